@@ -18,7 +18,7 @@ const core = createCore()
 /** A device of that name, and calls on it. */
 const calls = (name: string) => {
   const device = createNullDevice(core, name)
-  const context = openContext(device, { opened: true })
+  const context = openContext(device, { isOpened: true })
   const pd = invokeNow(context, Classes.pd, 'create', 0, {}, caller).object as number
   const sink = invokeNow(context, Sink, 'create', 0, { pd }, caller).object as number
   const args = { data: new Uint8Array(1) }

@@ -99,7 +99,7 @@ const makeSide = (options: SideOptions) => {
   port.addAddress(bytes)
   const deviceIdentity = { ...identity, gids: [bytes] }
   const rxe = createRxeDevice(createCore(), { name: 'rxe0', identity: deviceIdentity, port, now: nowMicroseconds })
-  const context = openContext(rxe.device, { opened: true })
+  const context = openContext(rxe.device, { isOpened: true })
 
   const rings = findableMemory()
   context.state = { rings: mappedRings(rings) } satisfies RxeContext

@@ -1,7 +1,7 @@
 /*
  * Explains why a memory key does not permit an access, or why a window cannot be bound, after `resolve`
- * (core/memory/region-table.ts) or `bindWindow` (core/memory/windows.ts) has refused. The checks are in the same order
- * as there. Slow: called only for failures.
+ * (core/memory/region-table.ts) or `bindWindow` (core/memory/windows.ts) has refused, by making the same checks. Slow:
+ * called only for failures.
  */
 import { because, type Cause } from '../spec/check/causes.ts'
 import { AccessFlags } from '../spec/enums.ts'
@@ -27,7 +27,7 @@ const boundsOf = (table: MemoryTable, row: number) => {
 
 const isWindow = (table: MemoryTable, row: number): boolean => table.kind[row] !== KeyKind.REGION
 
-/** The cause for a key without a row. */
+/** The cause for a key that is not live. */
 const explainUnknown = (table: MemoryTable, key: number, isRemote: boolean): Cause => {
   const removed = findRemovedKey(table, key)
   if (removed?.length === WINDOW_REMOVED && isRemote) return because('WINDOW_DEALLOCATED', { key })
@@ -59,12 +59,12 @@ export const explainKey = (
   if (table.pd[row] !== pd) return because(isRemote ? 'RKEY_OTHER_PD' : 'LKEY_OTHER_PD', { key: unsignedKey })
   if (isWindow(table, row)) {
     if (!isRemote) return because('LKEY_WINDOW', { key: unsignedKey })
-    if (table.bound[row] < 0) return because('WINDOW_UNBOUND', { key: unsignedKey })
+    if (table.windowRegion[row] < 0) return because('WINDOW_UNBOUND', { key: unsignedKey })
     if (table.kind[row] === KeyKind.WINDOW_2 && table.qp[row] !== qp)
       return because('WINDOW_OTHER_QP', { key: unsignedKey, qp: table.qp[row] })
   }
-  const right = access & ~table.access[row]
-  if (right !== 0) return because(isRemote ? 'RKEY_NO_RIGHT' : 'LKEY_NO_RIGHT', { key: unsignedKey, right })
+  const missing = access & ~table.access[row]
+  if (missing !== 0) return because(isRemote ? 'RKEY_NO_RIGHT' : 'LKEY_NO_RIGHT', { key: unsignedKey, right: missing })
   const from = joinWords(hi, lo)
   const to = from + BigInt(length)
   const { start, end } = boundsOf(table, row)
@@ -72,16 +72,16 @@ export const explainKey = (
   return because(isRemote ? 'RKEY_RANGE' : 'LKEY_RANGE', { key: unsignedKey, from, to, start, end })
 }
 
-/** Why `bindWindow` refuses `bind`. */
-export const explainBind = (table: MemoryTable, pd: number, bind: Bind): Cause | undefined => {
+/** Why `bindWindow` refuses `bind`; called only if it does. */
+export const explainBind = (table: MemoryTable, pd: number, bind: Bind): Cause => {
   const key = bind.window >>> 0
   const lkey = bind.lkey >>> 0
   const row = findKey(table, key)
   if (row < 0 || !isWindow(table, row) || table.pd[row] !== pd) return because('BIND_WINDOW', { key })
   const isType1 = table.kind[row] === KeyKind.WINDOW_1
-  const right = bind.access & ~LOCAL_WRITE & ~(REMOTE_RIGHTS | (isType1 ? 0 : ZERO_BASED))
-  if (right !== 0) return because('BIND_RIGHTS', { right })
-  if (!isType1 && table.bound[row] >= 0) return because('BIND_BOUND', { key })
+  const forbidden = bind.access & ~LOCAL_WRITE & ~(REMOTE_RIGHTS | (isType1 ? 0 : ZERO_BASED))
+  if (forbidden !== 0) return because('BIND_RIGHTS', { right: forbidden })
+  if (!isType1 && table.windowRegion[row] >= 0) return because('BIND_BOUND', { key })
   const length = (bind.lengthHi >>> 0) * TWO_32 + (bind.lengthLo >>> 0)
   if (length === 0) return because('BIND_LENGTH', {})
   const region = findKey(table, lkey)

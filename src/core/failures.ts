@@ -1,8 +1,9 @@
 /*
- * Reports failures (spec/check/failures.ts) to handlers, with the context of the object. Drivers report failures; core
- * reports events that have no object.
+ * Reports failures (spec/check/failures.ts) to handlers. Drivers report failures of their objects; core reports the
+ * events of devices and ports.
  */
 import type { Failure } from '../spec/check/failures.ts'
+import { noteFault } from './attempt.ts'
 import type { Context, Core, Device } from './model.ts'
 
 /** `context`: the context of the object; undefined for a device or port. */
@@ -25,14 +26,16 @@ export const addFailureHandler = (core: Core, handler: FailureHandler): (() => v
 /** Whether there is a handler. */
 export const hasFailureHandlers = (core: Core): boolean => (handlers.get(core)?.size ?? 0) > 0
 
-/** Calls registered handlers. An exception is only reported, since this runs in the middle of the device's work. */
+/**
+ * Calls the registered handlers. An exception is only counted and reported, since this runs in the middle of the
+ * device's work.
+ */
 export const reportFailure = (failure: Failure, device: Device, context: Context | undefined): void => {
   const { core } = device
   for (const handler of handlers.get(core) ?? [])
     try {
       handler(failure, device, context)
     } catch (error) {
-      core.faults++
-      core.report(error)
+      noteFault(core, error)
     }
 }

@@ -33,9 +33,9 @@ export interface CoreObject<S = unknown> {
   /** Unique in this core, never reused, in order of creation. `MemoryTable` identifies protection domains by it. */
   readonly id: number
   readonly class: ObjectClass
-  /** Undefined for the fixed objects of a device: device, interface, port. */
+  /** Undefined for the fixed objects of a device (device, interface, port) and of the system-wide device. */
   readonly context: Context | undefined
-  /** Handle in its context; number of an fd object; port number; 0 for device and interface. */
+  /** Handle in its context; number of an fd object; port number; 0 for the other fixed objects. */
   handle: number
   life: Lifecycle
   /** Number of objects and running calls that use this one: unless it is 0, destroy returns EBUSY. */
@@ -55,7 +55,7 @@ export interface FdObject<S = unknown> extends CoreObject<S> {
   readonly context: Context
   readonly sink: EventSink
   /** The descriptor or the context was closed: no events are posted any more. */
-  closed: boolean
+  isClosed: boolean
 }
 
 // ---- events ----
@@ -115,13 +115,16 @@ export interface Attachment {
  */
 export interface Threshold {
   readonly core: Core
-  /** The queue's setting: number of completions, and microseconds. */
+  /** The queue's setting: number of completions, and microseconds; 0: no such condition. */
   count: number
   period: number
   /** The same two values for the current arming. */
   armedCount: number
   armedPeriod: number
-  /** Number of completions since the queue was armed; times on core's clock of the first of them, and of the event. */
+  /**
+   * Number of completions since the queue was armed; the times on core's clock of the first of them, and of the event
+   * (Infinity: none is scheduled).
+   */
   completions: number
   firstCompletion: number
   due: number
@@ -150,13 +153,16 @@ export interface EventState {
   threshold: Threshold | undefined
 }
 
+/** Which completion raises the event of a CQ: none, the next solicited or failed one, or the next one. */
+export const Armed = { NO: 0, SOLICITED: 1, NEXT: 2 } as const
+export type Armed = (typeof Armed)[keyof typeof Armed]
+
 /** A source of events: an object, or the device, a port or a driver's descriptor. */
 export interface Affiliation {
   /** The u64 that identifies the source in event records. */
   userHandle: bigint
   route: EventRoute
-  /** 0: not armed; 1: armed for the next solicited or failed completion; 2: armed for the next completion. */
-  armed: 0 | 1 | 2
+  armed: Armed
   /** Undefined before the first event, threshold or attachment, which most objects never have (R15). */
   state: EventState | undefined
 }
@@ -312,7 +318,10 @@ export interface Hook {
   /** Names of class and method; absent: all. */
   readonly class?: string
   readonly method?: string
-  /** Runs after the look-up and before the handler. A CallError that it throws refuses the call. */
+  /**
+   * Runs after the look-up and before the handler. A CallError that it throws refuses the call; destroys by core itself
+   * ignore it.
+   */
   pre?(call: CallContext, object: CoreObject, args: HandlerValues): void
   /**
    * Runs when the call has ended, with its results or with what it threw; an exception of the hook itself is only
@@ -341,7 +350,7 @@ export interface ClientEntry {
   /** The devices that the client uses. */
   readonly devices: Set<Device>
   /** Number of the client's callbacks that run now, which may be nested. */
-  running: number
+  runningCallbacks: number
 }
 
 /** An unaffiliated event: of a port, or of the device as a whole. */
@@ -359,12 +368,12 @@ export interface Port {
   /** From 1. The `state` of the port's object is the Port. */
   readonly number: number
   readonly gids: GidTable
-  /** The answer of port.query; the driver may change it (state). */
+  /** The answer of port.query. The driver may change its fields, for example `state`. */
   readonly attributes: RecordOf<typeof PortAttributes>
   readonly object: CoreObject
 }
 
-/** A maximum of objects of one class, or of several classes together, and their current number. */
+/** The maximum number of objects of one class, or of several classes together, and their current number. */
 export interface Limit {
   readonly classes: readonly string[]
   readonly max: number
@@ -389,19 +398,20 @@ export interface Device<D = unknown> {
   readonly extended: RecordOf<typeof ExtendedDeviceAttributes>
   readonly numCompVectors: number
   readonly limits: ReadonlyMap<string, Limit>
-  /** Number of live objects per class name. */
+  /** Number of objects per class name. */
   readonly counts: Record<string, number>
   readonly contexts: Set<Context>
   readonly hooks: Hook[]
   /** Receives unaffiliated events (core/devices/clients.ts). */
   readonly eventHandlers: Set<DeviceEventHandler>
-  /** The fixed objects of device and interface, by class name. */
-  readonly fixed: ReadonlyMap<string, CoreObject>
+  /** The fixed objects other than ports (device, interface; of the system-wide device: system), by class name. */
+  readonly fixedObjects: ReadonlyMap<string, CoreObject>
   /** The table without hooks, shared with devices that have an equal one. */
-  readonly shared: DispatchTable
+  readonly sharedTable: DispatchTable
+  /** The table that calls use: `sharedTable` with the device's hooks. */
   table: DispatchTable
   /** False from the start of the device's removal: calls return EIO. */
-  alive: boolean
+  isAlive: boolean
 }
 
 /** Attributes (ids from 0x8000) that a driver adds to methods of a common class, by method name. */
@@ -435,7 +445,7 @@ export interface OpsState<S = unknown> {
   readonly name: string
   readonly ops: DriverOps<S>
   /** The interface's own state. */
-  own: S
+  interfaceState: S
 }
 
 /**
@@ -448,10 +458,10 @@ export interface DriverOps<S = unknown> {
   open?(call: OpsCall<undefined>): S
   /** Gets the second and third argument of ioctl(2); returns its value, ≥ 0. Without it: ENOTTY. */
   ioctl?(call: OpsCall<S>, request: number, argument: bigint): number
-  /** Gets the bytes of a write(2), at most 1 MiB; returns how many were accepted. Without it: EINVAL. */
+  /** Gets the bytes of a write(2), at most 1 MiB; returns the number of accepted bytes. Without it: EINVAL. */
   write?(call: OpsCall<S>, bytes: Uint8Array): number
   /** The memory of `length` bytes at `offset` of the descriptor, whole pages. Without it: ENODEV. */
-  mmap?(call: OpsCall<S>, offset: number, length: number, writable: boolean): MappedChunk
+  mmap?(call: OpsCall<S>, offset: number, length: number, isWritable: boolean): MappedChunk
   /** The descriptor was closed. Cannot refuse. */
   close?(call: OpsCall<S>): void
 }
@@ -591,10 +601,10 @@ export interface Context<S = unknown, D = unknown> {
    * Whether the client has made the opening call (device.open, Linux: GET_CONTEXT); before that all other calls return
    * EINVAL.
    */
-  opened: boolean
-  closed: boolean
+  isOpened: boolean
+  isClosed: boolean
   /** Number of the context's memory windows. */
-  windows: number
+  windowCount: number
   /** Called when all objects of the context are destroyed; undefined after that. */
   whenEnded: (() => void)[] | undefined
   /** Undefined: the context's objects are not charged. */
@@ -602,13 +612,13 @@ export interface Context<S = unknown, D = unknown> {
   /** The default destination of async events: the first async fd that was created. */
   asyncFd: FdObject | undefined
   /** Parents and event route of the last created object: the next object usually shares these records (R15). */
-  parents: readonly CoreObject[]
-  route: EventRoute
+  lastParents: readonly CoreObject[]
+  lastRoute: EventRoute
   /**
    * Aborts when the context closes or the device is removed; created when a handler first requests it
    * (`abortSignalOf`).
    */
-  abort: AbortController | undefined
+  abortController: AbortController | undefined
   /** The codecs' view of this context, per caller. */
   readonly views: WeakMap<Caller, CallerView>
 }
@@ -630,17 +640,18 @@ export interface Core {
   /** Earliest first. */
   readonly deadlines: Deadline[]
   /** Runs long jobs (`CoreOptions.run`). */
-  readonly run: (job: Iterator<unknown>) => void
+  readonly runJob: (job: Iterator<unknown>) => void
   /** Closed contexts whose objects are not all destroyed yet. */
-  readonly ending: Set<Context>
+  readonly endingContexts: Set<Context>
   nextObject: number
   nextContext: number
   /** Whether programs may use controlled Q_Keys without CAP_NET_RAW. */
-  privilegedQkeys: boolean
+  allowsPrivilegedQkeys: boolean
   /** Number of calls whose asynchronous handlers run. */
-  waiting: number
+  waitingCalls: number
   /** Number of exceptions that were caught and ignored: of clients, event handlers, and destroys by core itself. */
   faults: number
+  /** Called with each of these exceptions. */
   readonly report: (error: unknown) => void
   /** Number of events posted since the start. */
   events: number

@@ -11,7 +11,7 @@ const STEP = 1024
 
 /** Open contexts whose clients have made the opening call, oldest first. */
 export function* openedContexts(device: Device): Generator<Context> {
-  for (const context of device.contexts) if (context.opened && !context.closed) yield context
+  for (const context of device.contexts) if (context.isOpened && !context.isClosed) yield context
 }
 
 /** The live objects of these classes, by context and handle. */
@@ -27,7 +27,7 @@ export function* objectsOf(device: Device, classes: ReadonlySet<string>): Genera
     }
 }
 
-/** Number of live objects of these classes, in all contexts of the device. */
+/** Number of objects of these classes, in all contexts of the device. */
 export const countOf = (device: Device, classes: ReadonlySet<string>): number => {
   let sum = 0
   for (const name of classes) sum += device.counts[name] ?? 0

@@ -1,11 +1,11 @@
 /*
- * Counts of live objects and calls, for `userdma stat`, and for tests that check that nothing is leaked.
+ * Counts of existing objects and waiting calls, for `userdma stat`, and for tests that check that nothing is leaked.
  */
 import type { Core } from './model.ts'
 
 export interface DeviceCounts {
   readonly contexts: number
-  /** Live objects by class, without classes that have none. */
+  /** Number of objects by class, without classes that have none. */
   readonly objects: Readonly<Record<string, number>>
   readonly regions: number
   readonly hooks: number
@@ -35,7 +35,7 @@ export const stat = (core: Core): CoreCounts => {
     devices[device.name] = {
       contexts: device.contexts.size,
       objects: counts,
-      regions: device.memory.live,
+      regions: device.memory.liveKeys,
       hooks: device.hooks.length,
     }
     contexts += device.contexts.size
@@ -46,7 +46,7 @@ export const stat = (core: Core): CoreCounts => {
     contexts,
     objects,
     descriptors: core.descriptors.size,
-    waiting: core.waiting,
+    waiting: core.waitingCalls,
     events: core.events,
     faults: core.faults,
     tables: { classes: core.tables.classes.size, devices: core.tables.devices.size },

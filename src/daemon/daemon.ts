@@ -6,7 +6,7 @@
 import { existsSync, rmSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import { Clients, classesWithClients, clientNames } from '../clients/clients.ts'
-import { closeContext, createCore, STEPS_PER_TURN, untilEnded } from '../core/devices/registry.ts'
+import { closeContext, createCore, STEPS_PER_TURN, untilContextsDestroyed } from '../core/devices/registry.ts'
 import { dispatch } from '../core/dispatch/dispatch.ts'
 import { expire } from '../core/events/events.ts'
 import { nextDue } from '../core/events/thresholds.ts'
@@ -292,13 +292,13 @@ export const startDaemon = async ({
     ),
     refreshCounters: () => files?.refreshCounters() ?? 0,
     netlink: createNetlink({ containment, slices, answer: createRequests(() => daemon) }),
-    async untilEnded(user) {
+    async untilContextsDestroyed(user) {
       await afterHangUps()
       // Queued jobs may still close contexts.
       if (objectJobs.waiting > 0) await objectJobs.run([].values())
       // A program closes its doorbell before its memory file.
       contexts.endUnheld()
-      await untilEnded(core, user)
+      await untilContextsDestroyed(core, user)
     },
     plug(spec) {
       // A device that is being removed may still have the name or address.

@@ -69,7 +69,7 @@ export interface DaemonState {
   readonly parkedFd: number
   readonly devices: Devices
   /** Resolves when all objects of the user's ended programs are destroyed. */
-  untilEnded(user: number): Promise<void>
+  untilContextsDestroyed(user: number): Promise<void>
   /** Adds a device and its files at run time. Throws as `Devices.add`. */
   plug(spec: DeviceSpec): void
   /** Removes a device and its files at run time. Throws as `Devices.remove`. */

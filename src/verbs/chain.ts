@@ -115,7 +115,7 @@ interface Entry extends ChainedCall {
   readonly onSuccess: (result: CallResult<AnyValues>) => unknown
   readonly onFailure: () => void
   /** The method as the device declares it, and the entries that the arguments name; both set before the chain runs. */
-  on: Chainable
+  chainedMethod: Chainable
   refs: ChainedRefs | undefined
 }
 
@@ -173,7 +173,7 @@ const creationEntry = <O>({ class: cls, args, options, onSuccess, onFailure }: P
   object: 0,
   onSuccess,
   onFailure,
-  on: NOT_LOOKED_UP,
+  chainedMethod: NOT_LOOKED_UP,
   refs: undefined,
 })
 
@@ -230,7 +230,7 @@ const chainBuilder = (context: DeviceContext, entries: Entry[]): Chain => {
         object: object?.handle ?? 0,
         onSuccess: outOf,
         onFailure: doNothing,
-        on: NOT_LOOKED_UP,
+        chainedMethod: NOT_LOOKED_UP,
         refs: undefined,
         options: undefined,
       })
@@ -296,8 +296,8 @@ export const createChains = (context: DeviceContext, classOf: (cls: ObjectClass,
     let last: Entry | undefined
     for (const entry of entries) {
       const isSameMethod = last !== undefined && last.cls === entry.cls && last.name === entry.name
-      entry.on = isSameMethod ? last!.on : find(entry.cls, entry.name)
-      entry.refs = refsOf(entry.args, entry.on.references)
+      entry.chainedMethod = isSameMethod ? last!.chainedMethod : find(entry.cls, entry.name)
+      entry.refs = refsOf(entry.args, entry.chainedMethod.references)
       last = entry
     }
   }
@@ -317,10 +317,12 @@ export const createChains = (context: DeviceContext, classOf: (cls: ObjectClass,
         return refuse(results.length, error.errno, error.message, isAsynchronous ? USE_ASYNC_HINT : undefined)
       return results.map((result, i) => entries[i]!.onSuccess(result))
     }
-    const links = entries.map(({ on: { class: cls, name: methodName, method }, args, object, refs }): Link => {
-      const call = { class: cls, methodName, method, object: Math.max(object, 0), args }
-      return { call, refs, object: object < 0 ? -1 - object : undefined }
-    })
+    const links = entries.map(
+      ({ chainedMethod: { class: cls, name: methodName, method }, args, object, refs }): Link => {
+        const call = { class: cls, methodName, method, object: Math.max(object, 0), args }
+        return { call, refs, object: object < 0 ? -1 - object : undefined }
+      },
+    )
     const { out } = context.carrier.call(Interface, 'chain', 0, {
       entries: encode(links, entries),
       onError: ChainErrors.values.UNDO,

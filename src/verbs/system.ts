@@ -115,7 +115,7 @@ const accessNetwork = (network: LocalNetwork, report: Report): SystemAccess => {
       rethrow(`${cls.name}.${method}`, () => invokeNow(context, cls, method, 0, {}, caller).out as AnyValues),
     describe: ({ name }) =>
       rethrow('interface.query', () => {
-        const temporary = openContext(network.core.devices.get(name) as Device, { opened: true })
+        const temporary = openContext(network.core.devices.get(name) as Device, { isOpened: true })
         try {
           return invokeNow(temporary, Interface, 'query', 0, {}, caller).out
         } finally {

@@ -99,6 +99,6 @@ test('controlled Q_Keys need CAP_NET_RAW, unless the system permits them to ever
     errnoOf(() => invokeNow(context, UdQp, 'modify', object!, { qkey }, withCapability(caller, has)))
   assert.deepEqual([set(0x7fffffff, false), set(0x80010000, false)], ['ok', 'EPERM'])
   assert.deepEqual([set(0x80010000, true), set(0x80010000, undefined)], ['ok', 'ok'])
-  device.core.privilegedQkeys = true
+  device.core.allowsPrivilegedQkeys = true
   assert.equal(set(0xffffffff, false), 'ok')
 })

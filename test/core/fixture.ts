@@ -123,7 +123,7 @@ export const openTestDevice = (
 ): TestSetup => {
   const core = createCore()
   const device = register(core, describeDevice('test0', driver, options))
-  const context = openContext(device as Device, { opened: true })
+  const context = openContext(device as Device, { isOpened: true })
   return { core, device, context, caller: testCaller(), log: device.state.log }
 }
 

@@ -59,7 +59,7 @@ test('attributes naming objects of classes that the device lacks are not describ
   })
   // A device with all classes shares the tables of the classes that do not refer to the omitted ones.
   const complete = register(core, describeDevice('test1'))
-  const tables = [context.device, complete].map(({ shared }) => shared.byName)
+  const tables = [context.device, complete].map(({ sharedTable: shared }) => shared.byName)
   assert.ok(tables[1].get('cq')?.class.methods.create.in.asyncFd)
   assert.equal(tables[0].get('pd'), tables[1].get('pd'))
 })

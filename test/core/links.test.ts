@@ -87,7 +87,7 @@ test("ah.create and pd.createAhs need the address attribute of the device's link
 })
 
 test('devices with equal drivers but different links share no table', () => {
-  assert.notEqual(openDeviceOf('ib').device.shared, openDeviceOf('roce').device.shared)
+  assert.notEqual(openDeviceOf('ib').device.sharedTable, openDeviceOf('roce').device.sharedTable)
   const { core, device } = openDeviceOf('ib')
   assert.equal(core.tables.devices.size, 1)
   assert.equal(device.schema.classByName('rc_qp')?.methods.create?.in.address, undefined)
@@ -127,7 +127,7 @@ test('on devices of one link a method may have its own handler, or be removed', 
       called.push((error as { code: string }).code)
     }
     assert.deepEqual(called, expected, link)
-    tables.add(device.shared)
+    tables.add(device.sharedTable)
   }
   assert.equal(tables.size, 4)
 })

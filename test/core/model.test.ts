@@ -56,7 +56,7 @@ const run = (steps: readonly Step[]): void => {
   const stale = new Set<number>()
   const models: ModelContext[] = []
   const open = (): void => {
-    models.push({ context: openContext(device, { opened: true }), handles: new Map(), descriptors: new Map() })
+    models.push({ context: openContext(device, { isOpened: true }), handles: new Map(), descriptors: new Map() })
   }
   closeContext(b.context)
   open()
@@ -162,7 +162,7 @@ const run = (steps: readonly Step[]): void => {
     compare()
   }
   unregister(device)
-  assert.deepEqual([stat(core).descriptors, stat(core).faults, device.memory.live], [0, 0, 0])
+  assert.deepEqual([stat(core).descriptors, stat(core).faults, device.memory.liveKeys], [0, 0, 0])
   assert.ok(Object.values(device.counts).every(count => count === 0))
   assert.equal(
     b.log.filter(line => line.startsWith('remove')).length,

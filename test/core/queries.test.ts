@@ -94,7 +94,7 @@ test('a query returns the handles of classes, newest object first, at most `max`
   assert.deepEqual(handles([Pd.id, Cq.id]), [0, 3, 2, 1])
   assert.deepEqual(handles([Pd.id], 2), [0, 2])
   assert.deepEqual(handles([]), [])
-  invokeNow(openContext(device, { opened: true }), Pd, 'create', 0, {}, caller)
+  invokeNow(openContext(device, { isOpened: true }), Pd, 'create', 0, {}, caller)
   assert.deepEqual(handles([Pd.id]), [0, 2, 1])
 })
 

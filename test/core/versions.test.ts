@@ -89,7 +89,7 @@ const deviceOf = (...classes: ObjectClass[]): Context => {
   const core = createCore({ classes: [...coreClasses, ...lines] })
   const names = [driverClass(Classes.interface), driverClass(Classes.device)]
   const driver = testDriver([...names, ...classes.map(cls => driverClass(cls))])
-  return openContext(register(core, describeDevice('test0', driver)) as never, { opened: true })
+  return openContext(register(core, describeDevice('test0', driver)) as never, { isOpened: true })
 }
 
 const messages = (view: CallerView, call: number, bytes: Uint8Array, answer: (message: Uint8Array) => void) => {

@@ -195,7 +195,7 @@ const run = async (seeds: readonly number[]): Promise<void> => {
     const random = createRandomSource(seed)
     const action = random.int(20)
     if (contexts.length === 0 || (action === 0 && contexts.length < 3))
-      contexts.push(openContext(device, { opened: true }))
+      contexts.push(openContext(device, { isOpened: true }))
     const context = random.pick(contexts)
     if (action === 1) {
       closeContext(context)
@@ -222,7 +222,7 @@ const run = async (seeds: readonly number[]): Promise<void> => {
   }
   await Promise.all(running)
   const { objects, descriptors, waiting, faults } = stat(core)
-  assert.deepEqual([objects, descriptors, waiting, faults, gate.live.size, device.memory.live], [0, 0, 0, 0, 0, 0])
+  assert.deepEqual([objects, descriptors, waiting, faults, gate.live.size, device.memory.liveKeys], [0, 0, 0, 0, 0, 0])
 }
 
 test('asynchronous calls in any order leave a consistent state', async () => {
@@ -233,7 +233,7 @@ test('asynchronous calls in any order leave a consistent state', async () => {
 test('invokeNow refuses an asynchronous method, and the end of the call has no effect', async () => {
   const waiting = driverClass(Pd, { create: async () => Promise.reject(new CallError('EAGAIN', 'too late')) })
   const classes = testClasses.map(cls => (cls.class === Pd ? waiting : cls))
-  const context = openContext(register(createCore(), describeDevice('test0', testDriver(classes))), { opened: true })
+  const context = openContext(register(createCore(), describeDevice('test0', testDriver(classes))), { isOpened: true })
   assert.throws(
     () => invokeNow(context, Pd, 'create', 0, {}, testCaller()),
     /^Error: pd\.create is asynchronous: use invoke$/,

@@ -265,7 +265,7 @@ test('a device is removed completely although its driver throws', () => {
     throw new Error('injected into the port')
   }
   unregister(device)
-  assert.deepEqual([m.core.faults, m.core.devices.size, context.closed, device.contexts.size], [1, 0, true, 0])
+  assert.deepEqual([m.core.faults, m.core.devices.size, context.isClosed, device.contexts.size], [1, 0, true, 0])
 })
 
 test('a repeated error is logged at its 1st, 2nd, 4th … occurrence', () => {

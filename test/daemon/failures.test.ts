@@ -39,7 +39,7 @@ const setUp = () => {
 
 test('a failure is logged in one line with its process, and sent to tools as a record', () => {
   const { device, lines, posted, reports } = setUp()
-  const context = openContext(device, { opened: true })
+  const context = openContext(device, { isOpened: true })
   reports.setOwner(context, { pid: 4711, command: 'ib_write_bw', tag: 'some tag' })
   reportFailure(failure, device, context)
   assert.equal(lines.length, 1)
@@ -60,7 +60,7 @@ test('a failure with an expected cause is sent to tools, but not logged', () => 
 test('a client’s log lines are rate-limited, the omitted ones are counted, and other clients’ failures are logged', () => {
   const { device, lines, clock, reports } = setUp()
   const [flooding, other] = [1, 2].map(pid => {
-    const context = openContext(device, { opened: true })
+    const context = openContext(device, { isOpened: true })
     reports.setOwner(context, { pid, command: `program${pid}`, tag: '' })
     return context
   })
@@ -81,7 +81,7 @@ test('a client’s log lines are rate-limited, the omitted ones are counted, and
 test('all clients together are limited too', () => {
   const { device, lines, reports } = setUp()
   for (let pid = 1; pid <= 30; pid++) {
-    const context = openContext(device, { opened: true })
+    const context = openContext(device, { isOpened: true })
     reports.setOwner(context, { pid, command: 'program', tag: '' })
     for (let i = 0; i < 20; i++) reportFailure(failure, device, context)
   }

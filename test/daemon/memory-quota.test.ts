@@ -15,7 +15,7 @@ const caller = { memory: noMemory, copyIn: () => new Uint8Array(), copyOut: () =
 test('objects are charged to their process, its user and the daemon, and released with them', () => {
   const quotas = createMemoryQuotas({ process: 3 * PD_BYTES, user: 5 * PD_BYTES, daemon: 6 * PD_BYTES })
   const device = createNullDevice(createCore(), 'null0')
-  const open = (pid: number, uid: number) => openContext(device, { opened: true, account: quotas.of(pid, uid) })
+  const open = (pid: number, uid: number) => openContext(device, { isOpened: true, account: quotas.of(pid, uid) })
   const [first, second, other] = [open(1, 100), open(2, 100), open(3, 200)]
   const createPd = (context: typeof first) => invokeNow(context, Pd, 'create', 0, {}, caller).object as number
   const pds = [createPd(first), createPd(first), createPd(first)]
@@ -42,7 +42,7 @@ test('objects are charged to their process, its user and the daemon, and release
 test('a create that the device refuses is not charged', () => {
   const quotas = createMemoryQuotas()
   const device = createNullDevice(createCore(), 'null0')
-  const context = openContext(device, { opened: true, account: quotas.of(1, 1) })
+  const context = openContext(device, { isOpened: true, account: quotas.of(1, 1) })
   for (let i = 0; i < 0x100; i++) invokeNow(context, Pd, 'create', 0, {}, caller)
   assert.throws(() => invokeNow(context, Pd, 'create', 0, {}, caller), { code: 'EINVAL' })
   assert.equal(quotas.bytes, 0x100 * PD_BYTES)

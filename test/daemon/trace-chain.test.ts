@@ -27,7 +27,7 @@ const listAddress = (i: number): bigint => BigInt(0x10000 + i * 0x8000)
 
 test('values of a chain’s entries that lie elsewhere in memory are shown as of each entry', () => {
   const device = createNullDevice(createCore(), 'null0')
-  const context = openContext(device, { opened: true })
+  const context = openContext(device, { isOpened: true })
   const memory = new Uint8Array(0x100000)
   const caller = {
     ...testCaller(),
@@ -91,7 +91,7 @@ test('values of a chain’s entries that lie elsewhere in memory are shown as of
   const shown = callJson(record).chain as { args: { data?: string }; out?: { classes?: unknown[] }; error?: string }[]
   assert.equal(shown.length, 4)
   assert.equal(shown[0].args.data, 'ab'.repeat(600))
-  assert.equal(shown[1].out?.classes?.length, device.shared.byName.size)
+  assert.equal(shown[1].out?.classes?.length, device.sharedTable.byName.size)
   assert.match(shown[2].args.data ?? '', /^(?!abab)/, 'what the previous entry wrote')
   assert.equal(shown[2].args.data?.length, 1200)
   assert.equal(shown[3].error, 'ENOENT')

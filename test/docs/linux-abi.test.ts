@@ -13,7 +13,7 @@ const path = join(repoRoot, 'docs', 'reference', 'linux-abi.md')
 
 test('the page of Linux’s calls is current, and the index links to it', () => {
   const [{ device }] = machine(1).devices
-  const page = linuxAbiPage((name, method) => device.shared.byName.get(name)?.class.methods[method] !== undefined)
+  const page = linuxAbiPage((name, method) => device.sharedTable.byName.get(name)?.class.methods[method] !== undefined)
   if (process.env.UPDATE_GOLDEN) writeFileSync(path, page)
   assert.equal(
     readFileSync(path, 'utf8'),

@@ -281,7 +281,7 @@ In the library each is an \`RdmaError\` with the reason.
 /** Texts of all pages, by file name. */
 export const referencePages = (): ReadonlyMap<string, string> => {
   const { classes, enumerations } = declaredSchema()
-  const devices = describedDevices().map(({ driver, shared }) => ({
+  const devices = describedDevices().map(({ driver, sharedTable: shared }) => ({
     driver: driver.name,
     classes: schemaOf([...shared.byName.values()].map(one => one.class)).classes,
   }))

@@ -149,7 +149,7 @@ const chains = (): Target => {
     run(bytes, feature) {
       const { m, p, before } = setup()
       for (const onError of [STOP, UNDO]) {
-        const context = openContext(p.rxe.device, { opened: true })
+        const context = openContext(p.rxe.device, { isOpened: true })
         const rings = testRings()
         context.state = { rings }
         try {

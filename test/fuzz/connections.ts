@@ -251,7 +251,7 @@ const ucma: Target = {
   run(bytes, feature) {
     setup ??= createSetup()
     const { network, host, caller, area } = setup
-    const context = openContext(systemDevice(host.core), { opened: true })
+    const context = openContext(systemDevice(host.core), { isOpened: true })
     setup.fds = new Map(
       CHANNELS.map(fd => [fd, invokeNow(context, CmChannel, 'create', 0, {}, caller).descriptors![0]!.object]),
     )

@@ -233,7 +233,7 @@ const umad: Target = {
     }
     // Each file has its own context, as in the daemon.
     const files = FILES.map(fd => {
-      const context = openContext(device, { opened: true })
+      const context = openContext(device, { isOpened: true })
       const { object } = invokeNow(context, MadChannel, 'create', 0, {}, caller).descriptors![0]!
       channels.set(fd, object)
       return { context, dialects: umadDialects(findDescriptor(host.core, object), fd) }

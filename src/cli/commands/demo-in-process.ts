@@ -58,7 +58,7 @@ const ringOffset = (out: object, name: string): bigint => (out as Record<string,
 
 const createEndpoint = ({ device }: RxeDevice): Endpoint => {
   const rings = findableMemory()
-  const context = openContext(device, { opened: true })
+  const context = openContext(device, { isOpened: true })
   context.state = { rings: mappedRings(rings) } satisfies RxeContext
   const memory = createLocalSpace()
   const neverCopied = (): never => {

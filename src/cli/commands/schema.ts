@@ -37,13 +37,13 @@ export const describedDevices = (): ReturnType<typeof knownDevices> => knownDevi
 export const declaredSchema = (): Schema => {
   const devices = describedDevices()
   const driverClasses = new Map<string, ObjectClass>()
-  for (const { shared } of devices)
+  for (const { sharedTable: shared } of devices)
     for (const { class: cls } of shared.byName.values())
       if (!classes.some(({ name }) => name === cls.name)) driverClasses.set(cls.name, cls)
   /** The system-wide device has the global classes without a driver. */
   const driversOf: DriversOf = (className, method) =>
     devices
-      .filter(({ shared }) => {
+      .filter(({ sharedTable: shared }) => {
         const found = shared.byName.get(className)
         return found !== undefined && (method === undefined || method in found.class.methods)
       })

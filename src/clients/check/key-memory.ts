@@ -18,7 +18,7 @@ export const keyMemory = (core: Core): ((device: number, key: number) => KeyedMe
   const devices = new Map<number, Device>()
   const findDevice = (index: number): Device | undefined => {
     const known = devices.get(index)
-    if (known?.alive) return known
+    if (known?.isAlive) return known
     for (const device of core.devices.values()) {
       if (device.index !== index) continue
       devices.set(index, device)
@@ -40,7 +40,7 @@ export const keyMemory = (core: Core): ((device: number, key: number) => KeyedMe
     }
     const start = memory.startHi[row]! * TWO_32 + memory.startLo[row]!
     const iova = memory.iovaHi[row]! * TWO_32 + memory.iovaLo[row]!
-    const region = memory.kind[row] === KeyKind.REGION ? key : memory.key[memory.bound[row]!]!
+    const region = memory.kind[row] === KeyKind.REGION ? key : memory.key[memory.windowRegion[row]!]!
     return { space: number, shift: start - iova, region }
   }
 }

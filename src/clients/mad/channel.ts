@@ -68,7 +68,7 @@ export class MadQueue {
   /** Adds a message; drops it if there is no space, or the channel is closed. */
   post(message: WaitingMessage): void {
     const bytes = sizeOf(message)
-    if (this.#channel.closed || this.#bytes + bytes > MAX_BYTES) return
+    if (this.#channel.isClosed || this.#bytes + bytes > MAX_BYTES) return
     try {
       this.#channel.context.account?.charge(bytes)
     } catch (error) {

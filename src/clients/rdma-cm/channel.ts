@@ -113,7 +113,7 @@ class ProgramOwner implements IdOwner {
   createRequest(template: { readonly portSpace: number; readonly qpType: number }): Identifier | undefined {
     const { context, events } = this.#object
     const channel = events?.route.channel
-    if (context === undefined || channel === undefined || channel.closed) return undefined
+    if (context === undefined || channel === undefined || channel.isClosed) return undefined
     let object: CmIdObject
     try {
       object = createObject(context, CmId, []) as CmIdObject

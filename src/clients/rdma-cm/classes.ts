@@ -118,7 +118,7 @@ export const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
     create: () => ({}),
     query: (_call, object) => ({ unread: (object as FdObject).sink.unread() }),
     destroy({ device: { core } }, object) {
-      core.run(destroyIdsOf(object as FdObject))
+      core.runJob(destroyIdsOf(object as FdObject))
       return {}
     },
     getEvent(call, object) {
@@ -182,7 +182,7 @@ export const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
       const { asyncEvents: events } = withdrawEvents(object)
       // No program knows the handle of an unread request, so nobody else destroys it.
       const requests = [...id.unreadRequests].flatMap(({ object: request }) => request ?? [])
-      if (id.memberships.size + requests.length > 0) core.run(destroyEach([...id.memberships, ...requests]))
+      if (id.memberships.size + requests.length > 0) core.runJob(destroyEach([...id.memberships, ...requests]))
       return { events }
     },
     bind(_call, { state: id }, { address }) {

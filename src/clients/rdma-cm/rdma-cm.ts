@@ -407,7 +407,7 @@ export class RdmaCm implements EventHost {
     if (this.#macs.get(cmDevice) === text) return
     this.#macs.set(cmDevice, text)
     const bound = [...(this.#bound.get(cmDevice) ?? [])].filter(({ mac }) => mac !== undefined && mac !== text)
-    this.#core.run(this.#notifyBound(cmDevice, bound, ADDR_CHANGE, {}))
+    this.#core.runJob(this.#notifyBound(cmDevice, bound, ADDR_CHANGE, {}))
   }
 
   /**
@@ -425,7 +425,7 @@ export class RdmaCm implements EventHost {
       neighbour.mac = mac
     }
     if (affected.length > 0)
-      this.#core.run(this.#notifyBound(cmDevice, affected, UNREACHABLE, { status: -Errno.ETIMEDOUT }))
+      this.#core.runJob(this.#notifyBound(cmDevice, affected, UNREACHABLE, { status: -Errno.ETIMEDOUT }))
   }
 
   /**
@@ -561,7 +561,7 @@ export class RdmaCm implements EventHost {
       id.state = 'DEVICE_REMOVAL'
     }
     this.#macs.delete(device)
-    this.#core.run(this.#notifyRemoval(bound))
+    this.#core.runJob(this.#notifyRemoval(bound))
   }
 
   /** Raises DEVICE_REMOVAL of each identifier. Yields after each: there may be thousands. */

@@ -1,5 +1,6 @@
 /*
- * Core's own class `driver_ops` (R28, R30): a descriptor for one of the driver's own interfaces, selected by name.
+ * Core's own class `driver_ops` (R28, R30): a descriptor for one of the driver's own interfaces, selected by name; by
+ * default the interface with the driver's name.
  */
 import { DriverOps } from '../../spec/classes/driver_ops.ts'
 import { CallError } from '../../spec/errno.ts'
@@ -33,8 +34,8 @@ export const driverOpsClass = driverClass<typeof DriverOps, OpsState>(DriverOps,
       )
     }
     const fd = object as FdObject<OpsState>
-    fd.state = { name, ops, own: undefined }
-    fd.state.own = ops.open?.(opsCallOf(call, fd) as OpsCall<undefined>)
+    fd.state = { name, ops, interfaceState: undefined }
+    fd.state.interfaceState = ops.open?.(opsCallOf(call, fd) as OpsCall<undefined>)
     return {}
   },
 

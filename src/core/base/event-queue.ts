@@ -1,6 +1,7 @@
 /*
  * Core's own classes of event descriptors (R35, R37–R39): completion channels, async fds, and event queues, to which
- * objects of any class are attached. Their methods return the same records as read(2) of the descriptor.
+ * objects of any class with events are attached. getEvent and getEvents return the fields of the records that read(2)
+ * of the descriptor would return.
  */
 import { AsyncFd } from '../../spec/classes/events/async_fd.ts'
 import { CompChannel } from '../../spec/classes/events/comp_channel.ts'
@@ -53,22 +54,23 @@ export const asyncFdClass = driverClass(AsyncFd, {
 type SourceArguments = { device?: number | undefined; port?: number | undefined } & { [name: string]: unknown }
 
 /**
- * The source that the arguments name: an object, or a port number (0: the device). EINVAL unless exactly one is named.
+ * The source that the arguments name: an object, or a port number (0: the device). EINVAL unless exactly one is named,
+ * or for a port that the device does not have.
  */
 const sourceOf = (call: CallContext, args: SourceArguments): CoreObject | number => {
-  const where = `${call.entry.class.name}.${call.entry.name}`
+  const method = `${call.entry.class.name}.${call.entry.name}`
   const named = ['device', 'port', ...EVENT_SOURCES].filter(name => args[name] !== undefined)
   if (named.length !== 1)
     throw new CallError(
       'EINVAL',
-      `${where}: ${named.length === 0 ? 'no source is named' : `${named.join(' and ')} are named`}: name one source`,
+      `${method}: ${named.length === 0 ? 'no source is named' : `${named.join(' and ')} are named`}: name one source`,
     )
   if (args.device !== undefined) return 0
   const { port } = args
   if (port === undefined) return args[named[0]] as CoreObject
   const { ports, name } = call.device
   if (port > ports.length)
-    throw new CallError('EINVAL', `${where}: attribute port: ${port}: device ${name} has ports 1 to ${ports.length}`)
+    throw new CallError('EINVAL', `${method}: attribute port: ${port}: device ${name} has ports 1 to ${ports.length}`)
   return port
 }
 

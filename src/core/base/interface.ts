@@ -19,7 +19,7 @@ const chainAnswer = ({ results, done, error, reason }: ChainOutcome) => ({
 })
 
 export const interfaceClass = driverClass(Interface, {
-  query({ device: { shared } }) {
+  query({ device: { sharedTable: shared } }) {
     let description = descriptions.get(shared)
     if (description === undefined) {
       const classes = [...shared.byName.values()].map(table => table.class)

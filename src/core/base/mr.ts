@@ -2,11 +2,11 @@
  * Core's own memory regions (IBA 10.6.3, R22): checks of a registration, and keys.
  *
  * A registration is refused, in Linux' order (test/fixtures/abi/raw.out): address and iova with different page offsets,
- * unknown access bits, remote write or atomic without local write, a range that wraps around (EINVAL), pages that do
- * not exist or do not permit the access (EFAULT). Bits of the optional range are ignored. A length of 0 is allowed
- * except at the start of a page. The rkey equals the lkey if there is any remote access, and is 0 otherwise. Addresses
- * of a region with ZERO_BASED start at 0, as ibv_reg_mr's manual says; Linux' soft device ignores the flag. A region
- * with bound windows cannot be deregistered (10.6.7.2.6).
+ * unknown access bits, remote write or atomic without local write, a range that reaches the end of the address space
+ * (EINVAL), pages that do not exist or do not permit the access (EFAULT). Access bits of the optional range (20 to 29)
+ * are ignored. A length of 0 is allowed except at the start of a page. The rkey equals the lkey if there is any remote
+ * access, and is 0 otherwise. Addresses of a region with ZERO_BASED start at 0, as ibv_reg_mr's manual says; Linux'
+ * soft device ignores the flag. A region with bound windows can be neither deregistered (10.6.7.2.6) nor reregistered.
  */
 import { Mr } from '../../spec/classes/mr.ts'
 import { AccessFlags, MrKind } from '../../spec/enums.ts'
@@ -26,10 +26,10 @@ export interface MrState {
   readonly row: number
   /** As passed by the caller; work requests do not use it for a zero-based region. */
   readonly iova: bigint
-  /** Set for kinds other than MEMORY. `kind`: MrKind. */
-  readonly other?: { readonly kind: number; readonly file?: FileMemory }
+  /** For a region of a kind other than MEMORY: its MrKind, and its file if it has one. */
+  readonly special?: { readonly kind: number; readonly file?: FileMemory }
   /** Ends the registration in its address space. */
-  readonly release?: () => void
+  readonly unregister?: () => void
 }
 
 /** The registered range, with the names of the class's `Translation`. */
@@ -80,19 +80,23 @@ const checkRange = (method: string, { start, length, iova }: Range): void => {
   // (test/fixtures/abi).
   if (length === 0n && (iova & PAGE_OFFSET_MASK) === 0n)
     refuse(method, `length is 0 at iova ${hex(iova)}, the start of a page`)
-  if (start + length >= ADDRESS_LIMIT) refuse(method, `${hex(start)} and ${length} bytes reach beyond the last address`)
+  if (start + length >= ADDRESS_LIMIT)
+    refuse(method, `${length} bytes at address ${hex(start)} reach the end of the address space`)
   if (iova + length >= ADDRESS_LIMIT)
-    refuse(method, `iova ${hex(iova)} and ${length} bytes reach beyond the last address`)
+    refuse(method, `${length} bytes at iova ${hex(iova)} reach the end of the address space`)
 }
 
 /** Checks that the pages exist and permit the access; returns the length as a Number. */
 const checkPages = (method: string, memory: AddressSpace, { start, length }: Range, access: number): number => {
   const bytes = Number(length)
-  const writes = (access & WRITE_FLAGS) !== 0
-  if (!Number.isSafeInteger(bytes) || !memory.check(Number(start >> 32n), Number(start & 0xffffffffn), bytes, writes))
+  const needsWrite = (access & WRITE_FLAGS) !== 0
+  if (
+    !Number.isSafeInteger(bytes) ||
+    !memory.check(Number(start >> 32n), Number(start & 0xffffffffn), bytes, needsWrite)
+  )
     throw new CallError(
       'EFAULT',
-      `mr.${method}: the ${length} bytes at ${hex(start)} are not all mapped, or not ${writes ? 'writable' : 'readable'}`,
+      `mr.${method}: the ${length} bytes at ${hex(start)} are not all mapped, or not ${needsWrite ? 'writable' : 'readable'}`,
     )
   return bytes
 }
@@ -101,8 +105,8 @@ const checkPages = (method: string, memory: AddressSpace, { start, length }: Ran
 const baseOf = ({ iova }: Range, access: number): bigint => (access & ZERO_BASED ? 0n : iova)
 
 /**
- * Registers the range in its address space; returns the function that ends the registration. The range of an on-demand
- * region is not registered: each access uses the pages that are mapped then.
+ * Registers the range in its address space; returns the function that ends the registration, undefined if the space
+ * needs none. The range of an on-demand region is not registered: each access uses the pages that are mapped then.
  */
 const registerRange = (
   memory: AddressSpace,
@@ -126,7 +130,7 @@ const registerRange = (
       )
 
 const requireNoWindows = (method: string, table: MemoryTable, row: number): void => {
-  const windows = table.bound[row]
+  const windows = table.boundWindows[row]
   if (windows > 0)
     throw new CallError('EBUSY', `mr.${method}: ${windows} memory windows are bound to it: unbind them first`)
 }
@@ -148,16 +152,19 @@ const IMPLICIT_LENGTH = BigInt(Number.MAX_SAFE_INTEGER)
 
 type CreateArguments = In<typeof Mr.methods.create, CoreObject>
 
-/** The range and memory of a region of each kind. Throws for attributes that the kind does not have. */
+/**
+ * The range and memory of the region that a create call describes. EINVAL for attributes that do not fit the kind,
+ * EOPNOTSUPP for a kind that the device or the caller does not support; for a FILE also the errors of `openFile`.
+ */
 const sourceOf = (
   { caller, device }: CallContext,
   { start, length, iova, kind = MEMORY, file }: CreateArguments,
-): { range: Range; memory: AddressSpace; other?: NonNullable<MrState['other']> } => {
+): { range: Range; memory: AddressSpace; special?: NonNullable<MrState['special']> } => {
   const range = { start, length, iova }
   if (file !== undefined && kind !== FILE) refuse('create', 'attribute file belongs to regions of kind FILE')
   switch (kind) {
     case MEMORY:
-      return { range: range, memory: caller.memory }
+      return { range, memory: caller.memory }
     case FILE: {
       if (file === undefined) return refuse('create', 'attribute file is missing: a region of kind FILE needs it')
       if (caller.openFile === undefined)
@@ -166,12 +173,12 @@ const sourceOf = (
           'mr.create: attribute file: not for a caller in this process; register a buffer',
         )
       const opened = caller.openFile(file)
-      return { range: range, memory: opened.space, other: { kind, file: opened } }
+      return { range, memory: opened.space, special: { kind, file: opened } }
     }
     case NULL:
-      return { range: { ...range, start: iova }, memory: nullMemory, other: { kind } }
+      return { range: { ...range, start: iova }, memory: nullMemory, special: { kind } }
     case IMPLICIT:
-      return { range: { start: 0n, length: IMPLICIT_LENGTH, iova: 0n }, memory: caller.memory, other: { kind } }
+      return { range: { start: 0n, length: IMPLICIT_LENGTH, iova: 0n }, memory: caller.memory, special: { kind } }
     default:
       throw new CallError('EOPNOTSUPP', `mr.create: device ${device.name} has no memory of its own`)
   }
@@ -184,23 +191,23 @@ const createRegion = (
   source: ReturnType<typeof sourceOf>,
 ) => {
   const { device } = call
-  const { range, memory, other } = source
+  const { range, memory, special } = source
   const { access, pd } = args
   // Pages of an implicit region are checked at each access.
-  const isImplicit = other?.kind === IMPLICIT
+  const isImplicit = special?.kind === IMPLICIT
   checkOffsets('create', range)
   checkAccess('create', device, access)
   if (!isImplicit) checkRange('create', range)
   const bytes = isImplicit ? Number(range.length) : checkPages('create', memory, range, access)
-  const release = other === undefined ? registerRange(memory, range, bytes, access, device, object) : undefined
+  const unregister = special === undefined ? registerRange(memory, range, bytes, access, device, object) : undefined
   let row: number
   try {
     row = addRegion(device.memory, pd.id, range.start, baseOf(range, access), bytes, access >>> 0, memory)
   } catch (error) {
-    release?.()
+    unregister?.()
     throw error
   }
-  object.state = { row, iova: range.iova, ...(other !== undefined && { other }), ...(release && { release }) }
+  object.state = { row, iova: range.iova, ...(special !== undefined && { special }), ...(unregister && { unregister }) }
   return keysOf(device.memory, row)
 }
 
@@ -224,19 +231,19 @@ export const mrClass = driverClass<typeof Mr, MrState>(Mr, {
         if (object.life !== Lifecycle.CREATING) throw new CallError('EIO', 'mr.create: the context was closed')
         return createRegion(call, object, args, source)
       } catch (error) {
-        source.other?.file?.close()
+        source.special?.file?.close()
         throw error
       }
     }
     const preparing =
-      source.other === undefined ? preparePageCheck(source.memory, source.range, args.access) : undefined
+      source.special === undefined ? preparePageCheck(source.memory, source.range, args.access) : undefined
     return preparing === undefined ? finish() : preparing.then(finish)
   },
 
   modify({ caller, device }, object, { translation, pd, access }) {
     const table = device.memory
-    const { row, other } = object.state
-    if (other !== undefined && translation !== undefined)
+    const { row, special } = object.state
+    if (special !== undefined && translation !== undefined)
       refuse('modify', 'attribute translation: only regions of kind MEMORY can get another translation')
     if (translation === undefined && pd === undefined && access === undefined)
       refuse('modify', 'translation, pd or access is required')
@@ -246,19 +253,19 @@ export const mrClass = driverClass<typeof Mr, MrState>(Mr, {
     const memory = translation ? caller.memory : (table.spaces[table.space[row]] as AddressSpace)
     checkOffsets('modify', range)
     checkAccess('modify', device, rights)
-    const isImplicit = other?.kind === IMPLICIT
+    const isImplicit = special?.kind === IMPLICIT
     if (!isImplicit) checkRange('modify', range)
     // Unchanged pages were checked at registration, perhaps by a program that has ended and whose child still uses
     // them.
     const needsCheck =
       translation !== undefined || ((rights & WRITE_FLAGS) !== 0 && (table.access[row] & WRITE_FLAGS) === 0)
     const bytes = isImplicit || !needsCheck ? Number(range.length) : checkPages('modify', memory, range, rights)
-    const release = translation && registerRange(memory, range, bytes, rights, device, object)
+    const unregister = translation && registerRange(memory, range, bytes, rights, device, object)
     // Nothing fails after this line.
-    if (translation) object.state.release?.()
+    if (translation) object.state.unregister?.()
     relocateRegion(table, row, range.start, baseOf(range, rights), bytes, memory)
     table.access[row] = rights >>> 0
-    object.state = { ...object.state, iova: range.iova, ...(release && { release }) }
+    object.state = { ...object.state, iova: range.iova, ...(unregister && { unregister }) }
     if (pd !== undefined) {
       addParent(object, pd)
       dropParent(object, object.parents[0])
@@ -267,16 +274,16 @@ export const mrClass = driverClass<typeof Mr, MrState>(Mr, {
     return keysOf(table, row)
   },
 
-  query({ device: { memory } }, { state: { row, other } }) {
+  query({ device: { memory } }, { state: { row, special } }) {
     const iova = (BigInt(memory.iovaHi[row]) << 32n) | BigInt(memory.iovaLo[row])
-    return { ...keysOf(memory, row), length: BigInt(memory.length[row]), iova, kind: other?.kind ?? MEMORY }
+    return { ...keysOf(memory, row), length: BigInt(memory.length[row]), iova, kind: special?.kind ?? MEMORY }
   },
 
-  destroy({ device, why }, { state: { row, other, release } }) {
+  destroy({ device, why }, { state: { row, special, unregister } }) {
     if (why === 'call') requireNoWindows('destroy', device.memory, row)
     removeRegion(device.memory, row)
-    release?.()
-    other?.file?.close()
+    unregister?.()
+    special?.file?.close()
     return {}
   },
 })

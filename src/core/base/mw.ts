@@ -17,7 +17,7 @@ export const mwClass = driverClass<typeof Mw, MwState>(Mw, {
   create({ device, context }, object, { pd, type }) {
     const row = addWindow(device.memory, pd.id, type)
     object.state = { row }
-    context.windows++
+    context.windowCount++
     return { rkey: device.memory.key[row] }
   },
 
@@ -35,7 +35,7 @@ export const mwClass = driverClass<typeof Mw, MwState>(Mw, {
 
   destroy({ device }, { state, context }) {
     removeWindow(device.memory, state.row)
-    if (context !== undefined) context.windows--
+    if (context !== undefined) context.windowCount--
     return {}
   },
 })

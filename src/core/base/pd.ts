@@ -1,6 +1,7 @@
 /*
  * Core's own protection domains (R22), and batches of address handles (R25): each handle is created and destroyed by
- * the device's own methods, including hooks. A batch is all or nothing.
+ * the device's own methods, including hooks. A batch is all or nothing, unless an asynchronous destroy of a driver
+ * fails.
  */
 import { Ah } from '../../spec/classes/ah.ts'
 import { Pd } from '../../spec/classes/pd.ts'
@@ -17,10 +18,10 @@ import { undoObjects } from '../objects/lifetime.ts'
 const errorOfEntry = (index: number, error: unknown): unknown =>
   error instanceof CallError ? new CallError(error.code as 'EINVAL', `entry ${index}: ${error.message}`) : error
 
-type Created = Out<typeof Pd.methods.createAhs>
+type CreateAhsResult = Out<typeof Pd.methods.createAhs>
 
 /** Waits for all calls; then rejects with the first error, if there is any. */
-const allDone = async (calls: readonly Promise<Result>[]): Promise<Record<never, never>> => {
+const awaitAll = async (calls: readonly Promise<Result>[]): Promise<Record<never, never>> => {
   for (const outcome of await Promise.allSettled(calls)) if (outcome.status === 'rejected') throw outcome.reason
   return {}
 }
@@ -49,12 +50,12 @@ export const pdClass = driverClass(Pd, {
       undoObjects(context, created)
       throw errorOfEntry(created.length, error)
     }
-    const createRest = (): Created | Promise<Created> => {
+    const createRemaining = (): CreateAhsResult | Promise<CreateAhsResult> => {
       try {
         while (created.length < list.length) {
           const address = list[created.length]
           const result = execute(context, entry, 0, { pd: pd.handle, [name]: address, userHandle: 0n }, caller)
-          if (result instanceof Promise) return result.then(recordHandle).then(createRest, undoAndThrow)
+          if (result instanceof Promise) return result.then(recordHandle).then(createRemaining, undoAndThrow)
           recordHandle(result)
         }
       } catch (error) {
@@ -63,7 +64,7 @@ export const pdClass = driverClass(Pd, {
       call.alsoCreated = { objects: created, descriptors: [] }
       return { handles: created.map(({ handle }) => ({ handle })) }
     }
-    return createRest()
+    return createRemaining()
   },
 
   destroyAhs({ context, caller }, pd, { handles }) {
@@ -81,9 +82,9 @@ export const pdClass = driverClass(Pd, {
       seen.add(handle)
     }
     // Nothing fails after this line, except asynchronous destroys of a driver. No call can use the handles meanwhile.
-    const waiting = handles
+    const pending = handles
       .map(({ handle }) => execute(context, entry, handle, {}, caller))
       .filter(result => result instanceof Promise)
-    return waiting.length === 0 ? {} : allDone(waiting)
+    return pending.length === 0 ? {} : awaitAll(pending)
   },
 })

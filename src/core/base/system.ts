@@ -1,5 +1,5 @@
 /*
- * Core's class `system` (R13, R18): lists the registered devices.
+ * Core's class `system` (R13, R18): lists the registered devices and their classes.
  */
 import { NAME_BYTES, System, UVERBS_ABI } from '../../spec/classes/device/system.ts'
 import { NodeType } from '../../spec/enums.ts'
@@ -7,13 +7,14 @@ import { driverClass } from '../devices/driver.ts'
 import type { Device } from '../model.ts'
 
 const encoder = new TextEncoder()
+/** A name of at most 63 bytes, followed by NULs; longer names are cut off. */
 const nameBytes = (name: string): Uint8Array => {
   const bytes = new Uint8Array(NAME_BYTES)
   encoder.encodeInto(name, bytes.subarray(0, NAME_BYTES - 1))
   return bytes
 }
 
-const rowOf = ({ name, index, driver, ports, attributes }: Device) => ({
+const deviceRecordOf = ({ name, index, driver, ports, attributes }: Device) => ({
   name: nameBytes(name),
   driver: nameBytes(driver.name),
   index,
@@ -29,8 +30,8 @@ export const systemClass = driverClass(System, {
   query({ device: { core } }) {
     const devices = [...core.devices.values()].sort((a, b) => a.index - b.index)
     return {
-      devices: devices.map(rowOf),
-      classes: devices.flatMap(({ index, shared }) =>
+      devices: devices.map(deviceRecordOf),
+      classes: devices.flatMap(({ index, sharedTable: shared }) =>
         [...shared.byName.values()]
           .map(({ class: { id } }) => ({ index, class: id }))
           .sort((a, b) => a.class - b.class),

@@ -53,7 +53,7 @@ const limitsOf = (described: Readonly<Record<string, number>> = {}): ReadonlyMap
 export const assembleDevice = <D>(core: Core, description: DeviceDescription<D>, index: number): Device<D> => {
   const { name, driver, attributes, ports } = description
   const table = compile(core.tables, core.classes, driver as Driver)
-  const classByName = (className: string): ObjectClass | undefined => device.shared.byName.get(className)?.class
+  const classByName = (className: string): ObjectClass | undefined => device.sharedTable.byName.get(className)?.class
   const fixed = new Map<string, CoreObject>()
   for (const { class: cls } of table.byName.values())
     if (cls.identity === 'fixed' && cls.name !== 'port')
@@ -69,7 +69,7 @@ export const assembleDevice = <D>(core: Core, description: DeviceDescription<D>,
     schema: {
       driverId: driver.id,
       link: driver.link,
-      classById: id => classTable(device.shared, id)?.class,
+      classById: id => classTable(device.sharedTable, id)?.class,
       classByName,
     },
     ports:
@@ -94,10 +94,10 @@ export const assembleDevice = <D>(core: Core, description: DeviceDescription<D>,
     contexts: new Set(),
     hooks: [],
     eventHandlers: new Set(),
-    fixed,
-    shared: table,
+    fixedObjects: fixed,
+    sharedTable: table,
     table,
-    alive: true,
+    isAlive: true,
   }
   return device
 }

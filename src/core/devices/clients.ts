@@ -2,25 +2,25 @@
  * Clients of the subsystem (R31, R32, R40): parts that use every device, as Linux' ib_client.
  *
  * Core calls a client's `add` and `remove` for each device. Registering a client calls `add` for the existing devices,
- * unregistering it calls `remove` for the remaining ones, both before they return. A new device calls `add` in the
- * order in which clients registered, a removed one calls `remove` in reverse order, so that a client that uses another
- * client is added after it and removed before it. Everything here is synchronous: once the function that unregisters a
- * client has returned, no callback of it runs. Callbacks may register and remove devices and other clients. Clients
- * receive a device's unaffiliated events with `addEventHandler`.
+ * unregistering it calls `remove` for the remaining ones, both before they return. A new device is added to the clients
+ * in the order in which they registered, and a removed one is removed from them in reverse order, so that a client that
+ * uses another client gets the device after it and loses it before it. Everything here is synchronous: once the
+ * function that unregisters a client has returned, no callback of it runs. Callbacks may register and remove devices
+ * and other clients. Clients receive a device's unaffiliated events with `addEventHandler`.
  */
 import { attempt } from '../attempt.ts'
 import type { Client, ClientEntry, Core, Device, DeviceEventHandler } from '../model.ts'
 
 const runCallback = (entry: ClientEntry, run: () => void): void => {
-  entry.running++
+  entry.runningCallbacks++
   try {
     run()
   } finally {
-    entry.running--
+    entry.runningCallbacks--
   }
 }
 
-/** Adds a device to a client, unless `add` throws or returns false. */
+/** Adds a device to a client, unless `add` returns false or throws; what it throws is rethrown. */
 const add = (entry: ClientEntry, device: Device): void =>
   runCallback(entry, () => {
     // Before the callback, which may call this function again.
@@ -39,22 +39,22 @@ const remove = (entry: ClientEntry, device: Device): void => {
 
 /**
  * Registers a client and adds all devices to it, in order of registration. The returned function unregisters the
- * client. If `add` throws, the client is unregistered and the error is rethrown. Both functions throw an Error if they
- * are called in a callback of the same client.
+ * client; it throws an Error in a callback of this client. If `add` throws, the client is unregistered and the error is
+ * rethrown.
  */
 export const registerClient = (core: Core, client: Client): (() => void) => {
-  const entry: ClientEntry = { client, devices: new Set(), running: 0 }
+  const entry: ClientEntry = { client, devices: new Set(), runningCallbacks: 0 }
   const unregister = (): void => {
-    if (entry.running > 0) throw new Error(`client ${client.name} was unregistered in its own callback`)
-    const at = core.clients.indexOf(entry)
-    if (at < 0) return
-    core.clients.splice(at, 1)
+    if (entry.runningCallbacks > 0) throw new Error(`client ${client.name} was unregistered in its own callback`)
+    const index = core.clients.indexOf(entry)
+    if (index < 0) return
+    core.clients.splice(index, 1)
     for (const device of [...entry.devices].reverse()) attempt(core, () => remove(entry, device))
   }
   core.clients.push(entry)
   try {
-    // A callback may have removed one of them.
-    for (const device of [...core.devices.values()]) if (device.alive) add(entry, device)
+    // A callback may have removed a device.
+    for (const device of [...core.devices.values()]) if (device.isAlive) add(entry, device)
   } catch (error) {
     unregister()
     throw error
@@ -66,7 +66,7 @@ export const registerClient = (core: Core, client: Client): (() => void) => {
 export const announce = (core: Core, device: Device): void => {
   // A callback may remove the device, or unregister a client.
   for (const entry of [...core.clients])
-    if (device.alive && core.clients.includes(entry)) attempt(core, () => add(entry, device))
+    if (device.isAlive && core.clients.includes(entry)) attempt(core, () => add(entry, device))
 }
 
 /** Removes a device from all clients. If a client throws, the others continue. */

@@ -5,7 +5,8 @@
  *
  * Core checks that the descriptor is a driver's, that its context is open and its device exists; the driver defines the
  * request numbers and bytes. Without a function for the call it fails as on a Linux file: ioctl ENOTTY, write EINVAL,
- * mmap ENODEV; all fail with EIO once the context was closed or the device removed.
+ * mmap ENODEV. On a descriptor of another class ioctl fails with ENOTTY, write and mmap with EINVAL. All fail with EIO
+ * once the context was closed or the device removed.
  */
 import { CallError } from '../../spec/errno.ts'
 import { PAGE_BYTES } from '../../spec/memory.ts'
@@ -23,12 +24,12 @@ const callOn = (fd: FdObject, caller: Caller, systemCall: 'ioctl' | 'write' | 'm
       systemCall === 'ioctl' ? 'ENOTTY' : 'EINVAL',
       `${systemCall}: the descriptor is of class ${fd.class.name}`,
     )
-  if (fd.closed || context.closed || !device.alive)
+  if (fd.isClosed || context.isClosed || !device.isAlive)
     throw new CallError('EIO', `${systemCall}: the descriptor's context was closed, or device ${device.name} removed`)
   return { fd: fd as FdObject<OpsState>, context, device, caller }
 }
 
-/** ioctl(2) on a driver's descriptor; returns its value. */
+/** ioctl(2) on a driver's descriptor; returns the value that the driver returns. */
 export const opsIoctl = (fd: FdObject, caller: Caller, request: number, argument: bigint): number => {
   const call = callOn(fd, caller, 'ioctl')
   const { ops, name } = call.fd.state
@@ -36,7 +37,10 @@ export const opsIoctl = (fd: FdObject, caller: Caller, request: number, argument
   return ops.ioctl(call, request >>> 0, argument)
 }
 
-/** write(2): `length` bytes at `address` of the caller's memory; returns how many were accepted. */
+/**
+ * write(2): `length` bytes at `address` of the caller's memory; returns the number of accepted bytes. EMSGSIZE above
+ * MAX_WRITE_BYTES.
+ */
 export const opsWrite = (fd: FdObject, caller: Caller, address: bigint, length: number): number => {
   const call = callOn(fd, caller, 'write')
   const { ops, name } = call.fd.state
@@ -46,13 +50,13 @@ export const opsWrite = (fd: FdObject, caller: Caller, address: bigint, length: 
   return ops.write(call, caller.copyIn(address, length))
 }
 
-/** mmap(2): the memory of `length` bytes at `offset` of the descriptor. */
+/** mmap(2): the memory of `length` bytes at `offset` of the descriptor. EINVAL for bytes that do not exist. */
 export const opsMap = (
   fd: FdObject,
   caller: Caller,
   offset: number,
   length: number,
-  writable: boolean,
+  isWritable: boolean,
 ): MappedChunk => {
   const call = callOn(fd, caller, 'mmap')
   const { ops, name } = call.fd.state
@@ -62,7 +66,7 @@ export const opsMap = (
       'EINVAL',
       `mmap: ${length} bytes at ${offset}: the length must not be 0, and the offset must be a multiple of ${PAGE_BYTES}`,
     )
-  const chunk = ops.mmap(call, offset, length, writable)
+  const chunk = ops.mmap(call, offset, length, isWritable)
   if (length > chunk.length)
     throw new CallError('EINVAL', `mmap: ${length} bytes at ${offset}; only ${chunk.length} exist`)
   return chunk

@@ -22,10 +22,11 @@ type MergedAttributes<X extends Attributes, A, D extends 'in' | 'out'> =
 export type Extended<M, A> =
   M extends Method<infer I, infer O> ? Method<MergedAttributes<I, A, 'in'>, MergedAttributes<O, A, 'out'>> : never
 
-type Answered<O> = Record<never, never> extends O ? O | undefined : O
+/** `O`, or undefined if no field of it is mandatory. */
+type OrUndefined<O> = Record<never, never> extends O ? O | undefined : O
 
 /** A handler may return `undefined` instead of `{}` for a method without mandatory results. */
-export type ResultOf<M> = Answered<Out<M, CoreObject>>
+export type ResultOf<M> = OrUndefined<Out<M, CoreObject>>
 
 /**
  * The implementation of a method: throws CallError to refuse; returns a promise if it is asynchronous. After each

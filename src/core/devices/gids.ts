@@ -14,6 +14,7 @@ export interface GidTableEntry {
 }
 
 export interface GidTable {
+  /** Port number, from 1. */
   readonly port: number
   /** One slot per index. */
   readonly entries: (GidTableEntry | undefined)[]
@@ -32,7 +33,10 @@ const requireIndex = (table: GidTable, index: number): void => {
     throw new CallError('EINVAL', `GID index ${index}: port ${table.port} has indices 0 to ${table.entries.length - 1}`)
 }
 
-/** Sets an entry, or clears it with `undefined`. Throws EINVAL for an index outside the table. */
+/**
+ * Sets an entry, or clears it with `undefined`. Throws EINVAL for an index outside the table, and an Error for a GID
+ * that does not have 16 bytes.
+ */
 export const setGid = (table: GidTable, index: number, entry: GidTableEntry | undefined): void => {
   requireIndex(table, index)
   if (entry !== undefined && entry.gid.length !== 16) throw new Error(`a GID has 16 bytes, not ${entry.gid.length}`)

@@ -2,11 +2,11 @@
  * The registry of devices (R19–R24, docs/decisions/one-way-in.md).
  *
  * `register` compiles the driver's table with core's and publishes the device under its name. `unregister` makes every
- * call fail with EIO, withdraws unread events of the device's objects, sends DEVICE_FATAL (event 8) to every async fd,
- * frees the name, and destroys all objects of all contexts in order. There may be very many objects, so they are
- * destroyed in steps, which the owner of core spreads over turns of its event loop (`CoreOptions.run`). Hooks apply to
- * the calls of one device; its table is rebuilt when a hook is added or removed, so that a device without hooks has no
- * cost.
+ * call fail with EIO, frees the name, withdraws unread events of the device's objects, sends DEVICE_FATAL (event 8) to
+ * every async fd, removes the device from the clients, and destroys all objects of all contexts in reverse order of
+ * dependency. There may be very many objects, so they are destroyed in steps, which the owner of core spreads over
+ * turns of its event loop (`CoreOptions.run`). Hooks apply to the calls of one device; its table is rebuilt when a hook
+ * is added or removed, so that a device without hooks has no cost.
  */
 import { Device as DeviceClass } from '../../spec/classes/device/device.ts'
 import { AsyncEventType } from '../../spec/enums.ts'
@@ -26,7 +26,10 @@ import { raiseDeviceListChanged } from './system.ts'
 
 const { DEVICE_ADDED, DEVICE_REMOVED } = AsyncEventType.values
 
-/** Number of steps, each the end of one object, for `CoreOptions.run` in one turn of the event loop: some 0.3 ms. */
+/**
+ * Number of steps that a function `CoreOptions.run` should take in one turn of the event loop: about 0.3 ms. A step
+ * destroys at most one object.
+ */
 export const STEPS_PER_TURN = 32
 
 export interface CoreOptions {
@@ -44,7 +47,8 @@ export interface CoreOptions {
   /** Called with every exception that core has caught (attempt.ts). */
   readonly report?: (error: unknown) => void
   /**
-   * Runs a long job, for example a few steps in each turn. The job never throws. Default: runs all steps immediately.
+   * Runs a long job, for example a few steps in each turn of the event loop. The job never throws. Default: runs all
+   * steps immediately.
    */
   readonly run?: (job: Iterator<unknown>) => void
 }
@@ -63,20 +67,20 @@ export const createCore = ({
 }: CoreOptions = {}): Core => ({
   devices: new Map(),
   descriptors: new Map(),
-  classes: new Map(classes.map(line => [line.class.name, line])),
+  classes: new Map(classes.map(cls => [cls.class.name, cls])),
   tables: createPool(),
   clients: [],
   system: undefined,
   now,
   random,
   report,
-  run,
-  ending: new Set(),
+  runJob: run,
+  endingContexts: new Set(),
   deadlines: [],
   nextObject: 1,
   nextContext: 1,
-  privilegedQkeys: false,
-  waiting: 0,
+  allowsPrivilegedQkeys: false,
+  waitingCalls: 0,
   faults: 0,
   events: 0,
 })
@@ -89,22 +93,22 @@ const freeIndex = (core: Core): number => {
   return index
 }
 
-const requireName = (core: Core, name: string): void => {
+const checkName = (core: Core, name: string): void => {
   if (!/^[\w.-]{1,63}$/.test(name))
     throw new CallError(
       'EINVAL',
-      `device name ${JSON.stringify(name)}: up to 63 letters, digits, '_', '-' and '.' are allowed`,
+      `device name ${JSON.stringify(name)}: 1 to 63 letters, digits, '_', '-' and '.' are allowed`,
     )
   if (core.devices.has(name)) throw new CallError('EEXIST', `there is a device ${name} already`)
 }
 
 /**
- * Registers a device. Throws EEXIST for a name in use, and an Error for an invalid table or description, which is a bug
- * of the driver.
+ * Registers a device. Throws EINVAL for an invalid name, EEXIST for a name in use, and an Error for an invalid table or
+ * number of ports, which is a bug of the driver.
  */
 export const register = <D>(core: Core, description: DeviceDescription<D>): Device<D> => {
   const { name, attributes, ports } = description
-  requireName(core, name)
+  checkName(core, name)
   if (attributes.physPortCnt !== ports.length)
     throw new Error(`device ${name}: physPortCnt is ${attributes.physPortCnt}, but ${ports.length} ports are described`)
 
@@ -112,18 +116,19 @@ export const register = <D>(core: Core, description: DeviceDescription<D>): Devi
   core.devices.set(name, device as Device)
   announce(core, device as Device)
   // A client may have removed it.
-  if (device.alive) raiseDeviceListChanged(device as Device, DEVICE_ADDED)
+  if (device.isAlive) raiseDeviceListChanged(device as Device, DEVICE_ADDED)
   return device
 }
 
 /**
- * Removes a device, regardless of its clients. When this returns its calls are refused and its name is free. `ended` is
- * called when its objects are destroyed, even if a function of the driver throws.
+ * Removes a device, regardless of its clients. When this returns its calls are refused and its name is free. `onEnded`
+ * is called when its objects are destroyed, even if a function of the driver throws. Throws an Error if the device is
+ * removed already.
  */
-export const unregister = (device: Device, ended: () => void = () => {}): void => {
+export const unregister = (device: Device, onEnded: () => void = () => {}): void => {
   const { core } = device
-  if (!device.alive) throw new Error(`device ${device.name} is removed already`)
-  device.alive = false
+  if (!device.isAlive) throw new Error(`device ${device.name} is removed already`)
+  device.isAlive = false
   core.devices.delete(device.name)
   const steps = [
     () => forgetEvents(device),
@@ -134,23 +139,23 @@ export const unregister = (device: Device, ended: () => void = () => {}): void =
     },
   ]
   for (const step of steps) attempt(core, step)
-  core.run(removal(device, ended))
+  core.runJob(removal(device, onEnded))
 }
 
 /** The slow part of a device's removal, in steps. */
-function* removal(device: Device, ended: () => void): Generator<unknown> {
+function* removal(device: Device, onEnded: () => void): Generator<unknown> {
   const { core, driver } = device
   yield* attemptSteps(core, () => driver.removing?.(device))
   // Newest first: later contexts may use objects of earlier ones.
   for (const context of [...device.contexts].reverse()) {
-    if (!context.closed) beginClose(context)
+    if (!context.isClosed) beginClose(context)
     yield* destroyObjects(context, 'remove')
   }
   const steps = [
     () => driver.removed?.(device),
-    () => releaseTable(core.tables, device.shared),
+    () => releaseTable(core.tables, device.sharedTable),
     () => raiseDeviceListChanged(device, DEVICE_REMOVED),
-    ended,
+    onEnded,
   ]
   for (const step of steps) attempt(core, step)
 }
@@ -159,24 +164,25 @@ function* removal(device: Device, ended: () => void): Generator<unknown> {
 export const renameDevice = (device: Device, name: string): void => {
   const { core } = device
   if (name === device.name) return
-  requireName(core, name)
+  checkName(core, name)
   core.devices.delete(device.name)
   device.name = name
   core.devices.set(name, device)
 }
 
 /** Whether the device has class `device`, and so an opening call; if not, its contexts can be used immediately. */
-const hasOpening = ({ shared }: Device): boolean => shared.byName.has(DeviceClass.name)
+const hasOpenMethod = ({ sharedTable: shared }: Device): boolean => shared.byName.has(DeviceClass.name)
 
 /**
- * Opens a device for a client. `opened`: the opening call (device.open) was made already; otherwise a dialect makes it
- * later. `mapped`: memory that the client can map.
+ * Opens a device for a client. Throws EIO for a removed device. `isOpened`: the client needs no opening call
+ * (device.open); otherwise it makes it later. `mapped`: memory that the client can map. `account`: to which its objects
+ * are charged.
  */
 export const openContext = <D>(
   device: Device<D>,
-  options: { opened?: boolean; mapped?: MappedMemory; account?: MemoryAccount } = {},
+  options: { isOpened?: boolean; mapped?: MappedMemory; account?: MemoryAccount } = {},
 ): Context<unknown, D> => {
-  if (!device.alive) throw new CallError('EIO', `device ${device.name} was removed`)
+  if (!device.isAlive) throw new CallError('EIO', `device ${device.name} was removed`)
   const { core } = device
   const context: Context<unknown, D> = {
     id: core.nextContext++,
@@ -185,15 +191,15 @@ export const openContext = <D>(
     descriptors: new Set(),
     state: undefined,
     mapped: options.mapped,
-    opened: options.opened ?? !hasOpening(device as Device),
-    closed: false,
-    windows: 0,
+    isOpened: options.isOpened ?? !hasOpenMethod(device as Device),
+    isClosed: false,
+    windowCount: 0,
     whenEnded: [],
     account: options.account,
     asyncFd: undefined,
-    parents: [],
-    route: noRoute,
-    abort: undefined,
+    lastParents: [],
+    lastRoute: noRoute,
+    abortController: undefined,
     views: new WeakMap(),
   }
   device.contexts.add(context as Context)
@@ -203,14 +209,14 @@ export const openContext = <D>(
 /** From now on calls of the context are refused. */
 const beginClose = (context: Context): void => {
   const { core } = context.device
-  context.closed = true
-  core.ending.add(context)
-  attempt(core, () => context.abort?.abort())
+  context.isClosed = true
+  core.endingContexts.add(context)
+  attempt(core, () => context.abortController?.abort())
 }
 
 /**
- * Destroys the objects of a context, in steps. If the device is removed meanwhile, its removal starts a second run
- * before this one has ended; the first to finish does the rest.
+ * Destroys the objects of a context, in steps. If the device is removed meanwhile, its removal runs this function a
+ * second time before the first run has ended; only the run that finishes first calls the driver and the callbacks.
  */
 function* destroyObjects(context: Context, why: 'close' | 'remove'): Generator<unknown> {
   const { device, whenEnded = [] } = context
@@ -218,49 +224,49 @@ function* destroyObjects(context: Context, why: 'close' | 'remove'): Generator<u
   if (why === 'close') yield* attemptSteps(core, () => driver.closing?.(context))
   yield* attemptSteps(core, () => destroyAll(context, why))
   if (!device.contexts.delete(context)) return
-  core.ending.delete(context)
+  core.endingContexts.delete(context)
   context.whenEnded = undefined
   attempt(core, () => driver.closed?.(context))
-  for (const ended of whenEnded) attempt(core, ended)
+  for (const callback of whenEnded) attempt(core, callback)
 }
 
 /**
  * Closes a context: it cannot be used any more, and its objects are destroyed. Never fails; no effect when repeated, or
- * after the device was removed. `ended` is called when all objects are destroyed.
+ * after the device was removed. `onEnded` is called when all objects are destroyed.
  */
-export const closeContext = (context: Context, ended: () => void = () => {}): void => {
-  if (context.whenEnded === undefined) ended()
-  else context.whenEnded.push(ended)
-  if (context.closed) return
+export const closeContext = (context: Context, onEnded: () => void = () => {}): void => {
+  if (context.whenEnded === undefined) onEnded()
+  else context.whenEnded.push(onEnded)
+  if (context.isClosed) return
   beginClose(context)
-  context.device.core.run(destroyObjects(context, 'close'))
+  context.device.core.runJob(destroyObjects(context, 'close'))
 }
 
 /**
  * Resolves when all contexts of a user that are closed by now have been destroyed, so that their resources are
  * available again. Undefined if there are none.
  */
-export const untilEnded = (core: Core, user: number): Promise<void> | undefined => {
-  const ending = [...core.ending].filter(({ account }) => account?.user === user)
+export const untilContextsDestroyed = (core: Core, user: number): Promise<void> | undefined => {
+  const ending = [...core.endingContexts].filter(({ account }) => account?.user === user)
   if (ending.length === 0) return undefined
-  return Promise.all(ending.map(context => new Promise<void>(ended => closeContext(context, ended)))).then(() => {})
+  return Promise.all(ending.map(context => new Promise<void>(resolve => closeContext(context, resolve)))).then(() => {})
 }
 
 /** A signal for asynchronous handlers: aborts when the context closes or the device is removed. */
 export const abortSignalOf = (context: Context): AbortSignal => {
-  context.abort ??= new AbortController()
-  if (context.closed) context.abort.abort()
-  return context.abort.signal
+  context.abortController ??= new AbortController()
+  if (context.isClosed) context.abortController.abort()
+  return context.abortController.signal
 }
 
 /** Adds a hook to a device's calls; the returned function removes it. */
 export const addHook = (device: Device, hook: Hook): (() => void) => {
   device.hooks.push(hook)
-  device.table = withHooks(device.shared, device.hooks)
+  device.table = withHooks(device.sharedTable, device.hooks)
   return () => {
-    const at = device.hooks.indexOf(hook)
-    if (at < 0) return
-    device.hooks.splice(at, 1)
-    device.table = withHooks(device.shared, device.hooks)
+    const index = device.hooks.indexOf(hook)
+    if (index < 0) return
+    device.hooks.splice(index, 1)
+    device.table = withHooks(device.sharedTable, device.hooks)
   }
 }

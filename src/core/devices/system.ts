@@ -25,7 +25,7 @@ export const systemDevice = (core: Core): Device => {
         name: 'system',
         id: NO_DRIVER,
         nodeType: NodeType.values.UNSPECIFIED,
-        classes: [...core.classes.values()].filter(line => line.class.global).map(line => driverClass(line.class)),
+        classes: [...core.classes.values()].filter(cls => cls.class.global).map(cls => driverClass(cls.class)),
       },
       state: undefined,
       attributes: zeroRecord(DeviceAttributes),
@@ -38,7 +38,7 @@ export const systemDevice = (core: Core): Device => {
   return core.system
 }
 
-/** Sends the event that `device` was added or removed (`type`) to the async fds of the system-wide device. */
+/** Raises the event that `device` was added or removed (`type`) on the system-wide device, if that exists. */
 export const raiseDeviceListChanged = ({ core, index }: Device, type: number): void => {
   if (core.system !== undefined) raiseSystem(core.system, index, type)
 }

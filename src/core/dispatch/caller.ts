@@ -5,7 +5,7 @@ import { CallError } from '../../spec/errno.ts'
 import { noMemory } from '../memory/address-space.ts'
 import type { Caller } from '../model.ts'
 
-/** `owner`: the subject of the EFAULT message. The caller's descriptors are core's own numbers of fd objects. */
+/** `owner`: begins the EFAULT message. The caller's descriptors are core's own numbers of fd objects. */
 export const callerWithoutMemory = (owner: string): Caller => {
   const refuse = (): never => {
     throw new CallError('EFAULT', `${owner} has no memory that arguments could point to`)

@@ -14,10 +14,10 @@ import { type ChainedMethod, checkEntry, checkUndoable, createdByEntry, createdO
 import { invokeTyped, methodOf } from './invoke.ts'
 import { createdBy, undoWhenDone } from './undo.ts'
 
-/** One call of a chain. */
+/** One call of a chain. An entry is the position of a call in its chain, from 0. */
 export interface ChainedCall {
   /** The method, with its class. */
-  readonly on: ChainedMethod
+  readonly chainedMethod: ChainedMethod
   readonly args: AnyValues
   /** As in `Call`; -1, -2, …: the object that entry 0, 1, … has created. */
   readonly object: number
@@ -35,46 +35,49 @@ export interface CallsOutcome {
 }
 
 /** Whether the chain method itself may be bypassed: it has no hooks, and the driver has no handler for it. */
-const isUnobserved = ({ run, core }: Entry): boolean => run === core
+const canBypass = ({ run, core }: Entry): boolean => run === core
 
-const resolveEntries = (created: readonly (CoreObject | undefined)[], { on, args, refs }: ChainedCall): AnyValues => {
+const resolveRefs = (
+  created: readonly (CoreObject | undefined)[],
+  { chainedMethod, args, refs }: ChainedCall,
+): AnyValues => {
   if (refs === undefined) return args
   const values = { ...args }
   for (const name in refs) {
-    const { of } = on.method.in[name]
-    const where = `${on.class.name}.${on.name}: attribute ${name}`
+    const { of } = chainedMethod.method.in[name]
+    const subject = `${chainedMethod.class.name}.${chainedMethod.name}: attribute ${name}`
     if (of.kind === 'ref' || of.kind === 'fd')
-      values[name] = createdOfClass(created, where, of.class, refs[name]).handle
+      values[name] = createdOfClass(created, subject, of.class, refs[name]).handle
   }
   return values
 }
 
 /**
  * Runs a chain, all entries or none. Returns undefined if the chain must be encoded, because the chain method has hooks
- * or a driver's own handler. The caller's descriptors must be core's numbers. EOPNOTSUPP if the device has no chains,
- * or a method is asynchronous; EINVAL for calls that cannot be undone.
+ * or a driver's own handler. The caller's descriptors must be core's numbers. Throws EOPNOTSUPP if the device has no
+ * chains, EINVAL for calls that cannot be undone; the outcome has the error of an entry that fails.
  */
 export const runTypedChain = (
   context: Context,
   calls: readonly ChainedCall[],
   caller: Caller,
 ): CallsOutcome | undefined => {
-  if (!isUnobserved(methodOf(context, Interface, CHAIN, 'chain'))) return undefined
+  if (!canBypass(methodOf(context, Interface, CHAIN, 'chain'))) return undefined
   const results: Result[] = []
   const created: (CoreObject | undefined)[] = []
   const additional: CoreObject[] = []
-  let waiting: Promise<Result> | undefined
-  for (let i = 0; i < calls.length; i++) checkUndoable(i, calls[i].on, calls[i].object < 0)
+  let pending: Promise<Result> | undefined
+  for (let i = 0; i < calls.length; i++) checkUndoable(i, calls[i].chainedMethod, calls[i].object < 0)
   try {
     for (let i = 0; i < calls.length; i++) {
-      const { on, object } = calls[i]
-      const { class: cls, name, method } = on
-      checkEntry(i, on, object < 0 ? -1 - object : undefined)
+      const { chainedMethod, object } = calls[i]
+      const { class: cls, name, method } = chainedMethod
+      checkEntry(i, chainedMethod, object < 0 ? -1 - object : undefined)
       const number = object < 0 ? createdByEntry(created, `${cls.name}.${name}`, -1 - object).handle : object
       const entry = methodOf(context, cls, method.call, name)
-      const result = invokeTyped(context, entry, number, resolveEntries(created, calls[i]), caller)
+      const result = invokeTyped(context, entry, number, resolveRefs(created, calls[i]), caller)
       if (result instanceof Promise) {
-        waiting = result
+        pending = result
         throw new CallError(
           'EOPNOTSUPP',
           `${cls.name}.${name}: its handler is asynchronous, which a chain of typed calls does not support`,
@@ -87,8 +90,8 @@ export const runTypedChain = (
   } catch (error) {
     undoObjects(context, [...created, ...additional])
     // The asynchronous call uses objects of the chain until it ends.
-    if (waiting !== undefined) undoWhenDone(context, waiting, [...created, ...additional])
+    if (pending !== undefined) undoWhenDone(context, pending, [...created, ...additional])
     if (!(error instanceof CallError)) throw error
-    return { results, error, isAsynchronous: waiting !== undefined }
+    return { results, error, isAsynchronous: pending !== undefined }
   }
 }

@@ -55,46 +55,52 @@ export interface ChainedMethod {
  * Throws if an entry cannot be undone: it must create an object, be a query, or be called on an object that the chain
  * creates (`isOnCreated`).
  */
-export const checkUndoable = (index: number, on: ChainedMethod, isOnCreated: boolean): void => {
-  const { method } = on
+export const checkUndoable = (index: number, chainedMethod: ChainedMethod, isOnCreated: boolean): void => {
+  const { method } = chainedMethod
   if (!creates(method) && method.call !== QUERY && method.undoable !== true && !isOnCreated)
-    refuseEntry(index, `${on.class.name}.${on.name} of an object that the chain does not create cannot be undone`)
+    refuseEntry(
+      index,
+      `${chainedMethod.class.name}.${chainedMethod.name} of an object that the chain does not create cannot be undone`,
+    )
 }
 
 /** Throws if an entry must not be in a chain, or cannot be called on the object of entry `ref`. */
-export const checkEntry = (index: number, on: ChainedMethod, ref: number | undefined): void => {
-  const { class: cls, name, method } = on
+export const checkEntry = (index: number, chainedMethod: ChainedMethod, ref: number | undefined): void => {
+  const { class: cls, name, method } = chainedMethod
   if (cls.id === Interface.id && method.call === CHAIN) refuseEntry(index, 'a chain in a chain')
   if (ref !== undefined && creates(method))
     refuseEntry(index, `${cls.name}.${name} creates its object, which cannot be that of entry ${ref}`)
 }
 
-/** The object that an entry created; `created` is indexed by entry. EINVAL, ENOENT. */
+/**
+ * The object that an entry created; `created` is indexed by entry. Throws EINVAL if it created none, ENOENT if the
+ * object was destroyed. `subject` begins the error message.
+ */
 export const createdByEntry = (
   created: readonly (CoreObject | undefined)[],
-  where: string,
+  subject: string,
   entry: number,
 ): CoreObject => {
   const object = created[entry]
   if (object === undefined)
-    throw new CallError('EINVAL', `${where}: entry ${entry} of the chain did not create an object`)
+    throw new CallError('EINVAL', `${subject}: entry ${entry} of the chain did not create an object`)
   if (object.life !== Lifecycle.LIVE)
-    throw new CallError('ENOENT', `${where}: the object that entry ${entry} created was destroyed`)
+    throw new CallError('ENOENT', `${subject}: the object that entry ${entry} created was destroyed`)
   return object
 }
 
-/** As `createdByEntry`, for an attribute that requires class `className`. */
+/** As `createdByEntry`, for an attribute that requires class `className`: EINVAL for an object of another class. */
 export const createdOfClass = (
   created: readonly (CoreObject | undefined)[],
-  where: string,
+  subject: string,
   className: string,
   entry: number,
 ): CoreObject => {
-  const object = createdByEntry(created, where, entry)
+  const object = createdByEntry(created, subject, entry)
   if (object.class.name !== className)
     throw new CallError(
       'EINVAL',
-      `${where}: entry ${entry} of the chain created a ${object.class.name}, not a ${className}`,
+      `${subject}: entry ${entry} of the chain created a ${object.class.name}, not a ${className}`,
     )
   return object
 }
@@ -103,9 +109,9 @@ export const createdOfClass = (
 const checkUndo = (view: CallerView, entries: readonly ChainEntry[]): void => {
   entries.forEach(({ call, ref, classId }, index) => {
     const cls = view.schema.classById(classId)
-    const named = cls && methodByCall(cls, call)
-    if (cls !== undefined && named !== undefined)
-      checkUndoable(index, { class: cls, name: named.name, method: named.method }, ref !== undefined)
+    const found = cls && methodByCall(cls, call)
+    if (cls !== undefined && found !== undefined)
+      checkUndoable(index, { class: cls, name: found.name, method: found.method }, ref !== undefined)
   })
 }
 
@@ -132,7 +138,10 @@ const callerOfEntries = (caller: Caller, created: readonly (CoreObject | undefin
   }
 }
 
-/** Runs a chain. EINVAL for malformed bytes, and for a chain that cannot be undone although UNDO is requested. */
+/**
+ * Runs a chain. Throws EINVAL for malformed bytes, and for a chain that cannot be undone although UNDO is requested;
+ * the outcome has the error of an entry that fails.
+ */
 export const runChain = (
   call: CallContext,
   bytes: Uint8Array,
@@ -149,11 +158,11 @@ export const runChain = (
 
   const view: CallerView = {
     ...callerView(context, caller),
-    chained: (where: string, of: Kind, entry: number) => {
+    chained: (subject: string, of: Kind, entry: number) => {
       const object =
         of.kind === 'ref' || of.kind === 'fd'
-          ? createdOfClass(created, where, of.class, entry)
-          : createdByEntry(created, where, entry)
+          ? createdOfClass(created, subject, of.class, entry)
+          : createdByEntry(created, subject, entry)
       return of.kind === 'fd' ? UNNUMBERED + entry : object.handle
     },
   }
@@ -162,14 +171,14 @@ export const runChain = (
 
   /** Ends the chain after `done` entries that succeeded; `error`: of the next entry. */
   const endChain = (done: number, error?: CallError): ChainOutcome => {
-    const undone = error !== undefined && onError === ChainErrors.values.UNDO
-    const all = [...created, ...additional].filter(
+    const isUndone = error !== undefined && onError === ChainErrors.values.UNDO
+    const live = [...created, ...additional].filter(
       object => object !== undefined && object.life === Lifecycle.LIVE,
     ) as CoreObject[]
-    if (undone) undoObjects(context, all)
+    if (isUndone) undoObjects(context, live)
     call.alsoCreated = {
-      objects: undone ? [] : all.filter(object => object.class.identity === 'handle'),
-      descriptors: undone ? [] : descriptors,
+      objects: isUndone ? [] : live.filter(object => object.class.identity === 'handle'),
+      descriptors: isUndone ? [] : descriptors,
     }
     return { results, done, error: error?.errno ?? 0, ...(error !== undefined && { reason: error.message }) }
   }
@@ -188,30 +197,29 @@ export const runChain = (
       }
       try {
         const decoded = decodeMessage(view, number, message)
-        const { call: found } = decoded
+        const { call: decodedCall } = decoded
         if (decoded.short !== undefined) {
           decoded.refuse()
           return endWith(decoded.short)
         }
-        checkEntry(index, { class: found.class, name: found.methodName, method: found.method }, ref)
+        const { class: cls, methodName } = decodedCall
+        checkEntry(index, { class: cls, name: methodName, method: decodedCall.method }, ref)
         const object =
-          ref === undefined
-            ? found.object
-            : createdByEntry(created, `${found.class.name}.${found.methodName}`, ref).handle
-        const entry = methodOf(context, found.class, number, found.methodName)
-        const answered = (result: Result): void => {
+          ref === undefined ? decodedCall.object : createdByEntry(created, `${cls.name}.${methodName}`, ref).handle
+        const entry = methodOf(context, cls, number, methodName)
+        const recordAnswer = (result: Result): void => {
           created[index] = createdBy(context, result, additional)
           if (result.undelivered !== undefined) onUndelivered(call, result.undelivered)
           for (const { descriptor, offset } of decoded.answer(result).installs)
             descriptors.push({ object: descriptor.object, attribute: 'results', offset: at + offset })
         }
-        const result = execute(context, entry, object, found.args, chainCaller)
+        const result = execute(context, entry, object, decodedCall.args, chainCaller)
         if (result instanceof Promise)
           return result
-            .then(answered)
+            .then(recordAnswer)
             .catch(endWith)
             .then(outcome => outcome ?? runFrom(index + 1))
-        answered(result)
+        recordAnswer(result)
       } catch (error) {
         return endWith(error)
       }

@@ -1,12 +1,13 @@
 /*
  * The compile phase (R5, R20): core's and a driver's method tables become one dense dispatch table per device.
  *
- * A table has two banks of classes, common ones and the driver's own, each as long as its highest class id. A class has
- * eight pointers to blocks, each block as long as its highest method. A class that the driver lists without methods is
- * core's own, a class that it does not list is absent, a method set to `null` is removed, and a driver's attributes are
- * added to the method's. Omitted are attributes of other links, and attributes that refer to objects of a class that
- * the device does not have. Where a method has a variant for the device's link, that variant is used (R27). Devices
- * share tables that have the same declarations and handlers.
+ * A table has two banks of classes, common ones and the driver's own, each as long as its highest class id requires. A
+ * class has eight pointers to blocks of 32 methods, each as long as its highest method requires. A class that the driver
+ * lists without methods is core's own, a class that it does not list is absent, a method set to `null` is removed, and a
+ * driver's attributes are added to the method's. Attributes are removed if they belong to other links, if the driver
+ * does not support them, or if they are optional and refer to a class that the device does not have. Where a method has
+ * a variant for the device's link, that variant is used (R27). Devices share tables that have the same declarations and
+ * handlers.
  */
 import { Device } from '../../spec/classes/device/device.ts'
 import { QpTypes } from '../../spec/classes/qp/qp.ts'
@@ -16,6 +17,7 @@ import type { QpTypeName } from '../../spec/qp-states.ts'
 import {
   type Attribute,
   type Attributes,
+  Block as CallNumberBlock,
   type Capability,
   CREATE,
   CREATE_FD,
@@ -24,7 +26,6 @@ import {
   type Method,
   type Methods,
   MODIFY,
-  Block as Numbers,
   type ObjectClass,
   type RefusedArgument,
 } from '../../spec/schema/schema.ts'
@@ -48,19 +49,22 @@ const noCoreVersion: AnyHandler = call => {
 
 // ---- one class ----
 
-/** A method's attributes with those that the driver adds. */
-const mergeAttributes = (where: string, base: Attributes, added: Attributes | undefined): Attributes => {
+/**
+ * A method's attributes with those that the driver adds. Throws an Error, which `subject` begins, for an id below 0x8000
+ * or a name that exists.
+ */
+const mergeAttributes = (subject: string, base: Attributes, added: Attributes | undefined): Attributes => {
   if (added === undefined) return base
   for (const [name, attribute] of Object.entries(added)) {
     if (attribute.id < FIRST_DRIVER_ID)
-      throw new Error(`${where}: a driver's attribute ${name} has id ${attribute.id}; a driver's ids start at 0x8000`)
+      throw new Error(`${subject}: a driver's attribute ${name} has id ${attribute.id}; a driver's ids start at 0x8000`)
     if (base[name] !== undefined)
-      throw new Error(`${where}: the driver's attribute ${name} exists in the common method`)
+      throw new Error(`${subject}: the driver's attribute ${name} exists in the common method`)
   }
   return { ...base, ...added }
 }
 
-const references = (attributes: Attributes): ReferenceAttribute[] =>
+const referencesOf = (attributes: Attributes): ReferenceAttribute[] =>
   Object.entries(attributes).flatMap(([name, { of, optional }]) =>
     of.kind === 'ref' || of.kind === 'fd' ? [{ name, class: of.class, fd: of.kind === 'fd', optional }] : [],
   )
@@ -120,8 +124,11 @@ const methodForLink = (link: LinkName | undefined, method: Method): Method => {
   return { ...method, in: Object.fromEntries(inputs), out: without(method.out), refused: allRefused }
 }
 
-/** The method without attributes that the driver does not support; `unsupported`: the reason for each, by name. */
-const supportedMethod = (where: string, unsupported: Readonly<Record<string, string>>, method: Method): Method => {
+/**
+ * The method without attributes that the driver does not support; `unsupported`: the reason for each, by name. Throws an
+ * Error, which `subject` begins, for a mandatory one.
+ */
+const supportedMethod = (subject: string, unsupported: Readonly<Record<string, string>>, method: Method): Method => {
   const names = Object.keys(unsupported).filter(name => method.in[name] !== undefined)
   // Queries do not return them either.
   const results = Object.entries(method.out).filter(
@@ -133,7 +140,7 @@ const supportedMethod = (where: string, unsupported: Readonly<Record<string, str
   const refused: Record<string, RefusedArgument> = { ...method.refused }
   for (const name of names) {
     const { id, optional } = method.in[name]
-    if (!optional) throw new Error(`${where}: attribute ${name} is mandatory and cannot be unsupported`)
+    if (!optional) throw new Error(`${subject}: attribute ${name} is mandatory and cannot be unsupported`)
     delete inputs[name]
     refused[name] = { id, code: 'EOPNOTSUPP', why: `attribute ${name}: ${unsupported[name]}` }
   }
@@ -166,11 +173,11 @@ const methodForDevice = (method: Method, classNames: ReadonlySet<string>): Metho
   return { ...method, in: without(method.in, removedInputs), out: without(method.out, removedResults), refused }
 }
 
-/** The handler with a check: throws EPERM if the calling process lacks the capability. Core's own calls need none. */
-const withPermission = (cls: ObjectClass, name: string, needs: Capability, handler: AnyHandler): AnyHandler => {
-  const refusal = `${cls.name}.${name}: the process lacks CAP_${needs}; run it as root, or with that capability`
+/** The handler with a check: EPERM if the calling process lacks the capability. Core's own calls need none. */
+const withPermission = (cls: ObjectClass, name: string, capability: Capability, handler: AnyHandler): AnyHandler => {
+  const refusal = `${cls.name}.${name}: the process lacks CAP_${capability}; run it as root, or with that capability`
   return (call, object, args, core) => {
-    if (call.why === 'call' && call.caller.allows?.(needs) === false) throw new CallError('EPERM', refusal)
+    if (call.why === 'call' && call.caller.allows?.(capability) === false) throw new CallError('EPERM', refusal)
     return handler(call, object, args, core)
   }
 }
@@ -180,19 +187,20 @@ const withPermission = (cls: ObjectClass, name: string, needs: Capability, handl
  */
 const CONTROLLED_QKEY_BIT = 0x8000_0000
 
-const withQkeyCheck = (where: string, handler: AnyHandler): AnyHandler => {
+/** The handler of the modify of a queue pair class, with a check of `qkey`: EPERM. `subject` begins its message. */
+const withQkeyCheck = (subject: string, handler: AnyHandler): AnyHandler => {
   return (call, object, args, core) => {
     const { qkey } = args
     const isControlled = typeof qkey === 'number' && (qkey & CONTROLLED_QKEY_BIT) !== 0
     if (
       isControlled &&
       call.why === 'call' &&
-      !call.device.core.privilegedQkeys &&
+      !call.device.core.allowsPrivilegedQkeys &&
       call.caller.allows?.('NET_RAW') === false
     )
       throw new CallError(
         'EPERM',
-        `${where}: Q_Keys from 0x80000000 are for processes with CAP_NET_RAW, unless \`rdma system set privileged-qkey on\` allows them to all`,
+        `${subject}: Q_Keys from 0x80000000 are for processes with CAP_NET_RAW, unless \`rdma system set privileged-qkey on\` allows them to all`,
       )
     return handler(call, object, args, core)
   }
@@ -201,8 +209,8 @@ const withQkeyCheck = (where: string, handler: AnyHandler): AnyHandler => {
 /** The function that runs a method: the handler with checks of permissions, and for queue pairs creation in a state. */
 const runnerOf = (cls: ObjectClass, name: string, method: Method, unchecked: AnyHandler): AnyHandler => {
   const permitted = method.needs === undefined ? unchecked : withPermission(cls, name, method.needs, unchecked)
-  const isModify = method.call === MODIFY && method.in.qkey !== undefined
-  const handler = isModify ? withQkeyCheck(`${cls.name}.${name}`, permitted) : permitted
+  const setsQkey = method.call === MODIFY && method.in.qkey !== undefined
+  const handler = setsQkey ? withQkeyCheck(`${cls.name}.${name}`, permitted) : permitted
   const type = (QpTypes as Readonly<Record<string, QpTypeName | undefined>>)[cls.name]
   if (type === undefined || method.call !== CREATE) return handler
   const modifyAttributes = Object.values(cls.methods).find(({ call }) => call === MODIFY)?.in ?? {}
@@ -234,9 +242,9 @@ const mergeClass = (
   for (const method of [...Object.keys(driverClass.handlers), ...Object.keys(driverClass.additions)])
     if (!Object.hasOwn(declared, method)) throw new Error(`driver ${driver}: class ${name} has no method ${method}`)
   for (const [method, { call }] of Object.entries(driverClass.methods))
-    if (call < Numbers.DRIVER_FAST)
+    if (call < CallNumberBlock.DRIVER_FAST)
       throw new Error(
-        `driver ${driver}: ${name}.${method} has call number ${call}; a driver's own methods start at ${Numbers.DRIVER_FAST}`,
+        `driver ${driver}: ${name}.${method} has call number ${call}; a driver's own methods start at ${CallNumberBlock.DRIVER_FAST}`,
       )
 
   const provided: [string, AnyHandler, Method][] = []
@@ -244,17 +252,17 @@ const mergeClass = (
     const override = driverClass.handlers[methodName]
     const handler = override === undefined ? coreClass.handlers[methodName] : override
     if (!handler) continue
-    const where = `driver ${driver}: ${name}.${methodName}`
+    const subject = `driver ${driver}: ${name}.${methodName}`
     const added = driverClass.additions[methodName]
     if (added !== undefined && !base.driverAttributes)
-      throw new Error(`${where}: the method is declared to take no attributes of a driver`)
+      throw new Error(`${subject}: the method is declared to take no attributes of a driver`)
     const declaredMethod = {
       ...base,
-      in: mergeAttributes(where, base.in, added?.in),
-      out: mergeAttributes(where, base.out, added?.out),
+      in: mergeAttributes(subject, base.in, added?.in),
+      out: mergeAttributes(subject, base.out, added?.out),
     }
     const method = methodForDevice(
-      methodForLink(link, supportedMethod(where, driverClass.unsupported ?? {}, declaredMethod)),
+      methodForLink(link, supportedMethod(subject, driverClass.unsupported ?? {}, declaredMethod)),
       classNames,
     )
     provided.push([methodName, handler, method])
@@ -273,8 +281,7 @@ const blocksOf = (
   coreClass: DriverClass,
   provided: readonly (readonly [string, AnyHandler, Method])[],
 ): ClassTable['blocks'] => {
-  const blocks: ((Entry | undefined)[] | undefined)[] = [undefined, undefined, undefined, undefined]
-  blocks.push(undefined, undefined, undefined, undefined)
+  const blocks: ((Entry | undefined)[] | undefined)[] = Array.from({ length: 8 }, () => undefined)
   for (const [methodName, handler, method] of provided) {
     const block = blocks[method.call >> 5] ?? []
     blocks[method.call >> 5] = block
@@ -289,10 +296,10 @@ const blocksOf = (
       handler: run,
       core: coreClass.handlers[methodName] ?? noCoreVersion,
       kind: kindOf(cls, method.call),
-      references: references(method.in),
+      references: referencesOf(method.in),
       required: Object.keys(method.in).filter(name => !method.in[name].optional),
       shape: shapeOf(method.in),
-      returned: references(method.out),
+      returned: referencesOf(method.out),
     }
   }
   return blocks
@@ -369,8 +376,8 @@ export const createTable = (tables: readonly ClassTable[]): DispatchTable => ({
 })
 
 /**
- * The dispatch table for devices of `driver`, shared through `pool`; release it with `releaseTable`. Throws an Error
- * that names driver, class and method if the driver's table is invalid.
+ * The dispatch table for devices of `driver`, shared through `pool`; release it with `releaseTable`. Throws an Error if
+ * the driver's table is invalid.
  */
 export const compile = (pool: TablePool, core: ReadonlyMap<string, DriverClass>, driver: Driver): DispatchTable => {
   const pairs = driver.classes.map(driverClass => ({
@@ -380,10 +387,10 @@ export const compile = (pool: TablePool, core: ReadonlyMap<string, DriverClass>,
   const classNames = new Set(pairs.map(({ driverClass }) => driverClass.class.name))
   const keys = pairs.map(({ driverClass, coreClass }) => keyOf(pool, driver.link, driverClass, coreClass, classNames))
   const deviceKey = [...keys].sort().join('\n')
-  const found = pool.devices.get(deviceKey)
-  if (found !== undefined) {
-    found.uses++
-    return found.table
+  const existing = pool.devices.get(deviceKey)
+  if (existing !== undefined) {
+    existing.uses++
+    return existing.table
   }
   const tables = pairs.map(
     ({ driverClass, coreClass }, i) =>

@@ -2,7 +2,8 @@
  * Runs an encoded call (docs/decisions/one-way-in.md): a dialect decodes it, core runs it, the dialect writes the
  * answer.
  *
- * Core knows no byte format: a dialect is a function, which a tracer can wrap. If an answer cannot be delivered
+ * Core knows no byte format except that of chains (chain.ts): a dialect is a function, which a tracer can wrap. If an
+ * answer cannot be delivered
  * (EFAULT), the call is undone, as on Linux: created objects are destroyed, since the caller could not refer to them,
  * and taken events are put back. A CallError that a handler throws becomes an answer; any other exception is a bug and
  * is rethrown.
@@ -31,7 +32,7 @@ export const callerView = (context: Context, caller: Caller): CallerView => {
       copyOut: (address, bytes) => caller.copyOut(address, bytes),
       classOf: handle => findHandle(context.handles, handle)?.class,
       get hasContext() {
-        return context.opened
+        return context.isOpened
       },
     }
     context.views.set(caller, view)
@@ -53,13 +54,13 @@ const undo = (context: Context, entry: Entry, { object, also = [], descriptors =
   const handles = object === undefined ? also : [...also, object]
   const fds = descriptors.map(({ object: number }) => core.descriptors.get(number))
   undoObjects(context, [...handles.map(handle => findHandle(context.handles, handle)), ...fds])
-  if (entry.kind === 'open') context.opened = false
+  if (entry.kind === 'open') context.isOpened = false
   undelivered?.()
 }
 
 /**
  * Runs one message. `descriptor`: the fd object's number if the call was made on its descriptor. Returns a promise only
- * if a handler is asynchronous.
+ * if the handler is asynchronous, or a sink must prepare for the call (`EventSink.prepareWithdraw`).
  */
 export const dispatch = <M extends readonly unknown[]>(
   context: Context,
@@ -68,7 +69,7 @@ export const dispatch = <M extends readonly unknown[]>(
   caller: Caller,
   descriptor?: number,
 ): Answer | Promise<Answer> => {
-  if (!context.device.alive || context.closed) {
+  if (!context.device.isAlive || context.isClosed) {
     const { errno, message: reason } = new CallError(
       'EIO',
       `the context was closed, or device ${context.device.name} removed`,

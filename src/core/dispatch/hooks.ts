@@ -32,14 +32,18 @@ const postCaller = (hooks: readonly Hook[]): Required<Hook>['post'] => {
   }
 }
 
-const wrap = (handler: AnyHandler, hooks: readonly Hook[], notify: ReturnType<typeof postCaller>): AnyHandler => {
+const wrapHandler = (
+  handler: AnyHandler,
+  hooks: readonly Hook[],
+  notify: ReturnType<typeof postCaller>,
+): AnyHandler => {
   const preHooks = hooks.filter(hook => hook.pre !== undefined)
   const runPreHooks = (call: CallContext, object: CoreObject, args: HandlerValues): void => {
     for (const hook of preHooks)
       try {
         hook.pre!(call, object, args)
       } catch (error) {
-        // Core's own destroys cannot be refused.
+        // A destroy by core itself cannot be refused.
         if (call.why === 'call') throw error
       }
   }
@@ -88,7 +92,7 @@ export const withHooks = (table: DispatchTable, hooks: readonly Hook[]): Dispatc
     const notify = postCaller(selected)
     return {
       ...entry,
-      run: wrap(entry.handler, selected, notify),
+      run: wrapHandler(entry.handler, selected, notify),
       refused: (call, object, args, error) => notify(call, object, args, undefined, error),
     }
   }

@@ -4,10 +4,11 @@
  *
  * A call finds its method in the device's compiled table, its object, and the objects to which its arguments refer;
  * then it runs the handler between its hooks. A create makes the object before the handler runs, a destroy removes it
- * afterwards. The call is synchronous if the handler is. While an asynchronous handler runs, its object and the objects
- * of its arguments count as used; if the device is removed meanwhile, the caller gets EIO. Errors are CallErrors with
- * Linux' numbers: no class or method EOPNOTSUPP, unknown handle ENOENT, handle of another class EINVAL, object in use
- * EBUSY, descriptor of another context or class EBADF, device removed EIO.
+ * afterwards. The call is synchronous if the handler is, unless a sink must first prepare for the withdrawal of events
+ * (`prepareCall`). While an asynchronous handler runs, its object and the objects of its arguments count as used; if
+ * the context is closed or the device removed meanwhile, the caller gets EIO. Errors are CallErrors with Linux' numbers:
+ * no class or method EOPNOTSUPP, unknown handle ENOENT, handle of another class EINVAL, object in use EBUSY, descriptor
+ * of another context or class EBADF, context closed or device removed EIO.
  */
 import { CallError } from '../../spec/errno.ts'
 import { lacksMethod } from '../../spec/schema/lacking.ts'
@@ -51,64 +52,64 @@ const nameOf = (entry: Entry): string => `${entry.class.name}.${entry.name}`
 // ---- look-up ----
 
 /** The start of an error message: a method, or an attribute of it. A function, since few calls fail. */
-const messagePrefix = (where: Entry | string, attribute: ReferenceAttribute | undefined): string => {
-  const name = typeof where === 'string' ? where : nameOf(where)
+const messagePrefix = (subject: Entry | string, attribute: ReferenceAttribute | undefined): string => {
+  const name = typeof subject === 'string' ? subject : nameOf(subject)
   return attribute === undefined ? name : `${name}: attribute ${attribute.name}`
 }
 
 /** The error for an object that an asynchronous call creates or destroys now. */
 const describeUnusable = (
   object: CoreObject,
-  where: Entry | string,
+  subject: Entry | string,
   attribute: ReferenceAttribute | undefined,
 ): CallError => {
-  const subject = `${messagePrefix(where, attribute)}: ${object.class.name} ${object.handle}`
+  const prefix = `${messagePrefix(subject, attribute)}: ${object.class.name} ${object.handle}`
   return object.life === Lifecycle.CREATING
-    ? new CallError('ENOENT', `${subject} is still being created`)
-    : new CallError('EBUSY', `${subject} is being destroyed`)
+    ? new CallError('ENOENT', `${prefix} is still being created`)
+    : new CallError('EBUSY', `${prefix} is being destroyed`)
 }
 
 /**
- * The object of class `className` with a handle of the context: ENOENT, EINVAL for another class, EBUSY while it is
- * being destroyed. `where` begins the error message. Exported for calls that core does not dispatch
- * (core/devices/driver-ops.ts).
+ * The object of class `className` with a handle of the context. Throws ENOENT if there is none or it is still being
+ * created, EINVAL for another class, EBUSY while it is being destroyed. `subject` begins the error message. Exported for
+ * drivers' own calls, which core does not dispatch (core/devices/driver-ops.ts).
  */
 export const findObject = (
   context: Context,
   className: string,
   handle: number,
-  where: Entry | string,
+  subject: Entry | string,
   attribute?: ReferenceAttribute,
 ): CoreObject => {
   const object = findHandle(context.handles, handle)
   if (object === undefined)
-    throw new CallError('ENOENT', `${messagePrefix(where, attribute)}: there is no object with handle ${handle}`)
+    throw new CallError('ENOENT', `${messagePrefix(subject, attribute)}: there is no object with handle ${handle}`)
   if (object.class.name !== className)
     throw new CallError(
       'EINVAL',
-      `${messagePrefix(where, attribute)}: handle ${handle} is of class ${object.class.name}, not ${className}`,
+      `${messagePrefix(subject, attribute)}: handle ${handle} is of class ${object.class.name}, not ${className}`,
     )
-  if (object.life !== Lifecycle.LIVE) throw describeUnusable(object, where, attribute)
+  if (object.life !== Lifecycle.LIVE) throw describeUnusable(object, subject, attribute)
   return object
 }
 
-/** The fd object of class `className` with this number, if it belongs to the context and is open; EBADF. */
+/** The fd object of class `className` with this number. Throws EBADF unless it belongs to the context and is open. */
 const findFdObject = (
   context: Context,
   className: string,
   number: number | undefined,
-  where: Entry,
+  subject: Entry,
   attribute?: ReferenceAttribute,
 ): CoreObject => {
   const fd = number === undefined ? undefined : context.device.core.descriptors.get(number)
-  if (fd === undefined || fd.context !== context || fd.closed)
-    throw new CallError('EBADF', `${messagePrefix(where, attribute)}: the descriptor does not belong to this context`)
+  if (fd === undefined || fd.context !== context || fd.isClosed)
+    throw new CallError('EBADF', `${messagePrefix(subject, attribute)}: the descriptor does not belong to this context`)
   if (fd.class.name !== className)
     throw new CallError(
       'EBADF',
-      `${messagePrefix(where, attribute)}: the descriptor is of class ${fd.class.name}, not ${className}`,
+      `${messagePrefix(subject, attribute)}: the descriptor is of class ${fd.class.name}, not ${className}`,
     )
-  if (fd.life !== Lifecycle.LIVE) throw describeUnusable(fd, where, attribute)
+  if (fd.life !== Lifecycle.LIVE) throw describeUnusable(fd, subject, attribute)
   return fd
 }
 
@@ -118,7 +119,7 @@ const findTarget = (context: Context, entry: Entry, number: number): CoreObject 
   if (cls.identity === 'handle') return findObject(context, cls.name, number, entry)
   if (cls.identity === 'fd') return findFdObject(context, cls.name, number, entry)
   const { device } = context
-  const fixed = device.fixed.get(cls.name)
+  const fixed = device.fixedObjects.get(cls.name)
   if (fixed !== undefined) {
     if (number === 0) return fixed
     throw new CallError('EINVAL', `${nameOf(entry)}: object ${number}: the only ${cls.name} is object 0`)
@@ -169,7 +170,7 @@ const checkValues = (entry: Entry, args: AnyValues): void => {
   for (const name in args) {
     const value = args[name]
     if (value === undefined) continue
-    // Only own properties: every object inherits `constructor`.
+    // A name that every object inherits (`constructor`) has no `of`.
     const of = attributes[name]?.of
     if (of === undefined) throw unknownAttribute(nameOf(entry), name)
     const problem = problemOf(of, value, false)
@@ -177,7 +178,7 @@ const checkValues = (entry: Entry, args: AnyValues): void => {
   }
 }
 
-/** Checks numbers that a codec has read against the ranges of the device's own attributes. */
+/** Checks numbers that a codec has read against the ranges of the attributes of the device's method. */
 const checkNumbers = (entry: Entry, args: AnyValues): void => {
   const attributes = entry.method.in
   // A call has few of the possible attributes.
@@ -245,7 +246,7 @@ const discard = (call: CallContext, created?: CoreObject): void => {
  * Whether the context was closed, or the device removed, during the call: all objects of the context are destroyed
  * then.
  */
-const wasClosed = ({ context, device }: CallContext): boolean => context.closed || !device.alive
+const wasClosed = ({ context, device }: CallContext): boolean => context.isClosed || !device.isAlive
 
 const closedError = ({ entry }: CallContext): CallError =>
   new CallError('EIO', `${nameOf(entry)}: the context was closed, or its device removed, during the call`)
@@ -256,8 +257,8 @@ export const requireOpen = (call: CallContext): void => {
 }
 
 /**
- * The handler has succeeded: the object becomes visible, or is removed. If the context was closed or the device removed
- * meanwhile, the call fails (EIO).
+ * The handler has succeeded: the object of a create becomes visible, that of a destroy is removed. If the context was
+ * closed or the device removed meanwhile, the call fails (EIO).
  */
 const finishCall = (call: CallContext, object: CoreObject, out: AnyResult): Result => {
   const { context, device, entry } = call
@@ -274,7 +275,7 @@ const finishCall = (call: CallContext, object: CoreObject, out: AnyResult): Resu
     return resultOf(call, object, out)
   }
   if (kind === 'destroy') removeObject(object)
-  else if (kind === 'open') context.opened = true
+  else if (kind === 'open') context.isOpened = true
   return resultOf(call, undefined, out)
 }
 
@@ -299,14 +300,14 @@ const finishLater = async (
   const objects: CoreObject[] = entry.kind === 'other' ? [object] : []
   for (const { name } of entry.references) if (args[name] !== undefined) objects.push(args[name] as CoreObject)
   for (const used of objects) used.uses++
-  device.core.waiting++
+  device.core.waitingCalls++
   try {
     return finishCall(call, object, await promise)
   } catch (error) {
     rollBack(call, object)
     throw error
   } finally {
-    device.core.waiting--
+    device.core.waitingCalls--
     for (const used of objects) releaseUse(used)
   }
 }
@@ -322,7 +323,7 @@ const resolveReferences = (context: Context, caller: Caller, entry: Entry, args:
   const { references } = entry
   if (references.length === 0) return args
   const values: HandlerValues = { ...args }
-  const { parents } = context
+  const { lastParents: parents } = context
   let count = 0
   let isSame = true
   for (let i = 0; i < references.length; i++) {
@@ -334,11 +335,13 @@ const resolveReferences = (context: Context, caller: Caller, entry: Entry, args:
     count++
   }
   if (entry.kind === 'create' && (!isSame || count !== parents.length))
-    context.parents = references.flatMap(({ name }) => (values[name] === undefined ? [] : [values[name] as CoreObject]))
+    context.lastParents = references.flatMap(({ name }) =>
+      values[name] === undefined ? [] : [values[name] as CoreObject],
+    )
   return values
 }
 
-/** Checks that a call is allowed, and resolves its arguments. */
+/** Checks that the context can be used and the arguments are valid; returns the arguments with objects for handles. */
 const checkedArguments = (
   context: Context,
   entry: Entry,
@@ -347,12 +350,12 @@ const checkedArguments = (
   check: typeof checkNumbers,
 ): HandlerValues => {
   const { device } = context
-  if (!device.alive) throw new CallError('EIO', `${nameOf(entry)}: device ${device.name} was removed`)
-  if (context.closed) throw new CallError('EIO', `${nameOf(entry)}: the context is closed`)
-  if (context.opened === (entry.kind === 'open'))
+  if (!device.isAlive) throw new CallError('EIO', `${nameOf(entry)}: device ${device.name} was removed`)
+  if (context.isClosed) throw new CallError('EIO', `${nameOf(entry)}: the context is closed`)
+  if (context.isOpened === (entry.kind === 'open'))
     throw new CallError(
       'EINVAL',
-      `${nameOf(entry)}: the context is ${context.opened ? 'open already' : 'not open yet'}`,
+      `${nameOf(entry)}: the context is ${context.isOpened ? 'open already' : 'not open yet'}`,
     )
   if (!hasValidArguments(entry.shape, args)) {
     checkPresence(entry, args)
@@ -370,7 +373,7 @@ const objectOfCall = (
   values: HandlerValues,
 ): CoreObject =>
   entry.kind === 'create'
-    ? createObject(context, entry.class, values === args ? noParents : context.parents)
+    ? createObject(context, entry.class, values === args ? noParents : context.lastParents)
     : findTarget(context, entry, number)
 
 /** Marks an object as being destroyed. Throws EBUSY if it is used. */
@@ -446,8 +449,8 @@ const run = (
 }
 
 /**
- * Runs a method that was looked up, with arguments from a codec. `number` and `args` as in `Call`; throws, or rejects
- * with, CallError.
+ * Runs a method that was looked up, with arguments from a codec. `number` is `object` of `Call`. A refusal is thrown, or
+ * rejects, as CallError.
  */
 export const execute = (
   context: Context,
@@ -474,9 +477,9 @@ export const methodOf = (context: Context, cls: ObjectClass, call: number, name:
 }
 
 /**
- * Calls a method in this process. The class's declaration types arguments and results; references are handles. Returns
- * a promise only if the handler is asynchronous; a refusal is thrown, or rejects, as CallError. `object` is a handle,
- * an fd object's number, a port number, or 0.
+ * Calls a method in this process. The class's declaration types arguments and results; references are handles or the
+ * caller's descriptors. Returns a promise only if the call is asynchronous; a refusal is thrown, or rejects, as
+ * CallError. `object` is a handle, an fd object's number, a port number, or 0.
  */
 export const invoke = <C extends ObjectClass, K extends keyof C['methods'] & string>(
   context: Context,
@@ -493,7 +496,7 @@ export const invoke = <C extends ObjectClass, K extends keyof C['methods'] & str
   return invokeTyped(context, entry, object, args as AnyValues, caller) as MaybePromise<ReturnOf<Out<C['methods'][K]>>>
 }
 
-/** `invoke` for a method that is always synchronous. If it is not, that is a bug, and the call is undone. */
+/** `invoke` for a call that is synchronous. If it is not, throws an Error, and the call is undone when it ends. */
 export const invokeNow = <C extends ObjectClass, K extends keyof C['methods'] & string>(
   context: Context,
   cls: C,

@@ -15,10 +15,10 @@ export const classTable = (table: DispatchTable, id: number): ClassTable | undef
 export const findEntry = (table: DispatchTable, classId: number, call: number): Entry | undefined =>
   classTable(table, classId)?.blocks[call >> 5]?.[call & 31]
 
-/** A class' destroy method. */
+/** The destroy method of a class; undefined if it has none. */
 export const findDestroy = (table: ClassTable): Entry | undefined => table.blocks[DESTROY >> 5]?.[DESTROY & 31]
 
-/** Number of slots, of one pointer each, in all arrays of a table: R20 limits them to a few KiB per device. */
+/** Number of slots, of one pointer each, in all arrays of a table; R20 limits their bytes to a few KiB per device. */
 export const tableSlots = (table: DispatchTable): number => {
   let slots = table.common.length + table.private.length
   for (const cls of table.byName.values()) for (const block of cls.blocks) slots += 1 + (block?.length ?? 0)

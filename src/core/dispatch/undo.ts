@@ -7,7 +7,7 @@ import type { Context, CoreObject } from '../model.ts'
 import { findHandle } from '../objects/handles.ts'
 import { undoObjects } from '../objects/lifetime.ts'
 
-/** Returns the object that a call created, and adds the objects that it also created (pd.createAhs) to `additional`. */
+/** Returns the object that a call created, and appends those of `Result.also` (pd.createAhs) to `additional`. */
 export const createdBy = (context: Context, result: Result, additional: CoreObject[]): CoreObject | undefined => {
   const { object, descriptors, also } = result
   if (also !== undefined) for (const handle of also) additional.push(findHandle(context.handles, handle) as CoreObject)

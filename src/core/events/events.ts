@@ -1,10 +1,11 @@
 /*
  * Completion events and asynchronous events: routing, arming, and how many events a client has read (R34, R35, R37).
  *
- * An object with events has a route: a completion channel and an async fd. `arm` makes the next completion (or the next
- * solicited or failed one) raise exactly one event. A destroy withdraws the object's unread events and returns how many
- * the client has read, since libibverbs waits until the program has acknowledged that many. Event records have Linux'
- * bytes; the sink of the fd object delivers them to the client.
+ * An object with events has a route: a completion channel and an async fd, or handlers of a client in this process; an
+ * event queue to which it is attached gets its events instead. `arm` makes the next completion (or the next solicited
+ * or failed one) raise exactly one event. A destroy withdraws the object's unread events and returns how many the
+ * client has read, since libibverbs waits until the program has acknowledged that many. The records of completion and
+ * async events have Linux' bytes; the sink of the fd object delivers them to the client.
  */
 import { because } from '../../spec/check/causes.ts'
 import { ClassId } from '../../spec/classes/ids.ts'
@@ -12,23 +13,24 @@ import { EventKind } from '../../spec/enums.ts'
 import { CallError } from '../../spec/errno.ts'
 import { noteFault } from '../attempt.ts'
 import { reportFailure } from '../failures.ts'
-import type {
-  Affiliation,
-  Attachment,
-  CallContext,
-  Context,
-  Core,
-  CoreObject,
-  Device,
-  DeviceEvent,
-  EventHandlers,
-  EventRecord,
-  EventRoute,
-  EventSink,
-  EventState,
-  EventsRead,
-  FdObject,
-  Threshold,
+import {
+  type Affiliation,
+  Armed,
+  type Attachment,
+  type CallContext,
+  type Context,
+  type Core,
+  type CoreObject,
+  type Device,
+  type DeviceEvent,
+  type EventHandlers,
+  type EventRecord,
+  type EventRoute,
+  type EventSink,
+  type EventState,
+  type EventsRead,
+  type FdObject,
+  type Threshold,
 } from '../model.ts'
 import { onUndelivered } from '../undelivered.ts'
 import { countCompletion, createThreshold, expireDue, rearmThreshold, tightenThreshold } from './thresholds.ts'
@@ -41,7 +43,7 @@ interface MutableFd {
   sink: EventSink
 }
 
-/** Beyond this number of unread events, a queue keeps one per source and type. */
+/** Once a queue has this number of unread events, it drops an event if it has one of the same source and type. */
 const QUEUE_LIMIT = 65536
 
 /** `EventRecord.type` of a completion event, and of a driver's own record. */
@@ -52,18 +54,18 @@ const COMPLETION = -1
  */
 export interface EventQueue extends EventSink {
   readonly queue: EventRecord[]
-  ended: boolean
+  hasEnded: boolean
 }
 
 /**
- * A queue of events in this process. `wake` is called when an event is queued and when the queue ends. Beyond
- * QUEUE_LIMIT events an event is dropped if the queue has one of the same source and type.
+ * A queue of events in this process, which may drop events (QUEUE_LIMIT). `wake` is called when an event is queued and
+ * when the queue ends.
  */
 export const createEventQueue = (wake?: () => void): EventQueue => {
   const queue: EventRecord[] = []
   return {
     queue,
-    ended: false,
+    hasEnded: false,
     post(event) {
       if (
         queue.length >= QUEUE_LIMIT &&
@@ -85,7 +87,7 @@ export const createEventQueue = (wake?: () => void): EventQueue => {
     unread: () => queue.length,
     take: limit => queue.splice(0, limit),
     end() {
-      this.ended = true
+      this.hasEnded = true
       wake?.()
     },
   }
@@ -98,7 +100,7 @@ export const createEventQueue = (wake?: () => void): EventQueue => {
 export const readEvents = (fd: FdObject, limit = 1): readonly EventRecord[] => {
   const events = fd.sink.take(limit)
   if (events.length > 0) return events
-  if ((fd.sink as Partial<EventQueue>).ended || fd.closed)
+  if ((fd.sink as Partial<EventQueue>).hasEnded || fd.isClosed)
     throw new CallError('EIO', 'no more events: the context is closed or its device removed')
   throw new CallError('EAGAIN', 'no event is pending on the descriptor')
 }
@@ -121,7 +123,7 @@ export const attachSink = (fd: FdObject, sink: EventSink): void => {
   const mutable: MutableFd = fd
   mutable.sink = sink
   for (const event of before.queue ?? []) sink.post(event)
-  if (before.ended || fd.closed) sink.end()
+  if (before.hasEnded || fd.isClosed) sink.end()
 }
 
 // ---- records ----
@@ -161,11 +163,11 @@ const countEvent = ({ element, type }: EventRecord, delta: 1 | -1): void => {
   else state.asyncs += delta
 }
 
-/** Corrects the count after an event was withdrawn or lost. */
+/** Subtracts an event that was withdrawn or lost from the counts of its source. */
 export const uncountEvent = (event: EventRecord): void => countEvent(event, -1)
 
 const post = (fd: FdObject | undefined, event: EventRecord): void => {
-  if (fd === undefined || fd.closed) return
+  if (fd === undefined || fd.isClosed) return
   fd.context.device.core.events++
   countEvent(event, 1)
   fd.sink.post(event)
@@ -173,7 +175,7 @@ const post = (fd: FdObject | undefined, event: EventRecord): void => {
 
 /** Posts an event of an object, unless the device is being removed (`forgetEvents`). */
 const postUnlessRemoved = (fd: FdObject | undefined, event: EventRecord): void => {
-  if (fd?.context.device.alive) post(fd, event)
+  if (fd?.context.device.isAlive) post(fd, event)
 }
 
 // ---- a driver's own records ----
@@ -182,8 +184,9 @@ const postUnlessRemoved = (fd: FdObject | undefined, event: EventRecord): void =
 export const RECORD_BYTES = 256
 
 /**
- * Posts a driver's own record on a descriptor: poll(2) reports it, and each read returns one record. If a client leaves
- * very many unread, some are lost (`createEventQueue`), so a record should announce data rather than contain it.
+ * Posts a driver's own record of 1 to RECORD_BYTES bytes on a descriptor: poll(2) reports it, and each read returns one
+ * record. If a client leaves very many unread, some are lost (`createEventQueue`), so a record should announce data
+ * rather than contain it.
  */
 export const postRecord = (fd: FdObject, bytes: Uint8Array): void => {
   if (bytes.length === 0 || bytes.length > RECORD_BYTES)
@@ -208,13 +211,13 @@ export const postOnChannel = (event: EventRecord): void => {
 }
 
 /**
- * From now on sends an object's events to another channel, and moves the unread ones there. Returns how many events the
- * client had read.
+ * From now on sends an object's events to another channel, and moves the unread ones there. Returns how many events of
+ * the object the client has read so far.
  */
 export const moveToChannel = ({ context, events }: CoreObject, channel: FdObject): number => {
   if (events === undefined) return 0
   const before = events.route.channel
-  const unread = before === undefined || before.closed ? [] : before.sink.withdraw(events)
+  const unread = before === undefined || before.isClosed ? [] : before.sink.withdraw(events)
   const { state } = events
   const read = state === undefined ? 0 : state.asyncs - unread.length
   events.route = routeTo(context, channel, undefined)
@@ -242,10 +245,10 @@ const routeTo = (
   channel: FdObject | undefined,
   asyncFd: FdObject | undefined,
 ): EventRoute => {
-  const last = context?.route ?? noRoute
+  const last = context?.lastRoute ?? noRoute
   if (last.channel === channel && last.asyncFd === asyncFd) return last
   const route = { channel, asyncFd, handlers: last.handlers, core: last.core }
-  if (context !== undefined) context.route = route
+  if (context !== undefined) context.lastRoute = route
   return route
 }
 
@@ -265,7 +268,7 @@ export const affiliate = (
       requireEventFd(descriptors.channel),
       requireEventFd(descriptors.asyncFd) ?? object.context?.asyncFd,
     ),
-    armed: 0,
+    armed: Armed.NO,
     state: undefined,
   }
   return object.events
@@ -275,21 +278,21 @@ export const affiliate = (
 export const handleEvents = ({ context, events }: CoreObject, handlers: EventHandlers | undefined): void => {
   if (events === undefined || events.route.handlers === handlers) return
   events.route = { ...events.route, handlers, core: context?.device.core }
-  if (context !== undefined) context.route = events.route
+  if (context !== undefined) context.lastRoute = events.route
 }
 
 /**
- * REQ_NOTIFY: the next completion, or with `solicitedOnly` the next solicited or failed one, raises one event; with a
- * threshold, that number of completions or microseconds (R36). Undefined values: the queue's own threshold. If the
- * queue is armed already, the event can only become earlier (thresholds.ts), and arming for all completions stays (as
- * on Linux).
+ * REQ_NOTIFY: the next completion, or with `solicitedOnly` the next solicited or failed one, raises one event. With a
+ * threshold (R36) the event is raised after `count` such completions, or `period` microseconds after the first of them;
+ * undefined values are those of the queue's own threshold. If the queue is armed already, the event can only become
+ * earlier (thresholds.ts), and arming for the next completion stays (as on Linux).
  */
 export const arm = (object: CoreObject, solicitedOnly: boolean, count?: number, period?: number): void => {
   const { events } = object
   if (events === undefined) throw new Error(`an object of class ${object.class.name} has no events and cannot be armed`)
   const threshold = count !== undefined || period !== undefined ? thresholdOf(object, events) : events.state?.threshold
-  const isArmed = events.armed !== 0
-  if (events.armed !== 2) events.armed = solicitedOnly ? 1 : 2
+  const isArmed = events.armed !== Armed.NO
+  if (events.armed !== Armed.NEXT) events.armed = solicitedOnly ? Armed.SOLICITED : Armed.NEXT
   if (threshold === undefined) return
   const [armedCount, armedPeriod] = [count ?? threshold.count, period ?? threshold.period]
   if (!isArmed) rearmThreshold(threshold, armedCount, armedPeriod)
@@ -310,7 +313,8 @@ export const setThreshold = (object: CoreObject, count: number | undefined, peri
   if (events === undefined || threshold === undefined) return
   threshold.count = count ?? threshold.count
   threshold.period = period ?? threshold.period
-  if (events.armed !== 0 && tightenThreshold(events, threshold, threshold.count, threshold.period)) notify(events)
+  if (events.armed !== Armed.NO && tightenThreshold(events, threshold, threshold.count, threshold.period))
+    notify(events)
 }
 
 /** Calls a client's handler. It runs in the middle of the device's work, so an exception is only counted. */
@@ -324,7 +328,7 @@ const callHandler = (core: Core | undefined, run: () => void): void => {
 
 /** Raises the event of an armed queue, and disarms it. */
 const notify = (events: Affiliation): void => {
-  events.armed = 0
+  events.armed = Armed.NO
   const { handlers, core } = events.route
   if (events.state?.attached === undefined && handlers?.completion !== undefined) {
     callHandler(core, () => handlers.completion?.(events.userHandle))
@@ -340,7 +344,7 @@ const notify = (events: Affiliation): void => {
  * not armed.
  */
 export const completed = (events: Affiliation, isSolicited: boolean): void => {
-  if (events.armed === 0 || (events.armed === 1 && !isSolicited)) return
+  if (events.armed === Armed.NO || (events.armed === Armed.SOLICITED && !isSolicited)) return
   const threshold = events.state?.threshold
   if (threshold !== undefined && !countCompletion(events, threshold)) return
   notify(events)
@@ -363,7 +367,7 @@ export const raiseObjectEvent = ({ events }: CoreObject, type: number): void => 
 
 /** An event source that is not an object with events: the device, a port, or a driver's descriptor. */
 const affiliationOf = (userHandle: bigint, attached?: Attachment): Affiliation => {
-  const events: Affiliation = { userHandle, route: noRoute, armed: 0, state: undefined }
+  const events: Affiliation = { userHandle, route: noRoute, armed: Armed.NO, state: undefined }
   if (attached !== undefined) eventStateOf(events).attached = attached
   return events
 }
@@ -375,7 +379,7 @@ export type AttachedPorts = Map<number, Affiliation>
 
 /**
  * Posts an event of a device or port on every async fd of the device, on the event queues to which `source` (port
- * number; 0: the device) is attached, and to the device's handlers.
+ * number; 0: the device) is attached, and calls the device's handlers.
  */
 const postToDevice = (device: Device, event: DeviceEvent, source = event.port ?? 0): void => {
   const { contexts, eventHandlers, core } = device
@@ -393,7 +397,7 @@ const postToDevice = (device: Device, event: DeviceEvent, source = event.port ??
 
 /**
  * Raises an event of a port (9 PORT_ACTIVE, 10 PORT_ERR, …): on every async fd of the device, with the port's number as
- * element, on event queues to which the port is attached, and for every handler (R32).
+ * element, on event queues to which the port is attached, and for every handler (R32). Also reports it as a failure.
  */
 export const raisePort = (device: Device, port: number, type: number): void => {
   postToDevice(device, { type, port })
@@ -406,7 +410,7 @@ export const raisePort = (device: Device, port: number, type: number): void => {
 
 /**
  * Raises an event of the device: on every async fd, with element 0, on event queues to which the device is attached,
- * and for every handler.
+ * and for every handler. Also reports it as a failure.
  */
 export const raiseDevice = (device: Device, type: number): void => {
   postToDevice(device, { type, port: undefined })
@@ -427,7 +431,7 @@ const isAboutObject = ({ element: { state, route } }: EventRecord): boolean => {
   return cls === undefined ? route !== noRoute : cls !== ClassId.device && cls !== ClassId.port
 }
 
-/** Withdraws the unread events of objects; those of the device and its ports can still be read. */
+/** Withdraws the unread events of objects; those of the device and its ports, and a driver's records, stay. */
 const forgetObjectEvents = ({ sink }: FdObject): void => {
   for (const event of sink.take(Number.POSITIVE_INFINITY)) {
     if (isAboutObject(event)) countEvent(event, -1)
@@ -435,15 +439,15 @@ const forgetObjectEvents = ({ sink }: FdObject): void => {
   }
 }
 
-/** The device and its objects are being removed: unread events of objects are withdrawn, as on Linux. */
+/** The device and its objects are being removed: withdraws unread events of objects, as on Linux. */
 export const forgetEvents = ({ contexts }: Device): void => {
-  for (const context of contexts) for (const fd of context.descriptors) if (!fd.closed) forgetObjectEvents(fd)
+  for (const context of contexts) for (const fd of context.descriptors) if (!fd.isClosed) forgetObjectEvents(fd)
 }
 
-/** Withdraws the events of one source that the client of `fd` has not read. */
+/** Withdraws the events of one source that the client of `fd` has not read; no effect once the device is removed. */
 const withdrawUnread = (fd: FdObject | undefined, events: Affiliation): void => {
   const { state } = events
-  if (fd === undefined || fd.closed || !fd.context.device.alive) return
+  if (fd === undefined || fd.isClosed || !fd.context.device.isAlive) return
   if (state === undefined || state.completions + state.asyncs === 0) return
   for (const event of fd.sink.withdraw(events)) countEvent(event, -1)
 }
@@ -457,7 +461,7 @@ export const prepareWithdrawEvents = ({ events }: CoreObject): Promise<void> | u
   if (events === undefined || state === undefined || state.completions + state.asyncs === 0) return undefined
   const { channel, asyncFd } = events.route
   for (const fd of [channel, asyncFd, state.attached?.queue]) {
-    const preparing = fd === undefined || fd.closed ? undefined : fd.sink.prepareWithdraw?.()
+    const preparing = fd === undefined || fd.isClosed ? undefined : fd.sink.prepareWithdraw?.()
     // One at a time: when it resolves, the caller calls this function again for the next one.
     if (preparing !== undefined) return preparing
   }
@@ -471,7 +475,7 @@ export const prepareWithdrawEvents = ({ events }: CoreObject): Promise<void> | u
 export const withdrawEvents = (object: CoreObject): EventsRead => {
   const { events } = object
   if (events === undefined) return { compEvents: 0, asyncEvents: 0 }
-  events.armed = 0
+  events.armed = Armed.NO
   withdrawUnread(events.route.channel, events)
   withdrawUnread(events.route.asyncFd, events)
   const { state } = events
@@ -491,11 +495,14 @@ const detachFromQueue = (events: Affiliation): void => {
   state.attached = undefined
 }
 
-/** Closes an fd object for events. Unread events of objects are dropped in one pass, since there may be very many. */
+/**
+ * Closes an fd object for events, and detaches the objects that are attached to it. Unread events of objects are
+ * withdrawn in one pass, since there may be very many.
+ */
 export const closeEvents = (fd: FdObject): void => {
-  if (fd.closed) return
-  if (fd.context.device.alive) forgetObjectEvents(fd)
-  fd.closed = true
+  if (fd.isClosed) return
+  if (fd.context.device.isAlive) forgetObjectEvents(fd)
+  fd.isClosed = true
   for (const events of attachedTo.get(fd) ?? []) detachEvents(events)
 }
 

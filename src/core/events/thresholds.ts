@@ -6,7 +6,7 @@
  * The event of an armed queue is never postponed: arming again or a new threshold can only make it earlier, and
  * completions since the first arming count. Otherwise a program that waits could wait for ever.
  */
-import type { Affiliation, Core, Deadline, Threshold } from '../model.ts'
+import { type Affiliation, Armed, type Core, type Deadline, type Threshold } from '../model.ts'
 
 /** A threshold with which every completion raises an event. */
 export const createThreshold = (core: Core): Threshold => ({
@@ -20,7 +20,7 @@ export const createThreshold = (core: Core): Threshold => ({
   due: Number.POSITIVE_INFINITY,
 })
 
-/** Whether every completion raises an event with these values; `period` in microseconds. */
+/** Whether every completion raises an event with these values (0: no limit); `period` in microseconds. */
 const isImmediate = (count: number, period: number): boolean => count <= 1 && (count === 1 || period === 0)
 
 /** Arms a queue that is not armed: sets the values for its next event, and restarts counting. */
@@ -33,13 +33,13 @@ export const rearmThreshold = (threshold: Threshold, count: number, period: numb
 
 /** Inserts a deadline in order of time. */
 const schedule = ({ deadlines }: Core, deadline: Deadline): void => {
-  let at = deadlines.length
-  // Most deadlines are the latest, since periods are similar.
-  while (at > 0 && deadlines[at - 1].due > deadline.due) at--
-  deadlines.splice(at, 0, deadline)
+  let index = deadlines.length
+  // Searched from the end: most new deadlines are the latest, since periods are similar.
+  while (index > 0 && deadlines[index - 1].due > deadline.due) index--
+  deadlines.splice(index, 0, deadline)
 }
 
-/** True if the event is due now; otherwise sets its deadline, if it has a period. */
+/** Whether the event is due now; if not, sets its deadline, if it has a period. */
 const isReached = (events: Affiliation, threshold: Threshold): boolean => {
   const { core, armedCount, armedPeriod, completions, firstCompletion } = threshold
   if (isImmediate(armedCount, armedPeriod) || (armedCount > 0 && completions >= armedCount)) return true
@@ -76,13 +76,13 @@ export const nextDue = ({ deadlines }: Core): number => deadlines[0]?.due ?? Num
 
 /** Calls `notify` for the queues whose event is due at `now`. Returns whether there were any. */
 export const expireDue = ({ deadlines }: Core, now: number, notify: (events: Affiliation) => void): boolean => {
-  let any = false
+  let isAnyDue = false
   while (deadlines.length > 0 && deadlines[0].due <= now) {
     const { due, events } = deadlines.shift() as Deadline
     // The event may have been raised by its count before, or the queue armed again.
-    if (events.armed === 0 || events.state?.threshold?.due !== due) continue
-    any = true
+    if (events.armed === Armed.NO || events.state?.threshold?.due !== due) continue
+    isAnyDue = true
     notify(events)
   }
-  return any
+  return isAnyDue
 }

@@ -29,13 +29,13 @@ export interface Copier {
 
 export interface AddressSpace {
   /**
-   * Whether the `length` bytes at hi:lo (`length` below 2^53) exist and are readable, and writable if `writable`.
+   * Whether the `length` bytes at hi:lo (`length` below 2^53) exist and are readable, and writable if `needsWrite`.
    * Called at registration; pages may be unmapped later, and then `read` and `write` return EFAULT. Length 0 is always
    * true.
    */
-  check(hi: number, lo: number, length: number, writable: boolean): boolean
+  check(hi: number, lo: number, length: number, needsWrite: boolean): boolean
   /** A promise to await before `check` of the same bytes, if `check` would block for long; undefined otherwise. */
-  prepareCheck?(hi: number, lo: number, length: number, writable: boolean): Promise<unknown> | undefined
+  prepareCheck?(hi: number, lo: number, length: number, needsWrite: boolean): Promise<unknown> | undefined
   /**
    * Registers checked bytes; the returned function ends the registration. `isShared`: peers may write to them at any
    * time. `onUnmapped` is called once if the owner of the space unmaps some of them: later accesses must not reach
@@ -71,7 +71,7 @@ export interface AddressSpace {
   fetchAdd(hi: number, lo: number, addHi: number, addLo: number, original: Uint32Array): number
 }
 
-/** A space in which every access faults: for calls that core makes itself (destroys), and for unmapped regions. */
+/** A space in which every access faults: for callers without memory, and for regions that the program has unmapped. */
 export const noMemory: AddressSpace = {
   check: (_hi, _lo, length) => length === 0,
   read: () => Errno.EFAULT,

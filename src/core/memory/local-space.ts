@@ -1,9 +1,9 @@
 /*
  * Buffers of this process as an AddressSpace, at synthetic addresses (docs/decisions/client-memory.md).
  *
- * Each buffer gets page-aligned addresses from 2^32 on, followed by an unmapped page; they are not pointers. A
- * resizable buffer is refused, since its length could change between check and use; access to a detached one returns
- * EFAULT. Addresses are not reused, so that stale ones fault.
+ * Each buffer gets page-aligned addresses from 2^32 on, with at least one unused address after it; they are not
+ * pointers. A resizable buffer is refused, since its length could change between check and use; access to a detached
+ * one returns EFAULT. Addresses are not reused, so that stale ones fault.
  */
 import { CallError, Errno } from '../../spec/errno.ts'
 import { TWO_32, wholePages } from '../../spec/memory.ts'
@@ -29,10 +29,10 @@ interface Area {
   readonly length: number
 }
 
-/** Up to this many bytes, a loop over words is faster than a subarray, and allocates nothing. */
+/** Up to this many bytes, a loop over words is faster than a subarray or a native call, and allocates nothing. */
 const LOOP_BYTES = 256
 
-/** Copies `size` bytes within this process. */
+/** Copies `size` bytes from offset `start` of `from` to offset `at` of `to`, which may overlap. */
 export const copyBytes = (
   from: Pick<Bytes, 'bytes' | 'view'>,
   start: number,
@@ -45,7 +45,7 @@ export const copyBytes = (
     return
   }
   const words = size & ~3
-  // The ranges may overlap in one buffer: bytes that a later step overwrites are copied first.
+  // The ranges may overlap: bytes that a later step overwrites are copied first.
   if (to.bytes.byteOffset + at <= from.bytes.byteOffset + start) {
     for (let i = 0; i < words; i += 4) to.view.setUint32(at + i, from.view.getUint32(start + i, true), true)
     for (let i = words; i < size; i++) to.bytes[at + i] = from.bytes[start + i]

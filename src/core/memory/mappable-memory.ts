@@ -27,7 +27,7 @@ export interface MappedMemory {
   allocate(bytes: number): MappedChunk
   free(chunk: MappedChunk): void
   /**
-   * The device is being removed: from now on freed memory stays readable for the client until it closes the context.
+   * The device is being removed: from now on freed memory stays mapped for the client until it closes the context.
    */
   keep?(): void
 }

@@ -4,10 +4,10 @@
  *
  * A key has 32 bits: an index of 24 bits above a key byte, as in Linux' soft device. Indices are assigned in ascending
  * order, wrapping around, so the next one is the one that was free longest, and the key byte changes with every round
- * through the indices: a freed key is not reused until 2^32 − (number of live keys) registrations later. Index 0 is not
+ * through the indices: a region's freed key is not reused until all free indices were assigned 256 times. Index 0 is not
  * used, so key 0 is never valid. The first index and the key bytes come from the caller's random numbers. Rows are
- * typed arrays that grow; a two-level directory finds a row by index without hashing. `resolve` makes the checks of
- * every access and allocates nothing.
+ * typed arrays that grow; a two-level directory finds a row by index without hashing. `resolve` makes the checks of an
+ * access and allocates nothing.
  */
 import { AccessFlags } from '../../spec/enums.ts'
 import { CallError } from '../../spec/errno.ts'
@@ -20,6 +20,8 @@ const PAGE_SIZE = 1 << PAGE_BITS
 const PAGE_MASK = PAGE_SIZE - 1
 /** Number of indices, index 0 included. */
 const INDICES = 1 << 24
+/** Rows of a new table. */
+const FIRST_ROWS = 16
 
 /** The kind of memory that a key refers to. */
 export const KeyKind = { REGION: 0, WINDOW_1: 1, WINDOW_2: 2 } as const
@@ -40,7 +42,7 @@ interface RecentRegion {
   size: number
 }
 
-/** A ring of the last removed keys, and their address ranges. */
+/** A ring of the last REMOVED_KEYS removed keys, and their address ranges. */
 interface RemovedKeys {
   readonly key: Uint32Array
   readonly iovaHi: Uint32Array
@@ -72,8 +74,10 @@ export interface MemoryTable {
   space: Int32Array
   /** `KeyKind`. */
   kind: Uint8Array
-  /** A window's region, -1 if it is not bound; a region's count of bound windows. */
-  bound: Int32Array
+  /** Row of the region to which a window is bound; -1 for an unbound window and for a region. */
+  windowRegion: Int32Array
+  /** Number of windows that are bound to a region; 0 for a window. */
+  boundWindows: Uint32Array
   /** Number of the queue pair to which a window of type 2 is bound. */
   qp: Int32Array
   /** A region's first bound window (core/memory/bound-windows.ts): its row + 1, 0 for none. */
@@ -101,9 +105,9 @@ export interface MemoryTable {
   /** Number of rows ever used, free ones included. */
   rows: number
   /** Number of live keys. */
-  live: number
+  liveKeys: number
   /** Next index to assign, and the round, which is added to key bytes. */
-  next: number
+  nextIndex: number
   round: number
   /** A secret of two u32, hashed into the key bytes. */
   readonly secret: readonly [number, number]
@@ -112,6 +116,7 @@ export interface MemoryTable {
 /** Number of cached regions, a power of two: those of a sender and a receiver, and some more. */
 const RECENT_REGIONS = 8
 const noBytes: Bytes = { address: 0, bytes: new Uint8Array(0), view: new DataView(new ArrayBuffer(0)) }
+/** An unused entry. `pd` is not the id of an object, so key 0 is not found; 0.5 also makes V8 store doubles. */
 const noRecentRegion = (): RecentRegion => ({
   key: 0,
   pd: 0.5,
@@ -126,23 +131,24 @@ const noRecentRegion = (): RecentRegion => ({
 
 /** `random` returns a u32. */
 export const createMemoryTable = (random: () => number): MemoryTable => ({
-  key: new Uint32Array(16),
-  pd: new Float64Array(16),
-  access: new Uint32Array(16),
-  startHi: new Uint32Array(16),
-  startLo: new Uint32Array(16),
-  iovaHi: new Uint32Array(16),
-  iovaLo: new Uint32Array(16),
-  length: new Float64Array(16),
-  space: new Int32Array(16),
-  kind: new Uint8Array(16),
-  bound: new Int32Array(16),
-  qp: new Int32Array(16),
-  firstOfRegion: new Int32Array(16),
-  nextOfRegion: new Int32Array(16),
-  previousOfRegion: new Int32Array(16),
-  nextOfQp: new Int32Array(16),
-  previousOfQp: new Int32Array(16),
+  key: new Uint32Array(FIRST_ROWS),
+  pd: new Float64Array(FIRST_ROWS),
+  access: new Uint32Array(FIRST_ROWS),
+  startHi: new Uint32Array(FIRST_ROWS),
+  startLo: new Uint32Array(FIRST_ROWS),
+  iovaHi: new Uint32Array(FIRST_ROWS),
+  iovaLo: new Uint32Array(FIRST_ROWS),
+  length: new Float64Array(FIRST_ROWS),
+  space: new Int32Array(FIRST_ROWS),
+  kind: new Uint8Array(FIRST_ROWS),
+  windowRegion: new Int32Array(FIRST_ROWS),
+  boundWindows: new Uint32Array(FIRST_ROWS),
+  qp: new Int32Array(FIRST_ROWS),
+  firstOfRegion: new Int32Array(FIRST_ROWS),
+  nextOfRegion: new Int32Array(FIRST_ROWS),
+  previousOfRegion: new Int32Array(FIRST_ROWS),
+  nextOfQp: new Int32Array(FIRST_ROWS),
+  previousOfQp: new Int32Array(FIRST_ROWS),
   firstOfQp: new Map(),
   spaces: [],
   spaceUses: [],
@@ -153,8 +159,8 @@ export const createMemoryTable = (random: () => number): MemoryTable => ({
   windows: 0,
   removed: undefined,
   rows: 0,
-  live: 0,
-  next: 1 + (random() % (INDICES - 1)),
+  liveKeys: 0,
+  nextIndex: 1 + (random() % (INDICES - 1)),
   round: 0,
   secret: [random(), random()],
 })
@@ -176,7 +182,8 @@ const grow = (table: MemoryTable): void => {
   table.length = doubled(table.length)
   table.space = doubled(table.space)
   table.kind = doubled(table.kind)
-  table.bound = doubled(table.bound)
+  table.windowRegion = doubled(table.windowRegion)
+  table.boundWindows = doubled(table.boundWindows)
   table.qp = doubled(table.qp)
   table.firstOfRegion = doubled(table.firstOfRegion)
   table.nextOfRegion = doubled(table.nextOfRegion)
@@ -205,36 +212,36 @@ const keyByte = ([first, second]: MemoryTable['secret'], index: number, round: n
 /** The next free key. */
 const takeKey = (table: MemoryTable): number => {
   for (;;) {
-    if (table.next === INDICES) {
-      table.next = 1
+    if (table.nextIndex === INDICES) {
+      table.nextIndex = 1
       table.round = (table.round + 1) & 0xff
     }
-    const index = table.next++
+    const index = table.nextIndex++
     if (rowAt(table, index) < 0) return ((index << 8) | (keyByte(table.secret, index, table.round) & 0xff)) >>> 0
   }
 }
 
-/** Counts a row in `space`, which is added if it is new; returns the index of the space. */
+/** Counts a row that uses `space`, which is added if it is new; returns the index of the space. */
 export const acquireSpace = (table: MemoryTable, space: AddressSpace): number => {
-  let at = table.spaces.indexOf(space)
-  if (at < 0) {
-    at = table.spaces.indexOf(undefined)
-    if (at < 0) at = table.spaces.length
-    table.spaces[at] = space
-    table.spaceUses[at] = 0
+  let index = table.spaces.indexOf(space)
+  if (index < 0) {
+    index = table.spaces.indexOf(undefined)
+    if (index < 0) index = table.spaces.length
+    table.spaces[index] = space
+    table.spaceUses[index] = 0
   }
-  table.spaceUses[at]++
-  return at
+  table.spaceUses[index]++
+  return index
 }
 
-/** Uncounts a row in the space with index `at`; no effect for -1. */
-export const releaseSpace = (table: MemoryTable, at: number): void => {
-  if (at >= 0 && --table.spaceUses[at] === 0) table.spaces[at] = undefined
+/** A row does not use the space with this index any more; no effect for -1. */
+export const releaseSpace = (table: MemoryTable, index: number): void => {
+  if (index >= 0 && --table.spaceUses[index] === 0) table.spaces[index] = undefined
 }
 
 /** Allocates a row and its key; the caller sets all other columns. ENOMEM when all 2^24 − 1 indices are in use. */
 export const allocateKeyRow = (table: MemoryTable): number => {
-  if (table.live === INDICES - 1) throw new CallError('ENOMEM', `all ${INDICES - 1} memory keys are in use`)
+  if (table.liveKeys === INDICES - 1) throw new CallError('ENOMEM', `all ${INDICES - 1} memory keys are in use`)
   const key = takeKey(table)
   const row = table.freeRows.pop() ?? table.rows++
   if (row === table.key.length) grow(table)
@@ -242,7 +249,7 @@ export const allocateKeyRow = (table: MemoryTable): number => {
   table.pages[page] ??= new Int32Array(PAGE_SIZE)
   table.pages[page][(key >>> 8) & PAGE_MASK] = row + 1
   table.pageUses[page]++
-  table.live++
+  table.liveKeys++
   table.key[row] = key
   return row
 }
@@ -257,6 +264,7 @@ const uncacheRegion = (table: MemoryTable, key: number): void => {
 
 // ---- removed keys, for explain.ts ----
 
+/** Number of removed keys that are remembered. */
 const REMOVED_KEYS = 1024
 /** Stands for the length of a removed key that was a window's. */
 export const WINDOW_REMOVED = -1
@@ -278,7 +286,7 @@ const recordRemovedKey = (table: MemoryTable, row: number): void => {
   removed.length[at] = table.kind[row] === KeyKind.REGION ? table.length[row] : WINDOW_REMOVED
 }
 
-/** The addresses of a recently removed key; undefined if they are not known. */
+/** The address range of a recently removed key; undefined if it is not known. `length`: see WINDOW_REMOVED. */
 export const findRemovedKey = ({ removed }: MemoryTable, key: number) => {
   const at = removed === undefined || key === 0 ? -1 : removed.key.lastIndexOf(key >>> 0)
   if (removed === undefined || at < 0) return undefined
@@ -293,12 +301,12 @@ export const freeKeyRow = (table: MemoryTable, row: number): void => {
   table.pages[page]![(key >>> 8) & PAGE_MASK] = 0
   table.pageUses[page]--
   // The directory page of the next key is kept, since it would be allocated again immediately.
-  if (table.pageUses[page] === 0 && page !== table.next >>> PAGE_BITS) table.pages[page] = undefined
+  if (table.pageUses[page] === 0 && page !== table.nextIndex >>> PAGE_BITS) table.pages[page] = undefined
   releaseSpace(table, table.space[row])
   recordRemovedKey(table, row)
   table.key[row] = 0
   uncacheRegion(table, key)
-  table.live--
+  table.liveKeys--
   table.freeRows.push(row)
 }
 
@@ -319,7 +327,8 @@ export const addRegion = (
   table.pd[row] = pd
   table.access[row] = access
   table.kind[row] = KeyKind.REGION
-  table.bound[row] = 0
+  table.windowRegion[row] = -1
+  table.boundWindows[row] = 0
   table.qp[row] = 0
   table.space[row] = -1
   relocateRegion(table, row, start, iova, length, space)
@@ -356,8 +365,8 @@ const { REMOTE_WRITE, REMOTE_READ, REMOTE_ATOMIC, FLUSH_GLOBAL, FLUSH_PERSISTENT
 /** Remote access rights: an access that needs one of them comes from a peer. */
 export const REMOTE_RIGHTS = REMOTE_WRITE | REMOTE_READ | REMOTE_ATOMIC | FLUSH_GLOBAL | FLUSH_PERSISTENT
 
-/** A window permits remote access only; a window of type 2 only through its queue pair. */
-const isWindowOpen = (table: MemoryTable, row: number, access: number, qp: number): boolean =>
+/** Whether a window permits an access by its kind: remote ones only, and those of type 2 only by their queue pair. */
+const windowPermits = (table: MemoryTable, row: number, access: number, qp: number): boolean =>
   (access & REMOTE_RIGHTS) !== 0 && (table.kind[row] === KeyKind.WINDOW_1 || table.qp[row] === qp)
 
 /**
@@ -367,12 +376,12 @@ const isWindowOpen = (table: MemoryTable, row: number, access: number, qp: numbe
 export const findKeyWithRights = (table: MemoryTable, pd: number, key: number, access: number, qp: number): number => {
   const row = findKey(table, key)
   if (row < 0 || table.pd[row] !== pd || (table.access[row] & access) !== access) return -1
-  return table.kind[row] === KeyKind.REGION || isWindowOpen(table, row, access, qp) ? row : -1
+  return table.kind[row] === KeyKind.REGION || windowPermits(table, row, access, qp) ? row : -1
 }
 
 /**
  * The row of `key` if it grants the access (`findKeyWithRights`) and contains the `length` bytes at hi:lo; -1
- * otherwise. `length` is an exact Number. Called for every access of the data path.
+ * otherwise. `length` is an exact Number. Called on the data path.
  */
 export const resolve = (
   table: MemoryTable,
@@ -423,6 +432,7 @@ const cacheRegion = (table: MemoryTable, recent: RecentRegion, key: number, loca
 /**
  * `resolve` for a region in a buffer of this process: returns the buffer, and stores the offset in `location[0]`.
  * Undefined in all other cases, also for windows and for accesses without permission: then the caller uses `resolve`.
+ * `key`, `hi` and `lo` must be unsigned.
  */
 export const findBuffer = (
   table: MemoryTable,

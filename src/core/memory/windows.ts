@@ -1,6 +1,7 @@
 /*
- * Memory windows in the table of keys (IBA 10.6.7). A window is allocated without rights, bound to part of a region by
- * a work request, and unbound by another bind, an invalidation or its deallocation.
+ * Memory windows in the table of keys (IBA 10.6.7). A window is allocated without rights and bound to part of a region
+ * by a work request. Type 1 is unbound by another bind, type 2 by an invalidation or the end of its queue pair; both by
+ * their deallocation.
  *
  * The row of a bound window contains the address range of its bytes, as a region's row does, so `resolve`
  * (region-table.ts) needs no second look-up. A region counts the windows bound to it, and a program cannot deregister
@@ -32,7 +33,8 @@ export const addWindow = (table: MemoryTable, pd: number, type: number): number 
   table.kind[row] = type === MwType.values.TYPE_1 ? KeyKind.WINDOW_1 : KeyKind.WINDOW_2
   table.pd[row] = pd
   table.space[row] = -1
-  table.bound[row] = -1
+  table.windowRegion[row] = -1
+  table.boundWindows[row] = 0
   clear(table, row)
   table.windows++
   return row
@@ -50,14 +52,14 @@ const clear = (table: MemoryTable, row: number): void => {
 
 /** Unbinds a window; its key stays valid. No effect on an unbound window. */
 const unbindWindow = (table: MemoryTable, row: number): void => {
-  const region = table.bound[row]
+  const region = table.windowRegion[row]
   if (region >= 0) {
-    table.bound[region]--
+    table.boundWindows[region]--
     unlinkFromRegion(table, row, region)
     if (table.kind[row] === KeyKind.WINDOW_2) unlinkFromQp(table, row, table.qp[row])
   }
   releaseSpace(table, table.space[row])
-  table.bound[row] = -1
+  table.windowRegion[row] = -1
   table.space[row] = -1
   clear(table, row)
 }
@@ -82,7 +84,9 @@ export const removeRegion = (table: MemoryTable, row: number): void => {
  */
 export const unmapRegion = (table: MemoryTable, region: number): void => {
   unmapRow(table, region)
-  for (let at = table.firstOfRegion[region]; at !== 0; at = table.nextOfRegion[at - 1]) unmapRow(table, at - 1)
+  // Links are row + 1.
+  for (let link = table.firstOfRegion[region]; link !== 0; link = table.nextOfRegion[link - 1])
+    unmapRow(table, link - 1)
 }
 
 const unmapRow = (table: MemoryTable, row: number): void => {
@@ -93,21 +97,24 @@ const unmapRow = (table: MemoryTable, row: number): void => {
 
 /** A queue pair was destroyed: unbinds its windows of type 2. */
 export const unbindWindowsOf = (table: MemoryTable, qp: number): void => {
-  for (let at = table.firstOfQp.get(qp); at !== undefined; at = table.firstOfQp.get(qp)) unbindWindow(table, at - 1)
+  // Links are row + 1.
+  for (let link = table.firstOfQp.get(qp); link !== undefined; link = table.firstOfQp.get(qp))
+    unbindWindow(table, link - 1)
 }
 
 /** Arguments of a bind work request (BIND_MW); address and length as two u32 (hi, lo). */
 export interface Bind {
-  /** The window's current rkey. */
+  /** The window's current rkey, of 32 bits, signed or not, as all fields. */
   window: number
   /** The new rkey, of which only the low byte is used. */
   key: number
-  /** Of the region. */
+  /** The region's lkey. */
   lkey: number
   hi: number
   lo: number
   lengthHi: number
   lengthLo: number
+  /** ibv_access_flags. */
   access: number
 }
 
@@ -125,7 +132,7 @@ export const bindWindow = (table: MemoryTable, pd: number, qp: number, bind: Bin
   // Type 1 cannot be zero-based (o10-36.2.2).
   if ((access & ~(REMOTE_RIGHTS | (isType1 ? 0 : ZERO_BASED))) !== 0) return false
   const length = (bind.lengthHi >>> 0) * TWO_32 + (bind.lengthLo >>> 0)
-  if (isType1 ? length === 0 : table.bound[row] >= 0) return isType1 && unbindAndSetKey(table, row, bind.key)
+  if (isType1 ? length === 0 : table.windowRegion[row] >= 0) return isType1 && unbindAndSetKey(table, row, bind.key)
   if (length === 0) return false
   const region = findKey(table, bind.lkey)
   if (region < 0 || table.kind[region] !== KeyKind.REGION || table.pd[region] !== pd) return false
@@ -149,8 +156,8 @@ export const bindWindow = (table: MemoryTable, pd: number, qp: number, bind: Bin
   table.length[row] = length
   // Never undefined: the region uses this space.
   table.space[row] = acquireSpace(table, table.spaces[table.space[region]]!)
-  table.bound[row] = region
-  table.bound[region]++
+  table.windowRegion[row] = region
+  table.boundWindows[region]++
   linkToRegion(table, row, region)
   if (!isType1) {
     table.qp[row] = qp
@@ -179,7 +186,7 @@ export type Invalidated = (typeof Invalidated)[keyof typeof Invalidated]
 export const invalidateWindow = (table: MemoryTable, pd: number, qp: number, key: number): Invalidated => {
   const row = findKey(table, key)
   if (row < 0 || table.kind[row] !== KeyKind.WINDOW_2 || table.pd[row] !== pd) return Invalidated.NOT_BOUND
-  if (table.bound[row] < 0) return Invalidated.NOT_BOUND
+  if (table.windowRegion[row] < 0) return Invalidated.NOT_BOUND
   if (table.qp[row] !== qp) return Invalidated.OTHER_QP
   unbindWindow(table, row)
   return Invalidated.DONE

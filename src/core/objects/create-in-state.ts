@@ -13,9 +13,9 @@ import { runDestroy } from './lifetime.ts'
 
 /** The transitions for a set of arguments. Cached, since consecutive creates usually have the same set. */
 interface TransitionPlan {
-  /** Names of the arguments, in order. */
+  /** Names of the arguments, in their order in the call. */
   readonly names: readonly string[]
-  /** The requested state; undefined: none. */
+  /** The requested state; undefined: none; -1: there is no plan yet. */
   readonly state: number | undefined
   readonly steps: readonly Step[]
 }
@@ -31,8 +31,8 @@ const fitsPlan = ({ names, state }: TransitionPlan, args: HandlerValues): boolea
 }
 
 /**
- * A create handler that runs `create` and then the transitions. `modifyAttributes`: the arguments that belong to
- * modify, not to `create`.
+ * A create handler that runs `create` and then the transitions. `modifyAttributes`: names of the arguments that modify
+ * has too. Throws EINVAL, before anything is created, if the arguments do not fit the state, and what modify throws.
  */
 export const createInState = (
   type: QpTypeName,
@@ -49,14 +49,15 @@ export const createInState = (
     const refuse = (reason: string): never => {
       throw new CallError('EINVAL', `${call.entry.class.name}.create: ${reason}`)
     }
-    const named = modifyAttributes.filter(name => args[name] !== undefined && name !== 'state')
+    const modifyArguments = modifyAttributes.filter(name => args[name] !== undefined && name !== 'state')
     const state = args.state as number | undefined
     if (state === undefined) {
-      if (named.length > 0) return refuse(`attribute state is missing; attributes ${named.join(', ')} require it`)
+      if (modifyArguments.length > 0)
+        return refuse(`attribute state is missing; attributes ${modifyArguments.join(', ')} require it`)
       planWithoutState = { names: namesOf(args), state, steps: [] }
       return planWithoutState.steps
     }
-    const steps = planTransitions(type, state, named)
+    const steps = planTransitions(type, state, modifyArguments)
     if (typeof steps === 'string') return refuse(steps)
     planWithState = { names: namesOf(args), state, steps }
     return steps
@@ -79,7 +80,7 @@ export const createInState = (
       if (destroy !== undefined) runDestroy(context, destroy, object, 'undo')
       throw asCreateError(object.class.name, error)
     }
-    const step: CallContext = {
+    const modifyCall: CallContext = {
       context,
       device,
       caller,
@@ -93,7 +94,7 @@ export const createInState = (
         const { state, attributes } = plan[i]
         const values: HandlerValues = { state }
         for (const name of attributes) values[name] = args[name]
-        const out = modify.run(step, object, values, modify.core)
+        const out = modify.run(modifyCall, object, values, modify.core)
         if (out instanceof Promise) return out.then(() => runSteps(result, i + 1))
       }
       return result

@@ -42,7 +42,7 @@ const noCaller: Caller = {
 
 // ---- creation ----
 
-/** Counts an object of a class. Throws EINVAL beyond the device's limit, as rxe returns when a pool is full. */
+/** Counts an object of a class. Throws EINVAL at the device's limit, as rxe returns when a pool is full. */
 const countObject = (device: Device, cls: ObjectClass): void => {
   const { name } = cls
   const limit = device.limits.get(name)
@@ -72,7 +72,10 @@ const charge = (context: Context, cls: ObjectClass): void => {
   }
 }
 
-/** Creates an object with a handle that is not visible yet, and counts the use of its parents. */
+/**
+ * Creates an object with a handle that is not visible yet, and counts the use of its parents. Throws EINVAL at the
+ * device's limit of the class, ENOMEM at the limit of the context's account.
+ */
 export const createObject = (context: Context, cls: ObjectClass, parents: readonly CoreObject[]): CoreObject => {
   const { device } = context
   const { core } = device
@@ -89,7 +92,7 @@ export const createObject = (context: Context, cls: ObjectClass, parents: readon
     events: undefined,
   }
   if (cls.identity === 'fd') {
-    const fd = Object.assign(object, { context, sink: createEventQueue(), closed: false }) as FdObject
+    const fd = Object.assign(object, { context, sink: createEventQueue(), isClosed: false }) as FdObject
     fd.handle = fd.id
     context.descriptors.add(fd)
     core.descriptors.set(fd.id, fd)
@@ -100,7 +103,8 @@ export const createObject = (context: Context, cls: ObjectClass, parents: readon
 
 /**
  * Creates an additional fd object in a handler (device.open's async fd). Returned as an `fd` result it becomes a
- * descriptor of the caller; it is discarded if the call fails. The create handler of its class does not run.
+ * descriptor of the caller; it is discarded if the call fails. The create handler of its class does not run. Throws
+ * EOPNOTSUPP if the device does not have the class, and as `createObject`.
  */
 export const createDescriptor = (call: CallContext, className: string): FdObject => {
   const table = call.device.table.byName.get(className)
@@ -119,7 +123,7 @@ export const addParent = (object: CoreObject, parent: CoreObject): void => {
   parent.uses++
 }
 
-/** Removes a dependency that the create call or `addParent` added. */
+/** Removes a dependency that the create call or `addParent` added; throws an Error if there is none. */
 export const dropParent = (object: CoreObject, parent: CoreObject): void => {
   const at = object.parents.indexOf(parent)
   if (at < 0)
@@ -137,12 +141,12 @@ export const releaseUse = (object: CoreObject): void => {
     object.uses === 0 &&
     object.life === Lifecycle.LIVE &&
     object.class.identity === 'fd' &&
-    (object as FdObject).closed
+    (object as FdObject).isClosed
   )
     destroyNow(object, 'close')
 }
 
-/** Removes an object from all tables, without running its destroy handler. */
+/** Removes an object from all tables, without running its destroy handler, and ends its use of its parents. */
 export const removeObject = (object: CoreObject): void => {
   const context = object.context
   if (context === undefined || object.life === Lifecycle.DESTROYED) return
@@ -165,7 +169,7 @@ export const removeObject = (object: CoreObject): void => {
 
 const noArguments: HandlerValues = {}
 
-/** Destroys an object by core itself: the handler runs, but cannot refuse and must be synchronous. */
+/** Destroys an object by core itself: the handler of a live object runs, but cannot refuse and must be synchronous. */
 export const destroyNow = (object: CoreObject, why: Exclude<CallContext['why'], 'call'>): void => {
   const context = object.context
   if (context === undefined || object.life === Lifecycle.DESTROYED) return

@@ -20,7 +20,8 @@ const BYTES: Readonly<Record<string, number>> = {
   ip_interface: 3 << 20,
   ip_socket: SOCKET_ROOM + 2048,
 }
-const QUEUE_PAIR = 3840
-const OTHER = 1024
+const QUEUE_PAIR_BYTES = 3840
+const OTHER_BYTES = 1024
 
-export const objectBytes = ({ name }: ObjectClass): number => BYTES[name] ?? (name.endsWith('_qp') ? QUEUE_PAIR : OTHER)
+export const objectBytes = ({ name }: ObjectClass): number =>
+  BYTES[name] ?? (name.endsWith('_qp') ? QUEUE_PAIR_BYTES : OTHER_BYTES)

@@ -186,14 +186,14 @@ export const createContexts = (
           if (drain(open, ours)) onRung()
           else {
             watcher.update({})
-            open.context.device.core.run(oneSlice(onHangUp))
+            open.context.device.core.runJob(oneSlice(onHangUp))
           }
         },
         onClosed,
       ),
     )
     contextDoorbells.set(ours, closeDoorbell)
-    if (!open.context.device.alive) shutdown(ours, 'write')
+    if (!open.context.device.isAlive) shutdown(ours, 'write')
     return theirs
   }
 

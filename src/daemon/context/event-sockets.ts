@@ -59,7 +59,7 @@ export const createEventSockets = (
     create(fd, quota) {
       const releaseQuota = quota.take(1)
       const socket = orRelease(releaseQuota, () =>
-        createEventSocket(holders, () => core.run(oneSlice(peerClosed)), parts),
+        createEventSocket(holders, () => core.runJob(oneSlice(peerClosed)), parts),
       )
       setSendTimeout(socket.peerEnd, DescriptorMark.FIRST + installKindOf(fd), DescriptorMark.MICROSECONDS)
       const peerClosed = (): void => {

@@ -113,7 +113,7 @@ const SHARED_MODE = 1
  */
 const describeSystem = ({ core }: DaemonState): Entries => [
   ['SYS_NETNS_MODE', SHARED_MODE],
-  ['SYS_PRIVILEGED_QKEY_MODE', +core.privilegedQkeys],
+  ['SYS_PRIVILEGED_QKEY_MODE', +core.allowsPrivilegedQkeys],
   ['SYS_MONITOR_MODE', 1],
   ['SYS_COPY_ON_FORK', 1],
 ]
@@ -125,7 +125,7 @@ const setSystem = ({ core }: DaemonState, { attributes }: ParsedRequest): undefi
   if ((mode ?? 0) > 1 || (qkey ?? 0) > 1) throw new CallError('EINVAL', 'a mode is 0 or 1')
   if (mode !== undefined && mode !== SHARED_MODE)
     throw new CallError('EOPNOTSUPP', 'devices of a daemon are the same for all network namespaces')
-  if (qkey !== undefined) core.privilegedQkeys = qkey === 1
+  if (qkey !== undefined) core.allowsPrivilegedQkeys = qkey === 1
 }
 
 export const deviceAnswers: Answers = {

@@ -94,8 +94,8 @@ export const createNodeOpening = (client: Client): NodeOpening => {
    * them.
    */
   const openChannel = (): void => {
-    if (cmContext === undefined || cmContext.closed) {
-      cmContext = openContext(systemDevice(daemon.core), { opened: true, account })
+    if (cmContext === undefined || cmContext.isClosed) {
+      cmContext = openContext(systemDevice(daemon.core), { isOpened: true, account })
       setOwner(cmContext)
     }
     if (cmContext.descriptors.size >= MAX_DESCRIPTORS)
@@ -110,7 +110,7 @@ export const createNodeOpening = (client: Client): NodeOpening => {
     if (!device) throw new CallError('ENXIO', `there is no device node ${UMAD_NAME}${node - UMAD_NODES}`)
     if (standing !== 'owner')
       throw new CallError('EACCES', `${UMAD_NAME}${node - UMAD_NODES} is allowed for the user of this daemon only`)
-    const context = openContext(device, { opened: true, account })
+    const context = openContext(device, { isOpened: true, account })
     setOwner(context)
     try {
       grantChannel(node, invokeNow(context, MadChannel, 'create', 0, {}, { ...caller, allows: () => true }))
@@ -143,7 +143,7 @@ export const createNodeOpening = (client: Client): NodeOpening => {
   const openingLater = (opener: () => void): void =>
     client.answerLater(
       { ...request },
-      daemon.untilEnded(account.user).then(() => {
+      daemon.untilContextsDestroyed(account.user).then(() => {
         if (!client.isClosed) openNow(opener)
       }),
     )

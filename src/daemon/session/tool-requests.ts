@@ -217,7 +217,7 @@ export const createToolRequests = (daemon: DaemonState, session: ToolSession): T
       }
       // Programs that have just ended may add findings, so everything that they held is released first.
       if (toolRequest?.what === 'counts' && session.isTrusted && daemon.check !== undefined)
-        void daemon.untilEnded(session.user).then(daemon.containment.guard('an answer to a tool', reply))
+        void daemon.untilContextsDestroyed(session.user).then(daemon.containment.guard('an answer to a tool', reply))
       else reply()
     },
     onWritable: sendQueued,

@@ -44,7 +44,7 @@ const argumentOf = <F extends Fields>({ caller }: Call, fields: F, address: bigi
   decodeRecord(fields, caller.copyIn(address, recordSize(fields)))
 
 const objectOf = ({ fd }: Call): CoreObject<AssignedContext> => {
-  const { object } = fd.state.own
+  const { object } = fd.state.interfaceState
   if (object === undefined) throw new CallError('ENODATA', 'the descriptor has no context: ASSIGN or USE one')
   return object
 }
@@ -52,11 +52,11 @@ const objectOf = ({ fd }: Call): CoreObject<AssignedContext> => {
 const bind = ({ fd }: Call, object: CoreObject<AssignedContext>, isOwned: boolean): void => {
   addParent(fd, object)
   object.state.notifyFd = fd
-  fd.state.own = { object, isOwned }
+  fd.state.interfaceState = { object, isOwned }
 }
 
 const requireUnbound = ({ fd }: Call): void => {
-  if (fd.state.own.object !== undefined) throw new CallError('EBUSY', 'the descriptor has a context already')
+  if (fd.state.interfaceState.object !== undefined) throw new CallError('EBUSY', 'the descriptor has a context already')
 }
 
 const assign = (call: Call, address: bigint): number => {
@@ -154,12 +154,12 @@ const contextInterface = (name: string, ioctls: typeof baseIoctls, takesExpected
 
   close(call) {
     const { fd, context, device, caller } = call
-    const { object, isOwned } = fd.state.own
+    const { object, isOwned } = fd.state.interfaceState
     if (object === undefined) return
     object.state.notifyFd = undefined
     object.state.armed = false
     // core destroys the objects of a closed context, and of a removed device
-    if (context.closed || !device.alive) return
+    if (context.isClosed || !device.isAlive) return
     dropParent(fd, object)
     if (isOwned && object.uses === 0) invokeNow(context, CtxContext, 'destroy', object.handle, {}, caller)
   },

@@ -408,7 +408,7 @@ export const createRxeDevice = (core: Core, options: RxeOptions): RxeDevice => {
   const finishRound = async (): Promise<void> => {
     for (let slices = state.rings.length / SLICE_ROWS; slices > 0 && posts.isUnfinished(); slices--) {
       await nextTurn()
-      if (device.alive) withoutDelays(() => poll(now(), Where.CONTINUE))
+      if (device.isAlive) withoutDelays(() => poll(now(), Where.CONTINUE))
     }
   }
 

@@ -119,7 +119,7 @@ const carrierOn = (
   onClosed: () => Promise<void> | undefined,
 ): LocalCarrier => {
   const { memory: ringMemory, ring, mapped } = ringsWith(layout)
-  const context = openContext(device, { opened: true, ...(mapped && { mapped }) })
+  const context = openContext(device, { isOpened: true, ...(mapped && { mapped }) })
   const check = startCheck?.(context)
   if (soft !== undefined) context.state = { rings: ringMemory, isInProcess: true } satisfies RxeContext
   // Only ports with sockets have packet memory that native code can access.

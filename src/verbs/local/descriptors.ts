@@ -54,7 +54,7 @@ export const localDescriptors = (core: Core, memory: LocalSpace, caller: Caller)
         isScheduled = false
         for (let events = sink.take(BATCH); events.length > 0; events = sink.take(BATCH))
           for (const { bytes } of events) onRecord(viewOf(bytes))
-        if (sink.ended) onEnd()
+        if (sink.hasEnded) onEnd()
       }
       // The device calls the function in the middle of its work: records are read afterwards.
       const sink = createEventQueue(() => {

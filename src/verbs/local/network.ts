@@ -448,7 +448,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
       checkFunction('network.addDevice', 'make', make)
       const device = rethrow('network.addDevice', () => make(core))
       return () => {
-        if (device.alive) unregister(device)
+        if (device.isAlive) unregister(device)
       }
     },
     setFaults(text) {

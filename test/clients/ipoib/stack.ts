@@ -78,7 +78,7 @@ export class Stack {
   readonly linkAttributes: { readonly qpn: number; readonly gid: Uint8Array; readonly mtu: number }
 
   constructor(device: Device, localAddress: string, prefixLength?: number, account?: MemoryAccount) {
-    this.context = openContext(device, { opened: true, ...(account && { account }) })
+    this.context = openContext(device, { isOpened: true, ...(account && { account }) })
     const args = { address: address(localAddress), ...(prefixLength !== undefined && { prefixLength }) }
     const { object, out } = invokeNow(this.context, IpInterface, 'create', 0, args, caller)
     assert.ok(object !== undefined)

@@ -177,7 +177,7 @@ describe('the MAD layer', () => {
 
 describe('the classes of management datagrams', () => {
   const channelOf = (device: Device, caller?: Partial<Caller>, account?: MemoryAccount) => {
-    const context = openContext(device, { opened: true, ...(account && { account }) })
+    const context = openContext(device, { isOpened: true, ...(account && { account }) })
     const callerWithoutMemory = {
       memory: undefined as never,
       copyIn: () => new Uint8Array(0),

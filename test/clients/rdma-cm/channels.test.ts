@@ -29,7 +29,7 @@ class Program {
   readonly caller: Caller
 
   constructor({ core }: Host) {
-    this.context = openContext(systemDevice(core), { opened: true })
+    this.context = openContext(systemDevice(core), { isOpened: true })
     this.caller = {
       memory: noMemory,
       copyIn: (_address, length) => new Uint8Array(length),

@@ -35,7 +35,7 @@ const bound = (host: Host, ...[address, reuse]: [ReturnType<typeof ip4>, boolean
 /** Collects the long jobs of a host from now on, which the test then runs. */
 const jobsOf = ({ core }: Host) => {
   const jobs: Iterator<unknown>[] = []
-  const { run } = core
+  const { runJob: run } = core
   Object.assign(core, { run: (job: Iterator<unknown>) => jobs.push(job) })
   return { jobs, run }
 }

@@ -88,7 +88,7 @@ test('in remove the device answers EIO, and the client can release its objects',
   registerClient(core, {
     name: 'a',
     add(device) {
-      const context = openContext(device, { opened: true })
+      const context = openContext(device, { isOpened: true })
       const { caller } = openTestDevice()
       invokeNow(context, Classes.pd, 'create', 0, {}, caller)
       live = () => device.counts.pd
@@ -167,7 +167,7 @@ test('callbacks may add and remove clients and devices: each client is notified 
     core,
     actingClient('d', device => unregister(device)),
   )
-  assert.equal(plug('d4').alive, false)
+  assert.equal(plug('d4').isAlive, false)
   assert.equal(seen(), 'b+d4 d+d4 d-d4 b-d4')
   assert.deepEqual(notified, [AsyncEventType.values.DEVICE_REMOVED])
   third()

@@ -35,14 +35,14 @@ const pdInterface = (log: string[]): DriverOps<{ pds: CoreObject[] }> => ({
     if (request !== 1) throw new CallError('ENOTTY', `no ioctl ${request}`)
     const pd = findObject(call.context, Pd.name, Number(argument), 'test')
     addParent(call.fd, pd)
-    return call.fd.state.own.pds.push(pd)
+    return call.fd.state.interfaceState.pds.push(pd)
   },
   write({ fd }, bytes) {
     postRecord(fd, bytes)
     return bytes.length
   },
   mmap: (_call, _offset, length) => bufferMemory().allocate(length),
-  close: ({ fd }) => log.push(`close ${fd.state.own.pds.length}`),
+  close: ({ fd }) => log.push(`close ${fd.state.interfaceState.pds.length}`),
 })
 
 const setUp = (): TestSetup & { readonly closes: string[] } => {

@@ -90,7 +90,7 @@ test('removing a device destroys the objects of each context in order, then call
   }
   const b = openTestDevice({}, driver)
   const { core, device, context, caller, log } = b
-  const contexts = [context, openContext(device, { opened: true })]
+  const contexts = [context, openContext(device, { isOpened: true })]
   for (const each of contexts) {
     invokeNow(each, Pd, 'create', 0, {}, caller)
     invokeNow(each, Cq, 'create', 0, { cqe: 1, userHandle: 1n, compVector: 0 }, caller)
@@ -100,7 +100,7 @@ test('removing a device destroys the objects of each context in order, then call
   unregister(device)
   assert.deepEqual(log, ['remove rc_qp 2', 'remove cq 1', 'remove rc_qp 2', 'remove cq 1'])
   assert.deepEqual(order, ['closed', 'closed', 'removed'])
-  assert.equal(fd.closed, true)
+  assert.equal(fd.isClosed, true)
   assert.deepEqual([stat(core).contexts, stat(core).descriptors, device.contexts.size], [0, 0, 0])
   assert.deepEqual(device.counts, { pd: 0, cq: 0, rc_qp: 0, async_fd: 0 })
   for (const each of contexts) {
@@ -145,7 +145,7 @@ test('a device with only private classes has no verbs (R29)', () => {
   const Odd = objectClass('odd', 0x8001, { methods: {} })
   const core = createCore()
   const device = register(core, describeDevice('odd0', testDriver([driverClass(Odd)])))
-  const context = openContext(device, { opened: true })
+  const context = openContext(device, { isOpened: true })
   assert.equal(
     errnoOf(() => invokeNow(context, Pd, 'create', 0, {}, testCaller())),
     'EOPNOTSUPP',
@@ -188,9 +188,9 @@ test('hooks see calls before and after, with their object and their result', asy
 test('without hooks a device uses the shared table again', () => {
   const { device } = openTestDevice()
   const remove = addHook(device, { pre() {} })
-  assert.notEqual(device.table, device.shared)
+  assert.notEqual(device.table, device.sharedTable)
   remove()
-  assert.equal(device.table, device.shared)
+  assert.equal(device.table, device.sharedTable)
 })
 
 test("a call refused by a hook leaves nothing; core's own destroys cannot be refused", () => {

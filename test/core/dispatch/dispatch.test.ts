@@ -106,7 +106,7 @@ test('a create is undone when its answer cannot be written', () => {
       ) as Answer
     ).ret
   assert.equal(open(true), -Errno.EFAULT)
-  assert.deepEqual([fresh.opened, fresh.asyncFd, stat(core).descriptors], [false, undefined, 0])
+  assert.deepEqual([fresh.isOpened, fresh.asyncFd, stat(core).descriptors], [false, undefined, 0])
   assert.equal(open(false), 0)
   assert.equal(open(false), -Errno.EINVAL)
 })
@@ -120,7 +120,7 @@ test('a destroy takes effect even if its answer cannot be written', () => {
 
 test('after the context is closed or the device removed, every message is answered with EIO', () => {
   const { context, device, ret, caller } = setUp()
-  const other = openContext(device, { opened: true })
+  const other = openContext(device, { isOpened: true })
   closeContext(context)
   assert.equal(ret({ class: 'pd', method: 'create' }), -Errno.EIO)
   unregister(device)

@@ -37,7 +37,7 @@ const quota = (className: string, max: number): Hook => ({
 
 test('pre-hooks limit the protection domains of each context, and deny a class to one context', () => {
   const { device, context, caller } = openTestDevice()
-  const other = openContext(device, { opened: true })
+  const other = openContext(device, { isOpened: true })
   addHook(device, quota('pd', 2))
   addHook(device, {
     class: 'cq',
@@ -114,8 +114,8 @@ test('hooks see the calls of private classes and of a driver’s descriptors', (
   const { core, caller } = openTestDevice()
   const seen: string[] = []
   const watch: Hook = { post: ({ entry }) => seen.push(`${entry.class.name}.${entry.name}`) }
-  const sinks = openContext(createNullDevice(core, 'null0'), { opened: true })
-  const contexts = openContext(createCtxDevice(core, 'ctx0'), { opened: true })
+  const sinks = openContext(createNullDevice(core, 'null0'), { isOpened: true })
+  const contexts = openContext(createCtxDevice(core, 'ctx0'), { isOpened: true })
   addHook(sinks.device, watch)
   addHook(contexts.device, watch)
   const pd = invokeNow(sinks, Pd, 'create', 0, {}, caller).object as number

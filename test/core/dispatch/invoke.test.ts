@@ -85,7 +85,7 @@ test('a handle of another class is EINVAL, an unused one ENOENT; destroying an o
 
 test('handles of one context are invalid in another', () => {
   const { context, device, caller } = openTestDevice()
-  const other = openContext(device, { opened: true })
+  const other = openContext(device, { isOpened: true })
   invokeNow(context, Pd, 'create', 0, {}, caller)
   assert.equal(
     errnoOf(() => invokeNow(other, Pd, 'destroy', 0, {}, caller)),
@@ -230,7 +230,7 @@ test('an opening that fails after core’s part leaves no descriptor, and can be
   const context = openContext(b.device)
   const open = () => invokeNow(context, Device, 'open', 0, { wantAsyncFd: 1 }, b.caller)
   assert.equal(errnoOf(open), 'ENOMEM')
-  assert.deepEqual([context.opened, context.asyncFd, stat(b.core).descriptors], [false, undefined, 0])
+  assert.deepEqual([context.isOpened, context.asyncFd, stat(b.core).descriptors], [false, undefined, 0])
   isAllowed = true
   assert.equal(open().descriptors?.[0].object, context.asyncFd?.handle)
 })
@@ -253,7 +253,7 @@ test('an object of a class with descriptors is named by its descriptor and has n
     errnoOf(() => invokeNow(context, Cq, 'create', 0, { ...cq, channel: asyncFd.handle }, caller)),
     'EBADF',
   )
-  const other = openContext(b.device, { opened: true })
+  const other = openContext(b.device, { isOpened: true })
   assert.equal(
     errnoOf(() => invokeNow(other, Cq, 'create', 0, { ...cq, channel: channel.handle }, caller)),
     'EBADF',
@@ -314,7 +314,7 @@ test('a refused destroy leaves its object alive', () => {
 
 test('a create beyond the device’s limit for the class is refused with EINVAL', () => {
   const { context, device, caller } = openTestDevice({ limits: { pd: 2 } })
-  const other = openContext(device, { opened: true })
+  const other = openContext(device, { isOpened: true })
   invokeNow(context, Pd, 'create', 0, {}, caller)
   invokeNow(other, Pd, 'create', 0, {}, caller)
   assert.equal(
@@ -330,7 +330,7 @@ test('a create beyond the device’s limit for the class is refused with EINVAL'
 
 test('classes may share a limit: a device limits its queue pairs of all types together (Linux: max_qp)', () => {
   const { context, device, caller } = openTestDevice({ limits: { 'pd cq': 3, cq2: 1 } })
-  const other = openContext(device, { opened: true })
+  const other = openContext(device, { isOpened: true })
   const cq = { cqe: 1, userHandle: 0n, compVector: 0 }
   invokeNow(context, Pd, 'create', 0, {}, caller)
   invokeNow(context, Cq, 'create', 0, cq, caller)
@@ -456,7 +456,7 @@ test('a call on a descriptor of another context is refused without preparing its
     asked++
   }
   attachSink(fd, { post() {}, prepareWithdraw, withdraw: () => [], unread: () => 0, take: () => [], end() {} })
-  const other = openContext(b.device, { opened: true })
+  const other = openContext(b.device, { isOpened: true })
   assert.equal(
     errnoOf(() => invokeNow(other, AsyncFd, 'query', fd.id, {}, b.caller)),
     'EBADF',

@@ -106,7 +106,7 @@ test("an async event has Linux’ 16 bytes, and goes to the first async fd, or t
 
 test('events of a port go to every async fd of its device', () => {
   const b = setUp()
-  const other = openContext(b.device, { opened: true })
+  const other = openContext(b.device, { isOpened: true })
   const there = install(b, invokeNow(other, AsyncFd, 'create', 0, {}, b.caller))
   raisePort(b.device, 1, AsyncEventType.values.PORT_ACTIVE)
   for (const fd of [b.asyncFd, there])

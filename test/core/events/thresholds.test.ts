@@ -24,7 +24,7 @@ const { cq: Cq, comp_channel: CompChannel } = Classes
 const setUp = () => {
   const clock = { now: 1000 }
   const core = createCore({ now: () => clock.now })
-  const context = openContext(register(core, describeDevice('test0')), { opened: true })
+  const context = openContext(register(core, describeDevice('test0')), { isOpened: true })
   const caller = testCaller()
   const fd = invokeNow(context, CompChannel, 'create', 0, {}, caller).descriptors![0].object
   caller.fds.set(fd, fd)

@@ -215,7 +215,7 @@ test('a freed key is not reused within 70,000 registrations', () => {
     assert.equal(findKey(table, key), -1)
   }
   for (const row of kept) assert.equal(findKey(table, table.key[row]), row)
-  assert.equal(table.live, 3)
+  assert.equal(table.liveKeys, 3)
   assert.ok(table.rows <= 4)
   // The page of the live regions and the page of the next key.
   assert.equal(table.pages.filter(page => page !== undefined).length, 2)
@@ -227,7 +227,7 @@ test('after all indices were used, free ones are reused in order, with another k
   const old = addRegion(table, 1, 0n, 0n, 1, 0, noMemory)
   const oldKey = table.key[old]
   removeRegion(table, old)
-  table.next = 2 ** 24 - 1
+  table.nextIndex = 2 ** 24 - 1
   const last = addRegion(table, 1, 0n, 0n, 1, 0, noMemory)
   assert.equal(table.key[last] >>> 8, 2 ** 24 - 1)
   removeRegion(table, last)
@@ -247,7 +247,7 @@ test('the table grows, and every key of many regions finds its own region', () =
     assert.deepEqual([table.pd[row], table.startLo[row], table.length[row]], [i, i, i])
   }
   for (const row of rows) removeRegion(table, row)
-  assert.equal(table.live, 0)
+  assert.equal(table.liveKeys, 0)
   assert.throws(() => removeRegion(table, rows[0]), /free already/)
 })
 

@@ -105,11 +105,11 @@ test('a bind of a type 1 window replaces the previous one, length 0 unbinds it, 
   assert.equal(findKey(table, old), -1)
   assert.equal(isAccessible(LO + 100, 1), false)
   assert.equal(isAccessible(LO + 4000, 8), true)
-  assert.equal(table.bound[region], 1)
+  assert.equal(table.boundWindows[region], 1)
   assert.equal(bind({ window: old }), false, 'a stale key')
   assert.equal(bind({ lengthLo: 0, key: 0x57, lkey: 0 }), true)
   assert.equal(isAccessible(LO + 4000, 0), false)
-  assert.equal(table.bound[region], 0)
+  assert.equal(table.boundWindows[region], 0)
 })
 
 test('a type 2 window is bound only when it is free (o10-37.2.30), never with length 0 (o10-37.2.40)', () => {
@@ -166,7 +166,7 @@ test('only a type 2 window that is bound to this queue pair can be invalidated (
   assert.equal(isAccessible(LO + 100, 50), true)
   assert.equal(invalidateWindow(table, PD, QP, table.key[window]), DONE)
   assert.equal(isAccessible(LO + 100, 50), false)
-  assert.equal(table.bound[region], 0)
+  assert.equal(table.boundWindows[region], 0)
   assert.equal(bind({ key: 0x77 }), true, 'free again')
 })
 
@@ -187,13 +187,13 @@ test('destroying a region ends the rights of the windows bound to it', () => {
   const second = addWindow(table, PD, TYPE_2)
   bind()
   bind({ window: table.key[second] })
-  assert.equal(table.bound[region], 2)
+  assert.equal(table.boundWindows[region], 2)
   removeRegion(table, region)
   assert.equal(isAccessible(LO + 100, 50), false)
   assert.deepEqual(table.spaces, [undefined])
   removeWindow(table, second)
   removeWindow(table, window)
-  assert.equal(table.live, 0)
+  assert.equal(table.liveKeys, 0)
 })
 
 test('mw.query returns the binding; a region with a bound window cannot be deregistered', () => {
@@ -235,7 +235,7 @@ test('mw.query returns the binding; a region with a bound window cannot be dereg
     errnoOf(() => invokeNow(context, Mr, 'destroy', mr.object!, {}, caller)),
     'ok',
   )
-  assert.equal(device.memory.live, 0)
+  assert.equal(device.memory.liveKeys, 0)
 })
 
 test('closing a context destroys regions and the windows bound to them', () => {
@@ -258,7 +258,7 @@ test('closing a context destroys regions and the windows bound to them', () => {
   assert.ok(bindWindow(device.memory, pd, 1, { window, key: 1, lkey, ...range, access: REMOTE_READ }))
   closeContext(context)
   assert.equal(core.faults, 0)
-  assert.equal(device.memory.live, 0)
+  assert.equal(device.memory.liveKeys, 0)
   assert.deepEqual(device.memory.spaces, [undefined])
 })
 
@@ -280,17 +280,17 @@ test('random binds, invalidations and frees keep counts and spaces consistent', 
           removeRegion(table, regions[b])
           regions[b] = addRegion(table, PD, 0n, 0n, 100, REGION_ACCESS, noMemory)
         }
-        const bound = windows.filter(w => table.bound[w] >= 0)
+        const bound = windows.filter(w => table.windowRegion[w] >= 0)
         const count = bound.length
         assert.equal(
-          regions.reduce((sum, region) => sum + table.bound[region], 0),
+          regions.reduce((sum, region) => sum + table.boundWindows[region], 0),
           count,
         )
         assert.deepEqual(table.spaceUses, [regions.length + count])
         for (const region of regions)
           assert.deepEqual(
             listed(table.firstOfRegion[region], table.nextOfRegion),
-            bound.filter(w => table.bound[w] === region),
+            bound.filter(w => table.windowRegion[w] === region),
           )
         for (const number of new Set(steps.map(step => step.qp)))
           assert.deepEqual(
@@ -312,7 +312,7 @@ test('destroying a region or queue pair visits only its own windows', () => {
     assert.ok(bindWindow(table, PD, 100 + i, { window: table.key[own], lkey: table.key[other], ...at }))
   }
   let accesses = 0
-  const watched = ['key', 'kind', 'bound', 'qp', 'space', 'firstOfRegion', 'nextOfRegion', 'nextOfQp'] as const
+  const watched = ['key', 'kind', 'windowRegion', 'qp', 'space', 'firstOfRegion', 'nextOfRegion', 'nextOfQp'] as const
   for (const name of watched)
     table[name] = new Proxy(table[name], {
       get(target, property) {
@@ -329,11 +329,11 @@ test('destroying a region or queue pair visits only its own windows', () => {
   assert.ok(bind())
   assert.ok(accessesOf(() => unmapRegion(table, region)) < maxAccesses)
   assert.ok(accessesOf(() => unbindWindowsOf(table, QP)) < maxAccesses)
-  assert.equal(table.bound[window], -1)
-  assert.equal(table.bound[region], 0)
+  assert.equal(table.windowRegion[window], -1)
+  assert.equal(table.boundWindows[region], 0)
   assert.ok(bind())
   assert.ok(accessesOf(() => removeRegion(table, region)) < maxAccesses)
-  assert.equal(table.bound[window], -1)
+  assert.equal(table.windowRegion[window], -1)
   assert.ok(accessesOf(() => unbindWindowsOf(table, QP)) < maxAccesses)
   assert.equal(table.firstOfQp.size, others)
 })

@@ -96,7 +96,7 @@ test('an unused descriptor is destroyed when it is closed; all are destroyed wit
 test('ten thousand objects are created and destroyed, and closing their context destroys no objects of another', () => {
   const b = openTestDevice()
   const { context, caller, core, device } = b
-  const other = openContext(device, { opened: true })
+  const other = openContext(device, { isOpened: true })
   invokeNow(other, Pd, 'create', 0, {}, caller)
   invokeNow(context, Pd, 'create', 0, {}, caller)
   for (let i = 0; i < 5000; i++) {

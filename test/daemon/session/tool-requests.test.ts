@@ -213,7 +213,11 @@ test('an answer after the end of its session is not sent, and the request’s de
       end = resolve
     })
   const check = { counts: [], dropped: 0, calls: 0 } as unknown as DaemonState['check']
-  const { requests, records, close } = createRequests(true, { untilEnded, check, containment: createContainment() })
+  const { requests, records, close } = createRequests(true, {
+    untilContextsDestroyed: untilEnded,
+    check,
+    containment: createContainment(),
+  })
   const passed = openSync('/dev/null', 'r')
   requests.handle({ ...newRequest(), text: JSON.stringify({ what: 'counts' }) }, [passed])
   close()

@@ -103,7 +103,7 @@ export interface Client {
 export const openClient = (core: Core, deviceName: string, interfaceName: string): Client => {
   const device = core.devices.get(deviceName)
   if (device === undefined) throw new Error(`no device ${deviceName}`)
-  const context = openContext(device, { opened: true })
+  const context = openContext(device, { isOpened: true })
   const caller = flatCaller()
   const args = { name: new TextEncoder().encode(interfaceName) }
   const { descriptors } = invokeNow(context, Classes.driver_ops, 'create', 0, args, caller)

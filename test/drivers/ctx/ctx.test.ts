@@ -200,7 +200,7 @@ test('descriptor and private class access the same object (R28)', () => {
 
 test('a client that uses only the class sends, and is notified on the descriptor that it passed', () => {
   const core = createCore()
-  const context = openContext(createCtxDevice(core, 'ctx0'), { opened: true })
+  const context = openContext(createCtxDevice(core, 'ctx0'), { isOpened: true })
   const caller = flatCaller()
   const ops = invokeNow(context, Classes.driver_ops, 'create', 0, {}, caller).descriptors?.[0].object as number
   const to = invokeNow(context, CtxContext, 'create', 0, { ...CREATE_INPUTS, ops }, caller)

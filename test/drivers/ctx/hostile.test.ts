@@ -63,11 +63,11 @@ interface Attacker {
 
 const clientStateOf = ({ context, fds }: Attacker, random: RandomSource): ClientState => ({
   random,
-  classes: [...context.device.shared.byName.values()].map(table => table.class).filter(cls => cls.name !== 'interface'),
+  classes: [...context.device.sharedTable.byName.values()].map(table => table.class).filter(cls => cls.name !== 'interface'),
   handles: new Map(
     context.handles.slots.flatMap(object => (object === undefined ? [] : [[object.handle, object.class.name]])),
   ),
-  fds: new Map([...fds].flatMap(([fd, object]) => (object.closed ? [] : [[fd, object.class.name]]))),
+  fds: new Map([...fds].flatMap(([fd, object]) => (object.isClosed ? [] : [[fd, object.class.name]]))),
   address: 0n,
   gid: new Uint8Array(16),
 })
@@ -154,7 +154,7 @@ const run = (seed: number): Record<string, number> => {
   const outcomes: Record<string, number> = {}
   for (let round = 0; round < ROUNDS; round++) {
     const memory = limitedMemory()
-    const context = openContext(device as never, { opened: true, mapped: memory }) as Context
+    const context = openContext(device as never, { isOpened: true, mapped: memory }) as Context
     const fds = new Map<number, FdObject>()
     const caller = { ...flatCaller(), descriptor: (fd: number) => (fds.has(fd) ? fd : undefined) }
     const attacker: Attacker = { context, caller, memory, fds }

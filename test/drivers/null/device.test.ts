@@ -19,7 +19,7 @@ test('the driver has at most 70 lines', () => {
 test('a sink counts the bytes that it takes, its protection domain is in use, and classes of verbs are refused', () => {
   const core = createCore()
   const device = createNullDevice(core, 'null0')
-  const context = openContext(device, { opened: true })
+  const context = openContext(device, { isOpened: true })
   const caller = testCaller()
   const pd = invokeNow(context, Pd, 'create', 0, {}, caller).object as number
   const sink = invokeNow(context, Sink, 'create', 0, { pd }, caller).object as number
@@ -43,7 +43,7 @@ test('a sink counts the bytes that it takes, its protection domain is in use, an
 })
 
 test('a program can query what the device supports, its private class included (R13)', () => {
-  const context = openContext(createNullDevice(createCore(), 'null0'), { opened: true })
+  const context = openContext(createNullDevice(createCore(), 'null0'), { isOpened: true })
   const found = declare(invokeNow(context, Interface, 'query', 0, {}, testCaller()).out)
   assert.deepEqual(
     found.map(cls => cls.name),

@@ -124,7 +124,7 @@ export interface Program {
 /** Opens device number `device`. Its calls find zeros at every address. */
 export const program = (m: Machine, device = 0): Program => {
   const rxe = m.devices[device]
-  const context = openContext(rxe.device, { opened: true })
+  const context = openContext(rxe.device, { isOpened: true })
   const rings = testRings()
   context.state = { rings }
   const space = createLocalSpace()
@@ -335,7 +335,7 @@ export const assertNothingLeft = (m: Machine, programs: readonly Program[] = [])
     },
   )
   for (const { device, state } of m.devices) {
-    assert.equal(device.memory.live, 0, 'memory regions')
+    assert.equal(device.memory.liveKeys, 0, 'memory regions')
     assert.equal(state.cqs.size(), 0, 'completion queue slots')
     assert.ok(
       state.qps.every(qp => qp === undefined),

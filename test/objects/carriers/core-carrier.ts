@@ -189,7 +189,7 @@ export const coreCarrier = (): { facts: Facts; perform(op: Op): Answer } => {
           counts[modelObject.class] = (counts[modelObject.class] ?? 0) + 1
       assert.deepEqual(counted[device.name].objects, counts)
       const { memory } = (devices.get(device) as RxeDevice).device
-      assert.equal(memory.live, (counts.mr ?? 0) + (counts.mw ?? 0), 'keys')
+      assert.equal(memory.liveKeys, (counts.mr ?? 0) + (counts.mw ?? 0), 'keys')
       for (const key of device.stale) assert.equal(findKey(memory, key), -1, 'a key of a destroyed object')
       assert.equal((devices.get(device) as RxeDevice).state.domains.size, device.domains.size, 'domains')
     }
@@ -216,7 +216,7 @@ export const coreCarrier = (): { facts: Facts; perform(op: Op): Answer } => {
         processes.delete(op.process)
         return OK
       case 'open': {
-        const context = openContext((devices.get(op.opening.device) as RxeDevice).device as Device, { opened: true })
+        const context = openContext((devices.get(op.opening.device) as RxeDevice).device as Device, { isOpened: true })
         const mapped = testRings()
         context.state = { rings: mapped }
         rings.set(op.opening, mapped)
@@ -255,7 +255,7 @@ export const coreCarrier = (): { facts: Facts; perform(op: Op): Answer } => {
       case 'read': {
         const sink = sinks.get(stateOf(op.process).fds.get(op.fd) as number) as EventQueue
         const [event] = sink.take(1)
-        if (event === undefined) return { ...OK, code: sink.ended ? 'EIO' : 'EAGAIN' }
+        if (event === undefined) return { ...OK, code: sink.hasEnded ? 'EIO' : 'EAGAIN' }
         return { ...OK, out: { bytes: event.bytes } }
       }
       case 'add': {

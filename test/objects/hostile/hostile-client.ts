@@ -189,7 +189,7 @@ export const createHostileClient = (
   opened: boolean,
   address = BigInt(register(p, 8192).address),
 ): HostileClient => {
-  const context = openContext(p.rxe.device, { opened }) as Context
+  const context = openContext(p.rxe.device, { isOpened: opened }) as Context
   const rings = testRings()
   const allocate = rings.allocate.bind(rings)
   context.state = {
@@ -215,7 +215,7 @@ export const clientStateOf = ({ context, fds, m, address, p }: HostileClient, ra
     const name = m.core.descriptors.get(number)?.class.name
     if (name !== undefined) open.set(fd, name)
   }
-  const deviceClasses = [...context.device.shared.byName.values()].map(table => table.class)
+  const deviceClasses = [...context.device.sharedTable.byName.values()].map(table => table.class)
   // Sometimes classes that this device lacks.
   const all: readonly ObjectClass[] = random.hits(0.03)
     ? [...deviceClasses, Classes.flow, Classes.dm, Classes.system]

@@ -71,7 +71,7 @@ const deviceOf = (classes: readonly ObjectClass[], omitted: readonly string[] = 
 
 /** A device of the library whose calls reach a core device, and a function that closes both. */
 const library = (coreDevice: ReturnType<typeof deviceOf>): { device: Device; end(): void } => {
-  const context = openContext(coreDevice as never, { opened: true })
+  const context = openContext(coreDevice as never, { isOpened: true })
   const process_ = openProcess(process.pid)
   assert.ok(!(process_ instanceof SystemError))
   const space = createProcessSpace(process_, () => 0)

@@ -100,7 +100,7 @@ export const createPostScan = (
     const { seen, retired } = queues.send
     if (producer === seen) return false
     queues.send.seen = producer
-    if (isOrdering && queues.owner !== undefined && queues.owner.windows > 0)
+    if (isOrdering && queues.owner !== undefined && queues.owner.windowCount > 0)
       defer(row, queues.send, seen, queues.owner)
     else engine.onDoorbell(row)
     // a call has created or changed the queue pair and nothing is posted: a sleeping loop need not wake

@@ -63,7 +63,7 @@ export interface SendQueue {
 /** The context of a queue pair, for the order of memory window operations (posts.ts). */
 export interface QueueOwner {
   /** Number of its memory windows. */
-  readonly windows: number
+  readonly windowCount: number
 }
 
 /** The queues of one QP. */

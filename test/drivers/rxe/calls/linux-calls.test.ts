@@ -60,7 +60,7 @@ const bare = ({ dialect, number, methodNumber = 0 }: LinuxCall): Uint8Array => {
 
 const p = program(machine(1))
 const deviceHas = (name: string, method: string): boolean =>
-  p.rxe.device.shared.byName.get(name)?.class.methods[method] !== undefined
+  p.rxe.device.sharedTable.byName.get(name)?.class.methods[method] !== undefined
 
 for (const call of linuxCalls.filter(
   ({ classes, method }) => method && classes.every(name => !deviceHas(name, method)),

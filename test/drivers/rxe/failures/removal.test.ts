@@ -92,7 +92,7 @@ const run = (turns: number, seed: number): number => {
       p.async.take(99).map(({ type }) => type),
       [DEVICE_FATAL],
     )
-    assert.ok(p.async.ended)
+    assert.ok(p.async.hasEnded)
   }
 
   // A peer with requests in flight fails when its retries are exceeded.
@@ -111,7 +111,7 @@ const run = (turns: number, seed: number): number => {
     m,
     [...pair, ...onRemovedDevice, ...others].map(({ p }) => p),
   )
-  assert.equal(removed.device.memory.live, 0)
+  assert.equal(removed.device.memory.liveKeys, 0)
   return failed
 }
 
