@@ -1,7 +1,8 @@
 /*
  * Findings about operations and sizes that work on userdma's device and fail on an adapter that `--like` names: the
  * calls and requests of a program are compared with the table of adapters (spec/check/adapters.ts). Calls that userdma
- * refused are left out. The detector also finds forks with registered memory and without ibv_fork_init.
+ * refused are left out. With `--like` the detector also finds registrations beyond RLIMIT_MEMLOCK, and forks with
+ * registered memory and without ibv_fork_init.
  */
 import {
   type AdapterName,
@@ -46,19 +47,19 @@ const accessOperations: readonly (readonly [bits: number, operation: OperationNa
 ]
 
 /** A call with its arguments. */
-interface RequestingCall {
+interface CallWithArguments {
   readonly class: string
   readonly method: string
   readonly args: Readonly<Record<string, unknown>>
 }
 
-/** A numeric argument; 0 if the call has none. */
+/** A numeric argument as a Number; 0 for other values. */
 const numberOf = (value: unknown): number =>
   typeof value === 'number' ? value : typeof value === 'bigint' ? Number(value) : 0
 
 const isSrq = (name: string): boolean => name === 'srq' || name === 'xrc_srq'
 
-const operationsOf = ({ class: name, method, args }: RequestingCall): OperationName[] => {
+const operationsOf = ({ class: name, method, args }: CallWithArguments): OperationName[] => {
   const operation = callOperations[`${name}.${method}`]
   const access = name === 'mr' ? numberOf(args.access) : 0
   return [
@@ -69,8 +70,8 @@ const operationsOf = ({ class: name, method, args }: RequestingCall): OperationN
   ]
 }
 
-/** The sizes that a call requests, by the name of their limit; undefined: the call does not set it. */
-const requestedSizes = ({ class: name, args }: RequestingCall): Partial<Record<LimitName, unknown>> => {
+/** The sizes that a call requests, by the limit for each (struct ibv_device_attr); undefined: the call does not set it. */
+const requestedSizes = ({ class: name, args }: CallWithArguments): Partial<Record<LimitName, unknown>> => {
   if (isSrq(name)) return { max_srq_wr: args.maxWr, max_srq_sge: args.maxSge }
   if (name === 'cq') return { max_cqe: args.cqe }
   if (name === 'mr') return { max_mr_size: args.length }

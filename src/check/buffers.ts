@@ -1,7 +1,8 @@
 /*
  * Findings about the buffers of requests: a buffer belongs to the device until the request has completed (IBA 10.6).
- * The detector finds send buffers that the program changes, buffers that two outstanding requests write to, and memory
- * regions that are deregistered or unmapped with requests outstanding.
+ * The detector finds send buffers that the program changes, buffers that two outstanding requests write to, received
+ * messages that a later message overwrites before they are polled, memory regions that are deregistered with requests
+ * outstanding, and memory that is unmapped while it is registered.
  *
  * A send buffer is hashed when the device fetches the send, and again when the device has finished it: a change before
  * the fetch is not found. By default some sends are checked (`isSample`), and of long messages some bytes, which the
@@ -16,12 +17,15 @@ import type { KnownObject } from './objects.ts'
 const { SEND, RDMA_WRITE, RDMA_READ, COMP_SWAP, FETCH_ADD } = WcOpcode.values
 const { SUCCESS } = WcStatus.values
 
-/** The first FIRST_SAMPLES sends of each queue are checked, then one of SAMPLE_INTERVAL. */
+/** The first FIRST_SAMPLES requests of each send queue are checked, then one of every SAMPLE_INTERVAL. */
 const FIRST_SAMPLES = 16
 const SAMPLE_INTERVAL = 16
-/** A new request is compared with at most this many outstanding requests of its queue, the latest ones. */
+/**
+ * A new request is compared with at most this many outstanding requests of its queue, the latest ones, and a filled
+ * receive with as many earlier ones.
+ */
 const MAX_COMPARED = 64
-/** A queue with more outstanding requests is not checked for overlaps. */
+/** A queue with more outstanding requests is not searched for overlaps. */
 const MAX_OUTSTANDING = 1024
 
 /** A request in the text of a finding: `WRITE wr_id 5`, `receive wr_id 2`. */

@@ -45,7 +45,7 @@ import { FindingReporter, MAX_NAMED, type Occurrence } from './reporting.ts'
 const mustBeDestroyed = (name: string): boolean =>
   ['pd', 'cq', 'mr', 'mw', 'ah', 'srq', 'xrc_srq', 'xrcd', ...QP_CLASSES].includes(name)
 
-/** Whether an errno means wrong arguments. Calls are also refused because of limits or of unsupported features. */
+/** Whether an errno may mean wrong arguments; the others mean limits, missing rights or unsupported features. */
 const isArgumentError = (errno: number): boolean => errno === Errno.EINVAL || errno === Errno.ENODATA
 
 /** The stack of the post of the failed request; empty: the failure is not about a request, or the stack is unknown. */
@@ -338,7 +338,7 @@ export class Checker {
   refusedPost(post: RefusedPost): void {
     const qp = this.#queueOf(post)
     const { id, text } = refusalOf(post, qp)
-    // No error: the program can handle the refusal, since the result of the call reports it.
+    // Not `error`: the program can handle the refusal, since the result of the call reports it.
     const severity = findings[id].severity === 'note' ? 'note' : 'warning'
     this.#reporter.report(id, { ...post, action: 'posted' }, { text, severity, objects: [qp] })
   }

@@ -1,6 +1,6 @@
 /*
  * Compares the attributes of the two queue pairs of a connection (IBA 9.7, 10.3): which of them do not fit
- * (`mismatches`), and a table of all (`attributeTable`).
+ * (`mismatches`), and a table of all known ones (`attributeTable`).
  */
 
 import type { CauseName } from '../spec/check/causes.ts'
@@ -9,16 +9,16 @@ import { Mtu, QpState } from '../spec/enums.ts'
 import { addressText } from '../wire/address.ts'
 import { type KnownObject, stateOf, typeOf } from './objects.ts'
 
-const { RESET, INIT, RTR, RTS, SQE, ERR } = QpState.values
+const { RESET, INIT, RTR, RTS, SQD, SQE, ERR } = QpState.values
 
 /** The number of the device that has a GID; undefined if it is no device of this process. */
 export type DeviceWithGid = (gid: Uint8Array) => number | undefined
 
-const state = ({ qp }: KnownObject): number => qp.state ?? RESET
+const stateNumber = ({ qp }: KnownObject): number => qp.state ?? RESET
 /** Whether a queue pair is in RTR or a later state other than ERR, and so has the attributes that RTR needs. */
 export const hasReachedRtr = (qp: KnownObject): boolean => {
-  const current = state(qp)
-  return current === RTR || current === RTS || current === SQE
+  const state = stateNumber(qp)
+  return state === RTR || state === RTS || state === SQD || state === SQE
 }
 
 /** Whether dest_qp_num and dgid of `qp` are those of `peer`. */
@@ -48,7 +48,7 @@ const rdAtomicFits = (requester: KnownObject, responder: KnownObject): boolean =
 /** Whether max_rd_atomic of each queue pair is at most max_dest_rd_atomic of the other. */
 export const rdAtomicsFit = (a: KnownObject, b: KnownObject): boolean => rdAtomicFits(a, b) && rdAtomicFits(b, a)
 
-/** Findings about attributes of a queue pair and its peer that do not fit; the likeliest cause of a failure first. */
+/** Findings about states and attributes of a queue pair and its peer that do not fit; the likeliest cause first. */
 export const mismatches = (qp: KnownObject, peer: KnownObject, deviceWith: DeviceWithGid): FindingId[] => {
   const found: FindingId[] = []
   const addIf = (id: FindingId, applies: boolean): void => {
@@ -57,8 +57,9 @@ export const mismatches = (qp: KnownObject, peer: KnownObject, deviceWith: Devic
   addIf('no-peer-qp', peer.destruction !== undefined)
   if (found.length > 0) return found
   addIf('service-mismatch', typeOf(qp) !== typeOf(peer))
-  addIf('peer-not-ready', state(peer) === RESET || state(peer) === INIT)
-  addIf('peer-in-error', state(peer) === ERR || state(peer) === SQE)
+  const peerState = stateNumber(peer)
+  addIf('peer-not-ready', peerState === RESET || peerState === INIT)
+  addIf('peer-in-error', peerState === ERR || peerState === SQE)
   if (!hasReachedRtr(peer)) return found
   addIf('peer-connected-elsewhere', !isConnectedTo(peer, qp, deviceWith))
   addIf('path-mtu-mismatch', differs(qp.qp.pathMtu, peer.qp.pathMtu))
@@ -84,8 +85,8 @@ const mtuBytes = (mtu: number | undefined): string | undefined =>
     .replace(/^\D+/, '')
 const decimal = (value: number | undefined): string | undefined => (value === undefined ? undefined : String(value))
 
-/** Attributes with the names of struct ibv_qp_attr. `fits`: whether that of one queue pair fits its peer. */
-const rows: readonly (readonly [
+/** The rows of `attributeTable`, with the names of struct ibv_qp_attr. `fits`: whether the value of one queue pair fits its peer. */
+const attributeRows: readonly (readonly [
   name: string,
   textOf: (qp: KnownObject) => string | undefined,
   fits?: (qp: KnownObject, peer: KnownObject) => boolean,
@@ -114,7 +115,7 @@ const UNKNOWN = '-'
 export const attributeTable = (qp: KnownObject, peer: KnownObject): string[] => {
   const lines = [
     ['', qp.name, peer.name, ''],
-    ...rows
+    ...attributeRows
       .map(([name, textOf, fits]) => [
         name,
         textOf(qp) ?? UNKNOWN,

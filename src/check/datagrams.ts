@@ -17,7 +17,8 @@ const { RESET, INIT, ERR } = QpState.values
 interface Mismatch {
   readonly id: FindingId
   /**
-   * Absent: that of the table. A warning if the receiver is not ready or has ended: its program may expect the loss.
+   * Absent: that of the table (spec/check/findings.ts). A warning if the receiver is not ready, is in ERR or was
+   * destroyed: its program may expect the loss.
    */
   readonly severity?: Severity
   /** Text behind the title of the finding; '': none. */

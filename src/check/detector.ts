@@ -1,8 +1,8 @@
 /*
  * The interface of the checker's detectors. Each detector looks for one kind of mistake, in a file of its own: it
  * receives calls and requests, and reports findings through `DetectorServices`. A detector keeps facts about requests
- * and objects only until `ended`, `forgotten` or the destruction of the object: its memory is bounded by the requests
- * and objects that exist.
+ * until they have ended and are polled, or are `forgotten`, and about objects until their destruction: its memory is
+ * bounded by the requests and objects that exist.
  */
 import type { AdapterName } from '../spec/check/adapters.ts'
 import type { FindingId, Moment, Program, Stack } from '../spec/check/findings.ts'
@@ -49,6 +49,7 @@ export interface CheckerSources {
   readonly races?: RaceSources
 }
 
+/** Sources without facts, for a checker that only gets calls and failures. */
 export const noSources: CheckerSources = { now: () => 0, deviceName: () => '', postStack: () => [] }
 
 /** The events that a detector receives. Those of requests are only about objects that the checker knows. */
@@ -112,8 +113,8 @@ export class DetectorServices {
   }
 
   /**
-   * The stack of the post of a request of `owner`, its queue pair or SRQ. A later post with the same wr_id overwrites
-   * it, so it is read while the request is new. Sends of the ibv_wr_ interface are logged as BATCH, without a wr_id.
+   * The stack of the post of a request of `owner`, its queue pair or SRQ; of a later post, if that has the same wr_id.
+   * Sends of the ibv_wr_ interface are logged as BATCH, without a wr_id.
    */
   postStack({ context }: KnownObject, { queue, number, wrId }: WorkRequest): Stack {
     const { sources } = this

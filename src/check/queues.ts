@@ -33,7 +33,7 @@ interface CqState {
   /** Completions that the program has not polled, oldest first. */
   readonly unpolled: UnpolledCompletion[]
   /** The call that armed the CQ with unpolled completions in it; undefined after a later poll, completion or call. */
-  armed: { readonly time: number; readonly stack: Stack } | undefined
+  armingCall: { readonly time: number; readonly stack: Stack } | undefined
 }
 
 interface QueueState {
@@ -42,7 +42,7 @@ interface QueueState {
   /** Number of receives that were posted, and of those that messages have taken. */
   receives: number
   taken: number
-  /** Number of outstanding sends that need a receive of the peer. */
+  /** Number of outstanding sends that take a receive of the peer (`takesReceive`). */
   messages: number
   /** When the first message came, in microseconds, if no receive had been posted by then. */
   starvedSince: number | undefined
@@ -51,7 +51,7 @@ interface QueueState {
 const counted = (number: number, noun: string): string => `${number} ${noun}${number === 1 ? '' : 's'}`
 
 export interface QueueDetector extends Detector {
-  /** A line: how many receives the peer has had, and how many more messages this queue pair is sending. */
+  /** A line: how many receives the peer has had, and how many messages of the sender are outstanding. */
   receiveCounts(sender: KnownObject, peer: KnownObject): string[]
 }
 
@@ -71,7 +71,7 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
   const cqOf = (id: number): CqState => {
     let state = cqs.get(id)
     if (state === undefined) {
-      state = { unpolled: [], armed: undefined }
+      state = { unpolled: [], armingCall: undefined }
       cqs.set(id, state)
     }
     return state
@@ -95,20 +95,21 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
     state.receives++
     if (state.starvedSince === undefined) return
     const queue = services.objects.find(request.owner)
-    const waited = request.time - state.starvedSince
+    const waitedMicroseconds = request.time - state.starvedSince
     state.starvedSince = undefined
     if (queue === undefined) return
-    const text = `${queue.name} got its first receive ${(waited / 1000).toFixed(1)} ms after a message had come for it`
+    const text = `${queue.name} got its first receive ${(waitedMicroseconds / 1000).toFixed(1)} ms after a message had come for it`
     services.report('late-receives', services.occurrenceAtPost(queue, request), { text, objects: [queue] })
   }
 
   /** A CQ is used again or destroyed: reports if it was armed with completions in it and not polled for long. */
   const checkArmed = (cq: KnownObject | undefined, state: CqState): void => {
-    const { armed, unpolled } = state
-    state.armed = undefined
-    if (armed === undefined || cq === undefined || services.sources.now() - armed.time < WAITING_MICROSECONDS) return
+    const { armingCall, unpolled } = state
+    state.armingCall = undefined
+    if (armingCall === undefined || cq === undefined) return
+    if (services.sources.now() - armingCall.time < WAITING_MICROSECONDS) return
     const text = `${cq.name} was armed with ${counted(unpolled.length, 'unpolled completion')} in it, and was not polled afterwards`
-    services.report('lost-wakeup', services.occurrenceAt(cq, armed.stack), { text, objects: [cq] })
+    services.report('lost-wakeup', services.occurrenceAt(cq, armingCall.stack), { text, objects: [cq] })
   }
 
   /** A CQ was destroyed: reports completions that were never polled, except flushed ones. */
@@ -169,7 +170,7 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
       const { qp, cq, status } = completion
       if (request.queue !== PostQueue.SEND && status !== WR_FLUSH_ERR) queueOf(request.owner).taken++
       const state = cqOf(cq)
-      if (state.armed !== undefined) checkArmed(services.objects.find(cq), state)
+      if (state.armingCall !== undefined) checkArmed(services.objects.find(cq), state)
       if (completion.count > 0 && services.objects.find(qp) !== undefined) state.unpolled.push({ request, completion })
     },
     starved(id) {
@@ -180,7 +181,7 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
     },
     polled(id, polled) {
       const state = cqOf(id)
-      state.armed = undefined
+      state.armingCall = undefined
       let removed = 0
       while (removed < state.unpolled.length && state.unpolled[removed]!.completion.count <= polled) removed++
       if (removed === 1) state.unpolled.shift()
@@ -195,7 +196,7 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
       const state = cqOf(object.id)
       checkArmed(object, state)
       if (method === 'reqNotify' && state.unpolled.length > unreleasedIn(object))
-        state.armed = { time: services.sources.now(), stack }
+        state.armingCall = { time: services.sources.now(), stack }
     },
     called({ class: name, method, stack, refused }, object) {
       if (name === 'cq' && method === 'destroy' && refused === undefined) cqDestroyed(object, stack)

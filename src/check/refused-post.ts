@@ -1,7 +1,8 @@
 /*
- * Findings about posts that the program's library (libibverbs' provider, or src/verbs) refused: the result of
- * ibv_post_send and its kind was an error, and the device never saw the request. Some adapters accept such a request
- * and complete it in error. The finding names the broken rule if the library reported the request (`RequestFacts`).
+ * Findings about posts that the program's library (libibverbs' provider, or src/verbs) refused: ibv_post_send,
+ * ibv_post_recv or ibv_post_srq_recv returned an error, and the device never saw the request. Some adapters accept such
+ * a request and complete it in error. The finding names the broken rule if the library reported the request
+ * (`RequestFacts`).
  */
 
 import { type FindingId, findings, type Program, type Stack } from '../spec/check/findings.ts'
@@ -85,7 +86,10 @@ const brokenRule = (
   return undefined
 }
 
-/** Why a send queue is full; undefined if its last send is signaled: then the program did not poll in time. */
+/**
+ * Why a send queue is full; undefined if all its sends are signaled, or the last one is: then the program did not poll
+ * in time.
+ */
 const whyFull = ({ unsignaled }: RequestFacts, { signalsAll, requestedSends }: KnownObject): string | undefined => {
   if (signalsAll || unsignaled === 0) return undefined
   return unsignaled >= requestedSends

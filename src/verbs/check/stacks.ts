@@ -14,7 +14,7 @@ const [, root] =
 /** Folders of userdma's code: dist/src, or src if Node applies source maps. */
 const ownFolders = root === undefined ? [] : [`${root}dist/src/`, `${root}src/`]
 
-/** A captured stack; the call formats it. */
+/** A captured stack; the first call formats it. */
 export type LazyStack = () => Stack
 
 const FRAME = /^ {4}at (.*)$/gm

@@ -28,7 +28,7 @@ export interface PostWatch {
   counted?(cq: number, count: number): void
 }
 
-/** The completion object of a CQ: each poll that finds a completion sets `at`. */
+/** The completion object of a CQ: each poll that finds a completion sets `at`, the offset of its CQE. `id`: its wr_id. */
 export interface PolledCompletion {
   readonly id: number
   at: number
