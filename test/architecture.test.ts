@@ -17,28 +17,28 @@ interface Folder {
   readonly node: readonly string[] | 'all'
   readonly packages?: readonly string[]
   /** Time and randomness are arguments here. */
-  readonly timeless?: boolean
+  readonly isTimeless?: boolean
   /** Its subfolders do not import each other. */
-  readonly separate?: boolean
+  readonly hasSeparateFolders?: boolean
 }
 
 const BELOW_DRIVERS = ['spec', 'wire', 'uapi', 'host', 'core', 'transport', 'cm', 'mad', 'ip', 'phy', 'check']
 const BELOW_USERS = [...BELOW_DRIVERS, 'trace', 'drivers', 'clients']
 
 const FOLDERS: Readonly<Record<string, Folder>> = {
-  spec: { floor: 0, imports: [], node: [], timeless: true },
-  wire: { floor: 1, imports: ['spec'], node: ['node:zlib'], timeless: true },
-  uapi: { floor: 1, imports: ['spec'], node: [], timeless: true },
+  spec: { floor: 0, imports: [], node: [], isTimeless: true },
+  wire: { floor: 1, imports: ['spec'], node: ['node:zlib'], isTimeless: true },
+  uapi: { floor: 1, imports: ['spec'], node: [], isTimeless: true },
   host: { floor: 1, imports: [], node: 'all', packages: ['koffi'] },
-  core: { floor: 2, imports: ['spec', 'uapi'], node: [], timeless: true },
-  transport: { floor: 2, imports: ['spec', 'wire'], node: [], timeless: true },
-  cm: { floor: 2, imports: ['spec', 'wire'], node: [], timeless: true },
-  mad: { floor: 2, imports: ['spec', 'wire'], node: [], timeless: true },
-  ip: { floor: 2, imports: ['spec', 'wire'], node: [], timeless: true },
-  phy: { floor: 2, imports: ['spec', 'wire', 'host'], node: 'all', timeless: true },
-  check: { floor: 2, imports: ['spec', 'wire'], node: [], timeless: true },
-  trace: { floor: 2, imports: ['spec', 'wire', 'uapi'], node: [], timeless: true },
-  drivers: { floor: 3, imports: BELOW_DRIVERS, node: 'all', separate: true },
+  core: { floor: 2, imports: ['spec', 'uapi'], node: [], isTimeless: true },
+  transport: { floor: 2, imports: ['spec', 'wire'], node: [], isTimeless: true },
+  cm: { floor: 2, imports: ['spec', 'wire'], node: [], isTimeless: true },
+  mad: { floor: 2, imports: ['spec', 'wire'], node: [], isTimeless: true },
+  ip: { floor: 2, imports: ['spec', 'wire'], node: [], isTimeless: true },
+  phy: { floor: 2, imports: ['spec', 'wire', 'host'], node: 'all', isTimeless: true },
+  check: { floor: 2, imports: ['spec', 'wire'], node: [], isTimeless: true },
+  trace: { floor: 2, imports: ['spec', 'wire', 'uapi'], node: [], isTimeless: true },
+  drivers: { floor: 3, imports: BELOW_DRIVERS, node: 'all', hasSeparateFolders: true },
   clients: { floor: 3, imports: BELOW_DRIVERS, node: 'all' },
   verbs: { floor: 4, imports: BELOW_USERS, node: 'all' },
   daemon: { floor: 4, imports: BELOW_USERS, node: 'all' },
@@ -94,7 +94,7 @@ const wrongImport = (path: string, module: string): string | undefined => {
   const other = folderOf(target)
   if (other !== folder) return rules.imports.includes(other) ? undefined : `${folder}/ may not import from ${other}/`
   const [part, otherPart] = [path, target].map(file => file.split('/').slice(2, -1)[0])
-  if (rules.separate && part !== undefined && otherPart !== undefined && part !== otherPart) {
+  if (rules.hasSeparateFolders && part !== undefined && otherPart !== undefined && part !== otherPart) {
     return `${folder}/${part} may not import from ${folder}/${otherPart}`
   }
   return undefined
@@ -102,18 +102,18 @@ const wrongImport = (path: string, module: string): string | undefined => {
 
 /** One cycle of imports as a list of paths whose last is its first, or undefined. */
 const findCycle = (graph: ReadonlyMap<string, readonly string[]>): string[] | undefined => {
-  const done = new Set<string>()
+  const visited = new Set<string>()
   const stack: string[] = []
   const visit = (path: string): string[] | undefined => {
     if (stack.includes(path)) return [...stack.slice(stack.indexOf(path)), path]
-    if (done.has(path)) return undefined
+    if (visited.has(path)) return undefined
     stack.push(path)
     for (const next of graph.get(path) ?? []) {
       const cycle = visit(next)
       if (cycle) return cycle
     }
     stack.pop()
-    done.add(path)
+    visited.add(path)
     return undefined
   }
   for (const path of graph.keys()) {
@@ -136,8 +136,8 @@ const findViolations = (sources: ReadonlyMap<string, string>): string[] => {
     }
     const modules = importsOf(source)
     for (const module of modules) {
-      const wrong = wrongImport(path, module)
-      if (wrong) found.push(`${path}: ${wrong}`)
+      const violation = wrongImport(path, module)
+      if (violation) found.push(`${path}: ${violation}`)
     }
     const relative = modules.filter(module => module.startsWith('.'))
     graph.set(
@@ -145,7 +145,7 @@ const findViolations = (sources: ReadonlyMap<string, string>): string[] => {
       relative.map(module => posix.join(posix.dirname(path), module)),
     )
     const code = withoutComments(source)
-    const clock = rules.timeless && CLOCKS_AND_RANDOMNESS.exec(code)
+    const clock = rules.isTimeless && CLOCKS_AND_RANDOMNESS.exec(code)
     if (clock) found.push(`${path}: uses ${clock[0]}; time, randomness and process are arguments here`)
     const untyped = UNTYPED.exec(code) ?? SUPPRESSION.exec(source)
     if (untyped) found.push(`${path}: has "${untyped[0]}"`)

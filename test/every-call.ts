@@ -20,7 +20,7 @@ const linesOf = (name: string): string[] => readFileSync(fixture('abi', name), '
 export const onLinux = linesOf('every-call.txt')
 
 export interface Departure {
-  readonly why: string
+  readonly reason: string
   /** Lines of Linux, and the last word of the corresponding line here. */
   readonly lines: readonly (readonly [linux: string, resultHere: string])[]
 }
@@ -30,8 +30,8 @@ export const departures: readonly Departure[] = linesOf('every-call.here.txt')
   .split(/^## /m)
   .slice(1)
   .map(part => {
-    const [why = '', ...lines] = part.trimEnd().split('\n')
-    return { why, lines: lines.map(line => line.split(' | ') as [string, string]) }
+    const [reason = '', ...lines] = part.trimEnd().split('\n')
+    return { reason, lines: lines.map(line => line.split(' | ') as [string, string]) }
   })
 
 const resultHere = new Map(departures.flatMap(({ lines }) => lines))

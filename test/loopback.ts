@@ -3,14 +3,14 @@
  * each process needs its own address.
  */
 
-const base = [127, 16 + ((process.pid >> 8) & 0x7f), process.pid & 0xff] as const
+const prefix = [127, 16 + ((process.pid >> 8) & 0x7f), process.pid & 0xff] as const
 
 /** 127.x.y.n as text. */
-export const loopbackText = (n: number): string => [...base, n].join('.')
+export const loopbackText = (n: number): string => [...prefix, n].join('.')
 
 /** ::ffff:127.x.y.n */
-export const loopback = (n: number): Uint8Array => Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, ...base, n)
+export const loopback = (n: number): Uint8Array => Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, ...prefix, n)
 
 /** A multicast address that no other process of the tests uses: ::ffff:239.x.y.n */
 export const groupAddress = (n: number): Uint8Array =>
-  Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 239, base[1], base[2], n)
+  Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 239, prefix[1], prefix[2], n)

@@ -6,15 +6,15 @@ import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
 const findRoot = (): string => {
-  const given = process.env.USERDMA_ROOT
-  if (given) return given
-  let at = dirname(fileURLToPath(import.meta.url))
-  while (!existsSync(join(at, 'test', 'fixtures'))) {
-    if (dirname(at) === at)
+  const root = process.env.USERDMA_ROOT
+  if (root) return root
+  let folder = dirname(fileURLToPath(import.meta.url))
+  while (!existsSync(join(folder, 'test', 'fixtures'))) {
+    if (dirname(folder) === folder)
       throw new Error('no checkout above this test: set USERDMA_ROOT to the folder that has test/fixtures')
-    at = dirname(at)
+    folder = dirname(folder)
   }
-  return at
+  return folder
 }
 
 /** The checkout's folder, the one with package.json. */

@@ -12,8 +12,8 @@ import { repoRoot } from './paths.ts'
 
 /** Whether missing programs are failures: USERDMA_CI decides, then CI. */
 export const inCi = (): boolean => {
-  const given = process.env.USERDMA_CI ?? process.env.CI ?? ''
-  return given !== '' && given !== '0' && given !== 'false'
+  const ci = process.env.USERDMA_CI ?? process.env.CI ?? ''
+  return ci !== '' && ci !== '0' && ci !== 'false'
 }
 
 /** Full path of a program in PATH, or undefined. */
@@ -32,7 +32,7 @@ export const findTool = (name: string): string | undefined =>
     })
 
 /** Skips the test with a message; in CI throws it. Returns false, for `if (!need(…)) return`. */
-export const missing = (t: TestContext, message: string): false => {
+export const skipTest = (t: TestContext, message: string): false => {
   if (inCi()) throw new Error(message)
   t.skip(message)
   return false
@@ -42,10 +42,10 @@ export const missing = (t: TestContext, message: string): false => {
  * Full path of a program that the test needs, or undefined after the test was skipped. `from`: the Debian package, for
  * the message.
  */
-export const requireTool = (name: string, t: TestContext, from?: string): string | undefined => {
+export const requireTool = (name: string, t: TestContext, debianPackage?: string): string | undefined => {
   const path = findTool(name)
   if (path) return path
-  missing(t, `${name} is not installed here${from ? ` (Debian: apt-get install ${from})` : ''}`)
+  skipTest(t, `${name} is not installed here${debianPackage ? ` (Debian: apt-get install ${debianPackage})` : ''}`)
   return undefined
 }
 

@@ -96,7 +96,7 @@ test('a limit may be for some types of queue pair only', () => {
   create('ud_qp', { cap: { maxInlineData: 900, maxSendWr: 4097, maxRecvWr: 8193 } })
   create('uc_qp', { cap: { maxInlineData: 829 } })
   assert.deepEqual(
-    take().filter(one => one.startsWith('like-limit')),
+    take().filter(text => text.startsWith('like-limit')),
     [
       limit('max_send_wr 4097 exceeds 4096 of efa'),
       limit('max_inline_data 900 exceeds 32 of efa'),

@@ -10,7 +10,7 @@ import { LKEY, requestScenario, START } from './requests.ts'
 
 const { SEND, RDMA_READ } = WrOpcode.values
 
-/** A request of bytes of the region from an offset on. */
+/** Fields of a request for `length` bytes of the region from an offset on. */
 const at = (offset: number, length: number) => ({ length, elements: [{ address: START + offset, length, lkey: LKEY }] })
 const receive = (offset: number, length: number): Partial<WorkRequest> => ({
   queue: PostQueue.RECEIVE,
@@ -23,16 +23,16 @@ it('deregistering a region with requests outstanding is an error for sends, a wa
   send.post()
   send.destroy('mr', send.region)
   assert.deepEqual(send.ids(), ['region-in-use error'])
-  const other = requestScenario()
-  other.post(receive(0, 64))
-  other.destroy('mr', other.region)
-  assert.deepEqual(other.ids(), ['region-in-use warning'])
-  const none = requestScenario()
-  none.complete(none.post())
-  none.poll(1)
-  none.post({ elements: [{ address: START, length: 64, lkey: LKEY + 1 }] })
-  none.destroy('mr', none.region)
-  assert.deepEqual(none.ids(), [])
+  const received = requestScenario()
+  received.post(receive(0, 64))
+  received.destroy('mr', received.region)
+  assert.deepEqual(received.ids(), ['region-in-use warning'])
+  const unused = requestScenario()
+  unused.complete(unused.post())
+  unused.poll(1)
+  unused.post({ elements: [{ address: START, length: 64, lkey: LKEY + 1 }] })
+  unused.destroy('mr', unused.region)
+  assert.deepEqual(unused.ids(), [])
 })
 
 it('a change to the buffer of an outstanding send is found; a change to the buffer of a READ is not', () => {
@@ -44,7 +44,7 @@ it('a change to the buffer of an outstanding send is found; a change to the buff
     const same = s.post({ opcode })
     s.complete(same)
     const changed = s.post({ opcode, ...at(1000, 64) })
-    s.bytes.hash++
+    s.bytes.sampledDigest++
     s.complete(changed)
     assert.deepEqual(s.ids(), ids)
   }
@@ -55,7 +55,7 @@ it('the first 16 sends of a queue are checked, and then every 16th', () => {
   let checked = 0
   for (let index = 0; index < 1000; index++) {
     const request = s.post({ index })
-    s.bytes.hash++
+    s.bytes.sampledDigest++
     const before = s.checker.counts[0] ?? 0
     s.complete(request)
     checked += (s.checker.counts[0] ?? 0) - before
@@ -70,7 +70,7 @@ it("all bytes of all sends are checked with buffers 'all'", () => {
   ] as const) {
     const s = requestScenario({ buffers })
     const request = s.post({ index: 17 })
-    s.bytes.rest++
+    s.bytes.otherDigest++
     s.complete(request)
     assert.deepEqual(s.ids(), ids)
   }

@@ -15,7 +15,7 @@ import { Errno } from '../../src/spec/errno.ts'
 import { PostQueue } from '../../src/spec/session.ts'
 import { SendFlags, WcStatus, WrOpcode } from '../../src/spec/work.ts'
 
-const { RESET, INIT, RTR, RTS, ERR } = QpState.values
+const { RESET, INIT, RTR, RTS, SQD, ERR } = QpState.values
 const { CQ_ERR, QP_FATAL, QP_ACCESS_ERR } = AsyncEventType.values
 const { RETRY_EXC_ERR, REM_ACCESS_ERR } = WcStatus.values
 const client = { pid: 1, command: 'client' }
@@ -32,9 +32,9 @@ const scenario = () => {
   )
   const call = (changes: Partial<CheckedCall> & Pick<CheckedCall, 'class' | 'method'>): void => {
     time += 1000
-    const place = { device: 'rxe0', deviceNumber: 0, context: 0 }
-    const base = { time, ...place, program: client, object: undefined, args: {}, out: {}, why: 'call' as const }
-    checker.called({ ...base, stack: [`${changes.class}.${changes.method}`], ...changes })
+    const origin = { device: 'rxe0', deviceNumber: 0, context: 0 }
+    const defaults = { time, ...origin, program: client, object: undefined, args: {}, out: {}, why: 'call' as const }
+    checker.called({ ...defaults, stack: [`${changes.class}.${changes.method}`], ...changes })
   }
   const create = (
     name: string,
@@ -150,6 +150,15 @@ test('a peer in ERR is reported with its first failure', () => {
   s.fail(noAnswer(2, ERR), 0)
   assert.deepEqual(s.ids(), ['peer-ended error'])
   assert.match(s.found[0]!.text, /the peer failed first: /)
+})
+
+test('PSNs of a queue pair in SQD are compared too', () => {
+  const s = scenario()
+  const one = s.connected(1, 2, { sqPsn: 9 })
+  s.connected(2, 1)
+  s.modify(one, { state: SQD })
+  s.destroy(one)
+  assert.deepEqual(s.ids(), ['psn-mismatch warning'])
 })
 
 test('different PSNs at the two ends are a warning at destruction, unless a failure has reported them', () => {
@@ -348,9 +357,9 @@ test('calls refused for their arguments are reported with the reason, calls refu
   s.call({ class: 'rc_qp', method: 'modify', refused: { errno: Errno.EINVAL, reason: 'no pathMtu' } })
   s.call({ class: 'ah', method: 'create', refused: { errno: Errno.ENODATA, reason: 'GID index 200 is empty' } })
   s.call({ class: 'dm', method: 'create', refused: { errno: Errno.EINVAL, reason: 'none here' } })
-  const place = { time: 1, device: 'rxe0', program: client, stack: [] }
-  s.checker.refusedAttempt({ ...place, attempt: 'QUERY_DEVICE', errno: Errno.ENOSPC, reason: 'short' })
-  s.checker.refusedAttempt({ ...place, attempt: 'MODIFY_QP', errno: Errno.EINVAL, reason: 'attribute mask' })
+  const origin = { time: 1, device: 'rxe0', program: client, stack: [] }
+  s.checker.refusedAttempt({ ...origin, attempt: 'QUERY_DEVICE', errno: Errno.ENOSPC, reason: 'short' })
+  s.checker.refusedAttempt({ ...origin, attempt: 'MODIFY_QP', errno: Errno.EINVAL, reason: 'attribute mask' })
   s.call({ class: 'mw', method: 'create', refused: { errno: Errno.EOPNOTSUPP, reason: 'no such type' } })
   assert.deepEqual(
     s.found.map(({ id, text }) => `${id}: ${text}`),
@@ -390,7 +399,7 @@ test('1000 distinct findings are reported, and the others are counted as left ou
 test('a refused post is a finding about the state, the full queue or the arguments', () => {
   const s = scenario()
   s.connected(1, 2)
-  const place = {
+  const origin = {
     time: 1,
     device: 'rxe0',
     deviceNumber: 0,
@@ -410,7 +419,7 @@ test('a refused post is a finding about the state, the full queue or the argumen
     [RECEIVE, INIT, ENOMEM, 'queue-full note'],
     [RECEIVE, INIT, EINVAL, 'refused-call warning'],
   ]
-  for (const [queue, state, error] of cases) s.checker.refusedPost({ ...place, queue, state, error })
+  for (const [queue, state, error] of cases) s.checker.refusedPost({ ...origin, queue, state, error })
   assert.deepEqual(
     s.ids(),
     cases.map(([, , , id]) => id),
@@ -423,10 +432,10 @@ test('a refused post is reported with the rule that it breaks', () => {
   const limits = { maxSendSge: 4, maxRecvSge: 2, maxInlineData: 64 }
   s.create('rc_qp', { cap: {} }, { qpNum: 1, cap: limits })
   const srq = s.create('srq', { maxSge: 1 })
-  const place = { time: 1, device: 'rxe0', deviceNumber: 0, context: 0, program: client, wrId: 5n, stack: [] }
+  const origin = { time: 1, device: 'rxe0', deviceNumber: 0, context: 0, program: client, wrId: 5n, stack: [] }
   const { SEND, RECEIVE, SHARED } = PostQueue
   const { SEND: send, ATOMIC_FETCH_AND_ADD: atomic } = WrOpcode.values
-  const one: RequestFacts = { opcode: send, flags: 0, elements: 1, length: 8n, addressLow: 0, unsignaled: 0 }
+  const valid: RequestFacts = { opcode: send, flags: 0, elements: 1, length: 8n, addressLow: 0, unsignaled: 0 }
   const cases: readonly (readonly [queue: number, Partial<RequestFacts>, text: RegExp])[] = [
     [SEND, { elements: 5 }, /^bad-request ibv_post_send on QP 0x1, .*: it has 5 .* max_send_sge is 4$/],
     [RECEIVE, { elements: 3 }, /^bad-request ibv_post_recv on QP 0x1, .* max_recv_sge is 2$/],
@@ -443,12 +452,12 @@ test('a refused post is reported with the rule that it breaks', () => {
   ]
   for (const [queue, changes] of cases)
     s.checker.refusedPost({
-      ...place,
+      ...origin,
       queue,
       number: queue === SHARED ? srq.handle : 1,
       error: Errno.EINVAL,
       state: RTS,
-      request: { ...one, ...changes },
+      request: { ...valid, ...changes },
     })
   assert.equal(s.found.length, cases.length)
   cases.forEach(([, , text], i) => {
@@ -461,14 +470,14 @@ test('a finding about a full send queue says if its last sends are not signaled'
   const full = (unsignaled: number, flags = 0): string => {
     const s = scenario()
     s.create('rc_qp', { cap: { maxSendWr: 8 }, flags }, { qpNum: 1 })
-    const place = { time: 1, device: 'rxe0', deviceNumber: 0, context: 0, program: client, wrId: 5n, stack: [] }
+    const origin = { time: 1, device: 'rxe0', deviceNumber: 0, context: 0, program: client, wrId: 5n, stack: [] }
     const request = { opcode: 0, flags: 0, elements: 1, length: 8n, addressLow: 0, unsignaled }
-    s.checker.refusedPost({ ...place, queue: PostQueue.SEND, number: 1, error: Errno.ENOMEM, state: RTS, request })
+    s.checker.refusedPost({ ...origin, queue: PostQueue.SEND, number: 1, error: Errno.ENOMEM, state: RTS, request })
     return s.found[0]!.text
   }
-  const end = 'a request was posted to a full queue'
-  assert.match(full(8), new RegExp(`${end}: none of the 8 sends in it is signaled`))
-  assert.match(full(3), new RegExp(`${end}: the last 3 of the sends in it are not signaled`))
-  assert.match(full(0), new RegExp(`${end}$`))
-  assert.match(full(8, QpFlags.values.SQ_SIG_ALL), new RegExp(`${end}$`))
+  const title = 'a request was posted to a full queue'
+  assert.match(full(8), new RegExp(`${title}: none of the 8 sends in it is signaled`))
+  assert.match(full(3), new RegExp(`${title}: the last 3 of the sends in it are not signaled`))
+  assert.match(full(0), new RegExp(`${title}$`))
+  assert.match(full(8, QpFlags.values.SQ_SIG_ALL), new RegExp(`${title}$`))
 })

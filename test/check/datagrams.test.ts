@@ -15,8 +15,8 @@ const GID = new Uint8Array(16).fill(7)
 const QKEY = 0x1111
 
 /** Findings when QP 0x11 sends to QP 0x22 with this Q_Key; without `receiver` QP 0x22 does not exist. */
-const found = (
-  receiver: { readonly class?: string; readonly state?: number; readonly gone?: boolean } | undefined,
+const findingsOf = (
+  receiver: { readonly class?: string; readonly state?: number; readonly isDestroyed?: boolean } | undefined,
   qkey: number,
   gid = GID,
 ) => {
@@ -39,10 +39,10 @@ const found = (
   }
   create(1, 'ud_qp', 0x11)
   if (receiver !== undefined) {
-    const { class: name = 'ud_qp', state = RTR, gone = false } = receiver
+    const { class: name = 'ud_qp', state = RTR, isDestroyed = false } = receiver
     create(2, name, 0x22)
     call(2, name, 'modify', { state })
-    if (gone) call(2, name, 'destroy', {})
+    if (isDestroyed) call(2, name, 'destroy', {})
   }
   checker.requests.posted({
     ...{ id: 1, time: 0, owner: 1, queue: PostQueue.SEND, number: 0x11, index: 0, wrId: 5n, flags: 0, length: 8 },
@@ -57,16 +57,16 @@ const found = (
 }
 
 test('a datagram to a receiver that accepts it is no finding', () => {
-  assert.deepEqual(found({}, QKEY), [])
-  assert.deepEqual(found({ state: RTS }, 0x8000_0000), [], 'the Q_Key of the sending queue pair')
-  assert.deepEqual(found(undefined, QKEY, new Uint8Array(16)), [], 'to a device of another machine')
+  assert.deepEqual(findingsOf({}, QKEY), [])
+  assert.deepEqual(findingsOf({ state: RTS }, 0x8000_0000), [], 'the Q_Key of the sending queue pair')
+  assert.deepEqual(findingsOf(undefined, QKEY, new Uint8Array(16)), [], 'to a device of another machine')
 })
 
 test('a datagram that the receiver drops is a finding, with its reason', () => {
-  assert.deepEqual(found({}, QKEY + 1), ['key-mismatch error'])
-  assert.deepEqual(found(undefined, QKEY), ['no-peer-qp error'])
-  assert.deepEqual(found({ gone: true }, QKEY), ['no-peer-qp warning'])
-  assert.deepEqual(found({ class: 'rc_qp' }, QKEY), ['service-mismatch error'])
-  assert.deepEqual(found({ state: INIT }, QKEY), ['peer-not-ready warning'])
-  assert.deepEqual(found({ state: ERR }, QKEY), ['peer-in-error warning'])
+  assert.deepEqual(findingsOf({}, QKEY + 1), ['key-mismatch error'])
+  assert.deepEqual(findingsOf(undefined, QKEY), ['no-peer-qp error'])
+  assert.deepEqual(findingsOf({ isDestroyed: true }, QKEY), ['no-peer-qp warning'])
+  assert.deepEqual(findingsOf({ class: 'rc_qp' }, QKEY), ['service-mismatch error'])
+  assert.deepEqual(findingsOf({ state: INIT }, QKEY), ['peer-not-ready warning'])
+  assert.deepEqual(findingsOf({ state: ERR }, QKEY), ['peer-in-error warning'])
 })

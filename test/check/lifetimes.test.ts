@@ -63,7 +63,7 @@ it('memory that is freed before the device fetches its send is found if the fetc
   assert.deepEqual(s.ids(), ['buffer-freed error'])
   const late = requestScenario()
   late.checker.misused(misuse())
-  late.time(1_000_001)
+  late.advance(1_000_001)
   late.post({ wrId: 7n })
   assert.deepEqual(late.ids(), [])
   const other = requestScenario()
@@ -73,12 +73,12 @@ it('memory that is freed before the device fetches its send is found if the fetc
 })
 
 it('memory of a region that was deregistered, or whose iova is not its address, is no finding', () => {
-  const gone = requestScenario()
-  gone.post({ wrId: 7n })
-  gone.destroy('mr', gone.region)
-  gone.found.length = 0
-  gone.checker.misused(misuse())
-  assert.deepEqual(gone.ids(), [])
+  const deregistered = requestScenario()
+  deregistered.post({ wrId: 7n })
+  deregistered.destroy('mr', deregistered.region)
+  deregistered.found.length = 0
+  deregistered.checker.misused(misuse())
+  assert.deepEqual(deregistered.ids(), [])
   const moved = requestScenario()
   const LKEY_OF_ZERO = LKEY + 0x100
   moved.register({ start: BigInt(START), iova: 0n, length: 4096n }, LKEY_OF_ZERO)

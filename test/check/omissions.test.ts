@@ -29,7 +29,7 @@ const counter = () => {
 
 const range = { space: 1, start: 0, end: 64, kind: AccessKind.READ, region: { isDeregistered: false } }
 
-/** What a race engine leaves out that `fill` has filled. */
+/** How much a race engine leaves out after `fill`, by reason. */
 const omittedByEngine = (fill: (races: Races<string>) => void): ReadonlyMap<OmissionId, number> => {
   const { counts, omit } = counter()
   fill(new Races<string>(() => {}, omit))
@@ -44,7 +44,7 @@ const fetch = (
   races.fetch(queue, races.post(1, 1, 0), { kind: 'READ', isFenced, ranges }, '', 2)
 }
 
-/** What a feed of races leaves out that `fill` has filled. */
+/** How much a feed of the race engine leaves out after `fill`, by reason. */
 const omittedByFeed = (
   fill: (
     feed: RaceFeed,
@@ -72,7 +72,7 @@ const omittedByFeed = (
   return counts
 }
 
-const seen = {
+const seenSend = {
   event: 'send',
   context: 1,
   time: 5,
@@ -90,7 +90,7 @@ const silentChecker = (): Checker =>
 const countsOf = ({ omissions: all }: Checker): ReadonlyMap<OmissionId, number> =>
   new Map(all.map(({ id, count }) => [id, count]))
 
-/** Scripts that fill a table a little beyond its bound; they return what was left out. */
+/** Scripts that fill a table a little beyond its bound; they return how much was left out. */
 const fillScripts: Readonly<Record<OmissionId, () => ReadonlyMap<OmissionId, number>>> = {
   findings() {
     const checker = silentChecker()
@@ -138,7 +138,7 @@ const fillScripts: Readonly<Record<OmissionId, () => ReadonlyMap<OmissionId, num
   'race-log': () => omittedByFeed(all => all.lost(1)),
   'race-unlogged': () =>
     omittedByFeed((all, _, request) => {
-      all.add({ ...seen, request: request(1) })
+      all.add({ ...seenSend, request: request(1) })
       all.join([], 10)
     }),
   'race-posts': () =>
@@ -163,7 +163,7 @@ const fillScripts: Readonly<Record<OmissionId, () => ReadonlyMap<OmissionId, num
       const posts: LoggedEvent[] = []
       for (let i = 0; i <= 65_536; i++) {
         posts.push(log({}))
-        all.add({ ...seen, time: 100, request: request(1) })
+        all.add({ ...seenSend, time: 100, request: request(1) })
       }
       all.join(posts, 10)
     }),
@@ -271,16 +271,16 @@ describe('what the checker leaves out', () => {
       ),
     )
     assert.deepEqual(found.sort(), Object.keys(bounds).sort())
-    for (const one of Object.values(bounds)) if (typeof one === 'string') assert.ok(one in omissions)
+    for (const row of Object.values(bounds)) if (typeof row === 'string') assert.ok(row in omissions)
   })
 
   it('is a notification in SARIF, and a sentence with the count and what to do', () => {
-    const one = { id: 'race-log', count: 3 } as const
-    const { invocations } = sarifLog([], { framesOf: () => [] }, '1', [one]).runs[0]!
+    const omission = { id: 'race-log', count: 3 } as const
+    const { invocations } = sarifLog([], { framesOf: () => [] }, '1', [omission]).runs[0]!
     const [notification] = invocations?.[0]?.toolExecutionNotifications ?? []
     assert.deepEqual(notification?.descriptor, { id: 'race-log' })
-    assert.equal(notification?.message.text, omissionText(one))
-    assert.match(omissionText(one), /^3 times a log .* \(race-log; give the program /)
+    assert.equal(notification?.message.text, omissionText(omission))
+    assert.match(omissionText(omission), /^3 times a log .* \(race-log; give the program /)
     assert.equal(sarifLog([], { framesOf: () => [] }, '1').runs[0]?.invocations, undefined)
   })
 })

@@ -45,7 +45,7 @@ export const requestScenario = (options: Pick<CheckerSources, 'buffers' | 'isCop
   let ids = 0
   let completions = 0
   /** Digests of the buffers of sends: of the sampled bytes, and of the others. */
-  const bytes = { hash: 0, rest: 0 }
+  const digests = { sampledDigest: 0, otherDigest: 0 }
   const checker = new Checker(
     () => 0,
     finding => found.push(finding),
@@ -54,22 +54,32 @@ export const requestScenario = (options: Pick<CheckerSources, 'buffers' | 'isCop
       deviceName: () => 'rxe0',
       postStack: () => ['posted'],
       isCopiedByFork: () => true,
-      digest: (_device, _request, isWhole) => (isWhole ? bytes.hash + bytes.rest : bytes.hash),
+      digest: (_device, _request, isWhole) =>
+        isWhole ? digests.sampledDigest + digests.otherDigest : digests.sampledDigest,
       ...options,
     },
   )
-  const base = { device: 'rxe0', deviceNumber: 0, context: 0, program, why: 'call' as const }
+  const origin = { device: 'rxe0', deviceNumber: 0, context: 0, program, why: 'call' as const }
   const names = new Map<number, ObjectName>()
   const create = (name: string, args: Record<string, unknown> = {}, out: Record<string, unknown> = {}): number => {
     const object = { id: ++ids, handle: ids, class: { name } }
     names.set(object.id, object)
-    checker.called({ ...base, time: now, class: name, method: 'create', object, args, out, stack: [`create ${name}`] })
+    checker.called({
+      ...origin,
+      time: now,
+      class: name,
+      method: 'create',
+      object,
+      args,
+      out,
+      stack: [`create ${name}`],
+    })
     return object.id
   }
   const call = (name: string, method: string, id: number, args: Record<string, unknown> = {}): void => {
     checker.calling({ class: name, method, program, args, stack: [`${name}.${method}`] }, id)
     const object = names.get(id)
-    checker.called({ ...base, time: now, class: name, method, object, args, out: {}, stack: [`${name}.${method}`] })
+    checker.called({ ...origin, time: now, class: name, method, object, args, out: {}, stack: [`${name}.${method}`] })
   }
   const cq = create('cq', {}, { cqe: 100 })
   const cap = { maxSendWr: 8, maxRecvWr: 8 }
@@ -95,7 +105,7 @@ export const requestScenario = (options: Pick<CheckerSources, 'buffers' | 'isCop
   return {
     checker,
     found,
-    bytes,
+    bytes: digests,
     qp,
     peer,
     cq,
@@ -105,7 +115,7 @@ export const requestScenario = (options: Pick<CheckerSources, 'buffers' | 'isCop
     end,
     register: (memory: Record<string, bigint>, key: number) => create('mr', memory, { lkey: key, rkey: key }),
     /** Advances virtual time. */
-    time(microseconds: number): void {
+    advance(microseconds: number): void {
       now += microseconds
     },
     destroy: (name: string, id: number): void => call(name, 'destroy', id),
@@ -126,8 +136,8 @@ export const requestScenario = (options: Pick<CheckerSources, 'buffers' | 'isCop
     failRnr(): void {
       const cause = because('RNR_EXCEEDED', { times: 3, rnrRetry: 2 })
       const failure = { what: 'send', device: 'rxe0', qpn: 1, cause, peer: { qpn: 2, address: '' } } as const
-      const place = { deviceNumber: 0, context: 0, program, peerDevice: 0, postStack: () => [] }
-      checker.failed({ ...place, time: now, failure })
+      const origin = { deviceNumber: 0, context: 0, program, peerDevice: 0, postStack: () => [] }
+      checker.failed({ ...origin, time: now, failure })
     },
     ids: (): string[] => found.map(({ id, severity }) => `${id} ${severity}`),
   }

@@ -6,12 +6,13 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { affiliate, type Caller, driverClass, invokeNow } from '../../src/core/index.ts'
 import { Classes } from '../../src/spec/classes.ts'
+import { Errno } from '../../src/spec/errno.ts'
 import { encodeChain } from '../../src/uapi/object/chain.ts'
 import { cap, errnoOf, openTestDevice, testClasses, testDriver } from './fixture.ts'
 
 const { flow: Flow, ud_qp: UdQp, raw_packet_qp: RawPacketQp, pd: Pd, cq: Cq, interface: Interface } = Classes
 
-const lines = [
+const privilegedClasses = [
   driverClass(Flow, { create: () => ({}), destroy: (call, object, args, core) => core(call, object, args) }),
   ...[UdQp, RawPacketQp].map(cls =>
     driverClass(cls as typeof UdQp, {
@@ -23,10 +24,10 @@ const lines = [
     }),
   ),
 ]
-const others = testClasses.filter(({ class: { id } }) => !lines.some(line => line.class.id === id))
+const otherClasses = testClasses.filter(({ class: { id } }) => !privilegedClasses.some(line => line.class.id === id))
 
-const setUp = (classLines: readonly (typeof testClasses)[number][] = [...others, ...lines]) => {
-  const b = openTestDevice({}, testDriver(classLines))
+const setUp = (driverClasses: readonly (typeof testClasses)[number][] = [...otherClasses, ...privilegedClasses]) => {
+  const b = openTestDevice({}, testDriver(driverClasses))
   const pd = invokeNow(b.context, Pd, 'create', 0, {}, b.caller).object!
   const cq = invokeNow(b.context, Cq, 'create', 0, { cqe: 1, userHandle: 0n, compVector: 0 }, b.caller).object!
   return { ...b, qp: { pd, sendCq: cq, recvCq: cq, cap, userHandle: 0n } }
@@ -34,9 +35,9 @@ const setUp = (classLines: readonly (typeof testClasses)[number][] = [...others,
 const rule = { type: 0, priority: 0, port: 1, flags: 0, specs: [] }
 
 /** The caller with CAP_NET_RAW, without it, or (`has` undefined) without a check of capabilities. */
-const withCapability = (caller: Caller, has: boolean | undefined): Caller => ({
+const withCapability = (caller: Caller, isCapable: boolean | undefined): Caller => ({
   ...caller,
-  ...(has !== undefined && { allows: capability => has && capability === 'NET_RAW' }),
+  ...(isCapable !== undefined && { allows: capability => isCapable && capability === 'NET_RAW' }),
 })
 
 test('flow steering and raw packet queue pairs need CAP_NET_RAW', () => {
@@ -70,14 +71,14 @@ test('a chain does not bypass the check', () => {
   const method = context.device.schema.classByName('flow')!.methods.create
   const call = { class: Flow, methodName: 'create', method, object: 0, args: { ...rule, udQp } }
   const entries = encodeChain([{ call }])
-  const errorOf = (has: boolean) =>
-    invokeNow(context, Interface, 'chain', 0, { entries, onError: 0 }, withCapability(caller, has)).out.error
-  assert.deepEqual([errorOf(false), errorOf(true)], [1, 0])
+  const errorOf = (isCapable: boolean) =>
+    invokeNow(context, Interface, 'chain', 0, { entries, onError: 0 }, withCapability(caller, isCapable)).out.error
+  assert.deepEqual([errorOf(false), errorOf(true)], [Errno.EPERM, 0])
 })
 
 test('a device without flow steering or raw packets refuses them with EOPNOTSUPP, with and without CAP_NET_RAW', () => {
   const { context, caller, qp } = setUp(
-    others.filter(({ class: { name } }) => name !== 'flow' && name !== 'raw_packet_qp'),
+    otherClasses.filter(({ class: { name } }) => name !== 'flow' && name !== 'raw_packet_qp'),
   )
   for (const has of [false, true]) {
     const callerWithCapability = withCapability(caller, has)
@@ -95,8 +96,8 @@ test('a device without flow steering or raw packets refuses them with EOPNOTSUPP
 test('controlled Q_Keys need CAP_NET_RAW, unless the system permits them to every user', () => {
   const { context, caller, qp, device } = setUp()
   const { object } = invokeNow(context, UdQp, 'create', 0, qp, caller)
-  const set = (qkey: number, has: boolean | undefined): string =>
-    errnoOf(() => invokeNow(context, UdQp, 'modify', object!, { qkey }, withCapability(caller, has)))
+  const set = (qkey: number, isCapable: boolean | undefined): string =>
+    errnoOf(() => invokeNow(context, UdQp, 'modify', object!, { qkey }, withCapability(caller, isCapable)))
   assert.deepEqual([set(0x7fffffff, false), set(0x80010000, false)], ['ok', 'EPERM'])
   assert.deepEqual([set(0x80010000, true), set(0x80010000, undefined)], ['ok', 'ok'])
   device.core.allowsPrivilegedQkeys = true

@@ -15,16 +15,16 @@ const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_READ, MW_BIND, ZERO_BASED } = AccessFl
 const { TYPE_1, TYPE_2 } = MwType.values
 const [PD, OTHER_PD, QP] = [7, 8, 17]
 const HI = 0x7f01
-const AT = 0x7f01_0000_1000n
+const REGION_START = 0x7f01_0000_1000n
 
 /** A region of 4096 bytes at AT that a peer may read, and windows of both types. */
 const setUp = () => {
   const table = createMemoryTable(() => 0)
-  const region = addRegion(table, PD, 0x1000n, AT, 4096, LOCAL_WRITE | REMOTE_READ | MW_BIND, noMemory)
+  const region = addRegion(table, PD, 0x1000n, REGION_START, 4096, LOCAL_WRITE | REMOTE_READ | MW_BIND, noMemory)
   const key = table.key[region]
   const [window1, window2] = [addWindow(table, PD, TYPE_1), addWindow(table, PD, TYPE_2)]
-  const explain = (named: number, access: number, lo = 0x1000, length = 8, pd = PD) =>
-    explainKey(table, pd, named, HI, lo, length, access, QP)
+  const explain = (key32: number, access: number, lo = 0x1000, length = 8, pd = PD) =>
+    explainKey(table, pd, key32, HI, lo, length, access, QP)
   return { table, region, key, window1, window2, explain }
 }
 const hex = (key: number): string => `0x${key.toString(16)}`
@@ -70,14 +70,14 @@ test('each refusal of a key has its reason', () => {
   const description = 'was deregistered (it was [0x7f0100001000, 0x7f0100002000))'
   assertCause('RKEY_DEREGISTERED', `rkey ${k} ${description}`, key, REMOTE_READ)
   assertCause('LKEY_DEREGISTERED', `lkey ${k} ${description}`, key, 0)
-  const readOnly = addRegion(table, PD, 0n, AT, 4096, 0, noMemory)
+  const readOnly = addRegion(table, PD, 0n, REGION_START, 4096, 0, noMemory)
   assertCause('LKEY_NO_RIGHT', `lkey ${hex(table.key[readOnly])} has no LOCAL_WRITE`, table.key[readOnly], LOCAL_WRITE)
 })
 
 test('the last 1024 removed keys are known', () => {
   const { table, region, key, explain } = setUp()
   removeRegion(table, region)
-  const next = () => removeRegion(table, addRegion(table, PD, 0n, AT, 4096, REMOTE_READ, noMemory))
+  const next = () => removeRegion(table, addRegion(table, PD, 0n, REGION_START, 4096, REMOTE_READ, noMemory))
   for (let i = 0; i < 1023; i++) next()
   assert.equal(explain(key, REMOTE_READ)?.id, 'RKEY_DEREGISTERED')
   next()
@@ -86,8 +86,8 @@ test('the last 1024 removed keys are known', () => {
 
 test('each refusal of a bind has its reason', () => {
   const { table, key, window1, window2 } = setUp()
-  const plain = addRegion(table, PD, 0n, AT, 4096, REMOTE_READ | MW_BIND, noMemory)
-  const unbindable = addRegion(table, PD, 0n, AT, 4096, 0, noMemory)
+  const plain = addRegion(table, PD, 0n, REGION_START, 4096, REMOTE_READ | MW_BIND, noMemory)
+  const unbindable = addRegion(table, PD, 0n, REGION_START, 4096, 0, noMemory)
   const request: Bind = {
     window: table.key[window2],
     key: 1,

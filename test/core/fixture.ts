@@ -27,6 +27,7 @@ import { Classes } from '../../src/spec/classes.ts'
 import { CallError, errnoName } from '../../src/spec/errno.ts'
 import { zeroRecord } from '../../src/spec/schema/schema.ts'
 
+/** The driver's state of a test device. */
 export interface TestState {
   /** The destroys of CQs and queue pairs, in order: reason, class and handle of each. */
   readonly log: string[]

@@ -9,8 +9,8 @@ import { declare } from '../../src/spec/schema/description.ts'
 import { CREATE, method, type ObjectClass, objectClass, u32 } from '../../src/spec/schema/schema.ts'
 import { describeDevice, openTestDevice, testClasses, testDriver } from './fixture.ts'
 
-const descriptionOf = (lines: readonly DriverClass[]): ObjectClass[] => {
-  const { context, caller } = openTestDevice({}, testDriver(lines))
+const descriptionOf = (driverClasses: readonly DriverClass[]): ObjectClass[] => {
+  const { context, caller } = openTestDevice({}, testDriver(driverClasses))
   return declare(invokeNow(context, Classes.interface, 'query', 0, {}, caller).out)
 }
 
@@ -42,8 +42,8 @@ test('methods that a driver lacks, removes, extends and adds are described as th
 })
 
 test('attributes naming objects of classes that the device lacks are not described, and refused with the reason', () => {
-  const lines = testClasses.filter(line => !['srq', 'wq', 'async_fd'].includes(line.class.name))
-  const classes = descriptionOf(lines)
+  const driverClasses = testClasses.filter(line => !['srq', 'wq', 'async_fd'].includes(line.class.name))
+  const classes = descriptionOf(driverClasses)
   const methods = (name: string) => classes.find(cls => cls.name === name)!.methods
   assert.deepEqual(
     Object.keys(methods('rc_qp').create.in).filter(name => ['srq', 'asyncFd'].includes(name)),
@@ -51,7 +51,7 @@ test('attributes naming objects of classes that the device lacks are not describ
   )
   assert.deepEqual([methods('event_queue').attach.in.wq, methods('device').open.out.asyncFd], [undefined, undefined])
   assert.ok(methods('event_queue').attach.in.rc_qp)
-  const { core, context, caller } = openTestDevice({}, testDriver(lines))
+  const { core, context, caller } = openTestDevice({}, testDriver(driverClasses))
   const queue = { cqe: 1, userHandle: 0n, compVector: 0 }
   assert.throws(() => invokeNow(context, Classes.cq, 'create', 0, { ...queue, asyncFd: 1 }, caller), {
     code: 'EOPNOTSUPP',
@@ -59,7 +59,7 @@ test('attributes naming objects of classes that the device lacks are not describ
   })
   // A device with all classes shares the tables of the classes that do not refer to the omitted ones.
   const complete = register(core, describeDevice('test1'))
-  const tables = [context.device, complete].map(({ sharedTable: shared }) => shared.byName)
+  const tables = [context.device, complete].map(({ sharedTable }) => sharedTable.byName)
   assert.ok(tables[1].get('cq')?.class.methods.create.in.asyncFd)
   assert.equal(tables[0].get('pd'), tables[1].get('pd'))
 })

@@ -99,7 +99,7 @@ test('on devices of one link a method may have its own handler, or be removed', 
     return {}
   }
   let called: string[] = []
-  const line = withLinkVariants<typeof Pd>(driverClass(Pd, { create: answerAs('all'), destroy: answerAs('all') }), {
+  const pdClass = withLinkVariants<typeof Pd>(driverClass(Pd, { create: answerAs('all'), destroy: answerAs('all') }), {
     ib: { create: answerAs('ib') },
     opa: {
       create(call, object, args, core) {
@@ -118,7 +118,7 @@ test('on devices of one link a method may have its own handler, or be removed', 
     [undefined, ['all', 'all']],
   ] as const) {
     called = []
-    const driver: Driver<TestState> = { ...testDriver([...others, line]), ...(link !== undefined && { link }) }
+    const driver: Driver<TestState> = { ...testDriver([...others, pdClass]), ...(link !== undefined && { link }) }
     const { context, caller, device } = openTestDevice({}, driver)
     const { object = 0 } = invokeNow(context, Pd, 'create', 0, {}, caller)
     try {

@@ -28,11 +28,11 @@ interface ModelContext {
   readonly context: Context
   readonly handles: Map<number, ModelObject>
   /** Descriptor number → object; a closed one stays while something needs it. */
-  readonly descriptors: Map<number, { object: ModelObject; closed: boolean }>
+  readonly descriptors: Map<number, { object: ModelObject; isClosed: boolean }>
 }
 
-const uses = (where: ModelContext, object: ModelObject): number =>
-  [...where.handles.values()].reduce((n, { parents }) => n + parents.filter(parent => parent === object).length, 0)
+const uses = (model: ModelContext, object: ModelObject): number =>
+  [...model.handles.values()].reduce((n, { parents }) => n + parents.filter(parent => parent === object).length, 0)
 
 const lowest = (handles: Map<number, unknown>): number => {
   let handle = 0
@@ -40,13 +40,25 @@ const lowest = (handles: Map<number, unknown>): number => {
   return handle
 }
 
-/** A call, or another action; `c` selects the context; `a`, `b` and `d` are handles, or select objects. */
-type Step = { readonly what: string; readonly c: number; readonly a: number; readonly b: number; readonly d: number }
-const what = fc.constantFrom(
+/** A call, or another action; `a`, `b` and `d` are handles, or select objects. */
+interface Step {
+  readonly action: string
+  readonly contextIndex: number
+  readonly a: number
+  readonly b: number
+  readonly d: number
+}
+const anyAction = fc.constantFrom(
   ...['pd', 'pd', 'cq', 'cq', 'mr', 'mr', 'rc_qp', 'rc_qp', 'comp_channel', 'destroy', 'destroy', 'destroy', 'destroy'],
   ...['close descriptor', 'open', 'close'],
 )
-const anyStep: fc.Arbitrary<Step> = fc.record({ what, c: fc.nat(5), a: fc.nat(12), b: fc.nat(12), d: fc.nat(3) })
+const anyStep: fc.Arbitrary<Step> = fc.record({
+  action: anyAction,
+  contextIndex: fc.nat(5),
+  a: fc.nat(12),
+  b: fc.nat(12),
+  d: fc.nat(3),
+})
 const classes: readonly ObjectClass[] = [Classes.pd, Classes.cq, Classes.mr, Classes.rc_qp]
 
 const run = (steps: readonly Step[]): void => {
@@ -66,8 +78,8 @@ const run = (steps: readonly Step[]): void => {
     if (key !== undefined) stale.add(key)
     model.handles.delete(handle)
     // A closed channel is destroyed with the last CQ that needs it.
-    for (const [number, { object, closed }] of model.descriptors)
-      if (closed && uses(model, object) === 0) model.descriptors.delete(number)
+    for (const [number, { object, isClosed }] of model.descriptors)
+      if (isClosed && uses(model, object) === 0) model.descriptors.delete(number)
   }
 
   /** The expected result of using a handle as one of a class. */
@@ -93,13 +105,13 @@ const run = (steps: readonly Step[]): void => {
     model.handles.set(handle!, { class: cls.name, parents, ...(key === undefined ? {} : { key }) })
   }
 
-  const runStep = (model: ModelContext, { what, a, b: b2, d }: Step): void => {
+  const runStep = (model: ModelContext, { action: what, a, b: b2, d }: Step): void => {
     if (what === 'pd') create(model, Classes.pd, {}, [])
     else if (what === 'cq') {
       const all = [...model.descriptors]
       const pick = all.length === 0 ? undefined : all[d % all.length]
       if (pick !== undefined) caller.fds.set(7, pick[0])
-      const named = pick === undefined ? [] : [pick[1].closed ? 'EBADF' : pick[1].object]
+      const named = pick === undefined ? [] : [pick[1].isClosed ? 'EBADF' : pick[1].object]
       create(model, Classes.cq, { cqe: 1, userHandle: 1n, compVector: 0, ...(pick && { channel: 7 }) }, named)
     } else if (what === 'mr') {
       const args = { pd: a, start: address, length: 9n, iova: address, access: 15 }
@@ -109,7 +121,7 @@ const run = (steps: readonly Step[]): void => {
       create(model, Classes.rc_qp, { pd: a, sendCq: b2, recvCq: d, cap, userHandle: 0n }, named)
     } else if (what === 'comp_channel') {
       const result = invokeNow(model.context, Classes.comp_channel, 'create', 0, {}, caller)
-      model.descriptors.set(result.descriptors![0].object, { object: { class: what, parents: [] }, closed: false })
+      model.descriptors.set(result.descriptors![0].object, { object: { class: what, parents: [] }, isClosed: false })
     } else if (what === 'destroy') {
       // Usually the handle's class, sometimes another.
       const actual = classes.find(cls => cls.name === model.handles.get(a)?.class)
@@ -127,7 +139,7 @@ const run = (steps: readonly Step[]): void => {
       if (number === undefined) return
       closeDescriptor(core, number)
       const entry = model.descriptors.get(number)!
-      entry.closed = true
+      entry.isClosed = true
       if (uses(model, entry.object) === 0) model.descriptors.delete(number)
     } else if (what === 'close' && models.length > 1) {
       closeContext(model.context)
@@ -158,7 +170,7 @@ const run = (steps: readonly Step[]): void => {
   }
 
   for (const step of steps) {
-    runStep(models[step.c % models.length], step)
+    runStep(models[step.contextIndex % models.length], step)
     compare()
   }
   unregister(device)

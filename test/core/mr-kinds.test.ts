@@ -31,8 +31,8 @@ const setUp = () => {
       return {
         space: {
           ...space,
-          check: (hi, lo, length, writable) =>
-            hi === 0 && lo + length <= 8192 && space.check(1, at(lo), length, writable),
+          check: (hi, lo, length, needsWrite) =>
+            hi === 0 && lo + length <= 8192 && space.check(1, at(lo), length, needsWrite),
           read: (_hi, lo, to, offset, chunk, stride, total) => space.read(1, at(lo), to, offset, chunk, stride, total),
         },
         close: () => files.closed++,
@@ -41,13 +41,13 @@ const setUp = () => {
   }
   const pd = invokeNow(b.context, Pd, 'create', 0, {}, caller).object!
   const pdId = b.context.handles.slots[pd]!.id
-  const create = (more: Partial<In<typeof Mr.methods.create>>) =>
+  const create = (options: Partial<In<typeof Mr.methods.create>>) =>
     invokeNow(
       b.context,
       Mr,
       'create',
       0,
-      { pd, start: 0n, length: 4096n, iova: 0n, access: LOCAL_WRITE | REMOTE_WRITE | REMOTE_READ, ...more },
+      { pd, start: 0n, length: 4096n, iova: 0n, access: LOCAL_WRITE | REMOTE_WRITE | REMOTE_READ, ...options },
       caller,
     )
   const destroy = (handle: number) => invokeNow(b.context, Mr, 'destroy', handle, {}, caller)

@@ -1,3 +1,6 @@
+/*
+ * Queries that core answers: GIDs, handles, attributes of device and port, and event descriptors.
+ */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import {
@@ -114,16 +117,16 @@ test('a query of event descriptors returns their sources, the number of waiting 
   const fd = (cls: typeof CompChannel | typeof AsyncFd | typeof EventQueue): FdObject =>
     install(b, invokeNow(context, cls as typeof AsyncFd, 'create', 0, {}, caller))
   const [first, second, channel, other, queue] = [AsyncFd, AsyncFd, CompChannel, CompChannel, EventQueue].map(fd)
-  const cq = (on: FdObject) => {
-    const args = { cqe: 4, userHandle: 7n, compVector: 0, channel: on.handle }
+  const cq = (channelFd: FdObject) => {
+    const args = { cqe: 4, userHandle: 7n, compVector: 0, channel: channelFd.handle }
     return context.handles.slots[invokeNow(context, Cq, 'create', 0, args, caller).object!]!
   }
   const [one, two] = [cq(channel), cq(channel)]
-  const query = <C extends typeof CompChannel | typeof AsyncFd | typeof EventQueue>(cls: C, of: FdObject) =>
-    ({ ...invokeNow(context, cls as typeof EventQueue, 'query', of.handle, {}, caller).out }) as object
-  for (const done of [one, one, two]) {
-    arm(done, false)
-    completed(done.events!, false)
+  const query = <C extends typeof CompChannel | typeof AsyncFd | typeof EventQueue>(cls: C, fdObject: FdObject) =>
+    ({ ...invokeNow(context, cls as typeof EventQueue, 'query', fdObject.handle, {}, caller).out }) as object
+  for (const source of [one, one, two]) {
+    arm(source, false)
+    completed(source.events!, false)
   }
   raiseObjectEvent(two, 0)
   assert.deepEqual(query(CompChannel, channel), { cqs: [{ handle: 0 }, { handle: 1 }], unread: 3 })

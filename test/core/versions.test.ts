@@ -43,10 +43,10 @@ const methods = {
   query: method(QUERY, { in: {}, out: { area: u32(64) } }),
   destroy: method(DESTROY, { in: {}, out: {} }),
 }
-const old = objectClass('sheet', 0x7000, { methods })
+const oldClass = objectClass('sheet', 0x7000, { methods })
 
 const newSizes = { ...sizes, height: at(8, u32(0)) }
-const next = objectClass('sheet', 0x7000, {
+const newClass = objectClass('sheet', 0x7000, {
   methods: {
     ...methods,
     create: method(0, {
@@ -58,7 +58,7 @@ const next = objectClass('sheet', 0x7000, {
 })
 /** The class of the next release, with one attribute that the device requires. */
 const strict = objectClass('sheet', 0x7000, {
-  methods: { ...next.methods, query: method(QUERY, { in: { unit: u8(1) }, out: { area: u32(64) } }) },
+  methods: { ...newClass.methods, query: method(QUERY, { in: { unit: u8(1) }, out: { area: u32(64) } }) },
 })
 const removedClass = objectClass('ruler', 0x7001, {
   methods: { query: method(QUERY, { in: {}, out: { length: u32(64) } }) },
@@ -82,11 +82,11 @@ const handlers = {
 
 /** A device that has these classes. */
 const deviceOf = (...classes: ObjectClass[]): Context => {
-  const lines = classes.map(cls => {
-    const own = Object.entries(handlers).filter(([name]) => name in cls.methods)
-    return driverClass(cls, Object.fromEntries(own) as never)
+  const driverClasses = classes.map(cls => {
+    const implemented = Object.entries(handlers).filter(([name]) => name in cls.methods)
+    return driverClass(cls, Object.fromEntries(implemented) as never)
   })
-  const core = createCore({ classes: [...coreClasses, ...lines] })
+  const core = createCore({ classes: [...coreClasses, ...driverClasses] })
   const names = [driverClass(Classes.interface), driverClass(Classes.device)]
   const driver = testDriver([...names, ...classes.map(cls => driverClass(cls))])
   return openContext(register(core, describeDevice('test0', driver)) as never, { isOpened: true })
@@ -130,40 +130,40 @@ const size = { length: 2, width: 3 }
 // ---- without querying the device first ----
 
 test('an old client on a newer device: known calls work, except for answers that have grown', () => {
-  const device = deviceOf(next)
+  const device = deviceOf(newClass)
   const wantsArea = { rooms: { size: 0 } }
-  assert.deepEqual(callAs(device, old, 'create', { size }, wantsArea), { area: 6 })
+  assert.deepEqual(callAs(device, oldClass, 'create', { size }, wantsArea), { area: 6 })
   assert.equal(
-    callAs(device, old, 'create', { size }),
+    callAs(device, oldClass, 'create', { size }),
     'ENOSPC sheet.create: attribute size: it needs 12 bytes, there is room for 8',
   )
 })
 
 test('an old client on a newer device: a new mandatory attribute and a removed class are refused', () => {
   const device = deviceOf(strict)
-  callAs(device, old, 'create', { size }, { rooms: { size: 0 } })
-  assert.equal(callAs(device, old, 'query', {}), 'EINVAL sheet.query: attribute unit is missing')
+  callAs(device, oldClass, 'create', { size }, { rooms: { size: 0 } })
+  assert.equal(callAs(device, oldClass, 'query', {}), 'EINVAL sheet.query: attribute unit is missing')
   assert.equal(callAs(device, removedClass, 'query', {}), 'EOPNOTSUPP this device has no class 28673')
 })
 
 test('a new client on an older device: missing features are refused, and ignored where the client allows it', () => {
-  const device = deviceOf(old)
+  const device = deviceOf(oldClass)
   const tall = { ...size, height: 4 }
   const flat = { ...size, height: 0 }
-  assert.deepEqual(callAs(device, next, 'create', { size: flat }), { area: 6, size: flat })
+  assert.deepEqual(callAs(device, newClass, 'create', { size: flat }), { area: 6, size: flat })
   assert.match(
-    String(callAs(device, next, 'create', { size: tall })),
+    String(callAs(device, newClass, 'create', { size: tall })),
     /^E2BIG sheet\.create: attribute size: it has 12/,
   )
   assert.equal(
-    callAs(device, next, 'create', { size: flat, colour: 1 }),
+    callAs(device, newClass, 'create', { size: flat, colour: 1 }),
     'EPROTONOSUPPORT sheet.create: the mandatory attribute 0x2 is unknown',
   )
-  assert.deepEqual(callAs(device, next, 'create', { size: flat, colour: 1 }, { ignorable: ['colour'] }), {
+  assert.deepEqual(callAs(device, newClass, 'create', { size: flat, colour: 1 }, { ignorable: ['colour'] }), {
     area: 6,
     size: flat,
   })
-  assert.equal(callAs(device, next, 'fold', {}), 'EOPNOTSUPP class sheet of this device has no method 32')
+  assert.equal(callAs(device, newClass, 'fold', {}), 'EOPNOTSUPP class sheet of this device has no method 32')
   assert.equal(
     callAs(device, strict, 'query', { unit: 1 }),
     'EPROTONOSUPPORT sheet.query: the mandatory attribute 0x1 is unknown',
@@ -177,18 +177,21 @@ const agreed = (device: Context, cls: ObjectClass, name: string): ObjectClass =>
   agreedClass(cls, device.device.schema.classByName(cls.name), name)
 
 test('a client that queries the device first gets longer and shorter answers', () => {
-  const newer = deviceOf(next)
-  assert.deepEqual(callAs(newer, agreed(newer, old, 'create'), 'create', { size: { ...size, height: 5 }, colour: 1 }), {
-    area: 7,
-    size: { ...size, height: 0 },
-    folds: 3,
-  })
-  const older = deviceOf(old)
+  const newer = deviceOf(newClass)
+  assert.deepEqual(
+    callAs(newer, agreed(newer, oldClass, 'create'), 'create', { size: { ...size, height: 5 }, colour: 1 }),
+    {
+      area: 7,
+      size: { ...size, height: 0 },
+      folds: 3,
+    },
+  )
+  const older = deviceOf(oldClass)
   const lenient = objectClass('sheet', 0x7000, {
     methods: {
       create: method(0, {
-        in: next.methods.create.in,
-        out: { ...next.methods.create.out, folds: optional(u32(66)) },
+        in: newClass.methods.create.in,
+        out: { ...newClass.methods.create.out, folds: optional(u32(66)) },
       }),
     },
   })
@@ -199,7 +202,7 @@ test('a client that queries the device first gets longer and shorter answers', (
 })
 
 test('a client that queries the device first knows before a call what the device lacks', () => {
-  const older = deviceOf(old)
+  const older = deviceOf(oldClass)
   const message = (cls: ObjectClass, name: string): string => {
     try {
       agreed(older, cls, name)
@@ -208,13 +211,13 @@ test('a client that queries the device first knows before a call what the device
       return `${(error as CallError).code} ${(error as CallError).message}`
     }
   }
-  assert.equal(message(old, 'create'), 'agreed')
+  assert.equal(message(oldClass, 'create'), 'agreed')
   assert.equal(
-    message(next, 'create'),
+    message(newClass, 'create'),
     'EOPNOTSUPP sheet.create: the device does not return folds; its release is too old',
   )
-  assert.equal(message(next, 'fold'), 'EOPNOTSUPP this device has no sheet.fold')
+  assert.equal(message(newClass, 'fold'), 'EOPNOTSUPP this device has no sheet.fold')
   assert.equal(message(removedClass, 'query'), 'EOPNOTSUPP this device has no ruler.query')
   assert.equal(message(strict, 'query'), 'agreed')
-  assert.equal(agreed(older, next, 'query'), agreed(older, next, 'query'))
+  assert.equal(agreed(older, newClass, 'query'), agreed(older, newClass, 'query'))
 })

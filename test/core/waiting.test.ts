@@ -36,7 +36,7 @@ const { interface: Interface, pd: Pd, cq: Cq, mr: Mr, rc_qp: RcQp, comp_channel:
 interface Gate {
   readonly pending: ((ok: boolean) => void)[]
   /** Whether the next handler waits. */
-  waits: boolean
+  shouldWait: boolean
   /** Ids of the objects that the driver's handlers have created and not destroyed. */
   readonly live: Set<number>
 }
@@ -65,7 +65,7 @@ const waitingClasses = (gate: Gate): DriverClass[] => {
         take(object.id)
         return out
       }
-      return gate.waits ? waitAtGate(gate).then(make) : make()
+      return gate.shouldWait ? waitAtGate(gate).then(make) : make()
     }
   const destroy =
     (inner: AnyHandler): AnyHandler =>
@@ -74,7 +74,7 @@ const waitingClasses = (gate: Gate): DriverClass[] => {
         release(object.id)
         return inner(call, object, args, core)
       }
-      if (call.why !== 'call' || !gate.waits) return end()
+      if (call.why !== 'call' || !gate.shouldWait) return end()
       // After waiting, the handler checks that the object still exists: if it was destroyed meanwhile, this call
       // releases it.
       return waitAtGate(gate).then(end, error => {
@@ -82,7 +82,7 @@ const waitingClasses = (gate: Gate): DriverClass[] => {
         throw error
       })
     }
-  const modify: AnyHandler = () => (gate.waits ? waitAtGate(gate).then(() => ({})) : {})
+  const modify: AnyHandler = () => (gate.shouldWait ? waitAtGate(gate).then(() => ({})) : {})
   return testClasses.map(testClass => {
     const { name } = testClass.class
     if (name !== 'cq' && name !== 'rc_qp') return testClass
@@ -94,7 +94,7 @@ const waitingClasses = (gate: Gate): DriverClass[] => {
 }
 
 const setUp = () => {
-  const gate: Gate = { pending: [], waits: false, live: new Set() }
+  const gate: Gate = { pending: [], shouldWait: false, live: new Set() }
   const core = createCore()
   const device = register(core, describeDevice('test0', testDriver(waitingClasses(gate)))) as Device
   const caller = testCaller()
@@ -103,9 +103,9 @@ const setUp = () => {
 }
 type Fixture = ReturnType<typeof setUp>
 
-const link = (cls: ObjectClass, methodName: string, args: AnyValues, more: Partial<Link> = {}): Link => ({
+const link = (cls: ObjectClass, methodName: string, args: AnyValues, options: Partial<Link> = {}): Link => ({
   call: { class: cls, methodName, method: cls.methods[methodName], object: 0, args },
-  ...more,
+  ...options,
 })
 
 /** Any call; handles are small numbers that usually exist. */
@@ -150,7 +150,7 @@ const refusedOnly = (error: unknown): void => {
 const call = (fixture: Fixture, context: Context, random: RandomSource): void => {
   const { gate, caller, running } = fixture
   const [cls, method, object, args] = anyCall(fixture, random)
-  gate.waits = random.hits(0.5)
+  gate.shouldWait = random.hits(0.5)
   try {
     const result = invoke(context, cls, method, object, args as never, caller)
     if (result instanceof Promise) {
@@ -207,13 +207,13 @@ const run = async (seeds: readonly number[]): Promise<void> => {
     } else if (action < 9 && gate.pending.length > 0) {
       const [end] = gate.pending.splice(random.int(gate.pending.length), 1)
       // The next entries of a chain may wait or not.
-      gate.waits = random.hits(0.5)
+      gate.shouldWait = random.hits(0.5)
       end(random.hits(0.7))
     } else call(fixture, context, random)
     await turn()
     compare(fixture)
   }
-  gate.waits = false
+  gate.shouldWait = false
   if (seeds.length % 2 === 0) unregister(device)
   else for (const context of contexts) closeContext(context)
   while (gate.pending.length > 0) {

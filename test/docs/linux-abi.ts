@@ -104,7 +104,7 @@ const differences = (): string[] => [
   '',
   `${onLinux.length} answers of Linux 6.12's rxe are recorded, and compared with those here. These differ:`,
   '',
-  ...departures.flatMap(({ why, lines }) => [
+  ...departures.flatMap(({ reason: why, lines }) => [
     `**${why}**`,
     '',
     ...table(

@@ -281,9 +281,9 @@ In the library each is an \`RdmaError\` with the reason.
 /** Texts of all pages, by file name. */
 export const referencePages = (): ReadonlyMap<string, string> => {
   const { classes, enumerations } = declaredSchema()
-  const devices = describedDevices().map(({ driver, sharedTable: shared }) => ({
+  const devices = describedDevices().map(({ driver, sharedTable }) => ({
     driver: driver.name,
-    classes: schemaOf([...shared.byName.values()].map(one => one.class)).classes,
+    classes: schemaOf([...sharedTable.byName.values()].map(one => one.class)).classes,
   }))
   const additions = (cls: string) => (name: string) =>
     devices.flatMap(({ driver, classes: driverClasses }): Addition[] => {

@@ -56,8 +56,8 @@ const start = (feature: (number: number) => void) => {
     {
       wrote: region => assert.ok((region.access & (Access.LOCAL_WRITE | Access.REMOTE_WRITE)) !== 0),
       atomic: region => assert.ok((region.access & Access.REMOTE_ATOMIC) !== 0),
-      bound: region => assert.ok(region.window),
-      invalidated: region => assert.ok(region.window),
+      bound: region => assert.ok(region.isWindow),
+      invalidated: region => assert.ok(region.isWindow),
       completed(cq, c) {
         const queue = queuesOfCq(cq)
         feature(0x4000 | ((cq & 1) << 8) | c.status)
@@ -78,8 +78,8 @@ const start = (feature: (number: number) => void) => {
     },
     createRandomSource(1),
   )
-  const area = node.memory.take(AREA)
-  const remote = node.memory.take(AREA)
+  const area = node.memory.allocate(AREA)
+  const remote = node.memory.allocate(AREA)
   const states = (i: number): number => node.engine.query(rows[i].row).state
   const outside = node.memory.bytes.slice()
   let now = 0

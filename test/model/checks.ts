@@ -63,32 +63,32 @@ const overlap = (a: NonNullable<Operation['write']>, b: NonNullable<Operation['w
 
 const memoryOf = (end: End, at: number, length: number): Uint8Array => end.host.memory.bytes.subarray(at, at + length)
 
-const assertSame = (actual: Uint8Array, expected: Uint8Array, what: () => string): void => {
+const assertSame = (actual: Uint8Array, expected: Uint8Array, subject: () => string): void => {
   if (Buffer.compare(actual, expected) === 0) return
   const at = actual.findIndex((byte, i) => byte !== expected[i])
-  assert.fail(`${what()}: byte ${at} of ${expected.length} is ${actual[at]}, not ${expected[at]}`)
+  assert.fail(`${subject()}: byte ${at} of ${expected.length} is ${actual[at]}, not ${expected[at]}`)
 }
 
 // ---- sends ----
 
 /** A request succeeded: applies its effect. */
-const succeeded = (end: End, operation: Operation, statistics: Statistics): void => {
+const onSendSucceeded = (end: End, operation: Operation, statistics: Statistics): void => {
   const { peer, pair } = end
   const { request, write, message, read, atomic } = operation
   statistics.succeeded++
-  end.succeeded++
-  if (message !== undefined) (operation.to ?? peer).transmitted++
-  if (operation.binds?.live) end.usableWindows.push(operation.binds)
+  end.succeededSends++
+  if (message !== undefined) (operation.destination ?? peer).transmitted++
+  if (operation.binds?.isLive) end.usableWindows.push(operation.binds)
   if (pair.unpredictableBecause !== undefined) return
-  if (operation.binds !== undefined) assert.ok(operation.binds.live, `${nameOf(end, operation)}: it is not bound`)
+  if (operation.binds !== undefined) assert.ok(operation.binds.isLive, `${nameOf(end, operation)}: it is not bound`)
   if (operation.invalidates !== undefined)
-    assert.ok(!operation.invalidates.live, `${nameOf(end, operation)}: the key is still valid`)
+    assert.ok(!operation.invalidates.isLive, `${nameOf(end, operation)}: the key is still valid`)
   assert.ok(operation.fatal === 'no' || operation.maySucceed, `${nameOf(end, operation)} succeeded, although it cannot`)
   if (operation.fatal !== 'no' || !isReliable(pair)) return
   if (message !== undefined)
     assert.ok(peer.arrived > operation.messageIndex!, `${nameOf(end, operation)} completed before its message arrived`)
   if (write !== undefined) {
-    peer.base.set(write.data, write.at - peer.areas.target)
+    peer.completedTarget.set(write.data, write.at - peer.areas.target)
     const later = end.sends.slice(request.id + 1).some(next => next.write !== undefined && overlap(next.write, write))
     if (!later) assertSame(memoryOf(peer, write.at, write.data.length), write.data, () => nameOf(end, operation))
   }
@@ -97,20 +97,20 @@ const succeeded = (end: End, operation: Operation, statistics: Statistics): void
   if (atomic !== undefined) {
     assert.equal(atomic.executed, 1, `${nameOf(end, operation)} was executed ${atomic.executed} times`)
     const result = end.host.memory.words.getBigUint64(request.sges[0].at, true)
-    assert.equal(result, atomic.before, `${nameOf(end, operation)}: its result`)
+    assert.equal(result, atomic.original, `${nameOf(end, operation)}: its result`)
   }
 }
 
 /** The first request that fails, and the statuses allowed. */
-const failed = (end: End, operation: Operation, status: number, statistics: Statistics): void => {
+const onSendFailed = (end: End, operation: Operation, status: number, statistics: Statistics): void => {
   const { peer, pair } = end
-  end.failed = true
-  pair.failing = true
+  end.hasFailed = true
+  pair.isFailing = true
   statistics.failed++
   if (pair.unpredictableBecause !== undefined) return
   const what = `${nameOf(end, operation)} has status ${status}`
   if (status === WR_FLUSH_ERR) {
-    assert.ok(end.forcedError || peer.fatalAt < peer.sends.length, `${what}, although no request was wrong`)
+    assert.ok(end.isForcedToError || peer.fatalAt < peer.sends.length, `${what}, although no request was wrong`)
   } else if (!(operation.request.id === end.fatalAt && operation.statuses.includes(status))) {
     assert.equal(status, RETRY_EXC_ERR, `${what}; allowed: ${operation.statuses}`)
     // a peer in the error state does not answer; otherwise the network exhausted the retries
@@ -119,47 +119,48 @@ const failed = (end: End, operation: Operation, status: number, statistics: Stat
 }
 
 const retireSend = (end: End): void => {
-  end.ackedPsns += psnsOf(end, end.sends[end.done++])
+  end.ackedPsns += psnsOf(end, end.sends[end.endedSends++])
 }
 
 /** Completes the unsignaled requests before `id`. */
 const completeUnsignaled = (end: End, id: number, statistics: Statistics): void => {
-  while (end.done < id) {
-    const operation = end.sends[end.done]
-    const hasCompletion = end.failed || end.pair.signalAll || (operation.request.flags & SIGNALED) !== 0
+  while (end.endedSends < id) {
+    const operation = end.sends[end.endedSends]
+    const hasCompletion = end.hasFailed || end.pair.signalsAll || (operation.request.flags & SIGNALED) !== 0
     assert.ok(!hasCompletion, `${nameOf(end, operation)} has no completion`)
-    succeeded(end, operation, statistics)
+    onSendSucceeded(end, operation, statistics)
     retireSend(end)
   }
 }
 
 /** The queue is empty: the remaining requests have no completion and succeeded. */
 export const completeTrailing = (end: End, statistics: Statistics): void => {
-  if (!end.failed && end.host.queues[end.row].sends.length === 0) completeUnsignaled(end, end.sends.length, statistics)
+  if (!end.hasFailed && end.host.queues[end.row].sends.length === 0)
+    completeUnsignaled(end, end.sends.length, statistics)
 }
 
 export const onSendCompleted = (end: End, c: Completed, statistics: Statistics): void => {
   const operation = end.sends[c.id]
   assert.ok(
-    operation !== undefined && c.id >= end.done,
-    `${end.name}: request ${c.id} completes out of order, after ${end.done - 1}`,
+    operation !== undefined && c.id >= end.endedSends,
+    `${end.name}: request ${c.id} completes out of order, after ${end.endedSends - 1}`,
   )
   assert.equal(c.qpn, end.qpn)
   completeUnsignaled(end, c.id, statistics)
   if (c.status === SUCCESS) {
-    assert.ok(!end.failed, `${nameOf(end, operation)} succeeds after one that failed`)
+    assert.ok(!end.hasFailed, `${nameOf(end, operation)} succeeds after one that failed`)
     const { flags, opcode } = operation.request
-    assert.ok(end.pair.signalAll || (flags & SIGNALED) !== 0, `${nameOf(end, operation)} has a completion`)
+    assert.ok(end.pair.signalsAll || (flags & SIGNALED) !== 0, `${nameOf(end, operation)} has a completion`)
     assert.equal(c.opcode, sendOperations[opcode].completion)
     // a FLUSH reports the requested length
     const { compare } = operation.request
     assert.equal(c.bytes, opcode === WrOpcode.values.FLUSH ? Number(compare) : totalOf(operation.request))
-    succeeded(end, operation, statistics)
-  } else if (end.failed) {
+    onSendSucceeded(end, operation, statistics)
+  } else if (end.hasFailed) {
     assert.equal(c.status, WR_FLUSH_ERR, `${nameOf(end, operation)} after one that failed`)
     statistics.flushed++
-  } else failed(end, operation, c.status, statistics)
-  if (c.status !== SUCCESS) assert.ok(c.solicited)
+  } else onSendFailed(end, operation, c.status, statistics)
+  if (c.status !== SUCCESS) assert.ok(c.isSolicited)
   // the failing request completes just before the state changes
   if (c.status === WR_FLUSH_ERR) assert.ok(isInError(end), `${nameOf(end, operation)} is flushed`)
   retireSend(end)
@@ -174,12 +175,12 @@ export const onReceiveCompleted = (end: End, c: Completed, statistics: Statistic
   end.received++
   const what = `${end.name} receive ${c.id - 0x4000_0000}`
   if (c.status !== SUCCESS) {
-    assert.ok(c.solicited)
+    assert.ok(c.isSolicited)
     if (c.status === WR_FLUSH_ERR) assert.equal(stateOf(end), ERR, `${what} is flushed`)
-    const first = !end.receiveFailed
-    end.receiveFailed = true
+    const isFirstFailure = !end.hasReceiveFailed
+    end.hasReceiveFailed = true
     if (c.status === WR_FLUSH_ERR) return
-    assert.ok(first, `${what} has status ${c.status} after one that failed`)
+    assert.ok(isFirstFailure, `${what} has status ${c.status} after one that failed`)
     if (end.pair.unpredictableBecause !== undefined) return
     const { peer } = end
     const failing = peer.sends[peer.fatalAt]
@@ -192,16 +193,16 @@ export const onReceiveCompleted = (end: End, c: Completed, statistics: Statistic
       assert.equal(failing.messageIndex, end.arrived, `${what}: messages before it are missing`)
     return
   }
-  assert.ok(!end.receiveFailed, `${what} succeeds after one that failed`)
+  assert.ok(!end.hasReceiveFailed, `${what} succeeds after one that failed`)
   statistics.messages++
   if (!isReliable(end.pair)) {
     end.arrived++
-    const known =
+    const isKnown =
       end.pair.unpredictableBecause !== undefined ||
       // usually one of the newest
       end.sentOperations.findLast(one => one.operation.message && !wrongMessage(end, one.operation, request, c)) !==
         undefined
-    assert.ok(known, `${what} is not a message that was sent`)
+    assert.ok(isKnown, `${what} is not a message that was sent`)
     return
   }
   const operation = end.incoming[end.arrived++]
@@ -209,7 +210,7 @@ export const onReceiveCompleted = (end: End, c: Completed, statistics: Statistic
   assert.ok(operation !== undefined, `${what}: this message was not sent`)
   const wrong = wrongMessage(end, operation, request, c)
   assert.equal(wrong, undefined, `${what} of ${nameOf(end.peer, operation)}`)
-  assert.ok(operation.request.id >= end.peer.succeeded, `${what}: after its request completed`)
+  assert.ok(operation.request.id >= end.peer.succeededSends, `${what}: after its request completed`)
 }
 
 /** The difference between a completion and the message of `operation`; undefined if there is none. */
@@ -221,10 +222,10 @@ const wrongMessage = (end: End, operation: Operation, receive: ReceiveRequest, c
   if (c.bytes !== before + data.length) return `${c.bytes} bytes, not ${data.length}`
   if (((c.flags & WITH_IMM) !== 0 ? c.imm : undefined) !== imm) return 'immediate'
   if (((c.flags & WITH_INV) !== 0 ? c.imm : undefined) !== invalidates) return 'invalidated key'
-  if (end.ownWindows.some(window => window.key === invalidates && window.live))
+  if (end.ownWindows.some(window => window.key === invalidates && window.isLive))
     return 'the invalidated key is still valid'
   if (c.opcode !== opcode) return 'opcode'
-  if (c.solicited !== ((operation.request.flags & SOLICITED) !== 0)) return 'solicited'
+  if (c.isSolicited !== ((operation.request.flags & SOLICITED) !== 0)) return 'solicited'
   if (opcode !== WcOpcode.values.RECV) return undefined
   const { at } = receive.sges[0]
   if (memoryOf(end, at, before).some(byte => byte !== GRH_FILL)) return 'route header'
@@ -234,17 +235,17 @@ const wrongMessage = (end: End, operation: Operation, receive: ReceiveRequest, c
 export const onEvent = (end: End, type: number): void => {
   if (type === COMM_EST) return
   if (type === SQ_DRAINED) {
-    assert.ok(end.draining, `${end.name}: drained, which was not requested`)
-    end.draining = false
+    assert.ok(end.isDraining, `${end.name}: drained, which was not requested`)
+    end.isDraining = false
     return
   }
   const { peer, pair } = end
   if (type === QP_LAST_WQE_REACHED) {
-    assert.ok(pair.shared && stateOf(end) === ERR, `${end.name}: LAST_WQE_REACHED of a shared queue`)
+    assert.ok(pair.hasSrq && stateOf(end) === ERR, `${end.name}: LAST_WQE_REACHED of a shared queue`)
     return
   }
-  const explained = pair.unpredictableBecause !== undefined || peer.fatalAt < peer.sends.length
-  assert.ok(explained && stateOf(end) === ERR, `${end.name} has event ${type}, although no request was wrong`)
+  const isExplained = pair.unpredictableBecause !== undefined || peer.fatalAt < peer.sends.length
+  assert.ok(isExplained && stateOf(end) === ERR, `${end.name} has event ${type}, although no request was wrong`)
 }
 
 // ---- memory ----
@@ -257,10 +258,10 @@ const isInside = (request: { sges: SendRequest['sges'] }, at: number, length: nu
 }
 
 /** Private bytes of `end`: only the oldest receive WQE and results in flight may change. */
-const wroteLocal = (end: End, at: number, length: number): void => {
+const checkLocalWrite = (end: End, at: number, length: number): void => {
   const receive = end.receives[end.received]
   if (receive !== undefined && isInside(receive, at, length)) return
-  for (let i = end.done; i < end.sends.length; i++) {
+  for (let i = end.endedSends; i < end.sends.length; i++) {
     const { read, atomic, request } = end.sends[i]
     if ((read !== undefined || atomic !== undefined) && isInside(request, at, length)) return
   }
@@ -268,11 +269,11 @@ const wroteLocal = (end: End, at: number, length: number): void => {
 }
 
 /** Target bytes of `end`: contents of the peer's WRITEs in flight. Adjacent bytes may be written in one step. */
-const wroteTarget = (end: End, at: number, length: number): void => {
+const checkTargetWrite = (end: End, at: number, length: number): void => {
   const { peer } = end
   const { bytes } = end.host.memory
   const writes = isReliable(end.pair)
-    ? peer.sends.slice(peer.succeeded, Math.min(peer.sends.length, peer.fatalAt))
+    ? peer.sends.slice(peer.succeededSends, Math.min(peer.sends.length, peer.fatalAt))
     : end.sentOperations.map(one => one.operation)
   let from = at
   while (from < at + length) {
@@ -290,10 +291,10 @@ const wroteTarget = (end: End, at: number, length: number): void => {
 }
 
 export const onWrote = (end: End, region: Region, at: number, length: number): void => {
-  if (region === end.local) wroteLocal(end, at, length)
+  if (region === end.local) checkLocalWrite(end, at, length)
   else {
-    assert.ok(region === end.target || region.window, `${end.name}: a write through a key for reading`)
-    if (end.pair.unpredictableBecause === undefined) wroteTarget(end, at, length)
+    assert.ok(region === end.target || region.isWindow, `${end.name}: a write through a key for reading`)
+    if (end.pair.unpredictableBecause === undefined) checkTargetWrite(end, at, length)
   }
 }
 
@@ -306,14 +307,18 @@ export const onAtomic = (end: End, region: Region, at: number, before: bigint): 
     assert.ok(operation !== undefined, `${end.name}: an atomic that was not requested`)
     const what = nameOf(end.peer, operation)
     const { request } = operation
-    assert.ok(request.id >= end.peer.succeeded && request.id < end.peer.fatalAt, `${what} is executed too late`)
+    assert.ok(request.id >= end.peer.succeededSends && request.id < end.peer.fatalAt, `${what} is executed too late`)
     assert.equal(at, request.remote, `${what} is executed on another word, or another atomic twice`)
     assert.equal(before, end.words[index], `${what}: the word before`)
-    const swaps = operation.kind === 'CMP_AND_SWP'
+    const isCompareSwap = operation.kind === 'CMP_AND_SWP'
     const sum = BigInt.asUintN(64, before + request.compare)
-    assert.equal(after, !swaps ? sum : before === request.compare ? request.swap : before, `${what}: the word after`)
+    assert.equal(
+      after,
+      !isCompareSwap ? sum : before === request.compare ? request.swap : before,
+      `${what}: the word after`,
+    )
     operation.atomic!.executed++
-    operation.atomic!.before = before
+    operation.atomic!.original = before
     end.executed++
   }
   if (Number.isInteger(index) && index >= 0 && index < WORDS) end.words[index] = after
@@ -322,7 +327,7 @@ export const onAtomic = (end: End, region: Region, at: number, before: bigint): 
 /** Requests in flight, or executed although an earlier one fails. */
 const inFlight = (end: End): Operation[] => {
   const failing = end.sends[end.fatalAt]
-  return end.sends.slice(end.succeeded, failing?.fatal === 'local' ? end.fatalAt : end.sends.length)
+  return end.sends.slice(end.succeededSends, failing?.fatal === 'local' ? end.fatalAt : end.sends.length)
 }
 
 export const onBound = (end: End, region: Region): void =>
@@ -342,9 +347,9 @@ export const onInvalidated = (end: End, region: Region): void => {
 const isTargetExpected = (end: End): boolean => {
   const { peer, pair } = end
   const memory = memoryOf(end, end.areas.target, TARGET_BYTES)
-  const image = end.base.slice()
+  const image = end.completedTarget.slice()
   if (Buffer.compare(memory, image) === 0) return true
-  for (let i = peer.succeeded; i < peer.sends.length && i < peer.fatalAt; i++) {
+  for (let i = peer.succeededSends; i < peer.sends.length && i < peer.fatalAt; i++) {
     const { write } = peer.sends[i]
     if (write === undefined) continue
     for (let done = 0; done < write.data.length; done += pair.mtu) {
@@ -355,18 +360,18 @@ const isTargetExpected = (end: End): boolean => {
   return false
 }
 
-/** At the end of a life. `flushed`: the end went through the error state, so all requests must have completed. */
-export const checkEnd = (end: End, flushed: boolean, statistics: Statistics): void => {
+/** At the end of a life. `isFlushed`: the end went through the error state, so all requests must have completed. */
+export const checkEnd = (end: End, isFlushed: boolean, statistics: Statistics): void => {
   const { pair, host } = end
   completeTrailing(end, statistics)
-  if (flushed) {
+  if (isFlushed) {
     assert.equal(outstanding(end), 0, `${end.name}: requests that never complete`)
     const { sends, receives } = host.queues[end.row]
     assert.equal(sends.length, 0, `${end.name}: requests that were never fetched`)
     // WQEs of an SRQ are not flushed
-    const left = pair.shared ? receives.length : 0
-    assert.equal(receives.length, left, `${end.name}: receive requests that were never consumed`)
-    assert.equal(end.received + left, end.receives.length, `${end.name}: receive requests that never complete`)
+    const unconsumed = pair.hasSrq ? receives.length : 0
+    assert.equal(receives.length, unconsumed, `${end.name}: receive requests that were never consumed`)
+    assert.equal(end.received + unconsumed, end.receives.length, `${end.name}: receive requests that never complete`)
   }
   if (pair.unpredictableBecause !== undefined) return
   // some are lost, and some find no receive WQE, but not nearly all
@@ -383,9 +388,9 @@ export const checkEnd = (end: End, flushed: boolean, statistics: Statistics): vo
 /** After only successes: the target is the result of everything posted. */
 export const checkFinished = (pair: Pair, statistics: Statistics): void => {
   for (const end of pair.ends) completeTrailing(end, statistics)
-  if (pair.unpredictableBecause !== undefined || pair.failing || !isReliable(pair)) return
+  if (pair.unpredictableBecause !== undefined || pair.isFailing || !isReliable(pair)) return
   for (const end of pair.ends) {
     const memory = memoryOf(end, end.areas.target, TARGET_BYTES)
-    assertSame(memory, end.planned, () => `${end.name}: the target at the end`)
+    assertSame(memory, end.plannedTarget, () => `${end.name}: the target at the end`)
   }
 }

@@ -21,6 +21,9 @@ import type { Packet } from './link.ts'
 import { type End, isDatagram, isReliable, serviceOf } from './pair.ts'
 import type { RandomSource } from './random.ts'
 
+// Bytes of the BTH (IBA 9.2): 0 opcode; 1 solicited event, MigReq, pad count, TVer; 2 and 3 P_Key; 5 to 7 destination
+// queue pair; 8 AckReq (0x80); 9 to 11 PSN.
+
 const { RTR, RTS, SQD, ERR } = QpState.values
 const PSN_MASK = 0xff_ffff
 
@@ -56,6 +59,7 @@ const change =
     edit(packet.bytes, random)
     return packet
   }
+/** Changes 8 or 32 bits at an offset of an extension header. */
 const inHeader = (header: 'RETH' | 'AtomicETH' | 'AETH' | 'IETH' | 'DETH', offset: number, bits: 8 | 32) =>
   change((bytes, random) => {
     const at = headerAt[header][bytes[0]]
@@ -135,7 +139,7 @@ const mutations: readonly Mutation[] = [
 /** A packet forged from an observed one. */
 export const forge = (seen: Packet, knowledge: Knowledge, random: RandomSource): Packet | undefined => {
   let packet: Packet | undefined = { ...seen, bytes: seen.bytes.slice() }
-  for (let left = 1 + random.int(2); left > 0 && packet !== undefined; left--)
+  for (let count = 1 + random.int(2); count > 0 && packet !== undefined; count--)
     packet = random.weighted(mutations).apply(packet, knowledge, random)
   return packet
 }
@@ -148,6 +152,7 @@ export const whyUnpredictable = (packet: Packet, end: End): string | undefined =
   const { bytes, from } = packet
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
   if (checkPacket(view, 0, bytes.length) !== 0) return undefined
+  // The TVer must be 0, and the P_Key the default one, with or without its membership bit.
   if ((bytes[1] & 15) !== 0 || ((view.getUint16(2) ^ DEFAULT_PKEY) & 0x7fff) !== 0) return undefined
   const opcode = bytes[0]
   if (isDatagram(end.pair)) {

@@ -32,8 +32,11 @@ export const qualities: readonly Quality[] = [
 /** One-way latency, µs. */
 const LATENCY = 10
 /** Packets that the network remembers for replay. */
-const MEMORY = 256
+const REPLAY_PACKETS = 256
+/** Maximum packets of a run (`LinkHooks.deliver`). */
 const MAX_IN_RUN = 20
+/** The UDP port of RoCEv2. */
+const ROCE_PORT = 4791
 
 export interface Packet {
   readonly from: number
@@ -44,9 +47,9 @@ export interface Packet {
 }
 
 interface InFlight extends Packet {
-  readonly at: number
+  readonly arrival: number
   readonly order: number
-  readonly forged: boolean
+  readonly isForged: boolean
 }
 
 export interface LinkHooks {
@@ -58,7 +61,8 @@ export interface LinkHooks {
   forge(seen: Packet): Packet | undefined
 }
 
-const isBefore = (a: InFlight, b: InFlight): boolean => a.at < b.at || (a.at === b.at && a.order < b.order)
+const isBefore = (a: InFlight, b: InFlight): boolean =>
+  a.arrival < b.arrival || (a.arrival === b.arrival && a.order < b.order)
 
 /** Priority queue of packets by time, then by order. */
 const createHeap = () => {
@@ -94,8 +98,8 @@ const createHeap = () => {
 
 /** BTH byte 4 (FECN, BECN, reserved bits) may change in flight: the ICRC does not cover it. */
 const UNCOVERED_BYTE = 4
-/** RC_FLUSH; XRC's has the standard ICRC. */
-const FLUSH = 0x1c
+/** The opcode of RC_FLUSH, whose ICRC is that of rxe; XRC's has the standard ICRC. */
+const RC_FLUSH = 0x1c
 
 export type Link = ReturnType<typeof createLink>
 
@@ -107,7 +111,7 @@ export const createLink = (count: number, hooks: LinkHooks, random: RandomSource
         source: Uint8Array.of(10, 0, 0, from + 1),
         destination: Uint8Array.of(10, 0, 0, to + 1),
         sourcePort: 0xc000,
-        destinationPort: 4791,
+        destinationPort: ROCE_PORT,
       }),
     ),
   )
@@ -117,15 +121,15 @@ export const createLink = (count: number, hooks: LinkHooks, random: RandomSource
   let quality = qualities[0]
   const counts = { sent: 0, dropped: 0, corrupted: 0, replayed: 0, forged: 0 }
 
-  const schedule = (packet: Packet, at: number, forged = false): void => {
-    push({ ...packet, at, order: order++, forged })
+  const schedule = (packet: Packet, at: number, isForged = false): void => {
+    push({ ...packet, arrival: at, order: order++, isForged })
   }
   /** Flips one to three bits; true if the ICRC covers one of them. */
   const corrupt = (bytes: Uint8Array): boolean => {
     const before = bytes.slice()
-    for (let left = 1 + random.int(3); left > 0; left--) bytes[random.int(bytes.length)] ^= 1 << random.int(8)
+    for (let bits = 1 + random.int(3); bits > 0; bits--) bytes[random.int(bytes.length)] ^= 1 << random.int(8)
     // a FLUSH of RC has the ICRC of rxe, which covers that byte as well
-    const isFlush = before[0] === FLUSH
+    const isFlush = before[0] === RC_FLUSH
     return bytes.some((byte, i) => byte !== before[i] && (i !== UNCOVERED_BYTE || isFlush))
   }
   const isIcrcRight = ({ from, to, bytes }: Omit<Packet, 'number'>): boolean =>
@@ -137,19 +141,19 @@ export const createLink = (count: number, hooks: LinkHooks, random: RandomSource
     get quality() {
       return quality
     },
-    change(to: Quality): void {
+    setQuality(to: Quality): void {
       quality = to
     },
     /** When the next packet arrives; Infinity if none is in flight. */
-    next: (): number => heap[0]?.at ?? Number.POSITIVE_INFINITY,
+    nextArrival: (): number => heap[0]?.arrival ?? Number.POSITIVE_INFINITY,
     /** The number of the oldest packet that may still arrive, in flight or kept for replay. */
     oldest: (): number =>
-      heap.reduce((oldest, { number }) => Math.min(oldest, number), Math.max(0, counts.sent - MEMORY)),
+      heap.reduce((oldest, { number }) => Math.min(oldest, number), Math.max(0, counts.sent - REPLAY_PACKETS)),
     /** A sender's packet, with room for its ICRC. */
     send(from: number, to: number, bytes: Uint8Array): void {
       sealIcrc(arenaOver(bytes), 0, bytes.length, flows[from][to], 0)
       const packet = { from, to, bytes, number: counts.sent }
-      seen[counts.sent++ % MEMORY] = packet
+      seen[counts.sent++ % REPLAY_PACKETS] = packet
       const extraDelay = random.hits(quality.reorder) ? LATENCY * (1 + 4 * (random.int(100) / 100)) : 0
       if (random.hits(quality.drop)) counts.dropped++
       else if (random.hits(quality.corrupt)) {
@@ -185,17 +189,17 @@ export const createLink = (count: number, hooks: LinkHooks, random: RandomSource
         run = []
         hooks.deliver(to, from, bytes)
       }
-      while (heap.length > 0 && heap[0].at <= self.now) {
+      while (heap.length > 0 && heap[0].arrival <= self.now) {
         const packet = pop()
         if (!isIcrcRight(packet)) continue
-        if (packet.forged) {
+        if (packet.isForged) {
           flush()
           hooks.forged(packet)
         }
         const head = run[0]
         const joinsRun =
           head !== undefined &&
-          !packet.forged &&
+          !packet.isForged &&
           head.to === packet.to &&
           head.from === packet.from &&
           run.length < MAX_IN_RUN &&
@@ -203,7 +207,7 @@ export const createLink = (count: number, hooks: LinkHooks, random: RandomSource
           packet.bytes.length <= head.bytes.length
         if (!joinsRun) flush()
         run.push(packet)
-        if (packet.forged) flush()
+        if (packet.isForged) flush()
       }
       flush()
     },

@@ -21,8 +21,8 @@ export interface Region {
   length: number
   access: number
   /** A window: may be bound when not live, and invalidated when live. */
-  readonly window: boolean
-  live: boolean
+  readonly isWindow: boolean
+  isLive: boolean
 }
 
 /** Called after the bytes have changed. */
@@ -48,43 +48,43 @@ export const createMemory = (size: number, observer: Observer) => {
   const regions: Region[] = []
   const byKey = new Map<number, number>()
   let top = 64
-  const use = (index: number, hi: number, lo: number, total: number): number => {
+  const offsetInRegion = (index: number, hi: number, lo: number, total: number): number => {
     const region = regions[index]
     const at = offsetOf(hi, lo)
-    assert.ok(region?.live, `region ${index} is used, but was not resolved`)
+    assert.ok(region?.isLive, `region ${index} is used, but was not resolved`)
     assert.ok(
       at >= region.offset && at + total <= region.offset + region.length,
       `a move of ${total} bytes at ${at} leaves its region ${region.offset}+${region.length}`,
     )
     return at
   }
-  const granting = (pd: number, key: number, access: number): number => {
+  const findGranting = (pd: number, key: number, access: number): number => {
     const index = byKey.get(key) ?? -1
     const region = regions[index]
-    const grants = region?.live && region.pd === pd && (region.access & access) === access
+    const grants = region?.isLive && region.pd === pd && (region.access & access) === access
     return grants ? index : -1
   }
   const windowOf = (pd: number, key: number, live: boolean): Region | undefined => {
     const region = regions[byKey.get(key) ?? -1]
-    return region?.window && region.pd === pd && region.live === live ? region : undefined
+    return region?.isWindow && region.pd === pd && region.isLive === live ? region : undefined
   }
   const engineMemory: Memory = {
     resolve(pd, key, hi, lo, length, access) {
-      const index = granting(pd, key, access)
+      const index = findGranting(pd, key, access)
       if (index < 0) return -1
       const at = offsetOf(hi, lo)
       const { offset, length: size } = regions[index]
       return at >= offset && at + length <= offset + size ? index : -1
     },
-    grants: (pd, key, access) => granting(pd, key, access) >= 0,
+    grants: (pd, key, access) => findGranting(pd, key, access) >= 0,
     read(region, hi, lo, to, at, chunk, stride, total) {
-      let from = use(region, hi, lo, total)
+      let from = offsetInRegion(region, hi, lo, total)
       for (let left = total, piece = at; left > 0; left -= chunk, from += chunk, piece += stride)
         to.bytes.set(bytes.subarray(from, from + Math.min(left, chunk)), piece)
       return 0
     },
     write(region, hi, lo, from: Arena, at, chunk, stride, total) {
-      const start = use(region, hi, lo, total)
+      const start = offsetInRegion(region, hi, lo, total)
       assert.ok((regions[region].access & (Access.LOCAL_WRITE | Access.REMOTE_WRITE)) !== 0, 'a read-only region')
       for (let left = total, piece = at, to = start; left > 0; left -= chunk, to += chunk, piece += stride)
         bytes.set(from.bytes.subarray(piece, piece + Math.min(left, chunk)), to)
@@ -93,7 +93,7 @@ export const createMemory = (size: number, observer: Observer) => {
     },
     hasProcessEnded: () => false,
     compareSwap(region, hi, lo, compareHi, compareLo, swapHi, swapLo, original) {
-      const at = use(region, hi, lo, 8)
+      const at = offsetInRegion(region, hi, lo, 8)
       const before = words.getBigUint64(at, true)
       original[0] = words.getUint32(at, true)
       original[1] = words.getUint32(at + 4, true)
@@ -105,7 +105,7 @@ export const createMemory = (size: number, observer: Observer) => {
       return 0
     },
     fetchAdd(region, hi, lo, addHi, addLo, original) {
-      const at = use(region, hi, lo, 8)
+      const at = offsetInRegion(region, hi, lo, 8)
       const before = words.getBigUint64(at, true)
       original[0] = words.getUint32(at, true)
       original[1] = words.getUint32(at + 4, true)
@@ -119,14 +119,14 @@ export const createMemory = (size: number, observer: Observer) => {
       region.offset = offsetOf(words[at + BindMw.HI], words[at + BindMw.LO])
       region.length = words[at + BindMw.LENGTH_LO]
       region.access = words[at + BindMw.ACCESS]
-      region.live = true
+      region.isLive = true
       observer.bound(region)
       return true
     },
     invalidate(pd, _qp, key) {
       const region = windowOf(pd, key, true)
       if (region === undefined) return WcStatus.values.LOC_QP_OP_ERR
-      region.live = false
+      region.isLive = false
       observer.invalidated(region)
       return 0
     },
@@ -141,21 +141,21 @@ export const createMemory = (size: number, observer: Observer) => {
     words,
     engineMemory,
     /** Allocates `length` bytes with guards around; returns their offset, a multiple of 64. */
-    take(length: number): number {
+    allocate(length: number): number {
       const at = top
       top = (at + length + 64 + 63) & ~63
       assert.ok(top <= size, `client memory of ${size} bytes is too small`)
       return at
     },
     register(key: number, pd: number, offset: number, length: number, access: number): Region {
-      return add({ key, pd, offset, length, access, window: false, live: true })
+      return add({ key, pd, offset, length, access, isWindow: false, isLive: true })
     },
     /** A window, unbound or bound; `bound` of length 0 counts as bound. */
     addWindow: (key: number, pd: number, bound: boolean): Region =>
-      add({ key, pd, offset: 0, length: 0, access: 0, window: true, live: bound }),
+      add({ key, pd, offset: 0, length: 0, access: 0, isWindow: true, isLive: bound }),
     /** The key may be reused. */
     deregister(region: Region): void {
-      region.live = false
+      region.isLive = false
       byKey.delete(region.key)
     },
   }

@@ -62,7 +62,7 @@ export interface Completed {
   readonly qpn: number
   readonly sourceQpn: number
   readonly flags: number
-  readonly solicited: boolean
+  readonly isSolicited: boolean
 }
 
 /** Queues of one queue pair. `first`: number of the oldest send request still stored. */
@@ -124,7 +124,7 @@ export interface ModelNode {
 /** Every byte of the GRHs that this node writes. */
 export const GRH_FILL = 0x47
 /** Bytes at the end of the receive arena for one GRH and the payload of a datagram. */
-const GRH_ROOM = 40 + 4096
+const GRH_AND_PAYLOAD_BYTES = 40 + 4096
 /** An empty protection domain. */
 const NO_DOMAIN = 0xdead
 
@@ -231,14 +231,14 @@ export const createNode = (options: NodeOptions, hooks: NodeHooks, random: Rando
             qpn: c[Completion.QPN],
             sourceQpn: c[Completion.SRC_QPN],
             flags: c[Completion.FLAGS],
-            solicited,
+            isSolicited: solicited,
           })
         },
       },
       events: { qp: (row, type) => hooks.event(row, type) },
       route: {
         header(into) {
-          const at = into.bytes.length - GRH_ROOM
+          const at = into.bytes.length - GRH_AND_PAYLOAD_BYTES
           into.bytes.fill(GRH_FILL, at, at + 40)
           return at
         },
@@ -253,15 +253,15 @@ export const createNode = (options: NodeOptions, hooks: NodeHooks, random: Rando
   )
 
   const arena = plainArena(maxBytes + 64)
-  let room = 0
+  let remainingRuns = 0
   const sink: TransmitSink = {
     arena,
     maxPackets,
     maxBytes,
     reserve(bytes) {
       if (bytes > maxBytes) throw new Error(`${bytes} bytes are reserved, of at most ${maxBytes}`)
-      if (room <= 0) return -1
-      room--
+      if (remainingRuns <= 0) return -1
+      remainingRuns--
       arena.bytes.fill(0xdb, 0, Math.min(256, maxBytes))
       return 64
     },
@@ -289,7 +289,7 @@ export const createNode = (options: NodeOptions, hooks: NodeHooks, random: Rando
       return row
     },
     receive(packets, rowOf, peer, now) {
-      if (arrivals.bytes.length < 64 + packets.length * packets[0].length + GRH_ROOM)
+      if (arrivals.bytes.length < 64 + packets.length * packets[0].length + GRH_AND_PAYLOAD_BYTES)
         throw new Error('too many packets in one run')
       const size = packets[0].length
       let end = 64
@@ -312,10 +312,10 @@ export const createNode = (options: NodeOptions, hooks: NodeHooks, random: Rando
     },
     transmit(now) {
       // the port is full at times: the engine has to retry where it stopped
-      room = random.hits(0.1) ? random.int(3) : 1_000_000
-      let again = engine.pollTransmit(sink, now)
-      while (again && room > 0) again = engine.pollTransmit(sink, now)
-      return again
+      remainingRuns = random.hits(0.1) ? random.int(3) : 1_000_000
+      let hasMore = engine.pollTransmit(sink, now)
+      while (hasMore && remainingRuns > 0) hasMore = engine.pollTransmit(sink, now)
+      return hasMore
     },
   }
 }

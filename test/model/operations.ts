@@ -213,29 +213,30 @@ const tables: Readonly<Record<number, readonly [good: readonly Kind[], bad: read
 }
 
 /** Draws an operation for a pair's service. */
-export const chooseKind = (end: End, fatal: boolean, random: RandomSource): Kind =>
-  random.weighted(tables[end.pair.service][fatal ? 1 : 0])
+export const chooseKind = (end: End, isFatal: boolean, random: RandomSource): Kind =>
+  random.weighted(tables[end.pair.service][isFatal ? 1 : 0])
 
 /** Posts an operation of `end`, and records its expected effect. */
 export const post = (end: End, kind: Kind, random: RandomSource): Operation | undefined => {
-  const made = kind.make(end, random)
-  if (made === undefined) return undefined
-  const changesTarget = made.write !== undefined || made.atomic !== undefined
-  const fenced = changesTarget && end.fenceTo >= end.done
+  const drawn = kind.make(end, random)
+  if (drawn === undefined) return undefined
+  const changesTarget = drawn.write !== undefined || drawn.atomic !== undefined
+  const isFenced = changesTarget && end.fencedUntil >= end.endedSends
   const { peer } = end
-  const { flags } = made.request
+  const { flags } = drawn.request
   // an XRC request without an SRQ of its own uses the peer's
   const queue = end.pair.service === Service.XRC_INI && flags >> 8 === 0 ? peer.srqn << 8 : 0
-  const operation = { ...made, request: { ...made.request, flags: flags | (fenced ? FENCE : 0) | queue } }
+  const operation = { ...drawn, request: { ...drawn.request, flags: flags | (isFenced ? FENCE : 0) | queue } }
   end.sends.push(operation)
   if (operation.fatal !== 'no' && end.fatalAt === Number.POSITIVE_INFINITY) end.fatalAt = operation.request.id
   if (operation.message !== undefined) operation.messageIndex = peer.incoming.push(operation) - 1
-  if (operation.write !== undefined) peer.planned.set(operation.write.data, operation.write.at - peer.areas.target)
+  if (operation.write !== undefined)
+    peer.plannedTarget.set(operation.write.data, operation.write.at - peer.areas.target)
   if (operation.atomic !== undefined) peer.atomics.push(operation)
   const reachesPeer = operation.message !== undefined || operation.write !== undefined
   if (!isReliable(end.pair) && operation.fatal === 'no' && reachesPeer) {
-    const to = operation.to ?? peer
-    to.sentOperations.push({ operation, from: end, before: undefined })
+    const to = operation.destination ?? peer
+    to.sentOperations.push({ operation, from: end, endNumber: undefined })
   }
   end.host.queues[end.row].sends.push(operation.request)
   return operation

@@ -3,11 +3,14 @@
  * expected memory. Each end has its own protection domain, so the owner of a written byte is known. Each life of a
  * pair, from RESET to RESET, starts with the current memory. checks.ts checks, operations.ts posts.
  */
+import { QpState } from '../../src/spec/enums.ts'
 import { Service } from '../../src/spec/wire/services.ts'
 import { Access } from '../../src/transport/types.ts'
 import type { Region } from './memory.ts'
 import type { ModelNode, ReceiveRequest, SendRequest } from './node.ts'
 import type { RandomSource } from './random.ts'
+
+const { INIT, RTR, RTS } = QpState.values
 
 /** Expected effect of one send request. */
 export interface Operation {
@@ -17,7 +20,7 @@ export interface Operation {
   readonly fatal: 'no' | 'local' | 'remote'
   readonly statuses: readonly number[]
   /** A datagram: the destination; undefined: the peer. */
-  readonly to?: End
+  readonly destination?: End
   /** It may still succeed although it puts the peer in error. */
   readonly maySucceed?: boolean
   /** Index of its message among those for the peer. */
@@ -40,7 +43,7 @@ export interface Operation {
   readonly binds?: Region
   readonly invalidates?: Region
   /** An atomic on the word at an offset of the peer's memory. */
-  readonly atomic?: { readonly at: number; executed: number; before: bigint }
+  readonly atomic?: { readonly at: number; executed: number; original: bigint }
 }
 
 /** A posted operation of an unreliable service. */
@@ -48,7 +51,7 @@ export interface SentOperation {
   readonly operation: Operation
   readonly from: End
   /** All its packets have lower numbers in the network; undefined while more may be sent. */
-  before: number | undefined
+  endNumber: number | undefined
 }
 
 /** Sizes in bytes. */
@@ -95,14 +98,14 @@ export interface End {
   qkey: number
   /** First PSN of its requests in this life. */
   psn: number
-  maxRd: number
+  maxRdAtomic: number
 
   // since the last RESET
   sends: Operation[]
   /** Sends that have ended, and those that succeeded. */
-  done: number
-  succeeded: number
-  failed: boolean
+  endedSends: number
+  succeededSends: number
+  hasFailed: boolean
   receives: ReceiveRequest[]
   received: number
   /** Messages that the peer posted, in order, and the number received. */
@@ -114,18 +117,18 @@ export interface End {
   atomics: Operation[]
   executed: number
   /** The test moved the queue pair to the error state. */
-  forcedError: boolean
-  draining: boolean
+  isForcedToError: boolean
+  isDraining: boolean
   /** Requests up to this one must complete before the peer's target may change. */
-  fenceTo: number
+  fencedUntil: number
   /** The target after all successful requests, and after all posted ones. */
-  base: Uint8Array
-  planned: Uint8Array
+  completedTarget: Uint8Array
+  plannedTarget: Uint8Array
   readonly words: BigUint64Array
   /** The first request that must fail, and the PSNs of executed requests. */
   fatalAt: number
   ackedPsns: number
-  receiveFailed: boolean
+  hasReceiveFailed: boolean
   /** Windows of this life; the second list has those that are bound for the peer. */
   ownWindows: Region[]
   usableWindows: Region[]
@@ -138,11 +141,11 @@ export interface Pair {
   /** A `Service` value; XRC_INI for an initiator (the first end) with its target. */
   readonly service: number
   /** Receives come from an SRQ that only one end uses. */
-  shared: boolean
+  hasSrq: boolean
   readonly ends: readonly [End, End]
   mtu: number
   maxSge: number
-  signalAll: boolean
+  signalsAll: boolean
   life: number
   /** The reason why the outcome is unpredictable: a forged packet was right in everything that a receiver can check. */
   unpredictableBecause: string | undefined
@@ -151,7 +154,7 @@ export interface Pair {
   /** Nothing is posted until everything has completed. */
   isSettling: boolean
   /** An end failed as expected, or was moved to error by the test. */
-  failing: boolean
+  isFailing: boolean
 }
 
 /** Allocates memory and keys for an end. */
@@ -165,8 +168,8 @@ export const createEnd = (
   neighbours: readonly End[],
 ): End => {
   const { memory } = host
-  const target = memory.take(TARGET_BYTES + WORDS * 8)
-  const local = memory.take((RECEIVE_SLOTS + READ_SLOTS) * MESSAGE_BYTES + ATOMIC_SLOTS * 8)
+  const target = memory.allocate(TARGET_BYTES + WORDS * 8)
+  const local = memory.allocate((RECEIVE_SLOTS + READ_SLOTS) * MESSAGE_BYTES + ATOMIC_SLOTS * 8)
   const results = local + RECEIVE_SLOTS * MESSAGE_BYTES
   const areas = {
     source,
@@ -237,8 +240,8 @@ export const beginLife = (end: End): End => {
     usableWindows: [],
   }
   Object.assign(end, fresh)
-  end.base.set(bytes.subarray(end.areas.target, end.areas.target + TARGET_BYTES))
-  end.planned.set(end.base)
+  end.completedTarget.set(bytes.subarray(end.areas.target, end.areas.target + TARGET_BYTES))
+  end.plannedTarget.set(end.completedTarget)
   for (let i = 0; i < WORDS; i++) end.words[i] = words.getBigUint64(end.areas.words + 8 * i, true)
   return end
 }
@@ -247,16 +250,16 @@ export const createPair = (name: string, service: number, a: End, b: End): Pair 
   const pair: Pair = {
     name,
     service,
-    shared: false,
+    hasSrq: false,
     ends: [a, b],
     mtu: 256,
     maxSge: 4,
-    signalAll: false,
+    signalsAll: false,
     life: 0,
     unpredictableBecause: undefined,
     turnsToEnd: -1,
     isSettling: false,
-    failing: false,
+    isFailing: false,
   }
   a.peer = b
   b.peer = a
@@ -278,7 +281,7 @@ export const canSend = (end: End): boolean => serviceOf(end) !== Service.XRC_TGT
 export const canReceive = (end: End): boolean => serviceOf(end) !== Service.XRC_INI
 
 /** Posted sends without a known outcome. */
-export const outstanding = (end: End): number => end.sends.length - end.done
+export const outstanding = (end: End): number => end.sends.length - end.endedSends
 
 /**
  * Forgets operations that can no longer take effect: the network has sent `sent` packets, and will deliver none before
@@ -287,9 +290,9 @@ export const outstanding = (end: End): number => end.sends.length - end.done
 export const forgetSent = (end: End, sent: number, oldest: number): void => {
   end.sentOperations = end.sentOperations.filter(one => {
     const { id } = one.operation.request
-    const isOver = id < one.from.done || one.from.sends[id] !== one.operation
-    if (isOver) one.before ??= sent
-    return one.before === undefined || one.before > oldest
+    const isOver = id < one.from.endedSends || one.from.sends[id] !== one.operation
+    if (isOver) one.endNumber ??= sent
+    return one.endNumber === undefined || one.endNumber > oldest
   })
 }
 
@@ -297,8 +300,9 @@ export const forgetSent = (end: End, sent: number, oldest: number): void => {
 export const isFinished = (pair: Pair): boolean =>
   pair.ends.every(end => outstanding(end) === 0 || end.host.queues[end.row].sends.length === 0)
 
-/** All rights of a peer: write, read, atomics, flush. */
-const ATTRIBUTES = { pkeyIndex: 0, access: 0x10e }
+/** All rights of a peer. */
+const REMOTE_ACCESS = Access.REMOTE_WRITE | Access.REMOTE_READ | Access.REMOTE_ATOMIC | Access.FLUSH_GLOBAL
+const INIT_ATTRIBUTES = { pkeyIndex: 0, access: REMOTE_ACCESS }
 
 /** RESET to RTS for datagrams; both ends have the same Q_Key. */
 const connectDatagrams = (pair: Pair, random: RandomSource): void => {
@@ -306,9 +310,9 @@ const connectDatagrams = (pair: Pair, random: RandomSource): void => {
   for (const end of pair.ends) {
     const { engine } = end.host
     end.qkey = qkey
-    engine.modify(end.row, 1, { pkeyIndex: 0, qkey })
-    engine.modify(end.row, 2, { pathMtu: pair.mtu })
-    engine.modify(end.row, 3, { sqPsn: end.psn })
+    engine.modify(end.row, INIT, { pkeyIndex: 0, qkey })
+    engine.modify(end.row, RTR, { pathMtu: pair.mtu })
+    engine.modify(end.row, RTS, { sqPsn: end.psn })
   }
 }
 
@@ -318,12 +322,12 @@ export const connect = (pair: Pair, random: RandomSource): void => {
   pair.unpredictableBecause = undefined
   pair.turnsToEnd = -1
   pair.isSettling = false
-  pair.failing = false
+  pair.isFailing = false
   pair.mtu = random.pick([256, 256, 512, 1024, 1024, 2048, 4096])
   for (const end of pair.ends) {
     // near the wrap in about every sixth life; never where packets of the last lives could count as new
     end.psn = (end.psn + 0x30_0000 + random.int(0x1000)) & 0xff_ffff
-    end.maxRd = 1 + random.int(4)
+    end.maxRdAtomic = 1 + random.int(4)
   }
   if (isDatagram(pair)) {
     connectDatagrams(pair, random)
@@ -332,14 +336,14 @@ export const connect = (pair: Pair, random: RandomSource): void => {
   for (const end of pair.ends) {
     const { engine } = end.host
     const { peer } = end
-    engine.modify(end.row, 1, ATTRIBUTES)
+    engine.modify(end.row, INIT, INIT_ATTRIBUTES)
     const path = { destQpn: peer.qpn, rqPsn: peer.psn, pathMtu: pair.mtu, flow: peer.node, peer: peer.node }
-    const resources = { minRnrTimer: 1 + random.int(8), maxDestRdAtomic: peer.maxRd + random.int(2) }
-    engine.modify(end.row, 2, isReliable(pair) && canReceive(end) ? { ...path, ...resources } : path)
+    const resources = { minRnrTimer: 1 + random.int(8), maxDestRdAtomic: peer.maxRdAtomic + random.int(2) }
+    engine.modify(end.row, RTR, isReliable(pair) && canReceive(end) ? { ...path, ...resources } : path)
   }
   for (const end of pair.ends) {
     if (!canSend(end) && random.hits(0.5)) continue
-    const retries = { timeout: 8 + random.int(3), retryCnt: 7, rnrRetry: 7, maxRdAtomic: end.maxRd }
-    end.host.engine.modify(end.row, 3, { sqPsn: end.psn, ...(isReliable(pair) && retries) })
+    const retries = { timeout: 8 + random.int(3), retryCnt: 7, rnrRetry: 7, maxRdAtomic: end.maxRdAtomic }
+    end.host.engine.modify(end.row, RTS, { sqPsn: end.psn, ...(isReliable(pair) && retries) })
   }
 }

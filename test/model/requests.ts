@@ -40,14 +40,14 @@ export const lengthOf = (end: End, random: RandomSource): number =>
 
 /** A range of memory as one element or as several, some of them empty. */
 export const split = (
-  at: number,
+  start: number,
   length: number,
   key: number,
   maxElements: number,
   random: RandomSource,
 ): Element[] => {
   const elements: Element[] = []
-  let from = at
+  let from = start
   let left = length
   for (let n = random.hits(0.6) ? 1 : 1 + random.int(maxElements); n > 1; n--) {
     const piece = random.int(left + 1)
@@ -91,7 +91,7 @@ export const payload = (end: End, random: RandomSource, length: number) => {
   return { data, more: { sges: split(at, length, end.sourceKey, end.pair.maxSge, random) } }
 }
 
-const none = { fatal: 'no', statuses: [] } as const
+const noFailure = { fatal: 'no', statuses: [] } as const
 
 export const send =
   (imm: boolean): Make =>
@@ -101,7 +101,7 @@ export const send =
     return {
       kind: imm ? 'SEND_WITH_IMM' : 'SEND',
       request: plain(end, random, imm ? wr.SEND_WITH_IMM : wr.SEND, { ...more, imm: value ?? 0 }),
-      ...none,
+      ...noFailure,
       message: { data, imm: value, opcode: wc.RECV, status: SUCCESS, invalidates: undefined },
     }
   }
@@ -111,25 +111,29 @@ const OWN_QKEY = 0x8000_0000
 
 /** To the peer, or to any other UD end; `wrong`: with a Q_Key that no end accepts. */
 export const datagram =
-  (wrong: boolean): Make =>
+  (hasWrongQkey: boolean): Make =>
   (end, random) => {
     const others = random.hits(0.7) ? [end.peer] : end.neighbours.filter(one => isDatagram(one.pair))
-    const to = random.pick(others)
+    const destination = random.pick(others)
     const imm = random.hits(0.4) ? random.u32() : undefined
     const { data, more } = payload(end, random, random.hits(0.3) ? random.int(80) : random.int(end.pair.mtu + 1))
-    const own = !wrong && to.qkey === end.qkey && random.hits(0.5)
-    const qkey = own ? (OWN_QKEY | random.u32()) >>> 0 : wrong ? (to.qkey ^ (1 << random.int(31))) >>> 0 : to.qkey
+    const usesOwnQkey = !hasWrongQkey && destination.qkey === end.qkey && random.hits(0.5)
+    const qkey = usesOwnQkey
+      ? (OWN_QKEY | random.u32()) >>> 0
+      : hasWrongQkey
+        ? (destination.qkey ^ (1 << random.int(31))) >>> 0
+        : destination.qkey
     const message = { data, imm, opcode: wc.RECV, status: SUCCESS, invalidates: undefined, source: end.qpn }
     return {
-      kind: wrong ? 'datagram with a wrong Q_Key' : 'datagram',
+      kind: hasWrongQkey ? 'datagram with a wrong Q_Key' : 'datagram',
       request: plain(end, random, imm === undefined ? wr.SEND : wr.SEND_WITH_IMM, {
         ...more,
         imm: imm ?? 0,
-        datagram: { qpn: to.qpn, qkey, node: to.node },
+        datagram: { qpn: destination.qpn, qkey, node: destination.node },
       }),
-      ...none,
-      to,
-      ...(!wrong && { message }),
+      ...noFailure,
+      destination,
+      ...(!hasWrongQkey && { message }),
     }
   }
 
@@ -138,7 +142,7 @@ export const longDatagram: Make = (end, random) => {
   const { qpn, qkey, node } = end.peer
   const { more } = payload(end, random, end.pair.mtu + 1 + random.int(1000))
   const request = plain(end, random, wr.SEND, { ...more, datagram: { qpn, qkey, node } })
-  return { kind: 'datagram that is too long', request, ...none }
+  return { kind: 'datagram that is too long', request, ...noFailure }
 }
 
 /** Sometimes a window that the peer has bound for this end. */
@@ -165,12 +169,12 @@ export const write =
       message: { data, imm: value, opcode: wc.RECV_RDMA_WITH_IMM, status: SUCCESS, invalidates: undefined },
     }
     const kind = `${imm ? 'WRITE_WITH_IMM' : 'WRITE'}${through === undefined ? '' : ' through a window'}`
-    return { kind, request, ...none, write: { at, data }, ...message }
+    return { kind, request, ...noFailure, write: { at, data }, ...message }
   }
 
 /** The result slot of request `id`; undefined while an earlier request may still write there. */
 const slotOf = (end: End, id: number, slots: number): number | undefined =>
-  id - slots >= end.done ? undefined : id % slots
+  id - slots >= end.endedSends ? undefined : id % slots
 
 /** Reads the constant source, or the target as all earlier requests left it. */
 export const read =
@@ -184,7 +188,7 @@ export const read =
     const from = random.int((fromTarget ? TARGET_BYTES : SOURCE_BYTES) - length + 1)
     const at = (fromTarget ? peer.areas.target : peer.areas.source) + from
     const to = end.areas.results + slot * MESSAGE_BYTES
-    if (fromTarget) end.fenceTo = id
+    if (fromTarget) end.fencedUntil = id
     return {
       kind: fromTarget ? 'READ back' : 'READ',
       request: plain(end, random, wr.RDMA_READ, {
@@ -192,13 +196,13 @@ export const read =
         remote: at,
         rkey: fromTarget ? peer.target.key : peer.sourceKey,
       }),
-      ...none,
-      read: fromTarget ? peer.planned.slice(from, from + length) : peer.host.memory.bytes.slice(at, at + length),
+      ...noFailure,
+      read: fromTarget ? peer.plannedTarget.slice(from, from + length) : peer.host.memory.bytes.slice(at, at + length),
     }
   }
 
 export const atomic =
-  (swap: boolean): Make =>
+  (isCompareSwap: boolean): Make =>
   (end, random) => {
     const id = end.sends.length
     const slot = slotOf(end, id, ATOMIC_SLOTS)
@@ -209,16 +213,16 @@ export const atomic =
     // half of the comparisons match the current word, unless an atomic in flight changes it
     const now = peer.host.memory.words.getBigUint64(at, true)
     return {
-      kind: swap ? 'CMP_AND_SWP' : 'FETCH_AND_ADD',
-      request: plain(end, random, swap ? wr.ATOMIC_CMP_AND_SWP : wr.ATOMIC_FETCH_AND_ADD, {
+      kind: isCompareSwap ? 'CMP_AND_SWP' : 'FETCH_AND_ADD',
+      request: plain(end, random, isCompareSwap ? wr.ATOMIC_CMP_AND_SWP : wr.ATOMIC_FETCH_AND_ADD, {
         sges: split(end.areas.atomics + 8 * slot, 8, end.local.key, end.pair.maxSge, random),
         remote: at,
         rkey: peer.target.key,
-        compare: swap && random.hits(0.5) ? now : value,
+        compare: isCompareSwap && random.hits(0.5) ? now : value,
         swap: value,
       }),
-      ...none,
-      atomic: { at, executed: 0, before: 0n },
+      ...noFailure,
+      atomic: { at, executed: 0, original: 0n },
     }
   }
 
@@ -233,7 +237,7 @@ export const atomicWrite: Make = (end, random) => {
       remote: to,
       rkey: peer.target.key,
     }),
-    ...none,
+    ...noFailure,
     write: { at: to, data: end.host.memory.bytes.slice(at, at + 8) },
   }
 }
@@ -258,7 +262,7 @@ export const flush =
         rkey: peer.target.key,
         ...flushWords(length, selectivity, placement),
       }),
-      ...(isGlobal ? none : { fatal: 'remote', statuses: [REM_INV_REQ_ERR] }),
+      ...(isGlobal ? noFailure : { fatal: 'remote', statuses: [REM_INV_REQ_ERR] }),
     }
   }
 
@@ -273,7 +277,7 @@ export const bindWindow: Make = (end, random) => {
   const length = 1 + random.int(TARGET_BYTES)
   const at = end.areas.target + random.int(TARGET_BYTES - length + 1)
   const bind = { window: window.key, at, length, access: Access.REMOTE_WRITE | Access.REMOTE_READ }
-  return { kind: 'BIND_MW', request: plain(end, random, wr.BIND_MW, { bind }), ...none, binds: window }
+  return { kind: 'BIND_MW', request: plain(end, random, wr.BIND_MW, { bind }), ...noFailure, binds: window }
 }
 
 /** Invalidates a key of its own that no request uses. */
@@ -283,29 +287,35 @@ export const localInvalidate: Make = (end, random) => {
   return {
     kind: 'LOCAL_INV',
     request: plain(end, random, wr.LOCAL_INV, { imm: window.key }),
-    ...none,
+    ...noFailure,
     invalidates: window,
   }
 }
 
 /** The peer names a key for this message to invalidate: a used one, a fresh one, or an unknown one. */
 export const sendInvalidate =
-  (known: boolean): Make =>
+  (isKeyKnown: boolean): Make =>
   (end, random) => {
     const { peer } = end
     const { data, more } = payload(end, random, lengthOf(end, random))
     let key = badKey(random)
-    if (known && peer.usableWindows.length > 0 && random.hits(0.7)) key = peer.usableWindows.shift()!.key
-    else if (known) {
+    if (isKeyKnown && peer.usableWindows.length > 0 && random.hits(0.7)) key = peer.usableWindows.shift()!.key
+    else if (isKeyKnown) {
       const window = peer.host.memory.addWindow(peer.nextKey(), peer.pd, true)
       peer.ownWindows.push(window)
       key = window.key
     }
     return {
-      kind: known ? 'SEND_WITH_INV' : 'SEND_WITH_INV of a wrong key',
+      kind: isKeyKnown ? 'SEND_WITH_INV' : 'SEND_WITH_INV of a wrong key',
       request: plain(end, random, wr.SEND_WITH_INV, { ...more, imm: key }),
-      message: { data, imm: undefined, opcode: wc.RECV, status: known ? SUCCESS : REM_INV_REQ_ERR, invalidates: key },
+      message: {
+        data,
+        imm: undefined,
+        opcode: wc.RECV,
+        status: isKeyKnown ? SUCCESS : REM_INV_REQ_ERR,
+        invalidates: key,
+      },
       // the data arrived, so the sender may see success
-      ...(known ? none : ({ fatal: 'remote', maySucceed: true, statuses: [] } as const)),
+      ...(isKeyKnown ? noFailure : ({ fatal: 'remote', maySucceed: true, statuses: [] } as const)),
     }
   }

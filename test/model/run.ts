@@ -8,12 +8,16 @@ import { createSimulation, type SimulationOptions } from './simulation.ts'
 /** The simulation of a seed: number of nodes and pairs, sizes of windows and ports. */
 export const optionsOf = (seed: number): SimulationOptions => {
   const random = createRandomSource(seed ^ 0x5eed)
-  const narrow = random.hits(0.4)
+  const hasSmallWindows = random.hits(0.4)
   return {
     seed,
     nodes: 1 + random.int(3),
     pairs: 1 + random.int(12),
-    ...(narrow && { windowBytes: 4500 + random.int(40_000), boundReads: random.hits(0.7), pace: random.int(2) * 50 }),
+    ...(hasSmallWindows && {
+      windowBytes: 4500 + random.int(40_000),
+      boundReads: random.hits(0.7),
+      pace: random.int(2) * 50,
+    }),
     ...(random.hits(0.4) && { sharedWindowBytes: 4500 + random.int(80_000) }),
     ...(random.hits(0.3) && { maxPackets: 1 + random.int(8) }),
     ...(random.hits(0.3) && { maxBytes: 4400 + random.int(20_000) }),

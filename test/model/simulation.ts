@@ -145,7 +145,7 @@ export const createSimulation = (options: SimulationOptions) => {
   const nodes = Array.from({ length: options.nodes }, (_, i) => createHost(i))
   const sources = nodes.map((node, i) => {
     byQpn[i] = new Map()
-    const at = node.memory.take(SOURCE_BYTES)
+    const at = node.memory.allocate(SOURCE_BYTES)
     random.fill(node.memory.bytes.subarray(at, at + SOURCE_BYTES))
     return at
   })
@@ -154,7 +154,7 @@ export const createSimulation = (options: SimulationOptions) => {
     const index = ends.indexOf(end)
     end.qpn = nextQpn++
     end.srqn = nextQpn
-    const srqn = end.pair.shared ? end.srqn : undefined
+    const srqn = end.pair.hasSrq ? end.srqn : undefined
     end.row = end.host.create({
       service: serviceOf(end),
       qpn: end.qpn,
@@ -169,9 +169,9 @@ export const createSimulation = (options: SimulationOptions) => {
   }
   const createQps = (pair: Pair): void => {
     pair.maxSge = 1 + random.int(6)
-    pair.signalAll = random.hits(0.2)
-    pair.shared = pair.service === Service.XRC_INI || random.hits(0.3)
-    for (const end of pair.ends) createQp(end, pair.maxSge, pair.signalAll)
+    pair.signalsAll = random.hits(0.2)
+    pair.hasSrq = pair.service === Service.XRC_INI || random.hits(0.3)
+    for (const end of pair.ends) createQp(end, pair.maxSge, pair.signalsAll)
   }
 
   for (let i = 0; i < options.pairs; i++) {
@@ -208,8 +208,8 @@ export const createSimulation = (options: SimulationOptions) => {
   const ringDoorbell = (end: End): void => end.host.engine.onDoorbell(end.row)
 
   const toError = (end: End): void => {
-    end.forcedError = true
-    end.pair.failing = true
+    end.isForcedToError = true
+    end.pair.isFailing = true
     end.host.engine.modify(end.row, ERR, {})
   }
   /** Posts in the error state are flushed immediately. */
@@ -228,19 +228,19 @@ export const createSimulation = (options: SimulationOptions) => {
     )
     statistics.lives++
     for (const end of pair.ends) {
-      const flushed = stateOf(end) === ERR || random.hits(0.5)
-      if (flushed) {
+      const isFlushed = stateOf(end) === ERR || random.hits(0.5)
+      if (isFlushed) {
         toError(end)
         postInError(end)
       }
       nodes[end.node].transmit(now)
-      checkEnd(end, flushed, statistics)
+      checkEnd(end, isFlushed, statistics)
     }
-    const recreate = random.hits(0.3)
+    const isRecreated = random.hits(0.3)
     for (const end of pair.ends) {
       const { engine } = end.host
       byQpn[end.node].delete(end.qpn)
-      if (recreate) engine.destroy(end.row)
+      if (isRecreated) engine.destroy(end.row)
       else {
         engine.modify(end.row, RESET, {})
         byQpn[end.node].set(end.qpn, end)
@@ -248,7 +248,7 @@ export const createSimulation = (options: SimulationOptions) => {
       }
       beginLife(end)
     }
-    if (recreate) createQps(pair)
+    if (isRecreated) createQps(pair)
     connect(pair, random)
   }
 
@@ -272,7 +272,7 @@ export const createSimulation = (options: SimulationOptions) => {
   /** Leaving SQE discards everything before it. */
   const recover = (end: End): void => {
     log(`${end.name} recovers`)
-    end.failed = false
+    end.hasFailed = false
     end.fatalAt = Number.POSITIVE_INFINITY
     end.host.engine.modify(end.row, RTS, {})
   }
@@ -294,34 +294,34 @@ export const createSimulation = (options: SimulationOptions) => {
   }
 
   /** One turn of a pair; returns the number of requests posted. */
-  const turn = (pair: Pair, posting: boolean): number => {
+  const turn = (pair: Pair, isPosting: boolean): number => {
     let posted = 0
-    if (posting && random.hits(0.004)) pair.isSettling = true
+    if (isPosting && random.hits(0.004)) pair.isSettling = true
     for (const end of pair.ends) {
-      let fresh = false
-      while (canReceive(end) && random.hits(0.5) && postReceive(end, random)) fresh = true
+      let hasNewReceive = false
+      while (canReceive(end) && random.hits(0.5) && postReceive(end, random)) hasNewReceive = true
       const state = stateOf(end)
-      if (state === ERR && fresh) end.host.engine.onReceiveScan(end.row)
+      if (state === ERR && hasNewReceive) end.host.engine.onReceiveScan(end.row)
       if (state === SQE && outstanding(end) === 0 && random.hits(0.3)) recover(end)
-      else if (state === SQD && !end.draining && random.hits(0.5)) end.host.engine.modify(end.row, RTS, {})
-      else if (state === RTS && canSend(end) && posting && pair.turnsToEnd < 0 && random.hits(0.004)) {
-        end.draining = true
+      else if (state === SQD && !end.isDraining && random.hits(0.5)) end.host.engine.modify(end.row, RTS, {})
+      else if (state === RTS && canSend(end) && isPosting && pair.turnsToEnd < 0 && random.hits(0.004)) {
+        end.isDraining = true
         end.host.engine.modify(end.row, SQD, {})
       }
       const isEnding = pair.isSettling || (pair.turnsToEnd >= 0 && pair.unpredictableBecause === undefined)
-      if (posting && canSend(end) && !isEnding && state !== ERR && random.hits(0.6)) posted += postRequests(end)
+      if (isPosting && canSend(end) && !isEnding && state !== ERR && random.hits(0.6)) posted += postRequests(end)
     }
     if (pair.turnsToEnd < 0 && pair.ends.some(end => stateOf(end) === ERR)) pair.turnsToEnd = 2000
     if (isFinished(pair)) {
       checkFinished(pair, statistics)
-      const strict = pair.service === Service.RC && pair.unpredictableBecause === undefined && pair.turnsToEnd < 0
-      if (posting && strict && pair.isSettling) attackIdle(pair)
+      const canAttack = pair.service === Service.RC && pair.unpredictableBecause === undefined && pair.turnsToEnd < 0
+      if (isPosting && canAttack && pair.isSettling) attackIdle(pair)
       pair.isSettling = false
       if (pair.turnsToEnd > 10) pair.turnsToEnd = 10
     }
     if (pair.turnsToEnd > 0) pair.turnsToEnd--
     if (pair.turnsToEnd === 0) restart(pair)
-    else if (posting && random.hits(0.0005)) {
+    else if (isPosting && random.hits(0.0005)) {
       log(`pair ${pair.name}: ended at random`)
       if (random.hits(0.5)) toError(random.pick(pair.ends))
       else restart(pair)
@@ -331,11 +331,11 @@ export const createSimulation = (options: SimulationOptions) => {
 
   /** Sends everything that may be sent, then moves time to the next event. False if there is none. */
   const step = (): boolean => {
-    let full = false
-    for (const node of nodes) full = node.transmit(now) || full
-    let next = link.next()
+    let isPortFull = false
+    for (const node of nodes) isPortFull = node.transmit(now) || isPortFull
+    let next = link.nextArrival()
     for (const { engine } of nodes) next = Math.min(next, engine.nextTimeout())
-    if (next === Number.POSITIVE_INFINITY) return full
+    if (next === Number.POSITIVE_INFINITY) return isPortFull
     // sometimes the process sleeps: timers are late, and packets that arrived meanwhile are handled after them
     now = Math.max(now, next) + (random.hits(0.003) ? random.int(MAX_SLEEP) : 0)
     link.now = now
@@ -358,7 +358,7 @@ export const createSimulation = (options: SimulationOptions) => {
       let left = operations
       for (let turns = 0; left > 0; turns++) {
         if (turns % 400 === 0) {
-          link.change(random.weighted(qualities))
+          link.setQuality(random.weighted(qualities))
           log(`the network is ${link.quality.name}`)
           checkUnwritable()
           for (const end of ends) forgetSent(end, link.counts.sent, link.oldest())
@@ -366,7 +366,7 @@ export const createSimulation = (options: SimulationOptions) => {
         left -= turn(random.pick(pairs), true)
         if (random.hits(0.7)) step()
       }
-      link.change(qualities[0])
+      link.setQuality(qualities[0])
       for (let turns = 0; !pairs.every(isFinished); turns++) {
         assert.ok(
           turns < 200_000,
@@ -380,8 +380,12 @@ export const createSimulation = (options: SimulationOptions) => {
       for (const end of ends) end.host.engine.modify(end.row, RESET, {})
       for (const { engine } of nodes) {
         const { queuePairs, poolWords } = engine.stat()
-        const alive = ends.filter(end => end.host.engine === engine).length
-        assert.deepEqual([queuePairs, poolWords, engine.nextTimeout()], [alive, 0, Number.POSITIVE_INFINITY], 'leaks')
+        const queuePairsOfNode = ends.filter(end => end.host.engine === engine).length
+        assert.deepEqual(
+          [queuePairs, poolWords, engine.nextTimeout()],
+          [queuePairsOfNode, 0, Number.POSITIVE_INFINITY],
+          'leaks',
+        )
       }
       // eight losses in a row are rare, even in a storm
       assert.ok(

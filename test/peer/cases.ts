@@ -89,7 +89,7 @@ const rping = (options: string): RdmacmCase => ({
 
 export interface ConnectionCase extends RdmacmCase {
   /** The host's programs are those of the guest's Debian release, in a separate userland. */
-  readonly ofGuest?: true
+  readonly usesGuestRelease?: true
 }
 
 const cmtime: ConnectionCase = {
@@ -102,14 +102,14 @@ const cmtime: ConnectionCase = {
  * RC messages are one packet long, as above. `sameRelease`: both ends have programs of one release. cmtime of rdma-core
  * 56 works only with its own version, and without IPv6.
  */
-export const connectionCases = (sameRelease: boolean, version: 4 | 6): readonly ConnectionCase[] => [
+export const connectionCases = (isSameRelease: boolean, version: 4 | 6): readonly ConnectionCase[] => [
   rping('-C 5 -v'),
   rping('-C 3 -S 1000 -V -q'),
   both('ucmatose', '-c 4 -C 5 -S 900'),
   udaddy(''),
   udaddy('-c 3 -C 5 -S 900'),
   { server: 'rdma_server -s SERVER -p PORT', client: 'rdma_client -s SERVER -p PORT' },
-  ...(sameRelease ? [cmtime] : version === 4 ? [{ ...cmtime, ofGuest: true } as const] : []),
+  ...(isSameRelease ? [cmtime] : version === 4 ? [{ ...cmtime, usesGuestRelease: true } as const] : []),
   both('rstream', '-S 512 -C 20'),
 ]
 

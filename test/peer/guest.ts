@@ -78,8 +78,8 @@ export const startGuest = async (scope: Scope, kernel: Kernel): Promise<Guest> =
   const netns = `udpeer${process.pid}`
   const env: NodeJS.ProcessEnv = { ...process.env, KERNEL_PEER_RUN: temporaryFolder(scope) }
   env.KERNEL_PEER_SUITE = SUITES[kernel]
-  const added = spawnSync('ip', ['netns', 'add', netns], { encoding: 'utf8' })
-  if (added.status !== 0) throw new Error(`ip netns add ${netns}: ${added.stderr}`)
+  const netnsAdd = spawnSync('ip', ['netns', 'add', netns], { encoding: 'utf8' })
+  if (netnsAdd.status !== 0) throw new Error(`ip netns add ${netns}: ${netnsAdd.stderr}`)
   scope.after(() => {
     spawnSync(script, ['down'], { env })
     spawnSync('ip', ['netns', 'delete', netns])
@@ -93,15 +93,15 @@ export const startGuest = async (scope: Scope, kernel: Kernel): Promise<Guest> =
     start(testScope, script, ['exec', '-t', String(limit), '--', program, ...args], { env, limit: (limit + 10) * 1000 })
   const exec = (testScope: Scope, program: string, args: readonly string[]): Promise<Finished> =>
     startProgram(testScope, program, args).ended
-  const command = async (testScope: Scope, what: string, line: string): Promise<string> => {
+  const command = async (testScope: Scope, operation: string, line: string): Promise<string> => {
     const { status, stdout, stderr } = await exec(testScope, 'bash', ['-c', line])
-    if (status !== 0) throw new Error(`${what}: status ${status} in the guest: ${stderr}`)
+    if (status !== 0) throw new Error(`${operation}: status ${status} in the guest: ${stderr}`)
     return stdout
   }
-  const until = (testScope: Scope, otherwise: string, found: string): Promise<string> =>
-    command(testScope, otherwise, `for i in $(seq 600); do ${found} && exit; sleep 0.05; done; exit 1`)
-  const untilUsed = (testScope: Scope, port: number, found: string): Promise<string> =>
-    until(testScope, `nothing listens on port ${port}`, found)
+  const until = (testScope: Scope, problem: string, condition: string): Promise<string> =>
+    command(testScope, problem, `for i in $(seq 600); do ${condition} && exit; sleep 0.05; done; exit 1`)
+  const untilUsed = (testScope: Scope, port: number, condition: string): Promise<string> =>
+    until(testScope, `nothing listens on port ${port}`, condition)
   const counterFile = (name: string): string => `/sys/class/infiniband/rxe0/ports/1/${name}`
   const copied = new Map<string, string>()
   return {
@@ -112,12 +112,12 @@ export const startGuest = async (scope: Scope, kernel: Kernel): Promise<Guest> =
       start(testScope, 'ip', ['netns', 'exec', netns, program, ...args], { env: programEnv, limit: limit * 1000 }),
     async copy(testScope, program) {
       const name = basename(program)
-      const there = copied.get(program) ?? `/tmp/${name}`
-      if (copied.has(program)) return there
+      const guestPath = copied.get(program) ?? `/tmp/${name}`
+      if (copied.has(program)) return guestPath
       copyFileSync(program, join(shared, name))
-      await command(testScope, `copying ${name}`, `cp /host/${name} ${there}`)
-      copied.set(program, there)
-      return there
+      await command(testScope, `copying ${name}`, `cp /host/${name} ${guestPath}`)
+      copied.set(program, guestPath)
+      return guestPath
     },
     async untilListening(testScope, port) {
       const hex = port.toString(16).toUpperCase().padStart(4, '0')

@@ -38,6 +38,7 @@ interface Pair {
   readonly client: Finished
 }
 
+/** The last TCP port that a test has used; each uses another one. */
 let lastPort = 18600
 
 /** Runs a program at both ends. `gidOption` is its option for the GID index. */
@@ -51,17 +52,17 @@ const runPair = async (
 ): Promise<Pair> => {
   const port = ++lastPort
   const options = (gid: number): string[] => ['-d', 'rxe0', gidOption, String(gid), '-p', String(port), ...args]
-  const [here, ...first] = programs.here
-  const ours = [...first, ...options(1)]
+  const [here, ...firstArgs] = programs.here
+  const hereArgs = [...firstArgs, ...options(1)]
   const there = options(GUEST_GID[version])
   let server: Running
   let client: Running
   if (guestServes) {
     server = guest.start(t, programs.there, there, limit)
     await guest.untilListening(t, port)
-    client = guest.startHere(t, here, [...ours, GUEST[4]], daemon.env, limit)
+    client = guest.startHere(t, here, [...hereArgs, GUEST[4]], daemon.env, limit)
   } else {
-    server = guest.startHere(t, here, ours, daemon.env, limit)
+    server = guest.startHere(t, here, hereArgs, daemon.env, limit)
     const listens = await untilListeningThere(server.child.pid ?? 0, port, server.ended)
     assert.ok(listens, `${programs.there} ended before it listened:\n${server.output()}`)
     client = guest.start(t, programs.there, [...there, HOST[4]], limit)
@@ -75,13 +76,13 @@ const runPair = async (
  * libibumad programs: one answers with long messages, in segments, the other sends requests
  * (test/programs/connections/umad_talk.c).
  */
-const talk = async (t: Scope, { guest, daemon, guestServes }: Ends): Promise<void> => {
-  const own = ownProgram('umad_talk')
-  const there = await guest.copy(t, own)
+const exchangeMads = async (t: Scope, { guest, daemon, guestServes }: Ends): Promise<void> => {
+  const program = ownProgram('umad_talk')
+  const there = await guest.copy(t, program)
   const start = (isHere: boolean, ...args: readonly string[]): Running =>
-    isHere ? guest.startHere(t, own, args, daemon.env) : guest.start(t, there, args)
+    isHere ? guest.startHere(t, program, args, daemon.env) : guest.start(t, there, args)
   // Without standard input, whose end would stop the server.
-  const serving = ['-c', `sleep 1000 | ${guestServes ? there : own} server rxe0`]
+  const serving = ['-c', `sleep 1000 | ${guestServes ? there : program} server rxe0`]
   const server = guestServes ? guest.start(t, 'sh', serving) : guest.startHere(t, 'sh', serving, daemon.env)
   await server.printed(/ready/)
   const gid = Buffer.from(parseAddress((guestServes ? GUEST : HOST)[6]) ?? []).toString('hex')
@@ -97,16 +98,16 @@ const talk = async (t: Scope, { guest, daemon, guestServes }: Ends): Promise<voi
 const assertGood = ({ client, server }: Pair, guestServes: boolean): void => {
   const ends = { client, server }
   for (const [name, { status, signal, stdout, stderr }] of Object.entries(ends)) {
-    const where = `${name} ${(name === 'server') === guestServes ? 'in the guest' : 'here'}`
-    assert.equal(status, 0, `${where}: status ${status}, signal ${signal}\n${stdout}${stderr}`)
-    assert.doesNotMatch(stdout + stderr, /invalid data in page|Failed|Completion with error/, where)
+    const subject = `${name} ${(name === 'server') === guestServes ? 'in the guest' : 'here'}`
+    assert.equal(status, 0, `${subject}: status ${status}, signal ${signal}\n${stdout}${stderr}`)
+    assert.doesNotMatch(stdout + stderr, /invalid data in page|Failed|Completion with error/, subject)
   }
 }
 
 const runCase = async (t: Scope, ends: Ends, { program, args }: PeerCase): Promise<void> => {
   const isPerftest = program.startsWith('ib_')
-  const more = isPerftest ? ['-F', ...args] : args
-  const pair = await runPair(t, ends, { here: [program], there: program }, isPerftest ? '-x' : '-g', more)
+  const programArgs = isPerftest ? ['-F', ...args] : args
+  const pair = await runPair(t, ends, { here: [program], there: program }, isPerftest ? '-x' : '-g', programArgs)
   assertGood(pair, ends.guestServes)
 }
 
@@ -132,12 +133,12 @@ const runOwn = async (
 const runConnection = async (
   t: TestContext,
   { guest, daemon, version, guestServes }: Ends,
-  one: ConnectionCase,
+  connectionCase: ConnectionCase,
 ): Promise<void> => {
-  const userland = userlandRoot(one.ofGuest ? 'Debian 13' : 'Debian 12')
+  const userland = userlandRoot(connectionCase.usesGuestRelease ? 'Debian 13' : 'Debian 12')
   if ('skip' in userland) return t.skip(userland.skip)
   const port = ++lastPort
-  const listening = listeningPort(one, port)
+  const listening = listeningPort(connectionCase, port)
   const address = guestServes ? GUEST[version] : HOST[version]
   const inGuest = (line: string): Running => {
     const [program, ...args] = wordsOf(line, { SERVER: address, PORT: String(port) })
@@ -148,11 +149,11 @@ const runConnection = async (
     return guest.startHere(t, program, args, daemon.env)
   }
   await daemon.settled(hasOnlyLiving)
-  const server = guestServes ? inGuest(one.server) : here(one.server)
+  const server = guestServes ? inGuest(connectionCase.server) : here(connectionCase.server)
   if (guestServes) await guest.untilConnectable(t, listening)
   else await Promise.race([daemon.settled(({ connections }) => connections.listeners > 0), server.ended])
-  const client = guestServes ? here(one.client) : inGuest(one.client)
-  assertGoodRdmacm(one, await finishRdmacm(one, server, client))
+  const client = guestServes ? here(connectionCase.client) : inGuest(connectionCase.client)
+  assertGoodRdmacm(connectionCase, await finishRdmacm(connectionCase, server, client))
 }
 
 /** A server is stopped while its client connects: the client repeats its request, gets an MRA, and waits. */
@@ -244,7 +245,7 @@ export const peerSuite = (plan: PeerPlan, skip: string | false): void => {
       void describe(name, () => {
         const scope = suiteScope()
         let daemon: TestDaemon
-        let earlier: Counted
+        let countedBefore: Counted
         before(async () => {
           if (problem !== undefined) return
           const devices = [`rxe0@${HOST[version]}`]
@@ -254,7 +255,7 @@ export const peerSuite = (plan: PeerPlan, skip: string | false): void => {
             netns: guest.netns,
             ...(fault !== undefined && { fault }),
           })
-          earlier = await countedBy(guest, scope)
+          countedBefore = await countedBy(guest, scope)
         })
         body((title, run) =>
           it(title, t => (problem === undefined ? run(t, { guest, daemon, version }) : t.skip(problem))),
@@ -265,10 +266,10 @@ export const peerSuite = (plan: PeerPlan, skip: string | false): void => {
           const { sentPackets, icrcErrors, dropped } = devices[0].port
           assert.deepEqual({ icrcErrors, dropped }, { icrcErrors: 0, dropped: 0 })
           if (!counts) return
-          const later = await countedBy(guest, t)
-          const missing = sentPackets - (later.accepted - earlier.accepted)
+          const countedAfter = await countedBy(guest, t)
+          const missing = sentPackets - (countedAfter.accepted - countedBefore.accepted)
           // A retransmission of the guest is answered again, possibly after the program has exited.
-          const retries = later.retries - earlier.retries
+          const retries = countedAfter.retries - countedBefore.retries
           assert.ok(
             missing >= 0 && missing <= retries * maxAnswers,
             `${missing} of ${sentPackets} packets were not accepted, ${retries} retries`,
@@ -361,7 +362,7 @@ export const peerSuite = (plan: PeerPlan, skip: string | false): void => {
     // Over IPv4 Linux cannot match a response with its request (docs/reference/management-datagrams.md).
     withDaemon('management datagrams over IPv6', 6, {}, test => {
       for (const guestServes of [true, false])
-        test(`programs of libibumad: ${direction(guestServes)}`, (t, ends) => talk(t, { ...ends, guestServes }))
+        test(`programs of libibumad: ${direction(guestServes)}`, (t, ends) => exchangeMads(t, { ...ends, guestServes }))
     })
 
     for (const { version, bytes, percent } of plan.soaks)

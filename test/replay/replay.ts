@@ -61,7 +61,10 @@ const space: AddressSpace = {
   fetchAdd: () => Errno.EFAULT,
 }
 
-/** Response bytes that each machine chooses: [from, to) by attribute of an ioctl, or in the response of a write. */
+/**
+ * Response bytes that each machine chooses: [from, to) by attribute id of an ioctl (from 0x1000: the driver's), or in
+ * the response of a write (RESPONSE).
+ */
 type Chosen = readonly (readonly [attribute: number, from: number, to: number])[]
 const RESPONSE = -1
 /** A QPN, and the mmap offsets of its queues. */
@@ -158,11 +161,11 @@ export interface Replayed {
 /** Permitted differences from a log. */
 export interface Differences {
   /** Calls without a method are skipped; protection domains take their handles. */
-  readonly skip?: boolean
+  readonly skipsMissingMethods?: boolean
   /** Path MTU of the interface in bytes, 1024 if absent. */
   readonly pathMtu?: number
   /** Steps that are skipped as a whole. */
-  readonly except?: RegExp
+  readonly skippedSteps?: RegExp
   /** More bytes that may differ: by method, of steps whose name matches. */
   readonly chosen?: Readonly<Record<string, { readonly step: RegExp; readonly bytes: Chosen }>>
 }
@@ -176,11 +179,12 @@ const createdHandle = (logged: LoggedIoctl | LoggedWrite): number | undefined =>
   const created = logged.attributes.find(
     ({ id, length, dataAfter }) => id === 0 && length === 0 && dataAfter !== undefined,
   )
+  // UVERBS_OBJECT_ASYNC_EVENT (16) has a descriptor, not a handle.
   if (created !== undefined && logged.object !== 16) return Number(created.dataAfter)
   const command = logged.object === 0 && logged.method === 0 ? Number(logged.attributes[0].data) : -1
   const out = logged.attributes.find(({ id }) => id === 1)
   const bytes = out?.after ?? out?.before
-  // ALLOC_PD, REG_MR, ALLOC_MW, CREATE_AH
+  // Write commands in an ioctl (UVERBS_METHOD_INVOKE_WRITE): ALLOC_PD, REG_MR, ALLOC_MW, CREATE_AH.
   return [3, 9, 14, 5].includes(command) && bytes
     ? new DataView(bytes.buffer, bytes.byteOffset).getUint32(0, true)
     : undefined
@@ -190,21 +194,21 @@ const createdHandle = (logged: LoggedIoctl | LoggedWrite): number | undefined =>
 const viaObjectDialect = (view: CallerView, linux: Decoded): Decoded | Answer => {
   const { call } = linux
   const sent = encodeCall(call, { legacy: linux.legacy() })
-  let there: ReturnType<typeof decodeMessage>
+  let received: ReturnType<typeof decodeMessage>
   try {
-    there = decodeMessage(view, call.method.call, sent)
+    received = decodeMessage(view, call.method.call, sent)
   } catch (error) {
     if (error instanceof CallError) return linux.answer(error)
     throw error
   }
-  const image = encodeLinux(there.call, there.legacy!)
+  const image = encodeLinux(received.call, received.legacy!)
   assert.deepEqual(image, encodeLinux(call, linux.legacy()!))
   return {
-    call: there.call,
-    legacy: () => there.legacy,
+    call: received.call,
+    legacy: () => received.legacy,
     answer: outcome => {
       if (outcome instanceof CallError) return linux.answer(outcome)
-      const { object, out } = decodeResult(call, there.answer(outcome).message)
+      const { object, out } = decodeResult(call, received.answer(outcome).message)
       const { descriptors } = outcome
       // The carrier inserts descriptors; until then their fields are meaningless.
       for (const { attribute } of descriptors ?? []) delete out[attribute]
@@ -264,9 +268,9 @@ export const replay = (
   }
 
   const compare = (logged: LoggedIoctl | LoggedWrite): void => {
-    const where = `${name}:${logged.line}`
+    const subject = `${name}:${logged.line}`
     assert.ok(context)
-    const handle = differences.skip ? createdHandle(logged) : undefined
+    const handle = differences.skipsMissingMethods ? createdHandle(logged) : undefined
     if (handle !== undefined) prepare(context, handle)
     memory = memoryBefore(logged)
     let method = ''
@@ -280,23 +284,23 @@ export const replay = (
     }
     const answer = dispatch(context, decode, [], caller) as Answer
     if (isQueryContext(logged)) {
-      assert.equal(answer.ret, 0, `${where} ${method}: ${answer.reason ?? ''}`)
+      assert.equal(answer.ret, 0, `${subject} ${method}: ${answer.reason ?? ''}`)
       return
     }
-    if (differences.skip && NO_METHOD.includes(-answer.ret) && logged.errno !== -answer.ret) {
+    if (differences.skipsMissingMethods && NO_METHOD.includes(-answer.ret) && logged.errno !== -answer.ret) {
       skipped.push(logged.step)
       return
     }
     assert.equal(
       answer.ret < 0 ? errnoName(-answer.ret) : 'OK',
       logged.errno === 0 ? 'OK' : errnoName(logged.errno),
-      `${where} ${method}: ${answer.reason ?? ''}`,
+      `${subject} ${method}: ${answer.reason ?? ''}`,
     )
-    if (logged.errno === 0) assert.equal(answer.ret, logged.ret, `${where} ${method}: return value`)
+    if (logged.errno === 0) assert.equal(answer.ret, logged.ret, `${subject} ${method}: return value`)
     else refused++
     calls++
     // Linux writes the handle of a create that it then refuses; clients must ignore it.
-    if (differences.skip && logged.errno !== 0) return
+    if (differences.skipsMissingMethods && logged.errno !== 0) return
     for (const { descriptor, address, width } of answer.installs) {
       const number = recordedNumber(logged, address)
       descriptors.set(number, descriptor.object)
@@ -305,22 +309,22 @@ export const replay = (
       new DataView(bytes.buffer).setUint32(0, number, true)
       memory.copyOut(address, bytes)
     }
-    const own = differences.chosen?.[method]
+    const differing = differences.chosen?.[method]
     const chosen = [
       ...(method === 'device.query' && logged.errno === 0 ? DEVICE_QUERY_CHOSEN : (CHOSEN[method] ?? [])),
-      ...(own?.step.test(logged.step) ? own.bytes : []),
+      ...(differing?.step.test(logged.step) ? differing.bytes : []),
     ]
     if (logged.kind === 'write') {
       if (logged.response === undefined) return
       const response = memory.copyIn(responseAddress(logged), logged.response.length)
-      assert.equal(mask(response, chosen, RESPONSE), mask(logged.response, chosen, RESPONSE), `${where} ${method}`)
-      if (method === 'mr.create' && logged.errno === 0) sameKeys(response, logged.response, where)
+      assert.equal(mask(response, chosen, RESPONSE), mask(logged.response, chosen, RESPONSE), `${subject} ${method}`)
+      if (method === 'mr.create' && logged.errno === 0) assertSameKeys(response, logged.response, subject)
       return
     }
     assert.deepEqual(
       memory.copyIn(MESSAGE_AT, ioctlMessage(logged).length),
       ioctlMessageAfter(logged),
-      `${where} ${method}: message`,
+      `${subject} ${method}: message`,
     )
     for (const { id, data, before, after } of logged.attributes) {
       // A larger attribute at the same address contains it.
@@ -331,9 +335,9 @@ export const replay = (
       assert.equal(
         mask(actual, chosen, id),
         mask(recorded, chosen, id),
-        `${where} ${method}: memory of attribute ${id}`,
+        `${subject} ${method}: memory of attribute ${id}`,
       )
-      if (method === 'mr.create' && id === 1) sameKeys(actual, recorded, where)
+      if (method === 'mr.create' && id === 1) assertSameKeys(actual, recorded, subject)
     }
   }
 
@@ -358,7 +362,7 @@ export const replay = (
       const number = descriptors.get(logged.fd)
       descriptors.delete(logged.fd)
       if (number !== undefined) closeDescriptor(core, number)
-    } else if (differences.except?.test(logged.step)) skipped.push(logged.step)
+    } else if (differences.skippedSteps?.test(logged.step)) skipped.push(logged.step)
     else if (logged.kind === 'read') read(logged)
     else if (logged.kind === 'ioctl' || logged.kind === 'write') compare(logged)
   }
@@ -372,13 +376,13 @@ export const replay = (
   return { calls, refused, skipped }
 }
 
-/** The keys correspond, though their numbers differ. */
-const sameKeys = (actual: Uint8Array, recorded: Uint8Array, where: string): void => {
+/** Asserts that there is an lkey, and an rkey equal to it, exactly if the recorded answer has them. */
+const assertSameKeys = (actual: Uint8Array, recorded: Uint8Array, subject: string): void => {
   const shape = (bytes: Uint8Array): string => {
     const view = new DataView(bytes.buffer, bytes.byteOffset)
     const lkey = view.getUint32(4, true)
     const rkey = view.getUint32(8, true)
     return `${lkey !== 0} ${rkey === 0 ? 'none' : rkey === lkey}`
   }
-  assert.equal(shape(actual), shape(recorded), `${where}: keys`)
+  assert.equal(shape(actual), shape(recorded), `${subject}: keys`)
 }

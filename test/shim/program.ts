@@ -7,14 +7,14 @@ import { join } from 'node:path'
 import type { TestContext } from 'node:test'
 import { hasNative } from '../../src/host/native.ts'
 import { repoRoot } from '../paths.ts'
-import { compileC, currentBuild, filesBelow, hasHeader, missing, requireTool } from '../tools.ts'
+import { compileC, currentBuild, filesBelow, hasHeader, requireTool, skipTest } from '../tools.ts'
 
 /** Whether the shim can be compiled and used here; if not, skips the test. */
 export const shimIsPossible = (t: TestContext): boolean => {
   if (!requireTool('cc', t, 'gcc libc6-dev')) return false
   if (!hasHeader('infiniband/verbs.h'))
-    return missing(t, '<infiniband/verbs.h> is not installed here (Debian: apt-get install libibverbs-dev)')
-  return hasNative() || missing(t, 'the npm package koffi cannot be loaded here')
+    return skipTest(t, '<infiniband/verbs.h> is not installed here (Debian: apt-get install libibverbs-dev)')
+  return hasNative() || skipTest(t, 'the npm package koffi cannot be loaded here')
 }
 
 let shim: string | undefined

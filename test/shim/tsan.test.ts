@@ -9,7 +9,7 @@ import { spawnSync } from 'node:child_process'
 import { mkdirSync, realpathSync } from 'node:fs'
 import { isAbsolute, join } from 'node:path'
 import { type TestContext, test } from 'node:test'
-import { missing, scratchFolder } from '../tools.ts'
+import { scratchFolder, skipTest } from '../tools.ts'
 import { startFakeDaemon } from './fake-daemon.ts'
 import { compileScenarios, compileShimWith, runProgram, scenarioTitles, shimIsPossible } from './program.ts'
 
@@ -33,7 +33,7 @@ let built: { readonly program: string; readonly preload: string } | undefined
 const build = (t: TestContext): typeof built => {
   const tsan = runtime()
   if (tsan === undefined) {
-    missing(t, 'gcc has no ThreadSanitizer here (Debian: libtsan2, which comes with gcc)')
+    skipTest(t, 'gcc has no ThreadSanitizer here (Debian: libtsan2, which comes with gcc)')
     return undefined
   }
   built ??= {

@@ -2,7 +2,7 @@
  * Network namespaces for tests: two joined by a veth pair, and changes to them.
  */
 import { spawnSync } from 'node:child_process'
-import { findTool, missing } from '../tools.ts'
+import { findTool, skipTest } from '../tools.ts'
 import type { Scope } from './programs.ts'
 
 /** Runs iproute2's `ip`; throws its message if it fails. */
@@ -20,7 +20,7 @@ export const canMakeNamespaces = (t: Scope & { skip(why: string): void; name: st
   ]
   const succeeded = findTool('ip') !== undefined && attempts.every(args => spawnSync('ip', args).status === 0)
   spawnSync('ip', ['netns', 'delete', name])
-  return succeeded || missing(t as Parameters<typeof missing>[0], 'network namespaces need root and iproute2')
+  return succeeded || skipTest(t as Parameters<typeof skipTest>[0], 'network namespaces need root and iproute2')
 }
 
 let namespaces = 0

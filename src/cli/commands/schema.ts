@@ -37,14 +37,14 @@ export const describedDevices = (): ReturnType<typeof knownDevices> => knownDevi
 export const declaredSchema = (): Schema => {
   const devices = describedDevices()
   const driverClasses = new Map<string, ObjectClass>()
-  for (const { sharedTable: shared } of devices)
-    for (const { class: cls } of shared.byName.values())
+  for (const { sharedTable } of devices)
+    for (const { class: cls } of sharedTable.byName.values())
       if (!classes.some(({ name }) => name === cls.name)) driverClasses.set(cls.name, cls)
   /** The system-wide device has the global classes without a driver. */
   const driversOf: DriversOf = (className, method) =>
     devices
-      .filter(({ sharedTable: shared }) => {
-        const found = shared.byName.get(className)
+      .filter(({ sharedTable }) => {
+        const found = sharedTable.byName.get(className)
         return found !== undefined && (method === undefined || method in found.class.methods)
       })
       .map(({ driver }) => driver.name)

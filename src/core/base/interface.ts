@@ -19,12 +19,12 @@ const chainAnswer = ({ results, done, error, reason }: ChainOutcome) => ({
 })
 
 export const interfaceClass = driverClass(Interface, {
-  query({ device: { sharedTable: shared } }) {
-    let description = descriptions.get(shared)
+  query({ device: { sharedTable } }) {
+    let description = descriptions.get(sharedTable)
     if (description === undefined) {
-      const classes = [...shared.byName.values()].map(table => table.class)
+      const classes = [...sharedTable.byName.values()].map(table => table.class)
       description = describe(classes.sort((a, b) => a.id - b.id))
-      descriptions.set(shared, description)
+      descriptions.set(sharedTable, description)
     }
     return description
   },

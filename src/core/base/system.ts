@@ -31,8 +31,8 @@ export const systemClass = driverClass(System, {
     const devices = [...core.devices.values()].sort((a, b) => a.index - b.index)
     return {
       devices: devices.map(deviceRecordOf),
-      classes: devices.flatMap(({ index, sharedTable: shared }) =>
-        [...shared.byName.values()]
+      classes: devices.flatMap(({ index, sharedTable }) =>
+        [...sharedTable.byName.values()]
           .map(({ class: { id } }) => ({ index, class: id }))
           .sort((a, b) => a.class - b.class),
       ),

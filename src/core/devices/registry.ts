@@ -171,7 +171,7 @@ export const renameDevice = (device: Device, name: string): void => {
 }
 
 /** Whether the device has class `device`, and so an opening call; if not, its contexts can be used immediately. */
-const hasOpenMethod = ({ sharedTable: shared }: Device): boolean => shared.byName.has(DeviceClass.name)
+const hasOpenMethod = ({ sharedTable }: Device): boolean => sharedTable.byName.has(DeviceClass.name)
 
 /**
  * Opens a device for a client. Throws EIO for a removed device. `isOpened`: the client needs no opening call

@@ -323,7 +323,7 @@ const resolveReferences = (context: Context, caller: Caller, entry: Entry, args:
   const { references } = entry
   if (references.length === 0) return args
   const values: HandlerValues = { ...args }
-  const { lastParents: parents } = context
+  const { lastParents } = context
   let count = 0
   let isSame = true
   for (let i = 0; i < references.length; i++) {
@@ -331,10 +331,10 @@ const resolveReferences = (context: Context, caller: Caller, entry: Entry, args:
     const object = resolveReference(context, caller, entry, references[i], args[name])
     if (object === undefined) continue
     values[name] = object
-    isSame = isSame && parents[count] === object
+    isSame = isSame && lastParents[count] === object
     count++
   }
-  if (entry.kind === 'create' && (!isSame || count !== parents.length))
+  if (entry.kind === 'create' && (!isSame || count !== lastParents.length))
     context.lastParents = references.flatMap(({ name }) =>
       values[name] === undefined ? [] : [values[name] as CoreObject],
     )

@@ -234,7 +234,7 @@ describe('races: logs and devices', () => {
   })
 
   it('forgetting a queue pair keeps the posts of an SRQ whose handle is its number, and the reverse', () => {
-    for (const [kind, left] of [
+    for (const [kind, unseen] of [
       ['qp', 1],
       ['srq', 2],
     ] as const) {
@@ -242,7 +242,7 @@ describe('races: logs and devices', () => {
       for (const queue of [SEND, RECEIVE, SHARED]) log(1, queue, 5)
       join()
       feed.forget(5, 1, kind, 5)
-      assert.equal(feed.unseen, left)
+      assert.equal(feed.unseen, unseen)
     }
   })
 

@@ -28,7 +28,7 @@ import { describeDevice, errnoOf, openTestDevice } from '../fixture.ts'
 const subsystem = () => {
   const core = createCore()
   const log: string[] = []
-  const plug = (name: string): Device => register(core, describeDevice(name)) as Device
+  const addDevice = (name: string): Device => register(core, describeDevice(name)) as Device
   const client = (name: string, wants: (device: Device) => boolean = () => true): Client => ({
     name,
     add: device => {
@@ -41,7 +41,7 @@ const subsystem = () => {
   })
   /** Calls since the last check. */
   const seen = () => log.splice(0).join(' ')
-  return { core, log, plug, client, seen }
+  return { core, log, plug: addDevice, client, seen }
 }
 
 test('a client is notified of existing devices when it registers, and of remaining ones when it unregisters, within the call', () => {
@@ -84,14 +84,14 @@ test('a client that declines a device is not notified of its removal', () => {
 test('in remove the device answers EIO, and the client can release its objects', () => {
   const { core, plug } = subsystem()
   const codes: string[] = []
-  let live: () => number = () => -1
+  let countPds: () => number = () => -1
   registerClient(core, {
     name: 'a',
     add(device) {
       const context = openContext(device, { isOpened: true })
       const { caller } = openTestDevice()
       invokeNow(context, Classes.pd, 'create', 0, {}, caller)
-      live = () => device.counts.pd
+      countPds = () => device.counts.pd
       this.remove = () => {
         codes.push(errnoOf(() => invokeNow(context, Classes.pd, 'create', 0, {}, caller)))
         closeContext(context)
@@ -101,9 +101,9 @@ test('in remove the device answers EIO, and the client can release its objects',
     remove() {},
   })
   const device = plug('d1')
-  assert.equal(live(), 1)
+  assert.equal(countPds(), 1)
   unregister(device)
-  assert.deepEqual([codes, live()], [['EIO'], 0])
+  assert.deepEqual([codes, countPds()], [['EIO'], 0])
 })
 
 test('a client that throws at registration is not registered; one that throws later does not affect the others', () => {
@@ -132,11 +132,11 @@ test('a client that throws at registration is not registered; one that throws la
 test('callbacks may add and remove clients and devices: each client is notified of each live device, and of its removal', () => {
   const { core, plug, client, seen } = subsystem()
   /** A client that acts when it is notified of a device. */
-  const actingClient = (name: string, then: (device: Device) => void): Client => ({
+  const actingClient = (name: string, onAdd: (device: Device) => void): Client => ({
     ...client(name),
     add(device) {
       client(name).add(device)
-      then(device)
+      onAdd(device)
       return true
     },
   })
@@ -191,22 +191,23 @@ test('a client cannot unregister in its own callback, nor after another callback
     remove: () => {},
   })
   plug('d1')
-  const why = 'client a was unregistered in its own callback'
-  assert.deepEqual(refused, [`d2: ${why}`, `d1: ${why}`])
+  const message = 'client a was unregistered in its own callback'
+  assert.deepEqual(refused, [`d2: ${message}`, `d1: ${message}`])
 })
 
+// ibv_event_type: 8 DEVICE_FATAL, 9 PORT_ACTIVE, 10 PORT_ERR.
 test('handlers are called for events of ports and device until they are removed', () => {
   const { plug, log, seen } = subsystem()
   const device = plug('d1')
   const handler = ({ type, port }: { type: number; port: number | undefined }) => void log.push(`${type}@${port}`)
-  const stop = addEventHandler(device, handler)
-  const again = addEventHandler(device, handler)
+  const removeFirst = addEventHandler(device, handler)
+  const removeSecond = addEventHandler(device, handler)
   raisePort(device, 1, 10)
   assert.equal(seen(), '10@1 10@1')
-  again()
+  removeSecond()
   raiseDevice(device, 8)
   assert.equal(seen(), '8@undefined')
-  stop()
+  removeFirst()
   raisePort(device, 1, 9)
   assert.equal(seen(), '')
 })

@@ -1,3 +1,7 @@
+/*
+ * A driver's own interfaces (R28, R30): opening them by name, their ioctl, write and mmap, the records that they post, and
+ * their end.
+ */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import {
@@ -150,10 +154,10 @@ test('a call that an interface lacks fails with the errno of a Linux file withou
   const b = setUp()
   const fd = open(b, 'test.userdma.1')
   const asyncFd = install(b, invokeNow(b.context, Classes.async_fd, 'create', 0, {}, b.caller))
-  const answers = (of: typeof fd) => [
-    errnoOf(() => opsIoctl(of, b.caller, 1, 0n)),
-    errnoOf(() => opsWrite(of, b.caller, 0n, 1)),
-    errnoOf(() => opsMap(of, b.caller, 0, 4096, false)),
+  const answers = (target: typeof fd) => [
+    errnoOf(() => opsIoctl(target, b.caller, 1, 0n)),
+    errnoOf(() => opsWrite(target, b.caller, 0n, 1)),
+    errnoOf(() => opsMap(target, b.caller, 0, 4096, false)),
   ]
   assert.deepEqual(answers(fd), ['ENOTTY', 'EINVAL', 'ENODEV'])
   assert.deepEqual(answers(asyncFd), ['ENOTTY', 'EINVAL', 'EINVAL'])

@@ -1,3 +1,6 @@
+/*
+ * Types of a driver's declarations (R19): which handlers the compiler accepts and refuses.
+ */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { driverClass, type Handlers } from '../../../src/core/devices/driver.ts'

@@ -1,3 +1,6 @@
+/*
+ * Registration, renaming and removal of devices (R20, R23), and hooks around their calls (R24).
+ */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { renameDevice } from '../../../src/core/devices/registry.ts'
@@ -219,7 +222,7 @@ test("a call refused by a hook leaves nothing; core's own destroys cannot be ref
 })
 
 test('a hook sees the end of an asynchronous call', async () => {
-  const line = driverClass(Pd, {
+  const asyncPd = driverClass(Pd, {
     create: async () => ({}),
     destroy: async () => {
       throw new CallError('EBUSY', 'no')
@@ -227,7 +230,7 @@ test('a hook sees the end of an asynchronous call', async () => {
   })
   const { device, context, caller } = openTestDevice(
     {},
-    testDriver(testClasses.map(old => (old.class.name === 'pd' ? line : old))),
+    testDriver(testClasses.map(old => (old.class.name === 'pd' ? asyncPd : old))),
   )
   const ends: unknown[] = []
   addHook(device, { post: (_call, _object, _args, _out, error) => ends.push((error as CallError | undefined)?.code) })

@@ -21,12 +21,12 @@ const link = (
   cls: ObjectClass,
   methodName: string,
   args: AnyValues,
-  more: { object?: number; handle?: number; refs?: Record<string, number>; options?: EncodeOptions } = {},
+  options: { object?: number; handle?: number; refs?: Record<string, number>; options?: EncodeOptions } = {},
 ): Link => ({
-  call: { class: cls, methodName, method: cls.methods[methodName], object: more.handle ?? 0, args },
-  ...(more.object !== undefined && { object: more.object }),
-  ...(more.refs !== undefined && { refs: more.refs }),
-  ...(more.options !== undefined && { options: more.options }),
+  call: { class: cls, methodName, method: cls.methods[methodName], object: options.handle ?? 0, args },
+  ...(options.object !== undefined && { object: options.object }),
+  ...(options.refs !== undefined && { refs: options.refs }),
+  ...(options.options !== undefined && { options: options.options }),
 })
 const pd = () => link(Pd, 'create', {})
 const cq = (cqe = 4) => link(Cq, 'create', { cqe, userHandle: 1n, compVector: 0 })
@@ -94,8 +94,8 @@ test('UNDO follows dependencies: a region that was moved to a newer protection d
     },
   })
   const mr = link(Mr, 'create', { start, length: 64n, iova: start, access: 1 }, { refs: { pd: 0 } })
-  const moved = link(Mr, 'modify', {}, { object: 1, refs: { pd: 2 } })
-  const { done } = run(b, [pd(), mr, pd(), moved, link(Pd, 'destroy', {}, { object: 2 })], UNDO)
+  const modify = link(Mr, 'modify', {}, { object: 1, refs: { pd: 2 } })
+  const { done } = run(b, [pd(), mr, pd(), modify, link(Pd, 'destroy', {}, { object: 2 })], UNDO)
   assert.deepEqual([done, live(b)], [4, []])
   // Each is destroyed while its dependency exists.
   assert.deepEqual(destroyed, [`mr 1 of ${Lifecycle.LIVE}`, 'pd 0 of ', 'pd 2 of '])
@@ -122,6 +122,7 @@ test('UNDO refuses entries that cannot be undone, before the first entry runs', 
 })
 
 test('invalid references are refused: to a later entry, to one that created nothing, to a destroyed object, of another class', () => {
+  /** Number of entries that succeeded, errno (2: ENOENT, 22: EINVAL) and reason. */
   const outcomeOf = (links: Link[]) => {
     const { done, error, reason } = run(openTestDevice(), links)
     return `${done} ${error} ${reason}`
@@ -142,8 +143,8 @@ test('invalid references are refused: to a later entry, to one that created noth
 
 test('a reference to an entry is refused outside a chain, and for an attribute that is no reference', () => {
   const b = openTestDevice()
-  const marked = encodeChain([pd(), cq(), qp(0, 1)])
-  const message = chainEntries(marked)[2].message
+  const entries = encodeChain([pd(), cq(), qp(0, 1)])
+  const message = chainEntries(entries)[2].message
   const memory = new Map([[4096n, message]])
   const caller = { ...b.caller, copyIn: (address: bigint, length: number) => memory.get(address)!.slice(0, length) }
   const answer = dispatch(b.context, decodeObject, [0, 4096n], caller)
@@ -162,7 +163,7 @@ test('a chain in a chain is refused', () => {
 })
 
 /** Runs a chain as a program does: its message and its entries lie in memory, answers overwrite them. */
-const runFromMemory = (b: TestSetup, links: readonly Link[], writable = true) => {
+const runFromMemory = (b: TestSetup, links: readonly Link[], isWritable = true) => {
   const entries = encodeChain(links)
   const at = 0x10000n
   const call = { class: Interface, methodName: 'chain', method: Interface.methods.chain, object: 0 }
@@ -178,7 +179,7 @@ const runFromMemory = (b: TestSetup, links: readonly Link[], writable = true) =>
     ...b.caller,
     copyIn: (address: bigint, length: number) => memory.get(address)!.slice(0, length),
     copyOut: (address: bigint, data: Uint8Array) => {
-      if (!writable && address === at) throw Object.assign(new Error('fault'))
+      if (!isWritable && address === at) throw Object.assign(new Error('fault'))
       memory.get(address)!.set(data)
     },
   }

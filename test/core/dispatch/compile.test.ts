@@ -1,3 +1,7 @@
+/*
+ * The compile phase (R5, R19, R20, R22): core's classes with a driver's, dense tables, their sharing, and the errors for
+ * invalid drivers. The classes box, lid and pot are invented.
+ */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { driverClass, withMethods, withoutOptions } from '../../../src/core/devices/driver.ts'
@@ -90,14 +94,17 @@ test('a driver adds methods to a common class', () => {
 
 test('an experimental method is like any other; a driver cannot add methods outside the defined blocks (R5)', () => {
   const open = () => ({})
-  const at = (call: number) =>
+  const buildWithMethod = (call: number) =>
     build(withMethods(driverClass(Box), { open: method(call, { in: {}, out: {} }) }, { open }))
-  const { blocks } = at(Block.EXPERIMENTAL + 1).byName.get('box')!
+  const { blocks } = buildWithMethod(Block.EXPERIMENTAL + 1).byName.get('box')!
   assert.equal(blocks[3]?.[1]?.handler, open)
   assert.equal(blocks[3]?.length, 2)
   for (const call of [DESTROY + 2, Block.MANAGEMENT, Block.DRIVER_FAST - 1])
-    assert.throws(() => at(call), /driver d: box\.open has call number \d+; a driver's own methods start at 64/)
-  assert.throws(() => at(Block.RESERVED), /box\.open: call number 128 is not in 0\.\.127; .*reserved/)
+    assert.throws(
+      () => buildWithMethod(call),
+      /driver d: box\.open has call number \d+; a driver's own methods start at 64/,
+    )
+  assert.throws(() => buildWithMethod(Block.RESERVED), /box\.open: call number 128 is not in 0\.\.127; .*reserved/)
 })
 
 test('optional arguments that a driver does not support are absent, and refused with the reason', () => {
@@ -106,9 +113,9 @@ test('optional arguments that a driver does not support are absent, and refused 
   })
   const create = () => ({})
   const pool = createPool()
-  const table = (lacks?: Record<string, string>) => {
-    const line = driverClass(Pot, { create })
-    return compile(pool, core, driver(lacks === undefined ? line : withoutOptions(line, lacks)))
+  const table = (unsupported?: Record<string, string>) => {
+    const potClass = driverClass(Pot, { create })
+    return compile(pool, core, driver(unsupported === undefined ? potClass : withoutOptions(potClass, unsupported)))
   }
   const { method: without } = findEntry(table({ lid: 'no lids' }), Pot.id, CREATE)!
   assert.deepEqual(Object.keys(without.in), ['size'])
@@ -151,13 +158,13 @@ test('an invalid driver table is refused with a message', () => {
   assert.throws(() => build(driverClass(Other)), /no common class other.*0x8000, not 12/)
   assert.throws(() => build(driverClass(Moved)), /class box has id 5, the common class of that name has 4/)
   assert.throws(() => build(driverClass(Box), driverClass(Box)), /listed twice/)
-  const low = { create: { out: { hint: u32(7) } } }
-  assert.throws(() => build({ ...driverClass(Box), additions: low }), /box.create: .*hint has id 7/)
-  const closed = { query: { out: { hint: u32(0x8000) } } }
-  assert.throws(() => build({ ...driverClass(Box), additions: closed }), /box.query: .*no attributes of a driver/)
+  const lowId = { create: { out: { hint: u32(7) } } }
+  assert.throws(() => build({ ...driverClass(Box), additions: lowId }), /box.create: .*hint has id 7/)
+  const undeclared = { query: { out: { hint: u32(0x8000) } } }
+  assert.throws(() => build({ ...driverClass(Box), additions: undeclared }), /box.query: .*no attributes of a driver/)
   assert.throws(() => build({ ...driverClass(Box), handlers: { toString: () => ({}) } }), /has no method toString/)
-  const double = { create: { out: { size: u32(0x8000) } } }
-  assert.throws(() => build({ ...driverClass(Box), additions: double }), /size exists in the common method/)
+  const duplicate = { create: { out: { size: u32(0x8000) } } }
+  assert.throws(() => build({ ...driverClass(Box), additions: duplicate }), /size exists in the common method/)
   assert.throws(() => build({ ...driverClass(Box), handlers: { fly: () => ({}) } }), /class box has no method fly/)
   const Lost = objectClass('lost', 0x8000, {
     methods: { create: method(CREATE, { in: { x: ref(1, 'nil') }, out: {} }) },

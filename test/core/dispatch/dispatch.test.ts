@@ -128,13 +128,13 @@ test('after the context is closed or the device removed, every message is answer
 })
 
 test('an answer is a promise only if the handler is asynchronous, and bugs stay exceptions', async () => {
-  const line = driverClass(Classes.pd, {
+  const pdClass = driverClass(Classes.pd, {
     create: async () => ({}),
     destroy: () => {
       throw new TypeError('a bug')
     },
   })
-  const { call, core } = setUp(testDriver(testClasses.map(old => (old.class.name === 'pd' ? line : old))))
+  const { call, core } = setUp(testDriver(testClasses.map(old => (old.class.name === 'pd' ? pdClass : old))))
   const waited = call({ class: 'pd', method: 'create' })
   assert.ok(waited instanceof Promise)
   assert.deepEqual(await waited, { ret: 0, installs: [] })

@@ -45,7 +45,7 @@ test('pre-hooks limit the protection domains of each context, and deny a class t
       if (call.context === other) throw new CallError('EPERM', 'no completion queues for this context')
     },
   })
-  const create = (of: Context) => errnoOf(() => invokeNow(of, Pd, 'create', 0, {}, caller))
+  const create = (target: Context) => errnoOf(() => invokeNow(target, Pd, 'create', 0, {}, caller))
   assert.deepEqual([create(context), create(context), create(context)], ['ok', 'ok', 'ENOMEM'])
   invokeNow(context, Pd, 'destroy', 0, {}, caller)
   assert.deepEqual([create(context), create(context), create(other)], ['ok', 'ENOMEM', 'ok'])
@@ -142,13 +142,18 @@ test("a post-hook cannot change a call's result", () => {
 
 test('a post-hook sees every call once, also those refused for their arguments or their object', () => {
   const { device, context, caller } = openTestDevice()
-  const before: string[] = []
-  const ended: unknown[] = []
-  const stop = addHook(device, {
-    pre: ({ entry }) => void before.push(`${entry.class.name}.${entry.name}`),
-    post({ entry, why, context: of, caller: by }, object, args, _out, error) {
-      assert.deepEqual([why, of, by], ['call', context, caller])
-      ended.push([`${entry.class.name}.${entry.name}`, object?.handle, args, (error as CallError | undefined)?.code])
+  const preCalls: string[] = []
+  const postCalls: unknown[] = []
+  const removeHook = addHook(device, {
+    pre: ({ entry }) => void preCalls.push(`${entry.class.name}.${entry.name}`),
+    post({ entry, why, context: callContext, caller: callCaller }, object, args, _out, error) {
+      assert.deepEqual([why, callContext, callCaller], ['call', context, caller])
+      postCalls.push([
+        `${entry.class.name}.${entry.name}`,
+        object?.handle,
+        args,
+        (error as CallError | undefined)?.code,
+      ])
     },
   })
   const attempts: [() => unknown, string][] = [
@@ -160,8 +165,8 @@ test('a post-hook sees every call once, also those refused for their arguments o
     [() => invokeNow(context, Pd, 'destroy', 7, {}, caller), 'ENOENT'],
   ]
   for (const [attempt, code] of attempts) assert.equal(errnoOf(attempt), code)
-  assert.deepEqual(before, ['cq.create'])
-  assert.deepEqual(ended, [
+  assert.deepEqual(preCalls, ['cq.create'])
+  assert.deepEqual(postCalls, [
     ['cq.create', undefined, { cqe: 10 }, 'EINVAL'],
     ['cq.create', undefined, { ...cq, cqe: 'ten' }, 'EINVAL'],
     ['cq.create', undefined, { ...cq, channel: 9 }, 'EBADF'],
@@ -169,9 +174,9 @@ test('a post-hook sees every call once, also those refused for their arguments o
     ['pd.destroy', undefined, {}, 'EINVAL'],
     ['pd.destroy', undefined, {}, 'ENOENT'],
   ])
-  stop()
+  removeHook()
   assert.equal(errnoOf(attempts[0][0]), 'EINVAL')
-  assert.equal(ended.length, 6)
+  assert.equal(postCalls.length, 6)
 })
 
 test('a post-hook of a refused destroy has the object that is in use', () => {

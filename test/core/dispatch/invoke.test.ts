@@ -1,3 +1,6 @@
+/*
+ * Typed calls (R21, R23): handles, the checks of arguments, errors, limits, and asynchronous handlers.
+ */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import {
@@ -115,9 +118,9 @@ test('a method or class that the device lacks is EOPNOTSUPP', () => {
     errnoOf(() => invokeNow(context, Cq, 'query', 0, {}, caller)),
     'EOPNOTSUPP',
   )
-  const few = openTestDevice({}, testDriver(testClasses.filter(line => line.class.name !== 'rc_qp')))
+  const withoutRcQp = openTestDevice({}, testDriver(testClasses.filter(line => line.class.name !== 'rc_qp')))
   assert.equal(
-    errnoOf(() => invokeNow(few.context, RcQp, 'destroy', 0, {}, few.caller)),
+    errnoOf(() => invokeNow(withoutRcQp.context, RcQp, 'destroy', 0, {}, withoutRcQp.caller)),
     'EOPNOTSUPP',
   )
 })
@@ -451,9 +454,9 @@ test('a batch of address handles is all or none also with asynchronous handlers'
 test('a call on a descriptor of another context is refused without preparing its sink', () => {
   const b = openTestDevice()
   const fd = install(b, invokeNow(b.context, AsyncFd, 'create', 0, {}, b.caller))
-  let asked = 0
+  let preparations = 0
   const prepareWithdraw = (): undefined => {
-    asked++
+    preparations++
   }
   attachSink(fd, { post() {}, prepareWithdraw, withdraw: () => [], unread: () => 0, take: () => [], end() {} })
   const other = openContext(b.device, { isOpened: true })
@@ -461,7 +464,7 @@ test('a call on a descriptor of another context is refused without preparing its
     errnoOf(() => invokeNow(other, AsyncFd, 'query', fd.id, {}, b.caller)),
     'EBADF',
   )
-  assert.equal(asked, 0)
+  assert.equal(preparations, 0)
 })
 
 for (const [name, end] of [

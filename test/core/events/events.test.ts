@@ -1,3 +1,6 @@
+/*
+ * Completion events and asynchronous events (R34, R35, R37): arming, destinations, counts of read events, and sinks.
+ */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import {
@@ -92,8 +95,8 @@ test("an async event has Linux’ 16 bytes, and goes to the first async fd, or t
   const second = install(b, invokeNow(context, AsyncFd, 'create', 0, {}, caller))
   const cq = newCq(0xabcn)
   invokeNow(context, Pd, 'create', 0, {}, caller)
-  const made = { pd: 1, sendCq: 0, recvCq: 0, cap, userHandle: 0xdefn, asyncFd: second.handle }
-  const qp = context.handles.slots[invokeNow(context, RcQp, 'create', 0, made, caller).object!]!
+  const qpArgs = { pd: 1, sendCq: 0, recvCq: 0, cap, userHandle: 0xdefn, asyncFd: second.handle }
+  const qp = context.handles.slots[invokeNow(context, RcQp, 'create', 0, qpArgs, caller).object!]!
   raiseObjectEvent(cq, AsyncEventType.values.CQ_ERR)
   raiseObjectEvent(qp, AsyncEventType.values.COMM_EST)
   raiseObjectEvent(qp, AsyncEventType.values.QP_ACCESS_ERR)
@@ -107,9 +110,9 @@ test("an async event has Linux’ 16 bytes, and goes to the first async fd, or t
 test('events of a port go to every async fd of its device', () => {
   const b = setUp()
   const other = openContext(b.device, { isOpened: true })
-  const there = install(b, invokeNow(other, AsyncFd, 'create', 0, {}, b.caller))
+  const otherFd = install(b, invokeNow(other, AsyncFd, 'create', 0, {}, b.caller))
   raisePort(b.device, 1, AsyncEventType.values.PORT_ACTIVE)
-  for (const fd of [b.asyncFd, there])
+  for (const fd of [b.asyncFd, otherFd])
     assert.deepEqual(hex(readEvents(fd, 9)), ['0100000000000000' + '09000000' + '00000000'])
   assert.equal(readError(b.channel), 'EAGAIN')
 })

@@ -180,10 +180,10 @@ test('after random armings and thresholds, an event is raised when the first of 
   const model = () => ({
     rule: { count: 0, period: 0 },
     armings: [] as { count: number; period: number }[],
-    at: [] as number[],
+    completionTimes: [] as number[],
   })
   type Model = ReturnType<typeof model>
-  const isDue = ({ armings, at }: Model, now: number): boolean =>
+  const isDue = ({ armings, completionTimes: at }: Model, now: number): boolean =>
     armings.some(
       ({ count, period }) =>
         at.length > 0 &&
@@ -200,21 +200,21 @@ test('after random armings and thresholds, an event is raised when the first of 
         expected++
         Object.assign(one, { armings: [], at: [] })
       }
-      for (const [which, what] of steps) {
-        const one = models[which]
-        const { handle, events: source } = cqs[which]
-        if ('wait' in what) wait(what.wait)
-        else if ('set' in what) {
-          set(handle, what.set)
-          one.rule = what.set
+      for (const [index, action] of steps) {
+        const one = models[index]
+        const { handle, events: source } = cqs[index]
+        if ('wait' in action) wait(action.wait)
+        else if ('set' in action) {
+          set(handle, action.set)
+          one.rule = action.set
           if (one.armings.length > 0) one.armings.push(one.rule)
-        } else if ('arm' in what) {
-          notify(handle, what.arm ?? {})
-          one.armings.push(what.arm ?? one.rule)
+        } else if ('arm' in action) {
+          notify(handle, action.arm ?? {})
+          one.armings.push(action.arm ?? one.rule)
         } else
-          for (let i = 0; i < what.complete; i++) {
+          for (let i = 0; i < action.complete; i++) {
             completed(source!, false)
-            if (one.armings.length > 0) one.at.push(clock.now)
+            if (one.armings.length > 0) one.completionTimes.push(clock.now)
             expectIfDue(one)
           }
         // An event by time is noticed when the clock is read.

@@ -1,3 +1,6 @@
+/*
+ * Buffers of this process as an address space: addresses, copies, atomics, and refused buffers.
+ */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'

@@ -1,3 +1,6 @@
+/*
+ * Memory regions: which registrations are accepted, keys, the checks of accesses, and the cache of recent regions.
+ */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'

@@ -263,13 +263,19 @@ test('closing a context destroys regions and the windows bound to them', () => {
 })
 
 test('random binds, invalidations and frees keep counts and spaces consistent', () => {
-  const step = fc.record({ act: fc.nat(5), a: fc.nat(3), b: fc.nat(3), length: fc.nat(200), qp: fc.nat(2) })
+  const step = fc.record({
+    action: fc.nat(5),
+    windowIndex: fc.nat(3),
+    regionIndex: fc.nat(3),
+    length: fc.nat(200),
+    qp: fc.nat(2),
+  })
   fc.assert(
     fc.property(fc.array(step, { maxLength: 60 }), steps => {
       const table = createMemoryTable(() => 0)
       const regions = [0, 1, 2, 3].map(() => addRegion(table, PD, 0n, 0n, 100, REGION_ACCESS, noMemory))
       const windows = [TYPE_1, TYPE_2, TYPE_1, TYPE_2].map(type => addWindow(table, PD, type))
-      for (const { act, a, b, length, qp } of steps) {
+      for (const { action: act, windowIndex: a, regionIndex: b, length, qp } of steps) {
         const window = table.key[windows[a]]
         const lkey = table.key[regions[b]]
         const request = { window, key: length, lkey, hi: 0, lo: 0, lengthHi: 0, lengthLo: length, access: REMOTE_READ }
@@ -307,13 +313,13 @@ test('destroying a region or queue pair visits only its own windows', () => {
   const others = 1000
   for (let i = 0; i < others; i++) {
     const other = addRegion(table, PD, 0n, 0n, 4096, REGION_ACCESS, noMemory)
-    const own = addWindow(table, PD, TYPE_2)
-    const at = { key: 1, hi: 0, lo: 0, lengthHi: 0, lengthLo: 8, access: REMOTE_WRITE }
-    assert.ok(bindWindow(table, PD, 100 + i, { window: table.key[own], lkey: table.key[other], ...at }))
+    const otherWindow = addWindow(table, PD, TYPE_2)
+    const range = { key: 1, hi: 0, lo: 0, lengthHi: 0, lengthLo: 8, access: REMOTE_WRITE }
+    assert.ok(bindWindow(table, PD, 100 + i, { window: table.key[otherWindow], lkey: table.key[other], ...range }))
   }
   let accesses = 0
-  const watched = ['key', 'kind', 'windowRegion', 'qp', 'space', 'firstOfRegion', 'nextOfRegion', 'nextOfQp'] as const
-  for (const name of watched)
+  const columns = ['key', 'kind', 'windowRegion', 'qp', 'space', 'firstOfRegion', 'nextOfRegion', 'nextOfQp'] as const
+  for (const name of columns)
     table[name] = new Proxy(table[name], {
       get(target, property) {
         accesses++

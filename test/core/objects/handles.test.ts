@@ -1,3 +1,6 @@
+/*
+ * Handles: the lowest free number is assigned, and an empty table keeps no memory.
+ */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'

@@ -11,7 +11,7 @@ import { programEnvironment } from '../../../src/cli/program/program.ts'
 import { READY } from '../../../src/cli/start.ts'
 import { takeLock } from '../../../src/host/lock-file.ts'
 import { repoRoot } from '../../paths.ts'
-import { findTool, missing } from '../../tools.ts'
+import { findTool, skipTest } from '../../tools.ts'
 import {
   cleanEnvironment,
   type Finished,
@@ -122,7 +122,7 @@ describe("root's daemon", { skip: oneUserOnly() }, () => {
   })
 
   it('names users outside a user namespace as such, and those inside by their outer numbers', async t => {
-    if (findTool('unshare') === undefined) return void missing(t, 'a user namespace needs unshare')
+    if (findTool('unshare') === undefined) return void skipTest(t, 'a user namespace needs unshare')
     const shared = await findDevices(t, await startDaemonOf(t, 0, ['--allow-user', String(NOBODY)]), ...asNamespaceRoot)
     assert.match(shared.stderr, /: it runs as a user outside this user namespace, who could read/)
     const closed = await findDevices(t, await startDaemonOf(t, NOBODY), ...asNamespaceRoot)

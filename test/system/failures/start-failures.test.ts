@@ -7,7 +7,7 @@ import { chmodSync, mkdirSync, readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
 import { hasNative } from '../../../src/host/native.ts'
-import { findTool, missing } from '../../tools.ts'
+import { findTool, skipTest } from '../../tools.ts'
 import { cleanEnvironment, run, temporaryFolder, userdma } from '../programs.ts'
 
 const isRoot = process.getuid?.() === 0
@@ -18,7 +18,7 @@ describe('a failed start', { skip: !hasNative() && 'koffi is missing' }, () => {
 
   it('without disk space gives the reason, and leaves nothing', async t => {
     if (!isRoot || findTool('unshare') === undefined)
-      return void missing(t, 'a small file system needs root and unshare')
+      return void skipTest(t, 'a small file system needs root and unshare')
     const folder = temporaryFolder(t)
     const script = `mount -t tmpfs -o size=16k,mode=700 none ${folder} && head -c 20000 /dev/zero > ${folder}/fill; ${userdma} run -- true; echo "status $?"; ls -A ${folder}/userdma`
     const { stdout, stderr } = await run(t, 'unshare', inMountNamespace(script), {
@@ -33,7 +33,7 @@ describe('a failed start', { skip: !hasNative() && 'koffi is missing' }, () => {
   })
 
   it('without /proc gives the reason', async t => {
-    if (!isRoot || findTool('unshare') === undefined) return void missing(t, 'another /proc needs root and unshare')
+    if (!isRoot || findTool('unshare') === undefined) return void skipTest(t, 'another /proc needs root and unshare')
     const script = `mount -t tmpfs none /proc && ${userdma} run --private -- true; echo "status $?"`
     const { stdout, stderr } = await run(t, 'unshare', inMountNamespace(script), { env: cleanEnvironment() })
     assert.match(
@@ -56,7 +56,7 @@ describe('a failed start', { skip: !hasNative() && 'koffi is missing' }, () => {
 
   it('in a user namespace says whose files prevent it', async t => {
     if (!isRoot || findTool('unshare') === undefined || findTool('setpriv') === undefined)
-      return void missing(t, 'a user namespace over files of root needs root, unshare and setpriv')
+      return void skipTest(t, 'a user namespace over files of root needs root, unshare and setpriv')
     const folder = temporaryFolder(t)
     chmodSync(folder, 0o755)
     mkdirSync(join(folder, 'userdma-0'), { mode: 0o755 })

@@ -6,7 +6,7 @@ import { mkdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
 import type { DeviceStat, Stat } from '../../../src/uapi/tool.ts'
-import { findTool, missing } from '../../tools.ts'
+import { findTool, skipTest } from '../../tools.ts'
 import { assertGoodPair, runPair } from '../pairs/pingpong.ts'
 import { cleanEnvironment, lacking, run, start, startDaemon, temporaryFolder, userdma } from '../programs.ts'
 
@@ -42,7 +42,7 @@ const fullDiskScript = (folder: string): string => `
 describe('counter files', { skip: lacking('ibv_rc_pingpong') }, () => {
   it('cannot be read while a full disk prevents updates', async t => {
     if (process.getuid?.() !== 0 || findTool('unshare') === undefined)
-      return void missing(t, 'a small file system needs root and unshare')
+      return void skipTest(t, 'a small file system needs root and unshare')
     const folder = join(temporaryFolder(t), 'full')
     mkdirSync(folder)
     const { stdout } = await run(t, 'unshare', ['-m', 'sh', '-c', fullDiskScript(folder)], { env: cleanEnvironment() })

@@ -8,7 +8,7 @@ import { before, describe, it } from 'node:test'
 import { readCapture } from '../../../src/wire/pcap.ts'
 import { loopbackText } from '../../loopback.ts'
 import { fixture } from '../../paths.ts'
-import { findTool, missing } from '../../tools.ts'
+import { findTool, skipTest } from '../../tools.ts'
 import { canMakeNamespaces, twoNamespaces } from '../namespaces.ts'
 import {
   isEmpty,
@@ -307,7 +307,7 @@ describe('two network namespaces', { skip }, () => {
     for (const version of [4, 6] as const)
       it(`tshark decodes the packets on the wire, every ICRC is right (--link ${link}, IPv${version})`, async t => {
         for (const tool of ['tshark', 'dumpcap', 'editcap', 'python3'])
-          if (findTool(tool) === undefined) return void missing(t, `${tool} is not installed here`)
+          if (findTool(tool) === undefined) return void skipTest(t, `${tool} is not installed here`)
         if (!canMakeNamespaces(t)) return
         const netns = twoNamespaces(t, 1500, false)
         const addresses = version === 4 ? (['10.99.0.1', '10.99.0.2'] as const) : (['fd99::1', 'fd99::2'] as const)

@@ -6,7 +6,7 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { repoRoot } from '../../paths.ts'
-import { compileC, missing, scratchFolder } from '../../tools.ts'
+import { compileC, scratchFolder, skipTest } from '../../tools.ts'
 import { isEmpty, lacking, ownProgram, run, startDaemon, TWO_DEVICES } from '../programs.ts'
 
 const folder = scratchFolder()
@@ -18,7 +18,7 @@ const compileWithAsan = (t: TestContext): string | undefined => {
   try {
     return compileC(join(folder, 'verbs_check_asan'), sources, options)
   } catch (error) {
-    missing(t, `the compiler cannot build with AddressSanitizer: ${error instanceof Error ? error.message : error}`)
+    skipTest(t, `the compiler cannot build with AddressSanitizer: ${error instanceof Error ? error.message : error}`)
     return undefined
   }
 }

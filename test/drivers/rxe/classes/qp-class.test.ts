@@ -350,10 +350,10 @@ test('alternate paths are unsupported: the device does not list them, and refuse
 
 test('queue pairs of all types count towards maxQp of the device', () => {
   const { p } = setUp()
-  const { limits, attributes, sharedTable: shared } = p.rxe.device
+  const { limits, attributes, sharedTable } = p.rxe.device
   const limit = limits.get('rc_qp')
   assert.equal(limit?.max, attributes.maxQp)
-  for (const name of shared.byName.keys()) if (name.endsWith('_qp')) assert.equal(limits.get(name), limit, name)
+  for (const name of sharedTable.byName.keys()) if (name.endsWith('_qp')) assert.equal(limits.get(name), limit, name)
   assert.equal(limits.get('srq')?.max, attributes.maxSrq)
   assert.equal(limits.get('srq'), limits.get('xrc_srq'))
 })
