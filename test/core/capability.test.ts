@@ -27,10 +27,10 @@ const privilegedClasses = [
 const otherClasses = testClasses.filter(({ class: { id } }) => !privilegedClasses.some(line => line.class.id === id))
 
 const setUp = (driverClasses: readonly (typeof testClasses)[number][] = [...otherClasses, ...privilegedClasses]) => {
-  const b = openTestDevice({}, testDriver(driverClasses))
-  const pd = invokeNow(b.context, Pd, 'create', 0, {}, b.caller).object!
-  const cq = invokeNow(b.context, Cq, 'create', 0, { cqe: 1, userHandle: 0n, compVector: 0 }, b.caller).object!
-  return { ...b, qp: { pd, sendCq: cq, recvCq: cq, cap, userHandle: 0n } }
+  const setup = openTestDevice({}, testDriver(driverClasses))
+  const pd = invokeNow(setup.context, Pd, 'create', 0, {}, setup.caller).object!
+  const cq = invokeNow(setup.context, Cq, 'create', 0, { cqe: 1, userHandle: 0n, compVector: 0 }, setup.caller).object!
+  return { ...setup, qp: { pd, sendCq: cq, recvCq: cq, cap, userHandle: 0n } }
 }
 const rule = { type: 0, priority: 0, port: 1, flags: 0, specs: [] }
 

@@ -23,11 +23,11 @@ const { COMPLETION } = EventKind.values
 const { QP_FATAL, COMM_EST, CQ_ERR, PORT_ERR, DEVICE_FATAL } = AsyncEventType.values
 
 const setUp = () => {
-  const b = openTestDevice()
-  const { context, caller } = b
-  const newQueue = () => install(b, invokeNow(context, Queue, 'create', 0, {}, caller))
-  const asyncFd = install(b, invokeNow(context, AsyncFd, 'create', 0, {}, caller))
-  const channel = install(b, invokeNow(context, CompChannel, 'create', 0, {}, caller))
+  const setup = openTestDevice()
+  const { context, caller } = setup
+  const newQueue = () => install(setup, invokeNow(context, Queue, 'create', 0, {}, caller))
+  const asyncFd = install(setup, invokeNow(context, AsyncFd, 'create', 0, {}, caller))
+  const channel = install(setup, invokeNow(context, CompChannel, 'create', 0, {}, caller))
   const objectAt = (handle: number) => context.handles.slots[handle]!
   const cqArgs = { cqe: 4, userHandle: 7n, compVector: 0, channel: channel.handle }
   const cq = objectAt(invokeNow(context, Cq, 'create', 0, cqArgs, caller).object!)
@@ -46,7 +46,7 @@ const setUp = () => {
     arm(cq, false)
     completed(cq.events!, false)
   }
-  return { ...b, newQueue, asyncFd, channel, cq, qp, attach, detach, read, complete }
+  return { ...setup, newQueue, asyncFd, channel, cq, qp, attach, detach, read, complete }
 }
 
 test('one queue receives events of the device, a port, a CQ and a QP, in order, each with its cookie', () => {

@@ -20,13 +20,13 @@ const ethernet = {
 
 const openDeviceOf = (link: LinkName | undefined) => {
   const driver: Driver<TestState> = { ...testDriver(), ...(link !== undefined && { link }) }
-  const b = openTestDevice({}, driver)
-  const described = declare(invokeNow(b.context, Interface, 'query', 0, {}, b.caller).out)
+  const setup = openTestDevice({}, driver)
+  const described = declare(invokeNow(setup.context, Interface, 'query', 0, {}, setup.caller).out)
   const addressesOf = (cls: string, method: string) => {
     const found = described.find(({ name }) => name === cls)?.methods[method]
     return ADDRESSES.filter(name => found?.in[name] !== undefined)
   }
-  return { ...b, addressesOf }
+  return { ...setup, addressesOf }
 }
 
 test('each link has its own address attribute, and iWARP has none', () => {

@@ -62,15 +62,15 @@ const anyStep: fc.Arbitrary<Step> = fc.record({
 const classes: readonly ObjectClass[] = [Classes.pd, Classes.cq, Classes.mr, Classes.rc_qp]
 
 const run = (steps: readonly Step[]): void => {
-  const b = openTestDevice()
-  const { core, device, caller } = b
+  const setup = openTestDevice()
+  const { core, device, caller } = setup
   const address = BigInt(caller.memory.add(new Uint8Array(4096)))
   const stale = new Set<number>()
   const models: ModelContext[] = []
   const open = (): void => {
     models.push({ context: openContext(device, { isOpened: true }), handles: new Map(), descriptors: new Map() })
   }
-  closeContext(b.context)
+  closeContext(setup.context)
   open()
 
   const removeObject = (model: ModelContext, handle: number): void => {
@@ -177,7 +177,7 @@ const run = (steps: readonly Step[]): void => {
   assert.deepEqual([stat(core).descriptors, stat(core).faults, device.memory.liveKeys], [0, 0, 0])
   assert.ok(Object.values(device.counts).every(count => count === 0))
   assert.equal(
-    b.log.filter(line => line.startsWith('remove')).length,
+    setup.log.filter(line => line.startsWith('remove')).length,
     models.reduce(
       (n, { handles }) => n + [...handles.values()].filter(o => o.class === 'cq' || o.class === 'rc_qp').length,
       0,

@@ -16,11 +16,11 @@ const { FILE, NULL, IMPLICIT, DEVICE } = MrKind.values
 const { LOCAL_WRITE, REMOTE_READ, REMOTE_WRITE } = AccessFlags.values
 
 const setUp = () => {
-  const b = openTestDevice()
+  const setup = openTestDevice()
   const file = new Uint8Array(8192)
   const files = { open: 0, closed: 0 }
   const caller = {
-    ...b.caller,
+    ...setup.caller,
     openFile(fd: number): FileMemory {
       if (fd !== 5) throw new CallError('EBADF', `the caller has no descriptor ${fd}`)
       const space = createLocalSpace()
@@ -39,26 +39,26 @@ const setUp = () => {
       }
     },
   }
-  const pd = invokeNow(b.context, Pd, 'create', 0, {}, caller).object!
-  const pdId = b.context.handles.slots[pd]!.id
+  const pd = invokeNow(setup.context, Pd, 'create', 0, {}, caller).object!
+  const pdId = setup.context.handles.slots[pd]!.id
   const create = (options: Partial<In<typeof Mr.methods.create>>) =>
     invokeNow(
-      b.context,
+      setup.context,
       Mr,
       'create',
       0,
       { pd, start: 0n, length: 4096n, iova: 0n, access: LOCAL_WRITE | REMOTE_WRITE | REMOTE_READ, ...options },
       caller,
     )
-  const destroy = (handle: number) => invokeNow(b.context, Mr, 'destroy', handle, {}, caller)
-  const query = (handle: number) => invokeNow(b.context, Mr, 'query', handle, {}, caller).out
+  const destroy = (handle: number) => invokeNow(setup.context, Mr, 'destroy', handle, {}, caller)
+  const query = (handle: number) => invokeNow(setup.context, Mr, 'query', handle, {}, caller).out
   const modify = (handle: number, args: In<typeof Mr.methods.modify>) =>
-    invokeNow(b.context, Mr, 'modify', handle, args, caller)
-  const spaceOf = (row: number) => b.device.memory.spaces[b.device.memory.space[row]]!
+    invokeNow(setup.context, Mr, 'modify', handle, args, caller)
+  const spaceOf = (row: number) => setup.device.memory.spaces[setup.device.memory.space[row]]!
   /** The row for a peer's READ of that many bytes at an address; -1 if there is none. */
   const find = (key: number, hi: number, lo: number, length: number) =>
-    resolve(b.device.memory, pdId, key, hi, lo, length, REMOTE_READ, 0)
-  return { ...b, caller, file, files, create, destroy, query, modify, spaceOf, find }
+    resolve(setup.device.memory, pdId, key, hi, lo, length, REMOTE_READ, 0)
+  return { ...setup, caller, file, files, create, destroy, query, modify, spaceOf, find }
 }
 
 /** A buffer of nines. */

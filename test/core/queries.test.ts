@@ -112,10 +112,10 @@ test("a query returns a copy of the driver's description", () => {
 })
 
 test('a query of event descriptors returns their sources, the number of waiting events, and which one is the default', () => {
-  const b = openTestDevice()
-  const { context, caller } = b
+  const setup = openTestDevice()
+  const { context, caller } = setup
   const fd = (cls: typeof CompChannel | typeof AsyncFd | typeof EventQueue): FdObject =>
-    install(b, invokeNow(context, cls as typeof AsyncFd, 'create', 0, {}, caller))
+    install(setup, invokeNow(context, cls as typeof AsyncFd, 'create', 0, {}, caller))
   const [first, second, channel, other, queue] = [AsyncFd, AsyncFd, CompChannel, CompChannel, EventQueue].map(fd)
   const cq = (channelFd: FdObject) => {
     const args = { cqe: 4, userHandle: 7n, compVector: 0, channel: channelFd.handle }

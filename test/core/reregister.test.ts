@@ -13,8 +13,8 @@ const { pd: Pd, mr: Mr, mw: Mw } = Classes
 const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_READ, MW_BIND, ZERO_BASED } = AccessFlags.values
 
 const setUp = (access: number = LOCAL_WRITE | REMOTE_READ) => {
-  const b = openTestDevice()
-  const { context, caller, device } = b
+  const setup = openTestDevice()
+  const { context, caller, device } = setup
   invokeNow(context, Pd, 'create', 0, {}, caller)
   invokeNow(context, Pd, 'create', 0, {}, caller)
   const [first, second] = [new Uint8Array(8192), new Uint8Array(4096)].map(bytes => BigInt(caller.memory.add(bytes)))
@@ -26,7 +26,7 @@ const setUp = (access: number = LOCAL_WRITE | REMOTE_READ) => {
   const rowFor = (start: bigint, length: number, rights: number, pd = 0): number =>
     resolve(device.memory, pdId(pd), lkey, Number(start >> 32n), Number(start & 0xffffffffn), length, rights, 17)
   const errno = (args: Change) => errnoOf(() => modify(args))
-  return { ...b, mr, lkey, first, second, modify, rowFor, errno }
+  return { ...setup, mr, lkey, first, second, modify, rowFor, errno }
 }
 
 test('rights change, and with them the rkey', () => {

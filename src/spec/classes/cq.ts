@@ -24,7 +24,10 @@ import {
 } from '../schema/schema.ts'
 import { CallNumber, ClassId } from './ids.ts'
 
-/** Event moderation: `count` 0 or 1, or `period` 0, turns it off. Both are at most 65,535, as in Linux. */
+/**
+ * Event moderation: `count` 1, or both 0, turns it off; one 0 means that only the other value counts. Both are at most
+ * 65,535, as in Linux.
+ */
 const MODERATION_LIMIT = { max: 0xffff }
 const moderation = { count: optional(u32(2, MODERATION_LIMIT)), period: optional(u32(3, MODERATION_LIMIT)) }
 

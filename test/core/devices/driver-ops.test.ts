@@ -60,22 +60,23 @@ const setUp = (): TestSetup & { readonly closes: string[] } => {
   return { ...openTestDevice({}, driver), closes }
 }
 
-const open = (b: TestSetup, text: string) => install(b, invokeNow(b.context, Ops, 'create', 0, name(text), b.caller))
+const open = (setup: TestSetup, text: string) =>
+  install(setup, invokeNow(setup.context, Ops, 'create', 0, name(text), setup.caller))
 
 test('interfaces are listed newest first, and opened by their versioned names (R28)', () => {
-  const b = setUp()
-  const { names } = invokeNow(b.context, Device, 'queryDriverOps', 0, {}, b.caller).out
+  const setup = setUp()
+  const { names } = invokeNow(setup.context, Device, 'queryDriverOps', 0, {}, setup.caller).out
   assert.equal(new TextDecoder().decode(names), 'test.userdma.2\0test.userdma.1\0test\0')
-  const fd = open(b, 'test.userdma.1')
-  const queried = invokeNow(b.context, Ops, 'query', fd.handle, {}, b.caller).out
+  const fd = open(setup, 'test.userdma.1')
+  const queried = invokeNow(setup.context, Ops, 'query', fd.handle, {}, setup.caller).out
   assert.equal(new TextDecoder().decode(queried.name), 'test.userdma.1')
 })
 
 test('an unknown name is ENOENT and the error lists the existing ones; without any interface it is EOPNOTSUPP', () => {
-  const b = setUp()
+  const setup = setUp()
   for (const unknown of ['test.userdma.3', '', 'toString', 'test.userdma.2\0'])
     assert.throws(
-      () => open(b, unknown),
+      () => open(setup, unknown),
       ({ code, message }: CallError) =>
         code === 'ENOENT' && /it has test.userdma.2, test.userdma.1, test$/.test(message),
     )
@@ -84,60 +85,63 @@ test('an unknown name is ENOENT and the error lists the existing ones; without a
     errnoOf(() => open(none, 'test.userdma.1')),
     'EOPNOTSUPP',
   )
-  assert.equal(stat(b.core).descriptors + stat(none.core).descriptors, 0)
+  assert.equal(stat(setup.core).descriptors + stat(none.core).descriptors, 0)
 })
 
 test('without a name the interface named like the driver is opened, which is the provider channel (R30)', () => {
-  const b = setUp()
-  const fd = install(b, invokeNow(b.context, Ops, 'create', 0, {}, b.caller))
-  assert.equal(new TextDecoder().decode(invokeNow(b.context, Ops, 'query', fd.handle, {}, b.caller).out.name), 'test')
+  const setup = setUp()
+  const fd = install(setup, invokeNow(setup.context, Ops, 'create', 0, {}, setup.caller))
+  assert.equal(
+    new TextDecoder().decode(invokeNow(setup.context, Ops, 'query', fd.handle, {}, setup.caller).out.name),
+    'test',
+  )
 })
 
 test('ioctl uses objects of the context, which are busy until the descriptor is closed', () => {
-  const b = setUp()
-  const fd = open(b, 'test.userdma.2')
-  const pd = invokeNow(b.context, Pd, 'create', 0, {}, b.caller).object as number
-  assert.equal(opsIoctl(fd, b.caller, 1, BigInt(pd)), 1)
+  const setup = setUp()
+  const fd = open(setup, 'test.userdma.2')
+  const pd = invokeNow(setup.context, Pd, 'create', 0, {}, setup.caller).object as number
+  assert.equal(opsIoctl(fd, setup.caller, 1, BigInt(pd)), 1)
   assert.equal(
-    errnoOf(() => opsIoctl(fd, b.caller, 1, 77n)),
+    errnoOf(() => opsIoctl(fd, setup.caller, 1, 77n)),
     'ENOENT',
   )
   assert.equal(
-    errnoOf(() => opsIoctl(fd, b.caller, 2, 0n)),
+    errnoOf(() => opsIoctl(fd, setup.caller, 2, 0n)),
     'ENOTTY',
   )
   assert.equal(
-    errnoOf(() => invokeNow(b.context, Pd, 'destroy', pd, {}, b.caller)),
+    errnoOf(() => invokeNow(setup.context, Pd, 'destroy', pd, {}, setup.caller)),
     'EBUSY',
   )
-  closeDescriptor(b.core, fd.handle)
-  assert.deepEqual(b.closes, ['close 1'])
-  invokeNow(b.context, Pd, 'destroy', pd, {}, b.caller)
+  closeDescriptor(setup.core, fd.handle)
+  assert.deepEqual(setup.closes, ['close 1'])
+  invokeNow(setup.context, Pd, 'destroy', pd, {}, setup.caller)
 })
 
 test('posted records are read in order, each as one event; a write beyond 1 MiB is refused with EMSGSIZE', () => {
-  const b = setUp()
-  const fd = open(b, 'test.userdma.2')
+  const setup = setUp()
+  const fd = open(setup, 'test.userdma.2')
   assert.equal(
     errnoOf(() => readEvents(fd)),
     'EAGAIN',
   )
-  assert.equal(opsWrite(fd, b.caller, 0n, 3), 3)
-  assert.equal(opsWrite(fd, b.caller, 0n, 20), 20)
+  assert.equal(opsWrite(fd, setup.caller, 0n, 3), 3)
+  assert.equal(opsWrite(fd, setup.caller, 0n, 20), 20)
   assert.deepEqual(
     readEvents(fd, 10).map(({ bytes }) => bytes.length),
     [3, 20],
   )
   assert.equal(
-    errnoOf(() => opsWrite(fd, b.caller, 0n, 2 ** 20 + 1)),
+    errnoOf(() => opsWrite(fd, setup.caller, 0n, 2 ** 20 + 1)),
     'EMSGSIZE',
   )
 })
 
 test('mmap returns whole pages; an unaligned, negative or empty range is refused with EINVAL', () => {
-  const b = setUp()
-  const fd = open(b, 'test.userdma.2')
-  assert.equal(opsMap(fd, b.caller, 4096, 100, true).length, 4096)
+  const setup = setUp()
+  const fd = open(setup, 'test.userdma.2')
+  assert.equal(opsMap(fd, setup.caller, 4096, 100, true).length, 4096)
   for (const [offset, length] of [
     [1, 4096],
     [-4096, 4096],
@@ -145,19 +149,19 @@ test('mmap returns whole pages; an unaligned, negative or empty range is refused
     [2 ** 60, 1],
   ])
     assert.equal(
-      errnoOf(() => opsMap(fd, b.caller, offset, length, false)),
+      errnoOf(() => opsMap(fd, setup.caller, offset, length, false)),
       'EINVAL',
     )
 })
 
 test('a call that an interface lacks fails with the errno of a Linux file without it; so does a call on another class’s descriptor', () => {
-  const b = setUp()
-  const fd = open(b, 'test.userdma.1')
-  const asyncFd = install(b, invokeNow(b.context, Classes.async_fd, 'create', 0, {}, b.caller))
+  const setup = setUp()
+  const fd = open(setup, 'test.userdma.1')
+  const asyncFd = install(setup, invokeNow(setup.context, Classes.async_fd, 'create', 0, {}, setup.caller))
   const answers = (target: typeof fd) => [
-    errnoOf(() => opsIoctl(target, b.caller, 1, 0n)),
-    errnoOf(() => opsWrite(target, b.caller, 0n, 1)),
-    errnoOf(() => opsMap(target, b.caller, 0, 4096, false)),
+    errnoOf(() => opsIoctl(target, setup.caller, 1, 0n)),
+    errnoOf(() => opsWrite(target, setup.caller, 0n, 1)),
+    errnoOf(() => opsMap(target, setup.caller, 0, 4096, false)),
   ]
   assert.deepEqual(answers(fd), ['ENOTTY', 'EINVAL', 'ENODEV'])
   assert.deepEqual(answers(asyncFd), ['ENOTTY', 'EINVAL', 'EINVAL'])
@@ -165,18 +169,18 @@ test('a call that an interface lacks fails with the errno of a Linux file withou
 
 test('after the context is closed or the device removed, calls are EIO and the descriptor hangs up', () => {
   for (const end of [
-    (b: TestSetup) => closeContext(b.context),
-    (b: TestSetup) => unregister(b.device),
-    (b: TestSetup) => invokeNow(b.context, Ops, 'destroy', [...b.caller.fds.keys()][0], {}, b.caller),
+    (setup: TestSetup) => closeContext(setup.context),
+    (setup: TestSetup) => unregister(setup.device),
+    (setup: TestSetup) => invokeNow(setup.context, Ops, 'destroy', [...setup.caller.fds.keys()][0], {}, setup.caller),
   ]) {
-    const b = setUp()
-    const fd = open(b, 'test.userdma.2')
-    end(b)
-    assert.deepEqual(b.closes, ['close 0'])
+    const setup = setUp()
+    const fd = open(setup, 'test.userdma.2')
+    end(setup)
+    assert.deepEqual(setup.closes, ['close 0'])
     for (const call of [
-      () => opsIoctl(fd, b.caller, 1, 0n),
-      () => opsWrite(fd, b.caller, 0n, 1),
-      () => opsMap(fd, b.caller, 0, 4096, false),
+      () => opsIoctl(fd, setup.caller, 1, 0n),
+      () => opsWrite(fd, setup.caller, 0n, 1),
+      () => opsMap(fd, setup.caller, 0, 4096, false),
       () => readEvents(fd),
     ])
       assert.equal(errnoOf(call), 'EIO')

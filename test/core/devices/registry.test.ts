@@ -91,15 +91,15 @@ test('removing a device destroys the objects of each context in order, then call
     closed: () => order.push('closed'),
     removed: () => order.push('removed'),
   }
-  const b = openTestDevice({}, driver)
-  const { core, device, context, caller, log } = b
+  const setup = openTestDevice({}, driver)
+  const { core, device, context, caller, log } = setup
   const contexts = [context, openContext(device, { isOpened: true })]
   for (const each of contexts) {
     invokeNow(each, Pd, 'create', 0, {}, caller)
     invokeNow(each, Cq, 'create', 0, { cqe: 1, userHandle: 1n, compVector: 0 }, caller)
     invokeNow(each, RcQp, 'create', 0, { pd: 0, sendCq: 1, recvCq: 1, cap, userHandle: 0n }, caller)
   }
-  const fd = install(b, invokeNow(context, AsyncFd, 'create', 0, {}, caller))
+  const fd = install(setup, invokeNow(context, AsyncFd, 'create', 0, {}, caller))
   unregister(device)
   assert.deepEqual(log, ['remove rc_qp 2', 'remove cq 1', 'remove rc_qp 2', 'remove cq 1'])
   assert.deepEqual(order, ['closed', 'closed', 'removed'])
@@ -197,8 +197,8 @@ test('without hooks a device uses the shared table again', () => {
 })
 
 test("a call refused by a hook leaves nothing; core's own destroys cannot be refused", () => {
-  const b = openTestDevice()
-  const { core, device, context, caller, log } = b
+  const setup = openTestDevice()
+  const { core, device, context, caller, log } = setup
   invokeNow(context, Cq, 'create', 0, { cqe: 3, userHandle: 0n, compVector: 0 }, caller)
   const failed: unknown[] = []
   addHook(device, {

@@ -44,48 +44,48 @@ const live = ({ context }: TestSetup): string[] =>
   context.handles.slots.flatMap(object => (object === undefined ? [] : [`${object.class.name} ${object.handle}`]))
 
 test('later entries can use objects of earlier ones, and each entry has an answer', () => {
-  const b = openTestDevice()
-  const { done, error, entries } = run(b, [pd(), cq(), qp(0, 1), pd()])
-  assert.deepEqual([done, error, live(b)], [4, 0, ['pd 0', 'cq 1', 'rc_qp 2', 'pd 3']])
+  const setup = openTestDevice()
+  const { done, error, entries } = run(setup, [pd(), cq(), qp(0, 1), pd()])
+  assert.deepEqual([done, error, live(setup)], [4, 0, ['pd 0', 'cq 1', 'rc_qp 2', 'pd 3']])
   assert.deepEqual(entries.map(handleOf), [0, 1, 2, 3])
   const answer = decodeResult(qp(0, 1).call, entries[2].message)
   assert.deepEqual(answer.out.cap, cap)
   assert.deepEqual(
-    b.context.handles.slots[2]?.parents.map(parent => parent.handle),
+    setup.context.handles.slots[2]?.parents.map(parent => parent.handle),
     [0, 1, 1],
   )
 })
 
 test('a method can be called on an object that the chain created', () => {
-  const b = openTestDevice()
-  const { done, error } = run(b, [cq(), link(Cq, 'reqNotify', { solicitedOnly: 0 }, { object: 0 })])
-  assert.deepEqual([done, error, b.context.handles.slots[0]?.events?.armed], [2, 0, 2])
-  assert.equal(run(b, [cq(), link(Cq, 'destroy', {}, { object: 0 }), pd()]).done, 3)
-  assert.deepEqual(live(b), ['cq 0', 'pd 1'])
+  const setup = openTestDevice()
+  const { done, error } = run(setup, [cq(), link(Cq, 'reqNotify', { solicitedOnly: 0 }, { object: 0 })])
+  assert.deepEqual([done, error, setup.context.handles.slots[0]?.events?.armed], [2, 0, 2])
+  assert.equal(run(setup, [cq(), link(Cq, 'destroy', {}, { object: 0 }), pd()]).done, 3)
+  assert.deepEqual(live(setup), ['cq 0', 'pd 1'])
 })
 
 test('the first failure stops the chain: earlier results stay, later entries do not run', () => {
-  const b = openTestDevice()
-  const { done, error, reason, entries } = run(b, [pd(), link(Pd, 'destroy', {}, { handle: 77 }), pd()])
-  assert.deepEqual([done, error, live(b)], [1, Errno.ENOENT, ['pd 0']])
+  const setup = openTestDevice()
+  const { done, error, reason, entries } = run(setup, [pd(), link(Pd, 'destroy', {}, { handle: 77 }), pd()])
+  assert.deepEqual([done, error, live(setup)], [1, Errno.ENOENT, ['pd 0']])
   assert.match(reason ?? '', /pd\.destroy: there is no object with handle 77/)
   assert.equal(entries[2].message[12], 0, 'not answered')
 })
 
 test('UNDO destroys all objects of a failed chain, in reverse order', () => {
-  const b = openTestDevice()
-  const before = live(b)
-  const { done, error } = run(b, [pd(), cq(), qp(0, 1), link(Channel, 'create', {}), pd(), qp(3, 1)], UNDO)
-  assert.deepEqual([done, error, live(b)], [5, Errno.EINVAL, before])
-  assert.deepEqual(b.log, ['undo rc_qp 2', 'undo cq 1'])
-  assert.equal(b.context.descriptors.size, 0)
+  const setup = openTestDevice()
+  const before = live(setup)
+  const { done, error } = run(setup, [pd(), cq(), qp(0, 1), link(Channel, 'create', {}), pd(), qp(3, 1)], UNDO)
+  assert.deepEqual([done, error, live(setup)], [5, Errno.EINVAL, before])
+  assert.deepEqual(setup.log, ['undo rc_qp 2', 'undo cq 1'])
+  assert.equal(setup.context.descriptors.size, 0)
 })
 
 test('UNDO follows dependencies: a region that was moved to a newer protection domain is destroyed before that domain', () => {
-  const b = openTestDevice()
-  const start = BigInt(b.caller.memory.add(new Uint8Array(64)))
+  const setup = openTestDevice()
+  const start = BigInt(setup.caller.memory.add(new Uint8Array(64)))
   const destroyed: string[] = []
-  addHook(b.device as Device, {
+  addHook(setup.device as Device, {
     method: 'destroy',
     post(_call, object, _args, _out, error) {
       if (object === undefined || error !== undefined) return
@@ -95,21 +95,21 @@ test('UNDO follows dependencies: a region that was moved to a newer protection d
   })
   const mr = link(Mr, 'create', { start, length: 64n, iova: start, access: 1 }, { refs: { pd: 0 } })
   const modify = link(Mr, 'modify', {}, { object: 1, refs: { pd: 2 } })
-  const { done } = run(b, [pd(), mr, pd(), modify, link(Pd, 'destroy', {}, { object: 2 })], UNDO)
-  assert.deepEqual([done, live(b)], [4, []])
+  const { done } = run(setup, [pd(), mr, pd(), modify, link(Pd, 'destroy', {}, { object: 2 })], UNDO)
+  assert.deepEqual([done, live(setup)], [4, []])
   // Each is destroyed while its dependency exists.
   assert.deepEqual(destroyed, [`mr 1 of ${Lifecycle.LIVE}`, 'pd 0 of ', 'pd 2 of '])
 })
 
 test('UNDO refuses entries that cannot be undone, before the first entry runs', () => {
-  const b = openTestDevice()
-  run(b, [cq()])
+  const setup = openTestDevice()
+  run(setup, [cq()])
   assert.throws(
-    () => run(b, [pd(), link(Cq, 'reqNotify', { solicitedOnly: 0 }, { handle: 0 })], UNDO),
+    () => run(setup, [pd(), link(Cq, 'reqNotify', { solicitedOnly: 0 }, { handle: 0 })], UNDO),
     /entry 1 of the chain: cq\.reqNotify of an object that the chain does not create cannot be undone/,
   )
-  assert.deepEqual(live(b), ['cq 0'])
-  assert.equal(run(b, [link(Interface, 'query', {}, { options: { rooms: {} } })], UNDO).error, Errno.ENOSPC)
+  assert.deepEqual(live(setup), ['cq 0'])
+  assert.equal(run(setup, [link(Interface, 'query', {}, { options: { rooms: {} } })], UNDO).error, Errno.ENOSPC)
   const { device: Device, port: Port } = Classes
   const cases = [
     link(Device, 'queryGidTable', {}),
@@ -117,8 +117,8 @@ test('UNDO refuses entries that cannot be undone, before the first entry runs', 
     link(Device, 'queryDriverOps', {}),
     link(Device, 'queryClock', {}),
   ]
-  assert.equal(run(b, cases, UNDO).done, 4)
-  assert.equal(run(b, [link(Port, 'queryGidEntry', { index: 0 }, { handle: 1 })], UNDO).error, Errno.ENODATA)
+  assert.equal(run(setup, cases, UNDO).done, 4)
+  assert.equal(run(setup, [link(Port, 'queryGidEntry', { index: 0 }, { handle: 1 })], UNDO).error, Errno.ENODATA)
 })
 
 test('invalid references are refused: to a later entry, to one that created nothing, to a destroyed object, of another class', () => {
@@ -142,16 +142,19 @@ test('invalid references are refused: to a later entry, to one that created noth
 })
 
 test('a reference to an entry is refused outside a chain, and for an attribute that is no reference', () => {
-  const b = openTestDevice()
+  const setup = openTestDevice()
   const entries = encodeChain([pd(), cq(), qp(0, 1)])
   const message = chainEntries(entries)[2].message
   const memory = new Map([[4096n, message]])
-  const caller = { ...b.caller, copyIn: (address: bigint, length: number) => memory.get(address)!.slice(0, length) }
-  const answer = dispatch(b.context, decodeObject, [0, 4096n], caller)
+  const caller = { ...setup.caller, copyIn: (address: bigint, length: number) => memory.get(address)!.slice(0, length) }
+  const answer = dispatch(setup.context, decodeObject, [0, 4096n], caller)
   assert.ok(!(answer instanceof Promise))
   assert.equal(answer.ret, -Errno.EINVAL)
   assert.match(answer.reason ?? '', /this is not a chain/)
-  const { error, reason } = run(b, [pd(), link(Cq, 'create', { userHandle: 0n, compVector: 0 }, { refs: { cqe: 1 } })])
+  const { error, reason } = run(setup, [
+    pd(),
+    link(Cq, 'create', { userHandle: 0n, compVector: 0 }, { refs: { cqe: 1 } }),
+  ])
   assert.equal(error, Errno.EINVAL, reason)
 })
 
@@ -163,7 +166,7 @@ test('a chain in a chain is refused', () => {
 })
 
 /** Runs a chain as a program does: its message and its entries lie in memory, answers overwrite them. */
-const runFromMemory = (b: TestSetup, links: readonly Link[], isWritable = true) => {
+const runFromMemory = (setup: TestSetup, links: readonly Link[], isWritable = true) => {
   const entries = encodeChain(links)
   const at = 0x10000n
   const call = { class: Interface, methodName: 'chain', method: Interface.methods.chain, object: 0 }
@@ -176,39 +179,39 @@ const runFromMemory = (b: TestSetup, links: readonly Link[], isWritable = true) 
     [at, entries],
   ])
   const caller = {
-    ...b.caller,
+    ...setup.caller,
     copyIn: (address: bigint, length: number) => memory.get(address)!.slice(0, length),
     copyOut: (address: bigint, data: Uint8Array) => {
       if (!isWritable && address === at) throw Object.assign(new Error('fault'))
       memory.get(address)!.set(data)
     },
   }
-  const answer = dispatch(b.context, decodeObject, [5, 0x1000n], caller)
+  const answer = dispatch(setup.context, decodeObject, [5, 0x1000n], caller)
   assert.ok(!(answer instanceof Promise))
   return { answer, entries: chainEntries(memory.get(at)!), at }
 }
 
 test('later entries can use created descriptors, whose numbers are installed in the messages of their entries', () => {
-  const b = openTestDevice()
+  const setup = openTestDevice()
   const withChannel = link(
     Cq,
     'create',
     { cqe: 4, userHandle: 9n, compVector: 0 },
     { refs: { channel: 1, asyncFd: 2 } },
   )
-  const { answer, entries, at } = runFromMemory(b, [
+  const { answer, entries, at } = runFromMemory(setup, [
     pd(),
     link(Channel, 'create', {}),
     link(AsyncFd, 'create', {}),
     withChannel,
   ])
   assert.equal(answer.ret, 0)
-  const numbers = [...b.context.descriptors].map(fd => fd.id)
+  const numbers = [...setup.context.descriptors].map(fd => fd.id)
   assert.deepEqual(
     answer.installs.map(({ descriptor, address, width }) => [descriptor.object, address, width]),
     [1, 2].map((entry, i) => [numbers[i], at + BigInt(entries[entry].at + 4), 4]),
   )
-  const events = b.context.handles.slots[1]?.events
+  const events = setup.context.handles.slots[1]?.events
   assert.deepEqual([events?.route.channel?.id, events?.route.asyncFd?.id], numbers)
 })
 
@@ -220,14 +223,14 @@ test('a chain of any bytes is refused or runs, without other effects', () => {
       fc.nat(good.length),
       fc.constantFrom(STOP, UNDO),
       (changes, length, onError) => {
-        const b = openTestDevice()
+        const setup = openTestDevice()
         const entries = good.slice(0, length)
         for (const [at, value] of changes) if (at < length) entries[at] = value
         const code = errnoOf(() => {
-          const { out } = invokeNow(b.context, Interface, 'chain', 0, { entries, onError }, b.caller)
+          const { out } = invokeNow(setup.context, Interface, 'chain', 0, { entries, onError }, setup.caller)
           assert.equal(out.results.length, entries.length)
-          if (out.error !== 0 && onError === UNDO) assert.deepEqual(live(b), [])
-          else assert.ok(live(b).length <= out.done)
+          if (out.error !== 0 && onError === UNDO) assert.deepEqual(live(setup), [])
+          else assert.ok(live(setup).length <= out.done)
         })
         assert.match(code, /^(ok|EINVAL)$/)
       },

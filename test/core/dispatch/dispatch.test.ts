@@ -50,11 +50,11 @@ const objectDialect: Dialect<[Message]> = (view, { class: name, method, object, 
 }
 
 const setUp = (driver = testDriver()) => {
-  const b = openTestDevice({}, driver)
+  const setup = openTestDevice({}, driver)
   const call = (message: Message, descriptor?: number) =>
-    dispatch(b.context, objectDialect, [message], b.caller, descriptor)
+    dispatch(setup.context, objectDialect, [message], setup.caller, descriptor)
   const ret = (message: Message) => (call(message) as Answer).ret
-  return { ...b, call, ret }
+  return { ...setup, call, ret }
 }
 
 test('a message is decoded, run and answered', () => {
@@ -86,8 +86,8 @@ test('codecs see the device’s classes, the classes of handles, and whether the
 })
 
 test('a create is undone when its answer cannot be written', () => {
-  const b = setUp()
-  const { context, core, device, caller, ret, log } = b
+  const setup = setUp()
+  const { context, core, device, caller, ret, log } = setup
   assert.equal(
     ret({ class: 'cq', method: 'create', args: { cqe: 1, userHandle: 1n, compVector: 0 }, isUndeliverable: true }),
     -Errno.EFAULT,

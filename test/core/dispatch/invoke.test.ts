@@ -50,8 +50,8 @@ test('handles of all classes share one number space; a new one is the lowest fre
 })
 
 test('a handle of another class is EINVAL, an unused one ENOENT; destroying an object in use is EBUSY', () => {
-  const b = openTestDevice()
-  const { context, caller } = b
+  const setup = openTestDevice()
+  const { context, caller } = setup
   invokeNow(context, Pd, 'create', 0, {}, caller)
   invokeNow(context, Cq, 'create', 0, cq, caller)
   const qp = { pd: 0, sendCq: 1, recvCq: 1, cap, userHandle: 0n }
@@ -83,7 +83,7 @@ test('a handle of another class is EINVAL, an unused one ENOENT; destroying an o
   invokeNow(context, RcQp, 'destroy', 2, {}, caller)
   invokeNow(context, Cq, 'destroy', 1, {}, caller)
   invokeNow(context, Pd, 'destroy', 0, {}, caller)
-  assert.equal(stat(b.core).objects, 0)
+  assert.equal(stat(setup.core).objects, 0)
 })
 
 test('handles of one context are invalid in another', () => {
@@ -203,21 +203,21 @@ test('records, lists, bytes and 64-bit numbers are checked too, with the path to
 })
 
 test('before the context is opened every other call is refused with EINVAL; so is a second opening', () => {
-  const b = openTestDevice()
-  const context = openContext(b.device)
+  const setup = openTestDevice()
+  const context = openContext(setup.device)
   assert.equal(
-    errnoOf(() => invokeNow(context, Pd, 'create', 0, {}, b.caller)),
+    errnoOf(() => invokeNow(context, Pd, 'create', 0, {}, setup.caller)),
     'EINVAL',
   )
-  const opened = invokeNow(context, Device, 'open', 0, { wantAsyncFd: 1 }, b.caller)
+  const opened = invokeNow(context, Device, 'open', 0, { wantAsyncFd: 1 }, setup.caller)
   assert.deepEqual({ ...opened.out }, { numCompVectors: 2, coreSupport: 1n })
   assert.equal(opened.descriptors?.[0].attribute, 'asyncFd')
   assert.equal(context.asyncFd?.handle, opened.descriptors?.[0].object)
   assert.equal(
-    errnoOf(() => invokeNow(context, Device, 'open', 0, {}, b.caller)),
+    errnoOf(() => invokeNow(context, Device, 'open', 0, {}, setup.caller)),
     'EINVAL',
   )
-  assert.equal(invokeNow(context, Pd, 'create', 0, {}, b.caller).object, 0)
+  assert.equal(invokeNow(context, Pd, 'create', 0, {}, setup.caller).object, 0)
 })
 
 test('an opening that fails after core’s part leaves no descriptor, and can be repeated', () => {
@@ -229,34 +229,34 @@ test('an opening that fails after core’s part leaves no descriptor, and can be
       return answer
     },
   })
-  const b = openTestDevice({}, driverWith(line))
-  const context = openContext(b.device)
-  const open = () => invokeNow(context, Device, 'open', 0, { wantAsyncFd: 1 }, b.caller)
+  const setup = openTestDevice({}, driverWith(line))
+  const context = openContext(setup.device)
+  const open = () => invokeNow(context, Device, 'open', 0, { wantAsyncFd: 1 }, setup.caller)
   assert.equal(errnoOf(open), 'ENOMEM')
-  assert.deepEqual([context.isOpened, context.asyncFd, stat(b.core).descriptors], [false, undefined, 0])
+  assert.deepEqual([context.isOpened, context.asyncFd, stat(setup.core).descriptors], [false, undefined, 0])
   isAllowed = true
   assert.equal(open().descriptors?.[0].object, context.asyncFd?.handle)
 })
 
 test('an object of a class with descriptors is named by its descriptor and has no handle (R37)', () => {
-  const b = openTestDevice()
-  const { context, caller } = b
+  const setup = openTestDevice()
+  const { context, caller } = setup
   const created = invokeNow(context, CompChannel, 'create', 0, {}, caller)
   assert.equal(created.object, undefined)
   assert.equal(created.descriptors?.[0].attribute, 'object')
-  const channel = install(b, created)
+  const channel = install(setup, created)
   assert.equal(invokeNow(context, Cq, 'create', 0, { ...cq, channel: channel.handle }, caller).object, 0)
   assert.equal(channel.uses, 1)
   assert.equal(
     errnoOf(() => invokeNow(context, Cq, 'create', 0, { ...cq, channel: 4711 }, caller)),
     'EBADF',
   )
-  const asyncFd = install(b, invokeNow(context, AsyncFd, 'create', 0, {}, caller))
+  const asyncFd = install(setup, invokeNow(context, AsyncFd, 'create', 0, {}, caller))
   assert.equal(
     errnoOf(() => invokeNow(context, Cq, 'create', 0, { ...cq, channel: asyncFd.handle }, caller)),
     'EBADF',
   )
-  const other = openContext(b.device, { isOpened: true })
+  const other = openContext(setup.device, { isOpened: true })
   assert.equal(
     errnoOf(() => invokeNow(other, Cq, 'create', 0, { ...cq, channel: channel.handle }, caller)),
     'EBADF',
@@ -269,13 +269,13 @@ test('a create handler that throws leaves nothing behind', () => {
       throw new CallError('ENOMEM', 'no')
     },
   })
-  const b = openTestDevice({}, driverWith(line))
+  const setup = openTestDevice({}, driverWith(line))
   assert.equal(
-    errnoOf(() => invokeNow(b.context, Pd, 'create', 0, {}, b.caller)),
+    errnoOf(() => invokeNow(setup.context, Pd, 'create', 0, {}, setup.caller)),
     'ENOMEM',
   )
-  assert.equal(stat(b.core).objects, 0)
-  assert.equal(b.context.handles.count, 0)
+  assert.equal(stat(setup.core).objects, 0)
+  assert.equal(setup.context.handles.count, 0)
 })
 
 test('an override receives core’s version, and core’s answers EOPNOTSUPP where there is none', () => {
@@ -283,9 +283,9 @@ test('an override receives core’s version, and core’s answers EOPNOTSUPP whe
     create: (call, object, args, core) => core(call, object, args),
     reqNotify: (call, object, args, core) => core(call, object, args),
   })
-  const b = openTestDevice({}, driverWith(line))
+  const setup = openTestDevice({}, driverWith(line))
   assert.equal(
-    errnoOf(() => invokeNow(b.context, Cq, 'create', 0, cq, b.caller)),
+    errnoOf(() => invokeNow(setup.context, Cq, 'create', 0, cq, setup.caller)),
     'EOPNOTSUPP',
   )
 })
@@ -376,12 +376,12 @@ test('an asynchronous handler keeps its objects busy, and its new object does no
       return { cap, qpNum: 5 }
     },
   })
-  const b = openTestDevice({}, driverWith(line))
-  const { context, caller } = b
+  const setup = openTestDevice({}, driverWith(line))
+  const { context, caller } = setup
   invokeNow(context, Pd, 'create', 0, {}, caller)
   invokeNow(context, Cq, 'create', 0, cq, caller)
   const qp = invoke(context, RcQp, 'create', 0, { pd: 0, sendCq: 1, recvCq: 1, cap, userHandle: 0n }, caller)
-  assert.equal(stat(b.core).waiting, 1)
+  assert.equal(stat(setup.core).waiting, 1)
   assert.equal(
     errnoOf(() => invokeNow(context, Pd, 'destroy', 0, {}, caller)),
     'EBUSY',
@@ -396,7 +396,7 @@ test('an asynchronous handler keeps its objects busy, and its new object does no
     errnoOf(() => invokeNow(context, RcQp, 'destroy', 2, {}, caller)),
     'ok',
   )
-  assert.deepEqual([stat(b.core).waiting, context.handles.slots[1]?.uses], [0, 0])
+  assert.deepEqual([stat(setup.core).waiting, context.handles.slots[1]?.uses], [0, 0])
 })
 
 test('an asynchronous destroy makes its object busy; if it is refused the object lives on', async () => {
@@ -452,16 +452,16 @@ test('a batch of address handles is all or none also with asynchronous handlers'
 })
 
 test('a call on a descriptor of another context is refused without preparing its sink', () => {
-  const b = openTestDevice()
-  const fd = install(b, invokeNow(b.context, AsyncFd, 'create', 0, {}, b.caller))
+  const setup = openTestDevice()
+  const fd = install(setup, invokeNow(setup.context, AsyncFd, 'create', 0, {}, setup.caller))
   let preparations = 0
   const prepareWithdraw = (): undefined => {
     preparations++
   }
   attachSink(fd, { post() {}, prepareWithdraw, withdraw: () => [], unread: () => 0, take: () => [], end() {} })
-  const other = openContext(b.device, { isOpened: true })
+  const other = openContext(setup.device, { isOpened: true })
   assert.equal(
-    errnoOf(() => invokeNow(other, AsyncFd, 'query', fd.id, {}, b.caller)),
+    errnoOf(() => invokeNow(other, AsyncFd, 'query', fd.id, {}, setup.caller)),
     'EBADF',
   )
   assert.equal(preparations, 0)
@@ -481,14 +481,14 @@ for (const [name, end] of [
         return {}
       },
     })
-    const b = openTestDevice({}, driverWith(line))
-    const created = invoke(b.context, Pd, 'create', 0, {}, b.caller)
-    end(b)
+    const setup = openTestDevice({}, driverWith(line))
+    const created = invoke(setup.context, Pd, 'create', 0, {}, setup.caller)
+    end(setup)
     assert.equal(await rejection(created), 'EIO')
     assert.deepEqual(released, ['close'])
-    assert.deepEqual([stat(b.core).objects, stat(b.core).waiting, b.context.handles.count], [0, 0, 0])
+    assert.deepEqual([stat(setup.core).objects, stat(setup.core).waiting, setup.context.handles.count], [0, 0, 0])
     assert.equal(
-      errnoOf(() => invokeNow(b.context, Device, 'query', 0, {}, b.caller)),
+      errnoOf(() => invokeNow(setup.context, Device, 'query', 0, {}, setup.caller)),
       'EIO',
     )
   })

@@ -27,10 +27,10 @@ import { cap, errnoOf, install, openTestDevice } from '../fixture.ts'
 const { pd: Pd, cq: Cq, rc_qp: RcQp, comp_channel: CompChannel, async_fd: AsyncFd } = Classes
 
 const setUp = () => {
-  const b = openTestDevice()
-  const { context, caller } = b
-  const asyncFd = install(b, invokeNow(context, AsyncFd, 'create', 0, {}, caller))
-  const channel = install(b, invokeNow(context, CompChannel, 'create', 0, {}, caller))
+  const setup = openTestDevice()
+  const { context, caller } = setup
+  const asyncFd = install(setup, invokeNow(context, AsyncFd, 'create', 0, {}, caller))
+  const channel = install(setup, invokeNow(context, CompChannel, 'create', 0, {}, caller))
   const newCq = (userHandle: bigint) => {
     const { object } = invokeNow(
       context,
@@ -45,7 +45,7 @@ const setUp = () => {
   const notify = (handle: number, solicitedOnly: 0 | 1) =>
     invokeNow(context, Cq, 'reqNotify', handle, { solicitedOnly }, caller)
   const destroy = (handle: number) => ({ ...invokeNow(context, Cq, 'destroy', handle, {}, caller).out })
-  return { ...b, asyncFd, channel, newCq, notify, destroy }
+  return { ...setup, asyncFd, channel, newCq, notify, destroy }
 }
 const hex = (events: readonly EventRecord[]) => events.map(({ bytes }) => Buffer.from(bytes).toString('hex'))
 const readError = (fd: FdObject) => errnoOf(() => readEvents(fd))
@@ -90,9 +90,9 @@ test('a destroy counts the events read, and drops the others', () => {
 })
 
 test("an async event has Linux’ 16 bytes, and goes to the first async fd, or to the one named in the object's create", () => {
-  const b = setUp()
-  const { context, caller, asyncFd, newCq, destroy } = b
-  const second = install(b, invokeNow(context, AsyncFd, 'create', 0, {}, caller))
+  const setup = setUp()
+  const { context, caller, asyncFd, newCq, destroy } = setup
+  const second = install(setup, invokeNow(context, AsyncFd, 'create', 0, {}, caller))
   const cq = newCq(0xabcn)
   invokeNow(context, Pd, 'create', 0, {}, caller)
   const qpArgs = { pd: 1, sendCq: 0, recvCq: 0, cap, userHandle: 0xdefn, asyncFd: second.handle }
@@ -108,13 +108,13 @@ test("an async event has Linux’ 16 bytes, and goes to the first async fd, or t
 })
 
 test('events of a port go to every async fd of its device', () => {
-  const b = setUp()
-  const other = openContext(b.device, { isOpened: true })
-  const otherFd = install(b, invokeNow(other, AsyncFd, 'create', 0, {}, b.caller))
-  raisePort(b.device, 1, AsyncEventType.values.PORT_ACTIVE)
-  for (const fd of [b.asyncFd, otherFd])
+  const setup = setUp()
+  const other = openContext(setup.device, { isOpened: true })
+  const otherFd = install(setup, invokeNow(other, AsyncFd, 'create', 0, {}, setup.caller))
+  raisePort(setup.device, 1, AsyncEventType.values.PORT_ACTIVE)
+  for (const fd of [setup.asyncFd, otherFd])
     assert.deepEqual(hex(readEvents(fd, 9)), ['0100000000000000' + '09000000' + '00000000'])
-  assert.equal(readError(b.channel), 'EAGAIN')
+  assert.equal(readError(setup.channel), 'EAGAIN')
 })
 
 test('a removed device raises an event on every async fd, then reads end with EIO', () => {
@@ -254,20 +254,20 @@ test("the events of one object in a queue that is not read are bounded, and anot
 
 test('a queue of events wakes its reader at each event and at its end', () => {
   let wakeUps = 0
-  const b = setUp()
+  const setup = setUp()
   attachSink(
-    b.channel,
+    setup.channel,
     createEventQueue(() => wakeUps++),
   )
-  const cq = b.newCq(1n)
-  b.notify(cq.handle, 0)
+  const cq = setup.newCq(1n)
+  setup.notify(cq.handle, 0)
   completed(cq.events!, false)
   assert.equal(wakeUps, 1)
-  closeContext(b.context)
+  closeContext(setup.context)
   assert.equal(wakeUps, 2)
   // A sink attached later gets an error.
   attachSink(
-    b.asyncFd,
+    setup.asyncFd,
     createEventQueue(() => wakeUps++),
   )
   assert.equal(wakeUps, 3)

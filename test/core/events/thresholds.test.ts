@@ -195,27 +195,27 @@ test('after random armings and thresholds, an event is raised when the first of 
       const cqs = [newCq(), newCq(), newCq()]
       const models = cqs.map(model)
       let expected = 0
-      const expectIfDue = (one: Model): void => {
-        if (!isDue(one, clock.now)) return
+      const expectIfDue = (model: Model): void => {
+        if (!isDue(model, clock.now)) return
         expected++
-        Object.assign(one, { armings: [], at: [] })
+        Object.assign(model, { armings: [], completionTimes: [] })
       }
       for (const [index, action] of steps) {
-        const one = models[index]
+        const cqModel = models[index]
         const { handle, events: source } = cqs[index]
         if ('wait' in action) wait(action.wait)
         else if ('set' in action) {
           set(handle, action.set)
-          one.rule = action.set
-          if (one.armings.length > 0) one.armings.push(one.rule)
+          cqModel.rule = action.set
+          if (cqModel.armings.length > 0) cqModel.armings.push(cqModel.rule)
         } else if ('arm' in action) {
           notify(handle, action.arm ?? {})
-          one.armings.push(action.arm ?? one.rule)
+          cqModel.armings.push(action.arm ?? cqModel.rule)
         } else
           for (let i = 0; i < action.complete; i++) {
             completed(source!, false)
-            if (one.armings.length > 0) one.completionTimes.push(clock.now)
-            expectIfDue(one)
+            if (cqModel.armings.length > 0) cqModel.completionTimes.push(clock.now)
+            expectIfDue(cqModel)
           }
         // An event by time is noticed when the clock is read.
         wait(0)

@@ -17,13 +17,13 @@ const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_READ, REMOTE_ATOMIC, ON_DEMAND, ZERO_B
 const ALL = LOCAL_WRITE | REMOTE_WRITE | REMOTE_READ | REMOTE_ATOMIC
 
 const setUp = () => {
-  const b = openTestDevice()
-  invokeNow(b.context, Pd, 'create', 0, {}, b.caller)
-  const base = BigInt(b.caller.memory.add(new Uint8Array(16384)))
+  const setup = openTestDevice()
+  invokeNow(setup.context, Pd, 'create', 0, {}, setup.caller)
+  const base = BigInt(setup.caller.memory.add(new Uint8Array(16384)))
   const register = (start: bigint, length: bigint, iova: bigint, access: number, pd = 0) =>
-    invokeNow(b.context, Mr, 'create', 0, { pd, start, length, iova, access }, b.caller)
+    invokeNow(setup.context, Mr, 'create', 0, { pd, start, length, iova, access }, setup.caller)
   const errno = (...args: Parameters<typeof register>) => errnoOf(() => register(...args))
-  return { ...b, base, register, errno }
+  return { ...setup, base, register, errno }
 }
 
 test('registration accepts and refuses the same arguments as Linux (test/fixtures/abi/raw.out)', () => {
@@ -81,12 +81,13 @@ test('a region keeps its protection domain busy, and its key is invalid after it
 })
 
 test('the caller’s memory decides whether pages permit the access', () => {
-  const b = setUp()
+  const setup = setUp()
   const calls: unknown[] = []
   const memory = { ...noMemory, check: (...args: unknown[]) => calls.push(args) > 0 }
-  const caller = { ...b.caller, memory }
+  const caller = { ...setup.caller, memory }
   const args = { pd: 0, start: 0xffff_1234_5000n, length: 10n, iova: 0x5000n }
-  for (const access of [0, REMOTE_READ, LOCAL_WRITE]) invokeNow(b.context, Mr, 'create', 0, { ...args, access }, caller)
+  for (const access of [0, REMOTE_READ, LOCAL_WRITE])
+    invokeNow(setup.context, Mr, 'create', 0, { ...args, access }, caller)
   assert.deepEqual(calls, [
     [0xffff, 0x12345000, 10, false],
     [0xffff, 0x12345000, 10, false],

@@ -32,10 +32,10 @@ const QP = 17
 const HI = 0x7f01
 const LO = 0xffff_f000
 
-/** Rows of a list, in order. */
+/** Rows of a list (bound-windows.ts), ascending. Links are row + 1. */
 const listed = (first: number, next: Int32Array): number[] => {
   const rows: number[] = []
-  for (let one = first; one !== 0; one = next[one - 1]) rows.push(one - 1)
+  for (let link = first; link !== 0; link = next[link - 1]) rows.push(link - 1)
   return rows.sort((a, b) => a - b)
 }
 
@@ -275,16 +275,16 @@ test('random binds, invalidations and frees keep counts and spaces consistent', 
       const table = createMemoryTable(() => 0)
       const regions = [0, 1, 2, 3].map(() => addRegion(table, PD, 0n, 0n, 100, REGION_ACCESS, noMemory))
       const windows = [TYPE_1, TYPE_2, TYPE_1, TYPE_2].map(type => addWindow(table, PD, type))
-      for (const { action: act, windowIndex: a, regionIndex: b, length, qp } of steps) {
-        const window = table.key[windows[a]]
-        const lkey = table.key[regions[b]]
+      for (const { action, windowIndex, regionIndex, length, qp } of steps) {
+        const window = table.key[windows[windowIndex]]
+        const lkey = table.key[regions[regionIndex]]
         const request = { window, key: length, lkey, hi: 0, lo: 0, lengthHi: 0, lengthLo: length, access: REMOTE_READ }
-        if (act < 3) bindWindow(table, PD, qp, request)
-        else if (act === 3) invalidateWindow(table, PD, qp, window)
-        else if (act === 4) unbindWindowsOf(table, qp)
+        if (action < 3) bindWindow(table, PD, qp, request)
+        else if (action === 3) invalidateWindow(table, PD, qp, window)
+        else if (action === 4) unbindWindowsOf(table, qp)
         else {
-          removeRegion(table, regions[b])
-          regions[b] = addRegion(table, PD, 0n, 0n, 100, REGION_ACCESS, noMemory)
+          removeRegion(table, regions[regionIndex])
+          regions[regionIndex] = addRegion(table, PD, 0n, 0n, 100, REGION_ACCESS, noMemory)
         }
         const bound = windows.filter(w => table.windowRegion[w] >= 0)
         const count = bound.length

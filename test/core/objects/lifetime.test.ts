@@ -20,16 +20,16 @@ const { pd: Pd, cq: Cq, rc_qp: RcQp, comp_channel: CompChannel, async_fd: AsyncF
 const cq = { cqe: 1, userHandle: 1n, compVector: 0 }
 
 test('closing a context destroys all its objects, each before the objects that it depends on', () => {
-  const b = openTestDevice()
-  const { context, caller, log } = b
+  const setup = openTestDevice()
+  const { context, caller, log } = setup
   invokeNow(context, Pd, 'create', 0, {}, caller)
   for (let i = 0; i < 2; i++) invokeNow(context, Cq, 'create', 0, cq, caller)
   for (let i = 0; i < 2; i++)
     invokeNow(context, RcQp, 'create', 0, { pd: 0, sendCq: 1, recvCq: 2, cap, userHandle: 0n }, caller)
   closeContext(context)
   assert.deepEqual(log, ['close rc_qp 4', 'close rc_qp 3', 'close cq 1', 'close cq 2'])
-  assert.equal(stat(b.core).contexts, 0)
-  assert.equal(stat(b.core).objects, 0)
+  assert.equal(stat(setup.core).contexts, 0)
+  assert.equal(stat(setup.core).objects, 0)
   closeContext(context)
 })
 
@@ -57,21 +57,21 @@ test('handlers that throw, and even cyclic dependencies, do not stop the destruc
       throw new Error('a bug')
     },
   })
-  const b = openTestDevice({}, testDriver(testClasses.map(cls => (cls.class.name === 'pd' ? failingPd : cls))))
-  const { context, caller } = b
+  const setup = openTestDevice({}, testDriver(testClasses.map(cls => (cls.class.name === 'pd' ? failingPd : cls))))
+  const { context, caller } = setup
   for (let i = 0; i < 4; i++) invokeNow(context, Pd, 'create', 0, {}, caller)
   const [first, second] = context.handles.slots
   addParent(first!, second!)
   addParent(second!, first!)
   closeContext(context)
   assert.deepEqual(seen, [3, 2, 1, 0])
-  assert.deepEqual([stat(b.core).objects, stat(b.core).faults], [0, 4])
+  assert.deepEqual([stat(setup.core).objects, stat(setup.core).faults], [0, 4])
 })
 
 test("a CQ keeps its channel after the channel's descriptor is closed, and both are destroyed together", () => {
-  const b = openTestDevice()
-  const { context, caller, core } = b
-  const channel = install(b, invokeNow(context, CompChannel, 'create', 0, {}, caller))
+  const setup = openTestDevice()
+  const { context, caller, core } = setup
+  const channel = install(setup, invokeNow(context, CompChannel, 'create', 0, {}, caller))
   invokeNow(context, Cq, 'create', 0, { ...cq, channel: channel.handle }, caller)
   closeDescriptor(core, channel.handle)
   assert.equal(core.descriptors.has(channel.handle), true)
@@ -86,10 +86,10 @@ test("a CQ keeps its channel after the channel's descriptor is closed, and both 
 })
 
 test('an unused descriptor is destroyed when it is closed; all are destroyed with their context', () => {
-  const b = openTestDevice()
-  const { context, caller, core } = b
-  const channel = install(b, invokeNow(context, CompChannel, 'create', 0, {}, caller))
-  install(b, invokeNow(context, AsyncFd, 'create', 0, {}, caller))
+  const setup = openTestDevice()
+  const { context, caller, core } = setup
+  const channel = install(setup, invokeNow(context, CompChannel, 'create', 0, {}, caller))
+  install(setup, invokeNow(context, AsyncFd, 'create', 0, {}, caller))
   closeDescriptor(core, channel.handle)
   assert.equal(stat(core).descriptors, 1)
   closeContext(context)
@@ -97,8 +97,8 @@ test('an unused descriptor is destroyed when it is closed; all are destroyed wit
 })
 
 test('ten thousand objects are created and destroyed, and closing their context destroys no objects of another', () => {
-  const b = openTestDevice()
-  const { context, caller, core, device } = b
+  const setup = openTestDevice()
+  const { context, caller, core, device } = setup
   const other = openContext(device, { isOpened: true })
   invokeNow(other, Pd, 'create', 0, {}, caller)
   invokeNow(context, Pd, 'create', 0, {}, caller)

@@ -86,7 +86,7 @@ test('contexts close with requests in flight, and nothing is left', () => {
 test('a closed context is destroyed in steps; its queue pairs receive nothing from the first step on', () => {
   const { m, a, b } = pair()
   const jobs: Iterator<unknown>[] = []
-  Object.assign(m.core, { run: (job: Iterator<unknown>) => jobs.push(job) })
+  Object.assign(m.core, { runJob: (job: Iterator<unknown>) => jobs.push(job) })
   postReceive(b.qp.receive, 1n, [sgeOf(b.mr, 0, 100)])
   b.p.close()
   assert.throws(() => query(b.qp), { code: 'EIO' })
@@ -111,7 +111,7 @@ test('a closed context is destroyed in steps; its queue pairs receive nothing fr
 test('when a device is removed while one of its contexts closes, each object is destroyed once, and every close and the removal report their end', () => {
   const { m, a, b } = pair()
   const jobs: Iterator<unknown>[] = []
-  Object.assign(m.core, { run: (job: Iterator<unknown>) => jobs.push(job) })
+  Object.assign(m.core, { runJob: (job: Iterator<unknown>) => jobs.push(job) })
   const reported: string[] = []
   closeContext(b.p.context, () => reported.push('context'))
   jobs[0].next()
