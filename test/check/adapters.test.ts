@@ -190,11 +190,11 @@ test('registered memory beyond RLIMIT_MEMLOCK is found each time the sum passes 
 
 test('refused calls are not compared, nor is any call without --like', () => {
   const refused = { errno: Errno.ENOMEM, reason: 'too much' }
-  const one = scenario('mlx5')
-  one.create('rc_qp', { cap: { maxSendWr: 40000 } }, { refused })
-  assert.deepEqual(one.take(), [])
-  const other = scenario()
-  other.create('rc_qp', { cap: { maxSendWr: 40000 } })
-  other.create('mr', { start: 0n, length: 1000000n })
-  assert.deepEqual(other.take(), [])
+  const withLike = scenario('mlx5')
+  withLike.create('rc_qp', { cap: { maxSendWr: 40000 } }, { refused })
+  assert.deepEqual(withLike.take(), [])
+  const withoutLike = scenario()
+  withoutLike.create('rc_qp', { cap: { maxSendWr: 40000 } })
+  withoutLike.create('mr', { start: 0n, length: 1000000n })
+  assert.deepEqual(withoutLike.take(), [])
 })

@@ -163,9 +163,9 @@ test('PSNs of a queue pair in SQD are compared too', () => {
 
 test('different PSNs at the two ends are a warning at destruction, unless a failure has reported them', () => {
   const silent = scenario()
-  const one = silent.connected(1, 2, { sqPsn: 9 })
+  const destroyed = silent.connected(1, 2, { sqPsn: 9 })
   silent.connected(2, 1)
-  silent.destroy(one)
+  silent.destroy(destroyed)
   assert.deepEqual(silent.ids(), ['psn-mismatch warning'])
 
   const reported = scenario()

@@ -66,10 +66,10 @@ it('memory that is freed before the device fetches its send is found if the fetc
   late.advance(1_000_001)
   late.post({ wrId: 7n })
   assert.deepEqual(late.ids(), [])
-  const other = requestScenario()
-  other.checker.misused(misuse())
-  other.post({ wrId: 8n })
-  assert.deepEqual(other.ids(), [])
+  const otherRequest = requestScenario()
+  otherRequest.checker.misused(misuse())
+  otherRequest.post({ wrId: 8n })
+  assert.deepEqual(otherRequest.ids(), [])
 })
 
 it('memory of a region that was deregistered, or whose iova is not its address, is no finding', () => {
@@ -79,12 +79,12 @@ it('memory of a region that was deregistered, or whose iova is not its address, 
   deregistered.found.length = 0
   deregistered.checker.misused(misuse())
   assert.deepEqual(deregistered.ids(), [])
-  const moved = requestScenario()
+  const translated = requestScenario()
   const LKEY_OF_ZERO = LKEY + 0x100
-  moved.register({ start: BigInt(START), iova: 0n, length: 4096n }, LKEY_OF_ZERO)
-  moved.post({ wrId: 7n, elements: [{ address: START, length: 64, lkey: LKEY_OF_ZERO }] })
-  moved.checker.misused(misuse())
-  assert.deepEqual(moved.ids(), [])
+  translated.register({ start: BigInt(START), iova: 0n, length: 4096n }, LKEY_OF_ZERO)
+  translated.post({ wrId: 7n, elements: [{ address: START, length: 64, lkey: LKEY_OF_ZERO }] })
+  translated.checker.misused(misuse())
+  assert.deepEqual(translated.ids(), [])
 })
 
 it('a fork with requests outstanding is a warning, unless their memory is not copied', () => {

@@ -58,7 +58,7 @@ test('one queue receives events of the device, a port, a CQ and a QP, in order, 
   attach(queue, { cookie: 0xffff_ffff_ffff_ffffn, rc_qp: qp.handle })
   const { attached } = invokeNow(context, Queue, 'query', queue.handle, {}, caller).out
   assert.deepEqual(
-    attached.map(one => [one.cookie, one.class, one.object]),
+    attached.map(source => [source.cookie, source.class, source.object]),
     [
       [1n, ClassId.device, 0],
       [2n, ClassId.port, 1],
@@ -158,7 +158,7 @@ test('the device’s removal is the last event of a queue', () => {
 
 test('attach refuses no source, two sources, a source that is attached already, and an unknown port', () => {
   const { newQueue, cq, qp, attach, detach } = setUp()
-  const [queue, other] = [newQueue(), newQueue()]
+  const [queue, otherQueue] = [newQueue(), newQueue()]
   const assertRefused = (code: string, message: RegExp, call: () => unknown) => assert.throws(call, { code, message })
   assertRefused('EINVAL', /no source is named: name one source/, () => attach(queue, { cookie: 0n }))
   assertRefused('EINVAL', /port and cq are named/, () => attach(queue, { cookie: 0n, port: 1, cq: cq.handle }))
@@ -168,17 +168,19 @@ test('attach refuses no source, two sources, a source that is attached already, 
   assertRefused('EINVAL', /handle \d+ is of class rc_qp, not cq/, () => attach(queue, { cookie: 0n, cq: qp.handle }))
   attach(queue, { cookie: 0n, cq: cq.handle })
   attach(queue, { cookie: 0n, port: 1 })
-  assertRefused('EBUSY', /cq \d+ is attached to a queue already/, () => attach(other, { cookie: 0n, cq: cq.handle }))
+  assertRefused('EBUSY', /cq \d+ is attached to a queue already/, () =>
+    attach(otherQueue, { cookie: 0n, cq: cq.handle }),
+  )
   assertRefused('EBUSY', /port 1 is attached/, () => attach(queue, { cookie: 0n, port: 1 }))
-  attach(other, { cookie: 0n, port: 1 })
-  assertRefused('ENOENT', /not attached to this queue/, () => detach(other, { cq: cq.handle }))
+  attach(otherQueue, { cookie: 0n, port: 1 })
+  assertRefused('ENOENT', /not attached to this queue/, () => detach(otherQueue, { cq: cq.handle }))
   assertRefused('ENOENT', /not attached to this queue/, () => detach(queue, { device: 1 }))
   detach(queue, { port: 1 })
 })
 
 test('closing a descriptor detaches its sources without visiting the other objects of its context', () => {
   const { core, context, newQueue, channel, cq, attach, read, complete } = setUp()
-  const [queue, other] = [newQueue(), newQueue()]
+  const [queue, otherQueue] = [newQueue(), newQueue()]
   attach(queue, { cookie: 1n, cq: cq.handle })
   const { slots } = context.handles
   let accesses = 0
@@ -193,10 +195,10 @@ test('closing a descriptor detaches its sources without visiting the other objec
   closeDescriptor(core, queue.handle)
   assert.ok(accesses < slots.length, `${accesses} accesses`)
   Object.defineProperty(context.handles, 'slots', { value: slots })
-  attach(other, { cookie: 2n, cq: cq.handle })
+  attach(otherQueue, { cookie: 2n, cq: cq.handle })
   complete()
   assert.deepEqual(
-    read(other).map(([cookie]) => cookie),
+    read(otherQueue).map(([cookie]) => cookie),
     [2n],
   )
 })

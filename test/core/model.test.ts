@@ -105,27 +105,27 @@ const run = (steps: readonly Step[]): void => {
     model.handles.set(handle!, { class: cls.name, parents, ...(key === undefined ? {} : { key }) })
   }
 
-  const runStep = (model: ModelContext, { action: what, a, b: b2, d }: Step): void => {
-    if (what === 'pd') create(model, Classes.pd, {}, [])
-    else if (what === 'cq') {
+  const runStep = (model: ModelContext, { action, a, b: secondHandle, d }: Step): void => {
+    if (action === 'pd') create(model, Classes.pd, {}, [])
+    else if (action === 'cq') {
       const all = [...model.descriptors]
       const pick = all.length === 0 ? undefined : all[d % all.length]
       if (pick !== undefined) caller.fds.set(7, pick[0])
       const named = pick === undefined ? [] : [pick[1].isClosed ? 'EBADF' : pick[1].object]
       create(model, Classes.cq, { cqe: 1, userHandle: 1n, compVector: 0, ...(pick && { channel: 7 }) }, named)
-    } else if (what === 'mr') {
+    } else if (action === 'mr') {
       const args = { pd: a, start: address, length: 9n, iova: address, access: 15 }
       create(model, Classes.mr, args, [lookUp(model, a, 'pd')])
-    } else if (what === 'rc_qp') {
-      const named = [lookUp(model, a, 'pd'), lookUp(model, b2, 'cq'), lookUp(model, d, 'cq')]
-      create(model, Classes.rc_qp, { pd: a, sendCq: b2, recvCq: d, cap, userHandle: 0n }, named)
-    } else if (what === 'comp_channel') {
+    } else if (action === 'rc_qp') {
+      const named = [lookUp(model, a, 'pd'), lookUp(model, secondHandle, 'cq'), lookUp(model, d, 'cq')]
+      create(model, Classes.rc_qp, { pd: a, sendCq: secondHandle, recvCq: d, cap, userHandle: 0n }, named)
+    } else if (action === 'comp_channel') {
       const result = invokeNow(model.context, Classes.comp_channel, 'create', 0, {}, caller)
-      model.descriptors.set(result.descriptors![0].object, { object: { class: what, parents: [] }, isClosed: false })
-    } else if (what === 'destroy') {
+      model.descriptors.set(result.descriptors![0].object, { object: { class: action, parents: [] }, isClosed: false })
+    } else if (action === 'destroy') {
       // Usually the handle's class, sometimes another.
       const actual = classes.find(cls => cls.name === model.handles.get(a)?.class)
-      const cls = d > 0 && actual !== undefined ? actual : classes[b2 % 4]
+      const cls = d > 0 && actual !== undefined ? actual : classes[secondHandle % 4]
       const found = lookUp(model, a, cls.name)
       const expected = typeof found === 'string' ? found : uses(model, found) > 0 ? 'EBUSY' : 'ok'
       assert.equal(
@@ -134,18 +134,18 @@ const run = (steps: readonly Step[]): void => {
         `destroy ${a}`,
       )
       if (expected === 'ok') removeObject(model, a)
-    } else if (what === 'close descriptor') {
+    } else if (action === 'close descriptor') {
       const number = [...model.descriptors.keys()][d]
       if (number === undefined) return
       closeDescriptor(core, number)
       const entry = model.descriptors.get(number)!
       entry.isClosed = true
       if (uses(model, entry.object) === 0) model.descriptors.delete(number)
-    } else if (what === 'close' && models.length > 1) {
+    } else if (action === 'close' && models.length > 1) {
       closeContext(model.context)
       for (const { key } of model.handles.values()) if (key !== undefined) stale.add(key)
       models.splice(models.indexOf(model), 1)
-    } else if (what === 'open' && models.length < 4) open()
+    } else if (action === 'open' && models.length < 4) open()
   }
 
   const compare = (): void => {

@@ -25,15 +25,16 @@ const setUp = () => {
       if (fd !== 5) throw new CallError('EBADF', `the caller has no descriptor ${fd}`)
       const space = createLocalSpace()
       // Addresses are offsets in the file.
-      const base = space.add(file)
-      const at = (lo: number): number => base + lo - 2 ** 32
+      const fileStart = space.add(file)
+      const addressOf = (lo: number): number => fileStart + lo - 2 ** 32
       files.open++
       return {
         space: {
           ...space,
           check: (hi, lo, length, needsWrite) =>
-            hi === 0 && lo + length <= 8192 && space.check(1, at(lo), length, needsWrite),
-          read: (_hi, lo, to, offset, chunk, stride, total) => space.read(1, at(lo), to, offset, chunk, stride, total),
+            hi === 0 && lo + length <= 8192 && space.check(1, addressOf(lo), length, needsWrite),
+          read: (_hi, lo, to, offset, chunk, stride, total) =>
+            space.read(1, addressOf(lo), to, offset, chunk, stride, total),
         },
         close: () => files.closed++,
       }

@@ -116,28 +116,28 @@ test('a query of event descriptors returns their sources, the number of waiting 
   const { context, caller } = setup
   const fd = (cls: typeof CompChannel | typeof AsyncFd | typeof EventQueue): FdObject =>
     install(setup, invokeNow(context, cls as typeof AsyncFd, 'create', 0, {}, caller))
-  const [first, second, channel, other, queue] = [AsyncFd, AsyncFd, CompChannel, CompChannel, EventQueue].map(fd)
+  const [first, second, channel, otherChannel, queue] = [AsyncFd, AsyncFd, CompChannel, CompChannel, EventQueue].map(fd)
   const cq = (channelFd: FdObject) => {
     const args = { cqe: 4, userHandle: 7n, compVector: 0, channel: channelFd.handle }
     return context.handles.slots[invokeNow(context, Cq, 'create', 0, args, caller).object!]!
   }
-  const [one, two] = [cq(channel), cq(channel)]
+  const [firstCq, secondCq] = [cq(channel), cq(channel)]
   const query = <C extends typeof CompChannel | typeof AsyncFd | typeof EventQueue>(cls: C, fdObject: FdObject) =>
     ({ ...invokeNow(context, cls as typeof EventQueue, 'query', fdObject.handle, {}, caller).out }) as object
-  for (const source of [one, one, two]) {
+  for (const source of [firstCq, firstCq, secondCq]) {
     arm(source, false)
     completed(source.events!, false)
   }
-  raiseObjectEvent(two, 0)
+  raiseObjectEvent(secondCq, 0)
   assert.deepEqual(query(CompChannel, channel), { cqs: [{ handle: 0 }, { handle: 1 }], unread: 3 })
-  assert.deepEqual(query(CompChannel, other), { cqs: [], unread: 0 })
+  assert.deepEqual(query(CompChannel, otherChannel), { cqs: [], unread: 0 })
   assert.deepEqual(query(AsyncFd, first), { unread: 1, isDefault: 1 })
   assert.deepEqual(query(AsyncFd, second), { unread: 0, isDefault: 0 })
   readEvents(channel, 2)
-  invokeNow(context, EventQueue, 'attach', queue.handle, { cookie: 9n, cq: two.handle }, caller)
-  arm(two, false)
-  completed(two.events!, false)
-  const attached = [{ cookie: 9n, object: two.handle, class: Cq.id }]
+  invokeNow(context, EventQueue, 'attach', queue.handle, { cookie: 9n, cq: secondCq.handle }, caller)
+  arm(secondCq, false)
+  completed(secondCq.events!, false)
+  const attached = [{ cookie: 9n, object: secondCq.handle, class: Cq.id }]
   assert.deepEqual(query(EventQueue, queue), { attached, unread: 1 })
   assert.deepEqual(query(CompChannel, channel), { cqs: [{ handle: 0 }, { handle: 1 }], unread: 1 })
 })

@@ -104,8 +104,8 @@ const differences = (): string[] => [
   '',
   `${onLinux.length} answers of Linux 6.12's rxe are recorded, and compared with those here. These differ:`,
   '',
-  ...departures.flatMap(({ reason: why, lines }) => [
-    `**${why}**`,
+  ...departures.flatMap(({ reason, lines }) => [
+    `**${reason}**`,
     '',
     ...table(
       ['call', 'Linux', 'here'],

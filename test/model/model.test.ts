@@ -11,6 +11,6 @@ const { USERDMA_MODEL_SEED: seed, USERDMA_MODEL_OPERATIONS: operations } = proce
 const seeds = seed === undefined ? Array.from({ length: 20 }, (_, i) => i + 1) : [Number(seed)]
 
 describe('random operations over a hostile network', () => {
-  for (const one of seeds)
-    it(`complete as the model says, seed ${one}`, () => void runModel(one, Number(operations ?? OPERATIONS)))
+  for (const eachSeed of seeds)
+    it(`complete as the model says, seed ${eachSeed}`, () => void runModel(eachSeed, Number(operations ?? OPERATIONS)))
 })

@@ -281,10 +281,10 @@ export const peerSuite = (plan: PeerPlan, skip: string | false): void => {
       const cases = plan.cases[version]
       if (cases)
         withDaemon(`programs over IPv${version}`, version, {}, test => {
-          for (const one of cases)
+          for (const peerCase of cases)
             for (const guestServes of [true, false])
-              test(`${one.program} ${one.args.join(' ')}: ${direction(guestServes)}`, (t, ends) =>
-                runCase(t, { ...ends, guestServes }, one))
+              test(`${peerCase.program} ${peerCase.args.join(' ')}: ${direction(guestServes)}`, (t, ends) =>
+                runCase(t, { ...ends, guestServes }, peerCase))
         })
     }
 

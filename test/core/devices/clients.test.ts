@@ -41,48 +41,48 @@ const subsystem = () => {
   })
   /** Calls since the last check. */
   const seen = () => log.splice(0).join(' ')
-  return { core, log, plug: addDevice, client, seen }
+  return { core, log, addDevice, client, seen }
 }
 
 test('a client is notified of existing devices when it registers, and of remaining ones when it unregisters, within the call', () => {
-  const { core, plug, client, seen } = subsystem()
-  const one = plug('d1')
-  plug('d2')
+  const { core, addDevice, client, seen } = subsystem()
+  const first = addDevice('d1')
+  addDevice('d2')
   const unregisterClient = registerClient(core, client('a'))
   assert.equal(seen(), 'a+d1 a+d2')
-  unregister(one)
+  unregister(first)
   assert.equal(seen(), 'a-d1')
   unregisterClient()
   assert.equal(seen(), 'a-d2')
   unregisterClient()
-  plug('d3')
+  addDevice('d3')
   assert.equal(seen(), '')
 })
 
 test('add is called in order of registration when a device is added, remove in reverse order when one is removed', () => {
-  const { core, plug, client, seen } = subsystem()
+  const { core, addDevice, client, seen } = subsystem()
   for (const name of ['mad', 'cm', 'ipoib']) registerClient(core, client(name))
-  const device = plug('d1')
+  const device = addDevice('d1')
   assert.equal(seen(), 'mad+d1 cm+d1 ipoib+d1')
   unregister(device)
   assert.equal(seen(), 'ipoib-d1 cm-d1 mad-d1')
 })
 
 test('a client that declines a device is not notified of its removal', () => {
-  const { core, plug, client, seen } = subsystem()
+  const { core, addDevice, client, seen } = subsystem()
   registerClient(
     core,
     client('a', device => device.name !== 'd1'),
   )
-  const device = plug('d1')
-  const other = plug('d2')
+  const device = addDevice('d1')
+  const second = addDevice('d2')
   unregister(device)
-  unregister(other)
+  unregister(second)
   assert.equal(seen(), 'a+d1 a+d2 a-d2')
 })
 
 test('in remove the device answers EIO, and the client can release its objects', () => {
-  const { core, plug } = subsystem()
+  const { core, addDevice } = subsystem()
   const codes: string[] = []
   let countPds: () => number = () => -1
   registerClient(core, {
@@ -100,37 +100,37 @@ test('in remove the device answers EIO, and the client can release its objects',
     },
     remove() {},
   })
-  const device = plug('d1')
+  const device = addDevice('d1')
   assert.equal(countPds(), 1)
   unregister(device)
   assert.deepEqual([codes, countPds()], [['EIO'], 0])
 })
 
 test('a client that throws at registration is not registered; one that throws later does not affect the others', () => {
-  const { core, plug, client, seen } = subsystem()
-  const device = plug('d1')
+  const { core, addDevice, client, seen } = subsystem()
+  const device = addDevice('d1')
   const broken = { ...client('b'), add: () => assert.fail('no room') }
   assert.throws(() => registerClient(core, broken), /no room/)
   registerClient(core, client('a'))
   const unregisterClient = registerClient(core, { ...client('c'), remove: () => assert.fail('lost') })
   registerClient(core, { ...client('d'), add: ({ name }) => name === 'd1' || assert.fail('no more') })
   registerClient(core, client('e'))
-  const second = plug('d2')
+  const second = addDevice('d2')
   assert.equal(core.faults, 1)
   assert.equal(seen(), 'a+d1 c+d1 e+d1 a+d2 c+d2 e+d2')
   unregister(device)
   assert.equal(seen(), 'e-d1 d-d1 a-d1')
   unregister(second)
   assert.equal(seen(), 'e-d2 a-d2')
-  plug('d3')
-  plug('d4')
+  addDevice('d3')
+  addDevice('d4')
   seen()
   unregisterClient()
   assert.equal(core.faults, 7, 'd at three devices, c after the fourth')
 })
 
 test('callbacks may add and remove clients and devices: each client is notified of each live device, and of its removal', () => {
-  const { core, plug, client, seen } = subsystem()
+  const { core, addDevice, client, seen } = subsystem()
   /** A client that acts when it is notified of a device. */
   const actingClient = (name: string, onAdd: (device: Device) => void): Client => ({
     ...client(name),
@@ -140,14 +140,14 @@ test('callbacks may add and remove clients and devices: each client is notified 
       return true
     },
   })
-  const [one, two] = [plug('d1'), plug('d2')]
+  const [firstDevice, secondDevice] = [addDevice('d1'), addDevice('d2')]
   const first = registerClient(
     core,
-    actingClient('a', device => device === one && unregister(two)),
+    actingClient('a', device => device === firstDevice && unregister(secondDevice)),
   )
   assert.equal(seen(), 'a+d1', 'd2 was removed before its turn')
   first()
-  unregister(one)
+  unregister(firstDevice)
   seen()
 
   let unregisterClient = () => {}
@@ -156,7 +156,7 @@ test('callbacks may add and remove clients and devices: each client is notified 
     actingClient('b', () => unregisterClient()),
   )
   unregisterClient = registerClient(core, client('c'))
-  unregister(plug('d3'))
+  unregister(addDevice('d3'))
   assert.equal(seen(), 'b+d3 b-d3', 'c was removed before its turn')
 
   const system = openContext(systemDevice(core))
@@ -167,20 +167,20 @@ test('callbacks may add and remove clients and devices: each client is notified 
     core,
     actingClient('d', device => unregister(device)),
   )
-  assert.equal(plug('d4').isAlive, false)
+  assert.equal(addDevice('d4').isAlive, false)
   assert.equal(seen(), 'b+d4 d+d4 d-d4 b-d4')
   assert.deepEqual(notified, [AsyncEventType.values.DEVICE_REMOVED])
   third()
 })
 
 test('a client cannot unregister in its own callback, nor after another callback that ran within it', () => {
-  const { core, plug } = subsystem()
+  const { core, addDevice } = subsystem()
   let unregisterClient: () => void = () => {}
   const refused: string[] = []
   unregisterClient = registerClient(core, {
     name: 'a',
     add: ({ name }) => {
-      if (name === 'd1') plug('d2')
+      if (name === 'd1') addDevice('d2')
       try {
         unregisterClient()
       } catch (error) {
@@ -190,15 +190,15 @@ test('a client cannot unregister in its own callback, nor after another callback
     },
     remove: () => {},
   })
-  plug('d1')
+  addDevice('d1')
   const message = 'client a was unregistered in its own callback'
   assert.deepEqual(refused, [`d2: ${message}`, `d1: ${message}`])
 })
 
 // ibv_event_type: 8 DEVICE_FATAL, 9 PORT_ACTIVE, 10 PORT_ERR.
 test('handlers are called for events of ports and device until they are removed', () => {
-  const { plug, log, seen } = subsystem()
-  const device = plug('d1')
+  const { addDevice, log, seen } = subsystem()
+  const device = addDevice('d1')
   const handler = ({ type, port }: { type: number; port: number | undefined }) => void log.push(`${type}@${port}`)
   const removeFirst = addEventHandler(device, handler)
   const removeSecond = addEventHandler(device, handler)
@@ -213,8 +213,8 @@ test('handlers are called for events of ports and device until they are removed'
 })
 
 test('a handler that throws is counted, the others are called', () => {
-  const { core, plug, log, seen } = subsystem()
-  const device = plug('d1')
+  const { core, addDevice, log, seen } = subsystem()
+  const device = addDevice('d1')
   addEventHandler(device, () => assert.fail())
   addEventHandler(device, ({ type }) => void log.push(String(type)))
   raisePort(device, 1, 9)

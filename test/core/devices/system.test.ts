@@ -119,9 +119,9 @@ test('a removed device returns its index, and the next device gets the lowest fr
 
 test('every async fd of the system-wide device gets each change of the list of devices, in order, until it is closed', () => {
   const { core, device, context } = setUp()
-  const other = openContext(device)
-  const fds = [context, other].map(one => {
-    const { descriptors } = invokeNow(one, Classes.async_fd, 'create', 0, {}, caller)
+  const otherContext = openContext(device)
+  const fds = [context, otherContext].map(each => {
+    const { descriptors } = invokeNow(each, Classes.async_fd, 'create', 0, {}, caller)
     return findDescriptor(core, descriptors![0].object)
   })
   const read = (i: number): [index: bigint, type: number][] =>
@@ -147,7 +147,7 @@ test('every async fd of the system-wide device gets each change of the list of d
   )
   assert.equal(stat(core).contexts, 1)
   closeDescriptor(core, fds[1].id)
-  closeContext(other)
+  closeContext(otherContext)
   const remaining = stat(core)
   assert.deepEqual([remaining.contexts, remaining.descriptors, remaining.objects], [0, 0, 0])
 })

@@ -90,7 +90,7 @@ test('UNDO follows dependencies: a region that was moved to a newer protection d
     post(_call, object, _args, _out, error) {
       if (object === undefined || error !== undefined) return
       const { class: cls, handle, parents } = object
-      destroyed.push(`${cls.name} ${handle} of ${parents.map(one => one.life)}`)
+      destroyed.push(`${cls.name} ${handle} of ${parents.map(parent => parent.life)}`)
     },
   })
   const mr = link(Mr, 'create', { start, length: 64n, iova: start, access: 1 }, { refs: { pd: 0 } })

@@ -120,11 +120,14 @@ test('a destroy takes effect even if its answer cannot be written', () => {
 
 test('after the context is closed or the device removed, every message is answered with EIO', () => {
   const { context, device, ret, caller } = setUp()
-  const other = openContext(device, { isOpened: true })
+  const otherContext = openContext(device, { isOpened: true })
   closeContext(context)
   assert.equal(ret({ class: 'pd', method: 'create' }), -Errno.EIO)
   unregister(device)
-  assert.equal((dispatch(other, objectDialect, [{ class: 'pd', method: 'create' }], caller) as Answer).ret, -Errno.EIO)
+  assert.equal(
+    (dispatch(otherContext, objectDialect, [{ class: 'pd', method: 'create' }], caller) as Answer).ret,
+    -Errno.EIO,
+  )
 })
 
 test('an answer is a promise only if the handler is asynchronous, and bugs stay exceptions', async () => {

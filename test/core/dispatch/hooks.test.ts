@@ -37,20 +37,20 @@ const quota = (className: string, max: number): Hook => ({
 
 test('pre-hooks limit the protection domains of each context, and deny a class to one context', () => {
   const { device, context, caller } = openTestDevice()
-  const other = openContext(device, { isOpened: true })
+  const otherContext = openContext(device, { isOpened: true })
   addHook(device, quota('pd', 2))
   addHook(device, {
     class: 'cq',
     pre(call) {
-      if (call.context === other) throw new CallError('EPERM', 'no completion queues for this context')
+      if (call.context === otherContext) throw new CallError('EPERM', 'no completion queues for this context')
     },
   })
   const create = (target: Context) => errnoOf(() => invokeNow(target, Pd, 'create', 0, {}, caller))
   assert.deepEqual([create(context), create(context), create(context)], ['ok', 'ok', 'ENOMEM'])
   invokeNow(context, Pd, 'destroy', 0, {}, caller)
-  assert.deepEqual([create(context), create(context), create(other)], ['ok', 'ENOMEM', 'ok'])
+  assert.deepEqual([create(context), create(context), create(otherContext)], ['ok', 'ENOMEM', 'ok'])
   assert.equal(
-    errnoOf(() => invokeNow(other, Cq, 'create', 0, cq, caller)),
+    errnoOf(() => invokeNow(otherContext, Cq, 'create', 0, cq, caller)),
     'EPERM',
   )
   assert.equal(

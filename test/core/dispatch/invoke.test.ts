@@ -88,13 +88,13 @@ test('a handle of another class is EINVAL, an unused one ENOENT; destroying an o
 
 test('handles of one context are invalid in another', () => {
   const { context, device, caller } = openTestDevice()
-  const other = openContext(device, { isOpened: true })
+  const otherContext = openContext(device, { isOpened: true })
   invokeNow(context, Pd, 'create', 0, {}, caller)
   assert.equal(
-    errnoOf(() => invokeNow(other, Pd, 'destroy', 0, {}, caller)),
+    errnoOf(() => invokeNow(otherContext, Pd, 'destroy', 0, {}, caller)),
     'ENOENT',
   )
-  assert.equal(invokeNow(other, Pd, 'create', 0, {}, caller).object, 0)
+  assert.equal(invokeNow(otherContext, Pd, 'create', 0, {}, caller).object, 0)
 })
 
 test('the device is object 0 and ports have their numbers; neither uses a handle', () => {
@@ -256,9 +256,9 @@ test('an object of a class with descriptors is named by its descriptor and has n
     errnoOf(() => invokeNow(context, Cq, 'create', 0, { ...cq, channel: asyncFd.handle }, caller)),
     'EBADF',
   )
-  const other = openContext(setup.device, { isOpened: true })
+  const otherContext = openContext(setup.device, { isOpened: true })
   assert.equal(
-    errnoOf(() => invokeNow(other, Cq, 'create', 0, { ...cq, channel: channel.handle }, caller)),
+    errnoOf(() => invokeNow(otherContext, Cq, 'create', 0, { ...cq, channel: channel.handle }, caller)),
     'EBADF',
   )
 })
@@ -317,14 +317,14 @@ test('a refused destroy leaves its object alive', () => {
 
 test('a create beyond the device’s limit for the class is refused with EINVAL', () => {
   const { context, device, caller } = openTestDevice({ limits: { pd: 2 } })
-  const other = openContext(device, { isOpened: true })
+  const otherContext = openContext(device, { isOpened: true })
   invokeNow(context, Pd, 'create', 0, {}, caller)
-  invokeNow(other, Pd, 'create', 0, {}, caller)
+  invokeNow(otherContext, Pd, 'create', 0, {}, caller)
   assert.equal(
     errnoOf(() => invokeNow(context, Pd, 'create', 0, {}, caller)),
     'EINVAL',
   )
-  closeContext(other)
+  closeContext(otherContext)
   assert.equal(
     errnoOf(() => invokeNow(context, Pd, 'create', 0, {}, caller)),
     'ok',
@@ -333,11 +333,11 @@ test('a create beyond the device’s limit for the class is refused with EINVAL'
 
 test('classes may share a limit: a device limits its queue pairs of all types together (Linux: max_qp)', () => {
   const { context, device, caller } = openTestDevice({ limits: { 'pd cq': 3, cq2: 1 } })
-  const other = openContext(device, { isOpened: true })
+  const otherContext = openContext(device, { isOpened: true })
   const cq = { cqe: 1, userHandle: 0n, compVector: 0 }
   invokeNow(context, Pd, 'create', 0, {}, caller)
   invokeNow(context, Cq, 'create', 0, cq, caller)
-  invokeNow(other, Cq, 'create', 0, cq, caller)
+  invokeNow(otherContext, Cq, 'create', 0, cq, caller)
   for (const create of [
     () => invokeNow(context, Pd, 'create', 0, {}, caller),
     () => invokeNow(context, Cq, 'create', 0, cq, caller),
@@ -459,9 +459,9 @@ test('a call on a descriptor of another context is refused without preparing its
     preparations++
   }
   attachSink(fd, { post() {}, prepareWithdraw, withdraw: () => [], unread: () => 0, take: () => [], end() {} })
-  const other = openContext(setup.device, { isOpened: true })
+  const otherContext = openContext(setup.device, { isOpened: true })
   assert.equal(
-    errnoOf(() => invokeNow(other, AsyncFd, 'query', fd.id, {}, setup.caller)),
+    errnoOf(() => invokeNow(otherContext, AsyncFd, 'query', fd.id, {}, setup.caller)),
     'EBADF',
   )
   assert.equal(preparations, 0)

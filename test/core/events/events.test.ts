@@ -78,15 +78,15 @@ test('armed for solicited completions, only those raise an event; arming again f
 
 test('a destroy counts the events read, and drops the others', () => {
   const { channel, newCq, notify, destroy } = setUp()
-  const [mine, other] = [newCq(5n), newCq(5n)]
-  for (const cq of [mine, other, mine, mine]) {
+  const [firstCq, secondCq] = [newCq(5n), newCq(5n)]
+  for (const cq of [firstCq, secondCq, firstCq, firstCq]) {
     notify(cq.handle, 0)
     completed(cq.events!, false)
   }
   readEvents(channel, 2)
-  assert.deepEqual(destroy(mine.handle), { compEvents: 1, asyncEvents: 0 })
+  assert.deepEqual(destroy(firstCq.handle), { compEvents: 1, asyncEvents: 0 })
   assert.equal(readError(channel), 'EAGAIN')
-  assert.deepEqual(destroy(other.handle), { compEvents: 1, asyncEvents: 0 })
+  assert.deepEqual(destroy(secondCq.handle), { compEvents: 1, asyncEvents: 0 })
 })
 
 test("an async event has Linux’ 16 bytes, and goes to the first async fd, or to the one named in the object's create", () => {
@@ -109,8 +109,8 @@ test("an async event has Linux’ 16 bytes, and goes to the first async fd, or t
 
 test('events of a port go to every async fd of its device', () => {
   const setup = setUp()
-  const other = openContext(setup.device, { isOpened: true })
-  const otherFd = install(setup, invokeNow(other, AsyncFd, 'create', 0, {}, setup.caller))
+  const otherContext = openContext(setup.device, { isOpened: true })
+  const otherFd = install(setup, invokeNow(otherContext, AsyncFd, 'create', 0, {}, setup.caller))
   raisePort(setup.device, 1, AsyncEventType.values.PORT_ACTIVE)
   for (const fd of [setup.asyncFd, otherFd])
     assert.deepEqual(hex(readEvents(fd, 9)), ['0100000000000000' + '09000000' + '00000000'])

@@ -195,10 +195,10 @@ test('after random armings and thresholds, an event is raised when the first of 
       const cqs = [newCq(), newCq(), newCq()]
       const models = cqs.map(model)
       let expected = 0
-      const expectIfDue = (model: Model): void => {
-        if (!isDue(model, clock.now)) return
+      const expectIfDue = (cqModel: Model): void => {
+        if (!isDue(cqModel, clock.now)) return
         expected++
-        Object.assign(model, { armings: [], completionTimes: [] })
+        Object.assign(cqModel, { armings: [], completionTimes: [] })
       }
       for (const [index, action] of steps) {
         const cqModel = models[index]

@@ -19,11 +19,11 @@ const ALL = LOCAL_WRITE | REMOTE_WRITE | REMOTE_READ | REMOTE_ATOMIC
 const setUp = () => {
   const setup = openTestDevice()
   invokeNow(setup.context, Pd, 'create', 0, {}, setup.caller)
-  const base = BigInt(setup.caller.memory.add(new Uint8Array(16384)))
+  const address = BigInt(setup.caller.memory.add(new Uint8Array(16384)))
   const register = (start: bigint, length: bigint, iova: bigint, access: number, pd = 0) =>
     invokeNow(setup.context, Mr, 'create', 0, { pd, start, length, iova, access }, setup.caller)
   const errno = (...args: Parameters<typeof register>) => errnoOf(() => register(...args))
-  return { ...setup, base, register, errno }
+  return { ...setup, base: address, register, errno }
 }
 
 test('registration accepts and refuses the same arguments as Linux (test/fixtures/abi/raw.out)', () => {

@@ -88,13 +88,13 @@ test("a window's key is not valid as an lkey, whatever its rights", () => {
 })
 
 test('a window of type 1 is for every queue pair of its domain, one of type 2 for the queue pair that bound it', () => {
-  const one = setUp(TYPE_1)
-  one.bind()
-  assert.equal(one.isAccessible(LO + 100, 50, REMOTE_WRITE, QP + 1), true)
-  const two = setUp(TYPE_2)
-  two.bind()
-  assert.equal(two.isAccessible(LO + 100, 50, REMOTE_WRITE, QP), true)
-  assert.equal(two.isAccessible(LO + 100, 50, REMOTE_WRITE, QP + 1), false)
+  const type1 = setUp(TYPE_1)
+  type1.bind()
+  assert.equal(type1.isAccessible(LO + 100, 50, REMOTE_WRITE, QP + 1), true)
+  const type2 = setUp(TYPE_2)
+  type2.bind()
+  assert.equal(type2.isAccessible(LO + 100, 50, REMOTE_WRITE, QP), true)
+  assert.equal(type2.isAccessible(LO + 100, 50, REMOTE_WRITE, QP + 1), false)
 })
 
 test('a bind of a type 1 window replaces the previous one, length 0 unbinds it, and the old key is stale', () => {
@@ -122,20 +122,20 @@ test('a type 2 window is bound only when it is free (o10-37.2.30), never with le
 
 test('a bind requires rights, domain and region (C10-72 to C10-75)', () => {
   for (const type of [TYPE_1, TYPE_2]) {
-    const free = setUp(type)
-    assert.equal(free.bind({}, QP, PD + 1), false, 'queue pair of another domain')
-    assert.equal(free.bind({ lkey: free.lkey ^ 1 }), false)
-    assert.equal(free.bind({ lkey: free.table.key[free.window] }), false, 'a window instead of a region')
-    assert.equal(free.bind({ window: free.lkey }), false, 'a region instead of a window')
-    assert.equal(free.bind({ lo: LO - 1 }), false)
-    assert.equal(free.bind({ lengthLo: 8093 }), false)
-    assert.equal(free.bind({ lengthHi: 1, lengthLo: 0 }), false)
-    assert.equal(free.bind({ hi: HI + 1, lo: 0, lengthLo: 4097 }), false)
-    assert.equal(free.bind({ access: 1 << 20 }), false, 'only rights of the peer')
+    const unbound = setUp(type)
+    assert.equal(unbound.bind({}, QP, PD + 1), false, 'queue pair of another domain')
+    assert.equal(unbound.bind({ lkey: unbound.lkey ^ 1 }), false)
+    assert.equal(unbound.bind({ lkey: unbound.table.key[unbound.window] }), false, 'a window instead of a region')
+    assert.equal(unbound.bind({ window: unbound.lkey }), false, 'a region instead of a window')
+    assert.equal(unbound.bind({ lo: LO - 1 }), false)
+    assert.equal(unbound.bind({ lengthLo: 8093 }), false)
+    assert.equal(unbound.bind({ lengthHi: 1, lengthLo: 0 }), false)
+    assert.equal(unbound.bind({ hi: HI + 1, lo: 0, lengthLo: 4097 }), false)
+    assert.equal(unbound.bind({ access: 1 << 20 }), false, 'only rights of the peer')
     assert.equal(setUp(type, LOCAL_WRITE).bind(), false, 'C10-73')
     assert.equal(setUp(type, MW_BIND).bind(), false, 'C10-74: writing without local write')
     assert.equal(setUp(type, MW_BIND).bind({ access: REMOTE_READ | FLUSH_GLOBAL }), true)
-    assert.equal(free.bind({ hi: HI + 1, lo: 0, lengthLo: 4096 }), true, 'up to the end, beyond 4 GiB')
+    assert.equal(unbound.bind({ hi: HI + 1, lo: 0, lengthLo: 4096 }), true, 'up to the end, beyond 4 GiB')
   }
   const { table, bind } = setUp(TYPE_2)
   const other = addRegion(table, PD + 1, 0n, 0n, 8192, REGION_ACCESS, noMemory)
@@ -153,10 +153,10 @@ test('only a type 2 window may be zero-based (o10-36.2.2); its addresses count f
 })
 
 test('only a type 2 window that is bound to this queue pair can be invalidated (o10-37.2.26)', () => {
-  const one = setUp(TYPE_1)
-  one.bind()
-  assert.equal(invalidateWindow(one.table, PD, QP, one.table.key[one.window]), NOT_BOUND)
-  assert.equal(invalidateWindow(one.table, PD, QP, one.lkey), NOT_BOUND, 'a region that was registered by a call')
+  const type1 = setUp(TYPE_1)
+  type1.bind()
+  assert.equal(invalidateWindow(type1.table, PD, QP, type1.table.key[type1.window]), NOT_BOUND)
+  assert.equal(invalidateWindow(type1.table, PD, QP, type1.lkey), NOT_BOUND, 'a region that was registered by a call')
   const { bind, isAccessible, table, window, region } = setUp(TYPE_2)
   assert.equal(invalidateWindow(table, PD, QP, table.key[window]), NOT_BOUND, 'it is unbound')
   bind()

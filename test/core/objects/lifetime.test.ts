@@ -99,8 +99,8 @@ test('an unused descriptor is destroyed when it is closed; all are destroyed wit
 test('ten thousand objects are created and destroyed, and closing their context destroys no objects of another', () => {
   const setup = openTestDevice()
   const { context, caller, core, device } = setup
-  const other = openContext(device, { isOpened: true })
-  invokeNow(other, Pd, 'create', 0, {}, caller)
+  const otherContext = openContext(device, { isOpened: true })
+  invokeNow(otherContext, Pd, 'create', 0, {}, caller)
   invokeNow(context, Pd, 'create', 0, {}, caller)
   for (let i = 0; i < 5000; i++) {
     const handle = invokeNow(context, Cq, 'create', 0, cq, caller).object!

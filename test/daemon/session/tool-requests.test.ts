@@ -208,13 +208,13 @@ test('a reply to a tool whose socket is full is sent later, after the records th
 
 test('an answer after the end of its session is not sent, and the request’s descriptors are closed', async () => {
   let end = (): void => {}
-  const untilEnded = () =>
+  const untilContextsDestroyed = () =>
     new Promise<void>(resolve => {
       end = resolve
     })
   const check = { counts: [], dropped: 0, calls: 0 } as unknown as DaemonState['check']
   const { requests, records, close } = createRequests(true, {
-    untilContextsDestroyed: untilEnded,
+    untilContextsDestroyed: untilContextsDestroyed,
     check,
     containment: createContainment(),
   })
