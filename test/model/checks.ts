@@ -10,9 +10,10 @@ import assert from 'node:assert/strict'
 import { AsyncEventType, QpState } from '../../src/spec/enums.ts'
 import { SendFlags, SendKind, sendOperations, WcFlags, WcOpcode, WcStatus, WrOpcode } from '../../src/spec/work.ts'
 import type { Region } from './memory.ts'
-import { type Completed, GRH_FILL, type ReceiveRequest, type SendRequest } from './node.ts'
+import { type Completed, GRH_BYTES, GRH_FILL, type ReceiveRequest, type SendRequest } from './node.ts'
 import {
   type End,
+  FIRST_RECEIVE_ID,
   isDatagram,
   isReliable,
   type Operation,
@@ -40,9 +41,6 @@ export const createStatistics = () => ({
   attacks: 0,
 })
 export type Statistics = ReturnType<typeof createStatistics>
-
-/** Length of the GRH before a datagram's payload, in bytes. */
-const GRH_BYTES = 40
 
 const stateOf = (end: End): number => end.host.engine.query(end.row).state
 /** Unreliable queue pairs have SQE, in which only the send queue is in error. */
@@ -113,7 +111,7 @@ const onSendFailed = (end: End, operation: Operation, status: number, statistics
     assert.ok(end.isForcedToError || peer.fatalAt < peer.sends.length, `${what}, although no request was wrong`)
   } else if (!(operation.request.id === end.fatalAt && operation.statuses.includes(status))) {
     assert.equal(status, RETRY_EXC_ERR, `${what}; allowed: ${operation.statuses}`)
-    // a peer in the error state does not answer; otherwise the network exhausted the retries
+    // A peer in the error state does not answer; otherwise the network exhausted the retries.
     if (stateOf(peer) !== ERR) statistics.lost++
   }
 }
@@ -139,55 +137,55 @@ export const completeTrailing = (end: End, statistics: Statistics): void => {
     completeUnsignaled(end, end.sends.length, statistics)
 }
 
-export const onSendCompleted = (end: End, c: Completed, statistics: Statistics): void => {
-  const operation = end.sends[c.id]
+export const onSendCompleted = (end: End, completion: Completed, statistics: Statistics): void => {
+  const operation = end.sends[completion.id]
   assert.ok(
-    operation !== undefined && c.id >= end.endedSends,
-    `${end.name}: request ${c.id} completes out of order, after ${end.endedSends - 1}`,
+    operation !== undefined && completion.id >= end.endedSends,
+    `${end.name}: request ${completion.id} completes out of order, after ${end.endedSends - 1}`,
   )
-  assert.equal(c.qpn, end.qpn)
-  completeUnsignaled(end, c.id, statistics)
-  if (c.status === SUCCESS) {
+  assert.equal(completion.qpn, end.qpn)
+  completeUnsignaled(end, completion.id, statistics)
+  if (completion.status === SUCCESS) {
     assert.ok(!end.hasFailed, `${nameOf(end, operation)} succeeds after one that failed`)
     const { flags, opcode } = operation.request
     assert.ok(end.pair.signalsAll || (flags & SIGNALED) !== 0, `${nameOf(end, operation)} has a completion`)
-    assert.equal(c.opcode, sendOperations[opcode].completion)
-    // a FLUSH reports the requested length
+    assert.equal(completion.opcode, sendOperations[opcode].completion)
+    // A FLUSH reports the requested length.
     const { compare } = operation.request
-    assert.equal(c.bytes, opcode === WrOpcode.values.FLUSH ? Number(compare) : totalOf(operation.request))
+    assert.equal(completion.bytes, opcode === WrOpcode.values.FLUSH ? Number(compare) : totalOf(operation.request))
     onSendSucceeded(end, operation, statistics)
   } else if (end.hasFailed) {
-    assert.equal(c.status, WR_FLUSH_ERR, `${nameOf(end, operation)} after one that failed`)
+    assert.equal(completion.status, WR_FLUSH_ERR, `${nameOf(end, operation)} after one that failed`)
     statistics.flushed++
-  } else onSendFailed(end, operation, c.status, statistics)
-  if (c.status !== SUCCESS) assert.ok(c.isSolicited)
-  // the failing request completes just before the state changes
-  if (c.status === WR_FLUSH_ERR) assert.ok(isInError(end), `${nameOf(end, operation)} is flushed`)
+  } else onSendFailed(end, operation, completion.status, statistics)
+  if (completion.status !== SUCCESS) assert.ok(completion.isSolicited)
+  // The failing request completes just before the state changes.
+  if (completion.status === WR_FLUSH_ERR) assert.ok(isInError(end), `${nameOf(end, operation)} is flushed`)
   retireSend(end)
 }
 
 // ---- receives ----
 
-export const onReceiveCompleted = (end: End, c: Completed, statistics: Statistics): void => {
+export const onReceiveCompleted = (end: End, completion: Completed, statistics: Statistics): void => {
   const request = end.receives[end.received]
-  assert.equal(c.id, request?.id, `${end.name}: receive requests complete in order`)
-  assert.equal(c.qpn, end.qpn)
+  assert.equal(completion.id, request?.id, `${end.name}: receive requests complete in order`)
+  assert.equal(completion.qpn, end.qpn)
   end.received++
-  const what = `${end.name} receive ${c.id - 0x4000_0000}`
-  if (c.status !== SUCCESS) {
-    assert.ok(c.isSolicited)
-    if (c.status === WR_FLUSH_ERR) assert.equal(stateOf(end), ERR, `${what} is flushed`)
+  const what = `${end.name} receive ${completion.id - FIRST_RECEIVE_ID}`
+  if (completion.status !== SUCCESS) {
+    assert.ok(completion.isSolicited)
+    if (completion.status === WR_FLUSH_ERR) assert.equal(stateOf(end), ERR, `${what} is flushed`)
     const isFirstFailure = !end.hasReceiveFailed
     end.hasReceiveFailed = true
-    if (c.status === WR_FLUSH_ERR) return
-    assert.ok(isFirstFailure, `${what} has status ${c.status} after one that failed`)
+    if (completion.status === WR_FLUSH_ERR) return
+    assert.ok(isFirstFailure, `${what} has status ${completion.status} after one that failed`)
     if (end.pair.unpredictableBecause !== undefined) return
     const { peer } = end
     const failing = peer.sends[peer.fatalAt]
     const expected = failing?.message?.status ?? LOC_ACCESS_ERR
     assert.ok(
-      failing !== undefined && c.status === expected,
-      `${what} has status ${c.status}, although no request was wrong`,
+      failing !== undefined && completion.status === expected,
+      `${what} has status ${completion.status}, although no request was wrong`,
     )
     if (failing.message !== undefined)
       assert.equal(failing.messageIndex, end.arrived, `${what}: messages before it are missing`)
@@ -199,33 +197,39 @@ export const onReceiveCompleted = (end: End, c: Completed, statistics: Statistic
     end.arrived++
     const isKnown =
       end.pair.unpredictableBecause !== undefined ||
-      // usually one of the newest
-      end.sentOperations.findLast(one => one.operation.message && !wrongMessage(end, one.operation, request, c)) !==
-        undefined
+      // Usually one of the newest.
+      end.sentOperations.findLast(
+        one => one.operation.message && !wrongMessage(end, one.operation, request, completion),
+      ) !== undefined
     assert.ok(isKnown, `${what} is not a message that was sent`)
     return
   }
   const operation = end.incoming[end.arrived++]
   if (end.pair.unpredictableBecause !== undefined) return
   assert.ok(operation !== undefined, `${what}: this message was not sent`)
-  const wrong = wrongMessage(end, operation, request, c)
+  const wrong = wrongMessage(end, operation, request, completion)
   assert.equal(wrong, undefined, `${what} of ${nameOf(end.peer, operation)}`)
   assert.ok(operation.request.id >= end.peer.succeededSends, `${what}: after its request completed`)
 }
 
 /** The difference between a completion and the message of `operation`; undefined if there is none. */
-const wrongMessage = (end: End, operation: Operation, receive: ReceiveRequest, c: Completed): string | undefined => {
+const wrongMessage = (
+  end: End,
+  operation: Operation,
+  receive: ReceiveRequest,
+  completion: Completed,
+): string | undefined => {
   const { data, imm, opcode, status, invalidates, source } = operation.message!
   if (status !== SUCCESS) return 'it cannot succeed'
   const before = isDatagram(end.pair) ? GRH_BYTES : 0
-  if (source !== undefined && c.sourceQpn !== source) return 'source'
-  if (c.bytes !== before + data.length) return `${c.bytes} bytes, not ${data.length}`
-  if (((c.flags & WITH_IMM) !== 0 ? c.imm : undefined) !== imm) return 'immediate'
-  if (((c.flags & WITH_INV) !== 0 ? c.imm : undefined) !== invalidates) return 'invalidated key'
+  if (source !== undefined && completion.sourceQpn !== source) return 'source'
+  if (completion.bytes !== before + data.length) return `${completion.bytes} bytes, not ${data.length}`
+  if (((completion.flags & WITH_IMM) !== 0 ? completion.imm : undefined) !== imm) return 'immediate'
+  if (((completion.flags & WITH_INV) !== 0 ? completion.imm : undefined) !== invalidates) return 'invalidated key'
   if (end.ownWindows.some(window => window.key === invalidates && window.isLive))
     return 'the invalidated key is still valid'
-  if (c.opcode !== opcode) return 'opcode'
-  if (c.isSolicited !== ((operation.request.flags & SOLICITED) !== 0)) return 'solicited'
+  if (completion.opcode !== opcode) return 'opcode'
+  if (completion.isSolicited !== ((operation.request.flags & SOLICITED) !== 0)) return 'solicited'
   if (opcode !== WcOpcode.values.RECV) return undefined
   const { at } = receive.sges[0]
   if (memoryOf(end, at, before).some(byte => byte !== GRH_FILL)) return 'route header'
@@ -368,13 +372,13 @@ export const checkEnd = (end: End, isFlushed: boolean, statistics: Statistics): 
     assert.equal(outstanding(end), 0, `${end.name}: requests that never complete`)
     const { sends, receives } = host.queues[end.row]
     assert.equal(sends.length, 0, `${end.name}: requests that were never fetched`)
-    // WQEs of an SRQ are not flushed
+    // WQEs of an SRQ are not flushed.
     const unconsumed = pair.hasSrq ? receives.length : 0
     assert.equal(receives.length, unconsumed, `${end.name}: receive requests that were never consumed`)
     assert.equal(end.received + unconsumed, end.receives.length, `${end.name}: receive requests that never complete`)
   }
   if (pair.unpredictableBecause !== undefined) return
-  // some are lost, and some find no receive WQE, but not nearly all
+  // Some are lost, and some find no receive WQE, but not nearly all.
   const isLossTooHigh = !isReliable(pair) && end.transmitted >= 60 && end.arrived < end.transmitted / 10
   assert.ok(!isLossTooHigh, `${end.name}: ${end.arrived} of ${end.transmitted} messages have arrived`)
   assert.ok(

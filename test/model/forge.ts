@@ -168,7 +168,7 @@ export const whyUnpredictable = (packet: Packet, end: End): string | undefined =
   if ((flags & OP_REQUEST) !== 0 && state >= RTR && state !== ERR) {
     if (psn === rqPsn) return `${name} with the expected PSN`
     if (!isReliable(end.pair)) return (flags & OP_START) !== 0 ? `${name} begins a message` : undefined
-    // a duplicate READ with other arguments gets another response
+    // A duplicate READ with other arguments gets another response.
     const { peer } = end
     const distance = (psn - peer.psn) & PSN_MASK
     const outstanding = (peer.host.engine.query(peer.row).sqPsn - peer.psn) & PSN_MASK

@@ -128,7 +128,7 @@ export const createLink = (count: number, hooks: LinkHooks, random: RandomSource
   const corrupt = (bytes: Uint8Array): boolean => {
     const before = bytes.slice()
     for (let bits = 1 + random.int(3); bits > 0; bits--) bytes[random.int(bytes.length)] ^= 1 << random.int(8)
-    // a FLUSH of RC has the ICRC of rxe, which covers that byte as well
+    // A FLUSH of RC has the ICRC of rxe, which covers that byte as well.
     const isFlush = before[0] === RC_FLUSH
     return bytes.some((byte, i) => byte !== before[i] && (i !== UNCOVERED_BYTE || isFlush))
   }

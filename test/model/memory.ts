@@ -79,15 +79,19 @@ export const createMemory = (size: number, observer: Observer) => {
     grants: (pd, key, access) => findGranting(pd, key, access) >= 0,
     read(region, hi, lo, to, at, chunk, stride, total) {
       let from = offsetInRegion(region, hi, lo, total)
-      for (let left = total, piece = at; left > 0; left -= chunk, from += chunk, piece += stride)
-        to.bytes.set(bytes.subarray(from, from + Math.min(left, chunk)), piece)
+      for (let remaining = total, offset = at; remaining > 0; remaining -= chunk, from += chunk, offset += stride)
+        to.bytes.set(bytes.subarray(from, from + Math.min(remaining, chunk)), offset)
       return 0
     },
     write(region, hi, lo, from: Arena, at, chunk, stride, total) {
       const start = offsetInRegion(region, hi, lo, total)
       assert.ok((regions[region].access & (Access.LOCAL_WRITE | Access.REMOTE_WRITE)) !== 0, 'a read-only region')
-      for (let left = total, piece = at, to = start; left > 0; left -= chunk, to += chunk, piece += stride)
-        bytes.set(from.bytes.subarray(piece, piece + Math.min(left, chunk)), to)
+      for (
+        let remaining = total, piece = at, to = start;
+        remaining > 0;
+        remaining -= chunk, to += chunk, piece += stride
+      )
+        bytes.set(from.bytes.subarray(piece, piece + Math.min(remaining, chunk)), to)
       observer.wrote(regions[region], start, total)
       return 0
     },

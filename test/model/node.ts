@@ -104,7 +104,7 @@ export interface NodeOptions {
   readonly sharedWindowBytes?: number | undefined
   readonly maxPackets: number
   readonly maxBytes: number
-  /** Arena of received packets; 256 KiB of its own by default. */
+  /** Arena of received packets; by default a new one of 256 KiB. */
   readonly arrivals?: Arena
 }
 
@@ -115,16 +115,23 @@ export interface ModelNode {
   readonly queues: Queues[]
   /** A new queue pair in RESET. */
   create(qp: QpSpec): number
-  /** Hands in one run of packets; the first one's row is known, the others' are looked up. */
+  /** Passes one run of packets to the engine; `rowOf`: the row of the packet's destination, negative if there is none. */
   receive(packets: readonly Uint8Array[], rowOf: (bytes: Uint8Array) => number, peer: number, now: number): void
   /** Sends what the port accepts; true if the port was full and this has to be called again. */
   transmit(now: number): boolean
 }
 
+/** Length of the GRH before a datagram's payload, in bytes. */
+export const GRH_BYTES = 40
 /** Every byte of the GRHs that this node writes. */
 export const GRH_FILL = 0x47
 /** Bytes at the end of the receive arena for one GRH and the payload of a datagram. */
-const GRH_AND_PAYLOAD_BYTES = 40 + 4096
+const GRH_AND_PAYLOAD_BYTES = GRH_BYTES + 4096
+/** Offset of the first packet in the arenas of this node. */
+const FIRST_PACKET = 64
+/** Garbage in memory that the engine has reserved, and in that of packets that it has handled: it must not use either. */
+const RESERVED_FILL = 0xdb
+const HANDLED_FILL = 0xee
 /** An empty protection domain. */
 const NO_DOMAIN = 0xdead
 
@@ -221,17 +228,17 @@ export const createNode = (options: NodeOptions, hooks: NodeHooks, random: Rando
       work: workOf(queues),
       memory: memory.engineMemory,
       completions: {
-        push(cq, c, solicited) {
+        push(cq, completion, isSolicited) {
           hooks.completed(cq, {
-            id: c[Completion.ID_LO],
-            status: c[Completion.STATUS],
-            opcode: c[Completion.OPCODE],
-            bytes: c[Completion.BYTES],
-            imm: c[Completion.IMM],
-            qpn: c[Completion.QPN],
-            sourceQpn: c[Completion.SRC_QPN],
-            flags: c[Completion.FLAGS],
-            isSolicited: solicited,
+            id: completion[Completion.ID_LO],
+            status: completion[Completion.STATUS],
+            opcode: completion[Completion.OPCODE],
+            bytes: completion[Completion.BYTES],
+            imm: completion[Completion.IMM],
+            qpn: completion[Completion.QPN],
+            sourceQpn: completion[Completion.SRC_QPN],
+            flags: completion[Completion.FLAGS],
+            isSolicited,
           })
         },
       },
@@ -239,7 +246,7 @@ export const createNode = (options: NodeOptions, hooks: NodeHooks, random: Rando
       route: {
         header(into) {
           const at = into.bytes.length - GRH_AND_PAYLOAD_BYTES
-          into.bytes.fill(GRH_FILL, at, at + 40)
+          into.bytes.fill(GRH_FILL, at, at + GRH_BYTES)
           return at
         },
       },
@@ -252,7 +259,7 @@ export const createNode = (options: NodeOptions, hooks: NodeHooks, random: Rando
     },
   )
 
-  const arena = plainArena(maxBytes + 64)
+  const arena = plainArena(maxBytes + FIRST_PACKET)
   let remainingRuns = 0
   const sink: TransmitSink = {
     arena,
@@ -262,12 +269,12 @@ export const createNode = (options: NodeOptions, hooks: NodeHooks, random: Rando
       if (bytes > maxBytes) throw new Error(`${bytes} bytes are reserved, of at most ${maxBytes}`)
       if (remainingRuns <= 0) return -1
       remainingRuns--
-      arena.bytes.fill(0xdb, 0, Math.min(256, maxBytes))
-      return 64
+      arena.bytes.fill(RESERVED_FILL, 0, Math.min(256, maxBytes))
+      return FIRST_PACKET
     },
     commit(offset, packetBytes, count, lastBytes, flow) {
       const end = offset + (count - 1) * packetBytes + lastBytes
-      if (offset < 64 || end > 64 + maxBytes || count > maxPackets || lastBytes > packetBytes)
+      if (offset < FIRST_PACKET || end > FIRST_PACKET + maxBytes || count > maxPackets || lastBytes > packetBytes)
         throw new Error(`a run of ${count} × ${packetBytes}, last ${lastBytes}, at ${offset} does not fit its room`)
       for (let i = 0, at = offset; i < count; i++, at += packetBytes)
         hooks.sent(arena.bytes.slice(at, at + (i === count - 1 ? lastBytes : packetBytes)), flow)
@@ -281,7 +288,7 @@ export const createNode = (options: NodeOptions, hooks: NodeHooks, random: Rando
     queues,
     create({ maxSge, srqn, ...init }) {
       const sharedReceive = srqn !== undefined
-      // an XRC target uses the domain of the SRQ that a request names
+      // An XRC target uses the domain of the SRQ that a request names.
       const pd = init.service === Service.XRC_TGT ? NO_DOMAIN : init.pd
       const row = engine.create({ ...init, pd, sharedReceive, maxSendWr: 64, maxSendSge: maxSge, maxRecvSge: maxSge })
       const shared = srqn === undefined ? undefined : { srqn, pd: init.pd, cq: init.recvCq }
@@ -289,29 +296,29 @@ export const createNode = (options: NodeOptions, hooks: NodeHooks, random: Rando
       return row
     },
     receive(packets, rowOf, peer, now) {
-      if (arrivals.bytes.length < 64 + packets.length * packets[0].length + GRH_AND_PAYLOAD_BYTES)
+      if (arrivals.bytes.length < FIRST_PACKET + packets.length * packets[0].length + GRH_AND_PAYLOAD_BYTES)
         throw new Error('too many packets in one run')
       const size = packets[0].length
-      let end = 64
+      let end = FIRST_PACKET
       for (const bytes of packets) {
         arrivals.bytes.set(bytes, end)
         end += bytes.length
       }
-      let at = 64
+      let at = FIRST_PACKET
       for (let i = 0; i < packets.length; ) {
-        const left = packets.length - i
+        const remaining = packets.length - i
         const row = rowOf(packets[i])
         const last = packets[packets.length - 1].length
-        const taken = row < 0 ? 1 : engine.onRun(row, arrivals, at, size, left, last, peer, now)
-        if (taken < 1 || taken > left) throw new Error(`${taken} of ${left} packets are taken`)
+        const taken = row < 0 ? 1 : engine.onRun(row, arrivals, at, size, remaining, last, peer, now)
+        if (taken < 1 || taken > remaining) throw new Error(`${taken} of ${remaining} packets are taken`)
         i += taken
         at += taken * size
       }
       engine.endBurst(now)
-      arrivals.bytes.fill(0xee, 64, end)
+      arrivals.bytes.fill(HANDLED_FILL, FIRST_PACKET, end)
     },
     transmit(now) {
-      // the port is full at times: the engine has to retry where it stopped
+      // The port is full at times: the engine has to retry where it stopped.
       remainingRuns = random.hits(0.1) ? random.int(3) : 1_000_000
       let hasMore = engine.pollTransmit(sink, now)
       while (hasMore && remainingRuns > 0) hasMore = engine.pollTransmit(sink, now)

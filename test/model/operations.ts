@@ -6,7 +6,16 @@ import { flushPlacement } from '../../src/spec/wire/headers.ts'
 import { Service } from '../../src/spec/wire/services.ts'
 import { SendFlags, WcOpcode, WcStatus, WrOpcode } from '../../src/spec/work.ts'
 import type { ReceiveRequest, SendRequest } from './node.ts'
-import { type End, isReliable, MESSAGE_BYTES, type Operation, RECEIVE_SLOTS, TARGET_BYTES, WORDS } from './pair.ts'
+import {
+  type End,
+  FIRST_RECEIVE_ID,
+  isReliable,
+  MESSAGE_BYTES,
+  type Operation,
+  RECEIVE_SLOTS,
+  TARGET_BYTES,
+  WORDS,
+} from './pair.ts'
 import type { RandomSource } from './random.ts'
 import * as make from './requests.ts'
 
@@ -48,7 +57,7 @@ const refusedByPeer =
     if (operation === undefined) return undefined
     const { kind, request } = operation
     const length = request.inline?.length ?? request.sges.reduce((sum, sge) => sum + sge.length, 0)
-    // without data the key is not checked
+    // Without data the key is not checked.
     if (length === 0) return undefined
     const bad = { ...request, ...change(end, random) }
     return { kind: `bad ${kind}`, request: bad, fatal: 'remote', statuses: [status] }
@@ -145,8 +154,8 @@ const fatalKinds: readonly Kind[] = [
 const ignoredByPeer =
   (refused: make.Make): make.Make =>
   (end, random) => {
-    const made = refused(end, random)
-    return made && { kind: `ignored ${made.kind}`, request: made.request, fatal: 'no', statuses: [] }
+    const operation = refused(end, random)
+    return operation && { kind: `ignored ${operation.kind}`, request: operation.request, fatal: 'no', statuses: [] }
   }
 const unreliableKinds: readonly Kind[] = [
   ...kinds.filter(kind => kind.allServices),
@@ -163,9 +172,14 @@ const unreliableKinds: readonly Kind[] = [
 const unsupported =
   (request: make.Make): make.Make =>
   (end, random) => {
-    const made = request(end, random)
+    const operation = request(end, random)
     return (
-      made && { kind: `${made.kind}, unsupported`, request: made.request, fatal: 'local', statuses: [LOC_QP_OP_ERR] }
+      operation && {
+        kind: `${operation.kind}, unsupported`,
+        request: operation.request,
+        fatal: 'local',
+        statuses: [LOC_QP_OP_ERR],
+      }
     )
   }
 /** Operations that UC does not support, besides the fatal ones of every service. */
@@ -224,7 +238,7 @@ export const post = (end: End, kind: Kind, random: RandomSource): Operation | un
   const isFenced = changesTarget && end.fencedUntil >= end.endedSends
   const { peer } = end
   const { flags } = drawn.request
-  // an XRC request without an SRQ of its own uses the peer's
+  // An XRC request without an SRQ of its own uses the peer's.
   const queue = end.pair.service === Service.XRC_INI && flags >> 8 === 0 ? peer.srqn << 8 : 0
   const operation = { ...drawn, request: { ...drawn.request, flags: flags | (isFenced ? FENCE : 0) | queue } }
   end.sends.push(operation)
@@ -248,7 +262,7 @@ export const postReceive = (end: End, random: RandomSource): boolean => {
   if (id - end.received >= RECEIVE_SLOTS) return false
   const at = end.areas.buffers + (id % RECEIVE_SLOTS) * MESSAGE_BYTES
   const request: ReceiveRequest = {
-    id: id + 0x4000_0000,
+    id: FIRST_RECEIVE_ID + id,
     sges: make.split(at, make.bufferBytes(end), end.local.key, end.pair.maxSge, random),
   }
   end.receives.push(request)

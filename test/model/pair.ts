@@ -58,7 +58,11 @@ export interface SentOperation {
 export const SOURCE_BYTES = 0x8000
 export const TARGET_BYTES = 0x2000
 export const MESSAGE_BYTES = 0x1400
+/** Number of 64-bit words for atomics, behind the target. */
 export const WORDS = 8
+/** The first id of receive requests; those of sends are smaller. */
+export const FIRST_RECEIVE_ID = 0x4000_0000
+/** Numbers of buffers for receives, and of result buffers for READs and atomics. */
 export const RECEIVE_SLOTS = 12
 export const READ_SLOTS = 12
 export const ATOMIC_SLOTS = 64
@@ -100,7 +104,7 @@ export interface End {
   psn: number
   maxRdAtomic: number
 
-  // since the last RESET
+  // Since the last RESET.
   sends: Operation[]
   /** Sends that have ended, and those that succeeded. */
   endedSends: number
@@ -210,7 +214,7 @@ export const createEnd = (
     words: new BigUint64Array(WORDS),
     sentOperations: [],
   }
-  // `createPair` connects peer and pair
+  // `createPair` sets peer and pair.
   return beginLife(end as unknown as End)
 }
 
@@ -325,7 +329,7 @@ export const connect = (pair: Pair, random: RandomSource): void => {
   pair.isFailing = false
   pair.mtu = random.pick([256, 256, 512, 1024, 1024, 2048, 4096])
   for (const end of pair.ends) {
-    // near the wrap in about every sixth life; never where packets of the last lives could count as new
+    // Near the wrap in about every sixth life; never where packets of the last lives could count as new.
     end.psn = (end.psn + 0x30_0000 + random.int(0x1000)) & 0xff_ffff
     end.maxRdAtomic = 1 + random.int(4)
   }

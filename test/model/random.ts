@@ -18,10 +18,10 @@ export const createRandomSource = (seed: number) => {
     pick: <T>(list: readonly T[]): T => list[Math.floor((next() / 0x1_0000_0000) * list.length)],
     /** An entry of a weighted table. */
     weighted<T extends { readonly weight: number }>(list: readonly T[]): T {
-      let left = (next() / 0x1_0000_0000) * list.reduce((sum, entry) => sum + entry.weight, 0)
+      let remaining = (next() / 0x1_0000_0000) * list.reduce((sum, entry) => sum + entry.weight, 0)
       for (const entry of list) {
-        left -= entry.weight
-        if (left < 0) return entry
+        remaining -= entry.weight
+        if (remaining < 0) return entry
       }
       return list[list.length - 1]
     },

@@ -48,14 +48,14 @@ export const split = (
 ): Element[] => {
   const elements: Element[] = []
   let from = start
-  let left = length
+  let remaining = length
   for (let n = random.hits(0.6) ? 1 : 1 + random.int(maxElements); n > 1; n--) {
-    const piece = random.int(left + 1)
-    elements.push({ at: from, length: piece, key })
-    from += piece
-    left -= piece
+    const elementLength = random.int(remaining + 1)
+    elements.push({ at: from, length: elementLength, key })
+    from += elementLength
+    remaining -= elementLength
   }
-  elements.push({ at: from, length: left, key })
+  elements.push({ at: from, length: remaining, key })
   return elements
 }
 
@@ -210,7 +210,7 @@ export const atomic =
     const { peer } = end
     const at = peer.areas.words + 8 * random.int(WORDS)
     const value = (BigInt(random.u32()) << 32n) | BigInt(random.u32())
-    // half of the comparisons match the current word, unless an atomic in flight changes it
+    // Half of the comparisons match the current word, unless an atomic in flight changes it.
     const now = peer.host.memory.words.getBigUint64(at, true)
     return {
       kind: isCompareSwap ? 'CMP_AND_SWP' : 'FETCH_AND_ADD',
@@ -315,7 +315,7 @@ export const sendInvalidate =
         status: isKeyKnown ? SUCCESS : REM_INV_REQ_ERR,
         invalidates: key,
       },
-      // the data arrived, so the sender may see success
+      // The data arrived, so the sender may see success.
       ...(isKeyKnown ? noFailure : ({ fatal: 'remote', maySucceed: true, statuses: [] } as const)),
     }
   }

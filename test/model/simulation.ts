@@ -62,8 +62,13 @@ const SERVICES = [Service.RC, Service.RC, Service.UC, Service.UD, Service.XRC_IN
 /** Maximum requests in flight per end. */
 const MAX_OUTSTANDING = 24
 const MAX_LOG_LINES = 60
-/** µs; ACK timeouts are 1 to 4 ms. */
+/** Maximum µs that the process of all nodes sleeps at times; ACK timeouts are 1 to 4 ms. */
 const MAX_SLEEP = 10_000
+/** Turns with the same quality of the network. */
+const QUALITY_TURNS = 400
+/** Turns until a pair with an expected failure is reset, and those that remain once all its requests have ended. */
+const FAILED_TURNS = 2000
+const FINISHED_TURNS = 10
 
 export const createSimulation = (options: SimulationOptions) => {
   const random = createRandomSource(options.seed)
@@ -75,11 +80,13 @@ export const createSimulation = (options: SimulationOptions) => {
   }
   const pairs: Pair[] = []
   const ends: End[] = []
+  /** Ends by protection domain; and by queue pair number, for each node. */
   const byPd: End[] = []
   const byQpn: Map<number, End>[] = []
   let now = 0
   let nextQpn = 0x100
   let nextKey = 0x1000
+  /** A key that no region has had; keys are even. */
   const key = (): number => {
     nextKey += 2 + 2 * random.int(0x1000)
     return nextKey
@@ -126,11 +133,13 @@ export const createSimulation = (options: SimulationOptions) => {
         atomic: (region, at, before) => onAtomic(endOf(region.pd), region, at, before),
         bound: region => onBound(endOf(region.pd), region),
         invalidated: region => onInvalidated(endOf(region.pd), region),
-        completed(cq, c) {
+        completed(cq, completion) {
           const end = ends[cq >> 1]
-          log(`${end.name} ${(cq & 1) === 0 ? 'request' : 'receive'} ${c.id & 0xff_ffff}: status ${c.status}`)
-          if ((cq & 1) === 0) onSendCompleted(end, c, statistics)
-          else onReceiveCompleted(end, c, statistics)
+          log(
+            `${end.name} ${(cq & 1) === 0 ? 'request' : 'receive'} ${completion.id & 0xff_ffff}: status ${completion.status}`,
+          )
+          if ((cq & 1) === 0) onSendCompleted(end, completion, statistics)
+          else onReceiveCompleted(end, completion, statistics)
         },
         event(row, type) {
           const end = ends.find(one => one.node === index && one.row === row)!
@@ -175,7 +184,7 @@ export const createSimulation = (options: SimulationOptions) => {
   }
 
   for (let i = 0; i < options.pairs; i++) {
-    const made = [0, 1].map(side => {
+    const newEnds = [0, 1].map(side => {
       const node = random.int(options.nodes)
       const pd = ends.length + 1
       const end = createEnd(`${i}${'ab'[side]}`, node, nodes[node], pd, sources[node], key, ends)
@@ -184,7 +193,7 @@ export const createSimulation = (options: SimulationOptions) => {
       ends.push(end)
       return end
     })
-    const pair = createPair(String(i), random.pick(SERVICES), made[0], made[1])
+    const pair = createPair(String(i), random.pick(SERVICES), newEnds[0], newEnds[1])
     pairs.push(pair)
     createQps(pair)
     connect(pair, random)
@@ -214,7 +223,7 @@ export const createSimulation = (options: SimulationOptions) => {
   }
   /** Posts in the error state are flushed immediately. */
   const postInError = (end: End): void => {
-    for (let left = canSend(end) ? random.int(3) : 0; left > 0; left--) {
+    for (let count = canSend(end) ? random.int(3) : 0; count > 0; count--) {
       post(end, chooseKind(end, false, random), random)
       ringDoorbell(end)
     }
@@ -254,14 +263,14 @@ export const createSimulation = (options: SimulationOptions) => {
 
   const postRequests = (end: End): number => {
     let posted = 0
-    for (let left = 1 + random.int(4); left > 0 && outstanding(end) < MAX_OUTSTANDING; left--) {
+    for (let count = 1 + random.int(4); count > 0 && outstanding(end) < MAX_OUTSTANDING; count--) {
       const fatal = end.pair.turnsToEnd < 0 && random.hits(0.006)
       const operation = post(end, chooseKind(end, fatal, random), random)
       if (operation === undefined) continue
       posted++
       log(`${end.name} posts ${operation.request.id}: ${operation.kind}`)
       if (operation.fatal !== 'no') {
-        if (isReliable(end.pair)) end.pair.turnsToEnd = 2000
+        if (isReliable(end.pair)) end.pair.turnsToEnd = FAILED_TURNS
         break
       }
     }
@@ -311,13 +320,13 @@ export const createSimulation = (options: SimulationOptions) => {
       const isEnding = pair.isSettling || (pair.turnsToEnd >= 0 && pair.unpredictableBecause === undefined)
       if (isPosting && canSend(end) && !isEnding && state !== ERR && random.hits(0.6)) posted += postRequests(end)
     }
-    if (pair.turnsToEnd < 0 && pair.ends.some(end => stateOf(end) === ERR)) pair.turnsToEnd = 2000
+    if (pair.turnsToEnd < 0 && pair.ends.some(end => stateOf(end) === ERR)) pair.turnsToEnd = FAILED_TURNS
     if (isFinished(pair)) {
       checkFinished(pair, statistics)
       const canAttack = pair.service === Service.RC && pair.unpredictableBecause === undefined && pair.turnsToEnd < 0
       if (isPosting && canAttack && pair.isSettling) attackIdle(pair)
       pair.isSettling = false
-      if (pair.turnsToEnd > 10) pair.turnsToEnd = 10
+      if (pair.turnsToEnd > FINISHED_TURNS) pair.turnsToEnd = FINISHED_TURNS
     }
     if (pair.turnsToEnd > 0) pair.turnsToEnd--
     if (pair.turnsToEnd === 0) restart(pair)
@@ -336,7 +345,7 @@ export const createSimulation = (options: SimulationOptions) => {
     let next = link.nextArrival()
     for (const { engine } of nodes) next = Math.min(next, engine.nextTimeout())
     if (next === Number.POSITIVE_INFINITY) return isPortFull
-    // sometimes the process sleeps: timers are late, and packets that arrived meanwhile are handled after them
+    // Sometimes the process sleeps: timers are late, and packets that arrived meanwhile are handled after them.
     now = Math.max(now, next) + (random.hits(0.003) ? random.int(MAX_SLEEP) : 0)
     link.now = now
     for (const { engine } of nodes) if (engine.nextTimeout() <= now) engine.onTimeout(now)
@@ -355,15 +364,15 @@ export const createSimulation = (options: SimulationOptions) => {
     },
     /** Posts `operations` requests while the network interferes, then lets all of them complete. */
     run(operations: number): void {
-      let left = operations
-      for (let turns = 0; left > 0; turns++) {
-        if (turns % 400 === 0) {
+      let remaining = operations
+      for (let turns = 0; remaining > 0; turns++) {
+        if (turns % QUALITY_TURNS === 0) {
           link.setQuality(random.weighted(qualities))
           log(`the network is ${link.quality.name}`)
           checkUnwritable()
           for (const end of ends) forgetSent(end, link.counts.sent, link.oldest())
         }
-        left -= turn(random.pick(pairs), true)
+        remaining -= turn(random.pick(pairs), true)
         if (random.hits(0.7)) step()
       }
       link.setQuality(qualities[0])
@@ -387,7 +396,7 @@ export const createSimulation = (options: SimulationOptions) => {
           'leaks',
         )
       }
-      // eight losses in a row are rare, even in a storm
+      // Eight losses in a row are rare, even in a storm.
       assert.ok(
         statistics.lost <= operations / 5000,
         `${statistics.lost} requests exceeded their retries, although the receiver existed`,

@@ -22,7 +22,7 @@ export type Kernel = keyof typeof SUITES
 const script = join(repoRoot, 'test', 'peer', 'kernel-peer')
 
 /** Why no guest can run here, for the option `skip`; in CI that is a failure. */
-export const lackingGuest = (): string | false => {
+export const whyNoGuest = (): string | false => {
   const missing = ['qemu-system-x86_64', 'mke2fs', 'ip', 'apt-get', 'dpkg-deb'].filter(tool => !findTool(tool))
   const why =
     process.arch !== 'x64'
@@ -71,7 +71,7 @@ export interface Guest {
 }
 
 /** Default time limit of a program at either end, in seconds. */
-const LIMIT = 110
+const LIMIT_SECONDS = 110
 
 /** Boots a guest, which is stopped with the scope. Throws the script's message if it fails. */
 export const startGuest = async (scope: Scope, kernel: Kernel): Promise<Guest> => {
@@ -87,9 +87,9 @@ export const startGuest = async (scope: Scope, kernel: Kernel): Promise<Guest> =
   // The first time it is built from Debian's packages. A daemonised qemu must not hold a pipe of ours.
   const up = await run(scope, script, ['up', '--netns', netns], { env, limit: 170_000 })
   if (up.status !== 0) throw new Error(`the guest did not start: ${up.stderr}`)
-  const shared = spawnSync(script, ['dir'], { env, encoding: 'utf8' }).stdout.trim()
+  const sharedFolder = spawnSync(script, ['dir'], { env, encoding: 'utf8' }).stdout.trim()
 
-  const startProgram = (testScope: Scope, program: string, args: readonly string[], limit = LIMIT): Running =>
+  const startProgram = (testScope: Scope, program: string, args: readonly string[], limit = LIMIT_SECONDS): Running =>
     start(testScope, script, ['exec', '-t', String(limit), '--', program, ...args], { env, limit: (limit + 10) * 1000 })
   const exec = (testScope: Scope, program: string, args: readonly string[]): Promise<Finished> =>
     startProgram(testScope, program, args).ended
@@ -108,13 +108,13 @@ export const startGuest = async (scope: Scope, kernel: Kernel): Promise<Guest> =
     netns,
     exec,
     start: startProgram,
-    startHere: (testScope, program, args, programEnv, limit = LIMIT) =>
+    startHere: (testScope, program, args, programEnv, limit = LIMIT_SECONDS) =>
       start(testScope, 'ip', ['netns', 'exec', netns, program, ...args], { env: programEnv, limit: limit * 1000 }),
     async copy(testScope, program) {
       const name = basename(program)
       const guestPath = copied.get(program) ?? `/tmp/${name}`
       if (copied.has(program)) return guestPath
-      copyFileSync(program, join(shared, name))
+      copyFileSync(program, join(sharedFolder, name))
       await command(testScope, `copying ${name}`, `cp /host/${name} ${guestPath}`)
       copied.set(program, guestPath)
       return guestPath

@@ -4,11 +4,11 @@
 import { EVERY_CALL } from '../every-call.ts'
 import { lacking, ownProgram } from '../system/programs.ts'
 import { allCases, connectionCases } from './cases.ts'
-import { lackingGuest } from './guest.ts'
+import { whyNoGuest } from './guest.ts'
 import { peerSuite } from './suite.ts'
 
 const own = ['soak', 'outcomes', 'persist', ...EVERY_CALL].map(ownProgram)
-const skip = lacking('ibv_rc_pingpong', 'ib_write_bw', 'rping', ...own) || lackingGuest()
+const skip = lacking('ibv_rc_pingpong', 'ib_write_bw', 'rping', ...own) || whyNoGuest()
 
 for (const kernel of ['Linux 6.1', 'Linux 6.12'] as const)
   peerSuite(

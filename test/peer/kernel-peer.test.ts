@@ -3,7 +3,7 @@
  */
 import { lacking, ownProgram } from '../system/programs.ts'
 import { fewCases, fewConnectionCases } from './cases.ts'
-import { lackingGuest } from './guest.ts'
+import { whyNoGuest } from './guest.ts'
 import { peerSuite } from './suite.ts'
 
 peerSuite(
@@ -19,5 +19,5 @@ peerSuite(
     persistence: [],
     recorded: false,
   },
-  lacking('ibv_rc_pingpong', 'ib_write_bw', 'rping', ownProgram('soak')) || lackingGuest(),
+  lacking('ibv_rc_pingpong', 'ib_write_bw', 'rping', ownProgram('soak')) || whyNoGuest(),
 )

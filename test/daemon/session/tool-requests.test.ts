@@ -214,7 +214,7 @@ test('an answer after the end of its session is not sent, and the request’s de
     })
   const check = { counts: [], dropped: 0, calls: 0 } as unknown as DaemonState['check']
   const { requests, records, close } = createRequests(true, {
-    untilContextsDestroyed: untilContextsDestroyed,
+    untilContextsDestroyed,
     check,
     containment: createContainment(),
   })
