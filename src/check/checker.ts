@@ -108,20 +108,20 @@ export class Checker {
   readonly races: RaceDetector | undefined
   readonly omit: NoteOmission
   readonly #objects: KnownObjects
-  readonly #deviceWith: DeviceWithGid
+  readonly #deviceWithGid: DeviceWithGid
   readonly #reporter: FindingReporter
   readonly #queues: QueueDetector
   readonly #detectors: readonly Detector[]
   readonly #sources: CheckerSources
 
   /** `report` is called once for each distinct finding. */
-  constructor(deviceWith: DeviceWithGid, report: (finding: Finding) => void, sources: CheckerSources = noSources) {
-    this.#deviceWith = deviceWith
+  constructor(deviceWithGid: DeviceWithGid, report: (finding: Finding) => void, sources: CheckerSources = noSources) {
+    this.#deviceWithGid = deviceWithGid
     this.#sources = sources
     this.#reporter = new FindingReporter(report)
     this.omit = this.#reporter.omit
     this.#objects = new KnownObjects(this.omit)
-    const services = new DetectorServices(this.#objects, this.#reporter, deviceWith, sources)
+    const services = new DetectorServices(this.#objects, this.#reporter, deviceWithGid, sources)
     this.#queues = createQueueDetector(services)
     this.races = sources.races && createRaceDetector(services, sources.races)
     const { isCopiedByFork } = sources
@@ -224,7 +224,7 @@ export class Checker {
   #setAttributes(known: KnownObject, args: Readonly<Record<string, unknown>>): void {
     const { state } = args as QpAttributes
     if (state === QpState.values.RESET) known.reset()
-    Object.assign(known.qp, args)
+    Object.assign(known.attributes, args)
   }
 
   #modified(call: CheckedCall): void {
@@ -239,7 +239,7 @@ export class Checker {
     this.#setAttributes(known, call.args)
     const action = state === undefined ? 'modified' : `modified to ${stateOf(known)}`
     known.addChange(moment(action, call.time, call.stack))
-    if (state === QpState.values.RTS && known.qp.timeout === 0)
+    if (state === QpState.values.RTS && known.attributes.timeout === 0)
       this.#reporter.report('infinite-timeout', call, { text: `${known.name} has timeout 0`, objects: [known] })
     if (state === QpState.values.RTR && this.#peerOf(known) === known)
       this.#reporter.report('connected-to-itself', call, {
@@ -280,13 +280,14 @@ export class Checker {
         { ...call, program: qp.program, action: 'disconnected' },
         {
           severity: 'warning',
-          text: `${qp.nameWithProgram} was connected to QP 0x${qp.qp.destQpn?.toString(16)}, which never existed`,
+          text: `${qp.nameWithProgram} was connected to QP 0x${qp.attributes.destQpn?.toString(16)}, which never existed`,
           objects: [qp],
         },
       )
     if (peer === undefined || peer === qp || peer.destruction !== undefined) return
-    if (!areConnected(qp, peer, this.#deviceWith)) return
-    const id = mismatches(qp, peer, this.#deviceWith)[0] ?? (rdAtomicsFit(qp, peer) ? undefined : 'rd-atomic-exceeds')
+    if (!areConnected(qp, peer, this.#deviceWithGid)) return
+    const id =
+      mismatches(qp, peer, this.#deviceWithGid)[0] ?? (rdAtomicsFit(qp, peer) ? undefined : 'rd-atomic-exceeds')
     if (id === undefined) return
     this.#reporter.report(
       id,
@@ -301,13 +302,13 @@ export class Checker {
   }
 
   /** The number of the peer's device; undefined: the queue pair has no peer, or its device is none of this process. */
-  #peerDeviceOf({ qp: { address } }: KnownObject): number | undefined {
-    return address && this.#deviceWith(address.dgid)
+  #peerDeviceOf({ attributes: { address } }: KnownObject): number | undefined {
+    return address && this.#deviceWithGid(address.dgid)
   }
 
   #peerOf(qp: KnownObject): KnownObject | undefined {
     const device = this.#peerDeviceOf(qp)
-    const { destQpn } = qp.qp
+    const { destQpn } = qp.attributes
     return device === undefined || destQpn === undefined ? undefined : this.#objects.qp(device, destQpn)
   }
 
@@ -366,7 +367,7 @@ export class Checker {
           ? this.#objects.qp(peerDevice, failurePeer.qpn)
           : undefined
     // The device may have moved the peer to ERR or SQE without a call.
-    if (peer !== undefined && typeof failurePeer?.state === 'number') peer.qp.state = failurePeer.state
+    if (peer !== undefined && typeof failurePeer?.state === 'number') peer.attributes.state = failurePeer.state
     for (const end of [qp, peer]) if (end !== undefined) end.isReported = true
     const mismatch = qp !== undefined && peer !== undefined ? mismatchBehind(cause.id, qp, peer) : undefined
     const id = mismatch ?? idOfCause
@@ -427,7 +428,7 @@ export class Checker {
       return
     }
     const details = attributeTable(qp, peer)
-    const [reason] = mismatches(qp, peer, this.#deviceWith)
+    const [reason] = mismatches(qp, peer, this.#deviceWithGid)
     const root = reason === 'peer-in-error' ? peer.failure : undefined
     const rootId = root && findingOfCause(root.cause.id)
     if (root !== undefined && rootId !== undefined)

@@ -14,7 +14,7 @@ const { RESET, INIT, RTR, RTS, SQD, SQE, ERR } = QpState.values
 /** The number of the device that has a GID; undefined if it is no device of this process. */
 export type DeviceWithGid = (gid: Uint8Array) => number | undefined
 
-const stateNumber = ({ qp }: KnownObject): number => qp.state ?? RESET
+const stateNumber = ({ attributes }: KnownObject): number => attributes.state ?? RESET
 /** Whether a queue pair is in RTR or a later state other than ERR, and so has the attributes that RTR needs. */
 export const hasReachedRtr = (qp: KnownObject): boolean => {
   const state = stateNumber(qp)
@@ -22,34 +22,34 @@ export const hasReachedRtr = (qp: KnownObject): boolean => {
 }
 
 /** Whether dest_qp_num and dgid of `qp` are those of `peer`. */
-const isConnectedTo = (qp: KnownObject, peer: KnownObject, deviceWith: DeviceWithGid): boolean => {
-  const { destQpn, address } = qp.qp
-  return destQpn === peer.qpn && address !== undefined && deviceWith(address.dgid) === peer.device
+const isConnectedTo = (qp: KnownObject, peer: KnownObject, deviceWithGid: DeviceWithGid): boolean => {
+  const { destQpn, address } = qp.attributes
+  return destQpn === peer.qpn && address !== undefined && deviceWithGid(address.dgid) === peer.device
 }
 
 /** Whether two queue pairs are each other's peer, and both have reached RTR. */
-export const areConnected = (a: KnownObject, b: KnownObject, deviceWith: DeviceWithGid): boolean =>
-  hasReachedRtr(a) && hasReachedRtr(b) && isConnectedTo(a, b, deviceWith) && isConnectedTo(b, a, deviceWith)
+export const areConnected = (a: KnownObject, b: KnownObject, deviceWithGid: DeviceWithGid): boolean =>
+  hasReachedRtr(a) && hasReachedRtr(b) && isConnectedTo(a, b, deviceWithGid) && isConnectedTo(b, a, deviceWithGid)
 
 /** Whether two attributes differ; an unknown one does not. */
 const differs = (a: number | undefined, b: number | undefined): boolean => a !== undefined && b !== undefined && a !== b
 
 /** Whether the receiver accepts the sender's PSNs. UC accepts any PSN at the beginning of a message (IBA 9.8.2). */
 const psnsFit = (sender: KnownObject, receiver: KnownObject): boolean =>
-  typeOf(sender) === 'UC' || !differs(sender.qp.sqPsn, receiver.qp.rqPsn)
+  typeOf(sender) === 'UC' || !differs(sender.attributes.sqPsn, receiver.attributes.rqPsn)
 
 /** Max_dest_rd_atomic is an 8-bit number: an unknown one is taken for the largest. */
 const LARGEST_RD_ATOMIC = 255
 
 /** Whether a requester can have at most as many READs and atomics outstanding as the responder accepts. */
 const rdAtomicFits = (requester: KnownObject, responder: KnownObject): boolean =>
-  (requester.qp.maxRdAtomic ?? 0) <= (responder.qp.maxDestRdAtomic ?? LARGEST_RD_ATOMIC)
+  (requester.attributes.maxRdAtomic ?? 0) <= (responder.attributes.maxDestRdAtomic ?? LARGEST_RD_ATOMIC)
 
 /** Whether max_rd_atomic of each queue pair is at most max_dest_rd_atomic of the other. */
 export const rdAtomicsFit = (a: KnownObject, b: KnownObject): boolean => rdAtomicFits(a, b) && rdAtomicFits(b, a)
 
 /** Findings about states and attributes of a queue pair and its peer that do not fit; the likeliest cause first. */
-export const mismatches = (qp: KnownObject, peer: KnownObject, deviceWith: DeviceWithGid): FindingId[] => {
+export const mismatches = (qp: KnownObject, peer: KnownObject, deviceWithGid: DeviceWithGid): FindingId[] => {
   const found: FindingId[] = []
   const addIf = (id: FindingId, applies: boolean): void => {
     if (applies) found.push(id)
@@ -61,8 +61,8 @@ export const mismatches = (qp: KnownObject, peer: KnownObject, deviceWith: Devic
   addIf('peer-not-ready', peerState === RESET || peerState === INIT)
   addIf('peer-in-error', peerState === ERR || peerState === SQE)
   if (!hasReachedRtr(peer)) return found
-  addIf('peer-connected-elsewhere', !isConnectedTo(peer, qp, deviceWith))
-  addIf('path-mtu-mismatch', differs(qp.qp.pathMtu, peer.qp.pathMtu))
+  addIf('peer-connected-elsewhere', !isConnectedTo(peer, qp, deviceWithGid))
+  addIf('path-mtu-mismatch', differs(qp.attributes.pathMtu, peer.attributes.pathMtu))
   addIf('psn-mismatch', !psnsFit(qp, peer) || !psnsFit(peer, qp))
   return found
 }
@@ -72,7 +72,8 @@ export const mismatchBehind = (cause: CauseName, requester: KnownObject, peer: K
   // If sq_psn is below the responder's rq_psn, the responder takes the first packets of a message for duplicates.
   if (cause === 'OUT_OF_PLACE' && !psnsFit(requester, peer)) return 'psn-mismatch'
   // The responder cuts READ responses into packets of its own path MTU.
-  if (cause === 'BAD_RESPONSE' && differs(requester.qp.pathMtu, peer.qp.pathMtu)) return 'path-mtu-mismatch'
+  if (cause === 'BAD_RESPONSE' && differs(requester.attributes.pathMtu, peer.attributes.pathMtu))
+    return 'path-mtu-mismatch'
   return undefined
 }
 
@@ -85,28 +86,35 @@ const mtuBytes = (mtu: number | undefined): string | undefined =>
     .replace(/^\D+/, '')
 const decimal = (value: number | undefined): string | undefined => (value === undefined ? undefined : String(value))
 
-/** The rows of `attributeTable`, with the names of struct ibv_qp_attr. `fits`: whether the value of one queue pair fits its peer. */
+/**
+ * The rows of `attributeTable`, with the names of struct ibv_qp_attr. `fits`: whether the value of one queue pair fits
+ * its peer.
+ */
 const attributeRows: readonly (readonly [
   name: string,
   textOf: (qp: KnownObject) => string | undefined,
   fits?: (qp: KnownObject, peer: KnownObject) => boolean,
 ])[] = [
-  ['qp_type', typeOf, (one, peer) => typeOf(one) === typeOf(peer)],
+  ['qp_type', typeOf, (qp, peer) => typeOf(qp) === typeOf(peer)],
   ['state', stateOf],
-  ['dest_qp_num', ({ qp }) => hex(qp.destQpn), (one, peer) => !differs(one.qp.destQpn, peer.qpn)],
-  ['path_mtu', ({ qp }) => mtuBytes(qp.pathMtu), (one, peer) => !differs(one.qp.pathMtu, peer.qp.pathMtu)],
-  ['sq_psn', ({ qp }) => hex(qp.sqPsn), psnsFit],
-  ['rq_psn', ({ qp }) => hex(qp.rqPsn), (one, peer) => psnsFit(peer, one)],
-  ['max_rd_atomic', ({ qp }) => decimal(qp.maxRdAtomic), rdAtomicsFit],
-  ['max_dest_rd_atomic', ({ qp }) => decimal(qp.maxDestRdAtomic)],
-  ['timeout', ({ qp }) => decimal(qp.timeout)],
-  ['retry_cnt', ({ qp }) => decimal(qp.retryCnt)],
-  ['rnr_retry', ({ qp }) => decimal(qp.rnrRetry)],
-  ['min_rnr_timer', ({ qp }) => decimal(qp.minRnrTimer)],
-  ['qp_access_flags', ({ qp }) => hex(qp.accessFlags)],
-  ['sgid_index', ({ qp }) => decimal(qp.address?.sgidIndex)],
-  ['dgid', ({ qp }) => qp.address && addressText(qp.address.dgid)],
-  ['pkey_index', ({ qp }) => decimal(qp.pkeyIndex)],
+  ['dest_qp_num', ({ attributes }) => hex(attributes.destQpn), (qp, peer) => !differs(qp.attributes.destQpn, peer.qpn)],
+  [
+    'path_mtu',
+    ({ attributes }) => mtuBytes(attributes.pathMtu),
+    (qp, peer) => !differs(qp.attributes.pathMtu, peer.attributes.pathMtu),
+  ],
+  ['sq_psn', ({ attributes }) => hex(attributes.sqPsn), psnsFit],
+  ['rq_psn', ({ attributes }) => hex(attributes.rqPsn), (qp, peer) => psnsFit(peer, qp)],
+  ['max_rd_atomic', ({ attributes }) => decimal(attributes.maxRdAtomic), rdAtomicsFit],
+  ['max_dest_rd_atomic', ({ attributes }) => decimal(attributes.maxDestRdAtomic)],
+  ['timeout', ({ attributes }) => decimal(attributes.timeout)],
+  ['retry_cnt', ({ attributes }) => decimal(attributes.retryCnt)],
+  ['rnr_retry', ({ attributes }) => decimal(attributes.rnrRetry)],
+  ['min_rnr_timer', ({ attributes }) => decimal(attributes.minRnrTimer)],
+  ['qp_access_flags', ({ attributes }) => hex(attributes.accessFlags)],
+  ['sgid_index', ({ attributes }) => decimal(attributes.address?.sgidIndex)],
+  ['dgid', ({ attributes }) => attributes.address && addressText(attributes.address.dgid)],
+  ['pkey_index', ({ attributes }) => decimal(attributes.pkeyIndex)],
 ]
 
 const UNKNOWN = '-'

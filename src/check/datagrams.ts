@@ -30,12 +30,12 @@ const mismatchOf = (sender: KnownObject, peer: KnownObject | undefined, requestQ
   if (peer === undefined) return { id: 'no-peer-qp', detail: '' }
   if (peer.destruction !== undefined) return { id: 'no-peer-qp', severity: 'warning', detail: '' }
   if (typeOf(peer) !== 'UD') return { id: 'service-mismatch', detail: `: it is ${typeOf(peer)}` }
-  const { state = RESET, qkey = 0 } = peer.qp
+  const { state = RESET, qkey = 0 } = peer.attributes
   if (state === RESET || state === INIT)
     return { id: 'peer-not-ready', severity: 'warning', detail: `: it is in ${stateOf(peer)}` }
   if (state === ERR) return { id: 'peer-in-error', severity: 'warning', detail: '' }
   // If the upper bit of remote_qkey is set, the device sends the Q_Key of the sending queue pair (IBA 10.2.5).
-  const sentQkey = (requestQkey >>> 31 === 1 ? (sender.qp.qkey ?? 0) : requestQkey) >>> 0
+  const sentQkey = (requestQkey >>> 31 === 1 ? (sender.attributes.qkey ?? 0) : requestQkey) >>> 0
   return sentQkey === qkey >>> 0
     ? undefined
     : { id: 'key-mismatch', detail: `: Q_Key ${hex(sentQkey)} is sent, and ${hex(qkey >>> 0)} is expected` }
@@ -46,7 +46,7 @@ export const createDatagramDetector = (services: DetectorServices): Detector => 
     const { destination, destQpn, owner, wrId, opcode } = request
     if (destination === undefined || destQpn === undefined || destQpn === MULTICAST_QPN || destQpn === GSI_QPN) return
     const sender = services.objects.find(owner)
-    const device = services.deviceWith(destination.gid)
+    const device = services.deviceWithGid(destination.gid)
     if (sender === undefined || device === undefined) return
     const peer = services.objects.qp(device, destQpn)
     const mismatch = mismatchOf(sender, peer, destination.qkey)

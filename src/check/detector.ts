@@ -78,14 +78,14 @@ export interface BeginningCall {
 /** Services of the checker that its detectors share. */
 export class DetectorServices {
   readonly objects: KnownObjects
-  readonly deviceWith: DeviceWithGid
+  readonly deviceWithGid: DeviceWithGid
   readonly sources: CheckerSources
   readonly omit: NoteOmission
   readonly #reporter: FindingReporter
 
-  constructor(objects: KnownObjects, reporter: FindingReporter, deviceWith: DeviceWithGid, sources: CheckerSources) {
+  constructor(objects: KnownObjects, reporter: FindingReporter, deviceWithGid: DeviceWithGid, sources: CheckerSources) {
     this.objects = objects
-    this.deviceWith = deviceWith
+    this.deviceWithGid = deviceWithGid
     this.sources = sources
     this.omit = reporter.omit
     this.#reporter = reporter

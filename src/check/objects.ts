@@ -94,7 +94,7 @@ export class KnownObject {
   /** sq_sig_all of a queue pair: all its sends are signaled. */
   readonly signalsAll: boolean
   /** Of a queue pair. */
-  qp: QpAttributes = {}
+  attributes: QpAttributes = {}
   /** The first failure of a queue pair since RESET. */
   failure: Failure | undefined
   /** Whether a failure of this queue pair or its peer was reported since RESET. */
@@ -151,7 +151,7 @@ export class KnownObject {
 
   /** The queue pair was modified to RESET. */
   reset(): void {
-    this.qp = {}
+    this.attributes = {}
     this.failure = undefined
     this.isReported = false
   }
@@ -179,7 +179,7 @@ export const hex = (value: number): string => `0x${value.toString(16)}`
 export const stateName = (state: number): string => nameIn(QpState.values, state)
 
 /** The name of a queue pair's state: `RTS`. */
-export const stateOf = ({ qp: { state = QpState.values.RESET } }: KnownObject): string => stateName(state)
+export const stateOf = ({ attributes: { state = QpState.values.RESET } }: KnownObject): string => stateName(state)
 /** The name of a queue pair's type: `RC`, `UC`, `UD`, `XRC`. */
 export const typeOf = ({ class: name }: KnownObject): string =>
   (name as QpClassName)

@@ -40,10 +40,10 @@ interface QueueState {
   /** Number of unsignaled sends since the last signaled one. */
   unsignaled: number
   /** Number of receives that were posted, and of those that messages have taken. */
-  receives: number
-  taken: number
+  postedReceives: number
+  takenReceives: number
   /** Number of outstanding sends that take a receive of the peer (`takesReceive`). */
-  messages: number
+  outstandingMessages: number
   /** When the first message came, in microseconds, if no receive had been posted by then. */
   starvedSince: number | undefined
 }
@@ -63,7 +63,7 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
   const queueOf = (id: number): QueueState => {
     let state = queues.get(id)
     if (state === undefined) {
-      state = { unsignaled: 0, receives: 0, taken: 0, messages: 0, starvedSince: undefined }
+      state = { unsignaled: 0, postedReceives: 0, takenReceives: 0, outstandingMessages: 0, starvedSince: undefined }
       queues.set(id, state)
     }
     return state
@@ -81,7 +81,7 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
 
   const sendPosted = (request: WorkRequest): void => {
     const state = queueOf(request.owner)
-    if (takesReceive(request)) state.messages++
+    if (takesReceive(request)) state.outstandingMessages++
     state.unsignaled = request.isSignaled ? 0 : state.unsignaled + 1
     const qp = services.objects.find(request.owner)
     const size = qp?.limits.maxSendWr ?? qp?.requestedSends
@@ -92,7 +92,7 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
 
   const receivePosted = (request: WorkRequest): void => {
     const state = queueOf(request.owner)
-    state.receives++
+    state.postedReceives++
     if (state.starvedSince === undefined) return
     const queue = services.objects.find(request.owner)
     const waitedMicroseconds = request.time - state.starvedSince
@@ -164,11 +164,11 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
       else receivePosted(request)
     },
     ended(request) {
-      if (takesReceive(request)) queueOf(request.owner).messages--
+      if (takesReceive(request)) queueOf(request.owner).outstandingMessages--
     },
     completed(request, completion) {
       const { qp, cq, status } = completion
-      if (request.queue !== PostQueue.SEND && status !== WR_FLUSH_ERR) queueOf(request.owner).taken++
+      if (request.queue !== PostQueue.SEND && status !== WR_FLUSH_ERR) queueOf(request.owner).takenReceives++
       const state = cqOf(cq)
       if (state.armingCall !== undefined) checkArmed(services.objects.find(cq), state)
       if (completion.count > 0 && services.objects.find(qp) !== undefined) state.unpolled.push({ request, completion })
@@ -177,7 +177,7 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
       const qp = services.objects.find(id)
       // UC and UD drop such a message, which is another finding (`message-dropped`).
       const state = qp?.class === 'rc_qp' ? receiveQueueOf(qp) : undefined
-      if (state !== undefined && state.receives === 0) state.starvedSince ??= services.sources.now()
+      if (state !== undefined && state.postedReceives === 0) state.starvedSince ??= services.sources.now()
     },
     polled(id, polled) {
       const state = cqOf(id)
@@ -202,10 +202,10 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
       if (name === 'cq' && method === 'destroy' && refused === undefined) cqDestroyed(object, stack)
     },
     receiveCounts(sender, peer) {
-      const { receives, taken } = receiveQueueOf(peer)
-      const { messages } = queueOf(sender.id)
+      const { postedReceives, takenReceives } = receiveQueueOf(peer)
+      const { outstandingMessages } = queueOf(sender.id)
       return [
-        `${peer.name} has had ${counted(receives, 'receive')}, and messages took ${taken}; ${sender.name} sends ${messages} more`,
+        `${peer.name} has had ${counted(postedReceives, 'receive')}, and messages took ${takenReceives}; ${sender.name} sends ${outstandingMessages} more`,
       ]
     },
   }

@@ -121,7 +121,7 @@ export const createRaceDetector = (services: DetectorServices, sources: RaceSour
   const sendRanges = (qp: KnownObject, { elements, remote, length }: WorkRequest, operation: Operation): Range[] => {
     const bytes = operation.kind === 'ATOMIC' ? ATOMIC_BYTES : length
     const ranges = elementRanges(qp.device, elements, bytes, operation.local)
-    const peer = remote && qp.qp.address && services.deviceWith(qp.qp.address.dgid)
+    const peer = remote && qp.attributes.address && services.deviceWithGid(qp.attributes.address.dgid)
     const remoteRange =
       remote && peer !== undefined
         ? rangeOf(peer, remote.rkey, remote.address, remote.length, operation.remote)

@@ -2,12 +2,12 @@
  * The compile phase (R5, R20): core's and a driver's method tables become one dense dispatch table per device.
  *
  * A table has two banks of classes, common ones and the driver's own, each as long as its highest class id requires. A
- * class has eight pointers to blocks of 32 methods, each as long as its highest method requires. A class that the driver
- * lists without methods is core's own, a class that it does not list is absent, a method set to `null` is removed, and a
- * driver's attributes are added to the method's. Attributes are removed if they belong to other links, if the driver
- * does not support them, or if they are optional and refer to a class that the device does not have. Where a method has
- * a variant for the device's link, that variant is used (R27). Devices share tables that have the same declarations and
- * handlers.
+ * class has eight pointers to blocks of 32 methods, each as long as its highest method requires. A class that the
+ * driver lists without methods is core's own, a class that it does not list is absent, a method set to `null` is
+ * removed, and a driver's attributes are added to the method's. Attributes are removed if they belong to other links,
+ * if the driver does not support them, or if they are optional and refer to a class that the device does not have.
+ * Where a method has a variant for the device's link, that variant is used (R27). Devices share tables that have the
+ * same declarations and handlers.
  */
 import { Device } from '../../spec/classes/device/device.ts'
 import { QpTypes } from '../../spec/classes/qp/qp.ts'
@@ -50,8 +50,8 @@ const noCoreVersion: AnyHandler = call => {
 // ---- one class ----
 
 /**
- * A method's attributes with those that the driver adds. Throws an Error, which `subject` begins, for an id below 0x8000
- * or a name that exists.
+ * A method's attributes with those that the driver adds. Throws an Error, which `subject` begins, for an id below
+ * 0x8000 or a name that exists.
  */
 const mergeAttributes = (subject: string, base: Attributes, added: Attributes | undefined): Attributes => {
   if (added === undefined) return base
@@ -125,8 +125,8 @@ const methodForLink = (link: LinkName | undefined, method: Method): Method => {
 }
 
 /**
- * The method without attributes that the driver does not support; `unsupported`: the reason for each, by name. Throws an
- * Error, which `subject` begins, for a mandatory one.
+ * The method without attributes that the driver does not support; `unsupported`: the reason for each, by name. Throws
+ * an Error, which `subject` begins, for a mandatory one.
  */
 const supportedMethod = (subject: string, unsupported: Readonly<Record<string, string>>, method: Method): Method => {
   const names = Object.keys(unsupported).filter(name => method.in[name] !== undefined)

@@ -6,9 +6,9 @@
  * then it runs the handler between its hooks. A create makes the object before the handler runs, a destroy removes it
  * afterwards. The call is synchronous if the handler is, unless a sink must first prepare for the withdrawal of events
  * (`prepareCall`). While an asynchronous handler runs, its object and the objects of its arguments count as used; if
- * the context is closed or the device removed meanwhile, the caller gets EIO. Errors are CallErrors with Linux' numbers:
- * no class or method EOPNOTSUPP, unknown handle ENOENT, handle of another class EINVAL, object in use EBUSY, descriptor
- * of another context or class EBADF, context closed or device removed EIO.
+ * the context is closed or the device removed meanwhile, the caller gets EIO. Errors are CallErrors with Linux'
+ * numbers: no class or method EOPNOTSUPP, unknown handle ENOENT, handle of another class EINVAL, object in use EBUSY,
+ * descriptor of another context or class EBADF, context closed or device removed EIO.
  */
 import { CallError } from '../../spec/errno.ts'
 import { lacksMethod } from '../../spec/schema/lacking.ts'
@@ -71,8 +71,8 @@ const describeUnusable = (
 
 /**
  * The object of class `className` with a handle of the context. Throws ENOENT if there is none or it is still being
- * created, EINVAL for another class, EBUSY while it is being destroyed. `subject` begins the error message. Exported for
- * drivers' own calls, which core does not dispatch (core/devices/driver-ops.ts).
+ * created, EINVAL for another class, EBUSY while it is being destroyed. `subject` begins the error message. Exported
+ * for drivers' own calls, which core does not dispatch (core/devices/driver-ops.ts).
  */
 export const findObject = (
   context: Context,
@@ -449,8 +449,8 @@ const run = (
 }
 
 /**
- * Runs a method that was looked up, with arguments from a codec. `number` is `object` of `Call`. A refusal is thrown, or
- * rejects, as CallError.
+ * Runs a method that was looked up, with arguments from a codec. `number` is `object` of `Call`. A refusal is thrown,
+ * or rejects, as CallError.
  */
 export const execute = (
   context: Context,

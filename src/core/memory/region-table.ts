@@ -4,8 +4,8 @@
  *
  * A key has 32 bits: an index of 24 bits above a key byte, as in Linux' soft device. Indices are assigned in ascending
  * order, wrapping around, so the next one is the one that was free longest, and the key byte changes with every round
- * through the indices: a region's freed key is not reused until all free indices were assigned 256 times. Index 0 is not
- * used, so key 0 is never valid. The first index and the key bytes come from the caller's random numbers. Rows are
+ * through the indices: a region's freed key is not reused until all free indices were assigned 256 times. Index 0 is
+ * not used, so key 0 is never valid. The first index and the key bytes come from the caller's random numbers. Rows are
  * typed arrays that grow; a two-level directory finds a row by index without hashing. `resolve` makes the checks of an
  * access and allocates nothing.
  */

@@ -1,6 +1,6 @@
 /*
- * A driver's own interfaces (R28, R30): opening them by name, their ioctl, write and mmap, the records that they post, and
- * their end.
+ * A driver's own interfaces (R28, R30): opening them by name, their ioctl, write and mmap, the records that they post,
+ * and their end.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

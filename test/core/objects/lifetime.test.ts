@@ -1,5 +1,6 @@
 /*
- * Lifetimes of objects (R23): the order in which a context's objects are destroyed, and descriptors that are closed first.
+ * Lifetimes of objects (R23): the order in which a context's objects are destroyed, and descriptors that are closed
+ * first.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
