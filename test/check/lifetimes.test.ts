@@ -27,7 +27,7 @@ const misuse = (changes: Partial<Misuse> = {}): Misuse => ({
   ...changes,
 })
 
-it('memory that ends is an error until the device has finished the request, a warning until its completion is polled', () => {
+it('memory that is freed or left is an error until the device has finished the request, a warning until its completion is polled', () => {
   for (const [kind, id] of [
     [FREED, 'buffer-freed'],
     [RETURNED, 'frame-returned'],

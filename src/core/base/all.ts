@@ -39,5 +39,5 @@ const classesWithMethods: readonly DriverClass[] = [
 
 export const coreClasses: readonly DriverClass[] = [
   ...classesWithMethods,
-  ...classes.filter(cls => !classesWithMethods.some(known => known.class === cls)).map(cls => driverClass(cls)),
+  ...classes.filter(cls => !classesWithMethods.some(other => other.class === cls)).map(cls => driverClass(cls)),
 ]

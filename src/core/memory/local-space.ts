@@ -58,7 +58,7 @@ export const copyBytes = (
 /** `copier`: copies by address if both sides have one. Without it TypeScript copies. */
 export const createLocalSpace = (copier?: Copier): LocalSpace => {
   const areas: Area[] = []
-  let next = FIRST_ADDRESS
+  let nextAddress = FIRST_ADDRESS
 
   /** Index of the last area that starts at or below `address`. */
   const search = (address: number): number => {
@@ -93,8 +93,8 @@ export const createLocalSpace = (copier?: Copier): LocalSpace => {
       const backing = buffer.buffer as ArrayBufferLike & { resizable?: boolean; growable?: boolean }
       if (backing.resizable || backing.growable)
         throw new CallError('EINVAL', 'a resizable buffer cannot be registered: copy it into one of fixed size')
-      const start = next
-      next += wholePages(buffer.byteLength + 1)
+      const start = nextAddress
+      nextAddress += wholePages(buffer.byteLength + 1)
       const length = buffer.byteLength
       const view = new DataView(buffer.buffer, buffer.byteOffset, length)
       areas.push({ start, address: copier?.addressOf(buffer) ?? 0, bytes: buffer, view, length })

@@ -59,12 +59,12 @@ export interface FindableMemory extends MappedMemory {
 
 export const findableMemory = (): FindableMemory => {
   const chunks = new Map<number, MappedChunk>()
-  let next = 0
+  let nextOffset = 0
   return {
     allocate(bytes) {
-      const chunk = createChunk(bytes, next)
-      chunks.set(next, chunk)
-      next += chunk.length
+      const chunk = createChunk(bytes, nextOffset)
+      chunks.set(nextOffset, chunk)
+      nextOffset += chunk.length
       return chunk
     },
     free({ offset }) {

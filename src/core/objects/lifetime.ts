@@ -125,10 +125,10 @@ export const addParent = (object: CoreObject, parent: CoreObject): void => {
 
 /** Removes a dependency that the create call or `addParent` added; throws an Error if there is none. */
 export const dropParent = (object: CoreObject, parent: CoreObject): void => {
-  const at = object.parents.indexOf(parent)
-  if (at < 0)
+  const index = object.parents.indexOf(parent)
+  if (index < 0)
     throw new Error(`${object.class.name} ${object.handle} does not depend on ${parent.class.name} ${parent.handle}`)
-  object.parents = object.parents.filter((_, i) => i !== at)
+  object.parents = object.parents.filter((_, i) => i !== index)
   releaseUse(parent)
 }
 
@@ -256,7 +256,7 @@ export function* destroyAll(context: Context, why: 'close' | 'remove'): Generato
     if (object?.uses === 0) yield* destroyUnused(object, why)
     else yield
   }
-  // Asynchronous calls use the remaining objects; they find them destroyed when they end.
+  // The remaining objects are used by asynchronous calls, which find them destroyed when they end, or by each other.
   for (const object of objectsDownwards(context)) {
     if (object !== undefined) destroyNow(object, why)
     yield

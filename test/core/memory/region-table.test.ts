@@ -14,7 +14,12 @@ import { errnoOf, openTestDevice } from '../fixture.ts'
 
 const { pd: Pd, mr: Mr } = Classes
 const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_READ, REMOTE_ATOMIC, ON_DEMAND, ZERO_BASED } = AccessFlags.values
+/** Number of a queue pair; regions do not depend on it. */
+const QP = 17
 const ALL = LOCAL_WRITE | REMOTE_WRITE | REMOTE_READ | REMOTE_ATOMIC
+
+/** A bit that is no access flag. */
+const UNKNOWN_BIT = 1 << 19
 
 const setUp = () => {
   const setup = openTestDevice()
@@ -23,55 +28,55 @@ const setUp = () => {
   const register = (start: bigint, length: bigint, iova: bigint, access: number, pd = 0) =>
     invokeNow(setup.context, Mr, 'create', 0, { pd, start, length, iova, access }, setup.caller)
   const errno = (...args: Parameters<typeof register>) => errnoOf(() => register(...args))
-  return { ...setup, base: address, register, errno }
+  return { ...setup, address, register, errno }
 }
 
 test('registration accepts and refuses the same arguments as Linux (test/fixtures/abi/raw.out)', () => {
-  const { base, errno, register } = setUp()
-  assert.equal(errno(base, 8192n, base, 1, 99), 'ENOENT')
-  assert.equal(errno(base, 8192n, base, 0xf), 'ok')
-  assert.equal(errno(base, 8192n, 0x100000n + (base % 4096n), 0xf), 'ok')
-  assert.equal(errno(base, 8192n, base + 8n, 0xf), 'EINVAL')
-  assert.equal(errno(base, 8192n, base, REMOTE_WRITE), 'EINVAL')
-  assert.equal(errno(base, 8192n, base, REMOTE_ATOMIC), 'EINVAL')
-  assert.equal(errno(base, 8192n, base, 1 << 19), 'EINVAL')
-  assert.equal(errno(base, 8192n, base, 2 ** 31), 'EINVAL')
-  assert.equal(errno(base, 8192n, base, LOCAL_WRITE | ON_DEMAND), 'EOPNOTSUPP')
-  assert.equal(errno(base, 8192n, base, LOCAL_WRITE | ZERO_BASED), 'ok')
+  const { address, errno, register } = setUp()
+  assert.equal(errno(address, 8192n, address, 1, 99), 'ENOENT')
+  assert.equal(errno(address, 8192n, address, 0xf), 'ok')
+  assert.equal(errno(address, 8192n, 0x100000n + (address % 4096n), 0xf), 'ok')
+  assert.equal(errno(address, 8192n, address + 8n, 0xf), 'EINVAL')
+  assert.equal(errno(address, 8192n, address, REMOTE_WRITE), 'EINVAL')
+  assert.equal(errno(address, 8192n, address, REMOTE_ATOMIC), 'EINVAL')
+  assert.equal(errno(address, 8192n, address, UNKNOWN_BIT), 'EINVAL')
+  assert.equal(errno(address, 8192n, address, 2 ** 31), 'EINVAL')
+  assert.equal(errno(address, 8192n, address, LOCAL_WRITE | ON_DEMAND), 'EOPNOTSUPP')
+  assert.equal(errno(address, 8192n, address, LOCAL_WRITE | ZERO_BASED), 'ok')
   assert.equal(errno(0x10000n, 8192n, 0x10000n, 1), 'EFAULT')
-  assert.equal(errno(base, 16385n, base, 1), 'EFAULT')
-  assert.equal(errno(base, 2n ** 60n, base, 1), 'EFAULT')
-  assert.equal(errno(base + 8n, 0n, base + 8n, 1), 'ok')
-  assert.equal(errno(base, 0n, base, 1), 'EINVAL', 'no page')
-  assert.equal(errno(base, 2n ** 64n - 1n, base, 1), 'EINVAL')
-  assert.equal(errno(base, 8192n, 2n ** 64n - 4096n, 1), 'EINVAL')
-  const optional = register(base, 8192n, base, 1 | (1 << 20)).out
+  assert.equal(errno(address, 16385n, address, 1), 'EFAULT')
+  assert.equal(errno(address, 2n ** 60n, address, 1), 'EFAULT')
+  assert.equal(errno(address + 8n, 0n, address + 8n, 1), 'ok')
+  assert.equal(errno(address, 0n, address, 1), 'EINVAL', 'no page')
+  assert.equal(errno(address, 2n ** 64n - 1n, address, 1), 'EINVAL')
+  assert.equal(errno(address, 8192n, 2n ** 64n - 4096n, 1), 'EINVAL')
+  const optional = register(address, 8192n, address, 1 | (1 << 20)).out
   assert.equal(optional.rkey, 0)
   assert.notEqual(optional.lkey, 0)
 })
 
 test('the rkey is the lkey if there is remote access, otherwise 0; a query returns both', () => {
-  const { base, register, context, caller } = setUp()
-  const both = register(base + 8n, 100n, 8n, ALL)
+  const { address, register, context, caller } = setUp()
+  const both = register(address + 8n, 100n, 8n, ALL)
   assert.equal(both.out.rkey, both.out.lkey)
   const answer = { lkey: both.out.lkey, rkey: both.out.rkey, length: 100n, iova: 8n, kind: 0 }
   assert.deepEqual({ ...invokeNow(context, Mr, 'query', both.object!, {}, caller).out }, answer)
-  assert.equal(register(base, 100n, base, LOCAL_WRITE).out.rkey, 0)
+  assert.equal(register(address, 100n, address, LOCAL_WRITE).out.rkey, 0)
 })
 
 test('a region keeps its protection domain busy, and its key is invalid after it is destroyed', () => {
-  const { base, register, context, device, caller } = setUp()
-  const { object, out } = register(base, 4096n, base, ALL)
+  const { address, register, context, device, caller } = setUp()
+  const { object, out } = register(address, 4096n, address, ALL)
   const pd = context.handles.slots[0]!.id
-  const hi = Number(base >> 32n)
+  const hi = Number(address >> 32n)
   assert.equal(
     errnoOf(() => invokeNow(context, Pd, 'destroy', 0, {}, caller)),
     'EBUSY',
   )
-  assert.ok(resolve(device.memory, pd, out.lkey, hi, 0, 4096, ALL, 17) >= 0)
-  assert.equal(resolve(device.memory, pd + 1, out.lkey, hi, 0, 4096, ALL, 17), -1)
+  assert.ok(resolve(device.memory, pd, out.lkey, hi, 0, 4096, ALL, QP) >= 0)
+  assert.equal(resolve(device.memory, pd + 1, out.lkey, hi, 0, 4096, ALL, QP), -1)
   invokeNow(context, Mr, 'destroy', object!, {}, caller)
-  assert.equal(resolve(device.memory, pd, out.lkey, hi, 0, 4096, ALL, 17), -1)
+  assert.equal(resolve(device.memory, pd, out.lkey, hi, 0, 4096, ALL, QP), -1)
   assert.equal(findKey(device.memory, out.lkey), -1)
   assert.equal(
     errnoOf(() => invokeNow(context, Pd, 'destroy', 0, {}, caller)),
@@ -122,7 +127,7 @@ test('resolve agrees with arithmetic in BigInt', () => {
         for (const address of edges) {
           const inside = address >= iova && address + BigInt(size) <= iova + BigInt(length)
           const [hi, lo] = [Number(address >> 32n), Number(address & 0xffffffffn)]
-          const found = resolve(table, 3, table.key[row], hi, lo, size, requested, 17)
+          const found = resolve(table, 3, table.key[row], hi, lo, size, requested, QP)
           assert.equal(found, inside && (granted & requested) === requested ? row : -1)
           if (!inside) continue
           const translated = (BigInt(addressHi(table, row, hi, lo)) << 32n) | BigInt(addressLo(table, row, lo))
@@ -177,7 +182,7 @@ test('findBuffer agrees with resolve: a cached region is used only while it exis
           const address = starts[pick & 1] + range.at
           const [hi, lo] = [Math.floor(address / 2 ** 32), address >>> 0]
           const pd = range.length & 3
-          const row = resolve(table, pd, key, hi, lo, range.length, rights, 17)
+          const row = resolve(table, pd, key, hi, lo, range.length, rights, QP)
           const buffer = row < 0 ? undefined : space.locate?.(hi, lo, range.length, expected)
           assert.equal(findBuffer(table, pd, key, hi, lo, range.length, rights, found), buffer)
           if (buffer !== undefined) assert.equal(found[0], expected[0])
