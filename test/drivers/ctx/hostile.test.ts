@@ -63,7 +63,9 @@ interface Attacker {
 
 const clientStateOf = ({ context, fds }: Attacker, random: RandomSource): ClientState => ({
   random,
-  classes: [...context.device.sharedTable.byName.values()].map(table => table.class).filter(cls => cls.name !== 'interface'),
+  classes: [...context.device.sharedTable.byName.values()]
+    .map(table => table.class)
+    .filter(cls => cls.name !== 'interface'),
   handles: new Map(
     context.handles.slots.flatMap(object => (object === undefined ? [] : [[object.handle, object.class.name]])),
   ),
