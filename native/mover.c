@@ -46,13 +46,13 @@ enum {
 };
 
 struct mover {
-    uint32_t is_busy; /* a futex word: 1 from the order until the mover has answered */
+    uint32_t is_busy; /* a futex word: 1 from the daemon's call until the mover has answered */
     int32_t kept_fds[MAX_KEPT_FDS]; /* descriptors that it keeps, or -1 */
     long number, arguments[6]; /* its system call */
     struct iovec local_part, remote_part; /* of a copy */
     int64_t result; /* of the system call, or -errno */
-    uint64_t waited_us; /* microseconds of calls that slept, since userdma_mover_waited */
-    pid_t self, parent; /* the mover and the daemon */
+    uint64_t waited_us; /* microseconds of calls that slept, since userdma_mover_waited was last called */
+    pid_t pid, parent; /* the mover's process and the daemon's */
     int64_t user; /* whose memory is moved; -1: not counted for a user */
     int32_t is_abandoned; /* it did not answer, and may not be able to die */
     struct mover *next; /* in the list `killed` */
@@ -94,7 +94,7 @@ static inline long raw_syscall(long number, long a, long b, long c, long d, long
 /* Waits while a futex word has this value. */
 static void wait_while(uint32_t *word, uint32_t value)
 {
-    for (int left = YIELDS; left > 0; left--) {
+    for (int yields = 0; yields < YIELDS; yields++) {
         if (__atomic_load_n(word, __ATOMIC_ACQUIRE) != value)
             return;
         raw_syscall(SYS_sched_yield, 0, 0, 0, 0, 0, 0);
@@ -103,7 +103,7 @@ static void wait_while(uint32_t *word, uint32_t value)
         raw_syscall(SYS_futex, (long)word, FUTEX_WAIT, value, 0, 0, 0);
 }
 
-/* How often this process has slept, for a page or a lock; preemption does not count. */
+/* How often the calling process has slept, for a page or a lock; preemption does not count. */
 static long voluntary_switches(void)
 {
     struct rusage usage;
@@ -113,12 +113,12 @@ static long voluntary_switches(void)
 
 static int64_t microseconds(void)
 {
-    struct timespec t;
-    raw_syscall(SYS_clock_gettime, CLOCK_MONOTONIC, (long)&t, 0, 0, 0, 0);
-    return t.tv_sec * 1000000 + t.tv_nsec / 1000;
+    struct timespec time;
+    raw_syscall(SYS_clock_gettime, CLOCK_MONOTONIC, (long)&time, 0, 0, 0, 0);
+    return time.tv_sec * 1000000 + time.tv_nsec / 1000;
 }
 
-/* Closes our descriptors from `first` up to, and without, `end`, which close_range(2) does since Linux 5.9. */
+/* Closes the caller's descriptors from `first` up to, and without, `end`, one by one before Linux 5.9. */
 static void close_between(unsigned first, unsigned end)
 {
     struct rlimit limit = {0};
@@ -129,13 +129,13 @@ static void close_between(unsigned first, unsigned end)
         raw_syscall(SYS_close, fd, 0, 0, 0, 0, 0);
 }
 
-/* The mover's process: makes the system calls that it is ordered to make, until the daemon ends. */
+/* The mover's process: makes the system calls that the daemon stores in `argument`, until the daemon ends. */
 static int serve(void *argument)
 {
     struct mover *m = argument;
     raw_syscall(SYS_prctl, PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0, 0);
     raw_syscall(SYS_prctl, PR_SET_NAME, (long)"userdma-mover", 0, 0, 0, 0);
-    /* Closes all descriptors but those that it keeps, between two of them at a time, from the highest on. */
+    /* Closes all descriptors but those that it keeps: from the highest down, each range above one that it keeps. */
     unsigned end = ~0u;
     for (int kept = -1; end > 0; end = kept < 0 ? 0 : (unsigned)kept) {
         kept = -1;
@@ -147,11 +147,11 @@ static int serve(void *argument)
     }
     while (raw_syscall(SYS_getppid, 0, 0, 0, 0, 0, 0) == m->parent) {
         wait_while(&m->is_busy, 0);
-        const long slept = voluntary_switches();
+        const long switches = voluntary_switches();
         const int64_t begin = microseconds();
         const long *const a = m->arguments;
         m->result = raw_syscall(m->number, a[0], a[1], a[2], a[3], a[4], a[5]);
-        if (voluntary_switches() != slept)
+        if (voluntary_switches() != switches)
             m->waited_us += (uint64_t)(microseconds() - begin);
         __atomic_store_n(&m->is_busy, 0, __ATOMIC_RELEASE);
         raw_syscall(SYS_futex, (long)&m->is_busy, FUTEX_WAKE, 1, 0, 0, 0);
@@ -159,6 +159,7 @@ static int serve(void *argument)
     return 0;
 }
 
+/* Killed movers whose memory is not freed yet, linked by `next`. */
 static struct mover *killed;
 
 /* Frees the memory of killed movers that have died since. */
@@ -166,7 +167,7 @@ static void reap(void)
 {
     for (struct mover **at = &killed; *at;) {
         struct mover *m = *at;
-        if (waitpid(m->self, NULL, __WCLONE | WNOHANG) == 0) {
+        if (waitpid(m->pid, NULL, __WCLONE | WNOHANG) == 0) {
             at = &m->next;
             continue;
         }
@@ -194,14 +195,14 @@ EXPORT int64_t userdma_mover_start(int first, int second, int64_t user)
     m->kept_fds[1] = second;
     m->user = user;
     m->parent = getpid();
-    /* Signals to our process group must not run our handlers in it. */
+    /* The mover starts with all signals blocked: those to our process group must not run our handlers in it. */
     sigset_t all, before;
     sigfillset(&all);
     sigprocmask(SIG_BLOCK, &all, &before);
-    m->self = clone(serve, m->stack + STACK_BYTES, CLONE_VM, m);
+    m->pid = clone(serve, m->stack + STACK_BYTES, CLONE_VM, m);
     const int error = errno;
     sigprocmask(SIG_SETMASK, &before, NULL);
-    if (m->self >= 0)
+    if (m->pid >= 0)
         return (int64_t)(uintptr_t)m;
     munmap(m, sizeof *m);
     return -error;
@@ -211,7 +212,7 @@ EXPORT int64_t userdma_mover_start(int first, int second, int64_t user)
 EXPORT void userdma_mover_end(struct mover *m, int is_abandoned)
 {
     m->is_abandoned = is_abandoned;
-    kill(m->self, SIGKILL);
+    kill(m->pid, SIGKILL);
     m->next = killed;
     killed = m;
     reap();
@@ -229,7 +230,7 @@ EXPORT uint64_t userdma_mover_waited(struct mover *m)
 static int is_running(const struct mover *m)
 {
     char path[32], text[128];
-    snprintf(path, sizeof path, "/proc/%d/stat", m->self);
+    snprintf(path, sizeof path, "/proc/%d/stat", m->pid);
     const int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         return 0;
@@ -243,11 +244,12 @@ static int is_running(const struct mover *m)
 }
 
 /*
- * Waits for the answer: 0, -ETIMEDOUT if the mover sleeps after `timeout_us` microseconds, or -ECHILD if it has ended.
+ * Waits for the answer: 0, -ETIMEDOUT if there is none after `timeout_us` microseconds and the mover sleeps, or -ECHILD
+ * if it has ended. While the mover waits for the processor the time is extended, MAX_EXTENSIONS times.
  */
 static int64_t await_answer(struct mover *m, uint64_t timeout_us)
 {
-    for (int left = YIELDS; left > 0; left--) {
+    for (int yields = 0; yields < YIELDS; yields++) {
         if (!__atomic_load_n(&m->is_busy, __ATOMIC_ACQUIRE))
             return 0;
         sched_yield();
@@ -257,24 +259,21 @@ static int64_t await_answer(struct mover *m, uint64_t timeout_us)
         const uint64_t now = (uint64_t)microseconds();
         if (now >= due) {
             siginfo_t gone = {0};
-            if (waitid(P_PID, (id_t)m->self, &gone, WEXITED | WNOHANG | WNOWAIT | __WCLONE) < 0 || gone.si_pid != 0)
+            if (waitid(P_PID, (id_t)m->pid, &gone, WEXITED | WNOHANG | WNOWAIT | __WCLONE) < 0 || gone.si_pid != 0)
                 return -ECHILD;
             if (!is_running(m) || extensions++ == MAX_EXTENSIONS)
                 return __atomic_load_n(&m->is_busy, __ATOMIC_ACQUIRE) ? -ETIMEDOUT : 0;
             /* The mover waits for the processor, not for a page. */
             due = now + timeout_us;
         }
-        const uint64_t left = due - now;
-        const struct timespec limit = {(time_t)(left / 1000000), (long)(left % 1000000) * 1000};
+        const uint64_t wait_us = due - now;
+        const struct timespec limit = {(time_t)(wait_us / 1000000), (long)(wait_us % 1000000) * 1000};
         syscall(SYS_futex, &m->is_busy, FUTEX_WAIT, 1, &limit, NULL, 0);
     }
     return 0;
 }
 
-void userdma_copy(uint8_t *to, uint64_t to_stride, const uint8_t *from, uint64_t from_stride, uint64_t chunk,
-                  uint64_t total);
-
-/* Makes a system call in the mover: its answer, -ETIMEDOUT after `timeout_us` microseconds of waiting, or -ECHILD. */
+/* Makes a system call in the mover: its result or -errno, or -ETIMEDOUT or -ECHILD as of await_answer. */
 static int64_t call(struct mover *m, uint64_t timeout_us, long number, long a, long b, long c, long d, long e, long f)
 {
     m->number = number;
@@ -285,14 +284,19 @@ static int64_t call(struct mover *m, uint64_t timeout_us, long number, long a, l
     return error ? error : m->result;
 }
 
+/* In native.c. */
+void userdma_copy(uint8_t *to, uint64_t to_stride, const uint8_t *from, uint64_t from_stride, uint64_t chunk,
+                  uint64_t total);
+
 /*
  * Copies `total` bytes between `remote` in a program and chunks of `chunk` bytes every `stride` bytes from `local`.
- * `write`: to the program. `pid` is the program's, or -1: then `remote` is an offset in the file behind `fd`, a
- * descriptor of the mover. Waits at most `timeout_us` microseconds for a page; after -ETIMEDOUT the mover must be
- * ended. Returns the bytes copied, fewer if a page does not permit the access, or -errno if none: the kernel's,
- * -ETIMEDOUT, or -ECHILD (the mover was killed).
+ * `is_write`: to the program. `pid` is the program's, or -1: then `remote` is an offset in the file behind `fd`, a
+ * descriptor of the mover. Each of its system calls, of at most BUFFER_BYTES, may wait `timeout_us` microseconds for a
+ * page; after -ETIMEDOUT the mover must be ended. Returns the bytes copied, fewer if a page does not permit the access;
+ * -errno if that is the first page; -ETIMEDOUT or -ECHILD (the mover was killed) whatever was copied; -EINVAL if
+ * several chunks are longer than BUFFER_BYTES.
  */
-EXPORT int64_t userdma_mover_move(struct mover *m, int write, int pid, int fd, uint64_t remote, uint8_t *local,
+EXPORT int64_t userdma_mover_move(struct mover *m, int is_write, int pid, int fd, uint64_t remote, uint8_t *local,
                                   uint64_t chunk, uint64_t stride, uint64_t total, uint64_t timeout_us)
 {
     if (stride == chunk || total <= chunk)
@@ -302,17 +306,17 @@ EXPORT int64_t userdma_mover_move(struct mover *m, int write, int pid, int fd, u
     const uint64_t max = BUFFER_BYTES / chunk * chunk;
     int64_t done = 0;
     while ((uint64_t)done < total) {
-        const uint64_t left = total - (uint64_t)done;
-        const uint64_t bytes = left < max ? left : max;
-        uint8_t *const at = local + (uint64_t)done / chunk * stride;
-        if (write)
-            userdma_copy(m->own_buffer, chunk, at, stride, chunk, bytes);
+        const uint64_t remaining = total - (uint64_t)done;
+        const uint64_t bytes = remaining < max ? remaining : max;
+        uint8_t *const local_chunks = local + (uint64_t)done / chunk * stride;
+        if (is_write)
+            userdma_copy(m->own_buffer, chunk, local_chunks, stride, chunk, bytes);
         const long remote_address = (long)(remote + (uint64_t)done);
         m->local_part = (struct iovec){m->own_buffer, bytes};
         m->remote_part = (struct iovec){(void *)remote_address, bytes};
-        const long number = pid < 0 ? (write ? SYS_pwrite64 : SYS_pread64)
-                            : write ? SYS_process_vm_writev
-                                    : SYS_process_vm_readv;
+        const long number = pid < 0    ? (is_write ? SYS_pwrite64 : SYS_pread64)
+                            : is_write ? SYS_process_vm_writev
+                                       : SYS_process_vm_readv;
         const int64_t moved =
             pid < 0 ? call(m, timeout_us, number, fd, (long)m->own_buffer, (long)bytes, remote_address, 0, 0)
                     : call(m, timeout_us, number, pid, (long)&m->local_part, 1, (long)&m->remote_part, 1, 0);
@@ -320,8 +324,8 @@ EXPORT int64_t userdma_mover_move(struct mover *m, int write, int pid, int fd, u
             return moved;
         if (moved <= 0)
             return done > 0 ? done : moved;
-        if (!write)
-            userdma_copy(at, stride, m->own_buffer, chunk, chunk, (uint64_t)moved);
+        if (!is_write)
+            userdma_copy(local_chunks, stride, m->own_buffer, chunk, chunk, (uint64_t)moved);
         done += moved;
         if ((uint64_t)moved < bytes)
             return done;
@@ -332,12 +336,12 @@ EXPORT int64_t userdma_mover_move(struct mover *m, int write, int pid, int fd, u
 /* Makes a copy of our descriptor `fd` in the mover; its number there, or -errno as above. */
 static int64_t copy_of(struct mover *m, int fd, uint64_t timeout_us)
 {
-    const int64_t self = call(m, timeout_us, SYS_pidfd_open, m->parent, 0, 0, 0, 0, 0);
-    if (self < 0)
-        return self;
-    const int64_t copy = call(m, timeout_us, SYS_pidfd_getfd, self, fd, 0, 0, 0, 0);
+    const int64_t pidfd = call(m, timeout_us, SYS_pidfd_open, m->parent, 0, 0, 0, 0, 0);
+    if (pidfd < 0)
+        return pidfd;
+    const int64_t copy = call(m, timeout_us, SYS_pidfd_getfd, pidfd, fd, 0, 0, 0, 0);
     if (copy != -ETIMEDOUT && copy != -ECHILD)
-        call(m, timeout_us, SYS_close, self, 0, 0, 0, 0, 0);
+        call(m, timeout_us, SYS_close, pidfd, 0, 0, 0, 0, 0);
     return copy;
 }
 
@@ -345,8 +349,8 @@ static int64_t copy_of(struct mover *m, int fd, uint64_t timeout_us)
 enum { OPEN, IOCTL, READ, GETFD, SEALS, STAT, COPY, CLOSE };
 
 /*
- * Makes one of these system calls in the mover. The buffer's bytes are copied to it before, and back after. Returns the
- * system call's result or -errno: the kernel's, -ETIMEDOUT, or -ECHILD.
+ * Makes one of these system calls in the mover. The buffer's bytes are copied to it before, and back after a success.
+ * Returns the system call's result or -errno: the kernel's, -ETIMEDOUT, -ECHILD, or -EINVAL if `length` is too large.
  *
  *   OPEN    the path in the buffer, with flags `value`: a descriptor of the mover
  *   IOCTL   of `fd`, request `value` with the buffer
@@ -375,7 +379,7 @@ EXPORT int64_t userdma_mover_call(struct mover *m, int operation, int fd, int64_
         : operation == STAT  ? call(m, timeout_us, SYS_statx, fd, empty_path, AT_EMPTY_PATH, (long)value, address, 0)
         : operation == COPY  ? copy_of(m, (int)value, timeout_us)
         : operation == CLOSE ? call(m, timeout_us, SYS_close, fd, 0, 0, 0, 0, 0)
-                        : -EINVAL;
+                             : -EINVAL;
     if (answer >= 0 && length)
         memcpy(buffer, m->own_buffer, length);
     return answer;
@@ -393,9 +397,10 @@ struct receiving {
 };
 
 /*
- * Receives a message from socket `fd` of the mover. Returns its length or -errno as above. Descriptors that it brings
- * become the mover's: `passed` gets their count, at most `max_fds`, and behind it their numbers. Further ones are
- * closed when the mover ends.
+ * Receives a message from socket `fd` of the mover, without waiting for one. Returns its length or -errno as above, or
+ * -EMSGSIZE if the message or its descriptors are truncated. Descriptors that it brings become the mover's: `passed`
+ * gets their count, at most `max_fds`, and behind it their numbers, also with -EMSGSIZE. Further ones are closed when
+ * the mover ends.
  */
 EXPORT int64_t userdma_mover_receive(struct mover *m, int fd, uint8_t *buffer, uint64_t length, int32_t *passed,
                                      int32_t max_fds, uint64_t timeout_us)
@@ -428,7 +433,7 @@ EXPORT int64_t userdma_mover_receive(struct mover *m, int fd, uint8_t *buffer, u
 /* Makes a copy of a descriptor of the mover in our process; its number, or -errno. */
 EXPORT int64_t userdma_mover_take(struct mover *m, int fd)
 {
-    const int pidfd = (int)syscall(SYS_pidfd_open, m->self, 0);
+    const int pidfd = (int)syscall(SYS_pidfd_open, m->pid, 0);
     if (pidfd < 0)
         return -errno;
     const int64_t copy = syscall(SYS_pidfd_getfd, pidfd, fd, 0);

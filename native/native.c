@@ -8,8 +8,8 @@
  * userdma_crc32 follows zlib: userdma_crc32(0, p, n) is the CRC of n bytes, and a result given as `crc` continues it;
  * userdma_crc32_each does the same for all packets of a run with one call. They are an engine for src/wire/crc.ts,
  * which checks it against known answers before it is used. Method: V. Gopal et al., "Fast CRC Computation for Generic
- * Polynomials Using PCLMULQDQ Instruction", Intel 2009. Every constant is x^k mod P, bit-reflected and shifted left by
- * one, where k, in bits, is in the comment beside it.
+ * Polynomials Using PCLMULQDQ Instruction", Intel 2009. Every constant but Barrett's two is x^k mod P, bit-reflected
+ * and shifted left by one, where k, in bits, is in the comment beside its first use.
  *
  * userdma_copy, at the end, is for src/host/memory/copy.ts; where it is absent src/core/memory/local-space.ts copies
  * without it.
@@ -80,9 +80,10 @@ SSE static inline uint32_t finish(__m128i x, const uint8_t *p, uint64_t n)
     for (; n >= 16; p += 16, n -= 16)
         x = fold(x, k128, load(p));
     if (n) {
-        const __m128i near = load(shift_masks + n);
-        const __m128i rest = _mm_blendv_epi8(load(p + n - 16), _mm_shuffle_epi8(x, load(shift_masks + 16 + n)), near);
-        x = fold(_mm_shuffle_epi8(x, near), k128, rest);
+        /* The last 16 bytes are of `x` and of the buffer; those of `x` before them are folded. */
+        const __m128i left_shift = load(shift_masks + n), right_shift = load(shift_masks + 16 + n);
+        const __m128i last = _mm_blendv_epi8(load(p + n - 16), _mm_shuffle_epi8(x, right_shift), left_shift);
+        x = fold(_mm_shuffle_epi8(x, left_shift), k128, last);
     }
     x = _mm_xor_si128(_mm_clmulepi64_si128(x, k128, 0x10), _mm_srli_si128(x, 8));
     x = _mm_xor_si128(_mm_clmulepi64_si128(_mm_and_si128(x, low), k64, 0x00), _mm_srli_si128(x, 4));

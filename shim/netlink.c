@@ -61,14 +61,14 @@ int netlink_open(int type)
 /* ---- sending ---- */
 
 /* 0 if a datagram is addressed to the kernel, the only possible receiver; else -1 with errno. */
-static int check_destination(const struct sockaddr *to, socklen_t length)
+static int check_destination(const struct sockaddr *destination, socklen_t length)
 {
     struct sockaddr_nl address;
-    if (!to || length == 0)
+    if (!destination || length == 0)
         return 0;
     if (length < sizeof address)
         return fail(EINVAL);
-    memcpy(&address, to, sizeof address);
+    memcpy(&address, destination, sizeof address);
     if (address.nl_family != AF_NETLINK)
         return fail(EINVAL);
     if (address.nl_groups)
@@ -85,17 +85,17 @@ ssize_t netlink_write(int fd, const void *buffer, size_t count)
 
 ssize_t netlink_writev(int fd, const struct iovec *vector, size_t count)
 {
-    char room[MAX_GATHERED_BYTES];
+    char gathered[MAX_GATHERED_BYTES];
     size_t length = 0;
     if (count == 1)
         return netlink_write(fd, vector->iov_base, vector->iov_len);
     for (size_t i = 0; i < count; i++) {
-        if (vector[i].iov_len > sizeof room - length)
+        if (vector[i].iov_len > sizeof gathered - length)
             return fail(EMSGSIZE);
-        memcpy(room + length, vector[i].iov_base, vector[i].iov_len);
+        memcpy(gathered + length, vector[i].iov_base, vector[i].iov_len);
         length += vector[i].iov_len;
     }
-    return netlink_write(fd, room, length);
+    return netlink_write(fd, gathered, length);
 }
 
 static ssize_t send_message(int fd, const struct msghdr *message, int flags)
@@ -140,24 +140,25 @@ EXPORT int sendmmsg(int fd, struct mmsghdr *messages, unsigned int count, int fl
 
 /* ---- receiving ---- */
 
-static void store_address(struct sockaddr *to, socklen_t room, socklen_t *length, const struct sockaddr_nl *address)
+/* Stores an address in a buffer of `size` bytes, truncated if need be, and its whole length in `length`. */
+static void store_address(struct sockaddr *buffer, socklen_t size, socklen_t *length, const struct sockaddr_nl *address)
 {
-    memcpy(to, address, room < sizeof *address ? room : sizeof *address);
+    memcpy(buffer, address, size < sizeof *address ? size : sizeof *address);
     *length = sizeof *address;
 }
 
-void netlink_sender(int fd, struct sockaddr *from, socklen_t room, socklen_t *length)
+void netlink_sender(int fd, struct sockaddr *from, socklen_t address_size, socklen_t *length)
 {
     const struct sockaddr_nl kernel = {.nl_family = AF_NETLINK};
     if (is_netlink(fd) && from && length)
-        store_address(from, room, length, &kernel);
+        store_address(from, address_size, length, &kernel);
 }
 
-void netlink_received(int fd, struct msghdr *message, socklen_t room)
+void netlink_received(int fd, struct msghdr *message, socklen_t address_size)
 {
     if (!is_netlink(fd))
         return;
-    netlink_sender(fd, message->msg_name, room, &message->msg_namelen);
+    netlink_sender(fd, message->msg_name, address_size, &message->msg_namelen);
     for (struct cmsghdr *c = CMSG_FIRSTHDR(message); c; c = CMSG_NXTHDR(message, c))
         if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_CREDENTIALS &&
             c->cmsg_len >= CMSG_LEN(sizeof(struct ucred)))
@@ -166,20 +167,20 @@ void netlink_received(int fd, struct msghdr *message, socklen_t room)
 
 EXPORT ssize_t recvfrom(int fd, void *buffer, size_t count, int flags, struct sockaddr *from, socklen_t *length)
 {
-    const socklen_t room = UNLIKELY(fd_table != NULL) && from && length ? *length : 0;
+    const socklen_t address_size = UNLIKELY(fd_table != NULL) && from && length ? *length : 0;
     const ssize_t received = REAL(recvfrom)(fd, buffer, count, flags, from, length);
     if (received >= 0)
-        netlink_sender(fd, from, room, length);
+        netlink_sender(fd, from, address_size, length);
     return received;
 }
 
-EXPORT ssize_t __recvfrom_chk(int fd, void *buffer, size_t count, size_t size, int flags, struct sockaddr *from,
+EXPORT ssize_t __recvfrom_chk(int fd, void *buffer, size_t count, size_t buffer_size, int flags, struct sockaddr *from,
                               socklen_t *length)
 {
-    const socklen_t room = UNLIKELY(fd_table != NULL) && from && length ? *length : 0;
-    const ssize_t received = REAL(__recvfrom_chk)(fd, buffer, count, size, flags, from, length);
+    const socklen_t address_size = UNLIKELY(fd_table != NULL) && from && length ? *length : 0;
+    const ssize_t received = REAL(__recvfrom_chk)(fd, buffer, count, buffer_size, flags, from, length);
     if (received >= 0)
-        netlink_sender(fd, from, room, length);
+        netlink_sender(fd, from, address_size, length);
     return received;
 }
 
@@ -212,6 +213,7 @@ EXPORT int connect(int fd, const struct sockaddr *address, socklen_t length)
     memcpy(&peer, address, sizeof peer);
     if (peer.nl_pid || peer.nl_groups)
         return fail(EPERM);
+    /* Port ID in the low half, groups in the high half. A socket without a port ID gets one. */
     const long name = request(fd, USERDMA_NETLINK_NAME, 0, 0);
     if (name < 0 || (uint32_t)name != 0)
         return name < 0 ? -1 : 0;
@@ -238,6 +240,12 @@ EXPORT int getpeername(int fd, struct sockaddr *address, socklen_t *length)
         return REAL(getpeername)(fd, address, length);
     netlink_sender(fd, address, *length, length);
     return 0;
+}
+
+/* As on Linux. */
+EXPORT int shutdown(int fd, int how)
+{
+    return is_netlink(fd) ? fail(EOPNOTSUPP) : REAL(shutdown)(fd, how);
 }
 
 /* ---- options ---- */
@@ -267,19 +275,16 @@ static int store_number(void *value, socklen_t *length, uint32_t number)
     return 0;
 }
 
-/* The peer is the kernel, and sending never waits; the socket pair's own values are for the daemon. */
+/*
+ * SO_PEERCRED and SO_SNDTIMEO: the peer is the kernel, and sending never waits. The values of the socket pair are the
+ * daemon's user and its mark.
+ */
 static int store_zeros(int fd, int option, void *value, socklen_t *length)
 {
     const int result = REAL(getsockopt)(fd, SOL_SOCKET, option, value, length);
     if (result == 0)
         memset(value, 0, *length);
     return result;
-}
-
-/* There is no connection to shut down. */
-EXPORT int shutdown(int fd, int how)
-{
-    return is_netlink(fd) ? fail(EOPNOTSUPP) : REAL(shutdown)(fd, how);
 }
 
 EXPORT int getsockopt(int fd, int level, int option, void *value, socklen_t *length)

@@ -1,6 +1,6 @@
 /*
- * Common declarations of the shim. The shim is a preload library: it shows the daemon's RDMA device to an unmodified
- * program and forwards the program's calls on it (ARCHITECTURE.md; protocol.h has the messages).
+ * Common declarations of the shim. The shim is a preload library: it shows the daemon's RDMA devices to an unmodified
+ * program and forwards the program's calls on them (ARCHITECTURE.md; protocol.h has the messages).
  *
  * loading/
  *   init.c             start: checks whether the shim is active, and finds the C library's own functions
@@ -9,7 +9,7 @@
  * session/
  *   session.c          the connection to the daemon; its other files are listed in connection.h
  *   context.c          requests over it: open, attach, calls
- *   device.c           calls without a request: doorbells, reading events, checking the daemon
+ *   device.c           calls that usually need no request: doorbells, reading events, checking the daemon
  *   response_memory.c  the memory in which a call's response may be stored
  *   received.c         descriptors of ours received from another program
  *   users.c            users by number, for messages
@@ -33,8 +33,9 @@
  *
  * waits/ and frees/ are preload libraries of their own, for `userdma check`.
  *
- * Rules for all: a program without RDMA pays one comparison per call; successful calls preserve errno; nothing is
- * allocated; in a child that shares our memory (vfork) our descriptors are handled by raw system calls.
+ * Rules for all: calls that have nothing to do with RDMA pay a few comparisons; successful calls preserve errno; memory
+ * is static, on the stack or mapped, except XRC's objects (xrc.c); a child that shares our memory (vfork) changes none
+ * of our tables, which are its parent's.
  */
 #ifndef USERDMA_SHIM_H
 #define USERDMA_SHIM_H
@@ -82,7 +83,7 @@
 #define LOWEST_ADDRESS 4096
 #define LIKELY(x) __builtin_expect(!!(x), 1)
 #define UNLIKELY(x) __builtin_expect(!!(x), 0)
-/* Returns the result of a function, by a tail call if the compiler can. */
+/* Returns the result of a function, by a tail call where the compiler can guarantee one. */
 #if defined(__has_attribute) && __has_attribute(musttail)
 #define JUMP __attribute__((musttail)) return
 #else
@@ -94,13 +95,13 @@ int __open_2(const char *path, int flags);
 int __open64_2(const char *path, int flags);
 int __openat_2(int dir, const char *path, int flags);
 int __openat64_2(int dir, const char *path, int flags);
-ssize_t __recvfrom_chk(int fd, void *buffer, size_t count, size_t room, int flags, struct sockaddr *from,
+ssize_t __recvfrom_chk(int fd, void *buffer, size_t count, size_t buffer_size, int flags, struct sockaddr *from,
                        socklen_t *length);
-ssize_t __read_chk(int fd, void *buffer, size_t count, size_t room);
-ssize_t __readlink_chk(const char *path, char *buffer, size_t size, size_t room);
-ssize_t __readlinkat_chk(int dir, const char *path, char *buffer, size_t size, size_t room);
-char *__realpath_chk(const char *path, char *resolved, size_t room);
-char *__getcwd_chk(char *buffer, size_t size, size_t room);
+ssize_t __read_chk(int fd, void *buffer, size_t count, size_t buffer_size);
+ssize_t __readlink_chk(const char *path, char *buffer, size_t size, size_t buffer_size);
+ssize_t __readlinkat_chk(int dir, const char *path, char *buffer, size_t size, size_t buffer_size);
+char *__realpath_chk(const char *path, char *resolved, size_t buffer_size);
+char *__getcwd_chk(char *buffer, size_t size, size_t buffer_size);
 int __xstat(int version, const char *path, struct stat *out);
 int __xstat64(int version, const char *path, struct stat64 *out);
 int __lxstat(int version, const char *path, struct stat *out);
@@ -146,30 +147,33 @@ static inline bool shim_is_ready(void)
 {
     return LIKELY(__atomic_load_n(&shim_ready, __ATOMIC_ACQUIRE));
 }
-/* Whether USERDMA_SOCKET is set; otherwise all calls pass through. Read it after shim_init. */
-extern bool shim_active;
-/* The daemon's socket, from the environment. */
+/* Whether USERDMA_SOCKET has a usable path; otherwise all calls pass through. Read it after shim_init. */
+extern bool shim_is_active;
+/* The daemon's socket, from the environment. 108: the size of sun_path in struct sockaddr_un. */
 extern char shim_socket_path[108];
 /* The program is traced: every call goes to the daemon, doorbells too. */
-extern bool shim_traced;
+extern bool shim_is_traced;
 /* The program runs under valgrind: `valgrind_mark` then reports what the daemon has written into our memory. */
-extern bool shim_valgrind;
+extern bool shim_under_valgrind;
 void valgrind_detect(void);
 void valgrind_mark(void);
 /* Stacks of calls and posts are recorded (stacks.c). */
-extern bool shim_stacks;
+extern bool shim_records_stacks;
 /* The event log is written too (events.c). */
-extern bool shim_events;
+extern bool shim_logs_events;
 /* The current folder may be in the daemon's tree, so that a relative path may lead to a counter file. */
-extern bool shim_in_tree;
+extern bool shim_may_be_in_tree;
 
 /* Initialises the shim once. A call within it, by the same thread, does nothing: REAL then gives early.c's versions. */
 void shim_init(void);
 
+/* The function that the program would have called without the shim. */
+#define REAL(name) (shim_is_ready() ? (void)0 : shim_init(), shim_real.name)
+
 /* ---- verbs.c ---- */
 
 /* Whether the program has asked for memory that survives fork (ibv_fork_init). */
-bool verbs_fork_safe(void);
+bool verbs_is_fork_safe(void);
 
 /* ---- stacks.c ---- */
 
@@ -224,10 +228,8 @@ long early_syscall(long number, long a, long b, long c, long d, long e, long f);
 
 /* ---- syscalls.c ---- */
 
+/* The next syscall(), of the C library or another preload library; before shim_init early_syscall. */
 extern __typeof__(&syscall) shim_next_syscall __attribute__((visibility("hidden")));
-
-/* The function that the program would have called without the shim. */
-#define REAL(name) (shim_is_ready() ? (void)0 : shim_init(), shim_real.name)
 
 /* ---- session.c ---- */
 
@@ -237,14 +239,15 @@ extern __typeof__(&syscall) shim_next_syscall __attribute__((visibility("hidden"
  */
 struct shim_guard {
     sigset_t mask;
-    int cancel;
+    int cancel_state;
 };
 void shim_guard_enter(struct shim_guard *guard);
 void shim_guard_leave(const struct shim_guard *guard);
 
-/* The process that owns this memory: a vfork child has another pid. */
+/* The process that owns this memory, updated by fork. */
 extern pid_t shim_pid;
-static inline bool shim_foreign(void)
+/* Whether this is a vfork child, which runs in its parent's memory, or a child whose fork ran no handlers. */
+static inline bool shim_is_other_process(void)
 {
     return shim_pid != getpid();
 }
@@ -270,10 +273,13 @@ static inline uint64_t shim_nanoseconds(void)
 /* Notes the process that owns the session, and handles forks: called once, before there is a session. */
 void session_own_process(void);
 
-/* Copies the path of the daemon's tree. False with errno (ENOENT, EMFILE, ENFILE) if there is no daemon. */
+/*
+ * Copies the path of the daemon's tree. False with errno: ENOENT, EMFILE or ENFILE if there is no daemon, EIO if this
+ * thread holds the connection's lock.
+ */
 bool session_root(char root[sizeof(((struct userdma_hello_reply *)0)->root)]);
 
-/* Asks the daemon to update the files of counters. 0, also without a daemon, or an errno. */
+/* Asks the daemon to update the files of counters. 0, also without an answer, or the daemon's errno. */
 int session_refresh(void);
 
 /* Opens device node number `node`; the program's descriptor, or -1 with errno. `flags` as for open(2). */
@@ -281,7 +287,7 @@ int session_open(unsigned node, int flags);
 
 /*
  * Makes a received context (FD_RECEIVED) known to this program's session. 0, or -errno: ENODEV if the daemon knows no
- * such context, EACCES if it does not serve us, EIO without a daemon.
+ * such context, EACCES if it does not serve us, EIO without a daemon, EMFILE or ENFILE.
  */
 int session_attach(int fd);
 
@@ -306,8 +312,8 @@ void *session_map(int fd, void *address, size_t length, int protection, int flag
 /* The socket of a connection was moved to another number. */
 void session_moved(int from, int to);
 
-/* The page with the parked word, read-only; NULL before the first session. */
-extern const volatile uint32_t *session_parked;
+/* The page with the parked word, which is 1 while the daemon sleeps; read-only. NULL before the first session. */
+extern const volatile uint32_t *session_parked_page;
 
 /* ---- fds.c ---- */
 
@@ -337,7 +343,7 @@ struct fd_entry {
     int32_t partner;
     /* FD_CONTEXT: the daemon's number of it. */
     uint32_t context;
-    /* FD_CONTEXT, FD_UMAD: device number, as fstat shows it. */
+    /* FD_CONTEXT, FD_UMAD: st_rdev as fstat shows it. */
     uint32_t rdev;
 };
 _Static_assert(sizeof(struct fd_entry) == 16, "the table is indexed on the fast path");
@@ -379,20 +385,21 @@ static inline enum fd_kind fd_kind_installed(uint64_t install)
            : install == USERDMA_INSTALL_UMAD    ? FD_UMAD
                                                 : FD_OTHER;
 }
-/* Registers a context of another program, FD_RECEIVED; `by_exec`: inherited by exec. */
-int fd_add_received(int fd, bool by_exec);
-/* Removes a descriptor from the table and closes what belongs to it; the descriptor itself stays open. */
+/* Registers a context of another program, FD_RECEIVED; `is_inherited`: by exec, not over a socket. */
+int fd_add_received(int fd, bool is_inherited);
+/* Removes a descriptor from the table and closes its doorbell socket; the descriptor itself stays open. */
 void fd_forget(int fd);
 /* Registers `to`, which the kernel has just made as a copy of `from`. */
 void fd_copied(int from, int to, bool close_on_exec);
 /* Moves a hidden socket away from number `fd`, which the program wants. */
 void fd_vacate(int fd);
-/* The program changed close-on-exec of `fd`. */
-void fd_set_close_on_exec(int fd, bool on);
+/* The program changed close-on-exec of `fd`: its doorbell socket gets the same flag. */
+void fd_set_close_on_exec(int fd, bool close_on_exec);
 /* close_range(2) around our hidden sockets. */
 int fd_close_range(unsigned first, unsigned last, int flags);
 /* The kernel has just assigned a number that is still in the table: it was closed by a raw system call. */
 void fd_reused(int fd);
+/* For each number, or -1, that a call has just returned: returns it. */
 static inline int fd_opened(int fd)
 {
     if (UNLIKELY(fd_kind(fd) != FD_OTHER))
@@ -422,26 +429,29 @@ int netlink_open(int type);
 ssize_t netlink_write(int fd, const void *buffer, size_t count);
 ssize_t netlink_writev(int fd, const struct iovec *vector, size_t count);
 /*
- * After a receive: on NETLINK_RDMA sockets the sender is the kernel. `room`: bytes that the program gave for the
- * sender's address.
+ * After a receive: on NETLINK_RDMA sockets the sender is the kernel. `address_size`: bytes of the program's buffer for
+ * the sender's address.
  */
-void netlink_sender(int fd, struct sockaddr *from, socklen_t room, socklen_t *length);
-void netlink_received(int fd, struct msghdr *message, socklen_t room);
+void netlink_sender(int fd, struct sockaddr *from, socklen_t address_size, socklen_t *length);
+void netlink_received(int fd, struct msghdr *message, socklen_t address_size);
 
 /* ---- received.c ---- */
 
 /* Registers descriptors of ours that this program has inherited. */
 void received_at_start(void);
-/* Registers an unknown descriptor if it is one of ours, and returns whether it is. One system call for most others. */
-bool received_recognise(int fd, bool by_exec);
 /*
- * Resolves an FD_RECEIVED: FD_CONTEXT; FD_OTHER if it is not ours; FD_RECEIVED with errno if the daemon does not serve
- * us.
+ * Registers an unknown descriptor if it is one of ours, and returns whether it is. One system call for most others.
+ * Changes errno.
+ */
+bool received_recognise(int fd, bool is_inherited);
+/*
+ * Attaches an FD_RECEIVED to our session and returns its kind: FD_CONTEXT; FD_OTHER if it is not ours; FD_RECEIVED with
+ * errno as of session_attach if that fails.
  */
 int received_learn(int fd);
 
-/* The kind of a descriptor before its use. */
-static inline int fd_used(int fd)
+/* The kind of a descriptor that is about to be used: a received context is attached first. */
+static inline int fd_kind_for_use(int fd)
 {
     const int kind = fd_kind(fd);
     return LIKELY(kind != FD_RECEIVED) ? kind : received_learn(fd);
@@ -465,37 +475,39 @@ ssize_t umad_read(int fd, void *buffer, size_t count);
 /* Wakes the daemon if it sleeps. */
 void device_wake(int fd);
 /* Whether the context has ended: the daemon has ended or the device was removed, which closes its doorbell socket. */
-bool device_dead(int fd);
+bool device_is_dead(int fd);
 /* Stores a descriptor number of `width` bytes, 4 or 8, at an address of the program. 0, or -EFAULT. */
 int shim_store(uint64_t address, uint32_t width, int value);
 
 /* ---- elf.c ---- */
 
-#define LIBRARY_NAME_ROOM 128
+/* Bytes of a library's name, its NUL included; longer names are truncated. */
+#define LIBRARY_NAME_SIZE 128
 /*
- * Calls `each` with the name of every needed library (DT_NEEDED), until one call returns false. A damaged file, or one
- * for another processor, has none.
+ * Calls `visit` with the name of every needed library (DT_NEEDED), until one call returns false. A damaged file, or one
+ * of 32 bits, has none.
  */
-void elf_needed(int fd, bool (*each)(void *context, const char *name), void *context);
+void elf_needed(int fd, bool (*visit)(void *context, const char *name), void *context);
 
 /* ---- paths.c ---- */
 
-#define PATH_ROOM 1024
+/* Bytes of the buffers for redirected paths, which are shorter. */
+#define PATH_SIZE 1024
 
 /* Whether an absolute path is an RDMA path. */
 bool path_matches(const char *path);
 
-/* The program has changed its current folder. */
+/* The program has changed its current folder: sets shim_may_be_in_tree. */
 void path_folder_changed(void);
 
 /*
- * The RDMA path to which a relative path leads from the folder `dir` (as openat(2)), in `room`; NULL if it leads
- * elsewhere. An absolute path that names RDMA folders and "..": the path without "..".
+ * The RDMA path to which a relative path leads from the folder `dir` (as openat(2)), in `path_buffer`; NULL if it leads
+ * elsewhere. For an absolute path that names RDMA folders and "..": the path without "..".
  */
-const char *path_absolute(int dir, const char *path, char room[PATH_ROOM]);
+const char *path_absolute(int dir, const char *path, char path_buffer[PATH_SIZE]);
 
 /* Whether path_absolute may change the path, by its first character: most paths it does not. */
-static inline bool path_may_lead(const char *path)
+static inline bool path_absolute_may_change(const char *path)
 {
     if (UNLIKELY((uintptr_t)path < LOWEST_ADDRESS))
         return false;
@@ -509,21 +521,23 @@ static inline bool path_may_lead(const char *path)
     case 'u': /* umad, userdma, uverbs */
     case 'v': /* virtual */
     case '.':
-        return shim_active;
-    case '/': /* perhaps through another folder's parent */
-        return (path[1] == 's' || path[1] == 'd') && shim_active;
+        return shim_is_active;
+    case '/': /* with "..": /sys/class/net/../infiniband */
+        return (path[1] == 's' || path[1] == 'd') && shim_is_active;
     default:
         return false;
     }
 }
 
-/* Whether a path is redirected. Costs two comparisons for most paths that are not. */
+/*
+ * Whether a path is redirected. A relative path is not; if it may lead to a counter's file, that file is updated first.
+ */
 static inline bool path_is_ours(const char *path)
 {
-    if (LIKELY((uintptr_t)path < LOWEST_ADDRESS))
+    if (UNLIKELY((uintptr_t)path < LOWEST_ADDRESS))
         return false;
     if (path[0] != '/') {
-        if (UNLIKELY(shim_in_tree))
+        if (UNLIKELY(shim_may_be_in_tree))
             session_refresh();
         return false;
     }
@@ -531,42 +545,45 @@ static inline bool path_is_ours(const char *path)
         return false;
     if (UNLIKELY(!shim_is_ready()))
         shim_init();
-    return shim_active && path_matches(path);
+    return shim_is_active && path_matches(path);
 }
 
-/* The redirected path, in `room`; NULL with errno ENOENT if there is no daemon. */
-const char *path_rewrite(const char *path, char room[PATH_ROOM]);
 /*
- * N of /dev/infiniband/uverbsN, USERDMA_UMAD_NODES + N of umadN, the number of the system-wide device or of rdma_cm, or
- * -1.
+ * The redirected path of an RDMA path, in `path_buffer`. A path of counters: updates their files. NULL with errno as of
+ * session_root, ENOENT for a path that is too long, or the error of the update.
+ */
+const char *path_rewrite(const char *path, char path_buffer[PATH_SIZE]);
+/*
+ * The node number of a device file: N of /dev/infiniband/uverbsN, USERDMA_UMAD_NODES + N of umadN, USERDMA_SYSTEM_NODE,
+ * USERDMA_CM_NODE; -1 for another path.
  */
 int path_device_node(const char *path);
 static inline bool node_is_umad(unsigned node)
 {
     return node >= USERDMA_UMAD_NODES && node != USERDMA_SYSTEM_NODE && node != USERDMA_CM_NODE;
 }
-/* Device number of a node in the tree; 0 if it has none. */
+/* st_rdev of a device file, which the tree has in a file `dev`; 0 if it has none. */
 dev_t path_node_rdev(unsigned node);
 /* Replaces `path` as path_absolute does. Uses stack only if it may be changed. */
 #define ABSOLUTE(dir, path)                                                                                            \
     do {                                                                                                               \
-        if (UNLIKELY(path_may_lead(path))) {                                                                           \
-            char *room = alloca(PATH_ROOM);                                                                            \
-            const char *absolute = path_absolute(dir, path, room);                                                     \
+        if (UNLIKELY(path_absolute_may_change(path))) {                                                                \
+            char *path_buffer = alloca(PATH_SIZE);                                                                     \
+            const char *absolute = path_absolute(dir, path, path_buffer);                                              \
             if (absolute)                                                                                              \
                 path = absolute;                                                                                       \
         }                                                                                                              \
     } while (0)
 
 /*
- * Replaces `path` if it is an RDMA path; returns `failure` (and ENOENT) from the function if there is no daemon. Uses
- * stack only then: handlers on small signal stacks call open() and stat() too.
+ * Replaces `path` if it is an RDMA path; returns `failure` from the function, with errno, if path_rewrite fails. Uses
+ * stack only for RDMA paths: handlers on small signal stacks call open() and stat() too.
  */
 #define REWRITE(path, failure)                                                                                         \
     do {                                                                                                               \
         if (UNLIKELY(path_is_ours(path))) {                                                                            \
-            char *room = alloca(PATH_ROOM);                                                                            \
-            path = path_rewrite(path, room);                                                                           \
+            char *path_buffer = alloca(PATH_SIZE);                                                                     \
+            path = path_rewrite(path, path_buffer);                                                                    \
             if (!path)                                                                                                 \
                 return failure;                                                                                        \
         }                                                                                                              \
@@ -586,7 +603,7 @@ void path_strip_root(char *path);
 
 /* ---- stat.c ---- */
 
-/* Shows the file at an RDMA path, absolute and not redirected, as the device that it stands for, if it is a node. */
+/* If an RDMA path, absolute and not redirected, is that of a device file: changes the result of stat to that of it. */
 void stat_show_node(const char *path, struct stat *out);
 
 #endif

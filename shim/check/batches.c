@@ -24,16 +24,16 @@ enum { WITH_FLUSH = 1 << 11, WITH_ATOMIC_WRITE = 1 << 12 };
 /* The provider's functions. */
 static struct ibv_qp_ex provider;
 static struct newer_ops newer_provider;
-/* The queue pair whose batch this thread builds, and the requests in it. */
-static __thread const struct ibv_qp_ex *building __attribute__((tls_model("initial-exec")));
-static __thread uint32_t built __attribute__((tls_model("initial-exec")));
+/* The queue pair whose batch this thread builds, and the number of requests in it. */
+static __thread const struct ibv_qp_ex *batch_qp __attribute__((tls_model("initial-exec")));
+static __thread uint32_t batch_requests __attribute__((tls_model("initial-exec")));
 
 static void count_request(const struct ibv_qp_ex *qp)
 {
-    if (building == qp)
-        built++;
+    if (batch_qp == qp)
+        batch_requests++;
     else
-        building = NULL;
+        batch_qp = NULL;
     outstanding_built(qp);
 }
 
@@ -81,10 +81,10 @@ static void abort_batch(struct ibv_qp_ex *qp)
     provider.wr_abort(qp);
 }
 
-static void start(struct ibv_qp_ex *qp)
+static void start_batch(struct ibv_qp_ex *qp)
 {
-    building = qp;
-    built = 0;
+    batch_qp = qp;
+    batch_requests = 0;
     provider.wr_start(qp);
 }
 
@@ -104,6 +104,7 @@ static void count_flush(struct ibv_qp_ex *qp, uint32_t rkey, uint64_t address, s
 void batch_watch(struct ibv_qp_ex *qp, uint64_t operations)
 {
     struct newer_ops *newer = (struct newer_ops *)(&qp->wr_abort + 1);
+    /* Nothing is replaced if any function is another provider's than that of the queue pairs before. */
 #define IS_OTHER(name, parameters, arguments) || (qp->name && provider.name && qp->name != provider.name)
     if ((provider.wr_start && provider.wr_start != qp->wr_start)BUILDERS(IS_OTHER))
         return;
@@ -125,7 +126,7 @@ void batch_watch(struct ibv_qp_ex *qp, uint64_t operations)
     provider.wr_abort = qp->wr_abort;
     provider.wr_set_sge = qp->wr_set_sge;
     provider.wr_set_sge_list = qp->wr_set_sge_list;
-    qp->wr_start = start;
+    qp->wr_start = start_batch;
     qp->wr_abort = abort_batch;
     qp->wr_set_sge = set_sge;
     qp->wr_set_sge_list = set_sge_list;
@@ -133,5 +134,5 @@ void batch_watch(struct ibv_qp_ex *qp, uint64_t operations)
 
 uint32_t batch_size(const struct ibv_qp_ex *qp)
 {
-    return building == qp ? built : 0;
+    return batch_qp == qp ? batch_requests : 0;
 }

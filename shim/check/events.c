@@ -14,12 +14,16 @@
 #include <string.h>
 #include <sys/mman.h>
 
-bool shim_events;
+bool shim_logs_events;
 
 /* Contexts with higher descriptors have no event log, and their posts are written to the post log by pwrite. */
 #define MAX_LOGS 4096
-/* How often a thread yields to let the daemon read a full log; then it overwrites entries. */
+/*
+ * How often a thread yields to let the daemon read a full log, and after how many yields it wakes the daemon; then it
+ * overwrites entries.
+ */
 #define MAX_YIELDS 10000
+#define YIELDS_PER_WAKE 64
 
 static struct log {
     char *memory;
@@ -39,7 +43,7 @@ static uint32_t process_id;
  * Whatever happened before this process started is ordered before it, since its parent may have waited for it. Also
  * called in the child of a fork.
  */
-static void process_starts(void)
+static void note_process_start(void)
 {
     process_start = shim_nanoseconds();
     acquired = process_start;
@@ -50,10 +54,10 @@ static void process_starts(void)
 void events_detect(void)
 {
     const char *wanted = getenv(USERDMA_ENV_STACKS);
-    shim_events = shim_stacks && strcmp(wanted, "2") == 0;
-    process_starts();
-    if (shim_events)
-        pthread_atfork(NULL, NULL, process_starts);
+    shim_logs_events = shim_records_stacks && strcmp(wanted, "2") == 0;
+    note_process_start();
+    if (shim_logs_events)
+        pthread_atfork(NULL, NULL, note_process_start);
 }
 
 void events_open(int fd)
@@ -91,14 +95,14 @@ struct userdma_post *events_post_log(int fd)
 }
 
 /* Claims the next entry of the event log and stores its number in `index`. The caller writes `sequence` last. */
-static struct userdma_event *claim(char *log, int fd, uint64_t *index)
+static struct userdma_event *claim_entry(char *log, int fd, uint64_t *index)
 {
     struct userdma_event_log *head = (struct userdma_event_log *)log;
     *index = __atomic_fetch_add(&head->head, 1, __ATOMIC_ACQ_REL);
     for (unsigned i = 0; i < MAX_YIELDS; i++) {
         if (LIKELY(*index - __atomic_load_n(&head->tail, __ATOMIC_ACQUIRE) < USERDMA_EVENT_LOG_ENTRIES))
             break;
-        if (i % 64 == 0)
+        if (i % YIELDS_PER_WAKE == 0)
             device_wake(fd);
         sched_yield();
     }
@@ -118,7 +122,7 @@ void events_note(int fd, uint32_t kind, uint32_t number, uint32_t count, uint64_
     if (UNLIKELY(thread_id == 0))
         thread_id = (uint32_t)early_syscall(SYS_gettid, 0, 0, 0, 0, 0, 0);
     uint64_t index;
-    struct userdma_event *event = claim(log, fd, &index);
+    struct userdma_event *event = claim_entry(log, fd, &index);
     event->time = shim_nanoseconds();
     event->acquired = acquired;
     event->wr_id = wr_id;
@@ -144,7 +148,7 @@ EXPORT void userdma_waited(int fd);
 void userdma_waited(int fd)
 {
     /* On descriptors of ours threads wait for completions, which order threads when they are polled. */
-    if (shim_events && (fd < 0 || fd_kind(fd) == FD_OTHER))
+    if (shim_logs_events && (fd < 0 || fd_kind(fd) == FD_OTHER))
         events_waited();
 }
 
@@ -152,6 +156,6 @@ void userdma_waited(int fd)
 EXPORT void userdma_creates_thread(void);
 void userdma_creates_thread(void)
 {
-    if (shim_events)
+    if (shim_logs_events)
         __atomic_store_n(&last_creation, shim_nanoseconds(), __ATOMIC_RELAXED);
 }

@@ -44,7 +44,7 @@ static void find_stack(void)
     size_t bytes;
     static uint32_t threads;
     this_thread.id = __atomic_add_fetch(&threads, 1, __ATOMIC_RELAXED);
-    this_thread.top = 1;
+    this_thread.top = 1; /* looked for; no address is on the stack if it is not found */
     if (this_thread.id == 1)
         find_unwinder();
     if (pthread_getattr_np(pthread_self(), &attributes) != 0)

@@ -13,9 +13,9 @@
 #include <errno.h>
 #include <stdlib.h>
 
-/* Contexts with higher descriptors are not followed into children. */
+/* Contexts with higher descriptors are not reported when children use them. */
 #define MAX_CONTEXTS 4096
-/* Requests that one fork reports. */
+/* Maximum elements of requests that one fork reports. */
 #define MAX_FORKED 4
 
 /* The program exits: what it frees now is no finding. */
@@ -40,7 +40,7 @@ static void warn_if_full(void)
             MAX_RANGES);
 }
 
-/* Sets the memory of a request whose first element is `slot`; NONE: there was no room for it. */
+/* Sets the memory of a request whose first element is `slot`; NONE: there was no free slot for it. */
 static void add_memory(struct queue *queue, uint32_t slot, const struct ibv_sge *list, int count, uintptr_t outermost)
 {
     for (int i = 0; slot != NONE && i < count; i++) {
@@ -107,7 +107,7 @@ void outstanding_elements(const struct ibv_qp_ex *qp, const struct ibv_sge *list
     if (!requests_lock())
         return;
     struct queue *queue = queue_of(qp->qp_base.context->cmd_fd, USERDMA_POST_SEND, qp->qp_base.qp_num, false);
-    /* If there was no room for the request, the last element is of an earlier one. */
+    /* If there was no free slot for the request, the last element is of an earlier one. */
     if (queue && queue->last != NONE && elements[queue->last].index == queue->posted && ranges[queue->last].end == 0)
         add_memory(queue, queue->last, list, (int)count, outermost);
     requests_unlock();

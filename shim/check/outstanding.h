@@ -1,6 +1,6 @@
 /*
- * What happens to requests, in the order in which it happens, as outstanding.c records it. Called only if stacks are
- * recorded (shim_stacks).
+ * The events of requests and their queues, which outstanding.c records: called by the wrappers of verbs, only if stacks
+ * are recorded (shim_records_stacks).
  *
  * Queues: `fd` is the context's descriptor, `kind` USERDMA_POST_SEND, _RECEIVE or _SHARED, `number` the queue pair
  * number or the handle of the shared receive queue. `frame`: the stack pointer of the program when it called the verb.
@@ -32,18 +32,18 @@ void outstanding_forget(int fd, uint32_t kind, uint32_t number);
 void outstanding_opened(int fd);
 
 /*
- * A post or poll begins: reports outstanding memory in frames that have returned, those below `frame`; and sends the
- * reports that are kept.
+ * A post or poll begins: reports outstanding memory in frames that have returned, those below `frame`, and sends all
+ * kept reports.
  */
 void outstanding_check_frames(uintptr_t frame);
-/* Sends the reports that are kept since they were made inside free(). Preserves errno. */
+/* Sends the reports that were kept, since nothing is sent inside free(). Preserves errno. */
 void outstanding_report(void);
 /*
- * A queue is used; reports it if a parent opened the context. `kind` may also be USERDMA_EVENT_POLL, with `number` the
- * handle of a completion queue.
+ * A queue is used: reports the first use of each context that this process inherited by fork. `kind` may also be
+ * USERDMA_EVENT_POLL, with `number` the handle of a completion queue.
  */
 void outstanding_check_inherited(int fd, uint32_t kind, uint32_t number);
-/* Before a fork, in the parent: reports requests that are outstanding. */
+/* Before a fork, in the parent: reports some of the requests that are outstanding. */
 void outstanding_fork(void);
 /* After a fork, in the child. */
 void outstanding_child(void);

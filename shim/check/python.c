@@ -1,8 +1,8 @@
 /*
  * Frames of Python programs in stacks (stacks.c): function, file and line of Python code, which native frames, all of
  * the interpreter's evaluation loop, do not show. The interpreter's functions are found at run time, so no headers of
- * Python are needed; all are in every Python since 3.9. They are called only by a thread that holds the interpreter's
- * lock (GIL).
+ * Python are needed; all are in every Python since 3.10. They are called only by a thread that holds the interpreter's
+ * lock (GIL), except those that find out whether it does.
  */
 #define _GNU_SOURCE
 #include "python.h"
@@ -79,7 +79,7 @@ unsigned python_take(struct python_frame *frames, unsigned max_frames)
     if (!thread)
         return 0;
     /* Frames are objects, and a new object may start a collection, which runs code of the program. */
-    const int collects = api.disable_collection();
+    const int was_collecting = api.disable_collection();
     unsigned depth = 0;
     for (void *frame = api.frame(thread); frame;) {
         if (depth < max_frames) {
@@ -92,7 +92,7 @@ unsigned python_take(struct python_frame *frames, unsigned max_frames)
         api.release(frame);
         frame = caller;
     }
-    if (collects)
+    if (was_collecting)
         api.enable_collection();
     return depth;
 }
@@ -113,7 +113,7 @@ int python_write(const struct python_frame *frame, char *text, size_t size)
 {
     char name[128], file[512];
     void *type, *value, *trace;
-    /* An exception of the program that may be pending is kept. */
+    /* The program's exception, if one is pending, is saved: the calls below may set another. */
     api.fetch_error(&type, &value, &trace);
     copy_attribute(frame->code, "co_name", name, sizeof name);
     copy_attribute(frame->code, "co_filename", file, sizeof file);

@@ -11,12 +11,15 @@
 #include <errno.h>
 #include <string.h>
 
-/* Sizes of cells; cells of each size, in a hash table. */
+/* The number of sizes of cells; counters of cells of each size, found by a hash. */
 #define LEVELS 4
 #define CELLS 65536
 #define CELL_BITS 16
 _Static_assert(CELLS == 1 << CELL_BITS, "the hash gives an index of the table");
-/* Cells that one range touches, and one freed block; with more the ranges are scanned. */
+/*
+ * Maximum cells that a range touches at its level, and that a freed block may touch for the filter to answer: for a
+ * larger block the ranges are scanned.
+ */
 #define MAX_CELLS 17
 #define MAX_FREED_CELLS 64
 
@@ -26,7 +29,10 @@ uint32_t userdma_outstanding;
 /* Cells of 1 KiB, 64 KiB, 4 MiB and 256 MiB. */
 static const unsigned shifts[LEVELS] = {10, 16, 22, 28};
 static uint32_t cells[LEVELS][CELLS];
-/* Ranges of each level; the last count is of ranges that touch more than MAX_CELLS of the largest cells. */
+/*
+ * Ranges of each level; the last count is of ranges that touch more than MAX_CELLS of the largest cells, which no cell
+ * counts.
+ */
 static uint32_t ranges_at_level[LEVELS + 1];
 
 static unsigned level_of(uintptr_t start, uintptr_t end)

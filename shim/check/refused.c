@@ -1,7 +1,7 @@
 /*
- * Reports of requests that the provider refused when they were posted, for `userdma check`: the daemon is not called
- * then, and the program only gets EINVAL or ENOMEM. From the reported fields the daemon finds the rule that the request
- * breaks.
+ * Reports of requests that the provider or the shim (before RTS, verbs.c) refused when they were posted, for `userdma
+ * check`: the daemon is not called then, and the program only gets EINVAL or ENOMEM. From the reported fields the
+ * daemon finds the rule that the request breaks.
  */
 #define _GNU_SOURCE
 #include "../shim.h"
@@ -62,7 +62,7 @@ int refused_send(const struct ibv_qp *qp, const struct ibv_send_wr *wr, int erro
                                       .opcode = wr->opcode,
                                       .flags = wr->send_flags,
                                       .elements = (uint32_t)wr->num_sge};
-    /* Elements beyond the queue's limit need not exist. */
+    /* Only one element is read: with a wrong `num_sge` further ones may not exist. */
     if (wr->num_sge <= 1)
         refused.length = bytes_of(wr->sg_list, wr->num_sge);
     if (is_atomic(wr->opcode))

@@ -52,13 +52,13 @@ __attribute__((noinline)) static void send_waiting(void)
 {
     struct report report;
     while (requests_lock()) {
-        const bool is_one = waiting_count > 0;
-        if (is_one) {
+        const bool has_report = waiting_count > 0;
+        if (has_report) {
             report = waiting[0];
             memmove(waiting, waiting + 1, --waiting_count * sizeof report);
         }
         requests_unlock();
-        if (!is_one)
+        if (!has_report)
             return;
         report_send(&report);
     }

@@ -8,7 +8,7 @@
 #include <sched.h>
 #include <string.h>
 
-/* Queues with such requests. */
+/* Entries of the table of queues. */
 #define MAX_QUEUES 4096
 /* Attempts to get the lock. */
 #define MAX_ATTEMPTS 2000
@@ -40,7 +40,7 @@ void requests_unlock(void)
 
 /* ---- queues ---- */
 
-struct queue *queue_of(int fd, uint32_t kind, uint32_t number, bool is_new)
+struct queue *queue_of(int fd, uint32_t kind, uint32_t number, bool should_create)
 {
     uint32_t entry = ((uint32_t)fd * 31 + kind * 7 + number) * 0x9e3779b1u >> 20;
     struct queue *unused = NULL;
@@ -54,7 +54,7 @@ struct queue *queue_of(int fd, uint32_t kind, uint32_t number, bool is_new)
         if (queue->kind == 0)
             break;
     }
-    if (!is_new || !unused)
+    if (!should_create || !unused)
         return NULL;
     *unused = (struct queue){.kind = kind, .number = number, .fd = fd, .first = NONE, .last = NONE};
     if (kind == USERDMA_POST_SHARED) {

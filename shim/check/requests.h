@@ -83,10 +83,13 @@ extern bool requests_are_full;
 bool requests_lock(void);
 void requests_unlock(void);
 
-/* The rest with the lock held. The queue, created if `is_new`; NULL if it is unknown, or if the table is full. */
-struct queue *queue_of(int fd, uint32_t kind, uint32_t number, bool is_new);
+/*
+ * This function and the following ones are called with the lock held. The queue; if it is unknown it is created with
+ * `should_create`, else NULL. NULL also if the table is full.
+ */
+struct queue *queue_of(int fd, uint32_t kind, uint32_t number, bool should_create);
 const struct queue *queue_of_element(uint32_t slot);
-/* Appends an element of the queue's latest request; its slot, or NONE if there are too many. */
+/* Appends an element of the queue's latest request; its slot, or NONE if all slots are in use. */
 uint32_t element_append(struct queue *queue, uint64_t wr_id, bool is_signaled);
 void element_remove(struct queue *queue, uint32_t slot);
 /* The element's memory is not watched any more. */

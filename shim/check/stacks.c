@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-bool shim_stacks;
+bool shim_records_stacks;
 
 /*
  * Size of the table of stacks, a power of two. At most half of it is used, so that probes stay
@@ -26,7 +26,7 @@ static struct {
     uint64_t hash;
     uint32_t id;
 } known_stacks[MAX_STACKS];
-static uint32_t count;
+static uint32_t known_count;
 /* How often libraries were unloaded: part of each hash. */
 static uint32_t unloads;
 /* The connection and process for which the daemon knows the numbers. */
@@ -36,18 +36,22 @@ static pid_t known_pid;
 void stacks_detect(void)
 {
     const char *wanted = getenv(USERDMA_ENV_STACKS);
-    shim_stacks = shim_active && wanted && (strcmp(wanted, "1") == 0 || strcmp(wanted, "2") == 0);
+    shim_records_stacks = shim_is_active && wanted && (strcmp(wanted, "1") == 0 || strcmp(wanted, "2") == 0);
 }
+
+/* FNV-1a of 64 bits, a word at a time. */
+#define FNV_OFFSET_BASIS 0xcbf29ce484222325u
+#define FNV_PRIME 0x100000001b3u
 
 void stack_take_native(struct stack *stack)
 {
     const int depth = backtrace(stack->frames, STACK_FRAMES);
     stack->depth = depth < 0 ? 0 : (unsigned)depth;
-    uint64_t hash = 0xcbf29ce484222325u ^ __atomic_load_n(&unloads, __ATOMIC_ACQUIRE);
+    uint64_t hash = FNV_OFFSET_BASIS ^ __atomic_load_n(&unloads, __ATOMIC_ACQUIRE);
     for (unsigned i = 0; i < stack->depth; i++)
-        hash = (hash ^ (uintptr_t)stack->frames[i]) * 0x100000001b3u;
+        hash = (hash ^ (uintptr_t)stack->frames[i]) * FNV_PRIME;
     stack->python_depth = 0;
-    stack->hash = hash | 1;
+    stack->hash = hash | 1; /* never 0, the hash of a free slot */
 }
 
 /*
@@ -61,7 +65,7 @@ static void stack_take(struct stack *stack)
     uint64_t hash = stack->hash;
     stack->python_depth = python_take(stack->python, PYTHON_FRAMES);
     for (unsigned i = 0; i < stack->python_depth; i++)
-        hash = (hash ^ (uintptr_t)stack->python[i].code ^ (unsigned)stack->python[i].line) * 0x100000001b3u;
+        hash = (hash ^ (uintptr_t)stack->python[i].code ^ (unsigned)stack->python[i].line) * FNV_PRIME;
     stack->hash = hash | 1;
 }
 
@@ -70,7 +74,7 @@ void stacks_unloaded(void)
     __atomic_fetch_add(&unloads, 1, __ATOMIC_RELEASE);
 }
 
-static bool is_current(void)
+static bool numbers_are_current(void)
 {
     return known_pid == getpid() && known_generation == session_generation();
 }
@@ -107,14 +111,14 @@ static int write_native(const char *address, const Dl_info *info, const struct l
                     info->dli_sname ? info->dli_sname : "");
 }
 
-/* The text of frames so far. */
-struct frames {
+/* A buffer of `size` bytes for the text of frames, and the bytes of it that are written. */
+struct frame_text {
     char *text;
     size_t size, used;
 };
 
 /* Appends the line that snprintf wrote behind the text, with its result `written`; false if it did not fit. */
-static bool accept_line(struct frames *frames, int written)
+static bool accept_line(struct frame_text *frames, int written)
 {
     char *line = frames->text + frames->used;
     if (written < 0 || (size_t)written >= frames->size - frames->used) {
@@ -129,7 +133,7 @@ static bool accept_line(struct frames *frames, int written)
     return true;
 }
 
-static void write_python(const struct stack *stack, struct frames *frames)
+static void write_python(const struct stack *stack, struct frame_text *frames)
 {
     for (unsigned i = 0; i < stack->python_depth; i++) {
         char *line = frames->text + frames->used;
@@ -145,7 +149,7 @@ static void write_python(const struct stack *stack, struct frames *frames)
  */
 static void write_frames(const struct stack *stack, char *text, size_t size)
 {
-    struct frames frames = {.text = text, .size = size};
+    struct frame_text frames = {.text = text, .size = size};
     text[0] = 0;
     for (unsigned i = 0; i < stack->depth; i++) {
         /* The call, not the instruction after it. */
@@ -171,25 +175,25 @@ struct definition {
 /* With the lock held and a connection: sends a stack that has no number yet. Returns its number; 0: none. */
 static uint32_t send_definition(uint64_t hash, struct definition *definition, const struct shim_guard *guard)
 {
-    if (!is_current()) {
+    if (!numbers_are_current()) {
         memset(known_stacks, 0, sizeof known_stacks);
-        count = 0;
+        known_count = 0;
         known_generation = session_generation();
         known_pid = getpid();
     }
     const unsigned slot = slot_of(hash);
     if (known_stacks[slot].id != 0)
         return known_stacks[slot].id;
-    if (count >= MAX_STACKS / 2)
+    if (known_count >= MAX_STACKS / 2)
         return 0;
-    definition->stack.id = count + 1;
+    definition->stack.id = known_count + 1;
     struct reply reply;
     if (session_exchange((struct request *)definition, sizeof definition->stack, &reply, guard) != 0)
         return 0;
     reply_close_all(&reply);
-    __atomic_store_n(&known_stacks[slot].id, ++count, __ATOMIC_RELAXED);
+    __atomic_store_n(&known_stacks[slot].id, ++known_count, __ATOMIC_RELAXED);
     __atomic_store_n(&known_stacks[slot].hash, hash, __ATOMIC_RELEASE);
-    return count;
+    return known_count;
 }
 
 /* Not inlined, so that stack_number of a known stack needs little of the caller's stack. */
@@ -200,7 +204,7 @@ __attribute__((noinline)) static uint32_t number_of_new(const struct stack *stac
     struct shim_guard guard;
     if (!session_enter(&guard))
         return 0;
-    const uint32_t id = session_ensure(&guard, false) ? send_definition(stack->hash, &definition, &guard) : 0;
+    const uint32_t id = session_ensure_connected(&guard, false) ? send_definition(stack->hash, &definition, &guard) : 0;
     session_leave(&guard);
     return id;
 }
@@ -209,12 +213,12 @@ uint32_t stack_number(const struct stack *stack)
 {
     if (stack->depth == 0)
         return 0;
-    if (LIKELY(is_current())) {
+    if (LIKELY(numbers_are_current())) {
         const unsigned slot = slot_of(stack->hash);
         const uint32_t id = __atomic_load_n(&known_stacks[slot].id, __ATOMIC_RELAXED);
         if (LIKELY(__atomic_load_n(&known_stacks[slot].hash, __ATOMIC_ACQUIRE) == stack->hash && id != 0))
             return id;
-        if (__atomic_load_n(&count, __ATOMIC_RELAXED) >= MAX_STACKS / 2)
+        if (__atomic_load_n(&known_count, __ATOMIC_RELAXED) >= MAX_STACKS / 2)
             return 0;
     }
     return number_of_new(stack);
@@ -260,7 +264,7 @@ void stack_fork(void)
         struct request request = {.header = {.type = USERDMA_FORK, .fd = -1, .stack = stack}};
         struct reply reply;
         /* Without a connection no memory is registered. */
-        if (session_connected() && session_exchange(&request, 0, &reply, &guard) == 0)
+        if (session_is_connected() && session_exchange(&request, 0, &reply, &guard) == 0)
             reply_close_all(&reply);
         session_leave(&guard);
     }

@@ -16,12 +16,12 @@
 #endif
 #endif
 
-bool shim_valgrind;
+bool shim_under_valgrind;
 
 #ifdef HAVE_MEMCHECK
 void valgrind_detect(void)
 {
-    shim_valgrind = RUNNING_ON_VALGRIND != 0;
+    shim_under_valgrind = RUNNING_ON_VALGRIND != 0;
 }
 
 void valgrind_mark_locked(const struct shim_guard *guard)
@@ -29,7 +29,7 @@ void valgrind_mark_locked(const struct shim_guard *guard)
     for (uint64_t count = USERDMA_MESSAGE_RANGES; count == USERDMA_MESSAGE_RANGES;) {
         struct request request = {.header = {.type = USERDMA_WRITTEN, .fd = -1}};
         struct reply reply;
-        if (!session_connected() || session_exchange(&request, 0, &reply, guard) != 0)
+        if (!session_is_connected() || session_exchange(&request, 0, &reply, guard) != 0)
             return;
         reply_close_all(&reply);
         count = reply.body < sizeof reply.message.call ? 0 : (uint64_t)reply.message.call.ret;
@@ -55,7 +55,7 @@ void valgrind_mark(void)
 {
     struct shim_guard guard;
     int saved = errno;
-    if (!shim_foreign() && session_enter(&guard)) {
+    if (!shim_is_other_process() && session_enter(&guard)) {
         valgrind_mark_locked(&guard);
         session_leave(&guard);
     }

@@ -25,7 +25,7 @@ EXPORT int socket(int family, int type, int protocol)
     if (UNLIKELY(family == AF_NETLINK && protocol == NETLINK_RDMA)) {
         if (!shim_is_ready())
             shim_init();
-        if (shim_active)
+        if (shim_is_active)
             return netlink_open(type);
     }
     return fd_opened(REAL(socket)(family, type, protocol));
@@ -43,9 +43,9 @@ static int recognise(int fd)
     const int saved = errno;
     if (!shim_is_ready())
         shim_init();
-    const bool is_ours = shim_active && received_recognise(fd, false);
+    const bool is_ours = shim_is_active && received_recognise(fd, false);
     errno = saved;
-    return is_ours ? fd_used(fd) : FD_OTHER;
+    return is_ours ? fd_kind_for_use(fd) : FD_OTHER;
 }
 
 EXPORT int ioctl(int fd, unsigned long request, ...)
@@ -54,7 +54,7 @@ EXPORT int ioctl(int fd, unsigned long request, ...)
     va_start(arguments, request);
     const unsigned long argument = va_arg(arguments, unsigned long);
     va_end(arguments);
-    int kind = fd_used(fd);
+    int kind = fd_kind_for_use(fd);
     if (UNLIKELY(kind == FD_OTHER && (_IOC_TYPE(request) == MAGIC_LINUX || _IOC_TYPE(request) == MAGIC_OBJECT)))
         kind = recognise(fd);
     if (LIKELY(kind == FD_OTHER)) {
@@ -65,7 +65,7 @@ EXPORT int ioctl(int fd, unsigned long request, ...)
     }
     if (UNLIKELY(kind == FD_RECEIVED))
         return -1;
-    /* FIONREAD is not supported: neither device files nor netlink sockets count readable bytes. */
+    /* FIONREAD is not supported: on Linux neither device files nor netlink sockets count readable bytes. */
     if ((uint32_t)request == FIONREAD && kind != FD_HIDDEN)
         return fail(ENOTTY);
     if (kind == FD_HIDDEN || kind == FD_NETLINK ||
@@ -83,7 +83,7 @@ EXPORT int ioctl(int fd, unsigned long request, ...)
     return (int)session_call(fd, USERDMA_IOCTL, (uint32_t)request, argument);
 }
 
-/* write(2) on a descriptor of ours. Event descriptors are open for reading only. */
+/* write(2) on a descriptor of ours. Event descriptors are open for reading only. FD_RECEIVED: errno is set already. */
 static ssize_t write_ours(int fd, int kind, const void *buffer, size_t count)
 {
     if (LIKELY(kind == FD_CONTEXT))
@@ -101,13 +101,13 @@ static ssize_t write_ours(int fd, int kind, const void *buffer, size_t count)
 
 EXPORT ssize_t write(int fd, const void *buffer, size_t count)
 {
-    const int kind = fd_used(fd);
+    const int kind = fd_kind_for_use(fd);
     return UNLIKELY(kind != FD_OTHER) ? write_ours(fd, kind, buffer, count) : REAL(write)(fd, buffer, count);
 }
 
 EXPORT ssize_t writev(int fd, const struct iovec *vector, int count)
 {
-    const int kind = fd_used(fd);
+    const int kind = fd_kind_for_use(fd);
     if (LIKELY(kind == FD_OTHER))
         return REAL(writev)(fd, vector, count);
     if (kind == FD_NETLINK && count >= 0)
@@ -118,7 +118,7 @@ EXPORT ssize_t writev(int fd, const struct iovec *vector, int count)
 /* read(2) on a descriptor of ours; false if the C library's function has to be called. */
 static inline bool read_if_ours(int fd, void *buffer, size_t count, ssize_t *result)
 {
-    const int kind = fd_used(fd);
+    const int kind = fd_kind_for_use(fd);
     if (LIKELY(kind == FD_OTHER || kind == FD_HIDDEN || kind == FD_NETLINK))
         return false;
     *result = kind == FD_CONTEXT || kind == FD_CM ? fail(EINVAL)
@@ -134,12 +134,12 @@ EXPORT ssize_t read(int fd, void *buffer, size_t count)
     return read_if_ours(fd, buffer, count, &result) ? result : REAL(read)(fd, buffer, count);
 }
 
-EXPORT ssize_t __read_chk(int fd, void *buffer, size_t count, size_t room)
+EXPORT ssize_t __read_chk(int fd, void *buffer, size_t count, size_t buffer_size)
 {
     ssize_t result;
-    if (count <= room && read_if_ours(fd, buffer, count, &result))
+    if (count <= buffer_size && read_if_ours(fd, buffer, count, &result))
         return result;
-    return REAL(__read_chk)(fd, buffer, count, room);
+    return REAL(__read_chk)(fd, buffer, count, buffer_size);
 }
 
 EXPORT ssize_t readv(int fd, const struct iovec *vector, int count)
@@ -147,7 +147,7 @@ EXPORT ssize_t readv(int fd, const struct iovec *vector, int count)
     ssize_t result;
     if (count == 1 && vector && read_if_ours(fd, vector->iov_base, vector->iov_len, &result))
         return result;
-    const int kind = fd_used(fd);
+    const int kind = fd_kind_for_use(fd);
     return UNLIKELY(kind == FD_CONTEXT || kind == FD_UMAD) ? fail(EINVAL) : REAL(readv)(fd, vector, count);
 }
 
@@ -193,7 +193,7 @@ EXPORT off64_t lseek64(int fd, off64_t offset, int whence)
 static void *map(void *address, size_t length, int protection, int flags, int fd, off64_t offset)
 {
     if (UNLIKELY(!(flags & MAP_ANONYMOUS) && fd_kind(fd) != FD_OTHER)) {
-        const int kind = fd_used(fd);
+        const int kind = fd_kind_for_use(fd);
         if (kind == FD_DRIVER)
             return session_map(fd, address, length, protection, flags, offset);
         if (kind == FD_RECEIVED)

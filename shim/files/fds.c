@@ -1,5 +1,5 @@
 /*
- * The table of our descriptors by number: contexts, event sockets, and their hidden sockets.
+ * The table of our descriptors by number: contexts, event sockets, channels, netlink sockets, and hidden sockets.
  *
  * Each copy of a context's descriptor has its own copy of the doorbell socket, with the same close-on-exec flag, so
  * that the kernel keeps the context alive as long as any process has a copy. Hidden sockets have high numbers, to avoid
@@ -31,8 +31,8 @@
 struct fd_entry *fd_table;
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-/* The highest number that the table ever had. */
-static int highest = -1;
+/* The highest descriptor that the table ever had. */
+static int highest_fd = -1;
 
 static void lock_table(struct shim_guard *guard)
 {
@@ -68,13 +68,13 @@ static bool create_table(void)
     return true;
 }
 
-static void clear(int fd)
+static void clear_entry(int fd)
 {
     __atomic_store_n(&fd_table[fd].kind, FD_OTHER, __ATOMIC_RELEASE);
 }
 
 /* With the lock held. 0, or -1 with EMFILE or ENOMEM. */
-static int put(int fd, const struct fd_entry *entry)
+static int put_entry(int fd, const struct fd_entry *entry)
 {
     if ((unsigned)fd >= FD_TABLE_SIZE) {
         errno = EMFILE;
@@ -83,23 +83,23 @@ static int put(int fd, const struct fd_entry *entry)
     if (!create_table())
         return -1;
     struct fd_entry *slot = fd_table + fd;
-    clear(fd);
+    clear_entry(fd);
     slot->record_bytes = entry->record_bytes; /* and is_inherited */
     slot->generation = entry->generation;
     slot->partner = entry->partner;
     slot->context = entry->context;
     slot->rdev = entry->rdev;
     __atomic_store_n(&slot->kind, entry->kind, __ATOMIC_RELEASE);
-    if (fd > highest)
-        highest = fd;
+    if (fd > highest_fd)
+        highest_fd = fd;
     return 0;
 }
 
-static int put_locked(int fd, const struct fd_entry *entry)
+static int lock_and_put_entry(int fd, const struct fd_entry *entry)
 {
     struct shim_guard guard;
     lock_table(&guard);
-    int result = put(fd, entry);
+    int result = put_entry(fd, entry);
     unlock_table(&guard);
     return result;
 }
@@ -107,7 +107,7 @@ static int put_locked(int fd, const struct fd_entry *entry)
 int fd_add(int fd, const struct fd_entry *entry)
 {
     fd_opened(fd);
-    return put_locked(fd, entry);
+    return lock_and_put_entry(fd, entry);
 }
 
 int fd_add_event(int fd, enum fd_kind kind)
@@ -116,15 +116,18 @@ int fd_add_event(int fd, enum fd_kind kind)
     return fd_add(fd, &entry);
 }
 
-int fd_add_received(int fd, bool by_exec)
+int fd_add_received(int fd, bool is_inherited)
 {
-    const struct fd_entry entry = {.kind = FD_RECEIVED, .is_inherited = by_exec, .partner = -1};
-    return put_locked(fd, &entry);
+    const struct fd_entry entry = {.kind = FD_RECEIVED, .is_inherited = is_inherited, .partner = -1};
+    return lock_and_put_entry(fd, &entry);
 }
 
 /* ---- hidden sockets ---- */
 
-/* The lowest number of hidden sockets: HIDDEN_BASE, with a low limit of descriptors seven eighths of it. */
+/*
+ * The lowest number of hidden sockets: HIDDEN_BASE, or seven eighths of the limit of descriptors if that limit is not
+ * at least 100 above HIDDEN_BASE.
+ */
 static int hidden_base(void)
 {
     struct rlimit limit = {.rlim_cur = 1024};
@@ -148,7 +151,7 @@ int fd_hide(int fd, int owner, bool close_on_exec)
     int saved = errno;
     REAL(close)(fd);
     const struct fd_entry entry = {.kind = FD_HIDDEN, .partner = owner};
-    if (hidden >= 0 && put(hidden, &entry) != 0) {
+    if (hidden >= 0 && put_entry(hidden, &entry) != 0) {
         saved = errno;
         REAL(close)(hidden);
         hidden = -1;
@@ -163,13 +166,13 @@ void fd_forget_hidden(int hidden)
     struct shim_guard guard;
     lock_table(&guard);
     if (fd_kind(hidden) == FD_HIDDEN)
-        clear(hidden);
+        clear_entry(hidden);
     unlock_table(&guard);
 }
 
 void fd_vacate(int fd)
 {
-    if (fd_kind(fd) != FD_HIDDEN || shim_foreign())
+    if (fd_kind(fd) != FD_HIDDEN || shim_is_other_process())
         return;
     struct shim_guard guard;
     int saved = errno;
@@ -178,9 +181,9 @@ void fd_vacate(int fd)
     int flags = REAL(fcntl)(fd, F_GETFD);
     if (entry.kind == FD_HIDDEN) {
         int moved = copy_high(fd, flags >= 0 && (flags & FD_CLOEXEC));
-        clear(fd);
+        clear_entry(fd);
         if (moved >= 0)
-            put(moved, &entry);
+            put_entry(moved, &entry);
         if (entry.partner < 0)
             session_moved(fd, moved);
         else if (fd_kind(entry.partner) == FD_CONTEXT)
@@ -227,11 +230,11 @@ void fd_drop_inherited(ino_t inode)
 static int remove_entry(int fd)
 {
     struct fd_entry entry = fd_table[fd];
-    clear(fd);
+    clear_entry(fd);
     if (entry.kind != FD_CONTEXT || entry.partner < 0)
         return -1;
     if (fd_kind(entry.partner) == FD_HIDDEN && fd_table[entry.partner].partner == fd)
-        clear(entry.partner);
+        clear_entry(entry.partner);
     return entry.partner;
 }
 
@@ -240,7 +243,7 @@ void fd_forget(int fd)
     if (fd_kind(fd) == FD_OTHER)
         return;
     int saved = errno;
-    if (shim_foreign()) {
+    if (shim_is_other_process()) {
         /* Closes our copy of the doorbell socket; the entry is the parent's. */
         if (fd_table[fd].kind == FD_CONTEXT && fd_table[fd].partner >= 0)
             REAL(close)(fd_table[fd].partner);
@@ -264,7 +267,7 @@ void fd_forget(int fd)
 
 void fd_reused(int fd)
 {
-    if (shim_foreign())
+    if (shim_is_other_process())
         return;
     if (fd_kind(fd) != FD_HIDDEN) {
         fd_forget(fd);
@@ -273,7 +276,7 @@ void fd_reused(int fd)
     struct shim_guard guard;
     lock_table(&guard);
     int owner = fd_table[fd].partner;
-    clear(fd);
+    clear_entry(fd);
     if (owner >= 0 && fd_kind(owner) == FD_CONTEXT && fd_table[owner].partner == fd)
         fd_table[owner].partner = -1;
     unlock_table(&guard);
@@ -290,23 +293,23 @@ void fd_copied(int from, int to, bool close_on_exec)
     int hidden = -1;
     if (entry.kind == FD_CONTEXT && entry.partner >= 0)
         hidden = copy_high(entry.partner, close_on_exec);
-    if (!shim_foreign()) {
+    if (!shim_is_other_process()) {
         entry.partner = hidden;
         if (entry.kind == FD_RECEIVED)
             entry.is_inherited = false;
         const struct fd_entry partner = {.kind = FD_HIDDEN, .partner = to};
-        if (put(to, &entry) == 0 && hidden >= 0)
-            put(hidden, &partner);
+        if (put_entry(to, &entry) == 0 && hidden >= 0)
+            put_entry(hidden, &partner);
     }
     unlock_table(&guard);
     errno = saved;
 }
 
-void fd_set_close_on_exec(int fd, bool on)
+void fd_set_close_on_exec(int fd, bool close_on_exec)
 {
     int saved = errno;
     if (fd_kind(fd) == FD_CONTEXT && fd_table[fd].partner >= 0)
-        REAL(fcntl)(fd_table[fd].partner, F_SETFD, on ? FD_CLOEXEC : 0);
+        REAL(fcntl)(fd_table[fd].partner, F_SETFD, close_on_exec ? FD_CLOEXEC : 0);
     errno = saved;
 }
 
@@ -314,8 +317,9 @@ int fd_close_range(unsigned first, unsigned last, int flags)
 {
     if (!fd_table || first > last)
         return REAL(close_range)(first, last, flags);
-    const int top = last < (unsigned)highest ? (int)last : highest;
-    for (int fd = (int)first; first <= (unsigned)top && fd <= top; fd++) {
+    /* The last number of the range that may be in the table. */
+    const int last_fd = last < (unsigned)highest_fd ? (int)last : highest_fd;
+    for (int fd = (int)first; first <= (unsigned)last_fd && fd <= last_fd; fd++) {
         const int kind = fd_kind(fd);
         if (kind == FD_OTHER || kind == FD_HIDDEN)
             continue;
@@ -325,13 +329,13 @@ int fd_close_range(unsigned first, unsigned last, int flags)
             fd_forget(fd);
     }
     /* The kernel closes the ranges between hidden sockets. */
-    unsigned from = first;
-    for (int fd = (int)first; first <= (unsigned)top && fd <= top; fd++) {
+    unsigned range_start = first;
+    for (int fd = (int)first; first <= (unsigned)last_fd && fd <= last_fd; fd++) {
         if (fd_kind(fd) != FD_HIDDEN)
             continue;
-        if (from < (unsigned)fd && REAL(close_range)(from, (unsigned)fd - 1, flags) != 0)
+        if (range_start < (unsigned)fd && REAL(close_range)(range_start, (unsigned)fd - 1, flags) != 0)
             return -1;
-        from = (unsigned)fd + 1;
+        range_start = (unsigned)fd + 1;
     }
-    return from > last || from < first ? 0 : REAL(close_range)(from, last, flags);
+    return range_start > last || range_start < first ? 0 : REAL(close_range)(range_start, last, flags);
 }

@@ -1,6 +1,6 @@
 /*
- * Interposed calls with paths, except stat.c: RDMA paths are redirected to the daemon's tree, and opening a device node
- * is a request to the daemon. All others pass through.
+ * Interposed calls with paths, except those of stat.c and walks.c: RDMA paths are redirected to the daemon's tree, and
+ * opening a device node is a request to the daemon. All others pass through.
  */
 #define _GNU_SOURCE
 #include "../shim.h"
@@ -18,7 +18,7 @@ static bool wants_mode(int flags)
     return (flags & O_CREAT) || (flags & O_TMPFILE) == O_TMPFILE;
 }
 
-/* Opens the device and stores the result of open(2), if the path is a device node; else false. */
+/* If the path is a device node, opens the device and stores the result of open(2); else, or with O_PATH, false. */
 static bool open_if_device(const char *path, int flags, int *result)
 {
     const int node = path_device_node(path);
@@ -35,18 +35,18 @@ static bool open_if_device(const char *path, int flags, int *result)
 }
 
 /*
- * Whether a file of the tree may be opened with these flags; false with errno EACCES. As in sysfs, programs write few
- * files and create none, root's programs too.
+ * Whether a file of the tree may be opened with these flags; false with errno EACCES. As in sysfs, programs, root's
+ * too, write only `node_desc` and `lifespan`, and create no files.
  */
 static bool may_open(const char *path, int flags)
 {
-    const bool writes = (flags & O_ACCMODE) != O_RDONLY || (flags & O_TRUNC);
+    const bool is_write = (flags & O_ACCMODE) != O_RDONLY || (flags & O_TRUNC);
     const char *name = strrchr(path, '/');
     struct stat found;
-    if ((flags & O_PATH) || !(writes || (flags & O_CREAT)) || strcmp(name, "/node_desc") == 0 ||
+    if ((flags & O_PATH) || !(is_write || (flags & O_CREAT)) || strcmp(name, "/node_desc") == 0 ||
         strcmp(name, "/lifespan") == 0)
         return true;
-    if (REAL(stat)(path, &found) == 0 ? !writes || !S_ISREG(found.st_mode) : !(flags & O_CREAT))
+    if (REAL(stat)(path, &found) == 0 ? !is_write || !S_ISREG(found.st_mode) : !(flags & O_CREAT))
         return true;
     errno = EACCES;
     return false;
@@ -54,11 +54,11 @@ static bool may_open(const char *path, int flags)
 
 __attribute__((noinline)) static int open_ours(openat_function *real, const char *path, int flags, mode_t mode)
 {
-    char room[PATH_ROOM];
+    char path_buffer[PATH_SIZE];
     int fd;
     if (open_if_device(path, flags, &fd))
         return fd;
-    path = path_rewrite(path, room);
+    path = path_rewrite(path, path_buffer);
     return path && may_open(path, flags) ? fd_opened(real(AT_FDCWD, path, flags, mode)) : -1;
 }
 
@@ -139,7 +139,7 @@ EXPORT int __openat64_2(int dir, const char *path, int flags)
     return fd_opened(REAL(__openat64_2)(dir, path, flags));
 }
 
-/* With RESOLVE_BENEATH or RESOLVE_IN_ROOT a path stays below the folder `dir`, so it is not ours. */
+/* With RESOLVE_BENEATH or RESOLVE_IN_ROOT a path stays below the folder `dir`, so it is not redirected. */
 EXPORT int openat2(int dir, const char *path, const struct open_how *how, size_t size)
 {
     if ((uintptr_t)how < LOWEST_ADDRESS || size < sizeof *how || (how->resolve & (RESOLVE_BENEATH | RESOLVE_IN_ROOT)))
@@ -147,11 +147,11 @@ EXPORT int openat2(int dir, const char *path, const struct open_how *how, size_t
     ABSOLUTE(dir, path);
     if (LIKELY(!path_is_ours(path)))
         return fd_opened(REAL(openat2)(dir, path, how, size));
-    char room[PATH_ROOM];
+    char path_buffer[PATH_SIZE];
     int fd;
     if (open_if_device(path, (int)how->flags, &fd))
         return fd;
-    path = path_rewrite(path, room);
+    path = path_rewrite(path, path_buffer);
     return path && may_open(path, (int)how->flags) ? fd_opened(REAL(openat2)(AT_FDCWD, path, how, size)) : -1;
 }
 
@@ -203,8 +203,8 @@ EXPORT FILE *fopen64(const char *path, const char *mode)
 /* A device node is refused (EOPNOTSUPP). A failure closes the stream, as in the C library. */
 __attribute__((noinline)) static FILE *freopen_ours(const char *path, const char *mode, FILE *stream)
 {
-    char room[PATH_ROOM];
-    const char *redirected = path_rewrite(path, room);
+    char path_buffer[PATH_SIZE];
+    const char *redirected = path_rewrite(path, path_buffer);
     if (redirected && path_device_node(path) >= 0)
         errno = EOPNOTSUPP;
     else if (redirected && may_open(redirected, flags_of_mode(mode)))
@@ -267,7 +267,7 @@ EXPORT int chdir(const char *path)
 {
     REWRITE_AT(AT_FDCWD, path, -1);
     int result = REAL(chdir)(path);
-    if (UNLIKELY(shim_active) && result == 0)
+    if (UNLIKELY(shim_is_active) && result == 0)
         path_folder_changed();
     return result;
 }
@@ -275,7 +275,7 @@ EXPORT int chdir(const char *path)
 EXPORT int fchdir(int fd)
 {
     int result = REAL(fchdir)(fd);
-    if (UNLIKELY(shim_active) && result == 0)
+    if (UNLIKELY(shim_is_active) && result == 0)
         path_folder_changed();
     return result;
 }
@@ -364,22 +364,22 @@ EXPORT ssize_t readlinkat(int dir, const char *path, char *buffer, size_t size)
     return REAL(readlinkat)(dir, path, buffer, size);
 }
 
-EXPORT ssize_t __readlink_chk(const char *path, char *buffer, size_t size, size_t limit)
+EXPORT ssize_t __readlink_chk(const char *path, char *buffer, size_t size, size_t buffer_size)
 {
     REWRITE_AT(AT_FDCWD, path, -1);
-    return REAL(__readlink_chk)(path, buffer, size, limit);
+    return REAL(__readlink_chk)(path, buffer, size, buffer_size);
 }
 
-EXPORT ssize_t __readlinkat_chk(int dir, const char *path, char *buffer, size_t size, size_t limit)
+EXPORT ssize_t __readlinkat_chk(int dir, const char *path, char *buffer, size_t size, size_t buffer_size)
 {
     REWRITE_AT(dir, path, -1);
-    return REAL(__readlinkat_chk)(dir, path, buffer, size, limit);
+    return REAL(__readlinkat_chk)(dir, path, buffer, size, buffer_size);
 }
 
 /* Removes the tree's folder from a path that the program gets. */
 static char *without_root(char *resolved)
 {
-    if (UNLIKELY(shim_active) && resolved)
+    if (UNLIKELY(shim_is_active) && resolved)
         path_strip_root(resolved);
     return resolved;
 }
@@ -390,10 +390,10 @@ EXPORT char *realpath(const char *path, char *resolved)
     return without_root(REAL(realpath)(path, resolved));
 }
 
-EXPORT char *__realpath_chk(const char *path, char *resolved, size_t limit)
+EXPORT char *__realpath_chk(const char *path, char *resolved, size_t buffer_size)
 {
     REWRITE_AT(AT_FDCWD, path, NULL);
-    return without_root(REAL(__realpath_chk)(path, resolved, limit));
+    return without_root(REAL(__realpath_chk)(path, resolved, buffer_size));
 }
 
 EXPORT char *canonicalize_file_name(const char *path)
@@ -407,9 +407,9 @@ EXPORT char *getcwd(char *buffer, size_t size)
     return without_root(REAL(getcwd)(buffer, size));
 }
 
-EXPORT char *__getcwd_chk(char *buffer, size_t size, size_t limit)
+EXPORT char *__getcwd_chk(char *buffer, size_t size, size_t buffer_size)
 {
-    return without_root(REAL(__getcwd_chk)(buffer, size, limit));
+    return without_root(REAL(__getcwd_chk)(buffer, size, buffer_size));
 }
 
 EXPORT char *get_current_dir_name(void)

@@ -1,9 +1,10 @@
 /*
  * RDMA paths, and their redirection into the daemon's tree: the same path below the tree's folder.
  *
- * A path matches by its first components, with any number of slashes between them. Most relative paths need no
- * redirection: their directory was opened by a redirected path, so it is in the tree. Two kinds need it: those that
- * start in a folder above (/dev, /sys/class), and device nodes, since opening the file in the tree opens no device.
+ * A path matches by its first characters, with any number of slashes between components: "/sys/class/infiniband" also
+ * stands for infiniband_verbs and infiniband_mad. Most relative paths need no redirection: their directory was opened
+ * by a redirected path, so it is in the tree. Two kinds need it: those that start in a folder above (/dev, /sys/class),
+ * and device nodes, since opening the file in the tree opens no device.
  */
 #define _GNU_SOURCE
 #include "../shim.h"
@@ -46,12 +47,12 @@ static const char *match_prefix(const char *path, const char *prefix)
     return path;
 }
 
-/* The prefix that a path has, and in `rest` the part after it; NULL if it has none. */
-static const char *find_prefix(const char *path, const char **rest)
+/* The one of `prefixes` that a path has, and in `suffix` the part after it; NULL if it has none. */
+static const char *find_prefix(const char *path, const char **suffix)
 {
     for (size_t i = 0; i < sizeof prefixes / sizeof prefixes[0]; i++) {
-        *rest = match_prefix(path, prefixes[i]);
-        if (*rest)
+        *suffix = match_prefix(path, prefixes[i]);
+        if (*suffix)
             return prefixes[i];
     }
     return NULL;
@@ -59,73 +60,73 @@ static const char *find_prefix(const char *path, const char **rest)
 
 bool path_matches(const char *path)
 {
-    const char *rest;
-    return find_prefix(path, &rest) != NULL;
+    const char *suffix;
+    return find_prefix(path, &suffix) != NULL;
 }
 
 /*
- * Whether the path of `prefix` and `rest` leads to files of counters: one of them, or a folder above, whose files may
- * be opened relative to it, which is not redirected (grep -r).
+ * Whether the path of `prefix` and `suffix` leads to files of counters: one of them, or a folder above them. The
+ * program may open the files of such a folder relative to it (grep -r), and relative paths are not redirected.
  */
-static bool leads_to_counters(const char *prefix, const char *rest)
+static bool leads_to_counters(const char *prefix, const char *suffix)
 {
-    if ((prefix != prefixes[0] && prefix != prefixes[1]) || (*rest != 0 && *rest != '/'))
+    if ((prefix != prefixes[0] && prefix != prefixes[1]) || (*suffix != 0 && *suffix != '/'))
         return false;
-    if (strstr(rest, "counters"))
+    if (strstr(suffix, "counters"))
         return true;
     /* "", /DEVICE, /DEVICE/ports, /DEVICE/ports/N */
-    const char *device = *rest ? strchr(rest + 1, '/') : NULL;
+    const char *device = *suffix ? strchr(suffix + 1, '/') : NULL;
     if (!device || device[1] == 0)
         return true;
     return strncmp(device, "/ports", 6) == 0 && (device[6] == 0 || !strchr(device + 7, '/'));
 }
 
-const char *path_rewrite(const char *path, char room[PATH_ROOM])
+const char *path_rewrite(const char *path, char path_buffer[PATH_SIZE])
 {
     char root[sizeof(((struct userdma_hello_reply *)0)->root)];
-    const char *rest, *prefix = find_prefix(path, &rest);
+    const char *suffix, *prefix = find_prefix(path, &suffix);
     if (!prefix || !session_root(root))
         return NULL;
-    const size_t parts[] = {strlen(root), strlen(prefix), strlen(rest) + 1};
-    if (parts[0] + parts[1] + parts[2] > PATH_ROOM) {
-        errno = ENOENT; /* nothing in the tree is that deep */
+    const size_t parts[] = {strlen(root), strlen(prefix), strlen(suffix) + 1};
+    if (parts[0] + parts[1] + parts[2] > PATH_SIZE) {
+        errno = ENOENT; /* the tree has no paths of this length */
         return NULL;
     }
-    memcpy(room, root, parts[0]);
-    memcpy(room + parts[0], prefix, parts[1]);
-    memcpy(room + parts[0] + parts[1], rest, parts[2]);
-    if (leads_to_counters(prefix, rest)) {
+    memcpy(path_buffer, root, parts[0]);
+    memcpy(path_buffer + parts[0], prefix, parts[1]);
+    memcpy(path_buffer + parts[0] + parts[1], suffix, parts[2]);
+    if (leads_to_counters(prefix, suffix)) {
         const int error = session_refresh();
-        if (error && strstr(rest, "counters/")) {
+        if (error && strstr(suffix, "counters/")) {
             errno = error;
             return NULL;
         }
     }
-    return room;
+    return path_buffer;
 }
 
-bool shim_in_tree;
+bool shim_may_be_in_tree;
 
 void path_folder_changed(void)
 {
-    char folder[PATH_ROOM];
+    char folder[PATH_SIZE];
     int saved = errno;
-    /* By the end of its name, which all trees have; the daemon alone knows the whole path. */
-    shim_in_tree = early_syscall(SYS_getcwd, (long)folder, sizeof folder, 0, 0, 0, 0) > 0 &&
+    /* All trees' folders have names that end so; the whole name is known only after HELLO. */
+    shim_may_be_in_tree = early_syscall(SYS_getcwd, (long)folder, sizeof folder, 0, 0, 0, 0) > 0 &&
                    strstr(folder, ".tree/sys/") && strstr(folder, "/infiniband/");
     errno = saved;
 }
 
-/* The number N of a path that is `prefix` and N in decimal, without leading zeros; -1 for another path. */
+/* N of a path that is `prefix` and N in decimal, at most six digits, without leading zeros; -1 for other paths. */
 static int number_after(const char *path, const char *prefix)
 {
-    const char *rest = match_prefix(path, prefix);
-    if (!rest || *rest < '0' || *rest > '9' || (rest[0] == '0' && rest[1] != 0))
+    const char *suffix = match_prefix(path, prefix);
+    if (!suffix || *suffix < '0' || *suffix > '9' || (suffix[0] == '0' && suffix[1] != 0))
         return -1;
     int number = 0;
-    for (; *rest >= '0' && *rest <= '9' && number < 100000; rest++)
-        number = number * 10 + *rest - '0';
-    return *rest == 0 ? number : -1;
+    for (; *suffix >= '0' && *suffix <= '9' && number < 100000; suffix++)
+        number = number * 10 + *suffix - '0';
+    return *suffix == 0 ? number : -1;
 }
 
 int path_device_node(const char *path)
@@ -142,16 +143,16 @@ int path_device_node(const char *path)
 
 dev_t path_node_rdev(unsigned node)
 {
-    char path[64], room[PATH_ROOM], text[32];
+    char path[64], path_buffer[PATH_SIZE], text[32];
     if (node == USERDMA_CM_NODE)
         strcpy(path, "/sys/class/misc/" USERDMA_CM_NAME "/dev");
     else if (node_is_umad(node))
         snprintf(path, sizeof path, "/sys/class/infiniband_mad/" USERDMA_UMAD_NAME "%u/dev", node - USERDMA_UMAD_NODES);
     else
         snprintf(path, sizeof path, "/sys/class/infiniband_verbs/uverbs%u/dev", node);
-    if (!path_rewrite(path, room))
+    if (!path_rewrite(path, path_buffer))
         return 0;
-    int fd = REAL(open)(room, O_RDONLY | O_CLOEXEC);
+    int fd = REAL(open)(path_buffer, O_RDONLY | O_CLOEXEC);
     ssize_t length = fd < 0 ? -1 : REAL(read)(fd, text, sizeof text - 1);
     if (fd >= 0)
         REAL(close)(fd);
@@ -165,12 +166,12 @@ dev_t path_node_rdev(unsigned node)
 size_t path_root_length(const char *path)
 {
     char root[sizeof(((struct userdma_hello_reply *)0)->root)];
-    const char *rest;
+    const char *suffix;
     /* Most paths lack the end of a tree's name: then the daemon need not be asked. */
-    if (!shim_active || !strstr(path, ".tree/") || !session_root(root))
+    if (!shim_is_active || !strstr(path, ".tree/") || !session_root(root))
         return 0;
     const size_t length = strlen(root);
-    return strncmp(path, root, length) == 0 && find_prefix(path + length, &rest) ? length : 0;
+    return strncmp(path, root, length) == 0 && find_prefix(path + length, &suffix) ? length : 0;
 }
 
 void path_strip_root(char *path)
@@ -209,68 +210,69 @@ static bool may_lead_to_rdma(const char *path)
  * Before ".." of a device in a class: /sys/class/CLASS/DEVICE is a link to /sys/devices/virtual/CLASS/DEVICE, whose
  * parent is meant.
  */
-static void follow_link(char room[PATH_ROOM])
+static void follow_link(char path_buffer[PATH_SIZE])
 {
-    static const char from[] = "/sys/class/", to[] = "/sys/devices/virtual/";
-    const char *rest = match_prefix(room, from);
-    const char *device = rest ? strchr(rest, '/') : NULL;
-    const size_t length = strlen(room);
-    if (!device || strchr(device + 1, '/') || !path_matches(room) || length + sizeof to > PATH_ROOM)
+    static const char classes[] = "/sys/class/", devices[] = "/sys/devices/virtual/";
+    const char *suffix = match_prefix(path_buffer, classes);
+    const char *device = suffix ? strchr(suffix, '/') : NULL;
+    const size_t length = strlen(path_buffer);
+    if (!device || strchr(device + 1, '/') || !path_matches(path_buffer) || length + sizeof devices > PATH_SIZE)
         return;
-    memmove(room + sizeof to - 1, rest, strlen(rest) + 1);
-    memcpy(room, to, sizeof to - 1);
+    memmove(path_buffer + sizeof devices - 1, suffix, strlen(suffix) + 1);
+    memcpy(path_buffer, devices, sizeof devices - 1);
 }
 
 /*
- * The absolute path with each ".." resolved, in `room`; NULL if it has no "..", or names no RDMA folder, or is too
- * long.
+ * The absolute path with each ".." resolved, in `path_buffer`; NULL if it has no "..", or names no RDMA folder, or is
+ * longer than half of the buffer (links make it longer).
  */
-static const char *without_parents(const char *path, char room[PATH_ROOM])
+static const char *without_parents(const char *path, char path_buffer[PATH_SIZE])
 {
-    if (LIKELY(!strstr(path, "/..")) || !names_rdma(path) || strlen(path) >= PATH_ROOM / 2)
+    if (LIKELY(!strstr(path, "/..")) || !names_rdma(path) || strlen(path) >= PATH_SIZE / 2)
         return NULL;
     size_t length = 0;
     while (*path) {
         const size_t separators = strspn(path, "/"), name = strcspn(path + separators, "/");
         const char *start = path + separators;
         path = start + name;
-        room[length] = 0;
+        path_buffer[length] = 0;
         if (name == 0 || (name == 1 && start[0] == '.'))
             continue;
         if (name == 2 && start[0] == '.' && start[1] == '.') {
-            follow_link(room);
-            char *last = strrchr(room, '/');
-            length = last ? (size_t)(last - room) : 0;
+            follow_link(path_buffer);
+            char *last = strrchr(path_buffer, '/');
+            length = last ? (size_t)(last - path_buffer) : 0;
         } else {
-            room[length++] = '/';
-            memcpy(room + length, start, name);
+            path_buffer[length++] = '/';
+            memcpy(path_buffer + length, start, name);
             length += name;
         }
     }
-    room[length] = 0;
-    return length > 0 ? room : "/";
+    path_buffer[length] = 0;
+    return length > 0 ? path_buffer : "/";
 }
 
-const char *path_absolute(int dir, const char *path, char room[PATH_ROOM])
+const char *path_absolute(int dir, const char *path, char path_buffer[PATH_SIZE])
 {
     if (*path == '/')
-        return without_parents(path, room);
+        return without_parents(path, path_buffer);
     if (LIKELY(!may_lead_to_rdma(path)))
         return NULL;
     const int saved = errno;
     char name[32];
     snprintf(name, sizeof name, "/proc/self/fd/%d", dir);
-    const ssize_t length = dir == AT_FDCWD ? early_syscall(SYS_getcwd, (long)room, PATH_ROOM, 0, 0, 0, 0) - 1
-                                           : early_syscall(SYS_readlinkat, AT_FDCWD, (long)name, (long)room, PATH_ROOM,
-                                                           0, 0);
+    const long buffer = (long)path_buffer;
+    const ssize_t length = dir == AT_FDCWD
+                               ? early_syscall(SYS_getcwd, buffer, PATH_SIZE, 0, 0, 0, 0) - 1
+                               : early_syscall(SYS_readlinkat, AT_FDCWD, (long)name, buffer, PATH_SIZE, 0, 0);
     errno = saved;
     const size_t bytes_to_append = strlen(path) + 2;
-    if (length <= 0 || (size_t)length + bytes_to_append > PATH_ROOM || room[0] != '/')
+    if (length <= 0 || (size_t)length + bytes_to_append > PATH_SIZE || path_buffer[0] != '/')
         return NULL;
-    room[length] = 0;
-    path_strip_root(room);
-    const size_t folder = strlen(room);
-    room[folder] = '/';
-    memcpy(room + folder + 1, path, bytes_to_append - 1);
-    return path_matches(room) ? room : NULL;
+    path_buffer[length] = 0;
+    path_strip_root(path_buffer);
+    const size_t folder = strlen(path_buffer);
+    path_buffer[folder] = '/';
+    memcpy(path_buffer + folder + 1, path, bytes_to_append - 1);
+    return path_matches(path_buffer) ? path_buffer : NULL;
 }

@@ -15,11 +15,11 @@ _Static_assert(sizeof(struct stat) == sizeof(struct stat64), "64-bit systems onl
  * datagrams have the authority of the system.
  */
 #define UMAD_MAJOR 231
-#define UMAD_NODES 64
+#define UMAD_MAX_PORTS 64
 
 static mode_t mode_of(dev_t rdev)
 {
-    return S_IFCHR | (major(rdev) == UMAD_MAJOR && minor(rdev) < UMAD_NODES ? 0600 : 0666);
+    return S_IFCHR | (major(rdev) == UMAD_MAJOR && minor(rdev) < UMAD_MAX_PORTS ? 0600 : 0666);
 }
 
 static void show_device(struct stat *out, dev_t rdev)
@@ -30,12 +30,12 @@ static void show_device(struct stat *out, dev_t rdev)
     out->st_blocks = 0;
 }
 
-/* Whether a descriptor is an opened device; stores its number. */
+/* Whether a descriptor is an opened device; stores its st_rdev. */
 static bool is_device(int fd, dev_t *rdev)
 {
     if (LIKELY(fd_kind(fd) == FD_OTHER))
         return false;
-    const int kind = fd_used(fd);
+    const int kind = fd_kind_for_use(fd);
     if (kind == FD_CONTEXT || kind == FD_UMAD)
         *rdev = fd_table[fd].rdev;
     else if (kind == FD_CM)
@@ -43,7 +43,7 @@ static bool is_device(int fd, dev_t *rdev)
     return kind == FD_CONTEXT || kind == FD_UMAD || kind == FD_CM;
 }
 
-/* After a successful fstat of `fd`: shows an opened device in `out`. These functions return `result`. */
+/* After an fstat of `fd` with this result: if `fd` is an opened device, changes `out` to it. Returns `result`. */
 static int show_fd(int result, int fd, void *out)
 {
     dev_t rdev;
@@ -59,7 +59,7 @@ void stat_show_node(const char *path, struct stat *out)
         show_device(out, path_node_rdev((unsigned)node));
 }
 
-/* The same for a path, as the program wrote it. */
+/* The same after a stat of an RDMA path or another one, absolute and not redirected. */
 static int show_path(int result, const char *path, void *out)
 {
     if (result == 0 && UNLIKELY(path_is_ours(path)))
@@ -67,6 +67,7 @@ static int show_path(int result, const char *path, void *out)
     return result;
 }
 
+/* The same after an fstatat. */
 static int show_at(int result, int dir, const char *path, void *out, int flags)
 {
     if ((flags & AT_EMPTY_PATH) && path && path[0] == 0)

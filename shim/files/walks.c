@@ -12,8 +12,8 @@ _Static_assert(sizeof(glob_t) == sizeof(glob64_t), "64-bit systems only");
 
 static int glob_ours(const char *pattern, int flags, int (*on_error)(const char *, int), glob_t *found)
 {
-    char room[PATH_ROOM];
-    const char *redirected = path_rewrite(pattern, room);
+    char path_buffer[PATH_SIZE];
+    const char *redirected = path_rewrite(pattern, path_buffer);
     const size_t before = flags & GLOB_APPEND ? found->gl_pathc : 0;
     const int result = REAL(glob)(redirected ? redirected : pattern, flags, on_error, found);
     const size_t offset = flags & GLOB_DOOFFS ? found->gl_offs : 0;
@@ -44,7 +44,7 @@ EXPORT int glob64(const char *pattern, int flags, int (*on_error)(const char *, 
 static __thread __ftw_func_t ftw_function __attribute__((tls_model("initial-exec")));
 static __thread __nftw_func_t nftw_function __attribute__((tls_model("initial-exec")));
 
-/* What the program sees of a file: a device node is a file in the tree. */
+/* The result of stat that the program gets for a file: a device node is a plain file in the tree. */
 static struct stat stat_of_node(const char *path, const struct stat *found)
 {
     struct stat shown = *found;

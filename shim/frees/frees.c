@@ -16,6 +16,7 @@
 #include <string.h>
 
 #define EXPORT __attribute__((visibility("default")))
+#define LIKELY(x) __builtin_expect(!!(x), 1)
 #define UNLIKELY(x) __builtin_expect(!!(x), 0)
 
 /* Of the shim (shim/check/ranges.c); absent if it is not loaded. */
@@ -35,8 +36,9 @@ __attribute__((constructor(101))) static void look_up_allocator(void)
 /* The size of a block if requests are outstanding, else 0. */
 static inline size_t watched_size(void *block)
 {
-    const int is_wanted = block && &userdma_outstanding && __atomic_load_n(&userdma_outstanding, __ATOMIC_RELAXED) != 0;
-    return UNLIKELY(is_wanted) ? malloc_usable_size(block) : 0;
+    if (!block || !&userdma_outstanding || LIKELY(__atomic_load_n(&userdma_outstanding, __ATOMIC_RELAXED) == 0))
+        return 0;
+    return malloc_usable_size(block);
 }
 
 EXPORT void free(void *block)

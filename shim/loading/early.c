@@ -32,7 +32,7 @@ long early_syscall(long number, long a, long b, long c, long d, long e, long f)
     __asm__ volatile("svc 0" : "+r"(x0) : "r"(x8), "r"(x1), "r"(x2), "r"(x3), "r"(x4), "r"(x5) : "memory");
     result = x0;
 #endif
-    if (result < 0 && result >= -4095) {
+    if (result < 0 && result >= -4095) { /* Linux's MAX_ERRNO */
         errno = (int)-result;
         return -1;
     }

@@ -45,7 +45,7 @@ static uint64_t offset_of(const struct elf_file *file, uint64_t address)
     return 0;
 }
 
-void elf_needed(int fd, bool (*each)(void *context, const char *name), void *context)
+void elf_needed(int fd, bool (*visit)(void *context, const char *name), void *context)
 {
     struct elf_file file = {.fd = fd};
     if (!read_headers(&file))
@@ -63,10 +63,10 @@ void elf_needed(int fd, bool (*each)(void *context, const char *name), void *con
         if (entries[i].d_tag == DT_STRTAB)
             names = offset_of(&file, entries[i].d_un.d_ptr);
     for (size_t i = 0; names != 0 && i < count && entries[i].d_tag != DT_NULL; i++) {
-        char name[LIBRARY_NAME_ROOM] = "";
+        char name[LIBRARY_NAME_SIZE] = "";
         if (entries[i].d_tag != DT_NEEDED)
             continue;
-        if (REAL(pread)(fd, name, sizeof name - 1, (off_t)(names + entries[i].d_un.d_val)) > 0 && !each(context, name))
+        if (REAL(pread)(fd, name, sizeof name - 1, (off_t)(names + entries[i].d_un.d_val)) > 0 && !visit(context, name))
             return;
     }
 }

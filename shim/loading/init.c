@@ -16,8 +16,8 @@
 
 struct real shim_real;
 int shim_ready;
-bool shim_active;
-bool shim_traced;
+bool shim_is_active;
+bool shim_is_traced;
 char shim_socket_path[108];
 
 /*
@@ -167,21 +167,21 @@ __attribute__((constructor)) void shim_init(void)
     size_t length = path ? strlen(path) : 0;
     if (length > 0 && length < sizeof shim_socket_path) {
         memcpy(shim_socket_path, path, length + 1);
-        shim_active = true;
+        shim_is_active = true;
     } else if (length > 0) {
         fprintf(stderr, "userdma: " USERDMA_ENV_SOCKET " has %zu bytes; a socket path has at most %zu\n", length,
                 sizeof shim_socket_path - 1);
     }
     const char *tag = getenv(USERDMA_ENV_TAG);
-    shim_traced = tag && tag[0];
+    shim_is_traced = tag && tag[0];
     valgrind_detect();
     stacks_detect();
     events_detect();
-    if (shim_active)
+    if (shim_is_active)
         path_folder_changed();
     __atomic_store_n(&shim_ready, 1, __ATOMIC_RELEASE);
     is_looking_up = false;
-    if (shim_active) {
+    if (shim_is_active) {
         session_own_process();
         received_at_start();
     }

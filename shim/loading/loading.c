@@ -2,8 +2,8 @@
  * Libraries that are loaded such that they would not find the shim's functions.
  *
  * With RTLD_DEEPBIND a library and its dependencies find the C library's functions before ours. So the RDMA libraries
- * among its dependencies are loaded first, without that flag; the library itself is loaded as requested. A separate
- * namespace (dlmopen) has no preload library: a line on standard error says so.
+ * among its dependencies are loaded first, without that flag; the library itself is loaded as requested, unless it is
+ * an RDMA library. A separate namespace (dlmopen) has no preload library: a line on standard error says so.
  *
  * dlopen and dlmopen end with a jump to the C library's functions, which choose RUNPATH and namespace by the return
  * address.
@@ -20,12 +20,12 @@
 
 struct search {
     /* Folder of the loaded file: its dependencies are often beside it. */
-    char folder[PATH_ROOM];
-    /* The caller's folders; NULL if unknown. */
-    Dl_serinfo *caller;
+    char folder[PATH_SIZE];
+    /* The folders that the caller of dlopen searches; NULL if unknown. */
+    Dl_serinfo *caller_folders;
     /* Dependencies, in the order of discovery. */
     unsigned count;
-    char names[MAX_LIBRARIES][LIBRARY_NAME_ROOM];
+    char names[MAX_LIBRARIES][LIBRARY_NAME_SIZE];
 };
 
 static bool is_rdma(const char *name)
@@ -45,38 +45,41 @@ static bool add_needed(void *context, const char *name)
     return search->count < MAX_LIBRARIES;
 }
 
-static int open_in(const char *folder, const char *name, char path[PATH_ROOM])
+static int open_in(const char *folder, const char *name, char path[PATH_SIZE])
 {
-    if (snprintf(path, PATH_ROOM, "%s/%s", folder, name) >= PATH_ROOM)
+    if (snprintf(path, PATH_SIZE, "%s/%s", folder, name) >= PATH_SIZE)
         return -1;
     return REAL(open)(path, O_RDONLY | O_CLOEXEC);
 }
 
 /* Opens the library that a name resolves to, and stores its path. The descriptor, or -1. */
-static int find_library(const struct search *search, const char *name, char path[PATH_ROOM])
+static int find_library(const struct search *search, const char *name, char path[PATH_SIZE])
 {
     if (strchr(name, '/')) {
-        snprintf(path, PATH_ROOM, "%s", name);
+        snprintf(path, PATH_SIZE, "%s", name);
         return REAL(open)(path, O_RDONLY | O_CLOEXEC);
     }
     int fd = search->folder[0] ? open_in(search->folder, name, path) : -1;
-    for (unsigned i = 0; fd < 0 && search->caller && i < search->caller->dls_cnt; i++)
-        fd = open_in(search->caller->dls_serpath[i].dls_name, name, path);
+    for (unsigned i = 0; fd < 0 && search->caller_folders && i < search->caller_folders->dls_cnt; i++)
+        fd = open_in(search->caller_folders->dls_serpath[i].dls_name, name, path);
     return fd;
 }
 
-/* Loads an RDMA library without the flag, and keeps it loaded. */
+/* Loads an RDMA library without RTLD_DEEPBIND, and keeps it loaded. */
 static void load_without_deepbind(const char *path)
 {
     if (!REAL(dlopen)(path, RTLD_LAZY))
         dlerror();
 }
 
-/* Whether a library needs an RDMA library, directly or not; with `load` all that it needs are loaded. */
-static bool needs_rdma(const char *library, Dl_serinfo *caller, bool load)
+/*
+ * Returns whether a library needs an RDMA library, directly or through others. With `should_load`, loads all RDMA
+ * libraries that it needs.
+ */
+static bool examine_dependencies(const char *library, Dl_serinfo *caller_folders, bool should_load)
 {
-    struct search search = {.caller = caller};
-    char path[PATH_ROOM];
+    struct search search = {.caller_folders = caller_folders};
+    char path[PATH_SIZE];
     int fd = find_library(&search, library, path);
     if (fd < 0)
         return false;
@@ -89,7 +92,7 @@ static bool needs_rdma(const char *library, Dl_serinfo *caller, bool load)
         fd = find_library(&search, name, path);
         if (is_rdma(name)) {
             found = true;
-            if (load)
+            if (should_load)
                 load_without_deepbind(fd < 0 ? name : path);
         } else if (fd >= 0 && search.count < MAX_LIBRARIES) {
             elf_needed(fd, add_needed, &search);
@@ -100,8 +103,8 @@ static bool needs_rdma(const char *library, Dl_serinfo *caller, bool load)
     return found;
 }
 
-/* needs_rdma for a library that the code at `caller` is about to load, whose folders it searches. */
-static bool examine(const char *library, const void *caller, bool load)
+/* The same for a library that the code at address `caller` is about to load. */
+static bool examine_for_caller(const char *library, const void *caller, bool should_load)
 {
     Dl_info info;
     Dl_serinfo size, *folders = NULL;
@@ -111,21 +114,21 @@ static bool examine(const char *library, const void *caller, bool load)
         if (dlinfo(map, RTLD_DI_SERINFOSIZE, folders) != 0 || dlinfo(map, RTLD_DI_SERINFO, folders) != 0)
             folders = NULL;
     }
-    return needs_rdma(library, folders, load);
+    return examine_dependencies(library, folders, should_load);
 }
 
-/* Loads what must be loaded before the library, and returns the flags for loading the library itself. */
+/* Loads the RDMA libraries that a library needs, and returns the flags for loading the library itself. */
 static __attribute__((noinline)) int load_dependencies(const char *library, int flags, const void *caller)
 {
     if (!shim_is_ready())
         shim_init();
-    if (!shim_active || !library)
+    if (!shim_is_active || !library)
         return flags;
     const int saved = errno;
     if (is_rdma(library))
         flags &= ~RTLD_DEEPBIND;
     else
-        examine(library, caller, true);
+        examine_for_caller(library, caller, true);
     errno = saved;
     return flags;
 }
@@ -135,7 +138,7 @@ static __attribute__((noinline)) void warn_of_namespace(const char *library, con
     if (!shim_is_ready())
         shim_init();
     const int saved = errno;
-    if (shim_active && library && (is_rdma(library) || examine(library, caller, false)))
+    if (shim_is_active && library && (is_rdma(library) || examine_for_caller(library, caller, false)))
         fprintf(stderr,
                 "userdma: %s will find no devices: dlmopen loads it into a namespace without the preload library\n",
                 library);
@@ -156,21 +159,22 @@ EXPORT void *dlmopen(Lmid_t namespace, const char *library, int flags)
     JUMP REAL(dlmopen)(namespace, library, flags);
 }
 
-static int count_unloaded(struct dl_phdr_info *info, size_t size, void *count)
+/* For dl_iterate_phdr: stores how many libraries were ever unloaded, which each entry has, and stops at the first. */
+static int store_unloads(struct dl_phdr_info *info, size_t size, void *unloads)
 {
     (void)size;
-    *(unsigned long long *)count = info->dlpi_subs;
+    *(unsigned long long *)unloads = info->dlpi_subs;
     return 1;
 }
 
 EXPORT int dlclose(void *library)
 {
-    if (LIKELY(!shim_stacks))
+    if (LIKELY(!shim_records_stacks))
         JUMP REAL(dlclose)(library);
     unsigned long long before = 0, after = 0;
-    dl_iterate_phdr(count_unloaded, &before);
+    dl_iterate_phdr(store_unloads, &before);
     const int result = REAL(dlclose)(library);
-    dl_iterate_phdr(count_unloaded, &after);
+    dl_iterate_phdr(store_unloads, &after);
     if (after != before)
         stacks_unloaded();
     return result;

@@ -19,10 +19,10 @@
 #define PR_SET_PTRACER 0x59616d61
 #endif
 
-/* Seconds without further attempts after a HELLO without an answer: a program may check many paths. */
+/* For so many seconds after a HELLO without an answer nobody connects: a program may check many paths. */
 #define RETRY_SECONDS 60
 
-const volatile uint32_t *session_parked;
+const volatile uint32_t *session_parked_page;
 
 /* The user of the socket's server at the time of listen; pid 0 for a process of an outer PID namespace. */
 static struct ucred server_of(int fd)
@@ -61,15 +61,15 @@ static int exchange_hello(const struct shim_guard *guard)
      * The userfaultfd by which the daemon learns what we unmap. Unmapping blocks until the event is read or all copies
      * are closed, so only the daemon may keep one. Valgrind does not know the system call.
      */
-    const int unmapping =
-        shim_valgrind ? -1 : (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY);
-    if (unmapping >= 0)
+    const int userfaultfd =
+        shim_under_valgrind ? -1 : (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY);
+    if (userfaultfd >= 0)
         request.hello.wants |= USERDMA_HELLO_UNMAPPING;
-    if (shim_valgrind)
+    if (shim_under_valgrind)
         request.hello.wants |= USERDMA_HELLO_WRITTEN;
-    if (shim_events)
+    if (shim_logs_events)
         request.hello.wants |= USERDMA_HELLO_EVENTS;
-    int error = session_exchange_with(&request, sizeof request.hello, unmapping, &reply, guard);
+    int error = session_exchange_with(&request, sizeof request.hello, userfaultfd, &reply, guard);
     if (error)
         return error;
     const struct userdma_hello_reply *hello = &reply.message.hello;
@@ -82,12 +82,12 @@ static int exchange_hello(const struct shim_guard *guard)
         else if (error == -EPERM)
             diagnose_refused_user();
     } else {
-        /* A page of an earlier daemon stays mapped: a doorbell in another thread may be reading it. */
+        /* A page of an earlier connection stays mapped: a doorbell in another thread may be reading it. */
         void *page = mmap(NULL, USERDMA_PARKED_PAGE_BYTES, PROT_READ, MAP_SHARED, reply.fds[0], 0);
         if (page == MAP_FAILED)
             error = -errno;
         else
-            __atomic_store_n(&session_parked, page, __ATOMIC_RELEASE);
+            __atomic_store_n(&session_parked_page, page, __ATOMIC_RELEASE);
         memcpy(session.root, hello->root, sizeof session.root);
         session.root[sizeof session.root - 1] = 0;
     }
@@ -116,7 +116,7 @@ int session_refusal(void)
     return refusal;
 }
 
-int session_no_device(void)
+int session_no_device_errno(void)
 {
     return refusal == -EMFILE || refusal == -ENFILE ? -refusal : ENOENT;
 }

@@ -32,7 +32,7 @@ extern pthread_mutex_t session_lock;
 /* This thread's number as of gettid(2); 0 until its first request. */
 extern __thread pid_t session_thread_id __attribute__((tls_model("initial-exec")));
 
-/* Forgets the socket, which stays open: its number is no longer ours to close. */
+/* Forgets the socket without closing it. */
 void session_forget_socket(void);
 /* Closes the connection, if there is one. */
 void session_disconnect(void);
@@ -66,7 +66,7 @@ void detached_moved(int from, int to);
 
 /* ---- diagnostics.c ---- */
 
-/* Each prints a line on standard error, unless this process or its parent has printed one of them before. */
+/* Each prints a line on standard error, unless this process, or its parent before the fork, has printed one of them. */
 
 /* No daemon: `reason` completes the sentence. */
 void diagnose_no_daemon(const char *reason);

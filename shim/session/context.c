@@ -98,8 +98,8 @@ int session_open(unsigned node, int flags)
     if (!session_enter(&guard))
         return -1;
     int result;
-    if (!session_ensure(&guard, true))
-        result = -session_no_device();
+    if (!session_ensure_connected(&guard, true))
+        result = -session_no_device_errno();
     else {
         struct request request = {.header = {.type = USERDMA_OPEN, .fd = -1}, .open = {.node = node}};
         struct reply reply;
@@ -124,10 +124,10 @@ int session_refresh(void)
     struct shim_guard guard;
     int saved = errno, error = 0;
     /* A vfork child has its parent's memory, and must not touch the connection. */
-    if (shim_foreign())
+    if (shim_is_other_process())
         return 0;
     if (session_enter(&guard)) {
-        if (session_ensure(&guard, true)) {
+        if (session_ensure_connected(&guard, true)) {
             struct request request = {.header = {.type = USERDMA_REFRESH, .fd = -1}};
             struct reply reply;
             if (session_exchange(&request, 0, &reply, &guard) == 0) {
@@ -177,7 +177,10 @@ static int request_attach(int fd, uint32_t context, struct fd_entry *entry, cons
     return 0;
 }
 
-/* Attaches a context that this process inherited by fork. The new doorbell socket takes the number of the old one. */
+/*
+ * Attaches a context that is known on another connection: before a fork, or while another thread waits on that one. The
+ * new doorbell socket takes the number of the old one. 0 or -errno.
+ */
 static int attach_again(int fd, const struct shim_guard *guard)
 {
     struct fd_entry *known = fd_lookup(fd);
@@ -204,7 +207,7 @@ int session_attach(int fd)
     int error = 0;
     /* Another thread may have attached it first. */
     if (fd_kind(fd) != FD_CONTEXT) {
-        error = session_ensure(&guard, false) ? request_attach(fd, 0, &entry, &guard) : session_refusal();
+        error = session_ensure_connected(&guard, false) ? request_attach(fd, 0, &entry, &guard) : session_refusal();
         if (error == 0) {
             /* The doorbell socket that may have been inherited by exec belongs to the entry that this one replaces. */
             entry.partner = fd_hide(entry.partner, fd, closes_on_exec(fd));
@@ -260,15 +263,15 @@ int session_prepare(int fd, const struct shim_guard *guard)
     if (entry && (entry->kind == FD_EVENT || entry->kind == FD_DRIVER || entry->kind == FD_CM ||
                   entry->kind == FD_UMAD || entry->kind == FD_NETLINK)) {
         struct pollfd hung = {.fd = fd};
-        if (!session_connected() && poll(&hung, 1, 0) > 0 && (hung.revents & POLLHUP))
+        if (!session_is_connected() && poll(&hung, 1, 0) > 0 && (hung.revents & POLLHUP))
             return -EIO; /* its daemon has ended */
-        return session_ensure(guard, false) ? 0 : session_refusal();
+        return session_ensure_connected(guard, false) ? 0 : session_refusal();
     }
     if (!entry || entry->kind != FD_CONTEXT)
         return -EBADF; /* another thread closed it meanwhile */
-    if (!session_connected() && device_dead(fd))
+    if (!session_is_connected() && device_is_dead(fd))
         return -EIO; /* its daemon has ended; another daemon at the same socket does not know it */
-    if (!session_ensure(guard, false))
+    if (!session_ensure_connected(guard, false))
         return session_refusal() == -EACCES ? -EIO : session_refusal();
     return entry->generation == session_generation() ? 0 : attach_again(fd, guard);
 }
@@ -277,8 +280,8 @@ long session_call(int fd, uint32_t type, uint64_t first, uint64_t second)
 {
     struct shim_guard guard;
     int saved = errno;
-    const uint32_t stack = UNLIKELY(shim_stacks) ? stack_here() : 0;
-    if (UNLIKELY(shim_stacks))
+    const uint32_t stack = UNLIKELY(shim_records_stacks) ? stack_here() : 0;
+    if (UNLIKELY(shim_records_stacks))
         outstanding_report();
     if (!session_enter(&guard))
         return -1;
@@ -316,10 +319,10 @@ long session_call(int fd, uint32_t type, uint64_t first, uint64_t second)
         }
         close_descriptors(&reply);
     }
-    if (UNLIKELY(shim_valgrind))
+    if (UNLIKELY(shim_under_valgrind))
         valgrind_mark_locked(&guard);
     /* An event of the connection manager orders this thread after what the peer did before. */
-    if (UNLIKELY(shim_events) && fd_kind(fd) == FD_CM)
+    if (UNLIKELY(shim_logs_events) && fd_kind(fd) == FD_CM)
         events_waited();
     errno = result < 0 ? (int)-result : saved;
     session_leave(&guard);
@@ -333,7 +336,7 @@ int session_netlink(unsigned type)
     if (!session_enter(&guard))
         return -1;
     int fd = -ENOENT;
-    if (session_ensure(&guard, true)) {
+    if (session_ensure_connected(&guard, true)) {
         struct request request = {
             .header = {.type = USERDMA_NETLINK, .fd = -1},
             .netlink = {.operation = USERDMA_NETLINK_OPEN, .extra = type},

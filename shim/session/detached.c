@@ -118,7 +118,7 @@ bool detached_wait(int *fd, const struct shim_guard *guard, int seconds)
     if (session.fd == *fd)
         session.fd = -1;
     pthread_mutex_unlock(&session_lock);
-    pthread_setcancelstate(guard->cancel, NULL);
+    pthread_setcancelstate(guard->cancel_state, NULL);
     struct pollfd poll = {.fd = *fd, .events = POLLIN};
     const bool has_arrived = ppoll(&poll, 1, seconds < 0 ? NULL : &limit, &guard->mask) != 0;
     pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);

@@ -37,8 +37,8 @@ _Static_assert(sizeof(struct post_send) == 32, "layout of the ABI");
 /* Records of event descriptors have 8, 16 or 24 bytes. */
 #define MAX_RECORD_BYTES 24
 
-/* Rings the doorbell of a context. Result as of the write(2) of a doorbell command. */
-static ssize_t ring(int fd, uint32_t qp_handle)
+/* Sends the doorbell message of a context. Result as of the write(2) of a doorbell command. */
+static ssize_t ring_doorbell(int fd, uint32_t qp_handle)
 {
     const int saved = errno;
     const int doorbell = __atomic_load_n(&fd_table[fd].partner, __ATOMIC_ACQUIRE);
@@ -57,7 +57,7 @@ static ssize_t ring(int fd, uint32_t qp_handle)
 
 ssize_t device_write(int fd, const void *buffer, size_t count)
 {
-    if (LIKELY(count == sizeof(struct post_send) && (uintptr_t)buffer >= LOWEST_ADDRESS && !shim_traced)) {
+    if (LIKELY(count == sizeof(struct post_send) && (uintptr_t)buffer >= LOWEST_ADDRESS && !shim_is_traced)) {
         struct post_send command;
         memcpy(&command, buffer, sizeof command);
         if (LIKELY(command.command == POST_SEND && command.in_words == sizeof command / 4 && command.out_words == 1 &&
@@ -65,10 +65,10 @@ ssize_t device_write(int fd, const void *buffer, size_t count)
             const uint32_t bad_wr = 0; /* the response: no request was refused */
             memcpy((void *)(uintptr_t)command.response, &bad_wr, sizeof bad_wr);
             __atomic_thread_fence(__ATOMIC_SEQ_CST);
-            const volatile uint32_t *page = __atomic_load_n(&session_parked, __ATOMIC_ACQUIRE);
+            const volatile uint32_t *page = __atomic_load_n(&session_parked_page, __ATOMIC_ACQUIRE);
             if (page && page[USERDMA_PARKED_PAGE_PARKED] == 0)
                 return sizeof command;
-            return ring(fd, command.qp_handle);
+            return ring_doorbell(fd, command.qp_handle);
         }
     }
     return session_call(fd, USERDMA_WRITE, (uintptr_t)buffer, count);
@@ -78,7 +78,7 @@ ssize_t event_read(int fd, void *buffer, size_t count)
 {
     struct fd_entry *entry = fd_table + fd;
     if (count < MAX_RECORD_BYTES && (entry->record_bytes == 0 || count < entry->record_bytes)) {
-        /* A packet is truncated if the buffer is too small: peek its length first, blocking as read would. */
+        /* A record is truncated if the buffer is too small: peek its length first, blocking as read would. */
         char first;
         ssize_t length = recv(fd, &first, sizeof first, MSG_PEEK | MSG_TRUNC);
         if (length > 0)
@@ -97,18 +97,18 @@ ssize_t event_read(int fd, void *buffer, size_t count)
     return length;
 }
 
-/* rdma_ucm_cmd_hdr */
+/* rdma_ucm_cmd_hdr: the command's bytes after this header, and the bytes of its response buffer. */
 struct cm_header {
     uint32_t command;
-    uint16_t in;
-    uint16_t out;
+    uint16_t in_bytes;
+    uint16_t out_bytes;
 };
 /* RDMA_USER_CM_CMD_GET_EVENT, bytes of its struct rdma_ucm_get_event, and the least bytes of its response buffer. */
 #define CM_GET_EVENT 12
 #define CM_GET_EVENT_BYTES 8
 #define CM_GET_EVENT_RESPONSE_BYTES 328
-/* The smallest possible page. */
-#define PAGE_BYTES 4096
+/* The smallest page of all processors that we support. */
+#define MIN_PAGE_BYTES 4096
 
 /*
  * Waits for data on a channel of this kind, or for the end of the daemon; false with errno after a signal. If another
@@ -130,8 +130,8 @@ static ssize_t channel_take(int fd, int kind, uint32_t type, const void *buffer,
     const int flags = REAL(fcntl)(fd, F_GETFL), saved = errno;
     for (;;) {
         const ssize_t taken = session_call(fd, type, (uintptr_t)buffer, count);
-        const bool closed = taken < 0 && errno == EBADF && flags >= 0 && fd_kind(fd) != kind;
-        if (taken >= 0 || (errno != EAGAIN && !closed)) {
+        const bool is_closed = taken < 0 && errno == EBADF && flags >= 0 && fd_kind(fd) != kind;
+        if (taken >= 0 || (errno != EAGAIN && !is_closed)) {
             if (taken >= 0)
                 errno = saved;
             return taken;
@@ -151,11 +151,11 @@ ssize_t umad_read(int fd, void *buffer, size_t count)
  * Whether Linux would find no error in the command before it waits. Memory beyond the header's page counts as an error,
  * since it may not be mapped: the daemon then decides.
  */
-static bool cm_is_valid(const void *buffer, size_t count, const struct cm_header *header)
+static bool cm_get_event_is_valid(const void *buffer, size_t count, const struct cm_header *header)
 {
     const uintptr_t first = (uintptr_t)buffer, last = first + sizeof *header + CM_GET_EVENT_BYTES - 1;
-    return header->in >= CM_GET_EVENT_BYTES && header->out >= CM_GET_EVENT_RESPONSE_BYTES &&
-           count >= sizeof *header + header->in && first / PAGE_BYTES == last / PAGE_BYTES;
+    return header->in_bytes >= CM_GET_EVENT_BYTES && header->out_bytes >= CM_GET_EVENT_RESPONSE_BYTES &&
+           count >= sizeof *header + header->in_bytes && first / MIN_PAGE_BYTES == last / MIN_PAGE_BYTES;
 }
 
 /*
@@ -163,8 +163,8 @@ static bool cm_is_valid(const void *buffer, size_t count, const struct cm_header
  */
 static ssize_t cm_get_event(int fd, const void *buffer, size_t count, const struct cm_header *header)
 {
-    const bool waits = !(REAL(fcntl)(fd, F_GETFL) & O_NONBLOCK);
-    if (waits && cm_is_valid(buffer, count, header) && !channel_wait(fd, FD_CM))
+    const bool is_blocking = !(REAL(fcntl)(fd, F_GETFL) & O_NONBLOCK);
+    if (is_blocking && cm_get_event_is_valid(buffer, count, header) && !channel_wait(fd, FD_CM))
         return -1;
     return channel_take(fd, FD_CM, USERDMA_WRITE, buffer, count);
 }
@@ -181,20 +181,20 @@ ssize_t cm_write(int fd, const void *buffer, size_t count)
 
 void device_wake(int fd)
 {
-    const volatile uint32_t *page = __atomic_load_n(&session_parked, __ATOMIC_ACQUIRE);
+    const volatile uint32_t *page = __atomic_load_n(&session_parked_page, __ATOMIC_ACQUIRE);
     if (fd_kind(fd) == FD_CONTEXT && page && page[USERDMA_PARKED_PAGE_PARKED])
-        ring(fd, NO_QP);
+        ring_doorbell(fd, NO_QP);
 }
 
-bool device_dead(int fd)
+bool device_is_dead(int fd)
 {
     if (fd_kind(fd) != FD_CONTEXT)
         return false;
     struct pollfd doorbell = {.fd = __atomic_load_n(&fd_table[fd].partner, __ATOMIC_ACQUIRE), .events = POLLRDHUP};
     const int saved = errno;
-    const bool dead = poll(&doorbell, 1, 0) > 0;
+    const bool is_closed = poll(&doorbell, 1, 0) > 0;
     errno = saved;
-    return dead;
+    return is_closed;
 }
 
 int shim_store(uint64_t address, uint32_t width, int value)
@@ -202,10 +202,10 @@ int shim_store(uint64_t address, uint32_t width, int value)
     const int64_t number = value;
     if (width != 4 && width != 8)
         return -EFAULT;
-    const struct iovec from = {.iov_base = (void *)&number, .iov_len = width};
-    const struct iovec to = {.iov_base = (void *)(uintptr_t)address, .iov_len = width};
+    const struct iovec local = {.iov_base = (void *)&number, .iov_len = width};
+    const struct iovec remote = {.iov_base = (void *)(uintptr_t)address, .iov_len = width};
     /* Written by the kernel, so that a bad address of the program is an error and not a crash. */
-    const ssize_t moved = process_vm_writev(getpid(), &from, 1, &to, 1, 0);
+    const ssize_t moved = process_vm_writev(getpid(), &local, 1, &remote, 1, 0);
     if (moved == (ssize_t)width)
         return 0;
     if (moved >= 0 || errno == EFAULT)

@@ -52,7 +52,7 @@ void diagnose_memory_access(uid_t daemon_user)
                  (unsigned)geteuid(), (unsigned)geteuid());
     else if (prctl(PR_GET_DUMPABLE) != 1)
         snprintf(reason, sizeof reason,
-                 "this program does not let it access its memory (it is not dumpable, as after setuid); start the "
+                 "it may not access the memory of this program, which is not dumpable (as after setuid); start the "
                  "daemon as root");
     else
         snprintf(reason, sizeof reason,

@@ -11,9 +11,12 @@
 
 /* Seconds after which HELLO is abandoned; other requests have no limit. */
 #define HELLO_SECONDS 8
-/* How long to poll for an answer before sleeping. */
+/* Nanoseconds of polling for an answer before sleeping. */
 #define SPIN_NS 50000
-/* A sched_yield that took longer indicates a program that competes for the processor: no polling for NO_SPIN_NS. */
+/*
+ * A sched_yield of more than LONG_YIELD_NS indicates a program that competes for the processor: then no polling for
+ * NO_SPIN_NS.
+ */
 #define LONG_YIELD_NS 500000
 #define NO_SPIN_NS 20000000
 
@@ -51,11 +54,11 @@ static ssize_t receive(int fd, struct reply *reply)
 {
     union {
         struct cmsghdr align;
-        char room[CMSG_SPACE(sizeof reply->fds)];
+        char bytes[CMSG_SPACE(sizeof reply->fds)];
     } control;
     struct iovec iov = {.iov_base = &reply->message, .iov_len = sizeof reply->message};
     struct msghdr header = {
-        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.room, .msg_controllen = sizeof control.room};
+        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof control.bytes};
     ssize_t length = receive_spinning(fd, &header);
     if (length < 0 && errno == EAGAIN)
         do
@@ -98,14 +101,14 @@ static ssize_t send_request(int fd, const struct request *request, size_t size, 
 {
     union {
         struct cmsghdr align;
-        char room[CMSG_SPACE(sizeof attached)];
+        char bytes[CMSG_SPACE(sizeof attached)];
     } control = {.align = {.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof attached)}};
     struct iovec iov = {.iov_base = (void *)request, .iov_len = size};
     struct msghdr header = {.msg_iov = &iov, .msg_iovlen = 1};
     if (attached >= 0) {
         memcpy(CMSG_DATA(&control.align), &attached, sizeof attached);
-        header.msg_control = control.room;
-        header.msg_controllen = sizeof control.room;
+        header.msg_control = control.bytes;
+        header.msg_controllen = sizeof control.bytes;
     }
     return REAL(sendmsg)(fd, &header, MSG_NOSIGNAL);
 }

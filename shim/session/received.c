@@ -1,11 +1,11 @@
 /*
  * Descriptors of ours received from another program: inherited across exec, or passed over a socket (SCM_RIGHTS). They
- * work from the first call, of whatever kind (R28, R37).
+ * work from the first call, of whatever kind (R28, R37 of docs/reference/requirements.md).
  *
- * They are recognised on arrival, without a request: event and driver sockets by the daemon's mark, contexts by the
- * name of their memory file. A context is attached to our session when it is first used, since a program that only
- * passes it on needs no session. Descriptors that arrive in other ways (a raw system call, pidfd_getfd) are recognised
- * at their first RDMA or driver ioctl.
+ * They are recognised on arrival, without a request: sockets (event descriptors, channels, NETLINK_RDMA) by the
+ * daemon's mark, contexts by the name of their memory file. A context is attached to our session when it is first used,
+ * since a program that only passes it on needs no session. Descriptors that arrive in other ways (a raw system call,
+ * pidfd_getfd) are recognised at their first RDMA or driver ioctl.
  */
 #define _GNU_SOURCE
 #include "../shim.h"
@@ -25,7 +25,10 @@ static int kind_of_socket(int fd)
     return fd_kind_installed((uint64_t)mark.tv_sec - USERDMA_MARK_FIRST);
 }
 
-/* Whether it is a memory file with the name that the daemon gives to contexts. */
+/*
+ * Whether it is a memory file with the name that the daemon gives to contexts: the link in /proc is then
+ * "/memfd:userdma-context (deleted)".
+ */
 static bool is_context_file(int fd)
 {
     static const char name[] = "/memfd:userdma-context";
@@ -35,7 +38,7 @@ static bool is_context_file(int fd)
     return length == sizeof target && memcmp(target, name, sizeof name - 1) == 0 && target[sizeof name - 1] == ' ';
 }
 
-bool received_recognise(int fd, bool by_exec)
+bool received_recognise(int fd, bool is_inherited)
 {
     if (fd < 0 || fd_kind(fd) != FD_OTHER)
         return false;
@@ -43,7 +46,7 @@ bool received_recognise(int fd, bool by_exec)
     const int kind = kind_of_socket(fd);
     if (kind != FD_OTHER)
         return fd_add_event(fd, kind) == 0;
-    return errno == ENOTSOCK && is_context_file(fd) && fd_add_received(fd, by_exec) == 0;
+    return errno == ENOTSOCK && is_context_file(fd) && fd_add_received(fd, is_inherited) == 0;
 }
 
 int received_learn(int fd)
@@ -63,7 +66,7 @@ int received_learn(int fd)
 /* ---- across exec ---- */
 
 /* struct linux_dirent64 of getdents64(2). */
-struct entry {
+struct directory_entry {
     uint64_t inode;
     int64_t next;
     uint16_t length;
@@ -77,11 +80,11 @@ void received_at_start(void)
     const int folder = (int)syscall(SYS_openat, AT_FDCWD, "/proc/self/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (folder < 0)
         return;
-    char room[1024] __attribute__((aligned(8)));
+    char entries[1024] __attribute__((aligned(8)));
     long length;
-    while ((length = syscall(SYS_getdents64, folder, room, sizeof room)) > 0)
+    while ((length = syscall(SYS_getdents64, folder, entries, sizeof entries)) > 0)
         for (long at = 0; at < length;) {
-            const struct entry *entry = (const void *)(room + at);
+            const struct directory_entry *entry = (const void *)(entries + at);
             at += entry->length;
             int fd = 0;
             const char *digit = entry->name;
@@ -113,27 +116,27 @@ static void register_passed(struct msghdr *message)
 
 EXPORT ssize_t recvmsg(int socket, struct msghdr *message, int flags)
 {
-    const socklen_t room = fd_kind(socket) == FD_NETLINK ? message->msg_namelen : 0;
+    const socklen_t address_size = fd_kind(socket) == FD_NETLINK ? message->msg_namelen : 0;
     const ssize_t length = REAL(recvmsg)(socket, message, flags);
-    if (LIKELY(!shim_active) || length < 0)
+    if (LIKELY(!shim_is_active) || length < 0)
         return length;
     if (message->msg_controllen > 0)
         register_passed(message);
-    netlink_received(socket, message, room);
+    netlink_received(socket, message, address_size);
     return length;
 }
 
 EXPORT int recvmmsg(int socket, struct mmsghdr *messages, unsigned int count, int flags, struct timespec *timeout)
 {
-    /* The first message's room for the sender's address stands for all: programs give each the same. */
-    const socklen_t room = fd_kind(socket) == FD_NETLINK && count > 0 ? messages[0].msg_hdr.msg_namelen : 0;
+    /* The first message's buffer for the sender's address stands for all: programs give each the same size. */
+    const socklen_t address_size = fd_kind(socket) == FD_NETLINK && count > 0 ? messages[0].msg_hdr.msg_namelen : 0;
     const int received = REAL(recvmmsg)(socket, messages, count, flags, timeout);
-    if (UNLIKELY(shim_active))
+    if (UNLIKELY(shim_is_active))
         for (int i = 0; i < received; i++) {
             struct msghdr *message = &messages[i].msg_hdr;
             if (message->msg_controllen > 0)
                 register_passed(message);
-            netlink_received(socket, message, room);
+            netlink_received(socket, message, address_size);
         }
     return received;
 }

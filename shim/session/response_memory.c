@@ -3,10 +3,10 @@
  * numbers of new descriptors, which the shim stores. The reply says where; this file checks that the program passed
  * that memory in its call, so that a daemon cannot make the shim write elsewhere.
  *
- * A write(2) command passes the response buffer that its header names. An ioctl passes the struct whose size its
- * request number has, its message if it is one of Linux's verbs or of the object dialect, and the memory to which the
- * message's attributes point. The layouts are those of ib_user_verbs.h, rdma_user_ioctl_cmds.h and
- * src/uapi/object/format.ts.
+ * A write(2) command passes the response buffer that its header names. An ioctl passes its argument, a struct whose
+ * size is in the request number. In the ioctls of Linux's verbs and of the object dialect that struct begins a longer
+ * message, which passes itself and the memory to which its attributes point. The layouts are those of ib_user_verbs.h,
+ * rdma_user_ioctl_cmds.h and src/uapi/object/format.ts.
  */
 #define _GNU_SOURCE
 #include "../shim.h"
@@ -90,11 +90,11 @@ static bool command_may_store(uint64_t buffer, uint64_t length, struct span want
 /* struct ib_uverbs_ioctl_hdr */
 struct verbs_header {
     uint16_t length;
-    uint16_t object;
-    uint16_t method;
-    uint16_t attributes;
+    uint16_t object_id;
+    uint16_t method_id;
+    uint16_t num_attrs;
     uint64_t reserved1;
-    uint32_t driver;
+    uint32_t driver_id;
     uint32_t reserved2;
 };
 _Static_assert(sizeof(struct verbs_header) == 24, "layout of the ABI");
@@ -104,7 +104,7 @@ struct verbs_attribute {
     uint16_t id;
     uint16_t length;
     uint16_t flags;
-    uint16_t more;
+    uint16_t attr_data;
     uint64_t data;
 };
 _Static_assert(sizeof(struct verbs_attribute) == 16, "layout of the ABI");
@@ -121,7 +121,10 @@ static bool verbs_attribute_may_store(struct span message, struct span wanted)
     return false;
 }
 
-/* Bytes before a message's first attribute, and the flag of an attribute whose data are an address and a length. */
+/*
+ * The object dialect: bytes before a message's first attribute, and the flag of an attribute whose data are an address
+ * and a length.
+ */
 #define OBJECT_HEADER_BYTES 16
 #define INDIRECT 0x8u
 

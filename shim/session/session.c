@@ -27,7 +27,8 @@ pid_t shim_pid;
 struct session session = {.fd = -1};
 __thread pid_t session_thread_id __attribute__((tls_model("initial-exec")));
 /*
- * Error-checking: a signal handler that runs while its own thread waits for the daemon gets EIO instead of a deadlock.
+ * Error-checking: a call by the thread that holds the lock, from another preload library's function say, gets EIO
+ * instead of a deadlock.
  */
 pthread_mutex_t session_lock = PTHREAD_ERRORCHECK_MUTEX_INITIALIZER_NP;
 
@@ -38,12 +39,12 @@ void shim_guard_enter(struct shim_guard *guard)
     sigset_t all;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &guard->mask);
-    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &guard->cancel);
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &guard->cancel_state);
 }
 
 void shim_guard_leave(const struct shim_guard *guard)
 {
-    pthread_setcancelstate(guard->cancel, NULL);
+    pthread_setcancelstate(guard->cancel_state, NULL);
     pthread_sigmask(SIG_SETMASK, &guard->mask, NULL);
 }
 
@@ -103,7 +104,7 @@ IN_CHILD static void after_fork(void)
     session_lock = fresh;
     fd_after_fork();
     reset_in_child();
-    if (shim_stacks)
+    if (shim_records_stacks)
         outstanding_child();
 }
 
@@ -113,7 +114,7 @@ IN_CHILD static void after_fork(void)
  */
 static void before_fork(void)
 {
-    if (shim_stacks && !verbs_fork_safe()) {
+    if (shim_records_stacks && !verbs_is_fork_safe()) {
         stack_fork();
         outstanding_fork();
     }
@@ -131,9 +132,9 @@ static bool is_same_socket(void)
     return REAL(fstat)(session.fd, &stat) == 0 && stat.st_ino == session.ino && stat.st_dev == session.dev;
 }
 
-bool session_ensure(const struct shim_guard *guard, bool check_alive)
+bool session_ensure_connected(const struct shim_guard *guard, bool check_alive)
 {
-    if (shim_foreign())
+    if (shim_is_other_process())
         reset_in_child(); /* a fork that ran no handlers */
     if (session.fd >= 0 && !is_same_socket())
         session_forget_socket(); /* the number is no longer ours to close */
@@ -157,7 +158,7 @@ uint16_t session_generation(void)
     return session.generation;
 }
 
-bool session_connected(void)
+bool session_is_connected(void)
 {
     return session.fd >= 0;
 }
@@ -168,10 +169,10 @@ bool session_root(char root[sizeof session.root])
     int saved = errno;
     if (!session_enter(&guard))
         return false;
-    const bool is_connected = session_ensure(&guard, true);
+    const bool is_connected = session_ensure_connected(&guard, true);
     if (is_connected)
         memcpy(root, session.root, sizeof session.root);
-    errno = is_connected ? saved : session_no_device();
+    errno = is_connected ? saved : session_no_device_errno();
     session_leave(&guard);
     return is_connected;
 }

@@ -45,7 +45,7 @@ struct reply {
     unsigned fd_count;
     /* `session_generation` of the connection on which the reply arrived. */
     uint16_t generation;
-    /* Descriptors were lost, since our table was full. */
+    /* Descriptors were lost, since this process has as many as it may have. */
     bool is_truncated;
 };
 
@@ -60,23 +60,23 @@ void session_leave(const struct shim_guard *guard);
  * With the lock held: opens a connection if there is none; false if that fails. `check_alive` also replaces a
  * connection that the daemon has closed.
  */
-bool session_ensure(const struct shim_guard *guard, bool check_alive);
-bool session_connected(void);
+bool session_ensure_connected(const struct shim_guard *guard, bool check_alive);
+bool session_is_connected(void);
 /*
  * With the lock held, before a request about `fd`: opens a connection if there is none, and attaches the context of
  * `fd`, if it has one, to this connection's session. 0 or -errno.
  */
 int session_prepare(int fd, const struct shim_guard *guard);
-/* After session_ensure failed: the reason, as -EACCES, -EMFILE, -ENFILE or -EIO. */
+/* After session_ensure_connected failed: the reason, as -EACCES, -EMFILE, -ENFILE or -EIO. */
 int session_refusal(void);
 /* The same for callers that look for devices, as errno: EMFILE, ENFILE, else ENOENT. */
-int session_no_device(void);
-/* The number of this connection; a context that was attached on another one must be attached again. */
+int session_no_device_errno(void);
+/* The number of this connection; a context that was opened or attached on another one must be attached again. */
 uint16_t session_generation(void);
 
 /*
  * Sends a request with `body` bytes after its header, and waits for the reply. 0, or -errno: EIO if the daemon has
- * ended or answers wrongly, EMFILE if a descriptor of the reply had no room in our table, ETIMEDOUT only for HELLO.
+ * ended or answers wrongly, EMFILE if this process could not get a descriptor more, ETIMEDOUT only for HELLO.
  */
 int session_exchange(struct request *request, size_t body, struct reply *reply, const struct shim_guard *guard);
 

@@ -60,8 +60,8 @@ static post_recv_function *post_recv_of[SLOTS];
 static post_srq_recv_function *post_srq_recv_of[SLOTS];
 static bind_mw_function *bind_mw_of[SLOTS];
 
-/* Called after an empty poll: yields. True if the daemon has ended or the device was removed. */
-static bool is_dead_after_empty_poll(const struct ibv_context *context)
+/* After an empty poll: true if the daemon has ended or the device was removed, which few calls check; else yields. */
+static bool check_or_yield(const struct ibv_context *context)
 {
     static __thread unsigned empty_polls __attribute__((tls_model("initial-exec")));
     static __thread int dead_fd __attribute__((tls_model("initial-exec"))) = -1;
@@ -70,13 +70,13 @@ static bool is_dead_after_empty_poll(const struct ibv_context *context)
         static __thread unsigned checks __attribute__((tls_model("initial-exec")));
         if (++checks % CHECKS_PER_DOORBELL == 0)
             device_wake(context->cmd_fd);
-        const bool dead = device_dead(context->cmd_fd);
+        const bool is_dead = device_is_dead(context->cmd_fd);
         /* Every further poll of this context checks again: by then the number may belong to another context. */
-        if (dead)
+        if (is_dead)
             dead_fd = context->cmd_fd;
         else if (dead_fd == context->cmd_fd)
             dead_fd = -1;
-        if (dead)
+        if (is_dead)
             return true;
     }
     sched_yield();
@@ -96,22 +96,22 @@ static void check_poll(const struct ibv_cq *cq, uintptr_t frame)
 /* Records `found` polled completions, and returns that number. */
 static int record_completions(const struct ibv_cq *cq, int found, const struct ibv_wc *wc)
 {
-    if (UNLIKELY(shim_stacks))
+    if (UNLIKELY(shim_records_stacks))
         for (int i = 0; i < found; i++)
             outstanding_polled(cq->context->cmd_fd, wc[i].qp_num, wc[i].wr_id, wc[i].opcode & IBV_WC_RECV);
-    if (UNLIKELY(shim_events) && found > 0)
+    if (UNLIKELY(shim_logs_events) && found > 0)
         events_note(cq->context->cmd_fd, USERDMA_EVENT_POLL, cq->handle, (uint32_t)found, wc[found - 1].wr_id, 0);
     return found;
 }
 
 static int poll_cq(poll_cq_function *original, struct ibv_cq *cq, int entries, struct ibv_wc *wc)
 {
-    if (UNLIKELY(shim_stacks))
+    if (UNLIKELY(shim_records_stacks))
         check_poll(cq, FRAME);
     int found = original(cq, entries, wc);
-    if (UNLIKELY(shim_valgrind) && found > 0)
+    if (UNLIKELY(shim_under_valgrind) && found > 0)
         valgrind_mark();
-    if (LIKELY(found != 0) || !is_dead_after_empty_poll(cq->context))
+    if (LIKELY(found != 0) || !check_or_yield(cq->context))
         return record_completions(cq, found, wc);
     /* A last poll: what the daemon completed before it ended is in the queue by now. */
     found = original(cq, entries, wc);
@@ -124,21 +124,21 @@ static int poll_cq(poll_cq_function *original, struct ibv_cq *cq, int entries, s
 /* The same for one completion of an extended completion queue, if `result` is 0. */
 static int record_completion(struct ibv_cq_ex *cq, int result)
 {
-    if (UNLIKELY(shim_stacks) && result == 0)
+    if (UNLIKELY(shim_records_stacks) && result == 0)
         outstanding_polled(cq->context->cmd_fd, cq->read_qp_num(cq), cq->wr_id, cq->read_opcode(cq) & IBV_WC_RECV);
-    if (UNLIKELY(shim_events) && result == 0)
+    if (UNLIKELY(shim_logs_events) && result == 0)
         events_note(cq->context->cmd_fd, USERDMA_EVENT_POLL, cq->handle, 1, cq->wr_id, 0);
     return result;
 }
 
 static int start_poll(start_poll_function *original, struct ibv_cq_ex *cq, struct ibv_poll_cq_attr *attributes)
 {
-    if (UNLIKELY(shim_stacks))
+    if (UNLIKELY(shim_records_stacks))
         check_poll(ibv_cq_ex_to_cq(cq), FRAME);
     int result = original(cq, attributes);
-    if (UNLIKELY(shim_valgrind) && result == 0)
+    if (UNLIKELY(shim_under_valgrind) && result == 0)
         valgrind_mark();
-    if (LIKELY(result != ENOENT) || !is_dead_after_empty_poll(cq->context))
+    if (LIKELY(result != ENOENT) || !check_or_yield(cq->context))
         return record_completion(cq, result);
     result = record_completion(cq, original(cq, attributes));
     return result == ENOENT ? EIO : result;
@@ -148,7 +148,7 @@ static int start_poll(start_poll_function *original, struct ibv_cq_ex *cq, struc
 static int next_poll(next_poll_function *original, struct ibv_cq_ex *cq)
 {
     int result = original(cq);
-    if (shim_valgrind && result == 0)
+    if (shim_under_valgrind && result == 0)
         valgrind_mark();
     return record_completion(cq, result);
 }
@@ -188,7 +188,7 @@ static void note_sends(const struct ibv_qp *qp, const struct ibv_send_wr *list, 
     outstanding_check_inherited(fd, USERDMA_POST_SEND, qp->qp_num);
     outstanding_check_frames(frame);
     outstanding_sends(qp, list, frame);
-    if (UNLIKELY(shim_events) && list)
+    if (UNLIKELY(shim_logs_events) && list)
         events_note(fd, USERDMA_POST_SEND, qp->qp_num, count_sends(list), list->wr_id, stack);
     for (; list; list = list->next)
         stack_note_post(fd, USERDMA_POST_SEND, qp->qp_num, list->wr_id, stack);
@@ -200,7 +200,7 @@ static void note_receives(int fd, uint32_t queue, uint32_t number, const struct 
     outstanding_check_inherited(fd, queue, number);
     outstanding_check_frames(frame);
     outstanding_receives(fd, queue, number, list, frame);
-    if (UNLIKELY(shim_events) && list)
+    if (UNLIKELY(shim_logs_events) && list)
         events_note(fd, queue, number, count_receives(list), list->wr_id, stack);
     for (; list; list = list->next)
         stack_note_post(fd, queue, number, list->wr_id, stack);
@@ -210,7 +210,7 @@ static void note_receives(int fd, uint32_t queue, uint32_t number, const struct 
 static void note_refused(int fd, uint32_t queue, uint32_t number, uint32_t count)
 {
     outstanding_refused(fd, queue, number, count);
-    if (UNLIKELY(shim_events) && count > 0)
+    if (UNLIKELY(shim_logs_events) && count > 0)
         events_note(fd, USERDMA_EVENT_REFUSED | queue, number, count, 0, 0);
 }
 
@@ -254,7 +254,7 @@ static int post_sends(post_send_function *original, struct ibv_qp *qp, struct ib
 static int post_send(post_send_function *original, struct ibv_qp *qp, struct ibv_send_wr *list,
                      struct ibv_send_wr **bad)
 {
-    if (LIKELY(!shim_stacks))
+    if (LIKELY(!shim_records_stacks))
         return post_sends(original, qp, list, bad);
     note_sends(qp, list, FRAME);
     const int error = post_sends(original, qp, list, bad);
@@ -269,21 +269,21 @@ static int wr_complete(wr_complete_function *original, struct ibv_qp_ex *qp)
 {
     if (UNLIKELY(!can_send(&qp->qp_base))) {
         qp->wr_abort(qp);
-        return LIKELY(!shim_stacks) ? EINVAL : refused_request(&qp->qp_base, qp->wr_id, EINVAL);
+        return LIKELY(!shim_records_stacks) ? EINVAL : refused_request(&qp->qp_base, qp->wr_id, EINVAL);
     }
-    if (UNLIKELY(shim_stacks)) {
+    if (UNLIKELY(shim_records_stacks)) {
         const struct ibv_qp *base = &qp->qp_base;
         const uint32_t stack = stack_here();
         outstanding_check_inherited(base->context->cmd_fd, USERDMA_POST_SEND, base->qp_num);
         outstanding_check_frames(FRAME);
-        if (shim_events)
+        if (shim_logs_events)
             events_note(base->context->cmd_fd, USERDMA_POST_SEND, base->qp_num, batch_size(qp), qp->wr_id,
                         stack);
         stack_note_post(base->context->cmd_fd, USERDMA_POST_BATCH, base->qp_num, 0, stack);
         stack_note_post(base->context->cmd_fd, USERDMA_POST_SEND, base->qp_num, qp->wr_id, stack);
     }
     const int error = original(qp);
-    if (LIKELY(error == 0 || !shim_stacks))
+    if (LIKELY(error == 0 || !shim_records_stacks))
         return error;
     note_refused(qp->qp_base.context->cmd_fd, USERDMA_POST_SEND, qp->qp_base.qp_num, batch_size(qp));
     return refused_request(&qp->qp_base, qp->wr_id, error);
@@ -384,7 +384,8 @@ static struct ibv_cq_ex *create_cq_ex(create_cq_ex_function *original, struct ib
                                       struct ibv_cq_init_attr_ex *attributes)
 {
     struct ibv_cq_init_attr_ex with_qp_num;
-    if (UNLIKELY(shim_stacks)) {
+    /* record_completion reads the QP number of each completion. */
+    if (UNLIKELY(shim_records_stacks)) {
         with_qp_num = *attributes;
         with_qp_num.wc_flags |= IBV_WC_EX_WITH_QP_NUM;
         attributes = &with_qp_num;
@@ -392,7 +393,7 @@ static struct ibv_cq_ex *create_cq_ex(create_cq_ex_function *original, struct ib
     struct ibv_cq_ex *cq = original(context, attributes);
     if (cq)
         WRAP(cq->start_poll, start_poll_of, start_poll_wrapper);
-    if (cq && (shim_valgrind || shim_stacks))
+    if (cq && (shim_under_valgrind || shim_records_stacks))
         WRAP(cq->next_poll, next_poll_of, next_poll_wrapper);
     return cq;
 }
@@ -406,7 +407,7 @@ static struct ibv_qp *create_qp_ex(create_qp_ex_function *original, struct ibv_c
     if (qp && attributes->comp_mask & IBV_QP_INIT_ATTR_SEND_OPS_FLAGS) {
         struct ibv_qp_ex *extended = (struct ibv_qp_ex *)qp;
         WRAP(extended->wr_complete, wr_complete_of, wr_complete_wrapper);
-        if (UNLIKELY(shim_stacks))
+        if (UNLIKELY(shim_records_stacks))
             batch_watch(extended, attributes->send_ops_flags);
     }
     return qp;
@@ -415,10 +416,10 @@ static struct ibv_qp *create_qp_ex(create_qp_ex_function *original, struct ibv_c
 /* Wraps the functions of a context of the daemon; other contexts are not changed. Returns the context. */
 static struct ibv_context *wrap(struct ibv_context *context)
 {
-    if (!context || fd_used(context->cmd_fd) != FD_CONTEXT)
+    if (!context || fd_kind_for_use(context->cmd_fd) != FD_CONTEXT)
         return context;
     WRAP(context->ops.poll_cq, poll_cq_of, poll_cq_wrapper);
-    if (UNLIKELY(shim_stacks)) {
+    if (UNLIKELY(shim_records_stacks)) {
         events_open(context->cmd_fd);
         outstanding_opened(context->cmd_fd);
         WRAP(context->ops.post_recv, post_recv_of, post_recv_wrapper);
@@ -457,11 +458,11 @@ static void forget_queues(int fd, uint32_t qpn)
     outstanding_forget(fd, USERDMA_POST_RECEIVE, qpn);
 }
 
-static bool fork_initialized;
+static bool is_fork_initialized;
 
-bool verbs_fork_safe(void)
+bool verbs_is_fork_safe(void)
 {
-    return fork_initialized || getenv("RDMAV_FORK_SAFE") || getenv("IBV_FORK_SAFE");
+    return is_fork_initialized || getenv("RDMAV_FORK_SAFE") || getenv("IBV_FORK_SAFE");
 }
 
 /*
@@ -472,8 +473,8 @@ EXPORT int ibv_fork_init(void)
 {
     if (!shim_is_ready())
         shim_init();
-    fork_initialized = true;
-    if (shim_active)
+    is_fork_initialized = true;
+    if (shim_is_active)
         return 0;
     int (*original)(void) = find_original("ibv_fork_init");
     return original ? original() : ENOSYS;
@@ -487,7 +488,7 @@ EXPORT int ibv_destroy_qp(struct ibv_qp *qp)
     const int fd = qp->context->cmd_fd;
     const uint32_t number = qp->qp_num;
     const int error = original(qp);
-    if (UNLIKELY(shim_stacks) && error == 0)
+    if (UNLIKELY(shim_records_stacks) && error == 0)
         forget_queues(fd, number);
     return error;
 }
@@ -496,7 +497,7 @@ EXPORT int ibv_modify_qp(struct ibv_qp *qp, struct ibv_qp_attr *attributes, int 
 {
     int (*original)(struct ibv_qp *, struct ibv_qp_attr *, int) = find_original("ibv_modify_qp");
     const int error = original ? original(qp, attributes, mask) : ENOSYS;
-    if (UNLIKELY(shim_stacks) && error == 0 && mask & IBV_QP_STATE && attributes->qp_state == IBV_QPS_RESET)
+    if (UNLIKELY(shim_records_stacks) && error == 0 && mask & IBV_QP_STATE && attributes->qp_state == IBV_QPS_RESET)
         forget_queues(qp->context->cmd_fd, qp->qp_num);
     return error;
 }
@@ -509,7 +510,7 @@ EXPORT int ibv_destroy_srq(struct ibv_srq *srq)
     const int fd = srq->context->cmd_fd;
     const uint32_t handle = srq->handle;
     const int error = original(srq);
-    if (UNLIKELY(shim_stacks) && error == 0)
+    if (UNLIKELY(shim_records_stacks) && error == 0)
         outstanding_forget(fd, USERDMA_POST_SHARED, handle);
     return error;
 }

@@ -1,7 +1,7 @@
 /*
  * XRC (IBA annex A14) for our contexts: what rxe's provider lacks, since Linux's rxe has no XRC.
  *
- * The provider can create XRC shared receive queues and initiators (IBV_QPT_XRC_SEND), once there is a domain. It lacks
+ * The provider can create initiators (IBV_QPT_XRC_SEND), and XRC shared receive queues once there is a domain. It lacks
  * the domains, targets (IBV_QPT_XRC_RECV), the number of a shared receive queue, and that number in send requests.
  * These operations go into the public operation table of the context, where libibverbs' inline functions find them.
  * They make Linux's own calls.
@@ -25,12 +25,13 @@
 /* Bytes of a target's object; no provider's struct of a queue pair is larger. */
 #define TARGET_BYTES 4096
 /* Work requests that are copied, to set the SRQ number in their flags, and posted at a time. */
-#define BATCH 16
+#define MAX_BATCH 16
 /* Bits of the flags that verbs use; the SRQ number is above. */
 #define FLAGS_MASK 0xffu
 #define SRQN_SHIFT 8
 
-/* A domain and a shared receive queue, as in libibverbs' driver.h (struct verbs_xrcd, struct verbs_srq). */
+/* A domain with its flag, and a shared receive queue: struct verbs_xrcd and verbs_srq of libibverbs' driver.h. */
+#define VERBS_XRCD_HANDLE 1u
 struct domain {
     struct ibv_xrcd xrcd;
     uint32_t comp_mask;
@@ -66,12 +67,12 @@ struct create_qp_command {
     struct ib_uverbs_cmd_hdr header;
     uint64_t response;
     uint64_t user_handle;
-    uint32_t domain;
-    uint32_t queues[3];
-    uint32_t cap[5];
+    uint32_t domain; /* pd_handle; of a target the handle of its XRC domain */
+    uint32_t queues[3]; /* handles of send CQ, receive CQ and SRQ: none */
+    uint32_t cap[5]; /* struct ibv_qp_cap: no queues */
     uint8_t signal_all;
     uint8_t type;
-    uint8_t rest[2];
+    uint8_t reserved[2]; /* is_srq and reserved */
 };
 /* ib_uverbs_open_qp */
 struct open_qp_command {
@@ -81,21 +82,21 @@ struct open_qp_command {
     uint32_t domain;
     uint32_t number;
     uint8_t type;
-    uint8_t rest[7];
+    uint8_t reserved[7];
 };
 _Static_assert(sizeof(struct open_xrcd_command) == 24, "layout");
 _Static_assert(sizeof(struct create_qp_command) == 64, "layout");
 _Static_assert(sizeof(struct open_qp_command) == 40, "layout");
 
 /*
- * Makes a write command: `number`, with `size` bytes that begin with `header`, and `response` bytes of response. False
- * with errno if it is refused.
+ * Makes the write command `number` (IB_USER_VERBS_CMD_…) of `size` bytes that begin with `header`, which it fills in.
+ * False with errno if it is refused.
  */
-static bool command(int fd, struct ib_uverbs_cmd_hdr *header, size_t size, unsigned number, size_t response)
+static bool command(int fd, struct ib_uverbs_cmd_hdr *header, size_t size, unsigned number, size_t response_bytes)
 {
     header->command = number;
     header->in_words = (uint16_t)(size / 4);
-    header->out_words = (uint16_t)(response / 4);
+    header->out_words = (uint16_t)(response_bytes / 4);
     return device_write(fd, header, size) == (ssize_t)size;
 }
 
@@ -117,7 +118,7 @@ static struct ibv_xrcd *open_xrcd(struct ibv_context *context, struct ibv_xrcd_i
         return NULL;
     }
     domain->xrcd.context = context;
-    domain->comp_mask = 1;
+    domain->comp_mask = VERBS_XRCD_HANDLE;
     domain->handle = handle;
     return &domain->xrcd;
 }
@@ -203,10 +204,10 @@ int xrc_post_send(post_send_function *original, struct ibv_qp *qp, struct ibv_se
     if (!list)
         return original(qp, list, bad);
     while (list) {
-        struct ibv_send_wr batch[BATCH];
+        struct ibv_send_wr batch[MAX_BATCH];
         struct ibv_send_wr *first = list;
         int count = 0;
-        for (; list && count < BATCH; list = list->next, count++) {
+        for (; list && count < MAX_BATCH; list = list->next, count++) {
             batch[count] = *list;
             batch[count].send_flags &= FLAGS_MASK;
             batch[count].send_flags |= list->qp_type.xrc.remote_srqn << SRQN_SHIFT;

@@ -67,7 +67,10 @@ static void waited(int fd)
 /* ---- callers ---- */
 
 #define MAX_CALLERS 1024
-/* A cache by return address, shifted left by one; the lowest bit is set for callers in libraries of RDMA. */
+/*
+ * A cache by return address: each entry is an address shifted left by one, with the lowest bit set for callers in
+ * libraries of RDMA.
+ */
 static uintptr_t callers[MAX_CALLERS];
 
 static bool is_rdma_library(const char *path)
@@ -345,10 +348,10 @@ EXPORT ssize_t read(int fd, void *buffer, size_t count)
     RETURN_RECEIVED(ssize_t, fd, NEXT(read)(fd, buffer, count));
 }
 
-EXPORT ssize_t __read_chk(int fd, void *buffer, size_t count, size_t room);
-ssize_t __read_chk(int fd, void *buffer, size_t count, size_t room)
+EXPORT ssize_t __read_chk(int fd, void *buffer, size_t count, size_t buffer_size);
+ssize_t __read_chk(int fd, void *buffer, size_t count, size_t buffer_size)
 {
-    RETURN_RECEIVED(ssize_t, fd, NEXT(__read_chk)(fd, buffer, count, room));
+    RETURN_RECEIVED(ssize_t, fd, NEXT(__read_chk)(fd, buffer, count, buffer_size));
 }
 
 EXPORT ssize_t readv(int fd, const struct iovec *vector, int count)
@@ -361,10 +364,10 @@ EXPORT ssize_t recv(int fd, void *buffer, size_t count, int flags)
     RETURN_RECEIVED(ssize_t, fd, NEXT(recv)(fd, buffer, count, flags));
 }
 
-EXPORT ssize_t __recv_chk(int fd, void *buffer, size_t count, size_t room, int flags);
-ssize_t __recv_chk(int fd, void *buffer, size_t count, size_t room, int flags)
+EXPORT ssize_t __recv_chk(int fd, void *buffer, size_t count, size_t buffer_size, int flags);
+ssize_t __recv_chk(int fd, void *buffer, size_t count, size_t buffer_size, int flags)
 {
-    RETURN_RECEIVED(ssize_t, fd, NEXT(__recv_chk)(fd, buffer, count, room, flags));
+    RETURN_RECEIVED(ssize_t, fd, NEXT(__recv_chk)(fd, buffer, count, buffer_size, flags));
 }
 
 EXPORT ssize_t recvfrom(int fd, void *buffer, size_t count, int flags, struct sockaddr *from, socklen_t *length)
