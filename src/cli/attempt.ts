@@ -37,10 +37,10 @@ export const attempt = (
     }
     stop.addEventListener('abort', kill)
     const settle = (): void => {
-      clearTimeout(timer)
+      clearTimeout(limitTimer)
       stop.removeEventListener('abort', kill)
     }
-    const timer = setTimeout(() => {
+    const limitTimer = setTimeout(() => {
       isTimedOut = true
       kill()
     }, limitSeconds * 1000)
@@ -66,11 +66,11 @@ export const attempt = (
             ? undefined
             : `exit status ${status}`
       const finish = (): void => {
-        clearTimeout(timeout)
+        clearTimeout(outputTimer)
         resolve({ failure, output })
       }
       // A child in another process group may keep the output open.
-      const timeout = setTimeout(finish, OUTPUT_TIMEOUT)
+      const outputTimer = setTimeout(finish, OUTPUT_TIMEOUT)
       child?.once('close', finish)
     })
   })

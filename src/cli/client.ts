@@ -43,7 +43,7 @@ export interface ToolClient {
   qps(): Promise<readonly QpStat[]>
   /** Calls that destroy an object and wait until the program acknowledges its events (ibv_ack_async_event). */
   waits(): Promise<readonly WaitStat[]>
-  /** The fault rules with their counts. `set`: rules that replace them before. */
+  /** The fault rules with their counts. `set`: rules that first replace all others. */
   faults(set?: string): Promise<readonly FaultStat[]>
   /** Adds or removes a device; returns the resulting list of devices. */
   changeDevices(change: { readonly add: DeviceSpec } | { readonly remove: string }): Promise<readonly ListedDevice[]>
@@ -62,7 +62,7 @@ export interface ToolClient {
   close(): void
 }
 
-/** Connects to a daemon; errors say what to do. */
+/** Connects to a daemon. Throws NoDaemonError if none serves the socket, else an Error with a message. */
 const connect = (socket: string): ReturnType<typeof connectToDaemon> => {
   try {
     return connectToDaemon(socket)
@@ -99,8 +99,8 @@ interface UnsentMessage {
 }
 
 /**
- * Opens a session at `socket`. Throws NoDaemonError if no daemon serves it, and an Error with a message if the daemon
- * has another version of the protocol or refuses the session.
+ * Opens a session at `socket`. Throws NoDaemonError if no daemon serves it or the daemon ends meanwhile, and an Error
+ * with a message if the socket cannot be used, or the daemon has another version of the protocol or refuses the session.
  */
 export const openSession = async (
   socket: string,

@@ -48,7 +48,7 @@ export const prompt = (command: string): void => print(styled(2, `    $ `) + com
 
 /** A program's output, without leading and trailing blank lines. */
 export const output = (text: string): void => {
-  for (const one of text.replace(/^\s*\n|\s+$/g, '').split('\n')) print(`    ${one}`)
+  for (const printed of text.replace(/^\s*\n|\s+$/g, '').split('\n')) print(`    ${printed}`)
 }
 
 /** One line, truncated to the output width. */

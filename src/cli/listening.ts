@@ -11,7 +11,7 @@ const TCP_LISTEN = '0A'
 const POLL_MS = 5
 
 const isListening = (port: number): boolean => {
-  const local = `:${port.toString(16).toUpperCase().padStart(4, '0')}`
+  const portSuffix = `:${port.toString(16).toUpperCase().padStart(4, '0')}`
   return ['/proc/net/tcp', '/proc/net/tcp6'].some(table => {
     let text: string
     try {
@@ -22,7 +22,7 @@ const isListening = (port: number): boolean => {
     }
     return text.split('\n').some(line => {
       const [, address = '', , state] = line.trim().split(/\s+/)
-      return state === TCP_LISTEN && address.endsWith(local)
+      return state === TCP_LISTEN && address.endsWith(portSuffix)
     })
   })
 }

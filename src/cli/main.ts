@@ -113,7 +113,7 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
   check(program) {
     withJoin(program.command('check'), '[program]')
       .description(
-        'Runs a program and reports what it does wrong with verbs, with the stacks of its calls and posts; exits with 65 if anything was found, else with its status.',
+        'Runs a program and reports what it does wrong with verbs, with the stacks of its calls and posts; exits with 65 for errors (see --fail-on), else with the status of the program.',
       )
       .option('-o, --output <file>', 'write the findings to this file instead of standard error')
       .option('--json', 'print one JSON object per finding')
@@ -173,7 +173,7 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
   },
   daemon(program) {
     withConfig(program.command('daemon'))
-      .description('Serves programs in the foreground, until SIGINT or SIGTERM.')
+      .description('Serves programs in the foreground, until SIGINT, SIGTERM or SIGHUP.')
       .option(SOCKET, 'where programs find it (default: a socket of your own)')
       .option(
         '--allow-user <user>',
@@ -188,7 +188,7 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
       .option('--check', 'check programs: `userdma check --socket PATH` prints the findings')
       .option(LIKE, `with --check: ${LIKE_HELP}`)
       .option(BUFFERS, `with --check: ${BUFFERS_HELP}`)
-      .option('--end-with-last-client', 'end when the last program has ended')
+      .option('--end-with-last-client', 'end when the last client has ended')
       .addOption(new Option('--remove-folder', 'remove the folder of the socket at the end').hideHelp())
       .addHelpText(
         'after',

@@ -19,7 +19,10 @@ export const createOutput = (name: string): number => {
 
 /** Text output of a command that runs a program. */
 export interface Output {
-  /** Never throws: reports the first failure on standard error, and drops later text. */
+  /**
+   * Never throws: reports the first failure to write a file on standard error, and drops later text. That the reader of
+   * a pipe has closed it is no failure.
+   */
   write(text: string): void
   /** Whether a write failed. */
   readonly hasFailed: boolean

@@ -33,13 +33,16 @@ export class StartError extends Error {
   override readonly name = 'StartError'
 }
 
-/** The last lines of a log, without those of NOTE. */
+/** Lines of a log that messages contain. */
+const MAX_LINES = 5
+
+/** The last MAX_LINES lines of a log, without those of NOTE. */
 const lastLines = (path: string): string =>
   readFileSync(path, 'utf8')
     .trim()
     .split('\n')
     .filter(line => !line.startsWith(NOTE))
-    .slice(-5)
+    .slice(-MAX_LINES)
     .join('\n')
     .replace(/^userdma: /, '')
 

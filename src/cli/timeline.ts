@@ -23,7 +23,7 @@ export interface Entry {
   readonly isAck: boolean
 }
 
-/** The line of a traced call without process and duration. */
+/** The line of a traced call without process and descriptor. */
 const callText = (record: TraceRecord): string => callLine(record).replace(/^\[pid [^\]]*\] (?:fd \d+ )?/, '')
 
 /** The process that created each queue pair, by QPN. */

@@ -48,8 +48,8 @@ const location = ({ file = '', line = 0 }: Frame) => ({
 })
 
 /**
- * A SARIF 2.1.0 log of one run of findings with their counts. `version`: that of userdma. Severities have the names of
- * SARIF's levels.
+ * A SARIF 2.1.0 log of one run of the check: its findings with their counts, and its omissions. `version`: that of
+ * userdma. Severities have the names of SARIF's levels.
  */
 export const sarifLog = (
   counted: readonly (readonly [Finding, number])[],

@@ -10,19 +10,20 @@
  *   }
  *
  * The first line is free text. The second line is the id of a finding, or `*` for all. The further lines match the
- * frames of its stack in order, from the innermost on: `fun:` a function, `obj:` a program or library, `src:` a source
- * file with or without a line, `...` any number of frames. `*` and `?` are wildcards. A block without frames matches
- * every stack. Lines that begin with `#` are comments.
+ * frames of its stack in order, from the innermost on: `fun:` a function, `obj:` a program or library, `src:` the path
+ * or the last name of a source file, with or without a line, `...` any number of frames. `*` and `?` are wildcards.
+ * Frames outside those that the lines match may be any, so a block without such lines matches every stack. Lines that
+ * begin with `#` are comments.
  */
 import { type Finding, findingIds } from '../../spec/check/findings.ts'
 import type { Frame, Symbols } from '../../trace/findings.ts'
 import { printable } from '../../trace/printable.ts'
 
-type FramePattern = '...' | { readonly kind: 'fun' | 'obj' | 'src'; readonly pattern: RegExp }
+type FramePattern = '...' | { readonly kind: 'fun' | 'obj' | 'src'; readonly regExp: RegExp }
 
 export interface Suppression {
   readonly name: string
-  /** An id, or `*`. */
+  /** The id of a finding, or `*`. */
   readonly id: string
   readonly frames: readonly FramePattern[]
 }
@@ -42,48 +43,49 @@ const parseFrame = (text: string, position: string): FramePattern => {
   const [, kind, pattern] = /^(fun|obj|src):(.+)$/.exec(text) ?? []
   if (kind === undefined || pattern === undefined)
     throw new Error(`${position}: "${text}" is not a frame; write fun:FUNCTION, obj:FILE, src:FILE[:LINE] or ...`)
-  return { kind: kind as 'fun' | 'obj' | 'src', pattern: wildcard(pattern) }
+  return { kind: kind as 'fun' | 'obj' | 'src', regExp: wildcard(pattern) }
 }
 
 /** Parses a file's text. Throws an Error with a message that names the line. */
 export const parseSuppressions = (text: string, file: string): Suppression[] => {
-  const found: Suppression[] = []
+  const suppressions: Suppression[] = []
+  /** The lines of the block that is being read, and the number of its `{`. */
   let block: string[] | undefined
-  let begin = 0
+  let blockStart = 0
   text.split('\n').forEach((raw, i) => {
     const line = raw.trim()
     const position = `${file}:${i + 1}`
     if (line === '' || line.startsWith('#')) return
     if (line === '{') {
-      if (block !== undefined) throw new Error(`${position}: "{" within the block of line ${begin}`)
+      if (block !== undefined) throw new Error(`${position}: "{" within the block of line ${blockStart}`)
       block = []
-      begin = i + 1
+      blockStart = i + 1
     } else if (block === undefined) throw new Error(`${position}: "${line}" is outside a block of { and }`)
     else if (line !== '}') block.push(line)
     else {
       const [name, id, ...frames] = block
       if (name === undefined || id === undefined)
-        throw new Error(`${position}: the block of line ${begin} needs a name and the id of a finding`)
+        throw new Error(`${position}: the block of line ${blockStart} needs a name and the id of a finding`)
       if (id !== '*' && !findingIds.some(known => known === id))
         throw new Error(`${position}: there is no finding "${id}"; \`userdma check --explain\` lists them`)
-      found.push({ name, id, frames: frames.map(frame => parseFrame(frame, position)) })
+      suppressions.push({ name, id, frames: frames.map(frame => parseFrame(frame, position)) })
       block = undefined
     }
   })
-  if (block !== undefined) throw new Error(`${file}:${begin}: the block has no }`)
-  return found
+  if (block !== undefined) throw new Error(`${file}:${blockStart}: the block has no }`)
+  return suppressions
 }
 
-const matchesFrame = (pattern: Exclude<FramePattern, '...'>, frame: Frame): boolean => {
-  switch (pattern.kind) {
+const matchesFrame = ({ kind, regExp }: Exclude<FramePattern, '...'>, frame: Frame): boolean => {
+  switch (kind) {
     case 'fun':
-      return pattern.pattern.test(frame.function)
+      return regExp.test(frame.function)
     case 'obj':
-      return frame.object !== undefined && pattern.pattern.test(frame.object)
+      return frame.object !== undefined && regExp.test(frame.object)
     case 'src': {
       const { file = '', line } = frame
       const names = [file, file.slice(file.lastIndexOf('/') + 1)]
-      return file !== '' && names.some(name => pattern.pattern.test(name) || pattern.pattern.test(`${name}:${line}`))
+      return file !== '' && names.some(name => regExp.test(name) || regExp.test(`${name}:${line}`))
     }
   }
 }

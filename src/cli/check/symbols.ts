@@ -19,10 +19,10 @@ const tools = [
   ['llvm-symbolizer', '--output-style=GNU', '--addresses', '--functions', '--inlines', '-e'],
 ] as const
 /**
- * Time limits in milliseconds, of one look-up (`one`) and of all together (`all`): a tool takes about a minute for
- * gigabytes of debug information, and the command waits for it. A file whose look-up times out is not looked up again.
+ * Time limits in milliseconds, of one look-up and of all together: a tool takes about a minute for gigabytes of debug
+ * information, and the command waits for it. A file whose look-up times out is not looked up again.
  */
-const TIMEOUTS = { one: 20_000, all: 60_000 } as const
+const TIMEOUTS = { perLookUp: 20_000, total: 60_000 } as const
 /** Maximum bytes of a tool's output. */
 const MAX_OUTPUT = 2 ** 26
 
@@ -44,11 +44,11 @@ const parseOutput = (output: string, addresses: readonly string[]): Map<string, 
   const found = new Map<string, Frame[]>()
   const lines = output.split('\n')
   let frames: Frame[] = []
-  for (let i = 0, next = 0; i < lines.length; i++) {
+  for (let i = 0, addressIndex = 0; i < lines.length; i++) {
     const line = lines[i]!
     if (/^0x[0-9a-f]+$/.test(line)) {
       frames = []
-      found.set(addresses[next++] ?? line, frames)
+      found.set(addresses[addressIndex++] ?? line, frames)
     } else if (line !== '' && i + 1 < lines.length) {
       const source = sourceOf(lines[++i]!)
       if (line !== '??' || source.file !== undefined) frames.push({ function: line === '??' ? '' : line, ...source })
@@ -81,10 +81,10 @@ const trimFrames = (frames: readonly Frame[]): readonly Frame[] => {
   return [...(inner === undefined ? [] : [inner]), ...(main < 0 ? outer : outer.slice(0, main + 1))]
 }
 
-/** The result keeps the frames that it has looked up. */
-export const createSymbols = (timeouts: { readonly one: number; readonly all: number } = TIMEOUTS): Symbols => {
-  /** Milliseconds. */
-  let remaining = timeouts.all
+/** Creates a look-up, which remembers the frames that it has found. */
+export const createSymbols = (timeouts: { readonly perLookUp: number; readonly total: number } = TIMEOUTS): Symbols => {
+  /** Milliseconds that are left of `timeouts.total`. */
+  let remaining = timeouts.total
   /** Files that are not looked up again. */
   const slow = new Set<string>()
   /** Frames by file and address. */
@@ -92,11 +92,11 @@ export const createSymbols = (timeouts: { readonly one: number; readonly all: nu
 
   /** Looks up the addresses of one file that are not in `cached`. */
   const lookUp = (object: string, addresses: readonly string[]): void => {
-    const ofObject = cached.get(object) ?? new Map<string, readonly Frame[]>()
-    cached.set(object, ofObject)
-    const missing = [...new Set(addresses)].filter(address => !ofObject.has(address))
+    const framesByAddress = cached.get(object) ?? new Map<string, readonly Frame[]>()
+    cached.set(object, framesByAddress)
+    const missing = [...new Set(addresses)].filter(address => !framesByAddress.has(address))
     if (missing.length === 0) return
-    for (const address of missing) ofObject.set(address, [])
+    for (const address of missing) framesByAddress.set(address, [])
     // The program chose this name: as an absolute path it is neither an option (-x) nor an option file (@x).
     const path = resolve(object)
     if (slow.has(path) || !isFile(path)) return
@@ -105,7 +105,7 @@ export const createSymbols = (timeouts: { readonly one: number; readonly all: nu
       const start = performance.now()
       const { status, stdout, error } = spawnSync(tool, [...args, path, ...missing], {
         encoding: 'utf8',
-        timeout: Math.ceil(Math.min(timeouts.one, remaining)),
+        timeout: Math.ceil(Math.min(timeouts.perLookUp, remaining)),
         killSignal: 'SIGKILL',
         maxBuffer: MAX_OUTPUT,
         stdio: ['ignore', 'pipe', 'ignore'],
@@ -116,7 +116,7 @@ export const createSymbols = (timeouts: { readonly one: number; readonly all: nu
         return
       }
       if (status !== 0) continue
-      for (const [address, frames] of parseOutput(stdout, missing)) ofObject.set(address, frames)
+      for (const [address, frames] of parseOutput(stdout, missing)) framesByAddress.set(address, frames)
       return
     }
   }

@@ -1,6 +1,7 @@
 /*
  * `userdma check`: runs a program and reports its mistakes with verbs, with the stacks of its calls and posts.
- * Exits with the program's status, or with 65 (EX_DATAERR) if there is a finding of severity --fail-on or above.
+ * Exits with the program's status, or with 65 (EX_DATAERR) if there is a finding of severity --fail-on or above; but
+ * with 1 instead of 0 if an output file could not be written entirely.
  */
 import { readFileSync } from 'node:fs'
 import os from 'node:os'
@@ -138,16 +139,16 @@ const summary = (
   omissions: readonly Omission[],
   hasCalls: boolean,
 ): string => {
-  const kinds = [...severities]
+  const severityTexts = [...severities]
     .reverse()
     .map(severity => [severity, counted.filter(([finding]) => finding.severity === severity)] as const)
     .filter(([, found]) => found.length > 0)
     .map(([severity, found]) => plural(found.length, severity))
   // A program that made no calls was not checked, so the summary must not look like a success.
-  const nothing = hasCalls ? 'no findings' : 'no findings: no program made a call of verbs'
+  const noFindings = hasCalls ? 'no findings' : 'no findings: no program made a call of verbs'
   const repeated = counted.filter(([, count]) => count > 1)
   return [
-    `userdma check: ${kinds.length === 0 ? nothing : kinds.join(', ')}${suppressed === 0 ? '' : `, ${suppressed} suppressed`}`,
+    `userdma check: ${severityTexts.join(', ') || noFindings}${suppressed === 0 ? '' : `, ${suppressed} suppressed`}`,
     ...repeated.map(([{ id, text }, count]) => `  ${count} times ${id}: ${printable(text)}`),
     ...omissions.map(omission => `  left out: ${omissionText(omission)}`),
     '',

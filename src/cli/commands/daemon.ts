@@ -1,5 +1,6 @@
 /*
- * `userdma daemon`: serves programs in the foreground until a signal ends it.
+ * `userdma daemon`: serves programs in the foreground, until a signal or, with --end-with-last-client, the end of its
+ * last client.
  *
  * It prints one line when it is ready. A command that started the daemon waits for that line and then closes the pipe,
  * so a closed standard output must not end the daemon.
@@ -27,6 +28,9 @@ export interface DaemonOptions extends ConfigOptions {
   readonly allowGroup?: readonly string[]
 }
 
+/** (uid_t) -1, which is no valid id of a user or group. */
+const INVALID_ID = 2 ** 32 - 1
+
 /** The ids of users or groups that are given by name or number. Throws UsageError. */
 const accountIds = (kind: 'user' | 'group', texts: readonly string[] = []): readonly number[] =>
   texts.map(text => {
@@ -38,9 +42,6 @@ const accountIds = (kind: 'user' | 'group', texts: readonly string[] = []): read
     return number
   })
 
-/** (uid_t) -1, which is no valid id of a user or group. */
-const INVALID_ID = 2 ** 32 - 1
-
 /** The users and groups that the daemon serves beside its own user. Throws UsageError. */
 const servedAccounts = ({ allowUser, allowGroup }: DaemonOptions): Served => {
   const served = { users: accountIds('user', allowUser), groups: accountIds('group', allowGroup) }
@@ -51,7 +52,7 @@ const servedAccounts = ({ allowUser, allowGroup }: DaemonOptions): Served => {
   return served
 }
 
-/** The process that serves the socket, with its devices, as text; undefined if it is not a userdma daemon. */
+/** The process that serves the socket, with its devices, as text; undefined if it opens no session for us. */
 const serverText = async (socket: string): Promise<string | undefined> => {
   try {
     const client = await openSession(socket)
@@ -122,12 +123,12 @@ export const daemon = async (options: DaemonOptions): Promise<void> => {
   process.stdout.write(`${READY}${socket} (${devicesText(config.devices)}${link}${faults})\n`)
   logUncaughtErrors()
   // A background daemon writes a log; these notes are its first and last lines.
-  const note = (what: string): void => {
-    if (options.endWithLastClient) console.error(`${NOTE}${process.pid} ${what}, ${new Date().toISOString()}`)
+  const note = (text: string): void => {
+    if (options.endWithLastClient) console.error(`${NOTE}${process.pid} ${text}, ${new Date().toISOString()}`)
   }
   note(`serves ${socket} (${devicesText(config.devices)}${link}${faults}) until its last client has ended`)
-  const signal = await Promise.race([stopped.then(() => true), running.ended])
-  note(signal ? 'ends on a signal' : 'ends: its last client has ended')
+  const hasSignal = await Promise.race([stopped.then(() => true), running.ended])
+  note(hasSignal ? 'ends on a signal' : 'ends: its last client has ended')
   await running.close()
   if (options.removeFolder) removeFolder(dirname(socket))
   process.exit(0)

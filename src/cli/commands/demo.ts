@@ -140,22 +140,25 @@ const showTimeline = (records: readonly TraceRecord[], capture: Uint8Array, { se
   ])
   const entries = timeline(records, capture, names)
   const shown = firstMessages(entries, MESSAGES)
-  const start = entries[0]?.time ?? 0
+  const firstTime = entries[0]?.time ?? 0
   for (const { kind, time, program: name, text } of shown) {
-    const milliseconds = ((time - start) / 1000).toFixed(3).padStart(9)
+    const milliseconds = ((time - firstTime) / 1000).toFixed(3).padStart(9)
     line(`${milliseconds}  ${name.padEnd(15)}  ${kind === 'packet' ? '▪ ' : ''}${text}`)
   }
-  const rest = entries.slice(shown.length)
-  const packets = rest.filter(({ kind }) => kind === 'packet').length
+  const notShown = entries.slice(shown.length)
+  const packets = notShown.filter(({ kind }) => kind === 'packet').length
   blank()
-  paragraph(`After that: ${packets} more packets, and ${rest.length - packets} calls that destroy the objects.`)
+  paragraph(`After that: ${packets} more packets, and ${notShown.length - packets} calls that destroy the objects.`)
 }
 
 /** Maximum number of queries whether the daemon has no contexts left, and milliseconds between them. */
 const MAX_QUERIES = 100
 const QUERY_MS = 20
 
-/** The stat of the daemon once it has no contexts: it notices the end of programs with a short delay. */
+/**
+ * The stat of the daemon once it has no contexts: it notices the end of programs with a short delay. After MAX_QUERIES
+ * the stat with the remaining ones.
+ */
 const statAfterCleanup = async ({ client }: Joined) => {
   let stat = await client.stat()
   for (let queries = 0; stat.contexts > 0 && queries < MAX_QUERIES; queries++) {
@@ -209,6 +212,7 @@ const demoWithPrograms = async (options: DemoOptions): Promise<void> => {
   paragraph('`bin/userdma trace -- PROGRAM` shows the calls of any program; `bin/userdma --help` has the rest.')
 }
 
+/** The command. */
 export const demo = async (options: DemoOptions = {}): Promise<void> => {
   heading('userdma: RDMA without hardware')
   const problems = missingPrerequisites()

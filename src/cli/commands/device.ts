@@ -8,16 +8,16 @@ import { printFromDaemon, type QueryOptions } from './stat.ts'
 
 /** Adds a device to a daemon. `text`: NAME@ADDRESS or NAME. Throws UsageError if it is no such text. */
 export const addDevice = async (text: string, options: QueryOptions): Promise<void> => {
-  const add = await orUsageError(() => parseDevice(text))
+  const device = await orUsageError(() => parseDevice(text))
   await printFromDaemon(options, async client => {
-    await client.changeDevices({ add })
+    await client.changeDevices({ add: device })
     return ''
   })
 }
 
 /** Removes a device from a daemon, even while programs use it. */
-export const removeDevice = (remove: string, options: QueryOptions): Promise<void> =>
+export const removeDevice = (name: string, options: QueryOptions): Promise<void> =>
   printFromDaemon(options, async client => {
-    await client.changeDevices({ remove })
+    await client.changeDevices({ remove: name })
     return ''
   })

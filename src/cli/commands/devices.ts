@@ -49,7 +49,7 @@ export const devices = (options: QueryOptions): Promise<void> =>
         .map(entry => ({ ...entry, address: configured.find(({ name }) => name === entry.name)?.address }))
       if (!options.json) return devicesText(found)
       return `${JSON.stringify(
-        found.map(({ classes: ids, ...rest }) => ({ ...rest, classes: ids.map(classNameOf) })),
+        found.map(({ classes: ids, ...device }) => ({ ...device, classes: ids.map(classNameOf) })),
         null,
         2,
       )}\n`

@@ -1,5 +1,6 @@
 /*
- * `userdma explain` and `userdma check --explain`: explain a finding, a completion status, an event or a vendor_err.
+ * `userdma explain` and `userdma check --explain`: explain a finding, a completion status, an event, or a cause by its
+ * vendor_err or name.
  */
 import { type CauseName, causeOfCode, causes } from '../../spec/check/causes.ts'
 import { type FindingId, findingIds, findingOfCause, findings, isFindingId } from '../../spec/check/findings.ts'
@@ -33,12 +34,13 @@ const isStatus = (name: StatusName | EventName): name is StatusName => Object.ha
 
 /** The lines about a completion status or event: its meaning, findings and causes, likeliest first. */
 const statusPage = (name: StatusName | EventName): string[] => {
-  const isCause = (cause: CauseName): boolean => causes[cause].results.some(one => one === name)
+  const isCause = (cause: CauseName): boolean => causes[cause].results.some(result => result === name)
   const ids = findingsOf(name)
-  const notes = (Object.keys(causes) as CauseName[]).filter(
+  const withoutFinding = (Object.keys(causes) as CauseName[]).filter(
     cause => isCause(cause) && findingOfCause(cause) === undefined,
   )
-  const noFindings = notes.length > 0 || name === 'SUCCESS' ? 'not an error by itself' : 'userdma never reports it'
+  const noFindings =
+    withoutFinding.length > 0 || name === 'SUCCESS' ? 'not an error by itself' : 'userdma never reports it'
   return [
     `${name}: ${ids.length > 0 ? 'look for these, in this order' : noFindings}`,
     ...(isStatus(name) ? ['', statuses[name].meaning] : []),
@@ -46,7 +48,7 @@ const statusPage = (name: StatusName | EventName): string[] => {
       const { title, advice, causes: causeNames = [] } = findings[id]
       return ['', `${i + 1}. ${id}: ${title}`, `  ${advice}`, ...causeNames.filter(isCause).map(causeLine)]
     }),
-    ...(notes.length > 0 ? ['', ...notes.map(causeLine)] : []),
+    ...(withoutFinding.length > 0 ? ['', ...withoutFinding.map(causeLine)] : []),
   ]
 }
 
@@ -73,8 +75,8 @@ const statusName = (word: string): StatusName | EventName | undefined => {
 /** `userdma explain`. Throws UsageError for an unknown word. */
 export const explain = (word: string): void => {
   const status = statusName(word)
-  const code = /^(?:0x[0-9a-f]+|[0-9]+)$/i.test(word) ? causeOfCode(Number(word)) : undefined
-  const cause = code ?? (Object.keys(causes) as CauseName[]).find(name => name === word)
+  const causeByCode = /^(?:0x[0-9a-f]+|[0-9]+)$/i.test(word) ? causeOfCode(Number(word)) : undefined
+  const cause = causeByCode ?? (Object.keys(causes) as CauseName[]).find(name => name === word)
   if (isFindingId(word)) print(findingPage(word))
   else if (status !== undefined) print(statusPage(status))
   else if (cause !== undefined) {

@@ -40,7 +40,7 @@ export const declaredSchema = (): Schema => {
   for (const { sharedTable } of devices)
     for (const { class: cls } of sharedTable.byName.values())
       if (!classes.some(({ name }) => name === cls.name)) driverClasses.set(cls.name, cls)
-  /** The system-wide device has the global classes without a driver. */
+  /** The system-wide device has no driver, so classes that it alone has have none. */
   const driversOf: DriversOf = (className, method) =>
     devices
       .filter(({ sharedTable }) => {
@@ -62,7 +62,7 @@ const deviceSchema = (socket: string, device: string): Schema => {
 
 // ---- text ----
 
-/** The limits of a number; empty if it has none. */
+/** The limits of a number, with a space before them; empty if it has none. */
 const range = (min: number | undefined, max: number | undefined): string => {
   if (min === undefined && max === undefined) return ''
   return max === undefined ? ` ≥ ${min}` : min === undefined ? ` ≤ ${max}` : ` ${min}…${max}`
@@ -106,7 +106,7 @@ const attributeText = (arrow: string, { name, id, optional, type }: JsonAttribut
     : []),
 ]
 
-/** Names of the blocks of call numbers (`Block` of spec/schema/schema.ts); the last four have none. */
+/** Names of the blocks of 32 call numbers (`Block` of spec/schema/schema.ts); the last four have none. */
 const BLOCKS = ['common', 'management', 'driver', 'experimental', '4', '5', '6', '7']
 /** A call number, with the name of its block and its number within the block. */
 export const callText = (call: number): string => `${call}, ${BLOCKS[call >> 5]} ${call % Block.MANAGEMENT}`

@@ -36,10 +36,14 @@ export const countsText = (counts: Readonly<Record<string, number>>): string =>
 
 const amountText = ({ count, bytes }: Stat['rings']): string => (count === 0 ? '0' : `${count} (${bytesText(bytes)})`)
 
+/** Processes that are named with their memory, those with the most. */
+const MAX_PROCESSES = 3
+
 /** Memory of objects, with the processes to which most of it is charged. */
 const chargedText = ({ bytes, processes }: Stat['charged']): string => {
-  const largest = processes.slice(0, 3).map(process => `process ${process.pid} ${bytesText(process.bytes)}`)
-  return largest.length === 0 ? '0' : `${bytesText(bytes)} (${largest.join(', ')}${processes.length > 3 ? ', …' : ''})`
+  const largest = processes.slice(0, MAX_PROCESSES).map(process => `process ${process.pid} ${bytesText(process.bytes)}`)
+  const more = processes.length > MAX_PROCESSES ? ', …' : ''
+  return largest.length === 0 ? '0' : `${bytesText(bytes)} (${largest.join(', ')}${more})`
 }
 
 /** The output of `userdma stat`. */

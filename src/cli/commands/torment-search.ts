@@ -1,13 +1,14 @@
 /*
  * `userdma check --torment-search N`: runs a program with N seeds and reports the shortest run that fails.
  *
- * A run fails if the program's exit status is not 0, a signal or the time limit ends it, or there is a finding. The
- * first run is without torment: if it fails, there is nothing to search. The shortest is the one with the fewest
- * decisions of torment. It is repeated with only the first COUNT decisions of its seed (`--torment SEED:COUNT`), for
- * the smallest COUNT with which it still fails: the last of these is probably the cause. That run is repeated, since
- * timing may decide too.
+ * A run fails if the program's exit status is not 0, a signal or the time limit ends it, or there is a finding of
+ * severity --fail-on or above. The first run is without torment: if it fails, there is nothing to search. A decision of
+ * torment is one moment at which a device does what hardware rarely does (spec/check/torment.ts); the shortest run is
+ * the one with the fewest decisions. A bisection finds the smallest COUNT for which the run still fails with only the
+ * first COUNT decisions of its seed (`--torment SEED:COUNT`): the last of these is probably the cause. That run is
+ * repeated, since timing may decide too.
  *
- * An interrupt ends the search; what was found so far is printed.
+ * A signal ends the search; what was found so far is printed.
  */
 import os from 'node:os'
 import { type Finding, FOUND_STATUS } from '../../spec/check/findings.ts'
@@ -18,8 +19,8 @@ import { createSymbols } from '../check/symbols.ts'
 import { configArguments, fullConfig, orUsageError, parseCount, parseTorment, wantedConfig } from '../config.ts'
 import { UsageError } from '../fail.ts'
 import { joinDaemon } from '../join.ts'
-import { openOutput } from '../output-file.ts'
-import { preloadedLibraries, programEnvironment } from '../program/program.ts'
+import { type Output, openOutput } from '../output-file.ts'
+import { preloadedLibraries, programEnvironment, type Recording } from '../program/program.ts'
 import { type CheckOptions, createJudge } from './check.ts'
 import { checkProgram } from './run.ts'
 
@@ -38,6 +39,20 @@ interface Run extends AttemptResult {
 }
 type TormentedRun = Run & { readonly setting: TormentSetting }
 
+/** Everything that all runs of a search share. */
+interface Search {
+  readonly program: string
+  readonly args: readonly string[]
+  readonly options: SearchOptions
+  readonly recording: Recording
+  /** Maximum seconds of one run. */
+  readonly limitSeconds: number
+  readonly judge: ReturnType<typeof createJudge>
+  readonly output: Output
+  /** Aborted when a signal ends the search; the reason is the signal. */
+  readonly stop: AbortSignal
+}
+
 /** Default and maximum of `--time-limit`. */
 const DEFAULT_SECONDS = 60
 const MAX_SECONDS = 86_400
@@ -48,155 +63,181 @@ const REPEATS = 2
 /** Signals that end the search; a second one ends the process. */
 const END_SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
 
+/** The numbers in the options. Throws UsageError. */
+const parseNumbers = ({ torment, tormentSearch, timeLimit }: SearchOptions) =>
+  orUsageError(() => {
+    const firstSeed = torment === undefined ? 1 : parseTorment(torment).seed
+    return {
+      firstSeed,
+      seedCount: parseCount('--torment-search', tormentSearch, MAX_SEED - firstSeed + 1),
+      limitSeconds: timeLimit === undefined ? DEFAULT_SECONDS : parseCount('--time-limit', timeLimit, MAX_SECONDS),
+    }
+  })
+
 /** The command. Throws UsageError. */
 export const tormentSearch = async (
   program: string,
   args: readonly string[],
   options: SearchOptions,
 ): Promise<void> => {
-  const { first, count, limit } = await orUsageError(() => {
-    const first = options.torment === undefined ? 1 : parseTorment(options.torment).seed
-    return {
-      first,
-      count: parseCount('--torment-search', options.tormentSearch, MAX_SEED - first + 1),
-      limit:
-        options.timeLimit === undefined ? DEFAULT_SECONDS : parseCount('--time-limit', options.timeLimit, MAX_SECONDS),
-    }
-  })
+  const { firstSeed, seedCount, limitSeconds } = await parseNumbers(options)
   if (options.json || options.sarif !== undefined)
     throw new UsageError('--json and --sarif are for one run: search first, then repeat the run that fails')
   checkProgram(program, args)
-  const races = options.races === true
-  const recording = { stacks: true, events: races }
+  const recording = { stacks: true, events: options.races === true }
   preloadedLibraries(recording)
   const output = openOutput(options.output)
   const judge = createJudge(options, createSymbols())
   const stop = new AbortController()
-  const interrupted = (signal: NodeJS.Signals): void => {
-    for (const one of END_SIGNALS) process.off(one, interrupted)
+  const removeHandlers = (): void => {
+    for (const signal of END_SIGNALS) process.off(signal, onSignal)
+  }
+  const onSignal = (signal: NodeJS.Signals): void => {
+    removeHandlers()
     stop.abort(signal)
   }
-  for (const signal of END_SIGNALS) process.on(signal, interrupted)
-  const endedBy = (): NodeJS.Signals | undefined => stop.signal.reason
-  /** The options of the command, with this torment. */
-  const optionsWith = (setting: TormentSetting | undefined): SearchOptions => {
-    const { torment: _, ...plain } = options
-    return { ...plain, ...(setting && { torment: tormentText(setting) }) }
-  }
+  for (const signal of END_SIGNALS) process.on(signal, onSignal)
+  const search = { program, args, options, recording, limitSeconds, judge, output, stop: stop.signal }
+  const hasFailure = await searchSeeds(search, firstSeed, seedCount)
+  removeHandlers()
+  const signal = endSignal(search)
+  const status = hasFailure ? FOUND_STATUS : output.hasFailed ? 1 : 0
+  process.exitCode = signal === undefined ? status : 128 + os.constants.signals[signal]
+}
 
-  /** Runs the program once, under a daemon of its own. Undefined if it was interrupted. */
-  const run = async <T extends TormentSetting | undefined>(
-    setting: T,
-  ): Promise<(Run & { readonly setting: T }) | undefined> => {
-    const found: Finding[] = []
-    const onFinding = (finding: Finding): void => {
-      if (judge(finding) === 'fail') found.push(finding)
-    }
-    const joined = await joinDaemon({ ...optionsWith(setting), private: true, check: true }, { onFinding })
-    try {
-      await joined.client.findings()
-      if (stop.signal.aborted) return undefined
-      const env = programEnvironment(joined.client.socket, recording)
-      const result = await attempt(program, args, env, limit, stop.signal)
-      if (stop.signal.aborted) return undefined
-      const { decisions = 0 } = await joined.client.counts()
-      const [finding] = found
-      const failure = result.failure ?? (finding && `finding ${finding.id}: ${finding.text}`)
-      return { setting, decisions, failure, output: result.output }
-    } finally {
-      await joined.leave()
-    }
-  }
+/** The signal that has ended the search. */
+const endSignal = ({ stop }: Search): NodeJS.Signals | undefined => stop.reason
 
-  const say = (line: string): void => output.write(`userdma check: ${line}\n`)
-  const sayFailure = ({ failure = '', output: printed }: Run): void => {
-    say(printable(failure))
-    const last = printed.trim().split('\n').slice(-LAST_LINES).filter(Boolean)
-    for (const line of last) output.write(`  ${printable(line)}\n`)
-  }
-  /** A command line that runs the program. */
-  const command = (words: readonly string[]): string =>
-    ['userdma', ...words, '--', program, ...args].map(quoted).join(' ')
-  /** Prints how to repeat a run, with the options that were given. */
-  const sayCommands = async (setting: TormentSetting | undefined): Promise<void> => {
-    const { like, buffers, ...config } = fullConfig(await wantedConfig(optionsWith(setting)))
-    const devices = options.device === undefined ? { ...config, devices: [] } : config
-    const { failOn, suppressions = [] } = options
-    const judging = [
-      ...(races ? ['--races'] : []),
-      ...(failOn === undefined ? [] : ['--fail-on', failOn]),
-      ...suppressions.flatMap(path => ['--suppressions', path]),
-    ]
-    const checked = { ...devices, ...(like && { like }), ...(buffers && { buffers }) }
-    say(`repeat it: ${command(['check', ...configArguments(checked), ...judging])}`)
-    if (setting === undefined) return
-    say(`what the devices did: ${command(['trace', '--private', ...configArguments(devices)])}`)
-  }
-  const end = (found: boolean): void => {
-    for (const signal of END_SIGNALS) process.off(signal, interrupted)
-    const status = found ? FOUND_STATUS : output.hasFailed ? 1 : 0
-    const interrupt = endedBy()
-    process.exitCode = interrupt === undefined ? status : 128 + os.constants.signals[interrupt]
-  }
-
-  const untormented = await run(undefined)
+/** Searches, and prints the result. Resolves with whether a run failed, with or without torment. */
+const searchSeeds = async (search: Search, firstSeed: number, seedCount: number): Promise<boolean> => {
+  const untormented = await runOnce(search, undefined)
   if (untormented?.failure !== undefined) {
-    say('the program fails without torment, so no seed was tried')
-    sayFailure(untormented)
-    await sayCommands(undefined)
-    return end(true)
+    say(search, 'the program fails without torment, so no seed was tried')
+    sayFailure(search, untormented)
+    await sayCommands(search, undefined)
+    return true
   }
   const failed: TormentedRun[] = []
   let tried = 0
-  for (; tried < count && endedBy() === undefined; tried++) {
-    const result = await run({ seed: first + tried, most: Number.POSITIVE_INFINITY })
+  for (; tried < seedCount && endSignal(search) === undefined; tried++) {
+    const result = await runOnce(search, { seed: firstSeed + tried, maxDecisions: Number.POSITIVE_INFINITY })
     if (result === undefined) break
     if (result.failure !== undefined) failed.push(result)
   }
-  const signal = endedBy()
-  const seeds = signal === undefined ? `${count} seeds` : `${tried} seeds until ${signal}`
+  const signal = endSignal(search)
+  const seeds = signal === undefined ? `${seedCount} seeds` : `${tried} seeds until ${signal}`
   const [fewest] = failed.sort((a, b) => a.decisions - b.decisions)
   if (fewest === undefined) {
-    say(`no failure with ${seeds}${tried === 0 ? '' : `, ${first} to ${first + tried - 1}`}`)
-    return end(false)
+    say(search, `no failure with ${seeds}${tried === 0 ? '' : `, ${firstSeed} to ${firstSeed + tried - 1}`}`)
+    return false
   }
-  const shortest = await shorten(fewest, run)
+  const shortest = await shorten(search, fewest)
   const text = tormentText(shortest.setting)
-  say(`${failed.length} of ${seeds} fail; the shortest is --torment ${text} with ${shortest.decisions} decisions`)
-  sayFailure(shortest)
-  let failures = 0
-  let repeats = 0
-  for (; repeats < REPEATS; repeats++) {
-    const result = await run(shortest.setting)
-    if (result === undefined) break
-    if (result.failure !== undefined) failures++
-  }
-  if (repeats > 0) say(`run again, it fails ${failures} of ${repeats} times`)
-  await sayCommands(shortest.setting)
-  return end(true)
+  say(
+    search,
+    `${failed.length} of ${seeds} fail; the shortest is --torment ${text} with ${shortest.decisions} decisions`,
+  )
+  sayFailure(search, shortest)
+  await repeat(search, shortest.setting)
+  await sayCommands(search, shortest.setting)
+  return true
 }
 
 /**
  * Finds by bisection the smallest number of decisions with which the run still fails. The result is a run that did
- * fail: if another run passes by chance, the result is longer than necessary, and not wrong. `run` resolves with
- * undefined when the search is interrupted.
+ * fail: if another run passes by chance, the result is longer than necessary, and not wrong.
  */
-const shorten = async (
-  failed: TormentedRun,
-  run: (setting: TormentSetting) => Promise<TormentedRun | undefined>,
-): Promise<TormentedRun> => {
-  let best = failed
+const shorten = async (search: Search, failed: TormentedRun): Promise<TormentedRun> => {
+  let shortest = failed
   for (let passing = -1, failing = failed.decisions; failing - passing > 1; ) {
-    const most = Math.floor((passing + failing) / 2)
-    const result = await run({ ...failed.setting, most })
+    const maxDecisions = Math.floor((passing + failing) / 2)
+    const result = await runOnce(search, { ...failed.setting, maxDecisions })
     if (result === undefined) break
-    if (result.failure === undefined) passing = most
+    if (result.failure === undefined) passing = maxDecisions
     else {
-      best = result
-      failing = most
+      shortest = result
+      failing = maxDecisions
     }
   }
-  return best
+  return shortest
+}
+
+/** Runs the program REPEATS times with this torment, and prints how often it failed. */
+const repeat = async (search: Search, setting: TormentSetting): Promise<void> => {
+  let failures = 0
+  let repeats = 0
+  for (; repeats < REPEATS; repeats++) {
+    const result = await runOnce(search, setting)
+    if (result === undefined) break
+    if (result.failure !== undefined) failures++
+  }
+  if (repeats > 0) say(search, `run again, it fails ${failures} of ${repeats} times`)
+}
+
+/** The options of the command, with this torment. */
+const optionsWith = (
+  { torment: _, ...options }: SearchOptions,
+  setting: TormentSetting | undefined,
+): SearchOptions => ({
+  ...options,
+  ...(setting && { torment: tormentText(setting) }),
+})
+
+/** Runs the program once, under a daemon of its own. Undefined if the search was ended by a signal. */
+const runOnce = async <T extends TormentSetting | undefined>(
+  { program, args, options, recording, limitSeconds, judge, stop }: Search,
+  setting: T,
+): Promise<(Run & { readonly setting: T }) | undefined> => {
+  const found: Finding[] = []
+  const onFinding = (finding: Finding): void => {
+    if (judge(finding) === 'fail') found.push(finding)
+  }
+  const joined = await joinDaemon({ ...optionsWith(options, setting), private: true, check: true }, { onFinding })
+  try {
+    await joined.client.findings()
+    if (stop.aborted) return undefined
+    const env = programEnvironment(joined.client.socket, recording)
+    const result = await attempt(program, args, env, limitSeconds, stop)
+    if (stop.aborted) return undefined
+    // Messages of the session stay in order: all findings have arrived before this reply.
+    const { decisions = 0 } = await joined.client.counts()
+    const [finding] = found
+    const failure = result.failure ?? (finding && `finding ${finding.id}: ${finding.text}`)
+    return { setting, decisions, failure, output: result.output }
+  } finally {
+    await joined.leave()
+  }
+}
+
+// ---- output ----
+
+const say = ({ output }: Search, line: string): void => output.write(`userdma check: ${line}\n`)
+
+/** Prints why a run failed, and the last lines of its output. */
+const sayFailure = (search: Search, { failure = '', output: printed }: Run): void => {
+  say(search, printable(failure))
+  const lines = printed.trim().split('\n').slice(-LAST_LINES).filter(Boolean)
+  for (const line of lines) search.output.write(`  ${printable(line)}\n`)
+}
+
+/** Prints commands that repeat a run and, with torment, trace it, with the options that were given. */
+const sayCommands = async (search: Search, setting: TormentSetting | undefined): Promise<void> => {
+  const { program, args, options } = search
+  const commandLine = (words: readonly string[]): string =>
+    ['userdma', ...words, '--', program, ...args].map(quoted).join(' ')
+  const { like, buffers, ...config } = fullConfig(await wantedConfig(optionsWith(options, setting)))
+  // Default devices need no option.
+  const runConfig = options.device === undefined ? { ...config, devices: [] } : config
+  const checkConfig = { ...runConfig, ...(like && { like }), ...(buffers && { buffers }) }
+  const { races, failOn, suppressions = [] } = options
+  const checkOptions = [
+    ...(races ? ['--races'] : []),
+    ...(failOn === undefined ? [] : ['--fail-on', failOn]),
+    ...suppressions.flatMap(path => ['--suppressions', path]),
+  ]
+  say(search, `repeat it: ${commandLine(['check', ...configArguments(checkConfig), ...checkOptions])}`)
+  if (setting === undefined) return
+  say(search, `what the devices did: ${commandLine(['trace', '--private', ...configArguments(runConfig)])}`)
 }
 
 /** A word in the syntax of a shell. */

@@ -59,20 +59,21 @@ const printer = (options: TraceOptions, print: (text: string) => void) => {
           print(json ? JSON.stringify(record) : failureLine(record))
         return
       }
-      const selected = isSelected(record, selection)
-      if (summary !== undefined) summary.add(record, selected)
-      else if (selected) print(json ? JSON.stringify(callJson(record)) : callLine(record, { verbose, abi }))
+      const isShown = isSelected(record, selection)
+      if (summary !== undefined) summary.add(record, isShown)
+      else if (isShown) print(json ? JSON.stringify(callJson(record)) : callLine(record, { verbose, abi }))
       // That calls were lost is reported even if this one is not selected.
       else if (record.lost && !json) print(lostLine(record.lost))
     },
-    /** A decision of torment is neither a call of a class nor an error. */
+    /** A decision of torment is neither a call of a class nor an error: it is omitted if such calls are selected. */
     onTorment(record: TormentRecord): void {
       if (summary === undefined && selection.classes === undefined && !selection.errors)
         print(json ? JSON.stringify(record) : tormentLine(record))
     },
     end(): void {
       if (summary === undefined) return
-      for (const row of json ? summaryJson(summary).map(row => JSON.stringify(row)) : [summaryText(summary)]) print(row)
+      if (json) for (const row of summaryJson(summary)) print(JSON.stringify(row))
+      else print(summaryText(summary))
     },
   }
 }

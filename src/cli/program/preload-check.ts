@@ -16,8 +16,8 @@ const PROGRAM_HEADER = { TYPE: 0, OFFSET: 8, FILESZ: 32, MIN_BYTES: 40 } as cons
 const PT_INTERP = 3
 /** EM_X86_64 and EM_AARCH64, by `process.arch`. */
 const MACHINES: Readonly<Record<string, number>> = { x64: 62, arm64: 183 }
-/** Maximum bytes of the path of a dynamic linker. */
-const MAX_INTERPRETER = 256
+/** Maximum bytes that are read of the path of a dynamic linker. */
+const MAX_LINKER_PATH = 256
 /** S_ISUID | S_ISGID. */
 const SET_ID = 0o6000
 
@@ -28,13 +28,13 @@ const read = (fd: number, length: number, position: number): Buffer => {
 }
 
 /** The path of a program's dynamic linker; undefined if it has none. */
-const interpreterOf = (fd: number, header: Buffer): string | undefined => {
+const dynamicLinkerOf = (fd: number, header: Buffer): string | undefined => {
   const start = Number(header.readBigUInt64LE(FILE_HEADER.PHOFF))
   const size = header.readUInt16LE(FILE_HEADER.PHENTSIZE)
   for (let i = 0; i < header.readUInt16LE(FILE_HEADER.PHNUM); i++) {
     const entry = read(fd, size, start + i * size)
     if (entry.length < PROGRAM_HEADER.MIN_BYTES || entry.readUInt32LE(PROGRAM_HEADER.TYPE) !== PT_INTERP) continue
-    const length = Math.min(Number(entry.readBigUInt64LE(PROGRAM_HEADER.FILESZ)), MAX_INTERPRETER)
+    const length = Math.min(Number(entry.readBigUInt64LE(PROGRAM_HEADER.FILESZ)), MAX_LINKER_PATH)
     return read(fd, length, Number(entry.readBigUInt64LE(PROGRAM_HEADER.OFFSET)))
       .toString('latin1')
       .replace(/\0.*$/s, '')
@@ -52,9 +52,9 @@ const problemOfFile = (fd: number): string | undefined => {
     (machine !== undefined && header.readUInt16LE(FILE_HEADER.MACHINE) !== machine)
   )
     return 'it is built for another processor than the preload library'
-  const interpreter = interpreterOf(fd, header)
-  if (interpreter === undefined) return 'it is linked statically, so nothing can be preloaded'
-  if (basename(interpreter).startsWith('ld-musl')) return 'it uses musl; the preload library needs glibc'
+  const linker = dynamicLinkerOf(fd, header)
+  if (linker === undefined) return 'it is linked statically, so nothing can be preloaded'
+  if (basename(linker).startsWith('ld-musl')) return 'it uses musl; the preload library needs glibc'
   return undefined
 }
 
@@ -96,11 +96,11 @@ export interface PreloadProblem {
 export const preloadProblems = (program: string, args: readonly string[]): readonly PreloadProblem[] => {
   const problems = new Map<string, string>()
   for (const started of startedPrograms(program, args)) {
-    const { name, path, interpreterOf } = started
+    const { name, path, script } = started
     const problem = problemOf(path, started.args, name === program)
     if (problem === undefined) continue
-    if (interpreterOf === undefined) problems.set(name, problem)
-    else problems.set(interpreterOf, `the cause is its interpreter ${path}: ${problem}`)
+    if (script === undefined) problems.set(name, problem)
+    else problems.set(script, `the cause is its interpreter ${path}: ${problem}`)
   }
   return [...problems].map(([name, problem]) => ({ name, problem }))
 }

@@ -12,11 +12,11 @@ export interface StartedProgram {
   readonly name: string
   readonly path: string
   readonly args: readonly string[]
-  /** Of the interpreter of a script: the name of the script. */
-  readonly interpreterOf?: string
+  /** Of a program that the #! line of a script starts: the name of the script. */
+  readonly script?: string
 }
 
-/** Maximum nesting of interpreters, as in Linux (exec_binprm), and of launchers. */
+/** Maximum nesting of interpreters, as in Linux (execve(2)), and of launchers. */
 const MAX_DEPTH = 4
 /** Bytes of a script's first line that Linux reads (BINPRM_BUF_SIZE). */
 const FIRST_LINE_BYTES = 256
@@ -63,28 +63,29 @@ const shellText = (args: readonly string[]): string | undefined => {
   return option >= 0 && args.slice(0, option).every(arg => /^[-+]/.test(arg)) ? args[option + 1] : undefined
 }
 
-/** Adds a program, and the programs that it starts, to `found`. `interpreterOf`: as in StartedProgram. */
+/** Adds a program, and the programs that it starts, to `found`. `script`: as in StartedProgram. */
 const collect = (
   name: string,
   args: readonly string[],
   depth: number,
   found: StartedProgram[],
-  interpreterOf?: string,
+  script?: string,
 ): void => {
   const path = findProgram(name)
   if (path === undefined || depth > MAX_DEPTH) return
-  found.push({ name, path, args, ...(interpreterOf !== undefined && { interpreterOf }) })
-  const script = interpreterLine(path)
-  if (script !== undefined) {
-    const { interpreter, argument } = script
+  found.push({ name, path, args, ...(script !== undefined && { script }) })
+  const line = interpreterLine(path)
+  if (line !== undefined) {
+    const { interpreter, argument } = line
     collect(interpreter, [...(argument === undefined ? [] : [argument]), path, ...args], depth + 1, found, name)
     return
   }
   if (LAUNCHERS.has(basename(path))) {
     const index = args.findIndex(arg => !/^-|=/.test(arg) && findProgram(arg) !== undefined)
-    if (index >= 0) collect(args[index]!, args.slice(index + 1), depth + 1, found, interpreterOf)
+    if (index >= 0) collect(args[index]!, args.slice(index + 1), depth + 1, found, script)
   } else if (SHELLS.has(basename(path))) {
-    for (const [command = '', ...rest] of shellCommands(shellText(args) ?? '')) collect(command, rest, depth + 1, found)
+    for (const [command = '', ...words] of shellCommands(shellText(args) ?? ''))
+      collect(command, words, depth + 1, found)
   }
 }
 

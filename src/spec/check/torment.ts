@@ -78,15 +78,15 @@ export const isSeed = (value: unknown): value is number =>
 export interface TormentSetting {
   readonly seed: number
   /** After this many decisions the devices behave as without `--torment`; Infinity: no limit. */
-  readonly most: number
+  readonly maxDecisions: number
 }
 
-export const tormentText = ({ seed, most }: TormentSetting): string =>
-  most === Number.POSITIVE_INFINITY ? String(seed) : `${seed}:${most}`
+export const tormentText = ({ seed, maxDecisions }: TormentSetting): string =>
+  maxDecisions === Number.POSITIVE_INFINITY ? String(seed) : `${seed}:${maxDecisions}`
 
 /** The setting of the text SEED or SEED:COUNT; undefined if the text is neither. */
 export const readTorment = (text: string): TormentSetting | undefined => {
-  const [, seed, most] = /^(\d{1,10})(?::(\d{1,15}))?$/.exec(text) ?? []
+  const [, seed, count] = /^(\d{1,10})(?::(\d{1,15}))?$/.exec(text) ?? []
   if (seed === undefined || !isSeed(Number(seed))) return undefined
-  return { seed: Number(seed), most: most === undefined ? Number.POSITIVE_INFINITY : Number(most) }
+  return { seed: Number(seed), maxDecisions: count === undefined ? Number.POSITIVE_INFINITY : Number(count) }
 }

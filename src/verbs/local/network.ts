@@ -365,7 +365,9 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
     clients,
   )
   const torment =
-    seed === undefined ? undefined : createTorment({ seed, most: Number.POSITIVE_INFINITY }, plainArena(PIECE_BYTES))
+    seed === undefined
+      ? undefined
+      : createTorment({ seed, maxDecisions: Number.POSITIVE_INFINITY }, plainArena(PIECE_BYTES))
   let rules = faultRules(fault)
 
   const observation = observe(core, attached)

@@ -56,12 +56,12 @@ test('a tool that does not end is started once for each file, and never after th
   const frames = (symbols: Symbols, name: string, address: string) =>
     symbols.framesOf([`${join(folder, name)}+${address} symbol`]).map(frame => frame.function)
 
-  const symbols = createSymbols({ one: 500, all: 60_000 })
+  const symbols = createSymbols({ perLookUp: 500, total: 60_000 })
   for (const address of ['0x1', '0x2']) assert.deepEqual(frames(symbols, 'one', address), ['symbol'])
   assert.equal(started(), 1)
   frames(symbols, 'two', '0x1')
   assert.equal(started(), 2)
-  const brief = createSymbols({ one: 500, all: 500 })
+  const brief = createSymbols({ perLookUp: 500, total: 500 })
   for (const name of ['one', 'two', 'three']) assert.deepEqual(frames(brief, name, '0x1'), ['symbol'])
   assert.equal(started(), 3)
 })

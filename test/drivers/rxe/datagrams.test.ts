@@ -188,7 +188,7 @@ describe('datagrams under torment', () => {
     let roundsOutOfOrder = 0
     for (let seed = 0; seed < 12; seed++)
       for (const isGroup of [false, true]) {
-        const torment = createTorment({ seed, most: Number.POSITIVE_INFINITY }, plainArena(4096))
+        const torment = createTorment({ seed, maxDecisions: Number.POSITIVE_INFINITY }, plainArena(4096))
         const m = machine(2, '', 'packets', undefined, torment)
         const [a, b] = [udPeer(m, 0), udPeer(m, 1)]
         if (isGroup) invokeNow(b.p.context, UdQp, 'attachMcast', b.handle, { gid: GROUP, mlid: 0 }, b.p.caller)

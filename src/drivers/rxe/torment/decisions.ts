@@ -29,7 +29,7 @@ export interface Decisions {
   readonly seed: number
   /** Number of decisions so far. */
   readonly count: number
-  /** Whether `TormentSetting.most` decisions are made: from now on the devices behave as without torment. */
+  /** Whether `TormentSetting.maxDecisions` decisions are made: from now on the devices behave as without torment. */
   readonly isOver: boolean
   /** The share of the opportunities in which this kind acts with this seed, 0 to 1. */
   share(kind: TormentKind): number
@@ -59,7 +59,7 @@ export interface Sequence {
   wait(): number
 }
 
-export const createDecisions = ({ seed, most }: TormentSetting): Decisions => {
+export const createDecisions = ({ seed, maxDecisions }: TormentSetting): Decisions => {
   const profile = createRandom(seed ^ hashOf('profile'))
   const longest = LONGEST_WAITS[profile() % LONGEST_WAITS.length]
   const shares = new Map(tormentKinds.map(kind => [kind, SHARES[profile() % SHARES.length]]))
@@ -74,7 +74,7 @@ export const createDecisions = ({ seed, most }: TormentSetting): Decisions => {
     const share = (shares.get(kind) as number) * RANDOM_RANGE
     let waits = 0
     return {
-      acts: () => share > 0 && random() < share && count < most,
+      acts: () => share > 0 && random() < share && count < maxDecisions,
       below: limit => random() % limit,
       wait: () => {
         const max = Math.max(longest / (1 + waits++ / HALVING), 2)
@@ -90,7 +90,7 @@ export const createDecisions = ({ seed, most }: TormentSetting): Decisions => {
       return count
     },
     get isOver() {
-      return count >= most
+      return count >= maxDecisions
     },
     share: kind => shares.get(kind) ?? 0,
     sequence(kind, device, key) {

@@ -6,7 +6,7 @@ import { createDecisions } from '../../../../src/drivers/rxe/torment/decisions.t
 import type { TormentKind } from '../../../../src/spec/check/torment.ts'
 
 const shareOf = (seed: number, kind: TormentKind): number =>
-  createDecisions({ seed, most: Number.POSITIVE_INFINITY }).share(kind)
+  createDecisions({ seed, maxDecisions: Number.POSITIVE_INFINITY }).share(kind)
 
 /** The first seed in which the share of `kind` is at least `minShare`. */
 export const seedWith = (kind: TormentKind, minShare: number): number => {
