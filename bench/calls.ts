@@ -9,7 +9,7 @@ import { Ah } from '../src/spec/classes/ah.ts'
 import { Cq } from '../src/spec/classes/cq.ts'
 import { Pd } from '../src/spec/classes/pd.ts'
 import { RcQp } from '../src/spec/classes/qp/rc_qp.ts'
-import { QpState } from '../src/spec/enums.ts'
+import { Mtu, QpState } from '../src/spec/enums.ts'
 import type { In } from '../src/spec/schema/schema.ts'
 import { createNetwork, open } from '../src/verbs/index.ts'
 import { localCarrier } from '../src/verbs/local/carrier.ts'
@@ -20,6 +20,7 @@ import { type Body, perCall } from './loops.ts'
 const { INIT, RTR, RTS } = QpState.values
 const ADDRESS = '10.0.0.1'
 const dgid = parseAddress(ADDRESS) as Uint8Array
+/** An address vector to the device itself; GID 1 is the one of its address. */
 const address = {
   dgid,
   sgidIndex: 1,
@@ -52,9 +53,9 @@ const ahByCall = (): Bench => {
 const ahByLibrary = async (): Promise<Bench> => {
   const device = await open({ network: createNetwork() })
   const pd = device.pd()
-  const to = { gid: device.address }
+  const destination = { gid: device.address }
   const body: Body = times => {
-    for (let i = 0; i < times; i++) pd.addressHandle(to).close()
+    for (let i = 0; i < times; i++) pd.addressHandle(destination).close()
     return times
   }
   return { ours: perCall(body), close: () => device.close() }
@@ -70,10 +71,11 @@ const CONNECTIONS = 200
 
 type Create = In<typeof RcQp.methods.create>
 
+/** Attributes of the changes of state. The peer need not exist: nothing is sent. */
 const toInit = { pkeyIndex: 0, port: 1, accessFlags: 0 }
 const toRtr = {
   address,
-  pathMtu: 3,
+  pathMtu: Mtu.values.MTU_1024,
   destQpn: 17,
   rqPsn: 0,
   maxDestRdAtomic: 16,

@@ -36,13 +36,14 @@ const addressLo = Uint32Array.from(addresses, address => Number(address & 0xffff
 const encode: Body = times => {
   for (let i = 0; i < times; i++) {
     const at = slotOf(i)
-    const address = i & (SLOTS - 1)
+    const slot = i & (SLOTS - 1)
     putBth(view, at, OPCODE, BTH_MIGREQ, PKEY, i & 0xff_ffff, (i & 0xff_ffff) | BTH_ACKREQ)
-    putReth(view, at + BTH_BYTES, addressHi[address], addressLo[address], i, 4096)
+    putReth(view, at + BTH_BYTES, addressHi[slot], addressLo[slot], i, 4096)
   }
   return bytes[8]
 }
 
+/** The offsets from 12 on are those of the RETH: virtual address, rkey, DMA length. */
 const encodeWithBuffer: Body = times => {
   for (let i = 0; i < times; i++) {
     const at = slotOf(i)
@@ -78,6 +79,7 @@ const decodeWithBuffer: Body = times => {
     sum += (buffer.readUInt32BE(at + 4) & 0xff_ffff) + (buffer.readUInt32BE(at + 8) & 0xff_ffff)
     const address = buffer.readBigUInt64BE(at + 12)
     sum += Number(address & 0xffff_ffffn) + buffer.readUInt32BE(at + 20) + buffer.readUInt32BE(at + 24)
+    // The AckReq bit, above the PSN.
     if (buffer.readUInt8(at + 8) & 0x80) sum++
   }
   return sum

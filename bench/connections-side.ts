@@ -1,6 +1,6 @@
 /*
- * A process that opens very many opened by the library, with both ends in the process, and measures their cost
- * while they are unused: for the rows "opened memory" and "opened idle".
+ * A process that opens very many connections by the library, with both ends in the process, and measures their cost
+ * while they are unused: for the rows "connections memory" and "connections idle".
  */
 import { setTimeout as sleep } from 'node:timers/promises'
 import { type Connection, connect, createNetwork, listen, open } from '../src/verbs/index.ts'
@@ -15,7 +15,7 @@ export interface IdleOrder {
 export interface IdleCost {
   /** Bytes of one connection, both ends, in heap and buffers. */
   readonly bytes: number
-  /** Percent of one processor, for all opened together. */
+  /** Percent of one processor, for all connections together. */
   readonly cpuPercent: number
 }
 
@@ -23,26 +23,26 @@ export interface IdleCost {
 const WINDOW = 32
 /** Connections opened and closed before the measurement, so that code is compiled and one-time allocations are done. */
 const WARM_UP = 500
-/** Maximum time for which queue pairs of closed connections stay in TIMEWAIT. */
+/** Milliseconds, the maximum for which queue pairs of closed connections stay in TIMEWAIT. */
 const TIMEWAIT_MS = 2000
 
 /** Two devices in this process: both ends of each connection that was opened between them, and how to open more. */
 const connectionSource = async () => {
   const network = createNetwork()
-  const [left, right] = [await open({ network }), await open({ network })]
-  const server = await listen('rdma://0.0.0.0:0', { device: left })
+  const [serverDevice, clientDevice] = [await open({ network }), await open({ network })]
+  const server = await listen('rdma://0.0.0.0:0', { device: serverDevice })
   const opened: Connection[] = []
   void (async () => {
     for await (const request of server) opened.push(await request.accept())
   })()
-  const url = `rdma://${left.address}:${server.port}`
+  const url = `rdma://${serverDevice.address}:${server.port}`
   return {
     opened,
     async openMore(count: number): Promise<void> {
       const total = opened.length + 2 * count
-      let left = count
+      let remaining = count
       const lane = async (): Promise<void> => {
-        while (left-- > 0) opened.push(await connect(url, { device: right }))
+        while (remaining-- > 0) opened.push(await connect(url, { device: clientDevice }))
       }
       await Promise.all(Array.from({ length: WINDOW }, lane))
       while (opened.length < total) await new Promise(resolve => setImmediate(resolve))

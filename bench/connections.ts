@@ -11,16 +11,18 @@ import type { IdleCost, IdleOrder } from './connections-side.ts'
 import type { Bench, Row } from './harness.ts'
 import { benchProgram, runReference, startDaemon } from './processes.ts'
 
+/** The RDMA servers' port, the default of librdmacm's examples. */
+const PORT = 7471
 /** Simultaneous connections, and connections per measurement. */
 const WINDOW = 32
 const COUNT = 1000
 
 /** Connections per second: WINDOW lanes, each of which calls `connectOnce` again and again, COUNT times in total. */
 const rate = async (connectOnce: () => Promise<void>): Promise<number> => {
-  let left = COUNT
+  let remaining = COUNT
   const start = performance.now()
   const lane = async (): Promise<void> => {
-    while (left-- > 0) await connectOnce()
+    while (remaining-- > 0) await connectOnce()
   }
   await Promise.all(Array.from({ length: WINDOW }, lane))
   return (COUNT * 1000) / (performance.now() - start)
@@ -28,17 +30,17 @@ const rate = async (connectOnce: () => Promise<void>): Promise<number> => {
 
 const byLibrary = async () => {
   const network = createNetwork()
-  const [left, right] = [await open({ network }), await open({ network })]
-  const server = await listen('rdma://0.0.0.0:7471', { device: left })
+  const [serverDevice, clientDevice] = [await open({ network }), await open({ network })]
+  const server = await listen(`rdma://0.0.0.0:${PORT}`, { device: serverDevice })
   const serving = (async () => {
     for await (const request of server) {
       const connection = await request.accept({ prepare: qp => void qp.receive().then(() => qp.send([])) })
       void connection.closed.then(() => connection.close())
     }
   })()
-  const url = `rdma://${left.address}:${server.port}`
+  const url = `rdma://${serverDevice.address}:${server.port}`
   const connectOnce = async (): Promise<void> => {
-    const { qp, close } = await connect(url, { device: right })
+    const { qp, close } = await connect(url, { device: clientDevice })
     const answer = qp.receive()
     await qp.send([])
     await answer
@@ -47,8 +49,8 @@ const byLibrary = async () => {
   const stop = async (): Promise<void> => {
     await server.close()
     await serving
-    await left.close()
-    await right.close()
+    await serverDevice.close()
+    await clientDevice.close()
   }
   return { connectOnce, stop }
 }
@@ -79,9 +81,9 @@ const prepare = async (): Promise<Bench> => {
   }
 }
 
-/** Of the row by librdmacm: the server's port, and connections per round. */
-const PORT = 7471
+/** Connections per round of the row by librdmacm, and of its reference, which is faster. */
 const SEQUENTIAL = 500
+const SEQUENTIAL_TCP = 5000
 
 const prepareRdmacm = async (): Promise<Bench> => {
   const program = benchProgram('rdmacm_connects')
@@ -91,7 +93,7 @@ const prepareRdmacm = async (): Promise<Bench> => {
     return {
       ours: async () =>
         Number.parseFloat(await daemon.run(program, 'client', '127.0.0.1', PORT, SEQUENTIAL).finished()),
-      reference: () => runReference('tcp_connects', SEQUENTIAL * 10),
+      reference: () => runReference('tcp_connects', SEQUENTIAL_TCP),
       note: `${SEQUENTIAL} connections a round, one after the other`,
       async close() {
         await server.stop()
@@ -105,13 +107,13 @@ const prepareRdmacm = async (): Promise<Bench> => {
 }
 
 /** Idle connections, and seconds of a measurement of their processor time. */
-const MANY = 10_000
+const IDLE_CONNECTIONS = 10_000
 const IDLE_SECONDS = 10
 
 const idleCost = async (seconds: number): Promise<IdleCost> => {
   const child = startChild<IdleOrder>('connections-side.js')
   try {
-    return await child.ask<IdleCost>({ count: MANY, seconds })
+    return await child.ask<IdleCost>({ count: IDLE_CONNECTIONS, seconds })
   } finally {
     await child.stop()
   }
@@ -143,7 +145,7 @@ export const connectionRows: readonly Row[] = [
   },
   {
     name: 'connections memory',
-    quantity: `bytes of an idle connection, both ends, of ${MANY}`,
+    quantity: `bytes of an idle connection, both ends, of ${IDLE_CONNECTIONS}`,
     unit: 'B',
     better: 'lower',
     cores: 0,
@@ -155,7 +157,7 @@ export const connectionRows: readonly Row[] = [
   },
   {
     name: 'connections idle',
-    quantity: `CPU of a process with a listener and ${MANY} idle connections`,
+    quantity: `CPU of a process with a listener and ${IDLE_CONNECTIONS} idle connections`,
     unit: '%',
     better: 'lower',
     cores: 0,

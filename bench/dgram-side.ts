@@ -9,13 +9,18 @@ import { crc32 } from 'node:zlib'
 
 /** Bytes of a header: at 0 LAST or MORE, at 4 the PSN (of an ACK the next one expected), at 8 the payload's length. */
 const HEADER = 16
-/** Whether a packet is the last of its message; an ACK is. */
+/** Bytes of the CRC behind the payload. */
+const CRC = 4
+/** The first byte of a packet: LAST for the last one of its message, and for an ACK. */
 const MORE = 1
 const LAST = 2
 /** Packets per acknowledgement. */
 const ACK_EVERY = 8
 
-/** Sends messages of `size` bytes to the sink at `port`, with at most `window` bytes in flight. Answers seconds. */
+/**
+ * Sends messages of `size` bytes to the sink at `port`, with at most `window` bytes, or 2 · ACK_EVERY packets if these
+ * are more, in flight. Answers seconds.
+ */
 interface Stream {
   readonly kind: 'stream'
   readonly port: number
@@ -36,7 +41,7 @@ export type DgramOrder = Stream | Ping | { readonly kind: 'sink' } | { readonly 
 const socket = createSocket({ type: 'udp4', recvBufferSize: 8 << 20, sendBufferSize: 8 << 20 })
 
 const packet = (payload: Buffer, psn: number, isLast: boolean): Buffer => {
-  const bytes = Buffer.allocUnsafe(HEADER + payload.length + 4)
+  const bytes = Buffer.allocUnsafe(HEADER + payload.length + CRC)
   bytes.writeUInt8(isLast ? LAST : MORE, 0)
   bytes.writeUInt32BE(psn >>> 0, 4)
   bytes.writeUInt32BE(payload.length, 8)
@@ -46,7 +51,7 @@ const packet = (payload: Buffer, psn: number, isLast: boolean): Buffer => {
 }
 
 const hasValidCrc = (bytes: Buffer): boolean =>
-  crc32(bytes.subarray(0, bytes.length - 4)) === bytes.readUInt32BE(bytes.length - 4)
+  crc32(bytes.subarray(0, bytes.length - CRC)) === bytes.readUInt32BE(bytes.length - CRC)
 
 /** Receives messages into memory, and acknowledges. */
 const sink = (): void => {
@@ -75,8 +80,8 @@ const stream = ({ port, messages, size, mtu, window }: Stream): Promise<number> 
     const send = (): void => {
       for (; sent < total && sent - acked < windowPackets; sent++) {
         const at = (sent % perMessage) * mtu
-        const last = sent % perMessage === perMessage - 1
-        socket.send(packet(data.subarray(at, Math.min(size, at + mtu)), sent, last), port, '127.0.0.1')
+        const isLast = sent % perMessage === perMessage - 1
+        socket.send(packet(data.subarray(at, Math.min(size, at + mtu)), sent, isLast), port, '127.0.0.1')
       }
     }
     socket.removeAllListeners('message')
@@ -91,19 +96,19 @@ const stream = ({ port, messages, size, mtu, window }: Stream): Promise<number> 
 const echo = (): void => {
   socket.removeAllListeners('message')
   socket.on('message', (bytes, { port, address }) => {
-    if (hasValidCrc(bytes)) socket.send(packet(bytes.subarray(HEADER, bytes.length - 4), 0, true), port, address)
+    if (hasValidCrc(bytes)) socket.send(packet(bytes.subarray(HEADER, bytes.length - CRC), 0, true), port, address)
   })
 }
 
 const ping = ({ port, rounds, size }: Ping): Promise<number> =>
   new Promise(resolve => {
     const data = Buffer.alloc(size)
-    let left = rounds
+    let remaining = rounds
     const start = process.hrtime.bigint()
     socket.removeAllListeners('message')
     socket.on('message', bytes => {
       if (!hasValidCrc(bytes)) return
-      if (--left === 0) resolve(Number(process.hrtime.bigint() - start) / 1e3 / rounds)
+      if (--remaining === 0) resolve(Number(process.hrtime.bigint() - start) / 1e3 / rounds)
       else socket.send(packet(data, 0, true), port, '127.0.0.1')
     })
     socket.send(packet(data, 0, true), port, '127.0.0.1')

@@ -4,7 +4,8 @@
  * judged by the median of its values.
  *
  * Before and after each round a probe checks that the machine is quiet. Noisy rounds are marked, and further rounds
- * replace them, up to MAX_ROUNDS_FACTOR times the wanted number. Every round is printed. No result is a failure.
+ * replace them, up to MAX_ROUNDS_FACTOR times the wanted number in total. Every round is printed. No result is a
+ * failure.
  */
 
 /** One measurement of one side, in the row's unit. */
@@ -61,7 +62,10 @@ export interface Outcome {
   readonly row: Row
   readonly verdict: Verdict
   readonly rounds: readonly Round[]
-  /** Medians over the counted rounds; undefined when not measured. */
+  /**
+   * Medians over the counted rounds: the quiet ones, or all if too few were quiet. Undefined when not measured;
+   * `reference` also for a row without one.
+   */
   readonly ours?: number
   readonly reference?: number
   readonly ratio?: number
@@ -101,11 +105,11 @@ export const digits = (value: number): string => {
   return rounded === 0 ? '0' : rounded.toFixed(Math.max(0, 2 - Math.floor(Math.log10(Math.abs(rounded)))))
 }
 
-const measureRound = async (bench: Bench, probe: NoiseProbe, oursFirst: boolean): Promise<Round> => {
+const measureRound = async (bench: Bench, probe: NoiseProbe, isOursFirst: boolean): Promise<Round> => {
   const before = await probe()
-  let ours = oursFirst ? await bench.ours() : 0
+  let ours = isOursFirst ? await bench.ours() : 0
   const reference = await bench.reference?.()
-  if (!oursFirst) ours = await bench.ours()
+  if (!isOursFirst) ours = await bench.ours()
   const after = await probe()
   return {
     ours,
@@ -128,7 +132,7 @@ const roundText = (row: Row, number: number, round: Round): string => {
 const measureRounds = async (
   bench: Bench,
   row: Row,
-  wanted: number,
+  wantedRounds: number,
   probe: NoiseProbe,
   log: (line: string) => void,
 ) => {
@@ -136,10 +140,10 @@ const measureRounds = async (
   await bench.ours()
   await bench.reference?.()
   const rounds: Round[] = []
-  for (let quiet = 0; quiet < wanted && rounds.length < wanted * MAX_ROUNDS_FACTOR; ) {
+  for (let quietRounds = 0; quietRounds < wantedRounds && rounds.length < wantedRounds * MAX_ROUNDS_FACTOR; ) {
     const round = await measureRound(bench, probe, rounds.length % 2 === 0)
     rounds.push(round)
-    if (round.quiet) quiet++
+    if (round.quiet) quietRounds++
     log(roundText(row, rounds.length, round))
   }
   return rounds
@@ -155,15 +159,15 @@ export const measure = async (
   log: (line: string) => void,
   maxRounds = Number.POSITIVE_INFINITY,
 ): Promise<Outcome> => {
-  const wanted = Math.min(row.rounds ?? ROUNDS, maxRounds)
+  const wantedRounds = Math.min(row.rounds ?? ROUNDS, maxRounds)
   log(`${row.quantity}, reference ${row.reference}`)
   let bench: Bench | undefined
   try {
     bench = await row.prepare()
     if (bench.note) log(`  ${bench.note}`)
-    const rounds = await measureRounds(bench, row, wanted, probe, log)
-    const quiet = rounds.filter(round => round.quiet)
-    const counted = quiet.length >= wanted ? quiet : rounds
+    const rounds = await measureRounds(bench, row, wantedRounds, probe, log)
+    const quietRounds = rounds.filter(round => round.quiet)
+    const counted = quietRounds.length >= wantedRounds ? quietRounds : rounds
     const ratio = median(counted.map(round => round.ratio))
     const ours = median(counted.map(round => round.ours))
     const reference = counted.flatMap(round => round.reference ?? [])
@@ -191,12 +195,12 @@ const tableCells = ({ row, verdict, ours, reference, ratio, noisy, note, rounds 
   const withUnit = (value: number | undefined): string => (value === undefined ? '–' : `${digits(value)} ${row.unit}`)
   const noise = noisy > 0 ? `, ${noisy} of ${rounds.length} rounds noisy` : ''
   const remark = note ? ` (${note})` : ''
-  const shown = reference === undefined ? '–' : ratio === undefined ? '–' : digits(ratio)
+  const ratioText = reference === undefined || ratio === undefined ? '–' : digits(ratio)
   return [
     row.quantity,
     withUnit(ours),
     withUnit(reference),
-    shown,
+    ratioText,
     limit(row.floor),
     limit(row.aim),
     verdict + noise + remark,

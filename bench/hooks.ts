@@ -44,7 +44,8 @@ const row = (name: string, quantity: string, floor: number, aim: number, prepare
 export const hookRows: readonly Row[] = [
   row('hooks off', 'a call on a device whose hook was removed', 1.15, 1.05, () => {
     const [ours, reference] = [calls('off'), calls('never')]
-    addHook(ours.device, { pre() {} })()
+    const removeHook = addHook(ours.device, { pre() {} })
+    removeHook()
     return { ours: perCall(ours.body), reference: perCall(reference.body) }
   }),
   row('hooks on', 'a call with a hook before and after it', 3, 2, () => {

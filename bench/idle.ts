@@ -9,6 +9,7 @@ import { freePort } from '../src/cli/listening.ts'
 import type { Bench, Row } from './harness.ts'
 import { needProgram, type Running, startDaemon } from './processes.ts'
 
+/** Seconds of a measurement. */
 const SECONDS = 10
 const CLIENTS = 4
 /** Nanoseconds of a clock tick in /proc/PID/stat: USER_HZ is 100 on every Linux that runs Node. */
@@ -47,10 +48,10 @@ const prepare = async (): Promise<Bench> => {
     throw error
   }
   const ours = async (): Promise<number> => {
-    const time = performance.now()
+    const start = performance.now()
     const cpu = cpuTime(daemon.pid)
     await sleep(SECONDS * 1000)
-    return ((cpuTime(daemon.pid) - cpu) / ((performance.now() - time) * 1e6)) * 100
+    return ((cpuTime(daemon.pid) - cpu) / ((performance.now() - start) * 1e6)) * 100
   }
   return { ours, close, note: `${CLIENTS} clients, ${SECONDS} s` }
 }

@@ -37,20 +37,19 @@ type Pair = Awaited<ReturnType<typeof pair>>
 
 /** Polls for `count` completions of a queue. */
 const pollCompletions = ({ cq }: Pair['near'], count: number): void => {
-  for (let left = count; left > 0; ) {
+  for (let polled = 0; polled < count; polled++) {
     if (!cq.poll()) throw new Error('a message does not arrive')
     if (!cq.completion.ok) throw new Error(`a request failed: ${cq.completion.statusName}`)
-    left--
   }
 }
 
-/** Posts `times` requests in batches, and polls their completions. */
+/** Posts `times` requests, rounded up to whole batches, and polls the completions of each batch. */
 const requestLoop = ({ near, far }: Pair, { operation, batch }: InprocOrder): Body => {
   const local = near.region.slice()
   const receiveRegion = far.region.slice()
   const remote = far.region.remote()
   return times => {
-    for (let left = times; left > 0; left -= batch) {
+    for (let posted = 0; posted < times; posted += batch) {
       for (let i = 0; i < batch; i++) {
         if (operation === 'write') near.qp.write(local, remote)
         else if (operation === 'read') near.qp.read(local, remote)

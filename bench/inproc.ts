@@ -11,6 +11,7 @@ import { runReference } from './processes.ts'
 /** Requests posted before the first poll. */
 const BATCH = 16
 const MEBI = 2 ** 20
+/** Bytes that a measurement of the reference copies. */
 const REFERENCE_BYTES = 5e9
 
 /** Starts the process that measures nanoseconds per message. */
@@ -42,9 +43,10 @@ const bandwidthRow = (operation: InprocOrder['operation'], size: number, floor: 
   prepare: () => bandwidth(operation, size),
 })
 
+/** Bytes of a small request. */
 const SMALL = 64
-/** Requests in a batch: it takes much longer than to read the clock. */
-const MANY = 256
+/** Requests of the row "inproc rate" that are posted before the first poll. */
+const RATE_BATCH = 256
 
 const small = async (batch: number, value: (nanoseconds: number) => number): Promise<Bench> => {
   const { nanoseconds, close } = await startInprocSide({ operation: 'write', size: SMALL, batch })
@@ -70,13 +72,13 @@ export const inprocRows: readonly Row[] = [
   },
   {
     name: 'inproc rate',
-    quantity: `WRITEs of 64 bytes inside a process, ${MANY} at a time`,
+    quantity: `WRITEs of 64 bytes inside a process, ${RATE_BATCH} at a time`,
     unit: 'M/s',
     better: 'higher',
     cores: 1,
     reference: 'none',
     floor: 2,
     aim: 8,
-    prepare: () => small(MANY, nanoseconds => 1000 / nanoseconds),
+    prepare: () => small(RATE_BATCH, nanoseconds => 1000 / nanoseconds),
   },
 ]

@@ -5,6 +5,7 @@
  */
 import type { Measure } from './harness.ts'
 
+/** Minimum milliseconds of a slice, and slices of a measurement. */
 const SLICE_MS = 5
 const SLICES = 5
 /** Warm-up, so that V8 has compiled the measured code. */

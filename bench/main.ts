@@ -58,9 +58,9 @@ const select = (words: readonly string[]): readonly Row[] => {
 
 /** Removes an option and its value from `args`, and returns the value. `description`: of the value, for messages. */
 const takeOption = (args: string[], option: string, description: string): string | undefined => {
-  const at = args.indexOf(option)
-  if (at < 0) return undefined
-  const [, value] = args.splice(at, 2)
+  const index = args.indexOf(option)
+  if (index < 0) return undefined
+  const [, value] = args.splice(index, 2)
   if (value === undefined) throw new Error(`${option} needs ${description}`)
   return value
 }
@@ -75,16 +75,17 @@ const main = async (args: string[]): Promise<void> => {
   const { cpu, cores, node } = machine()
   print(`${cpu}, ${cores} cores, Node ${node}`)
   const outcomes: Outcome[] = []
-  const one = await createNoiseProbe(1)
-  const two = await createNoiseProbe(2)
-  const probes = [noProbe, one.probe, two.probe]
+  const oneCore = await createNoiseProbe(1)
+  const twoCores = await createNoiseProbe(2)
+  /** By the number of cores that a row needs. */
+  const probes = [noProbe, oneCore.probe, twoCores.probe]
   try {
     for (const row of selected) {
       print('')
       outcomes.push(await measure(row, probes[row.cores], print, maxRounds))
     }
   } finally {
-    await two.close()
+    await twoCores.close()
     print('')
     for (const line of table(outcomes)) print(line)
     if (jsonFile !== undefined)

@@ -17,24 +17,24 @@ int main(int argc, char **argv)
     }
     const size_t size = strtoul(argv[1], NULL, 0);
     const long iterations = strtol(argv[2], NULL, 0);
-    char *from = NULL, *to = NULL;
-    if (posix_memalign((void **)&from, 4096, size) || posix_memalign((void **)&to, 4096, size)) {
+    char *source = NULL, *destination = NULL;
+    if (posix_memalign((void **)&source, 4096, size) || posix_memalign((void **)&destination, 4096, size)) {
         perror("posix_memalign");
         return 1;
     }
-    memset(from, 0x5a, size);
-    memset(to, 0, size);
+    memset(source, 0x5a, size);
+    memset(destination, 0, size);
 
     struct timespec start, end;
     clock_gettime(CLOCK_MONOTONIC, &start);
     for (long i = 0; i < iterations; i++) {
-        memcpy(to, from, size);
+        memcpy(destination, source, size);
         /* The compiler must assume that the bytes are read, so it eliminates no copy. */
-        __asm__ volatile("" : : "r"(to) : "memory");
+        __asm__ volatile("" : : "r"(destination) : "memory");
     }
     clock_gettime(CLOCK_MONOTONIC, &end);
     const double seconds = (double)(end.tv_sec - start.tv_sec) + (double)(end.tv_nsec - start.tv_nsec) / 1e9;
-    if (to[size - 1] != 0x5a) {
+    if (destination[size - 1] != 0x5a) {
         fprintf(stderr, "the data did not arrive\n");
         return 1;
     }

@@ -13,11 +13,17 @@ const LOOP_LIMIT = 1.25
 /** Maximum round trip over shared memory on a quiet machine, in microseconds. */
 const SPIN_LIMIT = 1.5
 const LOOP_STEPS = 1_000_000
+/** Loops before the first measurement, for the shortest time. */
+const FIRST_LOOPS = 20
+/** Maximum round trips of a measurement, and its maximum milliseconds. */
 const ROUND_TRIPS = 2000
 const SPIN_MS = 30
+/** Loads of PONG between two looks at the clock. */
+const SPINS_PER_CHECK = 4096
 
 let sink = 0
 
+/** Milliseconds of LOOP_STEPS steps of a linear congruential generator, which the compiler cannot shorten. */
 const timeLoop = (): number => {
   const start = performance.now()
   let x = sink | 1
@@ -34,14 +40,14 @@ const timeSpin = (words: Int32Array): number => {
   const trip = (value: number): boolean => {
     Atomics.store(words, PING, value)
     for (let spins = 1; Atomics.load(words, PONG) !== value; spins++) {
-      if (spins % 4096 === 0 && performance.now() > deadline) return false
+      if (spins % SPINS_PER_CHECK === 0 && performance.now() > deadline) return false
     }
     return true
   }
   let trips = 0
-  const awake = trip(-1)
+  const isAwake = trip(-1)
   const start = performance.now()
-  while (awake && trips < ROUND_TRIPS && trip(trips + 1)) trips++
+  while (isAwake && trips < ROUND_TRIPS && trip(trips + 1)) trips++
   const elapsed = performance.now() - start
   Atomics.store(words, GO, 0)
   return trips === 0 ? Number.POSITIVE_INFINITY : (elapsed * 1000) / trips
@@ -52,8 +58,8 @@ export const noProbe: NoiseProbe = () => ({ quiet: true, text: 'not probed' })
 
 /** A probe for one core, or for two if `cores` is 2; `close` ends its worker. */
 export const createNoiseProbe = async (cores: 1 | 2): Promise<{ probe: NoiseProbe; close: () => Promise<void> }> => {
-  let best = Number.POSITIVE_INFINITY
-  for (let i = 0; i < 20; i++) best = Math.min(best, timeLoop())
+  let shortest = Number.POSITIVE_INFINITY
+  for (let i = 0; i < FIRST_LOOPS; i++) shortest = Math.min(shortest, timeLoop())
   const words = new Int32Array(new SharedArrayBuffer(WORDS * Int32Array.BYTES_PER_ELEMENT))
   const worker =
     cores === 2 ? new Worker(new URL('./spinner.js', import.meta.url), { workerData: words.buffer }) : undefined
@@ -66,8 +72,8 @@ export const createNoiseProbe = async (cores: 1 | 2): Promise<{ probe: NoiseProb
 
   const probe = (): NoiseSample => {
     const time = timeLoop()
-    best = Math.min(best, time)
-    const loop = time / best
+    shortest = Math.min(shortest, time)
+    const loop = time / shortest
     const spin = worker ? timeSpin(words) : 0
     const spinText = worker ? `, spin ${Number.isFinite(spin) ? `${spin.toFixed(2)} µs` : 'none'}` : ''
     return { quiet: loop <= LOOP_LIMIT && spin <= SPIN_LIMIT, text: `loop ${loop.toFixed(2)}×${spinText}` }

@@ -41,12 +41,12 @@ export const destroyObject = ({ carrier }: Setup, { class: cls }: Maker, object:
   else object[Symbol.dispose]()
 }
 
-/** Creates objects by calls, with these arguments and those that `needed` returns. */
-const byCall = (cls: ObjectClass, args: AnyValues, needed: (setup: Setup) => AnyValues = () => ({})): Maker => ({
+/** Creates objects by calls, with these arguments and those that `setupArgs` returns, which all objects share. */
+const byCall = (cls: ObjectClass, args: AnyValues, setupArgs: (setup: Setup) => AnyValues = () => ({})): Maker => ({
   class: cls,
   prepare(setup) {
     const { carrier } = setup
-    const allArgs = { ...args, ...needed(setup) }
+    const allArgs = { ...args, ...setupArgs(setup) }
     return () => carrier.call(cls, 'create', 0, allArgs as never).object
   },
 })
@@ -66,7 +66,7 @@ const cap = (requests: number, sges: number) => ({
   cap: { maxSendWr: requests, maxRecvWr: requests, maxSendSge: sges, maxRecvSge: sges, maxInlineData: 0 },
   userHandle: 0n,
 })
-const sixteen = cap(16, 1)
+const sixteenRequests = cap(16, 1)
 const noQueues = cap(0, 0)
 
 /** A queue pair that is ready to send, to a peer that need not exist. */
@@ -88,7 +88,7 @@ const connected = (maker: Maker): Maker => ({
 })
 
 const { LOCAL_WRITE } = AccessFlags.values
-const rc = byCall(RcQp, sixteen, queues)
+const rc = byCall(RcQp, sixteenRequests, queues)
 
 export const makers = {
   pd: byCall(Pd, {}),
@@ -106,9 +106,9 @@ export const makers = {
   rc_qp: rc,
   'rc_qp 0+0': byCall(RcQp, noQueues, queues),
   'rc_qp connected': connected(rc),
-  uc_qp: byCall(UcQp, sixteen, queues),
-  ud_qp: byCall(UdQp, sixteen, queues),
-  xrc_ini_qp: byCall(XrcIniQp, sixteen, setup => {
+  uc_qp: byCall(UcQp, sixteenRequests, queues),
+  ud_qp: byCall(UdQp, sixteenRequests, queues),
+  xrc_ini_qp: byCall(XrcIniQp, sixteenRequests, setup => {
     const { pd, sendCq } = queues(setup)
     return { pd, sendCq }
   }),

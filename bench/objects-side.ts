@@ -14,7 +14,7 @@ import { type CreatedObject, destroyObject, makers, type ObjectKind, type Setup 
 
 export interface ObjectsOrder {
   /** 'tcp': endpoints of connections in this process. */
-  readonly what: ObjectKind | 'tcp'
+  readonly kind: ObjectKind | 'tcp'
   readonly count: number
 }
 
@@ -26,8 +26,12 @@ export interface ObjectsCost {
   readonly resident: number
 }
 
-/** Warm-up, on a device of its own that is closed, so that code is compiled and one-time allocations are done. */
+/**
+ * Objects, and pairs of TCP endpoints, that are created before the measurement, so that code is compiled and one-time
+ * allocations are done. The objects are on a device of their own that is closed then.
+ */
 const WARM_UP = 3000
+const WARM_UP_CONNECTIONS = 20
 
 const costOf = async (count: number, make: () => unknown): Promise<ObjectsCost> => {
   const before = await memoryAfterCollection()
@@ -44,12 +48,12 @@ const setup = (): Setup => {
   return { carrier, path, device: createDevice(carrier, 'rxe0', ADDRESS, path) }
 }
 
-const measureObjects = async (what: ObjectKind, count: number): Promise<ObjectsCost> => {
-  const maker = makers[what]
-  const before = setup()
-  const warm = Array.from({ length: WARM_UP }, maker.prepare(before))
-  for (const object of warm.splice(0).reverse()) destroyObject(before, maker, object)
-  await before.device.close()
+const measureObjects = async (kind: ObjectKind, count: number): Promise<ObjectsCost> => {
+  const maker = makers[kind]
+  const warmUpSetup = setup()
+  const warmUpObjects = Array.from({ length: WARM_UP }, maker.prepare(warmUpSetup))
+  for (const object of warmUpObjects.splice(0).reverse()) destroyObject(warmUpSetup, maker, object)
+  await warmUpSetup.device.close()
   const make = maker.prepare(setup())
   // Allocated before, so that its memory is not counted.
   const objects = new Array<CreatedObject>(count).fill(0)
@@ -77,13 +81,13 @@ const measureConnections = async (count: number): Promise<ObjectsCost> => {
     while (sockets.length < wanted) await new Promise(resolve => setImmediate(resolve))
     return sockets
   }
-  await connect(20)
+  await connect(WARM_UP_CONNECTIONS)
   return costOf(count, () => connect(count / 2))
 }
 
-process.on('message', async ({ what, count }: ObjectsOrder) => {
+process.on('message', async ({ kind, count }: ObjectsOrder) => {
   try {
-    process.send?.(await (what === 'tcp' ? measureConnections(count) : measureObjects(what, count)))
+    process.send?.(await (kind === 'tcp' ? measureConnections(count) : measureObjects(kind, count)))
   } catch (error) {
     process.send?.({ failed: (error as Error).message })
   }

@@ -8,10 +8,10 @@ import type { Measure, Row } from './harness.ts'
 import type { ObjectKind } from './object-makers.ts'
 import type { ObjectsCost, ObjectsOrder } from './objects-side.ts'
 
-const cost = async (what: ObjectsOrder['what'], count: number): Promise<ObjectsCost> => {
+const cost = async (kind: ObjectsOrder['kind'], count: number): Promise<ObjectsCost> => {
   const child = startChild<ObjectsOrder>('objects-side.js')
   try {
-    return await child.ask<ObjectsCost>({ what, count })
+    return await child.ask<ObjectsCost>({ kind, count })
   } finally {
     await child.stop()
   }
@@ -24,9 +24,10 @@ const bytes =
 
 const base = { unit: 'B', better: 'lower', cores: 0, rounds: 1 } as const
 
-const MANY = 10_000
+/** Objects of a measurement, unless the row says otherwise. */
+const COUNT = 10_000
 
-const row = (kind: ObjectKind, floor: number, aim: number, count = MANY): Row => ({
+const row = (kind: ObjectKind, floor: number, aim: number, count = COUNT): Row => ({
   ...base,
   name: `objects ${kind}`,
   quantity: `bytes of an idle ${kind}, of ${count}`,
@@ -74,8 +75,8 @@ export const objectRows: readonly Row[] = [
     aim: 0.85,
     // Many of both, since memory that the process has kept from before hides the cost of a few.
     prepare: () => ({
-      ours: async () => (await cost('rc_qp connected', MANY)).resident,
-      reference: async () => (await cost('tcp', MANY)).resident,
+      ours: async () => (await cost('rc_qp connected', COUNT)).resident,
+      reference: async () => (await cost('tcp', COUNT)).resident,
     }),
   },
 ]

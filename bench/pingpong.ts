@@ -10,6 +10,7 @@ import { type Daemon, needProgram, runPair, runReference, startDaemon } from './
 /** Microseconds that a measurement takes, and round trips of the trial that determines their number. */
 const TARGET_US = 500_000
 const TRIAL = 300
+const MAX_ITERATIONS = 100_000
 
 /** Microseconds per round trip of ibv_rc_pingpong. */
 export const roundTrip = async (daemon: Daemon, size: number, iterations: number): Promise<number> => {
@@ -30,7 +31,7 @@ const compare = async (size: number): Promise<Bench> => {
       let iterations = TRIAL
       // Twice, since the first run executes code that is not compiled yet.
       for (let i = 0; i < 2; i++) {
-        iterations = Math.min(100_000, Math.max(TRIAL, Math.round(TARGET_US / (await side(iterations)))))
+        iterations = Math.min(MAX_ITERATIONS, Math.max(TRIAL, Math.round(TARGET_US / (await side(iterations)))))
       }
       return iterations
     }

@@ -16,9 +16,9 @@
 #include <time.h>
 #include <unistd.h>
 
-static void fail(const char *what)
+static void fail(const char *call)
 {
-    perror(what);
+    perror(call);
     exit(1);
 }
 
@@ -59,30 +59,30 @@ int main(int argc, char **argv)
     if (posix_memalign((void **)&buffer, 4096, size) || posix_memalign((void **)&staging, 4096, size))
         fail("posix_memalign");
     memset(staging, 0, size);
-    const pid_t from = start_owner(buffer, size, 0x5a);
-    const pid_t to = start_owner(buffer, size, 0);
+    const pid_t source = start_owner(buffer, size, 0x5a);
+    const pid_t destination = start_owner(buffer, size, 0);
     const struct iovec local = {staging, size}, remote = {buffer, size};
 
     struct timespec start, end;
     clock_gettime(CLOCK_MONOTONIC, &start);
     for (long i = 0; i < iterations; i++) {
-        if (process_vm_readv(from, &local, 1, &remote, 1, 0) != (ssize_t)size)
+        if (process_vm_readv(source, &local, 1, &remote, 1, 0) != (ssize_t)size)
             fail("process_vm_readv");
-        if (process_vm_writev(to, &local, 1, &remote, 1, 0) != (ssize_t)size)
+        if (process_vm_writev(destination, &local, 1, &remote, 1, 0) != (ssize_t)size)
             fail("process_vm_writev");
     }
     clock_gettime(CLOCK_MONOTONIC, &end);
     const double seconds = (double)(end.tv_sec - start.tv_sec) + (double)(end.tv_nsec - start.tv_nsec) / 1e9;
 
     memset(staging, 0, size);
-    if (process_vm_readv(to, &local, 1, &remote, 1, 0) != (ssize_t)size || staging[0] != 0x5a ||
+    if (process_vm_readv(destination, &local, 1, &remote, 1, 0) != (ssize_t)size || staging[0] != 0x5a ||
         staging[size - 1] != 0x5a) {
         fprintf(stderr, "the data did not arrive\n");
         return 1;
     }
     printf("%.4f GB/s\n", (double)size * (double)iterations / seconds / 1e9);
-    kill(from, SIGKILL);
-    kill(to, SIGKILL);
+    kill(source, SIGKILL);
+    kill(destination, SIGKILL);
     while (wait(NULL) > 0)
         ;
     return 0;

@@ -43,7 +43,7 @@ export interface Running {
 interface Started extends Running {
   /** Resolves when it has ended, with any status. */
   readonly ended: Promise<unknown>
-  /** Waits until it has printed `text`: true; or has ended without: false. */
+  /** Resolves with true when it has printed `text`, with false if it has ended without that. */
   prints(text: string): Promise<boolean>
   /** An error with `summary`, the status of the process and its last output. */
   problem(summary: string): Unavailable
@@ -98,8 +98,8 @@ export const runReferenceIn = async (
   name: string,
   ...args: readonly (string | number)[]
 ): Promise<number> => {
-  const [command, ...rest] = [...prefix, benchProgram(name), ...args.map(String)]
-  return Number.parseFloat(await start(command, rest).finished())
+  const [command, ...commandArgs] = [...prefix, benchProgram(name), ...args.map(String)]
+  return Number.parseFloat(await start(command, commandArgs).finished())
 }
 
 /** Runs a C reference and returns the first number of its output. */

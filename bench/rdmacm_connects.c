@@ -83,13 +83,16 @@ static void serve(struct rdma_event_channel *channel, struct sockaddr *address)
     }
 }
 
+/* Milliseconds, of each of the two resolutions. */
+#define RESOLVE_TIMEOUT 1000
+
 static void connect_once(struct rdma_event_channel *channel, struct sockaddr *address)
 {
     struct rdma_cm_id *id;
     check(!rdma_create_id(channel, &id, NULL, RDMA_PS_TCP), "rdma_create_id");
-    check(!rdma_resolve_addr(id, NULL, address, 1000), "rdma_resolve_addr");
+    check(!rdma_resolve_addr(id, NULL, address, RESOLVE_TIMEOUT), "rdma_resolve_addr");
     expect(channel, RDMA_CM_EVENT_ADDR_RESOLVED);
-    check(!rdma_resolve_route(id, 1000), "rdma_resolve_route");
+    check(!rdma_resolve_route(id, RESOLVE_TIMEOUT), "rdma_resolve_route");
     expect(channel, RDMA_CM_EVENT_ROUTE_RESOLVED);
     create_qp(id);
     check(!rdma_connect(id, &parameters), "rdma_connect");

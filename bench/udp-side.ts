@@ -77,6 +77,7 @@ export type Answer =
   | { readonly failed: string }
 
 const LARGEST_PACKET = 65_535
+/** Indexes of 4-byte words in a ring's header. */
 const PRODUCER = RingHeader.PRODUCER >> 2
 const CONSUMER = RingHeader.CONSUMER >> 2
 
@@ -90,6 +91,7 @@ interface ProgramRing {
 const makeSide = (options: SideOptions) => {
   const { address, mtu, cut, qps, operation, size, depth } = options
   const crc = loadNativeCrc()
+  // The arena: memory for the self-test of the engine.
   if (crc) useCrcEngine(crc, mapArena(1024))
   const bytes = parseAddress(address)
   if (bytes === undefined) throw new Error(`${address} is not an IP address`)
@@ -142,6 +144,7 @@ const makeSide = (options: SideOptions) => {
       : operation === 'read'
         ? WrOpcode.values.RDMA_READ
         : WrOpcode.values.SEND
+  /** Calls `write` with the offset of each slot of a ring. */
   const writeAllSlots = (ring: ProgramRing, write: (view: DataView, at: number) => void): void => {
     const { view } = ring.chunk
     const log2 = view.getUint32(RingHeader.LOG2_ELEMENT, true)
@@ -165,7 +168,7 @@ const makeSide = (options: SideOptions) => {
       modify(handle, {
         state: RTR,
         address: { dgid, sgidIndex: 0, port: 1, ...route },
-        pathMtu: Math.log2(mtu) - 7,
+        pathMtu: Math.log2(mtu) - 7, // enum ibv_mtu: 1 for 256 bytes
         destQpn: peer.qpns[i],
         rqPsn: 0,
         maxDestRdAtomic: 16,
@@ -226,7 +229,7 @@ const makeSide = (options: SideOptions) => {
 type Side = ReturnType<typeof makeSide>
 
 /** Microseconds of polling before the event loop turns. */
-const SLICE = 1000
+const SLICE_US = 1000
 
 /** Polls without work after which every queue is polled, as the daemon's loop does before it parks. */
 const POLLS_BEFORE_ALL = 32
@@ -237,7 +240,7 @@ const runPolling = (side: Side, step: () => boolean): Promise<void> =>
     let idle = 0
     const turn = (): void => {
       try {
-        const end = nowMicroseconds() + SLICE
+        const end = nowMicroseconds() + SLICE_US
         for (let now = nowMicroseconds(); now < end; now = nowMicroseconds()) {
           if (side.rxe.poll(now, Where.USED)) idle = 0
           else if (++idle % POLLS_BEFORE_ALL === 0) side.rxe.poll(now, Where.ALL)
@@ -262,15 +265,15 @@ const runPolling = (side: Side, step: () => boolean): Promise<void> =>
 /** Runs the daemon's loop, driven by arriving packets, until `step`, called after each turn, reports the end. */
 const runLoop = (side: Side, step: () => boolean): Promise<void> =>
   new Promise((resolve, reject) => {
-    let over = false
-    let ended = false
+    let isOver = false
+    let hasEnded = false
     const poll = (now: number, where: Where): boolean => {
-      const progress = side.rxe.poll(now, where)
+      const hasProgress = side.rxe.poll(now, where)
       try {
-        over ||= step()
+        isOver ||= step()
         // Only when nothing is pending: the last acknowledgement must be sent.
-        if (over && !progress && !ended) {
-          ended = true
+        if (isOver && !hasProgress && !hasEnded) {
+          hasEnded = true
           queueMicrotask(() => {
             loop.stop()
             side.port.wake = null
@@ -278,10 +281,10 @@ const runLoop = (side: Side, step: () => boolean): Promise<void> =>
           })
         }
       } catch (error) {
-        over = true
+        isOver = true
         reject(error)
       }
-      return progress
+      return hasProgress
     }
     const loop = createLoop(new Int32Array(1), [{ poll, nextTimeout: () => side.rxe.nextTimeout() }])
     side.port.wake = () => loop.kick()
@@ -291,6 +294,7 @@ const runLoop = (side: Side, step: () => boolean): Promise<void> =>
 const drive = (side: Side, step: () => boolean): Promise<void> =>
   (side.options.drive === 'loop' ? runLoop : runPolling)(side, step)
 
+/** The running order `serve`, which the next order ends. */
 let server: { stop(): Promise<void> } | undefined
 
 const execute = async (side: Side, order: Order): Promise<Answer> => {
@@ -298,17 +302,17 @@ const execute = async (side: Side, order: Order): Promise<Answer> => {
   switch (order.kind) {
     case 'serve': {
       let expected = order.receives
-      let stop = false
+      let isStopping = false
       const running = drive(side, () => {
         if (expected > 0) {
           expected -= side.pollCompletions(received)
           for (const { receive } of side.pairs) side.post(receive, side.options.depth)
         }
-        return stop
+        return isStopping
       })
       server = {
         stop: () => {
-          stop = true
+          isStopping = true
           side.port.wake?.()
           return running
         },
@@ -332,9 +336,9 @@ const execute = async (side: Side, order: Order): Promise<Answer> => {
     case 'pong': {
       const [{ send, receive }] = side.pairs
       let rounds = 0
-      const first = order.kind === 'ping'
+      const isPing = order.kind === 'ping'
       side.post(receive, side.options.depth)
-      if (first) side.post(send, 1)
+      if (isPing) side.post(send, 1)
       const start = nowMicroseconds()
       await (order.spin ? runPolling : runLoop)(side, () => {
         side.pollCompletions(sent)
@@ -342,7 +346,7 @@ const execute = async (side: Side, order: Order): Promise<Answer> => {
         if (n === 0) return false
         rounds += n
         side.post(receive, n)
-        if (!first || rounds < order.rounds) side.post(send, 1)
+        if (!isPing || rounds < order.rounds) side.post(send, 1)
         return rounds >= order.rounds
       })
       return { value: (nowMicroseconds() - start) / order.rounds }

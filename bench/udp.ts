@@ -118,7 +118,7 @@ const plainReference = (mtu: number, bytes: number) => () =>
 
 const IPERF_SECONDS = 1
 
-/** GB/s that iperf3 receives over TCP, with messages of `size` bytes. */
+/** GB/s that iperf3 receives over TCP, with writes of `size` bytes. */
 const iperf = async (size: number): Promise<number> => {
   const port = 20_000 + (process.pid % 20_000)
   // Its first output says that it listens; without --forceflush a pipe gets it only at the end.
@@ -281,18 +281,24 @@ const dgramRow: Row = {
     const nodeDgram = await startDgram()
     await nodeDgram.far.ask({ kind: 'sink' })
     const pair = await startPair({ operation: 'write', size, mtu: 4096, cut: 'auto', qps: 1, depth: 64, drive: 'spin' })
-    const [many, few] = [Math.ceil(1e9 / size), Math.ceil(1e8 / size)]
+    const messages = Math.ceil(1e9 / size)
+    // Fewer, since it is slower.
+    const referenceMessages = Math.ceil(1e8 / size)
     return {
-      ours: async () => (many * size) / (await pair.stream(many)) / 1e9,
+      ours: async () => (messages * size) / (await pair.stream(messages)) / 1e9,
       reference: async () => {
-        const order = { kind: 'stream', port: nodeDgram.port, messages: few, size, mtu: 4096, window: 131072 } as const
-        await nodeDgram.far.ask({ kind: 'sink' })
-        return (few * size) / (await nodeDgram.near.ask<{ value: number }>(order)).value / 1e9
+        const { near, far, port } = nodeDgram
+        const order = { kind: 'stream', port, messages: referenceMessages, size, mtu: 4096, window: 131072 } as const
+        await far.ask({ kind: 'sink' })
+        return (referenceMessages * size) / (await near.ask<{ value: number }>(order)).value / 1e9
       },
       close: async () => void (await Promise.all([pair.close(), nodeDgram.close()])),
     }
   },
 }
+
+/** Bytes of a round. */
+const VETH_BYTES = 5e8
 
 const vethRow: Row = {
   name: 'udp veth 65536',
@@ -306,15 +312,17 @@ const vethRow: Row = {
   async prepare() {
     const size = 65536
     const mtu = 4096
-    const messages = Math.ceil(5e8 / size)
+    const messages = Math.ceil(VETH_BYTES / size)
     const network = vethNetwork()
-    const [from, to] = network.addresses
+    const [sender, receiver] = network.addresses
     const options = { operation: 'write', size, mtu, cut: 'auto', qps: 1, depth: 64, drive: 'spin' } as const
     const pair = await startPair(options, network)
     return {
       ours: async () => (messages * size) / (await pair.stream(messages)) / 1e9,
-      reference: () =>
-        runReferenceIn(network.prefixes[0], 'udp_stream', 'gso', mtu + OVERHEAD, mtu, 5e8, from, to, network.files[1]),
+      reference: () => {
+        const args = ['gso', mtu + OVERHEAD, mtu, VETH_BYTES, sender, receiver, network.files[1]]
+        return runReferenceIn(network.prefixes[0], 'udp_stream', ...args)
+      },
       close: () => pair.close(),
     }
   },
@@ -335,7 +343,7 @@ const latency = async (spin: boolean): Promise<Pair> =>
 const spinRow: Row = {
   name: 'udp latency spin',
   quantity: 'UDP 64 B SEND, busy poll, round trip / 2',
-  unit: 'us',
+  unit: 'µs',
   better: 'lower',
   reference: 'C, UDP spin',
   floor: 1.8,
@@ -354,7 +362,7 @@ const spinRow: Row = {
 const eventRow: Row = {
   name: 'udp latency events',
   quantity: 'UDP 64 B SEND, event driven, round trip / 2',
-  unit: 'us',
+  unit: 'µs',
   better: 'lower',
   reference: 'node:dgram ping-pong',
   floor: 0.75,
@@ -417,13 +425,13 @@ const manyRow = (qps: number): Row => ({
   cores: 2,
   async prepare() {
     const options = { operation: 'write', size: 64, mtu: 1024, cut: 'auto', drive: 'spin' } as const
-    const one = await startPair({ ...options, qps: 1, depth: 64 })
+    const singlePair = await startPair({ ...options, qps: 1, depth: 64 })
     const network = { ...loopback, addresses: ['127.0.42.1', '127.0.42.2'] as const }
-    const many = await startPair({ ...options, qps, depth: 64 }, network)
+    const manyPairs = await startPair({ ...options, qps, depth: 64 }, network)
     return {
-      ours: async () => RATE_MESSAGES / (await many.stream(RATE_MESSAGES)) / 1e6,
-      reference: async () => RATE_MESSAGES / (await one.stream(RATE_MESSAGES)) / 1e6,
-      close: async () => void (await Promise.all([one.close(), many.close()])),
+      ours: async () => RATE_MESSAGES / (await manyPairs.stream(RATE_MESSAGES)) / 1e6,
+      reference: async () => RATE_MESSAGES / (await singlePair.stream(RATE_MESSAGES)) / 1e6,
+      close: async () => void (await Promise.all([singlePair.close(), manyPairs.close()])),
     }
   },
 })

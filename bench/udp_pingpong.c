@@ -13,9 +13,9 @@
 #include <time.h>
 #include <unistd.h>
 
-static void fail(const char *what)
+static void fail(const char *call)
 {
-    perror(what);
+    perror(call);
     exit(1);
 }
 
@@ -37,9 +37,9 @@ static void receive(int fd, char *message, size_t size, int flags)
             fail("recv");
 }
 
-static void send_to(int fd, const char *message, size_t size, const struct sockaddr_in *to)
+static void send_to(int fd, const char *message, size_t size, const struct sockaddr_in *peer)
 {
-    if (sendto(fd, message, size, 0, (const struct sockaddr *)to, sizeof *to) < 0)
+    if (sendto(fd, message, size, 0, (const struct sockaddr *)peer, sizeof *peer) < 0)
         fail("sendto");
 }
 
@@ -53,8 +53,8 @@ int main(int argc, char **argv)
     const size_t size = strtoul(argv[2], NULL, 0);
     const long iterations = strtol(argv[3], NULL, 0);
     char *message = calloc(1, size);
-    struct sockaddr_in one, two;
-    const int near = open_socket(&one), far = open_socket(&two);
+    struct sockaddr_in near_address, far_address;
+    const int near = open_socket(&near_address), far = open_socket(&far_address);
 
     const pid_t child = fork();
     if (child < 0 || !message)
@@ -62,14 +62,14 @@ int main(int argc, char **argv)
     if (child == 0) {
         for (long i = 0; i < iterations; i++) {
             receive(far, message, size, flags);
-            send_to(far, message, size, &one);
+            send_to(far, message, size, &near_address);
         }
         return 0;
     }
     struct timespec start, end;
     clock_gettime(CLOCK_MONOTONIC, &start);
     for (long i = 0; i < iterations; i++) {
-        send_to(near, message, size, &two);
+        send_to(near, message, size, &far_address);
         receive(near, message, size, flags);
     }
     clock_gettime(CLOCK_MONOTONIC, &end);

@@ -1,6 +1,7 @@
 /*
- * The upper limit of UDP: one process sends datagrams of equal size to another, over the loopback interface or between
- * addresses, which only counts them. udp.ts compares the UDP port with it, which sends RoCE packets of the same size.
+ * The upper limit of UDP: one process sends datagrams of equal size, over the loopback interface or between two given
+ * addresses, to another process, which only counts them. udp.ts compares userdma's UDP port, which sends RoCEv2 packets
+ * of the same size, with it.
  *
  *   udp_stream gso|plain SEGMENT PAYLOAD BYTES [FROM TO [NETNS]]   prints GB/s of payload
  *   udp_stream gso-cost …            as gso, prints CPU seconds per GB of both processes
@@ -18,6 +19,7 @@
 #include <netinet/in.h>
 #include <netinet/udp.h>
 #include <sched.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -44,12 +46,12 @@ enum {
     MAX_BYTES = 65000,
 };
 
-/* Both processes poll. */
-static int spins;
+/* Whether both processes poll. */
+static bool is_polling;
 
-static void fail(const char *what)
+static void fail(const char *call)
 {
-    perror(what);
+    perror(call);
     exit(1);
 }
 
@@ -67,7 +69,7 @@ static int open_socket(struct sockaddr_in *address)
     return fd;
 }
 
-/* Maximum bytes in flight: a share of the receiver's buffer, as in the UDP port. */
+/* Maximum bytes in flight: a share of the receiver's buffer, as of userdma's UDP port. */
 static uint64_t window_of(int fd)
 {
     int buffer;
@@ -87,10 +89,10 @@ static double cpu_seconds(int who)
 }
 
 /* Receives until `total` bytes of datagrams have arrived, and reports the sum after each batch. */
-static void receive(int fd, const struct sockaddr_in *peer, uint64_t total, int gso)
+static void receive(int fd, const struct sockaddr_in *peer, uint64_t total, bool is_gso)
 {
-    const int on = 1, batch = gso ? BATCH : PLAIN_BATCH;
-    if (gso && setsockopt(fd, IPPROTO_UDP, UDP_GRO, &on, sizeof on))
+    const int enable = 1, batch = is_gso ? BATCH : PLAIN_BATCH;
+    if (is_gso && setsockopt(fd, IPPROTO_UDP, UDP_GRO, &enable, sizeof enable))
         fail("UDP_GRO");
     char *buffers = malloc((size_t)batch * BUFFER_BYTES);
     struct mmsghdr messages[PLAIN_BATCH];
@@ -102,8 +104,8 @@ static void receive(int fd, const struct sockaddr_in *peer, uint64_t total, int 
         messages[i].msg_hdr.msg_iovlen = 1;
     }
     for (uint64_t received = 0; received < total;) {
-        const int n = recvmmsg(fd, messages, (unsigned)batch, spins ? MSG_DONTWAIT : MSG_WAITFORONE, NULL);
-        if (n < 0 && spins && errno == EAGAIN) {
+        const int n = recvmmsg(fd, messages, (unsigned)batch, is_polling ? MSG_DONTWAIT : MSG_WAITFORONE, NULL);
+        if (n < 0 && is_polling && errno == EAGAIN) {
             sched_yield();
             continue;
         }
@@ -116,24 +118,25 @@ static void receive(int fd, const struct sockaddr_in *peer, uint64_t total, int 
     }
 }
 
-/* Reads the receiver's reports, and waits for one if `wait`. Returns the bytes received, at least `before`. */
-static uint64_t acknowledged(int fd, uint64_t before, int wait)
+/* Reads the receiver's reports, and with `should_wait` waits for one. Returns the bytes received, at least `before`. */
+static uint64_t acknowledged(int fd, uint64_t before, bool should_wait)
 {
     uint64_t received = before, report;
-    while (recv(fd, &report, sizeof report, wait ? 0 : MSG_DONTWAIT) == (ssize_t)sizeof report) {
+    while (recv(fd, &report, sizeof report, should_wait ? 0 : MSG_DONTWAIT) == (ssize_t)sizeof report) {
         received = report > received ? report : received;
-        wait = 0;
+        should_wait = false;
     }
     return received;
 }
 
 /* Sends `total` bytes, in datagrams of `segment` bytes, with at most `window` bytes that are not reported. */
-static void stream(int fd, const struct sockaddr_in *peer, uint64_t total, int gso, uint64_t segment, uint64_t window)
+static void stream(int fd, const struct sockaddr_in *peer, uint64_t total, bool is_gso, uint64_t segment,
+                   uint64_t window)
 {
-    uint64_t segments = gso ? MAX_BYTES / segment : 1;
+    uint64_t segments = is_gso ? MAX_BYTES / segment : 1;
     segments = segments > MAX_SEGMENTS ? MAX_SEGMENTS : segments;
-    const int batch = gso ? GSO_BATCH : PLAIN_BATCH;
-    const uint64_t step = segments * segment;
+    const int batch = is_gso ? GSO_BATCH : PLAIN_BATCH;
+    const uint64_t message_bytes = segments * segment;
     char *data = calloc(1, BUFFER_BYTES);
     struct mmsghdr messages[PLAIN_BATCH];
     struct iovec parts[PLAIN_BATCH];
@@ -149,32 +152,32 @@ static void stream(int fd, const struct sockaddr_in *peer, uint64_t total, int g
     memset(messages, 0, sizeof messages);
     for (int i = 0; i < batch; i++) {
         struct msghdr *header = &messages[i].msg_hdr;
-        parts[i] = (struct iovec){data, step};
+        parts[i] = (struct iovec){data, message_bytes};
         header->msg_name = (void *)(uintptr_t)peer;
         header->msg_namelen = sizeof *peer;
         header->msg_iov = &parts[i];
         header->msg_iovlen = 1;
-        if (gso && segments > 1) {
+        if (is_gso && segments > 1) {
             header->msg_control = control.bytes;
             header->msg_controllen = sizeof control.bytes;
         }
     }
     uint64_t received = 0;
     for (uint64_t sent = 0; sent < total;) {
-        received = acknowledged(fd, received, !spins && sent - received + step > window);
-        uint64_t count = (window - (sent - received)) / step;
-        const uint64_t left = (total - sent + step - 1) / step;
-        count = count > left ? left : count;
+        received = acknowledged(fd, received, !is_polling && sent - received + message_bytes > window);
+        uint64_t count = (window - (sent - received)) / message_bytes;
+        const uint64_t remaining = (total - sent + message_bytes - 1) / message_bytes;
+        count = count > remaining ? remaining : count;
         count = count > (uint64_t)batch ? (uint64_t)batch : count;
         if (count == 0)
             continue;
         const int n = sendmmsg(fd, messages, (unsigned)count, 0);
         if (n < 0)
             fail("sendmmsg");
-        sent += (uint64_t)n * step;
+        sent += (uint64_t)n * message_bytes;
     }
     while (received < total)
-        received = acknowledged(fd, received, !spins);
+        received = acknowledged(fd, received, !is_polling);
 }
 
 static double seconds_now(void)
@@ -199,20 +202,23 @@ int main(int argc, char **argv)
         fprintf(stderr, "usage: udp_stream gso|plain|gso-cost|gso-spin SEGMENT PAYLOAD BYTES [FROM TO [NETNS]]\n");
         return 2;
     }
-    const int gso = strncmp(argv[1], "gso", 3) == 0, cost = strcmp(argv[1], "gso-cost") == 0;
-    spins = strcmp(argv[1], "gso-spin") == 0;
+    const bool is_gso = strncmp(argv[1], "gso", 3) == 0, is_cost = strcmp(argv[1], "gso-cost") == 0;
+    is_polling = strcmp(argv[1], "gso-spin") == 0;
     const uint64_t segment = strtoull(argv[2], NULL, 0), payload = strtoull(argv[3], NULL, 0);
     const uint64_t bytes = strtoull(argv[4], NULL, 0);
     const uint64_t total = (bytes + payload - 1) / payload * segment;
-    struct sockaddr_in from = {.sin_family = AF_INET, .sin_addr.s_addr = inet_addr(argc > 5 ? argv[5] : "127.0.0.1")};
-    struct sockaddr_in to = {.sin_family = AF_INET, .sin_addr.s_addr = inet_addr(argc > 5 ? argv[6] : "127.0.0.1")};
+    struct sockaddr_in sender_address = {.sin_family = AF_INET,
+                                         .sin_addr.s_addr = inet_addr(argc > 5 ? argv[5] : "127.0.0.1")};
+    struct sockaddr_in receiver_address = {.sin_family = AF_INET,
+                                           .sin_addr.s_addr = inet_addr(argc > 5 ? argv[6] : "127.0.0.1")};
+    /* Sent by the receiver's process when its socket is bound. */
     struct {
         struct sockaddr_in address;
         uint64_t window;
     } ready;
-    int line[2];
-    const int sender = open_socket(&from);
-    if (pipe(line))
+    int ready_pipe[2];
+    const int sender = open_socket(&sender_address);
+    if (pipe(ready_pipe))
         fail("pipe");
 
     const pid_t child = fork();
@@ -222,25 +228,25 @@ int main(int argc, char **argv)
         close(sender);
         if (argc == 8)
             enter(argv[7]);
-        const int receiver = open_socket(&to);
-        ready.address = to;
+        const int receiver = open_socket(&receiver_address);
+        ready.address = receiver_address;
         ready.window = window_of(receiver);
-        if (write(line[1], &ready, sizeof ready) != sizeof ready)
+        if (write(ready_pipe[1], &ready, sizeof ready) != sizeof ready)
             fail("write");
-        receive(receiver, &from, total, gso);
+        receive(receiver, &sender_address, total, is_gso);
         return 0;
     }
-    close(line[1]);
-    if (read(line[0], &ready, sizeof ready) != sizeof ready)
+    close(ready_pipe[1]);
+    if (read(ready_pipe[0], &ready, sizeof ready) != sizeof ready)
         return 1;
     const double start = seconds_now();
-    stream(sender, &ready.address, total, gso, segment, ready.window);
+    stream(sender, &ready.address, total, is_gso, segment, ready.window);
     const double seconds = seconds_now() - start;
     int status;
     if (waitpid(child, &status, 0) != child || status != 0)
         return 1;
     const double gigabytes = (double)(total / segment * payload) / 1e9;
-    if (cost)
+    if (is_cost)
         printf("%.4f CPU s/GB\n", (cpu_seconds(RUSAGE_SELF) + cpu_seconds(RUSAGE_CHILDREN)) / gigabytes);
     else
         printf("%.4f GB/s\n", gigabytes / seconds);

@@ -14,9 +14,9 @@
 #include <time.h>
 #include <unistd.h>
 
-static void fail(const char *what)
+static void fail(const char *call)
 {
-    perror(what);
+    perror(call);
     exit(1);
 }
 
@@ -44,8 +44,8 @@ static void receive_all(int fd, char *data, size_t size)
 
 int main(int argc, char **argv)
 {
-    const bool packets = argc == 4 && strcmp(argv[3], "seqpacket") == 0;
-    if (argc != 3 && !packets) {
+    const bool is_seqpacket = argc == 4 && strcmp(argv[3], "seqpacket") == 0;
+    if (argc != 3 && !is_seqpacket) {
         fprintf(stderr, "usage: unix_pingpong SIZE ITERATIONS [seqpacket]\n");
         return 2;
     }
@@ -53,7 +53,7 @@ int main(int argc, char **argv)
     const long iterations = strtol(argv[2], NULL, 0);
     char *message = calloc(1, size);
     int ends[2];
-    if (!message || socketpair(AF_UNIX, packets ? SOCK_SEQPACKET : SOCK_STREAM, 0, ends))
+    if (!message || socketpair(AF_UNIX, is_seqpacket ? SOCK_SEQPACKET : SOCK_STREAM, 0, ends))
         fail("socketpair");
 
     const pid_t child = fork();

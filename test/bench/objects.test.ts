@@ -14,10 +14,10 @@ import type { ObjectsCost, ObjectsOrder } from '../../bench/objects-side.ts'
 const CHILD = fileURLToPath(new URL('../../bench/objects-side.js', import.meta.url))
 
 /** Bytes of each of `count` objects. */
-const bytesOf = async (what: ObjectKind, count: number): Promise<number> => {
+const bytesOf = async (kind: ObjectKind, count: number): Promise<number> => {
   const child = fork(CHILD)
   const exited = once(child, 'exit')
-  child.send({ what, count } satisfies ObjectsOrder)
+  child.send({ kind, count } satisfies ObjectsOrder)
   const [answer] = (await once(child, 'message')) as [ObjectsCost & { failed?: string }]
   await exited
   assert.equal(answer.failed, undefined)
