@@ -3,7 +3,8 @@
  * Builds what is out of date: TypeScript into dist/, the C parts into build/.
  *
  *   build.mjs [--for start|test|long|bench]
- *                                        start: only what runs, none of the tests and benchmarks (default: test, all)
+ *                                        start: everything but tests and benchmarks; the others, which build the
+ *                                        same: everything (default: test)
  *
  *   dist/                                compiled src, test, bench and examples
  *   dist/run.cjs, run.cache              `userdma run` in one file, and its compiled code (scripts/bundle.mjs)
@@ -14,7 +15,7 @@
  *   build/native/libuserdma_frees.so     preload library that sees blocks freed, for `userdma check`
  *   build/programs/NAME                  test programs (NAME.c below test/programs)
  *   build/findings/NAME, fixed/NAME      programs of findings with their fault and without (docs/findings/NAME.c)
- *   build/bench/NAME                     C twins of benchmarks (bench/NAME.c)
+ *   build/bench/NAME                     C references and C sides of benchmarks (bench/NAME.c)
  *
  * A part that this machine cannot build (no compiler, no headers) is named, with what works without it; that is no
  * failure. A part that does not compile is one.
@@ -50,14 +51,14 @@ const buildTypeScript = purpose => {
     say('build: TypeScript is not installed; run `npm ci` (or node scripts/setup.mjs, which does it)')
     return false
   }
-  const ok = run(process.execPath, [
+  const hasCompiled = run(process.execPath, [
     tsc,
     '-b',
     inRoot('scripts', purpose === 'start' ? 'tsconfig.examples.json' : 'tsconfig.all.json'),
   ])
   removeOrphans()
-  if (!ok) say('build: tsc found the errors above')
-  return ok
+  if (!hasCompiled) say('build: tsc found the errors above')
+  return hasCompiled
 }
 
 const generateProtocol = () => {
@@ -70,12 +71,12 @@ const generateProtocol = () => {
     return false
   }
   if (modified(header) >= Math.max(modified(generator), modified(source))) return true
-  const ok = run(process.execPath, [generator])
-  if (!ok) say('build: scripts/generate-protocol.mjs failed')
-  return ok
+  const hasSucceeded = run(process.execPath, [generator])
+  if (!hasSucceeded) say('build: scripts/generate-protocol.mjs failed')
+  return hasSucceeded
 }
 
-const WARNINGS = ['-std=gnu11', '-O2', '-Wall', '-Wextra']
+const C_FLAGS = ['-std=gnu11', '-O2', '-Wall', '-Wextra']
 const SHARED = ['-shared', '-fPIC', '-fvisibility=hidden']
 
 const VERBS = { header: 'infiniband/verbs.h', package: 'libibverbs-dev' }
@@ -97,7 +98,7 @@ const targetsOf = (folder, output, flags, needs) =>
 
 /** The programs of docs/findings, each with its fault and without (FIXED). */
 const findingTargets = () => {
-  const flags = [...WARNINGS, '-O1', '-g']
+  const flags = [...C_FLAGS, '-O1', '-g']
   const needs = { libraries: ['-libverbs'], needs: VERBS, without: 'tests of `userdma check` do not run' }
   return [
     ...targetsOf('docs/findings', 'findings', flags, needs),
@@ -106,13 +107,13 @@ const findingTargets = () => {
 }
 
 const testTargets = () => [
-  ...targetsOf('test/programs', 'programs', WARNINGS, {
+  ...targetsOf('test/programs', 'programs', C_FLAGS, {
     libraries: ['-libverbs', '-lpthread'],
     needs: VERBS,
     without: 'some tests do not run',
   }),
   ...findingTargets(),
-  ...targetsOf('bench', 'bench', WARNINGS, { without: 'some benchmarks do not run' }).map(target => ({
+  ...targetsOf('bench', 'bench', C_FLAGS, { without: 'some benchmarks do not run' }).map(target => ({
     ...target,
     ...benchNeeds(target.sources[0]),
   })),
@@ -128,14 +129,14 @@ const targets = purpose =>
       output: 'native/libuserdma_native.so',
       sources: sourcesIn('native', '.c'),
       headers: 'native',
-      flags: [...WARNINGS, ...SHARED],
+      flags: [...C_FLAGS, ...SHARED],
       without: 'packets are checked with zlib, which is slower, and memory that never answers keeps the daemon waiting',
     },
     {
       output: 'native/libuserdma_shim.so',
       sources: sourcesIn('shim', '.c').filter(path => !isOwnLibrary(path)),
       headers: 'shim',
-      flags: [...WARNINGS, ...SHARED],
+      flags: [...C_FLAGS, ...SHARED],
       libraries: ['-ldl', '-lpthread'],
       needs: VERBS,
       without: 'only programs in TypeScript can use the device',
@@ -144,7 +145,7 @@ const targets = purpose =>
       output: 'native/libuserdma_waits.so',
       sources: sourcesIn('shim/waits', '.c'),
       headers: 'shim/waits',
-      flags: [...WARNINGS, ...SHARED],
+      flags: [...C_FLAGS, ...SHARED],
       libraries: ['-ldl', '-lpthread'],
       without: '`userdma check --races` does not run',
     },
@@ -152,7 +153,7 @@ const targets = purpose =>
       output: 'native/libuserdma_frees.so',
       sources: sourcesIn('shim/frees', '.c'),
       headers: 'shim/frees',
-      flags: [...WARNINGS, ...SHARED],
+      flags: [...C_FLAGS, ...SHARED],
       libraries: ['-ldl'],
       without: '`userdma check` does not run',
     },
@@ -180,58 +181,59 @@ const isCurrent = target => {
 /** Compiles to a temporary name and renames: a library that a running process has mapped is never overwritten. */
 const compile = (cc, target) => {
   const output = inRoot('build', target.output)
-  const fresh = `${output}.${process.pid}`
+  const temporary = `${output}.${process.pid}`
   mkdirSync(dirname(output), { recursive: true })
-  const ok = run(cc, [
+  const hasCompiled = run(cc, [
     ...target.flags,
     '-o',
-    fresh,
+    temporary,
     ...target.sources.map(path => relative(root, path)),
     ...(target.libraries || []),
   ])
-  if (ok) renameSync(fresh, output)
+  if (hasCompiled) renameSync(temporary, output)
   else {
-    rmSync(fresh, { force: true })
+    rmSync(temporary, { force: true })
     say(`build: ${relative(root, output)} did not compile`)
   }
-  return ok
+  return hasCompiled
 }
 
 const buildC = purpose => {
   const stale = targets(purpose).filter(target => !isCurrent(target))
   if (stale.length === 0) return true
   const cc = compiler()
+  /** Prerequisites that this machine lacks, each with the targets that need it. */
   const missing = []
-  if (!cc) missing.push({ what: 'a C compiler (Debian: apt-get install gcc libc6-dev)', targets: stale })
+  if (!cc) missing.push({ name: 'a C compiler (Debian: apt-get install gcc libc6-dev)', targets: stale })
   else if (!hasHeader(cc, 'stdio.h'))
-    missing.push({ what: "the C library's headers (Debian: apt-get install libc6-dev)", targets: stale })
+    missing.push({ name: "the C library's headers (Debian: apt-get install libc6-dev)", targets: stale })
   else {
     for (const needs of new Set(stale.map(target => target.needs).filter(Boolean))) {
       if (hasHeader(cc, needs.header)) continue
-      const what = `<${needs.header}> (Debian: apt-get install ${needs.package})`
-      missing.push({ what, targets: stale.filter(target => target.needs === needs) })
+      const name = `<${needs.header}> (Debian: apt-get install ${needs.package})`
+      missing.push({ name, targets: stale.filter(target => target.needs === needs) })
     }
   }
-  for (const { what, targets: blocked } of missing) {
-    say(`build: ${what} is missing, so these parts were not built:`)
+  for (const { name, targets: blocked } of missing) {
+    say(`build: ${name} is missing, so these parts were not built:`)
     for (const without of new Set(blocked.map(target => target.without))) {
       const outputs = blocked.filter(target => target.without === without).map(target => `build/${target.output}`)
       say(`  ${outputs.join(', ')}: without it ${without}`)
     }
   }
-  const blocked = new Set(missing.flatMap(entry => entry.targets))
-  let ok = true
-  for (const target of stale) if (!blocked.has(target)) ok = compile(cc, target) && ok
-  return ok
+  const allBlocked = new Set(missing.flatMap(entry => entry.targets))
+  let hasFailed = false
+  for (const target of stale) if (!allBlocked.has(target) && !compile(cc, target)) hasFailed = true
+  return !hasFailed
 }
 
 /** Builds everything outdated that `purpose` needs; later steps run even if an earlier one failed. True on success. */
 export const build = async purpose => {
-  const done = [buildTypeScript(purpose), await bundle(), generateProtocol(), buildC(purpose)]
-  return done.every(Boolean)
+  const successes = [buildTypeScript(purpose), await bundle(), generateProtocol(), buildC(purpose)]
+  return successes.every(Boolean)
 }
 
-/** The value of `--for start|test|long|bench`; default test. */
+/** The value of `--for start|test|long|bench`, by default test. Throws StepError for other arguments. */
 export const purposeOf = (args, script) => {
   const purpose = args.length === 0 ? 'test' : args[0] === '--for' && args.length === 2 ? args[1] : ''
   if (['start', 'test', 'long', 'bench'].includes(purpose)) return purpose

@@ -64,7 +64,7 @@ export const run = (program, args, options = {}) => {
   return status === 0
 }
 
-/** Runs a script's main function; an explained failure ends the process with status 1 and its message. */
+/** Runs a script's main function, whose result is the exit status. After a StepError prints its message; status 1. */
 export const main = async body => {
   try {
     process.exitCode = (await body(process.argv.slice(2))) || 0

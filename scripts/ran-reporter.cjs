@@ -1,7 +1,7 @@
 /*
  * A reporter of Node's test runner, beside the one for people: prints the file of each test that ran. It omits skipped
- * tests, groups and files. The runner requires a default export, which modules of this project must not have: hence
- * CommonJS.
+ * and to-do tests, and the results of groups and files. The runner requires a default export, which modules of this
+ * project must not have: hence CommonJS.
  */
 module.exports = async function* ran(events) {
   for await (const { type, data } of events) {

@@ -14,13 +14,13 @@ import { existsSync, lstatSync, realpathSync } from 'node:fs'
 import { findProgram, inRoot, main, modified, run, StepError, say } from './common.mjs'
 
 /** The oldest supported version of Node.js: major, minor. */
-const NODE = [20, 19]
+const MIN_NODE = [20, 19]
 
 const checkNode = () => {
   const [major, minor] = process.versions.node.split('.').map(Number)
-  if (major > NODE[0] || (major === NODE[0] && minor >= NODE[1])) return
+  if (major > MIN_NODE[0] || (major === MIN_NODE[0] && minor >= MIN_NODE[1])) return
   throw new StepError(
-    `Node.js ${process.versions.node} is too old: ${NODE.join('.')} or newer is needed ` +
+    `Node.js ${process.versions.node} is too old: ${MIN_NODE.join('.')} or newer is needed ` +
       '(Debian: https://deb.nodesource.com, or nvm install 20)',
   )
 }
@@ -52,6 +52,7 @@ const program = name => () => findProgram(name) !== undefined
 /** The tests of python3-pyverbs are documentation of the package. */
 const PYVERBS_TESTS = '/usr/share/doc/rdma-core/tests'
 
+/** Debian packages. `for`: purposes of `--for`; `use`: for messages; `found`: whether the needed files are there. */
 const PACKAGES = [
   {
     name: 'gcc',
@@ -81,13 +82,13 @@ const PACKAGES = [
     name: 'rdmacm-utils',
     for: ['test'],
     use: 'rping, ucmatose and the other programs of rdma_cm',
-    found: () => findProgram('rping') !== undefined,
+    found: program('rping'),
   },
   {
     name: 'infiniband-diags',
     for: ['test'],
     use: 'ibstat and ibstatus',
-    found: () => findProgram('ibstat') !== undefined,
+    found: program('ibstat'),
   },
   {
     name: 'ibverbs-utils',
@@ -159,7 +160,7 @@ const PACKAGES = [
   },
 ]
 
-/** Runs apt-get quietly: its output is shown only if it fails. */
+/** Runs apt-get quietly: its output is shown only if it fails. True if it succeeded. */
 const apt = args => {
   const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive' }
   const { status, error, stdout, stderr } = spawnSync('apt-get', args, { env, encoding: 'utf8', maxBuffer: 1 << 26 })
@@ -181,22 +182,21 @@ const aptInstall = names => {
 const isFor = (entry, purpose) => entry.for.includes(purpose) || (purpose === 'long' && entry.for.includes('test'))
 
 /**
- * Installs Debian packages. Missing ones are named with their use. Tests that need them are skipped; with CI in the
- * environment they fail.
+ * Installs Debian packages, as root. Those that are still missing are named with their use. Tests that need them are
+ * skipped; with CI in the environment they fail.
  */
 const installDebian = purpose => {
-  const missing = () => PACKAGES.filter(entry => isFor(entry, purpose) && !entry.found())
-  let left = missing()
-  if (left.length === 0) return
-  const names = left.map(entry => entry.name)
+  const findMissing = () => PACKAGES.filter(entry => isFor(entry, purpose) && !entry.found())
+  const missing = findMissing()
+  if (missing.length === 0) return
   const canInstall = process.getuid && process.getuid() === 0 && findProgram('apt-get')
-  const installed = canInstall && aptInstall(names)
-  left = missing()
-  if (left.length === 0) return
-  for (const entry of left) say(`missing: ${entry.name} (${entry.use})`)
-  const reason = installed || !canInstall ? '' : 'apt-get failed (see above). '
-  const missingNames = left.map(entry => entry.name).join(' ')
-  say(`${reason}To have everything, run: sudo apt-get update && sudo apt-get install ${missingNames}`)
+  const hasFailed = canInstall && !aptInstall(missing.map(entry => entry.name))
+  const stillMissing = findMissing()
+  if (stillMissing.length === 0) return
+  for (const entry of stillMissing) say(`missing: ${entry.name} (${entry.use})`)
+  const reason = hasFailed ? 'apt-get failed (see above). ' : ''
+  const names = stillMissing.map(entry => entry.name).join(' ')
+  say(`${reason}To have everything, run: sudo apt-get update && sudo apt-get install ${names}`)
   say('continuing without')
 }
 

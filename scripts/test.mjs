@@ -19,14 +19,17 @@ import { filesBelow, inRoot, isMain, main, root, run, StepError, say } from './c
  * A test file that takes longer counts as hanging: the runner ends it and names it. The longest builds and boots a
  * guest.
  */
-const HANG_MS = { normal: 400_000, long: 3_600_000 }
+const HANG_MS = { withoutLong: 400_000, withLong: 3_600_000 }
 
-/** The compiled test files to run: with `long` the long ones too, with words those whose path contains one of them. */
-export const testFiles = (long, words) => {
+/**
+ * The compiled test files to run, those of `--long` only with `isLong`; with words only those whose path contains one
+ * of them. Throws StepError if a word is in no path.
+ */
+export const testFiles = (isLong, words) => {
   const compiled = filesBelow(inRoot('dist', 'test'), path => path.endsWith('.test.js'))
     .map(path => relative(root, path))
     .filter(path => existsSync(inRoot(path.replace(/^dist\//, '').replace(/\.js$/, '.ts'))))
-  const wanted = compiled.filter(path => long || !path.endsWith('.long.test.js'))
+  const wanted = compiled.filter(path => isLong || !path.endsWith('.long.test.js'))
   if (words.length === 0) return wanted
   for (const word of words) {
     if (wanted.some(path => path.includes(word))) continue
@@ -39,7 +42,7 @@ export const testFiles = (long, words) => {
 const sourceOf = path =>
   (path.startsWith(root) ? relative(root, path) : path).replace(/^(.*\/)?dist\/(?=test\/)/, '').replace(/\.js$/, '.ts')
 
-/** The test files that the text `page` names, without those in `ran`: the runner's paths of test files, a line each. */
+/** The test files that the text `page` names and that are not in `ran`, the output of ran-reporter.cjs. */
 export const namedButNotRun = (page, ran) => {
   const named = new Set([...page.matchAll(/`(test\/[^`]+\.test\.ts)`/g)].map(match => match[1]))
   for (const path of ran.split('\n')) named.delete(sourceOf(path))
@@ -47,8 +50,8 @@ export const namedButNotRun = (page, ran) => {
 }
 
 /**
- * Checks that every test file that the requirements name ran, and lists the others. Outside CI that is no failure: the
- * machine may lack what the test needs, which the test has reported.
+ * Checks that a test of every file that the requirements name ran, and lists the other files. They are a failure if one
+ * does not exist, or with CI in the environment; otherwise the machine may lack what the test needs.
  */
 const ranAllNamed = ran => {
   const absent = namedButNotRun(readFileSync(inRoot('docs', 'reference', 'requirements.md'), 'utf8'), ran)
@@ -58,7 +61,7 @@ const ranAllNamed = ran => {
 }
 
 const runTests = args => {
-  const long = args.includes('--long')
+  const isLong = args.includes('--long')
   const words = args
     .filter(arg => !arg.startsWith('-'))
     .map(word => word.replace(/^test\//, '').replace(/\.(test\.)?ts$/, ''))
@@ -66,13 +69,14 @@ const runTests = args => {
   if (unknown.length > 0)
     throw new StepError(`unknown option ${unknown.join(' ')}; there is --long, and words that select files`)
 
-  const files = testFiles(long, words)
+  const files = testFiles(isLong, words)
   if (files.length === 0) throw new StepError('there are no compiled tests: run `npm run build`')
   const isTidy = words.length > 0 || run(inRoot('node_modules', '.bin', 'biome'), ['check', '--error-on-warnings', '.'])
 
-  const notes = mkdtempSync(join(tmpdir(), 'userdma-ran-'))
-  const ran = join(notes, 'ran')
-  const timeout = long ? HANG_MS.long : HANG_MS.normal
+  const folder = mkdtempSync(join(tmpdir(), 'userdma-ran-'))
+  /** Written by ran-reporter.cjs. */
+  const ranFile = join(folder, 'ran')
+  const timeout = isLong ? HANG_MS.withLong : HANG_MS.withoutLong
   const options = [
     '--enable-source-maps',
     '--test',
@@ -81,13 +85,13 @@ const runTests = args => {
     '--test-reporter=spec',
     '--test-reporter-destination=stdout',
     `--test-reporter=${inRoot('scripts', 'ran-reporter.cjs')}`,
-    `--test-reporter-destination=${ran}`,
+    `--test-reporter-destination=${ranFile}`,
   ]
   const { status, signal, error } = spawnSync(process.execPath, [...options, ...files], { cwd: root, stdio: 'inherit' })
-  const ranFiles = existsSync(ran) ? readFileSync(ran, 'utf8') : ''
-  rmSync(notes, { recursive: true, force: true })
+  const ran = existsSync(ranFile) ? readFileSync(ranFile, 'utf8') : ''
+  rmSync(folder, { recursive: true, force: true })
   if (error) throw error
-  const isComplete = words.length > 0 || ranAllNamed(ranFiles)
+  const isComplete = words.length > 0 || ranAllNamed(ran)
   if (signal) say(`the test runner was ended by ${signal}`)
   if (!isTidy) say('biome found the problems above, before the tests; `npm run format` fixes most of them')
   return status === 0 && isTidy && isComplete ? 0 : 1
