@@ -1,16 +1,17 @@
 /*
  * An allocator that reads a link at its first allocation, as jemalloc does, and must not be called meanwhile. Preloaded
- * behind the shim. Nothing is freed.
+ * behind the shim. Nothing is freed; each block is preceded by a header of 16 bytes with its size.
  */
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-static _Alignas(16) char memory[16 << 20];
+#define HEADER 16
+static _Alignas(HEADER) char memory[16 << 20];
 static size_t used;
 
-static void start(void)
+static void read_link_once(void)
 {
     static bool is_starting, is_started;
     char target[256];
@@ -27,13 +28,13 @@ static void start(void)
 
 void *malloc(size_t size)
 {
-    start();
-    const size_t bytes = 16 + ((size + 15) & ~(size_t)15);
-    const size_t at = __atomic_fetch_add(&used, bytes, __ATOMIC_RELAXED);
-    if (size > sizeof memory || at + bytes > sizeof memory)
+    read_link_once();
+    const size_t bytes = HEADER + ((size + 15) & ~(size_t)15);
+    const size_t offset = __atomic_fetch_add(&used, bytes, __ATOMIC_RELAXED);
+    if (size > sizeof memory || offset + bytes > sizeof memory)
         return NULL;
-    memcpy(memory + at, &size, sizeof size);
-    return memory + at + 16;
+    memcpy(memory + offset, &size, sizeof size);
+    return memory + offset + HEADER;
 }
 
 /* Before the shim's own constructor. */
@@ -59,7 +60,7 @@ void *realloc(void *block, size_t size)
     void *moved = malloc(size);
     if (moved && block) {
         size_t before;
-        memcpy(&before, (char *)block - 16, sizeof before);
+        memcpy(&before, (char *)block - HEADER, sizeof before);
         memcpy(moved, block, before < size ? before : size);
     }
     return moved;

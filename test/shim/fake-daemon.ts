@@ -52,8 +52,8 @@ const Order = {
   HANG_UP_EVENT: 7,
   DIE: 8,
   CONTEXTS: 9,
-  TOKENS: 10,
-  LAST_TOKEN: 11,
+  DOORBELLS: 10,
+  LAST_HANDLE: 11,
   SESSIONS: 12,
   HOLD: 13,
   EVENT_BEHIND: 14,
@@ -82,16 +82,16 @@ interface Context {
   readonly doorbells: Map<number, Watch>
   /** The daemon's ends of its event descriptors. */
   readonly events: number[]
-  /** Number of doorbells received, and the token of the last one. */
-  tokens: number
-  lastToken: number
+  /** Number of doorbells received, and the queue pair's handle in the last one. */
+  doorbellCount: number
+  lastHandle: number
 }
 
 export interface FakeDaemon {
   readonly socket: string
   /**
    * What happened, in order: "hello TAG", "open", "attach", "refresh", "write BYTES", "netlink OPERATION EXTRA
-   * ARGUMENT", "fault TEXT" (an invalid message), "close" (a context ended).
+   * ARGUMENT" (of SEND without ARGUMENT, an address), "fault TEXT" (an invalid message), "close" (a context ended).
    */
   readonly log: string[]
   readonly contexts: ReadonlyMap<number, Context>
@@ -100,7 +100,7 @@ export interface FakeDaemon {
   crash(): void
 }
 
-/** Device number of /dev/infiniband/uverbs0, as on Linux. */
+/** Device number of /dev/infiniband/uverbs0, as on Linux: major 231, minor 192. */
 const RDEV = (231 << 8) | 192
 
 const PROT_READ_WRITE = 3
@@ -170,13 +170,13 @@ export const startFakeDaemon = (folder: string, refusal = 0): FakeDaemon => {
   /** Adds a doorbell socket to a context; returns the program's end. */
   const addDoorbell = (context: Context): number => {
     const [ours, theirs] = socketPair()
-    const token = new Uint8Array(4)
+    const handle = new Uint8Array(4)
     const onReady = (): void => {
       for (;;) {
-        const length = recvSmall(ours, token)
+        const length = recvSmall(ours, handle)
         if (length === 4) {
-          context.tokens++
-          context.lastToken = new DataView(token.buffer).getUint32(0, true)
+          context.doorbellCount++
+          context.lastHandle = new DataView(handle.buffer).getUint32(0, true)
           continue
         }
         if (length !== -EAGAIN) closeDoorbell(context, ours)
@@ -196,8 +196,8 @@ export const startFakeDaemon = (folder: string, refusal = 0): FakeDaemon => {
       inode: fileIdentity(file).ino,
       doorbells: new Map(),
       events: [],
-      tokens: 0,
-      lastToken: 0,
+      doorbellCount: 0,
+      lastHandle: 0,
     }
     contexts.set(context.id, context)
     return context
@@ -211,11 +211,11 @@ export const startFakeDaemon = (folder: string, refusal = 0): FakeDaemon => {
    * Answers OPEN (with the context's file) or ATTACH (without it), with a new doorbell socket; ENODEV without a
    * context.
    */
-  const answerOpen = (fd: number, context: Context | undefined, withFile: boolean): number => {
+  const answerOpen = (fd: number, context: Context | undefined, isOpen: boolean): number => {
     if (!context) return reply(fd, writeOpenReply(buffer, request, { error: ENODEV, context: 0, rdev: 0, inode: 0 }))
     const doorbell = addDoorbell(context)
     const value = { error: 0, context: context.id, rdev: RDEV, inode: context.inode }
-    const sent = reply(fd, writeOpenReply(buffer, request, value), withFile ? [context.file, doorbell] : [doorbell])
+    const sent = reply(fd, writeOpenReply(buffer, request, value), isOpen ? [context.file, doorbell] : [doorbell])
     close(doorbell)
     return sent
   }
@@ -246,8 +246,8 @@ export const startFakeDaemon = (folder: string, refusal = 0): FakeDaemon => {
      * are counted.
      */
     const answerLater = (count: () => number): number => {
-      const answered = { ...request }
-      setImmediate(() => setImmediate(() => sessions.has(fd) && reply(fd, writeCallReply(buffer, answered, count()))))
+      const delayed = { ...request }
+      setImmediate(() => setImmediate(() => sessions.has(fd) && reply(fd, writeCallReply(buffer, delayed, count()))))
       return 0
     }
     if (request.request >>> 8 !== OBJECT_REQUEST) return answer(-ENOTTY)
@@ -276,10 +276,10 @@ export const startFakeDaemon = (folder: string, refusal = 0): FakeDaemon => {
         return 0
       case Order.CONTEXTS:
         return answerLater(() => contexts.size)
-      case Order.TOKENS:
-        return answerLater(() => context.tokens)
-      case Order.LAST_TOKEN:
-        return answerLater(() => context.lastToken)
+      case Order.DOORBELLS:
+        return answerLater(() => context.doorbellCount)
+      case Order.LAST_HANDLE:
+        return answerLater(() => context.lastHandle)
       case Order.SESSIONS:
         return answerLater(() => sessions.size)
       case Order.HOLD:
@@ -391,5 +391,5 @@ export const startFakeDaemon = (folder: string, refusal = 0): FakeDaemon => {
     if (netlink !== undefined) close(netlink)
   }
 
-  return { socket, log, contexts, sessions: () => sessions.size, crash: crash }
+  return { socket, log, contexts, sessions: () => sessions.size, crash }
 }

@@ -27,13 +27,14 @@ export const compileShim = (folder: string): string => {
   return shim
 }
 
-/** Compiles the shim with more options of the compiler; returns its path. */
-export const compileShimWith = (folder: string, more: readonly string[] = []): string => {
-  // The libraries of `userdma check --races` and `userdma check` are separate.
-  const others = ['waits', 'frees'].map(name => join(repoRoot, 'shim', name))
-  const isOfShim = (path: string): boolean => path.endsWith('.c') && !others.some(other => path.startsWith(other))
+/** Compiles the shim with additional options of the compiler; returns its path. */
+export const compileShimWith = (folder: string, extraOptions: readonly string[] = []): string => {
+  // The libraries of `userdma check --races` and `userdma check`.
+  const separateFolders = ['waits', 'frees'].map(name => join(repoRoot, 'shim', name))
+  const isOfShim = (path: string): boolean =>
+    path.endsWith('.c') && !separateFolders.some(separate => path.startsWith(separate))
   const sources = filesBelow(join(repoRoot, 'shim')).filter(isOfShim)
-  const options = [...more, '-shared', '-fPIC', '-fvisibility=hidden', '-ldl', '-lpthread']
+  const options = [...extraOptions, '-shared', '-fPIC', '-fvisibility=hidden', '-ldl', '-lpthread']
   return compileC(join(folder, 'libuserdma_shim.so'), sources, options)
 }
 
@@ -63,19 +64,19 @@ export const scenarioTitles = {
   threads: 'threads call, open and close concurrently, while the process forks',
 } as const
 
-/** Paths of the compiled programs, by their options. */
+/** Paths of the compiled programs, by their additional options. */
 const programs = new Map<string, string>()
 
-/** Compiles the program of the scenarios, once for each set of options; returns its path. */
-export const compileScenarios = (folder: string, more: readonly string[] = []): string => {
-  const key = more.join(' ')
+/** Compiles the program of the scenarios, once for each set of additional options; returns its path. */
+export const compileScenarios = (folder: string, extraOptions: readonly string[] = []): string => {
+  const key = extraOptions.join(' ')
   const compiled = programs.get(key)
   if (compiled !== undefined) return compiled
   const sources = ['scenarios.c', 'scenarios_paths.c', 'scenarios_processes.c', 'scenarios_bare.c']
   const program = compileC(
-    join(folder, more.length === 0 ? 'scenarios' : 'scenarios-with'),
+    join(folder, `scenarios${programs.size}`),
     sources.map(name => join(repoRoot, 'test/shim', name)),
-    [...more, '-rdynamic', '-ldl', '-lpthread'],
+    [...extraOptions, '-rdynamic', '-ldl', '-lpthread'],
   )
   programs.set(key, program)
   return program

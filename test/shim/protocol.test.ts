@@ -12,7 +12,7 @@ import { repoRoot } from '../paths.ts'
 import { compileC, requireTool, scratchFolder } from '../tools.ts'
 
 interface Generator {
-  protocolHeader(from: typeof session): string
+  protocolHeader(exports: typeof session): string
 }
 const { protocolHeader } = (await import(
   pathToFileURL(join(repoRoot, 'scripts/generate-protocol.mjs')).href
@@ -33,7 +33,7 @@ test('the header follows the table', () => {
   )
 })
 
-test('every field of every message is naturally aligned, and messages are whole words', () => {
+test('every field of every message is naturally aligned, and sizes are multiples of 8 bytes', () => {
   for (const [name, { fields, size }] of Object.entries(session.Messages)) {
     for (const field of fields)
       assert.equal(field.offset % (field.type === 'bytes' ? 1 : field.size), 0, `${name}.${field.name}`)

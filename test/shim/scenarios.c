@@ -29,11 +29,11 @@ static void expect_datagram(int fd, size_t length)
 {
     char bytes[64];
     struct sockaddr_nl from;
-    socklen_t room = sizeof from;
+    socklen_t from_length = sizeof from;
     memset(&from, 0xff, sizeof from);
-    EXPECT(recvfrom(fd, bytes, sizeof bytes, MSG_DONTWAIT, (struct sockaddr *)&from, &room) == (ssize_t)length);
+    EXPECT(recvfrom(fd, bytes, sizeof bytes, MSG_DONTWAIT, (struct sockaddr *)&from, &from_length) == (ssize_t)length);
     EXPECT(bytes[0] == 7 && bytes[length - 1] == 7);
-    EXPECT(room == sizeof from && from.nl_family == AF_NETLINK && from.nl_pid == 0 && from.nl_groups == 0);
+    EXPECT(from_length == sizeof from && from.nl_family == AF_NETLINK && from.nl_pid == 0 && from.nl_groups == 0);
 }
 
 static void netlink(void)
@@ -41,7 +41,8 @@ static void netlink(void)
     char bytes[64] = {0};
     int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_RDMA), copy = dup(fd), number = 5;
     EXPECT(fd >= 0 && copy >= 0 && (fcntl(fd, F_GETFD) & FD_CLOEXEC) && !(fcntl(fd, F_GETFL) & O_NONBLOCK));
-    struct sockaddr_nl name = {.nl_family = AF_NETLINK, .nl_pid = 22, .nl_groups = 8}, kernel = {.nl_family = AF_NETLINK};
+    struct sockaddr_nl name = {.nl_family = AF_NETLINK, .nl_pid = 22, .nl_groups = 8};
+    struct sockaddr_nl kernel = {.nl_family = AF_NETLINK};
     EXPECT(bind(fd, (struct sockaddr *)&name, sizeof name) == 0);
     name.nl_pid = 21; /* refused by the daemon */
     FAILS(bind(fd, (struct sockaddr *)&name, sizeof name), EBADF);
@@ -123,24 +124,24 @@ static void doorbells(void)
     EXPECT(order(fd, PARK, 0) == 0);
     errno = 7;
     EXPECT(write(fd, command, 32) == 32 && *response == 0 && errno == 7);
-    EXPECT(order(fd, TOKENS, 0) == 0);
+    EXPECT(order(fd, DOORBELLS, 0) == 0);
     EXPECT(order(fd, PARK, 1) == 0);
-    EXPECT(write(fd, command, 32) == 32 && order(fd, TOKENS, 0) == 1 && order(fd, LAST_TOKEN, 0) == 42);
-    EXPECT(order(other, TOKENS, 0) == 0);
-    EXPECT(write(other, doorbell(9), 32) == 32 && order(other, LAST_TOKEN, 0) == 9 && order(fd, TOKENS, 0) == 1);
+    EXPECT(write(fd, command, 32) == 32 && order(fd, DOORBELLS, 0) == 1 && order(fd, LAST_HANDLE, 0) == 42);
+    EXPECT(order(other, DOORBELLS, 0) == 0);
+    EXPECT(write(other, doorbell(9), 32) == 32 && order(other, LAST_HANDLE, 0) == 9 && order(fd, DOORBELLS, 0) == 1);
     int copy = dup(fd);
-    EXPECT(write(copy, command, 32) == 32 && order(copy, TOKENS, 0) == 2);
+    EXPECT(write(copy, command, 32) == 32 && order(copy, DOORBELLS, 0) == 2);
 }
 
 /*
- * The program's calls are traced, so a doorbell is forwarded as a call and not as a token, even while the daemon is
- * parked.
+ * The program's calls are traced, so a doorbell is forwarded as a call and not sent on the doorbell socket, even while
+ * the daemon is parked.
  */
 static void doorbells_traced(void)
 {
     int fd = open_device();
     EXPECT(order(fd, PARK, 1) == 0);
-    EXPECT(write(fd, doorbell(42), 32) == 32 && order(fd, TOKENS, 0) == 0);
+    EXPECT(write(fd, doorbell(42), 32) == 32 && order(fd, DOORBELLS, 0) == 0);
 }
 
 /* ---- events ---- */
@@ -188,24 +189,29 @@ static void events(void)
 
 /* ---- a daemon whose answers store outside the memory that the call passed ---- */
 
-/* EVENT_BEHIND, and the answer to a write of 40 bytes, store this many words of 4 bytes after the start. */
-#define BEHIND 16
+/* EVENT_BEHIND, and the answer to a write of WRITE_BEHIND bytes, store this many words of 4 bytes after the start. */
+#define BEHIND_WORDS 16
+#define WRITE_BEHIND 40
 
 static void stray_stores(void)
 {
     int fd = open_device();
-    int32_t words[2 * BEHIND] = {0};
+    int32_t words[2 * BEHIND_WORDS] = {0};
     const int next = fcntl(0, F_DUPFD, 0);
     close(next);
     FAILS(order(fd, EVENT_BEHIND, (unsigned long)words), EIO);
 
     /* A message whose indirect attribute is at another address, and one whose attribute is too short for the number. */
     struct {
-        uint16_t length, class_id, rest[6];
-        uint16_t attribute, id;
+        uint16_t length, class_id, header[6];
+        uint16_t attribute_length, id;
         uint32_t flags;
         uint64_t address, size;
-    } message = {.length = 40, .attribute = 24, .flags = 8, .address = (uintptr_t)words, .size = sizeof words};
+    } message = {.length = sizeof message,
+                 .attribute_length = 24,
+                 .flags = 8, /* indirect */
+                 .address = (uintptr_t)words,
+                 .size = sizeof words};
     FAILS(order(fd, EVENT_BEHIND, (unsigned long)&message), EIO);
     message.address = (uintptr_t)&message + 64;
     message.size = 3;
@@ -216,21 +222,21 @@ static void stray_stores(void)
         uint32_t command;
         uint16_t in_words, out_words;
         uint64_t response;
-        int32_t rest[12], behind[8];
+        int32_t fields[12], behind[8];
     } command = {.in_words = 10, .out_words = 8, .response = (uintptr_t)words};
-    FAILS(write(fd, &command, 40), EIO);
+    FAILS(write(fd, &command, WRITE_BEHIND), EIO);
     command.response = (uintptr_t)&command + 60;
     command.out_words = 1;
-    FAILS(write(fd, &command, 40), EIO);
-    for (int i = 0; i < 2 * BEHIND; i++)
+    FAILS(write(fd, &command, WRITE_BEHIND), EIO);
+    for (int i = 0; i < 2 * BEHIND_WORDS; i++)
         EXPECT(words[i] == 0 && (i >= 8 || command.behind[i] == 0));
     FAILS(fcntl(next, F_GETFD), EBADF); /* the descriptors that were received are closed */
 
     command.out_words = 2;
-    EXPECT(write(fd, &command, 40) == 0 && command.behind[0] == next);
+    EXPECT(write(fd, &command, WRITE_BEHIND) == 0 && command.behind[0] == next);
     struct {
         __typeof__(message) message;
-        int32_t rest[6], behind;
+        int32_t padding[6], behind;
     } large = {.message = message};
     large.message.address = (uintptr_t)&large.behind;
     large.message.size = 4;
@@ -317,10 +323,10 @@ static void poll_through(struct ibv_context *context)
     EXPECT(ibv_poll_cq(&cq, 1, &wc) == 1); /* completions that have arrived are still delivered */
 }
 
-static void verbs(const char *library, bool global)
+static void verbs(const char *library, bool is_global)
 {
     /* Like a program linked with libibverbs, or one that loads it itself. */
-    void *handle = dlopen(library, RTLD_NOW | (global ? RTLD_GLOBAL : RTLD_LOCAL));
+    void *handle = dlopen(library, RTLD_NOW | (is_global ? RTLD_GLOBAL : RTLD_LOCAL));
     EXPECT(handle);
     poll_result = dlsym(handle, "fake_found");
     poll_count = dlsym(handle, "fake_polls");
@@ -339,18 +345,18 @@ int main(int argc, char **argv)
         const char *name;
         void (*run)(void);
     } scenarios[] = {
-        {"paths", paths},   {"relative_paths", relative_paths}, {"directory_walks", directory_walks}, {"attribute_writes", attribute_writes},
-        {"no_daemon", no_daemon}, {"without_socket", without_socket},   {"netlink", netlink},
-        {"device", device}, {"doorbells", doorbells},           {"doorbells_traced", doorbells_traced}, {"events", events}, {"copies", copies},
-        {"stray_stores", stray_stores},
-        {"hidden_sockets", hidden_sockets},           {"low_limit", low_limit},
-        {"bare_calls", bare_calls},                   {"spawns", spawns}, {"uring", uring},
-        {"full_table", full_table},                   {"daemon_full", daemon_full},
-        {"forks", forks},   {"exec", exec},           {"vforks", vforks}, {"passed_descriptors", passed_descriptors},
-        {"exec_events", exec_events},                 {"passed_and_closed", passed_and_closed},
-        {"not_served", not_served},                   {"left_by_longjmp", left_by_longjmp},
-        {"signals", signals},                         {"threads", threads}, {"daemon_death", daemon_death},
-        {"unanswered_call", unanswered_call},
+#define SCENARIO(name) {#name, name}
+        SCENARIO(attribute_writes), SCENARIO(bare_calls),        SCENARIO(copies),
+        SCENARIO(daemon_death),     SCENARIO(daemon_full),       SCENARIO(device),
+        SCENARIO(directory_walks),  SCENARIO(doorbells),         SCENARIO(doorbells_traced),
+        SCENARIO(events),           SCENARIO(exec),              SCENARIO(exec_events),
+        SCENARIO(forks),            SCENARIO(full_table),        SCENARIO(hidden_sockets),
+        SCENARIO(left_by_longjmp),  SCENARIO(low_limit),         SCENARIO(netlink),
+        SCENARIO(no_daemon),        SCENARIO(not_served),        SCENARIO(passed_and_closed),
+        SCENARIO(passed_descriptors), SCENARIO(paths),           SCENARIO(relative_paths),
+        SCENARIO(signals),          SCENARIO(spawns),            SCENARIO(stray_stores),
+        SCENARIO(threads),          SCENARIO(unanswered_call),   SCENARIO(uring),
+        SCENARIO(vforks),           SCENARIO(without_socket),
     };
     self = argv[0];
     if (argc == 4 && strcmp(argv[1], "spawned") == 0)

@@ -61,8 +61,8 @@ enum order {
     HANG_UP_EVENT, /* closes the daemon's end of the last event descriptor */
     DIE,           /* the daemon dies without an answer */
     CONTEXTS,      /* returns the number of contexts */
-    TOKENS,        /* returns the number of doorbells on this context */
-    LAST_TOKEN,    /* returns the token of the last doorbell */
+    DOORBELLS,     /* returns the number of doorbells on this context */
+    LAST_HANDLE,   /* returns the queue pair's handle in the last doorbell */
     SESSIONS,      /* returns the number of connected processes */
     HOLD,          /* is never answered */
     EVENT_BEHIND,  /* creates an event descriptor; stores its number 64 bytes after the argument's address */
@@ -81,7 +81,10 @@ UNUSED static int open_device(void)
     return fd;
 }
 
-/* Number of the shim's hidden sockets: the session's, and a doorbell of each device descriptor. They begin at 900. */
+/*
+ * Number of the shim's hidden sockets: the session's, and a doorbell of each device descriptor. Their descriptors begin
+ * at 900 (HIDDEN_BASE of shim/files/fds.c).
+ */
 UNUSED static int hidden_count(void)
 {
     int count = 0;
@@ -143,7 +146,7 @@ void not_served(void);
 void left_by_longjmp(void);
 void signals(void);
 void threads(void);
-/* The program's own path, and what it does after exec. */
+/* The program's own path, and what it does after exec: `number` and `context` are numbers of inherited descriptors. */
 extern const char *self;
 void inherited(const char *number, const char *remaining);
 void inherited_events(const char *number, const char *context);

@@ -22,12 +22,13 @@ void bare_calls(void)
     struct open_how how = {.flags = O_RDWR | O_CLOEXEC};
     int fd = (int)syscall(SYS_openat2, AT_FDCWD, NODE, &how, sizeof how);
     EXPECT(fd == 3 && order(fd, ECHO, 7) == 7 && (fcntl(fd, F_GETFD) & FD_CLOEXEC));
+    /* By descriptor: the context's file itself. */
     EXPECT(syscall(SYS_statx, fd, "", AT_EMPTY_PATH, STATX_BASIC_STATS, &seen) == 0 && seen.stx_size > 0);
     how.flags = O_RDONLY;
     int file = (int)syscall(SYS_openat2, AT_FDCWD, "/sys/class/infiniband/rxe0/node_type", &how, sizeof how);
     char text[16] = {0};
     EXPECT(file >= 0 && read(file, text, sizeof text) == 6 && strcmp(text, "1: CA\n") == 0 && close(file) == 0);
-    /* Calls on other paths go to the kernel. */
+    /* Calls on other paths, and wrong arguments (8: an invalid address, too small a size), go to the kernel. */
     EXPECT((file = (int)syscall(SYS_openat2, AT_FDCWD, "/dev/null", &how, sizeof how)) >= 0 && close(file) == 0);
     FAILS(syscall(SYS_openat2, AT_FDCWD, "/dev/null", 8, sizeof how), EFAULT);
     FAILS(syscall(SYS_openat2, AT_FDCWD, NODE, 8, sizeof how), EFAULT);
@@ -71,9 +72,9 @@ void spawns(void)
 
 static struct {
     int fd;
-    unsigned *tail, *head, *array, mask, *done_head, *done_tail, done_mask;
-    struct io_uring_sqe *entries;
-    struct io_uring_cqe *completions;
+    unsigned *sq_tail, *sq_array, sq_mask, *cq_head, *cq_tail, cq_mask;
+    struct io_uring_sqe *sqes;
+    struct io_uring_cqe *cqes;
 } ring;
 
 /* Creates and maps a ring; false if io_uring is missing or forbidden. */
@@ -85,36 +86,36 @@ static bool set_up_ring(void)
         return false;
     char *sq = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, ring.fd, IORING_OFF_SQ_RING);
     char *cq = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, ring.fd, IORING_OFF_CQ_RING);
-    ring.entries = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, ring.fd, IORING_OFF_SQES);
-    EXPECT(sq != MAP_FAILED && cq != MAP_FAILED && ring.entries != MAP_FAILED);
-    ring.tail = (unsigned *)(sq + params.sq_off.tail);
-    ring.array = (unsigned *)(sq + params.sq_off.array);
-    ring.mask = *(unsigned *)(sq + params.sq_off.ring_mask);
-    ring.done_head = (unsigned *)(cq + params.cq_off.head);
-    ring.done_tail = (unsigned *)(cq + params.cq_off.tail);
-    ring.done_mask = *(unsigned *)(cq + params.cq_off.ring_mask);
-    ring.completions = (struct io_uring_cqe *)(cq + params.cq_off.cqes);
+    ring.sqes = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, ring.fd, IORING_OFF_SQES);
+    EXPECT(sq != MAP_FAILED && cq != MAP_FAILED && ring.sqes != MAP_FAILED);
+    ring.sq_tail = (unsigned *)(sq + params.sq_off.tail);
+    ring.sq_array = (unsigned *)(sq + params.sq_off.array);
+    ring.sq_mask = *(unsigned *)(sq + params.sq_off.ring_mask);
+    ring.cq_head = (unsigned *)(cq + params.cq_off.head);
+    ring.cq_tail = (unsigned *)(cq + params.cq_off.tail);
+    ring.cq_mask = *(unsigned *)(cq + params.cq_off.ring_mask);
+    ring.cqes = (struct io_uring_cqe *)(cq + params.cq_off.cqes);
     return true;
 }
 
-/* Submits one request; with `wait` returns when it is complete. `next_result` returns its result. */
-static void submit(struct io_uring_sqe request, bool wait)
+/* Submits one request; with `should_wait` returns when it is complete. `next_result` returns its result. */
+static void submit(struct io_uring_sqe request, bool should_wait)
 {
-    const unsigned at = *ring.tail & ring.mask;
-    ring.entries[at] = request;
-    ring.array[at] = at;
-    __atomic_store_n(ring.tail, *ring.tail + 1, __ATOMIC_RELEASE);
-    EXPECT(syscall(SYS_io_uring_enter, ring.fd, 1, wait ? 1 : 0, IORING_ENTER_GETEVENTS, NULL, 0) == 1);
+    const unsigned slot = *ring.sq_tail & ring.sq_mask;
+    ring.sqes[slot] = request;
+    ring.sq_array[slot] = slot;
+    __atomic_store_n(ring.sq_tail, *ring.sq_tail + 1, __ATOMIC_RELEASE);
+    EXPECT(syscall(SYS_io_uring_enter, ring.fd, 1, should_wait ? 1 : 0, IORING_ENTER_GETEVENTS, NULL, 0) == 1);
 }
 
 /* Waits for the oldest completion that was not returned yet; its result is minus an errno if the request failed. */
 static int next_result(void)
 {
-    while (__atomic_load_n(ring.done_tail, __ATOMIC_ACQUIRE) == *ring.done_head)
+    while (__atomic_load_n(ring.cq_tail, __ATOMIC_ACQUIRE) == *ring.cq_head)
         EXPECT(syscall(SYS_io_uring_enter, ring.fd, 0, 1, IORING_ENTER_GETEVENTS, NULL, 0) >= 0);
-    const int found = ring.completions[*ring.done_head & ring.done_mask].res;
-    __atomic_store_n(ring.done_head, *ring.done_head + 1, __ATOMIC_RELEASE);
-    return found;
+    const int result = ring.cqes[*ring.cq_head & ring.cq_mask].res;
+    __atomic_store_n(ring.cq_head, *ring.cq_head + 1, __ATOMIC_RELEASE);
+    return result;
 }
 
 /* Exits with 77 if io_uring is missing or forbidden. */

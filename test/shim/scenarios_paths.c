@@ -36,7 +36,7 @@ void paths(void)
     FAILS(open("/dev/infiniband/issm0", O_RDWR), ENOENT);
     EXPECT(stat("/sys/class/infiniband/rxe0", &st) == 0 && S_ISDIR(st.st_mode));
     struct dirent **list;
-    EXPECT(scandir("/sys/class/infiniband", &list, NULL, alphasort) == 3);
+    EXPECT(scandir("/sys/class/infiniband", &list, NULL, alphasort) == 3); /* ".", ".." and rxe0 */
     EXPECT(realpath("/sys/class/infiniband/../infiniband/rxe0", text));
     EXPECT(strcmp(text, "/sys/class/infiniband/rxe0") == 0);
     char *canonical = canonicalize_file_name("/dev/infiniband");
@@ -117,7 +117,8 @@ void relative_paths(void)
     EXPECT(mkdtemp(scratch) && chdir(scratch) == 0 && mkdir("infiniband", 0700) == 0 && chdir("infiniband") == 0);
     FILE *file = fopen("uverbs0", "w");
     EXPECT(file && fputs("mine", file) > 0 && fclose(file) == 0 && file_has(open("uverbs0", O_RDONLY), "mine"));
-    EXPECT(stat("uverbs0", &st) == 0 && S_ISREG(st.st_mode) && getcwd(text, sizeof text) && strstr(text, scratch) == text);
+    EXPECT(stat("uverbs0", &st) == 0 && S_ISREG(st.st_mode));
+    EXPECT(getcwd(text, sizeof text) && strstr(text, scratch) == text);
     EXPECT(unlink("uverbs0") == 0 && chdir("/") == 0 && rmdir(strcat(strcpy(text, scratch), "/infiniband")) == 0);
     EXPECT(rmdir(scratch) == 0);
 }
@@ -155,6 +156,7 @@ void directory_walks(void)
     EXPECT(glob("/dev/infiniband/x*", 0, NULL, &found) == GLOB_NOMATCH);
     EXPECT(glob("/dev/nul[l]", 0, NULL, &found) == 0 && strcmp(found.gl_pathv[0], "/dev/null") == 0);
 
+    /* Numbers of files and folders in the fake daemon's tree. */
     EXPECT(nftw("/dev/infiniband", visit_nftw, 8, FTW_PHYS) == 0 && visits == 2 && nodes == 1);
     visits = 0;
     EXPECT(ftw("/sys/class/infiniband_verbs", visit_ftw, 8) == 0 && visits == 6);

@@ -45,7 +45,7 @@ void hidden_sockets(void)
     for (int i = 895; i < 910; i++)
         EXPECT(dup2(null, i) == i);
     EXPECT(order(fd, ECHO, 5) == 5 && order(fd, SESSIONS, 0) == 1 && write(fd, doorbell(1), 32) == 32);
-    EXPECT(order(fd, TOKENS, 0) == 1);
+    EXPECT(order(fd, DOORBELLS, 0) == 1);
     for (int i = 895; i < 910; i++)
         EXPECT(close(i) == 0);
     EXPECT(order(fd, ECHO, 6) == 6 && order(fd, CONTEXTS, 0) == 1);
@@ -114,11 +114,11 @@ void forks(void)
     pid_t pid = fork();
     if (pid == 0) {
         EXPECT(write(fd, doorbell(5), 32) == 32); /* before any call of its own */
-        EXPECT(order(fd, ECHO, 9) == 9 && order(fd, TOKENS, 0) == 1 && order(fd, CONTEXTS, 0) == 1);
+        EXPECT(order(fd, ECHO, 9) == 9 && order(fd, DOORBELLS, 0) == 1 && order(fd, CONTEXTS, 0) == 1);
         EXPECT(order(fd, SESSIONS, 0) == 2 && hidden_count() == 2);
         pid_t grandchild = fork();
         if (grandchild == 0) {
-            EXPECT(order(fd, ECHO, 2) == 2 && write(fd, doorbell(6), 32) == 32 && order(fd, TOKENS, 0) == 2);
+            EXPECT(order(fd, ECHO, 2) == 2 && write(fd, doorbell(6), 32) == 32 && order(fd, DOORBELLS, 0) == 2);
             EXPECT(close(fd) == 0);
             _exit(0);
         }
@@ -239,7 +239,7 @@ void vforks(void)
 
 union fd_control {
     struct cmsghdr header;
-    char room[CMSG_SPACE(sizeof(int))];
+    char bytes[CMSG_SPACE(sizeof(int))];
 };
 
 static int receive_fd(int socket)
@@ -248,7 +248,7 @@ static int receive_fd(int socket)
     char byte;
     struct iovec iov = {&byte, 1};
     struct msghdr message = {
-        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.room, .msg_controllen = sizeof control};
+        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof control};
     EXPECT(recvmsg(socket, &message, 0) == 1);
     int fd;
     memcpy(&fd, CMSG_DATA(CMSG_FIRSTHDR(&message)), sizeof fd);
@@ -261,21 +261,21 @@ static void send_fd(int socket, int fd)
     char byte = 0;
     struct iovec iov = {&byte, 1};
     struct msghdr message = {
-        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.room, .msg_controllen = sizeof control};
+        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof control};
     control.header = (struct cmsghdr){
         .cmsg_len = CMSG_LEN(sizeof fd), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS};
     memcpy(CMSG_DATA(&control.header), &fd, sizeof fd);
     EXPECT(sendmsg(socket, &message, 0) == 1);
 }
 
-/* Makes one of the calls with which a receiver may begin, which must find a device, and then another one. */
-static void make_first_call(int fd, int which)
+/* Makes call number `first` of those with which a receiver may begin, which must find a device; then another call. */
+static void make_first_call(int fd, int first)
 {
     struct stat st;
     char byte;
-    switch (which) {
+    switch (first) {
     case 0: EXPECT(order(fd, ECHO, 21) == 21); break;
-    case 1: EXPECT(write(fd, doorbell(1), 32) == 32 && order(fd, TOKENS, 0) == 1); break;
+    case 1: EXPECT(write(fd, doorbell(1), 32) == 32 && order(fd, DOORBELLS, 0) == 1); break;
     case 2: EXPECT(fstat(fd, &st) == 0 && S_ISCHR(st.st_mode) && st.st_rdev == makedev(231, 192)); break;
     case 3: FAILS(read(fd, &byte, 1), EINVAL); break;
     case 4: FAILS(lseek(fd, 0, SEEK_CUR), ESPIPE); break;
@@ -292,7 +292,7 @@ static void make_first_call(int fd, int which)
 
 void passed_descriptors(void)
 {
-    for (int which = 0; which < 8; which++) {
+    for (int first = 0; first < 8; first++) {
         int pair[2];
         EXPECT(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, pair) == 0);
         pid_t pid = fork();
@@ -302,7 +302,7 @@ void passed_descriptors(void)
             fd = receive_fd(pair[0]);
             event = receive_fd(pair[0]);
             EXPECT(hidden_count() == 0); /* no request was sent yet */
-            make_first_call(fd, which);
+            make_first_call(fd, first);
             EXPECT(write(pair[0], "", 1) == 1 && read(pair[0], &byte, 1) == 1);
             EXPECT(order(fd, ECHO, 22) == 22 && order(fd, CONTEXTS, 0) == 1);
             /* The event descriptor that it received behaves like one that it has created. */
@@ -402,8 +402,8 @@ void signals(void)
     signalled_fd = open_device();
     struct sigaction action = {.sa_handler = on_alarm};
     EXPECT(sigaction(SIGALRM, &action, NULL) == 0);
-    struct itimerval often = {{0, 500}, {0, 500}};
-    EXPECT(setitimer(ITIMER_REAL, &often, NULL) == 0);
+    struct itimerval every_500_us = {{0, 500}, {0, 500}};
+    EXPECT(setitimer(ITIMER_REAL, &every_500_us, NULL) == 0);
     for (int i = 0; alarms < 50 || i < 500; i++)
         EXPECT(order(signalled_fd, ECHO, (unsigned long)i) == i);
 }
@@ -425,7 +425,7 @@ void threads(void)
     pthread_t thread[4];
     for (int i = 0; i < 4; i++)
         EXPECT(pthread_create(&thread[i], NULL, call_often, &fd) == 0);
-    /* Forks while other threads hold any locks. */
+    /* Forks while other threads may hold locks of the shim. */
     for (int i = 0; i < 20; i++)
         expect_exit_0(fork() ?: (order(fd, ECHO, 1) == 1 ? _exit(0) : _exit(1), 0));
     for (int i = 0; i < 4; i++)
@@ -435,12 +435,12 @@ void threads(void)
 
 /* ---- a call abandoned by siglongjmp ---- */
 
-static sigjmp_buf back;
+static sigjmp_buf jump_target;
 
 static void leave_call(int number)
 {
     (void)number;
-    siglongjmp(back, 1);
+    siglongjmp(jump_target, 1);
 }
 
 static void *call_once(void *argument)
@@ -470,7 +470,7 @@ void left_by_longjmp(void)
      * frames of the abandoned one.
      */
     for (volatile int saves_mask = 0; saves_mask < 2; saves_mask++) {
-        if (sigsetjmp(back, saves_mask) == 0) {
+        if (sigsetjmp(jump_target, saves_mask) == 0) {
             alarm(1);
             if (saves_mask)
                 hold_deep_in_stack(fd);

@@ -121,14 +121,14 @@ int main(void)
 {
     struct rlimit limit;
     getrlimit(RLIMIT_NOFILE, &limit);
-    int ok = 0;
+    int closed = 0;
     for (int fd = 3; fd < 2000; fd++)
-        ok += close(fd) == 0;
-    printf("closed %d\\n", ok);
+        closed += close(fd) == 0;
+    printf("closed %d\\n", closed);
     printf("%d %d %d\\n", dup2(1, 901), close(901), close(901));
     printf("%d\\n", close_range(3, ~0u, 0));
     closefrom(3);
-    printf("%d %d\\n", ioctl(1, 0xc0181b01, 0), errno);
+    printf("%d %d\\n", ioctl(1, 0xc0181b01, 0), errno); /* RDMA_VERBS_IOCTL */
     printf("%d %d\\n", fcntl(1, F_DUPFD, 950), fcntl(950, F_GETFD));
     pid_t pid = vfork();
     if (pid == 0) {
@@ -179,15 +179,15 @@ test('the shim exports only the functions that it interposes', async t => {
   )
 })
 
-/** Libraries that are preloaded behind the shim: their source file, and more of the environment. */
-const otherLibraries: Readonly<Record<string, readonly [file: string, more?: NodeJS.ProcessEnv]>> = {
+/** Libraries that are preloaded behind the shim: their source file, and additional environment variables. */
+const otherLibraries: Readonly<Record<string, readonly [file: string, extraEnv?: NodeJS.ProcessEnv]>> = {
   'a program whose dlsym opens and maps files': ['early_calls'],
   'a program whose allocator reads a link at its first allocation': ['early_allocator'],
   'the same while stacks are recorded': ['early_allocator', { USERDMA_STACKS: '1' }],
   'a program with a library whose functions on sockets work only after socket()': ['late_calls'],
 }
 
-for (const [title, [name, more]] of Object.entries(otherLibraries))
+for (const [title, [name, extraEnv]] of Object.entries(otherLibraries))
   test(`unchanged: ${title}`, async t => {
     if (!shimIsPossible(t)) return
     const library = compileC(
@@ -202,7 +202,7 @@ for (const [title, [name, more]] of Object.entries(otherLibraries))
         PATH: process.env.PATH,
         LD_PRELOAD: `${compileShim(folder)}:${library}`,
         USERDMA_SOCKET: join(folder, 'nobody'),
-        ...more,
+        ...extraEnv,
       },
       { cwd: mkdtempSync(join(folder, `${name}-`)) },
     )
