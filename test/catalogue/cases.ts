@@ -14,7 +14,7 @@ export interface ProgramCase extends Omit<RdmacmCase, 'server'> {
   /** Why it does not work, in one userland or in both. */
   readonly fails?: string | Partial<Readonly<Record<Userland, string>>>
   /** The only userland whose program has these options. */
-  readonly only?: Userland
+  readonly onlyIn?: Userland
 }
 
 /** Why a case fails in a userland; undefined: it works. */
@@ -22,7 +22,8 @@ export const reasonOf = ({ fails }: ProgramCase, userland: Userland): string | u
   typeof fails === 'string' ? fails : fails?.[userland]
 
 /** Whether a case is run in a userland. */
-export const isIn = ({ only }: ProgramCase, userland: Userland): boolean => only === undefined || only === userland
+export const isRunIn = ({ onlyIn }: ProgramCase, userland: Userland): boolean =>
+  onlyIn === undefined || onlyIn === userland
 
 /** The command lines, as the title of a test. */
 export const titleOf = ({ server, client }: ProgramCase): string =>
@@ -34,7 +35,7 @@ export const singleProgram = (client: string, fails?: ProgramCase['fails']): Pro
 })
 
 /** A copy of the case with these properties. */
-export const withProperties = (programCase: ProgramCase, more: Partial<ProgramCase>): ProgramCase => ({
+export const withProperties = (programCase: ProgramCase, properties: Partial<ProgramCase>): ProgramCase => ({
   ...programCase,
-  ...more,
+  ...properties,
 })

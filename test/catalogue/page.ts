@@ -3,7 +3,7 @@
  */
 import { join } from 'node:path'
 import { repoRoot } from '../paths.ts'
-import { isIn, type ProgramCase, reasonOf, type Userland, userlands } from './cases.ts'
+import { isRunIn, type ProgramCase, reasonOf, type Userland, userlands } from './cases.ts'
 import { catalogue } from './catalogue.ts'
 
 export const PAGE = join(repoRoot, 'docs', 'reference', 'programs.md')
@@ -11,8 +11,8 @@ export const PAGE = join(repoRoot, 'docs', 'reference', 'programs.md')
 export type Verdict = 'works' | 'fails' | '–'
 
 /** The verdict of a case that the catalogue expects; '–': the userland's program does not have its options. */
-export const expected = (one: ProgramCase, userland: Userland): Verdict =>
-  !isIn(one, userland) ? '–' : reasonOf(one, userland) === undefined ? 'works' : 'fails'
+export const expectedVerdict = (programCase: ProgramCase, userland: Userland): Verdict =>
+  !isRunIn(programCase, userland) ? '–' : reasonOf(programCase, userland) === undefined ? 'works' : 'fails'
 
 /** Text as the cell of a table. */
 const cell = (text: string): string => text.replaceAll('|', '\\|')
@@ -26,9 +26,9 @@ const commandOf = ({ server, client }: ProgramCase): string =>
     : `${code(server)}, ${code(client)}`
 
 /** A row of the page's tables: command, verdicts, reasons. */
-export const rowOf = (one: ProgramCase, verdict: (userland: Userland) => Verdict): string => {
-  const reasons = [...new Set(userlands.flatMap(userland => reasonOf(one, userland) ?? []))]
-  return `| ${[commandOf(one), ...userlands.map(verdict), reasons.join('; ')].map(cell).join(' | ')} |`
+export const rowOf = (programCase: ProgramCase, verdict: (userland: Userland) => Verdict): string => {
+  const reasons = [...new Set(userlands.flatMap(userland => reasonOf(programCase, userland) ?? []))]
+  return `| ${[commandOf(programCase), ...userlands.map(verdict), reasons.join('; ')].map(cell).join(' | ')} |`
 }
 
 const HEAD = `# Programs
@@ -43,9 +43,12 @@ given, the server's is the same without the address. \`–\`: the program of tha
 const COLUMNS = `| command | ${userlands.join(' | ')} | why not |\n|---|${userlands.map(() => '---|').join('')}---|`
 
 /** The page. `pyverbs`: its last section. */
-export const render = (verdict: (one: ProgramCase, userland: Userland) => Verdict, pyverbs: string): string => {
+export const renderPage = (
+  verdict: (programCase: ProgramCase, userland: Userland) => Verdict,
+  pyverbs: string,
+): string => {
   const sections = catalogue.map(({ name, cases }) => {
-    const rows = cases.map(one => rowOf(one, userland => verdict(one, userland)))
+    const rows = cases.map(programCase => rowOf(programCase, userland => verdict(programCase, userland)))
     return `## ${name}\n\n${COLUMNS}\n${rows.join('\n')}`
   })
   return `${[HEAD, ...sections, pyverbs].join('\n\n')}\n`

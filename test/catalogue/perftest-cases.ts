@@ -8,18 +8,18 @@ import type { ProgramCase } from './cases.ts'
 /**
  * A case on the first device with GID 1 (-x), unless the options name another device; addresses are exchanged over TCP.
  */
-const perftest = (program: string, options: string, more: Partial<ProgramCase> = {}): ProgramCase => {
+const perftest = (program: string, options: string, properties: Partial<ProgramCase> = {}): ProgramCase => {
   const device = / -d /.test(options) ? '' : ' -d rxe0 -x 1'
   const line = `${program} -F -p PORT${device} ${options}`
-  return { server: line, client: `${line} localhost`, ...more }
+  return { server: line, client: `${line} localhost`, ...properties }
 }
 
 /** A case over rdma_cm, where the server's address selects the device. */
-const overRdmacm = (program: string, options: string, more: Partial<ProgramCase> = {}): ProgramCase => ({
+const overRdmacm = (program: string, options: string, properties: Partial<ProgramCase> = {}): ProgramCase => ({
   server: `${program} -F -p PORT -R ${options}`,
   client: `${program} -F -p PORT -R ${options} SERVER`,
   listensTwice: true,
-  ...more,
+  ...properties,
 })
 
 const CONNECTED_BW = ['ib_send_bw', 'ib_write_bw', 'ib_read_bw', 'ib_atomic_bw'] as const
@@ -79,8 +79,8 @@ export const perftestPrograms: readonly ProgramCase[] = [
   perftest('ib_write_bw', '-n 50 --perform_warm_up'),
   perftest('ib_write_bw', '-n 50 -s 4096 --use_old_post_send'),
   perftest('ib_write_bw', '-n 50 -s 4096 -d rxe2 -x 1 --ipv6'),
-  perftest('ib_write_bw', '-n 50 -s 4096 --write_with_imm', { only: 'Debian 13' }),
-  perftest('ib_write_lat', '-n 10 -s 64 --write_with_imm', { only: 'Debian 13' }),
+  perftest('ib_write_bw', '-n 50 -s 4096 --write_with_imm', { onlyIn: 'Debian 13' }),
+  perftest('ib_write_lat', '-n 10 -s 64 --write_with_imm', { onlyIn: 'Debian 13' }),
   perftest('ib_send_bw', '-n 50 -s 1000 -c UD -g', { fails: GROUP_IPV6 }),
   perftest('ib_send_bw', '-n 50 -s 1000 -c UD -g -M 0:0:0:0:0:0:0:0:0:0:255:255:239:1:2:3'),
   overRdmacm('ib_send_bw', '-n 50 -s 1000 -c UD -g', { fails: NO_CM }),

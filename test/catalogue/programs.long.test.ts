@@ -8,9 +8,9 @@ import { after, before, describe, it } from 'node:test'
 import { isEmpty, lacking, startDaemon, suiteScope, type TestDaemon, userdma } from '../system/programs.ts'
 import { assertGoodRdmacm, rpingCases, runRdmacm } from '../system/rdmacm/rdmacm.ts'
 import { assertGoodPyverbs, runPyverbs } from '../system/suites/pyverbs.ts'
-import { isIn, type ProgramCase, reasonOf, titleOf, type Userland, userlands } from './cases.ts'
+import { isRunIn, type ProgramCase, reasonOf, titleOf, type Userland, userlands } from './cases.ts'
 import { catalogue } from './catalogue.ts'
-import { PAGE, render, type Verdict } from './page.ts'
+import { PAGE, renderPage, type Verdict } from './page.ts'
 import { pyverbsSection, type Skipped } from './pyverbs-section.ts'
 import { CATALOGUE_DEVICES, runProgram } from './run.ts'
 import { type UserlandRoot, userlandRoot, type Words } from './userland.ts'
@@ -22,9 +22,9 @@ const DAEMON_LIMIT = 3_000_000
 const results = new Map<ProgramCase, Map<Userland, Verdict>>()
 const skippedTests = new Map<Userland, Skipped>()
 
-const record = (one: ProgramCase, userland: Userland, verdict: Verdict): void => {
-  const verdicts = results.get(one) ?? new Map<Userland, Verdict>()
-  results.set(one, verdicts.set(userland, verdict))
+const record = (programCase: ProgramCase, userland: Userland, verdict: Verdict): void => {
+  const verdicts = results.get(programCase) ?? new Map<Userland, Verdict>()
+  results.set(programCase, verdicts.set(userland, verdict))
 }
 
 for (const userland of userlands) {
@@ -47,16 +47,16 @@ for (const userland of userlands) {
 
     for (const { name, cases } of catalogue)
       describe(name, () => {
-        for (const one of cases.filter(one => isIn(one, userland))) {
-          const why = reasonOf(one, userland)
-          it(`${titleOf(one)}${why === undefined ? '' : ` (fails: ${why})`}`, async t => {
-            const running = runProgram(t, daemon, root, one)
+        for (const programCase of cases.filter(listed => isRunIn(listed, userland))) {
+          const reason = reasonOf(programCase, userland)
+          it(`${titleOf(programCase)}${reason === undefined ? '' : ` (fails: ${reason})`}`, async t => {
+            const running = runProgram(t, daemon, root, programCase)
             const works = await running.then(
               () => true,
               () => false,
             )
-            record(one, userland, works ? 'works' : 'fails')
-            if (why === undefined) await running
+            record(programCase, userland, works ? 'works' : 'fails')
+            if (reason === undefined) await running
             else assert.ok(!works, 'it works: remove `fails` from its case in the catalogue')
           })
         }
@@ -82,6 +82,6 @@ after(() => {
   assert.equal(skippedTests.size, userlands.length, 'the page is written where both userlands can be run')
   writeFileSync(
     PAGE,
-    render((one, userland) => results.get(one)?.get(userland) ?? '–', pyverbsSection(skippedTests)),
+    renderPage((programCase, userland) => results.get(programCase)?.get(userland) ?? '–', pyverbsSection(skippedTests)),
   )
 })

@@ -23,10 +23,10 @@ const cmtime = (server: string, client: string): ProgramCase => ({
 })
 
 /** The case with SERVER6, an IPv6 address, in place of SERVER. */
-const overIpv6 = (one: ProgramCase): ProgramCase => ({
-  ...one,
-  ...(one.server !== undefined && { server: one.server.replaceAll('SERVER', 'SERVER6') }),
-  client: one.client.replaceAll('SERVER', 'SERVER6'),
+const overIpv6 = ({ server, client, ...properties }: ProgramCase): ProgramCase => ({
+  ...properties,
+  ...(server !== undefined && { server: server.replaceAll('SERVER', 'SERVER6') }),
+  client: client.replaceAll('SERVER', 'SERVER6'),
 })
 
 const GID = '::ffff:SERVER'
@@ -100,8 +100,8 @@ export const rdmacmPrograms: readonly ProgramCase[] = [
   cmtime('-c 20', '-s SERVER -b CLIENT -c 20 -r 5 -t 1000'),
   withProperties(cmtime('-b SERVER6 -c 20', '-s SERVER6 -c 20'), { fails: { 'Debian 13': CMTIME_13 } }),
   // Without queue pairs cmtime invents QPNs: if both ends use one device, the QPNs must differ, as on Linux.
-  withProperties(cmtime('-b SERVER -c 20 -q 5000', '-s SERVER -c 20 -q 1000'), { only: 'Debian 13' }),
-  withProperties(cmtime('-b SERVER -c 20 -n 4', '-s SERVER -b CLIENT -c 20 -n 4'), { only: 'Debian 13' }),
+  withProperties(cmtime('-b SERVER -c 20 -q 5000', '-s SERVER -c 20 -q 1000'), { onlyIn: 'Debian 13' }),
+  withProperties(cmtime('-b SERVER -c 20 -n 4', '-s SERVER -b CLIENT -c 20 -n 4'), { onlyIn: 'Debian 13' }),
   { server: 'rcopy -p PORT', client: 'rcopy FILE SERVER:COPY -p PORT', endless: true },
   { server: 'rstream -p PORT -S 65536 -C 20', client: 'rstream -s SERVER -p PORT -S 65536 -C 20' },
   both('rstream', '-S all -C 20 -I 2'),

@@ -17,8 +17,9 @@ import { rsocketsLibrary, type UserlandRoot } from './userland.ts'
 
 export const CATALOGUE_DEVICES = ['rxe0@127.0.0.1', 'rxe1@127.0.0.2', 'rxe2@::1']
 
-/** Milliseconds: polling programs share two CPUs with other load. */
+/** Maximum milliseconds of a program: polling programs share two CPUs with other load. */
 const LIMIT = 120_000
+/** Bytes of the file that rcopy copies. */
 const FILE_BYTES = 100_000
 
 /** The values of the placeholders in command lines. */
@@ -35,19 +36,19 @@ export const runProgram = async (
   scope: Scope,
   daemon: TestDaemon,
   userland: UserlandRoot,
-  one: ProgramCase,
+  programCase: ProgramCase,
 ): Promise<void> => {
   const values = valuesFor(scope, userland)
   const options: RdmacmOptions = { values, command: userland.command, limit: LIMIT }
-  const { server } = one
+  const { server, client } = programCase
   if (server === undefined) {
-    const { status, signal, stdout, stderr } = await startLine(scope, daemon, one.client, options).ended
+    const { status, signal, stdout, stderr } = await startLine(scope, daemon, client, options).ended
     assert.equal(status, 0, `status ${status}, signal ${signal}\n${stdout}${stderr}`)
     return
   }
-  const copies = one.client.includes('COPY')
+  const isCopy = client.includes('COPY')
   const content = Buffer.alloc(FILE_BYTES, 'the content of a file, ')
-  if (copies) writeFileSync(values.FILE!, content)
-  assertGoodRdmacm(one, await runRdmacm(scope, daemon, { ...one, server }, options))
-  if (copies) assert.deepEqual(readFileSync(values.COPY!), content)
+  if (isCopy) writeFileSync(values.FILE!, content)
+  assertGoodRdmacm(programCase, await runRdmacm(scope, daemon, { ...programCase, server }, options))
+  if (isCopy) assert.deepEqual(readFileSync(values.COPY!), content)
 }

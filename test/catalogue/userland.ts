@@ -28,7 +28,7 @@ const PACKAGES = [
  * temporary folder), and this checkout, for the preload library and `userdma run`.
  */
 const FOLDERS = ['/proc', '/sys', '/dev', tmpdir(), repoRoot, realpathSync(join(repoRoot, 'node_modules'))]
-/** With Node.js, a file. */
+/** The same, and the executable of Node.js. */
 const SHARED = [...FOLDERS, process.execPath]
 /** A script whose $0 is the root folder and whose arguments are the command. */
 const ENTER = `for path in ${SHARED.map(path => `'${path}'`).join(' ')}; do mount --rbind "$path" "$0$path" || exit 125; done

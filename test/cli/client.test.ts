@@ -1,3 +1,6 @@
+/*
+ * A tool's session with a simulated daemon: HELLO, requests and their replies, records, and the daemon's end.
+ */
 import assert from 'node:assert/strict'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, it } from 'node:test'
@@ -28,10 +31,10 @@ describe('a tool’s session', () => {
   const serve = (answer: Answer): string => {
     const socket = join(folder, 'sock')
     const listening = listen(socket)
-    const open = new Map<number, Watch>()
+    const sessions = new Map<number, Watch>()
     const hangUp = (fd: number): void => {
-      open.get(fd)?.stop()
-      if (open.delete(fd)) close(fd)
+      sessions.get(fd)?.stop()
+      if (sessions.delete(fd)) close(fd)
     }
     const listener = watch(listening, { readable: true }, () => {
       for (let fd = accept(listening); fd >= 0; fd = accept(listening)) {
@@ -52,19 +55,20 @@ describe('a tool’s session', () => {
             () => hangUp(session),
           )
         }
-        open.set(session, watch(session, { readable: true }, onReadable))
+        sessions.set(session, watch(session, { readable: true }, onReadable))
       }
     })
     stop = () => {
       listener.stop()
       close(listening)
-      for (const fd of [...open.keys()]) hangUp(fd)
+      for (const fd of [...sessions.keys()]) hangUp(fd)
     }
     return socket
   }
 
   const hello: Answer = (request, send) => send(writeHelloReply(out, request, { error: 0, root: '/r' }))
-  const orHello =
+  /** Accepts HELLO, and answers the other requests by `tool`. */
+  const afterHello =
     (tool: Answer): Answer =>
     (request, send, hangUp) =>
       (request.type === MessageType.HELLO ? hello : tool)(request, send, hangUp)
@@ -127,7 +131,7 @@ describe('a tool’s session', () => {
     const record = (pid: number): string => JSON.stringify({ pid })
     const client = await openSession(
       serve(
-        orHello((request, send) => {
+        afterHello((request, send) => {
           const { what } = JSON.parse(request.text) as { what: string }
           send(writeTrace(out, record(1)))
           send(writeTrace(out, record(2)))
@@ -149,7 +153,7 @@ describe('a tool’s session', () => {
   })
 
   it('closes when the daemon ends, and its outstanding requests fail', async () => {
-    const client = await openSession(serve(orHello((_request, _send, hangUp) => hangUp())))
+    const client = await openSession(serve(afterHello((_request, _send, hangUp) => hangUp())))
     await assert.rejects(client.stat(), /\(process \d+\) ended/)
     await client.ended
   })

@@ -1,3 +1,6 @@
+/*
+ * The options that configure a daemon: parsing, the way back to options, and which daemons a command can join.
+ */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { configArguments, difference, fullConfig, wantedConfig } from '../../src/cli/config.ts'
@@ -58,7 +61,7 @@ describe('the configuration from options', () => {
       assert.rejects(wantedConfig(options), error => error instanceof UsageError && message.test(error.message)))
 })
 
-describe('a program joins a daemon', () => {
+describe('joining a running daemon', () => {
   const running = wantedConfig({ device: ['rxe0@127.0.0.1', 'rxe1@::1'], fault: ['drop=0.1'] }).then(fullConfig)
   const cases: readonly (readonly [options: Parameters<typeof wantedConfig>[0], why: RegExp | undefined])[] = [
     [{}, undefined],
@@ -78,7 +81,7 @@ describe('a program joins a daemon', () => {
     [{ buffers: 'all' }, /^checks buffers by --buffers sampled, not all$/],
   ]
   for (const [options, why] of cases)
-    it(`it ${why ? 'cannot' : 'can'} with ${JSON.stringify(options)}`, async () => {
+    it(`is ${why ? 'refused' : 'possible'} with ${JSON.stringify(options)}`, async () => {
       const found = await difference(await wantedConfig(options), await running)
       if (why) assert.match(found ?? '', why)
       else assert.equal(found, undefined)

@@ -1,5 +1,5 @@
 /*
- * Output files of traces and captures: private, and never a file or link of another user.
+ * Output files of traces and captures: private, no links, and never another user's file.
  */
 import assert from 'node:assert/strict'
 import {
@@ -24,9 +24,9 @@ const folder = scratchFolder()
 test('a file is created, or truncated, with mode 0600', () => {
   const path = join(folder, 'calls')
   for (const umask of [0, 0o777]) {
-    const before = process.umask(umask)
+    const previous = process.umask(umask)
     const fd = createOutput(path)
-    process.umask(before)
+    process.umask(previous)
     assert.equal(fstatSync(fd).size, 0)
     writeSync(fd, 'text')
     closeSync(fd)

@@ -19,10 +19,10 @@ test('a private folder is accessible to its user only', () => {
 })
 
 test('if no folder can be created, the message names TMPDIR', t => {
-  const before = process.env.TMPDIR
+  const previous = process.env.TMPDIR
   t.after(() => {
-    if (before === undefined) delete process.env.TMPDIR
-    else process.env.TMPDIR = before
+    if (previous === undefined) delete process.env.TMPDIR
+    else process.env.TMPDIR = previous
   })
   process.env.TMPDIR = '/no/such'
   assert.throws(privateFolder, {

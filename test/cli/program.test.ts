@@ -1,3 +1,6 @@
+/*
+ * Programs of the command line: which cannot be run, with which status; signals during the start; the environment.
+ */
 import assert from 'node:assert/strict'
 import childProcess from 'node:child_process'
 import { chmodSync, mkdirSync, symlinkSync, writeFileSync } from 'node:fs'

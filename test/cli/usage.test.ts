@@ -1,3 +1,6 @@
+/*
+ * Wrong usage of every command, help, and output whose reader exits.
+ */
 import assert from 'node:assert/strict'
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'

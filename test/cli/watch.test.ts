@@ -1,3 +1,6 @@
+/*
+ * The rates of `userdma stat --watch`, its interval, and its end.
+ */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { NoDaemonError, type ToolClient } from '../../src/cli/client.ts'
@@ -5,12 +8,13 @@ import { UsageError } from '../../src/cli/fail.ts'
 import { rateText, rateTexts, watchSeconds, watchStat } from '../../src/cli/watch.ts'
 import type { DeviceStat, Stat } from '../../src/uapi/tool.ts'
 
-const device = (packets: number, words: number, dropped: number): DeviceStat => ({
+/** `dataUnits`: units of 4 bytes, in which port_xmit_data counts. */
+const device = (packets: number, dataUnits: number, dropped: number): DeviceStat => ({
   name: 'rxe0',
   address: '127.0.0.1',
   objects: {},
   hw_counters: { sent_pkts: packets, rcvd_pkts: 7 },
-  counters: { port_xmit_data: words, port_rcv_data: 0 },
+  counters: { port_xmit_data: dataUnits, port_rcv_data: 0 },
   port: {},
   transport: {},
   faults: { dropped },

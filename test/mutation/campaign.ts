@@ -15,11 +15,13 @@ const BATCH = 40
 
 export interface Campaign {
   readonly seed: number
-  readonly all: readonly JudgedMutant[]
+  readonly judged: readonly JudgedMutant[]
 }
 
 /** The mutants that count: all but the equivalent ones. */
-export const counted = ({ all }: Campaign): JudgedMutant[] => all.filter(({ verdict }) => verdict !== 'equivalent')
+export const counted = ({ judged }: Campaign): JudgedMutant[] =>
+  judged.filter(({ verdict }) => verdict !== 'equivalent')
+/** The share of those mutants that are found, 0 to 1. */
 export const foundShare = (campaign: Campaign): number =>
   counted(campaign).filter(({ verdict }) => verdict === 'found').length / counted(campaign).length
 
@@ -40,18 +42,18 @@ export const runCampaign = async (
 ): Promise<Campaign> => {
   const bases = new Map<Program, Base>(await runBases(scope, programs))
   const waiting = inOrderOf(seed, programs).filter(
-    ({ kind, program, file, lines }) => kinds.includes(kind) && bases.get(program)!.reached(file, lines.from),
+    ({ kind, program, file, lines }) => kinds.includes(kind) && bases.get(program)!.reached(file, lines.first),
   )
-  const all: JudgedMutant[] = []
-  const needed = (): number => count - all.filter(({ verdict }) => verdict !== 'equivalent').length
-  while (needed() > 0 && waiting.length > 0)
-    all.push(...(await runMutants(scope, waiting.splice(0, Math.min(BATCH, needed())), bases)))
-  return { seed, all }
+  const judged: JudgedMutant[] = []
+  const missing = (): number => count - counted({ seed, judged }).length
+  while (missing() > 0 && waiting.length > 0)
+    judged.push(...(await runMutants(scope, waiting.splice(0, Math.min(BATCH, missing())), bases)))
+  return { seed, judged }
 }
 
 /** The changed line before the change. */
 const lineOf = ({ mutant: { program, file, lines } }: JudgedMutant): string =>
-  readFileSync(join(program.folder, file), 'utf8').split('\n')[lines.from - 1]?.trim() ?? ''
+  readFileSync(join(program.folder, file), 'utf8').split('\n')[lines.first - 1]?.trim() ?? ''
 
 /** One line about a mutant. */
 export const describeMutant = (judged: JudgedMutant): string => {
@@ -61,15 +63,14 @@ export const describeMutant = (judged: JudgedMutant): string => {
   return `${mutant.kind}: ${locationOf(mutant)} in ${mutant.program.name}: \`${lineOf(judged)}\`; it ${end}${ids && `; found: ${ids}`}`
 }
 
-/** Rows of a table: a kind, what it does, and how many mutants were found, missed and equivalent. */
-export const summary = (campaign: Campaign): string[] => {
-  const { all } = campaign
-  const numberOf = (kind: KindName, verdict: JudgedMutant['verdict']): number =>
-    all.filter(judged => judged.mutant.kind === kind && judged.verdict === verdict).length
+/** Rows of a table: a kind, its mistake, and how many mutants were found, missed and equivalent. */
+export const summary = ({ judged }: Campaign): string[] => {
+  const numberOf = (kind: KindName, wanted: JudgedMutant['verdict']): number =>
+    judged.filter(({ mutant, verdict }) => mutant.kind === kind && verdict === wanted).length
   return kindNames
-    .filter(kind => all.some(({ mutant }) => mutant.kind === kind))
+    .filter(kind => judged.some(({ mutant }) => mutant.kind === kind))
     .map(
       kind =>
-        `| ${kind} | ${kindOf(kind).what} | ${numberOf(kind, 'found')} | ${numberOf(kind, 'missed')} | ${numberOf(kind, 'equivalent')} |`,
+        `| ${kind} | ${kindOf(kind).mistake} | ${numberOf(kind, 'found')} | ${numberOf(kind, 'missed')} | ${numberOf(kind, 'equivalent')} |`,
     )
 }

@@ -3,35 +3,36 @@
  * of `userdma check` that name it. A mutant is a program with one mistake.
  */
 import type { FindingId } from '../../src/spec/check/findings.ts'
-import { callsOf, type Edit, fieldsOf, lineAt, matchesOf, type Range, statementsWith, valuesOf } from './source.ts'
+import { callsOf, type Edit, fieldsOf, matchesOf, type Range, statementsWith, valuesOf } from './source.ts'
 
 /** A finding that names the mistake: its id, and if the id can have other causes, a pattern of its text. */
 export type Naming = FindingId | readonly [id: FindingId, text: RegExp]
 
 export interface Kind {
   /** The mistake, as the predicate of "a program". */
-  readonly what: string
+  readonly mistake: string
   /** All edits that make the mistake once. `text`: C text without comments (`searchable` in source.ts). */
   edits(text: string): Edit[]
-  /** The findings that name the mistake. */
+  /** The findings that name the mistake. Empty: none does, since the program only waits without end. */
   readonly findings: readonly Naming[]
   /**
    * When the edit breaks no rule. A mutant of such a kind that behaves as the program does is equivalent to it, and is
    * not counted.
    */
-  readonly legal?: string
+  readonly legalIf?: string
 }
 
 const remove = (ranges: readonly Range[]): Edit[] => ranges.map(range => ({ ...range, text: '' }))
 /** Replaces a statement by an empty one. */
 const skip = (ranges: readonly Range[]): Edit[] => ranges.map(range => ({ ...range, text: ';' }))
-const change = (text: string, ranges: readonly Range[], to: (value: string) => string): Edit[] =>
-  ranges.map(range => ({ ...range, text: to(text.slice(range.from, range.to)) }))
-/** A wrong value at one end of a connection: the expression has it in every second execution. */
+const change = (text: string, ranges: readonly Range[], replacementOf: (value: string) => string): Edit[] =>
+  ranges.map(range => ({ ...range, text: replacementOf(text.slice(range.from, range.to)) }))
+/** A wrong value at one end of a connection: the expression has it in the first, third, … execution. */
 const atOneEnd =
   (wrong: string) =>
   (value: string): string =>
     `({ static unsigned ends_; ends_++ & 1 ? (${value}) : (${wrong}); })`
+/** The argument at `index` of each call of a function whose name matches. */
 const argument = (text: string, names: string, index: number): Range[] =>
   callsOf(text, names).flatMap(({ args }) => args[index] ?? [])
 
@@ -62,6 +63,7 @@ const localKeys = (text: string): Range[] => matchesOf(text, /(?<![&\w])((?:\w+(
 /** The expression before `mr`: `end->` of `end->mr->rkey`. */
 const owner = (key: string): string => key.replace(/mr->[lr]key$/, '')
 
+/** An expression that registers the same buffer, deregisters it, and has the key of that region. */
 const oldKey = (key: string): string => {
   const end = owner(key)
   const name = key.slice(-4)
@@ -69,6 +71,7 @@ const oldKey = (key: string): string => {
   return `({ struct ibv_mr *old_ = ibv_reg_mr(${end}pd, ${end}buffer, 4096, ${access}); uint32_t key_ = old_->${name}; ibv_dereg_mr(old_); key_; })`
 }
 
+// Names of functions in the mutated programs, as patterns.
 const RECEIVES = 'post_receive|post_receives|post_shared|ibv_post_recv|ibv_post_srq_recv'
 const DESTROYS =
   'ibv_dereg_mr|ibv_destroy_\\w+|ibv_dealloc_\\w+|ibv_close_xrcd|destroy_end|destroy_endpoint|free_qp|free_srq|free_window|close_domain'
@@ -84,55 +87,55 @@ const swapped = (text: string, statements: readonly Range[]): Edit[] =>
     return [{ from: first.from, to: second.to, text: swap }]
   })
 
-const inOrder = (ranges: readonly Range[]): Range[] => [...ranges].sort((one, other) => one.from - other.from)
+const inOrder = (ranges: readonly Range[]): Range[] => [...ranges].sort((a, b) => a.from - b.from)
 
 /** Inserts text before each statement. */
-const before = (text: string, statements: readonly Range[], inserted: (statement: string) => string): Edit[] =>
-  statements.map(({ from, to }) => ({ from, to: from, text: `${inserted(text.slice(from, to))} ` }))
+const insertBefore = (text: string, statements: readonly Range[], textFor: (statement: string) => string): Edit[] =>
+  statements.map(({ from, to }) => ({ from, to: from, text: `${textFor(text.slice(from, to))} ` }))
 
 export const kinds = {
   // ---- connections ----
   'sq-psn-ahead': {
-    what: 'sends from a higher PSN than the peer expects',
+    mistake: 'sends from a higher PSN than the peer expects',
     edits: text => change(text, valuesOf(text, 'sq_psn'), value => `((${value}) + 8) & 0xffffff`),
     findings: ['psn-mismatch'],
-    legal: 'UC and UD accept any first PSN',
+    legalIf: 'UC and UD accept any first PSN',
   },
   'sq-psn-behind': {
-    what: 'sends from a lower PSN than the peer expects',
+    mistake: 'sends from a lower PSN than the peer expects',
     edits: text => change(text, valuesOf(text, 'sq_psn'), value => `((${value}) - 1) & 0xffffff`),
     findings: ['psn-mismatch'],
-    legal: 'UC and UD accept any first PSN',
+    legalIf: 'UC and UD accept any first PSN',
   },
   'rq-psn-wrong': {
-    what: 'expects another PSN than the peer sends',
+    mistake: 'expects another PSN than the peer sends',
     edits: text => change(text, valuesOf(text, 'rq_psn'), value => `((${value}) + 100) & 0xffffff`),
     findings: ['psn-mismatch'],
-    legal: 'UC accepts any first PSN',
+    legalIf: 'UC accepts any first PSN',
   },
   'mtu-at-one-end': {
-    what: 'sets another path_mtu at one end',
+    mistake: 'sets another path_mtu at one end',
     edits: text => change(text, valuesOf(text, 'path_mtu'), atOneEnd('IBV_MTU_256')),
     findings: ['path-mtu-mismatch'],
   },
   'peer-number-wrong': {
-    what: 'connects to a queue pair number that does not exist',
+    mistake: 'connects to a queue pair number that does not exist',
     edits: text => change(text, valuesOf(text, 'dest_qp_num'), value => `(${value}) ^ 0x800000`),
     findings: ['no-peer-qp', 'peer-connected-elsewhere'],
-    legal: 'nothing is sent from the queue pair',
+    legalIf: 'nothing is sent from the queue pair',
   },
   'peer-number-own': {
-    what: 'connects a queue pair to itself',
+    mistake: 'connects a queue pair to itself',
     edits: text => change(text, matchesOf(text, /dest_qp_num = (peer->(?:qpn|qp->qp_num))/), () => 'end->qp->qp_num'),
     findings: ['connected-to-itself'],
   },
   'attribute-left-out': {
-    what: 'leaves an attribute out of the mask of ibv_modify_qp',
+    mistake: 'leaves an attribute out of the mask of ibv_modify_qp',
     edits: text => remove(matchesOf(text, /\bIBV_QP_(?!EX_|INIT_|OPEN_|STATE\b)[A-Z_]+ \|\s*/)),
     findings: [['refused-call', /needs \w+ as well/]],
   },
   'state-skipped': {
-    what: 'moves to RTS instead of RTR, or to RTR instead of INIT',
+    mistake: 'moves to RTS instead of RTR, or to RTR instead of INIT',
     edits: text => [
       ...change(text, matchesOf(text, /qp_state = (IBV_QPS_RTR)/), () => 'IBV_QPS_RTS'),
       ...change(text, matchesOf(text, /qp_state = (IBV_QPS_INIT)/), () => 'IBV_QPS_RTR'),
@@ -140,7 +143,7 @@ export const kinds = {
     findings: [['refused-call', /cannot go from/]],
   },
   'step-missing': {
-    what: 'leaves out a step of the connection',
+    mistake: 'leaves out a step of the connection',
     edits: text => skip(statementsWith(text, STEPS)),
     findings: [
       ['refused-call', /cannot go from|needs \w+ as well/],
@@ -148,92 +151,92 @@ export const kinds = {
       'peer-not-ready',
       'peer-connected-elsewhere',
     ],
-    legal: 'nothing is sent to or from the queue pair',
+    legalIf: 'nothing is sent to or from the queue pair',
   },
   'type-at-one-end': {
-    what: 'creates a UC queue pair at one end of an RC connection',
+    mistake: 'creates a UC queue pair at one end of an RC connection',
     edits: text => change(text, matchesOf(text, /qp_type = (IBV_QPT_RC)\b/), atOneEnd('IBV_QPT_UC')),
     findings: ['service-mismatch', ['bad-request', /this type of queue pair/]],
-    legal: 'the queue pair is not connected',
+    legalIf: 'the queue pair is not connected',
   },
   'port-wrong': {
-    what: 'names a port that the device does not have',
+    mistake: 'names a port that the device does not have',
     edits: text => change(text, valuesOf(text, 'port_num'), () => '2'),
     findings: [['refused-call', /\bport\b/]],
   },
   'sgid-index-beyond': {
-    what: 'names a GID index beyond the table',
+    mistake: 'names a GID index beyond the table',
     edits: text => change(text, valuesOf(text, 'sgid_index'), () => '200'),
     findings: [['refused-call', /GID index/]],
   },
   'sgid-index-other': {
-    what: 'names the GID of another type of address',
+    mistake: 'names the GID of another type of address',
     edits: text => change(text, valuesOf(text, 'sgid_index'), () => '0'),
     findings: [['refused-call', /GID index/]],
   },
   'pkey-index-wrong': {
-    what: 'names a P_Key index beyond the table',
+    mistake: 'names a P_Key index beyond the table',
     edits: text => change(text, matchesOf(text, /\.qp_state = IBV_QPS_INIT/), value => `${value}, .pkey_index = 77`),
     findings: [['refused-call', /pkeyIndex/]],
   },
   'route-missing': {
-    what: 'leaves the global route out of the address',
+    mistake: 'leaves the global route out of the address',
     edits: text => remove(fieldsOf(text, 'is_global')),
     findings: [['refused-call', /global route/]],
   },
   'gid-missing': {
-    what: "leaves the peer's GID out of the address",
+    mistake: "leaves the peer's GID out of the address",
     edits: text => remove(fieldsOf(text, 'dgid')),
     findings: [['refused-call', /destination GID/]],
   },
   'timeout-0': {
-    what: 'sets timeout to 0',
+    mistake: 'sets timeout to 0',
     edits: text => change(text, valuesOf(text, 'timeout'), () => '0'),
     findings: ['infinite-timeout'],
   },
   'rnr-retry-0': {
-    what: 'sets rnr_retry to 0',
+    mistake: 'sets rnr_retry to 0',
     edits: text => change(text, valuesOf(text, 'rnr_retry'), () => '0'),
     findings: ['no-receive-posted'],
-    legal: 'a receive was posted before each message',
+    legalIf: 'a receive was posted before each message',
   },
   'reads-exceed': {
-    what: "sets max_rd_atomic beyond the peer's max_dest_rd_atomic",
+    mistake: "sets max_rd_atomic beyond the peer's max_dest_rd_atomic",
     edits: text => change(text, valuesOf(text, 'max_rd_atomic'), () => '16'),
     findings: ['rd-atomic-exceeds', ['refused-call', /maxRdAtomic/]],
   },
   'reads-none': {
-    what: 'sets max_rd_atomic to 0',
+    mistake: 'sets max_rd_atomic to 0',
     edits: text => change(text, valuesOf(text, 'max_rd_atomic'), () => '0'),
     findings: ['no-rd-atomic'],
-    legal: 'the program posts no READ or atomic',
+    legalIf: 'the program posts no READ or atomic',
   },
   'reads-not-accepted': {
-    what: 'sets max_dest_rd_atomic to 0',
+    mistake: 'sets max_dest_rd_atomic to 0',
     edits: text => change(text, valuesOf(text, 'max_dest_rd_atomic'), () => '0'),
     findings: ['rd-atomic-exceeds'],
   },
   'queue-pair-rights-missing': {
-    what: 'gives the queue pair no rights',
+    mistake: 'gives the queue pair no rights',
     edits: text => change(text, valuesOf(text, 'qp_access_flags'), () => '0'),
     findings: ['qp-no-right'],
-    legal: 'no request needs the rights',
+    legalIf: 'no request needs the rights',
   },
   'qkey-at-one-end': {
-    what: 'sets another Q_Key at one end',
+    mistake: 'sets another Q_Key at one end',
     edits: text => change(text, valuesOf(text, 'qkey'), atOneEnd('0x11111')),
     findings: ['key-mismatch'],
-    legal: 'the queue pair receives nothing',
+    legalIf: 'the queue pair receives nothing',
   },
   'qkey-of-message-wrong': {
-    what: 'sends with a wrong Q_Key',
+    mistake: 'sends with a wrong Q_Key',
     edits: text => change(text, valuesOf(text, 'remote_qkey'), value => `(${value}) + 1`),
     findings: ['key-mismatch'],
   },
 
   // ---- memory ----
   'right-missing': {
-    what: 'leaves out an access right',
+    mistake: 'leaves out an access right',
     edits: text =>
       remove(
         matchesOf(
@@ -248,91 +251,91 @@ export const kinds = {
       ['refused-call', /LOCAL_WRITE/],
       ['bind-refused', /has no \w+/],
     ],
-    legal: 'no request needs the right',
+    legalIf: 'no request needs the right',
   },
   'lkey-missing': {
-    what: 'leaves lkey out of a scatter/gather element',
+    mistake: 'leaves lkey out of a scatter/gather element',
     edits: text => [...change(text, localKeys(text), () => '0')],
     findings: ['unknown-lkey'],
-    legal: 'the element is inline or empty',
+    legalIf: 'the element is inline or empty',
   },
   'rkey-for-lkey': {
-    what: 'uses the rkey as lkey',
+    mistake: 'uses the rkey as lkey',
     edits: text => change(text, localKeys(text), value => value.replace(/lkey$/, 'rkey')),
     findings: ['unknown-lkey'],
-    legal: 'both keys of a region are the same number here, as on most adapters',
+    legalIf: 'both keys of a region are the same number here, as on most adapters',
   },
   'lkey-for-rkey': {
-    what: 'sends the lkey instead of the rkey',
+    mistake: 'sends the lkey instead of the rkey',
     edits: text => change(text, remoteKeys(text), value => value.replace(/rkey$/, 'lkey')),
     findings: ['unknown-rkey'],
-    legal: 'both keys of a region are the same number here, as on most adapters',
+    legalIf: 'both keys of a region are the same number here, as on most adapters',
   },
   'rkey-byte-order': {
-    what: 'sends the rkey in the wrong byte order',
+    mistake: 'sends the rkey in the wrong byte order',
     edits: text => change(text, remoteKeys(text), value => `__builtin_bswap32(${value})`),
     findings: ['unknown-rkey'],
-    legal: 'no request uses the key',
+    legalIf: 'no request uses the key',
   },
   'rkey-truncated': {
-    what: 'sends 16 bits of the rkey',
+    mistake: 'sends 16 bits of the rkey',
     edits: text => change(text, remoteKeys(text), value => `(uint16_t)${value}`),
     findings: ['unknown-rkey'],
-    legal: 'no request uses the key',
+    legalIf: 'no request uses the key',
   },
   'rkey-stale': {
-    what: 'uses the rkey of an earlier registration',
+    mistake: 'uses the rkey of an earlier registration',
     edits: text => change(text, remoteKeys(text), oldKey),
     findings: ['stale-rkey'],
-    legal: 'no request uses the key',
+    legalIf: 'no request uses the key',
   },
   'lkey-stale': {
-    what: 'uses the lkey of an earlier registration',
+    mistake: 'uses the lkey of an earlier registration',
     edits: text => change(text, localKeys(text), oldKey),
     findings: ['stale-lkey'],
-    legal: 'the element is inline or empty',
+    legalIf: 'the element is inline or empty',
   },
   'address-of-pointer': {
-    what: 'takes the address of the pointer to the buffer',
+    mistake: 'takes the address of the pointer to the buffer',
     edits: text =>
       change(text, matchesOf(text, /\(uintptr_t\)((?:\w+(?:\[[^\]]+\])?(?:\.|->))+buffer)\b/), value => `&${value}`),
     findings: ['local-out-of-bounds', 'remote-out-of-bounds', ['bind-refused', /is outside region/]],
-    legal: 'no request uses the address',
+    legalIf: 'no request uses the address',
   },
   'remote-address-beyond': {
-    what: "adds an offset beyond the peer's region to the remote address",
+    mistake: "adds an offset beyond the peer's region to the remote address",
     edits: text => change(text, remoteAddresses(text), value => `(${value}) + (4 << 20)`),
     findings: ['remote-out-of-bounds'],
-    legal: 'the request has no bytes, or is a SEND',
+    legalIf: 'the request has no bytes, or is a SEND',
   },
   'remote-address-before': {
-    what: "uses a remote address before the peer's region",
+    mistake: "uses a remote address before the peer's region",
     edits: text => change(text, remoteAddresses(text), value => `(${value}) - (4 << 20)`),
     findings: ['remote-out-of-bounds'],
-    legal: 'the request has no bytes, or is a SEND',
+    legalIf: 'the request has no bytes, or is a SEND',
   },
   'length-beyond': {
-    what: 'gives an element a length beyond its region',
+    mistake: 'gives an element a length beyond its region',
     edits: text => change(text, lengths(text), value => `(${value}) + (4 << 20)`),
     findings: ['local-out-of-bounds', 'remote-out-of-bounds', ['request-length', /inline/]],
-    legal: 'no request uses the element',
+    legalIf: 'no request uses the element',
   },
   'region-too-short': {
-    what: 'registers half of the bytes',
+    mistake: 'registers half of the bytes',
     edits: text => change(text, argument(text, 'ibv_reg_mr', 2), value => `(${value}) / 2`),
     findings: ['local-out-of-bounds', 'remote-out-of-bounds', ['bind-refused', /is outside region/]],
-    legal: 'no request uses the other bytes',
+    legalIf: 'no request uses the other bytes',
   },
   'region-of-other-domain': {
-    what: 'registers memory in another protection domain',
+    mistake: 'registers memory in another protection domain',
     edits: text => change(text, argument(text, 'ibv_reg_mr', 0), value => `ibv_alloc_pd((${value})->context)`),
     findings: ['lkey-other-pd', 'rkey-other-pd', ['bind-refused', /the protection domain has no/]],
-    legal: 'no request uses the region',
+    legalIf: 'no request uses the region',
   },
   'unmapped-early': {
-    what: 'unmaps the buffer before the request uses it',
+    mistake: 'unmaps the buffer before the request uses it',
     edits: text =>
-      before(
+      insertBefore(
         text,
         matchesOf(text, /(?<=\n {4})post\(&\w+,[^;]*;/),
         statement => `munmap(${/&(\w+)/.exec(statement)?.[1]}.buffer, SIZE);`,
@@ -340,9 +343,9 @@ export const kinds = {
     findings: ['local-unmapped', 'remote-unmapped', 'region-unmapped'],
   },
   'peer-unmapped-early': {
-    what: "unmaps the peer's buffer before the request arrives",
+    mistake: "unmaps the peer's buffer before the request arrives",
     edits: text =>
-      before(
+      insertBefore(
         text,
         matchesOf(text, /(?<=\n {4})post\(&\w+,[^;]*address_of\(&\w+\)[^;]*;/),
         statement => `munmap(${/address_of\(&(\w+)\)/.exec(statement)?.[1]}.buffer, SIZE);`,
@@ -350,9 +353,9 @@ export const kinds = {
     findings: ['remote-unmapped', 'region-unmapped'],
   },
   'deregistered-early': {
-    what: 'deregisters memory before the completion of its request',
+    mistake: 'deregisters memory before the completion of its request',
     edits: text =>
-      before(text, matchesOf(text, /(?<=\n {4})completion\(&\w+\);/), statement => {
+      insertBefore(text, matchesOf(text, /(?<=\n {4})completion\(&\w+\);/), statement => {
         const end = /&(\w+)/.exec(statement)?.[1]
         return `ibv_dereg_mr(${end}.mr); ${end}.mr = NULL;`
       }),
@@ -361,177 +364,177 @@ export const kinds = {
 
   // ---- requests ----
   'send-as-write': {
-    what: 'posts a WRITE instead of a SEND, without a remote address',
+    mistake: 'posts a WRITE instead of a SEND, without a remote address',
     edits: text => change(text, matchesOf(text, /opcode = (IBV_WR_SEND)\b(?!_)/), () => 'IBV_WR_RDMA_WRITE'),
     findings: [
       ['unknown-rkey', /WRITE/],
       ['bad-request', /WRITE/],
     ],
-    legal: 'the message has no bytes',
+    legalIf: 'the message has no bytes',
   },
   'datagram-read': {
-    what: 'posts a READ to a queue pair of datagrams',
+    mistake: 'posts a READ to a queue pair of datagrams',
     edits: text =>
       change(text, matchesOf(text, /opcode = (IBV_WR_SEND(?:_WITH_IMM)?),\n[^;]*wr\.ud/), () => 'IBV_WR_RDMA_READ'),
     findings: [['bad-request', /this type of queue pair has no READ/]],
   },
   unsignaled: {
-    what: 'waits for the completion of a request that is not signaled',
+    mistake: 'waits for the completion of a request that is not signaled',
     edits: text => [
       ...change(text, matchesOf(text, /\bIBV_SEND_SIGNALED\b/), () => '0'),
       ...change(text, valuesOf(text, 'sq_sig_all'), () => '0'),
     ],
     findings: ['never-signaled', ['queue-full', /signal/]],
-    legal: 'nothing waits for the completion',
+    legalIf: 'nothing waits for the completion',
   },
   'inline-too-long': {
-    what: 'sends a long message inline',
+    mistake: 'sends a long message inline',
     edits: text => change(text, matchesOf(text, /\bIBV_SEND_SIGNALED\b/), flag => `${flag} | IBV_SEND_INLINE`),
     findings: [
       ['request-length', /inline/],
       ['bad-request', /inline/],
     ],
-    legal: 'the message is short enough, or the request has no data to send',
+    legalIf: 'the message is short enough, or the request has no data to send',
   },
   'elements-too-many': {
-    what: 'announces more scatter/gather elements than the queue takes',
+    mistake: 'announces more scatter/gather elements than the queue takes',
     edits: text => change(text, valuesOf(text, 'num_sge'), () => '40'),
     findings: [['bad-request', /scatter.gather elements/]],
-    legal: 'the request is not posted',
+    legalIf: 'the request is not posted',
   },
   'atomic-misaligned': {
-    what: 'misaligns the address of an atomic',
+    mistake: 'misaligns the address of an atomic',
     edits: text => [
       ...change(text, matchesOf(text, /atomic\.remote_addr = ([^;]+);/), value => `(${value}) + 4`),
       ...change(text, argument(text, 'ibv_wr_atomic_\\w+', 2), value => `(${value}) + 4`),
     ],
     findings: ['atomic-misaligned'],
-    legal: 'the program posts no atomic',
+    legalIf: 'the program posts no atomic',
   },
   'atomic-too-short': {
-    what: 'gives an atomic 4 bytes for the result',
+    mistake: 'gives an atomic 4 bytes for the result',
     edits: text => change(text, matchesOf(text, /\{below\(64\), (8)\}/), () => '4'),
     findings: [['request-length', /atomic/]],
   },
   'receive-missing': {
-    what: 'leaves out a receive',
+    mistake: 'leaves out a receive',
     edits: text => skip(statementsWith(text, RECEIVES)),
     findings: ['no-receive-posted', ['message-dropped', /no receive request/]],
   },
   'receive-too-short': {
-    what: 'posts receives that are too short',
+    mistake: 'posts receives that are too short',
     edits: text => [
       ...change(text, argument(text, 'post_receive', 3), value => `(${value}) / 64`),
       ...change(text, matchesOf(text, /(?:target|into)\b[^;]*\.length = ([^,;]+)/), value => `(${value}) / 64`),
       ...change(text, matchesOf(text, /(CHUNK), ends\[1\]\.mr->lkey/), () => '0'),
     ],
     findings: ['receive-too-short'],
-    legal: 'the message fits',
+    legalIf: 'the message fits',
   },
   'srq-number-missing': {
-    what: 'leaves out the number of the shared receive queue',
+    mistake: 'leaves out the number of the shared receive queue',
     edits: text => skip(matchesOf(text, /\n\s*(\w+\.qp_type\.xrc\.remote_srqn = [^;]+;)/)),
     findings: [['invalid-request', /SRQ/]],
-    legal: 'the queue pair is no XRC initiator',
+    legalIf: 'the queue pair is no XRC initiator',
   },
 
   // ---- windows ----
   'bind-missing': {
-    what: 'does not bind the window',
+    mistake: 'does not bind the window',
     edits: text => skip(matchesOf(text, /((?:check\(ibv_bind_mw|bind[12])\([^;]*;\s*completion\([^;]*;)/)),
     findings: ['window-not-bound', ['stale-rkey', /memory window/]],
   },
   'window-right-missing': {
-    what: 'binds a window without rights',
+    mistake: 'binds a window without rights',
     edits: text => [
       ...change(text, valuesOf(text, 'mw_access_flags'), () => '0'),
       ...change(text, matchesOf(text, /PART, (peer_rights)/), () => '0'),
     ],
     findings: ['rkey-no-right', ['bind-refused', /cannot grant|has no/]],
-    legal: 'no request uses the window',
+    legalIf: 'no request uses the window',
   },
 
   // ---- queues and events ----
   'cq-too-small': {
-    what: 'creates a CQ with one entry',
+    mistake: 'creates a CQ with one entry',
     edits: text => change(text, argument(text, 'ibv_create_cq', 1), () => '1'),
     findings: ['cq-too-small', 'cq-overrun'],
-    legal: 'no queue pair uses the CQ',
+    legalIf: 'no queue pair uses the CQ',
   },
   'send-queue-too-small': {
-    what: 'creates a send queue with one request',
+    mistake: 'creates a send queue with one request',
     edits: text => change(text, valuesOf(text, 'max_send_wr'), () => '1'),
     findings: ['queue-full'],
-    legal: 'one request is posted at a time',
+    legalIf: 'one request is posted at a time',
   },
   'receive-queue-too-small': {
-    what: 'creates a receive queue with one request',
+    mistake: 'creates a receive queue with one request',
     edits: text => [
       ...change(text, valuesOf(text, 'max_recv_wr'), () => '1'),
       ...change(text, valuesOf(text, 'max_wr'), () => '1'),
     ],
     findings: ['queue-full'],
-    legal: 'one receive is posted at a time',
+    legalIf: 'one receive is posted at a time',
   },
   'elements-too-few': {
-    what: 'creates queues with one element for each request',
+    mistake: 'creates queues with one element for each request',
     edits: text => change(text, matchesOf(text, /max_(?:send|recv)_sge = (MAX_SGE|[2-9])/), () => '1'),
     findings: [
       ['refused-call', /Sge\b/],
       ['bad-request', /scatter.gather elements/],
     ],
-    legal: 'requests have one element',
+    legalIf: 'requests have one element',
   },
   'completion-not-polled': {
-    what: 'does not poll a completion',
+    mistake: 'does not poll a completion',
     edits: text => skip(statementsWith(text, 'completion|wait_for|expect')),
     findings: ['completions-unpolled'],
   },
   'acknowledgement-missing': {
-    what: 'does not acknowledge an event',
+    mistake: 'does not acknowledge an event',
     edits: text => [
       ...skip(statementsWith(text, 'ibv_ack_cq_events|ibv_ack_async_event')),
       ...skip(matchesOf(text, /\n\s*(if \(end->unacknowledged\)\s+ibv_ack_cq_events\([^;]*;)/)),
     ],
     findings: ['events-unacknowledged'],
-    legal: 'nothing is destroyed afterwards, or there was no event',
+    legalIf: 'nothing is destroyed afterwards, or there was no event',
   },
   'notification-missing': {
-    what: 'waits for an event without ibv_req_notify_cq',
+    mistake: 'waits for an event without ibv_req_notify_cq',
     edits: text => skip(statementsWith(text, 'ibv_req_notify_cq')),
     findings: [],
-    legal: 'the program does not wait for events',
+    legalIf: 'the program does not wait for events',
   },
   'poll-after-arming-missing': {
-    what: 'does not poll after ibv_req_notify_cq',
+    mistake: 'does not poll after ibv_req_notify_cq',
     edits: text => skip(matchesOf(text, /ibv_req_notify_cq\([^;]*;\s*(found = ibv_poll_cq\([^;]*;)/)),
     findings: ['lost-wakeup'],
-    legal: 'the program does not wait for events',
+    legalIf: 'the program does not wait for events',
   },
   'channel-missing': {
-    what: 'creates the CQ without its channel',
+    mistake: 'creates the CQ without its channel',
     edits: text =>
       change(text, argument(text, 'ibv_create_cq', 3), value => (value === 'NULL' ? value : 'NULL')).filter(
         ({ from, to }) => text.slice(from, to) !== 'NULL',
       ),
     findings: [],
-    legal: 'the program does not wait for events',
+    legalIf: 'the program does not wait for events',
   },
 
   // ---- objects ----
   'destroy-missing': {
-    what: 'does not destroy an object',
+    mistake: 'does not destroy an object',
     edits: text => skip(statementsWith(text, DESTROYS)),
     findings: ['leak', 'destroy-busy'],
   },
   'destroy-order': {
-    what: 'destroys objects in the wrong order',
+    mistake: 'destroys objects in the wrong order',
     edits: text => swapped(text, inOrder(statementsWith(text, DESTROYS))),
     findings: ['destroy-busy'],
-    legal: 'neither object uses the other',
+    legalIf: 'neither object uses the other',
   },
   'exit-early': {
-    what: 'ends without destroying anything',
+    mistake: 'ends without destroying anything',
     edits: text => change(text, matchesOf(text, /return (destroy_pair\(&one, &other\));/), () => '0'),
     findings: ['leak'],
   },
@@ -540,9 +543,3 @@ export const kinds = {
 export type KindName = keyof typeof kinds
 export const kindNames = Object.keys(kinds) as readonly KindName[]
 export const kindOf = (name: KindName): Kind => kinds[name]
-
-/** Lines of the mutated text that an edit changes. */
-export const linesOfEdit = (text: string, { from, text: inserted }: Edit): Range => {
-  const first = lineAt(text, from)
-  return { from: first, to: first + inserted.split('\n').length - 1 }
-}

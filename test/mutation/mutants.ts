@@ -5,9 +5,9 @@
 import { spawnSync } from 'node:child_process'
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
-import { type KindName, kindNames, kindOf, linesOfEdit } from './kinds.ts'
+import { type KindName, kindNames, kindOf } from './kinds.ts'
 import { type Program, programs } from './programs.ts'
-import { type Edit, type Range, searchable } from './source.ts'
+import { type Edit, type LineRange, linesOfEdit, searchable } from './source.ts'
 
 export interface Mutant {
   readonly kind: KindName
@@ -16,10 +16,10 @@ export interface Mutant {
   readonly file: string
   readonly edit: Edit
   /** The lines that the edit changes, in the changed file. */
-  readonly lines: Range
+  readonly lines: LineRange
 }
 
-export const locationOf = ({ file, lines }: Mutant): string => `${file}:${lines.from}`
+export const locationOf = ({ file, lines }: Mutant): string => `${file}:${lines.first}`
 
 /** The C file and the headers that it includes, below the program's folder. */
 export const filesOf = ({ folder, file }: Program): string[] => {
@@ -57,7 +57,10 @@ interface GcovFile {
   }[]
 }
 
-/** Whether a program executed a line. It was compiled with --coverage in `folder`, and has run. */
+/**
+ * Returns a function that tells whether a program executed a line of a file. The program was compiled with --coverage in
+ * `folder`, and has run.
+ */
 export const readCoverage = (folder: string): ((file: string, line: number) => boolean) => {
   const data = readdirSync(folder).filter(name => name.endsWith('.gcda'))
   const { stdout } = spawnSync('gcov', ['--json-format', '--stdout', ...data], {
@@ -70,10 +73,12 @@ export const readCoverage = (folder: string): ((file: string, line: number) => b
     .filter(Boolean)
     .flatMap(line => (JSON.parse(line) as { readonly files: readonly GcovFile[] }).files)
   return (file, line) =>
-    files.some(one => {
-      if (basename(one.file) !== basename(file)) return false
-      const isFunctionRun = one.functions.some(f => f.start_line <= line && line <= f.end_line && f.execution_count > 0)
-      const entries = one.lines.filter(({ line_number: number }) => number === line)
+    files.some(covered => {
+      if (basename(covered.file) !== basename(file)) return false
+      const isFunctionRun = covered.functions.some(
+        f => f.start_line <= line && line <= f.end_line && f.execution_count > 0,
+      )
+      const entries = covered.lines.filter(({ line_number: number }) => number === line)
       // A line without code of its own, for example a field of an initializer, has no entry.
       return isFunctionRun && (entries.length === 0 || entries.some(({ count }) => count > 0))
     })
@@ -101,13 +106,13 @@ const shuffled = <T>(list: readonly T[], draw: (limit: number) => number): T[] =
   return all
 }
 
-const grouped = <K, T>(list: readonly T[], keyOf: (one: T) => K): Map<K, T[]> => {
+const grouped = <K, T>(list: readonly T[], keyOf: (element: T) => K): Map<K, T[]> => {
   const groups = new Map<K, T[]>()
-  for (const one of list) {
-    const key = keyOf(one)
+  for (const element of list) {
+    const key = keyOf(element)
     const group = groups.get(key)
-    if (group === undefined) groups.set(key, [one])
-    else group.push(one)
+    if (group === undefined) groups.set(key, [element])
+    else group.push(element)
   }
   return groups
 }
@@ -119,11 +124,12 @@ const alternating = <T>(groups: readonly (readonly T[])[]): T[] => {
 }
 
 /**
- * All mutants, in the order in which they are run: one of each kind, then the next of each kind at another location.
+ * All mutants of these programs, in the order in which they are run: one of each kind, then the next of each kind at
+ * another location.
  */
-export const inOrderOf = (seed: number, from: readonly Program[] = programs): Mutant[] => {
+export const inOrderOf = (seed: number, mutated: readonly Program[] = programs): Mutant[] => {
   const draw = random(seed)
-  const all = shuffled(from.flatMap(mutantsOf), draw)
+  const all = shuffled(mutated.flatMap(mutantsOf), draw)
   const byKind = kindNames.map(kind => {
     const ofKind = all.filter(mutant => mutant.kind === kind)
     return alternating([...grouped(ofKind, ({ file, edit }) => `${file} ${edit.from}`).values()])

@@ -8,13 +8,13 @@ import { repoRoot } from '../paths.ts'
 
 export interface Program {
   readonly name: string
-  /** The folder that has the C file `file` and the headers that it includes, or subfolders with them. */
   readonly folder: string
+  /** The C file, relative to `folder`, which has the headers that the file includes too. */
   readonly file: string
   /** Flags of the compiler. */
   readonly flags: readonly string[]
   /** The shell command that runs the program; $0 is the program, $1 a free TCP port. */
-  readonly line: string
+  readonly command: string
 }
 
 const FINDINGS = join(repoRoot, 'docs', 'findings')
@@ -32,13 +32,14 @@ const ofFindings = readdirSync(FINDINGS)
       folder: FINDINGS,
       file,
       flags: ['-DFIXED'],
-      line: '"$0"',
+      command: '"$0"',
     }),
   )
 
-const own = (file: string, ...lines: readonly string[]): Program[] =>
-  lines.map(line => ({ name: `${file} ${line}`, folder: OWN, file: `${file}.c`, flags: [], line }))
+const own = (file: string, ...commands: readonly string[]): Program[] =>
+  commands.map(command => ({ name: `${file} ${command}`, folder: OWN, file: `${file}.c`, flags: [], command }))
 
+/** A server and its client; the status is the client's if that is not 0, else the server's. */
 const pair = (args: string): string => `"$0" ${args} & "$0" ${args} 127.0.0.1; client=$?; wait $! && exit $client`
 
 /** Our own C programs. */

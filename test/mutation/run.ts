@@ -4,7 +4,7 @@
 import { spawnSync } from 'node:child_process'
 import { cpSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
-import type { FindingId } from '../../src/spec/check/findings.ts'
+import type { findingJson } from '../../src/cli/check/report.ts'
 import { cleanEnvironment, freePort, run, type Scope, temporaryFolder, userdma } from '../system/programs.ts'
 import { findTool } from '../tools.ts'
 import { kindOf } from './kinds.ts'
@@ -19,22 +19,8 @@ export const TIMEOUT_STATUS = 124
 /** Shell scripts that run programs at the same time. */
 const LANES = 2
 
-interface FrameJson {
-  readonly function: string
-  readonly file?: string
-  readonly line?: number
-}
-interface MomentJson {
-  readonly frames: readonly FrameJson[]
-}
-export interface FindingJson {
-  readonly id: FindingId
-  readonly text: string
-  readonly count: number
-  readonly program?: { readonly command: string }
-  readonly moments: readonly MomentJson[]
-  readonly objects: readonly { readonly history: readonly MomentJson[] }[]
-}
+/** A line of `userdma check --json`. */
+export type FindingJson = ReturnType<typeof findingJson> & { readonly count: number }
 
 export interface RunResult {
   /** Exit status, or TIMEOUT_STATUS. */
@@ -48,17 +34,17 @@ interface Job {
   readonly program: Program
 }
 
-/** Compiles to FOLDER/NAME; false if it does not compile. */
-const compile = (folder: string, { file, flags }: Program, more: readonly string[]): boolean => {
-  const name = folder.split('/').at(-1)!
-  const all = ['-std=gnu11', '-O0', '-g', '-w', ...flags, ...more, '-o', name, file, '-libverbs', '-lpthread']
-  return spawnSync(findTool('cc') ?? 'cc', all, { cwd: folder, encoding: 'utf8' }).status === 0
+/** Compiles to a program with the folder's name, in the folder; false if it does not compile. */
+const compile = (folder: string, { file, flags }: Program, extraFlags: readonly string[]): boolean => {
+  const name = basename(folder)
+  const args = ['-std=gnu11', '-O0', '-g', '-w', ...flags, ...extraFlags, '-o', name, file, '-libverbs', '-lpthread']
+  return spawnSync(findTool('cc') ?? 'cc', args, { cwd: folder, encoding: 'utf8' }).status === 0
 }
 
-const copySources = (program: Program, to: string): void => {
+const copySources = (program: Program, folder: string): void => {
   for (const file of filesOf(program)) {
-    mkdirSync(dirname(join(to, file)), { recursive: true })
-    cpSync(join(program.folder, file), join(to, file))
+    mkdirSync(dirname(join(folder, file)), { recursive: true })
+    cpSync(join(program.folder, file), join(folder, file))
   }
 }
 
@@ -69,8 +55,7 @@ const runAll = async (scope: Scope, jobs: readonly Job[]): Promise<RunResult[]> 
   const lanes: string[][] = Array.from({ length: LANES }, () => [])
   const ports = await Promise.all(jobs.map(() => freePort()))
   for (const [i, { folder: jobFolder, program }] of jobs.entries()) {
-    const name = jobFolder.split('/').at(-1)!
-    const command = `timeout -k 1 ${LIMIT} sh -c '${program.line}' ./${name} ${ports[i]}`
+    const command = `timeout -k 1 ${LIMIT} sh -c '${program.command}' ./${basename(jobFolder)} ${ports[i]}`
     lanes[i % LANES]!.push(`cd ${jobFolder}; ${command} > out 2> err; echo $? > status`)
   }
   const script = `${lanes.map(lines => `{ ${lines.join('\n')}\n} &`).join('\n')} wait`
@@ -85,7 +70,7 @@ const runAll = async (scope: Scope, jobs: readonly Job[]): Promise<RunResult[]> 
   return jobs.map(({ folder: jobFolder }) => ({
     status: Number(readFileSync(join(jobFolder, 'status'), 'utf8')),
     stdout: readFileSync(join(jobFolder, 'out'), 'utf8'),
-    found: found.filter(({ program }) => program?.command === jobFolder.split('/').at(-1)),
+    found: found.filter(({ program }) => program?.command === basename(jobFolder)),
   }))
 }
 
@@ -112,7 +97,7 @@ export const runBases = async (scope: Scope, programs: readonly Program[]): Prom
 
 /**
  * `found`: a new finding names the mistake; `equivalent`: no finding does, the mutant behaves as the program, and its
- * kind has `legal`; `missed`: otherwise.
+ * kind has `legalIf`; `missed`: otherwise.
  */
 export type Verdict = 'found' | 'equivalent' | 'missed'
 
@@ -120,7 +105,7 @@ export interface JudgedMutant {
   readonly mutant: Mutant
   readonly verdict: Verdict
   /** Whether a finding that names the mistake has the changed line in a stack. */
-  readonly atLine: boolean
+  readonly isAtChangedLine: boolean
   readonly result: RunResult
   /** Findings that the program without the mistake does not have. */
   readonly newFindings: readonly FindingJson[]
@@ -134,28 +119,29 @@ const shapeOf = ({ id, text, moments }: FindingJson): string =>
     ...moments.flatMap(({ frames }) => frames.map(({ function: name }) => name)),
   ].join(' ')
 
-const isAtLine = (finding: FindingJson, { file, lines }: Mutant): boolean =>
+const hasChangedLine = (finding: FindingJson, { file, lines }: Mutant): boolean =>
   [...finding.moments, ...finding.objects.flatMap(({ history }) => history)].some(({ frames }) =>
     frames.some(
       frame =>
         frame.file?.split('/').at(-1) === basename(file) &&
         frame.line !== undefined &&
-        lines.from <= frame.line &&
-        frame.line <= lines.to,
+        lines.first <= frame.line &&
+        frame.line <= lines.last,
     ),
   )
 
 const judge = (mutant: Mutant, result: RunResult, base: RunResult): JudgedMutant => {
   const counts = new Map<string, number>()
-  for (const one of base.found) counts.set(shapeOf(one), (counts.get(shapeOf(one)) ?? 0) + one.count)
-  const newFindings = result.found.filter(one => one.count > (counts.get(shapeOf(one)) ?? 0))
-  const { findings, legal } = kindOf(mutant.kind)
+  for (const finding of base.found) counts.set(shapeOf(finding), (counts.get(shapeOf(finding)) ?? 0) + finding.count)
+  const newFindings = result.found.filter(finding => finding.count > (counts.get(shapeOf(finding)) ?? 0))
+  const { findings, legalIf } = kindOf(mutant.kind)
   const naming = newFindings.filter(({ id, text }) =>
-    findings.some(one => (typeof one === 'string' ? one === id : one[0] === id && one[1].test(text))),
+    findings.some(name => (typeof name === 'string' ? name === id : name[0] === id && name[1].test(text))),
   )
   const isSame = result.status === base.status && result.stdout === base.stdout
-  const verdict = naming.length > 0 ? 'found' : isSame && legal !== undefined ? 'equivalent' : 'missed'
-  return { mutant, verdict, atLine: naming.some(one => isAtLine(one, mutant)), result, newFindings }
+  const verdict = naming.length > 0 ? 'found' : isSame && legalIf !== undefined ? 'equivalent' : 'missed'
+  const isAtChangedLine = naming.some(finding => hasChangedLine(finding, mutant))
+  return { mutant, verdict, isAtChangedLine, result, newFindings }
 }
 
 /** Compiles and runs mutants; those that do not compile are left out. */

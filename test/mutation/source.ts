@@ -20,7 +20,7 @@ export interface Call extends Range {
 
 const blank = (text: string): string => text.replace(/[^\n]/g, ' ')
 
-/** Offset after the bracket that closes the one at `open`. */
+/** Offset after the bracket that closes the one at `open`; the end of the text if there is none. */
 const closing = (text: string, open: number): number => {
   let depth = 0
   for (let at = open; at < text.length; at++) {
@@ -81,9 +81,9 @@ export const callsOf = (text: string, names: string): Call[] =>
 export const statementsWith = (text: string, names: string): Range[] => {
   const found = new Map<number, Range>()
   for (const call of callsOf(text, names)) {
-    const behind = Math.max(...[';', '{', '}'].map(end => text.lastIndexOf(end, call.from))) + 1
+    const afterPrevious = Math.max(...[';', '{', '}'].map(end => text.lastIndexOf(end, call.from))) + 1
     // Below a condition, the statement begins in a line of its own.
-    for (const begin of [behind, text.lastIndexOf('\n', call.from) + 1]) {
+    for (const begin of [afterPrevious, text.lastIndexOf('\n', call.from) + 1]) {
       const { from } = trimmed(text, { from: begin, to: call.from + 1 })
       const end = untilOneOf(text, from, ';')
       if (text[end] !== ';' || !/^(?:(?:check|NEED)\([\s\S]*|[\w.>[\]-]+ = )?$/.test(text.slice(from, call.from)))
@@ -102,7 +102,7 @@ export const valuesOf = (text: string, field: string): Range[] =>
     return trimmed(text, { from, to: untilOneOf(text, from, ',;') })
   })
 
-/** The same with the field: `.field = V` and its comma in an initializer, or the whole assignment. */
+/** The same values with their fields: `.field = V` and its comma in an initializer, or the whole assignment. */
 export const fieldsOf = (text: string, field: string): Range[] =>
   valuesOf(text, field).map(({ from, to }) => {
     const begin = text.slice(0, from).search(/(?<![\w)\]])\.[\w.]+ = $|[\w.>[\]()-]+ = $/)
@@ -117,8 +117,17 @@ export const matchesOf = (text: string, pattern: RegExp): Range[] =>
     return { from, to }
   })
 
-/** The line number, from 1, of an offset. */
-export const lineAt = (text: string, at: number): number => text.slice(0, at).split('\n').length
+/** Numbers of lines, from 1: the first and the last one of a range. */
+export interface LineRange {
+  readonly first: number
+  readonly last: number
+}
+
+/** The lines of the mutated text that an edit of `text` changes. */
+export const linesOfEdit = (text: string, { from, text: inserted }: Edit): LineRange => {
+  const first = text.slice(0, from).split('\n').length
+  return { first, last: first + inserted.split('\n').length - 1 }
+}
 
 export const applyEdit = (text: string, { from, to, text: inserted }: Edit): string =>
   text.slice(0, from) + inserted + text.slice(to)

@@ -1,3 +1,6 @@
+/*
+ * scripts/build.mjs: what each purpose of `--for` builds, in a small checkout.
+ */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
 import { cpSync, existsSync, mkdirSync, symlinkSync, writeFileSync } from 'node:fs'

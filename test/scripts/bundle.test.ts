@@ -1,3 +1,6 @@
+/*
+ * scripts/bundle.mjs: `userdma run` in one file (dist/run.cjs) with its compiled code (dist/run.cache).
+ */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
 import { cpSync, existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs'
@@ -10,7 +13,7 @@ import { scratchFolder } from '../tools.ts'
 const dist = join(repoRoot, 'dist')
 const skip = !existsSync(join(repoRoot, 'node_modules', 'esbuild')) && 'esbuild is not installed'
 
-/** Runs `bin/userdma` of a checkout that contains only the bundle. */
+/** A checkout that has only the bundle, the preload library and koffi; `run` runs its `bin/userdma`. */
 const bareCheckout = () => {
   const folder = scratchFolder()
   mkdirSync(join(folder, 'dist'))
@@ -36,13 +39,13 @@ test('`userdma run` needs one file', { skip }, () => {
   assert.deepEqual(run('run', '--', './none'), { status: 127, output: 'userdma: ./none: there is no such program\n' })
 })
 
-test('its compiled build output is used', { skip }, () => {
+test('this version of Node accepts its compiled code', { skip }, () => {
   const filename = join(dist, 'run.cjs')
   const cachedData = readFileSync(join(dist, 'run.cache'))
   assert.equal(new Script(readFileSync(filename, 'utf8'), { filename, cachedData }).cachedDataRejected, false)
 })
 
-test('other commands, and `run` without that file, use the compiled modules', { skip }, () => {
+test('other commands, and `run` without its compiled code, need the compiled modules', { skip }, () => {
   const { folder, run } = bareCheckout()
   const unbuilt = { status: 1, output: 'userdma: it is not built yet; run `npm run build` in the checkout\n' }
   assert.deepEqual(run('stat'), unbuilt)

@@ -1,3 +1,6 @@
+/*
+ * scripts/setup.mjs in a checkout whose node_modules is a link.
+ */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
 import { cpSync, existsSync, mkdirSync, symlinkSync, writeFileSync } from 'node:fs'

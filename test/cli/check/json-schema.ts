@@ -1,6 +1,6 @@
 /*
- * A validator for JSON Schema (draft 4) with the keywords that the schema of SARIF uses. Any other keyword throws, so
- * that no rule is skipped.
+ * A validator for JSON Schema (draft 4) with the keywords and formats that the schema of SARIF uses. Any other one
+ * throws, so that no rule is skipped.
  */
 
 export type Schema = { readonly [keyword: string]: unknown }
@@ -43,7 +43,7 @@ export const problemsOf = (root: Schema, value: unknown): Problem[] => {
   const check = (schema: Schema, path: string, value: unknown): Problem[] =>
     Object.entries(schema).flatMap(([keyword, rule]): Problem[] => {
       const unless = (isValid: boolean, problem: string): Problem[] => (isValid ? [] : [`${path}: ${problem}`])
-      const sub = (one: unknown): Problem[] => check(one as Schema, path, value)
+      const checkBy = (subschema: unknown): Problem[] => check(subschema as Schema, path, value)
       const list = Array.isArray(value) ? value : []
       switch (keyword) {
         case '$ref':
@@ -61,8 +61,8 @@ export const problemsOf = (root: Schema, value: unknown): Problem[] => {
             : []
         case 'properties':
           return isObject(value)
-            ? Object.entries(rule as Record<string, Schema>).flatMap(([name, one]) =>
-                Object.hasOwn(value, name) ? check(one, `${path}.${name}`, value[name]) : [],
+            ? Object.entries(rule as Record<string, Schema>).flatMap(([name, subschema]) =>
+                Object.hasOwn(value, name) ? check(subschema, `${path}.${name}`, value[name]) : [],
               )
             : []
         case 'additionalProperties': {
@@ -74,11 +74,11 @@ export const problemsOf = (root: Schema, value: unknown): Problem[] => {
           )
         }
         case 'items':
-          return list.flatMap((one, i) => check(rule as Schema, `${path}[${i}]`, one))
+          return list.flatMap((item, i) => check(rule as Schema, `${path}[${i}]`, item))
         case 'minItems':
           return unless(!Array.isArray(value) || list.length >= Number(rule), `has fewer than ${rule} items`)
         case 'uniqueItems':
-          return unless(new Set(list.map(one => JSON.stringify(one))).size === list.length, 'has equal items')
+          return unless(new Set(list.map(item => JSON.stringify(item))).size === list.length, 'has equal items')
         case 'minimum':
           return unless(typeof value !== 'number' || value >= Number(rule), `${value} is below ${rule}`)
         case 'maximum':
@@ -92,13 +92,13 @@ export const problemsOf = (root: Schema, value: unknown): Problem[] => {
         }
         case 'anyOf':
           return unless(
-            (rule as unknown[]).some(one => sub(one).length === 0),
+            (rule as unknown[]).some(subschema => checkBy(subschema).length === 0),
             'fits none of anyOf',
           )
         case 'oneOf':
           return unless(
-            (rule as unknown[]).filter(one => sub(one).length === 0).length === 1,
-            'does not fit one of oneOf',
+            (rule as unknown[]).filter(subschema => checkBy(subschema).length === 0).length === 1,
+            'does not fit exactly one of oneOf',
           )
         default:
           if (ANNOTATIONS.includes(keyword)) return []

@@ -1,3 +1,6 @@
+/*
+ * Suppression files of `userdma check`: which findings a block matches, errors in files, and generated blocks.
+ */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import {
@@ -71,13 +74,13 @@ test('a generated block suppresses its finding, and no finding with another stac
     findingAt('leak', []),
   ]
   const others = [findingAt('stale-rkey', ['post', 'other', 'main']), findingAt('race', ['post', 'other'], ['post'])]
-  for (const one of cases) {
-    const suppressions = parseSuppressions(suppressionBlock(one, symbols), 'generated')
+  for (const suppressed of cases) {
+    const suppressions = parseSuppressions(suppressionBlock(suppressed, symbols), 'generated')
     assert.deepEqual(
       [...cases, ...others].filter(
         found => suppressionOf(suppressions, found.id, framesOfFinding(found, symbols)) !== undefined,
       ),
-      [one],
+      [suppressed],
     )
   }
 })

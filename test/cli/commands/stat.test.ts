@@ -1,3 +1,6 @@
+/*
+ * The text of `userdma stat`.
+ */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { bytesText, statText } from '../../../src/cli/commands/stat.ts'
@@ -16,7 +19,7 @@ describe('userdma stat', () => {
       assert.equal(bytesText(bytes), text)
   })
 
-  it('shows nonzero values only', () => {
+  it('shows nonzero values only, and each counter once', () => {
     const stat = {
       pid: 12,
       sessions: 2,

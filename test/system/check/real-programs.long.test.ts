@@ -5,7 +5,7 @@
 import assert from 'node:assert/strict'
 import { basename } from 'node:path'
 import { describe, it, type TestContext } from 'node:test'
-import { isIn, titleOf } from '../../catalogue/cases.ts'
+import { isRunIn, titleOf } from '../../catalogue/cases.ts'
 import { catalogue } from '../../catalogue/catalogue.ts'
 import { runProgram } from '../../catalogue/run.ts'
 import { userlandRoot } from '../../catalogue/userland.ts'
@@ -43,7 +43,7 @@ for (const races of [false, true])
         assert.ok('command' in userland)
         const { daemon, newFindings } = await startCheckedDaemon(t, { races })
         const unknown: string[] = []
-        for (const one of cases.filter(one => isIn(one, 'Debian 12'))) {
+        for (const one of cases.filter(listed => isRunIn(listed, 'Debian 12'))) {
           const title = titleOf(one)
           await attempt(t, title, scope => runProgram(scope, daemon, userland, one))
           unknown.push(...unknownFindings(await newFindings(title)))
@@ -60,8 +60,8 @@ for (const races of [false, true])
 
     it('our own programs', async t => {
       const { daemon, newFindings } = await startCheckedDaemon(t, { races, devices: ONE_DEVICE })
-      for (const { name, file, line } of ownPrograms) {
-        const words = ['-c', line, builtFrom(file), `${await freePort()}`]
+      for (const { name, file, command } of ownPrograms) {
+        const words = ['-c', command, builtFrom(file), `${await freePort()}`]
         await run(t, 'sh', words, { env: daemon.env })
         assert.deepEqual(unknownFindings(await newFindings(name)), [], name)
       }

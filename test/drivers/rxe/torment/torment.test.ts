@@ -35,8 +35,8 @@ import { seedWith, seedWithout } from './seeds.ts'
 const SEEDS = 30
 const PATHS: readonly Path[] = ['direct', 'packets']
 
-const tormentOf = (seed: number, scratch: Arena, most = Number.POSITIVE_INFINITY) =>
-  createTorment({ seed, most }, scratch)
+const tormentOf = (seed: number, scratch: Arena, maxDecisions = Number.POSITIVE_INFINITY) =>
+  createTorment({ seed, maxDecisions }, scratch)
 
 const tormented = (seed: number, path: Path) => {
   const torment = tormentOf(seed, plainArena(4096))
@@ -277,8 +277,8 @@ describe('a seed', () => {
     for (const seed of seeds) assert.deepEqual(decisionsOf(seed), decisionsOf(seed))
   })
   it('makes only its first decisions if a number is given', () => {
-    const kindsOf = (seed: number, most?: number): string[] => {
-      const torment = tormentOf(seed, plainArena(4096), most)
+    const kindsOf = (seed: number, maxDecisions?: number): string[] => {
+      const torment = tormentOf(seed, plainArena(4096), maxDecisions)
       const decided: string[] = []
       torment.decisions.listen(({ kind }) => decided.push(kind))
       const { m, a, b } = pairOn(machine(2, '', 'direct', undefined, torment))
@@ -286,11 +286,13 @@ describe('a seed', () => {
       return decided
     }
     for (let seed = 0; seed < 20; seed++)
-      for (const most of [0, 1, 4]) {
-        const decided = kindsOf(seed, most)
+      for (const maxDecisions of [0, 1, 4]) {
+        const decided = kindsOf(seed, maxDecisions)
         // packets of one burst are decided together, so there may be more decisions about packets
-        assert.deepEqual(decided.slice(0, most), kindsOf(seed).slice(0, most))
-        assert.ok(decided.slice(most).every(kind => kind === 'packet') && (most > 0 || decided.length === 0))
+        assert.deepEqual(decided.slice(0, maxDecisions), kindsOf(seed).slice(0, maxDecisions))
+        assert.ok(
+          decided.slice(maxDecisions).every(kind => kind === 'packet') && (maxDecisions > 0 || decided.length === 0),
+        )
       }
   })
   it('makes other decisions than most other seeds', () => {
@@ -301,8 +303,8 @@ describe('a seed', () => {
 
 describe('every kind', () => {
   /** The kinds of all decisions about WRITEs, SENDs whose receiver is not ready, events, and a CQ of 20 entries. */
-  const decidedKinds = (seed: number, most?: number): TormentKind[] => {
-    const torment = tormentOf(seed, plainArena(4096), most)
+  const decidedKinds = (seed: number, maxDecisions?: number): TormentKind[] => {
+    const torment = tormentOf(seed, plainArena(4096), maxDecisions)
     const kinds: TormentKind[] = []
     torment.decisions.listen(({ kind }) => kinds.push(kind))
     const m = machine(2, '', 'packets', undefined, torment)
