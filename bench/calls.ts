@@ -125,9 +125,9 @@ const tcpPairs = async () => {
     await Promise.all(clients.map(socket => once(socket, 'connect')))
     while (accepted.length < CONNECTIONS) await once(server, 'connection')
     const rate = (CONNECTIONS * 1000) / (performance.now() - start)
-    const all = [...clients, ...accepted.splice(0)]
-    const closed = all.map(socket => once(socket, 'close'))
-    for (const socket of all) socket.destroy()
+    const sockets = [...clients, ...accepted.splice(0)]
+    const closed = sockets.map(socket => once(socket, 'close'))
+    for (const socket of sockets) socket.destroy()
     await Promise.all(closed)
     return rate
   }

@@ -23,11 +23,12 @@ import { type Body, perCall } from './loops.ts'
 const OPCODE = 0x0a
 const PKEY = 0xffff
 /** Bytes of a slot, which has the headers of one packet; and slots, which are used in turn. */
-const SLOT = 64
+const SLOT_BYTES = 64
 const SLOTS = 64
-const { view, bytes } = plainArena(SLOT * SLOTS)
+const { view, bytes } = plainArena(SLOT_BYTES * SLOTS)
 const buffer = Buffer.from(bytes.buffer)
-const slotOf = (i: number): number => (i & (SLOTS - 1)) * SLOT
+/** The offset of the slot that repetition `i` uses. */
+const slotOffset = (i: number): number => (i & (SLOTS - 1)) * SLOT_BYTES
 
 const addresses = Array.from({ length: SLOTS }, (_, i) => 0x7f12_3456_0000n + BigInt(i) * 4096n)
 const addressHi = Uint32Array.from(addresses, address => Number(address >> 32n))
@@ -35,10 +36,10 @@ const addressLo = Uint32Array.from(addresses, address => Number(address & 0xffff
 
 const encode: Body = times => {
   for (let i = 0; i < times; i++) {
-    const at = slotOf(i)
+    const header = slotOffset(i)
     const slot = i & (SLOTS - 1)
-    putBth(view, at, OPCODE, BTH_MIGREQ, PKEY, i & 0xff_ffff, (i & 0xff_ffff) | BTH_ACKREQ)
-    putReth(view, at + BTH_BYTES, addressHi[slot], addressLo[slot], i, 4096)
+    putBth(view, header, OPCODE, BTH_MIGREQ, PKEY, i & 0xff_ffff, (i & 0xff_ffff) | BTH_ACKREQ)
+    putReth(view, header + BTH_BYTES, addressHi[slot], addressLo[slot], i, 4096)
   }
   return bytes[8]
 }
@@ -46,15 +47,15 @@ const encode: Body = times => {
 /** The offsets from 12 on are those of the RETH: virtual address, rkey, DMA length. */
 const encodeWithBuffer: Body = times => {
   for (let i = 0; i < times; i++) {
-    const at = slotOf(i)
-    buffer.writeUInt8(OPCODE, at)
-    buffer.writeUInt8(BTH_MIGREQ, at + 1)
-    buffer.writeUInt16BE(PKEY, at + 2)
-    buffer.writeUInt32BE(i & 0xff_ffff, at + 4)
-    buffer.writeUInt32BE(((i & 0xff_ffff) | BTH_ACKREQ) >>> 0, at + 8)
-    buffer.writeBigUInt64BE(addresses[i & (SLOTS - 1)], at + 12)
-    buffer.writeUInt32BE(i, at + 20)
-    buffer.writeUInt32BE(4096, at + 24)
+    const header = slotOffset(i)
+    buffer.writeUInt8(OPCODE, header)
+    buffer.writeUInt8(BTH_MIGREQ, header + 1)
+    buffer.writeUInt16BE(PKEY, header + 2)
+    buffer.writeUInt32BE(i & 0xff_ffff, header + 4)
+    buffer.writeUInt32BE(((i & 0xff_ffff) | BTH_ACKREQ) >>> 0, header + 8)
+    buffer.writeBigUInt64BE(addresses[i & (SLOTS - 1)], header + 12)
+    buffer.writeUInt32BE(i, header + 20)
+    buffer.writeUInt32BE(4096, header + 24)
   }
   return buffer[8]
 }
@@ -62,11 +63,16 @@ const encodeWithBuffer: Body = times => {
 const decode: Body = times => {
   let sum = 0
   for (let i = 0; i < times; i++) {
-    const at = slotOf(i)
-    const reth = at + BTH_BYTES
-    sum += bthOpcode(view, at) + bthFlags(view, at) + bthPkey(view, at) + bthDestQp(view, at) + bthPsn(view, at)
+    const header = slotOffset(i)
+    const reth = header + BTH_BYTES
+    sum +=
+      bthOpcode(view, header) +
+      bthFlags(view, header) +
+      bthPkey(view, header) +
+      bthDestQp(view, header) +
+      bthPsn(view, header)
     sum += rethVaHi(view, reth) + rethVaLo(view, reth) + rethRkey(view, reth) + rethDmaLen(view, reth)
-    if (bthAckReq(view, at)) sum++
+    if (bthAckReq(view, header)) sum++
   }
   return sum
 }
@@ -74,13 +80,13 @@ const decode: Body = times => {
 const decodeWithBuffer: Body = times => {
   let sum = 0
   for (let i = 0; i < times; i++) {
-    const at = slotOf(i)
-    sum += buffer.readUInt8(at) + buffer.readUInt8(at + 1) + buffer.readUInt16BE(at + 2)
-    sum += (buffer.readUInt32BE(at + 4) & 0xff_ffff) + (buffer.readUInt32BE(at + 8) & 0xff_ffff)
-    const address = buffer.readBigUInt64BE(at + 12)
-    sum += Number(address & 0xffff_ffffn) + buffer.readUInt32BE(at + 20) + buffer.readUInt32BE(at + 24)
+    const header = slotOffset(i)
+    sum += buffer.readUInt8(header) + buffer.readUInt8(header + 1) + buffer.readUInt16BE(header + 2)
+    sum += (buffer.readUInt32BE(header + 4) & 0xff_ffff) + (buffer.readUInt32BE(header + 8) & 0xff_ffff)
+    const address = buffer.readBigUInt64BE(header + 12)
+    sum += Number(address & 0xffff_ffffn) + buffer.readUInt32BE(header + 20) + buffer.readUInt32BE(header + 24)
     // The AckReq bit, above the PSN.
-    if (buffer.readUInt8(at + 8) & 0x80) sum++
+    if (buffer.readUInt8(header + 8) & 0x80) sum++
   }
   return sum
 }

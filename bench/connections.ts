@@ -138,7 +138,7 @@ export const connectionRows: readonly Row[] = [
     better: 'higher',
     cores: 2,
     reference: 'TCP connections in C',
-    byValue: true,
+    isJudgedByValue: true,
     floor: 300,
     aim: 1500,
     prepare: prepareRdmacm,

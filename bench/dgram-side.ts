@@ -79,9 +79,9 @@ const stream = ({ port, messages, size, mtu, window }: Stream): Promise<number> 
     const start = process.hrtime.bigint()
     const send = (): void => {
       for (; sent < total && sent - acked < windowPackets; sent++) {
-        const at = (sent % perMessage) * mtu
+        const offset = (sent % perMessage) * mtu
         const isLast = sent % perMessage === perMessage - 1
-        socket.send(packet(data.subarray(at, Math.min(size, at + mtu)), sent, isLast), port, '127.0.0.1')
+        socket.send(packet(data.subarray(offset, Math.min(size, offset + mtu)), sent, isLast), port, '127.0.0.1')
       }
     }
     socket.removeAllListeners('message')

@@ -1,7 +1,7 @@
 /*
  * Measures a quantity: our side and a reference take turns, round by round. The median of the rounds' ratios is judged,
- * since absolute times mean little on shared machines (docs/reference/performance.md). A row without a reference is
- * judged by the median of its values.
+ * since absolute times mean little on shared machines (docs/reference/performance.md). A row without a reference, or
+ * with `isJudgedByValue`, is judged by the median of its values.
  *
  * Before and after each round a probe checks that the machine is quiet. Noisy rounds are marked, and further rounds
  * replace them, up to MAX_ROUNDS_FACTOR times the wanted number in total. Every round is printed. No result is a
@@ -28,7 +28,7 @@ export interface Row {
   /** What ours is compared with; "none" for a row that is judged by its own value. */
   readonly reference: string
   /**
-   * Limits of ours ÷ reference; without a reference, and with `byValue`, of our value. `floor` must be met, `aim` is
+   * Limits of ours ÷ reference; without a reference, and with `isJudgedByValue`, of our value. `floor` must be met, `aim` is
    * what the design allows. Both are upper limits if lower is better, and lower limits if higher is better.
    */
   readonly floor: number
@@ -36,7 +36,7 @@ export interface Row {
   /** Cores that a measurement needs for itself, which the probe checks; 0 if other processes do not disturb it. */
   readonly cores: 0 | 1 | 2
   /** The limits apply to our value, not to the ratio; the reference is only shown. */
-  readonly byValue?: true
+  readonly isJudgedByValue?: true
   /** Number of rounds, 5 by default; fewer for long rounds. */
   readonly rounds?: number
   /** Throws `Unavailable` if this machine lacks a prerequisite. */
@@ -173,7 +173,7 @@ export const measure = async (
     const reference = counted.flatMap(round => round.reference ?? [])
     return {
       row,
-      verdict: judge(row, row.byValue ? ours : ratio),
+      verdict: judge(row, row.isJudgedByValue ? ours : ratio),
       rounds,
       ours,
       ...(reference.length === 0 ? {} : { reference: median(reference) }),

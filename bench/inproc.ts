@@ -48,9 +48,10 @@ const SMALL = 64
 /** Requests of the row "inproc rate" that are posted before the first poll. */
 const RATE_BATCH = 256
 
-const small = async (batch: number, value: (nanoseconds: number) => number): Promise<Bench> => {
+/** Small WRITEs in batches; `convert`: from nanoseconds of a request to the row's unit. */
+const smallWrites = async (batch: number, convert: (nanoseconds: number) => number): Promise<Bench> => {
   const { nanoseconds, close } = await startInprocSide({ operation: 'write', size: SMALL, batch })
-  return { ours: async () => value(await nanoseconds()), close }
+  return { ours: async () => convert(await nanoseconds()), close }
 }
 
 export const inprocRows: readonly Row[] = [
@@ -68,7 +69,7 @@ export const inprocRows: readonly Row[] = [
     reference: 'none',
     floor: 0.5,
     aim: 0.15,
-    prepare: () => small(1, nanoseconds => nanoseconds / 1000),
+    prepare: () => smallWrites(1, nanoseconds => nanoseconds / 1000),
   },
   {
     name: 'inproc rate',
@@ -79,6 +80,6 @@ export const inprocRows: readonly Row[] = [
     reference: 'none',
     floor: 2,
     aim: 8,
-    prepare: () => small(RATE_BATCH, nanoseconds => 1000 / nanoseconds),
+    prepare: () => smallWrites(RATE_BATCH, nanoseconds => 1000 / nanoseconds),
   },
 ]

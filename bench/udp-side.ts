@@ -237,13 +237,13 @@ const POLLS_BEFORE_ALL = 32
 /** Polls endlessly, with the event loop in between, until `step` reports the end. */
 const runPolling = (side: Side, step: () => boolean): Promise<void> =>
   new Promise((resolve, reject) => {
-    let idle = 0
+    let idlePolls = 0
     const turn = (): void => {
       try {
         const end = nowMicroseconds() + SLICE_US
         for (let now = nowMicroseconds(); now < end; now = nowMicroseconds()) {
-          if (side.rxe.poll(now, Where.USED)) idle = 0
-          else if (++idle % POLLS_BEFORE_ALL === 0) side.rxe.poll(now, Where.ALL)
+          if (side.rxe.poll(now, Where.USED)) idlePolls = 0
+          else if (++idlePolls % POLLS_BEFORE_ALL === 0) side.rxe.poll(now, Where.ALL)
           else yieldProcessor()
           if (step()) {
             while (side.rxe.poll(nowMicroseconds(), Where.USED)) {

@@ -101,8 +101,8 @@ const startPair = async (options: PairOptions, network: TestNetwork = loopback):
       return value
     },
     async usage() {
-      const all = await Promise.all(sides.map(side => side.ask<{ cpu: number; resent: number }>({ kind: 'usage' })))
-      return { cpu: all[0].cpu + all[1].cpu, resent: all[0].resent + all[1].resent }
+      const [a, b] = await Promise.all(sides.map(side => side.ask<{ cpu: number; resent: number }>({ kind: 'usage' })))
+      return { cpu: a.cpu + b.cpu, resent: a.resent + b.resent }
     },
     close,
   }

@@ -104,14 +104,14 @@ static void receive(int fd, const struct sockaddr_in *peer, uint64_t total, bool
         messages[i].msg_hdr.msg_iovlen = 1;
     }
     for (uint64_t received = 0; received < total;) {
-        const int n = recvmmsg(fd, messages, (unsigned)batch, is_polling ? MSG_DONTWAIT : MSG_WAITFORONE, NULL);
-        if (n < 0 && is_polling && errno == EAGAIN) {
+        const int count = recvmmsg(fd, messages, (unsigned)batch, is_polling ? MSG_DONTWAIT : MSG_WAITFORONE, NULL);
+        if (count < 0 && is_polling && errno == EAGAIN) {
             sched_yield();
             continue;
         }
-        if (n < 0)
+        if (count < 0)
             fail("recvmmsg");
-        for (int i = 0; i < n; i++)
+        for (int i = 0; i < count; i++)
             received += messages[i].msg_len;
         if (sendto(fd, &received, sizeof received, 0, (const struct sockaddr *)peer, sizeof *peer) < 0)
             fail("sendto");
@@ -171,10 +171,10 @@ static void stream(int fd, const struct sockaddr_in *peer, uint64_t total, bool 
         count = count > (uint64_t)batch ? (uint64_t)batch : count;
         if (count == 0)
             continue;
-        const int n = sendmmsg(fd, messages, (unsigned)count, 0);
-        if (n < 0)
+        const int sent_count = sendmmsg(fd, messages, (unsigned)count, 0);
+        if (sent_count < 0)
             fail("sendmmsg");
-        sent += (uint64_t)n * message_bytes;
+        sent += (uint64_t)sent_count * message_bytes;
     }
     while (received < total)
         received = acknowledged(fd, received, !is_polling);

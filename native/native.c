@@ -20,10 +20,11 @@
 #include <stdint.h>
 #include <string.h>
 
+/* table[k][b]: the CRC register after byte b and k zero bytes, from register 0. */
 static uint32_t table[8][256];
 
 /* Eight bytes per step. Like the other implementations it takes and returns the CRC register, which is not inverted. */
-static uint32_t by_table(uint32_t state, const uint8_t *p, uint64_t n)
+static uint32_t crc_by_table(uint32_t state, const uint8_t *p, uint64_t n)
 {
     for (; n >= 8; p += 8, n -= 8) {
         state = table[7][(state ^ p[0]) & 255] ^ table[6][(state >> 8 ^ p[1]) & 255] ^
@@ -36,7 +37,7 @@ static uint32_t by_table(uint32_t state, const uint8_t *p, uint64_t n)
 }
 
 /* The fastest implementation for this processor. */
-static uint32_t (*engine)(uint32_t, const uint8_t *, uint64_t) = by_table;
+static uint32_t (*engine)(uint32_t, const uint8_t *, uint64_t) = crc_by_table;
 
 #if defined(__x86_64__) && defined(__GNUC__)
 #include <immintrin.h>
@@ -92,10 +93,10 @@ SSE static inline uint32_t finish(__m128i x, const uint8_t *p, uint64_t n)
     return (uint32_t)_mm_extract_epi32(_mm_xor_si128(x, q), 1);
 }
 
-SSE static uint32_t by_pclmul(uint32_t state, const uint8_t *p, uint64_t n)
+SSE static uint32_t crc_by_pclmul(uint32_t state, const uint8_t *p, uint64_t n)
 {
     if (n < 16)
-        return by_table(state, p, n);
+        return crc_by_table(state, p, n);
     __m128i a = _mm_xor_si128(load(p), _mm_cvtsi32_si128((int)state));
     if (n < 64)
         return finish(a, p + 16, n - 16);
@@ -118,10 +119,10 @@ AVX static inline __m512i fold4(__m512i x, __m512i k, __m512i data)
     return _mm512_ternarylogic_epi64(low, high, data, 0x96); /* low ^ high ^ data */
 }
 
-AVX static uint32_t by_vpclmul(uint32_t state, const uint8_t *p, uint64_t n)
+AVX static uint32_t crc_by_vpclmul(uint32_t state, const uint8_t *p, uint64_t n)
 {
     if (n < 256)
-        return by_pclmul(state, p, n);
+        return crc_by_pclmul(state, p, n);
     const __m512i k2048 = _mm512_broadcast_i32x4(_mm_set_epi64x(0x1322d1430, 0x11542778a)); /* 2048 - 32, 2048 + 32 */
     const __m512i k512 = _mm512_broadcast_i32x4(_mm_set_epi64x(0x1c6e41596, 0x154442bd4));
     const __m128i k128 = _mm_set_epi64x(0x0ccaa009e, 0x1751997d0);
@@ -146,10 +147,10 @@ static void choose_engine(void)
     __builtin_cpu_init();
     if (!__builtin_cpu_supports("pclmul") || !__builtin_cpu_supports("sse4.1"))
         return;
-    engine = by_pclmul;
+    engine = crc_by_pclmul;
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("vpclmulqdq"))
-        engine = by_vpclmul;
+        engine = crc_by_vpclmul;
 }
 #else
 static void choose_engine(void)

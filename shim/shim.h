@@ -310,7 +310,7 @@ int session_netlink(unsigned type);
 void *session_map(int fd, void *address, size_t length, int protection, int flags, off64_t offset);
 
 /* The socket of a connection was moved to another number. */
-void session_moved(int from, int to);
+void session_moved(int old_fd, int new_fd);
 
 /* The page with the parked word, which is 1 while the daemon sleeps; read-only. NULL before the first session. */
 extern const volatile uint32_t *session_parked_page;
@@ -365,8 +365,8 @@ static inline int fd_kind(int fd)
 }
 
 /*
- * Moves a descriptor to a high number and registers it as hidden; its new number, or -1 with errno (then `fd` is
- * closed).
+ * Moves a descriptor to a high number and registers it as hidden; its new number, or -1 with errno. `fd` is closed in
+ * either case. `owner`: the context whose doorbell socket it is, -1 for a session's socket.
  */
 int fd_hide(int fd, int owner, bool close_on_exec);
 /* Removes a hidden socket from the table; the socket stays open. */
@@ -389,8 +389,8 @@ static inline enum fd_kind fd_kind_installed(uint64_t install)
 int fd_add_received(int fd, bool is_inherited);
 /* Removes a descriptor from the table and closes its doorbell socket; the descriptor itself stays open. */
 void fd_forget(int fd);
-/* Registers `to`, which the kernel has just made as a copy of `from`. */
-void fd_copied(int from, int to, bool close_on_exec);
+/* Registers `new_fd`, which the kernel has just made as a copy of `old_fd`. */
+void fd_copied(int old_fd, int new_fd, bool close_on_exec);
 /* Moves a hidden socket away from number `fd`, which the program wants. */
 void fd_vacate(int fd);
 /* The program changed close-on-exec of `fd`: its doorbell socket gets the same flag. */
@@ -530,7 +530,8 @@ static inline bool path_absolute_may_change(const char *path)
 }
 
 /*
- * Whether a path is redirected. A relative path is not; if it may lead to a counter's file, that file is updated first.
+ * Whether a path is redirected. A relative path is not; while the current folder may be in the tree, it may lead to a
+ * file of a counter, so these files are updated first.
  */
 static inline bool path_is_ours(const char *path)
 {

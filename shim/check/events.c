@@ -19,13 +19,14 @@ bool shim_logs_events;
 /* Contexts with higher descriptors have no event log, and their posts are written to the post log by pwrite. */
 #define MAX_LOGS 4096
 /*
- * How often a thread yields to let the daemon read a full log, and after how many yields it wakes the daemon; then it
- * overwrites entries.
+ * How often a thread yields to let the daemon read a full log, before it overwrites an entry; and the yields between
+ * two attempts to wake the daemon.
  */
 #define MAX_YIELDS 10000
 #define YIELDS_PER_WAKE 64
 
 static struct log {
+    /* A mapping of both logs; NULL if there is none. */
     char *memory;
     /* The context that is mapped: the daemon's number of it, and the connection that gave the number. */
     uint32_t context;

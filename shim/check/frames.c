@@ -1,6 +1,6 @@
 /*
- * Memory of outstanding requests in stack frames that have returned. At a post or poll, all frames below that of the
- * function which the program called have returned; outstanding memory there is reported.
+ * Memory of outstanding requests in stack frames that have returned. When the program calls a post or poll, all frames
+ * at lower addresses than the caller's have returned; outstanding memory there is reported.
  *
  * Coroutines have stacks within one thread's stack; they are told apart by the address of their outermost frame.
  */

@@ -126,9 +126,9 @@ static bool accept_line(struct frame_text *frames, int written)
         return false;
     }
     /* A frame is one line, whatever the file's name. */
-    for (char *at = line; at < line + written - 1; at++)
-        if ((unsigned char)*at < ' ')
-            *at = '?';
+    for (char *character = line; character < line + written - 1; character++)
+        if ((unsigned char)*character < ' ')
+            *character = '?';
     frames->used += (size_t)written;
     return true;
 }

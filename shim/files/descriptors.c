@@ -263,32 +263,32 @@ EXPORT int dup(int fd)
     return copy;
 }
 
-/* Before and after dup2 or dup3 make `to` a copy of `from`. */
-static void before_replacing(int from, int to)
+/* Before and after dup2 or dup3 make `new_fd` a copy of `old_fd`. */
+static void before_replacing(int old_fd, int new_fd)
 {
-    if (UNLIKELY(fd_table != NULL) && from != to)
-        fd_vacate(to);
+    if (UNLIKELY(fd_table != NULL) && old_fd != new_fd)
+        fd_vacate(new_fd);
 }
 
-static int after_replacing(int result, int from, int to, bool close_on_exec)
+static int after_replacing(int result, int old_fd, int new_fd, bool close_on_exec)
 {
-    if (UNLIKELY(fd_table != NULL) && result >= 0 && from != to) {
-        fd_forget(to);
-        fd_copied(from, to, close_on_exec);
+    if (UNLIKELY(fd_table != NULL) && result >= 0 && old_fd != new_fd) {
+        fd_forget(new_fd);
+        fd_copied(old_fd, new_fd, close_on_exec);
     }
     return result;
 }
 
-EXPORT int dup2(int from, int to)
+EXPORT int dup2(int old_fd, int new_fd)
 {
-    before_replacing(from, to);
-    return after_replacing(REAL(dup2)(from, to), from, to, false);
+    before_replacing(old_fd, new_fd);
+    return after_replacing(REAL(dup2)(old_fd, new_fd), old_fd, new_fd, false);
 }
 
-EXPORT int dup3(int from, int to, int flags)
+EXPORT int dup3(int old_fd, int new_fd, int flags)
 {
-    before_replacing(from, to);
-    return after_replacing(REAL(dup3)(from, to, flags), from, to, (flags & O_CLOEXEC) != 0);
+    before_replacing(old_fd, new_fd);
+    return after_replacing(REAL(dup3)(old_fd, new_fd, flags), old_fd, new_fd, (flags & O_CLOEXEC) != 0);
 }
 
 static int after_fcntl(int result, int fd, int command, unsigned long argument)

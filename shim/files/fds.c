@@ -282,14 +282,14 @@ void fd_reused(int fd)
     unlock_table(&guard);
 }
 
-void fd_copied(int from, int to, bool close_on_exec)
+void fd_copied(int old_fd, int new_fd, bool close_on_exec)
 {
-    if (fd_kind(from) == FD_OTHER || fd_kind(from) == FD_HIDDEN)
+    if (fd_kind(old_fd) == FD_OTHER || fd_kind(old_fd) == FD_HIDDEN)
         return;
     struct shim_guard guard;
     int saved = errno;
     lock_table(&guard);
-    struct fd_entry entry = fd_table[from];
+    struct fd_entry entry = fd_table[old_fd];
     int hidden = -1;
     if (entry.kind == FD_CONTEXT && entry.partner >= 0)
         hidden = copy_high(entry.partner, close_on_exec);
@@ -297,8 +297,8 @@ void fd_copied(int from, int to, bool close_on_exec)
         entry.partner = hidden;
         if (entry.kind == FD_RECEIVED)
             entry.is_inherited = false;
-        const struct fd_entry partner = {.kind = FD_HIDDEN, .partner = to};
-        if (put_entry(to, &entry) == 0 && hidden >= 0)
+        const struct fd_entry partner = {.kind = FD_HIDDEN, .partner = new_fd};
+        if (put_entry(new_fd, &entry) == 0 && hidden >= 0)
             put_entry(hidden, &partner);
     }
     unlock_table(&guard);

@@ -24,7 +24,9 @@ struct session {
     ino_t ino;
     /* Counts connections, across forks; 0 before the first. */
     uint16_t generation;
+    /* Of the last request. */
     uint32_t serial;
+    /* The folder of the daemon's tree. */
     char root[sizeof(((struct userdma_hello_reply *)0)->root)];
 };
 extern struct session session;
@@ -54,7 +56,7 @@ int session_exchange_with(struct request *request, size_t body, int attached, st
  * Waits for the next message on the connection `*fd` without the lock, and with the program's own signal mask and
  * cancellation. Meanwhile the connection belongs to this thread alone, and `*fd` follows it to another number;
  * afterwards it is the session's again unless another one was opened. False if nothing arrived in `seconds` (-1: no
- * limit). In the child of a fork by a signal handler: true, with `*fd` -1 and errno EIO.
+ * limit); true also after a signal. In the child of a fork by a signal handler: true, with `*fd` -1 and errno EIO.
  */
 bool detached_wait(int *fd, const struct shim_guard *guard, int seconds);
 /* Closes the connections of this thread's calls that siglongjmp has left. `frame`: of a function that runs now. */
@@ -62,7 +64,7 @@ void detached_close_abandoned(uintptr_t frame);
 /* In the child of a fork: closes all. */
 void detached_close_all(void);
 /* A connection's socket was moved to another number. */
-void detached_moved(int from, int to);
+void detached_moved(int old_fd, int new_fd);
 
 /* ---- diagnostics.c ---- */
 

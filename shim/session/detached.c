@@ -83,11 +83,11 @@ IN_CHILD void detached_close_all(void)
             close_call(&calls[i]);
 }
 
-void detached_moved(int from, int to)
+void detached_moved(int old_fd, int new_fd)
 {
     for (unsigned i = 0; i < MAX_DETACHED_CALLS; i++)
-        if (calls[i].fd == from)
-            calls[i].fd = to;
+        if (calls[i].fd == old_fd)
+            calls[i].fd = new_fd;
 }
 
 static struct detached_call *free_call(void)

@@ -83,9 +83,9 @@ void received_at_start(void)
     char entries[1024] __attribute__((aligned(8)));
     long length;
     while ((length = syscall(SYS_getdents64, folder, entries, sizeof entries)) > 0)
-        for (long at = 0; at < length;) {
-            const struct directory_entry *entry = (const void *)(entries + at);
-            at += entry->length;
+        for (long offset = 0; offset < length;) {
+            const struct directory_entry *entry = (const void *)(entries + offset);
+            offset += entry->length;
             int fd = 0;
             const char *digit = entry->name;
             for (; *digit >= '0' && *digit <= '9'; digit++)
@@ -105,9 +105,9 @@ static void register_passed(struct msghdr *message)
     for (struct cmsghdr *c = CMSG_FIRSTHDR(message); c; c = CMSG_NXTHDR(message, c)) {
         if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
             continue;
-        for (size_t at = CMSG_LEN(0); at + sizeof(int) <= c->cmsg_len; at += sizeof(int)) {
+        for (size_t offset = CMSG_LEN(0); offset + sizeof(int) <= c->cmsg_len; offset += sizeof(int)) {
             int fd;
-            memcpy(&fd, (const char *)c + at, sizeof fd);
+            memcpy(&fd, (const char *)c + offset, sizeof fd);
             received_recognise(fd_opened(fd), false);
         }
     }

@@ -112,8 +112,9 @@ _Static_assert(sizeof(struct verbs_attribute) == 16, "layout of the ABI");
 static bool verbs_attribute_may_store(struct span message, struct span wanted)
 {
     struct verbs_attribute attribute;
-    for (uint64_t at = sizeof(struct verbs_header); at + sizeof attribute <= message.length; at += sizeof attribute) {
-        if (!load(message.address + at, &attribute, sizeof attribute))
+    for (uint64_t offset = sizeof(struct verbs_header); offset + sizeof attribute <= message.length;
+         offset += sizeof attribute) {
+        if (!load(message.address + offset, &attribute, sizeof attribute))
             return false;
         if (contains((struct span){attribute.data, attribute.length}, wanted))
             return true;
@@ -138,13 +139,13 @@ static bool object_attribute_may_store(struct span message, struct span wanted)
 {
     struct object_attribute attribute;
     struct span target;
-    for (uint64_t at = OBJECT_HEADER_BYTES; at + sizeof attribute <= message.length;
-         at += (attribute.length + 7u) & ~7u) {
-        if (!load(message.address + at, &attribute, sizeof attribute) || attribute.length < sizeof attribute)
+    for (uint64_t offset = OBJECT_HEADER_BYTES; offset + sizeof attribute <= message.length;
+         offset += (attribute.length + 7u) & ~7u) {
+        if (!load(message.address + offset, &attribute, sizeof attribute) || attribute.length < sizeof attribute)
             return false;
         if (!(attribute.flags & INDIRECT) || attribute.length != sizeof attribute + sizeof target)
             continue;
-        if (!load(message.address + at + sizeof attribute, &target, sizeof target))
+        if (!load(message.address + offset + sizeof attribute, &target, sizeof target))
             return false;
         if (contains(target, wanted))
             return true;

@@ -132,13 +132,13 @@ static bool is_same_socket(void)
     return REAL(fstat)(session.fd, &stat) == 0 && stat.st_ino == session.ino && stat.st_dev == session.dev;
 }
 
-bool session_ensure_connected(const struct shim_guard *guard, bool check_alive)
+bool session_ensure_connected(const struct shim_guard *guard, bool must_be_alive)
 {
     if (shim_is_other_process())
         reset_in_child(); /* a fork that ran no handlers */
     if (session.fd >= 0 && !is_same_socket())
         session_forget_socket(); /* the number is no longer ours to close */
-    if (session.fd >= 0 && check_alive) {
+    if (session.fd >= 0 && must_be_alive) {
         struct pollfd hung = {.fd = session.fd};
         if (poll(&hung, 1, 0) > 0)
             session_disconnect();
@@ -146,11 +146,11 @@ bool session_ensure_connected(const struct shim_guard *guard, bool check_alive)
     return session.fd >= 0 || session_connect(guard);
 }
 
-void session_moved(int from, int to)
+void session_moved(int old_fd, int new_fd)
 {
-    if (session.fd == from)
-        session.fd = to;
-    detached_moved(from, to);
+    if (session.fd == old_fd)
+        session.fd = new_fd;
+    detached_moved(old_fd, new_fd);
 }
 
 uint16_t session_generation(void)

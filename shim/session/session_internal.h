@@ -1,6 +1,6 @@
 /*
- * Requests to the daemon, for the files that send them (context.c, stacks.c, valgrind.c): one request, one
- * reply, and the lock. connection.h is what the connection's own files share.
+ * Requests to the daemon, for the files that send them (context.c, stacks.c, valgrind.c): one request, one reply, and
+ * the lock. connection.h is what the connection's own files share.
  */
 #ifndef USERDMA_SESSION_INTERNAL_H
 #define USERDMA_SESSION_INTERNAL_H
@@ -57,10 +57,10 @@ bool session_enter(struct shim_guard *guard);
 void session_leave(const struct shim_guard *guard);
 
 /*
- * With the lock held: opens a connection if there is none; false if that fails. `check_alive` also replaces a
- * connection that the daemon has closed.
+ * With the lock held: opens a connection if there is none, and with `must_be_alive` also if the daemon has closed this
+ * one. False if that fails.
  */
-bool session_ensure_connected(const struct shim_guard *guard, bool check_alive);
+bool session_ensure_connected(const struct shim_guard *guard, bool must_be_alive);
 bool session_is_connected(void);
 /*
  * With the lock held, before a request about `fd`: opens a connection if there is none, and attaches the context of

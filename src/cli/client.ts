@@ -99,8 +99,8 @@ interface UnsentMessage {
 }
 
 /**
- * Opens a session at `socket`. Throws NoDaemonError if no daemon serves it or the daemon ends meanwhile, and an Error
- * with a message if the socket cannot be used, or the daemon has another version of the protocol or refuses the session.
+ * Opens a session at `socket`. Throws NoDaemonError if no daemon serves it or the daemon ends meanwhile; an Error with a
+ * message if the socket cannot be used, or the daemon has another version of the protocol or refuses the session.
  */
 export const openSession = async (
   socket: string,
@@ -231,13 +231,13 @@ export const openSession = async (
       throw unexpectedReply('stat')
     },
     async qps() {
-      const all: QpStat[] = []
-      for (let from: QpPlace | undefined; ; ) {
-        const answer = await request({ what: 'qps', ...(from && { from }) })
+      const qps: QpStat[] = []
+      for (let place: QpPlace | undefined; ; ) {
+        const answer = await request({ what: 'qps', ...(place && { from: place }) })
         if (!('qps' in answer)) throw unexpectedReply('qps')
-        all.push(...answer.qps)
-        if (answer.next === undefined) return all
-        from = answer.next
+        qps.push(...answer.qps)
+        if (answer.next === undefined) return qps
+        place = answer.next
       }
     },
     async waits() {

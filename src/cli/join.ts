@@ -88,10 +88,10 @@ const asJoined = (client: ToolClient, lastOutput = (): string => ''): Joined => 
 /** Throws an Error with a message if the daemon does not have the wanted settings. */
 const requireConfig = async (client: ToolClient, wanted: WantedConfig): Promise<void> => {
   if (Object.keys(wanted).length === 0) return
-  const why = await difference(wanted, await client.config())
-  if (why)
+  const reason = await difference(wanted, await client.config())
+  if (reason)
     throw new Error(
-      `the daemon at ${client.socket} (process ${client.daemon}) ${why}; use --private to start a daemon of your own`,
+      `the daemon at ${client.socket} (process ${client.daemon}) ${reason}; use --private to start a daemon of your own`,
     )
 }
 

@@ -94,8 +94,8 @@ const untilReady = (child: ChildProcess, log: string): Promise<void> =>
     const failed = (error: Error): void => reject(new StartError(`the daemon cannot be started: ${error.message}`))
     let text = ''
     const ended = (status: number | null, signal: NodeJS.Signals | null): void => {
-      const why = text.startsWith(FAILED) ? text.slice(FAILED.length).trim() : lastLines(log)
-      reject(new StartError(why || `the daemon ended with ${signal ?? `status ${status}`} before it was ready`))
+      const reason = text.startsWith(FAILED) ? text.slice(FAILED.length).trim() : lastLines(log)
+      reject(new StartError(reason || `the daemon ended with ${signal ?? `status ${status}`} before it was ready`))
     }
     // `close`, not `exit`: then the output is complete.
     child.once('error', failed).once('close', ended)

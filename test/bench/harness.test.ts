@@ -106,9 +106,9 @@ describe('measure', () => {
     assert.equal(outcome.verdict, 'floor met')
   })
 
-  it('judges a row with `byValue` by its value, not by its ratio', async () => {
+  it('judges a row with `isJudgedByValue` by its value, not by its ratio', async () => {
     const bench = { ours: () => 0.7, reference: () => 0.5 }
-    const outcome = await measure(row({ rounds: 1, byValue: true, prepare: () => bench }), () => quiet, silent)
+    const outcome = await measure(row({ rounds: 1, isJudgedByValue: true, prepare: () => bench }), () => quiet, silent)
     assert.equal(outcome.verdict, 'floor met')
   })
 

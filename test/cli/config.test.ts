@@ -39,7 +39,7 @@ describe('the configuration from options', () => {
     assert.equal(await difference(await wantedConfig({ path: 'direct' }), wanted), 'has path packets, not direct')
   })
 
-  const wrong: readonly (readonly [options: Parameters<typeof wantedConfig>[0], message: RegExp])[] = [
+  const refused: readonly (readonly [options: Parameters<typeof wantedConfig>[0], message: RegExp])[] = [
     [{ device: ['-rxe@127.0.0.1'] }, /begins with a letter or digit/],
     [{ device: ['rxe0'] }, /address is missing/],
     [{ device: ['rxe0@localhost'] }, /"localhost" is not an IPv4 or IPv6 address/],
@@ -56,7 +56,7 @@ describe('the configuration from options', () => {
     [{ torment: '-1' }, /^--torment "-1": a seed is/],
     [{ buffers: 'some' }, /^--buffers "some" is not one of sampled, all$/],
   ]
-  for (const [options, message] of wrong)
+  for (const [options, message] of refused)
     it(`refuses ${JSON.stringify(options)}`, () =>
       assert.rejects(wantedConfig(options), error => error instanceof UsageError && message.test(error.message)))
 })

@@ -55,7 +55,7 @@ test("another user's file is refused", { skip: process.geteuid?.() !== 0 && 'onl
 })
 
 test('devices and the program’s own descriptors may be written to', () => {
-  const own = createOutput(join(folder, 'own'))
-  for (const path of ['/dev/null', `/dev/fd/${own}`, `/proc/self/fd/${own}`]) closeSync(createOutput(path))
-  closeSync(own)
+  const fd = createOutput(join(folder, 'own'))
+  for (const path of ['/dev/null', `/dev/fd/${fd}`, `/proc/self/fd/${fd}`]) closeSync(createOutput(path))
+  closeSync(fd)
 })

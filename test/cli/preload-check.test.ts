@@ -61,15 +61,17 @@ test('interpreters of scripts, and programs that launchers and shells start, are
   }
   const problemsOf = (program: string, ...args: readonly string[]): readonly string[] =>
     preloadProblems(program, args).map(({ name, problem }) => `${name}: ${problem}`)
-  const why = 'it is linked statically, so nothing can be preloaded'
-  const direct = [`${staticProgram}: ${why}`]
+  const reason = 'it is linked statically, so nothing can be preloaded'
+  const direct = [`${staticProgram}: ${reason}`]
 
   const interpreted = script('interpreted', `#!${staticProgram} -x`)
   const outer = script('outer', `#! ${interpreted}`)
   const byEnv = script('by-env', `#!/usr/bin/env ${staticProgram}`)
-  assert.deepEqual(problemsOf(interpreted), [`${interpreted}: the cause is its interpreter ${staticProgram}: ${why}`])
-  assert.deepEqual(problemsOf(outer), [`${interpreted}: the cause is its interpreter ${staticProgram}: ${why}`])
-  assert.deepEqual(problemsOf(byEnv), [`${byEnv}: the cause is its interpreter ${staticProgram}: ${why}`])
+  assert.deepEqual(problemsOf(interpreted), [
+    `${interpreted}: the cause is its interpreter ${staticProgram}: ${reason}`,
+  ])
+  assert.deepEqual(problemsOf(outer), [`${interpreted}: the cause is its interpreter ${staticProgram}: ${reason}`])
+  assert.deepEqual(problemsOf(byEnv), [`${byEnv}: the cause is its interpreter ${staticProgram}: ${reason}`])
   assert.deepEqual(problemsOf(script('endless', `#!${join(folder, 'endless')}`)), [])
   assert.deepEqual(problemsOf(script('plain', '#!/bin/sh -e')), [])
 

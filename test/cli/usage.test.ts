@@ -9,7 +9,7 @@ import { repoRoot } from '../paths.ts'
 import { cleanEnvironment, runUserdma, start, temporaryFolder, userdma } from '../system/programs.ts'
 
 /** Wrong usage, the exit status, and the message on standard error. Standard output stays empty. */
-const wrong: readonly (readonly [args: readonly string[], status: number, message: RegExp])[] = [
+const cases: readonly (readonly [args: readonly string[], status: number, message: RegExp])[] = [
   [[], 2, /^Usage: userdma \[options\] \[command\]\n/],
   [['rum'], 2, /^userdma: unknown command 'rum'\n\(Did you mean run\?\)\n/],
   [['--foo'], 2, /^userdma: unknown option '--foo'\n/],
@@ -70,7 +70,7 @@ const wrong: readonly (readonly [args: readonly string[], status: number, messag
 ]
 
 describe('wrong usage is reported', () => {
-  for (const [args, status, message] of wrong)
+  for (const [args, status, message] of cases)
     it(`userdma ${args.join(' ')}`, async t => {
       const env = cleanEnvironment({ TMPDIR: temporaryFolder(t) })
       const found = await runUserdma(t, args, { env })

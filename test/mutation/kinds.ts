@@ -43,7 +43,7 @@ const positionalValues = (text: string, index: number): Range[] =>
   [...text.matchAll(/struct ibv_sge\)? ?(?:\w+ = )?\{(?=[^.\s])/g)].flatMap(match => {
     const [list] = callsOf(`f(${text.slice(match.index + match[0].length)}`, 'f')
     const arg = list?.args.length === 3 ? list.args[index] : undefined
-    const offset = match.index + match[0].length - 2
+    const offset = match.index + match[0].length - 'f('.length
     return arg === undefined ? [] : [{ from: arg.from + offset, to: arg.to + offset }]
   })
 
@@ -71,7 +71,7 @@ const oldKey = (key: string): string => {
   return `({ struct ibv_mr *old_ = ibv_reg_mr(${end}pd, ${end}buffer, 4096, ${access}); uint32_t key_ = old_->${name}; ibv_dereg_mr(old_); key_; })`
 }
 
-// Names of functions in the mutated programs, as patterns.
+/** Patterns of names of functions in the mutated programs. */
 const RECEIVES = 'post_receive|post_receives|post_shared|ibv_post_recv|ibv_post_srq_recv'
 const DESTROYS =
   'ibv_dereg_mr|ibv_destroy_\\w+|ibv_dealloc_\\w+|ibv_close_xrcd|destroy_end|destroy_endpoint|free_qp|free_srq|free_window|close_domain'

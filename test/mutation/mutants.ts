@@ -58,8 +58,8 @@ interface GcovFile {
 }
 
 /**
- * Returns a function that tells whether a program executed a line of a file. The program was compiled with --coverage in
- * `folder`, and has run.
+ * Returns a function that tells whether a program executed a line of a file. The program was compiled with --coverage
+ * in `folder`, and has run.
  */
 export const readCoverage = (folder: string): ((file: string, line: number) => boolean) => {
   const data = readdirSync(folder).filter(name => name.endsWith('.gcda'))
@@ -98,12 +98,12 @@ export const random = (seed: number): ((limit: number) => number) => {
 }
 
 const shuffled = <T>(list: readonly T[], draw: (limit: number) => number): T[] => {
-  const all = [...list]
-  for (let i = all.length - 1; i > 0; i--) {
-    const other = draw(i + 1)
-    ;[all[i], all[other]] = [all[other]!, all[i]!]
+  const result = [...list]
+  for (let i = result.length - 1; i > 0; i--) {
+    const j = draw(i + 1)
+    ;[result[i], result[j]] = [result[j]!, result[i]!]
   }
-  return all
+  return result
 }
 
 const grouped = <K, T>(list: readonly T[], keyOf: (element: T) => K): Map<K, T[]> => {
@@ -129,9 +129,9 @@ const alternating = <T>(groups: readonly (readonly T[])[]): T[] => {
  */
 export const inOrderOf = (seed: number, mutated: readonly Program[] = programs): Mutant[] => {
   const draw = random(seed)
-  const all = shuffled(mutated.flatMap(mutantsOf), draw)
+  const mutants = shuffled(mutated.flatMap(mutantsOf), draw)
   const byKind = kindNames.map(kind => {
-    const ofKind = all.filter(mutant => mutant.kind === kind)
+    const ofKind = mutants.filter(mutant => mutant.kind === kind)
     return alternating([...grouped(ofKind, ({ file, edit }) => `${file} ${edit.from}`).values()])
   })
   return alternating(byKind)

@@ -23,19 +23,19 @@ const blank = (text: string): string => text.replace(/[^\n]/g, ' ')
 /** Offset after the bracket that closes the one at `open`; the end of the text if there is none. */
 const closing = (text: string, open: number): number => {
   let depth = 0
-  for (let at = open; at < text.length; at++) {
-    if ('([{'.includes(text[at]!)) depth++
-    else if (')]}'.includes(text[at]!) && --depth === 0) return at + 1
+  for (let offset = open; offset < text.length; offset++) {
+    if ('([{'.includes(text[offset]!)) depth++
+    else if (')]}'.includes(text[offset]!) && --depth === 0) return offset + 1
   }
   return text.length
 }
 
 /** Offset from `from` on of the first character of `ends` outside brackets, or of an unmatched closing bracket. */
 const untilOneOf = (text: string, from: number, ends: string): number => {
-  let at = from
-  while (at < text.length && !ends.includes(text[at]!) && !')]}'.includes(text[at]!))
-    at = '([{'.includes(text[at]!) ? closing(text, at) : at + 1
-  return at
+  let offset = from
+  while (offset < text.length && !ends.includes(text[offset]!) && !')]}'.includes(text[offset]!))
+    offset = '([{'.includes(text[offset]!) ? closing(text, offset) : offset + 1
+  return offset
 }
 
 const trimmed = (text: string, { from, to }: Range): Range => {
@@ -66,10 +66,10 @@ export const callsOf = (text: string, names: string): Call[] =>
     const open = match.index + match[0].length - 1
     const to = closing(text, open)
     const args: Range[] = []
-    for (let at = open + 1; at < to - 1; ) {
-      const end = untilOneOf(text, at, ',')
-      args.push(trimmed(text, { from: at, to: end }))
-      at = end + 1
+    for (let start = open + 1; start < to - 1; ) {
+      const end = untilOneOf(text, start, ',')
+      args.push(trimmed(text, { from: start, to: end }))
+      start = end + 1
     }
     return { from: match.index, to, args }
   })

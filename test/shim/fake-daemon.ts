@@ -109,7 +109,9 @@ const MAP_SHARED_FIXED = 0x11
 /** The file can be mapped writable no more; existing mappings stay writable. */
 const F_SEAL_FUTURE_WRITE = 16
 
-const sys = libcFunctions({ mmap: 'int64_t mmap(int64_t a, uint64_t n, int prot, int flags, int fd, int64_t offset)' })
+const sys = libcFunctions({
+  mmap: 'int64_t mmap(int64_t address, uint64_t length, int prot, int flags, int fd, int64_t offset)',
+})
 
 /** Creates the page with the parked word, and maps it; clients get its descriptor, which they cannot map writable. */
 const parkedPage = () => {

@@ -81,7 +81,7 @@ static struct {
 static bool set_up_ring(void)
 {
     struct io_uring_params params = {0};
-    ring.fd = (int)syscall(SYS_io_uring_setup, 4, &params);
+    ring.fd = (int)syscall(SYS_io_uring_setup, 4 /* entries */, &params);
     if (ring.fd < 0)
         return false;
     char *sq = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, ring.fd, IORING_OFF_SQ_RING);
@@ -108,7 +108,7 @@ static void submit(struct io_uring_sqe request, bool should_wait)
     EXPECT(syscall(SYS_io_uring_enter, ring.fd, 1, should_wait ? 1 : 0, IORING_ENTER_GETEVENTS, NULL, 0) == 1);
 }
 
-/* Waits for the oldest completion that was not returned yet; its result is minus an errno if the request failed. */
+/* Waits for the oldest completion that was not returned yet, and returns its result: -errno if the request failed. */
 static int next_result(void)
 {
     while (__atomic_load_n(ring.cq_tail, __ATOMIC_ACQUIRE) == *ring.cq_head)

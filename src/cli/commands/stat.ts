@@ -42,8 +42,8 @@ const MAX_PROCESSES = 3
 /** Memory of objects, with the processes to which most of it is charged. */
 const chargedText = ({ bytes, processes }: Stat['charged']): string => {
   const largest = processes.slice(0, MAX_PROCESSES).map(process => `process ${process.pid} ${bytesText(process.bytes)}`)
-  const more = processes.length > MAX_PROCESSES ? ', …' : ''
-  return largest.length === 0 ? '0' : `${bytesText(bytes)} (${largest.join(', ')}${more})`
+  const ellipsis = processes.length > MAX_PROCESSES ? ', …' : ''
+  return largest.length === 0 ? '0' : `${bytesText(bytes)} (${largest.join(', ')}${ellipsis})`
 }
 
 /** The output of `userdma stat`. */
