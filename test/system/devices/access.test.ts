@@ -78,6 +78,9 @@ describe('a program whose memory the daemon may not access', { skip: lacking('py
     const script = `import ctypes, os; ctypes.CDLL(None).prctl(${PR_SET_DUMPABLE}, 0); print(os.path.exists("/sys/class/infiniband/rxe0"))`
     const { stdout, stderr } = await run(t, 'python3', ['-c', script], { env: daemon.env })
     assert.equal(stdout, 'False\n')
-    assert.match(stderr, /^userdma: the daemon at .*: it may not access the memory of this program, which is not dumpable .*\n$/)
+    assert.match(
+      stderr,
+      /^userdma: the daemon at .*: it may not access the memory of this program, which is not dumpable .*\n$/,
+    )
   })
 })
