@@ -44,10 +44,10 @@ const singleQps = measure('single calls', () => createBySingleCalls(chained))
 const { pd, cq, mr, qps } = chained
 
 // Objects that a chain has created are the same as others.
-const [one, two] = qps
-one.connect(two.endpoint)
-two.connect(one.endpoint)
-one.write(Uint8Array.of(42), mr.remote(100, 1))
+const [sender, receiver] = qps
+sender.connect(receiver.endpoint)
+receiver.connect(sender.endpoint)
+sender.write(Uint8Array.of(42), mr.remote(100, 1))
 while (!cq.poll()) await cq.wait()
 console.log(`${cq.completion.statusName}: the peer's byte is ${mr.buffer[100]}`)
 for (const qp of singleQps) qp.close()

@@ -8,13 +8,16 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { createNetwork, type Device, FindingsError, open } from 'userdma'
 
-/** Code under test: a server that lets one client read memory. With `isEarly` it deregisters the memory too early. */
-const lend = (device: Device, isEarly: boolean) => {
+/**
+ * Code under test: a server that lets one client read memory. `deregistersEarly`: it makes the mistake to deregister the
+ * memory before the client has read it.
+ */
+const lend = (device: Device, deregistersEarly: boolean) => {
   const pd = device.pd()
   const mr = pd.register(new Uint8Array(64).fill(7), { remoteRead: true })
   const qp = pd.rcQp()
   const remote = mr.remote()
-  if (isEarly) mr.close()
+  if (deregistersEarly) mr.close()
   const close = () => {
     for (const object of [qp, mr, pd]) object.close()
   }
@@ -22,8 +25,8 @@ const lend = (device: Device, isEarly: boolean) => {
 }
 
 /** Reads the server's memory; resolves with false if the READ fails. */
-const transfer = async (server: Device, client: Device, isEarly: boolean): Promise<boolean> => {
-  const lent = lend(server, isEarly)
+const transfer = async (server: Device, client: Device, deregistersEarly: boolean): Promise<boolean> => {
+  const lent = lend(server, deregistersEarly)
   const pd = client.pd()
   const mr = pd.register(new Uint8Array(64))
   const qp = pd.rcQp()

@@ -34,18 +34,18 @@ if (file === undefined) {
   process.exit(2)
 }
 const counts = new Map<string, number>()
-let damaged = 0
-let first: bigint | undefined
+let wrongIcrcs = 0
+let firstTime: bigint | undefined
 for (const { bytes, time = 0n } of readCapture(readFileSync(file))) {
   const frame = parseFrame(bytes)
   if (frame.kind === 'opaque' || frame.destinationPort !== ROCE_PORT) continue
-  first ??= time
+  firstTime ??= time
   const packet = parsePacket(frame.payload)
   const name = packet.kind === 'opaque' ? 'malformed' : packet.name
   counts.set(name, (counts.get(name) ?? 0) + 1)
   const hasRightIcrc = isIntact(frame)
-  if (!hasRightIcrc) damaged++
-  const microseconds = String((time - first) / 1000n).padStart(8)
+  if (!hasRightIcrc) wrongIcrcs++
+  const microseconds = String((time - firstTime) / 1000n).padStart(8)
   console.log(
     `${microseconds} µs  ${text(frame.source)} → ${text(frame.destination)}  ${packetLine(packet)}${hasRightIcrc ? '' : '  WRONG ICRC'}`,
   )
@@ -53,4 +53,4 @@ for (const { bytes, time = 0n } of readCapture(readFileSync(file))) {
 console.log('')
 for (const [name, count] of [...counts].sort((a, b) => b[1] - a[1]))
   console.log(`${String(count).padStart(6)}  ${name}`)
-console.log(`${String(damaged).padStart(6)}  with a wrong ICRC`)
+console.log(`${String(wrongIcrcs).padStart(6)}  with a wrong ICRC`)

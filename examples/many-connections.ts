@@ -9,16 +9,16 @@ import { createNetwork, type Device, type Endpoint, open, type RcQueuePair } fro
 
 const connections = Number(process.argv[2] ?? 1000)
 const questions = Number(process.argv[3] ?? 5)
-const MESSAGE = 64
-const BUFFERS = 256
+const MESSAGE_BYTES = 64
+const BUFFER_COUNT = 256
 
 const createServer = (device: Device, signal: AbortSignal) => {
   const pd = device.pd()
-  const cq = device.cq({ entries: 4 * BUFFERS })
-  const srq = pd.srq({ maxWr: BUFFERS })
-  const memory = Buffer.alloc(BUFFERS * MESSAGE)
+  const cq = device.cq({ entries: 4 * BUFFER_COUNT })
+  const srq = pd.srq({ maxWr: BUFFER_COUNT })
+  const memory = Buffer.alloc(BUFFER_COUNT * MESSAGE_BYTES)
   const mr = pd.register(memory)
-  const slices = Array.from({ length: BUFFERS }, (_, i) => mr.slice(i * MESSAGE, MESSAGE))
+  const slices = Array.from({ length: BUFFER_COUNT }, (_, i) => mr.slice(i * MESSAGE_BYTES, MESSAGE_BYTES))
   const peers = new Map<number, RcQueuePair>()
   for (const [i, slice] of slices.entries()) srq.receive(slice, i)
 
@@ -26,7 +26,7 @@ const createServer = (device: Device, signal: AbortSignal) => {
     for await (const wc of cq.completions({ signal })) {
       if (!wc.ok) throw new Error(`a request failed: ${wc.statusName}`)
       if (wc.opcodeName !== 'RECV') continue
-      const at = wc.id * MESSAGE
+      const at = wc.id * MESSAGE_BYTES
       const answer = memory.toString('utf8', at, at + wc.bytes).toUpperCase()
       peers.get(wc.qpn)?.send(Buffer.from(answer), { signaled: false })
       srq.receive(slices[wc.id], wc.id)
@@ -45,7 +45,7 @@ const createServer = (device: Device, signal: AbortSignal) => {
 const createClient = (device: Device, connectToServer: (client: Endpoint) => Endpoint) => {
   const pd = device.pd()
   const cq = device.cq({ entries: 8 })
-  const buffer = Buffer.alloc(MESSAGE)
+  const buffer = Buffer.alloc(MESSAGE_BYTES)
   const mr = pd.register(buffer)
   const qp = pd.rcQp({ sendCq: cq, maxSendWr: 4, maxRecvWr: 2 })
   qp.connect(connectToServer(qp.endpoint))
@@ -68,9 +68,9 @@ const clients = Array.from({ length: connections }, () => createClient(clientDev
 const start = performance.now()
 const answers = await Promise.all(
   clients.map(async (ask, i) => {
-    let right = 0
-    for (let n = 0; n < questions; n++) if ((await ask(`client ${i}, ${n}`)) === `CLIENT ${i}, ${n}`) right++
-    return right
+    let correct = 0
+    for (let n = 0; n < questions; n++) if ((await ask(`client ${i}, ${n}`)) === `CLIENT ${i}, ${n}`) correct++
+    return correct
   }),
 )
 const seconds = (performance.now() - start) / 1000
@@ -78,7 +78,7 @@ stop.abort()
 await serving.catch(error => {
   if (error !== stop.signal.reason) throw error
 })
-const right = answers.reduce((sum, count) => sum + count, 0)
+const correct = answers.reduce((sum, count) => sum + count, 0)
 console.log(
-  `${right} of ${connections * questions} answers on ${connections} connections, ${Math.round(right / seconds)} a second`,
+  `${correct} of ${connections * questions} answers on ${connections} connections, ${Math.round(correct / seconds)} a second`,
 )

@@ -21,6 +21,7 @@ const sendParts = async (
   const mr = pd.register(file)
   const cq = device.cq()
   const qp = pd.rcQp({ sendCq: cq, maxSendWr: 64 })
+  // Timeout 10: 4.096 µs · 2^10 = 4.2 ms.
   qp.connect(connect(qp.endpoint), { retryCount: RETRIES, timeout: 10 })
   let incomplete = Math.ceil(file.length / partBytes)
   for (let at = 0; at < file.length; at += partBytes) qp.send(mr.slice(at, Math.min(partBytes, file.length - at)))
@@ -37,6 +38,7 @@ const createReceiver = (device: Device, parts: number, partBytes: number) => {
   const mr = pd.register(bytes)
   const qp = pd.rcQp({ sendCq: device.cq(), maxRecvWr: parts })
   const connect = (endpoint: Endpoint): Endpoint => {
+    // RNR timer code 1: 0.01 ms.
     qp.connect(endpoint, { minRnrTimer: 1 })
     for (let i = 0; i < parts; i++) qp.receive(mr.slice(i * partBytes, partBytes), i)
     return qp.endpoint
@@ -67,7 +69,7 @@ test('on a good network nothing is sent twice', async () => {
   assert.equal(receiver.hw_counters.duplicate_request, 0)
 })
 
-test('a transfer to a peer that never answers fails after the configured retries', async () => {
+test('a transfer whose acknowledgements are all lost fails after the configured retries', async () => {
   const failed = transfer('opcode=RC_ACKNOWLEDGE,drop=100%')
   await assert.rejects(failed, /RETRY_EXC_ERR/)
   assert.equal(lastSender?.counters().transport.retransmissions, RETRIES)

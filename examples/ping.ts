@@ -6,9 +6,9 @@
  */
 import { createNetwork, open, type UdpSocket } from 'userdma'
 
-const [loss = '1%', total = '1000000'] = process.argv.slice(2)
+const [loss = '1%', totalBytes = '1000000'] = process.argv.slice(2)
 /** Bytes of the transfer in one datagram. */
-const CHUNK = 1400
+const CHUNK_BYTES = 1400
 /** Maximum unanswered datagrams. */
 const WINDOW = 32
 /** Milliseconds until an unanswered datagram is sent again. */
@@ -25,10 +25,10 @@ console.log(`${times.length} pings answered, the fastest in ${(Math.min(...times
 
 network.setFaults(`drop=${loss},seed=1`)
 
-/** Answers each datagram with its number, until `ended` is aborted. */
-const serve = async (socket: UdpSocket, ended: AbortSignal): Promise<void> => {
+/** Answers each datagram with its number, its first 4 bytes, until the signal is aborted. */
+const serve = async (socket: UdpSocket, signal: AbortSignal): Promise<void> => {
   for await (const { payload, address, port } of socket) {
-    if (ended.aborted) return
+    if (signal.aborted) return
     socket.send(payload.subarray(0, 4), { address, port })
   }
 }
@@ -37,13 +37,13 @@ const serve = async (socket: UdpSocket, ended: AbortSignal): Promise<void> => {
 const send = async (socket: UdpSocket, chunks: number): Promise<number> => {
   /** Time of the last transmission of each unanswered datagram, in milliseconds. */
   const unanswered = new Map<number, number>()
-  let [next, sent] = [0, 0]
-  while (next < chunks || unanswered.size > 0) {
+  let [nextNumber, sent] = [0, 0]
+  while (nextNumber < chunks || unanswered.size > 0) {
     const now = performance.now()
     const due = [...unanswered.keys()].filter(number => now - unanswered.get(number)! > RETRANSMIT_MS)
-    while (next < chunks && unanswered.size + due.length < WINDOW) due.push(next++)
+    while (nextNumber < chunks && unanswered.size + due.length < WINDOW) due.push(nextNumber++)
     for (const number of due) {
-      const payload = new Uint8Array(4 + CHUNK)
+      const payload = new Uint8Array(4 + CHUNK_BYTES)
       new DataView(payload.buffer).setUint32(0, number)
       socket.send(payload, { address: '10.9.0.2', port: 7 })
       unanswered.set(number, now)
@@ -60,12 +60,12 @@ const send = async (socket: UdpSocket, chunks: number): Promise<number> => {
 }
 
 const serverSocket = server.udp({ port: 7 })
-const ended = new AbortController()
-const serving = serve(serverSocket, ended.signal)
-const chunks = Math.ceil(Number(total) / CHUNK)
+const stop = new AbortController()
+const serving = serve(serverSocket, stop.signal)
+const chunks = Math.ceil(Number(totalBytes) / CHUNK_BYTES)
 const sent = await send(client.udp(), chunks)
-console.log(`${total} bytes arrived, in ${chunks} datagrams of which ${sent - chunks} were sent again`)
-ended.abort()
+console.log(`${totalBytes} bytes arrived, in ${chunks} datagrams of which ${sent - chunks} were sent again`)
+stop.abort()
 serverSocket.close()
 await serving
 await clientDevice.close()

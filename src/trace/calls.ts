@@ -41,7 +41,7 @@ const callText = (record: TraceRecord, decoded: DecodedCall | undefined, style: 
     ...objectText(objectOf(decoded)),
     ...attributesText(decoded.in, chain === undefined ? args : plainArgs(decoded), style),
     ...(chain === undefined ? [] : [chainCallText(chain, style)]),
-    ...args.rest,
+    ...args.unreadable,
   ]
   return `${decoded.class.name}.${decoded.name}(${parts.join(', ')})`
 }
@@ -58,7 +58,7 @@ const answerText = (record: TraceRecord, decoded: DecodedCall | undefined, style
     ...descriptorsText(record),
     ...attributesText(decoded.out, chain === undefined ? result : plainResult(decoded), style),
     ...(chain === undefined ? [] : chainResultText(chain, style).map(safeText)),
-    ...result.rest,
+    ...result.unreadable,
   ]
   return parts.length === 0 ? String(ret) : `${ret} {${parts.join(', ')}}`
 }
@@ -72,7 +72,7 @@ export interface LineOptions {
   readonly abi?: boolean
 }
 
-/** The line of a failure: the process or, without one, the device; then `failureText`. */
+/** The line of a failure: the process or, without one, the device; then the text of the failure. */
 export const failureLine = ({ pid, command, device, failure: { text } }: FailureRecord): string =>
   pid === 0 ? `[${device}] ${text}` : `[pid ${pid} ${safeText(command)}] ${text}`
 
@@ -105,18 +105,18 @@ export const callLine = (record: TraceRecord, { verbose = false, abi = false }: 
 
 /** A call for `JSON.stringify`: the record with decoded messages; docs/reference/cli.md lists the keys. */
 export const callJson = (record: TraceRecord): Record<string, unknown> => {
-  const { call, ret, reason, descriptors = [], raw, request: _request, ...rest } = record
+  const { call, ret, reason, descriptors = [], raw, request: _request, ...fields } = record
   const decoded = decodeRecord(record, WHOLE.bytes)
   const newDescriptors = Object.fromEntries(descriptors.map(({ attribute, fd }) => [attribute, fd ?? null]))
   const error = ret < 0 ? { error: errnoName(-ret), ...(reason !== undefined && { reason }) } : {}
   const abi = raw === undefined ? {} : { abi: rawJson(record) }
-  if (decoded === undefined) return { ...rest, ...(call !== undefined && { undecoded: call }), ret, ...error, ...abi }
+  if (decoded === undefined) return { ...fields, ...(call !== undefined && { undecoded: call }), ret, ...error, ...abi }
   const { args, result } = decoded
-  const undecoded = [...args.rest, ...result.rest]
+  const undecoded = [...args.unreadable, ...result.unreadable]
   const object = objectOf(decoded) ?? (ret >= 0 ? createdOf(decoded) : undefined)
   const chain = decodeChain(decoded, WHOLE.bytes, record)
   return {
-    ...rest,
+    ...fields,
     class: decoded.class.name,
     method: decoded.name,
     ...(object !== undefined && { object }),

@@ -72,13 +72,13 @@ export const decodeChain = (call: DecodedCall, maxBytes: number, record: TraceRe
   return { entries, done: count, error: errno === 0 ? undefined : { code: errnoName(errno), reason: sentence } }
 }
 
-const without = (shown: ShownValues, ...names: readonly string[]): ShownValues => ({
+const withoutValues = (shown: ShownValues, ...names: readonly string[]): ShownValues => ({
   ...shown,
   values: Object.fromEntries(Object.entries(shown.values).filter(([name]) => !names.includes(name))),
 })
 /** The inputs and outputs of a call with a chain, without those that `decodeChain` has decoded. */
-export const plainArgs = (call: DecodedCall): ShownValues => without(call.args, 'entries')
-export const plainResult = (call: DecodedCall): ShownValues => without(call.result, 'results', 'error', 'reason')
+export const plainArgs = (call: DecodedCall): ShownValues => withoutValues(call.args, 'entries')
+export const plainResult = (call: DecodedCall): ShownValues => withoutValues(call.result, 'results', 'error', 'reason')
 
 // ---- as text ----
 
@@ -94,14 +94,14 @@ const entryText = ({ entry, call }: DecodedEntry, style: Style): string => {
   const target =
     entry.ref !== undefined ? [`object entry ${entry.ref}`] : object === undefined ? [] : [`object ${object}`]
   const args = attributesText(call.in, call.args, style)
-  return `${call.class.name}.${call.name}(${[...target, ...args, ...call.args.rest].join(', ')})`
+  return `${call.class.name}.${call.name}(${[...target, ...args, ...call.args.unreadable].join(', ')})`
 }
 
 const resultText = ({ call }: DecodedEntry, style: Style): string => {
   if (call === undefined) return '?'
   const object = createdOf(call)
   const out = attributesText(call.out, call.result, style)
-  const parts = [...(object === undefined ? [] : [`object ${object}`]), ...out, ...call.result.rest]
+  const parts = [...(object === undefined ? [] : [`object ${object}`]), ...out, ...call.result.unreadable]
   return `{${parts.join(', ')}}`
 }
 
@@ -136,7 +136,7 @@ export const chainJson = ({ entries, done, error }: DecodedChain): Record<string
         ...outcome,
       }
     const object = entry.ref !== undefined ? { entry: entry.ref } : (objectOf(call) ?? createdOf(call))
-    const undecoded = [...call.args.rest, ...call.result.rest]
+    const undecoded = [...call.args.unreadable, ...call.result.unreadable]
     return {
       class: call.class.name,
       method: call.name,

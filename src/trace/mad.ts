@@ -51,7 +51,7 @@ export const cmText = (payload: Uint8Array): string | undefined => {
   )
 }
 
-/** All fields for `JSON.stringify`: bytes and 64-bit numbers in hexadecimal, without trailing zero bytes. */
+/** All fields for `JSON.stringify`: 64-bit numbers, and bytes without trailing zeros, in hexadecimal. */
 export const cmJson = (payload: Uint8Array): Record<string, unknown> | undefined => {
   const message = parseCm(payload)
   if (message === undefined) return undefined

@@ -18,10 +18,10 @@ export interface ReadMessage {
   /** Names of values that are numbers of chain entries. */
   readonly chained: ReadonlySet<string>
   /** The unreadable parts as text. */
-  readonly rest: readonly string[]
+  readonly unreadable: readonly string[]
 }
 
-/** The attributes of a message, up to the first that does not fit in it. The bytes from `at` to `end` are the rest. */
+/** The attributes of a message, up to the first that does not fit; the bytes from `at` to `end` are behind them. */
 export const itemsOf = (bytes: Uint8Array): { items: readonly Item[]; at: number; end: number } => {
   const view = viewOf(bytes)
   const end = Math.min(bytes.length, Math.max(HEADER, view.getUint16(0, true)))
@@ -73,13 +73,13 @@ export const readMessage = (
       object: undefined,
       values: {},
       chained: new Set(),
-      rest: bytes.length > 0 ? [bytesText(bytes, maxBytes)] : [],
+      unreadable: bytes.length > 0 ? [bytesText(bytes, maxBytes)] : [],
     }
   const view = viewOf(bytes)
   const object = view.getUint32(4, true)
   const values: Record<string, AnyValue> = {}
   const chained = new Set<string>()
-  const rest: string[] = []
+  const unreadable: string[] = []
   const names = new Map(
     Object.entries(attributes).map(([name, attribute]) => [attribute.id, { name, of: attribute.of }]),
   )
@@ -88,21 +88,21 @@ export const readMessage = (
     const isOut = (flags & AttributeFlag.OUT) !== 0
     const isOfDirection = direction === 'out' ? isOut && (flags & AttributeFlag.FILLED) !== 0 : !isOut
     if (isOfDirection && id !== CommonAttribute.LEGACY) {
-      const space = bytes.subarray(offset, offset + length)
+      const inMessage = bytes.subarray(offset, offset + length)
       const declared = names.get(id)
       const name = declared?.name ?? `attribute 0x${id.toString(16)}`
-      const isIndirect = (flags & AttributeFlag.INDIRECT) !== 0 && space.length >= INDIRECT
+      const isIndirect = (flags & AttributeFlag.INDIRECT) !== 0 && inMessage.length >= INDIRECT
       const address = isIndirect ? view.getBigUint64(offset, true) : 0n
       const pointed = isIndirect ? memory.get(address) : undefined
       if (isIndirect && pointed === undefined)
-        rest.push(`${name} at 0x${address.toString(16)}+${view.getBigUint64(offset + 8, true)}`)
+        unreadable.push(`${name} at 0x${address.toString(16)}+${view.getBigUint64(offset + 8, true)}`)
       else {
         // In an answer the upper half of the flags is the number of bytes written.
         const written = flags >>> WRITTEN_SHIFT
-        const inPlace = direction === 'out' && written <= space.length ? space.subarray(0, written) : space
-        const payload = pointed ?? inPlace
+        const inline = direction === 'out' && written <= inMessage.length ? inMessage.subarray(0, written) : inMessage
+        const payload = pointed ?? inline
         const value = declared === undefined ? undefined : readValue(declared.of, payload)
-        if (declared === undefined || value === undefined) rest.push(`${name} ${bytesText(payload, maxBytes)}`)
+        if (declared === undefined || value === undefined) unreadable.push(`${name} ${bytesText(payload, maxBytes)}`)
         else {
           values[declared.name] = value
           const isReference = declared.of.kind === 'ref' || declared.of.kind === 'fd'
@@ -111,6 +111,6 @@ export const readMessage = (
       }
     }
   }
-  if (at < end) rest.push(`undecodable ${bytesText(bytes.subarray(at, end), maxBytes)}`)
-  return { object, values, chained, rest }
+  if (at < end) unreadable.push(`undecodable ${bytesText(bytes.subarray(at, end), maxBytes)}`)
+  return { object, values, chained, unreadable }
 }

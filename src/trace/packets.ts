@@ -36,7 +36,7 @@ const hex = (value: Value): string =>
 const nameOf = (table: Readonly<Record<string, number>>, value: number): string | undefined =>
   Object.keys(table).find(name => table[name] === value)
 
-const microseconds = (value: number): string => (value < 1000 ? `${value} µs` : `${value / 1000} ms`)
+const durationText = (value: number): string => (value < 1000 ? `${value} µs` : `${value / 1000} ms`)
 
 /** The syndrome of an AETH (IBA 9.7.5.1): ACK with credits, RNR NAK with the RNR timer, NAK with its code. */
 export const syndromeText = (syndrome: number): string => {
@@ -44,15 +44,16 @@ export const syndromeText = (syndrome: number): string => {
   const value = syndrome & SYNDROME_VALUE_MASK
   if (kind === syndromeKind.ACK) return value === CREDITS_NONE ? 'ACK' : `ACK credits ${creditCounts[value]}`
   const name = nameOf(syndromeKind, kind)
-  if (kind === syndromeKind.RNR_NAK) return `${name} ${microseconds(rnrTimerMicroseconds[value]!)}`
+  if (kind === syndromeKind.RNR_NAK) return `${name} ${durationText(rnrTimerMicroseconds[value]!)}`
   if (kind === syndromeKind.NAK) return `${name} ${nameOf(nakCode, value) ?? value}`
   return `${name} ${hex(syndrome)}`
 }
 
+/** Names of the set bits, and the unknown bits as a number. */
 const flagsText = (table: Readonly<Record<string, number>>, value: number): string => {
   const names = Object.keys(table).filter(name => (value & table[name]!) !== 0)
-  const rest = Object.values(table).reduce((bits, bit) => bits & ~bit, value)
-  return [...names, ...(rest !== 0 || names.length === 0 ? [hex(rest)] : [])].join('|')
+  const unknownBits = Object.values(table).reduce((bits, bit) => bits & ~bit, value)
+  return [...names, ...(unknownBits !== 0 || names.length === 0 ? [hex(unknownBits)] : [])].join('|')
 }
 
 /** Texts of fields whose values have names. */
@@ -79,7 +80,7 @@ const headerText = (packet: WellFormedPacket, header: HeaderName): string =>
     })
     .join(' ')
 
-/** Fields of a BTH that are neither 0 nor the default P_Key. */
+/** The further fields of the BTH that are neither 0 nor the default P_Key. */
 const unusualFields = ({ BTH }: WellFormedPacket): string[] => [
   ...(BTH.se ? ['S'] : []),
   ...(BTH.migReq ? ['M'] : []),

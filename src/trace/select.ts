@@ -8,12 +8,12 @@ import type { TraceRecord } from '../uapi/tool.ts'
 import { decodeChain } from './chain.ts'
 import { decodeRecord } from './decode.ts'
 
-/** The calls to select; all if both fields are absent. */
+/** The calls to select; all calls if no field is set. */
 export interface Selection {
   /** Names of classes; absent: all. */
   readonly classes?: ReadonlySet<string> | undefined
-  /** Only calls that failed. */
-  readonly errors?: boolean | undefined
+  /** Whether only calls that failed are selected; default false. */
+  readonly onlyFailed?: boolean | undefined
 }
 
 /**
@@ -45,9 +45,9 @@ export const hasFailed = (record: TraceRecord): boolean => {
 const isProbe = ({ dialect, attempt, ret }: TraceRecord): boolean =>
   dialect === 'ioctl' && attempt === 'QUERY_DEVICE' && ret === -Errno.ENOSPC
 
-/** Whether a selection includes a call. */
-export const isSelected = (record: TraceRecord, { classes, errors = false }: Selection): boolean =>
-  (!errors || (hasFailed(record) && !isProbe(record))) &&
+/** Whether a selection includes a call. `onlyFailed` excludes the probes of libibverbs. */
+export const isSelected = (record: TraceRecord, { classes, onlyFailed = false }: Selection): boolean =>
+  (!onlyFailed || (hasFailed(record) && !isProbe(record))) &&
   (classes === undefined || classesOf(record).some(name => classes.has(name)))
 
 /**

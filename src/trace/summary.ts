@@ -34,8 +34,8 @@ export interface ChainedRow {
 }
 
 export interface Summary {
-  /** Counts the calls that were lost before this one; and the call itself, unless `selected` is false. */
-  add(record: TraceRecord, selected?: boolean): void
+  /** Counts the calls that were lost before this one; and the call itself, unless `isSelected` is false. */
+  add(record: TraceRecord, isSelected?: boolean): void
   /** The totals of each method, the longest total time first. */
   rows(): SummaryRow[]
   /** The executed entries of the chains of these calls, the most frequent method first. */
@@ -53,59 +53,59 @@ const nameOf = (record: TraceRecord, decoded: DecodedCall | undefined): string =
 const executedEntries = (
   record: TraceRecord,
   decoded: DecodedCall | undefined,
-): { name: string; failed: boolean }[] => {
+): { name: string; hasFailed: boolean }[] => {
   const chain = decoded && decodeChain(decoded, 0, record)
   if (chain === undefined) return []
   const { entries, done, error } = chain
   return entries.slice(0, done + (error === undefined ? 0 : 1)).map(({ entry, call }, index) => ({
     name: call === undefined ? `class ${entry.classId}, call ${entry.call}` : `${call.class.name}.${call.name}`,
-    failed: index === done,
+    hasFailed: index === done,
   }))
 }
 
 export const createSummary = (): Summary => {
   const counts = new Map<string, Count>()
   const inChains = new Map<string, { entries: number; errors: number }>()
-  const all: Count = { calls: 0, errors: 0, duration: 0 }
+  const total: Count = { calls: 0, errors: 0, duration: 0 }
   let lost = 0
-  const row = (name: string, { calls, errors, duration }: Count): SummaryRow => ({
+  const rowOf = (name: string, { calls, errors, duration }: Count): SummaryRow => ({
     name,
     calls,
     errors,
     seconds: duration / 1e6,
-    percent: all.duration === 0 ? 0 : (100 * duration) / all.duration,
+    percent: total.duration === 0 ? 0 : (100 * duration) / total.duration,
     perCall: calls === 0 ? 0 : Math.round(duration / calls),
   })
   return {
-    add(record, selected = true) {
+    add(record, isSelected = true) {
       lost += record.lost ?? 0
-      if (!selected) return
+      if (!isSelected) return
       const decoded = decodeRecord(record, 0)
       const name = nameOf(record, decoded)
-      const failed = hasFailed(record) ? 1 : 0
+      const errors = hasFailed(record) ? 1 : 0
       const count = counts.get(name) ?? { calls: 0, errors: 0, duration: 0 }
       counts.set(name, count)
-      for (const totals of [count, all]) {
+      for (const totals of [count, total]) {
         totals.calls++
-        totals.errors += failed
+        totals.errors += errors
         totals.duration += record.duration
       }
       for (const entry of executedEntries(record, decoded)) {
         const chained = inChains.get(entry.name) ?? { entries: 0, errors: 0 }
         inChains.set(entry.name, chained)
         chained.entries++
-        if (entry.failed) chained.errors++
+        if (entry.hasFailed) chained.errors++
       }
     },
     rows: () =>
       [...counts]
-        .map(([name, count]) => row(name, count))
+        .map(([name, count]) => rowOf(name, count))
         .sort((a, b) => b.seconds - a.seconds || (a.name < b.name ? -1 : 1)),
     chained: () =>
       [...inChains]
         .map(([name, count]) => ({ name, ...count }))
         .sort((a, b) => b.entries - a.entries || (a.name < b.name ? -1 : 1)),
-    total: () => row('total', all),
+    total: () => rowOf('total', total),
     get lost() {
       return lost
     },
@@ -116,7 +116,7 @@ export const createSummary = (): Summary => {
 const COLUMNS = [6, 11, 11, 9, 9] as const
 const METHOD_WIDTH = 24
 
-const line = ({ percent, seconds, perCall, calls, errors, name }: SummaryRow): string =>
+const rowText = ({ percent, seconds, perCall, calls, errors, name }: SummaryRow): string =>
   [percent.toFixed(2), seconds.toFixed(6), String(perCall), String(calls), errors === 0 ? '' : String(errors)]
     .map((text, i) => text.padStart(COLUMNS[i]!))
     .join(' ')
@@ -146,9 +146,9 @@ export const summaryText = (summary: Summary): string => {
   return [
     `${head.map((text, i) => text.padStart(COLUMNS[i]!)).join(' ')} method`,
     rule,
-    ...summary.rows().map(line),
+    ...summary.rows().map(rowText),
     rule,
-    line(summary.total()),
+    rowText(summary.total()),
     ...chainedLines(summary.chained()),
     ...lost,
   ].join('\n')

@@ -9,7 +9,7 @@ import type { AnyRecord, AnyValue, Attributes, Enumeration, Fields, Kind } from 
 
 import { bytesText, gidText, groups, MAX_BYTES } from './bytes.ts'
 
-/** Names of numbers that are shown in hexadecimal: keys, QP numbers, PSNs, masks. So are numbers of 24 bits. */
+/** Names of numbers that are shown in hexadecimal, as numbers of 24 bits are: keys, QP numbers, PSNs, masks. */
 const HEX_NAME = /(key|Qpn|Psn|qpNum|Mask)$/
 
 /** How much of a value is shown. */
@@ -19,33 +19,37 @@ export interface Style {
   readonly records: number
   readonly bytes: number
   /** Whether fields that are zero are shown. */
-  readonly zeros: boolean
+  readonly showsZeros: boolean
 }
 
-export const ABRIDGED: Style = { fields: 8, records: 4, bytes: MAX_BYTES, zeros: false }
+export const ABRIDGED: Style = { fields: 8, records: 4, bytes: MAX_BYTES, showsZeros: false }
 export const WHOLE: Style = {
   fields: Number.POSITIVE_INFINITY,
   records: Number.POSITIVE_INFINITY,
   bytes: Number.POSITIVE_INFINITY,
-  zeros: true,
+  showsZeros: true,
 }
 
 const enumText = (of: Enumeration, value: number): string =>
   Object.keys(of.values).find(name => of.values[name] === value) ?? String(value)
 
 const flagsText = (of: Enumeration, value: number): string => {
-  let rest = value >>> 0
+  let remainingBits = value >>> 0
   const names: string[] = []
   for (const [name, bits] of Object.entries<number>(of.values)) {
-    if (bits === 0 || (value & bits) >>> 0 !== bits >>> 0 || (rest & bits) === 0) continue
+    if (bits === 0 || (value & bits) >>> 0 !== bits >>> 0 || (remainingBits & bits) === 0) continue
     names.push(name)
-    rest = (rest & ~bits) >>> 0
+    remainingBits = (remainingBits & ~bits) >>> 0
   }
-  if (rest !== 0 || names.length === 0) names.push(rest === 0 ? '0' : `0x${rest.toString(16)}`)
+  if (remainingBits !== 0 || names.length === 0)
+    names.push(remainingBits === 0 ? '0' : `0x${remainingBits.toString(16)}`)
   return names.join('|')
 }
 
-/** Bytes in hexadecimal; printable ASCII, such as names and reasons, as text in quotes. */
+/**
+ * Bytes in hexadecimal. Three or more bytes of printable ASCII, such as names and reasons, are text in quotes, unless
+ * they are more than twice as many as `style.bytes`.
+ */
 const blobText = (bytes: Uint8Array, style: Style): string =>
   bytes.length > 2 && bytes.length <= style.bytes * 2 && bytes.every(byte => byte >= 0x20 && byte < 0x7f)
     ? JSON.stringify(new TextDecoder().decode(bytes))
@@ -60,7 +64,7 @@ const isZero = (value: AnyValue | undefined): boolean =>
 
 const recordText = (fields: Fields, value: AnyRecord, style: Style): string => {
   const shown = Object.entries(fields).filter(([name]) =>
-    style.zeros ? value[name] !== undefined : !isZero(value[name]),
+    style.showsZeros ? value[name] !== undefined : !isZero(value[name]),
   )
   const texts = shown
     .slice(0, style.fields)
@@ -102,8 +106,8 @@ export const valueText = (name: string, of: Kind, value: AnyValue, style: Style 
     case 'list': {
       const records = value as AnyRecord[]
       const texts = records.slice(0, style.records).map(entry => recordText(of.fields, entry, style))
-      const more = records.length - style.records
-      return `[${[...texts, ...(more > 0 ? [`… ${more} more`] : [])].join(', ')}]`
+      const hiddenRecords = records.length - style.records
+      return `[${[...texts, ...(hiddenRecords > 0 ? [`… ${hiddenRecords} more`] : [])].join(', ')}]`
     }
   }
 }

@@ -7,7 +7,7 @@ import type { Ah } from '../spec/classes/ah.ts'
 import { type LinkName, Links } from '../spec/links.ts'
 import type { In } from '../spec/schema/schema.ts'
 import { parseAddress } from '../wire/address.ts'
-import type { KnownOptions } from './checks/options.ts'
+import type { KnownOptions } from './arguments/options.ts'
 import { formatValue, invalidArgument, type RdmaError } from './error.ts'
 import type { LocalPath } from './plan.ts'
 

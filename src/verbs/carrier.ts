@@ -40,7 +40,7 @@ export interface EventTargets {
   completion(userHandle: number): void
   /** `type`: ibv_event_type; without a handle it is an event of the device or of port `port`. */
   event(type: number, userHandle: number | undefined, port: number | undefined): void
-  /** No event can follow: the device was closed or removed. */
+  /** No event can follow: the device was removed, or the daemon has ended. */
   ended(): void
 }
 
@@ -151,6 +151,6 @@ export interface Carrier {
   forget(buffer: Uint8Array): void
   /** Set once, by the device object. */
   targets: EventTargets | undefined
-  /** Closes the context. Resolves once everything in it is destroyed; undefined if it is destroyed already. */
+  /** Closes the context. In this process it resolves once everything is destroyed; a daemon destroys it afterwards. */
   close(): Promise<void> | undefined
 }

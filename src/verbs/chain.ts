@@ -11,8 +11,8 @@ import { CallError, errnoName } from '../spec/errno.ts'
 import type { AnyValues, In, ObjectClass, Out } from '../spec/schema/schema.ts'
 import { chainEntries, encodeChain, type Link } from '../uapi/object/chain.ts'
 import { type ChainedRefs, decodeResult } from '../uapi/object/client.ts'
+import { checkRecord } from './arguments/options.ts'
 import type { CallResult } from './carrier.ts'
-import { checkRecord } from './checks/options.ts'
 import { type CqOptions, cqPlan } from './cq/completion-queue.ts'
 import {
   checkFunction,

@@ -10,10 +10,10 @@ import { AsyncEventType, PortState } from '../spec/enums.ts'
 import { declare } from '../spec/schema/description.ts'
 import type { In, ObjectClass, Out, RecordOf } from '../spec/schema/schema.ts'
 import { agreedClass } from '../spec/schema/versions.ts'
+import { checkOptions, checkRecord, type KnownOptions } from './arguments/options.ts'
 import type { Carrier, DeviceCounters } from './carrier.ts'
 import { type Chain, createChains, type Resolved } from './chain.ts'
 import type { CountedFinding, DeviceCheck } from './check/watch.ts'
-import { checkOptions, checkRecord, type KnownOptions } from './checks/options.ts'
 import { type CompletionQueue, type CqOptions, cqPlan } from './cq/completion-queue.ts'
 import { createWaiterList } from './cq/waiters.ts'
 import { type DriverDescriptor, interfaceNames, openDriverOps } from './driver-ops.ts'
@@ -366,9 +366,9 @@ export const createDevice = (
       checkUntil('device.createAsync', options)
       return makeAsync(context, objectPlan(context, 'device.createAsync', cls, args), options.signal)
     },
-    handles(...wanted) {
-      for (const cls of wanted) checkClass('device.handles', cls)
-      const { out } = carrier.call(DeviceClass, 'queryHandles', 0, { classes: wanted.map(({ id }) => ({ id })) })
+    handles(...requested) {
+      for (const cls of requested) checkClass('device.handles', cls)
+      const { out } = carrier.call(DeviceClass, 'queryHandles', 0, { classes: requested.map(({ id }) => ({ id })) })
       return out.handles.map(({ handle }) => handle)
     },
     chain: chains.run,

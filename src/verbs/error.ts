@@ -180,8 +180,8 @@ export type OptionNames = Readonly<Record<string, string>>
  */
 export const nameOptions = (error: unknown, names: OptionNames | undefined): unknown => {
   if (names === undefined || !(error instanceof RdmaError) || error.attribute === undefined) return error
-  const [first = '', ...fields] = error.attribute.split('.')
-  const option = first === 'cap' && fields.length > 0 ? fields.join('.') : (names[first] ?? error.attribute)
+  const [attribute = '', ...fields] = error.attribute.split('.')
+  const option = attribute === 'cap' && fields.length > 0 ? fields.join('.') : (names[attribute] ?? error.attribute)
   const reason = error.reason.replace(ATTRIBUTE, option)
   return new RdmaError(error.code, error.errno, error.call, reason, error.hint, option)
 }

@@ -5,6 +5,16 @@
 export type { Omission, OmissionId } from '../spec/check/omissions.ts'
 export type { PathOptions } from './address.ts'
 export type {
+  FlushExtent,
+  FlushOptions,
+  ImmediateOptions,
+  InvalidateOptions,
+  MessageOptions,
+  RcMessageOptions,
+  SendOptions,
+  XrcOptions,
+} from './arguments/request-options.ts'
+export type {
   AwaitableQueuePair,
   AwaitedMessageOptions,
   AwaitedOptions,
@@ -18,16 +28,6 @@ export type { DeviceCounters } from './carrier.ts'
 export type { Chain, PlannedObject, Resolved } from './chain.ts'
 export type { CheckOptions } from './check/options.ts'
 export type { CountedFinding } from './check/watch.ts'
-export type {
-  FlushExtent,
-  FlushOptions,
-  ImmediateOptions,
-  InvalidateOptions,
-  MessageOptions,
-  RcMessageOptions,
-  SendOptions,
-  XrcOptions,
-} from './checks/request-options.ts'
 export {
   type ConnectionRequest,
   type ConnectToOptions,

@@ -3,8 +3,9 @@
  * Each iteration of `device.events` has one for asynchronous events, an event queue for its events, a `driver_ops`
  * descriptor for the driver's records, a listener for connection requests.
  */
+
+import { checkOptions, type KnownOptions } from './arguments/options.ts'
 import type { Carrier } from './carrier.ts'
-import { checkOptions, type KnownOptions } from './checks/options.ts'
 import type { WaiterList } from './cq/waiters.ts'
 import { invalidArgument } from './error.ts'
 

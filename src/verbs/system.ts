@@ -21,7 +21,7 @@ import { declare } from '../spec/schema/description.ts'
 import type { AnyValues, ObjectClass, Out } from '../spec/schema/schema.ts'
 import { SYSTEM_NODE } from '../spec/session.ts'
 import { writeRequest } from '../uapi/session-codec.ts'
-import { checkOptions, type KnownOptions } from './checks/options.ts'
+import { checkOptions, type KnownOptions } from './arguments/options.ts'
 import { checkText, invalidArgument, refusal, refused, rethrow } from './error.ts'
 import type { LocalNetwork, Network } from './local/network.ts'
 import { orElse, showAs } from './objects/show.ts'
@@ -109,6 +109,7 @@ const accessNetwork = (network: LocalNetwork, report: Report): SystemAccess => {
   const device = systemDevice(network.core)
   const context: Context = openContext(device)
   const caller = callerWithoutMemory('the library')
+  // Events of the system-wide device have the index of the added or removed device as their port.
   const unsubscribe = addEventHandler(device, ({ type, port }) => report(type, port ?? 0))
   return {
     call: (cls, method) =>

@@ -12,7 +12,7 @@ import { fixture, repoRoot } from '../paths.ts'
 import { startDaemon } from '../system/programs.ts'
 
 /** The path of an example as it was compiled with the tests. */
-const compiled = (name: string): string => fileURLToPath(new URL(`../../examples/${name}.js`, import.meta.url))
+const compiledPath = (name: string): string => fileURLToPath(new URL(`../../examples/${name}.js`, import.meta.url))
 
 /**
  * The output of an example. Its environment lacks the test runner's variable, to which node:test in examples would
@@ -20,12 +20,14 @@ const compiled = (name: string): string => fileURLToPath(new URL(`../../examples
  */
 const run = (name: string, args: readonly string[] = [], options: readonly string[] = []): string => {
   const { NODE_TEST_CONTEXT: _, ...env } = process.env
-  return execFileSync(process.execPath, [...options, compiled(name), ...args], { encoding: 'utf8', env })
+  return execFileSync(process.execPath, [...options, compiledPath(name), ...args], { encoding: 'utf8', env })
 }
 
 test('examples and a third-party driver import only the package’s exports', () => {
   const { exports } = JSON.parse(readFileSync(join(repoRoot, 'package.json'), 'utf8'))
-  const entries = Object.values<string>(exports).map(path => path.replace('./dist/', '../').replace(/\.js$/, '.ts'))
+  const exportedFiles = Object.values<string>(exports).map(path =>
+    path.replace('./dist/', '../').replace(/\.js$/, '.ts'),
+  )
   const sources = readdirSync(join(repoRoot, 'examples')).map(name => join(repoRoot, 'examples', name))
   for (const source of sources)
     for (const [, module] of readFileSync(source, 'utf8').matchAll(/from '(?!node:)([^']+)'/g))
@@ -34,7 +36,7 @@ test('examples and a third-party driver import only the package’s exports', ()
   const driver = join(repoRoot, 'test', 'verbs', 'classes', 'third-party-driver.ts')
   assert.ok(sources.length >= 7)
   for (const [, module] of readFileSync(driver, 'utf8').matchAll(/from '(?:\.\.\/)*(\.\.\/[^']+)'/g))
-    assert.ok(entries.includes(module), `${driver}: ${module}`)
+    assert.ok(exportedFiles.includes(module), `${driver}: ${module}`)
 })
 
 test('ping-pong has less than 60 lines, and makes all round trips', () => {

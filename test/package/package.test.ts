@@ -13,12 +13,14 @@ import { hasNative } from '../../src/host/native.ts'
 import { repoRoot } from '../paths.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'userdma-package-'))
+/** The path of a package that the project has installed. */
 const installed = (name: string): string => join(repoRoot, 'node_modules', name)
-const at = (name: string): string => join(folder, name)
+/** The path of a file in the test's folder. */
+const pathOf = (name: string): string => join(folder, name)
 const { NODE_TEST_CONTEXT: _, ...env } = process.env
 const node = (...args: string[]): string => execFileSync(process.execPath, args, { cwd: folder, env, encoding: 'utf8' })
 const write = (name: string, text: string): string => {
-  writeFileSync(at(name), text)
+  writeFileSync(pathOf(name), text)
   return name
 }
 
@@ -27,16 +29,17 @@ let tarball: Uint8Array<ArrayBuffer>
 before(() => {
   const pack = ['pack', '--ignore-scripts', '--json', '--pack-destination', folder]
   const [{ filename }] = JSON.parse(execFileSync('npm', pack, { cwd: repoRoot, encoding: 'utf8', stdio: 'pipe' }))
-  tarball = Uint8Array.from(readFileSync(at(filename)))
-  mkdirSync(at('node_modules/userdma'), { recursive: true })
-  execFileSync('tar', ['-xzf', at(filename), '-C', at('node_modules/userdma'), '--strip-components=1'])
+  tarball = Uint8Array.from(readFileSync(pathOf(filename)))
+  mkdirSync(pathOf('node_modules/userdma'), { recursive: true })
+  execFileSync('tar', ['-xzf', pathOf(filename), '-C', pathOf('node_modules/userdma'), '--strip-components=1'])
   for (const name of ['koffi', '@koromix', '@types', 'undici-types'])
-    if (existsSync(installed(name))) symlinkSync(installed(name), at(`node_modules/${name}`))
+    if (existsSync(installed(name))) symlinkSync(installed(name), pathOf(`node_modules/${name}`))
   write('package.json', '{ "type": "module" }')
 })
 after(() => rmSync(folder, { recursive: true }))
 
-const opens = (link: string) => `
+/** The end of a program: opens a device on this link, prints its name, and closes it. */
+const openAndClose = (link: string) => `
   open(${link === 'memory' ? '' : `{ link: '${link}', address: '127.0.0.71' }`}).then(async device => {
     console.log(device.name)
     await device.close()
@@ -44,16 +47,16 @@ const opens = (link: string) => `
 
 test('the package has the documents, the examples and their compiled files, and no tests', () => {
   for (const name of ['README.md', 'CHANGELOG.md', 'docs/start/library.md', 'examples/ping-pong.ts'])
-    assert.ok(existsSync(at(`node_modules/userdma/${name}`)), name)
-  assert.ok(!existsSync(at('node_modules/userdma/dist/test')))
+    assert.ok(existsSync(pathOf(`node_modules/userdma/${name}`)), name)
+  assert.ok(!existsSync(pathOf('node_modules/userdma/dist/test')))
   assert.match(node('node_modules/userdma/dist/examples/ping-pong.js', '20'), /^20 round trips/)
 })
 
 test('import and require give the same library', () => {
-  const same = "import { createRequire } from 'node:module'; import { open } from 'userdma'\n"
-  const ask = "console.log(createRequire(import.meta.url)('userdma').open === open)"
-  assert.equal(node(write('same.mjs', same + ask)), 'true\n')
-  assert.equal(node(write('a.cjs', `const { open } = require('userdma')${opens('memory')}`)), 'rxe0\n')
+  const imports = "import { createRequire } from 'node:module'; import { open } from 'userdma'\n"
+  const compare = "console.log(createRequire(import.meta.url)('userdma').open === open)"
+  assert.equal(node(write('same.mjs', imports + compare)), 'true\n')
+  assert.equal(node(write('a.cjs', `const { open } = require('userdma')${openAndClose('memory')}`)), 'rxe0\n')
 })
 
 test('stack traces name the sources', () => {
@@ -69,8 +72,8 @@ test('stack traces name the sources', () => {
 describe('esbuild', { skip: !existsSync(installed('esbuild')) && 'esbuild is not installed' }, () => {
   const bundle = async (entry: string, format: 'esm' | 'cjs' | 'iife', platform: 'node' | 'browser') => {
     const { build } = await import('esbuild')
-    const outfile = at(`${format}-${platform}.${format === 'cjs' ? 'cjs' : 'mjs'}`)
-    const entryPoints = [at(entry)]
+    const outfile = pathOf(`${format}-${platform}.${format === 'cjs' ? 'cjs' : 'mjs'}`)
+    const entryPoints = [pathOf(entry)]
     const logOverride = { 'empty-import-meta': 'silent' } as const
     await build({ entryPoints, bundle: true, platform, format, outfile, external: ['koffi'], logOverride })
     return outfile
@@ -79,7 +82,7 @@ describe('esbuild', { skip: !existsSync(installed('esbuild')) && 'esbuild is not
   for (const format of ['esm', 'cjs'] as const)
     test(`bundles for Node as ${format}, with memory and UDP`, async () => {
       for (const link of hasNative() ? ['memory', 'udp'] : ['memory']) {
-        const entry = write(`${link}.mjs`, `import { open } from 'userdma'${opens(link)}`)
+        const entry = write(`${link}.mjs`, `import { open } from 'userdma'${openAndClose(link)}`)
         assert.equal(node(await bundle(entry, format, 'node')), 'rxe0\n')
       }
     })
@@ -109,7 +112,7 @@ describe('esbuild', { skip: !existsSync(installed('esbuild')) && 'esbuild is not
     const source = readFileSync(await bundle(entry, 'iife', 'browser'), 'utf8')
     // Ports keep Node running until they are closed.
     const channels: InstanceType<typeof MessageChannel>[] = []
-    const OwnChannel = class {
+    const TrackedChannel = class {
       constructor() {
         const channel = new MessageChannel()
         channels.push(channel)
@@ -118,7 +121,7 @@ describe('esbuild', { skip: !existsSync(installed('esbuild')) && 'esbuild is not
     }
     // The globals of every browser, and none of Node.
     const timers = { performance, queueMicrotask, setTimeout, clearTimeout }
-    const globals = { ...timers, TextEncoder, TextDecoder, crypto, MessageChannel: OwnChannel }
+    const globals = { ...timers, TextEncoder, TextDecoder, crypto, MessageChannel: TrackedChannel }
     const context = createContext({ ...globals, AbortController, AbortSignal })
     runInContext(source, context)
     const run = context.run as (options: object) => Promise<number>
@@ -155,7 +158,7 @@ const oldest = installed('typescript-oldest')
 const strict = ['--noEmit', '--strict', '--target', 'es2022', '--lib', 'es2022,esnext.disposable']
 const nodeModules = [...strict, '--module', 'nodenext', '--moduleResolution', 'nodenext']
 
-/** Pairs of lines: the first must not compile, the second is right. */
+/** Pairs of lines: the first must not compile, the second must. */
 const MISTAKES: readonly (readonly [wrong: string, right: string])[] = [
   ['pd.rcQp({ sendCq: pd })', 'pd.rcQp({ sendCq: cq })'],
   ['pd.rcQp({ sendCq: cq, srq: cq })', 'pd.rcQp({ sendCq: cq, srq })'],

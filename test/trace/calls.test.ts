@@ -1,8 +1,12 @@
+/*
+ * Calls as lines and as JSON: names, objects, outputs, refusals, and messages that cannot be decoded.
+ */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import fc from 'fast-check'
 import { AttributeFlag, ClassId } from '../../src/spec/classes/ids.ts'
 import { Classes } from '../../src/spec/classes.ts'
+import { Errno } from '../../src/spec/errno.ts'
 import type { Method, ObjectClass } from '../../src/spec/schema/schema.ts'
 import { callJson, callLine } from '../../src/trace/calls.ts'
 import type { Call, CallerView } from '../../src/uapi/call.ts'
@@ -10,16 +14,17 @@ import { encodeCall } from '../../src/uapi/object/client.ts'
 import { decodeMessage } from '../../src/uapi/object/dialect.ts'
 import type { TraceRecord } from '../../src/uapi/tool.ts'
 
-/** One attribute: id, payload as little-endian hexadecimal; outputs are filled. */
+/** One attribute: its id, and its payload as hexadecimal bytes in their order in the message. */
 type Raw = readonly [id: number, hex: string]
 
-const message = (classId: number, object: number, attributes: readonly Raw[], out = false): string => {
+/** A message of the object dialect in base64. `isAnswer`: its attributes are filled outputs. */
+const message = (classId: number, object: number, attributes: readonly Raw[], isAnswer = false): string => {
   const parts = attributes.map(([id, hex]) => {
     const payload = Buffer.from(hex.replaceAll(' ', ''), 'hex')
     const bytes = Buffer.alloc(8 + ((payload.length + 7) & ~7))
     bytes.writeUInt16LE(8 + payload.length, 0)
     bytes.writeUInt16LE(id, 2)
-    bytes.writeUInt32LE(out ? (AttributeFlag.OUT | AttributeFlag.FILLED | (payload.length << 16)) >>> 0 : 0, 4)
+    bytes.writeUInt32LE(isAnswer ? (AttributeFlag.OUT | AttributeFlag.FILLED | (payload.length << 16)) >>> 0 : 0, 4)
     payload.copy(bytes, 8)
     return bytes
   })
@@ -43,7 +48,7 @@ const base: TraceRecord = {
 }
 
 const recordOf = (
-  found: ObjectClass,
+  cls: ObjectClass,
   method: Method,
   object: number,
   attributes: readonly Raw[],
@@ -51,10 +56,10 @@ const recordOf = (
 ): TraceRecord => ({
   ...base,
   call: {
-    classId: found.id,
+    classId: cls.id,
     call: method.call,
-    message: message(found.id, object, attributes),
-    answer: message(found.id, answer.object ?? object, answer.out ?? [], true),
+    message: message(cls.id, object, attributes),
+    answer: message(cls.id, answer.object ?? object, answer.out ?? [], true),
   },
   ret: answer.ret ?? 0,
   ...(answer.reason !== undefined && { reason: answer.reason }),
@@ -123,7 +128,7 @@ describe('call lines', () => {
 
   it('a refused call has the name of the errno, and the reason', () => {
     const record = recordOf(Cq, Cq.methods.create, 0, [[1, '00000000']], {
-      ret: -22,
+      ret: -Errno.EINVAL,
       reason: 'cq.create: attribute cqe: 0 is below 1',
     })
     assert.equal(
@@ -135,12 +140,12 @@ describe('call lines', () => {
 
   it('undecodable calls, unknown classes and unreadable attributes are shown as bytes', () => {
     assert.equal(
-      callLine({ ...base, dialect: 'write', ret: -22, reason: 'the command is truncated' }),
+      callLine({ ...base, dialect: 'write', ret: -Errno.EINVAL, reason: 'the command is truncated' }),
       '[pid 123 ibv_rc_pingpong] fd 3 write(?) = -1 EINVAL (the command is truncated) <0.000034>',
     )
     const unknown = { classId: 0x7777, call: 9, message: message(0x7777, 1, []), answer: '' }
     assert.match(
-      callLine({ ...base, call: unknown, ret: -95 }),
+      callLine({ ...base, call: unknown, ret: -Errno.EOPNOTSUPP }),
       /ioctl\(class 30583, call 9, [0-9a-f]+\) = -1 EOPNOTSUPP/,
     )
     const unknownAttribute = recordOf(Cq, Cq.methods.modify, 1, [
@@ -179,18 +184,18 @@ describe('call lines', () => {
       [1, '02'],
       [4, '05000000'],
     ])
-    const { call: _, ...rest } = record
+    const { call: _, ...fields } = record
     assert.deepEqual(callJson(record), {
-      ...rest,
+      ...fields,
       class: 'rc_qp',
       method: 'modify',
       object: 3,
       args: { state: 'RTR', accessFlags: ['LOCAL_WRITE', 'REMOTE_READ'] },
       out: {},
     })
-    assert.deepEqual(callJson({ ...base, ret: -22, reason: 'no' }), {
+    assert.deepEqual(callJson({ ...base, ret: -Errno.EINVAL, reason: 'no' }), {
       ...base,
-      ret: -22,
+      ret: -Errno.EINVAL,
       error: 'EINVAL',
       reason: 'no',
     })

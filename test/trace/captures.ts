@@ -1,4 +1,6 @@
-/* The RoCEv2 packets of Linux in test/fixtures/wire, as a port passes packets to the tracer. */
+/*
+ * The RoCEv2 packets of Linux in test/fixtures/wire, as a port passes packets to the tracer.
+ */
 import { readdirSync, readFileSync } from 'node:fs'
 import { ROCE_UDP_PORT } from '../../src/spec/wire/headers.ts'
 import type { PacketFlow } from '../../src/trace/pcapng.ts'

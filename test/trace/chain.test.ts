@@ -6,6 +6,7 @@ import { describe, it } from 'node:test'
 import fc from 'fast-check'
 import { messagesOf } from '../../src/daemon/trace/trace-messages.ts'
 import { ChainErrors } from '../../src/spec/classes/device/interface.ts'
+import { Errno } from '../../src/spec/errno.ts'
 import type { AnyValues } from '../../src/spec/schema/schema.ts'
 import { callJson, callLine } from '../../src/trace/calls.ts'
 import { classesOf, isSelected } from '../../src/trace/select.ts'
@@ -34,7 +35,7 @@ const outcomes: readonly Result[] = [
   { out: { lkey: 0x2b, rkey: 0, length: 4096n, iova: 0x10000n } },
 ]
 
-/** The chain's bytes, with as many answered entries as there are outcomes. */
+/** The chain's bytes, with as many answered entries as there are results. */
 const answered = (entries: Uint8Array, results: readonly Result[]): Uint8Array => {
   const bytes = entries.slice()
   const view = { ...fakeView(), chained: (_where: string, _of: unknown, entry: number) => entry }
@@ -61,12 +62,12 @@ const recordOf = (entries: Uint8Array, out: AnyValues, onError = ChainErrors.val
 
 const entries = encodeChain(links)
 const reason = new TextEncoder().encode('cq.destroy: there is no object 9')
-const whole = recordOf(entries, { results: answered(entries, outcomes), done: 3, error: 2, reason })
+const failedChain = recordOf(entries, { results: answered(entries, outcomes), done: 3, error: Errno.ENOENT, reason })
 
 describe('a chain', () => {
   it('is shown with its entries, their references, and the reason of a failure', () => {
     assert.equal(
-      callLine(whole),
+      callLine(failedChain),
       '[pid 1 x] fd 3 interface.chain(onError STOP, entries [pd.create(), ' +
         'mr.create(pd entry 0, start 65536, length 4096, iova 65536, access LOCAL_WRITE), ' +
         'mr.query(object entry 1), cq.destroy(object 9)]) = 0 {done 3, results [{object 5}, ' +
@@ -76,7 +77,7 @@ describe('a chain', () => {
   })
 
   it('has its entries as calls in JSON', () => {
-    const { args, chain, out } = callJson(whole)
+    const { args, chain, out } = callJson(failedChain)
     assert.deepEqual(args, { onError: 'STOP' })
     assert.deepEqual(out, { done: 3 })
     assert.deepEqual(chain, [
@@ -114,13 +115,13 @@ describe('a chain', () => {
   })
 
   it('matches the classes of its entries, and is an error if one of them failed', () => {
-    assert.deepEqual([...new Set(classesOf(whole))], ['interface', 'pd', 'mr', 'cq'])
-    assert.ok(isSelected(whole, { classes: new Set(['cq']), errors: true }))
-    assert.ok(!isSelected(whole, { classes: new Set(['ah']) }))
-    const good = recordOf(entries, { results: answered(entries, outcomes), done: 3, error: 0 })
-    assert.ok(!isSelected(good, { errors: true }))
+    assert.deepEqual([...new Set(classesOf(failedChain))], ['interface', 'pd', 'mr', 'cq'])
+    assert.ok(isSelected(failedChain, { classes: new Set(['cq']), onlyFailed: true }))
+    assert.ok(!isSelected(failedChain, { classes: new Set(['ah']) }))
+    const successfulChain = recordOf(entries, { results: answered(entries, outcomes), done: 3, error: 0 })
+    assert.ok(!isSelected(successfulChain, { onlyFailed: true }))
     const summary = createSummary()
-    for (const record of [whole, good]) summary.add(record)
+    for (const record of [failedChain, successfulChain]) summary.add(record)
     assert.deepEqual(
       summary.rows().map(({ name, calls, errors }) => [name, calls, errors]),
       [['interface.chain', 2, 1]],

@@ -1,7 +1,7 @@
 /*
  * Every kind of packet that our engine sends. For each service two connected nodes do every operation in several
- * lengths, and make every mistake that has an answer of its own. All packets come from the engine; this file has the
- * requests of the programs.
+ * lengths; an RC requester also makes every mistake that has an answer of its own. All packets come from the engine; this
+ * file has the requests of the programs.
  */
 import { MULTICAST_QPN } from '../../src/spec/wire/headers.ts'
 import { Service } from '../../src/spec/wire/services.ts'
@@ -11,8 +11,10 @@ import { createNode, REMOTE_KEY, type SendSpec, SHARED_QUEUE } from '../transpor
 const { SEND, SEND_WITH_IMM, SEND_WITH_INV, RDMA_WRITE, RDMA_WRITE_WITH_IMM } = WrOpcode.values
 const { RDMA_READ, ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD, FLUSH, ATOMIC_WRITE } = WrOpcode.values
 
+/** The queue pair numbers of the requester and of the responder. */
 const QPN = [0x11, 0x22] as const
-const PSN = [0xffff_fa & 0xffffff, 0x3000] as const
+/** The first PSN of each node; that of the requester wraps after a few packets. */
+const PSN = [0xff_fffa, 0x3000] as const
 const MTU = 1024
 /** No bytes, one packet with each pad count, one and two full packets, and three packets, of which one is a MIDDLE. */
 const LENGTHS = [0, 1, 2, 3, 4, MTU, 2 * MTU, 2 * MTU + 5]
@@ -25,20 +27,21 @@ const WINDOW_KEY = 0x4444
 
 export interface EnginePacket {
   /** The sending node. */
-  readonly from: 0 | 1
+  readonly sender: 0 | 1
   /** BTH to ICRC; the ICRC is not yet computed. */
   readonly bytes: Uint8Array
 }
 
 const sges = (length: number): Pick<SendSpec, 'sges'> => ({ sges: length === 0 ? [] : [{ at: 0x100, length }] })
-const each = (opcode: number, more: Partial<SendSpec> = {}): SendSpec[] =>
-  LENGTHS.map(length => ({ id: 1, opcode, flags: SIGNALED, remote: 0x8003, ...sges(length), ...more }))
+/** The operation with each of LENGTHS. */
+const inEachLength = (opcode: number, fields: Partial<SendSpec> = {}): SendSpec[] =>
+  LENGTHS.map(length => ({ id: 1, opcode, flags: SIGNALED, remote: 0x8003, ...sges(length), ...fields }))
 
 const messages: readonly SendSpec[] = [
-  ...each(SEND),
-  ...each(SEND_WITH_IMM, { imm: 0x0102_0304, flags: SIGNALED | SOLICITED }),
-  ...each(RDMA_WRITE),
-  ...each(RDMA_WRITE_WITH_IMM, { imm: 0xfffe_fdfc }),
+  ...inEachLength(SEND),
+  ...inEachLength(SEND_WITH_IMM, { imm: 0x0102_0304, flags: SIGNALED | SOLICITED }),
+  ...inEachLength(RDMA_WRITE),
+  ...inEachLength(RDMA_WRITE_WITH_IMM, { imm: 0xfffe_fdfc }),
 ]
 
 /** Names the shared receive queue in an XRC request (types.ts: Send.FLAGS). */
@@ -47,7 +50,7 @@ const toShared = (spec: SendSpec): SendSpec => ({ ...spec, flags: (spec.flags ??
 /** All operations of a reliable requester, in the order in which it posts them. */
 const reliable: readonly SendSpec[] = [
   ...messages,
-  ...each(RDMA_READ),
+  ...inEachLength(RDMA_READ),
   { id: 2, opcode: ATOMIC_CMP_AND_SWP, remote: 0x8000, compare: 1n, swap: 0x1122_3344_5566_7788n, ...sges(8) },
   { id: 3, opcode: ATOMIC_FETCH_AND_ADD, remote: 0x8000, compare: 0xffff_ffff_ffff_fff0n, ...sges(8) },
   { id: 6, opcode: FLUSH, remote: 0x8000, compare: 100n, swap: GLOBAL },
@@ -59,8 +62,12 @@ const reliable: readonly SendSpec[] = [
 
 /** To the other queue pair, and to a multicast group; at most one packet long. */
 const datagrams: readonly SendSpec[] = [
-  ...each(SEND, { to: { qpn: QPN[1], qkey: QKEY, flow: 0 } }),
-  ...each(SEND_WITH_IMM, { imm: 0x7777_0001, flags: SIGNALED | SOLICITED, to: { qpn: QPN[1], qkey: QKEY, flow: 0 } }),
+  ...inEachLength(SEND, { to: { qpn: QPN[1], qkey: QKEY, flow: 0 } }),
+  ...inEachLength(SEND_WITH_IMM, {
+    imm: 0x7777_0001,
+    flags: SIGNALED | SOLICITED,
+    to: { qpn: QPN[1], qkey: QKEY, flow: 0 },
+  }),
   { id: 9, opcode: SEND, to: { qpn: MULTICAST_QPN, qkey: 0x8000_0000, flow: 0 }, ...sges(7) },
 ].filter(({ sges: [sge] = [] }) => (sge?.length ?? 0) <= MTU)
 
@@ -86,18 +93,22 @@ const ALL_RIGHTS = 0x10e
 const RC = [Service.RC, Service.RC] as const
 /** EFAULT: the memory is unmapped. */
 const FAULT = 14
-const BUFFER = 4096
+const RECEIVE_BYTES = 4096
 
+/**
+ * The packets of a requester and a responder of these services while the requester posts `specs`, one after the other.
+ * `hasReceives`: the responder posts a receive before each; `isUnmapped`: its memory cannot be written.
+ */
 const perform = (
   services: readonly [number, number],
   specs: readonly SendSpec[],
-  receives: boolean,
-  unmapped = false,
+  hasReceives: boolean,
+  isUnmapped = false,
 ): EnginePacket[] => {
   const nodes = [createNode(), createNode()] as const
-  // letters: heuristic dissectors take other contents for protocols
+  // Letters: heuristic dissectors take other contents for protocols.
   for (const node of nodes) for (let i = 0; i < node.memory.length; i++) node.memory[i] = 0x61 + (i % 26)
-  const all: EnginePacket[] = []
+  const packets: EnginePacket[] = []
   const rows = nodes.map((node, side) => {
     const row = node.createQp(QPN[side], { service: services[side] })
     node.connect(row, {
@@ -110,37 +121,37 @@ const perform = (
     return row
   })
   for (const region of nodes[1].regions) region.access |= ALL_RIGHTS
-  // a key for each SEND with invalidate
+  // A key for each SEND with invalidate.
   for (let i = 0; i < 2; i++) nodes[1].regions.push({ key: WINDOW_KEY, pd: 1, offset: 0, length: 8, access: 15 })
-  if (unmapped) nodes[1].faults.write = FAULT
+  if (isUnmapped) nodes[1].faults.write = FAULT
   const exchange = (): void => {
-    for (let progress = true; progress; ) {
-      progress = false
-      for (const [from, node] of nodes.entries()) {
+    for (let hasSent = true; hasSent; ) {
+      hasSent = false
+      for (const [sender, node] of nodes.entries()) {
         node.transmit(0)
         const sent = node.sent.splice(0)
-        const to = 1 - from
+        const receiver = 1 - sender
         for (const { bytes } of sent) {
-          all.push({ from: from as 0 | 1, bytes })
-          nodes[to].inject(rows[to], bytes, 0)
-          progress = true
+          packets.push({ sender: sender as 0 | 1, bytes })
+          nodes[receiver].inject(rows[receiver], bytes, 0)
+          hasSent = true
         }
-        nodes[to].endBurst(0)
+        nodes[receiver].endBurst(0)
       }
     }
   }
   for (const spec of specs) {
-    if (receives) nodes[1].postReceive(rows[1], { id: 1, sges: [{ at: 0x4000, length: BUFFER }] })
+    if (hasReceives) nodes[1].postReceive(rows[1], { id: 1, sges: [{ at: 0x4000, length: RECEIVE_BYTES }] })
     nodes[0].post(rows[0], spec)
     exchange()
   }
-  return all
+  return packets
 }
 
 /** Every kind of packet, some more than once. */
 export const everyPacket = (): EnginePacket[] => [
   ...work.flatMap(([service, peer, specs]) => perform([service, peer], specs, true)),
   ...mistakes.flatMap((spec, i) => perform(RC, [spec], true, i === mistakes.length - 1)),
-  // no receive is posted: RNR
+  // No receive is posted: RNR.
   ...perform(RC, [{ id: 1, opcode: SEND, rkey: REMOTE_KEY, ...sges(5) }], false),
 ]

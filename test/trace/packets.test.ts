@@ -21,13 +21,13 @@ const shapeOf = (line: string): string =>
 
 describe('packet lines', () => {
   it('equal the golden file, for one packet of every shape in the captures', () => {
-    const seen = new Set<string>()
+    const shapes = new Set<string>()
     const lines: string[] = []
     for (const { file, frame } of capturedPackets) {
       const line = packetText(frame.payload)
       const shape = shapeOf(line)
-      if (!seen.has(shape)) lines.push(`${file.replace('.pcap', '').padEnd(28)} ${line}`)
-      seen.add(shape)
+      if (!shapes.has(shape)) lines.push(`${file.replace('.pcap', '').padEnd(28)} ${line}`)
+      shapes.add(shape)
     }
     if (process.env.UPDATE_GOLDEN) writeFileSync(golden, `${lines.join('\n')}\n`)
     assert.deepEqual(lines, readFileSync(golden, 'utf8').trimEnd().split('\n'))

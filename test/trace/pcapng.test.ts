@@ -1,3 +1,6 @@
+/*
+ * Captures as pcapng: our reader and tshark read the packets that were written.
+ */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
@@ -9,6 +12,7 @@ import { parseFrame } from '../../src/wire/frame.ts'
 import { readCapture } from '../../src/wire/pcap.ts'
 import { capturedPackets } from './captures.ts'
 
+/** Microseconds since 1970. */
 const START = 1_700_000_000_123_456
 
 const captureOf = (packets: readonly PcapngPacket[], interfaces: readonly string[] = ['rxe0', 'rxe1']): Buffer => {
@@ -65,16 +69,16 @@ describe('pcapng', () => {
     assert.throws(() => captureOf([{ ...packets[0], interface: 2 }]), /interface 2: this capture has 2/)
   })
 
-  const tshark = spawnSync('tshark', ['--version']).status === 0
-  it('tshark reads it as RRoCE without a malformed packet', {
-    skip: tshark ? false : 'tshark is not installed',
+  const hasTshark = spawnSync('tshark', ['--version']).status === 0
+  it('tshark reads a capture as RoCEv2 without a malformed packet', {
+    skip: hasTshark ? false : 'tshark is not installed',
   }, () => {
     const folder = mkdtempSync(join(tmpdir(), 'userdma-pcapng-'))
     try {
       const file = join(folder, 'test.pcapng')
       // Forged packets are deliberately malformed, and this tshark may predate FLUSH.
-      const good = packets.filter((_, i) => !/inject|new_operations/.test(capturedPackets[i].file))
-      writeFileSync(file, captureOf(good))
+      const wellFormed = packets.filter((_, i) => !/inject|new_operations/.test(capturedPackets[i].file))
+      writeFileSync(file, captureOf(wellFormed))
       // tshark guesses RPC over RDMA from the payload, wrongly for a program's random bytes.
       const fields = [
         '_ws.malformed',
@@ -90,15 +94,15 @@ describe('pcapng', () => {
       )
       assert.equal(status, 0, stderr)
       const lines = stdout.trimEnd().split('\n')
-      assert.equal(lines.length, good.length)
+      assert.equal(lines.length, wellFormed.length)
       lines.forEach((line, i) => {
         const [malformed, protocols, name, psn, time] = line.split('\t')
         assert.equal(malformed, '', `packet ${i + 1}`)
         assert.match(protocols, /:udp:infiniband/)
-        assert.equal(name, ['rxe0', 'rxe1'][good[i].interface])
-        const bytes = good[i].payload
+        assert.equal(name, ['rxe0', 'rxe1'][wellFormed[i].interface])
+        const bytes = wellFormed[i].payload
         assert.equal(Number(psn), (bytes[9] << 16) | (bytes[10] << 8) | bytes[11])
-        assert.equal(Math.round(Number(time) * 1e6 - START), good[i].time - START)
+        assert.equal(Math.round(Number(time) * 1e6 - START), wellFormed[i].time - START)
       })
     } finally {
       rmSync(folder, { recursive: true })

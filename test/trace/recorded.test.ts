@@ -8,6 +8,7 @@ import { join } from 'node:path'
 import { describe, it } from 'node:test'
 import { classes } from '../../src/spec/classes.ts'
 import { RXE_DRIVER_ID, RxeAttributes } from '../../src/spec/drivers/rxe.ts'
+import { InvokeWrite } from '../../src/spec/linux/ioctl.ts'
 import type { Attributes, ObjectClass } from '../../src/spec/schema/schema.ts'
 import { callLine } from '../../src/trace/calls.ts'
 import { type CallerView, type Decoded, isAnswer } from '../../src/uapi/call.ts'
@@ -22,24 +23,28 @@ const golden = join(repoRoot, 'test', 'trace', 'call-lines.golden')
 /** RDMA_VERBS_IOCTL: _IOWR(0x1b, 1, struct of 24 bytes). */
 const VERBS_IOCTL = 0xc0181b01
 
-/** The classes of a device with the rxe driver: those of core, with the outputs that the driver adds. */
-const added: Readonly<Record<string, Readonly<Record<string, { out: Attributes }>>>> = RxeAttributes
-const merged: readonly ObjectClass[] = classes.map(c => ({
-  ...c,
+/** The outputs that the rxe driver adds, by class and method; below the classes of core with these outputs. */
+const driverOutputs: Readonly<Record<string, Readonly<Record<string, { out: Attributes }>>>> = RxeAttributes
+const rxeClasses: readonly ObjectClass[] = classes.map(cls => ({
+  ...cls,
   methods: Object.fromEntries(
-    Object.entries(c.methods).map(([name, m]) => [name, { ...m, out: { ...m.out, ...added[c.name]?.[name]?.out } }]),
+    Object.entries(cls.methods).map(([name, method]) => [
+      name,
+      { ...method, out: { ...method.out, ...driverOutputs[cls.name]?.[name]?.out } },
+    ]),
   ),
 }))
-const byName = new Map(merged.map(c => [c.name, c]))
+const classesByName = new Map(rxeClasses.map(cls => [cls.name, cls]))
 
 /**
  * The handle that a recorded create returned: that of the ioctl's object, or the first word of an embedded command's
  * response.
  */
 const handleOf = (call: LoggedIoctl): number | undefined => {
+  // The attribute of the handle has the id 0 in all create methods.
   const object = call.attributes.find(({ id, dataAfter }) => id === 0 && dataAfter !== undefined)
   if (object !== undefined) return Number(object.dataAfter)
-  const answer = call.attributes.find(({ id }) => id === 1)
+  const answer = call.attributes.find(({ id }) => id === InvokeWrite.CORE_OUT)
   const response = answer?.after ?? answer?.before
   return response === undefined ? undefined : new DataView(response.buffer, response.byteOffset).getUint32(0, true)
 }
@@ -49,8 +54,8 @@ const recordOf = (call: LoggedIoctl | LoggedWrite, handles: Map<number, ObjectCl
   const view: CallerView = {
     schema: {
       driverId: RXE_DRIVER_ID,
-      classById: id => merged.find(c => c.id === id),
-      classByName: name => byName.get(name),
+      classById: id => rxeClasses.find(cls => cls.id === id),
+      classByName: name => classesByName.get(name),
     },
     copyIn: memory.copyIn,
     copyOut: memory.copyOut,

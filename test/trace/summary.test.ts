@@ -3,18 +3,20 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
+import { Errno } from '../../src/spec/errno.ts'
 import { classesOf, isSelected, parseClasses } from '../../src/trace/select.ts'
 import { createSummary, summaryJson, summaryText } from '../../src/trace/summary.ts'
 import type { TraceRecord } from '../../src/uapi/tool.ts'
 import { recordsOf } from './records.ts'
 
 const records = recordsOf('ibv_rc_pingpong.client.abilog')
-const withDuration = (what: RegExp, duration: number): TraceRecord => {
-  const found = records.find(({ call }) => call !== undefined && what.test(classesOf({ ...records[0], call })[0]))
+/** The first record of a call of a class that matches, with this duration. */
+const withDuration = (className: RegExp, duration: number): TraceRecord => {
+  const found = records.find(({ call }) => call !== undefined && className.test(classesOf({ ...records[0], call })[0]))
   assert.ok(found)
   return { ...found, duration }
 }
-const refused: TraceRecord = { ...records[0], duration: 5, ret: -28, attempt: 'CREATE_SRQ' }
+const refused: TraceRecord = { ...records[0], duration: 5, ret: -Errno.ENOSPC, attempt: 'CREATE_SRQ' }
 delete (refused as { call?: unknown }).call
 
 describe('a summary', () => {
@@ -75,14 +77,16 @@ describe('a selection', () => {
   })
 
   it('of errors has only calls that failed, without the probe of libibverbs in each context', () => {
-    const probe = records.filter(({ ret }) => ret < 0)
+    const probes = records.filter(({ ret }) => ret < 0)
     assert.deepEqual(
-      probe.map(({ attempt }) => attempt),
+      probes.map(({ attempt }) => attempt),
       ['QUERY_DEVICE'],
     )
-    const errors = [...records, refused, { ...probe[0], ret: -22 }].filter(one => isSelected(one, { errors: true }))
-    assert.deepEqual(errors, [refused, { ...probe[0], ret: -22 }])
-    assert.ok(isSelected(probe[0], {}))
+    const errors = [...records, refused, { ...probes[0], ret: -Errno.EINVAL }].filter(record =>
+      isSelected(record, { onlyFailed: true }),
+    )
+    assert.deepEqual(errors, [refused, { ...probes[0], ret: -Errno.EINVAL }])
+    assert.ok(isSelected(probes[0], {}))
   })
 
   it('of an unknown class is refused with a list of the known ones', () => {

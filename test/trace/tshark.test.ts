@@ -30,20 +30,20 @@ const NEW_OPCODES = /_(FLUSH|ATOMIC_WRITE)$/
 const HEADERS_UNKNOWN = /^XRC_|_(FLUSH|ATOMIC_WRITE)$/
 
 const addresses = [0, 1].map(last => Uint8Array.from([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 192, 0, 2, last + 1]))
-const flows = [0, 1].map(from => ({
-  source: addresses[from],
-  destination: addresses[1 - from],
-  sourcePort: 49152 + from,
+const flows = [0, 1].map(sender => ({
+  source: addresses[sender],
+  destination: addresses[1 - sender],
+  sourcePort: 49152 + sender,
   trafficClass: 0,
   hopLimit: 64,
   flowLabel: 0,
 }))
 
-const packets = everyPacket().map(({ from, bytes }, i) => {
+const packets = everyPacket().map(({ sender, bytes }, i) => {
   const payload = bytes.slice()
-  const flow = flows[from]
+  const flow = flows[sender]
   sealIcrc(arenaOver(payload), 0, payload.length, makeFlow({ ...flow, destinationPort: ROCE_UDP_PORT }), i & 0xffff)
-  return { flow, payload, identification: i & 0xffff, interface: from, time: 1_700_000_000_000_000 + i }
+  return { flow, payload, identification: i & 0xffff, interface: sender, time: 1_700_000_000_000_000 + i }
 })
 
 const capture = (): Buffer => {
@@ -111,14 +111,15 @@ const numberOf = (field: string, text: string): bigint => {
 
 describe('every kind of packet that we send', () => {
   it('is covered', () => {
-    const seen = new Set(packets.map(p => opcodeByNumber[p.payload[0]]!.name))
-    const wanted = opcodes.filter(o => SERVICES.includes(o.transport ?? '')).map(o => o.name)
-    assert.deepEqual([...seen].sort(), [...wanted].sort())
+    const sent = new Set(packets.map(({ payload }) => opcodeByNumber[payload[0]]!.name))
+    const expected = opcodes.filter(({ transport }) => SERVICES.includes(transport ?? '')).map(({ name }) => name)
+    assert.deepEqual([...sent].sort(), [...expected].sort())
     const syndromes = new Set(
       packets
-        .map(p => parsePacket(p.payload))
-        .map(p => (p.kind === 'packet' && p.name === 'RC_ACKNOWLEDGE' ? p.AETH.syndrome : -1)),
+        .map(({ payload }) => parsePacket(payload))
+        .map(packet => (packet.kind === 'packet' && packet.name === 'RC_ACKNOWLEDGE' ? packet.AETH.syndrome : -1)),
     )
+    // ACK without credits, RNR NAK with timer 12, and the NAKs INVALID_REQUEST, REMOTE_ACCESS and REMOTE_OPERATIONAL.
     for (const syndrome of [0x1f, 0x20 | 12, 0x61, 0x62, 0x63])
       assert.ok(syndromes.has(syndrome), `syndrome ${syndrome}`)
   })
@@ -182,17 +183,17 @@ describe('tshark', { skip }, () => {
     for (const [i, [malformed, opcode, pad, ...values]] of lines.entries()) {
       const packet = parsePacket(packets[i].payload)
       assert.ok(packet.kind === 'packet')
-      const where = `packet ${i + 1}, ${packet.name}`
-      assert.equal(malformed, '', where)
-      assert.equal(Number(opcode), packets[i].payload[0], where)
-      assert.equal(Number(pad), -packet.payload.length & 3, where)
+      const title = `packet ${i + 1}, ${packet.name}`
+      assert.equal(malformed, '', title)
+      assert.equal(Number(opcode), packets[i].payload[0], title)
+      assert.equal(Number(pad), -packet.payload.length & 3, title)
       const records = packet as unknown as Record<string, Record<string, number | bigint | boolean> | undefined>
       for (const [k, [theirs, header, ours]] of FIELDS.entries()) {
         const record = records[header] ?? (header === 'RETH' ? records.AtomicETH : undefined)
-        const wanted = record?.[ours]
+        const expected = record?.[ours]
         if (header !== 'BTH' && HEADERS_UNKNOWN.test(packet.name)) continue
-        if (wanted === undefined) assert.equal(values[k], '', `${where}: ${theirs}`)
-        else assert.equal(numberOf(theirs, values[k]), BigInt(wanted), `${where}: ${theirs}`)
+        if (expected === undefined) assert.equal(values[k], '', `${title}: ${theirs}`)
+        else assert.equal(numberOf(theirs, values[k]), BigInt(expected), `${title}: ${theirs}`)
       }
     }
   })

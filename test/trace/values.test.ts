@@ -1,3 +1,6 @@
+/*
+ * Values of attributes as text and as JSON, by their kinds.
+ */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import fc from 'fast-check'
@@ -84,8 +87,8 @@ describe('values as text', () => {
   it('the style WHOLE shows zeros, all fields, all records and all bytes', () => {
     const fields = Object.fromEntries(Array.from({ length: 12 }, (_, i) => [`f${i}`, at(i, u8(0))]))
     const values = Object.fromEntries(Array.from({ length: 12 }, (_, i) => [`f${i}`, i % 3]))
-    const whole = Object.entries(values).map(([name, value]) => `${name} ${value}`)
-    assert.equal(valueText('r', record(1, fields).of, values, WHOLE), `{${whole.join(', ')}}`)
+    const allFields = Object.entries(values).map(([name, value]) => `${name} ${value}`)
+    assert.equal(valueText('r', record(1, fields).of, values, WHOLE), `{${allFields.join(', ')}}`)
     const many = Array.from({ length: 7 }, (_, i) => ({ f1: i }))
     assert.equal(
       valueText('l', list(1, fields, 9).of, many, WHOLE),

@@ -2,12 +2,13 @@
  * Event queues in the library (R38): one queue has the events of a device, a port, CQs, queue pairs and SRQs.
  */
 import assert from 'node:assert/strict'
+
 import { test } from 'node:test'
 import type { EventQueue, QueuedEvent } from '../../src/verbs/index.ts'
-import { closeAll, eachCarrier, line, next, pair, resourcesOn } from './connections/endpoints.ts'
+import { closeAll, completionText, eachCarrier, nextCompletion, pair, resourcesOn } from './connections/endpoints.ts'
 
 /** The next event of the queue. */
-const nextOf = async (queue: EventQueue): Promise<QueuedEvent> => {
+const nextQueued = async (queue: EventQueue): Promise<QueuedEvent> => {
   for await (const event of queue) return event
   throw new Error('the queue has ended')
 }
@@ -26,18 +27,18 @@ eachCarrier(openTwo => {
     b.qp.receive(b.mr.slice(0, 8), 5)
     b.cq.arm()
     a.qp.send(Uint8Array.of(1))
-    assert.deepEqual(await nextOf(events), { type: 'COMPLETION', source: b.cq, port: undefined })
-    assert.equal(await line(b.cq), '5 RECV')
+    assert.deepEqual(await nextQueued(events), { type: 'COMPLETION', source: b.cq, port: undefined })
+    assert.equal(await completionText(b.cq), '5 RECV')
 
     srq.receive(b.mr.slice(0, 8), 1)
     srq.setLimit(2)
-    const from = a.pd.rcQp({ sendCq: a.cq })
-    const to = b.pd.rcQp({ sendCq: b.cq, srq, peer: from.endpoint })
-    from.connect(to.endpoint)
-    from.send(Uint8Array.of(2))
-    assert.deepEqual(await nextOf(events), { type: 'SRQ_LIMIT_REACHED', source: srq, port: undefined })
+    const sender = a.pd.rcQp({ sendCq: a.cq })
+    const receiver = b.pd.rcQp({ sendCq: b.cq, srq, peer: sender.endpoint })
+    sender.connect(receiver.endpoint)
+    sender.send(Uint8Array.of(2))
+    assert.deepEqual(await nextQueued(events), { type: 'SRQ_LIMIT_REACHED', source: srq, port: undefined })
     // Not armed: this completion causes no event.
-    assert.equal(await line(b.cq), '1 RECV')
+    assert.equal(await completionText(b.cq), '1 RECV')
     assert.equal(events.poll(), undefined)
     await closeAll(a, b)
   })
@@ -47,16 +48,16 @@ eachCarrier(openTwo => {
     using events = b.device.eventQueue()
     events.attach(b.cq)
     b.qp.receive(b.mr.slice(0, 8), 1)
-    const got = next(b.cq)
+    const first = nextCompletion(b.cq)
     a.qp.send(Uint8Array.of(1))
-    assert.equal((await got).id, 1)
+    assert.equal((await first).id, 1)
     events.detach(b.cq)
     assert.deepEqual(events.attached(), [])
     assert.equal(events.poll(), undefined)
     b.qp.receive(b.mr.slice(0, 8), 2)
-    const again = next(b.cq)
+    const second = nextCompletion(b.cq)
     a.qp.send(Uint8Array.of(1))
-    assert.equal((await again).id, 2)
+    assert.equal((await second).id, 2)
     await closeAll(a, b)
   })
 
@@ -69,7 +70,7 @@ eachCarrier(openTwo => {
     assert.throws(() => other.attach(a.cq), { code: 'EBUSY', class: 'event_queue', method: 'attach' })
     assert.throws(() => other.detach(a.cq), { code: 'ENOENT', method: 'detach' })
     assert.throws(() => events.attach(a.pd), { code: 'EINVAL', reason: /not an object of this device that has events/ })
-    assert.throws(() => events.attach({ port: 9 }), { code: 'EINVAL', attribute: 'port', reason: /ports 1 to 1/ })
+    assert.throws(() => events.attach({ port: 9 }), { code: 'EINVAL', attribute: 'port', reason: /ports 1 receiver 1/ })
     const foreignCq = two.cq()
     assert.throws(() => events.attach(foreignCq), { code: 'EINVAL' })
     await closeAll(a, { device: two })
@@ -88,11 +89,11 @@ eachCarrier(openTwo => {
     events.close()
     await closed
     for await (const _ of events) assert.fail('it is closed')
-    const last = two.eventQueue()
-    const waiting = last.wait()
+    const otherEvents = two.eventQueue()
+    const waiting = otherEvents.wait()
     await two.close()
     await waiting
-    for await (const _ of last) assert.fail('the device is closed')
+    for await (const _ of otherEvents) assert.fail('the device is closed')
     await one.close()
   })
 })

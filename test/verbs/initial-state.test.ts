@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { QpState } from '../../src/spec/enums.ts'
-import { closeAll, eachCarrier, line, resourcesOn } from './connections/endpoints.ts'
+import { closeAll, completionText, eachCarrier, resourcesOn } from './connections/endpoints.ts'
 
 eachCarrier(openTwo => {
   const bothResources = async () => {
@@ -19,16 +19,16 @@ eachCarrier(openTwo => {
     assert.deepEqual([rcPeer.state, rcPeer.query().timeout, rcPeer.query().pathMtu], ['RTS', 10, 1])
     rc.connect(rcPeer.endpoint, { pathMtu: 256 })
     rc.write(Uint8Array.of(1, 2), b.mr.remote(), { id: 3 })
-    assert.equal(await line(a.cq), '3 RDMA_WRITE')
+    assert.equal(await completionText(a.cq), '3 RDMA_WRITE')
     rcPeer.write(Uint8Array.of(3), a.mr.remote(), { id: 4 })
-    assert.equal(await line(b.cq), '4 RDMA_WRITE')
+    assert.equal(await completionText(b.cq), '4 RDMA_WRITE')
 
     const uc = a.pd.ucQp({ sendCq: a.cq })
     const ucPeer = b.pd.ucQp({ sendCq: b.cq, peer: uc.endpoint })
     uc.connect(ucPeer.endpoint)
     ucPeer.receive(b.mr.slice(0, 8), 6)
     uc.send(Uint8Array.of(9))
-    assert.equal(await line(b.cq), '6 RECV')
+    assert.equal(await completionText(b.cq), '6 RECV')
 
     const xrcd = b.device.xrcd()
     const srq = b.pd.xrcSrq({ xrcd, cq: b.cq })
@@ -40,7 +40,7 @@ eachCarrier(openTwo => {
     first.connect(target.endpoint)
     srq.receive(b.mr.slice(0, 8), 7)
     first.send(Uint8Array.of(1), { srqNumber: srq.srqNumber })
-    assert.equal(await line(b.cq), '7 RECV')
+    assert.equal(await completionText(b.cq), '7 RECV')
     await closeAll(a, b)
   })
 
@@ -51,7 +51,7 @@ eachCarrier(openTwo => {
     const sender = a.pd.udQp({ sendCq: a.cq, active: true })
     receiver.receive(b.mr.slice(), 2)
     sender.send(Uint8Array.of(1), { ah: a.pd.addressHandle(receiver.endpoint), qpn: receiver.qpn, qkey: 77 })
-    assert.equal(await line(b.cq), '2 RECV')
+    assert.equal(await completionText(b.cq), '2 RECV')
     const { INIT } = QpState.values
     const qp = a.pd.rcQp({ sendCq: a.cq, initial: { state: INIT, pkeyIndex: 0, port: 1, accessFlags: 0 } })
     assert.equal(qp.state, 'INIT')
@@ -84,7 +84,7 @@ eachCarrier(openTwo => {
     for (const [id, end] of ends.entries()) {
       end.connect(qps[id].endpoint)
       end.write(Uint8Array.of(1), b.mr.remote(), { id })
-      assert.equal(await line(a.cq), `${id} RDMA_WRITE`)
+      assert.equal(await completionText(a.cq), `${id} RDMA_WRITE`)
     }
     await closeAll(a, b)
   })

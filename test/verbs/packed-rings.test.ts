@@ -22,21 +22,24 @@ import { createFileRings } from '../../src/verbs/remote/file-rings.ts'
 import { nextSlot, type ProgramRing, produce, programRing } from '../../src/verbs/ring.ts'
 
 const native = { skip: !hasNative() }
-const PAGE = 4096
+const PAGE_BYTES = 4096
 
-/** The ring memory of a context, with or without packed rings, and the library's mapping of it. */
+/**
+ * The ring memory of a context, with or without packed rings, and the library's mapping of it. `programRingOf` returns
+ * the program's side of a device's ring.
+ */
 const deviceAndLibrary = (isPacked: boolean) => {
   const pool = createRingPool()
   const memory = createContextMemory(pool, isPacked)
   const rings = ringMemoryOf({ state: undefined, mapped: memory } as never)
   const file = createFileRings(memory.fd)
-  const find = (ring: Ring): ProgramRing => programRing({ layout: rxeLayout, ring: file.ring }, mmapInfo(ring))
-  const end = (): void => {
+  const programRingOf = (ring: Ring): ProgramRing => programRing({ layout: rxeLayout, ring: file.ring }, mmapInfo(ring))
+  const close = (): void => {
     file.close()
     memory.close()
     assert.equal(pool.counters.mapped, 0)
   }
-  return { memory, rings, file, find, end }
+  return { memory, rings, file, programRingOf, close }
 }
 
 const size = fc.oneof(
@@ -52,36 +55,36 @@ for (const isPacked of [true, false])
     `device and library see the same elements, ${isPacked ? 'rings packed' : 'each ring in its own pages'}`,
     native,
     () => {
-      const step = fc.record({ free: fc.option(fc.nat(), { nil: undefined, freq: 2 }), of: size })
+      const step = fc.record({ freedIndex: fc.option(fc.nat(), { nil: undefined, freq: 2 }), ringSize: size })
       fc.assert(
         fc.property(fc.array(step, { maxLength: 60 }), steps => {
-          const { rings, file, find, end } = deviceAndLibrary(isPacked)
-          const live: { ring: Ring; program: ProgramRing; mark: number }[] = []
-          const check = ({ ring, program, mark }: (typeof live)[number]): void => {
+          const { rings, file, programRingOf, close } = deviceAndLibrary(isPacked)
+          const liveRings: { ring: Ring; program: ProgramRing; mark: number }[] = []
+          const check = ({ ring, program, mark }: (typeof liveRings)[number]): void => {
             assert.equal(loadProducer(ring), 1)
             for (const index of [0, ring.mask]) {
               assert.equal(ring.area.view.getUint32(elementAt(ring, index), true), mark)
               assert.equal(program.view.getUint32(program.data + (index << program.log2), true), mark)
             }
           }
-          steps.forEach(({ free, of }, i) => {
-            if (free !== undefined && live.length > 0) {
-              const [freed] = live.splice(free % live.length, 1)
+          steps.forEach(({ freedIndex, ringSize }, i) => {
+            if (freedIndex !== undefined && liveRings.length > 0) {
+              const [freed] = liveRings.splice(freedIndex % liveRings.length, 1)
               check(freed)
               file.release(mmapInfo(freed.ring))
               rings.free(freed.ring)
               return
             }
-            const ring = createRing(rings, of.elements, of.bytes)
-            const program = find(ring)
+            const ring = createRing(rings, ringSize.elements, ringSize.bytes)
+            const program = programRingOf(ring)
             assert.deepEqual([program.mask, program.log2, program.capacity], [ring.mask, ring.log2, ring.capacity])
             program.view.setUint32(nextSlot(program), i + 1, true)
             program.view.setUint32(program.data + (program.mask << program.log2), i + 1, true)
             produce(program)
-            live.push({ ring, program, mark: i + 1 })
+            liveRings.push({ ring, program, mark: i + 1 })
           })
-          for (const entry of live) check(entry)
-          end()
+          for (const entry of liveRings) check(entry)
+          close()
         }),
         { numRuns: 40 },
       )
@@ -89,31 +92,33 @@ for (const isPacked of [true, false])
   )
 
 test('headers of packed rings share pages, separate from their elements', native, () => {
-  const { memory, rings, end } = deviceAndLibrary(true)
+  const { memory, rings, close } = deviceAndLibrary(true)
   const created = Array.from({ length: 10 }, () => createRing(rings, 255, 64))
-  const pages = new Set(created.map(({ area, headerAt }) => Math.floor((area.offset + headerAt - area.at) / PAGE)))
+  const pages = new Set(
+    created.map(({ area, headerAt }) => Math.floor((area.offset + headerAt - area.at) / PAGE_BYTES)),
+  )
   assert.ok(pages.size <= 2, `${pages.size} pages for 10 headers`)
   assert.equal(memory.ringCount, 10)
   for (const ring of created) rings.free(ring)
   rings.free(emptyRing)
   assert.equal(memory.ringCount, 0)
-  end()
+  close()
 })
 
 test("a program’s writes to its header do not move the device's elements", native, () => {
-  const { rings, find, end } = deviceAndLibrary(true)
+  const { rings, programRingOf, close } = deviceAndLibrary(true)
   const ring = createRing(rings, 15, 64)
   const before = elementAt(ring, 3)
-  const { view } = find(ring)
+  const { view } = programRingOf(ring)
   for (let at = 0; at < 128; at += 4) view.setUint32(ring.headerAt - ring.area.at + at, 0xffff_fff0, true)
   assert.equal(elementAt(ring, 3), before)
   storeConsumer(ring, 2)
   assert.equal(elementAt(ring, 3), before)
-  end()
+  close()
 })
 
-test('a slab beyond the end of the shared mapping is mapped separately', native, () => {
-  const { rings, find, end } = deviceAndLibrary(true)
+test('a slab of rings beyond the end of the shared mapping is mapped separately', native, () => {
+  const { rings, programRingOf, close } = deviceAndLibrary(true)
   // Number of rings, elements, bytes of an element. The first ring shifts those after it by a page; the others have
   // 193, 3 × 18, 6 and 3 pages, which fill a chunk of 256 pages.
   const sizes = [
@@ -127,11 +132,11 @@ test('a slab beyond the end of the shared mapping is mapped separately', native,
     Array.from({ length: count }, () => createRing(rings, elements, bytes)),
   )
   for (const [i, ring] of created.entries()) {
-    const program = find(ring)
+    const program = programRingOf(ring)
     program.view.setUint32(nextSlot(program), i, true)
     produce(program)
     assert.equal(loadProducer(ring), 1)
     assert.equal(ring.area.view.getUint32(elementAt(ring, 0), true), i)
   }
-  end()
+  close()
 })

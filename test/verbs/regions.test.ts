@@ -1,6 +1,6 @@
 /*
- * Kinds of memory regions in the library: of a file, of all memory, and the null region. Also address handles by the
- * thousands with one call (R25), the threshold of one arming (R36), and remote memory as data.
+ * Kinds of memory regions in the library: of a file, of all memory, and the null region. Also thousands of address
+ * handles with one call (R25), the threshold of one arming (R36), and remote memory as data.
  */
 import assert from 'node:assert/strict'
 import { closeSync, readSync, writeSync } from 'node:fs'
@@ -8,32 +8,32 @@ import { test } from 'node:test'
 import { createMemfd } from '../../src/host/memory/memfd.ts'
 import { hasNative } from '../../src/host/native.ts'
 import { GRH_BYTES, type RemoteMemoryData, remoteMemory } from '../../src/verbs/index.ts'
-import { closeAll, eachCarrier, line, pair } from './connections/endpoints.ts'
+import { closeAll, completionText, eachCarrier, pair } from './connections/endpoints.ts'
 import { refuses } from './mistakes/mistakes.ts'
 
-const PAGE = 4096
+const PAGE_BYTES = 4096
 
 eachCarrier(openTwo => {
   test('a region of a file: a peer writes into it and reads from it', {
     skip: !hasNative() && 'no koffi',
   }, async () => {
     const { a, b } = await pair(openTwo)
-    const file = createMemfd('userdma-test', 2 * PAGE)
+    const file = createMemfd('userdma-test', 2 * PAGE_BYTES)
     try {
       const access = { remoteRead: true, remoteWrite: true, window: true }
-      const region = b.pd.registerFile(file, { offset: PAGE, length: PAGE, access })
+      const region = b.pd.registerFile(file, { offset: PAGE_BYTES, length: PAGE_BYTES, access })
       a.qp.write(Uint8Array.of(1, 2, 3), region.remote(10, 3), { id: 1 })
-      assert.equal(await line(a.cq), '1 RDMA_WRITE')
-      const seen = Buffer.alloc(4)
-      readSync(file, seen, 0, 4, PAGE + 10)
-      assert.deepEqual([...seen], [1, 2, 3, 0])
-      writeSync(file, Buffer.of(9), 0, 1, PAGE)
+      assert.equal(await completionText(a.cq), '1 RDMA_WRITE')
+      const written = Buffer.alloc(4)
+      readSync(file, written, 0, 4, PAGE_BYTES + 10)
+      assert.deepEqual([...written], [1, 2, 3, 0])
+      writeSync(file, Buffer.of(9), 0, 1, PAGE_BYTES)
       a.qp.read(a.mr.slice(0, 1), region.remote(0, 1), { id: 2 })
-      assert.equal(await line(a.cq), '2 RDMA_READ')
+      assert.equal(await completionText(a.cq), '2 RDMA_READ')
       assert.equal(a.buffer[0], 9)
-      assert.equal(region.query().length, BigInt(PAGE))
-      assert.throws(() => region.slice(PAGE, 1), { code: 'EINVAL' })
-      assert.throws(() => b.pd.registerFile(file, { length: 3 * PAGE }), { code: 'EFAULT', class: 'mr' })
+      assert.equal(region.query().length, BigInt(PAGE_BYTES))
+      assert.throws(() => region.slice(PAGE_BYTES, 1), { code: 'EINVAL' })
+      assert.throws(() => b.pd.registerFile(file, { length: 3 * PAGE_BYTES }), { code: 'EFAULT', class: 'mr' })
       assert.throws(() => b.pd.registerFile(99_999, { length: 1 }), { code: 'EBADF' })
       region.close()
     } finally {
@@ -44,37 +44,37 @@ eachCarrier(openTwo => {
 
   test('the null region is written and read; a region of all memory covers any buffer', async () => {
     const { a, b } = await pair(openTwo)
-    const nothing = b.pd.nullRegion(1 << 20, { remoteRead: true, remoteWrite: true })
-    a.qp.write(Uint8Array.of(1), nothing.remote(5000, 1), { id: 1 })
-    assert.equal(await line(a.cq), '1 RDMA_WRITE')
+    const nullRegion = b.pd.nullRegion(1 << 20, { remoteRead: true, remoteWrite: true })
+    a.qp.write(Uint8Array.of(1), nullRegion.remote(5000, 1), { id: 1 })
+    assert.equal(await completionText(a.cq), '1 RDMA_WRITE')
     a.buffer.fill(7, 0, 4)
-    a.qp.read(a.mr.slice(0, 4), nothing.remote(4998, 4), { id: 2 })
-    assert.equal(await line(a.cq), '2 RDMA_READ')
+    a.qp.read(a.mr.slice(0, 4), nullRegion.remote(4998, 4), { id: 2 })
+    assert.equal(await completionText(a.cq), '2 RDMA_READ')
     assert.deepEqual([...a.buffer.subarray(0, 4)], [0, 0, 0, 0])
 
-    const [from, to] = [new Uint8Array(100).fill(4), new Uint8Array(100)]
+    const [source, target] = [new Uint8Array(100).fill(4), new Uint8Array(100)]
     const local = a.pd.wholeRegion()
     const remote = b.pd.wholeRegion({ remoteWrite: true })
-    a.qp.write(local.slice(from, 10, 50), remote.remote(to, 20, 50), { id: 3 })
-    assert.equal(await line(a.cq), '3 RDMA_WRITE')
-    assert.deepEqual([to[19], to[20], to[69], to[70]], [0, 4, 4, 0])
-    assert.throws(() => local.slice(from, 90, 20), { code: 'EINVAL' })
+    a.qp.write(local.slice(source, 10, 50), remote.remote(target, 20, 50), { id: 3 })
+    assert.equal(await completionText(a.cq), '3 RDMA_WRITE')
+    assert.deepEqual([target[19], target[20], target[69], target[70]], [0, 4, 4, 0])
+    assert.throws(() => local.slice(source, 90, 20), { code: 'EINVAL' })
     local.close()
     await closeAll(a, b)
   })
 
   test('10,000 address handles are created and destroyed with one call each, and reach their destinations', async () => {
     const { a, b } = await pair(openTwo)
-    const to = b.pd.udQp({ sendCq: b.cq, active: true })
-    const from = a.pd.udQp({ sendCq: a.cq, active: true })
+    const receiver = b.pd.udQp({ sendCq: b.cq, active: true })
+    const sender = a.pd.udQp({ sendCq: a.cq, active: true })
     const gids = Array.from({ length: 10_000 }, (_, i) =>
-      i === 7777 ? to.endpoint : { gid: `127.9.${i >> 8}.${i & 255}` },
+      i === 7777 ? receiver.endpoint : { gid: `127.9.${i >> 8}.${i & 255}` },
     )
     const ahs = a.pd.addressHandles(gids)
     assert.equal(new Set(ahs.map(({ number }) => number)).size, 10_000)
-    to.receive(b.mr.slice(), 1)
-    from.send(Uint8Array.of(5), { ah: ahs[7777], qpn: to.qpn, qkey: to.endpoint.qkey })
-    assert.equal(await line(b.cq), '1 RECV')
+    receiver.receive(b.mr.slice(), 1)
+    sender.send(Uint8Array.of(5), { ah: ahs[7777], qpn: receiver.qpn, qkey: receiver.endpoint.qkey })
+    assert.equal(await completionText(b.cq), '1 RECV')
     assert.equal(b.buffer[GRH_BYTES], 5)
     assert.throws(() => a.pd.addressHandles([{ gid: '127.0.0.9' }, { gid: 'x' }]), { code: 'EINVAL' })
     ahs[0].close()
@@ -94,13 +94,13 @@ eachCarrier(openTwo => {
     for (let id = 0; id < 3; id++) {
       assert.equal(events.poll(), undefined)
       a.qp.send(Uint8Array.of(id), { id })
-      await line(a.cq)
+      await completionText(a.cq)
     }
     for await (const { source } of events) {
       assert.equal(source, b.cq)
       break
     }
-    for (let id = 0; id < 3; id++) assert.equal(await line(b.cq), `${id} RECV`)
+    for (let id = 0; id < 3; id++) assert.equal(await completionText(b.cq), `${id} RECV`)
     await closeAll(a, b)
   })
 })
@@ -112,10 +112,10 @@ test('remote memory survives JSON and structuredClone, limits accesses, and can 
   const copies: RemoteMemoryData[] = [JSON.parse(JSON.stringify(original)), structuredClone(original), { ...original }]
   for (const [i, data] of copies.entries()) {
     a.qp.write(Uint8Array.of(i + 1), data, { id: i })
-    assert.equal(await line(a.cq), `${i} RDMA_WRITE`)
+    assert.equal(await completionText(a.cq), `${i} RDMA_WRITE`)
     assert.equal(b.buffer[8], i + 1)
     a.qp.write(Uint8Array.of(7), remoteMemory(data).slice(15), { id: i })
-    assert.equal(await line(a.cq), `${i} RDMA_WRITE`)
+    assert.equal(await completionText(a.cq), `${i} RDMA_WRITE`)
     assert.equal(b.buffer[23], 7)
     refuses('qp.write', /^2 bytes do not fit the peer's memory of 1 bytes$/, () =>
       a.qp.write(new Uint8Array(2), remoteMemory(data).slice(15)),

@@ -8,7 +8,7 @@ import { inspect } from 'node:util'
 import { createCtxDevice } from '../../src/drivers/ctx/device.ts'
 import { CtxContext } from '../../src/spec/drivers/ctx.ts'
 import { createNetwork, open, openSystem } from '../../src/verbs/index.ts'
-import { closeAll, eachCarrier, next, pair } from './connections/endpoints.ts'
+import { closeAll, eachCarrier, nextCompletion, pair } from './connections/endpoints.ts'
 
 /** Internals of the library's objects. */
 const INTERNALS = /\bcontext:|carrier|waiters|sources|Uint8Array|DataView|\[Function|_userHandle/
@@ -37,9 +37,9 @@ eachCarrier(openTwo => {
       events: a.device.eventQueue(),
     }
     a.qp.write(Uint8Array.of(1), b.mr.remote(0, 1), { id: 7 })
-    await next(a.cq)
+    await nextCompletion(a.cq)
     objects.completion = a.cq.completion
-    const show = () => {
+    const checkShown = () => {
       for (const [name, object] of Object.entries(objects)) {
         assert.doesNotMatch(inspect(object), INTERNALS, name)
         assert.match(inspect(object), /^[A-Z]\w+ \{/, name)
@@ -47,7 +47,7 @@ eachCarrier(openTwo => {
         assert.doesNotMatch(JSON.stringify(object), INTERNALS, name)
       }
     }
-    show()
+    checkShown()
     assert.match(
       inspect(a.qp),
       new RegExp(`^RcQueuePair \\{[^}]*qpn: ${a.qp.qpn}, +state: 'RTS'`.replaceAll(', +', ',\\s+')),
@@ -57,7 +57,7 @@ eachCarrier(openTwo => {
     assert.match(inspect(a.cq.completion), /^Completion \{\s+id: 7,\s+status: 'SUCCESS',\s+opcode: 'RDMA_WRITE'/)
     assert.deepEqual(JSON.parse(JSON.stringify(a.mr)).address, `0x${a.mr.address.toString(16)}`)
     await closeAll(a, b)
-    show()
+    checkShown()
   })
 })
 
@@ -76,8 +76,8 @@ test('networks, the system-wide device and objects of drivers show their attribu
   using ops = device.driverOps()
   assert.equal(inspect(network), "Network { link: 'memory', path: 'direct', devices: [ 'ctx0' ], faults: 0 }")
   assert.equal(JSON.stringify(network), '{"link":"memory","path":"direct","devices":["ctx0"],"faults":0}')
-  for (const one of [device, system, object, ops]) {
-    assert.doesNotMatch(inspect(one), INTERNALS)
-    assert.doesNotMatch(JSON.stringify(one), INTERNALS)
+  for (const shown of [device, system, object, ops]) {
+    assert.doesNotMatch(inspect(shown), INTERNALS)
+    assert.doesNotMatch(JSON.stringify(shown), INTERNALS)
   }
 })

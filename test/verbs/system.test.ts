@@ -54,8 +54,8 @@ test('neither or both of network and socket, an unknown device and a closed syst
       return true
     })
   refused('openSystem', () => openSystem({}), 'EINVAL', /pass either network or socket/)
-  const both = { network: createNetwork(), socket: '/x' }
-  refused('openSystem', () => openSystem(both), 'EINVAL', /pass either network or socket/)
+  const networkAndSocket = { network: createNetwork(), socket: '/x' }
+  refused('openSystem', () => openSystem(networkAndSocket), 'EINVAL', /pass either network or socket/)
   const system = openSystem({ network: createNetwork() })
   refused('system.interface', () => system.interface('rxe5'), 'ENODEV', /there is no device rxe5; there are: none/)
   system.close()

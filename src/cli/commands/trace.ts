@@ -40,7 +40,7 @@ export const newTag = (): string => `trace-${process.pid}-${randomBytes(6).toStr
 
 const selectionOf = ({ class: lists, errors }: TraceOptions): Selection => {
   try {
-    return { classes: lists && parseClasses(lists, DRIVER_CLASSES), errors }
+    return { classes: lists && parseClasses(lists, DRIVER_CLASSES), onlyFailed: errors }
   } catch (error) {
     throw new UsageError((error as Error).message)
   }
@@ -67,7 +67,7 @@ const printer = (options: TraceOptions, print: (text: string) => void) => {
     },
     /** A decision of torment is neither a call of a class nor an error: it is omitted if such calls are selected. */
     onTorment(record: TormentRecord): void {
-      if (summary === undefined && selection.classes === undefined && !selection.errors)
+      if (summary === undefined && selection.classes === undefined && !selection.onlyFailed)
         print(json ? JSON.stringify(record) : tormentLine(record))
     },
     end(): void {

@@ -16,12 +16,12 @@ import { fdText, type NewDescriptors } from './struct.ts'
 
 const indented = (lines: readonly string[]): string[] => lines.map(line => `  ${line}`)
 
-/** Names of the set bits, then the remaining bits as a number. */
+/** Names of the set bits, then the unknown bits as a number. */
 const bitNames = (table: Readonly<Record<string, number>>, value: number): string[] => {
-  const known = Object.values(table).reduce((all, bit) => all | bit, 0)
+  const known = Object.values(table).reduce((bits, bit) => bits | bit, 0)
   const names = Object.keys(table).filter(name => (value & table[name]!) !== 0)
-  const rest = (value & ~known) >>> 0
-  return rest === 0 ? names : [...names, hex(rest)]
+  const unknownBits = (value & ~known) >>> 0
+  return unknownBits === 0 ? names : [...names, hex(unknownBits)]
 }
 const bitsText = (table: Readonly<Record<string, number>>, value: number): string =>
   bitNames(table, value).join('|') || '0'
@@ -45,17 +45,18 @@ const fieldLines = (fields: Fields, value: AnyRecord, bytes: Uint8Array, style: 
   const shown = Object.entries(fields).filter(([, { offset, of }]) => {
     const size = sizeOf(of)
     return (
-      offset + size <= bytes.length && (style.zeros || bytes.subarray(offset, offset + size).some(byte => byte !== 0))
+      offset + size <= bytes.length &&
+      (style.showsZeros || bytes.subarray(offset, offset + size).some(byte => byte !== 0))
     )
   })
   const lines = shown
     .slice(0, style.fields)
     .map(([name, { offset, of }]) => `+${offset} ${name} ${valueText(name, of, value[name]!, style)}`)
-  const more = shown.length - lines.length
+  const hiddenFields = shown.length - lines.length
   const tail = bytes.subarray(recordSize(fields))
   return [
     ...lines,
-    ...(more > 0 ? [`… ${more} more fields`] : []),
+    ...(hiddenFields > 0 ? [`… ${hiddenFields} more fields`] : []),
     ...(tail.length > 0 ? [`+${recordSize(fields)} unknown ${bytesText(tail, style.bytes)}`] : []),
   ]
 }
@@ -67,9 +68,10 @@ const valueLines = ({ name, of, value, bytes, chain }: AttributeLayout, style: S
   if (of.kind !== 'list') return []
   const records = value as readonly AnyRecord[]
   const size = recordSize(of.fields)
-  const lines = records
-    .slice(0, style.records)
-    .map((one, i) => `+${i * size} ${name}[${i}] ${valueText(name, { kind: 'record', fields: of.fields }, one, style)}`)
+  const lines = records.slice(0, style.records).map((entry, i) => {
+    const text = valueText(name, { kind: 'record', fields: of.fields }, entry, style)
+    return `+${i * size} ${name}[${i}] ${text}`
+  })
   return records.length > lines.length ? [...lines, `… ${records.length - lines.length} more`] : lines
 }
 
@@ -91,9 +93,10 @@ const scalarText = (attribute: AttributeLayout, style: Style): string => {
 const newDescriptorText = (name: string, newDescriptors: NewDescriptors): string =>
   newDescriptors.has(name) ? `, then ${fdText(newDescriptors, name)}` : ''
 
+/** The line of an attribute, and lines of its value. `isAnswer`: as in `MessageSource`. */
 const attributeLines = (
   attribute: AttributeLayout,
-  answered: boolean,
+  isAnswer: boolean,
   style: Style,
   newDescriptors: NewDescriptors,
 ): string[] => {
@@ -103,7 +106,7 @@ const attributeLines = (
   const begin = `${label} ${flagWords(attribute).join(' ')}`
   if (bytes === undefined) {
     if (!isOut) return [`${begin}, ${length} bytes${addressText}`]
-    if (!answered) return [`${begin}, room for ${length} bytes${addressText}`]
+    if (!isAnswer) return [`${begin}, room for ${length} bytes${addressText}`]
     // An output that did not fit has the number of bytes that it needs.
     return [
       `${begin}${addressText}, ${written === 0 ? `not filled, ${length} bytes` : `needs ${written} bytes, has ${length}`}`,
@@ -112,7 +115,7 @@ const attributeLines = (
   const isUndecodable = of !== undefined && attribute.value === undefined && attribute.chain === undefined
   const isShort = typeof length === 'bigint' && length > bytes.length
   const count = isOut && address === undefined ? `${bytes.length} of ${length}` : String(length)
-  const text = limitedBytes(bytes, Number(length) > bytes.length && isShort ? Number(length) : bytes.length, style)
+  const text = limitedBytes(bytes, isShort ? Number(length) : bytes.length, style)
   const value = newDescriptors.has(name) ? newDescriptorText(name, newDescriptors) : scalarText(attribute, style)
   const note = isUndecodable && !isShort ? ' (undecodable)' : value
   return [`${begin}${addressText}, ${count} bytes: ${text}${note}`, ...indented(valueLines(attribute, style))]
@@ -125,24 +128,25 @@ const headerText = ({ length, classId, object, opCtrl, flags, call }: MessagePar
   `length ${length}, class ${classId}${call === undefined ? '' : `, call ${call}`}, object ${object}${newDescriptor}, ` +
   `op_ctrl ${opCtrl}, flags ${bitsText(MessageFlag, flags)}`
 
-const restText = (rest: Uint8Array, length: number, style: Style): string[] => {
-  if (rest.length === 0) return length > 0 ? [`… ${length} bytes more`] : []
-  return [`${length > rest.length ? 'cut off' : 'undecodable'} ${limitedBytes(rest, length, style)}`]
+/** The bytes behind the last readable part. `length`: their number; the tracer may have kept fewer. */
+const undecodedText = (undecoded: Uint8Array, length: number, style: Style): string[] => {
+  if (undecoded.length === 0) return length > 0 ? [`… ${length} bytes more`] : []
+  return [`${length > undecoded.length ? 'cut off' : 'undecodable'} ${limitedBytes(undecoded, length, style)}`]
 }
 
-const NONE: NewDescriptors = new Map()
+const NO_DESCRIPTORS: NewDescriptors = new Map()
 
 const bodyLines = (
-  { attributes, rest, restLength }: MessageParts,
-  answered: boolean,
+  { attributes, undecoded, undecodedLength }: MessageParts,
+  isAnswer: boolean,
   style: Style,
-  newDescriptors: NewDescriptors = NONE,
+  newDescriptors: NewDescriptors = NO_DESCRIPTORS,
 ): string[] => [
-  ...attributes.flatMap(one => attributeLines(one, answered, style, newDescriptors)),
-  ...restText(rest, restLength, style),
+  ...attributes.flatMap(attribute => attributeLines(attribute, isAnswer, style, newDescriptors)),
+  ...undecodedText(undecoded, undecodedLength, style),
 ]
 
-const chainLines = ({ entries, rest, restLength, reason }: ChainParts, style: Style): string[] => {
+const chainLines = ({ entries, undecoded, undecodedLength, reason }: ChainParts, style: Style): string[] => {
   const shown = entries.slice(0, style.records).flatMap(({ entry, message }, index) => {
     const { call, ref } = entry
     const flags = bitsText(ChainEntryFlag, ref === undefined ? 0 : ChainEntryFlag.OBJECT)
@@ -153,12 +157,12 @@ const chainLines = ({ entries, rest, restLength, reason }: ChainParts, style: St
       ...indented(bodyLines(message, (message.flags & MessageFlag.ANSWERED) !== 0, style)),
     ]
   })
-  const more = entries.length - Math.min(entries.length, style.records)
-  const why = reason === undefined ? '' : ` (${reason})`
+  const hiddenEntries = entries.length - Math.min(entries.length, style.records)
+  const reasonText = reason === undefined ? '' : ` (${reason})`
   return [
     ...shown,
-    ...(more > 0 ? [`… ${more} more entries`] : []),
-    ...restText(rest, restLength, style).map(text => `${text}${why}`),
+    ...(hiddenEntries > 0 ? [`… ${hiddenEntries} more entries`] : []),
+    ...undecodedText(undecoded, undecodedLength, style).map(text => `${text}${reasonText}`),
   ]
 }
 
@@ -183,13 +187,13 @@ const splitCall = (
     call: number === undefined ? call?.call : callOfRequest(number),
     declared: call?.declared,
     memoryAt: (address: bigint, isOut: boolean): MemoryRange | undefined => {
-      const found = (isOut ? out : inputs).find(one => one.address === address)
+      const found = (isOut ? out : inputs).find(range => range.address === address)
       if (found !== undefined) used.add(found)
       return found
     },
   }
-  const split = ({ bytes, length }: MemoryRange, answered: boolean): MessageParts | undefined =>
-    splitMessage({ ...source, bytes, length, answered } satisfies MessageSource)
+  const split = ({ bytes, length }: MemoryRange, isAnswer: boolean): MessageParts | undefined =>
+    splitMessage({ ...source, bytes, length, isAnswer } satisfies MessageSource)
   const request = split(message, false)
   const answerMemory = request === undefined ? undefined : out.find(({ address }) => address === message.address)
   const answer = answerMemory === undefined ? undefined : split(answerMemory, true)
@@ -215,7 +219,7 @@ export const objectLines = (
           `object ${request.name} at ${hex(message.address)}, ${message.length} bytes: ${headerText(request)}`,
           ...indented(bodyLines(request, false, style)),
         ]
-  const answerMemory =
+  const answerLines =
     answer === undefined
       ? []
       : [
@@ -224,22 +228,22 @@ export const objectLines = (
         ]
   return [
     ...head,
-    ...indented(answerMemory),
+    ...indented(answerLines),
     ...others.in.map(memory => `  in ${memoryText(memory, style)}`),
     ...others.out.map(memory => `  out ${memoryText(memory, style)}`),
   ]
 }
 
-// ---- a driver's own ----
+// ---- calls on a driver's descriptor ----
 
 /** Interfaces whose write(2) has a CtxSend before its data. */
-const senders: readonly string[] = [CtxInterface.V1, CtxInterface.V2]
+const sendInterfaces: readonly string[] = [CtxInterface.V1, CtxInterface.V2]
 
-/** The fields of the argument of a driver's ioctl, or of the beginning of what was written; undefined: not known. */
+/** The fields of the argument of a driver's ioctl, or of the beginning of written data; undefined: not known. */
 const driverFields = ({ request, attempt = '' }: TraceRecord): Fields | undefined =>
   request !== undefined
     ? CtxArguments[request]
-    : senders.includes(attempt.slice(0, attempt.indexOf(':')))
+    : sendInterfaces.includes(attempt.slice(0, attempt.indexOf(':')))
       ? CtxSend
       : undefined
 
@@ -287,21 +291,22 @@ const attributeJson = (attribute: AttributeLayout): Record<string, unknown> => {
       : of !== undefined && value !== undefined
         ? { value: isEntryNumber(attribute) ? { entry: value } : valueJson(of, value) }
         : bytes !== undefined && { bytes: bytesText(bytes, Number.POSITIVE_INFINITY).replace('(no bytes)', '') }),
-    ...(chain !== undefined && chain.rest.length > 0 && { undecoded: bytesText(chain.rest, chain.rest.length) }),
+    ...(chain !== undefined &&
+      chain.undecoded.length > 0 && { undecoded: bytesText(chain.undecoded, chain.undecoded.length) }),
   }
 }
 
 const messageJson = ({
   attributes,
-  rest,
-  restLength: _length,
+  undecoded,
+  undecodedLength: _length,
   flags,
   ...header
 }: MessageParts): Record<string, unknown> => ({
   ...header,
   flags: bitNames(MessageFlag, flags),
   attributes: attributes.map(attributeJson),
-  ...(rest.length > 0 && { undecoded: bytesText(rest, rest.length) }),
+  ...(undecoded.length > 0 && { undecoded: bytesText(undecoded, undecoded.length) }),
 })
 
 /** `message` and `answer` of a call of the object dialect. */

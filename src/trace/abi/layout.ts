@@ -23,7 +23,7 @@ export interface MessageSource {
   /** The call number. Undefined: it is not known. */
   readonly call: number | undefined
   /** Whether it is the message after the call, with its outputs. */
-  readonly answered: boolean
+  readonly isAnswer: boolean
   readonly declared?: readonly Declaration[] | undefined
   /** The memory at an address that an indirect input or output has; undefined: it was not traced. */
   memoryAt(address: bigint, isOut: boolean): MemoryRange | undefined
@@ -61,8 +61,8 @@ export interface MessageParts {
   readonly flags: number
   readonly attributes: readonly AttributeLayout[]
   /** Bytes after the last readable attribute, and their number; the tracer may have kept fewer. */
-  readonly rest: Uint8Array
-  readonly restLength: number
+  readonly undecoded: Uint8Array
+  readonly undecodedLength: number
 }
 
 export interface EntryParts {
@@ -73,9 +73,9 @@ export interface EntryParts {
 export interface ChainParts {
   readonly entries: readonly EntryParts[]
   /** As in `MessageParts`. */
-  readonly rest: Uint8Array
-  readonly restLength: number
-  /** Why the rest cannot be split into entries. */
+  readonly undecoded: Uint8Array
+  readonly undecodedLength: number
+  /** Why these bytes cannot be split into entries; undefined if they can, or if the tracer has kept fewer. */
   readonly reason: string | undefined
 }
 
@@ -91,20 +91,20 @@ const chainParts = (source: MessageSource, bytes: Uint8Array, length: number): C
       const { message, call } = entry
       return { entry, message: messageParts({ ...source, bytes: message, length: message.length, call }, false) }
     }),
-    rest: bytes.subarray(end),
-    restLength: length - end,
+    undecoded: bytes.subarray(end),
+    undecodedLength: length - end,
     reason: isCut ? undefined : error?.message.replace(ENTRY_PREFIX, ''),
   }
 }
 
-/** The parts of a message that has a header. `mayChain`: a chain in it is split too. */
-const messageParts = (source: MessageSource, mayChain: boolean): MessageParts => {
-  const { bytes, call, answered, declared } = source
+/** The parts of a message that has a header. `splitsChain`: whether a chain in it is split too. */
+const messageParts = (source: MessageSource, splitsChain: boolean): MessageParts => {
+  const { bytes, call, isAnswer, declared } = source
   const view = viewOf(bytes)
   const classId = view.getUint16(2, true)
   const method = call === undefined ? undefined : methodOf(classId, call, declared)
   const { items, at, end } = itemsOf(bytes)
-  const isChain = mayChain && method !== undefined && classId === Interface.id && method.name === 'chain'
+  const isChain = splitsChain && method !== undefined && classId === Interface.id && method.name === 'chain'
   const attributes = items.map((item): AttributeLayout => {
     const { id, flags, payload, length } = item
     const isOut = (flags & AttributeFlag.OUT) !== 0
@@ -116,14 +116,15 @@ const messageParts = (source: MessageSource, mayChain: boolean): MessageParts =>
       undefined,
     ]
     const isIndirect = (flags & AttributeFlag.INDIRECT) !== 0 && length === INDIRECT
+    // An indirect value is an address and a length, 64 bits each.
     const address = isIndirect ? view.getBigUint64(payload, true) : undefined
     const size = isIndirect ? view.getBigUint64(payload + 8, true) : length
     const written = isOut && !isIndirect ? flags >>> WRITTEN_SHIFT : 0
-    const isPresent = !isOut || (answered && isFilled)
+    const isPresent = !isOut || (isAnswer && isFilled)
     const memory = address === undefined || !isPresent ? undefined : source.memoryAt(address, isOut)
-    const inPlace = isOut && written <= length ? written : length
+    const inlineLength = isOut && written <= length ? written : length
     const value =
-      address !== undefined ? memory?.bytes : isPresent ? bytes.subarray(payload, payload + inPlace) : undefined
+      address !== undefined ? memory?.bytes : isPresent ? bytes.subarray(payload, payload + inlineLength) : undefined
     const isWhole = value !== undefined && (memory === undefined || memory.length === value.length)
     const hasChain = isChain && value !== undefined && (name === 'entries' || name === 'results')
     return {
@@ -150,10 +151,10 @@ const messageParts = (source: MessageSource, mayChain: boolean): MessageParts =>
     object: view.getUint32(4, true),
     opCtrl: view.getUint32(8, true),
     flags: view.getUint32(12, true),
-    attributes: answered ? attributes.filter(({ isOut }) => isOut) : attributes,
-    rest: bytes.subarray(at, end),
+    attributes: isAnswer ? attributes.filter(({ isOut }) => isOut) : attributes,
+    undecoded: bytes.subarray(at, end),
     // The tracer may have kept fewer bytes than there were.
-    restLength: Math.max(end, Math.min(length, source.length)) - at,
+    undecodedLength: Math.max(end, Math.min(length, source.length)) - at,
   }
 }
 

@@ -20,7 +20,7 @@ import { driverLines, objectJson, objectLines } from './layout-text.ts'
 import { hex, type MemoryRange, memoryRangeOf, memoryText } from './memory-range.ts'
 import { fdText, type NewDescriptors, structLines } from './struct.ts'
 
-/** A command's number and name; the number alone if Linux has no such command. */
+/** A command's number (`ex N` of an extended one) and name; the number alone if Linux has no such command. */
 const commandText = (number: number): string => {
   const found = linuxCall('write', number)
   const shown = number >= EXTENDED ? `ex ${number & 0xff}` : String(number)
@@ -100,13 +100,13 @@ const writeLines = (
   const found = number === undefined ? undefined : linuxCall('write', number)
   const struct = found === undefined ? '' : ` struct ${requestStruct(found.name)}`
   const name = number === undefined ? '' : ` ${commandText(number)}${struct}`
-  const answer = number === undefined ? 'response' : responseText(number)
+  const responseName = number === undefined ? 'response' : responseText(number)
   const request = bytes.subarray(number !== undefined && number >= EXTENDED ? EXTENDED_HEADER : COMMAND_HEADER)
   return [
     `write${name} ${memoryText(message, style)}`,
     ...indented(commandFields(number, 'in', request, facts, style)),
     ...out.flatMap((memory, i) => [
-      `  out ${i === 0 ? answer : 'driver'} ${memoryText(memory, style)}`,
+      `  out ${i === 0 ? responseName : 'driver'} ${memoryText(memory, style)}`,
       ...(i === 0 ? indented(indented(commandFields(number, 'out', memory.bytes, facts, style))) : []),
     ]),
   ]
@@ -140,15 +140,18 @@ interface IoctlMessage {
 const attributeName = (names: readonly string[], id: number): string =>
   id === UHW_IN ? 'UHW_IN' : id === UHW_OUT ? 'UHW_OUT' : (names[id] ?? `attribute ${hex(id)}`)
 
+/** The parts of an ioctl's message; undefined if there are fewer bytes than a header. */
 const ioctlMessage = (bytes: Uint8Array): IoctlMessage | undefined => {
   if (bytes.length < IOCTL_HEADER) return undefined
   const view = viewOf(bytes)
+  // struct ib_uverbs_ioctl_hdr: length at 0, object_id 2, method_id 4, num_attrs 6, driver_id 16.
   const object = view.getUint16(2, true)
   const method = view.getUint16(4, true)
   const found = linuxCall('ioctl', object, method)
   const count = Math.min(view.getUint16(6, true), Math.floor((bytes.length - IOCTL_HEADER) / ATTRIBUTE))
   const attributes = Array.from({ length: count }, (_, i): IoctlAttribute => {
     const at = IOCTL_HEADER + i * ATTRIBUTE
+    // struct ib_uverbs_attr: attr_id at 0, len 2, flags 4, data 8.
     const id = view.getUint16(at, true)
     return {
       id,
@@ -205,7 +208,7 @@ const ioctlLines = (
   const attributeValueOf = ({ length, data }: IoctlAttribute, isOut: boolean): MemoryRange | Uint8Array | undefined =>
     (isOut ? out : inputs).find(range => range.address === data) ??
     (isOut || length === 0 || length > INLINE_BYTES ? undefined : inlineBytes(data, length))
-  const fields = (id: number, value: MemoryRange | Uint8Array | undefined): string[] => {
+  const structLinesOf = (id: number, value: MemoryRange | Uint8Array | undefined): string[] => {
     if (value === undefined) return []
     const bytes = value instanceof Uint8Array ? value : value.bytes
     if (command !== undefined && id === InvokeWrite.CORE_IN) return commandFields(command, 'in', bytes, facts, style)
@@ -230,7 +233,7 @@ const ioctlLines = (
       return length === 0 ? hex(data) : `${length} bytes at ${hex(data)}`
     }
     const optional = (flags & MANDATORY) === 0 ? ' (optional)' : ''
-    return [`${name}${structText(command, id)}${optional} ${text()}`, ...indented(fields(id, attributeValue))]
+    return [`${name}${structText(command, id)}${optional} ${text()}`, ...indented(structLinesOf(id, attributeValue))]
   }
   return [
     `ioctl ${name} (object ${object}, method ${method}, driver ${driver}) at ${hex(address)}, ${length} bytes`,

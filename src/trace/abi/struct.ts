@@ -10,7 +10,7 @@ import { type Style, valueText } from '../values.ts'
 import { hex } from './memory-range.ts'
 
 /**
- * NewDescriptors of descriptors that a call has created, by attribute; undefined: not known. The bytes of the answer do
+ * The numbers of the descriptors that a call has created, by attribute; undefined: not known. The bytes of the answer do
  * not have them: they are inserted after it was traced.
  */
 export type NewDescriptors = ReadonlyMap<string, number | undefined>
@@ -37,7 +37,7 @@ const cellText = ({ cell, of, where }: Op, view: DataView, style: Style, newDesc
 const CELL_NAMES: Readonly<Partial<Record<Cell['as'], string>>> = { class: 'type', zero: 'reserved', bit: 'flag' }
 
 /**
- * Lines `+offset name value` of the nonzero fields, or of all if `style.zeros`. No lines if the struct is a single
+ * Lines `+offset name value` of the nonzero fields, or of all if `style.showsZeros`. No lines if the struct is a single
  * value, which the bytes show already; a descriptor has a line.
  */
 export const structLines = (
@@ -58,7 +58,7 @@ export const structLines = (
   const shown = cells
     .filter(
       ({ at, size }) =>
-        at + size <= bytes.length && (style.zeros || bytes.subarray(at, at + size).some(byte => byte !== 0)),
+        at + size <= bytes.length && (style.showsZeros || bytes.subarray(at, at + size).some(byte => byte !== 0)),
     )
     .sort((a, b) => a.at - b.at)
   const lines = shown.slice(0, style.fields).map(({ at, name, text }) => `+${at} ${name} ${text()}`)

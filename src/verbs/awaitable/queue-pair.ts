@@ -3,8 +3,8 @@
  * own. `awaitable` derives their class from that of queue pairs with a `sendCq`, and wraps the posting methods: each
  * request gets an id, by which its completion resolves the promise.
  */
-import { checkOptions, type KnownOptions } from '../checks/options.ts'
-import type { ImmediateOptions, InvalidateOptions, SendOptions } from '../checks/request-options.ts'
+import { checkOptions, type KnownOptions } from '../arguments/options.ts'
+import type { ImmediateOptions, InvalidateOptions, SendOptions } from '../arguments/request-options.ts'
 import { cqPlan } from '../cq/completion-queue.ts'
 import { invalidArgument, withoutObject } from '../error.ts'
 import type { Slice } from '../mr/region.ts'

@@ -3,7 +3,7 @@
  */
 import { type AdapterName, adapterNames } from '../../spec/check/adapters.ts'
 import { type Finding, type FindingId, failLimits, findingIds, type Severity } from '../../spec/check/findings.ts'
-import { checkOptions, type KnownOptions } from '../checks/options.ts'
+import { checkOptions, type KnownOptions } from '../arguments/options.ts'
 import { checkChoice, checkFunction, formatValue, invalidArgument } from '../error.ts'
 import { type StackSharing, stackSharings } from './posts.ts'
 

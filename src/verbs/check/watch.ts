@@ -17,7 +17,10 @@ export interface PostWatch {
   watch(queue: number, number: number, info: MmapInfo, ring: ProgramRing): void
   /** Forgets the work queue with this ring: it is closed, or has another ring. */
   forget(info: MmapInfo): void
-  /** Reports a post that was refused with `error`, a positive errno; `state`: of its queue pair (ibv_qp_state). */
+  /**
+   * Reports a post that was refused with `error`, a positive errno. `state`: of its queue pair (ibv_qp_state); RTS for a
+   * full queue, whose state is not queried.
+   */
   refused(queue: number, number: number, wrId: number, error: number, state: number): void
   // Set only with the search for races:
   /** Starts to record the completions that are polled from the CQ with handle `cq`. */

@@ -5,7 +5,7 @@ import { emitAddress, parseAddress } from '../../clients/rdma-cm/socket-address.
 import { CmId } from '../../spec/classes/connections/cm_id.ts'
 import { CmEventType, CmPortSpace } from '../../spec/enums.ts'
 import { privateDataBytes, rdmaCmHeader, rejReason } from '../../spec/wire/mad.ts'
-import { checkOptions, type KnownOptions } from '../checks/options.ts'
+import { checkOptions, type KnownOptions } from '../arguments/options.ts'
 import { contextOf, type Device } from '../device.ts'
 import { formatValue, invalidArgument, refused } from '../error.ts'
 import { createMailbox, type Mailbox } from '../mailbox.ts'
@@ -45,7 +45,10 @@ export interface ConnectToOptions<P = AwaitableRcOptions> extends ConnectionOpti
 
 /** Options of `listen`. */
 export interface ListenOptions extends DeviceChoice {
-  /** Maximum requests that wait for an answer; further ones are dropped, and their senders retry. Default 1024. */
+  /**
+   * Maximum requests that have arrived and were not read; further ones are dropped, and their senders retry. The library
+   * reads requests as they arrive, also those that wait for an answer. Default and maximum 1024.
+   */
   readonly backlog?: number
 }
 
@@ -192,7 +195,7 @@ class RequestObject implements ConnectionRequest {
  */
 export const listen = async (url: string, options: ListenOptions = {}): Promise<Server> => {
   checkOptions('listen', 'options', options, listenOptionNames)
-  // 0 means the maximum, as for rdma_listen(3).
+  // 0 means the maximum.
   const { backlog = 0 } = options
   if (!Number.isInteger(backlog) || backlog < 0)
     throw invalidArgument('listen', `backlog ${formatValue(backlog)} is not a number of requests`)

@@ -48,7 +48,7 @@ export const resolveUrl = async (call: string, url: string): Promise<SocketAddre
   return ipAddress(bytes ?? (await lookUp(call, host)), port, scope === undefined ? 0 : await scopeOf(call, scope))
 }
 
-/** IPv6 with its zeros compressed (RFC 5952), as URLs write it. */
+/** An address as text; IPv6 with its zeros compressed (RFC 5952), as URLs write it. */
 const shortText = (address: Uint8Array): string => {
   const text = addressText(address)
   return text.includes(':') ? new URL(`http://[${text}]`).hostname.slice(1, -1) : text

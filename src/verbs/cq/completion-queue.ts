@@ -5,8 +5,8 @@ import { nextTurn } from '../../host/event-loop/next-turn.ts'
 import { Cq } from '../../spec/classes/cq.ts'
 import { CqKind } from '../../spec/enums.ts'
 import type { Out } from '../../spec/schema/schema.ts'
+import { checkOptions, type KnownOptions } from '../arguments/options.ts'
 import type { MmapInfo } from '../carrier.ts'
-import { checkOptions, type KnownOptions } from '../checks/options.ts'
 import { checkChoice, invalidArgument, refused, withOptionNames, withoutObject } from '../error.ts'
 import { checkSignal, type Until } from '../mailbox.ts'
 import { DROP_RINGS, defineVerbsClass, RELEASED, SHOWN, VerbsObject } from '../objects/verbs-object.ts'
@@ -258,13 +258,13 @@ class CqObject extends VerbsObject implements CompletionQueue {
       optionsByCqAttribute,
       () => carrier.call(Cq, 'modify', this.handle, { cqe: entries }).out as CqCreateResult,
     )
-    const old = this.#mmapInfo
+    const oldInfo = this.#mmapInfo
     this.entries = cqe
     this.#mmapInfo = queue
     // The device has moved the unread completions to the beginning of the new ring.
     this.#ring = ringOrNone(carrier, queue)
     this.completion.ring = this.#ring
-    if (old !== undefined) carrier.release(old)
+    if (oldInfo !== undefined) carrier.release(oldInfo)
   }
 
   /** Returns the slot of `completion` to the device. */

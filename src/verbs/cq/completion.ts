@@ -42,7 +42,7 @@ export interface Completion {
   readonly invalidated: number | undefined
   /** Of a received datagram: the sender's queue pair number. */
   readonly sourceQpn: number
-  /** Of a received datagram: the first 40 bytes of the buffer are a GRH. */
+  /** Of a received datagram: the first 40 bytes of the buffer have the GRH or IP header (`senderOf`). */
   readonly hasGrh: boolean
   /** In a CQ of kind 'timed': the time of the completion in nanoseconds of `device.clock()`, exact up to 2^53. */
   readonly timestamp: number | undefined

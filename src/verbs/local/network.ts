@@ -34,8 +34,8 @@ import { CallError } from '../../spec/errno.ts'
 import { type Link, links, paths } from '../../uapi/tool.ts'
 import { parseAddress } from '../../wire/address.ts'
 import { plainArena } from '../../wire/arena.ts'
+import { checkOptions, type KnownOptions } from '../arguments/options.ts'
 import type { CheckOptions } from '../check/options.ts'
-import { checkOptions, type KnownOptions } from '../checks/options.ts'
 import { checkChoice, checkFunction, formatValue, invalidArgument, rdmaError, refused, rethrow } from '../error.ts'
 import { showAs } from '../objects/show.ts'
 import { observe, publishWaits, type TracedCall } from './observe.ts'
@@ -66,7 +66,8 @@ export interface NetworkOptions {
   readonly fault?: string
   /**
    * What connects the devices: 'memory' of this process (default), or sockets on their addresses, which this machine
-   * must have. 'udp' reaches every RoCE device and needs the package koffi; 'dgram' reaches other 'dgram' devices only.
+   * must have. 'udp' reaches every RoCE device and needs the package koffi; 'udp-plain' is the same without segmentation
+   * by the kernel. 'dgram' reaches other 'dgram' devices only.
    */
   readonly link?: Link
   /**

@@ -68,11 +68,11 @@ export const publishWaits = (devices: readonly RxeDevice[]): void => {
   if (!rnrWaits.hasSubscribers && !retransmissions.hasSubscribers) return
   for (const rxe of devices) {
     const { receivedRnr, retransmissions: resent } = rxe.state.engine().counters
-    const before = published.get(rxe) ?? { receivedRnr: 0, retransmissions: 0 }
+    const previous = published.get(rxe) ?? { receivedRnr: 0, retransmissions: 0 }
     published.set(rxe, { receivedRnr, retransmissions: resent })
     const device = rxe.device.name
-    if (receivedRnr > before.receivedRnr) rnrWaits.publish({ device, count: receivedRnr - before.receivedRnr })
-    if (resent > before.retransmissions) retransmissions.publish({ device, count: resent - before.retransmissions })
+    if (receivedRnr > previous.receivedRnr) rnrWaits.publish({ device, count: receivedRnr - previous.receivedRnr })
+    if (resent > previous.retransmissions) retransmissions.publish({ device, count: resent - previous.retransmissions })
   }
 }
 

@@ -5,7 +5,7 @@
 import { Mr } from '../../spec/classes/mr.ts'
 import { AccessFlags, MrKind } from '../../spec/enums.ts'
 import type { In, Out } from '../../spec/schema/schema.ts'
-import { checkOptions, type KnownOptions } from '../checks/options.ts'
+import { checkOptions, type KnownOptions } from '../arguments/options.ts'
 import { checkBytes, formatValue, invalidArgument } from '../error.ts'
 import { addressHex, inspectAs } from '../objects/show.ts'
 import { defineVerbsClass, RELEASED, SHOWN, VerbsObject } from '../objects/verbs-object.ts'

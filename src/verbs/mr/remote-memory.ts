@@ -4,7 +4,7 @@
  * `remoteMemory` checks it once and returns an object that requests need not check.
  */
 import { TWO_32 } from '../../spec/memory.ts'
-import { checkRecord } from '../checks/options.ts'
+import { checkRecord } from '../arguments/options.ts'
 import { formatValue, invalidArgument, withoutObject } from '../error.ts'
 import { addressHex, inspectAs } from '../objects/show.ts'
 

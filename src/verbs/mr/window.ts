@@ -5,7 +5,7 @@
 import { Mw } from '../../spec/classes/mw.ts'
 import { MwType } from '../../spec/enums.ts'
 import type { Out } from '../../spec/schema/schema.ts'
-import type { KnownOptions } from '../checks/options.ts'
+import type { KnownOptions } from '../arguments/options.ts'
 import { formatValue, invalidArgument } from '../error.ts'
 import { defineVerbsClass, SHOWN, VerbsObject } from '../objects/verbs-object.ts'
 import { checkObject, type DeviceContext, type Named, type Plan, plan } from '../plan.ts'

@@ -4,8 +4,8 @@
  * library: private classes of drivers, and classes of a newer release.
  */
 import type { AnyValues, In, ObjectClass, Out } from '../../spec/schema/schema.ts'
+import { checkRecord } from '../arguments/options.ts'
 import type { Carrier } from '../carrier.ts'
-import { checkRecord } from '../checks/options.ts'
 import { formatValue, invalidArgument } from '../error.ts'
 import {
   CLOSED,

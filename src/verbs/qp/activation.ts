@@ -3,7 +3,7 @@
  * option `active` at their creation (R7). Each type defines the steps and their options.
  */
 
-import { checkOptions } from '../checks/options.ts'
+import { checkOptions } from '../arguments/options.ts'
 import { combineSteps } from './connection.ts'
 
 /** The option of a creation in RTS. */

@@ -4,6 +4,14 @@
 
 import { RcQp } from '../../spec/classes/qp/rc_qp.ts'
 import { UcQp } from '../../spec/classes/qp/uc_qp.ts'
+import { checkOptions, type KnownOptions } from '../arguments/options.ts'
+import {
+  type MessageOptions,
+  RC_OPTIONS,
+  type RcMessageOptions,
+  type SendOptions,
+  UC_OPTIONS,
+} from '../arguments/request-options.ts'
 import {
   type AwaitableQueuePair,
   type AwaitedMessageOptions,
@@ -14,14 +22,6 @@ import {
   type WithoutQueues,
 } from '../awaitable/queue-pair.ts'
 import type { CompletedRequest } from '../awaitable/request-promises.ts'
-import { checkOptions, type KnownOptions } from '../checks/options.ts'
-import {
-  type MessageOptions,
-  RC_OPTIONS,
-  type RcMessageOptions,
-  type SendOptions,
-  UC_OPTIONS,
-} from '../checks/request-options.ts'
 import type { RemoteMemory } from '../mr/remote-memory.ts'
 import type { DeviceContext, Named, Plan } from '../plan.ts'
 import {

@@ -12,6 +12,8 @@ import { WrOpcode } from '../../spec/work.ts'
 import { addressText, parseAddress } from '../../wire/address.ts'
 import { IPV4_BYTES, IPV6_BYTES } from '../../wire/ip.ts'
 import { type Addressing, addressing, addressRecord, invalidGid, type PathOptions } from '../address.ts'
+import { checkOptions, checkRecord, type KnownOptions } from '../arguments/options.ts'
+import { type MessageOptions, UC_OPTIONS } from '../arguments/request-options.ts'
 import {
   type AwaitableQueuePair,
   type AwaitedMessageOptions,
@@ -20,8 +22,6 @@ import {
   type WithoutQueues,
 } from '../awaitable/queue-pair.ts'
 import type { CompletedRequest } from '../awaitable/request-promises.ts'
-import { checkOptions, checkRecord, type KnownOptions } from '../checks/options.ts'
-import { type MessageOptions, UC_OPTIONS } from '../checks/request-options.ts'
 import { checkBytes, checkU32, invalidArgument, RdmaError, withoutObject } from '../error.ts'
 import { defineVerbsClass, markClosed, SHOWN, VerbsObject } from '../objects/verbs-object.ts'
 import { checkObject, type DeviceContext, destroyUnlessRemoved, type Named, type Plan, plan } from '../plan.ts'
@@ -250,10 +250,10 @@ export const addressPlan = (context: DeviceContext, pd: Named, destination: Dest
 /** Maximum address handles in one call: an encoded call has a maximum size. */
 const AHS_PER_CALL = 1 << 15
 
-/** `all` in lists of at most AHS_PER_CALL. */
-const chunks = <T>(all: readonly T[]): T[][] =>
-  Array.from({ length: Math.ceil(all.length / AHS_PER_CALL) }, (_, i) =>
-    all.slice(i * AHS_PER_CALL, (i + 1) * AHS_PER_CALL),
+/** `list` in lists of at most AHS_PER_CALL. */
+const chunks = <T>(list: readonly T[]): T[][] =>
+  Array.from({ length: Math.ceil(list.length / AHS_PER_CALL) }, (_, i) =>
+    list.slice(i * AHS_PER_CALL, (i + 1) * AHS_PER_CALL),
   )
 
 /** The output attributes of `createAhs`; `numbers`: for work requests, if the driver has them. */
@@ -270,7 +270,9 @@ export const makeAddresses = (
   if (!Array.isArray(destinations))
     throw invalidArgument('pd.createAhs', 'the destinations are not a list', 'give [{ gid }, …]')
   // The list attribute has no fields for dmac and vlan: each address handle then needs a call of its own.
-  const hasDmacOrVlan = destinations.some(one => one?.dmac !== undefined || one?.vlan !== undefined)
+  const hasDmacOrVlan = destinations.some(
+    destination => destination?.dmac !== undefined || destination?.vlan !== undefined,
+  )
   if (hasDmacOrVlan) return makeAll(destinations.map(destination => addressPlan(context, pd, destination)))
   const created: AddressHandle[] = []
   try {

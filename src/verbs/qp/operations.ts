@@ -6,15 +6,15 @@ import { AccessFlags } from '../../spec/enums.ts'
 import type { ObjectClass } from '../../spec/schema/schema.ts'
 import { flushPlacement, flushSelectivity } from '../../spec/wire/headers.ts'
 import { WrOpcode } from '../../spec/work.ts'
-import { checkOptions } from '../checks/options.ts'
-import { checkAligned, checkExtent, checkOriginal, checkTarget, checkWord } from '../checks/request-checks.ts'
+import { checkOptions } from '../arguments/options.ts'
+import { checkAligned, checkExtent, checkOriginal, checkTarget, checkWord } from '../arguments/request-checks.ts'
 import {
   type FlushExtent,
   type ImmediateOptions,
   type RcMessageOptions,
   RequestOptionBits,
   type SendOptions,
-} from '../checks/request-options.ts'
+} from '../arguments/request-options.ts'
 import { checkU32, invalidArgument } from '../error.ts'
 import { accessFlags, type Slice } from '../mr/region.ts'
 import { createRemoteMemory, type RemoteMemory, type RemoteMemoryData, rangeOf } from '../mr/remote-memory.ts'

@@ -82,12 +82,12 @@ const openContext = (session: Session, name: string | undefined) => {
       'start the daemon as the same user or as root; see also /proc/sys/kernel/yama/ptrace_scope',
     )
   const devices = devicesOf(session)
-  const device = devices.find(one => (name === undefined ? one.address !== '' : one.name === name))
+  const device = devices.find(listed => (name === undefined ? listed.address !== '' : listed.name === name))
   if (device === undefined)
     throw refused(
       'ENODEV',
       'open',
-      `no device ${name ?? 'in a network'}; there are ${devices.map(one => one.name).join(', ')}`,
+      `no device ${name ?? 'in a network'}; there are ${devices.map(listed => listed.name).join(', ')}`,
     )
   const { reply, fds } = session.ask('open', (buffer, header) =>
     writeRequest(buffer, 'OPEN', header, { node: device.node, wants: OpenWants.PACKED_RINGS }),
@@ -198,7 +198,8 @@ export const remoteCarrier = (socket: string, name?: string): RemoteCarrier => {
     channel: channel === undefined ? {} : { channel },
     counters() {
       const answer = session.tool({ what: 'stat' })
-      const stat = 'stat' in answer ? answer.stat.devices.find(one => one.name === device.name) : undefined
+      const stat =
+        'stat' in answer ? answer.stat.devices.find(({ name: listedName }) => listedName === device.name) : undefined
       if (stat === undefined)
         throw refused('EIO', 'device.counters', `the daemon does not report counters of device ${device.name}`)
       const { hw_counters, counters, port, transport, faults } = stat

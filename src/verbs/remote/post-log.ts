@@ -17,7 +17,7 @@ import { ringPool } from './file-rings.ts'
 import { areEventsWanted } from './stack-numbers.ts'
 
 /** How often a post wakes the daemon while the event log is full, before it overwrites. As in the preload library. */
-const YIELDS = 10_000
+const MAX_YIELDS = 10_000
 
 // Sizes and field offsets in bytes.
 const { size: POST_BYTES } = Messages.post
@@ -55,7 +55,7 @@ export const createPostLog = (session: Session, context: number, file: number, w
   /** Claims the next entry of the event log and returns its number; waits for the daemon if the log is full. */
   const claimEntry = (words: BigInt64Array): number => {
     const index = Number(Atomics.add(words, LOG_FIELDS.head / 8, 1n))
-    for (let i = 0; i < YIELDS; i++) {
+    for (let i = 0; i < MAX_YIELDS; i++) {
       if (index - Number(Atomics.load(words, LOG_FIELDS.tail / 8)) < EventLog.entries) break
       wake()
     }

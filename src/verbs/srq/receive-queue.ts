@@ -6,9 +6,9 @@ import type { Srq } from '../../spec/classes/srq.ts'
 import { QpState } from '../../spec/enums.ts'
 import { Errno } from '../../spec/errno.ts'
 import { PostQueue } from '../../spec/session.ts'
+import { checkId, checkLocal } from '../arguments/request-checks.ts'
 import type { MmapInfo } from '../carrier.ts'
 import { watchedRing } from '../check/watch.ts'
-import { checkId, checkLocal } from '../checks/request-checks.ts'
 import { invalidArgument, withoutObject } from '../error.ts'
 import { isSliceOf, type Slice } from '../mr/region.ts'
 import type { Shown } from '../objects/show.ts'
@@ -79,6 +79,7 @@ export abstract class ReceiveRing extends VerbsObject implements ReceiveQueue {
     const ring = this.#ring
     const at = nextSlot(ring)
     if (at < 0) {
+      // The state is that of a queue pair; ENOMEM does not depend on it.
       this.context.check?.posts.refused(PostQueue.SHARED, this.handle, id, Errno.ENOMEM, QpState.values.RTS)
       throw fullError(CALL, 'receive', ring.capacity)
     }

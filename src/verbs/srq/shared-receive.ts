@@ -4,7 +4,7 @@
  */
 import { Srq, XrcSrq } from '../../spec/classes/srq.ts'
 import type { AnyValues, ObjectClass, Out } from '../../spec/schema/schema.ts'
-import { checkOptions, type KnownOptions } from '../checks/options.ts'
+import { checkOptions, type KnownOptions } from '../arguments/options.ts'
 import { defineVerbsClass, SHOWN } from '../objects/verbs-object.ts'
 import {
   checkObject,

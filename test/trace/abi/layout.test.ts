@@ -7,7 +7,7 @@ import { describe, it } from 'node:test'
 import fc from 'fast-check'
 import { messagesOf, recordingView } from '../../../src/daemon/trace/trace-messages.ts'
 import { CtxAssign, CtxIoctl, CtxSend } from '../../../src/spec/drivers/ctx.ts'
-import type { CallError } from '../../../src/spec/errno.ts'
+import { type CallError, Errno } from '../../../src/spec/errno.ts'
 import { type AnyValues, CHAIN, CREATE, CREATE_FD, QUERY } from '../../../src/spec/schema/schema.ts'
 import { rawLines } from '../../../src/trace/abi/raw.ts'
 import { callJson, callLine } from '../../../src/trace/calls.ts'
@@ -32,14 +32,14 @@ const recordOf = (
   call: number,
   message: Uint8Array,
   outcome: Result | CallError = { out: {} },
-  more: Partial<TraceRecord> = {},
+  fields: Partial<TraceRecord> = {},
   memory = arena(),
 ): TraceRecord => {
   memory.map(AT, message.slice())
   const view = fakeView(memory)
   const recording = recordingView(view)
   const decoded = decodeObject(recording.view, call, AT)
-  const record = { ...base, request: ioctlRequest(call), ...more }
+  const record = { ...base, request: ioctlRequest(call), ...fields }
   if (isAnswer(decoded)) return { ...record, ret: decoded.ret, reason: decoded.reason ?? '', raw: recording.raw() }
   const { ret } = decoded.answer(outcome)
   return { ...record, ret, call: messagesOf(view, decoded.call, outcome), raw: recording.raw() }
@@ -49,7 +49,7 @@ const linesOf = (record: TraceRecord, style = ABRIDGED): string[] => rawLines(re
 
 const bytesOf = (text: string): Uint8Array => new TextEncoder().encode(text)
 const cq = callOf('cq', 'create', { cqe: 100, userHandle: 7n, compVector: 0, channel: 5 })
-const cqMade: Result = { object: 9, out: { cqe: 127, queue: { offset: 0x2000n, size: 4096 } } }
+const cqResult: Result = { object: 9, out: { cqe: 127, queue: { offset: 0x2000n, size: 4096 } } }
 
 const links: readonly Link[] = [
   { call: callOf('pd', 'create') },
@@ -57,7 +57,7 @@ const links: readonly Link[] = [
   { call: callOf('mr', 'query'), object: 1, options: { rooms: { length: 0, iova: 0, kind: 0 } } },
 ]
 const entries = encodeChain(links)
-/** Addresses of a chain's entries. */
+/** The address of a chain's entries. */
 const ENTRIES = 0x300000n
 const chain = callOf('interface', 'chain', { entries, onError: 0 })
 const chainMessage = (bytes: Uint8Array): Uint8Array =>
@@ -76,14 +76,14 @@ results.set([5, 0, 0, 0, 0, 0, 0, 0, 1], 8 + 4)
 const chainRecord = recordOf(
   CHAIN,
   chainMessage(entries),
-  { out: { results, done: 1, error: 2, reason: bytesOf('no way') } },
+  { out: { results, done: 1, error: Errno.ENOENT, reason: bytesOf('no way') } },
   {},
   chainMemory(entries),
 )
 
 describe('a message of the object dialect', () => {
   it('is shown with its header and attributes as received, then the outputs of its answer', () => {
-    assert.deepEqual(linesOf(recordOf(CREATE, encodeCall(cq, { ignorable: ['compVector'] }), cqMade)), [
+    assert.deepEqual(linesOf(recordOf(CREATE, encodeCall(cq, { ignorable: ['compVector'] }), cqResult)), [
       'object cq.create at 0x100000, 120 bytes: length 120, class 5, call 0, object 0, op_ctrl 0, flags 0',
       '  cqe 0x1 mandatory, 4 bytes: 64000000 = 100',
       '  userHandle 0x2 mandatory, 8 bytes: 0700000000000000 = 7',
@@ -209,8 +209,11 @@ describe('the bytes of a chain', () => {
   })
 
   it('that points to itself are finite', () => {
-    const own = encodeChain([{ call: chain, options: { elsewhere: { entries: ENTRIES } } }])
-    const lines = linesOf(recordOf(CHAIN, chainMessage(own), undefined, {}, chainMemory(own)), WHOLE)
+    const selfReferring = encodeChain([{ call: chain, options: { elsewhere: { entries: ENTRIES } } }])
+    const lines = linesOf(
+      recordOf(CHAIN, chainMessage(selfReferring), undefined, {}, chainMemory(selfReferring)),
+      WHOLE,
+    )
     assert.equal(lines.filter(line => line.includes('entry 0 interface.chain')).length, 1)
   })
 })
@@ -250,8 +253,8 @@ describe('the bytes of calls', () => {
       '    +16 tag 4',
       '    +24 data, 3 bytes: 010203',
     ])
-    const shape = { eagerCount: 4, eagerBytes: 4096, expectedCount: 0, expectedBytes: 64, jobKey: 9 }
-    const assign = (handle: number) => piece(encodeRecords(CtxAssign, [{ ...shape, handle }]))
+    const contextOptions = { eagerCount: 4, eagerBytes: 4096, expectedCount: 0, expectedBytes: 64, jobKey: 9 }
+    const assign = (handle: number) => piece(encodeRecords(CtxAssign, [{ ...contextOptions, handle }]))
     const attempt = 'ctx.userdma.2: ioctl(ASSIGN, 0x1000)'
     const record = { ...driver, attempt, request: CtxIoctl.ASSIGN, raw: { in: [assign(0)], out: [assign(3)] } }
     const lines = linesOf(record)
@@ -274,11 +277,11 @@ describe('the bytes of calls', () => {
     assert.ok(raw)
     fc.assert(
       fc.property(change, change, fc.boolean(), (messageChange, answerChange, verbose) => {
-        const pieces = {
-          in: raw.in.map(one => changed(one, messageChange)),
-          out: raw.out.map(one => changed(one, answerChange)),
+        const changedRaw = {
+          in: raw.in.map(access => changed(access, messageChange)),
+          out: raw.out.map(access => changed(access, answerChange)),
         }
-        const record = { ...chainRecord, raw: pieces }
+        const record = { ...chainRecord, raw: changedRaw }
         assert.ok(callLine(record, { abi: true, verbose }).length < 100_000)
         JSON.stringify(callJson(record))
         callLine({ ...record, dialect: 'driver', request: CtxIoctl.ASSIGN }, { abi: true, verbose })

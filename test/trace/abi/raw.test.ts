@@ -33,11 +33,17 @@ describe('the bytes of a call', () => {
       fields.map(line => line.replace(/0x[0-9a-f]+/g, '0x…')),
       ['+8 start 0x…', '+16 length 64', '+24 iova 0x…', '+36 access LOCAL_WRITE', '+0 object 1', '+4 lkey 0x…'],
     )
-    const rest = lines.filter(line => /^ {6}\S/.test(line)).sort()
-    assert.match(rest[0], /^ {6}CORE_IN struct ib_uverbs_reg_mr at 0x[0-9a-f]+, 40 bytes: [0-9a-f]{64}… \(40 bytes\)$/)
-    assert.match(rest[1], /^ {6}CORE_OUT struct ib_uverbs_reg_mr_resp out at 0x[0-9a-f]+, 12 bytes: [0-9a-f]{24}$/)
-    assert.equal(rest[2], '      WRITE_CMD 9 REG_MR')
-    assert.equal(rest.length, 3)
+    const attributes = lines.filter(line => /^ {6}\S/.test(line)).sort()
+    assert.match(
+      attributes[0],
+      /^ {6}CORE_IN struct ib_uverbs_reg_mr at 0x[0-9a-f]+, 40 bytes: [0-9a-f]{64}… \(40 bytes\)$/,
+    )
+    assert.match(
+      attributes[1],
+      /^ {6}CORE_OUT struct ib_uverbs_reg_mr_resp out at 0x[0-9a-f]+, 12 bytes: [0-9a-f]{24}$/,
+    )
+    assert.equal(attributes[2], '      WRITE_CMD 9 REG_MR')
+    assert.equal(attributes.length, 3)
   })
 
   it('of an ioctl have each attribute by name, and an input that shares memory with an output as it was sent', () => {
@@ -120,9 +126,9 @@ describe('the bytes of a call', () => {
   it('can be random without an exception', () => {
     const range = fc.tuple(fc.bigInt({ min: 0n, max: (1n << 64n) - 1n }), fc.uint8Array({ maxLength: 80 }), fc.nat(100))
     const ranges = fc.array(range, { maxLength: 4 }).map(all =>
-      all.map(([at, bytes, more]) => {
+      all.map(([address, bytes, missing]) => {
         const base64 = Buffer.from(bytes).toString('base64')
-        return [`0x${at.toString(16)}`, base64, bytes.length + more] as const
+        return [`0x${address.toString(16)}`, base64, bytes.length + missing] as const
       }),
     )
     fc.assert(
@@ -137,16 +143,16 @@ describe('the bytes of a call', () => {
 
   it('can be damaged or truncated without an exception', () => {
     const records = [...recordsOf('raw.abilog'), ...recordsOf('ibv_rc_pingpong.client.abilog')]
-    const damage = fc.record({ index: fc.nat(), range: fc.nat(), at: fc.nat(), byte: fc.nat(255), cut: fc.boolean() })
+    const damage = fc.record({ index: fc.nat(), range: fc.nat(), at: fc.nat(), byte: fc.nat(255), isCut: fc.boolean() })
     fc.assert(
-      fc.property(damage, ({ index, range, at, byte, cut }) => {
+      fc.property(damage, ({ index, range, at, byte, isCut }) => {
         const record = records[index % records.length]
         const read = [...(record.raw?.in ?? [])]
         if (read.length === 0) return
         const [address, base64, length] = read[range % read.length]
         const bytes = Buffer.from(base64, 'base64')
         bytes[at % bytes.length] = byte
-        const damaged = cut ? bytes.subarray(0, at % (bytes.length + 1)) : bytes
+        const damaged = isCut ? bytes.subarray(0, at % (bytes.length + 1)) : bytes
         read[range % read.length] = [address, damaged.toString('base64'), length]
         const changed = { ...record, raw: { in: read, out: record.raw?.out ?? [] } }
         callLine(changed, { abi: true })

@@ -37,10 +37,10 @@ eachCarrier(openTwo => {
   test('each request resolves with its own completion, also if they are awaited in another order', async () => {
     const { a, b, close } = await pair(openTwo)
     const message = b.qp.receive(b.mr.slice(0, 100))
-    const silent = b.qp.receive()
-    const last = a.qp.send(Uint8Array.of(1, 2, 3), { immediate: 7 })
+    const emptyReceive = b.qp.receive()
+    const send = a.qp.send(Uint8Array.of(1, 2, 3), { immediate: 7 })
     const write = a.qp.write(Uint8Array.of(9), b.mr.remote(200, 1))
-    const imm = a.qp.write(Uint8Array.of(8), b.mr.remote(201, 1), { immediate: 11 })
+    const immediateWrite = a.qp.write(Uint8Array.of(8), b.mr.remote(201, 1), { immediate: 11 })
     const read = a.qp.read(a.mr.slice(300, 3), b.mr.remote(0, 3))
     a.buffer[400] = 77
     const word = b.mr.remote(512, 8)
@@ -53,12 +53,12 @@ eachCarrier(openTwo => {
     assert.equal((await a.qp.ping()).opcode, 'RDMA_WRITE')
     assert.deepEqual([(await read).opcode, (await read).bytes], ['RDMA_READ', 3])
     assert.deepEqual(
-      [await imm, await write, await last].map(({ opcode }) => opcode),
+      [await immediateWrite, await write, await send].map(({ opcode }) => opcode),
       ['RDMA_WRITE', 'RDMA_WRITE', 'SEND'],
     )
     const { opcode, bytes, immediate } = await message
     assert.deepEqual([opcode, bytes, immediate], ['RECV', 3, 7])
-    assert.deepEqual([(await silent).opcode, (await silent).immediate], ['RECV_RDMA_WITH_IMM', 11])
+    assert.deepEqual([(await emptyReceive).opcode, (await emptyReceive).immediate], ['RECV_RDMA_WITH_IMM', 11])
     assert.deepEqual([...a.buffer.subarray(300, 303)], [1, 2, 3])
     assert.deepEqual([...b.buffer.subarray(200, 202)], [9, 8])
     assert.equal(a.qp.pending, 0)
@@ -70,9 +70,9 @@ eachCarrier(openTwo => {
     const deregistered = b.pd.register(new Uint8Array(8), { remoteWrite: true })
     const remote = deregistered.remote()
     deregistered.close()
-    const bad = failureOf(a.qp.write(Uint8Array.of(1), remote))
-    const flushed = failureOf(a.qp.write(Uint8Array.of(1), b.mr.remote(0, 1)))
-    const error = await bad
+    const refusedWrite = failureOf(a.qp.write(Uint8Array.of(1), remote))
+    const flushedWrite = failureOf(a.qp.write(Uint8Array.of(1), b.mr.remote(0, 1)))
+    const error = await refusedWrite
     assert.ok(error instanceof RequestError)
     const { status, opcode, cause, call, code, earlier } = error
     assert.deepEqual(
@@ -87,7 +87,7 @@ eachCarrier(openTwo => {
       },
     )
     assert.match(error.message, /^qp\.write: REM_ACCESS_ERR: .*rkey .* was deregistered/)
-    const second = await flushed
+    const second = await flushedWrite
     assert.ok(second instanceof RequestError)
     assert.deepEqual([second.status, second.code, second.earlier], ['WR_FLUSH_ERR', 'ECANCELED', error])
     assert.match(second.message, /qp\.write failed before: REM_ACCESS_ERR/)
@@ -103,9 +103,9 @@ eachCarrier(openTwo => {
     const reset = failureOf(a.qp.receive())
     a.qp.modify({ state: 'RESET' })
     assert.match((await reset).message, /moved to RESET/)
-    const again = b.pd.rcQp()
-    a.qp.connect(again.endpoint)
-    again.connect(a.qp.endpoint)
+    const newPeer = b.pd.rcQp()
+    a.qp.connect(newPeer.endpoint)
+    newPeer.connect(a.qp.endpoint)
     await a.qp.write(Uint8Array.of(4), b.mr.remote(0, 1))
     const canceled = failureOf(a.qp.receive())
     await close()
@@ -133,17 +133,17 @@ eachCarrier(openTwo => {
 
   test('datagrams and unreliable connections return promises too', async () => {
     const { a, b, close } = await pair(openTwo)
-    const [from, to] = [a.pd.udQp({ active: true }), b.pd.udQp({ active: { qkey: 42 } })]
-    const received = to.receive(b.mr.slice(0, GRH_BYTES + 8))
-    const ah = a.pd.addressHandle(to.endpoint)
-    await from.send(Uint8Array.of(1, 2), { ah, qpn: to.qpn, qkey: 42 })
+    const [sender, receiver] = [a.pd.udQp({ active: true }), b.pd.udQp({ active: { qkey: 42 } })]
+    const received = receiver.receive(b.mr.slice(0, GRH_BYTES + 8))
+    const ah = a.pd.addressHandle(receiver.endpoint)
+    await sender.send(Uint8Array.of(1, 2), { ah, qpn: receiver.qpn, qkey: 42 })
     const { bytes, sourceQpn } = await received
-    assert.deepEqual([bytes, sourceQpn], [GRH_BYTES + 2, from.qpn])
-    const [u, v] = [a.pd.ucQp(), b.pd.ucQp()]
-    u.connect(v.endpoint)
-    v.connect(u.endpoint)
-    const message = v.receive(b.mr.slice(0, 8))
-    await u.send(Uint8Array.of(5))
+    assert.deepEqual([bytes, sourceQpn], [GRH_BYTES + 2, sender.qpn])
+    const [ucSender, ucReceiver] = [a.pd.ucQp(), b.pd.ucQp()]
+    ucSender.connect(ucReceiver.endpoint)
+    ucReceiver.connect(ucSender.endpoint)
+    const message = ucReceiver.receive(b.mr.slice(0, 8))
+    await ucSender.send(Uint8Array.of(5))
     assert.equal((await message).bytes, 1)
     await close()
   })
@@ -166,12 +166,12 @@ test('invalid arguments are refused with a message that says what is allowed', a
   await close()
 })
 
-test('a ping rejects with RETRY_EXC_ERR after the device of the peer is closed', async () => {
+test('a ping rejects with the status RETRY_EXC_ERR after the device of the peer is closed', async () => {
   const { a, b, close } = await pair(async () => {
     const network = createNetwork()
     return [await open({ network }), await open({ network })]
   })
-  a.qp.modify({ state: 0 })
+  a.qp.modify({ state: 'RESET' })
   a.qp.connect(b.qp.endpoint, { timeout: 1, retryCount: 1 })
   await a.qp.ping()
   await b.device.close()

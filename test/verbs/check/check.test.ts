@@ -17,11 +17,12 @@ import {
   type RemoteMemory,
 } from '../../../src/verbs/index.ts'
 import { temporaryFolder } from '../../system/programs.ts'
-import { closeAll, line, openTwoHere, pair } from '../connections/endpoints.ts'
+import { closeAll, completionText, openTwoHere, pair } from '../connections/endpoints.ts'
 import { lineOf, markedLines } from './marks.ts'
 
-const all = { notes: true, onFinding: () => {} }
-const checkedPair = (check: true | CheckOptions = all) => pair(openTwoHere(createNetwork({ check })))
+/** Options with which all findings are kept, and none is printed. */
+const reportAll = { notes: true, onFinding: () => {} }
+const checkedPair = (check: true | CheckOptions = reportAll) => pair(openTwoHere(createNetwork({ check })))
 type Ends = Awaited<ReturnType<typeof checkedPair>>
 
 /** The innermost lines of the failed requests, and of the histories of the objects. */
@@ -32,18 +33,18 @@ const linesOf = ({ moments, objects }: CountedFinding): string[] =>
 const marked = (id: string): string[] => markedLines('check.test.ts', `// FAULT ${id}`)
 
 /** Closes all objects, then the devices, so that none is leaked. */
-const closeTidily = async ({ a, b }: Ends): Promise<void> => {
+const closeObjectsAndDevices = async ({ a, b }: Ends): Promise<void> => {
   for (const { qp, mr, cq, pd } of [a, b]) for (const one of [qp, mr, cq, pd]) one.close()
   await closeAll(a, b)
 }
 
-/** One program for each finding; all lines with its mark are in its stacks. */
+/** One program for each finding; the stacks of the finding have all lines with its mark. */
 const faults: Partial<Record<FindingId, (ends: Ends) => Promise<void> | void>> = {
   'stale-rkey': async ({ a, b }) => {
     const remote = b.mr.remote(0, 8)
     b.mr.close() // FAULT stale-rkey
     a.qp.write(a.mr.slice(0, 8), remote) // FAULT stale-rkey
-    assert.equal(await line(a.cq), '0 REM_ACCESS_ERR')
+    assert.equal(await completionText(a.cq), '0 REM_ACCESS_ERR')
   },
   'unknown-rkey': async ({ a, b }) => {
     const remote: RemoteMemory = { ...b.mr.remote(0, 8), rkey: 0x1234 }
@@ -51,13 +52,13 @@ const faults: Partial<Record<FindingId, (ends: Ends) => Promise<void> | void>> =
     for (let i = 0; i < 3; i++) a.qp.write(a.mr.slice(0, 8), b.mr.remote(0, 8))
     a.qp.write(a.mr.slice(0, 8), remote) // FAULT unknown-rkey
     a.qp.write(a.mr.slice(0, 8), b.mr.remote(0, 8))
-    for (let i = 0; i < 3; i++) assert.equal(await line(a.cq), '0 RDMA_WRITE')
-    assert.equal(await line(a.cq), '0 REM_ACCESS_ERR')
+    for (let i = 0; i < 3; i++) assert.equal(await completionText(a.cq), '0 RDMA_WRITE')
+    assert.equal(await completionText(a.cq), '0 REM_ACCESS_ERR')
   },
   'remote-out-of-bounds': async ({ a, b }) => {
     const remote: RemoteMemory = { ...b.mr.remote(0, 8), address: b.mr.remote(0, 8).address + 4090n }
     a.qp.read(a.mr.slice(0, 8), remote) // FAULT remote-out-of-bounds
-    assert.equal(await line(a.cq), '0 REM_ACCESS_ERR')
+    assert.equal(await completionText(a.cq), '0 REM_ACCESS_ERR')
   },
   'receive-too-short': async ({ a, b }) => {
     b.qp.receive(b.mr.slice(0, 100))
@@ -65,13 +66,13 @@ const faults: Partial<Record<FindingId, (ends: Ends) => Promise<void> | void>> =
     b.qp.receive(b.mr.slice(0, 100))
     a.qp.send(Uint8Array.of(1, 2))
     a.qp.send(Uint8Array.of(1, 2))
-    assert.equal(await line(b.cq), '0 RECV')
-    assert.equal(await line(b.cq), '0 LOC_LEN_ERR')
+    assert.equal(await completionText(b.cq), '0 RECV')
+    assert.equal(await completionText(b.cq), '0 LOC_LEN_ERR')
   },
   'stale-lkey': async ({ a, b }) => {
     a.qp.write(a.mr.slice(0, 8), b.mr.remote(0, 8)) // FAULT stale-lkey
     a.mr.close() // FAULT stale-lkey
-    assert.equal(await line(a.cq), '0 LOC_PROT_ERR')
+    assert.equal(await completionText(a.cq), '0 LOC_PROT_ERR')
   },
   'psn-mismatch': async ({ a, b }) => {
     a.qp.modify({ state: 'RESET' })
@@ -79,7 +80,7 @@ const faults: Partial<Record<FindingId, (ends: Ends) => Promise<void> | void>> =
     b.qp.modify({ state: 'RESET' })
     b.qp.connect({ ...a.qp.endpoint, psn: (a.qp.endpoint.psn - 5) & 0xffffff }) // FAULT psn-mismatch
     a.qp.write(a.mr.slice(0, 8), b.mr.remote(0, 8))
-    assert.equal(await line(a.cq), '0 RETRY_EXC_ERR')
+    assert.equal(await completionText(a.cq), '0 RETRY_EXC_ERR')
   },
   'post-wrong-state': ({ a }) => {
     const qp = a.pd.rcQp({ sendCq: a.cq })
@@ -136,20 +137,20 @@ describe('a checked device', () => {
     a.qp.send(Uint8Array.of(1))
     a.qp.write(a.mr.slice(0, 100), b.mr.remote(0, 100))
     a.qp.read(a.mr.slice(0, 100), b.mr.remote(0, 100))
-    for (const opcode of ['SEND', 'RDMA_WRITE', 'RDMA_READ']) assert.equal(await line(a.cq), `0 ${opcode}`)
-    assert.equal(await line(b.cq), '0 RECV')
+    for (const opcode of ['SEND', 'RDMA_WRITE', 'RDMA_READ']) assert.equal(await completionText(a.cq), `0 ${opcode}`)
+    assert.equal(await completionText(b.cq), '0 RECV')
     srq.close()
-    await closeTidily(ends)
+    await closeObjectsAndDevices(ends)
     assert.deepEqual(found, [])
   })
 
   it('finds objects that are still open when it is closed', async () => {
-    const device = await open({ check: all })
+    const device = await open({ check: reportAll })
     device.pd() // FAULT leak
     device.cq().close()
     await device.close()
-    const [finding, ...more] = device.findings
-    assert.deepEqual([finding?.id, finding?.severity, more.length], ['leak', 'warning', 0])
+    const [finding, ...others] = device.findings
+    assert.deepEqual([finding?.id, finding?.severity, others.length], ['leak', 'warning', 0])
     assert.deepEqual(finding && linesOf(finding), marked('leak'))
   })
 
@@ -163,41 +164,41 @@ describe('a checked device', () => {
     )
     assert.equal(reported, 1)
     assert.deepEqual(b.device.findings, [])
-    await closeTidily({ a, b })
+    await closeObjectsAndDevices({ a, b })
   })
 
   it('finds requests that other adapters refuse', async () => {
-    const ends = await checkedPair({ ...all, like: ['mlx5', 'irdma'] })
+    const ends = await checkedPair({ ...reportAll, like: ['mlx5', 'irdma'] })
     const { a, b } = ends
     const qp = a.pd.rcQp({ sendCq: a.cq, maxSendWr: 40, maxInlineData: 200 }) // FAULT like-limit
     qp.close()
     a.qp.fetchAdd(a.mr.slice(0, 8), b.mr.remote(0, 8), 1n) // FAULT like-operation
-    assert.equal(await line(a.cq), '0 FETCH_ADD')
-    const of = (id: string) => a.device.findings.filter(one => one.id === id)
+    assert.equal(await completionText(a.cq), '0 FETCH_ADD')
+    const findingsWith = (id: string) => a.device.findings.filter(one => one.id === id)
     assert.deepEqual(
-      of('like-limit').map(({ text }) => text),
+      findingsWith('like-limit').map(({ text }) => text),
       ['max_inline_data 200 exceeds 101 of irdma (Intel E810)'],
     )
     for (const id of ['like-limit', 'like-operation'])
       assert.ok(
-        of(id)
+        findingsWith(id)
           .flatMap(linesOf)
           .includes(marked(id)[0] ?? ''),
         id,
       )
-    await closeTidily(ends)
+    await closeObjectsAndDevices(ends)
   })
 
   it('has no findings about unchecked devices of its network', async () => {
     const network = createNetwork()
-    const [a, b] = [await open({ network, check: all }), await open({ network })]
+    const [a, b] = [await open({ network, check: reportAll }), await open({ network })]
     for (const device of [a, b]) assert.throws(() => device.cq({ vector: 99 }), { code: 'EINVAL' })
     assert.deepEqual([a.findings.length, b.findings.length], [1, 0])
-    const again = await open({ network, device: 'rxe1', check: all })
-    again.pd()
-    await closeAll({ device: again }, { device: b }, { device: a })
+    const secondHandle = await open({ network, device: 'rxe1', check: reportAll })
+    secondHandle.pd()
+    await closeAll({ device: secondHandle }, { device: b }, { device: a })
     assert.deepEqual(
-      again.findings.map(({ id }) => id),
+      secondHandle.findings.map(({ id }) => id),
       ['leak'],
     )
   })
@@ -212,7 +213,7 @@ describe('close() of a checked device', () => {
   }
 
   it('rejects with the text of the findings, and closes', async () => {
-    const device = await withFault(all)
+    const device = await withFault(reportAll)
     await assert.rejects(device.close(), (error: unknown) => {
       assert.ok(error instanceof FindingsError)
       assert.equal(error.code, 'ERR_USERDMA_FINDINGS')
@@ -229,15 +230,15 @@ describe('close() of a checked device', () => {
   })
 
   it('rejects if a finding that is not ignored has the severity `failOn` or a higher one', async () => {
-    await (await withFault({ ...all, failOn: 'never' })).close()
-    const ignoring = await withFault({ ...all, ignore: ['unknown-rkey', 'leak'] })
+    await (await withFault({ ...reportAll, failOn: 'never' })).close()
+    const ignoring = await withFault({ ...reportAll, ignore: ['unknown-rkey', 'leak'] })
     await ignoring.close()
     assert.deepEqual(ignoring.findings, [])
     for (const [failOn, fails] of [
       ['warning', true],
       ['error', false],
     ] as const) {
-      const device = await open({ check: { ...all, failOn } })
+      const device = await open({ check: { ...reportAll, failOn } })
       device.pd()
       const closed = device.close()
       if (fails) await assert.rejects(closed, FindingsError)
@@ -282,7 +283,7 @@ describe('a program with a checked device', () => {
     assert.equal(stderr.match(/^userdma check: warning leak: rxe0/gm)?.length, 2)
   })
 
-  it('exits with 65 for findings if the device was not closed', t => {
+  it('exits with 65 (FOUND_STATUS) for findings if the device was not closed', t => {
     const failing = BUSY.replace('true', '{ failOn: "warning" }')
     assert.equal(run(t, failing).status, 65)
     assert.equal(run(t, BUSY).status, 0)

@@ -13,7 +13,7 @@ import {
   FindingsError,
   open,
 } from '../../../src/verbs/index.ts'
-import { closeAll, line, openTwoHere, pair } from '../connections/endpoints.ts'
+import { closeAll, completionText, openTwoHere, pair } from '../connections/endpoints.ts'
 import { lineOf, markedLines } from './marks.ts'
 
 const access = { remoteRead: true, remoteWrite: true, remoteAtomic: true }
@@ -25,20 +25,20 @@ const racesOf = (...devices: readonly Device[]): CountedFinding[] =>
 /** Lines of this file that end with the mark of a case. */
 const marked = (name: string): string[] => markedLines('races.test.ts', `// RACE ${name}`)
 
-/** Two links between two devices, the first with its own completion queues at both ends. */
-const links = async (check: CheckOptions = {}) => {
-  const all: CheckOptions = { races: true, failOn: 'never', onFinding: () => {}, ...check }
-  const one = await pair(openTwoHere(createNetwork({ check: all })))
-  const other = [one.a, one.b].map(({ device, pd }) => {
+/** Two connections between two devices, a–b and near–far; each end has its own completion queue. */
+const openLinks = async (check: CheckOptions = {}) => {
+  const checkOptions: CheckOptions = { races: true, failOn: 'never', onFinding: () => {}, ...check }
+  const first = await pair(openTwoHere(createNetwork({ check: checkOptions })))
+  const second = [first.a, first.b].map(({ device, pd }) => {
     const cq = device.cq({ entries: 64 })
     return { cq, qp: pd.rcQp({ sendCq: cq }) }
   })
-  const [near, far] = other as [(typeof other)[0], (typeof other)[0]]
+  const [near, far] = second as [(typeof second)[0], (typeof second)[0]]
   near.qp.connect(far.qp.endpoint)
   far.qp.connect(near.qp.endpoint)
-  return { ...one, near, far }
+  return { ...first, near, far }
 }
-type Links = Awaited<ReturnType<typeof links>>
+type Links = Awaited<ReturnType<typeof openLinks>>
 
 /** The expected finding, or undefined for none, and the program. */
 type Case = readonly [finding: string | undefined, run: (links: Links) => Promise<void> | void]
@@ -55,7 +55,7 @@ const cases: Readonly<Record<string, Case>> = {
     undefined,
     async ({ a, b, near }) => {
       a.qp.write(a.mr.slice(0, 64), b.mr.remote(0, 64))
-      assert.equal(await line(a.cq), '0 RDMA_WRITE')
+      assert.equal(await completionText(a.cq), '0 RDMA_WRITE')
       near.qp.write(a.mr.slice(64, 64), b.mr.remote(0, 64))
     },
   ],
@@ -78,7 +78,7 @@ const cases: Readonly<Record<string, Case>> = {
     async ({ a, b, near }) => {
       near.qp.write(a.mr.slice(0, 64), b.mr.remote(256, 64))
       a.qp.write(a.mr.slice(0, 64), b.mr.remote(0, 64)) // RACE another completion polled
-      assert.equal(await line(near.cq), '0 RDMA_WRITE')
+      assert.equal(await completionText(near.cq), '0 RDMA_WRITE')
       near.qp.write(a.mr.slice(64, 64), b.mr.remote(0, 64)) // RACE another completion polled
     },
   ],
@@ -88,7 +88,7 @@ const cases: Readonly<Record<string, Case>> = {
       b.qp.receive(b.mr.slice(512, 64))
       a.qp.write(a.mr.slice(0, 64), b.mr.remote(0, 64))
       a.qp.send(a.mr.slice(64, 8))
-      assert.equal(await line(b.cq), '0 RECV')
+      assert.equal(await completionText(b.cq), '0 RECV')
       far.qp.read(b.mr.slice(0, 64), a.mr.remote(256, 64))
     },
   ],
@@ -117,7 +117,7 @@ const cases: Readonly<Record<string, Case>> = {
     undefined,
     async ({ a, b, near }) => {
       a.qp.read(a.mr.slice(0, 64), b.mr.remote(0, 64))
-      assert.equal(await line(a.cq), '0 RDMA_READ')
+      assert.equal(await completionText(a.cq), '0 RDMA_READ')
       near.qp.write(a.mr.slice(0, 64), b.mr.remote(256, 64))
     },
   ],
@@ -140,9 +140,9 @@ const cases: Readonly<Record<string, Case>> = {
 describe('races of a checked device', () => {
   for (const [name, [finding, run]] of Object.entries(cases))
     it(`${name}: ${finding ?? 'no finding'}`, async () => {
-      const all = await links()
-      const { a, b } = all
-      await run(all)
+      const opened = await openLinks()
+      const { a, b } = opened
+      await run(opened)
       const found = racesOf(a.device, b.device)
       assert.deepEqual(
         found.map(({ id }) => id),
@@ -155,36 +155,36 @@ describe('races of a checked device', () => {
     })
 
   it('are not found without the option', async () => {
-    const all = await links({ races: false })
+    const opened = await openLinks({ races: false })
     const [, run] = cases['two writes']!
-    await run(all)
-    assert.deepEqual(racesOf(all.a.device, all.b.device), [])
-    await closeAll(all.a, all.b)
+    await run(opened)
+    assert.deepEqual(racesOf(opened.a.device, opened.b.device), [])
+    await closeAll(opened.a, opened.b)
   })
 
   it('are found between queue pairs with promises, unless they are awaited in between', async () => {
     for (const isAwaited of [false, true]) {
       const network = createNetwork({ check: { races: true, failOn: 'never', onFinding: () => {} } })
-      const [here, there] = [await open({ network }), await open({ network })]
-      const [pd, far] = [here.pd(), there.pd()]
+      const [device, peerDevice] = [await open({ network }), await open({ network })]
+      const [pd, peerPd] = [device.pd(), peerDevice.pd()]
       const mr = pd.register(new Uint8Array(128))
-      const target = far.register(new Uint8Array(64), access)
+      const target = peerPd.register(new Uint8Array(64), access)
       const connected = () => {
-        const [qp, peer] = [pd.rcQp(), far.rcQp()]
+        const [qp, peer] = [pd.rcQp(), peerPd.rcQp()]
         qp.connect(peer.endpoint)
         peer.connect(qp.endpoint)
         return qp
       }
-      const [one, two] = [connected(), connected()]
-      const first = one.write(mr.slice(0, 64), target.remote())
+      const [firstQp, secondQp] = [connected(), connected()]
+      const first = firstQp.write(mr.slice(0, 64), target.remote())
       if (isAwaited) await first
-      const second = two.write(mr.slice(64, 64), target.remote())
+      const second = secondQp.write(mr.slice(64, 64), target.remote())
       await Promise.all([first, second])
       assert.deepEqual(
-        racesOf(here, there).map(({ id }) => id),
+        racesOf(device, peerDevice).map(({ id }) => id),
         isAwaited ? [] : ['race'],
       )
-      await Promise.allSettled([here.close(), there.close()])
+      await Promise.allSettled([device.close(), peerDevice.close()])
     }
   })
 
@@ -193,32 +193,33 @@ describe('races of a checked device', () => {
     const promise = new Promise<string>(r => {
       resolve = r
     })
-    const alive = setInterval(() => {}, 1000)
-    const all = await links({ failOn: 'error', onFinding: ({ id }) => resolve(id) })
+    const keepAlive = setInterval(() => {}, 1000)
+    const opened = await openLinks({ failOn: 'error', onFinding: ({ id }) => resolve(id) })
     const [, run] = cases['two writes']!
-    await run(all)
-    t.after(() => clearInterval(alive))
+    await run(opened)
+    t.after(() => clearInterval(keepAlive))
     assert.equal(await promise, 'race')
-    await assert.rejects(all.a.device.close(), FindingsError)
-    await Promise.allSettled([all.b.device.close()])
+    await assert.rejects(opened.a.device.close(), FindingsError)
+    await Promise.allSettled([opened.b.device.close()])
   })
 
   it('among thousands of requests are reported with the stack of an equal request', async () => {
-    const all = await links({ stacks: 'shared' })
-    const { a, b, near } = all
+    const opened = await openLinks({ stacks: 'shared' })
+    const { a, b, near } = opened
     for (let i = 0; i < 2000; i++) {
       a.qp.write(a.mr.slice(128, 64), b.mr.remote(1024, 64)) // RACE shared
       while (!a.cq.poll());
     }
     a.qp.write(a.mr.slice(128, 64), b.mr.remote(1024, 64)) // RACE shared, other line
     near.qp.write(a.mr.slice(64, 64), b.mr.remote(1024, 64)) // RACE its own
-    await line(near.cq)
+    await completionText(near.cq)
     const [race] = racesOf(a.device, b.device)
     const lines = race?.moments.map(({ stack: [frame] }) => lineOf(frame)) ?? []
-    const [own = ''] = marked('its own')
+    const [unsharedLine = ''] = marked('its own')
     assert.equal(lines.length, 2)
-    assert.ok(lines.includes(own), lines.join())
-    for (const one of lines) assert.ok([own, ...marked('shared'), ...marked('shared, other line')].includes(one), one)
+    assert.ok(lines.includes(unsharedLine), lines.join())
+    for (const found of lines)
+      assert.ok([unsharedLine, ...marked('shared'), ...marked('shared, other line')].includes(found), found)
     await closeAll(a, b)
   })
 })

@@ -9,9 +9,9 @@ import { type DatagramPeer, GRH_BYTES, MULTICAST_QPN, senderOf } from '../../../
 import type { DeviceContext } from '../../../src/verbs/plan.ts'
 import {
   closeAll,
+  completionText,
   eachCarrier,
-  line,
-  next,
+  nextCompletion,
   nextEvent,
   openTwoHere,
   pair,
@@ -23,66 +23,66 @@ eachCarrier(openTwo => {
     const [one, two] = await openTwo()
     const a = resourcesOn(one)
     const b = resourcesOn(two)
-    const [from, to] = [a.pd.udQp({ sendCq: a.cq }), b.pd.udQp({ sendCq: b.cq })]
-    return { a, b, from, to }
+    const [sender, receiver] = [a.pd.udQp({ sendCq: a.cq }), b.pd.udQp({ sendCq: b.cq })]
+    return { a, b, sender, receiver }
   }
 
   test('a datagram arrives with the address of its sender, and the reply reaches the sender', async () => {
-    const { a, b, from, to } = await datagrams()
-    from.activate()
-    to.activate({ qkey: 0x1234 })
-    assert.equal(to.endpoint.qkey, 0x1234)
-    const ah = a.pd.addressHandle({ gid: to.endpoint.gid, trafficClass: 32 })
-    to.receive(b.mr.slice(), 1)
-    from.send(Uint8Array.of(7, 8, 9), { ah, qpn: to.qpn, qkey: 0x1234 }, { immediate: 5 })
-    assert.equal(await line(a.cq), '0 SEND')
-    const got = await next(b.cq)
+    const { a, b, sender, receiver } = await datagrams()
+    sender.activate()
+    receiver.activate({ qkey: 0x1234 })
+    assert.equal(receiver.endpoint.qkey, 0x1234)
+    const ah = a.pd.addressHandle({ gid: receiver.endpoint.gid, trafficClass: 32 })
+    receiver.receive(b.mr.slice(), 1)
+    sender.send(Uint8Array.of(7, 8, 9), { ah, qpn: receiver.qpn, qkey: 0x1234 }, { immediate: 5 })
+    assert.equal(await completionText(a.cq), '0 SEND')
+    const received = await nextCompletion(b.cq)
     assert.deepEqual(
-      [got.bytes, got.sourceQpn, got.hasGrh, got.immediate, got.qpn],
-      [GRH_BYTES + 3, from.qpn, true, 5, to.qpn],
+      [received.bytes, received.sourceQpn, received.hasGrh, received.immediate, received.qpn],
+      [GRH_BYTES + 3, sender.qpn, true, 5, receiver.qpn],
     )
     assert.deepEqual([...b.buffer.subarray(GRH_BYTES, GRH_BYTES + 4)], [7, 8, 9, 0])
-    const sender = senderOf(b.buffer.subarray(0, GRH_BYTES))
-    assert.deepEqual(sender, { gid: from.endpoint.gid, trafficClass: 32 })
+    const source = senderOf(b.buffer.subarray(0, GRH_BYTES))
+    assert.deepEqual(source, { gid: sender.endpoint.gid, trafficClass: 32 })
 
-    const destination = { ah: b.pd.addressHandle(sender), qpn: got.sourceQpn, qkey: from.endpoint.qkey }
-    from.receive(a.mr.slice(), 2)
-    to.send(b.mr.slice(40, 3), destination)
-    assert.equal(await line(a.cq), '2 RECV')
+    const destination = { ah: b.pd.addressHandle(source), qpn: received.sourceQpn, qkey: sender.endpoint.qkey }
+    sender.receive(a.mr.slice(), 2)
+    receiver.send(b.mr.slice(40, 3), destination)
+    assert.equal(await completionText(a.cq), '2 RECV')
     assert.deepEqual([...a.buffer.subarray(40, 43)], [7, 8, 9])
     await closeAll(a, b)
   })
 
   test('a datagram with a wrong Q_Key is dropped and counted; address handles are modified and queried', async () => {
-    const { a, b, from, to } = await datagrams()
-    from.activate()
-    to.activate()
+    const { a, b, sender, receiver } = await datagrams()
+    sender.activate()
+    receiver.activate()
     const ah = a.pd.addressHandle({ gid: '127.0.0.77' })
     assert.throws(() => a.pd.addressHandle({ gid: 'nowhere' }), { code: 'EINVAL', class: 'ah', method: 'create' })
-    const wrong: DatagramPeer = { ah, qpn: to.qpn, qkey: 1 }
-    ah.modify({ gid: to.endpoint.gid })
+    const wrong: DatagramPeer = { ah, qpn: receiver.qpn, qkey: 1 }
+    ah.modify({ gid: receiver.endpoint.gid })
     assert.equal(ah.query().address.dgid.join('.'), '0.0.0.0.0.0.0.0.0.0.255.255.127.0.0.2')
-    to.receive(b.mr.slice(), 1)
+    receiver.receive(b.mr.slice(), 1)
     const before = b.device.counters().transport.qkeyViolations
-    from.send(Uint8Array.of(1), wrong)
-    from.send(Uint8Array.of(2), { ...wrong, qkey: to.endpoint.qkey })
-    await next(b.cq)
+    sender.send(Uint8Array.of(1), wrong)
+    sender.send(Uint8Array.of(2), { ...wrong, qkey: receiver.endpoint.qkey })
+    await nextCompletion(b.cq)
     assert.equal(b.buffer[GRH_BYTES], 2)
     assert.equal(b.device.counters().transport.qkeyViolations, before + 1)
     await closeAll(a, b)
   })
 
   test('a datagram to a group reaches its members', async () => {
-    const { a, b, from, to } = await datagrams()
-    from.activate()
-    to.activate()
-    to.attach('224.0.0.77')
+    const { a, b, sender, receiver } = await datagrams()
+    sender.activate()
+    receiver.activate()
+    receiver.attach('224.0.0.77')
     const group = a.pd.addressHandle({ gid: '224.0.0.77' })
-    to.receive(b.mr.slice(), 4)
-    from.send(Uint8Array.of(6), { ah: group, qpn: MULTICAST_QPN, qkey: to.endpoint.qkey })
-    assert.equal(await line(b.cq), '4 RECV')
-    to.detach('224.0.0.77')
-    assert.throws(() => to.detach('224.0.0.77'), { call: 'ud_qp.detachMcast' })
+    receiver.receive(b.mr.slice(), 4)
+    sender.send(Uint8Array.of(6), { ah: group, qpn: MULTICAST_QPN, qkey: receiver.endpoint.qkey })
+    assert.equal(await completionText(b.cq), '4 RECV')
+    receiver.detach('224.0.0.77')
+    assert.throws(() => receiver.detach('224.0.0.77'), { call: 'ud_qp.detachMcast' })
     await closeAll(a, b)
   })
 
@@ -99,18 +99,18 @@ eachCarrier(openTwo => {
     srq.setLimit(5)
     assert.equal(srq.query().limit, 5)
     const senders = [0, 1].map(() => {
-      const from = a.pd.rcQp({ sendCq: a.cq })
-      const to = b.pd.rcQp({ sendCq: b.cq, srq })
-      from.connect(to.endpoint)
-      to.connect(from.endpoint)
-      assert.throws(() => to.receive(), /uses a shared receive queue/)
-      return from
+      const sender = a.pd.rcQp({ sendCq: a.cq })
+      const receiver = b.pd.rcQp({ sendCq: b.cq, srq })
+      sender.connect(receiver.endpoint)
+      receiver.connect(sender.endpoint)
+      assert.throws(() => receiver.receive(), /uses a shared receive queue/)
+      return sender
     })
     for (let i = 0; i < 6; i++) {
       senders[i % 2].send(Uint8Array.of(i + 100))
-      assert.equal(await line(b.cq), `${i + 1} RECV`)
+      assert.equal(await completionText(b.cq), `${i + 1} RECV`)
       assert.equal(b.buffer[(i + 1) * 16], i + 100)
-      await next(a.cq)
+      await nextCompletion(a.cq)
     }
     const { type, source } = (await event) ?? {}
     assert.deepEqual([type, source === srq], ['SRQ_LIMIT_REACHED', true])
@@ -122,25 +122,25 @@ eachCarrier(openTwo => {
     const { a, b } = await pair(openTwo)
     const window = b.pd.window()
     const remote = b.qp.bind(window, { region: b.mr, offset: 100, length: 50, access: { remoteWrite: true } })
-    assert.equal(await line(b.cq), '0 BIND_MW')
+    assert.equal(await completionText(b.cq), '0 BIND_MW')
     assert.equal(window.query().rkey, remote.rkey)
     a.qp.write(Uint8Array.of(1, 2), remote)
-    assert.equal(await line(a.cq), '0 RDMA_WRITE')
+    assert.equal(await completionText(a.cq), '0 RDMA_WRITE')
     assert.deepEqual([...b.buffer.subarray(99, 103)], [0, 1, 2, 0])
     b.qp.receive()
     a.qp.send([], { invalidate: remote.rkey })
-    assert.equal((await next(b.cq)).invalidated, remote.rkey)
-    await next(a.cq)
-    const zero = { remoteRead: true, zeroBased: true }
-    const again = b.qp.bind(window, { region: b.mr, offset: 8, access: zero })
-    await next(b.cq)
-    assert.equal(again.address, 0n)
+    assert.equal((await nextCompletion(b.cq)).invalidated, remote.rkey)
+    await nextCompletion(a.cq)
+    const zeroBased = { remoteRead: true, zeroBased: true }
+    const rebound = b.qp.bind(window, { region: b.mr, offset: 8, access: zeroBased })
+    await nextCompletion(b.cq)
+    assert.equal(rebound.address, 0n)
     b.qp.invalidate(window)
-    assert.equal(await line(b.cq), '0 LOCAL_INV')
-    a.qp.read(a.mr.slice(0, 8), again, { id: 9 })
-    assert.equal(await line(a.cq), '9 REM_ACCESS_ERR')
-    const typeOne = b.pd.window(1)
-    assert.throws(() => b.qp.invalidate(typeOne), /type 1/)
+    assert.equal(await completionText(b.cq), '0 LOCAL_INV')
+    a.qp.read(a.mr.slice(0, 8), rebound, { id: 9 })
+    assert.equal(await completionText(a.cq), '9 REM_ACCESS_ERR')
+    const typeOneWindow = b.pd.window(1)
+    assert.throws(() => b.qp.invalidate(typeOneWindow), /type 1/)
     window.close()
     await closeAll(a, b)
   })
@@ -150,8 +150,8 @@ eachCarrier(openTwo => {
     a.qp.write(Uint8Array.of(9), b.mr.remote(16, 1), { signaled: false })
     a.qp.flush(b.mr.remote(16, 8), { id: 1 })
     a.qp.atomicWrite(b.mr.remote(24, 8), 0x1122334455667788n, { id: 2 })
-    assert.equal(await line(a.cq), '1 FLUSH')
-    assert.equal(await line(a.cq), '2 ATOMIC_WRITE')
+    assert.equal(await completionText(a.cq), '1 FLUSH')
+    assert.equal(await completionText(a.cq), '2 ATOMIC_WRITE')
     assert.equal(new DataView(b.buffer.buffer).getBigUint64(24, true), 0x1122334455667788n)
     await closeAll(a, b)
   })
@@ -162,22 +162,22 @@ eachCarrier(openTwo => {
     const xrcd = two.xrcd()
     const queues = [two.cq(), two.cq()].map(cq => ({ cq, srq: b.pd.xrcSrq({ xrcd, cq }) }))
     const target = xrcd.target()
-    const from = a.pd.xrcInitiator({ sendCq: a.cq })
-    from.connect(target.endpoint)
-    target.connect(from.endpoint)
+    const sender = a.pd.xrcInitiator({ sendCq: a.cq })
+    sender.connect(target.endpoint)
+    target.connect(sender.endpoint)
     for (const [i, { srq }] of queues.entries()) {
       srq.receive(b.mr.slice(i * 16, 16), i)
-      from.send(Uint8Array.of(i + 50), { srqNumber: srq.srqNumber, id: i })
+      sender.send(Uint8Array.of(i + 50), { srqNumber: srq.srqNumber, id: i })
     }
     for (const [i, { cq }] of queues.entries()) {
-      assert.equal(await line(cq), `${i} RECV`)
+      assert.equal(await completionText(cq), `${i} RECV`)
       assert.equal(b.buffer[i * 16], i + 50)
     }
-    from.write(Uint8Array.of(1), b.mr.remote(500), { srqNumber: queues[0].srq.srqNumber, id: 7 })
-    for (const expected of ['0 SEND', '1 SEND', '7 RDMA_WRITE']) assert.equal(await line(a.cq), expected)
-    const again = xrcd.target(target.qpn)
-    assert.equal(again.qpn, target.qpn)
-    assert.equal(again.state, 'RTS')
+    sender.write(Uint8Array.of(1), b.mr.remote(500), { srqNumber: queues[0].srq.srqNumber, id: 7 })
+    for (const expected of ['0 SEND', '1 SEND', '7 RDMA_WRITE']) assert.equal(await completionText(a.cq), expected)
+    const reopened = xrcd.target(target.qpn)
+    assert.equal(reopened.qpn, target.qpn)
+    assert.equal(reopened.state, 'RTS')
     assert.throws(() => xrcd.close(), { code: 'EBUSY' })
     await closeAll(a, b)
   })
@@ -187,17 +187,17 @@ eachCarrier(openTwo => {
     const { pd, cq } = resourcesOn(one)
     const chosen = pd.udQp({ sendCq: cq, active: { qkey: 7 } })
     const zero = pd.udQp({ sendCq: cq, active: { qkey: 0 } })
-    const later = pd.udQp({ sendCq: cq })
-    const early = later.endpoint.qkey
-    later.activate()
+    const activatedLater = pd.udQp({ sendCq: cq })
+    const early = activatedLater.endpoint.qkey
+    activatedLater.activate()
     const changed = pd.udQp({ sendCq: cq, active: true })
     changed.modify({ state: 'RTS', qkey: 9 })
-    const all = [chosen, zero, later, changed]
-    const keys = all.map(({ endpoint }) => endpoint.qkey)
+    const queuePairs = [chosen, zero, activatedLater, changed]
+    const keys = queuePairs.map(({ endpoint }) => endpoint.qkey)
     assert.deepEqual(keys, [7, 0, early, 9])
     assert.deepEqual(
       keys,
-      all.map(qp => qp.query().qkey),
+      queuePairs.map(qp => qp.query().qkey),
     )
     await one.close()
     await two.close()
@@ -207,15 +207,15 @@ eachCarrier(openTwo => {
     const [one, two] = await openTwo()
     const [a, b] = [resourcesOn(one), resourcesOn(two)]
     const counting = b.device.cq({ kind: 'counting' })
-    const from = a.pd.rcQp({ sendCq: a.cq })
-    const to = b.pd.rcQp({ sendCq: b.cq, recvCq: counting, maxRecvWr: 40 })
-    from.connect(to.endpoint)
-    to.connect(from.endpoint)
-    for (let id = 0; id < 40; id++) to.receive(b.mr.slice(0, 8), id)
+    const sender = a.pd.rcQp({ sendCq: a.cq })
+    const receiver = b.pd.rcQp({ sendCq: b.cq, recvCq: counting, maxRecvWr: 40 })
+    sender.connect(receiver.endpoint)
+    receiver.connect(sender.endpoint)
+    for (let id = 0; id < 40; id++) receiver.receive(b.mr.slice(0, 8), id)
     const send = async (count: number) => {
       for (let id = 0; id < count; id++) {
-        from.send(Uint8Array.of(id), { id })
-        assert.equal(await line(a.cq), `${id} SEND`)
+        sender.send(Uint8Array.of(id), { id })
+        assert.equal(await completionText(a.cq), `${id} SEND`)
       }
     }
     await send(1)
@@ -241,14 +241,14 @@ eachCarrier(openTwo => {
     const [one, two] = await openTwo()
     const [a, b] = [resourcesOn(one), resourcesOn(two)]
     const cq = a.device.cq({ kind: 'timed', entries: 4 })
-    const from = a.pd.rcQp({ sendCq: cq })
-    const to = b.pd.rcQp({ sendCq: b.cq })
-    from.connect(to.endpoint)
-    to.connect(from.endpoint)
+    const sender = a.pd.rcQp({ sendCq: cq })
+    const receiver = b.pd.rcQp({ sendCq: b.cq })
+    sender.connect(receiver.endpoint)
+    receiver.connect(sender.endpoint)
     const times = [one.clock()]
     for (let id = 0; id < 3; id++) {
-      from.write(Uint8Array.of(id), b.mr.remote(), { id })
-      await next(cq)
+      sender.write(Uint8Array.of(id), b.mr.remote(), { id })
+      await nextCompletion(cq)
       times.push(cq.completion.timestamp ?? 0, one.clock())
     }
     assert.ok(times[0] > 0)
@@ -260,13 +260,13 @@ eachCarrier(openTwo => {
     await closeAll(a, b)
   })
 
-  test('regions are reregistered, completion queues resized', async () => {
+  test('a region can be reregistered, and a completion queue resized', async () => {
     const { a, b } = await pair(openTwo)
     const before = b.mr.remote()
     b.mr.reregister({ access: { remoteRead: true } })
     assert.equal(b.mr.query().rkey, b.mr.rkey)
     a.qp.write(Uint8Array.of(1), b.mr.remote(), { id: 1 })
-    assert.equal(await line(a.cq), '1 REM_ACCESS_ERR')
+    assert.equal(await completionText(a.cq), '1 REM_ACCESS_ERR')
     assert.equal(b.buffer[0], 0)
     assert.equal(before.length, 4096)
 
@@ -275,10 +275,10 @@ eachCarrier(openTwo => {
     x.connect(y.endpoint)
     y.connect(x.endpoint)
     for (let id = 0; id < 10; id++) x.write(mr.slice(0, 8), mr.remote(8, 8), { id })
-    assert.equal(await line(cq), '0 RDMA_WRITE')
+    assert.equal(await completionText(cq), '0 RDMA_WRITE')
     cq.resize(500)
     assert.ok(cq.entries >= 500)
-    for (let id = 1; id < 10; id++) assert.equal(await line(cq), `${id} RDMA_WRITE`)
+    for (let id = 1; id < 10; id++) assert.equal(await completionText(cq), `${id} RDMA_WRITE`)
     assert.equal(cq.poll(), false)
     await closeAll(a, b)
   })
@@ -287,16 +287,16 @@ eachCarrier(openTwo => {
 test('a message may consume a receive request while its queue is resized', async () => {
   const [a, b] = (await openTwoHere()()).map(one => resourcesOn(one))
   const srq = b.pd.srq({ maxWr: 4 })
-  const from = a.pd.rcQp({ sendCq: a.cq })
-  const to = b.pd.rcQp({ sendCq: b.cq, srq })
-  from.connect(to.endpoint)
-  to.connect(from.endpoint)
+  const sender = a.pd.rcQp({ sendCq: a.cq })
+  const receiver = b.pd.rcQp({ sendCq: b.cq, srq })
+  sender.connect(receiver.endpoint)
+  receiver.connect(sender.endpoint)
   for (let id = 1; id <= 3; id++) srq.receive(b.mr.slice(id * 16, 16), id)
   // A message consumes a receive request before the call runs, as it may on a daemon.
   const { carrier } = (srq as unknown as { context: DeviceContext }).context
   const { call } = carrier
   const sendFirst: AnyCall = (...args) => {
-    from.send(Uint8Array.of(1))
+    sender.send(Uint8Array.of(1))
     while (!b.cq.poll());
     return call(...args)
   }
@@ -306,8 +306,8 @@ test('a message may consume a receive request while its queue is resized', async
   assert.deepEqual([b.cq.completion.id, srq.pending], [1, 2])
   srq.receive(b.mr.slice(64, 16), 4)
   for (let id = 2; id <= 4; id++) {
-    from.send(Uint8Array.of(id))
-    assert.equal(await line(b.cq), `${id} RECV`)
+    sender.send(Uint8Array.of(id))
+    assert.equal(await completionText(b.cq), `${id} RECV`)
     assert.equal(b.buffer[id * 16], id)
   }
   assert.equal(srq.pending, 0)

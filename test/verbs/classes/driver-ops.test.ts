@@ -39,7 +39,7 @@ const ioctlOutput = <F extends Fields>(ops: DriverDescriptor, request: number, f
 }
 
 /** Takes the oldest message from a context's eager queue. */
-const take = (memory: Uint8Array, info: RecordOf<typeof CtxInfo>): string => {
+const takeMessage = (memory: Uint8Array, info: RecordOf<typeof CtxInfo>): string => {
   const words = new Int32Array(memory.buffer, memory.byteOffset, 3)
   const consumed = words[CtxWord.HEADER_CONSUMER]
   assert.notEqual(consumed, words[CtxWord.HEADER_PRODUCER], 'there is no message')
@@ -73,21 +73,20 @@ const testsOfCarrier = (openDevice: (name: string) => Promise<Device>): void => 
         assert.deepEqual(decode(CtxRecord, record), { number: info.number, producer: 1 })
         break
       }
-      assert.equal(take(memory, info), 'hello')
+      assert.equal(takeMessage(memory, info), 'hello')
 
-      // And back, by write(2) on the descriptor; the context's own class finds the object by a descriptor that was
-      // passed to it.
+      // The reply: write(2) on the descriptor. USE attaches a second descriptor to the receiving object of the class.
       using receiver = device.create(CtxContext, contextOptions)
       using peerOps = device.driverOps(CtxInterface.V1)
       peerOps.ioctl(CtxIoctl.USE, Uint8Array.of(receiver.handle, 0, 0, 0))
       assert.throws(() => receiver.close(), { code: 'EBUSY', class: 'ctx_context' })
       receiver.arm()
-      const head = { to: receiver.query().info.number, flags: 0, slot: 0, offset: 0, tag: 3n }
-      const message = [...encodeRecords(CtxSend, [head]), ...new TextEncoder().encode('back')]
+      const sendHeader = { to: receiver.query().info.number, flags: 0, slot: 0, offset: 0, tag: 3n }
+      const message = [...encodeRecords(CtxSend, [sendHeader]), ...new TextEncoder().encode('back')]
       assert.equal(ops.write(Uint8Array.from(message)), message.length)
       await peerOps.wait()
       assert.equal(decode(CtxRecord, peerOps.poll() as Uint8Array).producer, 1)
-      assert.equal(take(peerOps.map(receiver.made.info.bytes), receiver.made.info), 'back')
+      assert.equal(takeMessage(peerOps.map(receiver.made.info.bytes), receiver.made.info), 'back')
     }
     await device.close()
   })
@@ -143,12 +142,12 @@ describe('in this process', () => {
   testsOfCarrier(name => open({ network, device: name }))
 
   test('a soft device can be opened twice, and an open device can be removed', async () => {
-    const one = await open({ network })
-    const again = await open({ network, device: one.name })
-    assert.equal(again.address, one.address)
-    assert.equal(again.pd().handle, 0)
-    await again.close()
-    assert.ok(one.counters().transport)
+    const soft = await open({ network })
+    const secondHandle = await open({ network, device: soft.name })
+    assert.equal(secondHandle.address, soft.address)
+    assert.equal(secondHandle.pd().handle, 0)
+    await secondHandle.close()
+    assert.ok(soft.counters().transport)
     const removed = await open({ network, device: 'null0' })
     const events = (async () => {
       for await (const { type } of removed.events()) return type
@@ -162,7 +161,7 @@ describe('in this process', () => {
     await removed.close()
     await assert.rejects(open({ network, device: 'null0' }), { code: 'ENODEV', reason: /there are ctx0, rxe0/ })
     assert.throws(() => network.addDevice(core => createCtxDevice(core, 'ctx0')), { code: 'EEXIST' })
-    await one.close()
+    await soft.close()
   })
 })
 

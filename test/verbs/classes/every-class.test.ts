@@ -1,8 +1,8 @@
 /*
  * R8 in the library: for every method of every class the library has a method of its own, besides the generic
- * `device.create` and `device.call`. `rows` has a use of each, and the test checks that it makes the call on a device
- * that has the class; where the library has no method of its own, the row is the reason. Calls that the soft device
- * lacks are refused with their names.
+ * `device.create` and `device.call`. The table `rows` has a use of each, and the test checks that it makes the call on a
+ * device that has the class; where the library has no method of its own, the row is the reason. Calls that the soft
+ * device lacks are refused with their names.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -45,13 +45,13 @@ const xrcSrq = (device: Device) => {
   const { pd, cq } = resourcesOn(device)
   return pd.xrcSrq({ xrcd: device.xrcd(), cq })
 }
-let hosts = 0
+let hostCount = 0
 /** An interface; each gets its own address. */
-const ip = (device: Device) => device.ip({ address: `10.9.0.${++hosts}` })
+const ip = (device: Device) => device.ip({ address: `10.9.0.${++hostCount}` })
 const udp = (device: Device) => ip(device).udp()
 const RESET = { state: QpState.values.RESET }
 const GROUP = '224.0.0.9'
-const to = { gid: '127.0.0.1' }
+const DESTINATION = { gid: '127.0.0.1' }
 
 const queuePairRows = (make: (device: Device) => ReturnType<typeof rcQp> | ReturnType<typeof initiator>) => ({
   create: make as LibraryCall,
@@ -107,10 +107,10 @@ const rows: Readonly<Record<string, Readonly<Record<string, Row>>>> = {
   pd: {
     create: device => device.pd(),
     destroy: device => device.pd().close(),
-    createAhs: device => device.pd().addressHandles([to]),
+    createAhs: device => device.pd().addressHandles([DESTINATION]),
     destroyAhs(device) {
       const pd = device.pd()
-      pd.closeAddressHandles(pd.addressHandles([to]))
+      pd.closeAddressHandles(pd.addressHandles([DESTINATION]))
     },
   },
   cq: {
@@ -141,10 +141,10 @@ const rows: Readonly<Record<string, Readonly<Record<string, Row>>>> = {
     destroy: device => xrcSrq(device).close(),
   },
   ah: {
-    create: device => device.pd().addressHandle(to),
-    query: device => device.pd().addressHandle(to).query(),
-    modify: device => device.pd().addressHandle(to).modify(to),
-    destroy: device => device.pd().addressHandle(to).close(),
+    create: device => device.pd().addressHandle(DESTINATION),
+    query: device => device.pd().addressHandle(DESTINATION).query(),
+    modify: device => device.pd().addressHandle(DESTINATION).modify(DESTINATION),
+    destroy: device => device.pd().addressHandle(DESTINATION).close(),
   },
   mw: {
     create: device => device.pd().window(),

@@ -7,12 +7,13 @@ import { test } from 'node:test'
 import { Classes } from '../../../src/spec/classes.ts'
 import { FlowSpecType, FlowType, QpState, WqState } from '../../../src/spec/enums.ts'
 import { createNetwork, type Device, GSI_QKEY, open } from '../../../src/verbs/index.ts'
-import { line, next, nextEvent } from '../connections/endpoints.ts'
+import { completionText, nextCompletion, nextEvent } from '../connections/endpoints.ts'
 import { refuses, untyped } from '../mistakes/mistakes.ts'
 import { createThirdPartyDevice } from './third-party-driver.ts'
 
 /**
- * A device of that driver, a protection domain, memory and a completion queue; all are closed at the end of the test.
+ * Runs `body` with a device of that driver, a protection domain, memory and a completion queue. Closes the device, and
+ * checks that no objects are left.
  */
 const withResources = async (
   body: (resources: ReturnType<typeof resourcesOn>) => Promise<void> | void,
@@ -22,8 +23,8 @@ const withResources = async (
   await using device = await open({ network, device: 'third0' })
   await body(resourcesOn(device))
   await device.close()
-  await using again = await open({ network, device: 'third0' })
-  assert.deepEqual(again.handles(Classes.flow, Classes.wq, Classes.dm, Classes.raw_packet_qp), [])
+  await using reopened = await open({ network, device: 'third0' })
+  assert.deepEqual(reopened.handles(Classes.flow, Classes.wq, Classes.dm, Classes.raw_packet_qp), [])
 }
 const resourcesOn = (device: Device) => {
   const pd = device.pd()
@@ -60,10 +61,10 @@ test('flow steering rules and counters: matching frames are delivered and counte
       specs: [etherType(0x0800)] as never,
     })
     receiver.receive(mr.slice(0, 100), 7)
-    const to = { ah: pd.addressHandle({ gid: '10.0.0.1' }), qpn: 0, qkey: GSI_QKEY }
-    sender.send(Uint8Array.of(0, 0, 0, 0, 0, 1, 2, 2, 2, 2, 2, 2, 8, 0, 9), to, { id: 1 })
-    assert.equal(await line(cq), '1 SEND')
-    assert.deepEqual([(await next(cq)).bytes, buffer[14]], [15, 9])
+    const destination = { ah: pd.addressHandle({ gid: '10.0.0.1' }), qpn: 0, qkey: GSI_QKEY }
+    sender.send(Uint8Array.of(0, 0, 0, 0, 0, 1, 2, 2, 2, 2, 2, 2, 8, 0, 9), destination, { id: 1 })
+    assert.equal(await completionText(cq), '1 SEND')
+    assert.deepEqual([(await nextCompletion(cq)).bytes, buffer[14]], [15, 9])
     assert.deepEqual(counters.query({ flags: 0 }).values, [{ value: 1n }, { value: 15n }, { value: 0n }])
     assert.equal(rule.query().specs.length, 1)
     rule.close()
@@ -98,15 +99,15 @@ test('work queues, their tables, device memory and tags are created, queried, mo
 
 test('a chain creates objects that refer to each other', () =>
   withResources(({ device, pd, cq }) => {
-    const made = device.chain(chain => {
-      const own = chain.pd()
-      const one = chain.create(Classes.wq, { pd: own.handle, cq: cq.handle, type: 0, maxWr: 1, maxSge: 1 })
+    const created = device.chain(chain => {
+      const chainedPd = chain.pd()
+      const queue = chain.create(Classes.wq, { pd: chainedPd.handle, cq: cq.handle, type: 0, maxWr: 1, maxSge: 1 })
       const qp = { sendCq: cq.handle, recvCq: cq.handle, cap: CAP, flags: 0 }
-      return { one, raw: chain.create(Classes.raw_packet_qp, { pd: own.handle, ...qp } as never) }
+      return { queue, raw: chain.create(Classes.raw_packet_qp, { pd: chainedPd.handle, ...qp } as never) }
     })
-    assert.equal(made.one.query().state, WqState.values.RESET)
-    made.raw.modify({ state: QpState.values.INIT, port: 1 })
-    assert.equal(made.raw.query().state, QpState.values.INIT)
+    assert.equal(created.queue.query().state, WqState.values.RESET)
+    created.raw.modify({ state: QpState.values.INIT, port: 1 })
+    assert.equal(created.raw.query().state, QpState.values.INIT)
     assert.ok(pd.handle >= 0)
   }))
 
@@ -130,7 +131,7 @@ test('queue pairs of subnet management and of general services reach RTS', () =>
       qp.activate({ pkeyIndex: 1 })
       assert.equal(qp.state, 'RTS')
       qp.send(Uint8Array.of(1), { ah, qpn: 0, qkey: GSI_QKEY }, { id: 4 })
-      assert.equal(await line(cq), '4 SEND')
+      assert.equal(await completionText(cq), '4 SEND')
       refuses('qp.send', /the receiver is missing/, () => qp.send(Uint8Array.of(1), untyped(undefined)))
     }
   }))

@@ -5,7 +5,7 @@
  *
  * A sent frame is looped back: to the queue pair of the first rule that matches its headers, into its own receive queue
  * or into a work queue of its table (by the last byte of the destination). Rings are those of rxe. Tags are only
- * stored. Other classes are as simple as possible.
+ * stored. Other classes are as simple as possible; object numbers and keys are constants.
  */
 import {
   addParent,
@@ -54,8 +54,12 @@ import {
 // ---- rings of 8 elements, of which 7 are used ----
 
 const SLOTS = 8
+/** Log2 of the bytes of a send and of a receive request. */
+const SEND_LOG2 = 9
+const RECEIVE_LOG2 = 7
 interface Ring {
   readonly chunk: MappedChunk
+  /** Log2 of the bytes of an element. */
   readonly log2: number
 }
 const ringIn = ({ context }: CallContext, log2: number): Ring => {
@@ -125,7 +129,7 @@ interface Tags {
 }
 interface State {
   readonly rules: Set<Rule>
-  next: number
+  nextTag: number
 }
 const stateOf = ({ device }: CallContext): State => device.state as State
 
@@ -155,8 +159,8 @@ const receive = ({ caller }: CallContext, object: CoreObject<Receives>, frame: U
     return
   }
   const [lo, hi] = [RingSge.ADDRESS, RingSge.ADDRESS + 4].map(word => view.getUint32(sge + word, true))
-  const from = { address: 0, bytes: frame, view: new DataView(frame.buffer) }
-  caller.memory.write(hi, lo, from, 0, frame.length, frame.length, frame.length)
+  const source = { address: 0, bytes: frame, view: new DataView(frame.buffer) }
+  caller.memory.write(hi, lo, source, 0, frame.length, frame.length, frame.length)
   complete(cq, view.getBigUint64(at + RecvWqe.WR_ID, true), WcOpcode.values.RECV, frame.length)
 }
 
@@ -182,7 +186,8 @@ const deliver = (call: CallContext, frame: Uint8Array): void => {
 // ---- classes ----
 
 const { raw_packet_qp, wq, rwq_ind_table, flow, counters, dm, tm_srq, cq, mr, pd, ah } = Classes
-const queue = { create: { out: { queue: optional(record(0x8000, MmapInfo)) } } }
+/** The output attribute of `create` with the ring. */
+const withQueue = { create: { out: { queue: optional(record(0x8000, MmapInfo)) } } }
 
 /** An answer with every attribute 0. */
 const zeros = (attributes: Attributes) =>
@@ -197,7 +202,7 @@ const qpClass = <N extends QpClassName>(name: N) =>
     {
       create(call, object, { sendCq, recvCq, cap, rwqIndTable, userHandle }) {
         affiliate(object, userHandle)
-        const [sends, ring] = [ringIn(call, 9), ringIn(call, 7)]
+        const [sends, ring] = [ringIn(call, SEND_LOG2), ringIn(call, RECEIVE_LOG2)]
         const table = rwqIndTable?.state as Qp['table']
         const queues = { sends, ring, sendCq: sendCq as CoreObject<Ring>, cq: recvCq as CoreObject<Ring>, table }
         object.state = { ...queues, state: QpState.values.RESET }
@@ -225,26 +230,26 @@ const qpClass = <N extends QpClassName>(name: N) =>
     QpQueues,
   )
 
-const wqClass = driverClass<typeof wq, Wq, typeof queue>(
+const wqClass = driverClass<typeof wq, Wq, typeof withQueue>(
   wq,
   {
-    create(call, object, { cq: to, maxSge, flags = 0, userHandle }) {
+    create(call, object, { cq: receiveCq, maxSge, flags = 0, userHandle }) {
       affiliate(object, userHandle)
-      const ring = ringIn(call, 7)
-      object.state = { ring, cq: to as CoreObject<Ring>, state: 0, flags }
+      const ring = ringIn(call, RECEIVE_LOG2)
+      object.state = { ring, cq: receiveCq as CoreObject<Ring>, state: 0, flags }
       return { maxWr: SLOTS - 1, maxSge, wqNum: 7, queue: mmapInfoOf(ring) }
     },
     query: (_call, { state: { state, flags } }) => ({ state: state as 0, maxWr: SLOTS - 1, maxSge: 1, flags }),
-    modify(_call, { state }, { state: to, curState, flags = 0, flagsMask = 0 }) {
+    modify(_call, { state }, { state: newState, curState, flags = 0, flagsMask = 0 }) {
       if (curState !== undefined && curState !== state.state)
         throw new CallError('EINVAL', `wq.modify: attribute curState: it is in state ${state.state}`)
-      state.state = to ?? state.state
-      if (to === WqState.values.RESET) clear(state.ring)
+      state.state = newState ?? state.state
+      if (newState === WqState.values.RESET) clear(state.ring)
       state.flags = (state.flags & ~flagsMask) | (flags & flagsMask)
       return {}
     },
   },
-  queue,
+  withQueue,
 )
 
 const tableClass = driverClass<typeof rwq_ind_table, readonly CoreObject<Wq>[]>(rwq_ind_table, {
@@ -258,12 +263,12 @@ const tableClass = driverClass<typeof rwq_ind_table, readonly CoreObject<Wq>[]>(
 })
 
 const flowClass = driverClass<typeof flow, Rule>(flow, {
-  create(call, object, { rawQp, udQp, counters: set, type, priority, port, specs }) {
+  create(call, object, { rawQp, udQp, counters: counterSet, type, priority, port, specs }) {
     const unknownSpec = specs.find(spec => headerOffsets[spec.type] === undefined)
     if (unknownSpec !== undefined)
       throw new CallError('EOPNOTSUPP', `flow.create: no specs of type ${unknownSpec.type}`)
     const qp = (rawQp ?? udQp) as CoreObject<Qp>
-    object.state = { type, priority, port, specs, qp, counters: set as CoreObject<bigint[]> | undefined }
+    object.state = { type, priority, port, specs, qp, counters: counterSet as CoreObject<bigint[]> | undefined }
     stateOf(call).rules.add(object.state)
     return {}
   },
@@ -274,13 +279,13 @@ const flowClass = driverClass<typeof flow, Rule>(flow, {
   },
 })
 
-const tagClass = driverClass<typeof tm_srq, Tags, typeof queue>(
+const tagClass = driverClass<typeof tm_srq, Tags, typeof withQueue>(
   tm_srq,
   {
-    create(call, object, { cq: to, maxWr, maxSge, limit, userHandle }) {
+    create(call, object, { cq: receiveCq, maxWr, maxSge, limit, userHandle }) {
       affiliate(object, userHandle)
-      object.state = { cq: to as CoreObject<Ring>, tags: new Map(), unexpected: 0, limit, maxWr }
-      return { maxWr, maxSge, queue: mmapInfoOf(ringIn(call, 7)) }
+      object.state = { cq: receiveCq as CoreObject<Ring>, tags: new Map(), unexpected: 0, limit, maxWr }
+      return { maxWr, maxSge, queue: mmapInfoOf(ringIn(call, RECEIVE_LOG2)) }
     },
     query: (_call, { state: { limit, maxWr } }) => ({ maxWr, maxSge: 1, limit }),
     modify(_call, { state }, { limit = state.limit }) {
@@ -288,7 +293,7 @@ const tagClass = driverClass<typeof tm_srq, Tags, typeof queue>(
       return {}
     },
     tagAdd(call, { state }, { wrId, tag, mask, pieces, unexpected }) {
-      const handle = stateOf(call).next++
+      const handle = stateOf(call).nextTag++
       state.tags.set(handle, tag & mask)
       state.unexpected = unexpected ?? state.unexpected
       complete(
@@ -310,11 +315,11 @@ const tagClass = driverClass<typeof tm_srq, Tags, typeof queue>(
       return {}
     },
   },
-  queue,
+  withQueue,
 )
 
 const others = [
-  driverClass<typeof cq, Ring, typeof queue>(
+  driverClass<typeof cq, Ring, typeof withQueue>(
     cq,
     {
       create(call, object, { userHandle }) {
@@ -323,7 +328,7 @@ const others = [
         return { cqe: SLOTS - 1, queue: mmapInfoOf(object.state) }
       },
     },
-    queue,
+    withQueue,
   ),
   driverClass<typeof dm, { length: bigint; alignment: number }>(dm, {
     create(_call, object, args) {
@@ -376,7 +381,7 @@ export const createThirdPartyDevice = (core: Core, name: string, link?: LinkName
   register(core, {
     name,
     driver: { ...driver, ...(link && { link }) },
-    state: { rules: new Set<Rule>(), next: 1 },
+    state: { rules: new Set<Rule>(), nextTag: 1 },
     attributes: { ...zeroRecord(DeviceAttributes), physPortCnt: 1 },
     extended: zeroRecord(ExtendedDeviceAttributes),
     ports: [{ ...zeroRecord(PortAttributes), lid, activeMtu: link === undefined ? 0 : 5, gidTblLen: 2 }],

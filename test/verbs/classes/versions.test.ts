@@ -42,6 +42,7 @@ const { pd: Pd, ah: Ah, xrcd: Xrcd } = Classes
 
 // ---- a device with changed declarations, called through the daemon's messages ----
 
+/** The declaration `cls` with added or changed methods. */
 const changed = (cls: ObjectClass, methods: Partial<Record<string, object>>): ObjectClass => ({
   ...cls,
   methods: Object.fromEntries(
@@ -51,22 +52,22 @@ const changed = (cls: ObjectClass, methods: Partial<Record<string, object>>): Ob
 
 /** A device of the test driver with these declarations, without the classes named in `omitted`. */
 const deviceOf = (classes: readonly ObjectClass[], omitted: readonly string[] = []) => {
-  const other = (line: DriverClass): DriverClass => ({
-    ...line,
-    class: classes.find(({ name }) => name === line.class.name) ?? line.class,
-    handlers: { create: () => ({}), modify: () => ({}), tint: () => ({ tint: 5 }), ...line.handlers },
+  const redeclared = (base: DriverClass): DriverClass => ({
+    ...base,
+    class: classes.find(({ name }) => name === base.class.name) ?? base.class,
+    handlers: { create: () => ({}), modify: () => ({}), tint: () => ({ tint: 5 }), ...base.handlers },
   })
-  const fitting = (line: DriverClass): DriverClass => ({
-    ...line,
-    handlers: Object.fromEntries(Object.entries(line.handlers).filter(([name]) => name in line.class.methods)),
+  const withDeclaredHandlers = (base: DriverClass): DriverClass => ({
+    ...base,
+    handlers: Object.fromEntries(Object.entries(base.handlers).filter(([name]) => name in base.class.methods)),
   })
-  const lines = coreClasses.map(line =>
-    classes.some(({ name }) => name === line.class.name) ? fitting(other(line)) : line,
+  const driverClasses = coreClasses.map(base =>
+    classes.some(({ name }) => name === base.class.name) ? withDeclaredHandlers(redeclared(base)) : base,
   )
-  const core = createCore({ classes: lines })
+  const core = createCore({ classes: driverClasses })
   const names = ['interface', 'device', 'port', 'pd', 'ah', 'xrcd'].filter(name => !omitted.includes(name))
-  const own = lines.filter(line => names.includes(line.class.name))
-  return register(core, describeDevice('test0', testDriver(own.map(line => driverClass(line.class)))))
+  const deviceClasses = driverClasses.filter(({ class: cls }) => names.includes(cls.name))
+  return register(core, describeDevice('test0', testDriver(deviceClasses.map(({ class: cls }) => driverClass(cls)))))
 }
 
 /** A device of the library whose calls reach a core device, and a function that closes both. */
@@ -88,7 +89,7 @@ const library = (coreDevice: ReturnType<typeof deviceOf>): { device: Device; end
   }
   const call = createCalls({ ask }, 1, 3)
   call.setDeviceClasses(declare(call(Interface, 'query', 0, {}).out as never))
-  const carrier = { remote: true, call, close() {}, targets: undefined } as unknown as Carrier
+  const carrier = { isRemote: true, call, close() {}, targets: undefined } as unknown as Carrier
   const path = { gid: new Uint8Array(16), gidIndex: 0, pathMtu: 1024 }
   return {
     device: createDevice(carrier, 'test0', '127.0.0.1', path),
@@ -99,7 +100,7 @@ const library = (coreDevice: ReturnType<typeof deviceOf>): { device: Device; end
   }
 }
 
-/** The code, call and reason of the error that `body` throws. */
+/** The code, call and reason of the error that `body` throws; 'done' without an error. */
 const refusal = (body: () => unknown): string => {
   try {
     body()
@@ -123,8 +124,8 @@ test('an old library on a newer device uses the attributes that it knows', nativ
   const pd = device.pd()
   assert.ok(device.supports('pd', 'tint'))
   assert.deepEqual(Object.keys(device.interface().find(({ name }) => name === 'pd')!.methods.create.in), ['shade'])
-  const made = device.chain(chain => chain.pd())
-  made[Symbol.dispose]()
+  const chainedPd = device.chain(chain => chain.pd())
+  chainedPd[Symbol.dispose]()
   pd[Symbol.dispose]()
   end()
 })

@@ -32,20 +32,20 @@ test('each address handle sends to its own address, and has its own attributes',
 test('an address handle is destroyed once, alone or in a list', async () => {
   await using device = await open({ network: createNetwork() })
   const pd = device.pd()
-  const [one, two, three] = pd.addressHandles(['10.0.0.1', '10.0.0.2', '10.0.0.3'].map(gid => ({ gid })))
-  one.close()
-  one.close()
-  pd.closeAddressHandles([two])
+  const [first, second, third] = pd.addressHandles(['10.0.0.1', '10.0.0.2', '10.0.0.3'].map(gid => ({ gid })))
+  first.close()
+  first.close()
+  pd.closeAddressHandles([second])
   // The released number now belongs to another handle.
-  const [next, more] = pd.addressHandles([{ gid: '10.0.0.4' }, { gid: '10.0.0.5' }])
-  one[Symbol.dispose]()
-  two.close()
+  const [fourth, fifth] = pd.addressHandles([{ gid: '10.0.0.4' }, { gid: '10.0.0.5' }])
+  first[Symbol.dispose]()
+  second.close()
   for (const [ah, gid] of [
-    [three, '10.0.0.3'],
-    [next, '10.0.0.4'],
-    [more, '10.0.0.5'],
+    [third, '10.0.0.3'],
+    [fourth, '10.0.0.4'],
+    [fifth, '10.0.0.5'],
   ] as const)
     assert.equal(addressText(ah.query().address.dgid), gid)
-  for (const ah of [three, next, more]) ah.close()
+  for (const ah of [third, fourth, fifth]) ah.close()
   pd.close()
 })

@@ -24,91 +24,97 @@ import {
 import { parseAddress } from '../../../src/wire/address.ts'
 import { parametersOf } from '../../clients/rdma-cm/hosts.ts'
 import { loopbackText } from '../../loopback.ts'
-import { eachCarrier, next, type OpenTwo, openTwoHere } from './endpoints.ts'
+import { eachCarrier, nextCompletion, type OpenTwo, openTwoHere } from './endpoints.ts'
 
+/** The text of private data, which is padded with zeros. */
 const text = (bytes: Uint8Array): string => new TextDecoder().decode(bytes).replace(/\0+$/, '')
 const bytes = (text: string): Uint8Array => new TextEncoder().encode(text)
 
-const nextOf = async (server: Server): Promise<ConnectionRequest> => {
+/** The next request at the server. */
+const nextRequest = async (server: Server): Promise<ConnectionRequest> => {
   const { value, done } = await server[Symbol.asyncIterator]().next()
   assert.ok(!done)
   return value
 }
 
 /** Both ends of a connection to `server`. */
-const pair = async (server: Server, url: string, device: Device): Promise<[here: Connection, there: Connection]> => {
+const pair = async (
+  server: Server,
+  url: string,
+  device: Device,
+): Promise<[clientEnd: Connection, serverEnd: Connection]> => {
   const connecting = connect(url, { device, privateData: bytes('asks') })
-  const there = await (await nextOf(server)).accept({ privateData: bytes('answers') })
-  return [await connecting, there]
+  const serverEnd = await (await nextRequest(server)).accept({ privateData: bytes('answers') })
+  return [await connecting, serverEnd]
 }
 
 const connectionTests = (openTwo: OpenTwo): void => {
-  let one: Device
-  let two: Device
+  let serverDevice: Device
+  let clientDevice: Device
   let server: Server
   let url: string
   beforeEach(async () => {
-    ;[one, two] = await openTwo()
-    server = await listen('rdma://0.0.0.0:0', { device: one })
-    url = `rdma://${one.address}:${server.port}`
+    ;[serverDevice, clientDevice] = await openTwo()
+    server = await listen('rdma://0.0.0.0:0', { device: serverDevice })
+    url = `rdma://${serverDevice.address}:${server.port}`
   })
   afterEach(async () => {
     await server?.close()
-    await one?.close()
-    await two?.close()
+    await serverDevice?.close()
+    await clientDevice?.close()
   })
 
   it('a message arrives, and the peer is notified of the close', async () => {
-    const [here, there] = await pair(server, url, two)
-    assert.equal(text(there.privateData), 'asks')
-    assert.equal(text(here.privateData), 'answers')
-    assert.deepEqual([here.remoteAddress, here.remotePort], [one.address, server.port])
-    assert.deepEqual([here.localAddress, here.localPort], [there.remoteAddress, there.remotePort])
-    const into = new Uint8Array(8)
-    const received = there.qp.receive(there.pd.register(into).slice())
-    await here.qp.send(here.pd.register(bytes('hello')).slice())
+    const [clientEnd, serverEnd] = await pair(server, url, clientDevice)
+    assert.equal(text(serverEnd.privateData), 'asks')
+    assert.equal(text(clientEnd.privateData), 'answers')
+    assert.deepEqual([clientEnd.remoteAddress, clientEnd.remotePort], [serverDevice.address, server.port])
+    assert.deepEqual([clientEnd.localAddress, clientEnd.localPort], [serverEnd.remoteAddress, serverEnd.remotePort])
+    const buffer = new Uint8Array(8)
+    const received = serverEnd.qp.receive(serverEnd.pd.register(buffer).slice())
+    await clientEnd.qp.send(clientEnd.pd.register(bytes('hello')).slice())
     assert.equal((await received).bytes, 5)
-    assert.equal(text(into), 'hello')
-    const { closed } = there
-    await here.close()
+    assert.equal(text(buffer), 'hello')
+    const { closed } = serverEnd
+    await clientEnd.close()
     assert.equal(await closed, 'peer')
-    assert.equal(await here.closed, 'closed')
-    await there.close()
+    assert.equal(await clientEnd.closed, 'closed')
+    await serverEnd.close()
   })
 
   it('a receive that `prepare` posts gets the first message', async () => {
     let received: Promise<{ readonly bytes: number }> | undefined
     const connecting = connect(url, {
-      device: two,
+      device: clientDevice,
       prepare: qp => {
         received = qp.receive()
       },
     })
-    const there = await (await nextOf(server)).accept()
-    await there.qp.send([])
-    const here = await connecting
+    const serverEnd = await (await nextRequest(server)).accept()
+    await serverEnd.qp.send([])
+    const clientEnd = await connecting
     assert.equal((await received)?.bytes, 0)
-    await here.close()
-    await there.close()
+    await clientEnd.close()
+    await serverEnd.close()
   })
 
   it('a queue pair uses the program’s completion queue', async () => {
-    const cq = two.cq()
-    const connecting = connect(url, { device: two, qp: { sendCq: cq } })
-    const there = await (await nextOf(server)).accept()
-    const here = await connecting
-    const received = there.qp.receive()
-    here.qp.send([], { id: 7 })
-    assert.equal((await next(cq)).id, 7)
+    const cq = clientDevice.cq()
+    const connecting = connect(url, { device: clientDevice, qp: { sendCq: cq } })
+    const serverEnd = await (await nextRequest(server)).accept()
+    const clientEnd = await connecting
+    const received = serverEnd.qp.receive()
+    clientEnd.qp.send([], { id: 7 })
+    assert.equal((await nextCompletion(cq)).id, 7)
     assert.equal((await received).bytes, 0)
-    await here.close()
-    await there.close()
+    await clientEnd.close()
+    await serverEnd.close()
     cq.close()
   })
 
   it('a rejection carries its reason and private data', async () => {
-    const connecting = connect(url, { device: two })
-    const request = await nextOf(server)
+    const connecting = connect(url, { device: clientDevice })
+    const request = await nextRequest(server)
     request.reject({ privateData: bytes('full') })
     assert.throws(() => request.reject(), { code: 'EINVAL' })
     await assert.rejects(connecting, error => {
@@ -122,109 +128,115 @@ const connectionTests = (openTwo: OpenTwo): void => {
   })
 
   it('a connection without a listener is rejected', async () => {
-    const unusedUrl = `rdma://${one.address}:${server.port === 65535 ? 1 : server.port + 1}`
-    await assert.rejects(connect(unusedUrl, { device: two }), {
+    const unusedUrl = `rdma://${serverDevice.address}:${server.port === 65535 ? 1 : server.port + 1}`
+    await assert.rejects(connect(unusedUrl, { device: clientDevice }), {
       code: 'ECONNREFUSED',
       reject: rejReason.INVALID_SERVICE_ID,
     })
   })
 
   it('a port has one listener', async () => {
-    await assert.rejects(listen(`rdma://0.0.0.0:${server.port}`, { device: one }), { code: /^EADDR/ })
+    await assert.rejects(listen(`rdma://0.0.0.0:${server.port}`, { device: serverDevice }), { code: /^EADDR/ })
   })
 
   it('`connect` rejects with the reason of its signal, and the peer cannot accept any more', async () => {
     const controller = new AbortController()
-    const connecting = connect(url, { device: two, signal: controller.signal })
-    const request = await nextOf(server)
+    const connecting = connect(url, { device: clientDevice, signal: controller.signal })
+    const request = await nextRequest(server)
     controller.abort(new Error('enough'))
     await assert.rejects(connecting, /enough/)
     await assert.rejects(request.accept(), { code: 'ECONNREFUSED' })
   })
 
   it('the connection controls its queue pair: programs may only move it to the error state', async () => {
-    const [here, there] = await pair(server, url, two)
-    assert.throws(() => here.qp.modify({ state: 0 }), { code: 'EBUSY', call: 'rc_qp.modify' })
-    assert.throws(() => there.qp.modify({ minRnrTimer: 1 }), { code: 'EBUSY' })
-    here.qp.modify({ state: 6 })
-    await here.close()
-    await there.close()
+    const [clientEnd, serverEnd] = await pair(server, url, clientDevice)
+    assert.throws(() => clientEnd.qp.modify({ state: 'RESET' }), { code: 'EBUSY', call: 'rc_qp.modify' })
+    assert.throws(() => serverEnd.qp.modify({ minRnrTimer: 1 }), { code: 'EBUSY' })
+    clientEnd.qp.modify({ state: 'ERR' })
+    await clientEnd.close()
+    await serverEnd.close()
   })
 
   it('an event queue delivers events of identifiers besides those of other objects', async () => {
-    const queue = two.eventQueue()
-    const channel = two.create(CmChannel)
-    const id = two.create(CmId, { channel: channel.handle, portSpace: CmPortSpace.values.TCP })
-    two.call(EventQueue, 'attach', { cookie: 0n, cm_id: id.handle }, queue.handle)
-    id.resolveAddress({ destination: emitAddress(ipAddress(parseAddress(one.address)!, 7471)) })
+    const queue = clientDevice.eventQueue()
+    const channel = clientDevice.create(CmChannel)
+    const id = clientDevice.create(CmId, { channel: channel.handle, portSpace: CmPortSpace.values.TCP })
+    clientDevice.call(EventQueue, 'attach', { cookie: 0n, cm_id: id.handle }, queue.handle)
+    id.resolveAddress({ destination: emitAddress(ipAddress(parseAddress(serverDevice.address)!, 7471)) })
     await queue.wait()
     assert.equal(queue.poll()?.type, 'CONNECTION')
     const { type, object } = channel.getEvent()
     assert.deepEqual([type, object], [CmEventType.values.ADDR_RESOLVED, id.handle])
     assert.throws(() => channel.getEvent(), { code: 'EAGAIN' })
     // The queue's events are not counted as events of the channel.
-    assert.equal(two.call(CmId, 'destroy', {}, id.handle).events, 1)
+    assert.equal(clientDevice.call(CmId, 'destroy', {}, id.handle).events, 1)
     queue.close()
   })
 
   it('closing a device disconnects its peers', async () => {
-    const [here, there] = await pair(server, url, two)
-    const { closed } = there
-    await two.close()
+    const [clientEnd, serverEnd] = await pair(server, url, clientDevice)
+    const { closed } = serverEnd
+    await clientDevice.close()
     assert.equal(await closed, 'peer')
-    assert.equal(await here.closed, 'device')
-    await here.close()
-    await there.close()
+    assert.equal(await clientEnd.closed, 'device')
+    await clientEnd.close()
+    await serverEnd.close()
   })
 
   it('closing a server rejects its pending requests', async () => {
-    const other = await listen(`rdma://${one.address}:0`, { device: one })
-    const connecting = connect(`rdma://${one.address}:${other.port}`, { device: two })
+    const otherServer = await listen(`rdma://${serverDevice.address}:0`, { device: serverDevice })
+    const connecting = connect(`rdma://${serverDevice.address}:${otherServer.port}`, { device: clientDevice })
     const refused = assert.rejects(connecting, { code: 'ECONNREFUSED' })
-    const { value: request } = await other[Symbol.asyncIterator]().next()
-    const secondRefused = assert.rejects(connect(`rdma://${one.address}:${other.port}`, { device: two }), {
-      code: 'ECONNREFUSED',
-    })
+    const { value: request } = await otherServer[Symbol.asyncIterator]().next()
+    const secondRefused = assert.rejects(
+      connect(`rdma://${serverDevice.address}:${otherServer.port}`, { device: clientDevice }),
+      {
+        code: 'ECONNREFUSED',
+      },
+    )
     request.reject()
     await refused
-    await other.close()
+    await otherServer.close()
     await secondRefused
   })
 
   it('a signal aborts `connect` at its start and during `prepare`', async () => {
     const ended = new Error('ended')
     const controller = new AbortController()
-    const connecting = connect(url, { device: two, signal: controller.signal })
+    const connecting = connect(url, { device: clientDevice, signal: controller.signal })
     controller.abort(ended)
     await assert.rejects(connecting, ended)
-    const during = new AbortController()
-    const prepare = (): void => during.abort(ended)
-    await assert.rejects(connect(url, { device: two, signal: during.signal, prepare }), ended)
+    const duringPrepare = new AbortController()
+    const prepare = (): void => duringPrepare.abort(ended)
+    await assert.rejects(connect(url, { device: clientDevice, signal: duringPrepare.signal, prepare }), ended)
   })
 
   it('`connect` with a failing `prepare` or a wrong pd rejects, and later connections work', async () => {
-    const wrong = (options: object): Promise<unknown> => connect(url, { device: two, ...options })
+    const wrong = (options: object): Promise<unknown> => connect(url, { device: clientDevice, ...options })
     await assert.rejects(wrong({ prepare: async () => Promise.reject(new Error('mine')) }), /mine/)
     await assert.rejects(
       wrong({ prepare: (qp: Disposable) => qp[Symbol.dispose]() }),
       /prepare has closed the queue pair/,
     )
-    await assert.rejects(wrong({ pd: one.pd() }), { code: 'EINVAL', message: /pd is closed or of another device/ })
+    await assert.rejects(wrong({ pd: serverDevice.pd() }), {
+      code: 'EINVAL',
+      message: /pd is closed or of another device/,
+    })
     await assert.rejects(wrong({ pd: null }), { code: 'EINVAL' })
-    const [here, there] = await pair(server, url, two)
-    const { pd } = here
-    await here.close()
-    await there.close()
+    const [clientEnd, serverEnd] = await pair(server, url, clientDevice)
+    const { pd } = clientEnd
+    await clientEnd.close()
+    await serverEnd.close()
     pd.close()
-    const [again, answered] = await pair(server, url, two)
-    assert.notEqual(again.pd, pd)
-    await again.close()
-    await answered.close()
+    const [laterClientEnd, laterServerEnd] = await pair(server, url, clientDevice)
+    assert.notEqual(laterClientEnd.pd, pd)
+    await laterClientEnd.close()
+    await laterServerEnd.close()
   })
 
   it('a reason too long for a REJ is refused before anything is sent', async () => {
-    const connecting = connect(url, { device: two })
-    const request = await nextOf(server)
+    const connecting = connect(url, { device: clientDevice })
+    const request = await nextRequest(server)
     assert.throws(() => request.reject({ reason: 70_000 }), {
       code: 'EINVAL',
       message: /reason 70000 is not an integer from 1 to 255/,
@@ -239,23 +251,23 @@ const connectionTests = (openTwo: OpenTwo): void => {
         assert.match((error as Error).message, message)
         return (error as { code: string }).code === 'EINVAL'
       })
-    await refuses(connect('tcp://1.2.3.4:5', { device: two }), /url "tcp:.*write rdma:/)
-    await refuses(connect('rdma://1.2.3.4:99999', { device: two }), /99999/)
-    await refuses(connect('rdma://[1.2.3]:1', { device: two }), /not an IPv6 address/)
-    await refuses(connect(url, { device: two, privateData: new Uint8Array(57) }), /57 bytes, at most 56/)
-    await refuses(connect(url, { device: two, maxRdAtomic: 129 }), /maxRdAtomic 129/)
+    await refuses(connect('tcp://1.2.3.4:5', { device: clientDevice }), /url "tcp:.*write rdma:/)
+    await refuses(connect('rdma://1.2.3.4:99999', { device: clientDevice }), /99999/)
+    await refuses(connect('rdma://[1.2.3]:1', { device: clientDevice }), /not an IPv6 address/)
+    await refuses(connect(url, { device: clientDevice, privateData: new Uint8Array(57) }), /57 bytes, at most 56/)
+    await refuses(connect(url, { device: clientDevice, maxRdAtomic: 129 }), /maxRdAtomic 129/)
     await refuses(connect(url, { device: {} as Device }), /device is not an open device/)
-    await refuses(connect(url, { device: two, signl: 1 } as never), /signl/)
-    await refuses(listen(url, { device: one, backlog: -1 }), /backlog -1/)
+    await refuses(connect(url, { device: clientDevice, signl: 1 } as never), /signl/)
+    await refuses(listen(url, { device: serverDevice, backlog: -1 }), /backlog -1/)
   })
 
   it('200 clients connect at the same time', async () => {
     const accepting = (async () => {
-      for (let i = 0; i < 200; i++) await (await (await nextOf(server)).accept()).close()
+      for (let i = 0; i < 200; i++) await (await (await nextRequest(server)).accept()).close()
     })()
     await Promise.all(
       Array.from({ length: 200 }, async () => {
-        const connection = await connect(url, { device: two })
+        const connection = await connect(url, { device: clientDevice })
         await connection.closed
         await connection.close()
       }),
@@ -268,35 +280,35 @@ eachCarrier(connectionTests)
 
 it('a REJ of the peer ends an established connection', async () => {
   const network = createNetwork()
-  const [one, two] = [await open({ network }), await open({ network })]
-  const channel = one.create(CmChannel)
-  const listener = one.create(CmId, { channel: channel.handle, portSpace: CmPortSpace.values.TCP })
-  listener.bind({ address: emitAddress(ipAddress(parseAddress(one.address)!, 7471)) })
+  const [serverDevice, clientDevice] = [await open({ network }), await open({ network })]
+  const channel = serverDevice.create(CmChannel)
+  const listener = serverDevice.create(CmId, { channel: channel.handle, portSpace: CmPortSpace.values.TCP })
+  listener.bind({ address: emitAddress(ipAddress(parseAddress(serverDevice.address)!, 7471)) })
   listener.listen({ backlog: 1 })
-  const connecting = connect(`rdma://${one.address}:7471`, { device: two })
-  const queue = one.eventQueue()
-  one.call(EventQueue, 'attach', { cookie: 0n, cm_id: listener.handle }, queue.handle)
+  const connecting = connect(`rdma://${serverDevice.address}:7471`, { device: clientDevice })
+  const queue = serverDevice.eventQueue()
+  serverDevice.call(EventQueue, 'attach', { cookie: 0n, cm_id: listener.handle }, queue.handle)
   await queue.wait()
   const { object: request } = channel.getEvent()
   // The RTU is lost, so this side may still reject.
-  network.setFaults(`device=${two.name},dir=sent,qp=1,drop=100%`)
-  one.call(CmId, 'accept', { parameters: parametersOf(0x1234), userHandle: 0n }, request)
+  network.setFaults(`device=${clientDevice.name},dir=sent,qp=1,drop=100%`)
+  serverDevice.call(CmId, 'accept', { parameters: parametersOf(0x1234), userHandle: 0n }, request)
   const connection = await connecting
   const received = connection.qp.receive(connection.pd.register(new Uint8Array(8)).slice())
   network.setFaults('')
-  one.call(CmId, 'reject', { privateData: new Uint8Array(0), reason: rejReason.CONSUMER_DEFINED }, request)
+  serverDevice.call(CmId, 'reject', { privateData: new Uint8Array(0), reason: rejReason.CONSUMER_DEFINED }, request)
   await assert.rejects(received, { status: 'WR_FLUSH_ERR' })
   assert.equal(await connection.closed, 'peer')
   await connection.close()
-  await one.close()
-  await two.close()
+  await serverDevice.close()
+  await clientDevice.close()
 })
 
 it('a thousand connections are open together in one process, and leave no objects (R44)', async () => {
   const COUNT = 1000
   const AT_ONCE = 100
-  const [one, two] = await openTwoHere()()
-  const server = await listen('rdma://0.0.0.0:0', { device: one })
+  const [serverDevice, clientDevice] = await openTwoHere()()
+  const server = await listen('rdma://0.0.0.0:0', { device: serverDevice })
   const accepted: Connection[] = []
   const accepting = (async () => {
     for await (const request of server) accepted.push(await request.accept())
@@ -305,24 +317,29 @@ it('a thousand connections are open together in one process, and leave no object
   for (let i = 0; i < COUNT; i += AT_ONCE)
     connections.push(
       ...(await Promise.all(
-        Array.from({ length: AT_ONCE }, () => connect(`rdma://${one.address}:${server.port}`, { device: two })),
+        Array.from({ length: AT_ONCE }, () =>
+          connect(`rdma://${serverDevice.address}:${server.port}`, { device: clientDevice }),
+        ),
       )),
     )
   for (const connection of connections) await connection.qp.ping()
-  assert.equal(two.handles(RcQp).length, COUNT)
+  assert.equal(clientDevice.handles(RcQp).length, COUNT)
   await Promise.all(connections.map(connection => connection.close()))
   await Promise.all(accepted.map(connection => connection.closed))
   await Promise.all(accepted.map(connection => connection.close()))
   await server.close()
   await accepting
-  assert.deepEqual([accepted.length, one.handles(RcQp, CmId), two.handles(RcQp, CmId)], [COUNT, [], []])
-  await one.close()
-  await two.close()
+  assert.deepEqual(
+    [accepted.length, serverDevice.handles(RcQp, CmId), clientDevice.handles(RcQp, CmId)],
+    [COUNT, [], []],
+  )
+  await serverDevice.close()
+  await clientDevice.close()
 })
 
 describe('over UDP', () =>
   connectionTests(async () => {
     const network = createNetwork({ link: 'udp' })
-    const at = (n: number) => open({ network, address: loopbackText(n) })
-    return [await at(73), await at(74)]
+    const openAt = (n: number) => open({ network, address: loopbackText(n) })
+    return [await openAt(73), await openAt(74)]
   }))

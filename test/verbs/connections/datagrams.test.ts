@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { setImmediate as turn } from 'node:timers/promises'
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import { QpAddress } from '../../../src/spec/classes/qp/qp.ts'
 import { Classes } from '../../../src/spec/classes.ts'
 import { zeroRecord } from '../../../src/spec/schema/schema.ts'
@@ -22,6 +22,7 @@ test("an agent queries the other device's counters", async () => {
   using agent = device.create(Classes.mad_agent, { ...registration, methods: new Uint8Array(0) })
   const address = { ...zeroRecord(QpAddress), dgid: ipv4(10, 0, 0, 2), sgidIndex: 1, isGlobal: 1, port: 1 }
   const data = plainMad(MadClass.PERFORMANCE, MadMethod.GET, 1)
+  // The low byte of the attribute ID.
   data[17] = CLASS_PORT_INFO
   agent.send({ address, qpn: 1, timeout: 60_000, data })
   let answer: ReturnType<typeof channel.receive> | undefined
@@ -31,8 +32,9 @@ test("an agent queries the other device's counters", async () => {
       answer = channel.receive({ room: 256 })
     } catch (error) {
       assert.ok(error instanceof RdmaError && error.code === 'EAGAIN', String(error))
-      await turn()
+      await nextTurn()
     }
   }
+  // The method is at 3; the attribute, whose first field is the base version 1, at 64.
   assert.deepEqual([answer.status, answer.data[3], answer.data[64]], [0, MadMethod.GET | MadMethod.RESPONSE, 1])
 })

@@ -22,8 +22,8 @@ export type OpenTwo = () => Promise<readonly [Device, Device]>
 export const openTwoHere =
   (shared?: Network, options: OpenOptions = {}): OpenTwo =>
   async () => {
-    const here = { network: shared ?? createNetwork(), ...options }
-    return [await open(here), await open(here)]
+    const openOptions = { network: shared ?? createNetwork(), ...options }
+    return [await open(openOptions), await open(openOptions)]
   }
 
 /** Runs the tests on devices of this process, with each ring layout, and on devices of a daemon. */
@@ -59,12 +59,12 @@ export const nextEvent = async (device: Device): Promise<DeviceEvent | undefined
 }
 
 export interface EndOptions {
+  /** Bytes of the memory; default 4096. */
   readonly bytes?: number
-  readonly maxSends?: number
   readonly maxSendSge?: number
 }
 
-/** A device, memory (4096 bytes by default), a CQ and a protection domain. */
+/** A device with a protection domain, registered memory, and a CQ. */
 export const resourcesOn = (device: Device, { bytes = 4096 }: EndOptions = {}) => {
   const pd = device.pd()
   const buffer = new Uint8Array(bytes)
@@ -74,14 +74,14 @@ export const resourcesOn = (device: Device, { bytes = 4096 }: EndOptions = {}) =
   return { device, pd, buffer, mr, cq }
 }
 
-/** One endpoint: its device and memory, and an RC queue pair. */
+/** One endpoint: the resources of `resourcesOn`, and an RC queue pair. */
 export const endpointOn = (device: Device, options: EndOptions = {}) => {
-  const { bytes: _, ...queue } = options
-  const here = resourcesOn(device, options)
-  return { ...here, qp: here.pd.rcQp({ sendCq: here.cq, ...queue }) }
+  const { bytes: _, ...queueOptions } = options
+  const resources = resourcesOn(device, options)
+  return { ...resources, qp: resources.pd.rcQp({ sendCq: resources.cq, ...queueOptions }) }
 }
 
-/** Two connected endpoints. */
+/** Two connected endpoints, `a` on the first device and `b` on the second; `options` are those of `a`. */
 export const pair = async (openTwo: OpenTwo = openTwoHere(), options: EndOptions = {}) => {
   const [one, two] = await openTwo()
   const a = endpointOn(one, options)
@@ -93,15 +93,15 @@ export const pair = async (openTwo: OpenTwo = openTwoHere(), options: EndOptions
 
 export const closeAll = (...ends: { device: Device }[]) => Promise.all(ends.map(({ device }) => device.close()))
 
-/** The next completion of a queue, as a plain object. */
-export const next = async (cq: CompletionQueue) => {
+/** The next completion of a queue, copied into a plain object. */
+export const nextCompletion = async (cq: CompletionQueue) => {
   while (!cq.poll()) await cq.wait()
   const { id, statusName, opcodeName, bytes, immediate, invalidated, qpn, sourceQpn, hasGrh } = cq.completion
   return { id, statusName, opcodeName, bytes, immediate, invalidated, qpn, sourceQpn, hasGrh }
 }
 
 /** The next completion as text: its id, and the opcode, or the status of a failure. */
-export const line = async (cq: CompletionQueue): Promise<string> => {
-  const { id, opcodeName, statusName } = await next(cq)
+export const completionText = async (cq: CompletionQueue): Promise<string> => {
+  const { id, opcodeName, statusName } = await nextCompletion(cq)
   return statusName === 'SUCCESS' ? `${id} ${opcodeName}` : `${id} ${statusName}`
 }

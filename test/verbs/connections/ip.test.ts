@@ -28,7 +28,7 @@ const codeOf = (body: () => unknown): string => {
 }
 
 /** The next datagram. */
-const next = async (socket: UdpSocket) => {
+const nextDatagram = async (socket: UdpSocket) => {
   for await (const datagram of socket) return datagram
   return assert.fail('the socket has ended')
 }
@@ -36,12 +36,12 @@ const next = async (socket: UdpSocket) => {
 const ipTests = (openTwo: OpenTwo): void => {
   let one: Device
   let two: Device
-  let left: IpInterface
-  let right: IpInterface
+  let firstIp: IpInterface
+  let secondIp: IpInterface
   beforeEach(async () => {
     ;[one, two] = await openTwo()
-    left = one.ip({ address: '10.9.0.1/24' })
-    right = two.ip({ address: '10.9.0.2' })
+    firstIp = one.ip({ address: '10.9.0.1/24' })
+    secondIp = two.ip({ address: '10.9.0.2' })
   })
   afterEach(async () => {
     await one?.close()
@@ -49,34 +49,34 @@ const ipTests = (openTwo: OpenTwo): void => {
   })
 
   it('two stacks ping each other', async () => {
-    for (const [from, to] of [
-      [left, '10.9.0.2'],
-      [right, '10.9.0.1'],
-      [left, '10.9.0.1'],
+    for (const [ip, address] of [
+      [firstIp, '10.9.0.2'],
+      [secondIp, '10.9.0.1'],
+      [firstIp, '10.9.0.1'],
     ] as const) {
-      assert.ok((await from.ping(to)) >= 0)
-      assert.ok((await from.ping(to, { size: 1000 })) >= 0)
+      assert.ok((await ip.ping(address)) >= 0)
+      assert.ok((await ip.ping(address, { size: 1000 })) >= 0)
     }
-    assert.equal(left.query().neighbours, 1)
+    assert.equal(firstIp.query().neighbours, 1)
   })
 
   it('an unused address does not answer, and a signal ends the wait', async () => {
-    await assert.rejects(left.ping('10.9.0.77', { timeout: 20 }), { code: 'ETIMEDOUT' })
-    await assert.rejects(left.ping('10.9.0.77', { signal: AbortSignal.timeout(20) }), { name: 'TimeoutError' })
-    await assert.rejects(left.ping('10.10.0.1'), { code: 'ENETUNREACH' })
-    left.close()
+    await assert.rejects(firstIp.ping('10.9.0.77', { timeout: 20 }), { code: 'ETIMEDOUT' })
+    await assert.rejects(firstIp.ping('10.9.0.77', { signal: AbortSignal.timeout(20) }), { name: 'TimeoutError' })
+    await assert.rejects(firstIp.ping('10.10.0.1'), { code: 'ENETUNREACH' })
+    firstIp.close()
   })
 
   it('datagrams travel in both directions', async () => {
-    using client = left.udp()
-    using server = right.udp({ port: 7 })
+    using client = firstIp.udp()
+    using server = secondIp.udp({ port: 7 })
     const serving = (async () => {
       for await (const { payload, address, port } of server) server.send(payload, { address, port })
     })()
     for (let i = 0; i < 20; i++) {
       const payload = new Uint8Array(i * 40).fill(i)
       client.send(payload, { address: '10.9.0.2', port: 7 })
-      const answer = await next(client)
+      const answer = await nextDatagram(client)
       assert.deepEqual([answer.address, answer.port, Buffer.compare(answer.payload, payload)], ['10.9.0.2', 7, 0])
     }
     server.close()
@@ -84,15 +84,15 @@ const ipTests = (openTwo: OpenTwo): void => {
   })
 
   it('a socket receives datagrams of its groups', async () => {
-    using sender = left.udp()
-    using member = right.udp({ port: 5000 })
+    using sender = firstIp.udp()
+    using member = secondIp.udp({ port: 5000 })
     member.join('239.1.2.3')
     sender.send(bytes(1), { address: '239.1.2.3', port: 5000 })
-    assert.deepEqual((await next(member)).payload, bytes(1))
+    assert.deepEqual((await nextDatagram(member)).payload, bytes(1))
     member.leave('239.1.2.3')
     sender.send(bytes(2), { address: '239.1.2.3', port: 5000 })
     sender.send(bytes(3), { address: '10.9.0.2', port: 5000 })
-    assert.deepEqual((await next(member)).payload, bytes(3))
+    assert.deepEqual((await nextDatagram(member)).payload, bytes(3))
   })
 
   it('invalid arguments, and addresses and ports in use, are refused with their errno', () => {
@@ -106,27 +106,27 @@ const ipTests = (openTwo: OpenTwo): void => {
         'EINVAL',
         address,
       )
-    using socket = left.udp({ port: 9 })
+    using socket = firstIp.udp({ port: 9 })
     assert.equal(
-      codeOf(() => left.udp({ port: 9 })),
+      codeOf(() => firstIp.udp({ port: 9 })),
       'EADDRINUSE',
     )
     assert.equal(
-      codeOf(() => left.udp({ port: 65536 })),
+      codeOf(() => firstIp.udp({ port: 65536 })),
       'EINVAL',
     )
-    const to = { address: '10.9.0.2', port: 9 }
+    const receiver = { address: '10.9.0.2', port: 9 }
     assert.equal(
-      codeOf(() => socket.send(new Uint8Array(5000), to)),
+      codeOf(() => socket.send(new Uint8Array(5000), receiver)),
       'EMSGSIZE',
     )
     assert.equal(
-      codeOf(() => socket.send(new Uint8Array(left.mtu - 27), to)),
+      codeOf(() => socket.send(new Uint8Array(firstIp.mtu - 27), receiver)),
       'EMSGSIZE',
     )
-    socket.send(new Uint8Array(left.mtu - 28), to)
+    socket.send(new Uint8Array(firstIp.mtu - 28), receiver)
     assert.equal(
-      codeOf(() => socket.send(bytes(1), { ...to, port: 0 })),
+      codeOf(() => socket.send(bytes(1), { ...receiver, port: 0 })),
       'EINVAL',
     )
     assert.equal(
@@ -134,7 +134,7 @@ const ipTests = (openTwo: OpenTwo): void => {
       'EADDRNOTAVAIL',
     )
     assert.equal(
-      codeOf(() => left.close()),
+      codeOf(() => firstIp.close()),
       'EBUSY',
     )
     socket.close()
@@ -142,24 +142,24 @@ const ipTests = (openTwo: OpenTwo): void => {
       codeOf(() => socket.poll()),
       'EINVAL',
     )
-    left.close()
+    firstIp.close()
   })
 
   it('closing a device closes its sockets', async () => {
-    const socket = left.udp()
+    const socket = firstIp.udp()
     const waiting = (async () => {
-      const got = []
-      for await (const datagram of socket) got.push(datagram)
-      return got
+      const datagrams = []
+      for await (const datagram of socket) datagrams.push(datagram)
+      return datagrams
     })()
     await one.close()
     assert.deepEqual(await waiting, [])
     // A daemon closes the interface later than `close` returns: until then it answers.
     const pings = async (): Promise<never> => {
-      for (;;) await right.ping('10.9.0.1', { timeout: 20 })
+      for (;;) await secondIp.ping('10.9.0.1', { timeout: 20 })
     }
     await assert.rejects(pings, { code: 'ETIMEDOUT' })
-    right.close()
+    secondIp.close()
   })
 }
 
@@ -169,8 +169,8 @@ describe('IP over a device', () => {
 
 describe('IP over UDP, from one network to another', () => {
   ipTests(async () => {
-    const on = (n: number) => open({ network: createNetwork({ link: 'udp' }), address: loopbackText(n) })
-    return [await on(83), await on(84)]
+    const openOn = (n: number) => open({ network: createNetwork({ link: 'udp' }), address: loopbackText(n) })
+    return [await openOn(83), await openOn(84)]
   })
 })
 
@@ -178,13 +178,13 @@ describe('IP over devices of this process', () => {
   it('works with IPv6, and with packet loss', async () => {
     const network = createNetwork()
     const [one, two] = [await open({ network, address: 'fd00::1' }), await open({ network, address: 'fd00::2' })]
-    const left = one.ip({ address: 'fd00:9::1' })
+    const firstIp = one.ip({ address: 'fd00:9::1' })
     two.ip({ address: 'fd00:9::2' })
-    assert.ok((await left.ping('fd00:9::2')) >= 0)
+    assert.ok((await firstIp.ping('fd00:9::2')) >= 0)
     network.setFaults('drop=100%')
-    await assert.rejects(left.ping('fd00:9::2', { timeout: 20 }), { code: 'ETIMEDOUT' })
+    await assert.rejects(firstIp.ping('fd00:9::2', { timeout: 20 }), { code: 'ETIMEDOUT' })
     network.setFaults('')
-    assert.ok((await left.ping('fd00:9::2')) >= 0)
+    assert.ok((await firstIp.ping('fd00:9::2')) >= 0)
     await one.close()
     await two.close()
   })

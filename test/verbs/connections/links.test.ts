@@ -13,7 +13,7 @@ import { createThirdPartyDevice } from '../classes/third-party-driver.ts'
 import { refuses } from '../mistakes/mistakes.ts'
 
 const gid = parseAddress('2001:db8::7') as Uint8Array
-const GID = addressText(gid)
+const gidText = addressText(gid)
 const plain = { sgidIndex: 1, port: 1, flowLabel: 0, hopLimit: 64, trafficClass: 0, sl: 0, staticRate: 0 }
 const noGid = new Uint8Array(16)
 
@@ -46,7 +46,7 @@ for (const [link, name, list] of [
     const { device, pd, cq, passed } = await openOn(link)
     await using _ = device
     const qp = pd.rcQp({ sendCq: cq })
-    assert.deepEqual({ ...qp.endpoint, psn: 0 }, { qpn: qp.qpn, gid: GID, lid: 3, psn: 0 })
+    assert.deepEqual({ ...qp.endpoint, psn: 0 }, { qpn: qp.qpn, gid: gidText, lid: 3, psn: 0 })
     qp.connect({ ...qp.endpoint, lid: 9 }, { sl: 2 })
     qp.connect({ ...qp.endpoint, lid: 9 }, { global: true, srcPathBits: 1 })
     const local = { ...plain, dgid: noGid, isGlobal: 0, srcPathBits: 0, dlid: 9 }
@@ -62,7 +62,7 @@ for (const [link, name, list] of [
     const ud = pd.udQp({ sendCq: cq })
     assert.equal(ud.endpoint.lid, 3)
     const ah = pd.addressHandle({ lid: 9 })
-    ah.modify({ lid: 9, gid: GID, global: true, srcPathBits: 1 })
+    ah.modify({ lid: 9, gid: gidText, global: true, srcPathBits: 1 })
     assert.equal(pd.addressHandles([{ lid: 9 }, { lid: 9 }]).length, 2)
     assert.deepEqual(passed, [
       { call: 'ah.create', [name]: local },
@@ -73,7 +73,7 @@ for (const [link, name, list] of [
     ])
     const { lid: _lid, ...withoutLid } = qp.endpoint
     refuses('qp.connect', /lid is missing: the device's link is (InfiniBand|Omni-Path)/, () => qp.connect(withoutLid))
-    refuses('ah.create', /lid is missing/, () => pd.addressHandle({ gid: GID }))
+    refuses('ah.create', /lid is missing/, () => pd.addressHandle({ gid: gidText }))
     refuses('ah.create', /gid undefined is not an address/, () => pd.addressHandle({ lid: 9, global: true }))
     refuses('ah.create', /vlan 7: the device's link is/, () => pd.addressHandle({ lid: 9, vlan: 7 }))
     refuses('qp.connect', /dmac "02:.*": the device's link is/, () =>
@@ -88,8 +88,8 @@ test('roce: a peer is addressed by its GID, and by an explicit MAC address and V
   assert.deepEqual(Object.keys(qp.endpoint), ['qpn', 'gid', 'psn'])
   const dmac = '02:00:00:00:00:fF'
   qp.connect(qp.endpoint, { dmac, vlan: 7 })
-  pd.addressHandle({ gid: GID, vlan: 0 }).modify({ gid: GID, dmac })
-  assert.equal(pd.addressHandles([{ gid: GID }, { gid: GID, dmac }]).length, 2)
+  pd.addressHandle({ gid: gidText, vlan: 0 }).modify({ gid: gidText, dmac })
+  assert.equal(pd.addressHandles([{ gid: gidText }, { gid: gidText, dmac }]).length, 2)
   const address = { ...plain, dgid: gid, isGlobal: 1 }
   const mac = Uint8Array.of(2, 0, 0, 0, 0, 255)
   assert.deepEqual(passed, [
@@ -100,8 +100,10 @@ test('roce: a peer is addressed by its GID, and by an explicit MAC address and V
     { call: 'ah.create', address, dmac: mac },
   ])
   refuses('qp.connect', /lid 9: the device's link is RoCE/, () => qp.connect({ ...qp.endpoint, lid: 9 }))
-  refuses('ah.create', /srcPathBits 1: the device's link is RoCE/, () => pd.addressHandle({ gid: GID, srcPathBits: 1 }))
-  refuses('ah.create', /dmac "02:00" is not a MAC address/, () => pd.addressHandle({ gid: GID, dmac: '02:00' }))
+  refuses('ah.create', /srcPathBits 1: the device's link is RoCE/, () =>
+    pd.addressHandle({ gid: gidText, srcPathBits: 1 }),
+  )
+  refuses('ah.create', /dmac "02:00" is not a MAC address/, () => pd.addressHandle({ gid: gidText, dmac: '02:00' }))
 })
 
 test('iwarp: a queue pair has no address; the connection has it', async () => {
@@ -121,20 +123,23 @@ test('the soft device accepts and returns a MAC address; it adds no VLAN tags', 
   const qp = pd.rcQp({ sendCq: cq })
   qp.connect(qp.endpoint, { dmac })
   assert.deepEqual(qp.query().dmac, mac)
-  const one = pd.rcQp({ sendCq: cq, peer: qp.endpoint, connection: { dmac } })
-  assert.deepEqual(one.query().dmac, mac)
-  const other = pd.rcQp({ sendCq: cq, peer: qp.endpoint })
-  assert.equal(other.query().dmac, undefined)
+  const withDmac = pd.rcQp({ sendCq: cq, peer: qp.endpoint, connection: { dmac } })
+  assert.deepEqual(withDmac.query().dmac, mac)
+  const withoutDmac = pd.rcQp({ sendCq: cq, peer: qp.endpoint })
+  assert.equal(withoutDmac.query().dmac, undefined)
   const ah = pd.addressHandle({ ...qp.endpoint, dmac })
   assert.deepEqual(ah.query().dmac, mac)
   ah.modify(qp.endpoint)
   assert.equal(ah.query().dmac, undefined)
 
-  const lacks = { code: 'EOPNOTSUPP', attribute: 'vlan', message: /vlan: the device tags no frames; use a GID/ }
-  assert.throws(() => pd.addressHandle({ ...qp.endpoint, vlan: 7 }), lacks)
-  assert.throws(() => pd.rcQp({ sendCq: cq, peer: qp.endpoint, connection: { vlan: 7 } }), lacks)
+  const noVlans = { code: 'EOPNOTSUPP', attribute: 'vlan', message: /vlan: the device tags no frames; use a GID/ }
+  assert.throws(() => pd.addressHandle({ ...qp.endpoint, vlan: 7 }), noVlans)
+  assert.throws(() => pd.rcQp({ sendCq: cq, peer: qp.endpoint, connection: { vlan: 7 } }), noVlans)
   assert.throws(() => qp.modify({ dmac: mac }), { code: 'EINVAL', message: /dmac is part of the destination/ })
-  const { in: into, out } = device.interface().find(({ name }) => name === 'rc_qp')!.methods.modify
-  const { out: answered } = device.interface().find(({ name }) => name === 'rc_qp')!.methods.query
-  assert.deepEqual([into.dmac?.optional, into.vlan, out.vlan, answered.vlan], [true, undefined, undefined, undefined])
+  const { in: inputs, out } = device.interface().find(({ name }) => name === 'rc_qp')!.methods.modify
+  const { out: queried } = device.interface().find(({ name }) => name === 'rc_qp')!.methods.query
+  assert.deepEqual(
+    [inputs.dmac?.optional, inputs.vlan, out.vlan, queried.vlan],
+    [true, undefined, undefined, undefined],
+  )
 })

@@ -10,86 +10,95 @@ import { eachCarrier, endpointOn } from '../connections/endpoints.ts'
 
 type Use = () => unknown
 
-/** Objects of every kind that the library has on a soft device, and the calls on each. */
+/** For each kind of object on a soft device, a function that creates one and returns it with calls on it (`uses`). */
 const kinds = (device: Device) => {
   const { pd, cq, qp } = endpointOn(device)
   const xrcd = device.xrcd()
   const peer = qp.endpoint
   return {
     pd: () => {
-      const one = device.pd()
-      return { one, uses: { srq: () => one.srq(), rcQp: () => one.rcQp({ sendCq: cq }) } }
+      const object = device.pd()
+      return { object, uses: { srq: () => object.srq(), rcQp: () => object.rcQp({ sendCq: cq }) } }
     },
     cq: () => {
-      const one = device.cq()
-      const uses = { query: () => one.query(), arm: () => one.arm(), resize: () => one.resize(4) }
-      return { one, uses: { ...uses, moderate: () => one.moderate({ completions: 9 }) } }
+      const object = device.cq()
+      const uses = { query: () => object.query(), arm: () => object.arm(), resize: () => object.resize(4) }
+      return { object, uses: { ...uses, moderate: () => object.moderate({ completions: 9 }) } }
     },
     srq: () => {
-      const one = pd.srq()
-      const uses = { query: () => one.query(), limit: () => one.setLimit(3), resize: () => one.resize(4) }
-      return { one, uses: { ...uses, receive: () => one.receive() } }
+      const object = pd.srq()
+      const uses = { query: () => object.query(), limit: () => object.setLimit(3), resize: () => object.resize(4) }
+      return { object, uses: { ...uses, receive: () => object.receive() } }
     },
     mr: () => {
-      const one = pd.register(new Uint8Array(8))
-      const uses = { query: () => one.query(), slice: () => one.slice(0, 4), remote: () => one.remote() }
-      return { one, uses: { ...uses, access: () => one.reregister({ access: { remoteRead: true } }) } }
+      const object = pd.register(new Uint8Array(8))
+      const uses = { query: () => object.query(), slice: () => object.slice(0, 4), remote: () => object.remote() }
+      return { object, uses: { ...uses, access: () => object.reregister({ access: { remoteRead: true } }) } }
     },
     nullRegion: () => {
-      const one = pd.nullRegion(8)
-      return { one, uses: { query: () => one.query(), slice: () => one.slice(0, 4), remote: () => one.remote() } }
+      const object = pd.nullRegion(8)
+      return {
+        object,
+        uses: { query: () => object.query(), slice: () => object.slice(0, 4), remote: () => object.remote() },
+      }
     },
     wholeRegion: () => {
-      const one = pd.wholeRegion()
+      const object = pd.wholeRegion()
       const buffer = new Uint8Array(8)
-      return { one, uses: { slice: () => one.slice(buffer, 0, 4), remote: () => one.remote(buffer) } }
+      return { object, uses: { slice: () => object.slice(buffer, 0, 4), remote: () => object.remote(buffer) } }
     },
     mw: () => {
-      const one = pd.window()
-      return { one, uses: { query: () => one.query() } }
+      const object = pd.window()
+      return { object, uses: { query: () => object.query() } }
     },
     ah: () => {
-      const one = pd.addressHandle(peer)
-      return { one, uses: { query: () => one.query(), modify: () => one.modify(peer) } }
+      const object = pd.addressHandle(peer)
+      return { object, uses: { query: () => object.query(), modify: () => object.modify(peer) } }
     },
     manyAhs: () => {
-      const [one] = pd.addressHandles([peer])
-      const { handle } = one
-      return { one: { handle, close: () => pd.closeAddressHandles([one]) }, uses: { query: () => one.query() } }
+      const [object] = pd.addressHandles([peer])
+      const { handle } = object
+      return {
+        object: { handle, close: () => pd.closeAddressHandles([object]) },
+        uses: { query: () => object.query() },
+      }
     },
     rcQp: () => {
-      const one = pd.rcQp({ sendCq: cq })
-      const uses = { query: () => one.query(), state: () => one.state, connect: () => one.connect(peer) }
-      return { one, uses: { ...uses, send: () => one.send(new Uint8Array(1)), reset: () => one.modify({ state: 0 }) } }
+      const object = pd.rcQp({ sendCq: cq })
+      const uses = { query: () => object.query(), state: () => object.state, connect: () => object.connect(peer) }
+      return {
+        object,
+        uses: { ...uses, send: () => object.send(new Uint8Array(1)), reset: () => object.modify({ state: 'RESET' }) },
+      }
     },
     udQp: () => {
-      const one = pd.udQp({ sendCq: cq })
-      return { one, uses: { activate: () => one.activate(), attach: () => one.attach('224.0.0.1') } }
+      const object = pd.udQp({ sendCq: cq })
+      return { object, uses: { activate: () => object.activate(), attach: () => object.attach('224.0.0.1') } }
     },
     target: () => {
-      const one = xrcd.target()
-      return { one, uses: { state: () => one.state } }
+      const object = xrcd.target()
+      return { object, uses: { state: () => object.state } }
     },
     eventQueue: () => {
-      const one = device.eventQueue()
-      return { one, uses: { attach: () => one.attach(cq), attached: () => one.attached() } }
+      const object = device.eventQueue()
+      return { object, uses: { attach: () => object.attach(cq), attached: () => object.attached() } }
     },
     any: () => {
-      const one = device.create(Classes.srq, { pd: pd.handle, maxWr: 1, maxSge: 1, limit: 0 })
-      return { one, uses: { query: () => one.query(), modify: () => one.modify({ limit: 1 }) } }
+      const object = device.create(Classes.srq, { pd: pd.handle, maxWr: 1, maxSge: 1, limit: 0 })
+      return { object, uses: { query: () => object.query(), modify: () => object.modify({ limit: 1 }) } }
     },
   }
 }
 
 eachCarrier(openTwo => {
   test('a closed object refuses all calls, although a new object has its handle', async () => {
-    const [device, other] = await openTwo()
+    const [device, otherDevice] = await openTwo()
     for (const [name, make] of Object.entries(kinds(device))) {
-      const { one, uses } = make()
-      const { handle } = one
-      one.close()
-      const next = make().one
-      if (name !== 'eventQueue') assert.equal(next.handle, handle, `${name}: the handle is used again`)
+      const { object, uses } = make()
+      const { handle } = object
+      object.close()
+      const successor = make().object
+      if (name !== 'eventQueue') assert.equal(successor.handle, handle, `${name}: the handle is used again`)
       for (const [use, body] of Object.entries<Use>(uses))
         assert.throws(
           body,
@@ -97,59 +106,59 @@ eachCarrier(openTwo => {
             error instanceof RdmaError && error.code === 'EINVAL' && /is closed|closed or of/.test(error.reason),
           `${name}.${use}`,
         )
-      if (name !== 'manyAhs') one.close()
-      next.close()
+      if (name !== 'manyAhs') object.close()
+      successor.close()
     }
     await device.close()
-    await other.close()
+    await otherDevice.close()
   })
 
   test('iteration over a queue’s completions ends when the queue is closed', async () => {
-    const [device, other] = await openTwo()
+    const [device, otherDevice] = await openTwo()
     const cq = device.cq()
-    const walk = (async () => {
-      let seen = 0
-      for await (const _ of cq) seen++
-      return seen
+    const iteration = (async () => {
+      let yielded = 0
+      for await (const _ of cq) yielded++
+      return yielded
     })()
     await new Promise(setImmediate)
     cq.close()
     const newer = device.cq()
-    assert.equal(await walk, 0)
+    assert.equal(await iteration, 0)
     for await (const _ of cq) assert.fail('a completion of no request')
     await assert.rejects(cq.wait(), { code: 'EINVAL', reason: 'the object is closed' })
     newer.close()
     await device.close()
-    await other.close()
+    await otherDevice.close()
   })
 
   test('all objects of a removed device can still be closed', async () => {
-    const [device, other] = await openTwo()
-    const made = Object.values(kinds(device)).map(make => make().one)
+    const [device, otherDevice] = await openTwo()
+    const objects = Object.values(kinds(device)).map(make => make().object)
     await device.close()
-    for (const one of made.reverse()) one.close()
-    await other.close()
+    for (const object of objects.reverse()) object.close()
+    await otherDevice.close()
   })
 })
 
 eachCarrier(openTwo => {
   test('a closed device completes no more requests and does not access its rings', async () => {
-    const [device, other] = await openTwo()
+    const [device, otherDevice] = await openTwo()
     const a = endpointOn(device)
-    const b = endpointOn(other)
+    const b = endpointOn(otherDevice)
     a.qp.connect(b.qp.endpoint)
     b.qp.connect(a.qp.endpoint)
     for (let id = 1; id <= 3; id++) a.qp.write(new Uint8Array(8), b.mr.remote(0, 8), { id })
     await a.cq.wait()
     assert.ok(a.cq.poll() && a.cq.completion.id === 1)
-    const walk = (async () => {
-      let seen = 0
-      for await (const _ of a.cq) seen++
-      return seen
+    const iteration = (async () => {
+      let yielded = 0
+      for await (const _ of a.cq) yielded++
+      return yielded
     })()
     await device.close()
     // Everything before the close arrives, nothing after it.
-    await assert.rejects(walk, { code: 'EIO' })
+    await assert.rejects(iteration, { code: 'EIO' })
     for (let i = 0; i < 300; i++)
       try {
         assert.ok(!a.cq.poll(), `completion ${a.cq.completion.id} of no request`)
@@ -157,15 +166,15 @@ eachCarrier(openTwo => {
         assert.ok(error instanceof RdmaError && error.code === 'EIO', String(error))
       }
     assert.deepEqual([a.qp.pending], [0])
-    await other.close()
+    await otherDevice.close()
   })
 })
 
 eachCarrier(openTwo => {
   test('the queues of a closed device are empty: their rings are not read, and the last completion is not consumed', async () => {
-    const [device, other] = await openTwo()
+    const [device, otherDevice] = await openTwo()
     const a = endpointOn(device)
-    const b = endpointOn(other)
+    const b = endpointOn(otherDevice)
     a.qp.connect(b.qp.endpoint)
     b.qp.connect(a.qp.endpoint)
     const counting = device.cq({ kind: 'counting' })
@@ -188,7 +197,7 @@ eachCarrier(openTwo => {
       assert.ok(error instanceof RdmaError && error.code === 'EIO', String(error))
     }
     assert.deepEqual([found, a.cq.completion.id, srq.pending, counting.count], [0, 0, 0, 1])
-    await other.close()
+    await otherDevice.close()
   })
 })
 

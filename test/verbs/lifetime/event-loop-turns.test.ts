@@ -3,10 +3,11 @@
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import { STEPS_PER_TURN } from '../../../src/core/devices/registry.ts'
 import { createNetwork, open } from '../../../src/verbs/index.ts'
-import { closeAll, next, openTwoHere, pair } from '../connections/endpoints.ts'
+import { closeAll, nextCompletion, openTwoHere, pair } from '../connections/endpoints.ts'
 
-test('messages and their answers need no turn of the event loop', async () => {
+test('messages and their replies need no turn of the event loop', async () => {
   const { a, b } = await pair()
   let isNextTurn = false
   setImmediate(() => {
@@ -15,10 +16,10 @@ test('messages and their answers need no turn of the event loop', async () => {
   for (let i = 0; i < 20; i++) {
     b.qp.receive(b.mr.slice())
     a.qp.send(a.mr.slice(0, 8), { signaled: false })
-    await next(b.cq)
+    await nextCompletion(b.cq)
     a.qp.receive(a.mr.slice())
     b.qp.send(b.mr.slice(0, 8), { signaled: false })
-    await next(a.cq)
+    await nextCompletion(a.cq)
   }
   assert.equal(isNextTurn, false)
   await closeAll(a, b)
@@ -46,7 +47,7 @@ test('two loops that reply to each other do not starve timers and signals', asyn
 
 test('polling alone drives retries: time advances without the event loop', async () => {
   const { a, b } = await pair()
-  a.qp.modify({ state: 0 })
+  a.qp.modify({ state: 'RESET' })
   a.qp.connect({ ...b.qp.endpoint, qpn: 0x123456 }, { timeout: 8, retryCount: 2 })
   a.qp.write(Uint8Array.of(1), b.mr.remote())
   while (!a.cq.poll());
@@ -82,7 +83,7 @@ test('clearing faults releases delayed packets', async () => {
   const network = createNetwork({ fault: 'dir=sent,delay=9s' })
   const { a, b } = await pair(openTwoHere(network))
   a.qp.write(a.mr.slice(0, 64), b.mr.remote())
-  const done = next(a.cq)
+  const done = nextCompletion(a.cq)
   await new Promise(setImmediate)
   network.setFaults('')
   assert.equal((await done).statusName, 'SUCCESS')
@@ -93,9 +94,9 @@ test('clearing faults releases delayed packets', async () => {
 test('closing a device with very many objects does not starve others', async () => {
   const device = await open({ network: createNetwork() })
   const pd = device.pd()
-  const many = 500
+  const REGIONS = 500
   let turns = 0
-  for (let i = 0; i < many; i++) pd.register(new Uint8Array(8))
+  for (let i = 0; i < REGIONS; i++) pd.register(new Uint8Array(8))
   let isOpen = true
   const count = (): void => {
     turns++
@@ -104,5 +105,5 @@ test('closing a device with very many objects does not starve others', async () 
   setImmediate(count)
   await device.close()
   isOpen = false
-  assert.ok(turns >= many / 64, `${turns} turns`)
+  assert.ok(turns >= REGIONS / STEPS_PER_TURN, `${turns} turns`)
 })

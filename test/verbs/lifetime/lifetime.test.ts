@@ -21,8 +21,7 @@ eachCarrier(openTwo => {
     const { a, b } = await pair(openTwo)
     a.buffer.fill(9, 0, 10)
     for (let i = 0; i < 10; i++) a.qp.write(a.mr.slice(i, 1), b.mr.remote(i, 1), { signaled: false })
-    const closing = a.device.close({ drain: true })
-    await closing
+    await a.device.close({ drain: true })
     assert.deepEqual([...b.buffer.subarray(0, 10)], Array(10).fill(9))
     await closeAll(a, b)
   })
@@ -61,8 +60,9 @@ test('a device dropped without close causes a warning, a closed device does not'
 
 test('a program that ends during a wait which nothing can end prints the reason', () => {
   const { status, stderr } = run('const device = await userdma.open()\nawait device.cq().wait()')
+  // Node's status for a top-level await that never settles.
   assert.equal(status, 13)
   assert.match(stderr, /^userdma: the program waits for device rxe0, where nothing is outstanding/m)
-  const ended = run('const device = await userdma.open()\nvoid device.cq().wait()')
-  assert.deepEqual([ended.status, ended.stderr], [0, ''])
+  const notWaiting = run('const device = await userdma.open()\nvoid device.cq().wait()')
+  assert.deepEqual([notWaiting.status, notWaiting.stderr], [0, ''])
 })

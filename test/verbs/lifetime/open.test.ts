@@ -8,7 +8,7 @@ import { hasNative } from '../../../src/host/native.ts'
 import { createNetwork, open } from '../../../src/verbs/index.ts'
 import { loopbackText } from '../../loopback.ts'
 import { start, startDaemon, temporaryFolder } from '../../system/programs.ts'
-import { closeAll, endpointOn, line, pair } from '../connections/endpoints.ts'
+import { closeAll, completionText, endpointOn, pair } from '../connections/endpoints.ts'
 
 for (const link of ['dgram', 'udp', 'udp-plain'] as const)
   test(`devices on sockets of this machine: ${link}`, { skip: link !== 'dgram' && !hasNative() }, async () => {
@@ -19,9 +19,9 @@ for (const link of ['dgram', 'udp', 'udp-plain'] as const)
     a.buffer.fill(7)
     a.qp.write(a.mr.slice(0, 4000), b.mr.remote(), { id: 1 })
     a.qp.send(Uint8Array.of(1), { id: 2 })
-    assert.equal(await line(a.cq), '1 RDMA_WRITE')
-    assert.equal(await line(a.cq), '2 SEND')
-    assert.equal(await line(b.cq), '3 RECV')
+    assert.equal(await completionText(a.cq), '1 RDMA_WRITE')
+    assert.equal(await completionText(a.cq), '2 SEND')
+    assert.equal(await completionText(b.cq), '3 RECV')
     assert.deepEqual([b.buffer[0], b.buffer[1], b.buffer[3999], b.buffer[4000]], [1, 7, 7, 0])
     assert.ok(a.device.counters().hw_counters.sent_pkts >= 2)
     await assert.rejects(open({ link, address: loopbackText(first) }), { code: 'EADDRINUSE', call: 'open' })
@@ -36,9 +36,9 @@ test('the first rkey and qpn are unpredictable, and repeatable with the option `
     return text
   }
   assert.equal(await firstOf(() => 7), await firstOf(() => 7))
-  const seen = new Set<string>()
-  for (let i = 0; i < 3; i++) seen.add(await firstOf())
-  assert.equal(seen.size, 3)
+  const firsts = new Set<string>()
+  for (let i = 0; i < 3; i++) firsts.add(await firstOf())
+  assert.equal(firsts.size, 3)
   assert.throws(() => createNetwork({ random: 7 as never }), /random/)
   for (const torment of [-1, 1.5, 2 ** 32, '7' as never])
     assert.throws(

@@ -27,30 +27,30 @@ describe('a removed device', { skip: !hasNative() && 'koffi is missing' }, () =>
     for (let id = 0; id < RECEIVES; id++) b.qp.receive(b.mr.slice(), id)
 
     /** Completions received until the wait failed. */
-    const walk = async (): Promise<{ names: string[]; end: unknown }> => {
+    const iterate = async (): Promise<{ names: string[]; error: unknown }> => {
       const names: string[] = []
       try {
         for await (const { statusName } of b.cq.completions()) names.push(statusName)
       } catch (error) {
-        return { names, end: error }
+        return { names, error }
       }
-      return { names, end: undefined }
+      return { names, error: undefined }
     }
     const listen = async (): Promise<string[]> => {
       const types: string[] = []
       for await (const { type } of b.device.events()) types.push(type)
       return types
     }
-    const walking = walk()
+    const iterating = iterate()
     const events = listen()
     a.qp.send(a.mr.slice(0, 8), { id: 1 })
     await a.cq.wait()
     const { status, stderr } = await runUserdma(t, ['device', 'remove', 'rxe1', '--socket', socket])
     assert.equal(status, 0, stderr)
 
-    const { names, end: last } = await walking
+    const { names, error } = await iterating
     assert.deepEqual(names, ['SUCCESS', ...Array(RECEIVES - 1).fill('WR_FLUSH_ERR')])
-    assert.ok(last instanceof RdmaError && last.code === 'EIO', String(last))
+    assert.ok(error instanceof RdmaError && error.code === 'EIO', String(error))
     assert.deepEqual(await events, ['DEVICE_FATAL'])
     assert.throws(() => b.device.pd(), { code: 'EIO' })
     assert.throws(() => b.cq.query(), { code: 'EIO' })

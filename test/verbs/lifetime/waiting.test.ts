@@ -33,7 +33,7 @@ const { interface: Interface, device: DeviceClass, async_fd: AsyncFd, pd: Pd } =
 /** A device whose `slow` objects answer late: each call waits until the test resumes it with success or an error. */
 const openSlow = async () => {
   const pending: ((error?: CallError) => void)[] = []
-  let live = 0
+  let liveObjects = 0
   const resumed = () =>
     new Promise<void>((resolve, reject) => {
       pending.push(error => (error === undefined ? resolve() : reject(error)))
@@ -42,7 +42,7 @@ const openSlow = async () => {
     async create(_call, object) {
       await resumed()
       object.state = { sum: 0 }
-      return { number: ++live }
+      return { number: ++liveObjects }
     },
     async add(_call, { state }, { value }) {
       await resumed()
@@ -51,14 +51,14 @@ const openSlow = async () => {
     },
     async destroy(call) {
       if (call.why === 'call') await resumed()
-      live--
+      liveObjects--
       return {}
     },
   })
   const network = createNetwork()
-  let core: CoreDevice | undefined
-  network.addDevice(made => {
-    core = register(made, {
+  let coreDevice: CoreDevice | undefined
+  network.addDevice(core => {
+    coreDevice = register(core, {
       name: 'slow0',
       driver: {
         name: 'slow',
@@ -72,14 +72,14 @@ const openSlow = async () => {
       numCompVectors: 0,
       limits: { pd: 8 },
     })
-    return core
+    return coreDevice
   })
   const device = await open({ network, device: 'slow0' })
   return {
     device,
-    core: core as unknown as CoreDevice,
+    coreDevice: coreDevice as unknown as CoreDevice,
     pd: device.pd(),
-    live: () => live,
+    liveObjects: () => liveObjects,
     /** Resumes all waiting calls, and runs the continuations. */
     async resume(error?: CallError) {
       for (const answer of pending.splice(0)) answer(error)
@@ -93,26 +93,26 @@ const resumeAfter = async <T>(fixture: Awaited<ReturnType<typeof openSlow>>, cal
   await fixture.resume()
   return call
 }
-const isAsynchronous = { code: 'EOPNOTSUPP', reason: /is asynchronous/, hint: /await device\.callAsync/ }
+const asynchronousError = { code: 'EOPNOTSUPP', reason: /is asynchronous/, hint: /await device\.callAsync/ }
 
 test('an awaited call returns the driver’s answer or refusal', async () => {
   const fixture = await openSlow()
-  const { device, pd, live } = fixture
+  const { device, pd, liveObjects } = fixture
   {
     const making = device.createAsync(Slow, { pd: pd.handle })
-    await using one = await resumeAfter(fixture, making)
-    assert.equal(one.made.number, 1)
-    assert.deepEqual(await resumeAfter(fixture, device.callAsync(Slow, 'add', { value: 4 }, one)), { sum: 4 })
+    await using object = await resumeAfter(fixture, making)
+    assert.equal(object.made.number, 1)
+    assert.deepEqual(await resumeAfter(fixture, device.callAsync(Slow, 'add', { value: 4 }, object)), { sum: 4 })
     assert.throws(() => pd.close(), { code: 'EBUSY' })
-    const refused = device.callAsync(Slow, 'add', { value: 4 }, one)
+    const refused = device.callAsync(Slow, 'add', { value: 4 }, object)
     await Promise.all([
       assert.rejects(refused, { name: 'RdmaError', code: 'EAGAIN', call: 'slow.add', reason: 'not now' }),
       fixture.resume(new CallError('EAGAIN', 'slow.add: not now')),
     ])
-    assert.equal(live(), 1)
+    assert.equal(liveObjects(), 1)
     setImmediate(() => void fixture.resume())
   }
-  assert.equal(live(), 0)
+  assert.equal(liveObjects(), 0)
   await assert.rejects(device.callAsync(Slow, 'add', { value: 1 }, 77), { code: 'ENOENT' })
   await assert.rejects(device.callAsync(Slow, 'add', { value: 'x' as never }, 0), { code: 'EINVAL' })
   await assert.rejects(device.createAsync(Slow, { pd: pd.handle }, { patience: 1 } as never), { code: 'EINVAL' })
@@ -123,28 +123,28 @@ test('an awaited call returns the driver’s answer or refusal', async () => {
 
 test('a synchronous call is refused, and what the driver creates later is destroyed', async () => {
   const fixture = await openSlow()
-  const { device, core, pd, live } = fixture
-  assert.throws(() => device.create(Slow, { pd: pd.handle }), { ...isAsynchronous, call: 'slow.create' })
-  assert.throws(() => device.call(Slow, 'create', { pd: pd.handle }), isAsynchronous)
+  const { device, coreDevice, pd, liveObjects } = fixture
+  assert.throws(() => device.create(Slow, { pd: pd.handle }), { ...asynchronousError, call: 'slow.create' })
+  assert.throws(() => device.call(Slow, 'create', { pd: pd.handle }), asynchronousError)
   await fixture.resume()
-  assert.deepEqual([live(), core.counts.slow], [0, 0])
-  assert.throws(() => device.create(Slow, { pd: pd.handle }), isAsynchronous)
+  assert.deepEqual([liveObjects(), coreDevice.counts.slow], [0, 0])
+  assert.throws(() => device.create(Slow, { pd: pd.handle }), asynchronousError)
   await fixture.resume(new CallError('EAGAIN', 'the result is discarded'))
-  const one = await resumeAfter(fixture, device.createAsync(Slow, { pd: pd.handle }))
-  assert.throws(() => one.add({ value: 1 }), isAsynchronous)
+  const object = await resumeAfter(fixture, device.createAsync(Slow, { pd: pd.handle }))
+  assert.throws(() => object.add({ value: 1 }), asynchronousError)
   await fixture.resume()
-  await Promise.all([one[Symbol.asyncDispose](), fixture.resume()])
-  await one[Symbol.asyncDispose]()
-  one.close()
-  assert.equal(live(), 0)
+  await Promise.all([object[Symbol.asyncDispose](), fixture.resume()])
+  await object[Symbol.asyncDispose]()
+  object.close()
+  assert.equal(liveObjects(), 0)
   pd.close()
   await device.close()
 })
 
 test('a chain that would wait is refused, and leaves no objects', async () => {
   const fixture = await openSlow()
-  const { device, core, live } = fixture
-  const before = { ...core.counts }
+  const { device, coreDevice, liveObjects } = fixture
+  const before = { ...coreDevice.counts }
   const chained = (): unknown =>
     device.chain(chain => {
       const pd = chain.pd()
@@ -152,10 +152,10 @@ test('a chain that would wait is refused, and leaves no objects', async () => {
     })
   // A hook on `interface.chain` makes the library encode the chain.
   for (const hasHook of [false, true]) {
-    const stop = hasHook ? addHook(core, { class: 'interface', method: 'chain', pre() {} }) : () => {}
-    assert.throws(chained, isAsynchronous)
+    const stop = hasHook ? addHook(coreDevice, { class: 'interface', method: 'chain', pre() {} }) : () => {}
+    assert.throws(chained, asynchronousError)
     await fixture.resume()
-    assert.deepEqual([live(), { ...core.counts }], [0, { ...before, slow: 0 }], `with a hook: ${hasHook}`)
+    assert.deepEqual([liveObjects(), { ...coreDevice.counts }], [0, { ...before, slow: 0 }], `with a hook: ${hasHook}`)
     stop()
   }
   await device.close()
@@ -163,7 +163,7 @@ test('a chain that would wait is refused, and leaves no objects', async () => {
 
 test('a signal ends the wait, and what is created later is destroyed', async () => {
   const fixture = await openSlow()
-  const { device, core, pd, live } = fixture
+  const { device, coreDevice, pd, liveObjects } = fixture
   const controller = new AbortController()
   const { signal } = controller
   const making = device.createAsync(Slow, { pd: pd.handle }, { signal })
@@ -173,13 +173,13 @@ test('a signal ends the wait, and what is created later is destroyed', async () 
   await assert.rejects(making, /enough/)
   await assert.rejects(device.createAsync(Slow, { pd: pd.handle }, { signal }), /enough/)
   await fixture.resume()
-  assert.deepEqual([live(), core.counts.slow], [0, 0])
+  assert.deepEqual([liveObjects(), coreDevice.counts.slow], [0, 0])
   const second = new AbortController()
-  const one = await resumeAfter(fixture, device.createAsync(Slow, { pd: pd.handle }, { signal: second.signal }))
+  const object = await resumeAfter(fixture, device.createAsync(Slow, { pd: pd.handle }, { signal: second.signal }))
   second.abort()
   await fixture.resume()
-  assert.equal(live(), 1, 'answered calls keep their results')
-  const adding = device.callAsync(Slow, 'add', { value: 1 }, one)
+  assert.equal(liveObjects(), 1, 'answered calls keep their results')
+  const adding = device.callAsync(Slow, 'add', { value: 1 }, object)
   await Promise.all([assert.rejects(adding, { code: 'EIO' }), device.close(), fixture.resume()])
-  assert.equal(live(), 0)
+  assert.equal(liveObjects(), 0)
 })

@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { createNetwork } from '../../../src/verbs/index.ts'
-import { closeAll, next, openTwoHere, pair } from '../connections/endpoints.ts'
+import { closeAll, nextCompletion, openTwoHere, pair } from '../connections/endpoints.ts'
 
 test('packet loss causes retransmissions, and no data is lost', async () => {
   const network = createNetwork({ fault: 'drop=0.2,seed=3' })
@@ -12,7 +12,7 @@ test('packet loss causes retransmissions, and no data is lost', async () => {
   for (let round = 0; round < 20; round++) {
     a.buffer.fill(round + 1, 0, 2000)
     a.qp.write(a.mr.slice(0, 2000), b.mr.remote())
-    assert.equal((await next(a.cq)).statusName, 'SUCCESS')
+    assert.equal((await nextCompletion(a.cq)).statusName, 'SUCCESS')
     assert.ok(b.buffer.subarray(0, 2000).every(byte => byte === round + 1))
   }
   network.setFaults('')
@@ -21,19 +21,19 @@ test('packet loss causes retransmissions, and no data is lost', async () => {
 
 test('posting, polling and reading completions allocate almost nothing', async () => {
   const { a, b } = await pair()
-  const from = a.mr.slice(0, 64)
-  const to = b.mr.remote(0, 64)
+  const local = a.mr.slice(0, 64)
+  const remote = b.mr.remote(0, 64)
   const options = { id: 5 }
   let sum = 0
   const round = () => {
-    a.qp.write(from, to, options)
+    a.qp.write(local, remote, options)
     while (!a.cq.poll());
     const { completion } = a.cq
     sum += completion.id + completion.status + completion.opcode + completion.bytes + completion.qpn
   }
   // V8 compiles concurrently, late on a busy machine, and times are doubles on its heap: the minimum of several runs is
-  // the cost of a round.
-  const limit = 1000 * 350
+  // the cost of 1000 rounds, at most 350 bytes each.
+  const limit = 350 * 1000
   let min = Number.POSITIVE_INFINITY
   for (let run = 0; run < 200 && min >= limit; run++) {
     const before = process.memoryUsage().heapUsed
@@ -50,20 +50,20 @@ test('polling and reading queued completions allocates nothing', async () => {
   const { a, b } = await pair()
   const MANY = 4000
   const cq = a.device.cq({ entries: 2 * MANY })
-  const from = a.pd.rcQp({ sendCq: cq, maxSendWr: MANY })
-  const to = b.pd.rcQp({ sendCq: b.cq })
-  from.connect(to.endpoint)
-  to.connect(from.endpoint)
-  const there = b.mr.remote(0, 1)
+  const sender = a.pd.rcQp({ sendCq: cq, maxSendWr: MANY })
+  const receiver = b.pd.rcQp({ sendCq: b.cq })
+  sender.connect(receiver.endpoint)
+  receiver.connect(sender.endpoint)
+  const remote = b.mr.remote(0, 1)
   const { completion } = cq
   let sum = 0
   let min = Number.POSITIVE_INFINITY
   let runs = 0
   // A number beyond a small integer costs 16 bytes until V8 has compiled its reader, late on a busy machine.
   for (; runs < 100 && min >= MANY; runs++) {
-    for (let i = 0; i < MANY; i++) from.write(a.mr.slice(0, 1), there, { id: 1 })
+    for (let i = 0; i < MANY; i++) sender.write(a.mr.slice(0, 1), remote, { id: 1 })
     await cq.wait()
-    while (from.pending > 0) a.cq.poll()
+    while (sender.pending > 0) a.cq.poll()
     const before = process.memoryUsage().heapUsed
     // One completion stays, so that no poll finds an empty queue.
     for (let i = 1; i < MANY; i++) if (cq.poll()) sum += completion.id + completion.status
@@ -73,7 +73,7 @@ test('polling and reading queued completions allocates nothing', async () => {
   }
   assert.equal(sum, runs * (MANY - 1))
   assert.ok(min < MANY, `${min} bytes for ${MANY} completions`)
-  for (const qp of [from, to]) qp.close()
+  for (const qp of [sender, receiver]) qp.close()
   cq.close()
   await closeAll(a, b)
 })

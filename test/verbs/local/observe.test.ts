@@ -10,7 +10,7 @@ import { inspect } from 'node:util'
 import { createNetwork, open, type TracedCall } from '../../../src/verbs/index.ts'
 import { readCapture } from '../../../src/wire/index.ts'
 import { temporaryFolder } from '../../system/programs.ts'
-import { closeAll, line, openTwoHere, pair } from '../connections/endpoints.ts'
+import { closeAll, completionText, openTwoHere, pair } from '../connections/endpoints.ts'
 
 test('a capture has every packet once, also of devices opened later, until it is stopped', async t => {
   const path = join(temporaryFolder(t), 'out.pcapng')
@@ -18,12 +18,12 @@ test('a capture has every packet once, also of devices opened later, until it is
   const stop = network.capture(path)
   const { a, b } = await pair(openTwoHere(network))
   a.qp.write(a.mr.slice(0, 3000), b.mr.remote(0, 3000), { id: 1 })
-  assert.equal(await line(a.cq), '1 RDMA_WRITE')
+  assert.equal(await completionText(a.cq), '1 RDMA_WRITE')
   stop()
   stop()
   const { length } = readFileSync(path)
   a.qp.write(a.mr.slice(0, 3000), b.mr.remote(0, 3000), { id: 2 })
-  assert.equal(await line(a.cq), '2 RDMA_WRITE')
+  assert.equal(await completionText(a.cq), '2 RDMA_WRITE')
   const bytes = readFileSync(path)
   assert.equal(bytes.length, length)
   assert.equal(statSync(path).mode & 0o777, 0o600)
@@ -61,10 +61,10 @@ test('a trace reports calls, arguments and refusals, until it is stopped', async
 })
 
 test('diagnostics channels report RNR waits, retransmissions and failures', async () => {
-  const seen: Record<string, unknown[]> = { failure: [], rnr: [], retransmission: [] }
-  const listeners = Object.keys(seen).map(name => {
+  const messages: Record<string, unknown[]> = { failure: [], rnr: [], retransmission: [] }
+  const listeners = Object.keys(messages).map(name => {
     const listener = (message: unknown): void => {
-      seen[name]?.push(message)
+      messages[name]?.push(message)
     }
     subscribe(`userdma:${name}`, listener)
     return () => unsubscribe(`userdma:${name}`, listener)
@@ -72,23 +72,23 @@ test('diagnostics channels report RNR waits, retransmissions and failures', asyn
   const network = createNetwork()
   const { a, b } = await pair(openTwoHere(network))
   a.qp.send(Uint8Array.of(1), { id: 1 })
-  while (seen.rnr?.length === 0) await new Promise(resolve => setImmediate(resolve))
+  while (messages.rnr?.length === 0) await new Promise(resolve => setImmediate(resolve))
   b.qp.receive(b.mr.slice(0, 8))
-  assert.equal(await line(a.cq), '1 SEND')
-  assert.deepEqual(seen.rnr?.[0], { device: 'rxe0', count: 1 })
+  assert.equal(await completionText(a.cq), '1 SEND')
+  assert.deepEqual(messages.rnr?.[0], { device: 'rxe0', count: 1 })
   network.setFaults('drop=40%,seed=3')
   for (let i = 0; i < 20; i++) {
     a.qp.write(Uint8Array.of(i), b.mr.remote(0, 1), { id: i })
-    assert.equal(await line(a.cq), `${i} RDMA_WRITE`)
+    assert.equal(await completionText(a.cq), `${i} RDMA_WRITE`)
   }
   network.setFaults('')
-  assert.ok((seen.retransmission?.length ?? 0) > 0)
+  assert.ok((messages.retransmission?.length ?? 0) > 0)
   const { 'transport.retransmissions': resent, ...metrics } = a.device.metrics()
   assert.ok((resent ?? 0) > 0)
   assert.ok(Object.values(metrics).every(Number.isFinite))
   a.qp.write(Uint8Array.of(1), { address: 0n, rkey: 1, length: 1 }, { id: 7 })
-  assert.equal(await line(a.cq), '7 REM_ACCESS_ERR')
-  const failures = seen.failure as { device: string; status?: string; wrId?: string }[]
+  assert.equal(await completionText(a.cq), '7 REM_ACCESS_ERR')
+  const failures = messages.failure as { device: string; status?: string; wrId?: string }[]
   const failure = failures.find(({ status }) => status === 'REM_ACCESS_ERR')
   assert.deepEqual([failure?.device, failure?.status, failure?.wrId], ['rxe0', 'REM_ACCESS_ERR', '7'])
   for (const stop of listeners) stop()

@@ -14,7 +14,7 @@ import {
   RdmaError,
   RequestError,
 } from '../../../src/verbs/index.ts'
-import { closeAll, eachCarrier, next, pair } from '../connections/endpoints.ts'
+import { closeAll, eachCarrier, nextCompletion, pair } from '../connections/endpoints.ts'
 import { untyped } from './mistakes.ts'
 
 /** The message of the RdmaError that `body` throws. */
@@ -50,7 +50,7 @@ eachCarrier(openTwo => {
       () => device.chain(chain => chain.cq({ entries: 0 })),
     ].map(messageOf)
     assert.deepEqual(
-      messages.map(one => one.replace(' (entry 0 of a chain)', '')),
+      messages.map(message => message.replace(' (entry 0 of a chain)', '')),
       [
         'cq.create: entries: 0 is below 1 (EINVAL)',
         `cq.create: vector: 99: the device has vectors 0 to ${device.numCompVectors - 1} (EINVAL)`,
@@ -87,12 +87,12 @@ eachCarrier(openTwo => {
       messageOf(() => a.qp.modify(untyped({ state: 'RESTE' }))),
       /"RESTE" is not a value of qp_state \(0 RESET, 1 INIT/,
     )
-    const again = b.pd.rcQp({ sendCq: b.cq })
-    again.connect(a.qp.endpoint)
+    const newPeer = b.pd.rcQp({ sendCq: b.cq })
+    newPeer.connect(a.qp.endpoint)
     a.qp.modify({ state: 'RESET' })
-    a.qp.connect(again.endpoint)
+    a.qp.connect(newPeer.endpoint)
     a.qp.write(Uint8Array.of(1), b.mr.remote(0, 1))
-    assert.equal((await next(a.cq)).statusName, 'SUCCESS')
+    assert.equal((await nextCompletion(a.cq)).statusName, 'SUCCESS')
     await closeAll(a, b)
   })
 })
@@ -115,16 +115,16 @@ test('errors of another copy of the library are instances of the classes of this
   const text = readFileSync(source, 'utf8')
     .replace(/\n\/\/# .*/, '')
     .replace(/from '\.\.\//g, `from '${new URL('..', source).href}`)
-  const second = (await import(
+  const otherCopy = (await import(
     `data:text/javascript,${encodeURIComponent(text)}`
   )) as typeof import('../../../src/verbs/error.ts')
-  assert.notEqual(second.RdmaError, RdmaError)
-  const error = second.invalidArgument('a.b', 'c')
-  assert.ok(error instanceof RdmaError && error instanceof second.RdmaError && error instanceof Error)
+  assert.notEqual(otherCopy.RdmaError, RdmaError)
+  const error = otherCopy.invalidArgument('a.b', 'c')
+  assert.ok(error instanceof RdmaError && error instanceof otherCopy.RdmaError && error instanceof Error)
   assert.ok(!(error instanceof RequestError))
   assert.ok(!(new Error('x') instanceof RdmaError) && !RdmaError[Symbol.hasInstance](null))
-  class Own extends RdmaError {}
-  assert.ok(!(error instanceof Own))
+  class Subclass extends RdmaError {}
+  assert.ok(!(error instanceof Subclass))
 })
 
 test('the compiler distinguishes codes, statuses and kinds of objects', async () => {

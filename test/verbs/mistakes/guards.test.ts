@@ -7,19 +7,19 @@ import { test } from 'node:test'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { codeOf } from '../../../src/spec/check/causes.ts'
 import { createNetwork, type Network, open, type RcQueuePair } from '../../../src/verbs/index.ts'
-import { closeAll, eachCarrier, line, pair } from '../connections/endpoints.ts'
+import { closeAll, completionText, eachCarrier, pair } from '../connections/endpoints.ts'
 import { refuses, untyped } from './mistakes.ts'
 
 eachCarrier(openTwo => {
   test('slices of another device, and accesses beyond the peer’s region, are refused', async () => {
     const { a, b } = await pair(openTwo, { maxSendSge: 2 })
     const foreign = b.mr.slice(0, 10)
-    const another = /^the bytes: the slice is of another device$/
+    const foreignSlice = /^the bytes: the slice is of another device$/
     for (const local of [foreign, [a.mr.slice(0, 1), foreign]]) {
-      refuses('qp.send', another, () => a.qp.send(local))
-      refuses('qp.write', another, () => a.qp.write(local, b.mr.remote()))
-      refuses('qp.read', another, () => a.qp.read(local, b.mr.remote()))
-      if (!Array.isArray(local)) refuses('qp.receive', another, () => a.qp.receive(local))
+      refuses('qp.send', foreignSlice, () => a.qp.send(local))
+      refuses('qp.write', foreignSlice, () => a.qp.write(local, b.mr.remote()))
+      refuses('qp.read', foreignSlice, () => a.qp.read(local, b.mr.remote()))
+      if (!Array.isArray(local)) refuses('qp.receive', foreignSlice, () => a.qp.receive(local))
     }
     const small = b.mr.remote(0, 10)
     const tooLong = /^11 bytes do not fit the peer's memory of 10 bytes$/
@@ -42,7 +42,7 @@ eachCarrier(openTwo => {
       )
     assert.equal(a.qp.pending, 0)
     a.qp.write(a.mr.slice(0, 10), small, { id: 1 })
-    assert.equal(await line(a.cq), '1 RDMA_WRITE')
+    assert.equal(await completionText(a.cq), '1 RDMA_WRITE')
     await closeAll(a, b)
   })
 
@@ -54,15 +54,17 @@ eachCarrier(openTwo => {
           code: 'EINVAL',
           message: new RegExp(`id ${id} is not a number that a completion can contain`),
         })
-    const both = { immediate: 1, invalidate: 2 }
-    refuses('qp.send', /immediate and invalidate exclude each other/, () => a.qp.send(new Uint8Array(1), both))
+    const immediateAndInvalidate = { immediate: 1, invalidate: 2 }
+    refuses('qp.send', /immediate and invalidate exclude each other/, () =>
+      a.qp.send(new Uint8Array(1), immediateAndInvalidate),
+    )
     await closeAll(a, b)
   })
 
   test('a failed completion names its cause', async () => {
     const { a, b } = await pair(openTwo)
     a.qp.write(a.mr.slice(0, 8), b.mr.remote(0, 8), { id: 1 })
-    assert.equal(await line(a.cq), '1 RDMA_WRITE')
+    assert.equal(await completionText(a.cq), '1 RDMA_WRITE')
     assert.deepEqual([a.cq.completion.cause, a.cq.completion.vendorError], [undefined, 0])
     a.qp.write(a.mr.slice(0, 8), { ...b.mr.remote(0, 8), rkey: 5 })
     await a.cq.wait()
@@ -96,13 +98,13 @@ eachCarrier(openTwo => {
     const counting = count()
     const write = (): void => a.qp.write(new Uint8Array(8), b.mr.remote(0, 8))
     for (let i = 0; i < 8; i++) write()
-    const walk = async (): Promise<void> => {
+    const iterate = async (): Promise<void> => {
       for await (const { ok } of a.cq.completions({ signal: controller.signal })) {
         assert.ok(ok)
         write()
       }
     }
-    await assert.rejects(walk(), /enough/)
+    await assert.rejects(iterate(), /enough/)
     isOver = true
     await counting
     assert.equal(turns, 20)
@@ -113,11 +115,11 @@ eachCarrier(openTwo => {
     const { a, b } = await pair(openTwo)
     const cq = a.device.cq({ entries: 1 })
     const qp = a.pd.rcQp({ sendCq: cq, recvCq: a.cq, maxSendWr: 600 })
-    const other = b.pd.rcQp({ sendCq: b.cq })
-    qp.connect(other.endpoint)
-    other.connect(qp.endpoint)
+    const peer = b.pd.rcQp({ sendCq: b.cq })
+    qp.connect(peer.endpoint)
+    peer.connect(qp.endpoint)
     for (let i = 0; i < 600; i++) qp.write(new Uint8Array(8), b.mr.remote(0, 8), { id: i })
-    const take = async (): Promise<void> => {
+    const pollUntilRefused = async (): Promise<void> => {
       for (;;) {
         await nextTurn()
         if (qp.state === 'ERR') break
@@ -127,7 +129,10 @@ eachCarrier(openTwo => {
         while (cq.poll());
       }
     }
-    await assert.rejects(take(), { code: 'EOVERFLOW', message: /completions were lost: the queue has room for \d+/ })
+    await assert.rejects(pollUntilRefused(), {
+      code: 'EOVERFLOW',
+      message: /completions were lost: the queue has room for \d+/,
+    })
     await closeAll(a, b)
   })
 })
@@ -139,8 +144,8 @@ test('a network serves any number of devices, 64 at the same time', async () => 
   for (let i = 0; i < 64; i++) devices.push(await open({ network }))
   await assert.rejects(open({ network }), { code: 'ENOSPC', message: /the network has 64 devices/ })
   await devices[0].close()
-  const again = await open({ network })
-  for (const device of [...devices, again]) await device.close()
+  const replacement = await open({ network })
+  for (const device of [...devices, replacement]) await device.close()
 })
 
 test('options of `open` of a wrong type, or that do not fit the network, are refused', async () => {
@@ -163,8 +168,8 @@ test('a method that is called without its object throws an error about it', asyn
   const cq = device.cq()
   const qp = device.pd().rcQp({ sendCq: cq })
   for (const name of ['send', 'write', 'receive'] as const) {
-    const detached = untyped<RcQueuePair>({ call: qp[name] }) as unknown as { call: (...args: unknown[]) => void }
-    const { call } = detached
+    const holder = untyped<RcQueuePair>({ call: qp[name] }) as unknown as { call: (...args: unknown[]) => void }
+    const { call } = holder
     assert.throws(() => call(new Uint8Array(1), { address: 0n, rkey: 0, length: 1 }), {
       code: 'EINVAL',
       message: new RegExp(`qp.${name}: the method was called without its object`),
@@ -181,14 +186,14 @@ test('a long message does not starve other queue pairs', async () => {
   const mebibytes = 256
   const [source, target] = [0, 1].map(() => new Uint8Array(mebibytes << 20))
   for (let i = 0; i < mebibytes; i++) source[i << 20] = 1
-  const from = a.pd.register(source)
-  const to = b.pd.register(target, { remoteWrite: true })
-  a.qp.write(from.slice(), to.remote(), { id: 1 })
+  const sourceMr = a.pd.register(source)
+  const targetMr = b.pd.register(target, { remoteWrite: true })
+  a.qp.write(sourceMr.slice(), targetMr.remote(), { id: 1 })
   /** MiB received, and the maximum in one turn of the event loop. */
   let received = 0
   let maxInTurn = 0
   let isDone = false
-  const done = line(a.cq).then(text => {
+  const done = completionText(a.cq).then(text => {
     isDone = true
     return text
   })

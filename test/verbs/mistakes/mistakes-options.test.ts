@@ -15,7 +15,7 @@ const unknown = (record: string, name: string) => new RegExp(`^${record}: "${nam
 
 eachCarrier(openTwo => {
   test('an unknown option is refused with the list of known ones', async () => {
-    const [device, other] = await openTwo()
+    const [device, otherDevice] = await openTwo()
     const pd = device.pd()
     const sendCq = device.cq()
     const xrcd = device.xrcd()
@@ -56,11 +56,11 @@ eachCarrier(openTwo => {
     assert.equal(qp.state, 'RESET')
     pd.register(mr.buffer, bad({ remoteWrit: undefined })).close()
     await device.close()
-    await other.close()
+    await otherDevice.close()
   })
 
   test('a missing option is named', async () => {
-    const [device, other] = await openTwo()
+    const [device, otherDevice] = await openTwo()
     const pd = device.pd()
     const sendCq = device.cq()
     const qp = pd.rcQp({ sendCq })
@@ -92,24 +92,23 @@ eachCarrier(openTwo => {
     // The peer's record may have additional fields.
     pd.addressHandle(untyped({ ...endpoint, note: 5 })).close()
     await device.close()
-    await other.close()
+    await otherDevice.close()
   })
 
   test('closed objects and objects of another device are refused, although their handles exist', async () => {
-    const two = await openTwo()
-    const [here, there] = two
-    const address = { gid: here.address }
+    const [openDevice, otherDevice] = await openTwo()
+    const address = { gid: openDevice.address }
     const make = (device: Device) => {
       const pd = device.pd()
       const mr = pd.register(new Uint8Array(64), { window: true })
       return { pd, mr, cq: device.cq(), xrcd: device.xrcd(), window: pd.window(), ah: pd.addressHandle(address) }
     }
-    const own = make(here)
-    const foreign = make(there)
-    assert.equal(own.pd.handle, foreign.pd.handle)
-    const qp = own.pd.rcQp({ sendCq: own.cq })
-    const ud = own.pd.udQp({ sendCq: own.cq, active: true })
-    const chained = (build: Parameters<Device['chain']>[0]) => () => here.chain(build)
+    const local = make(openDevice)
+    const foreign = make(otherDevice)
+    assert.equal(local.pd.handle, foreign.pd.handle)
+    const qp = local.pd.rcQp({ sendCq: local.cq })
+    const ud = local.pd.udQp({ sendCq: local.cq, active: true })
+    const chained = (build: Parameters<Device['chain']>[0]) => () => openDevice.chain(build)
     refuses(
       'pd.register',
       notOfDevice('pd'),
@@ -123,7 +122,7 @@ eachCarrier(openTwo => {
     refuses(
       'rc_qp.create',
       notOfDevice('pd'),
-      chained(chain => chain.rcQp(foreign.pd, { sendCq: own.cq })),
+      chained(chain => chain.rcQp(foreign.pd, { sendCq: local.cq })),
     )
     refuses(
       'srq.create',
@@ -135,30 +134,30 @@ eachCarrier(openTwo => {
       notOfDevice('pd'),
       chained(chain => chain.addressHandle(foreign.pd, address)),
     )
-    refuses('mr.query', notOfDevice('object'), () => here.call(Mr, 'query', {}, foreign.mr))
-    refuses('mr.reregister', notOfDevice('pd'), () => own.mr.reregister({ pd: foreign.pd }))
-    refuses('xrc_srq.create', notOfDevice('xrcd'), () => own.pd.xrcSrq({ xrcd: foreign.xrcd, cq: own.cq }))
-    refuses('xrc_srq.create', notOfDevice('cq'), () => own.pd.xrcSrq({ xrcd: own.xrcd, cq: foreign.cq }))
-    refuses('qp.bind', notOfDevice('window'), () => qp.bind(foreign.window, { region: own.mr }))
-    refuses('qp.bind', notOfDevice('region'), () => qp.bind(own.window, { region: foreign.mr }))
+    refuses('mr.query', notOfDevice('object'), () => openDevice.call(Mr, 'query', {}, foreign.mr))
+    refuses('mr.reregister', notOfDevice('pd'), () => local.mr.reregister({ pd: foreign.pd }))
+    refuses('xrc_srq.create', notOfDevice('xrcd'), () => local.pd.xrcSrq({ xrcd: foreign.xrcd, cq: local.cq }))
+    refuses('xrc_srq.create', notOfDevice('cq'), () => local.pd.xrcSrq({ xrcd: local.xrcd, cq: foreign.cq }))
+    refuses('qp.bind', notOfDevice('window'), () => qp.bind(foreign.window, { region: local.mr }))
+    refuses('qp.bind', notOfDevice('region'), () => qp.bind(local.window, { region: foreign.mr }))
     refuses('qp.invalidate', notOfDevice('window'), () => qp.invalidate(foreign.window))
     refuses('qp.send', /^the address handle is closed or of another device$/, () =>
       ud.send(new Uint8Array(1), { ah: foreign.ah, qpn: 5, qkey: 5 }),
     )
-    refuses('pd.destroyAhs', /^the address handle is closed/, () => own.pd.closeAddressHandles([foreign.ah]))
-    const closed = here.pd()
-    const { handle } = closed
-    const closedXrcd = here.xrcd()
-    closed.close()
+    refuses('pd.destroyAhs', /^the address handle is closed/, () => local.pd.closeAddressHandles([foreign.ah]))
+    const closedPd = openDevice.pd()
+    const { handle } = closedPd
+    const closedXrcd = openDevice.xrcd()
+    closedPd.close()
     closedXrcd.close()
-    const [newer, another] = [here.pd(), here.xrcd()]
-    assert.equal(newer.handle, handle)
-    refuses('pd.register', notOfDevice('pd'), () => closed.register(new Uint8Array(8)))
-    refuses('rc_qp.create', notOfDevice('pd'), () => closed.rcQp({ sendCq: own.cq }))
+    const [newPd, newXrcd] = [openDevice.pd(), openDevice.xrcd()]
+    assert.equal(newPd.handle, handle)
+    refuses('pd.register', notOfDevice('pd'), () => closedPd.register(new Uint8Array(8)))
+    refuses('rc_qp.create', notOfDevice('pd'), () => closedPd.rcQp({ sendCq: local.cq }))
     refuses('xrc_tgt_qp.create', notOfDevice('xrcd'), () => closedXrcd.target())
-    newer.register(new Uint8Array(8)).close()
-    another.target().close()
-    for (const device of two) await device.close()
+    newPd.register(new Uint8Array(8)).close()
+    newXrcd.target().close()
+    for (const device of [openDevice, otherDevice]) await device.close()
   })
 })
 

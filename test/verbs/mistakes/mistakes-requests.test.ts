@@ -5,7 +5,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import type { RemoteMemory, Slice } from '../../../src/verbs/index.ts'
-import { closeAll, eachCarrier, line, pair } from '../connections/endpoints.ts'
+import { closeAll, completionText, eachCarrier, pair } from '../connections/endpoints.ts'
 import { refuses, untyped } from './mistakes.ts'
 
 eachCarrier(openTwo => {
@@ -69,7 +69,7 @@ eachCarrier(openTwo => {
     }
     assert.equal(qp.pending, 0)
     qp.write([slice, slice], b.mr.remote(0, 16), { id: 7 })
-    assert.equal(await line(a.cq), '7 RDMA_WRITE')
+    assert.equal(await completionText(a.cq), '7 RDMA_WRITE')
     assert.equal(qp.state, 'RTS')
     await closeAll(a, b)
   })
@@ -111,8 +111,8 @@ eachCarrier(openTwo => {
     const uc = pd.ucQp({ sendCq: cq })
     refuses('qp.send', /^options: "invalidate" is unknown$/, () => uc.send(slice, untyped({ invalidate: 5 })))
     const ud = pd.udQp({ sendCq: cq, active: true })
-    const to = { ah: pd.addressHandle(ud.endpoint), qpn: ud.qpn, qkey: ud.endpoint.qkey }
-    refuses('qp.send', unknown, () => ud.send(slice, to, misspelled))
+    const receiver = { ah: pd.addressHandle(ud.endpoint), qpn: ud.qpn, qkey: ud.endpoint.qkey }
+    refuses('qp.send', unknown, () => ud.send(slice, receiver, misspelled))
     const xrc = pd.xrcInitiator({ sendCq: cq })
     assert.match(
       refuses('qp.send', unknown, () => xrc.send(slice, { srqNumber: 1, ...misspelled })),
@@ -121,8 +121,8 @@ eachCarrier(openTwo => {
     assert.deepEqual([qp.pending, uc.pending, ud.pending, xrc.pending], [0, 0, 0, 0])
 
     // An omitted option may also be undefined.
-    qp.write(slice, remote, untyped({ id: 7, signaled: undefined, invalidate: undefined, other: undefined }))
-    assert.equal(await line(a.cq), '7 RDMA_WRITE')
+    qp.write(slice, remote, untyped({ id: 7, signaled: undefined, invalidate: undefined, otherDevice: undefined }))
+    assert.equal(await completionText(a.cq), '7 RDMA_WRITE')
     await closeAll(a, b)
   })
 
@@ -145,28 +145,28 @@ eachCarrier(openTwo => {
     refuses('qp.compareSwap', /^4 bytes of remote memory/, () => qp.compareSwap(slice, b.mr.remote(8, 4), 1n, 1n))
     assert.equal(qp.pending, 0)
     qp.fetchAdd(slice, remote, 5n, { id: 3 })
-    assert.equal(await line(a.cq), '3 FETCH_ADD')
+    assert.equal(await completionText(a.cq), '3 FETCH_ADD')
     assert.equal(b.buffer[8], 5)
     await closeAll(a, b)
   })
 
   test('a datagram without a destination is refused', async () => {
-    const [device, other] = await openTwo()
+    const [device, otherDevice] = await openTwo()
     const pd = device.pd()
     const cq = device.cq()
     const ud = pd.udQp({ sendCq: cq, active: true })
     const bytes = new Uint8Array(4)
-    const ah = pd.addressHandle({ gid: other.address })
+    const ah = pd.addressHandle({ gid: otherDevice.address })
     const { qpn, qkey } = ud.endpoint
     refuses('qp.send', /^the receiver is missing$/, () => ud.send(bytes, untyped(undefined)))
     refuses('qp.send', /^the receiver lacks qpn or qkey$/, () => ud.send(bytes, untyped({ ah, qpn })))
     refuses('qp.send', /^the address handle is missing$/, () => ud.send(bytes, untyped(ud.endpoint)))
     refuses('srq.receive', /is not a slice/, () => pd.srq().receive(untyped('text')))
     ud.send(bytes, { ah, qpn, qkey }, { id: 4 })
-    assert.equal(await line(cq), '4 SEND')
+    assert.equal(await completionText(cq), '4 SEND')
     ah.close()
     refuses('qp.send', /^the address handle is closed/, () => ud.send(bytes, { ah, qpn, qkey }))
     await device.close()
-    await other.close()
+    await otherDevice.close()
   })
 })

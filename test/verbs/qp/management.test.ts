@@ -5,22 +5,22 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { GRH_BYTES, GSI_QKEY } from '../../../src/verbs/index.ts'
-import { closeAll, line, next, openTwoHere, resourcesOn } from '../connections/endpoints.ts'
+import { closeAll, completionText, nextCompletion, openTwoHere, resourcesOn } from '../connections/endpoints.ts'
 
 test('queue pairs of the general services exchange datagrams', async () => {
   const [one, two] = await openTwoHere()()
   const [a, b] = [resourcesOn(one), resourcesOn(two)]
-  const from = a.pd.gsiQp({ sendCq: a.cq, active: true })
-  const to = b.pd.gsiQp({ sendCq: b.cq })
-  to.activate()
-  assert.deepEqual([from.qpn, to.qpn, to.state, to.query().qkey], [1, 1, 'RTS', GSI_QKEY])
+  const sender = a.pd.gsiQp({ sendCq: a.cq, active: true })
+  const receiver = b.pd.gsiQp({ sendCq: b.cq })
+  receiver.activate()
+  assert.deepEqual([sender.qpn, receiver.qpn, receiver.state, receiver.query().qkey], [1, 1, 'RTS', GSI_QKEY])
   assert.throws(() => b.pd.gsiQp({ sendCq: b.cq }), { code: 'EINVAL', call: 'gsi_qp.create' })
 
-  to.receive(b.mr.slice(), 3)
+  receiver.receive(b.mr.slice(), 3)
   const ah = a.pd.addressHandle({ gid: two.address })
-  from.send(Uint8Array.of(7), { ah, qpn: to.qpn, qkey: GSI_QKEY }, { id: 2 })
-  assert.equal(await line(a.cq), '2 SEND')
-  const { id, bytes, sourceQpn } = await next(b.cq)
+  sender.send(Uint8Array.of(7), { ah, qpn: receiver.qpn, qkey: GSI_QKEY }, { id: 2 })
+  assert.equal(await completionText(a.cq), '2 SEND')
+  const { id, bytes, sourceQpn } = await nextCompletion(b.cq)
   assert.deepEqual([id, bytes, sourceQpn, b.buffer[GRH_BYTES]], [3, GRH_BYTES + 1, 1, 7])
   await closeAll(a, b)
 })
