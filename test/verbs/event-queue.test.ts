@@ -70,7 +70,7 @@ eachCarrier(openTwo => {
     assert.throws(() => other.attach(a.cq), { code: 'EBUSY', class: 'event_queue', method: 'attach' })
     assert.throws(() => other.detach(a.cq), { code: 'ENOENT', method: 'detach' })
     assert.throws(() => events.attach(a.pd), { code: 'EINVAL', reason: /not an object of this device that has events/ })
-    assert.throws(() => events.attach({ port: 9 }), { code: 'EINVAL', attribute: 'port', reason: /ports 1 receiver 1/ })
+    assert.throws(() => events.attach({ port: 9 }), { code: 'EINVAL', attribute: 'port', reason: /ports 1 to 1/ })
     const foreignCq = two.cq()
     assert.throws(() => events.attach(foreignCq), { code: 'EINVAL' })
     await closeAll(a, { device: two })
