@@ -1,8 +1,8 @@
 /*
  * Findings about the buffers of requests: a buffer belongs to the device until the request has completed (IBA 10.6).
- * The detector finds send buffers that the program changes, buffers that two outstanding requests write to, received
- * messages that a later message overwrites before they are polled, memory regions that are deregistered with requests
- * outstanding, and memory that is unmapped while it is registered.
+ * The detector finds send buffers that the program changes, buffers that two outstanding requests of a queue write to,
+ * received messages that a later message of the queue overwrites before they are polled, memory regions that are
+ * deregistered with requests outstanding, and memory that is unmapped while it is registered.
  *
  * A send buffer is hashed when the device fetches the send, and again when the device has finished it: a change before
  * the fetch is not found. By default some sends are checked (`isSample`), and of long messages some bytes, which the
@@ -121,10 +121,10 @@ export const createBufferDetector = (services: DetectorServices): Detector => {
   const reportOverlap = (request: WorkRequest, other: WorkRequest, address: number, isLost: boolean): void => {
     const owner = services.objects.find(request.owner)
     if (owner === undefined) return
-    const both = `${requestText(other)} and ${requestText(request)} of ${owner.name}`
+    const requestTexts = `${requestText(other)} and ${requestText(request)} of ${owner.name}`
     const text = isLost
-      ? `the messages of ${both} were both written to address 0x${address.toString(16)}, before the first was polled`
-      : `${both} are outstanding, and both write to address 0x${address.toString(16)}`
+      ? `the messages of ${requestTexts} were both written to address 0x${address.toString(16)}, before the first was polled`
+      : `${requestTexts} are outstanding, and both write to address 0x${address.toString(16)}`
     services.report('receive-overlap', services.occurrenceAtPost(owner, request), {
       text,
       severity: isLost ? 'warning' : 'note',
@@ -160,12 +160,12 @@ export const createBufferDetector = (services: DetectorServices): Detector => {
 
   /** Reports if the bytes of a finished send are not those that it had when the device fetched it. */
   const checkBytes = (request: WorkRequest): void => {
-    const before = hashes.get(request)
-    if (before === undefined) return
+    const hashAtFetch = hashes.get(request)
+    if (hashAtFetch === undefined) return
     hashes.delete(request)
     const owner = services.objects.find(request.owner)
-    const now = owner && hashOf(owner, request)
-    if (now === undefined || now === before || owner === undefined) return
+    const hash = owner && hashOf(owner, request)
+    if (hash === undefined || hash === hashAtFetch || owner === undefined) return
     const region = services.objects.region(owner.device, request.elements[0]!.lkey)
     const text = `the buffer of ${requestText(request)} of ${owner.name} was changed before the request completed`
     services.report('send-buffer-changed', services.occurrenceAtPost(owner, request), {
@@ -224,9 +224,9 @@ export const createBufferDetector = (services: DetectorServices): Detector => {
     },
     unmapped(region) {
       const user = outstandingUserOf(region)
-      const use = user && `, while ${user.owner.name} has ${requestText(user.request)} outstanding`
+      const outstandingText = user && `, while ${user.owner.name} has ${requestText(user.request)} outstanding`
       services.report('region-unmapped', services.occurrenceAt(region, region.creation.stack, region.creation.what), {
-        text: `memory of ${region.name} was unmapped before the region was deregistered${use ?? ''}`,
+        text: `memory of ${region.name} was unmapped before the region was deregistered${outstandingText ?? ''}`,
         ...(user && { moments: [services.postMoment(user.request)] }),
         objects: [region, user?.owner],
       })

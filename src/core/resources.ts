@@ -14,7 +14,7 @@ export function* openedContexts(device: Device): Generator<Context> {
   for (const context of device.contexts) if (context.isOpened && !context.isClosed) yield context
 }
 
-/** The live objects of these classes, by context and handle. */
+/** The live objects of these classes, in order of context and handle; `undefined` between steps. */
 export function* objectsOf(device: Device, classes: ReadonlySet<string>): Generator<CoreObject | undefined> {
   let remaining = STEP
   for (const { handles } of openedContexts(device))

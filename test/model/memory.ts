@@ -11,6 +11,7 @@ import type { Arena } from '../../src/wire/arena.ts'
 /** Client memory starts here, just below a 4 GiB line. */
 export const BASE_HI = 0x7f01
 export const BASE_LO = 0xffff_c000
+/** Every byte between the areas. */
 const GUARD = 0x5a
 
 export interface Region {
@@ -47,6 +48,7 @@ export const createMemory = (size: number, observer: Observer) => {
   const words = new DataView(bytes.buffer)
   const regions: Region[] = []
   const byKey = new Map<number, number>()
+  /** Offset of the first free byte. */
   let top = 64
   const offsetInRegion = (index: number, hi: number, lo: number, total: number): number => {
     const region = regions[index]
@@ -64,9 +66,9 @@ export const createMemory = (size: number, observer: Observer) => {
     const grants = region?.isLive && region.pd === pd && (region.access & access) === access
     return grants ? index : -1
   }
-  const windowOf = (pd: number, key: number, live: boolean): Region | undefined => {
+  const windowOf = (pd: number, key: number, isLive: boolean): Region | undefined => {
     const region = regions[byKey.get(key) ?? -1]
-    return region?.isWindow && region.pd === pd && region.isLive === live ? region : undefined
+    return region?.isWindow && region.pd === pd && region.isLive === isLive ? region : undefined
   }
   const engineMemory: Memory = {
     resolve(pd, key, hi, lo, length, access) {
@@ -154,9 +156,9 @@ export const createMemory = (size: number, observer: Observer) => {
     register(key: number, pd: number, offset: number, length: number, access: number): Region {
       return add({ key, pd, offset, length, access, isWindow: false, isLive: true })
     },
-    /** A window, unbound or bound; `bound` of length 0 counts as bound. */
-    addWindow: (key: number, pd: number, bound: boolean): Region =>
-      add({ key, pd, offset: 0, length: 0, access: 0, isWindow: true, isLive: bound }),
+    /** A window, unbound, or bound with length 0. */
+    addWindow: (key: number, pd: number, isBound: boolean): Region =>
+      add({ key, pd, offset: 0, length: 0, access: 0, isWindow: true, isLive: isBound }),
     /** The key may be reused. */
     deregister(region: Region): void {
       region.isLive = false
