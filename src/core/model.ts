@@ -245,7 +245,7 @@ export interface CallContext {
   descriptors: FdObject[] | undefined
   /** Objects that the call created in addition to its own, for its answer: those of a chain, and of pd.createAhs. */
   alsoCreated: CreatedObjects | undefined
-  /** Called if the answer cannot be delivered: puts back the events that the handler took (`onUndelivered`). */
+  /** Called if the answer cannot be delivered: puts back events and messages that the handler took (`onUndelivered`). */
   undelivered?: () => void
 }
 
@@ -273,7 +273,7 @@ export interface Entry {
   readonly method: Method<Attributes, Attributes>
   /** The function that runs a call: the handler, and hooks around it if there are any. */
   readonly run: AnyHandler
-  /** Calls the hooks for a call that is refused before its handler; undefined without hooks. */
+  /** Calls the `post` hooks for a call that is refused before its handler; undefined without hooks. */
   readonly refused:
     | ((call: CallContext, object: CoreObject | undefined, args: HandlerValues, error: unknown) => void)
     | undefined
@@ -333,6 +333,7 @@ export interface Hook {
 
 // ---- clients (R31, R32) ----
 
+/** A part of the subsystem that uses every device, as Linux' ib_client. */
 export interface Client {
   readonly name: string
   /**

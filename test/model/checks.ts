@@ -29,15 +29,20 @@ const { SIGNALED, SOLICITED } = SendFlags.values
 const { SQE, ERR } = QpState.values
 const { COMM_EST, SQ_DRAINED, QP_LAST_WQE_REACHED } = AsyncEventType.values
 
-/** Counts of results, among them those that are allowed only on a bad network. */
+/** Counts of results. */
 export const createStatistics = () => ({
+  /** Send requests, by outcome. */
   succeeded: 0,
   failed: 0,
   flushed: 0,
+  /** Received messages. */
   messages: 0,
+  /** Requests that failed because the network exhausted their retries: few are allowed. */
   lost: 0,
-  unpredictable: 0,
+  /** Lives of pairs, and those whose outcome became unpredictable. */
   lives: 0,
+  unpredictable: 0,
+  /** Attacks on idle pairs (exact.ts). */
   attacks: 0,
 })
 export type Statistics = ReturnType<typeof createStatistics>
@@ -56,7 +61,7 @@ const psnsOf = (end: End, { request }: Operation): number =>
   sendOperations[request.opcode]?.kind === SendKind.LOCAL ? 0 : Math.max(1, Math.ceil(totalOf(request) / end.pair.mtu))
 
 /** Whether two WRITEs overlap. */
-const overlap = (a: NonNullable<Operation['write']>, b: NonNullable<Operation['write']>): boolean =>
+const doOverlap = (a: NonNullable<Operation['write']>, b: NonNullable<Operation['write']>): boolean =>
   a.at < b.at + b.data.length && b.at < a.at + a.data.length
 
 const memoryOf = (end: End, at: number, length: number): Uint8Array => end.host.memory.bytes.subarray(at, at + length)
@@ -69,7 +74,7 @@ const assertSame = (actual: Uint8Array, expected: Uint8Array, subject: () => str
 
 // ---- sends ----
 
-/** A request succeeded: applies its effect. */
+/** A request succeeded: checks and records its effect. */
 const onSendSucceeded = (end: End, operation: Operation, statistics: Statistics): void => {
   const { peer, pair } = end
   const { request, write, message, read, atomic } = operation
@@ -87,7 +92,7 @@ const onSendSucceeded = (end: End, operation: Operation, statistics: Statistics)
     assert.ok(peer.arrived > operation.messageIndex!, `${nameOf(end, operation)} completed before its message arrived`)
   if (write !== undefined) {
     peer.completedTarget.set(write.data, write.at - peer.areas.target)
-    const later = end.sends.slice(request.id + 1).some(next => next.write !== undefined && overlap(next.write, write))
+    const later = end.sends.slice(request.id + 1).some(next => next.write !== undefined && doOverlap(next.write, write))
     if (!later) assertSame(memoryOf(peer, write.at, write.data.length), write.data, () => nameOf(end, operation))
   }
   if (read !== undefined && read.length > 0)
@@ -99,18 +104,18 @@ const onSendSucceeded = (end: End, operation: Operation, statistics: Statistics)
   }
 }
 
-/** The first request that fails, and the statuses allowed. */
+/** The first request of an end that fails: checks its status. */
 const onSendFailed = (end: End, operation: Operation, status: number, statistics: Statistics): void => {
   const { peer, pair } = end
   end.hasFailed = true
   pair.isFailing = true
   statistics.failed++
   if (pair.unpredictableBecause !== undefined) return
-  const what = `${nameOf(end, operation)} has status ${status}`
+  const subject = `${nameOf(end, operation)} has status ${status}`
   if (status === WR_FLUSH_ERR) {
-    assert.ok(end.isForcedToError || peer.fatalAt < peer.sends.length, `${what}, although no request was wrong`)
+    assert.ok(end.isForcedToError || peer.fatalAt < peer.sends.length, `${subject}, although no request was wrong`)
   } else if (!(operation.request.id === end.fatalAt && operation.statuses.includes(status))) {
-    assert.equal(status, RETRY_EXC_ERR, `${what}; allowed: ${operation.statuses}`)
+    assert.equal(status, RETRY_EXC_ERR, `${subject}; allowed: ${operation.statuses}`)
     // A peer in the error state does not answer; otherwise the network exhausted the retries.
     if (stateOf(peer) !== ERR) statistics.lost++
   }
@@ -171,27 +176,27 @@ export const onReceiveCompleted = (end: End, completion: Completed, statistics: 
   assert.equal(completion.id, request?.id, `${end.name}: receive requests complete in order`)
   assert.equal(completion.qpn, end.qpn)
   end.received++
-  const what = `${end.name} receive ${completion.id - FIRST_RECEIVE_ID}`
+  const subject = `${end.name} receive ${completion.id - FIRST_RECEIVE_ID}`
   if (completion.status !== SUCCESS) {
     assert.ok(completion.isSolicited)
-    if (completion.status === WR_FLUSH_ERR) assert.equal(stateOf(end), ERR, `${what} is flushed`)
+    if (completion.status === WR_FLUSH_ERR) assert.equal(stateOf(end), ERR, `${subject} is flushed`)
     const isFirstFailure = !end.hasReceiveFailed
     end.hasReceiveFailed = true
     if (completion.status === WR_FLUSH_ERR) return
-    assert.ok(isFirstFailure, `${what} has status ${completion.status} after one that failed`)
+    assert.ok(isFirstFailure, `${subject} has status ${completion.status} after one that failed`)
     if (end.pair.unpredictableBecause !== undefined) return
     const { peer } = end
     const failing = peer.sends[peer.fatalAt]
     const expected = failing?.message?.status ?? LOC_ACCESS_ERR
     assert.ok(
       failing !== undefined && completion.status === expected,
-      `${what} has status ${completion.status}, although no request was wrong`,
+      `${subject} has status ${completion.status}, although no request was wrong`,
     )
     if (failing.message !== undefined)
-      assert.equal(failing.messageIndex, end.arrived, `${what}: messages before it are missing`)
+      assert.equal(failing.messageIndex, end.arrived, `${subject}: messages before it are missing`)
     return
   }
-  assert.ok(!end.hasReceiveFailed, `${what} succeeds after one that failed`)
+  assert.ok(!end.hasReceiveFailed, `${subject} succeeds after one that failed`)
   statistics.messages++
   if (!isReliable(end.pair)) {
     end.arrived++
@@ -201,15 +206,15 @@ export const onReceiveCompleted = (end: End, completion: Completed, statistics: 
       end.sentOperations.findLast(
         one => one.operation.message && !wrongMessage(end, one.operation, request, completion),
       ) !== undefined
-    assert.ok(isKnown, `${what} is not a message that was sent`)
+    assert.ok(isKnown, `${subject} is not a message that was sent`)
     return
   }
   const operation = end.incoming[end.arrived++]
   if (end.pair.unpredictableBecause !== undefined) return
-  assert.ok(operation !== undefined, `${what}: this message was not sent`)
+  assert.ok(operation !== undefined, `${subject}: this message was not sent`)
   const wrong = wrongMessage(end, operation, request, completion)
-  assert.equal(wrong, undefined, `${what} of ${nameOf(end.peer, operation)}`)
-  assert.ok(operation.request.id >= end.peer.succeededSends, `${what}: after its request completed`)
+  assert.equal(wrong, undefined, `${subject} of ${nameOf(end.peer, operation)}`)
+  assert.ok(operation.request.id >= end.peer.succeededSends, `${subject}: after its request completed`)
 }
 
 /** The difference between a completion and the message of `operation`; undefined if there is none. */
@@ -309,17 +314,17 @@ export const onAtomic = (end: End, region: Region, at: number, before: bigint): 
   if (end.pair.unpredictableBecause === undefined) {
     const operation = end.atomics[end.executed]
     assert.ok(operation !== undefined, `${end.name}: an atomic that was not requested`)
-    const what = nameOf(end.peer, operation)
+    const subject = nameOf(end.peer, operation)
     const { request } = operation
-    assert.ok(request.id >= end.peer.succeededSends && request.id < end.peer.fatalAt, `${what} is executed too late`)
-    assert.equal(at, request.remote, `${what} is executed on another word, or another atomic twice`)
-    assert.equal(before, end.words[index], `${what}: the word before`)
+    assert.ok(request.id >= end.peer.succeededSends && request.id < end.peer.fatalAt, `${subject} is executed too late`)
+    assert.equal(at, request.remote, `${subject} is executed on another word, or another atomic twice`)
+    assert.equal(before, end.words[index], `${subject}: the word before`)
     const isCompareSwap = operation.kind === 'CMP_AND_SWP'
     const sum = BigInt.asUintN(64, before + request.compare)
     assert.equal(
       after,
       !isCompareSwap ? sum : before === request.compare ? request.swap : before,
-      `${what}: the word after`,
+      `${subject}: the word after`,
     )
     operation.atomic!.executed++
     operation.atomic!.original = before

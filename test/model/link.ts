@@ -39,6 +39,7 @@ const MAX_IN_RUN = 20
 const ROCE_PORT = 4791
 
 export interface Packet {
+  /** The numbers of its nodes. */
   readonly from: number
   readonly to: number
   readonly bytes: Uint8Array
@@ -47,7 +48,9 @@ export interface Packet {
 }
 
 interface InFlight extends Packet {
+  /** µs. */
   readonly arrival: number
+  /** Ascending in the order of sending: decides between packets that arrive at the same time. */
   readonly order: number
   readonly isForged: boolean
 }

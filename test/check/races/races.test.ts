@@ -9,21 +9,22 @@ import { AccessKind } from '../../../src/check/races/shadow.ts'
 import { cases } from './cases.ts'
 import { type Memory, script } from './script.ts'
 
-const far: Memory = [3, 0x3000, 64]
-const own: Memory = [1, 0x1000, 64]
-const own2: Memory = [1, 0x2000, 64]
+const data3: Memory = [3, 0x3000, 64]
+const data1: Memory = [1, 0x1000, 64]
+const otherData1: Memory = [1, 0x2000, 64]
 
-const found = ({ run }: (typeof cases)[number]): string[] => {
+const findingsOf = ({ run }: (typeof cases)[number]): string[] => {
   const steps = script()
   run(steps)
   return [...new Set(steps.races.map(({ id }) => id))]
 }
 
 describe('races: cases modelled on RMARaceBench', () => {
-  for (const one of cases) it(one.name, () => assert.deepEqual(found(one), one.race === undefined ? [] : [one.race]))
+  for (const one of cases)
+    it(one.name, () => assert.deepEqual(findingsOf(one), one.race === undefined ? [] : [one.race]))
 
   it('are at least 60, and at least 95 % of them are judged correctly', () => {
-    const right = cases.filter(one => found(one).length > 0 === (one.race !== undefined))
+    const right = cases.filter(one => findingsOf(one).length > 0 === (one.race !== undefined))
     assert.ok(cases.length >= 60)
     assert.ok(right.length / cases.length >= 0.95, `${right.length} of ${cases.length}`)
   })
@@ -32,39 +33,39 @@ describe('races: cases modelled on RMARaceBench', () => {
 describe('races', () => {
   it('are proven if the second request was posted before the device started the first', () => {
     const s = script()
-    s.write(1, s.qp(), undefined, far, { isLate: true })
-    s.write(2, s.qp(), undefined, far, { isLate: true })
+    s.write(1, s.qp(), undefined, data3, { isLate: true })
+    s.write(2, s.qp(), undefined, data3, { isLate: true })
     s.fetch()
     assert.deepEqual(s.found, ['race!'])
   })
 
   it('are proven if one thread posts both before the first is complete', () => {
     const s = script()
-    s.write(1, s.qp(), undefined, far)
-    s.write(1, s.qp(), undefined, far)
+    s.write(1, s.qp(), undefined, data3)
+    s.write(1, s.qp(), undefined, data3)
     assert.deepEqual(s.found, ['race!'])
   })
 
   it('are not proven if the thread may know that the first is complete', () => {
     const over = script()
-    over.end(over.write(1, over.qp(), undefined, far))
-    over.write(1, over.qp(), undefined, far)
+    over.end(over.write(1, over.qp(), undefined, data3))
+    over.write(1, over.qp(), undefined, data3)
     assert.deepEqual(over.found, ['race'])
     const met = script()
-    met.write(1, met.qp(), undefined, far)
+    met.write(1, met.qp(), undefined, data3)
     met.wait(1)
-    met.write(1, met.qp(), undefined, far)
+    met.write(1, met.qp(), undefined, data3)
     assert.deepEqual(met.found, ['race'])
     const other = script()
-    other.write(1, other.qp(), undefined, far)
-    other.write(2, other.qp(), undefined, far)
+    other.write(1, other.qp(), undefined, data3)
+    other.write(2, other.qp(), undefined, data3)
     assert.deepEqual(other.found, ['race'])
   })
 
   it('name both requests and the bytes that both access', () => {
     const s = script()
     s.write(1, s.qp(), undefined, [3, 0x3000, 64])
-    s.read(2, s.qp(), [3, 0x3020, 64], own)
+    s.read(2, s.qp(), [3, 0x3020, 64], data1)
     const [{ first, second, start, end } = assert.fail()] = s.races
     assert.deepEqual([first.request.info, second.request.info], ['WRITE', 'READ'])
     assert.deepEqual([start, end], [0x3020, 0x3040])
@@ -74,7 +75,7 @@ describe('races', () => {
     const s = script()
     const qp = s.qp()
     s.write(1, qp, undefined, [3, 0x3000, 64])
-    s.poll(1, s.read(1, qp, [3, 0x3010, 8], own))
+    s.poll(1, s.read(1, qp, [3, 0x3010, 8], data1))
     s.write(2, s.qp(), undefined, [3, 0x3000, 64])
     assert.equal(s.races.length, 2)
   })
@@ -84,11 +85,11 @@ describe('races', () => {
     for (let i = 0; i < MAX_SLOTS; i++) s.qp()
     s.write(2, s.qp(), undefined, [3, 0x9000, 8])
     const qp = s.qp()
-    const one = s.write(1, qp, undefined, far)
-    s.write(1, s.qp(), undefined, far)
+    const one = s.write(1, qp, undefined, data3)
+    s.write(1, s.qp(), undefined, data3)
     assert.equal(s.races.length, 1)
     s.poll(1, one)
-    s.write(2, qp, own2, far)
+    s.write(2, qp, otherData1, data3)
     assert.equal(s.races.length, 2)
   })
 
@@ -97,8 +98,8 @@ describe('races', () => {
     const gone = s.qp()
     s.poll(1, s.send(1, gone), s.send(1, gone))
     s.engine.close(gone.sends)
-    s.write(1, s.qp(), undefined, far)
-    s.write(1, s.qp(), undefined, far)
+    s.write(1, s.qp(), undefined, data3)
+    s.write(1, s.qp(), undefined, data3)
     assert.equal(s.races.length, 1)
   })
 
@@ -121,9 +122,9 @@ describe('races', () => {
   it('requests whose completions nobody polls are forgotten, and cause no finding', () => {
     const s = script()
     const [qp, other] = [s.qp(), s.qp()]
-    s.write(1, qp, undefined, far)
+    s.write(1, qp, undefined, data3)
     for (let i = 0; i < Math.max(MAX_IN_FLIGHT, MAX_CLOCKS); i++) s.send(1, qp)
-    s.write(1, other, undefined, far)
+    s.write(1, other, undefined, data3)
     assert.deepEqual(s.found, [])
   })
 })
