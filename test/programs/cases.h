@@ -1,7 +1,7 @@
 /*
  * Test cases for programs with libibverbs. Each case gets two fresh queue pairs of one process, connected to each
- * other, and states the expected results. Prints one line per case; the exit status is 1 if a result differs. A program
- * lists its cases in `cases` and calls `run_cases`.
+ * other, and states the expected results. A program lists its cases and calls `run_cases`. It prints one line per case;
+ * the exit status is 1 if a result differs or a call fails, and 3 if a case takes more than 20 seconds.
  *
  *   PROGRAM [-d DEVICE] [-g GID-INDEX] [-m MTU] [CASE]
  */
@@ -17,12 +17,13 @@ struct test_case {
     void (*run)(void);
 };
 
+/* Bytes of the buffer of each end. */
 #define LENGTH 65536
 
 static struct options options;
 static struct endpoint ends[2];
 static struct ibv_context *context;
-/* Whether the case that runs has met all expectations so far. */
+/* Whether all results of the current case have been right so far. */
 static bool passes;
 
 static void report_difference(const char *subject, int actual, int expected)
@@ -47,7 +48,10 @@ UNUSED static void post_receive(int side, uint64_t id, uint32_t length)
     NEED(error == 0, "ibv_post_recv: %s", strerror(error));
 }
 
-/* Posts a request at end 0; `offset`, for one-sided operations, is in the buffer of end 1. */
+/*
+ * Posts a request at end 0, with the first `length` bytes of its buffer. `offset` in the buffer of end 1, and `rkey`:
+ * for operations on remote memory. FETCH_AND_ADD adds 1.
+ */
 UNUSED static void post(uint64_t id, enum ibv_wr_opcode opcode, uint32_t length, uint64_t offset, uint32_t rkey,
                         uint32_t lkey)
 {
@@ -67,25 +71,25 @@ UNUSED static void post(uint64_t id, enum ibv_wr_opcode opcode, uint32_t length,
     NEED(error == 0, "ibv_post_send: %s", strerror(error));
 }
 
-/* For the message of on_alarm: the case that runs, and the wr_id for which it waits. */
+/* For the message of on_alarm: the current case, and the wr_id for which it waits. */
 static const char *current_case = "start";
 static uint64_t awaited_id;
 
-/* Waits for the next completion of an end, which must have this status; returns its wr_id. */
+/* Waits for the next completion of an end, and checks that it has this status; returns its wr_id. */
 static uint64_t wait_for_any(int side, int status)
 {
     struct ibv_wc wc;
     char subject[64];
     while (next_completion(&ends[side], &wc) == 0)
         ;
-    /* The cases number receives from 100. */
+    /* In all cases the wr_id of a receive is 100 or more. */
     const char *kind = wc.wr_id >= 100 ? "receive" : "request";
     snprintf(subject, sizeof subject, "end %d, status of %s %u", side, kind, (unsigned)wc.wr_id);
     check(subject, wc.status, status);
     return wc.wr_id;
 }
 
-/* The same for request `id`. */
+/* The same, and checks that the completion is of request `id`. */
 UNUSED static void wait_for(int side, uint64_t id, int status)
 {
     awaited_id = id;
@@ -114,8 +118,10 @@ static bool run_case(const struct test_case *test, unsigned i)
 {
     current_case = test->name;
     passes = true;
-    for (int side = 0; side < 2; side++)
+    for (int side = 0; side < 2; side++) {
+        /* Each end starts with another PSN. */
         create_endpoint(&ends[side], context, &options, LENGTH, 1000 * i + 77 * (unsigned)side);
+    }
     for (int side = 0; side < 2; side++) {
         const struct address peer = address_of(&ends[!side]);
         connect_to(&ends[side], &peer, &options);
@@ -134,7 +140,7 @@ static bool run_case(const struct test_case *test, unsigned i)
 /* The program's main. */
 static int run_cases(const struct test_case *cases, size_t count, int argc, char **argv)
 {
-    /* One retry after 16 ms, and no RNR retry, so that errors are reported soon. */
+    /* One retry after 17 ms (4.096 us * 2^12), and no RNR retry, so that errors are reported soon. */
     options = default_options;
     options.timeout = 12;
     options.retry_count = 1;
@@ -150,17 +156,17 @@ static int run_cases(const struct test_case *cases, size_t count, int argc, char
     setvbuf(stdout, NULL, _IOLBF, 0);
     signal(SIGALRM, on_alarm);
     context = open_named(options.device);
-    int wrong = 0, ran = 0;
+    int wrong = 0, count_run = 0;
     for (size_t i = 0; i < count; i++) {
         if (optind < argc && strcmp(argv[optind], cases[i].name) != 0)
             continue;
         alarm(20);
-        ran++;
+        count_run++;
         wrong += !run_case(&cases[i], (unsigned)i);
     }
-    NEED(ran > 0, "there is no case %s", argv[optind]);
+    NEED(count_run > 0, "there is no case %s", argv[optind]);
     NEED(ibv_close_device(context) == 0, "ibv_close_device: %s", strerror(errno));
-    printf("%d cases, %d wrong\n", ran, wrong);
+    printf("%d cases, %d wrong\n", count_run, wrong);
     return wrong > 0;
 }
 

@@ -10,30 +10,50 @@
 
 #define MAX_PASSED 4
 
-/* Sends `count` descriptors, at most MAX_PASSED, in one message; or receives as many. */
-static void pass(int socket, int *fds, int count, bool receive)
-{
+/* A message of one byte, with space for descriptors. Its pointers lead into itself, so it must not be copied. */
+struct descriptor_message {
+    char byte;
+    struct iovec iov;
     union {
         struct cmsghdr header;
         char bytes[CMSG_SPACE(MAX_PASSED * sizeof(int))];
-    } control = {0};
-    char byte = 0;
-    struct iovec iov = {&byte, 1};
-    struct msghdr message = {
-        .msg_iov = &iov,
+    } control;
+    struct msghdr message;
+};
+
+static void prepare_message(struct descriptor_message *space, size_t count)
+{
+    NEED(count <= MAX_PASSED, "%zu descriptors: at most %d can be passed", count, MAX_PASSED);
+    memset(space, 0, sizeof *space);
+    space->iov = (struct iovec){&space->byte, 1};
+    space->message = (struct msghdr){
+        .msg_iov = &space->iov,
         .msg_iovlen = 1,
-        .msg_control = control.bytes,
+        .msg_control = space->control.bytes,
         .msg_controllen = CMSG_SPACE(count * sizeof(int)),
     };
-    if (receive) {
-        NEED(recvmsg(socket, &message, 0) == 1, "recvmsg: %s", strerror(errno));
-        memcpy(fds, CMSG_DATA(CMSG_FIRSTHDR(&message)), count * sizeof(int));
-        return;
-    }
-    control.header = (struct cmsghdr){
+}
+
+/* Sends `count` descriptors, at most MAX_PASSED, in one message. */
+static void send_fds(int socket, const int *fds, size_t count)
+{
+    struct descriptor_message space;
+    prepare_message(&space, count);
+    space.control.header = (struct cmsghdr){
         .cmsg_len = CMSG_LEN(count * sizeof(int)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS};
-    memcpy(CMSG_DATA(&control.header), fds, count * sizeof(int));
-    NEED(sendmsg(socket, &message, 0) == 1, "sendmsg: %s", strerror(errno));
+    memcpy(CMSG_DATA(&space.control.header), fds, count * sizeof(int));
+    NEED(sendmsg(socket, &space.message, 0) == 1, "sendmsg: %s", strerror(errno));
+}
+
+/* Receives a message that has `count` descriptors. */
+static void receive_fds(int socket, int *fds, size_t count)
+{
+    struct descriptor_message space;
+    prepare_message(&space, count);
+    NEED(recvmsg(socket, &space.message, 0) == 1, "recvmsg: %s", strerror(errno));
+    const struct cmsghdr *header = CMSG_FIRSTHDR(&space.message);
+    NEED(header && header->cmsg_len == CMSG_LEN(count * sizeof(int)), "a message without %zu descriptors", count);
+    memcpy(fds, CMSG_DATA(header), count * sizeof(int));
 }
 
 #endif

@@ -41,14 +41,14 @@ struct options {
     int gid_index;      /* -1: the first IPv4 one, else 0 */
     int mtu;            /* bytes */
     bool events;
-    uint8_t timeout, retry_count, rnr_retry;
+    uint8_t timeout, retry_count, rnr_retry; /* as in struct ibv_qp_attr: the timeout is 4.096 us * 2^timeout */
 };
 
 static const struct options default_options = {
     .gid_index = -1, .mtu = 1024, .timeout = 14, .retry_count = 7, .rnr_retry = 7};
 
 #define MAX_SGE 4
-/* Requests of a send or receive queue. */
+/* The capacity of each send queue and each receive queue, in requests. */
 #define QUEUE 64
 
 struct endpoint {
@@ -68,10 +68,10 @@ struct endpoint {
     unsigned unacknowledged;
 };
 
-/* What an end must know of the other to connect to it and to access its buffer. */
+/* What an end must know of the other to connect to it and to access its buffer; sent over TCP as it is. */
 struct address {
     uint32_t qpn, psn, rkey, reserved;
-    uint64_t buffer;
+    uint64_t buffer; /* its virtual address */
     union ibv_gid gid;
 };
 
@@ -139,7 +139,7 @@ UNUSED static void create_qp(struct endpoint *end)
          "to INIT: %s", strerror(errno));
 }
 
-/* An end with a buffer of `length` bytes, its QP in INIT. */
+/* Creates an end with a buffer of `length` bytes; its queue pair is in INIT and sends from `psn` on. */
 UNUSED static void create_endpoint(struct endpoint *end, struct ibv_context *context, const struct options *options,
                                    size_t length, uint32_t psn)
 {
@@ -172,7 +172,7 @@ UNUSED static struct address address_of(const struct endpoint *end)
                             .gid = end->gid};
 }
 
-/* INIT to RTR to RTS. */
+/* Modifies the queue pair from INIT to RTR to RTS. */
 UNUSED static void connect_to(struct endpoint *end, const struct address *peer, const struct options *options)
 {
     struct ibv_qp_attr attr = {
@@ -181,7 +181,7 @@ UNUSED static void connect_to(struct endpoint *end, const struct address *peer, 
         .dest_qp_num = peer->qpn,
         .rq_psn = peer->psn,
         .max_dest_rd_atomic = 4,
-        .min_rnr_timer = 1,
+        .min_rnr_timer = 1, /* 0.01 ms */
         .ah_attr = {.is_global = 1,
                     .port_num = 1,
                     .grh = {.dgid = peer->gid, .sgid_index = (uint8_t)end->gid_index, .hop_limit = 64}},
@@ -202,15 +202,15 @@ UNUSED static void connect_to(struct endpoint *end, const struct address *peer, 
          "to RTS: %s", strerror(errno));
 }
 
-/* Two ends connected to each other. */
-UNUSED static void connect_pair(struct endpoint *from, struct endpoint *to, struct ibv_context *context,
-                                const struct options *options)
+/* Creates two ends with buffers of 4096 bytes, and connects them to each other. */
+UNUSED static void create_pair(struct endpoint *one, struct endpoint *other, struct ibv_context *context,
+                               const struct options *options)
 {
-    create_endpoint(from, context, options, 4096, 1);
-    create_endpoint(to, context, options, 4096, 2);
-    const struct address ends[] = {address_of(from), address_of(to)};
-    connect_to(from, &ends[1], options);
-    connect_to(to, &ends[0], options);
+    create_endpoint(one, context, options, 4096, 1);
+    create_endpoint(other, context, options, 4096, 2);
+    const struct address ends[] = {address_of(one), address_of(other)};
+    connect_to(one, &ends[1], options);
+    connect_to(other, &ends[0], options);
 }
 
 /*

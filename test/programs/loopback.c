@@ -26,12 +26,12 @@ int main(int count, char **arguments)
     connect_to(&from, &ends[1], &options);
     connect_to(&to, &ends[0], &options);
 
-    uint8_t *fresh = malloc(LENGTH);
-    struct ibv_mr *mr = ibv_reg_mr(to.pd, fresh, LENGTH, IBV_ACCESS_LOCAL_WRITE);
-    NEED(fresh && mr, "ibv_reg_mr: %s", strerror(errno));
+    uint8_t *unwritten = malloc(LENGTH);
+    struct ibv_mr *mr = ibv_reg_mr(to.pd, unwritten, LENGTH, IBV_ACCESS_LOCAL_WRITE);
+    NEED(unwritten && mr, "ibv_reg_mr: %s", strerror(errno));
     for (int i = 0; i < LENGTH; i++)
         from.buffer[i] = (uint8_t)(i * 7);
-    struct ibv_sge target = {.addr = (uintptr_t)fresh, .length = LENGTH, .lkey = mr->lkey};
+    struct ibv_sge target = {.addr = (uintptr_t)unwritten, .length = LENGTH, .lkey = mr->lkey};
     struct ibv_sge source = {.addr = (uintptr_t)from.buffer, .length = LENGTH, .lkey = from.mr->lkey};
     struct ibv_recv_wr receive = {.sg_list = &target, .num_sge = 1}, *bad_receive;
     struct ibv_send_wr send = {
@@ -39,17 +39,17 @@ int main(int count, char **arguments)
     struct ibv_send_wr *bad_send;
     NEED(ibv_post_recv(to.qp, &receive, &bad_receive) == 0, "ibv_post_recv: %s", strerror(errno));
     NEED(ibv_post_send(from.qp, &send, &bad_send) == 0, "ibv_post_send: %s", strerror(errno));
-    struct endpoint *const waiting[] = {&to, &from};
+    struct endpoint *const completing_ends[] = {&to, &from};
     for (int i = 0; i < 2; i++) {
         struct ibv_wc wc;
-        while (next_completion(waiting[i], &wc) == 0)
+        while (next_completion(completing_ends[i], &wc) == 0)
             ;
         NEED(wc.status == IBV_WC_SUCCESS, "a completion says: %s", ibv_wc_status_str(wc.status));
     }
     for (int i = 0; i < LENGTH; i++)
-        NEED(fresh[i] == (uint8_t)(i * 7), "byte %d is %d", i, fresh[i]);
+        NEED(unwritten[i] == (uint8_t)(i * 7), "byte %d is %d", i, unwritten[i]);
     ibv_dereg_mr(mr);
-    free(fresh);
+    free(unwritten);
     destroy_endpoint(&from);
     destroy_endpoint(&to);
     NEED(ibv_close_device(context) == 0, "ibv_close_device: %s", strerror(errno));

@@ -9,7 +9,7 @@
 #include <stdint.h>
 #include <string.h>
 
-/* A bijection: neighbouring inputs give unrelated outputs. */
+/* A bijection (the finalizer of splitmix64): neighbouring inputs give unrelated outputs. */
 static uint64_t mix(uint64_t x)
 {
     x ^= x >> 30;
@@ -19,10 +19,10 @@ static uint64_t mix(uint64_t x)
     return x ^ x >> 31;
 }
 
-/* The 8 bytes at offset `i`, a multiple of 8. */
-static uint64_t word_of(uint64_t key, size_t i)
+/* The 8 bytes of `key` at `offset`, a multiple of 8. */
+static uint64_t word_of(uint64_t key, size_t offset)
 {
-    return mix(key + i * 0x9e3779b97f4a7c15u);
+    return mix(key + offset * 0x9e3779b97f4a7c15u);
 }
 
 /* Fills a buffer with the bytes of a key. */

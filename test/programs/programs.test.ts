@@ -1,6 +1,6 @@
 /*
- * The C programs below this folder are built against plain libibverbs, and refuse wrong use with a message. Tests of the
- * daemon run them on a device.
+ * Each C program below this folder compiles against plain libibverbs, and refuses wrong arguments with a message. Tests
+ * of the daemon run them on a device.
  */
 import assert from 'node:assert/strict'
 import { basename, join } from 'node:path'
@@ -12,7 +12,7 @@ import { compileC, currentBuild, filesBelow, hasHeader, requireTool, scratchFold
 const folder = scratchFolder()
 const sources = join(repoRoot, 'test/programs')
 
-/** Programs that use libibverbs, with options that they must refuse. */
+/** For each program: arguments that it must refuse, and its message. */
 const refusals: Readonly<Record<string, readonly [args: readonly string[], message: RegExp]>> = {
   verbs_check: [['-s', '3'], /largest size 3: 8 to 67108864 are allowed/],
   verbs_errors: [['-q'], /usage: .*verbs_errors/],
@@ -25,7 +25,7 @@ const refusals: Readonly<Record<string, readonly [args: readonly string[], messa
   contexts: [['-q'], /usage: .*contexts/],
   hostile: [['-q'], /usage: .*hostile/],
   passing: [['-q'], /usage: .*passing/],
-  imported: [['-q'], /usage: .*imported/],
+  imported: [['out'], /usage: .*imported/],
   every_call: [['-q'], /usage: .*every_call/],
   every_cm_call: [['-q'], /usage: .*every_cm_call/],
   every_region_call: [['-q'], /usage: .*every_region_call/],
@@ -50,15 +50,15 @@ const refusals: Readonly<Record<string, readonly [args: readonly string[], messa
   closed_channel: [['-q'], /usage: closed_channel/],
   initialised: [['-q'], /usage: .*initialised/],
   slow_memory: [['-q'], /usage: .*slow_memory/],
-  stale_region: [['-q'], /usage: .*stale_region/],
+  stale_region: [['mun'], /usage: .*stale_region/],
   echo: [['-q'], /usage: echo server ADDRESS PORT/],
-  unacknowledged: [[], /usage: unacknowledged/],
+  unacknowledged: [['srq'], /usage: unacknowledged/],
   object_dialect: [['/no/such/node'], /\/no\/such\/node: No such file or directory/],
 }
 
 for (const source of filesBelow(sources).filter(name => name.endsWith('.c'))) {
   const name = basename(source, '.c')
-  test(`${name} compiles, and refuses wrong use`, async t => {
+  test(`${name} compiles, and refuses wrong arguments`, async t => {
     if (!requireTool('cc', t, 'gcc libc6-dev')) return
     if (!hasHeader('infiniband/verbs.h')) {
       skipTest(t, '<infiniband/verbs.h> is not installed here (Debian: apt-get install libibverbs-dev)')
@@ -67,7 +67,7 @@ for (const source of filesBelow(sources).filter(name => name.endsWith('.c'))) {
     const program =
       currentBuild(`programs/${name}`, 'test/programs') ??
       compileC(join(folder, name), [source], ['-libverbs', '-lpthread'])
-    assert.ok(refusals[name], `${name} has no wrong use in this test`)
+    assert.ok(refusals[name], `${name} has no wrong arguments in this test`)
     const [args, message] = refusals[name]
     const { status, stdout, stderr } = await runProgram(program, args, { PATH: process.env.PATH })
     assert.equal(status, 1)

@@ -13,6 +13,7 @@
 
 #include "endpoint.h"
 
+/* Makes the socket send without delay, and returns it. */
 static int without_delay(int fd)
 {
     const int one = 1;
@@ -34,14 +35,13 @@ UNUSED static int accept_client(const char *port)
     return without_delay(connected);
 }
 
-/* Connects to a server, which may still be starting. */
+/* Connects to a server, which may still be starting: tries for 10 seconds. */
 UNUSED static int connect_to_server(const char *host, const char *port)
 {
     struct addrinfo *list, hints = {.ai_socktype = SOCK_STREAM};
     const int error = getaddrinfo(host, port, &hints, &list);
     NEED(error == 0, "%s: %s", host, gai_strerror(error));
-    /* 200 attempts in 10 seconds. */
-    for (int tries = 0; tries < 200; tries++, usleep(50000))
+    for (int attempts = 0; attempts < 200; attempts++, usleep(50000))
         for (struct addrinfo *a = list; a; a = a->ai_next) {
             const int fd = socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
             if (fd >= 0 && connect(fd, a->ai_addr, a->ai_addrlen) == 0) {

@@ -1,4 +1,6 @@
-/* Cases in which `userdma check` has difficulty recording stacks; the first argument names the case. */
+/*
+ * Cases in which the stacks of `userdma check` are difficult to record or to tell apart; the first argument names one.
+ */
 #include "../../../docs/findings/pair.h"
 #include "../../../shim/protocol.h"
 
@@ -27,7 +29,7 @@ static int batch(void)
         ibv_wr_rdma_write(qp, other.mr->rkey, address_of(&other));
         ibv_wr_set_sge(qp, i == 0 ? 77 : one.mr->lkey, address_of(&one), 8);
     }
-    check(ibv_wr_complete(qp), "ibv_wr_complete"); /* BATCH */
+    check(ibv_wr_complete(qp), "ibv_wr_complete");
     completion(&one);
     return destroy_pair(&one, &other);
 }
@@ -71,12 +73,12 @@ static void *poster(void *unused)
     return unused;
 }
 
-static atomic_int handled;
+static atomic_int signals_handled;
 
-/* Raised while the thread is not within a call of libibverbs. */
+/* The signal is raised while the thread is not within a call of libibverbs. */
 static void on_signal(int number)
 {
-    handled += number == SIGUSR1;
+    signals_handled += number == SIGUSR1;
     post_small();
 }
 
@@ -101,12 +103,13 @@ static int threads(void)
     pthread_join(thread, NULL);
     signal(SIGUSR1, on_signal);
     raise(SIGUSR1);
-    printf("%d handled\n", handled);
+    printf("%d handled\n", signals_handled);
     return destroy_pair(&one, &other);
 }
 
 /* ---- constructor: a library's constructor makes a call while another thread makes its first call ---- */
 
+/* The thread id of call_once. */
 static atomic_int caller;
 
 static void *call_once(void *pd)
@@ -119,7 +122,10 @@ static void *call_once(void *pd)
 
 static pthread_t thread;
 
-/* Called by the constructor, which has the loader's lock, when the other thread waits for that lock or has ended. */
+/*
+ * Called by the library's constructor, which has the loader's lock. Makes a call, starts a thread that makes its first
+ * call, waits until that thread waits for the loader's lock or has ended, and makes another call.
+ */
 static void in_constructor(void)
 {
     struct ibv_pd *pd = need(ibv_alloc_pd(context), "ibv_alloc_pd");
@@ -197,15 +203,15 @@ static int forged(void)
     sge.lkey = 77;
     post(&one, IBV_WR_RDMA_WRITE, sge, address_of(&other), other.mr->rkey);
     for (uint32_t i = 0; i < USERDMA_POST_LOG_ENTRIES; i++) {
-        const struct userdma_post note = {
+        const struct userdma_post forged_post = {
             .wr_id = 1,
             .queue = USERDMA_POST_SEND,
             .number = one.qp->qp_num,
             .pid = (uint32_t)getppid(),
             .stack = i * 0x10001,
         };
-        const off_t at = (off_t)USERDMA_POST_LOG_OFFSET + (off_t)(i * sizeof note);
-        check(pwrite(context->cmd_fd, &note, sizeof note, at) != sizeof note, "pwrite");
+        const off_t offset = (off_t)USERDMA_POST_LOG_OFFSET + (off_t)(i * sizeof forged_post);
+        check(pwrite(context->cmd_fd, &forged_post, sizeof forged_post, offset) != sizeof forged_post, "pwrite");
     }
     post_receive(&one, sge);
     completion(&one);

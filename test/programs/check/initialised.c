@@ -4,9 +4,9 @@
  *
  *   initialised recv|extended|read|write|beyond
  *
- * recv: a SEND, polled; extended: the same with ibv_start_poll and ibv_next_poll; read: an RDMA READ; write: an RDMA
- * WRITE of which the program sees only its own completion; beyond: as recv, and it branches on the
- * byte after the received ones, which valgrind reports.
+ * recv: a SEND, polled; extended: two SENDs, polled with ibv_start_poll and ibv_next_poll; read: an RDMA READ; write:
+ * an RDMA WRITE of which the program sees only its own completion; beyond: as recv, and it branches on the byte after
+ * the received ones, which valgrind reports.
  */
 #include "../endpoint.h"
 
@@ -22,10 +22,10 @@ static void poll_one(struct endpoint *end)
 
 static void poll_two_by_start_poll(struct ibv_cq_ex *cq)
 {
-    struct ibv_poll_cq_attr none = {0};
+    struct ibv_poll_cq_attr attr = {0};
     int found = 0;
     while (found < 2) {
-        if (ibv_start_poll(cq, &none) != 0)
+        if (ibv_start_poll(cq, &attr) != 0)
             continue;
         do
             found++;
@@ -47,8 +47,8 @@ static size_t count_zeros(const uint8_t *bytes, size_t length)
 int main(int count, char **arguments)
 {
     const char *kind = count == 2 ? arguments[1] : "";
-    const bool extended = strcmp(kind, "extended") == 0, beyond = strcmp(kind, "beyond") == 0;
-    const bool receives = extended || beyond || strcmp(kind, "recv") == 0;
+    const bool is_extended = strcmp(kind, "extended") == 0, is_beyond = strcmp(kind, "beyond") == 0;
+    const bool receives = is_extended || is_beyond || strcmp(kind, "recv") == 0;
     const bool reads = strcmp(kind, "read") == 0, writes = strcmp(kind, "write") == 0;
     NEED(receives || reads || writes, "usage: %s recv|extended|read|write|beyond", arguments[0]);
     const struct options options = default_options;
@@ -57,7 +57,7 @@ int main(int count, char **arguments)
     create_endpoint(&from, context, &options, 2 * LENGTH, 1);
     create_endpoint(&to, context, &options, 2 * LENGTH, 2);
     struct ibv_cq_ex *cq = NULL;
-    if (extended) {
+    if (is_extended) {
         struct ibv_cq_init_attr_ex init = {.cqe = 16, .wc_flags = IBV_WC_EX_WITH_BYTE_LEN};
         cq = ibv_create_cq_ex(context, &init);
         NEED(cq, "ibv_create_cq_ex: %s", strerror(errno));
@@ -71,11 +71,11 @@ int main(int count, char **arguments)
     connect_to(&from, &ends[1], &options);
     connect_to(&to, &ends[0], &options);
 
-    uint8_t *fresh = malloc(2 * LENGTH);
+    uint8_t *unwritten = malloc(2 * LENGTH);
     struct ibv_mr *mr =
-        ibv_reg_mr(to.pd, fresh, 2 * LENGTH, IBV_ACCESS_LOCAL_WRITE | (writes ? IBV_ACCESS_REMOTE_WRITE : 0));
-    NEED(fresh && mr, "ibv_reg_mr: %s", strerror(errno));
-    struct ibv_sge target = {.addr = (uintptr_t)fresh, .length = 2 * LENGTH, .lkey = mr->lkey};
+        ibv_reg_mr(to.pd, unwritten, 2 * LENGTH, IBV_ACCESS_LOCAL_WRITE | (writes ? IBV_ACCESS_REMOTE_WRITE : 0));
+    NEED(unwritten && mr, "ibv_reg_mr: %s", strerror(errno));
+    struct ibv_sge target = {.addr = (uintptr_t)unwritten, .length = 2 * LENGTH, .lkey = mr->lkey};
     struct ibv_sge source = {.addr = (uintptr_t)from.buffer, .length = LENGTH, .lkey = from.mr->lkey};
     struct ibv_recv_wr two_receives[2] = {{.next = &two_receives[1], .sg_list = &target, .num_sge = 1},
                                           {.sg_list = &target, .num_sge = 1}};
@@ -93,19 +93,19 @@ int main(int count, char **arguments)
         send.wr.rdma.rkey = from.mr->rkey;
     } else {
         send.opcode = IBV_WR_RDMA_WRITE;
-        send.wr.rdma.remote_addr = (uintptr_t)fresh;
+        send.wr.rdma.remote_addr = (uintptr_t)unwritten;
         send.wr.rdma.rkey = mr->rkey;
     }
     struct endpoint *const sender = reads ? &to : &from;
-    for (int i = 0; i < 1 + extended; i++) {
+    for (int i = 0; i < (is_extended ? 2 : 1); i++) {
         NEED(ibv_post_send(sender->qp, &send, &bad_send) == 0, "ibv_post_send: %s", strerror(errno));
         poll_one(sender);
     }
-    if (extended)
+    if (is_extended)
         poll_two_by_start_poll(cq);
     else if (receives)
         poll_one(&to);
-    NEED(count_zeros(fresh, LENGTH + beyond) >= LENGTH, "the received bytes are wrong");
+    NEED(count_zeros(unwritten, is_beyond ? LENGTH + 1 : LENGTH) >= LENGTH, "the received bytes are wrong");
     printf("arrived\n");
     return 0;
 }

@@ -1,7 +1,7 @@
 /*
- * Memory of outstanding requests that is freed, or is in the frame of a function that returns, and forks, for
- * `userdma check` (test/system/check/lifetimes.test.ts). The first argument names the case; some are mistakes, the
- * others are not.
+ * Memory of outstanding requests that is freed, or is in the frame of a function that returns, for `userdma check`
+ * (test/system/check/lifetimes.test.ts). The argument names the case, a function below; some are mistakes, the others
+ * are not.
  */
 #include "../../../docs/findings/pair.h"
 
@@ -12,6 +12,7 @@
 #include <ucontext.h>
 
 static struct end one, other;
+/* The memory that is freed; one.extra is its region. */
 static char *block;
 
 static void begin_with(struct ibv_qp_init_attr init)
@@ -72,6 +73,7 @@ static void unpolled(void)
     free(block);
 }
 
+/* The request is posted by ibv_wr_*. */
 static void begin_built(void)
 {
     begin();
@@ -99,17 +101,18 @@ static void built(void)
     free(block);
 }
 
-static struct ibv_srq *shared;
+static struct ibv_srq *srq;
 
+/* Gives `one` a shared receive queue, connects the ends anew, and posts the block to that queue. */
 static void begin_shared(void)
 {
     begin();
     struct ibv_srq_init_attr attributes = {.attr = {.max_wr = 4, .max_sge = 1}};
-    shared = need(ibv_create_srq(one.pd, &attributes), "ibv_create_srq");
+    srq = need(ibv_create_srq(one.pd, &attributes), "ibv_create_srq");
     check(ibv_destroy_qp(one.qp), "ibv_destroy_qp");
     struct ibv_qp_init_attr init = small_qp();
     init.send_cq = init.recv_cq = one.cq;
-    init.srq = shared;
+    init.srq = srq;
     one.qp = need(ibv_create_qp(one.pd, &init), "ibv_create_qp");
     to_init(&one);
     check(ibv_destroy_qp(other.qp), "ibv_destroy_qp");
@@ -121,7 +124,7 @@ static void begin_shared(void)
     connect_ends(&one, &other);
     struct ibv_sge sge = all_of_block();
     struct ibv_recv_wr *bad, wr = {.wr_id = 9, .sg_list = &sge, .num_sge = 1};
-    check(ibv_post_srq_recv(shared, &wr, &bad), "ibv_post_srq_recv");
+    check(ibv_post_srq_recv(srq, &wr, &bad), "ibv_post_srq_recv");
 }
 
 /* Posts as many ranges as the check follows (MAX_RANGES of shim/check), so that it does not follow the second WRITE. */
@@ -131,17 +134,17 @@ static void built_when_full(void)
     begin_built();
     build_write(one.extra->lkey, block);
     struct ibv_srq_init_attr attributes = {.attr = {.max_wr = RECEIVES, .max_sge = ELEMENTS}};
-    shared = need(ibv_create_srq(one.pd, &attributes), "ibv_create_srq");
+    srq = need(ibv_create_srq(one.pd, &attributes), "ibv_create_srq");
     struct ibv_sge list[ELEMENTS];
     for (int i = 0; i < ELEMENTS; i++)
         list[i] = all_of(&one);
     for (int i = 0; i < RECEIVES; i++) {
         struct ibv_recv_wr *bad, wr = {.sg_list = list, .num_sge = ELEMENTS};
-        check(ibv_post_srq_recv(shared, &wr, &bad), "ibv_post_srq_recv");
+        check(ibv_post_srq_recv(srq, &wr, &bad), "ibv_post_srq_recv");
     }
     build_write(one.mr->lkey, (const char *)address_of(&one));
     free(block);
-    check(ibv_destroy_srq(shared), "ibv_destroy_srq");
+    check(ibv_destroy_srq(srq), "ibv_destroy_srq");
 }
 
 static int finish_shared(void)
@@ -149,7 +152,7 @@ static int finish_shared(void)
     drain(&one);
     check(ibv_destroy_qp(one.qp), "ibv_destroy_qp");
     one.qp = NULL;
-    check(ibv_destroy_srq(shared), "ibv_destroy_srq");
+    check(ibv_destroy_srq(srq), "ibv_destroy_srq");
     return finish();
 }
 
@@ -160,6 +163,7 @@ static void freed_shared(void)
     exit(finish_shared());
 }
 
+/* Posts a receive into its own frame. */
 static __attribute__((noinline)) void post_local(void)
 {
     char local[SIZE];
@@ -183,11 +187,11 @@ static void frame_of_thread(void)
     pthread_join(thread, NULL);
 }
 
-static sigjmp_buf out;
+static sigjmp_buf jump_target;
 
 static void leave(int number)
 {
-    siglongjmp(out, number);
+    siglongjmp(jump_target, number);
 }
 
 static __attribute__((noinline)) void post_and_leave(void)
@@ -200,7 +204,7 @@ static void frame_left(void)
 {
     begin();
     signal(SIGUSR1, leave);
-    if (sigsetjmp(out, 1) == 0)
+    if (sigsetjmp(jump_target, 1) == 0)
         post_and_leave();
     drain(&one);
 }
@@ -221,7 +225,7 @@ static void polled(void)
     free(block);
 }
 
-/* A later completion ends the unsignaled one. */
+/* The completion of a later request shows that the unsignaled one has ended. */
 static void unsignaled(void)
 {
     struct ibv_qp_init_attr init = small_qp();
@@ -289,8 +293,11 @@ static void child(void)
     check(waitpid(pid, NULL, 0) < 0, "waitpid");
 }
 
-/* Coroutines with stacks in the main stack; the stack of the one that posts is below that of the one that polls. */
-static ucontext_t back, poster, poller;
+/*
+ * Coroutines with stacks in the main stack; the stack of the one that posts is below that of the one that polls. The
+ * posting one posts a receive into its own frame, as post_local does, but does not return before the receive ends.
+ */
+static ucontext_t main_context, poster, poller;
 
 static void in_poster(void)
 {
@@ -298,16 +305,16 @@ static void in_poster(void)
     check(ibv_dereg_mr(one.extra), "ibv_dereg_mr");
     one.extra = need(ibv_reg_mr(one.pd, local, SIZE, IBV_ACCESS_LOCAL_WRITE), "ibv_reg_mr");
     post_receive(&one, (struct ibv_sge){.addr = (uintptr_t)local, .length = SIZE, .lkey = one.extra->lkey});
-    swapcontext(&poster, &back);
+    swapcontext(&poster, &main_context);
     check(ibv_destroy_qp(one.qp), "ibv_destroy_qp");
     one.qp = NULL;
-    swapcontext(&poster, &back);
+    swapcontext(&poster, &main_context);
 }
 
 static void in_poller(void)
 {
     drain(&one);
-    swapcontext(&poller, &back);
+    swapcontext(&poller, &main_context);
 }
 
 static void run_on(ucontext_t *routine, char *stack, size_t size, void (*run)(void))
@@ -316,7 +323,7 @@ static void run_on(ucontext_t *routine, char *stack, size_t size, void (*run)(vo
     routine->uc_stack.ss_sp = stack;
     routine->uc_stack.ss_size = size;
     makecontext(routine, run, 0);
-    swapcontext(&back, routine);
+    swapcontext(&main_context, routine);
 }
 
 static void coroutines(void)
@@ -325,7 +332,7 @@ static void coroutines(void)
     begin();
     run_on(&poster, stacks[0], sizeof stacks[0], in_poster);
     run_on(&poller, stacks[1], sizeof stacks[1], in_poller);
-    swapcontext(&back, &poster);
+    swapcontext(&main_context, &poster);
 }
 
 static void in_handler(int number)

@@ -1,7 +1,7 @@
 /*
  * Requests with and without races, for `userdma check --races` (test/system/check/races.test.ts): the cases of
  * test/check/races/cases.ts that a program can make. Prints one line per case: its number, which is the wr_id of its
- * requests, and the expected finding.
+ * requests, its name, and the id of the expected finding or "none".
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -40,6 +40,12 @@ enum {
     BYTES = 0x8000,
 };
 
+enum {
+    ALL_RIGHTS =
+        IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_ATOMIC,
+};
+
+/* A queue pair. `outstanding`: its requests and receives whose completions have not been polled. */
 struct side {
     struct ibv_qp *qp;
     struct ibv_cq *cq;
@@ -49,6 +55,7 @@ struct side {
     uint32_t rkey;
 };
 
+/* Two queue pairs that are connected to each other. */
 struct link {
     struct side a, b;
 };
@@ -58,10 +65,9 @@ static struct ibv_pd *pd;
 static struct ibv_mr *mr;
 static char *buffer;
 static union ibv_gid gid;
-/* The number of the case that runs. */
-static uint64_t number;
-/* Flags in shared memory: one thread or process sets a flag, another polls it. `userdma check` sees no call. */
-static volatile int *shared;
+static uint64_t case_number;
+/* Flags in shared memory: one thread or process sets a flag, another polls it, which `userdma check` does not see. */
+static volatile int *shared_flags;
 
 static void *need(void *object, const char *function)
 {
@@ -72,10 +78,10 @@ static void *need(void *object, const char *function)
     return object;
 }
 
-static void check(int error, const char *what)
+static void check(int error, const char *call)
 {
     if (error) {
-        fprintf(stderr, "%s: %s\n", what, strerror(error < 0 ? errno : error));
+        fprintf(stderr, "%s: %s\n", call, strerror(error < 0 ? errno : error));
         exit(1);
     }
 }
@@ -87,10 +93,9 @@ static void open_device(void)
     context = need(count > 0 ? ibv_open_device(list[0]) : NULL, "ibv_open_device");
     ibv_free_device_list(list);
     check(ibv_query_gid(context, 1, 1, &gid), "ibv_query_gid");
-    const int all = IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_ATOMIC;
     pd = need(ibv_alloc_pd(context), "ibv_alloc_pd");
     buffer = mmap(NULL, BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    mr = need(ibv_reg_mr(pd, buffer, BYTES, all), "ibv_reg_mr");
+    mr = need(ibv_reg_mr(pd, buffer, BYTES, ALL_RIGHTS), "ibv_reg_mr");
 }
 
 /* `operations`: IBV_QP_EX_WITH_… of a queue pair for ibv_wr_*; 0: one for ibv_post_send. */
@@ -108,7 +113,7 @@ static struct side make_side(uint64_t operations)
         .send_ops_flags = operations,
     };
     side.qp = need(ibv_create_qp_ex(context, &init), "ibv_create_qp_ex");
-    struct ibv_qp_attr attr = {.qp_state = IBV_QPS_INIT, .port_num = 1, .qp_access_flags = 0xf};
+    struct ibv_qp_attr attr = {.qp_state = IBV_QPS_INIT, .port_num = 1, .qp_access_flags = ALL_RIGHTS};
     check(ibv_modify_qp(side.qp, &attr, IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS), "INIT");
     return side;
 }
@@ -159,7 +164,7 @@ INLINE void post_one(struct side *side, struct ibv_send_wr wr, int local, int le
 {
     struct ibv_sge sge = {.addr = (uintptr_t)buffer + (unsigned)local, .length = (uint32_t)length, .lkey = mr->lkey};
     struct ibv_send_wr *bad;
-    wr.wr_id = number;
+    wr.wr_id = case_number;
     wr.sg_list = &sge;
     wr.num_sge = 1;
     side->outstanding++;
@@ -195,7 +200,7 @@ INLINE void add(struct side *side, int word, int result)
 INLINE void receive(struct side *side, int into)
 {
     struct ibv_sge sge = {.addr = (uintptr_t)buffer + (unsigned)into, .length = LENGTH, .lkey = mr->lkey};
-    struct ibv_recv_wr *bad, wr = {.wr_id = number, .sg_list = &sge, .num_sge = 1};
+    struct ibv_recv_wr *bad, wr = {.wr_id = case_number, .sg_list = &sge, .num_sge = 1};
     side->outstanding++;
     check(ibv_post_recv(side->qp, &wr, &bad), "ibv_post_recv");
 }
@@ -209,7 +214,7 @@ static void poll_one(struct side *side)
         ;
     check(found < 0, "ibv_poll_cq");
     if (wc.status != IBV_WC_SUCCESS)
-        fprintf(stderr, "case %lu: %s\n", (unsigned long)number, ibv_wc_status_str(wc.status));
+        fprintf(stderr, "case %lu: %s\n", (unsigned long)case_number, ibv_wc_status_str(wc.status));
     side->outstanding--;
 }
 
@@ -238,16 +243,16 @@ INLINE void send_message(struct side *from, struct side *to)
 
 static void wait_for_flag(int index)
 {
-    while (!shared[index])
+    while (!shared_flags[index])
         sched_yield();
 }
 
 static void set_flag(int index)
 {
-    shared[index] = 1;
+    shared_flags[index] = 1;
 }
 
-/* A thread that is created before the case. Its body waits with `wait_for_flag(0)`. */
+/* Starts a thread. A body that must run later than the code of the case waits with `wait_for_flag(0)`. */
 static pthread_t start_thread(void *(*body)(void *), struct link *links)
 {
     pthread_t thread;
@@ -260,6 +265,9 @@ struct address {
     uint64_t address;
 };
 
+/*
+ * Connects a side with one of the process at the other end of the socket; `address`, `rkey`: of this process's memory.
+ */
 static struct side exchange_and_connect(struct side side, int socket, uint64_t address, uint32_t rkey)
 {
     const struct address own = {.qpn = side.qp->qp_num, .rkey = rkey, .address = address};
@@ -272,6 +280,7 @@ static struct side exchange_and_connect(struct side side, int socket, uint64_t a
     return side;
 }
 
+/* Waits until the process at the other end of the socket calls this too. */
 static void barrier(int socket)
 {
     char none = 0;
@@ -285,7 +294,7 @@ struct child {
     struct side side;
 };
 
-/* A child process that opens the device itself and is connected to this process. It runs `body` and exits. */
+/* Starts a child that opens the device itself, is connected to this process, runs `body` and exits. */
 static struct child start_child(void (*body)(struct side *, int))
 {
     int pair[2];
@@ -324,8 +333,8 @@ CASE(write_add) { WRITE_WORD(&one->a, SOURCE, WORD); add(&two->a, WORD, RESULT);
 CASE(add_write) { add(&one->a, WORD, RESULT); WRITE(&two->a, SOURCE, WORD); }
 CASE(add_read) { add(&one->a, WORD, RESULT); READ(&two->a, WORD, DEST); }
 CASE(add_read_word) { add(&one->a, WORD, RESULT); READ_WORD(&two->a, WORD, RESULT2); }
-CASE(partly) { WRITE(&one->a, SOURCE, REMOTE); WRITE(&two->a, SOURCE2, REMOTE + LENGTH / 2); }
-CASE(beside) { WRITE(&one->a, SOURCE, REMOTE); WRITE(&two->a, SOURCE2, REMOTE + LENGTH); }
+CASE(overlapping) { WRITE(&one->a, SOURCE, REMOTE); WRITE(&two->a, SOURCE2, REMOTE + LENGTH / 2); }
+CASE(adjacent) { WRITE(&one->a, SOURCE, REMOTE); WRITE(&two->a, SOURCE2, REMOTE + LENGTH); }
 CASE(same_source) { WRITE(&one->a, SOURCE, REMOTE); WRITE(&two->a, SOURCE, REMOTE2); }
 CASE(read_then_source) { READ(&one->a, REMOTE, DEST); WRITE(&two->a, DEST, REMOTE2); }
 CASE(source_then_read) { WRITE(&one->a, SOURCE, REMOTE); READ(&two->a, REMOTE2, SOURCE); }
@@ -370,7 +379,13 @@ CASE(queue_fence_between)
     WRITE_FENCED(&one->a, SOURCE, REMOTE2);
     WRITE(&one->a, SOURCE, REMOTE);
 }
-CASE(queue_read_poll_write) { (void)two; READ(&one->a, REMOTE, DEST); poll_one(&one->a); WRITE(&one->a, SOURCE, REMOTE); }
+CASE(queue_read_poll_write)
+{
+    (void)two;
+    READ(&one->a, REMOTE, DEST);
+    poll_one(&one->a);
+    WRITE(&one->a, SOURCE, REMOTE);
+}
 CASE(queue_read_sent) { (void)two; READ(&one->a, REMOTE, DEST); WRITE(&one->a, DEST, REMOTE2); }
 CASE(queue_read_sent_fenced) { (void)two; READ(&one->a, REMOTE, DEST); WRITE_FENCED(&one->a, DEST, REMOTE2); }
 CASE(queue_reads) { (void)two; READ(&one->a, REMOTE, DEST); READ(&one->a, REMOTE2, DEST); }
@@ -523,7 +538,7 @@ CASE(polled_by_another)
 
 enum { THREADS = 200 };
 
-/* Threads take turns with one queue pair and one place. */
+/* Threads write to one address, in any order, but each only when the one before has polled its completion. */
 static void *write_in_turn(void *links)
 {
     struct link *link = links;
@@ -541,7 +556,7 @@ CASE(many_threads)
     for (int i = 0; i < THREADS; i++)
         pthread_join(threads[i], NULL);
 }
-/* As before, but the last thread does not wait for its turn. */
+/* As before, and then a thread that does not lock the mutex. */
 CASE(many_threads_but_one)
 {
     const pthread_t last = start_thread(write_later, one);
@@ -575,7 +590,7 @@ CASE(many_threads_but_one)
         pthread_join(thread, NULL);                                                                                    \
     }
 
-/* Time limits of CLOCK_MONOTONIC, by which std::condition_variable::wait_for and std::timed_mutex wait. */
+/* A time of CLOCK_MONOTONIC, the clock of std::condition_variable::wait_for and std::timed_mutex, that never comes. */
 static const struct timespec *far_future(void)
 {
     static const struct timespec time = {.tv_sec = 1L << 40};
@@ -601,13 +616,15 @@ static void await_condition(void)
 }
 WAITING_CASE(condition_of_a_clock, is_ready = false, await_condition(), set_ready())
 
-/* Only the wait orders the two threads, and it ends at its time limit. */
+/*
+ * The wait ends at its time limit, without a signal; what orders the two threads is that it locks the mutex again.
+ */
 static void await_briefly(void)
 {
-    const struct timespec now = {0};
+    const struct timespec past = {0};
     pthread_mutex_lock(&mutex);
     while (!is_ready)
-        pthread_cond_clockwait(&condition, &mutex, CLOCK_MONOTONIC, &now);
+        pthread_cond_clockwait(&condition, &mutex, CLOCK_MONOTONIC, &past);
     pthread_mutex_unlock(&mutex);
 }
 static void set_ready_silently(void)
@@ -664,8 +681,8 @@ static void await_c11(void)
         cnd_wait(&c11_condition, &c11_mutex);
     mtx_unlock(&c11_mutex);
 }
-WAITING_CASE(c11_condition_wait, is_ready = (cnd_init(&c11_condition), mtx_init(&c11_mutex, mtx_plain), false), await_c11(),
-             set_ready_c11())
+WAITING_CASE(c11_condition_wait, is_ready = (cnd_init(&c11_condition), mtx_init(&c11_mutex, mtx_plain), false),
+             await_c11(), set_ready_c11())
 
 static int write_and_poll_c11(void *links)
 {
@@ -695,7 +712,7 @@ CASE(c11_thread_created_early)
     run_c11(two);
 }
 
-/* ---- batches of ibv_wr_*: each of their requests counts ---- */
+/* ---- a batch of ibv_wr_*: its second request takes part in a race too ---- */
 
 CASE(batch)
 {
@@ -703,7 +720,7 @@ CASE(batch)
     struct link link = make_link(IBV_QP_EX_WITH_RDMA_WRITE | IBV_QP_EX_WITH_ATOMIC_WRITE);
     struct ibv_qp_ex *requests = ibv_qp_to_qp_ex(link.a.qp);
     ibv_wr_start(requests);
-    requests->wr_id = number;
+    requests->wr_id = case_number;
     ibv_wr_atomic_write(requests, link.a.rkey, link.a.address + WORD, "8 bytes");
     ibv_wr_rdma_write(requests, link.a.rkey, link.a.address + REMOTE);
     ibv_wr_set_sge(requests, mr->lkey, (uintptr_t)buffer + SOURCE, LENGTH);
@@ -839,8 +856,8 @@ static const struct {
     RACE(add_write, "atomic-mixed-with-write"),
     RACE(add_read, "atomic-mixed-with-write"),
     NONE(add_read_word),
-    RACE(partly, "race"),
-    NONE(beside),
+    RACE(overlapping, "race"),
+    NONE(adjacent),
     NONE(same_source),
     RACE(read_then_source, "buffer-reused"),
     RACE(source_then_read, "buffer-reused"),
@@ -904,23 +921,23 @@ int main(int argc, char **argv)
         fprintf(stderr, "usage: %s\n", argv[0]);
         return 1;
     }
-    shared = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    shared_flags = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     setvbuf(stdout, NULL, _IOLBF, 0);
     open_device();
     for (unsigned i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        number = i + 1;
-        shared[0] = shared[1] = 0;
+        case_number = i + 1;
+        shared_flags[0] = shared_flags[1] = 0;
         struct link links[2] = {make_link(0), make_link(0)};
         cases[i].run(&links[0], &links[1]);
-        for (int l = 0; l < 2; l++) {
-            drain(&links[l].a);
-            drain(&links[l].b);
+        for (int k = 0; k < 2; k++) {
+            drain(&links[k].a);
+            drain(&links[k].b);
         }
-        for (int l = 0; l < 2; l++) {
-            end_side(&links[l].a);
-            end_side(&links[l].b);
+        for (int k = 0; k < 2; k++) {
+            end_side(&links[k].a);
+            end_side(&links[k].b);
         }
-        printf("%lu %s %s\n", (unsigned long)number, cases[i].name, cases[i].finding);
+        printf("%lu %s %s\n", (unsigned long)case_number, cases[i].name, cases[i].finding);
     }
     check(ibv_dereg_mr(mr), "ibv_dereg_mr");
     check(ibv_dealloc_pd(pd), "ibv_dealloc_pd");

@@ -1,6 +1,6 @@
 /*
- * Mistakes that work with most hardware most of the time, for `userdma check --torment`, and correct
- * counterparts (-right):
+ * Mistakes that work with most hardware most of the time, for `--torment`, and correct counterparts (-right). Each line
+ * names the assumption that is the mistake:
  *
  *   torment_cases last-byte | last-byte-right       a WRITE is complete when its last byte has arrived
  *   torment_cases order | order-right               a SEND completes before the peer's reply arrives
@@ -8,7 +8,7 @@
  *   torment_cases depth | depth-right               a queue holds more requests than it was created for
  *   torment_cases unsignaled | unsignaled-right     slots of unsignaled sends are free once the peer has answered
  *
- * Each line names the assumption of the program. If it fails, the program prints a message and exits with status 1.
+ * If the assumption fails, the program prints a message and exits with status 1.
  */
 #include "../../../docs/findings/pair.h"
 
@@ -21,7 +21,8 @@ static struct ibv_sge first_bytes(const struct end *end, uint32_t length)
     return (struct ibv_sge){.addr = address_of(end), .length = length, .lkey = end->mr->lkey};
 }
 
-static struct ibv_wc next_of(struct end *end)
+/* Waits for the next completion, which must be SUCCESS. */
+static struct ibv_wc next_completion(struct end *end)
 {
     struct ibv_wc wc;
     int found;
@@ -31,17 +32,20 @@ static struct ibv_wc next_of(struct end *end)
     return wc;
 }
 
-/* A WRITE with a new value in every byte. The receiver polls the last byte in its memory; if `right`, the CQ. */
-static int last_byte(int right)
+/*
+ * A WRITE with a new value in every byte. The receiver polls the last byte in its memory; if `is_right`, the CQ for the
+ * immediate.
+ */
+static int last_byte(int is_right)
 {
     for (int round = 1; round <= ROUNDS; round++) {
         memset(one.buffer, round, SIZE);
-        if (right)
+        if (is_right)
             post_receive(&other, first_bytes(&other, 0));
-        post(&one, right ? IBV_WR_RDMA_WRITE_WITH_IMM : IBV_WR_RDMA_WRITE, all_of(&one), address_of(&other),
+        post(&one, is_right ? IBV_WR_RDMA_WRITE_WITH_IMM : IBV_WR_RDMA_WRITE, all_of(&one), address_of(&other),
              other.mr->rkey);
-        if (right)
-            next_of(&other);
+        if (is_right)
+            next_completion(&other);
         else
             while (((volatile char *)other.buffer)[SIZE - 1] != round)
                 ;
@@ -50,25 +54,25 @@ static int last_byte(int right)
                 fprintf(stderr, "round %d: the last byte has arrived, byte %d has not\n", round, i);
                 return 1;
             }
-        next_of(&one);
+        next_completion(&one);
     }
     return 0;
 }
 
-/* A SEND and the peer's reply, on one CQ; unless `right` the SEND must complete first. */
-static int order(int right)
+/* A SEND and the peer's reply, on one CQ; unless `is_right` the SEND must complete first. */
+static int order(int is_right)
 {
     for (int round = 1; round <= ROUNDS; round++) {
         post_receive(&one, first_bytes(&one, 64));
         post_receive(&other, first_bytes(&other, 64));
         post(&one, IBV_WR_SEND, first_bytes(&one, 64), 0, 0);
-        while (next_of(&other).opcode != IBV_WC_RECV)
+        while (next_completion(&other).opcode != IBV_WC_RECV)
             ;
         post(&other, IBV_WR_SEND, first_bytes(&other, 64), 0, 0);
-        const enum ibv_wc_opcode earlier = next_of(&one).opcode;
-        next_of(&one);
-        next_of(&other);
-        if (!right && earlier != IBV_WC_SEND) {
+        const enum ibv_wc_opcode first_opcode = next_completion(&one).opcode;
+        next_completion(&one);
+        next_completion(&other);
+        if (!is_right && first_opcode != IBV_WC_SEND) {
             fprintf(stderr, "round %d: the reply arrived before the completion of the SEND\n", round);
             return 1;
         }
@@ -77,7 +81,7 @@ static int order(int right)
 }
 
 /* Messages one at a time, each announced by an event. */
-static int event(int right)
+static int event(int is_right)
 {
     struct ibv_comp_channel *channel = need(ibv_create_comp_channel(context), "ibv_create_comp_channel");
     struct ibv_cq *cq = need(ibv_create_cq(context, 16, NULL, channel, 0), "ibv_create_cq");
@@ -96,19 +100,19 @@ static int event(int right)
         struct ibv_wc wc;
         int found = 0;
         while (found == 0) {
-            struct ibv_cq *from;
-            void *cookie;
-            check(ibv_get_cq_event(channel, &from, &cookie), "ibv_get_cq_event");
+            struct ibv_cq *event_cq;
+            void *cq_context;
+            check(ibv_get_cq_event(channel, &event_cq, &cq_context), "ibv_get_cq_event");
             events++;
             check(ibv_req_notify_cq(cq, 0), "ibv_req_notify_cq");
             found = ibv_poll_cq(cq, 1, &wc);
-            if (found == 0 && !right) {
+            if (found == 0 && !is_right) {
                 fprintf(stderr, "round %d: the event has no completion\n", round);
                 status = 1;
                 break;
             }
         }
-        next_of(&one);
+        next_completion(&one);
     }
     ibv_ack_cq_events(cq, events);
     check(ibv_destroy_qp(other.qp), "ibv_destroy_qp");
@@ -118,32 +122,35 @@ static int event(int right)
     return status;
 }
 
-/* WRITEs, one more in flight than the queue was created for; if `right` it waits for a completion first. */
-static int depth(int right)
+/* WRITEs, one more in flight than the queue was created for; if `is_right` it waits for a completion first. */
+static int depth(int is_right)
 {
     const int requested_depth = small_qp().cap.max_send_wr;
     for (int round = 1; round <= ROUNDS; round++) {
         int completed = 0;
         for (int i = 0; i <= requested_depth; i++) {
-            if (right && i == requested_depth) {
-                next_of(&one);
+            if (is_right && i == requested_depth) {
+                next_completion(&one);
                 completed++;
             }
             post(&one, IBV_WR_RDMA_WRITE, all_of(&one), address_of(&other), other.mr->rkey);
         }
         while (completed++ <= requested_depth)
-            next_of(&one);
+            next_completion(&one);
     }
     return 0;
 }
 
-/* Unsignaled SENDs, of which only the peer's answers tell that they are complete; if `right` they are signaled. */
-static int unsignaled(int right)
+/*
+ * SENDs that are unsignaled, so that only the peer's answers tell that they have arrived; more of them than the queue
+ * holds. If `is_right` they are signaled, and polled.
+ */
+static int unsignaled(int is_right)
 {
     for (int end = 0; end < 2; end++) {
         struct end *this = end == 0 ? &one : &other;
         struct ibv_qp_init_attr init = small_qp();
-        init.sq_sig_all = end == 1 || right;
+        init.sq_sig_all = end == 1 || is_right;
         init.send_cq = init.recv_cq = this->cq;
         check(ibv_destroy_qp(this->qp), "ibv_destroy_qp");
         this->qp = need(ibv_create_qp(this->pd, &init), "ibv_create_qp");
@@ -154,12 +161,12 @@ static int unsignaled(int right)
         post_receive(&one, first_bytes(&one, 64));
         post_receive(&other, first_bytes(&other, 64));
         post(&one, IBV_WR_SEND, first_bytes(&one, 64), 0, 0);
-        next_of(&other);
+        next_completion(&other);
         post(&other, IBV_WR_SEND, first_bytes(&other, 64), 0, 0);
-        next_of(&other);
-        next_of(&one);
-        if (right)
-            next_of(&one);
+        next_completion(&other);
+        next_completion(&one);
+        if (is_right)
+            next_completion(&one);
     }
     return 0;
 }
@@ -168,8 +175,8 @@ int main(int count, char **arguments)
 {
     static const struct {
         const char *name;
-        int (*run)(int right);
-        int right;
+        int (*run)(int is_right);
+        int is_right;
     } cases[] = {{"last-byte", last_byte, 0}, {"last-byte-right", last_byte, 1}, {"order", order, 0},
                  {"order-right", order, 1},   {"event", event, 0},              {"event-right", event, 1},
                  {"depth", depth, 0},         {"depth-right", depth, 1},     {"unsignaled", unsignaled, 0},
@@ -181,7 +188,7 @@ int main(int count, char **arguments)
             make_end(&other);
             if (cases[i].run != event && cases[i].run != unsignaled)
                 connect_ends(&one, &other);
-            const int status = cases[i].run(cases[i].right);
+            const int status = cases[i].run(cases[i].is_right);
             destroy_pair(&one, &other);
             return status;
         }

@@ -2,8 +2,9 @@
  * A thread waits for an rdma_cm event on a channel, and another thread closes the channel after the call has started.
  * As on Linux, where the call holds a reference to the channel, the thread keeps waiting until a signal arrives.
  *
- * userfaultfd tells when the call has started: the body of the message is on a missing page, and the daemon
- * faults on it when it reads the message. Then the program closes the channel, and provides the page.
+ * userfaultfd tells when the call has started: the body of the message is on a missing page, and the daemon faults on
+ * it when it reads the message. Then the program closes the channel, provides the page, and signals the thread until
+ * the call has ended: with EINTR.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -22,23 +23,23 @@ enum { PAGE = 4096 };
 
 static int channel;
 static struct rdma_ucm_cmd_hdr *message;
-static atomic_int ended; /* 0 during the call, then its errno; -1 if it succeeded */
+static atomic_int call_result; /* 0 during the call, then its errno, or -1 if it succeeded */
 
-static void *wait_for_event(UNUSED void *none)
+static void *wait_for_event(UNUSED void *unused)
 {
     const ssize_t written = write(channel, message, sizeof *message + sizeof(struct rdma_ucm_get_event));
-    ended = written < 0 ? errno : -1;
+    call_result = written < 0 ? errno : -1;
     return NULL;
 }
 
-static void interrupt(UNUSED int signal)
+static void ignore_signal(UNUSED int signal)
 {
 }
 
 int main(int argc, UNUSED char **argv)
 {
     NEED(argc == 1, "usage: closed_channel");
-    struct sigaction action = {.sa_handler = interrupt};
+    struct sigaction action = {.sa_handler = ignore_signal};
     sigaction(SIGUSR1, &action, NULL);
     channel = open("/dev/infiniband/rdma_cm", O_RDWR | O_CLOEXEC);
     NEED(channel >= 0, "rdma_cm: %s", strerror(errno));
@@ -51,25 +52,25 @@ int main(int argc, UNUSED char **argv)
     static _Alignas(PAGE) char content[PAGE];
     memcpy(content, &(struct rdma_ucm_get_event){.response = (uintptr_t)&response}, sizeof(struct rdma_ucm_get_event));
 
-    const int faults = (int)syscall(SYS_userfaultfd, O_CLOEXEC);
-    NEED(faults >= 0, "cannot: userfaultfd: %s", strerror(errno));
+    const int userfault_fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC);
+    NEED(userfault_fd >= 0, "cannot: userfaultfd: %s", strerror(errno));
     struct uffdio_api api = {.api = UFFD_API};
     struct uffdio_register range = {.range = {(uintptr_t)pages + PAGE, PAGE}, .mode = UFFDIO_REGISTER_MODE_MISSING};
-    NEED(ioctl(faults, UFFDIO_API, &api) == 0 && ioctl(faults, UFFDIO_REGISTER, &range) == 0, "cannot: userfaultfd: %s",
-         strerror(errno));
+    NEED(ioctl(userfault_fd, UFFDIO_API, &api) == 0 && ioctl(userfault_fd, UFFDIO_REGISTER, &range) == 0,
+         "cannot: userfaultfd: %s", strerror(errno));
     pthread_t thread;
     NEED(pthread_create(&thread, NULL, wait_for_event, NULL) == 0, "pthread_create");
     struct uffd_msg fault;
-    NEED(read(faults, &fault, sizeof fault) == sizeof fault, "userfaultfd: %s", strerror(errno));
+    NEED(read(userfault_fd, &fault, sizeof fault) == sizeof fault, "userfaultfd: %s", strerror(errno));
     NEED(close(channel) == 0, "close: %s", strerror(errno));
     struct uffdio_copy copy = {.dst = (uintptr_t)pages + PAGE, .src = (uintptr_t)content, .len = PAGE};
-    NEED(ioctl(faults, UFFDIO_COPY, &copy) == 0, "UFFDIO_COPY: %s", strerror(errno));
-    while (!ended) {
+    NEED(ioctl(userfault_fd, UFFDIO_COPY, &copy) == 0, "UFFDIO_COPY: %s", strerror(errno));
+    while (!call_result) {
         pthread_kill(thread, SIGUSR1);
         sched_yield();
     }
     pthread_join(thread, NULL);
-    NEED(ended == EINTR, "the call returned without a signal: %s", strerror(ended));
+    NEED(call_result == EINTR, "the call returned without a signal: %s", strerror(call_result));
     puts("right");
     return 0;
 }

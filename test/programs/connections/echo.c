@@ -16,16 +16,16 @@
 
 #define CHUNK 65536
 
-static void fail(const char *what)
+static void fail(const char *call)
 {
-    perror(what);
+    perror(call);
     exit(1);
 }
 
 /* The byte at an offset: lost, repeated or displaced data changes the bytes. */
-static unsigned char byte_at(size_t at)
+static unsigned char byte_at(size_t offset)
 {
-    return (unsigned char)(at * 31 + (at >> 8) * 7 + (at >> 16));
+    return (unsigned char)(offset * 31 + (offset >> 8) * 7 + (offset >> 16));
 }
 
 static int tcp_socket(void)
@@ -36,7 +36,7 @@ static int tcp_socket(void)
     return fd;
 }
 
-static void serve(const struct sockaddr_in *address)
+static void run_server(const struct sockaddr_in *address)
 {
     static char buffer[CHUNK];
     const int listener = tcp_socket();
@@ -48,10 +48,10 @@ static void serve(const struct sockaddr_in *address)
     ssize_t length;
     while ((length = recv(fd, buffer, sizeof buffer, 0)) > 0)
         for (ssize_t sent = 0; sent < length;) {
-            const ssize_t now = send(fd, buffer + sent, (size_t)(length - sent), 0);
-            if (now < 0)
+            const ssize_t accepted = send(fd, buffer + sent, (size_t)(length - sent), 0);
+            if (accepted < 0)
                 fail("send");
-            sent += now;
+            sent += accepted;
         }
     if (length < 0)
         fail("recv");
@@ -59,26 +59,27 @@ static void serve(const struct sockaddr_in *address)
     close(listener);
 }
 
-/* Sends as much as fits; returns the number of `bytes` sent so far. */
+/* Sends at most CHUNK bytes, as many as the socket takes now; returns how many of `bytes` have been sent so far. */
 static size_t send_some(int fd, size_t sent, size_t bytes)
 {
     static unsigned char buffer[CHUNK];
     const size_t length = bytes - sent < CHUNK ? bytes - sent : CHUNK;
     for (size_t i = 0; i < length; i++)
         buffer[i] = byte_at(sent + i);
-    const ssize_t now = send(fd, buffer, length, 0);
-    if (now < 0 && errno != EAGAIN)
+    const ssize_t accepted = send(fd, buffer, length, 0);
+    if (accepted < 0 && errno != EAGAIN)
         fail("send");
-    return now < 0 ? sent : sent + (size_t)now;
+    return accepted < 0 ? sent : sent + (size_t)accepted;
 }
 
+/* Receives what has arrived, and compares it; returns how many bytes have been received so far. */
 static size_t receive_some(int fd, size_t received)
 {
     static unsigned char buffer[CHUNK];
-    const ssize_t now = recv(fd, buffer, sizeof buffer, 0);
-    if (now == 0 || (now < 0 && errno != EAGAIN))
+    const ssize_t length = recv(fd, buffer, sizeof buffer, 0);
+    if (length == 0 || (length < 0 && errno != EAGAIN))
         fail("recv");
-    for (ssize_t i = 0; i < now; i++, received++)
+    for (ssize_t i = 0; i < length; i++, received++)
         if (buffer[i] != byte_at(received)) {
             printf("byte %zu is wrong\n", received);
             exit(1);
@@ -86,7 +87,7 @@ static size_t receive_some(int fd, size_t received)
     return received;
 }
 
-static void ask(const struct sockaddr_in *address, size_t bytes)
+static void run_client(const struct sockaddr_in *address, size_t bytes)
 {
     const int fd = tcp_socket();
     if (connect(fd, (const struct sockaddr *)address, sizeof *address))
@@ -108,8 +109,8 @@ static void ask(const struct sockaddr_in *address, size_t bytes)
 
 int main(int count, char **words)
 {
-    const bool serves = count == 4 && strcmp(words[1], "server") == 0;
-    if (!serves && !(count == 5 && strcmp(words[1], "client") == 0)) {
+    const bool is_server = count == 4 && strcmp(words[1], "server") == 0;
+    if (!is_server && !(count == 5 && strcmp(words[1], "client") == 0)) {
         fprintf(stderr, "usage: echo server ADDRESS PORT | echo client ADDRESS PORT BYTES\n");
         return 1;
     }
@@ -118,9 +119,9 @@ int main(int count, char **words)
         fprintf(stderr, "echo: %s is not an IPv4 address\n", words[2]);
         return 1;
     }
-    if (serves)
-        serve(&address);
+    if (is_server)
+        run_server(&address);
     else
-        ask(&address, strtoul(words[4], NULL, 10));
+        run_client(&address, strtoul(words[4], NULL, 10));
     return 0;
 }

@@ -1,6 +1,7 @@
 /*
- * Writes every command to an rdma_cm file in every state of an identifier, and prints the result: one line each, the
- * same on every machine with one RoCE device. It does not use librdmacm, which refuses some of these commands itself.
+ * Writes the commands of rdma_cm to its file, with identifiers in all states, and prints each result: lines that are
+ * the same on every machine where GID 1 of device rxe0 is an IPv4 address. It does not use librdmacm, which refuses
+ * some of these commands itself.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -20,13 +21,19 @@
 #define LENGTH(array) (sizeof(array) / sizeof *(array))
 /* Milliseconds to wait for an event. */
 #define MAX_WAIT_MS 3000
-#define UNMAPPED 16 /* an unmapped address */
-/* The user-space headers leave these to librdmacm. */
-enum { ROUTE_RESOLVED = 2, CONNECT_REQUEST = 4, ESTABLISHED = 9, MULTICAST_JOIN = 12 };
+#define UNMAPPED 16 /* an address without memory */
+/* RDMA_CM_EVENT_* of librdmacm's <rdma/rdma_cma.h>; Linux's own headers lack them. */
+enum { EVENT_ROUTE_RESOLVED = 2, EVENT_CONNECT_REQUEST = 4, EVENT_ESTABLISHED = 9, EVENT_MULTICAST_JOIN = 12 };
+/* Levels of SET_OPTION and their options: RDMA_OPTION_* of the same header. */
+enum { LEVEL_ID = 0, OPTION_TOS = 0, OPTION_REUSEADDR = 1, OPTION_ACK_TIMEOUT = 3 };
 
 static int channel;
-static struct in6_addr own;
+static struct in6_addr own_gid;
 
+/*
+ * Prints a command (printf) and its result: OK, or the errno if it is negative; returns the result. strerrorname_np
+ * calls EOPNOTSUPP ENOTSUP, which is the same number.
+ */
 __attribute__((format(printf, 2, 3))) static long step(long result, const char *format, ...)
 {
     const int error = result < 0 ? errno : 0;
@@ -39,9 +46,9 @@ __attribute__((format(printf, 2, 3))) static long step(long result, const char *
     return result;
 }
 
-static void stop(const char *what)
+static void stop(const char *failed)
 {
-    fprintf(stderr, "%s: %s\n", what, strerror(errno));
+    fprintf(stderr, "%s: %s\n", failed, strerror(errno));
     exit(1);
 }
 
@@ -53,7 +60,7 @@ static int open_channel(void)
     return fd;
 }
 
-/* Writes a command; `out`: the response size that its header announces. */
+/* Writes a command to the file `channel`; `out`: the response size that its header announces. */
 static long command(int number, const void *body, size_t length, size_t out)
 {
     struct {
@@ -63,21 +70,27 @@ static long command(int number, const void *body, size_t length, size_t out)
     memcpy(message.body, body, length);
     return write(channel, &message, sizeof message.header + length);
 }
-#define SAY(number, in, out) command(RDMA_USER_CM_CMD_##number, &(in), sizeof(in), out)
+/* The same, with the body `in`, for a command by its name. */
+#define WRITE_COMMAND(number, in, out) command(RDMA_USER_CM_CMD_##number, &(in), sizeof(in), out)
 
 /* ---- addresses ---- */
 
-static const char *shown;
+/* The last text that parse_address got. */
+static const char *address_text;
 
-static struct sockaddr_storage at(const char *text, int port)
+/*
+ * The address that a text names: "own", the IPv4 address of the device; an IPv4 or IPv6 address; or the number of an
+ * address family, with zeros as its address.
+ */
+static struct sockaddr_storage parse_address(const char *text, int port)
 {
     struct sockaddr_storage storage = {0};
     struct sockaddr_in *four = (void *)&storage;
     struct sockaddr_in6 *six = (void *)&storage;
-    shown = text;
+    address_text = text;
     if (strcmp(text, "own") == 0) {
         *four = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons(port)};
-        memcpy(&four->sin_addr, own.s6_addr + 12, 4);
+        memcpy(&four->sin_addr, own_gid.s6_addr + 12, 4);
     } else if (inet_pton(AF_INET, text, &four->sin_addr) == 1) {
         four->sin_family = AF_INET;
         four->sin_port = htons(port);
@@ -94,7 +107,7 @@ static int size_of(const struct sockaddr_storage *storage)
     return storage->ss_family == AF_INET6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
 }
 
-static void find_own(void)
+static void find_own_gid(void)
 {
     char text[64] = "";
     FILE *file = fopen("/sys/class/infiniband/rxe0/ports/1/gids/1", "r");
@@ -102,38 +115,43 @@ static void find_own(void)
         stop("GID 1 of rxe0");
     fclose(file);
     text[strcspn(text, "\n")] = 0;
-    if (inet_pton(AF_INET6, text, &own) != 1)
+    if (inet_pton(AF_INET6, text, &own_gid) != 1)
         stop(text);
 }
 
 /* ---- commands ---- */
 
-static uint32_t made;
+/* Each function writes one command, and returns the result of write(2). */
 
-static long create(int space, int type)
+/* The identifier in the response of the last CREATE_ID, JOIN_MCAST or JOIN_IP_MCAST. */
+static uint32_t created_id;
+
+static long create(int port_space, int qp_type)
 {
     struct rdma_ucm_create_id_resp answer = {0};
-    struct rdma_ucm_create_id in = {.uid = 7, .response = (uintptr_t)&answer, .ps = space, .qp_type = type};
-    long result = SAY(CREATE_ID, in, sizeof answer);
-    made = answer.id;
+    struct rdma_ucm_create_id in = {.uid = 7, .response = (uintptr_t)&answer, .ps = port_space, .qp_type = qp_type};
+    long result = WRITE_COMMAND(CREATE_ID, in, sizeof answer);
+    created_id = answer.id;
     return result;
 }
 
-static uint32_t id_of(int space)
+/* Creates an identifier, which must succeed. */
+static uint32_t create_id(int space)
 {
     if (create(space, space == RDMA_PS_TCP || space == RDMA_PS_IB ? IBV_QPT_RC : IBV_QPT_UD) < 0)
         stop("CREATE_ID");
-    return made;
+    return created_id;
 }
 
-static uint32_t reported;
+/* The number of events in the response of the last DESTROY_ID, LEAVE_MCAST or MIGRATE_ID. */
+static uint32_t events_reported;
 
 static long destroy(uint32_t id)
 {
     struct rdma_ucm_destroy_id_resp answer = {0};
     struct rdma_ucm_destroy_id in = {.response = (uintptr_t)&answer, .id = id};
-    long result = SAY(DESTROY_ID, in, sizeof answer);
-    reported = answer.events_reported;
+    long result = WRITE_COMMAND(DESTROY_ID, in, sizeof answer);
+    events_reported = answer.events_reported;
     return result;
 }
 
@@ -141,14 +159,14 @@ static long bind_to(uint32_t id, struct sockaddr_storage address)
 {
     struct rdma_ucm_bind in = {.id = id, .addr_size = size_of(&address)};
     memcpy(&in.addr, &address, sizeof in.addr);
-    return SAY(BIND, in, 0);
+    return WRITE_COMMAND(BIND, in, 0);
 }
 
 static long bind_ip(uint32_t id, struct sockaddr_storage address)
 {
     struct rdma_ucm_bind_ip in = {.id = id};
     memcpy(&in.addr, &address, sizeof in.addr);
-    return SAY(BIND_IP, in, 0);
+    return WRITE_COMMAND(BIND_IP, in, 0);
 }
 
 static long resolve(uint32_t id, const struct sockaddr_storage *from, struct sockaddr_storage to)
@@ -159,78 +177,80 @@ static long resolve(uint32_t id, const struct sockaddr_storage *from, struct soc
         in.src_size = size_of(from);
         memcpy(&in.src_addr, from, sizeof in.src_addr);
     }
-    return SAY(RESOLVE_ADDR, in, 0);
+    return WRITE_COMMAND(RESOLVE_ADDR, in, 0);
 }
 
 static long resolve_ip(uint32_t id, struct sockaddr_storage to)
 {
     struct rdma_ucm_resolve_ip in = {.id = id, .timeout_ms = 1000};
     memcpy(&in.dst_addr, &to, sizeof in.dst_addr);
-    return SAY(RESOLVE_IP, in, 0);
+    return WRITE_COMMAND(RESOLVE_IP, in, 0);
 }
 
 static long resolve_route(uint32_t id)
 {
     struct rdma_ucm_resolve_route in = {.id = id, .timeout_ms = 1000};
-    return SAY(RESOLVE_ROUTE, in, 0);
+    return WRITE_COMMAND(RESOLVE_ROUTE, in, 0);
 }
 
 static long listen_on(uint32_t id, int backlog)
 {
     struct rdma_ucm_listen in = {.id = id, .backlog = backlog};
-    return SAY(LISTEN, in, 0);
+    return WRITE_COMMAND(LISTEN, in, 0);
 }
 
-/* Queue pair numbers, each used once. */
+/* The number of the next queue pair, each used once; none of them exists. */
 static uint32_t next_qp = 0x4000;
 
+/* Parameters with `data` bytes of private data. */
 static struct rdma_ucm_conn_param parameters(int data)
 {
-    struct rdma_ucm_conn_param made = {.qp_num = next_qp++,
-                                       .private_data_len = data,
-                                       .responder_resources = 3,
-                                       .initiator_depth = 2,
-                                       .retry_count = 7,
-                                       .rnr_retry_count = 7,
-                                       .valid = 1};
-    memset(made.private_data, 'x', data);
-    return made;
+    struct rdma_ucm_conn_param param = {.qp_num = next_qp++,
+                                        .private_data_len = data,
+                                        .responder_resources = 3,
+                                        .initiator_depth = 2,
+                                        .retry_count = 7,
+                                        .rnr_retry_count = 7,
+                                        .valid = 1};
+    memset(param.private_data, 'x', data);
+    return param;
 }
 
 static long connect_to(uint32_t id, int data)
 {
     struct rdma_ucm_connect in = {.conn_param = parameters(data), .id = id};
-    return SAY(CONNECT, in, 0);
+    return WRITE_COMMAND(CONNECT, in, 0);
 }
 
-static long accept_with(uint32_t id, int data, bool valid)
+static long accept_with(uint32_t id, int data, bool has_parameters)
 {
     struct rdma_ucm_accept in = {.uid = 9, .conn_param = parameters(data), .id = id};
-    in.conn_param.valid = valid;
+    in.conn_param.valid = has_parameters;
     in.conn_param.qkey = 0;
-    return SAY(ACCEPT, in, 0);
+    return WRITE_COMMAND(ACCEPT, in, 0);
 }
 
 static long reject_with(uint32_t id, int data, int reason)
 {
     struct rdma_ucm_reject in = {.id = id, .private_data_len = data, .reason = reason};
     memset(in.private_data, 'r', data);
-    return SAY(REJECT, in, 0);
+    return WRITE_COMMAND(REJECT, in, 0);
 }
 
 static long disconnect(uint32_t id)
 {
     struct rdma_ucm_disconnect in = {.id = id};
-    return SAY(DISCONNECT, in, 0);
+    return WRITE_COMMAND(DISCONNECT, in, 0);
 }
 
+/* The response of the last INIT_QP_ATTR. */
 static struct ib_uverbs_qp_attr attributes;
 
 static long init_qp(uint32_t id, int state)
 {
     memset(&attributes, 0, sizeof attributes);
     struct rdma_ucm_init_qp_attr in = {.response = (uintptr_t)&attributes, .id = id, .qp_state = state};
-    return SAY(INIT_QP_ATTR, in, sizeof attributes);
+    return WRITE_COMMAND(INIT_QP_ATTR, in, sizeof attributes);
 }
 
 static void print_attributes(void)
@@ -243,14 +263,14 @@ static void print_attributes(void)
 static long notify(uint32_t id, int event)
 {
     struct rdma_ucm_notify in = {.id = id, .event = event};
-    return SAY(NOTIFY, in, 0);
+    return WRITE_COMMAND(NOTIFY, in, 0);
 }
 
-static long option(uint32_t id, int level, int name, const void *value, int length)
+static long set_option(uint32_t id, int level, int name, const void *value, int length)
 {
     struct rdma_ucm_set_option in = {
         .optval = (uintptr_t)value, .id = id, .level = level, .optname = name, .optlen = length};
-    return SAY(SET_OPTION, in, 0);
+    return WRITE_COMMAND(SET_OPTION, in, 0);
 }
 
 static long join(uint32_t id, struct sockaddr_storage group, int flags)
@@ -262,8 +282,8 @@ static long join(uint32_t id, struct sockaddr_storage group, int flags)
                                      .addr_size = size_of(&group),
                                      .join_flags = flags};
     memcpy(&in.addr, &group, sizeof in.addr);
-    long result = SAY(JOIN_MCAST, in, sizeof answer);
-    made = answer.id;
+    long result = WRITE_COMMAND(JOIN_MCAST, in, sizeof answer);
+    created_id = answer.id;
     return result;
 }
 
@@ -272,8 +292,8 @@ static long join_ip(uint32_t id, struct sockaddr_storage group)
     struct rdma_ucm_create_id_resp answer = {0};
     struct rdma_ucm_join_ip_mcast in = {.response = (uintptr_t)&answer, .uid = 11, .id = id};
     memcpy(&in.addr, &group, sizeof in.addr);
-    long result = SAY(JOIN_IP_MCAST, in, sizeof answer);
-    made = answer.id;
+    long result = WRITE_COMMAND(JOIN_IP_MCAST, in, sizeof answer);
+    created_id = answer.id;
     return result;
 }
 
@@ -281,8 +301,8 @@ static long leave(uint32_t id)
 {
     struct rdma_ucm_destroy_id_resp answer = {0};
     struct rdma_ucm_destroy_id in = {.response = (uintptr_t)&answer, .id = id};
-    long result = SAY(LEAVE_MCAST, in, sizeof answer);
-    reported = answer.events_reported;
+    long result = WRITE_COMMAND(LEAVE_MCAST, in, sizeof answer);
+    events_reported = answer.events_reported;
     return result;
 }
 
@@ -290,11 +310,12 @@ static long migrate(uint32_t id, int from)
 {
     struct rdma_ucm_migrate_resp answer = {0};
     struct rdma_ucm_migrate_id in = {.response = (uintptr_t)&answer, .id = id, .fd = from};
-    long result = SAY(MIGRATE_ID, in, sizeof answer);
-    reported = answer.events_reported;
+    long result = WRITE_COMMAND(MIGRATE_ID, in, sizeof answer);
+    events_reported = answer.events_reported;
     return result;
 }
 
+/* The response of the last QUERY or QUERY_ROUTE. */
 static union {
     struct rdma_ucm_query_addr_resp addresses;
     struct rdma_ucm_query_route_resp route;
@@ -305,51 +326,58 @@ static union {
             uint8_t record[64];
         } paths[6];
     } paths;
-} found;
+} queried;
 
-static long query(uint32_t id, int what)
+static long query(uint32_t id, int option)
 {
-    memset(&found, 0, sizeof found);
-    struct rdma_ucm_query in = {.response = (uintptr_t)&found, .id = id, .option = what};
-    return SAY(QUERY, in, sizeof found);
+    memset(&queried, 0, sizeof queried);
+    struct rdma_ucm_query in = {.response = (uintptr_t)&queried, .id = id, .option = option};
+    return WRITE_COMMAND(QUERY, in, sizeof queried);
 }
 
 static long query_route(uint32_t id)
 {
-    memset(&found, 0, sizeof found);
-    struct rdma_ucm_query in = {.response = (uintptr_t)&found, .id = id};
-    return SAY(QUERY_ROUTE, in, sizeof found.route);
+    memset(&queried, 0, sizeof queried);
+    struct rdma_ucm_query in = {.response = (uintptr_t)&queried, .id = id};
+    return WRITE_COMMAND(QUERY_ROUTE, in, sizeof queried.route);
 }
 
+/* The response of the last GET_EVENT. */
 static struct rdma_ucm_event_resp event;
 
 static long get_event(void)
 {
     struct rdma_ucm_get_event in = {.response = (uintptr_t)&event};
     memset(&event, 0, sizeof event);
-    return SAY(GET_EVENT, in, sizeof event);
+    return WRITE_COMMAND(GET_EVENT, in, sizeof event);
 }
 
-/* Prints the next event, and returns its identifier. */
-static uint32_t expect_event(const char *when)
+/* Whether the file has an event within MAX_WAIT_MS. */
+static bool wait_for_event(void)
 {
-    struct pollfd wanted = {.fd = channel, .events = POLLIN};
-    if (poll(&wanted, 1, MAX_WAIT_MS) != 1 || get_event() < 0) {
-        printf("  event %s: none\n", when);
+    struct pollfd readable = {.fd = channel, .events = POLLIN};
+    return poll(&readable, 1, MAX_WAIT_MS) == 1;
+}
+
+/* Prints the next event after `subject`, and returns its identifier; 0 if none comes within MAX_WAIT_MS. */
+static uint32_t print_event(const char *subject)
+{
+    if (!wait_for_event() || get_event() < 0) {
+        printf("  event %s: none\n", subject);
         return 0;
     }
     static const char *const names[] = {"ADDR_RESOLVED",  "ADDR_ERROR",    "ROUTE_RESOLVED",   "ROUTE_ERROR",
                                         "CONNECT_REQUEST", "CONNECT_RESPONSE", "CONNECT_ERROR", "UNREACHABLE",
                                         "REJECTED",       "ESTABLISHED",   "DISCONNECTED",     "DEVICE_REMOVAL",
                                         "MULTICAST_JOIN", "MULTICAST_ERROR", "ADDR_CHANGE",    "TIMEWAIT_EXIT"};
-    printf("  event %s: %s status %d uid %d", when, event.event < LENGTH(names) ? names[event.event] : "?",
+    printf("  event %s: %s status %d uid %d", subject, event.event < LENGTH(names) ? names[event.event] : "?",
            (int)event.status, (int)event.uid);
     const struct rdma_ucm_conn_param *conn = &event.param.conn;
     const struct rdma_ucm_ud_param *ud = &event.param.ud;
-    if (event.event == MULTICAST_JOIN)
+    if (event.event == EVENT_MULTICAST_JOIN)
         printf(" qp %#x qkey %#x global %d hops %d", ud->qp_num, ud->qkey, ud->ah_attr.is_global,
                ud->ah_attr.grh.hop_limit);
-    else if (event.event >= CONNECT_REQUEST && event.event <= ESTABLISHED)
+    else if (event.event >= EVENT_CONNECT_REQUEST && event.event <= EVENT_ESTABLISHED)
         printf(" data %d resources %d depth %d flow %d retry %d rnr %d srq %d", conn->private_data_len,
                conn->responder_resources, conn->initiator_depth, conn->flow_control, conn->retry_count,
                conn->rnr_retry_count, conn->srq);
@@ -358,44 +386,47 @@ static uint32_t expect_event(const char *when)
     return event.id;
 }
 
-/* ---- the commands and their variants ---- */
+/* ---- the commands, in all states ---- */
 
 static void lengths(void)
 {
     static const uint8_t zeros[600];
+    /* A header has 8 bytes. JOIN_MCAST is the last command in these headers. */
     for (int length = 0; length < 9; length += 4)
         step(write(channel, zeros, length), "write of %d zeros", length);
-    for (int number = 0; number <= 23; number++)
-        for (int room = 0; room <= 512; room += 512)
-            if (number != RDMA_USER_CM_CMD_GET_EVENT || room == 0)
-                step(command(number, zeros, 300, room), "command %d of 300 zeros, room for %d", number, room);
-    for (int number = 0; number <= 23; number++)
+    for (int number = 0; number <= RDMA_USER_CM_CMD_JOIN_MCAST + 1; number++)
+        for (int out = 0; out <= 512; out += 512)
+            if (number != RDMA_USER_CM_CMD_GET_EVENT || out == 0)
+                step(command(number, zeros, 300, out), "command %d of 300 zeros, room for %d", number, out);
+    for (int number = 0; number <= RDMA_USER_CM_CMD_JOIN_MCAST + 1; number++)
         step(command(number, zeros, 0, 512), "command %d of nothing", number);
-    struct rdma_ucm_cmd_hdr header = {.cmd = RDMA_USER_CM_CMD_CREATE_ID, .in = 24, .out = 4};
+    struct rdma_ucm_cmd_hdr header = {
+        .cmd = RDMA_USER_CM_CMD_CREATE_ID, .in = sizeof(struct rdma_ucm_create_id), .out = 4};
     step(write(channel, &header, sizeof header), "a command that is not whole");
     step(get_event(), "GET_EVENT of none");
     char byte;
     step(read(channel, &byte, 1), "read");
     struct rdma_ucm_create_id in = {.response = UNMAPPED, .ps = RDMA_PS_TCP, .qp_type = IBV_QPT_RC};
-    step(SAY(CREATE_ID, in, 4), "CREATE_ID with a bad response");
-    struct rdma_ucm_query ask = {.response = UNMAPPED, .id = id_of(RDMA_PS_TCP)};
-    step(SAY(QUERY, ask, sizeof found), "QUERY with a bad response");
-    struct rdma_ucm_destroy_id end = {.response = UNMAPPED, .id = made};
-    step(SAY(DESTROY_ID, end, 4), "DESTROY_ID with a bad response");
-    step(destroy(made), "DESTROY_ID again");
+    step(WRITE_COMMAND(CREATE_ID, in, 4), "CREATE_ID with a bad response");
+    struct rdma_ucm_query query_in = {.response = UNMAPPED, .id = create_id(RDMA_PS_TCP)};
+    step(WRITE_COMMAND(QUERY, query_in, sizeof queried), "QUERY with a bad response");
+    struct rdma_ucm_destroy_id destroy_in = {.response = UNMAPPED, .id = created_id};
+    step(WRITE_COMMAND(DESTROY_ID, destroy_in, 4), "DESTROY_ID with a bad response");
+    step(destroy(created_id), "DESTROY_ID again");
 }
 
 static void creations(void)
 {
     static const int spaces[] = {RDMA_PS_TCP, RDMA_PS_UDP, RDMA_PS_IB, RDMA_PS_IPOIB, 0, 1, 0x100, 0xffff};
+    /* IBV_QPT_RC is 2, UC 3, UD 4, RAW_PACKET 8, XRC_SEND 9, XRC_RECV 10; the others are no types of libibverbs. */
     static const int types[] = {0, 1, 2, 3, 4, 8, 9, 10, 255};
     for (size_t i = 0; i < LENGTH(spaces); i++)
         for (size_t k = 0; k < LENGTH(types); k++)
             if (step(create(spaces[i], types[k]), "CREATE_ID space %#x type %d", spaces[i], types[k]) >= 0)
-                destroy(made);
+                destroy(created_id);
 }
 
-/* Every command on an identifier that leaves its state unchanged. */
+/* Commands that leave the state of the identifier unchanged, most of them because they are invalid in it. */
 static void refusals(const char *state, uint32_t id)
 {
     if (strcmp(state, "listening") != 0)
@@ -407,13 +438,13 @@ static void refusals(const char *state, uint32_t id)
     step(disconnect(id), "%s: DISCONNECT", state);
     step(notify(id, IBV_EVENT_COMM_EST), "%s: NOTIFY", state);
     step(notify(id, 99), "%s: NOTIFY of 99", state);
-    for (int wanted = 0; wanted < 8; wanted++)
-        step(init_qp(id, wanted), "%s: INIT_QP_ATTR %d", state, wanted);
+    for (int qp_state = 0; qp_state < 8; qp_state++)
+        step(init_qp(id, qp_state), "%s: INIT_QP_ATTR %d", state, qp_state);
     step(migrate(id, channel), "%s: MIGRATE_ID to its channel", state);
     step(migrate(id, 0), "%s: MIGRATE_ID from stdin", state);
     step(migrate(id, 500), "%s: MIGRATE_ID from no descriptor", state);
-    step(join_ip(id, at("239.77.0.9", 0)), "%s: JOIN_IP_MCAST", state);
-    step(join(id, at("239.77.0.9", 0), 0), "%s: JOIN_MCAST", state);
+    step(join_ip(id, parse_address("239.77.0.9", 0)), "%s: JOIN_IP_MCAST", state);
+    step(join(id, parse_address("239.77.0.9", 0), 0), "%s: JOIN_MCAST", state);
     step(leave(id), "%s: LEAVE_MCAST", state);
     step(leave(12345), "%s: LEAVE_MCAST of none", state);
 }
@@ -421,43 +452,45 @@ static void refusals(const char *state, uint32_t id)
 static void queries(const char *state, uint32_t id)
 {
     if (step(query_route(id), "%s: QUERY_ROUTE", state) >= 0)
-        printf("  paths %d port %d from %d to %d\n", found.route.num_paths, found.route.port_num,
-               found.route.src_addr.sin6_family, found.route.dst_addr.sin6_family);
+        printf("  paths %d port %d from %d to %d\n", queried.route.num_paths, queried.route.port_num,
+               queried.route.src_addr.sin6_family, queried.route.dst_addr.sin6_family);
     if (step(query(id, RDMA_USER_CM_QUERY_ADDR), "%s: QUERY addresses", state) >= 0)
-        printf("  port %d pkey %#x sizes %d %d families %d %d\n", found.addresses.port_num, found.addresses.pkey,
-               found.addresses.src_size, found.addresses.dst_size, found.addresses.src_addr.ss_family,
-               found.addresses.dst_addr.ss_family);
+        printf("  port %d pkey %#x sizes %d %d families %d %d\n", queried.addresses.port_num, queried.addresses.pkey,
+               queried.addresses.src_size, queried.addresses.dst_size, queried.addresses.src_addr.ss_family,
+               queried.addresses.dst_addr.ss_family);
     if (step(query(id, RDMA_USER_CM_QUERY_PATH), "%s: QUERY path", state) >= 0)
-        printf("  paths %d flags %#x\n", found.paths.head.num_paths, found.paths.paths[0].flags);
+        printf("  paths %d flags %#x\n", queried.paths.head.num_paths, queried.paths.paths[0].flags);
     if (step(query(id, RDMA_USER_CM_QUERY_GID), "%s: QUERY GIDs", state) >= 0)
-        printf("  port %d pkey %#x sizes %d %d families %d %d\n", found.addresses.port_num, found.addresses.pkey,
-               found.addresses.src_size, found.addresses.dst_size, found.addresses.src_addr.ss_family,
-               found.addresses.dst_addr.ss_family);
+        printf("  port %d pkey %#x sizes %d %d families %d %d\n", queried.addresses.port_num, queried.addresses.pkey,
+               queried.addresses.src_size, queried.addresses.dst_size, queried.addresses.src_addr.ss_family,
+               queried.addresses.dst_addr.ss_family);
     step(query(id, 3), "%s: QUERY 3", state);
 }
 
 static void options(const char *state, int space)
 {
+    /* Level 0 has options 0 to 3 (TOS, REUSEADDR, AFONLY, ACK_TIMEOUT), level 1 has option 1 (IB_PATH). */
     static const struct {
         int level, name, length;
-    } tried[] = {{0, 0, 1}, {0, 0, 4}, {0, 1, 4}, {0, 1, 1}, {0, 2, 4}, {0, 2, 1}, {0, 3, 1}, {0, 3, 4}, {0, 4, 1},
-                 {1, 0, 4}, {1, 1, 0}, {1, 1, 72}, {1, 2, 72}, {2, 0, 1}, {0, 0, 0}, {0, 0, 4097}};
+    } variants[] = {{0, 0, 1}, {0, 0, 4}, {0, 1, 4}, {0, 1, 1}, {0, 2, 4}, {0, 2, 1}, {0, 3, 1}, {0, 3, 4}, {0, 4, 1},
+                    {1, 0, 4}, {1, 1, 0}, {1, 1, 72}, {1, 2, 72}, {2, 0, 1}, {0, 0, 0}, {0, 0, 4097}};
     static const uint8_t value[4097] = {1};
-    for (size_t i = 0; i < LENGTH(tried); i++) {
-        uint32_t id = id_of(space);
+    for (size_t i = 0; i < LENGTH(variants); i++) {
+        uint32_t id = create_id(space);
         if (strcmp(state, "bound") == 0)
-            bind_to(id, at("own", 0));
+            bind_to(id, parse_address("own", 0));
         if (strcmp(state, "listening") == 0)
             listen_on(id, 1);
-        step(option(id, tried[i].level, tried[i].name, value, tried[i].length),
-             "%s, space %#x: SET_OPTION %d of level %d, %d bytes", state, space, tried[i].name, tried[i].level,
-             tried[i].length);
+        step(set_option(id, variants[i].level, variants[i].name, value, variants[i].length),
+             "%s, space %#x: SET_OPTION %d of level %d, %d bytes", state, space, variants[i].name, variants[i].level,
+             variants[i].length);
         destroy(id);
     }
-    uint32_t id = id_of(space);
-    const uint8_t big = 32;
-    step(option(id, 0, 3, &big, 1), "%s, space %#x: ACK_TIMEOUT of 32", state, space);
-    step(option(id, 0, 0, (void *)UNMAPPED, 1), "%s, space %#x: TOS at a bad address", state, space);
+    uint32_t id = create_id(space);
+    const uint8_t too_large = 32; /* ACK_TIMEOUT has 5 bits */
+    step(set_option(id, LEVEL_ID, OPTION_ACK_TIMEOUT, &too_large, 1), "%s, space %#x: ACK_TIMEOUT of 32", state, space);
+    step(set_option(id, LEVEL_ID, OPTION_TOS, (void *)UNMAPPED, 1), "%s, space %#x: TOS at a bad address", state,
+         space);
     destroy(id);
 }
 
@@ -466,59 +499,60 @@ static void bindings(void)
     static const char *const addresses[] = {"own", "0.0.0.0", "127.0.0.1", "::", "::1", "1.2.3.4", "2001:db8::7",
                                             "239.1.2.3", "0", "1", "27", "99"};
     for (size_t i = 0; i < LENGTH(addresses); i++) {
-        struct sockaddr_storage address = at(addresses[i], 0);
-        uint32_t id = id_of(RDMA_PS_TCP);
-        step(bind_to(id, address), "BIND to %s", shown);
+        struct sockaddr_storage address = parse_address(addresses[i], 0);
+        uint32_t id = create_id(RDMA_PS_TCP);
+        step(bind_to(id, address), "BIND to %s", address_text);
         destroy(id);
-        id = id_of(RDMA_PS_TCP);
-        step(bind_ip(id, address), "BIND_IP to %s", shown);
+        id = create_id(RDMA_PS_TCP);
+        step(bind_ip(id, address), "BIND_IP to %s", address_text);
         destroy(id);
     }
-    uint32_t id = id_of(RDMA_PS_TCP);
+    uint32_t id = create_id(RDMA_PS_TCP);
     for (int size = 0; size <= 200; size += 20) {
-        struct sockaddr_storage address = at("own", 0);
+        struct sockaddr_storage address = parse_address("own", 0);
         struct rdma_ucm_bind in = {.id = id, .addr_size = size};
         memcpy(&in.addr, &address, sizeof in.addr);
-        step(SAY(BIND, in, 0), "BIND with an address of %d bytes", size);
+        step(WRITE_COMMAND(BIND, in, 0), "BIND with an address of %d bytes", size);
     }
-    struct sockaddr_storage address = at("own", 0);
+    struct sockaddr_storage address = parse_address("own", 0);
     struct rdma_ucm_bind reserved = {.id = id, .addr_size = size_of(&address), .reserved = 1};
     memcpy(&reserved.addr, &address, sizeof reserved.addr);
     destroy(id);
-    id = reserved.id = id_of(RDMA_PS_TCP);
-    step(SAY(BIND, reserved, 0), "BIND with reserved bits");
+    id = reserved.id = create_id(RDMA_PS_TCP);
+    step(WRITE_COMMAND(BIND, reserved, 0), "BIND with reserved bits");
     destroy(id);
-    id = id_of(RDMA_PS_TCP);
-    step(bind_to(id, at("own", 7000)), "BIND to a port");
-    step(bind_to(id, at("own", 7000)), "BIND again");
-    uint32_t other = id_of(RDMA_PS_TCP);
-    step(bind_to(other, at("own", 7000)), "BIND to a port in use");
-    step(bind_to(other, at("0.0.0.0", 7000)), "BIND to a port in use, any address");
-    step(bind_to(other, at("::", 7000)), "BIND to a port in use, any address of IPv6");
+    id = create_id(RDMA_PS_TCP);
+    step(bind_to(id, parse_address("own", 7000)), "BIND to a port");
+    step(bind_to(id, parse_address("own", 7000)), "BIND again");
+    uint32_t other = create_id(RDMA_PS_TCP);
+    step(bind_to(other, parse_address("own", 7000)), "BIND to a port in use");
+    step(bind_to(other, parse_address("0.0.0.0", 7000)), "BIND to a port in use, any address");
+    step(bind_to(other, parse_address("::", 7000)), "BIND to a port in use, any address of IPv6");
     destroy(other);
-    other = id_of(RDMA_PS_UDP);
-    step(bind_to(other, at("own", 7000)), "BIND to the same port of UDP");
+    other = create_id(RDMA_PS_UDP);
+    step(bind_to(other, parse_address("own", 7000)), "BIND to the same port of UDP");
     destroy(other);
-    const int one = 1, none = 0;
-    step(option(id, 0, 1, &one, 4), "REUSEADDR of a bound one");
-    other = id_of(RDMA_PS_TCP);
-    option(other, 0, 1, &one, 4);
-    step(bind_to(other, at("own", 7000)), "BIND to a shared port");
-    step(option(other, 0, 1, &none, 4), "REUSEADDR taken back");
+    const int on = 1, off = 0;
+    step(set_option(id, LEVEL_ID, OPTION_REUSEADDR, &on, 4), "REUSEADDR of a bound one");
+    other = create_id(RDMA_PS_TCP);
+    set_option(other, LEVEL_ID, OPTION_REUSEADDR, &on, 4);
+    step(bind_to(other, parse_address("own", 7000)), "BIND to a shared port");
+    step(set_option(other, LEVEL_ID, OPTION_REUSEADDR, &off, 4), "REUSEADDR taken back");
     step(listen_on(id, 0), "LISTEN on a shared port");
     step(listen_on(other, 0), "LISTEN on a shared port that has a listener");
     destroy(id);
     step(listen_on(other, 0), "LISTEN after that one is gone");
     step(listen_on(other, 0), "LISTEN again");
-    step(option(other, 0, 1, &one, 4), "REUSEADDR of a listener");
-    id = id_of(RDMA_PS_TCP);
-    option(id, 0, 1, &one, 4);
-    step(bind_to(id, at("own", 7000)), "BIND to the port of a listener, shared");
-    for (size_t i = 0; i < 2; i++)
-        destroy(i ? id : other);
-    for (int backlog = -1; backlog <= 1 << 20; backlog += 1 << 19) {
-        id = id_of(RDMA_PS_TCP);
-        step(listen_on(id, backlog), "LISTEN unbound, backlog %d", backlog);
+    step(set_option(other, LEVEL_ID, OPTION_REUSEADDR, &on, 4), "REUSEADDR of a listener");
+    id = create_id(RDMA_PS_TCP);
+    set_option(id, LEVEL_ID, OPTION_REUSEADDR, &on, 4);
+    step(bind_to(id, parse_address("own", 7000)), "BIND to the port of a listener, shared");
+    destroy(other);
+    destroy(id);
+    static const int backlogs[] = {-1, (1 << 19) - 1, (1 << 20) - 1};
+    for (size_t i = 0; i < LENGTH(backlogs); i++) {
+        id = create_id(RDMA_PS_TCP);
+        step(listen_on(id, backlogs[i]), "LISTEN unbound, backlog %d", backlogs[i]);
         destroy(id);
     }
 }
@@ -527,30 +561,31 @@ static void resolutions(void)
 {
     static const char *const targets[] = {"own", "0.0.0.0", "127.0.0.1", "::1", "0", "99", "::"};
     for (size_t i = 0; i < LENGTH(targets); i++) {
-        struct sockaddr_storage to = at(targets[i], 7001);
-        uint32_t id = id_of(RDMA_PS_TCP);
-        if (step(resolve(id, NULL, to), "RESOLVE_ADDR of %s", shown) >= 0)
-            expect_event("of it");
+        struct sockaddr_storage to = parse_address(targets[i], 7001);
+        uint32_t id = create_id(RDMA_PS_TCP);
+        if (step(resolve(id, NULL, to), "RESOLVE_ADDR of %s", address_text) >= 0)
+            print_event("of it");
         destroy(id);
-        id = id_of(RDMA_PS_TCP);
-        if (step(resolve_ip(id, to), "RESOLVE_IP of %s", shown) >= 0)
-            expect_event("of it");
+        id = create_id(RDMA_PS_TCP);
+        if (step(resolve_ip(id, to), "RESOLVE_IP of %s", address_text) >= 0)
+            print_event("of it");
         destroy(id);
     }
-    struct sockaddr_storage mine = at("own", 0), any = at("0.0.0.0", 0), any6 = at("::", 0), foreign = at("1.2.3.4", 0);
-    uint32_t id = id_of(RDMA_PS_TCP);
-    step(resolve(id, &foreign, at("own", 7001)), "RESOLVE_ADDR from a foreign address");
-    step(resolve(id, &any6, at("own", 7001)), "RESOLVE_ADDR from the other family");
+    struct sockaddr_storage mine = parse_address("own", 0), any = parse_address("0.0.0.0", 0);
+    struct sockaddr_storage any6 = parse_address("::", 0), foreign = parse_address("1.2.3.4", 0);
+    uint32_t id = create_id(RDMA_PS_TCP);
+    step(resolve(id, &foreign, parse_address("own", 7001)), "RESOLVE_ADDR from a foreign address");
+    step(resolve(id, &any6, parse_address("own", 7001)), "RESOLVE_ADDR from the other family");
     destroy(id);
-    id = id_of(RDMA_PS_TCP);
+    id = create_id(RDMA_PS_TCP);
     step(resolve_route(id), "RESOLVE_ROUTE of an idle one");
-    step(resolve(id, &any, at("own", 7001)), "RESOLVE_ADDR from any");
-    expect_event("of it");
-    step(resolve(id, NULL, at("own", 7001)), "RESOLVE_ADDR again");
+    step(resolve(id, &any, parse_address("own", 7001)), "RESOLVE_ADDR from any");
+    print_event("of it");
+    step(resolve(id, NULL, parse_address("own", 7001)), "RESOLVE_ADDR again");
     refusals("address resolved", id);
     queries("address resolved", id);
     step(resolve_route(id), "RESOLVE_ROUTE");
-    expect_event("of it");
+    print_event("of it");
     step(resolve_route(id), "RESOLVE_ROUTE again");
     step(bind_to(id, mine), "BIND of a resolved one");
     step(listen_on(id, 0), "LISTEN of a resolved one");
@@ -558,54 +593,54 @@ static void resolutions(void)
     for (int state = 0; state < 8; state++)
         if (step(init_qp(id, state), "route resolved: INIT_QP_ATTR %d", state) >= 0)
             printf("  mask %#x access %#x\n", attributes.qp_attr_mask, attributes.qp_access_flags);
-    for (int data = 100; data < 256; data += 56 - 37 * (data > 140))
-        step(connect_to(id, data), "CONNECT with %d bytes of data", data);
+    static const int data_lengths[] = {100, 156, 175, 194, 213, 232, 251};
+    for (size_t i = 0; i < LENGTH(data_lengths); i++)
+        step(connect_to(id, data_lengths[i]), "CONNECT with %d bytes of data", data_lengths[i]);
     step(destroy(id), "DESTROY_ID");
-    printf("  events %d\n", reported);
+    printf("  events %d\n", events_reported);
     for (int size = 0; size <= 200; size += 40) {
-        id = id_of(RDMA_PS_TCP);
-        struct sockaddr_storage to = at("own", 7001);
+        id = create_id(RDMA_PS_TCP);
+        struct sockaddr_storage to = parse_address("own", 7001);
         struct rdma_ucm_resolve_addr in = {.id = id, .timeout_ms = 1000, .src_size = size, .dst_size = size_of(&to)};
         memcpy(&in.dst_addr, &to, sizeof in.dst_addr);
         memcpy(&in.src_addr, &mine, sizeof in.src_addr);
-        step(SAY(RESOLVE_ADDR, in, 0), "RESOLVE_ADDR, source of %d bytes", size);
+        step(WRITE_COMMAND(RESOLVE_ADDR, in, 0), "RESOLVE_ADDR, source of %d bytes", size);
         destroy(id);
-        id = id_of(RDMA_PS_TCP);
+        id = create_id(RDMA_PS_TCP);
         in.id = id;
         in.src_size = 0;
         in.dst_size = size;
-        step(SAY(RESOLVE_ADDR, in, 0), "RESOLVE_ADDR, destination of %d bytes", size);
+        step(WRITE_COMMAND(RESOLVE_ADDR, in, 0), "RESOLVE_ADDR, destination of %d bytes", size);
         destroy(id);
     }
 }
 
-static uint32_t listener_on(int space, int port)
+static uint32_t create_listener(int space, int port)
 {
-    uint32_t id = id_of(space);
-    if (bind_to(id, at("own", port)) < 0 || listen_on(id, 5) < 0)
+    uint32_t id = create_id(space);
+    if (bind_to(id, parse_address("own", port)) < 0 || listen_on(id, 5) < 0)
         stop("LISTEN");
     return id;
 }
 
-static uint32_t routed_to(int space, int port)
+/* A new identifier in the state "route resolved", with the port of a listener as its destination. */
+static uint32_t create_routed(int space, int port)
 {
-    uint32_t id = id_of(space);
-    struct pollfd wanted = {.fd = channel, .events = POLLIN};
-    if (resolve(id, NULL, at("own", port)) < 0 || poll(&wanted, 1, MAX_WAIT_MS) != 1 || get_event() < 0 ||
-        resolve_route(id) < 0 || poll(&wanted, 1, MAX_WAIT_MS) != 1 || get_event() < 0 ||
-        event.event != ROUTE_RESOLVED)
+    uint32_t id = create_id(space);
+    if (resolve(id, NULL, parse_address("own", port)) < 0 || !wait_for_event() || get_event() < 0 ||
+        resolve_route(id) < 0 || !wait_for_event() || get_event() < 0 || event.event != EVENT_ROUTE_RESOLVED)
         stop("RESOLVE");
     return id;
 }
 
 static void connections(void)
 {
-    uint32_t listener = listener_on(RDMA_PS_TCP, 7002), client = routed_to(RDMA_PS_TCP, 7002);
+    uint32_t listener = create_listener(RDMA_PS_TCP, 7002), client = create_routed(RDMA_PS_TCP, 7002);
     refusals("listening", listener);
     queries("listening", listener);
     step(connect_to(client, 20), "CONNECT");
     step(connect_to(client, 20), "CONNECT again");
-    uint32_t server = expect_event("of the listener");
+    uint32_t server = print_event("of the listener");
     queries("requested", server);
     for (int state = 1; state < 4; state++)
         if (step(init_qp(server, state), "requested: INIT_QP_ATTR %d", state) >= 0)
@@ -615,35 +650,35 @@ static void connections(void)
         step(reject_with(server, 0, reasons[i]), "REJECT with reason %d", reasons[i]);
     step(reject_with(server, 200, 0), "REJECT with 200 bytes of data");
     step(reject_with(server, 100, 28), "REJECT");
-    expect_event("of the client");
+    print_event("of the client");
     step(reject_with(server, 0, 0), "REJECT again");
     step(accept_with(server, 0, true), "ACCEPT of a rejected one");
     step(destroy(server), "DESTROY_ID of the rejected one");
-    printf("  events %d\n", reported);
+    printf("  events %d\n", events_reported);
     step(init_qp(client, 2), "rejected: INIT_QP_ATTR 2");
     step(accept_with(client, 0, false), "ACCEPT of the reject");
     step(disconnect(client), "DISCONNECT of the rejected client");
     destroy(client);
 
-    client = routed_to(RDMA_PS_TCP, 7002);
+    client = create_routed(RDMA_PS_TCP, 7002);
     step(connect_to(client, 0), "CONNECT");
-    server = expect_event("of the listener");
+    server = print_event("of the listener");
     step(accept_with(server, 197, true), "ACCEPT with 197 bytes of data");
     step(accept_with(server, 30, true), "ACCEPT after that");
-    expect_event("of the client");
+    print_event("of the client");
     destroy(server);
     destroy(client);
 
-    client = routed_to(RDMA_PS_TCP, 7002);
+    client = create_routed(RDMA_PS_TCP, 7002);
     step(connect_to(client, 0), "CONNECT");
-    server = expect_event("of the listener");
+    server = print_event("of the listener");
     step(accept_with(server, 30, true), "ACCEPT");
-    expect_event("of the client");
+    print_event("of the client");
     for (int state = 1; state < 4; state++)
         if (step(init_qp(client, state), "answered: INIT_QP_ATTR %d", state) >= 0)
             print_attributes();
     step(accept_with(client, 0, false), "ACCEPT of the answer");
-    expect_event("of the server");
+    print_event("of the server");
     step(accept_with(client, 0, false), "ACCEPT of the answer again");
     step(notify(server, IBV_EVENT_COMM_EST), "NOTIFY of an established one");
     step(reject_with(server, 0, 0), "REJECT of an established one");
@@ -652,169 +687,173 @@ static void connections(void)
     queries("established", client);
     queries("established, server", server);
     step(destroy(listener), "DESTROY_ID of the listener");
-    printf("  events %d\n", reported);
+    printf("  events %d\n", events_reported);
     step(disconnect(client), "DISCONNECT");
-    expect_event("of the server");
+    print_event("of the server");
     step(disconnect(server), "DISCONNECT of the server");
-    expect_event("of the client");
+    print_event("of the client");
     step(disconnect(client), "DISCONNECT again");
     step(connect_to(client, 0), "CONNECT of a disconnected one");
     step(init_qp(client, 3), "disconnected: INIT_QP_ATTR 3");
     /* TIMEWAIT may have ended by now, so the number of events is not printed. */
     step(destroy(client), "DESTROY_ID of the client");
     step(destroy(server), "DESTROY_ID of the server");
-    client = routed_to(RDMA_PS_TCP, 7002);
+    client = create_routed(RDMA_PS_TCP, 7002);
     step(connect_to(client, 0), "CONNECT to nobody");
-    expect_event("of it");
+    print_event("of it");
     destroy(client);
 }
 
+/* One side is destroyed in each state of the connection. */
 static void endings(void)
 {
-    uint32_t listener = listener_on(RDMA_PS_TCP, 7003);
+    uint32_t listener = create_listener(RDMA_PS_TCP, 7003);
     static const char *const ends[] = {"requested", "answered", "established"};
     for (size_t i = 0; i < LENGTH(ends); i++)
         for (int side = 0; side < 2; side++) {
-            uint32_t client = routed_to(RDMA_PS_TCP, 7003);
+            uint32_t client = create_routed(RDMA_PS_TCP, 7003);
             connect_to(client, 0);
-            uint32_t server = expect_event("of the listener");
+            uint32_t server = print_event("of the listener");
             if (i > 0) {
                 accept_with(server, 0, true);
-                expect_event("of the client");
+                print_event("of the client");
             }
             if (i > 1) {
                 accept_with(client, 0, false);
-                expect_event("of the server");
+                print_event("of the server");
             }
-            step(destroy(side ? client : server), "DESTROY_ID of the %s that is %s", side ? "client" : "server", ends[i]);
-            expect_event("of its peer");
+            step(destroy(side ? client : server), "DESTROY_ID of the %s that is %s",
+                 side ? "client" : "server", ends[i]);
+            print_event("of its peer");
             destroy(side ? server : client);
         }
-    uint32_t client = routed_to(RDMA_PS_TCP, 7003);
+    uint32_t client = create_routed(RDMA_PS_TCP, 7003);
     connect_to(client, 0);
-    uint32_t server = expect_event("of the listener");
+    uint32_t server = print_event("of the listener");
     step(accept_with(server, 0, true), "ACCEPT");
-    expect_event("of the client");
+    print_event("of the client");
     step(accept_with(server, 0, true), "ACCEPT again");
-    expect_event("of the client");
+    print_event("of the client");
     destroy(server);
     destroy(client);
-    client = routed_to(RDMA_PS_TCP, 7003);
+    client = create_routed(RDMA_PS_TCP, 7003);
     connect_to(client, 0);
-    struct pollfd wanted = {.fd = channel, .events = POLLIN};
-    poll(&wanted, 1, MAX_WAIT_MS);
+    wait_for_event();
     step(destroy(listener), "DESTROY_ID of a listener with an unread request");
-    printf("  events %d\n", reported);
-    expect_event("of the client");
+    printf("  events %d\n", events_reported);
+    print_event("of the client");
     destroy(client);
 }
 
+/* Port spaces of UD: CONNECT sends a SIDR request, and the queue pair number and Q_Key come with the answer. */
 static void datagrams(int space, int port)
 {
-    uint32_t idle = id_of(space);
-    step(bind_to(idle, at("own", port)), "space %#x: BIND", space);
+    uint32_t idle = create_id(space);
+    step(bind_to(idle, parse_address("own", port)), "space %#x: BIND", space);
     destroy(idle);
     if (space == RDMA_PS_IPOIB) /* RoCE allows only BIND */
         return;
-    uint32_t listener = listener_on(space, port), client = routed_to(space, port);
+    uint32_t listener = create_listener(space, port), client = create_routed(space, port);
     for (int state = 0; state < 4; state++)
         if (step(init_qp(client, state), "space %#x: INIT_QP_ATTR %d", space, state) >= 0)
             printf("  mask %#x qkey %#x\n", attributes.qp_attr_mask, attributes.qkey);
     step(connect_to(client, 181), "space %#x: CONNECT with 181 bytes of data", space);
     step(connect_to(client, 10), "space %#x: CONNECT", space);
-    uint32_t server = expect_event("of the listener");
+    uint32_t server = print_event("of the listener");
     step(disconnect(server), "space %#x: DISCONNECT", space);
     step(reject_with(server, 3, 0), "space %#x: REJECT", space);
-    expect_event("of the client");
+    print_event("of the client");
     destroy(server);
     destroy(client);
-    client = routed_to(space, port);
-    step(join(client, at("239.77.0.1", 0), 0), "space %#x, route resolved: JOIN_MCAST", space);
+    client = create_routed(space, port);
+    step(join(client, parse_address("239.77.0.1", 0), 0), "space %#x, route resolved: JOIN_MCAST", space);
     step(connect_to(client, 10), "space %#x: CONNECT again", space);
-    server = expect_event("of the listener");
+    server = print_event("of the listener");
     step(accept_with(server, 137, true), "space %#x: ACCEPT with 137 bytes of data", space);
     step(accept_with(server, 5, true), "space %#x: ACCEPT after that", space);
-    expect_event("of the client");
+    print_event("of the client");
     printf("  qkey %#x data %d\n", event.param.ud.qkey, event.param.ud.private_data_len);
     destroy(server);
     destroy(client);
-    client = routed_to(space, port);
+    client = create_routed(space, port);
     step(connect_to(client, 10), "space %#x: CONNECT", space);
-    server = expect_event("of the listener");
+    server = print_event("of the listener");
     step(accept_with(server, 5, true), "space %#x: ACCEPT", space);
-    expect_event("of the client");
+    print_event("of the client");
     printf("  qkey %#x data %d\n", event.param.ud.qkey, event.param.ud.private_data_len);
     step(accept_with(client, 0, false), "space %#x: ACCEPT of the answer", space);
     step(disconnect(client), "space %#x: DISCONNECT of the client", space);
-    step(join(client, at("239.77.0.1", 0), 0), "space %#x, established: JOIN_MCAST", space);
+    step(join(client, parse_address("239.77.0.1", 0), 0), "space %#x, established: JOIN_MCAST", space);
     destroy(client);
-    client = id_of(space);
-    step(join(client, at("239.77.0.1", 0), 0), "space %#x, idle: JOIN_MCAST", space);
-    bind_to(client, at("own", 0));
+    client = create_id(space);
+    step(join(client, parse_address("239.77.0.1", 0), 0), "space %#x, idle: JOIN_MCAST", space);
+    bind_to(client, parse_address("own", 0));
     for (int flags = 0; flags < 4; flags++) {
-        if (step(join(client, at("239.77.0.1", 0), flags), "space %#x: JOIN_MCAST flags %d", space, flags) < 0)
+        const struct sockaddr_storage address = parse_address("239.77.0.1", 0);
+        if (step(join(client, address, flags), "space %#x: JOIN_MCAST flags %d", space, flags) < 0)
             continue;
-        uint32_t group = made;
-        expect_event("of the group");
-        if (step(join(client, at("239.77.0.1", 0), flags), "space %#x: JOIN_MCAST again", space) >= 0) {
-            expect_event("of the group");
-            step(leave(made), "space %#x: LEAVE_MCAST of the second", space);
-            printf("  events %d\n", reported);
+        uint32_t group = created_id;
+        print_event("of the group");
+        if (step(join(client, parse_address("239.77.0.1", 0), flags), "space %#x: JOIN_MCAST again", space) >= 0) {
+            print_event("of the group");
+            step(leave(created_id), "space %#x: LEAVE_MCAST of the second", space);
+            printf("  events %d\n", events_reported);
         }
         step(leave(group), "space %#x: LEAVE_MCAST", space);
-        printf("  events %d\n", reported);
+        printf("  events %d\n", events_reported);
         step(leave(group), "space %#x: LEAVE_MCAST again", space);
     }
     for (int flags = 0; flags < 2; flags++) {
-        struct sockaddr_storage group = at("239.77.0.1", 0);
+        struct sockaddr_storage group = parse_address("239.77.0.1", 0);
         struct rdma_ucm_join_mcast in = {.response = UNMAPPED, .id = client, .addr_size = 16, .join_flags = flags};
         memcpy(&in.addr, &group, sizeof in.addr);
-        step(SAY(JOIN_MCAST, in, 4), "space %#x: JOIN_MCAST with a bad response", space);
+        step(WRITE_COMMAND(JOIN_MCAST, in, 4), "space %#x: JOIN_MCAST with a bad response", space);
     }
-    struct sockaddr_storage mine = at("own", 0);
+    struct sockaddr_storage mine = parse_address("own", 0);
     if (step(resolve(client, NULL, mine), "space %#x: RESOLVE_ADDR of a member", space) >= 0)
-        expect_event("of it");
-    if (step(join_ip(client, at("239.77.0.2", 0)), "space %#x: JOIN_IP_MCAST", space) >= 0)
-        expect_event("of the group");
+        print_event("of it");
+    if (step(join_ip(client, parse_address("239.77.0.2", 0)), "space %#x: JOIN_IP_MCAST", space) >= 0)
+        print_event("of the group");
     static const char *const groups[] = {"own", "0.0.0.0", "99"};
     for (size_t i = 0; i < LENGTH(groups); i++) {
-        if (step(join(client, at(groups[i], 0), 0), "space %#x: JOIN_MCAST of %s", space, groups[i]) >= 0)
-            expect_event("of the group");
+        if (step(join(client, parse_address(groups[i], 0), 0), "space %#x: JOIN_MCAST of %s", space, groups[i]) >= 0)
+            print_event("of the group");
     }
-    for (size_t i = 0; i < 3; i++)
-        step(destroy(i == 0 ? client : i == 1 ? server : listener), "space %#x: DESTROY_ID", space);
+    const uint32_t ids[] = {client, server, listener};
+    for (size_t i = 0; i < LENGTH(ids); i++)
+        step(destroy(ids[i]), "space %#x: DESTROY_ID", space);
 }
 
+/* An identifier moves between two files. */
 static void migration(void)
 {
     const int first = channel, second = open_channel();
-    uint32_t id = id_of(RDMA_PS_TCP);
-    resolve(id, NULL, at("own", 7005));
-    expect_event("of it");
+    uint32_t id = create_id(RDMA_PS_TCP);
+    resolve(id, NULL, parse_address("own", 7005));
+    print_event("of it");
     resolve_route(id);
-    struct pollfd wanted = {.fd = first, .events = POLLIN};
-    poll(&wanted, 1, MAX_WAIT_MS);
+    wait_for_event();
     channel = second;
     step(destroy(id), "DESTROY_ID by another channel");
     step(query(id, 0), "QUERY by another channel");
     step(migrate(id, second), "MIGRATE_ID from the wrong channel");
     step(migrate(id, first), "MIGRATE_ID with an unread event");
-    printf("  events %d\n", reported);
-    expect_event("of it");
+    printf("  events %d\n", events_reported);
+    print_event("of it");
     step(get_event(), "GET_EVENT of the new channel");
     channel = first;
     step(get_event(), "GET_EVENT of the old channel");
     step(destroy(id), "DESTROY_ID by the old channel");
     step(migrate(id, second), "MIGRATE_ID back");
-    printf("  events %d\n", reported);
+    printf("  events %d\n", events_reported);
     step(migrate(id, first), "MIGRATE_ID to its own channel");
-    printf("  events %d\n", reported);
+    printf("  events %d\n", events_reported);
     struct rdma_ucm_migrate_id in = {.response = UNMAPPED, .id = id, .fd = first};
-    step(SAY(MIGRATE_ID, in, 4), "MIGRATE_ID with a bad response");
+    step(WRITE_COMMAND(MIGRATE_ID, in, 4), "MIGRATE_ID with a bad response");
     step(close(second), "close of the other channel");
     step(migrate(id, second), "MIGRATE_ID from a closed channel");
     step(destroy(id), "DESTROY_ID");
-    printf("  events %d\n", reported);
+    printf("  events %d\n", events_reported);
 }
 
 int main(int argc, char **argv)
@@ -823,11 +862,11 @@ int main(int argc, char **argv)
         fprintf(stderr, "usage: %s\n", argv[0]);
         return 1;
     }
-    find_own();
+    find_own_gid();
     channel = open_channel();
     lengths();
     creations();
-    uint32_t idle = id_of(RDMA_PS_TCP);
+    uint32_t idle = create_id(RDMA_PS_TCP);
     queries("idle", idle);
     destroy(idle);
     bindings();
@@ -836,8 +875,8 @@ int main(int argc, char **argv)
         options(states[i], RDMA_PS_TCP);
         options(states[i], RDMA_PS_UDP);
     }
-    idle = id_of(RDMA_PS_TCP);
-    bind_to(idle, at("own", 0));
+    idle = create_id(RDMA_PS_TCP);
+    bind_to(idle, parse_address("own", 0));
     queries("bound", idle);
     destroy(idle);
     resolutions();

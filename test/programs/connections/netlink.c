@@ -1,9 +1,10 @@
 /*
- * Sockets of NETLINK_RDMA as programs use them: everything in netlink(7), duplicates, fork, exec, passing to another
- * program.
+ * Sockets of NETLINK_RDMA as programs use them: names, socket options, messages and errors of netlink(7), duplicates,
+ * fork, exec, passing to another program.
  *
- *   netlink              all cases
- *   netlink child FD     the other program, which has received a socket
+ *   netlink              all cases; prints "right"
+ *   netlink child FD     a program that inherits the netlink socket FD
+ *   netlink take FD      a program that receives a netlink socket over the Unix socket FD
  *
  * The first unexpected result is printed, and the exit status is 1.
  */
@@ -11,18 +12,25 @@
 #include <fcntl.h>
 #include <linux/netlink.h>
 #include <poll.h>
+#include <rdma/rdma_netlink.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
 
-#include "../endpoint.h"
+#include "../descriptors.h"
 
 #define EXPECT(condition) NEED(condition, "line %d: %s (%s)", __LINE__, #condition, strerror(errno))
+/* The call must return -1 with this errno. */
 #define FAILS(call, error) EXPECT((errno = 0, (call) == -1) && errno == (error))
 
-enum { RDMA = 20, GET = 5 << 10 | 1, DELLINK = 5 << 10 | 4, SYS_GET = 5 << 10 | 6 };
+/* Message types of the RDMA_NL_NLDEV client. */
+enum {
+    GET = RDMA_NL_GET_TYPE(RDMA_NL_NLDEV, RDMA_NLDEV_CMD_GET),
+    DELLINK = RDMA_NL_GET_TYPE(RDMA_NL_NLDEV, RDMA_NLDEV_CMD_DELLINK),
+    SYS_GET = RDMA_NL_GET_TYPE(RDMA_NL_NLDEV, RDMA_NLDEV_CMD_SYS_GET),
+};
 
 static const struct sockaddr_nl kernel = {.nl_family = AF_NETLINK};
 
@@ -47,25 +55,26 @@ static struct sockaddr_nl name_of(int fd)
     return name;
 }
 
-/* The answer is queued when the send returns. */
+/* Sends SYS_GET. The answer must be queued when the send returns. */
 static void query_system(int fd)
 {
-    const struct nlmsghdr ask = request(SYS_GET, 0);
+    const struct nlmsghdr query = request(SYS_GET, 0);
     union answer answer;
     struct sockaddr_nl from;
     socklen_t length = sizeof from;
     memset(&from, 0xff, sizeof from);
-    EXPECT(sendto(fd, &ask, sizeof ask, 0, (const struct sockaddr *)&kernel, sizeof kernel) == sizeof ask);
-    EXPECT(recvfrom(fd, &answer, sizeof answer, MSG_DONTWAIT, (struct sockaddr *)&from, &length) > (int)sizeof ask);
+    EXPECT(sendto(fd, &query, sizeof query, 0, (const struct sockaddr *)&kernel, sizeof kernel) == sizeof query);
+    EXPECT(recvfrom(fd, &answer, sizeof answer, MSG_DONTWAIT, (struct sockaddr *)&from, &length) > (int)sizeof query);
     EXPECT(length == sizeof from && from.nl_family == AF_NETLINK && from.nl_pid == 0 && from.nl_groups == 0);
-    EXPECT(answer.header.nlmsg_type == SYS_GET && answer.header.nlmsg_seq == ask.nlmsg_seq);
+    EXPECT(answer.header.nlmsg_type == SYS_GET && answer.header.nlmsg_seq == query.nlmsg_seq);
     EXPECT(answer.header.nlmsg_pid == name_of(fd).nl_pid && name_of(fd).nl_pid != 0);
     FAILS(recv(fd, &answer, sizeof answer, MSG_DONTWAIT), EAGAIN);
 }
 
 static void check_names(void)
 {
-    int first = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, RDMA), second = socket(AF_NETLINK, SOCK_DGRAM, RDMA);
+    int first = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_RDMA);
+    int second = socket(AF_NETLINK, SOCK_DGRAM, NETLINK_RDMA);
     EXPECT(first >= 0 && second >= 0);
     EXPECT(fcntl(first, F_GETFD) == FD_CLOEXEC && fcntl(second, F_GETFD) == 0 && !(fcntl(first, F_GETFL) & O_NONBLOCK));
     EXPECT(name_of(first).nl_pid == 0);
@@ -74,6 +83,7 @@ static void check_names(void)
     EXPECT(bind(first, (struct sockaddr *)&name, sizeof name) == 0 && name_of(first).nl_pid == (uint32_t)getpid());
     name.nl_pid = getpid();
     FAILS(bind(second, (struct sockaddr *)&name, sizeof name), EADDRINUSE);
+    /* A port ID as libnl chooses it for a further socket of the process. */
     name.nl_pid = getpid() + (7 << 22);
     name.nl_groups = 1 << 3;
     EXPECT(bind(second, (struct sockaddr *)&name, sizeof name) == 0);
@@ -82,16 +92,17 @@ static void check_names(void)
     name.nl_family = AF_INET;
     FAILS(bind(first, (struct sockaddr *)&name, sizeof name), EINVAL);
     FAILS(bind(first, (struct sockaddr *)&kernel, 4), EINVAL);
-    int third = socket(AF_NETLINK, SOCK_RAW, RDMA);
+    int third = socket(AF_NETLINK, SOCK_RAW, NETLINK_RDMA);
     EXPECT(connect(third, (const struct sockaddr *)&kernel, sizeof kernel) == 0);
     EXPECT(name_of(third).nl_pid != 0 && name_of(third).nl_pid != (uint32_t)getpid());
     socklen_t length = sizeof name;
-    EXPECT(getpeername(third, (struct sockaddr *)&name, &length) == 0 && name.nl_family == AF_NETLINK && name.nl_pid == 0);
+    EXPECT(getpeername(third, (struct sockaddr *)&name, &length) == 0);
+    EXPECT(name.nl_family == AF_NETLINK && name.nl_pid == 0);
     close(first);
     query_system(third);
     close(third);
     close(second);
-    FAILS(socket(AF_NETLINK, SOCK_STREAM, RDMA), ESOCKTNOSUPPORT);
+    FAILS(socket(AF_NETLINK, SOCK_STREAM, NETLINK_RDMA), ESOCKTNOSUPPORT);
 }
 
 static int option_of(int fd, int level, int option)
@@ -107,48 +118,59 @@ static int set_option(int fd, int option, int value)
     return setsockopt(fd, SOL_NETLINK, option, &value, sizeof value);
 }
 
-static void check_refusal(int fd, bool capped, bool has_text)
+/*
+ * A DELLINK that names no device gets EINVAL. The error message repeats the request, only its header if `is_capped`;
+ * with `has_text` an attribute with the reason as text follows.
+ */
+static void check_refusal(int fd, bool is_capped, bool has_text)
 {
     struct {
         struct nlmsghdr header;
         char body[16];
-    } ask = {.header = request(DELLINK, 0), .body = {16, 0, 62}}; /* names no device */
+    } query = {.header = request(DELLINK, 0), .body = {16, 0, 62}}; /* names no device */
     union answer answer;
-    ask.header.nlmsg_len = sizeof ask;
-    EXPECT(send(fd, &ask, sizeof ask, 0) == sizeof ask);
+    query.header.nlmsg_len = sizeof query;
+    EXPECT(send(fd, &query, sizeof query, 0) == sizeof query);
     const ssize_t length = recv(fd, &answer, sizeof answer, 0);
+    const ssize_t capped = NLMSG_SPACE(sizeof(struct nlmsgerr)), whole = capped + sizeof query.body;
     const struct nlmsgerr *error = NLMSG_DATA(&answer.header);
-    EXPECT(answer.header.nlmsg_type == NLMSG_ERROR && error->error == -EINVAL && error->msg.nlmsg_seq == ask.header.nlmsg_seq);
-    EXPECT(!(answer.header.nlmsg_flags & NLM_F_CAPPED) == !capped);
+    EXPECT(answer.header.nlmsg_type == NLMSG_ERROR && error->error == -EINVAL);
+    EXPECT(error->msg.nlmsg_seq == query.header.nlmsg_seq);
+    EXPECT(!(answer.header.nlmsg_flags & NLM_F_CAPPED) == !is_capped);
     EXPECT(!(answer.header.nlmsg_flags & NLM_F_ACK_TLVS) == !has_text);
-    EXPECT(has_text ? length > 52 : length == (capped ? 36 : 52));
+    EXPECT(has_text ? length > whole : length == (is_capped ? capped : whole));
 }
 
 static void check_options(void)
 {
-    const int fd = socket(AF_NETLINK, SOCK_DGRAM | SOCK_NONBLOCK, RDMA);
+    const int fd = socket(AF_NETLINK, SOCK_DGRAM | SOCK_NONBLOCK, NETLINK_RDMA);
     EXPECT(fcntl(fd, F_GETFL) & O_NONBLOCK);
-    EXPECT(option_of(fd, SOL_SOCKET, SO_DOMAIN) == AF_NETLINK && option_of(fd, SOL_SOCKET, SO_PROTOCOL) == RDMA);
+    EXPECT(option_of(fd, SOL_SOCKET, SO_DOMAIN) == AF_NETLINK);
+    EXPECT(option_of(fd, SOL_SOCKET, SO_PROTOCOL) == NETLINK_RDMA);
     EXPECT(option_of(fd, SOL_SOCKET, SO_TYPE) == SOCK_DGRAM && option_of(fd, SOL_SOCKET, SO_ERROR) == 0);
-    const int room = 65536;
-    EXPECT(setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &room, sizeof room) == 0);
-    EXPECT(setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &room, sizeof room) == 0);
+    const int size = 65536;
+    EXPECT(setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof size) == 0);
+    EXPECT(setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof size) == 0);
     EXPECT(set_option(fd, NETLINK_ADD_MEMBERSHIP, 4) == 0 && name_of(fd).nl_groups == 1 << 3);
-    EXPECT(set_option(fd, NETLINK_ADD_MEMBERSHIP, 3) == 0 && option_of(fd, SOL_NETLINK, NETLINK_LIST_MEMBERSHIPS) == 12);
+    EXPECT(set_option(fd, NETLINK_ADD_MEMBERSHIP, 3) == 0);
+    EXPECT(option_of(fd, SOL_NETLINK, NETLINK_LIST_MEMBERSHIPS) == 12);
     EXPECT(set_option(fd, NETLINK_DROP_MEMBERSHIP, 4) == 0 && name_of(fd).nl_groups == 1 << 2);
     FAILS(set_option(fd, NETLINK_ADD_MEMBERSHIP, 0), EINVAL);
     FAILS(set_option(fd, NETLINK_ADD_MEMBERSHIP, 1000), EINVAL);
     FAILS(set_option(fd, 12345, 1), ENOPROTOOPT);
-    FAILS(setsockopt(fd, SOL_NETLINK, NETLINK_EXT_ACK, &room, 1), EINVAL);
+    FAILS(setsockopt(fd, SOL_NETLINK, NETLINK_EXT_ACK, &size, 1), EINVAL);
     EXPECT(set_option(fd, NETLINK_LISTEN_ALL_NSID, 1) == 0 && option_of(fd, SOL_NETLINK, NETLINK_LISTEN_ALL_NSID) == 1);
     struct ucred peer = {.pid = -1};
     struct timeval limit = {.tv_sec = -1};
-    socklen_t bytes = sizeof peer, more = sizeof limit;
-    EXPECT(getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &bytes) == 0 && bytes == sizeof peer && peer.pid == 0);
-    EXPECT(getsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, &more) == 0 && limit.tv_sec == 0 && limit.tv_usec == 0);
+    socklen_t peer_length = sizeof peer, limit_length = sizeof limit;
+    EXPECT(getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &peer_length) == 0);
+    EXPECT(peer_length == sizeof peer && peer.pid == 0);
+    EXPECT(getsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, &limit_length) == 0);
+    EXPECT(limit.tv_sec == 0 && limit.tv_usec == 0);
     FAILS(shutdown(fd, SHUT_RDWR), EOPNOTSUPP);
-    FAILS(send(fd, &room, sizeof room, MSG_OOB), EOPNOTSUPP);
-    FAILS(ioctl(fd, FIONREAD, &bytes), ENOTTY);
+    FAILS(send(fd, &size, sizeof size, MSG_OOB), EOPNOTSUPP);
+    int unread;
+    FAILS(ioctl(fd, FIONREAD, &unread), ENOTTY);
     check_refusal(fd, false, false);
     EXPECT(set_option(fd, NETLINK_CAP_ACK, 1) == 0 && option_of(fd, SOL_NETLINK, NETLINK_CAP_ACK) == 1);
     check_refusal(fd, true, false);
@@ -158,13 +180,14 @@ static void check_options(void)
     check_refusal(fd, false, false);
     /* The sender is the kernel, also for programs that request credentials. */
     const int on = 1;
-    const struct nlmsghdr ask = request(SYS_GET, 0);
+    const struct nlmsghdr query = request(SYS_GET, 0);
     union answer answer;
     char control[256];
-    struct iovec vector = {&answer, sizeof answer};
-    struct msghdr message = {.msg_iov = &vector, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
+    struct iovec iov = {&answer, sizeof answer};
+    struct msghdr message = {
+        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
     EXPECT(setsockopt(fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof on) == 0);
-    EXPECT(write(fd, &ask, sizeof ask) == sizeof ask && recvmsg(fd, &message, 0) > 0);
+    EXPECT(write(fd, &query, sizeof query) == sizeof query && recvmsg(fd, &message, 0) > 0);
     const struct cmsghdr *c = CMSG_FIRSTHDR(&message);
     struct ucred credentials = {.pid = -1};
     EXPECT(c && c->cmsg_type == SCM_CREDENTIALS);
@@ -175,88 +198,67 @@ static void check_options(void)
 
 static void sending_and_receiving(void)
 {
-    const int fd = socket(AF_NETLINK, SOCK_RAW, RDMA), epoll = epoll_create1(0);
+    const int fd = socket(AF_NETLINK, SOCK_RAW, NETLINK_RDMA), epoll = epoll_create1(0);
     struct epoll_event event = {.events = EPOLLIN};
     struct pollfd poll_fd = {.fd = fd, .events = POLLIN | POLLOUT};
     EXPECT(epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event) == 0 && epoll_wait(epoll, &event, 1, 0) == 0);
     EXPECT(poll(&poll_fd, 1, 0) == 1 && poll_fd.revents == POLLOUT);
-    struct nlmsghdr ask = request(SYS_GET, NLM_F_ACK);
-    const struct iovec pieces[2] = {{&ask, 5}, {(char *)&ask + 5, sizeof ask - 5}};
-    EXPECT(writev(fd, pieces, 2) == sizeof ask);
+    struct nlmsghdr query = request(SYS_GET, NLM_F_ACK);
+    const struct iovec halves[2] = {{&query, 5}, {(char *)&query + 5, sizeof query - 5}};
+    EXPECT(writev(fd, halves, 2) == sizeof query);
     EXPECT(epoll_wait(epoll, &event, 1, 0) == 1 && poll(&poll_fd, 1, 0) == 1 && poll_fd.revents == (POLLIN | POLLOUT));
-    /* Peeks at the length first, as libnl does; a short read truncates the datagram. */
+    /* Peeks at the length first, as libnl does; a receive with less space truncates the datagram. */
     union answer answer;
     struct sockaddr_nl from;
-    struct iovec vector = {&answer, 4};
-    struct msghdr message = {.msg_name = &from, .msg_namelen = sizeof from, .msg_iov = &vector, .msg_iovlen = 1};
+    struct iovec iov = {&answer, 4};
+    struct msghdr message = {.msg_name = &from, .msg_namelen = sizeof from, .msg_iov = &iov, .msg_iovlen = 1};
     const ssize_t length = recvmsg(fd, &message, MSG_PEEK | MSG_TRUNC);
-    EXPECT(length > (ssize_t)sizeof ask && (message.msg_flags & MSG_TRUNC));
+    EXPECT(length > (ssize_t)sizeof query && (message.msg_flags & MSG_TRUNC));
     EXPECT(message.msg_namelen == sizeof from && from.nl_family == AF_NETLINK && from.nl_pid == 0);
     EXPECT(recv(fd, NULL, 0, MSG_PEEK | MSG_TRUNC) == length);
     EXPECT(recvmsg(fd, &message, 0) == 4 && (message.msg_flags & MSG_TRUNC));
-    EXPECT(read(fd, &answer, sizeof answer) == 36 && answer.header.nlmsg_type == NLMSG_ERROR);
+    EXPECT(read(fd, &answer, sizeof answer) == NLMSG_SPACE(sizeof(struct nlmsgerr)));
+    EXPECT(answer.header.nlmsg_type == NLMSG_ERROR);
     FAILS(recv(fd, &answer, sizeof answer, MSG_DONTWAIT), EAGAIN);
     /* Two datagrams, and two messages in one. */
-    struct nlmsghdr two[2] = {request(SYS_GET, 0), request(GET, NLM_F_DUMP)};
-    struct iovec parts[3] = {{&two[0], sizeof two[0]}, {&two[1], sizeof two[1]}, {two, sizeof two}};
-    struct mmsghdr messages[3] = {{.msg_hdr = {.msg_iov = &parts[0], .msg_iovlen = 1}},
-                                  {.msg_hdr = {.msg_iov = &parts[1], .msg_iovlen = 1}}};
-    EXPECT(sendmmsg(fd, messages, 2, 0) == 2 && messages[0].msg_len == sizeof ask && messages[1].msg_len == sizeof ask);
+    struct nlmsghdr requests[2] = {request(SYS_GET, 0), request(GET, NLM_F_DUMP)};
+    struct iovec iovs[3] = {{&requests[0], sizeof requests[0]}, {&requests[1], sizeof requests[1]}};
+    struct mmsghdr messages[3] = {{.msg_hdr = {.msg_iov = &iovs[0], .msg_iovlen = 1}},
+                                  {.msg_hdr = {.msg_iov = &iovs[1], .msg_iovlen = 1}}};
+    EXPECT(sendmmsg(fd, messages, 2, 0) == 2);
+    EXPECT(messages[0].msg_len == sizeof query && messages[1].msg_len == sizeof query);
     char room[3][4096];
     struct sockaddr_nl senders[3];
     for (int i = 0; i < 3; i++) {
-        parts[i] = (struct iovec){room[i], sizeof room[i]};
+        iovs[i] = (struct iovec){room[i], sizeof room[i]};
         messages[i] = (struct mmsghdr){.msg_hdr = {
-            .msg_iov = &parts[i], .msg_iovlen = 1, .msg_name = &senders[i], .msg_namelen = sizeof senders[i]}};
+            .msg_iov = &iovs[i], .msg_iovlen = 1, .msg_name = &senders[i], .msg_namelen = sizeof senders[i]}};
     }
     EXPECT(recvmmsg(fd, messages, 3, MSG_DONTWAIT, NULL) == 3);
     EXPECT(((struct nlmsghdr *)room[0])->nlmsg_type == SYS_GET && ((struct nlmsghdr *)room[1])->nlmsg_type == GET);
     EXPECT(((struct nlmsghdr *)room[2])->nlmsg_type == NLMSG_DONE);
     for (int i = 0; i < 3; i++)
         EXPECT(messages[i].msg_hdr.msg_namelen == sizeof senders[i] && senders[i].nl_pid == 0);
-    EXPECT(send(fd, two, sizeof two, 0) == sizeof two);
+    EXPECT(send(fd, requests, sizeof requests, 0) == sizeof requests);
     for (int i = 0; i < 3; i++)
         EXPECT(recv(fd, &answer, sizeof answer, MSG_DONTWAIT) > 0);
     /* Invalid requests, and destinations to which no program may send. */
-    FAILS(send(fd, two, 0, 0), ENODATA);
+    FAILS(send(fd, requests, 0, 0), ENODATA);
     FAILS(send(fd, (void *)4096, 100, 0), EFAULT);
     struct sockaddr_nl other = {.nl_family = AF_NETLINK, .nl_pid = 12345};
-    FAILS(sendto(fd, two, sizeof two, 0, (struct sockaddr *)&other, sizeof other), ECONNREFUSED);
+    FAILS(sendto(fd, requests, sizeof requests, 0, (struct sockaddr *)&other, sizeof other), ECONNREFUSED);
     other = (struct sockaddr_nl){.nl_family = AF_NETLINK, .nl_groups = 8};
-    FAILS(sendto(fd, two, sizeof two, 0, (struct sockaddr *)&other, sizeof other), EPERM);
+    FAILS(sendto(fd, requests, sizeof requests, 0, (struct sockaddr *)&other, sizeof other), EPERM);
     other.nl_family = AF_UNIX;
-    FAILS(sendto(fd, two, sizeof two, 0, (struct sockaddr *)&other, sizeof other), EINVAL);
-    EXPECT(write(fd, "\377\377\377\377", 4) == 4 && write(fd, two, 7) == 7);
+    FAILS(sendto(fd, requests, sizeof requests, 0, (struct sockaddr *)&other, sizeof other), EINVAL);
+    EXPECT(write(fd, "\377\377\377\377", 4) == 4 && write(fd, requests, 7) == 7);
     FAILS(recv(fd, &answer, sizeof answer, MSG_DONTWAIT), EAGAIN);
     close(epoll);
     close(fd);
 }
 
-static void send_fd(int to, int fd)
-{
-    union {
-        struct cmsghdr header;
-        char room[CMSG_SPACE(sizeof fd)];
-    } control = {.header = {.cmsg_len = CMSG_LEN(sizeof fd), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS}};
-    struct iovec vector = {"", 1};
-    const struct msghdr message = {
-        .msg_iov = &vector, .msg_iovlen = 1, .msg_control = control.room, .msg_controllen = sizeof control};
-    memcpy(CMSG_DATA(&control.header), &fd, sizeof fd);
-    EXPECT(sendmsg(to, &message, 0) == 1);
-}
-
-static int receive_fd(int from)
-{
-    char byte, room[CMSG_SPACE(sizeof(int))];
-    struct iovec vector = {&byte, 1};
-    struct msghdr message = {.msg_iov = &vector, .msg_iovlen = 1, .msg_control = room, .msg_controllen = sizeof room};
-    int fd;
-    EXPECT(recvmsg(from, &message, 0) == 1);
-    memcpy(&fd, CMSG_DATA(CMSG_FIRSTHDR(&message)), sizeof fd);
-    return fd;
-}
-
-static void expect_exit_0(pid_t child)
+/* Waits for the child, which must exit with status 0. */
+static void expect_success(pid_t child)
 {
     int status;
     EXPECT(child > 0 && waitpid(child, &status, 0) == child && status == 0);
@@ -264,32 +266,33 @@ static void expect_exit_0(pid_t child)
 
 static void check_copies(const char *self)
 {
-    int pair[2], fd = socket(AF_NETLINK, SOCK_RAW, RDMA);
+    enum { FREE_FD = 77 };
+    int pair[2], fd = socket(AF_NETLINK, SOCK_RAW, NETLINK_RDMA);
     query_system(fd);
     const uint32_t port = name_of(fd).nl_pid;
     const int copy = dup(fd);
     close(fd);
     query_system(copy);
-    EXPECT(dup2(copy, 77) == 77 && name_of(77).nl_pid == port);
-    expect_exit_0(fork() ?: (query_system(77), _exit(0), 0));
+    EXPECT(dup2(copy, FREE_FD) == FREE_FD && name_of(FREE_FD).nl_pid == port);
+    expect_success(fork() ?: (query_system(FREE_FD), _exit(0), 0));
     query_system(copy);
     char number[16];
     snprintf(number, sizeof number, "%d", copy);
-    expect_exit_0(fork() ?: (execl(self, self, "child", number, NULL), 0));
+    expect_success(fork() ?: (execl(self, self, "child", number, NULL), 0));
     EXPECT(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, pair) == 0);
-    send_fd(pair[0], copy);
+    send_fds(pair[0], &copy, 1);
     snprintf(number, sizeof number, "%d", pair[1]);
-    expect_exit_0(fork() ?: (execl(self, self, "take", number, NULL), 0));
+    expect_success(fork() ?: (execl(self, self, "take", number, NULL), 0));
     close(copy);
-    close(77);
+    close(FREE_FD);
     close(pair[0]);
     close(pair[1]);
 }
 
-/* Sockets of other protocols and families are not ours. */
+/* Sockets of other protocols and families are the kernel's own; NETLINK_ROUTE may be forbidden here. */
 static void check_other_sockets(void)
 {
-    const int fd = socket(AF_NETLINK, SOCK_RAW, 0), unix_fd = socket(AF_UNIX, SOCK_DGRAM, 0);
+    const int fd = socket(AF_NETLINK, SOCK_RAW, NETLINK_ROUTE), unix_fd = socket(AF_UNIX, SOCK_DGRAM, 0);
     if (fd >= 0) {
         const struct sockaddr_nl any = {.nl_family = AF_NETLINK};
         EXPECT(bind(fd, (const struct sockaddr *)&any, sizeof any) == 0 && name_of(fd).nl_pid != 0);
@@ -307,7 +310,8 @@ int main(int argc, char **argv)
         return 0;
     }
     if (argc == 3 && strcmp(argv[1], "take") == 0) {
-        const int fd = receive_fd(atoi(argv[2]));
+        int fd;
+        receive_fds(atoi(argv[2]), &fd, 1);
         query_system(fd);
         close(fd);
         return 0;

@@ -1,16 +1,17 @@
 /*
  * Writes to rdma_cm files as a test requests, for test/system/rdmacm/connections.test.ts.
  *
- * Each input line is one step; each answer is one line: "RESULT HEX". RESULT is that of write(2) or minus an errno, HEX
- * is the response of the command.
+ * Each input line is one step; each answer is one line: "RESULT HEX". RESULT is that of the system call or minus an
+ * errno, HEX is the response of the command, empty for other steps. An unknown step ends the program with status 2.
  *
  *   open                              opens another channel, to which later lines write; RESULT is its descriptor
  *   use FD                            later lines write to that descriptor
- *   write NUMBER AT OUT HEX           writes command NUMBER with the body HEX; at offset AT the body gets the address
- *                                     of a response of OUT bytes (AT -1: no address)
+ *   write NUMBER OFFSET OUT HEX       writes command NUMBER with the body HEX; at OFFSET the body gets the address of a
+ *                                     response of OUT bytes (OFFSET -1: no address)
  *   poll                              RESULT is the sum of 1, 2 and 4 if poll(2), select(2) and epoll(7) say that the
  *                                     channel is readable
- *   fork                              a child runs the steps that follow; the parent waits for its exit
+ *   fork                              a child answers 0 and runs the steps that follow; the parent answers 0 when the
+ *                                     child has exited, and continues
  *   exit                              this process ends, without an answer
  *   raw LENGTH HEX                    calls write(2) with these bytes and this length
  */
@@ -41,6 +42,7 @@ static void answer(long result, const unsigned char *bytes, int length)
     fflush(stdout);
 }
 
+/* Stores the bytes of a hexadecimal text; returns their number. */
 static int unhex(const char *text, unsigned char *bytes)
 {
     int length = 0;
@@ -50,21 +52,22 @@ static int unhex(const char *text, unsigned char *bytes)
     return length;
 }
 
-static int readable(void)
+/* The result of the step poll. */
+static int readiness(void)
 {
-    struct pollfd wanted = {.fd = channel, .events = POLLIN};
+    struct pollfd poll_fd = {.fd = channel, .events = POLLIN};
     struct epoll_event event = {.events = EPOLLIN};
-    struct timeval now = {0};
+    struct timeval no_wait = {0};
     fd_set set;
     FD_ZERO(&set);
     FD_SET(channel, &set);
     const int epoll = epoll_create1(EPOLL_CLOEXEC);
     epoll_ctl(epoll, EPOLL_CTL_ADD, channel, &event);
-    const int found = (poll(&wanted, 1, 0) == 1 && wanted.revents == POLLIN) |
-                      (select(channel + 1, &set, NULL, NULL, &now) == 1) << 1 |
+    const int ready = (poll(&poll_fd, 1, 0) == 1 && poll_fd.revents == POLLIN) |
+                      (select(channel + 1, &set, NULL, NULL, &no_wait) == 1) << 1 |
                       (epoll_wait(epoll, &event, 1, 0) == 1) << 2;
     close(epoll);
-    return found;
+    return ready;
 }
 
 int main(int argc, char **argv)
@@ -77,7 +80,7 @@ int main(int argc, char **argv)
     static unsigned char message[2 * MAX_BYTES], response[MAX_BYTES];
     setvbuf(stdin, NULL, _IONBF, 0); /* a child continues with the next input line */
     while (fgets(line, sizeof line, stdin)) {
-        int number, at, out;
+        int number, offset, out;
         long length;
         hex[0] = 0;
         if (strncmp(line, "open", 4) == 0) {
@@ -87,7 +90,7 @@ int main(int argc, char **argv)
             channel = number;
             answer(0, NULL, 0);
         } else if (strncmp(line, "poll", 4) == 0) {
-            answer(readable(), NULL, 0);
+            answer(readiness(), NULL, 0);
         } else if (strncmp(line, "fork", 4) == 0) {
             if (fork() > 0)
                 wait(NULL);
@@ -97,14 +100,14 @@ int main(int argc, char **argv)
         } else if (sscanf(line, "raw %ld %8192s", &length, hex) >= 1) {
             unhex(hex, message);
             answer(write(channel, message, length), NULL, 0);
-        } else if (sscanf(line, "write %d %d %d %8192s", &number, &at, &out, hex) >= 3) {
+        } else if (sscanf(line, "write %d %d %d %8192s", &number, &offset, &out, hex) >= 3) {
             int size = unhex(hex, message + sizeof(struct rdma_ucm_cmd_hdr));
             struct rdma_ucm_cmd_hdr header = {.cmd = number, .in = size, .out = out};
             uint64_t pointer = (uintptr_t)response;
             memcpy(message, &header, sizeof header);
             memset(response, 0, sizeof response);
-            if (at >= 0)
-                memcpy(message + sizeof header + at, &pointer, sizeof pointer);
+            if (offset >= 0)
+                memcpy(message + sizeof header + offset, &pointer, sizeof pointer);
             long result = write(channel, message, sizeof header + size);
             answer(result, response, result < 0 ? 0 : out);
         } else

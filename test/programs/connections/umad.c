@@ -2,7 +2,7 @@
  * Makes calls on umad files as a test requests, for test/system/management/umad.test.ts.
  *
  * Each input line is one step; each answer is one line: "RESULT HEX". RESULT is that of the system call or minus an
- * errno, HEX is the output.
+ * errno, HEX is the output, empty where none is named. An unknown step ends the program with status 2.
  *
  *   open PATH [wait]       opens another file, which later lines use, with O_NONBLOCK unless `wait`; RESULT is its
  *                          descriptor
@@ -14,10 +14,10 @@
  *   unregister ID          IB_USER_MAD_UNREGISTER_AGENT
  *   ioctl NUMBER           any other ioctl, without an argument
  *   write LENGTH HEX       these bytes, followed by zeros up to LENGTH
- *   read LENGTH
- *   fault LENGTH           read to an unmapped address
- *   poll MILLISECONDS      for reading; HEX is the events
- *   fork                   a child executes the following steps; the parent waits, and exits with its status
+ *   read LENGTH            HEX is what was read
+ *   fault LENGTH           read to an address without memory
+ *   poll MILLISECONDS      poll(2) for reading, with 0 also for writing; HEX is the events that it returns
+ *   fork                   a child answers 0 and runs the following steps; the parent waits, and exits with its status
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -47,6 +47,7 @@ static void answer(long result, const void *data, long length)
     fflush(stdout);
 }
 
+/* Stores the bytes of a hexadecimal text in `bytes`, followed by zeros; returns their number. */
 static long unhex(const char *text)
 {
     static const char digits[] = "0123456789abcdef";
@@ -57,19 +58,21 @@ static long unhex(const char *text)
     return length;
 }
 
-static void control(unsigned long request, long length)
+/* An ioctl with `bytes` as its argument; answers with the first `length` of them. */
+static void run_ioctl(unsigned long request, long length)
 {
     long result = ioctl(file, request, bytes);
     answer(result, bytes, length);
 }
 
+/* Runs the step of `line`; returns 2 if it is unknown, else 0. */
 static int step(void)
 {
-    char path[256], how[16] = "";
+    char path[256], mode[16] = "";
     long number;
     hex[0] = 0;
-    if (sscanf(line, "open %255s %15s", path, how) >= 1) {
-        file = open(path, O_RDWR | (strcmp(how, "wait") == 0 ? 0 : O_NONBLOCK));
+    if (sscanf(line, "open %255s %15s", path, mode) >= 1) {
+        file = open(path, O_RDWR | (strcmp(mode, "wait") == 0 ? 0 : O_NONBLOCK));
         answer(file, NULL, 0);
     } else if (sscanf(line, "use %ld", &number) == 1) {
         file = (int)number;
@@ -80,10 +83,10 @@ static int step(void)
         answer(ioctl(file, IB_USER_MAD_ENABLE_PKEY), NULL, 0);
     } else if (sscanf(line, "register2 %1024s", hex) == 1) {
         unhex(hex);
-        control(IB_USER_MAD_REGISTER_AGENT2, sizeof(struct ib_user_mad_reg_req2));
+        run_ioctl(IB_USER_MAD_REGISTER_AGENT2, sizeof(struct ib_user_mad_reg_req2));
     } else if (sscanf(line, "register %1024s", hex) == 1) {
         unhex(hex);
-        control(IB_USER_MAD_REGISTER_AGENT, sizeof(struct ib_user_mad_reg_req));
+        run_ioctl(IB_USER_MAD_REGISTER_AGENT, sizeof(struct ib_user_mad_reg_req));
     } else if (sscanf(line, "unregister %ld", &number) == 1) {
         uint32_t id = (uint32_t)number;
         answer(ioctl(file, IB_USER_MAD_UNREGISTER_AGENT, &id), NULL, 0);
@@ -98,11 +101,11 @@ static int step(void)
     } else if (sscanf(line, "fault %ld", &number) == 1) {
         answer(read(file, (void *)16, (size_t)number), NULL, 0);
     } else if (sscanf(line, "poll %ld", &number) == 1) {
-        struct pollfd wanted = {.fd = file, .events = POLLIN | POLLOUT};
+        struct pollfd poll_fd = {.fd = file, .events = POLLIN | POLLOUT};
         if (number != 0)
-            wanted.events = POLLIN;
-        long result = poll(&wanted, 1, (int)number);
-        answer(result, &wanted.revents, sizeof wanted.revents);
+            poll_fd.events = POLLIN;
+        long result = poll(&poll_fd, 1, (int)number);
+        answer(result, &poll_fd.revents, sizeof poll_fd.revents);
     } else if (strncmp(line, "fork", 4) == 0) {
         pid_t child = fork();
         int status = 0;
@@ -122,9 +125,9 @@ int main(int argc, char **argv)
         fprintf(stderr, "usage: %s, with steps on its input\n", argv[0]);
         return 1;
     }
-    int wrong = 0;
+    int status = 0;
     setvbuf(stdin, NULL, _IONBF, 0); /* a child continues with the next input line */
-    while (wrong == 0 && fgets(line, sizeof line, stdin))
-        wrong = step();
-    return wrong;
+    while (status == 0 && fgets(line, sizeof line, stdin))
+        status = step();
+    return status;
 }

@@ -20,12 +20,17 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define VENDOR_CLASS 0x32
+#define VENDOR_CLASS 0x32 /* one of the classes with an OUI and RMPP (IBA 16.5) */
+/* Methods Get and GetResp. */
 #define GET 1
 #define GET_RESPONSE 0x81
+/* Bytes of the MAD, RMPP and vendor headers. */
 #define HEADERS 40
+#define RMPP_FLAGS 26 /* offset */
+#define MAD_BYTES 256
 #define MAX_BYTES (600 * 1024)
-#define TIMEOUT 1000
+#define TIMEOUT_MS 1000
+/* A number of bytes that ends the server. */
 #define STOP UINT32_MAX
 
 static int (*umad_init)(void);
@@ -42,9 +47,10 @@ static struct {
     uint8_t mad[HEADERS + MAX_BYTES];
 } message;
 
-static int fail(const char *what, long result)
+/* Prints a failed call with its result; returns the exit status. */
+static int fail(const char *call, long result)
 {
-    fprintf(stderr, "%s: %ld\n", what, result);
+    fprintf(stderr, "%s: %ld\n", call, result);
     return 1;
 }
 
@@ -64,17 +70,17 @@ static int load(void)
     return umad_init() == 0 ? 0 : fail("umad_init", -1);
 }
 
-/* Writes the headers of a message, which is one RMPP transfer. */
+/* Writes the headers of a message that is one RMPP transfer. */
 static void begin(int method)
 {
     uint8_t *mad = message.mad;
-    mad[0] = 1;
+    mad[0] = 1; /* base version */
     mad[1] = VENDOR_CLASS;
-    mad[2] = 1;
+    mad[2] = 1; /* class version */
     mad[3] = method;
-    mad[24] = 1; /* RMPP version, type DATA, flag ACTIVE */
-    mad[25] = 1;
-    mad[26] = 1;
+    mad[24] = 1; /* RMPP version */
+    mad[25] = 1; /* RMPP type DATA */
+    mad[RMPP_FLAGS] = 1; /* active */
     memcpy(mad + 37, oui, sizeof oui);
 }
 
@@ -94,9 +100,9 @@ static int serve(int port, int agent)
         if (inputs[1].revents)
             return 0;
         int length = sizeof message.mad;
-        const int from = umad_recv(port, &message, &length, 0);
-        if (from < 0)
-            return fail("umad_recv", from);
+        const int received = umad_recv(port, &message, &length, 0);
+        if (received < 0)
+            return fail("umad_recv", received);
         uint32_t bytes;
         memcpy(&bytes, message.mad + HEADERS, sizeof bytes);
         if (bytes > MAX_BYTES)
@@ -105,33 +111,34 @@ static int serve(int port, int agent)
         for (uint32_t i = 0; i < bytes; i++)
             message.mad[HEADERS + i] = byte_at(i);
         const int sent = umad_send(port, agent, &message, HEADERS + (int)bytes, 0, 20);
-        /* A retransmitted request while the answer is in flight: ignored. */
+        /* EINVAL: the request was a retransmission, and its answer is still in flight. */
         if (sent < 0 && errno != EINVAL)
             return fail("umad_send", sent);
     }
 }
 
-static int ask(int port, int agent, const char *gid, uint32_t bytes, int retries, int index)
+/* The client: requests `bytes` bytes of the port with this GID, and compares them. */
+static int request_bytes(int port, int agent, const char *gid, uint32_t bytes, int retries, int index)
 {
     begin(GET);
-    message.mad[26] = 0; /* one datagram */
+    message.mad[RMPP_FLAGS] = 0; /* no RMPP: one datagram */
     memcpy(message.mad + HEADERS, &bytes, sizeof bytes);
-    message.header.qpn = __builtin_bswap32(1);
+    message.header.qpn = __builtin_bswap32(1); /* the general service interface */
     message.header.grh_present = 1;
     message.header.gid_index = (uint8_t)index;
     for (int i = 0; i < 16; i++)
         sscanf(gid + 2 * i, "%2hhx", message.header.gid + i);
-    const int sent = umad_send(port, agent, &message, 256, bytes == STOP ? 0 : TIMEOUT, retries);
+    const int sent = umad_send(port, agent, &message, MAD_BYTES, bytes == STOP ? 0 : TIMEOUT_MS, retries);
     if (sent < 0)
         return fail("umad_send", sent);
     if (bytes == STOP)
         return 0;
-    int length = 256;
-    int from = umad_recv(port, &message, &length, 60000);
-    if (from < 0 && length > 256)
-        from = umad_recv(port, &message, &length, 0); /* length is now the size of the answer */
-    if (from < 0)
-        return fail("umad_recv", from);
+    int length = MAD_BYTES;
+    int agent_of_answer = umad_recv(port, &message, &length, 60000);
+    if (agent_of_answer < 0 && length > MAD_BYTES)
+        agent_of_answer = umad_recv(port, &message, &length, 0); /* length is now the size of the answer */
+    if (agent_of_answer < 0)
+        return fail("umad_recv", agent_of_answer);
     if (message.header.status)
         return fail("status", message.header.status);
     for (uint32_t i = 0; i < bytes; i++)
@@ -145,7 +152,7 @@ int main(int argc, char **argv)
 {
     const int is_server = argc == 3 && strcmp(argv[1], "server") == 0;
     if (!is_server && !(argc >= 5 && argc <= 7 && strcmp(argv[1], "client") == 0 && strlen(argv[3]) == 32)) {
-        fprintf(stderr, "usage: umad_talk server CA | client CA GID BYTES [RETRIES [INDEX]]\n");
+        fprintf(stderr, "usage: umad_talk server CA | client CA GID BYTES|stop [RETRIES [INDEX]]\n");
         return 1;
     }
     if (load() != 0)
@@ -159,7 +166,7 @@ int main(int argc, char **argv)
         return fail("umad_register_oui", agent);
     const int retries = argc > 5 ? atoi(argv[5]) : 0, index = argc > 6 ? atoi(argv[6]) : 1;
     const uint32_t bytes = is_server ? 0 : strcmp(argv[4], "stop") == 0 ? STOP : (uint32_t)atol(argv[4]);
-    const int result = is_server ? serve(port, agent) : ask(port, agent, argv[3], bytes, retries, index);
+    const int result = is_server ? serve(port, agent) : request_bytes(port, agent, argv[3], bytes, retries, index);
     umad_close_port(port);
     return result;
 }

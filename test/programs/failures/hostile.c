@@ -3,13 +3,13 @@
  *
  *   hostile [-S SEED] [-n CALLS] [-d DEVICE] [-k]
  *
- *   -k  ends by SIGKILL during the calls
+ *   -k  ends by SIGKILL after half of the calls
  *
- * First libibverbs sets up objects; its calls are recorded (by this file's ioctl), and then repeated with changed
+ * First libibverbs sets up objects; its ioctls are recorded (by this file's ioctl), and then repeated with changed
  * fields. Between them the program makes random calls in every dialect, writes random bytes into the rings, and rings
  * doorbells. None of this may end this program or harm the daemon: at the end a new context must work. Pointers in the
- * calls point to a scratch area or to unmapped memory, so that responses of the daemon overwrite nothing else. Prints
- * the number of results per errno.
+ * calls point to a scratch area, or to memory that is unmapped or read-only, or are random numbers, so responses of the
+ * daemon hardly ever overwrite anything else. Prints the number of results per errno.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -20,14 +20,20 @@
 
 #include "../endpoint.h"
 
-#define VERBS_IOCTL 0xc0181b01u
-#define SCRATCH 65536
-#define RINGS (1u << 20)
+#define VERBS_IOCTL 0xc0181b01u /* Linux's RDMA_VERBS_IOCTL */
+#define SCRATCH_BYTES 65536
+#define RINGS_BYTES (1u << 20) /* of the context file: more than its rings take */
+/* Recorded calls, attributes of a call, and bytes of what an attribute points to: at most. */
 #define TEMPLATES 96
 #define ATTRIBUTES 24
 #define CONTENT 512
 #define CALLS_PER_CONTEXT 2000
+#define DRIVER_RXE 14         /* RDMA_DRIVER_RXE */
+#define DRIVER_NAMESPACE 4096 /* attributes of drivers have this number or higher ones */
+#define EXTENDED 0x80000000u  /* IB_USER_VERBS_CMD_FLAG_EXTENDED */
+#define POST_SEND 28          /* IB_USER_VERBS_CMD_POST_SEND */
 
+/* Linux's struct ib_uverbs_ioctl_hdr and struct ib_uverbs_attr. */
 struct ioctl_header {
     uint16_t length, object, method, count;
     uint64_t reserved1;
@@ -42,28 +48,31 @@ struct message {
     struct ioctl_attribute attributes[ATTRIBUTES];
 };
 
+/* Recorded calls. */
 static struct template {
     struct message message;
     /* The memory that attributes point to. */
     uint8_t content[ATTRIBUTES][CONTENT];
 } templates[TEMPLATES];
 static unsigned template_count;
-static bool recording;
+static bool is_recording;
 
 static uint8_t *scratch, *read_only, *unmapped;
 static uint32_t *rings;
-static int device;
+static int device; /* descriptor of the context; 0: none yet */
 static uint32_t keys[2];
 static uint32_t qp_handles[2];
+/* By errno; 0: the call has succeeded. */
 static unsigned long outcomes[256];
 
 /* ---- pseudo-random ---- */
 
-static uint64_t state;
+static uint64_t random_state;
 
+/* splitmix64 */
 static uint64_t random64(void)
 {
-    uint64_t x = state += 0x9e3779b97f4a7c15u;
+    uint64_t x = random_state += 0x9e3779b97f4a7c15u;
     x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9u;
     x = (x ^ x >> 27) * 0x94d049bb133111ebu;
     return x ^ x >> 31;
@@ -79,7 +88,7 @@ static bool one_in(uint32_t n)
     return below(n) == 0;
 }
 
-static uint64_t pointer(void)
+static uint64_t random_pointer(void)
 {
     switch (below(12)) {
     case 0: return 0;
@@ -89,12 +98,12 @@ static uint64_t pointer(void)
     case 4: return (uintptr_t)read_only + below(64);
     case 5: return random64();
     case 6: return 0xffffffffffff0000u + below(65536);
-    default: return (uintptr_t)scratch + below(SCRATCH / 2);
+    default: return (uintptr_t)scratch + below(SCRATCH_BYTES / 2);
     }
 }
 
 /* A number that is a limit or has a meaning in some field. */
-static uint64_t number(void)
+static uint64_t random_number(void)
 {
     static const uint64_t limits[] = {0, 1, 2, 7, 8, 0x7f, 0xff, 0x7fff, 0xffff, 0x7fffffff, 0x80000000u, 0xffffffffu,
                                      1ull << 32, 1ull << 40, 1ull << 63, ~0ull};
@@ -103,7 +112,7 @@ static uint64_t number(void)
     case 1: return below(16);
     case 2: return keys[below(2)];
     case 3: return qp_handles[below(2)];
-    case 4: return pointer();
+    case 4: return random_pointer();
     case 5: return below(4096);
     default: return random64() >> below(64);
     }
@@ -112,13 +121,14 @@ static uint64_t number(void)
 static void random_bytes(uint8_t *bytes, size_t length)
 {
     for (size_t i = 0; i < length; i += 8) {
-        const uint64_t word = one_in(3) ? random64() : number();
+        const uint64_t word = one_in(3) ? random64() : random_number();
         memcpy(bytes + i, &word, length - i < 8 ? length - i : 8);
     }
 }
 
 /* ---- recording ---- */
 
+/* Whether a value is an address of this program, by its size. */
 static bool is_pointer(uint64_t value)
 {
     return value > 1ull << 32 && value < 1ull << 47;
@@ -138,7 +148,7 @@ static void record(const struct message *message)
     }
 }
 
-/* Overrides the shim's ioctl, to record the calls of libibverbs. */
+/* Is called instead of the shim's ioctl, which it calls; records the calls of libibverbs. */
 int ioctl(int fd, unsigned long request, ...)
 {
     static int (*next)(int, unsigned long, ...);
@@ -148,7 +158,7 @@ int ioctl(int fd, unsigned long request, ...)
     va_end(arguments);
     if (!next)
         next = (int (*)(int, unsigned long, ...))dlsym(RTLD_NEXT, "ioctl");
-    if (recording && (uint32_t)request == VERBS_IOCTL)
+    if (is_recording && (uint32_t)request == VERBS_IOCTL)
         record(argument);
     return next(fd, request, argument);
 }
@@ -161,35 +171,36 @@ static void count_outcome(long result)
 }
 
 /*
- * Copies a template's message to scratch, followed by its contents, with all pointers to our memory. Queue pairs that
- * execute garbage in their rings write to scratch at any time: bounds of our own accesses are never read from there
- * twice.
+ * Copies a template's message to scratch, followed by its contents; all pointers then point into scratch. Queue pairs
+ * that execute garbage in their rings write to scratch at any time, so a value of scratch that bounds an access of ours
+ * is read once.
  */
 static struct message *copy_template(const struct template *template)
 {
     struct message *message = (struct message *)scratch;
     *message = template->message;
-    uint8_t *at = scratch + 4096;
+    uint8_t *next = scratch + 4096;
     for (int i = 0; i < template->message.header.count; i++) {
         struct ioctl_attribute *attribute = &message->attributes[i];
         if (!is_pointer(template->message.attributes[i].data))
             continue;
-        memcpy(at, template->content[i], CONTENT);
+        memcpy(next, template->content[i], CONTENT);
         /* Pointers inside: to a memory region, to a response. */
         for (int word = 0; word + 8 <= CONTENT; word += 8) {
             uint64_t value;
-            memcpy(&value, at + word, 8);
+            memcpy(&value, next + word, 8);
             if (is_pointer(value)) {
                 value = (uintptr_t)scratch + 32768;
-                memcpy(at + word, &value, 8);
+                memcpy(next + word, &value, 8);
             }
         }
-        attribute->data = (uintptr_t)at;
-        at += CONTENT;
+        attribute->data = (uintptr_t)next;
+        next += CONTENT;
     }
     return message;
 }
 
+/* Changes one field of the message, or of the memory that an attribute points to. */
 static void mutate(struct message *message)
 {
     const uint16_t count = *(volatile uint16_t *)&message->header.count;
@@ -197,22 +208,21 @@ static void mutate(struct message *message)
     const uint64_t data = *(volatile uint64_t *)&attribute->data;
     const uint16_t length = *(volatile uint16_t *)&attribute->length;
     switch (below(28)) {
-    case 0: message->header.object = (uint16_t)number(); break;
+    case 0: message->header.object = (uint16_t)random_number(); break;
     case 1: message->header.method = (uint16_t)below(10); break;
-    case 2: message->header.length = (uint16_t)number(); break;
+    case 2: message->header.length = (uint16_t)random_number(); break;
     case 3: message->header.count = (uint16_t)below(ATTRIBUTES + 3); break;
-    case 4: message->header.driver = (uint32_t)number(); break;
-    case 5: message->header.reserved1 = number(); break;
-    case 6: attribute->id = (uint16_t)(one_in(2) ? below(20) : 4096 + below(3)); break;
-    case 7: attribute->length = (uint16_t)number(); break;
-    case 8: attribute->flags = (uint16_t)number(); break;
-    case 9: case 10: case 11: attribute->data = number(); break;
-    case 12: case 13: attribute->data = pointer(); break;
+    case 4: message->header.driver = (uint32_t)random_number(); break;
+    case 5: message->header.reserved1 = random_number(); break;
+    case 6: attribute->id = (uint16_t)(one_in(2) ? below(20) : DRIVER_NAMESPACE + below(3)); break;
+    case 7: attribute->length = (uint16_t)random_number(); break;
+    case 8: attribute->flags = (uint16_t)random_number(); break;
+    case 9: case 10: case 11: attribute->data = random_number(); break;
+    case 12: case 13: attribute->data = random_pointer(); break;
     default:
-        /* Inside the memory it points to. */
         if (is_pointer(data) && (uint8_t *)(uintptr_t)data >= scratch &&
-            (uint8_t *)(uintptr_t)data < scratch + SCRATCH - CONTENT) {
-            const uint64_t value = number();
+            (uint8_t *)(uintptr_t)data < scratch + SCRATCH_BYTES - CONTENT) {
+            const uint64_t value = random_number();
             memcpy((uint8_t *)(uintptr_t)data + below(length ? length : 1) % CONTENT, &value, 1u << below(4));
         }
     }
@@ -223,7 +233,7 @@ static void mutated_ioctl(void)
     struct message *message = copy_template(&templates[below(template_count)]);
     for (uint32_t i = below(4); i > 0; i--)
         mutate(message);
-    count_outcome(ioctl(device, VERBS_IOCTL, one_in(50) ? (void *)(uintptr_t)pointer() : message));
+    count_outcome(ioctl(device, VERBS_IOCTL, one_in(50) ? (void *)(uintptr_t)random_pointer() : message));
 }
 
 static void random_ioctl(void)
@@ -234,35 +244,37 @@ static void random_ioctl(void)
     message->header = (struct ioctl_header){.object = (uint16_t)below(20),
                                             .method = (uint16_t)below(8),
                                             .count = count,
-                                            .driver = 14};
+                                            .driver = DRIVER_RXE};
     message->header.length = (uint16_t)(sizeof message->header + count * sizeof message->attributes[0]);
     for (int i = 0; i < count; i++)
         message->attributes[i] = (struct ioctl_attribute){
-            (uint16_t)(one_in(4) ? 4096 + below(2) : below(16)), (uint16_t)(one_in(2) ? below(64) : 8),
-            (uint16_t)below(3), 0, one_in(2) ? pointer() : number()};
+            (uint16_t)(one_in(4) ? DRIVER_NAMESPACE + below(2) : below(16)), (uint16_t)(one_in(2) ? below(64) : 8),
+            (uint16_t)below(3), 0, one_in(2) ? random_pointer() : random_number()};
     count_outcome(ioctl(device, VERBS_IOCTL, message));
 }
 
+/* A call of the object dialect: ioctls with the letter 0xdb. */
 static void random_object_call(void)
 {
     struct {
         uint16_t length, class;
         uint32_t object, op_ctrl, flags;
-    } header = {.class = (uint16_t)(one_in(8) ? random64() : below(18)), .object = one_in(2) ? 0 : (uint32_t)number()};
-    uint16_t at = sizeof header;
+    } header = {.class = (uint16_t)(one_in(8) ? random64() : below(18)),
+                .object = one_in(2) ? 0 : (uint32_t)random_number()};
+    uint16_t end = sizeof header;
     for (uint32_t i = below(6); i > 0; i--) {
         const uint16_t payload = (uint16_t)(one_in(3) ? below(80) : 4u << below(3));
         const uint16_t attribute[2] = {(uint16_t)(8 + payload), (uint16_t)(one_in(3) ? 64 + below(4) : 1 + below(8))};
         const uint32_t flags = one_in(10) ? (uint32_t)random64() : below(16);
-        random_bytes(scratch + at + 8, payload);
-        memcpy(scratch + at, attribute, 4);
-        memcpy(scratch + at + 4, &flags, 4);
-        at += 8 + (payload + 7) / 8 * 8;
+        random_bytes(scratch + end + 8, payload);
+        memcpy(scratch + end, attribute, 4);
+        memcpy(scratch + end + 4, &flags, 4);
+        end += 8 + (payload + 7) / 8 * 8;
     }
-    header.length = one_in(10) ? (uint16_t)number() : at;
+    header.length = one_in(10) ? (uint16_t)random_number() : end;
     memcpy(scratch, &header, sizeof header);
     count_outcome(ioctl(device, _IOWR(0xdb, one_in(4) ? below(256) : below(6), uint64_t),
-               one_in(30) ? (void *)(uintptr_t)pointer() : scratch));
+               one_in(30) ? (void *)(uintptr_t)random_pointer() : scratch));
 }
 
 static void random_write(void)
@@ -270,52 +282,59 @@ static void random_write(void)
     static const uint32_t lengths[] = {0, 1, 4, 7, 8, 12, 16, 24, 31, 33, 40, 48, 64, 120, 4096};
     const uint32_t length = lengths[below(sizeof lengths / sizeof lengths[0])];
     random_bytes(scratch, 4096);
-    const uint32_t command = (one_in(8) ? 0x80000000u : 0) | below(40);
-    const uint16_t words[2] = {(uint16_t)(one_in(3) ? number() : length / 4),
-                               (uint16_t)(one_in(3) ? number() : below(64))};
-    const uint64_t response = pointer();
+    const uint32_t command = (one_in(8) ? EXTENDED : 0) | below(40);
+    /* The lengths of the command and of its response, in words of 4 bytes. */
+    const uint16_t words[2] = {(uint16_t)(one_in(3) ? random_number() : length / 4),
+                               (uint16_t)(one_in(3) ? random_number() : below(64))};
+    const uint64_t response = random_pointer();
     memcpy(scratch, &command, 4);
     memcpy(scratch + 4, words, 4);
     memcpy(scratch + 8, &response, 8);
-    count_outcome(write(device, one_in(20) ? (void *)(uintptr_t)pointer() : scratch, length));
+    count_outcome(write(device, one_in(20) ? (void *)(uintptr_t)random_pointer() : scratch, length));
 }
 
 static void doorbell(void)
 {
     const uint64_t response = (uintptr_t)scratch;
-    uint32_t command[8] = {28, 8 | 1 << 16, 0, 0, one_in(3) ? (uint32_t)number() : qp_handles[below(2)], 0, 0, 128};
+    /* struct ib_uverbs_cmd_hdr (8 and 1 words) and struct ib_uverbs_post_send: response, handle, counts, WQE size. */
+    const uint32_t handle = one_in(3) ? (uint32_t)random_number() : qp_handles[below(2)];
+    uint32_t command[8] = {POST_SEND, 8 | 1 << 16, 0, 0, handle, 0, 0, 128};
     memcpy(&command[2], &response, 8);
     if (one_in(10)) {
         /* Work requests in the command itself. */
         command[1] = below(200) | 1 << 16;
-        command[5] = (uint32_t)number();
-        command[6] = (uint32_t)number();
-        command[7] = (uint32_t)number();
+        command[5] = (uint32_t)random_number();
+        command[6] = (uint32_t)random_number();
+        command[7] = (uint32_t)random_number();
     }
     count_outcome(write(device, command, sizeof command));
 }
 
-/* Random bytes in the rings; preferably in their headers, indices and first elements. */
+/*
+ * Writes random bytes into the rings; preferably into the first ones, and into their headers, indices and first
+ * elements: words of struct rxe_queue_buf.
+ */
 static void corrupt_rings(void)
 {
     for (uint32_t i = 1 + below(16); i > 0; i--) {
-        const uint32_t page = 1 + below(one_in(4) ? RINGS / 4096 - 1 : 24);
-        uint32_t *at = rings + page * 1024;
+        const uint32_t page = 1 + below(one_in(4) ? RINGS_BYTES / 4096 - 1 : 24);
+        uint32_t *ring = rings + page * 1024;
         switch (below(4)) {
-        case 0: at[32] = (uint32_t)number(); break;
-        case 1: at[64] = (uint32_t)number(); break;
-        case 2: at[below(2)] = (uint32_t)number(); break;
-        default: random_bytes((uint8_t *)(at + 96 + below(900)), 8 * (1 + below(3)));
+        case 0: ring[32] = (uint32_t)random_number(); break; /* producer_index */
+        case 1: ring[64] = (uint32_t)random_number(); break; /* consumer_index */
+        case 2: ring[below(2)] = (uint32_t)random_number(); break; /* log2_elem_size, index_mask */
+        default: random_bytes((uint8_t *)(ring + 96 + below(900)), 8 * (1 + below(3)));
         }
     }
 }
 
+/* An ioctl of another number: near those of verbs (letter 0x1b) and objects, TCGETS, FIONREAD. */
 static void random_request(void)
 {
     static const unsigned long requests[] = {0x1b00, 0x1b02,     0xc0181b02, 0x5401,
                                              0xdb00, 0x4008db00, 0x541b,     0xc0181b03};
     count_outcome(ioctl(device, one_in(3) ? 0x1b00 | (random64() & 0xffff00ff) : requests[below(8)],
-                        (void *)(uintptr_t)pointer()));
+                        (void *)(uintptr_t)random_pointer()));
 }
 
 /* ---- a context to attack ---- */
@@ -327,7 +346,7 @@ static void set_up(void)
     static struct endpoint ends[2];
     struct ibv_context *context = open_named(options.device);
     for (int i = 0; i < 2; i++)
-        create_endpoint(&ends[i], context, &options, SCRATCH, (uint32_t)random64());
+        create_endpoint(&ends[i], context, &options, SCRATCH_BYTES, (uint32_t)random64());
     for (int i = 0; i < 2; i++) {
         const struct address peer = address_of(&ends[!i]);
         struct ibv_qp_attr attr;
@@ -341,14 +360,14 @@ static void set_up(void)
     struct ibv_pd *pd = ibv_alloc_pd(context);
     NEED(pd && ibv_dealloc_pd(pd) == 0, "ibv_alloc_pd: %s", strerror(errno));
     device = context->cmd_fd;
-    rings = mmap(NULL, RINGS, PROT_READ | PROT_WRITE, MAP_SHARED, device, 0);
+    rings = mmap(NULL, RINGS_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, device, 0);
     NEED(rings != MAP_FAILED, "mmap: %s", strerror(errno));
 }
 
 int main(int argc, char **argv)
 {
     long calls = 10000;
-    bool killed = false;
+    bool kills_itself = false;
     uint64_t seed = 1;
     options = default_options;
     options.events = true;
@@ -357,28 +376,29 @@ int main(int argc, char **argv)
         case 'S': seed = strtoull(optarg, NULL, 0); break;
         case 'n': calls = atol(optarg); break;
         case 'd': options.device = optarg; break;
-        case 'k': killed = true; break;
+        case 'k': kills_itself = true; break;
         default: fail("usage: %s [-S SEED] [-n CALLS] [-d DEVICE] [-k]", argv[0]);
         }
     }
-    state = seed;
-    const int both = PROT_READ | PROT_WRITE, flags = MAP_PRIVATE | MAP_ANONYMOUS;
-    scratch = mmap(NULL, SCRATCH + 4096, both, flags, -1, 0);
+    random_state = seed;
+    const int read_write = PROT_READ | PROT_WRITE, flags = MAP_PRIVATE | MAP_ANONYMOUS;
+    scratch = mmap(NULL, SCRATCH_BYTES + 4096, read_write, flags, -1, 0);
     read_only = mmap(NULL, 4096, PROT_READ, flags, -1, 0);
     NEED(scratch != MAP_FAILED && read_only != MAP_FAILED, "mmap: %s", strerror(errno));
-    unmapped = scratch + SCRATCH;
+    unmapped = scratch + SCRATCH_BYTES;
     mprotect(unmapped, 4096, PROT_NONE);
 
-    recording = true;
-    const int first = dup(0);
-    close(first);
+    is_recording = true;
+    /* The lowest descriptor that is free now. */
+    const int first_free = dup(0);
+    close(first_free);
     for (long i = 0; i < calls; i++) {
         if (i % CALLS_PER_CONTEXT == 0) {
-            /* Closes everything that the last context left: descriptors, objects, rings in any state. */
+            /* Closes all descriptors of the last context, whose objects and rings may be in any state. */
             if (device)
-                close_range((unsigned)first, ~0u, 0);
+                close_range((unsigned)first_free, ~0u, 0);
             set_up();
-            recording = false;
+            is_recording = false;
         }
         switch (below(12)) {
         case 0: case 1: random_ioctl(); break;
@@ -389,10 +409,10 @@ int main(int argc, char **argv)
         case 7: doorbell(); break;
         default: mutated_ioctl();
         }
-        if (killed && i == calls / 2)
+        if (kills_itself && i == calls / 2)
             kill(getpid(), SIGKILL);
     }
-    close_range((unsigned)first, ~0u, 0);
+    close_range((unsigned)first_free, ~0u, 0);
 
     set_up();
     printf("%ld calls, seed %lu:", calls, (unsigned long)seed);

@@ -5,8 +5,8 @@
  *   identity client [keep] PROGRAM    prints "ready", waits for a line, then executes "PROGRAM victim"; `keep`: a child
  *                                     shares its address space and outlives the exec
  *   identity victim                   prints "victim UID"; at the end of its input prints whether its page is "intact"
- *   identity alone                    prints "ready"; at each line of input switches PR_SET_DUMPABLE off or on and
- *                                     prints "done"
+ *   identity alone                    prints "ready"; at each line of input switches PR_SET_DUMPABLE off or on (off
+ *                                     first) and prints "done"
  */
 #define _GNU_SOURCE
 #include <poll.h>
@@ -31,10 +31,10 @@ static void print_line(const char *text)
 /* Maps a page at PAGE_ADDRESS and fills it. */
 static char *map_page(char fill)
 {
-    char *at = mmap(PAGE_ADDRESS, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
-    if (at != PAGE_ADDRESS)
+    char *page = mmap(PAGE_ADDRESS, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+    if (page != PAGE_ADDRESS)
         exit(2);
-    return memset(at, fill, PAGE);
+    return memset(page, fill, PAGE);
 }
 
 /* Waits until the other end of standard input is closed. */
@@ -51,10 +51,10 @@ static int wait_for_hangup(void *unused)
 static int read_line(void)
 {
     char c;
-    ssize_t got;
-    while ((got = read(0, &c, 1)) == 1 && c != '\n')
+    ssize_t length;
+    while ((length = read(0, &c, 1)) == 1 && c != '\n')
         continue;
-    return got == 1;
+    return length == 1;
 }
 
 int main(int argc, char **argv)

@@ -3,8 +3,8 @@
  * queries it (QUERY_CONTEXT, QUERY_MR), and uses its objects by their handles. These are the kernel calls of
  * ibv_import_device, ibv_import_pd and ibv_import_mr, which rxe's provider lacks.
  *
- *   imported share [USER]  both at the same time, the importer as that user; the importer exits first
- *   imported outlive       the exporter is killed first
+ *   imported share [USER]  both use it at the same time, the importer as that UID and GID; the importer exits first
+ *   imported outlive       the exporter is killed, then the importer uses it
  *   imported take …        the importer
  *
  * The first unexpected result is printed, and the exit status is 1.
@@ -17,11 +17,17 @@
 #include "../uverbs/uverbs_calls.h"
 
 #define RIGHTS (IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ)
+/* The bytes that the importer's memory has first, and those that WRITEs bring. */
 enum { PATTERN = 0x5a, ANSWER = 0xa5 };
+/* The exporter creates three PDs, the importer one. */
+enum { ALL_PDS = 4 };
 
-/* The data that one process sends to the other. */
+/*
+ * What one process tells the other: a region with its PD, and of the exporter a second region, which the importer
+ * destroys, and the number of completion vectors.
+ */
 struct region {
-    uint32_t pd, handle, spare, lkey, rkey, vectors;
+    uint32_t pd, mr, second_mr, lkey, rkey, vectors;
     uint64_t address;
 };
 
@@ -35,11 +41,12 @@ static void receive_region(int socket, struct region *region)
     NEED(read(socket, region, sizeof *region) == sizeof *region, "the other process has exited");
 }
 
-static void expect_error(int error, int expected, const char *what)
+static void expect_error(int error, int expected, const char *call_name)
 {
-    NEED(error == expected, "%s: %s, and not %s", what, name_of(error), name_of(expected));
+    NEED(error == expected, "%s: %s, and not %s", call_name, name_of(error), name_of(expected));
 }
 
+/* Stores the keys and the address of a region in `found`; returns an errno. */
 static int query_mr(uint32_t handle, struct region *found)
 {
     uint64_t length = 0;
@@ -52,6 +59,7 @@ static int query_mr(uint32_t handle, struct region *found)
     return call(&message);
 }
 
+/* A method with which an object is destroyed: its attribute 0 is the handle. Returns an errno. */
 static int destroy(int object, int method, uint32_t handle)
 {
     struct message message = begin(object, method);
@@ -59,7 +67,7 @@ static int destroy(int object, int method, uint32_t handle)
     return call(&message);
 }
 
-static uint32_t protection_domains(void)
+static uint32_t count_protection_domains(void)
 {
     uint32_t total = 0, handles[16];
     struct message message = begin(UVERBS_OBJECT_DEVICE, UVERBS_METHOD_INFO_HANDLES);
@@ -79,7 +87,7 @@ static struct rxe_queue_buf *map(const struct mminfo *queue)
     return memory;
 }
 
-/* A queue pair in RTS that is connected to itself. */
+/* Connects the last created queue pair to itself: INIT, RTR, RTS. */
 static void connect_to_itself(uint32_t qp)
 {
     struct ib_uverbs_gid_entry entry = {0};
@@ -89,7 +97,7 @@ static void connect_to_itself(uint32_t qp)
     add(&message, UVERBS_ATTR_QUERY_GID_ENTRY_FLAGS, 4, 0);
     add_pointer(&message, UVERBS_ATTR_QUERY_GID_ENTRY_RESP_ENTRY, &entry, sizeof entry);
     expect_error(call(&message), 0, "QUERY_GID_ENTRY");
-    struct ib_uverbs_modify_qp step = {.qp_handle = qp,
+    struct ib_uverbs_modify_qp modify = {.qp_handle = qp,
                                        .dest = {.sgid_index = 1, .hop_limit = 64, .is_global = 1, .port_num = 1},
                                        .dest_qp_num = qp_number,
                                        .qp_access_flags = RIGHTS,
@@ -101,7 +109,7 @@ static void connect_to_itself(uint32_t qp)
                                        .timeout = 14,
                                        .retry_cnt = 7,
                                        .rnr_retry = 7};
-    memcpy(step.dest.dgid, &entry.gid, sizeof step.dest.dgid);
+    memcpy(modify.dest.dgid, &entry.gid, sizeof modify.dest.dgid);
     static const struct {
         enum ibv_qp_state state;
         int attributes;
@@ -111,9 +119,9 @@ static void connect_to_itself(uint32_t qp)
                  {IBV_QPS_RTS, IBV_QP_TIMEOUT | IBV_QP_RETRY_CNT | IBV_QP_RNR_RETRY | IBV_QP_SQ_PSN |
                                    IBV_QP_MAX_QP_RD_ATOMIC}};
     for (size_t i = 0; i < LENGTH(steps); i++) {
-        step.qp_state = steps[i].state;
-        step.attr_mask = IBV_QP_STATE | steps[i].attributes;
-        expect_error(INVOKE_NO_OUT(IB_USER_VERBS_CMD_MODIFY_QP, step), 0, "MODIFY_QP");
+        modify.qp_state = steps[i].state;
+        modify.attr_mask = IBV_QP_STATE | steps[i].attributes;
+        expect_error(INVOKE_NO_OUT(IB_USER_VERBS_CMD_MODIFY_QP, modify), 0, "MODIFY_QP");
     }
 }
 
@@ -121,15 +129,15 @@ static void connect_to_itself(uint32_t qp)
  * The importer maps the queues that it creates in the other program's context. It writes from one half of its region to
  * the other, with the other program's protection domain.
  */
-static void write_by_mapped_queues(uint32_t protection, const struct region *own, uint8_t *memory)
+static void write_by_mapped_queues(uint32_t pd, const struct region *own, uint8_t *memory)
 {
-    uint32_t completions = some_cq(), qp;
-    struct rxe_queue_buf *done = map(&cq_queue.mi);
-    struct qp_spec spec = spec_of(IBV_QPT_RC, protection, completions);
+    uint32_t cq = some_cq(), qp;
+    struct rxe_queue_buf *completions = map(&cq_queue.mi);
+    struct qp_spec spec = spec_of(IBV_QPT_RC, pd, cq);
     expect_error(qp_create(&spec, &qp), 0, "QP_CREATE");
-    struct rxe_queue_buf *send = map(&qp_queues.sq_mi);
+    struct rxe_queue_buf *send_queue = map(&qp_queues.sq_mi);
     connect_to_itself(qp);
-    struct rxe_send_wqe *wqe = (struct rxe_send_wqe *)send->data;
+    struct rxe_send_wqe *wqe = (struct rxe_send_wqe *)send_queue->data;
     *wqe = (struct rxe_send_wqe){.wr = {.wr_id = 77,
                                         .opcode = IBV_WR_RDMA_WRITE,
                                         .send_flags = IBV_SEND_SIGNALED,
@@ -137,30 +145,31 @@ static void write_by_mapped_queues(uint32_t protection, const struct region *own
                                  .dma = {.length = PAGE / 2, .resid = PAGE / 2, .num_sge = 1}};
     wqe->dma.sge[0] = (struct rxe_sge){.addr = own->address, .length = PAGE / 2, .lkey = own->lkey};
     memset(memory, ANSWER, PAGE / 2);
-    __atomic_store_n(&send->producer_index, 1, __ATOMIC_RELEASE);
+    __atomic_store_n(&send_queue->producer_index, 1, __ATOMIC_RELEASE);
     struct {
         struct ib_uverbs_cmd_hdr header;
         struct ib_uverbs_post_send body;
-    } doorbell = {{IB_USER_VERBS_CMD_POST_SEND, sizeof doorbell / 4, 1},
-              {.qp_handle = qp, .wqe_size = sizeof(struct ib_uverbs_send_wr)}};
+    } doorbell = {{IB_USER_VERBS_CMD_POST_SEND, sizeof doorbell / 4, 1}, /* lengths of command and response in words */
+                  {.qp_handle = qp, .wqe_size = sizeof(struct ib_uverbs_send_wr)}};
     struct ib_uverbs_post_send_resp bad;
     doorbell.body.response = (uintptr_t)&bad;
     NEED(write(device, &doorbell, sizeof doorbell) == sizeof doorbell, "the doorbell: %s", strerror(errno));
-    while (__atomic_load_n(&done->producer_index, __ATOMIC_ACQUIRE) == 0)
+    while (__atomic_load_n(&completions->producer_index, __ATOMIC_ACQUIRE) == 0)
         ;
-    const struct ib_uverbs_wc *wc = (const struct ib_uverbs_wc *)done->data;
+    const struct ib_uverbs_wc *wc = (const struct ib_uverbs_wc *)completions->data;
     NEED(wc->wr_id == 77 && wc->status == IBV_WC_SUCCESS, "the importer's WRITE: %s", ibv_wc_status_str(wc->status));
-    NEED(memory[PAGE - 1] == ANSWER, "the importer's WRITE is not here");
+    NEED(memory[PAGE - 1] == ANSWER, "the importer's WRITE has not arrived");
     memset(memory, PATTERN, PAGE);
-    struct ib_uverbs_destroy_cq_resp events;
-    expect_error(destroy(UVERBS_OBJECT_CQ, UVERBS_METHOD_CQ_DESTROY, completions), EINVAL,
+    uint32_t events_reported;
+    expect_error(destroy(UVERBS_OBJECT_CQ, UVERBS_METHOD_CQ_DESTROY, cq), EINVAL,
                  "CQ_DESTROY without its response");
     struct message message = begin(UVERBS_OBJECT_QP, UVERBS_METHOD_QP_DESTROY);
     add(&message, UVERBS_ATTR_DESTROY_QP_HANDLE, 0, qp);
-    add_pointer(&message, UVERBS_ATTR_DESTROY_QP_RESP, &events, 4);
+    add_pointer(&message, UVERBS_ATTR_DESTROY_QP_RESP, &events_reported, sizeof events_reported);
     expect_error(call(&message), 0, "QP_DESTROY");
 }
 
+/* The importer's queries find what the exporter has sent, and what is in use cannot be destroyed. */
 static void check_region(const struct region *given)
 {
     struct region found = {0};
@@ -172,9 +181,9 @@ static void check_region(const struct region *given)
     expect_error(call(&message), 0, "QUERY_CONTEXT");
     NEED(vectors == given->vectors && support == IB_UVERBS_CORE_SUPPORT_OPTIONAL_MR_ACCESS,
          "%u vectors, support %lx", vectors, (unsigned long)support);
-    expect_error(query_mr(given->handle, &found), 0, "QUERY_MR");
+    expect_error(query_mr(given->mr, &found), 0, "QUERY_MR");
     NEED(found.lkey == given->lkey && found.rkey == given->rkey && found.address == given->address,
-         "the region is another one");
+         "QUERY_MR returns another region");
     expect_error(query_mr(given->pd, &found), EINVAL, "QUERY_MR of a PD");
     expect_error(destroy(UVERBS_OBJECT_PD, UVERBS_METHOD_PD_DESTROY, given->pd), EBUSY, "the PD in use");
     message = begin(UVERBS_OBJECT_ASYNC_EVENT, UVERBS_METHOD_ASYNC_EVENT_ALLOC);
@@ -189,39 +198,40 @@ static void check_new_context(const struct region *given)
     struct region found;
     device = -1;
     open_context();
-    NEED(protection_domains() == 0, "PDs in a new context");
-    expect_error(query_mr(given->handle, &found), ENOENT, "QUERY_MR in another context");
+    NEED(count_protection_domains() == 0, "PDs in a new context");
+    expect_error(query_mr(given->mr, &found), ENOENT, "QUERY_MR in another context");
     close(device);
     device = imported;
 }
 
-static void import_context(int socket, const char *how)
+static void import_context(int socket, const char *mode)
 {
     struct region given, own;
-    pass(socket, &device, 1, true);
+    receive_fds(socket, &device, 1);
     receive_region(socket, &given);
-    if (strcmp(how, "outlive") == 0) {
+    if (strcmp(mode, "outlive") == 0) {
         char byte;
         NEED(read(socket, &byte, 1) == 0, "the exporter still runs");
         check_region(&given);
         alloc_pd();
-        NEED(protection_domains() == 4, "%u PDs", protection_domains());
+        NEED(count_protection_domains() == ALL_PDS, "%u PDs", count_protection_domains());
         return;
     }
     check_region(&given);
     check_new_context(&given);
-    /* A region of our memory, in the other program's PD; our own PD in its context. */
+    /* A region of our memory in the exporter's PD, and a PD that we create in its context. */
     uint8_t *memory = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     memset(memory, PATTERN, PAGE);
     own = (struct region){.pd = alloc_pd(), .address = (uintptr_t)memory};
-    expect_error(reg_mr(given.pd, own.address, PAGE, own.address, RIGHTS, &own.handle), 0, "REG_MR");
-    expect_error(query_mr(own.handle, &own), 0, "QUERY_MR of our own");
+    expect_error(reg_mr(given.pd, own.address, PAGE, own.address, RIGHTS, &own.mr), 0, "REG_MR");
+    expect_error(query_mr(own.mr, &own), 0, "QUERY_MR of our own");
     write_by_mapped_queues(given.pd, &own, memory);
-    expect_error(destroy(UVERBS_OBJECT_MR, UVERBS_METHOD_MR_DESTROY, given.spare), 0, "the other's region");
+    expect_error(destroy(UVERBS_OBJECT_MR, UVERBS_METHOD_MR_DESTROY, given.second_mr), 0,
+                 "the exporter's second region");
     send_region(socket, &own);
     receive_region(socket, &given);
-    NEED(memory[0] == ANSWER && memory[PAGE - 1] == ANSWER, "the other's WRITE is not here");
-    /* The library's unimport makes no kernel call: only the descriptor is closed. */
+    NEED(memory[0] == ANSWER && memory[PAGE - 1] == ANSWER, "the exporter's WRITE has not arrived");
+    /* ibv_unimport_* would make no kernel call; only the descriptor is closed. */
     close(device);
 }
 
@@ -247,21 +257,22 @@ static void check_shared(int socket, pid_t importer, struct endpoint *from, cons
     struct region theirs, found;
     int status;
     receive_region(socket, &theirs);
-    NEED(protection_domains() == 4, "%u PDs", protection_domains());
-    expect_error(query_mr(given->spare, &found), ENOENT, "the region that the importer has destroyed");
-    expect_error(query_mr(theirs.handle, &found), 0, "the importer's region");
+    NEED(count_protection_domains() == ALL_PDS, "%u PDs", count_protection_domains());
+    expect_error(query_mr(given->second_mr, &found), ENOENT, "the region that the importer has destroyed");
+    expect_error(query_mr(theirs.mr, &found), 0, "the importer's region");
     NEED(found.rkey == theirs.rkey, "the importer's region is another one");
     NEED(transfer(from, IBV_WR_RDMA_READ, &theirs) == IBV_WC_SUCCESS, "READ of the importer's memory");
-    NEED(from->buffer[0] == PATTERN && from->buffer[PAGE - 1] == PATTERN, "the importer's bytes are others");
+    NEED(from->buffer[0] == PATTERN && from->buffer[PAGE - 1] == PATTERN,
+         "the READ has other bytes than the importer wrote");
     memset(from->buffer, ANSWER, PAGE);
     NEED(transfer(from, IBV_WR_RDMA_WRITE, &theirs) == IBV_WC_SUCCESS, "WRITE to the importer's memory");
     send_region(socket, given);
     NEED(waitpid(importer, &status, 0) == importer && status == 0, "the importer: status %x", status);
     /* The importer's objects stay, since they belong to the context. */
-    expect_error(query_mr(given->handle, &found), 0, "our region after the importer's end");
-    expect_error(query_mr(theirs.handle, &found), 0, "the importer's region after its end");
+    expect_error(query_mr(given->mr, &found), 0, "our region after the importer's end");
+    expect_error(query_mr(theirs.mr, &found), 0, "the importer's region after its end");
     expect_error(destroy(UVERBS_OBJECT_PD, UVERBS_METHOD_PD_DESTROY, given->pd), EBUSY, "the PD in use");
-    expect_error(destroy(UVERBS_OBJECT_MR, UVERBS_METHOD_MR_DESTROY, theirs.handle), 0, "the importer's region");
+    expect_error(destroy(UVERBS_OBJECT_MR, UVERBS_METHOD_MR_DESTROY, theirs.mr), 0, "the importer's region");
     expect_error(destroy(UVERBS_OBJECT_PD, UVERBS_METHOD_PD_DESTROY, theirs.pd), 0, "the importer's PD");
 }
 
@@ -271,22 +282,22 @@ int main(int argc, char **argv)
         import_context(atoi(argv[3]), argv[2]);
         return 0;
     }
-    NEED(argc > 1 && strstr("share outlive", argv[1]), "usage: %s share [USER] | outlive", argv[0]);
+    const bool outlives = argc > 1 && strcmp(argv[1], "outlive") == 0;
+    NEED(outlives || (argc > 1 && strcmp(argv[1], "share") == 0), "usage: %s share [USER] | outlive", argv[0]);
     const struct options options = default_options;
-    const bool outlive = strcmp(argv[1], "outlive") == 0;
     int pair[2];
     NEED(socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0, "socketpair: %s", strerror(errno));
     struct ibv_context *context = open_named(NULL);
     struct endpoint from, to;
-    connect_pair(&from, &to, context, &options);
+    create_pair(&from, &to, context, &options);
     device = context->cmd_fd;
     struct ibv_pd *pd = ibv_alloc_pd(context);
     NEED(pd, "ibv_alloc_pd: %s", strerror(errno));
-    struct ibv_mr *spare = ibv_reg_mr(pd, from.buffer, PAGE, RIGHTS);
-    NEED(spare, "ibv_reg_mr: %s", strerror(errno));
+    struct ibv_mr *second_mr = ibv_reg_mr(pd, from.buffer, PAGE, RIGHTS);
+    NEED(second_mr, "ibv_reg_mr: %s", strerror(errno));
     const struct region given = {.pd = to.pd->handle,
-                                 .handle = to.mr->handle,
-                                 .spare = spare->handle,
+                                 .mr = to.mr->handle,
+                                 .second_mr = second_mr->handle,
                                  .lkey = to.mr->lkey,
                                  .rkey = to.mr->rkey,
                                  .vectors = (uint32_t)context->num_comp_vectors,
@@ -294,8 +305,8 @@ int main(int argc, char **argv)
     fflush(stdout);
     const pid_t child_pid = fork();
     NEED(child_pid >= 0, "fork: %s", strerror(errno));
-    /* For `outlive` the process that is killed is the child. */
-    if ((child_pid == 0) != outlive) {
+    /* For `outlive` the child is the exporter, so that the process whose end the test awaits is not the killed one. */
+    if ((child_pid == 0) != outlives) {
         char socket[16];
         snprintf(socket, sizeof socket, "%d", pair[0]);
         close(pair[1]);
@@ -306,9 +317,9 @@ int main(int argc, char **argv)
         _exit(127);
     }
     close(pair[0]);
-    pass(pair[1], &device, 1, false);
+    send_fds(pair[1], &device, 1);
     send_region(pair[1], &given);
-    if (outlive)
+    if (outlives)
         raise(SIGKILL);
     check_shared(pair[1], child_pid, &from, &given);
     NEED(ibv_dealloc_pd(pd) == 0, "ibv_dealloc_pd: %s", strerror(errno));

@@ -2,8 +2,8 @@
  * A device that one program opens and another one uses (R28, R37): the first program passes the descriptors over a
  * socket or across exec, and closes all of its own; only then the second program uses them.
  *
- *   passing              every way of passing, with every first call of the second program
- *   passing nobody       the second program finds no daemon at the socket that PASSING_OTHER names
+ *   passing              both ways, with every first call of the second program
+ *   passing nobody       the second program looks for its daemon at the socket PASSING_OTHER, where there is none
  *   passing take …       the second program
  *
  * The first unexpected result is printed, and the exit status is 1.
@@ -19,21 +19,24 @@
 
 #include "../descriptors.h"
 
+/* The descriptors that are passed, and their number. */
 enum { DEVICE, ASYNC, CHANNEL, DESCRIPTORS };
+/* A handle that no object has. */
+enum { NO_HANDLE = 0xdead };
 
-/* ALLOC_PD by write(2); a plain memory file would accept the bytes without an error. */
+/* ALLOC_PD (command 3: 4 words, response of 1 word) by write(2). A memory file would accept the bytes too. */
 static void allocate_pd(int device)
 {
-    uint32_t handle = 0xdead, command[4] = {3, 4 | 1 << 16};
+    uint32_t handle = NO_HANDLE, command[4] = {3, 4 | 1 << 16};
     const uint64_t response = (uintptr_t)&handle;
     memcpy(&command[2], &response, sizeof response);
-    NEED(write(device, command, sizeof command) == sizeof command && handle != 0xdead, "write: %s", strerror(errno));
+    NEED(write(device, command, sizeof command) == sizeof command && handle != NO_HANDLE, "write: %s", strerror(errno));
 }
 
-/* The receiver's possible first calls, each alone on a freshly opened device. */
-enum { FIRST_IMPORT, FIRST_WRITE, FIRST_STAT, FIRST_READ, FIRST_EVENT, FIRSTS, NOBODY };
+/* The second program's first call: one of the FIRSTS, each with a device of its own; NOBODY: there is no daemon. */
+enum { FIRST_WRITE, FIRST_STAT, FIRST_READ, FIRST_EVENT, FIRSTS, NOBODY };
 
-/* No daemon serves this user: every call has its own errno, never that of a memory file or a socket. */
+/* There is no daemon: calls fail with EIO (lseek with ESPIPE, as always), not as on a memory file or a socket. */
 static void find_nobody(const int *fds)
 {
     char text[64];
@@ -47,39 +50,43 @@ static void find_nobody(const int *fds)
     NEED(close(fds[DEVICE]) == 0, "close: %s", strerror(errno));
 }
 
+/* The second program: receives the descriptors over `socket`, or has inherited those of `numbers` if it is -1. */
 static void take(int socket, const char *numbers, int first)
 {
     int fds[DESCRIPTORS];
     char byte;
     NEED(socket >= 0 || sscanf(numbers, "%d,%d,%d", fds, fds + 1, fds + 2) == 3, "numbers %s", numbers);
-    NEED(read(STDIN_FILENO, &byte, 1) == 0, "the opener's end: %s", strerror(errno));
+    NEED(read(STDIN_FILENO, &byte, 1) == 0, "waiting until the first program has closed its descriptors: %s",
+         strerror(errno));
     if (socket >= 0)
-        pass(socket, fds, DESCRIPTORS, true);
+        receive_fds(socket, fds, DESCRIPTORS);
     struct stat stat;
-    struct pollfd quiet = {.fd = fds[ASYNC], .events = POLLIN};
+    struct pollfd async_fd = {.fd = fds[ASYNC], .events = POLLIN};
     switch (first) {
     case FIRST_WRITE: allocate_pd(fds[DEVICE]); break;
     case FIRST_STAT: NEED(fstat(fds[DEVICE], &stat) == 0 && S_ISCHR(stat.st_mode), "fstat: %o", stat.st_mode); break;
     case FIRST_READ: NEED(read(fds[DEVICE], &byte, 1) < 0 && errno == EINVAL, "read: %s", strerror(errno)); break;
     case FIRST_EVENT:
         NEED(write(fds[CHANNEL], "x", 1) < 0 && errno == EBADF, "write to a channel: %s", strerror(errno));
-        NEED(poll(&quiet, 1, 0) == 0, "poll: %d", quiet.revents);
+        NEED(poll(&async_fd, 1, 0) == 0, "poll: %d", async_fd.revents);
         break;
     }
     if (first == NOBODY) {
         find_nobody(fds);
         return;
     }
-    /* Afterwards all calls of a device work. (rxe's provider has no ibv_import_device.) */
+    /* Afterwards all calls of a device work. */
     NEED(fstat(fds[DEVICE], &stat) == 0 && S_ISCHR(stat.st_mode), "fstat: %o", stat.st_mode);
     allocate_pd(fds[DEVICE]);
-    uint64_t unknown[8] = {0};
-    NEED(ioctl(fds[DEVICE], _IOWR(0x1b, 1, uint64_t[3]), unknown) < 0 && errno != ENOTTY, "ioctl: %s", strerror(errno));
+    uint64_t invalid_call[8] = {0};
+    NEED(ioctl(fds[DEVICE], _IOWR(0x1b, 1, uint64_t[3]), invalid_call) < 0 && errno != ENOTTY, "ioctl: %s",
+         strerror(errno));
     NEED(read(fds[ASYNC], &byte, 1) < 0 && errno == EAGAIN, "read without an event: %s", strerror(errno));
 }
 
 static void open_and_pass(const char *self, bool over_socket, int first)
 {
+    /* The pipe `closed` ends when this program has closed its descriptors. */
     int pair[2], closed[2];
     NEED(socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0 && pipe2(closed, O_CLOEXEC) == 0, "%s", strerror(errno));
     struct ibv_context *context = open_named(NULL);
@@ -91,7 +98,7 @@ static void open_and_pass(const char *self, bool over_socket, int first)
     fflush(stdout);
     const pid_t other = fork();
     if (other == 0) {
-        char socket[16] = "-1", numbers[64], what[16];
+        char socket[16] = "-1", numbers[64], first_number[16];
         if (over_socket) {
             snprintf(socket, sizeof socket, "%d", pair[0]);
             for (int i = 0; i < DESCRIPTORS; i++)
@@ -101,18 +108,18 @@ static void open_and_pass(const char *self, bool over_socket, int first)
                 fcntl(fds[i], F_SETFD, 0);
         }
         snprintf(numbers, sizeof numbers, "%d,%d,%d", fds[0], fds[1], fds[2]);
-        snprintf(what, sizeof what, "%d", first);
+        snprintf(first_number, sizeof first_number, "%d", first);
         dup2(closed[0], STDIN_FILENO);
         if (first == NOBODY)
             setenv("USERDMA_SOCKET", getenv("PASSING_OTHER"), 1);
         close(pair[1]);
-        execl(self, self, "take", socket, numbers, what, (char *)NULL);
+        execl(self, self, "take", socket, numbers, first_number, (char *)NULL);
         _exit(127);
     }
     close(pair[0]);
     if (over_socket)
-        pass(pair[1], fds, DESCRIPTORS, false);
-    /* Not destroyed: when a program exits or closes, the holders of the device keep its objects. */
+        send_fds(pair[1], fds, DESCRIPTORS);
+    /* The objects are not destroyed: they exist as long as some program has the device. */
     for (int i = 0; i < DESCRIPTORS; i++)
         close(fds[i]);
     close(closed[0]);

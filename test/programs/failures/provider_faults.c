@@ -8,15 +8,19 @@
 
 static struct endpoint end;
 static struct ibv_qp *qp;
-static struct ibv_qp_ex *wr;
+static struct ibv_qp_ex *requests;
 
-/* A queue pair, connected to itself, with requests posted by ibv_wr_*. */
+/* Replaces the queue pair of `end` with one for ibv_wr_*, and connects it to itself. */
 static void connect_self(void)
 {
     struct ibv_qp_init_attr_ex init = {
         .send_cq = end.cq,
         .recv_cq = end.cq,
-        .cap = {.max_send_wr = QUEUE, .max_recv_wr = QUEUE, .max_send_sge = 2, .max_recv_sge = 2, .max_inline_data = 64},
+        .cap = {.max_send_wr = QUEUE,
+                .max_recv_wr = QUEUE,
+                .max_send_sge = 2,
+                .max_recv_sge = 2,
+                .max_inline_data = 64},
         .qp_type = IBV_QPT_RC,
         .comp_mask = IBV_QP_INIT_ATTR_PD | IBV_QP_INIT_ATTR_SEND_OPS_FLAGS,
         .pd = end.pd,
@@ -24,7 +28,7 @@ static void connect_self(void)
     };
     qp = ibv_create_qp_ex(end.context, &init);
     NEED(qp, "ibv_create_qp_ex: %s", strerror(errno));
-    wr = ibv_qp_to_qp_ex(qp);
+    requests = ibv_qp_to_qp_ex(qp);
     struct ibv_qp_attr attr = {.qp_state = IBV_QPS_INIT, .port_num = 1};
     NEED(ibv_modify_qp(qp, &attr, IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS) == 0,
          "to INIT: %s", strerror(errno));
@@ -34,18 +38,18 @@ static void connect_self(void)
     connect_to(&end, &self, &default_options);
 }
 
-static void expect_receive(void)
+static void post_receive(void)
 {
     struct ibv_sge sge = {.addr = (uintptr_t)end.buffer + 1024, .length = 1024, .lkey = end.mr->lkey};
     struct ibv_recv_wr receive = {.sg_list = &sge, .num_sge = 1}, *bad;
     NEED(ibv_post_recv(qp, &receive, &bad) == 0, "ibv_post_recv: %s", strerror(errno));
 }
 
-/* Polls both completions of a SEND; returns the bytes received, or -1 if it failed. */
-static int received(void)
+/* Waits for both completions of a SEND; returns the number of bytes received, or -1 if it failed. */
+static int wait_for_message(void)
 {
     int bytes = -1;
-    for (int left = 2; left > 0; left--) {
+    for (int i = 0; i < 2; i++) {
         struct ibv_wc wc;
         while (next_completion(&end, &wc) == 0)
             ;
@@ -60,13 +64,13 @@ static int received(void)
 static void inline_list(void)
 {
     const struct ibv_data_buf list[] = {{.addr = "12345678", .length = BYTES}, {.addr = "abcdefgh", .length = BYTES}};
-    expect_receive();
-    ibv_wr_start(wr);
-    wr->wr_flags = IBV_SEND_SIGNALED;
-    ibv_wr_send(wr);
-    ibv_wr_set_inline_data_list(wr, 2, list);
-    NEED(ibv_wr_complete(wr) == 0, "ibv_wr_complete");
-    printf("ibv_wr_set_inline_data_list: %d of %d bytes\n", received(), 2 * BYTES);
+    post_receive();
+    ibv_wr_start(requests);
+    requests->wr_flags = IBV_SEND_SIGNALED;
+    ibv_wr_send(requests);
+    ibv_wr_set_inline_data_list(requests, 2, list);
+    NEED(ibv_wr_complete(requests) == 0, "ibv_wr_complete");
+    printf("ibv_wr_set_inline_data_list: %d of %d bytes\n", wait_for_message(), 2 * BYTES);
 }
 
 static void sge_list(void)
@@ -75,16 +79,16 @@ static void sge_list(void)
         {.addr = (uintptr_t)end.buffer, .length = BYTES, .lkey = end.mr->lkey},
         {.addr = (uintptr_t)end.buffer + 100, .length = 2 * BYTES, .lkey = end.mr->lkey},
     };
-    expect_receive();
-    ibv_wr_start(wr);
-    wr->wr_flags = IBV_SEND_SIGNALED;
-    ibv_wr_send(wr);
-    ibv_wr_set_sge_list(wr, 2, list);
-    NEED(ibv_wr_complete(wr) == 0, "ibv_wr_complete");
-    printf("ibv_wr_set_sge_list: %d of %d bytes\n", received(), 3 * BYTES);
+    post_receive();
+    ibv_wr_start(requests);
+    requests->wr_flags = IBV_SEND_SIGNALED;
+    ibv_wr_send(requests);
+    ibv_wr_set_sge_list(requests, 2, list);
+    NEED(ibv_wr_complete(requests) == 0, "ibv_wr_complete");
+    printf("ibv_wr_set_sge_list: %d of %d bytes\n", wait_for_message(), 3 * BYTES);
 }
 
-/* One completion is queued: how many does a program get that polls as ibv_start_poll(3) describes? */
+/* One completion is queued. Polls as ibv_start_poll(3) describes, and prints how many completions that finds. */
 static void next_poll(void)
 {
     struct ibv_cq_init_attr_ex init = {.cqe = 15};
@@ -94,28 +98,28 @@ static void next_poll(void)
                                      .recv_cq = ibv_cq_ex_to_cq(cq),
                                      .cap = {.max_send_wr = 1, .max_recv_wr = 1, .max_send_sge = 1, .max_recv_sge = 1},
                                      .qp_type = IBV_QPT_RC};
-    struct ibv_qp *flushed = ibv_create_qp(end.pd, &plain);
-    NEED(flushed, "ibv_create_qp: %s", strerror(errno));
+    struct ibv_qp *flushed_qp = ibv_create_qp(end.pd, &plain);
+    NEED(flushed_qp, "ibv_create_qp: %s", strerror(errno));
     struct ibv_qp_attr attr = {.qp_state = IBV_QPS_INIT, .port_num = 1};
-    NEED(ibv_modify_qp(flushed, &attr, IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS) == 0,
+    NEED(ibv_modify_qp(flushed_qp, &attr, IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS) == 0,
          "to INIT: %s", strerror(errno));
     struct ibv_recv_wr receive = {.wr_id = 7}, *bad;
-    NEED(ibv_post_recv(flushed, &receive, &bad) == 0, "ibv_post_recv: %s", strerror(errno));
+    NEED(ibv_post_recv(flushed_qp, &receive, &bad) == 0, "ibv_post_recv: %s", strerror(errno));
     attr.qp_state = IBV_QPS_ERR;
-    NEED(ibv_modify_qp(flushed, &attr, IBV_QP_STATE) == 0, "to ERR: %s", strerror(errno));
+    NEED(ibv_modify_qp(flushed_qp, &attr, IBV_QP_STATE) == 0, "to ERR: %s", strerror(errno));
 
-    struct ibv_poll_cq_attr none = {0};
-    int taken = 0;
-    while (ibv_start_poll(cq, &none) == ENOENT)
+    struct ibv_poll_cq_attr attr_of_poll = {0};
+    int polled = 0;
+    while (ibv_start_poll(cq, &attr_of_poll) == ENOENT)
         ;
     do
-        taken++;
+        polled++;
     while (ibv_next_poll(cq) == 0);
     ibv_end_poll(cq);
-    if (ibv_start_poll(cq, &none) == 0)
-        taken++;
-    printf("ibv_next_poll: %d of 1 completions\n", taken);
-    /* A lock that was unlocked twice is in an undefined state: the queue is kept until the process exits. */
+    if (ibv_start_poll(cq, &attr_of_poll) == 0)
+        polled++;
+    printf("ibv_next_poll: %d of 1 completions\n", polled);
+    /* The provider may have unlocked the lock of the CQ twice: so the CQ is not destroyed. */
 }
 
 int main(int count, char **arguments)

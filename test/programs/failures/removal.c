@@ -3,7 +3,7 @@
  * what its CQ reports, and whether all objects can be destroyed (R23; IBA 10.2.9, 11.6.3).
  *
  *   removal [-d DEVICE]      prints "ready", waits for a line of input, which comes when the device has been removed,
- *                            then checks and cleans up
+ *                            then checks, destroys all objects and prints "gone"
  *
  * Requests of an SRQ are not flushed. Unread events of objects are dropped with them. The first unexpected result is
  * printed, and the exit status is 1.
@@ -27,8 +27,8 @@ static void set_up(const char *device)
     for (int side = 0; side < 2; side++)
         create_endpoint(&ends[side], context, &options, 4096, 100 + (uint32_t)side);
     /* The receiver's queue pair, and its SRQ; the first message reaches the limit. */
-    struct ibv_srq_init_attr wanted = {.attr = {.max_wr = REQUESTS, .max_sge = 1}};
-    srq = ibv_create_srq(ends[1].pd, &wanted);
+    struct ibv_srq_init_attr srq_init = {.attr = {.max_wr = REQUESTS, .max_sge = 1}};
+    srq = ibv_create_srq(ends[1].pd, &srq_init);
     NEED(srq, "ibv_create_srq: %s", strerror(errno));
     NEED(ibv_destroy_qp(ends[1].qp) == 0, "ibv_destroy_qp: %s", strerror(errno));
     struct ibv_qp_init_attr init = {.send_cq = ends[1].cq,
@@ -54,7 +54,7 @@ static void set_up(const char *device)
     NEED(ibv_modify_srq(srq, &limit, IBV_SRQ_LIMIT) == 0, "ibv_modify_srq: %s", strerror(errno));
 }
 
-/* One message: it causes a completion event and a limit event, which stay unread. */
+/* Sends one message: it causes a completion event and a limit event, which stay unread. */
 static void send_one(void)
 {
     for (int side = 0; side < 2; side++)
@@ -80,12 +80,12 @@ static void check_removal(void)
     NEED(ibv_get_async_event(context, &event) < 0 && errno == EIO, "after the last event: %s", strerror(errno));
     struct ibv_cq *cq;
     void *cq_context;
-    for (int nonblocking = 0; nonblocking < 2; nonblocking++) {
-        NEED(fcntl(ends[1].channel->fd, F_SETFL, nonblocking ? O_NONBLOCK : 0) == 0, "fcntl: %s", strerror(errno));
+    for (int is_nonblocking = 0; is_nonblocking < 2; is_nonblocking++) {
+        NEED(fcntl(ends[1].channel->fd, F_SETFL, is_nonblocking ? O_NONBLOCK : 0) == 0, "fcntl: %s", strerror(errno));
         NEED(ibv_get_cq_event(ends[1].channel, &cq, &cq_context) < 0 && errno == EIO, "ibv_get_cq_event: %s",
              strerror(errno));
     }
-    /* Earlier receives can be polled; then the poll returns the error, without a flushed request. */
+    /* The receive of the message can be polled; then ibv_poll_cq fails, and no receive of the SRQ is flushed. */
     struct ibv_wc wc;
     int found;
     NEED(ibv_poll_cq(ends[1].cq, 1, &wc) == 1 && wc.status == IBV_WC_SUCCESS && wc.wr_id == 100, "no completion");
@@ -95,7 +95,7 @@ static void check_removal(void)
     NEED(ibv_query_srq(srq, &(struct ibv_srq_attr){0}) == EIO, "ibv_query_srq");
 }
 
-/* With RDMAV_ALLOW_DISASSOC_DESTROY libibverbs treats EIO as success here. */
+/* Destroys all objects. With RDMAV_ALLOW_DISASSOC_DESTROY in the environment libibverbs treats EIO as success. */
 static void clean_up(void)
 {
     NEED(ibv_destroy_qp(ends[1].qp) == 0, "ibv_destroy_qp: %s", strerror(errno));

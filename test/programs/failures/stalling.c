@@ -1,18 +1,19 @@
 /*
  * A client without the preload library that tries to block the daemon by files and processes that it makes the
- * daemon access. It prints "sent", and runs until its standard input ends.
+ * daemon access. It prints "ready" before it sends messages and "sent" after them, and runs until its standard input
+ * ends. The messages are those of shim/protocol.h.
  *
  *   stalling passed      HELLO has a file of a file system that never answers its close
- *   stalling queued      such a file is in a message that the daemon never reads, behind one that ends the session
  *   stalling attached    ATTACH names such a file
  *   stalling linger      HELLO has the last descriptor of a TCP connection whose close waits long for its peer
+ *   stalling queued      that descriptor is in a message that the daemon never reads, behind one that ends the session
  *   stalling doorbell    a doorbell has that descriptor
  *   stalling written     the file that HELLO has is locked by a write that never ends, when a call is answered
  *   stalling exec        programs that connect and whose exec never ends, because of such a lock
  *   stalling shown       another process uses the session of such a program, and sends ATTACH for a descriptor of it
  *   stalling mapped      another process registers memory of such a program; the arguments of its calls are in a file
  *
- * A second argument is the UID that it takes before it connects.
+ * A second argument is the number of the user and group that it takes before it connects.
  */
 #define _GNU_SOURCE
 #include "../../../shim/protocol.h"
@@ -23,11 +24,13 @@
 #include <sys/un.h>
 #include <sys/wait.h>
 
+/* A socket option of Linux 6.16. */
 #ifndef SO_PASSRIGHTS
 #define SO_PASSRIGHTS 83
 #endif
 
-enum { EXECS = 40, NOTHING = -1, PASSED_BYTES = 65536 };
+/* EXECS: programs in their exec, at most. PASSED_BYTES: size of the memory file that HELLO passes. */
+enum { EXECS = 40, NO_FD = -1, PASSED_BYTES = 65536 };
 
 static int connect_session(void)
 {
@@ -40,7 +43,7 @@ static int connect_session(void)
     return session;
 }
 
-/* Sends bytes, with a descriptor unless `fd` is NOTHING. Returns whether the kernel accepted them. */
+/* Sends bytes, with a descriptor unless `fd` is NO_FD. Returns whether the kernel accepted them. */
 static bool send_with_fd(int to, const void *bytes, size_t length, int fd)
 {
     union {
@@ -50,7 +53,7 @@ static bool send_with_fd(int to, const void *bytes, size_t length, int fd)
     struct iovec iov = {(void *)bytes, length};
     struct msghdr message = {.msg_iov = &iov, .msg_iovlen = 1};
     memcpy(CMSG_DATA(&control.header), &fd, sizeof fd);
-    if (fd != NOTHING) {
+    if (fd != NO_FD) {
         message.msg_control = &control;
         message.msg_controllen = sizeof control.bytes;
     }
@@ -75,7 +78,7 @@ static bool send_hello(int session, int fd)
     return send_message(session, USERDMA_HELLO, (struct userdma_header){0}, &hello, sizeof hello, fd);
 }
 
-/* Receives a reply, and stores `length` bytes of its body. Returns the last of its descriptors, or NOTHING. */
+/* Receives a reply, and stores at most `length` bytes of its body. Returns the last of its descriptors, or NO_FD. */
 static int receive_reply(int session, void *body, size_t length)
 {
     struct userdma_header header;
@@ -83,7 +86,7 @@ static int receive_reply(int session, void *body, size_t length)
     struct iovec iov[2] = {{&header, sizeof header}, {body, length}};
     struct msghdr message = {
         .msg_iov = iov, .msg_iovlen = 2, .msg_control = control, .msg_controllen = sizeof control};
-    int fd = NOTHING;
+    int fd = NO_FD;
     NEED(recvmsg(session, &message, 0) >= (ssize_t)sizeof header, "the daemon has hung up");
     for (struct cmsghdr *c = CMSG_FIRSTHDR(&message); c; c = CMSG_NXTHDR(&message, c))
         if (c->cmsg_type == SCM_RIGHTS)
@@ -104,7 +107,7 @@ static uint32_t open_device(int session, int *doorbell)
 {
     const struct userdma_open open = {0};
     struct userdma_open_reply reply;
-    NEED(send_message(session, USERDMA_OPEN, (struct userdma_header){0}, &open, sizeof open, NOTHING), "OPEN");
+    NEED(send_message(session, USERDMA_OPEN, (struct userdma_header){0}, &open, sizeof open, NO_FD), "OPEN");
     *doorbell = receive_reply(session, &reply, sizeof reply);
     NEED(reply.error == 0, "OPEN: %s", strerror(reply.error));
     return reply.context;
@@ -131,10 +134,15 @@ static int lingering_socket(void)
     return client;
 }
 
+/* The memory file that HELLO passes as the program's memory, and its contents; addresses of calls are offsets in it. */
+static int passed_file;
 static uint8_t *passed_bytes;
 
-/* Makes a write command whose message and response are in the passed file. Returns the first word of the response. */
-static uint32_t command(int session, uint32_t context, uint32_t number, const void *body, size_t length, bool wait)
+/*
+ * Makes a write command whose message and response are in the passed file. If `waits`, returns the first word of the
+ * response; else 0.
+ */
+static uint32_t command(int session, uint32_t context, uint32_t number, const void *body, size_t length, bool waits)
 {
     enum { RESPONSE = 4096 };
     const struct ib_uverbs_cmd_hdr head = {
@@ -147,9 +155,9 @@ static uint32_t command(int session, uint32_t context, uint32_t number, const vo
     memcpy(passed_bytes + sizeof head, &response, 8);
     memcpy(passed_bytes + sizeof head + 8, body, length);
     NEED(send_message(session, USERDMA_WRITE, (struct userdma_header){.context = context}, &write, sizeof write,
-                      NOTHING),
+                      NO_FD),
          "WRITE: %s", strerror(errno));
-    if (!wait)
+    if (!waits)
         return 0;
     receive_reply(session, &reply, sizeof reply);
     NEED(reply.ret > 0, "command %u: %s", number, strerror(-(int)reply.ret));
@@ -157,23 +165,21 @@ static uint32_t command(int session, uint32_t context, uint32_t number, const vo
     return first;
 }
 
-static int passed;
-
 static void make_passed_file(void)
 {
-    passed = memfd_create("passed", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    NEED(passed >= 0 && ftruncate(passed, PASSED_BYTES) == 0 &&
-             fcntl(passed, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) == 0,
+    passed_file = memfd_create("passed", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    NEED(passed_file >= 0 && ftruncate(passed_file, PASSED_BYTES) == 0 &&
+             fcntl(passed_file, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) == 0,
          "a memory file: %s", strerror(errno));
-    passed_bytes = mmap(NULL, PASSED_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, passed, 0);
+    passed_bytes = mmap(NULL, PASSED_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, passed_file, 0);
     NEED(passed_bytes != MAP_FAILED, "mmap: %s", strerror(errno));
 }
 
-/* Writes from memory that cannot be read to the passed file, whose lock it holds meanwhile. */
+/* Writes to the passed file from memory whose pages never come, and holds the lock of the file meanwhile. */
 static void *write_slowly(void *slow)
 {
     sleeping_thread[0] = gettid();
-    pwrite(passed, slow, 64, PASSED_BYTES / 2);
+    pwrite(passed_file, slow, 64, PASSED_BYTES / 2);
     fail("the file has been written");
 }
 
@@ -182,7 +188,7 @@ static void answer_into_locked_file(void *slow)
     pthread_t thread;
     const int session = connect_session();
     int doorbell;
-    exchange_hello(session, passed);
+    exchange_hello(session, passed_file);
     const uint32_t context = open_device(session, &doorbell);
     NEED(pthread_create(&thread, NULL, write_slowly, slow) == 0, "pthread_create");
     wait_until_asleep(&sleeping_thread[0]);
@@ -191,12 +197,12 @@ static void answer_into_locked_file(void *slow)
 
 static void prepare_session(int session)
 {
-    exchange_hello(session, NOTHING);
+    exchange_hello(session, NO_FD);
 }
 
 static void send_attach(int session)
 {
-    send_message(session, USERDMA_ATTACH, (struct userdma_header){.fd = 0}, NULL, 0, NOTHING);
+    send_message(session, USERDMA_ATTACH, (struct userdma_header){.fd = 0}, NULL, 0, NO_FD);
 }
 
 /* The context and PD of the session of a program that waits in its exec. */
@@ -205,7 +211,7 @@ static uint32_t exec_context, exec_pd;
 static void prepare_registration(int session)
 {
     int doorbell;
-    exchange_hello(session, passed);
+    exchange_hello(session, passed_file);
     exec_context = open_device(session, &doorbell);
     command(session, exec_context, IB_USER_VERBS_CMD_GET_CONTEXT, NULL, 0, true);
     exec_pd = command(session, exec_context, IB_USER_VERBS_CMD_ALLOC_PD, NULL, 0, true);
@@ -220,10 +226,10 @@ static void register_memory(int session)
     command(session, exec_context, IB_USER_VERBS_CMD_REG_MR, &region, sizeof region, false);
 }
 
-/* The stack is touched before the lock is held. */
+/* A stack for each program. They are written before the lock is held: later page faults would wait for it. */
 static char stacks[EXECS + 1][65536];
 static atomic_bool is_prepared;
-/* `prepare`: steps of the program before its exec. `act`: steps on its session during the exec. */
+/* `prepare`: what each program does on its session before its exec. `act`: what this process does there meanwhile. */
 static void (*prepare)(int session), (*act)(int session);
 static int sessions[EXECS];
 
@@ -270,43 +276,44 @@ int main(int count, char **arguments)
     static const char *const kinds[] = {"passed",   "queued",  "attached", "linger", "doorbell",
                                         "written", "exec",    "shown",    "mapped", NULL};
     const char *kind = count > 1 ? arguments[1] : "", *user = count > 2 ? arguments[2] : NULL;
-    int which = 0;
-    while (kinds[which] && strcmp(kind, kinds[which]) != 0)
-        which++;
-    NEED(kinds[which], "usage: %s passed|queued|attached|linger|doorbell|written|exec|shown|mapped [USER]",
+    int i = 0;
+    while (kinds[i] && strcmp(kind, kinds[i]) != 0)
+        i++;
+    NEED(kinds[i], "usage: %s passed|queued|attached|linger|doorbell|written|exec|shown|mapped [USER]",
          arguments[0]);
-    const bool lingers = strcmp(kind, "linger") == 0 || strcmp(kind, "doorbell") == 0;
-    void *slow = lingers ? NULL : file_mapping(user, 0, MAP_PRIVATE);
+    const bool needs_no_file =
+        strcmp(kind, "linger") == 0 || strcmp(kind, "queued") == 0 || strcmp(kind, "doorbell") == 0;
+    void *slow = needs_no_file ? NULL : map_slow_file(user, 0, MAP_PRIVATE);
     become(user);
     make_passed_file();
     printf("ready\n");
     if (strcmp(kind, "passed") == 0) {
-        kill(server, SIGSTOP);
-        NEED(send_hello(connect_session(), file), "HELLO: %s", strerror(errno));
+        kill(file_server, SIGSTOP);
+        NEED(send_hello(connect_session(), slow_file), "HELLO: %s", strerror(errno));
     } else if (strcmp(kind, "queued") == 0) {
-        const int session = connect_session(), last = lingering_socket();
-        send_with_fd(session, "?", 1, NOTHING);
-        if (send_with_fd(session, "?", 1, last))
-            close(last);
+        const int session = connect_session(), last_fd = lingering_socket();
+        send_with_fd(session, "?", 1, NO_FD);
+        if (send_with_fd(session, "?", 1, last_fd))
+            close(last_fd);
     } else if (strcmp(kind, "attached") == 0) {
         const int session = connect_session();
-        kill(server, SIGSTOP);
-        exchange_hello(session, NOTHING);
-        send_message(session, USERDMA_ATTACH, (struct userdma_header){.fd = file}, NULL, 0, NOTHING);
+        kill(file_server, SIGSTOP);
+        exchange_hello(session, NO_FD);
+        send_message(session, USERDMA_ATTACH, (struct userdma_header){.fd = slow_file}, NULL, 0, NO_FD);
     } else if (strcmp(kind, "linger") == 0) {
-        const int session = connect_session(), last = lingering_socket();
-        NEED(send_hello(session, last), "HELLO: %s", strerror(errno));
-        close(last);
+        const int session = connect_session(), last_fd = lingering_socket();
+        NEED(send_hello(session, last_fd), "HELLO: %s", strerror(errno));
+        close(last_fd);
     } else if (strcmp(kind, "doorbell") == 0) {
-        const int session = connect_session(), last = lingering_socket();
+        const int session = connect_session(), last_fd = lingering_socket();
         int doorbell;
         const int off = 0;
         NEED(setsockopt(socket(AF_UNIX, SOCK_SEQPACKET, 0), SOL_SOCKET, SO_PASSRIGHTS, &off, sizeof off) == 0,
              "cannot: before Linux 6.16 every socket takes descriptors");
-        exchange_hello(session, NOTHING);
+        exchange_hello(session, NO_FD);
         open_device(session, &doorbell);
-        if (send_with_fd(doorbell, "bell", 4, last))
-            close(last);
+        if (send_with_fd(doorbell, "bell", 4, last_fd))
+            close(last_fd);
     } else if (strcmp(kind, "written") == 0) {
         answer_into_locked_file(slow);
     } else {
@@ -318,13 +325,13 @@ int main(int count, char **arguments)
             act = register_memory;
         }
         memset(stacks, 1, sizeof stacks);
-        /* While the lock is held, page faults would block. */
+        /* The pages that this connection uses must be present before the lock is held. */
         if (prepare)
             prepare(connect_session());
         lock_address_space(slow);
-        for (int i = 0, waiting = 0; i < EXECS && !(waiting && act); i++) {
-            waiting = waits_in_exec(start_exec(i));
-            if (waiting && act)
+        for (int i = 0, is_waiting = 0; i < EXECS && !(is_waiting && act); i++) {
+            is_waiting = waits_in_exec(start_exec(i));
+            if (is_waiting && act)
                 act(sessions[i]);
         }
     }
@@ -333,8 +340,8 @@ int main(int count, char **arguments)
     char byte;
     while (read(0, &byte, 1) > 0)
         ;
-    /* First the server: threads that wait for it could not end. */
-    if (server)
-        kill(server, SIGKILL);
+    /* Threads that wait for the file system can end only after its process. */
+    if (file_server)
+        kill(file_server, SIGKILL);
     return 0;
 }

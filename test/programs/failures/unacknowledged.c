@@ -1,6 +1,6 @@
 /*
- * Destroys a queue pair and its completion queue, and has read an event of one of them without acknowledging it:
- * libibverbs waits for the acknowledgement.
+ * Destroys a queue pair and its completion queue, after it has read an event of one of them and not acknowledged it:
+ * libibverbs waits for the acknowledgement. Then it prints "destroyed".
  *
  *   unacknowledged cq|qp           the event is of the completion queue or of the queue pair; a line on standard input
  *                                  makes another thread acknowledge it
@@ -11,9 +11,12 @@
 #include <pthread.h>
 #include <stddef.h>
 
+#define USAGE "usage: unacknowledged cq|qp [at-once] | layout"
+
 static struct ibv_context *context;
 static struct ibv_cq *cq;
 
+/* Acknowledges an asynchronous event, or if it is NULL one event of the completion queue. */
 static void acknowledge(struct ibv_async_event *event)
 {
     if (event)
@@ -31,7 +34,7 @@ static void *acknowledge_on_line(void *event)
 
 int main(int argc, char **argv)
 {
-    NEED(argc > 1, "usage: unacknowledged cq|qp|layout [at-once]");
+    NEED(argc > 1, USAGE);
     if (strcmp(argv[1], "layout") == 0) {
         printf("cq %zu %zu %zu\n", offsetof(struct ibv_cq, handle), offsetof(struct ibv_cq, handle),
                offsetof(struct ibv_cq, comp_events_completed));
@@ -41,6 +44,8 @@ int main(int argc, char **argv)
                offsetof(struct ibv_srq, events_completed));
         return 0;
     }
+    const bool is_cq = strcmp(argv[1], "cq") == 0, is_at_once = argc > 2 && strcmp(argv[2], "at-once") == 0;
+    NEED((is_cq || strcmp(argv[1], "qp") == 0) && (argc == 2 || is_at_once), USAGE);
     int count;
     struct ibv_device **devices = ibv_get_device_list(&count);
     NEED(count > 0, "no device");
@@ -52,7 +57,6 @@ int main(int argc, char **argv)
     struct ibv_srq_init_attr srq_init = {.attr = {.max_wr = 4, .max_sge = 1}};
     struct ibv_srq *srq = ibv_create_srq(pd, &srq_init);
     struct ibv_qp_init_attr init = {.send_cq = cq, .recv_cq = cq, .qp_type = IBV_QPT_RC, .cap = {1, 1, 1, 1, 0}};
-    const bool is_cq = strcmp(argv[1], "cq") == 0;
     init.srq = is_cq ? NULL : srq;
     struct ibv_qp *qp = ibv_create_qp(pd, &init);
     NEED(cq && srq && qp, "a CQ, an SRQ or a QP could not be created: %s", strerror(errno));
@@ -66,17 +70,18 @@ int main(int argc, char **argv)
     attr.qp_state = IBV_QPS_ERR;
     NEED(ibv_modify_qp(qp, &attr, IBV_QP_STATE) == 0, "ERR");
     if (is_cq) {
-        struct ibv_cq *from;
+        struct ibv_cq *event_cq;
         void *cq_context;
-        NEED(ibv_get_cq_event(channel, &from, &cq_context) == 0, "ibv_get_cq_event: %s", strerror(errno));
+        NEED(ibv_get_cq_event(channel, &event_cq, &cq_context) == 0, "ibv_get_cq_event: %s", strerror(errno));
     } else
         NEED(ibv_get_async_event(context, &event) == 0, "ibv_get_async_event: %s", strerror(errno));
-    struct ibv_async_event *const read = is_cq ? NULL : &event;
-    pthread_t other;
-    if (argc > 2)
-        acknowledge(read);
+    /* NULL: that of the completion queue. */
+    struct ibv_async_event *const unacknowledged_event = is_cq ? NULL : &event;
+    pthread_t thread;
+    if (is_at_once)
+        acknowledge(unacknowledged_event);
     else
-        NEED(pthread_create(&other, NULL, acknowledge_on_line, read) == 0, "pthread_create");
+        NEED(pthread_create(&thread, NULL, acknowledge_on_line, unacknowledged_event) == 0, "pthread_create");
     NEED(ibv_destroy_qp(qp) == 0 && ibv_destroy_cq(cq) == 0, "destroy");
     puts("destroyed");
     return 0;

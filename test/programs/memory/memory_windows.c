@@ -4,29 +4,39 @@
  *
  *   memory_windows [-d DEVICE] [-g GID-INDEX] [-m MTU] [CASE]
  *
- * End 1 binds windows to part of its region, end 0 uses them. This libibverbs has no FLUSH: the program posts a WRITE
- * and changes its ring entry before the doorbell.
+ * End 1 binds windows to part of its region, end 0 uses them. libibverbs before rdma-core 47 has no FLUSH: the program
+ * posts a WRITE and changes its ring entry before the doorbell.
  */
 #define _GNU_SOURCE
 #include "../cases.h"
 
+#include <rdma/rdma_user_rxe.h>
+#include <stddef.h>
+
 #define PART 4096 /* offset and length of a window */
-#define FLUSH_GLOBAL (1 << 8)
+/* IBV_ACCESS_FLUSH_GLOBAL and so on: names that older headers lack. */
+#define ACCESS_FLUSH_GLOBAL (1 << 8)
+#define ACCESS_FLUSH_PERSISTENT (1 << 9)
 #define WR_FLUSH 14
 #define WC_FLUSH 8
 #define WC_ATOMIC_WRITE 9
+/* wr_ids of FLUSHes are above this number: bytes that are nowhere else in a ring ("FLUSH"). */
+#define FLUSH_ID 0x464c555348000000
+/* Placement types of FLUSH. */
+#define PLACEMENT_GLOBAL 1
+#define PLACEMENT_PERSISTENT 2
 
 static const unsigned peer_rights = IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ;
 
-/* A second region of the whole buffer of end 1, which permits binding windows. */
-static struct ibv_mr *bindable(int access)
+/* Registers the whole buffer of end 1 once more, so that windows can be bound. */
+static struct ibv_mr *register_bindable(int access)
 {
     struct ibv_mr *mr = ibv_reg_mr(ends[1].pd, ends[1].buffer, LENGTH, access | IBV_ACCESS_MW_BIND);
     NEED(mr, "ibv_reg_mr: %s", strerror(errno));
     return mr;
 }
 
-static struct ibv_mw *window(enum ibv_mw_type type)
+static struct ibv_mw *alloc_window(enum ibv_mw_type type)
 {
     struct ibv_mw *mw = ibv_alloc_mw(ends[1].pd, type);
     NEED(mw, "ibv_alloc_mw: %s", strerror(errno));
@@ -38,13 +48,14 @@ static void free_window(struct ibv_mw *mw)
     NEED(ibv_dealloc_mw(mw) == 0, "ibv_dealloc_mw: %s", strerror(errno));
 }
 
+/* A window of `length` bytes at PART. */
 static struct ibv_mw_bind_info part_of(struct ibv_mr *mr, uint64_t length, unsigned access)
 {
     return (struct ibv_mw_bind_info){mr, (uintptr_t)ends[1].buffer + PART, length, access};
 }
 
-/* Type 1: the window gets a new key. */
-static void bind1(uint64_t id, struct ibv_mw *mw, struct ibv_mr *mr, uint64_t length)
+/* Posts a bind of a type 1 window, which gets a new key. */
+static void bind_type1(uint64_t id, struct ibv_mw *mw, struct ibv_mr *mr, uint64_t length)
 {
     struct ibv_mw_bind bind = {
         .wr_id = id, .send_flags = IBV_SEND_SIGNALED, .bind_info = part_of(mr, length, peer_rights)};
@@ -61,8 +72,9 @@ static void post_to(int side, struct ibv_send_wr *wr)
     NEED(error == 0, "ibv_post_send: %s", strerror(error));
 }
 
-/* Type 2: the program chooses the low byte; returns the new key. */
-static uint32_t bind2(uint64_t id, struct ibv_mw *mw, struct ibv_mr *mr, uint64_t length, unsigned access, int flags)
+/* Posts a bind of a type 2 window, whose key gets the next low byte; returns the new key. */
+static uint32_t bind_type2(uint64_t id, struct ibv_mw *mw, struct ibv_mr *mr, uint64_t length, unsigned access,
+                           int flags)
 {
     struct ibv_send_wr wr = {.wr_id = id, .opcode = IBV_WR_BIND_MW, .send_flags = IBV_SEND_SIGNALED | flags};
     wr.bind_mw.mw = mw;
@@ -91,7 +103,8 @@ static void send_invalidate(uint64_t id, uint32_t rkey)
     post_to(0, &wr);
 }
 
-static struct ibv_wc completion(int side, uint64_t id, int status)
+/* Waits for the next completion of an end, and checks that it is of request `id` and has this status. */
+static struct ibv_wc wait_for_completion(int side, uint64_t id, int status)
 {
     struct ibv_wc wc;
     while (next_completion(&ends[side], &wc) == 0)
@@ -113,7 +126,8 @@ static void write_through(uint64_t id, uint32_t rkey, uint64_t offset, uint32_t 
     check("byte behind", ends[1].buffer[offset + length], 0);
 }
 
-static void refused_through(uint64_t id, uint32_t rkey, enum ibv_wr_opcode opcode, uint64_t offset, uint32_t length)
+/* End 0 posts a request through `rkey`, which must fail with REM_ACCESS_ERR. */
+static void expect_refusal(uint64_t id, uint32_t rkey, enum ibv_wr_opcode opcode, uint64_t offset, uint32_t length)
 {
     post(id, opcode, length, offset, rkey, ends[0].mr->lkey);
     wait_for(0, id, IBV_WC_REM_ACCESS_ERR);
@@ -124,18 +138,18 @@ static void refused_through(uint64_t id, uint32_t rkey, enum ibv_wr_opcode opcod
 
 static void type1(void)
 {
-    struct ibv_mr *mr = bindable(IBV_ACCESS_LOCAL_WRITE);
-    struct ibv_mw *mw = window(IBV_MW_TYPE_1);
-    bind1(50, mw, mr, PART);
-    check("opcode", completion(1, 50, IBV_WC_SUCCESS).opcode, IBV_WC_BIND_MW);
+    struct ibv_mr *mr = register_bindable(IBV_ACCESS_LOCAL_WRITE);
+    struct ibv_mw *mw = alloc_window(IBV_MW_TYPE_1);
+    bind_type1(50, mw, mr, PART);
+    check("opcode", wait_for_completion(1, 50, IBV_WC_SUCCESS).opcode, IBV_WC_BIND_MW);
     write_through(1, mw->rkey, PART, 100);
     write_through(2, mw->rkey, 2 * PART - 7, 7);
     check("dereg of a region with a window", ibv_dereg_mr(mr) != 0, 1);
     const uint32_t old = mw->rkey;
-    bind1(51, mw, mr, 64);
-    completion(1, 51, IBV_WC_SUCCESS);
+    bind_type1(51, mw, mr, 64);
+    wait_for_completion(1, 51, IBV_WC_SUCCESS);
     write_through(3, mw->rkey, PART, 64);
-    refused_through(4, old, IBV_WR_RDMA_WRITE, PART, 8);
+    expect_refusal(4, old, IBV_WR_RDMA_WRITE, PART, 8);
     free_window(mw);
     NEED(ibv_dereg_mr(mr) == 0, "ibv_dereg_mr: %s", strerror(errno));
 }
@@ -143,74 +157,74 @@ static void type1(void)
 /* rxe of Linux 6.1 checks only the region's bounds. */
 static void type1_bounds(void)
 {
-    struct ibv_mr *mr = bindable(IBV_ACCESS_LOCAL_WRITE);
-    struct ibv_mw *mw = window(IBV_MW_TYPE_1);
-    bind1(50, mw, mr, PART);
-    completion(1, 50, IBV_WC_SUCCESS);
-    refused_through(1, mw->rkey, IBV_WR_RDMA_WRITE, 2 * PART - 8, 9);
+    struct ibv_mr *mr = register_bindable(IBV_ACCESS_LOCAL_WRITE);
+    struct ibv_mw *mw = alloc_window(IBV_MW_TYPE_1);
+    bind_type1(50, mw, mr, PART);
+    wait_for_completion(1, 50, IBV_WC_SUCCESS);
+    expect_refusal(1, mw->rkey, IBV_WR_RDMA_WRITE, 2 * PART - 8, 9);
     free_window(mw);
     ibv_dereg_mr(mr);
 }
 
 static void type1_unbind(void)
 {
-    struct ibv_mr *mr = bindable(IBV_ACCESS_LOCAL_WRITE);
-    struct ibv_mw *mw = window(IBV_MW_TYPE_1);
-    bind1(50, mw, mr, PART);
-    bind1(51, mw, mr, 0);
-    completion(1, 50, IBV_WC_SUCCESS);
-    completion(1, 51, IBV_WC_SUCCESS);
+    struct ibv_mr *mr = register_bindable(IBV_ACCESS_LOCAL_WRITE);
+    struct ibv_mw *mw = alloc_window(IBV_MW_TYPE_1);
+    bind_type1(50, mw, mr, PART);
+    bind_type1(51, mw, mr, 0);
+    wait_for_completion(1, 50, IBV_WC_SUCCESS);
+    wait_for_completion(1, 51, IBV_WC_SUCCESS);
     NEED(ibv_dereg_mr(mr) == 0, "ibv_dereg_mr of a region without windows: %s", strerror(errno));
-    refused_through(1, mw->rkey, IBV_WR_RDMA_WRITE, PART, 8);
+    expect_refusal(1, mw->rkey, IBV_WR_RDMA_WRITE, PART, 8);
     free_window(mw);
 }
 
 /* A window may be freed while it is bound. */
 static void freed_bound(void)
 {
-    struct ibv_mr *mr = bindable(IBV_ACCESS_LOCAL_WRITE);
-    struct ibv_mw *mw = window(IBV_MW_TYPE_1);
-    bind1(50, mw, mr, PART);
-    completion(1, 50, IBV_WC_SUCCESS);
+    struct ibv_mr *mr = register_bindable(IBV_ACCESS_LOCAL_WRITE);
+    struct ibv_mw *mw = alloc_window(IBV_MW_TYPE_1);
+    bind_type1(50, mw, mr, PART);
+    wait_for_completion(1, 50, IBV_WC_SUCCESS);
     const uint32_t key = mw->rkey;
     free_window(mw);
     NEED(ibv_dereg_mr(mr) == 0, "ibv_dereg_mr: %s", strerror(errno));
-    refused_through(1, key, IBV_WR_RDMA_WRITE, PART, 8);
+    expect_refusal(1, key, IBV_WR_RDMA_WRITE, PART, 8);
 }
 
 static void type2_remote_invalidate(void)
 {
-    struct ibv_mr *mr = bindable(IBV_ACCESS_LOCAL_WRITE);
-    struct ibv_mw *mw = window(IBV_MW_TYPE_2);
-    const uint32_t key = bind2(50, mw, mr, PART, peer_rights, 0);
-    completion(1, 50, IBV_WC_SUCCESS);
+    struct ibv_mr *mr = register_bindable(IBV_ACCESS_LOCAL_WRITE);
+    struct ibv_mw *mw = alloc_window(IBV_MW_TYPE_2);
+    const uint32_t key = bind_type2(50, mw, mr, PART, peer_rights, 0);
+    wait_for_completion(1, 50, IBV_WC_SUCCESS);
     write_through(1, key, PART, PART);
     post_receive(1, 100, 64);
     send_invalidate(2, key);
-    completion(0, 2, IBV_WC_SUCCESS);
-    const struct ibv_wc wc = completion(1, 100, IBV_WC_SUCCESS);
+    wait_for_completion(0, 2, IBV_WC_SUCCESS);
+    const struct ibv_wc wc = wait_for_completion(1, 100, IBV_WC_SUCCESS);
     check("flags", wc.wc_flags & IBV_WC_WITH_INV, IBV_WC_WITH_INV);
     check("invalidated key", (int)wc.invalidated_rkey, (int)key);
-    refused_through(3, key, IBV_WR_RDMA_WRITE, PART, 8);
+    expect_refusal(3, key, IBV_WR_RDMA_WRITE, PART, 8);
     free_window(mw);
     NEED(ibv_dereg_mr(mr) == 0, "ibv_dereg_mr: %s", strerror(errno));
 }
 
 static void type2_local_invalidate(void)
 {
-    struct ibv_mr *mr = bindable(IBV_ACCESS_LOCAL_WRITE);
-    struct ibv_mw *mw = window(IBV_MW_TYPE_2);
-    mw->rkey = bind2(50, mw, mr, PART, peer_rights, 0);
+    struct ibv_mr *mr = register_bindable(IBV_ACCESS_LOCAL_WRITE);
+    struct ibv_mw *mw = alloc_window(IBV_MW_TYPE_2);
+    mw->rkey = bind_type2(50, mw, mr, PART, peer_rights, 0);
     local_invalidate(51, mw->rkey, IBV_SEND_FENCE);
-    mw->rkey = bind2(52, mw, mr, 64, IBV_ACCESS_REMOTE_READ, 0);
-    completion(1, 50, IBV_WC_SUCCESS);
-    check("opcode", completion(1, 51, IBV_WC_SUCCESS).opcode, IBV_WC_LOCAL_INV);
-    completion(1, 52, IBV_WC_SUCCESS);
+    mw->rkey = bind_type2(52, mw, mr, 64, IBV_ACCESS_REMOTE_READ, 0);
+    wait_for_completion(1, 50, IBV_WC_SUCCESS);
+    check("opcode", wait_for_completion(1, 51, IBV_WC_SUCCESS).opcode, IBV_WC_LOCAL_INV);
+    wait_for_completion(1, 52, IBV_WC_SUCCESS);
     memset(ends[1].buffer + PART, 0x77, 64);
     post(1, IBV_WR_RDMA_READ, 64, PART, mw->rkey, ends[0].mr->lkey);
     wait_for(0, 1, IBV_WC_SUCCESS);
     check("byte read", ends[0].buffer[63], 0x77);
-    refused_through(2, mw->rkey, IBV_WR_RDMA_WRITE, PART, 8);
+    expect_refusal(2, mw->rkey, IBV_WR_RDMA_WRITE, PART, 8);
     free_window(mw);
     ibv_dereg_mr(mr);
 }
@@ -218,29 +232,30 @@ static void type2_local_invalidate(void)
 /* The peer of another queue pair cannot use a type 2 window. */
 static void type2_other_qp(void)
 {
-    struct ibv_mr *mr = bindable(IBV_ACCESS_LOCAL_WRITE);
-    struct ibv_mw *mw = window(IBV_MW_TYPE_2);
+    struct ibv_mr *mr = register_bindable(IBV_ACCESS_LOCAL_WRITE);
+    struct ibv_mw *mw = alloc_window(IBV_MW_TYPE_2);
     struct ibv_qp *first = ends[1].qp;
     create_qp(&ends[1]);
     const struct address nobody = {.qpn = 1, .gid = ends[1].gid};
     connect_to(&ends[1], &nobody, &options);
-    const uint32_t key = bind2(50, mw, mr, PART, peer_rights, 0);
-    completion(1, 50, IBV_WC_SUCCESS);
+    const uint32_t key = bind_type2(50, mw, mr, PART, peer_rights, 0);
+    wait_for_completion(1, 50, IBV_WC_SUCCESS);
     struct ibv_qp *other = ends[1].qp;
     ends[1].qp = first;
-    refused_through(1, key, IBV_WR_RDMA_WRITE, PART, 8);
+    expect_refusal(1, key, IBV_WR_RDMA_WRITE, PART, 8);
     NEED(ibv_destroy_qp(other) == 0, "ibv_destroy_qp: %s", strerror(errno));
     NEED(ibv_dereg_mr(mr) == 0, "ibv_dereg_mr after the queue pair of its window: %s", strerror(errno));
     free_window(mw);
 }
 
-static void bind_fails(struct ibv_mw *mw, struct ibv_mr *mr, uint64_t length, unsigned access)
+/* A bind of a type 2 window, which must fail with MW_BIND_ERR. Frees the window and the region. */
+static void expect_bind_error(struct ibv_mw *mw, struct ibv_mr *mr, uint64_t length, unsigned access)
 {
-    bind2(50, mw, mr, length, access, 0);
+    bind_type2(50, mw, mr, length, access, 0);
     post_receive(1, 101, 64);
-    struct ibv_wc wc = completion(1, 50, IBV_WC_MW_BIND_ERR);
+    struct ibv_wc wc = wait_for_completion(1, 50, IBV_WC_MW_BIND_ERR);
     check("queue pair number", (int)wc.qp_num, (int)ends[1].qp->qp_num);
-    completion(1, 101, IBV_WC_WR_FLUSH_ERR);
+    wait_for_completion(1, 101, IBV_WC_WR_FLUSH_ERR);
     check_state(1, IBV_QPS_ERR);
     free_window(mw);
     NEED(ibv_dereg_mr(mr) == 0, "ibv_dereg_mr: %s", strerror(errno));
@@ -250,32 +265,33 @@ static void bind_without_right(void)
 {
     struct ibv_mr *mr = ibv_reg_mr(ends[1].pd, ends[1].buffer, LENGTH, IBV_ACCESS_LOCAL_WRITE);
     NEED(mr, "ibv_reg_mr: %s", strerror(errno));
-    bind_fails(window(IBV_MW_TYPE_2), mr, PART, peer_rights);
+    expect_bind_error(alloc_window(IBV_MW_TYPE_2), mr, PART, peer_rights);
 }
 
 static void bind_write_to_read_only(void)
 {
-    bind_fails(window(IBV_MW_TYPE_2), bindable(0), PART, IBV_ACCESS_REMOTE_WRITE);
+    expect_bind_error(alloc_window(IBV_MW_TYPE_2), register_bindable(0), PART, IBV_ACCESS_REMOTE_WRITE);
 }
 
 static void bind_beyond_region(void)
 {
-    bind_fails(window(IBV_MW_TYPE_2), bindable(IBV_ACCESS_LOCAL_WRITE), LENGTH - PART + 1, peer_rights);
+    expect_bind_error(alloc_window(IBV_MW_TYPE_2), register_bindable(IBV_ACCESS_LOCAL_WRITE), LENGTH - PART + 1,
+                      peer_rights);
 }
 
 static void bind_type2_of_nothing(void)
 {
-    bind_fails(window(IBV_MW_TYPE_2), bindable(IBV_ACCESS_LOCAL_WRITE), 0, peer_rights);
+    expect_bind_error(alloc_window(IBV_MW_TYPE_2), register_bindable(IBV_ACCESS_LOCAL_WRITE), 0, peer_rights);
 }
 
 static void bind_type2_twice(void)
 {
-    struct ibv_mr *mr = bindable(IBV_ACCESS_LOCAL_WRITE);
-    struct ibv_mw *mw = window(IBV_MW_TYPE_2);
-    mw->rkey = bind2(49, mw, mr, PART, peer_rights, 0);
-    completion(1, 49, IBV_WC_SUCCESS);
-    bind2(50, mw, mr, PART, peer_rights, 0);
-    completion(1, 50, IBV_WC_MW_BIND_ERR);
+    struct ibv_mr *mr = register_bindable(IBV_ACCESS_LOCAL_WRITE);
+    struct ibv_mw *mw = alloc_window(IBV_MW_TYPE_2);
+    mw->rkey = bind_type2(49, mw, mr, PART, peer_rights, 0);
+    wait_for_completion(1, 49, IBV_WC_SUCCESS);
+    bind_type2(50, mw, mr, PART, peer_rights, 0);
+    wait_for_completion(1, 50, IBV_WC_MW_BIND_ERR);
     check_state(1, IBV_QPS_ERR);
     free_window(mw);
     ibv_dereg_mr(mr);
@@ -283,12 +299,12 @@ static void bind_type2_twice(void)
 
 static void invalidate_type1(void)
 {
-    struct ibv_mr *mr = bindable(IBV_ACCESS_LOCAL_WRITE);
-    struct ibv_mw *mw = window(IBV_MW_TYPE_1);
-    bind1(50, mw, mr, PART);
-    completion(1, 50, IBV_WC_SUCCESS);
+    struct ibv_mr *mr = register_bindable(IBV_ACCESS_LOCAL_WRITE);
+    struct ibv_mw *mw = alloc_window(IBV_MW_TYPE_1);
+    bind_type1(50, mw, mr, PART);
+    wait_for_completion(1, 50, IBV_WC_SUCCESS);
     local_invalidate(51, mw->rkey, 0);
-    completion(1, 51, IBV_WC_LOC_QP_OP_ERR);
+    wait_for_completion(1, 51, IBV_WC_LOC_QP_OP_ERR);
     check_state(1, IBV_QPS_ERR);
     free_window(mw);
     ibv_dereg_mr(mr);
@@ -298,14 +314,15 @@ static void remote_invalidate_region(void)
 {
     post_receive(1, 100, 64);
     send_invalidate(1, ends[1].mr->rkey);
-    completion(1, 100, IBV_WC_REM_INV_REQ_ERR);
-    completion(0, 1, IBV_WC_RETRY_EXC_ERR); /* IBA responder class J: no acknowledgement */
+    wait_for_completion(1, 100, IBV_WC_REM_INV_REQ_ERR);
+    wait_for_completion(0, 1, IBV_WC_RETRY_EXC_ERR); /* a responder error of class J (IBA 9.9.3) is not acknowledged */
     check_state(1, IBV_QPS_ERR);
 }
 
 /* ---- the new operations, on queue pairs of the extended interface ---- */
 
-static void extended(unsigned operations)
+/* Replaces the queue pairs of both ends with ones of the extended interface, and connects them. */
+static void use_extended_qps(unsigned operations)
 {
     for (int side = 0; side < 2; side++) {
         struct ibv_qp_init_attr_ex init = {
@@ -321,7 +338,7 @@ static void extended(unsigned operations)
         ends[side].qp = ibv_create_qp_ex(context, &init);
         NEED(ends[side].qp, "ibv_create_qp_ex: %s", strerror(errno));
         struct ibv_qp_attr attr = {
-            .qp_state = IBV_QPS_INIT, .port_num = 1, .qp_access_flags = peer_rights | FLUSH_GLOBAL};
+            .qp_state = IBV_QPS_INIT, .port_num = 1, .qp_access_flags = peer_rights | ACCESS_FLUSH_GLOBAL};
         NEED(ibv_modify_qp(ends[side].qp, &attr,
                            IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS) == 0,
              "to INIT: %s", strerror(errno));
@@ -342,7 +359,7 @@ static void atomic_write_at(uint64_t id, uint64_t offset, int status)
     ibv_wr_atomic_write(qp, ends[1].mr->rkey, (uintptr_t)ends[1].buffer + offset, word);
     const int error = ibv_wr_complete(qp);
     NEED(error == 0, "ibv_wr_complete: %s", strerror(error));
-    const struct ibv_wc wc = completion(0, id, status);
+    const struct ibv_wc wc = wait_for_completion(0, id, status);
     if (status != IBV_WC_SUCCESS)
         return;
     check("opcode", wc.opcode, WC_ATOMIC_WRITE);
@@ -351,7 +368,7 @@ static void atomic_write_at(uint64_t id, uint64_t offset, int status)
 
 static void atomic_write(void)
 {
-    extended(IBV_QP_EX_WITH_ATOMIC_WRITE | IBV_QP_EX_WITH_RDMA_WRITE);
+    use_extended_qps(IBV_QP_EX_WITH_ATOMIC_WRITE | IBV_QP_EX_WITH_RDMA_WRITE);
     memset(ends[1].buffer, 0, LENGTH);
     atomic_write_at(1, 64, IBV_WC_SUCCESS);
     atomic_write_at(2, LENGTH - 8, IBV_WC_SUCCESS);
@@ -360,7 +377,10 @@ static void atomic_write(void)
     atomic_write_at(3, 68, IBV_WC_REM_INV_REQ_ERR);
 }
 
-/* The ring entry with this wr_id. The program has no other shared mappings than rings. */
+/*
+ * The ring entry with this wr_id. The program has no other shared mappings than rings, and entries start every 64
+ * bytes.
+ */
 static uint8_t *ring_entry(uint64_t id)
 {
     FILE *maps = fopen("/proc/self/maps", "r");
@@ -368,21 +388,24 @@ static uint8_t *ring_entry(uint64_t id)
     char line[512];
     uint8_t *found = NULL;
     while (!found && fgets(line, sizeof line, maps)) {
-        uint8_t *from, *end;
+        uint8_t *start, *end;
         char rights[5];
-        if (sscanf(line, "%p-%p %4s", (void **)&from, (void **)&end, rights) != 3 || strcmp(rights, "rw-s") != 0)
+        if (sscanf(line, "%p-%p %4s", (void **)&start, (void **)&end, rights) != 3 || strcmp(rights, "rw-s") != 0)
             continue;
-        for (uint8_t *at = from; !found && at + 256 <= end; at += 64)
-            if (memcmp(at, &id, sizeof id) == 0)
-                found = at;
+        for (uint8_t *entry = start; !found && entry + 256 <= end; entry += 64)
+            if (memcmp(entry, &id, sizeof id) == 0)
+                found = entry;
     }
     fclose(maps);
     NEED(found, "the request is in no ring");
     return found;
 }
 
-/* The FLUSH member of the union in struct rxe_send_wr (Linux 6.2). Its length counts, and that of the entry is 0. */
-static void flush_range(uint64_t id, uint32_t rkey, uint64_t offset, uint32_t length, uint8_t type, int status)
+/*
+ * Posts a FLUSH: a WRITE whose entry (struct rxe_send_wqe) gets its opcode, its length in dma.length, and rkey,
+ * placement type and selectivity level of the FLUSH member of the union in struct rxe_send_wr (Linux 6.2).
+ */
+static void flush_range(uint64_t id, uint32_t rkey, uint64_t offset, uint32_t length, uint8_t placement, int status)
 {
     struct ibv_qp_ex *qp = ibv_qp_to_qp_ex(ends[0].qp);
     ibv_wr_start(qp);
@@ -391,41 +414,41 @@ static void flush_range(uint64_t id, uint32_t rkey, uint64_t offset, uint32_t le
     ibv_wr_rdma_write(qp, rkey, (uintptr_t)ends[1].buffer + offset);
     uint8_t *entry = ring_entry(id);
     const uint32_t opcode = WR_FLUSH;
-    memcpy(entry + 12, &opcode, 4);
-    memcpy(entry + 184, &length, 4);
+    memcpy(entry + offsetof(struct rxe_send_wqe, wr.opcode), &opcode, 4);
+    memcpy(entry + offsetof(struct rxe_send_wqe, dma.length), &length, 4);
     memcpy(entry + 36, &rkey, 4);
-    entry[40] = type;
-    entry[41] = 0;
+    entry[40] = placement;
+    entry[41] = 0; /* selectivity: a range */
     const int error = ibv_wr_complete(qp);
     NEED(error == 0, "ibv_wr_complete: %s", strerror(error));
-    const struct ibv_wc wc = completion(0, id, status);
+    const struct ibv_wc wc = wait_for_completion(0, id, status);
     if (status == IBV_WC_SUCCESS)
         check("opcode", wc.opcode, WC_FLUSH);
 }
 
 static void flush(void)
 {
-    extended(IBV_QP_EX_WITH_RDMA_WRITE | IBV_QP_EX_WITH_ATOMIC_WRITE);
+    use_extended_qps(IBV_QP_EX_WITH_RDMA_WRITE | IBV_QP_EX_WITH_ATOMIC_WRITE);
     struct ibv_mr *mr =
-        ibv_reg_mr(ends[1].pd, ends[1].buffer, LENGTH, IBV_ACCESS_LOCAL_WRITE | peer_rights | FLUSH_GLOBAL);
+        ibv_reg_mr(ends[1].pd, ends[1].buffer, LENGTH, IBV_ACCESS_LOCAL_WRITE | peer_rights | ACCESS_FLUSH_GLOBAL);
     NEED(mr, "ibv_reg_mr with FLUSH_GLOBAL: %s", strerror(errno));
-    const uint64_t magic = 0x464c555348000000;
     write_through(1, mr->rkey, 0, 100);
-    flush_range(magic + 1, mr->rkey, 0, 100, 1, IBV_WC_SUCCESS);
-    flush_range(magic + 2, mr->rkey, PART, PART, 1, IBV_WC_SUCCESS);
-    flush_range(magic + 3, mr->rkey, PART, PART, 2, IBV_WC_REM_INV_REQ_ERR);
+    flush_range(FLUSH_ID + 1, mr->rkey, 0, 100, PLACEMENT_GLOBAL, IBV_WC_SUCCESS);
+    flush_range(FLUSH_ID + 2, mr->rkey, PART, PART, PLACEMENT_GLOBAL, IBV_WC_SUCCESS);
+    flush_range(FLUSH_ID + 3, mr->rkey, PART, PART, PLACEMENT_PERSISTENT, IBV_WC_REM_INV_REQ_ERR);
     ibv_dereg_mr(mr);
 }
 
 static void flush_not_allowed(void)
 {
-    extended(IBV_QP_EX_WITH_RDMA_WRITE);
-    flush_range(0x464c555348000001, ends[1].mr->rkey, 0, 100, 1, IBV_WC_REM_ACCESS_ERR);
+    use_extended_qps(IBV_QP_EX_WITH_RDMA_WRITE);
+    flush_range(FLUSH_ID + 1, ends[1].mr->rkey, 0, 100, PLACEMENT_GLOBAL, IBV_WC_REM_ACCESS_ERR);
 }
 
 static void persistent_memory(void)
 {
-    struct ibv_mr *mr = ibv_reg_mr(ends[1].pd, ends[1].buffer, LENGTH, IBV_ACCESS_LOCAL_WRITE | 1 << 9);
+    struct ibv_mr *mr =
+        ibv_reg_mr(ends[1].pd, ends[1].buffer, LENGTH, IBV_ACCESS_LOCAL_WRITE | ACCESS_FLUSH_PERSISTENT);
     check("a region with FLUSH_PERSISTENT", mr != NULL, 0);
 }
 

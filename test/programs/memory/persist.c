@@ -1,15 +1,15 @@
 /*
- * FLUSH and ATOMIC WRITE between two machines: a block is written and flushed, then its number is published by an
- * atomic write; when the server sees the number, the whole block must be in its memory.
+ * FLUSH and ATOMIC WRITE between two processes: a block is written and flushed, then its number is published by an
+ * ATOMIC WRITE; when the server sees the number, the whole block must be in its memory.
  *
  *   persist [options]        server, whose memory is written
  *   persist [options] HOST   client
  *
  *   -d DEVICE  -g GID-INDEX  -p TCP-PORT  -m MTU  -n BLOCKS  -s BYTES of a block  -t SECONDS (give up; 60)
  *
- * Every third FLUSH is of the whole region, the others of the block. The last requests are not permitted: a FLUSH
- * beyond the region, and one of a region without that right. The client needs libibverbs of rdma-core 47 or newer at
- * run time; declarations that older headers lack are in this file.
+ * Every third FLUSH is of the whole region, the others of the block. Then two requests must fail: a FLUSH beyond the
+ * region, and one of a region without that right. The client needs libibverbs of rdma-core 47 or newer at run time;
+ * the declarations for FLUSH, which older headers lack, are in this file.
  */
 #define _GNU_SOURCE
 #include <sched.h>
@@ -18,6 +18,7 @@
 #include "../pattern.h"
 #include "../tcp.h"
 
+/* The values of IBV_ACCESS_FLUSH_GLOBAL and so on in <infiniband/verbs.h>. */
 enum {
     ACCESS_FLUSH_GLOBAL = 1 << 8,
     QP_EX_ATOMIC_WRITE = 1 << 12,
@@ -29,25 +30,31 @@ enum {
     WC_ATOMIC_WRITE = 9,
 };
 
-/* Members that newer libraries add after the structure of these headers. */
+/* struct ibv_qp_ex of rdma-core 47, whose headers have one member more. */
 struct newer_qp {
     struct ibv_qp_ex qp;
     void (*wr_flush)(struct ibv_qp_ex *qp, uint32_t rkey, uint64_t address, size_t length, uint8_t type, uint8_t level);
 };
 
+/*
+ * Each side's buffer: the number of the last published block in the first 8 bytes, and from byte FIRST_SLOT on slots of
+ * one block.
+ */
+#define FIRST_SLOT 64
 #define SLOTS 8
+/* All rights of the server's region but FLUSH. */
 #define ACCESS                                                                                                         \
     (IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_ATOMIC)
 
 static struct endpoint end;
-static struct address far;
+static struct address remote;
 static struct ibv_qp_ex *requests;
 static size_t block = 20000;
 static uint64_t blocks = 100;
 
 /* ---- the client ---- */
 
-/* A queue pair with ibv_wr_* support, in place of the plain one. */
+/* Replaces the queue pair with one of ibv_create_qp_ex, to which ibv_wr_* functions post. */
 static void use_extended_qp(void)
 {
     NEED(ibv_destroy_qp(end.qp) == 0, "ibv_destroy_qp: %s", strerror(errno));
@@ -75,7 +82,7 @@ static void start_request(uint64_t id)
     requests->wr_flags = IBV_SEND_SIGNALED;
 }
 
-static void complete_request(void)
+static void finish_request(void)
 {
     const int error = ibv_wr_complete(requests);
     NEED(error == 0, "ibv_wr_complete: %s", strerror(error));
@@ -85,53 +92,62 @@ static void post_flush(uint64_t id, uint32_t rkey, uint64_t address, size_t leng
 {
     start_request(id);
     ((struct newer_qp *)requests)->wr_flush(requests, rkey, address, length, FLUSH_GLOBAL, level);
-    complete_request();
+    finish_request();
 }
 
 static void post_atomic_write(uint64_t id, uint64_t address, uint64_t value)
 {
     start_request(id);
-    ibv_wr_atomic_write(requests, far.rkey, address, &value);
-    complete_request();
+    ibv_wr_atomic_write(requests, remote.rkey, address, &value);
+    finish_request();
 }
 
-static void expect(uint64_t id, int status, int opcode)
+/* Waits for the next completion, which must be of request `id`. `opcode` is compared only if the status is SUCCESS. */
+static void expect_completion(uint64_t id, int status, int opcode)
 {
     struct ibv_wc wc;
     while (next_completion(&end, &wc) == 0)
         sched_yield();
-    NEED(wc.wr_id == id && (int)wc.status == status, "request %lu: %s, awaited was %lu: %s", (unsigned long)wc.wr_id,
+    NEED(wc.wr_id == id && (int)wc.status == status, "request %lu: %s, expected was %lu: %s", (unsigned long)wc.wr_id,
          ibv_wc_status_str(wc.status), (unsigned long)id, ibv_wc_status_str((enum ibv_wc_status)status));
     NEED(status != IBV_WC_SUCCESS || (int)wc.opcode == opcode, "request %lu: completion opcode %d, not %d",
          (unsigned long)id, wc.opcode, opcode);
 }
 
+/* The offset of a block in the buffer. */
 static uint64_t slot_of(uint64_t number)
 {
-    return 64 + number % SLOTS * block;
+    return FIRST_SLOT + number % SLOTS * block;
+}
+
+/* Waits until the other side is here too. */
+static void synchronise(int peer)
+{
+    const uint32_t mine = 0;
+    uint32_t theirs;
+    exchange(peer, &mine, &theirs, sizeof mine);
 }
 
 static void write_blocks(int peer)
 {
     for (uint64_t number = 1; number <= blocks; number++) {
-        const uint64_t at = slot_of(number);
-        fill(end.buffer + at, block, number);
+        const uint64_t offset = slot_of(number);
+        fill(end.buffer + offset, block, number);
         start_request(3 * number);
-        ibv_wr_rdma_write(requests, far.rkey, far.buffer + at);
-        ibv_wr_set_sge(requests, end.mr->lkey, (uintptr_t)end.buffer + at, (uint32_t)block);
-        complete_request();
+        ibv_wr_rdma_write(requests, remote.rkey, remote.buffer + offset);
+        ibv_wr_set_sge(requests, end.mr->lkey, (uintptr_t)end.buffer + offset, (uint32_t)block);
+        finish_request();
         if (number % 3 == 0)
-            post_flush(3 * number + 1, far.rkey, far.buffer, 0, FLUSH_REGION);
+            post_flush(3 * number + 1, remote.rkey, remote.buffer, 0, FLUSH_REGION);
         else
-            post_flush(3 * number + 1, far.rkey, far.buffer + at, block, FLUSH_RANGE);
-        post_atomic_write(3 * number + 2, far.buffer, number);
-        expect(3 * number, IBV_WC_SUCCESS, IBV_WC_RDMA_WRITE);
-        expect(3 * number + 1, IBV_WC_SUCCESS, WC_FLUSH);
-        expect(3 * number + 2, IBV_WC_SUCCESS, WC_ATOMIC_WRITE);
-        /* The server has read all blocks before slots are reused. */
-        uint32_t step = (uint32_t)number, theirs;
+            post_flush(3 * number + 1, remote.rkey, remote.buffer + offset, block, FLUSH_RANGE);
+        post_atomic_write(3 * number + 2, remote.buffer, number);
+        expect_completion(3 * number, IBV_WC_SUCCESS, IBV_WC_RDMA_WRITE);
+        expect_completion(3 * number + 1, IBV_WC_SUCCESS, WC_FLUSH);
+        expect_completion(3 * number + 2, IBV_WC_SUCCESS, WC_ATOMIC_WRITE);
+        /* The server has compared all blocks before slots are reused. */
         if (number % SLOTS == 0)
-            exchange(peer, &step, &theirs, sizeof step);
+            synchronise(peer);
     }
 }
 
@@ -139,33 +155,38 @@ static void write_blocks(int peer)
 
 static void check_blocks(int peer)
 {
-    const uint64_t *word = (uint64_t *)end.buffer;
-    uint8_t *right = malloc(block);
-    NEED(right, "no memory for %zu bytes", block);
+    const uint64_t *published = (uint64_t *)end.buffer;
+    uint8_t *expected = malloc(block);
+    NEED(expected, "no memory for %zu bytes", block);
     for (uint64_t seen = 0; seen < blocks;) {
-        const uint64_t number = __atomic_load_n(word, __ATOMIC_ACQUIRE);
+        const uint64_t number = __atomic_load_n(published, __ATOMIC_ACQUIRE);
         if (number == seen) {
             sched_yield();
             continue;
         }
         NEED(number > seen && number <= blocks, "number %lu after %lu", (unsigned long)number, (unsigned long)seen);
         for (uint64_t i = seen + 1; i <= number; i++) {
-            fill(right, block, i);
-            NEED(memcmp(end.buffer + slot_of(i), right, block) == 0, "block %lu was announced, but has not arrived",
+            fill(expected, block, i);
+            NEED(memcmp(end.buffer + slot_of(i), expected, block) == 0, "block %lu was published, but has not arrived",
                  (unsigned long)i);
-            uint32_t step = (uint32_t)i, theirs;
             if (i % SLOTS == 0)
-                exchange(peer, &step, &theirs, sizeof step);
+                synchronise(peer);
         }
         seen = number;
     }
-    free(right);
+    free(expected);
 }
 
-/* Both sides: a new connection, with the given access rights to the server's memory. */
-static void join(int peer, struct ibv_context *context, const struct options *options, bool is_client, int access)
+/* ---- both sides ---- */
+
+/*
+ * Creates and connects a queue pair; its first PSN is close to the wrap. The server registers its buffer with the
+ * rights `access`.
+ */
+static void open_connection(int peer, struct ibv_context *context, const struct options *options, bool is_client,
+                            int access)
 {
-    create_endpoint(&end, context, options, 64 + SLOTS * block, 0xffff00);
+    create_endpoint(&end, context, options, FIRST_SLOT + SLOTS * block, 0xffff00);
     if (is_client) {
         use_extended_qp();
     } else {
@@ -175,17 +196,15 @@ static void join(int peer, struct ibv_context *context, const struct options *op
         struct ibv_qp_attr attr = {.qp_access_flags = ACCESS | ACCESS_FLUSH_GLOBAL};
         NEED(ibv_modify_qp(end.qp, &attr, IBV_QP_ACCESS_FLAGS) == 0, "access of the queue pair: %s", strerror(errno));
     }
-    const struct address here = address_of(&end);
-    exchange(peer, &here, &far, sizeof here);
-    connect_to(&end, &far, options);
-    uint32_t step = 0, theirs;
-    exchange(peer, &step, &theirs, sizeof step);
+    const struct address local = address_of(&end);
+    exchange(peer, &local, &remote, sizeof local);
+    connect_to(&end, &remote, options);
+    synchronise(peer);
 }
 
-static void disconnect(int peer)
+static void close_connection(int peer)
 {
-    uint32_t step = ~0u, theirs;
-    exchange(peer, &step, &theirs, sizeof step);
+    synchronise(peer);
     destroy_endpoint(&end);
 }
 
@@ -194,7 +213,7 @@ int main(int argc, char **argv)
     const char *port = "18515";
     unsigned time_limit = 60;
     struct options options = default_options;
-    options.timeout = 18;
+    options.timeout = 18; /* 1.1 s */
     for (int c; (c = getopt(argc, argv, "d:g:p:m:n:s:t:")) != -1;) {
         switch (c) {
         case 'd': options.device = optarg; break;
@@ -216,28 +235,28 @@ int main(int argc, char **argv)
     struct ibv_context *context = open_named(options.device);
     const int peer = host ? connect_to_server(host, port) : accept_client(port);
 
-    join(peer, context, &options, host != NULL, ACCESS | ACCESS_FLUSH_GLOBAL);
+    open_connection(peer, context, &options, host != NULL, ACCESS | ACCESS_FLUSH_GLOBAL);
     if (host)
         write_blocks(peer);
     else
         check_blocks(peer);
-    disconnect(peer);
+    close_connection(peer);
     printf("%lu blocks of %zu bytes, each complete before its number\n", (unsigned long)blocks, block);
 
-    join(peer, context, &options, host != NULL, ACCESS | ACCESS_FLUSH_GLOBAL);
+    open_connection(peer, context, &options, host != NULL, ACCESS | ACCESS_FLUSH_GLOBAL);
     if (host) {
-        post_flush(1, far.rkey, far.buffer + end.length - 100, 200, FLUSH_RANGE);
-        expect(1, IBV_WC_REM_ACCESS_ERR, 0);
+        post_flush(1, remote.rkey, remote.buffer + end.length - 100, 200, FLUSH_RANGE);
+        expect_completion(1, IBV_WC_REM_ACCESS_ERR, 0);
         printf("a FLUSH beyond the region is refused\n");
     }
-    disconnect(peer);
-    join(peer, context, &options, host != NULL, ACCESS);
+    close_connection(peer);
+    open_connection(peer, context, &options, host != NULL, ACCESS);
     if (host) {
-        post_flush(1, far.rkey, far.buffer, 100, FLUSH_RANGE);
-        expect(1, IBV_WC_REM_ACCESS_ERR, 0);
+        post_flush(1, remote.rkey, remote.buffer, 100, FLUSH_RANGE);
+        expect_completion(1, IBV_WC_REM_ACCESS_ERR, 0);
         printf("a FLUSH without that right is refused\n");
     }
-    disconnect(peer);
+    close_connection(peer);
     NEED(ibv_close_device(context) == 0, "ibv_close_device: %s", strerror(errno));
     return 0;
 }

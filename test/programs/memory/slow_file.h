@@ -17,9 +17,12 @@
 #include <sys/prctl.h>
 #include <sys/stat.h>
 
-#define LENGTH 16384
+#define LENGTH 16384 /* bytes of the file */
 
-/* Takes this UID and GID; NULL: keeps its own. */
+/*
+ * Takes the number `user` as its UID and GID, and stays dumpable, so that the daemon can access it; NULL: keeps its
+ * own.
+ */
 static void become(const char *user)
 {
     if (!user)
@@ -28,6 +31,7 @@ static void become(const char *user)
     NEED(prctl(PR_SET_DUMPABLE, 1) == 0, "PR_SET_DUMPABLE: %s", strerror(errno));
 }
 
+/* Answers the FUSE request `unique` with an errno, or 0 and data. */
 static void answer(int fd, uint64_t unique, int error, const void *data, size_t length)
 {
     struct fuse_out_header header = {.len = (uint32_t)(sizeof header + length), .error = -error, .unique = unique};
@@ -38,11 +42,11 @@ static void answer(int fd, uint64_t unique, int error, const void *data, size_t 
     NEED(write(fd, reply, header.len) == (ssize_t)header.len, "an answer to the kernel: %s", strerror(errno));
 }
 
-/* Seconds for which the kernel may cache attributes. */
-static unsigned attributes_valid = 1000;
+/* Seconds for which the kernel may cache the attributes of the file. */
+static unsigned attribute_seconds = 1000;
 
-/* A file system with one file. It answers `times` reads and leaves later ones unanswered. */
-static void serve(int fd, int times)
+/* A file system with one file. It answers `answered_reads` reads, and leaves later reads and all writes unanswered. */
+static void serve(int fd, int answered_reads)
 {
     static char request[1 << 17], zeros[LENGTH];
     while (read(fd, request, sizeof request) > 0) {
@@ -52,12 +56,14 @@ static void serve(int fd, int times)
             answer(fd, in->unique, 0, &out, sizeof out);
         } else if (in->opcode == FUSE_GETATTR) {
             const struct fuse_attr_out out = {
-                .attr_valid = attributes_valid, .attr = {.ino = 1, .size = LENGTH, .mode = S_IFREG | 0600, .nlink = 1}};
+                .attr_valid = attribute_seconds,
+                .attr = {.ino = 1, .size = LENGTH, .mode = S_IFREG | 0600, .nlink = 1},
+            };
             answer(fd, in->unique, 0, &out, sizeof out);
         } else if (in->opcode == FUSE_OPEN) {
             const struct fuse_open_out out = {.fh = 1};
             answer(fd, in->unique, 0, &out, sizeof out);
-        } else if (in->opcode == FUSE_READ && times-- > 0) {
+        } else if (in->opcode == FUSE_READ && answered_reads-- > 0) {
             answer(fd, in->unique, 0, zeros, ((const struct fuse_read_in *)(in + 1))->size);
         } else if (in->opcode != FUSE_READ && in->opcode != FUSE_WRITE) {
             answer(fd, in->unique, ENOSYS, NULL, 0);
@@ -65,10 +71,15 @@ static void serve(int fd, int times)
     }
 }
 
-static int file;
-static pid_t server;
+/* The descriptor of the file, and the process of the file system. */
+static int slow_file;
+static pid_t file_server;
 
-static void *file_mapping(const char *user, int times, int flags)
+/*
+ * Mounts the file system in a mount namespace of this process, and returns a mapping of its file. `user`: as in
+ * `become`, for the process of the file system; `flags`: of mmap.
+ */
+static void *map_slow_file(const char *user, int answered_reads, int flags)
 {
     char path[] = "slow-XXXXXX", mount_options[100];
     const int mounted_on = mkstemp(path);
@@ -78,48 +89,49 @@ static void *file_mapping(const char *user, int times, int flags)
     NEED(unshare(CLONE_NEWNS) == 0 && mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0,
          "cannot: a mount namespace: %s", strerror(errno));
     NEED(mount("slow", path, "fuse", 0, mount_options) == 0, "cannot: a FUSE mount: %s", strerror(errno));
-    server = fork();
-    NEED(server >= 0, "fork: %s", strerror(errno));
-    if (server == 0) {
+    file_server = fork();
+    NEED(file_server >= 0, "fork: %s", strerror(errno));
+    if (file_server == 0) {
         become(user);
         prctl(PR_SET_PDEATHSIG, SIGKILL);
-        serve(fuse, times);
+        serve(fuse, answered_reads);
         _exit(0);
     }
     close(fuse);
     close(mounted_on);
-    file = open(path, O_RDWR);
+    slow_file = open(path, O_RDWR);
     struct stat status;
-    NEED(file >= 0 && fstat(file, &status) == 0 && status.st_size == LENGTH, "%s: %s", path, strerror(errno));
-    void *memory = mmap(NULL, LENGTH, PROT_READ | PROT_WRITE, flags, file, 0);
+    NEED(slow_file >= 0 && fstat(slow_file, &status) == 0 && status.st_size == LENGTH, "%s: %s", path, strerror(errno));
+    void *memory = mmap(NULL, LENGTH, PROT_READ | PROT_WRITE, flags, slow_file, 0);
     NEED(memory != MAP_FAILED, "mmap: %s", strerror(errno));
     return memory;
 }
 
-/* Threads that are about to sleep in the kernel. `may_lock`: the second one may take the lock. */
+/* Threads that are about to sleep in the kernel. The second one waits until `may_lock` is 1. */
 static _Atomic pid_t sleeping_thread[2];
 static atomic_int may_lock;
 
-/* A read that holds the lock of the address space. Page faults do not hold it. */
+/* Reads a page that never comes through /proc/self/mem: such a read holds the lock meanwhile, a page fault does not. */
 static void *hold_lock(void *memory)
 {
     char byte;
     const int self = open("/proc/self/mem", O_RDONLY);
     sleeping_thread[0] = gettid();
-    const ssize_t got = pread(self, &byte, 1, (off_t)(uintptr_t)memory);
-    fail("/proc/self/mem has answered: %zd, %s", got, strerror(errno));
+    const ssize_t length = pread(self, &byte, 1, (off_t)(uintptr_t)memory);
+    fail("/proc/self/mem has answered: %zd, %s", length, strerror(errno));
 }
 
-/* A waiting writer blocks later readers. */
-static void *wait_for_lock(void *nothing)
+/* Waits for the lock as a writer: a waiting writer blocks later readers. */
+static void *wait_for_lock(void *unused)
 {
     while (may_lock == 0)
         sched_yield();
     sleeping_thread[1] = gettid();
     mmap(NULL, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    return nothing;
+    return unused;
 }
 
+/* Waits until the thread has stored its id and sleeps. */
 static void wait_until_asleep(_Atomic pid_t *thread)
 {
     char path[64], stat[64] = "";
@@ -133,6 +145,7 @@ static void wait_until_asleep(_Atomic pid_t *thread)
     } while (strstr(stat, ") R"));
 }
 
+/* Makes the lock of the address space unavailable for ever; the pages of `memory` must never come. */
 static void lock_address_space(void *memory)
 {
     pthread_t reader, writer;

@@ -19,7 +19,7 @@
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
 
-static void *anonymous(void)
+static void *map_anonymous(void)
 {
     void *memory = mmap(NULL, LENGTH, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     NEED(memory != MAP_FAILED, "mmap: %s", strerror(errno));
@@ -37,7 +37,7 @@ static void register_missing(void *memory)
     NEED(ioctl(fd, UFFDIO_REGISTER, &range) == 0, "UFFDIO_REGISTER: %s", strerror(errno));
 }
 
-static void *synchronise(void *memory)
+static void *synchronise_mapping(void *memory)
 {
     sleeping_thread[0] = gettid();
     msync(memory, LENGTH, MS_SYNC);
@@ -48,7 +48,7 @@ static void *synchronise(void *memory)
 static void write_back(void *memory)
 {
     pthread_t thread;
-    NEED(pthread_create(&thread, NULL, synchronise, memory) == 0, "pthread_create");
+    NEED(pthread_create(&thread, NULL, synchronise_mapping, memory) == 0, "pthread_create");
     wait_until_asleep(&sleeping_thread[0]);
 }
 
@@ -75,50 +75,49 @@ int main(int count, char **arguments)
 {
     const struct options options = default_options;
     const char *kind = count > 1 ? arguments[1] : "", *user = count > 2 ? arguments[2] : NULL;
-    const bool answer_once = strcmp(kind, "late") == 0, argument = strcmp(kind, "argument") == 0;
-    const bool descriptor = strcmp(kind, "descriptor") == 0;
-    const bool lock = strcmp(kind, "lock") == 0, dirty = strcmp(kind, "dirty") == 0;
-    NEED(answer_once || argument || lock || descriptor || dirty || strcmp(kind, "fuse") == 0 ||
+    const bool is_late = strcmp(kind, "late") == 0, is_argument = strcmp(kind, "argument") == 0;
+    const bool is_descriptor = strcmp(kind, "descriptor") == 0;
+    const bool is_lock = strcmp(kind, "lock") == 0, is_dirty = strcmp(kind, "dirty") == 0;
+    NEED(is_late || is_argument || is_lock || is_descriptor || is_dirty || strcmp(kind, "fuse") == 0 ||
              strcmp(kind, "userfaultfd") == 0,
          "usage: %s fuse|late|dirty|userfaultfd|argument|descriptor|lock [USER]", arguments[0]);
-    const bool fuse = answer_once || lock || descriptor || dirty || strcmp(kind, "fuse") == 0;
-    if (descriptor)
-        attributes_valid = 0;
-    void *memory = fuse ? file_mapping(user, dirty ? 100 : answer_once, dirty ? MAP_SHARED : MAP_PRIVATE) : anonymous();
-    if (!fuse)
+    const bool uses_fuse = is_late || is_lock || is_descriptor || is_dirty || strcmp(kind, "fuse") == 0;
+    if (is_descriptor)
+        attribute_seconds = 0;
+    /* With `dirty` all reads are answered. */
+    const int answered_reads = is_dirty ? 100 : is_late ? 1 : 0;
+    void *memory =
+        uses_fuse ? map_slow_file(user, answered_reads, is_dirty ? MAP_SHARED : MAP_PRIVATE) : map_anonymous();
+    if (!uses_fuse)
         register_missing(memory);
     become(user);
     struct ibv_context *context = open_named(NULL);
     struct endpoint from, to;
-    create_endpoint(&from, context, &options, 4096, 1);
-    create_endpoint(&to, context, &options, 4096, 2);
-    const struct address ends[] = {address_of(&from), address_of(&to)};
-    connect_to(&from, &ends[1], &options);
-    connect_to(&to, &ends[0], &options);
-    if (descriptor) {
+    create_pair(&from, &to, context, &options);
+    if (is_descriptor) {
         struct ibv_xrcd_init_attr attr = {
-            .comp_mask = IBV_XRCD_INIT_ATTR_FD | IBV_XRCD_INIT_ATTR_OFLAGS, .fd = file, .oflags = O_CREAT};
-        kill(server, SIGSTOP);
+            .comp_mask = IBV_XRCD_INIT_ATTR_FD | IBV_XRCD_INIT_ATTR_OFLAGS, .fd = slow_file, .oflags = O_CREAT};
+        kill(file_server, SIGSTOP);
         printf("ibv_open_xrcd: %s\n", ibv_open_xrcd(context, &attr) ? "done" : strerror(errno));
-    } else if (lock) {
+    } else if (is_lock) {
         printf("ready\n");
         lock_address_space(memory);
         struct ibv_mr *mr = ibv_reg_mr(to.pd, to.buffer, 4096, IBV_ACCESS_LOCAL_WRITE);
         printf("ibv_reg_mr: %s\n", mr ? "done" : strerror(errno));
-    } else if (argument) {
+    } else if (is_argument) {
         const ssize_t done = write(context->cmd_fd, memory, 24);
         printf("write: %s\n", done < 0 ? strerror(errno) : "done");
     } else {
         struct ibv_mr *mr = ibv_reg_mr(to.pd, memory, LENGTH, IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE);
         NEED(mr, "ibv_reg_mr: %s", strerror(errno));
-        if (dirty) {
+        if (is_dirty) {
             write_to(&from, memory, mr);
             write_back(memory);
         }
-        if (answer_once) {
+        if (is_late) {
             write_to(&from, memory, mr);
             NEED(madvise(memory, LENGTH, MADV_DONTNEED) == 0, "madvise: %s", strerror(errno));
-            NEED(posix_fadvise(file, 0, 0, POSIX_FADV_DONTNEED) == 0, "posix_fadvise: %s", strerror(errno));
+            NEED(posix_fadvise(slow_file, 0, 0, POSIX_FADV_DONTNEED) == 0, "posix_fadvise: %s", strerror(errno));
         }
         write_to(&from, memory, mr);
     }
@@ -126,8 +125,8 @@ int main(int count, char **arguments)
     char byte;
     while (read(0, &byte, 1) > 0)
         ;
-    /* Threads that wait for the server can end only after it. */
-    if (server)
-        kill(server, SIGKILL);
+    /* Threads that wait for the file system can end only after its process. */
+    if (file_server)
+        kill(file_server, SIGKILL);
     return 0;
 }

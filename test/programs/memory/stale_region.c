@@ -2,14 +2,16 @@
  * Regions whose memory is unmapped: later writes of a peer must not reach memory that is mapped there afterwards. The
  * peer is a second queue pair of this program.
  *
- *   stale_region CASE          registers memory, writes to it, unmaps it, maps other memory at the same address, writes
- *                              by the old rkey and by one of a new region there; prints the results of the three WRITEs
+ *   stale_region CASE          registers memory, WRITEs to it, unmaps it, maps other memory at the same address, WRITEs
+ *                              with the old rkey and with that of a new region there; prints the results of the three
+ *                              WRITEs, and the memory's first byte after the second and the third
  *
  * CASE is how the memory is unmapped: munmap; fixed: by the new mapping (MAP_FIXED); mremap: it is moved; part: one
  * page by munmap, the rest by the new mapping; window: munmap, and the old rkey is that of a memory window; twice:
  * munmap, after another region of the same memory was deregistered.
  *
- *   stale_region limit BYTES   registers BYTES until it is refused, at most 64 times, and prints how often
+ *   stale_region limit BYTES   registers BYTES until it is refused, at most 64 times, and prints how often; deregisters
+ *                              one region, and prints whether another can be registered
  */
 #define _GNU_SOURCE
 #include "../endpoint.h"
@@ -19,6 +21,7 @@
 #include <sys/syscall.h>
 
 #define LENGTH (1 << 20)
+#define MAX_REGIONS 64
 #define RIGHTS (IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE)
 
 /* Maps LENGTH bytes at this address, or anywhere if it is NULL. */
@@ -30,7 +33,8 @@ static uint8_t *map_at(void *address)
     return memory;
 }
 
-static enum ibv_wc_status post(struct endpoint *end, struct ibv_send_wr *send, unsigned *vendor)
+/* Posts a request and waits for its completion; stores the vendor_err, returns the status. */
+static enum ibv_wc_status post_and_wait(struct endpoint *end, struct ibv_send_wr *send, unsigned *vendor)
 {
     struct ibv_send_wr *bad;
     struct ibv_wc wc;
@@ -50,7 +54,7 @@ static void write_to(struct endpoint *end, const void *memory, uint32_t rkey)
     struct ibv_send_wr send = {
         .sg_list = &source, .num_sge = 1, .opcode = IBV_WR_RDMA_WRITE, .wr.rdma = {(uintptr_t)memory, rkey}};
     unsigned vendor;
-    const enum ibv_wc_status status = post(end, &send, &vendor);
+    const enum ibv_wc_status status = post_and_wait(end, &send, &vendor);
     printf("%s, vendor_err 0x%x\n", ibv_wc_status_str(status), vendor);
 }
 
@@ -64,13 +68,13 @@ static struct ibv_mr *register_memory(struct ibv_pd *pd, void *memory, int right
 static void count_registrations(struct ibv_context *context, size_t bytes)
 {
     struct ibv_pd *pd = ibv_alloc_pd(context);
-    struct ibv_mr *regions[64];
+    struct ibv_mr *regions[MAX_REGIONS];
     int count = 0;
     uint8_t *memory = map_at(NULL);
     NEED(pd && bytes <= LENGTH, "at most %d bytes", LENGTH);
-    while (count < 64 && (regions[count] = ibv_reg_mr(pd, memory, bytes, IBV_ACCESS_LOCAL_WRITE)))
+    while (count < MAX_REGIONS && (regions[count] = ibv_reg_mr(pd, memory, bytes, IBV_ACCESS_LOCAL_WRITE)))
         count++;
-    printf("%d, then %s\n", count, count == 64 ? "stopped" : strerror(errno));
+    printf("%d, then %s\n", count, count == MAX_REGIONS ? "stopped" : strerror(errno));
     if (count == 0)
         return;
     NEED(ibv_dereg_mr(regions[0]) == 0, "ibv_dereg_mr: %s", strerror(errno));
@@ -82,24 +86,29 @@ int main(int count, char **arguments)
 {
     const struct options options = default_options;
     const char *kind = count > 1 ? arguments[1] : "";
-    static const char kinds[] = "munmap fixed mremap part window twice limit";
-    NEED(*kind && strstr(kinds, kind), "usage: %s munmap|fixed|mremap|part|window|twice, or limit BYTES", arguments[0]);
+    static const char *const kinds[] = {"munmap", "fixed", "mremap", "part", "window", "twice"};
+    const bool is_limit = strcmp(kind, "limit") == 0 && count == 3;
+    bool is_known = is_limit;
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
+        is_known |= strcmp(kind, kinds[i]) == 0;
+    NEED(is_known, "usage: %s munmap|fixed|mremap|part|window|twice, or limit BYTES", arguments[0]);
     struct ibv_context *context = open_named(NULL);
-    if (strcmp(kind, "limit") == 0 && count > 2) {
+    if (is_limit) {
         count_registrations(context, strtoul(arguments[2], NULL, 10));
         return 0;
     }
+    /* userdma learns by userfaultfd that memory is unmapped. */
     NEED(syscall(SYS_userfaultfd, O_CLOEXEC | UFFD_USER_MODE_ONLY) >= 0, "cannot: userfaultfd: %s", strerror(errno));
     struct endpoint from, to, other_from, other_to;
-    connect_pair(&from, &to, context, &options);
-    connect_pair(&other_from, &other_to, context, &options);
-    const bool window = strcmp(kind, "window") == 0;
+    create_pair(&from, &to, context, &options);
+    create_pair(&other_from, &other_to, context, &options);
+    const bool is_window = strcmp(kind, "window") == 0;
     uint8_t *memory = map_at(NULL);
     memset(memory, 1, LENGTH);
     struct ibv_pd *pd = to.qp->pd;
-    struct ibv_mr *old = register_memory(pd, memory, RIGHTS | (window ? IBV_ACCESS_MW_BIND : 0));
+    struct ibv_mr *old = register_memory(pd, memory, RIGHTS | (is_window ? IBV_ACCESS_MW_BIND : 0));
     uint32_t rkey = old->rkey;
-    if (window) {
+    if (is_window) {
         struct ibv_mw *mw = ibv_alloc_mw(pd, IBV_MW_TYPE_1);
         NEED(mw, "ibv_alloc_mw: %s", strerror(errno));
         struct ibv_mw_bind bind = {.send_flags = IBV_SEND_SIGNALED,

@@ -1,5 +1,5 @@
 /*
- * The results of requests between two machines: refused requests, requests without a receive, requests without a
+ * The results of requests between two processes: refused requests, requests without a receive, requests without a
  * response.
  *
  *   outcomes [options]        server: the responder of every case
@@ -7,9 +7,9 @@
  *
  *   -d DEVICE  -g GID-INDEX  -p TCP-PORT  -m MTU  -t SECONDS (give up; 120)
  *
- * Each case has a new queue pair at both ends, one request, and for RC a SEND after it. Each end prints one line per
- * case, with the statuses of its completions in order and the state of its queue pair. The caller judges them, since
- * implementations differ.
+ * Each case has a new RC queue pair at both ends, one request, and a SEND of 16 bytes after it. Each end prints one
+ * line per case, with the statuses of its completions in order and the state of its queue pair. The caller judges them,
+ * since implementations differ.
  */
 #define _GNU_SOURCE
 #include <time.h>
@@ -19,7 +19,8 @@
 
 #define LENGTH 65536
 
-enum target { RIGHT, WRONG_RKEY, PAST_END, READ_ONLY };
+/* What the request accesses: the region, with a wrong rkey, beyond its end, a region without the right to write. */
+enum target { WHOLE_REGION, WRONG_RKEY, PAST_END, READ_ONLY };
 enum receive { NO_RECEIVE = -1, LATE_RECEIVE = -2, GONE = -3 };
 
 struct scenario {
@@ -27,13 +28,13 @@ struct scenario {
     enum ibv_wr_opcode opcode;
     uint32_t length;
     enum target target;
-    /* Bytes of the responder's receives; or NO_RECEIVE, LATE_RECEIVE (posted after the request), GONE (no QP). */
+    /* Bytes of both receives of the responder; or NO_RECEIVE, LATE_RECEIVE (posted after the request), GONE (no QP). */
     int receive;
     uint8_t rnr_retry;
 };
 
 static const struct scenario scenarios[] = {
-    {"write_imm", IBV_WR_RDMA_WRITE_WITH_IMM, 20000, RIGHT, 64, 0},
+    {"write_imm", IBV_WR_RDMA_WRITE_WITH_IMM, 20000, WHOLE_REGION, 64, 0},
     {"write_bad_rkey", IBV_WR_RDMA_WRITE, 64, WRONG_RKEY, 64, 0},
     {"long_write_bad_rkey", IBV_WR_RDMA_WRITE, 20000, WRONG_RKEY, 64, 0},
     {"read_bad_rkey", IBV_WR_RDMA_READ, 5000, WRONG_RKEY, 64, 0},
@@ -42,13 +43,13 @@ static const struct scenario scenarios[] = {
     {"read_past_end", IBV_WR_RDMA_READ, 8192, PAST_END, 64, 0},
     {"write_not_allowed", IBV_WR_RDMA_WRITE, 64, READ_ONLY, 64, 0},
     {"atomic_not_allowed", IBV_WR_ATOMIC_CMP_AND_SWP, 8, READ_ONLY, 64, 0},
-    {"short_receive", IBV_WR_SEND, 64, RIGHT, 32, 0},
-    {"long_short_receive", IBV_WR_SEND, 20000, RIGHT, 10000, 0},
-    {"no_receive", IBV_WR_SEND, 64, RIGHT, NO_RECEIVE, 1},
-    {"write_imm_no_receive", IBV_WR_RDMA_WRITE_WITH_IMM, 3000, RIGHT, NO_RECEIVE, 1},
-    {"late_receive", IBV_WR_SEND, 20000, RIGHT, LATE_RECEIVE, 7},
-    {"write_imm_late_receive", IBV_WR_RDMA_WRITE_WITH_IMM, 3000, RIGHT, LATE_RECEIVE, 7},
-    {"no_answer", IBV_WR_SEND, 64, RIGHT, GONE, 0},
+    {"short_receive", IBV_WR_SEND, 64, WHOLE_REGION, 32, 0},
+    {"long_short_receive", IBV_WR_SEND, 20000, WHOLE_REGION, 10000, 0},
+    {"no_receive", IBV_WR_SEND, 64, WHOLE_REGION, NO_RECEIVE, 1},
+    {"write_imm_no_receive", IBV_WR_RDMA_WRITE_WITH_IMM, 3000, WHOLE_REGION, NO_RECEIVE, 1},
+    {"late_receive", IBV_WR_SEND, 20000, WHOLE_REGION, LATE_RECEIVE, 7},
+    {"write_imm_late_receive", IBV_WR_RDMA_WRITE_WITH_IMM, 3000, WHOLE_REGION, LATE_RECEIVE, 7},
+    {"no_answer", IBV_WR_SEND, 64, WHOLE_REGION, GONE, 0},
 };
 
 static struct endpoint end;
@@ -63,6 +64,7 @@ static void post_receives(int length)
     }
 }
 
+/* The request of the case, and a SEND. */
 static void post_requests(const struct scenario *s, const struct address *peer_address)
 {
     const uint64_t offset = s->target == PAST_END ? LENGTH - 8191 : 0;
@@ -89,13 +91,13 @@ static void post_requests(const struct scenario *s, const struct address *peer_a
     NEED(error == 0, "ibv_post_send: %s", strerror(error));
 }
 
-/* Prints `wanted` completions, or fewer if none comes for 20 s: responders differ in what they flush. */
-static void report(const struct scenario *s, int wanted)
+/* Prints `expected` completions, or fewer if they do not come within 20 s: responders differ in what they flush. */
+static void report(const struct scenario *s, int expected)
 {
     struct timespec start, now;
     clock_gettime(CLOCK_MONOTONIC, &start);
     printf("%s:", s->name);
-    for (int found = 0; found < wanted;) {
+    for (int found = 0; found < expected;) {
         struct ibv_wc wc;
         const int polled = ibv_poll_cq(end.cq, 1, &wc);
         NEED(polled >= 0, "ibv_poll_cq: %d", polled);
@@ -125,20 +127,21 @@ static void synchronise(int peer, uint32_t step)
     NEED(step == peer_step, "the peer is at step %u, this program at %u", peer_step, step);
 }
 
-static void run(const struct scenario *s, int peer, bool requests, struct options options, struct ibv_context *context)
+static void run(const struct scenario *s, int peer, bool is_requester, struct options options,
+                struct ibv_context *context)
 {
-    struct ibv_mr *readable = NULL;
+    struct ibv_mr *read_only_mr = NULL;
     options.rnr_retry = s->rnr_retry;
     create_endpoint(&end, context, &options, LENGTH, 0xfffff0);
     struct address peer_address, own_address = address_of(&end);
     if (s->target == READ_ONLY) {
-        readable = ibv_reg_mr(end.pd, end.buffer, LENGTH, IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_READ);
-        NEED(readable, "ibv_reg_mr: %s", strerror(errno));
-        own_address.rkey = readable->rkey;
+        read_only_mr = ibv_reg_mr(end.pd, end.buffer, LENGTH, IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_READ);
+        NEED(read_only_mr, "ibv_reg_mr: %s", strerror(errno));
+        own_address.rkey = read_only_mr->rkey;
     }
     exchange(peer, &own_address, &peer_address, sizeof own_address);
     connect_to(&end, &peer_address, &options);
-    if (requests) {
+    if (is_requester) {
         synchronise(peer, 1);
         post_requests(s, &peer_address);
         report(s, 2);
@@ -159,8 +162,8 @@ static void run(const struct scenario *s, int peer, bool requests, struct option
         synchronise(peer, 2);
         report(s, s->receive >= 0 || s->receive == LATE_RECEIVE ? 2 : 0);
     }
-    if (readable)
-        NEED(ibv_dereg_mr(readable) == 0, "ibv_dereg_mr: %s", strerror(errno));
+    if (read_only_mr)
+        NEED(ibv_dereg_mr(read_only_mr) == 0, "ibv_dereg_mr: %s", strerror(errno));
     destroy_endpoint(&end);
 }
 

@@ -72,7 +72,7 @@ static void destroy_srq(struct ibv_srq *srq)
     NEED(ibv_destroy_srq(srq) == 0, "ibv_destroy_srq: %s", strerror(errno));
 }
 
-/* Receive request `id` uses slot id - 100 of the buffer. */
+/* Posts receive request `id`, which uses chunk `id` - 100 of the buffer. */
 static void post_shared(struct ibv_srq *srq, uint64_t id)
 {
     struct ibv_sge sge = {(uintptr_t)ends[1].buffer + (id - 100) * CHUNK, CHUNK, ends[1].mr->lkey};
@@ -81,7 +81,10 @@ static void post_shared(struct ibv_srq *srq, uint64_t id)
     NEED(error == 0, "ibv_post_srq_recv: %s", strerror(error));
 }
 
-/* Posts a SEND of one byte, or another operation of `length` bytes. `srqn`: the peer's SRQ, for an XRC initiator. */
+/*
+ * Fills the first `length` bytes of end 0's buffer with `value`, and posts an operation with them and with `value` as
+ * immediate data. `srqn`: number of the peer's SRQ, for an XRC initiator. FETCH_AND_ADD adds 1.
+ */
 static void send_on(struct ibv_qp *qp, uint64_t id, enum ibv_wr_opcode opcode, uint8_t value, uint32_t length,
                     uint32_t srqn)
 {
@@ -112,7 +115,8 @@ static void send_byte(struct ibv_qp *qp, uint64_t id, uint8_t value, uint32_t sr
     send_on(qp, id, IBV_WR_SEND, value, 1, srqn);
 }
 
-static struct ibv_wc completion(int side, uint64_t id, int status)
+/* Waits for the next completion of an end, and checks that it is of request `id` and has this status. */
+static struct ibv_wc wait_for_completion(int side, uint64_t id, int status)
 {
     struct ibv_wc wc;
     awaited_id = id;
@@ -126,12 +130,12 @@ static struct ibv_wc completion(int side, uint64_t id, int status)
 /* The completion of receive request `id` must have `value`, on queue pair `qp`. */
 static void expect_received(uint64_t id, uint8_t value, const struct ibv_qp *qp)
 {
-    const struct ibv_wc wc = completion(1, id, IBV_WC_SUCCESS);
+    const struct ibv_wc wc = wait_for_completion(1, id, IBV_WC_SUCCESS);
     check("queue pair of the completion", (int)wc.qp_num, (int)qp->qp_num);
     check("byte received", ends[1].buffer[(id - 100) * CHUNK], value);
 }
 
-/* The next asynchronous event, within 10 seconds, must have this type and be of the object `element`. */
+/* The next asynchronous event must come within 10 seconds, have this type and be of the object `element`. */
 static void expect_event(enum ibv_event_type type, const void *element)
 {
     struct ibv_async_event event;
@@ -149,7 +153,7 @@ static void expect_no_event(void)
     check("events", poll(&async_fd, 1, 0), 0);
 }
 
-static struct ibv_srq_attr query(struct ibv_srq *srq)
+static struct ibv_srq_attr query_srq(struct ibv_srq *srq)
 {
     struct ibv_srq_attr attr;
     NEED(ibv_query_srq(srq, &attr) == 0, "ibv_query_srq: %s", strerror(errno));
@@ -162,30 +166,30 @@ static struct ibv_srq_attr query(struct ibv_srq *srq)
 static void order(void)
 {
     struct ibv_srq *srq = create_srq(8);
-    struct ibv_qp *from[2], *to[2];
+    struct ibv_qp *sender[2], *receiver[2];
     for (int i = 0; i < 2; i++) {
-        from[i] = create_qp_of_type(0, IBV_QPT_RC, NULL, NULL);
-        to[i] = create_qp_of_type(1, IBV_QPT_RC, srq, NULL);
-        connect_both(from[i], to[i]);
+        sender[i] = create_qp_of_type(0, IBV_QPT_RC, NULL, NULL);
+        receiver[i] = create_qp_of_type(1, IBV_QPT_RC, srq, NULL);
+        connect_both(sender[i], receiver[i]);
     }
     for (uint64_t id = 100; id < 104; id++)
         post_shared(srq, id);
     for (int i = 0; i < 4; i++) {
-        send_byte(from[i & 1], (uint64_t)i, (uint8_t)(10 + i), 0);
-        completion(0, (uint64_t)i, IBV_WC_SUCCESS);
-        expect_received(100 + (uint64_t)i, (uint8_t)(10 + i), to[i & 1]);
+        send_byte(sender[i & 1], (uint64_t)i, (uint8_t)(10 + i), 0);
+        wait_for_completion(0, (uint64_t)i, IBV_WC_SUCCESS);
+        expect_received(100 + (uint64_t)i, (uint8_t)(10 + i), receiver[i & 1]);
     }
     check("destroy of a queue in use", ibv_destroy_srq(srq), EBUSY);
     struct ibv_qp_attr attr;
     struct ibv_qp_init_attr init;
-    NEED(ibv_query_qp(to[0], &attr, IBV_QP_CAP, &init) == 0, "ibv_query_qp: %s", strerror(errno));
+    NEED(ibv_query_qp(receiver[0], &attr, IBV_QP_CAP, &init) == 0, "ibv_query_qp: %s", strerror(errno));
     check("max_recv_wr", (int)attr.cap.max_recv_wr, 0);
     /* The queue is empty: RNR. */
-    send_byte(from[0], 9, 1, 0);
-    completion(0, 9, IBV_WC_RNR_RETRY_EXC_ERR);
+    send_byte(sender[0], 9, 1, 0);
+    wait_for_completion(0, 9, IBV_WC_RNR_RETRY_EXC_ERR);
     for (int i = 0; i < 2; i++) {
-        destroy_qp(from[i]);
-        destroy_qp(to[i]);
+        destroy_qp(sender[i]);
+        destroy_qp(receiver[i]);
     }
     destroy_srq(srq);
 }
@@ -194,29 +198,29 @@ static void order(void)
 static void limit(void)
 {
     struct ibv_srq *srq = create_srq(8);
-    struct ibv_qp *from = create_qp_of_type(0, IBV_QPT_RC, NULL, NULL);
-    struct ibv_qp *to = create_qp_of_type(1, IBV_QPT_RC, srq, NULL);
-    connect_both(from, to);
+    struct ibv_qp *sender = create_qp_of_type(0, IBV_QPT_RC, NULL, NULL);
+    struct ibv_qp *receiver = create_qp_of_type(1, IBV_QPT_RC, srq, NULL);
+    connect_both(sender, receiver);
     for (uint64_t id = 100; id < 105; id++)
         post_shared(srq, id);
     struct ibv_srq_attr attr = {.srq_limit = 4};
     NEED(ibv_modify_srq(srq, &attr, IBV_SRQ_LIMIT) == 0, "ibv_modify_srq: %s", strerror(errno));
-    check("limit", (int)query(srq).srq_limit, 4);
+    check("limit", (int)query_srq(srq).srq_limit, 4);
     for (int i = 0; i < 4; i++) {
-        send_byte(from, (uint64_t)i, (uint8_t)i, 0);
-        completion(0, (uint64_t)i, IBV_WC_SUCCESS);
-        expect_received(100 + (uint64_t)i, (uint8_t)i, to);
+        send_byte(sender, (uint64_t)i, (uint8_t)i, 0);
+        wait_for_completion(0, (uint64_t)i, IBV_WC_SUCCESS);
+        expect_received(100 + (uint64_t)i, (uint8_t)i, receiver);
         if (i == 0)
             expect_no_event();
         if (i == 1)
             expect_event(IBV_EVENT_SRQ_LIMIT_REACHED, srq);
     }
     expect_no_event();
-    check("limit afterwards", (int)query(srq).srq_limit, 0);
+    check("limit afterwards", (int)query_srq(srq).srq_limit, 0);
     attr.srq_limit = 1000;
     check("a limit beyond the queue", ibv_modify_srq(srq, &attr, IBV_SRQ_LIMIT), EINVAL);
-    destroy_qp(from);
-    destroy_qp(to);
+    destroy_qp(sender);
+    destroy_qp(receiver);
     destroy_srq(srq);
 }
 
@@ -224,28 +228,28 @@ static void limit(void)
 static void resize(void)
 {
     struct ibv_srq *srq = create_srq(4);
-    struct ibv_qp *from = create_qp_of_type(0, IBV_QPT_RC, NULL, NULL);
-    struct ibv_qp *to = create_qp_of_type(1, IBV_QPT_RC, srq, NULL);
-    connect_both(from, to);
+    struct ibv_qp *sender = create_qp_of_type(0, IBV_QPT_RC, NULL, NULL);
+    struct ibv_qp *receiver = create_qp_of_type(1, IBV_QPT_RC, srq, NULL);
+    connect_both(sender, receiver);
     for (uint64_t id = 100; id < 104; id++)
         post_shared(srq, id);
-    send_byte(from, 0, 50, 0);
-    completion(0, 0, IBV_WC_SUCCESS);
-    expect_received(100, 50, to);
+    send_byte(sender, 0, 50, 0);
+    wait_for_completion(0, 0, IBV_WC_SUCCESS);
+    expect_received(100, 50, receiver);
     struct ibv_srq_attr attr = {.max_wr = 40};
     NEED(ibv_modify_srq(srq, &attr, IBV_SRQ_MAX_WR) == 0, "ibv_modify_srq: %s", strerror(errno));
-    check("max_wr", query(srq).max_wr >= 40, 1);
+    check("max_wr", query_srq(srq).max_wr >= 40, 1);
     for (uint64_t id = 104; id < 140; id++)
         post_shared(srq, id);
     attr.max_wr = 10;
     check("a queue too small for its posted requests", ibv_modify_srq(srq, &attr, IBV_SRQ_MAX_WR), EINVAL);
     for (uint64_t i = 1; i < 40; i++) {
-        send_byte(from, i, (uint8_t)(50 + i), 0);
-        completion(0, i, IBV_WC_SUCCESS);
-        expect_received(100 + i, (uint8_t)(50 + i), to);
+        send_byte(sender, i, (uint8_t)(50 + i), 0);
+        wait_for_completion(0, i, IBV_WC_SUCCESS);
+        expect_received(100 + i, (uint8_t)(50 + i), receiver);
     }
-    destroy_qp(from);
-    destroy_qp(to);
+    destroy_qp(sender);
+    destroy_qp(receiver);
     destroy_srq(srq);
 }
 
@@ -253,28 +257,28 @@ static void resize(void)
 static void last_request(void)
 {
     struct ibv_srq *srq = create_srq(4);
-    struct ibv_qp *from = create_qp_of_type(0, IBV_QPT_RC, NULL, NULL);
-    struct ibv_qp *to = create_qp_of_type(1, IBV_QPT_RC, srq, NULL);
-    connect_both(from, to);
+    struct ibv_qp *sender = create_qp_of_type(0, IBV_QPT_RC, NULL, NULL);
+    struct ibv_qp *receiver = create_qp_of_type(1, IBV_QPT_RC, srq, NULL);
+    connect_both(sender, receiver);
     post_shared(srq, 100);
     post_shared(srq, 101);
-    send_byte(from, 0, 7, 0);
-    completion(0, 0, IBV_WC_SUCCESS);
-    expect_received(100, 7, to);
+    send_byte(sender, 0, 7, 0);
+    wait_for_completion(0, 0, IBV_WC_SUCCESS);
+    expect_received(100, 7, receiver);
     struct ibv_qp_attr attr = {.qp_state = IBV_QPS_ERR};
-    NEED(ibv_modify_qp(to, &attr, IBV_QP_STATE) == 0, "to ERR: %s", strerror(errno));
-    expect_event(IBV_EVENT_QP_LAST_WQE_REACHED, to);
-    destroy_qp(to);
-    destroy_qp(from);
+    NEED(ibv_modify_qp(receiver, &attr, IBV_QP_STATE) == 0, "to ERR: %s", strerror(errno));
+    expect_event(IBV_EVENT_QP_LAST_WQE_REACHED, receiver);
+    destroy_qp(receiver);
+    destroy_qp(sender);
     /* The remaining request goes to the next message. */
-    from = create_qp_of_type(0, IBV_QPT_RC, NULL, NULL);
-    to = create_qp_of_type(1, IBV_QPT_RC, srq, NULL);
-    connect_both(from, to);
-    send_byte(from, 1, 8, 0);
-    completion(0, 1, IBV_WC_SUCCESS);
-    expect_received(101, 8, to);
-    destroy_qp(to);
-    destroy_qp(from);
+    sender = create_qp_of_type(0, IBV_QPT_RC, NULL, NULL);
+    receiver = create_qp_of_type(1, IBV_QPT_RC, srq, NULL);
+    connect_both(sender, receiver);
+    send_byte(sender, 1, 8, 0);
+    wait_for_completion(0, 1, IBV_WC_SUCCESS);
+    expect_received(101, 8, receiver);
+    destroy_qp(receiver);
+    destroy_qp(sender);
     destroy_srq(srq);
 }
 
@@ -292,7 +296,8 @@ static void close_domain(struct ibv_xrcd *xrcd)
     NEED(ibv_close_xrcd(xrcd) == 0, "ibv_close_xrcd: %s", strerror(errno));
 }
 
-static struct ibv_srq *make_xsrq(struct ibv_xrcd *xrcd, uint32_t *number)
+/* Creates an SRQ of the domain at end 1, and stores its number. */
+static struct ibv_srq *create_xrc_srq(struct ibv_xrcd *xrcd, uint32_t *srqn)
 {
     struct ibv_srq_init_attr_ex init = {
         .attr = {.max_wr = 8, .max_sge = 1},
@@ -304,62 +309,62 @@ static struct ibv_srq *make_xsrq(struct ibv_xrcd *xrcd, uint32_t *number)
     };
     struct ibv_srq *srq = ibv_create_srq_ex(context, &init);
     NEED(srq, "ibv_create_srq_ex: %s", strerror(errno));
-    NEED(ibv_get_srq_num(srq, number) == 0, "ibv_get_srq_num");
+    NEED(ibv_get_srq_num(srq, srqn) == 0, "ibv_get_srq_num");
     return srq;
 }
 
-/* Every operation through one initiator to two queues. */
+/* Operations of one initiator, with two SRQs of the target. */
 static void xrc_operations(void)
 {
     struct ibv_xrcd *xrcd = open_domain(-1, O_CREAT);
     NEED(xrcd, "ibv_open_xrcd: %s", strerror(errno));
-    uint32_t number[2];
-    struct ibv_srq *srq[2] = {make_xsrq(xrcd, &number[0]), make_xsrq(xrcd, &number[1])};
-    struct ibv_qp *from = create_qp_of_type(0, IBV_QPT_XRC_SEND, NULL, NULL);
-    struct ibv_qp *to = create_qp_of_type(1, IBV_QPT_XRC_RECV, NULL, xrcd);
-    connect_both(from, to);
+    uint32_t srqn[2];
+    struct ibv_srq *srq[2] = {create_xrc_srq(xrcd, &srqn[0]), create_xrc_srq(xrcd, &srqn[1])};
+    struct ibv_qp *sender = create_qp_of_type(0, IBV_QPT_XRC_SEND, NULL, NULL);
+    struct ibv_qp *receiver = create_qp_of_type(1, IBV_QPT_XRC_RECV, NULL, xrcd);
+    connect_both(sender, receiver);
     struct ibv_qp_attr attr;
     struct ibv_qp_init_attr init;
-    NEED(ibv_query_qp(to, &attr, IBV_QP_STATE, &init) == 0, "ibv_query_qp: %s", strerror(errno));
+    NEED(ibv_query_qp(receiver, &attr, IBV_QP_STATE, &init) == 0, "ibv_query_qp: %s", strerror(errno));
     check("state of the target", attr.qp_state, IBV_QPS_RTS);
     check("close of a domain in use", ibv_close_xrcd(xrcd), EBUSY);
     for (uint64_t id = 100; id < 108; id++)
         post_shared(srq[id & 1], id);
-    send_byte(from, 1, 31, number[1]);
-    completion(0, 1, IBV_WC_SUCCESS);
-    expect_received(101, 31, to);
-    send_byte(from, 2, 32, number[0]);
-    completion(0, 2, IBV_WC_SUCCESS);
-    expect_received(100, 32, to);
-    send_on(from, 3, IBV_WR_SEND_WITH_IMM, 33, CHUNK, number[1]);
-    completion(0, 3, IBV_WC_SUCCESS);
-    struct ibv_wc wc = completion(1, 103, IBV_WC_SUCCESS);
+    send_byte(sender, 1, 31, srqn[1]);
+    wait_for_completion(0, 1, IBV_WC_SUCCESS);
+    expect_received(101, 31, receiver);
+    send_byte(sender, 2, 32, srqn[0]);
+    wait_for_completion(0, 2, IBV_WC_SUCCESS);
+    expect_received(100, 32, receiver);
+    send_on(sender, 3, IBV_WR_SEND_WITH_IMM, 33, CHUNK, srqn[1]);
+    wait_for_completion(0, 3, IBV_WC_SUCCESS);
+    struct ibv_wc wc = wait_for_completion(1, 103, IBV_WC_SUCCESS);
     check("immediate", (int)be32toh(wc.imm_data), 33);
     check("bytes", (int)wc.byte_len, CHUNK);
-    send_on(from, 4, IBV_WR_RDMA_WRITE, 34, 20001, number[0]);
-    completion(0, 4, IBV_WC_SUCCESS);
+    send_on(sender, 4, IBV_WR_RDMA_WRITE, 34, 20001, srqn[0]);
+    wait_for_completion(0, 4, IBV_WC_SUCCESS);
     check("first byte written", ends[1].buffer[0], 34);
     check("last byte written", ends[1].buffer[20000], 34);
-    send_on(from, 5, IBV_WR_RDMA_WRITE_WITH_IMM, 35, 5000, number[1]);
-    completion(0, 5, IBV_WC_SUCCESS);
-    wc = completion(1, 105, IBV_WC_SUCCESS);
+    send_on(sender, 5, IBV_WR_RDMA_WRITE_WITH_IMM, 35, 5000, srqn[1]);
+    wait_for_completion(0, 5, IBV_WC_SUCCESS);
+    wc = wait_for_completion(1, 105, IBV_WC_SUCCESS);
     check("opcode", wc.opcode, IBV_WC_RECV_RDMA_WITH_IMM);
     check("byte written", ends[1].buffer[4999], 35);
     memset(ends[1].buffer, 36, LENGTH);
-    send_on(from, 6, IBV_WR_RDMA_READ, 0, 10000, number[1]);
-    completion(0, 6, IBV_WC_SUCCESS);
+    send_on(sender, 6, IBV_WR_RDMA_READ, 0, 10000, srqn[1]);
+    wait_for_completion(0, 6, IBV_WC_SUCCESS);
     check("last byte read", ends[0].buffer[9999], 36);
     memset(ends[1].buffer, 0, 8);
-    send_on(from, 7, IBV_WR_ATOMIC_FETCH_AND_ADD, 0, 8, number[0]);
-    completion(0, 7, IBV_WC_SUCCESS);
+    send_on(sender, 7, IBV_WR_ATOMIC_FETCH_AND_ADD, 0, 8, srqn[0]);
+    wait_for_completion(0, 7, IBV_WC_SUCCESS);
     check("counter", ends[1].buffer[0], 1);
     /* There is no SRQ with this number: the responder answers with NAK invalid request. */
-    send_byte(from, 8, 1, 0x123456);
-    completion(0, 8, IBV_WC_REM_INV_REQ_ERR);
-    expect_event(IBV_EVENT_QP_LAST_WQE_REACHED, to);
-    expect_event(IBV_EVENT_QP_REQ_ERR, to);
-    destroy_qp(from);
-    destroy_qp(to);
+    send_byte(sender, 8, 1, 0x123456);
+    wait_for_completion(0, 8, IBV_WC_REM_INV_REQ_ERR);
+    expect_event(IBV_EVENT_QP_LAST_WQE_REACHED, receiver);
+    expect_event(IBV_EVENT_QP_REQ_ERR, receiver);
+    destroy_qp(sender);
+    destroy_qp(receiver);
     destroy_srq(srq[0]);
     destroy_srq(srq[1]);
     close_domain(xrcd);
@@ -383,13 +388,13 @@ static void domain_flags(void)
                                     .qp_num = qp->qp_num,
                                     .xrcd = second,
                                     .qp_type = IBV_QPT_XRC_RECV};
-    struct ibv_qp *again = ibv_open_qp(context, &open);
-    NEED(again, "ibv_open_qp: %s", strerror(errno));
+    struct ibv_qp *opened_qp = ibv_open_qp(context, &open);
+    NEED(opened_qp, "ibv_open_qp: %s", strerror(errno));
     open.qp_num++;
     NEED(!ibv_open_qp(context, &open), "a target that does not exist");
     check("errno of a target that does not exist", errno, EINVAL);
     destroy_qp(qp);
-    destroy_qp(again);
+    destroy_qp(opened_qp);
     close_domain(second);
     close_domain(first);
     NEED(!open_domain(fd, 0), "a domain that every process has closed");
@@ -397,7 +402,7 @@ static void domain_flags(void)
     unlink(path);
 }
 
-/* Data exchanged with the other process. */
+/* A message to the other process or from it; `value`: a queue pair number, a byte, or whether its checks pass. */
 struct numbers {
     uint32_t srqn, value;
 };
@@ -414,7 +419,10 @@ static struct numbers receive_numbers(int fd)
     return numbers;
 }
 
-/* The other process: its own queue in the file's domain, and the target created by the first process. */
+/*
+ * The other process: creates an SRQ in the domain of the file, and opens the target that the first process created.
+ * `in`, `out`: pipes from and to the first process.
+ */
 static int other_process(int file, int in, int out)
 {
     const uint32_t qpn = receive_numbers(in).value;
@@ -422,8 +430,8 @@ static int other_process(int file, int in, int out)
     create_endpoint(&ends[1], context, &options, LENGTH, 5);
     struct ibv_xrcd *xrcd = open_domain(file, 0);
     NEED(xrcd, "the other process: ibv_open_xrcd: %s", strerror(errno));
-    uint32_t number;
-    struct ibv_srq *srq = make_xsrq(xrcd, &number);
+    uint32_t srqn;
+    struct ibv_srq *srq = create_xrc_srq(xrcd, &srqn);
     struct ibv_qp_open_attr open = {.comp_mask = IBV_QP_OPEN_ATTR_XRCD | IBV_QP_OPEN_ATTR_NUM | IBV_QP_OPEN_ATTR_TYPE,
                                     .qp_num = qpn,
                                     .xrcd = xrcd,
@@ -432,7 +440,7 @@ static int other_process(int file, int in, int out)
     NEED(qp, "the other process: ibv_open_qp: %s", strerror(errno));
     post_shared(srq, 100);
     post_shared(srq, 101);
-    send_numbers(out, (struct numbers){.srqn = number});
+    send_numbers(out, (struct numbers){.srqn = srqn});
     expect_received(100, 61, qp);
     send_numbers(out, (struct numbers){.value = ends[1].buffer[0]});
     expect_received(101, 62, qp);
@@ -443,47 +451,47 @@ static int other_process(int file, int in, int out)
     return 0;
 }
 
-/* Two processes share a domain and its target, which outlives its creator. */
+/* Two processes share a domain and its target, which remains when its creator has destroyed it. */
 static void two_processes(void)
 {
-    char path[] = "/tmp/shared_queues-XXXXXX", device[] = "/proc/self/fd/0000000000";
+    char path[] = "/tmp/shared_queues-XXXXXX", fd_path[] = "/proc/self/fd/0000000000";
     const int file = mkstemp(path);
     int to_child[2], from_child[2];
     NEED(file >= 0 && pipe(to_child) == 0 && pipe(from_child) == 0, "pipe: %s", strerror(errno));
     const pid_t child = fork();
     NEED(child >= 0, "fork: %s", strerror(errno));
-    /* Another descriptor of the same file: domains belong to the file. */
+    /* The child opens the file again: a domain belongs to the file, not to a descriptor. */
     if (child == 0) {
         close(to_child[1]);
         close(from_child[0]);
-        snprintf(device, sizeof device, "/proc/self/fd/%d", file);
-        const int own = open(device, O_RDONLY);
-        _exit(other_process(own, to_child[0], from_child[1]));
+        snprintf(fd_path, sizeof fd_path, "/proc/self/fd/%d", file);
+        const int reopened = open(fd_path, O_RDONLY);
+        _exit(other_process(reopened, to_child[0], from_child[1]));
     }
     close(to_child[0]);
     close(from_child[1]);
     struct ibv_xrcd *xrcd = open_domain(file, O_CREAT);
     NEED(xrcd, "ibv_open_xrcd: %s", strerror(errno));
-    struct ibv_qp *from = create_qp_of_type(0, IBV_QPT_XRC_SEND, NULL, NULL);
-    struct ibv_qp *to = create_qp_of_type(1, IBV_QPT_XRC_RECV, NULL, xrcd);
-    connect_both(from, to);
-    send_numbers(to_child[1], (struct numbers){.value = to->qp_num});
+    struct ibv_qp *sender = create_qp_of_type(0, IBV_QPT_XRC_SEND, NULL, NULL);
+    struct ibv_qp *receiver = create_qp_of_type(1, IBV_QPT_XRC_RECV, NULL, xrcd);
+    connect_both(sender, receiver);
+    send_numbers(to_child[1], (struct numbers){.value = receiver->qp_num});
     const uint32_t srqn = receive_numbers(from_child[0]).srqn;
-    send_byte(from, 1, 61, srqn);
-    completion(0, 1, IBV_WC_SUCCESS);
+    send_byte(sender, 1, 61, srqn);
+    wait_for_completion(0, 1, IBV_WC_SUCCESS);
     check("byte that the other process got", (int)receive_numbers(from_child[0]).value, 61);
-    destroy_qp(to);
+    destroy_qp(receiver);
     close_domain(xrcd);
-    send_byte(from, 2, 62, srqn);
-    completion(0, 2, IBV_WC_SUCCESS);
-    check("what the other process saw", (int)receive_numbers(from_child[0]).value, 1);
+    send_byte(sender, 2, 62, srqn);
+    wait_for_completion(0, 2, IBV_WC_SUCCESS);
+    check("whether the checks of the other process pass", (int)receive_numbers(from_child[0]).value, 1);
     int status;
     NEED(waitpid(child, &status, 0) == child, "waitpid: %s", strerror(errno));
     check("status of the other process", status, 0);
-    /* The target is destroyed with its last process. */
-    send_byte(from, 3, 63, srqn);
-    completion(0, 3, IBV_WC_RETRY_EXC_ERR);
-    destroy_qp(from);
+    /* The target was destroyed when the last process that had it open ended. */
+    send_byte(sender, 3, 63, srqn);
+    wait_for_completion(0, 3, IBV_WC_RETRY_EXC_ERR);
+    destroy_qp(sender);
     close(file);
     unlink(path);
 }

@@ -8,11 +8,11 @@
  *   -d DEVICE  -g GID-INDEX  -p TCP-PORT  -m MTU  -b BYTES (each way, at least)  -s LARGEST block  -S SEED
  *   -T EXPONENT (local ACK timeout, 4.096 us * 2^EXPONENT)  -R RETRIES  -t SECONDS (give up; 300)
  *
- * Each end generates the same script for both streams from the seed: SEND, WRITE with immediate, plain WRITE with a
- * SEND behind it, READ, compare-and-swap, fetch-and-add; up to WINDOW operations of a stream are in flight. A block's
- * bytes follow from its number, so a block that is lost, duplicated or at a wrong offset has wrong contents. Atomics
- * count: the old value shows whether each was executed exactly once. WRITEs to a word of the sender announce free slots
- * of the receiver, so no sender meets a receiver that is not ready, and only the queue pair keeps the order.
+ * Each end generates the scripts of both streams from the seed: SEND, WRITE with immediate, WRITE with a SEND behind
+ * it, READ, compare-and-swap, fetch-and-add; up to WINDOW operations of a stream are in flight. A block's bytes follow
+ * from its number, so a block that is lost, duplicated or at a wrong offset has wrong contents. Atomics count: the old
+ * value shows whether each was executed exactly once. A receiver announces free slots by WRITEs to a word of the
+ * sender, so no SEND meets an empty receive queue.
  */
 #define _GNU_SOURCE
 #include <sched.h>
@@ -24,13 +24,34 @@
 #define WINDOW 16
 #define MARKER 8 /* bytes of the SEND behind a plain WRITE */
 
+#define SOURCE_BYTES 65536
+/* What each fetch-and-add adds. */
+#define ADDEND 3
+/* wr_id of the WRITEs that announce slots; the operations have their numbers. */
+#define ANNOUNCEMENT ~0ull
+
 enum kind { SEND, WRITE_IMM, WRITE, READ, COMPARE_SWAP, FETCH_ADD, KINDS };
 static const char *const kind_names[KINDS] = {"send", "write_imm", "write", "read", "cmp_swap", "fetch_add"};
 
-/* In each buffer; blocks of operation i are in slot i % WINDOW of their area. */
+/*
+ * The offsets of the areas in each buffer. The first four have WINDOW slots of one block. An operation that needs
+ * memory of the receiver takes the receiver's next slot, of both areas; operation i of an end uses its own slot i %
+ * WINDOW.
+ */
 struct layout {
-    size_t receive, write, read, out, results, words, source, total;
+    size_t receive; /* what SENDs bring */
+    size_t write;   /* what WRITEs bring */
+    size_t read;    /* what READs bring */
+    size_t out;     /* what SENDs and WRITEs take */
+    size_t results; /* the old values of atomics, 8 bytes each */
+    size_t words;   /* the words below */
+    size_t source;  /* what the peer's READs take: SOURCE_BYTES and one block more */
+    size_t total;
 };
+/*
+ * Words: how many of our blocks the peer has checked (the peer WRITEs it), the targets of the peer's fetch-and-add and
+ * compare-and-swap, and the source of the WRITE to the peer's CREDIT.
+ */
 enum { CREDIT, COUNTED, SWAPPED, CREDIT_OUT };
 
 struct operation {
@@ -40,20 +61,22 @@ struct operation {
 };
 
 struct stream {
-    uint64_t state; /* of the script */
+    uint64_t state; /* of the generator of the script */
     uint64_t next;  /* number of the next operation */
-    uint64_t bytes, added, swapped;
+    uint64_t bytes, added, swapped; /* bytes, fetch-and-adds and compare-and-swaps so far */
     uint64_t counts[KINDS];
     struct operation ring[WINDOW];
 };
 
 static struct options options;
 static struct endpoint end;
-static struct address here, far;
-static struct layout at;
+static struct address own_address, peer_address;
+static struct layout areas;
 static int peer_socket;
-static size_t largest = 65536, slot_size;
-static uint64_t wanted = 1 << 20, seed = 1;
+static size_t largest_block = 65536, slot_size;
+/* Bytes of each stream, at least. */
+static uint64_t min_bytes = 1 << 20;
+static uint64_t seed = 1;
 static uint64_t my_key, their_key;
 
 static uint64_t next_random(struct stream *s)
@@ -61,16 +84,18 @@ static uint64_t next_random(struct stream *s)
     return mix(s->state += 0x9e3779b97f4a7c15u);
 }
 
-static void expect_bytes(const char *what, uint64_t number, const uint8_t *bytes, size_t length, uint64_t key,
+/* Ends the program unless the bytes are those of `key` from offset `skip` on. */
+static void expect_bytes(const char *kind_name, uint64_t number, const uint8_t *bytes, size_t length, uint64_t key,
                          size_t skip)
 {
     for (size_t i = 0; i < length; i += 8) {
         const uint64_t word = word_of(key, skip + i);
         if (memcmp(bytes + i, &word, length - i < 8 ? length - i : 8) != 0)
-            fail("operation %lu, %s of %zu bytes: wrong at offset %zu", (unsigned long)number, what, length, i);
+            fail("operation %lu, %s of %zu bytes: wrong at offset %zu", (unsigned long)number, kind_name, length, i);
     }
 }
 
+/* The key of block `number` of a stream with this key. */
 static uint64_t key_of(uint64_t key, uint64_t number)
 {
     return mix(key ^ mix(number + 1));
@@ -80,13 +105,13 @@ static uint64_t key_of(uint64_t key, uint64_t number)
 static struct operation *advance(struct stream *s)
 {
     struct operation *op = &s->ring[s->next % WINDOW];
-    const uint64_t shape = next_random(s);
+    const uint64_t random = next_random(s);
     static const enum kind frequencies[16] = {SEND, SEND,  SEND, SEND, WRITE_IMM, WRITE_IMM,    WRITE_IMM, WRITE,
                                         READ, WRITE, READ, READ, READ,      COMPARE_SWAP, FETCH_ADD, FETCH_ADD};
-    op->kind = frequencies[shape & 15];
+    op->kind = frequencies[random & 15];
     /* Half of the blocks have full size; the others any size, including zero. */
-    op->size = (uint32_t)(shape & 16 ? largest : (shape >> 8) % (largest + 1));
-    op->offset = (uint32_t)(shape >> 40) & 0xfff8;
+    op->size = (uint32_t)(random & 16 ? largest_block : (random >> 8) % (largest_block + 1));
+    op->offset = (uint32_t)(random >> 40) & (SOURCE_BYTES - 8);
     if (op->kind >= COMPARE_SWAP)
         op->size = 8;
     s->bytes += op->size;
@@ -95,6 +120,7 @@ static struct operation *advance(struct stream *s)
     return op;
 }
 
+/* Whether an operation takes a slot of the receiver. */
 static bool uses_slot(enum kind kind)
 {
     return kind <= WRITE;
@@ -104,8 +130,8 @@ static bool uses_slot(enum kind kind)
 
 static void post_receive(uint64_t slot_number)
 {
-    struct ibv_sge sge = {(uintptr_t)end.buffer + at.receive + slot_number % WINDOW * slot_size, (uint32_t)largest,
-                          end.mr->lkey};
+    const size_t offset = areas.receive + slot_number % WINDOW * slot_size;
+    struct ibv_sge sge = {(uintptr_t)end.buffer + offset, (uint32_t)largest_block, end.mr->lkey};
     struct ibv_recv_wr *bad, wr = {.wr_id = slot_number, .sg_list = &sge, .num_sge = 1};
     const int error = ibv_post_recv(end.qp, &wr, &bad);
     NEED(error == 0, "ibv_post_recv: %s", strerror(error));
@@ -122,29 +148,31 @@ static void post_request(enum ibv_wr_opcode opcode, uint64_t id, size_t local, u
                                    .send_flags = signaled ? IBV_SEND_SIGNALED : 0,
                                    .imm_data = htonl(immediate)};
     if (opcode == IBV_WR_ATOMIC_CMP_AND_SWP || opcode == IBV_WR_ATOMIC_FETCH_AND_ADD) {
-        wr.wr.atomic.remote_addr = far.buffer + remote;
-        wr.wr.atomic.rkey = far.rkey;
+        wr.wr.atomic.remote_addr = peer_address.buffer + remote;
+        wr.wr.atomic.rkey = peer_address.rkey;
         wr.wr.atomic.compare_add = compare;
         wr.wr.atomic.swap = swap;
     } else {
-        wr.wr.rdma.remote_addr = far.buffer + remote;
-        wr.wr.rdma.rkey = far.rkey;
+        wr.wr.rdma.remote_addr = peer_address.buffer + remote;
+        wr.wr.rdma.rkey = peer_address.rkey;
     }
     const int error = ibv_post_send(end.qp, &wr, &bad);
     NEED(error == 0, "ibv_post_send: %s", strerror(error));
 }
 
+/* The value of the word SWAPPED after `count` swaps. */
 static uint64_t swap_value(uint64_t key, uint64_t count)
 {
     return count ? key_of(key, count) : 0;
 }
 
+/* Posts our next operation. `slot_number`: of the receiver's next slot. */
 static void post_operation(struct stream *mine, uint64_t slot_number)
 {
     const uint64_t number = mine->next;
     const struct operation *op = advance(mine);
-    const size_t slot = number % WINDOW * slot_size, there = slot_number % WINDOW * slot_size;
-    const size_t out = at.out + slot, result = at.results + number % WINDOW * 8;
+    const size_t slot = number % WINDOW * slot_size, remote_slot = slot_number % WINDOW * slot_size;
+    const size_t out = areas.out + slot, result = areas.results + number % WINDOW * 8;
     if (uses_slot(op->kind))
         fill(end.buffer + out, op->size, key_of(my_key, number));
     switch (op->kind) {
@@ -152,51 +180,51 @@ static void post_operation(struct stream *mine, uint64_t slot_number)
         post_request(IBV_WR_SEND_WITH_IMM, number, out, op->size, 0, (uint32_t)number, true, 0, 0);
         break;
     case WRITE_IMM:
-        post_request(IBV_WR_RDMA_WRITE_WITH_IMM, number, out, op->size, at.write + there, (uint32_t)number, true, 0,
-                     0);
+        post_request(IBV_WR_RDMA_WRITE_WITH_IMM, number, out, op->size, areas.write + remote_slot, (uint32_t)number,
+                     true, 0, 0);
         break;
     case WRITE:
-        post_request(IBV_WR_RDMA_WRITE, number, out, op->size, at.write + there, 0, false, 0, 0);
-        post_request(IBV_WR_SEND_WITH_IMM, number, at.out, MARKER, 0, (uint32_t)number, true, 0, 0);
+        post_request(IBV_WR_RDMA_WRITE, number, out, op->size, areas.write + remote_slot, 0, false, 0, 0);
+        post_request(IBV_WR_SEND_WITH_IMM, number, areas.out, MARKER, 0, (uint32_t)number, true, 0, 0);
         break;
     case READ:
-        post_request(IBV_WR_RDMA_READ, number, at.read + slot, op->size, at.source + op->offset, 0, true, 0, 0);
+        post_request(IBV_WR_RDMA_READ, number, areas.read + slot, op->size, areas.source + op->offset, 0, true, 0, 0);
         break;
     case COMPARE_SWAP:
         mine->swapped++;
-        post_request(IBV_WR_ATOMIC_CMP_AND_SWP, number, result, 8, at.words + 8 * SWAPPED, 0, true,
+        post_request(IBV_WR_ATOMIC_CMP_AND_SWP, number, result, 8, areas.words + 8 * SWAPPED, 0, true,
                      swap_value(my_key, mine->swapped - 1), swap_value(my_key, mine->swapped));
         break;
     default:
         mine->added++;
-        post_request(IBV_WR_ATOMIC_FETCH_AND_ADD, number, result, 8, at.words + 8 * COUNTED, 0, true, 3, 0);
+        post_request(IBV_WR_ATOMIC_FETCH_AND_ADD, number, result, 8, areas.words + 8 * COUNTED, 0, true, ADDEND, 0);
     }
 }
 
 /* ---- checking ---- */
 
-/* Operation `number` of our stream is complete. */
+/* Checks the completion of our next operation. */
 static void check_done(struct stream *done, const struct ibv_wc *wc)
 {
     const uint64_t number = done->next;
     const struct operation *op = advance(done);
-    uint64_t old, right;
+    uint64_t old, expected;
     NEED(wc->wr_id == number, "completion of %lu, not %lu", (unsigned long)wc->wr_id, (unsigned long)number);
     if (op->kind == READ)
-        expect_bytes("READ", number, end.buffer + at.read + number % WINDOW * slot_size, op->size, their_key,
+        expect_bytes("READ", number, end.buffer + areas.read + number % WINDOW * slot_size, op->size, their_key,
                      op->offset);
     if (op->kind < COMPARE_SWAP)
         return;
-    memcpy(&old, end.buffer + at.results + number % WINDOW * 8, 8);
+    memcpy(&old, end.buffer + areas.results + number % WINDOW * 8, 8);
     if (op->kind == COMPARE_SWAP)
-        right = swap_value(my_key, done->swapped++);
+        expected = swap_value(my_key, done->swapped++);
     else
-        right = 3 * done->added++;
-    NEED(old == right, "operation %lu, %s: old value %lx, not %lx", (unsigned long)number, kind_names[op->kind],
-         (unsigned long)old, (unsigned long)right);
+        expected = ADDEND * done->added++;
+    NEED(old == expected, "operation %lu, %s: old value %lx, not %lx", (unsigned long)number, kind_names[op->kind],
+         (unsigned long)old, (unsigned long)expected);
 }
 
-/* An operation of the other stream that occupies a slot has arrived. */
+/* Checks the arrival of the next operation of the other stream that takes a slot. */
 static void check_received(struct stream *theirs, uint64_t slot_number, const struct ibv_wc *wc)
 {
     uint64_t number;
@@ -213,20 +241,22 @@ static void check_received(struct stream *theirs, uint64_t slot_number, const st
          "operation %lu, %s of %u bytes: received as %u, %u bytes, opcode %d, into %lu, not %lu", (unsigned long)number,
          kind_names[op->kind], size, ntohl(wc->imm_data), wc->byte_len, wc->opcode, (unsigned long)wc->wr_id,
          (unsigned long)slot_number);
-    const size_t area = op->kind == SEND ? at.receive : at.write;
+    const size_t area = op->kind == SEND ? areas.receive : areas.write;
     expect_bytes(kind_names[op->kind], number, end.buffer + area + slot_number % WINDOW * slot_size, op->size,
                  key_of(their_key, number), 0);
 }
 
 static uint64_t shared_word(int index)
 {
-    return __atomic_load_n((uint64_t *)(end.buffer + at.words) + index, __ATOMIC_ACQUIRE);
+    return __atomic_load_n((uint64_t *)(end.buffer + areas.words) + index, __ATOMIC_ACQUIRE);
 }
 
+/* Tells the peer how many of its blocks have been checked: their slots are free. */
 static void announce_slots(uint64_t received)
 {
-    __atomic_store_n((uint64_t *)(end.buffer + at.words) + CREDIT_OUT, received, __ATOMIC_RELEASE);
-    post_request(IBV_WR_RDMA_WRITE, ~0ull, at.words + 8 * CREDIT_OUT, 8, at.words + 8 * CREDIT, 0, true, 0, 0);
+    __atomic_store_n((uint64_t *)(end.buffer + areas.words) + CREDIT_OUT, received, __ATOMIC_RELEASE);
+    post_request(IBV_WR_RDMA_WRITE, ANNOUNCEMENT, areas.words + 8 * CREDIT_OUT, 8, areas.words + 8 * CREDIT, 0, true, 0,
+                 0);
 }
 
 /* The number of operations of a whole script; `slots`: those that use a slot of the receiver. */
@@ -234,7 +264,7 @@ static uint64_t length_of(uint64_t key, uint64_t *slots)
 {
     struct stream s = {.state = key};
     *slots = 0;
-    while (s.bytes < wanted)
+    while (s.bytes < min_bytes)
         *slots += uses_slot(advance(&s)->kind);
     return s.next;
 }
@@ -242,28 +272,28 @@ static uint64_t length_of(uint64_t key, uint64_t *slots)
 static void run(void)
 {
     struct stream posted = {.state = my_key}, done = {.state = my_key}, theirs = {.state = their_key};
-    uint64_t slots, their_slots, taken = 0, received = 0, announced = 0;
+    uint64_t slots, their_slots, slots_taken = 0, received = 0, announced = 0;
     const uint64_t total = length_of(my_key, &slots);
-    int announcing = 0;
+    bool is_announcing = false;
     length_of(their_key, &their_slots);
-    while (done.next < total || received < their_slots || announcing) {
+    while (done.next < total || received < their_slots || is_announcing) {
         /*
-         * The next block may need a slot whose previous block may not be complete yet: waits until at most WINDOW are
-         * outstanding.
+         * Posts while fewer than WINDOW operations are in flight and the receiver has a free slot. A free slot is
+         * required before the kind of the next operation is known.
          */
-        while (posted.next < total && posted.next - done.next < WINDOW && taken - shared_word(CREDIT) < WINDOW) {
-            struct stream look = posted;
-            const bool needs = uses_slot(advance(&look)->kind);
-            post_operation(&posted, taken);
-            taken += needs;
+        while (posted.next < total && posted.next - done.next < WINDOW && slots_taken - shared_word(CREDIT) < WINDOW) {
+            struct stream preview = posted;
+            const bool needs_slot = uses_slot(advance(&preview)->kind);
+            post_operation(&posted, slots_taken);
+            slots_taken += needs_slot;
         }
         struct ibv_wc wc;
         const int found = ibv_poll_cq(end.cq, 1, &wc);
         NEED(found >= 0, "ibv_poll_cq: %d", found);
         if (found == 0) {
-            if (received > announced && !announcing) {
+            if (received > announced && !is_announcing) {
                 announced = received;
-                announcing = 1;
+                is_announcing = true;
                 announce_slots(received);
             } else {
                 sched_yield();
@@ -277,8 +307,8 @@ static void run(void)
             check_received(&theirs, received, &wc);
             post_receive(received + WINDOW);
             received++;
-        } else if (wc.wr_id == ~0ull) {
-            announcing = 0;
+        } else if (wc.wr_id == ANNOUNCEMENT) {
+            is_announcing = false;
         } else {
             check_done(&done, &wc);
         }
@@ -286,10 +316,10 @@ static void run(void)
     uint64_t finished = done.next, peers;
     exchange(peer_socket, &finished, &peers, sizeof peers);
     struct stream all = {.state = their_key};
-    while (all.bytes < wanted)
+    while (all.bytes < min_bytes)
         advance(&all);
-    NEED(shared_word(COUNTED) == 3 * all.counts[FETCH_ADD], "the other end counted to %lu, not %lu",
-         (unsigned long)shared_word(COUNTED), (unsigned long)(3 * all.counts[FETCH_ADD]));
+    NEED(shared_word(COUNTED) == ADDEND * all.counts[FETCH_ADD], "the other end counted to %lu, not %lu",
+         (unsigned long)shared_word(COUNTED), (unsigned long)(ADDEND * all.counts[FETCH_ADD]));
     NEED(shared_word(SWAPPED) == swap_value(their_key, all.counts[COMPARE_SWAP]), "the last swapped value is wrong");
     printf("%lu bytes there, %lu back, seed %lu:", (unsigned long)done.bytes, (unsigned long)all.bytes,
            (unsigned long)seed);
@@ -303,14 +333,14 @@ static void run(void)
 static void lay_out(void)
 {
     const size_t area = slot_size * WINDOW;
-    at.receive = 0;
-    at.write = at.receive + area;
-    at.read = at.write + area;
-    at.out = at.read + area;
-    at.results = at.out + area;
-    at.words = at.results + 8 * WINDOW;
-    at.source = at.words + 64;
-    at.total = at.source + 65536 + slot_size;
+    areas.receive = 0;
+    areas.write = areas.receive + area;
+    areas.read = areas.write + area;
+    areas.out = areas.read + area;
+    areas.results = areas.out + area;
+    areas.words = areas.results + 8 * WINDOW;
+    areas.source = areas.words + 64; /* the words, rounded up */
+    areas.total = areas.source + SOURCE_BYTES + slot_size;
 }
 
 int main(int argc, char **argv)
@@ -318,15 +348,15 @@ int main(int argc, char **argv)
     const char *port = "18515";
     unsigned time_limit = 300;
     options = default_options;
-    options.timeout = 18;
+    options.timeout = 18; /* 1.1 s */
     for (int c; (c = getopt(argc, argv, "d:g:p:m:b:s:S:T:R:t:")) != -1;) {
         switch (c) {
         case 'd': options.device = optarg; break;
         case 'g': options.gid_index = atoi(optarg); break;
         case 'p': port = optarg; break;
         case 'm': options.mtu = atoi(optarg); break;
-        case 'b': wanted = strtoull(optarg, NULL, 0); break;
-        case 's': largest = strtoul(optarg, NULL, 0); break;
+        case 'b': min_bytes = strtoull(optarg, NULL, 0); break;
+        case 's': largest_block = strtoul(optarg, NULL, 0); break;
         case 'S': seed = strtoull(optarg, NULL, 0); break;
         case 'T': options.timeout = (uint8_t)atoi(optarg); break;
         case 'R': options.retry_count = (uint8_t)atoi(optarg); break;
@@ -337,23 +367,23 @@ int main(int argc, char **argv)
                  argv[0]);
         }
     }
-    NEED(largest >= MARKER && largest <= 1u << 22, "largest block %zu: %d to %u are allowed", largest, MARKER,
-         1u << 22);
-    slot_size = (largest + 63) / 64 * 64;
+    NEED(largest_block >= MARKER && largest_block <= 1u << 22, "largest block %zu: %d to %u are allowed", largest_block,
+         MARKER, 1u << 22);
+    slot_size = (largest_block + 63) / 64 * 64;
     lay_out();
     set_time_limit(time_limit);
 
     const char *host = optind < argc ? argv[optind] : NULL;
     my_key = mix(seed + (host ? 1 : 2));
     their_key = mix(seed + (host ? 2 : 1));
-    create_endpoint(&end, open_named(options.device), &options, at.total, (uint32_t)mix(my_key));
-    fill(end.buffer + at.source, 65536 + slot_size, my_key);
-    here = address_of(&end);
+    create_endpoint(&end, open_named(options.device), &options, areas.total, (uint32_t)mix(my_key));
+    fill(end.buffer + areas.source, SOURCE_BYTES + slot_size, my_key);
+    own_address = address_of(&end);
     peer_socket = host ? connect_to_server(host, port) : accept_client(port);
-    exchange(peer_socket, &here, &far, sizeof here);
+    exchange(peer_socket, &own_address, &peer_address, sizeof own_address);
     for (int i = 0; i < WINDOW; i++)
         post_receive((uint64_t)i);
-    connect_to(&end, &far, &options);
+    connect_to(&end, &peer_address, &options);
     uint32_t ready = 1, theirs;
     exchange(peer_socket, &ready, &theirs, sizeof ready);
     run();

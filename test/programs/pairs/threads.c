@@ -1,7 +1,7 @@
 /*
  * Many threads on one context, as in a server: each creates two ends of a connection, writes between them, waits for
- * the completion event and destroys everything, ROUNDS times. Meanwhile another thread opens and closes the device and,
- * with -f, one forks.
+ * the completion event and destroys everything, ROUNDS times. Meanwhile another thread opens and closes the device
+ * again and again, and with -f one more thread forks.
  *
  *   threads [options]
  *
@@ -21,8 +21,10 @@
 static struct options options;
 static struct ibv_context *context;
 static int rounds = 10;
-static bool working = true;
+/* Until all transfers are complete. */
+static bool is_running = true;
 
+/* WRITEs the whole buffer, filled with the byte `id`, and checks that it has arrived. */
 static void write_between(struct endpoint *from, const struct endpoint *to, uint64_t id)
 {
     memset(from->buffer, (int)id, LENGTH);
@@ -44,7 +46,7 @@ static void write_between(struct endpoint *from, const struct endpoint *to, uint
          to->buffer[LENGTH - 1]);
 }
 
-static void *use(void *argument)
+static void *transfer_repeatedly(void *argument)
 {
     const uint64_t id = (uintptr_t)argument;
     for (int round = 0; round < rounds; round++) {
@@ -64,7 +66,7 @@ static void *use(void *argument)
 
 static void *open_and_close(void *argument)
 {
-    while (__atomic_load_n(&working, __ATOMIC_RELAXED)) {
+    while (__atomic_load_n(&is_running, __ATOMIC_RELAXED)) {
         struct ibv_context *other = open_named(options.device);
         struct ibv_pd *pd = ibv_alloc_pd(other);
         NEED(pd, "ibv_alloc_pd on another context: %s", strerror(errno));
@@ -76,7 +78,7 @@ static void *open_and_close(void *argument)
 
 static void *fork_often(void *argument)
 {
-    while (__atomic_load_n(&working, __ATOMIC_RELAXED)) {
+    while (__atomic_load_n(&is_running, __ATOMIC_RELAXED)) {
         const pid_t child = fork();
         NEED(child >= 0, "fork: %s", strerror(errno));
         if (child == 0)
@@ -114,12 +116,12 @@ int main(int count, char **arguments)
     context = open_named(options.device);
     pthread_t users[MAX_THREADS];
     for (int i = 0; i < threads; i++)
-        users[i] = start(use, (uintptr_t)i + 1);
+        users[i] = start(transfer_repeatedly, (uintptr_t)i + 1);
     const pthread_t opener = start(open_and_close, 0);
     const pthread_t forker = forks ? start(fork_often, 0) : opener;
     for (int i = 0; i < threads; i++)
         pthread_join(users[i], NULL);
-    __atomic_store_n(&working, false, __ATOMIC_RELAXED);
+    __atomic_store_n(&is_running, false, __ATOMIC_RELAXED);
     pthread_join(opener, NULL);
     if (forks)
         pthread_join(forker, NULL);

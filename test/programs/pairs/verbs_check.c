@@ -5,8 +5,8 @@
  *   verbs_check [options] HOST     client
  *   verbs_check [options] -1       both ends in one process
  *
- *   -d DEVICE  -x DEVICE (second end, with -1)  -g GID-INDEX  -p TCP-PORT  -m MTU  -s LARGEST  -n OPERATIONS  -S SEED
- *   -e (completion events)  -t SECONDS (give up; 60)  -v (every operation)
+ *   -d DEVICE  -x DEVICE (of the second end, with -1)  -g GID-INDEX  -p TCP-PORT  -m MTU  -s BYTES (largest operation)
+ *   -n OPERATIONS (at least)  -S SEED  -e (completion events)  -t SECONDS (give up; 60)  -v (print every operation)
  *
  * Both ends generate the same pseudo-random script from the seed: which end posts which operation, its size, its
  * scatter/gather elements. Each end keeps a model of both buffers and applies the script to it; after each batch the
@@ -20,60 +20,65 @@
 #include "../tcp.h"
 
 #define BATCH 16
+/* Bytes of a slot beyond the largest operation: for the first offset and the gaps between elements. */
 #define MARGIN 256
+/* The wr_id of a request is its slot, that of a receive its slot and this. */
+#define RECEIVE_ID 1000
 
 enum kind { SEND, SEND_IMM, WRITE, WRITE_IMM, READ, COMPARE_SWAP, FETCH_ADD, KINDS };
 static const char *const kind_names[KINDS] = {"send", "send_imm", "write", "write_imm",
                                               "read", "cmp_swap", "fetch_add"};
 
+/* A scatter/gather element, at an offset in the slot. */
 struct element {
-    uint32_t at, length;
+    uint32_t offset, length;
 };
 
-/* One operation of the script. Offsets are within the slot. */
+/* One operation of the script. */
 struct operation {
     enum kind kind;
     int from; /* the end that posts it */
     uint32_t size;
-    int local_count, far_count;
-    struct element local[MAX_SGE], far[MAX_SGE]; /* far: of the receive WQE, or one element */
-    bool is_inline, signaled;
+    int local_count, remote_count;
+    /* remote: the list of the receive for SEND and SEND_IMM, else one element */
+    struct element local[MAX_SGE], remote[MAX_SGE];
+    bool is_inline, is_signaled;
     uint32_t immediate;
-    uint64_t compare, swap;
+    uint64_t compare, swap; /* swap: of FETCH_ADD what it adds */
 };
 
 static struct options options;
-static size_t largest = 65536;
+static size_t largest_size = 65536;
 static size_t slot_size, total;
 static long operations = 1000;
 static uint64_t seed = 1;
-static bool verbose;
+static bool is_verbose;
 
 static struct endpoint ends[2];
 static struct address addresses[2];
 static bool is_local[2];
-static uint8_t *models[2];
+static uint8_t *models[2]; /* what the buffers must contain */
 static int peer_socket = -1;
 
 /* ---- pseudo-random ---- */
 
-static uint64_t state;
+static uint64_t random_state;
 
-static uint64_t draw(void)
+static uint64_t next_random(void)
 {
-    return mix(state += 0x9e3779b97f4a7c15u);
+    return mix(random_state += 0x9e3779b97f4a7c15u);
 }
 
 static uint32_t below(uint32_t limit)
 {
-    return (uint32_t)(draw() % limit);
+    return (uint32_t)(next_random() % limit);
 }
 
 /* ---- the script ---- */
 
 static uint32_t random_size(void)
 {
-    const uint32_t mtu = (uint32_t)options.mtu, limit = (uint32_t)largest;
+    const uint32_t mtu = (uint32_t)options.mtu, limit = (uint32_t)largest_size;
     uint32_t size;
     switch (below(6)) {
     case 0:
@@ -101,12 +106,12 @@ static uint32_t random_size(void)
 static int random_elements(struct element *elements, uint32_t size)
 {
     const int max = 1 + (int)below(MAX_SGE);
-    uint32_t at = below(32);
+    uint32_t offset = below(32);
     int count = 0;
     while (size > 0) {
         const uint32_t length = count == max - 1 ? size : 1 + below(size);
-        elements[count++] = (struct element){at, length};
-        at += length + below(17);
+        elements[count++] = (struct element){offset, length};
+        offset += length + below(17);
         size -= length;
     }
     return count;
@@ -114,78 +119,81 @@ static int random_elements(struct element *elements, uint32_t size)
 
 static void random_operation(struct operation *op)
 {
-    *op = (struct operation){.kind = (enum kind)below(KINDS), .from = (int)below(2), .immediate = (uint32_t)draw()};
-    op->signaled = below(2);
+    *op = (struct operation){
+        .kind = (enum kind)below(KINDS), .from = (int)below(2), .immediate = (uint32_t)next_random()};
+    op->is_signaled = below(2);
     if (op->kind == COMPARE_SWAP || op->kind == FETCH_ADD) {
         op->size = 8;
-        op->local_count = op->far_count = 1;
+        op->local_count = op->remote_count = 1;
         op->local[0] = (struct element){below(64), 8};
-        op->far[0] = (struct element){8 * below(8), 8};
-        op->compare = below(2) ? draw() : 0; /* 0: the current value, filled in later */
-        op->swap = draw();
+        op->remote[0] = (struct element){8 * below(8), 8};
+        op->compare = below(2) ? next_random() : 0; /* 0: the current value, filled in later */
+        op->swap = next_random();
         return;
     }
     op->size = random_size();
     op->local_count = random_elements(op->local, op->size);
     if (op->kind == SEND || op->kind == SEND_IMM) {
         /* The receive's scatter/gather list: long enough, often longer. */
-        op->far_count = random_elements(op->far, op->size);
-        if (op->far_count > 0)
-            op->far[op->far_count - 1].length += below(9);
+        op->remote_count = random_elements(op->remote, op->size);
+        if (op->remote_count > 0)
+            op->remote[op->remote_count - 1].length += below(9);
     } else {
-        op->far_count = 1;
-        op->far[0] = (struct element){below(32), op->size};
+        op->remote_count = 1;
+        op->remote[0] = (struct element){below(32), op->size};
     }
     op->is_inline = op->kind != READ && op->size <= 32 && below(2);
 }
 
-/* Copies `size` bytes between scatter/gather lists. */
-static void copy_elements(uint8_t *to, const struct element *into, const uint8_t *from, const struct element *out_of,
-                        uint32_t size)
+/* Copies `size` bytes between scatter/gather lists in the slots `to` and `from`. */
+static void copy_elements(uint8_t *to, const struct element *to_element, const uint8_t *from,
+                          const struct element *from_element, uint32_t size)
 {
-    uint32_t in_used = 0, out_used = 0;
+    /* Bytes of the two current elements that have been copied. */
+    uint32_t to_done = 0, from_done = 0;
     while (size > 0) {
         uint32_t length = size;
-        if (into->length - in_used < length)
-            length = into->length - in_used;
-        if (out_of->length - out_used < length)
-            length = out_of->length - out_used;
-        memcpy(to + into->at + in_used, from + out_of->at + out_used, length);
+        if (to_element->length - to_done < length)
+            length = to_element->length - to_done;
+        if (from_element->length - from_done < length)
+            length = from_element->length - from_done;
+        memcpy(to + to_element->offset + to_done, from + from_element->offset + from_done, length);
         size -= length;
-        in_used += length;
-        out_used += length;
-        if (in_used == into->length)
-            into++, in_used = 0;
-        if (out_used == out_of->length)
-            out_of++, out_used = 0;
+        to_done += length;
+        from_done += length;
+        if (to_done == to_element->length)
+            to_element++, to_done = 0;
+        if (from_done == from_element->length)
+            from_element++, from_done = 0;
     }
 }
 
-/* Applies the operation to the models. */
+/* Applies the operation to the models; fills in its `compare` if that is still 0. */
 static void apply(struct operation *op, int slot)
 {
-    uint8_t *local = models[op->from] + slot * slot_size, *far = models[!op->from] + slot * slot_size;
+    uint8_t *local = models[op->from] + slot * slot_size, *remote = models[!op->from] + slot * slot_size;
     uint64_t old;
     switch (op->kind) {
     case READ:
-        copy_elements(local, op->local, far, op->far, op->size);
+        copy_elements(local, op->local, remote, op->remote, op->size);
         break;
     case COMPARE_SWAP:
     case FETCH_ADD:
-        memcpy(&old, far + op->far[0].at, 8);
-        memcpy(local + op->local[0].at, &old, 8);
+        memcpy(&old, remote + op->remote[0].offset, 8);
+        memcpy(local + op->local[0].offset, &old, 8);
         if (op->kind == COMPARE_SWAP && op->compare == 0)
             op->compare = old;
-        const uint64_t fresh = op->kind == FETCH_ADD ? old + op->swap : old == op->compare ? op->swap : old;
-        memcpy(far + op->far[0].at, &fresh, 8);
+        const uint64_t new_value = op->kind == FETCH_ADD ? old + op->swap : old == op->compare ? op->swap : old;
+        memcpy(remote + op->remote[0].offset, &new_value, 8);
         break;
     default:
-        copy_elements(far, op->far, local, op->local, op->size);
+        copy_elements(remote, op->remote, local, op->local, op->size);
     }
 }
 
 /* ---- posting ---- */
 
+/* Whether the operation consumes a receive of the other end. */
 static bool receives(const struct operation *op)
 {
     return op->kind == SEND || op->kind == SEND_IMM || op->kind == WRITE_IMM;
@@ -195,7 +203,7 @@ static void fill_sges(struct ibv_sge *sge, const struct endpoint *end, int slot,
                         int count)
 {
     for (int i = 0; i < count; i++)
-        sge[i] = (struct ibv_sge){(uintptr_t)end->buffer + slot * slot_size + elements[i].at, elements[i].length,
+        sge[i] = (struct ibv_sge){(uintptr_t)end->buffer + slot * slot_size + elements[i].offset, elements[i].length,
                                   end->mr->lkey};
 }
 
@@ -203,10 +211,10 @@ static void post_receive(const struct endpoint *end, const struct operation *op,
 {
     struct ibv_sge sge[MAX_SGE];
     /* WRITE with immediate consumes a receive, and leaves its buffer unchanged. */
-    const bool buffer = op->kind != WRITE_IMM;
-    fill_sges(sge, end, slot, op->far, op->far_count);
-    struct ibv_recv_wr *bad, wr = {.wr_id = 1000 + (uint64_t)slot, .sg_list = sge};
-    wr.num_sge = buffer ? op->far_count : 0;
+    const bool has_buffer = op->kind != WRITE_IMM;
+    fill_sges(sge, end, slot, op->remote, op->remote_count);
+    struct ibv_recv_wr *bad, wr = {.wr_id = RECEIVE_ID + (uint64_t)slot, .sg_list = sge};
+    wr.num_sge = has_buffer ? op->remote_count : 0;
     const int error = ibv_post_recv(end->qp, &wr, &bad);
     NEED(error == 0, "ibv_post_recv: %s", strerror(error));
 }
@@ -219,25 +227,25 @@ static void post_operation(const struct endpoint *end, const struct operation *o
                                                       IBV_WR_ATOMIC_FETCH_AND_ADD};
     struct ibv_sge sge[MAX_SGE];
     fill_sges(sge, end, slot, op->local, op->local_count);
-    const struct address *far = &addresses[!op->from];
-    const uint64_t far_address = far->buffer + slot * slot_size + op->far[0].at;
+    const struct address *remote = &addresses[!op->from];
+    const uint64_t remote_address = remote->buffer + slot * slot_size + op->remote[0].offset;
     struct ibv_send_wr wr = {
         .wr_id = (uint64_t)slot,
         .sg_list = sge,
         .num_sge = op->local_count,
         .opcode = opcodes[op->kind],
-        .send_flags = (op->signaled ? IBV_SEND_SIGNALED : 0) |
+        .send_flags = (op->is_signaled ? IBV_SEND_SIGNALED : 0) |
                       (op->is_inline && op->size <= end->max_inline ? IBV_SEND_INLINE : 0),
         .imm_data = htonl(op->immediate),
     };
     if (op->kind == COMPARE_SWAP || op->kind == FETCH_ADD) {
-        wr.wr.atomic.remote_addr = far_address;
-        wr.wr.atomic.rkey = far->rkey;
+        wr.wr.atomic.remote_addr = remote_address;
+        wr.wr.atomic.rkey = remote->rkey;
         wr.wr.atomic.compare_add = op->kind == FETCH_ADD ? op->swap : op->compare;
         wr.wr.atomic.swap = op->swap;
     } else {
-        wr.wr.rdma.remote_addr = far_address;
-        wr.wr.rdma.rkey = far->rkey;
+        wr.wr.rdma.remote_addr = remote_address;
+        wr.wr.rdma.rkey = remote->rkey;
     }
     struct ibv_send_wr *bad;
     const int error = ibv_post_send(end->qp, &wr, &bad);
@@ -252,12 +260,12 @@ static void check_completion(const struct ibv_wc *wc, const struct operation *ba
                                                       IBV_WC_RDMA_WRITE, IBV_WC_RDMA_READ, IBV_WC_COMP_SWAP,
                                                       IBV_WC_FETCH_ADD};
     const struct operation *op = &batch[slot];
-    const bool received = op->from != side;
+    const bool is_receive = op->from != side;
     const char *name = kind_names[op->kind];
     NEED(wc->status == IBV_WC_SUCCESS, "%s of %u bytes: %s %s (vendor 0x%x)", name, op->size,
-         received ? "received with" : "completed with", ibv_wc_status_str(wc->status), wc->vendor_err);
+         is_receive ? "received with" : "completed with", ibv_wc_status_str(wc->status), wc->vendor_err);
     NEED(wc->qp_num == ends[side].qp->qp_num, "%s: completion of QP 0x%x", name, wc->qp_num);
-    if (!received) {
+    if (!is_receive) {
         NEED(wc->opcode == opcodes[op->kind], "%s: completion opcode %d", name, wc->opcode);
         NEED((op->kind != READ && op->kind < COMPARE_SWAP) || wc->byte_len == op->size, "%s: byte_len %u, not %u", name,
              wc->byte_len, op->size);
@@ -266,59 +274,65 @@ static void check_completion(const struct ibv_wc *wc, const struct operation *ba
     NEED(wc->opcode == (op->kind == WRITE_IMM ? IBV_WC_RECV_RDMA_WITH_IMM : IBV_WC_RECV), "%s: receive opcode %d", name,
          wc->opcode);
     NEED(wc->byte_len == op->size, "%s: received %u bytes, not %u", name, wc->byte_len, op->size);
-    const bool immediate = (wc->wc_flags & IBV_WC_WITH_IMM) != 0;
-    NEED(immediate == (op->kind != SEND), "%s: wc_flags 0x%x", name, wc->wc_flags);
-    NEED(!immediate || ntohl(wc->imm_data) == op->immediate, "%s: immediate 0x%x, not 0x%x", name, ntohl(wc->imm_data),
-         op->immediate);
+    const bool has_immediate = (wc->wc_flags & IBV_WC_WITH_IMM) != 0;
+    NEED(has_immediate == (op->kind != SEND), "%s: wc_flags 0x%x", name, wc->wc_flags);
+    NEED(!has_immediate || ntohl(wc->imm_data) == op->immediate, "%s: immediate 0x%x, not 0x%x", name,
+         ntohl(wc->imm_data), op->immediate);
 }
 
-/* The slots of an end's completions in their required order: `received` or its own. */
-static int expected_slots(const struct operation *batch, int side, bool received, int *slots)
+/*
+ * Stores the slots of an end's completions, of its receives or of its own requests, in their required order; returns
+ * their number.
+ */
+static int expected_slots(const struct operation *batch, int side, bool of_receives, int *slots)
 {
     int count = 0;
     for (int i = 0; i < BATCH; i++)
-        if (received ? batch[i].from != side && receives(&batch[i]) : batch[i].from == side && batch[i].signaled)
+        if (of_receives ? batch[i].from != side && receives(&batch[i]) : batch[i].from == side && batch[i].is_signaled)
             slots[count++] = i;
     return count;
 }
 
-struct waiting {
+/* The expected completions of an end: index 0 of its requests, index 1 of its receives. */
+struct expected {
     int slots[2][BATCH];
     int count[2], done[2];
 };
 
+/* Waits for all completions of a batch, and checks them. */
 static void take_completions(const struct operation *batch)
 {
-    struct waiting waiting[2] = {0};
-    int left = 0;
+    struct expected expected[2] = {0};
+    int remaining = 0;
     for (int side = 0; side < 2; side++)
         for (int r = 0; is_local[side] && r < 2; r++) {
-            waiting[side].count[r] = expected_slots(batch, side, r, waiting[side].slots[r]);
-            left += waiting[side].count[r];
+            expected[side].count[r] = expected_slots(batch, side, r, expected[side].slots[r]);
+            remaining += expected[side].count[r];
         }
-    while (left > 0)
+    while (remaining > 0)
         for (int side = 0; side < 2; side++) {
-            struct waiting *w = &waiting[side];
+            struct expected *w = &expected[side];
             struct ibv_wc wc;
             /* With both ends in one process an end without work would wait for events that never arrive. */
-            const bool idle = w->done[0] + w->done[1] == w->count[0] + w->count[1];
-            if (!is_local[side] || idle || next_completion(&ends[side], &wc) == 0)
+            const bool is_idle = w->done[0] + w->done[1] == w->count[0] + w->count[1];
+            if (!is_local[side] || is_idle || next_completion(&ends[side], &wc) == 0)
                 continue;
-            const int r = wc.wr_id >= 1000;
+            const int r = wc.wr_id >= RECEIVE_ID;
             NEED(w->done[r] < w->count[r], "a completion too many: wr_id %lu, %s", (unsigned long)wc.wr_id,
                  ibv_wc_status_str(wc.status));
-            const int slot = (int)(wc.wr_id % 1000);
+            const int slot = (int)(wc.wr_id % RECEIVE_ID);
             /* A failed operation completes even if it is unsignaled. */
             if (wc.status == IBV_WC_SUCCESS || (size_t)slot >= BATCH)
                 NEED(slot == w->slots[r][w->done[r]], "completion of slot %d before %d", slot, w->slots[r][w->done[r]]);
             w->done[r]++;
-            left--;
+            remaining--;
             check_completion(&wc, batch, side, slot);
         }
 }
 
 /* ---- synchronisation of the two sides ---- */
 
+/* Waits until the other side is at the same step; both ends in one process do not wait. */
 static void barrier(uint32_t step)
 {
     uint32_t theirs;
@@ -328,18 +342,20 @@ static void barrier(uint32_t step)
     NEED(theirs == step, "the other side is at step %u, this one at %u", theirs, step);
 }
 
+/* Compares the buffers with the models. */
 static void compare(const struct operation *batch, long number)
 {
     for (int side = 0; side < 2; side++) {
         if (!is_local[side] || memcmp(ends[side].buffer, models[side], total) == 0)
             continue;
-        size_t at = 0;
-        while (ends[side].buffer[at] == models[side][at])
-            at++;
-        const int slot = (int)(at / slot_size);
+        size_t offset = 0;
+        while (ends[side].buffer[offset] == models[side][offset])
+            offset++;
+        const int slot = (int)(offset / slot_size);
         const struct operation *op = &batch[slot];
         fail("batch %ld, end %d, slot %d, offset %zu: 0x%02x, not 0x%02x; %s of %u bytes by end %d", number, side,
-             slot, at % slot_size, ends[side].buffer[at], models[side][at], kind_names[op->kind], op->size, op->from);
+             slot, offset % slot_size, ends[side].buffer[offset], models[side][offset], kind_names[op->kind], op->size,
+             op->from);
     }
 }
 
@@ -360,15 +376,15 @@ static void run(void)
         for (int side = 0; side < 2; side++) {
             /* The last operation of each end is signaled: its completion implies those before it. */
             if (last[side] >= 0)
-                batch[last[side]].signaled = true;
+                batch[last[side]].is_signaled = true;
             fill(models[side], total, mix(seed ^ mix((uint64_t)number * 2 + (uint64_t)side + 1)));
             if (is_local[side])
                 memcpy(ends[side].buffer, models[side], total);
         }
         for (int i = 0; i < BATCH; i++) {
-            if (verbose)
+            if (is_verbose)
                 printf("%ld.%d: end %d %s %u bytes, %d to %d elements%s\n", number, i, batch[i].from,
-                       kind_names[batch[i].kind], batch[i].size, batch[i].local_count, batch[i].far_count,
+                       kind_names[batch[i].kind], batch[i].size, batch[i].local_count, batch[i].remote_count,
                        batch[i].is_inline ? ", inline" : "");
             apply(&batch[i], i);
             if (receives(&batch[i]) && is_local[!batch[i].from])
@@ -392,34 +408,35 @@ static void run(void)
 
 int main(int argc, char **argv)
 {
-    const char *port = "18515", *second = NULL;
+    const char *port = "18515", *second_device = NULL;
     bool in_one_process = false;
     unsigned time_limit = 60;
     options = default_options;
     for (int c; (c = getopt(argc, argv, "d:x:g:p:m:s:n:S:t:e1v")) != -1;) {
         switch (c) {
         case 'd': options.device = optarg; break;
-        case 'x': second = optarg; break;
+        case 'x': second_device = optarg; break;
         case 'g': options.gid_index = atoi(optarg); break;
         case 'p': port = optarg; break;
         case 'm': options.mtu = atoi(optarg); break;
-        case 's': largest = strtoul(optarg, NULL, 0); break;
+        case 's': largest_size = strtoul(optarg, NULL, 0); break;
         case 'n': operations = atol(optarg); break;
         case 'S': seed = strtoull(optarg, NULL, 0); break;
         case 't': time_limit = (unsigned)atoi(optarg); break;
         case 'e': options.events = true; break;
         case '1': in_one_process = true; break;
-        case 'v': verbose = true; break;
+        case 'v': is_verbose = true; break;
         default:
             fail("usage: %s [-d DEVICE] [-x DEVICE] [-g GID-INDEX] [-p TCP-PORT] [-m MTU] [-s LARGEST]\n"
                  "  [-n OPERATIONS] [-S SEED] [-t SECONDS] [-e] [-v] [-1 | HOST]",
                  argv[0]);
         }
     }
-    NEED(largest >= 8 && largest <= 1u << 26, "largest size %zu: 8 to %u are allowed", largest, 1u << 26);
-    slot_size = (largest + MARGIN + 63) / 64 * 64;
+    NEED(largest_size >= 8 && largest_size <= 1u << 26, "largest size %zu: 8 to %u are allowed", largest_size,
+         1u << 26);
+    slot_size = (largest_size + MARGIN + 63) / 64 * 64;
     total = slot_size * BATCH;
-    state = mix(seed);
+    random_state = mix(seed);
     set_time_limit(time_limit);
 
     const char *host = optind < argc ? argv[optind] : NULL;
@@ -430,9 +447,9 @@ int main(int argc, char **argv)
         NEED(models[side], "no memory for %zu bytes", total);
         if (!is_local[side])
             continue;
-        const bool shared = side == 1 && in_one_process && !second;
+        const bool shares_context = side == 1 && in_one_process && !second_device;
         struct ibv_context *context =
-            shared ? ends[0].context : open_named(side == 1 && second ? second : options.device);
+            shares_context ? ends[0].context : open_named(side == 1 && second_device ? second_device : options.device);
         create_endpoint(&ends[side], context, &options, total, (uint32_t)mix(seed + 77 + (uint64_t)side));
         addresses[side] = address_of(&ends[side]);
     }

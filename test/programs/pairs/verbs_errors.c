@@ -1,11 +1,11 @@
 /*
- * Errors on RC complete with the status that the InfiniBand specification defines, and flush later requests.
+ * Errors of RC requests: they complete with the status that the InfiniBand specification defines, and later requests
+ * are flushed.
  *
  *   verbs_errors [-d DEVICE] [-g GID-INDEX] [-m MTU] [CASE]
  *
- * Each case connects two new queue pairs of one process and causes one error; it checks the statuses at both ends, the
- * states of the queue pairs and the flushed work requests. Prints one line per case; the exit status is 1 if a result
- * differs.
+ * Each case gets two new queue pairs of one process and causes one error; it checks the statuses at both ends, the
+ * states of the queue pairs and the flushed work requests.
  */
 #define _GNU_SOURCE
 #include "../cases.h"
@@ -13,10 +13,10 @@
 /* ---- cases ---- */
 
 /*
- * The first request of end 0 fails with `status`, the next two are flushed, and so is a request posted to a queue in
- * error.
+ * Request 1 of end 0 has been posted and must fail with `status`. Posts two more requests, which are flushed; and then,
+ * in the error state, a receive and a request, which are flushed too.
  */
-static void first_fails(int status)
+static void expect_failure(int status)
 {
     post(2, IBV_WR_RDMA_WRITE, 64, 0, ends[1].mr->rkey, ends[0].mr->lkey);
     post(3, IBV_WR_SEND, 64, 0, 0, ends[0].mr->lkey);
@@ -27,28 +27,28 @@ static void first_fails(int status)
     /* A receive has no doorbell; the send's makes the device poll both queues. */
     post_receive(0, 104, 64);
     post(5, IBV_WR_SEND, 64, 0, 0, ends[0].mr->lkey);
-    uint64_t seen = 0;
+    uint64_t sum_of_ids = 0;
     for (int i = 0; i < 2; i++)
-        seen += wait_for_any(0, IBV_WC_WR_FLUSH_ERR);
-    check("requests flushed in the error state, sum of wr_id", (int)seen, 109);
+        sum_of_ids += wait_for_any(0, IBV_WC_WR_FLUSH_ERR);
+    check("requests flushed in the error state, sum of wr_id", (int)sum_of_ids, 104 + 5);
 }
 
 static void write_bad_rkey(void)
 {
     post(1, IBV_WR_RDMA_WRITE, 64, 0, ends[1].mr->rkey ^ 0x55, ends[0].mr->lkey);
-    first_fails(IBV_WC_REM_ACCESS_ERR);
+    expect_failure(IBV_WC_REM_ACCESS_ERR);
 }
 
 static void read_bad_rkey(void)
 {
     post(1, IBV_WR_RDMA_READ, 64, 0, 0xdeadbeef, ends[0].mr->lkey);
-    first_fails(IBV_WC_REM_ACCESS_ERR);
+    expect_failure(IBV_WC_REM_ACCESS_ERR);
 }
 
 static void atomic_bad_rkey(void)
 {
     post(1, IBV_WR_ATOMIC_FETCH_AND_ADD, 8, 0, 0, ends[0].mr->lkey);
-    first_fails(IBV_WC_REM_ACCESS_ERR);
+    expect_failure(IBV_WC_REM_ACCESS_ERR);
 }
 
 static void write_past_end(void)
@@ -56,7 +56,7 @@ static void write_past_end(void)
     memset(ends[1].buffer, 0x11, LENGTH);
     memset(ends[0].buffer, 0x22, LENGTH);
     post(1, IBV_WR_RDMA_WRITE, 8192, LENGTH - 8191, ends[1].mr->rkey, ends[0].mr->lkey);
-    first_fails(IBV_WC_REM_ACCESS_ERR);
+    expect_failure(IBV_WC_REM_ACCESS_ERR);
     for (int i = 0; i < LENGTH; i++)
         if (ends[1].buffer[i] != 0x11) {
             report_difference("a byte that must not be written", ends[1].buffer[i], 0x11);
@@ -67,7 +67,7 @@ static void write_past_end(void)
 static void write_before_start(void)
 {
     post(1, IBV_WR_RDMA_WRITE, 64, (uint64_t)-1, ends[1].mr->rkey, ends[0].mr->lkey);
-    first_fails(IBV_WC_REM_ACCESS_ERR);
+    expect_failure(IBV_WC_REM_ACCESS_ERR);
 }
 
 static void write_not_allowed(void)
@@ -75,7 +75,7 @@ static void write_not_allowed(void)
     struct ibv_mr *mr = ibv_reg_mr(ends[1].pd, ends[1].buffer, LENGTH, IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_READ);
     NEED(mr, "ibv_reg_mr: %s", strerror(errno));
     post(1, IBV_WR_RDMA_WRITE, 64, 0, mr->rkey, ends[0].mr->lkey);
-    first_fails(IBV_WC_REM_ACCESS_ERR);
+    expect_failure(IBV_WC_REM_ACCESS_ERR);
     ibv_dereg_mr(mr);
 }
 
@@ -89,17 +89,17 @@ static void stale_rkey(void)
     mr = ibv_reg_mr(ends[1].pd, ends[1].buffer, LENGTH, access);
     NEED(mr, "ibv_reg_mr: %s", strerror(errno));
     post(1, IBV_WR_RDMA_WRITE, 64, 0, rkey, ends[0].mr->lkey);
-    first_fails(IBV_WC_REM_ACCESS_ERR);
+    expect_failure(IBV_WC_REM_ACCESS_ERR);
     ibv_dereg_mr(mr);
 }
 
-/* A SEND that is longer than the receive: one packet, and several. */
+/* A SEND that is longer than the receive: here of one packet, below of several. */
 static void send_too_long(void)
 {
     post_receive(1, 100, 32);
     post_receive(1, 101, 4096);
     post(1, IBV_WR_SEND, 64, 0, 0, ends[0].mr->lkey);
-    first_fails(IBV_WC_REM_INV_REQ_ERR);
+    expect_failure(IBV_WC_REM_INV_REQ_ERR);
     wait_for(1, 100, IBV_WC_LOC_LEN_ERR);
     wait_for(1, 101, IBV_WC_WR_FLUSH_ERR);
     check_state(1, IBV_QPS_ERR);
@@ -109,14 +109,14 @@ static void long_send_too_long(void)
 {
     post_receive(1, 100, 10000);
     post(1, IBV_WR_SEND, 20000, 0, 0, ends[0].mr->lkey);
-    first_fails(IBV_WC_REM_INV_REQ_ERR);
+    expect_failure(IBV_WC_REM_INV_REQ_ERR);
     wait_for(1, 100, IBV_WC_LOC_LEN_ERR);
 }
 
 static void bad_lkey(void)
 {
     post(1, IBV_WR_RDMA_WRITE, 64, 0, ends[1].mr->rkey, ends[0].mr->lkey ^ 0x55);
-    first_fails(IBV_WC_LOC_PROT_ERR);
+    expect_failure(IBV_WC_LOC_PROT_ERR);
 }
 
 static void receive_bad_lkey(void)
@@ -125,14 +125,14 @@ static void receive_bad_lkey(void)
     struct ibv_recv_wr wr = {.wr_id = 100, .sg_list = &sge, .num_sge = 1}, *bad;
     NEED(ibv_post_recv(ends[1].qp, &wr, &bad) == 0, "ibv_post_recv: %s", strerror(errno));
     post(1, IBV_WR_SEND, 64, 0, 0, ends[0].mr->lkey);
-    first_fails(IBV_WC_REM_OP_ERR);
+    expect_failure(IBV_WC_REM_OP_ERR);
     wait_for(1, 100, IBV_WC_LOC_PROT_ERR);
 }
 
 static void no_receive(void)
 {
     post(1, IBV_WR_SEND, 64, 0, 0, ends[0].mr->lkey);
-    first_fails(IBV_WC_RNR_RETRY_EXC_ERR);
+    expect_failure(IBV_WC_RNR_RETRY_EXC_ERR);
 }
 
 static void no_answer(void)
@@ -140,7 +140,7 @@ static void no_answer(void)
     NEED(ibv_destroy_qp(ends[1].qp) == 0, "ibv_destroy_qp: %s", strerror(errno));
     ends[1].qp = NULL;
     post(1, IBV_WR_SEND, 64, 0, 0, ends[0].mr->lkey);
-    first_fails(IBV_WC_RETRY_EXC_ERR);
+    expect_failure(IBV_WC_RETRY_EXC_ERR);
 }
 
 /* The program itself moves the queue pair to the error state. */
@@ -187,15 +187,15 @@ static void not_ready(void)
                                        .comp_mask = IBV_QP_INIT_ATTR_PD | IBV_QP_INIT_ATTR_SEND_OPS_FLAGS,
                                        .pd = ends[0].pd,
                                        .send_ops_flags = IBV_QP_EX_WITH_SEND};
-    struct ibv_qp *fresh = ibv_create_qp_ex(ends[0].context, &init);
-    NEED(fresh, "ibv_create_qp_ex: %s", strerror(errno));
-    struct ibv_qp_ex *extended = ibv_qp_to_qp_ex(fresh);
-    ibv_wr_start(extended);
-    extended->wr_flags = IBV_SEND_SIGNALED;
-    ibv_wr_send(extended);
-    ibv_wr_set_sge(extended, ends[0].mr->lkey, (uintptr_t)ends[0].buffer, 64);
-    check("ibv_wr_complete in RESET", ibv_wr_complete(extended), EINVAL);
-    ibv_destroy_qp(fresh);
+    struct ibv_qp *qp_in_reset = ibv_create_qp_ex(ends[0].context, &init);
+    NEED(qp_in_reset, "ibv_create_qp_ex: %s", strerror(errno));
+    struct ibv_qp_ex *requests = ibv_qp_to_qp_ex(qp_in_reset);
+    ibv_wr_start(requests);
+    requests->wr_flags = IBV_SEND_SIGNALED;
+    ibv_wr_send(requests);
+    ibv_wr_set_sge(requests, ends[0].mr->lkey, (uintptr_t)ends[0].buffer, 64);
+    check("ibv_wr_complete in RESET", ibv_wr_complete(requests), EINVAL);
+    ibv_destroy_qp(qp_in_reset);
 
     NEED(ibv_destroy_qp(ends[0].qp) == 0, "ibv_destroy_qp: %s", strerror(errno));
     create_qp(&ends[0]);

@@ -2,9 +2,11 @@
  * A device without verbs, used from C (src/spec/drivers/ctx.ts): finds it in sysfs, requests the driver's newest
  * interface or an older one, and uses the descriptor's ioctl, write, read, poll, epoll and mmap.
  *
- *   contexts [messages N]     two processes send each other N messages through queues in shared memory (default 1000)
+ *   contexts [messages N]     two processes send each other N messages through queues in shared memory (default 1000);
+ *                             then the operations of the descriptor, also in other programs to which it is passed
  *   contexts wait             uses a context until the device is removed, and reports the removal
- *   contexts measure          the cost of calls on the descriptor
+ *   contexts measure          prints the cost of calls on the descriptor
+ *   contexts given …          a program to which the descriptor is passed
  *
  * The first unexpected result is printed, and the exit status is 1.
  */
@@ -15,6 +17,7 @@
 #include <poll.h>
 #include <sched.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -27,6 +30,7 @@
 #include <time.h>
 #include <unistd.h>
 
+/* Structures, ioctls and words of the memory, as in ctx.ts. */
 struct assign {
     uint32_t eager_count, eager_bytes, expected_count, expected_bytes, job_key, handle;
 };
@@ -52,7 +56,12 @@ struct header {
     uint32_t sequence, reserved;
 };
 enum { HEADER_PRODUCER, HEADER_CONSUMER, EAGER_CONSUMER };
-enum { EAGER = 1, EXPECTED = 2, HEAD = 24, KEY = 0x5eed };
+/* Kinds of headers. */
+enum { EAGER = 1, EXPECTED = 2 };
+/* Bytes of a message before its data, and the job key of all contexts. */
+enum { HEAD = offsetof(struct message, data), KEY = 0x5eed };
+/* A context number that no context has. */
+enum { NO_CONTEXT = 4711 };
 
 #define ASSIGN _IOWR(0xc7, 1, struct assign)
 #define INFO _IOR(0xc7, 2, struct info)
@@ -69,8 +78,8 @@ enum { EAGER = 1, EXPECTED = 2, HEAD = 24, KEY = 0x5eed };
     } while (0)
 #define REFUSED(result, error) EXPECT((result) == -1 && errno == (error))
 
-/* Descriptors of the device and of its driver, and the context's memory. */
-static int device = -1, ops = -1;
+/* Descriptors of the device and of an interface of its driver, and the context's memory. */
+static int device = -1, interface = -1;
 static struct info info;
 static uint8_t *memory;
 
@@ -100,8 +109,11 @@ static void open_device(void)
     exit(1);
 }
 
-/* A message of the object dialect with one attribute. */
-static int call(unsigned number, uint16_t class, uint16_t id, const char *payload, uint32_t *object)
+/* Numbers of the object dialect (src/spec/classes). */
+enum { CLASS_DEVICE = 2, CLASS_DRIVER_OPS = 40, QUERY = 1, CREATE_FD = 4, DEVICE_OPEN = 32, ATTRIBUTE_NAME = 1 };
+
+/* Makes a call of the object dialect with attribute `id`; 0: with none. Stores the object of the answer. */
+static int call(unsigned method, uint16_t class, uint16_t id, const char *payload, uint32_t *object)
 {
     struct {
         uint16_t length, class;
@@ -113,12 +125,12 @@ static int call(unsigned number, uint16_t class, uint16_t id, const char *payloa
     if (id) {
         const size_t length = strlen(payload);
         message.id = id;
-        message.attribute_flags = 1;
+        message.attribute_flags = 1; /* mandatory */
         message.attribute_length = (uint16_t)(8 + length);
         message.length = (uint16_t)(16 + 8 + (length + 7) / 8 * 8);
         memcpy(message.payload, payload, length);
     }
-    const int result = ioctl(device, _IOWR(0xdb, number, uint64_t), &message);
+    const int result = ioctl(device, _IOWR(0xdb, method, uint64_t), &message);
     *object = message.object;
     return result;
 }
@@ -126,23 +138,24 @@ static int call(unsigned number, uint16_t class, uint16_t id, const char *payloa
 static int open_interface(const char *name)
 {
     uint32_t fd;
-    return call(4, 40, 1, name, &fd) == 0 ? (int)fd : -1;
+    return call(CREATE_FD, CLASS_DRIVER_OPS, ATTRIBUTE_NAME, name, &fd) == 0 ? (int)fd : -1;
 }
 
-static void begin(void)
+/* Opens the device and its newest interface, assigns a context and maps its memory. */
+static void open_and_assign(void)
 {
     uint32_t ignored;
     open_device();
-    EXPECT(call(32, 2, 0, NULL, &ignored) == 0); /* device.open */
+    EXPECT(call(DEVICE_OPEN, CLASS_DEVICE, 0, NULL, &ignored) == 0);
     REFUSED(open_interface("ctx.userdma.3"), ENOENT);
-    ops = open_interface("ctx.userdma.2");
-    EXPECT(ops >= 0);
-    REFUSED(ioctl(ops, INFO, &info), ENODATA);
+    interface = open_interface("ctx.userdma.2");
+    EXPECT(interface >= 0);
+    REFUSED(ioctl(interface, INFO, &info), ENODATA);
     struct assign assign = {64, 4096, 4, 4096, KEY, 0};
-    EXPECT(ioctl(ops, ASSIGN, &assign) == 0);
-    REFUSED(ioctl(ops, ASSIGN, &assign), EBUSY);
-    EXPECT(ioctl(ops, INFO, &info) == 0 && info.job_key == KEY && info.eager_count == 64);
-    memory = mmap(NULL, info.bytes, PROT_READ | PROT_WRITE, MAP_SHARED, ops, 0);
+    EXPECT(ioctl(interface, ASSIGN, &assign) == 0);
+    REFUSED(ioctl(interface, ASSIGN, &assign), EBUSY);
+    EXPECT(ioctl(interface, INFO, &info) == 0 && info.job_key == KEY && info.eager_count == 64);
+    memory = mmap(NULL, info.bytes, PROT_READ | PROT_WRITE, MAP_SHARED, interface, 0);
     EXPECT(memory != MAP_FAILED);
 }
 
@@ -167,8 +180,8 @@ static void send_message(uint32_t to, uint64_t tag, uint32_t length)
     message.tag = tag;
     for (uint32_t i = 0; i < length; i++)
         message.data[i] = (uint8_t)(tag + i);
-    while (write(ops, &message, HEAD + length) != HEAD + (ssize_t)length) {
-        EXPECT(errno == EAGAIN); /* the receiver has no room now */
+    while (write(interface, &message, HEAD + length) != HEAD + (ssize_t)length) {
+        EXPECT(errno == EAGAIN); /* the receiver has no free buffer now */
         sched_yield();
     }
 }
@@ -176,22 +189,22 @@ static void send_message(uint32_t to, uint64_t tag, uint32_t length)
 /* Waits on the descriptor for a message. */
 static void wait_for_message(void)
 {
-    struct pollfd readable = {.fd = ops, .events = POLLIN};
+    struct pollfd readable = {.fd = interface, .events = POLLIN};
     struct record record;
-    EXPECT(ioctl(ops, ARM) == 0);
+    EXPECT(ioctl(interface, ARM) == 0);
     EXPECT(poll(&readable, 1, 20000) == 1 && readable.revents == POLLIN);
-    EXPECT(read(ops, &record, sizeof record) == sizeof record && record.number == info.number);
+    EXPECT(read(interface, &record, sizeof record) == sizeof record && record.number == info.number);
     EXPECT(load(HEADER_PRODUCER) - load(HEADER_CONSUMER) > 0);
 }
 
-/* Receives the next message, waiting if there is none; returns its tag. */
+/* Receives the next message, waiting if there is none, and checks kind, length and data; returns its tag. */
 static uint64_t receive_message(uint32_t kind, uint32_t length)
 {
-    const uint32_t at = load(HEADER_CONSUMER);
-    if (load(HEADER_PRODUCER) == at)
+    const uint32_t count = load(HEADER_CONSUMER);
+    if (load(HEADER_PRODUCER) == count)
         wait_for_message();
-    const struct header *header = (void *)(memory + info.headers_at + at % info.header_count * sizeof *header);
-    EXPECT(header->kind == kind && header->length == length && header->sequence == at);
+    const struct header *header = (void *)(memory + info.headers_at + count % info.header_count * sizeof *header);
+    EXPECT(header->kind == kind && header->length == length && header->sequence == count);
     const uint8_t *data = kind == EAGER ? memory + info.eager_at + header->slot * info.eager_bytes
                                         : memory + info.expected_at + header->slot * info.expected_bytes;
     for (uint32_t i = 0; i < length; i++)
@@ -199,7 +212,7 @@ static uint64_t receive_message(uint32_t kind, uint32_t length)
     const uint64_t tag = header->tag;
     if (kind == EAGER)
         store(EAGER_CONSUMER, load(EAGER_CONSUMER) + 1);
-    store(HEADER_CONSUMER, at + 1);
+    store(HEADER_CONSUMER, count + 1);
     return tag;
 }
 
@@ -216,20 +229,21 @@ static void exchange_messages(uint32_t peer, unsigned count, int in, int out)
         EXPECT(receive_message(EAGER, length_of(i)) == i);
     }
     const struct expect expect = {.slot = 2, .length = 4000};
-    EXPECT(ioctl(ops, EXPECT_MESSAGE, &expect) == 0);
-    REFUSED(ioctl(ops, EXPECT_MESSAGE, &expect), EBUSY);
+    EXPECT(ioctl(interface, EXPECT_MESSAGE, &expect) == 0);
+    REFUSED(ioctl(interface, EXPECT_MESSAGE, &expect), EBUSY);
     char go = 1;
     EXPECT(write(out, &go, 1) == 1 && read(in, &go, 1) == 1); /* the peer has announced its buffer */
     message = (struct message){.to = peer, .flags = 1, .slot = 2, .tag = 7};
-    for (uint32_t at = 0; at < 4000; at += 1000) {
-        message.offset = at;
+    for (uint32_t offset = 0; offset < 4000; offset += 1000) {
+        message.offset = offset;
         for (uint32_t i = 0; i < 1000; i++)
-            message.data[i] = (uint8_t)(7 + at + i);
-        EXPECT(write(ops, &message, HEAD + 1000) == HEAD + 1000);
+            message.data[i] = (uint8_t)(7 + offset + i);
+        EXPECT(write(interface, &message, HEAD + 1000) == HEAD + 1000);
     }
     EXPECT(receive_message(EXPECTED, 4000) == 7);
 }
 
+/* Runs `exchange_messages` in this process and in a child. */
 static void exchange(unsigned count)
 {
     int from_child[2], to_child[2];
@@ -237,7 +251,7 @@ static void exchange(unsigned count)
     fflush(stdout);
     const pid_t child = fork();
     EXPECT(child >= 0);
-    begin();
+    open_and_assign();
     const int in = child ? from_child[0] : to_child[0], out = child ? to_child[1] : from_child[1];
     uint32_t peer;
     EXPECT(write(out, &info.number, sizeof peer) == sizeof peer && read(in, &peer, sizeof peer) == sizeof peer);
@@ -253,80 +267,82 @@ static void exchange(unsigned count)
 
 /* ---- passing to another program ---- */
 
-static struct msghdr *rights(int fd)
+/* A message of one byte with a descriptor, to send; or to receive one. */
+static struct msghdr *message_with_fd(int fd)
 {
     static union {
         struct cmsghdr header;
-        char room[CMSG_SPACE(sizeof(int))];
+        char bytes[CMSG_SPACE(sizeof(int))];
     } control;
     static char byte;
     static struct iovec iov = {&byte, 1};
     static struct msghdr header;
     header = (struct msghdr){
-        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.room, .msg_controllen = sizeof control};
+        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof control};
     control.header = (struct cmsghdr){
         .cmsg_len = CMSG_LEN(sizeof fd), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS};
     memcpy(CMSG_DATA(&control.header), &fd, sizeof fd);
     return &header;
 }
 
-/* Possible first calls of the other program; the other calls follow. */
+/* The other program's first call; the other calls follow. */
 enum { FIRST_IOCTL, FIRST_WRITE, FIRST_MAP, FIRST_READ, FIRST_POLL, FIRSTS };
 
 /*
- * A program started with another program's descriptor, or with a socket over which it receives one. A message to itself
- * shows that write(2) reaches the driver.
+ * The other program: `given` is the descriptor, or if `over_socket` a socket over which it receives one. `number`: of
+ * the context.
  */
 static void use_passed(int given, bool over_socket, int first, uint32_t number)
 {
-    struct info again;
+    struct info found;
     if (over_socket) {
-        struct msghdr *header = rights(-1);
+        struct msghdr *header = message_with_fd(-1);
         EXPECT(recvmsg(given, header, 0) == 1);
-        memcpy(&ops, CMSG_DATA(CMSG_FIRSTHDR(header)), sizeof ops);
+        memcpy(&interface, CMSG_DATA(CMSG_FIRSTHDR(header)), sizeof interface);
     } else {
-        ops = given;
+        interface = given;
     }
-    struct pollfd readable = {.fd = ops, .events = POLLIN};
+    struct pollfd readable = {.fd = interface, .events = POLLIN};
     switch (first) {
-    case FIRST_IOCTL: EXPECT(ioctl(ops, INFO, &again) == 0 && again.number == number); break;
-    case FIRST_WRITE: REFUSED((int)write(ops, &message, 3), EINVAL); break;
+    case FIRST_IOCTL: EXPECT(ioctl(interface, INFO, &found) == 0 && found.number == number); break;
+    case FIRST_WRITE: REFUSED((int)write(interface, &message, 3), EINVAL); break;
     case FIRST_MAP: break;
-    case FIRST_READ: REFUSED((int)read(ops, &again, 1), EINVAL); break; /* a short read leaves the record */
+    case FIRST_READ: REFUSED((int)read(interface, &found, 1), EINVAL); break; /* a short read leaves the record */
     case FIRST_POLL: EXPECT(poll(&readable, 1, 0) == 1); break;
     }
-    memory = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, ops, 0);
+    memory = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, interface, 0);
     EXPECT(memory != MAP_FAILED && load(HEADER_PRODUCER) == load(HEADER_CONSUMER) + 1);
-    EXPECT(mmap(NULL, 4096, PROT_READ, MAP_SHARED, ops, 4096) == MAP_FAILED && errno == EINVAL);
-    EXPECT(ioctl(ops, INFO, &again) == 0 && again.number == number);
-    message = (struct message){.to = 4711};
-    REFUSED((int)write(ops, &message, HEAD), ENXIO);
+    EXPECT(mmap(NULL, 4096, PROT_READ, MAP_SHARED, interface, 4096) == MAP_FAILED && errno == EINVAL);
+    EXPECT(ioctl(interface, INFO, &found) == 0 && found.number == number);
+    message = (struct message){.to = NO_CONTEXT};
+    REFUSED((int)write(interface, &message, HEAD), ENXIO);
     int pair[2];
     EXPECT(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, pair) == 0);
     REFUSED(ioctl(pair[0], INFO, &info), ENOTTY); /* the receiver's own sockets are not forwarded */
     EXPECT(write(pair[0], "x", 1) == 1);
 }
 
+/* Passes the descriptor to other programs, across exec and over a socket, with each first call. */
 static void pass_descriptor(int fd)
 {
     for (int i = 0; i < 2 * FIRSTS; i++) {
         int pair[2], status;
         EXPECT(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, pair) == 0);
-        char number[16], socket[16], first[16], key[16];
-        snprintf(number, sizeof number, "%d", i % 2 ? pair[0] : fd);
-        snprintf(socket, sizeof socket, "%d", i % 2);
+        char descriptor[16], over_socket[16], first[16], number[16];
+        snprintf(descriptor, sizeof descriptor, "%d", i % 2 ? pair[0] : fd);
+        snprintf(over_socket, sizeof over_socket, "%d", i % 2);
         snprintf(first, sizeof first, "%d", i / 2);
-        snprintf(key, sizeof key, "%u", info.number);
+        snprintf(number, sizeof number, "%u", info.number);
         fflush(stdout);
         const pid_t other = fork();
         if (other == 0) {
             if (i % 2)
-                EXPECT(close(fd) == 0 && close(ops) == 0);
-            execl("/proc/self/exe", "contexts", "given", number, socket, first, key, (char *)NULL);
+                EXPECT(close(fd) == 0 && close(interface) == 0);
+            execl("/proc/self/exe", "contexts", "given", descriptor, over_socket, first, number, (char *)NULL);
             _exit(127);
         }
         if (i % 2)
-            EXPECT(sendmsg(pair[1], rights(fd), 0) == 1);
+            EXPECT(sendmsg(pair[1], message_with_fd(fd), 0) == 1);
         EXPECT(waitpid(other, &status, 0) == other && status == 0);
         EXPECT(close(pair[0]) == 0 && close(pair[1]) == 0);
     }
@@ -337,27 +353,27 @@ static void pass_descriptor(int fd)
 static void check_file_operations(void)
 {
     struct record record;
-    struct info again;
+    struct info found;
     void *volatile unmapped = (void *)16;
-    REFUSED(ioctl(ops, _IO(0xc7, 99)), ENOTTY);
-    REFUSED(ioctl(ops, INFO, unmapped), EFAULT);
-    REFUSED((int)write(ops, &message, 3), EINVAL);
-    REFUSED((int)write(ops, unmapped, 100), EFAULT);
-    message = (struct message){.to = 4711};
-    REFUSED((int)write(ops, &message, HEAD), ENXIO);
-    EXPECT(mmap(NULL, 4096, PROT_READ, MAP_SHARED, ops, 4096) == MAP_FAILED && errno == EINVAL);
-    EXPECT(mmap(NULL, info.bytes + 4096ul, PROT_READ, MAP_SHARED, ops, 0) == MAP_FAILED && errno == EINVAL);
-    EXPECT(fcntl(ops, F_SETFL, O_NONBLOCK) == 0);
-    REFUSED((int)read(ops, &record, sizeof record), EAGAIN);
+    REFUSED(ioctl(interface, _IO(0xc7, 99)), ENOTTY);
+    REFUSED(ioctl(interface, INFO, unmapped), EFAULT);
+    REFUSED((int)write(interface, &message, 3), EINVAL);
+    REFUSED((int)write(interface, unmapped, 100), EFAULT);
+    message = (struct message){.to = NO_CONTEXT};
+    REFUSED((int)write(interface, &message, HEAD), ENXIO);
+    EXPECT(mmap(NULL, 4096, PROT_READ, MAP_SHARED, interface, 4096) == MAP_FAILED && errno == EINVAL);
+    EXPECT(mmap(NULL, info.bytes + 4096ul, PROT_READ, MAP_SHARED, interface, 0) == MAP_FAILED && errno == EINVAL);
+    EXPECT(fcntl(interface, F_SETFL, O_NONBLOCK) == 0);
+    REFUSED((int)read(interface, &record, sizeof record), EAGAIN);
 
     /* epoll, a duplicate of the descriptor, and a child that inherits it: all share one open file. */
-    const int epoll = epoll_create1(0), copy = dup(ops);
+    const int epoll = epoll_create1(0), copy = dup(interface);
     struct epoll_event event = {.events = EPOLLIN};
     EXPECT(epoll >= 0 && copy >= 0 && epoll_ctl(epoll, EPOLL_CTL_ADD, copy, &event) == 0);
     EXPECT(ioctl(copy, ARM) == 0 && epoll_wait(epoll, &event, 1, 0) == 0);
     const pid_t child = fork();
     if (child == 0) {
-        EXPECT(ioctl(ops, INFO, &again) == 0 && memcmp(&again, &info, sizeof info) == 0);
+        EXPECT(ioctl(interface, INFO, &found) == 0 && memcmp(&found, &info, sizeof info) == 0);
         send_message(info.number, 5, 100);
         _exit(0);
     }
@@ -366,48 +382,49 @@ static void check_file_operations(void)
     pass_descriptor(copy);
     EXPECT(epoll_wait(epoll, &event, 1, 20000) == 1 && read(copy, &record, sizeof record) == sizeof record);
     EXPECT(record.number == info.number && record.producer == load(HEADER_PRODUCER));
-    EXPECT(close(ops) == 0);
-    ops = copy;
-    EXPECT(fcntl(ops, F_SETFL, 0) == 0 && receive_message(EAGER, 100) == 5);
-    EXPECT(ioctl(ops, RESET) == 0 && load(HEADER_PRODUCER) == 0);
+    EXPECT(close(interface) == 0);
+    interface = copy;
+    EXPECT(fcntl(interface, F_SETFL, 0) == 0 && receive_message(EAGER, 100) == 5);
+    EXPECT(ioctl(interface, RESET) == 0 && load(HEADER_PRODUCER) == 0);
 
     /* The older interface on the same device. */
-    EXPECT(close(ops) == 0 && munmap(memory, info.bytes) == 0);
-    REFUSED(ioctl(ops, INFO, &again), EBADF);
-    ops = open_interface("ctx.userdma.1");
+    EXPECT(close(interface) == 0 && munmap(memory, info.bytes) == 0);
+    REFUSED(ioctl(interface, INFO, &found), EBADF);
+    interface = open_interface("ctx.userdma.1");
     struct assign assign = {1, 64, 0, 64, KEY, 0};
-    EXPECT(ops >= 0 && ioctl(ops, ASSIGN, &assign) == 0);
-    EXPECT(ioctl(ops, INFO, &info) == 0 && info.eager_bytes == 64);
-    REFUSED(ioctl(ops, EXPECT_MESSAGE, &(struct expect){0, 1}), ENOTTY);
+    EXPECT(interface >= 0 && ioctl(interface, ASSIGN, &assign) == 0);
+    EXPECT(ioctl(interface, INFO, &info) == 0 && info.eager_bytes == 64);
+    REFUSED(ioctl(interface, EXPECT_MESSAGE, &(struct expect){0, 1}), ENOTTY);
     printf("the descriptor behaves as a file\n");
 }
 
 static void wait_for_removal(void)
 {
-    begin();
+    open_and_assign();
     printf("ready\n");
     fflush(stdout);
-    struct pollfd hang_up = {.fd = ops, .events = POLLIN};
+    struct pollfd hang_up = {.fd = interface, .events = POLLIN};
     struct record record;
     EXPECT(poll(&hang_up, 1, -1) == 1);
-    REFUSED((int)read(ops, &record, sizeof record), EIO);
-    REFUSED(ioctl(ops, INFO, &info), EIO);
-    REFUSED((int)write(ops, &message, HEAD), EIO);
-    EXPECT(mmap(NULL, 4096, PROT_READ, MAP_SHARED, ops, 0) == MAP_FAILED && errno == EIO);
+    REFUSED((int)read(interface, &record, sizeof record), EIO);
+    REFUSED(ioctl(interface, INFO, &info), EIO);
+    REFUSED((int)write(interface, &message, HEAD), EIO);
+    EXPECT(mmap(NULL, 4096, PROT_READ, MAP_SHARED, interface, 0) == MAP_FAILED && errno == EIO);
     uint32_t ignored;
-    EXPECT(call(1, 2, 0, NULL, &ignored) == -1 && errno == EIO);
-    memory[4096] = 1; /* the mapping stays accessible */
-    EXPECT(close(ops) == 0 && close(device) == 0);
-    device = ops = -1;
+    EXPECT(call(QUERY, CLASS_DEVICE, 0, NULL, &ignored) == -1 && errno == EIO);
+    memory[4096] = 1; /* the mapping remains accessible */
+    EXPECT(close(interface) == 0 && close(device) == 0);
+    device = interface = -1;
     printf("removed\n");
     fflush(stdout);
-    EXPECT(getchar() == 'g'); /* the device was added again */
-    begin();
+    EXPECT(getchar() == 'g'); /* the test says that the device was added again */
+    open_and_assign();
     printf("again\n");
 }
 
 /* ---- costs ---- */
 
+/* Microseconds. */
 static double now(void)
 {
     struct timespec time;
@@ -415,49 +432,49 @@ static double now(void)
     return (double)time.tv_sec * 1e6 + (double)time.tv_nsec / 1e3;
 }
 
-#define MEASURE(what, count, body)                                                                                     \
+#define MEASURE(label, count, body)                                                                                    \
     do {                                                                                                               \
         const double start = now();                                                                                    \
         for (int i = 0; i < (count); i++) {                                                                            \
             body;                                                                                                      \
         }                                                                                                              \
-        printf("%-44s %8.3f us\n", what, (now() - start) / (count));                                                   \
+        printf("%-44s %8.3f us\n", label, (now() - start) / (count));                                                  \
     } while (0)
 
 static void measure(void)
 {
-    begin();
-    struct pollfd readable = {.fd = ops, .events = POLLIN};
+    open_and_assign();
+    struct pollfd readable = {.fd = interface, .events = POLLIN};
     struct record record;
-    EXPECT(fcntl(ops, F_SETFL, O_NONBLOCK) == 0);
+    EXPECT(fcntl(interface, F_SETFL, O_NONBLOCK) == 0);
     MEASURE("poll, nothing there (the kernel)", 100000, poll(&readable, 1, 0));
-    MEASURE("read, nothing there (the kernel)", 100000, EXPECT(read(ops, &record, sizeof record) < 0));
-    MEASURE("ioctl INFO (forwarded)", 3000, EXPECT(ioctl(ops, INFO, &info) == 0));
+    MEASURE("read, nothing there (the kernel)", 100000, EXPECT(read(interface, &record, sizeof record) < 0));
+    MEASURE("ioctl INFO (forwarded)", 3000, EXPECT(ioctl(interface, INFO, &info) == 0));
     MEASURE("write of a message of 64 bytes (forwarded)", 3000, {
         send_message(info.number, 1, 64);
         receive_message(EAGER, 64);
     });
     MEASURE("mmap and munmap (forwarded)", 3000, {
-        void *piece = mmap(NULL, info.bytes, PROT_READ | PROT_WRITE, MAP_SHARED, ops, 0);
-        EXPECT(piece != MAP_FAILED && munmap(piece, info.bytes) == 0);
+        void *mapping = mmap(NULL, info.bytes, PROT_READ | PROT_WRITE, MAP_SHARED, interface, 0);
+        EXPECT(mapping != MAP_FAILED && munmap(mapping, info.bytes) == 0);
     });
     MEASURE("mmap and munmap of anonymous memory", 100000, {
-        void *piece = mmap(NULL, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        EXPECT(piece != MAP_FAILED && munmap(piece, 4096) == 0);
+        void *mapping = mmap(NULL, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        EXPECT(mapping != MAP_FAILED && munmap(mapping, 4096) == 0);
     });
 }
 
 int main(int argc, char **argv)
 {
-    const char *what = argc > 1 ? argv[1] : "messages";
-    if (strcmp(what, "wait") == 0) {
+    const char *mode = argc > 1 ? argv[1] : "messages";
+    if (strcmp(mode, "wait") == 0) {
         wait_for_removal();
-    } else if (strcmp(what, "measure") == 0) {
+    } else if (strcmp(mode, "measure") == 0) {
         measure();
-    } else if (strcmp(what, "messages") == 0) {
+    } else if (strcmp(mode, "messages") == 0) {
         exchange(argc > 2 ? (unsigned)atoi(argv[2]) : 1000);
         check_file_operations();
-    } else if (strcmp(what, "given") == 0 && argc > 5) {
+    } else if (strcmp(mode, "given") == 0 && argc > 5) {
         use_passed(atoi(argv[2]), atoi(argv[3]), atoi(argv[4]), (unsigned)atoi(argv[5]));
     } else {
         printf("usage: %s [messages N | wait | measure]\n", argv[0]);

@@ -1,7 +1,7 @@
 /*
- * Makes every uverbs call that Linux numbers and prints its result: a line "NAME = OK" or "NAME = ERRNO" each. This
- * program covers which calls exist, contexts, ports, and features that soft devices lack; every_region_call.c and
- * every_queue_call.c cover the others.
+ * Makes uverbs calls and prints their results: a line "NAME = OK" or "NAME = ERRNO" each, and lines with outputs. This
+ * program covers which calls exist, contexts, ports, device attributes, features that soft devices lack, and the
+ * destruction of objects; every_region_call.c and every_queue_call.c cover the others.
  *
  * test/fixtures/abi/every-call.txt has the results of Linux's own rxe; test/system/suites/every-call.test.ts compares.
  */
@@ -11,12 +11,12 @@
 
 static void sweep(void)
 {
-    static uint8_t zeros[512], room[512];
+    static uint8_t zeros[512], response[512];
     for (int extended = 0; extended < 2; extended++)
         for (int number = 0; number < 64; number++) {
             open_context();
             uint32_t command = number | (extended ? EXTENDED : 0);
-            step(invoke(command, zeros, 256, room, sizeof room, NULL, 0), "command %s%d of zeros",
+            step(invoke(command, zeros, 256, response, sizeof response, NULL, 0), "command %s%d of zeros",
                  extended ? "ex " : "", number);
         }
     for (int object = 0; object < 20; object++)
@@ -72,10 +72,10 @@ static void info_handles(void)
 }
 
 #define SHOW(field) printf("  %s %" PRIu64 "\n", #field, (uint64_t)(field))
-/* Reserved bytes in older headers. */
+/* The offset of active_speed_ex in struct ib_uverbs_query_port_resp_ex; older headers have reserved bytes there. */
 #define ACTIVE_SPEED_EX 44
 
-static void port(void)
+static void ports(void)
 {
     open_context();
     for (int number = 0; number < 3; number++) {
@@ -122,29 +122,29 @@ static void port(void)
         step(call(&message), "QUERY_GID_TABLE, entries of %d", size);
     }
     for (int flags = 0; flags < 2; flags++)
-        for (int room = 0; room < 2; room++) {
+        for (int has_room = 0; has_room < 2; has_room++) {
             uint8_t entries[32 * 32];
             uint64_t count = 0;
             struct message message = begin(UVERBS_OBJECT_DEVICE, UVERBS_METHOD_QUERY_GID_TABLE);
             add(&message, UVERBS_ATTR_QUERY_GID_TABLE_ENTRY_SIZE, 8, 32);
             add(&message, UVERBS_ATTR_QUERY_GID_TABLE_FLAGS, 4, flags);
-            add_pointer(&message, UVERBS_ATTR_QUERY_GID_TABLE_RESP_ENTRIES, entries, room ? sizeof entries : 0);
+            add_pointer(&message, UVERBS_ATTR_QUERY_GID_TABLE_RESP_ENTRIES, entries, has_room ? sizeof entries : 0);
             add_pointer(&message, UVERBS_ATTR_QUERY_GID_TABLE_RESP_NUM_ENTRIES, &count, sizeof count);
-            step(call(&message), "QUERY_GID_TABLE, flags %d, room for %d", flags, room * 32);
+            step(call(&message), "QUERY_GID_TABLE, flags %d, room for %d", flags, has_room * 32);
         }
     static const struct {
         uint64_t port, index;
         uint32_t flags;
-    } wanted[] = {{1, 0, 0}, {1, 0, 1}, {0, 0, 0}, {2, 0, 0}, {1, 1023, 0}, {1, 1024, 0}, {1, 1ull << 32, 0}};
-    for (size_t i = 0; i < LENGTH(wanted); i++) {
+    } queries[] = {{1, 0, 0}, {1, 0, 1}, {0, 0, 0}, {2, 0, 0}, {1, 1023, 0}, {1, 1024, 0}, {1, 1ull << 32, 0}};
+    for (size_t i = 0; i < LENGTH(queries); i++) {
         struct ib_uverbs_gid_entry entry;
         struct message message = begin(UVERBS_OBJECT_DEVICE, UVERBS_METHOD_QUERY_GID_ENTRY);
-        add(&message, UVERBS_ATTR_QUERY_GID_ENTRY_PORT, 8, wanted[i].port);
-        add(&message, UVERBS_ATTR_QUERY_GID_ENTRY_GID_INDEX, 8, wanted[i].index);
-        add(&message, UVERBS_ATTR_QUERY_GID_ENTRY_FLAGS, 4, wanted[i].flags);
+        add(&message, UVERBS_ATTR_QUERY_GID_ENTRY_PORT, 8, queries[i].port);
+        add(&message, UVERBS_ATTR_QUERY_GID_ENTRY_GID_INDEX, 8, queries[i].index);
+        add(&message, UVERBS_ATTR_QUERY_GID_ENTRY_FLAGS, 4, queries[i].flags);
         add_pointer(&message, UVERBS_ATTR_QUERY_GID_ENTRY_RESP_ENTRY, &entry, sizeof entry);
-        step(call(&message), "QUERY_GID_ENTRY port %" PRIu64 " index %" PRIu64 " flags %u", wanted[i].port,
-             wanted[i].index, wanted[i].flags);
+        step(call(&message), "QUERY_GID_ENTRY port %" PRIu64 " index %" PRIu64 " flags %u", queries[i].port,
+             queries[i].index, queries[i].flags);
     }
 }
 
@@ -204,11 +204,11 @@ static void device_attributes(void)
 
 /* ---- features that soft devices lack ---- */
 
-static void others(void)
+static void lacking_features_and_destruction(void)
 {
     open_context();
     uint32_t pd = alloc_pd(), cq = some_cq(), qp;
-    struct qp_spec spec = spec_of(4, pd, cq);
+    struct qp_spec spec = spec_of(IB_UVERBS_QPT_UD, pd, cq);
     qp_create(&spec, &qp);
     struct {
         struct ib_uverbs_create_flow flow;
@@ -218,15 +218,15 @@ static void others(void)
     step(invoke(EXTENDED | IB_USER_VERBS_EX_CMD_CREATE_FLOW, &flow, sizeof flow.flow, &flow_out, sizeof flow_out, NULL,
                 0),
          "EX_CREATE_FLOW");
-    struct ib_uverbs_destroy_flow destroy_flow = {.flow_handle = 999};
+    struct ib_uverbs_destroy_flow destroy_flow = {.flow_handle = NO_HANDLE};
     step(INVOKE_NO_OUT(EXTENDED | IB_USER_VERBS_EX_CMD_DESTROY_FLOW, destroy_flow), "EX_DESTROY_FLOW");
     struct ib_uverbs_ex_create_wq wq = {.pd_handle = pd, .cq_handle = cq, .max_wr = 1, .max_sge = 1};
     struct ib_uverbs_ex_create_wq_resp wq_out = {0};
     step(INVOKE(EXTENDED | IB_USER_VERBS_EX_CMD_CREATE_WQ, wq, wq_out), "EX_CREATE_WQ");
-    struct ib_uverbs_ex_destroy_wq destroy_wq = {.wq_handle = 999};
+    struct ib_uverbs_ex_destroy_wq destroy_wq = {.wq_handle = NO_HANDLE};
     struct ib_uverbs_ex_destroy_wq_resp destroyed = {0};
     step(INVOKE(EXTENDED | IB_USER_VERBS_EX_CMD_DESTROY_WQ, destroy_wq, destroyed), "EX_DESTROY_WQ");
-    struct ib_uverbs_ex_modify_wq modify_wq = {.attr_mask = 1, .wq_handle = 999, .wq_state = 1};
+    struct ib_uverbs_ex_modify_wq modify_wq = {.attr_mask = 1, .wq_handle = NO_HANDLE, .wq_state = 1};
     step(INVOKE_NO_OUT(EXTENDED | IB_USER_VERBS_EX_CMD_MODIFY_WQ, modify_wq), "EX_MODIFY_WQ");
     uint32_t out[2];
     struct message message = begin(UVERBS_OBJECT_WQ, UVERBS_METHOD_WQ_CREATE);
@@ -244,7 +244,7 @@ static void others(void)
     struct ib_uverbs_ex_create_rwq_ind_table table = {0};
     struct ib_uverbs_ex_create_rwq_ind_table_resp table_out = {0};
     step(INVOKE(EXTENDED | IB_USER_VERBS_EX_CMD_CREATE_RWQ_IND_TBL, table, table_out), "EX_CREATE_RWQ_IND_TBL");
-    struct ib_uverbs_ex_destroy_rwq_ind_table destroy_table = {.ind_tbl_handle = 999};
+    struct ib_uverbs_ex_destroy_rwq_ind_table destroy_table = {.ind_tbl_handle = NO_HANDLE};
     step(INVOKE_NO_OUT(EXTENDED | IB_USER_VERBS_EX_CMD_DESTROY_RWQ_IND_TBL, destroy_table), "EX_DESTROY_RWQ_IND_TBL");
     message = begin(UVERBS_OBJECT_COUNTERS, UVERBS_METHOD_COUNTERS_CREATE);
     add(&message, UVERBS_ATTR_CREATE_COUNTERS_HANDLE, 0, 0);
@@ -255,28 +255,38 @@ static void others(void)
     add_pointer(&message, UVERBS_ATTR_READ_COUNTERS_BUFF, counts, sizeof counts);
     add(&message, UVERBS_ATTR_READ_COUNTERS_FLAGS, 4, 0);
     step(call(&message), "COUNTERS_READ of a PD");
-    /* Each destroy call with a missing handle and with handles of other classes. */
+    /* Each destroy call with a handle that no object has, and with handles of a CQ and a PD. `response`: its bytes. */
     static const struct {
-        const char *what;
+        const char *name;
         int object, method, response;
-    } ends[] = {{"PD", UVERBS_OBJECT_PD, 0, 0},   {"CQ", UVERBS_OBJECT_CQ, 1, 8},     {"QP", UVERBS_OBJECT_QP, 1, 4},
-                {"SRQ", UVERBS_OBJECT_SRQ, 1, 4}, {"AH", UVERBS_OBJECT_AH, 0, 0},     {"MR", UVERBS_OBJECT_MR, 1, 0},
-                {"MW", UVERBS_OBJECT_MW, 0, 0},   {"flow", UVERBS_OBJECT_FLOW, 0, 0}, {"XRCD", UVERBS_OBJECT_XRCD, 0, 0},
-                {"table", UVERBS_OBJECT_RWQ_IND_TBL, 0, 0}, {"WQ", UVERBS_OBJECT_WQ, 1, 4},
-                {"flow action", UVERBS_OBJECT_FLOW_ACTION, 1, 0}, {"DM", UVERBS_OBJECT_DM, 1, 0},
-                {"counters", UVERBS_OBJECT_COUNTERS, 1, 0}};
+    } destroy_calls[] = {
+        {"PD", UVERBS_OBJECT_PD, 0, 0},
+        {"CQ", UVERBS_OBJECT_CQ, 1, 8},
+        {"QP", UVERBS_OBJECT_QP, 1, 4},
+        {"SRQ", UVERBS_OBJECT_SRQ, 1, 4},
+        {"AH", UVERBS_OBJECT_AH, 0, 0},
+        {"MR", UVERBS_OBJECT_MR, 1, 0},
+        {"MW", UVERBS_OBJECT_MW, 0, 0},
+        {"flow", UVERBS_OBJECT_FLOW, 0, 0},
+        {"XRCD", UVERBS_OBJECT_XRCD, 0, 0},
+        {"table", UVERBS_OBJECT_RWQ_IND_TBL, 0, 0},
+        {"WQ", UVERBS_OBJECT_WQ, 1, 4},
+        {"flow action", UVERBS_OBJECT_FLOW_ACTION, 1, 0},
+        {"DM", UVERBS_OBJECT_DM, 1, 0},
+        {"counters", UVERBS_OBJECT_COUNTERS, 1, 0},
+    };
     const struct {
-        const char *what;
+        const char *name;
         uint32_t handle;
-    } handles[] = {{"none", 999}, {"the CQ in use", cq}, {"the PD in use", pd}};
+    } handles[] = {{"none", NO_HANDLE}, {"the CQ in use", cq}, {"the PD in use", pd}};
     for (size_t h = 0; h < LENGTH(handles); h++)
-        for (size_t i = 0; i < LENGTH(ends); i++) {
+        for (size_t i = 0; i < LENGTH(destroy_calls); i++) {
             uint8_t response[8];
-            message = begin(ends[i].object, ends[i].method);
+            message = begin(destroy_calls[i].object, destroy_calls[i].method);
             add(&message, 0, 0, handles[h].handle);
-            if (ends[i].response > 0)
-                add_pointer(&message, 1, response, ends[i].response);
-            step(call(&message), "destroy of %s as %s", handles[h].what, ends[i].what);
+            if (destroy_calls[i].response > 0)
+                add_pointer(&message, 1, response, destroy_calls[i].response);
+            step(call(&message), "destroy of %s as %s", handles[h].name, destroy_calls[i].name);
         }
 }
 
@@ -286,8 +296,8 @@ int main(int argc, char **argv)
     sweep();
     contexts();
     info_handles();
-    port();
+    ports();
     device_attributes();
-    others();
+    lacking_features_and_destruction();
     return 0;
 }

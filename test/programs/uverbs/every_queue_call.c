@@ -1,6 +1,6 @@
 /*
- * Makes every uverbs call about completion queues, queue pairs and shared receive queues, and prints its result like
- * every_call.c.
+ * Makes the uverbs calls about completion queues, queue pairs, shared receive queues and XRC domains with valid and
+ * invalid arguments, and prints the results as every_call.c does.
  */
 #include "uverbs_calls.h"
 
@@ -15,8 +15,8 @@ static void completion_queues(void)
     const uint32_t sizes[] = {0, 1, 32767, 32768, 0x7fffffff, 0xffffffff};
     for (size_t i = 0; i < LENGTH(sizes); i++)
         step(cq_create(sizes[i], 0, -1, -1, &cq), "CQ_CREATE of %u", sizes[i]);
-    const uint32_t vectors[] = {1, 99, 0xffffffff};
-    for (size_t i = 1; i < LENGTH(vectors); i++)
+    const uint32_t vectors[] = {99, 0xffffffff};
+    for (size_t i = 0; i < LENGTH(vectors); i++)
         step(cq_create(10, vectors[i], -1, -1, &cq), "CQ_CREATE vector %u", vectors[i]);
     step(cq_create(10, 0, 0, -1, &cq), "CQ_CREATE, channel that is stdin");
     step(cq_create(10, 0, 900, -1, &cq), "CQ_CREATE, channel that is no descriptor");
@@ -30,7 +30,7 @@ static void completion_queues(void)
     }
     cq = some_cq();
     static const struct {
-        const char *what;
+        const char *name;
         uint32_t mask;
         uint16_t count, period;
     } changes[] = {{"nothing", 0, 0, 0}, {"moderation", 1, 1, 1}, {"moderation of 0", 1, 0, 0}, {"unknown", 2, 0, 0}};
@@ -38,7 +38,7 @@ static void completion_queues(void)
         struct ib_uverbs_ex_modify_cq in = {.cq_handle = cq,
                                             .attr_mask = changes[i].mask,
                                             .attr = {.cq_count = changes[i].count, .cq_period = changes[i].period}};
-        step(INVOKE_NO_OUT(EXTENDED | IB_USER_VERBS_EX_CMD_MODIFY_CQ, in), "EX_MODIFY_CQ %s", changes[i].what);
+        step(INVOKE_NO_OUT(EXTENDED | IB_USER_VERBS_EX_CMD_MODIFY_CQ, in), "EX_MODIFY_CQ %s", changes[i].name);
     }
     for (size_t i = 0; i < LENGTH(sizes); i++) {
         struct ib_uverbs_resize_cq in = {.cq_handle = cq, .cqe = sizes[i]};
@@ -46,22 +46,22 @@ static void completion_queues(void)
         uint8_t driver[16];
         step(INVOKE_WITH_DRIVER(IB_USER_VERBS_CMD_RESIZE_CQ, in, out, driver), "RESIZE_CQ to %u", sizes[i]);
     }
-    struct ib_uverbs_resize_cq no_room = {.cq_handle = cq, .cqe = 20};
+    struct ib_uverbs_resize_cq resize = {.cq_handle = cq, .cqe = 20};
     struct ib_uverbs_resize_cq_resp resized = {0};
-    step(INVOKE(IB_USER_VERBS_CMD_RESIZE_CQ, no_room, resized), "RESIZE_CQ without the driver's response");
+    step(INVOKE(IB_USER_VERBS_CMD_RESIZE_CQ, resize, resized), "RESIZE_CQ without the driver's response");
     for (int solicited = 0; solicited < 3; solicited++) {
         struct ib_uverbs_req_notify_cq in = {.cq_handle = cq, .solicited_only = solicited};
         step(INVOKE_NO_OUT(IB_USER_VERBS_CMD_REQ_NOTIFY_CQ, in), "REQ_NOTIFY_CQ %d", solicited);
     }
     struct ib_uverbs_poll_cq poll = {.cq_handle = cq, .ne = 0};
-    uint8_t room[64];
-    step(INVOKE(IB_USER_VERBS_CMD_POLL_CQ, poll, room), "POLL_CQ of none");
-    for (int what = 0; what < 2; what++) {
+    uint8_t poll_out[64];
+    step(INVOKE(IB_USER_VERBS_CMD_POLL_CQ, poll, poll_out), "POLL_CQ of none");
+    for (int times = 0; times < 2; times++) {
         struct ib_uverbs_destroy_cq_resp out;
         struct message message = begin(UVERBS_OBJECT_CQ, UVERBS_METHOD_CQ_DESTROY);
         add(&message, UVERBS_ATTR_DESTROY_CQ_HANDLE, 0, cq);
         add_pointer(&message, UVERBS_ATTR_DESTROY_CQ_RESP, &out, sizeof out);
-        step(call(&message), "CQ_DESTROY%s", what ? " again" : "");
+        step(call(&message), "CQ_DESTROY%s", times ? " again" : "");
     }
 }
 
@@ -75,40 +75,40 @@ static void queue_pairs(void)
         struct qp_spec spec = spec_of(type, pd, cq);
         step(qp_create(&spec, &qp), "QP_CREATE type %d", type);
     }
-    struct qp_spec driver_type = spec_of(0xff, pd, cq);
+    struct qp_spec driver_type = spec_of(IB_UVERBS_QPT_DRIVER, pd, cq);
     step(qp_create(&driver_type, &qp), "QP_CREATE type 255");
-    for (int type = 2; type <= 4; type++)
+    for (int type = IB_UVERBS_QPT_RC; type <= IB_UVERBS_QPT_UD; type++)
         for (int bit = 0; bit < 32; bit++) {
             struct qp_spec spec = spec_of(type, pd, cq);
             spec.flags = 1u << bit;
             step(qp_create(&spec, &qp), "QP_CREATE type %d flags %#x", type, 1u << bit);
         }
-    struct qp_spec spec = spec_of(2, pd, cq);
-    spec.source = 5;
+    struct qp_spec spec = spec_of(IB_UVERBS_QPT_RC, pd, cq);
+    spec.source_qpn = 5;
     step(qp_create(&spec, &qp), "QP_CREATE with a source QPN");
-    spec = spec_of(2, pd, cq);
+    spec = spec_of(IB_UVERBS_QPT_RC, pd, cq);
     spec.pd = -1;
     step(qp_create(&spec, &qp), "QP_CREATE without a PD");
-    spec = spec_of(2, pd, cq);
-    spec.recv = -1;
+    spec = spec_of(IB_UVERBS_QPT_RC, pd, cq);
+    spec.recv_cq = -1;
     step(qp_create(&spec, &qp), "QP_CREATE without a receive CQ");
-    spec = spec_of(2, pd, cq);
-    spec.send = -1;
+    spec = spec_of(IB_UVERBS_QPT_RC, pd, cq);
+    spec.send_cq = -1;
     step(qp_create(&spec, &qp), "QP_CREATE without a send CQ");
-    spec = spec_of(2, pd, cq);
-    spec.srq = 999;
+    spec = spec_of(IB_UVERBS_QPT_RC, pd, cq);
+    spec.srq = NO_HANDLE;
     step(qp_create(&spec, &qp), "QP_CREATE with an SRQ that does not exist");
-    spec = spec_of(2, pd, cq);
+    spec = spec_of(IB_UVERBS_QPT_RC, pd, cq);
     spec.srq = pd;
     step(qp_create(&spec, &qp), "QP_CREATE with a PD as SRQ");
-    spec = spec_of(2, pd, cq);
-    spec.table = 999;
+    spec = spec_of(IB_UVERBS_QPT_RC, pd, cq);
+    spec.ind_table = NO_HANDLE;
     step(qp_create(&spec, &qp), "QP_CREATE with an indirection table that does not exist");
-    spec = spec_of(9, pd, cq);
-    spec.xrcd = 999;
-    step(qp_create(&spec, &qp), "QP_CREATE XRC target, domain that does not exist");
+    spec = spec_of(IB_UVERBS_QPT_XRC_INI, pd, cq);
+    spec.xrcd = NO_HANDLE;
+    step(qp_create(&spec, &qp), "QP_CREATE XRC initiator, domain that does not exist");
     static const struct {
-        const char *what;
+        const char *name;
         struct ib_uverbs_qp_cap cap;
     } caps[] = {{"of nothing", {0}},
                 {"16384 sends", {.max_send_wr = 16384}},
@@ -121,9 +121,9 @@ static void queue_pairs(void)
                 {"513 bytes inline", {.max_send_wr = 1, .max_inline_data = 513}},
                 {"4096 bytes inline", {.max_send_wr = 1, .max_inline_data = 4096}}};
     for (size_t i = 0; i < LENGTH(caps); i++) {
-        spec = spec_of(2, pd, cq);
+        spec = spec_of(IB_UVERBS_QPT_RC, pd, cq);
         spec.cap = caps[i].cap;
-        step(qp_create(&spec, &qp), "QP_CREATE %s", caps[i].what);
+        step(qp_create(&spec, &qp), "QP_CREATE %s", caps[i].name);
     }
     for (int bit = 0; bit < 16; bit++) {
         struct ib_uverbs_ex_create_qp in = {.pd_handle = pd,
@@ -131,7 +131,7 @@ static void queue_pairs(void)
                                             .recv_cq_handle = cq,
                                             .max_send_wr = 1,
                                             .max_send_sge = 1,
-                                            .qp_type = 4,
+                                            .qp_type = IB_UVERBS_QPT_UD,
                                             .create_flags = 1u << bit};
         struct ib_uverbs_ex_create_qp_resp out = {0};
         uint8_t driver[32];
@@ -144,22 +144,22 @@ static void queue_pairs(void)
                                             .recv_cq_handle = cq,
                                             .max_send_wr = 1,
                                             .max_send_sge = 1,
-                                            .qp_type = 2,
+                                            .qp_type = IB_UVERBS_QPT_RC,
                                             .comp_mask = mask,
-                                            .rwq_ind_tbl_handle = mask & 1 ? 999 : 0};
+                                            .rwq_ind_tbl_handle = mask & 1 ? NO_HANDLE : 0};
         struct ib_uverbs_ex_create_qp_resp out = {0};
         uint8_t driver[32];
         step(INVOKE_WITH_DRIVER(EXTENDED | IB_USER_VERBS_EX_CMD_CREATE_QP, in, out, driver),
              "EX_CREATE_QP RC, mask %d", mask);
     }
-    struct ib_uverbs_open_qp open_in = {.pd_handle = pd, .qpn = 17, .qp_type = 2};
+    struct ib_uverbs_open_qp open_in = {.pd_handle = pd, .qpn = 17, .qp_type = IB_UVERBS_QPT_RC};
     struct ib_uverbs_create_qp_resp opened = {0};
     step(INVOKE(IB_USER_VERBS_CMD_OPEN_QP, open_in, opened), "OPEN_QP of RC");
 
-    spec = spec_of(4, pd, cq);
+    spec = spec_of(IB_UVERBS_QPT_UD, pd, cq);
     qp_create(&spec, &qp);
     static const struct {
-        const char *what;
+        const char *name;
         uint8_t gid[16];
         uint16_t lid;
     } groups[] = {{"IPv4", {[10] = 0xff, [11] = 0xff, [12] = 239, [15] = 7}, 0},
@@ -171,15 +171,15 @@ static void queue_pairs(void)
             struct ib_uverbs_attach_mcast in = {.qp_handle = qp, .mlid = groups[i].lid};
             memcpy(in.gid, groups[i].gid, 16);
             step(INVOKE_NO_OUT(attach ? IB_USER_VERBS_CMD_ATTACH_MCAST : IB_USER_VERBS_CMD_DETACH_MCAST, in),
-                 "%s_MCAST %s", attach ? "ATTACH" : "DETACH", groups[i].what);
+                 "%s_MCAST %s", attach ? "ATTACH" : "DETACH", groups[i].name);
         }
-    spec = spec_of(2, pd, cq);
+    spec = spec_of(IB_UVERBS_QPT_RC, pd, cq);
     qp_create(&spec, &qp);
     struct ib_uverbs_attach_mcast of_rc = {.qp_handle = qp, .gid = {0xff, 0x0e, [15] = 7}};
     step(INVOKE_NO_OUT(IB_USER_VERBS_CMD_ATTACH_MCAST, of_rc), "ATTACH_MCAST of RC");
 
     struct ib_uverbs_ex_modify_qp rate = {
-        .base = {.qp_handle = qp, .attr_mask = 1u << 25}, .rate_limit = 1000};
+        .base = {.qp_handle = qp, .attr_mask = 1u << 25 /* IB_QP_RATE_LIMIT */}, .rate_limit = 1000};
     struct ib_uverbs_ex_modify_qp_resp answered = {0};
     step(INVOKE(EXTENDED | IB_USER_VERBS_EX_CMD_MODIFY_QP, rate, answered), "EX_MODIFY_QP rate limit");
     for (int bit = 0; bit < 32; bit++) {
@@ -192,8 +192,9 @@ static void queue_pairs(void)
 
 /* ---- shared receive queues, domains ---- */
 
-static int create_srq(uint64_t type, uint32_t pd, int64_t xrcd, int64_t cq, uint32_t max_wr, uint32_t sges, int64_t tags,
-                      uint32_t *handle)
+/* `xrcd`, `cq`, `tags`: -1 for none. `type`: 0 basic, 1 XRC, 2 with tag matching. */
+static int create_srq(uint64_t type, uint32_t pd, int64_t xrcd, int64_t cq, uint32_t max_wr, uint32_t sges,
+                      int64_t tags, uint32_t *handle)
 {
     uint8_t driver[64] = {0};
     uint32_t out[3] = {0};
@@ -226,7 +227,7 @@ static void shared_queues(void)
     uint32_t pd = alloc_pd(), cq = some_cq(), srq;
     for (int type = 0; type < 4; type++)
         step(create_srq(type, pd, -1, -1, 10, 1, -1, &srq), "SRQ_CREATE type %d", type);
-    step(create_srq(1, pd, 999, cq, 10, 1, -1, &srq), "SRQ_CREATE XRC, domain that does not exist");
+    step(create_srq(1, pd, NO_HANDLE, cq, 10, 1, -1, &srq), "SRQ_CREATE XRC, domain that does not exist");
     step(create_srq(2, pd, -1, cq, 10, 1, 4, &srq), "SRQ_CREATE with tags");
     const uint32_t sizes[] = {0, 1 << 20, (1 << 20) + 1, 0xffffffff};
     for (size_t i = 0; i < LENGTH(sizes); i++)
@@ -236,7 +237,7 @@ static void shared_queues(void)
         step(create_srq(0, pd, -1, -1, 10, sges[i], -1, &srq), "SRQ_CREATE of %u SGEs", sges[i]);
     create_srq(0, pd, -1, -1, 10, 1, -1, &srq);
     static const struct {
-        const char *what;
+        const char *name;
         uint32_t mask, max_wr, limit;
     } changes[] = {{"nothing", 0, 0, 0},
                    {"limit 5", IB_SRQ_LIMIT, 0, 5},
@@ -244,8 +245,12 @@ static void shared_queues(void)
                    {"unknown", 4, 0, 0}};
     for (size_t i = 0; i < LENGTH(changes); i++) {
         struct ib_uverbs_modify_srq in = {
-            .srq_handle = srq, .attr_mask = changes[i].mask, .max_wr = changes[i].max_wr, .srq_limit = changes[i].limit};
-        step(INVOKE_NO_OUT(IB_USER_VERBS_CMD_MODIFY_SRQ, in), "MODIFY_SRQ %s", changes[i].what);
+            .srq_handle = srq,
+            .attr_mask = changes[i].mask,
+            .max_wr = changes[i].max_wr,
+            .srq_limit = changes[i].limit,
+        };
+        step(INVOKE_NO_OUT(IB_USER_VERBS_CMD_MODIFY_SRQ, in), "MODIFY_SRQ %s", changes[i].name);
     }
     struct ib_uverbs_open_xrcd domain = {.fd = (uint32_t)-1, .oflags = O_CREAT};
     struct ib_uverbs_open_xrcd_resp opened = {0};

@@ -1,9 +1,7 @@
 /*
- * Makes every uverbs call about memory, and prints its result like every_call.c.
+ * Makes the uverbs calls about memory with valid and invalid arguments, and prints the results as every_call.c does.
  */
 #include "uverbs_calls.h"
-
-/* ---- memory ---- */
 
 static int advise(uint32_t pd, uint64_t advice, uint32_t flags, const struct ib_uverbs_sge *list, int count)
 {
@@ -15,19 +13,20 @@ static int advise(uint32_t pd, uint64_t advice, uint32_t flags, const struct ib_
     return call(&message);
 }
 
+/* `access` is of IBV_ACCESS_* bits: 1 is local write, 2 remote write. */
 static void regions(void)
 {
     open_context();
-    uint32_t pd = alloc_pd(), other = alloc_pd(), mr;
+    uint32_t pd = alloc_pd(), other_pd = alloc_pd(), mr;
     for (int bit = -1; bit < 32; bit++) {
         uint32_t access = bit < 0 ? 0 : 1u << bit;
-        int error = reg_mr(pd, here(), PAGE, here(), access, &mr);
+        int error = reg_mr(pd, pages_address(), PAGE, pages_address(), access, &mr);
         step(error, "REG_MR access %#x", access);
         if (error == 0)
-            dereg(mr);
+            dereg_mr(mr);
     }
     static const struct {
-        const char *what;
+        const char *name;
         uint64_t offset, length, iova;
         uint32_t access;
     } ranges[] = {
@@ -49,24 +48,25 @@ static void regions(void)
         {"all optional bits, local write", 0, PAGE, 0, 0x3ff00001},
     };
     for (size_t i = 0; i < LENGTH(ranges); i++) {
-        int error = reg_mr(pd, here() + ranges[i].offset, ranges[i].length, ranges[i].iova, ranges[i].access, &mr);
-        step(error, "REG_MR %s", ranges[i].what);
+        int error =
+            reg_mr(pd, pages_address() + ranges[i].offset, ranges[i].length, ranges[i].iova, ranges[i].access, &mr);
+        step(error, "REG_MR %s", ranges[i].name);
         if (error == 0)
-            dereg(mr);
+            dereg_mr(mr);
     }
     uint8_t *readable = mmap(NULL, PAGE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     int error = reg_mr(pd, (uintptr_t)readable, PAGE, 0, 0, &mr);
     step(error, "REG_MR of pages that can be read");
     if (error == 0)
-        dereg(mr);
+        dereg_mr(mr);
     step(reg_mr(pd, (uintptr_t)readable, PAGE, 0, 1, &mr), "REG_MR local write of pages that can be read");
 
-    reg_mr(pd, here(), 2 * PAGE, here(), 3, &mr);
+    reg_mr(pd, pages_address(), 2 * PAGE, pages_address(), 3, &mr);
     static const struct {
-        const char *what;
+        const char *name;
         uint32_t flags, access;
         uint64_t offset, length, iova;
-        bool other;
+        bool has_other_pd;
     } changes[] = {
         {"nothing", 0, 0, 0, 0, 0, false},
         {"access", IB_MR_REREG_ACCESS, 1, 0, 0, 0, false},
@@ -82,53 +82,55 @@ static void regions(void)
     for (size_t i = 0; i < LENGTH(changes); i++) {
         struct ib_uverbs_rereg_mr in = {.mr_handle = mr,
                                         .flags = changes[i].flags,
-                                        .start = here() + changes[i].offset,
+                                        .start = pages_address() + changes[i].offset,
                                         .length = changes[i].length,
                                         .hca_va = changes[i].iova,
-                                        .pd_handle = changes[i].other ? other : pd,
+                                        .pd_handle = changes[i].has_other_pd ? other_pd : pd,
                                         .access_flags = changes[i].access};
         struct ib_uverbs_rereg_mr_resp out = {0};
-        step(INVOKE(IB_USER_VERBS_CMD_REREG_MR, in, out), "REREG_MR %s", changes[i].what);
+        step(INVOKE(IB_USER_VERBS_CMD_REREG_MR, in, out), "REREG_MR %s", changes[i].name);
     }
-    struct ib_uverbs_rereg_mr gone = {.mr_handle = 999, .flags = IB_MR_REREG_ACCESS};
+    struct ib_uverbs_rereg_mr gone = {.mr_handle = NO_HANDLE, .flags = IB_MR_REREG_ACCESS};
     struct ib_uverbs_rereg_mr_resp nothing = {0};
     step(INVOKE(IB_USER_VERBS_CMD_REREG_MR, gone, nothing), "REREG_MR of a handle that does not exist");
-    dereg(mr);
+    dereg_mr(mr);
 
-    reg_mr(pd, here() + 8, PAGE, 0x10008, 3, &mr);
-    static const char *const which_region[] = {"with iova", "without iova", "of a PD", "of none"};
-    for (int what = 0; what < 4; what++) {
+    reg_mr(pd, pages_address() + 8, PAGE, 0x10008, 3, &mr);
+    static const char *const region_names[] = {"with iova", "without iova", "of a PD", "of none"};
+    for (int variant = 0; variant < 4; variant++) {
         uint32_t lkey = 0, rkey = 0;
         uint64_t length = 0, iova = 0;
         struct message message = begin(UVERBS_OBJECT_MR, UVERBS_METHOD_QUERY_MR);
-        add(&message, UVERBS_ATTR_QUERY_MR_HANDLE, 0, what == 2 ? pd : what == 3 ? 999 : mr);
+        add(&message, UVERBS_ATTR_QUERY_MR_HANDLE, 0, variant == 2 ? pd : variant == 3 ? NO_HANDLE : mr);
         add_pointer(&message, UVERBS_ATTR_QUERY_MR_RESP_LKEY, &lkey, sizeof lkey);
         add_pointer(&message, UVERBS_ATTR_QUERY_MR_RESP_RKEY, &rkey, sizeof rkey);
         add_pointer(&message, UVERBS_ATTR_QUERY_MR_RESP_LENGTH, &length, sizeof length);
-        if (what != 1)
+        if (variant != 1)
             add_pointer(&message, UVERBS_ATTR_QUERY_MR_RESP_IOVA, &iova, sizeof iova);
         int result = call(&message);
-        const bool right = lkey == rkey && length == PAGE && iova == (what == 1 ? 0 : 0x10008);
-        step(result, "QUERY_MR %s%s", which_region[what], result != 0 ? "" : right ? ", as registered" : ", wrong");
+        const bool is_right = lkey == rkey && length == PAGE && iova == (variant == 1 ? 0 : 0x10008);
+        step(result, "QUERY_MR %s%s", region_names[variant],
+             result != 0 ? "" : is_right ? ", as registered" : ", wrong");
     }
 
-    struct ib_uverbs_sge list[2] = {{.addr = here(), .length = PAGE, .lkey = 1}, {.addr = here(), .length = 1, .lkey = 2}};
+    struct ib_uverbs_sge list[2] = {{.addr = pages_address(), .length = PAGE, .lkey = 1},
+                                    {.addr = pages_address(), .length = 1, .lkey = 2}};
     for (int advice = 0; advice < 4; advice++)
         for (int flags = 0; flags < 4; flags++)
             step(advise(pd, advice, flags, list, 1), "ADVISE_MR advice %d flags %d", advice, flags);
     step(advise(pd, 0, 0, list, 2), "ADVISE_MR of two");
     step(advise(pd, 0, 0, list, 0), "ADVISE_MR of none");
-    step(advise(999, 0, 0, list, 1), "ADVISE_MR, PD that does not exist");
+    step(advise(NO_HANDLE, 0, 0, list, 1), "ADVISE_MR, PD that does not exist");
     step(advise(pd, 1ull << 40, 0, list, 1), "ADVISE_MR advice of 41 bits");
-    dereg(mr);
+    dereg_mr(mr);
 
     int memory_file = memfd_create("pages", 0);
     if (ftruncate(memory_file, PAGE) != 0)
         perror("ftruncate");
-    static const char *const which_file[] = {"a memory file", "-1", "stdin", "a memory file as a descriptor"};
+    static const char *const file_names[] = {"a memory file", "-1", "stdin", "a memory file as a descriptor"};
     const int files[] = {memory_file, -1, STDIN_FILENO, memory_file};
-    for (size_t which = 0; which < LENGTH(files); which++)
-        for (int bit = -1; bit < (which == 0 ? 11 : 1); bit++) {
+    for (size_t i = 0; i < LENGTH(files); i++)
+        for (int bit = -1; bit < (i == 0 ? 11 : 1); bit++) {
             uint32_t lkey, rkey;
             struct message message = begin(UVERBS_OBJECT_MR, UVERBS_METHOD_REG_DMABUF_MR);
             add(&message, UVERBS_ATTR_REG_DMABUF_MR_HANDLE, 0, 0);
@@ -136,11 +138,11 @@ static void regions(void)
             add(&message, UVERBS_ATTR_REG_DMABUF_MR_OFFSET, 8, 0);
             add(&message, UVERBS_ATTR_REG_DMABUF_MR_LENGTH, 8, PAGE);
             add(&message, UVERBS_ATTR_REG_DMABUF_MR_IOVA, 8, 0);
-            add(&message, UVERBS_ATTR_REG_DMABUF_MR_FD, which == 3 ? 0 : 4, (uint32_t)files[which]);
+            add(&message, UVERBS_ATTR_REG_DMABUF_MR_FD, i == 3 ? 0 : 4, (uint32_t)files[i]);
             add(&message, UVERBS_ATTR_REG_DMABUF_MR_ACCESS_FLAGS, 4, bit < 0 ? 0 : 1u << bit);
             add_pointer(&message, UVERBS_ATTR_REG_DMABUF_MR_RESP_LKEY, &lkey, sizeof lkey);
             add_pointer(&message, UVERBS_ATTR_REG_DMABUF_MR_RESP_RKEY, &rkey, sizeof rkey);
-            step(call(&message), "REG_DMABUF_MR of %s, access %#x", which_file[which], bit < 0 ? 0 : 1u << bit);
+            step(call(&message), "REG_DMABUF_MR of %s, access %#x", file_names[i], bit < 0 ? 0 : 1u << bit);
         }
 
     uint32_t lkey, rkey;
@@ -150,7 +152,7 @@ static void regions(void)
     add(&message, UVERBS_ATTR_REG_DM_MR_LENGTH, 8, PAGE);
     add(&message, UVERBS_ATTR_REG_DM_MR_PD_HANDLE, 0, pd);
     add(&message, UVERBS_ATTR_REG_DM_MR_ACCESS_FLAGS, 4, IB_UVERBS_ACCESS_ZERO_BASED);
-    add(&message, UVERBS_ATTR_REG_DM_MR_DM_HANDLE, 0, 999);
+    add(&message, UVERBS_ATTR_REG_DM_MR_DM_HANDLE, 0, NO_HANDLE);
     add_pointer(&message, UVERBS_ATTR_REG_DM_MR_RESP_LKEY, &lkey, sizeof lkey);
     add_pointer(&message, UVERBS_ATTR_REG_DM_MR_RESP_RKEY, &rkey, sizeof rkey);
     step(call(&message), "DM_MR_REG, device memory that does not exist");
@@ -163,12 +165,12 @@ static void regions(void)
     add(&message, UVERBS_ATTR_FREE_DM_HANDLE, 0, 0);
     step(call(&message), "DM_FREE of a PD");
 
-    /* Linux 6.17 and later. */
+    /* UVERBS_METHOD_REG_MR of Linux 6.17: handle, PD, address, iova, length, access; keys. */
     message = begin(UVERBS_OBJECT_MR, 5);
     add(&message, 0, 0, 0);
     add(&message, 1, 0, pd);
-    add(&message, 3, 8, here());
-    add(&message, 4, 8, here());
+    add(&message, 3, 8, pages_address());
+    add(&message, 4, 8, pages_address());
     add(&message, 5, 8, PAGE);
     add(&message, 6, 4, 1);
     add_pointer(&message, 9, &lkey, sizeof lkey);
@@ -180,9 +182,9 @@ static void regions(void)
         struct ib_uverbs_alloc_mw_resp out = {0};
         step(INVOKE(IB_USER_VERBS_CMD_ALLOC_MW, in, out), "ALLOC_MW type %d", type);
     }
-    struct ib_uverbs_alloc_mw stray = {.pd_handle = 999, .mw_type = 1};
+    struct ib_uverbs_alloc_mw without_pd = {.pd_handle = NO_HANDLE, .mw_type = 1};
     struct ib_uverbs_alloc_mw_resp none = {0};
-    step(INVOKE(IB_USER_VERBS_CMD_ALLOC_MW, stray, none), "ALLOC_MW, PD that does not exist");
+    step(INVOKE(IB_USER_VERBS_CMD_ALLOC_MW, without_pd, none), "ALLOC_MW, PD that does not exist");
 }
 
 int main(int argc, char **argv)

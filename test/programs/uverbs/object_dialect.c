@@ -4,7 +4,7 @@
  *
  *   object_dialect [NODE]          NODE: /dev/infiniband/uverbs0
  *
- * A call is ioctl(fd, _IOWR(0xdb, call, u64), message); the message is a header and attributes, and the answer
+ * A call is ioctl(fd, _IOWR(0xdb, METHOD, u64), message); the message is a header and attributes, and the answer
  * overwrites it. Creates a PD, an MR, a CQ with its channel, queries the device, maps the CQ's ring, and makes the
  * mistakes that have their own errno. Prints the device's attributes; the first wrong answer is printed, and the exit
  * status is 1.
@@ -23,8 +23,18 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum class { DEVICE = 2, PORT = 3, PD = 4, CQ = 5, MR = 6, COMP_CHANNEL = 7, RC_QP = 16, EVENT_QUEUE = 30, SYSTEM = 31 };
-enum call {
+/* Numbers of classes and methods; attributes have the numbers that `userdma schema` prints. */
+enum class {
+    DEVICE = 2,
+    PD = 4,
+    CQ = 5,
+    MR = 6,
+    COMP_CHANNEL = 7,
+    RC_QP = 16,
+    EVENT_QUEUE = 30,
+    SYSTEM = 31,
+};
+enum method {
     CREATE = 0,
     QUERY = 1,
     MODIFY = 2,
@@ -36,6 +46,7 @@ enum call {
     ATTACH = 32,
     GET_EVENTS = 34,
 };
+/* Flags of attributes; the upper 16 bits of the flags of an output are the number of bytes written. */
 enum flag { MANDATORY = 1, OUT = 2, FILLED = 4, INDIRECT = 8 };
 
 struct header {
@@ -47,6 +58,11 @@ struct attribute {
     uint32_t flags;
 };
 _Static_assert(sizeof(struct header) == 16 && sizeof(struct attribute) == 8, "layout of the dialect");
+
+/* An output of the rxe driver, as Linux's struct mminfo: mmap offset and size of a ring. */
+enum { RXE_RING = 0x8000 };
+/* Words of a ring: Linux's struct rxe_queue_buf. */
+enum { LOG2_ELEM_SIZE = 0, INDEX_MASK = 1, PRODUCER_INDEX = 32, CONSUMER_INDEX = 64 };
 
 static int device;
 
@@ -91,50 +107,53 @@ static void add_u64(uint16_t id, uint64_t value)
     add(id, MANDATORY, &value, sizeof value);
 }
 
-static void *add_out(uint16_t id, uint16_t room)
+/* Adds an output with space for `size` bytes; returns its payload. */
+static void *add_out(uint16_t id, uint16_t size)
 {
-    return add(id, MANDATORY | OUT, NULL, room);
+    return add(id, MANDATORY | OUT, NULL, size);
 }
 
-/* The number of bytes that the answer put into an output; -1 if none. */
-static int written(const void *payload)
+/* The number of bytes that the answer has in an output; -1: the output was not written. */
+static int bytes_written(const void *payload)
 {
     const struct attribute *attribute = (const struct attribute *)payload - 1;
     return attribute->flags & FILLED ? (int)(attribute->flags >> 16) : -1;
 }
 
-static int call_on(int descriptor, enum call number)
+static int call_on(int descriptor, enum method method)
 {
     errno = 0;
-    return ioctl(descriptor, _IOWR(0xdb, number, uint64_t), &message);
+    return ioctl(descriptor, _IOWR(0xdb, method, uint64_t), &message);
 }
 
-static int call(enum call number)
+static int call(enum method method)
 {
-    return call_on(device, number);
+    return call_on(device, method);
 }
 
-static int simple(enum class class, enum call number, uint32_t object)
+/* A call without attributes. */
+static int call_plain(enum class class, enum method method, uint32_t object)
 {
     begin(class, object);
-    return call(number);
+    return call(method);
 }
 
 static void open_context(void)
 {
-    REFUSED(simple(PD, CREATE, 0), EINVAL); /* before the context */
+    REFUSED(call_plain(PD, CREATE, 0), EINVAL); /* before the context */
     begin(DEVICE, 0);
     uint32_t *vectors = add_out(64, 4);
     add_out(65, 8);
-    EXPECT(call(DEVICE_OPEN) == 0 && written(vectors) == 4 && *vectors >= 1);
-    REFUSED(simple(DEVICE, DEVICE_OPEN, 0), EINVAL); /* only once */
+    EXPECT(call(DEVICE_OPEN) == 0 && bytes_written(vectors) == 4 && *vectors >= 1);
+    REFUSED(call_plain(DEVICE, DEVICE_OPEN, 0), EINVAL); /* only once */
 }
 
 static void query_device(void)
 {
     begin(DEVICE, 0);
     const uint8_t *attributes = add_out(64, 256);
-    EXPECT(call(QUERY) == 0 && written(attributes) >= 172 && message.header.flags == 1);
+    EXPECT(call(QUERY) == 0 && bytes_written(attributes) >= 172 && message.header.flags == 1);
+    /* Linux's struct ib_uverbs_query_device_resp: node_guid, max_qp, max_sge, phys_port_cnt. */
     uint64_t guid;
     uint32_t max_qp, max_sge;
     memcpy(&guid, attributes + 8, sizeof guid);
@@ -159,7 +178,7 @@ static void query_device(void)
 
 static uint32_t create_pd(void)
 {
-    EXPECT(simple(PD, CREATE, 0) == 0);
+    EXPECT(call_plain(PD, CREATE, 0) == 0);
     return message.header.object;
 }
 
@@ -170,19 +189,20 @@ static int create_mr(uint32_t pd, const void *start, uint64_t length)
     add_u64(2, (uintptr_t)start);
     add_u64(3, length);
     add_u64(4, (uintptr_t)start);
-    add_u32(5, 1 | 2); /* local and remote write */
+    add_u32(5, 1 | 2); /* IBV_ACCESS_LOCAL_WRITE, IBV_ACCESS_REMOTE_WRITE */
     add_out(64, 4);
     add_out(65, 4);
     return call(CREATE);
 }
 
+/* The value of output `id` of the answer. */
 static uint32_t out_u32(uint16_t id)
 {
-    for (unsigned at = sizeof message.header; at < message.header.length;) {
-        const struct attribute *attribute = (const void *)(message.bytes + at);
+    for (unsigned offset = sizeof message.header; offset < message.header.length;) {
+        const struct attribute *attribute = (const void *)(message.bytes + offset);
         if (attribute->id == id && (attribute->flags & FILLED))
             return *(const uint32_t *)(attribute + 1);
-        at += (attribute->length + 7u) / 8 * 8;
+        offset += (attribute->length + 7u) / 8 * 8;
     }
     printf("output %u is missing\n", id);
     exit(1);
@@ -202,14 +222,15 @@ static void pd_and_mr(void)
     REFUSED(create_mr(pd, (void *)4096, 4096), EFAULT); /* not mapped */
     REFUSED(create_mr(mr, buffer, 16), EINVAL);         /* not a PD */
     REFUSED(create_mr(9999, buffer, 16), ENOENT);
-    REFUSED(simple(PD, DESTROY, pd), EBUSY);
-    REFUSED(simple(PD, DESTROY, mr), EINVAL);
-    EXPECT(simple(MR, DESTROY, mr) == 0);
-    REFUSED(simple(MR, DESTROY, mr), ENOENT);
-    EXPECT(simple(PD, DESTROY, pd) == 0);
+    REFUSED(call_plain(PD, DESTROY, pd), EBUSY);
+    REFUSED(call_plain(PD, DESTROY, mr), EINVAL);
+    EXPECT(call_plain(MR, DESTROY, mr) == 0);
+    REFUSED(call_plain(MR, DESTROY, mr), ENOENT);
+    EXPECT(call_plain(PD, DESTROY, pd) == 0);
 }
 
-static int begin_cq(uint32_t cqe, int channel)
+/* Creates a CQ; `channel`: -1 for none. */
+static int create_cq(uint32_t cqe, int channel)
 {
     begin(CQ, 0);
     add_u32(1, cqe);
@@ -218,16 +239,16 @@ static int begin_cq(uint32_t cqe, int channel)
         add_u32(3, (uint32_t)channel);
     add_u32(4, 0);
     add_out(64, 4);
-    add_out(0x8000, 16); /* rxe's attribute: offset of the ring */
+    add_out(RXE_RING, 16);
     return call(CREATE);
 }
 
 static void cq(void)
 {
-    EXPECT(simple(COMP_CHANNEL, CREATE_FD, 0) == 0);
+    EXPECT(call_plain(COMP_CHANNEL, CREATE_FD, 0) == 0);
     const int channel = (int)message.header.object;
     EXPECT(fcntl(channel, F_GETFD) == FD_CLOEXEC);
-    EXPECT(begin_cq(100, channel) == 0);
+    EXPECT(create_cq(100, channel) == 0);
     const uint32_t handle = message.header.object, cqe = out_u32(64);
     EXPECT(cqe >= 100);
     const uint8_t *info = message.bytes + message.header.length - 16;
@@ -237,8 +258,9 @@ static void cq(void)
     memcpy(&size, info + 8, sizeof size);
     uint32_t *ring = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, device, (off_t)offset);
     EXPECT(ring != MAP_FAILED);
-    EXPECT(ring[1] >= cqe && (ring[1] & (ring[1] + 1)) == 0 && ring[32] == 0 && ring[64] == 0);
-    printf("cq: handle %u, %u entries of %u bytes, channel %d\n", handle, cqe, 1u << ring[0], channel);
+    EXPECT(ring[INDEX_MASK] >= cqe && (ring[INDEX_MASK] & (ring[INDEX_MASK] + 1)) == 0);
+    EXPECT(ring[PRODUCER_INDEX] == 0 && ring[CONSUMER_INDEX] == 0);
+    printf("cq: handle %u, %u entries of %u bytes, channel %d\n", handle, cqe, 1u << ring[LOG2_ELEM_SIZE], channel);
     begin(CQ, handle);
     add_u32(1, 0);
     EXPECT(call(REQ_NOTIFY) == 0);
@@ -248,22 +270,24 @@ static void cq(void)
     begin(CQ, handle);
     add_out(64, 4);
     EXPECT(call(DESTROY) == 0 && out_u32(64) == 0);
-    REFUSED(begin_cq(0, -1), EINVAL);
-    REFUSED(begin_cq(10, 0), EBADF); /* descriptor 0 is no channel */
+    REFUSED(create_cq(0, -1), EINVAL);
+    REFUSED(create_cq(10, 0), EBADF); /* descriptor 0 is no channel */
     EXPECT(close(channel) == 0 && munmap(ring, size) == 0);
 }
 
-/* A queue pair whose receive completes with an error. */
-static uint32_t failing_qp(uint32_t pd, uint32_t cq)
+/*
+ * Creates a queue pair, puts a receive into its ring, and moves it to the error state, so that the receive completes.
+ */
+static uint32_t create_failing_qp(uint32_t pd, uint32_t cq)
 {
-    const uint32_t cap[5] = {0, 4, 0, 1, 0};
+    const uint32_t cap[5] = {0, 4, 0, 1, 0}; /* max_recv_wr 4, max_recv_sge 1 */
     begin(RC_QP, 0);
     add_u32(1, pd);
     add_u32(2, cq);
     add_u32(3, cq);
     add(4, MANDATORY, cap, sizeof cap);
     add_u64(6, 0);
-    const uint8_t *info = add_out(0x8000, 16);
+    const uint8_t *info = add_out(RXE_RING, 16);
     EXPECT(call(CREATE) == 0);
     const uint32_t qp = message.header.object;
     uint64_t offset;
@@ -272,22 +296,27 @@ static uint32_t failing_qp(uint32_t pd, uint32_t cq)
     memcpy(&size, info + 8, sizeof size);
     uint32_t *ring = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, device, (off_t)offset);
     EXPECT(ring != MAP_FAILED);
-    __atomic_store_n(&ring[32], 1, __ATOMIC_SEQ_CST);
-    const uint8_t state = 6;
+    __atomic_store_n(&ring[PRODUCER_INDEX], 1, __ATOMIC_SEQ_CST);
+    const uint8_t state = 6; /* IBV_QPS_ERR */
     begin(RC_QP, qp);
     add(1, MANDATORY, &state, sizeof state);
     EXPECT(call(MODIFY) == 0 && munmap(ring, size) == 0);
     return qp;
 }
 
+/* Attribute 0x100 + CLASS of ATTACH names an object of that class. */
+enum { EVENTS_OF_CQ = 0x100 + CQ };
+/* The type of completion events. */
+enum { COMPLETION = 0x100 };
+
 /* Methods of descriptors are called on the descriptors, with object 0 (R37-R39). */
 static void event_queue(void)
 {
-    EXPECT(simple(COMP_CHANNEL, CREATE_FD, 0) == 0);
+    EXPECT(call_plain(COMP_CHANNEL, CREATE_FD, 0) == 0);
     const int channel = (int)message.header.object;
-    EXPECT(simple(EVENT_QUEUE, CREATE_FD, 0) == 0);
+    EXPECT(call_plain(EVENT_QUEUE, CREATE_FD, 0) == 0);
     const int queue = (int)message.header.object;
-    EXPECT(begin_cq(10, channel) == 0);
+    EXPECT(create_cq(10, channel) == 0);
     const uint32_t cq = message.header.object;
     begin(COMP_CHANNEL, 0);
     add_out(64, 8);
@@ -298,18 +327,18 @@ static void event_queue(void)
     REFUSED(call_on(queue, CREATE), EINVAL);
     begin(EVENT_QUEUE, 0);
     add_u64(1, 0xc0ffee);
-    add_u32(0x105, cq);
+    add_u32(EVENTS_OF_CQ, cq);
     EXPECT(call_on(queue, ATTACH) == 0);
     begin(EVENT_QUEUE, 0);
     add_u64(1, 1);
-    add_u32(0x105, cq);
+    add_u32(EVENTS_OF_CQ, cq);
     REFUSED(call_on(queue, ATTACH), EBUSY);
     const uint32_t pd = create_pd();
-    for (int method = 0; method < 2; method++) {
+    for (int by_method = 0; by_method < 2; by_method++) {
         begin(CQ, cq);
         add_u32(1, 0);
         EXPECT(call(REQ_NOTIFY) == 0);
-        const uint32_t qp = failing_qp(pd, cq);
+        const uint32_t qp = create_failing_qp(pd, cq);
         struct {
             uint64_t cookie;
             uint32_t object;
@@ -318,15 +347,15 @@ static void event_queue(void)
         } event = {0};
         struct pollfd readable = {.fd = queue, .events = POLLIN};
         EXPECT(poll(&readable, 1, 5000) == 1);
-        if (method) {
+        if (by_method) {
             begin(EVENT_QUEUE, 0);
             add_u32(1, 16);
             const void *events = add_out(64, 2 * sizeof event);
-            EXPECT(call_on(queue, GET_EVENTS) == 0 && written(events) == sizeof event);
+            EXPECT(call_on(queue, GET_EVENTS) == 0 && bytes_written(events) == sizeof event);
             memcpy(&event, events, sizeof event);
         } else
             EXPECT(read(queue, &event, sizeof event) == sizeof event);
-        EXPECT(event.cookie == 0xc0ffee && event.object == cq && event.class == CQ && event.type == 0x100);
+        EXPECT(event.cookie == 0xc0ffee && event.object == cq && event.class == CQ && event.type == COMPLETION);
         begin(RC_QP, qp);
         EXPECT(call(DESTROY) == 0);
     }
@@ -336,21 +365,21 @@ static void event_queue(void)
     REFUSED(call_on(queue, GET_EVENTS), EAGAIN);
     begin(CQ, cq);
     add_out(64, 4);
-    EXPECT(call(DESTROY) == 0 && out_u32(64) == 2); /* both were read */
-    EXPECT(simple(PD, DESTROY, pd) == 0 && close(queue) == 0 && close(channel) == 0);
+    EXPECT(call(DESTROY) == 0 && out_u32(64) == 2); /* events that were read */
+    EXPECT(call_plain(PD, DESTROY, pd) == 0 && close(queue) == 0 && close(channel) == 0);
 }
 
 static void mistakes(void)
 {
-    REFUSED(simple(99, CREATE, 0), EOPNOTSUPP);
-    REFUSED(simple(PD, 31, 0), EOPNOTSUPP);
+    REFUSED(call_plain(99, CREATE, 0), EOPNOTSUPP);
+    REFUSED(call_plain(PD, 31, 0), EOPNOTSUPP);
     begin(PD, 0);
     add(77, MANDATORY, NULL, 4);
     REFUSED(call(CREATE), EPROTONOSUPPORT);
     begin(PD, 0);
     add(77, 0, NULL, 4);
     EXPECT(call(CREATE) == 0); /* optional: ignored */
-    EXPECT(simple(PD, DESTROY, message.header.object) == 0);
+    EXPECT(call_plain(PD, DESTROY, message.header.object) == 0);
     begin(MR, 0);
     REFUSED(call(CREATE), EINVAL); /* attributes missing */
     begin(PD, 0);
@@ -375,21 +404,22 @@ static void system_wide(void)
         uint8_t guid[8];
         uint32_t uverbs_abi, driver_abi;
     } devices[16] = {0};
-    struct stat named, opened;
+    struct stat path_stat, fd_stat;
     const char *const path = "/dev/infiniband/userdma";
     const int system = open(path, O_RDWR | O_CLOEXEC);
-    EXPECT(system >= 0 && stat(path, &named) == 0 && fstat(system, &opened) == 0 && S_ISCHR(opened.st_mode));
+    EXPECT(system >= 0 && stat(path, &path_stat) == 0 && fstat(system, &fd_stat) == 0 && S_ISCHR(fd_stat.st_mode));
     const uint64_t pointer[2] = {(uintptr_t)devices, sizeof devices};
     begin(SYSTEM, 0);
     const uint64_t *list = add(64, MANDATORY | OUT | INDIRECT, pointer, sizeof pointer);
     EXPECT(call_on(system, QUERY) == 0 && list[1] >= sizeof devices[0] && list[1] % sizeof devices[0] == 0);
     EXPECT(strcmp(devices[0].name, "rxe0") == 0 && strcmp(devices[0].driver, "rxe") == 0 && devices[0].index == 0);
-    EXPECT(devices[0].driver_id == 14 && devices[0].node_type == 1 && devices[0].ports == 1);
+    EXPECT(devices[0].driver_id == 14 /* RDMA_DRIVER_RXE */ && devices[0].node_type == 1 /* a channel adapter */);
+    EXPECT(devices[0].ports == 1);
     EXPECT(devices[0].uverbs_abi == 6 && devices[0].driver_abi == 2);
     begin(PD, 0);
     REFUSED(call_on(system, CREATE), EOPNOTSUPP);
     begin(SYSTEM, 0);
-    REFUSED(call(QUERY), EOPNOTSUPP); /* of a hardware device */
+    REFUSED(call(QUERY), EOPNOTSUPP); /* on the other device */
     EXPECT(close(system) == 0);
 }
 

@@ -25,20 +25,24 @@
 #include <unistd.h>
 
 #define UNUSED __attribute__((unused))
-#define RXE 14
 #define PAGE 4096
+/* IB_USER_VERBS_CMD_FLAG_EXTENDED */
 #define EXTENDED 0x80000000u
+/* A handle that no object has. */
+#define NO_HANDLE 999
 /* The user-space headers lack these. */
 enum { IB_MR_REREG_TRANS = 1, IB_MR_REREG_PD = 2, IB_MR_REREG_ACCESS = 4, IB_SRQ_LIMIT = 2 };
 #define LENGTH(array) (sizeof(array) / sizeof *(array))
 
 static int device = -1;
 
+/* OK for 0, else the errno's name; strerrorname_np calls EOPNOTSUPP ENOTSUP, which is the same number. */
 UNUSED static const char *name_of(int error)
 {
     return error == 0 ? "OK" : error == EOPNOTSUPP ? "EOPNOTSUPP" : strerrorname_np(error);
 }
 
+/* Prints a call (printf) and its result, an errno or 0; returns the result. */
 __attribute__((format(printf, 2, 3))) static int step(int error, const char *format, ...)
 {
     va_list arguments;
@@ -60,6 +64,7 @@ UNUSED static void take_no_arguments(int argc, char **argv)
 
 /* ---- ioctl ---- */
 
+/* A call. The functions that make calls return an errno, or 0. */
 struct message {
     struct ib_uverbs_ioctl_hdr header;
     struct ib_uverbs_attr attributes[20];
@@ -67,9 +72,10 @@ struct message {
 
 UNUSED static struct message begin(int object, int method)
 {
-    return (struct message){.header = {.object_id = object, .method_id = method, .driver_id = RXE}};
+    return (struct message){.header = {.object_id = object, .method_id = method, .driver_id = RDMA_DRIVER_RXE}};
 }
 
+/* Adds an attribute: an object handle (length 0), a value of at most 8 bytes, or a pointer to more. */
 UNUSED static struct ib_uverbs_attr *add(struct message *message, int id, int length, uint64_t data)
 {
     struct ib_uverbs_attr *attribute = &message->attributes[message->header.num_attrs++];
@@ -83,6 +89,7 @@ UNUSED static void add_pointer(struct message *message, int id, const void *memo
     add(message, id, length, (uintptr_t)memory);
 }
 
+/* Adds an input from memory: a value if it has at most 8 bytes. */
 UNUSED static void add_in(struct message *message, int id, const void *memory, int length)
 {
     uint64_t data = (uintptr_t)memory;
@@ -171,7 +178,7 @@ UNUSED static int reg_mr(uint32_t pd, uint64_t start, uint64_t length, uint64_t 
     return error;
 }
 
-UNUSED static void dereg(uint32_t handle)
+UNUSED static void dereg_mr(uint32_t handle)
 {
     struct message message = begin(UVERBS_OBJECT_MR, UVERBS_METHOD_MR_DESTROY);
     add(&message, UVERBS_ATTR_DESTROY_MR_HANDLE, 0, handle);
@@ -180,19 +187,21 @@ UNUSED static void dereg(uint32_t handle)
         step(error, "  MR_DESTROY");
 }
 
-UNUSED static uint64_t here(void)
+/* The address of `pages`. */
+UNUSED static uint64_t pages_address(void)
 {
     return (uintptr_t)pages;
 }
 
-/* The mmap offsets of the rings of the last created completion queue and queue pair. */
+/* The mmap offsets of the rings of the last created completion queue and queue pair, and the queue pair's number. */
 static struct rxe_create_cq_resp cq_queue;
 static struct rxe_create_qp_resp qp_queues;
 static uint32_t qp_number;
 
+/* `channel`, `flags`: -1 for none. */
 UNUSED static int cq_create(uint32_t cqe, uint32_t vector, int channel, int64_t flags, uint32_t *handle)
 {
-    uint32_t given = 0;
+    uint32_t granted_cqe = 0;
     struct message message = begin(UVERBS_OBJECT_CQ, UVERBS_METHOD_CQ_CREATE);
     struct ib_uverbs_attr *created = add(&message, UVERBS_ATTR_CREATE_CQ_HANDLE, 0, 0);
     add(&message, UVERBS_ATTR_CREATE_CQ_CQE, 4, cqe);
@@ -202,7 +211,7 @@ UNUSED static int cq_create(uint32_t cqe, uint32_t vector, int channel, int64_t 
     add(&message, UVERBS_ATTR_CREATE_CQ_COMP_VECTOR, 4, vector);
     if (flags >= 0)
         add(&message, UVERBS_ATTR_CREATE_CQ_FLAGS, 4, (uint32_t)flags);
-    add_pointer(&message, UVERBS_ATTR_CREATE_CQ_RESP_CQE, &given, sizeof given);
+    add_pointer(&message, UVERBS_ATTR_CREATE_CQ_RESP_CQE, &granted_cqe, sizeof granted_cqe);
     add_pointer(&message, UVERBS_ATTR_UHW_OUT, &cq_queue, sizeof cq_queue);
     int error = call(&message);
     *handle = (uint32_t)created->data;
@@ -218,10 +227,11 @@ UNUSED static uint32_t some_cq(void)
     return handle;
 }
 
+/* The attributes of QP_CREATE: type, handles, flags, source QPN; -1: the attribute is absent. */
 struct qp_spec {
     uint64_t type;
-    int64_t pd, send, recv, srq, xrcd, table;
-    int64_t flags, source;
+    int64_t pd, send_cq, recv_cq, srq, xrcd, ind_table;
+    int64_t flags, source_qpn;
     struct ib_uverbs_qp_cap cap;
 };
 
@@ -237,19 +247,19 @@ UNUSED static int qp_create(const struct qp_spec *spec, uint32_t *handle)
         add(&message, UVERBS_ATTR_CREATE_QP_PD_HANDLE, 0, spec->pd);
     if (spec->srq >= 0)
         add(&message, UVERBS_ATTR_CREATE_QP_SRQ_HANDLE, 0, spec->srq);
-    if (spec->send >= 0)
-        add(&message, UVERBS_ATTR_CREATE_QP_SEND_CQ_HANDLE, 0, spec->send);
-    if (spec->recv >= 0)
-        add(&message, UVERBS_ATTR_CREATE_QP_RECV_CQ_HANDLE, 0, spec->recv);
-    if (spec->table >= 0)
-        add(&message, UVERBS_ATTR_CREATE_QP_IND_TABLE_HANDLE, 0, spec->table);
+    if (spec->send_cq >= 0)
+        add(&message, UVERBS_ATTR_CREATE_QP_SEND_CQ_HANDLE, 0, spec->send_cq);
+    if (spec->recv_cq >= 0)
+        add(&message, UVERBS_ATTR_CREATE_QP_RECV_CQ_HANDLE, 0, spec->recv_cq);
+    if (spec->ind_table >= 0)
+        add(&message, UVERBS_ATTR_CREATE_QP_IND_TABLE_HANDLE, 0, spec->ind_table);
     add(&message, UVERBS_ATTR_CREATE_QP_USER_HANDLE, 8, 7);
     add_pointer(&message, UVERBS_ATTR_CREATE_QP_CAP, &cap, sizeof cap);
     add(&message, UVERBS_ATTR_CREATE_QP_TYPE, 8, spec->type);
     if (spec->flags >= 0)
         add(&message, UVERBS_ATTR_CREATE_QP_FLAGS, 4, spec->flags);
-    if (spec->source >= 0)
-        add(&message, UVERBS_ATTR_CREATE_QP_SOURCE_QPN, 4, spec->source);
+    if (spec->source_qpn >= 0)
+        add(&message, UVERBS_ATTR_CREATE_QP_SOURCE_QPN, 4, spec->source_qpn);
     add_pointer(&message, UVERBS_ATTR_CREATE_QP_RESP_CAP, &cap, sizeof cap);
     add_pointer(&message, UVERBS_ATTR_CREATE_QP_RESP_QP_NUM, &number, sizeof number);
     add_pointer(&message, UVERBS_ATTR_UHW_OUT, &qp_queues, sizeof qp_queues);
@@ -259,17 +269,18 @@ UNUSED static int qp_create(const struct qp_spec *spec, uint32_t *handle)
     return error;
 }
 
+/* A queue pair with one CQ and one request in each direction, without the optional attributes. */
 UNUSED static struct qp_spec spec_of(uint64_t type, uint32_t pd, uint32_t cq)
 {
     return (struct qp_spec){.type = type,
                             .pd = pd,
-                            .send = cq,
-                            .recv = cq,
+                            .send_cq = cq,
+                            .recv_cq = cq,
                             .srq = -1,
                             .xrcd = -1,
-                            .table = -1,
+                            .ind_table = -1,
                             .flags = -1,
-                            .source = -1,
+                            .source_qpn = -1,
                             .cap = {.max_send_wr = 1, .max_recv_wr = 1, .max_send_sge = 1, .max_recv_sge = 1}};
 }
 
