@@ -1,6 +1,7 @@
 /*
  * Fuzz targets for calls on a soft device: programs of up to 16 messages of one dialect, and chains. A refused call has
- * an errno and a message, nothing throws, and closing the context releases every object.
+ * an errno and a message, nothing throws, a chain that is to be undone leaves nothing, and closing the context releases
+ * every object.
  */
 import assert from 'node:assert/strict'
 import { closeContext, invokeNow, openContext, stat } from '../../src/core/index.ts'
@@ -36,17 +37,20 @@ import type { Target } from './fuzzer.ts'
 export const HEADER_BYTES = 8
 const MAX_MESSAGES = 16
 
+/** The records of a program; the last may be shorter than its header says. */
 export const splitProgram = (bytes: Uint8Array): Uint8Array[] => {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length)
   const records: Uint8Array[] = []
-  for (let at = 0; at < bytes.length; ) {
-    const size = at + HEADER_BYTES > bytes.length ? 0 : view.getUint16(at + 2, true) + view.getUint16(at + 4, true)
-    records.push(bytes.subarray(at, at + HEADER_BYTES + size))
-    at += HEADER_BYTES + size
+  for (let offset = 0; offset < bytes.length; ) {
+    const hasHeader = offset + HEADER_BYTES <= bytes.length
+    const size = hasHeader ? view.getUint16(offset + 2, true) + view.getUint16(offset + 4, true) : 0
+    records.push(bytes.subarray(offset, offset + HEADER_BYTES + size))
+    offset += HEADER_BYTES + size
   }
   return records
 }
 
+/** The message of a record; undefined if the record is shorter than its header. */
 const messageOf = (dialect: DialectName, record: Uint8Array): Message | undefined => {
   if (record.length < HEADER_BYTES) return undefined
   const view = new DataView(record.buffer, record.byteOffset, record.length)
@@ -62,7 +66,8 @@ const messageOf = (dialect: DialectName, record: Uint8Array): Message | undefine
   }
 }
 
-const bytesOf = ({ request, bytes, memory, fd }: Message): Uint8Array => {
+/** The record of a message. */
+const recordOf = ({ request, bytes, memory, fd }: Message): Uint8Array => {
   const size = memory.reduce((end, one) => Math.max(end, Number(one.address - AREA) + one.bytes.length), 0)
   const record = new Uint8Array(HEADER_BYTES + bytes.length + size)
   const view = new DataView(record.buffer)
@@ -91,10 +96,11 @@ const lazySetup = (): (() => Setup) => {
   }
 }
 
+/** Initial programs of a target, and messages of each. */
 const SEEDS = 24
 const SEED_MESSAGES = 10
 
-const calls = (dialect: DialectName): Target => {
+const callTarget = (dialect: DialectName): Target => {
   const setup = lazySetup()
   const createClient = () => createHostileClient(setup().m, setup().p, true, setup().address)
   return {
@@ -110,7 +116,7 @@ const calls = (dialect: DialectName): Target => {
           const message = dialect === 'object' ? objectMessage(state) : linuxMessage(state, dialect, RXE_DRIVER_ID)
           // Only short messages, and no random chains, which have their own target.
           if (message === undefined || message.bytes.length > 300 || message.title.endsWith('.chain')) continue
-          if (runOne(client, message).ret >= 0) records.push(bytesOf(message))
+          if (runOne(client, message).ret >= 0) records.push(recordOf(message))
         }
         closeContext(client.context)
         return new Uint8Array(Buffer.concat(records))
@@ -122,6 +128,7 @@ const calls = (dialect: DialectName): Target => {
         const message = messageOf(dialect, record)
         if (message === undefined || message.bytes.length === 0) continue
         const { ret } = runOne(client, message)
+        // The errno, and the low byte of the class, the command or the length.
         feature(((ret < 0 ? -ret : 0) << 8) | (message.bytes[dialect === 'object' ? 2 : 0] ?? 0))
       }
       m.settle()
@@ -134,7 +141,7 @@ const calls = (dialect: DialectName): Target => {
 
 const { STOP, UNDO } = ChainErrors.values
 
-const chains = (): Target => {
+const chainTarget = (): Target => {
   const setup = lazySetup()
   return {
     name: 'chain',
@@ -175,4 +182,9 @@ const chains = (): Target => {
   }
 }
 
-export const callTargets: readonly Target[] = [calls('object'), calls('write'), calls('ioctl'), chains()]
+export const callTargets: readonly Target[] = [
+  callTarget('object'),
+  callTarget('write'),
+  callTarget('ioctl'),
+  chainTarget(),
+]

@@ -25,7 +25,7 @@ import { fixture } from '../paths.ts'
 import type { Target } from './fuzzer.ts'
 
 const capturesFolder = fixture('wire')
-const captureNames = readdirSync(capturesFolder).filter(name => name.endsWith('.pcap'))
+export const captureNames = readdirSync(capturesFolder).filter(name => name.endsWith('.pcap'))
 const readFile = (name: string): Uint8Array => new Uint8Array(readFileSync(`${capturesFolder}/${name}`))
 
 /** The UDP payloads to RoCE's port of a recorded capture, in order. */
@@ -33,8 +33,6 @@ export const recordedPackets = (name: string): Uint8Array[] =>
   readCapture(readFile(name))
     .map(({ bytes }) => parseFrame(bytes))
     .flatMap(frame => (frame.kind !== 'opaque' && frame.destinationPort === ROCE_UDP_PORT ? [frame.payload] : []))
-
-export { captureNames }
 
 /** Runs a parser, which may throw an Error with a message, but no TypeError or RangeError. */
 const runParser = (call: () => void): void => {
@@ -45,29 +43,30 @@ const runParser = (call: () => void): void => {
   }
 }
 
+/** A flow of IPv4, whose packets have an identification, and one of IPv6, whose packets have none. */
 const flows = [
   makeFlow({
     source: Uint8Array.of(10, 0, 0, 1),
     destination: Uint8Array.of(10, 0, 0, 2),
     sourcePort: 49152,
-    destinationPort: 4791,
+    destinationPort: ROCE_UDP_PORT,
   }),
   makeFlow({
     source: new Uint8Array(16).fill(1),
     destination: new Uint8Array(16).fill(2),
     sourcePort: 49152,
-    destinationPort: 4791,
+    destinationPort: ROCE_UDP_PORT,
   }),
 ]
 
 const packets: Target = {
   name: 'packet',
   seeds: () => {
-    const seen = new Set<number>()
+    const seen = new Set<number>() // opcodes
     return captureNames.flatMap(recordedPackets).filter(bytes => {
-      const fresh = !seen.has(bytes[0])
+      const isNewOpcode = !seen.has(bytes[0])
       seen.add(bytes[0])
-      return fresh && bytes.length < 1000
+      return isNewOpcode && bytes.length < 1000
     })
   },
   run(bytes, feature) {
@@ -82,10 +81,10 @@ const packets: Target = {
     JSON.stringify(packetJson(packet))
     const arena = arenaOver(bytes)
     for (const [i, flow] of flows.entries()) {
-      const before = verifyIcrc(arena, 0, bytes.length, flow, 7)
-      const id = findIdentification(arena, 0, bytes.length, flow, 7)
-      if (before) assert.equal(id, 7)
-      else if (id >= 0) assert.ok(verifyIcrc(arena, 0, bytes.length, flow, id))
+      const isRight = verifyIcrc(arena, 0, bytes.length, flow, 7)
+      const identification = findIdentification(arena, 0, bytes.length, flow, 7)
+      if (isRight) assert.equal(identification, 7)
+      else if (identification >= 0) assert.ok(verifyIcrc(arena, 0, bytes.length, flow, identification))
       if (bytes.length < 16) continue
       sealIcrc(arena, 0, bytes.length, flow, 0x1234)
       assert.ok(verifyIcrc(arena, 0, bytes.length, flow, 0x1234))
@@ -94,18 +93,22 @@ const packets: Target = {
   },
 }
 
+/** Offsets in a frame: of the IPv4 header, and of its checksum. */
+const IP_HEADER = 14
+const IP_CHECKSUM = 24
+
 /**
- * The frame with a correct IPv4 header checksum, which random bytes rarely have. `zero`: the form of a checksum of 0, 0
- * or 0xffff.
+ * The frame with a correct IPv4 header checksum, which random bytes rarely have. A checksum of 0 can be written as 0 or
+ * as 0xffff: `zeroForm`.
  */
-const withChecksum = (bytes: Uint8Array, zero: number): Uint8Array => {
-  if (bytes.length < 34) return bytes
+const withChecksum = (bytes: Uint8Array, zeroForm: number): Uint8Array => {
+  if (bytes.length < IP_HEADER + 20) return bytes
   const fixed = bytes.slice()
   const view = new DataView(fixed.buffer)
   let sum = 0
-  for (let at = 14; at < 34; at += 2) if (at !== 24) sum += view.getUint16(at)
+  for (let i = IP_HEADER; i < IP_HEADER + 20; i += 2) if (i !== IP_CHECKSUM) sum += view.getUint16(i)
   while (sum > 0xffff) sum = (sum & 0xffff) + (sum >>> 16)
-  view.setUint16(24, sum === 0xffff ? zero : ~sum)
+  view.setUint16(IP_CHECKSUM, sum === 0xffff ? zeroForm : ~sum)
   return fixed
 }
 
@@ -129,7 +132,7 @@ const frames: Target = {
 }
 
 /** A capture as our tracer writes it. */
-const pcapng = (): Uint8Array => {
+const tracedCapture = (): Uint8Array => {
   const blocks: Uint8Array[] = []
   const write = createPcapng(bytes => blocks.push(bytes), { interfaces: ['rxe0'] })
   const address = Uint8Array.from([...new Array(10).fill(0), 255, 255, 10, 0, 0, 1])
@@ -141,7 +144,7 @@ const pcapng = (): Uint8Array => {
 
 const captures: Target = {
   name: 'capture',
-  seeds: () => [...captureNames.map(readFile).filter(bytes => bytes.length < 700), pcapng()],
+  seeds: () => [...captureNames.map(readFile).filter(bytes => bytes.length < 700), tracedCapture()],
   run(bytes, feature) {
     runParser(() => {
       const found = readCapture(bytes)

@@ -72,17 +72,19 @@ const command = (name: string, fill: (request: DataView) => void, responseAt = -
   if (responseAt >= 0) view.setBigUint64(UCMA_HEADER + responseAt, BigInt(AREA), true)
   return record(0, written)
 }
-const put = (body: DataView, at: number, bytes: Uint8Array): void =>
-  new Uint8Array(body.buffer, body.byteOffset).set(bytes, at)
+// The functions below make commands; offsets are those of the structs of Linux's rdma_user_cm.h.
+
+const storeBytes = (body: DataView, offset: number, bytes: Uint8Array): void =>
+  new Uint8Array(body.buffer, body.byteOffset).set(bytes, offset)
 
 const create = (portSpace: number) => command('CREATE_ID', body => body.setUint16(16, portSpace, true), 8, 4)
-/** A command whose request has the identifier at offset `at`; `second`: the u32 after it, if the struct has one. */
-const onId = (name: string, id: number, at: number, responseAt = -1, responseBytes = 0, second = 0) =>
+/** A command whose request has the identifier at offset `idAt`; `next`: the u32 after it, if the struct has one. */
+const commandOnId = (name: string, id: number, idAt: number, responseAt = -1, responseBytes = 0, next = 0) =>
   command(
     name,
     body => {
-      body.setUint32(at, id, true)
-      if (at + 8 <= body.byteLength) body.setUint32(at + 4, second, true)
+      body.setUint32(idAt, id, true)
+      if (idAt + 8 <= body.byteLength) body.setUint32(idAt + 4, next, true)
     },
     responseAt,
     responseBytes,
@@ -91,13 +93,13 @@ const bind = (id: number) =>
   command('BIND', body => {
     body.setUint32(0, id, true)
     body.setUint16(4, 16, true)
-    put(body, 8, emitAddress(any4(PORT)))
+    storeBytes(body, 8, emitAddress(any4(PORT)))
   })
 const resolve = (id: number) =>
   command('RESOLVE_ADDR', body => {
     body.setUint32(0, id, true)
     body.setUint16(10, 16, true)
-    put(body, 144, emitAddress(ip4(1, PORT)))
+    storeBytes(body, 144, emitAddress(ip4(1, PORT)))
   })
 const connect = (id: number) =>
   command('CONNECT', body => {
@@ -111,15 +113,15 @@ const accept = (id: number, qpn: number) =>
     body.setUint8(8 + 271, qpn === 0 ? 0 : 1)
     body.setUint32(280, id, true)
   })
-const event = command('GET_EVENT', () => {}, 0, 336)
-const destroy = (id: number) => onId('DESTROY_ID', id, 8, 0, 4)
+const getEvent = command('GET_EVENT', () => {}, 0, 336)
+const destroy = (id: number) => commandOnId('DESTROY_ID', id, 8, 0, 4)
 const join = (id: number) =>
   command(
     'JOIN_MCAST',
     body => {
       body.setUint32(16, id, true)
       body.setUint16(20, 16, true)
-      put(body, 24, emitAddress({ ...ip4(1, 0), address: ipv4(239, 1, 2, 3) }))
+      storeBytes(body, 24, emitAddress({ ...ip4(1, 0), address: ipv4(239, 1, 2, 3) }))
     },
     0,
     4,
@@ -132,78 +134,83 @@ const setTos = (id: number) =>
   })
 /** Moves an identifier from the first channel to the second. */
 const migrate = (id: number): Uint8Array => {
-  const bytes = onId('MIGRATE_ID', id, 8, 0, 4, CHANNELS[0])
+  const bytes = commandOnId('MIGRATE_ID', id, 8, 0, 4, CHANNELS[0])
   bytes[0] = 1
   return bytes
 }
 
-const start = (portSpace: number) => [
+/** Identifier 0 listens; identifier 1 connects to it, which creates identifier 2. */
+const connecting = (portSpace: number) => [
   create(portSpace),
   bind(0),
-  onId('LISTEN', 0, 0),
+  commandOnId('LISTEN', 0, 0),
   create(portSpace),
   resolve(1),
-  onId('RESOLVE_ROUTE', 1, 0),
+  commandOnId('RESOLVE_ROUTE', 1, 0),
   connect(1),
 ]
 const queries = [
-  onId('QUERY', 1, 8, 0, 280, 0),
-  onId('QUERY_PATH', 1, 8, 0, 440, 1),
-  onId('QUERY_GID', 1, 8, 0, 280, 2),
-  onId('INIT_QP_ATTR', 1, 8, 0, 144, QpState.values.INIT),
+  commandOnId('QUERY', 1, 8, 0, 280, 0),
+  commandOnId('QUERY_PATH', 1, 8, 0, 440, 1),
+  commandOnId('QUERY_GID', 1, 8, 0, 280, 2),
+  commandOnId('INIT_QP_ATTR', 1, 8, 0, 144, QpState.values.INIT),
 ]
 
-const programs = (): Uint8Array[] =>
+const ucmaPrograms = (): Uint8Array[] =>
   [
     [
-      ...start(CmPortSpace.values.TCP),
-      event,
-      event,
-      event,
+      ...connecting(CmPortSpace.values.TCP),
+      getEvent,
+      getEvent,
+      getEvent,
       ...queries,
       accept(2, 0x12),
-      event,
+      getEvent,
       accept(1, 0),
-      event,
-      onId('NOTIFY', 2, 0, -1, 0, AsyncEventType.values.COMM_EST),
-      onId('DISCONNECT', 1, 0),
-      event,
-      onId('DISCONNECT', 2, 0),
-      event,
+      getEvent,
+      commandOnId('NOTIFY', 2, 0, -1, 0, AsyncEventType.values.COMM_EST),
+      commandOnId('DISCONNECT', 1, 0),
+      getEvent,
+      commandOnId('DISCONNECT', 2, 0),
+      getEvent,
       destroy(2),
       destroy(1),
       destroy(0),
     ],
     [
-      ...start(CmPortSpace.values.TCP),
-      event,
-      event,
-      event,
-      onId('REJECT', 2, 0),
-      event,
+      ...connecting(CmPortSpace.values.TCP),
+      getEvent,
+      getEvent,
+      getEvent,
+      commandOnId('REJECT', 2, 0),
+      getEvent,
       connect(1),
       setTos(1),
       migrate(1),
       migrate(0),
-      record(1, event.slice(HEADER_BYTES)),
+      record(1, getEvent.slice(HEADER_BYTES)),
       destroy(0),
     ],
     [
-      ...start(CmPortSpace.values.UDP),
-      event,
-      event,
-      event,
+      ...connecting(CmPortSpace.values.UDP),
+      getEvent,
+      getEvent,
+      getEvent,
       ...queries,
       accept(2, 0x12),
-      event,
+      getEvent,
       join(1),
-      event,
-      onId('LEAVE_MCAST', 3, 8, 0, 4),
+      getEvent,
+      commandOnId('LEAVE_MCAST', 3, 8, 0, 4),
       join(2),
       destroy(2),
     ],
   ].map(records => new Uint8Array(Buffer.concat(records)))
 
+/**
+ * One host for all inputs; each input has a context and files of its own. The program's memory is `written` at MESSAGE
+ * and `area` at AREA; `fds`: the objects of its descriptors.
+ */
 interface Setup {
   readonly network: VirtualNetwork
   readonly host: Host
@@ -223,8 +230,8 @@ const createSetup = (): Setup => {
   host.plug(1)
   const bytesAt = (address: bigint, length: number): Uint8Array => {
     const [start, bytes] = address >= AREA ? [AREA, self.area] : [MESSAGE, self.written]
-    const from = Number(address) - start
-    return from < 0 || from + length > bytes.length ? efault() : bytes.subarray(from, from + length)
+    const offset = Number(address) - start
+    return offset < 0 || offset + length > bytes.length ? efault() : bytes.subarray(offset, offset + length)
   }
   const self: Setup = {
     network,
@@ -244,10 +251,10 @@ const createSetup = (): Setup => {
 
 let setup: Setup | undefined
 
-const ucma: Target = {
+const ucmaTarget: Target = {
   name: 'ucma',
   split: splitProgram,
-  seeds: programs,
+  seeds: ucmaPrograms,
   run(bytes, feature) {
     setup ??= createSetup()
     const { network, host, caller, area } = setup
@@ -277,20 +284,20 @@ const ucma: Target = {
   },
 }
 
-// ---- mads: records {u8 peer, u8 IDS, u16 bytes, u16 0, u16 0}, then the datagram's bytes ----
+// ---- mads: records {u8 peer, u8 flags (IdFlag), u16 bytes, u16 0, u16 0}, then the datagram's bytes ----
 
 /**
  * Bits. LOCAL: the local communication ID of the datagram is the remote one of the last MAD that was sent; REMOTE: the
  * remote ID is the local one. So the datagram looks like an answer to that MAD.
  */
-const IDS = { LOCAL: 1, REMOTE: 2 }
+const IdFlag = { LOCAL: 1, REMOTE: 2 }
 /** Offsets of the communication ids in a MAD. */
 const LOCAL_ID = 24
 const REMOTE_ID = 28
-/** Last byte of the address of peer 1, to which the active identifier connects. */
+/** Last byte of the address of peer 1, to which the consumer's client connects. */
 const PEER = 9
 
-const mads = (): Uint8Array[] => {
+const madPrograms = (): Uint8Array[] => {
   const data = emitRdmaCmHeader(
     { ipVersion: 4, port: 9, source: ipv4(0, 0, 0, 0), destination: Uint8Array.of(...new Uint8Array(12), 10, 0, 0, 1) },
     Uint8Array.of(1),
@@ -340,7 +347,7 @@ const mads = (): Uint8Array[] => {
     bytes[1] = flags
     return bytes
   }
-  const { REMOTE } = IDS
+  const { REMOTE } = IdFlag
   const scripts = [
     [withIds(0, req), withIds(REMOTE, rtu), withIds(REMOTE, dreq), withIds(REMOTE, drep)],
     [withIds(0, req), withIds(0, req), withIds(REMOTE, rej)],
@@ -417,10 +424,10 @@ let peer: Peer | undefined
 const LISTENERS = 2
 const BACKLOG = 8
 
-const datagrams: Target = {
+const madTarget: Target = {
   name: 'mads',
   split: splitProgram,
-  seeds: mads,
+  seeds: madPrograms,
   run(bytes, feature) {
     if (peer === undefined) {
       const host = new VirtualNetwork().host()
@@ -435,19 +442,21 @@ const datagrams: Target = {
       cm.bind(listener, any4(PORT))
       cm.listen(listener, BACKLOG)
     }
-    const active = consumer.create(CmPortSpace.values.TCP)
-    cm.resolveAddress(active, ip4(PEER, PORT), undefined)
-    cm.resolveRoute(active)
-    cm.connect(active, parametersOf(0x11))
+    const client = consumer.create(CmPortSpace.values.TCP)
+    cm.resolveAddress(client, ip4(PEER, PORT), undefined)
+    cm.resolveRoute(client)
+    cm.connect(client, parametersOf(0x11))
     const records = splitProgram(bytes)
     for (const one of records) {
       if (one.length < HEADER_BYTES) continue
       const length = new DataView(one.buffer, one.byteOffset).getUint16(2, true)
       const mad = new Uint8Array(MAD_BYTES)
       mad.set(one.subarray(HEADER_BYTES, HEADER_BYTES + Math.min(length, MAD_BYTES)))
-      const known = layer.sent.at(-1)
-      if (known !== undefined && one[1]! & IDS.REMOTE) mad.set(known.subarray(LOCAL_ID, LOCAL_ID + 4), REMOTE_ID)
-      if (known !== undefined && one[1]! & IDS.LOCAL) mad.set(known.subarray(REMOTE_ID, REMOTE_ID + 4), LOCAL_ID)
+      const lastSent = layer.sent.at(-1)
+      if (lastSent !== undefined && one[1]! & IdFlag.REMOTE)
+        mad.set(lastSent.subarray(LOCAL_ID, LOCAL_ID + 4), REMOTE_ID)
+      if (lastSent !== undefined && one[1]! & IdFlag.LOCAL)
+        mad.set(lastSent.subarray(REMOTE_ID, REMOTE_ID + 4), LOCAL_ID)
       const from: MadAddress = {
         localGid: ipv4(10, 0, 0, 1),
         remoteGid: ipv4(10, 0, 0, one[0] === 1 ? PEER : one[0]!),
@@ -475,4 +484,4 @@ const datagrams: Target = {
   },
 }
 
-export const connectionTargets: readonly Target[] = [ucma, datagrams]
+export const connectionTargets: readonly Target[] = [ucmaTarget, madTarget]

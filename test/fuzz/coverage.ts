@@ -15,14 +15,14 @@ export interface Coverage {
   stop(): void
 }
 
-/** Per character of a source file: 1 if it is recorded; 1 if it ran since the last reading. */
+/** For each character of a source file: `recorded`: 1 if it is recorded; `ran`: 1 if it ran since the last reading. */
 interface Script {
   recorded: Uint8Array
   ran: Uint8Array
 }
 
-/** Starts to measure code whose URL contains `part`. */
-export const watchCoverage = (part: string): Coverage => {
+/** Starts to measure code whose URL contains `urlPart`. */
+export const watchCoverage = (urlPart: string): Coverage => {
   const session = new Session()
   session.connect()
   const callInspector = <T>(method: string, parameters: object = {}): T => {
@@ -50,12 +50,12 @@ export const watchCoverage = (part: string): Coverage => {
     for (const { ranges } of functions)
       for (const { startOffset, endOffset, count } of ranges) script.ran.fill(count > 0 ? 1 : 0, startOffset, endOffset)
   }
-  /** Reads V8's coverage, which V8 then resets. */
-  const readNew = (isRecorded: boolean): number => {
+  /** Reads V8's coverage, which V8 then resets; counts the new characters, and with `records` records them. */
+  const readNew = (records: boolean): number => {
     const { result } = callInspector<Profiler.TakePreciseCoverageReturnType>('Profiler.takePreciseCoverage')
     let newlyCovered = 0
     for (const { url, functions } of result) {
-      if (!url.includes(part)) continue
+      if (!url.includes(urlPart)) continue
       const script = scripts.get(url) ?? { recorded: new Uint8Array(0), ran: new Uint8Array(0) }
       scripts.set(url, script)
       markExecuted(script, functions)
@@ -66,12 +66,12 @@ export const watchCoverage = (part: string): Coverage => {
         for (let i = startOffset; i < endOffset; i++) {
           if (ran[i] === 0 || recorded[i] !== 0) continue
           newlyCovered++
-          if (isRecorded) recorded[i] = 1
+          if (records) recorded[i] = 1
         }
       }
       ran.fill(0)
     }
-    if (isRecorded) total += newlyCovered
+    if (records) total += newlyCovered
     return newlyCovered
   }
   readNew(true)

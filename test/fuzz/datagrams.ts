@@ -40,15 +40,15 @@ const SEND_FACTOR = 16
 
 // ---- agents: records {u8 flags, u8 ticks that pass, u16 bytes, u16 0, u16 0}, then the bytes ----
 
-const record = (flags: number, bytes: Uint8Array, time = 0): Uint8Array => {
+const record = (flags: number, bytes: Uint8Array, secondByte = 0): Uint8Array => {
   const result = new Uint8Array(HEADER_BYTES + bytes.length)
-  result.set([flags, time])
+  result.set([flags, secondByte])
   new DataView(result.buffer).setUint16(2, bytes.length, true)
   result.set(bytes, HEADER_BYTES)
   return result
 }
 
-const seeds = (): Uint8Array[] => {
+const agentPrograms = (): Uint8Array[] => {
   const { KNOWN, SEND } = Flag
   const pair = new Pair()
   pair.send(pair.a, longMessage(GET_TABLE, 7, 500), 0)
@@ -91,17 +91,17 @@ const seeds = (): Uint8Array[] => {
 const agentTarget: Target = {
   name: 'agents',
   split: splitProgram,
-  seeds,
+  seeds: agentPrograms,
   run(bytes, feature) {
     const pairs = agents.map(options => new Pair(options))
     let sent = 0
     for (const one of splitProgram(bytes)) {
       if (one.length < HEADER_BYTES) continue
-      const [flags, time] = [one[0]!, one[1]!]
+      const [flags, ticks] = [one[0]!, one[1]!]
       const pair = pairs[(flags & Flag.AGENT) % pairs.length]!
       const length = Math.min(one.length - HEADER_BYTES, new DataView(one.buffer, one.byteOffset).getUint16(2, true))
       const { a } = pair
-      pair.now += time * TICK
+      pair.now += ticks * TICK
       a.engine.onTimeout(pair.now)
       if (flags & Flag.SEND) {
         const method = flags & Flag.RESPONSE ? GET_TABLE | RESPONSE : GET_TABLE
@@ -117,8 +117,8 @@ const agentTarget: Target = {
       }
       const mad = new Uint8Array(MAD_BYTES)
       mad.set(one.subarray(HEADER_BYTES, HEADER_BYTES + Math.min(length, MAD_BYTES)))
-      const known = pair.wire.at(-1)
-      if (known !== undefined && flags & Flag.KNOWN) mad.set(known.mad.subarray(8, 16), 8)
+      const lastSent = pair.wire.at(-1)
+      if (lastSent !== undefined && flags & Flag.KNOWN) mad.set(lastSent.mad.subarray(8, 16), 8)
       const before = pair.wire.length
       a.engine.onMad(mad, pair.pathOf(a), pair.now)
       const answer = pair.wire.length > before ? parseRmpp(pair.wire.at(-1)!.mad) : undefined
@@ -184,13 +184,13 @@ const writeArgument = (mad: Uint8Array, timeout: number, last = 1): Uint8Array =
   return bytes
 }
 
-const programs = (): Uint8Array[] => {
+const umadPrograms = (): Uint8Array[] => {
   const { REGISTER_AGENT, REGISTER_AGENT2, UNREGISTER_AGENT, ENABLE_PKEY } = UmadIoctl
   const register = record(callNumber(REGISTER_AGENT2), registration({ mgmtClass: SA, rmpp: 1 }))
   const serve = record(callNumber(REGISTER_AGENT2, 1), registration({ mgmtClass: SA, methods: 1 << GET, rmpp: 1 }))
   const get = record(callNumber('write'), writeArgument(plainMad(SA, GET, 1), 100))
   const long = record(callNumber('write'), writeArgument(longMessage(GET, 2, 700), 100))
-  const read = (file = 0, room = 255) => record(callNumber('read', file), new Uint8Array(0), room)
+  const read = (file = 0, unitsOf16 = 255) => record(callNumber('read', file), new Uint8Array(0), unitsOf16)
   const wait = record(callNumber('wait'), new Uint8Array(0))
   const scripts = [
     [register, get, read(), read(0, 2), wait, read()],
@@ -207,10 +207,10 @@ const programs = (): Uint8Array[] => {
 
 let network: VirtualNetwork | undefined
 
-const umad: Target = {
+const umadTarget: Target = {
   name: 'umad',
   split: splitProgram,
-  seeds: programs,
+  seeds: umadPrograms,
   run(bytes, feature) {
     if (network === undefined) {
       network = new VirtualNetwork()
@@ -220,9 +220,9 @@ const umad: Target = {
     const { device } = host.devices.get('rxe1')!
     let memory = new Uint8Array(0)
     const bytesAt = (address: bigint, length: number): Uint8Array => {
-      const from = Number(address) - MEMORY
-      if (from < 0 || from + length > memory.length) throw new CallError('EFAULT', 'the address is not mapped')
-      return memory.subarray(from, from + length)
+      const offset = Number(address) - MEMORY
+      if (offset < 0 || offset + length > memory.length) throw new CallError('EFAULT', 'the address is not mapped')
+      return memory.subarray(offset, offset + length)
     }
     const channels = new Map<number, number>()
     const caller: Caller = {
@@ -244,8 +244,8 @@ const umad: Target = {
       const { context, dialects } = files[(one[0]! >> 3) & 1]!
       const length = new DataView(one.buffer, one.byteOffset).getUint16(2, true)
       const contents = one.slice(HEADER_BYTES, HEADER_BYTES + length)
-      const room = call === 'read' ? one[1]! * 16 : contents.length
-      memory = new Uint8Array(Math.max(room, contents.length))
+      const bufferBytes = call === 'read' ? one[1]! * 16 : contents.length
+      memory = new Uint8Array(Math.max(bufferBytes, contents.length))
       memory.set(contents)
       if (call === 'wait') {
         network.tick()
@@ -254,10 +254,10 @@ const umad: Target = {
       const answer =
         typeof call === 'number'
           ? dispatch(context, dialects.ioctl, [call, BigInt(MEMORY)], caller)
-          : dispatch(context, dialects[call], [BigInt(MEMORY), room], caller)
+          : dispatch(context, dialects[call], [BigInt(MEMORY), bufferBytes], caller)
       assert.ok(!(answer instanceof Promise))
       if (answer.ret < 0) assert.ok((answer.reason?.length ?? 0) > 5, 'no message')
-      else assert.ok(answer.ret <= room)
+      else assert.ok(answer.ret <= bufferBytes)
       feature(((answer.ret < 0 ? -answer.ret : 0) << 8) | one[0]!)
       network.settle()
     }
@@ -267,4 +267,4 @@ const umad: Target = {
   },
 }
 
-export const datagramTargets: readonly Target[] = [agentTarget, umad]
+export const datagramTargets: readonly Target[] = [agentTarget, umadTarget]

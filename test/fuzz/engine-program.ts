@@ -9,9 +9,9 @@ import { captureNames, recordedPackets } from './codecs.ts'
 
 /**
  * Kinds of records. PACKET: a packet arrives; SEND, RECEIVE: requests are posted; TRANSMIT: the engine sends; TIME:
- * time passes; STATE, ATTRIBUTES: the queue pair is modified; RENEW: it is destroyed and created again.
+ * time passes; STATE, ATTRIBUTES: the queue pair is modified; RECREATE: it is destroyed and created again.
  */
-export const Record = {
+export const RecordKind = {
   PACKET: 0,
   SEND: 1,
   RECEIVE: 2,
@@ -19,18 +19,18 @@ export const Record = {
   TIME: 4,
   STATE: 5,
   ATTRIBUTES: 6,
-  RENEW: 7,
+  RECREATE: 7,
 } as const
-const RECORDS = 8
+const RECORD_KINDS = 8
 
 /** Bits of a packet record: the fields to correct; JOINS: the next packet may arrive together with this one. */
-export const Fix = { QPN: 1, PSN: 2, KEY: 4, PKEY: 8, SERVICE: 16, VERSION: 32, JOINS: 64 } as const
+export const PacketFlag = { QPN: 1, PSN: 2, KEY: 4, PKEY: 8, SERVICE: 16, VERSION: 32, JOINS: 64 } as const
 
 /** Maximum packet bytes in a record: the longest headers and a little payload. */
 export const HEAD_BYTES = 48
 
 /**
- * By kind: bytes of arguments, which follow the byte with kind and row.
+ * By kind: the number of bytes of arguments, which follow the byte with kind and queue pair.
  * - PACKET: see `packetRecord`; the packet's bytes follow
  * - SEND: opcode, flags, number of elements, length (2 bytes), offset of the remote address, key or immediate data,
  *   compare value, swap value or window
@@ -39,69 +39,95 @@ export const HEAD_BYTES = 48
  * - TIME: mantissa and exponent of the microseconds that pass
  * - STATE: choice of the next state and its attributes
  * - ATTRIBUTES: access flags, minRnrTimer, maxDestRdAtomic, maxRdAtomic
- * - RENEW: only if the low three bits are 0
+ * - RECREATE: done only if the low three bits are 0
  */
 const ARGUMENT_BYTES: readonly number[] = [5, 9, 3, 1, 2, 1, 4, 1]
 
 export interface Step {
   readonly kind: number
-  /** Index of the queue pair. */
-  readonly row: number
-  /** Offsets of the first byte of the arguments, and after the last one that the input has. */
-  readonly at: number
+  /** Index of the queue pair, from 0 to 31. */
+  readonly queuePair: number
+  /** Offset in the program of the first byte of the arguments. */
+  readonly start: number
+  /** Offset after the last byte of the record that the program has. */
   readonly end: number
 }
 
-/** The records of a program. The first byte of each: kind modulo RECORDS, and row in the upper five bits. */
+/** The records of a program. The first byte of each: kind in the lower three bits, queue pair in the upper five. */
 export const stepsOf = (bytes: Uint8Array): Step[] => {
   const steps: Step[] = []
-  for (let at = 0; at < bytes.length; ) {
-    const kind = bytes[at] % RECORDS
-    const row = bytes[at] >> 3
-    let end = at + 1 + ARGUMENT_BYTES[kind]
-    if (kind === Record.PACKET) end += Math.min(bytes[at + 5] ?? 0, HEAD_BYTES)
-    steps.push({ kind, row, at: at + 1, end: Math.min(end, bytes.length) })
-    at = end
+  for (let offset = 0; offset < bytes.length; ) {
+    const kind = bytes[offset] % RECORD_KINDS
+    const queuePair = bytes[offset] >> 3
+    let end = offset + 1 + ARGUMENT_BYTES[kind]
+    if (kind === RecordKind.PACKET) end += Math.min(bytes[offset + 5] ?? 0, HEAD_BYTES)
+    steps.push({ kind, queuePair, start: offset + 1, end: Math.min(end, bytes.length) })
+    offset = end
   }
   return steps
 }
 
+/** The bytes of each record of a program. */
 export const splitProgram = (bytes: Uint8Array): Uint8Array[] =>
-  stepsOf(bytes).map(({ at, end }) => bytes.slice(at - 1, end))
+  stepsOf(bytes).map(({ start, end }) => bytes.slice(start - 1, end))
+
+/** The first byte of a record. */
+const firstByte = (queuePair: number, kind: number): number => (queuePair << 3) | kind
 
 /**
- * A packet record. Arguments: `fixes`; `delta`, the difference between the packet's PSN and the expected one; the
- * packet's length in units of four bytes (u16); the number of the packet's bytes that follow.
+ * A packet record. Its arguments: `flags` of PacketFlag; `psnDelta`, the difference between the packet's PSN and the
+ * expected one (a signed byte); the packet's length in units of four bytes (u16); the number of the packet's bytes that
+ * follow.
  */
-export const packetRecord = (row: number, fixes: number, delta: number, packet: Uint8Array): number[] => {
+const packetRecord = (queuePair: number, flags: number, psnDelta: number, packet: Uint8Array): number[] => {
   const head = packet.subarray(0, HEAD_BYTES)
   const words = packet.length >> 2
-  return [(row << 3) | Record.PACKET, fixes, delta, words >> 8, words, head.length, ...head]
+  return [firstByte(queuePair, RecordKind.PACKET), flags, psnDelta, words >> 8, words, head.length, ...head]
 }
 
-/** By the upper three bits of BTH.opcode: the queue pair (`SERVICES` in engine.ts) that gets the packet. */
-const ROW_OF = [0, 2, 0, 3, 0, 5]
-const ALL_FIXES = Fix.QPN | Fix.PSN | Fix.KEY | Fix.PKEY | Fix.VERSION
+/** By the upper three bits of BTH.opcode, the service: the queue pair (`SERVICES` in engine.ts) that gets the packet. */
+const QUEUE_PAIR_OF_SERVICE = [0, 2, 0, 3, 0, 5]
+const ALL_CORRECTIONS = PacketFlag.QPN | PacketFlag.PSN | PacketFlag.KEY | PacketFlag.PKEY | PacketFlag.VERSION
 
 /** A program from a capture: its packets go to queue pairs that have posted matching requests. */
 const programOf = (name: string): Uint8Array => {
   const program: number[] = []
   const packets = recordedPackets(name).slice(0, 16)
-  for (let row = 0; row < 6; row++) program.push((row << 3) | Record.RECEIVE, 3, 200, 0)
+  for (let queuePair = 0; queuePair < 6; queuePair++) program.push(firstByte(queuePair, RecordKind.RECEIVE), 3, 200, 0)
   packets.forEach((packet, i) => {
-    const row = ROW_OF[packet[0] >> 5] ?? 0
+    const queuePair = QUEUE_PAIR_OF_SERVICE[packet[0] >> 5] ?? 0
     if ((opcodeFlags[packet[0]] & OP_REQUEST) === 0)
-      program.push((row << 3) | Record.SEND, i % 10, 2, 1, 0, 60, 1, i, 0, 0, (row << 3) | Record.TRANSMIT, 9)
-    program.push(...packetRecord(row, ALL_FIXES, 0, packet))
-    if (i % 4 === 3) program.push((row << 3) | Record.TRANSMIT, 9)
+      program.push(
+        ...[firstByte(queuePair, RecordKind.SEND), i % 10, 2, 1, 0, 60, 1, i, 0, 0],
+        ...[firstByte(queuePair, RecordKind.TRANSMIT), 9],
+      )
+    program.push(...packetRecord(queuePair, ALL_CORRECTIONS, 0, packet))
+    if (i % 4 === 3) program.push(firstByte(queuePair, RecordKind.TRANSMIT), 9)
   })
-  return Uint8Array.from([...program, Record.TIME, 200, 4, Record.TRANSMIT, 9])
+  return Uint8Array.from([...program, RecordKind.TIME, 200, 4, RecordKind.TRANSMIT, 9])
 }
 
 /** Initial programs: one from each capture, and each kind of request once. */
 export const seedPrograms = (): Uint8Array[] => [
   ...captureNames.map(programOf),
   ...Array.from({ length: 17 }, (_, opcode) =>
-    Uint8Array.from([Record.RECEIVE, 2, 100, 0, Record.SEND, opcode, 2, 2, 8, 0, 1, 3, 0, 0, Record.TRANSMIT, 9]),
+    Uint8Array.from([
+      RecordKind.RECEIVE,
+      2,
+      100,
+      0,
+      RecordKind.SEND,
+      opcode,
+      2,
+      2,
+      8,
+      0,
+      1,
+      3,
+      0,
+      0,
+      RecordKind.TRANSMIT,
+      9,
+    ]),
   ),
 ]

@@ -30,7 +30,7 @@ describe('fuzzing', () => {
     })
     it(`${target.name}: no findings in ${executions} inputs`, () => {
       const coverage = watchCoverage('/dist/src/')
-      const result = fuzz(target, 1, coverage, done => done < executions)
+      const result = fuzz(target, 1, coverage, executed => executed < executions)
       coverage.stop()
       assert.ok(result.kept.length > 1, 'nothing was reached')
     })

@@ -13,7 +13,7 @@ import { mutate } from './mutate.ts'
 
 export interface Target {
   readonly name: string
-  /** Throws if the input shows a fault. `feature`: reports an event by a number; a new number makes the input kept. */
+  /** Throws if the input shows a fault. `feature` reports an event by a number; an input with a new number is kept. */
   run(bytes: Uint8Array, feature: (number: number) => void): void
   /** Splits an input, for mutations that keep its structure. */
   split?(bytes: Uint8Array): Uint8Array[]
@@ -25,8 +25,8 @@ export interface Target {
 export class Finding extends Error {
   readonly input: Uint8Array
   constructor(target: Target, input: Uint8Array, cause: unknown) {
-    const why = cause instanceof Error ? (cause.stack ?? cause.message) : String(cause)
-    super(`${target.name}: ${why}\ninput: ${Buffer.from(input).toString('base64')}`, { cause })
+    const text = cause instanceof Error ? (cause.stack ?? cause.message) : String(cause)
+    super(`${target.name}: ${text}\ninput: ${Buffer.from(input).toString('base64')}`, { cause })
     this.input = input
   }
 }
@@ -45,8 +45,8 @@ export const readCorpus = (target: Target): { name: string; bytes: Uint8Array }[
 }
 
 /**
- * Stores an input in the corpus, under a hash of its contents. With the prefix `regression-`, `replaceCorpus` does not
- * remove it.
+ * Stores an input in the corpus, under the prefix and a hash of its contents; returns this name. `replaceCorpus` does
+ * not remove an input with the prefix `regression-`.
  */
 export const keepInput = (target: Target, bytes: Uint8Array, prefix = ''): string => {
   const name = prefix + createHash('sha256').update(bytes).digest('hex').slice(0, 12)
@@ -81,18 +81,21 @@ export interface FuzzResult {
   readonly kept: readonly Uint8Array[]
 }
 
-/** Fuzzes until `more` returns false; it is called before each batch with the number of executions so far. */
+/**
+ * Fuzzes until `continues` returns false; it is called before each batch with the number of executions so far. Throws
+ * the first Finding.
+ */
 export const fuzz = (
   target: Target,
   seed: number,
   coverage: Coverage,
-  more: (executions: number) => boolean,
+  continues: (executions: number) => boolean,
 ): FuzzResult => {
   const random = createRandomSource(seed)
   const features = new Set<number>()
   const kept: Uint8Array[] = []
-  const start = [...readCorpus(target).map(entry => entry.bytes), ...target.seeds()]
-  if (start.length === 0) start.push(new Uint8Array(1))
+  const initial = [...readCorpus(target).map(entry => entry.bytes), ...target.seeds()]
+  if (initial.length === 0) initial.push(new Uint8Array(1))
   // Drops the code that reading the corpus and making the seeds has executed.
   coverage.countNew()
   let executions = 0
@@ -103,28 +106,25 @@ export const fuzz = (
     runInput(target, bytes, number => features.add(number))
     return features.size > before
   }
-  const keep = (bytes: Uint8Array): void => {
-    kept.push(bytes)
-  }
-  for (const bytes of start) {
+  for (const bytes of initial) {
     const isNew = execute(bytes)
-    if (coverage.recordNew() > 0 || isNew) keep(bytes)
+    if (coverage.recordNew() > 0 || isNew) kept.push(bytes)
   }
-  const pickInput = (): Uint8Array => (random.hits(0.8) ? random.pick(kept) : random.pick(start))
+  const pickInput = (): Uint8Array => (random.hits(0.8) ? random.pick(kept) : random.pick(initial))
   /** Keeps those inputs of a batch that reach new code: runs them again, and bisects them. */
   const bisect = (inputs: readonly Uint8Array[]): void => {
     for (const bytes of inputs) execute(bytes)
     if (inputs.length === 1) {
-      if (coverage.recordNew() > 0) keep(inputs[0])
+      if (coverage.recordNew() > 0) kept.push(inputs[0])
       return
     }
     if (coverage.countNew() === 0) return
     bisect(inputs.slice(0, inputs.length >> 1))
     bisect(inputs.slice(inputs.length >> 1))
   }
-  while (more(executions)) {
+  while (continues(executions)) {
     const batch = Array.from({ length: BATCH }, () => mutate(pickInput(), pickInput(), target.split, random))
-    for (const bytes of batch) if (execute(bytes)) keep(bytes)
+    for (const bytes of batch) if (execute(bytes)) kept.push(bytes)
     if (coverage.countNew() > 0) bisect(batch)
   }
   return { executions, features: features.size, kept }

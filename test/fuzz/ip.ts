@@ -47,7 +47,8 @@ const seeds = (): Uint8Array[] =>
       new DataView(bytes.buffer).setUint16(0, family === 4 ? EtherType.IPV4 : EtherType.IPV6)
       return bytes
     }
-    const echo = { type: family === 4 ? 8 : 128, code: 0, body: new Uint8Array(20) }
+    const [echoRequest, echoReply] = family === 4 ? [8, 0] : [128, 129]
+    const echo = { type: echoRequest, code: 0, body: new Uint8Array(20) }
     const discovery = (type: 135 | 136): Uint8Array =>
       wrap(
         icmpPacket(addresses, {
@@ -74,13 +75,17 @@ const seeds = (): Uint8Array[] =>
         ...resolution.map(bytes => record(flags, bytes)),
         record(flags, wrap(icmpPacket(addresses, echo))),
         record(flags | LATER, udp),
-        record(flags, wrap(icmpPacket(addresses, { ...echo, type: echo.type === 8 ? 0 : 129 }))),
+        record(flags, wrap(icmpPacket(addresses, { ...echo, type: echoReply }))),
       ]),
     )
   })
 
-/** By IP protocol (ICMP, ICMPv6, UDP): the offset of the checksum. */
-const checksumAt: Readonly<Record<number, number>> = { 1: 2, 58: 2, 17: 6 }
+/** Numbers of IP protocols. */
+const ICMP = 1
+const UDP = 17
+const ICMPV6 = 58
+/** By IP protocol: the offset of the checksum in the payload. */
+const checksumOffsets: Readonly<Record<number, number>> = { [ICMP]: 2, [ICMPV6]: 2, [UDP]: 6 }
 
 /** Corrects the checksums of an encapsulated packet, if it is one. */
 const repair = (frame: Uint8Array): void => {
@@ -93,17 +98,17 @@ const repair = (frame: Uint8Array): void => {
   }
   const packet = parseIp(ip)
   if (isFault(packet)) return
-  const at = checksumAt[packet.protocol]
+  const offset = checksumOffsets[packet.protocol]
   const { payload } = packet
-  if (at === undefined || payload.length < at + 2) return
-  payload.fill(0, at, at + 2)
-  // ICMP of IPv4 has no pseudo-header.
-  let sum = packet.protocol === 1 ? 0 : packet.protocol + payload.length
-  const first = ip[0]! >> 4 === 4 ? 12 : 0
-  for (const part of packet.protocol === 1 ? [] : [packet.source, packet.destination])
+  if (offset === undefined || payload.length < offset + 2) return
+  payload.fill(0, offset, offset + 2)
+  // The sum of the pseudo-header, which ICMP of IPv4 lacks.
+  let sum = packet.protocol === ICMP ? 0 : packet.protocol + payload.length
+  const first = ip[0]! >> 4 === 4 ? 12 : 0 // an IPv4 address is the end of ::ffff:A.B.C.D
+  for (const part of packet.protocol === ICMP ? [] : [packet.source, packet.destination])
     for (let i = first; i < 16; i += 2) sum += (part[i]! << 8) | part[i + 1]!
   const body = new DataView(payload.buffer, payload.byteOffset, payload.byteLength)
-  body.setUint16(at, internetChecksum(body, 0, payload.length, sum))
+  body.setUint16(offset, internetChecksum(body, 0, payload.length, sum))
 }
 
 export const ipTarget: Target = {
@@ -114,8 +119,9 @@ export const ipTarget: Target = {
     const link = new Link()
     const hosts = [link.add('10.9.0.1'), link.add('fd00:9::1')]
     for (const host of hosts) {
-      const { socket } = host.socket(17, 7)
-      const echo = host.socket(1, 0x0101)
+      // A UDP socket on port 7, and a socket of ICMP or ICMPv6 with identifier 0x101.
+      const { socket } = host.socket(UDP, 7)
+      const echo = host.socket(ICMP, 0x101)
       const base = host === hosts[0] ? '10.9.0.' : 'fd00:9::'
       host.ip.send(socket, { address: address(`${base}9`), port: 5 }, new Uint8Array(3), link.now)
       host.ip.send(echo.socket, { address: address(`${base}8`), port: 5 }, new Uint8Array(3), link.now)

@@ -50,8 +50,9 @@ const encodeAgain = (to: MessageBuffer, request: Request): number | undefined =>
   return undefined
 }
 
+/** The messages that are decoded, and those that are encoded again. */
 const buffer = messageBuffer()
-const again = messageBuffer()
+const secondBuffer = messageBuffer()
 
 const encoded = (write: (to: MessageBuffer) => number): Uint8Array => buffer.bytes.slice(0, write(buffer))
 const header = { type: IOCTL, serial: 7, context: 1, fd: 3, pid: 4, tid: 5, stack: 0 }
@@ -75,10 +76,10 @@ const replies = (): Uint8Array[] => [
   encoded(to => writeTrace(to, '{}')),
 ]
 
-/** The sentence with which the codec refuses bytes that are not a message. */
+/** Asserts that this is a sentence with which the codec refuses bytes that are not a message. */
 const assertMessage = (fault: string): void => assert.match(fault, /^(a|message) .+/)
 
-const session: Target = {
+const sessionTarget: Target = {
   name: 'session',
   seeds: () => [...requests(), ...replies()],
   run(bytes, feature) {
@@ -89,17 +90,17 @@ const session: Target = {
     feature(fault === undefined ? request.type : 1000 + fault.length)
     if (fault !== undefined) assertMessage(fault)
     else {
-      assert.ok([HELLO, TOOL].includes(request.type as never) || encodeAgain(again, request) === bytes.length)
-      if (encodeAgain(again, request) !== undefined) {
+      assert.ok([HELLO, TOOL].includes(request.type as never) || encodeAgain(secondBuffer, request) === bytes.length)
+      if (encodeAgain(secondBuffer, request) !== undefined) {
         const second: Request = newRequest()
-        assert.equal(readRequest(again, bytes.length, second), undefined)
+        assert.equal(readRequest(secondBuffer, bytes.length, second), undefined)
         assert.deepEqual(second, request)
       }
       assert.ok(request.text.length <= bytes.length && request.tag.length <= bytes.length)
     }
     const reply: Reply = newReply()
-    const wrong = readReply(buffer, bytes.length, reply)
-    if (wrong !== undefined) assertMessage(wrong)
+    const replyFault = readReply(buffer, bytes.length, reply)
+    if (replyFault !== undefined) assertMessage(replyFault)
     else {
       feature(2000 + (reply.type & 0xff))
       assert.ok(reply.type === TRACE || (reply.type & REPLY) !== 0)
@@ -113,7 +114,7 @@ const session: Target = {
 const LISTS = Object.entries(Interface.methods.query.out)
 
 /** The lists of a description in their order, each after its length in bytes (u32). */
-const packed = (description: Description): Uint8Array =>
+const pack = (description: Description): Uint8Array =>
   new Uint8Array(
     Buffer.concat(
       LISTS.flatMap(([name, { of }]) => {
@@ -125,28 +126,29 @@ const packed = (description: Description): Uint8Array =>
     ),
   )
 
-const unpacked = (bytes: Uint8Array): Description => {
+/** The inverse of `pack`, for any bytes. */
+const unpack = (bytes: Uint8Array): Description => {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length)
-  let at = 0
+  let offset = 0
   return Object.fromEntries(
     LISTS.map(([name, { of }]) => {
-      const length = at + 4 <= bytes.length ? view.getUint32(at, true) : 0
-      const payload = bytes.subarray(at + 4, at + 4 + length)
-      at += 4 + length
+      const length = offset + 4 <= bytes.length ? view.getUint32(offset, true) : 0
+      const payload = bytes.subarray(offset + 4, offset + 4 + length)
+      offset += 4 + length
       return [name, valueIn(name, of, new DataView(payload.buffer, payload.byteOffset), 0, payload.length)]
     }),
   ) as unknown as Description
 }
 
-/** Descriptions of one small class each. */
-const small = ['pd', 'xrcd', 'mw', 'async_fd', 'counters'].map(name => classes.filter(cls => cls.name === name))
+/** Lists of one small class each. */
+const smallClasses = ['pd', 'xrcd', 'mw', 'async_fd', 'counters'].map(name => classes.filter(cls => cls.name === name))
 
-const descriptions: Target = {
+const descriptionTarget: Target = {
   name: 'description',
-  seeds: () => small.map(some => packed(describe(some))),
+  seeds: () => smallClasses.map(declared => pack(describe(declared))),
   run(bytes, feature) {
     try {
-      const declared = declare(unpacked(bytes))
+      const declared = declare(unpack(bytes))
       feature(declared.length)
       assert.deepEqual(declare(describe(declared)), declared)
     } catch (error) {
@@ -158,4 +160,4 @@ const descriptions: Target = {
   },
 }
 
-export const protocolTargets: readonly Target[] = [session, descriptions]
+export const protocolTargets: readonly Target[] = [sessionTarget, descriptionTarget]

@@ -4,7 +4,7 @@
  *
  * A guest's CPU is emulated and both ends of a latency test poll: such tests have few rounds.
  */
-import { both, type RdmacmCase, udaddy } from '../system/rdmacm/rdmacm.ts'
+import { bothSides, type RdmacmCase, udaddy } from '../system/rdmacm/rdmacm.ts'
 
 export interface PeerCase {
   readonly program: string
@@ -95,7 +95,7 @@ export interface ConnectionCase extends RdmacmCase {
 const cmtime: ConnectionCase = {
   server: 'cmtime -b SERVER -p PORT -c 10',
   client: 'cmtime -s SERVER -p PORT -c 10',
-  endless: true,
+  isEndless: true,
 }
 
 /**
@@ -105,15 +105,18 @@ const cmtime: ConnectionCase = {
 export const connectionCases = (isSameRelease: boolean, version: 4 | 6): readonly ConnectionCase[] => [
   rping('-C 5 -v'),
   rping('-C 3 -S 1000 -V -q'),
-  both('ucmatose', '-c 4 -C 5 -S 900'),
+  bothSides('ucmatose', '-c 4 -C 5 -S 900'),
   udaddy(''),
   udaddy('-c 3 -C 5 -S 900'),
   { server: 'rdma_server -s SERVER -p PORT', client: 'rdma_client -s SERVER -p PORT' },
-  ...(isSameRelease ? [cmtime] : version === 4 ? [{ ...cmtime, usesGuestRelease: true } as const] : []),
-  both('rstream', '-S 512 -C 20'),
+...(isSameRelease ? [cmtime] : version === 4 ? [{ ...cmtime, usesGuestRelease: true } as const] : []),
+  bothSides('rstream', '-S 512 -C 20'),
 ]
 
 export const fewConnectionCases: readonly RdmacmCase[] = [rping('-C 5 -v'), udaddy('')]
 
 /** Programs wait forever for lost datagrams: they are not among these. */
-export const lossyConnectionCases: readonly RdmacmCase[] = [rping('-C 5 -v'), both('ucmatose', '-c 10 -C 2 -S 100')]
+export const lossyConnectionCases: readonly RdmacmCase[] = [
+  rping('-C 5 -v'),
+  bothSides('ucmatose', '-c 10 -C 2 -S 100'),
+]

@@ -91,8 +91,8 @@ export const start = (
   args: readonly string[],
   options: SpawnOptions & { limit?: number } = {},
 ): Running => {
-  const { limit = LIMIT, ...rest } = options
-  const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'pipe'], ...rest })
+  const { limit = LIMIT, ...spawnOptions } = options
+  const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'pipe'], ...spawnOptions })
   let stdout = ''
   let stderr = ''
   let hasEnded = false
@@ -111,7 +111,7 @@ export const start = (
   })
   const kill = (): void => {
     try {
-      if (rest.detached && child.pid !== undefined) process.kill(-child.pid, 'SIGKILL')
+      if (spawnOptions.detached && child.pid !== undefined) process.kill(-child.pid, 'SIGKILL')
       else child.kill('SIGKILL')
     } catch {
       // The group is empty.
@@ -166,7 +166,7 @@ export const run = (
   options: SpawnOptions & { limit?: number } = {},
 ): Promise<Finished> => start(scope, program, args, options).ended
 
-/** Our environment without the variables that locate a daemon. */
+/** Our environment without the variables that lead a program to a daemon or tag it for a trace. */
 export const cleanEnvironment = (extra: NodeJS.ProcessEnv = {}): NodeJS.ProcessEnv => {
   const { USERDMA_SOCKET: _socket, USERDMA_TAG: _tag, XDG_RUNTIME_DIR: _folder, ...env } = process.env
   return { ...env, ...extra }
@@ -184,7 +184,7 @@ export interface TestDaemon {
   readonly env: NodeJS.ProcessEnv
   stat(): Promise<Stat>
   /**
-   * Polls until the numbers match, or fails at the time limit: the daemon destroys objects a little after their process
+   * Polls until the numbers match; rejects after 60 seconds. The daemon destroys objects a little after their process
    * exits.
    */
   settled(isReached: (stat: Stat) => boolean): Promise<Stat>

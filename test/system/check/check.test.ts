@@ -61,12 +61,12 @@ const markedLines = (id: string): string[] =>
     .split('\n')
     .flatMap((text, i) => (text.includes('/* FAULT */') ? [`${id}.c:${i + 1}`] : []))
 
-/** Findings whose programs need more than one device and no options; tests below run them. */
-const special = ['peer-refused', 'slow-memory', 'like-limit', 'like-operation', 'like-memlock', 'fork-unsafe']
+/** Findings whose programs need options, rights or another daemon; tests of their own below run them. */
+const withOwnTest = ['peer-refused', 'slow-memory', 'like-limit', 'like-operation', 'like-memlock', 'fork-unsafe']
 const ids = readdirSync(sources)
   .filter(name => name.endsWith('.c'))
   .map(name => name.slice(0, -2))
-  .filter(id => !special.includes(id))
+  .filter(id => !withOwnTest.includes(id))
 
 /** Asserts that the program of a finding has that finding, with a marked line in its stacks. */
 const assertFound = (id: string, found: readonly FindingJson[]): void => {
@@ -101,7 +101,7 @@ describe('userdma check', { skip: lacking(faulty('leak'), fixed('leak'), ownProg
   })
 
   it('finds nothing in the same programs without their faults', async t => {
-    const all = [...ids, ...special]
+    const all = [...ids, ...withOwnTest]
     const { found, status, stderr } = await checkScript(t, `set -e; ${all.map(id => `${fixed(id)} >&2`).join('; ')}`, [
       '--races',
     ])

@@ -41,7 +41,8 @@ export const serverAndClient = async (command: string): Promise<string> => {
 }
 
 /**
- * Runs a shell script under `userdma check`; returns its findings of all severities, and what was left out for a bound.
+ * Runs a shell script under `userdma check`; returns its findings of all severities, and the omissions: what the report
+ * leaves out because of a bound.
  */
 export const checkScript = async (scope: Scope, script: string, options: readonly string[] = [], env = {}) => {
   const output = join(temporaryFolder(scope), 'findings')

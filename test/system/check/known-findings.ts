@@ -17,7 +17,7 @@ export interface KnownFinding {
   /** Matches the text of the finding; absent: any text. */
   readonly text?: RegExp
   /** A function of the program that is in the stack; absent: any stack. */
-  readonly at?: string
+  readonly stackFunction?: string
   /** Where the mistake is in the sources: file and line, or function. */
   readonly source: string
   /** Why it is true: a sentence without a full stop. */
@@ -29,18 +29,18 @@ const python = (id: FindingId, file: string, test: string, why: string): KnownFi
   programs: ['python3'],
   id,
   severity: 'error',
-  at: test,
+  stackFunction: test,
   source: `tests/${file}, ${test}`,
   why,
 })
 
-/** A row for a mistake that a program of test/programs makes on purpose in function `at`; `file` without `.c`. */
-const ownProgram = (file: string, id: FindingId, at: string, why: string): KnownFinding => ({
+/** A row for a mistake that a program of test/programs makes on purpose in this function; `file` without `.c`. */
+const ownProgram = (file: string, id: FindingId, stackFunction: string, why: string): KnownFinding => ({
   programs: [basename(file)],
   id,
   severity: 'error',
-  at,
-  source: `test/programs/${file}.c, ${at}`,
+  stackFunction,
+  source: `test/programs/${file}.c, ${stackFunction}`,
   why,
 })
 

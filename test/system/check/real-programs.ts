@@ -64,7 +64,7 @@ const matches = (known: KnownFinding, { finding, frames }: RealFinding): boolean
   isFailure(known.severity, finding.severity) &&
   known.programs.some(pattern => matchesName(pattern, finding.program?.command ?? '')) &&
   (known.text?.test(finding.text) ?? true) &&
-  (known.at === undefined || frames.some(frame => frame.function === known.at))
+  (known.stackFunction === undefined || frames.some(frame => frame.function === known.stackFunction))
 
 /** Errors and warnings that are not in the table, as text. */
 export const unknownFindings = (found: readonly RealFinding[]): string[] =>

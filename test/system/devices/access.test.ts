@@ -23,7 +23,7 @@ import {
 const isRoot = process.getuid?.() === 0
 const NOBODY = 65534
 
-/** Why a daemon of another user cannot be started here. */
+/** Why a daemon of another user cannot be started here; false if it can. */
 const noOtherUser = (): string | false => {
   if (!isRoot) return 'only root can start a daemon as another user'
   const { status } = spawnSync(userdma, ['--version'], { uid: NOBODY, gid: NOBODY })

@@ -22,7 +22,7 @@ import {
 /** Iterations of a pingpong; far more than complete before the removal. */
 const ITERATIONS = '100000000'
 
-/** Whether the client has sent more than 500 packets. */
+/** Whether this is rxe1, the device of the client, and has sent more than 500 packets. */
 const isBusy = ({ name, transport }: DeviceStat): boolean => name === 'rxe1' && transport.sentPackets > 500
 
 const removeDevice = async (t: Scope, { socket }: TestDaemon, name: string): Promise<void> => {

@@ -23,7 +23,7 @@ const cases: readonly (readonly [rules: string, counters: readonly string[], ite
   ['opcode=RC_ACKNOWLEDGE,delay=3ms', ['delayed'], 20],
   ['device=rxe1,dir=both,opcode=RC_SEND_MIDDLE,drop=5%;qp=0xffffff,drop=1', ['dropped'], 40],
 ]
-const pingpong: PingpongCase = { events: false, check: true, size: 4096, mtu: 1024, twoDevices: true }
+const pingpong: PingpongCase = { waitsForEvents: false, checksData: true, size: 4096, mtu: 1024, usesTwoDevices: true }
 
 const clientOf = async (t: Scope, { socket }: TestDaemon): Promise<ToolClient> => {
   const client = await openSession(socket)

@@ -11,10 +11,10 @@ import { isEmpty, lacking, startDaemon, TWO_DEVICES } from '../programs.ts'
  * timeout, 67 ms. So messages are few and long: the next packet of the message reveals most losses.
  */
 const cases: readonly (readonly [pingpong: PingpongCase, iterations: number])[] = [
-  [{ events: false, check: true, size: 64, mtu: 1024, twoDevices: true }, 60],
-  [{ events: true, check: false, size: 4096, mtu: 256, twoDevices: false }, 30],
-  [{ events: false, check: true, size: 65536, mtu: 1024, twoDevices: true }, 10],
-  [{ events: true, check: true, size: 1048576, mtu: 4096, twoDevices: false }, 2],
+  [{ waitsForEvents: false, checksData: true, size: 64, mtu: 1024, usesTwoDevices: true }, 60],
+  [{ waitsForEvents: true, checksData: false, size: 4096, mtu: 256, usesTwoDevices: false }, 30],
+  [{ waitsForEvents: false, checksData: true, size: 65536, mtu: 1024, usesTwoDevices: true }, 10],
+  [{ waitsForEvents: true, checksData: true, size: 1048576, mtu: 4096, usesTwoDevices: false }, 2],
 ]
 
 /** Counters that must be above 0 after faults of a kind: otherwise the fault layer has injected none. */

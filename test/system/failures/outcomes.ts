@@ -4,7 +4,7 @@
  * differences).
  *
  * A line has the wr_id and the status of each completion (ibv_wc_status_str), then the state of the queue pair at the
- * end: 3 is RTS, 6 ERR, 7 a queue pair that was destroyed (enum ibv_qp_state).
+ * end (enum ibv_qp_state): 3 is RTS, 6 ERR, 7 UNKNOWN, which the program prints for a queue pair that it destroyed.
  */
 import assert from 'node:assert/strict'
 

@@ -33,16 +33,16 @@ const SLOW = /remote operation error, vendor_err 0x50c/
  * is disconnected. A guest's memory is copied through /proc/PID/mem, where the kernel refuses userfaultfd's missing
  * pages immediately.
  */
-const cases: readonly { kind: string; guest?: number; printed: RegExp; isCutOff: boolean }[] = [
-  { kind: 'fuse', printed: SLOW, isCutOff: true },
-  { kind: 'userfaultfd', printed: SLOW, isCutOff: true },
-  { kind: 'late', printed: /success.*\n.*remote operation error, vendor_err 0x50c/, isCutOff: true },
-  { kind: 'dirty', printed: /success.*\n.*remote operation error, vendor_err 0x50c/, isCutOff: true },
-  { kind: 'argument', printed: /write: (?!done)/, isCutOff: true },
-  { kind: 'descriptor', printed: /ibv_open_xrcd: done/, isCutOff: false },
-  { kind: 'fuse', guest: NOBODY, printed: SLOW, isCutOff: true },
-  { kind: 'lock', guest: NOBODY, printed: /ibv_reg_mr: (?!done)/, isCutOff: true },
-  { kind: 'userfaultfd', guest: NOBODY, printed: /remote operation error, vendor_err 0x509/, isCutOff: false },
+const cases: readonly { kind: string; guest?: number; printed: RegExp; isDisconnected: boolean }[] = [
+  { kind: 'fuse', printed: SLOW, isDisconnected: true },
+  { kind: 'userfaultfd', printed: SLOW, isDisconnected: true },
+  { kind: 'late', printed: /success.*\n.*remote operation error, vendor_err 0x50c/, isDisconnected: true },
+  { kind: 'dirty', printed: /success.*\n.*remote operation error, vendor_err 0x50c/, isDisconnected: true },
+  { kind: 'argument', printed: /write: (?!done)/, isDisconnected: true },
+  { kind: 'descriptor', printed: /ibv_open_xrcd: done/, isDisconnected: false },
+  { kind: 'fuse', guest: NOBODY, printed: SLOW, isDisconnected: true },
+  { kind: 'lock', guest: NOBODY, printed: /ibv_reg_mr: (?!done)/, isDisconnected: true },
+  { kind: 'userfaultfd', guest: NOBODY, printed: /remote operation error, vendor_err 0x509/, isDisconnected: false },
 ]
 
 const needsRoot = (guest?: number): string | false =>
@@ -75,7 +75,7 @@ const assertServes = async (daemon: TestDaemon, neighbours: StartedPair): Promis
 }
 
 describe('memory whose access never completes', { skip }, () => {
-  for (const { kind, printed, guest, isCutOff } of cases) {
+  for (const { kind, printed, guest, isDisconnected } of cases) {
     const owner = guest === undefined ? "of the daemon's own user" : 'of a guest'
     it(`${kind}, ${owner}: other programs continue, and SIGTERM works`, { skip: needsRoot(guest) }, async t => {
       const daemon = await startDaemon(t, guest === undefined ? {} : { guest })
@@ -86,7 +86,7 @@ describe('memory whose access never completes', { skip }, () => {
         t.skip(outcome[0])
         return
       }
-      if (isCutOff)
+      if (isDisconnected)
         await daemon.running.printed(new RegExp(`process ${slow.child.pid} \\(slow_memory\\) is disconnected`))
       if (printed === SLOW) assert.match(daemon.running.output(), /kept the daemon waiting for \d+ ms/)
       await assertServes(daemon, neighbours)
@@ -115,7 +115,7 @@ describe('memory whose access never completes', { skip }, () => {
  * Files and processes with which a guest tries to block the daemon; test/programs/failures/stalling.c describes each.
  */
 const stalls = ['passed', 'queued', 'attached', 'linger', 'doorbell', 'written', 'exec', 'shown', 'mapped']
-const cutOffStalls = ['written', 'shown', 'mapped']
+const disconnectedStalls = ['written', 'shown', 'mapped']
 
 describe('a guest that tries to block the daemon', { skip: lacking(stalling, 'ibv_rc_pingpong') }, () => {
   for (const kind of stalls)
@@ -132,7 +132,7 @@ describe('a guest that tries to block the daemon', { skip: lacking(stalling, 'ib
         t.skip(outcome[0])
         return
       }
-      if (cutOffStalls.includes(kind)) await daemon.running.printed(/process \d+ \(stalling\) is disconnected/)
+      if (disconnectedStalls.includes(kind)) await daemon.running.printed(/process \d+ \(stalling\) is disconnected/)
       await assertServes(daemon, neighbours)
       guest.child.stdin?.end()
       await guest.ended

@@ -13,7 +13,7 @@ import { cleanEnvironment, lacking, run, start, startDaemon, temporaryFolder, us
 const PORT = '/sys/class/infiniband/rxe0/ports/1'
 
 /** The values in the output of `grep -H`, by folder and file. */
-const parse = (text: string): Record<string, Record<string, number>> => {
+const parseCounters = (text: string): Record<string, Record<string, number>> => {
   const values: Record<string, Record<string, number>> = {}
   for (const [, folder, name, value] of text.matchAll(/(\w+)\/(\w+):(\d+)\n/g)) {
     values[folder] ??= {}
@@ -66,7 +66,7 @@ describe('counter files', { skip: lacking('ibv_rc_pingpong') }, () => {
       '10\n0\n0\n',
     )
     assertGoodPair(await runPair(t, daemon, ['-g', '1', '-n', '50']))
-    const all = parse(await read(`grep -H . ${PORT}/hw_counters/* ${PORT}/counters/*`))
+    const all = parseCounters(await read(`grep -H . ${PORT}/hw_counters/* ${PORT}/counters/*`))
     const { devices } = await daemon.stat()
     const [{ hw_counters, counters }]: readonly DeviceStat[] = devices
     const expected: typeof all = { hw_counters: { ...hw_counters, lifespan: 0 }, counters: { ...counters } }

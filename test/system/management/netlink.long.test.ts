@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import { describe, it } from 'node:test'
 import { lacking, start, startDaemon } from '../programs.ts'
 import { debian13 } from '../suites/debian13.ts'
-import { shell, showsIdentifiers, showsObjects } from './rdma-tool.ts'
+import { assertShowsIdentifiers, assertShowsObjects, shell } from './rdma-tool.ts'
 
 const RECORDINGS = '6.15-on-6.12'
 
@@ -15,9 +15,9 @@ describe("Debian 13's rdma", { skip: lacking('ibv_rc_pingpong', 'ibv_srq_pingpon
   const skip = 'skip' in rdma ? rdma.skip : false
   const path = 'path' in rdma ? rdma.path : ''
 
-  it('shows devices, links, objects and counters as on Linux', { skip }, t => showsObjects(t, RECORDINGS, path))
+  it('shows devices, links, objects and counters as on Linux', { skip }, t => assertShowsObjects(t, RECORDINGS, path))
 
-  it('shows identifiers of rdma_cm as on Linux', { skip }, t => showsIdentifiers(t, RECORDINGS, path))
+  it('shows identifiers of rdma_cm as on Linux', { skip }, t => assertShowsIdentifiers(t, RECORDINGS, path))
 
   it('sets and shows whether all programs may use controlled Q_Keys', { skip }, async t => {
     const daemon = await startDaemon(t)

@@ -26,7 +26,7 @@ import {
   untilListening,
   userdma,
 } from '../programs.ts'
-import { shell, showsIdentifiers, showsObjects, startServers } from './rdma-tool.ts'
+import { assertShowsIdentifiers, assertShowsObjects, shell, startServers } from './rdma-tool.ts'
 
 const NOBODY = 65534
 
@@ -56,10 +56,10 @@ describe('rdma', { skip: lacking('rdma', 'ibv_rc_pingpong', 'ibv_srq_pingpong') 
   const recordings = version.includes('6.1.0') ? '6.1' : '6.15-on-6.12'
 
   it('shows devices, links, objects and counters as on Linux, with their ids and processes', t =>
-    showsObjects(t, recordings))
+    assertShowsObjects(t, recordings))
 
   it('shows identifiers of rdma_cm as on Linux', { skip: lacking('rping', 'ucmatose') }, t =>
-    showsIdentifiers(t, recordings),
+    assertShowsIdentifiers(t, recordings),
   )
 
   it('adds, renames and deletes devices, and prints the reason of a refusal', async t => {

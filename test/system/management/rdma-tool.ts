@@ -13,7 +13,8 @@ interface Transcript {
   readonly status: number
 }
 
-const transcripts = (name: string): Transcript[] =>
+/** The recorded commands of a file of test/fixtures/netlink. */
+const readTranscripts = (name: string): Transcript[] =>
   [...readFileSync(fixture('netlink', name), 'utf8').matchAll(/^\$ (.*)\n([\s\S]*?)^= (\d+)\n/gm)].map(
     ([, command, output, status]) => ({
       command,
@@ -97,10 +98,10 @@ const assertRecorded = async (
  * Asserts that `rdma` shows devices, objects and counters as recorded. `recordings`: the version of `rdma`, with the
  * kernel if it is not of the same version; `path`: a folder with that `rdma`; undefined: the installed one.
  */
-export const showsObjects = async (t: Scope, recordings: string, path?: string): Promise<void> => {
+export const assertShowsObjects = async (t: Scope, recordings: string, path?: string): Promise<void> => {
   const daemon = await startDaemon(t)
   const pids = await startServers(t, daemon)
-  const recording = transcripts(`rdma-${recordings}.out`)
+  const recording = readTranscripts(`rdma-${recordings}.out`)
   const firstChange = recording.findIndex(({ command }) => command.startsWith('rdma link add'))
   // Version 6.1 prints a stale errno, left behind by attributes that it does not know.
   const different = recordings === '6.1' ? /^rdma (?:system set netns|statistic set)/ : /^rdma system set netns/
@@ -117,8 +118,8 @@ export const showsObjects = async (t: Scope, recordings: string, path?: string):
   assert.deepEqual({ ifname, port, values }, { ifname: 'rxe0', port: 1, values: devices[0].hw_counters })
 }
 
-/** Asserts that `rdma` shows identifiers of rdma_cm as recorded; arguments as of `showsObjects`. */
-export const showsIdentifiers = async (t: Scope, recordings: string, path?: string): Promise<void> => {
+/** Asserts that `rdma` shows identifiers of rdma_cm as recorded; arguments as of `assertShowsObjects`. */
+export const assertShowsIdentifiers = async (t: Scope, recordings: string, path?: string): Promise<void> => {
   const daemon = await startDaemon(t)
   const { env } = daemon
   start(t, 'rping', ['-s', '-P', '-a', '0.0.0.0', '-p', '7471'], { env })
@@ -127,6 +128,6 @@ export const showsIdentifiers = async (t: Scope, recordings: string, path?: stri
   await daemon.settled(({ connections }) => connections.listeners === 3)
   start(t, 'rping', ['-c', '-a', '127.0.0.1', '-p', '7472', '-C', '100000000'], { env })
   await daemon.settled(({ devices }) => devices[0].objects.rc_qp === 2 && devices[0].hw_counters.sent_pkts > 1000)
-  await assertRecorded(t, daemon, transcripts(`rdma-cm_id-${recordings}.out`), path)
+  await assertRecorded(t, daemon, readTranscripts(`rdma-cm_id-${recordings}.out`), path)
   assert.match((await shell(t, daemon, 'rdma res', path)).output, / cm_id 5 /)
 }

@@ -40,9 +40,9 @@ const WRITTEN = 320
 const UNSUPPORTED = 0x0c
 const TALK = ownProgram('umad_talk')
 
-const missing = lacking(UMAD_PROGRAM, TALK)
+const skip = lacking(UMAD_PROGRAM, TALK)
 
-describe('umad files', { skip: missing }, () => {
+describe('umad files', { skip }, () => {
   const suite = suiteScope()
   let daemon: TestDaemon
   before(async () => {
@@ -76,7 +76,7 @@ describe('umad files', { skip: missing }, () => {
     const vendor = { mgmtClass: VENDOR, version: 1 }
     const pm = { mgmtClass: PERFORMANCE, version: 1 }
     const sa = { mgmtClass: SUBNET_ADMINISTRATION, version: 2 }
-    const cases: readonly (readonly [what: string, registration: Registration, answer: number])[] = [
+    const cases: readonly (readonly [title: string, registration: Registration, answer: number])[] = [
       ['queue pair 0', { qpn: 0, mgmtClass: 1, version: 1 }, EPROTONOSUPPORT],
       ['queue pair 0 for sending', { qpn: 0 }, EPROTONOSUPPORT],
       ['another queue pair', { qpn: 2 }, EINVAL],
@@ -100,7 +100,7 @@ describe('umad files', { skip: missing }, () => {
       ['RMPP by the program', { ...sa, flags: 1, rmpp: 1 }, 8],
       ['directed routes', { mgmtClass: 0x81, version: 1 }, EINVAL],
     ]
-    for (const [what, registration, answer] of cases) assert.equal(await program.register(registration), answer, what)
+    for (const [title, registration, answer] of cases) assert.equal(await program.register(registration), answer, title)
     assert.deepEqual(await program.registerWithFlags({ flags: 3 }), { agent: EINVAL, flags: 1 })
     assert.deepEqual(
       [(await program.step('unregister 0')).result, (await program.step('unregister 0')).result],
@@ -236,7 +236,7 @@ describe('umad files', { skip: missing }, () => {
     assert.equal(await program.registerOld({ mgmtClass: PERFORMANCE, version: 1 }), 0)
     assert.equal(await program.registerOld({ qpn: 0 }), EPROTONOSUPPORT)
     // The header without P_Key index.
-    program.header = 56
+    program.headerBytes = 56
     assert.equal(await program.send({ data: madOf({ mgmtClass: PERFORMANCE, method: GET }), timeout: 10_000 }), 312)
     const { length, data } = await program.receive()
     assert.deepEqual([length, data.length, data[3]], [312, 256, GET | RESPONSE])
@@ -336,7 +336,7 @@ describe('umad files', { skip: missing }, () => {
   })
 })
 
-describe('umad files under failures', { skip: missing }, () => {
+describe('umad files under failures', { skip }, () => {
   it('carry long messages over a lossy network', async t => {
     const daemon = await startDaemon(t, { devices: TWO_DEVICES, fault: 'drop=3%,seed=5' })
     const server = start(t, TALK, ['server', 'rxe1'], { env: daemon.env, stdio: ['pipe', 'pipe', 'pipe'] })

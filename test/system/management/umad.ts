@@ -82,8 +82,8 @@ export const madOf = (
 export const ipGid = (last: number): Uint8Array => Uint8Array.of(...new Uint8Array(10), 0xff, 0xff, 127, 0, 0, last)
 
 export class UmadProgram extends StepProgram {
-  /** Size of the header in its files, in bytes. */
-  header: number = UmadHeader.bytes
+  /** Bytes of the header of messages, in the file that is used. */
+  headerBytes: number = UmadHeader.bytes
 
   /** Starts the program, which opens node `umadN`; `mode`: 'wait' opens it without O_NONBLOCK. */
   static async start(t: Scope, daemon: TestDaemon, node = 0, mode: '' | 'wait' = ''): Promise<UmadProgram> {
@@ -133,7 +133,7 @@ export class UmadProgram extends StepProgram {
   /** Writes a message; returns the bytes written, or minus an errno. */
   async send(message: Message): Promise<number> {
     const { agent = 0, timeout = 0, retries = 0, gid = ipGid(2), gidIndex = 1, grh = 1, qpn = 1, data } = message
-    const bytes = new Uint8Array(this.header + data.length)
+    const bytes = new Uint8Array(this.headerBytes + data.length)
     const view = viewOf(bytes)
     view.setUint32(UmadHeader.id, agent, true)
     view.setUint32(UmadHeader.timeout, timeout, true)
@@ -142,12 +142,12 @@ export class UmadProgram extends StepProgram {
     bytes[UmadHeader.grhPresent] = grh
     bytes[UmadHeader.gidIndex] = gidIndex
     bytes.set(gid, UmadHeader.gid)
-    bytes.set(data, this.header)
+    bytes.set(data, this.headerBytes)
     return (await this.step(`write ${bytes.length} ${hex(bytes)}`)).result
   }
 
   /** Reads a message into a buffer of `size` bytes; returns it, or minus an errno. */
-  async read(size = this.header + MAD_BYTES): Promise<Received | number> {
+  async read(size = this.headerBytes + MAD_BYTES): Promise<Received | number> {
     const { result, view } = await this.step(`read ${size}`)
     if (result < 0) return result
     const bytes = new Uint8Array(view.buffer)
@@ -157,7 +157,7 @@ export class UmadProgram extends StepProgram {
       length: view.getUint32(UmadHeader.length, true),
       qpn: view.getUint32(UmadHeader.qpn),
       gid: bytes.slice(UmadHeader.gid, UmadHeader.gid + 16),
-      data: bytes.slice(this.header),
+      data: bytes.slice(this.headerBytes),
     }
   }
 

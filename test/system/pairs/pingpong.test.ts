@@ -20,10 +20,10 @@ describe('ibv_rc_pingpong', { skip: lacking('ibv_rc_pingpong') }, () => {
   })
 
   it('runs ten pairs at the same time', async t => {
-    const pingpong = { events: false, check: true, size: 4096, mtu: 1024, twoDevices: false }
+    const pingpong = { waitsForEvents: false, checksData: true, size: 4096, mtu: 1024, usesTwoDevices: false }
     await Promise.all(
       Array.from({ length: 10 }, (_, i) =>
-        runCase(t, daemon, { ...pingpong, events: i % 2 === 1, twoDevices: i > 4 }, 100),
+        runCase(t, daemon, { ...pingpong, waitsForEvents: i % 2 === 1, usesTwoDevices: i > 4 }, 100),
       ),
     )
   })

@@ -15,31 +15,31 @@ import {
 
 export interface PingpongCase {
   /** Waits for events instead of polling. */
-  readonly events: boolean
+  readonly waitsForEvents: boolean
   /** Checks the received data. */
-  readonly check: boolean
+  readonly checksData: boolean
   /** Bytes of a message. */
   readonly size: number
   /** Path MTU in bytes. */
   readonly mtu: number
   /** Server and client use rxe0 and rxe1; otherwise both use rxe0. */
-  readonly twoDevices: boolean
+  readonly usesTwoDevices: boolean
 }
 
 /** The members of a case, with the values that are tried. */
-export const factors = {
-  events: [false, true],
-  check: [false, true],
+const factors = {
+  waitsForEvents: [false, true],
+  checksData: [false, true],
   size: [1, 4096, 65536, 1048576],
   mtu: [256, 512, 1024, 2048, 4096],
-  twoDevices: [false, true],
+  usesTwoDevices: [false, true],
 } as const
 
 type Factor = keyof typeof factors
 const names = Object.keys(factors) as Factor[]
 
 /** Every combination of values. */
-export const matrix = (): PingpongCase[] =>
+export const allCases = (): PingpongCase[] =>
   names.reduce<Record<string, unknown>[]>(
     (cases, name) => cases.flatMap(one => factors[name].map(value => ({ ...one, [name]: value }))),
     [{}],
@@ -51,7 +51,7 @@ const pairsOf = (one: PingpongCase): string[] =>
 
 /** A few of the combinations, chosen greedily: each pair of values of two factors occurs in at least one of them. */
 export const pairwise = (): PingpongCase[] => {
-  const all = matrix()
+  const all = allCases()
   const uncovered = new Set(all.flatMap(pairsOf))
   const chosen: PingpongCase[] = []
   const gain = (one: PingpongCase): number => pairsOf(one).filter(pair => uncovered.has(pair)).length
@@ -63,16 +63,16 @@ export const pairwise = (): PingpongCase[] => {
   return chosen
 }
 
-/** The number of messages each way: enough to fill the queues, few enough to finish quickly. */
-const iterations = ({ size }: PingpongCase): number => (size > 100_000 ? 20 : size > 10_000 ? 100 : 300)
+/** The default number of messages each way: enough to fill the queues, few enough to finish quickly. */
+const defaultMessages = ({ size }: PingpongCase): number => (size > 100_000 ? 20 : size > 10_000 ? 100 : 300)
 
-export const caseName = ({ events, check, size, mtu, twoDevices }: PingpongCase): string =>
-  `${size} bytes, MTU ${mtu}${events ? ', -e' : ''}${check ? ', -c' : ''}${twoDevices ? ', two devices' : ''}`
+export const caseName = ({ waitsForEvents, checksData, size, mtu, usesTwoDevices }: PingpongCase): string =>
+  `${size} bytes, MTU ${mtu}${waitsForEvents ? ', -e' : ''}${checksData ? ', -c' : ''}${usesTwoDevices ? ', two devices' : ''}`
 
-export const caseArguments = (one: PingpongCase, n = iterations(one)): string[] => [
-  ...['-g', '1', '-s', String(one.size), '-m', String(one.mtu), '-n', String(n)],
-  ...(one.events ? ['-e'] : []),
-  ...(one.check ? ['-c'] : []),
+export const caseArguments = (one: PingpongCase, messages = defaultMessages(one)): string[] => [
+  ...['-g', '1', '-s', String(one.size), '-m', String(one.mtu), '-n', String(messages)],
+  ...(one.waitsForEvents ? ['-e'] : []),
+  ...(one.checksData ? ['-c'] : []),
 ]
 
 export interface Pair {
@@ -152,20 +152,20 @@ export const assertGoodPair = ({ server, client }: Pair): void => {
   }
 }
 
-/** Runs a case of ibv_rc_pingpong with `n` messages each way, and asserts that both ends sent and received all. */
+/** Runs a case of ibv_rc_pingpong with `messages` messages each way, and asserts that both ends sent and received all. */
 export const runCase = async (
   scope: Scope,
   daemon: TestDaemon,
   one: PingpongCase,
-  n?: number,
+  messages?: number,
   clientDaemon: TestDaemon = daemon,
 ): Promise<void> => {
-  const pair = await runPair(scope, daemon, caseArguments(one, n), {
-    devices: ['rxe0', one.twoDevices ? 'rxe1' : 'rxe0'],
+  const pair = await runPair(scope, daemon, caseArguments(one, messages), {
+    devices: ['rxe0', one.usesTwoDevices ? 'rxe1' : 'rxe0'],
     clientDaemon,
   })
   assertGoodPair(pair)
-  const count = n ?? iterations(one)
+  const count = messages ?? defaultMessages(one)
   for (const { stdout } of [pair.server, pair.client]) {
     assert.match(stdout, new RegExp(`^${count} iters in `, 'm'))
     assert.match(stdout, new RegExp(`^${2 * one.size * count} bytes in `, 'm'))

@@ -25,12 +25,12 @@ import {
 } from '../programs.ts'
 import { assertGoodPair, caseName, type PingpongCase, runCase, runPair, startPair } from './pingpong.ts'
 
-const pingpong = (size: number, mtu: number, events = false): PingpongCase => ({
-  events,
-  check: true,
+const pingpong = (size: number, mtu: number, waitsForEvents = false): PingpongCase => ({
+  waitsForEvents,
+  checksData: true,
   size,
   mtu,
-  twoDevices: false,
+  usesTwoDevices: false,
 })
 
 type TwoDaemons = readonly [TestDaemon, TestDaemon]
@@ -39,7 +39,7 @@ type TwoDaemons = readonly [TestDaemon, TestDaemon]
 const startTwoDaemons = async (
   scope: Scope,
   addresses: readonly [string, string],
-  more: {
+  options: {
     link?: string
     fault?: string
     netns?: readonly [string, string]
@@ -48,8 +48,8 @@ const startTwoDaemons = async (
   } = {},
 ): Promise<TwoDaemons> => {
   const startEnd = (i: 0 | 1): Promise<TestDaemon> => {
-    const { link = 'udp', fault, netns } = more
-    const seed = more.torment?.[i]
+    const { link = 'udp', fault, netns } = options
+    const seed = options.torment?.[i]
     return startDaemon(scope, {
       devices: [`rxe0@${addresses[i]}`],
       link,
@@ -84,7 +84,7 @@ const perftest = async (t: Scope, [a, b]: TwoDaemons, program: string, ...args: 
 const verbsCheck = ownProgram('verbs_check')
 const CHECK_ARGS = ['-g', '1', '-s', '20000', '-n', '200', '-S', '6', '-m', '1024']
 
-/** Runs verbs_check with the server on the first daemon: every byte of every operation must arrive. */
+/** Runs verbs_check, which compares every byte, with the server on the first daemon; asserts that both ends succeed. */
 const runVerbsCheck = async (t: Scope, [a, b]: TwoDaemons): Promise<void> => {
   const { server, client } = await runPair(t, a, CHECK_ARGS, { program: verbsCheck, clientDaemon: b })
   for (const { status, stdout, stderr } of [server, client]) assert.equal(status, 0, stdout + stderr)
@@ -164,7 +164,7 @@ describe('two daemons on loopback', { skip }, () => {
   it('devices of one daemon send to each other, and to themselves', async t => {
     const devices = [`rxe0@${loopbackText(41)}`, `rxe1@${loopbackText(42)}`]
     const daemon = await startDaemon(t, { devices, link: 'udp' })
-    await runCase(t, daemon, { ...pingpong(65536, 4096), twoDevices: true })
+    await runCase(t, daemon, { ...pingpong(65536, 4096), usesTwoDevices: true })
     await runCase(t, daemon, pingpong(5000, 1024, true))
     const { devices: found } = await daemon.settled(isEmpty)
     assert.deepEqual(

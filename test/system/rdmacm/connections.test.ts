@@ -15,10 +15,10 @@ const PORT = 7471
 const QPN = 0x33
 const [EPERM, ENOENT, EFAULT, EINVAL, EADDRINUSE] = [-1, -2, -14, -22, -98]
 
-const missing = lacking(UCMA_PROGRAM)
-const needsRoot = missing || (process.geteuid?.() !== 0 && "needs root: only root's daemon has guests")
+const skip = lacking(UCMA_PROGRAM)
+const skipUnlessRoot = skip || (process.geteuid?.() !== 0 && "needs root: only root's daemon has guests")
 
-describe("programs of two users on root's daemon", { skip: needsRoot }, () => {
+describe("programs of two users on root's daemon", { skip: skipUnlessRoot }, () => {
   it("cannot reach each other's identifiers, requests, ports and queue pairs", async t => {
     const daemon = await startDaemon(t, { guest: NOBODY })
     const owner = await UcmaProgram.start(t, daemon)
@@ -59,7 +59,7 @@ describe("programs of two users on root's daemon", { skip: needsRoot }, () => {
   })
 })
 
-describe('programs', { skip: missing }, () => {
+describe('programs', { skip }, () => {
   it('exchange vendor options (ECE) in the fields of CONNECT, ACCEPT and GET_EVENT', async t => {
     const daemon = await startDaemon(t)
     const [server, client] = [await UcmaProgram.start(t, daemon), await UcmaProgram.start(t, daemon)]
@@ -78,7 +78,7 @@ describe('programs', { skip: missing }, () => {
   })
 })
 
-describe('an event', { skip: missing }, () => {
+describe('an event', { skip }, () => {
   it('that is read into a bad buffer stays for the next read', async t => {
     const daemon = await startDaemon(t)
     const [server, client] = [await UcmaProgram.start(t, daemon), await UcmaProgram.start(t, daemon)]
@@ -105,7 +105,7 @@ describe('an event', { skip: missing }, () => {
   })
 })
 
-describe('a request whose peer has ended', { skip: missing }, () => {
+describe('a request whose peer has ended', { skip }, () => {
   it('raises no event, because its program has not given it a uid yet; accepting it fails, as on Linux', async t => {
     const daemon = await startDaemon(t)
     const [server, client] = [await UcmaProgram.start(t, daemon), await UcmaProgram.start(t, daemon)]
@@ -133,21 +133,21 @@ describe('a request whose peer has ended', { skip: missing }, () => {
   })
 })
 
-describe('a channel', { skip: missing }, () => {
+describe('a channel', { skip }, () => {
   it('is readable by poll, select and epoll while an event is queued; a child uses it like its parent', async t => {
     const daemon = await startDaemon(t)
     const [server, client] = [await UcmaProgram.start(t, daemon), await UcmaProgram.start(t, daemon)]
-    /** Which of poll (1), select (2) and epoll (4) report that the client's channel is readable. */
-    const readableBy = async () => (await client.step('poll')).result
+    /** The sum of 1, 2 and 4 if poll, select and epoll report that the client's channel is readable. */
+    const readiness = async () => (await client.step('poll')).result
     const listener = await server.create()
     await server.bind(listener, PORT)
     await server.listen(listener)
     const id = await client.create()
-    assert.deepEqual([await readableBy(), await client.event()], [0, undefined])
+    assert.deepEqual([await readiness(), await client.event()], [0, undefined])
     await client.resolve(id, PORT)
-    assert.equal(await readableBy(), 7)
+    assert.equal(await readiness(), 7)
     assert.equal((await client.event())?.name, 'ADDR_RESOLVED')
-    assert.equal(await readableBy(), 7)
+    assert.equal(await readiness(), 7)
     // While a request is in flight a child takes over: it reads the events that its parent has not read, and connects.
     assert.ok((await client.connect(id, QPN)) >= 0)
     await client.step('fork')
@@ -160,7 +160,7 @@ describe('a channel', { skip: missing }, () => {
     const ofChild = await client.create(5n)
     // The child exits. Its identifiers belong to the channel, which the parent still has open.
     assert.equal((await client.step('exit')).result, 0)
-    assert.equal(await readableBy(), 0)
+    assert.equal(await readiness(), 0)
     assert.ok((await client.disconnect(id)) >= 0)
     await server.until('DISCONNECTED')
     await server.disconnect(request)
@@ -171,7 +171,7 @@ describe('a channel', { skip: missing }, () => {
   })
 })
 
-describe('an identifier', { skip: missing }, () => {
+describe('an identifier', { skip }, () => {
   it('may be destroyed by either end after each step of a connection, and nothing is left', async t => {
     const daemon = await startDaemon(t)
     const [server, client] = [await UcmaProgram.start(t, daemon), await UcmaProgram.start(t, daemon)]
@@ -212,7 +212,7 @@ describe('an identifier', { skip: missing }, () => {
   })
 })
 
-describe('a removed device', { skip: missing }, () => {
+describe('a removed device', { skip }, () => {
   it('raises DEVICE_REMOVAL on each of its identifiers, which are unusable then; its address can be used again', async t => {
     const daemon = await startDaemon(t, { devices: TWO_DEVICES })
     const changeDevice = async (...args: string[]): Promise<void> => {
@@ -256,7 +256,7 @@ describe('a removed device', { skip: missing }, () => {
   })
 })
 
-describe('a program that rejects', { skip: missing }, () => {
+describe('a program that rejects', { skip }, () => {
   it('sends the reject reasons that Linux lets programs choose', async t => {
     const daemon = await startDaemon(t)
     const program = await UcmaProgram.start(t, daemon)
@@ -284,7 +284,7 @@ describe('a program that rejects', { skip: missing }, () => {
   })
 })
 
-describe('killed and stopped programs', { skip: missing }, () => {
+describe('killed and stopped programs', { skip }, () => {
   it('leave nothing, and their peers are notified: 40 killed in every state, some while stopped', async t => {
     await killInEveryState(t, await startDaemon(t), 8)
   })
@@ -336,7 +336,7 @@ describe('killed and stopped programs', { skip: missing }, () => {
   })
 })
 
-describe('QUERY_ROUTE', { skip: missing }, () => {
+describe('QUERY_ROUTE', { skip }, () => {
   it('returns addresses, device and path in Linux’s struct rdma_ucm_query_route_resp', async t => {
     const daemon = await startDaemon(t)
     const program = await UcmaProgram.start(t, daemon)
@@ -352,10 +352,10 @@ describe('QUERY_ROUTE', { skip: missing }, () => {
     const { result, view } = await queryRoute()
     const bytes = Buffer.from(view.buffer)
     /** Family, port and address of the sockaddr_in at this offset. */
-    const sockaddr = (at: number): unknown[] => [
-      view.getUint16(at, true),
-      view.getUint16(at + 2),
-      bytes.subarray(at + 4, at + 8),
+    const sockaddr = (offset: number): unknown[] => [
+      view.getUint16(offset, true),
+      view.getUint16(offset + 2),
+      bytes.subarray(offset + 4, offset + 8),
     ]
     const host = Buffer.of(127, 0, 0, 1)
     assert.equal(result, 24)

@@ -45,14 +45,14 @@ const prepare = async (
     await victim.until('ESTABLISHED')
     return id
   }
-  const active = await victim.create()
-  await victim.resolve(active, ports.survivor)
-  assert.ok((await victim.connect(active, nextQpn++)) >= 0)
+  const victimId = await victim.create()
+  await victim.resolve(victimId, ports.survivor)
+  assert.ok((await victim.connect(victimId, nextQpn++)) >= 0)
   const { id } = await survivor.until('CONNECT_REQUEST')
   if (state === 'before its request is answered') return id
   await survivor.accept(id, nextQpn++)
   await victim.until('CONNECT_RESPONSE')
-  await victim.accept(active)
+  await victim.accept(victimId)
   await survivor.until('ESTABLISHED')
   return id
 }

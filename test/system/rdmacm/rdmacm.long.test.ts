@@ -20,7 +20,7 @@ describe('thousands of connections by librdmacm', { skip: lacking('cmtime') }, (
       const cmtime = {
         server: `cmtime -b SERVER -p PORT -c ${count}`,
         client: `cmtime -s SERVER -p PORT -c ${count}`,
-        endless: true,
+        isEndless: true,
       } as const
       assertGoodRdmacm(cmtime, await runRdmacm(t, daemon, cmtime, { limit: 300_000 }))
     })

@@ -22,7 +22,7 @@ export interface RdmacmCase {
   readonly server: string
   readonly client: string
   /** The server keeps listening: it is stopped after the client. */
-  readonly endless?: true
+  readonly isEndless?: true
   /**
    * The server listens again between two connections of one client (perftest -R), so a fast client may find no
    * listener; then the case is repeated. It is the same with Linux's rxe: if the server's second rdma_listen is 0.3 s
@@ -36,7 +36,7 @@ export interface RdmacmCase {
 const POLLHUP = 16
 
 /** `options` on both sides, the server bound to SERVER. */
-export const both = (program: string, options: string): RdmacmCase => ({
+export const bothSides = (program: string, options: string): RdmacmCase => ({
   server: `${program} -b SERVER -p PORT ${options}`,
   client: `${program} -s SERVER -p PORT ${options}`,
 })
@@ -57,7 +57,7 @@ export const rpingCases: readonly RdmacmCase[] = [
   { server: 'rping -s -a SERVER -p PORT -C 5 -v', client: 'rping -c -a SERVER -p PORT -C 5 -v' },
   { server: 'rping -s -p PORT -C 10 -V -S 4000', client: 'rping -c -a SERVER -p PORT -C 10 -V -S 4000' },
   { server: 'rping -s -p PORT -q -C 3', client: 'rping -c -a SERVER -p PORT -q -C 3' },
-  { server: 'rping -s -P -p PORT', client: 'rping -c -a SERVER -p PORT -C 3 -V', endless: true },
+  { server: 'rping -s -P -p PORT', client: 'rping -c -a SERVER -p PORT -C 3 -V', isEndless: true },
 ]
 
 /** udaddy's port, which is fixed. */
@@ -82,20 +82,20 @@ export const wordsOf = (line: string, values: Placeholders): [program: string, .
 
 export const rdmacmCases: readonly RdmacmCase[] = [
   ...rpingCases,
-  both('ucmatose', ''),
-  both('ucmatose', '-c 8 -C 5 -S 3000'),
-  both('ucmatose', '-c 3 -t 8 -m'),
+  bothSides('ucmatose', ''),
+  bothSides('ucmatose', '-c 8 -C 5 -S 3000'),
+  bothSides('ucmatose', '-c 3 -t 8 -m'),
   udaddy(''),
   udaddy('-c 4 -C 8 -S 500'),
   { server: 'rdma_server -s SERVER -p PORT', client: 'rdma_client -s SERVER -p PORT' },
   { server: 'rdma_xserver -p PORT', client: 'rdma_xclient -s SERVER -p PORT' },
-  { server: 'cmtime -b SERVER -p PORT -c 20', client: 'cmtime -s SERVER -p PORT -c 20', endless: true },
-  both('rstream', '-S 65536 -C 20'),
+  { server: 'cmtime -b SERVER -p PORT -c 20', client: 'cmtime -s SERVER -p PORT -c 20', isEndless: true },
+  bothSides('rstream', '-S 65536 -C 20'),
   // Its poll returns POLLHUP (16) if the server has exited before the client reads its last answer.
-  { ...both('rstream', '-S 4096 -C 50 -T a'), status: POLLHUP },
-  both('rstream', '-S 4096 -C 50 -T b'),
-  both('rstream', '-S 4096 -C 50 -T n'),
-  both('riostream', '-S 4096 -I 20 -C 5'),
+  { ...bothSides('rstream', '-S 4096 -C 50 -T a'), status: POLLHUP },
+  bothSides('rstream', '-S 4096 -C 50 -T b'),
+  bothSides('rstream', '-S 4096 -C 50 -T n'),
+  bothSides('riostream', '-S 4096 -I 20 -C 5'),
   perftest('ib_send_bw -n 50 -s 4096'),
   perftest('ib_send_lat -n 20 -s 64 -e'),
   perftest('ib_send_bw -c UD -n 50 -s 1000'),
@@ -179,12 +179,12 @@ export const startLine = (
  * Waits until both sides have ended. A server is stopped if it would wait for more clients, or if its client failed.
  */
 export const finishRdmacm = async (
-  { endless, status }: Pick<RdmacmCase, 'endless' | 'status'>,
+  { isEndless, status }: Pick<RdmacmCase, 'isEndless' | 'status'>,
   server: Running,
   client: Running,
 ): Promise<RdmacmResult> => {
   const finished = await client.ended
-  if (endless || (finished.status !== 0 && finished.status !== status)) server.child.kill('SIGTERM')
+  if (isEndless || (finished.status !== 0 && finished.status !== status)) server.child.kill('SIGTERM')
   return { server: await server.ended, client: finished }
 }
 
@@ -209,12 +209,12 @@ export const startRdmacm = async (
 
 /** Asserts that both sides succeeded; of an endless server, which was stopped, only the client counts. */
 export const assertGoodRdmacm = (
-  { endless, status }: Pick<RdmacmCase, 'endless' | 'status'>,
+  { isEndless, status }: Pick<RdmacmCase, 'isEndless' | 'status'>,
   { server, client }: RdmacmResult,
 ): void => {
   const output = `client:\n${client.stdout}${client.stderr}\nserver:\n${server.stdout}${server.stderr}`
   const check = (side: string, { status: ended, signal }: Finished) =>
     assert.ok(ended === 0 || ended === status, `${side}: status ${ended}, signal ${signal}\n${output}`)
   check('client', client)
-  if (!endless) check('server', server)
+  if (!isEndless) check('server', server)
 }

@@ -8,7 +8,7 @@ import { before, describe, it } from 'node:test'
 import { rsocketsLibrary } from '../../catalogue/userland.ts'
 import { loopbackText } from '../../loopback.ts'
 import { isEmpty, lacking, ownProgram, type Scope, startDaemon, suiteScope, type TestDaemon } from '../programs.ts'
-import { assertGoodRdmacm, both, type RdmacmCase, startRdmacm } from './rdmacm.ts'
+import { assertGoodRdmacm, bothSides, type RdmacmCase, startRdmacm } from './rdmacm.ts'
 
 const echo = ownProgram('echo')
 const library = rsocketsLibrary('/')
@@ -22,11 +22,11 @@ const echoCase = (bytes: number): RdmacmCase => ({
 
 /** Cases whose programs compare the data (-T v). */
 const verifying: readonly RdmacmCase[] = [
-  both('rstream', '-T v -S 16384 -C 50'),
-  both('rstream', '-T v -T b -S 100000 -C 10 -I 2'),
-  both('rstream', '-T v -T n -S 1000 -C 100 -B 4096'),
-  both('riostream', '-T v -S 16384 -C 20 -I 4'),
-  both('riostream', '-T v -T n -S 4096 -C 100'),
+  bothSides('rstream', '-T v -S 16384 -C 50'),
+  bothSides('rstream', '-T v -T b -S 100000 -C 10 -I 2'),
+  bothSides('rstream', '-T v -T n -S 1000 -C 100 -B 4096'),
+  bothSides('riostream', '-T v -S 16384 -C 20 -I 4'),
+  bothSides('riostream', '-T v -T n -S 4096 -C 100'),
   echoCase(1_000_000),
 ]
 

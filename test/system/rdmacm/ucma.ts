@@ -31,10 +31,10 @@ const body = (size: number): DataView => new DataView(new ArrayBuffer(size))
 const bytesOf = (view: DataView): Buffer => Buffer.from(view.buffer, view.byteOffset, view.byteLength)
 
 /** Stores a sockaddr_in of 127.0.0.1 at this offset. */
-const storeLoopback = (view: DataView, at: number, port: number): void => {
-  view.setUint16(at, 2, true)
-  view.setUint16(at + 2, port)
-  view.setUint32(at + 4, 0x7f00_0001)
+const storeLoopback = (view: DataView, offset: number, port: number): void => {
+  view.setUint16(offset, 2, true) // AF_INET
+  view.setUint16(offset + 2, port)
+  view.setUint32(offset + 4, 0x7f00_0001)
 }
 
 export interface UcmaEvent {
@@ -42,18 +42,18 @@ export interface UcmaEvent {
   readonly id: number
   readonly userHandle: bigint
   readonly status: number
-  /** The vendor options of the peer. */
   readonly ece: Ece
 }
 
+/** Vendor options of a connection's peer (enhanced connection establishment). */
 export interface Ece {
   readonly vendorId: number
   readonly attrMod: number
 }
 
-const storeEce = (view: DataView, at: number, { vendorId, attrMod }: Ece): void => {
-  view.setUint32(at, vendorId, true)
-  view.setUint32(at + 4, attrMod, true)
+const storeEce = (view: DataView, offset: number, { vendorId, attrMod }: Ece): void => {
+  view.setUint32(offset, vendorId, true)
+  view.setUint32(offset + 4, attrMod, true)
 }
 const noEce: Ece = { vendorId: 0, attrMod: 0 }
 
@@ -70,11 +70,11 @@ export class UcmaProgram extends StepProgram {
   }
 
   /**
-   * Writes a command with this body. `at`: offset in the body of the response's address, -1 for none; `out`: size of
-   * the response.
+   * Writes a command with this body. `responseAt`: offset in the body of the response's address, -1 for none;
+   * `responseBytes`: size of the response.
    */
-  write(number: number, view: DataView, at = -1, out = 0): Promise<StepResult> {
-    return this.step(`write ${number} ${at} ${out} ${bytesOf(view).toString('hex')}`)
+  write(number: number, view: DataView, responseAt = -1, responseBytes = 0): Promise<StepResult> {
+    return this.step(`write ${number} ${responseAt} ${responseBytes} ${bytesOf(view).toString('hex')}`)
   }
 
   /** CREATE_ID; returns the identifier. */

@@ -1,6 +1,7 @@
 /*
- * Every call of uverbs and rdma_cm that Linux numbers ends as on Linux 6.12's rxe (R41, R42), except those that the
- * fixture lists with a reason. The guest of test/peer makes the same calls on Linux itself.
+ * The calls of uverbs and rdma_cm that the programs `EVERY_CALL` make, every call that Linux numbers among them, end as
+ * on Linux 6.12's rxe (R41, R42), except those that the fixture lists with a reason. The guest of test/peer makes the
+ * same calls on Linux itself.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'

@@ -49,7 +49,6 @@ class Result(unittest.TestResult):
             self.addFailure(test, err)
 
 
-
 def add_device_address(self, dev, port, idx):
     self.args.append([dev, port, idx, address, "00:00:00:00:00:00"])
 
@@ -58,9 +57,9 @@ for module in (base, tests.base):
     module.RDMATestCase._get_ip_mac = add_device_address
 
 names = sorted(name[:-3] for name in os.listdir(os.path.join(folder, "tests")) if re.match(r"test_.*\.py$", name))
-wanted = ["tests." + name for name in names if not re.search("mlx5|efa|cuda", name)]
+modules = ["tests." + name for name in names if not re.search("mlx5|efa|cuda", name)]
 parser.parse_args()
 gc.disable()
-unittest.defaultTestLoader.loadTestsFromNames(wanted).run(Result())
+unittest.defaultTestLoader.loadTestsFromNames(modules).run(Result())
 sys.stdout.flush()
 os._exit(0)
