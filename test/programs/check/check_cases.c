@@ -11,6 +11,8 @@
 #include <stdbool.h>
 #include <sys/syscall.h>
 
+#define UNKNOWN_LKEY 77
+
 /* ---- batch: two requests in one ibv_wr_complete, of which the first fails ---- */
 
 static int batch(void)
@@ -27,7 +29,7 @@ static int batch(void)
         qp->wr_id = 1 + i;
         qp->wr_flags = IBV_SEND_SIGNALED;
         ibv_wr_rdma_write(qp, other.mr->rkey, address_of(&other));
-        ibv_wr_set_sge(qp, i == 0 ? 77 : one.mr->lkey, address_of(&one), 8);
+        ibv_wr_set_sge(qp, i == 0 ? UNKNOWN_LKEY : one.mr->lkey, address_of(&one), 8);
     }
     check(ibv_wr_complete(qp), "ibv_wr_complete");
     completion(&one);
@@ -53,7 +55,7 @@ static int forks(int count)
 /* ---- threads: one posts, and so does a signal handler, while the main thread forks ---- */
 
 static struct end one, other;
-static atomic_bool stop;
+static atomic_bool stop_posting;
 
 static void post_small(void)
 {
@@ -68,7 +70,7 @@ static void post_small(void)
 
 static void *poster(void *unused)
 {
-    while (!stop)
+    while (!stop_posting)
         post_small();
     return unused;
 }
@@ -99,7 +101,7 @@ static int threads(void)
         waitpid(child, &status, 0);
         check(status, "the child");
     }
-    stop = true;
+    stop_posting = true;
     pthread_join(thread, NULL);
     signal(SIGUSR1, on_signal);
     raise(SIGUSR1);
@@ -109,12 +111,12 @@ static int threads(void)
 
 /* ---- constructor: a library's constructor makes a call while another thread makes its first call ---- */
 
-/* The thread id of call_once. */
-static atomic_int caller;
+/* The thread id of call_once; 0 before it runs. */
+static atomic_int calling_thread;
 
 static void *call_once(void *pd)
 {
-    caller = (int)syscall(SYS_gettid);
+    calling_thread = (int)syscall(SYS_gettid);
     static char buffer[SIZE];
     check(ibv_dereg_mr(need(ibv_reg_mr(pd, buffer, SIZE, 0), "ibv_reg_mr")), "ibv_dereg_mr");
     return NULL;
@@ -130,10 +132,10 @@ static void in_constructor(void)
 {
     struct ibv_pd *pd = need(ibv_alloc_pd(context), "ibv_alloc_pd");
     check(pthread_create(&thread, NULL, call_once, pd), "pthread_create");
-    while (caller == 0)
+    while (calling_thread == 0)
         ;
     char path[64], line[256];
-    snprintf(path, sizeof path, "/proc/self/task/%d/syscall", caller);
+    snprintf(path, sizeof path, "/proc/self/task/%d/syscall", calling_thread);
     for (FILE *file; (file = fopen(path, "r")) != NULL; fclose(file))
         if (fgets(line, sizeof line, file) && atoi(line) == SYS_futex) {
             fclose(file);
@@ -200,7 +202,7 @@ static int forged(void)
 {
     make_pair(&one, &other);
     struct ibv_sge sge = all_of(&one);
-    sge.lkey = 77;
+    sge.lkey = UNKNOWN_LKEY;
     post(&one, IBV_WR_RDMA_WRITE, sge, address_of(&other), other.mr->rkey);
     for (uint32_t i = 0; i < USERDMA_POST_LOG_ENTRIES; i++) {
         const struct userdma_post forged_post = {

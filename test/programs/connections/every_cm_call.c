@@ -169,6 +169,7 @@ static long bind_ip(uint32_t id, struct sockaddr_storage address)
     return WRITE_COMMAND(BIND_IP, in, 0);
 }
 
+/* `from`: NULL for no source address. */
 static long resolve(uint32_t id, const struct sockaddr_storage *from, struct sockaddr_storage to)
 {
     struct rdma_ucm_resolve_addr in = {.id = id, .timeout_ms = 1000, .dst_size = size_of(&to)};
@@ -202,7 +203,7 @@ static long listen_on(uint32_t id, int backlog)
 /* The number of the next queue pair, each used once; none of them exists. */
 static uint32_t next_qp = 0x4000;
 
-/* Parameters with `data` bytes of private data. */
+/* Parameters with `data` bytes of private data, as `data` means below too. */
 static struct rdma_ucm_conn_param parameters(int data)
 {
     struct rdma_ucm_conn_param param = {.qp_num = next_qp++,
@@ -306,6 +307,7 @@ static long leave(uint32_t id)
     return result;
 }
 
+/* Moves an identifier to `channel`; `from`: the descriptor of the file that has it. */
 static long migrate(uint32_t id, int from)
 {
     struct rdma_ucm_migrate_resp answer = {0};

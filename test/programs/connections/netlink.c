@@ -32,6 +32,9 @@ enum {
     SYS_GET = RDMA_NL_GET_TYPE(RDMA_NL_NLDEV, RDMA_NLDEV_CMD_SYS_GET),
 };
 
+/* Multicast groups: RDMA_NL_GROUP_LS and RDMA_NL_GROUP_NOTIFY; and their bits in nl_groups. */
+enum { GROUP_LS = 3, GROUP_NOTIFY = 4, LS_BIT = 1 << (GROUP_LS - 1), NOTIFY_BIT = 1 << (GROUP_NOTIFY - 1) };
+
 static const struct sockaddr_nl kernel = {.nl_family = AF_NETLINK};
 
 union answer {
@@ -46,6 +49,7 @@ static struct nlmsghdr request(uint16_t type, uint16_t flags)
         .nlmsg_len = NLMSG_HDRLEN, .nlmsg_type = type, .nlmsg_flags = NLM_F_REQUEST | flags, .nlmsg_seq = ++sequence};
 }
 
+/* The address of a socket. */
 static struct sockaddr_nl name_of(int fd)
 {
     struct sockaddr_nl name;
@@ -85,9 +89,9 @@ static void check_names(void)
     FAILS(bind(second, (struct sockaddr *)&name, sizeof name), EADDRINUSE);
     /* A port ID as libnl chooses it for a further socket of the process. */
     name.nl_pid = getpid() + (7 << 22);
-    name.nl_groups = 1 << 3;
+    name.nl_groups = NOTIFY_BIT;
     EXPECT(bind(second, (struct sockaddr *)&name, sizeof name) == 0);
-    EXPECT(name_of(second).nl_pid == name.nl_pid && name_of(second).nl_groups == 1 << 3);
+    EXPECT(name_of(second).nl_pid == name.nl_pid && name_of(second).nl_groups == NOTIFY_BIT);
     FAILS(bind(first, (struct sockaddr *)&name, sizeof name), EINVAL);
     name.nl_family = AF_INET;
     FAILS(bind(first, (struct sockaddr *)&name, sizeof name), EINVAL);
@@ -105,6 +109,7 @@ static void check_names(void)
     FAILS(socket(AF_NETLINK, SOCK_STREAM, NETLINK_RDMA), ESOCKTNOSUPPORT);
 }
 
+/* The value of an option, an int. */
 static int option_of(int fd, int level, int option)
 {
     int value = -1;
@@ -127,7 +132,7 @@ static void check_refusal(int fd, bool is_capped, bool has_text)
     struct {
         struct nlmsghdr header;
         char body[16];
-    } query = {.header = request(DELLINK, 0), .body = {16, 0, 62}}; /* names no device */
+    } query = {.header = request(DELLINK, 0), .body = {16, 0, 62}}; /* one attribute, of 16 bytes and type 62 */
     union answer answer;
     query.header.nlmsg_len = sizeof query;
     EXPECT(send(fd, &query, sizeof query, 0) == sizeof query);
@@ -151,10 +156,10 @@ static void check_options(void)
     const int size = 65536;
     EXPECT(setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof size) == 0);
     EXPECT(setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof size) == 0);
-    EXPECT(set_option(fd, NETLINK_ADD_MEMBERSHIP, 4) == 0 && name_of(fd).nl_groups == 1 << 3);
-    EXPECT(set_option(fd, NETLINK_ADD_MEMBERSHIP, 3) == 0);
-    EXPECT(option_of(fd, SOL_NETLINK, NETLINK_LIST_MEMBERSHIPS) == 12);
-    EXPECT(set_option(fd, NETLINK_DROP_MEMBERSHIP, 4) == 0 && name_of(fd).nl_groups == 1 << 2);
+    EXPECT(set_option(fd, NETLINK_ADD_MEMBERSHIP, GROUP_NOTIFY) == 0 && name_of(fd).nl_groups == NOTIFY_BIT);
+    EXPECT(set_option(fd, NETLINK_ADD_MEMBERSHIP, GROUP_LS) == 0);
+    EXPECT(option_of(fd, SOL_NETLINK, NETLINK_LIST_MEMBERSHIPS) == (LS_BIT | NOTIFY_BIT));
+    EXPECT(set_option(fd, NETLINK_DROP_MEMBERSHIP, GROUP_NOTIFY) == 0 && name_of(fd).nl_groups == LS_BIT);
     FAILS(set_option(fd, NETLINK_ADD_MEMBERSHIP, 0), EINVAL);
     FAILS(set_option(fd, NETLINK_ADD_MEMBERSHIP, 1000), EINVAL);
     FAILS(set_option(fd, 12345, 1), ENOPROTOOPT);
@@ -188,10 +193,10 @@ static void check_options(void)
         .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
     EXPECT(setsockopt(fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof on) == 0);
     EXPECT(write(fd, &query, sizeof query) == sizeof query && recvmsg(fd, &message, 0) > 0);
-    const struct cmsghdr *c = CMSG_FIRSTHDR(&message);
+    const struct cmsghdr *cmsg = CMSG_FIRSTHDR(&message);
     struct ucred credentials = {.pid = -1};
-    EXPECT(c && c->cmsg_type == SCM_CREDENTIALS);
-    memcpy(&credentials, CMSG_DATA(c), sizeof credentials);
+    EXPECT(cmsg && cmsg->cmsg_type == SCM_CREDENTIALS);
+    memcpy(&credentials, CMSG_DATA(cmsg), sizeof credentials);
     EXPECT(credentials.pid == 0 && credentials.uid == 0 && credentials.gid == 0);
     close(fd);
 }
@@ -227,16 +232,17 @@ static void sending_and_receiving(void)
                                   {.msg_hdr = {.msg_iov = &iovs[1], .msg_iovlen = 1}}};
     EXPECT(sendmmsg(fd, messages, 2, 0) == 2);
     EXPECT(messages[0].msg_len == sizeof query && messages[1].msg_len == sizeof query);
-    char room[3][4096];
+    char datagrams[3][4096];
     struct sockaddr_nl senders[3];
     for (int i = 0; i < 3; i++) {
-        iovs[i] = (struct iovec){room[i], sizeof room[i]};
+        iovs[i] = (struct iovec){datagrams[i], sizeof datagrams[i]};
         messages[i] = (struct mmsghdr){.msg_hdr = {
             .msg_iov = &iovs[i], .msg_iovlen = 1, .msg_name = &senders[i], .msg_namelen = sizeof senders[i]}};
     }
     EXPECT(recvmmsg(fd, messages, 3, MSG_DONTWAIT, NULL) == 3);
-    EXPECT(((struct nlmsghdr *)room[0])->nlmsg_type == SYS_GET && ((struct nlmsghdr *)room[1])->nlmsg_type == GET);
-    EXPECT(((struct nlmsghdr *)room[2])->nlmsg_type == NLMSG_DONE);
+    EXPECT(((struct nlmsghdr *)datagrams[0])->nlmsg_type == SYS_GET);
+    EXPECT(((struct nlmsghdr *)datagrams[1])->nlmsg_type == GET);
+    EXPECT(((struct nlmsghdr *)datagrams[2])->nlmsg_type == NLMSG_DONE);
     for (int i = 0; i < 3; i++)
         EXPECT(messages[i].msg_hdr.msg_namelen == sizeof senders[i] && senders[i].nl_pid == 0);
     EXPECT(send(fd, requests, sizeof requests, 0) == sizeof requests);
@@ -247,7 +253,7 @@ static void sending_and_receiving(void)
     FAILS(send(fd, (void *)4096, 100, 0), EFAULT);
     struct sockaddr_nl other = {.nl_family = AF_NETLINK, .nl_pid = 12345};
     FAILS(sendto(fd, requests, sizeof requests, 0, (struct sockaddr *)&other, sizeof other), ECONNREFUSED);
-    other = (struct sockaddr_nl){.nl_family = AF_NETLINK, .nl_groups = 8};
+    other = (struct sockaddr_nl){.nl_family = AF_NETLINK, .nl_groups = NOTIFY_BIT};
     FAILS(sendto(fd, requests, sizeof requests, 0, (struct sockaddr *)&other, sizeof other), EPERM);
     other.nl_family = AF_UNIX;
     FAILS(sendto(fd, requests, sizeof requests, 0, (struct sockaddr *)&other, sizeof other), EINVAL);

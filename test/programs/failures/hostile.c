@@ -22,7 +22,7 @@
 
 #define VERBS_IOCTL 0xc0181b01u /* Linux's RDMA_VERBS_IOCTL */
 #define SCRATCH_BYTES 65536
-#define RINGS_BYTES (1u << 20) /* of the context file: more than its rings take */
+#define RINGS_BYTES (1u << 20) /* mapped bytes of the context file, from the start on, where its rings are */
 /* Recorded calls, attributes of a call, and bytes of what an attribute points to: at most. */
 #define TEMPLATES 96
 #define ATTRIBUTES 24
@@ -311,8 +311,8 @@ static void doorbell(void)
 }
 
 /*
- * Writes random bytes into the rings; preferably into the first ones, and into their headers, indices and first
- * elements: words of struct rxe_queue_buf.
+ * Writes random numbers into the rings, preferably into the first ones. Each page is treated as the start of a ring, a
+ * struct rxe_queue_buf; the numbers are words of its header or bytes of its data.
  */
 static void corrupt_rings(void)
 {
@@ -341,6 +341,7 @@ static void random_request(void)
 
 static struct options options;
 
+/* Opens the device and creates two connected ends; stores what the calls need. */
 static void set_up(void)
 {
     static struct endpoint ends[2];

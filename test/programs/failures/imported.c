@@ -98,17 +98,17 @@ static void connect_to_itself(uint32_t qp)
     add_pointer(&message, UVERBS_ATTR_QUERY_GID_ENTRY_RESP_ENTRY, &entry, sizeof entry);
     expect_error(call(&message), 0, "QUERY_GID_ENTRY");
     struct ib_uverbs_modify_qp modify = {.qp_handle = qp,
-                                       .dest = {.sgid_index = 1, .hop_limit = 64, .is_global = 1, .port_num = 1},
-                                       .dest_qp_num = qp_number,
-                                       .qp_access_flags = RIGHTS,
-                                       .path_mtu = IBV_MTU_1024,
-                                       .max_rd_atomic = 1,
-                                       .max_dest_rd_atomic = 1,
-                                       .min_rnr_timer = 1,
-                                       .port_num = 1,
-                                       .timeout = 14,
-                                       .retry_cnt = 7,
-                                       .rnr_retry = 7};
+                                         .dest = {.sgid_index = 1, .hop_limit = 64, .is_global = 1, .port_num = 1},
+                                         .dest_qp_num = qp_number,
+                                         .qp_access_flags = RIGHTS,
+                                         .path_mtu = IBV_MTU_1024,
+                                         .max_rd_atomic = 1,
+                                         .max_dest_rd_atomic = 1,
+                                         .min_rnr_timer = 1,
+                                         .port_num = 1,
+                                         .timeout = 14,
+                                         .retry_cnt = 7,
+                                         .rnr_retry = 7};
     memcpy(modify.dest.dgid, &entry.gid, sizeof modify.dest.dgid);
     static const struct {
         enum ibv_qp_state state;
@@ -129,7 +129,7 @@ static void connect_to_itself(uint32_t qp)
  * The importer maps the queues that it creates in the other program's context. It writes from one half of its region to
  * the other, with the other program's protection domain.
  */
-static void write_by_mapped_queues(uint32_t pd, const struct region *own, uint8_t *memory)
+static void write_by_mapped_queues(uint32_t pd, const struct region *own_region, uint8_t *memory)
 {
     uint32_t cq = some_cq(), qp;
     struct rxe_queue_buf *completions = map(&cq_queue.mi);
@@ -141,9 +141,10 @@ static void write_by_mapped_queues(uint32_t pd, const struct region *own, uint8_
     *wqe = (struct rxe_send_wqe){.wr = {.wr_id = 77,
                                         .opcode = IBV_WR_RDMA_WRITE,
                                         .send_flags = IBV_SEND_SIGNALED,
-                                        .wr.rdma = {.remote_addr = own->address + PAGE / 2, .rkey = own->rkey}},
+                                        .wr.rdma = {.remote_addr = own_region->address + PAGE / 2,
+                                                    .rkey = own_region->rkey}},
                                  .dma = {.length = PAGE / 2, .resid = PAGE / 2, .num_sge = 1}};
-    wqe->dma.sge[0] = (struct rxe_sge){.addr = own->address, .length = PAGE / 2, .lkey = own->lkey};
+    wqe->dma.sge[0] = (struct rxe_sge){.addr = own_region->address, .length = PAGE / 2, .lkey = own_region->lkey};
     memset(memory, ANSWER, PAGE / 2);
     __atomic_store_n(&send_queue->producer_index, 1, __ATOMIC_RELEASE);
     struct {
@@ -170,7 +171,7 @@ static void write_by_mapped_queues(uint32_t pd, const struct region *own, uint8_
 }
 
 /* The importer's queries find what the exporter has sent, and what is in use cannot be destroyed. */
-static void check_region(const struct region *given)
+static void check_region(const struct region *exported)
 {
     struct region found = {0};
     uint32_t vectors = 0;
@@ -179,57 +180,58 @@ static void check_region(const struct region *given)
     add_pointer(&message, UVERBS_ATTR_QUERY_CONTEXT_NUM_COMP_VECTORS, &vectors, sizeof vectors);
     add_pointer(&message, UVERBS_ATTR_QUERY_CONTEXT_CORE_SUPPORT, &support, sizeof support);
     expect_error(call(&message), 0, "QUERY_CONTEXT");
-    NEED(vectors == given->vectors && support == IB_UVERBS_CORE_SUPPORT_OPTIONAL_MR_ACCESS,
+    NEED(vectors == exported->vectors && support == IB_UVERBS_CORE_SUPPORT_OPTIONAL_MR_ACCESS,
          "%u vectors, support %lx", vectors, (unsigned long)support);
-    expect_error(query_mr(given->mr, &found), 0, "QUERY_MR");
-    NEED(found.lkey == given->lkey && found.rkey == given->rkey && found.address == given->address,
+    expect_error(query_mr(exported->mr, &found), 0, "QUERY_MR");
+    NEED(found.lkey == exported->lkey && found.rkey == exported->rkey && found.address == exported->address,
          "QUERY_MR returns another region");
-    expect_error(query_mr(given->pd, &found), EINVAL, "QUERY_MR of a PD");
-    expect_error(destroy(UVERBS_OBJECT_PD, UVERBS_METHOD_PD_DESTROY, given->pd), EBUSY, "the PD in use");
+    expect_error(query_mr(exported->pd, &found), EINVAL, "QUERY_MR of a PD");
+    expect_error(destroy(UVERBS_OBJECT_PD, UVERBS_METHOD_PD_DESTROY, exported->pd), EBUSY, "the PD in use");
     message = begin(UVERBS_OBJECT_ASYNC_EVENT, UVERBS_METHOD_ASYNC_EVENT_ALLOC);
     add(&message, UVERBS_ATTR_ASYNC_EVENT_ALLOC_FD_HANDLE, 0, 0);
     expect_error(call(&message), 0, "ASYNC_EVENT_ALLOC");
 }
 
 /* In another context the handles name other objects, or none. */
-static void check_new_context(const struct region *given)
+static void check_new_context(const struct region *exported)
 {
     const int imported = device;
     struct region found;
     device = -1;
     open_context();
     NEED(count_protection_domains() == 0, "PDs in a new context");
-    expect_error(query_mr(given->mr, &found), ENOENT, "QUERY_MR in another context");
+    expect_error(query_mr(exported->mr, &found), ENOENT, "QUERY_MR in another context");
     close(device);
     device = imported;
 }
 
 static void import_context(int socket, const char *mode)
 {
-    struct region given, own;
+    struct region exported, own_region;
     receive_fds(socket, &device, 1);
-    receive_region(socket, &given);
+    receive_region(socket, &exported);
     if (strcmp(mode, "outlive") == 0) {
         char byte;
         NEED(read(socket, &byte, 1) == 0, "the exporter still runs");
-        check_region(&given);
+        check_region(&exported);
         alloc_pd();
         NEED(count_protection_domains() == ALL_PDS, "%u PDs", count_protection_domains());
         return;
     }
-    check_region(&given);
-    check_new_context(&given);
+    check_region(&exported);
+    check_new_context(&exported);
     /* A region of our memory in the exporter's PD, and a PD that we create in its context. */
     uint8_t *memory = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     memset(memory, PATTERN, PAGE);
-    own = (struct region){.pd = alloc_pd(), .address = (uintptr_t)memory};
-    expect_error(reg_mr(given.pd, own.address, PAGE, own.address, RIGHTS, &own.mr), 0, "REG_MR");
-    expect_error(query_mr(own.mr, &own), 0, "QUERY_MR of our own");
-    write_by_mapped_queues(given.pd, &own, memory);
-    expect_error(destroy(UVERBS_OBJECT_MR, UVERBS_METHOD_MR_DESTROY, given.second_mr), 0,
+    own_region = (struct region){.pd = alloc_pd(), .address = (uintptr_t)memory};
+    expect_error(reg_mr(exported.pd, own_region.address, PAGE, own_region.address, RIGHTS, &own_region.mr), 0,
+                 "REG_MR");
+    expect_error(query_mr(own_region.mr, &own_region), 0, "QUERY_MR of our own");
+    write_by_mapped_queues(exported.pd, &own_region, memory);
+    expect_error(destroy(UVERBS_OBJECT_MR, UVERBS_METHOD_MR_DESTROY, exported.second_mr), 0,
                  "the exporter's second region");
-    send_region(socket, &own);
-    receive_region(socket, &given);
+    send_region(socket, &own_region);
+    receive_region(socket, &exported);
     NEED(memory[0] == ANSWER && memory[PAGE - 1] == ANSWER, "the exporter's WRITE has not arrived");
     /* ibv_unimport_* would make no kernel call; only the descriptor is closed. */
     close(device);
@@ -252,13 +254,13 @@ static enum ibv_wc_status transfer(struct endpoint *end, enum ibv_wr_opcode opco
     return wc.status;
 }
 
-static void check_shared(int socket, pid_t importer, struct endpoint *from, const struct region *given)
+static void check_shared(int socket, pid_t importer, struct endpoint *from, const struct region *exported)
 {
     struct region theirs, found;
     int status;
     receive_region(socket, &theirs);
     NEED(count_protection_domains() == ALL_PDS, "%u PDs", count_protection_domains());
-    expect_error(query_mr(given->second_mr, &found), ENOENT, "the region that the importer has destroyed");
+    expect_error(query_mr(exported->second_mr, &found), ENOENT, "the region that the importer has destroyed");
     expect_error(query_mr(theirs.mr, &found), 0, "the importer's region");
     NEED(found.rkey == theirs.rkey, "the importer's region is another one");
     NEED(transfer(from, IBV_WR_RDMA_READ, &theirs) == IBV_WC_SUCCESS, "READ of the importer's memory");
@@ -266,12 +268,12 @@ static void check_shared(int socket, pid_t importer, struct endpoint *from, cons
          "the READ has other bytes than the importer wrote");
     memset(from->buffer, ANSWER, PAGE);
     NEED(transfer(from, IBV_WR_RDMA_WRITE, &theirs) == IBV_WC_SUCCESS, "WRITE to the importer's memory");
-    send_region(socket, given);
+    send_region(socket, exported);
     NEED(waitpid(importer, &status, 0) == importer && status == 0, "the importer: status %x", status);
     /* The importer's objects stay, since they belong to the context. */
-    expect_error(query_mr(given->mr, &found), 0, "our region after the importer's end");
+    expect_error(query_mr(exported->mr, &found), 0, "our region after the importer's end");
     expect_error(query_mr(theirs.mr, &found), 0, "the importer's region after its end");
-    expect_error(destroy(UVERBS_OBJECT_PD, UVERBS_METHOD_PD_DESTROY, given->pd), EBUSY, "the PD in use");
+    expect_error(destroy(UVERBS_OBJECT_PD, UVERBS_METHOD_PD_DESTROY, exported->pd), EBUSY, "the PD in use");
     expect_error(destroy(UVERBS_OBJECT_MR, UVERBS_METHOD_MR_DESTROY, theirs.mr), 0, "the importer's region");
     expect_error(destroy(UVERBS_OBJECT_PD, UVERBS_METHOD_PD_DESTROY, theirs.pd), 0, "the importer's PD");
 }
@@ -295,13 +297,13 @@ int main(int argc, char **argv)
     NEED(pd, "ibv_alloc_pd: %s", strerror(errno));
     struct ibv_mr *second_mr = ibv_reg_mr(pd, from.buffer, PAGE, RIGHTS);
     NEED(second_mr, "ibv_reg_mr: %s", strerror(errno));
-    const struct region given = {.pd = to.pd->handle,
-                                 .mr = to.mr->handle,
-                                 .second_mr = second_mr->handle,
-                                 .lkey = to.mr->lkey,
-                                 .rkey = to.mr->rkey,
-                                 .vectors = (uint32_t)context->num_comp_vectors,
-                                 .address = (uintptr_t)to.buffer};
+    const struct region exported = {.pd = to.pd->handle,
+                                    .mr = to.mr->handle,
+                                    .second_mr = second_mr->handle,
+                                    .lkey = to.mr->lkey,
+                                    .rkey = to.mr->rkey,
+                                    .vectors = (uint32_t)context->num_comp_vectors,
+                                    .address = (uintptr_t)to.buffer};
     fflush(stdout);
     const pid_t child_pid = fork();
     NEED(child_pid >= 0, "fork: %s", strerror(errno));
@@ -318,10 +320,10 @@ int main(int argc, char **argv)
     }
     close(pair[0]);
     send_fds(pair[1], &device, 1);
-    send_region(pair[1], &given);
+    send_region(pair[1], &exported);
     if (outlives)
         raise(SIGKILL);
-    check_shared(pair[1], child_pid, &from, &given);
+    check_shared(pair[1], child_pid, &from, &exported);
     NEED(ibv_dealloc_pd(pd) == 0, "ibv_dealloc_pd: %s", strerror(errno));
     destroy_endpoint(&from);
     destroy_endpoint(&to);

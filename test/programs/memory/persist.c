@@ -42,15 +42,14 @@ struct newer_qp {
  */
 #define FIRST_SLOT 64
 #define SLOTS 8
-/* All rights of the server's region but FLUSH. */
-#define ACCESS                                                                                                         \
+#define RIGHTS_BUT_FLUSH                                                                                               \
     (IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_ATOMIC)
 
 static struct endpoint end;
 static struct address remote;
 static struct ibv_qp_ex *requests;
-static size_t block = 20000;
-static uint64_t blocks = 100;
+static size_t block_bytes = 20000;
+static uint64_t block_count = 100;
 
 /* ---- the client ---- */
 
@@ -117,7 +116,7 @@ static void expect_completion(uint64_t id, int status, int opcode)
 /* The offset of a block in the buffer. */
 static uint64_t slot_of(uint64_t number)
 {
-    return FIRST_SLOT + number % SLOTS * block;
+    return FIRST_SLOT + number % SLOTS * block_bytes;
 }
 
 /* Waits until the other side is here too. */
@@ -130,17 +129,17 @@ static void synchronise(int peer)
 
 static void write_blocks(int peer)
 {
-    for (uint64_t number = 1; number <= blocks; number++) {
+    for (uint64_t number = 1; number <= block_count; number++) {
         const uint64_t offset = slot_of(number);
-        fill(end.buffer + offset, block, number);
+        fill(end.buffer + offset, block_bytes, number);
         start_request(3 * number);
         ibv_wr_rdma_write(requests, remote.rkey, remote.buffer + offset);
-        ibv_wr_set_sge(requests, end.mr->lkey, (uintptr_t)end.buffer + offset, (uint32_t)block);
+        ibv_wr_set_sge(requests, end.mr->lkey, (uintptr_t)end.buffer + offset, (uint32_t)block_bytes);
         finish_request();
         if (number % 3 == 0)
             post_flush(3 * number + 1, remote.rkey, remote.buffer, 0, FLUSH_REGION);
         else
-            post_flush(3 * number + 1, remote.rkey, remote.buffer + offset, block, FLUSH_RANGE);
+            post_flush(3 * number + 1, remote.rkey, remote.buffer + offset, block_bytes, FLUSH_RANGE);
         post_atomic_write(3 * number + 2, remote.buffer, number);
         expect_completion(3 * number, IBV_WC_SUCCESS, IBV_WC_RDMA_WRITE);
         expect_completion(3 * number + 1, IBV_WC_SUCCESS, WC_FLUSH);
@@ -156,19 +155,20 @@ static void write_blocks(int peer)
 static void check_blocks(int peer)
 {
     const uint64_t *published = (uint64_t *)end.buffer;
-    uint8_t *expected = malloc(block);
-    NEED(expected, "no memory for %zu bytes", block);
-    for (uint64_t seen = 0; seen < blocks;) {
+    uint8_t *expected = malloc(block_bytes);
+    NEED(expected, "no memory for %zu bytes", block_bytes);
+    for (uint64_t seen = 0; seen < block_count;) {
         const uint64_t number = __atomic_load_n(published, __ATOMIC_ACQUIRE);
         if (number == seen) {
             sched_yield();
             continue;
         }
-        NEED(number > seen && number <= blocks, "number %lu after %lu", (unsigned long)number, (unsigned long)seen);
+        NEED(number > seen && number <= block_count, "number %lu after %lu", (unsigned long)number,
+             (unsigned long)seen);
         for (uint64_t i = seen + 1; i <= number; i++) {
-            fill(expected, block, i);
-            NEED(memcmp(end.buffer + slot_of(i), expected, block) == 0, "block %lu was published, but has not arrived",
-                 (unsigned long)i);
+            fill(expected, block_bytes, i);
+            NEED(memcmp(end.buffer + slot_of(i), expected, block_bytes) == 0,
+                 "block %lu was published, but has not arrived", (unsigned long)i);
             if (i % SLOTS == 0)
                 synchronise(peer);
         }
@@ -186,14 +186,14 @@ static void check_blocks(int peer)
 static void open_connection(int peer, struct ibv_context *context, const struct options *options, bool is_client,
                             int access)
 {
-    create_endpoint(&end, context, options, FIRST_SLOT + SLOTS * block, 0xffff00);
+    create_endpoint(&end, context, options, FIRST_SLOT + SLOTS * block_bytes, 0xffff00);
     if (is_client) {
         use_extended_qp();
     } else {
         NEED(ibv_dereg_mr(end.mr) == 0, "ibv_dereg_mr: %s", strerror(errno));
         end.mr = ibv_reg_mr(end.pd, end.buffer, end.length, access);
         NEED(end.mr, "ibv_reg_mr with access 0x%x: %s", access, strerror(errno));
-        struct ibv_qp_attr attr = {.qp_access_flags = ACCESS | ACCESS_FLUSH_GLOBAL};
+        struct ibv_qp_attr attr = {.qp_access_flags = RIGHTS_BUT_FLUSH | ACCESS_FLUSH_GLOBAL};
         NEED(ibv_modify_qp(end.qp, &attr, IBV_QP_ACCESS_FLAGS) == 0, "access of the queue pair: %s", strerror(errno));
     }
     const struct address local = address_of(&end);
@@ -220,8 +220,8 @@ int main(int argc, char **argv)
         case 'g': options.gid_index = atoi(optarg); break;
         case 'p': port = optarg; break;
         case 'm': options.mtu = atoi(optarg); break;
-        case 'n': blocks = strtoull(optarg, NULL, 0); break;
-        case 's': block = strtoul(optarg, NULL, 0); break;
+        case 'n': block_count = strtoull(optarg, NULL, 0); break;
+        case 's': block_bytes = strtoul(optarg, NULL, 0); break;
         case 't': time_limit = (unsigned)atoi(optarg); break;
         default:
             fail("usage: %s [-d DEVICE] [-g GID-INDEX] [-p TCP-PORT] [-m MTU] [-n BLOCKS] [-s BYTES] [-t SECONDS] "
@@ -229,28 +229,28 @@ int main(int argc, char **argv)
                  argv[0]);
         }
     }
-    NEED(block >= 1 && block <= 1u << 24, "block of %zu bytes: 1 to %u are allowed", block, 1u << 24);
+    NEED(block_bytes >= 1 && block_bytes <= 1u << 24, "block of %zu bytes: 1 to %u are allowed", block_bytes, 1u << 24);
     set_time_limit(time_limit);
     const char *host = optind < argc ? argv[optind] : NULL;
     struct ibv_context *context = open_named(options.device);
     const int peer = host ? connect_to_server(host, port) : accept_client(port);
 
-    open_connection(peer, context, &options, host != NULL, ACCESS | ACCESS_FLUSH_GLOBAL);
+    open_connection(peer, context, &options, host != NULL, RIGHTS_BUT_FLUSH | ACCESS_FLUSH_GLOBAL);
     if (host)
         write_blocks(peer);
     else
         check_blocks(peer);
     close_connection(peer);
-    printf("%lu blocks of %zu bytes, each complete before its number\n", (unsigned long)blocks, block);
+    printf("%lu blocks of %zu bytes, each complete before its number\n", (unsigned long)block_count, block_bytes);
 
-    open_connection(peer, context, &options, host != NULL, ACCESS | ACCESS_FLUSH_GLOBAL);
+    open_connection(peer, context, &options, host != NULL, RIGHTS_BUT_FLUSH | ACCESS_FLUSH_GLOBAL);
     if (host) {
         post_flush(1, remote.rkey, remote.buffer + end.length - 100, 200, FLUSH_RANGE);
         expect_completion(1, IBV_WC_REM_ACCESS_ERR, 0);
         printf("a FLUSH beyond the region is refused\n");
     }
     close_connection(peer);
-    open_connection(peer, context, &options, host != NULL, ACCESS);
+    open_connection(peer, context, &options, host != NULL, RIGHTS_BUT_FLUSH);
     if (host) {
         post_flush(1, remote.rkey, remote.buffer, 100, FLUSH_RANGE);
         expect_completion(1, IBV_WC_REM_ACCESS_ERR, 0);

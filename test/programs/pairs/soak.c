@@ -5,7 +5,7 @@
  *   soak [options]        server: waits for a client on the TCP port
  *   soak [options] HOST   client
  *
- *   -d DEVICE  -g GID-INDEX  -p TCP-PORT  -m MTU  -b BYTES (each way, at least)  -s LARGEST block  -S SEED
+ *   -d DEVICE  -g GID-INDEX  -p TCP-PORT  -m MTU  -b BYTES (each way, at least)  -s BYTES (largest block)  -S SEED
  *   -T EXPONENT (local ACK timeout, 4.096 us * 2^EXPONENT)  -R RETRIES  -t SECONDS (give up; 300)
  *
  * Each end generates the scripts of both streams from the seed: SEND, WRITE with immediate, WRITE with a SEND behind
@@ -22,8 +22,7 @@
 #include "../tcp.h"
 
 #define WINDOW 16
-#define MARKER 8 /* bytes of the SEND behind a plain WRITE */
-
+#define MARKER 8 /* bytes of the SEND behind a WRITE */
 #define SOURCE_BYTES 65536
 /* What each fetch-and-add adds. */
 #define ADDEND 3
@@ -34,9 +33,9 @@ enum kind { SEND, WRITE_IMM, WRITE, READ, COMPARE_SWAP, FETCH_ADD, KINDS };
 static const char *const kind_names[KINDS] = {"send", "write_imm", "write", "read", "cmp_swap", "fetch_add"};
 
 /*
- * The offsets of the areas in each buffer. The first four have WINDOW slots of one block. An operation that needs
- * memory of the receiver takes the receiver's next slot, of both areas; operation i of an end uses its own slot i %
- * WINDOW.
+ * The offsets of the areas in each buffer. The first four have WINDOW slots of one block. A SEND or WRITE
+ * takes the receiver's next slot, in `receive` and in `write`; its own blocks of operation i are in slot i % WINDOW of
+ * `read` and `out`.
  */
 struct layout {
     size_t receive; /* what SENDs bring */
@@ -137,15 +136,16 @@ static void post_receive(uint64_t slot_number)
     NEED(error == 0, "ibv_post_recv: %s", strerror(error));
 }
 
+/* `local`, `remote`: offsets in our buffer and in the peer's. `compare`: for FETCH_AND_ADD what it adds. */
 static void post_request(enum ibv_wr_opcode opcode, uint64_t id, size_t local, uint32_t length, uint64_t remote,
-                         uint32_t immediate, bool signaled, uint64_t compare, uint64_t swap)
+                         uint32_t immediate, bool is_signaled, uint64_t compare, uint64_t swap)
 {
     struct ibv_sge sge = {(uintptr_t)end.buffer + local, length, end.mr->lkey};
     struct ibv_send_wr *bad, wr = {.wr_id = id,
                                    .sg_list = &sge,
                                    .num_sge = length ? 1 : 0,
                                    .opcode = opcode,
-                                   .send_flags = signaled ? IBV_SEND_SIGNALED : 0,
+                                   .send_flags = is_signaled ? IBV_SEND_SIGNALED : 0,
                                    .imm_data = htonl(immediate)};
     if (opcode == IBV_WR_ATOMIC_CMP_AND_SWP || opcode == IBV_WR_ATOMIC_FETCH_AND_ADD) {
         wr.wr.atomic.remote_addr = peer_address.buffer + remote;
@@ -166,7 +166,7 @@ static uint64_t swap_value(uint64_t key, uint64_t count)
     return count ? key_of(key, count) : 0;
 }
 
-/* Posts our next operation. `slot_number`: of the receiver's next slot. */
+/* Posts our next operation. `slot_number`: the number of slots of the receiver that were taken before. */
 static void post_operation(struct stream *mine, uint64_t slot_number)
 {
     const uint64_t number = mine->next;
