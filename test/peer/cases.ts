@@ -99,7 +99,7 @@ const cmtime: ConnectionCase = {
 }
 
 /**
- * RC messages are one packet long, as above. `sameRelease`: both ends have programs of one release. cmtime of rdma-core
+ * RC messages are one packet long, as above. `isSameRelease`: both ends have programs of one release. cmtime of rdma-core
  * 56 works only with its own version, and without IPv6.
  */
 export const connectionCases = (isSameRelease: boolean, version: 4 | 6): readonly ConnectionCase[] => [
@@ -109,7 +109,7 @@ export const connectionCases = (isSameRelease: boolean, version: 4 | 6): readonl
   udaddy(''),
   udaddy('-c 3 -C 5 -S 900'),
   { server: 'rdma_server -s SERVER -p PORT', client: 'rdma_client -s SERVER -p PORT' },
-...(isSameRelease ? [cmtime] : version === 4 ? [{ ...cmtime, usesGuestRelease: true } as const] : []),
+  ...(isSameRelease ? [cmtime] : version === 4 ? [{ ...cmtime, usesGuestRelease: true } as const] : []),
   bothSides('rstream', '-S 512 -C 20'),
 ]
 
