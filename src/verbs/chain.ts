@@ -293,12 +293,12 @@ export const createChains = (context: DeviceContext, classOf: (cls: ObjectClass,
       return found
     }
     // Most chains have runs of entries with the same method: these need no lookup.
-    let last: Entry | undefined
+    let previous: Entry | undefined
     for (const entry of entries) {
-      const isSameMethod = last !== undefined && last.cls === entry.cls && last.name === entry.name
-      entry.chainedMethod = isSameMethod ? last!.chainedMethod : find(entry.cls, entry.name)
+      const isSameMethod = previous !== undefined && previous.cls === entry.cls && previous.name === entry.name
+      entry.chainedMethod = isSameMethod ? previous!.chainedMethod : find(entry.cls, entry.name)
       entry.refs = refsOf(entry.args, entry.chainedMethod.references)
-      last = entry
+      previous = entry
     }
   }
 

@@ -121,6 +121,7 @@ export interface XrcSrqOptions extends SrqOptions {
 
 const xrcSrqOptionNames: KnownOptions<XrcSrqOptions> = { ...srqOptionNames, xrcd: true, cq: true }
 
+/** An XRC shared receive queue in protection domain `pd`. */
 export const xrcSrqPlan = (context: DeviceContext, pd: Named, options: XrcSrqOptions): Plan<XrcSharedReceiveQueue> => {
   checkOptions('xrc_srq.create', 'options', options, xrcSrqOptionNames)
   checkObject(context, 'xrc_srq.create', 'pd', pd)

@@ -87,29 +87,32 @@ eachCarrier(openTwo => {
       },
     )
     assert.match(error.message, /^qp\.write: REM_ACCESS_ERR: .*rkey .* was deregistered/)
-    const second = await flushedWrite
-    assert.ok(second instanceof RequestError)
-    assert.deepEqual([second.status, second.code, second.earlier], ['WR_FLUSH_ERR', 'ECANCELED', error])
-    assert.match(second.message, /qp\.write failed before: REM_ACCESS_ERR/)
+    const flushedError = await flushedWrite
+    assert.ok(flushedError instanceof RequestError)
+    assert.deepEqual(
+      [flushedError.status, flushedError.code, flushedError.earlier],
+      ['WR_FLUSH_ERR', 'ECANCELED', error],
+    )
+    assert.match(flushedError.message, /qp\.write failed before: REM_ACCESS_ERR/)
     await close()
   })
 
   test('outstanding requests reject with ECANCELED when the queue pair is closed or reset, and need not be awaited', async () => {
     const { a, b, close } = await pair(openTwo)
-    const awaited = failureOf(b.qp.receive())
+    const awaitedUntilClose = failureOf(b.qp.receive())
     void b.qp.receive()
     b.qp.close()
-    assert.equal((await awaited).code, 'ECANCELED')
-    const reset = failureOf(a.qp.receive())
+    assert.equal((await awaitedUntilClose).code, 'ECANCELED')
+    const awaitedUntilReset = failureOf(a.qp.receive())
     a.qp.modify({ state: 'RESET' })
-    assert.match((await reset).message, /moved to RESET/)
+    assert.match((await awaitedUntilReset).message, /moved to RESET/)
     const newPeer = b.pd.rcQp()
     a.qp.connect(newPeer.endpoint)
     newPeer.connect(a.qp.endpoint)
     await a.qp.write(Uint8Array.of(4), b.mr.remote(0, 1))
-    const canceled = failureOf(a.qp.receive())
+    const awaitedUntilDeviceClose = failureOf(a.qp.receive())
     await close()
-    assert.equal((await canceled).code, 'ECANCELED')
+    assert.equal((await awaitedUntilDeviceClose).code, 'ECANCELED')
     // An unhandled rejection would end the test.
     await nextTurn()
   })
@@ -117,8 +120,8 @@ eachCarrier(openTwo => {
   test('a full queue rejects requests; a window keeps as many requests in flight as the queue holds', async () => {
     const { a, b, close } = await pair(openTwo)
     const receives = Array.from({ length: 17 }, () => a.qp.receive())
-    const full = await failureOf(receives[16])
-    assert.match(full.message, /the receive queue is full: 16 requests are outstanding.*requestWindow/)
+    const fullError = await failureOf(receives[16])
+    assert.match(fullError.message, /the receive queue is full: 16 requests are outstanding.*requestWindow/)
     const window = requestWindow(16)
     let maxPending = 0
     for (let i = 0; i < 200; i++) {

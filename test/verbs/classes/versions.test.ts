@@ -71,11 +71,11 @@ const deviceOf = (classes: readonly ObjectClass[], omitted: readonly string[] = 
 }
 
 /** A device of the library whose calls reach a core device, and a function that closes both. */
-const library = (coreDevice: ReturnType<typeof deviceOf>): { device: Device; end(): void } => {
+const openInLibrary = (coreDevice: ReturnType<typeof deviceOf>): { device: Device; end(): void } => {
   const context = openContext(coreDevice as never, { isOpened: true })
-  const process_ = openProcess(process.pid)
-  assert.ok(!(process_ instanceof SystemError))
-  const space = createProcessSpace(process_, () => 0)
+  const ownProcess = openProcess(process.pid)
+  assert.ok(!(ownProcess instanceof SystemError))
+  const space = createProcessSpace(ownProcess, () => 0)
   const caller = { ...testCaller(), copyIn: space.copyIn, copyOut: space.copyOut }
   const buffer = messageBuffer()
   const ask: Session['ask'] = (_call, write) => {
@@ -95,7 +95,7 @@ const library = (coreDevice: ReturnType<typeof deviceOf>): { device: Device; end
     device: createDevice(carrier, 'test0', '127.0.0.1', path),
     end() {
       space.close()
-      closeProcess(process_)
+      closeProcess(ownProcess)
     },
   }
 }
@@ -120,7 +120,7 @@ test('an old library on a newer device uses the attributes that it knows', nativ
     tint,
     create: method(create.call, { in: { shade: optional(u32(1)) }, out: { depth: optional(u32(64)) } }),
   })
-  const { device, end } = library(deviceOf([newer]))
+  const { device, end } = openInLibrary(deviceOf([newer]))
   const pd = device.pd()
   assert.ok(device.supports('pd', 'tint'))
   assert.deepEqual(Object.keys(device.interface().find(({ name }) => name === 'pd')!.methods.create.in), ['shade'])
@@ -133,7 +133,7 @@ test('an old library on a newer device uses the attributes that it knows', nativ
 test('an old library on a newer device reports which required attribute it lacks', native, () => {
   const { create } = Pd.methods
   const strict = changed(Pd, { create: method(create.call, { in: { shade: u32(1) }, out: {} }) })
-  const { device, end } = library(deviceOf([strict], ['xrcd']))
+  const { device, end } = openInLibrary(deviceOf([strict], ['xrcd']))
   assert.equal(
     refusal(() => device.pd()),
     'EINVAL pd.create: attribute shade is missing',
@@ -156,7 +156,7 @@ test('a new library on an older device reports what the device lacks', native, (
     changed(Xrcd, { create: method(Xrcd.methods.create.call, { in: without, out: {} }) }),
     { ...Ah, methods: { create: Ah.methods.create } },
   ]
-  const { device, end } = library(deviceOf(older))
+  const { device, end } = openInLibrary(deviceOf(older))
   assert.match(
     refusal(() => device.xrcd()),
     /^EPROTONOSUPPORT xrcd\.create: the mandatory attribute 0x2 is unknown/,
@@ -170,7 +170,7 @@ test('a new library on an older device reports what the device lacks', native, (
 })
 
 test('names inherited from Object.prototype are not methods or attributes of a device', native, () => {
-  const { device, end } = library(deviceOf([]))
+  const { device, end } = openInLibrary(deviceOf([]))
   for (const name of ['constructor', 'toString']) {
     assert.equal(
       refusal(() => device.call(Pd, name as never, {} as never)),
@@ -187,7 +187,7 @@ test('names inherited from Object.prototype are not methods or attributes of a d
 test('a library that needs an output which the device lacks reports this before the call', native, () => {
   const { create } = Pd.methods
   const newer = changed(Pd, { create: method(create.call, { in: {}, out: { depth: u32(64) } }) })
-  const { device, end } = library(deviceOf([]))
+  const { device, end } = openInLibrary(deviceOf([]))
   assert.equal(
     refusal(() => device.chain(chain => chain.call(newer, 'create', {} as never))),
     'EOPNOTSUPP pd.create: the device does not return depth; its release is too old',
