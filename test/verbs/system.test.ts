@@ -8,7 +8,7 @@ import { classes } from '../../src/spec/classes.ts'
 import { createNetwork, type DeviceChange, open, openSystem, RdmaError, type System } from '../../src/verbs/index.ts'
 import { isEmpty, runUserdma, startDaemon, suiteScope, TWO_DEVICES } from '../system/programs.ts'
 
-const globals = classes.filter(cls => cls.global).map(({ name }) => name)
+const globalClassNames = classes.filter(cls => cls.global).map(({ name }) => name)
 const interfaceOf = (system: System): string[] => system.interface().map(({ name }) => name)
 
 /** The attributes of the listed devices that are the same on every machine. */
@@ -25,7 +25,7 @@ test('devices of this process are listed, with events as they are added and remo
   const network = createNetwork()
   const first = await open({ network })
   using system = openSystem({ network })
-  assert.deepEqual(interfaceOf(system), globals)
+  assert.deepEqual(interfaceOf(system), globalClassNames)
   assert.deepEqual(portableEntries(system), [{ name: 'rxe0', index: 0, ...rxeEntry }])
   assert.deepEqual(system.interface('rxe0'), first.interface())
   const changes: DeviceChange[] = []
@@ -69,7 +69,7 @@ describe('in a daemon', { skip: !hasNative() && 'koffi is missing' }, () => {
     const daemon = await startDaemon(scope, { devices: TWO_DEVICES })
     {
       using system = openSystem({ socket: daemon.socket })
-      assert.deepEqual(interfaceOf(system), globals)
+      assert.deepEqual(interfaceOf(system), globalClassNames)
       assert.deepEqual(portableEntries(system), [
         { name: 'rxe0', index: 0, ...rxeEntry },
         { name: 'rxe1', index: 1, ...rxeEntry },

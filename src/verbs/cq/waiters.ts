@@ -27,13 +27,13 @@ export const createWaiterList = (
   onChange: (hasWaiters: boolean) => void = () => {},
   ids: Map<number, unknown> = new Map(),
 ): WaiterList => {
-  let count = 0
-  /** The `done` functions of the waiters of each id; ids without waiters have no entry. */
-  const waiting = new Map<number, Set<() => void>>()
+  let waiterCount = 0
+  /** The `onWake` functions of the waiters of each id; ids without waiters have no entry. */
+  const waitersById = new Map<number, Set<() => void>>()
   let nextId = 1
   const wake = (id: number): void => {
-    const waiters = waiting.get(id)
-    if (waiters !== undefined) for (const done of [...waiters]) done()
+    const waiters = waitersById.get(id)
+    if (waiters !== undefined) for (const onWake of [...waiters]) onWake()
   }
   // A plain property instead of an accessor, because every post reads it.
   const list = {
@@ -56,15 +56,15 @@ export const createWaiterList = (
           reject(signal.reason)
           return
         }
-        const waiters = waiting.get(id) ?? new Set()
-        waiting.set(id, waiters)
+        const waiters = waitersById.get(id) ?? new Set()
+        waitersById.set(id, waiters)
         const end = (): void => {
-          waiters.delete(done)
-          if (waiters.size === 0) waiting.delete(id)
+          waiters.delete(onWake)
+          if (waiters.size === 0) waitersById.delete(id)
           signal?.removeEventListener('abort', onAbort)
-          if (--count === 0) onChange(false)
+          if (--waiterCount === 0) onChange(false)
         }
-        const done = (): void => {
+        const onWake = (): void => {
           end()
           resolve()
         }
@@ -72,14 +72,14 @@ export const createWaiterList = (
           end()
           reject(signal?.reason)
         }
-        waiters.add(done)
-        if (++count === 1) onChange(true)
+        waiters.add(onWake)
+        if (++waiterCount === 1) onChange(true)
         signal?.addEventListener('abort', onAbort, { once: true })
       }),
     wake,
     wakeAll() {
       list.isOver = true
-      for (const id of [...waiting.keys()]) wake(id)
+      for (const id of [...waitersById.keys()]) wake(id)
     },
   }
   return list

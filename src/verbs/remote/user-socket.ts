@@ -21,25 +21,25 @@ const userFolder = (): string => {
   const runtime = process.env.XDG_RUNTIME_DIR
   // After `sudo -E` the variable may name another user's folder.
   if (runtime && isAbsolute(runtime)) {
-    const found = statOf(runtime)
-    if (found?.isDirectory() && found.uid === uid()) return join(runtime, 'userdma')
+    const stats = statOf(runtime)
+    if (stats?.isDirectory() && stats.uid === uid()) return join(runtime, 'userdma')
   }
   return resolve(tmpdir(), `userdma-${uid()}`)
 }
 
 /** Throws an Error if the folder exists and is another user's, or if other users can access it. */
 const requirePrivate = (folder: string): void => {
-  const found = statOf(folder)
-  if (!found) return
+  const stats = statOf(folder)
+  if (!stats) return
   const remedy = `remove it, or make a folder (\`mkdir -m 700 FOLDER\`) and use --socket FOLDER/sock`
-  if (!found.isDirectory())
+  if (!stats.isDirectory())
     throw new Error(`${folder}, where your daemon's socket should be, is not a folder; ${remedy}`)
-  if (found.uid !== uid())
+  if (stats.uid !== uid())
     throw new Error(
-      `${folder}, where your daemon's socket should be, belongs to ${userText(found.uid)}, not to you (${uid()}); ${remedy}`,
+      `${folder}, where your daemon's socket should be, belongs to ${userText(stats.uid)}, not to you (${uid()}); ${remedy}`,
     )
-  if (found.mode & 0o077) {
-    const mode = (found.mode & 0o7777).toString(8).padStart(4, '0')
+  if (stats.mode & 0o077) {
+    const mode = (stats.mode & 0o7777).toString(8).padStart(4, '0')
     throw new Error(
       `${folder}, where your daemon's socket should be, has mode ${mode}, so that others may use it; run \`chmod 700 ${folder}\``,
     )
