@@ -11,7 +11,9 @@ export const PAGE_BYTES = 4096
 export const TWO_32 = 2 ** 32
 
 /** The u64 of a high and a low word, each an i32 or a u32. */
-export const joinWords = (hi: number, lo: number): bigint => (BigInt(hi >>> 0) << 32n) | BigInt(lo >>> 0)
+export const joinWords = (hi: number, lo: number): bigint =>
+  // Without a high word no other BigInt is allocated.
+  hi === 0 ? BigInt(lo >>> 0) : (BigInt(hi >>> 0) << 32n) | BigInt(lo >>> 0)
 
 /** `bytes` rounded up to whole pages. */
 export const wholePages = (bytes: number): number => Math.ceil(bytes / PAGE_BYTES) * PAGE_BYTES

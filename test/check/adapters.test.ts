@@ -59,6 +59,7 @@ const scenario = (...like: AdapterName[]) => {
     const request: WorkRequest = {
       ...{ id: 0, time: 0, owner, queue: PostQueue.SEND, number, index: 0, wrId: 5n, opcode, flags: 0 },
       ...{ isSignaled: true, length: 8, elements: [], remote: undefined, destQpn: undefined },
+      destination: undefined,
     }
     checker.requests.posted(request)
   }

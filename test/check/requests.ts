@@ -35,6 +35,7 @@ export const workRequest = (changes: Partial<WorkRequest> = {}): WorkRequest => 
   elements: [],
   remote: undefined,
   destQpn: undefined,
+  destination: undefined,
   ...changes,
 })
 

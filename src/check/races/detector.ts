@@ -105,7 +105,18 @@ export const createRaceDetector = (services: DetectorServices, sources: RaceSour
   }
 
   /** The memory of the first `bytes` bytes of a scatter/gather list. */
-  const elementRanges = (device: number, elements: readonly RequestElement[], bytes: number, kind: number): Range[] => {
+  const elementRanges = (
+    device: number,
+    elements: readonly RequestElement[],
+    bytes: number,
+    kind: number,
+  ): readonly Range[] => {
+    const [first] = elements
+    if (first !== undefined && elements.length === 1) {
+      const range = rangeOf(device, first.lkey, first.address, Math.min(first.length, bytes), kind)
+      // A literal: an array that grows by `push` reserves space for 17 elements.
+      return range === undefined ? [] : [range]
+    }
     const ranges: Range[] = []
     let remaining = bytes
     for (const { address, length, lkey } of elements) {
@@ -118,7 +129,11 @@ export const createRaceDetector = (services: DetectorServices, sources: RaceSour
   }
 
   /** All memory that a send accesses, at both ends. */
-  const sendRanges = (qp: KnownObject, { elements, remote, length }: WorkRequest, operation: Operation): Range[] => {
+  const sendRanges = (
+    qp: KnownObject,
+    { elements, remote, length }: WorkRequest,
+    operation: Operation,
+  ): readonly Range[] => {
     const bytes = operation.kind === 'ATOMIC' ? ATOMIC_BYTES : length
     const ranges = elementRanges(qp.device, elements, bytes, operation.local)
     const peer = remote && qp.attributes.address && services.deviceWithGid(qp.attributes.address.dgid)
@@ -126,8 +141,8 @@ export const createRaceDetector = (services: DetectorServices, sources: RaceSour
       remote && peer !== undefined
         ? rangeOf(peer, remote.rkey, remote.address, remote.length, operation.remote)
         : undefined
-    if (remoteRange !== undefined) ranges.push(remoteRange)
-    return ranges
+    if (remoteRange === undefined) return ranges
+    return ranges.length === 1 ? [ranges[0]!, remoteRange] : [...ranges, remoteRange]
   }
 
   // ---- findings ----
@@ -135,12 +150,15 @@ export const createRaceDetector = (services: DetectorServices, sources: RaceSour
   const ownerOf = ({ info }: Request<Posted>): KnownObject | undefined => objects.find(info.request.owner)
 
   const accessText = (access: Access<Request<Posted>>): string => {
-    const { request, start, end } = access
+    const {
+      request,
+      range: { start, end, kind, region },
+    } = access
     const owner = ownerOf(request)
-    const { program } = (access.region as KnownRegion).object ?? {}
+    const { program } = (region as KnownRegion).object ?? {}
     const memory = program === undefined ? '' : ` of process ${program.pid} (${program.command})`
     const subject = `${nameOf(request.info.request)} of ${owner?.nameWithProgram ?? 'a queue pair that is gone'}`
-    return `${subject}, wr_id ${request.info.request.wrId}, ${accessVerbs[access.kind]} ${end - start} bytes at ${hex(start)}${memory}`
+    return `${subject}, wr_id ${request.info.request.wrId}, ${accessVerbs[kind]} ${end - start} bytes at ${hex(start)}${memory}`
   }
 
   /** Why the two accesses are a race. */
@@ -172,7 +190,7 @@ export const createRaceDetector = (services: DetectorServices, sources: RaceSour
             : 'the first may have been over, but nothing that userdma sees says so to the thread that posted the second',
         ],
         moments: [moment(`posted the ${nameOf(earlier.info.request)}`, earlier.posted, stackOf(earlier))],
-        objects: [owner, ownerOf(earlier), (second.region as KnownRegion).object],
+        objects: [owner, ownerOf(earlier), (second.range.region as KnownRegion).object],
       },
     )
   }

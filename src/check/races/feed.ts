@@ -123,6 +123,22 @@ const messageQueueId = (qp: number): number => qp * 2 + 1
 /** Key of a queue in a context: `queue` is a PostQueue. */
 const queueKey = (queue: number, number: number): number => number * 4 + queue
 
+/** The entries in the order of their times. Those of one log are mostly in order. */
+const inOrder = (entries: readonly LoggedEvent[]): readonly LoggedEvent[] => {
+  for (let i = 1; i < entries.length; i++)
+    if (entries[i]!.time < entries[i - 1]!.time) return [...entries].sort((a, b) => a.time - b.time)
+  return entries
+}
+
+const mayHavePosted = (call: PostCall, wrId: bigint): boolean => call.wrId === undefined || call.wrId === wrId
+
+/** The index of the first call that may have posted this wr_id; 0 if there is none. */
+const indexOfPost = (calls: readonly PostCall[], wrId: bigint): number =>
+  Math.max(
+    calls.slice(0, MAX_REORDERED).findIndex(call => mayHavePosted(call, wrId)),
+    0,
+  )
+
 export class RaceFeed {
   /** Number of requests that were joined with their posts. */
   joined = 0
@@ -178,7 +194,7 @@ export class RaceFeed {
    * it.
    */
   join(entries: readonly LoggedEvent[], begun: number): void {
-    const sorted = [...this.#laterEntries, ...entries].sort((a, b) => a.time - b.time)
+    const sorted = inOrder(this.#laterEntries.length === 0 ? entries : [...this.#laterEntries, ...entries])
     const events = this.#events
     this.#events = []
     let next = 0
@@ -198,7 +214,7 @@ export class RaceFeed {
       else if (entry.kind === EventKind.POLL) this.#polled(entry, handleNext)
       else this.#posts(entry)
     }
-    this.#laterEntries = sorted.slice(joined)
+    this.#laterEntries = joined === sorted.length ? [] : sorted.slice(joined)
     while (handleNext());
     // All together: a map that becomes empty again and again would allocate a new table each time.
     for (const id of this.#completedIds) this.#requests.delete(id)
@@ -360,10 +376,7 @@ export class RaceFeed {
       return undefined
     }
     this.joined++
-    const isOther = (call: PostCall): boolean => call.wrId !== undefined && call.wrId !== wrId
-    // The first call that may have posted this wr_id; if there is none, the first call.
-    const matching = isOther(calls[0]!) ? calls.slice(0, MAX_REORDERED).findIndex(call => !isOther(call)) : 0
-    const index = Math.max(matching, 0)
+    const index = mayHavePosted(calls[0]!, wrId) ? 0 : indexOfPost(calls, wrId)
     const call = calls[index]!
     call.unseen--
     if (call.unseen === 0) {

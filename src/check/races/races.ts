@@ -77,6 +77,8 @@ export class Request<Info> implements Queued {
   placedKnown = Number.POSITIVE_INFINITY
   /** The clocks of the words that it has read or changed, and that are used as flags or locks (`Interval.sync`). */
   syncs: readonly Clock[] = NONE
+  /** Earlier requests whose race with this one was reported. */
+  reported: readonly Request<Info>[] = NONE
 
   constructor(
     queue: Queue<Info>,
@@ -366,48 +368,49 @@ export class Races<Info> {
    * Reports races of a request with earlier accesses to its ranges, and stores its own. No `clock`: only stores them.
    */
   #access(request: Request<Info>, clock: Clock | undefined, ranges: readonly Range[]): void {
-    /** Requests whose race with this one was reported. */
-    const reported: Request<Info>[] = []
-    /** Reports a race of two accesses. */
-    const compare = (earlier: Access<Request<Info>>, later: Access<Request<Info>>): void => {
-      if (clock === undefined || earlier.request === request || !doConflict(earlier, later)) return
-      if (reported.includes(earlier.request) || this.#isOrdered(earlier, later, clock)) return
-      reported.push(earlier.request)
-      this.#report(raceOf(earlier, later))
-    }
-    for (const { space, start, end, kind, region } of ranges) {
-      // No spread: all accesses have one hidden class of V8.
-      const access: Access<Request<Info>> = { space, start, end, kind, region, request }
-      const intervals = this.#shadow.access(access, compare)
-      if (clock !== undefined && isWord(access) && !isLocal(access)) this.#orderByWord(access, clock, intervals)
+    for (const range of ranges) {
+      const access = { range, request }
+      const interval = this.#shadow.access(access, clock, this.#compare)
+      if (clock !== undefined && interval !== undefined && isWord(range) && !isLocal(range))
+        this.#orderByWord(access, clock, interval)
     }
   }
 
+  /** Reports if two accesses to the same bytes are a race. A property, so that no closure is created per request. */
+  readonly #compare = (
+    earlier: Access<Request<Info>>,
+    later: Access<Request<Info>>,
+    clock: Clock | undefined,
+  ): void => {
+    const { request } = later
+    if (clock === undefined || earlier.request === request || !doConflict(earlier.range, later.range)) return
+    if (request.reported.includes(earlier.request) || this.#isOrdered(earlier, later, clock)) return
+    request.reported = [...request.reported, earlier.request]
+    this.#report(raceOf(earlier, later))
+  }
+
   /** A word orders the requests that access it as a whole: what reads it is after what has written it. */
-  #orderByWord(access: Access<Request<Info>>, clock: Clock, intervals: readonly Interval<Request<Info>>[]): void {
-    const [interval] = intervals
-    if (interval === undefined || intervals.length > 1) return
-    const { request, kind } = access
+  #orderByWord({ request, range }: Access<Request<Info>>, clock: Clock, interval: Interval<Request<Info>>): void {
     interval.sync ??= new Clock(0)
-    if (isWrite(access)) {
+    if (isWrite(range)) {
       interval.sync.join(clock)
       // The earlier requests of its queue have ended at the peer; it has not.
       if (request.queue.slot >= 0) interval.sync.raisePlaced(request.queue.slot, request.epoch)
     }
-    if (kind !== AccessKind.WRITE) request.syncs = [...request.syncs, interval.sync]
+    if (range.kind !== AccessKind.WRITE) request.syncs = [...request.syncs, interval.sync]
   }
 
   /** Whether an access has ended before a later one begins. `clock`: that of the poster of the later one. */
   #isOrdered(earlier: Access<Request<Info>>, later: Access<Request<Info>>, clock: Clock): boolean {
     const { request } = earlier
-    if (earlier.region.isDeregistered || request.queue.isClosed) return true
+    if (earlier.range.region.isDeregistered || request.queue.isClosed) return true
     // Two receives with one buffer are another finding (`receive-overlap`).
     if (request.kind === 'RECEIVE' && later.request.kind === 'RECEIVE') return true
-    if (isKnownDone(request, clock, isLocal(earlier)) || isKnownPlaced(request, clock)) return true
+    if (isKnownDone(request, clock, isLocal(earlier.range)) || isKnownPlaced(request, clock)) return true
     const [first, second] = [request.sender ?? request, later.request.sender ?? later.request]
     if (request.sender !== undefined && (first.queue.isClosed || isKnownDone(first, clock, false))) return true
     if (request.sender !== undefined && isKnownPlaced(first, clock)) return true
-    return first.queue === second.queue && isOrderedInQueue(first, earlier, second, later)
+    return first.queue === second.queue && isOrderedInQueue(first, earlier.range, second, later.range)
   }
 }
 
@@ -445,15 +448,15 @@ const isProven = <Info>(first: Access<Request<Info>>, second: Access<Request<Inf
   const { request } = first
   const { posted, thread, kind, clock } = second.request
   if (request.kind === 'RECEIVE' || kind === 'RECEIVE') return false
-  if (isWord(first) && isWord(second)) return false
+  if (isWord(first.range) && isWord(second.range)) return false
   if (posted < request.fetched) return true
   return posted < request.ended && thread === request.thread && (clock?.acquired ?? posted) <= request.posted
 }
 
 const raceOf = <Info>(first: Access<Request<Info>>, second: Access<Request<Info>>): Race<Info> => {
-  const isAtomic = first.kind === AccessKind.ATOMIC || second.kind === AccessKind.ATOMIC
+  const isAtomic = first.range.kind === AccessKind.ATOMIC || second.range.kind === AccessKind.ATOMIC
   const id =
-    isLocal(first) && isLocal(second)
+    isLocal(first.range) && isLocal(second.range)
       ? 'buffer-reused'
       : isAtomic
         ? 'atomic-mixed-with-write'
@@ -465,7 +468,7 @@ const raceOf = <Info>(first: Access<Request<Info>>, second: Access<Request<Info>
     isProven: id !== 'atomic-mixed-with-write' && isProven(first, second),
     first,
     second,
-    start: Math.max(first.start, second.start),
-    end: Math.min(first.end, second.end),
+    start: Math.max(first.range.start, second.range.start),
+    end: Math.min(first.range.end, second.range.end),
   }
 }

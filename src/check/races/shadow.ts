@@ -29,8 +29,9 @@ export interface Range {
   readonly region: Region
 }
 
-/** A range with the request that accesses it. */
-export interface Access<R> extends Range {
+/** A request's access to a range. */
+export interface Access<R> {
+  readonly range: Range
   readonly request: R
 }
 
@@ -50,34 +51,47 @@ export interface Interval<R> {
   end: number
   /** The last write; undefined: none is known. */
   write: Access<R> | undefined
-  /** Accesses since that write. */
-  reads: readonly Access<R>[]
-  atomics: readonly Access<R>[]
+  /** Accesses since that write, of this interval only: `withAccess` may change the arrays. */
+  reads: Access<R>[]
+  atomics: Access<R>[]
   /** Of a word that programs use as a flag or lock: the clock of the requests that have written it. */
   sync: Clock | undefined
   /** The number of the last access of the shadow that touched this interval. */
   touched: number
 }
 
+/** An interval without accesses. */
+const newInterval = <R>(start: number, end: number): Interval<R> => ({
+  start,
+  end,
+  write: undefined,
+  reads: [],
+  atomics: [],
+  sync: undefined,
+  touched: 0,
+})
+
 /** Maximum intervals of all address spaces. */
 export const MAX_INTERVALS = 32768
 /** Maximum reads of an interval, and maximum atomics; each queue has one of a kind. */
 const MAX_READERS = 8
 
-const NONE: readonly never[] = []
+/** Whether an access has the kind and the queue of a later one, which then replaces it. */
+const isReplaced = <R extends { readonly queue: object }>(earlier: Access<R>, later: Access<R>): boolean =>
+  earlier.range.kind === later.range.kind && earlier.request.queue === later.request.queue
 
-/** Adds an access, which replaces an earlier one of its kind by the same queue. */
+/** Adds an access, which replaces an earlier one of its kind by the same queue; returns the accesses. */
 const withAccess = <R extends { readonly queue: object }>(
-  accesses: readonly Access<R>[],
+  accesses: Access<R>[],
   access: Access<R>,
   omit: NoteOmission,
 ): Access<R>[] => {
-  const isReplaced = ({ kind, request: { queue } }: Access<R>): boolean =>
-    kind === access.kind && queue === access.request.queue
-  const [first] = accesses
-  // Fast path: no other access, or only one that is replaced.
-  if (first === undefined || (accesses.length === 1 && isReplaced(first))) return [access]
-  const others = accesses.filter(earlier => !isReplaced(earlier))
+  if (accesses.length === 0) return [access]
+  if (accesses.length === 1 && isReplaced(accesses[0]!, access)) {
+    accesses[0] = access
+    return accesses
+  }
+  const others = accesses.filter(earlier => !isReplaced(earlier, access))
   if (others.length === MAX_READERS) {
     others.shift()
     omit('race-readers', 1)
@@ -106,12 +120,16 @@ export class Shadow<R extends { readonly queue: object }> {
   }
 
   /**
-   * Calls `compare` with each earlier access that the range overlaps, then stores the access. Returns the intervals
-   * that then make up the range.
+   * Calls `compare` with each earlier access to bytes of the range, and with `clock`; then stores the access. Returns
+   * the interval that then is the range; undefined if several are.
    */
-  access(access: Access<R>, compare: (earlier: Access<R>, later: Access<R>) => void): readonly Interval<R>[] {
-    const { space, start, end, kind } = access
-    if (end <= start) return NONE
+  access(
+    access: Access<R>,
+    clock: Clock | undefined,
+    compare: (earlier: Access<R>, later: Access<R>, clock: Clock | undefined) => void,
+  ): Interval<R> | undefined {
+    const { space, start, end, kind } = access.range
+    if (end <= start) return undefined
     let all = this.#spaces.get(space)
     if (all === undefined) {
       all = []
@@ -122,28 +140,40 @@ export class Shadow<R extends { readonly queue: object }> {
     let to = from
     for (; to < all.length && all[to]!.start < end; to++) {
       const { write, reads, atomics } = all[to]!
-      if (write !== undefined) compare(write, access)
-      for (const read of reads) compare(read, access)
-      for (const atomic of atomics) compare(atomic, access)
+      if (write !== undefined) compare(write, access, clock)
+      for (const read of reads) compare(read, access, clock)
+      for (const atomic of atomics) compare(atomic, access, clock)
     }
     const touched = ++this.#accesses
-    if (isWrite(access) && kind !== AccessKind.ATOMIC) {
-      const sync = to - from === 1 ? all[from]!.sync : undefined
-      const written: Interval<R> = { start, end, write: access, reads: NONE, atomics: NONE, sync, touched }
-      if (to - from === 1) all[from] = written
-      else all.splice(from, to - from, written)
+    if (isWrite(access.range) && kind !== AccessKind.ATOMIC) {
+      const written = to - from === 1 ? all[from]! : newInterval<R>(start, end)
+      if (to - from !== 1) all.splice(from, to - from, written)
       this.#size += 1 - (to - from)
+      written.start = start
+      written.end = end
+      written.write = access
+      written.touched = touched
+      if (written.reads.length > 0) written.reads = []
+      if (written.atomics.length > 0) written.atomics = []
       this.#dropOldest()
-      return [written]
+      return written
+    }
+    const only = to - from === 1 ? all[from]! : undefined
+    if (only?.start === start && only.end === end) {
+      this.#store(only, access, touched)
+      return only
     }
     const found = this.#fillGaps(all, from, to, start, end)
-    for (const interval of found) {
-      interval.touched = touched
-      if (kind === AccessKind.ATOMIC) interval.atomics = withAccess(interval.atomics, access, this.#omit)
-      else interval.reads = withAccess(interval.reads, access, this.#omit)
-    }
+    for (const interval of found) this.#store(interval, access, touched)
     this.#dropOldest()
-    return found
+    return found.length === 1 ? found[0] : undefined
+  }
+
+  /** Stores a read or atomic of an interval. */
+  #store(interval: Interval<R>, access: Access<R>, touched: number): void {
+    interval.touched = touched
+    if (access.range.kind === AccessKind.ATOMIC) interval.atomics = withAccess(interval.atomics, access, this.#omit)
+    else interval.reads = withAccess(interval.reads, access, this.#omit)
   }
 
   /** Splits intervals at both ends of a range; returns the index of the first interval in the range. */
@@ -167,7 +197,14 @@ export class Shadow<R extends { readonly queue: object }> {
   /** Splits an interval in two at an address. */
   #split(all: Interval<R>[], index: number, address: number): void {
     const lower = all[index]!
-    all.splice(index + 1, 0, { ...lower, start: address, sync: undefined })
+    const { reads, atomics } = lower
+    all.splice(index + 1, 0, {
+      ...lower,
+      start: address,
+      reads: reads.slice(),
+      atomics: atomics.slice(),
+      sync: undefined,
+    })
     lower.end = address
     lower.sync = undefined
     this.#size++
@@ -175,20 +212,9 @@ export class Shadow<R extends { readonly queue: object }> {
 
   /** Adds intervals in the gaps of a range; returns all intervals of the range. `from` and `to`: as in `access`. */
   #fillGaps(all: Interval<R>[], from: number, to: number, start: number, end: number): readonly Interval<R>[] {
-    const only = to - from === 1 ? all[from]! : undefined
-    if (only?.start === start && only.end === end) return [only]
     const found: Interval<R>[] = []
     const fill = (begin: number, until: number): void => {
-      if (begin < until)
-        found.push({
-          start: begin,
-          end: until,
-          write: undefined,
-          reads: NONE,
-          atomics: NONE,
-          sync: undefined,
-          touched: 0,
-        })
+      if (begin < until) found.push(newInterval(begin, until))
     }
     let at = start
     for (let i = from; i < to; i++) {

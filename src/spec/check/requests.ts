@@ -65,7 +65,7 @@ export interface WorkRequest {
   /** Of a datagram: the number of the destination queue pair. */
   readonly destQpn: number | undefined
   /** Of a datagram with an address handle. `qkey`: as in the request, 32 bits. */
-  readonly destination?: { readonly gid: Uint8Array; readonly qkey: number } | undefined
+  readonly destination: { readonly gid: Uint8Array; readonly qkey: number } | undefined
 }
 
 /** A completion that was written to the CQ, or lost because the CQ was full. */

@@ -31,10 +31,14 @@ export const createProgramLog = (join: () => void, omit: NoteOmission): ProgramL
   const stacks = new Map<number, LazyStack>()
   const numbers = new WeakMap<LazyStack, number>()
   let lastStack = 0
+  /** The stack with number `lastStack`: mostly that of the next post, too. */
+  let latest: LazyStack | undefined
 
   const numberOf = (stack: LazyStack): number => {
+    if (stack === latest) return lastStack
     const known = numbers.get(stack)
     if (known !== undefined && stacks.has(known)) return known
+    latest = stack
     lastStack++
     stacks.set(lastStack, stack)
     numbers.set(stack, lastStack)

@@ -136,7 +136,7 @@ const sendRequest = ({ ahs, now }: RxeState, feed: QpFeed, words: Uint32Array, a
             rkey: words[at + Send.RKEY],
           },
     destQpn: isDatagram ? words[at + Send.DEST_QPN] & 0xff_ffff : undefined,
-    ...(isDatagram && { destination: destinationOf(ahs, words, at) }),
+    destination: isDatagram ? destinationOf(ahs, words, at) : undefined,
   }
 }
 
@@ -158,6 +158,7 @@ const receiveRequest = ({ owner, count }: ReceiveFeed, time: number, words: Uint
   elements: elementsAt(words, Receive.SGE, words[Receive.SGES]),
   remote: undefined,
   destQpn: undefined,
+  destination: undefined,
 })
 
 /**
