@@ -6,12 +6,10 @@
  */
 #define _GNU_SOURCE
 #include "requests.h"
+#include "unwind.h"
 
 #include <pthread.h>
-#include <unwind.h>
 
-/* The outermost frame of a deeper stack is not looked for. */
-#define MAX_FRAMES 512
 /* Linux's default limit of the main thread's stack. */
 #define MAIN_STACK_BYTES (8u << 20)
 
@@ -24,19 +22,6 @@ static __thread struct {
     uintptr_t lowest;
 } this_thread __attribute__((tls_model("initial-exec")));
 
-/* Of the unwinder that backtrace() has loaded (stacks.c), not linked: programs that are not checked do not need it. */
-static __typeof__(&_Unwind_Backtrace) unwind;
-static __typeof__(&_Unwind_GetCFA) address_of_frame;
-
-static void find_unwinder(void)
-{
-    void *library = REAL(dlopen)("libgcc_s.so.1", RTLD_LAZY | RTLD_NOLOAD);
-    if (!library)
-        return;
-    address_of_frame = (__typeof__(address_of_frame))dlsym(library, "_Unwind_GetCFA");
-    unwind = (__typeof__(unwind))dlsym(library, "_Unwind_Backtrace");
-}
-
 static void find_stack(void)
 {
     pthread_attr_t attributes;
@@ -46,7 +31,7 @@ static void find_stack(void)
     this_thread.id = __atomic_add_fetch(&threads, 1, __ATOMIC_RELAXED);
     this_thread.top = 1; /* looked for; no address is on the stack if it is not found */
     if (this_thread.id == 1)
-        find_unwinder();
+        unwind_find();
     if (pthread_getattr_np(pthread_self(), &attributes) != 0)
         return;
     if (pthread_attr_getstack(&attributes, &start, &bytes) == 0) {
@@ -64,32 +49,9 @@ static void find_stack(void)
     pthread_attr_destroy(&attributes);
 }
 
-static bool is_on_stack(uintptr_t address)
+bool frames_is_on_stack(uintptr_t address)
 {
     return address >= this_thread.bottom && address < this_thread.top;
-}
-
-/* ---- outermost frame ---- */
-
-struct walk {
-    uintptr_t outermost;
-    unsigned frames;
-};
-
-static _Unwind_Reason_Code visit_frame(struct _Unwind_Context *context, void *argument)
-{
-    struct walk *walk = argument;
-    walk->outermost = address_of_frame(context);
-    return ++walk->frames == MAX_FRAMES ? _URC_NORMAL_STOP : _URC_NO_REASON;
-}
-
-/* The address of the outermost frame; 0: unknown. */
-static uintptr_t outermost_frame(void)
-{
-    struct walk walk = {0};
-    if (unwind && address_of_frame)
-        unwind(visit_frame, &walk);
-    return walk.frames == MAX_FRAMES ? 0 : walk.outermost;
 }
 
 /* ---- posts ---- */
@@ -99,14 +61,14 @@ uintptr_t frames_outermost(const struct ibv_sge *list, int count, uintptr_t fram
     if (UNLIKELY(this_thread.top == 0))
         find_stack();
     for (int i = 0; i < count; i++)
-        if (UNLIKELY(is_on_stack(list[i].addr)) && is_on_stack(frame) && list[i].addr >= frame)
-            return outermost_frame();
+        if (UNLIKELY(frames_is_on_stack(list[i].addr)) && frames_is_on_stack(frame) && list[i].addr >= frame)
+            return unwind_outermost();
     return 0;
 }
 
 void frames_note(uint32_t slot, uintptr_t address, uintptr_t outermost)
 {
-    if (!is_on_stack(address) || outermost == 0 || ranges[slot].end == 0)
+    if (!frames_is_on_stack(address) || outermost == 0 || ranges[slot].end == 0)
         return;
     elements[slot].thread = this_thread.id;
     elements[slot].outermost = outermost;
@@ -123,7 +85,7 @@ IN_CHILD void frames_forget_all(void)
 
 __attribute__((noinline)) static void report_returned(uintptr_t frame)
 {
-    const uintptr_t outermost = outermost_frame();
+    const uintptr_t outermost = unwind_outermost();
     uintptr_t lowest = 0;
     struct report report = {.fd = -1};
     uint32_t found = 0;
@@ -151,7 +113,7 @@ __attribute__((noinline)) static void report_returned(uintptr_t frame)
 
 void outstanding_check_frames(uintptr_t frame)
 {
-    if (UNLIKELY(this_thread.lowest != 0) && this_thread.lowest < frame && is_on_stack(frame) &&
+    if (UNLIKELY(this_thread.lowest != 0) && this_thread.lowest < frame && frames_is_on_stack(frame) &&
         !shim_on_signal_stack())
         report_returned(frame);
     outstanding_report();

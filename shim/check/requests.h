@@ -4,6 +4,7 @@
  *   ranges.c       memory ranges by slot, and whether a freed block overlaps one
  *   requests.c     the lock, queues, and the scatter/gather elements of their requests
  *   frames.c       memory in stack frames that have returned
+ *   unwind.c       walks of the caller's stack
  *   reports.c      reports to the daemon
  *   outstanding.c  posts, completions, frees, forks
  */
@@ -105,6 +106,9 @@ void queues_forget(int fd);
 void requests_forget_all(void);
 
 /* ---- frames.c ---- */
+
+/* Whether an address is on this thread's stack; false before its first post. */
+bool frames_is_on_stack(uintptr_t address);
 
 /*
  * Without the lock: the address of this thread's outermost frame if any of the elements' memory is on this thread's

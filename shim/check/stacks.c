@@ -6,9 +6,9 @@
 #define _GNU_SOURCE
 #include "../session/session_internal.h"
 #include "python.h"
+#include "unwind.h"
 
 #include <errno.h>
-#include <execinfo.h>
 #include <link.h>
 #include <stdlib.h>
 #include <string.h>
@@ -45,8 +45,7 @@ void stacks_detect(void)
 
 void stack_take_native(struct stack *stack)
 {
-    const int depth = backtrace(stack->frames, STACK_FRAMES);
-    stack->depth = depth < 0 ? 0 : (unsigned)depth;
+    stack->depth = unwind_frames(stack->frames, STACK_FRAMES);
     uint64_t hash = FNV_OFFSET_BASIS ^ __atomic_load_n(&unloads, __ATOMIC_ACQUIRE);
     for (unsigned i = 0; i < stack->depth; i++)
         hash = (hash ^ (uintptr_t)stack->frames[i]) * FNV_PRIME;
@@ -244,8 +243,9 @@ static uint32_t post_slot(uint32_t queue, uint32_t number, uint64_t wr_id)
 void stack_note_post(int fd, uint32_t queue, uint32_t number, uint64_t wr_id, uint32_t stack)
 {
     const int saved = errno;
+    /* A stack that has a number is known in this process. */
     const struct userdma_post post = {
-        .wr_id = wr_id, .queue = queue, .number = number, .pid = (uint32_t)getpid(), .stack = stack};
+        .wr_id = wr_id, .queue = queue, .number = number, .pid = (uint32_t)known_pid, .stack = stack};
     const uint32_t slot = post_slot(queue, number, wr_id);
     struct userdma_post *log = events_post_log(fd);
     if (stack != 0 && LIKELY(log != NULL))

@@ -91,8 +91,14 @@ export class DetectorServices {
     this.#reporter = reporter
   }
 
-  report(id: FindingId, occurrence: Occurrence, content: FindingContent): void {
-    this.#reporter.report(id, occurrence, content)
+  /** Returns the number of the finding, for `repeat`; undefined if it was left out. */
+  report(id: FindingId, occurrence: Occurrence, content: FindingContent): number | undefined {
+    return this.#reporter.report(id, occurrence, content)
+  }
+
+  /** Counts another occurrence of the finding with this number. */
+  repeat(number: number): void {
+    this.#reporter.repeat(number)
   }
 
   /** An occurrence now, by the program of an object and on its device. */

@@ -66,23 +66,29 @@ export class FindingReporter {
     if (count > 0) this.omitted.set(id, (this.omitted.get(id) ?? 0) + count)
   }
 
+  /** Counts another occurrence of the finding with this number. */
+  repeat(number: number): void {
+    this.counts[number - 1]!++
+  }
+
+  /** Returns the number of the finding, from 1; undefined if it was left out. */
   report(
     id: FindingId,
     { time, device, program, stack, action = 'called' }: Occurrence,
     content: FindingContent,
-  ): void {
+  ): number | undefined {
     const { text, details = [] } = content
     const severity = content.severity ?? findings[id].severity
     // The key lacks the pid: the same mistake of a thousand processes of one program is one finding.
     const key = [id, program?.command, withoutNumbers(text), ...stack].join('\n')
     const known = this.#numbers.get(key)
     if (known !== undefined) {
-      this.counts[known - 1]!++
-      return
+      this.repeat(known)
+      return known
     }
     if (this.counts.length === MAX_FINDINGS) {
       this.omit('findings', 1)
-      return
+      return undefined
     }
     const number = this.counts.push(1)
     this.#numbers.set(key, number)
@@ -101,5 +107,6 @@ export class FindingReporter {
         .slice(0, MAX_NAMED + 1)
         .map((object): FoundObject => ({ name: object.nameWithProgram, history: object.history })),
     })
+    return number
   }
 }

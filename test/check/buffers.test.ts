@@ -96,6 +96,27 @@ it('overlapping receives are a note, and a warning if a message overwrites anoth
   assert.deepEqual(s.ids(), ['receive-overlap note', 'receive-overlap warning'])
 })
 
+it('all overlaps of a queue are counted, and those of another call are found among many', () => {
+  let call = 'the loop'
+  let stacks = 0
+  const s = requestScenario({
+    postStack() {
+      stacks++
+      return [call]
+    },
+  })
+  const postMany = (count: number): void => {
+    for (let i = 0; i < count; i++) s.post(receive(0, 64))
+  }
+  postMany(501)
+  assert.deepEqual([s.ids(), s.checker.counts], [['receive-overlap note'], [500]])
+  assert.ok(stacks < 250, `${stacks} stacks were read for 500 overlaps`)
+  call = 'another call'
+  postMany(32)
+  assert.deepEqual(s.ids(), ['receive-overlap note', 'receive-overlap note'])
+  assert.equal(s.checker.counts[0]! + s.checker.counts[1]!, 532)
+})
+
 it('buffers of sends may overlap, buffers of READs may not', () => {
   const s = requestScenario()
   s.post(at(0, 64))

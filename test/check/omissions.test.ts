@@ -238,7 +238,7 @@ const bounds: Readonly<Record<string, OmissionId | { readonly because: string }>
   'shim/check/outstanding.c MAX_CONTEXTS': { because: 'not counted: the preload library has no message for it' },
   'shim/check/outstanding.c MAX_FORKED': { because: 'requests of one fork repeat one finding' },
   'shim/check/requests.c MAX_ATTEMPTS': { because: 'how long a lock is waited for' },
-  'shim/check/frames.c MAX_FRAMES': { because: 'not counted: the preload library has no message for it' },
+  'shim/check/unwind.c MAX_FRAMES': { because: 'not counted: the preload library has no message for it' },
   'shim/check/ranges.c MAX_CELLS': { because: 'the ranges are scanned instead' },
   'shim/check/ranges.c MAX_FREED_CELLS': { because: 'the ranges are scanned instead' },
   'src/check/lifetimes.ts MAX_AWAITED': { because: 'reports that wait repeat one finding' },

@@ -40,7 +40,9 @@ export const workRequest = (changes: Partial<WorkRequest> = {}): WorkRequest => 
 })
 
 /** A checker with its objects, and functions that make its events; they have the virtual time `now`. */
-export const requestScenario = (options: Pick<CheckerSources, 'buffers' | 'isCopiedByFork'> = {}) => {
+export const requestScenario = (
+  options: Partial<Pick<CheckerSources, 'buffers' | 'isCopiedByFork' | 'postStack'>> = {},
+) => {
   const found: Finding[] = []
   let now = 0
   let ids = 0
