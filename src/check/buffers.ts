@@ -261,7 +261,7 @@ export const createBufferDetector = (services: DetectorServices): Detector => {
     unmapped(region) {
       const user = outstandingUserOf(region)
       const outstandingText = user && `, while ${user.owner.name} has ${requestText(user.request)} outstanding`
-      services.report('region-unmapped', services.occurrenceAt(region, region.creation.stack, region.creation.what), {
+      services.report('region-unmapped', services.occurrenceAt(region, region.creation.stack, region.creation.action), {
         text: `memory of ${region.name} was unmapped before the region was deregistered${outstandingText ?? ''}`,
         ...(user && { moments: [services.postMoment(user.request)] }),
         objects: [region, user?.owner],

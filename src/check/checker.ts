@@ -262,7 +262,7 @@ export class Checker {
     if (call.why === 'close' && mustBeDestroyed(known.class))
       this.#reporter.report(
         'leak',
-        { ...call, stack: known.creation.stack, action: known.creation.what },
+        { ...call, stack: known.creation.stack, action: known.creation.action },
         { text: `${known.name} was never ${participles(call.class).destroyed}` },
       )
   }

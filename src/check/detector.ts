@@ -113,9 +113,9 @@ export class DetectorServices {
   }
 
   /** The post of a request; without its stack if its queue was destroyed. */
-  postMoment(request: WorkRequest, what = 'posted'): Moment {
+  postMoment(request: WorkRequest, action = 'posted'): Moment {
     const owner = this.objects.find(request.owner)
-    return moment(what, request.time, owner ? this.postStack(owner, request) : [])
+    return moment(action, request.time, owner ? this.postStack(owner, request) : [])
   }
 
   /**

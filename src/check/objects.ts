@@ -292,4 +292,4 @@ const numbersOf = ({ device, qpn, lkey, rkey }: KnownObject): string[] => [
   ...[lkey, rkey].flatMap(key => (key === undefined ? [] : [`${device} key ${key >>> 0}`])),
 ]
 
-export const moment = (what: string, time: number, stack: Stack): Moment => ({ what, time, stack })
+export const moment = (action: string, time: number, stack: Stack): Moment => ({ action, time, stack })

@@ -90,7 +90,7 @@ export class CmMachine {
       this.counters.duplicates[message.name]++
       return
     }
-    if ('to' in receipt) {
+    if ('nextState' in receipt) {
       this.applyStep(connection, receipt, message, now)
       return
     }
@@ -113,9 +113,9 @@ export class CmMachine {
   /** Makes the transition of a received message or a timeout, and reports its event. */
   applyStep(connection: CmConnection, step: CmStep, message: CmMessage | undefined, now: number): void {
     this.stopRetries(connection)
-    connection.state = step.to
-    if (step.to === 'TIMEWAIT') this.enterTimewait(connection, now)
-    if (step.to === 'IDLE') {
+    connection.state = step.nextState
+    if (step.nextState === 'TIMEWAIT') this.enterTimewait(connection, now)
+    if (step.nextState === 'IDLE') {
       this.releaseBacklog(connection)
       this.registry.removePeer(connection)
       this.registry.releaseQpn(connection)
@@ -151,10 +151,10 @@ export class CmMachine {
 
   /** Makes the transition of an allowed command. */
   applyCommand(connection: CmConnection, command: CmCommand): void {
-    const to = cmStates[connection.state].command[command]
-    if (to === undefined) return
-    connection.state = to
-    if (to !== 'IDLE') return
+    const nextState = cmStates[connection.state].command[command]
+    if (nextState === undefined) return
+    connection.state = nextState
+    if (nextState !== 'IDLE') return
     this.registry.removePeer(connection)
     this.registry.releaseQpn(connection)
   }

@@ -127,7 +127,7 @@ const onRej = (machine: CmMachine, message: ReceivedMessage<'REJ'>, from: CmPath
   const isStale = message.reason === rejReason.STALE_CONN
   if (isStale && connection !== undefined && cmStates[connection.state].receive.REJ !== undefined) {
     // Packets of the peer may still be in flight, so the queue pair must not be reused yet.
-    machine.applyStep(connection, { to: 'TIMEWAIT', event: 'REJ_RECEIVED' }, message, now)
+    machine.applyStep(connection, { nextState: 'TIMEWAIT', event: 'REJ_RECEIVED' }, message, now)
     return
   }
   machine.applyRule(connection, message, now)
@@ -160,7 +160,7 @@ const onDreq = (machine: CmMachine, message: ReceivedMessage<'DREQ'>, from: CmPa
   }
   if (remoteQpn !== connection.agreed.localQpn) return
   const receipt = cmStates[connection.state].receive.DREQ
-  if (receipt !== undefined && 'to' in receipt) connection.tid = tid
+  if (receipt !== undefined && 'nextState' in receipt) connection.tid = tid
   machine.applyRule(connection, message, now)
 }
 

@@ -5,7 +5,7 @@
  * counts the acknowledged events. A structure counts as the object's only while it contains the object's handle.
  */
 import type { Caller, CoreObject, EventsRead } from '../core/model.ts'
-import { because } from '../spec/check/causes.ts'
+import { causeOf } from '../spec/check/causes.ts'
 import type { Failure } from '../spec/check/failures.ts'
 import { CallError } from '../spec/errno.ts'
 
@@ -49,7 +49,7 @@ interface Watched {
 }
 
 /** Why the destroy waits; undefined if it does not wait, or if this cannot be determined. */
-const causeOf = ({ object, read, caller }: Watched) => {
+const causeOfWait = ({ object, read, caller }: Watched) => {
   const structure = structureOf(object)
   const { handle, number, counts } = layouts[structure]
   let bytes: Uint8Array
@@ -65,9 +65,9 @@ const causeOf = ({ object, read, caller }: Watched) => {
   const [first, second] = [view.getUint32(counts, true), view.getUint32(counts + 4, true)]
   const asyncs = structure === 'cq' ? second : first
   if (structure === 'cq' && first !== read.compEvents)
-    return because('UNACKNOWLEDGED', { ...facts, done: first, read: read.compEvents, call: 'ibv_ack_cq_events' })
+    return causeOf('UNACKNOWLEDGED', { ...facts, done: first, read: read.compEvents, call: 'ibv_ack_cq_events' })
   if (asyncs !== read.asyncEvents)
-    return because('UNACKNOWLEDGED', { ...facts, done: asyncs, read: read.asyncEvents, call: 'ibv_ack_async_event' })
+    return causeOf('UNACKNOWLEDGED', { ...facts, done: asyncs, read: read.asyncEvents, call: 'ibv_ack_async_event' })
   return undefined
 }
 
@@ -82,7 +82,7 @@ export const createDestroyWaits = (
   const watched = new Set<Watched>()
 
   const waitOf = (destroy: Watched): DestroyWait | undefined => {
-    const cause = causeOf(destroy)
+    const cause = causeOfWait(destroy)
     if (cause === undefined) {
       watched.delete(destroy)
       return undefined
@@ -101,7 +101,7 @@ export const createDestroyWaits = (
   return {
     add(object, read, caller) {
       const destroy = { object, read, caller }
-      if (causeOf(destroy) === undefined || countOf(caller) >= MAX_WAITS) return
+      if (causeOfWait(destroy) === undefined || countOf(caller) >= MAX_WAITS) return
       watched.add(destroy)
       schedule(() => {
         const wait = watched.has(destroy) ? waitOf(destroy) : undefined

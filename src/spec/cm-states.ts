@@ -44,7 +44,7 @@ export type CmCommand = 'REQ' | 'MRA' | 'REP' | 'RTU' | 'REJ' | 'DREQ' | 'DREP' 
 /** A transition, and the event that it raises. */
 export interface CmStep {
   /** The next state. */
-  readonly to: CmState
+  readonly nextState: CmState
   readonly event?: CmEventName
 }
 
@@ -60,8 +60,8 @@ export interface CmStateRules {
    */
   readonly timeout?: CmStep & { readonly send?: 'REJ' }
   /**
-   * Destruction by the consumer sends the message `send` (a REJ with `reason`). Then the connection enters TIMEWAIT if
-   * `timewait` is set, otherwise it ends.
+   * When the consumer destroys the connection: the message to the peer (`reason`: that of a REJ). Then the connection
+   * enters TIMEWAIT if `timewait` is set; otherwise it ends.
    */
   readonly destroy?: {
     readonly send?: CmMessageName
@@ -70,13 +70,13 @@ export interface CmStateRules {
   }
 }
 
-const toIdle = { to: 'IDLE', event: 'REJ_RECEIVED' } as const
-const toTimewait = { to: 'TIMEWAIT', event: 'REJ_RECEIVED' } as const
-const disconnected = { to: 'DREQ_RCVD', event: 'DREQ_RECEIVED' } as const
-const established = { to: 'ESTABLISHED', event: 'RTU_RECEIVED' } as const
-const replied = { to: 'REP_RCVD', event: 'REP_RECEIVED' } as const
-const drepReceived = { to: 'TIMEWAIT', event: 'DREP_RECEIVED' } as const
-const timedOut = (event: CmEventName) => ({ to: 'IDLE', event, send: 'REJ' }) as const
+const rejectedToIdle = { nextState: 'IDLE', event: 'REJ_RECEIVED' } as const
+const rejectedToTimewait = { nextState: 'TIMEWAIT', event: 'REJ_RECEIVED' } as const
+const disconnected = { nextState: 'DREQ_RCVD', event: 'DREQ_RECEIVED' } as const
+const established = { nextState: 'ESTABLISHED', event: 'RTU_RECEIVED' } as const
+const replied = { nextState: 'REP_RCVD', event: 'REP_RECEIVED' } as const
+const drepReceived = { nextState: 'TIMEWAIT', event: 'DREP_RECEIVED' } as const
+const timedOut = (event: CmEventName) => ({ nextState: 'IDLE', event, send: 'REJ' }) as const
 const reject = { send: 'REJ', reason: 'CONSUMER_DEFINED' } as const
 
 export const cmStates: Readonly<Record<CmState, CmStateRules>> = {
@@ -84,53 +84,53 @@ export const cmStates: Readonly<Record<CmState, CmStateRules>> = {
 
   // ---- the active side ----
   REQ_SENT: {
-    receive: { MRA: { to: 'MRA_REQ_RCVD', event: 'MRA_RECEIVED' }, REP: replied, REJ: toIdle },
+    receive: { MRA: { nextState: 'MRA_REQ_RCVD', event: 'MRA_RECEIVED' }, REP: replied, REJ: rejectedToIdle },
     command: { REJ: 'IDLE' },
     timeout: timedOut('REQ_ERROR'),
     destroy: { send: 'REJ', reason: 'TIMEOUT' },
   },
   MRA_REQ_RCVD: {
-    receive: { REP: replied, REJ: toIdle },
+    receive: { REP: replied, REJ: rejectedToIdle },
     command: { REJ: 'IDLE' },
     timeout: timedOut('REQ_ERROR'),
     destroy: { send: 'REJ', reason: 'TIMEOUT' },
   },
   REP_RCVD: {
-    receive: { REJ: toTimewait },
+    receive: { REJ: rejectedToTimewait },
     command: { MRA: 'MRA_REP_SENT', RTU: 'ESTABLISHED', REJ: 'IDLE' },
     destroy: reject,
   },
   MRA_REP_SENT: {
-    receive: { REP: { answer: 'MRA' }, REJ: toTimewait },
+    receive: { REP: { answer: 'MRA' }, REJ: rejectedToTimewait },
     command: { RTU: 'ESTABLISHED', REJ: 'IDLE' },
     destroy: reject,
   },
 
   // ---- the passive side ----
   REQ_RCVD: {
-    receive: { REJ: toIdle },
+    receive: { REJ: rejectedToIdle },
     command: { MRA: 'MRA_REQ_SENT', REP: 'REP_SENT', REJ: 'IDLE' },
     destroy: reject,
   },
   MRA_REQ_SENT: {
-    receive: { REQ: { answer: 'MRA' }, REJ: toIdle },
+    receive: { REQ: { answer: 'MRA' }, REJ: rejectedToIdle },
     command: { REP: 'REP_SENT', REJ: 'IDLE' },
     destroy: reject,
   },
   REP_SENT: {
     receive: {
       REQ: { answer: 'REP' },
-      MRA: { to: 'MRA_REP_RCVD', event: 'MRA_RECEIVED' },
+      MRA: { nextState: 'MRA_REP_RCVD', event: 'MRA_RECEIVED' },
       RTU: established,
       DREQ: disconnected,
-      REJ: toIdle,
+      REJ: rejectedToIdle,
     },
     command: { ESTABLISH: 'ESTABLISHED', REJ: 'TIMEWAIT' },
     timeout: timedOut('REP_ERROR'),
     destroy: { ...reject, timewait: true },
   },
   MRA_REP_RCVD: {
-    receive: { RTU: established, DREQ: disconnected, REJ: toIdle },
+    receive: { RTU: established, DREQ: disconnected, REJ: rejectedToIdle },
     command: { ESTABLISH: 'ESTABLISHED', REJ: 'TIMEWAIT' },
     timeout: timedOut('REP_ERROR'),
     destroy: { ...reject, timewait: true },
@@ -138,14 +138,14 @@ export const cmStates: Readonly<Record<CmState, CmStateRules>> = {
 
   // ---- both ----
   ESTABLISHED: {
-    receive: { REP: { answer: 'RTU' }, DREQ: disconnected, REJ: toTimewait },
+    receive: { REP: { answer: 'RTU' }, DREQ: disconnected, REJ: rejectedToTimewait },
     command: { DREQ: 'DREQ_SENT' },
     destroy: { send: 'DREQ', timewait: true },
   },
   DREQ_SENT: {
-    receive: { DREQ: disconnected, DREP: drepReceived, REJ: toTimewait },
+    receive: { DREQ: disconnected, DREP: drepReceived, REJ: rejectedToTimewait },
     command: {},
-    timeout: { to: 'TIMEWAIT', event: 'DREQ_ERROR' },
+    timeout: { nextState: 'TIMEWAIT', event: 'DREQ_ERROR' },
     destroy: { timewait: true },
   },
   DREQ_RCVD: {
@@ -156,14 +156,14 @@ export const cmStates: Readonly<Record<CmState, CmStateRules>> = {
   TIMEWAIT: {
     receive: { REQ: { answer: 'REJ' }, DREQ: { answer: 'DREP' } },
     command: {},
-    timeout: { to: 'IDLE', event: 'TIMEWAIT_EXIT' },
+    timeout: { nextState: 'IDLE', event: 'TIMEWAIT_EXIT' },
   },
 
   // ---- service id resolution, for datagrams ----
   SIDR_REQ_SENT: {
-    receive: { SIDR_REP: { to: 'IDLE', event: 'SIDR_REP_RECEIVED' } },
+    receive: { SIDR_REP: { nextState: 'IDLE', event: 'SIDR_REP_RECEIVED' } },
     command: {},
-    timeout: { to: 'IDLE', event: 'SIDR_REQ_ERROR' },
+    timeout: { nextState: 'IDLE', event: 'SIDR_REQ_ERROR' },
   },
   SIDR_REQ_RCVD: { receive: {}, command: { SIDR_REP: 'IDLE' }, destroy: { send: 'SIDR_REP' } },
 }

@@ -96,7 +96,7 @@ export const portCounterFiles: readonly PortCounterFile[] = [
   pma('VL15_dropped', 'packets', NO_SOURCE, 'InfiniBand management only'),
 ]
 
-/** By which the sum of a file's sources is divided. */
+/** The divisor of the sum of a file's sources. */
 const divisor: Readonly<Record<CounterUnit, number>> = { packets: 1, requests: 1, times: 1, '4 bytes': 4 }
 
 /** The values of one folder's files by file name, from the counts of engine and port. */

@@ -54,8 +54,8 @@ export const noFaultRuleCounts = (): FaultRuleCounts => ({ matched: 0, ...zeros(
 /** The sum of a rule's counts over ports or directions. */
 export const sumFaultRuleCounts = (counts: readonly FaultRuleCounts[]): FaultRuleCounts => {
   const sum = noFaultRuleCounts()
-  for (const each of counts)
-    for (const [name, count] of Object.entries(each)) sum[name as keyof FaultRuleCounts] += count
+  for (const ruleCounts of counts)
+    for (const [name, count] of Object.entries(ruleCounts)) sum[name as keyof FaultRuleCounts] += count
   return sum
 }
 

@@ -20,8 +20,8 @@ interface Link {
   readonly attributes: Readonly<Partial<Record<AddressRole, string>>>
   /** Optional attributes, which are passed together with an attribute of role `address`. */
   readonly optional: readonly string[]
-  /** Why the link has its own attributes, as the end of a message. */
-  readonly because: string
+  /** Why the link has these attributes; ends a message. */
+  readonly reason: string
 }
 
 export const Links: Readonly<Record<LinkName, Link>> = {
@@ -29,20 +29,20 @@ export const Links: Readonly<Record<LinkName, Link>> = {
     title: 'InfiniBand',
     attributes: { address: 'ibAddress', addresses: 'ibAddresses', alternatePath: 'ibAlternatePath' },
     optional: [],
-    because: 'a path has a LID, and a global route if isGlobal',
+    reason: 'a path has a LID, and a global route if isGlobal',
   },
   roce: {
     title: 'RoCE',
     attributes: { address: 'address', addresses: 'addresses', alternatePath: 'alternatePath' },
     optional: ['dmac', 'vlan'],
-    because: 'a path is a GID with sgidIndex, hopLimit, trafficClass and flowLabel; there are no LIDs',
+    reason: 'a path is a GID with sgidIndex, hopLimit, trafficClass and flowLabel; there are no LIDs',
   },
-  iwarp: { title: 'iWARP', attributes: {}, optional: [], because: 'the TCP connection has the addresses' },
+  iwarp: { title: 'iWARP', attributes: {}, optional: [], reason: 'the TCP connection has the addresses' },
   opa: {
     title: 'Omni-Path',
     attributes: { address: 'opaAddress', addresses: 'opaAddresses', alternatePath: 'opaAlternatePath' },
     optional: [],
-    because: 'a LID has 32 bits',
+    reason: 'a LID has 32 bits',
   },
 }
 
@@ -67,9 +67,9 @@ export const absentOn = (link: LinkName): readonly string[] => {
 
 /** The message for a caller that passes such an attribute. */
 export const whyAbsent = (link: LinkName, attribute: string): string => {
-  const { title, attributes, because } = Links[link]
+  const { title, attributes, reason } = Links[link]
   const role = addressRoles.get(attribute)
   const replacement = role === undefined ? undefined : attributes[role]
   const instead = replacement !== undefined ? `use ${replacement}` : 'leave it out'
-  return `attribute ${attribute} does not belong to this device's link, ${title}: ${because}; ${instead}`
+  return `attribute ${attribute} does not belong to this device's link, ${title}: ${reason}; ${instead}`
 }

@@ -7,7 +7,7 @@
 /** Bytes of a page. */
 export const PAGE_BYTES = 4096
 
-/** 2^32: by which the high word of an address is multiplied. */
+/** 2^32, the factor of the high word of an address. */
 export const TWO_32 = 2 ** 32
 
 /** The u64 of a high and a low word, each an i32 or a u32. */

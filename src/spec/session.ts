@@ -4,8 +4,8 @@
  * system calls is not part of the protocol.
  *
  * Transport: AF_UNIX SOCK_SEQPACKET; a message is one packet, with descriptors attached (SCM_RIGHTS). Little-endian.
- * Each message is a header (`Messages.header`) and a body. A process has one session; each request has one reply,
- * matched by `serial`.
+ * Each message is a header (`Messages.header`) and a body. The shim opens one session per process. Each request has one
+ * reply, matched by `serial`.
  *
  * - HELLO opens a session. The reply carries the parked page (`ParkedPage`, read-only for the client) and the folder of
  *   the daemon's sysfs and device tree, into which the client rewrites paths. A client whose memory the daemon may not

@@ -59,16 +59,16 @@ const beforeText = (earlier: number, later: number): string => {
 export const findingText = (finding: Finding, symbols: Symbols): string => {
   const { id, severity, text, details, program, device, time, moments, objects } = finding
   const subject = program === undefined ? device : `process ${program.pid} (${program.command}), ${device}`
-  const historyLine = ({ what, time: when, stack }: Moment): string => {
+  const historyLine = ({ action, time: when, stack }: Moment): string => {
     const callers = symbols.framesOf(stack).slice(0, MAX_CALLERS).map(callerText).join(' < ')
-    return `    ${what}${when < time ? ` ${beforeText(when, time)}` : ''}${callers && `: ${callers}`}`
+    return `    ${action}${when < time ? ` ${beforeText(when, time)}` : ''}${callers && `: ${callers}`}`
   }
   const lines = [
     `userdma check: ${severity} ${id}: ${subject}: ${text}`,
     ...details.map(line => `    ${line}`),
     ...moments
       .filter(({ stack }) => stack.length > 0)
-      .flatMap(({ what, stack }) => [`  ${what}`, ...stackLines(symbols.framesOf(stack), '    ')]),
+      .flatMap(({ action, stack }) => [`  ${action}`, ...stackLines(symbols.framesOf(stack), '    ')]),
     ...objects.flatMap(({ name, history }) => [`  ${name}`, ...history.map(historyLine)]),
     `  advice: ${findings[id].advice}`,
   ]

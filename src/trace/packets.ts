@@ -110,7 +110,7 @@ export const packetLine = (packet: Packet): string => {
     ...(BTH.ackReq ? ['A'] : []),
     ...unusualFields(packet),
     ...opcode.headers.map(header => headerText(packet, header)),
-    ...(opcode.payload ? [`${payload.length} B`] : []),
+    ...(opcode.hasPayload ? [`${payload.length} B`] : []),
     ...(message === undefined ? [] : [message]),
     ...(pad === undefined ? [] : [`pad ${bytesText(pad)}`]),
   ].join(' ')

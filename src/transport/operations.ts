@@ -4,11 +4,11 @@
  * operation that the service does not have is of kind NONE.
  */
 import { opcodeHeaderBytes, operationCode } from '../spec/wire/opcodes.ts'
-import { hasOperation, SERVICES, Service, serviceBits } from '../spec/wire/services.ts'
+import { hasOperation, SERVICE_COUNT, Service, serviceBits } from '../spec/wire/services.ts'
 import { SendKind, sendOperations } from '../spec/work.ts'
 
 const OPCODES = 256
-const SIZE = SERVICES * OPCODES
+const SIZE = SERVICE_COUNT * OPCODES
 
 /** Index in the tables of an ibv_wr_opcode (any u32); an unknown one has an entry of zeros. */
 export const operationOf = (service: number, opcode: number): number =>

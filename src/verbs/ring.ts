@@ -3,7 +3,7 @@
  * program produces requests and consumes completions. `loadIndex` and `storeIndex` order the accesses to the index of a
  * ring before or after those to its elements where the device is in another process.
  */
-import { loadIndex, type RingLayout, storeIndex, wrapOf } from '../spec/drivers/ring-layout.ts'
+import { indexMask, loadIndex, type RingLayout, storeIndex } from '../spec/drivers/ring-layout.ts'
 import type { Carrier, MmapInfo } from './carrier.ts'
 
 export interface ProgramRing {
@@ -11,7 +11,7 @@ export interface ProgramRing {
   readonly bytes: Uint8Array
   readonly words: Int32Array
   readonly layout: RingLayout
-  /** Elements that fit: all slots if stored indices only count up (layout `counting`), otherwise one less. */
+  /** Elements that fit: all slots if stored indices only count up (layout `hasFreeRunningIndices`), otherwise one less. */
   readonly capacity: number
   /** Mask from an index to its slot. */
   readonly mask: number
@@ -37,7 +37,7 @@ export const offsetOf = (info: MmapInfo | undefined): number => (info === undefi
 
 /** Maps a ring whose indices are 0. */
 export const programRing = ({ layout, ring }: Pick<Carrier, 'layout' | 'ring'>, info: MmapInfo): ProgramRing => {
-  const { header, counting } = layout
+  const { header, hasFreeRunningIndices } = layout
   const { head, data, bytes, view, words } = ring(info)
   const mask = view.getUint32(head + header.INDEX_MASK, true)
   return {
@@ -45,9 +45,9 @@ export const programRing = ({ layout, ring }: Pick<Carrier, 'layout' | 'ring'>, 
     bytes,
     words,
     layout,
-    capacity: counting ? mask + 1 : mask,
+    capacity: hasFreeRunningIndices ? mask + 1 : mask,
     mask,
-    wrap: wrapOf(layout, mask),
+    wrap: indexMask(layout, mask),
     log2: view.getUint32(head + header.LOG2_ELEMENT, true),
     data,
     producer: (head + header.PRODUCER) >> 2,

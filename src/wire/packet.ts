@@ -136,7 +136,7 @@ export const emitPacket = (packet: Packet): Uint8Array => {
   const number = opcodeNumber[name]
   const opcode = opcodeByNumber[number]
   if (opcode === undefined) throw new RangeError(`${name} is not an opcode; spec/wire/opcodes.ts lists the opcodes`)
-  if (!opcode.payload && payload.length > 0) {
+  if (!opcode.hasPayload && payload.length > 0) {
     throw new RangeError(`${name} has no payload, but the record has one of ${payload.length} bytes`)
   }
   const padCnt = -payload.length & 3

@@ -22,16 +22,18 @@ const diagram = (): string => {
   for (const state of Object.keys(cmStates) as CmState[]) {
     const { receive, command, timeout } = cmStates[state]
     const arrows = new Map<CmState, string[]>()
-    const add = (to: CmState, label: string): void => {
-      arrows.set(to, [...(arrows.get(to) ?? []), label])
+    const add = (nextState: CmState, label: string): void => {
+      arrows.set(nextState, [...(arrows.get(nextState) ?? []), label])
     }
-    for (const [name, to] of Object.entries(command)) add(to, name === 'ESTABLISH' ? 'data' : `send ${name}`)
+    for (const [name, nextState] of Object.entries(command))
+      add(nextState, name === 'ESTABLISH' ? 'data' : `send ${name}`)
     for (const [name, receipt] of Object.entries(receive)) {
-      if ('to' in receipt) add(receipt.to, name)
+      if ('nextState' in receipt) add(receipt.nextState, name)
       else add(state, `${name} / ${receipt.answer}`)
     }
-    if (timeout) add(timeout.to, state === 'TIMEWAIT' ? 'timer expires' : `no answer${timeout.send ? ' / REJ' : ''}`)
-    for (const [to, labels] of arrows) lines.push(`  ${state} --> ${to}: ${labels.join(', ')}`)
+    if (timeout)
+      add(timeout.nextState, state === 'TIMEWAIT' ? 'timer expires' : `no answer${timeout.send ? ' / REJ' : ''}`)
+    for (const [nextState, labels] of arrows) lines.push(`  ${state} --> ${nextState}: ${labels.join(', ')}`)
   }
   return [...lines, '```'].join('\n')
 }

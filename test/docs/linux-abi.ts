@@ -25,7 +25,7 @@ const methodsOf = (classes: readonly string[], method: string): string =>
   classes.map(name => code(`${name}.${method}`)).join(', ')
 
 /** Our version of a call, and the soft device's answer. */
-const meaning = (call: LinuxCall, has: Has): [here: string, device: string] => {
+const meaning = (call: LinuxCall, has: Has): [effect: string, device: string] => {
   const { classes, method, carriesCommand, absent } = call
   if (carriesCommand) return ['any command', 'yes']
   if (method === undefined) {
@@ -53,8 +53,8 @@ const linuxHas = ({ dialect, name, number, methodNumber }: LinuxCall): string =>
 
 const argumentOf = ({ kind, name, cells }: IoctlAttribute): string => {
   if (kind === 'newHandle' || kind === 'newFd') return 'the new object'
-  if (name === 'object' || cells.some(cell => cell.as === 'object')) return 'the object'
-  if (cells.some(cell => cell.as === 'class')) return 'the class'
+  if (name === 'object' || cells.some(cell => cell.kind === 'object')) return 'the object'
+  if (cells.some(cell => cell.kind === 'class')) return 'the class'
   const names = new Set([...(name === '' ? [] : [name]), ...cells.map(cell => cell.name.split('.')[0])])
   return [...names].map(code).join(', ') || '–'
 }
@@ -119,12 +119,12 @@ const differences = (): string[] => [
 ]
 
 const netlink = (): string[] => {
-  const rows = Object.entries(NldevCommands).map(([name, { number, asks, here, ...command }]) => [
+  const rows = Object.entries(NldevCommands).map(([name, { number, requestKind, effect, ...command }]) => [
     String(number),
     code(name),
-    asks === 'both' ? 'one, list' : asks,
-    (command as Partial<NldevCommand>).admin ? 'yes' : '',
-    here,
+    requestKind === 'both' ? 'one, list' : requestKind,
+    (command as Partial<NldevCommand>).needsNetAdmin ? 'yes' : '',
+    effect,
   ])
   return [
     '## Netlink',
@@ -189,7 +189,11 @@ export const linuxAbiPage = (has: Has): string => {
     '',
     ...table(
       ['call', 'here', 'with'],
-      umadCalls.map(({ call, method, means }) => [code(call), method === undefined ? 'the file' : code(method), means]),
+      umadCalls.map(({ call, method, remark }) => [
+        code(call),
+        method === undefined ? 'the file' : code(method),
+        remark,
+      ]),
     ),
     '',
     '## Attributes of ioctl methods',

@@ -24,7 +24,7 @@ import { ucmaDialect } from '../../src/daemon/session/dialects.ts'
 import { CmChannel } from '../../src/spec/classes/connections/cm_channel.ts'
 import { AsyncEventType, CmPortSpace, QpState } from '../../src/spec/enums.ts'
 import { CallError } from '../../src/spec/errno.ts'
-import { UCMA_HEADER, ucmaCommands } from '../../src/spec/linux/ucma.ts'
+import { UCMA_HEADER_BYTES, ucmaCommands } from '../../src/spec/linux/ucma.ts'
 import { DEFAULT_PKEY } from '../../src/spec/wire/headers.ts'
 import { GSI_QPN, MAD_BYTES, rejReason } from '../../src/spec/wire/mad.ts'
 import { emitCm, emitRdmaCmHeader, parseCm, rdmaCmServiceId } from '../../src/wire/mad/mad.ts'
@@ -63,13 +63,13 @@ const record = (channel: number, written: Uint8Array, area = new Uint8Array(0)):
  */
 const command = (name: string, fill: (request: DataView) => void, responseAt = -1, responseBytes = 0): Uint8Array => {
   const { number, in: request } = ucmaCommands.find(one => one.name === name)!
-  const written = new Uint8Array(UCMA_HEADER + request.size)
+  const written = new Uint8Array(UCMA_HEADER_BYTES + request.size)
   const view = new DataView(written.buffer)
   view.setUint32(0, number, true)
   view.setUint16(4, request.size, true)
   view.setUint16(6, responseBytes, true)
-  fill(new DataView(written.buffer, UCMA_HEADER))
-  if (responseAt >= 0) view.setBigUint64(UCMA_HEADER + responseAt, BigInt(AREA), true)
+  fill(new DataView(written.buffer, UCMA_HEADER_BYTES))
+  if (responseAt >= 0) view.setBigUint64(UCMA_HEADER_BYTES + responseAt, BigInt(AREA), true)
   return record(0, written)
 }
 // The functions below make commands; offsets are those of the structs of Linux's rdma_user_cm.h.

@@ -5,7 +5,7 @@ import assert from 'node:assert/strict'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
-import { because, type CauseName, causeOfCode, causes, causeText, codeOf } from '../../src/spec/check/causes.ts'
+import { type CauseName, causeOf, causeOfCode, causes, causeText, vendorErrorOf } from '../../src/spec/check/causes.ts'
 import { AsyncEventType } from '../../src/spec/enums.ts'
 import { WcStatus } from '../../src/spec/work.ts'
 import { repoRoot } from '../paths.ts'
@@ -13,10 +13,10 @@ import { repoRoot } from '../paths.ts'
 const names = Object.keys(causes) as CauseName[]
 
 test('codes are distinct, fit vendor_err, and map back to their causes', () => {
-  assert.equal(new Set(names.map(codeOf)).size, names.length)
+  assert.equal(new Set(names.map(vendorErrorOf)).size, names.length)
   for (const name of names) {
-    assert.ok(codeOf(name) > 0 && codeOf(name) < 0x1000, name)
-    assert.equal(causeOfCode(codeOf(name)), name)
+    assert.ok(vendorErrorOf(name) > 0 && vendorErrorOf(name) < 0x1000, name)
+    assert.equal(causeOfCode(vendorErrorOf(name)), name)
   }
   assert.equal(causeOfCode(0), undefined)
 })
@@ -38,15 +38,15 @@ test('every completion status of this device has a cause', () => {
 test('sentences show keys and addresses in hexadecimal, and rights, opcodes and states by name', () => {
   const { REMOTE_WRITE, REMOTE_ATOMIC } = { REMOTE_WRITE: 2, REMOTE_ATOMIC: 8 }
   assert.equal(
-    causeText(because('RKEY_NO_RIGHT', { key: 0x753, right: REMOTE_WRITE | REMOTE_ATOMIC })),
+    causeText(causeOf('RKEY_NO_RIGHT', { key: 0x753, right: REMOTE_WRITE | REMOTE_ATOMIC })),
     'rkey 0x753 has no REMOTE_WRITE and REMOTE_ATOMIC',
   )
   assert.equal(
-    causeText(because('RKEY_RANGE', { key: 0x753, from: 0x7fff_ffff_fff0n, to: 0x8000_0000_0010n, start: 0, end: 16 })),
+    causeText(causeOf('RKEY_RANGE', { key: 0x753, from: 0x7fff_ffff_fff0n, to: 0x8000_0000_0010n, start: 0, end: 16 })),
     'rkey 0x753: [0x7ffffffffff0, 0x800000000010) is outside [0x0, 0x10)',
   )
-  assert.equal(causeText(because('BAD_OPCODE', { opcode: 4 })), 'this type of queue pair has no READ')
-  assert.equal(causeText(because('FLUSHED', { state: 6 })), 'the queue pair moved to ERR after an error')
+  assert.equal(causeText(causeOf('BAD_OPCODE', { opcode: 4 })), 'this type of queue pair has no READ')
+  assert.equal(causeText(causeOf('FLUSHED', { state: 6 })), 'the queue pair moved to ERR after an error')
   for (const name of names) assert.doesNotMatch(causes[name].text, /[.!]$/, name)
 })
 

@@ -93,8 +93,8 @@ describe('every call', () => {
     const numbers = new Set(
       linuxCalls.map(({ dialect, number, methodNumber }) => `${dialect} ${number} ${methodNumber}`),
     )
-    for (const { number, extended } of writeCommands)
-      assert.ok(numbers.has(`write ${number + (extended ? EXTENDED : 0)} undefined`), `command ${number}`)
+    for (const { number, isExtended } of writeCommands)
+      assert.ok(numbers.has(`write ${number + (isExtended ? EXTENDED : 0)} undefined`), `command ${number}`)
     for (const { object, number } of ioctlMethods) assert.ok(numbers.has(`ioctl ${object} ${number}`))
   })
 

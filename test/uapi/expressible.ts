@@ -12,7 +12,7 @@ import { type Encoding, expressibleArguments } from '../../src/uapi/linux/envelo
 
 /** Implicit values of a dialect. */
 const fixed = ({ means, name }: Pick<Encoding, 'name' | 'means'>): AnyValues =>
-  [...(means === 'ioctl' ? ioctlMethods : writeCommands)].find(one => one.name === name)?.set ?? {}
+  [...(means === 'ioctl' ? ioctlMethods : writeCommands)].find(one => one.name === name)?.impliedArguments ?? {}
 
 /** The bytes of a filter that Linux defines, followed by zeros; bits beyond a field's width are 0. */
 const expressibleFilter = (bytes: AnyValue, { bytes: known, limit }: FlowFilter): Uint8Array => {

@@ -71,7 +71,7 @@ test('dense tables agree with the records, and have no unknown opcodes', () => {
     assert.equal(has(spec.OP_MIDDLE), opcode.position === 'middle')
     assert.equal(has(spec.OP_LAST), opcode.position === 'last')
     assert.equal(has(spec.OP_ONLY), opcode.position === 'only')
-    assert.equal(has(spec.OP_PAYLOAD), opcode.payload)
+    assert.equal(has(spec.OP_PAYLOAD), opcode.hasPayload)
     assert.equal(has(spec.OP_SEND), opcode.kind === 'send')
     assert.equal(has(spec.OP_WRITE), opcode.kind === 'write')
     assert.equal(has(spec.OP_READ), opcode.kind === 'read')
@@ -79,7 +79,7 @@ test('dense tables agree with the records, and have no unknown opcodes', () => {
     assert.equal(has(spec.OP_FLUSH), opcode.kind === 'flush')
     assert.equal(has(spec.OP_ATOMIC_WRITE), opcode.kind === 'atomic_write')
     assert.equal(has(spec.OP_CNP), opcode.kind === 'cnp')
-    assert.equal(has(spec.OP_SOLICITED), opcode.solicited)
+    assert.equal(has(spec.OP_SOLICITED), opcode.canBeSolicited)
     assert.equal(has(spec.OP_ACK), opcode.headers.includes('AETH'))
     assert.equal(has(spec.OP_IMM), opcode.headers.includes('ImmDt'))
     assert.equal(has(spec.OP_INV), opcode.headers.includes('IETH'))
@@ -95,7 +95,7 @@ test('dense tables agree with the records, and have no unknown opcodes', () => {
 })
 
 test('the solicited-event bit belongs to packets that complete a receive WQE', () => {
-  const names = opcodes.filter(o => o.solicited && o.transport === 'RC').map(o => o.name)
+  const names = opcodes.filter(o => o.canBeSolicited && o.transport === 'RC').map(o => o.name)
   assert.deepEqual(names, [
     'RC_SEND_LAST',
     'RC_SEND_LAST_IMM',

@@ -7,8 +7,8 @@ import { type Omission, omissionText } from '../../spec/check/omissions.ts'
 import { type Frame, frameText, type Symbols } from '../../trace/findings.ts'
 import { framesOfFinding } from './suppressions.ts'
 
-const jsonMoment = ({ what, time, stack }: Moment, symbols: Symbols) => ({
-  what,
+const jsonMoment = ({ action, time, stack }: Moment, symbols: Symbols) => ({
+  action,
   time,
   frames: symbols.framesOf(stack),
 })

@@ -6,7 +6,7 @@ import { driverClass } from '../../core/devices/driver.ts'
 import { postRecord } from '../../core/events/events.ts'
 import type { CoreObject, DriverClass, FdObject } from '../../core/model.ts'
 import type { IpSocket as EngineSocket, IpEnd, SocketProtocol } from '../../ip/sockets.ts'
-import { IpInterface, IpSocket, SOCKET_ROOM } from '../../spec/classes/device/ip.ts'
+import { IpInterface, IpSocket, SOCKET_RECEIVE_BYTES } from '../../spec/classes/device/ip.ts'
 import { CallError } from '../../spec/errno.ts'
 import type { DeviceInterface, IpOverDevice } from './ip-over-device.ts'
 
@@ -29,7 +29,7 @@ class ProgramSocket {
   readonly socket: EngineSocket
   readonly #object: FdObject
   readonly #waiting: Datagram[] = []
-  #freeBytes = SOCKET_ROOM
+  #freeBytes = SOCKET_RECEIVE_BYTES
   /** Number of datagrams that were dropped because the queue was full. */
   overflowed = 0
 

@@ -3,7 +3,7 @@
  * daemon's accounting of rings. Measured in a daemon with one client that creates 10,000 objects of each class, and
  * rounded up.
  */
-import { SOCKET_ROOM } from '../../spec/classes/device/ip.ts'
+import { SOCKET_RECEIVE_BYTES } from '../../spec/classes/device/ip.ts'
 import type { ObjectClass } from '../../spec/schema/schema.ts'
 
 const BYTES: Readonly<Record<string, number>> = {
@@ -18,7 +18,7 @@ const BYTES: Readonly<Record<string, number>> = {
   cm_id: 4096,
   // The maximum that peers can cause: packets that wait for address resolution and for the port; received datagrams.
   ip_interface: 3 << 20,
-  ip_socket: SOCKET_ROOM + 2048,
+  ip_socket: SOCKET_RECEIVE_BYTES + 2048,
 }
 const QUEUE_PAIR_BYTES = 3840
 const OTHER_BYTES = 1024

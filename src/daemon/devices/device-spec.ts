@@ -43,7 +43,7 @@ export const parseDevice = (text: string): DeviceSpec => {
   const nameError = deviceNameError(name)
   if (nameError !== undefined) throw new Error(nameError)
   const driver = driverOfName(name)
-  if (driver !== undefined && !Drivers[driver].network) {
+  if (driver !== undefined && !Drivers[driver].hasNetwork) {
     if (at < 0) return { name, address: '' }
     throw new Error(`device "${text}": a device of driver ${driver} has no network; omit the address`)
   }

@@ -3,7 +3,7 @@
  * and lists of any length as messages that fit in programs' buffers.
  */
 import { CallError } from '../../spec/errno.ts'
-import { DATAGRAM_ROOM, type NldevAttributeName, type NldevCommandName } from '../../spec/linux/nldev.ts'
+import { MAX_DATAGRAM_BYTES, type NldevAttributeName, type NldevCommandName } from '../../spec/linux/nldev.ts'
 import { type Attributes, type Entries, type Entry, encodeAttributes } from '../../uapi/nldev/attributes.ts'
 import { MESSAGE_HEADER } from '../../uapi/nldev/messages.ts'
 import type { DaemonDevice } from '../devices/devices.ts'
@@ -75,7 +75,7 @@ export const handleOf = ({ device }: Pick<DaemonDevice, 'device'>): readonly Ent
   ['DEV_NAME', device.name],
 ]
 
-const MAX_BODY_BYTES = DATAGRAM_ROOM - MESSAGE_HEADER
+const MAX_BODY_BYTES = MAX_DATAGRAM_BYTES - MESSAGE_HEADER
 const ATTRIBUTE_HEADER = 4
 
 /**

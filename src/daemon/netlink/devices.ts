@@ -86,11 +86,11 @@ const describeNode = (daemon: DaemonState, parsed: ParsedRequest): Entries => {
     throw new CallError('EOPNOTSUPP', `there is no node of type ${JSON.stringify(type)}`)
   }
   if (nodeType === undefined) return refuseUnknown()
-  if (nodeType.of !== 'system' && found === undefined)
+  if (nodeType.scope !== 'system' && found === undefined)
     throw new CallError('EINVAL', `a node of type ${type} belongs to a device: attribute DEV_INDEX is missing`)
-  if (nodeType.of === 'port' && port === undefined)
+  if (nodeType.scope === 'port' && port === undefined)
     throw new CallError('EINVAL', `a node of type ${type} belongs to a port: attribute PORT_INDEX is missing`)
-  const number = nodeType.of === 'system' ? undefined : found?.device.index
+  const number = nodeType.scope === 'system' ? undefined : found?.device.index
   const name = `${nodeType.node}${number ?? ''}`
   if (!hasNode(daemon.root, name)) return refuseUnknown()
   const driver = type === 'uverbs' ? found?.device.driver : undefined

@@ -48,7 +48,7 @@ export const createRequests = (daemon: () => DaemonState): AnswerMessage => {
     socket.send(
       writeAcknowledgement(message, socket.port, {
         errno,
-        reason: socket.options.has(EXT_ACK) && commands.get(message.type)?.admin ? why : undefined,
+        reason: socket.options.has(EXT_ACK) && commands.get(message.type)?.needsNetAdmin ? why : undefined,
         capped: socket.options.has(CAP_ACK),
       }),
     )
@@ -72,7 +72,7 @@ export const createRequests = (daemon: () => DaemonState): AnswerMessage => {
     message: Message,
     isAdmin: boolean,
   ): ParsedRequest => {
-    const attributes = readAttributes(message.body, command.strict === true)
+    const attributes = readAttributes(message.body, command.isStrict === true)
     if (typeof attributes === 'string') throw new CallError('EINVAL', attributes)
     return { command: name, attributes, isAdmin }
   }
@@ -95,8 +95,8 @@ export const createRequests = (daemon: () => DaemonState): AnswerMessage => {
 
   /** Sends the answer to a request without NLM_F_DUMP, and an acknowledgement if it is requested. */
   const answerOne = (socket: NetlinkSocket, message: Message, entries: Entries | undefined): void => {
-    const { answersAs } = commands.get(message.type) ?? {}
-    const answered = answersAs === undefined ? message : { ...message, type: nldevType(answersAs) }
+    const { replyNumber } = commands.get(message.type) ?? {}
+    const answered = replyNumber === undefined ? message : { ...message, type: nldevType(replyNumber) }
     if (entries !== undefined) socket.send(encodeAnswer(socket, answered, 0, encodeAttributes(entries)))
     if (message.flags & NlmsgFlags.ACK) acknowledge(socket, message)
   }
@@ -125,7 +125,7 @@ export const createRequests = (daemon: () => DaemonState): AnswerMessage => {
     if (command === undefined || handlers === undefined)
       throw new CallError('EINVAL', `there is no request of type 0x${message.type.toString(16)}`)
     const { name } = command
-    if (command.admin && !isAdmin)
+    if (command.needsNetAdmin && !isAdmin)
       throw new CallError('EPERM', `${name} is allowed for root and the user of this daemon only`)
     const { list, one } = handlers
     if (message.flags & NlmsgFlags.DUMP) {

@@ -18,7 +18,7 @@ import {
 } from '../../drivers/rxe/resources.ts'
 import { CallError } from '../../spec/errno.ts'
 import {
-  DATAGRAM_ROOM,
+  MAX_DATAGRAM_BYTES,
   type NldevResourceName,
   NldevResources,
   QpTypeNumbers,
@@ -153,7 +153,7 @@ const describeMr: Describe = ({ daemon, found, isAdmin }, mr) => {
 }
 
 /** Number of ranges that fit in one message with the rest of an entry: each takes at most 20 bytes. */
-const MAX_RANGES = Math.floor((DATAGRAM_ROOM - 512) / 20)
+const MAX_RANGES = Math.floor((MAX_DATAGRAM_BYTES - 512) / 20)
 
 /** Numbers as ranges, lowest first. Ranges beyond MAX_RANGES are omitted. */
 const rangesOf = (numbers: readonly number[]): Entry[] => {
@@ -267,7 +267,7 @@ const oneOf = (kind: NldevResourceName, pick: (described: Entries) => Entries = 
     const resource = NldevResources[kind]
     const id = required(parsed.attributes, resource.id)
     const port = portOf(query.found, parsed)
-    if ((port !== undefined) !== 'ofPort' in resource)
+    if ((port !== undefined) !== 'hasPort' in resource)
       throw new CallError(
         'EINVAL',
         `attribute PORT_INDEX ${port === undefined ? 'is missing' : `is not allowed for a ${kind}`}`,

@@ -11,7 +11,7 @@ import {
   EXTENDED_WIDTH,
   MadClass,
   MadMethod,
-  PERFORMANCE_PORT_AT,
+  PERFORMANCE_PORT_OFFSET,
   PERFORMANCE_VERSION,
   performanceCounters,
 } from '../../spec/wire/management.ts'
@@ -45,11 +45,11 @@ export const answerPerformance = (
     return response
   }
   const table = performanceCounters[attribute]
-  const port = mad[PERFORMANCE_PORT_AT]
+  const port = mad[PERFORMANCE_PORT_OFFSET]
   if (table === undefined || (port !== 1 && port !== ALL_PORTS)) return undefined
   const values = counters()
   response.fill(0, DATA_AT)
-  response[PERFORMANCE_PORT_AT] = port
+  response[PERFORMANCE_PORT_OFFSET] = port
   for (const { field, file } of table) {
     const value = values[file] ?? 0
     putBits(view, 0, field, field[1] === 64 ? BigInt(value) : Math.min(value, 2 ** field[1] - 1))

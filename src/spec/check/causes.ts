@@ -13,7 +13,7 @@ interface CauseRow {
   readonly code: number
   /** The completion statuses and asynchronous events that the cause leads to. */
   readonly results: readonly (StatusName | EventName)[]
-  /** Not an error: the log leaves it out. */
+  /** Not an error: the log omits it. */
   readonly note?: boolean
   /**
    * A sentence without its full stop; `causeText` fills in the arguments, which are in braces: `{length}` a decimal
@@ -371,10 +371,10 @@ export interface Cause {
 }
 
 /** A cause with its arguments. Allocates; for error paths only. */
-export const because = <N extends CauseName>(id: N, args: CauseArguments<N>): Cause => ({ id, args })
+export const causeOf = <N extends CauseName>(id: N, args: CauseArguments<N>): Cause => ({ id, args })
 
-/** The `vendor_err` of a completion that fails for this cause. */
-export const codeOf = (id: CauseName): number => causes[id].code
+/** The `vendor_err` of a completion that fails for a cause. */
+export const vendorErrorOf = (id: CauseName): number => causes[id].code
 
 const byCode = new Map<number, CauseName>(Object.entries(table).map(([name, { code }]) => [code, name as CauseName]))
 

@@ -8,7 +8,7 @@
 
 import { AsyncEventType, nameIn, QpState } from '../enums.ts'
 import { WcStatus } from '../work.ts'
-import { type Cause, type CauseName, causes, causeText, codeOf, requestName } from './causes.ts'
+import { type Cause, type CauseName, causes, causeText, requestName, vendorErrorOf } from './causes.ts'
 
 /** The peer queue pair, as this process knows it. */
 export interface FailurePeer {
@@ -144,7 +144,7 @@ export const failureJson = (failure: Failure): FailureJson => {
     ...(ofPeer && { ofPeer }),
     ...(faultDrops !== undefined && { faultDrops }),
     cause: cause.id,
-    vendorErr: codeOf(cause.id),
+    vendorErr: vendorErrorOf(cause.id),
     args: jsonArgs(cause),
     ...(isNote(failure) && { note: true }),
     text: failureText(failure),

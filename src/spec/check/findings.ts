@@ -25,7 +25,7 @@ export type Stack = readonly string[]
 /** An event in the history of an object or of the request that failed. */
 export interface Moment {
   /** A participle: created, modified to RTR, destroyed, posted. */
-  readonly what: string
+  readonly action: string
   /** Microseconds of the clock of the daemon or library. */
   readonly time: number
   readonly stack: Stack
@@ -559,7 +559,7 @@ const table = {
   'like-memlock': {
     severity: 'warning',
     title: 'more memory was registered than a user may lock (RLIMIT_MEMLOCK)',
-    why: 'Adapters pin registered memory, and its pages count against RLIMIT_MEMLOCK of the process, unless it has CAP_IPC_LOCK (root) or the daemon runs with --ignore-memlock.',
+    why: 'Adapters pin registered memory, and its pages count against RLIMIT_MEMLOCK of the process. Here it was registered because the process has CAP_IPC_LOCK (root) or the daemon runs with --ignore-memlock.',
     advice: 'raise the limit where the program will run (ulimit -l, LimitMEMLOCK), or register less',
   },
   'fork-unsafe': {

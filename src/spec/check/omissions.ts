@@ -5,82 +5,82 @@
 
 interface OmissionRow {
   /** Follows the count in the report: the dropped records, and the consequence for findings. */
-  readonly what: string
+  readonly text: string
   readonly advice: string
 }
 
-const LESS = 'check a shorter run'
-const POLL = 'poll completions'
+const SHORTER_RUN = 'check a shorter run'
+const POLL_COMPLETIONS = 'poll completions'
 
 export const omissions = {
   findings: {
-    what: 'occurrences of findings beyond the first 1,000 are not shown',
+    text: 'occurrences of findings beyond the first 1,000 are not shown',
     advice: 'correct or suppress those that are shown, and check again',
   },
   stacks: {
-    what: 'stacks were not kept, so that findings lack them or their lines',
-    advice: LESS,
+    text: 'stacks were not kept, so that findings lack them or their lines',
+    advice: SHORTER_RUN,
   },
   'destroyed-objects': {
-    what: 'destroyed objects were forgotten: findings about their keys and numbers do not say whose they were',
-    advice: LESS,
+    text: 'destroyed objects were forgotten: findings about their keys and numbers do not say whose they were',
+    advice: SHORTER_RUN,
   },
   'race-log': {
-    what: 'times a log of posts and polls was overwritten before it was read: races of the requests in it are not found',
+    text: 'times a log of posts and polls was overwritten before it was read: races of the requests in it are not found',
     advice: 'give the program or the daemon more processor time, or post less at a time',
   },
   'race-unlogged': {
-    what: 'requests whose posts are not in a log: races with them are not found',
+    text: 'requests whose posts are not in a log: races with them are not found',
     advice: 'run all programs under `userdma check --races`; a queue is complete again after its RESET',
   },
   'race-posts': {
-    what: 'posts were forgotten because too many posted requests were not fetched by a device: races of their queues are not found',
+    text: 'posts were forgotten because too many posted requests were not fetched by a device: races of their queues are not found',
     advice: 'post to connected queue pairs only',
   },
   'race-threads': {
-    what: 'threads that had not posted or polled for the longest time were forgotten: the completions that they had polled are unknown, which can cause a warning without a race',
+    text: 'threads that had not posted or polled for the longest time were forgotten: the completions that they had polled are unknown, which can cause a warning without a race',
     advice: 'check with fewer threads',
   },
   'race-memory': {
-    what: 'ranges of memory that were not accessed for the longest time were forgotten: races on them are not found',
-    advice: LESS,
+    text: 'ranges of memory that were not accessed for the longest time were forgotten: races on them are not found',
+    advice: SHORTER_RUN,
   },
   'race-readers': {
-    what: 'earlier readers of a range, or atomics, were forgotten: races with them are not found',
+    text: 'earlier readers of a range, or atomics, were forgotten: races with them are not found',
     advice: 'check with fewer queue pairs that read one range',
   },
   'race-queues': {
-    what: 'queues have no entry in the vector clocks: what one thread knows of their requests counts as known to all threads, which hides races',
+    text: 'queues have no entry in the vector clocks: what one thread knows of their requests counts as known to all threads, which hides races',
     advice: 'check with fewer queue pairs',
   },
   'race-clocks': {
-    what: 'requests have no vector clock of their own: what any thread knew at their post counts as known to them, which hides races',
-    advice: `${POLL} earlier`,
+    text: 'requests have no vector clock of their own: what any thread knew at their post counts as known to them, which hides races',
+    advice: `${POLL_COMPLETIONS} earlier`,
   },
   'race-in-flight': {
-    what: 'requests whose completion was not polled for very long count as complete, which hides races',
-    advice: `signal and ${POLL} now and then`,
+    text: 'requests whose completion was not polled for very long count as complete, which hides races',
+    advice: `signal and ${POLL_COMPLETIONS} now and then`,
   },
   'race-fences': {
-    what: 'fenced requests were forgotten: READs before them count as complete, which hides races',
-    advice: `signal and ${POLL} now and then`,
+    text: 'fenced requests were forgotten: READs before them count as complete, which hides races',
+    advice: `signal and ${POLL_COMPLETIONS} now and then`,
   },
   'race-completions': {
-    what: 'completions that were never polled were forgotten: the order that later polls establish is not known exactly',
-    advice: POLL,
+    text: 'completions that were never polled were forgotten: the order that later polls establish is not known exactly',
+    advice: POLL_COMPLETIONS,
   },
   'race-requests': {
-    what: 'requests without a completion were forgotten: they count as outstanding',
-    advice: `signal and ${POLL} now and then`,
+    text: 'requests without a completion were forgotten: they count as outstanding',
+    advice: `signal and ${POLL_COMPLETIONS} now and then`,
   },
 } as const satisfies Readonly<Record<string, OmissionRow>>
 
-/** The name of an omission, as in the report: `race-log`, `stacks` … */
+/** The name of an omission, as in the report. */
 export type OmissionId = keyof typeof omissions
 
 /** Records that the checker has dropped, or could not get. */
 export interface Omission {
-  /** Names the bound that was reached. */
+  /** Key of `omissions`. */
   readonly id: OmissionId
   /** Number of dropped records. */
   readonly count: number
@@ -91,6 +91,6 @@ export type NoteOmission = (id: OmissionId, count: number) => void
 
 /** An omission as a sentence. */
 export const omissionText = ({ id, count }: Omission): string => {
-  const { what, advice } = omissions[id]
-  return `${count} ${what} (${id}; ${advice})`
+  const { text, advice } = omissions[id]
+  return `${count} ${text} (${id}; ${advice})`
 }

@@ -47,7 +47,7 @@ export const TormentKinds = {
     rule: 'ibv_create_qp(3): the limits of a queue pair are at least those asked for; ibv_post_send(3): a full queue refuses a request with ENOMEM',
   },
   adapter: {
-    help: 'limits of the device (requests, elements, inline bytes, CQ entries, READs in flight) are those of the smallest adapter with RC of docs/reference/adapters.md',
+    help: 'some limits of the device (requests, elements, inline bytes, CQ entries, READs in flight) are the smallest of the adapters with RC in docs/reference/adapters.md',
     rule: 'ibv_query_device(3): a program asks the device for its limits',
   },
 } as const

@@ -10,8 +10,8 @@ import { Wc } from './rxe-rings.ts'
 export const compactLayout: RingLayout = {
   name: 'compact',
   header: { PRODUCER: 0, CONSUMER: 4, INDEX_MASK: 8, LOG2_ELEMENT: 12, DATA: 16 },
-  counting: true,
-  oneThread: true,
+  hasFreeRunningIndices: true,
+  isSingleThreaded: true,
   minElement: 16,
   wc: { ...Wc, LOG2_ELEMENT: 6 },
   send: {

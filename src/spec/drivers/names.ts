@@ -4,15 +4,15 @@
  * which have no verbs.
  */
 export const Drivers = {
-  /** `network`: whether the driver's devices have a port and an address. */
-  rxe: { network: true },
-  ctx: { network: false },
-  null: { network: false },
+  /** `hasNetwork`: whether the driver's devices have a port and an address. */
+  rxe: { hasNetwork: true },
+  ctx: { hasNetwork: false },
+  null: { hasNetwork: false },
 } as const
 
 export type DriverName = keyof typeof Drivers
 export type NetworkDriverName = {
-  [N in DriverName]: (typeof Drivers)[N]['network'] extends true ? N : never
+  [N in DriverName]: (typeof Drivers)[N]['hasNetwork'] extends true ? N : never
 }[DriverName]
 export const driverNames = Object.keys(Drivers) as readonly DriverName[]
 

@@ -8,20 +8,21 @@ import { RecvWqe, RingHeader, SendWqe, Wc } from './rxe-rings.ts'
 
 type Offsets<T> = { readonly [K in keyof T]: number }
 
-/** Mask of an index in a `counting` layout: it wraps at 2^31, so that the i32 is never negative. */
-const COUNTING_MASK = 0x7fff_ffff
+/** Free-running indices wrap at 2^31, so that the i32 in which they are stored is never negative. */
+const FREE_RUNNING_MASK = 0x7fff_ffff
 
 /** The mask with which an index is stored in a ring of `mask` + 1 slots. */
-export const wrapOf = ({ counting }: RingLayout, mask: number): number => (counting ? COUNTING_MASK : mask)
+export const indexMask = ({ hasFreeRunningIndices }: RingLayout, mask: number): number =>
+  hasFreeRunningIndices ? FREE_RUNNING_MASK : mask
 
-/** Loads the index in word `at`, with acquire ordering: the other process stores it after the elements. */
-export const loadIndex = ({ oneThread }: RingLayout, words: Int32Array, at: number): number =>
-  oneThread ? words[at]! : Atomics.load(words, at)
+/** Loads the index in word `word`, with acquire ordering: the other process stores it after the elements. */
+export const loadIndex = ({ isSingleThreaded }: RingLayout, words: Int32Array, word: number): number =>
+  isSingleThreaded ? words[word]! : Atomics.load(words, word)
 
-/** Stores `index` in word `at`, with release ordering. */
-export const storeIndex = ({ oneThread }: RingLayout, words: Int32Array, at: number, index: number): void => {
-  if (oneThread) words[at] = index
-  else Atomics.store(words, at, index)
+/** Stores `index` in word `word`, with release ordering. */
+export const storeIndex = ({ isSingleThreaded }: RingLayout, words: Int32Array, word: number, index: number): void => {
+  if (isSingleThreaded) words[word] = index
+  else Atomics.store(words, word, index)
 }
 
 export interface RingLayout {
@@ -29,12 +30,12 @@ export interface RingLayout {
   /** Offsets from the start of the header; DATA: offset of the elements, that is the size of the header. */
   readonly header: Offsets<typeof RingHeader>
   /**
-   * True: indices are not masked by the ring's size, so that a ring can have as many elements as slots. False: indices
-   * are masked, and a full ring has one free slot, because equal indices mean empty.
+   * True: stored indices are not masked by the ring's size, so that a ring can have as many elements as slots. False:
+   * they are masked, and a full ring has one free slot, because equal indices mean empty.
    */
-  readonly counting: boolean
+  readonly hasFreeRunningIndices: boolean
   /** True: program and device run in one thread, so that loads and stores need no ordering. */
-  readonly oneThread: boolean
+  readonly isSingleThreaded: boolean
   /** Minimum size of an element, in bytes. */
   readonly minElement: number
   readonly wc: Offsets<typeof Wc>
@@ -46,8 +47,8 @@ export interface RingLayout {
 export const rxeLayout: RingLayout = {
   name: 'rxe',
   header: RingHeader,
-  counting: false,
-  oneThread: false,
+  hasFreeRunningIndices: false,
+  isSingleThreaded: false,
   /** A cache line. */
   minElement: 64,
   wc: Wc,

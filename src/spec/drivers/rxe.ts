@@ -12,6 +12,11 @@ import { MAX_AHS } from '../classes/pd.ts'
 import { embed, type Layout, layout, value } from '../linux/layout.ts'
 import { at, list, optional, record, u32, u64 } from '../schema/schema.ts'
 
+/** RDMA_DRIVER_RXE */
+export const RXE_DRIVER_ID = 14
+/** Version of the driver's ABI (RXE_UVERBS_ABI_VERSION). */
+export const RXE_ABI = 2
+
 /** struct mminfo: offset for mmap(2) and number of bytes. */
 export const MmapInfo = { offset: at(0, u64(0)), size: at(8, u32(0)) }
 
@@ -53,9 +58,10 @@ export const RxeAttributes = {
 export interface DriverLayout {
   readonly out: Layout
   /**
-   * Required bytes of the caller's buffer, if not `out.size`; 0: a missing buffer is accepted, and nothing is written.
+   * Minimum bytes of the caller's buffer, if not `out.size`; 0: a shorter or missing buffer is accepted, and nothing is
+   * written.
    */
-  readonly room?: number
+  readonly minBytes?: number
   /**
    * The driver's bytes of the request. `none`: a request with such bytes is refused with EINVAL. `pointer`: they are
    * the address of the response, if there are any. Absent: they are ignored.
@@ -63,15 +69,9 @@ export interface DriverLayout {
   readonly input?: 'none' | 'pointer'
 }
 
-const srqCreate: DriverLayout = { out: layout(20, embed(0, 'queue', MmapInfo), value(16, 4, 'number')), room: 24 }
+const srqCreate: DriverLayout = { out: layout(20, embed(0, 'queue', MmapInfo), value(16, 4, 'number')), minBytes: 24 }
 const srqModify: DriverLayout = { out: layout(16, embed(0, 'queue', MmapInfo)), input: 'pointer' }
-const cq = { out: layout(16, embed(0, 'queue', MmapInfo)) }
-
-/** RDMA_DRIVER_RXE */
-export const RXE_DRIVER_ID = 14
-/** Version of the driver's ABI (RXE_UVERBS_ABI_VERSION). */
-export const RXE_ABI = 2
-
+const cq: DriverLayout = { out: layout(16, embed(0, 'queue', MmapInfo)) }
 const qp: DriverLayout = {
   out: layout(32, embed(0, 'recvQueue', MmapInfo), embed(16, 'sendQueue', MmapInfo)),
   input: 'none',
@@ -86,7 +86,7 @@ export const RxeLayouts: Readonly<Record<string, DriverLayout>> = {
   'ud_qp.create': qp,
   'xrc_ini_qp.create': qp,
   'gsi_qp.create': qp,
-  'ah.create': { out: layout(8, value(0, 4, 'number')), room: 0 },
+  'ah.create': { out: layout(8, value(0, 4, 'number')), minBytes: 0 },
   'srq.create': srqCreate,
   'srq.modify': srqModify,
   'xrc_srq.create': srqCreate,

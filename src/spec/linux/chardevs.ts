@@ -6,7 +6,7 @@ import { CM_NAME, UMAD_NAME } from '../session.ts'
 
 export interface CharDevice {
   /** Whether there is one node per device, per port, or for the system. */
-  readonly of: 'device' | 'port' | 'system'
+  readonly scope: 'device' | 'port' | 'system'
   /** Name of the node; the number of the device or port follows, except for `system`. */
   readonly node: string
   readonly major: number
@@ -18,10 +18,10 @@ export interface CharDevice {
 
 /** By CHARDEV_TYPE. */
 export const CharDevices = {
-  uverbs: { of: 'device', node: 'uverbs', major: 231, minor: 192 },
-  rdma_cm: { of: 'system', node: CM_NAME, major: 10, minor: 122, abi: 4 },
-  umad: { of: 'port', node: UMAD_NAME, major: 231, minor: 0, abi: 5 },
-  issm: { of: 'port', node: 'issm', major: 231, minor: 64, abi: 5 },
+  uverbs: { scope: 'device', node: 'uverbs', major: 231, minor: 192 },
+  rdma_cm: { scope: 'system', node: CM_NAME, major: 10, minor: 122, abi: 4 },
+  umad: { scope: 'port', node: UMAD_NAME, major: 231, minor: 0, abi: 5 },
+  issm: { scope: 'port', node: 'issm', major: 231, minor: 64, abi: 5 },
 } as const satisfies Readonly<Record<string, CharDevice>>
 
 /** st_rdev of node `number`: the kernel's encoding of majors below 4096 and minors below 256. */

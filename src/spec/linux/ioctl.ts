@@ -11,7 +11,7 @@ import { PortAttributes } from '../classes/device/port.ts'
 import { AccessFlags, CountersFlags, CqFlags, MrKind, QpFlags, WqFlags } from '../enums.ts'
 import type { ErrnoName } from '../errno.ts'
 import type { AnyValues, Enumeration } from '../schema/schema.ts'
-import { type Cell, embed, object, value, whichClass } from './layout.ts'
+import { type Cell, classSelector, embed, object, value } from './layout.ts'
 import { ioctlNames, LinuxObject, type LinuxObjectName } from './names.ts'
 import { LINUX_QP_CLASSES, qpCap, SRQ_CLASSES } from './structs.ts'
 
@@ -34,12 +34,12 @@ export interface IoctlAttribute {
   readonly id: number
   readonly kind: IoctlAttributeKind
   /**
-   * Minimum and maximum length in bytes. `grows`: a longer attribute is accepted; a longer input must end in zeros, a
+   * Minimum and maximum length in bytes. `isExtensible`: a longer attribute is accepted; a longer input must end in zeros, a
    * longer output is filled with zeros.
    */
   readonly min: number
   readonly max: number
-  readonly grows: boolean
+  readonly isExtensible: boolean
   readonly mandatory: boolean
   readonly cells: readonly Cell[]
   /** `handle`, `fd`, `list`, `flags`: name of our attribute; `object`: the object of the call; empty: none. */
@@ -49,9 +49,9 @@ export interface IoctlAttribute {
   /** `flags`: the accepted bits. */
   readonly allowed: number
   /** Our method requires the attribute, but only Linux's handler checks it: the errno if it is absent. */
-  readonly absent?: ErrnoName
+  readonly errnoIfAbsent?: ErrnoName
   /** Linux knows the attribute, but no device here accepts it: the errno if it is present. */
-  readonly present?: ErrnoName
+  readonly errnoIfPresent?: ErrnoName
 }
 
 export interface IoctlMethod {
@@ -63,9 +63,9 @@ export interface IoctlMethod {
   readonly method: string | undefined
   readonly attributes: readonly IoctlAttribute[]
   /** Whether the driver's attributes UHW_IN and UHW_OUT are accepted. */
-  readonly driver: boolean
+  readonly hasDriverAttributes: boolean
   /** Arguments of our method that the Linux method implies. */
-  readonly set?: AnyValues
+  readonly impliedArguments?: AnyValues
   /** The converter in uapi/linux/ioctl.ts for what the attributes' cells do not express. */
   readonly converter?: 'invokeWrite' | 'handles' | 'gidTable'
 }
@@ -76,7 +76,7 @@ type NamedAttribute = Omit<IoctlAttribute, 'id'> & { readonly linuxName: string 
 /** An attribute has at most 65,535 bytes: its length is a u16. */
 const MAX_LENGTH = 0xffff
 
-const blank = { min: 0, max: 0, grows: false, mandatory: true, cells: [], name: '', classes: [], allowed: 0 }
+const blank = { min: 0, max: 0, isExtensible: false, mandatory: true, cells: [], name: '', classes: [], allowed: 0 }
 const into = (linuxName: string, size: number, ...cells: Cell[]): NamedAttribute => ({
   ...blank,
   linuxName,
@@ -128,18 +128,18 @@ const list = (linuxName: string, name: string, min: number): NamedAttribute => (
   name,
 })
 const optional = (attribute: NamedAttribute): NamedAttribute => ({ ...attribute, mandatory: false })
-const grows = (attribute: NamedAttribute): NamedAttribute => ({ ...attribute, grows: true })
-/** Optional in Linux's table; without the attribute Linux's handler fails with `absent`. */
-const checkedByHandler = (attribute: NamedAttribute, absent: ErrnoName): NamedAttribute => ({
+const extensible = (attribute: NamedAttribute): NamedAttribute => ({ ...attribute, isExtensible: true })
+/** Optional in Linux's table; without the attribute Linux's handler fails with `errnoIfAbsent`. */
+const checkedByHandler = (attribute: NamedAttribute, errnoIfAbsent: ErrnoName): NamedAttribute => ({
   ...attribute,
   mandatory: false,
-  absent,
+  errnoIfAbsent,
 })
 const required = (attribute: NamedAttribute): NamedAttribute => ({ ...attribute, mandatory: true })
-const refused = (attribute: NamedAttribute, present: ErrnoName): NamedAttribute => ({
+const refused = (attribute: NamedAttribute, errnoIfPresent: ErrnoName): NamedAttribute => ({
   ...attribute,
   mandatory: false,
-  present,
+  errnoIfPresent,
 })
 /** An optional attribute of `min` or more bytes. */
 const anyBytes = (linuxName: string, kind: 'in' | 'out', min: number): NamedAttribute => ({
@@ -151,7 +151,7 @@ const anyBytes = (linuxName: string, kind: 'in' | 'out', min: number): NamedAttr
   mandatory: false,
 })
 
-/** The driver's own attributes, of methods that have them (`IoctlMethod.driver`). */
+/** The driver's own attributes, of methods that have them (`IoctlMethod.hasDriverAttributes`). */
 export const driverAttributes: readonly IoctlAttribute[] = [
   { ...anyBytes('UHW_IN', 'in', 0), id: UHW_IN },
   { ...anyBytes('UHW_OUT', 'out', 0), id: UHW_OUT },
@@ -163,7 +163,7 @@ const method = <const O extends LinuxObjectName>(
   classes: readonly string[],
   call: string | undefined,
   attributes: readonly NamedAttribute[],
-  options: Partial<Pick<IoctlMethod, 'driver' | 'set' | 'converter'>> = {},
+  options: Partial<Pick<IoctlMethod, 'hasDriverAttributes' | 'impliedArguments' | 'converter'>> = {},
 ): IoctlMethod => {
   const methods: Readonly<Record<string, readonly string[]>> = ioctlNames[objectName]
   const idOf = (linuxName: string): number => {
@@ -178,7 +178,7 @@ const method = <const O extends LinuxObjectName>(
     classes,
     method: call,
     attributes: attributes.map(({ linuxName, ...attribute }) => ({ ...attribute, id: idOf(linuxName) })),
-    driver: false,
+    hasDriverAttributes: false,
     ...options,
   }
 }
@@ -208,7 +208,7 @@ export const ioctlMethods: readonly IoctlMethod[] = [
     [],
     undefined,
     [anyBytes('CORE_IN', 'in', 4), anyBytes('CORE_OUT', 'out', 0), into('WRITE_CMD', 8)],
-    { driver: true, converter: 'invokeWrite' },
+    { hasDriverAttributes: true, converter: 'invokeWrite' },
   ),
   method(
     'DEVICE',
@@ -224,9 +224,9 @@ export const ioctlMethods: readonly IoctlMethod[] = [
   ),
   method('DEVICE', 'QUERY_PORT', ['port'], 'query', [
     into('QUERY_PORT_PORT_NUM', 8, object(0, 8)),
-    grows(out('QUERY_PORT_RESP', 48, ...embed(0, 'attributes', PortAttributes))),
+    extensible(out('QUERY_PORT_RESP', 48, ...embed(0, 'attributes', PortAttributes))),
   ]),
-  method('DEVICE', 'GET_CONTEXT', ['device'], 'open', contextValues('GET_CONTEXT'), { driver: true }),
+  method('DEVICE', 'GET_CONTEXT', ['device'], 'open', contextValues('GET_CONTEXT'), { hasDriverAttributes: true }),
   method('DEVICE', 'QUERY_CONTEXT', ['device'], 'query', contextValues('QUERY_CONTEXT')),
   method(
     'DEVICE',
@@ -245,7 +245,7 @@ export const ioctlMethods: readonly IoctlMethod[] = [
     into('QUERY_GID_ENTRY_PORT', 8, object(0, 8)),
     into('QUERY_GID_ENTRY_GID_INDEX', 8, value(0, 8, 'index')),
     flags('QUERY_GID_ENTRY_FLAGS', '', 0),
-    grows(out('QUERY_GID_ENTRY_RESP_ENTRY', 32, ...embed(0, 'entry', GidEntry))),
+    extensible(out('QUERY_GID_ENTRY_RESP_ENTRY', 32, ...embed(0, 'entry', GidEntry))),
   ]),
   method('PD', 'PD_DESTROY', ['pd'], 'destroy', [destroy('DESTROY_PD_HANDLE', ['pd'])]),
   method(
@@ -263,11 +263,11 @@ export const ioctlMethods: readonly IoctlMethod[] = [
       out('CREATE_CQ_RESP_CQE', 4, value(0, 4, 'cqe')),
       optional(fd('CREATE_CQ_EVENT_FD', 'asyncFd')),
     ],
-    { driver: true },
+    { hasDriverAttributes: true },
   ),
   method('CQ', 'CQ_DESTROY', ['cq'], 'destroy', [
     destroy('DESTROY_CQ_HANDLE', ['cq']),
-    grows(out('DESTROY_CQ_RESP', 8, value(0, 4, 'compEvents'), value(4, 4, 'asyncEvents'))),
+    extensible(out('DESTROY_CQ_RESP', 8, value(0, 4, 'compEvents'), value(4, 4, 'asyncEvents'))),
   ]),
   method(
     'QP',
@@ -283,15 +283,15 @@ export const ioctlMethods: readonly IoctlMethod[] = [
       checkedByHandler(handle('CREATE_QP_RECV_CQ_HANDLE', 'recvCq', ['cq']), 'ENOENT'),
       optional(handle('CREATE_QP_IND_TABLE_HANDLE', 'rwqIndTbl', [])),
       into('CREATE_QP_USER_HANDLE', 8, value(0, 8, 'userHandle')),
-      grows(into('CREATE_QP_CAP', 20, ...qpCap(0))),
-      into('CREATE_QP_TYPE', 8, whichClass(0, 8)),
+      extensible(into('CREATE_QP_CAP', 20, ...qpCap(0))),
+      into('CREATE_QP_TYPE', 8, classSelector(0, 8)),
       optional(flags('CREATE_QP_FLAGS', 'flags', QpFlags.values.SQ_SIG_ALL)),
       refused(into('CREATE_QP_SOURCE_QPN', 4), 'EOPNOTSUPP'),
       optional(fd('CREATE_QP_EVENT_FD', 'asyncFd')),
-      grows(out('CREATE_QP_RESP_CAP', 20, ...qpCap(0))),
+      extensible(out('CREATE_QP_RESP_CAP', 20, ...qpCap(0))),
       out('CREATE_QP_RESP_QP_NUM', 4, value(0, 4, 'qpNum')),
     ],
-    { driver: true },
+    { hasDriverAttributes: true },
   ),
   method('QP', 'QP_DESTROY', LINUX_QP_CLASSES, 'destroy', [
     destroy('DESTROY_QP_HANDLE', LINUX_QP_CLASSES),
@@ -312,13 +312,13 @@ export const ioctlMethods: readonly IoctlMethod[] = [
       into('CREATE_SRQ_MAX_SGE', 4, value(0, 4, 'maxSge')),
       into('CREATE_SRQ_LIMIT', 4, value(0, 4, 'limit')),
       checkedByHandler(into('CREATE_SRQ_MAX_NUM_TAGS', 4, value(0, 4, 'maxNumTags')), 'EINVAL'),
-      into('CREATE_SRQ_TYPE', 8, whichClass(0, 8)),
+      into('CREATE_SRQ_TYPE', 8, classSelector(0, 8)),
       optional(fd('CREATE_SRQ_EVENT_FD', 'asyncFd')),
       out('CREATE_SRQ_RESP_MAX_WR', 4, value(0, 4, 'maxWr')),
       out('CREATE_SRQ_RESP_MAX_SGE', 4, value(0, 4, 'maxSge')),
       optional(out('CREATE_SRQ_RESP_SRQ_NUM', 4, value(0, 4, 'srqNum'))),
     ],
-    { driver: true },
+    { hasDriverAttributes: true },
   ),
   method('SRQ', 'SRQ_DESTROY', SRQ_CLASSES, 'destroy', [
     destroy('DESTROY_SRQ_HANDLE', SRQ_CLASSES),
@@ -347,7 +347,7 @@ export const ioctlMethods: readonly IoctlMethod[] = [
       out('REG_DM_MR_RESP_LKEY', 4, value(0, 4, 'lkey')),
       out('REG_DM_MR_RESP_RKEY', 4, value(0, 4, 'rkey')),
     ],
-    { set: { kind: MrKind.values.DEVICE, iova: 0n } },
+    { impliedArguments: { kind: MrKind.values.DEVICE, iova: 0n } },
   ),
   method(
     'MR',
@@ -365,7 +365,7 @@ export const ioctlMethods: readonly IoctlMethod[] = [
       out('REG_DMABUF_MR_RESP_LKEY', 4, value(0, 4, 'lkey')),
       out('REG_DMABUF_MR_RESP_RKEY', 4, value(0, 4, 'rkey')),
     ],
-    { set: { kind: MrKind.values.FILE } },
+    { impliedArguments: { kind: MrKind.values.FILE } },
   ),
   method('MR', 'REG_MR', ['mr'], 'create', [
     newHandle('REG_MR_HANDLE'),
@@ -410,7 +410,7 @@ export const ioctlMethods: readonly IoctlMethod[] = [
       out('CREATE_WQ_RESP_MAX_SGE', 4, value(0, 4, 'maxSge')),
       optional(out('CREATE_WQ_RESP_WQ_NUM', 4, value(0, 4, 'wqNum'))),
     ],
-    { driver: true },
+    { hasDriverAttributes: true },
   ),
   method('WQ', 'WQ_DESTROY', ['wq'], 'destroy', [
     destroy('DESTROY_WQ_HANDLE', ['wq']),
@@ -429,11 +429,11 @@ export const ioctlMethods: readonly IoctlMethod[] = [
       into('ALLOC_DM_LENGTH', 8, value(0, 8, 'length')),
       into('ALLOC_DM_ALIGNMENT', 4, value(0, 4, 'alignment')),
     ],
-    { driver: true },
+    { hasDriverAttributes: true },
   ),
   method('DM', 'DM_FREE', ['dm'], 'destroy', [destroy('FREE_DM_HANDLE', ['dm'])]),
   method('COUNTERS', 'COUNTERS_CREATE', ['counters'], 'create', [newHandle('CREATE_COUNTERS_HANDLE')], {
-    driver: true,
+    hasDriverAttributes: true,
   }),
   method('COUNTERS', 'COUNTERS_DESTROY', ['counters'], 'destroy', [destroy('DESTROY_COUNTERS_HANDLE', ['counters'])]),
   method(
@@ -446,6 +446,6 @@ export const ioctlMethods: readonly IoctlMethod[] = [
       list('READ_COUNTERS_BUFF', 'values', 0),
       flags('READ_COUNTERS_FLAGS', 'flags', allOf(CountersFlags)),
     ],
-    { driver: true },
+    { hasDriverAttributes: true },
   ),
 ]

@@ -17,25 +17,26 @@ import { type Fields, sizeOf } from '../schema/schema.ts'
  * - `object`: in a request the object id of the call, in a response the handle of the new object; `class`: a number
  *   that selects the class
  * - `fd`: a descriptor. In a request a negative number means none; in a response the cell receives the number of the
- *   new descriptor. With the name `object` it is that of the new object
+ *   new descriptor, which is the new object's if the cell's name is `object`
  * - `zero`: a value other than 0 is refused with `errno`; `length`: number of bytes written to the response
  */
 export type CellKind = 'value' | 'bool' | 'bit' | 'object' | 'class' | 'fd' | 'zero' | 'length'
 
 export interface Cell {
+  /** Offset in the struct, and size, in bytes. */
   readonly at: number
   readonly size: number
-  readonly as: CellKind
+  readonly kind: CellKind
   /** Name of the attribute, or attribute.field for a field of a record. */
   readonly name: string
   readonly bit?: number
   /** `value`: bits that the kernel reads, ignoring the others; `zero`: bits that must be 0. */
   readonly mask?: number
   readonly errno?: ErrnoName
-  /** Offset in the struct of a byte that is nonzero if the value is present. */
-  readonly when?: number
+  /** `value`: offset in the struct of a byte that is nonzero if the value is present. */
+  readonly presentAt?: number
   /** The value in a response for a class without the attribute, if not 0. */
-  readonly lacking?: number
+  readonly fallback?: number
   /** The attribute's bit in the attribute mask (1 << n), if it is not 1 << (id - 1). */
   readonly maskBit?: number
   /** Only for devices of this link (spec/links.ts); without a link, RoCE's. */
@@ -44,10 +45,10 @@ export interface Cell {
   readonly byClass?: true
 }
 
-/** Offsets in a struct of two lengths of the packed specs behind it (flow.ts): their bytes (u16) and number (u8). */
+/** The packed specs behind a struct (flow.ts), with the offsets in the struct of their bytes (u16) and number (u8). */
 export interface PackedSpecs {
-  readonly size: number
-  readonly count: number
+  readonly sizeAt: number
+  readonly countAt: number
   /** The attribute that the spec FlowAction.COUNT becomes: the counters that the rule increments. */
   readonly counters: string
 }
@@ -57,7 +58,7 @@ export interface Layout {
   readonly size: number
   readonly cells: readonly Cell[]
   /** Byte offset of an attribute mask (u32): bit n is set if the attribute with id n + 1 is present. */
-  readonly mask?: number
+  readonly maskAt?: number
   /**
    * Mask bits that the kernel knows. Another bit is refused with EOPNOTSUPP, the bit of an attribute that the class
    * lacks with EINVAL.
@@ -68,7 +69,7 @@ export interface Layout {
   /** Bytes after the struct are this attribute: a blob, or a list. */
   readonly tail?: string
   /** Byte offset of a u32, the log2 of the number of records in the list `tail`. */
-  readonly tailLog?: number
+  readonly tailLogAt?: number
   /** The records of the list `tail` are packed specs (flow.ts). */
   readonly tailSpecs?: PackedSpecs
 }
@@ -76,14 +77,14 @@ export interface Layout {
 export const value = (at: number, size: number, name: string, mask?: number): Cell => ({
   at,
   size,
-  as: 'value',
+  kind: 'value',
   name,
   ...(mask === undefined ? {} : { mask }),
 })
-/** A value that is present if the byte at `when` is not 0. */
-export const valueWhen = (when: number, at: number, size: number, name: string): Cell => ({
+/** A value that is present if the byte at `presentAt` is not 0. */
+export const valueIfPresent = (presentAt: number, at: number, size: number, name: string): Cell => ({
   ...value(at, size, name),
-  when,
+  presentAt,
 })
 /** A value whose bit in the attribute mask does not follow from its id. */
 export const valueByBit = (at: number, size: number, name: string, maskBit: number): Cell => ({
@@ -94,28 +95,28 @@ export const valueByBit = (at: number, size: number, name: string, maskBit: numb
 export const valueByClass = (at: number, ...names: readonly string[]): Cell[] =>
   names.map(name => ({ ...value(at, 4, name), byClass: true }))
 /** A cell of a response with its value for classes without the attribute. */
-export const orElse = (cell: Cell, lacking: number): Cell => ({ ...cell, lacking })
-export const bool = (at: number, name: string): Cell => ({ at, size: 1, as: 'bool', name })
+export const withFallback = (cell: Cell, fallback: number): Cell => ({ ...cell, fallback })
+export const bool = (at: number, name: string): Cell => ({ at, size: 1, kind: 'bool', name })
 export const bit = (at: number, size: number, name: string, bitOfAttribute: number): Cell => ({
   at,
   size,
-  as: 'bit',
+  kind: 'bit',
   name,
   bit: bitOfAttribute,
 })
-export const object = (at: number, size: 1 | 4 | 8 = 4): Cell => ({ at, size, as: 'object', name: 'object' })
-export const whichClass = (at: number, size: 1 | 4 | 8): Cell => ({ at, size, as: 'class', name: 'class' })
-export const descriptor = (at: number, name: string): Cell => ({ at, size: 4, as: 'fd', name })
+export const object = (at: number, size: 1 | 4 | 8 = 4): Cell => ({ at, size, kind: 'object', name: 'object' })
+export const classSelector = (at: number, size: 1 | 4 | 8): Cell => ({ at, size, kind: 'class', name: 'class' })
+export const descriptor = (at: number, name: string): Cell => ({ at, size: 4, kind: 'fd', name })
 export const zero = (at: number, size: number, errno: ErrnoName): Cell => ({
   at,
   size,
-  as: 'zero',
+  kind: 'zero',
   name: 'zero',
   errno,
 })
 /** A cell of 4 bytes whose bits in `mask` must be 0; otherwise the call fails with `errno`. */
 export const zeroBits = (at: number, mask: number, errno: ErrnoName): Cell => ({ ...zero(at, 4, errno), mask })
-export const filledLength = (at: number): Cell => ({ at, size: 4, as: 'length', name: 'length' })
+export const filledLength = (at: number): Cell => ({ at, size: 4, kind: 'length', name: 'length' })
 
 /**
  * The cells of record `name`, which lies at offset `at` with the same layout as in the object dialect; `limit`: only

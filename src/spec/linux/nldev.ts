@@ -38,7 +38,7 @@ export const NetlinkOption = {
 } as const
 
 /** Maximum bytes of one datagram: Linux's NLMSG_GOODSIZE with pages of 4 KiB, for which programs have room. */
-export const DATAGRAM_ROOM = 3776
+export const MAX_DATAGRAM_BYTES = 3776
 
 // ---- commands ----
 
@@ -50,77 +50,93 @@ export const nldevType = (command: number): number => (RDMA_NL_NLDEV << 10) | co
 
 export interface NldevCommand {
   readonly number: number
-  /** The command needs CAP_NET_ADMIN. */
-  readonly admin?: true
+  /** Linux requires CAP_NET_ADMIN. */
+  readonly needsNetAdmin?: true
   /** What a program can request: `one` object (Linux's doit), a `list` (dumpit), or both. */
-  readonly asks: 'one' | 'list' | 'both'
+  readonly requestKind: 'one' | 'list' | 'both'
   /** Unknown attributes and attributes with a wrong length are refused. */
-  readonly strict?: true
-  /** The command number in the answer to a request for one object, if Linux uses another one there. */
-  readonly answersAs?: number
-  /** The command's data or effect here, for docs/reference/linux-abi.md. */
-  readonly here: string
+  readonly isStrict?: true
+  /** The command number in the reply about one object, if it is not the request's. */
+  readonly replyNumber?: number
+  /** What userdma returns or does, for docs/reference/linux-abi.md. */
+  readonly effect: string
 }
 
 const noRawData = "EINVAL: the driver has no raw data, like Linux's rxe"
 
 export const NldevCommands = {
-  GET: { number: 1, asks: 'both', here: 'devices' },
+  GET: { number: 1, requestKind: 'both', effect: 'devices' },
   SET: {
     number: 2,
-    asks: 'one',
-    admin: true,
-    strict: true,
-    here: 'sets the name or adaptive moderation; a network namespace is EOPNOTSUPP',
+    requestKind: 'one',
+    needsNetAdmin: true,
+    isStrict: true,
+    effect: 'sets the name or adaptive moderation; a network namespace is EOPNOTSUPP',
   },
   NEWLINK: {
     number: 3,
-    asks: 'one',
-    admin: true,
-    strict: true,
-    here: 'adds a device of type rxe with the first address of a network interface',
+    requestKind: 'one',
+    needsNetAdmin: true,
+    isStrict: true,
+    effect: 'adds a device of type rxe with the first address of a network interface',
   },
-  DELLINK: { number: 4, asks: 'one', admin: true, strict: true, here: 'removes a soft device' },
-  PORT_GET: { number: 5, asks: 'both', answersAs: 1, here: 'ports, with their network interfaces' },
-  SYS_GET: { number: 6, asks: 'one', here: 'network namespace mode (shared), copy-on-fork, event monitoring' },
+  DELLINK: { number: 4, requestKind: 'one', needsNetAdmin: true, isStrict: true, effect: 'removes a soft device' },
+  PORT_GET: { number: 5, requestKind: 'both', replyNumber: 1, effect: 'ports, with their network interfaces' },
+  SYS_GET: { number: 6, requestKind: 'one', effect: 'network namespace mode (shared), copy-on-fork, event monitoring' },
   SYS_SET: {
     number: 7,
-    asks: 'one',
-    admin: true,
-    strict: true,
-    here: 'sets whether programs may use privileged Q_Keys; another network namespace mode is EOPNOTSUPP',
+    requestKind: 'one',
+    needsNetAdmin: true,
+    isStrict: true,
+    effect: 'sets whether programs may use privileged Q_Keys; another network namespace mode is EOPNOTSUPP',
   },
-  RES_GET: { number: 9, asks: 'both', here: 'numbers of objects, by kind' },
-  RES_QP_GET: { number: 10, asks: 'both', here: 'queue pairs' },
-  RES_CM_ID_GET: { number: 11, asks: 'both', here: 'identifiers of rdma_cm' },
-  RES_CQ_GET: { number: 12, asks: 'both', here: 'completion queues' },
-  RES_MR_GET: { number: 13, asks: 'both', here: 'memory regions; their keys only for callers with CAP_NET_ADMIN' },
-  RES_PD_GET: { number: 14, asks: 'both', here: 'protection domains' },
-  GET_CHARDEV: { number: 15, asks: 'one', here: 'device nodes in /dev/infiniband' },
+  RES_GET: { number: 9, requestKind: 'both', effect: 'numbers of objects, by kind' },
+  RES_QP_GET: { number: 10, requestKind: 'both', effect: 'queue pairs' },
+  RES_CM_ID_GET: { number: 11, requestKind: 'both', effect: 'identifiers of rdma_cm' },
+  RES_CQ_GET: { number: 12, requestKind: 'both', effect: 'completion queues' },
+  RES_MR_GET: {
+    number: 13,
+    requestKind: 'both',
+    effect: 'memory regions; their keys only for callers with CAP_NET_ADMIN',
+  },
+  RES_PD_GET: { number: 14, requestKind: 'both', effect: 'protection domains' },
+  GET_CHARDEV: { number: 15, requestKind: 'one', effect: 'device nodes in /dev/infiniband' },
   STAT_SET: {
     number: 16,
-    asks: 'one',
-    admin: true,
-    strict: true,
-    here: 'sets the counter mode of new queue pairs; binding a counter is ENOMEM, optional counters EINVAL',
+    requestKind: 'one',
+    needsNetAdmin: true,
+    isStrict: true,
+    effect: 'sets the counter mode of new queue pairs; binding a counter is ENOMEM, optional counters EINVAL',
   },
-  STAT_GET: { number: 17, asks: 'both', here: 'counters of a port, or the counter mode' },
+  STAT_GET: { number: 17, requestKind: 'both', effect: 'counters of a port, or the counter mode' },
   STAT_DEL: {
     number: 18,
-    asks: 'one',
-    admin: true,
-    strict: true,
-    here: 'EINVAL: counters of single queue pairs are not supported',
+    requestKind: 'one',
+    needsNetAdmin: true,
+    isStrict: true,
+    effect: 'EINVAL: counters of single queue pairs are not supported',
   },
-  RES_QP_GET_RAW: { number: 19, asks: 'both', admin: true, here: noRawData },
-  RES_CQ_GET_RAW: { number: 20, asks: 'both', admin: true, here: noRawData },
-  RES_MR_GET_RAW: { number: 21, asks: 'both', admin: true, here: noRawData },
-  RES_CTX_GET: { number: 22, asks: 'both', here: 'contexts' },
-  RES_SRQ_GET: { number: 23, asks: 'both', here: 'shared receive queues, with their queue pairs' },
-  STAT_GET_STATUS: { number: 24, asks: 'one', here: 'names of the counters of a port' },
-  RES_SRQ_GET_RAW: { number: 25, asks: 'both', admin: true, here: noRawData },
-  NEWDEV: { number: 26, asks: 'one', admin: true, strict: true, here: 'EOPNOTSUPP: there are no sub-devices' },
-  DELDEV: { number: 27, asks: 'one', admin: true, strict: true, here: 'EOPNOTSUPP: there are no sub-devices' },
+  RES_QP_GET_RAW: { number: 19, requestKind: 'both', needsNetAdmin: true, effect: noRawData },
+  RES_CQ_GET_RAW: { number: 20, requestKind: 'both', needsNetAdmin: true, effect: noRawData },
+  RES_MR_GET_RAW: { number: 21, requestKind: 'both', needsNetAdmin: true, effect: noRawData },
+  RES_CTX_GET: { number: 22, requestKind: 'both', effect: 'contexts' },
+  RES_SRQ_GET: { number: 23, requestKind: 'both', effect: 'shared receive queues, with their queue pairs' },
+  STAT_GET_STATUS: { number: 24, requestKind: 'one', effect: 'names of the counters of a port' },
+  RES_SRQ_GET_RAW: { number: 25, requestKind: 'both', needsNetAdmin: true, effect: noRawData },
+  NEWDEV: {
+    number: 26,
+    requestKind: 'one',
+    needsNetAdmin: true,
+    isStrict: true,
+    effect: 'EOPNOTSUPP: there are no sub-devices',
+  },
+  DELDEV: {
+    number: 27,
+    requestKind: 'one',
+    needsNetAdmin: true,
+    isStrict: true,
+    effect: 'EOPNOTSUPP: there are no sub-devices',
+  },
 } as const satisfies Readonly<Record<string, NldevCommand>>
 
 export type NldevCommandName = keyof typeof NldevCommands
@@ -145,20 +161,20 @@ export type NldevKind = 'u8' | 'u32' | 'u64' | 's32' | 's64' | 'text' | 'bytes' 
 export interface NldevAttribute {
   readonly number: number
   readonly kind: NldevKind
-  /** Maximum bytes of a text without its NUL, as Linux's nldev_policy has it. */
-  readonly longest?: number
+  /** Maximum bytes of a text without its NUL, as in Linux's nldev_policy. */
+  readonly maxBytes?: number
 }
 
-const attribute = <N extends number, K extends NldevKind>(number: N, kind: K, longest?: number) => ({
+const attribute = <N extends number, K extends NldevKind>(number: N, kind: K, maxBytes?: number) => ({
   number,
   kind,
-  ...(longest !== undefined && { longest }),
+  ...(maxBytes !== undefined && { maxBytes }),
 })
 
 /** IB_DEVICE_NAME_MAX - 1 and IFNAMSIZ - 1: bytes of the longest names without NUL. */
 export const LONGEST_DEVICE_NAME = 63
 const LONGEST_INTERFACE = 15
-/** RDMA_NLDEV_ATTR_EMPTY_STRING: texts that a program has no reason to send. */
+/** Maximum bytes of texts that only the kernel sends (RDMA_NLDEV_ATTR_EMPTY_STRING). */
 const EMPTY = 1
 
 /** By name, without RDMA_NLDEV_ATTR_, or RDMA_NLDEV_ for those of the system and of namespaces. */
@@ -284,21 +300,21 @@ export interface NldevResource {
   readonly entry: NldevAttributeName
   readonly id: 'RES_LQPN' | 'RES_CM_IDN' | 'RES_CQN' | 'RES_MRN' | 'RES_PDN' | 'RES_CTXN' | 'RES_SRQN'
   /** The objects belong to a port, and a request can name the port. */
-  readonly ofPort?: true
+  readonly hasPort?: true
 }
 
 /** By class; in the order of the summary (RES_GET). */
 export const NldevResources = {
   pd: { name: 'pd', command: 'RES_PD_GET', table: 'RES_PD', entry: 'RES_PD_ENTRY', id: 'RES_PDN' },
   cq: { name: 'cq', command: 'RES_CQ_GET', table: 'RES_CQ', entry: 'RES_CQ_ENTRY', id: 'RES_CQN' },
-  qp: { name: 'qp', command: 'RES_QP_GET', table: 'RES_QP', entry: 'RES_QP_ENTRY', id: 'RES_LQPN', ofPort: true },
+  qp: { name: 'qp', command: 'RES_QP_GET', table: 'RES_QP', entry: 'RES_QP_ENTRY', id: 'RES_LQPN', hasPort: true },
   cm_id: {
     name: 'cm_id',
     command: 'RES_CM_ID_GET',
     table: 'RES_CM_ID',
     entry: 'RES_CM_ID_ENTRY',
     id: 'RES_CM_IDN',
-    ofPort: true,
+    hasPort: true,
   },
   mr: { name: 'mr', command: 'RES_MR_GET', table: 'RES_MR', entry: 'RES_MR_ENTRY', id: 'RES_MRN' },
   ctx: { name: 'ctx', command: 'RES_CTX_GET', table: 'RES_CTX', entry: 'RES_CTX_ENTRY', id: 'RES_CTXN' },

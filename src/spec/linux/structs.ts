@@ -5,7 +5,7 @@
 import { QP_CLASSES, qpAttributes } from '../classes/qp/qp.ts'
 import { QpType, SrqType } from '../enums.ts'
 import { type AddressRole, Links } from '../links.ts'
-import { bool, type Cell, orElse, value } from './layout.ts'
+import { bool, type Cell, value, withFallback } from './layout.ts'
 import { LinuxObject } from './names.ts'
 
 /** In Linux programs cannot create GSI and SMI queue pairs, and there is no type number for reliable datagrams. */
@@ -52,7 +52,7 @@ export const qpDest = (at: number, role: QpRole): Cell[] =>
 
 /** ib_uverbs_qp_dest in a response. On Ethernet is_global is always 1, even if the QP has no path yet. */
 export const qpDestResponse = (at: number, role: QpRole): Cell[] =>
-  qpDest(at, role).map(cell => (cell.as === 'bool' && cell.link === 'roce' ? orElse(cell, 1) : cell))
+  qpDest(at, role).map(cell => (cell.kind === 'bool' && cell.link === 'roce' ? withFallback(cell, 1) : cell))
 
 /** Cells of an alternate path's other fields, which lie apart from its `qpDest`, at these offsets. */
 export const alternatePathFields = (pkeyIndex: number, altPort: number, timeout: number): Cell[] =>
@@ -112,10 +112,10 @@ export const SrqTypeClasses: Readonly<Record<number, string | undefined>> = {
   [SrqType.values.TM]: 'tm_srq',
 }
 
-/** The type numbers that select one of `classes`. `what`: the word for messages. */
+/** The type numbers that select one of `classes`. `noun`: the word for messages. */
 export const typeTables = [
-  { what: 'QP', classes: LINUX_QP_CLASSES, types: QpTypeClasses },
-  { what: 'SRQ', classes: SRQ_CLASSES, types: SrqTypeClasses },
+  { noun: 'QP', classes: LINUX_QP_CLASSES, types: QpTypeClasses },
+  { noun: 'SRQ', classes: SRQ_CLASSES, types: SrqTypeClasses },
 ] as const
 
 /** Linux objects whose handles INFO_HANDLES can list, with their classes; another object is refused with EINVAL. */

@@ -19,7 +19,7 @@ import { embed, type Layout, layout, object, value } from './layout.ts'
 import { ahAddress } from './structs.ts'
 
 /** Bytes of the header {u32 command, u16 in, u16 out}. */
-export const UCMA_HEADER = 8
+export const UCMA_HEADER_BYTES = 8
 
 export interface UcmaCommand {
   readonly name: string
@@ -31,31 +31,31 @@ export interface UcmaCommand {
   readonly response?: number
   readonly out?: Layout
   /** Minimum size of the response buffer, if smaller than the response. */
-  readonly room?: number
+  readonly minResponseBytes?: number
   /** The attribute whose value is the channel. */
   readonly channel?: string
   /** Minimum bytes of the request struct, if later versions of Linux have added fields. */
   readonly minBytes?: number
   /** Linux looks up the object before it checks the size of the response buffer. */
-  readonly roomLater?: true
+  readonly checksObjectFirst?: true
   /** Offset of a descriptor number: the channel that the identifier has now, if it is not the descriptor written to. */
-  readonly from?: number
+  readonly currentChannelAt?: number
   /** Several methods share the command's number: this one is selected if the u32 at `at` is `is`. */
-  readonly option?: { readonly at: number; readonly is: number }
+  readonly option?: { readonly at: number; readonly value: number }
   /** Bytes of the caller's memory that become an attribute: offsets of their address and length. */
-  readonly data?: { readonly address: number; readonly length: number; readonly attribute: string }
+  readonly userMemory?: { readonly address: number; readonly length: number; readonly attribute: string }
   /** An attribute in the struct whose length is the byte at `length`. */
-  readonly counted?: { readonly at: number; readonly length: number; readonly attribute: string }
+  readonly inlineBytes?: { readonly at: number; readonly length: number; readonly attribute: string }
   /** Linux accepts only these values of the byte at `at`; another value is refused with `code`, default EINVAL. */
-  readonly only?: { readonly at: number; readonly values: readonly number[]; readonly code?: 'ENOSYS' }
+  readonly acceptedByte?: { readonly at: number; readonly values: readonly number[]; readonly code?: 'ENOSYS' }
   /** Linux does not read `attribute` if the u16 at `at` is `is`. */
-  readonly unread?: { readonly attribute: string; readonly at: number; readonly is: number }
+  readonly ignored?: { readonly attribute: string; readonly at: number; readonly value: number }
   /** A list in the response: its offset, the bytes of an element, and the offset of the number of elements. */
   readonly list?: { readonly attribute: string; readonly at: number; readonly size: number; readonly count: number }
   /** The response has the layout of QUERY_ROUTE (uapi/linux/ucma-route.ts). */
-  readonly route?: true
+  readonly hasRouteLayout?: true
   /** These arguments are omitted if the byte at `at` is 0. */
-  readonly when?: { readonly at: number; readonly attributes: readonly string[] }
+  readonly omittedIfZero?: { readonly at: number; readonly attributes: readonly string[] }
   /** A field that Linux requires to be 0: offset and bytes. */
   readonly reserved?: { readonly at: number; readonly bytes: 2 | 4 }
   /**
@@ -71,7 +71,7 @@ export interface UcmaCommand {
 }
 
 /** Bytes of struct sockaddr_in6, which older commands have in place of sockaddr_storage. */
-export const SHORT_ADDRESS = 28
+export const SOCKADDR_IN6_BYTES = 28
 
 /** Offsets of `ece` in rdma_ucm_connect and rdma_ucm_accept; structs that end there are older and also accepted. */
 const CONNECT_ECE_OFFSET = 280
@@ -103,7 +103,7 @@ const qpAttributes: Layout = {
     value(135, 1, 'retryCnt'),
     value(136, 1, 'rnrRetry'),
   ),
-  mask: 0,
+  maskAt: 0,
 }
 
 const event = layout(
@@ -134,7 +134,7 @@ export const ucmaCommands: readonly UcmaCommand[] = [
     class: 'cm_id',
     method: 'create',
     in: layout(24, value(0, 8, 'userHandle'), value(16, 2, 'portSpace'), value(18, 1, 'qpType')),
-    unread: { attribute: 'qpType', at: 16, is: CmPortSpace.values.TCP },
+    ignored: { attribute: 'qpType', at: 16, value: CmPortSpace.values.TCP },
     response: 8,
     out: layout(4, object(0)),
     channel: 'channel',
@@ -182,8 +182,8 @@ export const ucmaCommands: readonly UcmaCommand[] = [
     in: layout(16, object(8)),
     response: 0,
     out: layout(208),
-    room: 200,
-    route: true,
+    minResponseBytes: 200,
+    hasRouteLayout: true,
   },
   {
     name: 'CONNECT',
@@ -197,7 +197,7 @@ export const ucmaCommands: readonly UcmaCommand[] = [
       embed(CONNECT_ECE_OFFSET, 'ece', CmEce),
     ),
     minBytes: CONNECT_ECE_OFFSET,
-    only: { at: CmConnectionParameters.valid.offset, values: NONZERO },
+    acceptedByte: { at: CmConnectionParameters.valid.offset, values: NONZERO },
   },
   {
     name: 'LISTEN',
@@ -219,7 +219,7 @@ export const ucmaCommands: readonly UcmaCommand[] = [
       embed(ACCEPT_ECE_OFFSET, 'ece', CmEce),
     ),
     minBytes: ACCEPT_ECE_OFFSET,
-    when: { at: 8 + CmConnectionParameters.valid.offset, attributes: ['parameters', 'userHandle'] },
+    omittedIfZero: { at: 8 + CmConnectionParameters.valid.offset, attributes: ['parameters', 'userHandle'] },
   },
   {
     name: 'REJECT',
@@ -227,9 +227,9 @@ export const ucmaCommands: readonly UcmaCommand[] = [
     class: 'cm_id',
     method: 'reject',
     in: layout(264, object(0), value(5, 1, 'reason')),
-    counted: { at: 8, length: 4, attribute: 'privateData' },
+    inlineBytes: { at: 8, length: 4, attribute: 'privateData' },
     // Programs may give only these reasons: the others are for the connection manager itself.
-    only: { at: 5, values: [0, rejReason.CONSUMER_DEFINED, rejReason.VENDOR_OPTION_NOT_SUPPORTED] },
+    acceptedByte: { at: 5, values: [0, rejReason.CONSUMER_DEFINED, rejReason.VENDOR_OPTION_NOT_SUPPORTED] },
   },
   { name: 'DISCONNECT', number: 10, class: 'cm_id', method: 'disconnect', in: layout(4, object(0)) },
   {
@@ -249,7 +249,7 @@ export const ucmaCommands: readonly UcmaCommand[] = [
     in: layout(8),
     response: 0,
     out: event,
-    room: 328,
+    minResponseBytes: 328,
   },
   {
     name: 'SET_OPTION',
@@ -257,8 +257,8 @@ export const ucmaCommands: readonly UcmaCommand[] = [
     class: 'cm_id',
     method: 'setOption',
     in: layout(24, object(8), value(12, 4, 'level'), value(16, 4, 'option')),
-    data: { address: 0, length: 20, attribute: 'value' },
-    only: { at: 12, values: Object.values(CmOptionLevel.values), code: 'ENOSYS' },
+    userMemory: { address: 0, length: 20, attribute: 'value' },
+    acceptedByte: { at: 12, values: Object.values(CmOptionLevel.values), code: 'ENOSYS' },
   },
   {
     name: 'NOTIFY',
@@ -291,9 +291,9 @@ export const ucmaCommands: readonly UcmaCommand[] = [
     in: layout(16, object(8)),
     response: 0,
     out: events,
-    room: 0,
+    minResponseBytes: 0,
     channel: 'channel',
-    from: 12,
+    currentChannelAt: 12,
   },
   {
     name: 'QUERY',
@@ -303,9 +303,9 @@ export const ucmaCommands: readonly UcmaCommand[] = [
     in: layout(16, object(8)),
     response: 0,
     out: addresses,
-    room: ADDRESSES_BEFORE_INDEX,
-    roomLater: true,
-    option: { at: 12, is: 0 },
+    minResponseBytes: ADDRESSES_BEFORE_INDEX,
+    checksObjectFirst: true,
+    option: { at: 12, value: 0 },
   },
   {
     name: 'QUERY_PATH',
@@ -315,9 +315,9 @@ export const ucmaCommands: readonly UcmaCommand[] = [
     in: layout(16, object(8)),
     response: 0,
     out: layout(440),
-    room: 8,
-    roomLater: true,
-    option: { at: 12, is: 1 },
+    minResponseBytes: 8,
+    checksObjectFirst: true,
+    option: { at: 12, value: 1 },
     list: { attribute: 'paths', at: 8, size: 72, count: 0 },
   },
   {
@@ -328,9 +328,9 @@ export const ucmaCommands: readonly UcmaCommand[] = [
     in: layout(16, object(8)),
     response: 0,
     out: addresses,
-    room: ADDRESSES_BEFORE_INDEX,
-    roomLater: true,
-    option: { at: 12, is: 2 },
+    minResponseBytes: ADDRESSES_BEFORE_INDEX,
+    checksObjectFirst: true,
+    option: { at: 12, value: 2 },
   },
   {
     name: 'BIND',

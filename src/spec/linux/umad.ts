@@ -62,22 +62,22 @@ export const UmadHeader = {
   pkeyIndex: 56,
 } as const
 
-/** Every call on a umad file and its method, for docs/reference. `means`: a remark. */
-export const umadCalls: readonly { readonly call: string; readonly method?: string; readonly means: string }[] = [
-  { call: 'open(2) of umadN', method: 'mad_channel.create', means: "EACCES for other users than the daemon's" },
-  { call: 'IB_USER_MAD_REGISTER_AGENT', method: 'mad_agent.create', means: 'headers continue to have no P_Key index' },
+/** Every call on a umad file and its method, for docs/reference. */
+export const umadCalls: readonly { readonly call: string; readonly method?: string; readonly remark: string }[] = [
+  { call: 'open(2) of umadN', method: 'mad_channel.create', remark: "EACCES for other users than the daemon's" },
+  { call: 'IB_USER_MAD_REGISTER_AGENT', method: 'mad_agent.create', remark: 'headers continue to have no P_Key index' },
   {
     call: 'IB_USER_MAD_REGISTER_AGENT2',
     method: 'mad_agent.create',
-    means: 'unknown flags: EINVAL, and the known flags are returned',
+    remark: 'unknown flags: EINVAL, and the known flags are returned',
   },
-  { call: 'IB_USER_MAD_UNREGISTER_AGENT', method: 'mad_agent.destroy', means: '' },
-  { call: 'IB_USER_MAD_ENABLE_PKEY', means: 'headers have a P_Key index; EINVAL after the first agent' },
-  { call: 'write(2)', method: 'mad_agent.send', means: 'a header and a message of up to 1 MiB' },
+  { call: 'IB_USER_MAD_UNREGISTER_AGENT', method: 'mad_agent.destroy', remark: '' },
+  { call: 'IB_USER_MAD_ENABLE_PKEY', remark: 'headers have a P_Key index; EINVAL after the first agent' },
+  { call: 'write(2)', method: 'mad_agent.send', remark: 'a header and a message of up to 1 MiB' },
   {
     call: 'read(2)',
     method: 'mad_channel.receive',
-    means: 'if the buffer is too short for the message: its first datagram, and ENOSPC',
+    remark: 'if the buffer is too short for the message: its first datagram, and ENOSPC',
   },
-  { call: 'poll(2)', means: 'readable while a message waits, always writable' },
+  { call: 'poll(2)', remark: 'readable while a message waits, always writable' },
 ]

@@ -15,18 +15,18 @@ import type { AnyValues, Attribute } from '../schema/schema.ts'
 import {
   bit,
   bool,
+  classSelector,
   descriptor,
   embed,
   filledLength,
   type Layout,
   layout,
   object,
-  orElse,
   value,
   valueByBit,
   valueByClass,
-  valueWhen,
-  whichClass,
+  valueIfPresent,
+  withFallback,
   zero,
   zeroBits,
 } from './layout.ts'
@@ -48,24 +48,24 @@ export const EXTENDED = 0x80000000
 export interface WriteCommand {
   readonly name: WriteName | ExtendedName
   readonly number: number
-  readonly extended: boolean
+  readonly isExtended: boolean
   /** The possible classes; the object's handle or a `class` cell of the request selects one. */
   readonly classes: readonly string[]
   readonly method: string
   readonly in: Layout
   /** Minimum bytes of the request; a longer one must end in zeros. */
-  readonly request: number
+  readonly minRequestBytes: number
   /** Undefined: the command has no response, and the request no pointer to a response. */
   readonly out?: Layout
   /** Minimum bytes of the response buffer. */
-  readonly response: number
+  readonly minResponseBytes: number
   /** Whether bytes behind request and response belong to the driver. */
-  readonly driver: boolean
+  readonly hasDriverBytes: boolean
   /** Arguments of our method that the command implies. */
-  readonly set?: AnyValues
+  readonly impliedArguments?: AnyValues
 }
 
-const isExtended = (name: WriteName | ExtendedName): name is ExtendedName => Object.hasOwn(ExtendedCommands, name)
+const isExtendedName = (name: WriteName | ExtendedName): name is ExtendedName => Object.hasOwn(ExtendedCommands, name)
 
 const command = (
   name: WriteName | ExtendedName,
@@ -74,23 +74,23 @@ const command = (
   options: {
     in: Layout
     out?: Layout
-    request?: number
-    response?: number
-    driver?: boolean
-    set?: AnyValues
+    minRequestBytes?: number
+    minResponseBytes?: number
+    hasDriverBytes?: boolean
+    impliedArguments?: AnyValues
   },
 ): WriteCommand => ({
   name,
-  number: isExtended(name) ? ExtendedCommands[name] : WriteCommands[name],
-  extended: isExtended(name),
+  number: isExtendedName(name) ? ExtendedCommands[name] : WriteCommands[name],
+  isExtended: isExtendedName(name),
   classes,
   method,
   in: options.in,
-  request: options.request ?? options.in.size,
+  minRequestBytes: options.minRequestBytes ?? options.in.size,
   ...(options.out === undefined ? {} : { out: options.out }),
-  response: options.response ?? options.out?.size ?? 0,
-  driver: options.driver ?? false,
-  ...(options.set === undefined ? {} : { set: options.set }),
+  minResponseBytes: options.minResponseBytes ?? options.out?.size ?? 0,
+  hasDriverBytes: options.hasDriverBytes ?? false,
+  ...(options.impliedArguments === undefined ? {} : { impliedArguments: options.impliedArguments }),
 })
 
 /** Bytes of a request that has only `response`, the pointer to the response, which is no attribute. */
@@ -159,8 +159,8 @@ const createQp = (at: number) => [
   value(at + 16, 4, 'recvCq'),
   ...qpCap(at + 24),
   bit(at + 44, 1, 'flags', SIG_ALL),
-  whichClass(at + 45, 1),
-  valueWhen(at + 46, at + 20, 4, 'srq'),
+  classSelector(at + 45, 1),
+  valueIfPresent(at + 46, at + 20, 4, 'srq'),
 ]
 const createQpResponse = [object(0), value(4, 4, 'qpNum'), ...qpCap(8)]
 
@@ -177,8 +177,8 @@ export const writeCommands: readonly WriteCommand[] = [
   command('GET_CONTEXT', ['device'], 'open', {
     in: layout(RESPONSE_POINTER),
     out: layout(8, descriptor(0, 'asyncFd'), value(4, 4, 'numCompVectors')),
-    driver: true,
-    set: { wantAsyncFd: 1 },
+    hasDriverBytes: true,
+    impliedArguments: { wantAsyncFd: 1 },
   }),
   command('QUERY_DEVICE', ['device'], 'query', {
     in: layout(RESPONSE_POINTER),
@@ -188,12 +188,16 @@ export const writeCommands: readonly WriteCommand[] = [
     in: layout(16, object(8, 1)),
     out: layout(40, embed(0, 'attributes', PortAttributes, 40)),
   }),
-  command('ALLOC_PD', ['pd'], 'create', { in: layout(RESPONSE_POINTER), out: layout(4, object(0)), driver: true }),
+  command('ALLOC_PD', ['pd'], 'create', {
+    in: layout(RESPONSE_POINTER),
+    out: layout(4, object(0)),
+    hasDriverBytes: true,
+  }),
   command('DEALLOC_PD', ['pd'], 'destroy', { in: layout(4, object(0)) }),
   command('CREATE_AH', ['ah'], 'create', {
     in: layout(56, value(8, 8, 'userHandle'), value(16, 4, 'pd'), ahAddress(24)),
     out: layout(4, object(0)),
-    driver: true,
+    hasDriverBytes: true,
   }),
   command('DESTROY_AH', ['ah'], 'destroy', { in: layout(4, object(0)) }),
   command('REG_MR', ['mr'], 'create', {
@@ -206,7 +210,7 @@ export const writeCommands: readonly WriteCommand[] = [
       value(36, 4, 'access'),
     ),
     out: layout(12, object(0), value(4, 4, 'lkey'), value(8, 4, 'rkey')),
-    driver: true,
+    hasDriverBytes: true,
   }),
   command('REREG_MR', ['mr'], 'modify', {
     in: {
@@ -219,17 +223,17 @@ export const writeCommands: readonly WriteCommand[] = [
         value(40, 4, 'pd'),
         value(44, 4, 'access'),
       ),
-      mask: 12,
+      maskAt: 12,
       maskBits: REREG_MASK_BITS,
     },
     out: layout(8, value(0, 4, 'lkey'), value(4, 4, 'rkey')),
-    driver: true,
+    hasDriverBytes: true,
   }),
   command('DEREG_MR', ['mr'], 'destroy', { in: layout(4, object(0)) }),
   command('ALLOC_MW', ['mw'], 'create', {
     in: layout(16, value(8, 4, 'pd'), value(12, 1, 'type')),
     out: layout(8, object(0), value(4, 4, 'rkey')),
-    driver: true,
+    hasDriverBytes: true,
   }),
   command('DEALLOC_MW', ['mw'], 'destroy', { in: layout(4, object(0)) }),
   command('CREATE_COMP_CHANNEL', ['comp_channel'], 'create', {
@@ -245,12 +249,12 @@ export const writeCommands: readonly WriteCommand[] = [
       descriptor(24, 'channel'),
     ),
     out: layout(8, object(0), value(4, 4, 'cqe')),
-    driver: true,
+    hasDriverBytes: true,
   }),
   command('RESIZE_CQ', ['cq'], 'modify', {
     in: layout(16, object(8), value(12, 4, 'cqe')),
     out: layout(8, value(0, 4, 'cqe')),
-    driver: true,
+    hasDriverBytes: true,
   }),
   command('DESTROY_CQ', ['cq'], 'destroy', {
     in: layout(16, object(8)),
@@ -260,7 +264,7 @@ export const writeCommands: readonly WriteCommand[] = [
   command('CREATE_QP', LINUX_QP_CLASSES, 'create', {
     in: layout(56, createQp(8)),
     out: layout(32, createQpResponse),
-    driver: true,
+    hasDriverBytes: true,
   }),
   command('QUERY_QP', LINUX_QP_CLASSES, 'query', {
     in: layout(16, object(8), value(12, 4, 'attrMask')),
@@ -278,7 +282,7 @@ export const writeCommands: readonly WriteCommand[] = [
       alternatePathFields(106, 120, 121),
       value(108, 1, 'state'),
       value(109, 1, 'curState'),
-      orElse(value(110, 1, 'pathMtu'), Mtu.values.MTU_256),
+      withFallback(value(110, 1, 'pathMtu'), Mtu.values.MTU_256),
       value(111, 1, 'pathMigState'),
       value(112, 1, 'sqDraining'),
       value(113, 1, 'maxRdAtomic'),
@@ -292,7 +296,7 @@ export const writeCommands: readonly WriteCommand[] = [
     ),
   }),
   command('MODIFY_QP', LINUX_QP_CLASSES, 'modify', {
-    in: { ...layout(112, modifyQp), mask: 68, maskBits: STANDARD_MASK_BITS, ignored: XRC_IGNORED },
+    in: { ...layout(112, modifyQp), maskAt: 68, maskBits: STANDARD_MASK_BITS, ignored: XRC_IGNORED },
   }),
   command('DESTROY_QP', LINUX_QP_CLASSES, 'destroy', {
     in: layout(16, object(8)),
@@ -315,11 +319,11 @@ export const writeCommands: readonly WriteCommand[] = [
       value(28, 4, 'limit'),
     ),
     out: layout(16, createSrqResponse),
-    driver: true,
+    hasDriverBytes: true,
   }),
   command('MODIFY_SRQ', SRQ_CLASSES, 'modify', {
-    in: { ...layout(16, object(0), value(8, 4, 'maxWr'), value(12, 4, 'limit')), mask: 4, maskBits: SRQ_MASK_BITS },
-    driver: true,
+    in: { ...layout(16, object(0), value(8, 4, 'maxWr'), value(12, 4, 'limit')), maskAt: 4, maskBits: SRQ_MASK_BITS },
+    hasDriverBytes: true,
   }),
   command('QUERY_SRQ', SRQ_CLASSES, 'query', {
     in: layout(16, object(8)),
@@ -332,14 +336,14 @@ export const writeCommands: readonly WriteCommand[] = [
   command('OPEN_XRCD', ['xrcd'], 'create', {
     in: layout(16, descriptor(8, 'file'), value(12, 4, 'flags', XrcdFlags.values.CREAT | XrcdFlags.values.EXCL)),
     out: layout(4, object(0)),
-    driver: true,
+    hasDriverBytes: true,
   }),
   command('CLOSE_XRCD', ['xrcd'], 'destroy', { in: layout(4, object(0)) }),
   command('CREATE_XSRQ', SRQ_CLASSES, 'create', {
     in: layout(
       48,
       value(8, 8, 'userHandle'),
-      whichClass(16, 4),
+      classSelector(16, 4),
       value(20, 4, 'pd'),
       value(24, 4, 'maxWr'),
       value(28, 4, 'maxSge'),
@@ -349,14 +353,14 @@ export const writeCommands: readonly WriteCommand[] = [
       value(44, 4, 'cq'),
     ),
     out: layout(16, createSrqResponse, value(12, 4, 'srqNum')),
-    driver: true,
+    hasDriverBytes: true,
   }),
   command('ATTACH_MCAST', ['ud_qp'], 'attachMcast', { in: multicast }),
   command('DETACH_MCAST', ['ud_qp'], 'detachMcast', { in: multicast }),
   command('OPEN_QP', ['xrc_tgt_qp'], 'create', {
-    in: layout(32, value(8, 8, 'userHandle'), value(16, 4, 'xrcd'), value(20, 4, 'qpNum'), whichClass(24, 1)),
+    in: layout(32, value(8, 8, 'userHandle'), value(16, 4, 'xrcd'), value(20, 4, 'qpNum'), classSelector(24, 1)),
     out: layout(32, object(0), value(4, 4, 'qpNum')),
-    driver: true,
+    hasDriverBytes: true,
   }),
   command('EX_QUERY_DEVICE', ['device'], 'query', {
     in: layout(8, zero(0, 4, 'EINVAL'), zero(4, 4, 'EINVAL')),
@@ -366,8 +370,8 @@ export const writeCommands: readonly WriteCommand[] = [
       filledLength(180),
       embed(184, 'extended', ExtendedDeviceAttributes),
     ),
-    response: 184,
-    driver: true,
+    minResponseBytes: 184,
+    hasDriverBytes: true,
   }),
   command('EX_CREATE_CQ', ['cq'], 'create', {
     in: layout(
@@ -381,7 +385,7 @@ export const writeCommands: readonly WriteCommand[] = [
       zero(28, 4, 'EINVAL'),
     ),
     out: layout(16, object(0), value(4, 4, 'cqe'), filledLength(12)),
-    driver: true,
+    hasDriverBytes: true,
   }),
   command('EX_CREATE_QP', LINUX_QP_CLASSES, 'create', {
     // `create_flags` (offset 52): unknown flags are EINVAL, known ones EOPNOTSUPP, as no QP type here supports them.
@@ -393,15 +397,15 @@ export const writeCommands: readonly WriteCommand[] = [
       zeroBits(52, ~CREATION_FLAGS >>> 0, 'EINVAL'),
       zero(52, 4, 'EOPNOTSUPP'),
     ),
-    request: 52,
+    minRequestBytes: 52,
     out: layout(40, createQpResponse, filledLength(36)),
-    driver: true,
+    hasDriverBytes: true,
   }),
   command('EX_MODIFY_QP', LINUX_QP_CLASSES, 'modify', {
-    in: { ...layout(120, modifyQp), mask: 68, maskBits: STANDARD_MASK_BITS, ignored: XRC_IGNORED },
-    request: 112,
+    in: { ...layout(120, modifyQp), maskAt: 68, maskBits: STANDARD_MASK_BITS, ignored: XRC_IGNORED },
+    minRequestBytes: 112,
     out: layout(8, filledLength(4)),
-    driver: true,
+    hasDriverBytes: true,
   }),
   command('CREATE_FLOW', ['flow'], 'create', {
     in: {
@@ -416,10 +420,10 @@ export const writeCommands: readonly WriteCommand[] = [
         value(20, 4, 'flags'),
       ),
       tail: 'specs',
-      tailSpecs: { size: 12, count: 16, counters: 'counters' },
+      tailSpecs: { sizeAt: 12, countAt: 16, counters: 'counters' },
     },
     out: layout(8, object(4)),
-    driver: true,
+    hasDriverBytes: true,
   }),
   command('DESTROY_FLOW', ['flow'], 'destroy', { in: layout(8, zero(0, 4, 'EINVAL'), object(4)) }),
   command('CREATE_WQ', ['wq'], 'create', {
@@ -434,9 +438,9 @@ export const writeCommands: readonly WriteCommand[] = [
       value(28, 4, 'maxSge'),
       value(32, 4, 'flags'),
     ),
-    request: 32,
+    minRequestBytes: 32,
     out: layout(24, filledLength(4), object(8), value(12, 4, 'maxWr'), value(16, 4, 'maxSge'), value(20, 4, 'wqNum')),
-    driver: true,
+    hasDriverBytes: true,
   }),
   command('MODIFY_WQ', ['wq'], 'modify', {
     in: {
@@ -448,20 +452,20 @@ export const writeCommands: readonly WriteCommand[] = [
         value(16, 4, 'flags'),
         valueByBit(20, 4, 'flagsMask', WQ_FLAGS),
       ),
-      mask: 0,
+      maskAt: 0,
       maskBits: WQ_MASK_BITS,
     },
-    driver: true,
+    hasDriverBytes: true,
   }),
   command('DESTROY_WQ', ['wq'], 'destroy', {
     in: layout(8, zero(0, 4, 'EOPNOTSUPP'), object(4)),
     out: layout(16, filledLength(4), value(8, 4, 'events')),
-    response: 12,
+    minResponseBytes: 12,
   }),
   command('CREATE_RWQ_IND_TBL', ['rwq_ind_table'], 'create', {
-    in: { ...layout(8, zero(0, 4, 'EOPNOTSUPP')), tail: 'queues', tailLog: 4 },
+    in: { ...layout(8, zero(0, 4, 'EOPNOTSUPP')), tail: 'queues', tailLogAt: 4 },
     out: layout(16, filledLength(4), object(8), value(12, 4, 'tableNum')),
-    driver: true,
+    hasDriverBytes: true,
   }),
   command('DESTROY_RWQ_IND_TBL', ['rwq_ind_table'], 'destroy', {
     in: layout(8, zero(0, 4, 'EOPNOTSUPP'), object(4)),
@@ -469,7 +473,7 @@ export const writeCommands: readonly WriteCommand[] = [
   command('MODIFY_CQ', ['cq'], 'modify', {
     in: {
       ...layout(16, object(0), valueByBit(8, 2, 'count', CQ_MODERATE), valueByBit(10, 2, 'period', CQ_MODERATE)),
-      mask: 4,
+      maskAt: 4,
       maskBits: CQ_MODERATE,
     },
   }),

@@ -3,7 +3,7 @@
  *
  * `describe` flattens classes into rows, each type, field list and enumeration once. `declare` turns rows into
  * declarations, so that codecs, tracer and reference pages work from a device's description as from the built-in
- * tables. Rows are untrusted: `declare` checks every index and returns a message for the first bad one.
+ * tables. Rows are untrusted: `declare` checks every index and refuses the description at the first bad one.
  */
 
 import {

@@ -92,7 +92,7 @@ export const schemaOf = (
   { device, driversOf }: { readonly device?: string; readonly driversOf?: DriversOf } = {},
 ): Schema => {
   const enumerations: Record<string, Record<string, number>> = {}
-  /** If two different enumerations of a device have one name, the later one gets a number. */
+  /** The key of an enumeration in `enumerations`. Of two different ones with one name the later gets `#2` appended. */
   const enumerationOf = ({ name, values }: Enumeration): string => {
     const unsignedValues = Object.fromEntries(Object.entries(values).map(([value, number]) => [value, number >>> 0]))
     const text = JSON.stringify(unsignedValues)

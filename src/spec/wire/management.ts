@@ -52,7 +52,7 @@ export const CLASS_PORT_INFO = 0x0001
 export const BASEBOARD_RESPONSE = 1
 
 /** Offset of the 3 bytes of the OUI in a MAD of a vendor class. */
-export const VENDOR_OUI_AT = 37
+export const VENDOR_OUI_OFFSET = 37
 
 // ---- reliable multi-packet protocol ----
 
@@ -174,7 +174,7 @@ export const performanceCounters: Readonly<Record<number, readonly PerformanceCo
 }
 
 /** Offset of PortSelect in both attributes, and its value for all ports. */
-export const PERFORMANCE_PORT_AT = 65
+export const PERFORMANCE_PORT_OFFSET = 65
 export const ALL_PORTS = 0xff
 
 /** ClassPortInfo, which follows 40 reserved bytes: versions, CapabilityMask, RespTimeValue. */

@@ -26,28 +26,60 @@ interface Operation {
   readonly position: Position
   readonly role: 'request' | 'response'
   readonly headers: readonly HeaderName[]
-  readonly payload: boolean
+  readonly hasPayload: boolean
   /** The services that have the operation. */
-  readonly on: readonly TransportName[]
+  readonly transports: readonly TransportName[]
 }
 
 const reliable = ['RC', 'XRC'] as const
 const connected = ['RC', 'UC', 'XRC'] as const
 const all = ['RC', 'UC', 'UD', 'XRC'] as const
-const request = { role: 'request', payload: true } as const
-const single = { role: 'request', payload: false, position: 'only', on: reliable } as const
-const response = { role: 'response', on: reliable } as const
+const request = { role: 'request', hasPayload: true } as const
+const single = { role: 'request', hasPayload: false, position: 'only', transports: reliable } as const
+const response = { role: 'response', transports: reliable } as const
 
 export const operations = [
-  { ...request, code: 0x00, name: 'SEND_FIRST', kind: 'send', position: 'first', headers: [], on: connected },
-  { ...request, code: 0x01, name: 'SEND_MIDDLE', kind: 'send', position: 'middle', headers: [], on: connected },
-  { ...request, code: 0x02, name: 'SEND_LAST', kind: 'send', position: 'last', headers: [], on: connected },
-  { ...request, code: 0x03, name: 'SEND_LAST_IMM', kind: 'send', position: 'last', headers: ['ImmDt'], on: connected },
-  { ...request, code: 0x04, name: 'SEND_ONLY', kind: 'send', position: 'only', headers: [], on: all },
-  { ...request, code: 0x05, name: 'SEND_ONLY_IMM', kind: 'send', position: 'only', headers: ['ImmDt'], on: all },
-  { ...request, code: 0x06, name: 'WRITE_FIRST', kind: 'write', position: 'first', headers: ['RETH'], on: connected },
-  { ...request, code: 0x07, name: 'WRITE_MIDDLE', kind: 'write', position: 'middle', headers: [], on: connected },
-  { ...request, code: 0x08, name: 'WRITE_LAST', kind: 'write', position: 'last', headers: [], on: connected },
+  { ...request, code: 0x00, name: 'SEND_FIRST', kind: 'send', position: 'first', headers: [], transports: connected },
+  { ...request, code: 0x01, name: 'SEND_MIDDLE', kind: 'send', position: 'middle', headers: [], transports: connected },
+  { ...request, code: 0x02, name: 'SEND_LAST', kind: 'send', position: 'last', headers: [], transports: connected },
+  {
+    ...request,
+    code: 0x03,
+    name: 'SEND_LAST_IMM',
+    kind: 'send',
+    position: 'last',
+    headers: ['ImmDt'],
+    transports: connected,
+  },
+  { ...request, code: 0x04, name: 'SEND_ONLY', kind: 'send', position: 'only', headers: [], transports: all },
+  {
+    ...request,
+    code: 0x05,
+    name: 'SEND_ONLY_IMM',
+    kind: 'send',
+    position: 'only',
+    headers: ['ImmDt'],
+    transports: all,
+  },
+  {
+    ...request,
+    code: 0x06,
+    name: 'WRITE_FIRST',
+    kind: 'write',
+    position: 'first',
+    headers: ['RETH'],
+    transports: connected,
+  },
+  {
+    ...request,
+    code: 0x07,
+    name: 'WRITE_MIDDLE',
+    kind: 'write',
+    position: 'middle',
+    headers: [],
+    transports: connected,
+  },
+  { ...request, code: 0x08, name: 'WRITE_LAST', kind: 'write', position: 'last', headers: [], transports: connected },
   {
     ...request,
     code: 0x09,
@@ -55,9 +87,17 @@ export const operations = [
     kind: 'write',
     position: 'last',
     headers: ['ImmDt'],
-    on: connected,
+    transports: connected,
   },
-  { ...request, code: 0x0a, name: 'WRITE_ONLY', kind: 'write', position: 'only', headers: ['RETH'], on: connected },
+  {
+    ...request,
+    code: 0x0a,
+    name: 'WRITE_ONLY',
+    kind: 'write',
+    position: 'only',
+    headers: ['RETH'],
+    transports: connected,
+  },
   {
     ...request,
     code: 0x0b,
@@ -65,7 +105,7 @@ export const operations = [
     kind: 'write',
     position: 'only',
     headers: ['RETH', 'ImmDt'],
-    on: connected,
+    transports: connected,
   },
   { ...single, code: 0x0c, name: 'READ_REQUEST', kind: 'read', headers: ['RETH'] },
   {
@@ -75,12 +115,36 @@ export const operations = [
     kind: 'read',
     position: 'first',
     headers: ['AETH'],
-    payload: true,
+    hasPayload: true,
   },
-  { ...response, code: 0x0e, name: 'READ_RESP_MIDDLE', kind: 'read', position: 'middle', headers: [], payload: true },
-  { ...response, code: 0x0f, name: 'READ_RESP_LAST', kind: 'read', position: 'last', headers: ['AETH'], payload: true },
-  { ...response, code: 0x10, name: 'READ_RESP_ONLY', kind: 'read', position: 'only', headers: ['AETH'], payload: true },
-  { ...response, code: 0x11, name: 'ACKNOWLEDGE', kind: 'ack', position: 'only', headers: ['AETH'], payload: false },
+  {
+    ...response,
+    code: 0x0e,
+    name: 'READ_RESP_MIDDLE',
+    kind: 'read',
+    position: 'middle',
+    headers: [],
+    hasPayload: true,
+  },
+  {
+    ...response,
+    code: 0x0f,
+    name: 'READ_RESP_LAST',
+    kind: 'read',
+    position: 'last',
+    headers: ['AETH'],
+    hasPayload: true,
+  },
+  {
+    ...response,
+    code: 0x10,
+    name: 'READ_RESP_ONLY',
+    kind: 'read',
+    position: 'only',
+    headers: ['AETH'],
+    hasPayload: true,
+  },
+  { ...response, code: 0x11, name: 'ACKNOWLEDGE', kind: 'ack', position: 'only', headers: ['AETH'], hasPayload: false },
   {
     ...response,
     code: 0x12,
@@ -88,14 +152,30 @@ export const operations = [
     kind: 'atomic',
     position: 'only',
     headers: ['AETH', 'AtomicAckETH'],
-    payload: false,
+    hasPayload: false,
   },
   { ...single, code: 0x13, name: 'COMPARE_SWAP', kind: 'atomic', headers: ['AtomicETH'] },
   { ...single, code: 0x14, name: 'FETCH_ADD', kind: 'atomic', headers: ['AtomicETH'] },
-  { ...request, code: 0x16, name: 'SEND_LAST_INV', kind: 'send', position: 'last', headers: ['IETH'], on: reliable },
-  { ...request, code: 0x17, name: 'SEND_ONLY_INV', kind: 'send', position: 'only', headers: ['IETH'], on: reliable },
+  {
+    ...request,
+    code: 0x16,
+    name: 'SEND_LAST_INV',
+    kind: 'send',
+    position: 'last',
+    headers: ['IETH'],
+    transports: reliable,
+  },
+  {
+    ...request,
+    code: 0x17,
+    name: 'SEND_ONLY_INV',
+    kind: 'send',
+    position: 'only',
+    headers: ['IETH'],
+    transports: reliable,
+  },
   { ...single, code: 0x1c, name: 'FLUSH', kind: 'flush', headers: ['FETH', 'RETH'] },
-  { ...single, code: 0x1d, name: 'ATOMIC_WRITE', kind: 'atomic_write', headers: ['RETH'], payload: true },
+  { ...single, code: 0x1d, name: 'ATOMIC_WRITE', kind: 'atomic_write', headers: ['RETH'], hasPayload: true },
 ] as const satisfies readonly Operation[]
 
 /** Congestion notification packet (annex A17), of no transport service; its 16 reserved bytes count as payload. */
@@ -103,7 +183,7 @@ export const CNP = 0x81
 
 type AnyOperation = (typeof operations)[number]
 type NameOn<O, T> = O extends { name: infer N extends string } ? `${T & string}_${N}` : never
-type NameOf<O> = O extends { on: readonly (infer T)[] } ? NameOn<O, T> : never
+type NameOf<O> = O extends { transports: readonly (infer T)[] } ? NameOn<O, T> : never
 
 /** SEND_FIRST, FETCH_ADD, … */
 export type OperationName = AnyOperation['name']
@@ -118,7 +198,7 @@ type Prefix<T, O> = T extends 'UD'
       ? 'XRCETH'
       : never
     : never
-type HeadersOn<O, T, N> = O extends { on: readonly (infer U)[]; headers: readonly (infer H)[] }
+type HeadersOn<O, T, N> = O extends { transports: readonly (infer U)[]; headers: readonly (infer H)[] }
   ? T extends U
     ? NameOn<O, T> extends N
       ? H | Prefix<T, O>
@@ -145,15 +225,15 @@ export interface Opcode {
   /** In transmission order, after the BTH. */
   readonly headers: readonly HeaderName[]
   /** Whether a payload may follow the headers. */
-  readonly payload: boolean
+  readonly hasPayload: boolean
   /** Bytes of BTH and further headers: the offset of the payload. */
   readonly headerBytes: number
   /** Whether BTH.se is meaningful: in the last packet of a message that consumes a receive. */
-  readonly solicited: boolean
+  readonly canBeSolicited: boolean
 }
 
 const describe = (operation: Operation, transport: TransportName): Opcode => {
-  const { code, name, kind, position, role, payload } = operation
+  const { code, name, kind, position, role, hasPayload } = operation
   const prefix: HeaderName[] =
     transport === 'UD' ? ['DETH'] : transport === 'XRC' && role === 'request' ? ['XRCETH'] : []
   const list = [...prefix, ...operation.headers]
@@ -166,16 +246,16 @@ const describe = (operation: Operation, transport: TransportName): Opcode => {
     position,
     role,
     headers: list,
-    payload,
+    hasPayload,
     headerBytes: list.reduce<number>((sum, header) => sum + headers[header].bytes, headers.BTH.bytes),
-    solicited: ends && (kind === 'send' || (kind === 'write' && list.includes('ImmDt'))),
+    canBeSolicited: ends && (kind === 'send' || (kind === 'write' && list.includes('ImmDt'))),
   }
 }
 
 /** Every opcode, ascending. */
 export const opcodes: readonly Opcode[] = [
   ...(Object.keys(transportBits) as TransportName[]).flatMap(transport =>
-    (operations as readonly Operation[]).filter(o => o.on.includes(transport)).map(o => describe(o, transport)),
+    (operations as readonly Operation[]).filter(o => o.transports.includes(transport)).map(o => describe(o, transport)),
   ),
   {
     opcode: CNP,
@@ -183,9 +263,9 @@ export const opcodes: readonly Opcode[] = [
     kind: 'cnp',
     position: 'only',
     headers: [],
-    payload: true,
+    hasPayload: true,
     headerBytes: headers.BTH.bytes,
-    solicited: false,
+    canBeSolicited: false,
   } satisfies Opcode,
 ].sort((a, b) => a.opcode - b.opcode)
 
@@ -269,8 +349,8 @@ for (const o of opcodes) {
     (o.role === 'request' ? OP_REQUEST : o.role === 'response' ? OP_RESPONSE : 0) |
     positionFlag[o.position] |
     kindFlag[o.kind] |
-    (o.payload ? OP_PAYLOAD : 0) |
-    (o.solicited ? OP_SOLICITED : 0) |
+    (o.hasPayload ? OP_PAYLOAD : 0) |
+    (o.canBeSolicited ? OP_SOLICITED : 0) |
     has('AETH', OP_ACK) |
     has('ImmDt', OP_IMM) |
     has('IETH', OP_INV) |

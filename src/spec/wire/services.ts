@@ -19,10 +19,10 @@ export const serviceTransport: Readonly<Record<ServiceName, TransportName>> = {
   XRC_TGT: 'XRC',
 }
 
-export const SERVICES = Object.keys(Service).length
+export const SERVICE_COUNT = Object.keys(Service).length
 
 /** The upper three bits of BTH.opcode, by number of the service. */
-export const serviceBits = new Uint8Array(SERVICES)
+export const serviceBits = new Uint8Array(SERVICE_COUNT)
 for (const [name, number] of Object.entries(Service))
   serviceBits[number] = transportBits[serviceTransport[name as ServiceName]]
 
@@ -30,5 +30,5 @@ for (const [name, number] of Object.entries(Service))
 export const hasOperation = (service: number, code: number): boolean => opcodeFlags[serviceBits[service]! | code] !== 0
 
 /** By number of the service: 1 if it has acknowledgements, otherwise 0. */
-export const reliableService = new Uint8Array(SERVICES)
+export const reliableService = new Uint8Array(SERVICE_COUNT)
 for (const name of ['RC', 'XRC_INI', 'XRC_TGT'] as const) reliableService[Service[name]] = 1

@@ -23,18 +23,18 @@ export const fdText = (newDescriptors: NewDescriptors, attribute: string): strin
 type Op = CompiledLayout['ops'][number]
 
 const cellText = ({ cell, of, where }: Op, view: DataView, style: Style, newDescriptors: NewDescriptors): string => {
-  const { at, size, as, name } = cell
+  const { at, size, kind, name } = cell
   const isWide = size === 8 && of.kind !== 'u64' && of.kind !== 'bytes'
-  if (as === 'value' && !isWide) return valueText(name, of, readScalar(view, at, size, of, where), style)
+  if (kind === 'value' && !isWide) return valueText(name, of, readScalar(view, at, size, of, where), style)
   // A cell that is wider than the kind of its attribute is shown as a plain number.
-  if (as !== 'fd') return String(size === 8 ? view.getBigUint64(at, true) : readUint(view, at, size))
+  if (kind !== 'fd') return String(size === 8 ? view.getBigUint64(at, true) : readUint(view, at, size))
   if (newDescriptors.has(name)) return fdText(newDescriptors, name)
   const fd = view.getInt32(at, true)
   return fd < 0 ? 'none' : `fd ${fd}`
 }
 
 /** Names of cells without an attribute. */
-const CELL_NAMES: Readonly<Partial<Record<Cell['as'], string>>> = { class: 'type', zero: 'reserved', bit: 'flag' }
+const CELL_NAMES: Readonly<Partial<Record<Cell['kind'], string>>> = { class: 'type', zero: 'reserved', bit: 'flag' }
 
 /**
  * Lines `+offset name value` of the nonzero fields, or of all if `style.showsZeros`. No lines if the struct is a single
@@ -46,15 +46,15 @@ export const structLines = (
   style: Style,
   newDescriptors: NewDescriptors = new Map(),
 ): string[] => {
-  const { mask } = layout
-  if (ops.some(({ cell }) => cell.size === layout.size && cell.as !== 'fd')) return []
+  const { maskAt } = layout
+  if (ops.some(({ cell }) => cell.size === layout.size && cell.kind !== 'fd')) return []
   const view = viewOf(bytes)
   const cells = ops.map(op => {
-    const { at, size, as, name } = op.cell
-    return { at, size, name: CELL_NAMES[as] ?? name, text: () => cellText(op, view, style, newDescriptors) }
+    const { at, size, kind, name } = op.cell
+    return { at, size, name: CELL_NAMES[kind] ?? name, text: () => cellText(op, view, style, newDescriptors) }
   })
-  if (mask !== undefined)
-    cells.push({ at: mask, size: 4, name: 'attributeMask', text: () => hex(view.getUint32(mask, true)) })
+  if (maskAt !== undefined)
+    cells.push({ at: maskAt, size: 4, name: 'attributeMask', text: () => hex(view.getUint32(maskAt, true)) })
   const shown = cells
     .filter(
       ({ at, size }) =>

@@ -4,7 +4,7 @@
  * visible, so that the program may post again immediately. Flushing is bounded per call, since a hostile program can
  * refill its queue meanwhile.
  */
-import { because, type Cause, codeOf } from '../../spec/check/causes.ts'
+import { type Cause, causeOf, vendorErrorOf } from '../../spec/check/causes.ts'
 import { AsyncEventType, QpState } from '../../spec/enums.ts'
 import { reliableService, Service } from '../../spec/wire/services.ts'
 import { SendFlags, sendOperations, WcFlags, WcOpcode, WcStatus } from '../../spec/work.ts'
@@ -206,7 +206,7 @@ const keepFlushing = (s: EngineState, row: number): void => {
 
 /** The vendor error in completions of WQEs that are flushed for this cause. */
 const flushCode = ({ id }: Cause): number =>
-  codeOf(id === 'MODIFIED' || id === 'DEVICE_REMOVED' || id === 'COMPLETION_LOST' ? id : 'FLUSHED')
+  vendorErrorOf(id === 'MODIFIED' || id === 'DEVICE_REMOVED' || id === 'COMPLETION_LOST' ? id : 'FLUSHED')
 
 /** Moves a QP to ERR: flushes all fetched and posted WQEs. A scheduled NAK or ACK is still sent. */
 export const enterError = (s: EngineState, row: number, cause: Cause): void => {
@@ -227,13 +227,13 @@ export const enterError = (s: EngineState, row: number, cause: Cause): void => {
   flushSends(s, row)
   flushReceives(s, row, +hadReceive)
   // WQEs of the SRQ are not flushed: a program that drains the QP waits for this event (IBA 10.3.1.5).
-  if (usesSrq(w, base)) s.env.events.qp(row, QP_LAST_WQE_REACHED, because('LAST_WQE', {}))
+  if (usesSrq(w, base)) s.env.events.qp(row, QP_LAST_WQE_REACHED, causeOf('LAST_WQE', {}))
 }
 
 /** To be called in SQD after the last fetched WQE has completed: raises the event SQ_DRAINED. */
 export const onDrained = (s: EngineState, row: number): void => {
   s.rows[row * QP.WORDS + QP.REQ_FLAGS] &= ~ReqFlag.DRAINING
-  s.env.events.qp(row, SQ_DRAINED, because('DRAINED', {}))
+  s.env.events.qp(row, SQ_DRAINED, causeOf('DRAINED', {}))
 }
 
 /** Moves a QP of an unreliable service to SQE: sends are flushed; receiving continues (IBA 10.3.1). */
@@ -253,7 +253,7 @@ export const failOldest = (s: EngineState, row: number, status: number, cause: C
   const base = row * QP.WORDS
   if (s.rows[base + QP.STATE] === ERR) return
   s.env.causes?.send(row, s.pool, s.rows[base + QP.REQ_HEAD] + WQE.WR, status, cause)
-  completeOldest(s, row, status, codeOf(cause.id))
+  completeOldest(s, row, status, vendorErrorOf(cause.id))
   if (reliableService[s.rows[base + QP.SERVICE]] !== 0) enterError(s, row, cause)
   else enterSqe(s, row, cause)
 }
@@ -264,7 +264,7 @@ export const failReceive = (s: EngineState, row: number, status: number, cause: 
   const receive = s.rows[row * QP.WORDS + QP.RESP_RECEIVE]
   if (receive !== 0)
     s.env.causes?.receive(row, s.pool[receive + Receive.ID_HI], s.pool[receive + Receive.ID_LO], status, cause)
-  const hadReceive = releaseReceive(s, row, status, codeOf(cause.id))
+  const hadReceive = releaseReceive(s, row, status, vendorErrorOf(cause.id))
   enterError(s, row, cause)
   return hadReceive
 }

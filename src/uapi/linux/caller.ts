@@ -100,10 +100,10 @@ export const compiledFor = (
 export const classNameOf = (view: CallerView, classes: readonly string[], facts: Facts): string => {
   const table = typeTables.find(table => (table.classes as readonly string[]).includes(classes[0]!))
   if (facts.class !== undefined && table !== undefined) {
-    const { what: object, types } = table
-    if (!(facts.class in types)) throw new CallError('EINVAL', `${object} type ${facts.class} does not exist`)
+    const { noun, types } = table
+    if (!(facts.class in types)) throw new CallError('EINVAL', `${noun} type ${facts.class} does not exist`)
     const name = types[facts.class]
-    if (name === undefined) throw new CallError('EOPNOTSUPP', `no device here has ${object}s of type ${facts.class}`)
+    if (name === undefined) throw new CallError('EOPNOTSUPP', `no device here has ${noun}s of type ${facts.class}`)
     return name
   }
   if (classes.length > 1 && facts.object !== undefined) {
@@ -210,7 +210,7 @@ export const driverPart = (
     const address = viewOf(input.bytes()).getBigUint64(0, true)
     return { compiled, room: { address, length: out.size }, optional: true }
   }
-  const needed = part.room ?? out.size
+  const needed = part.minBytes ?? out.size
   if (needed === 0 && (room === undefined || room.length < out.size)) return undefined
   if (room === undefined || room.length < needed)
     throw new CallError(

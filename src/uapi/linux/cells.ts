@@ -44,7 +44,7 @@ export interface CompiledLayout {
   readonly layout: Layout
   readonly ops: readonly Op[]
   readonly fds: readonly FdSlot[]
-  /** Cells of attributes that the class lacks; they get a fixed value (`lacking`). */
+  /** Cells of attributes that the class lacks; they get a fixed value (`Cell.fallback`). */
   readonly constants: readonly Cell[]
   /** The candidate attributes of one handle, selected by the object's class (`byClass`). */
   readonly choices: readonly Op[]
@@ -65,7 +65,7 @@ const kindOf = (where: string, attributes: Attributes, attribute: string, field:
 }
 
 /** Whether a cell is an attribute's value. */
-export const isNamed = ({ as }: Cell): boolean => as === 'value' || as === 'bool' || as === 'bit'
+export const isNamed = ({ kind }: Cell): boolean => kind === 'value' || kind === 'bool' || kind === 'bit'
 
 /**
  * Binds a layout to the attributes of its method. Throws an Error if they do not fit, which is a bug. `path`: beginning
@@ -91,19 +91,19 @@ export const compileLayout = (
     }
     const [attribute, field] = cell.name.split('.') as [string, string | undefined]
     if (attributes[attribute] === undefined && otherClasses[attribute] !== undefined) {
-      if (cell.lacking !== undefined) constants.push(cell)
+      if (cell.fallback !== undefined) constants.push(cell)
       continue
     }
     const where = `${path}: ${attribute === 'object' ? '' : 'attribute '}${cell.name}`
     if (cell.at + cell.size > layout.size) throw new Error(`${where}: it ends beyond the struct`)
     let of: Kind = NUMBER
     let maskBit = 0
-    if (cell.as === 'fd') {
+    if (cell.kind === 'fd') {
       of = FD
       fds.push({ at: cell.at, attribute })
     } else if (isNamed(cell)) {
       of = kindOf(where, attributes, attribute, field)
-      if (layout.mask !== undefined) maskBit = cell.maskBit ?? 1 << (attributes[attribute]!.id - 1)
+      if (layout.maskAt !== undefined) maskBit = cell.maskBit ?? 1 << (attributes[attribute]!.id - 1)
     }
     ops.push({ cell, attribute, field, of, where, maskBit })
   }
@@ -129,9 +129,9 @@ const load = (values: AnyValues, op: Op): AnyValue | undefined =>
 
 /** The attribute mask of a struct; 0 in a layout without one. `checked` as for `readCells`. */
 const readMask = (compiled: CompiledLayout, view: DataView, checked: boolean): number => {
-  const { mask, maskBits } = compiled.layout
-  if (mask === undefined) return 0
-  const bits = view.getUint32(mask, true)
+  const { maskAt, maskBits } = compiled.layout
+  if (maskAt === undefined) return 0
+  const bits = view.getUint32(maskAt, true)
   if (!checked) return bits
   const unknown = (bits & ~(maskBits ?? 0)) >>> 0
   if (unknown !== 0) throw new CallError('EOPNOTSUPP', `attribute mask: bits 0x${unknown.toString(16)} are unknown`)
@@ -160,9 +160,9 @@ export const readCells = (
   for (const op of compiled.ops) {
     const { cell, of } = op
     if (op.maskBit !== 0 && (mask & op.maskBit) === 0) continue
-    switch (cell.as) {
+    switch (cell.kind) {
       case 'value': {
-        if (cell.when !== undefined && bytes[cell.when] === 0) break
+        if (cell.presentAt !== undefined && bytes[cell.presentAt] === 0) break
         let value = readScalar(view, cell.at, cell.size, of, op.where)
         if (cell.mask !== undefined) value = ((value as number) & cell.mask) >>> 0
         if (checked) checkValue(op.where, of, value)
@@ -217,7 +217,7 @@ export const writeCells = (
   for (const op of compiled.ops) {
     const { cell, of } = op
     const value = load(values, op)
-    switch (cell.as) {
+    switch (cell.kind) {
       case 'value':
         if (value === undefined) break
         if (cell.mask !== undefined)
@@ -228,7 +228,7 @@ export const writeCells = (
             ((readUint(view, cell.at, cell.size) & ~cell.mask) | (value as number)) >>> 0,
           )
         else writeScalar(view, cell.at, cell.size, of, value)
-        if (cell.when !== undefined && bytes[cell.when] === 0) bytes[cell.when] = 1
+        if (cell.presentAt !== undefined && bytes[cell.presentAt] === 0) bytes[cell.presentAt] = 1
         mask |= op.maskBit
         break
       case 'bool':
@@ -257,10 +257,10 @@ export const writeCells = (
         break
     }
   }
-  for (const { at, size, lacking } of compiled.constants) writeUint(view, at, size, lacking!)
+  for (const { at, size, fallback } of compiled.constants) writeUint(view, at, size, fallback!)
   const { layout, ignoredBits } = compiled
-  if (layout.mask !== undefined)
-    view.setUint32(layout.mask, (mask | (view.getUint32(layout.mask, true) & ignoredBits)) >>> 0, true)
+  if (layout.maskAt !== undefined)
+    view.setUint32(layout.maskAt, (mask | (view.getUint32(layout.maskAt, true) & ignoredBits)) >>> 0, true)
 }
 
 /**
@@ -276,10 +276,10 @@ export const residue = (compiled: CompiledLayout, bytes: Uint8Array, values: Any
   for (const op of compiled.ops) {
     const { cell } = op
     const value = load(values, op)
-    switch (cell.as) {
+    switch (cell.kind) {
       case 'value':
         if (value === undefined) break
-        if (cell.when !== undefined && rest[cell.when] === 1) rest[cell.when] = 0
+        if (cell.presentAt !== undefined && rest[cell.presentAt] === 1) rest[cell.presentAt] = 0
         if (cell.mask === undefined) clear(cell)
         else writeUint(view, cell.at, cell.size, (readUint(view, cell.at, cell.size) & ~cell.mask) >>> 0)
         break
@@ -302,7 +302,7 @@ export const residue = (compiled: CompiledLayout, bytes: Uint8Array, values: Any
     }
   }
   const { layout, ignoredBits } = compiled
-  if (layout.mask !== undefined)
-    view.setUint32(layout.mask, (view.getUint32(layout.mask, true) & ignoredBits) >>> 0, true)
+  if (layout.maskAt !== undefined)
+    view.setUint32(layout.maskAt, (view.getUint32(layout.maskAt, true) & ignoredBits) >>> 0, true)
   return rest
 }

@@ -46,7 +46,7 @@ export interface CompiledCommand {
 
 /** The parts of a command, as located by an envelope. */
 export interface Envelope {
-  /** The core's part of the request, at least `command.request` bytes. */
+  /** The core's part of the request, at least `command.minRequestBytes` bytes. */
   readonly request: Uint8Array
   /** Room for the core's part of the response; undefined if there is none (null pointer and length 0). */
   readonly response: UserBuffer | undefined
@@ -68,7 +68,7 @@ export interface DecodedCommand {
 const compiled = new Map<number, CompiledCommand>()
 for (const command of writeCommands) {
   const { out } = command
-  compiled.set((command.extended ? EXTENDED : 0) + command.number, {
+  compiled.set((command.isExtended ? EXTENDED : 0) + command.number, {
     command,
     in: compiledFor(command.name, command.classes, command.in, command.method, 'in'),
     out: out === undefined ? undefined : compiledFor(command.name, command.classes, out, command.method, 'out'),
@@ -129,7 +129,7 @@ export const readCommand = (view: CallerView, found: CompiledCommand, envelope: 
     throw new CallError('EOPNOTSUPP', `${command.name}: bytes after the ${layout.size} of its struct are not 0`)
 
   const facts: Facts = {}
-  const args: AnyValues = { ...command.set }
+  const args: AnyValues = { ...command.impliedArguments }
   // The first read yields the class, which determines the attributes.
   let className = command.classes[0]!
   if (command.classes.length > 1) {
@@ -146,7 +146,9 @@ export const readCommand = (view: CallerView, found: CompiledCommand, envelope: 
   const call = isAgain
     ? callOf(view, 'device', 'query', 0, {})
     : callOf(view, className, command.method, facts.object, args)
-  const part = command.driver ? driverPart(view, call, envelope.driverInput, envelope.driverResponse) : undefined
+  const part = command.hasDriverBytes
+    ? driverPart(view, call, envelope.driverInput, envelope.driverResponse)
+    : undefined
   return {
     compiled: struct,
     call,

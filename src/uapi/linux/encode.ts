@@ -29,7 +29,7 @@ const restoreWrite = (call: Call, part: Uint8Array): LinuxImage => {
   const bytes = part.slice()
   const number = viewOf(bytes).getUint32(0, true)
   const found = findCommand(number)
-  restoreRequest(found, call, bytes.subarray(requestStart(found.command.extended)))
+  restoreRequest(found, call, bytes.subarray(requestStart(found.command.isExtended)))
   return { entryPoint: EntryPoint.WRITE, bytes, memory: [] }
 }
 

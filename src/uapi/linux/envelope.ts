@@ -38,16 +38,16 @@ export interface Encoding {
 }
 
 /** Bytes of the driver's parts of request and response. */
-const driverSizes = (driver: boolean, call: Call, driverId: number): { input: number; output: number } => {
-  if (!driver) return { input: 0, output: 0 }
+const driverSizes = (hasDriverBytes: boolean, call: Call, driverId: number): { input: number; output: number } => {
+  if (!hasDriverBytes) return { input: 0, output: 0 }
   const part = driverLayouts(driverId)?.[`${call.class.name}.${call.methodName}`]
   if (part?.input === 'pointer') return { input: 8, output: 0 }
-  return { input: 0, output: part === undefined ? 0 : Math.max(part.room ?? 0, part.out.size) }
+  return { input: 0, output: part === undefined ? 0 : Math.max(part.minBytes ?? 0, part.out.size) }
 }
 
-/** Whether the arguments that a command or method implies (`set`) equal the call's. */
-const hasImplied = (set: AnyValues | undefined, call: Call): boolean =>
-  Object.entries(set ?? {}).every(([name, value]) => call.args[name] === value)
+/** Whether the arguments that a command or method implies (`impliedArguments`) equal the call's. */
+const hasImplied = (impliedArguments: AnyValues | undefined, call: Call): boolean =>
+  Object.entries(impliedArguments ?? {}).every(([name, value]) => call.args[name] === value)
 
 const pointerTo = (address: bigint): Uint8Array => {
   const bytes = new Uint8Array(8)
@@ -57,22 +57,22 @@ const pointerTo = (address: bigint): Uint8Array => {
 
 // ---- commands ----
 
-const requestSize = ({ in: layout, extended }: WriteCommand, call: Call): number => {
+const requestSize = ({ in: layout, isExtended }: WriteCommand, call: Call): number => {
   const size = layout.size + tailSize(layout, call)
-  return extended ? (size + 7) & ~7 : size
+  return isExtended ? (size + 7) & ~7 : size
 }
 
 const legacyWrite = (command: WriteCommand, call: Call, driverId: number, arena: bigint): Uint8Array => {
-  const start = requestStart(command.extended)
-  const { input, output } = driverSizes(command.driver, call, driverId)
+  const start = requestStart(command.isExtended)
+  const { input, output } = driverSizes(command.hasDriverBytes, call, driverId)
   const size = requestSize(command, call)
   const bytes = new Uint8Array(start + size + input)
   const view = viewOf(bytes)
   // Address of the driver's response.
   if (input > 0) bytes.set(pointerTo(arena), start + size)
-  view.setUint32(0, (command.number + (command.extended ? EXTENDED : 0)) >>> 0, true)
+  view.setUint32(0, (command.number + (command.isExtended ? EXTENDED : 0)) >>> 0, true)
   const room = command.out?.size ?? 0
-  if (command.extended) {
+  if (command.isExtended) {
     view.setUint16(4, size / 8, true)
     view.setUint16(6, room / 8, true)
     view.setUint16(16, input / 8, true)
@@ -128,9 +128,9 @@ const ioctlMessage = (
 }
 
 const legacyInvoke = (command: WriteCommand, call: Call, driverId: number, arena: bigint): Uint8Array => {
-  const { input, output } = driverSizes(command.driver, call, driverId)
+  const { input, output } = driverSizes(command.hasDriverBytes, call, driverId)
   const number = new Uint8Array(8)
-  viewOf(number).setUint32(0, (command.number + (command.extended ? EXTENDED : 0)) >>> 0, true)
+  viewOf(number).setUint32(0, (command.number + (command.isExtended ? EXTENDED : 0)) >>> 0, true)
   const size = requestSize(command, call)
   return ioctlMessage(LinuxObject.DEVICE, 0, driverId, arena, [
     { id: InvokeWrite.CORE_IN, length: size, in: new Uint8Array(size) },
@@ -162,7 +162,7 @@ const canExpress = (one: IoctlMethod, call: Call): boolean =>
   one.classes.includes(call.class.name) &&
   one.method === call.methodName &&
   one.converter === undefined &&
-  hasImplied(one.set, call) &&
+  hasImplied(one.impliedArguments, call) &&
   hasAll(one, call)
 
 const partOf = (attribute: IoctlAttribute, call: Call, output: number): Part[] => {
@@ -177,7 +177,7 @@ const partOf = (attribute: IoctlAttribute, call: Call, output: number): Part[] =
 }
 
 const legacyIoctl = (spec: IoctlMethod, call: Call, driverId: number, arena: bigint): Uint8Array => {
-  const { output } = driverSizes(spec.driver, call, driverId)
+  const { output } = driverSizes(spec.hasDriverAttributes, call, driverId)
   const attributes = [...findMethod(spec.object, spec.number).attributes.values()]
   const parts = attributes.flatMap(one => partOf(one.spec, call, output))
   return ioctlMessage(spec.object, spec.number, driverId, arena, parts)
@@ -192,7 +192,7 @@ export const encodings = (call: Call, driverId: number, arena: bigint): Encoding
       one =>
         one.classes.includes(call.class.name) &&
         one.method === call.methodName &&
-        hasImplied(one.set, call) &&
+        hasImplied(one.impliedArguments, call) &&
         tailFits(one.in, call),
     )
     .flatMap((one): Encoding[] => [
@@ -211,14 +211,14 @@ const attributesOf = (cells: readonly Cell[]): string[] => cells.map(attributeOf
 /** Names of the arguments that a command or method of Linux can carry, to a RoCE device. */
 export const expressibleArguments = ({ means, name }: Pick<Encoding, 'means' | 'name'>): ReadonlySet<string> => {
   if (means === 'ioctl') {
-    const { attributes, set } = ioctlMethods.find(method => method.name === name)!
+    const { attributes, impliedArguments = {} } = ioctlMethods.find(method => method.name === name)!
     const inputs = attributes.filter(({ kind }) => kind !== 'out' && kind !== 'list')
-    return new Set([...inputs.flatMap(one => [one.name, ...attributesOf(one.cells)]), ...Object.keys(set ?? {})])
+    return new Set([...inputs.flatMap(one => [one.name, ...attributesOf(one.cells)]), ...Object.keys(impliedArguments)])
   }
-  const { in: layout, set } = writeCommands.find(command => command.name === name)!
+  const { in: layout, impliedArguments = {} } = writeCommands.find(command => command.name === name)!
   return new Set([
     ...attributesOf(layout.cells.filter(({ link = 'roce' }) => link === 'roce')),
-    ...Object.keys(set ?? {}),
+    ...Object.keys(impliedArguments),
     ...(layout.tail === undefined ? [] : [layout.tail]),
     ...(layout.tailSpecs === undefined ? [] : [layout.tailSpecs.counters]),
   ])

@@ -9,13 +9,13 @@
 import { FlowFlags, FlowSpecFlags, FlowSpecType, FlowType } from '../../spec/enums.ts'
 import { CallError } from '../../spec/errno.ts'
 import {
-  FLOW_ACTION,
-  FLOW_SPEC_HEADER,
-  FLOW_SPEC_ROOM,
-  FLOW_SPECS,
+  FLOW_ACTION_BYTES,
+  FLOW_SPEC_HEADER_BYTES,
   FlowAction,
   type FlowFilter,
   flowFilters,
+  MAX_FLOW_SPEC_BYTES,
+  MAX_FLOW_SPECS,
 } from '../../spec/linux/flow.ts'
 import type { PackedSpecs } from '../../spec/linux/layout.ts'
 import type { AnyRecord, AnyValues } from '../../spec/schema/schema.ts'
@@ -29,19 +29,23 @@ const { INNER } = FlowSpecFlags.values
 const FILTER_BYTES = Math.max(...Object.values(flowFilters).map(filter => filter!.bytes))
 
 const actionSize = (type: number): number | undefined =>
-  type === ACTION_DROP ? FLOW_SPEC_HEADER : type === ACTION_TAG || type === FlowAction.COUNT ? FLOW_ACTION : undefined
+  type === ACTION_DROP
+    ? FLOW_SPEC_HEADER_BYTES
+    : type === ACTION_TAG || type === FlowAction.COUNT
+      ? FLOW_ACTION_BYTES
+      : undefined
 
 /** Bytes of a spec of this type in Linux 6.1; undefined if Linux accepts no rule with it. */
 const usualSize = (type: number): number | undefined => {
   const filter = flowFilters[type]
-  return filter === undefined ? actionSize(type) : FLOW_SPEC_HEADER + 2 * filter.bytes
+  return filter === undefined ? actionSize(type) : FLOW_SPEC_HEADER_BYTES + 2 * filter.bytes
 }
 
 // ---- filters ----
 
 /** A spec of `size` bytes has two filters, value and mask: the bytes of each, and how many of them are known. */
 const filterSizes = ({ bytes }: FlowFilter, size: number): { filterBytes: number; knownBytes: number } => {
-  const filterBytes = (size - FLOW_SPEC_HEADER) >>> 1
+  const filterBytes = (size - FLOW_SPEC_HEADER_BYTES) >>> 1
   return { filterBytes, knownBytes: Math.min(filterBytes, bytes) }
 }
 
@@ -59,10 +63,10 @@ const readFilter = (where: string, spec: Uint8Array, type: number): AnyRecord =>
   const { filterBytes, knownBytes } = filterSizes(filter, spec.length)
   if (filterBytes === 0 || filterBytes % 4 !== 0)
     throw new CallError('EINVAL', `${where}: a filter has a multiple of 4 bytes, not ${filterBytes}`)
-  const masks = FLOW_SPEC_HEADER + filterBytes
+  const masks = FLOW_SPEC_HEADER_BYTES + filterBytes
   if (!isZero(spec.subarray(masks + knownBytes, masks + filterBytes)))
     throw new CallError('EINVAL', `${where}: only the first ${knownBytes} bytes of this filter are known`)
-  const value = filterOf(spec, FLOW_SPEC_HEADER, knownBytes)
+  const value = filterOf(spec, FLOW_SPEC_HEADER_BYTES, knownBytes)
   const mask = filterOf(spec, masks, knownBytes)
   if (filter.limit !== undefined)
     for (const bytes of [value, mask])
@@ -77,7 +81,7 @@ const readFilter = (where: string, spec: Uint8Array, type: number): AnyRecord =>
 const checkAction = (where: string, type: number, size: number): void => {
   if (type === FlowAction.HANDLE)
     throw new CallError(
-      size === FLOW_ACTION ? 'EINVAL' : 'EOPNOTSUPP',
+      size === FLOW_ACTION_BYTES ? 'EINVAL' : 'EOPNOTSUPP',
       `${where}: actions that are objects are not supported`,
     )
   const expected = actionSize(type)
@@ -106,7 +110,7 @@ const checkRule = (title: string, { type, flags }: AnyValues): void => {
  */
 export const readSpecs = (
   title: string,
-  { size: sizeAt, count: countAt, counters }: PackedSpecs,
+  { sizeAt, countAt, counters }: PackedSpecs,
   request: Uint8Array,
   tail: Uint8Array,
   name: string,
@@ -115,9 +119,13 @@ export const readSpecs = (
   checkRule(title, args)
   const count = request[countAt]!
   const size = viewOf(request).getUint16(sizeAt, true)
-  if (count > FLOW_SPECS) throw new CallError('EINVAL', `${title}: ${count} specs, at most ${FLOW_SPECS} are allowed`)
-  if (size > count * FLOW_SPEC_ROOM)
-    throw new CallError('EINVAL', `${title}: ${count} specs have at most ${count * FLOW_SPEC_ROOM} bytes, not ${size}`)
+  if (count > MAX_FLOW_SPECS)
+    throw new CallError('EINVAL', `${title}: ${count} specs, at most ${MAX_FLOW_SPECS} are allowed`)
+  if (size > count * MAX_FLOW_SPEC_BYTES)
+    throw new CallError(
+      'EINVAL',
+      `${title}: ${count} specs have at most ${count * MAX_FLOW_SPEC_BYTES} bytes, not ${size}`,
+    )
   if (size > tail.length)
     throw new CallError('ENOSPC', `${title}: the specs have ${size} bytes, ${tail.length} are there`)
   if (!isZero(tail.subarray(size))) throw new CallError('EOPNOTSUPP', `${title}: bytes after the specs are not 0`)
@@ -127,15 +135,15 @@ export const readSpecs = (
   for (let i = 0; i < count; i++) {
     const where = `${title}: spec ${i}`
     const remaining = size - at
-    const specSize = remaining < FLOW_SPEC_HEADER ? FLOW_SPEC_HEADER : view.getUint16(at + 4, true)
-    if (specSize < FLOW_SPEC_HEADER || specSize > remaining)
+    const specSize = remaining < FLOW_SPEC_HEADER_BYTES ? FLOW_SPEC_HEADER_BYTES : view.getUint16(at + 4, true)
+    if (specSize < FLOW_SPEC_HEADER_BYTES || specSize > remaining)
       throw new CallError('EINVAL', `${where}: it has ${specSize} bytes, ${remaining} are left`)
     if (view.getUint16(at + 6, true) !== 0) throw new CallError('EINVAL', `${where}: its reserved bytes are not 0`)
     const type = view.getUint32(at, true)
     if (type < FlowAction.FIRST) specs.push(readFilter(where, tail.subarray(at, at + specSize), type))
     else {
       checkAction(where, type, specSize)
-      const word = type === ACTION_DROP ? 0 : view.getUint32(at + FLOW_SPEC_HEADER, true)
+      const word = type === ACTION_DROP ? 0 : view.getUint32(at + FLOW_SPEC_HEADER_BYTES, true)
       if (type !== FlowAction.COUNT) specs.push({ type, value: noFilter(), mask: noFilter(), flags: 0, tag: word })
       else if (args[counters] !== undefined) throw new CallError('EINVAL', `${where}: a rule counts once`)
       else args[counters] = word
@@ -147,14 +155,14 @@ export const readSpecs = (
 }
 
 /** Zeroes what `readSpecs` decoded in a request whose struct of `start` bytes still has their counts. */
-export const clearSpecs = ({ size, count }: PackedSpecs, request: Uint8Array, start: number): void => {
+export const clearSpecs = ({ sizeAt, countAt }: PackedSpecs, request: Uint8Array, start: number): void => {
   const view = viewOf(request)
   let at = start
-  for (let i = 0; i < request[count]!; i++) {
+  for (let i = 0; i < request[countAt]!; i++) {
     const type = view.getUint32(at, true)
     const specSize = view.getUint16(at + 4, true)
     const filter = type < FlowAction.FIRST ? flowFilters[type & ~INNER] : undefined
-    const word = at + FLOW_SPEC_HEADER
+    const word = at + FLOW_SPEC_HEADER_BYTES
     if (type !== FlowAction.COUNT) view.setUint32(at, 0, true)
     if (filter !== undefined) {
       const { filterBytes, knownBytes } = filterSizes(filter, specSize)
@@ -163,8 +171,8 @@ export const clearSpecs = ({ size, count }: PackedSpecs, request: Uint8Array, st
     } else if (type !== ACTION_DROP) view.setUint32(word, 0, true)
     at += specSize
   }
-  view.setUint16(size, 0, true)
-  request[count] = 0
+  view.setUint16(sizeAt, 0, true)
+  request[countAt] = 0
 }
 
 /**
@@ -172,7 +180,7 @@ export const clearSpecs = ({ size, count }: PackedSpecs, request: Uint8Array, st
  * fit, or Linux accepts no rule with such a header.
  */
 export const writeSpecs = (
-  { size, count }: PackedSpecs,
+  { sizeAt, countAt }: PackedSpecs,
   request: Uint8Array,
   start: number,
   specs: readonly AnyRecord[],
@@ -184,7 +192,7 @@ export const writeSpecs = (
   let next = 0
   let isCounterDone = counters === undefined
   for (let i = 0; i < total; i++) {
-    const hasHeader = at + FLOW_SPEC_HEADER <= request.length
+    const hasHeader = at + FLOW_SPEC_HEADER_BYTES <= request.length
     const isCounter = hasHeader && view.getUint32(at, true) === FlowAction.COUNT
     if (isCounter && isCounterDone) throw badLegacy('has counters where the call has none')
     const spec = isCounter ? undefined : specs[next++]
@@ -194,11 +202,11 @@ export const writeSpecs = (
     if (usual === undefined) throw new CallError('EINVAL', `CREATE_FLOW has no spec of type 0x${type.toString(16)}`)
     const specSize = (hasHeader ? view.getUint16(at + 4, true) : 0) || usual
     const filter = flowFilters[type]
-    if (at + specSize > request.length || specSize < (filter === undefined ? usual : FLOW_SPEC_HEADER))
+    if (at + specSize > request.length || specSize < (filter === undefined ? usual : FLOW_SPEC_HEADER_BYTES))
       throw badLegacy(`has no room for spec ${i}`)
     view.setUint32(at, (type | ((spec?.flags as number | undefined) ?? 0)) >>> 0, true)
     view.setUint16(at + 4, specSize, true)
-    const word = at + FLOW_SPEC_HEADER
+    const word = at + FLOW_SPEC_HEADER_BYTES
     if (spec !== undefined && filter !== undefined) {
       const { filterBytes, knownBytes } = filterSizes(filter, specSize)
       request.set((spec.value as Uint8Array).subarray(0, knownBytes), word)
@@ -206,15 +214,15 @@ export const writeSpecs = (
     } else if (type !== ACTION_DROP) view.setUint32(word, spec === undefined ? counters! : (spec.tag as number), true)
     at += specSize
   }
-  view.setUint16(size, at - start, true)
-  request[count] = total
+  view.setUint16(sizeAt, at - start, true)
+  request[countAt] = total
 }
 
 /** Total bytes of the specs in Linux 6.1. */
 export const specsSize = (specs: readonly AnyRecord[], hasCounters: boolean): number =>
-  specs.reduce((sum, { type }) => sum + (usualSize(type as number) ?? 0), hasCounters ? FLOW_ACTION : 0)
+  specs.reduce((sum, { type }) => sum + (usualSize(type as number) ?? 0), hasCounters ? FLOW_ACTION_BYTES : 0)
 
 /** Whether Linux accepts the types of all specs, and their number. */
 export const specsFit = (specs: readonly AnyRecord[], hasCounters: boolean): boolean =>
-  specs.length + (hasCounters ? 1 : 0) <= FLOW_SPECS &&
+  specs.length + (hasCounters ? 1 : 0) <= MAX_FLOW_SPECS &&
   specs.every(({ type }) => usualSize(type as number) !== undefined)

@@ -39,7 +39,7 @@ export interface CompiledMethod {
 }
 
 const compileMethod = (spec: IoctlMethod): CompiledMethod => {
-  const all = spec.driver ? [...spec.attributes, ...driverAttributes] : spec.attributes
+  const all = spec.hasDriverAttributes ? [...spec.attributes, ...driverAttributes] : spec.attributes
   const attributes = all.map(attribute => {
     const struct = layout(attribute.max, attribute.cells)
     const direction = attribute.kind === 'out' ? 'out' : 'in'
@@ -122,10 +122,10 @@ export const bytesOf = (message: Message, attribute: PassedAttribute): Uint8Arra
   return bytes
 }
 
-const wrongLength = (where: string, length: number, { min, max, grows }: IoctlAttribute): CallError =>
+const wrongLength = (where: string, length: number, { min, max, isExtensible }: IoctlAttribute): CallError =>
   new CallError(
     'EINVAL',
-    `${where} has ${length} bytes; ${grows ? 'at least ' : ''}${min}${!grows && max !== min ? ` to ${max}` : ''} are right`,
+    `${where} has ${length} bytes; ${isExtensible ? 'at least ' : ''}${min}${!isExtensible && max !== min ? ` to ${max}` : ''} are right`,
   )
 
 const checkHandle = (view: CallerView, where: string, handle: bigint, classes: readonly string[]): void => {
@@ -146,12 +146,12 @@ const checkAttribute = (message: Message, attribute: PassedAttribute, reserved: 
   const where = `${message.method.spec.name}: attribute ${spec.id}`
   if (
     spec.kind === 'in' &&
-    spec.grows &&
+    spec.isExtensible &&
     attribute.length > spec.max &&
     !isZero(bytesOf(message, attribute).subarray(spec.max))
   )
     throw new CallError('EOPNOTSUPP', `${where}: bytes after the first ${spec.max} are not 0`)
-  if (attribute.length < spec.min || (!spec.grows && attribute.length > spec.max))
+  if (attribute.length < spec.min || (!spec.isExtensible && attribute.length > spec.max))
     throw wrongLength(where, attribute.length, spec)
   if (reserved !== 0) throw new CallError('EINVAL', `${where}: its reserved field is set`)
   if (spec.kind === 'handle' || spec.kind === 'destroy') checkHandle(message.view, where, attribute.data, spec.classes)

@@ -60,13 +60,14 @@ interface ReadAttributes {
 const readAttributes = (message: Message): ReadAttributes => {
   const { method, passed } = message
   const { spec } = method
-  const args: AnyValues = { ...spec.set }
+  const args: AnyValues = { ...spec.impliedArguments }
   const facts: Facts = {}
   for (const attribute of passed.values()) {
-    const { kind, name, cells, present, id } = attribute.compiled.spec
-    if (present !== undefined) throw new CallError(present, `${spec.name}: no device here has attribute ${id}`)
+    const { kind, name, cells, errnoIfPresent, id } = attribute.compiled.spec
+    if (errnoIfPresent !== undefined)
+      throw new CallError(errnoIfPresent, `${spec.name}: no device here has attribute ${id}`)
     if (kind === 'destroy' || (kind === 'handle' && name === 'object')) facts.object = Number(attribute.data)
-    else if (kind === 'in' && cells.some(cell => cell.as === 'class'))
+    else if (kind === 'in' && cells.some(cell => cell.kind === 'class'))
       facts.class = constant(message, attribute.compiled.spec.id, 0xffffffffn)
   }
   const className = classNameOf(message.view, spec.classes, facts)
@@ -75,10 +76,10 @@ const readAttributes = (message: Message): ReadAttributes => {
   const isRequired = ({ kind, cells, name }: IoctlAttribute): boolean =>
     kind === 'out' || kind === 'list' || inputs[cells[0]?.name ?? name] !== undefined
   const missing = [...method.attributes.values()].find(
-    ({ spec }) => spec.absent !== undefined && !passed.has(spec.id) && isRequired(spec),
+    ({ spec }) => spec.errnoIfAbsent !== undefined && !passed.has(spec.id) && isRequired(spec),
   )
   if (missing !== undefined)
-    throw new CallError(missing.spec.absent!, `${spec.name}: attribute ${missing.spec.id} is missing`)
+    throw new CallError(missing.spec.errnoIfAbsent!, `${spec.name}: attribute ${missing.spec.id} is missing`)
   for (const attribute of passed.values()) {
     const { kind, name, cells } = attribute.compiled.spec
     if (kind === 'in' && cells.length > 0)
@@ -117,7 +118,7 @@ const writeOutputs = (message: Message, read: ReadAttributes, result: Result, ch
     if (spec.kind === 'out' && spec.cells.length > 0) {
       const bytes = new Uint8Array(spec.max)
       writeCells(compiled(read.className), bytes, result.out, {})
-      if (spec.grows) fill(message.view, roomOf(attribute), bytes)
+      if (spec.isExtensible) fill(message.view, roomOf(attribute), bytes)
       else message.view.copyOut(attribute.data, bytes)
       markFilled(changes, attribute)
     } else if (spec.kind === 'list' && message.method.spec.converter === undefined) {
@@ -213,15 +214,15 @@ const invokeWrite = (message: Message, name: (name: string) => void): Decoded =>
   const response = passed.get(InvokeWrite.CORE_OUT)
   const driverIn = passed.get(UHW_IN)
   const driverOut = passed.get(UHW_OUT)
-  if ((core?.length ?? 0) < command.request)
+  if ((core?.length ?? 0) < command.minRequestBytes)
     throw new CallError(
       'ENOSPC',
-      `${command.name}: the request must have ${command.request} bytes and has ${core?.length ?? 0}`,
+      `${command.name}: the request must have ${command.minRequestBytes} bytes and has ${core?.length ?? 0}`,
     )
-  if ((response?.length ?? 0) < command.response)
+  if ((response?.length ?? 0) < command.minResponseBytes)
     throw new CallError(
       'ENOSPC',
-      `${command.name}: the response has ${command.response} bytes, there is room for ${response?.length ?? 0}`,
+      `${command.name}: the response has ${command.minResponseBytes} bytes, there is room for ${response?.length ?? 0}`,
     )
   const commanded = readCommand(view, found, {
     request: bytesOf(message, core!),
@@ -305,7 +306,7 @@ export const decodeVerbsIoctl = (view: CallerView, request: number, argument: bi
       ? callOf(view, 'device', 'query', 0, {})
       : callOf(view, read.className, spec.method, read.facts.object, args)
     const driverOut = message.passed.get(UHW_OUT)
-    const part = spec.driver
+    const part = spec.hasDriverAttributes
       ? driverPart(
           view,
           call,

@@ -42,12 +42,12 @@ const MAX_LOG = 13
 
 /** Reads a list after the struct, whose length is in the struct as a logarithm; zeros may follow. */
 const readList = (
-  { name, in: { tailLog } }: WriteCommand,
+  { name, in: { tailLogAt } }: WriteCommand,
   of: Kind,
   request: Uint8Array,
   tail: Uint8Array,
 ): AnyValue => {
-  const log = viewOf(request).getUint32(tailLog ?? 0, true)
+  const log = viewOf(request).getUint32(tailLogAt ?? 0, true)
   const size = log > MAX_LOG ? Number.POSITIVE_INFINITY : (1 << log) * (of.kind === 'list' ? recordSize(of.fields) : 1)
   if (size > tail.length)
     throw new CallError('ENOSPC', `${name}: a list of 2^${log} records does not fit the ${tail.length} bytes there`)
@@ -83,7 +83,7 @@ export const clearTail = ({ size, tail, tailSpecs }: Layout, request: Uint8Array
 
 /** Writes arguments after the struct, over a residue or zeros. Throws CallError EINVAL if they do not fit. */
 export const restoreTail = (layout: Layout, call: Call, request: Uint8Array): void => {
-  const { tail, tailLog, tailSpecs, size } = layout
+  const { tail, tailLogAt, tailSpecs, size } = layout
   const value = tail === undefined ? undefined : call.args[tail]
   if (value === undefined) return
   const tooShort = (bytes: number): CallError =>
@@ -96,7 +96,7 @@ export const restoreTail = (layout: Layout, call: Call, request: Uint8Array): vo
   const bytes = payloadOf(call.method.in[tail as string]!.of, value)
   if (request.length < size + bytes.length) throw tooShort(size + bytes.length)
   request.set(bytes, size)
-  if (tailLog !== undefined) viewOf(request).setUint32(tailLog, Math.log2((value as AnyRecord[]).length), true)
+  if (tailLogAt !== undefined) viewOf(request).setUint32(tailLogAt, Math.log2((value as AnyRecord[]).length), true)
 }
 
 /** Bytes after the struct that a call needs. */

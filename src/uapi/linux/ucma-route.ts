@@ -3,7 +3,7 @@
  * ib_user_path_rec. It is built from the results of the newer commands QUERY, with longer addresses, and QUERY_PATH,
  * with the subnet administrator's path records (IBA 15.2.5.16).
  */
-import { SHORT_ADDRESS } from '../../spec/linux/ucma.ts'
+import { SOCKADDR_IN6_BYTES } from '../../spec/linux/ucma.ts'
 import type { AnyRecord } from '../../spec/schema/schema.ts'
 import { viewOf } from '../scalar.ts'
 
@@ -56,8 +56,8 @@ export const writeRoute = (bytes: Uint8Array, addresses: AnyRecord, paths: reado
     const at = PATHS + i * PATH_BYTES
     writePath(bytes.subarray(at, at + PATH_BYTES), record as Uint8Array)
   })
-  bytes.set((addresses.source as Uint8Array).subarray(0, SHORT_ADDRESS), SOURCE)
-  bytes.set((addresses.destination as Uint8Array).subarray(0, SHORT_ADDRESS), DESTINATION)
+  bytes.set((addresses.source as Uint8Array).subarray(0, SOCKADDR_IN6_BYTES), SOURCE)
+  bytes.set((addresses.destination as Uint8Array).subarray(0, SOCKADDR_IN6_BYTES), DESTINATION)
   view.setUint32(COUNT, paths.length, true)
   view.setUint8(PORT, addresses.port as number)
   view.setUint32(DEVICE_INDEX, addresses.deviceIndex as number, true)

@@ -8,8 +8,8 @@ import { ADDRESS_BYTES, SOCKADDR_BYTES } from '../../spec/classes/connections/cm
 import { CallError } from '../../spec/errno.ts'
 import {
   absentUcmaCommands,
-  SHORT_ADDRESS,
-  UCMA_HEADER,
+  SOCKADDR_IN6_BYTES,
+  UCMA_HEADER_BYTES,
   type UcmaCommand,
   ucmaCommands,
 } from '../../spec/linux/ucma.ts'
@@ -60,7 +60,7 @@ const findCommand = (number: number, body: DataView): CompiledCommand => {
   if (absent !== undefined) throw new CallError('ENOSYS', `${absent.name}: ${absent.why}`)
   const all = compiled.filter(({ command }) => command.number === number)
   const found = all.find(
-    ({ command: { option } }) => option === undefined || body.getUint32(option.at, true) === option.is,
+    ({ command: { option } }) => option === undefined || body.getUint32(option.at, true) === option.value,
   )
   if (found === undefined) throw new CallError('ENOSYS', `${all[0]!.command.name}: Linux has no such option`)
   return found
@@ -72,7 +72,7 @@ const MAX_BYTES = Math.max(...ucmaCommands.map(({ in: { size } }) => size))
 /** A sockaddr_in6 or sockaddr_in at `at`, extended to a sockaddr_storage. */
 const longAddress = (body: Uint8Array, at: number): Uint8Array => {
   const storage = new Uint8Array(ADDRESS_BYTES)
-  storage.set(body.subarray(at, at + SHORT_ADDRESS))
+  storage.set(body.subarray(at, at + SOCKADDR_IN6_BYTES))
   return storage
 }
 
@@ -88,7 +88,7 @@ const readAddress = (
   const size = SOCKADDR_BYTES[family] ?? 0
   const claimed = isShort ? size : viewOf(body).getUint16(length, true)
   if (optional && (isShort ? family : claimed) === 0) return undefined
-  if (claimed === 0 || claimed !== size || (isShort && size > SHORT_ADDRESS))
+  if (claimed === 0 || claimed !== size || (isShort && size > SOCKADDR_IN6_BYTES))
     throw new CallError(
       'EINVAL',
       `${name}: attribute ${attribute}: ${claimed} bytes for an address of family ${family}`,
@@ -98,13 +98,13 @@ const readAddress = (
 
 /** Makes the checks that Linux makes before it looks up the object, and reads the addresses into `args`. */
 const checkStruct = ({ command }: CompiledCommand, body: Uint8Array, inLength: number, args: AnyValues): void => {
-  const { name, minBytes = 0, only, reserved, addresses = [] } = command
+  const { name, minBytes = 0, acceptedByte, reserved, addresses = [] } = command
   if (inLength < minBytes)
     throw new CallError('EINVAL', `${name}: a struct of ${inLength} bytes; it has at least ${minBytes}`)
-  if (only !== undefined && !only.values.includes(body[only.at]!))
+  if (acceptedByte !== undefined && !acceptedByte.values.includes(body[acceptedByte.at]!))
     throw new CallError(
-      only.code ?? 'EINVAL',
-      `${name}: the byte at ${only.at} is ${body[only.at]}, not ${only.values.join(' or ')}`,
+      acceptedByte.code ?? 'EINVAL',
+      `${name}: the byte at ${acceptedByte.at} is ${body[acceptedByte.at]}, not ${acceptedByte.values.join(' or ')}`,
     )
   if (reserved !== undefined && body.subarray(reserved.at, reserved.at + reserved.bytes).some(byte => byte !== 0))
     throw new CallError('EINVAL', `${name}: its reserved bytes are not 0`)
@@ -117,16 +117,18 @@ const checkStruct = ({ command }: CompiledCommand, body: Uint8Array, inLength: n
 /** Reads the arguments for which a struct has no cells, and removes those that are invalid in this struct. */
 const readSpecialFields = (view: CallerView, { command }: CompiledCommand, body: Uint8Array, args: AnyValues): void => {
   const struct = viewOf(body)
-  const { data, counted, when, unread } = command
-  if (data !== undefined) {
-    const length = struct.getUint32(data.length, true)
+  const { userMemory, inlineBytes, omittedIfZero, ignored } = command
+  if (userMemory !== undefined) {
+    const length = struct.getUint32(userMemory.length, true)
     if (length > MAX_OPTION)
       throw new CallError('EINVAL', `${command.name}: an option of ${length} bytes; at most ${MAX_OPTION} are allowed`)
-    args[data.attribute] = view.copyIn(struct.getBigUint64(data.address, true), length)
+    args[userMemory.attribute] = view.copyIn(struct.getBigUint64(userMemory.address, true), length)
   }
-  if (counted !== undefined) args[counted.attribute] = body.slice(counted.at, counted.at + body[counted.length]!)
-  if (when !== undefined && body[when.at] === 0) for (const name of when.attributes) delete args[name]
-  if (unread !== undefined && struct.getUint16(unread.at, true) === unread.is) delete args[unread.attribute]
+  if (inlineBytes !== undefined)
+    args[inlineBytes.attribute] = body.slice(inlineBytes.at, inlineBytes.at + body[inlineBytes.length]!)
+  if (omittedIfZero !== undefined && body[omittedIfZero.at] === 0)
+    for (const name of omittedIfZero.attributes) delete args[name]
+  if (ignored !== undefined && struct.getUint16(ignored.at, true) === ignored.value) delete args[ignored.attribute]
 }
 
 /**
@@ -141,7 +143,7 @@ const checkObject = (
   fd: number,
 ): void => {
   const { name } = command
-  if (command.from !== undefined && channel.kindOf(fd) !== 'channel')
+  if (command.currentChannelAt !== undefined && channel.kindOf(fd) !== 'channel')
     throw new CallError(
       channel.kindOf(fd) === 'closed' ? 'ENOENT' : 'EINVAL',
       `${name}: descriptor ${fd} is not an rdma_cm channel`,
@@ -167,32 +169,33 @@ const writeList = (bytes: Uint8Array, list: NonNullable<UcmaCommand['list']>, re
 /** Decodes the `length` bytes at `address` that were written to an rdma_cm file. */
 export const decodeUcma = (view: CallerView, channel: UcmaChannel, address: bigint, length: number): Decoded | Answer =>
   answeringAs((name): Decoded => {
-    if (length < UCMA_HEADER)
-      throw new CallError('EINVAL', `an rdma_cm command has at least ${UCMA_HEADER} bytes, not ${length}`)
-    const written = view.copyIn(address, Math.min(length, UCMA_HEADER + MAX_BYTES))
+    if (length < UCMA_HEADER_BYTES)
+      throw new CallError('EINVAL', `an rdma_cm command has at least ${UCMA_HEADER_BYTES} bytes, not ${length}`)
+    const written = view.copyIn(address, Math.min(length, UCMA_HEADER_BYTES + MAX_BYTES))
     const header = viewOf(written)
     const inLength = header.getUint16(4, true)
     const outLength = header.getUint16(6, true)
-    if (inLength + UCMA_HEADER > length)
-      throw new CallError('EINVAL', `the header says ${inLength} bytes, ${length - UCMA_HEADER} were written`)
+    if (inLength + UCMA_HEADER_BYTES > length)
+      throw new CallError('EINVAL', `the header says ${inLength} bytes, ${length - UCMA_HEADER_BYTES} were written`)
     const body = new Uint8Array(MAX_BYTES)
-    body.set(written.subarray(UCMA_HEADER))
+    body.set(written.subarray(UCMA_HEADER_BYTES))
     const found = findCommand(header.getUint32(0, true), viewOf(body))
     const { command } = found
     name(`ucma ${command.name}`)
     const facts: Facts = {}
     const args: AnyValues = {}
     checkStruct(found, body, inLength, args)
-    const room = command.room ?? command.out?.size ?? 0
+    const room = command.minResponseBytes ?? command.out?.size ?? 0
     const checkRoom = (): void => {
       if (outLength >= room) return
       throw new CallError('ENOSPC', `${command.name}: the response has ${room} bytes, there is room for ${outLength}`)
     }
-    if (!command.roomLater) checkRoom()
+    if (!command.checksObjectFirst) checkRoom()
     readCells(found.in, body.subarray(0, command.in.size), args, facts, true)
     readSpecialFields(view, found, body, args)
     if (command.channel !== undefined) args[command.channel] = channel.fd
-    const channelFd = command.from === undefined ? channel.fd : viewOf(body).getInt32(command.from, true)
+    const channelFd =
+      command.currentChannelAt === undefined ? channel.fd : viewOf(body).getInt32(command.currentChannelAt, true)
     const handle = facts.object ?? (args.id as number | undefined)
     if (handle !== undefined) checkObject(view, channel, command, handle, channelFd)
     checkRoom()
@@ -210,7 +213,7 @@ export const decodeUcma = (view: CallerView, channel: UcmaChannel, address: bigi
             writeCells(found.out, bytes, outcome.out, outcome.object === undefined ? {} : { object: outcome.object })
             if (command.list !== undefined)
               writeList(bytes, command.list, outcome.out[command.list.attribute] as AnyRecord[])
-            if (command.route)
+            if (command.hasRouteLayout)
               writeRoute(bytes, outcome.out.addresses as AnyRecord, (outcome.out.paths ?? []) as AnyRecord[])
             view.copyOut(response, bytes.subarray(0, Math.min(outLength, bytes.length)))
           }

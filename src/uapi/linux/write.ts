@@ -37,25 +37,25 @@ const plainEnvelope = (found: CompiledCommand, bytes: Uint8Array): Envelope => {
   const outLength = header.getUint16(6, true) * 4
   if (words * 4 !== bytes.length)
     throw new CallError('EINVAL', `${command.name}: in_words says ${words * 4} bytes, ${bytes.length} were written`)
-  if (bytes.length < HEADER + command.request)
+  if (bytes.length < HEADER + command.minRequestBytes)
     throw new CallError(
       'ENOSPC',
-      `${command.name}: the request must have ${HEADER + command.request} bytes and has ${bytes.length}`,
+      `${command.name}: the request must have ${HEADER + command.minRequestBytes} bytes and has ${bytes.length}`,
     )
-  if (outLength < command.response)
+  if (outLength < command.minResponseBytes)
     throw new CallError(
       'ENOSPC',
-      `${command.name}: the response has ${command.response} bytes, there is room for ${outLength}`,
+      `${command.name}: the response has ${command.minResponseBytes} bytes, there is room for ${outLength}`,
     )
-  const end = command.driver ? HEADER + command.request : bytes.length
+  const end = command.hasDriverBytes ? HEADER + command.minRequestBytes : bytes.length
   const response = command.out === undefined ? 0n : header.getBigUint64(HEADER, true)
-  const coreOut = command.driver ? command.response : outLength
+  const coreOut = command.hasDriverBytes ? command.minResponseBytes : outLength
   return {
     request: bytes.subarray(HEADER, end),
     response: command.out === undefined ? undefined : { address: response, length: coreOut },
     driverInput: inputOf(bytes.subarray(end)),
     driverResponse:
-      command.driver && command.out !== undefined
+      command.hasDriverBytes && command.out !== undefined
         ? bufferAt(response + BigInt(coreOut), outLength - coreOut)
         : undefined,
   }
@@ -78,16 +78,19 @@ const extendedEnvelope = (found: CompiledCommand, bytes: Uint8Array): Envelope =
       'EINVAL',
       `${command.name}: the words say ${inLength + driverIn} bytes, ${bytes.length - start} were written`,
     )
-  if (inLength < command.request)
-    throw new CallError('ENOSPC', `${command.name}: the request must have ${command.request} bytes and has ${inLength}`)
+  if (inLength < command.minRequestBytes)
+    throw new CallError(
+      'ENOSPC',
+      `${command.name}: the request must have ${command.minRequestBytes} bytes and has ${inLength}`,
+    )
   if (header.getUint32(20, true) !== 0)
     throw new CallError('EINVAL', `${command.name}: the reserved word of the header is set`)
   if (response !== 0n) {
     if (outLength + driverOut === 0) throw new CallError('EINVAL', `${command.name}: a response without length`)
-    if (outLength < command.response)
+    if (outLength < command.minResponseBytes)
       throw new CallError(
         'ENOSPC',
-        `${command.name}: the response has ${command.response} bytes, there is room for ${outLength}`,
+        `${command.name}: the response has ${command.minResponseBytes} bytes, there is room for ${outLength}`,
       )
   } else if (outLength + driverOut !== 0) throw new CallError('EINVAL', `${command.name}: a length without a response`)
   return {
@@ -122,7 +125,7 @@ export const decodeWriteBytes = (view: CallerView, bytes: Uint8Array): Decoded |
       call: commanded.call,
       legacy: () => {
         const rest = bytes.slice()
-        clearRequest(commanded, rest.subarray(requestStart(found.command.extended)))
+        clearRequest(commanded, rest.subarray(requestStart(found.command.isExtended)))
         return packLegacy({ entryPoint: EntryPoint.WRITE, parts: [rest] })
       },
       answer: outcome => {

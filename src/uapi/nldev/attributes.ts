@@ -132,16 +132,16 @@ const decodeValue = (kind: NldevKind, bytes: Uint8Array): number | bigint | stri
   }
 }
 
-const checkText = (name: string, bytes: Uint8Array, longest: number | undefined): string | undefined => {
+const checkText = (name: string, bytes: Uint8Array, maxBytes: number | undefined): string | undefined => {
   const end = bytes.indexOf(0)
   if (end < 0) return `attribute ${name} is a text without NUL at its end`
-  return longest !== undefined && end > longest ? `attribute ${name} has more than ${longest} characters` : undefined
+  return maxBytes !== undefined && end > maxBytes ? `attribute ${name} has more than ${maxBytes} characters` : undefined
 }
 
 /** Why Linux refuses an attribute of a request; undefined if it does not. */
 const check = (name: NldevAttributeName, bytes: Uint8Array, strict: boolean): string | undefined => {
-  const { kind, longest } = table[name]!
-  if (kind === 'text') return checkText(name, bytes, longest)
+  const { kind, maxBytes } = table[name]!
+  if (kind === 'text') return checkText(name, bytes, maxBytes)
   const size = sizeOf(kind)
   if (size > 0 && (bytes.length < size || (strict && bytes.length > size)))
     return `attribute ${name} has ${bytes.length} bytes; ${size} are right`

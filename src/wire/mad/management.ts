@@ -13,7 +13,7 @@ import {
   RMPP_VERSION,
   RmppFlag,
   rmppHeader,
-  VENDOR_OUI_AT,
+  VENDOR_OUI_OFFSET,
 } from '../../spec/wire/management.ts'
 import { type FieldValue, getBits, putBits } from '../bits.ts'
 
@@ -38,7 +38,7 @@ export const madFields = (mad: Uint8Array): MadFields => {
   const view = viewOf(mad)
   const field = (name: Exclude<keyof typeof madHeader, 'tid'>): number => Number(getBits(view, 0, madHeader[name]))
   const [mgmtClass, method] = [field('mgmtClass'), field('method')]
-  const hasOui = isVendorClass(mgmtClass) && mad.length >= VENDOR_OUI_AT + 3
+  const hasOui = isVendorClass(mgmtClass) && mad.length >= VENDOR_OUI_OFFSET + 3
   const isBaseboardResponse = mgmtClass === MadClass.BASEBOARD && (field('modifier') & BASEBOARD_RESPONSE) !== 0
   return {
     baseVersion: field('baseVersion'),
@@ -47,7 +47,7 @@ export const madFields = (mad: Uint8Array): MadFields => {
     method,
     attribute: field('attribute'),
     tid: getBits(view, 0, madHeader.tid) as bigint,
-    oui: hasOui ? view.getUint32(VENDOR_OUI_AT - 1) & 0xff_ffff : 0,
+    oui: hasOui ? view.getUint32(VENDOR_OUI_OFFSET - 1) & 0xff_ffff : 0,
     isResponse: (method & MadMethod.RESPONSE) !== 0 || method === MadMethod.TRAP_REPRESS || isBaseboardResponse,
   }
 }

@@ -21,8 +21,8 @@ const finding: Finding = {
   program: { pid: 7, command: 'client' },
   device: 'rxe0',
   time: 5_000_000,
-  moments: [{ what: 'posted', time: 5_000_000, stack }],
-  objects: [{ name: 'MR 0x700', history: [{ what: 'registered', time: 2_000_000, stack: [] }] }],
+  moments: [{ action: 'posted', time: 5_000_000, stack }],
+  objects: [{ name: 'MR 0x700', history: [{ action: 'registered', time: 2_000_000, stack: [] }] }],
 }
 
 test('text output has the finding, its stacks, objects and advice', () => {
@@ -48,8 +48,8 @@ test('control characters that a program has chosen are not printed', () => {
       text: hostileText,
       details: [hostileText],
       program: { pid: 7, command: hostileText },
-      moments: [{ what: 'posted', time: 0, stack: [hostileText] }],
-      objects: [{ name: hostileText, history: [{ what: 'created', time: 0, stack: [hostileText] }] }],
+      moments: [{ action: 'posted', time: 0, stack: [hostileText] }],
+      objects: [{ name: hostileText, history: [{ action: 'created', time: 0, stack: [hostileText] }] }],
     },
     createSymbols(),
   )
@@ -58,7 +58,7 @@ test('control characters that a program has chosen are not printed', () => {
 })
 
 test('special characters of file names are encoded in the URIs of SARIF', () => {
-  const special = { ...finding, moments: [{ what: 'posted', time: 0, stack: ['main (/a b/50%#?.ts:3:1)'] }] }
+  const special = { ...finding, moments: [{ action: 'posted', time: 0, stack: ['main (/a b/50%#?.ts:3:1)'] }] }
   const [run] = sarifLog([[special, 1]], createSymbols(), '1').runs
   assert.equal(run?.results[0]?.locations?.[0]?.physicalLocation.artifactLocation.uri, '/a%20b/50%25%23%3F.ts')
 })
@@ -118,7 +118,7 @@ test('SARIF fits the schema of OASIS, for every finding and every kind of stack'
             ...finding,
             id,
             severity: severities[(i + j) % severities.length]!,
-            moments: [{ what: 'posted', time: 1, stack: frames }],
+            moments: [{ action: 'posted', time: 1, stack: frames }],
           },
           1 + j,
         ] as const,

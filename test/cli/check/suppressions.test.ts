@@ -65,7 +65,7 @@ test('a generated block suppresses its finding, and no finding with another stac
   const findingAt = (id: Finding['id'], ...stacks: readonly string[][]) => ({
     id,
     device: 'rxe0',
-    moments: stacks.map(stack => ({ what: 'posted', time: 1, stack })),
+    moments: stacks.map(stack => ({ action: 'posted', time: 1, stack })),
   })
   const cases = [
     findingAt('stale-rkey', ['post', 'operator', 'stripped', 'main']),

@@ -5,7 +5,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { setImmediate as nextTurn } from 'node:timers/promises'
-import { codeOf } from '../../../src/spec/check/causes.ts'
+import { vendorErrorOf } from '../../../src/spec/check/causes.ts'
 import { createNetwork, type Network, open, type RcQueuePair } from '../../../src/verbs/index.ts'
 import { closeAll, completionText, eachCarrier, pair } from '../connections/endpoints.ts'
 import { refuses, untyped } from './mistakes.ts'
@@ -70,7 +70,10 @@ eachCarrier(openTwo => {
     await a.cq.wait()
     assert.ok(a.cq.poll())
     const { statusName, cause, vendorError } = a.cq.completion
-    assert.deepEqual([statusName, cause, vendorError], ['REM_ACCESS_ERR', 'RKEY_UNKNOWN', codeOf('RKEY_UNKNOWN')])
+    assert.deepEqual(
+      [statusName, cause, vendorError],
+      ['REM_ACCESS_ERR', 'RKEY_UNKNOWN', vendorErrorOf('RKEY_UNKNOWN')],
+    )
     await closeAll(a, b)
   })
 

@@ -120,7 +120,7 @@ const createRings = (
   const { layout } = memory
   // rxe's user library maps both queues of every queue pair; the compact layout is that of callers in this process,
   // which get no ring for a queue without requests
-  const hasNoRing = (requests: number): boolean => layout.counting && requests === 0
+  const hasNoRing = (requests: number): boolean => layout.hasFreeRunningIndices && requests === 0
   // elements and inline data occupy the same bytes of a WQE: each limit becomes as large as the bytes allow
   const inlineBytes = Math.max(cap.maxSendSge * RingSge.BYTES, cap.maxInlineData)
   const sges = Math.min(Math.floor(inlineBytes / RingSge.BYTES), maxSge)

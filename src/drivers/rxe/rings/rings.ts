@@ -8,7 +8,7 @@
  */
 import type { MappedChunk } from '../../../core/memory/mappable-memory.ts'
 import { compactLayout } from '../../../spec/drivers/compact-rings.ts'
-import { loadIndex, type RingLayout, storeIndex, wrapOf } from '../../../spec/drivers/ring-layout.ts'
+import { indexMask, loadIndex, type RingLayout, storeIndex } from '../../../spec/drivers/ring-layout.ts'
 
 /** Where a ring lies: a buffer, which other rings may share, and byte offsets in it. */
 export interface RingLocation {
@@ -36,7 +36,7 @@ export interface Ring extends RingLocation {
   /** Slots minus one, and log2 of the bytes of an element. */
   readonly mask: number
   readonly log2: number
-  /** Mask of a stored index: `mask`, or 0x7fffffff in a layout whose indices only count up (`RingLayout.counting`). */
+  /** Mask of a stored index: `mask`, or 0x7fffffff in a layout whose indices only count up (`RingLayout.hasFreeRunningIndices`). */
   readonly wrap: number
   /** Number of elements that the ring can hold. */
   readonly capacity: number
@@ -46,20 +46,20 @@ export interface Ring extends RingLocation {
 const ceilLog2 = (n: number): number => Math.max(0, 32 - Math.clz32(n - 1))
 
 /** Slots minus one of a ring that holds at least `elements`, at most 2^30. */
-export const ringMask = ({ counting }: RingLayout, elements: number): number =>
-  (1 << ceilLog2(counting ? Math.max(elements, 1) : elements + 1)) - 1
+export const ringMask = ({ hasFreeRunningIndices }: RingLayout, elements: number): number =>
+  (1 << ceilLog2(hasFreeRunningIndices ? Math.max(elements, 1) : elements + 1)) - 1
 
 /** Creates an empty ring for at least `elements` elements of at least `elementBytes` bytes. */
 export const createRing = (memory: RingMemory, elements: number, elementBytes: number): Ring => {
   const { layout } = memory
-  const { header, counting } = layout
+  const { header, hasFreeRunningIndices } = layout
   const log2 = ceilLog2(Math.max(elementBytes, layout.minElement))
   const mask = ringMask(layout, elements)
   const { area, headerAt, elementsAt } = memory.allocate((mask + 1) * (1 << log2))
   area.view.setUint32(headerAt + header.LOG2_ELEMENT, log2, true)
   area.view.setUint32(headerAt + header.INDEX_MASK, mask, true)
-  const capacity = counting ? (elements === 0 ? 0 : mask + 1) : mask
-  const ring = { area, headerAt, elementsAt, layout, mask, log2, wrap: wrapOf(layout, mask), capacity }
+  const capacity = hasFreeRunningIndices ? (elements === 0 ? 0 : mask + 1) : mask
+  const ring = { area, headerAt, elementsAt, layout, mask, log2, wrap: indexMask(layout, mask), capacity }
   clearRing(ring)
   return ring
 }

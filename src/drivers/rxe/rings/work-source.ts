@@ -8,7 +8,7 @@
  * whatever its flags.
  */
 
-import { type CauseName, codeOf } from '../../../spec/check/causes.ts'
+import { type CauseName, vendorErrorOf } from '../../../spec/check/causes.ts'
 import { swap32 } from '../../../spec/memory.ts'
 import { MAX_MESSAGE_BYTES, SendFlags, sendOperations, WcStatus, WrOpcode } from '../../../spec/work.ts'
 import { BindMw, Flush, Send, type WorkSource } from '../../../transport/types.ts'
@@ -33,7 +33,7 @@ const { ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD, SEND_WITH_INV, LOCAL_INV, BIND
 const { INLINE } = SendFlags.values
 const { LOC_LEN_ERR, LOC_QP_OP_ERR } = WcStatus.values
 /** Values of `Send.REFUSED`: the status of the completion in bits 0 to 7, the number of the cause above. */
-const refusal = (status: number, id: CauseName): number => status | (codeOf(id) << 8)
+const refusal = (status: number, id: CauseName): number => status | (vendorErrorOf(id) << 8)
 const BAD_OPCODE = refusal(LOC_QP_OP_ERR, 'BAD_OPCODE')
 const TOO_MANY_SGE = refusal(LOC_QP_OP_ERR, 'TOO_MANY_SGE')
 const NO_ADDRESS_HANDLE = refusal(LOC_QP_OP_ERR, 'NO_ADDRESS_HANDLE')

@@ -98,6 +98,7 @@ export const ValueRow = { name: at(0, u32(0)), value: at(4, u32(0)) }
 /** The fate of objects that a chain created before one of its calls failed: they stay, or are destroyed. */
 export const ChainErrors = enumeration('chain_errors', { STOP: 0, UNDO: 1 })
 
+/** Maximum bytes of the attributes below, and maximum rows of a list. */
 const NAMES_BYTES = 1 << 20
 const CHAIN_BYTES = 1 << 20
 const REASON_BYTES = 1024

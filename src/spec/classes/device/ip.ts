@@ -28,15 +28,18 @@ import {
 import { CallNumber, ClassId } from '../ids.ts'
 
 const ADDRESS_BYTES = 16
-/** Maximum bytes of datagrams in a socket's receive buffer; Linux's net.core.rmem_default. */
-export const SOCKET_ROOM = 212_992
+/**
+ * Maximum bytes of datagrams in a socket's receive buffer, each counted with 256 bytes beside its payload; Linux's
+ * net.core.rmem_default.
+ */
+export const SOCKET_RECEIVE_BYTES = 212_992
 /** Maximum bytes of a datagram's payload: the largest path MTU of a device. */
 const MAX_PAYLOAD = 4096
 
 /**
  * Packets of an interface: `sent`; `dropped`, which could not be sent; `received`, and of these `delivered` or dropped:
  * `malformed`, `checksum` (wrong checksum), `fragment` (fragments are not supported), `foreign` (for another host, from
- * a host that is not on the link, or of an unsupported protocol), `unclaimed` (for a port without a socket).
+ * a host that is not on the link, or of an unsupported protocol), `unclaimed` (no socket has the port or echo identifier).
  */
 export const IpStatistics = {
   received: at(0, u64(0)),
@@ -60,7 +63,7 @@ const linkAttributes = {
 
 export const IpInterface = objectClass('ip_interface', ClassId.ip_interface, {
   methods: {
-    /** EADDRINUSE if another interface here has the address. */
+    /** EADDRINUSE if an interface of any device has the address, ENOMEM if the user has too many interfaces. */
     create: method(CREATE, {
       in: {
         address: bytes(1, ADDRESS_BYTES),
@@ -109,8 +112,8 @@ export const IpSocket = objectClass('ip_socket', ClassId.ip_socket, {
     destroy: method(DESTROY, { in: {}, out: {} }),
     /**
      * Sends a datagram, or an echo request with `port` as its sequence number. Fails with ENETUNREACH for an address
-     * that is not on the link, and with EMSGSIZE for a payload that does not fit in one packet. If no host has the
-     * address, the call succeeds all the same.
+     * that is not on the link, with EMSGSIZE for a payload that does not fit in one packet, and with EINVAL for an
+     * address of the other family and for UDP port 0. If no host has the address, the call succeeds all the same.
      */
     send: method(CallNumber.ip_socket.send, {
       in: { address: bytes(1, ADDRESS_BYTES), port: u16(2), payload: blob(3, MAX_PAYLOAD) },
@@ -121,7 +124,10 @@ export const IpSocket = objectClass('ip_socket', ClassId.ip_socket, {
       in: {},
       out: { address: bytes(64, ADDRESS_BYTES), port: u16(65), payload: blob(66, MAX_PAYLOAD) },
     }),
-    /** Joins the multicast group: the socket then receives its datagrams. */
+    /**
+     * Joins the multicast group: the socket then receives its datagrams. EADDRINUSE if it is a member already, ENOMEM if
+     * it is in too many groups. `leave`: EADDRNOTAVAIL if it is not a member.
+     */
     join: method(CallNumber.ip_socket.join, { in: { group: bytes(1, ADDRESS_BYTES) }, out: {} }),
     leave: method(CallNumber.ip_socket.leave, { in: { group: bytes(1, ADDRESS_BYTES) }, out: {} }),
   },

@@ -28,7 +28,7 @@ export const MadAgent = objectClass('mad_agent', ClassId.mad_agent, {
   methods: {
     /**
      * Fails with EINVAL if another agent has one of the methods, or if no agent can have the class; with
-     * EPROTONOSUPPORT for queue pair 0.
+     * EPROTONOSUPPORT for queue pair 0, with ENOMEM if the channel has its maximum of agents.
      */
     create: method(CREATE, {
       in: {
