@@ -32,11 +32,11 @@ static inline void *need(void *object, const char *call)
     return object;
 }
 
-/* If `error` is not 0, prints it with the name of the call and exits. A negative one stands for errno. */
+/* If `error` is not 0, prints it with the name of the call and exits. 1 (a true condition) and -1 stand for errno. */
 static inline void check(int error, const char *call)
 {
     if (error) {
-        fprintf(stderr, "%s: %s\n", call, strerror(error < 0 ? errno : error));
+        fprintf(stderr, "%s: %s\n", call, strerror(error < 2 ? errno : error));
         exit(1);
     }
 }
@@ -46,7 +46,7 @@ struct end {
     struct ibv_cq *cq;
     struct ibv_qp *qp;
     struct ibv_mr *mr;
-    /* A second region of the buffer, or NULL. */
+    /* A second region, which `destroy_end` deregisters; or NULL. */
     struct ibv_mr *extra;
     char *buffer;
     /* Attributes of the transitions to RTR and RTS; a program changes them before `connect_ends`. */
@@ -74,7 +74,7 @@ static inline void to_init(struct end *end)
           "ibv_modify_qp to INIT");
 }
 
-/* Creates a queue pair in RESET with its own protection domain, CQ of `entries` and registered buffer. */
+/* Creates a queue pair in RESET with its own protection domain, CQ of `entries` entries and registered buffer. */
 static inline void make_resources(struct end *end, struct ibv_qp_init_attr init, int entries)
 {
     const int all = IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_ATOMIC;
@@ -87,7 +87,7 @@ static inline void make_resources(struct end *end, struct ibv_qp_init_attr init,
     end->qp = need(ibv_create_qp(end->pd, &init), "ibv_create_qp");
 }
 
-/* Creates the same, moves the queue pair to INIT and fills in the attributes for `connect_ends`. */
+/* As `make_resources`; also moves the queue pair to INIT and fills in the attributes for `connect_ends`. */
 static inline void make_end_with(struct end *end, struct ibv_qp_init_attr init, int entries)
 {
     make_resources(end, init, entries);
@@ -218,7 +218,7 @@ static inline __attribute__((always_inline)) void post_atomic(struct end *end, u
     check(ibv_wr_complete(qp), "ibv_wr_complete");
 }
 
-/* Waits for one completion, prints its status and returns it. */
+/* Waits for one completion, prints its status and returns it; IBV_WC_GENERAL_ERR if the poll fails. */
 static inline enum ibv_wc_status completion(struct end *end)
 {
     struct ibv_wc wc;

@@ -47,8 +47,8 @@ export const userText = (uid: number): string =>
 
 /** The id that a user of this user namespace has in the parent namespace. */
 export const outerUser = (uid: number): number => {
-  const stat = userMap().find(([inside, , count]) => uid >= inside && uid < inside + count)
-  return stat === undefined ? uid : uid - stat[0] + stat[1]
+  const mapping = userMap().find(([inside, , count]) => uid >= inside && uid < inside + count)
+  return mapping === undefined ? uid : uid - mapping[0] + mapping[1]
 }
 
 /** As `exposure`, for `path` and all its parents. `isLast`: the folder in question, not one of its parents. */

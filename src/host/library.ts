@@ -16,8 +16,8 @@ const ownFolder = (): string =>
  * not built.
  */
 export const nativeLibraryPath = (start: string = ownFolder()): string | undefined => {
-  for (let at = start; ; at = dirname(at)) {
-    if (existsSync(join(at, libraryName))) return join(at, libraryName)
-    if (existsSync(join(at, 'package.json')) || dirname(at) === at) return undefined
+  for (let folder = start; ; folder = dirname(folder)) {
+    if (existsSync(join(folder, libraryName))) return join(folder, libraryName)
+    if (existsSync(join(folder, 'package.json')) || dirname(folder) === folder) return undefined
   }
 }

@@ -10,7 +10,7 @@ import { isMappedIpv4, isMulticastGid } from './address.ts'
 export const ENCAPSULATION_BYTES = 4
 export const EtherType = { IPV4: 0x0800, ARP: 0x0806, IPV6: 0x86dd } as const
 
-/** The Q_Key, which no subnet manager assigns here: that of opensm's default partition. */
+/** The Q_Key of all interfaces: no subnet manager assigns one here, so it is that of opensm's default partition. */
 export const IPOIB_QKEY = 0x0b1b
 
 /** A link-layer address (RFC 4391, 9.1.1): a queue pair and the GID of its port. */

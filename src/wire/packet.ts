@@ -49,7 +49,7 @@ export interface OpaquePacket {
 export type WellFormedPacket = { [N in OpcodeName]: PacketOf<N> }[OpcodeName]
 export type Packet = WellFormedPacket | OpaquePacket
 
-/** Result of `checkPacket`: 0 for a well-formed packet, otherwise an index into this list. */
+/** By result of `checkPacket`: what is wrong; 0 for a well-formed packet. */
 export const packetFaults = [
   'none',
   'shorter than a BTH and an ICRC',
@@ -59,20 +59,28 @@ export const packetFaults = [
   'an opcode without payload has more bytes than its headers and ICRC',
 ] as const
 
+/** Indices of `packetFaults`. */
+const WELL_FORMED = 0
+const TOO_SHORT = 1
+const UNKNOWN_OPCODE = 2
+const UNALIGNED_LENGTH = 3
+const HEADERS_TOO_SHORT = 4
+const HAS_PAYLOAD = 5
+
 /**
  * Checks that `length` bytes at `at` are a packet with a defined opcode and room for its headers, pad and ICRC. 0, or
  * an index into `packetFaults`.
  */
 export const checkPacket = (view: DataView, at: number, length: number): number => {
-  if (length < headers.BTH.bytes + ICRC_BYTES) return 1
+  if (length < headers.BTH.bytes + ICRC_BYTES) return TOO_SHORT
   const opcode = view.getUint8(at)
   const flags = opcodeFlags[opcode]
-  if (flags === 0) return 2
-  if ((length & 3) !== 0) return 3
+  if (flags === 0) return UNKNOWN_OPCODE
+  if ((length & 3) !== 0) return UNALIGNED_LENGTH
   const payloadBytes = length - opcodeHeaderBytes[opcode] - ICRC_BYTES - ((view.getUint8(at + 1) >> 4) & 3)
-  if (payloadBytes < 0) return 4
-  if ((flags & OP_PAYLOAD) === 0 && length !== opcodeHeaderBytes[opcode] + ICRC_BYTES) return 5
-  return 0
+  if (payloadBytes < 0) return HEADERS_TOO_SHORT
+  if ((flags & OP_PAYLOAD) === 0 && length !== opcodeHeaderBytes[opcode] + ICRC_BYTES) return HAS_PAYLOAD
+  return WELL_FORMED
 }
 
 const fieldsOf = (header: HeaderName) => Object.entries<BitField>(headers[header].fields)
@@ -87,9 +95,11 @@ const copy = (bytes: Uint8Array, from: number, to?: number): Uint8Array => new U
 export const parsePacket = (bytes: Uint8Array): Packet => {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
   const fault = checkPacket(view, 0, bytes.length)
-  if (fault !== 0) {
+  if (fault !== WELL_FORMED) {
     const reason =
-      fault === 2 ? `${packetFaults[fault]} 0x${bytes[0].toString(16).padStart(2, '0')}` : packetFaults[fault]
+      fault === UNKNOWN_OPCODE
+        ? `${packetFaults[fault]} 0x${bytes[0].toString(16).padStart(2, '0')}`
+        : packetFaults[fault]
     return { kind: 'opaque', reason, bytes: new Uint8Array(bytes) }
   }
   const opcode = opcodeByNumber[bytes[0]]!

@@ -38,17 +38,17 @@ const PACKET_HEADER = 16
 
 /** By pcap's first four bytes, read big-endian: the byte order, and the nanoseconds in a unit of fractional time. */
 const pcapMagics = new Map([
-  [0xa1b2_c3d4, { little: false, unit: 1000n }],
-  [0xd4c3_b2a1, { little: true, unit: 1000n }],
-  [0xa1b2_3c4d, { little: false, unit: 1n }],
-  [0x4d3c_b2a1, { little: true, unit: 1n }],
+  [0xa1b2_c3d4, { isLittleEndian: false, unit: 1000n }],
+  [0xd4c3_b2a1, { isLittleEndian: true, unit: 1000n }],
+  [0xa1b2_3c4d, { isLittleEndian: false, unit: 1n }],
+  [0x4d3c_b2a1, { isLittleEndian: true, unit: 1n }],
 ])
 
 const damaged = (at: number): Error => new Error(`the capture file ends or is damaged at byte ${at}`)
 
-const readPcap = (file: Uint8Array, view: DataView, little: boolean, unit: bigint): CapturedPacket[] => {
+const readPcap = (file: Uint8Array, view: DataView, isLittleEndian: boolean, unit: bigint): CapturedPacket[] => {
   const packets: CapturedPacket[] = []
-  const u32 = (at: number): number => view.getUint32(at, little)
+  const u32 = (at: number): number => view.getUint32(at, isLittleEndian)
   if (file.length < FILE_HEADER) throw damaged(file.length)
   const linkType = u32(20) & 0xffff
   for (let at = FILE_HEADER; at < file.length; ) {
@@ -67,10 +67,10 @@ const readPcap = (file: Uint8Array, view: DataView, little: boolean, unit: bigin
  * The time units of an interface per second, from its options: if_tsresol n means 10^n, or 2^n with the top bit set;
  * without it 10^6.
  */
-const unitsPerSecond = (view: DataView, from: number, end: number, little: boolean): bigint => {
+const unitsPerSecond = (view: DataView, from: number, end: number, isLittleEndian: boolean): bigint => {
   for (let at = from; at + 4 <= end; ) {
-    const code = view.getUint16(at, little)
-    const length = view.getUint16(at + 2, little)
+    const code = view.getUint16(at, isLittleEndian)
+    const length = view.getUint16(at + 2, isLittleEndian)
     if (code === 0) break
     if (code === OPTION_TIME_RESOLUTION && at + 4 < end) {
       const exponent = view.getUint8(at + 4)
@@ -84,12 +84,12 @@ const unitsPerSecond = (view: DataView, from: number, end: number, little: boole
 const readPcapng = (file: Uint8Array, view: DataView): CapturedPacket[] => {
   const packets: CapturedPacket[] = []
   let interfaces: Interface[] = []
-  let little = true
-  const u32 = (at: number): number => view.getUint32(at, little)
+  let isLittleEndian = true
+  const u32 = (at: number): number => view.getUint32(at, isLittleEndian)
   for (let at = 0; at < file.length; ) {
     if (at + 12 > file.length) throw damaged(at)
     if (view.getUint32(at) === SECTION) {
-      little = view.getUint32(at + 8) !== BYTE_ORDER
+      isLittleEndian = view.getUint32(at + 8) !== BYTE_ORDER
       if (u32(at + 8) !== BYTE_ORDER) throw damaged(at)
       interfaces = []
     }
@@ -100,9 +100,9 @@ const readPcapng = (file: Uint8Array, view: DataView): CapturedPacket[] => {
     if (type === INTERFACE) {
       if (end < at + 16) throw damaged(at)
       interfaces.push({
-        linkType: view.getUint16(at + 8, little),
+        linkType: view.getUint16(at + 8, isLittleEndian),
         snapLength: u32(at + 12),
-        unitsPerSecond: unitsPerSecond(view, at + 16, end, little),
+        unitsPerSecond: unitsPerSecond(view, at + 16, end, isLittleEndian),
       })
     } else if (type === ENHANCED_PACKET) {
       if (end < at + 28) throw damaged(at)
@@ -136,5 +136,5 @@ export const readCapture = (file: Uint8Array): CapturedPacket[] => {
   if (magic === SECTION) return readPcapng(file, view)
   const format = pcapMagics.get(magic)
   if (format === undefined) throw new Error(`neither a pcap nor a pcapng file: it begins with 0x${magic.toString(16)}`)
-  return readPcap(file, view, format.little, format.unit)
+  return readPcap(file, view, format.isLittleEndian, format.unit)
 }

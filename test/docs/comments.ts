@@ -29,7 +29,7 @@ const wordsOf = (comment: string): string[] =>
 const COMMENT = String.raw`\/\*\*((?:(?!\*\/)[\s\S])*)\*\/\s*`
 
 /** The comment right before what the pattern matches. */
-const before = (source: string, pattern: string): string[] | undefined => {
+const commentBefore = (source: string, pattern: string): string[] | undefined => {
   const found = new RegExp(`${COMMENT}${pattern}`).exec(source)
   return found === null ? undefined : wordsOf(found[1])
 }
@@ -37,7 +37,7 @@ const before = (source: string, pattern: string): string[] | undefined => {
 const DECLARES = /objectClass\(\s*'/
 
 /** The documentation of one class: its file's opening, its methods, its attributes and fields. */
-export interface Words {
+export interface ClassComments {
   /** Paragraphs. */
   readonly opening: readonly string[]
   method(name: string): readonly string[] | undefined
@@ -45,16 +45,16 @@ export interface Words {
   field(name: string): string | undefined
 }
 
-export const wordsAbout = (className: string): Words => {
+export const wordsAbout = (className: string): ClassComments => {
   const own = sources.find(source => source.includes(`objectClass('${className}'`)) ?? ''
-  const parts = own.split(DECLARES)
-  // The class's own part; declarations before any class in its file; the common part of all queue pairs.
-  const declared = parts.slice(1).find(part => part.startsWith(`${className}'`)) ?? ''
-  const family = className.endsWith('_qp') ? sources.filter(source => source.includes('const qpMethods =')) : []
-  const places = [declared, parts[0], ...family]
+  const [fileHead, ...declarations] = own.split(DECLARES)
+  const declaration = declarations.find(text => text.startsWith(`${className}'`)) ?? ''
+  const commonToQps = className.endsWith('_qp') ? sources.filter(source => source.includes('const qpMethods =')) : []
+  /** The texts that are searched for a comment, in this order. */
+  const searched = [declaration, fileHead, ...commonToQps]
   const first = (pattern: string): string[] | undefined => {
-    for (const place of places) {
-      const words = before(place, pattern)
+    for (const text of searched) {
+      const words = commentBefore(text, pattern)
       if (words !== undefined) return words
     }
     return undefined
@@ -65,12 +65,12 @@ export const wordsAbout = (className: string): Words => {
     method: name => first(`${name}: (?:method|postSend)\\(`),
     attribute(method, name) {
       // Attributes of one name differ between methods: only the comment inside the method counts, if there is one.
-      for (const place of places) {
-        const at = place.search(new RegExp(`\\b${method}: method\\(`))
+      for (const text of searched) {
+        const at = text.search(new RegExp(`\\b${method}: method\\(`))
         if (at < 0) continue
-        const rest = place.slice(at)
-        const end = rest.slice(1).search(/\n {2,4}(?:\/\*\*|\w+: method\()/)
-        return before(end < 0 ? rest : rest.slice(0, end + 1), `${name}: `)?.join(' ')
+        const fromMethod = text.slice(at)
+        const end = fromMethod.slice(1).search(/\n {2,4}(?:\/\*\*|\w+: method\()/)
+        return commentBefore(end < 0 ? fromMethod : fromMethod.slice(0, end + 1), `${name}: `)?.join(' ')
       }
       return undefined
     },
@@ -81,7 +81,7 @@ export const wordsAbout = (className: string): Words => {
 /** The comment of an enumeration. */
 export const wordsAboutEnumeration = (name: string): string | undefined => {
   for (const source of sources) {
-    const words = before(source, `export const \\w+ = enumeration\\('${name}'`)
+    const words = commentBefore(source, `export const \\w+ = enumeration\\('${name}'`)
     if (words !== undefined) return words.join(' ')
   }
   return undefined

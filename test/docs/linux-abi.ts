@@ -11,7 +11,7 @@ import { EXTENDED } from '../../src/spec/linux/write.ts'
 import { departures, onLinux } from '../every-call.ts'
 
 /** Whether the soft device has a method. */
-export type Has = (className: string, method: string) => boolean
+export type HasMethod = (className: string, method: string) => boolean
 
 const code = (text: string): string => `\`${text}\``
 const row = (...cells: readonly string[]): string => `| ${cells.join(' | ')} |`
@@ -25,14 +25,14 @@ const methodsOf = (classes: readonly string[], method: string): string =>
   classes.map(name => code(`${name}.${method}`)).join(', ')
 
 /** Our version of a call, and the soft device's answer. */
-const meaning = (call: LinuxCall, has: Has): [effect: string, device: string] => {
+const meaning = (call: LinuxCall, hasMethod: HasMethod): [effect: string, device: string] => {
   const { classes, method, carriesCommand, absent } = call
   if (carriesCommand) return ['any command', 'yes']
   if (method === undefined) {
     const known = ioctlMethods.some(({ object, number }) => object === call.number && number === call.methodNumber)
     return [`none: ${absent}`, call.dialect === 'write' || known ? 'EOPNOTSUPP' : 'EPROTONOSUPPORT']
   }
-  const lacks = classes.filter(name => !has(name, method))
+  const lacks = classes.filter(name => !hasMethod(name, method))
   const device = lacks.length === 0 ? 'yes' : lacks.length === classes.length ? 'no' : `no ${lacks.join(', ')}`
   return [methodsOf(classes, method), device]
 }
@@ -64,8 +64,8 @@ const attributesOf = (call: LinuxCall): string[] => {
   const rows = call.attributes.map((name, id) => {
     const attribute = found?.attributes.find(one => one.id === id)
     const argument = found?.method === undefined || attribute === undefined ? '–' : argumentOf(attribute)
-    const way = attribute?.kind === 'out' || attribute?.kind.startsWith('new') || attribute?.kind === 'list'
-    return [String(id), code(name), attribute === undefined ? '' : way ? 'out' : 'in', argument]
+    const isOutput = attribute?.kind === 'out' || attribute?.kind.startsWith('new') || attribute?.kind === 'list'
+    return [String(id), code(name), attribute === undefined ? '' : isOutput ? 'out' : 'in', argument]
   })
   return [`**${code(call.name)}**`, '', ...table(['id', 'attribute', '', 'argument'], rows), '']
 }
@@ -73,9 +73,9 @@ const attributesOf = (call: LinuxCall): string[] => {
 const INTRODUCTION = `# Linux's calls
 
 Every call that the headers of Linux 6.12 have for uverbs, rdma_cm and umad, and what it is here: a method of one or several
-classes, or none, with the reason. Programs reach the same methods by all three dialects; what a dialect cannot say, the object
-dialect can. Refusals are Linux's: a command that a driver lacks is EOPNOTSUPP, an ioctl EPROTONOSUPPORT, upon which
-libibverbs tries the command. What newer kernels number is refused in the same way, but for \`REG_MR\`.
+classes, or none, with the reason. All three dialects call the same methods; the object dialect alone can pass every
+argument. Errors are Linux's: a command that a driver lacks is EOPNOTSUPP, an ioctl EPROTONOSUPPORT, after which libibverbs
+tries the command. Calls of newer kernels are refused in the same way, except \`REG_MR\`.
 
 The column "rxe" says whether the soft device has the methods; what it lacks is declared, and answers as above. "Linux"
 says whether Linux's own rxe has the call, recorded from Linux 6.12; [where they differ](#where-linuxs-rxe-answers-differently)
@@ -110,8 +110,8 @@ const differences = (): string[] => [
     ...table(
       ['call', 'Linux', 'here'],
       lines.map(([line, here]) => {
-        const [, what = '', , there = ''] = /^(.*?)( = | )(\S+)$/.exec(line.trim()) ?? []
-        return [what, there, here]
+        const [, call = '', , onLinuxAnswer = ''] = /^(.*?)( = | )(\S+)$/.exec(line.trim()) ?? []
+        return [call, onLinuxAnswer, here]
       }),
     ),
     '',
@@ -137,7 +137,7 @@ const netlink = (): string[] => {
   ]
 }
 
-export const linuxAbiPage = (has: Has): string => {
+export const linuxAbiPage = (hasMethod: HasMethod): string => {
   const commands = linuxCalls.filter(({ dialect }) => dialect === 'write')
   const ioctls = linuxCalls.filter(({ dialect }) => dialect === 'ioctl')
   const numberOf = ({ number }: LinuxCall): string => (number < EXTENDED ? String(number) : `ex ${number - EXTENDED}`)
@@ -150,7 +150,7 @@ export const linuxAbiPage = (has: Has): string => {
     '',
     ...table(
       ['command', 'name', 'here', 'rxe', 'Linux'],
-      commands.map(call => [numberOf(call), code(call.name), ...meaning(call, has), linuxHas(call)]),
+      commands.map(call => [numberOf(call), code(call.name), ...meaning(call, hasMethod), linuxHas(call)]),
     ),
     '',
     '## ioctl methods',
@@ -160,7 +160,7 @@ export const linuxAbiPage = (has: Has): string => {
       ioctls.map(call => [
         `${call.number}, ${call.methodNumber}`,
         code(call.name),
-        ...meaning(call, has),
+        ...meaning(call, hasMethod),
         linuxHas(call),
       ]),
     ),

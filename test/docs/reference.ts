@@ -9,7 +9,7 @@ import { type QpStateName, type QpTypeName, qpTransitions, type Transition } fro
 import { CREATE, CREATE_FD, DESTROY } from '../../src/spec/schema/schema.ts'
 import type { JsonAttribute, JsonClass, JsonField, JsonMethod, JsonType } from '../../src/spec/schema/schema-json.ts'
 import { schemaOf } from '../../src/spec/schema/schema-json.ts'
-import { type Words, wordsAbout, wordsAboutEnumeration } from './comments.ts'
+import { type ClassComments, wordsAbout, wordsAboutEnumeration } from './comments.ts'
 
 const code = (text: string): string => `\`${text}\``
 const row = (...cells: readonly string[]): string => `| ${cells.map(cell => cell.replaceAll('|', '\\|')).join(' | ')} |`
@@ -55,7 +55,7 @@ interface Addition {
   readonly method: JsonMethod
 }
 
-const fieldRows = (fields: readonly JsonField[], words: Words, path = '', base = 0): string[][] =>
+const fieldRows = (fields: readonly JsonField[], words: ClassComments, path = '', base = 0): string[][] =>
   fields.flatMap(({ name, offset, type }) =>
     type.kind === 'record'
       ? fieldRows(type.fields, words, `${path}${name}.`, base + offset)
@@ -65,7 +65,7 @@ const fieldRows = (fields: readonly JsonField[], words: Words, path = '', base =
 const attributeRows = (
   direction: 'in' | 'out',
   method: JsonMethod,
-  words: Words,
+  words: ClassComments,
   additions: readonly Addition[],
 ): string[][] => {
   const own = method[direction].map(attribute => ({
@@ -87,7 +87,7 @@ const attributeRows = (
   ])
 }
 
-const structs = (method: JsonMethod, words: Words, additions: readonly Addition[]): string[] => {
+const structs = (method: JsonMethod, words: ClassComments, additions: readonly Addition[]): string[] => {
   const own: readonly JsonAttribute[] = [...method.in, ...method.out]
   const added = additions.flatMap(({ method: driverMethod }) =>
     [...driverMethod.in, ...driverMethod.out].filter(({ id }) => id >= 0x8000),
@@ -140,7 +140,12 @@ const linuxNamesOf = (className: string, method: string): string[] =>
     .filter(call => call.method === method && call.classes.includes(className))
     .map(({ dialect, name }) => `${dialect} ${code(name)}`)
 
-const methodPart = (cls: JsonClass, method: JsonMethod, words: Words, additions: readonly Addition[]): string[] => {
+const methodPart = (
+  cls: JsonClass,
+  method: JsonMethod,
+  words: ClassComments,
+  additions: readonly Addition[],
+): string[] => {
   const names = linuxNamesOf(cls.name, method.name)
   const facts = [
     `Call ${callText(method.call)}.`,

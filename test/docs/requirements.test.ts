@@ -13,10 +13,9 @@ const read = (...path: string[]): string => readFileSync(join(repoRoot, ...path)
 const page = read('docs', 'reference', 'requirements.md')
 const rows = [...page.matchAll(/^\| R(\d+) \| ([^|]+) \| ([^|]+) \| ([^|]+) \| ([^|]+) \|$/gm)].map(match => ({
   number: Number(match[1]),
-  what: match[2],
-  where: match[3],
+  code: match[3],
   tests: match[4],
-  shown: match[5],
+  commands: match[5],
 }))
 
 const REQUIREMENTS = 47
@@ -41,8 +40,8 @@ test('every requirement has a row, in order', () => {
 test('each row names code that exists, and tests that npm test runs', async () => {
   const run = new Set(await runnersFiles())
   assert.ok(run.size > 100 && run.has('test/docs/requirements.test.ts'), `the runner has ${run.size} files`)
-  for (const { number, where, tests } of rows) {
-    const [files, named] = [quoted(where), quoted(tests)]
+  for (const { number, code, tests } of rows) {
+    const [files, named] = [quoted(code), quoted(tests)]
     assert.ok(files.length > 0 && named.length > 0, `R${number}`)
     for (const path of files) assert.ok(/^src\//.test(path) && existsSync(join(repoRoot, path)), `R${number}: ${path}`)
     for (const path of named) {
@@ -55,9 +54,9 @@ test('each row names code that exists, and tests that npm test runs', async () =
 test('each row names a command that exists', async () => {
   const commands = new Set([...read('src', 'cli', 'main.ts').matchAll(/\.command\('(\w+)'\)/g)].map(match => match[1]))
   const options = read('src', 'cli', 'main.ts')
-  for (const { number, shown } of rows) {
-    assert.ok(quoted(shown).length > 0, `R${number}`)
-    for (const line of quoted(shown)) {
+  for (const { number, commands: shownCommands } of rows) {
+    assert.ok(quoted(shownCommands).length > 0, `R${number}`)
+    for (const line of quoted(shownCommands)) {
       const where = `R${number}: ${line}`
       const [, kind, rest] = /^(userdma|npm test --|npm run bench --|node dist\/examples\/)\s*(.+)$/.exec(line) ?? []
       if (kind === 'userdma') {

@@ -26,7 +26,7 @@ type Followed = Pick<RxeDevice, 'device' | 'state'>
 const OWN_GID = 1
 
 /** The link state of a device whose interface was deleted. */
-const DELETED_LINK = { up: false, carrier: false }
+const DELETED_LINK = { isUp: false, hasCarrier: false }
 
 const isSameAddress = (a: Uint8Array, b: Uint8Array): boolean => a.every((byte, i) => byte === b[i])
 
@@ -66,7 +66,7 @@ export const followInterfaces = (
   /** The use of this address by a device: its own, an additional one ('spare'), or none (undefined). */
   const claimOf = ({ state }: Followed, index: number, address: Uint8Array): 'own' | 'spare' | undefined => {
     if (state.identity.gids.some(gid => isSameAddress(gid, address))) return 'own'
-    return devicesOn(index).length > 1 || interfaces.links().get(index)?.loopback ? undefined : 'spare'
+    return devicesOn(index).length > 1 || interfaces.links().get(index)?.isLoopback ? undefined : 'spare'
   }
 
   const notify = (followed: Followed, event: PortEvent | undefined): void => {
@@ -117,14 +117,14 @@ export const followInterfaces = (
     applyInterface(index)
   }
 
-  const onAddress = (index: number, address: Uint8Array, present: boolean): void => {
+  const onAddress = (index: number, address: Uint8Array, isPresent: boolean): void => {
     const link = interfaces.links().get(index)
-    if (present && link !== undefined) adoptDevices(link, address)
+    if (isPresent && link !== undefined) adoptDevices(link, address)
     forEachDevice(devicesOn(index), followed => {
       const claim = claimOf(followed, index, address)
       if (claim === undefined) return
-      if (!present) followed.state.port.removeAddress(address)
-      notify(followed, present ? addAddress(followed, address, claim) : removeGid(followed.device, address))
+      if (!isPresent) followed.state.port.removeAddress(address)
+      notify(followed, isPresent ? addAddress(followed, address, claim) : removeGid(followed.device, address))
     })
   }
 
@@ -132,9 +132,9 @@ export const followInterfaces = (
     if (now !== undefined) adoptDevices(now)
     forEachDevice(devicesOn(index), followed => {
       if (now !== undefined && now.name !== followed.state.identity.interfaceName) moveTo(followed, now)
-      const link = now ? { up: now.up, carrier: now.carrier, pathMtu: pathMtuOf(now.mtu) } : DELETED_LINK
+      const link = now ? { isUp: now.isUp, hasCarrier: now.hasCarrier, pathMtu: pathMtuOf(now.mtu) } : DELETED_LINK
       notify(followed, setLink(followed.device, link))
-      if (now?.bond) macs.ownMac(followed, now.mac)
+      if (now?.isBond) macs.ownMac(followed, now.mac)
     })
   }
 

@@ -89,14 +89,14 @@ export const createSession = (daemon: DaemonState, fd: number, ended: () => void
     return undefined
   }
   const owner = needsOwner(uid) ? { uid, gid } : undefined
-  const guest = uid === process.geteuid?.() ? undefined : uid
-  const handle = openProcess(pid, { pidfd: pidfd < 0 ? undefined : pidfd, owner, guest })
+  const guestUid = uid === process.geteuid?.() ? undefined : uid
+  const handle = openProcess(pid, { pidfd: pidfd < 0 ? undefined : pidfd, owner, guestUid })
   if (handle instanceof SystemError) {
     daemon.refuseConnection(fd, handle.errno)
     releaseQuota()
     return undefined
   }
-  const standing: ClientStanding = !daemon.serves(fd, peer) ? 'refused' : guest === undefined ? 'owner' : 'guest'
+  const standing: ClientStanding = !daemon.serves(fd, peer) ? 'refused' : guestUid === undefined ? 'owner' : 'guest'
   return serve(daemon, fd, handle, quota, account, standing, () => {
     releaseQuota()
     ended()

@@ -16,9 +16,9 @@ import type { RxeState } from './state.ts'
 
 export interface LinkState {
   /** Administratively up. */
-  readonly up: boolean
+  readonly isUp: boolean
   /** Has a carrier. */
-  readonly carrier: boolean
+  readonly hasCarrier: boolean
   /** Largest path MTU that fits the interface: 256, 512, … 4096; absent when the interface was removed. */
   readonly pathMtu?: number
 }
@@ -38,17 +38,17 @@ export const mtuEnum = (bytes: number): number => Math.log2(bytes) - Math.log2(2
 export const mtuBytes = (mtu: number): number => 128 << mtu
 
 /** Applies state and MTU of the interface. */
-export const setLink = (device: Device<RxeState>, { up, carrier, pathMtu }: LinkState): PortEvent | undefined => {
+export const setLink = (device: Device<RxeState>, { isUp, hasCarrier, pathMtu }: LinkState): PortEvent | undefined => {
   const { attributes } = device.ports[0]
-  const active = up && carrier
-  const state = active ? ACTIVE : DOWN
-  const physState = active ? LINK_UP : up ? POLLING : DISABLED
+  const isActive = isUp && hasCarrier
+  const state = isActive ? ACTIVE : DOWN
+  const physState = isActive ? LINK_UP : isUp ? POLLING : DISABLED
   const activeMtu = pathMtu === undefined ? attributes.activeMtu : mtuEnum(pathMtu)
-  const isStateEvent = attributes.state !== state || (active && attributes.activeMtu !== activeMtu)
+  const isStateEvent = attributes.state !== state || (isActive && attributes.activeMtu !== activeMtu)
   const hasChanged = isStateEvent || attributes.activeMtu !== activeMtu || attributes.physState !== physState
-  if (attributes.state === ACTIVE && !active) device.state.linkDowned++
+  if (attributes.state === ACTIVE && !isActive) device.state.linkDowned++
   Object.assign(attributes, { state, physState, activeMtu })
-  if (isStateEvent) return active ? PORT_ACTIVE : PORT_ERR
+  if (isStateEvent) return isActive ? PORT_ACTIVE : PORT_ERR
   return hasChanged ? NO_EVENT : undefined
 }
 

@@ -29,7 +29,7 @@ export interface Interest {
 export type ReadyCallback = (readable: boolean, writable: boolean) => void
 
 export interface Watch {
-  /** Changes the events to watch for; none is allowed. No effect after stop. */
+  /** Changes the events to watch for, possibly to none. No effect after stop. */
   update(interest: Interest): void
   /** Ends the watch; no callback follows. Must come before the descriptor is closed. May be called again. */
   stop(): void
@@ -76,10 +76,10 @@ const requirePollable = (fd: number): void => {
 export const watch = (fd: number, interest: Interest, callback: ReadyCallback): Watch => {
   requirePollable(fd)
   let wanted = interest
-  let stopped = false
+  let isStopped = false
 
   const onEvents = (status: number, events: Required<Interest>): void => {
-    if (stopped) return
+    if (isStopped) return
     try {
       if (status < 0) {
         handle.start(wanted, onEvents)
@@ -100,22 +100,22 @@ export const watch = (fd: number, interest: Interest, callback: ReadyCallback): 
 
   return {
     update(next) {
-      if (stopped) return
+      if (isStopped) return
       wanted = { readable: next.readable === true, writable: next.writable === true }
       if (wanted.readable || wanted.writable) handle.start(wanted, onEvents)
       else handle.stop()
     },
     stop() {
-      if (stopped) return
-      stopped = true
+      if (isStopped) return
+      isStopped = true
       watched.delete(fd)
       handle.close()
     },
     ref() {
-      if (!stopped) handle.ref()
+      if (!isStopped) handle.ref()
     },
     unref() {
-      if (!stopped) handle.unref()
+      if (!isStopped) handle.unref()
     },
   }
 }

@@ -8,7 +8,7 @@ import { onNextTurn } from './next-turn.ts'
 export type Job<T> = Iterator<unknown, T>
 
 export interface Slices {
-  /** Runs a job to its end, from the next turn on. Rejects with what it throws. */
+  /** Runs a job to its end; `run` itself runs no slice. Rejects with what the job throws. */
   run<T>(job: Job<T>): Promise<T>
   /**
    * Like `run`, but the slices that this turn still allows run before `begin` returns. `failed` gets an exception of

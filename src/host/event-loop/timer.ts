@@ -18,12 +18,12 @@ const CLOCK_MONOTONIC = 1
 /** TFD_NONBLOCK | TFD_CLOEXEC. */
 const FLAGS = 0o2004000
 // Offsets in the arena: a struct itimerspec, of the interval (never set, so 0) and VALUE, each seconds and nanoseconds
-// of 64 bits; the number of expirations, 64 bits, which read(2) returns.
+// of 64 bits; the number of EXPIRATIONS, 64 bits, which read(2) returns.
 const VALUE = 16
-const COUNT = 32
-const BYTES = 40
+const EXPIRATIONS = 32
+const ARENA_BYTES = 40
 /** Longest wait, microseconds: some 30 years. */
-const LONGEST = 1e15
+const MAX_WAIT = 1e15
 
 export interface Timer {
   /** Calls back once after this many microseconds, at least one; replaces an earlier setting. */
@@ -39,13 +39,13 @@ let scratch: Arena | undefined
  * descriptor is free.
  */
 export const createTimer = (expired: () => void): Timer => {
-  scratch ??= mapArena(BYTES)
+  scratch ??= mapArena(ARENA_BYTES)
   const { address, view } = scratch
   const { timerfd_create, timerfd_settime, read, close } = sys()
   const fd = check('timerfd_create', timerfd_create(CLOCK_MONOTONIC, FLAGS))
   const watcher = watch(fd, { readable: true }, () => {
     // nothing to read: the timer was set again after it had expired
-    if (read(fd, address + COUNT, 8) !== 8) return
+    if (read(fd, address + EXPIRATIONS, 8) !== 8) return
     watcher.unref()
     expired()
   })
@@ -54,7 +54,7 @@ export const createTimer = (expired: () => void): Timer => {
   return {
     set(microseconds) {
       if (isClosed) return
-      const wait = Math.min(Math.max(Math.ceil(microseconds), 1), LONGEST)
+      const wait = Math.min(Math.max(Math.ceil(microseconds), 1), MAX_WAIT)
       const seconds = Math.floor(wait / 1e6)
       view.setUint32(VALUE, seconds, true)
       view.setUint32(VALUE + 8, (wait - seconds * 1e6) * 1000, true)

@@ -21,10 +21,10 @@ let arena: Arena | undefined
 export const waitReadable = (fd: number, milliseconds: number): boolean => {
   arena ??= mapArena(POLLFD)
   const deadline = nowMicroseconds() + milliseconds * 1000
-  for (let left = milliseconds; ; left = Math.max(0, Math.ceil((deadline - nowMicroseconds()) / 1000))) {
+  for (let remaining = milliseconds; ; remaining = Math.max(0, Math.ceil((deadline - nowMicroseconds()) / 1000))) {
     arena.i32[0] = fd
     arena.i32[1] = POLLIN
-    const ready = sys().poll(arena.address, 1, left)
+    const ready = sys().poll(arena.address, 1, remaining)
     if (ready >= 0) return ready > 0
     if (lastErrno() !== EINTR) return true
   }

@@ -5,16 +5,16 @@ import { ETIMEDOUT } from '../errno.ts'
 import { nowMicroseconds } from '../event-loop/clock.ts'
 import type { Mover } from './mover.ts'
 
-/** Maximum time for which one call waits, and which a user may have left. Microseconds. */
+/** Maximum time for which one call waits, and maximum of a budget. Microseconds. */
 export const MAX_WAIT = 250_000
 /** With less time left than this, a user's waiting time counts as used up. Microseconds. */
-const MIN_LEFT = 1000
+const MIN_REMAINING = 1000
 /** Waiting time that a user regains per microsecond: all waits of one user take at most a twentieth of the time. */
 const REFUND = 0.05
 
 /** The waiting time that a user had left at a time (clock.ts), both in microseconds. */
 interface Budget {
-  left: number
+  remaining: number
   updatedAt: number
 }
 const budgets = new Map<number, Budget>()
@@ -22,9 +22,9 @@ const budgets = new Map<number, Budget>()
 /** The budget of a user now. */
 const budgetOf = (uid: number): Budget => {
   const now = nowMicroseconds()
-  const budget = budgets.get(uid) ?? { left: MAX_WAIT, updatedAt: now }
+  const budget = budgets.get(uid) ?? { remaining: MAX_WAIT, updatedAt: now }
   budgets.set(uid, budget)
-  budget.left = Math.min(MAX_WAIT, budget.left + (now - budget.updatedAt) * REFUND)
+  budget.remaining = Math.min(MAX_WAIT, budget.remaining + (now - budget.updatedAt) * REFUND)
   budget.updatedAt = now
   return budget
 }
@@ -35,8 +35,8 @@ const budgetOf = (uid: number): Budget => {
  */
 export const charged = (uid: number, mover: Mover, call: (timeout: number) => number): number => {
   const budget = budgetOf(uid)
-  if (budget.left < MIN_LEFT) return -ETIMEDOUT
-  const result = call(budget.left)
-  budget.left -= result === -ETIMEDOUT ? budget.left : mover.waited()
+  if (budget.remaining < MIN_REMAINING) return -ETIMEDOUT
+  const result = call(budget.remaining)
+  budget.remaining -= result === -ETIMEDOUT ? budget.remaining : mover.waited()
   return result
 }

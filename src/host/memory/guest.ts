@@ -21,8 +21,8 @@ export interface FileIdentity {
 
 /** As readSync and writeSync of node:fs at a position, but errors are -errno. */
 export interface GuestFile {
-  read(bytes: Uint8Array, at: number, length: number, position: number): number
-  write(bytes: Uint8Array, at: number, length: number, position: number): number
+  read(bytes: Uint8Array, offset: number, length: number, position: number): number
+  write(bytes: Uint8Array, offset: number, length: number, position: number): number
   /** Closes the mover's copy of the descriptor. */
   close(): void
 }
@@ -102,22 +102,22 @@ export const createGuest = (pid: number, pidfd: number, uid: number): Guest | un
     const { bytes } = workArena()
     const path = `/proc/${pid}/${name}\0`
     bytes.set(Buffer.from(path))
-    const room = { arena: workArena(), at: 0, length: path.length }
-    return chargeUser(timeout => mover.call(MoverCall.OPEN, -1, flags, room, timeout))
+    const range = { arena: workArena(), at: 0, length: path.length }
+    return chargeUser(timeout => mover.call(MoverCall.OPEN, -1, flags, range, timeout))
   }
-  const callOnMaps = (call: number, value: number, room: ArenaRange): number => {
+  const callOnMaps = (call: number, value: number, range: ArenaRange): number => {
     if (mapsIncarnation !== mover.incarnation) {
       maps = open('maps', O_RDONLY_CLOEXEC)
       mapsIncarnation = maps < 0 ? -1 : mover.incarnation
     }
-    return maps < 0 ? maps : chargeUser(timeout => mover.call(call, maps, value, room, timeout))
+    return maps < 0 ? maps : chargeUser(timeout => mover.call(call, maps, value, range, timeout))
   }
 
   /** Whether a descriptor of the mover is a memory file, or `socket`. */
   const isAccepted = (fd: number, socket: FileIdentity | undefined): boolean => {
     if (socket === undefined) return chargeUser(timeout => mover.call(MoverCall.SEALS, fd, 0, undefined, timeout)) >= 0
-    const room = { arena: workArena(), at: 0, length: Statx.BYTES }
-    if (chargeUser(timeout => mover.call(MoverCall.STAT, fd, STATX_INO, room, timeout)) < 0) return false
+    const range = { arena: workArena(), at: 0, length: Statx.BYTES }
+    if (chargeUser(timeout => mover.call(MoverCall.STAT, fd, STATX_INO, range, timeout)) < 0) return false
     const { u32 } = workArena()
     const ino = u32[Statx.INO >> 2] + u32[(Statx.INO >> 2) + 1] * TWO_32
     return ino === socket.ino && deviceNumber(u32[Statx.DEV_MAJOR >> 2], u32[Statx.DEV_MINOR >> 2]) === socket.dev
@@ -169,19 +169,19 @@ export const createGuest = (pid: number, pidfd: number, uid: number): Guest | un
         )
       }
       return {
-        read(bytes, at, length, position) {
+        read(bytes, offset, length, position) {
           for (let done = 0; done < length; ) {
             const moved = copyBatch(false, Math.min(BATCH, length - done), position + done)
             if (moved <= 0) return done || moved
-            bytes.set(workArena().bytes.subarray(0, moved), at + done)
+            bytes.set(workArena().bytes.subarray(0, moved), offset + done)
             done += moved
           }
           return length
         },
-        write(bytes, at, length, position) {
+        write(bytes, offset, length, position) {
           for (let done = 0; done < length; ) {
             const size = Math.min(BATCH, length - done)
-            workArena().bytes.set(bytes.subarray(at + done, at + done + size))
+            workArena().bytes.set(bytes.subarray(offset + done, offset + done + size))
             const moved = copyBatch(true, size, position + done)
             if (moved <= 0) return done || moved
             done += moved

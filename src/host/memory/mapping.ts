@@ -47,8 +47,8 @@ const mmap = (
 ): number => {
   const result = sys().mmap(address, length, protection, flags, fd, offset)
   if (result === -1) {
-    const at = fd < 0 ? 'of anonymous memory' : `of fd ${fd} at offset ${offset}`
-    throw new SystemError('mmap', lastErrno(), `${length} bytes ${at} (see vm.max_map_count if ENOMEM)`)
+    const source = fd < 0 ? 'of anonymous memory' : `of fd ${fd} at offset ${offset}`
+    throw new SystemError('mmap', lastErrno(), `${length} bytes ${source} (see vm.max_map_count if ENOMEM)`)
   }
   return result
 }
@@ -89,7 +89,8 @@ export const mapArena = (bytes: number): Arena => {
 
 /**
  * Maps the first `length` bytes of a file, shared and read-only, for the life of the process; the file may be sealed
- * against writing. A write to the arena ends the process (SIGSEGV). Throws as `RingPool.map`.
+ * against writing. A write to the arena ends the process (SIGSEGV). Throws SystemError: EINVAL if it is
+ * too short or no memory file, EPERM if it may shrink.
  */
 export const mapReadOnly = (fd: number, length: number): Arena => {
   requireMappable(fd, 0, length)

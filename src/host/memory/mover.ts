@@ -65,11 +65,11 @@ const prototypes = {
   userdma_mover_waited: 'uint64_t userdma_mover_waited(int64_t mover)',
   userdma_mover_take: 'int64_t userdma_mover_take(int64_t mover, int fd)',
   userdma_mover_move:
-    'int64_t userdma_mover_move(int64_t mover, int write, int pid, int fd, uint64_t remote, int64_t local, uint64_t chunk, uint64_t stride, uint64_t total, uint64_t patience)',
+    'int64_t userdma_mover_move(int64_t mover, int write, int pid, int fd, uint64_t remote, int64_t local, uint64_t chunk, uint64_t stride, uint64_t total, uint64_t timeout_us)',
   userdma_mover_call:
-    'int64_t userdma_mover_call(int64_t mover, int what, int fd, int64_t value, int64_t buffer, uint64_t length, uint64_t patience)',
+    'int64_t userdma_mover_call(int64_t mover, int operation, int fd, int64_t value, int64_t buffer, uint64_t length, uint64_t timeout_us)',
   userdma_mover_receive:
-    'int64_t userdma_mover_receive(int64_t mover, int fd, int64_t buffer, uint64_t length, int64_t passed, int most, uint64_t patience)',
+    'int64_t userdma_mover_receive(int64_t mover, int fd, int64_t buffer, uint64_t length, int64_t passed, int max_fds, uint64_t timeout_us)',
 }
 
 let loaded: Record<keyof typeof prototypes, NativeFunction> | undefined | null

@@ -3,12 +3,11 @@
  *
  * Memory is copied by process_vm_readv/writev, which obey page protection and ptrace's access rules (same user,
  * dumpable); the kernel checks both at every call. /proc/PID/mem writes through read-only pages, and is faster only for
- * small pieces (measured, 64 B: 1.4 µs against 1.9 to 2.4; 64 KiB: 8.7 against 6.1; 64 × 1 KiB strided: 44 against
- * 7.9). But process_vm_readv takes a pid, which may be reused, or run another program after exec. So a handle has a
- * pidfd, and an open /proc/PID/mem, which refers to one address space: `isSame` checks both (measured: poll of the
- * pidfd 0.43 µs, pidfd_send_signal 0.8, the check of the address space 0.95), and a caller checks once per batch,
- * before the batch. See process_vm_readv(2), pidfd_open(2), proc(5). Remote addresses are 64-bit and passed as two
- * 32-bit words.
+ * small pieces (docs/decisions/client-memory.md). But process_vm_readv takes a pid, which may be reused, or run another
+ * program after exec. So a handle has a pidfd, and an open /proc/PID/mem, which refers to one address space: `isSame`
+ * checks both (measured: poll of the pidfd 0.43 µs, pidfd_send_signal 0.8, the check of the address space 0.95), and a
+ * caller checks once per batch, before the batch. See process_vm_readv(2), pidfd_open(2), proc(5). Remote addresses are
+ * 64-bit and passed as two 32-bit words.
  *
  * That is enough where the kernel's check is made with rights no greater than the client's. Otherwise (a daemon of root
  * and a client that is not; owner.ts) a copy by pid would access whatever program the process has become since. Then
@@ -118,7 +117,7 @@ export interface ProcessOptions {
    */
   readonly owner?: { readonly uid: number; readonly gid: number } | undefined
   /** The process's user id, if that user might block us on purpose. */
-  readonly guest?: number | undefined
+  readonly guestUid?: number | undefined
 }
 
 /**
@@ -128,7 +127,7 @@ export interface ProcessOptions {
  */
 export const openProcess = (
   pid: number,
-  { pidfd, owner: wantedOwner, guest: uid }: ProcessOptions = {},
+  { pidfd, owner: wantedOwner, guestUid }: ProcessOptions = {},
 ): ProcessHandle | SystemError => {
   const ownPidfd = pidfd ?? orErrno(sys().syscall(SYS_PIDFD_OPEN, pid, 0, 0))
   if (ownPidfd < 0) return new SystemError('pidfd_open', ownPidfd, `process ${pid}`)
@@ -137,7 +136,7 @@ export const openProcess = (
     closeSync(ownPidfd)
     return new SystemError('open', ESRCH, `/proc/${pid}/ns`)
   }
-  const guest = uid === undefined ? undefined : createGuest(pid, ownPidfd, uid)
+  const guest = guestUid === undefined ? undefined : createGuest(pid, ownPidfd, guestUid)
   const mem = openMem(pid, owner, guest)
   const handle = { pid, pidfd: ownPidfd, mem, owner, guest }
   // Alive after the open: so the opened file belongs to the pidfd's process.
@@ -181,7 +180,7 @@ export const isSame = (handle: ProcessHandle): boolean => {
   return !isAddressSpaceGone(handle)
 }
 
-/** Patches `count` local iovecs: pieces of `chunk` bytes every `stride` bytes from `address`. */
+/** Writes `count` local iovecs into the arena: pieces of `chunk` bytes every `stride` bytes from `address`. */
 const putPieces = (u32: Uint32Array, address: number, count: number, chunk: number, stride: number): void => {
   for (let i = 0, at = address, slot = 0; i < count; i++, at += stride, slot += 4) {
     const high = Math.floor(at / TWO_32)

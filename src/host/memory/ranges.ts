@@ -5,7 +5,7 @@
  * Since Linux 6.11 an ioctl on the open /proc/PID/maps (PROCMAP_QUERY) returns the mapping of one address, in about 1
  * µs whatever the process has mapped. On older kernels the text of the file is read: 0.1 to 0.3 ms for a program of 500
  * mappings, 1 ms and more under load, so ranges that were read are reused for the rest of the event loop's turn. The
- * caller has checked that the pid still belongs to the process that it means.
+ * caller has checked that the pid still belongs to its process.
  */
 import { closeSync, openSync, readSync } from 'node:fs'
 import { EINVAL, ENOTTY, SystemError } from '../errno.ts'
@@ -157,7 +157,7 @@ function* readRanges(file: MapsFile): Generator<undefined, readonly number[]> {
   }
 }
 
-/** Whether ranges of `readRanges` isPermitted `rights` for all of [start, end). */
+/** Whether ranges of `readRanges` permit `rights` for all of [start, end). */
 const isPermitted = (ranges: readonly number[], start: number, end: number, rights: number): boolean => {
   let reached = start
   for (let i = 0; i < ranges.length; i += 3) {

@@ -47,8 +47,8 @@ const get = (at: number): number => {
   const { u32 } = workArena()
   return u32[at >> 2] + u32[(at >> 2) + 1] * TWO_32
 }
-/** Makes an ioctl whose argument is a struct of 64-bit words. */
-const call = (fd: number, request: number, ...words: readonly number[]): boolean => {
+/** Makes an ioctl whose argument is a struct of 64-bit words; whether it succeeded. */
+const tryIoctl = (fd: number, request: number, ...words: readonly number[]): boolean => {
   for (let i = 0; i < words.length; i++) put(8 * i, words[i])
   return sys().ioctl(fd, request, workArena().address) === 0
 }
@@ -72,7 +72,7 @@ export interface UnmapWatch {
 export const watchUnmapping = (fd: number, unmapped: (start: number, end: number) => void): UnmapWatch | undefined => {
   const features = Feature.WP | Feature.EVENT_REMAP | Feature.EVENT_UNMAP
   // Before 5.19 shared memory cannot be watched.
-  if (!call(fd, UFFDIO_API, API, features | Feature.WP_SHARED, 0) && !call(fd, UFFDIO_API, API, features, 0))
+  if (!tryIoctl(fd, UFFDIO_API, API, features | Feature.WP_SHARED, 0) && !tryIoctl(fd, UFFDIO_API, API, features, 0))
     return undefined
   const report = (at: number): void => {
     const event = workArena().bytes[at]
@@ -88,8 +88,8 @@ export const watchUnmapping = (fd: number, unmapped: (start: number, end: number
     }
   })
   return {
-    add: (start, end) => call(fd, UFFDIO_REGISTER, start, end - start, MODE_WP, 0),
-    remove: (start, end) => void call(fd, UFFDIO_UNREGISTER, start, end - start),
+    add: (start, end) => tryIoctl(fd, UFFDIO_REGISTER, start, end - start, MODE_WP, 0),
+    remove: (start, end) => void tryIoctl(fd, UFFDIO_UNREGISTER, start, end - start),
     stop: () => watcher.stop(),
   }
 }

@@ -34,17 +34,17 @@ const NETLINK_ROUTE = 0
 // RTMGRP_LINK, RTMGRP_NEIGH, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR
 const GROUPS = 0x1 | 0x4 | 0x10 | 0x100
 const SOCKADDR = 12
-/** A dump arrives in datagrams of at most 32 KiB. */
-const ROOM = 0x1_0000
+/** Bytes of the receive buffer; a dump arrives in datagrams of at most 32 KiB. */
+const RECEIVE_BYTES = 0x1_0000
 
 /** Known properties of an interface. */
-export type NetworkInterface = Omit<LinkMessage, 'kind' | 'present'>
+export type NetworkInterface = Omit<LinkMessage, 'kind' | 'isPresent'>
 
 export interface InterfaceListener {
   /** Interface `index` was added or changed, or removed (undefined). */
   link(index: number, link: NetworkInterface | undefined): void
   /** An address (16 bytes, IPv4 as ::ffff:a.b.c.d) was added or removed. */
-  address(index: number, address: Uint8Array, present: boolean): void
+  address(index: number, address: Uint8Array, isPresent: boolean): void
   /**
    * An address on the link of an interface (16 bytes) has this MAC, in hexadecimal, and had none or another one before.
    */
@@ -69,7 +69,11 @@ export interface Interfaces {
 const keyOf = (address: Uint8Array): string => Buffer.from(address).toString('hex')
 const addressKey = (index: number, address: Uint8Array): string => `${index} ${keyOf(address)}`
 const isSameLink = (a: NetworkInterface, b: NetworkInterface): boolean =>
-  a.name === b.name && a.mtu === b.mtu && a.up === b.up && a.carrier === b.carrier && keyOf(a.mac) === keyOf(b.mac)
+  a.name === b.name &&
+  a.mtu === b.mtu &&
+  a.isUp === b.isUp &&
+  a.hasCarrier === b.hasCarrier &&
+  keyOf(a.mac) === keyOf(b.mac)
 
 /** The table: `apply` takes messages, `begin` and `end` come before and after those of a dump. */
 export const createInterfaceTable = () => {
@@ -84,22 +88,22 @@ export const createInterfaceTable = () => {
    */
   let listed: Set<string> | undefined
 
-  const setAddress = (index: number, address: Uint8Array, present: boolean): void => {
+  const setAddress = (index: number, address: Uint8Array, isPresent: boolean): void => {
     const key = keyOf(address)
     const ofInterface = addresses.get(index) ?? new Map<string, Uint8Array>()
     addresses.set(index, ofInterface)
-    if (ofInterface.has(key) === present) return
-    if (present) ofInterface.set(key, address)
+    if (ofInterface.has(key) === isPresent) return
+    if (isPresent) ofInterface.set(key, address)
     else ofInterface.delete(key)
-    for (const listener of listeners) listener.address(index, address, present)
+    for (const listener of listeners) listener.address(index, address, isPresent)
   }
-  const setNeighbour = ({ index, address, present, mac }: NeighbourMessage): void => {
+  const setNeighbour = ({ index, address, isPresent, mac }: NeighbourMessage): void => {
     const key = addressKey(index, address)
-    if (!present) neighbours.delete(key)
+    if (!isPresent) neighbours.delete(key)
     else listed?.add(key)
     const macText = keyOf(mac)
     // An entry without a MAC: the address is being resolved again; its previous MAC stays.
-    if (!present || mac.length === 0 || neighbours.get(key) === macText) return
+    if (!isPresent || mac.length === 0 || neighbours.get(key) === macText) return
     neighbours.set(key, macText)
     for (const listener of listeners) listener.neighbour(index, address, macText)
   }
@@ -137,11 +141,11 @@ export const createInterfaceTable = () => {
       for (const message of parseRouteMessages(datagram)) {
         if (message.kind === 'done') ended = message.errno
         else if (message.kind === 'address') {
-          setAddress(message.index, message.address, message.present)
-          if (message.present) listed?.add(addressKey(message.index, message.address))
+          setAddress(message.index, message.address, message.isPresent)
+          if (message.isPresent) listed?.add(addressKey(message.index, message.address))
         } else if (message.kind === 'neighbour') setNeighbour(message)
-        else if (message.present) {
-          const { kind: _kind, present: _present, ...link } = message
+        else if (message.isPresent) {
+          const { kind: _kind, isPresent: _present, ...link } = message
           setLink(link)
           listed?.add(String(message.index))
         } else removeLink(message.index)
@@ -164,7 +168,7 @@ let memory: Arena | undefined
 
 /** Opens the socket and reads the table; undefined where netlink is not available. */
 export const openInterfaces = (): Interfaces | undefined => {
-  memory ??= mapArena(ROOM)
+  memory ??= mapArena(RECEIVE_BYTES)
   const { address, bytes, view } = memory
   const fd = orErrno(sys().socket(AF_NETLINK, SOCK_RAW_NONBLOCK_CLOEXEC, NETLINK_ROUTE))
   if (fd < 0) return undefined
@@ -172,7 +176,7 @@ export const openInterfaces = (): Interfaces | undefined => {
   let watching: Watch | undefined
 
   /** The next datagram's length, or -errno. */
-  const receive = (): number => orErrno(sys().recv(fd, address, ROOM, 0))
+  const receive = (): number => orErrno(sys().recv(fd, address, RECEIVE_BYTES, 0))
 
   /** Requests a dump and applies it. The kernel generates it in our recv calls, so none returns EAGAIN. */
   const dump = (type: Dump): void => {

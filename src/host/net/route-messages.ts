@@ -8,19 +8,19 @@
 export interface LinkMessage {
   readonly kind: 'link'
   /** False when the interface is removed. */
-  readonly present: boolean
+  readonly isPresent: boolean
   readonly index: number
   readonly name: string
   readonly mac: Uint8Array
   /** Largest IP packet, bytes. */
   readonly mtu: number
-  /** Administratively up. */
-  readonly up: boolean
-  /** Has a carrier. */
-  readonly carrier: boolean
-  readonly loopback: boolean
+  /** IFF_UP: administratively up. */
+  readonly isUp: boolean
+  /** IFF_LOWER_UP. */
+  readonly hasCarrier: boolean
+  readonly isLoopback: boolean
   /** Whether it is the master of several interfaces (IFF_MASTER): its MAC may change. */
-  readonly bond: boolean
+  readonly isBond: boolean
 }
 
 export interface AddressMessage {
@@ -29,7 +29,7 @@ export interface AddressMessage {
    * False when the address is removed, or not usable (yet): duplicate address detection is running, or has found a
    * duplicate.
    */
-  readonly present: boolean
+  readonly isPresent: boolean
   readonly index: number
   /** 16 bytes, IPv4 as ::ffff:a.b.c.d. */
   readonly address: Uint8Array
@@ -39,7 +39,7 @@ export interface AddressMessage {
 export interface NeighbourMessage {
   readonly kind: 'neighbour'
   /** False when the system has removed the entry. */
-  readonly present: boolean
+  readonly isPresent: boolean
   readonly index: number
   /** 16 bytes, IPv4 as ::ffff:a.b.c.d. */
   readonly address: Uint8Array
@@ -119,22 +119,22 @@ const u32Of = (attribute: Uint8Array | undefined): number | undefined =>
     ? undefined
     : new DataView(attribute.buffer, attribute.byteOffset).getUint32(0, true)
 
-const linkOf = (bytes: Uint8Array, view: DataView, at: number, end: number, present: boolean): LinkMessage => {
+const linkOf = (bytes: Uint8Array, view: DataView, at: number, end: number, isPresent: boolean): LinkMessage => {
   const flags = view.getUint32(at + 8, true)
   const attributes = attributesOf(bytes, at + LINK_BODY, end)
   const name = attributes.get(IFLA_IFNAME) ?? new Uint8Array()
   const terminator = name.indexOf(0)
   return {
     kind: 'link',
-    present,
+    isPresent,
     index: view.getInt32(at + 4, true),
     name: Buffer.from(terminator < 0 ? name : name.subarray(0, terminator)).toString(),
     mac: attributes.get(IFLA_ADDRESS) ?? new Uint8Array(),
     mtu: u32Of(attributes.get(IFLA_MTU)) ?? 0,
-    up: (flags & IFF_UP) !== 0,
-    carrier: (flags & IFF_LOWER_UP) !== 0,
-    loopback: (flags & IFF_LOOPBACK) !== 0,
-    bond: (flags & IFF_MASTER) !== 0,
+    isUp: (flags & IFF_UP) !== 0,
+    hasCarrier: (flags & IFF_LOWER_UP) !== 0,
+    isLoopback: (flags & IFF_LOOPBACK) !== 0,
+    isBond: (flags & IFF_MASTER) !== 0,
   }
 }
 
@@ -152,7 +152,7 @@ const addressOf = (
   view: DataView,
   at: number,
   end: number,
-  present: boolean,
+  isPresent: boolean,
 ): AddressMessage | undefined => {
   const attributes = attributesOf(bytes, at + ADDRESS_BODY, end)
   // on a point-to-point interface IFA_ADDRESS is the other end
@@ -160,9 +160,9 @@ const addressOf = (
   const address = ipOf(view.getUint8(at), local)
   if (address === undefined) return undefined
   const flags = u32Of(attributes.get(IFA_FLAGS)) ?? view.getUint8(at + 2)
-  const usable =
+  const isUsable =
     (flags & IFA_F_DADFAILED) === 0 && ((flags & IFA_F_TENTATIVE) === 0 || (flags & IFA_F_OPTIMISTIC) !== 0)
-  return { kind: 'address', present: present && usable, index: view.getUint32(at + 4, true), address }
+  return { kind: 'address', isPresent: isPresent && isUsable, index: view.getUint32(at + 4, true), address }
 }
 
 const neighbourOf = (
@@ -170,13 +170,13 @@ const neighbourOf = (
   view: DataView,
   at: number,
   end: number,
-  present: boolean,
+  isPresent: boolean,
 ): NeighbourMessage | undefined => {
   const attributes = attributesOf(bytes, at + NEIGHBOUR_BODY, end)
   const address = ipOf(view.getUint8(at), attributes.get(NDA_DST))
   if (address === undefined) return undefined
   const mac = attributes.get(NDA_LLADDR) ?? new Uint8Array()
-  return { kind: 'neighbour', present, index: view.getInt32(at + 4, true), address, mac }
+  return { kind: 'neighbour', isPresent, index: view.getInt32(at + 4, true), address, mac }
 }
 
 const messageOf = (bytes: Uint8Array, view: DataView, at: number, end: number): RouteMessage | undefined => {

@@ -17,10 +17,11 @@ const AF_INET6 = 10
 const SOCK_DGRAM_CLOEXEC = 2 | 0o2000000
 /** Any port would do, since nothing is sent: RoCEv2's. */
 const PORT = 4791
+/** Sizes of sockaddr_in and sockaddr_in6. */
 const SOCKADDR_IN = 16
+const SOCKADDR_IN6 = 28
 /** Offset of the socklen_t behind the sockaddr in the arena. */
 const LENGTH_AT = 64
-const SOCKADDR_IN6 = 28
 
 let arena: Arena | undefined
 

@@ -244,13 +244,13 @@ export const openUdpSocket = (
     if (setOption(fd, SOL_SOCKET, SO_RCVBUFFORCE, FORCED_BUFFER) < 0)
       setOption(fd, SOL_SOCKET, SO_RCVBUF, WANTED_BUFFER)
     setOption(fd, SOL_SOCKET, SO_SNDBUF, WANTED_BUFFER)
-    const group = isMulticast(address)
-    if (group) check('setsockopt', setOption(fd, SOL_SOCKET, SO_REUSEADDR, 1))
+    const isGroup = isMulticast(address)
+    if (isGroup) check('setsockopt', setOption(fd, SOL_SOCKET, SO_REUSEADDR, 1))
     else if (scope !== 0) setMulticastInterface(fd, version, scope)
     const memory = scratchArena()
     const length = putAddress(memory, SCRATCH_SOCKADDR, address, port, scope)
     bind(fd, memory.address + SCRATCH_SOCKADDR, length, claim)
-    if (group) joinGroup(fd, address, scope)
+    if (isGroup) joinGroup(fd, address, scope)
     return { fd, version, receiveBuffer: getOption(fd, SOL_SOCKET, SO_RCVBUF) }
   } catch (error) {
     sys().close(fd)
@@ -382,7 +382,7 @@ export const createUdpBatches = ({ staging, messages, destinations, receives }: 
   const ports = new Uint16Array(receives)
   const addresses = new Uint32Array(4 * receives)
 
-  /** Sets the columns of a buffer from the message header, the address and the control data that the kernel wrote. */
+  /** Sets the buffer's entries in the arrays above from the header, address and control data that the kernel wrote. */
   const readMessage = (buffer: number, version: 4 | 6): void => {
     const i = messages + buffer
     const header = (headers + i * HEADER) >> 2

@@ -19,7 +19,6 @@ import {
 import { CallError } from '../errno.ts'
 import {
   type Attribute,
-  type Attributes,
   type Enumeration,
   type Field,
   type Fields,
@@ -194,20 +193,31 @@ const NAME = /^[A-Za-z]\w*$/
 const MAX_BYTES = 1 << 20
 const MAX_FIELDS = 4096
 
-/** The classes that the rows describe. Throws CallError EINVAL with a message if the rows are invalid. */
-export const declare = (description: Description): ObjectClass[] => {
-  const { names } = description
-  const nameAt = (offset: number): string => {
+/** Returns the name at an offset in `names`. */
+type NameAt = (offset: number) => string
+
+const namesOf =
+  ({ names }: Description): NameAt =>
+  offset => {
     const end = offset < names.length ? names.indexOf(0, offset) : -1
     if (end < 0) return refuse(`there is no name at ${offset}`)
     const name = new TextDecoder().decode(names.subarray(offset, end))
     return NAME.test(name) ? name : refuse(`the bytes at ${offset} are not a name of letters, digits and _`)
   }
-  const enumerations = description.enumerations.map(({ name, first, count }): Enumeration => {
-    const rows = rowsFrom(description.values, first, count, 'values')
+
+const declareEnumerations = ({ enumerations, values }: Description, nameAt: NameAt): Enumeration[] =>
+  enumerations.map(({ name, first, count }) => {
+    const rows = rowsFrom(values, first, count, 'values')
     return { name: nameAt(name), values: Object.fromEntries(rows.map(row => [nameAt(row.name), row.value])) }
   })
-  // A field's type must come before the type that contains the field, so that no row contains itself.
+
+/** The width of an enum or flags. */
+const widthOf = (width: number): 1 | 2 | 4 =>
+  width === 1 || width === 2 || width === 4 ? width : refuse(`a value has ${width} bytes, not 1, 2 or 4`)
+
+/** The types, each with its limits checked. A type may contain only types before it, so that none contains itself. */
+const declareTypes = (description: Description, nameAt: NameAt): Kind[] => {
+  const enumerations = declareEnumerations(description, nameAt)
   const types: Kind[] = []
   /** For each of `types`: the number of its fields, nested ones included, and its bytes. */
   const weights: { readonly fields: number; readonly bytes: number }[] = []
@@ -227,52 +237,55 @@ export const declare = (description: Description): ObjectClass[] => {
       bytes: rows.reduce((end, { offset, type }) => Math.max(end, offset + weights[type]!.bytes), 0),
     }
   }
-  const widthOf = (width: number): 1 | 2 | 4 =>
-    width === 1 || width === 2 || width === 4 ? width : refuse(`a value has ${width} bytes, not 1, 2 or 4`)
-  for (const row of description.types) {
+  const typeOf = (row: Row<'types'>): Kind => {
     const kind = valueName(KindNumber.values, row.kind, 'kind') as Kind['kind']
     switch (kind) {
       case 'u8':
       case 'u16':
       case 'u32':
-        types.push({
+        return {
           kind,
           ...((row.flags & MIN) !== 0 && { min: row.min }),
           ...((row.flags & MAX) !== 0 && { max: row.max }),
-        })
-        break
+        }
       case 'u64':
-        types.push({ kind })
-        break
+        return { kind }
       case 'bytes':
-        types.push({ kind, size: row.size })
-        break
+        return { kind, size: row.size }
       case 'blob':
-        types.push({ kind, max: row.size })
-        break
+        return { kind, max: row.size }
       case 'enum':
       case 'flags':
-        types.push({ kind, of: rowAt(enumerations, row.of, 'enumeration'), width: widthOf(row.width) })
-        break
+        return { kind, of: rowAt(enumerations, row.of, 'enumeration'), width: widthOf(row.width) }
       case 'ref':
       case 'fd':
-        types.push({ kind, class: nameAt(row.of) })
-        break
+        return { kind, class: nameAt(row.of) }
       case 'record':
-        types.push({ kind, fields: fieldsOf(row.of, row.count) })
-        break
+        return { kind, fields: fieldsOf(row.of, row.count) }
       case 'list':
-        types.push({ kind, fields: fieldsOf(row.of, row.count), max: row.size })
-        break
+        return { kind, fields: fieldsOf(row.of, row.count), max: row.size }
     }
-    const weight = weightOf(row, types[types.length - 1]!)
+  }
+  for (const row of description.types) {
+    const type = typeOf(row)
+    const weight = weightOf(row, type)
     if (weight.bytes > MAX_BYTES)
-      refuse(`type ${weights.length} has ${weight.bytes} bytes, at most ${MAX_BYTES} are allowed`)
+      refuse(`type ${types.length} has ${weight.bytes} bytes, at most ${MAX_BYTES} are allowed`)
     if (weight.fields > MAX_FIELDS)
-      refuse(`type ${weights.length} has ${weight.fields} fields, at most ${MAX_FIELDS} are allowed`)
+      refuse(`type ${types.length} has ${weight.fields} fields, at most ${MAX_FIELDS} are allowed`)
+    types.push(type)
     weights.push(weight)
   }
+  return types
+}
 
+interface NamedMethod extends Method {
+  readonly name: string
+}
+
+/** All methods, in the order of their rows. */
+const declareMethods = (description: Description, nameAt: NameAt): NamedMethod[] => {
+  const types = declareTypes(description, nameAt)
   const methods = description.methods.map(({ name, call, flags }) => {
     const inputs: Record<string, Attribute> = {}
     const outputs: Record<string, Attribute> = {}
@@ -287,7 +300,14 @@ export const declare = (description: Description): ObjectClass[] => {
     const methodAttributes: Record<string, Attribute> = rowAt(methods, method, 'method')[inOrOut]
     methodAttributes[nameAt(name)] = { id, of: rowAt(types, type, 'type'), optional: (flags & OPTIONAL) !== 0 }
   }
-  const classMethods = description.classes.map((): Record<string, Method<Attributes, Attributes>> => ({}))
+  return methods
+}
+
+/** The classes that the rows describe. Throws CallError EINVAL with a message if the rows are invalid. */
+export const declare = (description: Description): ObjectClass[] => {
+  const nameAt = namesOf(description)
+  const methods = declareMethods(description, nameAt)
+  const classMethods = description.classes.map((): Record<string, Method> => ({}))
   description.methods.forEach(({ class: index }, i) => {
     const { name, ...method } = methods[i]!
     rowAt(classMethods, index, 'class')[name] = method

@@ -29,10 +29,10 @@ it('the MAC of a bond and MACs of neighbours are reported; the MAC of another in
     name: 'bond0',
     mac: mac(1),
     mtu: 1500,
-    up: true,
-    carrier: true,
-    loopback: false,
-    bond: true,
+    isUp: true,
+    hasCarrier: true,
+    isLoopback: false,
+    isBond: true,
   }
   const links = new Map([[INDEX, bond]])
   let listener: InterfaceListener | undefined
@@ -57,7 +57,7 @@ it('the MAC of a bond and MACs of neighbours are reported; the MAC of another in
   })
   assert.deepEqual(reported, [1])
   listener?.link(INDEX, { ...bond, mac: mac(2) })
-  listener?.link(INDEX, { ...bond, mac: mac(3), bond: false })
+  listener?.link(INDEX, { ...bond, mac: mac(3), isBond: false })
   assert.deepEqual(reported, [1, 2])
   listener?.neighbour(INDEX, ipv4(10, 0, 0, 9), 'aa')
   listener?.neighbour(INDEX + 1, ipv4(10, 0, 0, 9), 'bb')

@@ -16,8 +16,8 @@ import { unbounded } from '../unbounded.ts'
  * mover accesses.
  */
 const withFile = (size: number, body: (fd: number, self: ProcessHandle) => void): void => {
-  for (const guest of [undefined, 1234]) {
-    const self = openProcess(process.pid, { guest }) as ProcessHandle
+  for (const guestUid of [undefined, 1234]) {
+    const self = openProcess(process.pid, { guestUid }) as ProcessHandle
     const fd = createMemfd('userdma-test', size)
     try {
       body(fd, self)

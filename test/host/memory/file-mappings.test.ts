@@ -22,11 +22,11 @@ const PAGE = 4096
 const ON_DISK = new Set([0xef53, 0x58465342, 0x9123683e])
 const skip = !ON_DISK.has(statfsSync(repoRoot).type) && `${repoRoot} is not on ext4, XFS or btrfs`
 
-for (const [how, query] of [
+for (const [method, query] of [
   ['one by one', mappingAt],
   ['by text', (): 'unsupported' => 'unsupported'],
 ] as const)
-  test(`a write to a mapping of a disk file may wait, of a memory file it does not (${how})`, { skip }, t => {
+  test(`a write to a mapping of a disk file may wait, of a memory file it does not (${method})`, { skip }, t => {
     const folder = mkdtempSync(join(repoRoot, 'build', 'mapped-'))
     t.after(() => rmSync(folder, { recursive: true }))
     const path = join(folder, 'file')

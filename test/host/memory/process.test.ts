@@ -270,7 +270,7 @@ test('a process after exec is not the same', async () => {
   await exit
 })
 
-test("a process has the kernel's capabilities for it, and an exited one has none", () => {
+test('hasCapability agrees with /proc/PID/status, and is false for a pid without a process', () => {
   const capabilities = BigInt(`0x${/CapEff:\s*([0-9a-f]+)/.exec(readFileSync('/proc/self/status', 'latin1'))?.[1]}`)
   for (let number = 0; number < 41; number++)
     assert.equal(hasCapability(process.pid, number), ((capabilities >> BigInt(number)) & 1n) === 1n)

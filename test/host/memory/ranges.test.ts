@@ -29,7 +29,7 @@ after(() => peer.kill())
 const guests: ProcessHandle[] = []
 after(() => guests.forEach(closeProcess))
 const guestOf = (pid: number): Guest | undefined => {
-  const handle = openProcess(pid, { guest: OTHER_USER })
+  const handle = openProcess(pid, { guestUid: OTHER_USER })
   assert.ok('pid' in handle)
   guests.push(handle)
   return handle.guest

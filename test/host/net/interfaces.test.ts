@@ -52,9 +52,9 @@ const startTable = () => {
   const changes: string[] = []
   const [v0] = [...table.links.values()].filter(link => link.name === 'v0')
   table.listen({
-    link: (index, now) => changes.push(now ? `${now.name} ${now.mtu} ${now.up} ${now.carrier}` : `${index} gone`),
-    address: (index, address, present) => {
-      if (index === v0.index) changes.push(`${present ? '+' : '-'}${text(address)}`)
+    link: (index, now) => changes.push(now ? `${now.name} ${now.mtu} ${now.isUp} ${now.hasCarrier}` : `${index} gone`),
+    address: (index, address, isPresent) => {
+      if (index === v0.index) changes.push(`${isPresent ? '+' : '-'}${text(address)}`)
     },
     neighbour: (index, address, mac) => changes.push(`${index} ${text(address)} at ${mac}`),
   })
@@ -72,7 +72,13 @@ describe('interfaces', () => {
     const { table, ends, v0 } = startTable()
     assert.deepEqual(ends, [0, 0], 'each list ends with NLMSG_DONE')
     assert.deepEqual(
-      [...table.links.values()].map(({ name, mtu, up, carrier, loopback }) => [name, mtu, up, carrier, loopback]),
+      [...table.links.values()].map(({ name, mtu, isUp, hasCarrier, isLoopback }) => [
+        name,
+        mtu,
+        isUp,
+        hasCarrier,
+        isLoopback,
+      ]),
       [
         ['lo', 65536, false, false, true],
         ['v1', 1500, true, true, false],
@@ -95,7 +101,7 @@ describe('interfaces', () => {
     // ifi_flags, behind the header of 16 bytes: IFF_MASTER
     view.setUint32(24, view.getUint32(24, true) | 0x400, true)
     table.apply(bond)
-    assert.equal(table.links.get(v0.index)?.bond, true)
+    assert.equal(table.links.get(v0.index)?.isBond, true)
     changes.length = 0
     const mac = v0.mac
     const at = Buffer.from(bond).indexOf(Buffer.from(mac))
@@ -181,7 +187,7 @@ describe('interfaces', () => {
       })
       .map(({ index, at, length }) => {
         const bytes = whole[index].slice(0, length)
-        for (const [place, value] of at) if (place < bytes.length) bytes[place] = value
+        for (const [offset, value] of at) if (offset < bytes.length) bytes[offset] = value
         return bytes
       })
     fc.assert(
@@ -203,7 +209,7 @@ describe('interfaces', () => {
       const names = [...interfaces.links().values()].map(({ name }) => name)
       for (const name of Object.keys(networkInterfaces())) assert.ok(names.includes(name), name)
       const loopback = interfaces.withAddress(Buffer.from(mapped(127, 0, 0, 1), 'hex'))
-      assert.ok(loopback?.loopback && loopback.up)
+      assert.ok(loopback?.isLoopback && loopback.isUp)
     } finally {
       interfaces.close()
     }

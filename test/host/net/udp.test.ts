@@ -152,7 +152,7 @@ test('IPv6 groups of an interface and of a link are joined on that interface', {
     t.after(() => closeUdpSocket(socket))
     const line = readFileSync(MEMBERSHIPS, 'utf8')
       .split('\n')
-      .find(each => each.includes(Buffer.from(group).toString('hex')))
+      .find(membership => membership.includes(Buffer.from(group).toString('hex')))
     assert.match(line ?? 'not joined', /^1 +lo /)
   }
 })
