@@ -8,7 +8,7 @@
 
 #include <stdbool.h>
 
-/* A pipe whose end tells the child to exit. */
+/* A pipe that carries nothing: the child exits when its write end is closed. */
 static int stop[2];
 
 /*

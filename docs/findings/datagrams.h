@@ -1,11 +1,10 @@
-/* Two UD queue pairs of one device in one process, with an address handle for each other. */
+/* Two UD queue pairs of one device in one process, each with an address handle for that device. */
 #ifndef DATAGRAMS_H
 #define DATAGRAMS_H
 
 #include "pair.h"
 
 #define QKEY 0x11111111
-#define GRH 40
 
 struct datagram_end {
     struct end end;

@@ -79,12 +79,12 @@ const overlapAddress = (
   return undefined
 }
 
-/** A receive that a message of `bytes` has filled; `cq` and `count` as in RequestCompletion. */
+/** A receive that a message of `bytes` has filled; `cq` and `cqPosition` as in RequestCompletion. */
 interface FilledReceive {
   readonly request: WorkRequest
   readonly bytes: number
   readonly cq: number
-  readonly count: number
+  readonly cqPosition: number
 }
 
 /** Overlaps of outstanding requests of a queue. */
@@ -180,7 +180,7 @@ export const createBufferDetector = (services: DetectorServices): Detector => {
   }
 
   /** Reports if a message has overwritten a message whose completion was not polled yet. */
-  const checkOverwritten = (request: WorkRequest, bytes: number, cq: number, count: number): void => {
+  const checkOverwritten = (request: WorkRequest, bytes: number, cq: number, cqPosition: number): void => {
     const receives = filled.get(request.owner) ?? []
     filled.set(request.owner, receives)
     for (const other of receives) {
@@ -189,7 +189,7 @@ export const createBufferDetector = (services: DetectorServices): Detector => {
       reportOverlap(request, other.request, address, true)
       break
     }
-    receives.push({ request, bytes, cq, count })
+    receives.push({ request, bytes, cq, cqPosition })
     if (receives.length > MAX_COMPARED) receives.shift()
   }
 
@@ -227,14 +227,15 @@ export const createBufferDetector = (services: DetectorServices): Detector => {
       removeOutstanding(request)
       checkBytes(request)
     },
-    completed(request, { status, bytes, cq, count }) {
+    completed(request, { status, bytes, cq, cqPosition }) {
       if (request.opcode >= 0) return
       removeOutstanding(request)
-      if (status === SUCCESS && bytes > 0 && request.elements.length > 0) checkOverwritten(request, bytes, cq, count)
+      if (status === SUCCESS && bytes > 0 && request.elements.length > 0)
+        checkOverwritten(request, bytes, cq, cqPosition)
     },
     polled(cq, polled) {
       for (const [owner, receives] of filled) {
-        const unpolled = receives.filter(receive => receive.cq !== cq || receive.count > polled)
+        const unpolled = receives.filter(receive => receive.cq !== cq || receive.cqPosition > polled)
         if (unpolled.length === 0) filled.delete(owner)
         else if (unpolled.length < receives.length) filled.set(owner, unpolled)
       }

@@ -23,10 +23,10 @@ interface QueueRequests {
   fetched: number
 }
 
-/** A completed request; `count` as in RequestCompletion. */
+/** A completed request; `cqPosition` as in RequestCompletion. */
 interface UnpolledRequest {
   readonly request: WorkRequest
-  readonly count: number
+  readonly cqPosition: number
 }
 
 /** A report about a send that the device has not fetched; `until` in microseconds. */
@@ -113,20 +113,20 @@ export const createLifetimeDetector = (services: DetectorServices, isCopiedByFor
       if (request.isSignaled) requests.set(request, true)
       else requests.delete(request)
     },
-    completed(request, { cq, count }) {
+    completed(request, { cq, cqPosition }) {
       const { requests } = queueOf(request.owner)
       if (!requests.has(request)) return
       requests.set(request, true)
-      if (count === 0) return
+      if (cqPosition === 0) return
       const completed = unpolled.get(cq)
-      if (completed === undefined) unpolled.set(cq, [{ request, count }])
-      else completed.push({ request, count })
+      if (completed === undefined) unpolled.set(cq, [{ request, cqPosition }])
+      else completed.push({ request, cqPosition })
     },
     polled(cq, polled) {
       const completed = unpolled.get(cq)
       if (completed === undefined) return
       let removed = 0
-      for (; removed < completed.length && completed[removed]!.count <= polled; removed++) {
+      for (; removed < completed.length && completed[removed]!.cqPosition <= polled; removed++) {
         const { request } = completed[removed]!
         queues.get(request.owner)?.requests.delete(request)
       }

@@ -171,7 +171,8 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
       if (request.queue !== PostQueue.SEND && status !== WR_FLUSH_ERR) queueOf(request.owner).takenReceives++
       const state = cqOf(cq)
       if (state.armingCall !== undefined) checkArmed(services.objects.find(cq), state)
-      if (completion.count > 0 && services.objects.find(qp) !== undefined) state.unpolled.push({ request, completion })
+      if (completion.cqPosition > 0 && services.objects.find(qp) !== undefined)
+        state.unpolled.push({ request, completion })
     },
     starved(id) {
       const qp = services.objects.find(id)
@@ -183,7 +184,7 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
       const state = cqOf(id)
       state.armingCall = undefined
       let removed = 0
-      while (removed < state.unpolled.length && state.unpolled[removed]!.completion.count <= polled) removed++
+      while (removed < state.unpolled.length && state.unpolled[removed]!.completion.cqPosition <= polled) removed++
       if (removed === 1) state.unpolled.shift()
       else state.unpolled.splice(0, removed)
     },

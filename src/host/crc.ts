@@ -7,7 +7,7 @@ import { nativeLibraryPath } from './library.ts'
 import { mapArena } from './memory/mapping.ts'
 import { libraryFunctions } from './native.ts'
 
-/** Maximum buffers of one call of `NativeEachCrc.crc`. */
+/** Maximum buffers of one call of `NativeBatchCrc.crc`. */
 const MAX_BUFFERS = 128
 
 export interface NativeCrc {
@@ -16,10 +16,10 @@ export interface NativeCrc {
   /** CRC of `length` bytes at `address`, continuing from `seed` as zlib's crc32 does (0 to begin); 0 to 2^32-1. */
   crc(address: number, length: number, seed: number): number
   /** Like `crc`, for many buffers with one call. */
-  readonly each: NativeEachCrc
+  readonly batch: NativeBatchCrc
 }
 
-export interface NativeEachCrc {
+export interface NativeBatchCrc {
   /** By buffer: its seed before `crc` is called, its CRC afterwards. */
   readonly registers: Int32Array
   /** CRCs of `count` buffers, at most as many as there are registers, of `length` bytes each, `stride` bytes apart. */
@@ -33,7 +33,7 @@ export interface NativeEachCrc {
 export const loadNativeCrc = (path: string | undefined = nativeLibraryPath()): NativeCrc | undefined => {
   if (path === undefined) return undefined
   try {
-    const { userdma_crc32: crc32, userdma_crc32_each: crcEach } = libraryFunctions(path, {
+    const { userdma_crc32: crc32, userdma_crc32_each: crcBatch } = libraryFunctions(path, {
       userdma_crc32: 'uint32_t userdma_crc32(uint32_t crc, int64_t bytes, uint64_t length)',
       userdma_crc32_each:
         'void userdma_crc32_each(int64_t registers, int64_t bytes, uint64_t length, uint64_t stride, uint64_t count)',
@@ -42,10 +42,10 @@ export const loadNativeCrc = (path: string | undefined = nativeLibraryPath()): N
     return {
       name: 'native',
       crc: (address, length, seed) => crc32(seed, address, length),
-      each: {
+      batch: {
         registers: words.i32.subarray(0, MAX_BUFFERS),
         crc: (address, length, stride, count) => {
-          crcEach(words.address, address, length, stride, count)
+          crcBatch(words.address, address, length, stride, count)
         },
       },
     }

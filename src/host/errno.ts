@@ -33,7 +33,7 @@ names.set(numbers.get('EOPNOTSUPP') ?? 95, 'EOPNOTSUPP')
 /** The name of an error number (either sign): 5 and -5 are 'EIO'. An unknown number n is 'errno n'. */
 export const errnoName = (errno: number): string => names.get(Math.abs(errno)) ?? `errno ${Math.abs(errno)}`
 
-/** The positive number of an error name; undefined for a name that Linux lacks. */
+/** The positive number of an error name; undefined for any other name. */
 export const errnoNumber = (name: string): number | undefined => numbers.get(name)
 
 export const EPERM = 1

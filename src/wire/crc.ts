@@ -16,11 +16,11 @@ export interface CrcEngine {
   readonly minLength?: number
   /** CRC of `length` bytes at `address`, continued from `seed` as zlib's crc32 does (0 to start): 0 to 2^32-1. */
   crc(address: number, length: number, seed: number): number
-  /** CRCs of many buffers with one call; absent if that is not faster. */
-  readonly each?: EachCrc
+  /** Computes the CRCs of many buffers with one call; absent if that is not faster. */
+  readonly batch?: BatchCrc
 }
 
-export interface EachCrc {
+export interface BatchCrc {
   /**
    * Before the call, entry i is the CRC that buffer i continues from; after it, the CRC of buffer i. At least 64
    * entries.
@@ -98,11 +98,11 @@ export const crcOfArena = (arena: Arena, offset: number, length: number, seed: n
 }
 
 /**
- * The installed engine's `each` for `count` buffers of `length` bytes in this arena; undefined if there is none, or if
+ * The installed engine's `batch` for `count` buffers of `length` bytes in this arena; undefined if there is none, or if
  * single calls are faster: for one buffer, or if all buffers together are shorter than the engine's minimum length.
  */
-export const eachCrcFor = (arena: Arena, length: number, count: number): EachCrc | undefined =>
-  count > 1 && length * count >= engineMinLength && arena.address !== 0 ? engine!.each : undefined
+export const batchCrcFor = (arena: Arena, length: number, count: number): BatchCrc | undefined =>
+  count > 1 && length * count >= engineMinLength && arena.address !== 0 ? engine!.batch : undefined
 
 /** CRC-32 of bytes as zlib computes it, 0 to 2^32-1, continued from `seed`. */
 export const crc32 = (bytes: Uint8Array, seed = 0): number => crcOfArena(arenaOver(bytes), 0, bytes.length, seed) >>> 0
@@ -167,18 +167,18 @@ const checkEngine = (next: CrcEngine, { address, bytes }: Arena): void => {
     const seed = Math.imul(length, 0x9e37_79b1) >>> 0
     check(offset, length, seed, crcByTable(bytes, offset, length, seed) >>> 0)
   }
-  checkEach(next, address)
+  checkBatch(next, address)
 }
 
 /** Compares the CRCs of one call for many buffers with those of single calls. */
-const checkEach = (next: CrcEngine, address: number): void => {
-  const { name, each } = next
-  if (each === undefined) return
+const checkBatch = (next: CrcEngine, address: number): void => {
+  const { name, batch } = next
+  if (batch === undefined) return
   const [length, stride, count] = [300, 10, 64]
-  for (let i = 0; i < count; i++) each.registers[i] = i * 0x0101_0101
-  each.crc(address, length, stride, count)
+  for (let i = 0; i < count; i++) batch.registers[i] = i * 0x0101_0101
+  batch.crc(address, length, stride, count)
   for (let i = 0; i < count; i++)
-    if (each.registers[i] >>> 0 !== next.crc(address + i * stride, length, (i * 0x0101_0101) >>> 0))
+    if (batch.registers[i] >>> 0 !== next.crc(address + i * stride, length, (i * 0x0101_0101) >>> 0))
       throw new Error(
         `CRC engine ${name} is wrong: in one call for ${count} buffers, buffer ${i} has another CRC than in a call of its own`,
       )

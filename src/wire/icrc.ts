@@ -15,7 +15,7 @@ import { opcodeNumber } from '../spec/wire/opcodes.ts'
 import { isMappedIpv4 } from './address.ts'
 import type { Arena } from './arena.ts'
 import { BTH_BYTES } from './bth.ts'
-import { crc32, crcBackward, crcForward, crcOfArena, eachCrcFor } from './crc.ts'
+import { batchCrcFor, crc32, crcBackward, crcForward, crcOfArena } from './crc.ts'
 import { IPV4_BYTES, IPV6_BYTES, PROTOCOL_UDP, UDP_BYTES } from './ip.ts'
 
 /** The header fields before the BTH that the ICRC covers. */
@@ -185,20 +185,20 @@ export const sealIcrcs = (
   identification: number,
 ): void => {
   const covered = length - ICRC_BYTES
-  const each = eachCrcFor(arena, covered, count)
-  if (each === undefined) {
+  const batch = batchCrcFor(arena, covered, count)
+  if (batch === undefined) {
     for (let i = 0, at = offset; i < count; i++, at += length) sealIcrc(arena, at, length, flow, identification + i)
     return
   }
   const { bytes } = arena
-  const { registers } = each
+  const { registers } = batch
   for (let done = 0; done < count; done += registers.length) {
     const from = offset + done * length
-    const batch = Math.min(registers.length, count - done)
-    for (let i = 0, at = from; i < batch; i++, at += length)
+    const packets = Math.min(registers.length, count - done)
+    for (let i = 0, at = from; i < packets; i++, at += length)
       registers[i] = seedOf(arena, at, length, flow, identification + done + i)
-    each.crc(arena.address + from, covered, length, batch)
-    for (let i = 0, at = from; i < batch; i++, at += length) {
+    batch.crc(arena.address + from, covered, length, packets)
+    for (let i = 0, at = from; i < packets; i++, at += length) {
       const icrc = registers[i]
       storeIcrc(bytes, at + covered, bytes[at] === RC_FLUSH ? crcOfArena(arena, at, covered, icrc) : icrc)
     }
@@ -220,18 +220,18 @@ export const countRightIcrcs = (
   if (length < BTH_BYTES + ICRC_BYTES) return 0
   const { bytes } = arena
   const covered = length - ICRC_BYTES
-  const each = eachCrcFor(arena, covered, count)
-  const step = each === undefined ? 1 : each.registers.length
+  const batch = batchCrcFor(arena, covered, count)
+  const step = batch === undefined ? 1 : batch.registers.length
   for (let done = 0; done < count; done += step) {
     const from = offset + done * length
-    const batch = Math.min(step, count - done)
-    if (each !== undefined) {
-      for (let i = 0, at = from; i < batch; i++, at += length)
-        each.registers[i] = seedOf(arena, at, length, flow, identification + done + i)
-      each.crc(arena.address + from, covered, length, batch)
+    const packets = Math.min(step, count - done)
+    if (batch !== undefined) {
+      for (let i = 0, at = from; i < packets; i++, at += length)
+        batch.registers[i] = seedOf(arena, at, length, flow, identification + done + i)
+      batch.crc(arena.address + from, covered, length, packets)
     }
-    for (let i = 0, at = from + covered; i < batch; i++, at += length) {
-      const icrc = each === undefined ? icrcOf(arena, from, length, flow, identification + done) : each.registers[i]
+    for (let i = 0, at = from + covered; i < packets; i++, at += length) {
+      const icrc = batch === undefined ? icrcOf(arena, from, length, flow, identification + done) : batch.registers[i]
       if (loadIcrc(bytes, at) !== icrc) return done + i
     }
   }

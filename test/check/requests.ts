@@ -129,7 +129,7 @@ export const requestScenario = (
         opcode: WcOpcode.values.SEND,
         bytes: request.length,
         cq,
-        count: ++completions,
+        cqPosition: ++completions,
         qp: request.owner,
         message,
       }

@@ -29,11 +29,13 @@ const meaning = (call: LinuxCall, hasMethod: HasMethod): [effect: string, device
   const { classes, method, carriesCommand, absent } = call
   if (carriesCommand) return ['any command', 'yes']
   if (method === undefined) {
-    const known = ioctlMethods.some(({ object, number }) => object === call.number && number === call.methodNumber)
-    return [`none: ${absent}`, call.dialect === 'write' || known ? 'EOPNOTSUPP' : 'EPROTONOSUPPORT']
+    const isKnownIoctl = ioctlMethods.some(
+      ({ object, number }) => object === call.number && number === call.methodNumber,
+    )
+    return [`none: ${absent}`, call.dialect === 'write' || isKnownIoctl ? 'EOPNOTSUPP' : 'EPROTONOSUPPORT']
   }
-  const lacks = classes.filter(name => !hasMethod(name, method))
-  const device = lacks.length === 0 ? 'yes' : lacks.length === classes.length ? 'no' : `no ${lacks.join(', ')}`
+  const lacking = classes.filter(name => !hasMethod(name, method))
+  const device = lacking.length === 0 ? 'yes' : lacking.length === classes.length ? 'no' : `no ${lacking.join(', ')}`
   return [methodsOf(classes, method), device]
 }
 
@@ -73,9 +75,9 @@ const attributesOf = (call: LinuxCall): string[] => {
 const INTRODUCTION = `# Linux's calls
 
 Every call that the headers of Linux 6.12 have for uverbs, rdma_cm and umad, and what it is here: a method of one or several
-classes, or none, with the reason. All three dialects call the same methods; the object dialect alone can pass every
-argument. Errors are Linux's: a command that a driver lacks is EOPNOTSUPP, an ioctl EPROTONOSUPPORT, after which libibverbs
-tries the command. Calls of newer kernels are refused in the same way, except \`REG_MR\`.
+classes, or none, with the reason. The write commands, the ioctls and the object dialect call the same methods; the object
+dialect alone can pass every argument. Errors are Linux's: a command that a driver lacks is EOPNOTSUPP, an ioctl EPROTONOSUPPORT, after which libibverbs
+tries the command. Calls of newer kernels are refused in the same way, except \`REG_MR\`, which is accepted.
 
 The column "rxe" says whether the soft device has the methods; what it lacks is declared, and answers as above. "Linux"
 says whether Linux's own rxe has the call, recorded from Linux 6.12; [where they differ](#where-linuxs-rxe-answers-differently)
@@ -175,11 +177,11 @@ export const linuxAbiPage = (hasMethod: HasMethod): string => {
     ...table(
       ['command', 'Linux', 'here'],
       [
-        ...ucmaCommands.map(({ number, name, class: of, method }) => [number, code(name), code(`${of}.${method}`)]),
+        ...ucmaCommands.map(({ number, name, class: cls, method }) => [number, code(name), code(`${cls}.${method}`)]),
         ...Object.entries(absentUcmaCommands).map(([number, { name, why }]) => [number, code(name), `none: ${why}`]),
       ]
         .sort(([a], [b]) => Number(a) - Number(b))
-        .map(row => row.map(String)),
+        .map(cells => cells.map(String)),
     ),
     '',
     '## Calls on umad files',

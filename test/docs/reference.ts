@@ -108,30 +108,32 @@ const structs = (method: JsonMethod, words: ClassComments, additions: readonly A
 }
 
 /** Errors that follow from the declaration; the pages' README.md has those of every call. */
-const errorsOf = (cls: JsonClass, { call, in: into, out }: JsonMethod): string[] => {
-  const creates = call === CREATE || call === CREATE_FD
-  const refs = into.flatMap(({ name, type }) => (type.kind === 'ref' ? [code(name)] : []))
-  const fds = into.flatMap(({ name, type }) => (type.kind === 'fd' ? [code(name)] : []))
-  const limited = into.filter(
+const errorsOf = (cls: JsonClass, { call, in: inputs, out: outputs }: JsonMethod): string[] => {
+  const isCreation = call === CREATE || call === CREATE_FD
+  const references = inputs.flatMap(({ name, type }) => (type.kind === 'ref' ? [code(name)] : []))
+  const descriptors = inputs.flatMap(({ name, type }) => (type.kind === 'fd' ? [code(name)] : []))
+  const limitedInputs = inputs.filter(
     ({ type }) => 'min' in type || 'max' in type || type.kind === 'enum' || type.kind === 'flags',
   )
-  const onHandle = cls.identity === 'handle' && !creates
+  const isOnHandle = cls.identity === 'handle' && !isCreation
   const errors: string[] = []
-  if (onHandle || refs.length > 0)
-    errors.push(`ENOENT: ${[...(onHandle ? ['the object'] : []), ...refs].join(' or ')} does not exist`)
-  if (refs.length > 0 || onHandle)
-    errors.push(`EINVAL: ${[...(onHandle ? ['the object'] : []), ...refs].join(' or ')} is of another class`)
+  if (isOnHandle || references.length > 0)
+    errors.push(`ENOENT: ${[...(isOnHandle ? ['the object'] : []), ...references].join(' or ')} does not exist`)
+  if (references.length > 0 || isOnHandle)
+    errors.push(`EINVAL: ${[...(isOnHandle ? ['the object'] : []), ...references].join(' or ')} is of another class`)
   if (cls.identity === 'fixed') errors.push(`EINVAL: there is no such ${cls.name}`)
-  if (fds.length > 0 || (cls.identity === 'fd' && !creates))
+  if (descriptors.length > 0 || (cls.identity === 'fd' && !isCreation))
     errors.push(
-      `EBADF: ${[...(cls.identity === 'fd' && !creates ? ['the descriptor'] : []), ...fds].join(' or ')} does not belong to this context`,
+      `EBADF: ${[...(cls.identity === 'fd' && !isCreation ? ['the descriptor'] : []), ...descriptors].join(' or ')} does not belong to this context`,
     )
-  if (limited.length > 0) errors.push(`EINVAL: ${limited.map(({ name }) => code(name)).join(', ')} out of limits`)
-  if (into.some(({ type }) => type.kind === 'record'))
+  if (limitedInputs.length > 0)
+    errors.push(`EINVAL: ${limitedInputs.map(({ name }) => code(name)).join(', ')} out of limits`)
+  if (inputs.some(({ type }) => type.kind === 'record'))
     errors.push('E2BIG: a record is longer than known and its rest is not zero')
   if (call === DESTROY) errors.push('EBUSY: other objects or calls still use it')
-  if (creates && cls.identity === 'handle') errors.push('EINVAL: the device has its maximum of objects of this class')
-  if (out.length > 0) errors.push('ENOSPC: too little room for an output')
+  if (isCreation && cls.identity === 'handle')
+    errors.push('EINVAL: the device has its maximum of objects of this class')
+  if (outputs.length > 0) errors.push('ENOSPC: too little room for an output')
   return errors
 }
 

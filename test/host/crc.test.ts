@@ -40,7 +40,7 @@ test('one call for many buffers gives the CRC of each', {
   assert.ok(engine)
   const arena = mapArena(1 << 16)
   for (let i = 0; i < arena.length; i++) arena.bytes[i] = (i * 2654435761) >>> 24
-  const { registers } = engine.each
+  const { registers } = engine.batch
   for (const [length, stride, count] of [
     [4108, 4112, 15],
     [200, 300, registers.length],
@@ -49,7 +49,7 @@ test('one call for many buffers gives the CRC of each', {
   ]) {
     const seeds = registers.map((_, i) => Math.imul(i + 1, 0x9e3779b1))
     registers.set(seeds)
-    engine.each.crc(arena.address, length, stride, count)
+    engine.batch.crc(arena.address, length, stride, count)
     for (let i = 0; i < registers.length; i++) {
       const wanted: number = i < count ? engine.crc(arena.address + i * stride, length, seeds[i] >>> 0) : seeds[i] >>> 0
       assert.equal(registers[i] >>> 0, wanted)

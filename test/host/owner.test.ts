@@ -33,6 +33,8 @@ const NOBODY = 65534
 const ADDRESS = 0x20_0000_0000
 const PAGE = 4096
 const EPERM = 1
+const ESRCH = 3
+const EFAULT = 14
 const program = join(repoRoot, 'build', 'programs', 'identity')
 const skip =
   (process.getuid?.() !== 0 && 'needs root: a program of another user is served') ||
@@ -79,7 +81,7 @@ const openOtherUsers = (pid: number): ProcessHandle => {
   return handle
 }
 
-for (const [kept, name, mode] of [
+for (const [clientOption, name, mode] of [
   ['keep', 'a set-uid program, the address space kept alive', 0o4755],
   ['', 'a set-uid program', 0o4755],
   ['', 'a set-gid program', 0o2755],
@@ -88,7 +90,7 @@ for (const [kept, name, mode] of [
   test(`40 clients become ${name}: none of its bytes is read or written`, { skip }, async context => {
     const path = copyOf(`victim-${mode.toString(8)}`, mode)
     for (let i = 0; i < 40; i++) {
-      const client = startClient(...['client', kept, path].filter(arg => arg !== ''))
+      const client = startClient(...['client', clientOption, path].filter(arg => arg !== ''))
       assert.equal(await client.next(), 'ready')
       const handle = openOtherUsers(client.pid)
       assert.equal(readAt(handle, ADDRESS, local, 0, PAGE), PAGE)
@@ -155,10 +157,10 @@ test('copies through /proc/PID/mem have the same results as those by process_vm_
   assert.equal(writeAt(handle, ADDRESS + PAGE - 60, local, 0, 100), 60, 'up to the end of what is mapped')
   assert.equal(readAt(handle, ADDRESS + PAGE - 60, local, 200, 60), 60)
   assert.deepEqual([...local.bytes.subarray(198, 202)], [local.bytes[198], local.bytes[199], 7, 7])
-  assert.equal(readAt(handle, 0x1000, local, 0, 8), -14)
-  assert.equal(writeAt(handle, 0x1000, local, 0, 8), -14)
+  assert.equal(readAt(handle, 0x1000, local, 0, 8), -EFAULT)
+  assert.equal(writeAt(handle, 0x1000, local, 0, 8), -EFAULT)
   client.child.stdin.end()
   await once(client.child, 'exit')
-  assert.equal(readAt(handle, ADDRESS, local, 0, 8), -3)
+  assert.equal(readAt(handle, ADDRESS, local, 0, 8), -ESRCH)
   closeProcess(handle)
 })

@@ -6,8 +6,8 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { type CauseName, causeOf, causeOfCode, causes, causeText, vendorErrorOf } from '../../src/spec/check/causes.ts'
-import { AsyncEventType } from '../../src/spec/enums.ts'
-import { WcStatus } from '../../src/spec/work.ts'
+import { AsyncEventType, QpState } from '../../src/spec/enums.ts'
+import { WcStatus, WrOpcode } from '../../src/spec/work.ts'
 import { repoRoot } from '../paths.ts'
 
 const names = Object.keys(causes) as CauseName[]
@@ -45,8 +45,14 @@ test('sentences show keys and addresses in hexadecimal, and rights, opcodes and 
     causeText(causeOf('RKEY_RANGE', { key: 0x753, from: 0x7fff_ffff_fff0n, to: 0x8000_0000_0010n, start: 0, end: 16 })),
     'rkey 0x753: [0x7ffffffffff0, 0x800000000010) is outside [0x0, 0x10)',
   )
-  assert.equal(causeText(causeOf('BAD_OPCODE', { opcode: 4 })), 'this type of queue pair has no READ')
-  assert.equal(causeText(causeOf('FLUSHED', { state: 6 })), 'the queue pair moved to ERR after an error')
+  assert.equal(
+    causeText(causeOf('BAD_OPCODE', { opcode: WrOpcode.values.RDMA_READ })),
+    'this type of queue pair has no READ',
+  )
+  assert.equal(
+    causeText(causeOf('FLUSHED', { state: QpState.values.ERR })),
+    'the queue pair moved to ERR after an error',
+  )
   for (const name of names) assert.doesNotMatch(causes[name].text, /[.!]$/, name)
 })
 

@@ -70,7 +70,8 @@ describe('checkTransition', () => {
   const toInit = ['state', 'pkeyIndex', 'port', 'accessFlags']
   const toRtr = ['state', 'address', 'pathMtu', 'destQpn', 'rqPsn', 'maxDestRdAtomic', 'minRnrTimer']
   const toRts = ['state', 'timeout', 'retryCnt', 'rnrRetry', 'sqPsn', 'maxRdAtomic']
-  const accepted: [number, number, string[], number?][] = [
+  type Case = [from: number, to: number, attributes: string[], curState?: number]
+  const accepted: Case[] = [
     [RESET, INIT, toInit],
     [INIT, INIT, ['port']],
     [INIT, RTR, toRtr],
@@ -82,16 +83,16 @@ describe('checkTransition', () => {
     [SQD, SQD, ['timeout', 'address']],
     [SQD, RTS, ['state', 'curState'], SQD],
     [SQE, RTS, ['state']],
-    ...Object.values(QpState.values).flatMap((from): [number, number, string[]][] => [
+    ...Object.values(QpState.values).flatMap((from): Case[] => [
       [from, RESET, ['state']],
       [from, ERR, ['state']],
     ]),
   ]
-  for (const [from, to, attributes, current] of accepted)
+  for (const [from, to, attributes, curState] of accepted)
     it(`accepts ${states[from]} to ${states[to]} with ${attributes.join(', ')}`, () =>
-      assert.equal(checkTransition('RC', from, to, attributes, current), undefined))
+      assert.equal(checkTransition('RC', from, to, attributes, curState), undefined))
 
-  const refused: [number, number, string[], RegExp, number?][] = [
+  const refused: [from: number, to: number, attributes: string[], message: RegExp, curState?: number][] = [
     [RESET, RTR, toRtr, /cannot go from RESET to RTR; from RESET they can go to RESET, INIT, ERR/],
     [RESET, INIT, ['state', 'port'], /RESET to INIT .* needs pkeyIndex, accessFlags as well/],
     [RESET, INIT, [...toInit, 'timeout'], /RESET to INIT .* does not take timeout; it takes pkeyIndex/],
@@ -107,9 +108,9 @@ describe('checkTransition', () => {
     [RTS, 7, ['state'], /QP state 7 does not exist/],
     [RTS, SQE, ['state'], /cannot go from RTS to SQE/],
   ]
-  for (const [from, to, attributes, message, current] of refused)
+  for (const [from, to, attributes, message, curState] of refused)
     it(`refuses ${states[from]} to ${states[to] ?? to} with ${attributes.join(', ')}`, () =>
-      assert.match(checkTransition('RC', from, to, attributes, current) ?? 'nothing', message))
+      assert.match(checkTransition('RC', from, to, attributes, curState) ?? 'nothing', message))
 })
 
 describe('isTransition', () => {
@@ -121,9 +122,12 @@ describe('isTransition', () => {
 
   it('agrees with checkTransition, except that it refuses every call with curState', () => {
     fc.assert(
-      fc.property(type, number, number, anyAttributes, fc.boolean(), (qpType, from, to, some, isLegal) => {
+      fc.property(type, number, number, anyAttributes, fc.boolean(), (qpType, from, to, randomAttributes, isLegal) => {
         const row = isLegal && from < 7 && to < 7 ? transitionOf(qpType, states[from], states[to]) : undefined
-        const attributes = row === undefined ? some : ['state', ...row.required, ...row.optional.slice(some.length % 3)]
+        const attributes =
+          row === undefined
+            ? randomAttributes
+            : ['state', ...row.required, ...row.optional.slice(randomAttributes.length % 3)]
         const args = Object.fromEntries(attributes.map(name => [name, 0]))
         const hasCurState = 'curState' in args
         assert.equal(

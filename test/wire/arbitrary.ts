@@ -11,6 +11,7 @@ const fieldOf = ([, width]: BitField): fc.Arbitrary<unknown> =>
       ? fc.bigInt({ min: 0n, max: (1n << 64n) - 1n })
       : fc.integer({ min: 0, max: 2 ** width - 1 })
 
+/** `opcode` and `padCnt` are left out: the encoder derives them from the packet's name and payload. */
 const headerOf = (header: HeaderName): fc.Arbitrary<Record<string, unknown>> =>
   fc.record(
     Object.fromEntries(

@@ -26,8 +26,12 @@ import { repoRoot } from '../paths.ts'
 const random = Uint8Array.from({ length: 70_000 }, (_, i) => Math.imul(i + 1, 0x9e37_79b1) >>> 24)
 const lengths = [...Array.from({ length: 301 }, (_, i) => i), 1023, 1024, 1040, 4095, 4096, 4112, 65_507]
 
-/** An arena with a fake address, and an engine that computes CRCs by that address, as native code would. */
+/** An arena with a fake address. */
 const addressed = (bytes: Uint8Array): Arena => ({ ...arenaOver(bytes), address: 0x1000 })
+/**
+ * An engine that computes CRCs by the arena's address, as native code would; those of 200 and 777 bytes are wrong by
+ * `error`.
+ */
 const engineOver = (arena: Arena, error = 0): CrcEngine & { calls: number } => ({
   name: 'test',
   minLength: 100,

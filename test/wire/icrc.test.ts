@@ -230,8 +230,8 @@ describe('seal and verify', () => {
 describe('sealIcrcs and countRightIcrcs', () => {
   const MAX_PACKETS = 64
   /** An engine over one arena with a fake address, like native code's. */
-  const engineOver = (arena: Arena): CrcEngine & { readonly calls: { each: number } } => {
-    const calls = { each: 0 }
+  const engineOver = (arena: Arena): CrcEngine & { readonly calls: { batch: number } } => {
+    const calls = { batch: 0 }
     const registers = new Int32Array(MAX_PACKETS)
     const crc = (address: number, length: number, seed: number): number =>
       crc32(arena.bytes.subarray(address - arena.address, address - arena.address + length), seed >>> 0)
@@ -240,10 +240,10 @@ describe('sealIcrcs and countRightIcrcs', () => {
       minLength: 64,
       crc,
       calls,
-      each: {
+      batch: {
         registers,
         crc(address, length, stride, count) {
-          calls.each++
+          calls.batch++
           for (let i = 0; i < count; i++) registers[i] = crc(address + i * stride, length, registers[i]) | 0
         },
       },
@@ -292,15 +292,15 @@ describe('sealIcrcs and countRightIcrcs', () => {
     const engine = engineOver(arena)
     useCrcEngine(engine, arena)
     t.after(() => useCrcEngine(undefined))
-    engine.calls.each = 0
+    engine.calls.batch = 0
     sealIcrcs(arena, 0, 100, MAX_PACKETS + 1, flows[0], 0)
-    assert.equal(engine.calls.each, 2)
+    assert.equal(engine.calls.batch, 2)
     assert.equal(countRightIcrcs(arena, 0, 100, MAX_PACKETS, flows[0], 0), MAX_PACKETS)
-    assert.equal(engine.calls.each, 3)
+    assert.equal(engine.calls.batch, 3)
     // One packet alone is shorter than the engine's minimum length.
     sealIcrcs(arena, 0, 40, 2, flows[0], 0)
-    assert.equal(engine.calls.each, 4)
+    assert.equal(engine.calls.batch, 4)
     sealIcrcs(arena, 0, 32, 2, flows[0], 0)
-    assert.equal(engine.calls.each, 4)
+    assert.equal(engine.calls.batch, 4)
   })
 })

@@ -1,14 +1,22 @@
 /*
- * Messages of communication management: every MAD of the captures of Linux parses, agrees with cm.md about the
- * connection, and is emitted as the same bytes; random records survive encoding and decoding; a value that does not fit
- * is refused with its field name.
+ * Messages of communication management: every MAD of the captures of Linux parses and is emitted as the same bytes;
+ * random records survive encoding and decoding; a value that does not fit is refused with its field name.
  */
 import assert from 'node:assert/strict'
 import { readdirSync, readFileSync } from 'node:fs'
 import { describe, test } from 'node:test'
 import fc from 'fast-check'
+import { CmPortSpace } from '../../src/spec/enums.ts'
 import { ROCE_UDP_PORT } from '../../src/spec/wire/headers.ts'
-import { type CmMessageName, cmMessages, GSI_QKEY, GSI_QPN, MAD_BYTES, rejReason } from '../../src/spec/wire/mad.ts'
+import {
+  type CmMessageName,
+  cmMessages,
+  GSI_QKEY,
+  GSI_QPN,
+  MAD_BYTES,
+  rdmaCmHeader,
+  rejReason,
+} from '../../src/spec/wire/mad.ts'
 import { parseFrame } from '../../src/wire/frame.ts'
 import {
   type CmDraft,
@@ -76,8 +84,8 @@ describe('captures of Linux', () => {
     const header = parseRdmaCmHeader(req.privateData)!
     assert.equal(header.ipVersion, 4)
     assert.deepEqual(header.destination, Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 10, 77, 0, 3))
-    assert.deepEqual(emitRdmaCmHeader(header, req.privateData.subarray(36)), req.privateData)
-    assert.equal(req.serviceId >> 16n, 0x106n)
+    assert.deepEqual(emitRdmaCmHeader(header, req.privateData.subarray(rdmaCmHeader.bytes)), req.privateData)
+    assert.equal(req.serviceId >> 16n, BigInt(CmPortSpace.values.TCP))
   })
 
   test('rping over IPv6, a rejected connection, and service id resolution', () => {
@@ -87,7 +95,7 @@ describe('captures of Linux', () => {
     assert.equal(rej.reason, rejReason.INVALID_SERVICE_ID)
     assert.equal(rej.localId, 0)
     const sidr = messagesOf('udaddy.pcap')
-    assert.equal(only(sidr, 'SIDR_REQ').serviceId, rdmaCmServiceId(0x111, 7174))
+    assert.equal(only(sidr, 'SIDR_REQ').serviceId, rdmaCmServiceId(CmPortSpace.values.UDP, 7174))
     assert.equal(only(sidr, 'SIDR_REP').qkey, 0x0123_4567)
   })
 })
@@ -131,8 +139,9 @@ test('no two fields of a message share a bit', () => {
     const claim = (field: string, first: number, width: number): void => {
       for (let bit = first; bit < first + width; bit++) {
         assert.equal(owner.get(bit), undefined, `${name}: ${field} and ${owner.get(bit)} share bit ${bit}`)
-        const isFree = bit >= 24 * 8 || field === 'eceAttrMod'
-        assert.ok(isFree && bit < MAD_BYTES * 8, `${name}: ${field} lies at bit ${bit}`)
+        // Fields follow the MAD header of 24 bytes; one is in the header, in its attribute modifier.
+        const isAllowed = bit >= 24 * 8 || field === 'eceAttrMod'
+        assert.ok(isAllowed && bit < MAD_BYTES * 8, `${name}: ${field} lies at bit ${bit}`)
         owner.set(bit, field)
       }
     }
@@ -144,14 +153,15 @@ test('no two fields of a message share a bit', () => {
 describe('invalid messages, and values that do not fit', () => {
   test('other classes, versions, methods, attributes and sizes are not messages', () => {
     const mad = emitCm({ name: 'RTU', tid: 1n, localId: 1, remoteId: 2 })
+    const [BASE_VERSION, CLASS, CLASS_VERSION, METHOD, ATTRIBUTE_HIGH, ATTRIBUTE_LOW] = [0, 1, 2, 3, 16, 17]
     for (const [at, value] of [
-      [0, 2],
-      [1, 4],
-      [2, 1],
-      [3, 0x81],
-      [17, 0x0f],
-      [17, 0x1b],
-      [16, 1],
+      [BASE_VERSION, 2],
+      [CLASS, 4],
+      [CLASS_VERSION, 1],
+      [METHOD, 0x81],
+      [ATTRIBUTE_LOW, 0x0f],
+      [ATTRIBUTE_LOW, 0x1b],
+      [ATTRIBUTE_HIGH, 1],
     ]) {
       const other = Uint8Array.from(mad)
       other[at] = value

@@ -248,8 +248,8 @@ export const createRaceDetector = (services: DetectorServices, sources: RaceSour
       addPendingEnd()
       pendingEnd = { event: 'end', request, time: services.sources.now() }
     },
-    completed(request, { cq, count, status, bytes, qp, message }) {
-      if (!isOn || count === 0) return
+    completed(request, { cq, cqPosition, status, bytes, qp, message }) {
+      if (!isOn || cqPosition === 0) return
       const time = pendingEnd?.request === request ? pendingEnd.time : services.sources.now()
       if (pendingEnd?.request !== request) addPendingEnd()
       pendingEnd = undefined

@@ -56,14 +56,14 @@ const sharedMappings = (pid: number, devices: ReadonlySet<string>): Omit<CachedM
 /** The mappings of a process. `queryMapping`: queries one mapping, if the kernel supports that. */
 export const fileMappings = (pid: number, queryMapping: typeof mappingAt = mappingAt): FileMappings => {
   let maps = -1
-  let known: CachedMapping[] = []
+  let cached: CachedMapping[] = []
   let devices: ReadonlySet<string> = new Set()
   let devicesUntil = Number.NEGATIVE_INFINITY
-  /** Where single mappings cannot be queried: the time until which `known` has all shared mappings. */
+  /** Where single mappings cannot be queried: the time until which `cached` has all shared mappings. */
   let allUntil = Number.NEGATIVE_INFINITY
 
   /**
-   * Queries the mapping at an address into `known`. Returns its end; Infinity if no query of later addresses is needed.
+   * Queries the mapping at an address into `cached`. Returns its end; Infinity if no query of later addresses is needed.
    */
   const learn = (address: number, now: number): number => {
     if (now > devicesUntil) {
@@ -78,12 +78,14 @@ export const fileMappings = (pid: number, queryMapping: typeof mappingAt = mappi
       const shared = sharedMappings(pid, devices)
       // Reading very many mappings takes long, so the result is valid for a hundred times the reading time (ms to µs).
       allUntil = now + Math.max(VALID, (performance.now() - begin) * 100_000)
-      known = shared.map(one => ({ ...one, validUntil: allUntil }))
+      cached = shared.map(one => ({ ...one, validUntil: allUntil }))
       return Number.POSITIVE_INFINITY
     }
     const { start, end, device, isShared } = mapping
-    known = known.filter(one => one.validUntil >= now && (one.end <= start || one.start >= end)).slice(1 - MAX_MAPPINGS)
-    known.push({ start, end, mayWait: isShared && devices.has(device), validUntil: now + VALID })
+    cached = cached
+      .filter(one => one.validUntil >= now && (one.end <= start || one.start >= end))
+      .slice(1 - MAX_MAPPINGS)
+    cached.push({ start, end, mayWait: isShared && devices.has(device), validUntil: now + VALID })
     return end
   }
 
@@ -91,11 +93,11 @@ export const fileMappings = (pid: number, queryMapping: typeof mappingAt = mappi
     mayWait(start, end, now) {
       try {
         for (let at = start; at < end && now > allUntil; )
-          at = known.find(one => one.start <= at && at < one.end && one.validUntil >= now)?.end ?? learn(at, now)
+          at = cached.find(one => one.start <= at && at < one.end && one.validUntil >= now)?.end ?? learn(at, now)
       } catch {
         return false
       }
-      return known.some(one => one.mayWait && one.validUntil >= now && one.start < end && start < one.end)
+      return cached.some(one => one.mayWait && one.validUntil >= now && one.start < end && start < one.end)
     },
     close() {
       if (maps >= 0) closeSync(maps)

@@ -27,12 +27,12 @@ export interface Mover {
   /**
    * Copies to (`write`) or from process `pid`, or, with `pid` -1, the file behind the mover's descriptor `fd`. Other
    * arguments and result as for `readv` and `writev` of process.ts; also -ETIMEDOUT: not done within `timeout`
-   * microseconds, and -ECHILD: the mover's process was killed.
+   * microseconds, and -ECHILD: the mover's process was killed, also at two further attempts.
    */
   move(write: boolean, pid: number, fd: number, ...args: [...MoveArguments, timeout: number]): number
   /**
-   * Makes a call of kind `MoverCall` with a descriptor of the mover. Returns its result or -errno, -ETIMEDOUT and
-   * -ECHILD as `move`.
+   * Makes a call of kind `MoverCall` with a descriptor of the mover. Returns its result or -errno, -ETIMEDOUT as `move`,
+   * -ECHILD: the mover's process was killed.
    */
   call(kind: number, fd: number, value: number, buffer: ArenaRange | undefined, timeout: number): number
   /**
@@ -97,7 +97,7 @@ export const closeElsewhere = (fd: number): void => {
 }
 
 /**
- * A mover. Its process is created with the first call, and again after a call that took too long. It is not created
+ * A mover. Its process is created with the first call, and again with the next call after it has ended. It is not created
  * while eight earlier movers of `user` hang in the kernel so that not even SIGKILL ends them: then calls fail with
  * -ETIMEDOUT immediately. Undefined where the native library is absent.
  */
@@ -113,7 +113,7 @@ export const createMover = ({ inheritedFds = [], user = -1 }: MoverOptions = {})
     incarnation++
   }
   /** The native handle of the mover, whose process is started if necessary; or -errno. */
-  const running = (): number => {
+  const runningMover = (): number => {
     if (mover > 0) return mover
     const started = calls.userdma_mover_start(inheritedFds[0] ?? -1, inheritedFds[1] ?? -1, user)
     if (started < 0) return started
@@ -129,31 +129,31 @@ export const createMover = ({ inheritedFds = [], user = -1 }: MoverOptions = {})
     move(write, pid, fd, high, low, local, offset, chunk, stride, total, timeout) {
       if (total === 0) return 0
       requirePieces(local, offset, chunk, stride, total)
-      const at = high * TWO_32 + low
-      if (!(at < Number.MAX_SAFE_INTEGER)) return -EFAULT
-      const from = local.address + offset
+      const remote = high * TWO_32 + low
+      if (!(remote < Number.MAX_SAFE_INTEGER)) return -EFAULT
+      const localAddress = local.address + offset
       for (let attempts = 2; ; attempts--) {
-        const process = running()
-        if (process < 0) return process
+        const handle = runningMover()
+        if (handle < 0) return handle
         const moved = endIfLost(
-          calls.userdma_mover_move(process, write ? 1 : 0, pid, fd, at, from, chunk, stride, total, timeout),
+          calls.userdma_mover_move(handle, write ? 1 : 0, pid, fd, remote, localAddress, chunk, stride, total, timeout),
         )
         // -ECHILD: another program has killed the mover's process.
         if (moved !== -ECHILD || attempts === 0) return moved
       }
     },
     call(kind, fd, value, buffer, timeout) {
-      const process = running()
-      if (process < 0) return process
+      const handle = runningMover()
+      if (handle < 0) return handle
       const [address, length] = buffer ? [buffer.arena.address + buffer.at, buffer.length] : [0, 0]
-      return endIfLost(calls.userdma_mover_call(process, kind, fd, value, address, length, timeout))
+      return endIfLost(calls.userdma_mover_call(handle, kind, fd, value, address, length, timeout))
     },
     receive(fd, body, passed, timeout) {
-      const process = running()
-      if (process < 0) return process
-      const [buffer, numbers] = [body.arena.address + body.at, passed.arena.address + passed.at]
-      const maxNumbers = (passed.length >> 2) - 1
-      return endIfLost(calls.userdma_mover_receive(process, fd, buffer, body.length, numbers, maxNumbers, timeout))
+      const handle = runningMover()
+      if (handle < 0) return handle
+      const [buffer, passedFds] = [body.arena.address + body.at, passed.arena.address + passed.at]
+      const maxFds = (passed.length >> 2) - 1
+      return endIfLost(calls.userdma_mover_receive(handle, fd, buffer, body.length, passedFds, maxFds, timeout))
     },
     take: fd => (mover === 0 ? -ECHILD : calls.userdma_mover_take(mover, fd)),
     get incarnation() {

@@ -239,17 +239,17 @@ export const queriedRanges = (pid: number, guest?: Guest): MappedRanges | undefi
     }
   }
   /** Result of the last `search`, valid for its turn. */
-  let known: { start: number; end: number; rights: number; turn: number; permits: boolean } | undefined
+  let lastSearch: { start: number; end: number; rights: number; turn: number; permits: boolean } | undefined
   return {
     permits(start, end, rights, turn) {
-      const found = known
+      const found = lastSearch
       if (found?.turn === turn && found.start === start && found.end === end && found.rights === rights)
         return found.permits
       return runToEnd(walk(start, end, rights))
     },
     *search(start, end, rights, currentTurn) {
       const permits = yield* walk(start, end, rights)
-      known = { start, end, rights, turn: currentTurn(), permits }
+      lastSearch = { start, end, rights, turn: currentTurn(), permits }
       return permits
     },
     close: () => file.close(),

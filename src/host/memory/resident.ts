@@ -28,7 +28,7 @@ const ENTRY = 8
 /** Entries that are read with one call. */
 const BATCH = 512
 /** Number of cached pages, a power of two: 32 MiB. */
-const KNOWN = 8192
+const CACHED_PAGES = 8192
 /** Time for which a cached page is not checked again, microseconds. */
 const VALID = 1000
 
@@ -49,8 +49,8 @@ export const residentPages = (pid: number): ResidentPages | undefined => {
     return undefined
   }
   /** By slot: the number of a page that was in memory, and when it was checked. */
-  const known = new Float64Array(KNOWN).fill(-1)
-  const checkedAt = new Float64Array(KNOWN)
+  const cachedPages = new Float64Array(CACHED_PAGES).fill(-1)
+  const checkedAt = new Float64Array(CACHED_PAGES)
   const files = fileMappings(pid)
 
   /** Checks pages [first, last], and caches those that are in memory; true if all are. */
@@ -70,8 +70,8 @@ export const residentPages = (pid: number): ResidentPages | undefined => {
           areAll = false
           continue
         }
-        const slot = (page + i) % KNOWN
-        known[slot] = page + i
+        const slot = (page + i) % CACHED_PAGES
+        cachedPages[slot] = page + i
         checkedAt[slot] = now
       }
     }
@@ -84,8 +84,8 @@ export const residentPages = (pid: number): ResidentPages | undefined => {
       const base = hi * PAGES_PER_4_GIB
       const count = ((lo & ((1 << PAGE_BITS) - 1)) + length + ((1 << PAGE_BITS) - 1)) >>> PAGE_BITS
       for (let i = 0; i < count; i++) {
-        const slot = (low + i) & (KNOWN - 1)
-        if (known[slot] !== base + low + i || now - checkedAt[slot] > VALID)
+        const slot = (low + i) & (CACHED_PAGES - 1)
+        if (cachedPages[slot] !== base + low + i || now - checkedAt[slot] > VALID)
           return query(base + low, base + low + count - 1, now)
       }
       return true

@@ -1,6 +1,6 @@
 /*
- * Limits and missing operations of other adapters, for `userdma check --like`, where they differ from this device's.
- * Each has the source that states it. docs/reference/adapters.md is generated from this table.
+ * Limits of other adapters, and operations of the soft device that they lack, for `userdma check --like`. Each has the
+ * source that states it. docs/reference/adapters.md is generated from this table.
  *
  * A limit is the largest value that the adapter accepts. If a queue's limit depends on the size of its WQEs, the table
  * has the limit for the smallest WQE.

@@ -51,7 +51,7 @@ export interface Finding {
   readonly device: string
   /** Microseconds of the clock of the daemon or library. */
   readonly time: number
-  /** The request that failed, or the call that is reported. */
+  /** The reported request or call, then others that the mistake involves. */
   readonly moments: readonly Moment[]
   readonly objects: readonly FoundObject[]
 }

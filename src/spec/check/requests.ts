@@ -81,7 +81,7 @@ export interface RequestCompletion {
    * Position among the completions of this CQ, from 1: the completion is polled once `polled` reports this count. 0:
    * the completion was lost.
    */
-  readonly count: number
+  readonly cqPosition: number
   /** `CoreObject.id` of the queue pair; for a request of a shared receive queue, the one that took it. */
   readonly qp: number
   /** Of a receive: the SEND or WRITE with immediate that took it, if its queue pair is of this process. */

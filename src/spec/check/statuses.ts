@@ -15,8 +15,8 @@ export type EventName = keyof typeof AsyncEventType.values
 interface StatusRow {
   /** One sentence. */
   readonly meaning: string
-  /** Findings to check first: the likeliest, or quickest to check, comes first. */
-  readonly first: readonly FindingId[]
+  /** The likeliest, or quickest to check, comes first. */
+  readonly likelyFindings: readonly FindingId[]
 }
 
 const RELIABLE_DATAGRAMS = 'Only of the reliable datagram service (RD), which no adapter has.'
@@ -24,7 +24,7 @@ const RELIABLE_DATAGRAMS = 'Only of the reliable datagram service (RD), which no
 export const statuses: Readonly<Record<StatusName, StatusRow>> = {
   SUCCESS: {
     meaning: 'The request has completed. If its bytes are wrong, something else used the memory meanwhile.',
-    first: [
+    likelyFindings: [
       'race',
       'read-then-write-unfenced',
       'buffer-reused',
@@ -39,17 +39,17 @@ export const statuses: Readonly<Record<StatusName, StatusRow>> = {
   },
   LOC_LEN_ERR: {
     meaning: 'The length does not fit: a receive is shorter than its message, or a send is longer than allowed.',
-    first: ['receive-too-short', 'request-length', 'bad-request'],
+    likelyFindings: ['receive-too-short', 'request-length', 'bad-request'],
   },
   LOC_QP_OP_ERR: {
     meaning: 'The queue pair cannot execute the request as it was posted.',
-    first: ['bad-request', 'no-rd-atomic', 'bind-refused'],
+    likelyFindings: ['bad-request', 'no-rd-atomic', 'bind-refused'],
   },
-  LOC_EEC_OP_ERR: { meaning: RELIABLE_DATAGRAMS, first: [] },
+  LOC_EEC_OP_ERR: { meaning: RELIABLE_DATAGRAMS, likelyFindings: [] },
   LOC_PROT_ERR: {
     meaning:
       'The local memory of the request does not allow the access: look at addr, length and lkey of its scatter/gather elements.',
-    first: [
+    likelyFindings: [
       'unknown-lkey',
       'stale-lkey',
       'local-out-of-bounds',
@@ -65,17 +65,17 @@ export const statuses: Readonly<Record<StatusName, StatusRow>> = {
   WR_FLUSH_ERR: {
     meaning:
       'The queue pair is in ERR, and the request was not executed. Look for the first completion with another status, of this queue pair and then of its peer: that failure moved the queue pair to ERR. If there is none, the program moved it.',
-    first: ['cq-overrun'],
+    likelyFindings: ['cq-overrun'],
   },
-  MW_BIND_ERR: { meaning: 'A memory window was not bound or invalidated.', first: ['bind-refused'] },
+  MW_BIND_ERR: { meaning: 'A memory window was not bound or invalidated.', likelyFindings: ['bind-refused'] },
   BAD_RESP_ERR: {
     meaning: "The peer's response does not match the request.",
-    first: ['path-mtu-mismatch', 'peer-refused'],
+    likelyFindings: ['path-mtu-mismatch', 'peer-refused'],
   },
   LOC_ACCESS_ERR: {
     meaning:
       "A peer's WRITE with immediate has taken this receive, and its memory refused the WRITE; the peer has REM_ACCESS_ERR or REM_OP_ERR.",
-    first: [
+    likelyFindings: [
       'remote-out-of-bounds',
       'rkey-no-right',
       'stale-rkey',
@@ -89,7 +89,7 @@ export const statuses: Readonly<Record<StatusName, StatusRow>> = {
   },
   REM_INV_REQ_ERR: {
     meaning: 'The peer refuses the request as invalid: it does not fit its queue pair or its receive.',
-    first: [
+    likelyFindings: [
       'receive-too-short',
       'qp-no-right',
       'rd-atomic-exceeds',
@@ -103,7 +103,7 @@ export const statuses: Readonly<Record<StatusName, StatusRow>> = {
   },
   REM_ACCESS_ERR: {
     meaning: "The peer's memory does not allow the access: look at remote_addr, length and rkey of the request.",
-    first: [
+    likelyFindings: [
       'unknown-rkey',
       'remote-out-of-bounds',
       'rkey-no-right',
@@ -115,7 +115,7 @@ export const statuses: Readonly<Record<StatusName, StatusRow>> = {
   },
   REM_OP_ERR: {
     meaning: 'The peer could not execute the request: its own receive or memory failed; its completion says how.',
-    first: [
+    likelyFindings: [
       'unknown-lkey',
       'stale-lkey',
       'local-out-of-bounds',
@@ -132,7 +132,7 @@ export const statuses: Readonly<Record<StatusName, StatusRow>> = {
   },
   RETRY_EXC_ERR: {
     meaning: 'The peer did not answer retry_cnt + 1 times: it does not exist, or it drops the packets.',
-    first: [
+    likelyFindings: [
       'peer-not-ready',
       'no-peer-qp',
       'peer-in-error',
@@ -145,16 +145,19 @@ export const statuses: Readonly<Record<StatusName, StatusRow>> = {
   },
   RNR_RETRY_EXC_ERR: {
     meaning: 'The peer had no receive posted, rnr_retry + 1 times.',
-    first: ['no-receive-posted', 'late-receives'],
+    likelyFindings: ['no-receive-posted', 'late-receives'],
   },
-  LOC_RDD_VIOL_ERR: { meaning: RELIABLE_DATAGRAMS, first: [] },
-  REM_INV_RD_REQ_ERR: { meaning: RELIABLE_DATAGRAMS, first: ['peer-refused'] },
-  REM_ABORT_ERR: { meaning: 'The peer has aborted the operation.', first: [] },
-  INV_EECN_ERR: { meaning: RELIABLE_DATAGRAMS, first: [] },
-  INV_EEC_STATE_ERR: { meaning: RELIABLE_DATAGRAMS, first: [] },
-  FATAL_ERR: { meaning: 'The adapter itself has failed.', first: [] },
-  RESP_TIMEOUT_ERR: { meaning: 'A response did not come in time.', first: [] },
-  GENERAL_ERR: { meaning: "An error without a status of its own: the adapter's vendor_err says which.", first: [] },
+  LOC_RDD_VIOL_ERR: { meaning: RELIABLE_DATAGRAMS, likelyFindings: [] },
+  REM_INV_RD_REQ_ERR: { meaning: RELIABLE_DATAGRAMS, likelyFindings: ['peer-refused'] },
+  REM_ABORT_ERR: { meaning: 'The peer has aborted the operation.', likelyFindings: [] },
+  INV_EECN_ERR: { meaning: RELIABLE_DATAGRAMS, likelyFindings: [] },
+  INV_EEC_STATE_ERR: { meaning: RELIABLE_DATAGRAMS, likelyFindings: [] },
+  FATAL_ERR: { meaning: 'The adapter itself has failed.', likelyFindings: [] },
+  RESP_TIMEOUT_ERR: { meaning: 'A response did not come in time.', likelyFindings: [] },
+  GENERAL_ERR: {
+    meaning: "An error without a status of its own: the adapter's vendor_err says which.",
+    likelyFindings: [],
+  },
 }
 
 /** The findings that can lead to a completion status or event, in the order in which to look for them. */
@@ -164,6 +167,6 @@ export const findingsOf = (name: StatusName | EventName): FindingId[] => {
     const { causes: causesOfFinding = [], statuses: statusesOfFinding = [] } = findings[id]
     return causesOfFinding.some(leadsToName) || statusesOfFinding.some(status => status === name)
   })
-  const first = Object.hasOwn(statuses, name) ? statuses[name as StatusName].first : []
-  return [...first, ...all.filter(id => !first.includes(id))]
+  const likely = Object.hasOwn(statuses, name) ? statuses[name as StatusName].likelyFindings : []
+  return [...likely, ...all.filter(id => !likely.includes(id))]
 }

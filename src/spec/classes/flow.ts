@@ -38,7 +38,8 @@ export const FlowSpec = {
   tag: at(8 + 2 * FLOW_HEADER_BYTES, u32(0)),
 }
 
-const MAX_SPECS = 10
+/** Maximum specs of a rule, as in Linux. */
+export const MAX_FLOW_SPECS = 10
 
 export const Flow = objectClass('flow', ClassId.flow, {
   methods: {
@@ -51,7 +52,7 @@ export const Flow = objectClass('flow', ClassId.flow, {
         priority: u16(4),
         port: u8(5, { min: 1 }),
         flags: flagsOf(6, FlowFlags),
-        specs: list(7, FlowSpec, MAX_SPECS),
+        specs: list(7, FlowSpec, MAX_FLOW_SPECS),
         counters: optional(ref(8, 'counters')),
       },
       out: {},
@@ -60,7 +61,7 @@ export const Flow = objectClass('flow', ClassId.flow, {
     }),
     query: method(QUERY, {
       in: {},
-      out: { type: enumOf(64, FlowType), priority: u16(65), port: u8(66), specs: list(67, FlowSpec, MAX_SPECS) },
+      out: { type: enumOf(64, FlowType), priority: u16(65), port: u8(66), specs: list(67, FlowSpec, MAX_FLOW_SPECS) },
     }),
     destroy: method(DESTROY, { in: {}, out: {} }),
   },

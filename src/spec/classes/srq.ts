@@ -66,6 +66,7 @@ export const XrcSrq = objectClass('xrc_srq', ClassId.xrc_srq, {
 
 /** A scatter/gather element. */
 const Sge = { address: at(0, u64(0)), length: at(8, u32(0)), lkey: at(12, u32(0)) }
+/** Maximum scatter/gather elements of a tagged receive buffer. */
 const MAX_SGE = 256
 
 /**

@@ -60,6 +60,7 @@ export const Wq = objectClass('wq', ClassId.wq, {
 })
 
 const TableEntry = { wq: at(0, u32(0)) }
+/** Maximum work queues of a table. */
 const MAX_ENTRIES = 1 << 12
 
 export const RwqIndTable = objectClass('rwq_ind_table', ClassId.rwq_ind_table, {

@@ -41,7 +41,5 @@ export const FlowAction = { FIRST: 0x1000, HANDLE: 0x1002, COUNT: 0x1003 } as co
 export const FLOW_SPEC_HEADER_BYTES = 8
 /** Bytes of the spec of an action: header, u32, padding. */
 export const FLOW_ACTION_BYTES = 16
-/** Maximum specs of a rule. */
-export const MAX_FLOW_SPECS = 10
 /** The specs of a rule with n specs have at most n times this many bytes. */
 export const MAX_FLOW_SPEC_BYTES = 88

@@ -118,7 +118,10 @@ export const typeTables = [
   { noun: 'SRQ', classes: SRQ_CLASSES, types: SrqTypeClasses },
 ] as const
 
-/** Linux objects whose handles INFO_HANDLES can list, with their classes; another object is refused with EINVAL. */
+/**
+ * Linux objects whose handles INFO_HANDLES can list, with their classes; with none the list is empty. Another object is
+ * refused with EINVAL.
+ */
 export const LinuxObjectClasses: Readonly<Record<number, readonly string[]>> = {
   [LinuxObject.DEVICE]: [],
   [LinuxObject.PD]: ['pd'],

@@ -40,15 +40,19 @@ export interface UcmaCommand {
   readonly checksObjectFirst?: true
   /** Offset of a descriptor number: the channel that the identifier has now, if it is not the descriptor written to. */
   readonly currentChannelAt?: number
-  /** Several methods share the command's number: this one is selected if the u32 at `at` is `is`. */
+  /** Several methods share the command's number: this one is selected if the u32 at `at` is `value`. */
   readonly option?: { readonly at: number; readonly value: number }
   /** Bytes of the caller's memory that become an attribute: offsets of their address and length. */
   readonly userMemory?: { readonly address: number; readonly length: number; readonly attribute: string }
   /** An attribute in the struct whose length is the byte at `length`. */
   readonly inlineBytes?: { readonly at: number; readonly length: number; readonly attribute: string }
   /** Linux accepts only these values of the byte at `at`; another value is refused with `code`, default EINVAL. */
-  readonly acceptedByte?: { readonly at: number; readonly values: readonly number[]; readonly code?: 'ENOSYS' }
-  /** Linux does not read `attribute` if the u16 at `at` is `is`. */
+  readonly acceptedByte?: {
+    readonly at: number
+    readonly values: readonly number[] | 'nonzero'
+    readonly code?: 'ENOSYS'
+  }
+  /** Linux does not read `attribute` if the u16 at `at` is `value`. */
   readonly ignored?: { readonly attribute: string; readonly at: number; readonly value: number }
   /** A list in the response: its offset, the bytes of an element, and the offset of the number of elements. */
   readonly list?: { readonly attribute: string; readonly at: number; readonly size: number; readonly count: number }
@@ -78,8 +82,6 @@ const CONNECT_ECE_OFFSET = 280
 const ACCEPT_ECE_OFFSET = 288
 /** Bytes of rdma_ucm_query_addr_resp before `deviceIndex`, which was added later. */
 const ADDRESSES_BEFORE_INDEX = 272
-/** All values of a byte but 0. */
-const NONZERO = Array.from({ length: 255 }, (_, i) => i + 1)
 
 const addresses = layout(280, embed(0, 'addresses', CmAddresses))
 
@@ -197,7 +199,7 @@ export const ucmaCommands: readonly UcmaCommand[] = [
       embed(CONNECT_ECE_OFFSET, 'ece', CmEce),
     ),
     minBytes: CONNECT_ECE_OFFSET,
-    acceptedByte: { at: CmConnectionParameters.valid.offset, values: NONZERO },
+    acceptedByte: { at: CmConnectionParameters.valid.offset, values: 'nonzero' },
   },
   {
     name: 'LISTEN',

@@ -1,6 +1,6 @@
 /*
- * Linux's calls on a umad file (ib_user_mad.h): its ioctls, and the offsets of its structs' fields, by which the
- * dialect (uapi/linux/umad.ts) reads and writes them. Little-endian except where noted.
+ * Linux's calls on a umad file (ib_user_mad.h): its ioctls, and the sizes of its structs and the offsets of
+ * their fields, by which the dialect (uapi/linux/umad.ts) reads and writes them. Little-endian except where noted.
  */
 
 /** _IOC with RDMA_IOCTL_MAGIC, 0x1b; bits of `direction`: 1 write, 2 read. */
@@ -47,6 +47,7 @@ export const UmadHeader = {
   bytesWithoutPkey: 56,
   id: 0,
   status: 4,
+  /** Milliseconds. */
   timeout: 8,
   retries: 12,
   length: 16,

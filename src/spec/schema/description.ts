@@ -189,7 +189,7 @@ const valueName = (values: Readonly<Record<string, number>>, number: number, nou
   Object.keys(values).find(name => values[name] === number) ?? refuse(`${noun} ${number} is unknown`)
 
 const NAME = /^[A-Za-z]\w*$/
-/** Maximum bytes of a record, and maximum fields including those of nested records; every class has far fewer. */
+/** Maximum bytes of a type, and maximum fields including those of nested records; every class has far fewer. */
 const MAX_BYTES = 1 << 20
 const MAX_FIELDS = 4096
 
@@ -219,7 +219,7 @@ const widthOf = (width: number): 1 | 2 | 4 =>
 const declareTypes = (description: Description, nameAt: NameAt): Kind[] => {
   const enumerations = declareEnumerations(description, nameAt)
   const types: Kind[] = []
-  /** For each of `types`: the number of its fields, nested ones included, and its bytes. */
+  /** By type: its fields, nested ones included, and its bytes: of a list those of an element, of a blob 0. */
   const weights: { readonly fields: number; readonly bytes: number }[] = []
   const fieldsOf = (first: number, count: number): Fields =>
     Object.fromEntries(
@@ -291,9 +291,15 @@ const declareMethods = (description: Description, nameAt: NameAt): NamedMethod[]
     const outputs: Record<string, Attribute> = {}
     const driverAttributes = (flags & DRIVER_ATTRIBUTES) !== 0
     const undoable = (flags & UNDOABLE) !== 0
-    const needs = (flags & NEEDS_NET_RAW) === 0 ? {} : { needs: 'NET_RAW' as const }
-    const optional = { ...(undoable && { undoable }), ...needs }
-    return { name: nameAt(name), call, driverAttributes, ...optional, in: inputs, out: outputs }
+    return {
+      name: nameAt(name),
+      call,
+      driverAttributes,
+      ...(undoable && { undoable }),
+      ...((flags & NEEDS_NET_RAW) !== 0 && { needs: 'NET_RAW' as const }),
+      in: inputs,
+      out: outputs,
+    }
   })
   for (const { name, method, type, id, direction, flags } of description.attributes) {
     const inOrOut = valueName(Direction.values, direction, 'direction') as 'in' | 'out'

@@ -239,12 +239,12 @@ export const classesOf = (schema: unknown): ObjectClass[] => {
   }
   const attributesAt = (path: string, value: unknown): Attributes =>
     Object.fromEntries(
-      listAt(path, value).map((one, i): [string, Attribute] => {
-        const name = textAt(`${path}[${i}].name`, one.name)
+      listAt(path, value).map((attribute, i): [string, Attribute] => {
+        const name = textAt(`${path}[${i}].name`, attribute.name)
         const attributePath = `${path}[${i}] (${name})`
-        const of = typeAt(`${attributePath}.type`, one.type)
-        const id = numberAt(`${attributePath}.id`, one.id)
-        return [name, { id, of, optional: flagAt(`${attributePath}.optional`, one.optional) }]
+        const of = typeAt(`${attributePath}.type`, attribute.type)
+        const id = numberAt(`${attributePath}.id`, attribute.id)
+        return [name, { id, of, optional: flagAt(`${attributePath}.optional`, attribute.optional) }]
       }),
     )
   return listAt('classes', document.classes).map((cls, i): ObjectClass => {
@@ -252,18 +252,18 @@ export const classesOf = (schema: unknown): ObjectClass[] => {
     const { identity } = cls
     if (identity !== 'handle' && identity !== 'fd' && identity !== 'fixed')
       return refuse(`${name}.identity`, 'must be handle, fd or fixed')
-    const methods = listAt(`${name}.methods`, cls.methods).map((one, j): [string, Method] => {
-      const method = textAt(`${name}.methods[${j}].name`, one.name)
-      const path = `${name}.${method}`
+    const methods = listAt(`${name}.methods`, cls.methods).map((method, j): [string, Method] => {
+      const methodName = textAt(`${name}.methods[${j}].name`, method.name)
+      const path = `${name}.${methodName}`
       return [
-        method,
+        methodName,
         {
-          call: numberAt(`${path}.call`, one.call),
-          in: attributesAt(`${path}.in`, one.in),
-          out: attributesAt(`${path}.out`, one.out),
-          driverAttributes: flagAt(`${path}.driverAttributes`, one.driverAttributes),
-          ...(one.undoable !== undefined && { undoable: flagAt(`${path}.undoable`, one.undoable) }),
-          ...(one.needs !== undefined && { needs: capabilityAt(`${path}.needs`, one.needs) }),
+          call: numberAt(`${path}.call`, method.call),
+          in: attributesAt(`${path}.in`, method.in),
+          out: attributesAt(`${path}.out`, method.out),
+          driverAttributes: flagAt(`${path}.driverAttributes`, method.driverAttributes),
+          ...(method.undoable !== undefined && { undoable: flagAt(`${path}.undoable`, method.undoable) }),
+          ...(method.needs !== undefined && { needs: capabilityAt(`${path}.needs`, method.needs) }),
         },
       ]
     })

@@ -343,22 +343,22 @@ export const headerAt: Readonly<Record<Exclude<HeaderName, 'BTH'>, Uint8Array>> 
   XRCETH: new Uint8Array(256),
 }
 
-for (const o of opcodes) {
-  const has = (header: HeaderName, flag: number): number => (o.headers.includes(header) ? flag : 0)
-  opcodeFlags[o.opcode] =
-    (o.role === 'request' ? OP_REQUEST : o.role === 'response' ? OP_RESPONSE : 0) |
-    positionFlag[o.position] |
-    kindFlag[o.kind] |
-    (o.hasPayload ? OP_PAYLOAD : 0) |
-    (o.canBeSolicited ? OP_SOLICITED : 0) |
-    has('AETH', OP_ACK) |
-    has('ImmDt', OP_IMM) |
-    has('IETH', OP_INV) |
-    has('RETH', OP_RETH)
-  opcodeHeaderBytes[o.opcode] = o.headerBytes
+for (const opcode of opcodes) {
+  const flagIfHas = (header: HeaderName, flag: number): number => (opcode.headers.includes(header) ? flag : 0)
+  opcodeFlags[opcode.opcode] =
+    (opcode.role === 'request' ? OP_REQUEST : opcode.role === 'response' ? OP_RESPONSE : 0) |
+    positionFlag[opcode.position] |
+    kindFlag[opcode.kind] |
+    (opcode.hasPayload ? OP_PAYLOAD : 0) |
+    (opcode.canBeSolicited ? OP_SOLICITED : 0) |
+    flagIfHas('AETH', OP_ACK) |
+    flagIfHas('ImmDt', OP_IMM) |
+    flagIfHas('IETH', OP_INV) |
+    flagIfHas('RETH', OP_RETH)
+  opcodeHeaderBytes[opcode.opcode] = opcode.headerBytes
   let at: number = headers.BTH.bytes
-  for (const header of o.headers) {
-    if (header !== 'BTH') headerAt[header][o.opcode] = at
+  for (const header of opcode.headers) {
+    if (header !== 'BTH') headerAt[header][opcode.opcode] = at
     at += headers[header].bytes
   }
 }

@@ -6,6 +6,7 @@
  * Errors are the kernel's: EINVAL, but ENOSPC for missing specs, and EOPNOTSUPP for bytes after the specs and for the
  * wrong size of an action that is an object, which no device here has.
  */
+import { MAX_FLOW_SPECS } from '../../spec/classes/flow.ts'
 import { FlowFlags, FlowSpecFlags, FlowSpecType, FlowType } from '../../spec/enums.ts'
 import { CallError } from '../../spec/errno.ts'
 import {
@@ -15,7 +16,6 @@ import {
   type FlowFilter,
   flowFilters,
   MAX_FLOW_SPEC_BYTES,
-  MAX_FLOW_SPECS,
 } from '../../spec/linux/flow.ts'
 import type { PackedSpecs } from '../../spec/linux/layout.ts'
 import type { AnyRecord, AnyValues } from '../../spec/schema/schema.ts'

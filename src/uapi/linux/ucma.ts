@@ -53,7 +53,10 @@ const LAST_COMMAND = 22
 /** Maximum bytes of an option: ucma.c copies one page. */
 const MAX_OPTION = 4096
 
-/** The command with a number; of SET_OPTION the row for the option in `body`. Throws CallError. */
+/**
+ * The command with a number; of QUERY the row for the option in `body`. Throws CallError: EINVAL for a number that is
+ * too high, ENOSYS for a command or option that Linux does not have.
+ */
 const findCommand = (number: number, body: DataView): CompiledCommand => {
   if (number > LAST_COMMAND) throw new CallError('EINVAL', `rdma_cm command ${number}: there are 0 to ${LAST_COMMAND}`)
   const absent = absentUcmaCommands[number]
@@ -101,11 +104,15 @@ const checkStruct = ({ command }: CompiledCommand, body: Uint8Array, inLength: n
   const { name, minBytes = 0, acceptedByte, reserved, addresses = [] } = command
   if (inLength < minBytes)
     throw new CallError('EINVAL', `${name}: a struct of ${inLength} bytes; it has at least ${minBytes}`)
-  if (acceptedByte !== undefined && !acceptedByte.values.includes(body[acceptedByte.at]!))
-    throw new CallError(
-      acceptedByte.code ?? 'EINVAL',
-      `${name}: the byte at ${acceptedByte.at} is ${body[acceptedByte.at]}, not ${acceptedByte.values.join(' or ')}`,
-    )
+  if (acceptedByte !== undefined) {
+    const { at, values, code = 'EINVAL' } = acceptedByte
+    const byte = body[at]!
+    if (values === 'nonzero' ? byte === 0 : !values.includes(byte))
+      throw new CallError(
+        code,
+        `${name}: the byte at ${at} is ${byte}, not ${values === 'nonzero' ? values : values.join(' or ')}`,
+      )
+  }
   if (reserved !== undefined && body.subarray(reserved.at, reserved.at + reserved.bytes).some(byte => byte !== 0))
     throw new CallError('EINVAL', `${name}: its reserved bytes are not 0`)
   for (const one of addresses) {

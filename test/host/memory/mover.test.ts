@@ -21,6 +21,7 @@ const disableCloseRange = (): void => {
   const SECCOMP_RET = { ERRNO: 0x0005_0000, ALLOW: 0x7fff_0000 } as const
   const arena = mapArena(4096)
   const { view, address } = arena
+  /** Loads `nr`, at byte 0 of struct seccomp_data, and returns ENOSYS if it is close_range. */
   const program: [code: number, jumpIfFalse: number, value: number][] = [
     [BPF.LD_W_ABS, 0, 0],
     [BPF.JMP_JEQ_K, 1, SYS_CLOSE_RANGE],
@@ -47,8 +48,10 @@ const checkMover = (): void => {
   const [ours, theirs] = socketPair()
   arena.bytes[0] = 7
   const [high, low] = [Math.floor(arena.address / 2 ** 32), arena.address % 2 ** 32]
-  assert.equal(mover.move(false, process.pid, -1, high, low, arena, 8, 1, 1, 1, MAX_WAIT), 1)
-  assert.equal(arena.bytes[8], 7)
+  // one byte from the arena's start to its byte 8
+  const [to, chunk, stride, total] = [8, 1, 1, 1]
+  assert.equal(mover.move(false, process.pid, -1, high, low, arena, to, chunk, stride, total, MAX_WAIT), 1)
+  assert.equal(arena.bytes[to], 7)
   close(ours)
   assert.equal(recvSmall(theirs, new Uint8Array(1)), 0, 'the end of the stream: nobody else has the socket')
   close(theirs)

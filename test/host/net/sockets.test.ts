@@ -41,9 +41,12 @@ import { startPeer } from '../peer-control.ts'
 const folder = mkdtempSync(join(tmpdir(), 'userdma-sockets-'))
 after(() => rmSync(folder, { recursive: true }))
 
+const EPERM = 1
+const EBADF = 9
 const EAGAIN = 11
 const EPIPE = 32
 const EMSGSIZE = 90
+const ENOPROTOOPT = 92
 
 const bytes = (text: string): Uint8Array => new TextEncoder().encode(text)
 const buffer = new Uint8Array(MAX_MESSAGE)
@@ -161,7 +164,7 @@ test('unclaimed descriptors are closed', t => {
 
 test('a bad descriptor, or too many descriptors, are refused before anything is sent', t => {
   const [a, b] = pair(t)
-  assert.equal(send(a, bytes('x'), [9999]), -9)
+  assert.equal(send(a, bytes('x'), [9999]), -EBADF)
   assert.throws(() => send(a, bytes('x'), new Array(MAX_FDS + 1).fill(1)), RangeError)
   assert.equal(recv(b, buffer).length, -EAGAIN)
 })
@@ -181,7 +184,7 @@ test('a client connects to a listening socket, and the server accepts the connec
   assert.equal(close(client), 0)
   assert.equal(recvSmall(served, buffer), 0)
   assert.equal(close(served), 0)
-  assert.equal(close(served), -9)
+  assert.equal(close(served), -EBADF)
 })
 
 test('listening at a path in use is EADDRINUSE, and the socket file of a dead server is replaced', () => {
@@ -230,7 +233,7 @@ test('the credentials, the message and the file of a process that connects arriv
   const fd = accept(server)
   assert.deepEqual(peerCredentials(fd), { pid: peer.pid, uid: process.getuid?.(), gid: process.getgid?.() })
   const pidfd = peerPidfd(fd)
-  if (pidfd < 0) assert.equal(pidfd, -92, 'ENOPROTOOPT of a kernel before 6.5')
+  if (pidfd < 0) assert.equal(pidfd, -ENOPROTOOPT, 'a kernel before 6.5')
   else close(pidfd)
   const { length, fds } = recv(fd, buffer)
   assert.equal(Buffer.from(buffer.subarray(0, length)).toString(), 'hello there')
@@ -245,11 +248,12 @@ test('the credentials, the message and the file of a process that connects arriv
   close(fd)
 })
 
-const needsMover =
+/** Why the test is skipped; false if there is a mover (host/memory/mover.ts). */
+const skipWithoutMover =
   nativeLibraryPath() === undefined && 'the native library was not built: descriptors are received directly'
 
 test('from an untrusted peer a descriptor is received only if it is a memory file and the only one', {
-  skip: needsMover,
+  skip: skipWithoutMover,
 }, t => {
   const [b, a] = pair(t)
   const memory = createMemfd('userdma-test', 4096)
@@ -285,7 +289,7 @@ test('the first end of a pair accepts no descriptors', t => {
   const plain = openSync('/dev/null', 'r')
   t.after(() => closeSync(plain))
   if (send(b, bytes('fd'), [plain]) > 0) return t.skip('before Linux 6.16 that cannot be refused')
-  assert.equal(send(b, bytes('fd'), [plain]), -1)
+  assert.equal(send(b, bytes('fd'), [plain]), -EPERM)
   assert.equal(send(b, bytes('none')), 4)
   assert.equal(send(a, bytes('fd'), [plain]), 2)
 })

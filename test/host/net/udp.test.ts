@@ -15,6 +15,8 @@ import { loopback } from '../../loopback.ts'
 const EAGAIN = 11
 const EMSGSIZE = 90
 const PORT = 4791
+/** Maximum bytes of an IPv4 datagram of UDP. */
+const MAX_DATAGRAM = 65_507
 
 const open = (t: { after(body: () => void): void }, address: Uint8Array, port = PORT): UdpSocket => {
   const socket = openUdpSocket(address, port)
@@ -49,6 +51,7 @@ test('messages arrive with their sender, hop limit and traffic class', async t =
   const memory = batches()
   memory.setDestination(0, loopback(2), PORT, 0)
   memory.arena.bytes.set(Buffer.from('onetwothree'))
+  // slot, offset, bytes, destination, segment, hop limit, traffic class
   memory.putMessage(0, 0, 3, 0, 0, 0, 0)
   memory.putMessage(1, 3, 3, 0, 0, 7, 0)
   memory.putMessage(2, 6, 5, 0, 0, 255, 0xb8)
@@ -64,7 +67,7 @@ test('messages arrive with their sender, hop limit and traffic class', async t =
   assert.deepEqual([...memory.ports.subarray(0, 3)], [PORT, PORT, PORT])
   assert.deepEqual([...memory.addresses.subarray(0, 3)], [0, 0, 0xffff])
   assert.equal(memory.addresses[3], Buffer.from(loopback(1)).readUInt32BE(12))
-  assert.equal(memory.bufferAt(1) % 16, 4)
+  assert.equal(memory.bufferAt(1) % 16, 4, 'the payload after a BTH of 12 bytes is aligned')
 })
 
 test('a long message is segmented into datagrams, and they arrive coalesced', async t => {
@@ -90,7 +93,7 @@ test('an unsendable message is reported only if it is the first', t => {
   const memory = batches()
   memory.setDestination(0, loopback(1), PORT, 0)
   memory.putMessage(0, 0, 10, 0, 0, 0, 0)
-  memory.putMessage(1, 0, 65_508, 0, 0, 0, 0)
+  memory.putMessage(1, 0, MAX_DATAGRAM + 1, 0, 0, 0, 0)
   memory.putMessage(2, 0, 10, 0, 0, 0, 0)
   assert.equal(memory.send(a, 0, 3), 1)
   assert.equal(memory.send(a, 1, 2), -EMSGSIZE)

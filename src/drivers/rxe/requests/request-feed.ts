@@ -359,8 +359,8 @@ export const watchRequests = (
       push(number, completion, solicited)
       if (feed === undefined || request === undefined) return
       // 0: the CQ was full, and the completion is lost
-      const count = cq.state.completions === completionsBefore ? 0 : cq.state.completions
-      watcher.completed(request, { status, opcode, bytes, cq: cq.id, count, qp: feed.qp.id, message })
+      const cqPosition = cq.state.completions === completionsBefore ? 0 : cq.state.completions
+      watcher.completed(request, { status, opcode, bytes, cq: cq.id, cqPosition, qp: feed.qp.id, message })
     }
   }
   watchCompletions(engineCompletions)

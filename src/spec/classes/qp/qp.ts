@@ -204,7 +204,7 @@ export const qpMethods = <const N extends QpAttributeName>(...names: readonly N[
   }
 }
 
-/** Maximum bytes of the requests of a POST_SEND. */
+/** Maximum bytes of the requests of a POST_SEND; an attribute has at most 65,535. */
 const MAX_REQUEST_BYTES = 0xffe0
 
 /**

@@ -32,8 +32,8 @@ const watch = (m: Machine) => {
       lines.push(`posted ${nameOf(request)}`)
     },
     ended: request => lines.push(`ended ${nameOf(request)}`),
-    completed: (request, { status, count, message }) =>
-      lines.push(`completed ${nameOf(request)} ${status} #${count}${message ? ` < ${nameOf(message)}` : ''}`),
+    completed: (request, { status, cqPosition, message }) =>
+      lines.push(`completed ${nameOf(request)} ${status} #${cqPosition}${message ? ` < ${nameOf(message)}` : ''}`),
     starved: () => lines.push('starved'),
     polled: (_cq, count) => lines.push(`polled ${count}`),
     forgotten: () => lines.push('forgotten'),
