@@ -3,7 +3,7 @@
  * (core/memory/region-table.ts) or `bindWindow` (core/memory/windows.ts) has refused, by making the same checks. Slow:
  * called only for failures.
  */
-import { type Cause, causeOf } from '../spec/check/causes.ts'
+import { type Cause, createCause } from '../spec/check/causes.ts'
 import { AccessFlags } from '../spec/enums.ts'
 import { joinWords, TWO_32 } from '../spec/memory.ts'
 import {
@@ -30,15 +30,15 @@ const isWindow = (table: MemoryTable, row: number): boolean => table.kind[row] !
 /** The cause for a key that is not live. */
 const explainUnknown = (table: MemoryTable, key: number, isRemote: boolean): Cause => {
   const removed = findRemovedKey(table, key)
-  if (removed?.length === WINDOW_REMOVED && isRemote) return causeOf('WINDOW_DEALLOCATED', { key })
+  if (removed?.length === WINDOW_REMOVED && isRemote) return createCause('WINDOW_DEALLOCATED', { key })
   if (removed !== undefined && removed.length !== WINDOW_REMOVED) {
     const start = joinWords(removed.iovaHi, removed.iovaLo)
     const args = { key, start, end: start + BigInt(removed.length) }
-    return isRemote ? causeOf('RKEY_DEREGISTERED', args) : causeOf('LKEY_DEREGISTERED', args)
+    return isRemote ? createCause('RKEY_DEREGISTERED', args) : createCause('LKEY_DEREGISTERED', args)
   }
   const row = rowAt(table, key >>> 8)
-  if (isRemote && row >= 0 && isWindow(table, row)) return causeOf('RKEY_OLD', { key, now: table.key[row] })
-  return causeOf(isRemote ? 'RKEY_UNKNOWN' : 'LKEY_UNKNOWN', { key })
+  if (isRemote && row >= 0 && isWindow(table, row)) return createCause('RKEY_OLD', { key, now: table.key[row] })
+  return createCause(isRemote ? 'RKEY_UNKNOWN' : 'LKEY_UNKNOWN', { key })
 }
 
 /** Arguments as of `resolve`; undefined if the access is permitted. */
@@ -56,20 +56,21 @@ export const explainKey = (
   const unsignedKey = key >>> 0
   const row = findKey(table, unsignedKey)
   if (row < 0) return explainUnknown(table, unsignedKey, isRemote)
-  if (table.pd[row] !== pd) return causeOf(isRemote ? 'RKEY_OTHER_PD' : 'LKEY_OTHER_PD', { key: unsignedKey })
+  if (table.pd[row] !== pd) return createCause(isRemote ? 'RKEY_OTHER_PD' : 'LKEY_OTHER_PD', { key: unsignedKey })
   if (isWindow(table, row)) {
-    if (!isRemote) return causeOf('LKEY_WINDOW', { key: unsignedKey })
-    if (table.windowRegion[row] < 0) return causeOf('WINDOW_UNBOUND', { key: unsignedKey })
+    if (!isRemote) return createCause('LKEY_WINDOW', { key: unsignedKey })
+    if (table.windowRegion[row] < 0) return createCause('WINDOW_UNBOUND', { key: unsignedKey })
     if (table.kind[row] === KeyKind.WINDOW_2 && table.qp[row] !== qp)
-      return causeOf('WINDOW_OTHER_QP', { key: unsignedKey, qp: table.qp[row] })
+      return createCause('WINDOW_OTHER_QP', { key: unsignedKey, qp: table.qp[row] })
   }
   const missing = access & ~table.access[row]
-  if (missing !== 0) return causeOf(isRemote ? 'RKEY_NO_RIGHT' : 'LKEY_NO_RIGHT', { key: unsignedKey, right: missing })
+  if (missing !== 0)
+    return createCause(isRemote ? 'RKEY_NO_RIGHT' : 'LKEY_NO_RIGHT', { key: unsignedKey, right: missing })
   const from = joinWords(hi, lo)
   const to = from + BigInt(length)
   const { start, end } = boundsOf(table, row)
   if (from >= start && to <= end) return undefined
-  return causeOf(isRemote ? 'RKEY_RANGE' : 'LKEY_RANGE', { key: unsignedKey, from, to, start, end })
+  return createCause(isRemote ? 'RKEY_RANGE' : 'LKEY_RANGE', { key: unsignedKey, from, to, start, end })
 }
 
 /** Why `bindWindow` refuses `bind`; called only if it does. */
@@ -77,18 +78,18 @@ export const explainBind = (table: MemoryTable, pd: number, bind: Bind): Cause =
   const key = bind.window >>> 0
   const lkey = bind.lkey >>> 0
   const row = findKey(table, key)
-  if (row < 0 || !isWindow(table, row) || table.pd[row] !== pd) return causeOf('BIND_WINDOW', { key })
+  if (row < 0 || !isWindow(table, row) || table.pd[row] !== pd) return createCause('BIND_WINDOW', { key })
   const isType1 = table.kind[row] === KeyKind.WINDOW_1
   const forbidden = bind.access & ~LOCAL_WRITE & ~(REMOTE_RIGHTS | (isType1 ? 0 : ZERO_BASED))
-  if (forbidden !== 0) return causeOf('BIND_RIGHTS', { right: forbidden })
-  if (!isType1 && table.windowRegion[row] >= 0) return causeOf('BIND_BOUND', { key })
+  if (forbidden !== 0) return createCause('BIND_RIGHTS', { right: forbidden })
+  if (!isType1 && table.windowRegion[row] >= 0) return createCause('BIND_BOUND', { key })
   const length = (bind.lengthHi >>> 0) * TWO_32 + (bind.lengthLo >>> 0)
-  if (length === 0) return causeOf('BIND_LENGTH', {})
+  if (length === 0) return createCause('BIND_LENGTH', {})
   const region = findKey(table, lkey)
-  if (region < 0 || isWindow(table, region) || table.pd[region] !== pd) return causeOf('BIND_REGION', { key: lkey })
+  if (region < 0 || isWindow(table, region) || table.pd[region] !== pd) return createCause('BIND_REGION', { key: lkey })
   const required = MW_BIND | ((bind.access & (REMOTE_WRITE | REMOTE_ATOMIC)) !== 0 ? LOCAL_WRITE : 0)
   const missing = required & ~table.access[region]
-  if (missing !== 0) return causeOf('BIND_NO_RIGHT', { key: lkey, right: missing })
+  if (missing !== 0) return createCause('BIND_NO_RIGHT', { key: lkey, right: missing })
   const from = joinWords(bind.hi, bind.lo)
-  return causeOf('BIND_RANGE', { key: lkey, from, to: from + BigInt(length), ...boundsOf(table, region) })
+  return createCause('BIND_RANGE', { key: lkey, from, to: from + BigInt(length), ...boundsOf(table, region) })
 }

@@ -5,7 +5,7 @@
  * counts the acknowledged events. A structure counts as the object's only while it contains the object's handle.
  */
 import type { Caller, CoreObject, EventsRead } from '../core/model.ts'
-import { causeOf } from '../spec/check/causes.ts'
+import { createCause } from '../spec/check/causes.ts'
 import type { Failure } from '../spec/check/failures.ts'
 import { CallError } from '../spec/errno.ts'
 
@@ -65,9 +65,14 @@ const causeOfWait = ({ object, read, caller }: Watched) => {
   const [first, second] = [view.getUint32(counts, true), view.getUint32(counts + 4, true)]
   const asyncs = structure === 'cq' ? second : first
   if (structure === 'cq' && first !== read.compEvents)
-    return causeOf('UNACKNOWLEDGED', { ...facts, done: first, read: read.compEvents, call: 'ibv_ack_cq_events' })
+    return createCause('UNACKNOWLEDGED', { ...facts, done: first, read: read.compEvents, call: 'ibv_ack_cq_events' })
   if (asyncs !== read.asyncEvents)
-    return causeOf('UNACKNOWLEDGED', { ...facts, done: asyncs, read: read.asyncEvents, call: 'ibv_ack_async_event' })
+    return createCause('UNACKNOWLEDGED', {
+      ...facts,
+      done: asyncs,
+      read: read.asyncEvents,
+      call: 'ibv_ack_async_event',
+    })
   return undefined
 }
 

@@ -20,8 +20,8 @@ interface Link {
   readonly attributes: Readonly<Partial<Record<AddressRole, string>>>
   /** Optional attributes, which are passed together with an attribute of role `address`. */
   readonly optional: readonly string[]
-  /** Why the link has these attributes; ends a message. */
-  readonly reason: string
+  /** How the link addresses a path, which is why it has its own attributes: the end of a message. */
+  readonly addressing: string
 }
 
 export const Links: Readonly<Record<LinkName, Link>> = {
@@ -29,20 +29,20 @@ export const Links: Readonly<Record<LinkName, Link>> = {
     title: 'InfiniBand',
     attributes: { address: 'ibAddress', addresses: 'ibAddresses', alternatePath: 'ibAlternatePath' },
     optional: [],
-    reason: 'a path has a LID, and a global route if isGlobal',
+    addressing: 'a path has a LID, and a global route if isGlobal',
   },
   roce: {
     title: 'RoCE',
     attributes: { address: 'address', addresses: 'addresses', alternatePath: 'alternatePath' },
     optional: ['dmac', 'vlan'],
-    reason: 'a path is a GID with sgidIndex, hopLimit, trafficClass and flowLabel; there are no LIDs',
+    addressing: 'a path is a GID with sgidIndex, hopLimit, trafficClass and flowLabel; there are no LIDs',
   },
-  iwarp: { title: 'iWARP', attributes: {}, optional: [], reason: 'the TCP connection has the addresses' },
+  iwarp: { title: 'iWARP', attributes: {}, optional: [], addressing: 'the TCP connection has the addresses' },
   opa: {
     title: 'Omni-Path',
     attributes: { address: 'opaAddress', addresses: 'opaAddresses', alternatePath: 'opaAlternatePath' },
     optional: [],
-    reason: 'a LID has 32 bits',
+    addressing: 'a LID has 32 bits',
   },
 }
 
@@ -67,9 +67,9 @@ export const absentOn = (link: LinkName): readonly string[] => {
 
 /** The message for a caller that passes such an attribute. */
 export const whyAbsent = (link: LinkName, attribute: string): string => {
-  const { title, attributes, reason } = Links[link]
+  const { title, attributes, addressing } = Links[link]
   const role = addressRoles.get(attribute)
   const replacement = role === undefined ? undefined : attributes[role]
   const instead = replacement !== undefined ? `use ${replacement}` : 'leave it out'
-  return `attribute ${attribute} does not belong to this device's link, ${title}: ${reason}; ${instead}`
+  return `attribute ${attribute} does not belong to this device's link, ${title}: ${addressing}; ${instead}`
 }

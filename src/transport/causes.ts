@@ -4,7 +4,7 @@
  * earlier ones are outstanding, its cause is stored for the row until they have completed: no later request is sent, so
  * there is at most one cause per row. Only failing paths run this code; it may allocate.
  */
-import { type Cause, causeOf } from '../spec/check/causes.ts'
+import { type Cause, createCause } from '../spec/check/causes.ts'
 import { joinWords } from '../spec/memory.ts'
 import { QP } from './fields.ts'
 import type { EngineState } from './state.ts'
@@ -14,7 +14,7 @@ import { Access } from './types.ts'
 const REMOTE = ~Access.LOCAL_WRITE
 
 /** The cause when a message of an unreliable service finds no receive request. */
-export const NO_RECEIVE = causeOf('NO_RECEIVE', {})
+export const NO_RECEIVE = createCause('NO_RECEIVE', {})
 
 const rangeOf = (key: number, hi: number, lo: number, length: number) => {
   const from = joinWords(hi, lo)
@@ -34,7 +34,7 @@ export const noteRefusedKey = (
 ): void => {
   s.result.cause =
     s.env.memory.explain?.(pd, key, hi, lo, length, access, qp) ??
-    causeOf((access & REMOTE) !== 0 ? 'RKEY_REFUSED' : 'LKEY_REFUSED', rangeOf(key, hi, lo, length))
+    createCause((access & REMOTE) !== 0 ? 'RKEY_REFUSED' : 'LKEY_REFUSED', rangeOf(key, hi, lo, length))
 }
 
 /** Sets the cause after a read or write of memory has failed. */
@@ -49,15 +49,15 @@ export const noteMemoryFault = (
   const isRemote = (access & REMOTE) !== 0
   const { memory } = s.env
   s.result.cause = memory.hasProcessEnded()
-    ? causeOf(isRemote ? 'REMOTE_ENDED' : 'LOCAL_ENDED', {})
+    ? createCause(isRemote ? 'REMOTE_ENDED' : 'LOCAL_ENDED', {})
     : memory.hasTimedOut?.()
-      ? causeOf(isRemote ? 'REMOTE_SLOW' : 'LOCAL_SLOW', rangeOf(key, hi, lo, length))
-      : causeOf(isRemote ? 'REMOTE_FAULT' : 'LOCAL_FAULT', rangeOf(key, hi, lo, length))
+      ? createCause(isRemote ? 'REMOTE_SLOW' : 'LOCAL_SLOW', rangeOf(key, hi, lo, length))
+      : createCause(isRemote ? 'REMOTE_FAULT' : 'LOCAL_FAULT', rangeOf(key, hi, lo, length))
 }
 
 /** Returns the cause that was set last, and clears it. */
 export const takeCause = (s: EngineState): Cause => {
-  const cause = s.result.cause ?? causeOf('REFUSED', {})
+  const cause = s.result.cause ?? createCause('REFUSED', {})
   s.result.cause = undefined
   return cause
 }
@@ -70,7 +70,7 @@ export const storeCause = (s: EngineState, row: number, status: number, cause: C
 
 /** Returns and clears the cause stored for a row. */
 export const takeStoredCause = (s: EngineState, row: number): Cause => {
-  const cause = s.stoppedCauses.get(row) ?? causeOf('REFUSED', {})
+  const cause = s.stoppedCauses.get(row) ?? createCause('REFUSED', {})
   s.stoppedCauses.delete(row)
   return cause
 }

@@ -6,7 +6,7 @@
  * scheduled rows. It does not check whether a program may request a transition: the driver does, with
  * spec/qp-states.ts.
  */
-import { type Cause, causeOf } from '../spec/check/causes.ts'
+import { type Cause, createCause } from '../spec/check/causes.ts'
 import { QpState } from '../spec/enums.ts'
 import { DEFAULT_PKEY } from '../spec/wire/headers.ts'
 import { OP_REQUEST, OP_RESPONSE, opcodeFlags, TRANSPORT_MASK } from '../spec/wire/opcodes.ts'
@@ -307,7 +307,7 @@ const modify = (
   const isReliable = reliableService[w[base + QP.SERVICE]] !== 0
   if (isReliable && after === RTR && before === INIT) sizeResources(s, row)
   else if (attributes.maxDestRdAtomic !== undefined && before === SQD) sizeResources(s, row)
-  if (after === ERR) enterError(s, row, cause ?? causeOf('MODIFIED', {}))
+  if (after === ERR) enterError(s, row, cause ?? createCause('MODIFIED', {}))
   else if (after === RESET) reset(s, row)
   else if (after !== before) {
     w[base + QP.STATE] = after
@@ -390,7 +390,7 @@ const onPacket = (
   if ((pkey & PKEY_BASE) !== (DEFAULT_PKEY & PKEY_BASE)) {
     s.counters.pkeyViolations++
     s.counters.dropped++
-    s.env.causes?.dropped(row, causeOf('PKEY_DIFFERS', { sent: pkey, own: DEFAULT_PKEY }))
+    s.env.causes?.dropped(row, createCause('PKEY_DIFFERS', { sent: pkey, own: DEFAULT_PKEY }))
     return
   }
   const opcode = view.getUint8(offset)

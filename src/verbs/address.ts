@@ -77,7 +77,7 @@ const refuseOption = (call: string, name: string, value: unknown, link: LinkName
   if (value !== undefined)
     throw invalidArgument(
       call,
-      `${name} ${formatValue(value)}: the device's link is ${Links[link].title}; ${Links[link].reason}`,
+      `${name} ${formatValue(value)}: the device's link is ${Links[link].title}; ${Links[link].addressing}`,
     )
 }
 

@@ -7,7 +7,7 @@ import { Checker } from '../../src/check/checker.ts'
 import type { CheckedCall, CheckedFailure } from '../../src/check/events.ts'
 import type { ObjectName } from '../../src/check/objects.ts'
 import type { RequestFacts } from '../../src/check/refused-post.ts'
-import { type Cause, causeOf } from '../../src/spec/check/causes.ts'
+import { type Cause, createCause } from '../../src/spec/check/causes.ts'
 import type { Failure } from '../../src/spec/check/failures.ts'
 import type { Finding } from '../../src/spec/check/findings.ts'
 import { AsyncEventType, QpFlags, QpState } from '../../src/spec/enums.ts'
@@ -90,7 +90,7 @@ const scenario = () => {
 
 const noAnswer = (peer: number, state: number | 'none' = RTS) => ({
   qpn: 1,
-  cause: causeOf('NO_ANSWER', { tries: 3, retryCnt: 2 }),
+  cause: createCause('NO_ANSWER', { tries: 3, retryCnt: 2 }),
   peer: { qpn: peer, address: '::1', state },
 })
 
@@ -100,7 +100,7 @@ test('a stale rkey is reported with the stacks of the deregistration and of the 
   connected(2, 1)
   const mr = create('mr', { length: 4096n }, { lkey: 0x700, rkey: 0x700 })
   destroy(mr)
-  const cause = causeOf('RKEY_DEREGISTERED', { key: 0x700, start: 0n, end: 4096n })
+  const cause = createCause('RKEY_DEREGISTERED', { key: 0x700, start: 0n, end: 4096n })
   fail({ qpn: 1, status: REM_ACCESS_ERR, cause, peer: { qpn: 2, address: '::1' }, ofPeer: true }, 0)
   const [finding] = found
   assert.equal(finding?.id, 'stale-rkey')
@@ -146,7 +146,7 @@ test('a peer in ERR is reported with its first failure', () => {
   const s = scenario()
   s.connected(1, 2)
   s.connected(2, 1)
-  s.fail({ what: 'event', qpn: 2, event: QP_ACCESS_ERR, cause: causeOf('REMOTE_ENDED', {}) })
+  s.fail({ what: 'event', qpn: 2, event: QP_ACCESS_ERR, cause: createCause('REMOTE_ENDED', {}) })
   s.fail(noAnswer(2, ERR), 0)
   assert.deepEqual(s.ids(), ['peer-ended error'])
   assert.match(s.found[0]!.text, /the peer failed first: /)
@@ -201,7 +201,7 @@ test('a bad response between ends with different path MTUs is a path MTU mismatc
     s.connected(1, 2, { pathMtu })
     s.connected(2, 1)
     const { BAD_RESP_ERR } = WcStatus.values
-    s.fail({ qpn: 1, status: BAD_RESP_ERR, cause: causeOf('BAD_RESPONSE', { opcode: WrOpcode.values.RDMA_READ }) })
+    s.fail({ qpn: 1, status: BAD_RESP_ERR, cause: createCause('BAD_RESPONSE', { opcode: WrOpcode.values.RDMA_READ }) })
     return s.ids()
   }
   assert.deepEqual([readOf(3), readOf(1)], [['peer-refused error'], ['path-mtu-mismatch error']])
@@ -217,7 +217,7 @@ test('a message refused as out of order is a PSN mismatch if the PSN of its firs
     ofPeer: true,
     peer: { qpn: 2, address: '::1', state: RTS },
   }
-  s.fail({ ...refused, cause: causeOf('OUT_OF_PLACE', { bth: 1 }) }, 0)
+  s.fail({ ...refused, cause: createCause('OUT_OF_PLACE', { bth: 1 }) }, 0)
   assert.deepEqual(s.ids(), ['psn-mismatch error'])
 })
 
@@ -240,7 +240,7 @@ test('a finding about an access beyond a region says by how many bytes', () => {
   const s = scenario()
   s.connected(1, 2)
   const range = { key: 0x700, from: 90n, to: 4200n, start: 100n, end: 4196n }
-  s.fail({ qpn: 1, cause: causeOf('LKEY_RANGE', range) })
+  s.fail({ qpn: 1, cause: createCause('LKEY_RANGE', range) })
   assert.deepEqual(s.found[0]?.details, [
     'the access of 4110 bytes begins 10 bytes before the region and ends 4 bytes after its end; the region has 4096 bytes',
   ])
@@ -250,7 +250,7 @@ test('repeated findings are counted, and reported once for each stack', () => {
   const s = scenario()
   s.connected(1, 2)
   s.connected(3, 2)
-  for (const qpn of [1, 1, 1, 3]) s.fail({ qpn, cause: causeOf('LKEY_UNKNOWN', { key: 7 }) })
+  for (const qpn of [1, 1, 1, 3]) s.fail({ qpn, cause: createCause('LKEY_UNKNOWN', { key: 7 }) })
   assert.deepEqual(s.ids(), ['unknown-lkey error', 'unknown-lkey error'])
   assert.deepEqual(s.checker.counts, [3, 1])
 })
@@ -258,8 +258,8 @@ test('repeated findings are counted, and reported once for each stack', () => {
 test('the same mistake with the same stack in many processes of a program is one finding', () => {
   const s = scenario()
   for (let pid = 1; pid <= 1000; pid++)
-    s.fail({ cause: causeOf('LKEY_UNKNOWN', { key: 7 }) }, undefined, { program: { pid, command: 'child' } })
-  s.fail({ cause: causeOf('LKEY_UNKNOWN', { key: 7 }) }, undefined, { program: { pid: 1001, command: 'other' } })
+    s.fail({ cause: createCause('LKEY_UNKNOWN', { key: 7 }) }, undefined, { program: { pid, command: 'child' } })
+  s.fail({ cause: createCause('LKEY_UNKNOWN', { key: 7 }) }, undefined, { program: { pid: 1001, command: 'other' } })
   assert.deepEqual(s.checker.counts, [1000, 1])
 })
 
@@ -274,9 +274,9 @@ test('UC accepts any PSN at the start of a message', () => {
 test('an event of a queue pair with a peer on another machine is a finding, unless a CQ event reports it', () => {
   const s = scenario()
   s.connected(1, 2, { address: { dgid: gidOf('rxe7'), sgidIndex: 0 } })
-  s.fail({ what: 'event', qpn: 1, event: QP_FATAL, cause: causeOf('COMPLETION_LOST', { cq: 1, entries: 4 }) })
+  s.fail({ what: 'event', qpn: 1, event: QP_FATAL, cause: createCause('COMPLETION_LOST', { cq: 1, entries: 4 }) })
   assert.deepEqual(s.ids(), [])
-  s.fail({ what: 'event', qpn: 1, event: QP_ACCESS_ERR, cause: causeOf('RKEY_UNKNOWN', { key: 1 }) })
+  s.fail({ what: 'event', qpn: 1, event: QP_ACCESS_ERR, cause: createCause('RKEY_UNKNOWN', { key: 1 }) })
   assert.deepEqual(s.ids(), ['unknown-rkey error'])
 })
 
@@ -294,9 +294,9 @@ test('handles are numbered per context, and a renamed device keeps its objects',
   cqOf(100, 1)
   cqOf(101, 2)
   s.connected(1, 2)
-  const cause = causeOf('CQ_FULL', { cq: 0, entries: 4 })
+  const cause = createCause('CQ_FULL', { cq: 0, entries: 4 })
   s.fail({ what: 'event', event: CQ_ERR, cause, device: 'renamed' }, undefined, { context: 1 })
-  s.fail({ qpn: 1, cause: causeOf('LKEY_UNKNOWN', { key: 7 }), device: 'renamed' })
+  s.fail({ qpn: 1, cause: createCause('LKEY_UNKNOWN', { key: 7 }), device: 'renamed' })
   assert.deepEqual(
     s.found.map(({ device, objects }) => [device, objects[0]?.history[0]?.stack[0]]),
     [
@@ -327,9 +327,9 @@ test('a resized CQ and a reregistered region have their new size', () => {
 test('flushed requests and drained queues are no findings, nor is an access error that the requester reports', () => {
   const s = scenario()
   s.connected(1, 2)
-  s.fail({ what: 'flush', qpn: 1, cause: causeOf('FLUSHED', { state: ERR }) })
-  s.fail({ what: 'event', qpn: 1, event: QP_FATAL, cause: causeOf('DRAINED', {}) })
-  s.fail({ what: 'event', qpn: 1, event: QP_ACCESS_ERR, cause: causeOf('RKEY_UNKNOWN', { key: 1 }) })
+  s.fail({ what: 'flush', qpn: 1, cause: createCause('FLUSHED', { state: ERR }) })
+  s.fail({ what: 'event', qpn: 1, event: QP_FATAL, cause: createCause('DRAINED', {}) })
+  s.fail({ what: 'event', qpn: 1, event: QP_ACCESS_ERR, cause: createCause('RKEY_UNKNOWN', { key: 1 }) })
   assert.deepEqual(s.ids(), [])
 })
 

@@ -4,7 +4,7 @@
 import { Checker } from '../../src/check/checker.ts'
 import type { CheckerSources } from '../../src/check/detector.ts'
 import type { ObjectName } from '../../src/check/objects.ts'
-import { causeOf } from '../../src/spec/check/causes.ts'
+import { createCause } from '../../src/spec/check/causes.ts'
 import type { Finding } from '../../src/spec/check/findings.ts'
 import type { WorkRequest } from '../../src/spec/check/requests.ts'
 import { QpState } from '../../src/spec/enums.ts'
@@ -137,7 +137,7 @@ export const requestScenario = (
     },
     poll: (count: number): void => checker.requests.polled(cq, count),
     failRnr(): void {
-      const cause = causeOf('RNR_EXCEEDED', { times: 3, rnrRetry: 2 })
+      const cause = createCause('RNR_EXCEEDED', { times: 3, rnrRetry: 2 })
       const failure = { what: 'send', device: 'rxe0', qpn: 1, cause, peer: { qpn: 2, address: '' } } as const
       const origin = { deviceNumber: 0, context: 0, program, peerDevice: 0, postStack: () => [] }
       checker.failed({ ...origin, time: now, failure })

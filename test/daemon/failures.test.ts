@@ -7,7 +7,7 @@ import { reportFailure } from '../../src/core/failures.ts'
 import { createCore, openContext } from '../../src/core/index.ts'
 import { createFailureReports } from '../../src/daemon/failures.ts'
 import { createNullDevice } from '../../src/drivers/null/device.ts'
-import { causeOf } from '../../src/spec/check/causes.ts'
+import { createCause } from '../../src/spec/check/causes.ts'
 import type { Failure } from '../../src/spec/check/failures.ts'
 import { WcStatus, WrOpcode } from '../../src/spec/work.ts'
 import type { FailureRecord } from '../../src/uapi/tool.ts'
@@ -19,7 +19,7 @@ const failure: Failure = {
   opcode: WrOpcode.values.RDMA_WRITE,
   wrId: 100n,
   status: WcStatus.values.LOC_PROT_ERR,
-  cause: causeOf('LKEY_UNKNOWN', { key: 0x753 }),
+  cause: createCause('LKEY_UNKNOWN', { key: 0x753 }),
 }
 
 const setUp = () => {
@@ -52,7 +52,7 @@ test('a failure is logged in one line with its process, and sent to tools as a r
 
 test('a failure with an expected cause is sent to tools, but not logged', () => {
   const { device, lines, posted } = setUp()
-  reportFailure({ ...failure, cause: causeOf('MODIFIED', {}) }, device, undefined)
+  reportFailure({ ...failure, cause: createCause('MODIFIED', {}) }, device, undefined)
   assert.equal(lines.length, 0)
   assert.equal(posted.length, 1)
 })

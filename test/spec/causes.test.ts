@@ -5,7 +5,14 @@ import assert from 'node:assert/strict'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
-import { type CauseName, causeOf, causeOfCode, causes, causeText, vendorErrorOf } from '../../src/spec/check/causes.ts'
+import {
+  type CauseName,
+  causeOfCode,
+  causes,
+  causeText,
+  createCause,
+  vendorErrorOf,
+} from '../../src/spec/check/causes.ts'
 import { AsyncEventType, QpState } from '../../src/spec/enums.ts'
 import { WcStatus, WrOpcode } from '../../src/spec/work.ts'
 import { repoRoot } from '../paths.ts'
@@ -38,19 +45,21 @@ test('every completion status of this device has a cause', () => {
 test('sentences show keys and addresses in hexadecimal, and rights, opcodes and states by name', () => {
   const { REMOTE_WRITE, REMOTE_ATOMIC } = { REMOTE_WRITE: 2, REMOTE_ATOMIC: 8 }
   assert.equal(
-    causeText(causeOf('RKEY_NO_RIGHT', { key: 0x753, right: REMOTE_WRITE | REMOTE_ATOMIC })),
+    causeText(createCause('RKEY_NO_RIGHT', { key: 0x753, right: REMOTE_WRITE | REMOTE_ATOMIC })),
     'rkey 0x753 has no REMOTE_WRITE and REMOTE_ATOMIC',
   )
   assert.equal(
-    causeText(causeOf('RKEY_RANGE', { key: 0x753, from: 0x7fff_ffff_fff0n, to: 0x8000_0000_0010n, start: 0, end: 16 })),
+    causeText(
+      createCause('RKEY_RANGE', { key: 0x753, from: 0x7fff_ffff_fff0n, to: 0x8000_0000_0010n, start: 0, end: 16 }),
+    ),
     'rkey 0x753: [0x7ffffffffff0, 0x800000000010) is outside [0x0, 0x10)',
   )
   assert.equal(
-    causeText(causeOf('BAD_OPCODE', { opcode: WrOpcode.values.RDMA_READ })),
+    causeText(createCause('BAD_OPCODE', { opcode: WrOpcode.values.RDMA_READ })),
     'this type of queue pair has no READ',
   )
   assert.equal(
-    causeText(causeOf('FLUSHED', { state: QpState.values.ERR })),
+    causeText(createCause('FLUSHED', { state: QpState.values.ERR })),
     'the queue pair moved to ERR after an error',
   )
   for (const name of names) assert.doesNotMatch(causes[name].text, /[.!]$/, name)

@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import { causeOf, causeText } from '../../src/spec/check/causes.ts'
+import { causeText, createCause } from '../../src/spec/check/causes.ts'
 import { QpState } from '../../src/spec/enums.ts'
 import { Service } from '../../src/spec/wire/services.ts'
 import { Access } from '../../src/transport/types.ts'
@@ -128,7 +128,7 @@ describe('a queue pair in error', () => {
   it('is flushed with the cause that its device reports', () => {
     const t = startScript()
     t.receives(1, 8)
-    t.node.engine.modify(t.row, ERR, {}, causeOf('DEVICE_REMOVED', {}))
+    t.node.engine.modify(t.row, ERR, {}, createCause('DEVICE_REMOVED', {}))
     assert.deepEqual(
       t.node.cqes.map(({ cause }) => cause),
       ['DEVICE_REMOVED'],

@@ -7,7 +7,7 @@
  * client has read, since libibverbs waits until the program has acknowledged that many. The records of completion and
  * async events have Linux' bytes; the sink of the fd object delivers them to the client.
  */
-import { causeOf } from '../../spec/check/causes.ts'
+import { createCause } from '../../spec/check/causes.ts'
 import { ClassId } from '../../spec/classes/ids.ts'
 import { EventKind } from '../../spec/enums.ts'
 import { CallError } from '../../spec/errno.ts'
@@ -402,7 +402,7 @@ const postToDevice = (device: Device, event: DeviceEvent, source = event.port ??
 export const raisePort = (device: Device, port: number, type: number): void => {
   postToDevice(device, { type, port })
   reportFailure(
-    { what: 'event', device: device.name, event: type, cause: causeOf('PORT_EVENT', { port }) },
+    { what: 'event', device: device.name, event: type, cause: createCause('PORT_EVENT', { port }) },
     device,
     undefined,
   )
@@ -414,7 +414,7 @@ export const raisePort = (device: Device, port: number, type: number): void => {
  */
 export const raiseDevice = (device: Device, type: number): void => {
   postToDevice(device, { type, port: undefined })
-  const cause = type === DEVICE_FATAL ? causeOf('DEVICE_REMOVED', {}) : causeOf('OTHER_EVENT', { event: type })
+  const cause = type === DEVICE_FATAL ? createCause('DEVICE_REMOVED', {}) : createCause('OTHER_EVENT', { event: type })
   reportFailure({ what: 'event', device: device.name, event: type, cause }, device, undefined)
 }
 

@@ -14,7 +14,7 @@ import { findHandle } from '../../core/objects/handles.ts'
 import { objectsDownwards } from '../../core/objects/lifetime.ts'
 import { nextTurn } from '../../host/event-loop/next-turn.ts'
 import { emptyRun, type Port } from '../../phy/port.ts'
-import { causeOf } from '../../spec/check/causes.ts'
+import { createCause } from '../../spec/check/causes.ts'
 import { CmChannel } from '../../spec/classes/connections/cm_channel.ts'
 import { CmId, CmMulticast } from '../../spec/classes/connections/cm_id.ts'
 import { Device as DeviceClass } from '../../spec/classes/device/device.ts'
@@ -102,7 +102,7 @@ function* failAllQps({ qps, engine }: RxeState): Generator<void> {
   for (const qp of qps) {
     const before = qp === undefined ? RESET : engine().stateOf(qp.state.row)
     if (qp !== undefined && before !== RESET && before !== ERR)
-      engine().modify(qp.state.row, ERR, {}, causeOf('DEVICE_REMOVED', {}))
+      engine().modify(qp.state.row, ERR, {}, createCause('DEVICE_REMOVED', {}))
     yield
   }
 }

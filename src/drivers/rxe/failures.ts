@@ -7,7 +7,7 @@
 import { findGid } from '../../core/devices/gids.ts'
 import { hasFailureHandlers, reportFailure } from '../../core/failures.ts'
 import type { Context, Device } from '../../core/model.ts'
-import { type Cause, type CauseName, causeOf, causeOfCode } from '../../spec/check/causes.ts'
+import { type Cause, type CauseName, causeOfCode, createCause } from '../../spec/check/causes.ts'
 import { type Failure, type FailurePeer, isNote } from '../../spec/check/failures.ts'
 import { joinWords } from '../../spec/memory.ts'
 import { WcStatus } from '../../spec/work.ts'
@@ -140,12 +140,14 @@ export const createFailures = (state: () => RxeState, deviceOf: () => Device): F
 const flushCause = (id: CauseName | undefined, state: number, root: Failure | undefined): Cause => {
   switch (id) {
     case 'MODIFIED':
-      return causeOf('MODIFIED', {})
+      return createCause('MODIFIED', {})
     case 'DEVICE_REMOVED':
-      return causeOf('DEVICE_REMOVED', {})
+      return createCause('DEVICE_REMOVED', {})
     case 'COMPLETION_LOST':
-      return root?.cause.id === 'COMPLETION_LOST' ? root.cause : causeOf('COMPLETION_LOST', { cq: '?', entries: '?' })
+      return root?.cause.id === 'COMPLETION_LOST'
+        ? root.cause
+        : createCause('COMPLETION_LOST', { cq: '?', entries: '?' })
     default:
-      return causeOf('FLUSHED', { state })
+      return createCause('FLUSHED', { state })
   }
 }

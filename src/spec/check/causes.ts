@@ -371,7 +371,7 @@ export interface Cause {
 }
 
 /** A cause with its arguments. Allocates; for error paths only. */
-export const causeOf = <N extends CauseName>(id: N, args: CauseArguments<N>): Cause => ({ id, args })
+export const createCause = <N extends CauseName>(id: N, args: CauseArguments<N>): Cause => ({ id, args })
 
 /** The `vendor_err` of a completion that fails for a cause. */
 export const vendorErrorOf = (id: CauseName): number => causes[id].code

@@ -6,7 +6,7 @@
  * (transport/requester/requester.ts); this file decides when to go back, and when the WQE fails.
  */
 
-import { type Cause, causeOf } from '../../spec/check/causes.ts'
+import { type Cause, createCause } from '../../spec/check/causes.ts'
 import { QpState } from '../../spec/enums.ts'
 import { ICRC_BYTES, nakCode, SYNDROME_KIND_MASK, SYNDROME_VALUE_MASK, syndromeKind } from '../../spec/wire/headers.ts'
 import {
@@ -56,16 +56,16 @@ nakStatus[nakCode.REMOTE_OPERATION] = REM_OP_ERR
 nakStatus[nakCode.INVALID_RD_REQUEST] = REM_INV_RD_REQ_ERR
 
 const nakCauses: Readonly<Record<number, Cause>> = {
-  [nakCode.INVALID_REQUEST]: causeOf('NAK_INVALID_REQUEST', {}),
-  [nakCode.REMOTE_ACCESS]: causeOf('NAK_REMOTE_ACCESS', {}),
-  [nakCode.REMOTE_OPERATION]: causeOf('NAK_REMOTE_OPERATION', {}),
-  [nakCode.INVALID_RD_REQUEST]: causeOf('NAK_INVALID_RD', {}),
+  [nakCode.INVALID_REQUEST]: createCause('NAK_INVALID_REQUEST', {}),
+  [nakCode.REMOTE_ACCESS]: createCause('NAK_REMOTE_ACCESS', {}),
+  [nakCode.REMOTE_OPERATION]: createCause('NAK_REMOTE_OPERATION', {}),
+  [nakCode.INVALID_RD_REQUEST]: createCause('NAK_INVALID_RD', {}),
 }
 
 /** Fails the oldest request because the response does not match it. */
 const failResponse = (s: EngineState, row: number): void => {
   const opcode = s.pool[s.rows[row * QP.WORDS + QP.REQ_HEAD] + WQE.WR + Send.OPCODE]
-  failOldest(s, row, BAD_RESP_ERR, causeOf('BAD_RESPONSE', { opcode }))
+  failOldest(s, row, BAD_RESP_ERR, createCause('BAD_RESPONSE', { opcode }))
 }
 
 /** Fails the oldest request because the data of the response cannot be written. */
@@ -412,7 +412,7 @@ const retry = (s: EngineState, row: number, isReported: boolean): void => {
       s,
       row,
       RETRY_EXC_ERR,
-      causeOf(isReported ? 'PACKETS_LOST' : 'NO_ANSWER', { tries: retryCnt + 1, retryCnt }),
+      createCause(isReported ? 'PACKETS_LOST' : 'NO_ANSWER', { tries: retryCnt + 1, retryCnt }),
     )
     return
   }
@@ -447,7 +447,7 @@ const onRnrNak = (s: EngineState, row: number, code: number, now: number): void 
   if (w[base + QP.RNR_RETRY] !== RNR_RETRY_UNLIMITED) {
     if (w[base + QP.COMP_RNR_RETRIES] === 0) {
       s.counters.rnrRetryExceeded++
-      failOldest(s, row, RNR_RETRY_EXC_ERR, causeOf('RNR_EXCEEDED', { times, rnrRetry: w[base + QP.RNR_RETRY] }))
+      failOldest(s, row, RNR_RETRY_EXC_ERR, createCause('RNR_EXCEEDED', { times, rnrRetry: w[base + QP.RNR_RETRY] }))
       return
     }
     w[base + QP.COMP_RNR_RETRIES]--

@@ -4,7 +4,7 @@
  * visible, so that the program may post again immediately. Flushing is bounded per call, since a hostile program can
  * refill its queue meanwhile.
  */
-import { type Cause, causeOf, vendorErrorOf } from '../../spec/check/causes.ts'
+import { type Cause, createCause, vendorErrorOf } from '../../spec/check/causes.ts'
 import { AsyncEventType, QpState } from '../../spec/enums.ts'
 import { reliableService, Service } from '../../spec/wire/services.ts'
 import { SendFlags, sendOperations, WcFlags, WcOpcode, WcStatus } from '../../spec/work.ts'
@@ -227,13 +227,13 @@ export const enterError = (s: EngineState, row: number, cause: Cause): void => {
   flushSends(s, row)
   flushReceives(s, row, +hadReceive)
   // WQEs of the SRQ are not flushed: a program that drains the QP waits for this event (IBA 10.3.1.5).
-  if (usesSrq(w, base)) s.env.events.qp(row, QP_LAST_WQE_REACHED, causeOf('LAST_WQE', {}))
+  if (usesSrq(w, base)) s.env.events.qp(row, QP_LAST_WQE_REACHED, createCause('LAST_WQE', {}))
 }
 
 /** To be called in SQD after the last fetched WQE has completed: raises the event SQ_DRAINED. */
 export const onDrained = (s: EngineState, row: number): void => {
   s.rows[row * QP.WORDS + QP.REQ_FLAGS] &= ~ReqFlag.DRAINING
-  s.env.events.qp(row, SQ_DRAINED, causeOf('DRAINED', {}))
+  s.env.events.qp(row, SQ_DRAINED, createCause('DRAINED', {}))
 }
 
 /** Moves a QP of an unreliable service to SQE: sends are flushed; receiving continues (IBA 10.3.1). */

@@ -4,7 +4,7 @@
  * key in a later SEND, the window is bound. Such a WQE completes after all earlier ones. When the WQEs around it are
  * sent again after a loss, it is not executed again. `Memory` implements the effect on keys.
  */
-import { causeOf } from '../../spec/check/causes.ts'
+import { createCause } from '../../spec/check/causes.ts'
 import { SendFlags, WcStatus, WrOpcode } from '../../spec/work.ts'
 import { storeCause } from '../causes.ts'
 import { flushDmaOf } from '../dma.ts'
@@ -50,8 +50,8 @@ export const executeLocal = (s: EngineState, row: number, request: number): bool
     return true
   }
   const cause = isInvalidate
-    ? causeOf('LOCAL_INVALIDATE', { key: p[wr + Send.IMM] })
-    : (memory.explainBind?.(pd, p, wr) ?? causeOf('BIND_REFUSED', { key: p[wr + BindMw.WINDOW] }))
+    ? createCause('LOCAL_INVALIDATE', { key: p[wr + Send.IMM] })
+    : (memory.explainBind?.(pd, p, wr) ?? createCause('BIND_REFUSED', { key: p[wr + BindMw.WINDOW] }))
   p[request + WQE.STATUS] = storeCause(s, row, status, cause)
   return false
 }

@@ -5,7 +5,7 @@
  * response or a timeout the same steps run again from the oldest unacknowledged PSN, which may be in the middle of a
  * message. transport/completer/completer.ts handles the responses.
  */
-import { causeOf } from '../../spec/check/causes.ts'
+import { createCause } from '../../spec/check/causes.ts'
 import { QpState } from '../../spec/enums.ts'
 import { joinWords } from '../../spec/memory.ts'
 import { ICRC_BYTES } from '../../spec/wire/headers.ts'
@@ -227,7 +227,7 @@ const sendMessage = (s: EngineState, row: number, request: number): number => {
   const free = (cwnd < rowLimit ? cwnd : rowLimit) - inFlight
   if (isDatagram(w, base) && psns > 1) {
     // C10-93.1.1: a datagram that is longer than the path MTU is not sent, which is not an error.
-    const cause = causeOf('DATAGRAM_TOO_LONG', { length: p[request + WQE.WR + Send.LENGTH], mtu })
+    const cause = createCause('DATAGRAM_TOO_LONG', { length: p[request + WQE.WR + Send.LENGTH], mtu })
     const wr = request + WQE.WR
     s.env.causes?.dropped(row, cause, joinWords(p[wr + Send.ID_HI], p[wr + Send.ID_LO]))
     w[base + QP.REQ_CURRENT] = p[request + WQE.NEXT]

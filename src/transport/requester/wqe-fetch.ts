@@ -3,7 +3,7 @@
  * the program's queue, checked for local errors, assigned its PSNs, and appended to the list of fetched WQEs.
  * requester.ts sends it.
  */
-import { type Cause, causeOf, causeOfCode } from '../../spec/check/causes.ts'
+import { type Cause, causeOfCode, createCause } from '../../spec/check/causes.ts'
 import { KindFlags, MAX_MESSAGE_BYTES, SendFlags, SendKind, WcStatus } from '../../spec/work.ts'
 import { storeCause, takeCause } from '../causes.ts'
 import { checkElements, DmaResult } from '../dma.ts'
@@ -55,17 +55,17 @@ const refusalCause = (s: EngineState, row: number, wr: number): Cause => {
   const opcode = s.pool[wr + Send.OPCODE]
   switch (causeOfCode(s.pool[wr + Send.REFUSED] >>> 8)) {
     case 'BAD_OPCODE':
-      return causeOf('BAD_OPCODE', { opcode })
+      return createCause('BAD_OPCODE', { opcode })
     case 'TOO_MANY_SGE':
-      return causeOf('TOO_MANY_SGE', { max: maxSendSge(s.rows, row * QP.WORDS) })
+      return createCause('TOO_MANY_SGE', { max: maxSendSge(s.rows, row * QP.WORDS) })
     case 'INLINE_TOO_LONG':
-      return causeOf('INLINE_TOO_LONG', {})
+      return createCause('INLINE_TOO_LONG', {})
     case 'MESSAGE_TOO_LONG':
-      return causeOf('MESSAGE_TOO_LONG', {})
+      return createCause('MESSAGE_TOO_LONG', {})
     case 'NO_ADDRESS_HANDLE':
-      return causeOf('NO_ADDRESS_HANDLE', {})
+      return createCause('NO_ADDRESS_HANDLE', {})
     default:
-      return causeOf('REFUSED', {})
+      return createCause('REFUSED', {})
   }
 }
 
@@ -87,29 +87,30 @@ const checkWqe = (s: EngineState, row: number, request: number): number => {
   const isInline = (p[wr + Send.FLAGS] & INLINE) !== 0
   const opcode = p[wr + Send.OPCODE]
   // Checked before REFUSED: a READ on UD is refused for its missing address handle, but its opcode is the real mistake.
-  if (kind === NONE) return refuse(s, row, wr, LOC_QP_OP_ERR, causeOf('BAD_OPCODE', { opcode }))
+  if (kind === NONE) return refuse(s, row, wr, LOC_QP_OP_ERR, createCause('BAD_OPCODE', { opcode }))
   if (refused !== 0) return refuse(s, row, wr, refused & STATUS_BITS, refusalCause(s, row, wr))
   if (!isInline && count > maxSendSge(s.rows, base))
-    return refuse(s, row, wr, LOC_QP_OP_ERR, causeOf('TOO_MANY_SGE', { max: maxSendSge(s.rows, base) }))
-  if (isInline && (kind & NOT_INLINE) !== 0) return refuse(s, row, wr, LOC_QP_OP_ERR, causeOf('NOT_INLINE', { opcode }))
+    return refuse(s, row, wr, LOC_QP_OP_ERR, createCause('TOO_MANY_SGE', { max: maxSendSge(s.rows, base) }))
+  if (isInline && (kind & NOT_INLINE) !== 0)
+    return refuse(s, row, wr, LOC_QP_OP_ERR, createCause('NOT_INLINE', { opcode }))
   if ((kind & RESPONSE) !== 0 && s.rows[base + QP.MAX_RD_ATOMIC] === 0)
-    return refuse(s, row, wr, LOC_QP_OP_ERR, causeOf('NO_READS', {}))
+    return refuse(s, row, wr, LOC_QP_OP_ERR, createCause('NO_READS', {}))
   if (kind === LOCAL || kind === FLUSH) {
     p[wr + Send.LENGTH] = kind === FLUSH ? p[wr + Flush.LENGTH] : 0 // for the completion, as on Linux
     if (kind === LOCAL || isFlushKnown(s, request)) return 0
     const placement = p[wr + Flush.PLACEMENT]
     const selectivity = p[wr + Flush.SELECTIVITY]
-    return refuse(s, row, wr, LOC_QP_OP_ERR, causeOf('BAD_FLUSH', { placement, selectivity }))
+    return refuse(s, row, wr, LOC_QP_OP_ERR, createCause('BAD_FLUSH', { placement, selectivity }))
   }
   if (!isInline) {
     let sum = 0
     for (let i = 0, at = wr + Send.SGE; i < count; i++, at += Sge.WORDS) sum += p[at + Sge.LENGTH]
-    if (sum > MAX_MESSAGE_BYTES) return refuse(s, row, wr, LOC_LEN_ERR, causeOf('MESSAGE_TOO_LONG', {}))
+    if (sum > MAX_MESSAGE_BYTES) return refuse(s, row, wr, LOC_LEN_ERR, createCause('MESSAGE_TOO_LONG', {}))
     p[wr + Send.LENGTH] = sum
   } else if (p[wr + Send.LENGTH] > MAX_MESSAGE_BYTES)
-    return refuse(s, row, wr, LOC_LEN_ERR, causeOf('MESSAGE_TOO_LONG', {}))
+    return refuse(s, row, wr, LOC_LEN_ERR, createCause('MESSAGE_TOO_LONG', {}))
   if ((kind & EIGHT_BYTES) !== 0 && p[wr + Send.LENGTH] !== ATOMIC_WRITE_BYTES)
-    return refuse(s, row, wr, LOC_LEN_ERR, causeOf('ATOMIC_LENGTH', { length: p[wr + Send.LENGTH] }))
+    return refuse(s, row, wr, LOC_LEN_ERR, createCause('ATOMIC_LENGTH', { length: p[wr + Send.LENGTH] }))
   // The elements of READs and atomics are checked when the response is written, as adapters do: a NAK comes before
   // that.
   if (isInline || (kind & (RESPONSE | EMPTY_RESPONSE)) === RESPONSE) return 0

@@ -7,7 +7,7 @@
  * pending DMA (dma.ts) and completes the QP's writes (`Memory.completeWrites`) before it is answered; a FLUSH for
  * persistence needs a right that no region grants.
  */
-import { causeOf } from '../../spec/check/causes.ts'
+import { createCause } from '../../spec/check/causes.ts'
 import { QpState } from '../../spec/enums.ts'
 import { joinWords } from '../../spec/memory.ts'
 import { flushPlacement, flushSelectivity } from '../../spec/wire/headers.ts'
@@ -53,15 +53,15 @@ export const onFlush = (s: EngineState, row: number, arena: Arena, feth: number,
   const placement = ext.fethPlacement(view, feth)
   const right = rightsFor(placement)
   if (right === 0 || (selectivity !== RANGE && selectivity !== REGION)) {
-    nakInvalidRequest(s, row, causeOf('FLUSH_KIND', { placement, selectivity }))
+    nakInvalidRequest(s, row, createCause('FLUSH_KIND', { placement, selectivity }))
     return
   }
   if ((right & ~s.rows[base + QP.ACCESS]) !== 0) {
-    nakInvalidRequest(s, row, causeOf('QP_NO_RIGHT', { right }))
+    nakInvalidRequest(s, row, createCause('QP_NO_RIGHT', { right }))
     return
   }
   if (length > MAX_MESSAGE_BYTES) {
-    nakInvalidRequest(s, row, causeOf('REMOTE_TOO_LONG', { length }))
+    nakInvalidRequest(s, row, createCause('REMOTE_TOO_LONG', { length }))
     return
   }
   // These two calls are all that a FLUSH does.
@@ -115,15 +115,15 @@ export const onAtomicWrite = (
   const lo = ext.rethVaLo(view, reth)
   const isLengthValid = length === ATOMIC_WRITE_BYTES && ext.rethDmaLen(view, reth) === ATOMIC_WRITE_BYTES
   if ((s.rows[row * QP.WORDS + QP.ACCESS] & Access.REMOTE_WRITE) === 0) {
-    nakInvalidRequest(s, row, causeOf('QP_NO_RIGHT', { right: Access.REMOTE_WRITE }))
+    nakInvalidRequest(s, row, createCause('QP_NO_RIGHT', { right: Access.REMOTE_WRITE }))
     return
   }
   if (!isLengthValid) {
-    nakInvalidRequest(s, row, causeOf('ATOMIC_WRITE_LENGTH', { length: ext.rethDmaLen(view, reth) }))
+    nakInvalidRequest(s, row, createCause('ATOMIC_WRITE_LENGTH', { length: ext.rethDmaLen(view, reth) }))
     return
   }
   if ((lo & (ATOMIC_WRITE_BYTES - 1)) !== 0) {
-    nakInvalidRequest(s, row, causeOf('ATOMIC_ADDRESS', { address: joinWords(ext.rethVaHi(view, reth), lo) }))
+    nakInvalidRequest(s, row, createCause('ATOMIC_ADDRESS', { address: joinWords(ext.rethVaHi(view, reth), lo) }))
     return
   }
   flushDma(s) // earlier data must be in memory first

@@ -4,7 +4,7 @@
  * clauses 9.4.4, 9.4.5 and 9.7.5.1.1). An atomic is executed here, once; the data of a READ is read when its responses
  * are sent (responses.ts).
  */
-import { causeOf } from '../../spec/check/causes.ts'
+import { createCause } from '../../spec/check/causes.ts'
 import { QpState } from '../../spec/enums.ts'
 import { joinWords, TWO_32 } from '../../spec/memory.ts'
 import { OPERATION_MASK, operationCode } from '../../spec/wire/opcodes.ts'
@@ -119,7 +119,7 @@ const takeResource = (s: EngineState, row: number): number => {
 export const takeResourceOrNak = (s: EngineState, row: number): number => {
   const resource = takeResource(s, row)
   if (resource === 0)
-    nakInvalidRequest(s, row, causeOf('TOO_MANY_READS', { max: s.rows[row * QP.WORDS + QP.RESP_RESOURCE_COUNT] }))
+    nakInvalidRequest(s, row, createCause('TOO_MANY_READS', { max: s.rows[row * QP.WORDS + QP.RESP_RESOURCE_COUNT] }))
   return resource
 }
 
@@ -169,11 +169,11 @@ export const checkRead = (
   const base = row * QP.WORDS
   const { REMOTE_READ } = Access
   if ((w[base + QP.ACCESS] & REMOTE_READ) === 0) {
-    nakInvalidRequest(s, row, causeOf('QP_NO_RIGHT', { right: REMOTE_READ }))
+    nakInvalidRequest(s, row, createCause('QP_NO_RIGHT', { right: REMOTE_READ }))
     return false
   }
   if (length > MAX_MESSAGE_BYTES) {
-    nakInvalidRequest(s, row, causeOf('REMOTE_TOO_LONG', { length }))
+    nakInvalidRequest(s, row, createCause('REMOTE_TOO_LONG', { length }))
     return false
   }
   if (length > 0 && s.env.memory.resolve(w[base + QP.PD], key, hi, lo, length, REMOTE_READ, w[base + QP.QPN]) < 0) {
@@ -217,11 +217,11 @@ export const onAtomic = (s: EngineState, row: number, arena: Arena, at: number, 
   const hi = ext.atomicVaHi(view, at)
   const lo = ext.atomicVaLo(view, at)
   if ((w[base + QP.ACCESS] & Access.REMOTE_ATOMIC) === 0) {
-    nakInvalidRequest(s, row, causeOf('QP_NO_RIGHT', { right: Access.REMOTE_ATOMIC }))
+    nakInvalidRequest(s, row, createCause('QP_NO_RIGHT', { right: Access.REMOTE_ATOMIC }))
     return
   }
   if ((lo & (ATOMIC_BYTES - 1)) !== 0) {
-    nakInvalidRequest(s, row, causeOf('ATOMIC_ADDRESS', { address: joinWords(hi, lo) }))
+    nakInvalidRequest(s, row, createCause('ATOMIC_ADDRESS', { address: joinWords(hi, lo) }))
     return
   }
   flushDma(s) // the atomic must see earlier WRITEs

@@ -6,7 +6,7 @@
  * WRITEs, of packets and of local peers.
  */
 
-import { causeOf } from '../../spec/check/causes.ts'
+import { createCause } from '../../spec/check/causes.ts'
 import { AsyncEventType, QpState } from '../../spec/enums.ts'
 import { ICRC_BYTES } from '../../spec/wire/headers.ts'
 import {
@@ -71,9 +71,9 @@ export const onRequest = (s: EngineState, row: number, arena: Arena, at: number,
   if (w[base + QP.STATE] === RTR) communicationEstablished(s, row)
   const payload = length - HEADER_BYTES[opcode] - bthPadCount(arena.view, at) - ICRC_BYTES
   if (isOutOfSequence(w[base + QP.RESP_MESSAGE], flags))
-    nakInvalidRequest(s, row, causeOf('OUT_OF_PLACE', { bth: opcode }))
+    nakInvalidRequest(s, row, createCause('OUT_OF_PLACE', { bth: opcode }))
   else if (!isLengthValid(w[base + QP.MTU], flags, payload))
-    nakInvalidRequest(s, row, causeOf('PACKET_LENGTH', { payload, mtu: w[base + QP.MTU] }))
+    nakInvalidRequest(s, row, createCause('PACKET_LENGTH', { payload, mtu: w[base + QP.MTU] }))
   else if (
     w[base + QP.SERVICE] === XRC_TGT &&
     !selectSrq(s, row, ext.xrcethSrq(arena.view, at + XRCETH_AT[opcode]), flags)
@@ -108,7 +108,7 @@ export const communicationEstablished = (s: EngineState, row: number): void => {
   const base = row * QP.WORDS
   if ((s.rows[base + QP.RESP_FLAGS] & RespFlag.ESTABLISHED) !== 0) return
   s.rows[base + QP.RESP_FLAGS] |= RespFlag.ESTABLISHED
-  s.env.events.qp(row, COMM_EST, causeOf('ESTABLISHED', {}))
+  s.env.events.qp(row, COMM_EST, createCause('ESTABLISHED', {}))
 }
 
 // ---- packets out of order ----
@@ -222,7 +222,7 @@ const onWrite = (
 
 /** Sets the cause for a payload that does not match the length in the RETH; returns the syndrome of the NAK. */
 const refuseLength = (s: EngineState, length: number): number => {
-  s.result.cause = causeOf('DMA_LENGTH', { length })
+  s.result.cause = createCause('DMA_LENGTH', { length })
   return INVALID_REQUEST
 }
 

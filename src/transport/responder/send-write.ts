@@ -9,7 +9,7 @@
  * `value` is an immediate or a key. `now`: the data is written immediately and not deferred (dma.ts), since no other
  * batch of the message follows in the same burst.
  */
-import { causeOf } from '../../spec/check/causes.ts'
+import { createCause } from '../../spec/check/causes.ts'
 import { QpState } from '../../spec/enums.ts'
 import { syndromeKind } from '../../spec/wire/headers.ts'
 import { OP_END, OP_IMM, OP_INV, OP_START } from '../../spec/wire/opcodes.ts'
@@ -127,7 +127,7 @@ export const receiveSend = (
   }
   if (!fits) {
     countAccepted(s, row, count, false)
-    const cause = causeOf('RECEIVE_TOO_SHORT', { room: s.pool[receive + Receive.LENGTH], length: done + bytes })
+    const cause = createCause('RECEIVE_TOO_SHORT', { room: s.pool[receive + Receive.LENGTH], length: done + bytes })
     nakFatal(s, row, INVALID_REQUEST, LOC_LEN_ERR, cause)
     return count
   }
@@ -137,7 +137,7 @@ export const receiveSend = (
     if (isTerminated(w, base)) return 0
     if ((flags & OP_INV) !== 0 && s.env.memory.invalidate(w[base + QP.PD], w[base + QP.QPN], value) !== SUCCESS) {
       // Class J (9.9.6.3): neither an ACK nor a NAK is sent, so the requester completes with RETRY_EXC_ERR.
-      failReceive(s, row, REM_INV_REQ_ERR, causeOf('NOT_INVALIDATED', { key: value }))
+      failReceive(s, row, REM_INV_REQ_ERR, createCause('NOT_INVALIDATED', { key: value }))
       return 0
     }
     completeMessage(s, row, flags, value, solicited, RECV)
@@ -162,11 +162,11 @@ export const beginWrite = (
   const w = s.rows
   const base = row * QP.WORDS
   if ((w[base + QP.ACCESS] & REMOTE_WRITE) === 0) {
-    s.result.cause = causeOf('QP_NO_RIGHT', { right: REMOTE_WRITE })
+    s.result.cause = createCause('QP_NO_RIGHT', { right: REMOTE_WRITE })
     return INVALID_REQUEST
   }
   if (length > MAX_MESSAGE_BYTES) {
-    s.result.cause = causeOf('REMOTE_TOO_LONG', { length })
+    s.result.cause = createCause('REMOTE_TOO_LONG', { length })
     return INVALID_REQUEST
   }
   if (checksRange && s.env.memory.resolve(w[base + QP.PD], key, hi, lo, length, REMOTE_WRITE, w[base + QP.QPN]) < 0) {

@@ -4,7 +4,7 @@
  * of the memory that the request reads and writes. All packets of a message must have the same SRQ. Everything else is
  * as for RC.
  */
-import { type Cause, causeOf } from '../../spec/check/causes.ts'
+import { type Cause, createCause } from '../../spec/check/causes.ts'
 import { OP_ATOMIC, OP_ATOMIC_WRITE, OP_FLUSH, OP_READ, OP_START } from '../../spec/wire/opcodes.ts'
 import { Service } from '../../spec/wire/services.ts'
 import { flushDmaOf } from '../dma.ts'
@@ -34,7 +34,7 @@ export const selectSrq = (s: EngineState, row: number, srqn: number, flags: numb
 }
 
 /** The cause when `selectSrq` has refused. */
-export const nakSrq = (srqn: number): Cause => causeOf('NO_SRQ', { srqn })
+export const nakSrq = (srqn: number): Cause => createCause('NO_SRQ', { srqn })
 
 /** The SRQ `srqn` was destroyed: a message for it is not continued, and its receive WQE is dropped. */
 export const dropSrq = (s: EngineState, srqn: number): void => {

@@ -7,7 +7,7 @@
  * receive buffer is too small; the next message then uses that buffer. A message longer than the path MTU is not sent,
  * which is not an error (C10-93.1.1). The requester's loop, runs and window are the same for all services.
  */
-import { type Cause, causeOf } from '../../spec/check/causes.ts'
+import { type Cause, createCause } from '../../spec/check/causes.ts'
 import { joinWords } from '../../spec/memory.ts'
 import { ICRC_BYTES, MULTICAST_QPN } from '../../spec/wire/headers.ts'
 import { headerAt, OP_IMM, OP_SEND, opcodeFlags, opcodeHeaderBytes } from '../../spec/wire/opcodes.ts'
@@ -66,7 +66,7 @@ export const onDatagram = (s: EngineState, row: number, arena: Arena, at: number
   const ownQkey = s.rows[base + QP.QKEY] >>> 0
   if (qkey !== ownQkey) {
     s.counters.qkeyViolations++
-    drop(s, row, causeOf('QKEY_DIFFERS', { source: dethSrcQp(view, deth), sent: qkey, own: ownQkey }))
+    drop(s, row, createCause('QKEY_DIFFERS', { source: dethSrcQp(view, deth), sent: qkey, own: ownQkey }))
     return
   }
   if ((flags & OP_SEND) === 0 || payload > MAX_PAYLOAD) {
@@ -83,7 +83,7 @@ export const onDatagram = (s: EngineState, row: number, arena: Arena, at: number
   const bufferBytes = s.pool[receive + Receive.LENGTH]
   if (bytes > bufferBytes) {
     const wrId = joinWords(s.pool[receive + Receive.ID_HI], s.pool[receive + Receive.ID_LO])
-    drop(s, row, causeOf('RECEIVE_TOO_SHORT', { room: bufferBytes, length: bytes }), wrId)
+    drop(s, row, createCause('RECEIVE_TOO_SHORT', { room: bufferBytes, length: bytes }), wrId)
     return
   }
   // The GRH is built in space that the payload follows, so that one DMA writes both.

@@ -6,7 +6,7 @@ import { driverClass } from '../../../core/devices/driver.ts'
 import { requireOpen } from '../../../core/dispatch/invoke.ts'
 import { affiliate, completed, raiseObjectEvent } from '../../../core/events/events.ts'
 import type { Affiliation, CallContext } from '../../../core/model.ts'
-import { causeOf } from '../../../spec/check/causes.ts'
+import { createCause } from '../../../spec/check/causes.ts'
 import { Cq } from '../../../spec/classes/cq.ts'
 import { RxeAttributes } from '../../../spec/drivers/rxe.ts'
 import { AsyncEventType, CqKind, QpState } from '../../../spec/enums.ts'
@@ -131,9 +131,9 @@ export const cqCompletions = (device: RxeState, notify: Notify = completed): Com
       return
     }
     const params = { cq: cq.handle, entries: cq.state.ring.capacity }
-    device.overrunQps.push({ qpn: words[Completion.QPN], cause: causeOf('COMPLETION_LOST', params) })
+    device.overrunQps.push({ qpn: words[Completion.QPN], cause: createCause('COMPLETION_LOST', params) })
     if (hasOverrun) return
-    device.failures.report({ what: 'event', event: CQ_ERR, cause: causeOf('CQ_FULL', params) }, cq.context)
+    device.failures.report({ what: 'event', event: CQ_ERR, cause: createCause('CQ_FULL', params) }, cq.context)
     raiseObjectEvent(cq, CQ_ERR)
   },
 })

@@ -9,7 +9,7 @@
 import { driverClass } from '../../../core/devices/driver.ts'
 import { affiliate, raiseObjectEvent } from '../../../core/events/events.ts'
 import type { CallContext, CoreObject } from '../../../core/model.ts'
-import { causeOf } from '../../../spec/check/causes.ts'
+import { createCause } from '../../../spec/check/causes.ts'
 import { Srq, XrcSrq } from '../../../spec/classes/srq.ts'
 import { RxeAttributes } from '../../../spec/drivers/rxe.ts'
 import { AsyncEventType } from '../../../spec/enums.ts'
@@ -52,7 +52,7 @@ const create = (
   if (maxSge > maxSrqSge) refuse(object, 'create', `maxSge: ${maxSge} is above ${maxSrqSge}, the device's max_srq_sge`)
   const sges = Math.max(1, maxSge)
   const onLimitReached = (limit: number): void => {
-    const cause = causeOf('SRQ_LIMIT', { srq: object.handle, limit })
+    const cause = createCause('SRQ_LIMIT', { srq: object.handle, limit })
     device.failures.report({ what: 'event', event: SRQ_LIMIT_REACHED, cause }, object.context)
     raiseObjectEvent(object, SRQ_LIMIT_REACHED)
   }
