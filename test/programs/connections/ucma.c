@@ -33,6 +33,7 @@
 
 static int channel = -1;
 
+/* Prints an answer; a negative result stands for errno. */
 static void answer(long result, const unsigned char *bytes, int length)
 {
     printf("%ld ", result < 0 ? -(long)errno : result);

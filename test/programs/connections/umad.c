@@ -38,6 +38,7 @@ static int file = -1;
 static char line[2 * MAX_BYTES + 64], hex[2 * MAX_BYTES + 1];
 static unsigned char bytes[MAX_BYTES];
 
+/* Prints an answer; a negative result stands for errno. */
 static void answer(long result, const void *data, long length)
 {
     printf("%ld ", result < 0 ? -(long)errno : result);

@@ -114,7 +114,7 @@ static struct ibv_wc wait_for_completion(int side, uint64_t id, int status)
     return wc;
 }
 
-/* End 0 writes a pattern through `rkey`; it must arrive, and the next byte must be unchanged. */
+/* End 0 WRITEs a pattern through `rkey`; it must arrive, and the next byte must be unchanged. */
 static void write_through(uint64_t id, uint32_t rkey, uint64_t offset, uint32_t length)
 {
     memset(ends[1].buffer, 0, LENGTH);

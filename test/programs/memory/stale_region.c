@@ -10,8 +10,8 @@
  * page by munmap, the rest by the new mapping; window: munmap, and the old rkey is that of a memory window; twice:
  * munmap, after another region of the same memory was deregistered.
  *
- *   stale_region limit BYTES   registers BYTES until it is refused, at most 64 times, and prints how often; deregisters
- *                              one region, and prints whether another can be registered
+ *   stale_region limit BYTES   registers regions of BYTES until one is refused, at most 64, and prints their number;
+ *                              deregisters one, and prints whether another can be registered
  */
 #define _GNU_SOURCE
 #include "../endpoint.h"

@@ -64,6 +64,7 @@ static struct ibv_qp *create_ud(struct endpoint *end)
     return qp;
 }
 
+/* An address handle of end `from`, for the path to a GID. */
 static struct ibv_ah *create_ah(struct endpoint *from, union ibv_gid to)
 {
     struct ibv_ah_attr attr = {
@@ -136,6 +137,7 @@ static union ibv_gid group_gid(void)
     return gid;
 }
 
+/* Fills the start of the buffer with a pattern. */
 static void fill(struct endpoint *end, uint32_t length)
 {
     for (uint32_t i = 0; i < length; i++)

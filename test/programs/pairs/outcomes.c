@@ -67,6 +67,7 @@ static void post_receives(int length)
 /* The request of the case, and a SEND. */
 static void post_requests(const struct scenario *s, const struct address *peer_address)
 {
+    /* PAST_END: 8192 bytes, of which the last one is beyond the region. */
     const uint64_t offset = s->target == PAST_END ? LENGTH - 8191 : 0;
     const uint64_t address = peer_address->buffer + offset;
     const uint32_t rkey = s->target == WRONG_RKEY ? peer_address->rkey ^ 0x55 : peer_address->rkey;
@@ -120,6 +121,7 @@ static void report(const struct scenario *s, int expected)
     printf(" state %d\n", attr.qp_state);
 }
 
+/* Waits until the other end is at the same step. */
 static void synchronise(int peer, uint32_t step)
 {
     uint32_t peer_step;
@@ -127,11 +129,13 @@ static void synchronise(int peer, uint32_t step)
     NEED(step == peer_step, "the peer is at step %u, this program at %u", peer_step, step);
 }
 
+/* Runs one case, at this end. */
 static void run(const struct scenario *s, int peer, bool is_requester, struct options options,
                 struct ibv_context *context)
 {
     struct ibv_mr *read_only_mr = NULL;
     options.rnr_retry = s->rnr_retry;
+    /* The PSNs wrap during the long requests. */
     create_endpoint(&end, context, &options, LENGTH, 0xfffff0);
     struct address peer_address, own_address = address_of(&end);
     if (s->target == READ_ONLY) {

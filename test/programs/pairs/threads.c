@@ -16,7 +16,7 @@
 #include "../endpoint.h"
 
 #define MAX_THREADS 64
-#define LENGTH 8192
+#define LENGTH 8192 /* bytes of the buffer of each end */
 
 static struct options options;
 static struct ibv_context *context;
@@ -24,7 +24,7 @@ static int rounds = 10;
 /* Until all transfers are complete. */
 static bool is_running = true;
 
-/* WRITEs the whole buffer, filled with the byte `id`, and checks that it has arrived. */
+/* WRITEs the whole buffer, filled with the byte `id`, and checks that the first and the last byte have arrived. */
 static void write_between(struct endpoint *from, const struct endpoint *to, uint64_t id)
 {
     memset(from->buffer, (int)id, LENGTH);

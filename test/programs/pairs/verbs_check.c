@@ -37,7 +37,7 @@ struct element {
 /* One operation of the script. */
 struct operation {
     enum kind kind;
-    int from; /* the end that posts it */
+    int poster; /* the end that posts it */
     uint32_t size;
     int local_count, remote_count;
     /* remote: the list of the receive for SEND and SEND_IMM, else one element */
@@ -76,6 +76,7 @@ static uint32_t below(uint32_t limit)
 
 /* ---- the script ---- */
 
+/* Often a size near a multiple of the MTU, or near the largest. */
 static uint32_t random_size(void)
 {
     const uint32_t mtu = (uint32_t)options.mtu, limit = (uint32_t)largest_size;
@@ -120,7 +121,7 @@ static int random_elements(struct element *elements, uint32_t size)
 static void random_operation(struct operation *op)
 {
     *op = (struct operation){
-        .kind = (enum kind)below(KINDS), .from = (int)below(2), .immediate = (uint32_t)next_random()};
+        .kind = (enum kind)below(KINDS), .poster = (int)below(2), .immediate = (uint32_t)next_random()};
     op->is_signaled = below(2);
     if (op->kind == COMPARE_SWAP || op->kind == FETCH_ADD) {
         op->size = 8;
@@ -171,7 +172,7 @@ static void copy_elements(uint8_t *to, const struct element *to_element, const u
 /* Applies the operation to the models; fills in its `compare` if that is still 0. */
 static void apply(struct operation *op, int slot)
 {
-    uint8_t *local = models[op->from] + slot * slot_size, *remote = models[!op->from] + slot * slot_size;
+    uint8_t *local = models[op->poster] + slot * slot_size, *remote = models[!op->poster] + slot * slot_size;
     uint64_t old;
     switch (op->kind) {
     case READ:
@@ -227,7 +228,7 @@ static void post_operation(const struct endpoint *end, const struct operation *o
                                                       IBV_WR_ATOMIC_FETCH_AND_ADD};
     struct ibv_sge sge[MAX_SGE];
     fill_sges(sge, end, slot, op->local, op->local_count);
-    const struct address *remote = &addresses[!op->from];
+    const struct address *remote = &addresses[!op->poster];
     const uint64_t remote_address = remote->buffer + slot * slot_size + op->remote[0].offset;
     struct ibv_send_wr wr = {
         .wr_id = (uint64_t)slot,
@@ -260,7 +261,7 @@ static void check_completion(const struct ibv_wc *wc, const struct operation *ba
                                                       IBV_WC_RDMA_WRITE, IBV_WC_RDMA_READ, IBV_WC_COMP_SWAP,
                                                       IBV_WC_FETCH_ADD};
     const struct operation *op = &batch[slot];
-    const bool is_receive = op->from != side;
+    const bool is_receive = op->poster != side;
     const char *name = kind_names[op->kind];
     NEED(wc->status == IBV_WC_SUCCESS, "%s of %u bytes: %s %s (vendor 0x%x)", name, op->size,
          is_receive ? "received with" : "completed with", ibv_wc_status_str(wc->status), wc->vendor_err);
@@ -288,7 +289,8 @@ static int expected_slots(const struct operation *batch, int side, bool of_recei
 {
     int count = 0;
     for (int i = 0; i < BATCH; i++)
-        if (of_receives ? batch[i].from != side && receives(&batch[i]) : batch[i].from == side && batch[i].is_signaled)
+        if (of_receives ? batch[i].poster != side && receives(&batch[i])
+                        : batch[i].poster == side && batch[i].is_signaled)
             slots[count++] = i;
     return count;
 }
@@ -355,7 +357,7 @@ static void compare(const struct operation *batch, long number)
         const struct operation *op = &batch[slot];
         fail("batch %ld, end %d, slot %d, offset %zu: 0x%02x, not 0x%02x; %s of %u bytes by end %d", number, side,
              slot, offset % slot_size, ends[side].buffer[offset], models[side][offset], kind_names[op->kind], op->size,
-             op->from);
+             op->poster);
     }
 }
 
@@ -368,7 +370,7 @@ static void run(void)
         int last[2] = {-1, -1};
         for (int i = 0; i < BATCH; i++) {
             random_operation(&batch[i]);
-            last[batch[i].from] = i;
+            last[batch[i].poster] = i;
             counts[batch[i].kind]++;
             bytes += batch[i].size;
             done++;
@@ -383,17 +385,17 @@ static void run(void)
         }
         for (int i = 0; i < BATCH; i++) {
             if (is_verbose)
-                printf("%ld.%d: end %d %s %u bytes, %d to %d elements%s\n", number, i, batch[i].from,
+                printf("%ld.%d: end %d %s %u bytes, %d to %d elements%s\n", number, i, batch[i].poster,
                        kind_names[batch[i].kind], batch[i].size, batch[i].local_count, batch[i].remote_count,
                        batch[i].is_inline ? ", inline" : "");
             apply(&batch[i], i);
-            if (receives(&batch[i]) && is_local[!batch[i].from])
-                post_receive(&ends[!batch[i].from], &batch[i], i);
+            if (receives(&batch[i]) && is_local[!batch[i].poster])
+                post_receive(&ends[!batch[i].poster], &batch[i], i);
         }
         barrier((uint32_t)(2 * number + 1));
         for (int i = 0; i < BATCH; i++)
-            if (is_local[batch[i].from])
-                post_operation(&ends[batch[i].from], &batch[i], i);
+            if (is_local[batch[i].poster])
+                post_operation(&ends[batch[i].poster], &batch[i], i);
         take_completions(batch);
         barrier((uint32_t)(2 * number + 2));
         compare(batch, number);

@@ -30,7 +30,7 @@
 #define EXTENDED 0x80000000u
 /* A handle that no object has. */
 #define NO_HANDLE 999
-/* The user-space headers lack these. */
+/* Of Linux's <rdma/ib_verbs.h>: the user-space headers lack them. */
 enum { IB_MR_REREG_TRANS = 1, IB_MR_REREG_PD = 2, IB_MR_REREG_ACCESS = 4, IB_SRQ_LIMIT = 2 };
 #define LENGTH(array) (sizeof(array) / sizeof *(array))
 
@@ -54,6 +54,7 @@ __attribute__((format(printf, 2, 3))) static int step(int error, const char *for
     return error;
 }
 
+/* Ends the program if it has arguments. */
 UNUSED static void take_no_arguments(int argc, char **argv)
 {
     if (argc == 1)
@@ -100,6 +101,7 @@ UNUSED static void add_in(struct message *message, int id, const void *memory, i
     add(message, id, length, data);
 }
 
+/* Makes the call. */
 UNUSED static int call(struct message *message)
 {
     message->header.length = sizeof message->header + message->header.num_attrs * sizeof *message->attributes;
@@ -108,6 +110,7 @@ UNUSED static int call(struct message *message)
 
 /* ---- write commands, by INVOKE_WRITE ---- */
 
+/* Makes a write command. `driver`: the memory of the driver's response, if `driver_length` is not 0. */
 UNUSED static int invoke(uint32_t command, const void *in, int in_length, void *out, int out_length, void *driver,
                   int driver_length)
 {
