@@ -14,7 +14,7 @@ import {
   type DeviceSpec,
   type FaultStat,
   type ListedDevice,
-  type QpPlace,
+  type QpCursor,
   type QpStat,
   type Stat,
   type ToolReply,
@@ -196,7 +196,7 @@ export const openSession = async (
   const request = async (toolRequest: ToolRequest, fds: readonly number[] = []): Promise<ToolReply> => {
     const { text } = await exchange(serial => writeTool(outgoing, header(serial), JSON.stringify(toolRequest)), fds)
     const reply = JSON.parse(text) as ToolReply
-    if ('error' in reply) throw new Error(`the daemon at ${socket} refused ${toolRequest.what}: ${reply.error}`)
+    if ('error' in reply) throw new Error(`the daemon at ${socket} refused ${toolRequest.kind}: ${reply.error}`)
     return reply
   }
   const unexpectedReply = (what: string): Error =>
@@ -221,48 +221,48 @@ export const openSession = async (
     daemon,
     ended,
     async config() {
-      const answer = await request({ what: 'config' })
+      const answer = await request({ kind: 'config' })
       if ('config' in answer) return answer.config
       throw unexpectedReply('config')
     },
     async stat() {
-      const answer = await request({ what: 'stat' })
+      const answer = await request({ kind: 'stat' })
       if ('stat' in answer) return answer.stat
       throw unexpectedReply('stat')
     },
     async qps() {
       const qps: QpStat[] = []
-      for (let place: QpPlace | undefined; ; ) {
-        const answer = await request({ what: 'qps', ...(place && { from: place }) })
+      for (let cursor: QpCursor | undefined; ; ) {
+        const answer = await request({ kind: 'qps', ...(cursor && { cursor }) })
         if (!('qps' in answer)) throw unexpectedReply('qps')
         qps.push(...answer.qps)
         if (answer.next === undefined) return qps
-        place = answer.next
+        cursor = answer.next
       }
     },
     async waits() {
-      const answer = await request({ what: 'waits' })
+      const answer = await request({ kind: 'waits' })
       if ('waits' in answer) return answer.waits
       throw unexpectedReply('waits')
     },
     async faults(set) {
-      const answer = await request(set === undefined ? { what: 'fault' } : { what: 'fault', set })
+      const answer = await request(set === undefined ? { kind: 'fault' } : { kind: 'fault', set })
       if ('faults' in answer) return answer.faults
       throw unexpectedReply('fault')
     },
     async changeDevices(change) {
-      const answer = await request({ what: 'device', ...change })
+      const answer = await request({ kind: 'device', ...change })
       if ('devices' in answer) return answer.devices
       throw unexpectedReply('device')
     },
     async trace(tag, pcap, abi = false) {
-      await request({ what: 'trace', tag, pcap: pcap !== undefined, abi }, pcap === undefined ? [] : [pcap])
+      await request({ kind: 'trace', tag, pcap: pcap !== undefined, abi }, pcap === undefined ? [] : [pcap])
     },
     async findings() {
-      await request({ what: 'findings' })
+      await request({ kind: 'findings' })
     },
     async counts() {
-      const answer = await request({ what: 'counts' })
+      const answer = await request({ kind: 'counts' })
       if ('counts' in answer) return answer
       throw unexpectedReply('counts')
     },

@@ -5,20 +5,20 @@ import { stat as coreStat } from '../core/stat.ts'
 import { countersOf } from '../drivers/rxe/counts.ts'
 import { qpsFrom } from '../drivers/rxe/qp-stat.ts'
 import { failureText } from '../spec/check/failures.ts'
-import type { DeviceStat, QpPlace, QpStat, Stat, ToolReply, WaitStat } from '../uapi/tool.ts'
+import type { DeviceStat, QpCursor, QpStat, Stat, ToolReply, WaitStat } from '../uapi/tool.ts'
 import type { DaemonState } from './state.ts'
 
 /** Queue pairs per message. */
 const QPS_PER_MESSAGE = 50
 
-/** Up to QPS_PER_MESSAGE queue pairs from `from` on, by default from the first one of the first device. */
-export const qpsOf = (daemon: DaemonState, from?: QpPlace): ToolReply => {
+/** Up to QPS_PER_MESSAGE queue pairs from `cursor` on, by default from the first one of the first device. */
+export const qpsOf = (daemon: DaemonState, cursor?: QpCursor): ToolReply => {
   const names = daemon.devices.listed.map(({ name }) => name)
   const qps: QpStat[] = []
-  for (const device of from === undefined ? names : names.slice(Math.max(names.indexOf(from.device), 0))) {
+  for (const device of cursor === undefined ? names : names.slice(Math.max(names.indexOf(cursor.device), 0))) {
     const rxe = daemon.devices.find(device)?.rxe
     if (rxe === undefined) continue
-    const row = device === from?.device ? from.row : 0
+    const row = device === cursor?.device ? cursor.row : 0
     const found = qpsFrom(rxe.state, row, QPS_PER_MESSAGE - qps.length)
     for (const { facts, context } of found.qps) {
       const { pid = 0, command = '' } = (context && daemon.failures.ownerOf(context)) ?? {}

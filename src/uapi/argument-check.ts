@@ -9,8 +9,8 @@ export interface ReferenceAttribute {
   readonly name: string
   readonly class: string
   /** Whether it is a file descriptor of the caller, not a handle. */
-  readonly fd: boolean
-  readonly optional: boolean
+  readonly isFd: boolean
+  readonly isOptional: boolean
 }
 
 /** Attributes of a method, or fields of a record. */
@@ -19,15 +19,14 @@ type Members = Readonly<Record<string, { readonly of: Kind; readonly optional?: 
 /** Prepared members of a method's arguments or of a record. */
 export interface ArgumentShape {
   readonly members: ReadonlyMap<string, Member>
-  /** Number of required members. */
-  readonly required: number
-  /** Whether names that are not members are ignored, as in records. */
-  readonly isOpen: boolean
+  readonly requiredCount: number
+  /** Whether names that are not members are ignored (in a record), not refused (in a call's arguments). */
+  readonly ignoresUnknown: boolean
 }
 
 interface Member {
   readonly check: Check
-  readonly optional: boolean
+  readonly isOptional: boolean
 }
 
 // Values of `Check.type`.
@@ -41,9 +40,10 @@ const FLAGS = 6
 
 /**
  * A prepared kind. `min` and `max` limit a number, a length in bytes or a list's length; for FLAGS `max` has the named
- * bits.
+ * bits. Other types do not use them.
  */
 export interface Check {
+  /** NUMBER to FLAGS, above. */
   readonly type: number
   readonly min: number
   readonly max: number
@@ -63,7 +63,7 @@ const limits = (type: number, min = 0, max = 0): Check => ({
   shape: undefined,
 })
 
-/** Allows the values of an enumeration; if they have no gaps, two limits are enough. */
+/** The check of an enumeration's values; if they have no gaps, two limits are enough. */
 const choiceOf = ({ values: names }: Enumeration): Check => {
   const values = new Set(Object.values(names))
   const min = Math.min(...values)
@@ -75,7 +75,7 @@ const choiceOf = ({ values: names }: Enumeration): Check => {
 const bitsOf = ({ of, width }: Kind & { readonly kind: 'flags' }): number =>
   (Object.values(of.values).reduce((bits, bit) => bits | bit, 0) & (2 ** (8 * width) - 1)) >>> 0
 
-const HIGHEST = { u8: 0xff, u16: 0xffff, u32: 0xffffffff }
+export const HIGHEST = { u8: 0xff, u16: 0xffff, u32: 0xffffffff } as const
 
 /** A kind, prepared for `isValid`. `strict`: unnamed bits of flags are not valid. */
 export const checkOf = (of: Kind, strict = false): Check => {
@@ -105,7 +105,7 @@ export const checkOf = (of: Kind, strict = false): Check => {
   }
 }
 
-/** True only if the value is valid. False only means that `problemOf` must decide: it accepts class instances too. */
+/** True only if the value is valid. If false, `problemOf` must decide: it also accepts class instances as records. */
 export const isValid = (check: Check, value: unknown): boolean => {
   switch (check.type) {
     case NUMBER:
@@ -136,12 +136,15 @@ export const isValid = (check: Check, value: unknown): boolean => {
   return true
 }
 
-const shapeWith = (members: Members, isOpen: boolean, strict: boolean): ArgumentShape => ({
+const shapeWith = (members: Members, ignoresUnknown: boolean, strict: boolean): ArgumentShape => ({
   members: new Map(
-    Object.entries(members).map(([name, { of, optional = false }]) => [name, { check: checkOf(of, strict), optional }]),
+    Object.entries(members).map(([name, { of, optional = false }]) => [
+      name,
+      { check: checkOf(of, strict), isOptional: optional },
+    ]),
   ),
-  required: Object.values(members).filter(({ optional }) => optional !== true).length,
-  isOpen,
+  requiredCount: Object.values(members).filter(({ optional }) => optional !== true).length,
+  ignoresUnknown,
 })
 
 const recordShape = (fields: Members, strict: boolean): ArgumentShape => shapeWith(fields, true, strict)
@@ -150,21 +153,21 @@ const recordShape = (fields: Members, strict: boolean): ArgumentShape => shapeWi
 export const shapeOf = (attributes: Members): ArgumentShape => shapeWith(attributes, false, false)
 
 /**
- * Whether all required members are present and every value is valid (as `problemOf`, not strict). For object literals
- * only: accessors of a class are not seen.
+ * Whether all required members are present and every present one is valid. Like `isValid`, false for class instances,
+ * whose accessors it would not see.
  */
 export const hasValidArguments = (shape: ArgumentShape, values: unknown): boolean => {
   // `constructor`, because reading the prototype takes as long as all other checks together.
   if (typeof values !== 'object' || values === null || values.constructor !== Object) return false
-  let missing = shape.required
+  let missing = shape.requiredCount
   for (const name in values) {
     const member = shape.members.get(name)
     if (member === undefined) {
-      if (shape.isOpen) continue
+      if (shape.ignoresUnknown) continue
       return false
     }
     if (!isValid(member.check, (values as Readonly<Record<string, unknown>>)[name])) return false
-    if (!member.optional) missing--
+    if (!member.isOptional) missing--
   }
   return missing === 0
 }

@@ -16,7 +16,10 @@ export interface Call {
   readonly methodName: string
   /** The device's own version of the method: core's attributes and its driver's (ids from 0x8000). */
   readonly method: Method
-  /** The handle, a port number, or 0 (creates, fixed objects, and methods called on the object's own descriptor). */
+  /**
+   * The handle, core's number of an fd object, or a port number. 0 for a create, for a fixed object that is no port, and
+   * in the object dialect for a call on the object's own descriptor.
+   */
   readonly object: number
   /** By attribute name; references are handles, fd references are the caller's descriptor numbers. */
   readonly args: AnyValues
@@ -24,21 +27,22 @@ export interface Call {
 
 /** The answer of a method. */
 export interface Result {
-  /** The new object's handle for a create. */
+  /** The new object's handle; a new fd object is in `descriptors` instead. */
   readonly object?: number
   /** By attribute name, including the driver's; new fd objects are in `descriptors` instead. */
   readonly out: AnyValues
-  /** Of a chain (a list of calls that run as one, R16): handles of the objects that its calls created. */
-  readonly also?: readonly number[]
+  /**
+   * Handles of all new objects, of a call that can create several: a chain (a list of calls that run as one, R16) and
+   * pd.createAhs.
+   */
+  readonly createdObjects?: readonly number[]
   /** New file descriptors for the caller; the daemon makes and passes them. */
   readonly descriptors?: readonly NewDescriptor[]
   /** Called by core if the answer cannot be delivered: puts back what the call has removed, an event for example. */
   readonly undelivered?: () => void
 }
 
-/**
- * A new descriptor for the caller: core's fd object, and the place of the descriptor's number in the result.
- */
+/** A new descriptor for the caller: core's fd object, and where in the result the descriptor's number belongs. */
 export interface NewDescriptor {
   /** Core's number of the fd object. */
   readonly object: number
@@ -72,14 +76,14 @@ export interface Decoded {
   readonly call: Call
   /**
    * What the caller's message contains and `call` does not: pointers, lengths, the order of attributes, bytes that the
-   * kernel ignores.
-   * Carried in the object dialect's LEGACY attribute, so that translation is lossless in both directions (R41).
-   * Undefined if there are none: calls of rdma_cm and umad files, and calls of the object dialect without LEGACY.
+   * kernel ignores. Carried in the object dialect's LEGACY attribute, so that translation is lossless in both directions
+   * (R41). Undefined for calls on rdma_cm and umad files, and for calls of the object dialect without LEGACY.
    */
   legacy(): Uint8Array | undefined
   /**
-   * Writes the result to the caller's memory and returns what remains to be done. If the answer to a Result has ret <
-   * 0, the caller did not learn what was created, and core destroys it. Never throws a CallError.
+   * Writes the result to the caller's memory; the returned answer has the return value and what remains to be done. If
+   * the answer to a Result has ret < 0, the caller did not learn the result, and core undoes the call: it destroys
+   * created objects and calls `undelivered`. Never throws a CallError.
    */
   answer(outcome: Result | CallError): Answer
 }
@@ -107,10 +111,10 @@ export interface CallerView {
   /** The class of a handle, for calls that do not encode it (MODIFY_QP, destroying a QP). */
   classOf(handle: number): ObjectClass | undefined
   /**
-   * In a chain: the reference by which an attribute of kind `of` names the object that entry number `entry` created.
-   * Throws CallError EINVAL if it created none.
+   * In a chain: the handle or descriptor number, depending on `of`, of the object that entry number `entry` created.
+   * `where`: the beginning of error messages. Throws CallError EINVAL if the entry created none.
    */
   readonly chained?: ((where: string, of: Kind, entry: number) => number) | undefined
-  /** Whether GET_CONTEXT was called on this descriptor; before that any other call is EINVAL. */
+  /** Whether GET_CONTEXT (device.open) has succeeded on this descriptor; before that any other call is EINVAL. */
   readonly hasContext: boolean
 }

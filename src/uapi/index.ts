@@ -1,8 +1,9 @@
 /*
- * Bytes ⇄ typed calls: all dialects in which programs call an RDMA device (R1–R6, R41, R42). Entry point of
+ * Bytes ⇄ typed calls: the dialects in which programs call a device on its uverbs file (R1–R6, R41, R42). Entry point of
  * `userdma/uapi`.
  *
- * Core's dispatch uses `decodeIoctl` and `decodeWrite` for the two system calls that carry messages.
+ * The two system calls that carry messages are decoded by `decodeIoctl` and `decodeWrite`. The daemon imports the
+ * decoders of each dialect, and those of rdma_cm and umad files (linux/ucma.ts, linux/umad.ts), from their own files.
  */
 import type { Answer, CallerView, Decoded } from './call.ts'
 import { decodeVerbsIoctl } from './linux/ioctl.ts'

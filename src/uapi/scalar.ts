@@ -1,7 +1,7 @@
 /*
  * Encoding of values by their kinds, little-endian, and the check of their limits. All dialects use it (R3, R4).
  *
- * Numbers up to 32 bits are JavaScript numbers, 64 bits are bigints, byte strings are copies.
+ * Numbers up to 32 bits are JavaScript numbers, 64 bits are bigints; byte strings that are read are copies.
  */
 import { CallError } from '../spec/errno.ts'
 import {
@@ -14,6 +14,7 @@ import {
   recordSize,
   sizeOf,
 } from '../spec/schema/schema.ts'
+import { HIGHEST } from './argument-check.ts'
 
 export const viewOf = (bytes: Uint8Array): DataView => new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
 
@@ -45,8 +46,8 @@ export const writeBytes = (view: DataView, at: number, size: number, bytes: Uint
 }
 
 /**
- * A value of kind `of` in `size` bytes at `at`. Throws EINVAL, as Linux does for constants, if a number of at most 32
- * bits is in 8 bytes and does not fit; `where` is the beginning of the message.
+ * The value of kind `of`, not a record or list, in `size` bytes at `at`. A kind of at most 32 bits may occupy 8 bytes:
+ * throws EINVAL, as Linux does for constants, if the number does not fit 32 bits. `where`: the beginning of the message.
  */
 export const readScalar = (
   view: DataView,
@@ -64,6 +65,7 @@ export const readScalar = (
   return Number(wide)
 }
 
+/** Writes a value of kind `of`, not a record or list, into `size` bytes at `at`; longer byte strings are truncated. */
 export const writeScalar = (view: DataView, at: number, size: number, of: Kind, value: AnyValue): void => {
   if (of.kind === 'bytes' || of.kind === 'blob') writeBytes(view, at, size, value as Uint8Array)
   else if (size === 8) view.setBigUint64(at, BigInt.asUintN(64, BigInt(value as number | bigint)), true)
@@ -81,8 +83,6 @@ const valuesOf = (of: Enumeration): ReadonlySet<number> => {
   enumerationValues.set(of, values)
   return values
 }
-
-const highest = { u8: 0xff, u16: 0xffff, u32: 0xffffffff }
 
 /** Every named bit of a flag set. */
 const bitsOf = (of: Enumeration): number => {
@@ -114,7 +114,7 @@ export const problemOf = (of: Kind, value: unknown, strict: boolean): string | u
     case 'u8':
     case 'u16':
     case 'u32': {
-      const problem = numberProblem(value, highest[of.kind])
+      const problem = numberProblem(value, HIGHEST[of.kind])
       if (problem !== undefined) return problem
       const n = value as number
       if (of.min !== undefined && n < of.min) return `: ${n} is below ${of.min}`
@@ -218,17 +218,18 @@ export const writeRecord = (view: DataView, at: number, fields: Fields, record: 
 }
 
 /**
- * Reads a record's fields at `at`; all its bytes must be present. It cannot fail: each field has exactly its kind's
- * size.
+ * Reads a record's fields at `at`; all its bytes must be present. No message begins with `where`: each field has
+ * exactly its kind's size, so that `readScalar` does not throw.
  */
 export const readRecord = <F extends Fields>(view: DataView, at: number, fields: F, where: string): RecordOf<F> => {
   const record: AnyRecord = {}
   const prepared = prepare(fields)
   for (let i = 0; i < prepared.length; i++) {
-    const { name, offset, size, of, isUint: isPlain, fields: inner } = prepared[i]!
-    if (isPlain) record[name] = readUint(view, at + offset, size)
-    else if (inner !== undefined) record[name] = readRecord(view, at + offset, inner, where)
-    else record[name] = readScalar(view, at + offset, size, of, where)
+    const field = prepared[i]!
+    const offset = at + field.offset
+    if (field.isUint) record[field.name] = readUint(view, offset, field.size)
+    else if (field.fields !== undefined) record[field.name] = readRecord(view, offset, field.fields, where)
+    else record[field.name] = readScalar(view, offset, field.size, field.of, where)
   }
   return record as RecordOf<F>
 }
@@ -237,13 +238,13 @@ export const readRecord = <F extends Fields>(view: DataView, at: number, fields:
 export const decodeRecord = <F extends Fields>(fields: F, bytes: Uint8Array): RecordOf<F> =>
   readRecord(viewOf(bytes), 0, fields, 'record')
 
-/** Writes consecutive records. */
+/** Writes consecutive records at `at`; absent fields keep their bytes. */
 export const writeRecords = (view: DataView, at: number, fields: Fields, records: readonly AnyRecord[]): void => {
   const size = recordSize(fields)
   for (let i = 0; i < records.length; i++) writeRecord(view, at + i * size, fields, records[i]!)
 }
 
-/** Consecutive records in a new array. */
+/** Consecutive records in a new array; absent fields are 0. */
 export const encodeRecords = (fields: Fields, records: readonly AnyRecord[]): Uint8Array => {
   const bytes = new Uint8Array(recordSize(fields) * records.length)
   writeRecords(viewOf(bytes), 0, fields, records)

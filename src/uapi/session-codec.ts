@@ -3,8 +3,9 @@
  * there. shim/protocol.h has the same layouts for C.
  *
  * A message is read into one record and written into one buffer, both allocated once and reused: a call costs only the
- * bigints of its pointers. Type, size and header size of a received message are checked here and refused with a
- * sentence; nothing throws. Both directions are here, since tools and tests are clients too.
+ * bigints of its pointers. The readers check the type of a received message, its length, and the length in its header;
+ * they return a sentence about a wrong one, and never throw. Both directions are here, since tools and tests are clients
+ * too.
  */
 import {
   Exchanges,
@@ -19,18 +20,19 @@ import {
   SessionLimits,
 } from '../spec/session.ts'
 
-/** A buffer for messages of any size, with its view. */
+/** A buffer for one message, with its view. */
 export interface MessageBuffer {
   readonly bytes: Uint8Array
   readonly view: DataView
 }
 
+/** By default of the maximum size of a message. */
 export const messageBuffer = (bytes = new Uint8Array(SessionLimits.bytes)): MessageBuffer => ({
   bytes,
   view: new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength),
 })
 
-/** Requests of fixed size. */
+/** Requests of fixed size: all but TOOL. */
 export type RequestName = keyof typeof Exchanges
 
 type Values<S> = S extends keyof typeof Messages ? MessageValues<(typeof Messages)[S]> : Record<never, never>
@@ -107,7 +109,7 @@ const replyBodies = new Map<number, Body>(
   named.map(([name, { reply }]) => [MessageType.REPLY | MessageType[name], bodyOf(reply)]),
 )
 
-/** Every field of these structs, with 0 or an empty text. */
+/** Every field of these structs, with 0 or an empty text, except reserved ones and the header's `size`. */
 const emptyFields = (names: readonly (StructName | null)[]): Fields =>
   Object.fromEntries(
     names
@@ -133,20 +135,20 @@ const decoder = new TextDecoder()
 
 const getText = (bytes: Uint8Array, from: number, to: number): string => decoder.decode(bytes.subarray(from, to))
 
-/** NUL-terminated text in a field of `room` bytes. */
-const getField = (bytes: Uint8Array, from: number, room: number): string => {
-  const end = bytes.indexOf(0, from)
-  return getText(bytes, from, end < 0 || end > from + room ? from + room : end)
+/** The text in a field of `size` bytes at `at`: up to its NUL, or all bytes if it has none. */
+const getTextField = (bytes: Uint8Array, at: number, size: number): string => {
+  const end = bytes.indexOf(0, at)
+  return getText(bytes, at, end < 0 || end > at + size ? at + size : end)
 }
 
-/** Writes NUL-terminated text; throws RangeError if it does not fit. */
-const putField = (bytes: Uint8Array, from: number, room: number, text: string, what: string): void => {
-  bytes.fill(0, from, from + room)
-  const { read } = encoder.encodeInto(text, bytes.subarray(from, from + room - 1))
-  if (read < text.length) throw new RangeError(`${what} "${text}" is longer than ${room - 1} bytes`)
+/** Writes NUL-terminated text into a field of `size` bytes at `at`; throws RangeError if it does not fit. */
+const putTextField = (bytes: Uint8Array, at: number, size: number, text: string, fieldName: string): void => {
+  bytes.fill(0, at, at + size)
+  const { read } = encoder.encodeInto(text, bytes.subarray(at, at + size - 1))
+  if (read < text.length) throw new RangeError(`${fieldName} "${text}" is longer than ${size - 1} bytes`)
 }
 
-/** Writes a safe integer as 64 bits, without a bigint. */
+/** Writes 64 bits; a safe integer is not converted to a bigint. */
 const put64 = (view: DataView, at: number, value: number | bigint): void => {
   if (typeof value === 'bigint') view.setBigUint64(at, value, true)
   else {
@@ -162,15 +164,15 @@ const getFields = ({ bytes, view }: MessageBuffer, fields: readonly MessageField
     else if (type === 's32') into[name] = view.getInt32(offset, true)
     else if (type === 'u64') into[name] = view.getBigUint64(offset, true)
     else if (type === 's64') into[name] = view.getBigInt64(offset, true)
-    else into[name] = getField(bytes, offset, size)
+    else into[name] = getTextField(bytes, offset, size)
   }
 }
 
-/** Absent fields are 0, or empty text. */
-const putFields = ({ bytes, view }: MessageBuffer, fields: readonly MessageField[], from: Partial<Fields>): void => {
+/** Absent values are 0, or empty text. */
+const putFields = ({ bytes, view }: MessageBuffer, fields: readonly MessageField[], values: Partial<Fields>): void => {
   for (const { name, type, offset, size } of fields) {
-    const value = from[name]
-    if (type === 'bytes') putField(bytes, offset, size, (value as string | undefined) ?? '', name)
+    const value = values[name]
+    if (type === 'bytes') putTextField(bytes, offset, size, (value as string | undefined) ?? '', name)
     else if (type === 'u64' || type === 's64') put64(view, offset, (value as number | bigint | undefined) ?? 0)
     else view.setUint32(offset, (value as number | undefined) ?? 0, true)
   }
@@ -189,7 +191,7 @@ const {
   stack: STACK,
 } = offsetsOf(Messages.header)
 
-// By name, unlike bodies: four headers are read and written per call.
+// Without a loop over the table, unlike bodies, because this is faster: each message of each call has a header.
 const getHeader = (view: DataView, into: Header): void => {
   into.type = view.getUint32(TYPE, true)
   into.serial = view.getUint32(SERIAL, true)
@@ -201,19 +203,19 @@ const getHeader = (view: DataView, into: Header): void => {
 }
 
 /** Writes the header of a message of `size` bytes; returns `size`. */
-const putHeader = ({ view }: MessageBuffer, type: number, size: number, from: Partial<Header>): number => {
+const putHeader = ({ view }: MessageBuffer, type: number, size: number, header: Partial<Header>): number => {
   view.setUint32(TYPE, type, true)
   view.setUint32(SIZE, size, true)
-  view.setUint32(SERIAL, from.serial ?? 0, true)
-  view.setUint32(CONTEXT, from.context ?? 0, true)
-  view.setInt32(FD, from.fd ?? -1, true)
-  view.setUint32(PID, from.pid ?? 0, true)
-  view.setUint32(TID, from.tid ?? 0, true)
-  view.setUint32(STACK, from.stack ?? 0, true)
+  view.setUint32(SERIAL, header.serial ?? 0, true)
+  view.setUint32(CONTEXT, header.context ?? 0, true)
+  view.setInt32(FD, header.fd ?? -1, true)
+  view.setUint32(PID, header.pid ?? 0, true)
+  view.setUint32(TID, header.tid ?? 0, true)
+  view.setUint32(STACK, header.stack ?? 0, true)
   return size
 }
 
-/** What is wrong with a header: it is incomplete, or its length is not the message's; undefined if nothing is. */
+/** The fault of a message's header: it is incomplete, or its size is not the message's; undefined if it has none. */
 const headerFault = (view: DataView, length: number): string | undefined => {
   if (length < HEADER) return `a message of ${length} bytes; the header alone has ${HEADER}`
   const claimed = view.getUint32(SIZE, true)
@@ -224,8 +226,8 @@ const headerFault = (view: DataView, length: number): string | undefined => {
 // ---- requests ----
 
 /**
- * Reads a request of `length` bytes at the start of the buffer into `into`. Undefined if it is well-formed, otherwise
- * what is wrong: such a client speaks another protocol, and its session must be closed.
+ * Reads a request of `length` bytes at the start of the buffer into `into`. Returns undefined if it is well-formed,
+ * otherwise its fault: then the client speaks another protocol, and its session must be closed.
  */
 export const readRequest = (buffer: MessageBuffer, length: number, into: Request): string | undefined => {
   const fault = headerFault(buffer.view, length)
@@ -243,62 +245,66 @@ export const readRequest = (buffer: MessageBuffer, length: number, into: Request
   return undefined
 }
 
-/** Writes a request; returns its length. Throws RangeError for a text that is too long for its field. */
+/**
+ * Writes a request; returns its length. Absent values are 0, or empty text. Throws RangeError for a text that is too
+ * long for its field.
+ */
 export const writeRequest = <N extends RequestName>(
   buffer: MessageBuffer,
   name: N,
-  from: Partial<Header>,
+  header: Partial<Header>,
   values: Partial<Writable<RequestBody<N>>> = {},
 ): number => {
   const type = MessageType[name]
   const { fields, size } = requestBodies.get(type) as Body
   putFields(buffer, fields, values as Partial<Fields>)
-  return putHeader(buffer, type, size, from)
+  return putHeader(buffer, type, size, header)
 }
 
-/** Writes HELLO. `wants`: bits of HelloWants. */
-export const writeHello = (buffer: MessageBuffer, from: Partial<Header>, tag = '', wants = 0): number =>
-  writeRequest(buffer, 'HELLO', from, { version: SESSION_VERSION, wants, tag })
+/** Writes HELLO; returns its length. `wants`: bits of HelloWants. Throws RangeError for a tag of more than 63 bytes. */
+export const writeHello = (buffer: MessageBuffer, header: Partial<Header>, tag = '', wants = 0): number =>
+  writeRequest(buffer, 'HELLO', header, { version: SESSION_VERSION, wants, tag })
 
-const putText = (buffer: MessageBuffer, type: number, to: Partial<Header>, text: string): number => {
+/** Writes a message whose body is text; returns its length, or 0 if the text is too long for one message. */
+const putTextMessage = (buffer: MessageBuffer, type: number, header: Partial<Header>, text: string): number => {
   const { read, written } = encoder.encodeInto(text, buffer.bytes.subarray(HEADER))
-  return read < text.length ? 0 : putHeader(buffer, type, HEADER + written, to)
+  return read < text.length ? 0 : putHeader(buffer, type, HEADER + written, header)
 }
 
 /** Writes a TOOL request; returns its length, or 0 if the text is too long for one message. */
-export const writeTool = (buffer: MessageBuffer, from: Partial<Header>, text: string): number =>
-  putText(buffer, MessageType.TOOL, from, text)
+export const writeTool = (buffer: MessageBuffer, header: Partial<Header>, text: string): number =>
+  putTextMessage(buffer, MessageType.TOOL, header, text)
 
-// ---- replies ----
+// ---- replies: `request` is the header of the request ----
 
-/** Writes the reply to a request of type `to.type`; returns its length. Absent values are 0. */
+/** Writes the reply to a request; returns its length. Absent values are 0, or empty text. */
 const writeReply = <N extends RequestName>(
   buffer: MessageBuffer,
-  to: Header,
+  request: Header,
   values: Partial<Writable<ReplyBody<N>>>,
 ): number => {
-  const type = MessageType.REPLY | to.type
+  const type = MessageType.REPLY | request.type
   const { fields, size } = replyBodies.get(type) as Body
   putFields(buffer, fields, values as Partial<Fields>)
-  return putHeader(buffer, type, size, to)
+  return putHeader(buffer, type, size, request)
 }
 
 /** Writes the reply to HELLO; returns its length. Throws RangeError for a root of more than 239 bytes. */
 export const writeHelloReply = (
   buffer: MessageBuffer,
-  to: Header,
+  request: Header,
   reply: { readonly error: number; readonly root: string },
-): number => writeReply<'HELLO'>(buffer, to, { version: SESSION_VERSION, ...reply })
+): number => writeReply<'HELLO'>(buffer, request, { version: SESSION_VERSION, ...reply })
 
 /**
- * Writes the reply to OPEN or ATTACH; returns its length. `error`: 0, or a positive errno, with which the other values
- * are ignored.
+ * Writes the reply to OPEN or ATTACH; returns its length. `error`: 0, or a positive errno, with which clients ignore
+ * the other values.
  */
 export const writeOpenReply = (
   buffer: MessageBuffer,
-  to: Header,
+  request: Header,
   reply: Partial<Writable<ReplyBody<'OPEN'>>>,
-): number => writeReply<'OPEN'>(buffer, to, reply)
+): number => writeReply<'OPEN'>(buffer, request, reply)
 
 /** Maximum bytes of a reason. */
 const MAX_REASON = 1024
@@ -308,12 +314,13 @@ const INSTALL = Messages.install.size
 const { address: INSTALL_ADDRESS, width: INSTALL_WIDTH, kind: INSTALL_KIND } = offsetsOf(Messages.install)
 
 /**
- * Writes the reply to a call; returns its length. `ret` ≥ 0 or a negative errno. `reason`: of a refusal, for a client
- * that wants reasons; truncated to 1024 bytes. Throws RangeError for more than SessionLimits.descriptors installs.
+ * Writes a `callReply` (spec/session.ts, Exchanges); returns its length. `ret` ≥ 0 or a negative errno. `reason`: of a
+ * refusal, for a client that wants reasons; truncated to MAX_REASON bytes. Throws RangeError for more than
+ * SessionLimits.descriptors installs.
  */
 export const writeCallReply = (
   buffer: MessageBuffer,
-  to: Header,
+  request: Header,
   ret: number,
   installs: readonly InstallAt[] = NO_INSTALLS,
   reason = '',
@@ -322,14 +329,14 @@ export const writeCallReply = (
   const count = installs.length
   if (count > SessionLimits.descriptors)
     throw new RangeError(`${count} descriptors in one reply; at most ${SessionLimits.descriptors} are allowed`)
-  for (let i = 0, where = CALL_REPLY; i < count; i++, where += INSTALL) {
-    view.setBigUint64(where + INSTALL_ADDRESS, installs[i]!.address, true)
-    view.setUint32(where + INSTALL_WIDTH, installs[i]!.width, true)
-    view.setUint32(where + INSTALL_KIND, installs[i]!.kind ?? InstallKind.EVENT, true)
+  for (let i = 0, at = CALL_REPLY; i < count; i++, at += INSTALL) {
+    view.setBigUint64(at + INSTALL_ADDRESS, installs[i]!.address, true)
+    view.setUint32(at + INSTALL_WIDTH, installs[i]!.width, true)
+    view.setUint32(at + INSTALL_KIND, installs[i]!.kind ?? InstallKind.EVENT, true)
   }
   const end = CALL_REPLY + count * INSTALL
   const written = reason === '' ? 0 : encoder.encodeInto(reason, bytes.subarray(end, end + MAX_REASON)).written
-  writeReply<'IOCTL'>(buffer, to, { ret, installCount: count })
+  writeReply<'IOCTL'>(buffer, request, { ret, installCount: count })
   view.setUint32(SIZE, end + written, true)
   return end + written
 }
@@ -337,9 +344,9 @@ export const writeCallReply = (
 const RANGE = Messages.range.size
 const { address: RANGE_ADDRESS, length: RANGE_LENGTH } = offsetsOf(Messages.range)
 
-/** Writes the reply to WRITTEN; returns its length. At most SessionLimits.ranges. */
-export const writeWrittenReply = (buffer: MessageBuffer, to: Header, ranges: readonly WrittenRange[]): number => {
-  let end = writeCallReply(buffer, to, ranges.length)
+/** Writes the reply to WRITTEN; returns its length. The caller passes at most SessionLimits.ranges `ranges`. */
+export const writeWrittenReply = (buffer: MessageBuffer, request: Header, ranges: readonly WrittenRange[]): number => {
+  let end = writeCallReply(buffer, request, ranges.length)
   for (const { address, length } of ranges) {
     buffer.view.setBigUint64(end + RANGE_ADDRESS, BigInt(address), true)
     buffer.view.setBigUint64(end + RANGE_LENGTH, BigInt(length), true)
@@ -350,32 +357,36 @@ export const writeWrittenReply = (buffer: MessageBuffer, to: Header, ranges: rea
 }
 
 /** Writes the reply to TOOL; returns its length, or 0 if the text is too long for one message. */
-export const writeToolReply = (buffer: MessageBuffer, to: Header, text: string): number =>
-  putText(buffer, MessageType.REPLY | MessageType.TOOL, to, text)
+export const writeToolReply = (buffer: MessageBuffer, request: Header, text: string): number =>
+  putTextMessage(buffer, MessageType.REPLY | MessageType.TOOL, request, text)
 
-/** Writes an (unsolicited) TRACE message; returns its length, or 0 if the text is too long for one message. */
-export const writeTrace = (buffer: MessageBuffer, text: string): number => putText(buffer, MessageType.TRACE, {}, text)
+/** Writes a TRACE message, which replies to no request; returns its length, or 0 if the text is too long for one message. */
+export const writeTrace = (buffer: MessageBuffer, text: string): number =>
+  putTextMessage(buffer, MessageType.TRACE, {}, text)
 
 const getInstalls = (view: DataView, count: number): readonly InstallAt[] =>
   Array.from({ length: count }, (_, i) => {
-    const where = CALL_REPLY + i * INSTALL
+    const at = CALL_REPLY + i * INSTALL
     return {
-      address: view.getBigUint64(where + INSTALL_ADDRESS, true),
-      width: view.getUint32(where + INSTALL_WIDTH, true) === 8 ? 8 : 4,
-      kind: view.getUint32(where + INSTALL_KIND, true),
+      address: view.getBigUint64(at + INSTALL_ADDRESS, true),
+      width: view.getUint32(at + INSTALL_WIDTH, true) === 8 ? 8 : 4,
+      kind: view.getUint32(at + INSTALL_KIND, true),
     }
   })
 
 const getRanges = (view: DataView, count: number): readonly WrittenRange[] =>
   Array.from({ length: count }, (_, i) => {
-    const where = CALL_REPLY + i * RANGE
+    const at = CALL_REPLY + i * RANGE
     return {
-      address: Number(view.getBigUint64(where + RANGE_ADDRESS, true)),
-      length: Number(view.getBigUint64(where + RANGE_LENGTH, true)),
+      address: Number(view.getBigUint64(at + RANGE_ADDRESS, true)),
+      length: Number(view.getBigUint64(at + RANGE_LENGTH, true)),
     }
   })
 
-/** Reads a reply, or a TRACE message, of `length` bytes; undefined if it is well-formed, otherwise what is wrong. */
+/**
+ * Reads a reply, or a TRACE message, of `length` bytes into `into`. Returns undefined if it is well-formed, otherwise
+ * its fault.
+ */
 export const readReply = (buffer: MessageBuffer, length: number, into: Reply): string | undefined => {
   const { bytes, view } = buffer
   const fault = headerFault(view, length)

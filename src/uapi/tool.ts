@@ -17,8 +17,9 @@ export interface DeviceSpec {
   readonly address: string
 }
 
-/** An existing device: N of /dev/infiniband/uverbsN. */
+/** An existing device. */
 export interface ListedDevice extends DeviceSpec {
+  /** N of /dev/infiniband/uverbsN. */
   readonly node: number
 }
 
@@ -64,25 +65,26 @@ export interface DaemonConfig {
 }
 
 export type ToolRequest =
-  | { readonly what: 'config' }
-  | { readonly what: 'stat' }
-  /** Queue pairs of all devices, starting at `from`: the `next` of the previous answer. */
-  | { readonly what: 'qps'; readonly from?: QpPlace }
+  | { readonly kind: 'config' }
+  | { readonly kind: 'stat' }
+  /** The next queue pairs of all devices. `cursor`: `next` of the previous reply; absent in the first request. */
+  | { readonly kind: 'qps'; readonly cursor?: QpCursor }
   /** Destroys that wait until programs have acknowledged events. */
-  | { readonly what: 'waits' }
+  | { readonly kind: 'waits' }
   /** The fault rules; `set`, if given, replaces them first. */
-  | { readonly what: 'fault'; readonly set?: string }
+  | { readonly kind: 'fault'; readonly set?: string }
   /** Adds or removes a device; returns the devices that remain. */
-  | { readonly what: 'device'; readonly add?: DeviceSpec; readonly remove?: string }
+  | { readonly kind: 'device'; readonly add?: DeviceSpec; readonly remove?: string }
   /** Sends findings as TRACE messages, those so far and later ones. */
-  | { readonly what: 'findings' }
-  /** How often each finding was found so far, and the objects that ended programs left. */
-  | { readonly what: 'counts' }
+  | { readonly kind: 'findings' }
+  /** How often each finding was found so far, including leaks of ended programs; and the totals in the reply. */
+  | { readonly kind: 'counts' }
   /**
-   * Sends calls of processes tagged `tag` (all, if empty) as TRACE messages from now on; with a descriptor, writes
-   * packets to it as pcapng. `abi`: with the memory that each call read and wrote.
+   * Sends calls and failures of processes tagged `tag` (all, if empty), and decisions of torment, as TRACE messages from
+   * now on. `pcap`: also writes all packets as pcapng to the attached descriptor, a regular file. `abi`: also sends the
+   * memory that each call read and wrote.
    */
-  | { readonly what: 'trace'; readonly tag: string; readonly pcap: boolean; readonly abi?: boolean }
+  | { readonly kind: 'trace'; readonly tag: string; readonly pcap: boolean; readonly abi?: boolean }
 
 /** A fault rule, and its counts since it was set: packets that it matched, and the faults that it caused. */
 export interface FaultStat extends Readonly<FaultRuleCounts> {
@@ -134,9 +136,10 @@ export interface Stat {
   readonly devices: readonly DeviceStat[]
 }
 
-/** The place at which a list of queue pairs continues: a device, and a row of its table. */
-export interface QpPlace {
+/** Where a list of queue pairs continues. */
+export interface QpCursor {
   readonly device: string
+  /** The row of the next queue pair in the device's table. */
   readonly row: number
 }
 
@@ -150,7 +153,7 @@ export interface QpStat {
   readonly type: string
   readonly state: string
   readonly peer?: { readonly qpn: number; readonly address: string }
-  /** Outstanding requests, and the maximum. `shared`: it uses an SRQ. */
+  /** Outstanding requests, and the maximum. `shared`: receives come from an SRQ, whose requests are shown. */
   readonly send: { readonly pending: number; readonly depth: number }
   readonly receive: { readonly pending: number; readonly depth: number; readonly shared?: true }
   /** The last failure and its cause. */
@@ -162,6 +165,7 @@ export interface WaitStat {
   readonly device: string
   readonly pid: number
   readonly command: string
+  /** The object and the unacknowledged events, as a sentence. */
   readonly text: string
 }
 
@@ -170,13 +174,13 @@ export type ToolReply =
   | { readonly config: DaemonConfig & { readonly devices: readonly ListedDevice[] } }
   | { readonly devices: readonly ListedDevice[] }
   | { readonly stat: Stat }
-  | { readonly qps: readonly QpStat[]; readonly next?: QpPlace }
+  | { readonly qps: readonly QpStat[]; readonly next?: QpCursor }
   | { readonly waits: readonly WaitStat[] }
   | { readonly faults: readonly FaultStat[] }
   | { readonly tracing: true }
   /**
-   * By number of finding − 1. `omissions`: what was left out; `calls`: calls that were checked; `decisions`: of
-   * torment.
+   * `counts`: how often each finding was found, by its number − 1. `omissions`: records that the checks dropped; `calls`:
+   * number of checked calls; `decisions`: number of decisions of torment, if it is on.
    */
   | {
       readonly counts: readonly number[]
@@ -185,8 +189,11 @@ export type ToolReply =
       readonly decisions?: number
     }
 
-/** Memory of the program: its address in hexadecimal (0x…), bytes in base64, and the real length if these are fewer. */
-export type RawPiece = readonly [address: string, bytes: string, length: number]
+/**
+ * One access to the program's memory: its address in hexadecimal (0x…), the bytes in base64, which may be only the first
+ * ones, and the length of the access.
+ */
+export type RawAccess = readonly [address: string, bytes: string, length: number]
 
 /** A method as the device declares it, with its class. */
 export interface Declaration {
@@ -199,7 +206,7 @@ export interface Declaration {
   readonly out: Attributes
 }
 
-/** One failure of an object of a traced program; `pid` 0: of a device. */
+/** One failure of an object of a traced program, or of a device (`pid` 0). */
 export interface FailureRecord {
   /** Milliseconds since the epoch. */
   readonly time: number
@@ -234,16 +241,16 @@ export interface TraceRecord {
     readonly answer: string
     /** Memory of indirect attributes of the two messages: addresses (0x…) and bytes, base64. */
     readonly memory?: readonly (readonly [address: string, bytes: string])[]
-    /** In a chain: memory of indirect attributes of the entries, at the time an entry read or wrote it. */
+    /** In a chain: memory of indirect attributes of the entries, as it was when an entry read or wrote it. */
     readonly pointed?: readonly (readonly [entry: number, way: 'in' | 'out', address: string, bytes: string])[]
     /** The driver's own methods in the record, which are not in spec/classes. */
     readonly declared?: readonly Declaration[]
   }
   /**
-   * The program's memory that the call read and wrote, in that order; the call itself comes first. If requested, and
-   * for calls that could not be decoded.
+   * The program's memory that the call read (`in`, the call's message first) and wrote (`out`). If requested, and for
+   * calls that could not be decoded.
    */
-  readonly raw?: { readonly in: readonly RawPiece[]; readonly out: readonly RawPiece[] }
+  readonly raw?: { readonly in: readonly RawAccess[]; readonly out: readonly RawAccess[] }
   /** ≥ 0 the call's result, < 0 negative errno. */
   readonly ret: number
   readonly reason?: string
@@ -252,15 +259,6 @@ export interface TraceRecord {
   /** Calls lost before this one because the tool read too slowly. */
   readonly lost?: number
 }
-
-// ---- records as texts ----
-
-/** Maximum characters of one text: in any encoding they fit in a message. */
-const MAX_CHARACTERS = 16_000
-/** Maximum characters of a record; a longer one is sent without its messages and memory. */
-const MAX_RECORD = 4_000_000
-/** First character of a text that continues in the next one. */
-const MORE = '+'
 
 /** One decision of torment. */
 export interface TormentRecord {
@@ -279,6 +277,15 @@ export interface FindingRecord {
 export type TraceEvent = TraceRecord | FailureRecord
 /** A record of TRACE messages. */
 export type ToolRecord = TraceEvent | TormentRecord | FindingRecord
+
+// ---- records as texts ----
+
+/** Maximum characters of one text: it fits in a message (SessionLimits.bytes) even if each has 3 bytes in UTF-8. */
+const MAX_CHARACTERS = 16_000
+/** Maximum characters of a record; a longer one is sent without its messages and memory. */
+const MAX_RECORD = 4_000_000
+/** First character of a text that continues in the next one; JSON never begins with it. */
+const MORE = '+'
 
 /** A record as the texts of one or several TRACE messages. */
 export const traceTexts = (record: ToolRecord): string[] => {

@@ -9,7 +9,7 @@ import type { ChainedCall } from '../core/dispatch/chain-calls.ts'
 import { ChainErrors, Interface } from '../spec/classes/device/interface.ts'
 import { CallError, errnoName } from '../spec/errno.ts'
 import type { AnyValues, In, ObjectClass, Out } from '../spec/schema/schema.ts'
-import { chainEntries, encodeChain, type Link } from '../uapi/object/chain.ts'
+import { type ChainLink, chainEntries, encodeChain } from '../uapi/object/chain.ts'
 import { type ChainedRefs, decodeResult } from '../uapi/object/client.ts'
 import { checkRecord } from './arguments/options.ts'
 import type { CallResult } from './carrier.ts'
@@ -107,7 +107,7 @@ export interface Chain {
 interface Entry extends ChainedCall {
   /** -1 - the entry's number. */
   readonly handle: number
-  /** The class as the program knows it; `on.class` is the device's declaration. */
+  /** The class as the program knows it; `chainedMethod.class` is the device's declaration. */
   readonly cls: ObjectClass
   /** Name of the method. */
   readonly name: string
@@ -184,7 +184,7 @@ const outOf = ({ out }: CallResult<AnyValues>): AnyValues => out
 const CALL = /^\w+\.\w+(?=: )/
 
 /** The encoded chain. A refusal of the codec names the options of the first entry that makes the refused call. */
-const encode = (links: readonly Link[], entries: readonly Entry[]): Uint8Array => {
+const encode = (links: readonly ChainLink[], entries: readonly Entry[]): Uint8Array => {
   try {
     return encodeChain(links)
   } catch (error) {
@@ -318,7 +318,7 @@ export const createChains = (context: DeviceContext, classOf: (cls: ObjectClass,
       return results.map((result, i) => entries[i]!.onSuccess(result))
     }
     const links = entries.map(
-      ({ chainedMethod: { class: cls, name: methodName, method }, args, object, refs }): Link => {
+      ({ chainedMethod: { class: cls, name: methodName, method }, args, object, refs }): ChainLink => {
         const call = { class: cls, methodName, method, object: Math.max(object, 0), args }
         return { call, refs, object: object < 0 ? -1 - object : undefined }
       },

@@ -95,7 +95,7 @@ const deviceOf = (...classes: ObjectClass[]): Context => {
 const messages = (view: CallerView, call: number, bytes: Uint8Array, answer: (message: Uint8Array) => void) => {
   const decoded = decodeMessage(view, call, bytes)
   const refused = (error: CallError): Answer => ({ ret: -error.errno, installs: [], reason: error.message })
-  if (decoded.short !== undefined) return refused(decoded.short)
+  if (decoded.roomError !== undefined) return refused(decoded.roomError)
   return {
     call: decoded.call,
     legacy: () => undefined,

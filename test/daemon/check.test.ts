@@ -73,6 +73,6 @@ test('REFUSED and STACK messages with random contents affect no other client', a
       },
     ),
   )
-  const reply = await client.tool({ what: 'counts' })
+  const reply = await client.tool({ kind: 'counts' })
   assert.ok('counts' in reply && reply.counts.length > 0)
 })

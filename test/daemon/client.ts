@@ -197,7 +197,7 @@ export const dial = (t: TestContext, daemon: Pick<Daemon, 'socket'>): Client => 
       return JSON.parse((await exchange(writeTool(outgoing, {}, text), fds)).text) as ToolReply
     },
     async stat() {
-      const reply = await self.tool({ what: 'stat' })
+      const reply = await self.tool({ kind: 'stat' })
       assert.ok('stat' in reply)
       return reply.stat
     },

@@ -119,7 +119,7 @@ for (const where of ['poll', 'nextTimeout'] as const)
     await assertServed(client, healthy)
     // The name can be used again.
     isBroken = false
-    await client.tool({ what: 'device', add: { name: 'rxe1', address: '127.0.0.2' } })
+    await client.tool({ kind: 'device', add: { name: 'rxe1', address: '127.0.0.2' } })
     await assertServed(client, await client.context(1))
   })
 

@@ -34,8 +34,8 @@ test('devices are added and removed with their files; names and nodes are reused
   const daemon = await daemonOf(t, folder)
   const client = await connect(t, daemon)
   const tree = (path: string): string => join(`${daemon.socket}.tree`, path)
-  assert.deepEqual(await client.tool({ what: 'device', add: rxe1 }), { devices: [rxe0, { ...rxe1, node: 1 }] })
-  assert.deepEqual(await client.tool({ what: 'device', add: ctx0 }), {
+  assert.deepEqual(await client.tool({ kind: 'device', add: rxe1 }), { devices: [rxe0, { ...rxe1, node: 1 }] })
+  assert.deepEqual(await client.tool({ kind: 'device', add: ctx0 }), {
     devices: [rxe0, { ...rxe1, node: 1 }, { ...ctx0, node: 2 }],
   })
   assert.equal(readFileSync(tree('sys/class/infiniband_verbs/uverbs1/ibdev'), 'utf8'), 'rxe1\n')
@@ -43,7 +43,7 @@ test('devices are added and removed with their files; names and nodes are reused
   assert.equal(readFileSync(tree('sys/class/infiniband/ctx0/node_desc'), 'utf8'), 'ctx\n')
   assert.equal(existsSync(tree('sys/class/infiniband/ctx0/ports')), false)
 
-  await client.tool({ what: 'device', remove: 'rxe1' })
+  await client.tool({ kind: 'device', remove: 'rxe1' })
   assert.deepEqual(readdirSync(tree('sys/class/infiniband')).sort(), ['ctx0', 'rxe0'])
   assert.deepEqual(readdirSync(tree('dev/infiniband')).sort(), ['rdma_cm', 'umad0', 'userdma', 'uverbs0', 'uverbs2'])
   assert.equal((await client.open(1)).error, Errno.ENXIO)
@@ -52,7 +52,7 @@ test('devices are added and removed with their files; names and nodes are reused
     (await client.stat()).devices.map(({ name }) => name),
     ['rxe0', 'ctx0'],
   )
-  assert.deepEqual(await client.tool({ what: 'device', add: { name: 'rxe7', address: '127.0.0.2' } }), {
+  assert.deepEqual(await client.tool({ kind: 'device', add: { name: 'rxe7', address: '127.0.0.2' } }), {
     devices: [rxe0, { ...ctx0, node: 2 }, { name: 'rxe7', address: '127.0.0.2', node: 1 }],
   })
 })
@@ -67,7 +67,7 @@ test('an invalid device, or the removal of an unknown one, is refused and change
     { add: { name: 'ctx0', address: '127.0.0.9' } },
     { remove: 'rxe9' },
   ])
-    assert.ok('error' in (await client.tool({ what: 'device', ...request })), JSON.stringify(request))
+    assert.ok('error' in (await client.tool({ kind: 'device', ...request })), JSON.stringify(request))
   assert.equal((await client.stat()).devices.length, 1)
 })
 
@@ -80,7 +80,7 @@ test('calls on a context of a removed device fail with EIO after DEVICE_FATAL, a
   client.keep(fds)
   assert.equal((await client.command(context, Command.ALLOC_PD, [], 1)).ret, 16)
   const other = await client.context(0)
-  await client.tool({ what: 'device', remove: 'rxe1' })
+  await client.tool({ kind: 'device', remove: 'rxe1' })
   assert.equal((await client.command(context, Command.ALLOC_PD, [], 1)).ret, -Errno.EIO)
   assert.equal((await client.command(other, Command.ALLOC_PD, [], 1)).ret, 16)
   const event = readFileSync(fds[0])
@@ -95,7 +95,7 @@ test('calls on a context of a removed device fail with EIO after DEVICE_FATAL, a
 const setUpDriver = async (t: Parameters<typeof dial>[0]) => {
   const daemon = await daemonOf(t, folder)
   const client = await connect(t, daemon)
-  await client.tool({ what: 'device', add: ctx0 })
+  await client.tool({ kind: 'device', add: ctx0 })
   const context = await client.context(1)
   const { driver_ops: Ops } = Classes
   const openInterface = async (name: string) => {
@@ -153,7 +153,7 @@ test('a driver’s descriptor takes ioctl, write and mmap; other descriptors are
     assert.equal(await client.ioctlOn(none, CtxIoctl.INFO, at), -Errno.EBADF)
     assert.equal((await client.mapOn(none, 0n, 4096n)).ret, BigInt(-Errno.EBADF))
   }
-  await client.tool({ what: 'device', remove: 'ctx0' })
+  await client.tool({ kind: 'device', remove: 'ctx0' })
   assert.equal(await client.ioctlOn(fd, CtxIoctl.INFO, at), -Errno.EIO)
   assert.equal((await client.mapOn(fd, 0n, 4096n)).ret, BigInt(-Errno.EIO))
 })

@@ -51,14 +51,14 @@ test('values of a chain’s entries that lie elsewhere in memory are shown as of
     { address: listAddress(i), length: 0x8000 },
   ])
   const entries = encodeChain([
-    { call: take, options: { elsewhere: { data: BigInt(DATA) } } },
+    { call: take, options: { inputAddresses: { data: BigInt(DATA) } } },
     // Writes to the memory that the next entry reads.
     {
       call: query,
       options: { rooms: { ...Object.fromEntries(lists), classes: { address: BigInt(DATA), length: 0x1000 } } },
     },
-    { call: take, options: { elsewhere: { data: BigInt(DATA) } } },
-    { call: { ...take, object: 99 }, options: { elsewhere: { data: BigInt(DATA) } } },
+    { call: take, options: { inputAddresses: { data: BigInt(DATA) } } },
+    { call: { ...take, object: 99 }, options: { inputAddresses: { data: BigInt(DATA) } } },
   ])
   memory.fill(0xab, DATA, DATA + 600)
   memory.set(entries, CHAIN)
@@ -73,7 +73,7 @@ test('values of a chain’s entries that lie elsewhere in memory are shown as of
     results: { address: BigInt(RESULTS), length: 0x1000 },
     reason: { address: BigInt(REASON), length: 256 },
   }
-  memory.set(encodeCall(chain, { elsewhere: { entries: BigInt(CHAIN) }, rooms }), MESSAGE)
+  memory.set(encodeCall(chain, { inputAddresses: { entries: BigInt(CHAIN) }, rooms }), MESSAGE)
 
   const hub = createTraceHub(() => 0)
   const records: TraceRecord[] = []

@@ -16,7 +16,7 @@ import {
   recordSize,
 } from '../../src/spec/schema/schema.ts'
 import type { Call } from '../../src/uapi/call.ts'
-import { encodeChain, type Link } from '../../src/uapi/object/chain.ts'
+import { type ChainLink, encodeChain } from '../../src/uapi/object/chain.ts'
 import type { RandomSource } from '../model/random.ts'
 
 /** The client that makes the calls: what their arguments are drawn from. */
@@ -192,9 +192,9 @@ export const plausibleCall = (client: ClientState): Call & { readonly fd?: numbe
 }
 
 /** Entries of a chain: later entries name objects that earlier ones create. */
-export const plausibleChain = (client: ClientState): Link[] => {
+export const plausibleChain = (client: ClientState): ChainLink[] => {
   const { random } = client
-  const links: Link[] = []
+  const links: ChainLink[] = []
   for (let left = 1 + random.int(6); left > 0; left--) {
     const call = plausibleCall({ ...client, classes: client.classes.filter(({ name }) => name !== 'interface') })
     /** Indexes of earlier entries that create an object of the class. */

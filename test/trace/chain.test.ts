@@ -12,7 +12,7 @@ import { callJson, callLine } from '../../src/trace/calls.ts'
 import { classesOf, isSelected } from '../../src/trace/select.ts'
 import { createSummary, summaryJson, summaryText } from '../../src/trace/summary.ts'
 import type { Call, Result } from '../../src/uapi/call.ts'
-import { chainEntries, encodeChain, type Link } from '../../src/uapi/object/chain.ts'
+import { type ChainLink, chainEntries, encodeChain } from '../../src/uapi/object/chain.ts'
 import { decodeMessage } from '../../src/uapi/object/dialect.ts'
 import type { TraceRecord } from '../../src/uapi/tool.ts'
 import { fakeView, rxeSchema } from '../uapi/fake-view.ts'
@@ -23,7 +23,7 @@ const callOf = (className: string, methodName: string, args: AnyValues = {}, obj
 }
 
 const memory = { start: 0x10000n, length: 4096n, iova: 0x10000n, access: 1 }
-const links: readonly Link[] = [
+const links: readonly ChainLink[] = [
   { call: callOf('pd', 'create') },
   { call: callOf('mr', 'create', { pd: 0, ...memory }), refs: { pd: 0 } },
   { call: callOf('mr', 'query'), object: 1 },

@@ -198,9 +198,9 @@ export const runChain = (
       try {
         const decoded = decodeMessage(view, number, message)
         const { call: decodedCall } = decoded
-        if (decoded.short !== undefined) {
+        if (decoded.roomError !== undefined) {
           decoded.refuse()
-          return endWith(decoded.short)
+          return endWith(decoded.roomError)
         }
         const { class: cls, methodName } = decodedCall
         checkEntry(index, { class: cls, name: methodName, method: decodedCall.method }, ref)

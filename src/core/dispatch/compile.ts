@@ -66,7 +66,9 @@ const mergeAttributes = (subject: string, base: Attributes, added: Attributes | 
 
 const referencesOf = (attributes: Attributes): ReferenceAttribute[] =>
   Object.entries(attributes).flatMap(([name, { of, optional }]) =>
-    of.kind === 'ref' || of.kind === 'fd' ? [{ name, class: of.class, fd: of.kind === 'fd', optional }] : [],
+    of.kind === 'ref' || of.kind === 'fd'
+      ? [{ name, class: of.class, isFd: of.kind === 'fd', isOptional: optional }]
+      : [],
   )
 
 const kindOf = ({ id, identity }: ObjectClass, call: number): Entry['kind'] => {

@@ -49,9 +49,13 @@ const refusal = (error: unknown): CallError => {
 /**
  * The answer was not delivered: destroys the objects that the call created, newest first, and puts back what it took.
  */
-const undo = (context: Context, entry: Entry, { object, also = [], descriptors = [], undelivered }: Result): void => {
+const undo = (
+  context: Context,
+  entry: Entry,
+  { object, createdObjects = [], descriptors = [], undelivered }: Result,
+): void => {
   const { core } = context.device
-  const handles = object === undefined ? also : [...also, object]
+  const handles = object === undefined ? createdObjects : [...createdObjects, object]
   const fds = descriptors.map(({ object: number }) => core.descriptors.get(number))
   undoObjects(context, [...handles.map(handle => findHandle(context.handles, handle)), ...fds])
   if (entry.kind === 'open') context.isOpened = false

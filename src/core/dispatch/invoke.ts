@@ -140,13 +140,13 @@ const resolveReference = (
   attribute: ReferenceAttribute,
   value: AnyValue | undefined,
 ): CoreObject | undefined => {
-  if (value === undefined && attribute.optional) return undefined
+  if (value === undefined && attribute.isOptional) return undefined
   if (typeof value !== 'number')
     throw new CallError(
       'EINVAL',
       `${messagePrefix(entry, attribute)}${value === undefined ? ' is missing' : `: not a number but a ${typeof value}`}`,
     )
-  if (!attribute.fd) return findObject(context, attribute.class, value, entry, attribute)
+  if (!attribute.isFd) return findObject(context, attribute.class, value, entry, attribute)
   return findFdObject(context, attribute.class, caller.descriptor(value), entry, attribute)
 }
 
@@ -207,10 +207,10 @@ const resultWithoutUndo = (call: CallContext, created: CoreObject | undefined, r
   let descriptors: NewDescriptor[] | undefined
   if (entry.returned.length > 0) {
     out = { ...out }
-    for (const { name, fd } of entry.returned) {
+    for (const { name, isFd } of entry.returned) {
       const object = returned?.[name] as CoreObject | undefined
       if (object === undefined) continue
-      if (fd) {
+      if (isFd) {
         delete out[name]
         descriptors ??= []
         descriptors.push({ object: object.handle, attribute: name })
@@ -219,7 +219,7 @@ const resultWithoutUndo = (call: CallContext, created: CoreObject | undefined, r
   }
   if (call.alsoCreated !== undefined) {
     const { objects, descriptors: chainDescriptors } = call.alsoCreated
-    return { out, also: objects.map(object => object.handle), descriptors: chainDescriptors }
+    return { out, createdObjects: objects.map(object => object.handle), descriptors: chainDescriptors }
   }
   if (created?.class.identity === 'fd') {
     descriptors ??= []

@@ -9,8 +9,9 @@ import { undoObjects } from '../objects/lifetime.ts'
 
 /** Returns the object that a call created, and appends those of `Result.also` (pd.createAhs) to `additional`. */
 export const createdBy = (context: Context, result: Result, additional: CoreObject[]): CoreObject | undefined => {
-  const { object, descriptors, also } = result
-  if (also !== undefined) for (const handle of also) additional.push(findHandle(context.handles, handle) as CoreObject)
+  const { object, descriptors, createdObjects } = result
+  if (createdObjects !== undefined)
+    for (const handle of createdObjects) additional.push(findHandle(context.handles, handle) as CoreObject)
   const fdObject = descriptors === undefined ? undefined : descriptors.find(({ attribute }) => attribute === 'object')
   if (fdObject !== undefined) return context.device.core.descriptors.get(fdObject.object)
   return object === undefined ? undefined : findHandle(context.handles, object)

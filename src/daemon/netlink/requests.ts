@@ -49,7 +49,7 @@ export const createRequests = (daemon: () => DaemonState): AnswerMessage => {
       writeAcknowledgement(message, socket.port, {
         errno,
         reason: socket.options.has(EXT_ACK) && commands.get(message.type)?.needsNetAdmin ? why : undefined,
-        capped: socket.options.has(CAP_ACK),
+        isCapped: socket.options.has(CAP_ACK),
       }),
     )
 

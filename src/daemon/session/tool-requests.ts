@@ -8,7 +8,7 @@ import { close } from '../../host/net/sockets.ts'
 import { type MessageBuffer, type Request, writeToolReply, writeTrace } from '../../uapi/session-codec.ts'
 import {
   type DeviceSpec,
-  type QpPlace,
+  type QpCursor,
   type ToolRecord,
   type ToolReply,
   type ToolRequest,
@@ -42,15 +42,15 @@ export interface ToolRequests {
 /** Maximum number of queued messages for a tool that reads slowly; further records are dropped and counted. */
 const MAX_QUEUED = 10_000
 
-type TraceRequest = Extract<ToolRequest, { what: 'trace' }>
+type TraceRequest = Extract<ToolRequest, { kind: 'trace' }>
 
 const isDeviceSpec = (value: unknown): value is DeviceSpec => {
   const { name, address } = (value ?? {}) as Partial<DeviceSpec>
   return typeof name === 'string' && typeof address === 'string'
 }
 
-const isQpPlace = (value: unknown): value is QpPlace => {
-  const { device, row } = (value ?? {}) as Partial<QpPlace>
+const isQpCursor = (value: unknown): value is QpCursor => {
+  const { device, row } = (value ?? {}) as Partial<QpCursor>
   return typeof device === 'string' && Number.isSafeInteger(row)
 }
 
@@ -64,17 +64,17 @@ const parseRequest = (text: string): ToolRequest | undefined => {
   }
   if (typeof value !== 'object' || value === null) return undefined
   const fields = value as Partial<Record<string, unknown>>
-  const { what, tag = '', pcap = false, set, abi = false, add, remove, from } = fields
-  if (what === 'qps') return isQpPlace(from) ? { what, from } : from === undefined ? { what } : undefined
-  if (what === 'findings' || what === 'counts') return { what }
-  if (what === 'config' || what === 'stat' || what === 'waits' || (what === 'fault' && set === undefined))
-    return { what }
-  if (what === 'fault' && typeof set === 'string') return { what, set }
-  if (what === 'device' && typeof remove === 'string') return { what, remove }
-  if (what === 'device') return isDeviceSpec(add) ? { what, add } : undefined
-  if (what !== 'trace' || typeof tag !== 'string' || typeof pcap !== 'boolean' || typeof abi !== 'boolean')
+  const { kind, tag = '', pcap = false, set, abi = false, add, remove, cursor } = fields
+  if (kind === 'qps') return isQpCursor(cursor) ? { kind, cursor } : cursor === undefined ? { kind } : undefined
+  if (kind === 'findings' || kind === 'counts') return { kind }
+  if (kind === 'config' || kind === 'stat' || kind === 'waits' || (kind === 'fault' && set === undefined))
+    return { kind }
+  if (kind === 'fault' && typeof set === 'string') return { kind, set }
+  if (kind === 'device' && typeof remove === 'string') return { kind, remove }
+  if (kind === 'device') return isDeviceSpec(add) ? { kind, add } : undefined
+  if (kind !== 'trace' || typeof tag !== 'string' || typeof pcap !== 'boolean' || typeof abi !== 'boolean')
     return undefined
-  return { what, tag, pcap, abi }
+  return { kind, tag, pcap, abi }
 }
 
 export const createToolRequests = (daemon: DaemonState, session: ToolSession): ToolRequests => {
@@ -152,7 +152,7 @@ export const createToolRequests = (daemon: DaemonState, session: ToolSession): T
     }
   }
 
-  const changeDevices = ({ add, remove }: Extract<ToolRequest, { what: 'device' }>): ToolReply => {
+  const changeDevices = ({ add, remove }: Extract<ToolRequest, { kind: 'device' }>): ToolReply => {
     if (!session.isTrusted) return { error: 'only the user of this daemon may add and remove devices' }
     try {
       if (add !== undefined) daemon.plug(parseDevice(deviceText(add)))
@@ -165,26 +165,26 @@ export const createToolRequests = (daemon: DaemonState, session: ToolSession): T
 
   /** The answer to a request. Closes the request's descriptors, except that of a capture that was started. */
   const answer = (request: ToolRequest | undefined, fds: readonly number[]): ToolReply => {
-    const file = request?.what === 'trace' && request.pcap ? fds[0] : undefined
+    const file = request?.kind === 'trace' && request.pcap ? fds[0] : undefined
     let reply: ToolReply = {
       error:
         'unknown request of a tool: this daemon answers config, stat, qps, waits, fault, device, findings, counts and trace',
     }
-    if (request?.what === 'config') reply = { config: { ...daemon.config, fault: daemon.network.faults } }
-    else if (request?.what === 'stat') reply = { stat: statOf(daemon) }
-    else if (request?.what === 'qps')
+    if (request?.kind === 'config') reply = { config: { ...daemon.config, fault: daemon.network.faults } }
+    else if (request?.kind === 'stat') reply = { stat: statOf(daemon) }
+    else if (request?.kind === 'qps')
       reply = session.isTrusted
-        ? qpsOf(daemon, request.from)
+        ? qpsOf(daemon, request.cursor)
         : { error: 'only the user of this daemon may see queue pairs' }
-    else if (request?.what === 'waits')
+    else if (request?.kind === 'waits')
       reply = session.isTrusted
         ? { waits: waitsOf(daemon) }
         : { error: 'only the user of this daemon may see what programs wait for' }
-    else if (request?.what === 'fault')
+    else if (request?.kind === 'fault')
       reply = (request.set !== undefined && setFaults(request.set)) || { faults: daemon.network.faultCounts() }
-    else if (request?.what === 'device') reply = changeDevices(request)
-    else if (request?.what === 'findings') reply = watchFindings()
-    else if (request?.what === 'counts')
+    else if (request?.kind === 'device') reply = changeDevices(request)
+    else if (request?.kind === 'findings') reply = watchFindings()
+    else if (request?.kind === 'counts')
       reply = session.isTrusted
         ? {
             counts: daemon.check?.counts ?? [],
@@ -216,7 +216,7 @@ export const createToolRequests = (daemon: DaemonState, session: ToolSession): T
         enqueue([() => writeToolReply(session.buffer, header, text) || writeToolReply(session.buffer, header, tooLong)])
       }
       // Programs that have just ended may add findings, so everything that they held is released first.
-      if (toolRequest?.what === 'counts' && session.isTrusted && daemon.check !== undefined)
+      if (toolRequest?.kind === 'counts' && session.isTrusted && daemon.check !== undefined)
         void daemon.untilContextsDestroyed(session.user).then(daemon.containment.guard('an answer to a tool', reply))
       else reply()
     },

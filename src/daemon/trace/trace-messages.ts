@@ -16,7 +16,7 @@ import { encodeCall, type OutputRoom } from '../../uapi/object/client.ts'
 import { decodeMessage } from '../../uapi/object/dialect.ts'
 import { INDIRECT, methodByCall, payloadOf } from '../../uapi/object/format.ts'
 import { viewOf } from '../../uapi/scalar.ts'
-import type { Declaration, RawPiece, TraceRecord } from '../../uapi/tool.ts'
+import type { Declaration, RawAccess, TraceRecord } from '../../uapi/tool.ts'
 
 /** Bytes. Longer values are in `memory` of the record instead of in the message. */
 const MAX_INLINE = 4096
@@ -177,13 +177,13 @@ export const messagesOf = (
   }
   const encoded = undefinedIfRefused(() => {
     const long = payloads(call.method.in, call.args).filter(([, bytes]) => bytes.length > MAX_INLINE)
-    const elsewhere = Object.fromEntries(long.map(([name, bytes]) => [name, assignAddress(bytes)]))
+    const inputAddresses = Object.fromEntries(long.map(([name, bytes]) => [name, assignAddress(bytes)]))
     const out = outcome instanceof CallError ? {} : outcome.out
     const rooms = payloads(call.method.out, out).map(([name, bytes]): [string, OutputRoom] => [
       name,
       bytes.length > MAX_INLINE ? { address: assignAddress(bytes), length: bytes.length } : bytes.length,
     ])
-    return encodeCall(call, { elsewhere, rooms: Object.fromEntries(rooms) })
+    return encodeCall(call, { inputAddresses, rooms: Object.fromEntries(rooms) })
   })
   if (encoded === undefined) return { ...ids, message: '', answer: '' }
   const message = base64(encoded)
@@ -245,7 +245,7 @@ export const recordingCaller = (caller: Caller, accesses: Access[]): Caller => (
 /** Bytes of an access, and their number. */
 type MemoryBytes = readonly [bytes: Uint8Array, length: number]
 
-const rawPieces = (memory: ReadonlyMap<bigint, MemoryBytes>): RawPiece[] =>
+const rawAccesses = (memory: ReadonlyMap<bigint, MemoryBytes>): RawAccess[] =>
   [...memory].map(([address, [bytes, length]]) => [hex(address), base64(bytes.subarray(0, MAX_RAW)), length])
 
 /** A view of a caller that records what is read and written through it. */
@@ -282,7 +282,7 @@ export const recordingView = (view: CallerView, accesses?: Access[]): RecordingV
         // A message is read twice, its header first: the longer access is kept.
         else if ((read.get(address)?.[1] ?? 0) <= bytes.length) read.set(address, [bytes, bytes.length])
       }
-      return { in: rawPieces(read), out: rawPieces(written) }
+      return { in: rawAccesses(read), out: rawAccesses(written) }
     },
   }
 }

@@ -2,7 +2,7 @@
  * Ranges of the program's memory that a traced call has read or written (`userdma trace --abi`), and their text. raw.ts
  * and layout.ts interpret the bytes.
  */
-import type { RawPiece } from '../../uapi/tool.ts'
+import type { RawAccess } from '../../uapi/tool.ts'
 import { bytesText } from '../bytes.ts'
 import { fromBase64 } from '../decode.ts'
 import type { Style } from '../values.ts'
@@ -14,7 +14,7 @@ export interface MemoryRange {
   readonly length: number
 }
 
-export const memoryRangeOf = ([address, bytes, length]: RawPiece): MemoryRange => ({
+export const memoryRangeOf = ([address, bytes, length]: RawAccess): MemoryRange => ({
   address: BigInt(address),
   bytes: fromBase64(bytes),
   length,

@@ -15,7 +15,9 @@ import { viewOf } from '../scalar.ts'
 /** Attributes in the order of the message. */
 export type Entries = readonly Entry[]
 export type Entry = readonly [name: NldevAttributeName, value: EntryValue]
-/** `flagged`: nested attributes with NLA_F_NESTED in their type; a plain array is without it. Linux uses both. */
+/**
+ * Nested attributes are an array or, with NLA_F_NESTED in their parent's type, an array in `flagged`: Linux uses both.
+ */
 export type EntryValue = number | bigint | string | Uint8Array | Entries | { readonly flagged: Entries }
 
 /** The attributes of a request, the last one of each name; nested ones as bytes. */
@@ -44,6 +46,7 @@ const byNumber: readonly (NldevAttributeName | undefined)[] = Object.entries(tab
 )
 
 const SIZES = { u8: 1, u32: 4, s32: 4, u64: 8, s64: 8 } as const
+/** Bytes of a number; 0 for kinds without a fixed size. */
 const sizeOf = (kind: NldevKind): number => (kind in SIZES ? SIZES[kind as keyof typeof SIZES] : 0)
 
 // ---- writing ----
@@ -66,7 +69,6 @@ const payload = (kind: NldevKind, value: EntryValue): Uint8Array => {
   return bytes
 }
 
-/** The encoded attributes. */
 export const encodeAttributes = (entries: Entries): Uint8Array => {
   const parts = entries.map(([name, value]) => {
     const { number, kind } = table[name]!
@@ -93,8 +95,8 @@ interface Raw {
   readonly bytes: Uint8Array
 }
 
-/** Attributes up to the first malformed one; `rest`: the number of bytes from there on. */
-const split = (bytes: Uint8Array): { readonly raw: Raw[]; readonly rest: number } => {
+/** Attributes up to the first malformed one; `unreadBytes`: the number of bytes from there on. */
+const split = (bytes: Uint8Array): { readonly raw: Raw[]; readonly unreadBytes: number } => {
   const view = viewOf(bytes)
   const raw: Raw[] = []
   let at = 0
@@ -104,7 +106,7 @@ const split = (bytes: Uint8Array): { readonly raw: Raw[]; readonly rest: number 
     raw.push({ type: view.getUint16(at + 2, true), bytes: bytes.subarray(at + HEADER, at + length) })
     at = Math.min(at + padded(length), bytes.length)
   }
-  return { raw, rest: bytes.length - at }
+  return { raw, unreadBytes: bytes.length - at }
 }
 
 const textOf = (bytes: Uint8Array): string => {
@@ -132,16 +134,16 @@ const decodeValue = (kind: NldevKind, bytes: Uint8Array): number | bigint | stri
   }
 }
 
-const checkText = (name: string, bytes: Uint8Array, maxBytes: number | undefined): string | undefined => {
+const textProblem = (name: string, bytes: Uint8Array, maxBytes: number | undefined): string | undefined => {
   const end = bytes.indexOf(0)
   if (end < 0) return `attribute ${name} is a text without NUL at its end`
   return maxBytes !== undefined && end > maxBytes ? `attribute ${name} has more than ${maxBytes} characters` : undefined
 }
 
-/** Why Linux refuses an attribute of a request; undefined if it does not. */
-const check = (name: NldevAttributeName, bytes: Uint8Array, strict: boolean): string | undefined => {
+/** Why an attribute of a request is refused, as by Linux; undefined if it is not. `strict` as for `readAttributes`. */
+const problemOf = (name: NldevAttributeName, bytes: Uint8Array, strict: boolean): string | undefined => {
   const { kind, maxBytes } = table[name]!
-  if (kind === 'text') return checkText(name, bytes, maxBytes)
+  if (kind === 'text') return textProblem(name, bytes, maxBytes)
   const size = sizeOf(kind)
   if (size > 0 && (bytes.length < size || (strict && bytes.length > size)))
     return `attribute ${name} has ${bytes.length} bytes; ${size} are right`
@@ -149,12 +151,12 @@ const check = (name: NldevAttributeName, bytes: Uint8Array, strict: boolean): st
 }
 
 /**
- * The attributes of a request, or the sentence with which Linux refuses them (EINVAL). `strict`: unknown, overlong and
- * truncated attributes are refused too.
+ * The attributes of a request, or why Linux refuses them with EINVAL. `strict`: also refused are unknown attributes,
+ * numbers with more bytes than their kind, and bytes at the end that are not an attribute.
  */
 export const readAttributes = (bytes: Uint8Array, strict: boolean): Attributes | string => {
-  const { raw, rest } = split(bytes)
-  if (strict && rest > 0) return `${rest} bytes at the end are not an attribute`
+  const { raw, unreadBytes } = split(bytes)
+  if (strict && unreadBytes > 0) return `${unreadBytes} bytes at the end are not an attribute`
   const found: Record<string, unknown> = {}
   for (const { type, bytes: value } of raw) {
     const name = byNumber[type & NLA_TYPE_MASK]
@@ -162,14 +164,14 @@ export const readAttributes = (bytes: Uint8Array, strict: boolean): Attributes |
       if (strict) return `attribute ${type & NLA_TYPE_MASK} is unknown`
       continue
     }
-    const why = check(name, value, strict)
-    if (why !== undefined) return why
+    const problem = problemOf(name, value, strict)
+    if (problem !== undefined) return problem
     found[name] = decodeValue(table[name]!.kind, value)
   }
   return found
 }
 
-/** All attributes of a message, nested ones decoded: for tests and people. Unknown ones are omitted. */
+/** All attributes of a message, nested ones decoded, for tests. Omits unknown ones and numbers that are too short. */
 export const decodeAttributes = (bytes: Uint8Array): Entries =>
   split(bytes).raw.flatMap(({ type, bytes: value }): Entry[] => {
     const name = byNumber[type & NLA_TYPE_MASK]

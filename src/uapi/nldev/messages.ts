@@ -54,8 +54,8 @@ export interface Acknowledgement {
   readonly errno: number
   /** The sentence of a refusal, for a program that wants it (NETLINK_EXT_ACK). */
   readonly reason?: string | undefined
-  /** The program wants only the header of its request in the reply (NETLINK_CAP_ACK). */
-  readonly capped: boolean
+  /** Whether the program wants only the header of its request in the reply (NETLINK_CAP_ACK). */
+  readonly isCapped: boolean
 }
 
 /** The attribute NLMSGERR_ATTR_MSG with a text. */
@@ -68,25 +68,28 @@ const reasonAttribute = (text: string): Uint8Array => {
   return bytes
 }
 
-/** NLMSG_ERROR: success (0), or the errno of a refusal. A refusal repeats the request, unless it is capped. */
+/**
+ * NLMSG_ERROR: success (0), or the errno of a refusal, followed by the request's header. A refusal that is not capped
+ * repeats the whole request. `port`: of the receiver.
+ */
 export const writeAcknowledgement = (
   request: Message,
   port: number,
-  { errno, reason, capped }: Acknowledgement,
+  { errno, reason, isCapped }: Acknowledgement,
 ): Uint8Array => {
-  const repeatsRequest = errno !== 0 && !capped
-  const repeated = writeMessage(request)
-  const copied = repeatsRequest ? repeated : repeated.subarray(0, MESSAGE_HEADER)
-  const extra = reason === undefined ? new Uint8Array() : reasonAttribute(reason)
-  const body = new Uint8Array(4 + padded(copied.length) + extra.length)
+  const repeatsRequest = errno !== 0 && !isCapped
+  const requestBytes = writeMessage(request)
+  const repeated = repeatsRequest ? requestBytes : requestBytes.subarray(0, MESSAGE_HEADER)
+  const attribute = reason === undefined ? new Uint8Array() : reasonAttribute(reason)
+  const body = new Uint8Array(4 + padded(repeated.length) + attribute.length)
   viewOf(body).setInt32(0, -errno, true)
-  body.set(copied, 4)
-  body.set(extra, 4 + padded(copied.length))
-  const flags = (repeatsRequest ? 0 : NlmsgFlags.CAPPED) | (extra.length > 0 ? NlmsgFlags.ACK_TLVS : 0)
+  body.set(repeated, 4)
+  body.set(attribute, 4 + padded(repeated.length))
+  const flags = (repeatsRequest ? 0 : NlmsgFlags.CAPPED) | (attribute.length > 0 ? NlmsgFlags.ACK_TLVS : 0)
   return writeMessage({ type: NlmsgType.ERROR, flags, sequence: request.sequence, port, body })
 }
 
-/** The end of a list; a positive errno means that it was refused or aborted. */
+/** NLMSG_DONE, the end of a list; a positive errno means that it was refused or aborted. `port`: of the receiver. */
 export const writeDone = ({ sequence }: Message, port: number, errno = 0): Uint8Array => {
   const body = new Uint8Array(4)
   viewOf(body).setInt32(0, -errno, true)

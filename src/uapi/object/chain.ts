@@ -1,7 +1,8 @@
 /*
  * Encoding of chains (R16, docs/reference/object-dialect.md): entries of {u8 call, u8 flags, u16 ref, u32 size} and a
  * message of the object dialect, `size` bytes, a multiple of 8. With flag OBJECT the call's object is the one that
- * entry `ref` created; the value of an attribute with flag CHAINED is an entry's number too. Answers replace messages.
+ * entry `ref` created; the value of an attribute with flag CHAINED is an entry's number too. In the results of a chain
+ * the answered message of each entry is in place of its message.
  */
 import { ChainEntryFlag } from '../../spec/classes/ids.ts'
 import { CallError } from '../../spec/errno.ts'
@@ -10,12 +11,13 @@ import { viewOf } from '../scalar.ts'
 import { type ChainedRefs, type EncodeOptions, messageLength, writeMessage } from './client.ts'
 import { HEADER } from './dialect.ts'
 
-/** Bytes before the message of an entry. */
-export const ENTRY = 8
+/** Bytes of the header {call, flags, ref, size} of an entry. */
+export const ENTRY_HEADER = 8
 /** Maximum entries of a chain: `ref` has 16 bits. */
 export const MAX_ENTRIES = 0xffff
 
 export interface ChainEntry {
+  /** The method's call number. */
   readonly call: number
   /** Class id in the message. */
   readonly classId: number
@@ -38,24 +40,32 @@ export const readableEntries = (bytes: Uint8Array): { entries: ChainEntry[]; end
   })
   while (at < bytes.length) {
     if (entries.length === MAX_ENTRIES) return unreadable(`a chain has at most ${MAX_ENTRIES} entries`)
-    if (at + ENTRY + HEADER > bytes.length)
-      return unreadable(`${bytes.length - at} bytes are left, an entry has at least ${ENTRY + HEADER}`)
+    if (at + ENTRY_HEADER + HEADER > bytes.length)
+      return unreadable(`${bytes.length - at} bytes are left, an entry has at least ${ENTRY_HEADER + HEADER}`)
     const flags = view.getUint8(at + 1)
     const ref = view.getUint16(at + 2, true)
     const size = view.getUint32(at + 4, true)
     if ((flags & ~ChainEntryFlag.OBJECT) !== 0) return unreadable(`its flags 0x${flags.toString(16)} are unknown`)
-    if (size < HEADER || size % 8 !== 0 || size > bytes.length - at - ENTRY)
-      return unreadable(`its size is ${size}; a multiple of 8 from ${HEADER} to ${bytes.length - at - ENTRY} is right`)
-    const message = bytes.subarray(at + ENTRY, at + ENTRY + size)
+    if (size < HEADER || size % 8 !== 0 || size > bytes.length - at - ENTRY_HEADER)
+      return unreadable(
+        `its size is ${size}; a multiple of 8 from ${HEADER} to ${bytes.length - at - ENTRY_HEADER} is right`,
+      )
+    const message = bytes.subarray(at + ENTRY_HEADER, at + ENTRY_HEADER + size)
     const refersToEntry = (flags & ChainEntryFlag.OBJECT) !== 0
-    const classId = view.getUint16(at + ENTRY + 2, true)
-    entries.push({ call: view.getUint8(at), classId, ref: refersToEntry ? ref : undefined, at: at + ENTRY, message })
-    at += ENTRY + size
+    const classId = view.getUint16(at + ENTRY_HEADER + 2, true)
+    entries.push({
+      call: view.getUint8(at),
+      classId,
+      ref: refersToEntry ? ref : undefined,
+      at: at + ENTRY_HEADER,
+      message,
+    })
+    at += ENTRY_HEADER + size
   }
   return { entries, end: at }
 }
 
-/** The entries of a chain. Throws CallError EINVAL with the number of the unreadable one. */
+/** The entries of a chain. Throws CallError EINVAL with the number of the first unreadable one. */
 export const chainEntries = (bytes: Uint8Array): ChainEntry[] => {
   const { entries, error } = readableEntries(bytes)
   if (error !== undefined) throw error
@@ -65,7 +75,7 @@ export const chainEntries = (bytes: Uint8Array): ChainEntry[] => {
 /**
  * One call of a chain to be sent. Its object, and objects in its arguments, may be those that earlier entries create.
  */
-export interface Link {
+export interface ChainLink {
   readonly call: Call
   readonly options?: EncodeOptions
   /** The entry that creates the call's object; undefined: the object of `call`. */
@@ -74,10 +84,10 @@ export interface Link {
   readonly refs?: ChainedRefs | undefined
 }
 
-/** The encoded chain. Throws CallError like `encodeCall`. */
-export const encodeChain = (links: readonly Link[]): Uint8Array => {
+/** The encoded chain. Throws CallError as `messageLength`. */
+export const encodeChain = (links: readonly ChainLink[]): Uint8Array => {
   const lengths = links.map(({ call, options, refs }) => messageLength(call, options, refs))
-  const bytes = new Uint8Array(lengths.reduce((sum, length) => sum + ENTRY + length, 0))
+  const bytes = new Uint8Array(lengths.reduce((sum, length) => sum + ENTRY_HEADER + length, 0))
   const view = viewOf(bytes)
   let at = 0
   for (let i = 0; i < links.length; i++) {
@@ -86,8 +96,8 @@ export const encodeChain = (links: readonly Link[]): Uint8Array => {
     view.setUint8(at + 1, object === undefined ? 0 : ChainEntryFlag.OBJECT)
     view.setUint16(at + 2, object ?? 0, true)
     view.setUint32(at + 4, lengths[i]!, true)
-    writeMessage(view, at + ENTRY, lengths[i]!, call, options, refs)
-    at += ENTRY + lengths[i]!
+    writeMessage(view, at + ENTRY_HEADER, lengths[i]!, call, options, refs)
+    at += ENTRY_HEADER + lengths[i]!
   }
   return bytes
 }

@@ -43,14 +43,13 @@ export interface EncodeOptions {
   readonly rooms?: { readonly [attribute: string]: OutputRoom }
   /** Attributes that a device may ignore if it does not know them (R3); it refuses others. */
   readonly ignorable?: readonly string[]
-  /** By attribute: the address where the caller has put the value's bytes. */
-  readonly elsewhere?: { readonly [attribute: string]: bigint }
+  /** By attribute: the address where the caller has put the value's bytes, which are then not in the message. */
+  readonly inputAddresses?: { readonly [attribute: string]: bigint }
 }
 
 /** By attribute: the chain entry whose object a call uses instead of its argument. */
 export type ChainedRefs = Readonly<Record<string, number>>
 
-/** No options. */
 const NO_OPTIONS: EncodeOptions = {}
 
 const roomOf = ({ attribute: { of }, name }: Slot, { rooms }: EncodeOptions): OutputRoom => {
@@ -58,15 +57,15 @@ const roomOf = ({ attribute: { of }, name }: Slot, { rooms }: EncodeOptions): Ou
   return rooms?.[name] ?? (isMany ? Math.min(sizeOf(of), LIST_ROOM) : sizeOf(of))
 }
 
-/** Bytes in the message for an output. */
-const messageBytes = (room: OutputRoom): number => (typeof room === 'number' ? room : INDIRECT)
+/** Bytes of an output's payload in the message. */
+const outputPayloadSize = (room: OutputRoom): number => (typeof room === 'number' ? room : INDIRECT)
 
 const tooLong = (where: string, length: number): CallError =>
   new CallError('EMSGSIZE', `${where}: the message would have ${length} bytes, at most 65,528 are possible`)
 
 /**
- * Bytes of a call's message. Arguments outside their limits are refused here; the server refuses unknown bits of flags.
- * Throws CallError EINVAL, and EMSGSIZE beyond 65,528 bytes.
+ * Bytes of a call's message. Throws CallError: EPROTONOSUPPORT for an argument that the method lacks, EINVAL for a
+ * missing one or one outside its limits (unknown bits of flags are left to the server), EMSGSIZE beyond 65,528 bytes.
  */
 export const messageLength = (call: Call, options: EncodeOptions = NO_OPTIONS, refs?: ChainedRefs): number => {
   const { where, inputs, outputs, shape } = methodOfCall(call)
@@ -81,18 +80,18 @@ export const messageLength = (call: Call, options: EncodeOptions = NO_OPTIONS, r
       throw new CallError('EINVAL', `${path} is missing`)
     }
     if (!isValid) checkValue(path, of, value)
-    length += ATTRIBUTE + (options.elsewhere?.[name] === undefined ? pad(payloadSize(of, value)) : INDIRECT)
+    length += ATTRIBUTE + (options.inputAddresses?.[name] === undefined ? pad(payloadSize(of, value)) : INDIRECT)
   }
   for (const slot of outputs) {
     const room = roomOf(slot, options)
-    if (room !== 0) length += ATTRIBUTE + pad(messageBytes(room))
+    if (room !== 0) length += ATTRIBUTE + pad(outputPayloadSize(room))
   }
   if (options.legacy !== undefined) length += ATTRIBUTE + pad(options.legacy.length)
   if (length > 0xffff) throw tooLong(where, length)
   return length
 }
 
-/** Writes a call's message of `messageLength` bytes at `start`, over zeros. */
+/** Writes a call's message at `start`, over zeros. `length`: of `messageLength` with the same call, options and refs. */
 export const writeMessage = (
   view: DataView,
   start: number,
@@ -125,7 +124,7 @@ export const writeMessage = (
     const value = entry ?? call.args[name]
     if (value === undefined) continue
     const flags = (options.ignorable?.includes(name) ? 0 : MANDATORY) | (entry === undefined ? 0 : CHAINED)
-    const address = options.elsewhere?.[name]
+    const address = options.inputAddresses?.[name]
     const size = payloadSize(of, value)
     if (address === undefined) writePayload(view, addAttribute(id, flags, size), of, value)
     else writeIndirect(addAttribute(id, flags | IS_INDIRECT, INDIRECT), address, size)
@@ -151,7 +150,7 @@ export const encodeCall = (call: Call, options: EncodeOptions = NO_OPTIONS): Uin
 
 /**
  * The result in an answered message. `copyIn` reads indirect outputs; without it they are omitted. Descriptors are
- * their numbers. Throws CallError EINVAL if the message is not an answer to `call`.
+ * their numbers. Throws CallError: EINVAL for a malformed message, E2BIG for a record whose unknown end is not 0.
  */
 export const decodeResult = (
   call: Call,

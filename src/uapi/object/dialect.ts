@@ -5,11 +5,13 @@
  *
  * Header {u16 length, u16 class_id, u32 object_id, u32 op_ctrl, u32 flags}; attribute {u16 length including its header,
  * u16 id, u32 flags}, payload padded to 8; little-endian. An indirect payload is {u64 address, u64 length}. An answer
- * is the message itself, changed in place: object_id, the payloads of outputs, and the flags of outputs, which get
- * `filled` and, in bits 16–31, the number of bytes written (for an indirect output its u64 length gets the number).
- * Attributes keep their length, so that an answered message can still be walked. Errors: unknown class or method
- * EOPNOTSUPP; unknown mandatory attribute EPROTONOSUPPORT; too little room ENOSPC, with the needed sizes; nonzero
- * unknown end of a record E2BIG; malformed, missing or out of limits EINVAL.
+ * is the message itself, changed in place: flag ANSWERED, object_id, the payloads of outputs, and the flags of outputs,
+ * which get FILLED and, in bits 16–31, the number of bytes written (for an indirect output its u64 length gets the
+ * number). Attributes keep their length, so that an answered message can still be walked.
+ *
+ * Errors: unknown class, method, op_ctrl or flag of the header EOPNOTSUPP; unknown mandatory attribute EPROTONOSUPPORT;
+ * too little room ENOSPC, with the needed sizes; nonzero unknown end of a record E2BIG; an attribute of `Method.refused`
+ * that one's error; anything else that is malformed, missing or out of limits EINVAL.
  */
 import { AttributeFlag, CommonAttribute, MessageFlag, OpCtrl } from '../../spec/classes/ids.ts'
 import { CallError } from '../../spec/errno.ts'
@@ -38,7 +40,7 @@ export { ATTRIBUTE, callOfRequest, HEADER, ioctlRequest } from './format.ts'
 
 const { MANDATORY, OUT, FILLED, INDIRECT: IS_INDIRECT, CHAINED } = AttributeFlag
 
-/** Maximum bytes of an indirect record, which may be longer than the known one. */
+/** Maximum bytes of an indirect record, which may be longer than the record that this release knows. */
 const MAX_RECORD = 1 << 20
 
 /** A decoded message. */
@@ -46,10 +48,11 @@ export interface ObjectMessage {
   readonly call: Call
   readonly legacy: Uint8Array | undefined
   /** ENOSPC if there is too little room for an output of fixed size: the call must then be refused without running. */
-  readonly short: CallError | undefined
+  readonly roomError: CallError | undefined
   /**
-   * Writes the result into the message, and indirect outputs with `copyOut`. Throws CallError, usually ENOSPC, and then
-   * leaves the message unchanged. Returns the message, and where the numbers of new descriptors belong.
+   * Writes the result into the message, and indirect outputs with `copyOut`. Throws CallError, ENOSPC or that of
+   * `copyOut`, and then leaves the message unchanged. Returns the message, and where the numbers of new descriptors
+   * belong.
    */
   answer(result: Result): { message: Uint8Array; installs: readonly DescriptorSlot[] }
   /** Writes a refusal into the message and returns it; after ENOSPC it has the size that each output needs. */
@@ -63,9 +66,10 @@ export interface DescriptorSlot {
   readonly base?: bigint
 }
 
-/** An output that does not fit, and the bytes that it needs. */
-interface Needed {
+/** An output that does not fit. */
+interface TooSmall {
   readonly item: Item
+  /** The bytes that its value needs. */
   readonly size: number
 }
 
@@ -78,17 +82,15 @@ interface Output {
 const spaceError = (where: string, needed: number, room: number | bigint): CallError =>
   new CallError('ENOSPC', `${where}: it needs ${needed} bytes, there is room for ${room}`)
 
-/**
- * The reference by which an attribute of kind `of` names the object that entry `value` of the current chain created.
- */
-const chained = (view: CallerView, path: string, of: Kind, value: AnyValue): number => {
+/** The value of an attribute with flag CHAINED: the handle or descriptor of the object that entry `value` created. */
+const chainedReference = (view: CallerView, path: string, of: Kind, value: AnyValue): number => {
   if (view.chained === undefined) throw new CallError('EINVAL', `${path}: it names an entry, but this is not a chain`)
   if (of.kind !== 'ref' && of.kind !== 'fd')
     throw new CallError('EINVAL', `${path}: it is not a reference to an object, so it cannot name an entry`)
   return view.chained(path, of, value as number)
 }
 
-/** Descriptors whose numbers are inside the value of attribute `name`, with offsets in that value. */
+/** Descriptors whose numbers lie in the value of attribute `name` (results of a chain), with offsets in that value. */
 const descriptorsWithin = (result: Result, name: string, of: Kind): DescriptorSlot[] =>
   of.kind === 'fd' || result.descriptors === undefined
     ? []
@@ -103,33 +105,38 @@ const hasOutput = (outputs: readonly Output[], id: number): boolean => {
 
 const NO_INSTALLS: readonly DescriptorSlot[] = Object.freeze([])
 
-/** Writes a result into a message. If an output does not fit, adds the needed sizes to `needed` and throws ENOSPC. */
-const answerIn = (
+/** −1 as u32: the number of a new descriptor until it is installed in the caller. */
+const NOT_INSTALLED = 0xffffffff
+
+/**
+ * Writes a result into a message. If outputs do not fit, adds them to `tooSmall` and throws ENOSPC. `header`: a view of
+ * `message`.
+ */
+const writeResult = (
   where: string,
   view: CallerView,
   message: Uint8Array,
   header: DataView,
   outputs: readonly Output[],
-  needed: Needed[],
+  tooSmall: TooSmall[],
   result: Result,
 ): readonly DescriptorSlot[] => {
   const filled: { output: Output; value: AnyValue; length: number }[] = []
-  let short: CallError | undefined
+  let roomError: CallError | undefined
   for (const output of outputs) {
     const { item, slot } = output
     const { name, path, attribute } = slot
     const isDescriptor = attribute.of.kind === 'fd' && descriptorOf(result, name) !== undefined
-    // −1 until the descriptor is installed.
-    const value = isDescriptor ? 0xffffffff : result.out[name]
+    const value = isDescriptor ? NOT_INSTALLED : result.out[name]
     if (value === undefined) continue
     const length = payloadSize(attribute.of, value)
     const room = item.flags & IS_INDIRECT ? indirect(path, header, item).length : item.length
     if (length > room) {
-      short ??= spaceError(path, length, room)
-      needed.push({ item, size: length })
+      roomError ??= spaceError(path, length, room)
+      tooSmall.push({ item, size: length })
     } else filled.push({ output, value, length })
   }
-  if (short !== undefined) throw short
+  if (roomError !== undefined) throw roomError
   const installs = result.descriptors === undefined ? NO_INSTALLS : installsOf(where, header, filled, result)
   for (const { output, value } of filled) {
     const { path, attribute } = output.slot
@@ -204,11 +211,10 @@ export const decodeMessage = (view: CallerView, call: number, bytes: Uint8Array)
   const message = bytes.length === length ? bytes : bytes.subarray(0, length)
   const args: AnyValues = {}
   const outputs: Output[] = []
-  /** Ids of attributes in the message that the method lacks. */
-  let others: Set<number> | undefined
-  /** Outputs that do not fit. */
-  const needed: Needed[] = []
-  let short: CallError | undefined
+  /** Ids of attributes in the message that the method does not have in their direction. */
+  let unknownIds: Set<number> | undefined
+  const tooSmall: TooSmall[] = []
+  let roomError: CallError | undefined
   let legacy: Uint8Array | undefined
   for (let at = HEADER; at < length; ) {
     const item = itemAt(where, header, at, length)
@@ -222,12 +228,12 @@ export const decodeMessage = (view: CallerView, call: number, bytes: Uint8Array)
       )
     const slot = (isOut ? compiled.out : compiled.in).get(id)
     const isTwice =
-      others?.has(id) === true ||
+      unknownIds?.has(id) === true ||
       (slot !== undefined && !isOut ? args[slot.name] !== undefined : hasOutput(outputs, id))
     if (isTwice) throw new CallError('EINVAL', `${where}: attribute 0x${id.toString(16)} is passed twice`)
     if (slot === undefined) {
-      others ??= new Set()
-      others.add(id)
+      unknownIds ??= new Set()
+      unknownIds.add(id)
       if (id === CommonAttribute.LEGACY && !isOut && (flags & IS_INDIRECT) === 0)
         legacy = message.slice(item.payload, item.payload + item.length)
       else if ((isOut ? compiled.in : compiled.out).has(id))
@@ -235,7 +241,7 @@ export const decodeMessage = (view: CallerView, call: number, bytes: Uint8Array)
           'EINVAL',
           `${where}: attribute 0x${id.toString(16)} is an ${isOut ? 'input' : 'output'}, not an ${isOut ? 'output' : 'input'}`,
         )
-      // A known attribute that can never apply to this device: refused even if marked optional.
+      // A known attribute that can never apply to this device is refused even without the flag MANDATORY.
       const refused = Object.values(compiled.method.refused ?? {}).find(one => one.id === id && !isOut)
       if (refused !== undefined) throw new CallError(refused.code, `${where}: ${refused.why}`)
       if (flags & MANDATORY)
@@ -250,8 +256,8 @@ export const decodeMessage = (view: CallerView, call: number, bytes: Uint8Array)
       const room = flags & IS_INDIRECT ? indirect(path, header, item).length : item.length
       const size = of.kind === 'list' || of.kind === 'blob' ? 0 : sizeOf(of)
       if (room < size) {
-        short ??= spaceError(path, size, room)
-        needed.push({ item, size })
+        roomError ??= spaceError(path, size, room)
+        tooSmall.push({ item, size })
       }
       outputs.push({ slot, item })
       continue
@@ -264,18 +270,18 @@ export const decodeMessage = (view: CallerView, call: number, bytes: Uint8Array)
       value = valueIn(path, of, viewOf(view.copyIn(address, Number(size))), 0, Number(size))
     } else value = valueIn(path, of, header, item.payload, item.length)
     if (!isValid(slot.check, value)) checkValue(path, of, value, true)
-    args[name] = flags & CHAINED ? chained(view, path, of, value) : value
+    args[name] = flags & CHAINED ? chainedReference(view, path, of, value) : value
   }
   for (const { name, path } of compiled.required)
     if (args[name] === undefined) throw new CallError('EINVAL', `${path} is missing`)
 
   return {
-    short,
+    roomError,
     call: { class: cls, methodName: compiled.name, method: compiled.method, object, args },
     legacy,
-    answer: result => ({ message, installs: answerIn(where, view, message, header, outputs, needed, result) }),
+    answer: result => ({ message, installs: writeResult(where, view, message, header, outputs, tooSmall, result) }),
     refuse: () => {
-      for (const { item, size } of needed) {
+      for (const { item, size } of tooSmall) {
         if (item.flags & IS_INDIRECT) header.setBigUint64(item.payload + 8, BigInt(size), true)
         else
           header.setUint32(item.at + 4, ((item.flags & 0xffff) | (Math.min(size, 0xffff) << WRITTEN_SHIFT)) >>> 0, true)
@@ -300,7 +306,7 @@ export const decodeObject = (view: CallerView, call: number, address: bigint): D
       }
       return refuse(error)
     }
-    if (decoded.short !== undefined) return failed(decoded.short)
+    if (decoded.roomError !== undefined) return failed(decoded.roomError)
     return {
       call: decoded.call,
       legacy: () => decoded.legacy,

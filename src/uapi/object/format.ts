@@ -34,6 +34,7 @@ export const pad = (length: number): number => (length + 7) & ~7
 
 // ---- ioctl requests ----
 
+/** The type byte of our ioctl requests (_IOC_TYPE). */
 const MAGIC = 0xdb
 
 /** The ioctl request of a call number: `_IOWR(0xdb, call, u64)`; its argument is the address of the message. */
@@ -56,7 +57,8 @@ export interface Slot {
 }
 
 /**
- * A method, compiled once for reading and writing its messages. Its attributes are in order of declaration, and by id.
+ * A method, compiled once for reading and writing its messages. `inputs`, `required` and `outputs` are in order of
+ * declaration; `in` and `out` find the same attributes by id.
  */
 export interface CompiledMethod {
   readonly name: string
@@ -107,7 +109,10 @@ export const methodByCall = (cls: ObjectClass, call: number): CompiledMethod | u
   return calls.get(call)
 }
 
-/** The method of a call: that of its class or, where the declarations differ, the call's own. */
+/**
+ * The method of a call: compiled with its class or, if the call's declaration is not that of the class
+ * (spec/schema/versions.ts), from the call.
+ */
 export const methodOfCall = ({ class: cls, methodName, method }: Call): CompiledMethod => {
   const found = methodByCall(cls, method.call)
   return found?.method === method ? found : compileMethod(cls, methodName, method)
@@ -140,7 +145,10 @@ export const payloadOf = (of: Kind, value: AnyValue): Uint8Array => {
   return bytes
 }
 
-/** Decodes a received value of `length` bytes at `at`. */
+/**
+ * Decodes a received value of `length` bytes at `at`. Throws CallError: EINVAL for a wrong length, E2BIG for a record
+ * whose unknown end is not 0.
+ */
 export const valueIn = (where: string, of: Kind, view: DataView, at: number, length: number): AnyValue => {
   switch (of.kind) {
     case 'blob':
@@ -186,7 +194,7 @@ export interface Item {
 
 /**
  * The attribute at `at` (≥ HEADER) of a message of `end` bytes. Throws CallError EINVAL if it extends beyond the
- * message.
+ * message, or its length is less than that of its header.
  */
 export const itemAt = (where: string, view: DataView, at: number, end: number): Item => {
   if (at + ATTRIBUTE > end) throw new CallError('EINVAL', `${where}: the message ends within an attribute's header`)
@@ -201,7 +209,7 @@ export const itemAt = (where: string, view: DataView, at: number, end: number): 
   return { id, flags: view.getUint32(at + 4, true), at, payload, length: length - ATTRIBUTE, next: at + pad(length) }
 }
 
-/** The address and length in an indirect payload. */
+/** The address and length in an indirect payload. Throws CallError EINVAL for a payload of another size. */
 export const indirect = (where: string, view: DataView, item: Item): { address: bigint; length: bigint } => {
   if (item.length !== INDIRECT)
     throw new CallError('EINVAL', `${where}: an indirect payload must have ${INDIRECT} bytes and has ${item.length}`)

@@ -63,7 +63,7 @@ interface RemoteCarrier extends Carrier {
 
 /** The devices of a daemon, in its order. Throws RdmaError EIO. */
 const devicesOf = (session: Session): readonly RemoteDevice[] => {
-  const answer = session.tool({ what: 'config' })
+  const answer = session.tool({ kind: 'config' })
   if (!('config' in answer)) throw refused('EIO', 'open', `the daemon at ${session.socket} does not list its devices`)
   return answer.config.devices
 }
@@ -197,7 +197,7 @@ export const remoteCarrier = (socket: string, name?: string): RemoteCarrier => {
     release: rings.release,
     channel: channel === undefined ? {} : { channel },
     counters() {
-      const answer = session.tool({ what: 'stat' })
+      const answer = session.tool({ kind: 'stat' })
       const stat =
         'stat' in answer ? answer.stat.devices.find(({ name: listedName }) => listedName === device.name) : undefined
       if (stat === undefined)

@@ -56,7 +56,7 @@ export const createCalls = (session: Pick<Session, 'ask' | 'memory'>, context: n
       args,
     }
     /** Addresses of long inputs, and address and length of long outputs, by attribute. */
-    const elsewhere: Record<string, bigint> = {}
+    const inputAddresses: Record<string, bigint> = {}
     const rooms: Record<string, OutputRoom> = {}
     let nextBuffer = MESSAGE_BYTES
     /** Offset of an unused buffer in the memory. */
@@ -76,7 +76,7 @@ export const createCalls = (session: Pick<Session, 'ask' | 'memory'>, context: n
           throw invalidArgument(name, `attribute ${attribute}: ${payload.length} bytes, at most ${BUFFER_BYTES}`)
         const at = takeBuffer()
         memory.bytes.set(payload, at)
-        elsewhere[attribute] = BigInt(memory.address + at)
+        inputAddresses[attribute] = BigInt(memory.address + at)
       }
       for (const [attribute, { of }] of Object.entries(call.method.out))
         if (canBeOutside(of.kind) && sizeOf(of) > MAX_INLINE_BYTES)
@@ -84,7 +84,7 @@ export const createCalls = (session: Pick<Session, 'ask' | 'memory'>, context: n
             address: BigInt(memory.address + takeBuffer()),
             length: Math.min(sizeOf(of), BUFFER_BYTES),
           }
-      const message = encodeCall(call, { elsewhere, rooms })
+      const message = encodeCall(call, { inputAddresses, rooms })
       memory.bytes.set(message, 0)
       const { reply, fds } = session.ask(name, (buffer, header) =>
         writeRequest(

@@ -126,13 +126,13 @@ describe('devices', () => {
     assert.equal(await listener.call('SET', NetlinkOption.DROP_MEMBERSHIP, 4n), 0)
     assert.equal(await change('DELLINK', ['DEV_INDEX', 0]), 0)
     assert.deepEqual(listener.received(), [])
-    assert.deepEqual(await client.tool({ what: 'stat' }).then(reply => 'stat' in reply && reply.stat.devices), [])
+    assert.deepEqual(await client.tool({ kind: 'stat' }).then(reply => 'stat' in reply && reply.stat.devices), [])
   })
 
   it('keep their fault rules when they are renamed', async t => {
     const { client, socket } = await setUp(t, ['127.0.0.1', '127.0.0.2'])
     const rules = async (set?: string) => {
-      const reply = await client.tool({ what: 'fault', ...(set !== undefined && { set }) })
+      const reply = await client.tool({ kind: 'fault', ...(set !== undefined && { set }) })
       return 'faults' in reply && reply.faults.map(({ rule }) => rule)
     }
     assert.deepEqual(await rules('device=rxe1,drop=1%'), ['device=rxe1,drop=0.01'])

@@ -287,8 +287,8 @@ test('the daemon closes descriptors that a message must not carry', async t => {
     client.send(message(MessageType.OPEN, HEADER + Messages.open.size, { fill: 0xff }), [extra, extra, extra])
     assert.equal((await client.next())?.error, Errno.ENXIO)
     assert.ok('error' in (await client.tool('{}', [extra, extra])))
-    assert.ok('stat' in (await client.tool({ what: 'stat' }, [extra])))
-    const none = { what: 'trace', tag: '', pcap: false }
+    assert.ok('stat' in (await client.tool({ kind: 'stat' }, [extra])))
+    const none = { kind: 'trace', tag: '', pcap: false }
     const late = dial(t, daemon)
     await late.hello()
     assert.ok('tracing' in (await late.tool(none, [extra])))

@@ -23,7 +23,7 @@ test('config returns the daemon’s options, and stat its counts', async t => {
     { name: 'rxe0', address: '127.0.0.1' },
     { name: 'rxe1', address: '::1' },
   ]
-  assert.deepEqual(await client.tool({ what: 'config' }), {
+  assert.deepEqual(await client.tool({ kind: 'config' }), {
     config: { devices: devices.map((device, node) => ({ ...device, node })), fault: '', link: 'memory' },
   })
   const stat = await client.stat()
@@ -41,7 +41,7 @@ test('faults are set, shown and cleared', async t => {
   const client = dial(t, daemon)
   await client.hello()
   const faults = async (set?: string): Promise<unknown> =>
-    client.tool({ what: 'fault', ...(set !== undefined && { set }) })
+    client.tool({ kind: 'fault', ...(set !== undefined && { set }) })
   const rule = (text: string) => ({ rule: text, matched: 0, dropped: 0, duplicated: 0, reordered: 0, corrupted: 0 })
   assert.deepEqual(await faults(), { faults: [] })
   const two = { faults: [rule('device=rxe1,drop=0.01'), rule('rate=10mbit')] }
@@ -50,7 +50,7 @@ test('faults are set, shown and cleared', async t => {
   assert.deepEqual(refused, { error: 'fault device: there is no "rxe2"; there are rxe0, rxe1' })
   assert.match(JSON.stringify(await faults('drop=7')), /"error":"fault drop: \\"7\\" is not a probability/)
   assert.deepEqual(await faults(), two, 'what was refused changed nothing')
-  const { config } = (await client.tool({ what: 'config' })) as { config: { fault: string } }
+  const { config } = (await client.tool({ kind: 'config' })) as { config: { fault: string } }
   assert.equal(config.fault, 'device=rxe1,drop=0.01;rate=10mbit')
   assert.deepEqual(await faults(''), { faults: [] })
 })
@@ -66,18 +66,18 @@ test('an invalid request is answered with a list of the valid ones', async t => 
     '[]',
     '"stat"',
     '{}',
-    '{"what":1}',
-    '{"what":"reboot"}',
-    '{"what":{"toString":1}}',
-    '{"what":"trace","tag":{"toString":1}}',
-    '{"what":"fault","set":["drop=1"]}',
-    '{"what":"trace","tag":7,"pcap":false}',
-    '{"what":"trace","tag":"","pcap":"yes"}',
-    '{"what":"trace","tag":"","abi":1}',
-    '{"__proto__":{"what":"stat"}}',
-    '{"what":"device"}',
-    '{"what":"device","add":{"name":"rxe1"}}',
-    '{"what":"device","remove":1}',
+    '{"kind":1}',
+    '{"kind":"reboot"}',
+    '{"kind":{"toString":1}}',
+    '{"kind":"trace","tag":{"toString":1}}',
+    '{"kind":"fault","set":["drop=1"]}',
+    '{"kind":"trace","tag":7,"pcap":false}',
+    '{"kind":"trace","tag":"","pcap":"yes"}',
+    '{"kind":"trace","tag":"","abi":1}',
+    '{"__proto__":{"kind":"stat"}}',
+    '{"kind":"device"}',
+    '{"kind":"device","add":{"name":"rxe1"}}',
+    '{"kind":"device","remove":1}',
     `${'['.repeat(30_000)}`,
   ])
     assert.deepEqual(
@@ -88,7 +88,7 @@ test('an invalid request is answered with a list of the valid ones', async t => 
       },
       text.slice(0, 60),
     )
-  assert.ok('stat' in (await client.tool({ what: 'stat' })))
+  assert.ok('stat' in (await client.tool({ kind: 'stat' })))
 })
 
 test('a capture needs a descriptor of a writable regular file, and a session has one subscription', async t => {
@@ -96,7 +96,7 @@ test('a capture needs a descriptor of a writable regular file, and a session has
   const client = dial(t, daemon)
   await client.hello()
   const request = async (fds: number[]): Promise<string> => {
-    const reply = await client.tool({ what: 'trace', tag: '', pcap: true }, fds)
+    const reply = await client.tool({ kind: 'trace', tag: '', pcap: true }, fds)
     return 'error' in reply ? reply.error : Object.keys(reply)[0]
   }
   const path = join(folder, 'x.pcapng')
@@ -190,14 +190,14 @@ const createRequests = (isTrusted: boolean, more: Partial<DaemonState> = {}) => 
   }
 }
 
-const trace = { what: 'trace', tag: '', pcap: false }
+const trace = { kind: 'trace', tag: '', pcap: false }
 
 test('a reply to a tool whose socket is full is sent later, after the records that precede it', () => {
   const { requests, request, record, records, setFreeMessages, wanted } = createRequests(true)
   request(trace)
   setFreeMessages(0)
   record({ pid: 7 })
-  requests.handle({ ...newRequest(), text: JSON.stringify({ what: 'config' }) }, [])
+  requests.handle({ ...newRequest(), text: JSON.stringify({ kind: 'config' }) }, [])
   assert.deepEqual([records, wanted()], [[], true])
   setFreeMessages(2)
   requests.onWritable()
@@ -219,7 +219,7 @@ test('an answer after the end of its session is not sent, and the request’s de
     containment: createContainment(),
   })
   const passed = openSync('/dev/null', 'r')
-  requests.handle({ ...newRequest(), text: JSON.stringify({ what: 'counts' }) }, [passed])
+  requests.handle({ ...newRequest(), text: JSON.stringify({ kind: 'counts' }) }, [passed])
   close()
   end()
   await new Promise(setImmediate)
@@ -232,11 +232,11 @@ test('only the daemon’s own user may trace calls of all users', () => {
   const reply = stranger.request(trace)
   assert.match('error' in reply ? reply.error : '', /only the user/)
   assert.equal(stranger.subscribers.size, 0)
-  for (const what of ['findings', 'counts'])
-    assert.deepEqual(stranger.request({ what }), { error: 'only the user of this daemon may see findings' })
-  const fault = stranger.request({ what: 'fault', set: 'drop=1' })
+  for (const kind of ['findings', 'counts'])
+    assert.deepEqual(stranger.request({ kind }), { error: 'only the user of this daemon may see findings' })
+  const fault = stranger.request({ kind: 'fault', set: 'drop=1' })
   assert.match('error' in fault ? fault.error : '', /only the user of this daemon may set faults/)
-  assert.ok('config' in stranger.request({ what: 'config' }), 'any user may make the other requests')
+  assert.ok('config' in stranger.request({ kind: 'config' }), 'any user may make the other requests')
 })
 
 test('a slow tool gets its records later and in order; records beyond 10,000 are dropped and counted', () => {

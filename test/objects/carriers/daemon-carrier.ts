@@ -175,7 +175,7 @@ export const daemonCarrier = async (
           message,
           descriptors: fds,
         } = await sendCall(client, { context: openings.get(op.opening)?.context }, call, {
-          elsewhere: { entries: at },
+          inputAddresses: { entries: at },
           rooms: { results: { address: at, length: AREA_BYTES } },
         })
         if (ret < 0n) return { code: errnoName(-Number(ret)), out: {}, fds }
@@ -193,12 +193,12 @@ export const daemonCarrier = async (
       }
       case 'add': {
         const { name } = op.device
-        const config = await control.tool({ what: 'config' })
+        const config = await control.tool({ kind: 'config' })
         assert.ok('config' in config)
         let devices: readonly ListedDevice[] = config.config.devices
         if (!devices.some(device => device.name === name)) {
           const spec = { name, address: `127.0.0.${lastAddressByte(name)}` }
-          const added = await control.tool({ what: 'device', add: spec })
+          const added = await control.tool({ kind: 'device', add: spec })
           assert.ok('devices' in added, JSON.stringify(added))
           devices = added.devices
         }
@@ -206,7 +206,7 @@ export const daemonCarrier = async (
         return OK
       }
       case 'remove': {
-        const removed = await control.tool({ what: 'device', remove: op.device.name })
+        const removed = await control.tool({ kind: 'device', remove: op.device.name })
         assert.ok('devices' in removed, JSON.stringify(removed))
         return OK
       }

@@ -121,14 +121,14 @@ export const objectMessage = (state: ClientState): Message | undefined => {
     const other = random.hits(0.7) ? mutate(entries, entries, splitChain, random) : entries
     const room = { address: AREA, length: random.hits(0.9) ? SIZE : 64 }
     const whole = { ...call, args: { ...call.args, entries: other } }
-    const bytes = encodeCall(whole, { elsewhere: { entries: AREA }, rooms: { results: room } })
+    const bytes = encodeCall(whole, { inputAddresses: { entries: AREA }, rooms: { results: room } })
     return { systemCall: 'ioctl', request, bytes, memory: [{ address: AREA, bytes: other }], title }
   }
   const far = random.hits(0.2)
   const [first] = Object.keys(inputs)
   const [result] = Object.keys(outputs).filter(name => outputs[name].of.kind !== 'fd')
   const bytes = encodeCall(call, {
-    ...(far && first !== undefined && call.args[first] !== undefined && { elsewhere: { [first]: AREA } }),
+    ...(far && first !== undefined && call.args[first] !== undefined && { inputAddresses: { [first]: AREA } }),
     ...(far && result !== undefined && { rooms: { [result]: { address: AREA, length: random.pick([0, 8, SIZE]) } } }),
   })
   return { systemCall: 'ioctl', request, bytes, memory: [], title, ...(call.fd !== undefined && { fd: call.fd }) }

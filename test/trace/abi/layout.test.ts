@@ -13,7 +13,7 @@ import { rawLines } from '../../../src/trace/abi/raw.ts'
 import { callJson, callLine } from '../../../src/trace/calls.ts'
 import { ABRIDGED, WHOLE } from '../../../src/trace/values.ts'
 import { type Call, isAnswer, type Result } from '../../../src/uapi/call.ts'
-import { encodeChain, type Link } from '../../../src/uapi/object/chain.ts'
+import { type ChainLink, encodeChain } from '../../../src/uapi/object/chain.ts'
 import { encodeCall } from '../../../src/uapi/object/client.ts'
 import { decodeObject, ioctlRequest } from '../../../src/uapi/object/dialect.ts'
 import { encodeRecords } from '../../../src/uapi/scalar.ts'
@@ -51,7 +51,7 @@ const bytesOf = (text: string): Uint8Array => new TextEncoder().encode(text)
 const cq = callOf('cq', 'create', { cqe: 100, userHandle: 7n, compVector: 0, channel: 5 })
 const cqResult: Result = { object: 9, out: { cqe: 127, queue: { offset: 0x2000n, size: 4096 } } }
 
-const links: readonly Link[] = [
+const links: readonly ChainLink[] = [
   { call: callOf('pd', 'create') },
   { call: callOf('mr', 'create', { pd: 0, start: 1n, length: 4096n, iova: 1n, access: 1 }), refs: { pd: 0 } },
   { call: callOf('mr', 'query'), object: 1, options: { rooms: { length: 0, iova: 0, kind: 0 } } },
@@ -63,7 +63,7 @@ const chain = callOf('interface', 'chain', { entries, onError: 0 })
 const chainMessage = (bytes: Uint8Array): Uint8Array =>
   encodeCall(
     { ...chain, args: { ...chain.args, entries: bytes } },
-    { elsewhere: { entries: ENTRIES }, rooms: { results: { address: ARENA, length: 4096 } } },
+    { inputAddresses: { entries: ENTRIES }, rooms: { results: { address: ARENA, length: 4096 } } },
   )
 const chainMemory = (bytes: Uint8Array) => {
   const memory = arena()
@@ -209,7 +209,7 @@ describe('the bytes of a chain', () => {
   })
 
   it('that points to itself are finite', () => {
-    const selfReferring = encodeChain([{ call: chain, options: { elsewhere: { entries: ENTRIES } } }])
+    const selfReferring = encodeChain([{ call: chain, options: { inputAddresses: { entries: ENTRIES } } }])
     const lines = linesOf(
       recordOf(CHAIN, chainMessage(selfReferring), undefined, {}, chainMemory(selfReferring)),
       WHOLE,

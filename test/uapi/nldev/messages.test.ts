@@ -45,7 +45,7 @@ describe('messages that Linux sent and received', () => {
         // Linux adds a message of its own to a refusal.
         if (message.type === NlmsgType.ERROR && message.body.length === 20)
           assert.deepEqual(
-            writeAcknowledgement(request, message.port, { errno, capped: true }),
+            writeAcknowledgement(request, message.port, { errno, isCapped: true }),
             new Uint8Array(message.bytes),
           )
       }
