@@ -26,7 +26,7 @@ import { ChainErrors } from '../../src/spec/classes/device/interface.ts'
 import { Classes } from '../../src/spec/classes.ts'
 import { CallError } from '../../src/spec/errno.ts'
 import type { AnyValues, ObjectClass } from '../../src/spec/schema/schema.ts'
-import { encodeChain, type Link } from '../../src/uapi/object/chain.ts'
+import { type ChainLink, encodeChain } from '../../src/uapi/object/chain.ts'
 import { createRandomSource, type RandomSource } from '../model/random.ts'
 import { cap, describeDevice, testCaller, testClasses, testDriver } from './fixture.ts'
 
@@ -103,7 +103,7 @@ const setUp = () => {
 }
 type Fixture = ReturnType<typeof setUp>
 
-const link = (cls: ObjectClass, methodName: string, args: AnyValues, options: Partial<Link> = {}): Link => ({
+const link = (cls: ObjectClass, methodName: string, args: AnyValues, options: Partial<ChainLink> = {}): ChainLink => ({
   call: { class: cls, methodName, method: cls.methods[methodName], object: 0, args },
   ...options,
 })

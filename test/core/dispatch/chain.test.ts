@@ -9,7 +9,7 @@ import { ChainErrors } from '../../../src/spec/classes/device/interface.ts'
 import { Classes } from '../../../src/spec/classes.ts'
 import { Errno } from '../../../src/spec/errno.ts'
 import type { AnyValues, ObjectClass } from '../../../src/spec/schema/schema.ts'
-import { type ChainEntry, chainEntries, encodeChain, type Link } from '../../../src/uapi/object/chain.ts'
+import { type ChainEntry, type ChainLink, chainEntries, encodeChain } from '../../../src/uapi/object/chain.ts'
 import { decodeResult, type EncodeOptions, encodeCall } from '../../../src/uapi/object/client.ts'
 import { decodeObject } from '../../../src/uapi/object/dialect.ts'
 import { cap, errnoOf, openTestDevice, type TestSetup } from '../fixture.ts'
@@ -22,7 +22,7 @@ const link = (
   methodName: string,
   args: AnyValues,
   options: { object?: number; handle?: number; refs?: Record<string, number>; options?: EncodeOptions } = {},
-): Link => ({
+): ChainLink => ({
   call: { class: cls, methodName, method: cls.methods[methodName], object: options.handle ?? 0, args },
   ...(options.object !== undefined && { object: options.object }),
   ...(options.refs !== undefined && { refs: options.refs }),
@@ -33,7 +33,7 @@ const cq = (cqe = 4) => link(Cq, 'create', { cqe, userHandle: 1n, compVector: 0 
 const qp = (pdEntry: number, cqEntry: number) =>
   link(RcQp, 'create', { cap, userHandle: 2n }, { refs: { pd: pdEntry, sendCq: cqEntry, recvCq: cqEntry } })
 
-const run = ({ context, caller }: TestSetup, links: readonly Link[], onError: number = STOP) => {
+const run = ({ context, caller }: TestSetup, links: readonly ChainLink[], onError: number = STOP) => {
   const { out } = invokeNow(context, Interface, 'chain', 0, { entries: encodeChain(links), onError }, caller)
   const reason = out.reason === undefined ? undefined : new TextDecoder().decode(out.reason)
   return { ...out, reason, entries: chainEntries(out.results) }
@@ -123,7 +123,7 @@ test('UNDO refuses entries that cannot be undone, before the first entry runs', 
 
 test('invalid references are refused: to a later entry, to one that created nothing, to a destroyed object, of another class', () => {
   /** Number of entries that succeeded, errno (2: ENOENT, 22: EINVAL) and reason. */
-  const outcomeOf = (links: Link[]) => {
+  const outcomeOf = (links: ChainLink[]) => {
     const { done, error, reason } = run(openTestDevice(), links)
     return `${done} ${error} ${reason}`
   }
@@ -166,13 +166,13 @@ test('a chain in a chain is refused', () => {
 })
 
 /** Runs a chain as a program does: its message and its entries lie in memory, answers overwrite them. */
-const runFromMemory = (setup: TestSetup, links: readonly Link[], isWritable = true) => {
+const runFromMemory = (setup: TestSetup, links: readonly ChainLink[], isWritable = true) => {
   const entries = encodeChain(links)
   const at = 0x10000n
   const call = { class: Interface, methodName: 'chain', method: Interface.methods.chain, object: 0 }
   const message = encodeCall(
     { ...call, args: { entries, onError: STOP } },
-    { elsewhere: { entries: at }, rooms: { results: { address: at, length: entries.length } } },
+    { inputAddresses: { entries: at }, rooms: { results: { address: at, length: entries.length } } },
   )
   const memory = new Map([
     [0x1000n, message],

@@ -10,7 +10,7 @@ import { RDMA_VERBS_IOCTL } from '../../../src/spec/linux/ioctl.ts'
 import type { ObjectClass } from '../../../src/spec/schema/schema.ts'
 import type { Answer } from '../../../src/uapi/call.ts'
 import { decodeIoctl, decodeWrite, EntryPoint, encodeLinux, encodings, ioctlRequest } from '../../../src/uapi/index.ts'
-import { ENTRY } from '../../../src/uapi/object/chain.ts'
+import { ENTRY_HEADER } from '../../../src/uapi/object/chain.ts'
 import { encodeCall } from '../../../src/uapi/object/client.ts'
 import { HEADER } from '../../../src/uapi/object/dialect.ts'
 import { pad } from '../../../src/uapi/object/format.ts'
@@ -92,7 +92,7 @@ export const splits: Readonly<Record<DialectName, (bytes: Uint8Array) => Uint8Ar
 }
 /** Splits the bytes of a chain into entries. */
 export const splitChain = (bytes: Uint8Array): Uint8Array[] =>
-  split(bytes, 0, (view, at) => ENTRY + pad(view.getUint32(at + 4, true) & 0xffff))
+  split(bytes, 0, (view, at) => ENTRY_HEADER + pad(view.getUint32(at + 4, true) & 0xffff))
 
 /** Corrects the lengths in a header, so that the rest of the message is parsed. */
 export const correctLengths = (dialect: DialectName, bytes: Uint8Array): Uint8Array => {

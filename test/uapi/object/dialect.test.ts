@@ -300,7 +300,7 @@ test('indirect inputs are read from their addresses, and indirect outputs writte
   memory.map(0x60000n, new Uint8Array(64))
   const call = callOf('device', 'queryHandles', { classes: [{ id: 4 }, { id: 5 }] })
   const message = encodeCall(call, {
-    elsewhere: { classes: 0x50000n },
+    inputAddresses: { classes: 0x50000n },
     rooms: { handles: { address: 0x60000n, length: 64 } },
   })
   memory.map(AT, message)
@@ -314,7 +314,7 @@ test('indirect inputs are read from their addresses, and indirect outputs writte
   const many = Array.from({ length: 17 }, (_, i) => ({ handle: i }))
   const again = decodeObject(fakeView(memory), 33, AT) as Decoded
   const room = encodeCall(call, {
-    elsewhere: { classes: 0x50000n },
+    inputAddresses: { classes: 0x50000n },
     rooms: { handles: { address: 0x60000n, length: 8 } },
   })
   memory.map(AT, room)

@@ -9,7 +9,7 @@ import { ChainErrors, Interface } from '../../../../src/spec/classes/device/inte
 import { Pd } from '../../../../src/spec/classes/pd.ts'
 import { Errno } from '../../../../src/spec/errno.ts'
 import type { AnyValues, ObjectClass } from '../../../../src/spec/schema/schema.ts'
-import { encodeChain, type Link } from '../../../../src/uapi/object/chain.ts'
+import { type ChainLink, encodeChain } from '../../../../src/uapi/object/chain.ts'
 import { assertNothingLeft, ipv4, machine, path, program } from '../machine.ts'
 
 const setUp = () => {
@@ -80,13 +80,13 @@ test('a failed chain destroys the address handles it created, and so does a call
   const { m, p } = setUp()
   const { UNDO, STOP } = ChainErrors.values
   /** One entry of a chain. `fields.object`: the number of the entry that creates the object of the call. */
-  const entry = (cls: ObjectClass, methodName: string, args: AnyValues, fields: Partial<Link> = {}): Link => ({
+  const entry = (cls: ObjectClass, methodName: string, args: AnyValues, fields: Partial<ChainLink> = {}): ChainLink => ({
     call: { class: cls, methodName, method: cls.methods[methodName], object: 0, args },
     ...fields,
   })
   const createPd = entry(Pd, 'create', {})
   const createAhs = entry(Pd, 'createAhs', { addresses: peers(3) }, { object: 0 })
-  const run = (entries: Link[], onError: number) =>
+  const run = (entries: ChainLink[], onError: number) =>
     invokeNow(p.context, Interface, 'chain', 0, { entries: encodeChain(entries), onError }, p.caller).out
   const destroyBusyPd = entry(Pd, 'destroy', {}, { object: 0 })
   assert.equal(run([createPd, createAhs, destroyBusyPd], UNDO).error, Errno.EBUSY)
