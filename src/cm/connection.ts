@@ -47,9 +47,11 @@ export interface CmOffer {
    */
   readonly responderResources: number
   readonly initiatorDepth: number
+  /** Whether this end does end-to-end flow control. */
   readonly flowControl?: boolean
   /** 0 to 7; 7: unlimited. */
   readonly rnrRetryCount: number
+  /** Whether the queue pair uses a shared receive queue. */
   readonly srq?: boolean
   readonly privateData?: Uint8Array
   readonly ece?: CmEce | undefined
@@ -132,7 +134,7 @@ export class CmConnection implements Timed {
   /** Whether the peer has offered an alternate path, which the REP declines. */
   hasAlternatePath = false
   /** Whether the consumer has destroyed the connection, which then exists only while it is in TIMEWAIT. */
-  destroyed = false
+  isDestroyed = false
   readonly agreed: CmAgreement = {
     localQpn: 0,
     remoteQpn: 0,

@@ -1,9 +1,9 @@
 /*
  * The InfiniBand connection manager (InfiniBand Architecture Specification, volume 1, chapter 12; R17), without I/O:
  * messages, commands and time go in, messages and events come out. This file has the commands, receive.ts the received
- * messages; both apply the state table of spec/cm-states.ts (machine.ts). Retransmission,
- * duplicates, stale connections and TIMEWAIT work as in Linux's ib_cm; docs/reference/conformance.md lists departures.
- * Times are microseconds of any monotonic clock; randomness is an argument.
+ * messages; both apply the state table of spec/cm-states.ts (machine.ts). Retransmission, duplicates, stale connections
+ * and TIMEWAIT work as in Linux's ib_cm; docs/reference/conformance.md lists departures. Times are microseconds of any
+ * monotonic clock; randomness is an argument.
  */
 import { cmStates } from '../spec/cm-states.ts'
 import { rejReason, sidrStatus } from '../spec/wire/mad.ts'
@@ -67,7 +67,8 @@ export class CmEngine {
   }
 
   // ---- commands ----
-  // They throw CmError if the state does not allow them, RangeError for a value that does not fit its field.
+  // Commands that send a message throw CmError if the state does not allow them, and RangeError for a value that does
+  // not fit its field. `destroy` throws neither.
 
   /** Listens for requests to a service id. Throws EADDRINUSE if another listener for the same devices has that id. */
   listen(serviceId: bigint, options: CmListenOptions = {}): CmListener {
@@ -84,7 +85,7 @@ export class CmEngine {
     return this.#machine.create(path)
   }
 
-  /** Sends a REQ. */
+  /** Sends a REQ. Also throws CmError if another connection has the queue pair, as `reply`. */
   connect(connection: CmConnection, request: CmRequest, now: number): void {
     this.#machine.requireAllowed(connection, 'REQ')
     const { path } = request
@@ -198,7 +199,7 @@ export class CmEngine {
   }
 
   /** Answers a SIDR_REQ with a SIDR_REP, and removes the request. */
-  resolved(connection: CmConnection, reply: messages.SidrReply): void {
+  replyToResolve(connection: CmConnection, reply: messages.SidrReply): void {
     this.#machine.requireAllowed(connection, 'SIDR_REP')
     this.#machine.send(connection, messages.sidrRep(connection, reply))
     this.#machine.remove(connection)
@@ -209,8 +210,8 @@ export class CmEngine {
    * connection.
    */
   destroy(connection: CmConnection, now: number): void {
-    if (connection.destroyed) return
-    connection.destroyed = true
+    if (connection.isDestroyed) return
+    connection.isDestroyed = true
     const rule = cmStates[connection.state].destroy
     switch (rule?.send) {
       case 'REJ': {
@@ -256,7 +257,7 @@ export class CmEngine {
 
   // ---- inputs ----
 
-  /** Handles a datagram received by queue pair 1; `from` is the path back to its sender, as for `receive`. */
+  /** Handles a datagram received by queue pair 1; `from` is the path back to its sender (`receive` in receive.ts). */
   onMad(mad: Uint8Array, from: CmPath, now: number): void {
     receive(this.#machine, mad, from, now)
   }

@@ -36,7 +36,7 @@ export interface CmTransmit {
   readonly mad: Uint8Array
 }
 
-/** Linux's counters per port, by message. */
+/** Numbers of messages by type. Linux has the same counters for each port. */
 export interface CmCounters {
   readonly sent: Record<CmMessageName, number>
   readonly resent: Record<CmMessageName, number>
@@ -119,10 +119,10 @@ export class CmMachine {
       this.releaseBacklog(connection)
       this.registry.removePeer(connection)
       this.registry.releaseQpn(connection)
-      if (connection.destroyed) this.registry.remove(connection)
+      if (connection.isDestroyed) this.registry.remove(connection)
     }
     // The consumer of a destroyed connection is notified only of the end of TIMEWAIT.
-    if (step.event === undefined || (connection.destroyed && step.event !== 'TIMEWAIT_EXIT')) return
+    if (step.event === undefined || (connection.isDestroyed && step.event !== 'TIMEWAIT_EXIT')) return
     this.events.push({ name: step.event, connection, ...(message && { message }) })
   }
 
@@ -142,9 +142,9 @@ export class CmMachine {
 
   /** Throws CmError EINVAL if the connection's state does not allow a command. */
   requireAllowed(connection: CmConnection, command: CmCommand): void {
-    const allowed = connection.destroyed ? {} : cmStates[connection.state].command
+    const allowed = connection.isDestroyed ? {} : cmStates[connection.state].command
     if (allowed[command] !== undefined) return
-    const state = connection.destroyed ? 'that is destroyed' : `in ${connection.state}`
+    const state = connection.isDestroyed ? 'that is destroyed' : `in ${connection.state}`
     const commands = Object.keys(allowed).join(', ') || 'nothing'
     throw new CmError('EINVAL', `a connection ${state} does not allow ${command}; it allows ${commands}`)
   }
@@ -188,7 +188,7 @@ export class CmMachine {
     this.stopRetries(connection)
     this.releaseBacklog(connection)
     this.registry.remove(connection)
-    connection.destroyed = true
+    connection.isDestroyed = true
     connection.state = 'IDLE'
   }
 

@@ -26,7 +26,7 @@ export interface SidrReply {
   readonly privateData?: Uint8Array
 }
 
-/** The permissive LID, which a REQ has for a path with a hop limit above 1. */
+/** The permissive LID, in place of LIDs that a path of RoCE does not have. */
 const PERMISSIVE_LID = 0xffff
 /** `extendedTransportType` of a REQ. */
 const EXTENDED_XRC = 1

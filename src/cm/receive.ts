@@ -43,12 +43,12 @@ const onReq = (machine: CmMachine, message: ReceivedMessage<'REQ'>, from: CmPath
   }
   if (machine.refuseStale(message, message.qpn, from, now)) return
 
-  const accepted = checkReq(machine, message, from)
-  if (typeof accepted === 'number') {
-    machine.refuse(message, from, accepted)
+  const checked = checkReq(machine, message, from)
+  if (typeof checked === 'number') {
+    machine.refuse(message, from, checked)
     return
   }
-  const { listener, transport } = accepted
+  const { listener, transport } = checked
   if (listener.waiting >= listener.backlog) return
 
   const connection = machine.create(messages.pathOf(message, from))

@@ -99,8 +99,8 @@ export class CmRegistry {
   }
 
   /**
-   * Assigns our queue pair to the connection. Throws EINVAL if another connection has it: the peer would end that one
-   * as stale.
+   * Assigns our queue pair to the connection. Throws CmError EINVAL if another connection has it: the peer would end
+   * that one as stale. QPNs 0 and 1 may have several connections.
    */
   claimQpn(connection: CmConnection, qpn: number): void {
     const key = localKey(connection, qpn)
@@ -178,7 +178,7 @@ export class CmRegistry {
     return all.filter(({ path }) => path.device === device)
   }
 
-  /** Throws EADDRINUSE if another listener for the same devices has one of the service ids. */
+  /** Throws EADDRINUSE if another listener for the same device, or for all devices, has one of the service ids. */
   listen(serviceId: bigint, options: CmListenOptions): CmListener {
     const { serviceMask = ALL_BITS, device, backlog = Number.POSITIVE_INFINITY } = options
     const isRange = serviceMask !== ALL_BITS

@@ -3,10 +3,11 @@
  * in O(log n). Times are microseconds.
  */
 
-/** An entry with a deadline. Only the queue writes these fields. */
+/** An entry. Only the queue writes these fields. */
 export interface Timed {
+  /** Valid while the entry is in the queue. */
   deadline: number
-  /** Its index in the heap; -1 without a deadline. */
+  /** Its index in the heap; -1 if the entry is not in the queue. */
   heapIndex: number
 }
 
@@ -18,7 +19,7 @@ export class TimerQueue<T extends Timed> {
     return this.#heap[0]?.deadline ?? Number.POSITIVE_INFINITY
   }
 
-  /** Sets or changes the deadline of an entry. */
+  /** Adds an entry with this deadline, or changes its deadline. */
   set(entry: T, deadline: number): void {
     entry.deadline = deadline
     if (entry.heapIndex < 0) {
@@ -28,7 +29,7 @@ export class TimerQueue<T extends Timed> {
     this.#restoreOrder(entry)
   }
 
-  /** Removes an entry; no effect if it has no deadline. */
+  /** Removes an entry; no effect if it is not in the queue. */
   clear(entry: T): void {
     const index = entry.heapIndex
     if (index < 0) return

@@ -18,10 +18,10 @@ import type { Contexts } from './context/contexts.ts'
 import { createEventLogs } from './event-log.ts'
 import type { FailureReports } from './failures.ts'
 
-/** Limits per process: frames of a stack, number of stacks, and their approximate bytes. The shim sends fewer. */
+/** Limits per process: frames of a stack, number of stacks, and their approximate bytes. */
 const MAX_FRAMES = 64
 const MAX_STACKS = 4096
-const MAX_BYTES = 2 ** 24
+const MAX_PROCESS_BYTES = 2 ** 24
 /**
  * Limits of all processes together: number of processes whose stacks are kept, ended ones included, and approximate
  * bytes. Beyond them the stacks of the oldest processes are removed.
@@ -37,13 +37,13 @@ export interface DaemonChecker {
   /** The program's stack at the call that runs; undefined between calls. */
   currentStack: Stack | undefined
   /**
-   * Stores the stack of a STACK message under its id, which is unique in the process's `session`. `declared`: the pid
-   * in the process's own namespace, which its post log contains. `frames`: one per line. False if the process has too
-   * many stacks, or has this id already.
+   * Stores the stack of a STACK message under its id, which is unique in the process's `session`. `namespacePid`: the
+   * pid in the process's own namespace, which its post log contains. `frames`: one per line. False if the process has
+   * too many stacks, or too long ones, or has this id already.
    */
   defineStack(
     session: object,
-    process: { readonly pid: number; readonly declared: number },
+    process: { readonly pid: number; readonly namespacePid: number },
     id: number,
     frames: string,
   ): boolean
@@ -75,7 +75,7 @@ export interface DaemonChecker {
   subscribe(receive: (finding: Finding) => void): () => void
   /** How often each finding was found, indexed by its number − 1. */
   readonly counts: readonly number[]
-  /** What was not checked. */
+  /** Records that the checks dropped. */
   readonly omissions: readonly Omission[]
   /** Number of programs' calls that were checked. */
   readonly calls: number
@@ -84,7 +84,7 @@ export interface DaemonChecker {
 /** The stacks of one process. */
 interface Stacks {
   readonly session: object
-  readonly declared: number
+  readonly namespacePid: number
   readonly byId: Map<number, Stack>
   bytes: number
 }
@@ -103,7 +103,8 @@ export const createDaemonChecker = (
   const stacks = new Map<number, Stacks>()
   const findings: Finding[] = []
   const receivers = new Set<(finding: Finding) => void>()
-  const post = new DataView(new ArrayBuffer(Messages.post.size))
+  /** The entry of a post log that was read last. */
+  const entry = new DataView(new ArrayBuffer(Messages.post.size))
 
   let totalBytes = 0
   const removeStacks = (pid: number): void => {
@@ -114,12 +115,12 @@ export const createDaemonChecker = (
   const stackOf = (pid: number, id: number): Stack => stacks.get(pid)?.byId.get(id) ?? NO_STACK
 
   /**
-   * The pid of the process that has pid `declared` in its own namespace and uses the context of process `owner`; −1:
+   * The pid of the process that has pid `namespacePid` in its own namespace and uses the context of process `owner`; −1:
    * unknown.
    */
-  const processOf = (owner: number, declared: number): number => {
-    if (stacks.get(owner)?.declared === declared) return owner
-    for (const [pid, other] of stacks) if (other.declared === declared) return pid
+  const processOf = (owner: number, namespacePid: number): number => {
+    if (stacks.get(owner)?.namespacePid === namespacePid) return owner
+    for (const [pid, other] of stacks) if (other.namespacePid === namespacePid) return pid
     return -1
   }
 
@@ -130,14 +131,14 @@ export const createDaemonChecker = (
     if (memory === undefined || owner === undefined) return NO_STACK
     // ibv_wr_complete logs one entry, with wr_id 0, for all its requests.
     const id = queue === PostQueue.BATCH ? 0n : wrId
-    readSync(memory.fd, post, 0, post.byteLength, PostLog.offset + postSlot(queue, number, id) * post.byteLength)
+    readSync(memory.fd, entry, 0, entry.byteLength, PostLog.offset + postSlot(queue, number, id) * entry.byteLength)
     const matches =
-      post.getBigUint64(POST_OFFSETS.wrId, true) === id &&
-      post.getUint32(POST_OFFSETS.queue, true) === queue &&
-      post.getUint32(POST_OFFSETS.number, true) === number
-    return matches
-      ? stackOf(processOf(owner.pid, post.getUint32(POST_OFFSETS.pid, true)), post.getUint32(POST_OFFSETS.stack, true))
-      : NO_STACK
+      entry.getBigUint64(POST_OFFSETS.wrId, true) === id &&
+      entry.getUint32(POST_OFFSETS.queue, true) === queue &&
+      entry.getUint32(POST_OFFSETS.number, true) === number
+    if (!matches) return NO_STACK
+    const pid = processOf(owner.pid, entry.getUint32(POST_OFFSETS.pid, true))
+    return stackOf(pid, entry.getUint32(POST_OFFSETS.stack, true))
   }
 
   const programOf = (context: Context): Program | undefined => {
@@ -159,7 +160,7 @@ export const createDaemonChecker = (
     for (const receive of receivers) receive(finding)
   }
   const logs = createEventLogs(contexts, (context, pid) => processOf(failures.ownerOf(context)?.pid ?? -1, pid))
-  let isLogged = false
+  let areLogsRead = false
   const checker = createChecker(core, report, {
     scratch: mapArena(SCRATCH_BYTES),
     now,
@@ -179,18 +180,18 @@ export const createDaemonChecker = (
 
   const daemonChecker: DaemonChecker = {
     currentStack: undefined,
-    defineStack(session, { pid, declared }, id, frames) {
+    defineStack(session, { pid, namespacePid }, id, frames) {
       let processStacks = stacks.get(pid)
       if (processStacks?.session !== session) {
         removeStacks(pid)
-        processStacks = { session, declared, byId: new Map(), bytes: 0 }
+        processStacks = { session, namespacePid, byId: new Map(), bytes: 0 }
         stacks.set(pid, processStacks)
       }
       const stack = frames.split('\n').filter(Boolean).slice(0, MAX_FRAMES)
       const bytes = frames.length + stack.length * FRAME_BYTES
       if (
         processStacks.byId.size >= MAX_STACKS ||
-        processStacks.bytes + bytes > MAX_BYTES ||
+        processStacks.bytes + bytes > MAX_PROCESS_BYTES ||
         processStacks.byId.has(id)
       ) {
         checker.omit('stacks', 1)
@@ -216,6 +217,7 @@ export const createDaemonChecker = (
         ...misuse,
         ...origin,
         stack,
+        // `age` is in nanoseconds, times are microseconds.
         time: origin.time - Number(age) / 1000,
         address: Number(address),
         program: { pid, command: commandName(pid) ?? '?' },
@@ -226,8 +228,8 @@ export const createDaemonChecker = (
     },
     forked: (pid, stack) => checker.forked(pid, stack),
     watchEvents() {
-      if (isLogged) return
-      isLogged = true
+      if (areLogsRead) return
+      areLogsRead = true
       checker.races?.begin()
       setInterval(() => checker.races?.join(), READ_LOGS_INTERVAL).unref()
     },

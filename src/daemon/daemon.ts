@@ -90,7 +90,7 @@ export class SocketInUseError extends Error {
 
 /** Maximum bytes of the socket's path: sun_path without its NUL. */
 const MAX_SOCKET_PATH = 107
-/** Maximum bytes of the tree's path: it must fit in its field of the HELLO reply. */
+/** Maximum bytes of the tree's path without its NUL: it must fit in its field of the HELLO reply. */
 const MAX_ROOT_PATH = 239
 
 const requirePrivateFolder = (socket: string): void => {
@@ -144,24 +144,20 @@ const afterHangUps = (): Promise<void> =>
 /** A daemon with `endWithLastClient` ends if no client connects within this many milliseconds. */
 const FIRST_CLIENT_TIMEOUT = 10_000
 
-/** Starts a daemon; it serves when the promise resolves. Throws an Error with a message for people. */
-export const startDaemon = async ({
-  socket: path,
-  config,
-  endWithLastClient,
-  parts: replacements = {},
-  served = ownUserOnly,
-}: DaemonOptions): Promise<Daemon> => {
-  checkDevices(config.devices)
-  const socket = resolve(path)
-  const root = `${socket}.tree`
-  if (Buffer.byteLength(root) > MAX_ROOT_PATH) throw new Error(`socket path ${socket} is too long`)
+/**
+ * The parts of a daemon below its sessions: core with its devices and clients, and their network. `onTurn` is called for
+ * each slice of long work, `loop` returns the loop once it runs.
+ */
+const createParts = (
+  config: DaemonConfig,
+  { log, createRxeDevice }: Partial<DaemonParts>,
+  onTurn: () => void,
+  loop: () => Loop | undefined,
+) => {
   const interfaces = config.link === 'memory' ? undefined : openInterfaces()
   const network = createNetwork(config, interfaces)
-  const containment = createContainment(replacements.log)
-  const slices = createSlices(() => {
-    daemon.turn++
-  })
+  const containment = createContainment(log)
+  const slices = createSlices(onTurn)
   const objectJobs = createSlices(undefined, STEPS_PER_TURN)
   const core = createCore({
     classes: classesWithClients(() => clients),
@@ -170,9 +166,6 @@ export const startDaemon = async ({
     report: error => containment.report('core', error),
     run: job => objectJobs.begin(job, error => containment.report('an end of objects', error)),
   })
-  const trace = createTraceHub(nowMicroseconds)
-  // On a memory link received packets need no notification: the loop itself moves packets between devices.
-  const wakeLoop = config.link === 'memory' ? undefined : () => runningLoop?.kick()
   const clients = new Clients(core, {
     now: nowMicroseconds,
     random: secureRandom,
@@ -187,7 +180,7 @@ export const startDaemon = async ({
       return (qp === undefined ? process.geteuid?.() : qp.context?.account?.user) === account?.user
     },
     guestOf: ({ account }) => (account?.user === process.geteuid?.() ? undefined : account?.user),
-    wake: () => runningLoop?.advance(),
+    wake: () => loop()?.advance(),
   })
   for (const name of clientNames) clients.use(name)
   const clientTimers: Pollable = { poll: now => clients.onTimeout(now), nextTimeout: () => clients.nextTimeout() }
@@ -195,7 +188,56 @@ export const startDaemon = async ({
   const polled = [thresholds, clientTimers]
   const tormentOptions = config.torment === undefined ? undefined : readTorment(config.torment)
   const torment = tormentOptions && createTorment(tormentOptions, mapArena(PIECE_BYTES))
-  const devices = createDevices(core, network, interfaces, polled, wakeLoop, replacements.createRxeDevice, torment)
+  // On a memory link received packets need no notification: the loop itself moves packets between devices.
+  const wakeLoop = config.link === 'memory' ? undefined : () => loop()?.kick()
+  const devices = createDevices(core, network, interfaces, polled, wakeLoop, createRxeDevice, torment)
+  return { interfaces, network, containment, slices, objectJobs, core, clients, thresholds, polled, torment, devices }
+}
+
+/** Accepts connections and starts their sessions. `onSessionEnd` is called after the end of each. */
+const acceptSessions = (daemon: DaemonState, listening: number, sessions: Set<Session>, onSessionEnd: () => void) => {
+  const { containment } = daemon
+  const startSession = containment.guard('a new session', (fd: number): void => {
+    const session = createSession(daemon, fd, () => {
+      if (session) sessions.delete(session)
+      onSessionEnd()
+    })
+    if (session) sessions.add(session)
+  })
+  const onConnection = (): void => {
+    let fd = accept(listening)
+    for (; fd >= 0; fd = accept(listening)) startSession(fd)
+    if (fd === -EMFILE || fd === -ENFILE) reserve.refuseNext()
+  }
+  const listener = watch(listening, { readable: true }, containment.guard('the listening socket', onConnection))
+  const reserve = createReserve({
+    listening,
+    refuseConnection: daemon.refuseConnection,
+    setAccepting: isAccepting => listener.update({ readable: isAccepting }),
+    log: daemon.log,
+    guard: containment.guard,
+  })
+  return { listener, reserve }
+}
+
+/** Starts a daemon; it serves when the promise resolves. Throws an Error with a message for people. */
+export const startDaemon = async ({
+  socket: path,
+  config,
+  endWithLastClient,
+  parts: replacements = {},
+  served = ownUserOnly,
+}: DaemonOptions): Promise<Daemon> => {
+  checkDevices(config.devices)
+  const socket = resolve(path)
+  const root = `${socket}.tree`
+  if (Buffer.byteLength(root) > MAX_ROOT_PATH) throw new Error(`socket path ${socket} is too long`)
+  const onTurn = (): void => {
+    daemon.turn++
+  }
+  const { interfaces, network, containment, slices, objectJobs, core, clients, thresholds, polled, torment, devices } =
+    createParts(config, replacements, onTurn, () => runningLoop)
+  const trace = createTraceHub(nowMicroseconds)
   let runningLoop: Loop | undefined
   let listening: number
   try {
@@ -207,9 +249,7 @@ export const startDaemon = async ({
     interfaces?.close()
     throw error
   }
-  /**
-   * Called last: while the socket exists, no other daemon can start at this path, whose files this one would remove.
-   */
+  /** Called last: while the socket exists, no other daemon starts at this path, so `removeTree` removes our own tree. */
   const stopListening = (): void => {
     rmSync(socket, { force: true })
     close(listening)
@@ -217,25 +257,18 @@ export const startDaemon = async ({
 
   // A pool of its own, because `userdma stat` shows the counts of the other pool as those of rings.
   const parkedPool = createRingPool()
-  const parked = createParkedPage(parkedPool)
+  const parkedPage = createParkedPage(parkedPool)
   /** Removes a device that threw, since its state is unknown; its programs get DEVICE_FATAL. */
   const removeFaulty = (device: Pick<RxeDevice, 'device'>, error: unknown): void => {
     const { name } = device.device
     containment.report(`device ${name}, which is removed`, error)
     if (devices.find(name)?.device === device.device) daemon.unplug(name)
   }
-  const loop = createLoop(
-    parked.mapping.i32,
-    polled,
-    () => {
-      daemon.turn++
-    },
-    (failed, error) => {
-      const device = devices.rxe.find(rxe => rxe === failed)
-      if (device === undefined) containment.report('thresholds of events', error)
-      else removeFaulty(device, error)
-    },
-  )
+  const loop = createLoop(parkedPage.mapping.i32, polled, onTurn, (failed, error) => {
+    const device = devices.rxe.find(rxe => rxe === failed)
+    if (device !== undefined) removeFaulty(device, error)
+    else containment.report(failed === thresholds ? 'thresholds of events' : 'timers of clients', error)
+  })
   runningLoop = loop
   const pool = createRingPool()
   const contexts = createContexts(
@@ -260,7 +293,8 @@ export const startDaemon = async ({
     for (const { process } of sessions) if (process !== daemon.callingProcess) yield process
   }
   let files: DeviceFiles | undefined
-  let follow: ((added: RxeDevice) => void) | undefined
+  /** Makes an added device follow its interface; undefined without interfaces. */
+  let followDevice: ((added: RxeDevice) => void) | undefined
   const daemon: DaemonState = {
     get config() {
       return { ...config, devices: devices.listed }
@@ -305,7 +339,7 @@ export const startDaemon = async ({
       objectJobs.finish()
       const added = devices.add(spec)
       files?.add(added)
-      if (added.rxe !== undefined) follow?.(added.rxe)
+      if (added.rxe !== undefined) followDevice?.(added.rxe)
       loop.kick()
       notifyAdded(daemon.netlink, added)
     },
@@ -325,7 +359,7 @@ export const startDaemon = async ({
       notifyRemoved(daemon.netlink, removed)
     },
     root,
-    parkedFd: parked.fd,
+    parkedFd: parkedPage.fd,
     devices,
     refuseConnection: createRefusal(containment),
     serves: (fd, peer) => isServed(served, fd, peer),
@@ -337,12 +371,12 @@ export const startDaemon = async ({
   try {
     const deviceFiles = createDeviceFiles(root, devices.all)
     files = deviceFiles
-    const changed = (device: Pick<RxeDevice, 'device' | 'state'>, before?: Identity): void => {
-      deviceFiles.changed(device)
-      if (before !== undefined) notifyMoved(daemon.netlink, device, before)
+    const onChanged = (device: Pick<RxeDevice, 'device' | 'state'>, previous?: Identity): void => {
+      deviceFiles.update(device)
+      if (previous !== undefined) notifyMoved(daemon.netlink, device, previous)
     }
     if (interfaces)
-      follow = followInterfaces(interfaces, devices.rxe, changed, removeFaulty, {
+      followDevice = followInterfaces(interfaces, devices.rxe, onChanged, removeFaulty, {
         ownMac: ({ device }, mac) => daemon.cm.hardwareAddressChanged(device, mac),
         neighbourMac: ({ device }, address, mac) => daemon.cm.neighbourChanged(device, address, mac),
       })
@@ -350,8 +384,8 @@ export const startDaemon = async ({
     loop.stop()
     interfaces?.close()
     devices.removeAll()
-    close(parked.fd)
-    parkedPool.release(parked.mapping)
+    close(parkedPage.fd)
+    parkedPool.release(parkedPage.mapping)
     removeTree(root)
     stopListening()
     throw error
@@ -377,8 +411,8 @@ export const startDaemon = async ({
       () => daemon.netlink.closeAll(),
       () => loop.stop(),
       () => interfaces?.close(),
-      () => close(parked.fd),
-      () => parkedPool.release(parked.mapping),
+      () => close(parkedPage.fd),
+      () => parkedPool.release(parkedPage.mapping),
       () => reserve.close(),
       () => removeTree(root),
       stopListening,
@@ -398,29 +432,7 @@ export const startDaemon = async ({
   // The command that started the daemon may have ended before a client connected.
   const firstClientTimer = setTimeout(endIfUnused, FIRST_CLIENT_TIMEOUT)
 
-  const startSession = (fd: number): void => {
-    const session = createSession(daemon, fd, () => {
-      if (session) sessions.delete(session)
-      endIfUnused()
-    })
-    if (!session) return
-    sessions.add(session)
-  }
-
-  const startSessionGuarded = containment.guard('a new session', startSession)
-  const onConnection = (): void => {
-    let fd = accept(listening)
-    for (; fd >= 0; fd = accept(listening)) startSessionGuarded(fd)
-    if (fd === -EMFILE || fd === -ENFILE) reserve.refuseNext()
-  }
-  const listener = watch(listening, { readable: true }, containment.guard('the listening socket', onConnection))
-  const reserve = createReserve({
-    listening,
-    refuseConnection: daemon.refuseConnection,
-    setAccepting: isAccepting => listener.update({ readable: isAccepting }),
-    log: daemon.log,
-    guard: containment.guard,
-  })
+  const { listener, reserve } = acceptSessions(daemon, listening, sessions, endIfUnused)
 
   return {
     socket,

@@ -11,6 +11,8 @@ import type { Contexts } from './context/contexts.ts'
 
 /** Microseconds for which a claimed entry may remain unwritten; after that the program counts as ended. */
 const MAX_CLAIMED = 1_000_000
+/** Microseconds by which a logged time may be in the future; a later one is wrong. */
+const MAX_FUTURE = 1_000_000
 
 const { size: ENTRY_BYTES } = Messages.event
 const { head: HEAD_OFFSET, tail: TAIL_OFFSET } = offsetsOf(Messages.eventLog)
@@ -21,7 +23,7 @@ interface Reader {
   /** Number of entries that were read. */
   tail: number
   /** Time (microseconds) at which the next entry was found claimed but not written; undefined if it was not. */
-  claimed: number | undefined
+  claimedSince: number | undefined
 }
 
 export interface EventLogs {
@@ -36,10 +38,10 @@ const clockStart = (): number => {
   for (let i = 0; i < 100; i++) {
     const before = nowMicroseconds()
     const time = Number(process.hrtime.bigint()) / 1000
-    const took = nowMicroseconds() - before
-    if (took >= shortest) continue
-    shortest = took
-    start = time - before - took / 2
+    const duration = nowMicroseconds() - before
+    if (duration >= shortest) continue
+    shortest = duration
+    start = time - before - duration / 2
   }
   return start
 }
@@ -54,10 +56,10 @@ export const createEventLogs = (
   const bytes = new DataView(new ArrayBuffer(EventLog.entries * ENTRY_BYTES))
   const tail = new DataView(new ArrayBuffer(8))
   const start = clockStart()
-  /** The logged time at this offset of `bytes`, on the clock of `nowMicroseconds`. */
+  /** The logged time at this offset of `bytes`, on the clock of `nowMicroseconds`; `now` for a wrong time. */
   const timeAt = (at: number, now: number): number => {
     const time = Number(bytes.getBigUint64(at, true)) / 1000 - start
-    return time > now + MAX_CLAIMED ? now : time
+    return time > now + MAX_FUTURE ? now : time
   }
 
   /** Reads `count` entries of the ring, from number `from` on, into `bytes`. */
@@ -76,21 +78,22 @@ export const createEventLogs = (
     let reader = readers.get(context)
     if (written === (reader?.tail ?? 0)) return true
     if (reader === undefined) {
-      reader = { tail: 0, claimed: undefined }
+      reader = { tail: 0, claimedSince: undefined }
       readers.set(context, reader)
     }
-    const isWhole = written > reader.tail && written - reader.tail <= EventLog.entries
-    if (!isWhole) reader.tail = Math.max(0, written - EventLog.entries)
+    /** Whether the ring still has all entries since the last read. */
+    const hasAll = written > reader.tail && written - reader.tail <= EventLog.entries
+    if (!hasAll) reader.tail = Math.max(0, written - EventLog.entries)
     const now = nowMicroseconds()
     const count = written - reader.tail
     load(fd, reader.tail, count)
     let done = 0
-    let isLost = !isWhole
+    let isLost = !hasAll
     for (; done < count; done++) {
       const at = done * ENTRY_BYTES
       const sequence = Number(bytes.getBigUint64(at + ENTRY_OFFSETS.sequence, true))
       if (sequence === reader.tail + done + 1) {
-        reader.claimed = undefined
+        reader.claimedSince = undefined
         const pid = bytes.getUint32(at + ENTRY_OFFSETS.pid, true)
         entries.push({
           time: timeAt(at + ENTRY_OFFSETS.time, now),
@@ -106,10 +109,11 @@ export const createEventLogs = (
         })
         continue
       }
+      // A smaller sequence number is that of the entry before in this slot: the new one is not written yet.
       if (sequence < reader.tail + done + 1) {
-        reader.claimed ??= now
-        if (now - reader.claimed < MAX_CLAIMED) break
-        reader.claimed = undefined
+        reader.claimedSince ??= now
+        if (now - reader.claimedSince < MAX_CLAIMED) break
+        reader.claimedSince = undefined
       }
       isLost = true
     }

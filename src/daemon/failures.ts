@@ -1,6 +1,6 @@
 /*
  * Reports failures (spec/check/failures.ts): to the daemon's log, one line each with a rate limit per client, and to
- * tools that trace the program of the queue pair. `userdma stat --qps` shows the last failure.
+ * tools that trace the program of the failed object. `userdma stat --qps` shows the last failure of a queue pair.
  */
 import { addFailureHandler } from '../core/failures.ts'
 import type { Context, Core } from '../core/model.ts'
@@ -30,9 +30,7 @@ const TOTAL_LIMIT = { burst: 200, perSecond: 20 }
 /** Maximum number of clients whose lines are counted; the oldest is dropped. */
 const MAX_CLIENTS = 1024
 
-/**
- * Returns a function that tells whether another line may be logged at `time`, and counts the line if so. Microseconds.
- */
+/** Returns a function that tells whether another line may be logged at `time` (microseconds), and counts it if so. */
 const createLimit = ({ burst, perSecond }: typeof CLIENT_LIMIT, start: number) => {
   let tokens = burst
   let renewed = start

@@ -20,7 +20,7 @@ import { yieldOnce } from '../host/event-loop/yield.ts'
 import { setWord } from '../host/memory/fence.ts'
 import { ParkedPage } from '../spec/session.ts'
 
-/** A device that the loop polls. Times are microseconds of host/event-loop/clock.ts. */
+/** A device, or another source of work, that the loop polls. Times are microseconds of host/event-loop/clock.ts. */
 export interface Pollable {
   /** Does all work that is possible now; true if there was any. `where`: which queues to poll for new requests. */
   poll(now: number, where: Where): boolean
@@ -91,32 +91,33 @@ export const createLoop = (
     for (const [device, error] of reported ?? []) onFailure(device, error)
   }
 
+  /** Polls all devices; true if any had work. */
   const pollAll = (where: Where): boolean => {
     const now = nowMicroseconds()
-    let progress = false
+    let hadWork = false
     for (let i = 0; i < devices.length; i++)
       try {
-        progress = devices[i]!.poll(now, where) || progress
+        hadWork = devices[i]!.poll(now, where) || hadWork
       } catch (error) {
         noteThrown(devices[i]!, error)
       }
     if (thrown !== undefined) reportThrown()
-    return progress
+    return hadWork
   }
 
   /**
-   * Polls until there was no work for LINGER; false if SLICE ended before that. `hadWork`: there was work just before
-   * this call.
+   * Polls until there was no work for LINGER; false if SLICE ended before that. `firstWhere`: the queues of the first
+   * poll. `hadWorkBefore`: there was work just before this call.
    */
-  const drain = (first: Where, hadWork: boolean): boolean => {
+  const drain = (firstWhere: Where, hadWorkBefore: boolean): boolean => {
     const start = nowMicroseconds()
-    let last = hadWork ? start : Number.NEGATIVE_INFINITY
-    for (let where = first; ; where = Where.USED) {
-      const progress = pollAll(where)
+    let lastWork = hadWorkBefore ? start : Number.NEGATIVE_INFINITY
+    for (let where = firstWhere; ; where = Where.USED) {
+      const hadWork = pollAll(where)
       const now = nowMicroseconds()
-      if (progress) last = now
-      else if (now - last >= LINGER || !yieldOnce(now)) return true
-      if (now - start >= SLICE && progress) return false
+      if (hadWork) lastWork = now
+      else if (now - lastWork >= LINGER || !yieldOnce(now)) return true
+      if (now - start >= SLICE && hadWork) return false
     }
   }
 
@@ -154,8 +155,8 @@ export const createLoop = (
   }
 
   /** Polls until there is no work and the loop is parked; false if SLICE ended before that. */
-  const untilParked = (first: Where): boolean => {
-    for (let hadWork = false; drain(first, hadWork); hadWork = true) {
+  const untilParked = (firstWhere: Where): boolean => {
+    for (let hadWork = false; drain(firstWhere, hadWork); hadWork = true) {
       setWord(parked, ParkedPage.PARKED, 1)
       if (!pollAll(Where.BEGIN)) {
         onParked()
@@ -166,14 +167,14 @@ export const createLoop = (
     return false
   }
 
-  const run = (first: Where): void => {
+  const run = (firstWhere: Where): void => {
     if (isRunning || isStopped) return
     isRunning = true
     let isParked = false
     try {
       onTurn()
       setWord(parked, ParkedPage.PARKED, 0)
-      isParked = untilParked(first)
+      isParked = untilParked(firstWhere)
     } finally {
       isRunning = false
       // Without parking no doorbells ring, so the loop continues soon, with a poll of all queues.

@@ -3,8 +3,8 @@
  * RMPP transfers in both directions (IBA 13.4.6.4, 13.6; Linux's mad.c and mad_rmpp.c). Datagrams, calls and time go
  * in; datagrams, messages and outcomes of sends come out. Times are microseconds.
  *
- * A response belongs to the request with the same transaction id, class and path. The agent of a datagram is found
- * elsewhere: by registrations.ts, or for a response by the upper half of the transaction id.
+ * A response belongs to the request with the same transaction id, class and path. The caller finds the agent of a
+ * datagram: by registrations.ts, or for a response by the upper half of the transaction id.
  */
 import {
   RMPP_ABORT_FIRST,
@@ -29,7 +29,7 @@ import { newestOfLargest, peerOf, type Receiving } from './receiving.ts'
 import { SegmentReceiver } from './rmpp-receiver.ts'
 import { SegmentSender } from './rmpp-sender.ts'
 
-/** Timeout for the ACK of a burst of segments: the default and the maximum. */
+/** Timeout for the ACK of a burst of segments: for a send without timeout, and the maximum. */
 const ACK_TIMEOUT = 2_000_000
 /** Timeout for receiving a whole message. */
 const TRANSFER_TIMEOUT = 40_000_000
@@ -49,7 +49,10 @@ const MAX_RECEIVING_BYTES = 4 << 20
 export type SendOutcome = 'sent' | 'answered' | 'timeout' | 'aborted'
 
 export interface SendOptions<T> {
-  /** Microseconds until the response, and until an ACK of an RMPP transfer; 0: no response is expected. */
+  /**
+   * Microseconds until the response, and (at most ACK_TIMEOUT) until an ACK of an RMPP transfer; 0: no response is
+   * expected.
+   */
   readonly timeout: number
   readonly retries: number
   /** Passed back with the outcome. */
@@ -60,17 +63,19 @@ export interface AgentOptions {
   /** Upper half of the transaction ids of requests. */
   readonly highTid: number
   /** Whether the engine does RMPP for its owner. */
-  readonly rmpp: boolean
+  readonly engineDoesRmpp: boolean
   /** Whether the owner does RMPP itself: it gets every datagram of a transfer, also those that match no request. */
-  readonly userRmpp: boolean
+  readonly ownerDoesRmpp: boolean
 }
 
 export interface AgentOwner<P extends MadPath, T> {
+  /** Sends a datagram. */
   transmit(mad: Uint8Array, to: P): void
   /** `nextTimeout` is now `time`, which is earlier than before. */
   wakeAt(time: number): void
   /** A complete request or response. */
   deliver(message: Uint8Array, from: P): void
+  /** A send has ended. `tag`: that of its options. `message`: the message that was sent. */
   ended(tag: T, outcome: SendOutcome, message: Uint8Array): void
 }
 
@@ -112,7 +117,7 @@ export class MadAgentEngine<P extends MadPath, T> {
 
   /** Whether a message is sent as an RMPP transfer: its RMPP header says DATA, and the engine does RMPP. */
   isTransfer(message: Uint8Array, mgmtClass: number): boolean {
-    if (!this.#options.rmpp || !usesRmpp(mgmtClass)) return false
+    if (!this.#options.engineDoesRmpp || !usesRmpp(mgmtClass)) return false
     const { flags, type } = parseRmpp(message)
     return (flags & RmppFlag.ACTIVE) !== 0 && type === RmppType.DATA
   }
@@ -145,7 +150,8 @@ export class MadAgentEngine<P extends MadPath, T> {
   onMad(mad: Uint8Array, from: P, now: number): void {
     const fields = madFields(mad)
     const isRmpp = usesRmpp(fields.mgmtClass) && (parseRmpp(mad).flags & RmppFlag.ACTIVE) !== 0
-    if (!this.#options.rmpp || !isRmpp) this.#deliver(mad, fields, from, this.#options.userRmpp && isRmpp)
+    if (!this.#options.engineDoesRmpp || !isRmpp)
+      this.#deliver(mad, fields, from, this.#options.ownerDoesRmpp && isRmpp)
     else this.#onRmpp(mad, fields, from, now)
   }
 
@@ -185,7 +191,7 @@ export class MadAgentEngine<P extends MadPath, T> {
    * Whether another send has the transaction id. The datagrams of a transfer that the owner segments itself share one.
    */
   #isDuplicate(fields: MadFields, message: Uint8Array, to: P): boolean {
-    if (this.#options.userRmpp && usesRmpp(fields.mgmtClass) && (parseRmpp(message).flags & RmppFlag.ACTIVE) !== 0)
+    if (this.#options.ownerDoesRmpp && usesRmpp(fields.mgmtClass) && (parseRmpp(message).flags & RmppFlag.ACTIVE) !== 0)
       return false
     for (const { fields: other, to: peer } of this.#sending)
       if (isSameTransaction(other, fields) && other.isResponse === fields.isResponse)
@@ -211,7 +217,7 @@ export class MadAgentEngine<P extends MadPath, T> {
     this.#owner.wakeAt(time)
   }
 
-  /** Sends the message or the next segments; returns the number of datagrams sent. */
+  /** Sends the message or the next segments, and sets the deadline; returns the number of datagrams sent. */
   #transmit(sending: Sending<P, T>, now: number): number {
     const { message, to, segments, options } = sending
     let sent = 0
@@ -219,8 +225,8 @@ export class MadAgentEngine<P extends MadPath, T> {
       this.#owner.transmit(message, to)
       sent = 1
     } else for (; sent < MAX_BURST && segments.hasNext; sent++) this.#owner.transmit(segments.next(), to)
-    const isWaiting = segments === undefined || segments.isDone
-    const wait = isWaiting ? options.timeout : Math.min(options.timeout || ACK_TIMEOUT, ACK_TIMEOUT)
+    const awaitsResponse = segments === undefined || segments.isDone
+    const wait = awaitsResponse ? options.timeout : Math.min(options.timeout || ACK_TIMEOUT, ACK_TIMEOUT)
     sending.deadline = segments?.hasNext ? now : now + wait
     this.#wakeAt(sending.deadline)
     return sent
@@ -261,10 +267,10 @@ export class MadAgentEngine<P extends MadPath, T> {
     return undefined
   }
 
-  /** Delivers a request or response. `isAlways`: also a response that answers no send. */
-  #deliver(message: Uint8Array, fields: MadFields, from: P, isAlways = false): void {
+  /** Delivers a request or response. `acceptsUnmatched`: also a response that answers no send. */
+  #deliver(message: Uint8Array, fields: MadFields, from: P, acceptsUnmatched = false): void {
     const sending = fields.isResponse ? this.#sendingOf(fields, from) : undefined
-    if (fields.isResponse && sending === undefined && !isAlways) return
+    if (fields.isResponse && sending === undefined && !acceptsUnmatched) return
     this.#owner.deliver(message, from)
     if (sending !== undefined) this.#end(sending, 'answered')
   }
@@ -364,7 +370,7 @@ export class MadAgentEngine<P extends MadPath, T> {
     }
   }
 
-  /** Starts a transfer; undefined if there is no space for it, and its sender was told so. */
+  /** Starts a transfer; if there is no space for it, sends a STOP and returns undefined. */
   #startTransfer(mad: Uint8Array, fields: MadFields, from: P, now: number): Receiving<P> | undefined {
     if (this.#receiving.size >= MAX_TRANSFERS) {
       const [oldest] = [...this.#receiving].filter(({ segments }) => segments.isComplete)
@@ -384,9 +390,9 @@ export class MadAgentEngine<P extends MadPath, T> {
 
   #onSegment(receiving: Receiving<P>, mad: Uint8Array, segment: number, now: number): void {
     const { segments, from, fields } = receiving
-    const { reply, message, failed } = segments.onData(mad, segment)
+    const { reply, message, hasFailed } = segments.onData(mad, segment)
     if (reply !== undefined) this.#owner.transmit(reply, from)
-    if (failed) this.#receiving.delete(receiving)
+    if (hasFailed) this.#receiving.delete(receiving)
     else if (message !== undefined) {
       receiving.deadline = now + COMPLETE_TIMEOUT
       this.#wakeAt(receiving.deadline)
@@ -405,8 +411,8 @@ export class MadAgentEngine<P extends MadPath, T> {
   }
 
   /**
-   * Drops a transfer of the peer with the largest sum of `weightOf`. Returns false, and drops nothing, if that peer is
-   * the one at `from`, which needs the space.
+   * Stops a transfer of the peer with the largest sum of `weightOf` (receiving.ts). Returns false, and stops none, if
+   * that peer is the one at `from`, which needs the space.
    */
   #makeRoom(from: P, weightOf: (receiving: Receiving<P>) => number): boolean {
     const victim = newestOfLargest(this.#receiving, peerOf(from.remoteGid), weightOf)

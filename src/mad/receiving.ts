@@ -1,11 +1,11 @@
 /*
- * RMPP transfers that an agent is receiving, and the choice of the one to drop when there are too many: so a peer that
- * starts many transfers and finishes none cannot keep out those of other peers.
+ * RMPP transfers that an agent is receiving, and the choice of the one to stop when there are too many: one of the peer
+ * with the most, so that a peer that starts many transfers and finishes none cannot keep out those of other peers.
  */
 import type { MadFields } from '../wire/mad/management.ts'
 import type { SegmentReceiver } from './rmpp-receiver.ts'
 
-/** A transfer. */
+/** A transfer that is being received, or is complete and still acknowledged. */
 export interface Receiving<P> {
   /** Its first datagram, with fields and path. */
   readonly mad: Uint8Array

@@ -18,8 +18,8 @@ export interface SegmentOutcome {
   readonly reply?: Uint8Array
   /** The message, if it is complete now. */
   readonly message?: Uint8Array
-  /** The transfer failed. */
-  readonly failed?: true
+  /** The transfer has failed: it has more than MAX_SEGMENTS segments. */
+  readonly hasFailed?: true
 }
 
 export class SegmentReceiver {
@@ -41,7 +41,7 @@ export class SegmentReceiver {
     this.#dataOffset = dataOffset(mgmtClass)
   }
 
-  /** Bytes of the stored segments. */
+  /** Bytes of the stored segments, gaps between them included. */
   get bytes(): number {
     return this.isComplete ? 0 : this.#segments.length * MAD_BYTES
   }
@@ -51,7 +51,7 @@ export class SegmentReceiver {
     if (this.isComplete || segment <= this.#acknowledged) return { reply: this.#ack(mad) }
     if (segment > this.#window) return {}
     if (segment > MAX_SEGMENTS)
-      return { failed: true, reply: answerRmpp(mad, { type: RmppType.STOP, status: RmppStatus.RESX }) }
+      return { hasFailed: true, reply: answerRmpp(mad, { type: RmppType.STOP, status: RmppStatus.RESX }) }
     this.#segments[segment - 1] ??= mad
     const before = this.#received
     while (this.#segments[this.#received] !== undefined) this.#received++
@@ -72,13 +72,14 @@ export class SegmentReceiver {
    * Builds the message: headers of the first segment, and the data of all. `lastPayload`: length in the last segment.
    */
   #assemble(lastPayload: number): Uint8Array {
-    const room = MAD_BYTES - this.#dataOffset
-    const padding = Math.min(room, Math.max(0, RMPP_DATA_BYTES - lastPayload))
-    const length = this.#dataOffset + this.#received * room - padding
+    /** Bytes of data in a segment. */
+    const dataBytes = MAD_BYTES - this.#dataOffset
+    const padding = Math.min(dataBytes, Math.max(0, RMPP_DATA_BYTES - lastPayload))
+    const length = this.#dataOffset + this.#received * dataBytes - padding
     const message = new Uint8Array(length)
     for (let i = 0; i < this.#received; i++) {
       // The first segment is copied with its headers.
-      const [begin, target] = i === 0 ? [0, 0] : [this.#dataOffset, this.#dataOffset + i * room]
+      const [begin, target] = i === 0 ? [0, 0] : [this.#dataOffset, this.#dataOffset + i * dataBytes]
       message.set(this.#segments[i]!.subarray(begin, begin + length - target), target)
     }
     return message

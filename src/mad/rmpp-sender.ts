@@ -17,7 +17,7 @@ export class SegmentSender {
   readonly #header: Uint8Array
   readonly #data: Uint8Array
   /** Bytes of data in a segment. */
-  readonly #room: number
+  readonly #dataBytes: number
   /** Number of segments. */
   readonly count: number
   /** The last segment that was sent. */
@@ -32,8 +32,8 @@ export class SegmentSender {
     const offset = dataOffset(mgmtClass)
     this.#header = message.subarray(0, offset)
     this.#data = message.subarray(offset)
-    this.#room = MAD_BYTES - offset
-    this.count = Math.max(1, Math.ceil(this.#data.length / this.#room))
+    this.#dataBytes = MAD_BYTES - offset
+    this.count = Math.max(1, Math.ceil(this.#data.length / this.#dataBytes))
     this.#window = window
   }
 
@@ -70,10 +70,10 @@ export class SegmentSender {
   }
 
   #segment(number: number): Uint8Array {
-    const start = (number - 1) * this.#room
-    const data = this.#data.subarray(start, start + this.#room)
+    const start = (number - 1) * this.#dataBytes
+    const data = this.#data.subarray(start, start + this.#dataBytes)
     const [isFirst, isLast] = [number === 1, number === this.count]
-    const padding = this.count * this.#room - this.#data.length
+    const padding = this.count * this.#dataBytes - this.#data.length
     // The length field of the first segment counts the data of all segments, that of the last one its own. Both also
     // count the class header of each segment.
     const length = isLast || isFirst ? (isLast ? 1 : this.count) * RMPP_DATA_BYTES - padding : 0

@@ -529,7 +529,7 @@ describe('resolution of a service id', () => {
     assert.equal(name, 'SIDR_REQ_RECEIVED')
     pair.deliver(req!)
     assert.deepEqual(names(pair.b), [])
-    pair.b.engine.resolved(connection, { status: sidrStatus.SUCCESS, qpn: 0x55, qkey: 0x0123_4567 })
+    pair.b.engine.replyToResolve(connection, { status: sidrStatus.SUCCESS, qpn: 0x55, qkey: 0x0123_4567 })
     pair.exchange()
     const { message } = one(pair.a)
     assert.ok(message?.name === 'SIDR_REP' && message.qpn === 0x55 && message.serviceId === SERVICE)

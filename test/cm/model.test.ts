@@ -56,8 +56,8 @@ class Simulation {
         if (name === 'TIMEWAIT_EXIT') {
           assert.ok(this.now >= (this.timewaitEnd.get(connection) ?? 0), 'TIMEWAIT ended early')
           this.timewaitEnd.delete(connection)
-        } else assert.ok(!connection.destroyed, `${name} for a destroyed connection`)
-        if (!connection.destroyed) this.live[index]?.add(connection)
+        } else assert.ok(!connection.isDestroyed, `${name} for a destroyed connection`)
+        if (!connection.isDestroyed) this.live[index]?.add(connection)
         if (connection.state === 'ESTABLISHED') this.established++
       }
       for (const connection of this.live[index] ?? []) this.recordTimewait(connection)
@@ -111,7 +111,7 @@ class Simulation {
         break
       }
       case 'SIDR_REP':
-        engine.resolved(connection, { status: this.randomInt(3), qpn: 5, qkey: 6 })
+        engine.replyToResolve(connection, { status: this.randomInt(3), qpn: 5, qkey: 6 })
         break
       case 'MRA':
         engine.delay(connection, this.randomInt(22))
@@ -146,7 +146,7 @@ class Simulation {
 
   step(faults: boolean): void {
     const host = this.pick(this.hosts)!
-    const live = [...(this.live[host.number - 1] ?? [])].filter(({ destroyed }) => !destroyed)
+    const live = [...(this.live[host.number - 1] ?? [])].filter(({ isDestroyed }) => !isDestroyed)
     const connection = this.pick(live)
     const choice = this.randomInt(100)
     if (choice < 15) this.live[host.number - 1]?.add(host.engine.create(pathTo(host.number, 1 + (host.number % HOSTS))))

@@ -307,7 +307,7 @@ class Replay {
       case 'SIDR_REP': {
         const connection = this.#requests.get(message.requestId)
         const { status, qpn, qkey, privateData } = message
-        if (connection !== undefined) engine.resolved(connection, { status, qpn, qkey, privateData })
+        if (connection !== undefined) engine.replyToResolve(connection, { status, qpn, qkey, privateData })
       }
     }
   }

@@ -36,7 +36,7 @@ for (const [state, role] of statesAndRoles) {
             { path: pathTo(1, 2), serviceId: 1n, responseTimeout: 1, maxCmRetries: 0 },
             pair.now,
           ),
-        SIDR_REP: () => host.engine.resolved(connection, { status: 0 }),
+        SIDR_REP: () => host.engine.replyToResolve(connection, { status: 0 }),
       }
       pair.lose()
       for (const [command, run] of Object.entries(commands)) {

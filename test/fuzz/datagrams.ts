@@ -25,7 +25,11 @@ import type { Target } from './fuzzer.ts'
 const { GET, GET_TABLE, RESPONSE } = MadMethod
 const SA = MadClass.SUBNET_ADMINISTRATION
 
-const agents: readonly Partial<AgentOptions>[] = [{}, { rmpp: false }, { rmpp: false, userRmpp: true }]
+const agents: readonly Partial<AgentOptions>[] = [
+  {},
+  { engineDoesRmpp: false },
+  { engineDoesRmpp: false, ownerDoesRmpp: true },
+]
 
 /**
  * Flags of a record. AGENT: mask of the index in `agents`; SEND: the agent sends a message of SEND_FACTOR times the

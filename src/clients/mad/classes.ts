@@ -64,11 +64,11 @@ const optionsOf = ({
   if (qpn !== GSI_QPN) refuseAttribute('qpn', `${qpn} is not ${GSI_QPN}, the queue pair of the general services`)
   if (rmppVersion !== 0 && rmppVersion !== RMPP_VERSION)
     refuseAttribute('rmppVersion', `${rmppVersion} is not ${RMPP_VERSION}`)
-  const userRmpp = (flags & MadAgentFlags.values.USER_RMPP) !== 0
-  const rmpp = rmppVersion !== 0 && !userRmpp
+  const ownerDoesRmpp = (flags & MadAgentFlags.values.USER_RMPP) !== 0
+  const engineDoesRmpp = rmppVersion !== 0 && !ownerDoesRmpp
   if (mgmtClass === 0) {
-    if (userRmpp) refuseAttribute('flags', 'USER_RMPP is for agents of a class')
-    return { claim: undefined, rmpp, userRmpp }
+    if (ownerDoesRmpp) refuseAttribute('flags', 'USER_RMPP is for agents of a class')
+    return { claim: undefined, engineDoesRmpp, ownerDoesRmpp }
   }
   if (mgmtClass >= MAD_CLASSES || mgmtClass === MadClass.SUBNET_LID_ROUTED)
     refuseAttribute('mgmtClass', `${mgmtClass} is not a class of the general services below ${MAD_CLASSES}`)
@@ -78,7 +78,7 @@ const optionsOf = ({
     refuseAttribute('oui', `class ${mgmtClass} is a vendor class, which needs an OUI`)
   if (rmppVersion !== 0 && !usesRmpp(mgmtClass))
     refuseAttribute('rmppVersion', `class ${mgmtClass} has no long messages`)
-  return { claim: { mgmtClass, classVersion, oui, methods: methodsOf(methods) }, rmpp, userRmpp }
+  return { claim: { mgmtClass, classVersion, oui, methods: methodsOf(methods) }, engineDoesRmpp, ownerDoesRmpp }
 }
 
 /** The path to an address. Throws CallError: EINVAL; ENODATA for an empty entry of the GID table. */

@@ -34,8 +34,8 @@ export interface MadAgentOptions {
   /** The requests that the agent receives; undefined: none, it only sends requests and receives their responses. */
   readonly claim: MadClaim | undefined
   /** As in `AgentOptions` (src/mad/agent.ts). */
-  readonly rmpp: boolean
-  readonly userRmpp: boolean
+  readonly engineDoesRmpp: boolean
+  readonly ownerDoesRmpp: boolean
 }
 
 export interface MadAgent<T> {
@@ -120,11 +120,15 @@ export class MadLayer {
    * Creates an agent on a device. Throws CallError EINVAL if one of its methods has an agent already, EIO if the layer
    * does not have queue pair 1 of the device.
    */
-  createAgent<T>(device: Device, { claim, rmpp, userRmpp }: MadAgentOptions, consumer: MadConsumer<T>): MadAgent<T> {
+  createAgent<T>(
+    device: Device,
+    { claim, engineDoesRmpp, ownerDoesRmpp }: MadAgentOptions,
+    consumer: MadConsumer<T>,
+  ): MadAgent<T> {
     const port = this.#portOf(device)
     const highTid = this.#freeTid(port)
     const engine = new MadAgentEngine<MadAddress, T>(
-      { highTid, rmpp, userRmpp },
+      { highTid, engineDoesRmpp, ownerDoesRmpp },
       {
         transmit: (mad, to) => {
           port.port.send(mad, to)

@@ -82,7 +82,7 @@ const eceDetails = (message: Message<'REQ'> | Message<'REP'>): Pick<EventDetails
 
 /** Refuses a request: with `reason` in a REJ, or with `status` in a SIDR_REP. */
 const refuse = (cm: EventHost, { connection }: CmEvent, reason: number, status: number): void => {
-  if (connection.state === 'SIDR_REQ_RCVD') cm.engine.resolved(connection, { status })
+  if (connection.state === 'SIDR_REQ_RCVD') cm.engine.replyToResolve(connection, { status })
   else {
     cm.engine.reject(connection, { reason }, cm.now())
     cm.engine.destroy(connection, cm.now())

@@ -297,7 +297,7 @@ export class RdmaCm implements EventHost {
       if (parameters === undefined) this.engine.ready(connection)
       else if (id.qpType === QpType.values.UD) {
         id.qkey = parameters.qkey || id.qkey
-        this.engine.resolved(connection, {
+        this.engine.replyToResolve(connection, {
           status: sidrStatus.SUCCESS,
           qpn: parameters.qpNum & QPN_MASK,
           qkey: id.qkey,
@@ -323,7 +323,7 @@ export class RdmaCm implements EventHost {
   /** Rejects a request whose `accept` failed, as Linux does, if the state of the connection allows it. */
   #refuseAccepted(id: Identifier, connection: CmConnection): void {
     try {
-      if (id.qpType === QpType.values.UD) this.engine.resolved(connection, { status: sidrStatus.REJECT })
+      if (id.qpType === QpType.values.UD) this.engine.replyToResolve(connection, { status: sidrStatus.REJECT })
       else this.engine.reject(connection, { reason: rejReason.CONSUMER_DEFINED }, this.#environment.now())
       this.flush()
     } catch (error) {
@@ -338,7 +338,7 @@ export class RdmaCm implements EventHost {
     id.removeFromBacklog()
     try {
       if (id.qpType === QpType.values.UD)
-        this.engine.resolved(connection, {
+        this.engine.replyToResolve(connection, {
           status: sidrStatus.REJECT,
           privateData: replyData(privateData, privateDataBytes.SIDR_REP, 'cm_id.reject'),
         })

@@ -30,8 +30,8 @@ import { ContextFile, EventLog } from '../../spec/session.ts'
 /** The name by which the shim recognises our memory files among inherited descriptors. */
 const NAME = 'userdma-context'
 /**
- * Rings share mappings of this size, because a process has some ten thousand mappings at most, and mapping dominates
- * the cost of creating a queue. A larger ring has its own mapping.
+ * Rings share mappings of this size, because a process has at most 65,530 mappings (vm.max_map_count), and mapping
+ * dominates the cost of creating a queue. A larger ring has its own mapping.
  */
 const { chunk: CHUNK } = ContextFile
 
@@ -80,6 +80,7 @@ export const createContextMemory = (pool: RingPool, isPacked = false): ContextMe
   let current: Chunk | undefined
   let nextOffset: number = ContextFile.firstRing
   let ringBytes = 0
+  /** Whether freed ranges are not reused any more (`keep`). */
   let isKept = false
 
   const addChunk = (length: number): Chunk => {

@@ -33,17 +33,18 @@ export interface OpenContext {
 export interface Contexts {
   /**
    * Opens a device for a client. Returns the context and the client's end of its first doorbell socket, which the
-   * caller passes on and then closes. Throws CallError: EIO if the device was removed, EMFILE or ENFILE if `quota` is
-   * exhausted; SystemError (EMFILE) if the daemon has no descriptors left.
+   * caller passes on and then closes. `isPacked`: the client accepts packed rings (OpenWants.PACKED_RINGS). Throws
+   * CallError: EIO if the device was removed, EMFILE or ENFILE if `quota` is exhausted; SystemError (EMFILE) if the
+   * daemon has no descriptors left.
    */
   open(
     device: Device,
     node: number,
     quota: FdQuota,
-    packed?: boolean,
+    isPacked?: boolean,
     account?: MemoryAccount,
   ): { readonly open: OpenContext; readonly doorbell: number }
-  /** Creates another doorbell socket; returns and throws as `open`. */
+  /** Creates another doorbell socket; returns the client's end, as `open`, and throws as `open`, except EIO. */
   addDoorbell(open: OpenContext, quota: FdQuota): number
   byNumber(number: number): OpenContext | undefined
   /**
@@ -90,7 +91,7 @@ export const createContexts = (
   const quotaReleases = new Map<OpenContext, () => void>()
   const token = new Uint8Array(TOKEN_BYTES)
   const tokenView = new DataView(token.buffer)
-  let next = 1
+  let nextNumber = 1
 
   const withoutDoorbells = new Set<OpenContext>()
   let checkTimer: NodeJS.Timeout | undefined
@@ -146,7 +147,7 @@ export const createContexts = (
     ])
   }
 
-  /** Reads the pending tokens; false once the client's side is closed. */
+  /** Reads up to MAX_TOKENS pending tokens; false once the client's side is closed. Packets of other lengths are ignored. */
   const drain = (open: OpenContext, fd: number): boolean => {
     for (let tokens = 0; tokens < MAX_TOKENS; tokens++) {
       const length = recvSmall(fd, token)
@@ -198,9 +199,9 @@ export const createContexts = (
   }
 
   return {
-    open(device, node, quota, packed, account) {
+    open(device, node, quota, isPacked, account) {
       const releaseQuota = quota.take(1)
-      const memory = orRelease(releaseQuota, () => createContextMemory(pool, packed))
+      const memory = orRelease(releaseQuota, () => createContextMemory(pool, isPacked))
       let context: Context
       try {
         context = openContext(device, { mapped: memory, ...(account && { account }) })
@@ -209,7 +210,7 @@ export const createContexts = (
         releaseQuota()
         throw error
       }
-      const open: OpenContext = { number: next++, node, context, memory }
+      const open: OpenContext = { number: nextNumber++, node, context, memory }
       contexts.set(open.number, open)
       quotaReleases.set(open, releaseQuota)
       doorbells.set(open, new Map())

@@ -48,7 +48,7 @@ export interface EventSocket extends EventSink {
   close(): void
 }
 
-/** SO_SNDBUF: space for some hundred records, each of which the kernel charges with almost a KiB. */
+/** SO_SNDBUF: space for more than a hundred records, each of which the kernel charges with almost a KiB. */
 const BUFFER_BYTES = 64 * 1024
 /**
  * More records than fit in the socket's buffer: the program has read those that were sent before the last MAX_UNREAD.
@@ -80,7 +80,7 @@ export const createEventSocket = (
   const scratch = new Uint8Array(RECORD_BYTES)
   let isPeerEndOpen = true
   let isClosed = false
-  /** The socket was closed here, or by the program: nothing is sent or searched any more. */
+  /** Whether the socket was closed, here or by the program: nothing is sent or searched any more. */
   let isEnded = false
   /** Records that were sent and may be unread, oldest first. */
   let sent: EventRecord[] = []
@@ -184,7 +184,10 @@ export const createEventSocket = (
     return false
   }
 
-  /** Receives the unread records from the socket, so that the program cannot read them any more; oldest first. */
+  /**
+   * Receives the unread records from the socket, so that the program cannot read them any more; oldest first. Empty if
+   * the program's end cannot be reached.
+   */
   const takeSent = (): EventRecord[] => {
     if (isAllRead()) return []
     const packets = drain()
@@ -201,7 +204,7 @@ export const createEventSocket = (
     return records
   }
 
-  /** Receives the oldest unread records from the socket, at most `limit`. */
+  /** Receives the oldest unread records from the socket, at most `limit`. Empty if the end cannot be reached. */
   const takeOldest = (limit: number): EventRecord[] => {
     const packets = isAllRead() ? [] : (drain(limit) ?? [])
     // The program may have read in between: each packet is searched, oldest first.

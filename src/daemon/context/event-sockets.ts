@@ -1,6 +1,6 @@
 /*
- * All event sockets, by the inode of the program's end: so the daemon finds core's fd object for a descriptor of a
- * program. The program's end is marked with the kind of the fd object (as its send timeout), so that a program that
+ * All event sockets, by the inode of the program's end, by which the daemon finds core's fd object for a descriptor of
+ * a program. The program's end is marked with the kind of the fd object (as its send timeout), so that a program that
  * receives the descriptor from another program recognises it.
  */
 
@@ -25,7 +25,7 @@ export interface EventSockets {
   create(fd: FdObject, quota: FdQuota): EventSocket
   /**
    * Core's handle of the fd object behind 'socket:[inode]', to which `process` has just referred by descriptor
-   * `number`.
+   * `number`; the socket notes that `process` has it (`setPeerEnd`).
    */
   find(target: string, process: ProcessHandle, number: number): number | undefined
   readonly count: number

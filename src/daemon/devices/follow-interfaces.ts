@@ -75,6 +75,7 @@ export const followInterfaces = (
     if (event !== NO_EVENT) raisePort(followed.device, 1, event)
   }
 
+  /** Adds the address to the port and the GIDs. Undefined, with a line in the log, if the port cannot use it. */
   const addAddress = (
     { device, state }: Followed,
     address: Uint8Array,
@@ -84,13 +85,14 @@ export const followInterfaces = (
       state.port.addAddress(address, claim)
     } catch (error) {
       if (!(error instanceof SystemError)) throw error
-      const why = error.errno === EADDRINUSE ? 'another program uses its RoCE port' : error.message
-      console.error(`userdma daemon: ${device.name} does not use the address ${addressText(address)}: ${why}`)
+      const reason = error.errno === EADDRINUSE ? 'another program uses its RoCE port' : error.message
+      console.error(`userdma daemon: ${device.name} does not use the address ${addressText(address)}: ${reason}`)
       return undefined
     }
     return addGid(device, address)
   }
 
+  /** From now on the device uses this interface. */
   const moveTo = (followed: Followed, { name, index }: NetworkInterface): void => {
     const previous = followed.state.identity
     try {

@@ -28,7 +28,7 @@ export interface Network {
   readonly faults: string
   /** Numbers of a device's packets that were dropped, delayed, … since the start. */
   faultsOf(device: string): FaultCounters | undefined
-  /** The rules, each with the numbers of packets to which it was applied. */
+  /** The rules with their counts since they were set. */
   faultCounts(): FaultStat[]
   /** Replaces the fault rules. Throws an Error with a message for people: invalid rules, or an unknown device. */
   setFaults(text: string): void
@@ -113,7 +113,7 @@ export const createNetwork = (
     capture(fd) {
       const write = createPcapng(
         bytes => {
-          for (let done = 0; done < bytes.length; ) done += writeSync(fd, bytes, done)
+          for (let written = 0; written < bytes.length; ) written += writeSync(fd, bytes, written)
         },
         { interfaces: ports.map(({ device }) => device.name) },
       )

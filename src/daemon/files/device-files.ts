@@ -18,8 +18,8 @@ export interface DeviceFiles {
   remove(device: DaemonDevice): void
   /** Called after the device was renamed. */
   rename(device: DaemonDevice, previousName: string): void
-  /** The port or GIDs of a soft device have changed. */
-  changed(device: Pick<RxeDevice, 'device'>): void
+  /** Updates the files of a soft device whose port or GIDs have changed. */
+  update(device: Pick<RxeDevice, 'device'>): void
   /** Updates the counters. Returns 0, or the errno of a failed write; files that could not be written are removed. */
   refreshCounters(): number
 }
@@ -79,7 +79,7 @@ export const createDeviceFiles = (root: string, devices: readonly DaemonDevice[]
         counters.remove(previousName)
         if (device.rxe !== undefined) counters.add(counted(device.rxe))
       }),
-    changed({ device }) {
+    update({ device }) {
       const found = devices.find(known => known.device === device)
       if (found !== undefined) logErrors(device.name, () => updateTree(root, treeDevice(found)))
     },

@@ -23,7 +23,7 @@ export const makeFolder = (path: string): void => {
   chmodSync(path, 0o755)
 }
 
-/** Creates a file with its text. On an error (EEXIST, for example) throws it, and leaves no file. */
+/** Creates a file with its text. Throws EEXIST if the file exists, and leaves no new file if writing fails. */
 export const writeNewFile = (path: string, text: string, mode = 0o644): void => {
   const fd = openSync(path, 'wx', mode)
   try {

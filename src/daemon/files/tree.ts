@@ -64,12 +64,13 @@ const folderOf = (entry: string): string => `sys/devices/virtual/${entry}`
 /** The link to that folder in the class. */
 const classLink = (entry: string): string => `sys/class/${entry}`
 /** Creates the links from an entry's folder to its class, and from the class to the folder. */
-const linkDevice = (root: string, entry: string): void => {
+const linkEntry = (root: string, entry: string): void => {
   symlinkSync(`../../../../class/${dirname(entry)}`, join(root, folderOf(entry), 'subsystem'))
   makeFolder(join(root, dirname(classLink(entry))))
   symlinkSync(`../../devices/virtual/${entry}`, join(root, classLink(entry)))
 }
-const removeDevice = (root: string, entry: string): void => {
+/** Removes an entry's folder and the link to it. */
+const removeEntry = (root: string, entry: string): void => {
   for (const path of [classLink(entry), folderOf(entry)]) rmSync(join(root, path), { recursive: true, force: true })
 }
 
@@ -113,7 +114,8 @@ const changingFiles = (device: TreeDevice): Files => {
 const NODES = 'dev/infiniband'
 const umadPath = (node: number): string => `${NODES}/${umad.node}${node}`
 /**
- * Linux's mode of the node: only root may use it, since a program can send management datagrams of the port through it.
+ * Linux's mode of the node: only its owner (root; here the daemon's user) may use it, since a program can send
+ * management datagrams of the port through it.
  */
 const UMAD_MODE = 0o600
 const nodeNames: Readonly<Record<number, string>> = { [SYSTEM_NODE]: SYSTEM_NAME, [CM_NODE]: cm.node }
@@ -122,6 +124,7 @@ const nodePath = (node: number): string => `${NODES}/${nodeNames[node] ?? `${uve
 /** Whether the tree at `root` has a device node with this name. */
 export const hasNode = (root: string, name: string): boolean => existsSync(join(root, NODES, name))
 
+/** The port's files; those with fixed contents have the values of Linux's rxe. */
 const portFiles = (device: TreeDevice): Files => {
   const port = portFolder(device)
   if (device.port === undefined) return {}
@@ -191,14 +194,14 @@ export const addToTree = (root: string, device: TreeDevice): void => {
   writeNewFile(join(root, nodePath(node)), '')
   if (hasUmad) writeNewFile(join(root, umadPath(node)), '', UMAD_MODE)
   writeFiles(root, deviceFiles(device))
-  linkDevice(root, rdmaEntry(name))
-  if (hasUmad) linkDevice(root, madEntry(node))
-  linkDevice(root, verbsEntry(node))
+  linkEntry(root, rdmaEntry(name))
+  if (hasUmad) linkEntry(root, madEntry(node))
+  linkEntry(root, verbsEntry(node))
 }
 
 /** Removes a device. */
 export const removeFromTree = (root: string, { name, node }: Pick<TreeDevice, 'name' | 'node'>): void => {
-  for (const entry of [verbsEntry(node), madEntry(node), rdmaEntry(name)]) removeDevice(root, entry)
+  for (const entry of [verbsEntry(node), madEntry(node), rdmaEntry(name)]) removeEntry(root, entry)
   for (const path of [nodePath(node), umadPath(node)]) rmSync(join(root, path), { force: true })
 }
 
@@ -208,7 +211,7 @@ export const renameInTree = (root: string, previousName: string, device: TreeDev
   rmSync(join(root, classLink(rdmaEntry(previousName))))
   renameSync(join(root, folderOf(rdmaEntry(previousName))), join(root, folderOf(rdmaEntry(name))))
   rmSync(join(root, folderOf(rdmaEntry(name)), 'subsystem'))
-  linkDevice(root, rdmaEntry(name))
+  linkEntry(root, rdmaEntry(name))
   replaceFile(root, `${folderOf(rdmaEntry(name))}/uevent`, `NAME=${name}\n`, ATTRIBUTE_MODE)
   replaceFile(root, `${folderOf(verbsEntry(node))}/ibdev`, `${name}\n`, ATTRIBUTE_MODE)
   if (hasUmad) replaceFile(root, `${folderOf(madEntry(node))}/ibdev`, `${name}\n`, ATTRIBUTE_MODE)
@@ -228,7 +231,7 @@ export const writeTree = (root: string, devices: readonly TreeDevice[]): void =>
     [`${folderOf(cmEntry)}/uevent`]: uevent(cm),
     'sys/class/infiniband_mad/abi_version': String(umad.abi),
   })
-  linkDevice(root, cmEntry)
+  linkEntry(root, cmEntry)
   for (const device of devices) addToTree(root, device)
 }
 

@@ -30,6 +30,7 @@ export const openFileMemory = (process: ProcessHandle, number: number, quota: Fd
 const open = (process: ProcessHandle, number: number): FileMemory => {
   const fd = pidfdGetfd(process, number)
   if (fd === -EMFILE) throw new CallError('EMFILE', 'the daemon has no descriptors left')
+  // EINVAL: a guest's descriptor of another file than a memory file, which is not duplicated.
   if (fd < 0 && fd !== -EINVAL) throw new CallError('EBADF', `the caller has no descriptor ${number}`)
   if (fd < 0 || sealsOf(fd) < 0) {
     if (fd >= 0) closeSync(fd)

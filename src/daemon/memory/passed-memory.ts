@@ -38,9 +38,9 @@ export const takePassedMemory = (fd: number, guest?: Guest): PassedMemory | unde
    * Runs `move`, which reads or writes `length` bytes at an offset and returns their number. Throws EFAULT if it fails.
    */
   const transfer = (address: bigint, length: number, move: (offset: number) => number): void => {
-    const fits = isOpen && address + BigInt(length) <= BigInt(size)
+    const isInside = isOpen && address + BigInt(length) <= BigInt(size)
     try {
-      if (fits && move(Number(address)) === length) return
+      if (isInside && move(Number(address)) === length) return
     } catch {
       // A file that is sealed against writing: throws below.
     }

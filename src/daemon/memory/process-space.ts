@@ -73,7 +73,7 @@ export const createProcessSpace = (
   const moves = createMoves(handle)
   /** Turn and time of the last check of the process, and its result. */
   let checkedTurn = -1
-  let now = 0
+  let checkedAt = 0
   let isSameProcess = true
   let hasStalled = false
   let isClosed = false
@@ -82,13 +82,14 @@ export const createProcessSpace = (
     if (isClosed) return false
     if (checkedTurn !== turn()) {
       checkedTurn = turn()
-      now = nowMicroseconds()
+      checkedAt = nowMicroseconds()
       isSameProcess = isSame(handle)
     }
     return isSameProcess
   }
   /** 0, or the errno with which copies fail. */
   const refusalErrno = (): number => (hasStalled ? Errno.ETIMEDOUT : isAlive() ? 0 : Errno.ESRCH)
+  /** The errno of a copy of `total` bytes that has returned `moved`; 0 if all were copied. */
   const errnoOf = (moved: number, total: number): number => {
     if (moved === total) return 0
     if (moved === -ESRCH) return Errno.ESRCH
@@ -129,10 +130,10 @@ export const createProcessSpace = (
       return release
     },
     read: (hi, lo, to, at, chunk, stride, total) =>
-      refusalErrno() || errnoOf(moves.read(hi, lo, to, at, chunk, stride, total, now), total),
+      refusalErrno() || errnoOf(moves.read(hi, lo, to, at, chunk, stride, total, checkedAt), total),
     write(hi, lo, from, at, chunk, stride, total) {
       written?.add(hi * TWO_32 + lo, total)
-      return refusalErrno() || errnoOf(moves.write(hi, lo, from, at, chunk, stride, total, now), total)
+      return refusalErrno() || errnoOf(moves.write(hi, lo, from, at, chunk, stride, total, checkedAt), total)
     },
     compareSwap(hi, lo, compareHi, compareLo, swapHi, swapLo, original) {
       const word = scratch()

@@ -49,10 +49,10 @@ const CAP_IPC_LOCK = 14
 /** Maximum number of watched ranges: each takes up to two of the program's 65,530 mappings. */
 const MAX_WATCHED = 1024
 /**
- * Bytes. The userfaultfd keeps watching a larger range after its registration has ended, because unregistering it takes
- * longer than handling the event when it is unmapped.
+ * Maximum bytes of a range that the userfaultfd stops watching when its registration ends: unregistering a larger one
+ * takes longer than handling the event when it is unmapped.
  */
-const MAX_UNWATCHED = 2 ** 20
+const MAX_UNWATCH_BYTES = 2 ** 20
 
 const unguarded: Containment['guard'] = (_where, body) => body
 
@@ -77,7 +77,10 @@ export const createRegisteredRanges = (
       }
   }
 
-  /** Closing takes the mmap lock of the address space, which a thread that waits for its pages may hold. */
+  /**
+   * Closing takes the mmap lock of the address space, which a thread that waits for its pages may hold. So another
+   * process closes the userfaultfd, unless the address space is gone.
+   */
   const closeUserfault = (): void => {
     if (userfaultFd < 0) return
     if (isAddressSpaceGone(process)) closeSync(userfaultFd)
@@ -119,7 +122,7 @@ export const createRegisteredRanges = (
       if (bytes > 0 && watched.size < MAX_WATCHED && watch()?.add(start, end)) watched.add(range)
       return () => {
         locked -= bytes
-        if (watched.delete(range) && bytes <= MAX_UNWATCHED && !overlapsAny(start, end)) watch()?.remove(start, end)
+        if (watched.delete(range) && bytes <= MAX_UNWATCH_BYTES && !overlapsAny(start, end)) watch()?.remove(start, end)
       }
     },
     setUserfault(fd) {

@@ -62,6 +62,7 @@ export const netlinkCall = (
       netlink.bind(socket, pid, Number(argument & 0xffff_ffffn), Number(argument >> 32n))
       return { ret: 0 }
     case NAME:
+      // The groups are in the high 32 bits.
       return { ret: socket.port + socket.groups * 2 ** 32 }
     case SET:
       netlink.setOption(socket, extra, Number(argument & 0xffff_ffffn))

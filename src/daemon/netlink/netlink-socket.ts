@@ -91,11 +91,12 @@ export const createNetlinkSocket = (parts: NetlinkSocketParts, type: number, isA
   let nextDatagram: Uint8Array | undefined
   /** Whether slices of the list run. */
   let isSending = false
-  /** A datagram is being answered: the next one is not read yet. */
+  /** Whether a datagram is being answered: until then the next one is not read. */
   let isAnswering = false
 
-  const fits = (datagram: Uint8Array): boolean => isClosed || sendSmall(ours, datagram) !== -EAGAIN
-  const listen = (): void => {
+  /** Sends a datagram; false if it does not fit in the socket. */
+  const trySend = (datagram: Uint8Array): boolean => isClosed || sendSmall(ours, datagram) !== -EAGAIN
+  const updateWatcher = (): void => {
     if (!isClosed) watcher.update({ readable: !isAnswering, writable: hasLost || nextDatagram !== undefined })
   }
 
@@ -112,7 +113,7 @@ export const createNetlinkSocket = (parts: NetlinkSocketParts, type: number, isA
   const advance = (): boolean => {
     for (let steps = 0; steps < STEPS_PER_SLICE && list !== undefined && !isClosed; steps++) {
       if (nextDatagram === undefined) takeStep()
-      if (nextDatagram !== undefined && !fits(nextDatagram)) return false
+      if (nextDatagram !== undefined && !trySend(nextDatagram)) return false
       nextDatagram = undefined
     }
     if (!isClosed) takeStep()
@@ -124,13 +125,13 @@ export const createNetlinkSocket = (parts: NetlinkSocketParts, type: number, isA
   /** The lists of all sockets share the slices of a turn. */
   const continueSending = (): void => {
     if (isSending || list === undefined) {
-      listen()
+      updateWatcher()
       return
     }
     isSending = true
     const ended = (): void => {
       isSending = false
-      listen()
+      updateWatcher()
     }
     slices.run(remaining()).then(ended, error => {
       containment.report('a list of a netlink socket', error)
@@ -150,17 +151,17 @@ export const createNetlinkSocket = (parts: NetlinkSocketParts, type: number, isA
       const pending = parts.onDatagram(socket, incoming.slice(0, length))
       if (pending === undefined) continue
       isAnswering = true
-      listen()
+      updateWatcher()
       void pending
         .catch(error => containment.report('an answer of a netlink socket', error))
         .finally(() => {
           isAnswering = false
-          listen()
+          updateWatcher()
         })
     }
   }
   const onReady = (readable: boolean, writable: boolean): void => {
-    if (writable && hasLost) hasLost = !fits(OVERRUN)
+    if (writable && hasLost) hasLost = !trySend(OVERRUN)
     if (writable) continueSending()
     if (readable) onReadable()
   }
@@ -186,9 +187,9 @@ export const createNetlinkSocket = (parts: NetlinkSocketParts, type: number, isA
       isPeerEndOpen = false
     },
     send(datagram) {
-      if (!hasLost && fits(datagram)) return
+      if (!hasLost && trySend(datagram)) return
       hasLost = !socket.options.has(NetlinkOption.NO_ENOBUFS)
-      listen()
+      updateWatcher()
     },
     sendList(datagrams) {
       list = datagrams

@@ -128,7 +128,7 @@ const describeQp: Describe = ({ daemon, found }, qp) => {
   return facts && qpEntries(qp.class.name, facts, [...pdNumber(qp), ownerOf(daemon, qp.context)])
 }
 
-/** Queue pairs of clients in the daemon: 1 of the MAD layer, others of IP over the device. */
+/** Queue pairs of clients in the daemon: that with QPN 1 of the MAD layer, others of IP over the device. */
 const describeCoreQueues = ({ daemon, found }: ResourceQuery): readonly Entries[] =>
   (found.rxe === undefined ? [] : coreQueueResources(found.rxe.state)).map(facts =>
     qpEntries(facts.qpn === GSI_QPN ? 'gsi_qp' : 'ud_qp', facts, [ownerOf(daemon, undefined)]),
@@ -239,14 +239,17 @@ const queryOf = (daemon: DaemonState, parsed: ParsedRequest): ResourceQuery => (
   isAdmin: parsed.isAdmin,
 })
 
-/** A handler that lists the objects of a kind. `pick` selects the attributes that the answer contains. */
-const listOf = (kind: NldevResourceName, pick: (described: Entries) => Entries = described => described): AnswerList =>
+/** A handler that lists the objects of a kind. `select` returns the attributes that the answer contains. */
+const listOf = (
+  kind: NldevResourceName,
+  select: (described: Entries) => Entries = described => described,
+): AnswerList =>
   function* (daemon, parsed) {
     const query = queryOf(daemon, parsed)
     const { table, entry } = NldevResources[kind]
     const port = portOf(query.found, parsed)
     const entries = function* (): Generator<Entry | undefined> {
-      for (const described of allOfKind(query, kind, port)) yield described && [entry, pick(described)]
+      for (const described of allOfKind(query, kind, port)) yield described && [entry, select(described)]
     }
     yield* tableMessages(handleOf(query.found), table, entries())
   }
@@ -260,8 +263,8 @@ function* candidatesOf(query: ResourceQuery, kind: NldevResourceName, id: number
   else yield* describeCoreQueues(query)
 }
 
-/** A handler that answers about the object of a kind that the request names. */
-const oneOf = (kind: NldevResourceName, pick: (described: Entries) => Entries = described => described): AnswerOne =>
+/** A handler that answers about the object of a kind that the request names; `select` as for `listOf`. */
+const oneOf = (kind: NldevResourceName, select: (described: Entries) => Entries = described => described): AnswerOne =>
   function* (daemon, parsed): Work<Entries> {
     const query = queryOf(daemon, parsed)
     const resource = NldevResources[kind]
@@ -274,7 +277,7 @@ const oneOf = (kind: NldevResourceName, pick: (described: Entries) => Entries = 
       )
     for (const described of candidatesOf(query, kind, id)) {
       if (described?.some(([name, value]) => name === resource.id && value === id))
-        return [...handleOf(query.found), ...pick(described)]
+        return [...handleOf(query.found), ...select(described)]
       if (described === undefined) yield
     }
     throw new CallError('ENOENT', `device ${query.found.device.name} has no ${kind} ${id}`)

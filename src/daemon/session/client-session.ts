@@ -1,6 +1,7 @@
 /*
  * The session of a connected process: its socket, its memory and its messages (spec/session.ts, R41, R42).
- * open-nodes.ts opens contexts and channels, calls.ts runs calls, tool-requests.ts answers tools.
+ * open-nodes.ts opens contexts and channels, calls.ts runs calls, check-messages.ts and tool-requests.ts serve
+ * `userdma check` and other tools.
  *
  * A process is identified by the kernel (peer credentials, a pidfd), not by its own messages. A context may be used by
  * the session that opened it, and by sessions that have shown its memory file (ATTACH). A client that sends anything
@@ -39,9 +40,10 @@ import {
 import type { FdQuota } from '../fd-quota.ts'
 import { openFileMemory } from '../memory/file-space.ts'
 import { type PassedMemory, takePassedMemory } from '../memory/passed-memory.ts'
-import { createProcessSpace } from '../memory/process-space.ts'
+import { createProcessSpace, type ProcessSpace } from '../memory/process-space.ts'
 import type { DaemonState } from '../state.ts'
 import { createSessionCalls } from './calls.ts'
+import { createCheckMessages } from './check-messages.ts'
 import type { Client, ClientStanding } from './client.ts'
 import { createNodeOpening } from './open-nodes.ts'
 import { createToolRequests } from './tool-requests.ts'
@@ -113,6 +115,30 @@ const tryTake = (quota: FdQuota): (() => void) | undefined => {
   }
 }
 
+/** The process as core's caller. `passedMemory`: the memory file that it passed with HELLO, if it has. */
+const createCaller = (
+  daemon: DaemonState,
+  process: ProcessHandle,
+  quota: FdQuota,
+  space: ProcessSpace,
+  passedMemory: () => PassedMemory | undefined,
+): Caller => {
+  const caller: Caller = {
+    memory: space,
+    copyIn: (address, length) => (passedMemory() ?? space).copyIn(address, length),
+    copyOut: (address, bytes) => (passedMemory() ?? space).copyOut(address, bytes),
+    descriptor(number) {
+      const target = fdTarget(process.pid, number)
+      return typeof target === 'string' ? daemon.events.find(target, process, number) : undefined
+    },
+    file: number => fdFile(process, number),
+    openFile: number => openFileMemory(process, number, quota),
+    eventsRead: (object, read) => daemon.destroyWaits.add(object, read, caller),
+    allows: capability => hasCapability(process.pid, capabilities[capability]) && isStillOwned(process),
+  }
+  return caller
+}
+
 /** Serves the messages of an accepted connection. */
 const serve = (
   daemon: DaemonState,
@@ -132,27 +158,15 @@ const serve = (
     log: message => daemon.log(`userdma daemon: ${message}`),
   })
   const request = newRequest()
-  const caller: Caller = {
-    memory: space,
-    copyIn: (address, length) => (passedMemory ?? space).copyIn(address, length),
-    copyOut: (address, bytes) => (passedMemory ?? space).copyOut(address, bytes),
-    descriptor(number) {
-      const target = fdTarget(process.pid, number)
-      return typeof target === 'string' ? daemon.events.find(target, process, number) : undefined
-    },
-    file: number => fdFile(process, number),
-    openFile: number => openFileMemory(process, number, quota),
-    eventsRead: (object, read) => daemon.destroyWaits.add(object, read, caller),
-    allows: capability => hasCapability(process.pid, capabilities[capability]) && isStillOwned(process),
-  }
+  const caller = createCaller(daemon, process, quota, space, () => passedMemory)
   /** The process's last known name: lines about it may be logged after its end. */
   let command = commandName(process.pid) ?? '?'
   /** Whether the client has sent HELLO with this protocol version. */
   let hasGreeted = false
   /** The memory file that the client has passed with HELLO, if it has. */
   let passedMemory: PassedMemory | undefined
-  /** Access to the process's memory has blocked the daemon for too long: its requests fail, and the session ends. */
   let isCutOff = false
+  /** Access to the process's memory has blocked the daemon for too long: the session ends. */
   const cutOff = (): void => {
     if (isCutOff) return
     isCutOff = true
@@ -215,7 +229,7 @@ const serve = (
   const { reply } = client
   const opening = createNodeOpening(client)
   const calls = createSessionCalls(client)
-
+  const checkMessages = createCheckMessages(client)
   const toolRequests = createToolRequests(daemon, {
     buffer: outgoing,
     send: length => send(fd, outgoing.bytes.subarray(0, length)) > 0,
@@ -231,8 +245,8 @@ const serve = (
   })
 
   /**
-   * Answers HELLO. A program whose memory the daemon may not access, and that passes no memory file, is refused
-   * immediately, since all of its calls would fail; a tool needs only replies.
+   * Answers HELLO. A client whose memory the daemon may not access, and that passes no memory file, gets EACCES: the
+   * shim then gives up, since all calls of its program would fail; a tool continues, since it needs only replies.
    */
   const hello = (passedFd: number | undefined): void => {
     // The descriptor is a userfaultfd, or otherwise a memory file.
@@ -263,37 +277,8 @@ const serve = (
     reply(writeHelloReply(outgoing, request, { error, root: daemon.root }), error === 0 ? [daemon.parkedFd] : [])
   }
 
-  /**
-   * Stores a stack, if the daemon checks programs. Stacks of other users' programs are not stored: printing one runs
-   * addr2line on files whose names those programs chose.
-   */
-  const defineStack = (): void => {
-    const { pid, id, frames } = request
-    const isWanted = daemon.check !== undefined && standing === 'owner'
-    const isKept = !isWanted || daemon.check.defineStack(client, { pid: process.pid, declared: pid }, id, frames)
-    reply(writeCallReply(outgoing, request, isKept ? 0 : -Errno.ENOSPC))
-  }
-
-  const notePostRefusal = (): void => {
-    const open = daemon.contexts.byNumber(request.context)
-    if (open !== undefined && client.contexts.has(open))
-      daemon.check?.refusedPost(open.context, daemon.check.stackOf(process.pid, request.stack), { ...request })
-    reply(writeCallReply(outgoing, request, 0))
-  }
-
-  const noteMisuse = (): void => {
-    const open = daemon.contexts.byNumber(request.context)
-    if (open !== undefined && client.contexts.has(open))
-      daemon.check?.misused(open.context, process, daemon.check.stackOf(process.pid, request.stack), request)
-    reply(writeCallReply(outgoing, request, 0))
-  }
-
-  const noteFork = (): void => {
-    daemon.check?.forked(process.pid, daemon.check.stackOf(process.pid, request.stack))
-    reply(writeCallReply(outgoing, request, 0))
-  }
-
   const handle = (fds: readonly number[]): void => {
+    const checkMessage = checkMessages[request.type]
     // Only TOOL may pass several descriptors, and HELLO one.
     const allowed = request.type === MessageType.HELLO ? 1 : 0
     if (request.type !== MessageType.TOOL) for (const extra of fds.slice(allowed)) close(extra)
@@ -306,10 +291,7 @@ const serve = (
       reply(writeCallReply(outgoing, request, error === 0 ? 0 : -error))
     } else if (request.type === MessageType.WRITTEN)
       reply(writeWrittenReply(outgoing, request, space.takeWritten(SessionLimits.ranges)))
-    else if (request.type === MessageType.STACK) defineStack()
-    else if (request.type === MessageType.REFUSED) notePostRefusal()
-    else if (request.type === MessageType.FORK) noteFork()
-    else if (request.type === MessageType.MISUSE) noteMisuse()
+    else if (checkMessage !== undefined) checkMessage()
     else if (request.type === MessageType.NETLINK) calls.netlink()
     else if (request.type === MessageType.TOOL) toolRequests.handle(request, fds)
     else calls.call()

@@ -10,7 +10,8 @@ import type { FdQuota } from '../fd-quota.ts'
 import type { DaemonState } from '../state.ts'
 
 /**
- * Whose client it is: the daemon's own user's, another user's that the daemon serves, or one's that it does not serve.
+ * The client's user is the daemon's own (`owner`), another one that the daemon serves (`guest`), or one that it does not
+ * serve (`refused`).
  */
 export type ClientStanding = 'owner' | 'guest' | 'refused'
 

@@ -15,7 +15,7 @@ import {
 } from '../../uapi/linux/umad.ts'
 import { callOfRequest, decodeObject } from '../../uapi/object/dialect.ts'
 
-/** What a dialect decodes for an ioctl: its request (32 bits) and its third argument. */
+/** The second (32 bits) and third argument of ioctl(2). */
 type Ioctl = readonly [request: number, argument: bigint]
 
 const objectIoctl: Dialect<Ioctl> = (view, request, argument) =>

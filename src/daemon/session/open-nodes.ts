@@ -75,8 +75,8 @@ export const createNodeOpening = (client: Client): NodeOpening => {
     for (const number of opened) if (!daemon.contexts.byNumber(number)) opened.delete(number)
     if (opened.size >= MAX_CONTEXTS)
       throw new CallError('EMFILE', `this process has ${MAX_CONTEXTS} contexts open already, the maximum`)
-    const packed = (request.wants & OpenWants.PACKED_RINGS) !== 0
-    const { open, doorbell } = daemon.contexts.open(device, request.node, quota, packed, account)
+    const isPacked = (request.wants & OpenWants.PACKED_RINGS) !== 0
+    const { open, doorbell } = daemon.contexts.open(device, request.node, quota, isPacked, account)
     opened.add(open.number)
     setOwner(open.context)
     try {
@@ -113,6 +113,7 @@ export const createNodeOpening = (client: Client): NodeOpening => {
     const context = openContext(device, { isOpened: true, account })
     setOwner(context)
     try {
+      // As on Linux the node's mode decides, not CAP_NET_RAW, which the method requires.
       grantChannel(node, invokeNow(context, MadChannel, 'create', 0, {}, { ...caller, allows: () => true }))
     } catch (error) {
       closeContext(context)

@@ -31,15 +31,15 @@ const isPowerOfTwo = (count: number): boolean => (count & (count - 1)) === 0
 
 export const createReserve = ({ listening, refuseConnection, setAccepting, log, guard }: ReserveParts): Reserve => {
   /** The descriptor in reserve; -1 while it is in use. */
-  let spare = openSync('/dev/null', 'r')
+  let reserveFd = openSync('/dev/null', 'r')
   let refusedCount = 0
   let retryTimer: NodeJS.Timeout | undefined
-  let closed = false
+  let isClosed = false
 
   const refill = guard('the descriptor in reserve', (): void => {
-    if (closed) return
+    if (isClosed) return
     try {
-      spare = openSync('/dev/null', 'r')
+      reserveFd = openSync('/dev/null', 'r')
       setAccepting(true)
     } catch {
       retryTimer = setTimeout(refill, RETRY_AFTER)
@@ -48,9 +48,9 @@ export const createReserve = ({ listening, refuseConnection, setAccepting, log, 
 
   return {
     refuseNext() {
-      if (spare < 0) return
-      closeSync(spare)
-      spare = -1
+      if (reserveFd < 0) return
+      closeSync(reserveFd)
+      reserveFd = -1
       setAccepting(false)
       const fd = accept(listening)
       if (fd < 0) {
@@ -65,9 +65,9 @@ export const createReserve = ({ listening, refuseConnection, setAccepting, log, 
       refuseConnection(fd, Errno.EMFILE, refill)
     },
     close() {
-      closed = true
+      isClosed = true
       clearTimeout(retryTimer)
-      if (spare >= 0) closeSync(spare)
+      if (reserveFd >= 0) closeSync(reserveFd)
     },
   }
 }

@@ -14,7 +14,7 @@ import type { FailureRecord, TraceRecord } from '../../uapi/tool.ts'
 import { type Access, messagesOf, type RecordingView, recordingView } from './trace-messages.ts'
 
 export interface Subscriber {
-  /** Calls of processes with this tag only; all if empty. */
+  /** The subscriber gets calls and failures of processes with this tag only; of all if it is empty. */
   readonly tag: string
   /** Whether the subscriber wants the raw bytes of every call. */
   readonly abi?: boolean

@@ -18,9 +18,9 @@ import { INDIRECT, methodByCall, payloadOf } from '../../uapi/object/format.ts'
 import { viewOf } from '../../uapi/scalar.ts'
 import type { Declaration, RawAccess, TraceRecord } from '../../uapi/tool.ts'
 
-/** Bytes. Longer values are in `memory` of the record instead of in the message. */
+/** Maximum bytes of a value in the message; longer ones are in `memory` of the record. */
 const MAX_INLINE = 4096
-/** Maximum bytes of one access in a record. */
+/** Maximum bytes of one access in a record; further ones are omitted. */
 const MAX_RAW = 16384
 
 const base64 = (bytes: Uint8Array): string =>
@@ -85,8 +85,7 @@ type IndirectValue = NonNullable<NonNullable<TraceRecord['call']>['pointed']>[nu
 
 /**
  * The memory to which indirect attributes of a chain's entries point; `done`: number of entries that succeeded. Entries
- * run in order, so the first access to an
- * address after those of earlier entries belongs to this entry.
+ * run in order, so the first access to an address after those of earlier entries belongs to this entry.
  */
 const indirectMemory = (
   { class: cls, methodName, args }: Call,
@@ -129,7 +128,10 @@ const undefinedIfRefused = <T>(body: () => T): T | undefined => {
   }
 }
 
-/** Functions that give long values addresses, which are not those of the program, and encode values. */
+/**
+ * Functions for values outside the message: `assignAddress` puts bytes into `memory` at the next page from 0x1000 on,
+ * since a record has its own addresses, not the program's; `payloads` encodes the lists and blobs among the values.
+ */
 const indirectValues = (memory: Map<bigint, Uint8Array>) => {
   let next = 0x1000n
   const assignAddress = (bytes: Uint8Array): bigint => {
@@ -147,7 +149,7 @@ const indirectValues = (memory: Map<bigint, Uint8Array>) => {
 }
 
 /**
- * The messages of a call, with all values. Values that cannot be encoded, because the call was refused, are omitted.
+ * The messages of a call, with all values. They are empty if they cannot be encoded, because the call was refused.
  * `accesses`: the memory that the call read and wrote, for the entries of a chain.
  */
 export const messagesOf = (
@@ -214,7 +216,7 @@ export interface Access {
 export const MAX_RECORDED_BYTES = 1 << 23
 
 /** The functions of a caller or view that access the program's memory, with each access recorded. */
-const recordAccesses = (from: Pick<CallerView, 'copyIn' | 'copyOut'>, accesses: Access[]) => {
+const recordAccesses = (caller: Pick<CallerView, 'copyIn' | 'copyOut'>, accesses: Access[]) => {
   let remainingBytes = MAX_RECORDED_BYTES
   const record = (direction: Access['direction'], address: bigint, bytes: Uint8Array): void => {
     remainingBytes -= bytes.length
@@ -225,12 +227,12 @@ const recordAccesses = (from: Pick<CallerView, 'copyIn' | 'copyOut'>, accesses: 
   }
   return {
     copyIn: (address: bigint, length: number): Uint8Array => {
-      const bytes = from.copyIn(address, length)
+      const bytes = caller.copyIn(address, length)
       record('in', address, bytes)
       return bytes
     },
     copyOut: (address: bigint, bytes: Uint8Array): void => {
-      from.copyOut(address, bytes)
+      caller.copyOut(address, bytes)
       record('out', address, bytes)
     },
   }
@@ -242,7 +244,7 @@ export const recordingCaller = (caller: Caller, accesses: Access[]): Caller => (
   ...recordAccesses(caller, accesses),
 })
 
-/** Bytes of an access, and their number. */
+/** Bytes of an access, and the access's length. */
 type MemoryBytes = readonly [bytes: Uint8Array, length: number]
 
 const rawAccesses = (memory: ReadonlyMap<bigint, MemoryBytes>): RawAccess[] =>

@@ -33,7 +33,7 @@ const listen = (mads: MadLayer, device: Device, mgmtClass?: number, methods: rea
   const claim = mgmtClass === undefined ? undefined : { mgmtClass, classVersion: 1, oui: 0, methods }
   const agent = mads.createAgent<undefined>(
     device,
-    { claim, rmpp: false, userRmpp: false },
+    { claim, engineDoesRmpp: false, ownerDoesRmpp: false },
     { receive: message => void received.push(message), ended: () => {} },
   )
   return { agent, received }
@@ -140,7 +140,7 @@ describe('the MAD layer', () => {
     const agentOf = (name: string) =>
       a.mads.createAgent<string>(
         first,
-        { claim: undefined, rmpp: false, userRmpp: false },
+        { claim: undefined, engineDoesRmpp: false, ownerDoesRmpp: false },
         { receive: () => {}, ended: () => void ended.push(name) },
       )
     const [many, one] = [agentOf('many'), agentOf('one')]

@@ -1,0 +1,48 @@
+/*
+ * Handles the messages of a session for `userdma check` (STACK, REFUSED, MISUSE and FORK in spec/session.ts): passes
+ * them to the daemon's checker, if it has one, and replies.
+ */
+import { Errno } from '../../spec/errno.ts'
+import { MessageType } from '../../spec/session.ts'
+import { writeCallReply } from '../../uapi/session-codec.ts'
+import type { Client } from './client.ts'
+
+/** Returns the functions that handle the current request of `client`, by its type. */
+export const createCheckMessages = (client: Client): Readonly<Record<number, () => void>> => {
+  const { daemon, process, standing, request, outgoing } = client
+  const reply = (ret: number): void => client.reply(writeCallReply(outgoing, request, ret))
+  /** The open context of the request, if the session may use it. */
+  const contextOfRequest = () => {
+    const open = daemon.contexts.byNumber(request.context)
+    return open !== undefined && client.contexts.has(open) ? open.context : undefined
+  }
+  /** The stack of the request's call; undefined if the daemon does not check programs. */
+  const stackOfRequest = () => daemon.check?.stackOf(process.pid, request.stack)
+
+  return {
+    /**
+     * Stacks of other users' programs are not stored: printing one runs addr2line on files whose names those programs
+     * chose.
+     */
+    [MessageType.STACK]() {
+      const { pid, id, frames } = request
+      const isWanted = daemon.check !== undefined && standing === 'owner'
+      const isKept = !isWanted || daemon.check.defineStack(client, { pid: process.pid, namespacePid: pid }, id, frames)
+      reply(isKept ? 0 : -Errno.ENOSPC)
+    },
+    [MessageType.REFUSED]() {
+      const context = contextOfRequest()
+      if (context !== undefined) daemon.check?.refusedPost(context, stackOfRequest() ?? [], { ...request })
+      reply(0)
+    },
+    [MessageType.MISUSE]() {
+      const context = contextOfRequest()
+      if (context !== undefined) daemon.check?.misused(context, process, stackOfRequest() ?? [], request)
+      reply(0)
+    },
+    [MessageType.FORK]() {
+      daemon.check?.forked(process.pid, stackOfRequest() ?? [])
+      reply(0)
+    },
+  }
+}
