@@ -17,6 +17,7 @@ const captures = readdirSync(fixture('wire'))
   .filter(name => !name.endsWith('inject') && messagesIn(name).length > 0)
 
 const used = new Set<Row>()
+/** The differences without a row in permitted.ts, with our engine on `side`: 0 the active one, 1 the passive one. */
 const notPermitted = (capture: string, side: 0 | 1): Difference[] =>
   replay(messagesIn(capture), side).filter(difference => {
     const row = rowFor(capture, side, difference)
@@ -24,7 +25,7 @@ const notPermitted = (capture: string, side: 0 | 1): Difference[] =>
     return row === undefined
   })
 
-test('every message type has a capture', () => {
+test('the captures have every message type except MRA, LAP and APR', () => {
   assert.ok(captures.length >= 14, captures.join(', '))
   const names = new Set(captures.flatMap(messagesIn).map(({ message }) => message.name))
   assert.deepEqual([...names].sort(), ['DREP', 'DREQ', 'REJ', 'REP', 'REQ', 'RTU', 'SIDR_REP', 'SIDR_REQ'])

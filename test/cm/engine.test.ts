@@ -17,20 +17,23 @@ beforeEach(() => {
 })
 
 const names = (host: Host): string[] => host.events().map(({ name }) => name)
-const one = (host: Host) => {
+/** The only event of a host. */
+const onlyEvent = (host: Host) => {
   const events = host.events()
   assert.equal(events.length, 1, events.map(({ name }) => name).join())
   return events[0]!
 }
+/** A connection of host 1 that has sent its REQ. */
 const start = (overrides = {}): CmConnection => {
   const active = pair.a.engine.create(pathTo(1, 2))
   pair.a.engine.connect(active, request(0x11, overrides), pair.now)
   return active
 }
+/** The same at both ends, after host 2 has received the REQ. */
 const requested = (overrides = {}): [CmConnection, CmConnection] => {
   const active = start(overrides)
   pair.exchange()
-  return [active, one(pair.b).connection]
+  return [active, onlyEvent(pair.b).connection]
 }
 /** The ARI of a REJ for a timeout: the CA GUID. */
 const caGuidBytes = (host: number): Uint8Array => Uint8Array.of(0, 0, 0, 0, 0, 0, 1, host)
@@ -49,13 +52,13 @@ describe('a connection', () => {
 
     pair.b.engine.reply(passive, offer(0x22), pair.now)
     assert.deepEqual(pair.exchange(), ['2:REP'])
-    assert.equal(one(pair.a).name, 'REP_RECEIVED')
+    assert.equal(onlyEvent(pair.a).name, 'REP_RECEIVED')
     assert.equal(active.agreed.remoteQpn, 0x22)
     assert.equal(active.agreed.sqPsn, 0x1022)
 
     pair.a.engine.ready(active, Uint8Array.of(9))
     assert.deepEqual(pair.exchange(), ['1:RTU'])
-    const rtu = one(pair.b)
+    const rtu = onlyEvent(pair.b)
     assert.equal(rtu.name, 'RTU_RECEIVED')
     assert.equal(active.state, 'ESTABLISHED')
     assert.equal(passive.state, 'ESTABLISHED')
@@ -64,10 +67,10 @@ describe('a connection', () => {
 
     pair.b.engine.disconnect(passive, pair.now)
     assert.deepEqual(pair.exchange(), ['2:DREQ'])
-    assert.equal(one(pair.a).name, 'DREQ_RECEIVED')
+    assert.equal(onlyEvent(pair.a).name, 'DREQ_RECEIVED')
     pair.a.engine.confirmDisconnect(active, pair.now)
     assert.deepEqual(pair.exchange(), ['1:DREP'])
-    assert.equal(one(pair.b).name, 'DREP_RECEIVED')
+    assert.equal(onlyEvent(pair.b).name, 'DREP_RECEIVED')
     assert.equal(active.state, 'TIMEWAIT')
     assert.equal(passive.state, 'TIMEWAIT')
     assert.equal(pair.a.engine.nextTimeout(), fromExponent(active.agreed.ackTimeout))
@@ -81,7 +84,7 @@ describe('a connection', () => {
     const active = start()
     const [req] = parsed(pair.collect())
     pair.exchange()
-    const passive = one(pair.b).connection
+    const passive = onlyEvent(pair.b).connection
     pair.b.engine.reply(passive, offer(0x22), pair.now)
     assert.equal(parsed(pair.collect())[0]!.tid, req!.tid)
     pair.exchange()
@@ -114,7 +117,7 @@ describe('a connection', () => {
     const second = pair.b.engine.create(pathTo(2, 1))
     pair.b.engine.connect(second, request(0x33, { path: pathTo(2, 1) }), pair.now)
     assert.deepEqual(pair.exchange(), ['1:REQ', '2:REQ'])
-    const [third, fourth] = [one(pair.a).connection, one(pair.b).connection]
+    const [third, fourth] = [onlyEvent(pair.a).connection, onlyEvent(pair.b).connection]
     pair.a.engine.reply(third, offer(0x12), pair.now)
     pair.b.engine.reply(fourth, offer(0x34), pair.now)
     assert.deepEqual(pair.exchange(), ['1:REP', '2:REP'])
@@ -139,7 +142,7 @@ describe('a connection', () => {
     const first = start()
     pair.b.engine.connect(pair.b.engine.create(pathTo(2, 1)), request(0x33, { path: pathTo(2, 1) }), pair.now)
     pair.exchange()
-    const third = one(pair.a).connection
+    const third = onlyEvent(pair.a).connection
     assert.throws(() => pair.a.engine.reply(third, offer(0x11), pair.now), /queue pair 17 is connected already/)
     assert.deepEqual([first.state, third.state], ['REQ_SENT', 'REQ_RCVD'])
   })
@@ -168,7 +171,7 @@ describe('a connection', () => {
     pair.b.engine.reply(passive, offer(0x22), pair.now)
     pair.lose()
     pair.b.engine.establish(passive)
-    assert.equal(one(pair.b).name, 'USER_ESTABLISHED')
+    assert.equal(onlyEvent(pair.b).name, 'USER_ESTABLISHED')
     assert.equal(pair.b.engine.nextTimeout(), Number.POSITIVE_INFINITY)
   })
 })
@@ -236,7 +239,7 @@ describe('losses', () => {
     const active = start()
     const [req] = pair.collect()
     pair.exchange()
-    const passive = one(pair.b).connection
+    const passive = onlyEvent(pair.b).connection
     pair.deliver(req!)
     assert.deepEqual(pair.exchange(), [])
     pair.b.engine.reply(passive, offer(0x22), pair.now)
@@ -278,7 +281,7 @@ describe('losses', () => {
     const active = start()
     const [req] = pair.collect()
     pair.exchange()
-    const passive = one(pair.b).connection
+    const passive = onlyEvent(pair.b).connection
     pair.b.engine.delay(passive, 24)
     assert.deepEqual(pair.exchange(), ['2:MRA'])
     assert.deepEqual(names(pair.a), ['MRA_RECEIVED'])
@@ -340,7 +343,7 @@ describe('a peer that answers with MRAs', () => {
 
 describe('refusals', () => {
   const refusedWith = (): number => {
-    const event = one(pair.a)
+    const event = onlyEvent(pair.a)
     assert.equal(event.name, 'REJ_RECEIVED')
     assert.ok(event.message?.name === 'REJ')
     return event.message.reason
@@ -358,14 +361,14 @@ describe('refusals', () => {
     const [active, passive] = requested()
     pair.b.engine.reject(passive, { reason: rejReason.CONSUMER_DEFINED, privateData: Uint8Array.of(7) }, pair.now)
     pair.exchange()
-    const { message } = one(pair.a)
+    const { message } = onlyEvent(pair.a)
     assert.ok(message?.name === 'REJ' && message.localId === 0 && message.privateData[0] === 7)
     assert.equal(active.state, 'IDLE')
     pair.b.engine.destroy(passive, pair.now)
     assert.equal(pair.b.engine.size, 0)
   })
 
-  for (const [what, overrides, reason] of [
+  for (const [defect, overrides, reason] of [
     ['a service without a listener, before anything else', { serviceId: 1n, pathMtu: 6 }, rejReason.INVALID_SERVICE_ID],
     ['an unknown transport', { transportType: 2 }, rejReason.INVALID_TRANSPORT_TYPE],
     ['an extended transport other than XRC', { transportType: 3 }, rejReason.INVALID_TRANSPORT_TYPE],
@@ -379,7 +382,7 @@ describe('refusals', () => {
     ],
     ['an unknown MTU', { pathMtu: 6 }, rejReason.INVALID_MTU],
   ] as const) {
-    test(`a REQ is rejected for ${what}`, () => {
+    test(`a REQ is rejected for ${defect}`, () => {
       start()
       const [req] = parsed(pair.collect())
       pair.lose()
@@ -402,7 +405,7 @@ describe('refusals', () => {
     pair.lose()
     assert.ok(req?.name === 'REQ')
     inject(pair.b, { ...req, pkey: 0x7fff })
-    assert.equal(one(pair.b).name, 'REQ_RECEIVED')
+    assert.equal(onlyEvent(pair.b).name, 'REQ_RECEIVED')
   })
 
   test('a REP declines the alternate path of a REQ', () => {
@@ -412,7 +415,7 @@ describe('refusals', () => {
       pair.lose()
       assert.ok(req?.name === 'REQ')
       inject(pair.b, { ...req, alternateLocalLid, alternateRemoteGid: gid(2) })
-      pair.b.engine.reply(one(pair.b).connection, offer(0x22 + i), pair.now)
+      pair.b.engine.reply(onlyEvent(pair.b).connection, offer(0x22 + i), pair.now)
       const [rep] = parsed(pair.collect())
       assert.ok(rep?.name === 'REP')
       assert.equal(rep.failoverAccepted, alternateLocalLid === 0 ? 0 : failoverAccepted.UNSUPPORTED)
@@ -434,10 +437,10 @@ describe('refusals', () => {
         // The peer sends it when its REP is not answered.
         pair.b.engine.reply(passive, offer(0x22), pair.now)
         pair.exchange()
-        one(pair.a)
+        onlyEvent(pair.a)
       }
       inject(pair.a, { ...rej, privateData: Uint8Array.of(7) })
-      const { name: event, message } = one(pair.a)
+      const { name: event, message } = onlyEvent(pair.a)
       assert.equal(event, 'REJ_RECEIVED')
       assert.ok(message?.name === 'REJ' && message.reason === reason && message.privateData[0] === 7)
       const entersTimewait = reason === rejReason.STALE_CONN || reason === rejReason.TIMEOUT
@@ -458,7 +461,7 @@ describe('refusals', () => {
       ['REJ', 'DREQ'],
     )
     for (const { mad } of answers) restarted.engine.onMad(mad, pathTo(1, 2), pair.now)
-    const { message } = one(restarted)
+    const { message } = onlyEvent(restarted)
     assert.ok(message?.name === 'REJ' && message.reason === rejReason.STALE_CONN)
     assert.equal(active.state, 'TIMEWAIT')
     assert.equal(passive.state, 'DREQ_SENT')
@@ -525,13 +528,13 @@ describe('resolution of a service id', () => {
     const resolution = resolve(SERVICE)
     const [req] = pair.collect()
     pair.exchange()
-    const { name, connection } = one(pair.b)
+    const { name, connection } = onlyEvent(pair.b)
     assert.equal(name, 'SIDR_REQ_RECEIVED')
     pair.deliver(req!)
     assert.deepEqual(names(pair.b), [])
     pair.b.engine.replyToResolve(connection, { status: sidrStatus.SUCCESS, qpn: 0x55, qkey: 0x0123_4567 })
     pair.exchange()
-    const { message } = one(pair.a)
+    const { message } = onlyEvent(pair.a)
     assert.ok(message?.name === 'SIDR_REP' && message.qpn === 0x55 && message.serviceId === SERVICE)
     assert.equal(resolution.state, 'IDLE')
     assert.equal(pair.b.engine.size, 0)
@@ -540,13 +543,13 @@ describe('resolution of a service id', () => {
   test('a resolution fails without a listener, when the consumer refuses it, and without an answer', () => {
     resolve(SERVICE + 1n)
     pair.exchange()
-    const unsupported = one(pair.a).message
+    const unsupported = onlyEvent(pair.a).message
     assert.ok(unsupported?.name === 'SIDR_REP' && unsupported.status === sidrStatus.UNSUPPORTED)
     resolve(SERVICE)
     pair.exchange()
-    pair.b.engine.destroy(one(pair.b).connection, pair.now)
+    pair.b.engine.destroy(onlyEvent(pair.b).connection, pair.now)
     pair.exchange()
-    const refused = one(pair.a).message
+    const refused = onlyEvent(pair.a).message
     assert.ok(refused?.name === 'SIDR_REP' && refused.status === sidrStatus.REJECT)
     resolve(SERVICE)
     for (let i = 0; i < 4; i++) {
@@ -591,9 +594,9 @@ describe('peers that send wrong values', () => {
     assert.ok(req?.name === 'REQ')
     // The other peer's request arrives first, and has its own connection.
     inject(pair.b, { ...req, localGid: gid(3) }, pathTo(2, 3))
-    const forged = one(pair.b).connection
+    const forged = onlyEvent(pair.b).connection
     pair.exchange()
-    const { name, connection } = one(pair.b)
+    const { name, connection } = onlyEvent(pair.b)
     assert.equal(name, 'REQ_RECEIVED')
     assert.notEqual(connection, forged)
     // A retransmission from another address is another request, which is refused because its GID is not the sender's.
@@ -653,7 +656,7 @@ describe('peers that send wrong values', () => {
     )
     start({ serviceId: 0x2012n })
     pair.exchange()
-    assert.equal(one(pair.b).connection.serviceId, 0x2012n)
+    assert.equal(onlyEvent(pair.b).connection.serviceId, 0x2012n)
     engine.unlisten(range)
     engine.unlisten(engine.listen(0x2012n))
     const refused = start({ serviceId: 0x2012n, qpn: 0x12 })
@@ -678,7 +681,7 @@ describe('queue pairs of connections', () => {
     assert.deepEqual([active.state, passive.state, other.state], ['ESTABLISHED', 'ESTABLISHED', 'IDLE'])
     pair.a.engine.connect(other, request(0x12), pair.now)
     pair.exchange()
-    assert.throws(() => pair.b.engine.reply(one(pair.b).connection, offer(0x22), pair.now), /queue pair 34/)
+    assert.throws(() => pair.b.engine.reply(onlyEvent(pair.b).connection, offer(0x22), pair.now), /queue pair 34/)
     pair.a.engine.disconnect(active, pair.now)
     pair.exchange()
     pair.b.engine.confirmDisconnect(passive, pair.now)

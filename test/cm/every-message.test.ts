@@ -46,6 +46,7 @@ const [columns = [], ...rows] = TABLE.trim()
 const names = columns as CmMessageName[]
 const cells = new Map(rows.map(([state, role, ...row]) => [`${state} ${role}`, row]))
 
+/** A passive connection that has returned to IDLE has the row of the active side. */
 const cellOf = (state: CmState, role: Role, name: CmMessageName): string =>
   (cells.get(`${state} ${role}`) ?? cells.get(`${state} active`))![names.indexOf(name)]!
 
@@ -55,6 +56,7 @@ beforeEach(() => {
   pair.b.engine.listen(SERVICE)
 })
 
+/** Number of a host that is not the peer. */
 const STRANGER = 3
 
 /** The peer's message for the connection; a peer that has not sent its id yet has 0x77. */

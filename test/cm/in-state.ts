@@ -9,7 +9,7 @@ import { established, type Host, offer, type Pair, pathTo, request, SERVICE } fr
 export type Role = 'active' | 'passive'
 type End = readonly [host: Host, connection: CmConnection]
 
-/** A connection that the active host has requested, at both ends. */
+/** A connection that the active host has requested, at both ends; the REQ has arrived. */
 const sendRequest = (pair: Pair): [CmConnection, CmConnection] => {
   const active = pair.a.engine.create(pathTo(1, 2))
   pair.a.engine.connect(active, request(0x11), pair.now)
@@ -17,12 +17,14 @@ const sendRequest = (pair: Pair): [CmConnection, CmConnection] => {
   return [active, pair.b.events()[0]!.connection]
 }
 
+/** The same, and the passive host has sent its REP, which has not arrived. */
 const sendReply = (pair: Pair): [CmConnection, CmConnection] => {
   const [active, passive] = sendRequest(pair)
   pair.b.engine.reply(passive, offer(0x22), pair.now)
   return [active, passive]
 }
 
+/** A resolution whose SIDR_REQ the active host has sent. */
 const sendSidrRequest = (pair: Pair): CmConnection => {
   const resolution = pair.a.engine.create(pathTo(1, 2))
   const path = pathTo(1, 2)

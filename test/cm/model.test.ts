@@ -69,10 +69,11 @@ class Simulation {
     this.timewaitEnd.set(connection, this.now + fromExponent(connection.agreed.ackTimeout))
   }
 
-  deliver(index: number, keep = false): void {
+  /** Delivers a message. `isRepeated`: it stays on the wire, and will be delivered again. */
+  deliver(index: number, isRepeated = false): void {
     const message = this.wire[index]
     if (message === undefined) return
-    if (!keep) this.wire.splice(index, 1)
+    if (!isRepeated) this.wire.splice(index, 1)
     const { from, to, mad } = message
     this.hosts[to - 1]?.engine.onMad(mad, pathTo(to, from), this.now)
   }
@@ -144,6 +145,7 @@ class Simulation {
     this.live[host.number - 1]?.delete(connection)
   }
 
+  /** One random step; the numbers are percentages. `faults`: messages may be lost, repeated and reordered. */
   step(faults: boolean): void {
     const host = this.pick(this.hosts)!
     const live = [...(this.live[host.number - 1] ?? [])].filter(({ isDestroyed }) => !isDestroyed)
@@ -182,13 +184,13 @@ class Simulation {
       for (const connection of this.live[index] ?? []) {
         if (connection.state !== 'ESTABLISHED') continue
         const other = this.peerOf(connection)
-        const what = `host ${host.number}, connection 0x${connection.localId.toString(16)}`
-        assert.ok(other, `${what}: the peer has no such connection`)
-        assert.equal(other.remoteId, connection.localId, what)
+        const title = `host ${host.number}, connection 0x${connection.localId.toString(16)}`
+        assert.ok(other, `${title}: the peer has no such connection`)
+        assert.equal(other.remoteId, connection.localId, title)
         // The passive end is established by the RTU; until then its REP is repeated.
-        assert.ok(other.state === 'ESTABLISHED', `${what}: the peer is in ${other.state}`)
-        assert.equal(other.agreed.remoteQpn, connection.agreed.localQpn, what)
-        assert.equal(other.agreed.sqPsn, connection.agreed.rqPsn, what)
+        assert.ok(other.state === 'ESTABLISHED', `${title}: the peer is in ${other.state}`)
+        assert.equal(other.agreed.remoteQpn, connection.agreed.localQpn, title)
+        assert.equal(other.agreed.sqPsn, connection.agreed.rqPsn, title)
       }
     })
   }
@@ -236,6 +238,7 @@ test('hostile messages (random fields with existing ids) do no harm', () => {
     const [message] = simulation.wire
     if (message === undefined || simulation.randomInt(3) > 0) continue
     const mad = Uint8Array.from(message.mad)
+    // Three bytes after the common header of 24 bytes, and the attribute id: 0x10 (REQ) to 0x1a (APR).
     for (let i = 0; i < 3; i++) mad[24 + simulation.randomInt(232)] = simulation.randomInt(256)
     mad[17] = 0x10 + simulation.randomInt(11)
     if (parseCm(mad))

@@ -7,6 +7,7 @@ import { CmEngine } from '../../src/cm/engine.ts'
 import type { CmEvent } from '../../src/cm/machine.ts'
 import { type CmMessage, parseCm } from '../../src/wire/mad/mad.ts'
 
+/** The GID of a host, by its number: ::ffff:10.0.0.HOST. */
 export const gid = (host: number): Uint8Array => Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 0, 0, host)
 
 export const pathTo = (from: number, to: number): CmPath => ({
@@ -22,6 +23,7 @@ export const pathTo = (from: number, to: number): CmPath => ({
   packetLifeTime: 16,
 })
 
+/** A message between two hosts, by their numbers. */
 export interface OnWire {
   readonly from: number
   readonly to: number

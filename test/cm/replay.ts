@@ -21,7 +21,7 @@ export interface RecordedMessage {
   readonly time: number
   readonly from: Side
   readonly message: CmMessage
-  /** The message did not reach the other side. */
+  /** Whether the message did not reach the other side. */
   readonly lost: boolean
 }
 
@@ -54,7 +54,7 @@ const TIMER_TOLERANCE = 0.1
 const seconds = (micros: number): string => `${(micros / 1e6).toFixed(1)} s`
 const text = (value: unknown): string => (value instanceof Uint8Array ? Buffer.from(value).toString('hex') : `${value}`)
 
-/** Random ids: those of the recorded side → ours. */
+/** Fields with random ids, in which the ids of the recorded side are replaced by ours. */
 const ID_FIELDS = ['tid', 'localId', 'remoteId', 'requestId'] as const
 
 class Replay {
@@ -120,10 +120,10 @@ class Replay {
 
   #pathOf(req: MessageOf<'REQ'>): CmPath {
     const { localGid, remoteGid, pkey, flowLabel, trafficClass, hopLimit, sl } = req
-    const active = this.#all.some(({ from, message }) => from === this.#side && message === req)
-    const ends = active ? { localGid, remoteGid } : { localGid: remoteGid, remoteGid: localGid }
-    const rest = { pkey, flowLabel, trafficClass, hopLimit, sl, mtu: req.pathMtu, packetLifeTime: LIFE_TIME }
-    return { device: 0, ...ends, ...rest }
+    const isActive = this.#all.some(({ from, message }) => from === this.#side && message === req)
+    const gids = isActive ? { localGid, remoteGid } : { localGid: remoteGid, remoteGid: localGid }
+    const fields = { pkey, flowLabel, trafficClass, hopLimit, sl, mtu: req.pathMtu, packetLifeTime: LIFE_TIME }
+    return { device: 0, ...gids, ...fields }
   }
 
   /** The path of a message's connection; any path for a SIDR message. */
@@ -201,9 +201,9 @@ class Replay {
       this.#command(message)
       this.#collect()
     }
-    let waited = false
+    let hasWaited = false
     if (this.#waiting.length === 0 && this.#engine.nextTimeout() < Number.POSITIVE_INFINITY) {
-      waited = true
+      hasWaited = true
       this.#now = this.#engine.nextTimeout()
       this.#engine.onTimeout(this.#now)
       this.#collect()
@@ -219,7 +219,7 @@ class Replay {
     for (const field of new Set([...Object.keys(expected), ...Object.keys(ours)]))
       if (text(expected[field]) !== text(ours[field]))
         this.#addDifference(number, field, text(expected[field]), text(ours[field]))
-    if (waited && before) {
+    if (hasWaited && before) {
       const [recorded, waitedHere] = [time - before.recorded, this.#now - before.ours]
       if (Math.abs(waitedHere / recorded - 1) > TIMER_TOLERANCE)
         this.#addDifference(number, 'wait', seconds(recorded), seconds(waitedHere))

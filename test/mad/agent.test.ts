@@ -6,7 +6,7 @@ import { describe, it } from 'node:test'
 import { MadClass, MadMethod } from '../../src/spec/wire/management.ts'
 import { madFields, respond, tidHigh } from '../../src/wire/mad/management.ts'
 import { gid } from '../cm/pair.ts'
-import { Pair, plainMad, SECOND } from './pair.ts'
+import { Pair, plainMad, SECOND, TID_LOW } from './pair.ts'
 
 const { PERFORMANCE, SUBNET_ADMINISTRATION } = MadClass
 const { GET } = MadMethod
@@ -36,13 +36,13 @@ describe('an agent', () => {
     pair.send(pair.a, request(7))
     const { mad } = pair.wire.pop()!
     const response = respond(mad, 0)
-    const other = response.slice()
-    other[15] = 8
-    const foreign = response.slice()
-    foreign[1] = SUBNET_ADMINISTRATION
+    const otherTransaction = response.slice()
+    otherTransaction[TID_LOW + 3] = 8
+    const otherClass = response.slice()
+    otherClass[1] = SUBNET_ADMINISTRATION
     const path = pair.pathOf(pair.a)
-    pair.a.engine.onMad(other, path, 0)
-    pair.a.engine.onMad(foreign, path, 0)
+    pair.a.engine.onMad(otherTransaction, path, 0)
+    pair.a.engine.onMad(otherClass, path, 0)
     pair.a.engine.onMad(response, { ...path, localGid: gid(9) }, 0)
     assert.equal(pair.a.received.length, 0)
     // A response may come from another port than the one the request was sent to.

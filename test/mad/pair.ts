@@ -4,14 +4,17 @@
  */
 import { type AgentOptions, MadAgentEngine, type SendOutcome } from '../../src/mad/agent.ts'
 import type { MadPath } from '../../src/mad/path.ts'
-import { MAD_BASE_VERSION } from '../../src/spec/wire/mad.ts'
+import { MAD_BASE_VERSION, MAD_BYTES } from '../../src/spec/wire/mad.ts'
 import { MadClass, RMPP_VERSION, RmppFlag, RmppType } from '../../src/spec/wire/management.ts'
 import { emitRmpp, parseRmpp } from '../../src/wire/mad/management.ts'
 import { gid } from '../cm/pair.ts'
 
+/** Microseconds. */
 export const SECOND = 1_000_000
+/** Bytes of the headers of a subnet administration message: MAD (24), RMPP (12) and SA header (20). */
 export const SA_HEADERS = 56
 
+/** A datagram that was sent and not yet delivered. */
 export interface OnWire {
   readonly to: Agent
   readonly mad: Uint8Array
@@ -75,7 +78,7 @@ export class Pair {
 
   /** Delivers everything sent, except lost datagrams. */
   settle(isLost: () => boolean = () => false): void {
-    for (let one = this.wire.shift(); one !== undefined; one = this.wire.shift()) if (!isLost()) this.deliver(one)
+    for (let sent = this.wire.shift(); sent !== undefined; sent = this.wire.shift()) if (!isLost()) this.deliver(sent)
   }
 
   /** Advances time to the next timer; false if there is none. */
@@ -88,11 +91,14 @@ export class Pair {
   }
 }
 
-/** A datagram of the class and method with this transaction id. */
+/** Offset of the lower half of the transaction id in a datagram; the upper half is before it. */
+export const TID_LOW = 12
+
+/** A datagram of the class (in version 1) and method with this transaction id. */
 export const plainMad = (mgmtClass: number, method: number, tid: number): Uint8Array => {
-  const mad = new Uint8Array(256)
+  const mad = new Uint8Array(MAD_BYTES)
   mad.set([MAD_BASE_VERSION, mgmtClass, 1, method])
-  new DataView(mad.buffer).setUint32(12, tid)
+  new DataView(mad.buffer).setUint32(TID_LOW, tid)
   return mad
 }
 

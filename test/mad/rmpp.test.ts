@@ -3,24 +3,32 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import { MadMethod, RmppStatus, RmppType } from '../../src/spec/wire/management.ts'
+import { MAX_SEGMENTS } from '../../src/mad/rmpp-receiver.ts'
+import { MadMethod, RmppFlag, RmppStatus, RmppType } from '../../src/spec/wire/management.ts'
 import { answerRmpp, emitRmpp, parseRmpp } from '../../src/wire/mad/management.ts'
 import { gid, randomFrom } from '../cm/pair.ts'
-import { longMessage, type OnWire, Pair, plainMad, SA_HEADERS, SECOND, segmentText } from './pair.ts'
+import { longMessage, type OnWire, Pair, plainMad, SA_HEADERS, SECOND, segmentText, TID_LOW } from './pair.ts'
 
 const { GET_TABLE, RESPONSE } = MadMethod
 const RESPONSE_TABLE = GET_TABLE | RESPONSE
-/** Data of a segment of subnet administration. */
+/** Bytes of data in a segment of subnet administration. */
 const SEGMENT_BYTES = 200
+/** Management class SubnAdm. */
 const SA = 3
+/** Offsets in a datagram: of the RMPP flags (lower bits of their byte), and of the segment number (u32). */
+const FLAGS = 26
+const SEGMENT = 28
+/** Offset of the last byte of the upper half of the transaction id, which names the agent. */
+const TID_HIGH_END = TID_LOW - 1
+const { ACTIVE, FIRST } = RmppFlag
 
-/** Delivers everything; returns what was on the wire, in order. */
-const script = (pair: Pair, isLost: (one: OnWire) => boolean = () => false): string[] => {
+/** Delivers everything except lost datagrams; returns all that were on the wire, in order. */
+const script = (pair: Pair, isLost: (sent: OnWire) => boolean = () => false): string[] => {
   const seen: string[] = []
-  for (let one = pair.wire.shift(); one !== undefined; one = pair.wire.shift()) {
-    const lost = isLost(one)
-    seen.push(`${one.to === pair.b ? '→' : '←'} ${segmentText(one)}${lost ? ' lost' : ''}`)
-    if (!lost) pair.deliver(one)
+  for (let sent = pair.wire.shift(); sent !== undefined; sent = pair.wire.shift()) {
+    const isThisLost = isLost(sent)
+    seen.push(`${sent.to === pair.b ? '→' : '←'} ${segmentText(sent)}${isThisLost ? ' lost' : ''}`)
+    if (!isThisLost) pair.deliver(sent)
   }
   return seen
 }
@@ -39,7 +47,7 @@ describe('a transfer', () => {
     pair.send(pair.b, plainMad(SA, GET_TABLE, 7), SECOND, 0, 'request')
     pair.settle()
     const message = longMessage(RESPONSE_TABLE, 7, 3 * SEGMENT_BYTES + 10)
-    message[11] = pair.b.host
+    message[TID_HIGH_END] = pair.b.host
     pair.send(pair.a, message, 0)
     assert.deepEqual(script(pair), [
       '→ DATA 1 first of 690',
@@ -78,7 +86,7 @@ describe('a transfer', () => {
     const message = longMessage(GET_TABLE, 7, 3 * SEGMENT_BYTES)
     pair.send(pair.a, message, 0, 1)
     let lost = 0
-    const isLost = (one: OnWire) => segmentText(one) === 'DATA 2' && lost++ === 0
+    const isLost = (sent: OnWire) => segmentText(sent) === 'DATA 2' && lost++ === 0
     assert.deepEqual(script(pair, isLost), [
       '→ DATA 1 first of 660',
       '← ACK 1 window 65',
@@ -137,7 +145,7 @@ describe('a transfer', () => {
       '→ ACK 0 window 1',
     ])
     const response = longMessage(RESPONSE_TABLE, 7, 2 * SEGMENT_BYTES)
-    response[11] = pair.a.host
+    response[TID_HIGH_END] = pair.a.host
     pair.send(pair.b, response, 0, 0, 'response')
     assert.equal(script(pair).at(-1), '→ ACK 2 window 65')
     assert.deepEqual([pair.a.ended, pair.b.ended], [[['message', 'answered']], [['response', 'sent']]])
@@ -171,7 +179,7 @@ describe('protocol errors', () => {
     const [first] = pair.wire.splice(0) as [OnWire]
     return { pair, first, path: pair.pathOf(pair.a) }
   }
-  const cases: readonly (readonly [what: string, fields: Parameters<typeof answerRmpp>[1], status: number])[] = [
+  const cases: readonly (readonly [title: string, fields: Parameters<typeof answerRmpp>[1], status: number])[] = [
     ['an unknown version', { version: 2, type: RmppType.ACK }, RmppStatus.BAD_VERSION],
     ['an unknown type', { type: 9 }, RmppStatus.BAD_TYPE],
     ['an ACK with a status', { type: RmppType.ACK, status: 1, lengthOrWindow: 1 }, RmppStatus.BAD_STATUS],
@@ -184,8 +192,8 @@ describe('protocol errors', () => {
     ['a STOP for no reason', { type: RmppType.STOP, status: 9 }, RmppStatus.BAD_STATUS],
     ['an ABORT for no reason', { type: RmppType.ABORT, status: 9 }, RmppStatus.BAD_STATUS],
   ]
-  for (const [what, fields, status] of cases)
-    it(`${what} is answered with ABORT ${status}, and ends the transfer`, () => {
+  for (const [title, fields, status] of cases)
+    it(`${title} is answered with ABORT ${status}, and ends the transfer`, () => {
       const { pair, first, path } = startTransfer()
       pair.a.engine.onMad(answerRmpp(first.mad, fields), path, 0)
       assert.deepEqual(pair.wire.map(segmentText), [`ABORT ${status}`])
@@ -205,13 +213,13 @@ describe('protocol errors', () => {
 
   it('a first segment that is not number 1, or a number 1 that is not first, is refused', () => {
     for (const [segment, flags] of [
-      [2, 3],
-      [1, 1],
+      [2, ACTIVE | FIRST],
+      [1, ACTIVE],
     ] as const) {
       const { pair, first } = startTransfer()
       const mad = first.mad.slice()
-      mad[31] = segment
-      mad[26] = flags
+      new DataView(mad.buffer).setUint32(SEGMENT, segment)
+      mad[FLAGS] = flags
       pair.deliver({ to: pair.b, mad })
       assert.deepEqual(pair.wire.map(segmentText), [`ABORT ${RmppStatus.BAD_SEGMENT}`])
     }
@@ -220,8 +228,8 @@ describe('protocol errors', () => {
   it('segments beyond the window, and of unknown transfers, are dropped', () => {
     const { pair, first } = startTransfer()
     const beyondWindow = first.mad.slice()
-    beyondWindow[26] = 1
-    beyondWindow[31] = 200
+    beyondWindow[FLAGS] = ACTIVE
+    new DataView(beyondWindow.buffer).setUint32(SEGMENT, 200)
     pair.deliver({ to: pair.b, mad: beyondWindow })
     assert.equal(pair.wire.length, 0)
     pair.deliver(first)
@@ -234,8 +242,8 @@ describe('protocol errors', () => {
     const { pair } = startTransfer()
     const { path, mad } = { path: pair.pathOf(pair.b), mad: longMessage(GET_TABLE, 7, 0) }
     const deliverFirst = (tid: number, remoteGid: Uint8Array) => {
-      const first = emitRmpp(mad.subarray(0, SA_HEADERS), { ...parseRmpp(mad), flags: 3, segment: 1 })
-      new DataView(first.buffer).setUint32(12, tid)
+      const first = emitRmpp(mad.subarray(0, SA_HEADERS), { ...parseRmpp(mad), flags: ACTIVE | FIRST, segment: 1 })
+      new DataView(first.buffer).setUint32(TID_LOW, tid)
       pair.b.engine.onMad(first, { ...path, remoteGid }, 0)
       return pair.wire.splice(0).map(segmentText)
     }
@@ -256,23 +264,24 @@ describe('protocol errors', () => {
     assert.deepEqual(pair.wire.splice(0).map(segmentText), [`ABORT ${RmppStatus.TIME_TOO_LONG}`])
     for (let tid = 0; tid < 300; tid++) {
       const mad = first.mad.slice()
-      new DataView(mad.buffer).setUint32(8, tid)
+      new DataView(mad.buffer).setUint32(TID_LOW, tid)
       pair.deliver({ to: pair.b, mad })
     }
-    assert.equal(pair.wire.filter(one => segmentText(one) === `STOP ${RmppStatus.RESX}`).length, 300 - 256)
+    assert.equal(pair.wire.filter(sent => segmentText(sent) === `STOP ${RmppStatus.RESX}`).length, 300 - 256)
   })
 
   it('a message of more than 1.5 MiB is stopped', () => {
     const { pair, first } = startTransfer()
+    /** The segment that was answered with a STOP; 0: none yet. */
     let stopped = 0
     const segment = first.mad.slice()
     const view = new DataView(segment.buffer)
     for (let number = 1; number < 10_000 && stopped === 0; number++) {
-      segment[26] = number === 1 ? 3 : 1
-      view.setUint32(28, number)
+      segment[FLAGS] = number === 1 ? ACTIVE | FIRST : ACTIVE
+      view.setUint32(SEGMENT, number)
       pair.deliver({ to: pair.b, mad: segment.slice() })
-      stopped = pair.wire.splice(0).filter(one => parseRmpp(one.mad).type === RmppType.STOP).length * number
+      stopped = pair.wire.splice(0).filter(sent => parseRmpp(sent.mad).type === RmppType.STOP).length * number
     }
-    assert.equal(stopped, 8193)
+    assert.equal(stopped, MAX_SEGMENTS + 1)
   })
 })

@@ -64,18 +64,27 @@ const item = fc.record(
   },
   { requiredKeys: ['gid', 'number'], noNullPrototype: true },
 )
-const right = fc.constant({ number: 2, gid: new Uint8Array(4), inner: { a: 0 } })
-const value = fc.oneof(number, otherTypes, big, bytesOf, item, right, fc.array(fc.oneof(right, item), { maxLength: 3 }))
+const validRecord = fc.constant({ number: 2, gid: new Uint8Array(4), inner: { a: 0 } })
+const value = fc.oneof(
+  number,
+  otherTypes,
+  big,
+  bytesOf,
+  item,
+  validRecord,
+  fc.array(fc.oneof(validRecord, item), { maxLength: 3 }),
+)
 const names = fc.shuffledSubarray([...Object.keys(attributes), 'unknown', 'toString', '__proto__'])
-const plainly: Record<string, unknown> = {
+/** Valid arguments. */
+const validArguments: Record<string, unknown> = {
   ...{ small: 1, plain: 5, wide: 1n, state: 2, gaps: 7, mtu: 5, access: 3, some: new Uint8Array(2), pd: 4, channel: 3 },
   ...{ one: { number: 2, gid: new Uint8Array(4), inner: { a: 0 } }, many: [] },
 }
 
 /** Whether arguments are valid by `problemOf`. */
 const areValid = (args: Record<string, unknown>): boolean =>
-  Object.entries(attributes).every(([name, { of, optional: may }]) =>
-    Object.hasOwn(args, name) ? problemOf(of, args[name], false) === undefined : may,
+  Object.entries(attributes).every(([name, { of, optional: isOptional }]) =>
+    Object.hasOwn(args, name) ? problemOf(of, args[name], false) === undefined : isOptional,
   ) && Object.keys(args).every(name => Object.hasOwn(attributes, name))
 
 it('accepts arguments without a problem, and nothing else', () => {
@@ -86,7 +95,7 @@ it('accepts arguments without a problem, and nothing else', () => {
       // Mostly valid values; otherwise few cases would be accepted.
       for (const [i, name] of order.entries())
         Object.defineProperty(args, name, {
-          value: wrong % 3 === 0 || i === wrong % 15 ? values[i] : plainly[name],
+          value: wrong % 3 === 0 || i === wrong % 15 ? values[i] : validArguments[name],
           enumerable: true,
         })
       assert.equal(hasValidArguments(shape, args), areValid(args))
@@ -109,7 +118,7 @@ it('accepts a value without a problem, and no other, strict or not', () => {
 
 it('ignores unknown fields of a record, but not unknown arguments', () => {
   const shape = shapeOf(attributes)
-  const one = { ...(plainly.one as object), more: 1 }
+  const one = { ...(validArguments.one as object), more: 1 }
   assert.ok(hasValidArguments(shape, { small: 1, pd: 1, one }))
   assert.equal(hasValidArguments(shape, { small: 1, pd: 1, more: 1 }), false)
 })

@@ -10,8 +10,8 @@ import type { AnyRecord, AnyValue, AnyValues } from '../../src/spec/schema/schem
 import type { Call } from '../../src/uapi/call.ts'
 import { type Encoding, expressibleArguments } from '../../src/uapi/linux/envelope.ts'
 
-/** Implicit values of a dialect. */
-const fixed = ({ means, name }: Pick<Encoding, 'name' | 'means'>): AnyValues =>
+/** Arguments that a command or method implies. */
+const impliedArguments = ({ means, name }: Pick<Encoding, 'name' | 'means'>): AnyValues =>
   [...(means === 'ioctl' ? ioctlMethods : writeCommands)].find(one => one.name === name)?.impliedArguments ?? {}
 
 /** The bytes of a filter that Linux defines, followed by zeros; bits beyond a field's width are 0. */
@@ -40,12 +40,12 @@ const expressibleRule = (args: AnyValues): void => {
   args.specs = (args.specs as AnyRecord[]).flatMap(expressibleSpec).slice(0, 9)
 }
 
-/** A generated call as this dialect can express it. */
+/** A generated call as the command or method `way` can express it. */
 export const expressible = (way: Pick<Encoding, 'name' | 'means'>, call: Call): Call => {
   const { means } = way
-  const room = expressibleArguments(way)
-  const kept = Object.entries(call.args).filter(([attribute]) => room.has(attribute))
-  const args: AnyValues = { ...Object.fromEntries(kept), ...fixed(way) }
+  const known = expressibleArguments(way)
+  const kept = Object.entries(call.args).filter(([attribute]) => known.has(attribute))
+  const args: AnyValues = { ...Object.fromEntries(kept), ...impliedArguments(way) }
   // The command always has the method's optional arguments.
   if (way.name === 'RESIZE_CQ') args.cqe ??= 1
   // Work requests must match the counts.

@@ -27,47 +27,50 @@ const DLID = 0x1234
 const SOURCE_BITS = 3
 const path = { sl: 5, port: 1, isGlobal: 0 }
 
-/** A device of the link, and the arguments of its handlers. */
+/**
+ * A device of the link. `handled`: the arguments that its handlers of MODIFY_QP and CREATE_AH got; `setQueryResult`: sets
+ * the result of QUERY_QP.
+ */
 const deviceOn = (link: LinkName, id = NO_DRIVER) => {
-  const given: AnyValues[] = []
+  const handled: AnyValues[] = []
   const note = (_call: unknown, _object: unknown, args: AnyValues) => {
-    given.push(args)
+    handled.push(args)
     return {}
   }
-  let passed: AnyRecord = {}
-  const query = () => passed
-  const own = { [RcQp.name]: { modify: note, query }, [Ah.name]: { create: note } }
-  const classes = testClasses.map(line => {
-    const handlers = (own as Record<string, object>)[line.class.name]
-    return handlers === undefined ? line : driverClass(line.class, { ...line.handlers, ...handlers } as never)
+  let queryResult: AnyRecord = {}
+  const query = () => queryResult
+  const overrides = { [RcQp.name]: { modify: note, query }, [Ah.name]: { create: note } }
+  const classes = testClasses.map(entry => {
+    const handlers = (overrides as Record<string, object>)[entry.class.name]
+    return handlers === undefined ? entry : driverClass(entry.class, { ...entry.handlers, ...handlers } as never)
   })
   const driver: Driver<TestState> = { ...testDriver(classes), id, link }
-  const b = openTestDevice({}, driver)
+  const setup = openTestDevice({}, driver)
   const make = (cls: typeof Pd | typeof Cq | typeof RcQp, args: object) =>
-    invokeNow(b.context, cls, 'create', 0, args as never, b.caller).object as number
+    invokeNow(setup.context, cls, 'create', 0, args as never, setup.caller).object as number
   const pd = make(Pd, {})
   const cq = make(Cq, { cqe: 1, userHandle: 0n, compVector: 0 })
   const qp = make(RcQp, { pd, sendCq: cq, recvCq: cq, cap, userHandle: 0n })
-  const pass = (what: AnyRecord): void => {
-    passed = what
+  const setQueryResult = (result: AnyRecord): void => {
+    queryResult = result
   }
-  return { ...b, pd, qp, given, pass }
+  return { ...setup, pd, qp, handled, setQueryResult }
 }
 
-/** A command of `length` bytes after its header, with a response of `room` words. */
-const command = (number: number, length: number, room: number, fill: (view: DataView) => void): Uint8Array => {
+/** A command of `length` bytes after its header, which `fill` writes, with a response buffer of `words` words. */
+const command = (number: number, length: number, words: number, fill: (view: DataView) => void): Uint8Array => {
   const bytes = new Uint8Array(8 + length)
   const view = new DataView(bytes.buffer)
   view.setUint32(0, number, true)
   view.setUint16(4, bytes.length / 4, true)
-  view.setUint16(6, room, true)
+  view.setUint16(6, words, true)
   fill(new DataView(bytes.buffer, 8))
   return bytes
 }
 
 const ADDRESS_BITS = (1 << (qpAttributes.address.id - 1)) | (1 << (qpAttributes.alternatePath.id - 1))
 
-/** MODIFY_QP to RTR, with a primary and an alternate path. */
+/** MODIFY_QP to RTR, with a primary and an alternate path (offsets of struct ib_uverbs_modify_qp). */
 const modify = (qp: number): Uint8Array =>
   command(WriteCommands.MODIFY_QP, 112, 0, view => {
     for (const at of [0, 32]) {
@@ -84,6 +87,7 @@ const modify = (qp: number): Uint8Array =>
     view.setUint8(109, 14)
   })
 
+/** CREATE_AH with an address (offsets of struct ib_uverbs_create_ah). */
 const createAh = (pd: number): Uint8Array =>
   command(WriteCommands.CREATE_AH, 56, 1, view => {
     view.setUint32(16, pd, true)
@@ -117,14 +121,14 @@ const expected: Readonly<Record<LinkName, { modify: object; create: object }>> =
 
 for (const link of LINKS)
   test(`a driver of an ${link} device gets its link's fields of Linux's structs`, () => {
-    const { context, caller, pd, qp, given } = deviceOn(link)
+    const { context, caller, pd, qp, handled } = deviceOn(link)
     for (const [bytes, wanted] of [
       [modify(qp), { ...expected[link].modify, state: QpState.values.RTR }],
       [createAh(pd), { ...expected[link].create, userHandle: 0n }],
     ] as const) {
       const answer = dispatch(context, decodeWriteBytes, [bytes], caller) as Answer
       assert.equal(answer.ret, bytes.length, answer.reason)
-      const { pd: _, ...args } = given.pop() as AnyValues
+      const { pd: _, ...args } = handled.pop() as AnyValues
       assert.deepEqual(args, wanted)
     }
   })
@@ -142,8 +146,8 @@ for (const link of LINKS)
 
 for (const link of ['ib', 'roce', 'opa'] as const)
   test(`QUERY_QP on an ${link} device returns the driver’s path`, () => {
-    const { context, caller, qp, pass } = deviceOn(link)
-    pass({ ...expected[link].modify, state: 2 })
+    const { context, caller, qp, setQueryResult } = deviceOn(link)
+    setQueryResult({ ...expected[link].modify, state: 2 })
     let answered: Uint8Array | undefined
     const copyOut = (_address: bigint, bytes: Uint8Array): void => {
       answered = bytes
@@ -163,11 +167,11 @@ test('a driver may use rxe’s driver id for its programs, without rxe’s outpu
   const { context, caller, pd } = deviceOn('roce', RXE_DRIVER_ID)
   const bytes = createAh(pd)
   new DataView(bytes.buffer).setUint16(6, 3, true)
-  let rest: Uint8Array | undefined
+  let driverPart: Uint8Array | undefined
   const copyOut = (address: bigint, written: Uint8Array): void => {
-    if (address === 4n) rest = written
+    if (address === 4n) driverPart = written
   }
   const answer = dispatch(context, decodeWriteBytes, [bytes], { ...caller, copyOut }) as Answer
   assert.equal(answer.ret, bytes.length, answer.reason)
-  assert.deepEqual(rest, new Uint8Array(8))
+  assert.deepEqual(driverPart, new Uint8Array(8))
 })

@@ -5,8 +5,11 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
+import { RXE_DRIVER_ID } from '../../src/spec/drivers/rxe.ts'
 import { CallError, errnoName } from '../../src/spec/errno.ts'
 import { RDMA_VERBS_IOCTL } from '../../src/spec/linux/ioctl.ts'
+import { ExtendedCommands, LinuxObject, WriteCommands } from '../../src/spec/linux/names.ts'
+import { EXTENDED } from '../../src/spec/linux/write.ts'
 import { type Answer, type Call, type Decoded, isAnswer, type Result } from '../../src/uapi/call.ts'
 import { decodeIoctl } from '../../src/uapi/index.ts'
 import { encodeLinux } from '../../src/uapi/linux/encode.ts'
@@ -34,14 +37,19 @@ const write = (bytes: readonly number[] | Uint8Array, prepare?: (view: FakeView)
 const u16 = (n: number): number[] => [n & 0xff, n >> 8]
 const u32 = (n: number): number[] => [...u16(n & 0xffff), ...u16(n >>> 16)]
 const u64 = (n: bigint): number[] => [...u32(Number(n & 0xffffffffn)), ...u32(Number(n >> 32n))]
+const { ALLOC_PD, CREATE_QP, DEALLOC_PD, MODIFY_QP, POST_SEND, REG_MR } = WriteCommands
+const { EX_QUERY_DEVICE } = ExtendedCommands
+
+/** A command with a response buffer of `out` words of 4 bytes. */
 const command = (number: number, body: number[], out: number): number[] => [
   ...u32(number),
   ...u16((8 + body.length) / 4),
   ...u16(out),
   ...body,
 ]
+/** An extended command with a response buffer of `out` words of 8 bytes. */
 const extended = (number: number, body: number[], out: number, response = ARENA, providerOut = 0): number[] => [
-  ...u32((number | 0x80000000) >>> 0),
+  ...u32(number + EXTENDED),
   ...u16(body.length / 8),
   ...u16(out),
   ...u64(response),
@@ -53,17 +61,17 @@ const extended = (number: number, body: number[], out: number, response = ARENA,
 
 test('write: a command that is longer or shorter than its header says is refused', () => {
   assert.equal(errorOf(write([])), 'EINVAL')
-  assert.equal(errorOf(write([3, 0, 0, 0, 2, 0, 1])), 'EINVAL')
-  assert.equal(errorOf(write(command(3, u64(ARENA), 1))), 'OK')
-  assert.equal(errorOf(write([...command(3, u64(ARENA), 1), 0, 0, 0, 0])), 'EINVAL')
-  assert.equal(errorOf(write(command(3, [], 1))), 'ENOSPC')
-  assert.equal(errorOf(write(command(3, u64(ARENA), 0))), 'ENOSPC')
-  assert.equal(errorOf(write(command(9, u64(ARENA), 3))), 'ENOSPC')
+  assert.equal(errorOf(write(command(ALLOC_PD, [], 1).slice(0, 7))), 'EINVAL')
+  assert.equal(errorOf(write(command(ALLOC_PD, u64(ARENA), 1))), 'OK')
+  assert.equal(errorOf(write([...command(ALLOC_PD, u64(ARENA), 1), 0, 0, 0, 0])), 'EINVAL')
+  assert.equal(errorOf(write(command(ALLOC_PD, [], 1))), 'ENOSPC')
+  assert.equal(errorOf(write(command(ALLOC_PD, u64(ARENA), 0))), 'ENOSPC')
+  assert.equal(errorOf(write(command(REG_MR, u64(ARENA), 3))), 'ENOSPC')
 })
 
 test('write: a command without driver data must end in zeros', () => {
-  assert.equal(errorOf(write(command(4, [...u32(3), ...u32(0)], 0))), 'OK')
-  assert.equal(errorOf(write(command(4, [...u32(3), ...u32(1)], 0))), 'EOPNOTSUPP')
+  assert.equal(errorOf(write(command(DEALLOC_PD, [...u32(3), ...u32(0)], 0))), 'OK')
+  assert.equal(errorOf(write(command(DEALLOC_PD, [...u32(3), ...u32(1)], 0))), 'EOPNOTSUPP')
 })
 
 test('write: a buffer longer than a header can describe is refused before it is read', () => {
@@ -74,20 +82,20 @@ test('write: a buffer longer than a header can describe is refused before it is 
 
 test('write, extended: response and lengths must agree', () => {
   const query = [...u32(0), ...u32(0)]
-  assert.equal(errorOf(write(extended(1, query, 38))), 'OK')
-  assert.equal(errorOf(write(extended(1, query, 23))), 'OK')
-  assert.equal(errorOf(write(extended(1, query, 22))), 'ENOSPC')
-  assert.equal(errorOf(write(extended(1, query, 0))), 'EINVAL')
-  assert.equal(errorOf(write(extended(1, query, 38, 0n))), 'EINVAL')
-  assert.equal(errorOf(write(extended(1, [], 38))), 'ENOSPC')
-  assert.equal(errorOf(write(extended(1, [...query, ...u64(0n)], 38))), 'OK')
-  assert.equal(errorOf(write(extended(1, [...query, ...u64(1n)], 38))), 'EOPNOTSUPP')
-  assert.equal(errorOf(write(extended(1, query, 38).slice(0, 20))), 'EINVAL')
+  assert.equal(errorOf(write(extended(EX_QUERY_DEVICE, query, 38))), 'OK')
+  assert.equal(errorOf(write(extended(EX_QUERY_DEVICE, query, 23))), 'OK')
+  assert.equal(errorOf(write(extended(EX_QUERY_DEVICE, query, 22))), 'ENOSPC')
+  assert.equal(errorOf(write(extended(EX_QUERY_DEVICE, query, 0))), 'EINVAL')
+  assert.equal(errorOf(write(extended(EX_QUERY_DEVICE, query, 38, 0n))), 'EINVAL')
+  assert.equal(errorOf(write(extended(EX_QUERY_DEVICE, [], 38))), 'ENOSPC')
+  assert.equal(errorOf(write(extended(EX_QUERY_DEVICE, [...query, ...u64(0n)], 38))), 'OK')
+  assert.equal(errorOf(write(extended(EX_QUERY_DEVICE, [...query, ...u64(1n)], 38))), 'EOPNOTSUPP')
+  assert.equal(errorOf(write(extended(EX_QUERY_DEVICE, query, 38).slice(0, 20))), 'EINVAL')
 })
 
 test('write, extended: a shorter response buffer gets the first part and its length', () => {
   const memory = arena()
-  const bytes = Uint8Array.from(extended(1, [...u32(0), ...u32(0)], 24))
+  const bytes = Uint8Array.from(extended(EX_QUERY_DEVICE, [...u32(0), ...u32(0)], 24))
   memory.map(AT, bytes)
   const decoded = decodeWrite(fakeView(memory), AT, bytes.length)
   assert.ok(!isAnswer(decoded))
@@ -98,9 +106,10 @@ test('write, extended: a shorter response buffer gets the first part and its len
   assert.equal(response.getUint32(192, true), 0xcccccccc)
 })
 
-const CREATE_QP = (type: number, cqes: number[] = []): number[] =>
+/** A CREATE_QP with this type, followed by the driver's input. */
+const createQpCommand = (type: number, driverInput: number[] = []): number[] =>
   command(
-    24,
+    CREATE_QP,
     [
       ...u64(ARENA),
       ...u64(1n),
@@ -113,13 +122,13 @@ const CREATE_QP = (type: number, cqes: number[] = []): number[] =>
       type,
       0,
       0,
-      ...cqes,
+      ...driverInput,
     ],
     16,
   )
 
 test('a QP type is a class of its own; types that no device has are EOPNOTSUPP, unknown ones EINVAL (R9)', () => {
-  const decoded = write(CREATE_QP(2))
+  const decoded = write(createQpCommand(2))
   assert.ok(!isAnswer(decoded))
   assert.equal(decoded.call.class.name, 'rc_qp')
   assert.equal(decoded.call.args.flags, 0x1000)
@@ -130,20 +139,21 @@ test('a QP type is a class of its own; types that no device has are EOPNOTSUPP, 
     [9, 'xrc_ini_qp'],
     [10, 'xrc_tgt_qp'],
   ] as const) {
-    const other = write(CREATE_QP(type))
+    const other = write(createQpCommand(type))
     assert.equal(!isAnswer(other) && other.call.class.name, name)
   }
-  assert.equal(errorOf(write(CREATE_QP(255))), 'EOPNOTSUPP')
-  for (const type of [0, 1, 5, 11, 254]) assert.equal(errorOf(write(CREATE_QP(type))), 'EINVAL', `type ${type}`)
+  assert.equal(errorOf(write(createQpCommand(255))), 'EOPNOTSUPP')
+  for (const type of [0, 1, 5, 11, 254]) assert.equal(errorOf(write(createQpCommand(type))), 'EINVAL', `type ${type}`)
   // Linux's rxe takes no input of its own.
-  assert.equal(errorOf(write(CREATE_QP(2, u64(0n)))), 'EINVAL')
+  assert.equal(errorOf(write(createQpCommand(2, u64(0n)))), 'EINVAL')
 })
 
+/** A MODIFY_QP of handle 3 with this mask, and with other bytes at the offsets in `changes`. */
 const modify = (mask: number, changes: Readonly<Record<number, number>> = {}): number[] => {
   const body = new Array(112).fill(0)
   body.splice(64, 8, ...u32(3), ...u32(mask))
   for (const [at, byte] of Object.entries(changes)) body[Number(at)] = byte
-  return command(26, body, 0)
+  return command(MODIFY_QP, body, 0)
 }
 
 test('MODIFY_QP: mask bits that Linux lacks EOPNOTSUPP, attributes that RC lacks EINVAL, values out of limits EINVAL', () => {
@@ -182,7 +192,11 @@ test('an invalid QP handle is left to core, with the expected class', () => {
 test('POST_SEND with work requests is refused unless they are present and complete', () => {
   const post = (count: number, sges: number, size: number, tail: number): Decoded | Answer =>
     write(
-      command(28, [...u64(ARENA), ...u32(3), ...u32(count), ...u32(sges), ...u32(size), ...new Array(tail).fill(0)], 1),
+      command(
+        POST_SEND,
+        [...u64(ARENA), ...u32(3), ...u32(count), ...u32(sges), ...u32(size), ...new Array(tail).fill(0)],
+        1,
+      ),
     )
   assert.equal(errorOf(post(0, 0, 128, 0)), 'OK')
   assert.equal(errorOf(post(0, 0, 0, 0)), 'EINVAL')
@@ -192,12 +206,17 @@ test('POST_SEND with work requests is refused unless they are present and comple
 })
 
 test('a response that cannot be written is EFAULT, so that core undoes what was created', () => {
-  const decoded = write(command(3, u64(0x10n), 1))
+  const decoded = write(command(ALLOC_PD, u64(0x10n), 1))
   assert.ok(!isAnswer(decoded))
   assert.equal(errorOf(decoded.answer({ object: 0, out: {} })), 'EFAULT')
 })
 
 // ---- ioctl: attributes ----
+
+/** Method numbers of the objects DEVICE and MR. */
+const INFO_HANDLES = 1
+const QUERY_GID_TABLE = 5
+const REG_MR_METHOD = 5
 
 type Attr = readonly [id: number, length: number, data: bigint, flags?: number, reserved?: number]
 const ioctl = (object: number, method: number, attributes: readonly Attr[]): Uint8Array => {
@@ -207,7 +226,7 @@ const ioctl = (object: number, method: number, attributes: readonly Attr[]): Uin
     ...u16(method),
     ...u16(attributes.length),
     ...u64(0n),
-    ...u32(14),
+    ...u32(RXE_DRIVER_ID),
     ...u32(0),
     ...attributes.flatMap(([id, length, data, flags = 1, reserved = 0]) => [
       ...u16(id),
@@ -219,6 +238,7 @@ const ioctl = (object: number, method: number, attributes: readonly Attr[]): Uin
   ]
   return Uint8Array.from(bytes)
 }
+/** An ioctl of a process with three objects. */
 const verbs = (object: number, method: number, attributes: readonly Attr[]): Decoded | Answer => {
   const memory = arena()
   memory.map(AT, ioctl(object, method, attributes))
@@ -228,6 +248,7 @@ const verbs = (object: number, method: number, attributes: readonly Attr[]): Dec
   view.handles.set(3, 'rc_qp')
   return decodeVerbsIoctl(view, RDMA_VERBS_IOCTL, AT)
 }
+/** The attributes of QP_CREATE, by id: spec/linux/names.ts has their names in order. `changes`: others, or none (null). */
 const createQp = (changes: Readonly<Record<number, Attr | null>> = {}): Attr[] => {
   const all: Record<number, Attr | null> = {
     0: [0, 0, 0n],
@@ -282,7 +303,7 @@ test('ioctl QP_CREATE: several mistakes give the kernel’s first error', () => 
     ['OK', { 77: [77, 0, 0n, 0] }],
   ]
   for (const [expected, changes] of answers) {
-    const answer = verbs(4, 0, createQp(changes))
+    const answer = verbs(LinuxObject.QP, 0, createQp(changes))
     assert.equal(errorOf(answer), expected, `${Object.keys(changes)}: ${(answer as Answer).reason}`)
   }
 })
@@ -291,14 +312,22 @@ test('ioctl: a message of more than a page is EINVAL', () => {
   const memory = arena()
   memory.map(
     AT,
-    Uint8Array.from([...u16(24 + 16 * 255), ...u16(0), ...u16(2), ...u16(255), ...u64(0n), ...u32(14), ...u32(0)]),
+    Uint8Array.from([
+      ...u16(24 + 16 * 255),
+      ...u16(0),
+      ...u16(2),
+      ...u16(255),
+      ...u64(0n),
+      ...u32(RXE_DRIVER_ID),
+      ...u32(0),
+    ]),
   )
   assert.equal(errorOf(decodeVerbsIoctl(fakeView(memory), RDMA_VERBS_IOCTL, AT)), 'EINVAL')
 })
 
-test('ioctl: lists are cut to whole entries of the caller’s size', () => {
+test('ioctl: the room of a list must be whole entries of the caller’s size, and limits their number', () => {
   const table = (size: bigint, length: number): Decoded | Answer =>
-    verbs(0, 5, [
+    verbs(LinuxObject.DEVICE, QUERY_GID_TABLE, [
       [0, 8, size],
       [1, 4, 0n],
       [2, length, ARENA],
@@ -315,7 +344,7 @@ test('ioctl: lists are cut to whole entries of the caller’s size', () => {
   }
   const handles = (object: bigint, length: number): string =>
     errorOf(
-      verbs(0, 1, [
+      verbs(LinuxObject.DEVICE, INFO_HANDLES, [
         [0, 8, object],
         [1, 4, ARENA + 2048n],
         [2, length, ARENA],
@@ -328,14 +357,14 @@ test('ioctl: lists are cut to whole entries of the caller’s size', () => {
 })
 
 test('ioctl INFO_HANDLES: Linux checks late that count and list are present', () => {
-  const kind: Attr = [0, 8, 4n]
-  assert.equal(errorOf(verbs(0, 1, [kind, [2, 8, ARENA]])), 'ENOENT')
-  assert.equal(errorOf(verbs(0, 1, [kind, [1, 4, ARENA]])), 'EINVAL')
+  const objectId: Attr = [0, 8, 4n]
+  assert.equal(errorOf(verbs(LinuxObject.DEVICE, INFO_HANDLES, [objectId, [2, 8, ARENA]])), 'ENOENT')
+  assert.equal(errorOf(verbs(LinuxObject.DEVICE, INFO_HANDLES, [objectId, [1, 4, ARENA]])), 'EINVAL')
 })
 
 test('ioctl REG_MR takes an address, and refuses files and DMA handles, which soft devices lack', () => {
   const region = (...more: readonly Attr[]): Decoded | Answer =>
-    verbs(7, 5, [
+    verbs(LinuxObject.MR, REG_MR_METHOD, [
       [0, 0, 0n],
       [1, 0, 0n],
       [3, 8, 0x8000n],

@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { CallError, type ErrnoName, errnoName } from '../../src/spec/errno.ts'
+import { CallError, Errno, type ErrnoName, errnoName } from '../../src/spec/errno.ts'
 import type { Answer, Decoded, Result } from '../../src/uapi/call.ts'
 import { isAnswer } from '../../src/uapi/call.ts'
 import { GET_CONTEXT_AGAIN } from '../../src/uapi/linux/caller.ts'
@@ -137,8 +137,8 @@ test('objects.abilog: calls of classes that exist re-encode to the same bytes, t
 
 // ---- permitted contents of the legacy part ----
 
-/** Bytes of a recorded call that are pointers, envelope or ignored: everything else must be in the arguments. */
 test('the legacy part has no arguments: zeroing its permitted contents leaves nothing', () => {
+  /** Nonzero bytes beyond headers and attributes: 'class.method OFFSET'. */
   const left = new Set<string>()
   for (const name of PROGRAM_LOGS)
     for (const { decoded } of replay(name)) {
@@ -167,13 +167,12 @@ test('a MODIFY_QP without its legacy part is the same call', () => {
   for (const { logged, view, decoded } of replay('ibv_rc_pingpong.client.abilog')) {
     if (isAnswer(decoded) || decoded.call.methodName !== 'modify' || logged.kind !== 'ioctl') continue
     const { parts } = unpackLegacy(decoded.legacy()!)
-    const zeroed = [1, 0, parts.length, 0].concat(
+    const zeroed = [EntryPoint.IOCTL as number, 0, parts.length, 0].concat(
       ...parts.map((part, i) => {
         const bytes = i === 0 ? part : new Uint8Array(part.length)
         return [part.length & 0xff, part.length >> 8, 0, 0, ...bytes]
       }),
     )
-    zeroed[0] = EntryPoint.IOCTL
     const image = encodeLinux(decoded.call, Uint8Array.from(zeroed))
     view.memory = fakeMemory()
     view.memory.map(MESSAGE_AT, image.bytes)
@@ -214,12 +213,11 @@ test('raw.abilog: hand-made calls, most of them wrong, are answered as the kerne
     .split('\n')
     .filter(line => line !== '' && !line.startsWith('##') && !line.startsWith('read()'))
     .map(line => line.slice(0, line.indexOf('  ') < 0 ? undefined : Math.min(line.indexOf('  '), 62)).trim())
-  let i = 0
-  const calls = readAbilog('raw.abilog').filter(onUverbs)
-  const requests = new Map(calls.map((call, at) => [at, call]))
-  const kinds = [...requests.values()].filter(call => ['ioctl', 'write', 'request'].includes(call.kind))
-  assert.equal(kinds.length, names.length)
-  const byLine = new Map(kinds.map(call => [call.line, names[i++]]))
+  const calls = readAbilog('raw.abilog')
+    .filter(onUverbs)
+    .filter(call => ['ioctl', 'write', 'request'].includes(call.kind))
+  assert.equal(calls.length, names.length)
+  const byLine = new Map(calls.map((call, i) => [call.line, names[i]]))
   let settled = 0
   for (const { logged, view, decoded, where } of replay('raw.abilog')) {
     const title = `${where} ${byLine.get(logged.line)}`
@@ -232,27 +230,25 @@ test('raw.abilog: hand-made calls, most of them wrong, are answered as the kerne
       assert.equal(decoded.call.methodName, 'query', title)
       continue
     }
-    const again = byLine.get(logged.line) === 'GET_CONTEXT again'
-    if (again) {
+    if (byLine.get(logged.line) === 'GET_CONTEXT again') {
       // Linux reserves a descriptor before it refuses; the number it leaves is invalid.
       const open = { ...decoded.call, method: view.schema.classByName('device')!.methods.open }
       const { result } = recordedResult(open, logged)
       const answer = decoded.answer({ out: { numCompVectors: 2, coreSupport: 1n, ...result.out } })
       assert.equal(answer.reason, GET_CONTEXT_AGAIN.message)
       if (logged.kind === 'write') {
-        assert.equal(answer.ret, -22)
+        assert.equal(answer.ret, -Errno.EINVAL)
         assert.deepEqual([...view.copyIn(responseAddress(logged), 8)], [255, 255, 255, 255, 2, 0, 0, 0])
       } else assertAnswered(logged, view, answer, { result, numbers: new Map() }, title)
       continue
     }
     if (byLine.get(logged.line) === 'GET_CONTEXT response at address 0x10') {
       const answer = decoded.answer({ out: { numCompVectors: 2, coreSupport: 1n } })
-      assert.equal(answer.ret, -14, title)
+      assert.equal(answer.ret, -Errno.EFAULT, title)
       continue
     }
     if (logged.errno !== 0) {
       const name = byLine.get(logged.line)!
-      // Both check cqe 0 and handles.
       assert.ok(CORE_DECIDES.has(name), `${title}: the codec accepted it`)
     }
     const { recorded, outcome } = outcomeOf(decoded, logged)
@@ -265,5 +261,5 @@ test('raw.abilog: hand-made calls, most of them wrong, are answered as the kerne
 test('an ioctl of neither dialect is ENOTTY', () => {
   const unknown = readAbilog('raw.abilog').find(call => call.kind === 'request' && onUverbs(call))
   assert.ok(unknown?.kind === 'request')
-  assert.equal(unknown.errno, 25)
+  assert.equal(unknown.errno, Errno.ENOTTY)
 })

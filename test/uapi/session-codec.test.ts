@@ -35,7 +35,8 @@ const header = fc.record({
   tid: u32,
   stack: u32,
 })
-type From = { serial: number; context: number; fd: number; pid: number; tid: number; stack: number }
+/** The header's fields without its type. */
+type HeaderFields = { serial: number; context: number; fd: number; pid: number; tid: number; stack: number }
 
 const request = (length: number): Request => {
   const into = newRequest()
@@ -50,58 +51,65 @@ const reply = (length: number): Reply => {
 
 test('requests survive a round trip', () => {
   fc.assert(
-    fc.property(header, u32, u64, u64, fc.stringMatching(/^[ -~]{0,63}$/), (from: From, word, first, second, tag) => {
-      assert.deepEqual(request(writeHello(buffer, from, tag, word)), {
-        ...newRequest(),
-        ...from,
-        type: MessageType.HELLO,
-        version: SESSION_VERSION,
-        wants: word,
-        tag,
-      })
-      assert.deepEqual(request(writeRequest(buffer, 'OPEN', from, { node: word })), {
-        ...newRequest(),
-        ...from,
-        type: MessageType.OPEN,
-        node: word,
-      })
-      assert.deepEqual(request(writeRequest(buffer, 'ATTACH', from)), {
-        ...newRequest(),
-        ...from,
-        type: MessageType.ATTACH,
-      })
-      assert.deepEqual(request(writeRequest(buffer, 'IOCTL', from, { request: word, argument: first })), {
-        ...newRequest(),
-        ...from,
-        type: MessageType.IOCTL,
-        request: word,
-        argument: first,
-      })
-      assert.deepEqual(
-        request(writeRequest(buffer, 'MAP', from, { offset: first, length: second, protection: word })),
-        {
+    fc.property(
+      header,
+      u32,
+      u64,
+      u64,
+      fc.stringMatching(/^[ -~]{0,63}$/),
+      (fields: HeaderFields, word, first, second, tag) => {
+        assert.deepEqual(request(writeHello(buffer, fields, tag, word)), {
           ...newRequest(),
-          ...from,
-          type: MessageType.MAP,
-          offset: first,
+          ...fields,
+          type: MessageType.HELLO,
+          version: SESSION_VERSION,
+          wants: word,
+          tag,
+        })
+        assert.deepEqual(request(writeRequest(buffer, 'OPEN', fields, { node: word })), {
+          ...newRequest(),
+          ...fields,
+          type: MessageType.OPEN,
+          node: word,
+        })
+        assert.deepEqual(request(writeRequest(buffer, 'ATTACH', fields)), {
+          ...newRequest(),
+          ...fields,
+          type: MessageType.ATTACH,
+        })
+        assert.deepEqual(request(writeRequest(buffer, 'IOCTL', fields, { request: word, argument: first })), {
+          ...newRequest(),
+          ...fields,
+          type: MessageType.IOCTL,
+          request: word,
+          argument: first,
+        })
+        assert.deepEqual(
+          request(writeRequest(buffer, 'MAP', fields, { offset: first, length: second, protection: word })),
+          {
+            ...newRequest(),
+            ...fields,
+            type: MessageType.MAP,
+            offset: first,
+            length: second,
+            protection: word,
+          },
+        )
+        assert.deepEqual(request(writeRequest(buffer, 'WRITE', fields, { buffer: first, length: second })), {
+          ...newRequest(),
+          ...fields,
+          type: MessageType.WRITE,
+          buffer: first,
           length: second,
-          protection: word,
-        },
-      )
-      assert.deepEqual(request(writeRequest(buffer, 'WRITE', from, { buffer: first, length: second })), {
-        ...newRequest(),
-        ...from,
-        type: MessageType.WRITE,
-        buffer: first,
-        length: second,
-      })
-      assert.deepEqual(request(writeTool(buffer, from, tag)), {
-        ...newRequest(),
-        ...from,
-        type: MessageType.TOOL,
-        text: tag,
-      })
-    }),
+        })
+        assert.deepEqual(request(writeTool(buffer, fields, tag)), {
+          ...newRequest(),
+          ...fields,
+          type: MessageType.TOOL,
+          text: tag,
+        })
+      },
+    ),
   )
 })
 
@@ -123,43 +131,43 @@ test('replies survive a round trip', () => {
       ret,
       fc.array(install, { maxLength: SessionLimits.descriptors }),
       fc.stringMatching(/^\/[ -~]{0,238}$/),
-      (from: From, error, number, value, installs, root) => {
-        const to = { ...from, type: MessageType.IOCTL }
-        assert.deepEqual(reply(writeCallReply(buffer, to, value, installs)), {
+      (fields: HeaderFields, error, number, value, installs, root) => {
+        const requestHeader = { ...fields, type: MessageType.IOCTL }
+        assert.deepEqual(reply(writeCallReply(buffer, requestHeader, value, installs)), {
           ...newReply(),
-          ...to,
+          ...requestHeader,
           type: MessageType.REPLY | MessageType.IOCTL,
           ret: BigInt(value),
           installCount: installs.length,
           installs,
         })
-        const refused = reply(writeCallReply(buffer, to, -1 - error, installs, root))
+        const refused = reply(writeCallReply(buffer, requestHeader, -1 - error, installs, root))
         assert.deepEqual([refused.ret, refused.text, refused.installs], [BigInt(-1 - error), root, installs])
-        const attach = { ...from, type: MessageType.ATTACH }
+        const attach = { ...fields, type: MessageType.ATTACH }
         const opened = { error, context: number, rdev: number, inode: number * 2 ** 20 }
         assert.deepEqual(reply(writeOpenReply(buffer, attach, opened)), {
           ...newReply(),
-          ...from,
+          ...fields,
           type: MessageType.REPLY | MessageType.ATTACH,
           error,
           context: number,
           rdev: BigInt(number),
           inode: BigInt(opened.inode),
         })
-        assert.deepEqual(reply(writeHelloReply(buffer, { ...from, type: MessageType.HELLO }, { error, root })), {
+        assert.deepEqual(reply(writeHelloReply(buffer, { ...fields, type: MessageType.HELLO }, { error, root })), {
           ...newReply(),
-          ...from,
+          ...fields,
           type: MessageType.REPLY | MessageType.HELLO,
           version: SESSION_VERSION,
           error,
           root,
         })
         const ranges = installs.map(({ address }) => ({ address: Number(address & 0xfffff000n), length: number }))
-        const written = reply(writeWrittenReply(buffer, { ...from, type: MessageType.WRITTEN }, ranges))
+        const written = reply(writeWrittenReply(buffer, { ...fields, type: MessageType.WRITTEN }, ranges))
         assert.deepEqual([written.ret, written.ranges], [BigInt(ranges.length), ranges])
-        const failed = reply(writeCallReply(buffer, { ...from, type: MessageType.WRITTEN }, -1 - error, [], root))
+        const failed = reply(writeCallReply(buffer, { ...fields, type: MessageType.WRITTEN }, -1 - error, [], root))
         assert.deepEqual([failed.ret, failed.text], [BigInt(-1 - error), root])
-        assert.equal(reply(writeToolReply(buffer, to, `{"root":"${root}é"}`)).text, `{"root":"${root}é"}`)
+        assert.equal(reply(writeToolReply(buffer, requestHeader, `{"root":"${root}é"}`)).text, `{"root":"${root}é"}`)
         assert.equal(reply(writeTrace(buffer, root)).text, root)
       },
     ),
@@ -167,24 +175,27 @@ test('replies survive a round trip', () => {
 })
 
 test('a reply to OPEN carries the new context, whatever context the request named', () => {
-  const to = { type: MessageType.OPEN, serial: 3, context: 0, fd: -1, pid: 1, tid: 1, stack: 0 }
-  const length = writeOpenReply(buffer, to, { error: 0, context: 9, rdev: 59328, inode: 5 })
+  const requestHeader = { type: MessageType.OPEN, serial: 3, context: 0, fd: -1, pid: 1, tid: 1, stack: 0 }
+  const length = writeOpenReply(buffer, requestHeader, { error: 0, context: 9, rdev: 59328, inode: 5 })
   assert.equal(reply(length).context, 9)
   assert.equal(reply(length).serial, 3)
 })
 
 test('a reused buffer leaves no bytes in a shorter text', () => {
-  const to = { type: MessageType.HELLO, serial: 1, context: 0, fd: -1, pid: 1, tid: 1, stack: 0 }
-  writeHelloReply(buffer, to, { error: 0, root: `/${'x'.repeat(238)}` })
-  assert.equal(reply(writeHelloReply(buffer, to, { error: 0, root: '/a' })).root, '/a')
-  assert.throws(() => writeHelloReply(buffer, to, { error: 0, root: `/${'x'.repeat(239)}` }), /longer than 239 bytes/)
+  const requestHeader = { type: MessageType.HELLO, serial: 1, context: 0, fd: -1, pid: 1, tid: 1, stack: 0 }
+  writeHelloReply(buffer, requestHeader, { error: 0, root: `/${'x'.repeat(238)}` })
+  assert.equal(reply(writeHelloReply(buffer, requestHeader, { error: 0, root: '/a' })).root, '/a')
+  assert.throws(
+    () => writeHelloReply(buffer, requestHeader, { error: 0, root: `/${'x'.repeat(239)}` }),
+    /longer than 239 bytes/,
+  )
 })
 
 test('a text too long for one message has length 0, too many descriptors are an internal error', () => {
   assert.equal(writeTrace(buffer, 'x'.repeat(SessionLimits.bytes)), 0)
-  const to = { type: MessageType.IOCTL, serial: 1, context: 0, fd: -1, pid: 1, tid: 1, stack: 0 }
-  const installs = Array.from({ length: 9 }, () => ({ address: 1n, width: 4 as const }))
-  assert.throws(() => writeCallReply(buffer, to, 0, installs), /9 descriptors in one reply; at most 8/)
+  const requestHeader = { type: MessageType.IOCTL, serial: 1, context: 0, fd: -1, pid: 1, tid: 1, stack: 0 }
+  const installs = Array.from({ length: SessionLimits.descriptors + 1 }, () => ({ address: 1n, width: 4 as const }))
+  assert.throws(() => writeCallReply(buffer, requestHeader, 0, installs), /9 descriptors in one reply; at most 8/)
 })
 
 test('garbage is refused with a message and never throws', () => {
@@ -205,7 +216,7 @@ test('garbage is refused with a message and never throws', () => {
   assert.match(readRequest(buffer, length - 8, into) ?? '', /type 4 has 40 bytes; 48 are right/)
   assert.match(readRequest(buffer, 8, into) ?? '', /8 bytes; the header alone has 32/)
   assert.match(
-    readRequest(buffer, writeCallReply(buffer, { ...into, type: 4 }, 0), into) ?? '',
+    readRequest(buffer, writeCallReply(buffer, { ...into, type: MessageType.IOCTL }, 0), into) ?? '',
     /type 32772 is not a request/,
   )
   assert.match(readReply(buffer, writeRequest(buffer, 'OPEN', {}, { node: 0 }), answer) ?? '', /type 2 is not a reply/)

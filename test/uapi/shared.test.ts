@@ -4,7 +4,8 @@
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { errnoName } from '../../src/spec/errno.ts'
+import { Errno, errnoName } from '../../src/spec/errno.ts'
+import { WriteCommands } from '../../src/spec/linux/names.ts'
 import { type Answer, type Decoded, isAnswer } from '../../src/uapi/call.ts'
 import { encodeLinux } from '../../src/uapi/linux/encode.ts'
 import { decodeWrite } from '../../src/uapi/linux/write.ts'
@@ -32,22 +33,29 @@ const callOf = (decoded: Decoded | Answer) => {
 }
 const errorOf = (decoded: Decoded | Answer): string => (isAnswer(decoded) ? errnoName(-decoded.ret) : 'OK')
 
-/** CREATE_XSRQ: user handle, type, PD, requests, elements, limit, tags, domain, CQ; 24 bytes for the driver. */
+const { CREATE_QP, CREATE_XSRQ, DESTROY_SRQ, MODIFY_QP, MODIFY_SRQ, OPEN_QP, OPEN_XRCD, QUERY_SRQ } = WriteCommands
+
+/** Bytes of CREATE_XSRQ's response, and of the driver's part behind it. */
+const XSRQ_RESPONSE = 16
+const XSRQ_DRIVER = 24
+
+/** CREATE_XSRQ: user handle, type, PD, requests, elements, limit, tags, domain, CQ. */
 const xsrq = (type: number): number[] => [...u64(ARENA), ...u64(0x77n), ...[type, 0, 20, 2, 5, 9, 3, 1].flatMap(u32)]
 
 test('CREATE_XSRQ: the type selects the class, and attributes that the class lacks are ignored', () => {
   const common = { userHandle: 0x77n, pd: 0, maxWr: 20, maxSge: 2, limit: 5 }
-  const basic = callOf(write(39, xsrq(0), 16 + 24).decoded)
+  const basic = callOf(write(CREATE_XSRQ, xsrq(0), XSRQ_RESPONSE + XSRQ_DRIVER).decoded)
   assert.deepEqual([basic.class.name, basic.args], ['srq', common])
-  const xrc = callOf(write(39, xsrq(1), 16 + 24).decoded)
+  const xrc = callOf(write(CREATE_XSRQ, xsrq(1), XSRQ_RESPONSE + XSRQ_DRIVER).decoded)
   assert.deepEqual([xrc.class.name, xrc.args], ['xrc_srq', { ...common, xrcd: 3, cq: 1 }])
-  const tagged = callOf(write(39, xsrq(2), 16 + 24).decoded)
+  const tagged = callOf(write(CREATE_XSRQ, xsrq(2), XSRQ_RESPONSE + XSRQ_DRIVER).decoded)
   assert.deepEqual([tagged.class.name, tagged.args], ['tm_srq', { ...common, cq: 1, maxNumTags: 9 }])
-  assert.equal(errorOf(write(39, xsrq(3), 16 + 24).decoded), 'EINVAL')
+  assert.equal(errorOf(write(CREATE_XSRQ, xsrq(3), XSRQ_RESPONSE + XSRQ_DRIVER).decoded), 'EINVAL')
   // The driver's part has 24 bytes, of which Linux's rxe writes 20.
-  assert.equal(errorOf(write(39, xsrq(1), 16 + 20).decoded), 'EINVAL')
+  assert.equal(errorOf(write(CREATE_XSRQ, xsrq(1), XSRQ_RESPONSE + XSRQ_DRIVER - 4).decoded), 'EINVAL')
 })
 
+/** MODIFY_SRQ: handle 2, mask (1: requests, 2: limit), 50 requests, limit 4; then the driver's input. */
 const modify = (mask: number, ...driver: number[]): number[] => [
   ...u32(2),
   ...u32(mask),
@@ -58,23 +66,23 @@ const modify = (mask: number, ...driver: number[]): number[] => [
 
 test('MODIFY_SRQ: the mask selects attributes; the answer is written to the address in the driver’s input', () => {
   const pointer = u64(ARENA + 64n)
-  const limit = write(33, modify(2, ...pointer))
+  const limit = write(MODIFY_SRQ, modify(2, ...pointer))
   assert.deepEqual(callOf(limit.decoded).args, { limit: 4 })
   assert.ok(!isAnswer(limit.decoded))
   assert.equal(limit.decoded.answer({ out: {} }).ret, 32)
   assert.deepEqual([...limit.view.copyIn(ARENA + 64n, 16)], new Array(16).fill(0xcc))
 
-  const size = write(33, modify(1, ...pointer))
+  const size = write(MODIFY_SRQ, modify(1, ...pointer))
   assert.deepEqual(callOf(size.decoded).args, { maxWr: 50 })
   assert.ok(!isAnswer(size.decoded))
   size.decoded.answer({ out: { queue: { offset: 0x5000n, size: 0x3000 } } })
   assert.deepEqual([...size.view.copyIn(ARENA + 64n, 16)], [...u64(0x5000n), ...u32(0x3000), ...u32(0)])
 
-  const badResponse = write(33, modify(1, ...u64(0x10n)))
+  const badResponse = write(MODIFY_SRQ, modify(1, ...u64(0x10n)))
   assert.ok(!isAnswer(badResponse.decoded))
-  assert.equal(badResponse.decoded.answer({ out: { queue: { offset: 0n, size: 1 } } }).ret, -14)
-  assert.equal(errorOf(write(33, modify(1)).decoded), 'EINVAL')
-  assert.equal(errorOf(write(33, modify(4, ...pointer)).decoded), 'EOPNOTSUPP')
+  assert.equal(badResponse.decoded.answer({ out: { queue: { offset: 0n, size: 1 } } }).ret, -Errno.EFAULT)
+  assert.equal(errorOf(write(MODIFY_SRQ, modify(1)).decoded), 'EINVAL')
+  assert.equal(errorOf(write(MODIFY_SRQ, modify(4, ...pointer)).decoded), 'EOPNOTSUPP')
 })
 
 test('QUERY_SRQ and DESTROY_SRQ are methods of the class of their handle', () => {
@@ -83,8 +91,8 @@ test('QUERY_SRQ and DESTROY_SRQ are methods of the class of their handle', () =>
     [4, 'xrc_srq'],
   ] as const)
     for (const [number, method] of [
-      [34, 'query'],
-      [35, 'destroy'],
+      [QUERY_SRQ, 'query'],
+      [DESTROY_SRQ, 'destroy'],
     ] as const) {
       const call = callOf(write(number, [...u64(ARENA), ...u32(handle), ...u32(0)], 16).decoded)
       assert.deepEqual([call.class.name, call.methodName, call.object], [name, method, handle])
@@ -93,7 +101,7 @@ test('QUERY_SRQ and DESTROY_SRQ are methods of the class of their handle', () =>
 
 test('OPEN_XRCD: a negative descriptor means none, and only two flags exist', () => {
   const open = (fd: number, flags: number) =>
-    callOf(write(37, [...u64(ARENA), ...u32(fd >>> 0), ...u32(flags)], 4).decoded)
+    callOf(write(OPEN_XRCD, [...u64(ARENA), ...u32(fd >>> 0), ...u32(flags)], 4).decoded)
   assert.deepEqual(open(-1, 0o100).args, { flags: 0o100 })
   assert.deepEqual(open(7, 0o2000302).args, { file: 7, flags: 0o300 })
 })
@@ -108,18 +116,18 @@ const createQp = (type: number, parent: number, isSrq: number): number[] => [
 ]
 
 test('CREATE_QP: a flag says whether there is an SRQ; a target has only a domain', () => {
-  const srqOf = (isSrq: number) => callOf(write(24, createQp(2, 0, isSrq), 64).decoded).args.srq
+  const srqOf = (isSrq: number) => callOf(write(CREATE_QP, createQp(2, 0, isSrq), 64).decoded).args.srq
   assert.deepEqual([srqOf(0), srqOf(1), srqOf(200)], [undefined, 2, 2])
-  const target = callOf(write(24, createQp(10, 3, 0), 32).decoded)
+  const target = callOf(write(CREATE_QP, createQp(10, 3, 0), 32).decoded)
   assert.deepEqual([target.class.name, target.args], ['xrc_tgt_qp', { userHandle: 1n, xrcd: 3 }])
-  const initiator = callOf(write(24, createQp(9, 0, 0), 64).decoded)
+  const initiator = callOf(write(CREATE_QP, createQp(9, 0, 0), 64).decoded)
   assert.equal(initiator.class.name, 'xrc_ini_qp')
   assert.deepEqual(Object.keys(initiator.args).sort(), ['cap', 'flags', 'pd', 'sendCq', 'userHandle'])
 })
 
 test('OPEN_QP opens a target by its number', () => {
   const body = (type: number) => [...u64(ARENA), ...u64(9n), ...u32(3), ...u32(0x123), type, 0, 0, 0, ...u32(0)]
-  const call = callOf(write(40, body(10), 32).decoded)
+  const call = callOf(write(OPEN_QP, body(10), 32).decoded)
   assert.deepEqual([call.class.name, call.methodName], ['xrc_tgt_qp', 'create'])
   assert.deepEqual(call.args, { userHandle: 9n, xrcd: 3, qpNum: 0x123 })
 })
@@ -128,7 +136,7 @@ test('MODIFY_QP clears attributes that initiators and targets lack, as Linux doe
   const change = (handle: number, mask: number) => {
     const body = new Array(112).fill(0)
     body.splice(64, 8, ...u32(handle), ...u32(mask))
-    return write(26, body).decoded
+    return write(MODIFY_QP, body).decoded
   }
   const MIN_RNR = 1 << 15
   const MAX_DEST_RD = 1 << 17

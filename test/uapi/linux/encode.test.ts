@@ -10,7 +10,7 @@ import fc from 'fast-check'
 import { RXE_DRIVER_ID } from '../../../src/spec/drivers/rxe.ts'
 import { CallError } from '../../../src/spec/errno.ts'
 import { ioctlMethods } from '../../../src/spec/linux/ioctl.ts'
-import { writeCommands } from '../../../src/spec/linux/write.ts'
+import { EXTENDED, writeCommands } from '../../../src/spec/linux/write.ts'
 import { type Answer, type Call, type Decoded, isAnswer, type Result } from '../../../src/uapi/call.ts'
 import { encodeLinux, type LinuxImage } from '../../../src/uapi/linux/encode.ts'
 import { type Encoding, encodings } from '../../../src/uapi/linux/envelope.ts'
@@ -75,7 +75,7 @@ const assertAnswers = (view: FakeView, decoded: Decoded, image: LinuxImage, resu
   }
   assert.equal(answer.ret, image.bytes.length, answer.reason)
   const header = new DataView(image.bytes.buffer, image.bytes.byteOffset)
-  const extended = header.getUint32(0, true) >= 0x80000000
+  const extended = header.getUint32(0, true) >= EXTENDED
   const words = header.getUint16(6, true) * (extended ? 8 : 4) + (extended ? header.getUint16(18, true) * 8 : 0)
   const logged = { kind: 'write', data: image.bytes, response: view.memory.copyIn(ARENA, words) }
   const { result: read } = recordedResult(decoded.call, logged as Parameters<typeof recordedResult>[1])

@@ -7,6 +7,9 @@ import { test } from 'node:test'
 import fc from 'fast-check'
 import { FlowSpecFlags, FlowSpecType } from '../../../src/spec/enums.ts'
 import { CallError, errnoName } from '../../../src/spec/errno.ts'
+import { FlowAction } from '../../../src/spec/linux/flow.ts'
+import { ExtendedCommands } from '../../../src/spec/linux/names.ts'
+import { EXTENDED } from '../../../src/spec/linux/write.ts'
 import type { AnyRecord } from '../../../src/spec/schema/schema.ts'
 import { type Answer, type Decoded, isAnswer } from '../../../src/uapi/call.ts'
 import { encodeLinux } from '../../../src/uapi/linux/encode.ts'
@@ -21,6 +24,7 @@ const u32 = (n: number): number[] => [n & 0xff, (n >>> 8) & 0xff, (n >>> 16) & 0
 const zeros = (count: number): number[] => new Array<number>(count).fill(0)
 const ones = (count: number): number[] => new Array<number>(count).fill(0xff)
 
+/** Handles of objects. */
 const UD = 3
 const RAW = 4
 const RC = 5
@@ -39,6 +43,7 @@ interface Rule {
   readonly after?: readonly number[]
 }
 
+/** The bytes of CREATE_FLOW with this rule (priority 7); `after`: bytes after the specs. */
 const rule = ({ specs = [], after = [], ...more }: Rule): Uint8Array => {
   const tail = specs.flat()
   const body = [
@@ -56,7 +61,13 @@ const rule = ({ specs = [], after = [], ...more }: Rule): Uint8Array => {
     ...after,
   ]
   const whole = [...body, ...zeros(-body.length & 7)]
-  const header = [...u32(0x80000000 + 50), ...u16(whole.length / 8), ...u16(1), ...u32(Number(ARENA)), ...u32(0)]
+  const header = [
+    ...u32(EXTENDED + ExtendedCommands.CREATE_FLOW),
+    ...u16(whole.length / 8),
+    ...u16(1),
+    ...u32(Number(ARENA)),
+    ...u32(0),
+  ]
   return Uint8Array.from([...header, ...zeros(8), ...whole])
 }
 
@@ -103,8 +114,7 @@ const padded = (bytes: readonly number[]): Uint8Array => {
 }
 
 const { ETH, IPV4, IPV6, ESP, TCP, UDP, VXLAN_TUNNEL, GRE, MPLS, IB, ACTION_TAG, ACTION_DROP } = FlowSpecType.values
-const HANDLE = 0x1002
-const COUNT = 0x1003
+const { HANDLE, COUNT } = FlowAction
 const { INNER } = FlowSpecFlags.values
 const UDP_4791 = spec(UDP, [0x12, 0xb7, 0, 0, 0xff, 0xff, 0, 0])
 
@@ -216,7 +226,7 @@ test('rules that Linux refuses are refused, and the limits of valid ones are acc
     ['a tunnel of 25 bits', { specs: [spec(VXLAN_TUNNEL, [1, ...zeros(7)])] }, 'EINVAL'],
     ['a mask of a tunnel of 25 bits', { specs: [spec(VXLAN_TUNNEL, [...zeros(4), 1, ...zeros(3)])] }, 'EINVAL'],
   ]
-  for (const [what, of, expected] of cases) assert.equal(errorOf(of), expected, what)
+  for (const [title, of, expected] of cases) assert.equal(errorOf(of), expected, title)
 })
 
 test('a response is the handle of the rule', () => {

@@ -5,9 +5,9 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
-import { AttributeFlag, CommonAttribute, DRIVER_FIRST } from '../../../src/spec/classes/ids.ts'
-import { CallError, errnoName } from '../../../src/spec/errno.ts'
-import type { AnyValues } from '../../../src/spec/schema/schema.ts'
+import { AttributeFlag, CallNumber, CommonAttribute, DRIVER_FIRST } from '../../../src/spec/classes/ids.ts'
+import { CallError, Errno, errnoName } from '../../../src/spec/errno.ts'
+import { type AnyValues, CREATE, CREATE_FD, MODIFY, QUERY } from '../../../src/spec/schema/schema.ts'
 import { type Answer, type Call, type Decoded, isAnswer, type Result } from '../../../src/uapi/call.ts'
 import { decodeResult, encodeCall } from '../../../src/uapi/object/client.ts'
 import { callOfRequest, decodeMessage, decodeObject, ioctlRequest } from '../../../src/uapi/object/dialect.ts'
@@ -19,6 +19,7 @@ const callOf = (className: string, methodName: string, args: AnyValues, object =
   const cls = rxeSchema.classByName(className)!
   return { class: cls, methodName, method: cls.methods[methodName], object, args }
 }
+/** The errno's name of the CallError that `body` throws; OK if it throws none. */
 const code = (body: () => unknown): string => {
   try {
     body()
@@ -34,7 +35,7 @@ const u16 = (bytes: Uint8Array, at: number, value: number): void =>
 const u32 = (bytes: Uint8Array, at: number, value: number): void =>
   new DataView(bytes.buffer).setUint32(at, value, true)
 
-/** Offset of the attribute with this id. */
+/** Offset of the header of the attribute with this id. */
 const find = (message: Uint8Array, id: number): number => {
   const m = new DataView(message.buffer)
   for (let at = 16; at < message.length; at += (m.getUint16(at, true) + 7) & ~7)
@@ -57,6 +58,7 @@ const attribute = (id: number, flags: number, payload: readonly number[]): Uint8
   bytes.set(payload, 8)
   return bytes
 }
+/** A message with more attributes at its end. */
 const plus = (message: Uint8Array, ...more: Uint8Array[]): Uint8Array => {
   const bytes = Uint8Array.from([...message, ...more.flatMap(part => [...part])])
   u16(bytes, 0, bytes.length)
@@ -117,7 +119,7 @@ test('the first dword and the call number are enough to decode (R6)', () => {
 // ---- errors ----
 
 const create = encodeCall(callOf('mr', 'create', { pd: 1, start: 4096n, length: 8192n, iova: 4096n, access: 1 }))
-const decode = (message: Uint8Array, call = 0): string => code(() => decodeMessage(view, call, message))
+const decode = (message: Uint8Array, call: number = CREATE): string => code(() => decodeMessage(view, call, message))
 
 test('a class or method that does not exist is EOPNOTSUPP', () => {
   const other = create.slice()
@@ -152,12 +154,12 @@ test('before device.open every other call is EINVAL', () => {
   const fresh = fakeView()
   fresh.hasContext = false
   assert.equal(
-    code(() => decodeMessage(fresh, 0, create)),
+    code(() => decodeMessage(fresh, CREATE, create)),
     'EINVAL',
   )
   const open = encodeCall(callOf('device', 'open', {}))
   assert.equal(
-    code(() => decodeMessage(fresh, 32, open)),
+    code(() => decodeMessage(fresh, CallNumber.device.open, open)),
     'OK',
   )
 })
@@ -181,7 +183,7 @@ test('values of wrong length, out of limits, or with unknown flags are refused, 
   assert.equal(decode(without(create, 5, attribute(5, 1, [1, 0, 16, 0]))), 'OK')
   const resize = encodeCall(callOf('cq', 'modify', { cqe: 1 }))
   const none = without(resize, 1, attribute(1, 1, [0, 0, 0, 0]))
-  assert.throws(() => decodeMessage(view, 2, none), { message: 'cq.modify: attribute cqe: 0 is below 1' })
+  assert.throws(() => decodeMessage(view, MODIFY, none), { message: 'cq.modify: attribute cqe: 0 is below 1' })
   const bad = callOf('rc_qp', 'modify', { pathMtu: 9 }, 1)
   assert.throws(() => encodeCall(bad), {
     message:
@@ -200,7 +202,7 @@ test('values of wrong length, out of limits, or with unknown flags are refused, 
 test('an attribute that an RC queue pair does not have cannot be passed (R9)', () => {
   const modify = encodeCall(callOf('rc_qp', 'modify', { state: 1 }, 1))
   const qkey = attribute(7, AttributeFlag.MANDATORY, [1, 1, 1, 1])
-  assert.equal(decode(plus(modify, qkey), 2), 'EPROTONOSUPPORT')
+  assert.equal(decode(plus(modify, qkey), MODIFY), 'EPROTONOSUPPORT')
 })
 
 test('an attribute that ends outside the message is EINVAL', () => {
@@ -218,7 +220,7 @@ test('a record grows at its end (R4): shorter, and longer with zeros, is accepte
   const at = find(qp, 4)
   const bytes = [...qp.subarray(at + 8, at + 28)]
   const decoded = (payload: number[]): unknown =>
-    decodeMessage(view, 0, without(qp, 4, attribute(4, 1, payload))).call.args.cap
+    decodeMessage(view, CREATE, without(qp, 4, attribute(4, 1, payload))).call.args.cap
   assert.deepEqual(decoded(bytes), cap)
   assert.deepEqual(decoded([...bytes, 0, 0, 0, 0]), cap)
   assert.deepEqual(decoded(bytes.slice(0, 12)), { ...cap, maxRecvSge: 0, maxInlineData: 0 })
@@ -232,6 +234,7 @@ test('a record grows at its end (R4): shorter, and longer with zeros, is accepte
 // ---- outputs ----
 
 const AT = 0x10000n
+/** Decodes a message at AT in memory, and answers it. */
 const run = (message: Uint8Array, call: number, result: Result | CallError, memory = fakeMemory()) => {
   memory.map(AT, message)
   const there = fakeView(memory)
@@ -245,7 +248,7 @@ test('outputs are filled in, with their length; a longer buffer is padded with z
   const message = encodeCall(call, { rooms: { lkey: 16, rkey: 0 } })
   const at = find(message, 64)
   message.fill(0xcc, at + 8, at + 24)
-  const { answer, bytes } = run(message, 0, { object: 9, out: { lkey: 0x1234, rkey: 5 } })
+  const { answer, bytes } = run(message, CREATE, { object: 9, out: { lkey: 0x1234, rkey: 5 } })
   assert.equal(answer.ret, 0)
   const after = new DataView(bytes.buffer)
   assert.equal(after.getUint32(4, true), 9)
@@ -260,9 +263,9 @@ test('a short buffer is ENOSPC before the call runs, and only the needed length 
   const message = encodeCall(call, { rooms: { extended: 8 } })
   const memory = fakeMemory()
   memory.map(AT, message)
-  const answer = decodeObject(fakeView(memory), 1, AT)
+  const answer = decodeObject(fakeView(memory), QUERY, AT)
   assert.ok(isAnswer(answer))
-  assert.equal(answer.ret, -28)
+  assert.equal(answer.ret, -Errno.ENOSPC)
   assert.match(answer.reason!, /device\.query: attribute extended: it needs 116 bytes, there is room for 8/)
   const bytes = memory.copyIn(AT, message.length)
   const at = find(message, 65)
@@ -275,23 +278,25 @@ test('a short buffer is ENOSPC before the call runs, and only the needed length 
 test('a list that does not fit is ENOSPC after the call', () => {
   const call = callOf('device', 'queryHandles', { classes: [] })
   const message = encodeCall(call, { rooms: { handles: 8 } })
-  const { answer, bytes } = run(message, 33, { out: { handles: [{ handle: 1 }, { handle: 2 }, { handle: 3 }] } })
-  assert.equal(answer.ret, -28)
+  const { answer, bytes } = run(message, CallNumber.device.queryHandles, {
+    out: { handles: [{ handle: 1 }, { handle: 2 }, { handle: 3 }] },
+  })
+  assert.equal(answer.ret, -Errno.ENOSPC)
   assert.equal(new DataView(bytes.buffer).getUint32(find(message, 64) + 4, true) >>> 16, 12)
 })
 
 test('a descriptor without an attribute for it is not created', () => {
   const message = encodeCall(callOf('device', 'open', { wantAsyncFd: 1 }), { rooms: { asyncFd: 0 } })
   const descriptors = [{ object: 78, attribute: 'asyncFd' }]
-  const { answer } = run(message, 32, { out: { numCompVectors: 2, coreSupport: 1n }, descriptors })
-  assert.equal(answer.ret, -28)
+  const { answer } = run(message, CallNumber.device.open, { out: { numCompVectors: 2, coreSupport: 1n }, descriptors })
+  assert.equal(answer.ret, -Errno.ENOSPC)
 })
 
 test('an answered message can be sent again', () => {
   const call = callOf('device', 'query', {})
   const out = { attributes: {}, extended: {}, numCompVectors: 2, coreSupport: 1n }
-  const { bytes } = run(encodeCall(call), 1, { out })
-  assert.equal(run(bytes, 1, { out }).answer.ret, 0)
+  const { bytes } = run(encodeCall(call), QUERY, { out })
+  assert.equal(run(bytes, QUERY, { out }).answer.ret, 0)
 })
 
 test('indirect inputs are read from their addresses, and indirect outputs written to theirs', () => {
@@ -304,7 +309,7 @@ test('indirect inputs are read from their addresses, and indirect outputs writte
     rooms: { handles: { address: 0x60000n, length: 64 } },
   })
   memory.map(AT, message)
-  const decoded = decodeObject(fakeView(memory), 33, AT) as Decoded
+  const decoded = decodeObject(fakeView(memory), CallNumber.device.queryHandles, AT) as Decoded
   assert.deepEqual(decoded.call.args, call.args)
   const handles = [{ handle: 3 }, { handle: 1 }]
   assert.equal(decoded.answer({ out: { handles } }).ret, 0)
@@ -312,44 +317,42 @@ test('indirect inputs are read from their addresses, and indirect outputs writte
   assert.deepEqual(decodeResult(call, bytes, memory.copyIn), { out: { handles } })
   // Too many to fit: the length field has the needed size.
   const many = Array.from({ length: 17 }, (_, i) => ({ handle: i }))
-  const again = decodeObject(fakeView(memory), 33, AT) as Decoded
   const room = encodeCall(call, {
     inputAddresses: { classes: 0x50000n },
     rooms: { handles: { address: 0x60000n, length: 8 } },
   })
   memory.map(AT, room)
-  const short = decodeObject(fakeView(memory), 33, AT) as Decoded
-  assert.equal(short.answer({ out: { handles: many } }).ret, -28)
+  const short = decodeObject(fakeView(memory), CallNumber.device.queryHandles, AT) as Decoded
+  assert.equal(short.answer({ out: { handles: many } }).ret, -Errno.ENOSPC)
   const at = find(room, 64)
-  assert.equal(new DataView(memory.copyIn(AT, room.length).buffer).getBigUint64(at + 16, true), 68n)
-  assert.ok(again)
+  assert.equal(new DataView(memory.copyIn(AT, room.length).buffer).getBigUint64(at + 16, true), 4n * 17n)
 })
 
 test('unmapped memory is EFAULT, before and after the call', () => {
   const memory = fakeMemory()
-  assert.equal((decodeObject(fakeView(memory), 0, AT) as Answer).ret, -14)
+  assert.equal((decodeObject(fakeView(memory), CREATE, AT) as Answer).ret, -Errno.EFAULT)
   const call = callOf('device', 'queryHandles', { classes: [] })
   const message = encodeCall(call, { rooms: { handles: { address: 0x60000n, length: 64 } } })
   memory.map(AT, message)
-  const decoded = decodeObject(fakeView(memory), 33, AT) as Decoded
-  assert.equal(decoded.answer({ out: { handles: [{ handle: 1 }] } }).ret, -14)
+  const decoded = decodeObject(fakeView(memory), CallNumber.device.queryHandles, AT) as Decoded
+  assert.equal(decoded.answer({ out: { handles: [{ handle: 1 }] } }).ret, -Errno.EFAULT)
 })
 
 test('new descriptors are installed in the header and in attributes', () => {
   const channel = encodeCall(callOf('comp_channel', 'create', {}))
-  const { answer } = run(channel, 4, { out: {}, descriptors: [{ object: 77, attribute: 'object' }] })
+  const { answer } = run(channel, CREATE_FD, { out: {}, descriptors: [{ object: 77, attribute: 'object' }] })
   assert.deepEqual(answer.installs, [{ descriptor: { object: 77, attribute: 'object' }, address: AT + 4n, width: 4 }])
   const message = encodeCall(callOf('device', 'open', { wantAsyncFd: 1 }))
   const descriptors = [{ object: 78, attribute: 'asyncFd' }]
-  const opened = run(message, 32, { out: { numCompVectors: 2, coreSupport: 1n }, descriptors })
+  const opened = run(message, CallNumber.device.open, { out: { numCompVectors: 2, coreSupport: 1n }, descriptors })
   assert.deepEqual(opened.answer.installs, [
     { descriptor: descriptors[0], address: AT + BigInt(find(message, 66) + 8), width: 4 },
   ])
 })
 
 test('a refusal is the errno and its reason', () => {
-  const { answer } = run(create, 0, new CallError('ENOENT', 'there is no pd 1'))
-  assert.deepEqual(answer, { ret: -2, installs: [], reason: 'there is no pd 1' })
+  const { answer } = run(create, CREATE, new CallError('ENOENT', 'there is no pd 1'))
+  assert.deepEqual(answer, { ret: -Errno.ENOENT, installs: [], reason: 'there is no pd 1' })
 })
 
 // ---- hostile messages ----
