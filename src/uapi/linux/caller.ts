@@ -42,10 +42,10 @@ export const answering = <T>(body: () => T): T | Answer => {
 }
 
 /**
- * Like `answering`, for a call that reports its name through `name` once it is known, so that the trace shows it even
- * if decoding fails.
+ * Like `answering`, for a call that reports its name to `onName` once it is known, so that the trace shows it even if
+ * decoding fails.
  */
-export const answeringAs = (body: (name: (name: string) => void) => Decoded | Answer): Decoded | Answer => {
+export const answeringAs = (body: (onName: (name: string) => void) => Decoded | Answer): Decoded | Answer => {
   let attempt: string | undefined
   const decoded = answering(() =>
     body(name => {
@@ -56,23 +56,26 @@ export const answeringAs = (body: (name: (name: string) => void) => Decoded | An
 }
 
 /** Core's declaration of a method, without driver attributes. Throws an Error if there is none, which is a bug. */
-export const declared = (className: string, method: string): Method => {
+export const declaredMethod = (className: string, method: string): Method => {
   const found = (Classes as Readonly<Record<string, ObjectClass>>)[className]?.methods[method]
   if (found === undefined) throw new Error(`there is no method ${className}.${method}`)
   return found
 }
 
-/** The compiled layout of a struct for a class and a link. */
-export type CompiledFor = (className: string, link?: LinkName) => CompiledLayout
+/** Returns the compiled layout of a struct for a class and a link. */
+export type LayoutByClass = (className: string, link?: LinkName) => CompiledLayout
 
-/** Compiles a layout for each possible class of a call (such as the QP types) and each link, on first use. */
-export const compiledFor = (
+/**
+ * Compiles a layout for each possible class of a call (such as the QP types) and each link, on first use. `name`: of
+ * the command or method, for messages.
+ */
+export const layoutByClass = (
   name: string,
   classes: readonly string[],
   layout: Layout,
   method: string,
   direction: 'in' | 'out',
-): CompiledFor => {
+): LayoutByClass => {
   const byLink = new Map<LinkName, Map<string, CompiledLayout>>()
   /** The method's attributes of all classes. */
   let all: Attributes | undefined
@@ -84,9 +87,9 @@ export const compiledFor = (
     }
     let compiled = byClass.get(className)
     if (compiled === undefined) {
-      all ??= Object.assign({}, ...classes.map(cls => declared(cls, method)[direction])) as Attributes
-      const { [direction]: own } = declared(className, method)
-      compiled = compileLayout(`${className}.${method} (${name})`, layout, own, all, className, link)
+      all ??= Object.assign({}, ...classes.map(cls => declaredMethod(cls, method)[direction])) as Attributes
+      const { [direction]: attributes } = declaredMethod(className, method)
+      compiled = compileLayout(`${className}.${method} (${name})`, layout, attributes, all, className, link)
       byClass.set(className, compiled)
     }
     return compiled
@@ -95,7 +98,8 @@ export const compiledFor = (
 
 /**
  * The class of a call, one of `classes`: the only one, that of the QP or SRQ type in the struct, or the object's. If
- * the object has another class, the first of `classes`, so that core refuses the call.
+ * the object has another class, the first of `classes`, so that core refuses the call. Throws CallError: EINVAL for an
+ * unknown type, EOPNOTSUPP for one without a class.
  */
 export const classNameOf = (view: CallerView, classes: readonly string[], facts: Facts): string => {
   const table = typeTables.find(table => (table.classes as readonly string[]).includes(classes[0]!))
@@ -117,7 +121,7 @@ export const classNameOf = (view: CallerView, classes: readonly string[], facts:
 export const hasMethodOnDevice = (view: CallerView, classes: readonly string[], method: string): boolean =>
   classes.some(name => view.schema.classByName(name)?.methods[method] !== undefined)
 
-/** The numbers in a struct that identify the class: the inverse of `classNameOf`. */
+/** The facts of a call in its struct: for a create the type number, if the class has one; otherwise the object. */
 export const factsOf = (call: Call): Facts => {
   const type = typeTables.flatMap(({ types }) => Object.entries(types)).find(([, name]) => name === call.class.name)
   const creates = call.method.call === CREATE
@@ -141,8 +145,8 @@ export const callOf = (
   const cls = view.schema.classByName(className)
   const method = cls?.methods[methodName]
   if (cls === undefined || method === undefined) throw new CallError('EOPNOTSUPP', lacksMethod(className, methodName))
-  const opens = className === 'device' && methodName === 'open'
-  if (!view.hasContext && !opens)
+  const isOpen = className === 'device' && methodName === 'open'
+  if (!view.hasContext && !isOpen)
     throw new CallError('EINVAL', 'the descriptor has no context yet: call GET_CONTEXT first')
   return { class: cls, methodName, method, object: object ?? 0, args }
 }
@@ -168,82 +172,87 @@ export interface DriverInput {
 /** The driver's part of a response: its struct, and the memory for it. */
 interface DriverPart {
   readonly compiled: CompiledLayout
-  readonly room: UserBuffer
+  readonly buffer: UserBuffer
   /** Whether nothing is written if the result has no driver attributes. */
-  readonly optional: boolean
+  readonly isOptional: boolean
 }
 
-/** By driver id and method. */
-const driverParts = new Map<string, CompiledLayout>()
-const ADDRESS_BYTES = 8
+/** The layouts of drivers' structs, by driver id and method. */
+const driverStructs = new Map<string, CompiledLayout>()
+/** Bytes of a pointer as a driver's input. */
+const POINTER_BYTES = 8
 
 /**
- * Checks what Linux's driver checks about its parts of request and response: EINVAL for too little room in the
- * response, unexpected input, or too little input. `writeDriverPart` takes the result.
+ * Checks what Linux's driver checks about its parts of request and response: EINVAL for a response buffer that is too
+ * small, unexpected input, or too little input. `writeDriverPart` takes the result; undefined if the driver has no
+ * struct in the response, or the caller no buffer for one that is optional.
  */
 export const driverPart = (
   view: CallerView,
   call: Call,
   input: DriverInput,
-  room: UserBuffer | undefined,
+  buffer: UserBuffer | undefined,
 ): DriverPart | undefined => {
   const name = `${call.class.name}.${call.methodName}`
   const part = driverLayouts(view.schema.driverId)?.[name]
   if (part === undefined) return undefined
-  const { out, input: takes } = part
-  if (takes === 'none' && input.length > 0)
+  const { out, input: inputKind } = part
+  if (inputKind === 'none' && input.length > 0)
     throw new CallError('EINVAL', `${name}: the driver has no input of its own, but ${input.length} bytes are passed`)
   const key = `${view.schema.driverId} ${name}`
-  let compiled = driverParts.get(key)
+  let compiled = driverStructs.get(key)
   if (compiled === undefined) {
     // The attributes that belong to the layout: another driver with this id may not have declared them.
     const attributes = driverOutputs(view.schema.driverId, call.class.name, call.methodName)
     compiled = compileLayout(name, out, attributes)
-    driverParts.set(key, compiled)
+    driverStructs.set(key, compiled)
   }
-  if (takes === 'pointer') {
-    if (input.length < ADDRESS_BYTES)
+  if (inputKind === 'pointer') {
+    if (input.length < POINTER_BYTES)
       throw new CallError(
         'EINVAL',
-        `${name}: the driver takes an address of ${ADDRESS_BYTES} bytes, not ${input.length}`,
+        `${name}: the driver takes an address of ${POINTER_BYTES} bytes, not ${input.length}`,
       )
     const address = viewOf(input.bytes()).getBigUint64(0, true)
-    return { compiled, room: { address, length: out.size }, optional: true }
+    return { compiled, buffer: { address, length: out.size }, isOptional: true }
   }
   const needed = part.minBytes ?? out.size
-  if (needed === 0 && (room === undefined || room.length < out.size)) return undefined
-  if (room === undefined || room.length < needed)
+  if (needed === 0 && (buffer === undefined || buffer.length < out.size)) return undefined
+  if (buffer === undefined || buffer.length < needed)
     throw new CallError(
       'EINVAL',
-      `${name}: the driver's response has ${needed} bytes, there is room for ${room?.length ?? 0}`,
+      `${name}: the driver's response has ${needed} bytes, there is room for ${buffer?.length ?? 0}`,
     )
-  return { compiled, room, optional: false }
+  return { compiled, buffer, isOptional: false }
 }
 
 /** Writes the driver's part of a response to the caller's memory. Throws CallError EFAULT. */
 export const writeDriverPart = (view: CallerView, part: DriverPart | undefined, { out }: Result): void => {
   if (part === undefined) return
-  const { compiled, room } = part
-  if (part.optional && compiled.ops.every(op => out[op.attribute] === undefined)) return
+  const { compiled, buffer } = part
+  if (part.isOptional && compiled.boundCells.every(bound => out[bound.attribute] === undefined)) return
   const bytes = new Uint8Array(compiled.layout.size)
   writeCells(compiled, bytes, out, {})
-  view.copyOut(room.address, bytes)
+  view.copyOut(buffer.address, bytes)
 }
 
-/** The struct of a response, and the descriptor numbers to be written into it once they exist. */
+/**
+ * The struct of a response, and the descriptor numbers to be written into the caller's `buffer` once they exist, as far
+ * as they fit there.
+ */
 export const responseStruct = (
   compiled: CompiledLayout,
   result: Result,
-  room: UserBuffer,
+  buffer: UserBuffer,
 ): { bytes: Uint8Array; installs: Install[] } => {
   const bytes = new Uint8Array(compiled.layout.size)
   const facts: Facts = result.object === undefined ? {} : { object: result.object }
-  writeCells(compiled, bytes, result.out, facts, room.length)
+  writeCells(compiled, bytes, result.out, facts, buffer.length)
   const installs: Install[] = []
   for (const slot of compiled.fds) {
     const descriptor = descriptorOf(result, slot.attribute)
-    if (descriptor !== undefined && slot.at + 4 <= room.length)
-      installs.push({ descriptor, address: room.address + BigInt(slot.at), width: 4 })
+    if (descriptor !== undefined && slot.at + 4 <= buffer.length)
+      installs.push({ descriptor, address: buffer.address + BigInt(slot.at), width: 4 })
   }
   return { bytes, installs }
 }
@@ -251,13 +260,13 @@ export const responseStruct = (
 export const descriptorOf = (result: Result, attribute: string): NewDescriptor | undefined =>
   result.descriptors?.find(d => d.attribute === attribute)
 
-/** Writes as much of `bytes` as fits into `room`, and zeros behind. */
-export const fill = (view: CallerView, room: UserBuffer, bytes: Uint8Array): void => {
-  if (room.length <= bytes.length) view.copyOut(room.address, bytes.subarray(0, room.length))
+/** Writes as much of `bytes` as fits into the caller's buffer, and zeros into the rest of it. */
+export const fill = (view: CallerView, buffer: UserBuffer, bytes: Uint8Array): void => {
+  if (buffer.length <= bytes.length) view.copyOut(buffer.address, bytes.subarray(0, buffer.length))
   else {
-    const all = new Uint8Array(room.length)
+    const all = new Uint8Array(buffer.length)
     all.set(bytes)
-    view.copyOut(room.address, all)
+    view.copyOut(buffer.address, all)
   }
 }
 

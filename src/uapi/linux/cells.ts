@@ -3,8 +3,8 @@
  * Linux dialects use this interpreter; no struct has code of its own. A cell is a field of a struct.
  *
  * A layout is compiled once for the attributes of a method. Reading yields values and other facts of the struct
- * (`Facts`). `residue` keeps the bytes that reading did not use, and `writeCells` writes the values over them, which
- * restores the same bytes.
+ * (`Facts`). The residue of a struct has the bytes that reading did not use, and zeros in place of the others;
+ * `writeCells` writes the values over it, which restores the same bytes.
  */
 import { CallError } from '../../spec/errno.ts'
 import type { LinkName } from '../../spec/links.ts'
@@ -29,7 +29,7 @@ export interface FdSlot {
 export const attributeOf = ({ name }: Cell): string => name.split('.', 1)[0]!
 
 /** A cell, bound to an attribute of the method, or to a field of an attribute's record. */
-interface Op {
+interface BoundCell {
   readonly cell: Cell
   readonly attribute: string
   readonly field: string | undefined
@@ -42,15 +42,15 @@ interface Op {
 
 export interface CompiledLayout {
   readonly layout: Layout
-  readonly ops: readonly Op[]
+  readonly boundCells: readonly BoundCell[]
   readonly fds: readonly FdSlot[]
   /** Cells of attributes that the class lacks; they get a fixed value (`Cell.fallback`). */
   readonly constants: readonly Cell[]
   /** The candidate attributes of one handle, selected by the object's class (`byClass`). */
-  readonly choices: readonly Op[]
+  readonly choices: readonly BoundCell[]
   /** All mask bits of the method's attributes. */
-  readonly maskBits: number
-  /** Mask bits that are meaningless for this class. */
+  readonly attributeBits: number
+  /** Mask bits that the kernel ignores for this class, and those of attributes of other links. */
   readonly ignoredBits: number
 }
 
@@ -64,8 +64,8 @@ const kindOf = (where: string, attributes: Attributes, attribute: string, field:
   return kind
 }
 
-/** Whether a cell is an attribute's value. */
-export const isNamed = ({ kind }: Cell): boolean => kind === 'value' || kind === 'bool' || kind === 'bit'
+/** Whether a cell is an attribute's value, or a bit of it. */
+export const isAttributeValue = ({ kind }: Cell): boolean => kind === 'value' || kind === 'bool' || kind === 'bit'
 
 /**
  * Binds a layout to the attributes of its method. Throws an Error if they do not fit, which is a bug. `path`: beginning
@@ -80,7 +80,7 @@ export const compileLayout = (
   className = '',
   link: LinkName = 'roce',
 ): CompiledLayout => {
-  const ops: Op[] = []
+  const boundCells: BoundCell[] = []
   const fds: FdSlot[] = []
   const constants: Cell[] = []
   let foreignBits = 0
@@ -101,41 +101,42 @@ export const compileLayout = (
     if (cell.kind === 'fd') {
       of = FD
       fds.push({ at: cell.at, attribute })
-    } else if (isNamed(cell)) {
+    } else if (isAttributeValue(cell)) {
       of = kindOf(where, attributes, attribute, field)
       if (layout.maskAt !== undefined) maskBit = cell.maskBit ?? 1 << (attributes[attribute]!.id - 1)
     }
-    ops.push({ cell, attribute, field, of, where, maskBit })
+    boundCells.push({ cell, attribute, field, of, where, maskBit })
   }
   if (layout.tail !== undefined) kindOf(path, attributes, layout.tail, undefined)
-  const maskBits = ops.reduce((bits, op) => bits | op.maskBit, 0)
-  const choices = ops.filter(({ cell }) => cell.byClass)
-  const ignoredBits = ((layout.ignored?.[className] ?? 0) | foreignBits) & ~maskBits
-  return { layout, ops, fds, constants, choices, maskBits, ignoredBits }
+  const attributeBits = boundCells.reduce((bits, bound) => bits | bound.maskBit, 0)
+  const choices = boundCells.filter(({ cell }) => cell.byClass)
+  const ignoredBits = ((layout.ignored?.[className] ?? 0) | foreignBits) & ~attributeBits
+  return { layout, boundCells, fds, constants, choices, attributeBits, ignoredBits }
 }
 
-const store = (values: AnyValues, op: Op, value: AnyValue): void => {
-  if (op.field === undefined) {
-    values[op.attribute] = value
+/** Sets the value of a bound cell: an attribute, or a field of its record. */
+const store = (values: AnyValues, bound: BoundCell, value: AnyValue): void => {
+  if (bound.field === undefined) {
+    values[bound.attribute] = value
     return
   }
-  const record = (values[op.attribute] as AnyRecord | undefined) ?? {}
-  record[op.field] = value
-  values[op.attribute] = record
+  const record = (values[bound.attribute] as AnyRecord | undefined) ?? {}
+  record[bound.field] = value
+  values[bound.attribute] = record
 }
 
-const load = (values: AnyValues, op: Op): AnyValue | undefined =>
-  op.field === undefined ? values[op.attribute] : (values[op.attribute] as AnyRecord | undefined)?.[op.field]
+const load = (values: AnyValues, bound: BoundCell): AnyValue | undefined =>
+  bound.field === undefined ? values[bound.attribute] : (values[bound.attribute] as AnyRecord | undefined)?.[bound.field]
 
-/** The attribute mask of a struct; 0 in a layout without one. `checked` as for `readCells`. */
-const readMask = (compiled: CompiledLayout, view: DataView, checked: boolean): number => {
+/** The attribute mask of a struct; 0 in a layout without one. `isChecked` as for `readCells`. */
+const readMask = (compiled: CompiledLayout, view: DataView, isChecked: boolean): number => {
   const { maskAt, maskBits } = compiled.layout
   if (maskAt === undefined) return 0
   const bits = view.getUint32(maskAt, true)
-  if (!checked) return bits
+  if (!isChecked) return bits
   const unknown = (bits & ~(maskBits ?? 0)) >>> 0
   if (unknown !== 0) throw new CallError('EOPNOTSUPP', `attribute mask: bits 0x${unknown.toString(16)} are unknown`)
-  const lackingBits = (bits & ~compiled.maskBits & ~compiled.ignoredBits) >>> 0
+  const lackingBits = (bits & ~compiled.attributeBits & ~compiled.ignoredBits) >>> 0
   if (lackingBits !== 0)
     throw new CallError(
       'EINVAL',
@@ -145,45 +146,46 @@ const readMask = (compiled: CompiledLayout, view: DataView, checked: boolean): n
 }
 
 /**
- * Reads a struct; `bytes` has at least the layout's size. `checked`: values outside their limits are EINVAL (a caller's
- * struct); otherwise they are accepted (answers, and structs whose class is not known yet).
+ * Reads a struct into `values` and `facts`; `bytes` has at least the layout's size. `isChecked`: values outside their
+ * limits and wrong mask bits are refused (a caller's struct); otherwise they are accepted (answers, and structs whose
+ * class is not known yet). Cells that must be 0 are checked in any case. Throws CallError.
  */
 export const readCells = (
   compiled: CompiledLayout,
   bytes: Uint8Array,
   values: AnyValues,
   facts: Facts,
-  checked: boolean,
+  isChecked: boolean,
 ): void => {
   const view = viewOf(bytes)
-  const mask = readMask(compiled, view, checked)
-  for (const op of compiled.ops) {
-    const { cell, of } = op
-    if (op.maskBit !== 0 && (mask & op.maskBit) === 0) continue
+  const mask = readMask(compiled, view, isChecked)
+  for (const bound of compiled.boundCells) {
+    const { cell, of } = bound
+    if (bound.maskBit !== 0 && (mask & bound.maskBit) === 0) continue
     switch (cell.kind) {
       case 'value': {
         if (cell.presentAt !== undefined && bytes[cell.presentAt] === 0) break
-        let value = readScalar(view, cell.at, cell.size, of, op.where)
+        let value = readScalar(view, cell.at, cell.size, of, bound.where)
         if (cell.mask !== undefined) value = ((value as number) & cell.mask) >>> 0
-        if (checked) checkValue(op.where, of, value)
-        store(values, op, value)
+        if (isChecked) checkValue(bound.where, of, value)
+        store(values, bound, value)
         break
       }
       case 'bool':
-        store(values, op, readUint(view, cell.at, cell.size) === 0 ? 0 : 1)
+        store(values, bound, readUint(view, cell.at, cell.size) === 0 ? 0 : 1)
         break
       case 'bit':
-        store(values, op, readUint(view, cell.at, cell.size) === 0 ? 0 : cell.bit!)
+        store(values, bound, readUint(view, cell.at, cell.size) === 0 ? 0 : cell.bit!)
         break
       case 'object':
-        facts.object = readScalar(view, cell.at, cell.size, NUMBER, op.where) as number
+        facts.object = readScalar(view, cell.at, cell.size, NUMBER, bound.where) as number
         break
       case 'class':
-        facts.class = readScalar(view, cell.at, cell.size, NUMBER, op.where) as number
+        facts.class = readScalar(view, cell.at, cell.size, NUMBER, bound.where) as number
         break
       case 'fd': {
         const fd = view.getInt32(cell.at, true)
-        if (fd >= 0) store(values, op, fd)
+        if (fd >= 0) store(values, bound, fd)
         break
       }
       case 'zero': {
@@ -214,9 +216,9 @@ export const writeCells = (
 ): void => {
   const view = viewOf(bytes)
   let mask = 0
-  for (const op of compiled.ops) {
-    const { cell, of } = op
-    const value = load(values, op)
+  for (const bound of compiled.boundCells) {
+    const { cell, of } = bound
+    const value = load(values, bound)
     switch (cell.kind) {
       case 'value':
         if (value === undefined) break
@@ -229,7 +231,7 @@ export const writeCells = (
           )
         else writeScalar(view, cell.at, cell.size, of, value)
         if (cell.presentAt !== undefined && bytes[cell.presentAt] === 0) bytes[cell.presentAt] = 1
-        mask |= op.maskBit
+        mask |= bound.maskBit
         break
       case 'bool':
         // A residue has the caller's own nonzero value for true.
@@ -268,18 +270,18 @@ export const writeCells = (
  * same struct.
  */
 export const residue = (compiled: CompiledLayout, bytes: Uint8Array, values: AnyValues, facts: Facts): Uint8Array => {
-  const rest = bytes.slice()
-  const view = viewOf(rest)
+  const kept = bytes.slice()
+  const view = viewOf(kept)
   const clear = (cell: Cell): void => {
-    rest.fill(0, cell.at, cell.at + cell.size)
+    kept.fill(0, cell.at, cell.at + cell.size)
   }
-  for (const op of compiled.ops) {
-    const { cell } = op
-    const value = load(values, op)
+  for (const bound of compiled.boundCells) {
+    const { cell } = bound
+    const value = load(values, bound)
     switch (cell.kind) {
       case 'value':
         if (value === undefined) break
-        if (cell.presentAt !== undefined && rest[cell.presentAt] === 1) rest[cell.presentAt] = 0
+        if (cell.presentAt !== undefined && kept[cell.presentAt] === 1) kept[cell.presentAt] = 0
         if (cell.mask === undefined) clear(cell)
         else writeUint(view, cell.at, cell.size, (readUint(view, cell.at, cell.size) & ~cell.mask) >>> 0)
         break
@@ -304,5 +306,5 @@ export const residue = (compiled: CompiledLayout, bytes: Uint8Array, values: Any
   const { layout, ignoredBits } = compiled
   if (layout.maskAt !== undefined)
     view.setUint32(layout.maskAt, (view.getUint32(layout.maskAt, true) & ignoredBits) >>> 0, true)
-  return rest
+  return kept
 }

@@ -3,9 +3,8 @@
  * spec/linux/write.ts).
  *
  * The envelope locates request, response and the driver's parts; this file turns them into a call, and its result into
- * a response.
- * Errors are the kernel's: the excess of a request longer than the struct must be zeros (EOPNOTSUPP), excess room for
- * the response is filled with zeros.
+ * a response. As in the kernel a request longer than the struct must end in zeros (EOPNOTSUPP), and a longer response
+ * buffer is filled with zeros.
  */
 import { CallError } from '../../spec/errno.ts'
 import { type LinkName, Links } from '../../spec/links.ts'
@@ -15,12 +14,12 @@ import { lacksMethod } from '../../spec/schema/lacking.ts'
 import type { AnyValues, Method } from '../../spec/schema/schema.ts'
 import type { Answer, Call, CallerView, Result } from '../call.ts'
 import {
-  type CompiledFor,
+  type LayoutByClass,
   callOf,
   classNameOf,
-  compiledFor,
+  layoutByClass,
   type DriverInput,
-  declared,
+  declaredMethod,
   driverPart,
   factsOf,
   fill,
@@ -40,8 +39,8 @@ import { clearTail, readTail, restoreTail } from './tail.ts'
 /** A command, with the layouts of its request and response for each class and link. */
 export interface CompiledCommand {
   readonly command: WriteCommand
-  readonly in: CompiledFor
-  readonly out: CompiledFor | undefined
+  readonly in: LayoutByClass
+  readonly out: LayoutByClass | undefined
 }
 
 /** The parts of a command, as located by an envelope. */
@@ -56,6 +55,7 @@ export interface Envelope {
 
 /** A decoded command. */
 export interface DecodedCommand {
+  /** The layout of the request. */
   readonly compiled: CompiledLayout
   readonly call: Call
   readonly facts: Facts
@@ -65,38 +65,35 @@ export interface DecodedCommand {
 }
 
 /** By number, with EXTENDED. */
-const compiled = new Map<number, CompiledCommand>()
+const compiledCommands = new Map<number, CompiledCommand>()
 for (const command of writeCommands) {
   const { out } = command
-  compiled.set((command.isExtended ? EXTENDED : 0) + command.number, {
+  compiledCommands.set((command.isExtended ? EXTENDED : 0) + command.number, {
     command,
-    in: compiledFor(command.name, command.classes, command.in, command.method, 'in'),
-    out: out === undefined ? undefined : compiledFor(command.name, command.classes, out, command.method, 'out'),
+    in: layoutByClass(command.name, command.classes, command.in, command.method, 'in'),
+    out: out === undefined ? undefined : layoutByClass(command.name, command.classes, out, command.method, 'out'),
   })
 }
 
 /**
- * The command with this number (bit 31: extended). Other high bits are EINVAL, a command without a method here
- * EOPNOTSUPP. `name` receives Linux's name of it, if it has one.
+ * The command with this number (bit 31: extended). Throws CallError: EINVAL for other high bits, EOPNOTSUPP for a
+ * command that Linux does not have, or that has no method here. `onName` is called with Linux's name of the command.
  */
-export const findCommand = (number: number, name?: (name: string) => void): CompiledCommand => {
+export const findCommand = (number: number, onName?: (name: string) => void): CompiledCommand => {
   if ((number & ~(EXTENDED | COMMAND_MASK)) !== 0)
     throw new CallError('EINVAL', `command 0x${number.toString(16)} has unknown flags`)
   const known = linuxCall('write', number >>> 0)
   if (known === undefined)
     throw new CallError('EOPNOTSUPP', `command 0x${(number >>> 0).toString(16)}: Linux has no such command`)
-  name?.(known.name)
-  const found = compiled.get(number >>> 0)
+  onName?.(known.name)
+  const found = compiledCommands.get(number >>> 0)
   if (found !== undefined) return found
   throw new CallError('EOPNOTSUPP', `${known.name}: ${known.absent}`)
 }
 
-/**
- * The command with this number on this device: a command about classes that the device lacks is EOPNOTSUPP before any
- * other check.
- */
-export const deviceCommand = (view: CallerView, number: number, name: (name: string) => void): CompiledCommand => {
-  const found = findCommand(number, name)
+/** As `findCommand`, for a device: throws EOPNOTSUPP also for a command about classes that the device lacks. */
+export const deviceCommand = (view: CallerView, number: number, onName: (name: string) => void): CompiledCommand => {
+  const found = findCommand(number, onName)
   const { classes, method, name: title } = found.command
   if (!hasMethodOnDevice(view, classes, method))
     throw new CallError('EOPNOTSUPP', `${title}: ${lacksMethod(classes[0]!, method)}`)
@@ -111,7 +108,7 @@ const chooseByClass = (view: CallerView, { choices }: CompiledLayout, values: An
   if (choices.length === 0) return
   const name = view.classOf(values[choices[0]!.attribute] as number)?.name
   const chosen = choices.find(({ of }) => of.kind === 'ref' && of.class === name) ?? choices[0]
-  for (const op of choices) if (op !== chosen) delete values[op.attribute]
+  for (const choice of choices) if (choice !== chosen) delete values[choice.attribute]
 }
 
 /** Turns the parts of a command into a call. Throws CallError. */
@@ -140,7 +137,7 @@ export const readCommand = (view: CallerView, found: CompiledCommand, envelope: 
   readCells(struct, request, args, facts, true)
   className = classNameOf(view, command.classes, facts)
   chooseByClass(view, struct, args)
-  readTail(command, declared(className, command.method).in, request, tail, args)
+  readTail(command, declaredMethod(className, command.method).in, request, tail, args)
 
   const isAgain = isOpenAgain(view, className, command.method)
   const call = isAgain
@@ -160,9 +157,9 @@ export const readCommand = (view: CallerView, found: CompiledCommand, envelope: 
       writeDriverPart(view, part, outcome)
       let installs: Answer['installs'] = []
       if (found.out !== undefined && response !== undefined) {
-        const struct = responseStruct(found.out(className, link), outcome, response)
-        fill(view, response, struct.bytes)
-        installs = struct.installs
+        const written = responseStruct(found.out(className, link), outcome, response)
+        fill(view, response, written.bytes)
+        installs = written.installs
       }
       return isAgain ? refuse(GET_CONTEXT_AGAIN) : { ret: 0, installs }
     },
@@ -189,17 +186,17 @@ const linkOf = ({ in: attributes, refused }: Method): LinkName | undefined =>
     Object.values(Links[link].attributes).some(name => attributes[name] !== undefined),
   ) ?? (refused === undefined ? undefined : 'iwarp')
 
-/** Why a call cannot have a legacy part with the command or method `name`: that one is for other classes. */
-export const notLegacy = (name: string, call: Call): string =>
+/** The end of the message for a legacy part whose command or method `name` is for other classes than the call's. */
+export const notOfClass = (name: string, call: Call): string =>
   `has ${name}, which is not a call of class ${call.class.name}`
 
 /**
- * Writes the arguments of a call into a request with a residue, or zeros: the inverse of `clearRequest`. Throws
+ * Writes the arguments of a call over the residue of a request (cells.ts), or zeros: the inverse of `clearRequest`. Throws
  * CallError EINVAL if the command is for other classes.
  */
 export const restoreRequest = (found: CompiledCommand, call: Call, request: Uint8Array): void => {
   const { name, classes } = found.command
-  if (!classes.includes(call.class.name)) throw badLegacy(notLegacy(name, call))
+  if (!classes.includes(call.class.name)) throw badLegacy(notOfClass(name, call))
   const compiled = found.in(call.class.name, linkOf(call.method))
   const { layout } = compiled
   const struct = new Uint8Array(layout.size)

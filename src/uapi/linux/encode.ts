@@ -10,8 +10,8 @@ import type { Call } from '../call.ts'
 import { viewOf } from '../scalar.ts'
 import { factsOf } from './caller.ts'
 import { writeCells } from './cells.ts'
-import { findCommand, notLegacy, restoreRequest } from './command.ts'
-import { ATTRIBUTE, findMethod, HEADER as IOCTL_HEADER } from './ioctl-message.ts'
+import { findCommand, notOfClass, restoreRequest } from './command.ts'
+import { findMethod, INLINE, IoctlAttr, IoctlHeader, offsetOf } from './ioctl-message.ts'
 import { badLegacy, EntryPoint, unpackLegacy } from './legacy.ts'
 import { HEADER, requestStart } from './write.ts'
 
@@ -36,46 +36,51 @@ const restoreWrite = (call: Call, part: Uint8Array): LinuxImage => {
 const restoreIoctl = (call: Call, parts: readonly Uint8Array[]): LinuxImage => {
   const bytes = parts[0]?.slice() ?? new Uint8Array()
   const view = viewOf(bytes)
-  const count = bytes.length < IOCTL_HEADER ? -1 : view.getUint16(6, true)
-  if (bytes.length !== IOCTL_HEADER + count * ATTRIBUTE) throw badLegacy('has no ioctl')
-  const method = findMethod(view.getUint16(2, true), view.getUint16(4, true))
+  const count = bytes.length < IoctlHeader.bytes ? -1 : view.getUint16(IoctlHeader.attributeCount, true)
+  if (bytes.length !== offsetOf(count)) throw badLegacy('has no ioctl')
+  const method = findMethod(view.getUint16(IoctlHeader.object, true), view.getUint16(IoctlHeader.method, true))
   const { name, classes, converter } = method.spec
-  if (converter !== 'invokeWrite' && !classes.includes(call.class.name)) throw badLegacy(notLegacy(name, call))
+  if (converter !== 'invokeWrite' && !classes.includes(call.class.name)) throw badLegacy(notOfClass(name, call))
   const facts = factsOf(call)
   const memory: { address: bigint; bytes: Uint8Array }[] = []
-  /** Memory that attributes point to, in their order. */
-  const rest = parts.slice(1)
-  const offsets = Array.from({ length: count }, (_, i) => IOCTL_HEADER + i * ATTRIBUTE)
+  /** The memory of the attributes that point to memory, in their order. */
+  const attributeMemory = parts.slice(1)
+  const offsets = Array.from({ length: count }, (_, i) => offsetOf(i))
+  /** The command in an INVOKE_WRITE. */
   const command = (): ReturnType<typeof findCommand> => {
-    const at = offsets.find(offset => view.getUint16(offset, true) === InvokeWrite.WRITE_CMD)
+    const at = offsets.find(offset => view.getUint16(offset + IoctlAttr.id, true) === InvokeWrite.WRITE_CMD)
     if (at === undefined) throw badLegacy('lacks the command')
-    return findCommand(view.getUint32(at + 8, true))
+    return findCommand(view.getUint32(at + IoctlAttr.data, true))
   }
   for (const at of offsets) {
-    const compiled = method.attributes.get(view.getUint16(at, true))
+    const compiled = method.attributes.get(view.getUint16(at + IoctlAttr.id, true))
     if (compiled === undefined) continue
     const { spec } = compiled
-    const length = view.getUint16(at + 2, true)
+    const length = view.getUint16(at + IoctlAttr.length, true)
+    const dataAt = at + IoctlAttr.data
     const value = call.args[spec.name]
     if (spec.kind === 'destroy' || spec.kind === 'handle' || spec.kind === 'fd') {
       const number = spec.name === 'object' ? call.object : value
-      if (number !== undefined) view.setBigUint64(at + 8, BigInt(number as number), true)
+      if (number !== undefined) view.setBigUint64(dataAt, BigInt(number as number), true)
     } else if (spec.kind === 'flags') {
-      if (spec.name !== '' && value !== undefined) view.setUint32(at + 8, value as number, true)
+      if (spec.name !== '' && value !== undefined) view.setUint32(dataAt, value as number, true)
     } else if (spec.kind === 'in') {
       const isRequest = method.spec.converter === 'invokeWrite' && spec.id === InvokeWrite.CORE_IN
       if (spec.cells.length === 0 && !isRequest) continue
-      const target = length <= 8 ? bytes.subarray(at + 8, at + 8 + length) : rest.shift()?.slice()
+      const target = length <= INLINE ? bytes.subarray(dataAt, dataAt + length) : attributeMemory.shift()?.slice()
       if (target === undefined || target.length !== length) throw badLegacy(`lacks the memory of attribute ${spec.id}`)
       if (isRequest) restoreRequest(command(), call, target)
       else writeCells(compiled.layout(call.class.name), target.subarray(0, spec.max), call.args, facts)
-      if (length > 8) memory.push({ address: view.getBigUint64(at + 8, true), bytes: target })
+      if (length > INLINE) memory.push({ address: view.getBigUint64(dataAt, true), bytes: target })
     }
   }
   return { entryPoint: EntryPoint.IOCTL, bytes, memory }
 }
 
-/** The bytes of the Linux call with this `call` and `legacy` part. Throws CallError EINVAL if the two do not match. */
+/**
+ * The bytes of the Linux call with this `call` and `legacy` part. Throws CallError: EINVAL for a malformed part or one of
+ * another call, EOPNOTSUPP or EPROTONOSUPPORT for one with an unknown command or method.
+ */
 export const encodeLinux = (call: Call, legacy: Uint8Array): LinuxImage => {
   const { entryPoint, parts } = unpackLegacy(legacy)
   return entryPoint === EntryPoint.WRITE ? restoreWrite(call, parts[0] ?? new Uint8Array()) : restoreIoctl(call, parts)

@@ -2,8 +2,8 @@
  * All encodings of a call in Linux's dialects (R41), for calls that did not come from Linux's dialects. Each is a
  * `legacy` part (legacy.ts), which `encodeLinux` turns into bytes together with the call.
  *
- * Attributes are in the table's order; outputs are in memory from a given address on. The lists of INFO_HANDLES and
- * QUERY_GID_TABLE are omitted, because their bytes are not arguments.
+ * Attributes are in the table's order; outputs are in memory from a given address on. INFO_HANDLES and QUERY_GID_TABLE
+ * are omitted: their converter (ioctl.ts) derives arguments from buffer lengths, and has no inverse.
  */
 
 import { AttributeFlag } from '../../spec/classes/ids.ts'
@@ -22,8 +22,8 @@ import { EXTENDED, type WriteCommand, writeCommands } from '../../spec/linux/wri
 import type { AnyValues } from '../../spec/schema/schema.ts'
 import type { Call } from '../call.ts'
 import { viewOf } from '../scalar.ts'
-import { attributeOf, isNamed } from './cells.ts'
-import { ATTRIBUTE, findMethod, INLINE, HEADER as IOCTL_HEADER } from './ioctl-message.ts'
+import { attributeOf, isAttributeValue } from './cells.ts'
+import { findMethod, INLINE, IoctlAttr, IoctlHeader, offsetOf } from './ioctl-message.ts'
 import { EntryPoint, packLegacy } from './legacy.ts'
 import { tailFits, tailSize } from './tail.ts'
 import { HEADER, requestStart } from './write.ts'
@@ -32,8 +32,8 @@ import { HEADER, requestStart } from './write.ts'
 export interface Encoding {
   /** Linux's name of the command or method. */
   readonly name: string
-  /** How the program makes the call; `invoke`: as the command in an ioctl INVOKE_WRITE. */
-  readonly means: 'write' | 'invoke' | 'ioctl'
+  /** How the program makes the call: as a write command, as a command in an ioctl INVOKE_WRITE, or as an ioctl method. */
+  readonly form: 'write' | 'invoke' | 'ioctl'
   readonly legacy: Uint8Array
 }
 
@@ -46,7 +46,7 @@ const driverSizes = (hasDriverBytes: boolean, call: Call, driverId: number): { i
 }
 
 /** Whether the arguments that a command or method implies (`impliedArguments`) equal the call's. */
-const hasImplied = (impliedArguments: AnyValues | undefined, call: Call): boolean =>
+const matchesImplied = (impliedArguments: AnyValues | undefined, call: Call): boolean =>
   Object.entries(impliedArguments ?? {}).every(([name, value]) => call.args[name] === value)
 
 const pointerTo = (address: bigint): Uint8Array => {
@@ -62,33 +62,33 @@ const requestSize = ({ in: layout, isExtended }: WriteCommand, call: Call): numb
   return isExtended ? (size + 7) & ~7 : size
 }
 
-const legacyWrite = (command: WriteCommand, call: Call, driverId: number, arena: bigint): Uint8Array => {
+const legacyWrite = (command: WriteCommand, call: Call, driverId: number, outputAddress: bigint): Uint8Array => {
   const start = requestStart(command.isExtended)
   const { input, output } = driverSizes(command.hasDriverBytes, call, driverId)
   const size = requestSize(command, call)
   const bytes = new Uint8Array(start + size + input)
   const view = viewOf(bytes)
   // Address of the driver's response.
-  if (input > 0) bytes.set(pointerTo(arena), start + size)
+  if (input > 0) bytes.set(pointerTo(outputAddress), start + size)
   view.setUint32(0, (command.number + (command.isExtended ? EXTENDED : 0)) >>> 0, true)
-  const room = command.out?.size ?? 0
+  const responseSize = command.out?.size ?? 0
   if (command.isExtended) {
     view.setUint16(4, size / 8, true)
-    view.setUint16(6, room / 8, true)
+    view.setUint16(6, responseSize / 8, true)
     view.setUint16(16, input / 8, true)
     view.setUint16(18, output / 8, true)
   } else {
     view.setUint16(4, bytes.length / 4, true)
-    view.setUint16(6, (room + output) / 4, true)
+    view.setUint16(6, (responseSize + output) / 4, true)
   }
-  if (command.out !== undefined) view.setBigUint64(HEADER, arena, true)
+  if (command.out !== undefined) view.setBigUint64(HEADER, outputAddress, true)
   return packLegacy({ entryPoint: EntryPoint.WRITE, parts: [bytes] })
 }
 
 // ---- ioctls ----
 
 /** An attribute of an ioctl. */
-interface Part {
+interface EncodedAttribute {
   readonly id: number
   readonly length: number
   /** Input bytes (at an address if long), the address of an output, or neither: a handle, a descriptor, flags. */
@@ -100,26 +100,27 @@ const ioctlMessage = (
   object: number,
   method: number,
   driverId: number,
-  arena: bigint,
-  all: readonly Part[],
+  outputAddress: bigint,
+  attributes: readonly EncodedAttribute[],
 ): Uint8Array => {
-  const bytes = new Uint8Array(IOCTL_HEADER + all.length * ATTRIBUTE)
+  const bytes = new Uint8Array(offsetOf(attributes.length))
   const view = viewOf(bytes)
-  view.setUint16(0, bytes.length, true)
-  view.setUint16(2, object, true)
-  view.setUint16(4, method, true)
-  view.setUint16(6, all.length, true)
-  view.setUint32(16, driverId, true)
+  view.setUint16(IoctlHeader.length, bytes.length, true)
+  view.setUint16(IoctlHeader.object, object, true)
+  view.setUint16(IoctlHeader.method, method, true)
+  view.setUint16(IoctlHeader.attributeCount, attributes.length, true)
+  view.setUint32(IoctlHeader.driverId, driverId, true)
   const parts: Uint8Array[] = [bytes]
-  let next = arena
-  all.forEach(({ id, length, in: input, out }, i) => {
-    const at = IOCTL_HEADER + i * ATTRIBUTE
-    view.setUint16(at, id, true)
-    view.setUint16(at + 2, length, true)
-    view.setUint16(at + 4, AttributeFlag.MANDATORY, true)
-    if (input !== undefined && length <= INLINE) bytes.set(input, at + 8)
+  let next = outputAddress
+  attributes.forEach(({ id, length, in: input, out }, i) => {
+    const at = offsetOf(i)
+    const dataAt = at + IoctlAttr.data
+    view.setUint16(at + IoctlAttr.id, id, true)
+    view.setUint16(at + IoctlAttr.length, length, true)
+    view.setUint16(at + IoctlAttr.flags, AttributeFlag.MANDATORY, true)
+    if (input !== undefined && length <= INLINE) bytes.set(input, dataAt)
     else if (input !== undefined || out === true) {
-      view.setBigUint64(at + 8, next, true)
+      view.setBigUint64(dataAt, next, true)
       next += BigInt((length + 7) & ~7)
       if (input !== undefined) parts.push(input)
     }
@@ -127,81 +128,81 @@ const ioctlMessage = (
   return packLegacy({ entryPoint: EntryPoint.IOCTL, parts })
 }
 
-const legacyInvoke = (command: WriteCommand, call: Call, driverId: number, arena: bigint): Uint8Array => {
+const legacyInvoke = (command: WriteCommand, call: Call, driverId: number, outputAddress: bigint): Uint8Array => {
   const { input, output } = driverSizes(command.hasDriverBytes, call, driverId)
   const number = new Uint8Array(8)
   viewOf(number).setUint32(0, (command.number + (command.isExtended ? EXTENDED : 0)) >>> 0, true)
   const size = requestSize(command, call)
-  return ioctlMessage(LinuxObject.DEVICE, 0, driverId, arena, [
+  return ioctlMessage(LinuxObject.DEVICE, 0, driverId, outputAddress, [
     { id: InvokeWrite.CORE_IN, length: size, in: new Uint8Array(size) },
     ...(command.out === undefined ? [] : [{ id: InvokeWrite.CORE_OUT, length: command.out.size, out: true }]),
     { id: InvokeWrite.WRITE_CMD, length: 8, in: number },
-    ...(input === 0 ? [] : [{ id: UHW_IN, length: input, in: pointerTo(arena) }]),
+    ...(input === 0 ? [] : [{ id: UHW_IN, length: input, in: pointerTo(outputAddress) }]),
     ...(output === 0 ? [] : [{ id: UHW_OUT, length: output, out: true }]),
   ])
 }
 
 /** Whether an attribute of an ioctl belongs to other classes of the ioctl. */
 const isForeign = ({ kind, cells }: IoctlAttribute, { method }: Call): boolean => {
-  const own = kind === 'out' ? method.out : method.in
-  return cells.length > 0 && cells.every(cell => isNamed(cell) && own[attributeOf(cell)] === undefined)
+  const attributes = kind === 'out' ? method.out : method.in
+  return cells.length > 0 && cells.every(cell => isAttributeValue(cell) && attributes[attributeOf(cell)] === undefined)
 }
 
-/** Maximum room for an output, bytes. */
-const LIST_ROOM = 1024
+/** Maximum bytes of the buffer for an output. */
+const MAX_OUTPUT = 1024
 
 /** Whether a call has all arguments for which an ioctl has mandatory handles or descriptors. */
-const hasAll = ({ attributes }: IoctlMethod, { args, method }: Call): boolean =>
+const hasMandatoryReferences = ({ attributes }: IoctlMethod, { args, method }: Call): boolean =>
   attributes.every(
     ({ kind, name, mandatory }) =>
       !mandatory || (kind !== 'handle' && kind !== 'fd') || method.in[name] === undefined || args[name] !== undefined,
   )
 
 /** Whether an ioctl can encode a call. */
-const canExpress = (one: IoctlMethod, call: Call): boolean =>
-  one.classes.includes(call.class.name) &&
-  one.method === call.methodName &&
-  one.converter === undefined &&
-  hasImplied(one.impliedArguments, call) &&
-  hasAll(one, call)
+const canExpress = (entry: IoctlMethod, call: Call): boolean =>
+  entry.classes.includes(call.class.name) &&
+  entry.method === call.methodName &&
+  entry.converter === undefined &&
+  matchesImplied(entry.impliedArguments, call) &&
+  hasMandatoryReferences(entry, call)
 
-const partOf = (attribute: IoctlAttribute, call: Call, output: number): Part[] => {
+const encodedAttributes = (attribute: IoctlAttribute, call: Call, output: number): EncodedAttribute[] => {
   const { id, kind, name, mandatory, cells, max } = attribute
   if (id === UHW_OUT) return output === 0 ? [] : [{ id, length: output, out: true }]
   if (!mandatory && isForeign(attribute, call)) return []
   if (kind === 'in') return cells.length === 0 ? [] : [{ id, length: max, in: new Uint8Array(max) }]
-  if (kind === 'out' || kind === 'list') return [{ id, length: Math.min(max, LIST_ROOM), out: true }]
+  if (kind === 'out' || kind === 'list') return [{ id, length: Math.min(max, MAX_OUTPUT), out: true }]
   const isPassed = mandatory || call.args[name] !== undefined
   if ((kind === 'fd' || kind === 'handle' || kind === 'flags') && !isPassed) return []
   return [{ id, length: kind === 'flags' ? 4 : 0 }]
 }
 
-const legacyIoctl = (spec: IoctlMethod, call: Call, driverId: number, arena: bigint): Uint8Array => {
+const legacyIoctl = (spec: IoctlMethod, call: Call, driverId: number, outputAddress: bigint): Uint8Array => {
   const { output } = driverSizes(spec.hasDriverAttributes, call, driverId)
   const attributes = [...findMethod(spec.object, spec.number).attributes.values()]
-  const parts = attributes.flatMap(one => partOf(one.spec, call, output))
-  return ioctlMessage(spec.object, spec.number, driverId, arena, parts)
+  const parts = attributes.flatMap(({ spec: attribute }) => encodedAttributes(attribute, call, output))
+  return ioctlMessage(spec.object, spec.number, driverId, outputAddress, parts)
 }
 
 // ---- all of them ----
 
-/** Every encoding of a call, with outputs in memory from address `arena` on; empty if Linux has none. */
-export const encodings = (call: Call, driverId: number, arena: bigint): Encoding[] => [
+/** Every encoding of a call, with outputs in memory from `outputAddress` on; empty if Linux has none. */
+export const encodings = (call: Call, driverId: number, outputAddress: bigint): Encoding[] => [
   ...writeCommands
     .filter(
-      one =>
-        one.classes.includes(call.class.name) &&
-        one.method === call.methodName &&
-        hasImplied(one.impliedArguments, call) &&
-        tailFits(one.in, call),
+      entry =>
+        entry.classes.includes(call.class.name) &&
+        entry.method === call.methodName &&
+        matchesImplied(entry.impliedArguments, call) &&
+        tailFits(entry.in, call),
     )
-    .flatMap((one): Encoding[] => [
-      { name: one.name, means: 'write', legacy: legacyWrite(one, call, driverId, arena) },
-      { name: one.name, means: 'invoke', legacy: legacyInvoke(one, call, driverId, arena) },
+    .flatMap((entry): Encoding[] => [
+      { name: entry.name, form: 'write', legacy: legacyWrite(entry, call, driverId, outputAddress) },
+      { name: entry.name, form: 'invoke', legacy: legacyInvoke(entry, call, driverId, outputAddress) },
     ]),
   ...ioctlMethods
-    .filter(one => canExpress(one, call))
-    .map((one): Encoding => ({ name: one.name, means: 'ioctl', legacy: legacyIoctl(one, call, driverId, arena) })),
+    .filter(entry => canExpress(entry, call))
+    .map((entry): Encoding => ({ name: entry.name, form: 'ioctl', legacy: legacyIoctl(entry, call, driverId, outputAddress) })),
 ]
 
 // ---- arguments of an encoding ----
@@ -209,11 +210,11 @@ export const encodings = (call: Call, driverId: number, arena: bigint): Encoding
 const attributesOf = (cells: readonly Cell[]): string[] => cells.map(attributeOf)
 
 /** Names of the arguments that a command or method of Linux can carry, to a RoCE device. */
-export const expressibleArguments = ({ means, name }: Pick<Encoding, 'means' | 'name'>): ReadonlySet<string> => {
-  if (means === 'ioctl') {
+export const expressibleArguments = ({ form, name }: Pick<Encoding, 'form' | 'name'>): ReadonlySet<string> => {
+  if (form === 'ioctl') {
     const { attributes, impliedArguments = {} } = ioctlMethods.find(method => method.name === name)!
     const inputs = attributes.filter(({ kind }) => kind !== 'out' && kind !== 'list')
-    return new Set([...inputs.flatMap(one => [one.name, ...attributesOf(one.cells)]), ...Object.keys(impliedArguments)])
+    return new Set([...inputs.flatMap(entry => [entry.name, ...attributesOf(entry.cells)]), ...Object.keys(impliedArguments)])
   }
   const { in: layout, impliedArguments = {} } = writeCommands.find(command => command.name === name)!
   return new Set([

@@ -3,8 +3,8 @@
  *
  * Counters are a spec in Linux and an attribute here. A residue (cells.ts) keeps each spec's size, the unknown end of a
  * longer filter, and the position of the counters' spec; a spec without a size in the residue gets that of Linux 6.1.
- * Errors are the kernel's: EINVAL, but ENOSPC for missing specs, and EOPNOTSUPP for bytes after the specs and for the
- * wrong size of an action that is an object, which no device here has.
+ * Errors are the kernel's: EINVAL, but ENOSPC for missing specs, and EOPNOTSUPP for nonzero bytes after the specs and
+ * for an action that is an object and has the wrong size.
  */
 import { MAX_FLOW_SPECS } from '../../spec/classes/flow.ts'
 import { FlowFlags, FlowSpecFlags, FlowSpecType, FlowType } from '../../spec/enums.ts'
@@ -154,7 +154,7 @@ export const readSpecs = (
   args[name] = specs
 }
 
-/** Zeroes what `readSpecs` decoded in a request whose struct of `start` bytes still has their counts. */
+/** Zeroes what `readSpecs` decoded; the struct, the first `start` bytes of the request, still has the specs' number. */
 export const clearSpecs = ({ sizeAt, countAt }: PackedSpecs, request: Uint8Array, start: number): void => {
   const view = viewOf(request)
   let at = start
@@ -176,8 +176,8 @@ export const clearSpecs = ({ sizeAt, countAt }: PackedSpecs, request: Uint8Array
 }
 
 /**
- * Writes specs and counters at `start` of a request with a residue, or zeros. Throws CallError EINVAL if they do not
- * fit, or Linux accepts no rule with such a header.
+ * Writes specs and counters at `start` of a request, over a residue or zeros. Throws CallError EINVAL if they do not
+ * fit, or Linux accepts no rule with a spec of such a type.
  */
 export const writeSpecs = (
   { sizeAt, countAt }: PackedSpecs,

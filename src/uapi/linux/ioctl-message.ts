@@ -1,8 +1,9 @@
 /*
  * Parses a message of Linux's ioctl dialect as the kernel does: the header, then each attribute in the caller's order,
  * so that of several mistakes the same one is reported (test/fixtures/abi/raw.out). Errors of an attribute: unknown but
- * mandatory EPROTONOSUPPORT, duplicate EINVAL, wrong length EINVAL, a handle without object ENOENT, a handle of another
- * class EINVAL. Missing mandatory attributes come last, EINVAL. ioctl.ts interprets the attributes.
+ * mandatory EPROTONOSUPPORT; nonzero bytes after the known ones EOPNOTSUPP; a handle without object ENOENT; a negative
+ * descriptor EBADF; a duplicate, a wrong length, a reserved field, a handle of another class EINVAL. Missing mandatory
+ * attributes come last, EINVAL. ioctl.ts interprets the attributes.
  */
 import { AttributeFlag } from '../../spec/classes/ids.ts'
 import { CallError } from '../../spec/errno.ts'
@@ -12,15 +13,24 @@ import { layout } from '../../spec/linux/layout.ts'
 import { lacksMethod } from '../../spec/schema/lacking.ts'
 import type { CallerView } from '../call.ts'
 import { viewOf } from '../scalar.ts'
-import { compiledFor, hasMethodOnDevice, isZero, type UserBuffer } from './caller.ts'
+import { layoutByClass, hasMethodOnDevice, isZero, type UserBuffer } from './caller.ts'
 import type { CompiledLayout } from './cells.ts'
 
-/**
- * Bytes of struct ib_uverbs_ioctl_hdr {u16 length, object, method, number of attributes; u64 reserved; u32 driver id,
- * reserved}, and of struct ib_uverbs_attr {u16 id, length, flags, reserved; u64 data}.
- */
-export const HEADER = 24
-export const ATTRIBUTE = 16
+/** Offsets of the fields of struct ib_uverbs_ioctl_hdr, and its size. */
+export const IoctlHeader = {
+  length: 0,
+  object: 2,
+  method: 4,
+  attributeCount: 6,
+  /** u64. */
+  reserved1: 8,
+  driverId: 16,
+  /** u32. */
+  reserved2: 20,
+  bytes: 24,
+} as const
+/** Offsets of the fields of struct ib_uverbs_attr, and its size. `data`: u64. */
+export const IoctlAttr = { id: 0, length: 2, flags: 4, reserved: 6, data: 8, bytes: 16 } as const
 /** Maximum bytes of a message: one page. */
 const MAX_MESSAGE = 4096
 /** Values up to this many bytes are in the attribute's data; others are at the address there. */
@@ -44,7 +54,7 @@ const compileMethod = (spec: IoctlMethod): CompiledMethod => {
     const struct = layout(attribute.max, attribute.cells)
     const direction = attribute.kind === 'out' ? 'out' : 'in'
     // GET_CONTEXT has no method here; device.open returns the same values.
-    const compiled = compiledFor(spec.name, spec.classes, struct, spec.method ?? 'open', direction)
+    const compiled = layoutByClass(spec.name, spec.classes, struct, spec.method ?? 'open', direction)
     return [attribute.id, { spec: attribute, layout: compiled }] as const
   })
   return { spec, attributes: new Map(attributes) }
@@ -53,14 +63,14 @@ const compileMethod = (spec: IoctlMethod): CompiledMethod => {
 const methods = new Map(ioctlMethods.map(spec => [(spec.object << 16) | spec.number, compileMethod(spec)]))
 
 /**
- * The method of Linux's {object, method}. EPROTONOSUPPORT if there is none, as for every object or method that Linux or
- * its driver lacks. `name` receives Linux's name of it, if it has one.
+ * The method of Linux's {object, method}. Throws EPROTONOSUPPORT if there is none, as for every object or method that
+ * Linux or its driver lacks. `onName` is called with Linux's name of the method.
  */
-export const findMethod = (object: number, number: number, name?: (name: string) => void): CompiledMethod => {
+export const findMethod = (object: number, number: number, onName?: (name: string) => void): CompiledMethod => {
   const known = linuxCall('ioctl', object, number)
   if (known === undefined)
     throw new CallError('EPROTONOSUPPORT', `object ${object} method ${number}: Linux has no such method`)
-  name?.(known.name.slice(known.name.indexOf('.') + 1))
+  onName?.(known.name.slice(known.name.indexOf('.') + 1))
   const found = methods.get((object << 16) | number)
   if (found !== undefined) return found
   throw new CallError('EPROTONOSUPPORT', `${known.name}: ${known.absent}`)
@@ -104,9 +114,9 @@ export interface Message {
 }
 
 /** Offset in the message of the attribute at an index. */
-export const offsetOf = (index: number): number => HEADER + index * ATTRIBUTE
+export const offsetOf = (index: number): number => IoctlHeader.bytes + index * IoctlAttr.bytes
 /** The caller's memory for an output. */
-export const roomOf = (attribute: PassedAttribute): UserBuffer => ({
+export const bufferOf = (attribute: PassedAttribute): UserBuffer => ({
   address: attribute.data,
   length: attribute.length,
 })
@@ -136,7 +146,7 @@ const checkHandle = (view: CallerView, where: string, handle: bigint, classes: r
   if (!classes.includes(cls.name))
     throw new CallError(
       'EINVAL',
-      `${where}: handle ${handle} is of class ${cls.name}, not ${classes.join(' or ') || 'the right one'}`,
+      `${where}: handle ${handle} is of class ${cls.name}, not ${classes.join(' or ')}`,
     )
 }
 
@@ -164,33 +174,38 @@ const checkAttribute = (message: Message, attribute: PassedAttribute, reserved: 
 }
 
 /**
- * Reads header and attributes of the message at `address`. `name` receives the method's name as soon as it is known.
+ * Reads header and attributes of the message at `address`. `onName` is called with the method's name as soon as it is
+ * known. Throws CallError.
  */
-export const readMessage = (view: CallerView, address: bigint, name?: (name: string) => void): Message => {
-  const header = viewOf(view.copyIn(address, HEADER))
-  const length = header.getUint16(0, true)
-  const count = header.getUint16(6, true)
-  if (length > MAX_MESSAGE || length !== HEADER + count * ATTRIBUTE)
+export const readMessage = (view: CallerView, address: bigint, onName?: (name: string) => void): Message => {
+  const header = viewOf(view.copyIn(address, IoctlHeader.bytes))
+  const length = header.getUint16(IoctlHeader.length, true)
+  const count = header.getUint16(IoctlHeader.attributeCount, true)
+  if (length > MAX_MESSAGE || length !== offsetOf(count))
     throw new CallError(
       'EINVAL',
-      `a message of ${count} attributes has ${HEADER + count * ATTRIBUTE} bytes (at most ${MAX_MESSAGE}), not ${length}`,
+      `a message of ${count} attributes has ${offsetOf(count)} bytes (at most ${MAX_MESSAGE}), not ${length}`,
     )
-  if (header.getBigUint64(8, true) !== 0n || header.getUint32(20, true) !== 0)
+  if (header.getBigUint64(IoctlHeader.reserved1, true) !== 0n || header.getUint32(IoctlHeader.reserved2, true) !== 0)
     throw new CallError('EPROTONOSUPPORT', 'a reserved field of the header is set')
-  const driver = header.getUint32(16, true)
+  const driver = header.getUint32(IoctlHeader.driverId, true)
   if (driver !== view.schema.driverId)
     throw new CallError('EINVAL', `the message is for driver ${driver}, the device has driver ${view.schema.driverId}`)
-  const method = findMethod(header.getUint16(2, true), header.getUint16(4, true), name)
+  const method = findMethod(
+    header.getUint16(IoctlHeader.object, true),
+    header.getUint16(IoctlHeader.method, true),
+    onName,
+  )
   requireOnDevice(view, method.spec)
   const bytes = view.copyIn(address, length)
   const message: Message = { view, address, bytes, method, passed: new Map(), memory: new Map() }
   const all = viewOf(bytes)
   for (let index = 0; index < count; index++) {
     const at = offsetOf(index)
-    const id = all.getUint16(at, true)
+    const id = all.getUint16(at + IoctlAttr.id, true)
     const compiled = method.attributes.get(id)
     if (compiled === undefined) {
-      if (all.getUint16(at + 4, true) & AttributeFlag.MANDATORY)
+      if (all.getUint16(at + IoctlAttr.flags, true) & AttributeFlag.MANDATORY)
         throw new CallError('EPROTONOSUPPORT', `${method.spec.name}: the mandatory attribute ${id} is unknown`)
       continue
     }
@@ -198,11 +213,11 @@ export const readMessage = (view: CallerView, address: bigint, name?: (name: str
     const attribute: PassedAttribute = {
       compiled,
       index,
-      length: all.getUint16(at + 2, true),
-      data: all.getBigUint64(at + 8, true),
-      inline: bytes.subarray(at + 8, at + 16),
+      length: all.getUint16(at + IoctlAttr.length, true),
+      data: all.getBigUint64(at + IoctlAttr.data, true),
+      inline: bytes.subarray(at + IoctlAttr.data, at + IoctlAttr.bytes),
     }
-    checkAttribute(message, attribute, all.getUint16(at + 6, true))
+    checkAttribute(message, attribute, all.getUint16(at + IoctlAttr.reserved, true))
     message.passed.set(id, attribute)
   }
   for (const { spec } of method.attributes.values())
@@ -211,8 +226,8 @@ export const readMessage = (view: CallerView, address: bigint, name?: (name: str
   return message
 }
 
-/** The number in the data of attribute `id`. Throws CallError EINVAL above `max`. */
-export const constant = (message: Message, id: number, max: bigint): number => {
+/** The number in the data of attribute `id`, which is present. Throws CallError EINVAL above `max`. */
+export const constantOf = (message: Message, id: number, max: bigint): number => {
   const { data } = message.passed.get(id)!
   if (data > max) throw new CallError('EINVAL', `${message.method.spec.name}: attribute ${id}: ${data} is above ${max}`)
   return Number(data)

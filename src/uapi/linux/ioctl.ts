@@ -19,7 +19,7 @@ import {
   callOf,
   classNameOf,
   type DriverInput,
-  declared,
+  declaredMethod,
   descriptorOf,
   driverPart,
   fill,
@@ -31,17 +31,17 @@ import {
 import { type Facts, readCells, residue, writeCells } from './cells.ts'
 import { clearRequest, type DecodedCommand, deviceCommand, readCommand } from './command.ts'
 import {
-  ATTRIBUTE,
   bytesOf,
-  constant,
+  constantOf,
   flagsOf,
-  HEADER,
   INLINE,
+  IoctlAttr,
+  IoctlHeader,
   type Message,
   offsetOf,
   type PassedAttribute,
   readMessage,
-  roomOf,
+  bufferOf,
 } from './ioctl-message.ts'
 import { EntryPoint, packLegacy } from './legacy.ts'
 
@@ -50,14 +50,14 @@ const VALID_OUTPUT = 2
 
 // ---- from attributes to a call ----
 
-/** The arguments in a message's attributes, and the class of the call. */
-interface ReadAttributes {
+/** The contents of a message's attributes: arguments and other facts of the call, and its class. */
+interface DecodedAttributes {
   readonly args: AnyValues
   readonly facts: Facts
   readonly className: string
 }
 
-const readAttributes = (message: Message): ReadAttributes => {
+const decodeAttributes = (message: Message): DecodedAttributes => {
   const { method, passed } = message
   const { spec } = method
   const args: AnyValues = { ...spec.impliedArguments }
@@ -68,10 +68,10 @@ const readAttributes = (message: Message): ReadAttributes => {
       throw new CallError(errnoIfPresent, `${spec.name}: no device here has attribute ${id}`)
     if (kind === 'destroy' || (kind === 'handle' && name === 'object')) facts.object = Number(attribute.data)
     else if (kind === 'in' && cells.some(cell => cell.kind === 'class'))
-      facts.class = constant(message, attribute.compiled.spec.id, 0xffffffffn)
+      facts.class = constantOf(message, attribute.compiled.spec.id, 0xffffffffn)
   }
   const className = classNameOf(message.view, spec.classes, facts)
-  const { in: inputs } = declared(className, spec.method!)
+  const { in: inputs } = declaredMethod(className, spec.method!)
   // An argument that the class lacks is one of the method's other classes, and not required.
   const isRequired = ({ kind, cells, name }: IoctlAttribute): boolean =>
     kind === 'out' || kind === 'list' || inputs[cells[0]?.name ?? name] !== undefined
@@ -108,42 +108,45 @@ interface Changes {
 
 /** Tells the caller that an output was written. */
 const markFilled = (changes: Changes, attribute: PassedAttribute): void => {
-  changes.bytes[offsetOf(attribute.index) + 4]! |= VALID_OUTPUT
+  changes.bytes[offsetOf(attribute.index) + IoctlAttr.flags]! |= VALID_OUTPUT
   changes.isChanged = true
 }
 
-const writeOutputs = (message: Message, read: ReadAttributes, result: Result, changes: Changes): void => {
+const writeOutputs = (message: Message, { className }: DecodedAttributes, result: Result, changes: Changes): void => {
   for (const attribute of message.passed.values()) {
     const { spec, layout: compiled } = attribute.compiled
     if (spec.kind === 'out' && spec.cells.length > 0) {
       const bytes = new Uint8Array(spec.max)
-      writeCells(compiled(read.className), bytes, result.out, {})
-      if (spec.isExtensible) fill(message.view, roomOf(attribute), bytes)
+      writeCells(compiled(className), bytes, result.out, {})
+      if (spec.isExtensible) fill(message.view, bufferOf(attribute), bytes)
       else message.view.copyOut(attribute.data, bytes)
       markFilled(changes, attribute)
     } else if (spec.kind === 'list' && message.method.spec.converter === undefined) {
-      const { of } = declared(read.className, message.method.spec.method as string).out[spec.name]!
+      const { of } = declaredMethod(className, message.method.spec.method as string).out[spec.name]!
       const value = result.out[spec.name]
-      fill(message.view, roomOf(attribute), value === undefined ? new Uint8Array() : payloadOf(of, value))
+      fill(message.view, bufferOf(attribute), value === undefined ? new Uint8Array() : payloadOf(of, value))
       markFilled(changes, attribute)
     } else if (spec.kind === 'newHandle') {
-      viewOf(changes.bytes).setBigUint64(offsetOf(attribute.index) + 8, BigInt(result.object ?? 0), true)
+      viewOf(changes.bytes).setBigUint64(offsetOf(attribute.index) + IoctlAttr.data, BigInt(result.object ?? 0), true)
       changes.isChanged = true
     } else if (spec.kind === 'newFd') {
       const descriptor = descriptorOf(result, 'object')
-      const address = message.address + BigInt(offsetOf(attribute.index) + 8)
+      const address = message.address + BigInt(offsetOf(attribute.index) + IoctlAttr.data)
       if (descriptor !== undefined) changes.installs.push({ descriptor, address, width: 8 })
     }
   }
 }
 
-/** Runs `body` to write outputs, then writes the changes of the message. Returns `ret` with the installs. */
-const writeAnswer = (message: Message, ret: Answer, body: (changes: Changes) => void): Answer =>
+/**
+ * Runs `body` to write outputs, then writes the changes of the message. Returns `answer` with the installs; a thrown
+ * CallError becomes the answer.
+ */
+const writeAnswer = (message: Message, answer: Answer, body: (changes: Changes) => void): Answer =>
   answering(() => {
     const changes: Changes = { bytes: message.bytes.slice(), isChanged: false, installs: [] }
     body(changes)
-    if (changes.isChanged) message.view.copyOut(message.address + BigInt(HEADER), changes.bytes.subarray(HEADER))
-    return { ...ret, installs: changes.installs }
+    if (changes.isChanged) message.view.copyOut(message.address + BigInt(IoctlHeader.bytes), changes.bytes.subarray(IoctlHeader.bytes))
+    return { ...answer, installs: changes.installs }
   })
 
 const SUCCESS: Answer = { ret: 0, installs: [] }
@@ -155,27 +158,30 @@ const InfoHandles = { OBJECT_ID: 0, COUNT: 1, LIST: 2 } as const
 /** Attribute ids of QUERY_GID_TABLE: UVERBS_ATTR_QUERY_GID_TABLE_ENTRY_SIZE, …_RESP_ENTRIES, …_RESP_NUM_ENTRIES. */
 const QueryGidTable = { ENTRY_SIZE: 0, LIST: 2, COUNT: 3 } as const
 
-/** INFO_HANDLES and QUERY_GID_TABLE: a list with limited room, and its length. */
+/**
+ * INFO_HANDLES and QUERY_GID_TABLE, which return as many entries of a list as fit in the caller's buffer, and their
+ * number: the additional arguments, and a function that writes the result.
+ */
 const listCall = (message: Message): { args: AnyValues; write(result: Result, changes: Changes): void } => {
   const { passed, view } = message
   const isHandles = message.method.spec.converter === 'handles'
   const ids = isHandles ? InfoHandles : QueryGidTable
-  const room = passed.get(ids.LIST)!
+  const list = passed.get(ids.LIST)!
   const count = passed.get(ids.COUNT)!
   const attribute = isHandles ? 'handles' : 'entries'
-  const { of } = declared('device', isHandles ? 'queryHandles' : 'queryGidTable').out[attribute]!
+  const { of } = declaredMethod('device', isHandles ? 'queryHandles' : 'queryGidTable').out[attribute]!
   if (of.kind !== 'list') throw new Error(`${attribute} is not a list`)
   const size = recordSize(of.fields)
   const stride = isHandles ? size : Number(passed.get(QueryGidTable.ENTRY_SIZE)!.data)
-  if (stride === 0 || room.length % stride !== 0 || room.length === 0)
+  if (stride === 0 || list.length % stride !== 0 || list.length === 0)
     throw new CallError(
       'EINVAL',
-      `${message.method.spec.name}: ${room.length} bytes are not a whole number of entries of ${stride} bytes`,
+      `${message.method.spec.name}: ${list.length} bytes are not a whole number of entries of ${stride} bytes`,
     )
-  const max = room.length / stride
+  const max = list.length / stride
   const args: AnyValues = { max }
   if (isHandles) {
-    const object = constant(message, InfoHandles.OBJECT_ID, 0xffffn)
+    const object = constantOf(message, InfoHandles.OBJECT_ID, 0xffffn)
     const classes = LinuxObjectClasses[object]
     const known = classes?.flatMap(name => view.schema.classByName(name) ?? [])
     if (classes === undefined || known === undefined || (known.length === 0 && classes.length > 0))
@@ -190,8 +196,8 @@ const listCall = (message: Message): { args: AnyValues; write(result: Result, ch
       const bytes = new Uint8Array(entries.length * stride)
       for (let i = 0; i < entries.length; i++)
         bytes.set(packed.subarray(i * size, i * size + Math.min(size, stride)), i * stride)
-      if (bytes.length > 0) view.copyOut(room.data, bytes)
-      markFilled(changes, room)
+      if (bytes.length > 0) view.copyOut(list.data, bytes)
+      markFilled(changes, list)
       const number = new Uint8Array(count.length)
       viewOf(number).setUint32(0, entries.length, true)
       view.copyOut(count.data, number)
@@ -205,10 +211,10 @@ const inputOf = (message: Message, attribute: PassedAttribute | undefined): Driv
   bytes: () => bytesOf(message, attribute!),
 })
 
-/** INVOKE_WRITE: a write command in an ioctl. `name` receives the command's name. */
-const invokeWrite = (message: Message, name: (name: string) => void): Decoded => {
+/** INVOKE_WRITE: a write command in an ioctl. `onName` is called with the command's name. */
+const invokeWrite = (message: Message, onName: (name: string) => void): Decoded => {
   const { view, passed } = message
-  const found = deviceCommand(view, constant(message, InvokeWrite.WRITE_CMD, 0xffffffffn), name)
+  const found = deviceCommand(view, constantOf(message, InvokeWrite.WRITE_CMD, 0xffffffffn), onName)
   const { command } = found
   const core = passed.get(InvokeWrite.CORE_IN)
   const response = passed.get(InvokeWrite.CORE_OUT)
@@ -224,18 +230,18 @@ const invokeWrite = (message: Message, name: (name: string) => void): Decoded =>
       'ENOSPC',
       `${command.name}: the response has ${command.minResponseBytes} bytes, there is room for ${response?.length ?? 0}`,
     )
-  const commanded = readCommand(view, found, {
+  const decoded = readCommand(view, found, {
     request: bytesOf(message, core!),
-    response: response === undefined ? undefined : roomOf(response),
+    response: response === undefined ? undefined : bufferOf(response),
     driverInput: inputOf(message, driverIn),
-    driverResponse: driverOut === undefined ? undefined : roomOf(driverOut),
+    driverResponse: driverOut === undefined ? undefined : bufferOf(driverOut),
   })
   return {
-    call: commanded.call,
-    legacy: () => legacyOf(message, undefined, commanded),
+    call: decoded.call,
+    legacy: () => legacyOf(message, undefined, decoded),
     answer: outcome => {
       if (outcome instanceof CallError) return refuse(outcome)
-      const answer = answering(() => commanded.answer(outcome))
+      const answer = answering(() => decoded.answer(outcome))
       // A second GET_CONTEXT fills its response although it fails.
       if (answer.ret < 0 && answer.reason !== GET_CONTEXT_AGAIN.message) return answer
       return writeAnswer(message, answer, changes => {
@@ -250,34 +256,34 @@ const invokeWrite = (message: Message, name: (name: string) => void): Decoded =>
 // ---- legacy part ----
 
 /** Whether an attribute is a handle, a descriptor or flags that only the method's other classes have. */
-const isForeign = ({ args }: ReadAttributes, { kind, name }: IoctlAttribute): boolean =>
+const isForeign = ({ args }: DecodedAttributes, { kind, name }: IoctlAttribute): boolean =>
   (kind === 'handle' || kind === 'fd' || kind === 'flags') && name !== 'object' && args[name] === undefined
 
-/** The legacy part of a message: its bytes with zeros for those that the arguments of `read` or `commanded` restore. */
+/** The legacy part of a message: its bytes with zeros for those that the arguments of `attributes` or `command` restore. */
 const legacyOf = (
   message: Message,
-  read: ReadAttributes | undefined,
-  commanded: DecodedCommand | undefined,
+  attributes: DecodedAttributes | undefined,
+  command: DecodedCommand | undefined,
 ): Uint8Array => {
   const bytes = message.bytes.slice()
   const memory: Uint8Array[] = []
   for (const attribute of message.passed.values()) {
     const { spec, layout: compiled } = attribute.compiled
     const at = offsetOf(attribute.index)
-    const inline = bytes.subarray(at + ATTRIBUTE - INLINE, at + ATTRIBUTE)
-    if (read !== undefined && isForeign(read, spec)) continue
+    const inline = bytes.subarray(at + IoctlAttr.data, at + IoctlAttr.bytes)
+    if (attributes !== undefined && isForeign(attributes, spec)) continue
     if (spec.kind === 'handle' || spec.kind === 'destroy' || spec.kind === 'fd') inline.fill(0)
     else if (spec.kind === 'flags' && spec.name !== '') inline.fill(0, 0, attribute.length)
     else if (
       spec.kind === 'in' &&
-      (spec.cells.length > 0 || (commanded !== undefined && spec.id === InvokeWrite.CORE_IN))
+      (spec.cells.length > 0 || (command !== undefined && spec.id === InvokeWrite.CORE_IN))
     ) {
       const target =
         attribute.length <= INLINE ? inline.subarray(0, attribute.length) : bytesOf(message, attribute).slice()
       if (spec.cells.length > 0) {
         const struct = target.slice(0, spec.max)
-        target.set(residue(compiled(read!.className), struct, read!.args, read!.facts))
-      } else clearRequest(commanded!, target)
+        target.set(residue(compiled(attributes!.className), struct, attributes!.args, attributes!.facts))
+      } else clearRequest(command!, target)
       if (attribute.length > INLINE) memory.push(target)
     }
   }
@@ -288,35 +294,35 @@ const legacyOf = (
 
 /** Decodes the ioctl `request` with its argument. A request other than RDMA_VERBS_IOCTL is ENOTTY. */
 export const decodeVerbsIoctl = (view: CallerView, request: number, argument: bigint): Decoded | Answer =>
-  answeringAs((name): Decoded => {
+  answeringAs((onName): Decoded => {
     if (request >>> 0 !== RDMA_VERBS_IOCTL)
       throw new CallError('ENOTTY', `ioctl 0x${(request >>> 0).toString(16)} is unknown here`)
-    const message = readMessage(view, argument, name)
+    const message = readMessage(view, argument, onName)
     const { spec } = message.method
-    if (spec.converter === 'invokeWrite') return invokeWrite(message, name)
+    if (spec.converter === 'invokeWrite') return invokeWrite(message, onName)
     if (spec.method === undefined) {
       if (!view.hasContext) throw new CallError('EINVAL', 'the descriptor has no context yet: call GET_CONTEXT first')
       throw new CallError('EOPNOTSUPP', `${spec.name}: ${linuxCall('ioctl', spec.object, spec.number)?.absent}`)
     }
-    const read = readAttributes(message)
+    const decoded = decodeAttributes(message)
     const list = spec.converter === undefined ? undefined : listCall(message)
-    const isAgain = isOpenAgain(view, read.className, spec.method)
-    const args = list === undefined ? read.args : { ...read.args, ...list.args }
+    const isAgain = isOpenAgain(view, decoded.className, spec.method)
+    const args = list === undefined ? decoded.args : { ...decoded.args, ...list.args }
     const call: Call = isAgain
       ? callOf(view, 'device', 'query', 0, {})
-      : callOf(view, read.className, spec.method, read.facts.object, args)
+      : callOf(view, decoded.className, spec.method, decoded.facts.object, args)
     const driverOut = message.passed.get(UHW_OUT)
     const part = spec.hasDriverAttributes
       ? driverPart(
           view,
           call,
           inputOf(message, message.passed.get(UHW_IN)),
-          driverOut === undefined ? undefined : roomOf(driverOut),
+          driverOut === undefined ? undefined : bufferOf(driverOut),
         )
       : undefined
     return {
       call,
-      legacy: () => legacyOf(message, read, undefined),
+      legacy: () => legacyOf(message, decoded, undefined),
       answer: outcome => {
         if (outcome instanceof CallError) return refuse(outcome)
         return writeAnswer(message, isAgain ? refuse(GET_CONTEXT_AGAIN) : SUCCESS, changes => {
@@ -324,7 +330,7 @@ export const decodeVerbsIoctl = (view: CallerView, request: number, argument: bi
             writeDriverPart(view, part, outcome)
             markFilled(changes, driverOut)
           }
-          writeOutputs(message, read, outcome, changes)
+          writeOutputs(message, decoded, outcome, changes)
           list?.write(outcome, changes)
         })
       },

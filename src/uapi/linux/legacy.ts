@@ -34,8 +34,8 @@ export const packLegacy = ({ entryPoint, parts }: Legacy): Uint8Array => {
   return bytes
 }
 
-/** The error for a part that no call of Linux can have. `why` follows "the legacy attribute". */
-export const badLegacy = (why: string): CallError => new CallError('EINVAL', `the legacy attribute ${why}`)
+/** The error for a part that no call of Linux can have. `defect` follows "the legacy attribute". */
+export const badLegacy = (defect: string): CallError => new CallError('EINVAL', `the legacy attribute ${defect}`)
 
 /** Throws CallError EINVAL for anything that `packLegacy` cannot produce. */
 export const unpackLegacy = (bytes: Uint8Array): Legacy => {

@@ -1,7 +1,7 @@
 /*
  * Decodes and encodes the bytes after the struct of a write command of Linux (R41, spec/linux/layout.ts `tail`): work
- * requests, a list whose length is in the struct, or the packed specs of a rule (flow.ts). command.ts does it for the
- * struct.
+ * requests, a list whose length is in the struct, or the packed specs of a rule (flow.ts). command.ts decodes and
+ * encodes the struct.
  */
 import { CallError } from '../../spec/errno.ts'
 import type { Layout } from '../../spec/linux/layout.ts'
@@ -25,7 +25,10 @@ import { badLegacy } from './legacy.ts'
 const MIN_WORK_REQUEST = 56
 const SGE = 16
 
-/** Checks that POST_SEND's work requests and scatter/gather elements follow the struct completely. */
+/**
+ * Checks POST_SEND's work requests and scatter/gather elements: they must follow the struct completely (ENOSPC), before
+ * zeros only (EOPNOTSUPP), and a work request must not be too short (EINVAL).
+ */
 const checkWorkRequests = (args: AnyValues, tail: Uint8Array): void => {
   const size = args.wqeSize as number
   const needed = size * (args.wrCount as number) + SGE * (args.sgeCount as number)
@@ -99,7 +102,7 @@ export const restoreTail = (layout: Layout, call: Call, request: Uint8Array): vo
   if (tailLogAt !== undefined) viewOf(request).setUint32(tailLogAt, Math.log2((value as AnyRecord[]).length), true)
 }
 
-/** Bytes after the struct that a call needs. */
+/** Number of bytes after the struct that a call needs. */
 export const tailSize = ({ tail, tailSpecs }: Layout, call: Call): number => {
   const value = tail === undefined ? undefined : call.args[tail]
   if (value === undefined) return 0

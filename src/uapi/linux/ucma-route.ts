@@ -1,7 +1,7 @@
 /*
  * The response of QUERY_ROUTE, struct rdma_ucm_query_route_resp: addresses as sockaddr_in6 and paths as struct
- * ib_user_path_rec. It is built from the results of the newer commands QUERY, with longer addresses, and QUERY_PATH,
- * with the subnet administrator's path records (IBA 15.2.5.16).
+ * ib_user_path_rec. It is built from the result of `cm_id.query`, which has longer addresses, and paths in the subnet
+ * administrator's format (PathRecord, IBA 15.2.5.16), as the newer commands QUERY and QUERY_PATH.
  */
 import { SOCKADDR_IN6_BYTES } from '../../spec/linux/ucma.ts'
 import type { AnyRecord } from '../../spec/schema/schema.ts'
@@ -21,19 +21,19 @@ const DEVICE_INDEX = 200
 const SELECTOR_SHIFT = 6
 const VALUE = 0x3f
 
-/** Writes a path record of the subnet administrator as struct ib_user_path_rec. */
+/** Writes a PathRecord as struct ib_user_path_rec; the comments name the fields of the struct, in its order. */
 const writePath = (path: Uint8Array, record: Uint8Array): void => {
-  const from = viewOf(record)
   const view = viewOf(path)
   // dgid, sgid, dlid, slid
   path.set(record.subarray(8, 44))
-  const traffic = from.getUint32(44)
+  // RawTraffic (1 bit), reserved (3), FlowLabel (20), HopLimit (8).
+  const traffic = viewOf(record).getUint32(44)
   // raw_traffic, flow_label, reversible, mtu, pkey
   view.setUint32(36, traffic >>> 31, true)
   view.setUint32(40, (traffic >>> 8) & 0xf_ffff)
   view.setUint32(44, record[49]! >> 7, true)
   view.setUint32(48, record[54]! & VALUE, true)
-  view.setUint16(52, from.getUint16(50))
+  view.setUint16(52, viewOf(record).getUint16(50))
   // hop_limit, traffic_class, numb_path, sl, mtu_selector
   path[54] = traffic & 0xff
   path[55] = record[48]!
@@ -48,7 +48,7 @@ const writePath = (path: Uint8Array, record: Uint8Array): void => {
   path[63] = record[57]!
 }
 
-/** Writes the response over the zeros of `bytes`. `addresses` and `paths`: results of `cm_id.query`. */
+/** Writes the response into `bytes`, over zeros. `addresses` and `paths`: results of `cm_id.query`. */
 export const writeRoute = (bytes: Uint8Array, addresses: AnyRecord, paths: readonly AnyRecord[]): void => {
   const view = viewOf(bytes)
   bytes.set(addresses.nodeGuid as Uint8Array)

@@ -16,7 +16,7 @@ import {
 import type { AnyRecord, AnyValues } from '../../spec/schema/schema.ts'
 import type { Answer, CallerView, Decoded } from '../call.ts'
 import { viewOf, writeScalar } from '../scalar.ts'
-import { answering, answeringAs, callOf, declared, refuse } from './caller.ts'
+import { answering, answeringAs, callOf, declaredMethod, refuse } from './caller.ts'
 import { type CompiledLayout, compileLayout, type Facts, readCells, writeCells } from './cells.ts'
 import { writeRoute } from './ucma-route.ts'
 
@@ -39,7 +39,7 @@ interface CompiledCommand {
 }
 
 const compiled: readonly CompiledCommand[] = ucmaCommands.map(command => {
-  const { in: attributes, out: results } = declared(command.class, command.method)
+  const { in: attributes, out: results } = declaredMethod(command.class, command.method)
   const { out, name } = command
   return {
     command,
@@ -50,7 +50,7 @@ const compiled: readonly CompiledCommand[] = ucmaCommands.map(command => {
 
 /** The highest command, RDMA_USER_CM_CMD_JOIN_MCAST. */
 const LAST_COMMAND = 22
-/** Maximum bytes of an option: ucma.c copies one page. */
+/** Maximum bytes of an option; all known options are much shorter. */
 const MAX_OPTION = 4096
 
 /**
@@ -69,8 +69,8 @@ const findCommand = (number: number, body: DataView): CompiledCommand => {
   return found
 }
 
-/** Bytes of the largest struct. */
-const MAX_BYTES = Math.max(...ucmaCommands.map(({ in: { size } }) => size))
+/** Bytes of the largest request struct. */
+const MAX_STRUCT_BYTES = Math.max(...ucmaCommands.map(({ in: { size } }) => size))
 
 /** A sockaddr_in6 or sockaddr_in at `at`, extended to a sockaddr_storage. */
 const longAddress = (body: Uint8Array, at: number): Uint8Array => {
@@ -79,7 +79,7 @@ const longAddress = (body: Uint8Array, at: number): Uint8Array => {
   return storage
 }
 
-/** An address in a struct; undefined if it is optional and absent. */
+/** An address in a struct; undefined if it is optional and absent. Throws CallError EINVAL for a wrong length. */
 const readAddress = (
   { name }: UcmaCommand,
   body: Uint8Array,
@@ -115,9 +115,9 @@ const checkStruct = ({ command }: CompiledCommand, body: Uint8Array, inLength: n
   }
   if (reserved !== undefined && body.subarray(reserved.at, reserved.at + reserved.bytes).some(byte => byte !== 0))
     throw new CallError('EINVAL', `${name}: its reserved bytes are not 0`)
-  for (const one of addresses) {
-    const storage = readAddress(command, body, one)
-    if (storage !== undefined) args[one.attribute] = storage
+  for (const address of addresses) {
+    const storage = readAddress(command, body, address)
+    if (storage !== undefined) args[address.attribute] = storage
   }
 }
 
@@ -140,7 +140,7 @@ const readSpecialFields = (view: CallerView, { command }: CompiledCommand, body:
 
 /**
  * Checks that the object of a command exists (ENOENT) and that its events go to the channel with descriptor `fd`
- * (EINVAL).
+ * (EINVAL). If the struct names the channel, `fd` must be an rdma_cm channel: ENOENT if it is closed, otherwise EINVAL.
  */
 const checkObject = (
   view: CallerView,
@@ -162,7 +162,7 @@ const checkObject = (
     throw new CallError('EINVAL', `${name}: ${className} ${handle} is of another channel`)
 }
 
-/** Writes the consecutive path records of a list, and their number. */
+/** Writes the path records of a list, each a struct ib_path_rec_data {u32 flags, u32 reserved, record}, and their number. */
 const writeList = (bytes: Uint8Array, list: NonNullable<UcmaCommand['list']>, records: readonly AnyRecord[]): void => {
   const view = viewOf(bytes)
   view.setUint32(list.count, records.length, true)
@@ -175,29 +175,29 @@ const writeList = (bytes: Uint8Array, list: NonNullable<UcmaCommand['list']>, re
 
 /** Decodes the `length` bytes at `address` that were written to an rdma_cm file. */
 export const decodeUcma = (view: CallerView, channel: UcmaChannel, address: bigint, length: number): Decoded | Answer =>
-  answeringAs((name): Decoded => {
+  answeringAs((onName): Decoded => {
     if (length < UCMA_HEADER_BYTES)
       throw new CallError('EINVAL', `an rdma_cm command has at least ${UCMA_HEADER_BYTES} bytes, not ${length}`)
-    const written = view.copyIn(address, Math.min(length, UCMA_HEADER_BYTES + MAX_BYTES))
+    const written = view.copyIn(address, Math.min(length, UCMA_HEADER_BYTES + MAX_STRUCT_BYTES))
     const header = viewOf(written)
     const inLength = header.getUint16(4, true)
     const outLength = header.getUint16(6, true)
     if (inLength + UCMA_HEADER_BYTES > length)
       throw new CallError('EINVAL', `the header says ${inLength} bytes, ${length - UCMA_HEADER_BYTES} were written`)
-    const body = new Uint8Array(MAX_BYTES)
+    const body = new Uint8Array(MAX_STRUCT_BYTES)
     body.set(written.subarray(UCMA_HEADER_BYTES))
     const found = findCommand(header.getUint32(0, true), viewOf(body))
     const { command } = found
-    name(`ucma ${command.name}`)
+    onName(`ucma ${command.name}`)
     const facts: Facts = {}
     const args: AnyValues = {}
     checkStruct(found, body, inLength, args)
-    const room = command.minResponseBytes ?? command.out?.size ?? 0
-    const checkRoom = (): void => {
-      if (outLength >= room) return
-      throw new CallError('ENOSPC', `${command.name}: the response has ${room} bytes, there is room for ${outLength}`)
+    const needed = command.minResponseBytes ?? command.out?.size ?? 0
+    const checkOutLength = (): void => {
+      if (outLength >= needed) return
+      throw new CallError('ENOSPC', `${command.name}: the response has ${needed} bytes, there is room for ${outLength}`)
     }
-    if (!command.checksObjectFirst) checkRoom()
+    if (!command.checksObjectFirst) checkOutLength()
     readCells(found.in, body.subarray(0, command.in.size), args, facts, true)
     readSpecialFields(view, found, body, args)
     if (command.channel !== undefined) args[command.channel] = channel.fd
@@ -205,7 +205,7 @@ export const decodeUcma = (view: CallerView, channel: UcmaChannel, address: bigi
       command.currentChannelAt === undefined ? channel.fd : viewOf(body).getInt32(command.currentChannelAt, true)
     const handle = facts.object ?? (args.id as number | undefined)
     if (handle !== undefined) checkObject(view, channel, command, handle, channelFd)
-    checkRoom()
+    checkOutLength()
     const object = command.class === 'cm_channel' ? channel.object : facts.object
     const call = callOf(view, command.class, command.method, object, args)
     const response = command.response === undefined ? 0n : viewOf(body).getBigUint64(command.response, true)

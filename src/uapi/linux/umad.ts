@@ -8,6 +8,7 @@ import { MadAgentFlags } from '../../spec/enums.ts'
 import { CallError } from '../../spec/errno.ts'
 import { RegisterAgent, RegisterAgent2, UmadHeader, UmadIoctl } from '../../spec/linux/umad.ts'
 import type { AnyRecord, AnyValues } from '../../spec/schema/schema.ts'
+import { GSI_QPN } from '../../spec/wire/mad.ts'
 import { RMPP_HEADER_BYTES } from '../../spec/wire/management.ts'
 import type { Answer, CallerView, Decoded } from '../call.ts'
 import { viewOf } from '../scalar.ts'
@@ -25,23 +26,25 @@ export interface UmadFile {
 export interface UmadMode {
   /** Whether headers have a P_Key index. */
   hasPkeys: boolean
-  /** Whether an agent was created: then the mode can no longer be changed. */
+  /** Whether an agent was created: then `hasPkeys` no longer changes. */
   isUsed: boolean
 }
 
 const headerBytes = ({ hasPkeys }: UmadMode): number => (hasPkeys ? UmadHeader.bytes : UmadHeader.bytesWithoutPkey)
 
 /** All known flags of agents. */
-const FLAGS = Object.values(MadAgentFlags.values).reduce((all, flag) => all | flag, 0)
+const KNOWN_FLAGS = Object.values(MadAgentFlags.values).reduce((all, flag) => all | flag, 0)
+/** Bytes of the bit mask of an agent's methods. */
+const METHOD_MASK_BYTES = 16
 
 /** Arguments of `mad_agent.create` from the struct of REGISTER_AGENT. */
-const readRequest = (bytes: Uint8Array): AnyValues => {
+const readRegistration = (bytes: Uint8Array): AnyValues => {
   const at = RegisterAgent
   const oui = (bytes[at.oui]! << 16) | (bytes[at.oui + 1]! << 8) | bytes[at.oui + 2]!
   return {
     mgmtClass: bytes[at.mgmtClass]!,
     classVersion: bytes[at.classVersion]!,
-    methods: bytes.slice(at.methods, at.methods + 16),
+    methods: bytes.slice(at.methods, at.methods + METHOD_MASK_BYTES),
     oui,
     rmppVersion: bytes[at.rmppVersion]!,
     qpn: bytes[at.qpn]!,
@@ -49,13 +52,13 @@ const readRequest = (bytes: Uint8Array): AnyValues => {
 }
 
 /** The same from the struct of REGISTER_AGENT2. */
-const readRequest2 = (bytes: Uint8Array): AnyValues => {
+const readRegistration2 = (bytes: Uint8Array): AnyValues => {
   const at = RegisterAgent2
   const view = viewOf(bytes)
   return {
     mgmtClass: bytes[at.mgmtClass]!,
     classVersion: bytes[at.classVersion]!,
-    methods: bytes.slice(at.methods, at.methods + 16),
+    methods: bytes.slice(at.methods, at.methods + METHOD_MASK_BYTES),
     oui: view.getUint32(at.oui, true),
     rmppVersion: bytes[at.rmppVersion]!,
     flags: view.getUint32(at.flags, true),
@@ -69,26 +72,36 @@ const u32 = (value: number): Uint8Array => {
   return bytes
 }
 
-/** Omits arguments that have their default values. */
-const withoutDefaults = ({ oui, flags, rmppVersion, qpn, mgmtClass, ...rest }: AnyValues): AnyValues => ({
-  ...rest,
-  mgmtClass,
-  // Only agents of a class have further attributes.
-  ...(mgmtClass !== 0 && oui !== 0 && { oui }),
-  ...(flags !== 0 && flags !== undefined && { flags }),
-  ...(rmppVersion !== 0 && { rmppVersion }),
-  ...(qpn !== 1 && { qpn }),
-})
-
-const register = (view: CallerView, { fd, mode }: UmadFile, argument: bigint, isSecond: boolean): Decoded => {
-  const struct = isSecond ? RegisterAgent2 : RegisterAgent
-  const args = (isSecond ? readRequest2 : readRequest)(view.copyIn(argument, struct.bytes))
-  if (isSecond && ((args.flags as number) & ~FLAGS) !== 0) {
-    // Tells the caller the known flags.
-    view.copyOut(argument + BigInt(RegisterAgent2.flags), u32(FLAGS))
-    throw new CallError('EINVAL', `REGISTER_AGENT2: flags 0x${(args.flags as number).toString(16)}; known are ${FLAGS}`)
+/**
+ * The arguments without those that have their default values. As Linux, ignores class version, methods and OUI of an
+ * agent without a class, which receives no requests.
+ */
+const withoutDefaults = (args: AnyValues): AnyValues => {
+  const { mgmtClass, classVersion, methods, oui, flags, rmppVersion, qpn } = args
+  const hasClass = mgmtClass !== 0
+  return {
+    mgmtClass,
+    classVersion: hasClass ? classVersion : 0,
+    methods: hasClass ? methods : new Uint8Array(METHOD_MASK_BYTES),
+    ...(hasClass && oui !== 0 && { oui }),
+    ...(flags !== 0 && flags !== undefined && { flags }),
+    ...(rmppVersion !== 0 && { rmppVersion }),
+    ...(qpn !== GSI_QPN && { qpn }),
   }
-  if (args.mgmtClass === 0) Object.assign(args, { classVersion: 0, methods: new Uint8Array(16) })
+}
+
+/** `isVersion2`: REGISTER_AGENT2. If it creates the file's first agent, headers have a P_Key index from then on. */
+const register = (view: CallerView, { fd, mode }: UmadFile, argument: bigint, isVersion2: boolean): Decoded => {
+  const struct = isVersion2 ? RegisterAgent2 : RegisterAgent
+  const args = (isVersion2 ? readRegistration2 : readRegistration)(view.copyIn(argument, struct.bytes))
+  if (isVersion2 && ((args.flags as number) & ~KNOWN_FLAGS) !== 0) {
+    // Tells the caller the known flags.
+    view.copyOut(argument + BigInt(RegisterAgent2.flags), u32(KNOWN_FLAGS))
+    throw new CallError(
+      'EINVAL',
+      `REGISTER_AGENT2: flags 0x${(args.flags as number).toString(16)}; known are 0x${KNOWN_FLAGS.toString(16)}`,
+    )
+  }
   const call = callOf(view, 'mad_agent', 'create', undefined, { channel: fd, ...withoutDefaults(args) })
   return {
     call,
@@ -97,13 +110,14 @@ const register = (view: CallerView, { fd, mode }: UmadFile, argument: bigint, is
       answering(() => {
         if (outcome instanceof CallError) return refuse(outcome)
         view.copyOut(argument + BigInt(struct.id), u32(outcome.object!))
-        if (isSecond && !mode.isUsed) mode.hasPkeys = true
+        if (isVersion2 && !mode.isUsed) mode.hasPkeys = true
         mode.isUsed = true
         return { ret: 0, installs: [] }
       }),
   }
 }
 
+/** Throws CallError `code` if the file has no agent with this id. */
 const requireAgent = (view: CallerView, id: number, code: 'EINVAL' | 'EIO'): void => {
   if (view.classOf(id)?.name !== 'mad_agent') throw new CallError(code, `umad: the file has no agent ${id}`)
 }
@@ -125,20 +139,20 @@ export const decodeUmadIoctl = (
   request: number,
   argument: bigint,
 ): Decoded | Answer =>
-  answeringAs((name): Decoded | Answer => {
+  answeringAs((onName): Decoded | Answer => {
     switch (request) {
       case UmadIoctl.REGISTER_AGENT:
-        name('umad REGISTER_AGENT')
+        onName('umad REGISTER_AGENT')
         return register(view, file, argument, false)
       case UmadIoctl.REGISTER_AGENT2:
-        name('umad REGISTER_AGENT2')
+        onName('umad REGISTER_AGENT2')
         return register(view, file, argument, true)
       case UmadIoctl.UNREGISTER_AGENT:
-        name('umad UNREGISTER_AGENT')
+        onName('umad UNREGISTER_AGENT')
         return unregister(view, argument)
       case UmadIoctl.ENABLE_PKEY: {
         const attempt = 'umad ENABLE_PKEY'
-        name(attempt)
+        onName(attempt)
         if (file.mode.isUsed) throw new CallError('EINVAL', 'umad: P_Keys can be enabled only before the first agent')
         file.mode.hasPkeys = true
         return { ret: 0, installs: [], attempt }
@@ -155,8 +169,8 @@ export const decodeUmadWrite = (
   address: bigint,
   length: number,
 ): Decoded | Answer =>
-  answeringAs((name): Decoded => {
-    name('umad write')
+  answeringAs((onName): Decoded => {
+    onName('umad write')
     const headerSize = headerBytes(mode)
     if (length < headerSize + RMPP_HEADER_BYTES || length > headerSize + MAD_MESSAGE_BYTES)
       throw new CallError(
@@ -225,13 +239,14 @@ export const decodeUmadRead = (
   address: bigint,
   length: number,
 ): Decoded | Answer =>
-  answeringAs((name): Decoded => {
-    name('umad read')
+  answeringAs((onName): Decoded => {
+    onName('umad read')
     const headerSize = headerBytes(mode)
     if (length < headerSize)
       throw new CallError('EINVAL', `umad: a read of ${length} bytes; the header of a message has ${headerSize}`)
     return {
       call: callOf(view, 'mad_channel', 'receive', object, {
+        // A limit above every message's length, so that the number fits the attribute.
         room: Math.min(length - headerSize, MAD_MESSAGE_BYTES * 2),
       }),
       legacy: () => undefined,

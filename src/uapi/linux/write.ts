@@ -3,7 +3,7 @@
  *
  * This file handles the two headers and their lengths; command.ts the rest. The return value is the whole length.
  * Errors are the kernel's (test/fixtures/abi/raw.out): EINVAL if the length differs from the header's, ENOSPC for a
- * request, or memory for the response, that is too small.
+ * request or a response buffer that is too small.
  */
 import { CallError } from '../../spec/errno.ts'
 import { EXTENDED } from '../../spec/linux/write.ts'
@@ -24,6 +24,7 @@ export const EX_HEADER = 16
 /** Offset of the request in the buffer. */
 export const requestStart = (extended: boolean): number => (extended ? HEADER + EX_HEADER : HEADER)
 
+/** Undefined for an empty buffer. */
 const bufferAt = (address: bigint, length: number): UserBuffer | undefined =>
   length === 0 ? undefined : { address, length }
 
@@ -101,35 +102,36 @@ const extendedEnvelope = (found: CompiledCommand, bytes: Uint8Array): Envelope =
   }
 }
 
-/** The longest buffer that a header can describe. */
-const LONGEST = HEADER + EX_HEADER + 2 * 0xffff * 8
+/** Maximum bytes of a command: in_words and provider_in_words are u16 and count words of 8 bytes. */
+const MAX_COMMAND_BYTES = HEADER + EX_HEADER + 2 * 0xffff * 8
 
 /** Decodes the `length` bytes at `address` that were written to a uverbs file. */
 export const decodeWrite = (view: CallerView, address: bigint, length: number): Decoded | Answer =>
   answering(() => {
     if (length < HEADER) throw new CallError('EINVAL', `a command has at least ${HEADER} bytes, not ${length}`)
-    if (length > LONGEST) throw new CallError('EINVAL', `a command has at most ${LONGEST} bytes, not ${length}`)
+    if (length > MAX_COMMAND_BYTES)
+      throw new CallError('EINVAL', `a command has at most ${MAX_COMMAND_BYTES} bytes, not ${length}`)
     return decodeWriteBytes(view, view.copyIn(address, length))
   })
 
 /** Decodes a command for a uverbs file from bytes in our own memory. */
 export const decodeWriteBytes = (view: CallerView, bytes: Uint8Array): Decoded | Answer =>
-  answeringAs((name): Decoded => {
+  answeringAs((onName): Decoded => {
     if (bytes.length < HEADER)
       throw new CallError('EINVAL', `a command has at least ${HEADER} bytes, not ${bytes.length}`)
     const number = viewOf(bytes).getUint32(0, true)
-    const found = deviceCommand(view, number, name)
+    const found = deviceCommand(view, number, onName)
     const envelope = (number & EXTENDED ? extendedEnvelope : plainEnvelope)(found, bytes)
-    const commanded = readCommand(view, found, envelope)
+    const decoded = readCommand(view, found, envelope)
     return {
-      call: commanded.call,
+      call: decoded.call,
       legacy: () => {
-        const rest = bytes.slice()
-        clearRequest(commanded, rest.subarray(requestStart(found.command.isExtended)))
-        return packLegacy({ entryPoint: EntryPoint.WRITE, parts: [rest] })
+        const residue = bytes.slice()
+        clearRequest(decoded, residue.subarray(requestStart(found.command.isExtended)))
+        return packLegacy({ entryPoint: EntryPoint.WRITE, parts: [residue] })
       },
       answer: outcome => {
-        const answer = answering(() => commanded.answer(outcome))
+        const answer = answering(() => decoded.answer(outcome))
         return answer.ret === 0 ? { ...answer, ret: bytes.length } : answer
       },
     }
