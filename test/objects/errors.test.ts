@@ -131,7 +131,7 @@ describe('a wrong handle or descriptor gets Linux’s errno in its dialects', ()
       // The call without the arguments that this encoding cannot carry.
       const expressed = expressible(encoding, call)
       const encodingOfExpressed = encodings(expressed, client.context.device.driver.id, AREA).find(
-        ({ name, means }) => name === encoding.name && means === encoding.means,
+        ({ name, form }) => name === encoding.name && form === encoding.form,
       )
       if (
         encodingOfExpressed === undefined ||
@@ -147,7 +147,7 @@ describe('a wrong handle or descriptor gets Linux’s errno in its dialects', ()
           : dispatch(client.context, decodeIoctl, [RDMA_VERBS_IOCTL, AT], client.caller),
       )
       assert.ok((reason ?? '').length > 10 || ret >= 0)
-      return [`${encoding.means} ${encoding.name}: ${ret < 0 ? errnoName(-ret) : 'ok'}`]
+      return [`${encoding.form} ${encoding.name}: ${ret < 0 ? errnoName(-ret) : 'ok'}`]
     })
   for (const [cls, methodName] of allMethods) {
     const { in: inputs } = cls.methods[methodName]

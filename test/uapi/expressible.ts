@@ -11,8 +11,8 @@ import type { Call } from '../../src/uapi/call.ts'
 import { type Encoding, expressibleArguments } from '../../src/uapi/linux/envelope.ts'
 
 /** Arguments that a command or method implies. */
-const impliedArguments = ({ means, name }: Pick<Encoding, 'name' | 'means'>): AnyValues =>
-  [...(means === 'ioctl' ? ioctlMethods : writeCommands)].find(one => one.name === name)?.impliedArguments ?? {}
+const impliedArguments = ({ form, name }: Pick<Encoding, 'name' | 'form'>): AnyValues =>
+  [...(form === 'ioctl' ? ioctlMethods : writeCommands)].find(one => one.name === name)?.impliedArguments ?? {}
 
 /** The bytes of a filter that Linux defines, followed by zeros; bits beyond a field's width are 0. */
 const expressibleFilter = (bytes: AnyValue, { bytes: known, limit }: FlowFilter): Uint8Array => {
@@ -41,8 +41,8 @@ const expressibleRule = (args: AnyValues): void => {
 }
 
 /** A generated call as the command or method `way` can express it. */
-export const expressible = (way: Pick<Encoding, 'name' | 'means'>, call: Call): Call => {
-  const { means } = way
+export const expressible = (way: Pick<Encoding, 'name' | 'form'>, call: Call): Call => {
+  const { form } = way
   const known = expressibleArguments(way)
   const kept = Object.entries(call.args).filter(([attribute]) => known.has(attribute))
   const args: AnyValues = { ...Object.fromEntries(kept), ...impliedArguments(way) }
@@ -52,7 +52,7 @@ export const expressible = (way: Pick<Encoding, 'name' | 'means'>, call: Call): 
   if (call.methodName === 'postSend')
     Object.assign(args, { wrCount: 1, sgeCount: 2, wqeSize: 64, requests: new Uint8Array(96).fill(7) })
   // Not every flag of ours exists in Linux's call.
-  const { attributes = [] } = ioctlMethods.find(method => means === 'ioctl' && method.name === way.name) ?? {}
+  const { attributes = [] } = ioctlMethods.find(method => form === 'ioctl' && method.name === way.name) ?? {}
   for (const { kind, name, allowed } of attributes)
     if (kind === 'flags' && args[name] !== undefined) args[name] = (Number(args[name]) & allowed) >>> 0
   // The table's length is encoded as a logarithm.
@@ -61,6 +61,6 @@ export const expressible = (way: Pick<Encoding, 'name' | 'means'>, call: Call): 
   if (way.name === 'CREATE_FLOW') expressibleRule(args)
   let { object } = call
   if (call.class.identity === 'fixed')
-    object = call.class.name !== 'port' ? 0 : means === 'ioctl' ? object : object & 0xff
+    object = call.class.name !== 'port' ? 0 : form === 'ioctl' ? object : object & 0xff
   return { ...call, args, object }
 }

@@ -4,7 +4,7 @@
  * above these has all bytes in hexadecimal.
  */
 import type { Cell } from '../../spec/linux/layout.ts'
-import type { CompiledLayout } from '../../uapi/linux/cells.ts'
+import type { BoundCell, CompiledLayout } from '../../uapi/linux/cells.ts'
 import { readScalar, readUint, viewOf } from '../../uapi/scalar.ts'
 import { type Style, valueText } from '../values.ts'
 import { hex } from './memory-range.ts'
@@ -19,10 +19,12 @@ export type NewDescriptors = ReadonlyMap<string, number | undefined>
 export const fdText = (newDescriptors: NewDescriptors, attribute: string): string =>
   `fd ${newDescriptors.get(attribute) ?? '?'}`
 
-/** A cell of a layout with its kind. */
-type Op = CompiledLayout['ops'][number]
-
-const cellText = ({ cell, of, where }: Op, view: DataView, style: Style, newDescriptors: NewDescriptors): string => {
+const cellText = (
+  { cell, of, where }: BoundCell,
+  view: DataView,
+  style: Style,
+  newDescriptors: NewDescriptors,
+): string => {
   const { at, size, kind, name } = cell
   const isWide = size === 8 && of.kind !== 'u64' && of.kind !== 'bytes'
   if (kind === 'value' && !isWide) return valueText(name, of, readScalar(view, at, size, of, where), style)
@@ -41,17 +43,17 @@ const CELL_NAMES: Readonly<Partial<Record<Cell['kind'], string>>> = { class: 'ty
  * value, which the bytes show already; a descriptor has a line.
  */
 export const structLines = (
-  { layout, ops }: CompiledLayout,
+  { layout, boundCells }: CompiledLayout,
   bytes: Uint8Array,
   style: Style,
   newDescriptors: NewDescriptors = new Map(),
 ): string[] => {
   const { maskAt } = layout
-  if (ops.some(({ cell }) => cell.size === layout.size && cell.kind !== 'fd')) return []
+  if (boundCells.some(({ cell }) => cell.size === layout.size && cell.kind !== 'fd')) return []
   const view = viewOf(bytes)
-  const cells = ops.map(op => {
-    const { at, size, kind, name } = op.cell
-    return { at, size, name: CELL_NAMES[kind] ?? name, text: () => cellText(op, view, style, newDescriptors) }
+  const cells = boundCells.map(bound => {
+    const { at, size, kind, name } = bound.cell
+    return { at, size, name: CELL_NAMES[kind] ?? name, text: () => cellText(bound, view, style, newDescriptors) }
   })
   if (maskAt !== undefined)
     cells.push({ at: maskAt, size: 4, name: 'attributeMask', text: () => hex(view.getUint32(maskAt, true)) })

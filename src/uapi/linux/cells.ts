@@ -29,7 +29,7 @@ export interface FdSlot {
 export const attributeOf = ({ name }: Cell): string => name.split('.', 1)[0]!
 
 /** A cell, bound to an attribute of the method, or to a field of an attribute's record. */
-interface BoundCell {
+export interface BoundCell {
   readonly cell: Cell
   readonly attribute: string
   readonly field: string | undefined
@@ -126,7 +126,9 @@ const store = (values: AnyValues, bound: BoundCell, value: AnyValue): void => {
 }
 
 const load = (values: AnyValues, bound: BoundCell): AnyValue | undefined =>
-  bound.field === undefined ? values[bound.attribute] : (values[bound.attribute] as AnyRecord | undefined)?.[bound.field]
+  bound.field === undefined
+    ? values[bound.attribute]
+    : (values[bound.attribute] as AnyRecord | undefined)?.[bound.field]
 
 /** The attribute mask of a struct; 0 in a layout without one. `isChecked` as for `readCells`. */
 const readMask = (compiled: CompiledLayout, view: DataView, isChecked: boolean): number => {

@@ -14,10 +14,8 @@ import { lacksMethod } from '../../spec/schema/lacking.ts'
 import type { AnyValues, Method } from '../../spec/schema/schema.ts'
 import type { Answer, Call, CallerView, Result } from '../call.ts'
 import {
-  type LayoutByClass,
   callOf,
   classNameOf,
-  layoutByClass,
   type DriverInput,
   declaredMethod,
   driverPart,
@@ -27,6 +25,8 @@ import {
   hasMethodOnDevice,
   isOpenAgain,
   isZero,
+  type LayoutByClass,
+  layoutByClass,
   refuse,
   responseStruct,
   type UserBuffer,

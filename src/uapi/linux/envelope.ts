@@ -202,7 +202,13 @@ export const encodings = (call: Call, driverId: number, outputAddress: bigint): 
     ]),
   ...ioctlMethods
     .filter(entry => canExpress(entry, call))
-    .map((entry): Encoding => ({ name: entry.name, form: 'ioctl', legacy: legacyIoctl(entry, call, driverId, outputAddress) })),
+    .map(
+      (entry): Encoding => ({
+        name: entry.name,
+        form: 'ioctl',
+        legacy: legacyIoctl(entry, call, driverId, outputAddress),
+      }),
+    ),
 ]
 
 // ---- arguments of an encoding ----
@@ -214,7 +220,10 @@ export const expressibleArguments = ({ form, name }: Pick<Encoding, 'form' | 'na
   if (form === 'ioctl') {
     const { attributes, impliedArguments = {} } = ioctlMethods.find(method => method.name === name)!
     const inputs = attributes.filter(({ kind }) => kind !== 'out' && kind !== 'list')
-    return new Set([...inputs.flatMap(entry => [entry.name, ...attributesOf(entry.cells)]), ...Object.keys(impliedArguments)])
+    return new Set([
+      ...inputs.flatMap(entry => [entry.name, ...attributesOf(entry.cells)]),
+      ...Object.keys(impliedArguments),
+    ])
   }
   const { in: layout, impliedArguments = {} } = writeCommands.find(command => command.name === name)!
   return new Set([

@@ -13,7 +13,7 @@ import { layout } from '../../spec/linux/layout.ts'
 import { lacksMethod } from '../../spec/schema/lacking.ts'
 import type { CallerView } from '../call.ts'
 import { viewOf } from '../scalar.ts'
-import { layoutByClass, hasMethodOnDevice, isZero, type UserBuffer } from './caller.ts'
+import { hasMethodOnDevice, isZero, layoutByClass, type UserBuffer } from './caller.ts'
 import type { CompiledLayout } from './cells.ts'
 
 /** Offsets of the fields of struct ib_uverbs_ioctl_hdr, and its size. */
@@ -144,10 +144,7 @@ const checkHandle = (view: CallerView, where: string, handle: bigint, classes: r
   const cls = handle <= 0xffffffffn ? view.classOf(Number(handle)) : undefined
   if (cls === undefined) throw new CallError('ENOENT', `${where}: there is no object with handle ${handle}`)
   if (!classes.includes(cls.name))
-    throw new CallError(
-      'EINVAL',
-      `${where}: handle ${handle} is of class ${cls.name}, not ${classes.join(' or ')}`,
-    )
+    throw new CallError('EINVAL', `${where}: handle ${handle} is of class ${cls.name}, not ${classes.join(' or ')}`)
 }
 
 /** Checks one attribute as the kernel does before it reads the next. */

@@ -31,6 +31,7 @@ import {
 import { type Facts, readCells, residue, writeCells } from './cells.ts'
 import { clearRequest, type DecodedCommand, deviceCommand, readCommand } from './command.ts'
 import {
+  bufferOf,
   bytesOf,
   constantOf,
   flagsOf,
@@ -41,7 +42,6 @@ import {
   offsetOf,
   type PassedAttribute,
   readMessage,
-  bufferOf,
 } from './ioctl-message.ts'
 import { EntryPoint, packLegacy } from './legacy.ts'
 
@@ -145,7 +145,8 @@ const writeAnswer = (message: Message, answer: Answer, body: (changes: Changes) 
   answering(() => {
     const changes: Changes = { bytes: message.bytes.slice(), isChanged: false, installs: [] }
     body(changes)
-    if (changes.isChanged) message.view.copyOut(message.address + BigInt(IoctlHeader.bytes), changes.bytes.subarray(IoctlHeader.bytes))
+    if (changes.isChanged)
+      message.view.copyOut(message.address + BigInt(IoctlHeader.bytes), changes.bytes.subarray(IoctlHeader.bytes))
     return { ...answer, installs: changes.installs }
   })
 

@@ -142,12 +142,12 @@ export const linuxMessage = (
 ): Message | undefined => {
   const { random } = state
   const call = plausibleCall(state)
-  const wanted = encodings(call, driverId, AREA).filter(({ means }) => (means === 'write') === (systemCall === 'write'))
+  const wanted = encodings(call, driverId, AREA).filter(({ form }) => (form === 'write') === (systemCall === 'write'))
   if (wanted.length === 0) return undefined
   const encoding = random.pick(wanted)
   const expressed = expressible(encoding, call)
   const encodingOfExpressed = encodings(expressed, driverId, AREA).find(
-    ({ name, means }) => name === encoding.name && means === encoding.means,
+    ({ name, form }) => name === encoding.name && form === encoding.form,
   )
   if (encodingOfExpressed === undefined) return undefined
   const image = encodeLinux(expressed, encodingOfExpressed.legacy)
@@ -157,7 +157,7 @@ export const linuxMessage = (
     request: RDMA_VERBS_IOCTL,
     bytes: image.bytes,
     memory: image.memory,
-    title: `${encoding.means} ${encoding.name}`,
+    title: `${encoding.form} ${encoding.name}`,
   }
 }
 

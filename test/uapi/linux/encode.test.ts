@@ -86,26 +86,26 @@ const assertAnswers = (view: FakeView, decoded: Decoded, image: LinuxImage, resu
   }
 }
 
-const kinds: readonly { name: string; means: Encoding['means']; classes: readonly string[]; method: string }[] = [
+const kinds: readonly { name: string; form: Encoding['form']; classes: readonly string[]; method: string }[] = [
   ...writeCommands.flatMap(({ name, classes, method }) =>
-    (['write', 'invoke'] as const).map(means => ({ name, means, classes, method })),
+    (['write', 'invoke'] as const).map(form => ({ name, form, classes, method })),
   ),
   ...ioctlMethods.flatMap(({ name, classes, method, converter }) =>
-    method === undefined || converter !== undefined ? [] : [{ name, means: 'ioctl' as const, classes, method }],
+    method === undefined || converter !== undefined ? [] : [{ name, form: 'ioctl' as const, classes, method }],
   ),
 ]
 
-for (const { name, means, classes, method } of kinds)
-  test(`${means} ${name}: any call and any result survive the round trip`, () => {
+for (const { name, form, classes, method } of kinds)
+  test(`${form} ${name}: any call and any result survive the round trip`, () => {
     for (const className of classes) {
       const cls = rxeSchema.classByName(className)!
       const change = fc.tuple(fc.nat(0xffff), fc.nat(255))
       const some = fc.array(change, { minLength: 1, maxLength: 4 })
       fc.assert(
         fc.property(callsOf(cls, method), some, (generated, changes) => {
-          const call = expressible({ name, means }, generated.call)
+          const call = expressible({ name, form }, generated.call)
           fc.pre(hasDistinctHandles(call))
-          const way = encodings(call, RXE_DRIVER_ID, ARENA).find(one => one.name === name && one.means === means)
+          const way = encodings(call, RXE_DRIVER_ID, ARENA).find(one => one.name === name && one.form === form)
           // An ioctl's mandatory attribute may be optional here.
           fc.pre(way !== undefined)
           const image = encodeLinux(call, way.legacy)

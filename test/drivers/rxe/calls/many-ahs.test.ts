@@ -80,7 +80,12 @@ test('a failed chain destroys the address handles it created, and so does a call
   const { m, p } = setUp()
   const { UNDO, STOP } = ChainErrors.values
   /** One entry of a chain. `fields.object`: the number of the entry that creates the object of the call. */
-  const entry = (cls: ObjectClass, methodName: string, args: AnyValues, fields: Partial<ChainLink> = {}): ChainLink => ({
+  const entry = (
+    cls: ObjectClass,
+    methodName: string,
+    args: AnyValues,
+    fields: Partial<ChainLink> = {},
+  ): ChainLink => ({
     call: { class: cls, methodName, method: cls.methods[methodName], object: 0, args },
     ...fields,
   })

@@ -34,19 +34,19 @@ const callOf = (className: string, methodName: string, object: number, args: Any
 /** Interfaces that have a call: 'object', and Linux's. */
 const interfacesOf = (call: Call): string[] => [
   'object',
-  ...new Set(encodings(call, RXE_DRIVER_ID, ARENA).map(({ means }) => means)),
+  ...new Set(encodings(call, RXE_DRIVER_ID, ARENA).map(({ form }) => form)),
 ]
 
 /** Makes a call through one interface; returns 'OK' or the errno. */
-const perform = (means: string, call: Call): string => {
+const perform = (form: string, call: Call): string => {
   const memory = arena()
   const caller = { ...p.caller, copyIn: memory.copyIn, copyOut: memory.copyOut }
   let answer: ReturnType<typeof dispatch>
-  if (means === 'object') {
+  if (form === 'object') {
     memory.map(AT, encodeCall(call))
     answer = dispatch(p.context, decodeObject, [call.method.call, AT], caller)
   } else {
-    const encoding = encodings(call, RXE_DRIVER_ID, ARENA).find(one => one.means === means)
+    const encoding = encodings(call, RXE_DRIVER_ID, ARENA).find(one => one.form === form)
     assert.ok(encoding)
     const image = encodeLinux(call, encoding.legacy)
     memory.map(AT, image.bytes)
@@ -61,10 +61,10 @@ const perform = (means: string, call: Call): string => {
 }
 
 /** Creates an object through one interface and returns its handle, which is the lowest free one. */
-const create = (means: string, className: string, args: AnyValues): number => {
+const create = (form: string, className: string, args: AnyValues): number => {
   const freeSlot = p.context.handles.slots.indexOf(undefined)
   const expected = freeSlot < 0 ? p.context.handles.slots.length : freeSlot
-  assert.equal(perform(means, callOf(className, 'create', 0, args)), 'OK', `${className}.create by ${means}`)
+  assert.equal(perform(form, callOf(className, 'create', 0, args)), 'OK', `${className}.create by ${form}`)
   assert.equal(findHandle(p.context.handles, expected)?.class.name, className)
   return expected
 }
@@ -77,7 +77,7 @@ describe('an object', () => {
     for (const destroyer of pdDestroyers)
       it(`created by ${creator} is in use and destroyed by ${destroyer}`, () => {
         const pd = create(creator, 'pd', {})
-        const [otherInterface = 'object'] = pdCreators.filter(means => means !== creator)
+        const [otherInterface = 'object'] = pdCreators.filter(form => form !== creator)
         const mw = create(otherInterface, 'mw', { pd, type: MwType.values.TYPE_2 })
         assert.equal(perform(destroyer, callOf('pd', 'destroy', pd, {})), 'EBUSY')
         assert.equal(perform(creator, callOf('mw', 'destroy', mw, {})), 'OK')
