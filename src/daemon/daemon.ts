@@ -145,8 +145,8 @@ const afterHangUps = (): Promise<void> =>
 const FIRST_CLIENT_TIMEOUT = 10_000
 
 /**
- * The parts of a daemon below its sessions: core with its devices and clients, and their network. `onTurn` is called for
- * each slice of long work, `loop` returns the loop once it runs.
+ * The parts of a daemon below its sessions: core with its devices and clients, and their network. `onTurn` is called
+ * for each slice of long work, `loop` returns the loop once it runs.
  */
 const createParts = (
   config: DaemonConfig,
@@ -249,7 +249,9 @@ export const startDaemon = async ({
     interfaces?.close()
     throw error
   }
-  /** Called last: while the socket exists, no other daemon starts at this path, so `removeTree` removes our own tree. */
+  /**
+   * Called last: while the socket exists, no other daemon starts at this path, so `removeTree` removes our own tree.
+   */
   const stopListening = (): void => {
     rmSync(socket, { force: true })
     close(listening)

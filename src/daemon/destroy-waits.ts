@@ -1,8 +1,8 @@
 /*
  * Finds destroys that wait for the program to acknowledge events. libibverbs' ibv_destroy_cq, _qp and _srq return only
  * when the program has acknowledged every event of the object that it has read. The daemon has destroyed the object by
- * then, so it examines the program's memory: libibverbs' user handle is the address of the object's structure, which
- * counts the acknowledged events. A structure counts as the object's only while it contains the object's handle.
+ * then, so it examines the program's memory: the object's user handle is the address of libibverbs' structure for it,
+ * which counts the acknowledged events. A structure counts as the object's only while it contains the object's handle.
  */
 import type { Caller, CoreObject, EventsRead } from '../core/model.ts'
 import { createCause } from '../spec/check/causes.ts'
@@ -15,7 +15,7 @@ export interface DestroyWaits {
   /** The caller has ended: its destroys are not watched any more. */
   removeCaller(caller: Caller): void
   /** The destroys that currently wait. */
-  now(): readonly DestroyWait[]
+  current(): readonly DestroyWait[]
 }
 
 export interface DestroyWait {
@@ -29,7 +29,8 @@ const REPORT_AFTER = 1000
 const MAX_WAITS = 64
 
 // Byte offsets in struct ibv_cq, ibv_qp and ibv_srq of verbs.h (64 bits): `handle`; `number`, by which users know the
-// object (qp_num; the handle otherwise); and, after a mutex and a condition variable, `counts` of acknowledged events.
+// object (qp_num; the handle otherwise); and, after a mutex and a condition variable, `counts` of acknowledged events:
+// comp_events_completed and async_events_completed of a CQ, events_completed (asynchronous ones) of a QP or SRQ.
 const MUTEX_BYTES = process.arch === 'arm64' ? 48 : 40
 const CONDITION_BYTES = 48
 export const layouts = {
@@ -62,14 +63,14 @@ const causeOfWait = ({ object, read, caller }: Watched) => {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
   if (view.getUint32(handle, true) !== object.handle) return undefined
   const facts = { object: structure, number: view.getUint32(number, true) }
-  const [first, second] = [view.getUint32(counts, true), view.getUint32(counts + 4, true)]
-  const asyncs = structure === 'cq' ? second : first
-  if (structure === 'cq' && first !== read.compEvents)
-    return createCause('UNACKNOWLEDGED', { ...facts, done: first, read: read.compEvents, call: 'ibv_ack_cq_events' })
-  if (asyncs !== read.asyncEvents)
+  const firstCount = view.getUint32(counts, true)
+  const asyncEvents = structure === 'cq' ? view.getUint32(counts + 4, true) : firstCount
+  if (structure === 'cq' && firstCount !== read.compEvents)
+    return createCause('UNACKNOWLEDGED', { ...facts, done: firstCount, read: read.compEvents, call: 'ibv_ack_cq_events' })
+  if (asyncEvents !== read.asyncEvents)
     return createCause('UNACKNOWLEDGED', {
       ...facts,
-      done: asyncs,
+      done: asyncEvents,
       read: read.asyncEvents,
       call: 'ibv_ack_async_event',
     })
@@ -116,6 +117,6 @@ export const createDestroyWaits = (
     removeCaller(caller) {
       for (const destroy of watched) if (destroy.caller === caller) watched.delete(destroy)
     },
-    now: () => [...watched].flatMap(destroy => waitOf(destroy) ?? []),
+    current: () => [...watched].flatMap(destroy => waitOf(destroy) ?? []),
   }
 }

@@ -31,7 +31,7 @@ export const qpsOf = (daemon: DaemonState, cursor?: QpCursor): ToolReply => {
 
 /** The destroys that wait until programs acknowledge events. */
 export const waitsOf = ({ destroyWaits, failures }: DaemonState): readonly WaitStat[] =>
-  destroyWaits.now().map(({ object: { context }, failure }) => {
+  destroyWaits.current().map(({ object: { context }, failure }) => {
     const { pid = 0, command = '' } = (context && failures.ownerOf(context)) ?? {}
     return { device: failure.device, pid, command, text: failureText(failure) }
   })

@@ -17,8 +17,8 @@ export interface Call {
   /** The device's own version of the method: core's attributes and its driver's (ids from 0x8000). */
   readonly method: Method
   /**
-   * The handle, core's number of an fd object, or a port number. 0 for a create, for a fixed object that is no port, and
-   * in the object dialect for a call on the object's own descriptor.
+   * The handle, core's number of an fd object, or a port number. 0 for a create, for a fixed object that is no port,
+   * and in the object dialect for a call on the object's own descriptor.
    */
   readonly object: number
   /** By attribute name; references are handles, fd references are the caller's descriptor numbers. */
@@ -76,8 +76,9 @@ export interface Decoded {
   readonly call: Call
   /**
    * What the caller's message contains and `call` does not: pointers, lengths, the order of attributes, bytes that the
-   * kernel ignores. Carried in the object dialect's LEGACY attribute, so that translation is lossless in both directions
-   * (R41). Undefined for calls on rdma_cm and umad files, and for calls of the object dialect without LEGACY.
+   * kernel ignores. Carried in the object dialect's LEGACY attribute, so that translation is lossless in both
+   * directions (R41). Undefined for calls on rdma_cm and umad files, and for calls of the object dialect without
+   * LEGACY.
    */
   legacy(): Uint8Array | undefined
   /**

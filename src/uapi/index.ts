@@ -1,6 +1,6 @@
 /*
- * Bytes ⇄ typed calls: the dialects in which programs call a device on its uverbs file (R1–R6, R41, R42). Entry point of
- * `userdma/uapi`.
+ * Bytes ⇄ typed calls: the dialects in which programs call a device on its uverbs file (R1–R6, R41, R42). Entry point
+ * of `userdma/uapi`.
  *
  * The two system calls that carry messages are decoded by `decodeIoctl` and `decodeWrite`. The daemon imports the
  * decoders of each dialect, and those of rdma_cm and umad files (linux/ucma.ts, linux/umad.ts), from their own files.

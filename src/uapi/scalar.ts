@@ -47,7 +47,8 @@ export const writeBytes = (view: DataView, at: number, size: number, bytes: Uint
 
 /**
  * The value of kind `of`, not a record or list, in `size` bytes at `at`. A kind of at most 32 bits may occupy 8 bytes:
- * throws EINVAL, as Linux does for constants, if the number does not fit 32 bits. `where`: the beginning of the message.
+ * throws EINVAL, as Linux does for constants, if the number does not fit 32 bits. `where`: the beginning of the
+ * message.
  */
 export const readScalar = (
   view: DataView,

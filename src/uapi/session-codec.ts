@@ -4,8 +4,8 @@
  *
  * A message is read into one record and written into one buffer, both allocated once and reused: a call costs only the
  * bigints of its pointers. The readers check the type of a received message, its length, and the length in its header;
- * they return a sentence about a wrong one, and never throw. Both directions are here, since tools and tests are clients
- * too.
+ * they return a sentence about a wrong one, and never throw. Both directions are here, since tools and tests are
+ * clients too.
  */
 import {
   Exchanges,
@@ -360,7 +360,10 @@ export const writeWrittenReply = (buffer: MessageBuffer, request: Header, ranges
 export const writeToolReply = (buffer: MessageBuffer, request: Header, text: string): number =>
   putTextMessage(buffer, MessageType.REPLY | MessageType.TOOL, request, text)
 
-/** Writes a TRACE message, which replies to no request; returns its length, or 0 if the text is too long for one message. */
+/**
+ * Writes a TRACE message, which replies to no request; returns its length, or 0 if the text is too long for one
+ * message.
+ */
 export const writeTrace = (buffer: MessageBuffer, text: string): number =>
   putTextMessage(buffer, MessageType.TRACE, {}, text)
 

@@ -80,9 +80,9 @@ export type ToolRequest =
   /** How often each finding was found so far, including leaks of ended programs; and the totals in the reply. */
   | { readonly kind: 'counts' }
   /**
-   * Sends calls and failures of processes tagged `tag` (all, if empty), and decisions of torment, as TRACE messages from
-   * now on. `pcap`: also writes all packets as pcapng to the attached descriptor, a regular file. `abi`: also sends the
-   * memory that each call read and wrote.
+   * Sends calls and failures of processes tagged `tag` (all, if empty), and decisions of torment, as TRACE messages
+   * from now on. `pcap`: also writes all packets as pcapng to the attached descriptor, a regular file. `abi`: also
+   * sends the memory that each call read and wrote.
    */
   | { readonly kind: 'trace'; readonly tag: string; readonly pcap: boolean; readonly abi?: boolean }
 
@@ -179,8 +179,8 @@ export type ToolReply =
   | { readonly faults: readonly FaultStat[] }
   | { readonly tracing: true }
   /**
-   * `counts`: how often each finding was found, by its number − 1. `omissions`: records that the checks dropped; `calls`:
-   * number of checked calls; `decisions`: number of decisions of torment, if it is on.
+   * `counts`: how often each finding was found, by its number − 1. `omissions`: records that the checks dropped;
+   * `calls`: number of checked calls; `decisions`: number of decisions of torment, if it is on.
    */
   | {
       readonly counts: readonly number[]
@@ -190,8 +190,8 @@ export type ToolReply =
     }
 
 /**
- * One access to the program's memory: its address in hexadecimal (0x…), the bytes in base64, which may be only the first
- * ones, and the length of the access.
+ * One access to the program's memory: its address in hexadecimal (0x…), the bytes in base64, which may be only the
+ * first ones, and the length of the access.
  */
 export type RawAccess = readonly [address: string, bytes: string, length: number]
 

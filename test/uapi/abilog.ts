@@ -6,14 +6,17 @@ import { readFileSync } from 'node:fs'
 import { gunzipSync } from 'node:zlib'
 import { CallError, Errno } from '../../src/spec/errno.ts'
 import { UHW_IN } from '../../src/spec/linux/ioctl.ts'
+import { IoctlAttr, IoctlHeader, offsetOf } from '../../src/uapi/linux/ioctl-message.ts'
 import { fixture } from '../paths.ts'
 
 export interface LoggedAttribute {
   readonly id: number
   readonly length: number
   readonly flags: number
+  /** The reserved field (enum element of an array). */
   readonly element: number
   readonly data: bigint
+  /** Flags and data after the call, if it changed them. */
   readonly flagsAfter: number | undefined
   readonly dataAfter: bigint | undefined
   /** Memory at `data` before and, if it changed, after the call. */
@@ -40,7 +43,10 @@ export interface LoggedIoctl extends Logged {
   readonly reserved: readonly [number, number]
   readonly attributes: readonly LoggedAttribute[]
 }
-/** Whether a call is QUERY_CONTEXT, which Linux's rxe refuses with EOPNOTSUPP, and userdma answers. */
+/**
+ * Whether a call is QUERY_CONTEXT (object DEVICE, method 4), which Linux's rxe refuses with EOPNOTSUPP, and userdma
+ * answers.
+ */
 export const isQueryContext = (logged: LoggedCall): boolean =>
   logged.kind === 'ioctl' && logged.object === 0 && logged.method === 4 && logged.errno === Errno.EOPNOTSUPP
 
@@ -83,17 +89,22 @@ const words = (line: string): ReadonlyMap<string, string> =>
   new Map([...line.matchAll(/(\S+?)=(\S*)/g)].map(([, key, value]) => [key, value]))
 
 const attributeOf = (line: string): LoggedAttribute => {
-  const w = words(line)
-  const after = (key: string): string | undefined => w.get(key)
-  const bytes = (key: string): Uint8Array | undefined => (after(key) === undefined ? undefined : hex(after(key)!))
+  const values = words(line)
+  const bytes = (key: string): Uint8Array | undefined => {
+    const text = values.get(key)
+    return text === undefined ? undefined : hex(text)
+  }
+  // A word whose name ends with an apostrophe has the value after the call.
+  const flagsAfter = values.get("flags'")
+  const dataAfter = values.get("data'")
   return {
-    id: Number(w.get('id')),
-    length: Number(w.get('len')),
-    flags: Number(w.get('flags')),
-    element: Number(w.get('elem')),
-    data: BigInt(w.get('data')!),
-    flagsAfter: after("flags'") === undefined ? undefined : Number(after("flags'")),
-    dataAfter: after("data'") === undefined ? undefined : BigInt(after("data'")!),
+    id: Number(values.get('id')),
+    length: Number(values.get('len')),
+    flags: Number(values.get('flags')),
+    element: Number(values.get('elem')),
+    data: BigInt(values.get('data')!),
+    flagsAfter: flagsAfter === undefined ? undefined : Number(flagsAfter),
+    dataAfter: dataAfter === undefined ? undefined : BigInt(dataAfter),
     before: bytes('in'),
     after: bytes('out'),
   }
@@ -110,13 +121,13 @@ export const parseAbilog = (text: string): LoggedCall[] => {
     const details: string[] = []
     while (lines[i + 1]?.startsWith('  ')) details.push(lines[++i])
     const kind = line.split(' ', 1)[0]
-    const w = words(line)
+    const values = words(line)
     const ret = Number(/ = (-?\w+)/.exec(line)?.[1] ?? 0)
     const base = {
       line: i - details.length + 1,
       ret,
-      errno: Number(w.get('errno') ?? 0),
-      fd: Number(w.get('fd') ?? -1),
+      errno: Number(values.get('errno') ?? 0),
+      fd: Number(values.get('fd') ?? -1),
       step,
     }
     const detail = (key: string): Uint8Array | undefined => {
@@ -124,30 +135,30 @@ export const parseAbilog = (text: string): LoggedCall[] => {
       return found === undefined ? undefined : hex(found.slice(key.length + 3))
     }
     const path = /(\/dev\/\S+)/.exec(line)?.[1] ?? ''
-    if (kind === 'ioctl' && w.has('object')) {
-      const [a, b] = w.get('reserved')!.split(',').map(Number)
+    if (kind === 'ioctl' && values.has('object')) {
+      const [a, b] = values.get('reserved')!.split(',').map(Number)
       calls.push({
         ...base,
         kind: 'ioctl',
-        object: Number(w.get('object')),
-        method: Number(w.get('method')),
-        length: Number(w.get('length')),
-        driver: Number(w.get('driver')),
+        object: Number(values.get('object')),
+        method: Number(values.get('method')),
+        length: Number(values.get('length')),
+        driver: Number(values.get('driver')),
         reserved: [a, b],
         attributes: details.map(attributeOf),
       })
-    } else if (kind === 'ioctl') calls.push({ ...base, kind: 'request', path, request: Number(w.get('request')) })
+    } else if (kind === 'ioctl') calls.push({ ...base, kind: 'request', path, request: Number(values.get('request')) })
     else if (kind === 'write')
       calls.push({ ...base, kind: 'write', path, data: detail('data')!, response: detail('response') })
     else if (kind === 'open') calls.push({ ...base, kind: 'open', path, fd: ret })
     else if (kind === 'close') calls.push({ ...base, kind: 'close' })
-    else if (kind === 'read') calls.push({ ...base, kind: 'read', data: hex(w.get('data') ?? '') })
+    else if (kind === 'read') calls.push({ ...base, kind: 'read', data: hex(values.get('data') ?? '') })
     else if (kind === 'mmap')
       calls.push({
         ...base,
         kind: 'mmap',
-        length: Number(w.get('len')),
-        offset: BigInt(w.get('offset')!),
+        length: Number(values.get('len')),
+        offset: BigInt(values.get('offset')!),
         head: detail('head') ?? new Uint8Array(),
       })
   }
@@ -183,7 +194,7 @@ export const onUverbs = (call: LoggedCall): boolean => !('path' in call) || call
 // ---- memory of a simulated process ----
 
 const PAGE = 4096
-/** struct mminfo */
+/** Bytes of rxe's struct mminfo. */
 const MMAP_INFO = 16
 
 /** Sparse memory: unmapped addresses fault. */
@@ -196,9 +207,10 @@ export interface FakeMemory {
 export const fakeMemory = (): FakeMemory => {
   // The bytes of each page, and which of them are mapped.
   const pages = new Map<bigint, { bytes: Uint8Array; mapped: Uint8Array }>()
-  const at = (address: bigint): [bigint, number] => [address / BigInt(PAGE), Number(address % BigInt(PAGE))]
+  /** The number of an address's page, and the offset in it. */
+  const pageOf = (address: bigint): [bigint, number] => [address / BigInt(PAGE), Number(address % BigInt(PAGE))]
   const find = (address: bigint): { bytes: Uint8Array; index: number } => {
-    const [number, index] = at(address)
+    const [number, index] = pageOf(address)
     const page = pages.get(number)
     if (page === undefined || page.mapped[index] === 0)
       throw new CallError('EFAULT', `address 0x${address.toString(16)} is not mapped`)
@@ -207,7 +219,7 @@ export const fakeMemory = (): FakeMemory => {
   return {
     map: (address, bytes) => {
       for (let i = 0; i < bytes.length; i++) {
-        const [number, index] = at(address + BigInt(i))
+        const [number, index] = pageOf(address + BigInt(i))
         let page = pages.get(number)
         if (page === undefined) {
           page = { bytes: new Uint8Array(PAGE), mapped: new Uint8Array(PAGE) }
@@ -242,22 +254,22 @@ export const MESSAGE_AT = 0x100000000n
 
 /** The message of a recorded ioctl. */
 export const ioctlMessage = (call: LoggedIoctl): Uint8Array => {
-  const bytes = new Uint8Array(24 + 16 * call.attributes.length)
+  const bytes = new Uint8Array(offsetOf(call.attributes.length))
   const view = new DataView(bytes.buffer)
-  view.setUint16(0, call.length, true)
-  view.setUint16(2, call.object, true)
-  view.setUint16(4, call.method, true)
-  view.setUint16(6, call.attributes.length, true)
-  view.setBigUint64(8, BigInt(call.reserved[0]), true)
-  view.setUint32(16, call.driver, true)
-  view.setUint32(20, call.reserved[1], true)
+  view.setUint16(IoctlHeader.length, call.length, true)
+  view.setUint16(IoctlHeader.object, call.object, true)
+  view.setUint16(IoctlHeader.method, call.method, true)
+  view.setUint16(IoctlHeader.attributeCount, call.attributes.length, true)
+  view.setBigUint64(IoctlHeader.reserved1, BigInt(call.reserved[0]), true)
+  view.setUint32(IoctlHeader.driverId, call.driver, true)
+  view.setUint32(IoctlHeader.reserved2, call.reserved[1], true)
   call.attributes.forEach((attribute, i) => {
-    const at = 24 + 16 * i
-    view.setUint16(at, attribute.id, true)
-    view.setUint16(at + 2, attribute.length, true)
-    view.setUint16(at + 4, attribute.flags, true)
-    view.setUint16(at + 6, attribute.element, true)
-    view.setBigUint64(at + 8, attribute.data, true)
+    const at = offsetOf(i)
+    view.setUint16(at + IoctlAttr.id, attribute.id, true)
+    view.setUint16(at + IoctlAttr.length, attribute.length, true)
+    view.setUint16(at + IoctlAttr.flags, attribute.flags, true)
+    view.setUint16(at + IoctlAttr.reserved, attribute.element, true)
+    view.setBigUint64(at + IoctlAttr.data, attribute.data, true)
   })
   return bytes
 }
@@ -267,8 +279,8 @@ export const ioctlMessageAfter = (call: LoggedIoctl): Uint8Array => {
   const bytes = ioctlMessage(call)
   const view = new DataView(bytes.buffer)
   call.attributes.forEach(({ flagsAfter, dataAfter }, i) => {
-    if (flagsAfter !== undefined) view.setUint16(24 + 16 * i + 4, flagsAfter, true)
-    if (dataAfter !== undefined) view.setBigUint64(24 + 16 * i + 8, dataAfter, true)
+    if (flagsAfter !== undefined) view.setUint16(offsetOf(i) + IoctlAttr.flags, flagsAfter, true)
+    if (dataAfter !== undefined) view.setBigUint64(offsetOf(i) + IoctlAttr.data, dataAfter, true)
   })
   return bytes
 }

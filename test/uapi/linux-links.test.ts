@@ -28,8 +28,8 @@ const SOURCE_BITS = 3
 const path = { sl: 5, port: 1, isGlobal: 0 }
 
 /**
- * A device of the link. `handled`: the arguments that its handlers of MODIFY_QP and CREATE_AH got; `setQueryResult`: sets
- * the result of QUERY_QP.
+ * A device of the link. `handled`: the arguments that its handlers of MODIFY_QP and CREATE_AH got; `setQueryResult`:
+ * sets the result of QUERY_QP.
  */
 const deviceOn = (link: LinkName, id = NO_DRIVER) => {
   const handled: AnyValues[] = []

@@ -248,7 +248,9 @@ const verbs = (object: number, method: number, attributes: readonly Attr[]): Dec
   view.handles.set(3, 'rc_qp')
   return decodeVerbsIoctl(view, RDMA_VERBS_IOCTL, AT)
 }
-/** The attributes of QP_CREATE, by id: spec/linux/names.ts has their names in order. `changes`: others, or none (null). */
+/**
+ * The attributes of QP_CREATE, by id: spec/linux/names.ts has their names in order. `changes`: others, or none (null).
+ */
 const createQp = (changes: Readonly<Record<number, Attr | null>> = {}): Attr[] => {
   const all: Record<number, Attr | null> = {
     0: [0, 0, 0n],

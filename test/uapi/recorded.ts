@@ -2,9 +2,10 @@
  * Core's answer in a recorded call: the result in the kernel's bytes, decoded with the tables of spec/linux.
  */
 
+import { RXE_DRIVER_ID } from '../../src/spec/drivers/rxe.ts'
 import { driverLayouts } from '../../src/spec/linux/drivers.ts'
-import { RDMA_VERBS_IOCTL, UHW_OUT } from '../../src/spec/linux/ioctl.ts'
-import type { AnyValues } from '../../src/spec/schema/schema.ts'
+import { InvokeWrite, RDMA_VERBS_IOCTL, UHW_OUT } from '../../src/spec/linux/ioctl.ts'
+import { type AnyValues, recordSize } from '../../src/spec/schema/schema.ts'
 import {
   type Answer,
   type Call,
@@ -42,11 +43,11 @@ interface Reading {
 }
 
 const readStruct = (reading: Reading, compiled: CompiledLayout, bytes: Uint8Array): void => {
-  const whole = new Uint8Array(Math.max(bytes.length, compiled.layout.size))
-  whole.set(bytes)
+  const struct = new Uint8Array(Math.max(bytes.length, compiled.layout.size))
+  struct.set(bytes)
   const values: AnyValues = {}
   const facts: Facts = {}
-  readCells(compiled, whole, values, facts, false)
+  readCells(compiled, struct, values, facts, false)
   if (facts.object !== undefined) reading.object = facts.object
   for (const { attribute } of compiled.fds) {
     reading.numbers.set(attribute, values[attribute] as number)
@@ -56,7 +57,7 @@ const readStruct = (reading: Reading, compiled: CompiledLayout, bytes: Uint8Arra
 }
 
 const readDriver = (reading: Reading, call: Call, bytes: Uint8Array): void => {
-  const layout = driverLayouts(14)?.[`${call.class.name}.${call.methodName}`]
+  const layout = driverLayouts(RXE_DRIVER_ID)?.[`${call.class.name}.${call.methodName}`]
   if (layout !== undefined) readStruct(reading, compileLayout('driver', layout.out, call.method.out), bytes)
 }
 
@@ -87,23 +88,25 @@ export const recordedResult = (call: Call, logged: LoggedIoctl | LoggedWrite): R
     }
     return finish(reading)
   }
+  /** The memory of an attribute after the call. */
   const memory = (id: number): Uint8Array | undefined => {
     const attribute = logged.attributes.find(a => a.id === id)
     return attribute?.after ?? attribute?.before
   }
   const method = findMethod(logged.object, logged.method)
-  const command = logged.attributes.find(a => a.id === 2)
   if (method.spec.converter === 'invokeWrite') {
+    const command = logged.attributes.find(({ id }) => id === InvokeWrite.WRITE_CMD)
     const found = findCommand(Number(command!.data))
-    if (found.out !== undefined) readStruct(reading, found.out(name), memory(1)!)
+    if (found.out !== undefined) readStruct(reading, found.out(name), memory(InvokeWrite.CORE_OUT)!)
   } else if (method.spec.converter !== undefined) {
-    const [list, count] = method.spec.converter === 'handles' ? ['handles', 1] : ['entries', 3]
-    const of = call.method.out[list as string].of
-    const number = viewOf(memory(count as number)!).getUint32(0, true)
+    // Attribute ids: 2 of the list; of its length 1 in INFO_HANDLES, 3 in QUERY_GID_TABLE.
+    const [list, countId] = method.spec.converter === 'handles' ? (['handles', 1] as const) : (['entries', 3] as const)
+    const { of } = call.method.out[list]
+    const number = viewOf(memory(countId)!).getUint32(0, true)
     const view = viewOf(memory(2)!)
-    const size = list === 'handles' ? 4 : 32
-    if (of.kind === 'list')
-      reading.out[list as string] = Array.from({ length: number }, (_, i) => readRecord(view, i * size, of.fields, ''))
+    if (of.kind !== 'list') throw new Error(`${list} is not a list`)
+    const size = recordSize(of.fields)
+    reading.out[list] = Array.from({ length: number }, (_, i) => readRecord(view, i * size, of.fields, ''))
   } else
     for (const attribute of logged.attributes) {
       const compiled = method.attributes.get(attribute.id)

@@ -147,7 +147,10 @@ export const createContexts = (
     ])
   }
 
-  /** Reads up to MAX_TOKENS pending tokens; false once the client's side is closed. Packets of other lengths are ignored. */
+  /**
+   * Reads up to MAX_TOKENS pending tokens; false once the client's side is closed. Packets of other lengths are
+   * ignored.
+   */
   const drain = (open: OpenContext, fd: number): boolean => {
     for (let tokens = 0; tokens < MAX_TOKENS; tokens++) {
       const length = recvSmall(fd, token)

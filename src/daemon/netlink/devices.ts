@@ -108,8 +108,8 @@ const describeNode = (daemon: DaemonState, parsed: ParsedRequest): Entries => {
 const SHARED_MODE = 1
 
 /**
- * SYS_MONITOR_MODE: there are notifications (monitor.ts). SYS_COPY_ON_FORK: registered memory may be copied at fork like
- * other memory, since the daemon resolves its address at each access.
+ * SYS_MONITOR_MODE: there are notifications (monitor.ts). SYS_COPY_ON_FORK: registered memory may be copied at fork
+ * like other memory, since the daemon resolves its address at each access.
  */
 const describeSystem = ({ core }: DaemonState): Entries => [
   ['SYS_NETNS_MODE', SHARED_MODE],

@@ -10,8 +10,8 @@ import type { FdQuota } from '../fd-quota.ts'
 import type { DaemonState } from '../state.ts'
 
 /**
- * The client's user is the daemon's own (`owner`), another one that the daemon serves (`guest`), or one that it does not
- * serve (`refused`).
+ * The client's user is the daemon's own (`owner`), another one that the daemon serves (`guest`), or one that it does
+ * not serve (`refused`).
  */
 export type ClientStanding = 'owner' | 'guest' | 'refused'
 

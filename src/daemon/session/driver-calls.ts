@@ -2,8 +2,8 @@
  * The dialect for ioctl, write and mmap on a driver's own descriptor (R28), whose meaning only the driver knows.
  *
  * Other dialects decode a call into a method of a class. These calls have no method, so the dialect runs the call
- * itself and returns the answer. They still pass through the same dispatch as all other calls, and appear in traces with
- * the names of interface and request.
+ * itself and returns the answer. They still pass through the same dispatch as all other calls, and appear in traces
+ * with the names of interface and request.
  */
 
 import { opsIoctl, opsMap, opsWrite } from '../../core/devices/driver-ops.ts'

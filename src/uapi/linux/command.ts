@@ -191,8 +191,8 @@ export const notOfClass = (name: string, call: Call): string =>
   `has ${name}, which is not a call of class ${call.class.name}`
 
 /**
- * Writes the arguments of a call over the residue of a request (cells.ts), or zeros: the inverse of `clearRequest`. Throws
- * CallError EINVAL if the command is for other classes.
+ * Writes the arguments of a call over the residue of a request (cells.ts), or zeros: the inverse of `clearRequest`.
+ * Throws CallError EINVAL if the command is for other classes.
  */
 export const restoreRequest = (found: CompiledCommand, call: Call, request: Uint8Array): void => {
   const { name, classes } = found.command

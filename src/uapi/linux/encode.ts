@@ -78,8 +78,8 @@ const restoreIoctl = (call: Call, parts: readonly Uint8Array[]): LinuxImage => {
 }
 
 /**
- * The bytes of the Linux call with this `call` and `legacy` part. Throws CallError: EINVAL for a malformed part or one of
- * another call, EOPNOTSUPP or EPROTONOSUPPORT for one with an unknown command or method.
+ * The bytes of the Linux call with this `call` and `legacy` part. Throws CallError: EINVAL for a malformed part or one
+ * of another call, EOPNOTSUPP or EPROTONOSUPPORT for one with an unknown command or method.
  */
 export const encodeLinux = (call: Call, legacy: Uint8Array): LinuxImage => {
   const { entryPoint, parts } = unpackLegacy(legacy)

@@ -32,7 +32,9 @@ import { HEADER, requestStart } from './write.ts'
 export interface Encoding {
   /** Linux's name of the command or method. */
   readonly name: string
-  /** How the program makes the call: as a write command, as a command in an ioctl INVOKE_WRITE, or as an ioctl method. */
+  /**
+   * How the program makes the call: as a write command, as a command in an ioctl INVOKE_WRITE, or as an ioctl method.
+   */
   readonly form: 'write' | 'invoke' | 'ioctl'
   readonly legacy: Uint8Array
 }

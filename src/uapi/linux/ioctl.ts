@@ -260,7 +260,9 @@ const invokeWrite = (message: Message, onName: (name: string) => void): Decoded 
 const isForeign = ({ args }: DecodedAttributes, { kind, name }: IoctlAttribute): boolean =>
   (kind === 'handle' || kind === 'fd' || kind === 'flags') && name !== 'object' && args[name] === undefined
 
-/** The legacy part of a message: its bytes with zeros for those that the arguments of `attributes` or `command` restore. */
+/**
+ * The legacy part of a message: its bytes with zeros for those that the arguments of `attributes` or `command` restore.
+ */
 const legacyOf = (
   message: Message,
   attributes: DecodedAttributes | undefined,

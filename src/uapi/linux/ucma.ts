@@ -162,7 +162,10 @@ const checkObject = (
     throw new CallError('EINVAL', `${name}: ${className} ${handle} is of another channel`)
 }
 
-/** Writes the path records of a list, each a struct ib_path_rec_data {u32 flags, u32 reserved, record}, and their number. */
+/**
+ * Writes the path records of a list, each a struct ib_path_rec_data {u32 flags, u32 reserved, record}, and their
+ * number.
+ */
 const writeList = (bytes: Uint8Array, list: NonNullable<UcmaCommand['list']>, records: readonly AnyRecord[]): void => {
   const view = viewOf(bytes)
   view.setUint32(list.count, records.length, true)

@@ -91,7 +91,9 @@ export const messageLength = (call: Call, options: EncodeOptions = NO_OPTIONS, r
   return length
 }
 
-/** Writes a call's message at `start`, over zeros. `length`: of `messageLength` with the same call, options and refs. */
+/**
+ * Writes a call's message at `start`, over zeros. `length`: of `messageLength` with the same call, options and refs.
+ */
 export const writeMessage = (
   view: DataView,
   start: number,

@@ -10,8 +10,8 @@
  * number). Attributes keep their length, so that an answered message can still be walked.
  *
  * Errors: unknown class, method, op_ctrl or flag of the header EOPNOTSUPP; unknown mandatory attribute EPROTONOSUPPORT;
- * too little room ENOSPC, with the needed sizes; nonzero unknown end of a record E2BIG; an attribute of `Method.refused`
- * that one's error; anything else that is malformed, missing or out of limits EINVAL.
+ * too little room ENOSPC, with the needed sizes; nonzero unknown end of a record E2BIG; an attribute of
+ * `Method.refused` that one's error; anything else that is malformed, missing or out of limits EINVAL.
  */
 import { AttributeFlag, CommonAttribute, MessageFlag, OpCtrl } from '../../spec/classes/ids.ts'
 import { CallError } from '../../spec/errno.ts'
@@ -55,7 +55,10 @@ export interface ObjectMessage {
    * belong.
    */
   answer(result: Result): { message: Uint8Array; installs: readonly DescriptorSlot[] }
-  /** Writes a refusal into the message and returns it; after ENOSPC it has the size that each output needs. */
+  /**
+   * Writes a refusal into the message and returns it; after ENOSPC it has the needed size of each output that is too
+   * small.
+   */
   refuse(): Uint8Array
 }
 

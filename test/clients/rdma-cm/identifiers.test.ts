@@ -6,6 +6,7 @@ import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { Family, type SocketAddress } from '../../../src/clients/rdma-cm/socket-address.ts'
 import { CmPortSpace } from '../../../src/spec/enums.ts'
+import { Errno } from '../../../src/spec/errno.ts'
 import { rejReason } from '../../../src/spec/wire/mad.ts'
 import { rdmaCmServiceId } from '../../../src/wire/mad/mad.ts'
 import { errnoOf } from '../../drivers/rxe/machine.ts'
@@ -24,6 +25,13 @@ import {
 
 const { UDP } = CmPortSpace.values
 const PORT = 7471
+/** Maximum bytes of private data: in a REQ after rdma_cm's own header, in a REJ, and in a REP. */
+const MAX_REQUEST_DATA = 56
+const MAX_REJECT_DATA = 148
+const MAX_REPLY_DATA = 196
+/** Linux's default range of ports that are assigned (net.ipv4.ip_local_port_range). */
+const FIRST_ASSIGNED_PORT = 32768
+const LAST_ASSIGNED_PORT = 60999
 
 const bound = (host: Host, ...[address, reuse]: [ReturnType<typeof ip4>, boolean?]) => {
   const id = host.create()
@@ -170,7 +178,7 @@ describe('a connection', () => {
     b.unplug(2)
     network.runTimers()
     const { name, details } = a.take(active).at(-1)!
-    assert.deepEqual([name, details.status], ['UNREACHABLE', -110])
+    assert.deepEqual([name, details.status], ['UNREACHABLE', -Errno.ETIMEDOUT])
     a.cm.destroy(active)
     assertNothingLeft(network)
   })
@@ -179,8 +187,8 @@ describe('a connection', () => {
     const { network, a, b } = twoHosts()
     const listener = b.listen(ip4(2, PORT))
     for (const [bytes, fits] of [
-      [56, true],
-      [57, false],
+      [MAX_REQUEST_DATA, true],
+      [MAX_REQUEST_DATA + 1, false],
     ] as const) {
       const id = a.create()
       a.resolve(id, ip4(2, PORT))
@@ -195,10 +203,10 @@ describe('a connection', () => {
       for (const { details, request } of events) {
         assert.deepEqual(details.connection?.privateData.subarray(0, bytes), data)
         assert.equal(
-          errnoOf(() => b.cm.reject(request!, new Uint8Array(149), 28)),
+          errnoOf(() => b.cm.reject(request!, new Uint8Array(MAX_REJECT_DATA + 1), rejReason.CONSUMER_DEFINED)),
           'EINVAL',
         )
-        b.cm.accept(request!, parametersOf(0x22, new Uint8Array(196)))
+        b.cm.accept(request!, parametersOf(0x22, new Uint8Array(MAX_REPLY_DATA)))
         b.cm.destroy(request!)
       }
       a.cm.destroy(id)
@@ -216,7 +224,7 @@ describe('a connection', () => {
       const [request] = b.requests(listener)
       for (let tries = 0; tries < 2; tries++)
         assert.equal(
-          errnoOf(() => b.cm.accept(request!, parametersOf(0x22, new Uint8Array(197)))),
+          errnoOf(() => b.cm.accept(request!, parametersOf(0x22, new Uint8Array(MAX_REPLY_DATA + 1)))),
           'EINVAL',
         )
       network.settle()
@@ -323,7 +331,7 @@ describe('ports', () => {
     const ids = Array.from({ length: 200 }, () => bound(a, ip4(1, 0)))
     const ports = ids.map(({ source }) => source?.port ?? 0)
     assert.equal(new Set(ports).size, ports.length)
-    for (const port of ports) assert.ok(port >= 32768 && port <= 60999)
+    for (const port of ports) assert.ok(port >= FIRST_ASSIGNED_PORT && port <= LAST_ASSIGNED_PORT)
     for (const id of ids) a.cm.destroy(id)
     assertNothingLeft(network)
   })
@@ -561,7 +569,7 @@ describe('a neighbour that gets another MAC', () => {
     a.cm.neighbourChanged(device, ip4(2, 0).address, 'bb')
     assert.deepEqual(
       a.take(active).map(({ name, details }) => [name, details.status]),
-      [['UNREACHABLE', -110]],
+      [['UNREACHABLE', -Errno.ETIMEDOUT]],
     )
     assert.deepEqual(eventNames(), [[], [], [], []])
     assert.deepEqual(change(2, 'bb'), [[], [], [], []])

@@ -1,11 +1,12 @@
 /*
- * Parts of Linux's calls beyond the typed call: forged parts, packing and unpacking.
+ * Legacy parts (src/uapi/linux/legacy.ts): forged ones, packing and unpacking.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
 import { RXE_DRIVER_ID } from '../../../src/spec/drivers/rxe.ts'
 import { CallError } from '../../../src/spec/errno.ts'
+import { WriteCommands } from '../../../src/spec/linux/names.ts'
 import type { Call } from '../../../src/uapi/call.ts'
 import { encodeLinux } from '../../../src/uapi/linux/encode.ts'
 import { encodings } from '../../../src/uapi/linux/envelope.ts'
@@ -18,9 +19,11 @@ test('a forged legacy part throws a CallError, never another error', () => {
   const cls = rxeSchema.classByName('rc_qp')!
   const call: Call = { class: cls, methodName: 'modify', method: cls.methods.modify, object: 3, args: { state: 1 } }
   const seeds = encodings(call, RXE_DRIVER_ID, ARENA).map(way => way.legacy)
-  for (const [number, seed] of [0, 3, 5, 12, 18].flatMap(number => seeds.map(seed => [number, seed] as const)))
+  const { GET_CONTEXT, ALLOC_PD, CREATE_AH, QUERY_MR, CREATE_CQ } = WriteCommands
+  const numbers = [GET_CONTEXT, ALLOC_PD, CREATE_AH, QUERY_MR, CREATE_CQ]
+  for (const [number, seed] of numbers.flatMap(number => seeds.map(seed => [number, seed] as const)))
     for (let at = 0; at + 4 <= seed.length; at += 4) {
-      // Another command number at every offset, that of the original command among them.
+      // Another command number at every offset: also at that of the command number.
       const bytes = seed.slice()
       new DataView(bytes.buffer).setUint32(at, number, true)
       try {

@@ -81,6 +81,7 @@ describe('requests', () => {
       { DEV_INDEX: 8 },
       'the last one counts',
     )
+    // Encoded attributes: u16 length, u16 type, then the value.
     for (const [hex, strict, message] of [
       ['0600010000000000', false, /DEV_INDEX has 2 bytes; 4 are right/],
       ['0c0001000000000000000000', true, /DEV_INDEX has 8 bytes; 4 are right/],

@@ -3,7 +3,7 @@
  */
 import { readFileSync } from 'node:fs'
 import { gunzipSync } from 'node:zlib'
-import { type Message, readMessages } from '../../../src/uapi/nldev/messages.ts'
+import { MESSAGE_HEADER, type Message, readMessages } from '../../../src/uapi/nldev/messages.ts'
 import { fixture } from '../../paths.ts'
 
 /** A recorded message. */
@@ -29,7 +29,7 @@ export const recorded = (name: string): Recorded[] => {
     const datagram = new Uint8Array(Buffer.from(data, 'hex'))
     let at = 0
     return readMessages(datagram).map(message => {
-      const bytes = datagram.subarray(at, at + 16 + message.body.length)
+      const bytes = datagram.subarray(at, at + MESSAGE_HEADER + message.body.length)
       at += (bytes.length + 3) & ~3
       return { ...message, sent: direction === 'send', bytes, command }
     })
