@@ -1,3 +1,4 @@
+import { transportType } from '../../src/spec/wire/mad.ts'
 import type { CmDraft } from '../../src/wire/mad/mad.ts'
 
 /** The fields of a REQ for an RC queue pair, except addresses and service id. */
@@ -7,7 +8,7 @@ export const plainRequest = {
   responderResources: 1,
   remoteResponseTimeout: 20,
   localResponseTimeout: 20,
-  transportType: 0,
+  transportType: transportType.RC,
   flowControl: false,
   startingPsn: 1,
   retryCount: 7,

@@ -13,8 +13,8 @@ type Additions = Readonly<Record<string, Readonly<Record<string, { in?: Attribut
 const extend = (cls: ObjectClass): ObjectClass => {
   const additions = (RxeAttributes as Additions)[cls.name] ?? {}
   const methods = Object.entries(cls.methods).map(([name, method]): [string, Method] => {
-    const { in: more, out } = additions[name] ?? {}
-    return [name, { ...method, in: { ...method.in, ...more }, out: { ...method.out, ...out } }]
+    const { in: inputs, out: outputs } = additions[name] ?? {}
+    return [name, { ...method, in: { ...method.in, ...inputs }, out: { ...method.out, ...outputs } }]
   })
   return { ...cls, methods: Object.fromEntries(methods) }
 }

@@ -36,11 +36,11 @@ const readCalls = (log: string): DecodedCall[] => {
 }
 
 const pingpong = readCalls('ibv_rc_pingpong_events.client.abilog')
-const named = (name: string): DecodedCall[] => pingpong.filter(s => s.name === name)
+const named = (name: string): DecodedCall[] => pingpong.filter(call => call.name === name)
 const gid = (text: string): Uint8Array => new Uint8Array(Buffer.from(text, 'hex'))
 
 test('ibv_rc_pingpong -e makes these calls, in order', () => {
-  const order = pingpong.map(s => s.name)
+  const order = pingpong.map(call => call.name)
   assert.deepEqual(order.slice(0, 13), [
     'device.open',
     'async_fd.create',
@@ -127,7 +127,7 @@ test('QUERY_QP returns the attributes of a new queue pair', () => {
 })
 
 test('MODIFY_QP to INIT, RTR and RTS has exactly the attributes of the mask', () => {
-  const [init, rtr, rts] = named('rc_qp.modify').map(s => s.decoded.call.args)
+  const [init, rtr, rts] = named('rc_qp.modify').map(call => call.decoded.call.args)
   assert.deepEqual(init, { state: 1, pkeyIndex: 0, port: 1, accessFlags: 0 })
   const { address, ...rest } = rtr
   assert.deepEqual(rest, {
@@ -165,7 +165,7 @@ test('the destruction of the CQ reports seven completion events', () => {
 
 test('ibv_devinfo gets the device and port attributes that it printed', () => {
   const all = readCalls('ibv_devinfo.abilog.gz')
-  const device = all.find(s => s.name === 'device.query')!
+  const device = all.find(call => call.name === 'device.query')!
   const { attributes, extended } = recordedResult(device.decoded.call, device.logged).result.out as unknown as {
     attributes: AnyRecord
     extended: AnyRecord
@@ -200,7 +200,7 @@ test('ibv_devinfo gets the device and port attributes that it printed', () => {
   }
   for (const [name, value] of Object.entries(expected)) assert.equal(attributes[name], value, name)
   assert.equal(extended.deviceCapFlagsEx, 0x1223c76n)
-  const port = all.find(s => s.name === 'port.query')!
+  const port = all.find(call => call.name === 'port.query')!
   assert.equal(port.decoded.call.object, 1)
   const { out } = recordedResult(port.decoded.call, port.logged).result
   assert.deepEqual(out.attributes, {
@@ -228,7 +228,7 @@ test('ibv_devinfo gets the device and port attributes that it printed', () => {
     portCapFlags2: 0,
     activeSpeedEx: 0,
   })
-  const entries = all.filter(s => s.name === 'port.queryGidEntry')
+  const entries = all.filter(call => call.name === 'port.queryGidEntry')
   assert.equal(entries.length, 2048)
   assert.deepEqual(recordedResult(entries[2].decoded.call, entries[2].logged).result.out.entry, {
     gid: gid('00000000000000000000ffff0a4d0002'),

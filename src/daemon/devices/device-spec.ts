@@ -1,9 +1,9 @@
 /*
  * Parses the devices of `--device`: NAME@ADDRESS for a soft device, or NAME for a device without a network.
  *
- * A soft device may have any name: libibverbs asks netlink for its driver. (Versions before 23 use only sysfs, and
- * choose the provider by the prefix `rxe`.) Any other device has the driver whose name its own name begins with, for
- * example ctx0 (spec/drivers/names.ts); these drivers have no verbs.
+ * The name of a device of another driver begins with the driver's name, for example ctx0 (spec/drivers/names.ts); these
+ * drivers have no verbs. A soft device may have any other name: libibverbs asks netlink for its driver. (Versions
+ * before 23 use only sysfs, and choose the provider by the prefix `rxe`.)
  */
 import { type DriverName, Drivers, driverOfName } from '../../spec/drivers/names.ts'
 import type { DeviceSpec } from '../../uapi/tool.ts'
@@ -17,6 +17,7 @@ const MAX_NAME_LENGTH = 63
 /** Why a device cannot have this address; undefined if it can. */
 const reasonUnusable = (address: Uint8Array): string | undefined => {
   const isV4 = isMappedIpv4(address)
+  // 224.0.0.0/4 is multicast, 240.0.0.0/4 reserved.
   if (isV4 && address[12]! >= 224) return 'is a multicast or reserved address'
   if (!isV4 && address[0] === 0xff) return 'is a multicast address'
   if (address.subarray(isV4 ? 12 : 0).every(b => b === 0)) return 'is the unspecified address'

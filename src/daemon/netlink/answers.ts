@@ -76,22 +76,23 @@ export const handleOf = ({ device }: Pick<DaemonDevice, 'device'>): readonly Ent
 ]
 
 const MAX_BODY_BYTES = MAX_DATAGRAM_BYTES - MESSAGE_HEADER
+/** Bytes of struct nlattr before an attribute's value. */
 const ATTRIBUTE_HEADER = 4
 
 /**
  * Yields message bodies of `head` and a nested attribute `table`, with as many entries each as fit. An entry longer
- * than a message is omitted. Without entries there is no message.
+ * than a message is omitted. Without entries there is no message. An undefined entry, a step of the list, is passed on.
  */
 export function* tableMessages(
   head: Entries,
   table: NldevAttributeName,
   entries: Iterable<Entry | undefined>,
 ): Generator<Uint8Array | undefined> {
-  const first = encodeAttributes(head)
-  const maxBytes = MAX_BODY_BYTES - first.length - ATTRIBUTE_HEADER
+  const headBytes = encodeAttributes(head)
+  const maxBytes = MAX_BODY_BYTES - headBytes.length - ATTRIBUTE_HEADER
   let parts: Uint8Array[] = []
   let bytes = 0
-  const message = (): Uint8Array => Buffer.concat([first, encodeAttributes([[table, Buffer.concat(parts)]])])
+  const message = (): Uint8Array => Buffer.concat([headBytes, encodeAttributes([[table, Buffer.concat(parts)]])])
   for (const entry of entries) {
     if (entry === undefined) {
       yield undefined

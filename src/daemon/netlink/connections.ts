@@ -26,7 +26,7 @@ export function* cmIdsOf({ core }: DaemonState, found: DaemonDevice): Generator<
     if (object === undefined || belongsTo(identifierOf(object), found)) yield object
 }
 
-const address = (name: NldevAttributeName, value: SocketAddress | undefined): readonly Entry[] =>
+const addressEntries = (name: NldevAttributeName, value: SocketAddress | undefined): readonly Entry[] =>
   value === undefined ? [] : [[name, emitAddress(value)]]
 
 /** As in Linux: the zero address if it is not connected, undefined without a device. */
@@ -47,7 +47,7 @@ export const describeCmId = (object: CoreObject): readonly Entry[] => {
         ] as const)),
     ['RES_PS', id.portSpace],
     ['RES_STATE', CmIdState[id.state]],
-    ...address('RES_SRC_ADDR', id.source),
-    ...address('RES_DST_ADDR', destinationOf(id)),
+    ...addressEntries('RES_SRC_ADDR', id.source),
+    ...addressEntries('RES_DST_ADDR', destinationOf(id)),
   ]
 }

@@ -78,22 +78,23 @@ export const createNetlink = ({ containment, slices, answer }: NetlinkParts): Ne
     ports.set(port, socket)
   }
 
-  const anyPort = (pid: number): number => {
+  /** A free port: that equal to the pid, or the next spare one. */
+  const freePort = (pid: number): number => {
     if (pid > 0 && !ports.has(pid)) return pid
     while (ports.has(nextSparePort))
       nextSparePort = nextSparePort === 0xffff_ffff ? FIRST_SPARE_PORT : nextSparePort + 1
     return nextSparePort
   }
 
-  /** Answers messages in order, MESSAGES_PER_STEP in each turn of the event loop. */
+  /** Answers messages from number `first` on, in order, MESSAGES_PER_STEP in each turn of the event loop. */
   const answerAll = (
     socket: NetlinkSocket,
     messages: readonly Message[],
     isAdmin: boolean,
-    from = 0,
+    first = 0,
   ): Promise<void> | undefined => {
-    const end = Math.min(from + MESSAGES_PER_STEP, messages.length)
-    for (let i = from; i < end; i++) {
+    const end = Math.min(first + MESSAGES_PER_STEP, messages.length)
+    for (let i = first; i < end; i++) {
       const pending = answer(socket, messages[i]!, isAdmin)
       if (pending !== undefined) return pending.then(() => answerAll(socket, messages, isAdmin, i + 1))
     }
@@ -122,7 +123,7 @@ export const createNetlink = ({ containment, slices, answer }: NetlinkParts): Ne
         throw new CallError('EINVAL', `the socket has port ${socket.port} already`)
       if (socket.port === 0 && port !== 0 && ports.has(port))
         throw new CallError('EADDRINUSE', `another socket has port ${port}`)
-      if (socket.port === 0) takePort(socket, port === 0 ? anyPort(pid) : port)
+      if (socket.port === 0) takePort(socket, port === 0 ? freePort(pid) : port)
       socket.groups = groups & ((1 << MAX_GROUPS) - 1)
     },
     setOption(socket, option, value) {

@@ -41,14 +41,14 @@ const { CAP_ACK, EXT_ACK } = NetlinkOption
 
 export const createRequests = (daemon: () => DaemonState): AnswerMessage => {
   /**
-   * Sends an acknowledgement, or a refusal with `errno`. A refusal has the message `why`, which tools print, only for
-   * commands that need CAP_NET_ADMIN (changes): Linux sends none for queries.
+   * Sends an acknowledgement, or a refusal with `errno`. A refusal has the message `reason`, which tools print, only
+   * for commands that need CAP_NET_ADMIN (changes): Linux sends none for queries.
    */
-  const acknowledge = (socket: NetlinkSocket, message: Message, errno = 0, why?: string): void =>
+  const acknowledge = (socket: NetlinkSocket, message: Message, errno = 0, reason?: string): void =>
     socket.send(
       writeAcknowledgement(message, socket.port, {
         errno,
-        reason: socket.options.has(EXT_ACK) && commands.get(message.type)?.needsNetAdmin ? why : undefined,
+        reason: socket.options.has(EXT_ACK) && commands.get(message.type)?.needsNetAdmin ? reason : undefined,
         isCapped: socket.options.has(CAP_ACK),
       }),
     )

@@ -152,7 +152,10 @@ const describeMr: Describe = ({ daemon, found, isAdmin }, mr) => {
   ]
 }
 
-/** Number of ranges that fit in one message with the rest of an entry: each takes at most 20 bytes. */
+/**
+ * Number of ranges that fit in one message: each takes at most 20 bytes, and 512 bytes are left for the rest of an
+ * entry.
+ */
 const MAX_RANGES = Math.floor((MAX_DATAGRAM_BYTES - 512) / 20)
 
 /** Numbers as ranges, lowest first. Ranges beyond MAX_RANGES are omitted. */

@@ -56,6 +56,7 @@ export const createSessionCalls = (client: Client): SessionCalls => {
 
   /** /proc/PID/fd targets of the descriptors that the last call created; its trace record needs their numbers. */
   let createdTargets: readonly string[] = []
+  /** The numbers of these descriptors in the program; undefined for one that was not found in TRACE_SLICES. */
   const createdNumbers = (): (number | undefined)[] =>
     createdTargets.map(target => {
       const search = searchFd(process.pid, target)
