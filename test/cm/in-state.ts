@@ -136,7 +136,7 @@ export const statesAndRoles = Object.entries(setups).flatMap(([state, setupsOfSt
   (Object.keys(setupsOfState) as Role[]).map(role => [state as CmState, role] as const),
 )
 
-/** A connection of a new pair in this state; host 2 listens on SERVICE. */
+/** A connection in this state, and its host. `pair`: a new one, whose host 2 listens on SERVICE. */
 export const enter = (pair: Pair, state: CmState, role: Role): End => {
   const setup = setups[state][role]
   assert.ok(setup, `no ${role} connection is in ${state}`)

@@ -22,9 +22,9 @@ import { writeRoute } from './ucma-route.ts'
 
 /** The descriptor that a program has written to, and the program's other descriptors. */
 export interface UcmaChannel {
-  /** The handle of its channel. */
+  /** Core's number of the channel. */
   readonly object: number
-  /** Its number in the caller. */
+  /** The descriptor's number in the caller. */
   readonly fd: number
   /** Whether the events of an object go to the channel with the caller's descriptor `fd`. */
   reportsTo(handle: number, fd: number): boolean
@@ -38,7 +38,7 @@ interface CompiledCommand {
   readonly out: CompiledLayout | undefined
 }
 
-const compiled: readonly CompiledCommand[] = ucmaCommands.map(command => {
+const compiledCommands: readonly CompiledCommand[] = ucmaCommands.map(command => {
   const { in: attributes, out: results } = declaredMethod(command.class, command.method)
   const { out, name } = command
   return {
@@ -61,11 +61,11 @@ const findCommand = (number: number, body: DataView): CompiledCommand => {
   if (number > LAST_COMMAND) throw new CallError('EINVAL', `rdma_cm command ${number}: there are 0 to ${LAST_COMMAND}`)
   const absent = absentUcmaCommands[number]
   if (absent !== undefined) throw new CallError('ENOSYS', `${absent.name}: ${absent.why}`)
-  const all = compiled.filter(({ command }) => command.number === number)
-  const found = all.find(
+  const rows = compiledCommands.filter(({ command }) => command.number === number)
+  const found = rows.find(
     ({ command: { option } }) => option === undefined || body.getUint32(option.at, true) === option.value,
   )
-  if (found === undefined) throw new CallError('ENOSYS', `${all[0]!.command.name}: Linux has no such option`)
+  if (found === undefined) throw new CallError('ENOSYS', `${rows[0]!.command.name}: Linux has no such option`)
   return found
 }
 

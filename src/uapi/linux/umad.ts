@@ -16,7 +16,7 @@ import { answering, answeringAs, callOf, refuse } from './caller.ts'
 
 /** One opened file. */
 export interface UmadFile {
-  /** The handle of its channel, and its descriptor's number in the caller. */
+  /** Core's number of the channel, and its descriptor's number in the caller. */
   readonly object: number
   readonly fd: number
   /** The mode that the program has chosen; the functions of this file change it. */
