@@ -13,7 +13,7 @@ import { writeCells } from './cells.ts'
 import { findCommand, notOfClass, restoreRequest } from './command.ts'
 import { findMethod, INLINE, IoctlAttr, IoctlHeader, offsetOf } from './ioctl-message.ts'
 import { badLegacy, EntryPoint, unpackLegacy } from './legacy.ts'
-import { HEADER, requestStart } from './write.ts'
+import { HEADER, requestStart, WriteHeader } from './write.ts'
 
 /**
  * The bytes of a system call: the buffer of write() or the ioctl's message, and the memory that attributes point to.
@@ -27,7 +27,7 @@ export interface LinuxImage {
 const restoreWrite = (call: Call, part: Uint8Array): LinuxImage => {
   if (part.length < HEADER) throw badLegacy('has no command')
   const bytes = part.slice()
-  const number = viewOf(bytes).getUint32(0, true)
+  const number = viewOf(bytes).getUint32(WriteHeader.command, true)
   const found = findCommand(number)
   restoreRequest(found, call, bytes.subarray(requestStart(found.command.isExtended)))
   return { entryPoint: EntryPoint.WRITE, bytes, memory: [] }

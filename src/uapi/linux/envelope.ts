@@ -26,7 +26,7 @@ import { attributeOf, isAttributeValue } from './cells.ts'
 import { findMethod, INLINE, IoctlAttr, IoctlHeader, offsetOf } from './ioctl-message.ts'
 import { EntryPoint, packLegacy } from './legacy.ts'
 import { tailFits, tailSize } from './tail.ts'
-import { HEADER, requestStart } from './write.ts'
+import { requestStart, WriteHeader } from './write.ts'
 
 /** One encoding of a call. */
 export interface Encoding {
@@ -39,7 +39,7 @@ export interface Encoding {
   readonly legacy: Uint8Array
 }
 
-/** Bytes of the driver's parts of request and response. */
+/** Bytes of the driver's parts of request and response; its input may only be the address of its output. */
 const driverSizes = (hasDriverBytes: boolean, call: Call, driverId: number): { input: number; output: number } => {
   if (!hasDriverBytes) return { input: 0, output: 0 }
   const part = driverLayouts(driverId)?.[`${call.class.name}.${call.methodName}`]
@@ -72,24 +72,24 @@ const legacyWrite = (command: WriteCommand, call: Call, driverId: number, output
   const view = viewOf(bytes)
   // Address of the driver's response.
   if (input > 0) bytes.set(pointerTo(outputAddress), start + size)
-  view.setUint32(0, (command.number + (command.isExtended ? EXTENDED : 0)) >>> 0, true)
+  view.setUint32(WriteHeader.command, (command.number + (command.isExtended ? EXTENDED : 0)) >>> 0, true)
   const responseSize = command.out?.size ?? 0
   if (command.isExtended) {
-    view.setUint16(4, size / 8, true)
-    view.setUint16(6, responseSize / 8, true)
-    view.setUint16(16, input / 8, true)
-    view.setUint16(18, output / 8, true)
+    view.setUint16(WriteHeader.inWords, size / 8, true)
+    view.setUint16(WriteHeader.outWords, responseSize / 8, true)
+    view.setUint16(WriteHeader.providerInWords, input / 8, true)
+    view.setUint16(WriteHeader.providerOutWords, output / 8, true)
   } else {
-    view.setUint16(4, bytes.length / 4, true)
-    view.setUint16(6, (responseSize + output) / 4, true)
+    view.setUint16(WriteHeader.inWords, bytes.length / 4, true)
+    view.setUint16(WriteHeader.outWords, (responseSize + output) / 4, true)
   }
-  if (command.out !== undefined) view.setBigUint64(HEADER, outputAddress, true)
+  if (command.out !== undefined) view.setBigUint64(WriteHeader.response, outputAddress, true)
   return packLegacy({ entryPoint: EntryPoint.WRITE, parts: [bytes] })
 }
 
 // ---- ioctls ----
 
-/** An attribute of an ioctl. */
+/** An attribute of an ioctl's message. */
 interface EncodedAttribute {
   readonly id: number
   readonly length: number
@@ -130,12 +130,15 @@ const ioctlMessage = (
   return packLegacy({ entryPoint: EntryPoint.IOCTL, parts })
 }
 
+/** Method number of the object DEVICE. */
+const INVOKE_WRITE = 0
+
 const legacyInvoke = (command: WriteCommand, call: Call, driverId: number, outputAddress: bigint): Uint8Array => {
   const { input, output } = driverSizes(command.hasDriverBytes, call, driverId)
   const number = new Uint8Array(8)
   viewOf(number).setUint32(0, (command.number + (command.isExtended ? EXTENDED : 0)) >>> 0, true)
   const size = requestSize(command, call)
-  return ioctlMessage(LinuxObject.DEVICE, 0, driverId, outputAddress, [
+  return ioctlMessage(LinuxObject.DEVICE, INVOKE_WRITE, driverId, outputAddress, [
     { id: InvokeWrite.CORE_IN, length: size, in: new Uint8Array(size) },
     ...(command.out === undefined ? [] : [{ id: InvokeWrite.CORE_OUT, length: command.out.size, out: true }]),
     { id: InvokeWrite.WRITE_CMD, length: 8, in: number },
@@ -168,6 +171,7 @@ const canExpress = (entry: IoctlMethod, call: Call): boolean =>
   matchesImplied(entry.impliedArguments, call) &&
   hasMandatoryReferences(entry, call)
 
+/** The attribute in the message of a call; empty if it is not passed. `output`: bytes of the driver's output. */
 const encodedAttributes = (attribute: IoctlAttribute, call: Call, output: number): EncodedAttribute[] => {
   const { id, kind, name, mandatory, cells, max } = attribute
   if (id === UHW_OUT) return output === 0 ? [] : [{ id, length: output, out: true }]

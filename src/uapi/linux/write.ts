@@ -14,10 +14,22 @@ import { type CompiledCommand, clearRequest, deviceCommand, type Envelope, readC
 import { EntryPoint, packLegacy } from './legacy.ts'
 
 /**
- * Bytes of struct ib_uverbs_cmd_hdr {u32 command, u16 in_words, out_words}, and of the second header of an extended
- * command, struct ib_uverbs_ex_cmd_hdr {u64 response, u16 provider_in_words, provider_out_words, u32 reserved}. Words
- * have 4 bytes, in an extended command 8.
+ * Offsets of the fields of struct ib_uverbs_cmd_hdr and, from `response` on, of the second header of an extended
+ * command, struct ib_uverbs_ex_cmd_hdr. Words have 4 bytes, in an extended command 8.
  */
+export const WriteHeader = {
+  /** u32; the words: u16. */
+  command: 0,
+  inWords: 4,
+  outWords: 6,
+  /** u64. Also the first field of a basic command's request, if it has a response. */
+  response: 8,
+  providerInWords: 16,
+  providerOutWords: 18,
+  /** u32. */
+  reserved: 20,
+} as const
+/** Bytes of the two headers. */
 export const HEADER = 8
 export const EX_HEADER = 16
 
@@ -34,8 +46,8 @@ const inputOf = (bytes: Uint8Array): DriverInput => ({ length: bytes.length, byt
 const plainEnvelope = (found: CompiledCommand, bytes: Uint8Array): Envelope => {
   const { command } = found
   const header = viewOf(bytes)
-  const words = header.getUint16(4, true)
-  const outLength = header.getUint16(6, true) * 4
+  const words = header.getUint16(WriteHeader.inWords, true)
+  const outLength = header.getUint16(WriteHeader.outWords, true) * 4
   if (words * 4 !== bytes.length)
     throw new CallError('EINVAL', `${command.name}: in_words says ${words * 4} bytes, ${bytes.length} were written`)
   if (bytes.length < HEADER + command.minRequestBytes)
@@ -49,7 +61,7 @@ const plainEnvelope = (found: CompiledCommand, bytes: Uint8Array): Envelope => {
       `${command.name}: the response has ${command.minResponseBytes} bytes, there is room for ${outLength}`,
     )
   const end = command.hasDriverBytes ? HEADER + command.minRequestBytes : bytes.length
-  const response = command.out === undefined ? 0n : header.getBigUint64(HEADER, true)
+  const response = command.out === undefined ? 0n : header.getBigUint64(WriteHeader.response, true)
   const coreOut = command.hasDriverBytes ? command.minResponseBytes : outLength
   return {
     request: bytes.subarray(HEADER, end),
@@ -69,11 +81,11 @@ const extendedEnvelope = (found: CompiledCommand, bytes: Uint8Array): Envelope =
   if (bytes.length < start)
     throw new CallError('EINVAL', `${command.name}: its headers must have ${start} bytes and have ${bytes.length}`)
   const header = viewOf(bytes)
-  const inLength = header.getUint16(4, true) * 8
-  const outLength = header.getUint16(6, true) * 8
-  const response = header.getBigUint64(8, true)
-  const driverIn = header.getUint16(16, true) * 8
-  const driverOut = header.getUint16(18, true) * 8
+  const inLength = header.getUint16(WriteHeader.inWords, true) * 8
+  const outLength = header.getUint16(WriteHeader.outWords, true) * 8
+  const response = header.getBigUint64(WriteHeader.response, true)
+  const driverIn = header.getUint16(WriteHeader.providerInWords, true) * 8
+  const driverOut = header.getUint16(WriteHeader.providerOutWords, true) * 8
   if (inLength + driverIn !== bytes.length - start)
     throw new CallError(
       'EINVAL',
@@ -84,7 +96,7 @@ const extendedEnvelope = (found: CompiledCommand, bytes: Uint8Array): Envelope =
       'ENOSPC',
       `${command.name}: the request must have ${command.minRequestBytes} bytes and has ${inLength}`,
     )
-  if (header.getUint32(20, true) !== 0)
+  if (header.getUint32(WriteHeader.reserved, true) !== 0)
     throw new CallError('EINVAL', `${command.name}: the reserved word of the header is set`)
   if (response !== 0n) {
     if (outLength + driverOut === 0) throw new CallError('EINVAL', `${command.name}: a response without length`)
@@ -119,7 +131,7 @@ export const decodeWriteBytes = (view: CallerView, bytes: Uint8Array): Decoded |
   answeringAs((onName): Decoded => {
     if (bytes.length < HEADER)
       throw new CallError('EINVAL', `a command has at least ${HEADER} bytes, not ${bytes.length}`)
-    const number = viewOf(bytes).getUint32(0, true)
+    const number = viewOf(bytes).getUint32(WriteHeader.command, true)
     const found = deviceCommand(view, number, onName)
     const envelope = (number & EXTENDED ? extendedEnvelope : plainEnvelope)(found, bytes)
     const decoded = readCommand(view, found, envelope)
