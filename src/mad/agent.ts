@@ -70,7 +70,7 @@ export interface AgentOptions {
 
 export interface AgentOwner<P extends MadPath, T> {
   /** Sends a datagram. */
-  transmit(mad: Uint8Array, to: P): void
+  transmit(mad: Uint8Array, path: P): void
   /** `nextTimeout` is now `time`, which is earlier than before. */
   wakeAt(time: number): void
   /** A complete request or response. */
@@ -83,7 +83,7 @@ export interface AgentOwner<P extends MadPath, T> {
 interface Sending<P, T> {
   readonly message: Uint8Array
   readonly fields: MadFields
-  readonly to: P
+  readonly path: P
   readonly options: SendOptions<T>
   readonly segments: SegmentSender | undefined
   retriesLeft: number
@@ -127,20 +127,20 @@ export class MadAgentEngine<P extends MadPath, T> {
    * and sets the upper half of the transaction id of a request. Returns false and sends nothing if another send of the
    * class with the same transaction id has not ended.
    */
-  send(message: Uint8Array, to: P, options: SendOptions<T>, now: number): boolean {
+  send(message: Uint8Array, path: P, options: SendOptions<T>, now: number): boolean {
     if (!madFields(message).isResponse) setTidHigh(message, this.#options.highTid)
     const fields = madFields(message)
-    if (this.#isDuplicate(fields, message, to)) return false
+    if (this.#isDuplicate(fields, message, path)) return false
     const segments = this.isTransfer(message, fields.mgmtClass)
-      ? new SegmentSender(message, fields.mgmtClass, this.#firstWindow(fields, to))
+      ? new SegmentSender(message, fields.mgmtClass, this.#firstWindow(fields, path))
       : undefined
     const { timeout, retries, tag } = options
     if (segments === undefined && timeout === 0) {
-      this.#owner.transmit(message, to)
+      this.#owner.transmit(message, path)
       this.#owner.ended(tag, 'sent', message)
       return true
     }
-    const sending = { message, fields, to, options, segments, retriesLeft: retries, deadline: 0 }
+    const sending = { message, fields, path, options, segments, retriesLeft: retries, deadline: 0 }
     this.#sending.add(sending)
     this.#transmit(sending, now)
     return true
@@ -190,12 +190,12 @@ export class MadAgentEngine<P extends MadPath, T> {
   /**
    * Whether another send has the transaction id. The datagrams of a transfer that the owner segments itself share one.
    */
-  #isDuplicate(fields: MadFields, message: Uint8Array, to: P): boolean {
+  #isDuplicate(fields: MadFields, message: Uint8Array, path: P): boolean {
     if (this.#options.ownerDoesRmpp && usesRmpp(fields.mgmtClass) && (parseRmpp(message).flags & RmppFlag.ACTIVE) !== 0)
       return false
-    for (const { fields: other, to: peer } of this.#sending)
+    for (const { fields: other, path: peerPath } of this.#sending)
       if (isSameTransaction(other, fields) && other.isResponse === fields.isResponse)
-        if (!fields.isResponse || isSameAddress(peer.remoteGid, to.remoteGid)) return true
+        if (!fields.isResponse || isSameAddress(peerPath.remoteGid, path.remoteGid)) return true
     return false
   }
 
@@ -203,11 +203,11 @@ export class MadAgentEngine<P extends MadPath, T> {
    * The number of segments that may be sent before the first ACK: for a response the window that came with the peer's
    * request, otherwise 1.
    */
-  #firstWindow({ isResponse, ...fields }: MadFields, to: P): number {
+  #firstWindow({ isResponse, ...fields }: MadFields, path: P): number {
     if (!isResponse) return 1
     for (const { fields: request, from, segments } of this.#receiving)
       if (!request.isResponse && request.tid === fields.tid && request.mgmtClass === fields.mgmtClass)
-        if (isSameAddress(from.remoteGid, to.remoteGid)) return segments.replyWindow
+        if (isSameAddress(from.remoteGid, path.remoteGid)) return segments.replyWindow
     return 1
   }
 
@@ -219,12 +219,12 @@ export class MadAgentEngine<P extends MadPath, T> {
 
   /** Sends the message or the next segments, and sets the deadline; returns the number of datagrams sent. */
   #transmit(sending: Sending<P, T>, now: number): number {
-    const { message, to, segments, options } = sending
+    const { message, path, segments, options } = sending
     let sent = 0
     if (segments === undefined) {
-      this.#owner.transmit(message, to)
+      this.#owner.transmit(message, path)
       sent = 1
-    } else for (; sent < MAX_BURST && segments.hasNext; sent++) this.#owner.transmit(segments.next(), to)
+    } else for (; sent < MAX_BURST && segments.hasNext; sent++) this.#owner.transmit(segments.next(), path)
     const awaitsResponse = segments === undefined || segments.isDone
     const wait = awaitsResponse ? options.timeout : Math.min(options.timeout || ACK_TIMEOUT, ACK_TIMEOUT)
     sending.deadline = segments?.hasNext ? now : now + wait
@@ -256,12 +256,12 @@ export class MadAgentEngine<P extends MadPath, T> {
   /** The send that a datagram answers, as a response, or as an ACK, STOP or ABORT of an RMPP transfer. */
   #sendingOf(fields: MadFields, from: P): Sending<P, T> | undefined {
     for (const sending of this.#sending) {
-      const { fields: sent, to } = sending
+      const { fields: sent, path } = sending
       if (!isSameTransaction(sent, fields) || sent.isResponse === fields.isResponse) continue
       const isSamePath = sent.isResponse
-        ? isSameAddress(to.remoteGid, from.remoteGid)
+        ? isSameAddress(path.remoteGid, from.remoteGid)
         : // A response may come from another port than the one that got the request.
-          isSameAddress(to.localGid, from.localGid)
+          isSameAddress(path.localGid, from.localGid)
       if (isSamePath) return sending
     }
     return undefined
@@ -294,8 +294,8 @@ export class MadAgentEngine<P extends MadPath, T> {
   }
 
   /** Sends an ABORT that answers a datagram. */
-  #abort(mad: Uint8Array, to: P, status: number): void {
-    this.#owner.transmit(answerRmpp(mad, { type: RmppType.ABORT, status }), to)
+  #abort(mad: Uint8Array, path: P, status: number): void {
+    this.#owner.transmit(answerRmpp(mad, { type: RmppType.ABORT, status }), path)
   }
 
   /** The peer violates the protocol: ends our transfer, and sends an ABORT that ends the peer's. */

@@ -39,7 +39,7 @@ type Values<S> = S extends keyof typeof Messages ? MessageValues<(typeof Message
 type RequestBody<N extends RequestName> = Values<(typeof Exchanges)[N]['request']>
 type ReplyBody<N extends RequestName> = Values<(typeof Exchanges)[N]['reply']>
 /** The intersection of the members of a union. */
-type Intersection<U> = (U extends unknown ? (each: U) => void : never) extends (all: infer I) => void ? I : never
+type Intersection<U> = (U extends unknown ? (member: U) => void : never) extends (all: infer I) => void ? I : never
 /** The fields of all requests, and of all replies, in one record. */
 type AllRequests = Intersection<Values<(typeof Exchanges)[RequestName]['request'] & string>>
 type AllReplies = Intersection<ReplyBody<RequestName>>

@@ -75,10 +75,12 @@ class Replay {
   constructor(all: readonly RecordedMessage[], side: Side) {
     this.#side = side
     this.#all = all
-    const own = this.#all.find(({ from, message }) => from === side && 'caGuid' in message)?.message as MessageOf<'REQ'>
+    /** A message of this side that has its CA GUID. */
+    const withGuid = this.#all.find(({ from, message }) => from === side && 'caGuid' in message)
+      ?.message as MessageOf<'REQ'>
     this.#engine = new CmEngine({
       random: randomFrom(5),
-      caGuid: () => own?.caGuid ?? 0n,
+      caGuid: () => withGuid?.caGuid ?? 0n,
       ackDelay: () => ACK_DELAY,
       hasGid: () => true,
     })
@@ -181,13 +183,13 @@ class Replay {
 
   /** A DREQ or DREP that both sides send before they receive the peer's. */
   #sendCrossing(number: number, { name, remoteId }: MessageOf<'DREQ' | 'DREP'>): void {
-    const own = this.#all.find(
+    const ownMessage = this.#all.find(
       ({ from, message }) => from === this.#side && message.name === name && message.localId === remoteId,
     )
     const connection = this.#connections.get(remoteId)
     const isPossible = connection?.state === (name === 'DREQ' ? 'ESTABLISHED' : 'DREQ_RCVD')
-    if (own === undefined || own.number < number || !isPossible) return
-    this.#command(own.message)
+    if (ownMessage === undefined || ownMessage.number < number || !isPossible) return
+    this.#command(ownMessage.message)
     this.#collect()
   }
 

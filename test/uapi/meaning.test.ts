@@ -129,8 +129,8 @@ test('QUERY_QP returns the attributes of a new queue pair', () => {
 test('MODIFY_QP to INIT, RTR and RTS has exactly the attributes of the mask', () => {
   const [init, rtr, rts] = named('rc_qp.modify').map(call => call.decoded.call.args)
   assert.deepEqual(init, { state: 1, pkeyIndex: 0, port: 1, accessFlags: 0 })
-  const { address, ...rest } = rtr
-  assert.deepEqual(rest, {
+  const { address, ...otherAttributes } = rtr
+  assert.deepEqual(otherAttributes, {
     state: 2,
     pathMtu: 3,
     destQpn: rtr.destQpn,

@@ -139,7 +139,7 @@ test('objects.abilog: calls of classes that exist re-encode to the same bytes, t
 
 test('the legacy part has no arguments: zeroing its permitted contents leaves nothing', () => {
   /** Nonzero bytes beyond headers and attributes: 'class.method OFFSET'. */
-  const left = new Set<string>()
+  const nonzero = new Set<string>()
   for (const name of PROGRAM_LOGS)
     for (const { decoded } of replay(name)) {
       if (isAnswer(decoded)) continue
@@ -148,14 +148,14 @@ test('the legacy part has no arguments: zeroing its permitted contents leaves no
       const memory = entryPoint === EntryPoint.IOCTL ? parts.slice(1) : [parts[0].subarray(8)]
       for (const part of memory)
         part.forEach((byte, at) => {
-          if (byte !== 0) left.add(`${call.class.name}.${call.methodName} ${at}`)
+          if (byte !== 0) nonzero.add(`${call.class.name}.${call.methodName} ${at}`)
         })
     }
   // Pointers to responses, and fields of MODIFY_QP that its mask does not select.
   const response = /^(mr\.create|ah\.create|.._qp\.(query|postSend)) [0-7]$/
-  const ignored = [...left].filter(entry => !response.test(entry) && !/^.._qp\.modify /.test(entry))
+  const ignored = [...nonzero].filter(entry => !response.test(entry) && !/^.._qp\.modify /.test(entry))
   assert.deepEqual(ignored, [])
-  const modify = [...left].filter(entry => entry.includes('_qp.modify ')).map(entry => Number(entry.split(' ')[1]))
+  const modify = [...nonzero].filter(entry => entry.includes('_qp.modify ')).map(entry => Number(entry.split(' ')[1]))
   assert.ok(
     modify.every(at => at !== 64 && !(at >= 68 && at < 72)),
     'handle and mask of MODIFY_QP are arguments',

@@ -80,9 +80,9 @@ const assertAnswers = (view: FakeView, decoded: Decoded, image: LinuxImage, resu
   const logged = { kind: 'write', data: image.bytes, response: view.memory.copyIn(ARENA, words) }
   const { result: read } = recordedResult(decoded.call, logged as Parameters<typeof recordedResult>[1])
   for (const [attribute, value] of Object.entries(read.out)) {
-    const given = result.out[attribute]
+    const expected = result.out[attribute]
     // A response may have only a part of a record (QUERY_PORT has 40 of its 42 bytes).
-    if (given !== undefined && typeof value !== 'object') assert.deepEqual(value, given, attribute)
+    if (expected !== undefined && typeof value !== 'object') assert.deepEqual(value, expected, attribute)
   }
 }
 

@@ -268,11 +268,11 @@ test('a legacy part with random bytes is encoded or is EINVAL', () => {
   const start = legacy.indexOf(0x32) + 4
   const changes = fc.array(fc.tuple(fc.integer({ min: start, max: legacy.length - 1 }), fc.nat(255)), { maxLength: 6 })
   fc.assert(
-    fc.property(changes, fc.integer({ min: start, max: legacy.length }), fc.boolean(), (list, end, cut) => {
+    fc.property(changes, fc.integer({ min: start, max: legacy.length }), fc.boolean(), (list, end, isTruncated) => {
       const other = legacy.slice()
       for (const [at, byte] of list) other[at] = byte
       try {
-        encodeLinux(decoded.call, cut ? other.subarray(0, end) : other)
+        encodeLinux(decoded.call, isTruncated ? other.subarray(0, end) : other)
       } catch (error) {
         assert.ok(error instanceof CallError && error.code === 'EINVAL', String(error))
       }
