@@ -83,6 +83,7 @@ export const createTraceHub = (now: () => number): TraceHub => {
         subscriber.post(subscriber.abi || record.call === undefined ? record : withoutRaw)
   }
 
+  /** Makes a record and sends it, or lets it wait for the numbers of new descriptors. */
   const publish = (
     tag: string,
     facts: CallerFacts,
@@ -120,7 +121,8 @@ export const createTraceHub = (now: () => number): TraceHub => {
     return false
   }
 
-  const recorded = (
+  /** The decoded call, which publishes its record when it is answered. */
+  const recordedCall = (
     view: CallerView,
     recording: RecordingView,
     decoded: Decoded,
@@ -161,7 +163,7 @@ export const createTraceHub = (now: () => number): TraceHub => {
         const started = now()
         const recording = recordingView(view, accesses)
         const decoded = dialect(recording.view, ...message)
-        if (!isAnswer(decoded)) return recorded(view, recording, decoded, tag, facts(), numbers, started)
+        if (!isAnswer(decoded)) return recordedCall(view, recording, decoded, tag, facts(), numbers, started)
         publish(tag, facts(), numbers, decoded, started, recording)
         return decoded
       }

@@ -57,6 +57,7 @@ interface DecodedAttributes {
   readonly className: string
 }
 
+/** Throws CallError for attributes that no device accepts, missing ones, and invalid values. */
 const decodeAttributes = (message: Message): DecodedAttributes => {
   const { method, passed } = message
   const { spec } = method
@@ -102,6 +103,7 @@ const decodeAttributes = (message: Message): DecodedAttributes => {
  */
 interface Changes {
   readonly bytes: Uint8Array
+  /** Whether `bytes` must be written to the caller. */
   isChanged: boolean
   readonly installs: Install[]
 }
