@@ -66,7 +66,12 @@ const causeOfWait = ({ object, read, caller }: Watched) => {
   const firstCount = view.getUint32(counts, true)
   const asyncEvents = structure === 'cq' ? view.getUint32(counts + 4, true) : firstCount
   if (structure === 'cq' && firstCount !== read.compEvents)
-    return createCause('UNACKNOWLEDGED', { ...facts, done: firstCount, read: read.compEvents, call: 'ibv_ack_cq_events' })
+    return createCause('UNACKNOWLEDGED', {
+      ...facts,
+      done: firstCount,
+      read: read.compEvents,
+      call: 'ibv_ack_cq_events',
+    })
   if (asyncEvents !== read.asyncEvents)
     return createCause('UNACKNOWLEDGED', {
       ...facts,
