@@ -21,6 +21,7 @@ const compare = (size: number): Bench => {
   const native = loadNativeCrc()
   if (native && arena.address !== 0) useCrcEngine(native, arena)
   const { bytes } = arena
+  // Pseudo-random bytes.
   for (let i = 0; i < bytes.length; i++) bytes[i] = Math.imul(i, 0x9e37_79b1) >>> 24
 
   const flow = makeFlow({

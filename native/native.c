@@ -2,8 +2,8 @@
  * CRCs, and copies of many chunks with one call (mover.c is the other native file).
  *
  * CRC-32 of Ethernet (reflected polynomial 0xEDB88320) for the ICRC of RoCEv2 packets, fast for buffers of 64 bytes to
- * a few kilobytes: carry-less multiplication (PCLMULQDQ, with AVX-512 in 64-byte lanes where there is VPCLMULQDQ) on
- * x86-64, a table elsewhere. The processor's abilities are queried once, when the object is loaded.
+ * a few kilobytes: carry-less multiplication (PCLMULQDQ, or VPCLMULQDQ in registers of 64 bytes) on x86-64, a table
+ * elsewhere. The processor's abilities are queried once, when the object is loaded.
  *
  * userdma_crc32 follows zlib: userdma_crc32(0, p, n) is the CRC of n bytes, and a result given as `crc` continues it;
  * userdma_crc32_each does the same for all packets of a run with one call. They are an engine for src/wire/crc.ts,

@@ -22,8 +22,8 @@ const otherCommands = {
 }
 
 /**
- * The bundle is a function of `require` and the folder dist. ENTRY_URL replaces `import.meta.url` of all modules, so
- * that they find other files as if they were not bundled.
+ * The bundle is a function of `require` and the folder dist. ENTRY_URL replaces `import.meta.url` of all modules, by
+ * which they find other files.
  */
 const WRAPPING = {
   banner: {
@@ -55,7 +55,10 @@ const loadEsbuild = () =>
     return undefined
   })
 
-/** Makes the bundle if it is older than its sources. True on success. */
+/**
+ * Makes the bundle if it is older than its sources, or if this version of Node rejects its compiled code. False if that
+ * fails; without esbuild or without the sources true, and no bundle is made.
+ */
 export const bundle = async () => {
   const sources = filesBelow(inRoot('dist', 'src'), path => path.endsWith('.js'))
   const newest = Math.max(modified(inRoot('scripts', 'bundle.mjs')), ...sources.map(modified))

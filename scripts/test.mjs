@@ -6,8 +6,9 @@
  *   npm test -- wire core           only files below test/wire or test/core, or whose path contains the word; no biome
  *   npm test -- --long              the *.long.test files too
  *
- * The exit status is the runner's; its summary comes last. docs/reference/requirements.md names the test files that
- * prove requirements: if no test of such a file ran, a run of all tests says so, and fails with CI in the environment.
+ * The exit status is 0 if the checks and all tests succeed, else 1. docs/reference/requirements.md names the test files
+ * that prove requirements: if no test of such a file ran, a run of all tests says so, and fails with CI in the
+ * environment.
  */
 import { spawnSync } from 'node:child_process'
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'

@@ -33,7 +33,7 @@ static void count_request(const struct ibv_qp_ex *qp)
     if (batch_qp == qp)
         batch_requests++;
     else
-        batch_qp = NULL;
+        batch_qp = NULL; /* this thread builds batches of two queue pairs at a time: their sizes are unknown */
     outstanding_built(qp);
 }
 

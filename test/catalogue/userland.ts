@@ -9,6 +9,7 @@ import { repoRoot } from '../paths.ts'
 import { fetchDebian13 } from '../system/suites/debian13.ts'
 import type { Userland } from './cases.ts'
 
+/** A program and its arguments. */
 export type Words = readonly [string, ...string[]]
 
 export interface UserlandRoot {
@@ -18,6 +19,7 @@ export interface UserlandRoot {
   readonly command: (words: Words) => Words
 }
 
+/** Packages of Debian 13 in the folder, without those that they depend on. */
 const PACKAGES = [
   ...['ibverbs-utils', 'ibverbs-providers', 'rdmacm-utils', 'infiniband-diags', 'iproute2', 'perftest'],
   ...['python3-pyverbs', 'rdma-core', 'base-files', 'coreutils', 'dash', 'grep', 'sed', 'libstdc++6'],
