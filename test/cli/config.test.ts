@@ -63,7 +63,7 @@ describe('the configuration from options', () => {
 
 describe('joining a running daemon', () => {
   const running = wantedConfig({ device: ['rxe0@127.0.0.1', 'rxe1@::1'], fault: ['drop=0.1'] }).then(fullConfig)
-  const cases: readonly (readonly [options: Parameters<typeof wantedConfig>[0], why: RegExp | undefined])[] = [
+  const cases: readonly (readonly [options: Parameters<typeof wantedConfig>[0], reason: RegExp | undefined])[] = [
     [{}, undefined],
     [{ device: ['rxe1@0:0:0:0:0:0:0:1', 'rxe0@127.0.0.1'] }, undefined],
     [{ fault: ['drop=10%,seed=1', ''] }, undefined],
@@ -80,10 +80,10 @@ describe('joining a running daemon', () => {
     [{ buffers: 'sampled' }, undefined],
     [{ buffers: 'all' }, /^checks buffers by --buffers sampled, not all$/],
   ]
-  for (const [options, why] of cases)
-    it(`is ${why ? 'refused' : 'possible'} with ${JSON.stringify(options)}`, async () => {
+  for (const [options, reason] of cases)
+    it(`is ${reason ? 'refused' : 'possible'} with ${JSON.stringify(options)}`, async () => {
       const found = await difference(await wantedConfig(options), await running)
-      if (why) assert.match(found ?? '', why)
+      if (reason) assert.match(found ?? '', reason)
       else assert.equal(found, undefined)
     })
 

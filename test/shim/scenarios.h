@@ -124,16 +124,20 @@ void relative_paths(void);
 void directory_walks(void);
 void attribute_writes(void);
 
+/* ---- scenarios_bare.c ---- */
+
+void bare_calls(void);
+void spawns(void);
+/* In the program that `spawns` starts: numbers of two descriptors of a context. */
+void spawned(const char *number, const char *copy);
+void uring(void);
+
 /* ---- scenarios_processes.c ---- */
 
 void copies(void);
 void hidden_sockets(void);
 void low_limit(void);
 void full_table(void);
-void bare_calls(void);
-void spawns(void);
-void spawned(const char *number, const char *copy);
-void uring(void);
 void daemon_full(void);
 void forks(void);
 void exec(void);
