@@ -75,10 +75,10 @@ static bool leads_to_counters(const char *prefix, const char *suffix)
     if (strstr(suffix, "counters"))
         return true;
     /* "", /DEVICE, /DEVICE/ports, /DEVICE/ports/N */
-    const char *device = *suffix ? strchr(suffix + 1, '/') : NULL;
-    if (!device || device[1] == 0)
+    const char *after_device = *suffix ? strchr(suffix + 1, '/') : NULL;
+    if (!after_device || after_device[1] == 0)
         return true;
-    return strncmp(device, "/ports", 6) == 0 && (device[6] == 0 || !strchr(device + 7, '/'));
+    return strncmp(after_device, "/ports", 6) == 0 && (after_device[6] == 0 || !strchr(after_device + 7, '/'));
 }
 
 const char *path_rewrite(const char *path, char path_buffer[PATH_SIZE])
@@ -113,7 +113,7 @@ void path_folder_changed(void)
     int saved = errno;
     /* All trees' folders have names that end so; the whole name is known only after HELLO. */
     shim_may_be_in_tree = early_syscall(SYS_getcwd, (long)folder, sizeof folder, 0, 0, 0, 0) > 0 &&
-                   strstr(folder, ".tree/sys/") && strstr(folder, "/infiniband/");
+                          strstr(folder, ".tree/sys/") && strstr(folder, "/infiniband/");
     errno = saved;
 }
 
@@ -259,20 +259,20 @@ const char *path_absolute(int dir, const char *path, char path_buffer[PATH_SIZE]
     if (LIKELY(!may_lead_to_rdma(path)))
         return NULL;
     const int saved = errno;
-    char name[32];
-    snprintf(name, sizeof name, "/proc/self/fd/%d", dir);
+    char link[32];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", dir);
     const long buffer = (long)path_buffer;
     const ssize_t length = dir == AT_FDCWD
                                ? early_syscall(SYS_getcwd, buffer, PATH_SIZE, 0, 0, 0, 0) - 1
-                               : early_syscall(SYS_readlinkat, AT_FDCWD, (long)name, buffer, PATH_SIZE, 0, 0);
+                               : early_syscall(SYS_readlinkat, AT_FDCWD, (long)link, buffer, PATH_SIZE, 0, 0);
     errno = saved;
     const size_t bytes_to_append = strlen(path) + 2;
     if (length <= 0 || (size_t)length + bytes_to_append > PATH_SIZE || path_buffer[0] != '/')
         return NULL;
     path_buffer[length] = 0;
     path_strip_root(path_buffer);
-    const size_t folder = strlen(path_buffer);
-    path_buffer[folder] = '/';
-    memcpy(path_buffer + folder + 1, path, bytes_to_append - 1);
+    const size_t folder_length = strlen(path_buffer);
+    path_buffer[folder_length] = '/';
+    memcpy(path_buffer + folder_length + 1, path, bytes_to_append - 1);
     return path_matches(path_buffer) ? path_buffer : NULL;
 }

@@ -1,6 +1,6 @@
 /*
- * Calls that wait without the session's lock, since the daemon has not answered for UNBLOCK_SECONDS. Each has the
- * connection on which its answer will arrive to itself; other threads open another one.
+ * Calls that wait without the session's lock, since the daemon has not answered for UNBLOCK_SECONDS. Each owns the
+ * connection on which its answer will arrive; other threads open another one.
  *
  * Signals are unblocked meanwhile, so a handler may end the wait by siglongjmp, and a thread may be cancelled. Nothing
  * runs in the call then: the connections of such calls are closed at this thread's next call (siglongjmp), or when
@@ -120,7 +120,7 @@ bool detached_wait(int *fd, const struct shim_guard *guard, int seconds)
     pthread_mutex_unlock(&session_lock);
     pthread_setcancelstate(guard->cancel_state, NULL);
     struct pollfd poll = {.fd = *fd, .events = POLLIN};
-    const bool has_arrived = ppoll(&poll, 1, seconds < 0 ? NULL : &limit, &guard->mask) != 0;
+    const bool is_in_time = ppoll(&poll, 1, seconds < 0 ? NULL : &limit, &guard->mask) != 0;
     pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
     pthread_mutex_lock(&session_lock);
     frame = 0;
@@ -135,5 +135,5 @@ bool detached_wait(int *fd, const struct shim_guard *guard, int seconds)
     call->fd = 0;
     if (session.fd < 0 && session.generation == generation)
         session.fd = *fd;
-    return has_arrived;
+    return is_in_time;
 }
