@@ -245,7 +245,9 @@ export interface CallContext {
   descriptors: FdObject[] | undefined
   /** Objects that the call created in addition to its own, for its answer: those of a chain, and of pd.createAhs. */
   alsoCreated: CreatedObjects | undefined
-  /** Called if the answer cannot be delivered: puts back events and messages that the handler took (`onUndelivered`). */
+  /**
+   * Called if the answer cannot be delivered: puts back events and messages that the handler took (`onUndelivered`).
+   */
   undelivered?: () => void
 }
 

@@ -98,10 +98,12 @@ export interface NodeHooks extends Observer {
 
 export interface NodeOptions {
   readonly memoryBytes: number
+  /** Options of the engine (`createEngine`). */
   readonly windowBytes?: number | undefined
   readonly boundReads?: boolean | undefined
   readonly pace?: number | undefined
   readonly sharedWindowBytes?: number | undefined
+  /** Maximum packets and bytes of a run that the port accepts. */
   readonly maxPackets: number
   readonly maxBytes: number
   /** Arena of received packets; by default a new one of 256 KiB. */
@@ -115,7 +117,9 @@ export interface ModelNode {
   readonly queues: Queues[]
   /** A new queue pair in RESET. */
   create(qp: QpSpec): number
-  /** Passes one run of packets to the engine; `rowOf`: the row of the packet's destination, negative if there is none. */
+  /**
+   * Passes one run of packets to the engine; `rowOf`: the row of the packet's destination, negative if there is none.
+   */
   receive(packets: readonly Uint8Array[], rowOf: (bytes: Uint8Array) => number, peer: number, now: number): void
   /** Sends what the port accepts; true if the port was full and this has to be called again. */
   transmit(now: number): boolean
@@ -129,7 +133,10 @@ export const GRH_FILL = 0x47
 const GRH_AND_PAYLOAD_BYTES = GRH_BYTES + 4096
 /** Offset of the first packet in the arenas of this node. */
 const FIRST_PACKET = 64
-/** Garbage in memory that the engine has reserved, and in that of packets that it has handled: it must not use either. */
+/**
+ * Fill of memory that the engine reserves, all of which it must write, and of packets that it has handled, which it
+ * must not read again.
+ */
 const RESERVED_FILL = 0xdb
 const HANDLED_FILL = 0xee
 /** An empty protection domain. */

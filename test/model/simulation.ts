@@ -1,7 +1,7 @@
 /*
  * The simulation of the model test: engines on a hostile network, pairs of queue pairs, and random events: requests,
- * receives, draining, errors, resets, new queue pairs, forged packets. A seed determines it completely. checks.ts has the
- * invariants; a failure has the seed and the last steps.
+ * receives, draining, errors, resets, new queue pairs, forged packets. A seed determines it completely. checks.ts has
+ * the invariants; a failure has the seed and the last steps.
  */
 import assert from 'node:assert/strict'
 import { QpState } from '../../src/spec/enums.ts'
@@ -46,8 +46,10 @@ const { RESET, RTS, SQD, SQE, ERR } = QpState.values
 
 export interface SimulationOptions {
   readonly seed: number
+  /** Numbers of nodes and pairs of queue pairs. */
   readonly nodes: number
   readonly pairs: number
+  /** The options of the nodes (`NodeOptions`). */
   readonly windowBytes?: number
   readonly boundReads?: boolean
   readonly pace?: number
@@ -87,7 +89,7 @@ export const createSimulation = (options: SimulationOptions) => {
   let nextQpn = 0x100
   let nextKey = 0x1000
   /** A key that no region has had; keys are even. */
-  const key = (): number => {
+  const newKey = (): number => {
     nextKey += 2 + 2 * random.int(0x1000)
     return nextKey
   }
@@ -187,7 +189,7 @@ export const createSimulation = (options: SimulationOptions) => {
     const newEnds = [0, 1].map(side => {
       const node = random.int(options.nodes)
       const pd = ends.length + 1
-      const end = createEnd(`${i}${'ab'[side]}`, node, nodes[node], pd, sources[node], key, ends)
+      const end = createEnd(`${i}${'ab'[side]}`, node, nodes[node], pd, sources[node], newKey, ends)
       end.psn = random.u32() & 0xff_ffff
       byPd[pd] = end
       ends.push(end)
@@ -198,7 +200,7 @@ export const createSimulation = (options: SimulationOptions) => {
     createQps(pair)
     connect(pair, random)
   }
-  /** Memory that no end may write: it never changes. */
+  /** The memory of each node at the start; `checkUnwritable` copies to it the areas that may change. */
   const unwritable = nodes.map(node => node.memory.bytes.slice())
   const checkUnwritable = (): void => {
     nodes.forEach((node, i) => {
@@ -216,7 +218,7 @@ export const createSimulation = (options: SimulationOptions) => {
   const stateOf = (end: End): number => end.host.engine.query(end.row).state
   const ringDoorbell = (end: End): void => end.host.engine.onDoorbell(end.row)
 
-  const toError = (end: End): void => {
+  const moveToError = (end: End): void => {
     end.isForcedToError = true
     end.pair.isFailing = true
     end.host.engine.modify(end.row, ERR, {})
@@ -239,7 +241,7 @@ export const createSimulation = (options: SimulationOptions) => {
     for (const end of pair.ends) {
       const isFlushed = stateOf(end) === ERR || random.hits(0.5)
       if (isFlushed) {
-        toError(end)
+        moveToError(end)
         postInError(end)
       }
       nodes[end.node].transmit(now)
@@ -264,8 +266,8 @@ export const createSimulation = (options: SimulationOptions) => {
   const postRequests = (end: End): number => {
     let posted = 0
     for (let count = 1 + random.int(4); count > 0 && outstanding(end) < MAX_OUTSTANDING; count--) {
-      const fatal = end.pair.turnsToEnd < 0 && random.hits(0.006)
-      const operation = post(end, chooseKind(end, fatal, random), random)
+      const isFatal = end.pair.turnsToEnd < 0 && random.hits(0.006)
+      const operation = post(end, chooseKind(end, isFatal, random), random)
       if (operation === undefined) continue
       posted++
       log(`${end.name} posts ${operation.request.id}: ${operation.kind}`)
@@ -332,7 +334,7 @@ export const createSimulation = (options: SimulationOptions) => {
     if (pair.turnsToEnd === 0) restart(pair)
     else if (isPosting && random.hits(0.0005)) {
       log(`pair ${pair.name}: ended at random`)
-      if (random.hits(0.5)) toError(random.pick(pair.ends))
+      if (random.hits(0.5)) moveToError(random.pick(pair.ends))
       else restart(pair)
     }
     return posted
