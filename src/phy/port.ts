@@ -113,7 +113,7 @@ export interface Port {
   /** Maximum packets of a run. */
   readonly maxPackets: number
   /** Maximum packets of a run that has only single-packet messages; absent where short runs have no advantage. */
-  readonly soonPackets?: number | undefined
+  readonly maxSinglePacketRun?: number | undefined
   /** Maximum bytes of a run. */
   readonly maxBytes: number
   /** Maximum path MTU of the link in bytes, when the port was created. */

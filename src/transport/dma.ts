@@ -45,23 +45,23 @@ const refuseKey = (
   return NO_REGION
 }
 
-/** Sets the cause after memory could not be accessed; returns FAULT. */
+/** Sets the cause after an access to memory has failed; returns FAULT. */
 const fault = (s: EngineState, key: number, hi: number, lo: number, length: number, access: number): number => {
   noteMemoryFault(s, key, hi, lo, length, access)
   return FAULT
 }
 
 /**
- * Reads `total` bytes of a send WQE's data, from byte `from` of the message on, into chunks of `chunk` bytes every
- * `stride` bytes. Returns a DmaResult.
+ * Reads `total` bytes of a send WQE's data, from byte `offset` of the message on, into chunks of `chunk` bytes every
+ * `stride` bytes of the arena, from `at` on. Returns a DmaResult.
  */
 export const gather = (
   s: EngineState,
   row: number,
   request: number,
-  from: number,
+  offset: number,
   total: number,
-  to: Arena,
+  arena: Arena,
   at: number,
   chunk: number,
   stride: number,
@@ -70,7 +70,7 @@ export const gather = (
   const wr = request + WQE.WR
   const memory = s.env.memory
   if ((p[wr + Send.FLAGS] & INLINE) !== 0) {
-    s.env.work.copyInline(row, p[wr + Send.INLINE_AT], from, to, at, chunk, stride, total)
+    s.env.work.copyInline(row, p[wr + Send.INLINE_AT], offset, arena, at, chunk, stride, total)
     return OK
   }
   const pd = s.rows[row * QP.WORDS + QP.PD]
@@ -78,15 +78,15 @@ export const gather = (
   const count = p[wr + Send.SGES]
   let sge = wr + Send.SGE
   if (count === 1) {
-    const sum = p[sge + Sge.LO] + from
+    const sum = p[sge + Sge.LO] + offset
     const lo = sum >>> 0
     const hi = upperWord(p[sge + Sge.HI], sum)
     const region = memory.resolve(pd, p[sge + Sge.LKEY], hi, lo, total, LOCAL_READ, qp)
     if (region < 0) return refuseKey(s, pd, p[sge + Sge.LKEY], hi, lo, total, LOCAL_READ, qp)
-    if (memory.read(region, hi, lo, to, at, chunk, stride, total) === 0) return OK
+    if (memory.read(region, hi, lo, arena, at, chunk, stride, total) === 0) return OK
     return fault(s, p[sge + Sge.LKEY], hi, lo, total, LOCAL_READ)
   }
-  let skip = from
+  let skip = offset
   let left = total
   /** Offset of the current chunk, and number of its bytes that are filled. */
   let chunkAt = at
@@ -107,19 +107,20 @@ export const gather = (
     if (region < 0) return refuseKey(s, pd, p[sge + Sge.LKEY], hi, lo, bytes, LOCAL_READ, qp)
     let done = 0
     if (filled > 0) {
-      const rest = chunk - filled < bytes ? chunk - filled : bytes
-      if (memory.read(region, hi, lo, to, chunkAt + filled, rest, rest, rest) !== 0)
-        return fault(s, p[sge + Sge.LKEY], hi, lo, rest, LOCAL_READ)
-      filled += rest
+      // this element continues the chunk in which the previous one ended
+      const added = chunk - filled < bytes ? chunk - filled : bytes
+      if (memory.read(region, hi, lo, arena, chunkAt + filled, added, added, added) !== 0)
+        return fault(s, p[sge + Sge.LKEY], hi, lo, added, LOCAL_READ)
+      filled += added
       if (filled === chunk) {
         filled = 0
         chunkAt += stride
       }
-      done = rest
-      bytes -= rest
+      done = added
+      bytes -= added
     }
     if (bytes > 0) {
-      if (memory.read(region, upperWord(hi, lo + done), (lo + done) >>> 0, to, chunkAt, chunk, stride, bytes) !== 0)
+      if (memory.read(region, upperWord(hi, lo + done), (lo + done) >>> 0, arena, chunkAt, chunk, stride, bytes) !== 0)
         return fault(s, p[sge + Sge.LKEY], hi, lo, done + bytes, LOCAL_READ)
       const wholeChunks = (bytes / chunk) | 0
       chunkAt += wholeChunks * stride
@@ -340,7 +341,8 @@ export const scatterPayloads = (
 
 /**
  * Writes the single payload of `s.payloads` to the elements of a WQE, from byte `offset` of the message on. `sge`: the
- * pool's word at which the first of `count` elements begins; `now`: the write is not deferred. Returns a DmaResult.
+ * pool's word at which the first of `count` elements begins; `writesNow`: the write is not deferred. Returns a
+ * DmaResult.
  */
 export const scatter = (
   s: EngineState,
@@ -349,7 +351,7 @@ export const scatter = (
   sge: number,
   count: number,
   offset: number,
-  now: boolean,
+  writesNow: boolean,
 ): number => {
   const p = s.pool
   const { arena, at, bytes } = s.payloads
@@ -367,7 +369,7 @@ export const scatter = (
     const size = length - skip < bytes - done ? length - skip : bytes - done
     skip = 0
     if (size !== bytes) setPayload(s, arena, at + done, size)
-    const result = now
+    const result = writesNow
       ? writePayloadNow(s, row, kind, p[element + Sge.LKEY], hi, lo)
       : writePayloads(s, row, kind, p[element + Sge.LKEY], hi, lo)
     if (result !== OK) return result

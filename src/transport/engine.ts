@@ -55,7 +55,7 @@ import { onDatagram } from './unreliable/datagram.ts'
 
 const { RESET, INIT, RTR, RTS, SQD, SQE, ERR } = QpState.values
 const FLAGS_OF = opcodeFlags
-/** Bits of a P_Key that name the partition; the top bit is the membership. */
+/** Bits of a P_Key that identify the partition; the top bit is the membership. */
 const PKEY_BASE = 0x7fff
 const { XRC_INI, XRC_TGT } = Service
 
@@ -75,7 +75,7 @@ export interface Engine {
   stateOf(row: number): number
   /** The XRC SRQ with this number was destroyed, and possibly its CQ: messages for it end without completions. */
   forgetSrq(srqn: number): void
-  /** Send doorbell: WQEs may have been posted. */
+  /** Send doorbell: WQEs may have been posted. In ERR and SQE they are flushed. */
   onDoorbell(row: number): void
   /** An acknowledgement that was held (`Choices.holdsAcknowledge`) may be sent. */
   resume(row: number): void
@@ -127,15 +127,15 @@ export interface EngineOptions {
    */
   readonly boundReads?: boolean
   /**
-   * Interval in µs in which all unreliable QPs together send at most `windowBytes`, and at most 256 KiB.
-   * Default 0: unlimited.
+   * Interval in µs in which all unreliable QPs together send at most `windowBytes`, and at most 256 KiB. Default 0:
+   * unlimited.
    */
   readonly pace?: number
 }
 
-const onDmaFailed: DmaFailed = (s, row, kind, why, psn, msn) => {
+const onDmaFailed: DmaFailed = (s, row, kind, result, psn, msn) => {
   if (kind === DmaKind.READ_RESPONSE) onReadDmaFailed(s, row)
-  else onRequestDmaFailed(s, row, kind, why, psn, msn)
+  else onRequestDmaFailed(s, row, kind, result, psn, msn)
 }
 
 export const createEngine = (env: Environment, options: EngineOptions = {}): Engine => {
@@ -245,17 +245,17 @@ const sizeResources = (s: EngineState, row: number): void => {
   s.pool.fill(0, block, block + count * RES.WORDS)
   const w = s.rows
   const p = s.pool
-  const old = w[base + QP.RESP_RESOURCES]
+  const oldBlock = w[base + QP.RESP_RESOURCES]
   const oldCount = w[base + QP.RESP_RESOURCE_COUNT]
   w[base + QP.RESP_PENDING] = 0
   // Youngest first, from the end of the new ring backwards.
   for (let i = 1; i <= oldCount && i <= count; i++) {
-    const from = old + ((w[base + QP.RESP_RESOURCE_NEXT] - i + oldCount) % oldCount) * RES.WORDS
-    const to = block + (count - i) * RES.WORDS
-    p.copyWithin(to, from, from + RES.WORDS)
-    if (p[to + RES.KIND] !== 0 && p[to + RES.NEXT] < p[to + RES.END]) w[base + QP.RESP_PENDING]++
+    const source = oldBlock + ((w[base + QP.RESP_RESOURCE_NEXT] - i + oldCount) % oldCount) * RES.WORDS
+    const target = block + (count - i) * RES.WORDS
+    p.copyWithin(target, source, source + RES.WORDS)
+    if (p[target + RES.KIND] !== 0 && p[target + RES.NEXT] < p[target + RES.END]) w[base + QP.RESP_PENDING]++
   }
-  if (old !== 0) giveBlock(s, resourcesBlock(w, base), old)
+  if (oldBlock !== 0) giveBlock(s, resourcesBlock(w, base), oldBlock)
   w[base + QP.RESP_RESOURCES] = block
   setResourcesBlock(w, base, size)
   w[base + QP.RESP_RESOURCE_COUNT] = count
@@ -312,7 +312,7 @@ const modify = (
   else if (after !== before) {
     w[base + QP.STATE] = after
     if (after === RTS) {
-      w[base + QP.REQ_CWND] = s.window
+      w[base + QP.REQ_CWND] = s.maxCwnd
       w[base + QP.REQ_FLAGS] = (w[base + QP.REQ_FLAGS] | ReqFlag.MORE) & ~ReqFlag.DRAINING
       schedule(s, row)
     } else if (after === SQD) {
@@ -433,14 +433,14 @@ const onRun = (
 const MAX_ROW_POLLS = 0x1_0000
 const FLUSH_COST = 0x4000
 
-/** Maximum window bytes that one call passes to local peers. */
+/** Window bytes passed to local peers after which a call ends. */
 const MAX_LOCAL_BYTES = 0x10_0000
 
 const pollTransmit = (s: EngineState, sink: TransmitSink, now: number): boolean => {
   flushDma(s)
   s.localBytes = 0
   s.sink = sink
-  s.soonPackets = sink.soonPackets ?? sink.maxPackets
+  s.maxSinglePacketRun = sink.maxSinglePacketRun ?? sink.maxPackets
   let hasMore = false
   let pollsLeft = MAX_ROW_POLLS
   for (let row = nextRow(s); row >= 0; row = nextRow(s)) {

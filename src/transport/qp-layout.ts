@@ -5,7 +5,7 @@
 import { QP } from './fields.ts'
 import { requestBlock } from './state.ts'
 
-/** Bit positions of numbers; the last two are masks of one bit. */
+/** Bit positions of the numbers, 5 or 6 bits each; the last two are masks of one bit. */
 const QpLayout = {
   /** maxSendSge and maxRecvSge. */
   MAX_SEND_SGE: 0,

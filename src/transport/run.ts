@@ -17,10 +17,11 @@ const minOf = (a: number, b: number, c: number): number => {
 
 /**
  * Finds space for up to `want` packets of `size` bytes to `flow`, back to back at `s.result.runAt`; the last one may be
- * shorter. A single packet joins a run of up to `s.soonPackets`. Returns how many packets fit; 0 if the port is full.
+ * shorter. A single packet joins a run of up to `s.maxSinglePacketRun` packets. Returns how many packets fit; 0 if the
+ * port is full.
  */
 export const openRun = (s: EngineState, size: number, flow: number, want: number): number => {
-  const maxPackets = want === 1 ? s.soonPackets : s.sink!.maxPackets
+  const maxPackets = want === 1 ? s.maxSinglePacketRun : s.sink!.maxPackets
   if (s.runCount > 0) {
     const left = s.reservedEnd - s.reservedAt
     if (s.runFlow === flow && !s.runClosed && size <= s.runPacketBytes && s.runCount < maxPackets && size <= left) {
@@ -41,9 +42,9 @@ export const openRun = (s: EngineState, size: number, flow: number, want: number
  * Finds space for a first packet of `firstSize` bytes at `s.result.runAt`, and for up to `want` shorter packets of
  * `size` bytes after it. Returns how many of the latter fit; -1 if not even the first packet fits.
  *
- * If the port sends each run with a message of its own (`soonPackets` is set), fewer runs are cheaper: the first packet
- * joins the open run if that has packets of the same length. For example the first response to a READ joins the run of
- * the first response to the previous READ.
+ * If the port sends each run with a message of its own (`maxSinglePacketRun` is set), fewer runs are cheaper: the first
+ * packet joins the open run if that has packets of the same length. For example the first response to a READ joins the
+ * run of the first response to the previous READ.
  */
 export const openRunWithFirst = (
   s: EngineState,
@@ -57,11 +58,11 @@ export const openRunWithFirst = (
     s.runPacketBytes === firstSize &&
     s.runFlow === flow &&
     !s.runClosed &&
-    s.runCount < s.soonPackets
+    s.runCount < s.maxSinglePacketRun
   ) {
     const left = s.reservedEnd - s.reservedAt
     if (
-      s.soonPackets < s.sink!.maxPackets &&
+      s.maxSinglePacketRun < s.sink!.maxPackets &&
       (left >= firstSize + want * size || (left >= firstSize && isWorthFilling(s, left)))
     ) {
       s.result.runAt = s.reservedAt
@@ -129,13 +130,13 @@ const reserve = (s: EngineState, size: number): boolean => {
   return true
 }
 
-/** Adds `count` packets to the run: the last is `last` bytes long, the others `size` bytes. */
-export const acceptRun = (s: EngineState, count: number, size: number, last: number): void => {
-  if (s.runCount === 0 && count === 1) s.runPacketBytes = last
-  s.reservedAt += (count - 1) * size + last
+/** Adds `count` packets to the run: the last is `lastSize` bytes long, the others `size` bytes. */
+export const acceptRun = (s: EngineState, count: number, size: number, lastSize: number): void => {
+  if (s.runCount === 0 && count === 1) s.runPacketBytes = lastSize
+  s.reservedAt += (count - 1) * size + lastSize
   s.runCount += count
-  s.runLastBytes = last
-  if (last < s.runPacketBytes) s.runClosed = true
+  s.runLastBytes = lastSize
+  if (lastSize < s.runPacketBytes) s.runClosed = true
   s.counters.sentPackets += count
 }
 
@@ -155,7 +156,7 @@ const commitRun = (s: EngineState): void => {
   s.runCount = 0
 }
 
-/** End of a poll: commits the run and returns the rest of the reservation to the port. */
+/** End of a poll: commits the run, and forgets the rest of the reservation, which ends with the poll. */
 export const endRun = (s: EngineState): void => {
   commitRun(s)
   s.reservedAt = 0

@@ -46,7 +46,7 @@ export const advance = (
   if (ends) w[base + QP.REQ_CURRENT] = s.pool[request + WQE.NEXT]
 }
 
-/** Sets the status of a WQE whose client memory could not be accessed. */
+/** Sets the status of a WQE whose client memory could not be accessed; returns Step.FAILS. */
 export const failLocalAccess = (s: EngineState, row: number, request: number): number => {
   s.pool[request + WQE.STATUS] = storeCause(s, row, LOC_PROT_ERR, takeCause(s))
   return Step.FAILS

@@ -37,21 +37,21 @@ export interface FastBatch {
   /** Blocks of the WQEs, and of the peer's receive WQEs (0: not a SEND). */
   readonly requests: Int32Array
   readonly receives: Int32Array
-  /** Source and destination of the copy: arena and offset. */
-  readonly from: Arena[]
-  readonly fromAt: Float64Array
-  readonly to: Arena[]
-  readonly toAt: Float64Array
+  /** Source and target of the copy: arena and offset. */
+  readonly source: Arena[]
+  readonly sourceAt: Float64Array
+  readonly target: Arena[]
+  readonly targetAt: Float64Array
 }
 
 /** Windows count bytes in flight: the payload of a packet, and this many bytes in addition. */
 export const PACKET_WEIGHT = 64
 
 /**
- * Called when the pending DMA write fails (dma.ts). `kind`: its DmaKind; `why`: the DmaResult; `psn` and `msn`:
+ * Called when the pending DMA write fails (dma.ts). `kind`: its DmaKind; `result`: the DmaResult; `psn` and `msn`:
  * expected PSN and MSN before its first packet.
  */
-export type DmaFailed = (s: EngineState, row: number, kind: number, why: number, psn: number, msn: number) => void
+export type DmaFailed = (s: EngineState, row: number, kind: number, result: number, psn: number, msn: number) => void
 
 /** Payloads to write to memory: `count` payloads of `bytes` bytes each, every `stride` bytes from `at` on. */
 export interface Payloads {
@@ -74,15 +74,15 @@ export interface Results {
   /** Of countMatching: whether a packet has AckReq. */
   ackRequested: boolean
   /** Of locateLocal and locateRemote: arena and offset of a slice's data. */
-  arena: Arena
-  at: number
+  dataArena: Arena
+  dataAt: number
   /** Of Memory.locate and Memory.resolveAndLocate: the offset in the arena, one element. */
   readonly offset: Float64Array
   /** Of Memory.compareSwap and fetchAdd: the word before the operation, lower half first. */
   readonly original: Uint32Array
   /** Of WorkSource.selectShared: protection domain and CQ of the SRQ. */
   readonly shared: Int32Array
-  /** Of the last check that failed: why (causes.ts). */
+  /** Of the last check that failed: its cause (causes.ts). */
   cause: Cause | undefined
 }
 
@@ -92,13 +92,13 @@ export interface EngineState {
   /**
    * Maximum window bytes (payload, and PACKET_WEIGHT per packet) that one QP has in flight: the maximum of QP.REQ_CWND.
    */
-  readonly window: number
+  readonly maxCwnd: number
   /**
    * A READ is requested in parts, whose responses are at most this many window bytes and count in the window. 0: it is
    * requested as a whole, and its responses do not count.
    */
-  readonly readBytes: number
-  /** Interval (µs) in which all unreliable QPs together send at most `window` bytes, at most 256 KiB; 0: unlimited. */
+  readonly readPartBytes: number
+  /** Interval (µs) in which all unreliable QPs together send at most `maxCwnd` window bytes, at most 256 KiB; 0: unlimited. */
   readonly pace: number
   readonly onDmaFailed: DmaFailed
 
@@ -127,8 +127,8 @@ export interface EngineState {
 
   // ---- valid during a call: one poll for sending, or one burst of packets ----
   sink: TransmitSink | undefined
-  /** `soonPackets` of the sink, or its `maxPackets`. */
-  soonPackets: number
+  /** `maxSinglePacketRun` of the sink, or its `maxPackets`. */
+  maxSinglePacketRun: number
   /** The unused part of the reservation in the sink's arena (run.ts). */
   reservedAt: number
   reservedEnd: number
@@ -164,40 +164,40 @@ export interface EngineState {
 }
 
 const noArena = plainArena(0)
-const FIRST_ROWS = 16
-const FIRST_POOL = 4096
+const INITIAL_ROWS = 16
+const INITIAL_POOL_WORDS = 4096
 /** The first block; it is not 0, since block number 0 means none. */
 const POOL_START = 16
 
 export const createState = (
   env: Environment,
-  window: number,
+  maxCwnd: number,
   sharedWindow: number,
-  readBytes: number,
+  readPartBytes: number,
   pace: number,
   onDmaFailed: DmaFailed,
 ): EngineState => ({
   env,
-  window,
-  readBytes,
+  maxCwnd,
+  readPartBytes,
   pace,
   onDmaFailed,
   counters: Object.fromEntries(Object.keys(engineCounters).map(name => [name, 0])) as Counters,
-  rows: new Int32Array(FIRST_ROWS * QP.WORDS),
+  rows: new Int32Array(INITIAL_ROWS * QP.WORDS),
   rowCount: 0,
   freeRows: [],
-  pool: new Uint32Array(FIRST_POOL),
+  pool: new Uint32Array(INITIAL_POOL_WORDS),
   poolTop: POOL_START,
   freeBlocks: new Int32Array(32),
   timers: createTimers(),
-  windows: createPeerWindows(sharedWindow, sharedWindow === 0 && pace === 0 ? 0 : FIRST_ROWS),
+  windows: createPeerWindows(sharedWindow, sharedWindow === 0 && pace === 0 ? 0 : INITIAL_ROWS),
   queueHead: -1,
   queueTail: -1,
-  queueNext: new Int32Array(FIRST_ROWS),
+  queueNext: new Int32Array(INITIAL_ROWS),
   stoppedCauses: new Map(),
   rnrNaks: new Map(),
   sink: undefined,
-  soonPackets: 0,
+  maxSinglePacketRun: 0,
   reservedAt: 0,
   reservedEnd: 0,
   runOffset: 0,
@@ -219,8 +219,8 @@ export const createState = (
     runAt: 0,
     written: 0,
     ackRequested: false,
-    arena: noArena,
-    at: 0,
+    dataArena: noArena,
+    dataAt: 0,
     offset: new Float64Array(1),
     original: new Uint32Array(2),
     shared: new Int32Array(2),
@@ -234,7 +234,7 @@ export const createState = (
  * also when they are repeated.
  */
 export const readPartPackets = (s: EngineState, mtu: number): number =>
-  s.readBytes === 0 ? PSN_HALF : Math.max(1, Math.floor(s.readBytes / (mtu + PACKET_WEIGHT)))
+  s.readPartBytes === 0 ? PSN_HALF : Math.max(1, Math.floor(s.readPartBytes / (mtu + PACKET_WEIGHT)))
 
 /** Takes a row for a new queue pair: zero but for ALIVE, and SCHEDULED if the row is still in the transmit queue. */
 export const takeRow = (s: EngineState): number => {
@@ -255,7 +255,7 @@ export const takeRow = (s: EngineState): number => {
  * The number of rows to which a table of `count` rows grows: an eighth more, so that little memory is unused, and
  * copying costs a few microseconds per queue pair.
  */
-export const largerCount = (count: number): number => count + Math.max(FIRST_ROWS, count >> 3)
+export const largerCount = (count: number): number => count + Math.max(INITIAL_ROWS, count >> 3)
 
 const growRows = (s: EngineState, count: number): void => {
   const rows = new Int32Array(count * QP.WORDS)
@@ -274,17 +274,17 @@ export const requestBlock = (elements: number): number =>
 /** log2 of the words of a block for `count` resources. */
 export const resourceBlock = (count: number): number => Math.ceil(Math.log2(Math.max(1, count) * RES.WORDS))
 
-/** Takes a block of 2^size words of the pool; its contents are undefined. `s.pool` may be another array afterwards. */
-export const takeBlock = (s: EngineState, size: number): number => {
-  const first = s.freeBlocks[size]
+/** Takes a block of 2^log2 words of the pool; its contents are undefined. `s.pool` may be another array afterwards. */
+export const takeBlock = (s: EngineState, log2: number): number => {
+  const first = s.freeBlocks[log2]
   if (first !== 0) {
-    s.freeBlocks[size] = s.pool[first]
+    s.freeBlocks[log2] = s.pool[first]
     return first
   }
-  const words = 1 << size
+  const words = 1 << log2
   const at = s.poolTop
   if (at + words > s.pool.length) {
-    const pool = new Uint32Array(s.pool.length + Math.max(FIRST_POOL, s.pool.length >> 2, words))
+    const pool = new Uint32Array(s.pool.length + Math.max(INITIAL_POOL_WORDS, s.pool.length >> 2, words))
     pool.set(s.pool)
     s.pool = pool
   }
@@ -292,20 +292,21 @@ export const takeBlock = (s: EngineState, size: number): number => {
   return at
 }
 
-export const giveBlock = (s: EngineState, size: number, block: number): void => {
-  s.pool[block] = s.freeBlocks[size]
-  s.freeBlocks[size] = block
+/** Returns a block of 2^log2 words to the free list. */
+export const giveBlock = (s: EngineState, log2: number, block: number): void => {
+  s.pool[block] = s.freeBlocks[log2]
+  s.freeBlocks[log2] = block
 }
 
 /** Number of words of the pool that are not in free lists. Slow: walks the lists; for statistics. */
 export const usedWords = (s: EngineState): number => {
   let words = s.poolTop - POOL_START
-  for (let size = 0; size < s.freeBlocks.length; size++)
-    for (let block = s.freeBlocks[size]; block !== 0; block = s.pool[block]) words -= 1 << size
+  for (let log2 = 0; log2 < s.freeBlocks.length; log2++)
+    for (let block = s.freeBlocks[log2]; block !== 0; block = s.pool[block]) words -= 1 << log2
   return words
 }
 
-/** Appends a row to the transmit queue, unless it is queued. */
+/** Appends a row to the transmit queue, unless it is in the queue already. */
 export const schedule = (s: EngineState, row: number): void => {
   const w = s.rows
   const base = row * QP.WORDS
@@ -327,7 +328,7 @@ export const dequeueScheduled = (s: EngineState): number => {
   return row
 }
 
-/** Returns a row to the front of the transmit queue, because the port was full. */
+/** Returns a row to the front of the transmit queue, because the port was full, unless it is in the queue already. */
 export const scheduleFirst = (s: EngineState, row: number): void => {
   const w = s.rows
   const base = row * QP.WORDS

@@ -107,10 +107,10 @@ export const clearTimer = (t: Timers, row: number): void => {
 }
 
 /** Whether the timer of `row` is set. */
-export const isSet = (t: Timers, row: number): boolean =>
+export const isTimerSet = (t: Timers, row: number): boolean =>
   row < t.deadline.length && t.deadline[row] !== Number.POSITIVE_INFINITY
 
-/** When the next timer expires; Infinity if none is set. Corrects heap entries of timers that were moved or cleared. */
+/** The time at which the next timer expires; Infinity if none is set. Corrects entries of moved and cleared timers. */
 export const nextDeadline = (t: Timers): number => {
   while (t.size > 0) {
     const row = t.heap[0]

@@ -121,14 +121,14 @@ export interface WorkSource {
   /** The `count` oldest send WQEs have completed: their slots are free. */
   retireSend(row: number, count: number): void
   /**
-   * Copies `total` inline bytes, from byte `from` on, of the request whose INLINE_AT is `inlineAt`; in chunks as in
-   * `Memory.read`.
+   * Copies `total` inline bytes, from byte `start` on, of the request whose INLINE_AT is `inlineAt`, to the arena; in
+   * chunks as in `Memory.read`.
    */
   copyInline(
     row: number,
     inlineAt: number,
-    from: number,
-    to: Arena,
+    start: number,
+    arena: Arena,
     at: number,
     chunk: number,
     stride: number,
@@ -179,14 +179,14 @@ export interface Memory {
   /** Whether `key` belongs to `pd` and grants `access` to the queue pair `qp`, regardless of the range. */
   grants(pd: number, key: number, access: number, qp: number): boolean
   /**
-   * Copies memory to the arena. Returns 0, or the errno (EFAULT: the pages were unmapped), and then the bytes in the
-   * arena are undefined.
+   * Copies memory to the arena, from offset `at` on. Returns 0, or the errno (EFAULT: the pages were unmapped), and then
+   * the bytes in the arena are undefined.
    */
   read(
     region: number,
     hi: number,
     lo: number,
-    to: Arena,
+    arena: Arena,
     at: number,
     chunk: number,
     stride: number,
@@ -204,7 +204,7 @@ export interface Memory {
     region: number,
     hi: number,
     lo: number,
-    from: Arena,
+    arena: Arena,
     at: number,
     chunk: number,
     stride: number,
@@ -229,10 +229,9 @@ export interface Memory {
     offset: Float64Array,
   ): Arena | undefined
   /**
-   * Copies bytes between located ranges, which may overlap: from offset `at` of `from` to offset `into` of `to`.
-   * Defined together with `locate`.
+   * Copies bytes between located ranges, which may overlap. Defined together with `locate`.
    */
-  copyLocated?(from: Arena, at: number, to: Arena, into: number, length: number): void
+  copyLocated?(source: Arena, sourceAt: number, target: Arena, targetAt: number, length: number): void
   /**
    * 64-bit compare and swap, host byte order, atomic among this device's operations. `original` gets (lo, hi). Returns
    * as `read`.
@@ -309,8 +308,8 @@ export interface TransmitSink {
   /** Limits: packets of a run, and bytes of a run and of a reservation. */
   readonly maxPackets: number
   readonly maxBytes: number
-  /** Maximum packets of a run of single-packet messages, if limited. */
-  readonly soonPackets?: number | undefined
+  /** Maximum packets of a run to which packets are added one by one, as single-packet messages are; absent: maxPackets. */
+  readonly maxSinglePacketRun?: number | undefined
   /**
    * Reserves `bytes` in the arena for runs. Returns the offset (a multiple of 64), or -1 if the port is full. A
    * reservation ends with the next successful one, and at the end of the poll.

@@ -1,5 +1,5 @@
 /*
- * Packet scripts, each of which makes the engine report one cause of spec/check/causes.ts.
+ * Packet scripts (script.ts), each of which makes the engine report one cause of spec/check/causes.ts.
  */
 import { type CauseName, causes } from '../../src/spec/check/causes.ts'
 import { Errno } from '../../src/spec/errno.ts'
@@ -9,16 +9,17 @@ import { MEMORY_BASE } from './node.ts'
 import { FAA, NAK, READ, SEND, sge, wr } from './requests.ts'
 import type { startScript } from './script.ts'
 
-export type Script = ReturnType<typeof startScript>
+type Script = ReturnType<typeof startScript>
 
 const { LOC_LEN_ERR, LOC_QP_OP_ERR } = WcStatus.values
 
 /** The address of an offset in client memory, as sentences have it. */
-export const hex = (at: number): string => `0x${(MEMORY_BASE + BigInt(at)).toString(16)}`
+const addressText = (offset: number): string => `0x${(MEMORY_BASE + BigInt(offset)).toString(16)}`
 const tooLong = { sges: [1, 2, 3].map(() => ({ at: 0, length: 0x4000_0000 })) }
 
 /** Mistakes of a requester: the cause, its sentence, and the script. */
 export const requester: readonly [CauseName, string, (t: Script) => void][] = [
+  // 99 is no ibv_wr_opcode, so the sentence has the number.
   ['BAD_OPCODE', 'this type of queue pair has no 99', t => t.post({ id: 1, opcode: 99 })],
   [
     'TOO_MANY_SGE',
@@ -50,12 +51,12 @@ export const requester: readonly [CauseName, string, (t: Script) => void][] = [
   ],
   [
     'LKEY_REFUSED',
-    `lkey 0x7 does not allow [${hex(16)}, ${hex(26)})`,
+    `lkey 0x7 does not allow [${addressText(16)}, ${addressText(26)})`,
     t => t.post({ id: 1, opcode: SEND, sges: [{ at: 16, length: 10, key: 7 }] }),
   ],
   [
     'LOCAL_FAULT',
-    `lkey 0x1111: memory [${hex(16)}, ${hex(26)}) is unmapped or protected`,
+    `lkey 0x1111: memory [${addressText(16)}, ${addressText(26)}) is unmapped or protected`,
     t => {
       t.node.faults.read = Errno.EFAULT
       t.post({ id: 1, opcode: SEND, ...sge(16, 10) })
@@ -71,7 +72,7 @@ export const requester: readonly [CauseName, string, (t: Script) => void][] = [
   ],
   [
     'LOCAL_SLOW',
-    `lkey 0x1111: memory [${hex(16)}, ${hex(26)}) took too long to access; the daemon has disconnected the program`,
+    `lkey 0x1111: memory [${addressText(16)}, ${addressText(26)}) took too long to access; the daemon has disconnected the program`,
     t => {
       t.node.faults.read = Errno.ETIMEDOUT
       t.post({ id: 1, opcode: SEND, ...sge(16, 10) })
@@ -114,10 +115,11 @@ export const requester: readonly [CauseName, string, (t: Script) => void][] = [
   ],
 ]
 
+/** A key that no region has. */
 export const UNKNOWN_KEY = 7
-/** The sentence for a refused rkey. */
-export const ranged = (key: number, from: number, length: number): string =>
-  `rkey 0x${key.toString(16)} does not allow [${hex(from)}, ${hex(from + length)})`
+/** The sentence of RKEY_REFUSED for a range of client memory. */
+export const refusedRkeyText = (key: number, offset: number, length: number): string =>
+  `rkey 0x${key.toString(16)} does not allow [${addressText(offset)}, ${addressText(offset + length)})`
 
 /**
  * Mistakes of a peer: the cause, its sentence, the packets of the peer, and the access flags of the QP if they matter.
@@ -182,7 +184,7 @@ export const responder: readonly [CauseName, string, (t: Script) => void, access
   ],
   [
     'ATOMIC_ADDRESS',
-    `address ${hex(4)} of an atomic is not a multiple of 8`,
+    `address ${addressText(4)} of an atomic is not a multiple of 8`,
     t => t.request('COMPARE_SWAP', 0, { remote: 4 }),
   ],
   [
@@ -198,17 +200,17 @@ export const responder: readonly [CauseName, string, (t: Script) => void, access
   ],
   [
     'RKEY_REFUSED',
-    ranged(UNKNOWN_KEY, 64, 8),
+    refusedRkeyText(UNKNOWN_KEY, 64, 8),
     t => t.request('WRITE_ONLY', 0, { payload: 8, remote: 64, rkey: UNKNOWN_KEY }),
   ],
   [
     'RKEY_REFUSED',
-    ranged(UNKNOWN_KEY, 64, 8),
+    refusedRkeyText(UNKNOWN_KEY, 64, 8),
     t => t.request('READ_REQUEST', 0, { dmaLen: 8, remote: 64, rkey: UNKNOWN_KEY }),
   ],
   [
     'REMOTE_FAULT',
-    `rkey 0x80002222: memory [${hex(64)}, ${hex(72)}) is unmapped or protected`,
+    `rkey 0x80002222: memory [${addressText(64)}, ${addressText(72)}) is unmapped or protected`,
     t => {
       t.node.faults.write = Errno.EFAULT
       t.request('WRITE_ONLY', 0, { payload: 8, remote: 64 })
@@ -224,7 +226,7 @@ export const responder: readonly [CauseName, string, (t: Script) => void, access
   ],
   [
     'REMOTE_SLOW',
-    `rkey 0x80002222: memory [${hex(64)}, ${hex(72)}) took too long to access; the daemon has disconnected the program`,
+    `rkey 0x80002222: memory [${addressText(64)}, ${addressText(72)}) took too long to access; the daemon has disconnected the program`,
     t => {
       t.node.faults.write = Errno.ETIMEDOUT
       t.request('WRITE_ONLY', 0, { payload: 8, remote: 64 })

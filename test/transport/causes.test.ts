@@ -1,6 +1,6 @@
 /*
  * Each failure of the engine has a cause: a sentence, and a number in the completion's vendor_err
- * (spec/check/causes.ts). node.ts checks in every engine test that the table lists the failure's cause.
+ * (spec/check/causes.ts). In every engine test reports.ts checks that the table lists the cause for the failure.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -8,11 +8,11 @@ import { causeText, createCause } from '../../src/spec/check/causes.ts'
 import { QpState } from '../../src/spec/enums.ts'
 import { Service } from '../../src/spec/wire/services.ts'
 import { Access } from '../../src/transport/types.ts'
-import { ranged, requester, responder, UNKNOWN_KEY } from './cause-scripts.ts'
-import { joinNodes } from './link.ts'
+import { refusedRkeyText, requester, responder, UNKNOWN_KEY } from './cause-scripts.ts'
+import { linkNodes } from './link.ts'
 import { createNode, REMOTE_ACCESS } from './node.ts'
-import { ERR, NAK, READ, rnr, SEND, SQD, sge, T14, WRITE } from './requests.ts'
-import { packet, RQ, startScript } from './script.ts'
+import { ERR, NAK, READ, rnrSyndrome, SEND, SQD, sge, T14, WRITE } from './requests.ts'
+import { packet, RQ_PSN, startScript } from './script.ts'
 
 const { INIT, RTR } = QpState.values
 const REMOTE_AND_FLUSH = REMOTE_ACCESS | Access.FLUSH_GLOBAL
@@ -39,32 +39,32 @@ describe('a responder refuses with a cause:', () => {
   for (const [id, text, play, access = REMOTE_AND_FLUSH] of responder)
     it(`${id}, ${text}`, () => {
       const t = startScript({ access })
-      t.receives(1, 8)
+      t.postReceives(1, 8)
       play(t)
       t.sent()
-      const [{ id: found }] = t.node.reported
-      assert.deepEqual([found, causeText(t.node.reported[0])], [id, text])
-      // the peer's request
-      if (id !== 'NOT_INVALIDATED') assert.equal([...t.node.naks.values()][0], t.node.reported[0])
+      const [cause] = t.node.reported
+      assert.deepEqual([cause.id, causeText(cause)], [id, text])
+      // the peer gets a NAK with the same cause, except after a SEND with invalidate, which is not answered
+      if (id !== 'NOT_INVALIDATED') assert.equal([...t.node.naks.values()][0], cause)
     })
   it('NO_SRQ', () => {
     const t = startScript({ access: REMOTE_AND_FLUSH }, { service: Service.XRC_TGT })
-    t.raw(packet('XRC_SEND_ONLY', RQ, { payload: 4, srq: 0x99 }))
+    t.injectRaw(packet('XRC_SEND_ONLY', RQ_PSN, { payload: 4, srqn: 0x99 }))
     t.sent()
     assert.deepEqual(t.node.reported.map(causeText).slice(-1), [
       'the XRC domain has no SRQ 0x99, or the packets of one message name different SRQs',
     ])
     assert.equal(t.node.reported.at(-1)?.id, 'NO_SRQ')
   })
-  it('without acknowledgements a message is dropped with its cause', () => {
+  it('RKEY_REFUSED on UC, where the message is dropped', () => {
     const t = startScript({ access: REMOTE_AND_FLUSH }, { service: Service.UC })
-    t.raw(packet('UC_WRITE_ONLY', RQ, { payload: 8, remote: 64, rkey: UNKNOWN_KEY }))
+    t.injectRaw(packet('UC_WRITE_ONLY', RQ_PSN, { payload: 8, remote: 64, rkey: UNKNOWN_KEY }))
     t.sent()
-    assert.deepEqual(t.node.reported.map(causeText).slice(-1), [ranged(UNKNOWN_KEY, 64, 8)])
+    assert.deepEqual(t.node.reported.map(causeText).slice(-1), [refusedRkeyText(UNKNOWN_KEY, 64, 8)])
   })
-  it('a message of UC without a receive request is dropped with its cause', () => {
+  it('NO_RECEIVE on UC, where the message is dropped', () => {
     const t = startScript({}, { service: Service.UC })
-    t.raw(packet('UC_SEND_ONLY', RQ, { payload: 8 }))
+    t.injectRaw(packet('UC_SEND_ONLY', RQ_PSN, { payload: 8 }))
     t.sent()
     assert.deepEqual(t.node.reported.map(causeText), ['no receive request is posted'])
   })
@@ -94,7 +94,7 @@ describe('exhausted retries report', () => {
     t.post({ id: 1, opcode: SEND, ...sge(0, 1) })
     for (let i = 0; i < 3; i++) {
       t.sent()
-      t.response('ACKNOWLEDGE', 0, { syndrome: rnr(1) })
+      t.response('ACKNOWLEDGE', 0, { syndrome: rnrSyndrome(1) })
       t.sleep(1000)
     }
     assert.deepEqual(t.node.reported.map(causeText), [
@@ -114,20 +114,20 @@ describe('a queue pair in error', () => {
       t.node.cqes.map(({ cause }) => cause),
       ['LKEY_REFUSED', 'FLUSHED', 'FLUSHED'],
     )
-    const other = startScript()
-    other.receives(1, 8)
-    other.post({ id: 1, opcode: SEND })
-    other.node.engine.modify(other.row, ERR, {})
-    other.post({ id: 2, opcode: SEND })
+    const modified = startScript()
+    modified.postReceives(1, 8)
+    modified.post({ id: 1, opcode: SEND })
+    modified.node.engine.modify(modified.row, ERR, {})
+    modified.post({ id: 2, opcode: SEND })
     assert.deepEqual(
-      other.node.cqes.map(({ cause }) => cause),
+      modified.node.cqes.map(({ cause }) => cause),
       ['MODIFIED', 'MODIFIED', 'MODIFIED'],
     )
-    assert.deepEqual(other.node.reported, [])
+    assert.deepEqual(modified.node.reported, [])
   })
   it('is flushed with the cause that its device reports', () => {
     const t = startScript()
-    t.receives(1, 8)
+    t.postReceives(1, 8)
     t.node.engine.modify(t.row, ERR, {}, createCause('DEVICE_REMOVED', {}))
     assert.deepEqual(
       t.node.cqes.map(({ cause }) => cause),
@@ -152,9 +152,9 @@ it('events that are not failures have a cause: ESTABLISHED, DRAINED, LAST_WQE', 
   )
 })
 
-it('a peer in the same process reports why it refused', () => {
+it('if the peer is in the same process, a requester reports the cause for which the peer refused', () => {
   const nodes = [createNode(), createNode()] as const
-  const wire = joinNodes([nodes[0], nodes[1]], {}, () => 0)
+  const wire = linkNodes([nodes[0], nodes[1]], {}, () => 0)
   nodes.forEach((node, side) => {
     const row = node.createQp(0x11)
     node.connect(row, { destQpn: 0x11 })
@@ -163,6 +163,6 @@ it('a peer in the same process reports why it refused', () => {
   nodes[0].peer.naks = nodes[1].naks
   nodes[0].post(0, { id: 1, opcode: WRITE, ...sge(0, 10) }, { id: 2, opcode: WRITE, ...sge(0, 10), rkey: UNKNOWN_KEY })
   while (wire.step()) {}
-  assert.deepEqual(nodes[0].reported.map(causeText), [ranged(UNKNOWN_KEY, 0, 10)])
+  assert.deepEqual(nodes[0].reported.map(causeText), [refusedRkeyText(UNKNOWN_KEY, 0, 10)])
   assert.equal(nodes[0].cqes[1].cause, 'RKEY_REFUSED')
 })

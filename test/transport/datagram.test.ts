@@ -7,36 +7,41 @@ import { describe, it } from 'node:test'
 import { causeText } from '../../src/spec/check/causes.ts'
 import { QpState } from '../../src/spec/enums.ts'
 import { Service } from '../../src/spec/wire/services.ts'
-import { WcFlags, WrOpcode } from '../../src/spec/work.ts'
+import { SendFlags, WcFlags, WcStatus, WrOpcode } from '../../src/spec/work.ts'
 import { createEngine } from '../../src/transport/engine.ts'
 import { parsePacket } from '../../src/wire/packet.ts'
 import { createNode, type NodeOptions, type SendSpec } from './node.ts'
-import { data, flushed } from './responding.ts'
+import { patternOf } from './responding.ts'
 import { type PacketSpec, packet } from './script.ts'
 
 const { SEND, SEND_WITH_IMM, RDMA_WRITE, RDMA_READ } = WrOpcode.values
 const { RESET, INIT, RTR, RTS, SQE, ERR } = QpState.values
+const { SIGNALED, SOLICITED } = SendFlags.values
+const { LOC_QP_OP_ERR, LOC_PROT_ERR, WR_FLUSH_ERR } = WcStatus.values
 const QPN = 0x11
 const QKEY = 0x1234_5678
 const MTU = 1024
-const SQ = 0xff_fffe
+/** PSN of the first datagram. */
+const FIRST_PSN = 0xff_fffe
 
+/** An engine with one UD queue pair in RTS; the test is the network. */
 const start = (options: NodeOptions & { maxSge?: number } = {}) => {
   const node = createNode(options)
   const row = node.createQp(QPN, { service: Service.UD, ...options })
   node.engine.modify(row, INIT, { pkeyIndex: 0, qkey: QKEY })
   node.engine.modify(row, RTR, { pathMtu: MTU })
-  node.engine.modify(row, RTS, { sqPsn: SQ })
-  let seen = 0
+  node.engine.modify(row, RTS, { sqPsn: FIRST_PSN })
+  /** Packets that `sent` has returned. */
+  let returned = 0
   return {
     node,
     row,
     post: (...specs: SendSpec[]): void => node.post(row, ...specs),
-    /** Packets sent since the last call: `name qpn q_key source psn flow [length]`. */
+    /** Packets sent since the last call: `name to QPN key Q_KEY from QPN @psn flow FLOW se imm IMM [length]`. */
     sent(now = 0): string[] {
       node.transmit(now)
-      const fresh = node.sent.slice(seen)
-      seen = node.sent.length
+      const fresh = node.sent.slice(returned)
+      returned = node.sent.length
       return fresh.map(({ bytes, flow }) => {
         const p = parsePacket(bytes)
         assert.ok(p.kind === 'packet' && 'DETH' in p)
@@ -44,20 +49,22 @@ const start = (options: NodeOptions & { maxSge?: number } = {}) => {
         assert.equal(BTH.ackReq, false)
         const imm = 'ImmDt' in p ? ` imm ${(p.ImmDt as unknown as { immDt: number }).immDt}` : ''
         const se = BTH.se ? ' se' : ''
-        const to = `to ${BTH.destQp} key ${DETH.qkey.toString(16)} from ${DETH.srcQp} @${(BTH.psn - SQ) & 0xffffff}`
-        return `${p.name} ${to} flow ${flow}${se}${imm} [${p.payload.length}]`
+        const route = `to ${BTH.destQp} key ${DETH.qkey.toString(16)} from ${DETH.srcQp} @${(BTH.psn - FIRST_PSN) & 0xffffff}`
+        return `${p.name} ${route} flow ${flow}${se}${imm} [${p.payload.length}]`
       })
     },
-    receives(count: number, length: number): void {
+    postReceives(count: number, length: number): void {
       for (let i = 0; i < count; i++) node.postReceive(row, { id: 100 + i, sges: [{ at: i * length, length }] })
     },
     /** A datagram from queue pair 0x77 with the right Q_Key. */
-    arrives(name: string, spec: PacketSpec = {}): void {
-      node.inject(row, packet(`UD_${name}`, 5, { qkey: QKEY, from: 0x77, ...spec }), 0, -1)
+    receiveDatagram(name: string, spec: PacketSpec = {}): void {
+      node.inject(row, packet(`UD_${name}`, 5, { qkey: QKEY, srcQpn: 0x77, ...spec }), 0, -1)
     },
+    /** All completions: `id status bytes`. */
     completions: () => node.cqes.map(({ id, status, bytes }) => `${id} ${status} ${bytes}`),
   }
 }
+/** The destination of a datagram. */
 const to = (qpn: number, flow = 3, qkey = 0x55) => ({ to: { qpn, qkey, flow } })
 const sge = (at: number, length: number) => ({ sges: [{ at, length }] })
 
@@ -66,7 +73,7 @@ describe('a sender of datagrams', () => {
     const t = start()
     t.post(
       { id: 1, opcode: SEND, ...to(0x22, 3), ...sge(0, 30) },
-      { id: 2, opcode: SEND_WITH_IMM, imm: 9, flags: 2 | 4, ...to(0x23, 4, 0x66), ...sge(0, 1000) },
+      { id: 2, opcode: SEND_WITH_IMM, imm: 9, flags: SIGNALED | SOLICITED, ...to(0x23, 4, 0x66), ...sge(0, 1000) },
       { id: 3, opcode: SEND, ...to(0xff_ffff, 5, 7), ...sge(0, MTU) },
       { id: 4, opcode: SEND, ...to(0x22, 3) },
     )
@@ -100,11 +107,11 @@ describe('a sender of datagrams', () => {
     ])
   })
   it('supports neither WRITE nor READ, and needs an address handle: error, flush, SQE', () => {
-    for (const wrong of [{ opcode: RDMA_WRITE }, { opcode: RDMA_READ }, { opcode: SEND, refused: 2 }]) {
+    for (const wrong of [{ opcode: RDMA_WRITE }, { opcode: RDMA_READ }, { opcode: SEND, refused: LOC_QP_OP_ERR }]) {
       const t = start()
       t.post({ id: 1, ...to(0x22), ...wrong }, { id: 2, opcode: SEND, ...to(0x22) })
       assert.deepEqual(t.sent(), [])
-      assert.deepEqual(t.completions(), ['1 2 0', '2 5 0'])
+      assert.deepEqual(t.completions(), [`1 ${LOC_QP_OP_ERR} 0`, `2 ${WR_FLUSH_ERR} 0`])
       assert.equal(t.node.engine.query(t.row).state, SQE)
     }
   })
@@ -122,13 +129,13 @@ describe('a sender of datagrams', () => {
 describe('a receiver of datagrams', () => {
   it('writes the GRH and the payload, and reports the source', () => {
     const t = start()
-    t.receives(2, 500)
-    t.arrives('SEND_ONLY', { payload: 101 })
-    t.arrives('SEND_ONLY_IMM', { payload: 4, imm: 8, solicited: true })
+    t.postReceives(2, 500)
+    t.receiveDatagram('SEND_ONLY', { payload: 101 })
+    t.receiveDatagram('SEND_ONLY_IMM', { payload: 4, imm: 8, solicited: true })
     assert.deepEqual(t.completions(), ['100 0 141', '101 0 44'])
     const [first, second] = t.node.cqes
-    assert.equal(first.from, 0x77)
-    assert.equal(first.sl, 0xa)
+    assert.equal(first.srcQpn, 0x77)
+    assert.equal(first.sl, 0xa, 'the service level of an IPv4 datagram, as in rxe')
     assert.equal(first.flags, WcFlags.values.GRH)
     assert.equal(second.flags, WcFlags.values.GRH | WcFlags.values.WITH_IMM)
     assert.equal(second.imm, 8)
@@ -136,17 +143,17 @@ describe('a receiver of datagrams', () => {
     const { memory } = t.node
     assert.ok(memory.subarray(0, 20).every(byte => byte === 0))
     assert.equal(memory[20], 0x45)
-    assert.equal((memory[22] << 8) | memory[23], 28 + 12 + 8 + 101 + 3 + 4)
-    assert.deepEqual(memory.slice(40, 141), data(101))
+    assert.equal((memory[22] << 8) | memory[23], 20 + 8 + 12 + 8 + 101 + 3 + 4, 'IPv4, UDP, BTH, DETH, data, pad, ICRC')
+    assert.deepEqual(memory.slice(40, 141), patternOf(101))
     assert.equal(memory[141], 0)
-    assert.equal(t.node.calls.writes, 2, 'one DMA write for each')
+    assert.equal(t.node.dmaCalls.writes, 2, 'one DMA write for each')
     assert.deepEqual(t.sent(), [])
   })
   it('reports in the service level that a datagram is IPv6', () => {
     const t = start()
-    t.node.routeVersion.is = 6
-    t.receives(1, 100)
-    t.arrives('SEND_ONLY')
+    t.node.receivedIp.version = 6
+    t.postReceives(1, 100)
+    t.receiveDatagram('SEND_ONLY')
     assert.equal(t.node.cqes[0].sl, 0x9)
     assert.equal(t.node.memory[0] >> 4, 6)
   })
@@ -158,13 +165,13 @@ describe('a receiver of datagrams', () => {
       { at: 2000, length: 50 },
     ]
     t.node.postReceive(t.row, { id: 1, sges })
-    t.arrives('SEND_ONLY', { payload: 60 })
+    t.receiveDatagram('SEND_ONLY', { payload: 60 })
     assert.deepEqual(t.completions(), ['1 0 100'])
     const { memory } = t.node
     assert.equal(memory[20], 0x45)
     assert.deepEqual([...memory.slice(1010, 1020), ...memory.slice(2000, 2050)], [...data(60)])
   })
-  const silent: readonly (readonly [what: string, name: string, spec: PacketSpec, cause?: string])[] = [
+  const dropped: readonly (readonly [title: string, name: string, spec: PacketSpec, cause?: string])[] = [
     [
       'another Q_Key',
       'SEND_ONLY',
@@ -180,79 +187,80 @@ describe('a receiver of datagrams', () => {
     ],
     ['another version', 'SEND_ONLY', { tver: 1 }],
   ]
-  for (const [what, name, spec, cause] of silent)
-    it(`drops a datagram with ${what}; its buffer serves the next one`, () => {
+  for (const [title, name, spec, cause] of dropped)
+    it(`drops a datagram with ${title}; its buffer serves the next one`, () => {
       const t = start()
-      t.receives(1, 100)
-      t.arrives(name, spec)
+      t.postReceives(1, 100)
+      t.receiveDatagram(name, spec)
       assert.deepEqual(t.completions(), [])
       assert.deepEqual(t.node.reported.map(causeText), cause === undefined ? [] : [cause])
-      t.arrives('SEND_ONLY', { payload: 60 })
+      t.receiveDatagram('SEND_ONLY', { payload: 60 })
       assert.deepEqual(t.completions(), ['100 0 100'])
       assert.deepEqual(t.node.events, [])
     })
   it('counts Q_Key and P_Key violations', () => {
     const t = start()
-    t.arrives('SEND_ONLY', { qkey: 1 })
-    t.arrives('SEND_ONLY', { pkey: 1 })
+    t.receiveDatagram('SEND_ONLY', { qkey: 1 })
+    t.receiveDatagram('SEND_ONLY', { pkey: 1 })
     assert.equal(t.node.engine.counters.qkeyViolations, 1)
     assert.equal(t.node.engine.counters.pkeyViolations, 1)
   })
   it('drops a datagram without a receive WQE', () => {
     const t = start()
-    t.arrives('SEND_ONLY', { payload: 8 })
+    t.receiveDatagram('SEND_ONLY', { payload: 8 })
     assert.deepEqual(t.node.reported.map(causeText), ['no receive request is posted'])
-    t.receives(1, 100)
+    t.postReceives(1, 100)
     assert.deepEqual(t.completions(), [])
-    t.arrives('SEND_ONLY', { payload: 9 })
+    t.receiveDatagram('SEND_ONLY', { payload: 9 })
     assert.deepEqual(t.completions(), ['100 0 49'])
   })
   it('accepts datagrams in any PSN order and from any source, and none of other services', () => {
     const t = start()
-    t.receives(4, 100)
-    t.node.inject(t.row, packet('UD_SEND_ONLY', 900, { qkey: QKEY, from: 1 }), 0, 7)
-    t.node.inject(t.row, packet('UD_SEND_ONLY', 3, { qkey: QKEY, from: 2 }), 0, -1)
+    t.postReceives(4, 100)
+    t.node.inject(t.row, packet('UD_SEND_ONLY', 900, { qkey: QKEY, srcQpn: 1 }), 0, 7)
+    t.node.inject(t.row, packet('UD_SEND_ONLY', 3, { qkey: QKEY, srcQpn: 2 }), 0, -1)
     t.node.inject(t.row, packet('UC_SEND_ONLY', 4), 0, 7)
     t.node.inject(t.row, packet('RC_SEND_ONLY', 4), 0, 7)
     assert.deepEqual(
-      t.node.cqes.map(c => c.from),
+      t.node.cqes.map(c => c.srcQpn),
       [1, 2],
     )
   })
   it('receives in RTR and in SQE, not in INIT', () => {
     const t = start()
-    t.receives(3, 100)
+    t.postReceives(3, 100)
     t.post({ id: 1, opcode: RDMA_READ, ...to(1) })
     t.sent()
-    t.arrives('SEND_ONLY')
-    assert.deepEqual(t.completions(), ['1 2 0', '100 0 40'])
+    t.receiveDatagram('SEND_ONLY')
+    assert.deepEqual(t.completions(), [`1 ${LOC_QP_OP_ERR} 0`, '100 0 40'])
     t.node.engine.modify(t.row, RESET, {})
     t.node.engine.modify(t.row, INIT, { qkey: 9 })
-    t.arrives('SEND_ONLY', { qkey: 9 })
+    t.receiveDatagram('SEND_ONLY', { qkey: 9 })
     assert.equal(t.node.cqes.length, 2)
     t.node.engine.modify(t.row, RTR, { pathMtu: MTU })
-    t.arrives('SEND_ONLY', { qkey: 9 })
+    t.receiveDatagram('SEND_ONLY', { qkey: 9 })
     assert.equal(t.node.cqes.length, 3)
     assert.deepEqual(t.node.events, [], 'no COMM_EST')
   })
   it('goes to error if its own buffer is not writable', () => {
     const t = start()
     t.node.postReceive(t.row, { id: 100, sges: [{ at: 0, length: 100, key: 99 }] }, { id: 101, ...sge(0, 100) })
-    t.arrives('SEND_ONLY', { payload: 3 })
+    t.receiveDatagram('SEND_ONLY', { payload: 3 })
     assert.deepEqual(
-      t.node.cqes.map(({ id, status }) => (status === 5 ? `${id} FLUSH` : `${id} ${status}`)),
-      ['100 4', ...flushed(101, 101)],
+      t.node.cqes.map(({ id, status }) => [id, status]),
+      [
+        [100, LOC_PROT_ERR],
+        [101, WR_FLUSH_ERR],
+      ],
     )
     assert.equal(t.node.engine.query(t.row).state, ERR)
   })
 })
 
-it('an engine that cannot write a GRH creates no UD queue pairs', () => {
-  const { engine } = createNode()
-  assert.ok(engine)
-  const bare = createEngine({ work: {}, memory: {}, completions: {}, events: {} } as never)
+it('an engine whose environment cannot write a GRH (`route`) creates no UD queue pairs', () => {
+  const engine = createEngine({ work: {}, memory: {}, completions: {}, events: {} } as never)
   assert.throws(
-    () => bare.create({ service: Service.UD } as never),
+    () => engine.create({ service: Service.UD } as never),
     /this engine has no datagrams: its environment has no route/,
   )
 })

@@ -7,73 +7,75 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { WcStatus } from '../../src/spec/work.ts'
-import { createRandom, joinNodes, type LinkOptions } from './link.ts'
+import { createRandom, type LinkOptions, linkNodes } from './link.ts'
 import { createNode, LOCAL_KEY, type SendSpec, type TestNode } from './node.ts'
 import { ERR, FAA, READ, SEND, WRITE } from './requests.ts'
 
 const { SUCCESS, LOC_LEN_ERR, LOC_PROT_ERR, WR_FLUSH_ERR } = WcStatus.values
 const { REM_INV_REQ_ERR, REM_ACCESS_ERR, REM_OP_ERR, RETRY_EXC_ERR } = WcStatus.values
-/** Requests, and receive WQEs, of each connection. */
+/** Number of requests, and of receive WQEs, of each connection. */
 const REQUESTS = 9
 const RECEIVES = 12
 
 interface Mistake {
-  readonly what: string
+  readonly name: string
   readonly spec: Omit<SendSpec, 'id'>
   /** Status of the wrong request, and of the receive WQE that it consumes, if any. */
   readonly status: number
   readonly receive?: number
-  /** The receive WQE's buffer lies outside the memory region. */
-  readonly badBuffer?: boolean
+  /** The receive WQE that the wrong request consumes has a wrong lkey. */
+  readonly hasWrongLkey?: boolean
 }
 const sges = [{ at: 0, length: 900 }]
 const mistakes: readonly Mistake[] = [
-  { what: 'WRITE, wrong key', spec: { opcode: WRITE, sges, rkey: LOCAL_KEY }, status: REM_ACCESS_ERR },
-  { what: 'READ, wrong range', spec: { opcode: READ, sges, remote: 0x1_fff0 }, status: REM_ACCESS_ERR },
+  { name: 'WRITE, wrong key', spec: { opcode: WRITE, sges, rkey: LOCAL_KEY }, status: REM_ACCESS_ERR },
+  { name: 'READ, wrong range', spec: { opcode: READ, sges, remote: 0x1_fff0 }, status: REM_ACCESS_ERR },
   {
-    what: 'SEND, too long',
+    name: 'SEND, too long',
     spec: { opcode: SEND, sges: [{ at: 0, length: 1300 }] },
     status: REM_INV_REQ_ERR,
     receive: LOC_LEN_ERR,
   },
   {
-    what: 'SEND, bad buffer',
+    name: 'SEND, wrong key of the buffer',
     spec: { opcode: SEND, sges },
     status: REM_OP_ERR,
     receive: LOC_PROT_ERR,
-    badBuffer: true,
+    hasWrongLkey: true,
   },
   {
-    what: 'atomic, unaligned address',
+    name: 'atomic, unaligned address',
     spec: { opcode: FAA, sges: [{ at: 0, length: 8 }], remote: 4 },
     status: REM_INV_REQ_ERR,
   },
   {
-    what: 'SEND, wrong local key',
+    name: 'SEND, wrong local key',
     spec: { opcode: SEND, sges: [{ at: 0, length: 9, key: 1 }] },
     status: LOC_PROT_ERR,
   },
 ]
 
+/** Runs `count` connections, each with one of the mistakes at a random one of its requests. */
 const run = (seed: number, count: number, link: LinkOptions): void => {
   const random = createRandom(seed)
   const nodes: [TestNode, TestNode] = [createNode(), createNode()]
-  const wire = joinNodes(nodes, link, random)
-  const wrongAt: number[] = []
-  const mistakeOf: Mistake[] = []
+  const wire = linkNodes(nodes, link, random)
+  /** By connection: index of the wrong request, and the mistake. */
+  const wrongIndexes: number[] = []
+  const mistakesMade: Mistake[] = []
   for (let i = 0; i < count; i++) {
     const mistake = mistakes[i % mistakes.length]
     const wrong = Math.floor(random() * REQUESTS)
-    wrongAt.push(wrong)
-    mistakeOf.push(mistake)
+    wrongIndexes.push(wrong)
+    mistakesMade.push(mistake)
     nodes.forEach((node, side) => {
       const row = node.createQp(100 + i)
       node.connect(row, { destQpn: 100 + i, pathMtu: 256, timeout: 8, sqPsn: i, rqPsn: i })
       wire.bind(side, 100 + i, row)
     })
     for (let k = 0; k < RECEIVES; k++) {
-      const bad = mistake.badBuffer === true && k === wrong
-      nodes[1].postReceive(i, { id: k, sges: [{ at: 0x1_0000, length: 1200, key: bad ? 1 : LOCAL_KEY }] })
+      const isWrong = mistake.hasWrongLkey === true && k === wrong
+      nodes[1].postReceive(i, { id: k, sges: [{ at: 0x1_0000, length: 1200, key: isWrong ? 1 : LOCAL_KEY }] })
     }
     for (let k = 0; k < REQUESTS; k++)
       nodes[0].post(
@@ -84,39 +86,39 @@ const run = (seed: number, count: number, link: LinkOptions): void => {
   while (wire.step()) {}
   // A requester in ERR does not notify its peer, so the test moves the peer to ERR.
   for (let i = 0; i < count; i++) nodes[1].engine.modify(i, ERR, {})
-  const lossless = link.drop === undefined
+  const isLossless = link.drop === undefined
   for (let i = 0; i < count; i++) {
-    const mine = (side: number) => nodes[side].cqes.filter(c => c.qpn === 100 + i)
-    const { what, status, receive } = mistakeOf[i]
-    const wrong = wrongAt[i]
-    const sends = mine(0)
+    const cqesOf = (side: number) => nodes[side].cqes.filter(c => c.qpn === 100 + i)
+    const { name, status, receive } = mistakesMade[i]
+    const wrong = wrongIndexes[i]
+    const sends = cqesOf(0)
     assert.deepEqual(
       sends.map(c => c.id),
       [...Array(REQUESTS).keys()],
-      what,
+      name,
     )
     const failed = sends.findIndex(c => c.status !== SUCCESS)
-    const found = sends[failed].status
-    if (found === RETRY_EXC_ERR && !lossless) assert.ok(failed <= wrong, what)
-    else assert.deepEqual([failed, found], [wrong, status], what)
+    const failedStatus = sends[failed].status
+    if (failedStatus === RETRY_EXC_ERR && !isLossless) assert.ok(failed <= wrong, name)
+    else assert.deepEqual([failed, failedStatus], [wrong, status], name)
     assert.ok(
       sends.slice(failed + 1).every(c => c.status === WR_FLUSH_ERR),
-      what,
+      name,
     )
-    const receives = mine(1)
+    const receives = cqesOf(1)
     assert.deepEqual(
       receives.map(c => c.id),
       [...Array(RECEIVES).keys()],
-      what,
+      name,
     )
     assert.ok(
       receives.slice(0, wrong).every(c => c.status === SUCCESS),
-      what,
+      name,
     )
-    assert.equal(receives[wrong].status, receive ?? WR_FLUSH_ERR, what)
+    assert.equal(receives[wrong].status, receive ?? WR_FLUSH_ERR, name)
     assert.ok(
       receives.slice(wrong + 1).every(c => c.status === WR_FLUSH_ERR),
-      what,
+      name,
     )
   }
 }

@@ -1,5 +1,5 @@
 /*
- * Two nodes joined in virtual time by a link that drops, duplicates, delays and corrupts packets at random, from a
+ * Two nodes connected in virtual time by a link that drops, duplicates, delays and corrupts packets at random, from a
  * seed. A corrupted packet is dropped, because a port never delivers a packet with a wrong ICRC. Each step lets both
  * engines send, and delivers the packets that are due in one burst, in runs of at most MAX_RUN packets.
  */
@@ -8,13 +8,14 @@ import type { TestNode } from './node.ts'
 /** Maximum packets of a run. */
 const MAX_RUN = 20
 
-/** Shares of the packets, 0 to 1. */
+/** Probabilities for each packet, 0 to 1, and the latency. */
 export interface LinkOptions {
   readonly drop?: number
   readonly duplicate?: number
+  /** The packet is delayed by one to five latencies more. */
   readonly reorder?: number
   readonly corrupt?: number
-  /** One-way latency, µs. */
+  /** One-way latency, µs; 10 by default. */
   readonly latency?: number
 }
 
@@ -30,23 +31,25 @@ export const createRandom = (seed: number): (() => number) => {
 }
 
 interface InFlight {
-  /** When it is delivered, µs. */
-  readonly at: number
-  /** Packets of the same time are delivered in the order in which they were sent. */
+  /** Time of delivery, µs. */
+  readonly deliveryTime: number
+  /** Counts packets: those with the same time are delivered in the order in which they were sent. */
   readonly order: number
   /** The receiving node: 0 or 1. */
   readonly to: number
   readonly bytes: Uint8Array
 }
 
-export const joinNodes = (nodes: readonly [TestNode, TestNode], options: LinkOptions, random: () => number) => {
+/** `random`: numbers in [0, 1). */
+export const linkNodes = (nodes: readonly [TestNode, TestNode], options: LinkOptions, random: () => number) => {
   const latency = options.latency ?? 10
   const inFlight: InFlight[] = []
-  const rowOf: Map<number, number>[] = [new Map(), new Map()]
+  /** By node and QPN: the row of the queue pair in the node's engine. */
+  const rowsByQpn: Map<number, number>[] = [new Map(), new Map()]
   let now = 0
   let order = 0
   const schedule = (to: number, bytes: Uint8Array, delay: number): void => {
-    inFlight.push({ at: now + delay, order: order++, to, bytes })
+    inFlight.push({ deliveryTime: now + delay, order: order++, to, bytes })
   }
   const send = (from: number): void => {
     const node = nodes[from]
@@ -62,16 +65,18 @@ export const joinNodes = (nodes: readonly [TestNode, TestNode], options: LinkOpt
   }
   const rowFor = (to: number, bytes: Uint8Array): number => {
     // BTH.DestQP
-    const row = rowOf[to].get((bytes[5] << 16) | (bytes[6] << 8) | bytes[7])
+    const row = rowsByQpn[to].get((bytes[5] << 16) | (bytes[6] << 8) | bytes[7])
     if (row === undefined) throw new Error('a packet for an unknown QP')
     return row
   }
   const deliver = (): void => {
-    const due = inFlight.filter(p => p.at <= now).sort((a, b) => a.at - b.at || a.order - b.order)
+    const due = inFlight
+      .filter(packet => packet.deliveryTime <= now)
+      .sort((a, b) => a.deliveryTime - b.deliveryTime || a.order - b.order)
     if (due.length === 0) return
-    const rest = inFlight.filter(p => p.at > now)
+    const later = inFlight.filter(packet => packet.deliveryTime > now)
     inFlight.length = 0
-    inFlight.push(...rest)
+    inFlight.push(...later)
     // Packets of one size form a run, whose last may be shorter, whatever their destination QPs.
     for (let i = 0; i < due.length; ) {
       const { to, bytes } = due[i]
@@ -89,16 +94,19 @@ export const joinNodes = (nodes: readonly [TestNode, TestNode], options: LinkOpt
     get now() {
       return now
     },
-    /** Delivers packets for QP number `qpn` of node `side` to the queue pair in row `row` of its engine. */
+    /** Delivers packets for QP number `qpn` of node `side` to the queue pair that its engine has in `row`. */
     bind(side: number, qpn: number, row: number): void {
-      rowOf[side].set(qpn, row)
+      rowsByQpn[side].set(qpn, row)
     },
-    /** One step: both engines send all they may, then time moves to the next event. False if there is none by `until`. */
+    /**
+     * One step: both engines send all they may, then time moves to the next timer or delivery, which takes place. False
+     * if there is none by `until`; time then moves to `until` if there is a later one.
+     */
     step(until = Number.POSITIVE_INFINITY): boolean {
       send(0)
       send(1)
       let next = Math.min(nodes[0].engine.nextTimeout(), nodes[1].engine.nextTimeout())
-      for (const p of inFlight) next = Math.min(next, p.at)
+      for (const { deliveryTime } of inFlight) next = Math.min(next, deliveryTime)
       if (next === Number.POSITIVE_INFINITY) return false
       if (next > until) {
         now = until

@@ -1,64 +1,75 @@
 /*
- * Packet scripts for the MIDDLE batch path: runs of packets that the responder or the completer handles in one step.
+ * Packet scripts for the MIDDLE batch path (transport/middle-batch.ts): runs of packets of which the responder or the
+ * completer handles several in one step.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { READ, sge } from './requests.ts'
-import { assertRefused, data, ERR, flushed, inMemory, MTU, start } from './responding.ts'
-import { packet, RQ, startScript } from './script.ts'
+import { assertRefused, ERR, flushed, MTU, memoryAt, patternOf, startResponder } from './responding.ts'
+import { packet, RQ_PSN, startScript } from './script.ts'
 
 describe('a run of packets', () => {
   const full = { payload: MTU }
   /** A WRITE of `count` packets to 0x9000; the first has arrived. */
   const startMessage = (count: number, ...args: Parameters<typeof startScript>) => {
-    const t = start(...args)
+    const t = startResponder(...args)
     t.request('WRITE_FIRST', 0, { payload: MTU, remote: 0x9000, dmaLen: count * MTU })
     return t
   }
   it('that continues a WRITE is written contiguously with its first packet', () => {
     const t = startMessage(6)
-    t.run(['WRITE_MIDDLE', 1, full], ['WRITE_MIDDLE', 2, full], ['WRITE_MIDDLE', 3, full], ['WRITE_MIDDLE', 4, full])
+    t.requestRun(
+      ['WRITE_MIDDLE', 1, full],
+      ['WRITE_MIDDLE', 2, full],
+      ['WRITE_MIDDLE', 3, full],
+      ['WRITE_MIDDLE', 4, full],
+    )
     t.request('WRITE_LAST', 5, { payload: MTU, ackReq: true })
     assert.deepEqual(t.sent(), ['ACK@5 msn 1'])
-    assert.equal(t.node.calls.writes, 1)
-    for (let i = 0; i < 6; i++) assert.deepEqual(inMemory(t, 0x9000 + i * MTU, MTU), data(MTU))
+    assert.equal(t.node.dmaCalls.writes, 1)
+    for (let i = 0; i < 6; i++) assert.deepEqual(memoryAt(t, 0x9000 + i * MTU, MTU), patternOf(MTU))
     assert.equal(t.node.engine.counters.receivedPackets, 6)
   })
   it('may contain the last packet of a message and the next message', () => {
     const t = startMessage(3)
-    t.run(['WRITE_MIDDLE', 1, full], ['WRITE_LAST', 2, full], ['SEND_ONLY', 3, { ...full, ackReq: true }])
+    t.requestRun(['WRITE_MIDDLE', 1, full], ['WRITE_LAST', 2, full], ['SEND_ONLY', 3, { ...full, ackReq: true }])
     assert.deepEqual(t.sent(), ['ACK@3 msn 2'])
     assert.deepEqual(t.completions(), ['100 ok recv 1024'])
-    assert.deepEqual(inMemory(t, 0x9000 + 2 * MTU, MTU), data(MTU))
+    assert.deepEqual(memoryAt(t, 0x9000 + 2 * MTU, MTU), patternOf(MTU))
   })
   it('is acknowledged if any of its packets requests it', () => {
     const t = startMessage(5)
-    t.run(['WRITE_MIDDLE', 1, { ...full, ackReq: true }], ['WRITE_MIDDLE', 2, full], ['WRITE_MIDDLE', 3, full])
+    t.requestRun(['WRITE_MIDDLE', 1, { ...full, ackReq: true }], ['WRITE_MIDDLE', 2, full], ['WRITE_MIDDLE', 3, full])
     assert.deepEqual(t.sent(), ['ACK@3 msn 0'])
   })
   it('with a gap is accepted up to the gap', () => {
     const t = startMessage(9)
-    t.run(['WRITE_MIDDLE', 1, full], ['WRITE_MIDDLE', 2, full], ['WRITE_MIDDLE', 4, full], ['WRITE_MIDDLE', 5, full])
+    t.requestRun(
+      ['WRITE_MIDDLE', 1, full],
+      ['WRITE_MIDDLE', 2, full],
+      ['WRITE_MIDDLE', 4, full],
+      ['WRITE_MIDDLE', 5, full],
+    )
     assert.deepEqual(t.sent(), ['NAK(PSN_SEQUENCE)@3 msn 0'])
-    t.run(['WRITE_MIDDLE', 3, full], ['WRITE_MIDDLE', 4, { ...full, ackReq: true }])
+    t.requestRun(['WRITE_MIDDLE', 3, full], ['WRITE_MIDDLE', 4, { ...full, ackReq: true }])
     assert.deepEqual(t.sent(), ['ACK@4 msn 0'])
   })
   it('with duplicates is accepted from the first new packet', () => {
     const t = startMessage(9)
-    t.run(['WRITE_MIDDLE', 1, full], ['WRITE_MIDDLE', 2, full])
-    t.run(['WRITE_MIDDLE', 2, full], ['WRITE_MIDDLE', 3, full], ['WRITE_MIDDLE', 4, full])
+    t.requestRun(['WRITE_MIDDLE', 1, full], ['WRITE_MIDDLE', 2, full])
+    t.requestRun(['WRITE_MIDDLE', 2, full], ['WRITE_MIDDLE', 3, full], ['WRITE_MIDDLE', 4, full])
     assert.deepEqual(t.sent(), ['ACK@4 msn 0'])
     assert.equal(t.node.engine.counters.duplicateRequests, 1)
   })
   it('that continues past the end of its message is an invalid request', () => {
     const t = startMessage(3)
-    t.run(['WRITE_MIDDLE', 1, full], ['WRITE_MIDDLE', 2, full], ['WRITE_MIDDLE', 3, full])
+    t.requestRun(['WRITE_MIDDLE', 1, full], ['WRITE_MIDDLE', 2, full], ['WRITE_MIDDLE', 3, full])
     assertRefused(t, ['NAK(INVALID_REQUEST)@2 msn 0'], flushed(100, 107), ['QP_REQ_ERR'])
   })
   it('may contain packets of another kind, which are handled one by one', () => {
     const t = startMessage(9)
     const otherPkey = { ...full, pkey: 0x1234 }
-    t.run(
+    t.requestRun(
       ['WRITE_MIDDLE', 1, full],
       ['WRITE_MIDDLE', 2, otherPkey],
       ['WRITE_MIDDLE', 2, full],
@@ -70,16 +81,18 @@ describe('a run of packets', () => {
   it('may be for several queue pairs', () => {
     const t = startMessage(9)
     const other = t.node.createQp(0x33)
-    t.node.connect(other, { destQpn: 0x44, rqPsn: RQ + 2, peer: 0 })
-    const run = [packet('WRITE_MIDDLE', RQ + 1, full), packet('WRITE_MIDDLE', RQ + 2, full, 0x33)]
-    t.node.injectRun(run, bytes => (bytes[7] === 0x33 ? other : t.row), 0)
-    assert.equal(t.node.engine.query(t.row).rqPsn, RQ + 2)
+    t.node.connect(other, { destQpn: 0x44, rqPsn: RQ_PSN + 2, peer: 0 })
+    const run = [packet('WRITE_MIDDLE', RQ_PSN + 1, full), packet('WRITE_MIDDLE', RQ_PSN + 2, full, 0x33)]
+    const destQpn = (bytes: Uint8Array): number => bytes[7] // the low byte of BTH.DestQP
+    t.node.injectRun(run, bytes => (destQpn(bytes) === 0x33 ? other : t.row), 0)
+    assert.equal(t.node.engine.query(t.row).rqPsn, RQ_PSN + 2)
     assert.equal(t.node.engine.query(other).state, ERR, 'a MIDDLE without a FIRST')
   })
   it("from another queue pair's peer is dropped", () => {
     const t = startMessage(4)
-    const stray = [1, 2].map(psn => packet('WRITE_MIDDLE', RQ + psn, full))
-    t.node.injectRun(stray, () => t.row, 0, 5)
+    const OTHER_PEER = 5
+    const stray = [1, 2].map(psn => packet('WRITE_MIDDLE', RQ_PSN + psn, full))
+    t.node.injectRun(stray, () => t.row, 0, OTHER_PEER)
     assert.equal(t.node.engine.counters.dropped, 2)
     assert.deepEqual(t.sent(), [])
   })
@@ -87,15 +100,15 @@ describe('a run of packets', () => {
     const t = startMessage(5)
     t.node.endBurst(0)
     t.node.regions.splice(0, 1)
-    t.run(['WRITE_MIDDLE', 1, full], ['WRITE_MIDDLE', 2, full])
+    t.requestRun(['WRITE_MIDDLE', 1, full], ['WRITE_MIDDLE', 2, full])
     assertRefused(t, ['NAK(REMOTE_ACCESS)@1 msn 0'], flushed(100, 107), ['QP_ACCESS_ERR'])
   })
 })
 
 describe('a run of READ responses', () => {
   const full = { payload: MTU }
-  const middles = (from: number, to: number) =>
-    Array.from({ length: to - from + 1 }, (_, i) => ['READ_RESP_MIDDLE', from + i, full] as const)
+  const middles = (firstPsn: number, lastPsn: number) =>
+    Array.from({ length: lastPsn - firstPsn + 1 }, (_, i) => ['READ_RESP_MIDDLE', firstPsn + i, full] as const)
   /** A READ of `count` packets into 0x9000; the first has arrived. */
   const startMessage = (count: number, ...args: Parameters<typeof startScript>) => {
     const t = startScript(...args)
@@ -106,12 +119,12 @@ describe('a run of READ responses', () => {
   }
   it('is written contiguously with the first one', () => {
     const t = startMessage(6)
-    t.responses(...middles(1, 4))
+    t.responseRun(...middles(1, 4))
     assert.deepEqual(t.completions(), [])
     t.response('READ_RESP_LAST', 5, full)
     assert.deepEqual(t.completions(), ['1 ok'])
-    assert.equal(t.node.calls.writes, 2, 'the last one has a longer header')
-    for (let i = 0; i < 6; i++) assert.deepEqual(inMemory(t, 0x9000 + i * MTU, MTU), data(MTU))
+    assert.equal(t.node.dmaCalls.writes, 2, 'the last one has a longer header')
+    for (let i = 0; i < 6; i++) assert.deepEqual(memoryAt(t, 0x9000 + i * MTU, MTU), patternOf(MTU))
     assert.equal(t.node.engine.counters.receivedPackets, 6)
     assert.equal(t.node.engine.nextTimeout(), Number.POSITIVE_INFINITY)
   })
@@ -119,11 +132,11 @@ describe('a run of READ responses', () => {
     const t = startMessage(4)
     t.post({ id: 2, opcode: READ, ...sge(0x1000, 2 * MTU) })
     t.sent()
-    t.responses(...middles(1, 2))
-    t.responses(['READ_RESP_LAST', 3, full], ['READ_RESP_FIRST', 4, full], ['READ_RESP_LAST', 5, full])
+    t.responseRun(...middles(1, 2))
+    t.responseRun(['READ_RESP_LAST', 3, full], ['READ_RESP_FIRST', 4, full], ['READ_RESP_LAST', 5, full])
     assert.deepEqual(t.completions(), ['1 ok', '2 ok'])
-    assert.deepEqual(inMemory(t, 0x9000 + 2 * MTU, 2 * MTU), Uint8Array.from([...data(MTU), ...data(MTU)]))
-    assert.deepEqual(inMemory(t, 0x1000 + MTU, MTU), data(MTU))
+    assert.deepEqual(memoryAt(t, 0x9000 + 2 * MTU, 2 * MTU), Uint8Array.from([...data(MTU), ...data(MTU)]))
+    assert.deepEqual(memoryAt(t, 0x1000 + MTU, MTU), patternOf(MTU))
   })
   it('goes to SGEs that begin and end within packets', () => {
     const t = startScript()
@@ -135,49 +148,49 @@ describe('a run of READ responses', () => {
     t.post({ id: 1, opcode: READ, sges })
     t.sent()
     t.response('READ_RESP_FIRST', 0, full)
-    t.responses(...middles(1, 4))
+    t.responseRun(...middles(1, 4))
     t.response('READ_RESP_LAST', 5, full)
     assert.deepEqual(t.completions(), ['1 ok'])
-    const got = sges.flatMap(({ at, length }) => [...inMemory(t, at, length)])
-    assert.deepEqual(got, Array.from({ length: 6 }, () => [...data(MTU)]).flat())
+    const read = sges.flatMap(({ at, length }) => [...memoryAt(t, at, length)])
+    assert.deepEqual(read, Array.from({ length: 6 }, () => [...data(MTU)]).flat())
   })
   it('with a gap is accepted up to the gap, and the rest is read again', () => {
     const t = startMessage(6)
-    t.responses(['READ_RESP_MIDDLE', 1, full], ['READ_RESP_MIDDLE', 2, full], ['READ_RESP_MIDDLE', 4, full])
+    t.responseRun(['READ_RESP_MIDDLE', 1, full], ['READ_RESP_MIDDLE', 2, full], ['READ_RESP_MIDDLE', 4, full])
     assert.deepEqual(t.sent(), [`READ_REQUEST@3 ackreq reth +${3 * MTU}:${3 * MTU}`])
-    t.responses(['READ_RESP_FIRST', 3, full])
-    t.responses(['READ_RESP_MIDDLE', 4, full], ['READ_RESP_MIDDLE', 5, full])
-    assert.deepEqual(t.completions(), ['1 BAD_RESP'], 'where the response should end')
+    t.responseRun(['READ_RESP_FIRST', 3, full])
+    t.responseRun(['READ_RESP_MIDDLE', 4, full], ['READ_RESP_MIDDLE', 5, full])
+    assert.deepEqual(t.completions(), ['1 BAD_RESP'], 'PSN 5 should be the LAST')
   })
   it('for a request not sent yet is dropped', () => {
     // half of the window is two packets: the READ is sent in parts of two, with one part in flight
     const t = startScript({ maxRdAtomic: 1 }, { windowBytes: 4 * (MTU + 64), boundReads: true })
     t.post({ id: 1, opcode: READ, ...sge(0x9000, 6 * MTU) })
     assert.deepEqual(t.sent(), [`READ_REQUEST@0 ackreq reth +0:${2 * MTU}`])
-    t.responses(['READ_RESP_FIRST', 0, full], ['READ_RESP_LAST', 1, full])
-    t.responses(...middles(2, 4))
+    t.responseRun(['READ_RESP_FIRST', 0, full], ['READ_RESP_LAST', 1, full])
+    t.responseRun(...middles(2, 4))
     assert.equal(t.node.engine.counters.dropped, 3)
     assert.deepEqual(t.sent(), [`READ_REQUEST@2 ackreq reth +${2 * MTU}:${2 * MTU}`])
   })
-  it('ends with its part of the READ', () => {
+  it('ends with a bad response if its part of the READ ends with a MIDDLE', () => {
     const t = startScript({}, { windowBytes: 6 * (MTU + 64), boundReads: true })
     t.post({ id: 1, opcode: READ, ...sge(0x9000, 6 * MTU) })
     assert.equal(t.sent().length, 2, 'three packets each')
     t.response('READ_RESP_FIRST', 0, full)
-    t.responses(...middles(1, 2))
+    t.responseRun(...middles(1, 2))
     assert.deepEqual(t.completions(), ['1 BAD_RESP'])
   })
   it('into a deregistered region ends the READ', () => {
     const t = startMessage(5)
     t.node.endBurst(0)
     t.node.regions.splice(0)
-    t.responses(...middles(1, 3))
+    t.responseRun(...middles(1, 3))
     assert.deepEqual(t.completions(), ['1 LOC_PROT'])
     assert.equal(t.state, ERR)
   })
   it('is ignored by a queue pair without a READ in flight', () => {
     const t = startScript()
-    t.responses(...middles(0, 2))
+    t.responseRun(...middles(0, 2))
     assert.equal(t.node.engine.counters.dropped, 3)
   })
 })

@@ -1,7 +1,7 @@
 /*
- * One side of a connection for engine tests: plain memory with regions, work queues of JavaScript objects, a port that
- * keeps sent packets, and everything that the engine reports, in order. Time is virtual and moves only when a test
- * advances it.
+ * An engine with its environment, for tests: plain memory with regions, work queues of JavaScript objects, a port that
+ * keeps sent packets, and everything that the engine reports, in order. The engine numbers its queue pairs; this number
+ * is called row. Time is virtual: the test passes it to each call.
  */
 import type { CauseName } from '../../src/spec/check/causes.ts'
 import { QpState } from '../../src/spec/enums.ts'
@@ -49,15 +49,20 @@ export interface SgeSpec {
 export interface SendSpec {
   id: number
   opcode: number
+  /** SIGNALED by default. */
   flags?: number
   sges?: SgeSpec[]
   inline?: Uint8Array
+  /** Immediate data, or the key to invalidate. */
   imm?: number
   /** Offset in the peer's client memory. */
   remote?: number
   rkey?: number
+  /** Atomics: compare or add; FLUSH: the length; BIND_MW: the length. */
   compare?: bigint
+  /** Atomics: swap; FLUSH: placement, and selectivity in the high half; BIND_MW: lkey, and access in the high half. */
   swap?: bigint
+  /** `Send.REFUSED`: the status with which the work queue refuses the request, and its cause's code in bits 8 and up. */
   refused?: number
   /** Datagrams: the destination. */
   to?: { qpn: number; qkey: number; flow: number }
@@ -76,7 +81,7 @@ export interface Cqe {
   imm: number
   flags: number
   qpn: number
-  from: number
+  srcQpn: number
   sl: number
   cq: number
   solicited: boolean
@@ -98,7 +103,7 @@ export const REMOTE_KEY = 0x8000_2222
 export const REMOTE_ACCESS = Access.REMOTE_WRITE | Access.REMOTE_READ | Access.REMOTE_ATOMIC
 /** The same, and local write: access flags of a region. */
 export const ALL_ACCESS = Access.LOCAL_WRITE | REMOTE_ACCESS
-/** Number of the XRC target's SRQ, whose WQEs are those of the row. */
+/** SRQ number of the only SRQ, that of an XRC target; its WQEs are those in the target's `receives`. */
 export const SHARED_QUEUE = 0x5a
 
 /** Bytes at the end of the receive arena, in which a datagram is assembled with its GRH. */
@@ -107,6 +112,7 @@ const GRH_SPACE = 0x1100
 const low = (value: bigint): number => Number(value & 0xffff_ffffn)
 const high = (value: bigint): number => Number((value >> 32n) & 0xffff_ffffn)
 
+/** Size of the memory, options of the engine (`EngineOptions`), and limits of the port's runs (`TransmitSink`). */
 export interface NodeOptions {
   memoryBytes?: number
   windowBytes?: number
@@ -114,7 +120,7 @@ export interface NodeOptions {
   boundReads?: boolean
   pace?: number
   maxPackets?: number
-  soonPackets?: number
+  maxSinglePacketRun?: number
   maxBytes?: number
   /** Offset in client memory of an address; relative to MEMORY_BASE if absent. */
   locate?: (address: bigint) => number
@@ -124,6 +130,7 @@ export type TestNode = ReturnType<typeof createNode>
 
 export const createNode = (options: NodeOptions = {}) => {
   const memoryBytes = options.memoryBytes ?? 0x2_0000
+  /** Client memory: that of the program whose queue pairs the engine runs. */
   const memory = new Uint8Array(memoryBytes)
   const words = new DataView(memory.buffer)
   const regions: Region[] = [
@@ -134,13 +141,16 @@ export const createNode = (options: NodeOptions = {}) => {
   const events: string[] = []
   const sent: SentPacket[] = []
   const reports = createReports()
-  const calls = { reads: 0, writes: 0 }
-  /** Set to an errno to make reads or writes fail. */
+  /** Number of calls of `Memory.read` and `Memory.write`. */
+  const dmaCalls = { reads: 0, writes: 0 }
+  /** Errno with which reads and writes of memory fail; 0: they succeed. */
   const faults = { read: 0, write: 0 }
+  /** Keys passed to `Memory.invalidate`, except unknown ones. */
   const invalidated: number[] = []
-  /** BIND_MW requests as passed to memory; a window of key 0 cannot be bound. */
-  const bound: { qp: number; window: number; key: number; at: number; length: number; lkey: number; access: number }[] =
+  /** Arguments of `Memory.bindWindow`; a window of key 0 cannot be bound. */
+  const binds: { qp: number; window: number; key: number; at: number; length: number; lkey: number; access: number }[] =
     []
+  /** By row: posted sends by index, of which `retired` are retired, and posted receives. */
   const queues: { sends: (SendSpec | undefined)[]; receives: ReceiveSpec[]; retired: number }[] = []
 
   /** Copies client memory to the arena (`isRead`) or back, in chunks as in `Memory.read`. */
@@ -184,12 +194,12 @@ export const createNode = (options: NodeOptions = {}) => {
     },
     grants: (pd, key, access) => regions.some(r => r.key === key && r.pd === pd && (r.access & access) === access),
     read(region, hi, lo, to, at, chunk, stride, total) {
-      calls.reads++
+      dmaCalls.reads++
       if (faults.read === 0) copy(region, hi, lo, to, at, chunk, stride, total, true)
       return faults.read
     },
     write(region, hi, lo, from, at, chunk, stride, total) {
-      calls.writes++
+      dmaCalls.writes++
       if (faults.write === 0) copy(region, hi, lo, from, at, chunk, stride, total, false)
       return faults.write
     },
@@ -218,7 +228,7 @@ export const createNode = (options: NodeOptions = {}) => {
       const address = offsetOf(words[at + BindMw.HI], words[at + BindMw.LO])
       const length = words[at + BindMw.LENGTH_LO]
       const [key, lkey, access] = [words[at + BindMw.KEY], words[at + BindMw.LKEY], words[at + BindMw.ACCESS]]
-      bound.push({ qp, window, key, at: address, length, lkey, access })
+      binds.push({ qp, window, key, at: address, length, lkey, access })
       return window !== 0
     },
     invalidate(pd, _qp, key) {
@@ -239,7 +249,7 @@ export const createNode = (options: NodeOptions = {}) => {
       into[at + i * Sge.WORDS + Sge.LKEY] = sge.key ?? LOCAL_KEY
     })
   }
-  const sum = (sges: SgeSpec[]): number => sges.reduce((total, sge) => total + sge.length, 0)
+  const lengthOf = (sges: SgeSpec[]): number => sges.reduce((sum, sge) => sum + sge.length, 0)
 
   const work: WorkSource = {
     loadSend(row, index, into, at) {
@@ -251,7 +261,7 @@ export const createNode = (options: NodeOptions = {}) => {
       into[at + Send.FLAGS] = (spec.flags ?? SIGNALED) | (spec.inline ? INLINE : 0)
       into[at + Send.ID_LO] = spec.id
       into[at + Send.SGES] = spec.inline ? 0 : (spec.sges?.length ?? 0)
-      into[at + Send.LENGTH] = spec.inline?.length ?? sum(spec.sges ?? [])
+      into[at + Send.LENGTH] = spec.inline?.length ?? lengthOf(spec.sges ?? [])
       into[at + Send.IMM] = spec.imm ?? 0
       into[at + Send.RKEY] = spec.rkey ?? REMOTE_KEY
       into[at + Send.REMOTE_LO] = low(remote)
@@ -274,11 +284,11 @@ export const createNode = (options: NodeOptions = {}) => {
       const queue = queues[row]
       for (let i = 0; i < count; i++) queue.sends[queue.retired++] = undefined
     },
-    copyInline(row, inlineAt, from, to, at, chunk, stride, total) {
+    copyInline(row, inlineAt, start, arena, at, chunk, stride, total) {
       const data = queues[row].sends[inlineAt]?.inline
       if (data === undefined) throw new Error('inline data of a request that was retired')
       for (let done = 0, chunkAt = at; done < total; done += chunk, chunkAt += stride)
-        to.bytes.set(data.subarray(from + done, from + done + Math.min(chunk, total - done)), chunkAt)
+        arena.bytes.set(data.subarray(start + done, start + done + Math.min(chunk, total - done)), chunkAt)
     },
     takeReceive(row, into, at) {
       const spec = queues[row].receives.shift()
@@ -286,27 +296,28 @@ export const createNode = (options: NodeOptions = {}) => {
       into[at + Receive.ID_LO] = spec.id
       into[at + Receive.ID_HI] = 0
       into[at + Receive.SGES] = spec.sges.length
-      into[at + Receive.LENGTH] = sum(spec.sges)
+      into[at + Receive.LENGTH] = lengthOf(spec.sges)
       writeSges(spec.sges, into, at + Receive.SGE)
       return true
     },
     selectShared(_row, srqn, into) {
-      into[0] = 1
-      into[1] = 2
+      into[0] = 1 // protection domain
+      into[1] = 2 // CQ
       return srqn === SHARED_QUEUE
     },
   }
 
-  /** Writes the GRH fields that tests check to the end of the arena, followed by the datagram. */
+  /** IP version of received datagrams: 4 or 6. */
+  const receivedIp = { version: 4 }
+  /** Writes the GRH fields that tests check (`Route.header`) near the end of the arena; the engine adds the datagram. */
   const writeRoute = (arena: Arena, _at: number, length: number): number => {
-    const to = arena.bytes.length - GRH_SPACE
-    arena.bytes.fill(0, to, to + 40)
-    arena.view.setUint16(to + 20, routeVersion.is === 6 ? 0 : 0x4500)
-    if (routeVersion.is === 6) arena.view.setUint16(to, 0x6000)
-    arena.view.setUint16(to + 22, 28 + length)
-    return to
+    const grhAt = arena.bytes.length - GRH_SPACE
+    arena.bytes.fill(0, grhAt, grhAt + 40)
+    arena.view.setUint16(grhAt + 20, receivedIp.version === 6 ? 0 : 0x4500)
+    if (receivedIp.version === 6) arena.view.setUint16(grhAt, 0x6000)
+    arena.view.setUint16(grhAt + 22, 28 + length)
+    return grhAt
   }
-  const routeVersion = { is: 4 }
   const engine: Engine = createEngine(
     {
       route: { header: writeRoute },
@@ -322,7 +333,7 @@ export const createNode = (options: NodeOptions = {}) => {
             imm: c[Completion.IMM],
             flags: c[Completion.FLAGS],
             qpn: c[Completion.QPN],
-            from: c[Completion.SRC_QPN],
+            srcQpn: c[Completion.SRC_QPN],
             sl: c[Completion.SL],
             cq,
             solicited,
@@ -348,31 +359,31 @@ export const createNode = (options: NodeOptions = {}) => {
 
   const maxBytes = options.maxBytes ?? 0x1_1000
   const arena = plainArena(maxBytes * 2)
-  /** Runs that the port still accepts; unlimited by default. */
-  const port = { room: Number.POSITIVE_INFINITY, runs: 0 }
-  /** Free bytes of the last reservation. */
+  /** `freeRuns`: runs that the port still accepts, unlimited by default; `runs`: runs that it was given. */
+  const port = { freeRuns: Number.POSITIVE_INFINITY, runs: 0 }
+  /** The bytes of the last reservation that are not committed: from `free` to `end` - 1. */
   let free = 0
   let end = -1
   const sink: TransmitSink = {
     arena,
     maxPackets: options.maxPackets ?? 256,
-    soonPackets: options.soonPackets,
+    maxSinglePacketRun: options.maxSinglePacketRun,
     maxBytes,
     reserve(bytes) {
       if (bytes > maxBytes) throw new Error(`reserved ${bytes}`)
-      if (port.room <= 0) return -1
+      if (port.freeRuns <= 0) return -1
       free = 64
       end = free + bytes
       arena.bytes.fill(0xdb)
       return free
     },
     commit(offset, packetBytes, count, lastBytes, flow) {
-      const after = offset + (count - 1) * packetBytes + lastBytes
-      if (offset < free || after > end) throw new Error(`commit of ${offset}…${after} in room ${free}…${end}`)
+      const runEnd = offset + (count - 1) * packetBytes + lastBytes
+      if (offset < free || runEnd > end) throw new Error(`commit of ${offset}…${runEnd} in reservation ${free}…${end}`)
       if (count > sink.maxPackets || (count - 1) * packetBytes + lastBytes > maxBytes || lastBytes > packetBytes)
         throw new Error(`run of ${count} × ${packetBytes}, last ${lastBytes}`)
-      free = after
-      port.room--
+      free = runEnd
+      port.freeRuns--
       port.runs++
       for (let i = 0; i < count; i++) {
         const at = offset + i * packetBytes
@@ -384,7 +395,7 @@ export const createNode = (options: NodeOptions = {}) => {
 
   const receiveArena = plainArena(0x4_0000)
   let receiveAt = 0
-  /** Copies received bytes to the receive arena, and returns their offset. */
+  /** Copies received bytes to the receive arena, and returns their offset. Ends the burst if the arena is full. */
   const storeReceived = (bytes: Uint8Array, now: number): number => {
     if (receiveAt + bytes.length > receiveArena.bytes.length - GRH_SPACE) {
       engine.endBurst(now)
@@ -405,16 +416,15 @@ export const createNode = (options: NodeOptions = {}) => {
     naks: reports.naks,
     peer: reports.peer,
     sent,
-    calls,
+    dmaCalls,
     faults,
     invalidated,
-    bound,
+    binds,
     sink,
     port,
     queues,
-    /** IP version of arriving datagrams: 4 or 6. */
-    routeVersion,
-    /** A new QP in RESET; its row. */
+    receivedIp,
+    /** Creates a QP in RESET, with send CQ 1 and receive CQ 2; returns its row. */
     createQp(qpn: number, init: { service?: number; signalAll?: boolean; maxSge?: number } = {}): number {
       const maxSge = init.maxSge ?? 4
       const row = engine.create({
@@ -447,7 +457,7 @@ export const createNode = (options: NodeOptions = {}) => {
     postReceive(row: number, ...specs: ReceiveSpec[]): void {
       queues[row].receives.push(...specs)
     },
-    /** Hands a packet in, at the position of the next one of a received run. */
+    /** Hands a packet to the engine; it lies behind the previous one, as packets of a run do. */
     inject(row: number, bytes: Uint8Array, now: number, peer = 0): void {
       engine.onPacket(row, receiveArena, storeReceived(bytes, now), bytes.length, peer, now)
     },
@@ -457,38 +467,40 @@ export const createNode = (options: NodeOptions = {}) => {
      */
     injectRun(packets: readonly Uint8Array[], rowOf: (bytes: Uint8Array) => number, now: number, peer = 0): void {
       const total = packets.reduce((sum, bytes) => sum + bytes.length, 0)
-      const all = new Uint8Array(total)
+      const run = new Uint8Array(total)
       const size = packets[0].length
       packets.forEach((bytes, i) => {
         if (i < packets.length - 1 ? bytes.length !== size : bytes.length > size)
           throw new Error('the packets do not form a run')
-        all.set(bytes, i * size)
+        run.set(bytes, i * size)
       })
-      let at = storeReceived(all, now)
+      let at = storeReceived(run, now)
       for (let i = 0; i < packets.length; ) {
-        const left = packets.length - i
+        const count = packets.length - i
         const handled = engine.onRun(
           rowOf(packets[i]),
           receiveArena,
           at,
           size,
-          left,
+          count,
           packets[packets.length - 1].length,
           peer,
           now,
         )
-        if (handled < 1 || handled > left) throw new Error(`${handled} of ${left} packets were handled`)
+        if (handled < 1 || handled > count) throw new Error(`${handled} of ${count} packets were handled`)
         i += handled
         at += handled * size
       }
     },
+    /** Ends the burst; the engine must not use the received packets after it, so they are overwritten. */
     endBurst(now: number): void {
       engine.endBurst(now)
       receiveArena.bytes.fill(0xee, 0, receiveAt)
       receiveAt = 0
     },
+    /** Lets the engine send until it has nothing to send, or the port accepts no more runs. */
     transmit(now: number): void {
-      while (engine.pollTransmit(sink, now) && port.room > 0) {}
+      while (engine.pollTransmit(sink, now) && port.freeRuns > 0) {}
     },
   }
 }

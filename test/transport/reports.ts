@@ -10,16 +10,16 @@ import type { Causes } from '../../src/transport/types.ts'
 const nameIn = (values: Readonly<Record<string, number>>, value: number): string =>
   Object.keys(values).find(name => values[name] === value) ?? String(value)
 
-/** `result`: the name of a completion status or asynchronous event. */
-const check = (result: string, cause: CauseName | undefined): void => {
+/** Throws unless the table lists this cause for `result`, the name of a completion status or asynchronous event. */
+const assertListed = (result: string, cause: CauseName | undefined): void => {
   if (cause === undefined || !causes[cause].results.some(name => name === result))
     throw new Error(`${result} was reported with cause ${cause}, but spec/check/causes.ts does not list it there`)
 }
 
-/** The cause of a completion's vendor_err. */
+/** The cause of a completion's vendor_err. Throws unless the table lists it for the status; a success has none. */
 export const checkCompletion = (status: number, code: number): CauseName | undefined => {
   const cause = causeOfCode(code)
-  if (status !== 0) check(nameIn(WcStatus.values, status), cause)
+  if (status !== 0) assertListed(nameIn(WcStatus.values, status), cause)
   else if (code !== 0) throw new Error(`a success with vendor_err ${code}`)
   return cause
 }
@@ -27,8 +27,9 @@ export const checkCompletion = (status: number, code: number): CauseName | undef
 export const createReports = () => {
   /** The causes of failures and events, in order. */
   const reported: Cause[] = []
-  /** Causes of NAKs by PSN, and the peer's if known. */
+  /** Causes of this engine's NAKs, by PSN. */
   const naks = new Map<number, Cause>()
+  /** Those of the peer's engine, if a test sets them: as if the peer were in the same process. */
   const peer: { naks?: ReadonlyMap<number, Cause> } = {}
   const causes: Causes = {
     send: (_row, _words, _at, _status, cause) => reported.push(cause),
@@ -39,7 +40,7 @@ export const createReports = () => {
     ofPeer: (_row, psn) => peer.naks?.get(psn),
   }
   const event = (type: number, cause: Cause): void => {
-    check(nameIn(AsyncEventType.values, type), cause.id)
+    assertListed(nameIn(AsyncEventType.values, type), cause.id)
     reported.push(cause)
   }
   return { reported, naks, peer, causes, event }

@@ -16,15 +16,15 @@ export const { ATOMIC_CMP_AND_SWP: CAS, ATOMIC_FETCH_AND_ADD: FAA, SEND_WITH_INV
 export const { FENCE, SIGNALED, SOLICITED } = SendFlags.values
 
 export type Script = ReturnType<typeof startScript>
-/** One scatter/gather element, for a request. */
+/** `sges` of a request with one scatter/gather element, at an offset in client memory. */
 export const sge = (at: number, length: number) => ({ sges: [{ at, length }] })
 /** Fills a range of client memory with a pattern, and returns a copy of it. */
-export const data = (t: Script, at: number, length: number): Uint8Array => {
+export const fillMemory = (t: Script, at: number, length: number): Uint8Array => {
   for (let i = 0; i < length; i++) t.node.memory[at + i] = i * 5 + 3
   return t.node.memory.slice(at, at + length)
 }
-/** The payloads of all sent packets, one after the other. */
-export const joined = (t: Script): Uint8Array => Uint8Array.from(t.payloads().flatMap(p => [...p]))
+/** The payloads of all packets that the engine ever sent, one after the other. */
+export const sentPayload = (t: Script): Uint8Array => Uint8Array.from(t.payloads().flatMap(p => [...p]))
 /** AETH syndromes of NAKs. */
 export const NAK = {
   SEQUENCE: syndromeKind.NAK | nakCode.PSN_SEQUENCE,
@@ -34,6 +34,6 @@ export const NAK = {
   INVALID_RD: syndromeKind.NAK | nakCode.INVALID_RD_REQUEST,
 }
 /** AETH syndrome of an RNR NAK with this timer code. */
-export const rnr = (code: number): number => syndromeKind.RNR_NAK | code
+export const rnrSyndrome = (code: number): number => syndromeKind.RNR_NAK | code
 /** ACK timeout of code 14, µs. */
 export const T14 = 4.096 * 2 ** 14

@@ -1,6 +1,6 @@
 /*
- * Shared by packet scripts for the responder: a script with receive buffers, memory contents, and the check of a
- * refused request.
+ * Shared by packet scripts for the responder: a script with receive buffers, payloads and memory contents, and the check
+ * of a refused request.
  */
 import assert from 'node:assert/strict'
 import { QpState } from '../../src/spec/enums.ts'
@@ -11,18 +11,19 @@ export const MTU = 1024
 export const { ERR } = QpState.values
 
 /** A script with eight receive WQEs (ids 100 to 107) of 4096 bytes, and a word of value 5 at 0x8000 for atomics. */
-export const start = (...args: Parameters<typeof startScript>) => {
+export const startResponder = (...args: Parameters<typeof startScript>) => {
   const t = startScript(...args)
-  t.receives(8, 4096)
+  t.postReceives(8, 4096)
   t.node.words.setBigUint64(0x8000, 5n, true)
   return t
 }
-export type Script = ReturnType<typeof start>
+export type Script = ReturnType<typeof startResponder>
 /** The word at 0x8000. */
-export const word = (t: Script): bigint => t.node.words.getBigUint64(0x8000, true)
+export const atomicWord = (t: Script): bigint => t.node.words.getBigUint64(0x8000, true)
 /** The payload that `packet` (script.ts) writes for a length. */
-export const data = (length: number): Uint8Array => Uint8Array.from({ length }, (_, i) => i * 7 + 1)
-export const inMemory = (t: Script, at: number, length: number): Uint8Array => t.node.memory.slice(at, at + length)
+export const patternOf = (length: number): Uint8Array => Uint8Array.from({ length }, (_, i) => i * 7 + 1)
+/** A copy of a range of client memory. */
+export const memoryAt = (t: Script, at: number, length: number): Uint8Array => t.node.memory.slice(at, at + length)
 /** Flushed completions of the work requests `first` to `last`, as `Script.completions` returns them. */
 export const flushed = (first: number, last: number): string[] =>
   Array.from({ length: last - first + 1 }, (_, i) => `${first + i} FLUSH`)

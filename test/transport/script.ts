@@ -1,28 +1,34 @@
 /*
- * Packet scripts: one engine, with the test as its peer. Packets are written as short text, `SEND_ONLY@0 ackreq [5]`,
- * with PSNs relative to the start of each direction, so that a test reads like a capture.
+ * Packet scripts: one engine with one connected queue pair, and the test as its peer. Sent packets are shown as short
+ * text, `SEND_ONLY@0 ackreq [5]`: opcode, PSN relative to the first one of its direction, flags, header fields and
+ * payload length, so that a test reads like a capture.
  */
 import assert from 'node:assert/strict'
 import { CREDITS_NONE, SYNDROME_KIND_MASK, SYNDROME_VALUE_MASK, syndromeKind } from '../../src/spec/wire/headers.ts'
+import { WcFlags, WcOpcode } from '../../src/spec/work.ts'
 import { psnDifference } from '../../src/transport/psn.ts'
 import type { QpAttributes } from '../../src/transport/types.ts'
 import { emitPacket, type Packet, parsePacket } from '../../src/wire/packet.ts'
 import { createNode, MEMORY_BASE, type NodeOptions, REMOTE_KEY, type SendSpec, SHARED_QUEUE } from './node.ts'
 
-/** First PSN of the engine's requests (it wraps soon), and of the peer's. */
-export const SQ = 0xff_fffe
-export const RQ = 0x00_0200
+/** First PSN of the engine's requests, which wraps after two packets, and of the peer's. */
+export const SQ_PSN = 0xff_fffe
+export const RQ_PSN = 0x00_0200
 const QPN = 0x11
 const PEER_QPN = 0x22
 
+/** Fields of a packet; defaults are those of `packet`. */
 export interface PacketSpec {
   ackReq?: boolean
   solicited?: boolean
+  /** The bytes, or their number. */
   payload?: Uint8Array | number
   /** Offset in client memory. */
   remote?: number
   rkey?: number
+  /** By default the length of the payload. */
   dmaLen?: number
+  /** Immediate data, or the key to invalidate. */
   imm?: number
   swap?: bigint
   compare?: bigint
@@ -37,11 +43,12 @@ export interface PacketSpec {
   migReq?: boolean
   /** Datagrams: Q_Key and source QPN. */
   qkey?: number
-  from?: number
+  srcQpn?: number
   /** XRC: SRQ number. */
-  srq?: number
+  srqn?: number
 }
 
+/** A payload given by its length has the pattern of `patternOf` (responding.ts). */
 const bytesOf = (payload: Uint8Array | number | undefined): Uint8Array =>
   typeof payload === 'number'
     ? Uint8Array.from({ length: payload }, (_, i) => i * 7 + 1)
@@ -76,8 +83,8 @@ export const packet = (name: string, psn: number, spec: PacketSpec = {}, qpn = Q
     ImmDt: { immDt: spec.imm ?? 0 },
     IETH: { rkey: spec.imm ?? 0 },
     FETH: { resv26: 0, sel: spec.sel ?? 0, plt: spec.plt ?? 1 },
-    DETH: { qkey: spec.qkey ?? 0, resv8: 0, srcQp: spec.from ?? 0 },
-    XRCETH: { resv8: 0, xrcSrq: spec.srq ?? SHARED_QUEUE },
+    DETH: { qkey: spec.qkey ?? 0, resv8: 0, srcQp: spec.srcQpn ?? 0 },
+    XRCETH: { resv8: 0, xrcSrq: spec.srqn ?? SHARED_QUEUE },
     payload,
     icrc: 0,
   } as unknown as Packet)
@@ -86,8 +93,8 @@ export const packet = (name: string, psn: number, spec: PacketSpec = {}, qpn = Q
 /** Names of NAK codes, by value. */
 const NAKS = ['PSN_SEQUENCE', 'INVALID_REQUEST', 'REMOTE_ACCESS', 'REMOTE_OPERATION']
 
-/** A sent packet as text, with its PSN relative to `sq` (a request) or `rq` (a response). */
-export const describe = (bytes: Uint8Array, sq = SQ, rq = RQ): string => {
+/** A sent packet as text, with its PSN relative to SQ_PSN (a request) or RQ_PSN (a response). Checks its DestQP and P_Key. */
+const describePacket = (bytes: Uint8Array): string => {
   const p = parsePacket(bytes)
   if (p.kind === 'opaque') return `opaque (${p.reason})`
   const record = p as unknown as Record<string, Record<string, number | bigint>>
@@ -96,17 +103,17 @@ export const describe = (bytes: Uint8Array, sq = SQ, rq = RQ): string => {
   assert.equal(p.BTH.pkey, 0xffff)
   const name = p.name.replace(/^(RC|UC|XRC)_/, '')
   const isResponse = AETH !== undefined || name === 'READ_RESP_MIDDLE'
-  const at = `@${psnDifference(Number(BTH.psn), isResponse ? rq : sq)}`
+  const psn = `@${psnDifference(Number(BTH.psn), isResponse ? RQ_PSN : SQ_PSN)}`
   const words: string[] = []
   if (name === 'ACKNOWLEDGE') {
     const kind = Number(AETH.syndrome) & SYNDROME_KIND_MASK
     const value = Number(AETH.syndrome) & SYNDROME_VALUE_MASK
     const isRnr = kind === syndromeKind.RNR_NAK
-    words.push(isRnr ? `RNR(${value})${at}` : kind === syndromeKind.NAK ? `NAK(${NAKS[value]})${at}` : `ACK${at}`)
+    words.push(isRnr ? `RNR(${value})${psn}` : kind === syndromeKind.NAK ? `NAK(${NAKS[value]})${psn}` : `ACK${psn}`)
     if (kind === syndromeKind.ACK) assert.equal(value, CREDITS_NONE, 'credits')
     words.push(`msn ${AETH.msn}`)
   } else {
-    words.push(name + at)
+    words.push(name + psn)
     if (AETH !== undefined) words.push(`msn ${AETH.msn}`)
   }
   if (p.BTH.ackReq) words.push('ackreq')
@@ -138,21 +145,25 @@ const STATUS = [
   'REM_ACCESS',
 ]
 const MORE_STATUS: Record<number, string> = { 11: 'REM_OP', 12: 'RETRY_EXC', 13: 'RNR_RETRY_EXC', 15: 'REM_INV_RD' }
+const { RECV, RECV_RDMA_WITH_IMM } = WcOpcode.values
+const { WITH_IMM, WITH_INV } = WcFlags.values
 
-/** An engine with one connected QP; the test is its peer. */
+/** An engine with one QP in RTS; the test is its peer. */
 export const startScript = (
   attributes: QpAttributes = {},
   options: NodeOptions & { service?: number; signalAll?: boolean; maxSge?: number } = {},
 ) => {
   const node = createNode(options)
   const row = node.createQp(QPN, options)
-  node.connect(row, { destQpn: PEER_QPN, sqPsn: SQ, rqPsn: RQ, ...attributes })
+  node.connect(row, { destQpn: PEER_QPN, sqPsn: SQ_PSN, rqPsn: RQ_PSN, ...attributes })
   node.events.length = 0
   let now = 0
-  let seen = 0
-  let completed = 0
+  /** Packets and CQEs that `sent` and `completions` have returned. */
+  let returnedPackets = 0
+  let returnedCqes = 0
   return {
     node,
+    /** The row of the QP in the engine. */
     row,
     get now() {
       return now
@@ -162,40 +173,43 @@ export const startScript = (
     },
     post: (...specs: SendSpec[]) => node.post(row, ...specs),
     /** Posts `count` receive WQEs of `length` bytes at `at`, ids from 100 on. */
-    receives(count: number, length: number, at = 0): void {
+    postReceives(count: number, length: number, at = 0): void {
       for (let i = 0; i < count; i++) node.postReceive(row, { id: 100 + i, sges: [{ at: at + i * length, length }] })
     },
-    /** The peer sends a request (PSN relative to RQ); `sent` collects the response. */
-    request: (name: string, psn: number, spec: PacketSpec = {}) => node.inject(row, packet(name, RQ + psn, spec), now),
-    /** The peer sends several requests, `name psn spec`, which arrive as one run. */
-    run: (...packets: (readonly [name: string, psn: number, spec?: PacketSpec])[]) =>
+    /** The peer sends a request, PSN relative to RQ_PSN; `sent` returns the response. */
+    request: (name: string, psn: number, spec: PacketSpec = {}) =>
+      node.inject(row, packet(name, RQ_PSN + psn, spec), now),
+    /** Several requests of the peer as one run, PSNs relative to RQ_PSN. */
+    requestRun: (...packets: (readonly [name: string, psn: number, spec?: PacketSpec])[]) =>
       node.injectRun(
-        packets.map(([name, psn, spec]) => packet(name, RQ + psn, spec)),
+        packets.map(([name, psn, spec]) => packet(name, RQ_PSN + psn, spec)),
         () => row,
         now,
       ),
-    /** Several responses of the peer as one run, PSNs relative to SQ. */
-    responses: (...packets: (readonly [name: string, psn: number, spec?: PacketSpec])[]) =>
+    /** Several responses of the peer as one run, PSNs relative to SQ_PSN. */
+    responseRun: (...packets: (readonly [name: string, psn: number, spec?: PacketSpec])[]) =>
       node.injectRun(
-        packets.map(([name, psn, spec]) => packet(name, SQ + psn, spec)),
+        packets.map(([name, psn, spec]) => packet(name, SQ_PSN + psn, spec)),
         () => row,
         now,
       ),
-    /** The peer sends a response (PSN relative to SQ). */
-    response: (name: string, psn: number, spec: PacketSpec = {}) => node.inject(row, packet(name, SQ + psn, spec), now),
-    raw: (bytes: Uint8Array, peer = 0) => node.inject(row, bytes, now, peer),
-    /** Packets that the engine sent since the last call. */
+    /** The peer sends a response (PSN relative to SQ_PSN). */
+    response: (name: string, psn: number, spec: PacketSpec = {}) =>
+      node.inject(row, packet(name, SQ_PSN + psn, spec), now),
+    /** Hands in bytes as they are, from the peer with this number in the port. */
+    injectRaw: (bytes: Uint8Array, peer = 0) => node.inject(row, bytes, now, peer),
+    /** Ends the burst, lets the engine send, and returns the packets that it sent since the last call. */
     sent(): string[] {
       node.endBurst(now)
       node.transmit(now)
-      const fresh = node.sent.slice(seen)
-      seen = node.sent.length
-      return fresh.map(p => describe(p.bytes))
+      const fresh = node.sent.slice(returnedPackets)
+      returnedPackets = node.sent.length
+      return fresh.map(p => describePacket(p.bytes))
     },
-    /** The payloads of all packets sent. */
+    /** The payloads of all packets that the engine ever sent. */
     payloads: () =>
       node.sent.map(p => parsePacket(p.bytes)).map(p => (p.kind === 'packet' ? p.payload : new Uint8Array())),
-    /** Advances time; a timer that expires meanwhile is served at its time. */
+    /** Advances time; a timer that expires meanwhile is handled at its time. */
     sleep(micros: number): void {
       const end = now + micros
       for (let next = node.engine.nextTimeout(); next <= end; next = node.engine.nextTimeout()) {
@@ -204,15 +218,20 @@ export const startScript = (
       }
       now = end
     },
-    /** Completions since the last call, as `id status`, with the byte count of receives. */
+    /**
+     * Completions since the last call, as `id status`; for receives also `recv` or (of a WRITE) `recv-imm`, the byte
+     * count, and the immediate or the invalidated key.
+     */
     completions(): string[] {
-      const fresh = node.cqes.slice(completed)
-      completed = node.cqes.length
+      const fresh = node.cqes.slice(returnedCqes)
+      returnedCqes = node.cqes.length
       return fresh.map(c => {
         const status = STATUS[c.status] ?? MORE_STATUS[c.status] ?? String(c.status)
-        const receive = c.status === 0 && c.opcode >= 128
-        const extra = receive ? ` ${c.opcode === 129 ? 'recv-imm' : 'recv'} ${c.bytes}` : ''
-        return `${c.id} ${status}${extra}${(c.flags & 2) !== 0 ? ` imm ${c.imm}` : ''}${(c.flags & 8) !== 0 ? ` inv ${c.imm}` : ''}`
+        const isReceive = c.status === 0 && c.opcode >= RECV
+        const receive = isReceive ? ` ${c.opcode === RECV_RDMA_WITH_IMM ? 'recv-imm' : 'recv'} ${c.bytes}` : ''
+        const imm = (c.flags & WITH_IMM) !== 0 ? ` imm ${c.imm}` : ''
+        const inv = (c.flags & WITH_INV) !== 0 ? ` inv ${c.imm}` : ''
+        return `${c.id} ${status}${receive}${imm}${inv}`
       })
     },
   }

@@ -1,6 +1,6 @@
 /*
- * Queue pair states in the engine (legal transitions: test/spec/qp-states.test.ts), reuse of rows, and work queues
- * written by a hostile program.
+ * Queue pair states in the engine (legal transitions: test/spec/qp-states.test.ts), reuse of rows (numbers of queue
+ * pairs in the engine), work queues written by a hostile program, and packets of garbage.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -9,10 +9,10 @@ import { Service } from '../../src/spec/wire/services.ts'
 import { WcStatus } from '../../src/spec/work.ts'
 import { createEngine } from '../../src/transport/engine.ts'
 import { Completion, Send, type WorkSource } from '../../src/transport/types.ts'
-import { createRandom, joinNodes } from './link.ts'
+import { createRandom, linkNodes } from './link.ts'
 import { ALL_ACCESS, createNode, REMOTE_ACCESS, REMOTE_KEY, type TestNode } from './node.ts'
 import { READ, SEND, sge } from './requests.ts'
-import { startScript } from './script.ts'
+import { RQ_PSN, SQ_PSN, startScript } from './script.ts'
 
 const { RESET, INIT, RTR, RTS, SQD, ERR } = QpState.values
 
@@ -42,7 +42,7 @@ describe('SQD', () => {
   })
   it('retransmits and continues to receive', () => {
     const t = startScript()
-    t.receives(1, 10)
+    t.postReceives(1, 10)
     t.post({ id: 1, opcode: SEND })
     t.sent()
     t.node.engine.modify(t.row, SQD, {})
@@ -88,27 +88,26 @@ describe('attributes', () => {
 describe('an error', () => {
   it('flushes both queues, requests in flight first, signaled or not, and later posts', () => {
     const t = startScript({}, { windowBytes: 100 })
-    t.receives(2, 10)
+    t.postReceives(2, 2000)
+    t.post(...[1, 2, 3].map(id => ({ id, opcode: SEND, flags: 0 })))
+    assert.equal(t.sent().length, 2)
+    t.request('SEND_FIRST', 0, { payload: 1024 })
+    t.node.engine.modify(t.row, ERR, {})
+    assert.deepEqual(t.completions(), ['100 FLUSH', '1 FLUSH', '2 FLUSH', '3 FLUSH', '101 FLUSH'])
+    assert.equal(t.node.engine.nextTimeout(), Number.POSITIVE_INFINITY)
+    t.post(...[4, 5].map(id => ({ id, opcode: SEND, flags: 0 })))
+    t.post({ id: 6, opcode: SEND, flags: 0 })
+    assert.deepEqual(t.completions(), ['4 FLUSH', '5 FLUSH', '6 FLUSH'])
+    assert.equal(t.node.queues[t.row].retired, 6)
+    assert.deepEqual(t.sent(), [])
+    assert.ok(t.node.cqes.every(c => c.solicited))
+  })
+  it('found by the responder flushes the other receives', () => {
+    const t = startScript()
+    t.postReceives(2, 10)
     t.request('SEND_FIRST', 0, { payload: 1024 })
     t.node.endBurst(0)
     assert.deepEqual(t.completions(), ['100 LOC_LEN', '101 FLUSH'])
-    const u = startScript({}, { windowBytes: 100 })
-    u.receives(2, 2000)
-    u.post(...[1, 2, 3].map(id => ({ id, opcode: SEND, flags: 0 })))
-    assert.equal(u.sent().length, 2)
-    u.request('SEND_FIRST', 0, { payload: 1024 })
-    u.node.engine.modify(u.row, ERR, {})
-    assert.deepEqual(u.completions(), ['100 FLUSH', '1 FLUSH', '2 FLUSH', '3 FLUSH', '101 FLUSH'])
-    assert.equal(u.node.engine.nextTimeout(), Number.POSITIVE_INFINITY)
-    u.post(...[4, 5].map(id => ({ id, opcode: SEND, flags: 0 })))
-    u.post({ id: 6, opcode: SEND, flags: 0 })
-    assert.deepEqual(u.completions(), ['4 FLUSH', '5 FLUSH', '6 FLUSH'])
-    assert.equal(u.node.queues[u.row].retired, 6)
-    assert.deepEqual(u.sent(), [])
-    assert.equal(
-      u.node.cqes.every(c => c.solicited),
-      true,
-    )
   })
   it('of queue pairs in INIT and RTR flushes too', () => {
     for (const state of [INIT, RTR]) {
@@ -118,7 +117,7 @@ describe('an error', () => {
       t.node.engine.modify(t.row, INIT, { access: 0 })
       if (state === RTR) t.node.engine.modify(t.row, RTR, { rqPsn: 0, maxDestRdAtomic: 0, destQpn: 1 })
       t.post({ id: 1, opcode: SEND })
-      t.receives(1, 10)
+      t.postReceives(1, 10)
       assert.deepEqual(t.sent(), [])
       t.node.engine.modify(t.row, ERR, {})
       assert.deepEqual(t.completions(), ['1 FLUSH', '100 FLUSH'])
@@ -129,7 +128,7 @@ describe('an error', () => {
 describe('RESET', () => {
   it('discards everything without completions, and counts requests from 0 again', () => {
     const t = startScript()
-    t.receives(2, 2000)
+    t.postReceives(2, 2000)
     t.post({ id: 1, opcode: SEND }, { id: 2, opcode: READ, ...sge(0, 100) })
     t.request('SEND_FIRST', 0, { payload: 1024 })
     t.request('READ_REQUEST', 1, { dmaLen: 1 })
@@ -138,11 +137,11 @@ describe('RESET', () => {
     assert.equal(t.node.engine.nextTimeout(), Number.POSITIVE_INFINITY)
     assert.deepEqual(t.sent(), [])
     t.node.queues[t.row] = { sends: [], receives: [], retired: 0 }
-    t.completions()
-    t.node.connect(t.row, { destQpn: 0x22, sqPsn: 0xfffffe, rqPsn: 0x200 })
+    assert.deepEqual(t.completions(), [])
+    t.node.connect(t.row, { destQpn: 0x22, sqPsn: SQ_PSN, rqPsn: RQ_PSN })
     t.post({ id: 3, opcode: SEND })
     assert.deepEqual(t.sent(), ['SEND_ONLY@0 ackreq'])
-    t.receives(1, 100)
+    t.postReceives(1, 100)
     t.request('SEND_ONLY', 0, { payload: 1, ackReq: true })
     assert.deepEqual(t.sent(), ['ACK@0 msn 1'])
     t.response('ACKNOWLEDGE', 0)
@@ -155,7 +154,7 @@ describe('requests posted before RTS', () => {
     const t = startScript()
     t.node.engine.modify(t.row, RESET, {})
     t.post({ id: 1, opcode: SEND })
-    t.node.connect(t.row, { destQpn: 0x22, sqPsn: 0xfffffe })
+    t.node.connect(t.row, { destQpn: 0x22, sqPsn: SQ_PSN })
     assert.deepEqual(t.sent(), ['SEND_ONLY@0 ackreq'])
   })
 })
@@ -166,7 +165,7 @@ describe('rows', () => {
     const rows = Array.from({ length: 100 }, (_, i) => t.node.createQp(100 + i))
     assert.equal(new Set([t.row, ...rows]).size, 101)
     const row = rows[50]
-    t.node.connect(row, { destQpn: 0x22, sqPsn: 0xfffffe })
+    t.node.connect(row, { destQpn: 0x22, sqPsn: SQ_PSN })
     t.node.post(row, { id: 1, opcode: SEND })
     assert.equal(t.sent().length, 1)
     t.node.post(row, { id: 2, opcode: SEND })
@@ -182,7 +181,7 @@ describe('rows', () => {
   it('of hundreds of queue pairs do not mix their traffic', () => {
     const random = createRandom(5)
     const nodes: [TestNode, TestNode] = [createNode(), createNode()]
-    const wire = joinNodes(nodes, { drop: 0.02, duplicate: 0.02, reorder: 0.05 }, random)
+    const wire = linkNodes(nodes, { drop: 0.02, duplicate: 0.02, reorder: 0.05 }, random)
     const count = 300
     for (let i = 0; i < count; i++)
       nodes.forEach((node, side) => {
@@ -206,15 +205,16 @@ describe('rows', () => {
 })
 
 describe('a hostile program', () => {
-  const nothing = (): number => 0
+  /** A `Memory` access that succeeds and does nothing; `resolve` knows no key, so the engine makes none. */
+  const succeed = (): number => 0
   const memory = {
     resolve: () => -1,
     grants: () => false,
-    read: nothing,
-    write: nothing,
-    compareSwap: nothing,
+    read: succeed,
+    write: succeed,
+    compareSwap: succeed,
     hasProcessEnded: () => false,
-    fetchAdd: nothing,
+    fetchAdd: succeed,
     bindWindow: () => false,
     invalidate: () => WcStatus.values.LOC_QP_OP_ERR,
   }
@@ -236,13 +236,13 @@ describe('a hostile program', () => {
   }
   const { sink, sent } = createNode()
 
-  it('that fills its rings with garbage gets only completions with errors', () => {
+  it('whose requests are garbage gets only completions with errors', () => {
     const random = createRandom(9)
     for (let round = 0; round < 3000; round++) {
-      let left = 3
+      let requests = 3
       const { engine, row, statuses } = start({
         loadSend(_row, _index, into, at) {
-          if (left-- <= 0) return false
+          if (requests-- <= 0) return false
           for (let i = 0; i < Send.SGE + 16; i++)
             into[at + i] = random() < 0.5 ? random() * 12 : random() * 0x1_0000_0000
           into[at + Send.SGES] = random() < 0.7 ? random() * 5 : 0xffff_ffff
@@ -302,23 +302,24 @@ describe('a hostile program', () => {
 })
 
 describe('packets of garbage', () => {
-  it('leave the engine running and memory of others unchanged', () => {
+  it('make no call throw, and change no memory outside the region and the buffers', () => {
     const random = createRandom(11)
     for (let round = 0; round < 300; round++) {
       const t = startScript({ maxDestRdAtomic: 2 })
-      t.receives(3, 3000)
+      t.postReceives(3, 3000)
       t.node.regions[0] = { key: REMOTE_KEY, pd: 1, offset: 0x4000, length: 0x100, access: ALL_ACCESS }
       t.post({ id: 1, opcode: SEND, ...sge(0, 3000) }, { id: 2, opcode: READ, ...sge(0x6000, 3000) })
       t.sent()
       for (let i = 0; i < 40; i++) {
         const bytes = Uint8Array.from({ length: 4 * Math.floor(random() * 30) }, () => random() * 256)
         if (bytes.length > 12) {
-          bytes[0] = random() * 0x20
-          bytes[1] = random() < 0.8 ? 0 : random() * 256
-          bytes.fill(255, 2, 4)
-          new DataView(bytes.buffer).setUint32(8, (random() < 0.5 ? 0x200 : 0xfffffe) + Math.floor(random() * 4))
+          bytes[0] = random() * 0x20 // opcode, of RC
+          bytes[1] = random() < 0.8 ? 0 : random() * 256 // flags, PadCnt, TVer
+          bytes.fill(255, 2, 4) // P_Key 0xffff
+          const firstPsn = random() < 0.5 ? RQ_PSN : SQ_PSN
+          new DataView(bytes.buffer).setUint32(8, firstPsn + Math.floor(random() * 4))
         }
-        t.raw(bytes)
+        t.injectRaw(bytes)
         if (random() < 0.3) t.sleep(random() * 100_000)
         if (random() < 0.3) t.sent()
       }

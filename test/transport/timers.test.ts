@@ -8,38 +8,34 @@ import { clearTimer, createTimers, nextDeadline, setTimer, takeExpired } from '.
 
 const row = fc.nat({ max: 12 })
 const action = fc.oneof(
-  fc.record({ kind: fc.constant('set' as const), row, at: fc.nat({ max: 1000 }) }),
+  fc.record({ kind: fc.constant('set' as const), row, deadline: fc.nat({ max: 1000 }) }),
   fc.record({ kind: fc.constant('clear' as const), row }),
-  fc.record({ kind: fc.constant('expire' as const), at: fc.nat({ max: 1000 }) }),
+  fc.record({ kind: fc.constant('expire' as const), now: fc.nat({ max: 1000 }) }),
 )
 
-it('timers expire exactly at their last setting, earliest first', () => {
+it('timers expire at the deadline that was set last, earliest first', () => {
   fc.assert(
     fc.property(fc.array(action, { maxLength: 60 }), actions => {
       const timers = createTimers()
-      const model = new Map<number, number>()
-      for (const a of actions) {
-        if (a.kind === 'expire') {
-          const due = [...model].filter(([, at]) => at <= a.at).sort((x, y) => x[1] - y[1])
-          const taken: number[] = []
-          for (let r = takeExpired(timers, a.at); r >= 0; r = takeExpired(timers, a.at)) {
-            taken.push(model.get(r) ?? -1)
-            model.delete(r)
+      /** By row: the deadline of its timer, if it is set. */
+      const deadlines = new Map<number, number>()
+      for (const action of actions) {
+        if (action.kind === 'expire') {
+          const due = [...deadlines.values()].filter(deadline => deadline <= action.now).sort((a, b) => a - b)
+          const expired: number[] = []
+          for (let row = takeExpired(timers, action.now); row >= 0; row = takeExpired(timers, action.now)) {
+            expired.push(deadlines.get(row) ?? -1)
+            deadlines.delete(row)
           }
-          assert.deepEqual(
-            taken,
-            due.map(([, at]) => at),
-          )
+          assert.deepEqual(expired, due)
+        } else if (action.kind === 'set') {
+          setTimer(timers, action.row, action.deadline)
+          deadlines.set(action.row, action.deadline)
         } else {
-          if (a.kind === 'set') {
-            setTimer(timers, a.row, a.at)
-            model.set(a.row, a.at)
-          } else {
-            clearTimer(timers, a.row)
-            model.delete(a.row)
-          }
+          clearTimer(timers, action.row)
+          deadlines.delete(action.row)
         }
-        assert.equal(nextDeadline(timers), Math.min(Number.POSITIVE_INFINITY, ...model.values()))
+        assert.equal(nextDeadline(timers), Math.min(Number.POSITIVE_INFINITY, ...deadlines.values()))
       }
     }),
   )

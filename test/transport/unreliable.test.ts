@@ -6,24 +6,28 @@ import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { QpState } from '../../src/spec/enums.ts'
 import { Service } from '../../src/spec/wire/services.ts'
-import { WrOpcode } from '../../src/spec/work.ts'
+import { SendFlags, WrOpcode } from '../../src/spec/work.ts'
+import { Access } from '../../src/transport/types.ts'
 import { parsePacket } from '../../src/wire/packet.ts'
 import { createNode, type NodeOptions } from './node.ts'
-import { data, flushed, inMemory, MTU } from './responding.ts'
-import { type PacketSpec, startScript } from './script.ts'
+import { flushed, MTU, memoryAt, patternOf } from './responding.ts'
+import { type PacketSpec, packet, RQ_PSN, startScript } from './script.ts'
 
 const { SEND, SEND_WITH_IMM, RDMA_WRITE, RDMA_WRITE_WITH_IMM, RDMA_READ, SEND_WITH_INV } = WrOpcode.values
-const { RTS, SQD, SQE, ERR } = QpState.values
+const { SIGNALED, SOLICITED } = SendFlags.values
+const { ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD } = WrOpcode.values
+const { INIT, RTR, RTS, SQD, SQE, ERR } = QpState.values
 
 const start = (options: NodeOptions = {}) => startScript({}, { service: Service.UC, ...options })
 type Script = ReturnType<typeof start>
+/** The peer sends a UC packet. */
 const request = (t: Script, name: string, psn: number, spec: PacketSpec = {}): void =>
   t.request(`UC_${name}`, psn, spec)
 const sge = (at: number, length: number) => ({ sges: [{ at, length }] })
-/** A script with `count` receive buffers of 4096 bytes. */
-const receiving = (count = 4) => {
+/** A script with `count` receive WQEs of 4096 bytes. */
+const startReceiving = (count = 4) => {
   const t = start()
-  t.receives(count, 4096)
+  t.postReceives(count, 4096)
   return t
 }
 
@@ -32,7 +36,7 @@ describe('a requester of UC', () => {
     const t = start()
     t.post(
       { id: 1, opcode: SEND, ...sge(0, 2 * MTU + 5) },
-      { id: 2, opcode: SEND_WITH_IMM, imm: 7, flags: 2 | 4, ...sge(0, 3) },
+      { id: 2, opcode: SEND_WITH_IMM, imm: 7, flags: SIGNALED | SOLICITED, ...sge(0, 3) },
       { id: 3, opcode: RDMA_WRITE, remote: 0x100, ...sge(0, 2 * MTU) },
       { id: 4, opcode: RDMA_WRITE_WITH_IMM, imm: 8, ...sge(0, MTU + 1) },
       { id: 5, opcode: SEND },
@@ -50,7 +54,10 @@ describe('a requester of UC', () => {
     ])
     assert.deepEqual(t.completions(), ['1 ok', '2 ok', '3 ok', '4 ok', '5 ok'])
     for (const { bytes } of t.node.sent) assert.equal(parsePacket(bytes).kind, 'packet')
-    assert.ok(t.node.sent.every(({ bytes }) => (bytes[0] & 0xe0) === 0x20))
+    assert.ok(
+      t.node.sent.every(({ bytes }) => (bytes[0] & 0xe0) === 0x20),
+      'the three high bits of the opcode are those of UC',
+    )
     assert.equal(t.node.engine.nextTimeout(), Number.POSITIVE_INFINITY, 'no response is awaited')
   })
   it('sends more than a window without a response', () => {
@@ -59,20 +66,19 @@ describe('a requester of UC', () => {
     assert.equal(t.sent().length, 64)
     assert.deepEqual(t.completions(), ['1 ok'])
   })
-  it('yields the port after 64 KiB', () => {
+  it('lets other queue pairs send after 64 KiB', () => {
     const node = createNode({ memoryBytes: 0x10_0000 })
     const rows = [0x11, 0x12].map(qpn => node.createQp(qpn, { service: Service.UC }))
     for (const row of rows) node.connect(row, { destQpn: row + 0x40, sqPsn: 0, rqPsn: 0 })
     for (const row of rows) node.post(row, { id: row, opcode: SEND, ...sge(0, 0x4_0000) })
     node.transmit(0)
-    const order = node.sent.map(({ bytes }) => bytes[7])
-    const first = order.lastIndexOf(rows[0] + 0x40)
-    assert.ok(order.indexOf(rows[1] + 0x40) < 80, 'the second one waits at most one turn')
-    assert.ok(first > 256)
+    const destinations = node.sent.map(({ bytes }) => bytes[7]) // the low byte of BTH.DestQP
+    assert.ok(destinations.indexOf(rows[1] + 0x40) < 80, 'the second one waits at most one turn')
+    assert.ok(destinations.lastIndexOf(rows[0] + 0x40) > 256, 'the first one, with 256 packets, is interrupted')
   })
-  it('has no READ, atomic or invalidate: local QP operation error, and the rest is flushed', () => {
-    for (const opcode of [RDMA_READ, SEND_WITH_INV, 5, 6, 77]) {
-      const t = receiving()
+  it('has no READ, atomic, invalidate or unknown opcode: LOC_QP_OP_ERR, later requests are flushed, state SQE', () => {
+    for (const opcode of [RDMA_READ, SEND_WITH_INV, ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD, 77]) {
+      const t = startReceiving()
       t.post({ id: 1, opcode: SEND }, { id: 2, opcode, ...sge(0, 8) }, { id: 3, opcode: SEND })
       assert.deepEqual(t.sent(), ['SEND_ONLY@0'])
       assert.deepEqual(t.completions(), ['1 ok', '2 LOC_QP_OP', '3 FLUSH'])
@@ -80,7 +86,7 @@ describe('a requester of UC', () => {
     }
   })
   it('in SQE continues to receive, flushes posted requests, and can return to RTS', () => {
-    const t = receiving()
+    const t = startReceiving()
     t.post({ id: 1, opcode: SEND, sges: [{ at: 0, length: 3, key: 99 }] })
     assert.deepEqual(t.sent(), [])
     assert.deepEqual(t.completions(), ['1 LOC_PROT'])
@@ -96,16 +102,16 @@ describe('a requester of UC', () => {
   })
   it('stops a message whose memory is deregistered while it is sent, and goes to SQE', () => {
     const t = start({ maxBytes: 2200 })
-    t.node.port.room = 1
+    t.node.port.freeRuns = 1
     t.post({ id: 1, opcode: SEND, ...sge(0, 4 * MTU) })
     assert.equal(t.sent().length, 2)
-    t.node.port.room = Number.POSITIVE_INFINITY
+    t.node.port.freeRuns = Number.POSITIVE_INFINITY
     t.node.regions.length = 0
     assert.deepEqual(t.sent(), [])
     assert.deepEqual(t.completions(), ['1 LOC_PROT'])
     assert.equal(t.state, SQE)
   })
-  it('drains immediately, because nothing is outstanding', () => {
+  it('in SQD drains immediately, because nothing is outstanding', () => {
     const t = start()
     t.post({ id: 1, opcode: SEND })
     t.sent()
@@ -118,19 +124,19 @@ describe('a requester of UC', () => {
   })
   it('in SQD finishes the current message', () => {
     const t = start({ maxBytes: 2200 })
-    t.node.port.room = 1
+    t.node.port.freeRuns = 1
     t.post({ id: 1, opcode: SEND, ...sge(0, 4 * MTU) }, { id: 2, opcode: SEND })
     assert.equal(t.sent().length, 2)
     t.node.engine.modify(t.row, SQD, {})
     assert.deepEqual(t.node.events, [])
-    t.node.port.room = Number.POSITIVE_INFINITY
+    t.node.port.freeRuns = Number.POSITIVE_INFINITY
     assert.equal(t.sent().length, 2)
     assert.deepEqual(t.completions(), ['1 ok'])
     assert.deepEqual(t.node.events, ['SQ_DRAINED'])
   })
 })
 
-describe('the pace of UC', () => {
+describe('the pacing of UC', () => {
   const paced = (count: number) => {
     const t = start({ windowBytes: 8 * (MTU + 64), pace: 100 })
     t.post({ id: 1, opcode: SEND, ...sge(0, count * MTU) })
@@ -167,10 +173,10 @@ describe('the pace of UC', () => {
       node.sent.length = 0
     }
     assert.equal(sentTo.length, 60)
-    const half = rows.map(row => sentTo.slice(0, 40).filter(qpn => qpn === 0x40 + row).length)
-    assert.ok(Math.min(...half) > 0, `of the first 40 packets: ${half.join(' ')}`)
+    const counts = rows.map(row => sentTo.slice(0, 40).filter(qpn => qpn === 0x40 + row).length)
+    assert.ok(Math.min(...counts) > 0, `of the first 40 packets: ${counts.join(' ')}`)
   })
-  it('resumes exactly at the requested time, whatever the fractions of µs', () => {
+  it('resumes exactly at the time of `nextTimeout`, also with fractions of µs', () => {
     const node = createNode({ windowBytes: 8 * (MTU + 64), pace: 524.288, memoryBytes: 0x10_0000 })
     const row = node.createQp(0x20, { service: Service.UC })
     node.connect(row, { destQpn: 0x40 })
@@ -197,23 +203,23 @@ describe('the pace of UC', () => {
 
 describe('a responder of UC', () => {
   it('delivers, and never responds', () => {
-    const t = receiving()
+    const t = startReceiving()
     t.node.events.length = 0
     request(t, 'SEND_FIRST', 0, { payload: MTU, ackReq: true })
     request(t, 'SEND_MIDDLE', 1, { payload: MTU })
     request(t, 'SEND_LAST_IMM', 2, { payload: 5, imm: 9, solicited: true })
     request(t, 'WRITE_FIRST', 3, { payload: MTU, remote: 0x8000, dmaLen: 3 * MTU })
-    t.run(['UC_WRITE_MIDDLE', 4, { payload: MTU, ackReq: true }], ['UC_WRITE_LAST', 5, { payload: MTU }])
+    t.requestRun(['UC_WRITE_MIDDLE', 4, { payload: MTU, ackReq: true }], ['UC_WRITE_LAST', 5, { payload: MTU }])
     request(t, 'WRITE_ONLY_IMM', 6, { payload: 4, remote: 0x9000, imm: 3 })
     assert.deepEqual(t.sent(), [])
     assert.deepEqual(t.completions(), ['100 ok recv 2053 imm 9', '101 ok recv-imm 4 imm 3'])
     assert.equal(t.node.cqes[0].solicited, true)
-    assert.deepEqual(inMemory(t, MTU, MTU), data(MTU))
-    assert.deepEqual(inMemory(t, 0x8000 + 2 * MTU, MTU), data(MTU))
-    assert.equal(t.node.engine.query(t.row).rqPsn, 0x207)
+    assert.deepEqual(memoryAt(t, MTU, MTU), patternOf(MTU))
+    assert.deepEqual(memoryAt(t, 0x8000 + 2 * MTU, MTU), patternOf(MTU))
+    assert.equal(t.node.engine.query(t.row).rqPsn, RQ_PSN + 7)
   })
   it('drops a message with a gap; its buffer serves the next one', () => {
-    const t = receiving()
+    const t = startReceiving()
     request(t, 'SEND_FIRST', 0, { payload: MTU })
     request(t, 'SEND_LAST', 2, { payload: 1 })
     request(t, 'SEND_MIDDLE', 3, { payload: MTU })
@@ -225,7 +231,7 @@ describe('a responder of UC', () => {
     assert.equal(t.node.engine.counters.outOfSequence, 3)
   })
   it('starts a new message at a FIRST in the middle of one, of either kind', () => {
-    const t = receiving()
+    const t = startReceiving()
     request(t, 'SEND_FIRST', 0, { payload: MTU })
     request(t, 'WRITE_FIRST', 1, { payload: MTU, remote: 0x8000, dmaLen: MTU + 1 })
     request(t, 'WRITE_LAST', 2, { payload: 1 })
@@ -233,10 +239,10 @@ describe('a responder of UC', () => {
     request(t, 'SEND_FIRST', 4, { payload: MTU })
     request(t, 'SEND_LAST', 5, { payload: 2 })
     assert.deepEqual(t.completions(), [`100 ok recv ${MTU + 2}`])
-    assert.deepEqual(inMemory(t, 0x8000, MTU), data(MTU))
+    assert.deepEqual(memoryAt(t, 0x8000, MTU), patternOf(MTU))
   })
   it('drops a MIDDLE or LAST that does not continue a message', () => {
-    const t = receiving()
+    const t = startReceiving()
     request(t, 'SEND_LAST', 0, { payload: 1 })
     request(t, 'WRITE_FIRST', 0, { payload: MTU, remote: 0x8000, dmaLen: MTU + 1 })
     request(t, 'SEND_LAST', 1, { payload: 1 })
@@ -246,21 +252,21 @@ describe('a responder of UC', () => {
     assert.deepEqual(t.completions(), ['100 ok recv 1'])
   })
   it('without a receive WQE drops the message silently', () => {
-    const t = receiving(1)
+    const t = startReceiving(1)
     request(t, 'SEND_ONLY', 0, { payload: 1 })
     request(t, 'SEND_FIRST', 1, { payload: MTU })
-    t.receives(1, 4096)
+    t.postReceives(1, 4096)
     request(t, 'SEND_LAST', 2, { payload: 1 })
     request(t, 'WRITE_ONLY', 3, { payload: 4, remote: 0x8000 })
     assert.deepEqual(t.completions(), ['100 ok recv 1'])
-    assert.deepEqual(inMemory(t, 0x8000, 4), data(4))
+    assert.deepEqual(memoryAt(t, 0x8000, 4), patternOf(4))
     request(t, 'SEND_ONLY', 4, { payload: 2 })
     assert.deepEqual(t.completions(), ['100 ok recv 2'])
     request(t, 'WRITE_ONLY_IMM', 5, { payload: 4, remote: 0x9000, imm: 1 })
     assert.deepEqual(t.completions(), [])
     assert.deepEqual(t.sent(), [])
   })
-  const silent: readonly (readonly [what: string, name: string, spec: PacketSpec])[] = [
+  const dropped: readonly (readonly [title: string, name: string, spec: PacketSpec])[] = [
     ['a key that does not exist', 'WRITE_ONLY', { payload: 4, rkey: 0x99 }],
     ['a range that is not registered', 'WRITE_FIRST', { payload: MTU, remote: 0x1_fff0, dmaLen: 2 * MTU }],
     ['a length that is not the payload’s', 'WRITE_ONLY', { payload: 4, dmaLen: 8 }],
@@ -268,17 +274,17 @@ describe('a responder of UC', () => {
     ['a FIRST that is not full', 'SEND_FIRST', { payload: MTU - 4 }],
     ['a message that is longer than the buffer', 'SEND_ONLY', { payload: 700 }],
   ]
-  for (const [what, name, spec] of silent)
-    it(`drops ${what} silently, without an error`, () => {
+  for (const [title, name, spec] of dropped)
+    it(`drops ${title} silently, without an error`, () => {
       const t = start()
-      t.receives(2, 600)
+      t.postReceives(2, 600)
       request(t, name, 0, spec)
       request(t, 'SEND_ONLY', 1, { payload: 3 })
       assert.deepEqual(t.sent(), [])
       assert.deepEqual(t.completions(), ['100 ok recv 3'])
       assert.deepEqual(t.node.events, [])
       assert.equal(t.state, RTS)
-      assert.ok(inMemory(t, 0x1_0000, 0x1_0000).every(byte => byte === 0))
+      assert.ok(memoryAt(t, 0x1_0000, 0x1_0000).every(byte => byte === 0))
     })
   it('goes to error if its own buffer is not writable', () => {
     const t = start()
@@ -289,25 +295,21 @@ describe('a responder of UC', () => {
     assert.deepEqual(t.sent(), [])
   })
   it('drops packets of RC, as RC drops packets of UC', () => {
-    const t = receiving()
+    const t = startReceiving()
     t.request('SEND_ONLY', 0, { payload: 3 })
     assert.deepEqual(t.completions(), [])
     const rc = startScript()
-    rc.receives(1, 100)
+    rc.postReceives(1, 100)
     rc.request('UC_SEND_ONLY', 0, { payload: 3 })
     assert.deepEqual(rc.completions(), [])
   })
   it('raises COMM_EST for the first packet in RTR', () => {
     const node = createNode()
     const row = node.createQp(0x11, { service: Service.UC })
-    node.engine.modify(row, 1, { access: 2 })
-    node.engine.modify(row, 2, { destQpn: 0x22, rqPsn: 0x200, flow: 0, peer: 0, pathMtu: 1024 })
-    const t = startScript({}, { service: Service.UC })
+    node.engine.modify(row, INIT, { access: Access.REMOTE_WRITE })
+    node.engine.modify(row, RTR, { destQpn: 0x22, rqPsn: RQ_PSN, flow: 0, peer: 0, pathMtu: 1024 })
     node.postReceive(row, { id: 1, ...sge(0, 10) })
-    t.post({ id: 1, opcode: SEND, ...sge(0, 4) })
-    t.sent()
-    const { bytes } = t.node.sent[0]
-    node.inject(row, Uint8Array.from(bytes), 0)
+    node.inject(row, packet('UC_SEND_ONLY', RQ_PSN, { payload: 4 }), 0)
     assert.deepEqual(node.events, ['COMM_EST'])
     assert.equal(node.cqes.length, 1)
   })

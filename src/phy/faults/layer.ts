@@ -147,7 +147,7 @@ export const withFaults = (port: Port, device: string, initial: readonly FaultRu
     counters: port.counters,
     faults,
     maxPackets: port.maxPackets,
-    soonPackets: port.soonPackets,
+    maxSinglePacketRun: port.maxSinglePacketRun,
     maxBytes: port.maxBytes,
     pathMtu: port.pathMtu,
     setFaults,

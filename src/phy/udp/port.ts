@@ -88,7 +88,7 @@ export const createUdpPort = ({ mtu, interfaceIndex, cut = 'auto' }: UdpPortOpti
     ...socketPortParts(flows, senders, STAGING),
     scratch: STAGING + LAYER_BUFFERS_BYTES,
     maxPackets: RUN_PACKETS,
-    soonPackets: FLUSH_EARLY_PACKETS,
+    maxSinglePacketRun: FLUSH_EARLY_PACKETS,
     maxBytes: RUN_BYTES,
     pathMtu: pathMtuOf(mtu),
     windowBytes: MAX_WINDOW_BYTES,

@@ -144,13 +144,13 @@ const acknowledge = (s: EngineState, row: number, count: number, now: number): b
   while (left > 0) {
     const request = w[base + QP.REQ_HEAD]
     if (request === 0 || (p[request + WQE.KIND] & RESPONSE) !== 0 || p[request + WQE.STATUS] !== 0) break
-    const rest = p[request + WQE.PSNS] - psnDistance(p[request + WQE.FIRST_PSN], w[base + QP.COMP_PSN])
-    if (left < rest) {
+    const unacked = p[request + WQE.PSNS] - psnDistance(p[request + WQE.FIRST_PSN], w[base + QP.COMP_PSN])
+    if (left < unacked) {
       advanceUnacked(s, base, left)
       left = 0
     } else {
-      advanceUnacked(s, base, rest)
-      left -= rest
+      advanceUnacked(s, base, unacked)
+      left -= unacked
       completeOldest(s, row, SUCCESS)
     }
   }
@@ -197,15 +197,15 @@ const onProgress = (s: EngineState, row: number, now: number): void => {
     const done = psnDistance(p[request + WQE.FIRST_PSN], w[base + QP.COMP_PSN])
     const kind = p[request + WQE.KIND]
     // the responses of a READ count in the window only if READs are requested in parts
-    const isCounted = (kind & RESPONSE) === 0 || (kind === READ && s.readBytes !== 0)
+    const isCounted = (kind & RESPONSE) === 0 || (kind === READ && s.readPartBytes !== 0)
     w[base + QP.COMP_ACKED_BYTES] = p[request + WQE.START] + (isCounted ? done * (w[base + QP.MTU] + PACKET_WEIGHT) : 0)
     if (hasSkipped) w[base + QP.REQ_SENT_BYTES] = w[base + QP.COMP_ACKED_BYTES]
   }
   const newlyAcked = (w[base + QP.COMP_ACKED_BYTES] - acked) | 0
   if (s.windows.maxBytes !== 0) growWindow(s, row, newlyAcked)
-  if (w[base + QP.REQ_CWND] < s.window) {
+  if (w[base + QP.REQ_CWND] < s.maxCwnd) {
     const window = w[base + QP.REQ_CWND] + newlyAcked
-    w[base + QP.REQ_CWND] = window < s.window ? window : s.window
+    w[base + QP.REQ_CWND] = window < s.maxCwnd ? window : s.maxCwnd
   }
   const timeout = ackTimeouts[w[base + QP.TIMEOUT]]
   if (w[base + QP.REQ_PSN] === w[base + QP.COMP_PSN] || timeout === Number.POSITIVE_INFINITY) clearTimer(s.timers, row)
@@ -232,7 +232,7 @@ const onReadResponse = (
   now: number,
 ): void => {
   const base = row * QP.WORDS
-  if (!isNext(s, row, ahead, now)) return
+  if (!acknowledgeBefore(s, row, ahead, now)) return
   const w = s.rows
   const p = s.pool
   const request = w[base + QP.REQ_HEAD]
@@ -250,11 +250,11 @@ const onReadResponse = (
   const header = HEADER_BYTES[opcode]
   const payload = length - header - bthPadCount(arena.view, at) - ICRC_BYTES
   const index = psnDistance(p[request + WQE.FIRST_PSN], w[base + QP.COMP_PSN])
-  const rest = p[request + WQE.WR + Send.LENGTH] - index * mtu
-  const isLast = rest <= mtu
+  const remaining = p[request + WQE.WR + Send.LENGTH] - index * mtu
+  const isLast = remaining <= mtu
   // Each requested part of a READ ends with a LAST packet.
   const endsPart = isLast || (index + 1) % readPartPackets(s, mtu) === 0
-  if (p[request + WQE.KIND] !== READ || ends !== endsPart || payload !== (isLast ? rest : mtu)) {
+  if (p[request + WQE.KIND] !== READ || ends !== endsPart || payload !== (isLast ? remaining : mtu)) {
     failResponse(s, row)
     return
   }
@@ -339,7 +339,7 @@ const countAnsweredRead = (s: EngineState, base: number, request: number): void 
  */
 const onAtomicResponse = (s: EngineState, row: number, arena: Arena, at: number, ahead: number, now: number): void => {
   const base = row * QP.WORDS
-  if (!isNext(s, row, ahead, now)) return
+  if (!acknowledgeBefore(s, row, ahead, now)) return
   const p = s.pool
   const request = s.rows[base + QP.REQ_HEAD]
   if (p[request + WQE.KIND] !== ATOMIC) {
@@ -375,8 +375,11 @@ const isConnected = (s: EngineState, base: number): boolean => {
   return state === RTS || state === SQD
 }
 
-/** Acknowledges everything before a response. False if an earlier response was lost, or the QP went to ERR. */
-const isNext = (s: EngineState, row: number, ahead: number, now: number): boolean => {
+/**
+ * Acknowledges everything before a response. False if the response is not handled: an earlier one was lost, and requests
+ * are sent again, or the QP went to ERR.
+ */
+const acknowledgeBefore = (s: EngineState, row: number, ahead: number, now: number): boolean => {
   if (ahead > 0 && !acknowledge(s, row, ahead, now)) {
     resendFromLostResponse(s, row)
     return false
@@ -426,7 +429,7 @@ const retry = (s: EngineState, row: number, isReported: boolean): void => {
   schedule(s, row)
 }
 
-/** Number of packets that may always be sent before an ACK, regardless of the congestion window. */
+/** Losses shrink the congestion window to no less than this many packets. */
 const MIN_CWND_PACKETS = 8
 
 /** Halves the congestion window after a loss: the resent packets in flight have at most that many window bytes. */
@@ -476,10 +479,10 @@ export const onTimer = (s: EngineState, row: number, now: number): void => {
     return
   }
   if (w[base + QP.REQ_HEAD] === 0 || w[base + QP.REQ_PSN] === w[base + QP.COMP_PSN]) return
-  const late = now - lastDeadline(s.timers)
-  if (late > 0 && (w[base + QP.REQ_FLAGS] & ReqFlag.LATE) === 0) {
+  const delay = now - lastDeadline(s.timers)
+  if (delay > 0 && (w[base + QP.REQ_FLAGS] & ReqFlag.LATE) === 0) {
     w[base + QP.REQ_FLAGS] |= ReqFlag.LATE
-    setTimer(s.timers, row, now + Math.min(late, ackTimeouts[s.rows[row * QP.WORDS + QP.TIMEOUT]]))
+    setTimer(s.timers, row, now + Math.min(delay, ackTimeouts[s.rows[row * QP.WORDS + QP.TIMEOUT]]))
   } else retry(s, row, false)
 }
 

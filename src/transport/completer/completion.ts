@@ -29,7 +29,7 @@ const MAX_FLUSHED = 1024
 
 /** ibv_wc_opcode by ibv_wr_opcode; an unknown opcode has 0, which is also that of a SEND. */
 const completionOpcode = new Uint8Array(256)
-/** 1 for SENDs, by ibv_wr_opcode. */
+/** By ibv_wr_opcode: 1 for SEND, SEND with immediate and SEND with invalidate. */
 const isSend = new Uint8Array(256)
 for (const [opcode, { completion }] of Object.entries(sendOperations)) {
   completionOpcode[+opcode] = completion
@@ -139,7 +139,7 @@ const completeFailedReceive = (s: EngineState, row: number, receive: number, sta
 }
 
 /** Completes the current receive WQE with an error and releases its block. False if there is none. */
-const releaseReceive = (s: EngineState, row: number, status: number, code: number): boolean => {
+const completeCurrentReceive = (s: EngineState, row: number, status: number, code: number): boolean => {
   const base = row * QP.WORDS
   const receive = s.rows[base + QP.RESP_RECEIVE]
   if (receive === 0) return false
@@ -223,7 +223,7 @@ export const enterError = (s: EngineState, row: number, cause: Cause): void => {
   w[base + QP.RESP_FLAGS] &= RespFlag.ACK_DUE | RespFlag.NAK_DUE
   w[base + QP.RESP_MESSAGE] = 0
   clearTimer(s.timers, row)
-  const hadReceive = releaseReceive(s, row, WR_FLUSH_ERR, w[base + QP.FLUSH_CAUSE])
+  const hadReceive = completeCurrentReceive(s, row, WR_FLUSH_ERR, w[base + QP.FLUSH_CAUSE])
   flushSends(s, row)
   flushReceives(s, row, +hadReceive)
   // WQEs of the SRQ are not flushed: a program that drains the QP waits for this event (IBA 10.3.1.5).
@@ -264,7 +264,7 @@ export const failReceive = (s: EngineState, row: number, status: number, cause: 
   const receive = s.rows[row * QP.WORDS + QP.RESP_RECEIVE]
   if (receive !== 0)
     s.env.causes?.receive(row, s.pool[receive + Receive.ID_HI], s.pool[receive + Receive.ID_LO], status, cause)
-  const hadReceive = releaseReceive(s, row, status, vendorErrorOf(cause.id))
+  const hadReceive = completeCurrentReceive(s, row, status, vendorErrorOf(cause.id))
   enterError(s, row, cause)
   return hadReceive
 }

@@ -11,8 +11,8 @@
  * no longer exist. They are then written off, so that they do not block other rows forever.
  *
  * UC and UD have no acknowledgements. All their queue pairs share one window that is free again after an interval,
- * `s.pace`: what is sent in one interval fits into a socket buffer, and receivers have an interval to read it. The
- * memory link loses nothing: it has neither window nor pace.
+ * `s.pace`: what is sent in one interval fits into a socket buffer, and receivers have an interval to read it. On the
+ * memory link, which loses nothing, neither limit is set.
  */
 import { reliableService } from '../../spec/wire/services.ts'
 import { QP } from '../fields.ts'
@@ -56,7 +56,7 @@ const renewPace = (s: EngineState, now: number): void => {
   // pace.
   if (now < windows.intervalStart + s.pace) return
   windows.intervalStart = now
-  windows.size[PACED] = s.window < MAX_PACED_BYTES ? s.window : MAX_PACED_BYTES
+  windows.size[PACED] = s.maxCwnd < MAX_PACED_BYTES ? s.maxCwnd : MAX_PACED_BYTES
   windows.inFlight[PACED] = 0
 }
 
@@ -119,7 +119,7 @@ export const onWindowTimer = (s: EngineState, now: number): void => {
   if (now >= s.windows.deadline) checkSilentPeers(s, now)
 }
 
-/** Removes a row from its window: it is in ERR or RESET, or has another peer. */
+/** Removes a row from its window, because it enters ERR or RESET, or has another peer. */
 export const leaveWindow = (s: EngineState, row: number): void => {
   const { windows } = s
   if (!isBounded(windows)) return
@@ -187,6 +187,7 @@ const checkSilentPeers = (s: EngineState, now: number): void => {
   windows.deadline = windows.waitingWindows.length > 0 ? now + STALL_TIMEOUT : Number.POSITIVE_INFINITY
 }
 
+/** Writes off the bytes in flight in a window: they no longer count in it. */
 const writeOff = (s: EngineState, window: number): void => {
   const { windows } = s
   for (let row = 0; row < s.rowCount; row++) {

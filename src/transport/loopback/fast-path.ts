@@ -29,7 +29,7 @@ const { NONE } = SendKind
 /** Maximum bytes of a message on the fast path. */
 const MAX_BYTES = 0x10_0000
 
-/** Window bytes that a queue pair sends to a local peer per poll. */
+/** Window bytes to a local peer after which a poll of a queue pair ends. */
 export const FAST_QUANTUM = 0x10_0000
 
 /** Maximum number of WQEs of a batch. */
@@ -39,10 +39,10 @@ const noArena = plainArena(0)
 const createBatch = (): FastBatch => ({
   requests: new Int32Array(BATCH),
   receives: new Int32Array(BATCH),
-  from: new Array<Arena>(BATCH).fill(noArena),
-  fromAt: new Float64Array(BATCH),
-  to: new Array<Arena>(BATCH).fill(noArena),
-  toAt: new Float64Array(BATCH),
+  source: new Array<Arena>(BATCH).fill(noArena),
+  sourceAt: new Float64Array(BATCH),
+  target: new Array<Arena>(BATCH).fill(noArena),
+  targetAt: new Float64Array(BATCH),
 })
 
 /** Whether the row has nothing in flight, and WQEs may have been posted. */
@@ -92,8 +92,8 @@ export const sendFastPath = (s: EngineState, row: number): void => {
 const sendAllFast = (s: EngineState, row: number): void => {
   const base = row * QP.WORDS
   if (!isPeerIdle(s, s.rows[base + QP.REQ_PSN])) return
-  const before = s.rows[base + QP.REQ_SENT_BYTES]
-  while (sendBatch(s, row, before)) {
+  const sentBefore = s.rows[base + QP.REQ_SENT_BYTES]
+  while (sendBatch(s, row, sentBefore)) {
     // More may have been posted than one batch contains.
   }
 }
@@ -101,18 +101,18 @@ const sendAllFast = (s: EngineState, row: number): void => {
 /**
  * Executes a batch of WQEs: checks all of them, then copies, then completes. Long copies evict the engine's code and
  * data from the L1 cache, so one loop per step is cheaper than one loop for all steps. True if there may be more.
- * `before`: REQ_SENT_BYTES when the row was polled.
+ * `sentBefore`: REQ_SENT_BYTES when the row was polled.
  */
-const sendBatch = (s: EngineState, row: number, before: number): boolean => {
+const sendBatch = (s: EngineState, row: number, sentBefore: number): boolean => {
   s.fastBatch ??= createBatch()
-  const { requests, receives, from, fromAt, to, toAt } = s.fastBatch
+  const { requests, receives, source, sourceAt, target, targetAt } = s.fastBatch
   const base = row * QP.WORDS
   const w = s.rows
   const start = w[base + QP.REQ_SENT_BYTES]
   const size = sendBlock(w, base)
   let count = 0
   let request = 0
-  while (count < BATCH && ((w[base + QP.REQ_SENT_BYTES] - before) | 0) < FAST_QUANTUM) {
+  while (count < BATCH && ((w[base + QP.REQ_SENT_BYTES] - sentBefore) | 0) < FAST_QUANTUM) {
     request = takeBlock(s, size)
     const isPosted = s.env.work.loadSend(row, w[base + QP.REQ_WQE_INDEX] >>> 0, s.pool, request + WQE.WR)
     if (!isPosted) w[base + QP.REQ_FLAGS] &= ~ReqFlag.MORE
@@ -133,7 +133,7 @@ const sendBatch = (s: EngineState, row: number, before: number): boolean => {
   s.localBytes += (w[base + QP.REQ_SENT_BYTES] - start) | 0
   const { copyLocated } = s.env.memory
   for (let i = 0; i < count; i++)
-    copyLocated?.(from[i], fromAt[i], to[i], toAt[i], s.pool[requests[i] + WQE.WR + Send.LENGTH])
+    copyLocated?.(source[i], sourceAt[i], target[i], targetAt[i], s.pool[requests[i] + WQE.WR + Send.LENGTH])
   s.env.work.retireSend(row, count)
   for (let i = 0; i < count; i++) {
     if (receives[i] !== 0) completeReceived(s, receives[i], requests[i] + WQE.WR)
@@ -181,11 +181,11 @@ const prepareFast = (s: EngineState, row: number, wr: number, batch: FastBatch, 
   const localAt = s.result.offset[0]
   const remote = opcode === SEND ? findReceive(s, length) : findRemote(s, base, wr, length, isRead)
   if (remote === undefined) return false
-  const { from, fromAt, to, toAt, receives } = batch
-  from[i] = isRead ? remote : local
-  fromAt[i] = isRead ? s.result.offset[0] : localAt
-  to[i] = isRead ? local : remote
-  toAt[i] = isRead ? localAt : s.result.offset[0]
+  const { source, sourceAt, target, targetAt, receives } = batch
+  source[i] = isRead ? remote : local
+  sourceAt[i] = isRead ? s.result.offset[0] : localAt
+  target[i] = isRead ? local : remote
+  targetAt[i] = isRead ? localAt : s.result.offset[0]
   const peerRows = (s.peerState as EngineState).rows
   const peerBase = s.peerRow * QP.WORDS
   receives[i] = opcode === SEND ? peerRows[peerBase + QP.RESP_RECEIVE] : 0

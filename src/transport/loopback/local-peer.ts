@@ -119,36 +119,36 @@ export const countMessage = (
   const service = s.rows[row * QP.WORDS + QP.SERVICE]
   const operation = operationOf(service, s.pool[request + WQE.WR + Send.OPCODE])
   const bits = serviceBits[service]
-  const plain = basicHeaderBytes[service]
-  let size = packets * (plain + ICRC_BYTES) + bytes + (-bytes & 3)
-  if (starts && ends) size += HEADER_BYTES[bits | onlyOf[operation]] - plain
+  const basicBytes = basicHeaderBytes[service]
+  let size = packets * (basicBytes + ICRC_BYTES) + bytes + (-bytes & 3)
+  if (starts && ends) size += HEADER_BYTES[bits | onlyOf[operation]] - basicBytes
   else {
-    if (starts) size += HEADER_BYTES[bits | firstOf[operation]] - plain
-    if (ends) size += HEADER_BYTES[bits | lastOf[operation]] - plain
+    if (starts) size += HEADER_BYTES[bits | firstOf[operation]] - basicBytes
+    if (ends) size += HEADER_BYTES[bits | lastOf[operation]] - basicBytes
   }
   countOutbound(s, packets, size)
 }
 
 /** Counts a SEND or WRITE of RC with `bytes` bytes in `packets` packets, and its ACK. */
 export const countFastMessage = (s: EngineState, packets: number, bytes: number, isWrite: boolean): void => {
-  const first = isWrite ? RETH_BYTES : 0
-  countOutbound(s, packets, packets * (BTH_BYTES + ICRC_BYTES) + first + bytes + (-bytes & 3))
+  const rethBytes = isWrite ? RETH_BYTES : 0
+  countOutbound(s, packets, packets * (BTH_BYTES + ICRC_BYTES) + rethBytes + bytes + (-bytes & 3))
   countInbound(s, 1, ACK_BYTES)
 }
 
 /**
- * Counts a READ of `bytes` bytes in `packets` responses, requested in parts of `part` packets. Returns the number of
- * parts.
+ * Counts a READ of `bytes` bytes in `packets` responses, requested in parts of `partPackets` packets. Returns the number
+ * of parts.
  */
-export const countRead = (s: EngineState, row: number, packets: number, part: number, bytes: number): number => {
-  const parts = Math.ceil(packets / part)
-  const last = packets - (parts - 1) * part
+export const countRead = (s: EngineState, row: number, packets: number, partPackets: number, bytes: number): number => {
+  const parts = Math.ceil(packets / partPackets)
+  const lastPartPackets = packets - (parts - 1) * partPackets
   // The first and the last response of a part have an AETH.
-  const ends = (parts - 1) * (part > 1 ? 2 : 1) + (last > 1 ? 2 : 1)
+  const aeths = (parts - 1) * (partPackets > 1 ? 2 : 1) + (lastPartPackets > 1 ? 2 : 1)
   const request =
     HEADER_BYTES[serviceBits[s.rows[row * QP.WORDS + QP.SERVICE]] | operationCode.READ_REQUEST] + ICRC_BYTES
   countOutbound(s, parts, parts * request)
-  countInbound(s, packets, packets * (BTH_BYTES + ICRC_BYTES) + ends * AETH_BYTES + bytes + (-bytes & 3))
+  countInbound(s, packets, packets * (BTH_BYTES + ICRC_BYTES) + aeths * AETH_BYTES + bytes + (-bytes & 3))
   return parts
 }
 
@@ -180,19 +180,19 @@ export const addPollCounts = (s: EngineState): void => {
   pollCounts[RECEIVED_BYTES] = 0
 }
 
-/** Adds packets that `from` has sent to `to`. */
+/** Counts packets from one device to another in both devices' ports and engines. */
 const addCounts = (
-  from: LocalPeerDevice,
+  sendingDevice: LocalPeerDevice,
   sender: EngineState,
-  to: LocalPeerDevice,
+  receivingDevice: LocalPeerDevice,
   receiver: EngineState,
   packets: number,
   bytes: number,
 ): void => {
   sender.counters.sentPackets += packets
-  from.counters.sentPackets += packets
-  from.counters.sentBytes += bytes
+  sendingDevice.counters.sentPackets += packets
+  sendingDevice.counters.sentBytes += bytes
   receiver.counters.receivedPackets += packets
-  to.counters.receivedPackets += packets
-  to.counters.receivedBytes += bytes
+  receivingDevice.counters.receivedPackets += packets
+  receivingDevice.counters.receivedBytes += bytes
 }

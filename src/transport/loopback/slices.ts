@@ -41,13 +41,13 @@ import { putReadAtomicRequest, requestPayloadBytes } from '../requester/read-ato
 import { putRequestHeader, srqnOf } from '../requester/request-header.ts'
 import { NakSyndrome, nakAt, nakFatal, nakInvalidRequest } from '../responder/nak.ts'
 import { checkRead, consumeResponse } from '../responder/rd-atomic.ts'
-import { communicationEstablished, onRequest } from '../responder/responder.ts'
+import { onRequest, raiseCommEst } from '../responder/responder.ts'
 import { beginWrite, receiveSend, receiveWrite } from '../responder/send-write.ts'
-import { nakSrq, selectSrq } from '../responder/xrc.ts'
+import { noSrqCause, selectSrq } from '../responder/xrc.ts'
 import { advance, failLocalAccess, Step } from '../scheduling.ts'
 import { type EngineState, PACKET_WEIGHT, readPartPackets } from '../state.ts'
 import { Access, type LocalPeerDevice, Send, Sge } from '../types.ts'
-import { isAdmitted } from '../unreliable/unreliable.ts'
+import { admitPacket } from '../unreliable/unreliable.ts'
 import { ACK_BYTES, AETH_BYTES, BTH_BYTES, countInbound, countMessage, countOutbound } from './local-peer.ts'
 
 const { RTR, ERR } = QpState.values
@@ -73,7 +73,7 @@ export const sendSlice = (s: EngineState, row: number, request: number, now: num
   const peerRow = s.peerRow
   const kind = s.pool[request + WQE.KIND]
   peer.rows[peerRow * QP.WORDS + QP.RESP_FLAGS] &= ~(RespFlag.NAK_SENT | RespFlag.NAK_DUE)
-  if (peer.rows[peerRow * QP.WORDS + QP.STATE] === RTR) communicationEstablished(peer, peerRow)
+  if (peer.rows[peerRow * QP.WORDS + QP.STATE] === RTR) raiseCommEst(peer, peerRow)
   if ((kind & RESPONSE) === 0) return sendMessageSlice(s, row, request, now)
   return kind === READ ? sendReadSlice(s, row, request, now) : sendReadAtomicSlice(s, row, request, now)
 }
@@ -85,32 +85,32 @@ const slicePackets = (mtu: number, psns: number, done: number): number => {
 }
 
 /**
- * Finds `total` bytes of a WQE's data, from byte `from` on: in place if it is memory of this process, otherwise copied
- * to the staging buffer. Sets `s.result.arena` and `s.result.at`; returns a DmaResult.
+ * Finds `total` bytes of a WQE's data, from byte `offset` on: in place if it is memory of this process, otherwise copied
+ * to the staging buffer. Sets `s.result.dataArena` and `s.result.dataAt`; returns a DmaResult.
  */
-const locateLocal = (s: EngineState, row: number, request: number, from: number, total: number): number => {
+const locateLocal = (s: EngineState, row: number, request: number, offset: number, total: number): number => {
   const { arena, staging } = s.env.localDevice as LocalPeerDevice
   const p = s.pool
   const wr = request + WQE.WR
-  s.result.arena = arena
-  s.result.at = staging
+  s.result.dataArena = arena
+  s.result.dataAt = staging
   if (total === 0) return DmaResult.OK
   if (p[wr + Send.SGES] === 1 && (p[wr + Send.FLAGS] & INLINE) === 0) {
-    const end = p[wr + Send.SGE + Sge.LO] + from
-    const hi = upperWord(p[wr + Send.SGE + Sge.HI], end)
+    const sum = p[wr + Send.SGE + Sge.LO] + offset
+    const hi = upperWord(p[wr + Send.SGE + Sge.HI], sum)
     const key = p[wr + Send.SGE + Sge.LKEY]
-    const result = locateInPlace(s, s, row, key, hi, end >>> 0, total, Access.LOCAL_READ)
+    const result = locateInPlace(s, s, row, key, hi, sum >>> 0, total, Access.LOCAL_READ)
     if (result !== UNLOCATED) return result
   }
-  return gather(s, row, request, from, total, arena, staging, total, total)
+  return gather(s, row, request, offset, total, arena, staging, total, total)
 }
 
 /** Beside the DmaResults: the memory cannot be accessed in place. */
 const UNLOCATED = -1
 
 /**
- * Finds memory that is registered at the device of `owner`, one of the two engines, in place. Sets `s.result.arena` and
- * `s.result.at`; returns a DmaResult or UNLOCATED.
+ * Finds memory that is registered at the device of `owner`, one of the two engines, in place. Sets `s.result.dataArena` and
+ * `s.result.dataAt`; returns a DmaResult or UNLOCATED.
  */
 const locateInPlace = (
   s: EngineState,
@@ -134,8 +134,8 @@ const locateInPlace = (
   }
   const arena = memory.locate(region, hi, lo, total, s.result.offset)
   if (arena === undefined) return UNLOCATED
-  s.result.arena = arena
-  s.result.at = s.result.offset[0]
+  s.result.dataArena = arena
+  s.result.dataAt = s.result.offset[0]
   return DmaResult.OK
 }
 
@@ -155,7 +155,7 @@ const sendMessageSlice = (s: EngineState, row: number, request: number, now: num
   const peer = s.peerState as EngineState
   const isReliable = reliableService[w[base + QP.SERVICE]] !== 0
   const accepted =
-    isReliable || isAccepted(peer, s.peerRow, w[base + QP.REQ_PSN], p[request + WQE.KIND], done === 0)
+    isReliable || admitSlicePacket(peer, s.peerRow, w[base + QP.REQ_PSN], p[request + WQE.KIND], done === 0)
       ? receiveMessageSlice(s, peer, row, request, done, bytes, packets, ends)
       : 0
   countMessage(s, row, request, done === 0, ends, packets, bytes)
@@ -166,7 +166,7 @@ const sendMessageSlice = (s: EngineState, row: number, request: number, now: num
   return SENT_SOME
 }
 
-/** Passes a slice of a SEND or WRITE to the responder. Returns how many packets it has accepted. */
+/** Passes a slice of a SEND or WRITE to the responder. Returns the number of packets that the responder has accepted. */
 const receiveMessageSlice = (
   s: EngineState,
   peer: EngineState,
@@ -180,13 +180,13 @@ const receiveMessageSlice = (
   const p = s.pool
   const wr = request + WQE.WR
   const peerRow = s.peerRow
-  const arena = s.result.arena
-  const from = s.result.at
+  const arena = s.result.dataArena
+  const at = s.result.dataAt
   const service = s.rows[row * QP.WORDS + QP.SERVICE]
   const operation = operationOf(service, p[wr + Send.OPCODE])
   const starts = done === 0
   if (service === XRC_INI && !selectSrq(peer, peerRow, srqnOf(s, row * QP.WORDS, request), starts ? OP_START : 0)) {
-    nakInvalidRequest(peer, peerRow, nakSrq(srqnOf(s, row * QP.WORDS, request)))
+    nakInvalidRequest(peer, peerRow, noSrqCause(srqnOf(s, row * QP.WORDS, request)))
     return 0
   }
   const position = starts ? (ends ? OP_ONLY : OP_FIRST) : ends ? OP_LAST : OP_MIDDLE
@@ -194,7 +194,7 @@ const receiveMessageSlice = (
   const flags = position | lastFlags
   const value = lastFlags === 0 ? 0 : p[wr + Send.IMM]
   const solicited = (p[wr + Send.FLAGS] & SOLICITED) !== 0
-  setPayload(peer, arena, from, bytes)
+  setPayload(peer, arena, at, bytes)
   if (p[request + WQE.KIND] === SEND) return receiveSend(peer, peerRow, flags, packets, value, solicited, true)
   if (starts) {
     const isMultiPacket = p[request + WQE.PSNS] > 1
@@ -216,9 +216,9 @@ const receiveMessageSlice = (
   if ((flags & OP_IMM) === 0 || packets === 1)
     return receiveWrite(peer, peerRow, flags, packets, value, solicited, true)
   const bytesBefore = (packets - 1) * s.rows[row * QP.WORDS + QP.MTU]
-  setPayload(peer, arena, from, bytesBefore)
+  setPayload(peer, arena, at, bytesBefore)
   if (receiveWrite(peer, peerRow, starts ? OP_FIRST : OP_MIDDLE, packets - 1, 0, false, true) === 0) return 0
-  setPayload(peer, arena, from + bytesBefore, bytes - bytesBefore)
+  setPayload(peer, arena, at + bytesBefore, bytes - bytesBefore)
   return packets - 1 + receiveWrite(peer, peerRow, OP_LAST | lastFlags, 1, value, solicited, true)
 }
 
@@ -255,7 +255,7 @@ const sendReadSlice = (s: EngineState, row: number, request: number, now: number
   const extra = (inPart === 0 ? AETH_BYTES : 0) + (endsPart && inPart + packets > 1 ? AETH_BYTES : 0)
   countInbound(s, packets, packets * (BTH_BYTES + ICRC_BYTES) + extra + bytes + (-bytes & 3))
   if (bytes > 0) {
-    setPayload(s, s.result.arena, s.result.at, bytes)
+    setPayload(s, s.result.dataArena, s.result.dataAt, bytes)
     const written = scatter(s, row, DmaKind.READ_RESPONSE, wr + Send.SGE, p[wr + Send.SGES], done * mtu, true)
     if (written !== DmaResult.OK) return failLocalAccess(s, row, request)
   }
@@ -279,23 +279,23 @@ const beginReadPart = (
   const peerRow = s.peerRow
   countOutbound(s, 1, HEADER_BYTES[serviceBits[service] | operationCode.READ_REQUEST] + ICRC_BYTES)
   if (service === XRC_INI && !selectSrq(peer, peerRow, srqnOf(s, base, request), OP_START)) {
-    nakInvalidRequest(peer, peerRow, nakSrq(srqnOf(s, row * QP.WORDS, request)))
+    nakInvalidRequest(peer, peerRow, noSrqCause(srqnOf(s, row * QP.WORDS, request)))
     return false
   }
-  const low = p[wr + Send.REMOTE_LO] + done * mtu
-  const hi = upperWord(p[wr + Send.REMOTE_HI], low)
+  const sum = p[wr + Send.REMOTE_LO] + done * mtu
+  const hi = upperWord(p[wr + Send.REMOTE_HI], sum)
   const length = (end === p[request + WQE.PSNS] ? p[wr + Send.LENGTH] : end * mtu) - done * mtu
-  return checkRead(peer, peerRow, hi, low >>> 0, p[wr + Send.RKEY], length)
+  return checkRead(peer, peerRow, hi, sum >>> 0, p[wr + Send.RKEY], length)
 }
 
 /** As `locateLocal`, for the peer's memory range of a READ. */
-const locateRemote = (s: EngineState, peer: EngineState, request: number, from: number, total: number): number => {
+const locateRemote = (s: EngineState, peer: EngineState, request: number, offset: number, total: number): number => {
   const p = s.pool
   const wr = request + WQE.WR
   const peerRow = s.peerRow
-  const end = p[wr + Send.REMOTE_LO] + from
-  const hi = upperWord(p[wr + Send.REMOTE_HI], end)
-  const lo = end >>> 0
+  const sum = p[wr + Send.REMOTE_LO] + offset
+  const hi = upperWord(p[wr + Send.REMOTE_HI], sum)
+  const lo = sum >>> 0
   const key = p[wr + Send.RKEY]
   const pd = peer.rows[peerRow * QP.WORDS + QP.PD]
   const { REMOTE_READ } = Access
@@ -309,8 +309,8 @@ const locateRemote = (s: EngineState, peer: EngineState, request: number, from: 
     noteRefusedKey(peer, pd, key, hi, lo, total, REMOTE_READ, qp)
     return DmaResult.NO_REGION
   }
-  s.result.arena = arena
-  s.result.at = staging
+  s.result.dataArena = arena
+  s.result.dataAt = staging
   if (memory.read(region, hi, lo, arena, staging, total, total, total) === 0) return DmaResult.OK
   noteMemoryFault(peer, key, hi, lo, total, REMOTE_READ)
   return DmaResult.FAULT
@@ -407,9 +407,9 @@ const onSliceNak = (s: EngineState, row: number, packets: number, syndrome: numb
   w[base + QP.REQ_MAX_PSN] = w[base + QP.REQ_PSN]
 }
 
-/** UC: whether the responder accepts the packet with `psn`. */
-const isAccepted = (peer: EngineState, peerRow: number, psn: number, kind: number, starts: boolean): boolean =>
-  isAdmitted(peer, peerRow, (starts ? OP_START : 0) | (kind === SEND ? OP_SEND : 0), psn)
+/** UC: whether the responder accepts the packet with `psn` of a slice; otherwise it drops the message. */
+const admitSlicePacket = (peer: EngineState, peerRow: number, psn: number, kind: number, starts: boolean): boolean =>
+  admitPacket(peer, peerRow, (starts ? OP_START : 0) | (kind === SEND ? OP_SEND : 0), psn)
 
 /**
  * UC: if the responder has dropped the message at packet number `accepted` of the slice, drops the packets after that
@@ -428,6 +428,6 @@ const dropRest = (
   // The packet that was dropped is counted already.
   for (let i = accepted + 1; i < packets; i++) {
     if (peerRows[peerBase + QP.STATE] === ERR) peer.counters.dropped++
-    else isAccepted(peer, peerRow, psnAdd(psn, i), kind, false)
+    else admitSlicePacket(peer, peerRow, psnAdd(psn, i), kind, false)
   }
 }

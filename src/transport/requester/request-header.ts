@@ -20,7 +20,7 @@ const NO_SRQ = -1
 export const srqnOf = (s: EngineState, base: number, request: number): number =>
   s.rows[base + QP.SERVICE] === XRC_INI ? s.pool[request + WQE.WR + Send.FLAGS] >>> SRQN_SHIFT : NO_SRQ
 
-/** Writes the headers. `flags`: of `putBth`; `psn`: with BTH_ACKREQ, if wanted; `srqn`: from `srqnOf`. */
+/** Writes the headers. `flags`: of `putBth`; `psn`: with BTH_ACKREQ to request an ACK; `srqn`: from `srqnOf`. */
 export const putRequestHeader = (
   view: DataView,
   at: number,

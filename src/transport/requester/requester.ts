@@ -27,7 +27,7 @@ import { PSN_HALF, PSN_MASK, psnDistance } from '../psn.ts'
 import { acceptRun, continueRun, openRun, openRunWithFirst } from '../run.ts'
 import { advance, failLocalAccess, PollResult, Step } from '../scheduling.ts'
 import { type EngineState, PACKET_WEIGHT, readPartPackets } from '../state.ts'
-import { isSet, setTimer } from '../timers.ts'
+import { isTimerSet, setTimer } from '../timers.ts'
 import { Send } from '../types.ts'
 import { putDatagramHeader } from '../unreliable/datagram.ts'
 import { onSent } from '../unreliable/unreliable.ts'
@@ -51,10 +51,10 @@ const FLAGS_OF = opcodeFlags
 /** Window bytes after which a poll of a QP ends. */
 const QUANTUM = 0x1_0000
 
-/** Sends requests of a QP, as much as one poll may send. Returns a PollResult. */
+/** Sends requests of a QP, as many as one poll may send. Returns a PollResult. */
 export const transmitRequests = (s: EngineState, row: number, now: number): number => {
   const base = row * QP.WORDS
-  const before = s.rows[base + QP.REQ_SENT_BYTES]
+  const sentBefore = s.rows[base + QP.REQ_SENT_BYTES]
   const isReliable = reliableService[s.rows[base + QP.SERVICE]] !== 0
   openWindow(s, row, now)
   const isLocal = s.env.localDevice !== undefined && findLocalPeer(s, row)
@@ -68,7 +68,7 @@ export const transmitRequests = (s: EngineState, row: number, now: number): numb
     const w = s.rows
     const state = w[base + QP.STATE]
     if ((state !== RTS && state !== SQD) || (w[base + QP.REQ_FLAGS] & ReqFlag.RNR_WAIT) !== 0) break
-    if (((w[base + QP.REQ_SENT_BYTES] - before) | 0) >= (isLocal ? FAST_QUANTUM : QUANTUM)) {
+    if (((w[base + QP.REQ_SENT_BYTES] - sentBefore) | 0) >= (isLocal ? FAST_QUANTUM : QUANTUM)) {
       result = PollResult.MORE
       break
     }
@@ -94,7 +94,7 @@ export const transmitRequests = (s: EngineState, row: number, now: number): numb
     break
   }
   if (isLocal) addPollCounts(s)
-  closeWindow(s, row, (s.rows[base + QP.REQ_SENT_BYTES] - before) | 0, now)
+  closeWindow(s, row, (s.rows[base + QP.REQ_SENT_BYTES] - sentBefore) | 0, now)
   if (isReliable) armAckTimer(s, row, now)
   return result
 }
@@ -119,7 +119,7 @@ const armAckTimer = (s: EngineState, row: number, now: number): void => {
   const base = row * QP.WORDS
   const state = w[base + QP.STATE]
   if (state !== RTS && state !== SQD) return
-  if (w[base + QP.REQ_PSN] !== w[base + QP.COMP_PSN] && !isSet(s.timers, row)) {
+  if (w[base + QP.REQ_PSN] !== w[base + QP.COMP_PSN] && !isTimerSet(s.timers, row)) {
     const timeout = ackTimeouts[w[base + QP.TIMEOUT]]
     if (timeout !== Number.POSITIVE_INFINITY) setTimer(s.timers, row, now + timeout)
   }
@@ -161,7 +161,7 @@ const sendReadAtomicRequest = (s: EngineState, row: number, request: number): nu
   let count = p[request + WQE.PSNS] - done
   let length = p[wr + Send.LENGTH] - offset
   let weight = PACKET_WEIGHT
-  if (isRead && s.readBytes !== 0) {
+  if (isRead && s.readPartBytes !== 0) {
     const part = readPartPackets(s, mtu)
     const left = part - (done % part)
     if (left < count) {
@@ -310,11 +310,11 @@ const sendWriteFirst = (s: EngineState, row: number, request: number, want: numb
   const basicBytes = basicHeaderBytes[service]
   const firstSize = header + mtu + ICRC_BYTES
   const size = basicBytes + mtu + ICRC_BYTES
-  const more = openRunWithFirst(s, firstSize, size, w[base + QP.FLOW], want - 1)
-  if (more < 0) return PORT_FULL
+  const followers = openRunWithFirst(s, firstSize, size, w[base + QP.FLOW], want - 1)
+  if (followers < 0) return PORT_FULL
   const at = s.result.runAt
   const view = s.sink!.arena.view
-  const total = payloadBytes(s, row, request, 0, more + 1)
+  const total = payloadBytes(s, row, request, 0, followers + 1)
   if (gather(s, row, request, 0, total, s.sink!.arena, at + header, mtu, size) !== DmaResult.OK)
     return failLocalAccess(s, row, request)
   const psn = w[base + QP.REQ_PSN] | nextAckReq(s, base, mtu)
@@ -322,9 +322,9 @@ const sendWriteFirst = (s: EngineState, row: number, request: number, want: numb
   putReth(view, at + basicBytes, p[wr + Send.REMOTE_HI], p[wr + Send.REMOTE_LO], p[wr + Send.RKEY], p[wr + Send.LENGTH])
   acceptRun(s, 1, firstSize, firstSize)
   advance(s, row, request, 1, mtu + PACKET_WEIGHT, false)
-  if (more > 0) {
+  if (followers > 0) {
     continueRun(s, size)
-    putPackets(s, row, request, 1, more, total - mtu)
+    putPackets(s, row, request, 1, followers, total - mtu)
   }
   return SENT_SOME
 }

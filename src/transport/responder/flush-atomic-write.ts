@@ -68,7 +68,7 @@ export const onFlush = (s: EngineState, row: number, arena: Arena, feth: number,
   flushDma(s)
   s.env.memory.completeWrites?.(s.rows[base + QP.QPN])
   if (s.rows[base + QP.STATE] === ERR) return
-  if (!mayFlush(s, row, arena, reth, right, selectivity === REGION, length)) {
+  if (!checkFlush(s, row, arena, reth, right, selectivity === REGION, length)) {
     nakFatal(s, row, REMOTE_ACCESS, LOC_QP_OP_ERR, takeCause(s))
     return
   }
@@ -77,10 +77,10 @@ export const onFlush = (s: EngineState, row: number, arena: Arena, feth: number,
 }
 
 /**
- * Checks range and rights as for a WRITE. With selectivity REGION the range is not checked; a range of zero bytes is
- * allowed with any key.
+ * Checks range and rights as for a WRITE; sets the cause if they are wrong. With selectivity REGION the range is not
+ * checked; a range of zero bytes is allowed with any key.
  */
-const mayFlush = (
+const checkFlush = (
   s: EngineState,
   row: number,
   arena: Arena,
@@ -102,13 +102,13 @@ const mayFlush = (
   return isAllowed
 }
 
-/** Handles an ATOMIC WRITE. `reth`: offset of the RETH; `from`, `length`: offset and bytes of the payload. */
+/** Handles an ATOMIC WRITE. `reth`: offset of the RETH; `payloadAt`, `length`: offset and bytes of the payload. */
 export const onAtomicWrite = (
   s: EngineState,
   row: number,
   arena: Arena,
   reth: number,
-  from: number,
+  payloadAt: number,
   length: number,
 ): void => {
   const view = arena.view
@@ -134,7 +134,7 @@ export const onAtomicWrite = (
   if (resource === 0) return
   const hi = ext.rethVaHi(view, reth)
   const key = ext.rethRkey(view, reth)
-  setPayload(s, arena, from, length)
+  setPayload(s, arena, payloadAt, length)
   const result = writePayloadNow(s, row, DmaKind.WRITE, key, hi, lo)
   s.env.memory.completeWrites?.(qp)
   if (result !== DmaResult.OK) {

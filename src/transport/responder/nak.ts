@@ -31,14 +31,14 @@ const { SEQUENCE_ERROR, INVALID_REQUEST, REMOTE_ACCESS, REMOTE_OPERATION } = Nak
 /** Handles a packet whose PSN is ahead of the expected one: one NAK for each gap. */
 export const onGap = (s: EngineState, row: number): void => {
   s.counters.outOfSequence++
-  if ((s.rows[row * QP.WORDS + QP.RESP_FLAGS] & RespFlag.NAK_SENT) === 0) nak(s, row, SEQUENCE_ERROR)
+  if ((s.rows[row * QP.WORDS + QP.RESP_FLAGS] & RespFlag.NAK_SENT) === 0) scheduleNak(s, row, SEQUENCE_ERROR)
 }
 
 /**
  * Schedules a NAK for the expected PSN; until that PSN arrives, further gaps are ignored. If a memory access failed
  * because the process has ended, nothing is sent, as after the queue pair's destruction, which follows.
  */
-export const nak = (s: EngineState, row: number, syndrome: number): void => {
+export const scheduleNak = (s: EngineState, row: number, syndrome: number): void => {
   if (syndrome === REMOTE_OPERATION && s.env.memory.hasProcessEnded()) return
   const w = s.rows
   const base = row * QP.WORDS
@@ -50,9 +50,9 @@ export const nak = (s: EngineState, row: number, syndrome: number): void => {
 }
 
 /** Schedules a NAK for an error that moves the queue pair to ERR, and reports the cause. */
-const fatalNak = (s: EngineState, row: number, syndrome: number, cause: Cause): void => {
+const scheduleFatalNak = (s: EngineState, row: number, syndrome: number, cause: Cause): void => {
   s.env.causes?.nak(row, s.rows[row * QP.WORDS + QP.RESP_EPSN], cause)
-  nak(s, row, syndrome)
+  scheduleNak(s, row, syndrome)
 }
 
 /**
@@ -84,7 +84,7 @@ export const nakFatal = (s: EngineState, row: number, syndrome: number, status: 
     }
     return
   }
-  fatalNak(s, row, syndrome, cause)
+  scheduleFatalNak(s, row, syndrome, cause)
   if (failReceive(s, row, status, cause)) return
   const event = syndrome === INVALID_REQUEST ? QP_REQ_ERR : syndrome === REMOTE_ACCESS ? QP_ACCESS_ERR : QP_FATAL
   s.env.events.qp(row, event, cause)
@@ -122,7 +122,12 @@ export const onRequestDmaFailed = (
   w[base + QP.RESP_FLAGS] &= ~RespFlag.ACK_DUE
   w[base + QP.RESP_EPSN] = psn
   w[base + QP.RESP_MSN] = msn
-  fatalNak(s, row, kind === DmaKind.WRITE && result === DmaResult.NO_REGION ? REMOTE_ACCESS : REMOTE_OPERATION, cause)
+  scheduleFatalNak(
+    s,
+    row,
+    kind === DmaKind.WRITE && result === DmaResult.NO_REGION ? REMOTE_ACCESS : REMOTE_OPERATION,
+    cause,
+  )
   if (w[base + QP.STATE] === ERR) return
   if (failReceive(s, row, kind === DmaKind.RECEIVE ? LOC_PROT_ERR : LOC_ACCESS_ERR, cause)) return
   s.env.events.qp(row, result === DmaResult.NO_REGION ? QP_ACCESS_ERR : QP_FATAL, cause)
@@ -134,7 +139,7 @@ export const nakAt = (s: EngineState, row: number, psn: number, syndrome: number
   const base = row * QP.WORDS
   w[base + QP.RESP_EPSN] = psn
   w[base + QP.RESP_FLAGS] &= ~RespFlag.ACK_DUE
-  fatalNak(s, row, syndrome, cause)
+  scheduleFatalNak(s, row, syndrome, cause)
   if (w[base + QP.STATE] === ERR) return
   enterError(s, row, cause)
   s.env.events.qp(row, syndrome === REMOTE_ACCESS ? QP_ACCESS_ERR : QP_FATAL, cause)

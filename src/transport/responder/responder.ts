@@ -36,12 +36,12 @@ import { setPayload } from '../dma.ts'
 import { QP, RespFlag } from '../fields.ts'
 import { psnDifference } from '../psn.ts'
 import { type EngineState, schedule } from '../state.ts'
-import { isAdmitted } from '../unreliable/unreliable.ts'
+import { admitPacket } from '../unreliable/unreliable.ts'
 import { onAtomicWrite, onFlush } from './flush-atomic-write.ts'
 import { NakSyndrome, nakFatal, nakInvalidRequest, onGap } from './nak.ts'
 import { onAtomic, onRead, replayRead, replayResponse } from './rd-atomic.ts'
 import { beginWrite, receiveSend, receiveWrite } from './send-write.ts'
-import { nakSrq, selectSrq } from './xrc.ts'
+import { noSrqCause, selectSrq } from './xrc.ts'
 
 const { RTR } = QpState.values
 const { NONE, SEND, WRITE, ATOMIC, FLUSH, ATOMIC_WRITE } = SendKind
@@ -66,9 +66,9 @@ export const onRequest = (s: EngineState, row: number, arena: Arena, at: number,
   const flags = FLAGS_OF[opcode]
   const psn = bthPsn(arena.view, at)
   if (reliableService[w[base + QP.SERVICE]] === 0) {
-    if (!isAdmitted(s, row, flags, psn)) return
-  } else if (!isExpected(s, row, arena, at, opcode, flags, psn)) return
-  if (w[base + QP.STATE] === RTR) communicationEstablished(s, row)
+    if (!admitPacket(s, row, flags, psn)) return
+  } else if (!acceptPsn(s, row, arena, at, opcode, flags, psn)) return
+  if (w[base + QP.STATE] === RTR) raiseCommEst(s, row)
   const payload = length - HEADER_BYTES[opcode] - bthPadCount(arena.view, at) - ICRC_BYTES
   if (isOutOfSequence(w[base + QP.RESP_MESSAGE], flags))
     nakInvalidRequest(s, row, createCause('OUT_OF_PLACE', { bth: opcode }))
@@ -78,7 +78,7 @@ export const onRequest = (s: EngineState, row: number, arena: Arena, at: number,
     w[base + QP.SERVICE] === XRC_TGT &&
     !selectSrq(s, row, ext.xrcethSrq(arena.view, at + XRCETH_AT[opcode]), flags)
   )
-    nakInvalidRequest(s, row, nakSrq(ext.xrcethSrq(arena.view, at + XRCETH_AT[opcode])))
+    nakInvalidRequest(s, row, noSrqCause(ext.xrcethSrq(arena.view, at + XRCETH_AT[opcode])))
   else if ((flags & OP_SEND) !== 0) onSend(s, row, arena, at, opcode, flags, payload)
   else if ((flags & OP_WRITE) !== 0) onWrite(s, row, arena, at, opcode, flags, payload)
   else if ((flags & OP_READ) !== 0) onRead(s, row, arena, at + RETH_AT[opcode])
@@ -103,8 +103,8 @@ const isLengthValid = (mtu: number, flags: number, payload: number): boolean => 
   return (flags & OP_LAST) !== 0 ? payload > 0 : payload === mtu
 }
 
-/** For a packet in RTR: raises the event COMM_EST, once. */
-export const communicationEstablished = (s: EngineState, row: number): void => {
+/** For a packet that was received in RTR: raises the event COMM_EST, once. */
+export const raiseCommEst = (s: EngineState, row: number): void => {
   const base = row * QP.WORDS
   if ((s.rows[base + QP.RESP_FLAGS] & RespFlag.ESTABLISHED) !== 0) return
   s.rows[base + QP.RESP_FLAGS] |= RespFlag.ESTABLISHED
@@ -113,8 +113,8 @@ export const communicationEstablished = (s: EngineState, row: number): void => {
 
 // ---- packets out of order ----
 
-/** Whether the PSN is the expected one. A duplicate is answered again, a gap with a NAK. */
-const isExpected = (
+/** Whether the PSN is the expected one; if not, a duplicate is answered again, and a gap with a NAK. */
+const acceptPsn = (
   s: EngineState,
   row: number,
   arena: Arena,
@@ -186,10 +186,10 @@ const onSend = (
 ): void => {
   const { view } = arena
   const value = immediateOf(view, at, opcode, flags)
-  const only = (flags & OP_ONLY) !== 0
-  const from = at + HEADER_BYTES[opcode]
-  setPayload(s, arena, from, payload)
-  if (receiveSend(s, row, flags, 1, value, bthSolicited(view, at), only) > 0) scheduleAck(s, row, bthAckReq(view, at))
+  const isOnly = (flags & OP_ONLY) !== 0
+  const payloadAt = at + HEADER_BYTES[opcode]
+  setPayload(s, arena, payloadAt, payload)
+  if (receiveSend(s, row, flags, 1, value, bthSolicited(view, at), isOnly) > 0) scheduleAck(s, row, bthAckReq(view, at))
 }
 
 const onWrite = (
@@ -214,10 +214,11 @@ const onWrite = (
     return
   }
   const value = immediateOf(view, at, opcode, flags)
-  const only = (flags & OP_ONLY) !== 0
-  const from = at + HEADER_BYTES[opcode]
-  setPayload(s, arena, from, payload)
-  if (receiveWrite(s, row, flags, 1, value, bthSolicited(view, at), only) > 0) scheduleAck(s, row, bthAckReq(view, at))
+  const isOnly = (flags & OP_ONLY) !== 0
+  const payloadAt = at + HEADER_BYTES[opcode]
+  setPayload(s, arena, payloadAt, payload)
+  if (receiveWrite(s, row, flags, 1, value, bthSolicited(view, at), isOnly) > 0)
+    scheduleAck(s, row, bthAckReq(view, at))
 }
 
 /** Sets the cause for a payload that does not match the length in the RETH; returns the syndrome of the NAK. */

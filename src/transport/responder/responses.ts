@@ -92,10 +92,10 @@ const sendAtomicAck = (s: EngineState, base: number, resource: number): number =
   return size
 }
 
-/** Returned instead of the bytes sent when memory could not be read: not 0, so that the poll continues. */
-const SENT_NAK = 1
+/** Returned instead of a number of bytes when memory could not be read and a NAK is scheduled: not 0, the full port. */
+const NAK_SCHEDULED = 1
 
-/** Sends READ responses, as many as fit in one run. Returns their bytes or SENT_NAK; 0 if the port is full. */
+/** Sends READ responses, as many as fit in one run. Returns their bytes or NAK_SCHEDULED; 0 if the port is full. */
 const sendReadPart = (s: EngineState, row: number, resource: number): number => {
   const w = s.rows
   const p = s.pool
@@ -117,7 +117,7 @@ const sendReadPart = (s: EngineState, row: number, resource: number): number => 
   const at = s.result.runAt
   const arena = s.sink!.arena
   if (payload > 0 && !fillReadResponses(s, row, resource, next, offset, at + BTH_AETH_BYTES, payload, payload, payload))
-    return SENT_NAK
+    return NAK_SCHEDULED
   for (let i = 0; i < pad; i++) arena.bytes[at + BTH_AETH_BYTES + payload + i] = 0
   const psn = psnAdd(p[resource + RES.FIRST_PSN], next)
   putBth(arena.view, at, opcode, pad << BTH_PAD_SHIFT, DEFAULT_PKEY, w[base + QP.DEST_QPN], psn)
@@ -139,7 +139,8 @@ const sendReadFirst = (s: EngineState, row: number, resource: number, end: numbe
   if (middles < 0) return 0
   const at = s.result.runAt
   const view = s.sink!.arena.view
-  if (!fillReadResponses(s, row, resource, 0, 0, at + BTH_AETH_BYTES, mtu, size, (1 + middles) * mtu)) return SENT_NAK
+  if (!fillReadResponses(s, row, resource, 0, 0, at + BTH_AETH_BYTES, mtu, size, (1 + middles) * mtu))
+    return NAK_SCHEDULED
   const opcode = serviceBits[w[base + QP.SERVICE]] | READ_FIRST
   putBth(view, at, opcode, 0, DEFAULT_PKEY, w[base + QP.DEST_QPN], p[resource + RES.FIRST_PSN])
   putAeth(view, at + BTH_BYTES, ACK_SYNDROME, p[resource + RES.MSN])
@@ -168,7 +169,7 @@ const sendReadMiddles = (
   const count = openRun(s, size, w[base + QP.FLOW], end - 1 - next)
   if (count === 0) return 0
   if (!fillReadResponses(s, row, resource, next, offset, s.result.runAt + BTH_BYTES, mtu, size, count * mtu))
-    return SENT_NAK
+    return NAK_SCHEDULED
   putMiddles(s, base, resource, next, count)
   markSent(s, base, resource, next + count)
   return count * size
@@ -182,8 +183,8 @@ const putMiddles = (s: EngineState, base: number, resource: number, next: number
   const opcode = serviceBits[w[base + QP.SERVICE]] | READ_MIDDLE
   const qpn = w[base + QP.DEST_QPN]
   let psn = psnAdd(s.pool[resource + RES.FIRST_PSN], next)
-  for (let i = 0, to = s.result.runAt; i < count; i++, to += size) {
-    putBth(view, to, opcode, 0, DEFAULT_PKEY, qpn, psn)
+  for (let i = 0, at = s.result.runAt; i < count; i++, at += size) {
+    putBth(view, at, opcode, 0, DEFAULT_PKEY, qpn, psn)
     psn = (psn + 1) & PSN_MASK
   }
   acceptRun(s, count, size, size)
@@ -206,9 +207,9 @@ const fillReadResponses = (
 ): boolean => {
   const p = s.pool
   const memory = s.env.memory
-  const end = p[resource + RES.DATA_LO] + offset
-  const hi = upperWord(p[resource + RES.DATA_HI], end)
-  const lo = end >>> 0
+  const sum = p[resource + RES.DATA_LO] + offset
+  const hi = upperWord(p[resource + RES.DATA_HI], sum)
+  const lo = sum >>> 0
   const pd = p[resource + RES.PD]
   const qp = s.rows[row * QP.WORDS + QP.QPN]
   const region = memory.resolve(pd, p[resource + RES.KEY], hi, lo, total, Access.REMOTE_READ, qp)

@@ -6,8 +6,8 @@
  *
  * Each call handles a batch: `packets` consecutive packets of a message. `flags` are the OP_… bits of
  * spec/wire/opcodes.ts: OP_START if the batch begins the message, OP_END if it ends the message, OP_IMM or OP_INV if
- * `value` is an immediate or a key. `now`: the data is written immediately and not deferred (dma.ts), since no other
- * batch of the message follows in the same burst.
+ * `value` is an immediate or a key. `writesNow`: the data is written immediately and not deferred (dma.ts), since no
+ * other batch of the message follows in the same burst.
  */
 import { createCause } from '../../spec/check/causes.ts'
 import { QpState } from '../../spec/enums.ts'
@@ -24,7 +24,7 @@ import { PSN_MASK } from '../psn.ts'
 import { recvBlock } from '../qp-layout.ts'
 import { type EngineState, giveBlock } from '../state.ts'
 import { Access, Receive } from '../types.ts'
-import { dropMessage, NakSyndrome, nak, nakFatal } from './nak.ts'
+import { dropMessage, NakSyndrome, nakFatal, scheduleNak } from './nak.ts'
 import { takeReceive } from './receive-request.ts'
 
 const { ERR } = QpState.values
@@ -49,7 +49,7 @@ const requireReceive = (s: EngineState, row: number): boolean => {
   }
   s.counters.sentRnr++
   const code = s.rows[base + QP.MIN_RNR_TIMER]
-  nak(s, row, syndromeKind.RNR_NAK | (s.env.choices?.rnrTimer(row, code) ?? code))
+  scheduleNak(s, row, syndromeKind.RNR_NAK | (s.env.choices?.rnrTimer(row, code) ?? code))
   return false
 }
 
@@ -96,7 +96,7 @@ export const receiveSend = (
   packets: number,
   value: number,
   solicited: boolean,
-  now: boolean,
+  writesNow: boolean,
 ): number => {
   const { bytes } = s.payloads
   const w = s.rows
@@ -117,7 +117,7 @@ export const receiveSend = (
     const sges = s.pool[receive + Receive.SGES]
     const sge = receive + Receive.SGE
     s.payloads.bytes = length
-    const result = scatter(s, row, DmaKind.RECEIVE, sge, sges, done, now)
+    const result = scatter(s, row, DmaKind.RECEIVE, sge, sges, done, writesNow)
     if (isTerminated(w, base)) return 0
     if (result !== DmaResult.OK) {
       nakFatal(s, row, REMOTE_OPERATION, LOC_PROT_ERR, takeCause(s))
@@ -188,7 +188,7 @@ export const receiveWrite = (
   packets: number,
   value: number,
   solicited: boolean,
-  now: boolean,
+  writesNow: boolean,
 ): number => {
   const w = s.rows
   const base = row * QP.WORDS
@@ -199,7 +199,7 @@ export const receiveWrite = (
     const hi = w[base + QP.RESP_WRITE_HI] >>> 0
     const lo = w[base + QP.RESP_WRITE_LO] >>> 0
     const key = w[base + QP.RESP_WRITE_KEY] >>> 0
-    const result = now
+    const result = writesNow
       ? writePayloadNow(s, row, DmaKind.WRITE, key, hi, lo)
       : writePayloads(s, row, DmaKind.WRITE, key, hi, lo)
     if (!advanceWrite(s, row, result, bytes)) return 0

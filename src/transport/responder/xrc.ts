@@ -13,7 +13,7 @@ import { recvBlock } from '../qp-layout.ts'
 import { type EngineState, giveBlock } from '../state.ts'
 
 /** Bits of packets that begin a request. */
-const BEGINS = OP_START | OP_READ | OP_ATOMIC | OP_FLUSH | OP_ATOMIC_WRITE
+const REQUEST_BEGINS = OP_START | OP_READ | OP_ATOMIC | OP_FLUSH | OP_ATOMIC_WRITE
 /** QP.RESP_SRQN after the SRQ was destroyed. */
 const DESTROYED = -1
 
@@ -24,7 +24,7 @@ const DESTROYED = -1
 export const selectSrq = (s: EngineState, row: number, srqn: number, flags: number): boolean => {
   const w = s.rows
   const base = row * QP.WORDS
-  if ((flags & BEGINS) === 0) return w[base + QP.RESP_SRQN] === srqn
+  if ((flags & REQUEST_BEGINS) === 0) return w[base + QP.RESP_SRQN] === srqn
   if (!s.env.work.selectShared?.(row, srqn, s.result.shared)) return false
   w[base + QP.RESP_SRQN] = srqn
   w[base + QP.PD] = s.result.shared[0]
@@ -34,7 +34,7 @@ export const selectSrq = (s: EngineState, row: number, srqn: number, flags: numb
 }
 
 /** The cause when `selectSrq` has refused. */
-export const nakSrq = (srqn: number): Cause => createCause('NO_SRQ', { srqn })
+export const noSrqCause = (srqn: number): Cause => createCause('NO_SRQ', { srqn })
 
 /** The SRQ `srqn` was destroyed: a message for it is not continued, and its receive WQE is dropped. */
 export const dropSrq = (s: EngineState, srqn: number): void => {

@@ -48,6 +48,7 @@ export const putDatagramHeader = (s: EngineState, row: number, wr: number, view:
   putDeth(view, at, (qkey & OWN_QKEY) !== 0 ? w[base + QP.QKEY] : qkey, w[base + QP.QPN])
 }
 
+/** Counts and reports a dropped packet. `wrId`: of the receive WQE that is too small for it. */
 const drop = (s: EngineState, row: number, cause: Cause, wrId?: bigint): void => {
   s.counters.dropped++
   s.env.causes?.dropped(row, cause, wrId)
@@ -87,10 +88,10 @@ export const onDatagram = (s: EngineState, row: number, arena: Arena, at: number
     return
   }
   // The GRH is built in space that the payload follows, so that one DMA writes both.
-  const from = s.env.route!.header(arena, at, length)
-  arena.bytes.copyWithin(from + GRH_BYTES, at + header, at + header + payload)
+  const grhAt = s.env.route!.header(arena, at, length)
+  arena.bytes.copyWithin(grhAt + GRH_BYTES, at + header, at + header + payload)
   const count = s.pool[receive + Receive.SGES]
-  setPayload(s, arena, from, bytes)
+  setPayload(s, arena, grhAt, bytes)
   const result = scatter(s, row, DmaKind.RECEIVE, receive + Receive.SGE, count, 0, true)
   if (result !== DmaResult.OK) {
     failReceive(s, row, WcStatus.values.LOC_PROT_ERR, takeCause(s))
@@ -98,7 +99,7 @@ export const onDatagram = (s: EngineState, row: number, arena: Arena, at: number
   }
   w[base + QP.DEST_QPN] = dethSrcQp(view, deth)
   // the GRH begins with the IP version; over IPv4 it begins with zeros
-  w[base + QP.RESP_SL] = arena.bytes[from] >> 4 === 6 ? SL_IPV6 : SL_IPV4
+  w[base + QP.RESP_SL] = arena.bytes[grhAt] >> 4 === 6 ? SL_IPV6 : SL_IPV4
   w[base + QP.RESP_RECEIVE] = 0
   const hasImmediate = (flags & OP_IMM) !== 0
   completeReceive(

@@ -15,10 +15,10 @@ import type { EngineState } from '../state.ts'
 const { NONE, SEND, WRITE } = SendKind
 
 /**
- * Whether a packet of UC is accepted. A FIRST or ONLY always is, with any PSN, and ends the current message. A packet
- * that is not accepted drops the current message.
+ * Accepts a packet of UC, or drops it and the current message; returns whether it is accepted. A FIRST or ONLY always
+ * is, with any PSN, and ends the current message.
  */
-export const isAdmitted = (s: EngineState, row: number, flags: number, psn: number): boolean => {
+export const admitPacket = (s: EngineState, row: number, flags: number, psn: number): boolean => {
   const w = s.rows
   const base = row * QP.WORDS
   const isGap = psn !== w[base + QP.RESP_EPSN]

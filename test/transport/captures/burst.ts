@@ -1,6 +1,6 @@
 /*
- * Packets that arrive together, as a port delivers them: runs of packets for one queue pair, equal in length except
- * that the last may be shorter. The recording sets the length of a run; packet contents do not matter here.
+ * Packets that arrive together, as a port delivers them: a burst of runs, each of packets for one queue pair that are
+ * equal in length, except that the last may be shorter. Runs are as long as these rules and `endRun` allow.
  */
 import type { TestNode } from '../node.ts'
 
@@ -14,17 +14,18 @@ export const createBurst = (node: TestNode) => {
     run = []
   }
   return {
-    add(to: number, bytes: Uint8Array, now: number): void {
+    /** Adds a packet for the queue pair in row `destinationRow` of the node's engine. */
+    add(destinationRow: number, bytes: Uint8Array, now: number): void {
       const [first] = run
       const last = run.at(-1)
-      if (first !== undefined && (to !== row || last!.length < first.length || bytes.length > first.length))
+      if (first !== undefined && (destinationRow !== row || last!.length < first.length || bytes.length > first.length))
         deliver(now)
-      row = to
+      row = destinationRow
       run.push(bytes)
       hasPackets = true
     },
     /** The next packet starts another run. */
-    cut: deliver,
+    endRun: deliver,
     /** Ends the burst; false if it is empty. */
     finish(now: number): boolean {
       deliver(now)

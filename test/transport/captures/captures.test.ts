@@ -1,6 +1,6 @@
 /*
  * Replay: for every capture of Linux's rxe, our engine replaces each side in turn. It must send the recorded packets,
- * field by field and with the same kind of timing, and end with the same completions, except for the rows of
+ * field by field and with the same kind of timing, and end with the same completions and memory, except for the rows of
  * permitted.ts. Mutated recordings must fail.
  */
 import assert from 'node:assert/strict'
@@ -26,26 +26,27 @@ const captures = readdirSync(fixture('wire'))
   .filter(name => name.endsWith('.pcap'))
   .map(name => name.slice(0, -'.pcap'.length))
 
-const used = new Set<Row>()
+/** Rows of permitted.ts that permitted a difference. */
+const usedRows = new Set<Row>()
 const usedOutcomes = new Set<unknown>()
-/** Mutated recordings that failed the comparison; a low count means that no mutants were made. */
-let mutantsFound = 0
+/** Number of mutated recordings that failed the comparison; a low count means that few mutants were made. */
+let rejectedMutants = 0
 const MIN_MUTANTS = 3000
 
-/** Every difference of a replay, as sentences. */
+/** Every difference of a replay that permitted.ts does not permit, as sentences; counts the rows that are used. */
 const faultsOf = (
   conversation: Conversation,
   side: Side,
   facts: Facts,
   recorded: readonly RecordedStream[],
   played: PlayResult,
-  coalesced = false,
+  inBursts = false,
 ): string[] => {
-  const differences = compareStreams(recorded, played, permitFor(conversation.name, side, used), coalesced)
+  const differences = compareStreams(recorded, played, permitFor(conversation.name, side, usedRows), inBursts)
   const outcomes = outcomeFaults(conversation, side, facts, played).filter(text => {
-    const row = permittedOutcomes.find(r => r.capture === conversation.name && r.side === side && r.text === text)
-    usedOutcomes.add(row)
-    return row === undefined
+    const outcome = permittedOutcomes.find(o => o.capture === conversation.name && o.side === side && o.text === text)
+    usedOutcomes.add(outcome)
+    return outcome === undefined
   })
   return [...differences.map(describeDifference), ...outcomes]
 }
@@ -69,7 +70,7 @@ test('every excluded capture exists', () => {
   )
 })
 
-for (const name of captures.filter(c => excluded[c] === undefined)) {
+for (const name of captures.filter(capture => excluded[capture] === undefined)) {
   describe(name, () => {
     const facts = factsOf[name] ?? {}
     const conversation = readConversation(name, facts.loss)
@@ -93,18 +94,18 @@ for (const name of captures.filter(c => excluded[c] === undefined)) {
         const mutants = recordedMutants(name, recorded, isExempt(name, side))
         for (const [mutant, streams] of mutants)
           assert.notEqual(faultsOf(conversation, side, facts, streams, played).length, 0, mutant)
-        mutantsFound += mutants.length
+        rejectedMutants += mutants.length
       })
 
       test(`${role}: mutated input fails`, () => {
         if (facts.destroyed?.side === side && facts.destroyed.from === 1) return
         const incoming = played.ends.flatMap(end => end.incoming)
         // the payload that reaches a queue pair already in error is not compared
-        const failed = played.ends.some(end => played.node.engine.query(end.row).state === ERR)
-        const checked = failed ? [] : facts.programWrites === true ? incoming.filter(takesReceive) : incoming
+        const isInError = played.ends.some(end => played.node.engine.query(end.row).state === ERR)
+        const checked = isInError ? [] : facts.programWrites === true ? incoming.filter(takesReceive) : incoming
         for (const [mutant, deliver] of deliveredMutants(conversation, side, checked)) {
-          const changed = play(conversation, pairs, side, facts, { deliver })
-          assert.notEqual(faultsOf(conversation, side, facts, recorded, changed).length, 0, mutant)
+          const mutated = play(conversation, pairs, side, facts, { deliver })
+          assert.notEqual(faultsOf(conversation, side, facts, recorded, mutated).length, 0, mutant)
         }
       })
     }
@@ -112,9 +113,9 @@ for (const name of captures.filter(c => excluded[c] === undefined)) {
 }
 
 after(() => {
-  assert.ok(mutantsFound >= MIN_MUTANTS, `only ${mutantsFound} mutants failed`)
+  assert.ok(rejectedMutants >= MIN_MUTANTS, `only ${rejectedMutants} mutants failed`)
   assert.deepEqual(
-    permitted.filter(row => !used.has(row)),
+    permitted.filter(row => !usedRows.has(row)),
     [],
     'unused rows',
   )

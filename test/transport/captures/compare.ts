@@ -27,9 +27,9 @@ import type { PlayResult, Sent, Timing } from './play.ts'
 export interface Recorded {
   readonly packet: WellFormedPacket
   readonly timing: Timing
-  /** µs since the previous packet. */
+  /** µs since the RNR NAK, or since the previous request for the ACK timer; 0 for an immediate packet. */
   readonly waited: number
-  /** Packet number in the capture file. */
+  /** Packet number in the capture file, from 1. */
   readonly number: number
 }
 
@@ -91,22 +91,23 @@ export const recordedStreams = (
 const timingOf = (
   entries: readonly Entry[],
   entry: Entry,
-  before: Entry | undefined,
+  previousRequest: Entry | undefined,
   pair: Pair,
   side: Side,
   facts: Facts,
 ): { timing: Timing; waited: number } => {
-  const at = entries.indexOf(entry)
-  const previous = entries[at - 1]
+  const previous = entries[entries.indexOf(entry) - 1]
   const immediate = { timing: 'immediate', waited: 0 } as const
-  if (before === undefined || previous === undefined) return immediate
-  const psns = isRead(before.packet) ? Math.max(1, Math.ceil(field(before.packet, 'RETH', 'dmaLen') / pair.mtu)) : 1
-  const isNew = psnDistance(before.packet.BTH.psn, entry.packet.BTH.psn) === psns
-  const waited = entry.time - before.time
+  if (previousRequest === undefined || previous === undefined) return immediate
+  const { packet } = previousRequest
+  const psns = isRead(packet) ? Math.max(1, Math.ceil(field(packet, 'RETH', 'dmaLen') / pair.mtu)) : 1
+  const isNew = psnDistance(packet.BTH.psn, entry.packet.BTH.psn) === psns
+  const waited = entry.time - previousRequest.time
   if (isNew) return immediate
   const rnr = rnrSince(entries, entry.number, side)
   if (rnr !== undefined) {
     const minWait = rnrMicroseconds(syndromeValueOf(rnr.packet)) * 0.9
+    // Otherwise the request was sent before the RNR timer expired.
     if (entry.time - rnr.time >= minWait) return { timing: 'after the RNR timer', waited: entry.time - rnr.time }
   }
   const timeout = ackTimeoutMicroseconds(facts.timeout ?? 14)
@@ -114,8 +115,8 @@ const timingOf = (
 }
 
 /**
- * The recorded guests were emulated and slow: a wait was up to 30 % longer than the timer, and never shorter. The
- * specification allows up to four times (IBA 9.7.6.1.3).
+ * The recorded guests were emulated and slow: a wait was up to 30 % longer than the timer, and at most 2 % shorter. The
+ * specification allows up to four times as long (IBA 9.7.6.1.3).
  */
 const isSimilarWait = (recorded: number, ours: number): boolean => recorded >= ours * 0.98 && recorded <= ours * 1.3
 
@@ -133,52 +134,55 @@ const fieldsOf = (packet: WellFormedPacket): Fields => {
   return fields
 }
 
-const short = (text: string): string => (text.length > 24 ? `${text.slice(0, 24)}… (${text.length / 2} bytes)` : text)
+const abbreviate = (text: string): string =>
+  text.length > 24 ? `${text.slice(0, 24)}… (${text.length / 2} bytes)` : text
 
 /** The differences between two packets; empty if they are equal. */
 export const differingFields = (recorded: Recorded, ours: Sent): FieldDifference[] => {
-  const theirs = fieldsOf(recorded.packet)
+  const recordedFields = fieldsOf(recorded.packet)
   const ourFields = fieldsOf(ours.packet)
-  const paths = new Set([...theirs.keys(), ...ourFields.keys()])
-  const found: FieldDifference[] = []
+  const paths = new Set([...recordedFields.keys(), ...ourFields.keys()])
+  const differences: FieldDifference[] = []
   for (const path of paths) {
-    const a = theirs.get(path) ?? '-'
-    const b = ourFields.get(path) ?? '-'
-    if (a !== b) found.push({ path, recorded: a, ours: b })
+    const recordedValue = recordedFields.get(path) ?? '-'
+    const ourValue = ourFields.get(path) ?? '-'
+    if (recordedValue !== ourValue) differences.push({ path, recorded: recordedValue, ours: ourValue })
   }
-  if (recorded.timing !== ours.timing) found.push({ path: 'timing', recorded: recorded.timing, ours: ours.timing })
+  if (recorded.timing !== ours.timing)
+    differences.push({ path: 'timing', recorded: recorded.timing, ours: ours.timing })
   else if (!isSimilarWait(recorded.waited, ours.waited))
-    found.push({ path: 'waited', recorded: `${recorded.waited} µs`, ours: `${ours.waited} µs` })
-  return found
+    differences.push({ path: 'waited', recorded: `${recorded.waited} µs`, ours: `${ours.waited} µs` })
+  return differences
 }
 
 /** Permits a difference: the number of recorded packets and of ours that it consumes; undefined if no row applies. */
 export type Permit = (difference: Difference) => { readonly recorded: number; readonly ours: number } | undefined
 
 /**
- * All differences that no row permits. `coalesced`: packets came in bursts, so one acknowledgement may cover several
- * (IBA 9.7.5.1.2) and fall between others; only the last one must be equal.
+ * All differences that `permit` does not permit. `inBursts`: packets came in bursts, so one ACK may acknowledge several
+ * (IBA 9.7.5.1.2), and there are fewer of them; ACKs are not compared, except for a last one.
  */
 export const compareStreams = (
   recorded: readonly RecordedStream[],
   played: PlayResult,
   permit: Permit,
-  coalesced = false,
+  inBursts = false,
 ): Difference[] =>
   recorded.flatMap(stream => {
     const ours = played.ends.find(end => end.qpn === stream.qpn)!.stream
     const comparable = <P extends Sent | Recorded>(list: readonly P[]): readonly P[] =>
-      coalesced ? withoutAcknowledgements(list) : list
+      inBursts ? withoutAcks(list) : list
     return [
       ...compareLists(stream.qpn, 'answers', comparable(stream.answers), comparable(ours.answers), permit),
       ...compareLists(stream.qpn, 'requests', stream.requests, ours.requests, permit),
     ]
   })
 
-/** A list without its plain ACKs, except a last one. */
-const withoutAcknowledgements = <P extends Sent | Recorded>(list: readonly P[]): readonly P[] =>
+/** A list without its ACKs, except for its last packet. */
+const withoutAcks = <P extends Sent | Recorded>(list: readonly P[]): readonly P[] =>
   list.filter(({ packet }, i) => i === list.length - 1 || packet.name !== 'RC_ACKNOWLEDGE' || !isPositive(packet))
 
+/** Compares two lists packet by packet. After a permitted difference, the packets that it consumes are skipped. */
 export const compareLists = (
   qpn: number,
   kind: StreamKind,
@@ -186,41 +190,46 @@ export const compareLists = (
   ours: readonly Sent[],
   permit: Permit,
 ): Difference[] => {
-  const found: Difference[] = []
+  const differences: Difference[] = []
   let i = 0
   let j = 0
   while (i < recorded.length || j < ours.length) {
-    const theirs = recorded[i]
+    const recordedPacket = recorded[i]
     const ourPacket = ours[j]
     const fields =
-      theirs === undefined || ourPacket === undefined ? absent(theirs, ourPacket) : differingFields(theirs, ourPacket)
+      recordedPacket === undefined || ourPacket === undefined
+        ? absentPacket(recordedPacket, ourPacket)
+        : differingFields(recordedPacket, ourPacket)
     if (fields.length === 0) {
       i++
       j++
       continue
     }
-    const difference = { qpn, kind, recorded: theirs, ours: ourPacket, fields }
-    const allowed = permit(difference)
-    if (allowed === undefined) found.push(difference)
-    i += allowed?.recorded ?? 1
-    j += allowed?.ours ?? 1
+    const difference = { qpn, kind, recorded: recordedPacket, ours: ourPacket, fields }
+    const consumed = permit(difference)
+    if (consumed === undefined) differences.push(difference)
+    i += consumed?.recorded ?? 1
+    j += consumed?.ours ?? 1
   }
-  return found
+  return differences
 }
 
-const absent = (theirs: Recorded | undefined, ourPacket: Sent | undefined): FieldDifference[] => [
-  { path: 'packet', recorded: theirs?.packet.name ?? '-', ours: ourPacket?.packet.name ?? '-' },
+/** The difference if only one side has a packet. */
+const absentPacket = (recorded: Recorded | undefined, ours: Sent | undefined): FieldDifference[] => [
+  { path: 'packet', recorded: recorded?.packet.name ?? '-', ours: ours?.packet.name ?? '-' },
 ]
 
 const describePacket = (packet: WellFormedPacket): string => {
   const { AETH } = headersOf(packet)
-  const answer = AETH === undefined ? '' : ` syndrome 0x${Number(AETH.syndrome).toString(16)} msn ${AETH.msn}`
-  return `${packet.name} PSN 0x${packet.BTH.psn.toString(16)}${answer}`
+  const aeth = AETH === undefined ? '' : ` syndrome 0x${Number(AETH.syndrome).toString(16)} msn ${AETH.msn}`
+  return `${packet.name} PSN 0x${packet.BTH.psn.toString(16)}${aeth}`
 }
 
 /** A difference as a sentence. */
 export const describeDifference = ({ qpn, kind, recorded, ours, fields }: Difference): string => {
-  const theirs = recorded === undefined ? 'nothing' : `packet ${recorded.number} ${describePacket(recorded.packet)}`
+  const recordedText =
+    recorded === undefined ? 'nothing' : `packet ${recorded.number} ${describePacket(recorded.packet)}`
   const ourText = ours === undefined ? 'nothing' : describePacket(ours.packet)
-  return `QP ${qpn}, ${kind}: ${theirs}; ours: ${ourText}; ${fields.map(f => `${f.path}: ${short(f.recorded)} ≠ ${short(f.ours)}`).join('; ')}`
+  const fieldTexts = fields.map(f => `${f.path}: ${abbreviate(f.recorded)} ≠ ${abbreviate(f.ours)}`)
+  return `QP ${qpn}, ${kind}: ${recordedText}; ours: ${ourText}; ${fieldTexts.join('; ')}`
 }

@@ -1,7 +1,7 @@
 /*
  * A capture of two endpoints as a conversation: who sent which packet when, and which queue pairs are connected.
- * Everything is derived from the packets; side 0 sent first, unless an address identifies it as the server
- * (test/fixtures/wire/ORIGIN.md). This file does not depend on the engine.
+ * Everything is derived from the packets. Side 0 sent the first packet, unless its address is that of the server
+ * (test/fixtures/wire/ORIGIN.md), which is side 1. This file does not depend on the engine.
  */
 import { readFileSync } from 'node:fs'
 import { ROCE_UDP_PORT, SYNDROME_KIND_MASK, SYNDROME_VALUE_MASK, syndromeKind } from '../../../src/spec/wire/headers.ts'
@@ -27,12 +27,13 @@ export interface Entry {
   readonly number: number
   /** µs since the first packet of the file. */
   readonly time: number
+  /** The sender. */
   readonly from: Side
   readonly packet: WellFormedPacket
   /** The UDP payload. */
   readonly bytes: Uint8Array
   /** Captured, but dropped before the receiver. */
-  readonly lost: boolean
+  readonly isLost: boolean
 }
 
 export const flagsOf = (packet: WellFormedPacket): number => opcodeFlags[opcodeNumber[packet.name]]
@@ -48,7 +49,7 @@ export const syndromeValueOf = (packet: WellFormedPacket): number =>
 /** Whether a packet is an RNR NAK. */
 export const isRnrNak = (packet: WellFormedPacket): boolean =>
   packet.name === 'RC_ACKNOWLEDGE' && syndromeKindOf(packet) === syndromeKind.RNR_NAK
-/** Whether a packet is an ACK, or a response with data. */
+/** Whether a response is an ACK or carries data or a result, so that it is no NAK. */
 export const isPositive = (packet: WellFormedPacket): boolean =>
   headersOf(packet).AETH === undefined || syndromeKindOf(packet) === syndromeKind.ACK
 
@@ -57,13 +58,13 @@ export interface Conversation {
   readonly entries: readonly Entry[]
 }
 
-/** A loss: every `each`th packet to a side is dropped, as the recording's filter counted them. */
+/** A loss: of the packets to a side, number `interval`, 2 · `interval`, … were dropped by the recording's filter. */
 export interface Loss {
   readonly to: Side
-  readonly each: number
+  readonly interval: number
 }
 
-const SERVERS = ['10.77.0.3', 'fd77::3']
+const IPV4_SERVER = '10.77.0.3'
 
 /** The RoCE packets of capture `name` in test/fixtures/wire; malformed packets throw. */
 export const readConversation = (name: string, loss?: Loss): Conversation => {
@@ -85,21 +86,20 @@ export const readConversation = (name: string, loss?: Loss): Conversation => {
     const from = sides.get(source)!
     const to = otherSide(from)
     counts[to]++
-    const lost = loss !== undefined && loss.to === to && counts[to] % loss.each === 0
+    const isLost = loss !== undefined && loss.to === to && counts[to] % loss.interval === 0
     const micros = Number((time ?? 0n) - start) / 1000
-    entries.push({ number: i + 1, time: micros, from, packet, bytes: frame.payload, lost })
+    entries.push({ number: i + 1, time: micros, from, packet, bytes: frame.payload, isLost })
   }
   return { name, entries }
 }
 
-const isServer = (address: Uint8Array): boolean => {
-  const text = address.length === 4 ? address.join('.') : ''
-  return SERVERS.includes(text) || (address.length === 16 && address[0] === 0xfd && address[15] === 3)
-}
+/** Whether an address is the server's: IPV4_SERVER, or fd77::3, the only recorded IPv6 address that ends in 3. */
+const isServer = (address: Uint8Array): boolean =>
+  address.length === 4 ? address.join('.') === IPV4_SERVER : address[0] === 0xfd && address[15] === 3
 
 /** The RNR NAK, if any, that `side` received between its previous packet and its packet `number`. */
 export const rnrSince = (entries: readonly Entry[], number: number, side: Side): Entry | undefined => {
-  const before = entries.filter(e => e.number < number)
-  const from = before.findLastIndex(e => e.from === side)
-  return before.slice(from + 1).find(e => !e.lost && isRnrNak(e.packet))
+  const earlier = entries.filter(e => e.number < number)
+  const lastSent = earlier.findLastIndex(e => e.from === side)
+  return earlier.slice(lastSent + 1).find(e => !e.isLost && isRnrNak(e.packet))
 }

@@ -13,7 +13,10 @@ export interface Departure {
   readonly name: string
   /** The Linux version whose capture differs; absent: both. */
   readonly linux?: Linux
-  /** By field of the only reply: the recorded value and ours. `packet`: a reply that only one side sent (`-`: none). */
+  /**
+   * By field of the only reply that differs: the recorded value and ours. `packet`: a reply that only one side sent
+   * (`-`: none).
+   */
   readonly fields: Readonly<Record<string, readonly [recorded: string, ours: string]>>
   /**
    * Our completions, final state, rq_psn and value of the atomic word, in the form of `run` (forged.ts); absent: equal.

@@ -31,18 +31,18 @@ export interface Facts {
   readonly signaled?: readonly number[]
   /** The client exhausts its retries at the end: one more timeout. */
   readonly exhaustsRetries?: boolean
-  /** A side's queue pair is destroyed from this packet of the file on. */
+  /** A side's queue pair is destroyed before packet number `from` of the file. */
   readonly destroyed?: { readonly side: Side; readonly from: number }
   /** This side's program rewrites the memory that the peer reads: the contents come from the recorded responses. */
   readonly programWrites?: boolean
   /** Additional ibv_access_flags of memory and queue pairs. */
   readonly access?: number
   /** `logs/NAME.log` has the keys, addresses and completions. */
-  readonly log?: boolean
+  readonly hasLog?: boolean
 }
 
 /** The recording's own programs, which have logs: retry_cnt 7, timeout 16, rnr_retry 7, four READs in flight. */
-const probe: Facts = { log: true, timeout: 16, rdAtomic: 4 }
+const probe: Facts = { hasLog: true, timeout: 16, rdAtomic: 4 }
 
 export const factsOf: Readonly<Record<string, Facts>> = {
   send_pad: probe,
@@ -63,8 +63,8 @@ export const factsOf: Readonly<Record<string, Facts>> = {
   ud_send: probe,
   ud_multicast: probe,
   ud_multicast_ipv6: probe,
-  cm_loss_at_server: { loss: { to: 1, each: 2 } },
-  cm_loss_at_client: { loss: { to: 0, each: 2 } },
+  cm_loss_at_server: { loss: { to: 1, interval: 2 } },
+  cm_loss_at_client: { loss: { to: 0, interval: 2 } },
   memory_window_type2: {
     ...probe,
     windows: [{ key: 0x0800_0380, offset: 4096, length: 4096, access: Access.REMOTE_WRITE }],
@@ -87,12 +87,12 @@ export const factsOf: Readonly<Record<string, Facts>> = {
   rping_ipv6: { programWrites: true },
   // the server has closed before the client's last WRITE arrives
   rstream: { destroyed: { side: 1, from: 70 } },
-  loss_send_requests: { ...probe, loss: { to: 1, each: 7 } },
-  loss_write_requests: { ...probe, loss: { to: 1, each: 7 } },
-  loss_send_acks: { ...probe, loss: { to: 0, each: 2 } },
-  loss_read_responses: { ...probe, loss: { to: 0, each: 5 } },
-  loss_read_requests: { ...probe, loss: { to: 1, each: 4 } },
-  loss_atomic_responses: { ...probe, loss: { to: 0, each: 3 } },
+  loss_send_requests: { ...probe, loss: { to: 1, interval: 7 } },
+  loss_write_requests: { ...probe, loss: { to: 1, interval: 7 } },
+  loss_send_acks: { ...probe, loss: { to: 0, interval: 2 } },
+  loss_read_responses: { ...probe, loss: { to: 0, interval: 5 } },
+  loss_read_requests: { ...probe, loss: { to: 1, interval: 4 } },
+  loss_atomic_responses: { ...probe, loss: { to: 0, interval: 3 } },
 }
 
 /** Captures that this replay cannot drive, each with the reason. */

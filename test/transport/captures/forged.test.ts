@@ -1,6 +1,6 @@
 /*
- * Forged packets (responder.md): the replies of our engine equal those of Linux's rxe, field by field, and so do
- * completions, state and memory, except for the rows of departures.ts. Mutated recordings must fail.
+ * Forged packets (test/fixtures/wire/responder.md): the replies of our engine equal those of Linux's rxe, field by
+ * field, and so do completions, state and memory, except for the rows of departures.ts. Mutated recordings must fail.
  */
 import assert from 'node:assert/strict'
 import { after, describe, test } from 'node:test'
@@ -12,10 +12,10 @@ import { type Departure, departures, malformedDepartures } from './departures.ts
 import { type Case, type Linux, notCaptured, plainAfter, type Result, readCases, run, tableOf } from './forged.ts'
 import { recordedMutants } from './mutations.ts'
 
-/** The shortest packet that still has its destination QP. */
+/** Offset behind BTH.DestQP: a packet of this length still has its destination QP, but is dropped as too short. */
 const QPN_END = 8
 
-const used = new Set<Departure>()
+const usedDepartures = new Set<Departure>()
 
 const permitFor =
   (departure: Departure | undefined): Permit =>
@@ -25,12 +25,12 @@ const permitFor =
       return pair !== undefined && pair[0] === recorded && pair[1] === ours
     })
     if (!isAllowed) return undefined
-    used.add(departure!)
+    usedDepartures.add(departure!)
     const packet = departure!.fields.packet
     return { recorded: packet?.[0] === '-' ? 0 : 1, ours: packet?.[1] === '-' ? 0 : 1 }
   }
 
-/** Every difference of a result, as sentences. */
+/** Every difference of a result that no row of departures.ts permits, as sentences. */
 const faultsOf = (
   linux: Linux,
   { name }: Case,
@@ -40,9 +40,9 @@ const faultsOf = (
 ): string[] => {
   const departure = departures.find(d => d.name === name && (d.linux ?? linux) === linux)
   const faults = compareLists(0, 'answers', replies, result.replies, permitFor(departure)).map(describeDifference)
-  const wanted = departure?.after ?? plainAfter(expected)
-  if (departure?.after !== undefined && departure.after !== plainAfter(expected)) used.add(departure)
-  if (wanted !== result.after) faults.push(`${result.after}, not ${wanted}`)
+  const expectedAfter = departure?.after ?? plainAfter(expected)
+  if (departure?.after !== undefined && departure.after !== plainAfter(expected)) usedDepartures.add(departure)
+  if (expectedAfter !== result.after) faults.push(`${result.after}, not ${expectedAfter}`)
   return faults
 }
 
@@ -59,18 +59,19 @@ for (const linux of ['6.1', '6.12'] as const) {
         for (const [mutant, [{ answers }]] of recordedMutants(c.name, [stream], isExempt))
           assert.notEqual(faultsOf(linux, c, c.after, answers, result).length, 0, mutant)
         if (departure?.after === undefined)
-          for (const [from, to] of [
+          for (const [text, changed] of [
             ['word ', 'word 1'],
             ['qp state ', 'qp state 1'],
             ['rq_psn 0x', 'rq_psn 0x1'],
             ['wc status ', 'wc status 1'],
           ]) {
-            const expected = c.after.replace(from, to)
-            if (expected !== c.after) assert.notEqual(faultsOf(linux, c, expected, c.replies, result).length, 0, to)
+            const expected = c.after.replace(text, changed)
+            if (expected !== c.after)
+              assert.notEqual(faultsOf(linux, c, expected, c.replies, result).length, 0, changed)
           }
-        // the result differs if one of the packets is withheld
+        // for at least one of the packets, the result differs if it is cut to QPN_END bytes
         if (c.replies.length === 0) return
-        const found = c.frames.some((_, i) => {
+        const isNoticed = c.frames.some((_, i) => {
           const without = run(
             linux,
             c.name,
@@ -78,7 +79,7 @@ for (const linux of ['6.1', '6.12'] as const) {
           )
           return faultsOf(linux, c, c.after, c.replies, without).length > 0
         })
-        assert.ok(found, 'without one of the packets')
+        assert.ok(isNoticed, 'without one of the packets')
       })
     }
   })
@@ -93,6 +94,7 @@ describe('malformed packets, which were not captured', () => {
   }
   const spoiled = sample.payload.slice()
   spoiled[spoiled.length - 1] ^= 1
+  // BTH, 3 bytes and the ICRC; PadCnt, bits 4 and 5 of byte 1, is 3
   const padded = new Uint8Array(12 + 3 + 4)
   padded.set(sample.payload.subarray(0, 12))
   padded[1] |= 3 << 4
@@ -103,18 +105,18 @@ describe('malformed packets, which were not captured', () => {
   }
   for (const name of notCaptured) {
     test(name, () => {
-      const { replies, after: end } = run('6.1', name, [packets[name]])
+      const result = run('6.1', name, [packets[name]])
       const expected = tableOf('Linux 6.1.192').find(c => c.name === name)!
       const hasDeparture = malformedDepartures.some(d => d.name === name)
-      assert.equal(plainAfter(expected.after) !== end, hasDeparture)
-      assert.deepEqual({ replies, end }, { replies: [], end: 'state 3 rq_psn 0x000200; word 5' })
+      assert.equal(plainAfter(expected.after) !== result.after, hasDeparture)
+      assert.deepEqual(result, { replies: [], after: 'state 3 rq_psn 0x000200; word 5' })
     })
   }
 })
 
 after(() => {
   assert.deepEqual(
-    departures.filter(row => !used.has(row)),
+    departures.filter(row => !usedDepartures.has(row)),
     [],
     'unused rows',
   )

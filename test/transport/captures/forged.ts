@@ -2,8 +2,8 @@
  * Forged packets and Linux's replies (test/fixtures/wire/responder.md, inject.pcap, linux612_inject.pcap): each case is
  * one connected queue pair with eight receive buffers of 4096 bytes at the start of a region of 64 KiB, path MTU 1024,
  * at most four READs and atomics, and a word of value 5 at offset 40960. This file reads the cases and runs them on our
- * engine; results have the table's form. Packets with a wrong ICRC are dropped, as a port does, and packets for other
- * queue pairs too, as a device does.
+ * engine. Packets with a wrong ICRC are dropped, as a port does, and packets for other queue pairs too, as a device
+ * does.
  */
 import { readFileSync } from 'node:fs'
 import { opcodeNumber } from '../../../src/spec/wire/opcodes.ts'
@@ -35,15 +35,17 @@ export interface Case extends TableRow {
   readonly replies: readonly Recorded[]
 }
 
+/** The peer, which sends the forged packets. */
 const ATTACKER = [10, 77, 0, 1]
+/** Offset of the atomic word in the region. */
 const WORD_OFFSET = 40960
-const BUFFER = 0x1_0000
+const REGION_BYTES = 0x1_0000
 const FIRST_PSN = 0x200
 /** Offset of BTH.DestQP in a packet. */
 const QPN_AT = 5
-/** Region offset that a case's first address may have: 0, the atomic word, or another. */
+/** Region offset of the first address of cases for which the rule in `run` is wrong. */
 const OTHER_OFFSETS: Readonly<Record<string, number>> = {
-  read_past_end: BUFFER - 10,
+  read_past_end: REGION_BYTES - 10,
   atomic_unaligned: WORD_OFFSET + 4,
   atomic_write_unaligned: WORD_OFFSET + 4,
   flush_whole_region: 0,
@@ -64,17 +66,21 @@ export const tableOf = (heading: string): TableRow[] => {
     }))
 }
 
-/** Malformed cases are only in the table. */
+/** Malformed cases, which are only in the table. */
 export const notCaptured = ['bad_icrc', 'short_packet', 'pad_more_than_body']
 
-const casesOf = (linux: Linux): TableRow[] => {
-  const old = tableOf('Linux 6.1.192').filter(c => !notCaptured.includes(c.name))
-  if (linux === '6.1') return old
+/**
+ * The rows of a capture, in its order. The table of 6.12 has only rows that differ from 6.1; its additional cases were
+ * captured after `opcode_flush`.
+ */
+const rowsOf = (linux: Linux): TableRow[] => {
+  const rows = tableOf('Linux 6.1.192').filter(row => !notCaptured.includes(row.name))
+  if (linux === '6.1') return rows
   const changed = tableOf('Linux 6.12.117')
-  const added = changed.filter(c => !old.some(o => o.name === c.name))
-  return old.flatMap(c => {
-    const now = changed.find(o => o.name === c.name) ?? c
-    return c.name === 'opcode_flush' ? [now, ...added] : [now]
+  const added = changed.filter(({ name }) => !rows.some(row => row.name === name))
+  return rows.flatMap(row => {
+    const current = changed.find(({ name }) => name === row.name) ?? row
+    return row.name === 'opcode_flush' ? [current, ...added] : [current]
   })
 }
 
@@ -86,16 +92,16 @@ export const readCases = (linux: Linux): Case[] => {
   const frames = readCapture(readFileSync(fixture('wire', file)))
     .map(p => parseFrame(p.bytes))
     .filter(isIpv4)
-  let at = 0
-  return casesOf(linux).map(row => {
+  let next = 0
+  return rowsOf(linux).map(row => {
     const sent: Ipv4Frame[] = []
     const replies: Recorded[] = []
-    for (; at < frames.length; at++) {
-      const frame = frames[at]
+    for (; next < frames.length; next++) {
+      const frame = frames[next]
       if (frame.destination.join() === ATTACKER.join()) {
         const packet = parsePacket(frame.payload)
-        if (packet.kind === 'opaque') throw new Error(`reply ${at + 1} is not a valid packet`)
-        replies.push({ packet, timing: 'immediate', waited: 0, number: at + 1 })
+        if (packet.kind === 'opaque') throw new Error(`reply ${next + 1} is not a valid packet`)
+        replies.push({ packet, timing: 'immediate', waited: 0, number: next + 1 })
       } else if (sent.length < row.sent) sent.push(frame)
       else break
     }
@@ -106,15 +112,15 @@ export const readCases = (linux: Linux): Case[] => {
 /** The result of a case. */
 export interface Result {
   readonly replies: readonly Sent[]
-  /** In the table's form. */
+  /** Completions, state, rq_psn and word, in the form of `plainAfter`. */
   readonly after: string
 }
 
 const qpnOf = (frame: Ipv4Frame): number =>
   (frame.payload[QPN_AT] << 16) | (frame.payload[QPN_AT + 1] << 8) | frame.payload[QPN_AT + 2]
 
-/** The address and key of a packet, if it has them. */
-const target = (bytes: Uint8Array): { va: bigint; rkey: number } | undefined => {
+/** The remote address and key of a packet, if it has them. */
+const remoteOf = (bytes: Uint8Array): { va: bigint; rkey: number } | undefined => {
   const packet = parsePacket(bytes)
   if (packet.kind === 'opaque') return undefined
   const { RETH, AtomicETH } = headersOf(packet)
@@ -133,25 +139,28 @@ const isToWord = (packet: Uint8Array): boolean => WORD_OPCODES.includes(packet[0
 /** Keys of forged packets that name no region. */
 const WRONG_KEYS = [0xdeadbeef]
 
-/** Hands the frames to our engine one by one and collects its replies. */
+/** Runs a case: hands the frames to our engine one by one, and collects its replies and the state after them. */
 export const run = (linux: Linux, name: string, frames: readonly Ipv4Frame[]): Result => {
-  const first = frames.map(f => target(f.payload)).find(t => t !== undefined)
-  const carrier = frames.find(f => target(f.payload) !== undefined)
+  const frameWithAddress = frames.find(f => remoteOf(f.payload) !== undefined)
+  const first = frameWithAddress && remoteOf(frameWithAddress.payload)
+  // the first address of most cases is that of the region, or of the word
   const offset =
     OTHER_OFFSETS[name] ??
-    (name === 'flush_global' || (carrier !== undefined && isToWord(carrier.payload)) ? WORD_OFFSET : 0)
+    (name === 'flush_global' || (frameWithAddress !== undefined && isToWord(frameWithAddress.payload))
+      ? WORD_OFFSET
+      : 0)
   const base = first === undefined ? MEMORY_BASE : first.va - BigInt(offset)
   const node = createNode({
-    memoryBytes: BUFFER,
-    locate: a => Number(a >= MEMORY_BASE && a < MEMORY_BASE + BigInt(BUFFER) ? a - MEMORY_BASE : a - base),
+    memoryBytes: REGION_BYTES,
+    locate: a => Number(a >= MEMORY_BASE && a < MEMORY_BASE + BigInt(REGION_BYTES) ? a - MEMORY_BASE : a - base),
   })
-  for (let i = 0; i < BUFFER; i++) node.memory[i] = 'a'.charCodeAt(0) + (i % 26)
+  for (let i = 0; i < REGION_BYTES; i++) node.memory[i] = 'a'.charCodeAt(0) + (i % 26)
   node.words.setBigUint64(WORD_OFFSET, 5n, true)
   node.regions.length = 0
-  const more = linux === '6.12' ? Access.FLUSH_GLOBAL : 0
+  const flushAccess = linux === '6.12' ? Access.FLUSH_GLOBAL : 0
   if (first !== undefined && !WRONG_KEYS.includes(first.rkey))
-    node.regions.push({ key: first.rkey, pd: 1, offset: 0, length: BUFFER, access: ALL_ACCESS | more })
-  node.regions.push({ key: LOCAL_KEY, pd: 1, offset: 0, length: BUFFER, access: Access.LOCAL_WRITE })
+    node.regions.push({ key: first.rkey, pd: 1, offset: 0, length: REGION_BYTES, access: ALL_ACCESS | flushAccess })
+  node.regions.push({ key: LOCAL_KEY, pd: 1, offset: 0, length: REGION_BYTES, access: Access.LOCAL_WRITE })
   const qpn = name === 'unknown_qp' ? 1 : qpnOf(frames[0])
   const row = node.createQp(qpn, { maxSge: 1 })
   node.connect(row, {
@@ -160,13 +169,15 @@ export const run = (linux: Linux, name: string, frames: readonly Ipv4Frame[]): R
     rqPsn: FIRST_PSN,
     minRnrTimer: 27,
     maxDestRdAtomic: 4,
-    access: REMOTE_ACCESS | more,
+    access: REMOTE_ACCESS | flushAccess,
   })
   for (let i = 0; i < 8; i++) node.postReceive(row, { id: i, sges: [{ at: i * 4096, length: 4096 }] })
   for (const frame of frames) {
     const arena = arenaOver(frame.payload)
-    const isRight = verifyIcrc(arena, 0, frame.payload.length, makeFlow(frame), frame.identification)
-    if (frame.payload.length < 16 || !isRight || qpnOf(frame) !== qpn) continue
+    const isIcrcCorrect = verifyIcrc(arena, 0, frame.payload.length, makeFlow(frame), frame.identification)
+    // shorter than BTH and ICRC
+    const isTooShort = frame.payload.length < 16
+    if (isTooShort || !isIcrcCorrect || qpnOf(frame) !== qpn) continue
     node.inject(row, frame.payload, 0, frame.source.join() === ATTACKER.join() ? 0 : 1)
     node.endBurst(0)
     node.transmit(0)
@@ -174,7 +185,7 @@ export const run = (linux: Linux, name: string, frames: readonly Ipv4Frame[]): R
   const replies = node.sent.map(({ bytes }): Sent => {
     const packet = parsePacket(bytes)
     if (packet.kind === 'opaque') throw new Error(`our engine sent an invalid packet: ${packet.reason}`)
-    return { packet: packet as WellFormedPacket, timing: 'immediate', waited: 0, at: 0 }
+    return { packet: packet as WellFormedPacket, timing: 'immediate', waited: 0 }
   })
   const { state, rqPsn } = node.engine.query(row)
   const hex = rqPsn.toString(16).padStart(6, '0')
@@ -183,7 +194,7 @@ export const run = (linux: Linux, name: string, frames: readonly Ipv4Frame[]): R
   return { replies, after: [...lines, `state ${state} rq_psn 0x${hex}`, `word ${word}`].join('; ') }
 }
 
-/** The table's last column in the form of `run`, without the fields that rxe fills in for failures. */
+/** The table's last column in the form of `run`, which has no opcode and length of failed completions, and no sq_psn. */
 export const plainAfter = (after: string): string =>
   after
     .split('; ')

@@ -27,15 +27,16 @@ export interface Log {
 /** Buffer length of every program. */
 export const BUFFER_BYTES = 65536
 
+/** The output of one side in `logs/NAME.log`. Throws if it lacks the line with the side's numbers. */
 export const readLog = (name: string, side: Side): Log => {
-  const mark = side === 0 ? '[a] ' : '[b] '
+  const prefix = side === 0 ? '[a] ' : '[b] '
   const lines = readFileSync(fixture('wire', 'logs', `${name}.log`), 'utf8')
     .split('\n')
-    .filter(line => line.startsWith(mark))
+    .filter(line => line.startsWith(prefix))
   const endpoint = lines
     .map(line => /qpn (\S+) psn (\S+) rkey (\S+) addr (\S+);/.exec(line))
     .find(found => found !== null)
-  if (endpoint === undefined) throw new Error(`logs/${name}.log does not say what side ${side} is`)
+  if (endpoint === undefined) throw new Error(`logs/${name}.log has no qpn, psn, rkey and addr of side ${side}`)
   const state = lines.map(line => /qp state (\d)/.exec(line)).find(found => found !== null)
   const completions = lines.flatMap(line => {
     const wc = /status (\d+) .* opcode (\d+) len (\d+) imm (\S+) flags (\d+)/.exec(line)

@@ -1,8 +1,7 @@
 /*
- * A side's memory as a capture shows it: the addresses that the peer accessed (`Space`), the keys, the rights (an
- * answered request was allowed, one with an access NAK was not), and the initial contents (returned by READs and
- * atomics before any write). Captured addresses lie far apart; `Space` packs them into one small array for the engine
- * under test.
+ * A side's memory as a capture shows it: the addresses that the peer accessed (`Space`), the keys, the rights (a request
+ * without a NAK was allowed), and the initial contents (returned by READs and atomics before any write). Captured
+ * addresses lie far apart; `Space` packs them into one small array for the engine under test.
  */
 import { nakCode, syndromeKind } from '../../../src/spec/wire/headers.ts'
 import { OP_ATOMIC, OP_ATOMIC_WRITE, OP_READ, OP_WRITE } from '../../../src/spec/wire/opcodes.ts'
@@ -33,38 +32,39 @@ export interface Space {
   locate(address: bigint): number
 }
 
+/** Addresses from `start` to `end` - 1. */
 interface Range {
-  from: bigint
-  to: bigint
+  start: bigint
+  end: bigint
 }
 
-/** Packs whole pages around address ranges. */
-export const packSpace = (wanted: readonly Range[]): Space => {
-  const pages = wanted
-    .map(({ from, to }) => ({ from: from - (from % PAGE), to: to + ((PAGE - (to % PAGE)) % PAGE) }))
-    .sort((a, b) => (a.from < b.from ? -1 : 1))
-  const packed: (Range & { at: number })[] = []
+/** Packs the whole pages that contain these address ranges. */
+export const packSpace = (ranges: readonly Range[]): Space => {
+  const pages = ranges
+    .map(({ start, end }) => ({ start: start - (start % PAGE), end: end + ((PAGE - (end % PAGE)) % PAGE) }))
+    .sort((a, b) => (a.start < b.start ? -1 : 1))
+  const packed: (Range & { offset: number })[] = []
   let bytes = 0
-  for (const { from, to } of pages) {
+  for (const { start, end } of pages) {
     const last = packed.at(-1)
-    if (last !== undefined && from <= last.to) {
-      if (to > last.to) bytes += Number(to - last.to)
-      last.to = to > last.to ? to : last.to
+    if (last !== undefined && start <= last.end) {
+      if (end > last.end) bytes += Number(end - last.end)
+      last.end = end > last.end ? end : last.end
     } else {
-      packed.push({ from, to, at: bytes })
-      bytes += Number(to - from)
+      packed.push({ start, end, offset: bytes })
+      bytes += Number(end - start)
     }
   }
   return {
     bytes,
     locate(address) {
-      const range = packed.find(r => address >= r.from && address < r.to)
-      return range === undefined ? -1 : range.at + Number(address - range.from)
+      const range = packed.find(r => address >= r.start && address < r.end)
+      return range === undefined ? -1 : range.offset + Number(address - range.start)
     },
   }
 }
 
-/** The header with the remote address, if the packet has one. */
+/** The remote address, key and length of a message, if its first packet names them. */
 export const remoteOf = (message: Message): { address: bigint; key: number; length: number } | undefined => {
   const { RETH, AtomicETH } = headersOf(message.entry.packet)
   const header = RETH ?? AtomicETH
@@ -103,13 +103,14 @@ export const memoryOf = (conversation: Conversation, pairs: readonly Pair[], sid
   const served = pairs.filter(pair => pair.requester !== side)
   const accesses = served.flatMap(pair =>
     messagesOf(conversation, pair).flatMap(message => {
-      const where = remoteOf(message)
-      return where === undefined ? [] : [{ pair, message, refused: isRefused(conversation, pair, message), ...where }]
+      const remote = remoteOf(message)
+      const wasRefused = isRefused(conversation, pair, message)
+      return remote === undefined ? [] : [{ pair, message, wasRefused, ...remote }]
     }),
   )
-  const ranges = accesses.map(a => ({ from: a.address, to: a.address + BigInt(a.length || 1) }))
-  const log = facts.log === true ? readLog(conversation.name, side) : undefined
-  if (log !== undefined) ranges.push({ from: log.address, to: log.address + BigInt(BUFFER_BYTES) })
+  const ranges = accesses.map(a => ({ start: a.address, end: a.address + BigInt(a.length || 1) }))
+  const log = facts.hasLog === true ? readLog(conversation.name, side) : undefined
+  if (log !== undefined) ranges.push({ start: log.address, end: log.address + BigInt(BUFFER_BYTES) })
   const space = packSpace(ranges)
   const regions: Region[] = []
   if (log !== undefined)
@@ -123,15 +124,15 @@ export const memoryOf = (conversation: Conversation, pairs: readonly Pair[], sid
   const windows = side === 1 ? (facts.windows ?? []) : []
   for (const { key, offset, length, access } of windows)
     regions.push({ key, pd: 1, offset: space.locate(log!.address) + offset, length, access })
-  const keys = regions.map(r => r.key)
-  for (const { key, address, length, message, refused } of accesses) {
-    if (refused || length === 0 || keys.includes(key)) continue
+  const knownKeys = regions.map(r => r.key)
+  for (const { key, address, length, message, wasRefused } of accesses) {
+    if (wasRefused || length === 0 || knownKeys.includes(key)) continue
     coverAccess(regions, key, space.locate(address), length, rightOf(message.flags))
   }
   return { space, regions, content: contentOf(conversation, accesses, space) }
 }
 
-/** One region per key, which covers every access with the key. */
+/** Extends the region of a key, or adds one, so that it covers an access with the key. */
 const coverAccess = (regions: Region[], key: number, offset: number, length: number, access: number): void => {
   const region = regions.find(r => r.key === key)
   if (region === undefined) {
@@ -149,26 +150,27 @@ interface Access {
   readonly message: Message
   readonly address: bigint
   readonly length: number
-  readonly refused: boolean
+  readonly wasRefused: boolean
 }
 
-/** In capture order: contents read before any write are the initial ones. */
+/** The initial contents: bytes that a READ or atomic returned before a WRITE changed them; zeros where there is none. */
 const contentOf = ({ entries }: Conversation, accesses: readonly Access[], space: Space): Uint8Array => {
   const content = new Uint8Array(space.bytes)
-  const known = new Uint8Array(space.bytes)
-  const addInitial = (at: number, bytes: Uint8Array): void => {
-    for (let i = 0; i < bytes.length; i++) if (known[at + i] === 0) content[at + i] = bytes[i]
-    known.fill(1, at, at + bytes.length)
+  /** By byte, 1: it was returned or written by an earlier packet. */
+  const isKnown = new Uint8Array(space.bytes)
+  const addInitial = (offset: number, bytes: Uint8Array): void => {
+    for (let i = 0; i < bytes.length; i++) if (isKnown[offset + i] === 0) content[offset + i] = bytes[i]
+    isKnown.fill(1, offset, offset + bytes.length)
   }
   for (const entry of entries) {
     for (const access of accesses) {
       const { message, pair } = access
-      if (entry === message.entry && !access.refused && (message.flags & (OP_WRITE | OP_ATOMIC_WRITE)) !== 0)
-        known.fill(1, space.locate(access.address), space.locate(access.address) + access.length)
-      const answer = answerTo(entry, pair, message)
-      if (answer < 0) continue
+      if (entry === message.entry && !access.wasRefused && (message.flags & (OP_WRITE | OP_ATOMIC_WRITE)) !== 0)
+        isKnown.fill(1, space.locate(access.address), space.locate(access.address) + access.length)
+      const index = responseIndex(entry, pair, message)
+      if (index < 0) continue
       if ((message.flags & OP_READ) !== 0)
-        addInitial(space.locate(access.address) + answer * pair.mtu, entry.packet.payload)
+        addInitial(space.locate(access.address) + index * pair.mtu, entry.packet.payload)
       else if ((message.flags & OP_ATOMIC) !== 0) {
         const word = new Uint8Array(8)
         const { AtomicAckETH } = headersOf(entry.packet)
@@ -181,8 +183,8 @@ const contentOf = ({ entries }: Conversation, accesses: readonly Access[], space
   return content
 }
 
-/** Index of a READ or atomic response packet; -1 for others. */
-export const answerTo = (entry: Entry, pair: Pair, message: Message): number => {
+/** The index of a packet among the READ or atomic responses to a message; -1 if it is none of them. */
+export const responseIndex = (entry: Entry, pair: Pair, message: Message): number => {
   if (entry.from === pair.requester || entry.packet.BTH.destQp !== pair.requesterQpn) return -1
   if (!isResponse(entry.packet) || !isPositive(entry.packet) || entry.packet.name === 'RC_ACKNOWLEDGE') return -1
   const index = psnDistance(message.psn, entry.packet.BTH.psn)

@@ -1,7 +1,7 @@
 /*
- * The work requests of a recorded requester: its packets, each PSN once, joined into messages, with the time of each
- * acknowledgement and so the batches in which they were posted. InfiniBand Architecture Specification, volume 1,
- * clauses 9.4 (messages and packets) and 9.7.3 (PSNs). Packets that form no message throw.
+ * The work requests of a recorded requester: its packets, each PSN once, joined into messages, with the packet that
+ * completes each and, derived from that, when each was posted. InfiniBand Architecture Specification, volume 1, clauses
+ * 9.4 (messages and packets) and 9.7.3 (PSNs). Packets that form no message throw.
  */
 import {
   OP_ATOMIC,
@@ -49,17 +49,18 @@ export interface Message {
   solicited: boolean
   /** Immediate data, or the key to invalidate. */
   imm: number
-  /** Whether no packet of it was retransmitted. */
-  arrives: boolean
+  /** Whether none of its packets was lost when it was sent first. */
+  isLossless: boolean
   /** Index in the conversation of the packet that completes it; Infinity if there is none. */
   completeAt: number
   /** Index in the conversation where it was posted: at or before its first packet. */
   postedAt: number
 }
 
-/** Position of a packet of `pair` on the requester's PSN axis, from the first request. */
+/** Offset of a packet's PSN from that of the requester's first request. */
 const psnOffset = (pair: Pair, entry: Entry): number => psnDistance(pair.firstPsn, entry.packet.BTH.psn)
 
+/** The number of PSNs that a request packet takes: as many as a READ has responses, otherwise one. */
 const psnsOf = (entry: Entry, mtu: number): number => {
   if ((flagsOf(entry.packet) & OP_READ) === 0) return 1
   return Math.max(1, Math.ceil(field(entry.packet, 'RETH', 'dmaLen') / mtu))
@@ -68,13 +69,15 @@ const psnsOf = (entry: Entry, mtu: number): number => {
 /** The messages of the requester of `pair`, in order. */
 export const messagesOf = ({ name, entries }: Conversation, pair: Pair): Message[] => {
   const messages: Message[] = []
-  let next = 0
+  /** Offset of the next new PSN; earlier ones are retransmissions. */
+  let nextOffset = 0
+  /** The message whose last packet is still to come. */
   let open: Message | undefined
   for (const entry of entries) {
     if (entry.from !== pair.requester || entry.packet.BTH.destQp !== pair.responderQpn || !isRequest(entry.packet))
       continue
     const { packet } = entry
-    if (psnOffset(pair, entry) !== next) continue
+    if (psnOffset(pair, entry) !== nextOffset) continue
     const flags = flagsOf(packet)
     const begins = (flags & (OP_START | OP_READ | OP_ATOMIC)) !== 0
     if (begins !== (open === undefined))
@@ -91,14 +94,14 @@ export const messagesOf = ({ name, entries }: Conversation, pair: Pair): Message
         length: 0,
         solicited: false,
         imm: 0,
-        arrives: true,
+        isLossless: true,
         completeAt: Number.POSITIVE_INFINITY,
         postedAt: entries.indexOf(entry),
       }
       messages.push(open)
     }
     open.endFlags = flags
-    open.arrives &&= !entry.lost
+    open.isLossless &&= !entry.isLost
     if (reliableService[pair.service] === 0) open.completeAt = entries.indexOf(entry)
     open.psns += psns
     open.payload = Uint8Array.from([...open.payload, ...packet.payload])
@@ -108,31 +111,32 @@ export const messagesOf = ({ name, entries }: Conversation, pair: Pair): Message
     open.length = (flags & OP_READ) !== 0 ? field(packet, 'RETH', 'dmaLen') : open.payload.length
     if ((flags & OP_ATOMIC) !== 0) open.length = 8
     if ((flags & (OP_END | OP_READ | OP_ATOMIC)) !== 0) open = undefined
-    next += psns
+    nextOffset += psns
   }
   findCompletions(entries, pair, messages)
   return messages
 }
 
 /**
- * A message without acknowledgement completes with its last packet; any other with the first positive response received
- * for its last PSN or a later one.
+ * Sets `completeAt` of acknowledged messages: the first positive response received for the message's last PSN or a later
+ * one. And `postedAt`: a message whose first packet was sent before the previous message was complete was posted
+ * together with that one.
  */
 const findCompletions = (entries: readonly Entry[], pair: Pair, messages: readonly Message[]): void => {
   let done = 0
   for (const [i, entry] of entries.entries()) {
-    if (entry.from === pair.requester || entry.lost || entry.packet.BTH.destQp !== pair.requesterQpn) continue
+    if (entry.from === pair.requester || entry.isLost || entry.packet.BTH.destQp !== pair.requesterQpn) continue
     if (!isResponse(entry.packet) || !isPositive(entry.packet)) continue
-    const upTo = psnOffset(pair, entry)
+    const acknowledged = psnOffset(pair, entry)
     for (; done < messages.length; done++) {
       const message = messages[done]
-      if (psnDistance(pair.firstPsn, message.psn) + message.psns - 1 > upTo) break
+      if (psnDistance(pair.firstPsn, message.psn) + message.psns - 1 > acknowledged) break
       message.completeAt = i
     }
   }
   for (const [k, message] of messages.entries()) {
-    const before = messages[k - 1]
-    if (before !== undefined && before.completeAt > message.postedAt) message.postedAt = before.postedAt
+    const previous = messages[k - 1]
+    if (previous !== undefined && previous.completeAt > message.postedAt) message.postedAt = previous.postedAt
   }
 }
 

@@ -11,7 +11,7 @@ import type { Message } from './messages.ts'
 import type { PacketToDeliver } from './play.ts'
 
 /** Whether two packets of a side have the same opcode and PSN: a packet and its retransmissions. */
-const isSame = (a: Entry, b: Entry): boolean =>
+const isRetransmission = (a: Entry, b: Entry): boolean =>
   a.from === b.from && a.packet.name === b.packet.name && a.packet.BTH.psn === b.packet.BTH.psn
 
 /** A hash of a text (FNV-1a). */
@@ -21,6 +21,7 @@ const hash = (text: string): number => {
   return value >>> 0
 }
 
+/** A changed copy of a packet; undefined if the packet lacks what would change. */
 type Change = (recorded: Recorded) => Recorded | undefined
 
 const withPacket = (recorded: Recorded, change: object): Recorded => ({
@@ -28,7 +29,7 @@ const withPacket = (recorded: Recorded, change: object): Recorded => ({
   packet: { ...recorded.packet, ...change } as unknown as WellFormedPacket,
 })
 
-const other = (value: number | bigint | boolean): number | bigint | boolean =>
+const flipped = (value: number | bigint | boolean): number | bigint | boolean =>
   typeof value === 'boolean' ? !value : typeof value === 'bigint' ? value ^ 1n : value ^ 1
 
 const headerChange =
@@ -36,7 +37,7 @@ const headerChange =
   recorded => {
     const record = headersOf(recorded.packet)[header]
     if (record?.[field] === undefined) return undefined
-    return withPacket(recorded, { [header]: { ...record, [field]: other(record[field]) } })
+    return withPacket(recorded, { [header]: { ...record, [field]: flipped(record[field]) } })
   }
 
 const plainChanges: Readonly<Record<string, Change>> = {
@@ -51,7 +52,7 @@ const plainChanges: Readonly<Record<string, Change>> = {
   timing: r => ({ ...r, timing: r.timing === 'immediate' ? 'after the ACK timeout' : 'immediate' }),
 }
 
-/** Every field that occurs in the list. */
+/** By name: the changes of payload, opcode and timing, and of every header field that occurs in the list. */
 const changesFor = (list: readonly Recorded[]): Record<string, Change> => {
   const changes = { ...plainChanges }
   for (const { packet } of list) {
@@ -63,33 +64,36 @@ const changesFor = (list: readonly Recorded[]): Record<string, Change> => {
   return changes
 }
 
-const same = (a: Recorded, b: Recorded): boolean =>
+const isSamePacket = (a: Recorded, b: Recorded): boolean =>
   a.packet.name === b.packet.name && a.packet.BTH.psn === b.packet.BTH.psn
 
-/** Whether a packet is exempt from a mutation. */
-export type Exempt = (recorded: Recorded, what: string) => boolean
+/** Whether a packet is exempt from mutations of a field; field 'packet': from being removed, repeated or moved. */
+export type Exempt = (recorded: Recorded, field: string) => boolean
 
 /** Mutants of one list of packets. */
 const mutantsOf = (list: readonly Recorded[], isExempt: Exempt, seed: string): [string, Recorded[]][] => {
-  const positionsFor = (what: string): number[] => list.flatMap((r, i) => (isExempt(r, what) ? [] : [i]))
+  const positionsFor = (field: string): number[] => list.flatMap((r, i) => (isExempt(r, field) ? [] : [i]))
   const positions = positionsFor('packet')
   const mutants: [string, Recorded[]][] = []
-  const pick = (what: string, from: readonly number[]): number | undefined => from[hash(seed + what) % from.length]
-  for (const [what, change] of Object.entries(changesFor(list))) {
-    const at = pick(
-      what,
-      positionsFor(what).filter(i => change(list[i]) !== undefined),
+  /** One of the positions, chosen by the mutation's name; undefined if there is none. */
+  const pick = (mutation: string, candidates: readonly number[]): number | undefined =>
+    candidates[hash(seed + mutation) % candidates.length]
+  for (const [field, change] of Object.entries(changesFor(list))) {
+    const position = pick(
+      field,
+      positionsFor(field).filter(i => change(list[i]) !== undefined),
     )
-    if (at === undefined) continue
-    mutants.push([`${what} of packet ${list[at].number}`, list.with(at, change(list[at])!)])
+    if (position === undefined) continue
+    mutants.push([`${field} of packet ${list[position].number}`, list.with(position, change(list[position])!)])
   }
   const missing = pick('missing', positions)
   if (missing !== undefined) mutants.push([`packet ${list[missing].number} missing`, list.toSpliced(missing, 1)])
-  const twice = pick('doubled', positions)
-  if (twice !== undefined) mutants.push([`packet ${list[twice].number} doubled`, list.toSpliced(twice, 0, list[twice])])
+  const doubled = pick('doubled', positions)
+  if (doubled !== undefined)
+    mutants.push([`packet ${list[doubled].number} doubled`, list.toSpliced(doubled, 0, list[doubled])])
   const moved = pick(
     'moved',
-    positions.filter(i => positions.includes(i + 1) && !same(list[i], list[i + 1])),
+    positions.filter(i => positions.includes(i + 1) && !isSamePacket(list[i], list[i + 1])),
   )
   if (moved !== undefined)
     mutants.push([`packet ${list[moved].number} later`, list.with(moved, list[moved + 1]).with(moved + 1, list[moved])])
@@ -102,11 +106,11 @@ export const recordedMutants = (
   streams: readonly RecordedStream[],
   isExempt: Exempt,
 ): [string, RecordedStream[]][] =>
-  streams.flatMap((stream, s) =>
+  streams.flatMap((stream, i) =>
     (['answers', 'requests'] as const).flatMap((kind: StreamKind) =>
-      mutantsOf(stream[kind], isExempt, name + kind).map(([what, list]): [string, RecordedStream[]] => [
-        `QP ${stream.qpn}, ${kind}: ${what}`,
-        streams.with(s, { ...stream, [kind]: list }),
+      mutantsOf(stream[kind], isExempt, name + kind).map(([mutation, list]): [string, RecordedStream[]] => [
+        `QP ${stream.qpn}, ${kind}: ${mutation}`,
+        streams.with(i, { ...stream, [kind]: list }),
       ]),
     ),
   )
@@ -120,10 +124,16 @@ export const deliveredMutants = (
   side: Side,
   incoming: readonly Message[],
 ): [string, PacketToDeliver][] => {
-  const delivered = entries.filter(e => e.from !== side && !e.lost)
+  const delivered = entries.filter(e => e.from !== side && !e.isLost)
   const mutants: [string, PacketToDeliver][] = []
-  const addMutant = (what: string, entry: Entry | undefined, bytes: (entry: Entry) => Uint8Array | undefined): void => {
-    if (entry !== undefined) mutants.push([`${what} ${entry.number}`, e => (isSame(e, entry) ? bytes(e) : e.bytes)])
+  /** Adds a mutant that changes `entry` and its retransmissions. */
+  const addMutant = (
+    mutation: string,
+    entry: Entry | undefined,
+    mutate: (entry: Entry) => Uint8Array | undefined,
+  ): void => {
+    if (entry !== undefined)
+      mutants.push([`${mutation} ${entry.number}`, e => (isRetransmission(e, entry) ? mutate(e) : e.bytes)])
   }
   addMutant(
     'without request',
@@ -135,9 +145,9 @@ export const deliveredMutants = (
     delivered.findLast(e => !isRequest(e.packet)),
     () => undefined,
   )
-  const taken = incoming.filter(m => m.completeAt !== Number.POSITIVE_INFINITY)
-  const loaded = taken.findLast(m => m.entry.packet.payload.length > 0 && !m.entry.lost)?.entry
-  addMutant('other payload in request', loaded, e => {
+  const completed = incoming.filter(m => m.completeAt !== Number.POSITIVE_INFINITY)
+  const withPayload = completed.findLast(m => m.entry.packet.payload.length > 0 && !m.entry.isLost)?.entry
+  addMutant('other payload in request', withPayload, e => {
     const bytes = e.bytes.slice()
     bytes[bytes.length - ICRC_BYTES - (-e.packet.payload.length & 3) - 1] ^= 0x20
     return bytes

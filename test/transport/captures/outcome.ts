@@ -17,16 +17,16 @@ import { WcFlags, WcOpcode, WcStatus } from '../../../src/spec/work.ts'
 import { type Conversation, headersOf, type Side } from './conversation.ts'
 import type { Facts } from './facts.ts'
 import { type LoggedCompletion, readLog } from './log.ts'
-import { answerTo, remoteOf } from './memory.ts'
+import { remoteOf, responseIndex } from './memory.ts'
 import { type Message, takesReceive } from './messages.ts'
 import { grhBytes, type PlayResult, type Work } from './play.ts'
 
 type Cqe = PlayResult['node']['cqes'][number]
 
 const { SUCCESS } = WcStatus.values
-const { RECV, BIND_MW } = WcOpcode.values
+const { RECV, RECV_RDMA_WITH_IMM, BIND_MW } = WcOpcode.values
 const { WITH_IMM } = WcFlags.values
-/** The receive CQ of a node (node.ts). */
+/** Number of the receive CQ of a node (node.ts). */
 const RECV_CQ = 2
 
 const hex = (bytes: Uint8Array): string => Buffer.from(bytes).toString('hex')
@@ -41,8 +41,8 @@ export const outcomeFaults = (conversation: Conversation, side: Side, facts: Fac
   const { dropped, outOfSequence } = node.engine.counters
   const isReliable = ends.some(end => reliableService[(end.asRequester ?? end.asResponder)!.service] !== 0)
   if (!isReliable && dropped + outOfSequence > 0) faults.push(`${dropped + outOfSequence} packets were not accepted`)
-  faults.push(...played.early, ...writeFaults(played, facts))
-  if (facts.log === true && facts.destroyed?.side !== side) {
+  faults.push(...played.unexpected, ...writeFaults(played, facts))
+  if (facts.hasLog === true && facts.destroyed?.side !== side) {
     const log = readLog(conversation.name, side)
     faults.push(...logFaults(log.completions, node.cqes))
     const states = ends.map(end => node.engine.query(end.row).state)
@@ -52,14 +52,15 @@ export const outcomeFaults = (conversation: Conversation, side: Side, facts: Fac
   return faults
 }
 
+/** Compares a queue pair's receive completions, and the data in its buffers, with the peer's messages. */
 const receiveFaults = (end: Work, cqes: readonly Cqe[], memory: Uint8Array): string[] => {
   const received = cqes.filter(c => c.cq === RECV_CQ && c.status === SUCCESS)
   const grh = grhBytes((end.asResponder ?? end.asRequester)!)
   const isReliable = reliableService[(end.asResponder ?? end.asRequester)!.service] !== 0
-  const messages = end.incoming.filter(m => takesReceive(m) && (isReliable || m.arrives))
-  const wanted = messages.filter(m => m.completeAt !== Number.POSITIVE_INFINITY).length
-  if (received.length < wanted && !cqes.some(c => c.cq === RECV_CQ && c.status !== SUCCESS))
-    return [`${received.length} messages were received, not ${wanted}`]
+  const messages = end.incoming.filter(m => takesReceive(m) && (isReliable || m.isLossless))
+  const expected = messages.filter(m => m.completeAt !== Number.POSITIVE_INFINITY).length
+  if (received.length < expected && !cqes.some(c => c.cq === RECV_CQ && c.status !== SUCCESS))
+    return [`${received.length} messages were received, not ${expected}`]
   return received.flatMap((cqe, k) => {
     const message = messages[k]
     if (message === undefined) return [`receive ${k} completed without a message`]
@@ -68,7 +69,7 @@ const receiveFaults = (end: Work, cqes: readonly Cqe[], memory: Uint8Array): str
     if (cqe.id !== k) faults.push(`receive ${k}: id ${cqe.id}`)
     const length = message.length + grh
     if (cqe.bytes !== length) faults.push(`receive ${k}: ${cqe.bytes} bytes, not ${length}`)
-    if (cqe.opcode !== (isSend ? RECV : RECV + 1)) faults.push(`receive ${k}: opcode ${cqe.opcode}`)
+    if (cqe.opcode !== (isSend ? RECV : RECV_RDMA_WITH_IMM)) faults.push(`receive ${k}: opcode ${cqe.opcode}`)
     if ((message.endFlags & (OP_IMM | OP_INV)) !== 0 && cqe.imm !== message.imm)
       faults.push(`receive ${k}: immediate ${cqe.imm}, not ${message.imm}`)
     if (cqe.solicited !== message.solicited) faults.push(`receive ${k}: solicited ${cqe.solicited}`)
@@ -79,12 +80,12 @@ const receiveFaults = (end: Work, cqes: readonly Cqe[], memory: Uint8Array): str
   })
 }
 
-/** The data of the last responses to a READ or atomic, by address. */
+/** The data that the responses to a READ or atomic returned; that of the last response for each packet. */
 const responseData = ({ entries }: Conversation, end: Work, message: Message, mtu: number): Uint8Array => {
   const bytes = new Uint8Array(message.length)
   for (const entry of entries) {
-    if (entry.lost || end.asRequester === undefined) continue
-    const index = answerTo(entry, end.asRequester, message)
+    if (entry.isLost || end.asRequester === undefined) continue
+    const index = responseIndex(entry, end.asRequester, message)
     if (index < 0) continue
     const { AtomicAckETH } = headersOf(entry.packet)
     if (AtomicAckETH === undefined) bytes.set(entry.packet.payload, index * mtu)
@@ -93,23 +94,26 @@ const responseData = ({ entries }: Conversation, end: Work, message: Message, mt
   return bytes
 }
 
+/** Compares a queue pair's send completions, and the data of READs and atomics, with the recorded responses. */
 const sendFaults = (conversation: Conversation, end: Work, cqes: readonly Cqe[], memory: Uint8Array): string[] =>
-  end.posted.flatMap(({ message, resultAt: place, signaled }, k) => {
-    const cqe = cqes.filter(c => c.cq !== RECV_CQ && c.id === k)
-    const complete = message.completeAt !== Number.POSITIVE_INFINITY
-    if (complete && signaled && cqe.length !== 1) return [`request ${k}: ${cqe.length} completions`]
-    if (!complete && cqe.some(c => c.status === SUCCESS)) return [`request ${k}: complete without an acknowledgement`]
-    if (!complete || cqe[0]?.status !== SUCCESS || (message.flags & (OP_READ | OP_ATOMIC)) === 0) return []
-    const wanted = responseData(conversation, end, message, end.asRequester!.mtu)
-    if (hex(memory.subarray(place, place + message.length)) === hex(wanted)) return []
+  end.posted.flatMap(({ message, resultAt, signaled }, k) => {
+    const completions = cqes.filter(c => c.cq !== RECV_CQ && c.id === k)
+    const isComplete = message.completeAt !== Number.POSITIVE_INFINITY
+    if (isComplete && signaled && completions.length !== 1) return [`request ${k}: ${completions.length} completions`]
+    if (!isComplete && completions.some(c => c.status === SUCCESS))
+      return [`request ${k}: complete without an acknowledgement`]
+    const hasData = (message.flags & (OP_READ | OP_ATOMIC)) !== 0
+    if (!isComplete || completions[0]?.status !== SUCCESS || !hasData) return []
+    const expected = responseData(conversation, end, message, end.asRequester!.mtu)
+    if (hex(memory.subarray(resultAt, resultAt + message.length)) === hex(expected)) return []
     return [`request ${k}: its data differs from the responses`]
   })
 
-/** Compares completions with those that the program printed, one by one. */
+/** Compares completions with those that the program printed, one by one, except binds, which `play` does not repeat. */
 const logFaults = (logged: readonly LoggedCompletion[], cqes: readonly Cqe[]): string[] => {
-  const wanted = logged.filter(c => c.opcode !== BIND_MW)
-  if (wanted.length !== cqes.length) return [`${cqes.length} completions, the program had ${wanted.length}`]
-  return wanted.flatMap((c, i) => {
+  const expected = logged.filter(c => c.opcode !== BIND_MW)
+  if (expected.length !== cqes.length) return [`${cqes.length} completions, the program had ${expected.length}`]
+  return expected.flatMap((c, i) => {
     const ours = cqes[i]
     if (c.status !== ours.status) return [`completion ${i}: status ${ours.status}, the program had ${c.status}`]
     if (c.status !== SUCCESS) return []
@@ -123,7 +127,7 @@ const logFaults = (logged: readonly LoggedCompletion[], cqes: readonly Cqe[]): s
   })
 }
 
-/** Memory has the peer's WRITEs in order, unless atomics or the program changed it too. */
+/** WRITEs of the peer whose data is not in memory; none are reported if atomics or the program changed memory too. */
 const writeFaults = ({ node, memory, ends }: PlayResult, facts: Facts): string[] => {
   const { space, content } = memory
   const image = content.slice()

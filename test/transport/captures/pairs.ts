@@ -38,7 +38,7 @@ const serviceOf = ({ packet }: Entry): string => packet.name.slice(0, packet.nam
 
 const unique = (values: readonly number[]): number[] => [...new Set(values)]
 
-/** The path MTU of a side's packets to a queue pair, if a packet shows it. */
+/** The path MTU of these packets, if one of them is a FIRST or MIDDLE. */
 const mtuOf = (entries: readonly Entry[]): number | undefined =>
   entries.find(e => /_(FIRST|MIDDLE)$/.test(e.packet.name))?.packet.payload.length
 
@@ -53,7 +53,7 @@ export const pairsOf = ({ entries }: Conversation): Pair[] => [
   ...datagramsOf(entries.filter(e => serviceOf(e) === 'UD')),
 ]
 
-/** A datagram names its source. A multicast datagram counts as one for a queue pair of that number. */
+/** The paths of datagrams, which name their source. A multicast datagram counts as one to QP number 0xffffff. */
 const datagramsOf = (entries: readonly Entry[]): Pair[] => {
   const pairs: Pair[] = []
   for (const { from, packet } of entries) {
@@ -69,39 +69,49 @@ const datagramsOf = (entries: readonly Entry[]): Pair[] => {
 }
 
 const connectionsOf = (name: ConnectedName, entries: readonly Entry[]): Pair[] => {
-  const to = (side: Side, qpn: number): Entry[] => entries.filter(e => e.from !== side && e.packet.BTH.destQp === qpn)
+  const packetsTo = (side: Side, qpn: number): Entry[] =>
+    entries.filter(e => e.from !== side && e.packet.BTH.destQp === qpn)
   const qpns = (side: Side): number[] => unique(entries.filter(e => e.from !== side).map(e => e.packet.BTH.destQp))
   const pairs: Pair[] = []
-  const taken = new Set<number>()
+  /** Queue pairs of side 0 whose peer is found. */
+  const paired = new Set<number>()
   for (const server of qpns(1)) {
-    const requests = to(1, server)
+    const toServer = packetsTo(1, server)
     const isPeer = (qpn: number): boolean =>
-      !taken.has(qpn) && (name === 'UC' ? qpns(0).length === 1 : answers(requests, to(0, qpn)))
+      !paired.has(qpn) && (name === 'UC' ? qpns(0).length === 1 : areConnected(toServer, packetsTo(0, qpn)))
     const client = qpns(0).find(isPeer) ?? UNKNOWN_QPN
-    taken.add(client)
-    const answered = to(0, client)
-    const mtu = mtuOf(requests) ?? mtuOf(answered) ?? DEFAULT_MTU
-    const direction = (requester: Side, requesterQpn: number, responderQpn: number, sent: readonly Entry[]): void => {
+    paired.add(client)
+    const toClient = packetsTo(0, client)
+    const mtu = mtuOf(toServer) ?? mtuOf(toClient) ?? DEFAULT_MTU
+    const addDirection = (
+      requester: Side,
+      requesterQpn: number,
+      responderQpn: number,
+      sent: readonly Entry[],
+    ): void => {
       const first = sent.find(e => isRequest(e.packet))
       if (first === undefined) return
       const service = CONNECTED[name]
       pairs.push({ service, requester, requesterQpn, responderQpn, firstPsn: first.packet.BTH.psn, mtu })
     }
-    direction(0, client, server, requests)
-    direction(1, server, client, answered)
+    addDirection(0, client, server, toServer)
+    addDirection(1, server, client, toClient)
   }
   return pairs
 }
 
-/** Whether responses among `there` answer the requests in `here`, or the reverse. */
-const answers = (here: readonly Entry[], there: readonly Entry[]): boolean =>
-  matchPsns(here, there) && matchPsns(there, here)
+/** Whether the packets to two queue pairs, one of each side, are those of one RC connection. */
+const areConnected = (toServer: readonly Entry[], toClient: readonly Entry[]): boolean =>
+  hasResponses(toServer, toClient) && hasResponses(toClient, toServer)
 
 /** At least the number of responses to the longest recorded READ. */
 const MAX_READ_PSNS = 64
 
-/** Whether all responses in `received` have PSNs of the requests in `sent`. */
-const matchPsns = (sent: readonly Entry[], received: readonly Entry[]): boolean => {
+/**
+ * Whether the responses in `received` have PSNs of the requests in `sent`: all of them and at least one, or none if
+ * there is no request.
+ */
+const hasResponses = (sent: readonly Entry[], received: readonly Entry[]): boolean => {
   const requests = sent.filter(e => isRequest(e.packet))
   const responses = received.filter(e => isResponse(e.packet))
   if (requests.length === 0) return responses.length === 0
@@ -114,6 +124,7 @@ const matchPsns = (sent: readonly Entry[], received: readonly Entry[]): boolean 
   return responses.length > 0 && responses.every(e => psnDistance(first, e.packet.BTH.psn) < psns)
 }
 
+/** The QPN of a pair's queue pair on this side; `peerOf`: of its peer. */
 export const qpnOn = (pair: Pair, side: Side): number =>
   pair.requester === side ? pair.requesterQpn : pair.responderQpn
 export const peerOf = (pair: Pair, side: Side): number => qpnOn(pair, otherSide(side))

@@ -16,7 +16,7 @@ export interface Row {
   readonly capture?: string
   readonly side?: Side
   readonly stream: StreamKind
-  /** Packet numbers in the capture file; 0: packets that only our engine sends; or all packets to QP 1. */
+  /** Packet numbers in the capture file; 0: packets that only our engine sends; or all datagrams to QP 1. */
   readonly packets: readonly number[] | 'management datagrams'
   /** By path of the field: the recorded value and ours. `packet`: a packet that only one side sends (`-`: none). */
   readonly fields: Readonly<Record<string, readonly [recorded: string, ours: string] | 'any'>>
@@ -34,6 +34,7 @@ const NAK_INVALID_REQUEST = String(syndromeKind.NAK | nakCode.INVALID_REQUEST)
 const NAK_REMOTE_ACCESS = String(syndromeKind.NAK | nakCode.REMOTE_ACCESS)
 const NAK_REMOTE_OPERATION = String(syndromeKind.NAK | nakCode.REMOTE_OPERATION)
 
+/** rxe retransmits only after the timeout. */
 const LATE_RESEND = {
   side: 0,
   stream: 'requests',
@@ -127,7 +128,7 @@ export const permitted: readonly Row[] = [
   },
 ]
 
-/** Of the receive WQE of a SEND that is too long for it. */
+/** The difference in the completion of a receive WQE that is too short for its SEND. */
 const TOO_LONG_STATUS = `completion 0: status ${LOC_LEN_ERR}, the program had ${LOC_QP_OP_ERR}`
 
 /** Permitted sentences of outcome.ts, for the reasons of the rows above. */
@@ -158,18 +159,18 @@ export const permitFor = (capture: string, side: Side, used: Set<Row>): Permit =
     if (row === undefined) return undefined
     used.add(row)
     if (row.fields.packet === undefined) return { recorded: 1, ours: 1 }
-    return isAbout(row, undefined) ? { recorded: 0, ours: 1 } : { recorded: 1, ours: 0 }
+    return namesPacket(row, undefined) ? { recorded: 0, ours: 1 } : { recorded: 1, ours: 0 }
   }
 }
 
-const isAbout = ({ packets }: Row, recorded: Recorded | undefined): boolean =>
+const namesPacket = ({ packets }: Row, recorded: Recorded | undefined): boolean =>
   packets === MADS ? recorded !== undefined && isMad(recorded.packet) : packets.includes(recorded?.number ?? 0)
 
 const allows = (row: Row, { kind, recorded, fields }: Difference): boolean => {
-  if (row.stream !== kind || !isAbout(row, recorded)) return false
+  if (row.stream !== kind || !namesPacket(row, recorded)) return false
   if (row.fields.packet !== undefined) return true
-  return fields.every(({ path, recorded: theirs, ours }) => {
+  return fields.every(({ path, recorded: recordedValue, ours }) => {
     const pair = row.fields[path]
-    return pair === 'any' || (pair !== undefined && pair[0] === theirs && pair[1] === ours)
+    return pair === 'any' || (pair !== undefined && pair[0] === recordedValue && pair[1] === ours)
   })
 }

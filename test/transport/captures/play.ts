@@ -1,9 +1,9 @@
 /*
  * Our engine in place of one side of a capture, in virtual time: the other side's recorded packets are handed in, in
- * order, except lost ones; requests are posted when the recorded program posted them. Requests are sent one by one,
- * each where the recording has one, so that the same packets are in flight at a loss; if our engine has nothing to
- * send, time passes until its timer expires. The result is two streams per queue pair, responses and requests, for
- * compare.ts, which judges them.
+ * order, except lost ones; requests are posted when the recorded program posted them. Request packets are sent one by
+ * one, each where the recording has one, so that the same packets are in flight at a loss; if our engine has none to
+ * send, time passes until its timer expires. The result is two streams per queue pair, responses and requests, which
+ * compare.ts compares with the recording.
  */
 import { OP_END, OP_IMM, OP_SEND, OP_START } from '../../../src/spec/wire/opcodes.ts'
 import { Service } from '../../../src/spec/wire/services.ts'
@@ -35,7 +35,7 @@ import {
   syndromeValueOf,
 } from './conversation.ts'
 import type { Facts } from './facts.ts'
-import { answerTo, memoryOf, remoteOf, type SideMemory } from './memory.ts'
+import { memoryOf, remoteOf, responseIndex, type SideMemory } from './memory.ts'
 import { type Message, messagesOf, takesReceive, workOpcode } from './messages.ts'
 import { type Pair, peerOf, qpnOn } from './pairs.ts'
 
@@ -45,10 +45,8 @@ export type Timing = 'immediate' | 'after the RNR timer' | 'after the ACK timeou
 export interface Sent {
   readonly packet: WellFormedPacket
   readonly timing: Timing
-  /** µs of virtual time before it was sent. */
+  /** µs of virtual time that passed before it was sent, for a timer to expire. */
   readonly waited: number
-  /** Capture index of the packet that was handed in, or expected, last. */
-  readonly at: number
 }
 
 /** Packets that one queue pair sent. */
@@ -58,7 +56,7 @@ export interface Stream {
   readonly requests: Sent[]
 }
 
-/** Work of one queue pair; work request ids are indexes here. */
+/** A queue pair, and its requests and receives; ids of work requests are indexes of `posted` and `receives`. */
 export interface Work {
   readonly row: number
   readonly qpn: number
@@ -67,41 +65,46 @@ export interface Work {
   readonly asRequester: Pair | undefined
   readonly asResponder: Pair | undefined
   readonly posted: readonly Posted[]
-  /** Addresses of receive buffers. */
+  /** Offsets and lengths of the receive buffers in the node's memory. */
   readonly receives: readonly { readonly at: number; readonly length: number }[]
-  /** Payloads of the peer's messages, in order. */
+  /** The peer's messages, in order. */
   readonly incoming: readonly Message[]
 }
 
 export interface PlayResult {
   readonly node: TestNode
   readonly memory: SideMemory
+  /** The queue pairs of the side. */
   readonly ends: readonly Work[]
-  /** Packets that our engine sent too early, as sentences. */
-  readonly early: readonly string[]
+  /** Requests that our engine sent although the recorded program waited, as sentences. */
+  readonly unexpected: readonly string[]
 }
 
 const { FENCE, SIGNALED, SOLICITED } = SendFlags.values
 const { ATOMIC_FETCH_AND_ADD } = WrOpcode.values
 /** Length of the GRH before a datagram in its receive buffer. */
 const GRH_BYTES = 40
+/** Codes of the ACK timeout and RNR timer, and max_rd_atomic, of programs that do not set them. */
 const DEFAULT_TIMEOUT = 14
 const DEFAULT_RNR_TIMER = 12
 const DEFAULT_RD_ATOMIC = 16
 
 export interface Posted {
   readonly message: Message
+  /** Offset of the request's data in the node's memory. */
   readonly resultAt: number
   readonly signaled: boolean
 }
 
 interface End extends Work {
+  /** Messages that are not posted yet. */
   readonly toPost: Message[]
   readonly posted: Posted[]
-  /** Requests that our engine sent before the recording did. */
-  readonly early: Sent[]
+  /** Request packets of our engine that the recording has later. */
+  readonly pending: Sent[]
   readonly receives: { readonly at: number; readonly length: number }[]
-  readonly toReceive: number[]
+  /** Sizes of the next receive buffers, if `facts` has them. */
+  readonly receiveSizes: number[]
 }
 
 /** The Q_Key of a pair's datagrams; 0 for a connection. */
@@ -125,6 +128,7 @@ const rnrTimerOf = (conversation: Conversation, side: Side): number => {
 export type PacketToDeliver = (entry: Entry) => Uint8Array | undefined
 
 export interface PlayOptions {
+  /** By default the recorded packets are delivered. */
   readonly deliver?: PacketToDeliver
   /** Recorded packets with no packet of `side` between them form one burst, with runs as long as possible. */
   readonly inBursts?: boolean
@@ -142,7 +146,7 @@ export const play = (
   const memory = memoryOf(conversation, pairs, side, facts)
   const { space, regions, content } = memory
   const messages = pairs.flatMap(p => messagesOf(conversation, p))
-  /** For send and receive buffers, behind the memory that the peer accesses. */
+  /** Bytes for send and receive buffers, behind the memory that the peer accesses. */
   const bufferBytes = messages.reduce((sum, m) => sum + m.length + 128, 0) + (facts.receives ?? []).length * 0x1_0000
   const node = createNode({
     memoryBytes: space.bytes + bufferBytes,
@@ -168,104 +172,109 @@ export const play = (
     free += (bytes + 7) & ~7
     return at
   }
-  const ends = joinEnds(conversation, pairs, side, facts, node)
+  const ends = connectEnds(conversation, pairs, side, facts, node)
   const endOf = (qpn: number): End | undefined => ends.find(end => end.qpn === qpn)
   let now = 0
-  let at = 0
-  let seen = 0
+  /** Number of the recorded packet that was reached. */
+  let packetNumber = 0
+  /** Number of packets of our engine that were taken from the port. */
+  let taken = 0
   /** Lets the engine send one packet; undefined if it has none to send. */
   const sendOne = (timing: Timing, waited: number): { end: End; sent: Sent } | undefined => {
-    node.port.room = 1
+    node.port.freeRuns = 1
     node.transmit(now)
-    node.port.room = 0
-    const fresh = node.sent[seen]
-    if (fresh === undefined) return undefined
-    seen++
-    const packet = parsePacket(fresh.bytes)
+    node.port.freeRuns = 0
+    const next = node.sent[taken]
+    if (next === undefined) return undefined
+    taken++
+    const packet = parsePacket(next.bytes)
     if (packet.kind === 'opaque') throw new Error(`our engine sent an invalid packet: ${packet.reason}`)
     const end = ends.find(e => peerOf((e.asRequester ?? e.asResponder)!, side) === packet.BTH.destQp)
     if (end === undefined) throw new Error(`our engine sent to QP ${packet.BTH.destQp}`)
-    return { end, sent: { packet, timing, waited, at } }
+    return { end, sent: { packet, timing, waited } }
   }
   /**
-   * Lets the engine send all due responses. Returns true if it sends a request, which is kept until the recording has
-   * it.
+   * Lets the engine send responses until it has none, or until it sends a request: then it returns true, and the request
+   * is pending until the recording has it.
    */
-  const drain = (timing: Timing, waited: number): boolean => {
+  const sendResponses = (timing: Timing, waited: number): boolean => {
     for (let next = sendOne(timing, waited); next !== undefined; next = sendOne(timing, waited)) {
       const { end, sent } = next
       if (isRequest(sent.packet)) {
-        end.early.push(sent)
+        end.pending.push(sent)
         return true
       }
       end.stream.answers.push(sent)
     }
     return false
   }
-  const request = (end: End): void => {
-    if (end.early.length === 0) drain('immediate', 0)
-    if (end.early.length === 0) {
+  /** The recording has a request here: takes the engine's next one, for which a timer may have to expire. */
+  const takeRequest = (end: End): void => {
+    if (end.pending.length === 0) sendResponses('immediate', 0)
+    if (end.pending.length === 0) {
       const due = node.engine.nextTimeout()
       if (due !== Number.POSITIVE_INFINITY) {
         const waited = due - now
-        const timing = wasNotReady(entries, at, side) ? 'after the RNR timer' : 'after the ACK timeout'
+        const timing =
+          rnrSince(entries, packetNumber, side) !== undefined ? 'after the RNR timer' : 'after the ACK timeout'
         now = due
         node.engine.onTimeout(now)
-        drain(timing, waited)
+        sendResponses(timing, waited)
       }
     }
-    const sent = end.early.shift()
+    const sent = end.pending.shift()
     if (sent !== undefined) end.stream.requests.push(sent)
   }
-  /** The data that the recorded program wrote before a READ, from its responses. */
-  const refresh = (entry: Entry, end: End): void => {
+  /** Writes the data that the recorded program wrote before a READ; the recorded responses have it. */
+  const writeReadData = (entry: Entry, end: End): void => {
     const message = end.incoming.find(m => m.entry === entry)!
-    const resultAt = space.locate(remoteOf(message)!.address)
-    for (const answer of entries) {
-      const index = answerTo(answer, end.asResponder!, message)
-      if (index >= 0) node.memory.set(answer.packet.payload, resultAt + index * end.asResponder!.mtu)
+    const offset = space.locate(remoteOf(message)!.address)
+    for (const response of entries) {
+      const index = responseIndex(response, end.asResponder!, message)
+      if (index >= 0) node.memory.set(response.packet.payload, offset + index * end.asResponder!.mtu)
     }
   }
-  const early: string[] = []
+  const unexpected: string[] = []
   const burst = createBurst(node)
   const finishBurst = (): void => {
-    if (burst.finish(now)) drain('immediate', 0)
+    if (burst.finish(now)) sendResponses('immediate', 0)
   }
   for (const [i, entry] of entries.entries()) {
-    at = entry.number
+    packetNumber = entry.number
     if (entry.from === side) {
       finishBurst()
       const end = ends.find(e => peerOf((e.asRequester ?? e.asResponder)!, side) === entry.packet.BTH.destQp)
       if (end === undefined || !isRequest(entry.packet)) continue
       post(node, end, i, facts, allocate)
-      request(end)
-    } else if (!entry.lost && !isDestroyed(facts, side, entry)) {
+      takeRequest(end)
+    } else if (!entry.isLost && !isDestroyed(facts, side, entry)) {
       const end = endOf(entry.packet.BTH.destQp)
       const bytes = deliver(entry)
       if (end === undefined || bytes === undefined) continue
       // a receive WQE is posted once the earlier ones are consumed
-      if (mayReceive(entry)) burst.cut(now)
-      if (isRequest(entry.packet) && mayReceive(entry) && !isRefusedForNow(entries, i, end))
-        receive(node, end, allocate)
-      if (facts.programWrites === true && isRead(entry.packet)) refresh(entry, end)
-      if (facts.postedAtOnce === true && drain('immediate', 0)) early.push(`packet ${at} was not expected`)
+      if (takesReceiveWqe(entry)) burst.endRun(now)
+      if (isRequest(entry.packet) && takesReceiveWqe(entry) && !getsRnrNak(entries, i, end))
+        postReceive(node, end, allocate)
+      if (facts.programWrites === true && isRead(entry.packet)) writeReadData(entry, end)
+      if (facts.postedAtOnce === true && sendResponses('immediate', 0))
+        unexpected.push(`before packet ${packetNumber} a request was sent that the recording has later`)
       if (inBursts) burst.add(end.row, bytes, now)
       else {
         node.inject(end.row, bytes, now)
         node.endBurst(now)
-        drain('immediate', 0)
+        sendResponses('immediate', 0)
       }
     }
   }
   finishBurst()
-  while (drain('immediate', 0)) {}
+  while (sendResponses('immediate', 0)) {}
   if (facts.exhaustsRetries === true && side === 0) {
     now = node.engine.nextTimeout()
     node.engine.onTimeout(now)
-    while (drain('after the ACK timeout', 0)) {}
+    while (sendResponses('after the ACK timeout', 0)) {}
   }
-  for (const end of ends) end.stream.requests.push(...end.early)
-  return { node, memory, ends, early }
+  for (const end of ends) end.stream.requests.push(...end.pending)
+  return { node, memory, ends, unexpected }
 }
 
 /** Whether the packet's destination queue pair was already destroyed. */
@@ -273,7 +282,7 @@ const isDestroyed = ({ destroyed }: Facts, side: Side, { number, packet }: Entry
   destroyed !== undefined && destroyed.side === side && number >= destroyed.from && headersOf(packet).DETH === undefined
 
 /** The queue pairs of `side`, connected. */
-const joinEnds = (
+const connectEnds = (
   conversation: Conversation,
   pairs: readonly Pair[],
   side: Side,
@@ -309,9 +318,9 @@ const joinEnds = (
       toPost: asRequester === undefined ? [] : messagesOf(conversation, asRequester),
       incoming: asResponder === undefined ? [] : messagesOf(conversation, asResponder),
       posted: [],
-      early: [],
+      pending: [],
       receives: [],
-      toReceive: side === 1 ? [...(facts.receives ?? [])] : [],
+      receiveSizes: side === 1 ? [...(facts.receives ?? [])] : [],
     }
   })
 }
@@ -352,16 +361,16 @@ const post = (node: TestNode, end: End, i: number, facts: Facts, allocate: (byte
   if (specs.length > 0) node.post(end.row, ...specs)
 }
 
-/** Whether a request consumes a receive WQE. */
-const mayReceive = ({ packet }: Entry): boolean => {
+/** Whether a packet is the one of its message that takes a receive WQE. */
+const takesReceiveWqe = ({ packet }: Entry): boolean => {
   const flags = flagsOf(packet)
   if ((flags & OP_SEND) !== 0) return (flags & OP_START) !== 0
   return (flags & OP_IMM) !== 0 && (flags & OP_END) !== 0
 }
 
-/** Whether the recorded side had no receive WQE for the packet: its next response is an RNR NAK. */
-const isRefusedForNow = (entries: readonly Entry[], i: number, end: End): boolean => {
-  const answer = entries
+/** Whether the recorded side had no receive WQE for packet `i`: its next response is an RNR NAK of the packet. */
+const getsRnrNak = (entries: readonly Entry[], i: number, end: End): boolean => {
+  const response = entries
     .slice(i + 1)
     .find(
       e =>
@@ -369,22 +378,18 @@ const isRefusedForNow = (entries: readonly Entry[], i: number, end: End): boolea
         !isRequest(e.packet) &&
         e.packet.BTH.destQp === peerOf(end.asResponder!, otherSide(end.asResponder!.requester)),
     )
-  return answer !== undefined && isRnrNak(answer.packet) && answer.packet.BTH.psn === entries[i].packet.BTH.psn
+  return response !== undefined && isRnrNak(response.packet) && response.packet.BTH.psn === entries[i].packet.BTH.psn
 }
 
 /** Bytes before a message in a receive buffer. */
 export const grhBytes = (pair: Pair): number => (pair.service === Service.UD ? GRH_BYTES : 0)
 
-/** A receive WQE of the recorded size, or of the next message's. */
-const receive = (node: TestNode, end: End, allocate: (bytes: number) => number): void => {
+/** Posts a receive WQE, of the size in `facts` or that of the next message, unless one is posted. */
+const postReceive = (node: TestNode, end: End, allocate: (bytes: number) => number): void => {
   if (node.queues[end.row].receives.length > 0) return
   const next = end.incoming.filter(takesReceive)[end.receives.length]
-  const length = end.toReceive.shift() ?? (next?.length ?? 0) + grhBytes(end.asResponder!)
+  const length = end.receiveSizes.shift() ?? (next?.length ?? 0) + grhBytes(end.asResponder!)
   const at = allocate(length)
   node.postReceive(end.row, { id: end.receives.length, sges: [{ at, length }] })
   end.receives.push({ at, length })
 }
-
-/** Whether `side` received an RNR NAK between its previous packet and packet `number`. */
-const wasNotReady = (entries: readonly Entry[], number: number, side: Side): boolean =>
-  rnrSince(entries, number, side) !== undefined

@@ -3,8 +3,24 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import { data, ERR, FAA, joined, MTU, NAK, READ, RTS, rnr, type Script, SEND, sge, T14, WRITE } from '../requests.ts'
-import { SQ, startScript } from '../script.ts'
+import { syndromeKind } from '../../../src/spec/wire/headers.ts'
+import {
+  ERR,
+  FAA,
+  fillMemory,
+  MTU,
+  NAK,
+  READ,
+  RTS,
+  rnrSyndrome,
+  type Script,
+  SEND,
+  sentPayload,
+  sge,
+  T14,
+  WRITE,
+} from '../requests.ts'
+import { SQ_PSN, startScript } from '../script.ts'
 
 describe('a completion', () => {
   it('comes with the ACK, in order; one ACK may complete several', () => {
@@ -86,7 +102,7 @@ describe('a completion', () => {
   })
   it('ignores an ACK for a PSN that was never sent', () => {
     const t = startScript()
-    assert.equal(t.node.engine.query(t.row).sqPsn, SQ)
+    assert.equal(t.node.engine.query(t.row).sqPsn, SQ_PSN)
     t.post({ id: 1, opcode: SEND })
     t.sent()
     t.response('ACKNOWLEDGE', 1)
@@ -94,7 +110,7 @@ describe('a completion', () => {
     assert.deepEqual(t.completions(), [])
     t.response('ACKNOWLEDGE', 0)
     assert.deepEqual(t.completions(), ['1 ok'])
-    assert.equal(t.node.engine.query(t.row).sqPsn, SQ + 1)
+    assert.equal(t.node.engine.query(t.row).sqPsn, SQ_PSN + 1)
   })
   it('frees the slot of its request, so that the program can post again', () => {
     const t = startScript()
@@ -108,7 +124,7 @@ describe('a completion', () => {
 describe('a NAK', () => {
   it('sequence error: retransmits from its PSN, also in the middle of a message', () => {
     const t = startScript()
-    const bytes = data(t, 0, 3 * MTU + 5)
+    const bytes = fillMemory(t, 0, 3 * MTU + 5)
     t.post({ id: 1, opcode: WRITE, ...sge(0, 3 * MTU + 5) }, { id: 2, opcode: SEND })
     t.sent()
     t.node.sent.length = 0
@@ -116,7 +132,7 @@ describe('a NAK', () => {
     assert.deepEqual(t.completions(), [])
     t.node.endBurst(0)
     t.node.transmit(0)
-    assert.deepEqual(joined(t), bytes.slice(2 * MTU))
+    assert.deepEqual(sentPayload(t), bytes.slice(2 * MTU))
     t.response('ACKNOWLEDGE', 4)
     assert.deepEqual(t.completions(), ['1 ok', '2 ok'])
   })
@@ -139,7 +155,9 @@ describe('a NAK', () => {
     t.response('ACKNOWLEDGE', 4)
     assert.equal(t.node.engine.counters.sends, 1, 'a WRITE is not counted as a SEND')
   })
-  it('sequence error: is ignored if the PSN is acknowledged or was never sent', () => {
+  it('is ignored if its PSN is acknowledged or was never sent, or its kind or code is reserved', () => {
+    const RESERVED_NAK_CODE = 10
+    const RESERVED_SYNDROME_KIND = 0x40
     const t = startScript()
     t.post({ id: 1, opcode: SEND }, { id: 2, opcode: SEND })
     t.sent()
@@ -147,8 +165,8 @@ describe('a NAK', () => {
     t.response('ACKNOWLEDGE', 0, { syndrome: NAK.SEQUENCE })
     t.response('ACKNOWLEDGE', 2, { syndrome: NAK.SEQUENCE })
     t.response('ACKNOWLEDGE', 2)
-    t.response('ACKNOWLEDGE', 1, { syndrome: 0x6a })
-    t.response('ACKNOWLEDGE', 1, { syndrome: 0x40 })
+    t.response('ACKNOWLEDGE', 1, { syndrome: syndromeKind.NAK | RESERVED_NAK_CODE })
+    t.response('ACKNOWLEDGE', 1, { syndrome: RESERVED_SYNDROME_KIND })
     assert.deepEqual(t.sent(), [])
     assert.deepEqual(t.completions(), ['1 ok'])
   })
@@ -159,15 +177,15 @@ describe('a NAK', () => {
     t.response('ACKNOWLEDGE', 0, { syndrome: NAK.SEQUENCE })
     assert.deepEqual(t.completions(), ['1 RETRY_EXC', '2 FLUSH'])
   })
-  for (const [what, syndrome, status] of [
+  for (const [title, syndrome, status] of [
     ['invalid request', NAK.INVALID, 'REM_INV_REQ'],
     ['remote access', NAK.ACCESS, 'REM_ACCESS'],
     ['remote operation', NAK.OPERATION, 'REM_OP'],
     ['invalid RD request', NAK.INVALID_RD, 'REM_INV_RD'],
   ] as const)
-    it(`${what}: earlier requests succeed, this one fails, later ones are flushed`, () => {
+    it(`${title}: earlier requests succeed, this one fails, later ones are flushed`, () => {
       const t = startScript()
-      t.receives(2, 10)
+      t.postReceives(2, 10)
       t.post(
         { id: 1, opcode: SEND },
         { id: 2, opcode: SEND, ...sge(0, 2 * MTU), flags: 0 },
@@ -179,7 +197,7 @@ describe('a NAK', () => {
       assert.equal(t.state, ERR)
       assert.deepEqual(t.sent(), [])
       t.post({ id: 4, opcode: SEND, flags: 0 })
-      t.receives(1, 10)
+      t.postReceives(1, 10)
       t.node.engine.onReceiveScan(t.row)
       assert.deepEqual(t.completions(), ['4 FLUSH', '100 FLUSH'])
       assert.equal(t.node.engine.nextTimeout(), Number.POSITIVE_INFINITY)
@@ -191,7 +209,7 @@ describe('a receiver that is not ready', () => {
     const t = startScript()
     t.post({ id: 1, opcode: SEND, ...sge(0, MTU + 1) }, { id: 2, opcode: SEND })
     t.sent()
-    t.response('ACKNOWLEDGE', 0, { syndrome: rnr(12) })
+    t.response('ACKNOWLEDGE', 0, { syndrome: rnrSyndrome(12) })
     assert.deepEqual(t.sent(), [])
     // a sequence error for the following packets, as Linux sends it
     t.response('ACKNOWLEDGE', 0, { syndrome: NAK.SEQUENCE })
@@ -207,7 +225,7 @@ describe('a receiver that is not ready', () => {
     t.post({ id: 1, opcode: SEND })
     for (let i = 0; i < 3; i++) {
       assert.equal(t.sent().length, 1)
-      t.response('ACKNOWLEDGE', 0, { syndrome: rnr(1) })
+      t.response('ACKNOWLEDGE', 0, { syndrome: rnrSyndrome(1) })
       t.sleep(10)
     }
     assert.deepEqual(t.completions(), ['1 RNR_RETRY_EXC'])
@@ -218,41 +236,41 @@ describe('a receiver that is not ready', () => {
     t.post({ id: 1, opcode: SEND })
     for (let i = 0; i < 50; i++) {
       assert.equal(t.sent().length, 1)
-      t.response('ACKNOWLEDGE', 0, { syndrome: rnr(1) })
+      t.response('ACKNOWLEDGE', 0, { syndrome: rnrSyndrome(1) })
       t.sleep(10)
     }
     assert.equal(t.state, RTS)
-    const u = startScript({ rnrRetry: 1 })
-    u.post({ id: 1, opcode: SEND }, { id: 2, opcode: SEND })
+    const once = startScript({ rnrRetry: 1 })
+    once.post({ id: 1, opcode: SEND }, { id: 2, opcode: SEND })
     for (const psn of [0, 1]) {
-      u.sent()
-      u.response('ACKNOWLEDGE', psn, { syndrome: rnr(1) })
-      u.sleep(10)
+      once.sent()
+      once.response('ACKNOWLEDGE', psn, { syndrome: rnrSyndrome(1) })
+      once.sleep(10)
     }
-    assert.deepEqual(u.completions(), ['1 ok'])
-    assert.equal(u.state, RTS)
+    assert.deepEqual(once.completions(), ['1 ok'])
+    assert.equal(once.state, RTS)
   })
-  it('does not count as a retry, although Linux adds a late sequence NAK each time', () => {
+  it('does not count as a retry, although Linux also sends a late sequence error NAK each time', () => {
     const t = startScript({ rnrRetry: 7, retryCnt: 1 })
     t.post({ id: 1, opcode: SEND }, { id: 2, opcode: SEND })
     for (let i = 0; i < 5; i++) {
       assert.equal(t.sent().length, 2)
-      t.response('ACKNOWLEDGE', 0, { syndrome: rnr(1) })
+      t.response('ACKNOWLEDGE', 0, { syndrome: rnrSyndrome(1) })
       t.sleep(10)
       assert.equal(t.sent().length, 2)
       t.response('ACKNOWLEDGE', 0, { syndrome: NAK.SEQUENCE })
       assert.equal(t.sent().length, 0)
-      t.response('ACKNOWLEDGE', 0, { syndrome: rnr(1) })
+      t.response('ACKNOWLEDGE', 0, { syndrome: rnrSyndrome(1) })
       t.sleep(10)
     }
     t.response('ACKNOWLEDGE', 1)
     assert.deepEqual(t.completions(), ['1 ok', '2 ok'])
   })
-  it('timer code 0 means the longest time', () => {
+  it('is retried after the longest time, 655.36 ms, if the timer code is 0', () => {
     const t = startScript()
     t.post({ id: 1, opcode: SEND })
     t.sent()
-    t.response('ACKNOWLEDGE', 0, { syndrome: rnr(0) })
+    t.response('ACKNOWLEDGE', 0, { syndrome: rnrSyndrome(0) })
     t.sleep(655359)
     assert.equal(t.sent().length, 0)
     t.sleep(1)
@@ -304,14 +322,14 @@ describe('a peer that does not answer', () => {
     t.sleep(T14 / 2)
     assert.deepEqual(t.sent(), ['SEND_ONLY@0 ackreq', 'SEND_ONLY@1 ackreq'])
   })
-  it('never expires with timeout 0', () => {
+  it('is waited for without limit if the timeout is 0', () => {
     const t = startScript({ timeout: 0 })
     t.post({ id: 1, opcode: SEND })
     t.sent()
     assert.equal(t.node.engine.nextTimeout(), Number.POSITIVE_INFINITY)
   })
-  it('is extended once by the delay with which it was noticed, at most by the timeout', () => {
-    for (const [late, more] of [
+  it('is waited for longer once, by the delay with which the timeout was noticed, at most by the timeout', () => {
+    for (const [delay, extension] of [
       [50, 50],
       [10 * T14, T14],
     ]) {
@@ -320,17 +338,17 @@ describe('a peer that does not answer', () => {
       t.post({ id: 1, opcode: SEND })
       t.sent()
       // the process was suspended; packets that arrived meanwhile may still be in the socket
-      let now = T14 + late
+      let now = T14 + delay
       engine.onTimeout(now)
       assert.deepEqual(t.sent(), [])
-      assert.equal(engine.nextTimeout(), now + more)
+      assert.equal(engine.nextTimeout(), now + extension)
       // Late for the second time: the timeout is not extended again.
-      now += more + 7
+      now += extension + 7
       engine.onTimeout(now)
       t.node.transmit(now)
       assert.deepEqual(t.sent(), ['SEND_ONLY@0 ackreq'])
       assert.equal(engine.counters.retransmissions, 1)
-      // the next timeout counts
+      // the next timeout, 3 µs late, is extended again
       now += T14 + 3
       engine.onTimeout(now)
       assert.equal(engine.nextTimeout(), now + 3)
@@ -339,15 +357,15 @@ describe('a peer that does not answer', () => {
       assert.equal(engine.nextTimeout(), Number.POSITIVE_INFINITY)
     }
   })
-  it('may send a late ACK that covers more than was retransmitted', () => {
+  it('may send a late ACK of more than was retransmitted', () => {
     const t = startScript()
     t.post(...[1, 2, 3].map(id => ({ id, opcode: SEND })))
     t.sent()
-    t.node.port.room = 0
+    t.node.port.freeRuns = 0
     t.sleep(T14)
     assert.deepEqual(t.sent(), [])
     t.response('ACKNOWLEDGE', 1)
-    t.node.port.room = 9
+    t.node.port.freeRuns = 9
     assert.deepEqual(t.completions(), ['1 ok', '2 ok'])
     assert.deepEqual(t.sent(), ['SEND_ONLY@2 ackreq'])
   })
@@ -355,7 +373,7 @@ describe('a peer that does not answer', () => {
 
 describe('a lost response', () => {
   const read = { id: 1, opcode: READ, remote: 9, ...sge(0, 5 * MTU) }
-  it('of a READ: the requester reads the rest', () => {
+  it('of a READ: the requester reads the data from there to the end again', () => {
     const t = startScript()
     t.post(read, { id: 2, opcode: SEND })
     t.sent()
@@ -404,7 +422,7 @@ describe('a lost response', () => {
 })
 
 describe('an invalid response', () => {
-  for (const [what, post, respond] of [
+  for (const [title, post, respond] of [
     [
       'a READ response that is too short',
       { opcode: READ, ...sge(0, 2 * MTU) },
@@ -427,7 +445,7 @@ describe('an invalid response', () => {
     ],
     ['an atomic response to a READ', { opcode: READ, ...sge(0, 8) }, (t: Script) => t.response('ATOMIC_ACK', 0)],
   ] as const)
-    it(`${what}: bad response`, () => {
+    it(`${title}: bad response`, () => {
       const t = startScript()
       t.post({ id: 1, ...post, sges: [...post.sges] }, { id: 2, opcode: SEND })
       t.sent()

@@ -1,6 +1,6 @@
 /*
- * The window that queue pairs to one peer share: bytes in flight stay below it, every QP gets its turn, and neither
- * queue pairs without a responder nor large requests block the others.
+ * The window that queue pairs to one peer share (transport/flow-control/peer-window.ts): bytes in flight stay below it,
+ * every QP gets its turn, and neither queue pairs without a responder nor large requests block the others.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -9,7 +9,7 @@ import { ICRC_BYTES } from '../../../src/spec/wire/headers.ts'
 import { WcStatus } from '../../../src/spec/work.ts'
 import { PACKET_WEIGHT } from '../../../src/transport/state.ts'
 import { BTH_BYTES } from '../../../src/wire/bth.ts'
-import { createRandom, joinNodes, type LinkOptions } from '../link.ts'
+import { createRandom, type LinkOptions, linkNodes } from '../link.ts'
 import { createNode, type NodeOptions } from '../node.ts'
 import { ERR, READ, WRITE } from '../requests.ts'
 
@@ -20,34 +20,41 @@ const WINDOW = 8 * (MTU + PACKET_WEIGHT)
 const { SUCCESS } = WcStatus.values
 const { RESET } = QpState.values
 
-/** `count` connected pairs of queue pairs. `unreachable`: indexes of pairs without a responder, whose requests wait without limit (timeout 0). */
-const start = (count: number, unreachable: readonly number[] = [], more: NodeOptions = {}, link: LinkOptions = {}) => {
+/**
+ * `count` connections between two nodes. `unreachable`: indexes of connections without a responder, whose requests wait
+ * without limit (timeout 0). `rows`: of the first node's queue pairs.
+ */
+const start = (
+  count: number,
+  unreachable: readonly number[] = [],
+  nodeOptions: NodeOptions = {},
+  link: LinkOptions = {},
+) => {
   const options = {
     windowBytes: WINDOW,
     sharedWindowBytes: SHARED_WINDOW,
     boundReads: true,
     memoryBytes: 0x4_0000,
-    ...more,
+    ...nodeOptions,
   }
   const nodes = [createNode(options), createNode(options)] as const
-  const joined = joinNodes(nodes, link, createRandom(1))
+  const wire = linkNodes(nodes, link, createRandom(1))
   const rows = Array.from({ length: count }, (_, i) => {
     const pair = nodes.map((node, side) => node.createQp(0x100 * (side + 1) + i))
     nodes.forEach((node, side) => {
-      joined.bind(side, 0x100 * (side + 1) + i, pair[side])
+      wire.bind(side, 0x100 * (side + 1) + i, pair[side])
       const timeout = unreachable.includes(i) ? 0 : 14
       if (side === 0 || !unreachable.includes(i)) node.connect(pair[side], { destQpn: 0x100 * (2 - side) + i, timeout })
     })
     return pair[0]
   })
-  const [{ cqes }] = nodes
+  const [node] = nodes
+  const { cqes, transmit } = node
   /** Peak of bytes in flight to the second node, as the window counts them: payload and PACKET_WEIGHT for each packet. */
   let peak = 0
-  const [first] = nodes
-  const transmit = first.transmit
-  first.transmit = now => {
+  node.transmit = now => {
     transmit(now)
-    const inFlight = [...joined.inFlight.filter(({ to }) => to === 1), ...first.sent]
+    const inFlight = [...wire.inFlight.filter(({ to }) => to === 1), ...node.sent]
     peak = Math.max(
       peak,
       inFlight.reduce((sum, { bytes }) => sum + bytes.length - (BTH_BYTES + ICRC_BYTES) + PACKET_WEIGHT, 0),
@@ -56,15 +63,15 @@ const start = (count: number, unreachable: readonly number[] = [], more: NodeOpt
   return {
     rows,
     cqes,
-    node: nodes[0],
-    joined,
+    node,
+    wire,
     peak: () => peak,
     resetPeak: () => {
       peak = 0
     },
     /** Steps until there are `count` completions, time `until` is reached, or nothing is left to do. */
     run: (count: number, until?: number): void => {
-      while (cqes.length < count && joined.step(until)) {}
+      while (cqes.length < count && wire.step(until)) {}
     },
   }
 }
@@ -96,15 +103,15 @@ describe('a window shared by queue pairs', () => {
     const t = start(20)
     for (const row of t.rows) for (let i = 0; i < 8; i++) t.node.post(row, write(row, 8 * MTU))
     t.run(160)
-    const done = new Map<number, number>()
+    const completed = new Map<number, number>()
     for (const { id } of t.cqes) {
-      done.set(id, (done.get(id) ?? 0) + 1)
-      const counts = t.rows.map(row => done.get(row) ?? 0)
+      completed.set(id, (completed.get(id) ?? 0) + 1)
+      const counts = t.rows.map(row => completed.get(row) ?? 0)
       assert.ok(Math.max(...counts) - Math.min(...counts) <= 3, counts.join(' '))
     }
   })
 
-  it('READs wait for room, and later requests do not overtake them', () => {
+  it('is not exceeded by READs, which wait until their responses fit; mixed READs and WRITEs all succeed', () => {
     const t = start(6)
     for (const row of t.rows) t.node.post(row, row % 2 ? read(row, 32 * MTU) : write(row, 32 * MTU), read(row, 10))
     t.run(12)
@@ -121,14 +128,14 @@ describe('a window shared by queue pairs', () => {
     for (const row of t.rows.slice(4)) t.node.post(row, write(row, 20 * MTU))
     t.run(4)
     assert.equal(t.cqes.length, 4)
-    assert.ok(t.joined.now < 1_000_000, `${t.joined.now} µs`)
+    assert.ok(t.wire.now < 1_000_000, `${t.wire.now} µs`)
   })
 
-  it('is free again when queue pairs are destroyed, reset or in error', () => {
+  it('is released when queue pairs are destroyed, reset or in error', () => {
     const unreachable = [0, 1, 2, 3]
     const t = start(8, unreachable)
     for (const row of t.rows) t.node.post(row, write(row, 12 * MTU))
-    t.joined.step(0)
+    t.wire.step(0)
     t.node.engine.destroy(t.rows[0])
     t.node.engine.modify(t.rows[1], RESET, {})
     t.node.engine.modify(t.rows[2], ERR, {})
@@ -149,19 +156,19 @@ describe('a window shared by queue pairs', () => {
     const large = { sharedWindowBytes: 0x10_0000, windowBytes: 0x2_0000, memoryBytes: 0x8_0000, maxPackets: 64 }
     const t = start(30, [], large, link)
     /** Each QP writes `packets` packets `times` times; returns the peak of bytes in flight. */
-    const round = (packets: number, times: number): number => {
+    const peakOf = (packets: number, times: number): number => {
       t.resetPeak()
       for (const row of t.rows) for (let i = 0; i < times; i++) t.node.post(row, write(row, packets * MTU))
       t.run(t.cqes.length + 30 * times)
       return t.peak()
     }
-    const first = round(60, 1)
-    assert.ok(first > 0x7_0000 && first < 0xb_0000, `${first}: it starts at half a megabyte`)
-    const second = round(60, 10)
+    const first = peakOf(60, 1)
+    assert.ok(first > 0x7_0000 && first < 0xb_0000, `${first}: it starts at half of the full window`)
+    const second = peakOf(60, 10)
     assert.ok(second > 0xf_0000 && second < 0x11_0000, `${second}: later it is the full window`)
     link.drop = 1
     for (const row of t.rows) t.node.post(row, write(row, 60 * MTU))
-    t.run(Number.POSITIVE_INFINITY, t.joined.now + 100_000)
+    t.run(Number.POSITIVE_INFINITY, t.wire.now + 100_000)
     link.drop = 0
     t.resetPeak()
     t.run(t.cqes.length + 30)
@@ -170,13 +177,13 @@ describe('a window shared by queue pairs', () => {
     assert.ok(t.cqes.every(({ status }) => status === SUCCESS))
   })
 
-  it('is used by all QPs, although each finds the port full now and then', () => {
+  it('is used by all QPs, although the port accepts only two runs at a time', () => {
     const t = start(10)
     for (const row of t.rows) t.node.post(row, write(row, 20 * MTU))
-    t.node.port.room = 2
+    t.node.port.freeRuns = 2
     for (let i = 0; i < 200 && t.cqes.length < 10; i++) {
-      t.run(10, t.joined.now + 50)
-      t.node.port.room = 2
+      t.run(10, t.wire.now + 50)
+      t.node.port.freeRuns = 2
     }
     assert.equal(t.cqes.length, 10)
   })

@@ -1,38 +1,41 @@
 /*
- * BIND_MW and LOCAL_INV in the send queue (IBA 10.6.7, 10.8.3.3): order, fences, completion, losses and errors.
- * test/core/memory/windows.test.ts covers their effect on keys.
+ * Local requests, BIND_MW and LOCAL_INV, in the send queue (IBA 10.6.7, 10.8.3.3): order, fences, completion, losses and
+ * errors. test/core/memory/windows.test.ts tests their effect on keys.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { WcOpcode } from '../../../src/spec/work.ts'
-import { createRandom, joinNodes } from '../link.ts'
+import { Access } from '../../../src/transport/types.ts'
+import { createRandom, linkNodes } from '../link.ts'
 import { createNode, type SendSpec, type TestNode } from '../node.ts'
 import { ERR, FENCE, NAK, READ, SEND, SIGNALED, SQD, sge, T14, WRITE, wr } from '../requests.ts'
 import { startScript } from '../script.ts'
 
 const { BIND_MW, LOCAL_INV } = wr
+const REMOTE_READ_WRITE = Access.REMOTE_READ | Access.REMOTE_WRITE
 const KEY = 0x0900_0011
-/** Arguments of a bind: window, new key, region, address, length, rights. */
-const bind = (id: number, more: Partial<SendSpec> = {}): SendSpec => ({
+/** A bind of window KEY: new key 0x12, lkey 0x1111, remote writes and reads of 512 bytes from offset 4096. */
+const bind = (id: number, fields: Partial<SendSpec> = {}): SendSpec => ({
   id,
   opcode: BIND_MW,
   rkey: KEY,
   imm: 0x12,
   remote: 4096,
   compare: 512n,
-  swap: (6n << 32n) | 0x1111n,
-  ...more,
+  swap: (BigInt(REMOTE_READ_WRITE) << 32n) | 0x1111n,
+  ...fields,
 })
-const invalidate = (id: number, key: number, more: Partial<SendSpec> = {}): SendSpec => ({
+const invalidate = (id: number, key: number, fields: Partial<SendSpec> = {}): SendSpec => ({
   id,
   opcode: LOCAL_INV,
   imm: key,
-  ...more,
+  ...fields,
 })
 const write = (id: number): SendSpec => ({ id, opcode: WRITE, ...sge(0, 4) })
-const withKey = (key: number) => {
+/** A script whose engine can invalidate this key. */
+const startWithKey = (key: number) => {
   const t = startScript()
-  t.node.regions.push({ key, pd: 1, offset: 0, length: 64, access: 6 })
+  t.node.regions.push({ key, pd: 1, offset: 0, length: 64, access: REMOTE_READ_WRITE })
   return t
 }
 
@@ -43,12 +46,12 @@ describe('a local request', () => {
     assert.deepEqual(t.sent(), [])
     assert.deepEqual(t.completions(), ['1 ok'])
     assert.equal(t.node.cqes[0].opcode, WcOpcode.values.BIND_MW)
-    assert.deepEqual(t.node.bound, [
-      { qp: 0x11, window: KEY, key: 0x12, at: 4096, length: 512, lkey: 0x1111, access: 6 },
+    assert.deepEqual(t.node.binds, [
+      { qp: 0x11, window: KEY, key: 0x12, at: 4096, length: 512, lkey: 0x1111, access: REMOTE_READ_WRITE },
     ])
   })
   it('LOCAL_INV completes with its own opcode', () => {
-    const t = withKey(KEY)
+    const t = startWithKey(KEY)
     t.post(invalidate(1, KEY))
     t.sent()
     assert.deepEqual(t.completions(), ['1 ok'])
@@ -60,13 +63,13 @@ describe('a local request', () => {
     t.post(bind(1, { flags: 0 }))
     t.sent()
     assert.deepEqual(t.completions(), [])
-    assert.equal(t.node.bound.length, 1)
+    assert.equal(t.node.binds.length, 1)
   })
-  it('runs when earlier requests have been sent, and completes after them', () => {
+  it('is executed when earlier requests have been sent, and completes after them', () => {
     const t = startScript()
     t.post(write(1), bind(2), write(3), bind(4))
     assert.deepEqual(t.sent(), ['WRITE_ONLY@0 ackreq reth +0:4 [4]', 'WRITE_ONLY@1 ackreq reth +0:4 [4]'])
-    assert.equal(t.node.bound.length, 2)
+    assert.equal(t.node.binds.length, 2)
     assert.deepEqual(t.completions(), [])
     t.response('ACKNOWLEDGE', 0)
     assert.deepEqual(t.completions(), ['1 ok', '2 ok'])
@@ -87,7 +90,7 @@ describe('a local request', () => {
     t.response('READ_RESP_ONLY', 0, { payload: 4 })
     assert.deepEqual(t.completions(), ['1 ok', '2 ok'])
   })
-  it('yields the turn after thousands in a row, and continues', () => {
+  it('among thousands in a row: all are executed, and a later WRITE is sent', () => {
     const t = startScript()
     t.post(...Array.from({ length: 5000 }, (_, i) => bind(i)), write(5000))
     assert.deepEqual(t.sent(), ['WRITE_ONLY@0 ackreq reth +0:4 [4]'])
@@ -102,7 +105,7 @@ describe('after a loss', () => {
     t.sent()
     t.sleep(T14 + 1)
     assert.deepEqual(t.sent(), ['WRITE_ONLY@0 ackreq reth +0:4 [4]', 'WRITE_ONLY@1 ackreq reth +0:4 [4]'])
-    assert.equal(t.node.bound.length, 1)
+    assert.equal(t.node.binds.length, 1)
     t.response('ACKNOWLEDGE', 1)
     assert.deepEqual(t.completions(), ['1 ok', '2 ok', '3 ok'])
   })
@@ -122,16 +125,16 @@ describe('fences', () => {
     const t = startScript()
     t.post({ id: 1, opcode: READ, ...sge(0, 4) }, bind(2, { flags: FENCE | SIGNALED }), write(3))
     assert.deepEqual(t.sent(), ['READ_REQUEST@0 ackreq reth +0:4'])
-    assert.equal(t.node.bound.length, 0)
+    assert.equal(t.node.binds.length, 0)
     t.response('READ_RESP_ONLY', 0, { payload: 4 })
     assert.deepEqual(t.sent(), ['WRITE_ONLY@1 ackreq reth +0:4 [4]'])
     assert.deepEqual(t.completions(), ['1 ok', '2 ok'])
     t.post(bind(4, { flags: FENCE | SIGNALED }))
     t.sent()
-    assert.equal(t.node.bound.length, 2)
+    assert.equal(t.node.binds.length, 2)
   })
   it('a fenced LOCAL_INV waits for everything before it', () => {
-    const t = withKey(KEY)
+    const t = startWithKey(KEY)
     t.post(write(1), invalidate(2, KEY, { flags: FENCE | SIGNALED }), write(3))
     assert.deepEqual(t.sent(), ['WRITE_ONLY@0 ackreq reth +0:4 [4]'])
     assert.deepEqual(t.node.invalidated, [])
@@ -141,7 +144,7 @@ describe('fences', () => {
     assert.deepEqual(t.completions(), ['1 ok', '2 ok'])
   })
   it('a LOCAL_INV without a fence waits for no request', () => {
-    const t = withKey(KEY)
+    const t = startWithKey(KEY)
     t.post(write(1), invalidate(2, KEY))
     t.sent()
     assert.deepEqual(t.node.invalidated, [KEY])
@@ -149,12 +152,12 @@ describe('fences', () => {
 })
 
 describe('a refused local request', () => {
-  const wrong: [string, SendSpec, string][] = [
+  const refused: [string, SendSpec, string][] = [
     ['a bind', bind(2, { rkey: 0 }), 'MW_BIND'],
     ['an invalidation', invalidate(2, 0xbad), 'LOC_QP_OP'],
   ]
-  for (const [what, spec, status] of wrong)
-    it(`${what}: ${status} after earlier requests, and the queue pair is in error`, () => {
+  for (const [title, spec, status] of refused)
+    it(`${title}: ${status} after earlier requests, and the queue pair is in error`, () => {
       const t = startScript()
       t.post(write(1), spec, write(3))
       assert.deepEqual(t.sent(), ['WRITE_ONLY@0 ackreq reth +0:4 [4]'])
@@ -172,10 +175,10 @@ describe('a refused local request', () => {
   })
 })
 
-it('requests among others over a bad link: each runs once, in order, and completes in order', () => {
+it('local requests among others over a bad link: each is executed once, in order, and all complete in order', () => {
   const random = createRandom(7)
   const nodes: [TestNode, TestNode] = [createNode(), createNode()]
-  const wire = joinNodes(nodes, { drop: 0.05, duplicate: 0.05, reorder: 0.1 }, random)
+  const wire = linkNodes(nodes, { drop: 0.05, duplicate: 0.05, reorder: 0.1 }, random)
   const COUNT = 60
   const posted: SendSpec[][] = []
   for (let i = 0; i < 12; i++) {
@@ -193,7 +196,8 @@ it('requests among others over a bad link: each runs once, in order, and complet
       return { id, opcode: WRITE, flags, ...sge(0, Math.floor(random() * 1000)) }
     })
     for (const { opcode, imm } of specs)
-      if (opcode === LOCAL_INV) nodes[0].regions.push({ key: imm ?? 0, pd: 1, offset: 0, length: 8, access: 6 })
+      if (opcode === LOCAL_INV)
+        nodes[0].regions.push({ key: imm ?? 0, pd: 1, offset: 0, length: 8, access: REMOTE_READ_WRITE })
     posted.push(specs)
     nodes[0].post(i, ...specs)
   }
@@ -206,17 +210,17 @@ it('requests among others over a bad link: each runs once, in order, and complet
     )
     const binds = specs.filter(({ opcode }) => opcode === BIND_MW).map(({ id }) => id)
     assert.deepEqual(
-      nodes[0].bound.filter(b => b.qp === 100 + i).map(b => b.key),
+      nodes[0].binds.filter(b => b.qp === 100 + i).map(b => b.key),
       binds,
     )
     const keys = specs.filter(({ opcode }) => opcode === LOCAL_INV).map(({ imm }) => imm)
-    const mine = (key: number): boolean => Math.floor((key - 0x5000) / COUNT) === i
-    assert.deepEqual(nodes[0].invalidated.filter(mine), keys)
+    const isOfConnection = (key: number): boolean => Math.floor((key - 0x5000) / COUNT) === i
+    assert.deepEqual(nodes[0].invalidated.filter(isOfConnection), keys)
   })
 })
 
 it('SQD drains after a fenced local request', () => {
-  const t = withKey(KEY)
+  const t = startWithKey(KEY)
   t.post(write(1), invalidate(2, KEY, { flags: FENCE | SIGNALED }))
   t.sent()
   t.node.engine.modify(t.row, SQD, {})

@@ -3,14 +3,15 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import type { SendSpec } from '../node.ts'
+import { Errno } from '../../../src/spec/errno.ts'
+import { WcStatus } from '../../../src/spec/work.ts'
+import { ALL_ACCESS, type SendSpec } from '../node.ts'
 import {
   CAS,
-  data,
   ERR,
   FAA,
   FENCE,
-  joined,
+  fillMemory,
   MTU,
   NAK,
   READ,
@@ -20,6 +21,7 @@ import {
   SEND_INV,
   SIGNALED,
   SOLICITED,
+  sentPayload,
   sge,
   T14,
   WRITE,
@@ -68,43 +70,43 @@ describe('packets of a message', () => {
 
   it('carry the data, and pads are zero', () => {
     const t = startScript()
-    const bytes = data(t, 100, 3001)
+    const bytes = fillMemory(t, 100, 3001)
     t.post({ id: 1, opcode: SEND, ...sge(100, 3001) })
     t.sent()
-    assert.deepEqual(joined(t), bytes)
+    assert.deepEqual(sentPayload(t), bytes)
     const last = t.node.sent[2].bytes
-    assert.deepEqual([...last.slice(-7, -4)], [0, 0, 0])
+    assert.deepEqual([...last.slice(-7, -4)], [0, 0, 0], 'three pad bytes before the ICRC')
   })
   it('carry data gathered from several SGEs at any boundary', () => {
-    for (const cuts of [
+    for (const lengths of [
       [0, 3000],
       [1, 1023, 0, 1976],
       [1024, 1024, 952],
       [700, 700, 1600],
     ]) {
       const t = startScript()
-      const bytes = data(t, 50, 3000)
+      const bytes = fillMemory(t, 50, 3000)
       let at = 50
       t.post({
         id: 1,
         opcode: WRITE,
-        sges: cuts.map(length => {
+        sges: lengths.map(length => {
           const element = { at, length, ...(length === 0 ? { key: 0xbad } : {}) }
           at += length
           return element
         }),
       })
       t.sent()
-      assert.deepEqual(joined(t), bytes)
+      assert.deepEqual(sentPayload(t), bytes)
     }
   })
-  it('carry inline data, read when they are sent, in several chunks too', () => {
+  it('carry inline data, of several packets too, which is not read from client memory', () => {
     const t = startScript()
     const inline = Uint8Array.from({ length: 2500 }, (_, i) => i)
     t.post({ id: 1, opcode: SEND, inline })
     assert.equal(t.sent().length, 3)
-    assert.deepEqual(joined(t), inline)
-    assert.equal(t.node.calls.reads, 0)
+    assert.deepEqual(sentPayload(t), inline)
+    assert.equal(t.node.dmaCalls.reads, 0)
   })
   it('are read from memory in one step and form runs of equal packets, with a WRITE FIRST in a run of its own', () => {
     for (const [opcode, runs] of [
@@ -115,7 +117,7 @@ describe('packets of a message', () => {
       t.post({ id: 1, opcode, ...sge(0, 20 * MTU + 1) })
       assert.equal(t.sent().length, 21)
       assert.equal(t.node.port.runs, runs)
-      assert.equal(t.node.calls.reads, 1)
+      assert.equal(t.node.dmaCalls.reads, 1)
     }
   })
   it('of several small messages share a run', () => {
@@ -149,7 +151,7 @@ describe('packets of a message', () => {
   })
 })
 
-describe('order', () => {
+describe('the order of requests', () => {
   it('at most max_rd_atomic READs and atomics are in flight', () => {
     const t = startScript({ maxRdAtomic: 2 })
     t.post(
@@ -171,7 +173,7 @@ describe('order', () => {
   })
   it('a READ of 2 GiB uses half the PSNs; nothing follows until its first response', () => {
     const t = startScript({ pathMtu: 256 }, {})
-    t.node.regions.push({ key: 0x99, pd: 1, offset: -0x8000_0000, length: 0x1_0000_0000, access: 15 })
+    t.node.regions.push({ key: 0x99, pd: 1, offset: -0x8000_0000, length: 0x1_0000_0000, access: ALL_ACCESS })
     t.post({ id: 1, opcode: READ, sges: [{ at: 0, length: 0x8000_0000, key: 0x99 }] }, { id: 2, opcode: SEND })
     assert.deepEqual(t.sent(), ['READ_REQUEST@0 ackreq reth +0:2147483648'])
     t.response('READ_RESP_FIRST', 0, { payload: 256 })
@@ -182,17 +184,17 @@ describe('order', () => {
   })
   it('queue pairs take turns', () => {
     const message = { opcode: SEND, ...sge(0, 200 * MTU) }
-    const big = startScript({}, { memoryBytes: 300 * MTU, windowBytes: 1e6 })
-    const second = big.node.createQp(0x12)
-    big.node.connect(second, { destQpn: 0x22, sqPsn: 0xfffffe, flow: 5 })
-    big.post({ id: 1, ...message })
-    big.node.post(second, { id: 2, ...message })
-    big.sent()
-    const flows = big.node.sent.map(p => p.flow)
+    const t = startScript({}, { memoryBytes: 300 * MTU, windowBytes: 1e6 })
+    const second = t.node.createQp(0x12)
+    t.node.connect(second, { destQpn: 0x22, sqPsn: 0xfffffe, flow: 5 })
+    t.post({ id: 1, ...message })
+    t.node.post(second, { id: 2, ...message })
+    t.sent()
+    const flows = t.node.sent.map(p => p.flow)
     assert.equal(flows.length, 400)
-    const early = flows.slice(0, 150)
-    assert.ok(early.filter(f => f === 5).length > 50, 'the second one has its share')
-    assert.ok(early.filter(f => f === 0).length > 50, 'the first one has its share')
+    const firstFlows = flows.slice(0, 150)
+    assert.ok(firstFlows.filter(flow => flow === 5).length > 50, 'the second queue pair has its share')
+    assert.ok(firstFlows.filter(flow => flow === 0).length > 50, 'the first queue pair has its share')
   })
 })
 
@@ -219,15 +221,15 @@ describe('a local error', () => {
     ],
     ['an atomic of four bytes', { opcode: FAA, ...sge(0, 4) }, 'LOC_LEN'],
     ['more than 2 GiB', { opcode: SEND, sges: [sge(0, 0x8000_0000).sges[0], sge(0, 1).sges[0]] }, 'LOC_LEN'],
-    ['an unknown opcode', { opcode: 77 }, 'LOC_QP_OP'],
+    ['an unknown opcode', { opcode: 77 }, 'LOC_QP_OP'], // ibv_wr_opcode ends at 15
     ['an opcode above the highest', { opcode: 0xffff_ffff }, 'LOC_QP_OP'],
-    ['an operation that is not supported', { opcode: 10 }, 'LOC_QP_OP'],
+    ['an operation that is not supported', { opcode: 10 }, 'LOC_QP_OP'], // IBV_WR_TSO
     ['an inline READ', { opcode: READ, inline: new Uint8Array(4) }, 'LOC_QP_OP'],
-    ['a request that the work queue refuses', { opcode: SEND, refused: 1 }, 'LOC_LEN'],
+    ['a request that the work queue refuses', { opcode: SEND, refused: WcStatus.values.LOC_LEN_ERR }, 'LOC_LEN'],
     ['too many elements', { opcode: SEND, sges: Array.from({ length: 5 }, () => ({ at: 0, length: 1 })) }, 'LOC_QP_OP'],
   ]
-  for (const [what, spec, status] of wrong)
-    it(`${what}: ${status}, after earlier requests, and none of its packets is sent`, () => {
+  for (const [title, spec, status] of wrong)
+    it(`${title}: ${status}, after earlier requests, and none of its packets is sent`, () => {
       const t = startScript({}, { maxSge: 4 })
       t.post(good(1), { id: 2, ...spec }, good(3))
       assert.deepEqual(t.sent(), ['SEND_ONLY@0 ackreq [4]'])
@@ -237,7 +239,7 @@ describe('a local error', () => {
       assert.equal(t.state, ERR)
     })
   it("a READ or atomic with a wrong local key is sent, and ends with its response or the peer's NAK", () => {
-    for (const [opcode, answer, more] of [
+    for (const [opcode, response, spec] of [
       [READ, 'READ_RESP_ONLY', { payload: 8 }],
       [FAA, 'ATOMIC_ACK', {}],
     ] as const)
@@ -247,7 +249,7 @@ describe('a local error', () => {
         assert.equal(t.sent().length, 3)
         t.response('ACKNOWLEDGE', 0)
         assert.deepEqual(t.completions(), ['1 ok'])
-        if (status === 'LOC_PROT') t.response(answer, 1, more)
+        if (status === 'LOC_PROT') t.response(response, 1, spec)
         else t.response('ACKNOWLEDGE', 1, { syndrome: NAK.ACCESS })
         assert.deepEqual(t.completions(), [`2 ${status}`, '3 FLUSH'])
       }
@@ -258,7 +260,7 @@ describe('a local error', () => {
     assert.deepEqual(t.sent(), [])
     assert.deepEqual(t.completions(), ['2 LOC_PROT'])
   })
-  it('READ or atomic with max_rd_atomic 0', () => {
+  it('READ with max_rd_atomic 0: LOC_QP_OP', () => {
     const t = startScript({ maxRdAtomic: 0 })
     t.post({ id: 2, opcode: READ, ...sge(0, 4) })
     assert.deepEqual(t.sent(), [])
@@ -268,7 +270,7 @@ describe('a local error', () => {
     const t = startScript({}, { windowBytes: 3 * (MTU + 64) })
     t.post({ id: 1, opcode: SEND, ...sge(0, 10 * MTU) })
     assert.equal(t.sent().length, 3)
-    t.node.faults.read = 14
+    t.node.faults.read = Errno.EFAULT
     t.response('ACKNOWLEDGE', 2)
     assert.deepEqual(t.sent(), [])
     assert.deepEqual(t.completions(), ['1 LOC_PROT'])
@@ -278,7 +280,7 @@ describe('a local error', () => {
     t.post({ id: 1, opcode: READ, ...sge(0, 3 * MTU) }, { id: 2, opcode: SEND })
     t.sent()
     t.response('READ_RESP_FIRST', 0, { payload: MTU })
-    t.node.faults.write = 14
+    t.node.faults.write = Errno.EFAULT
     t.sent()
     assert.deepEqual(t.completions(), ['1 LOC_PROT', '2 FLUSH'])
     t.response('READ_RESP_MIDDLE', 1, { payload: MTU })
@@ -286,7 +288,7 @@ describe('a local error', () => {
   })
 })
 
-describe('READs in parts', () => {
+describe('READs that the window splits into parts (boundReads)', () => {
   const bounded = { windowBytes: 4 * (MTU + 64), boundReads: true }
   it('request half a window at a time, and at most one window in flight', () => {
     const t = startScript({}, bounded)
@@ -331,7 +333,7 @@ describe('READs in parts', () => {
       t.response(`READ_RESP_${name}`, 4 + i, { payload: MTU })
     assert.deepEqual(t.completions(), ['1 ok'])
   })
-  it('end the queue pair when a part ends at the wrong PSN', () => {
+  it('end with a bad response when a part ends at the wrong PSN', () => {
     const t = startScript({}, bounded)
     t.post({ id: 1, opcode: READ, ...sge(0, 5 * MTU) })
     t.sent()
@@ -341,7 +343,7 @@ describe('READs in parts', () => {
 })
 
 describe('the window', () => {
-  it('is halved by a loss, down to eight packets, and grows with acknowledged packets', () => {
+  it('is halved by each loss, down to eight packets, and grows with acknowledged packets', () => {
     const t = startScript({}, { windowBytes: 64 * (MTU + 64) })
     t.post({ id: 1, opcode: SEND, ...sge(0, 127 * MTU) })
     assert.equal(t.sent().length, 64)
@@ -354,9 +356,9 @@ describe('the window', () => {
       t.sent()
     }
     t.sleep(T14)
-    const again = t.sent()
-    assert.equal(again.length, 8)
-    assert.match(again[1], /ackreq/)
+    const retransmitted = t.sent()
+    assert.equal(retransmitted.length, 8)
+    assert.match(retransmitted[1], /ackreq/)
     t.response('ACKNOWLEDGE', 17)
     assert.equal(t.sent().length, 16)
     t.response('ACKNOWLEDGE', 33)

@@ -5,36 +5,41 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { Errno } from '../../../src/spec/errno.ts'
-import { flushPlacement } from '../../../src/spec/wire/headers.ts'
+import { flushPlacement, flushSelectivity } from '../../../src/spec/wire/headers.ts'
 import { WcOpcode } from '../../../src/spec/work.ts'
 import { Access } from '../../../src/transport/types.ts'
 import { REMOTE_ACCESS, REMOTE_KEY, type SendSpec } from '../node.ts'
 import { ERR, FENCE, NAK, READ, SIGNALED, sge, T14, WRITE, wr } from '../requests.ts'
+import { patternOf } from '../responding.ts'
 import { type PacketSpec, startScript } from '../script.ts'
 
 const { FLUSH, ATOMIC_WRITE } = wr
-/** Access flags: remote rights with FLUSH_GLOBAL, and with FLUSH_PERSISTENT too. */
-const ALL = REMOTE_ACCESS | Access.FLUSH_GLOBAL
-const PERSISTING = { access: ALL | Access.FLUSH_PERSISTENT }
-const NO_WRITE = Access.REMOTE_READ | Access.REMOTE_ATOMIC
-/** Placements. */
+// Access flags.
+const WITH_FLUSH = REMOTE_ACCESS | Access.FLUSH_GLOBAL
+const WITH_FLUSH_PERSISTENT = { access: WITH_FLUSH | Access.FLUSH_PERSISTENT }
+const WITHOUT_WRITE = { access: Access.REMOTE_READ | Access.REMOTE_ATOMIC }
+/** Placement types: global visibility, and persistence. */
 const GLOBAL = BigInt(flushPlacement.GLOBAL)
 const PERSISTENT = BigInt(flushPlacement.PERSISTENT)
-const flush = (id: number, more: Partial<SendSpec> = {}): SendSpec => ({
+/** Selectivity levels, in the high half of `swap`: the range (0), the whole memory region. */
+const WHOLE_REGION = BigInt(flushSelectivity.REGION) << 32n
+const UNKNOWN_SELECTIVITY = 2n << 32n
+/** A FLUSH of 100 bytes. */
+const flush = (id: number, fields: Partial<SendSpec> = {}): SendSpec => ({
   id,
   opcode: FLUSH,
   remote: 4096,
   compare: 100n,
   swap: GLOBAL,
-  ...more,
+  ...fields,
 })
 const word = Uint8Array.from([1, 2, 3, 4, 5, 6, 7, 8])
-const atomicWrite = (id: number, more: Partial<SendSpec> = {}): SendSpec => ({
+const atomicWrite = (id: number, fields: Partial<SendSpec> = {}): SendSpec => ({
   id,
   opcode: ATOMIC_WRITE,
   remote: 64,
   inline: word,
-  ...more,
+  ...fields,
 })
 
 describe('the requester', () => {
@@ -49,7 +54,7 @@ describe('the requester', () => {
   })
   it('FLUSH of a region, and of persistent memory', () => {
     const t = startScript()
-    t.post(flush(1, { swap: (1n << 32n) | PERSISTENT }))
+    t.post(flush(1, { swap: WHOLE_REGION | PERSISTENT }))
     assert.deepEqual(t.sent(), ['FLUSH@0 ackreq sel 1 plt 2 reth +4096:100'])
   })
   it('ATOMIC WRITE: 8 bytes in memory order, inline or from an SGE', () => {
@@ -65,25 +70,25 @@ describe('the requester', () => {
     assert.deepEqual(t.sent(), [second])
     assert.deepEqual(t.payloads()[1], word)
   })
-  it('both count among READs and atomics: max_rd_atomic, fence', () => {
+  it('both count as READs and atomics for max_rd_atomic and fences', () => {
     const t = startScript({ maxRdAtomic: 2 })
     t.post(flush(1), atomicWrite(2), { id: 3, opcode: READ, ...sge(0, 4) })
     assert.equal(t.sent().length, 2)
     t.response('READ_RESP_ONLY', 0)
     assert.deepEqual(t.sent(), ['READ_REQUEST@2 ackreq reth +0:4'])
-    const u = startScript({ maxRdAtomic: 2 })
-    u.post(flush(1), { id: 2, opcode: WRITE, ...sge(0, 4), flags: FENCE | SIGNALED })
-    assert.equal(u.sent().length, 1)
-    u.response('READ_RESP_ONLY', 0)
-    assert.equal(u.sent().length, 1)
+    const fenced = startScript({ maxRdAtomic: 2 })
+    fenced.post(flush(1), { id: 2, opcode: WRITE, ...sge(0, 4), flags: FENCE | SIGNALED })
+    assert.equal(fenced.sent().length, 1)
+    fenced.response('READ_RESP_ONLY', 0)
+    assert.equal(fenced.sent().length, 1)
   })
   it('an ACK completes neither; an ACK of a later PSN shows that the response was lost', () => {
     const t = startScript({ maxRdAtomic: 2, timeout: 14 })
     t.post(flush(1), { id: 2, opcode: WRITE, ...sge(0, 4) })
-    const both = t.sent()
+    const packets = t.sent()
     t.response('ACKNOWLEDGE', 1)
     assert.deepEqual(t.completions(), [])
-    assert.deepEqual(t.sent(), both)
+    assert.deepEqual(t.sent(), packets)
     t.response('READ_RESP_ONLY', 0)
     t.response('ACKNOWLEDGE', 1)
     assert.deepEqual(t.completions(), ['1 ok', '2 ok'])
@@ -96,12 +101,12 @@ describe('the requester', () => {
     assert.deepEqual(t.sent(), first)
     assert.deepEqual(t.payloads()[1], word)
   })
-  const answers: [string, PacketSpec][] = [
+  const badResponses: [string, PacketSpec][] = [
     ['READ_RESP_ONLY', { payload: 4 }],
     ['READ_RESP_LAST', {}],
     ['ATOMIC_ACK', {}],
   ]
-  for (const [name, spec] of answers)
+  for (const [name, spec] of badResponses)
     it(`${name} ${JSON.stringify(spec)} is a bad response`, () => {
       for (const request of [flush(1), atomicWrite(1)]) {
         const t = startScript()
@@ -114,7 +119,7 @@ describe('the requester', () => {
   const refused: [string, SendSpec, string][] = [
     ['a FLUSH with placement 0', flush(1, { swap: 0n }), 'LOC_QP_OP'],
     ['a FLUSH of an unknown placement', flush(1, { swap: 4n }), 'LOC_QP_OP'],
-    ['a FLUSH of an unknown selectivity', flush(1, { swap: (2n << 32n) | GLOBAL }), 'LOC_QP_OP'],
+    ['a FLUSH of an unknown selectivity', flush(1, { swap: UNKNOWN_SELECTIVITY | GLOBAL }), 'LOC_QP_OP'],
     ['an ATOMIC WRITE of 4 bytes', atomicWrite(1, { inline: word.slice(4) }), 'LOC_LEN'],
     ['an ATOMIC WRITE of 16 bytes', { id: 1, opcode: ATOMIC_WRITE, remote: 64, ...sge(0, 16) }, 'LOC_LEN'],
     [
@@ -123,8 +128,8 @@ describe('the requester', () => {
       'LOC_PROT',
     ],
   ]
-  for (const [what, spec, status] of refused)
-    it(`${what}: ${status}`, () => {
+  for (const [title, spec, status] of refused)
+    it(`${title}: ${status}`, () => {
       const t = startScript()
       t.post(spec)
       assert.deepEqual(t.sent(), [])
@@ -140,9 +145,10 @@ describe('the requester', () => {
   })
 })
 
+/** A script whose queue pair and region allow FLUSH, with two resources for READs and atomics. */
 const start = (attributes = {}) => {
-  const t = startScript({ access: ALL, maxDestRdAtomic: 2, ...attributes })
-  t.node.regions[0].access = ALL
+  const t = startScript({ access: WITH_FLUSH, maxDestRdAtomic: 2, ...attributes })
+  t.node.regions[0].access = WITH_FLUSH
   return t
 }
 
@@ -151,12 +157,12 @@ describe('the responder: FLUSH', () => {
     const t = start()
     t.request('WRITE_ONLY', 0, { payload: 100, remote: 4096 })
     t.request('FLUSH', 1, { remote: 4096, dmaLen: 100 })
-    assert.equal(t.node.memory[4096 + 99], (99 * 7 + 1) & 255)
+    assert.equal(t.node.memory[4096 + 99], patternOf(100)[99])
     assert.deepEqual(t.sent(), ['READ_RESP_ONLY@1 msn 2'])
     t.request('SEND_ONLY', 2, { ackReq: true })
     assert.deepEqual(t.sent(), ['RNR(12)@2 msn 2'])
   })
-  it('in the middle of a WRITE is out of sequence', () => {
+  it('in the middle of a WRITE is an invalid request', () => {
     const t = start()
     t.request('WRITE_FIRST', 0, { payload: 1024, dmaLen: 1028 })
     t.request('FLUSH', 1, { dmaLen: 100 })
@@ -183,19 +189,24 @@ describe('the responder: FLUSH', () => {
     ['of more than 2 GiB', { dmaLen: 0x8000_0001 }, 'INVALID_REQUEST'],
     ['that the queue pair does not allow', { dmaLen: 8 }, 'INVALID_REQUEST', { access: REMOTE_ACCESS }],
     ['without resources', { dmaLen: 8 }, 'INVALID_REQUEST', { maxDestRdAtomic: 0 }],
-    ['persistent, which the queue pair allows but no region', { plt: 2, dmaLen: 8 }, 'REMOTE_ACCESS', PERSISTING],
+    [
+      'persistent, which the queue pair allows but no region',
+      { plt: 2, dmaLen: 8 },
+      'REMOTE_ACCESS',
+      WITH_FLUSH_PERSISTENT,
+    ],
     [
       'global and persistent, which the queue pair allows but no region',
       { plt: 3, dmaLen: 8 },
       'REMOTE_ACCESS',
-      PERSISTING,
+      WITH_FLUSH_PERSISTENT,
     ],
-    ['with a placement that is not specified', { plt: 4, dmaLen: 8 }, 'INVALID_REQUEST', PERSISTING],
+    ['with a placement that is not specified', { plt: 4, dmaLen: 8 }, 'INVALID_REQUEST', WITH_FLUSH_PERSISTENT],
     ['with a wrong key', { dmaLen: 8, rkey: 5 }, 'REMOTE_ACCESS'],
     ['beyond the region', { dmaLen: 8, remote: 0x2_0000 - 7 }, 'REMOTE_ACCESS'],
   ]
-  for (const [what, spec, code, attributes] of refused)
-    it(`${what}: ${code}`, () => {
+  for (const [title, spec, code, attributes] of refused)
+    it(`${title}: ${code}`, () => {
       const t = start(attributes)
       t.request('FLUSH', 0, spec)
       assert.deepEqual(t.sent(), [`NAK(${code})@0 msn 0`])
@@ -244,7 +255,7 @@ describe('the responder: ATOMIC WRITE', () => {
   })
   it('replaces what an earlier WRITE to the same address wrote', () => {
     const t = start()
-    t.run(['WRITE_ONLY', 0, { remote: 64, payload: 8 }], ['ATOMIC_WRITE', 1, { remote: 64, payload: word }])
+    t.requestRun(['WRITE_ONLY', 0, { remote: 64, payload: 8 }], ['ATOMIC_WRITE', 1, { remote: 64, payload: word }])
     t.sent()
     assert.deepEqual(t.node.memory.slice(64, 72), word)
   })
@@ -253,13 +264,13 @@ describe('the responder: ATOMIC WRITE', () => {
     ['of 4 bytes', { remote: 64, payload: 4 }, 'INVALID_REQUEST'],
     ['of 16 bytes', { remote: 64, payload: 16 }, 'INVALID_REQUEST'],
     ['whose RETH says 4', { remote: 64, payload: word, dmaLen: 4 }, 'INVALID_REQUEST'],
-    ['that the queue pair does not allow', { remote: 64, payload: word }, 'INVALID_REQUEST', { access: NO_WRITE }],
+    ['that the queue pair does not allow', { remote: 64, payload: word }, 'INVALID_REQUEST', WITHOUT_WRITE],
     ['without resources', { remote: 64, payload: word }, 'INVALID_REQUEST', { maxDestRdAtomic: 0 }],
     ['with a wrong key', { remote: 64, payload: word, rkey: 5 }, 'REMOTE_ACCESS'],
     ['beyond the region', { remote: 0x2_0000, payload: word }, 'REMOTE_ACCESS'],
   ]
-  for (const [what, spec, code, attributes] of refused)
-    it(`${what}: ${code}, and nothing is written`, () => {
+  for (const [title, spec, code, attributes] of refused)
+    it(`${title}: ${code}, and nothing is written`, () => {
       const t = start(attributes)
       t.request('ATOMIC_WRITE', 0, spec)
       assert.deepEqual(t.sent(), [`NAK(${code})@0 msn 0`])

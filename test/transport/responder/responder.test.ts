@@ -9,40 +9,40 @@ import { Errno } from '../../../src/spec/errno.ts'
 import { Access } from '../../../src/transport/types.ts'
 import { ALL_ACCESS, MEMORY_BASE, REMOTE_ACCESS } from '../node.ts'
 import { NAK } from '../requests.ts'
-import { assertRefused, data, flushed, inMemory, MTU, type Script, start } from '../responding.ts'
-import { packet, RQ, startScript } from '../script.ts'
+import { assertRefused, flushed, MTU, memoryAt, patternOf, type Script, startResponder } from '../responding.ts'
+import { packet, RQ_PSN, startScript } from '../script.ts'
 
 const { RESET, INIT, RTR, ERR } = QpState.values
 
 describe('a SEND', () => {
   it('is delivered, and acknowledged if AckReq is set', () => {
-    const t = start()
+    const t = startResponder()
     t.request('SEND_ONLY', 0, { payload: 5, ackReq: true })
     assert.deepEqual(t.completions(), ['100 ok recv 5'])
     assert.deepEqual(t.sent(), ['ACK@0 msn 1'])
-    assert.deepEqual(inMemory(t, 0, 6), Uint8Array.of(1, 8, 15, 22, 29, 0))
+    assert.deepEqual(memoryAt(t, 0, 6), Uint8Array.of(1, 8, 15, 22, 29, 0))
     assert.equal(t.node.cqes[0].flags, 0, 'only datagrams have a GRH')
   })
   it('is not acknowledged without AckReq', () => {
-    const t = start()
+    const t = startResponder()
     t.request('SEND_ONLY', 0, { payload: 5 })
     assert.deepEqual(t.sent(), [])
     assert.deepEqual(t.completions(), ['100 ok recv 5'])
   })
   it('of several packets is one message, written contiguously', () => {
-    const t = start()
+    const t = startResponder()
     t.request('SEND_FIRST', 0, { payload: MTU, ackReq: true })
     assert.deepEqual(t.sent(), ['ACK@0 msn 0'])
-    const before = t.node.calls.writes
+    const before = t.node.dmaCalls.writes
     t.request('SEND_MIDDLE', 1, { payload: MTU })
     t.request('SEND_MIDDLE', 2, { payload: MTU })
     t.request('SEND_LAST', 3, { payload: 3, ackReq: true, solicited: true })
-    assert.equal(t.node.calls.writes - before, 1)
+    assert.equal(t.node.dmaCalls.writes - before, 1)
     assert.deepEqual(t.completions(), ['100 ok recv 3075'])
     assert.equal(t.node.cqes[0].solicited, true)
     assert.deepEqual(t.sent(), ['ACK@3 msn 1'])
-    assert.deepEqual(inMemory(t, MTU, MTU), data(MTU))
-    assert.deepEqual(inMemory(t, 3 * MTU, 4), Uint8Array.of(1, 8, 15, 0))
+    assert.deepEqual(memoryAt(t, MTU, MTU), patternOf(MTU))
+    assert.deepEqual(memoryAt(t, 3 * MTU, 4), Uint8Array.of(1, 8, 15, 0))
   })
   it('is scattered to all SGEs of the receive WQE, empty ones too', () => {
     const t = startScript()
@@ -56,19 +56,19 @@ describe('a SEND', () => {
     t.request('SEND_FIRST', 0, { payload: MTU })
     t.request('SEND_LAST', 1, { payload: 90 })
     assert.deepEqual(t.completions(), ['7 ok recv 1114'])
-    const got = [...inMemory(t, 10, 3), ...inMemory(t, 20, 1100), ...inMemory(t, 2000, 11)]
-    assert.deepEqual(Uint8Array.from(got), Uint8Array.from([...data(MTU), ...data(90)]))
+    const received = [...memoryAt(t, 10, 3), ...memoryAt(t, 20, 1100), ...memoryAt(t, 2000, 11)]
+    assert.deepEqual(Uint8Array.from(received), Uint8Array.from([...data(MTU), ...data(90)]))
     assert.equal(t.node.memory[13] | t.node.memory[1120] | t.node.memory[2011], 0)
   })
   it('carries immediate data, and may be empty', () => {
-    const t = start()
+    const t = startResponder()
     t.request('SEND_ONLY_IMM', 0, { imm: 0xdeadbeef })
     t.request('SEND_FIRST', 1, { payload: MTU })
     t.request('SEND_LAST_IMM', 2, { payload: 1, imm: 7 })
     assert.deepEqual(t.completions(), [`100 ok recv 0 imm ${0xdeadbeef}`, '101 ok recv 1025 imm 7'])
   })
   it('with invalidate revokes the key', () => {
-    const t = start()
+    const t = startResponder()
     t.node.regions.push({ key: 0x77, pd: 1, offset: 0, length: 10, access: ALL_ACCESS })
     t.request('SEND_ONLY_INV', 0, { payload: 3, imm: 0x77, ackReq: true })
     assert.deepEqual(t.completions(), [`100 ok recv 3 inv ${0x77}`])
@@ -76,7 +76,7 @@ describe('a SEND', () => {
     assert.deepEqual(t.sent(), ['ACK@0 msn 1'])
   })
   it('with invalidate of an unknown key is not acknowledged, and the QP is in error', () => {
-    const t = start()
+    const t = startResponder()
     t.request('SEND_ONLY', 0, { payload: 3, ackReq: true })
     t.request('SEND_ONLY_INV', 1, { payload: 3, imm: 0x78, ackReq: true })
     assertRefused(t, ['ACK@0 msn 1'], ['100 ok recv 3', '101 REM_INV_REQ', ...flushed(102, 107)])
@@ -85,7 +85,7 @@ describe('a SEND', () => {
   })
   it('longer than the buffer is an invalid request, and a local length error at the responder', () => {
     const t = startScript()
-    t.receives(2, MTU + 10)
+    t.postReceives(2, MTU + 10)
     t.request('SEND_FIRST', 0, { payload: MTU })
     t.request('SEND_LAST', 1, { payload: 11, ackReq: true })
     assertRefused(t, ['NAK(INVALID_REQUEST)@1 msn 0'], ['100 LOC_LEN', '101 FLUSH'])
@@ -103,9 +103,9 @@ describe('a SEND', () => {
     t.request('SEND_ONLY', 0, { payload: 10 })
     assertRefused(t, ['NAK(REMOTE_OPERATION)@0 msn 0'], ['1 LOC_PROT'])
   })
-  it('into memory that was unmapped is a remote operational error, from the first packet that does not fit', () => {
+  it('into memory that was unmapped is a remote operational error, from the first packet that is not written', () => {
     const t = startScript()
-    t.receives(2, 4 * MTU)
+    t.postReceives(2, 4 * MTU)
     t.request('SEND_FIRST', 0, { payload: MTU, ackReq: true })
     t.node.endBurst(0)
     t.request('SEND_MIDDLE', 1, { payload: MTU, ackReq: true })
@@ -113,19 +113,19 @@ describe('a SEND', () => {
     t.node.faults.write = Errno.EFAULT
     assertRefused(t, ['NAK(REMOTE_OPERATION)@1 msn 0'], ['100 LOC_PROT', '101 FLUSH'])
   })
-  it('into memory of a program that has ended is not answered, and neither is a READ of it', () => {
-    for (const [opcode, more] of [
+  it('into memory of a program that has ended is not answered, and neither is a WRITE or a READ', () => {
+    for (const [opcode, spec] of [
       ['SEND_ONLY', { payload: 10 }],
       ['WRITE_ONLY', { payload: 10 }],
       ['READ_REQUEST', { dmaLen: 10 }],
     ] as const) {
       const t = startScript()
-      t.receives(1, 100)
+      t.postReceives(1, 100)
       t.node.faults.write = Errno.ESRCH
       t.node.faults.read = Errno.ESRCH
-      t.request(opcode, 0, { ...more, ackReq: true })
+      t.request(opcode, 0, { ...spec, ackReq: true })
       assert.deepEqual(t.sent(), [], opcode)
-      t.request(opcode, 1, { ...more, ackReq: true })
+      t.request(opcode, 1, { ...spec, ackReq: true })
       assert.deepEqual(t.sent(), [], opcode)
       assert.equal(t.node.engine.query(t.row).state, ERR, opcode)
     }
@@ -137,7 +137,7 @@ describe('a SEND', () => {
     assert.deepEqual(t.sent(), ['RNR(14)@0 msn 0'])
     t.request('SEND_ONLY', 0, { payload: 5 })
     assert.deepEqual(t.sent(), ['RNR(14)@0 msn 0'])
-    t.receives(2, 100)
+    t.postReceives(2, 100)
     t.request('SEND_ONLY', 0, { payload: 5 })
     t.request('SEND_ONLY', 1, { payload: 6, ackReq: true })
     assert.deepEqual(t.sent(), ['ACK@1 msn 2'])
@@ -147,7 +147,7 @@ describe('a SEND', () => {
   it('that arrives before the RNR NAK has left is accepted', () => {
     const t = startScript()
     t.request('SEND_ONLY', 0, { payload: 5, ackReq: true })
-    t.receives(1, 100)
+    t.postReceives(1, 100)
     t.request('SEND_ONLY', 0, { payload: 5, ackReq: true })
     assert.deepEqual(t.sent(), ['ACK@0 msn 1'])
   })
@@ -155,28 +155,28 @@ describe('a SEND', () => {
 
 describe('a WRITE', () => {
   it('goes to memory contiguously, without a completion', () => {
-    const t = start()
+    const t = startResponder()
     t.request('WRITE_FIRST', 0, { payload: MTU, remote: 0x9001, dmaLen: 2 * MTU + 9 })
     t.request('WRITE_MIDDLE', 1, { payload: MTU })
     t.request('WRITE_LAST', 2, { payload: 9, ackReq: true })
     assert.deepEqual(t.sent(), ['ACK@2 msn 1'])
     assert.deepEqual(t.completions(), [])
-    assert.ok(t.node.calls.writes <= 2, `${t.node.calls.writes} writes`)
-    assert.deepEqual(inMemory(t, 0x9001, MTU), data(MTU))
-    assert.deepEqual(inMemory(t, 0x9001 + 2 * MTU, 10), Uint8Array.from([...data(9), 0]))
+    assert.ok(t.node.dmaCalls.writes <= 2, `${t.node.dmaCalls.writes} writes`)
+    assert.deepEqual(memoryAt(t, 0x9001, MTU), patternOf(MTU))
+    assert.deepEqual(memoryAt(t, 0x9001 + 2 * MTU, 10), Uint8Array.from([...data(9), 0]))
   })
   it('crosses the 4 GiB line', () => {
-    const t = start()
+    const t = startResponder()
     const line = Number(0x7f02_0000_0000n - MEMORY_BASE)
     t.request('WRITE_FIRST', 0, { payload: MTU, remote: line - 500, dmaLen: 2 * MTU })
     t.request('WRITE_LAST', 1, { payload: MTU, ackReq: true })
     t.request('WRITE_FIRST', 2, { payload: MTU, remote: line - MTU, dmaLen: 2 * MTU })
     t.request('WRITE_LAST', 3, { payload: MTU, ackReq: true })
     assert.deepEqual(t.sent(), ['ACK@3 msn 2'])
-    assert.deepEqual(inMemory(t, line - MTU, 2 * MTU), Uint8Array.from([...data(MTU), ...data(MTU)]))
+    assert.deepEqual(memoryAt(t, line - MTU, 2 * MTU), Uint8Array.from([...data(MTU), ...data(MTU)]))
   })
   it('with immediate consumes and completes a receive WQE', () => {
-    const t = start()
+    const t = startResponder()
     t.request('WRITE_FIRST', 0, { payload: MTU, remote: 0x9000, dmaLen: MTU + 1 })
     t.request('WRITE_LAST_IMM', 1, { payload: 1, imm: 5, solicited: true })
     t.request('WRITE_ONLY_IMM', 2, { imm: 6, ackReq: true })
@@ -188,13 +188,13 @@ describe('a WRITE', () => {
     t.request('WRITE_FIRST', 0, { payload: MTU, remote: 0x9000, dmaLen: MTU + 1 })
     t.request('WRITE_LAST_IMM', 1, { payload: 1, imm: 5 })
     assert.deepEqual(t.sent(), ['RNR(1)@1 msn 0'])
-    t.receives(1, 0)
+    t.postReceives(1, 0)
     t.request('WRITE_LAST_IMM', 1, { payload: 1, imm: 5, ackReq: true })
     assert.deepEqual(t.sent(), ['ACK@1 msn 1'])
     assert.deepEqual(t.completions(), ['100 ok recv-imm 1025 imm 5'])
   })
   it('of zero length does not check the key', () => {
-    const t = start()
+    const t = startResponder()
     t.request('WRITE_ONLY', 0, { rkey: 0xbad, ackReq: true })
     assert.deepEqual(t.sent(), ['ACK@0 msn 1'])
   })
@@ -258,19 +258,19 @@ describe('a WRITE', () => {
       'NAK(INVALID_REQUEST)@1 msn 0',
     ],
   ]
-  for (const [what, act, answer] of wrong)
-    it(`with ${what} is refused`, () => {
-      const t = start()
-      act(t)
-      assertRefused(t, [answer], flushed(100, 107), [answer.includes('ACCESS') ? 'QP_ACCESS_ERR' : 'QP_REQ_ERR'])
+  for (const [title, send, nak] of wrong)
+    it(`with ${title} is refused`, () => {
+      const t = startResponder()
+      send(t)
+      assertRefused(t, [nak], flushed(100, 107), [nak.includes('ACCESS') ? 'QP_ACCESS_ERR' : 'QP_REQ_ERR'])
     })
   it('is refused when the QP does not allow it', () => {
-    const t = start({ access: Access.REMOTE_READ })
+    const t = startResponder({ access: Access.REMOTE_READ })
     t.request('WRITE_ONLY', 0, { payload: 1 })
     assertRefused(t, ['NAK(INVALID_REQUEST)@0 msn 0'], flushed(100, 107), ['QP_REQ_ERR'])
   })
   it('whose region is deregistered in the middle is refused: nothing more is written, earlier requests are acknowledged', () => {
-    const t = start()
+    const t = startResponder()
     t.request('WRITE_FIRST', 0, { payload: MTU, remote: 0x9000, dmaLen: 3 * MTU, ackReq: true })
     assert.deepEqual(t.sent(), ['ACK@0 msn 0'])
     t.request('WRITE_MIDDLE', 1, { payload: MTU, ackReq: true })
@@ -279,13 +279,13 @@ describe('a WRITE', () => {
     assertRefused(t, ['NAK(REMOTE_ACCESS)@1 msn 0'], flushed(100, 107), ['QP_ACCESS_ERR'])
     assert.equal(t.node.memory[0x9000 + MTU], 0)
   })
-  it('data of requests before a refused one is in memory', () => {
-    const t = start()
+  it('before a refused request is in memory', () => {
+    const t = startResponder()
     t.request('WRITE_FIRST', 0, { payload: MTU, remote: 0x9000, dmaLen: MTU + 2 })
     t.request('WRITE_LAST', 1, { payload: 2 })
     t.request('SEND_MIDDLE', 2, { payload: MTU })
     assertRefused(t, ['NAK(INVALID_REQUEST)@2 msn 1'], flushed(100, 107), ['QP_REQ_ERR'])
-    assert.deepEqual(inMemory(t, 0x9000 + MTU, 2), data(2))
+    assert.deepEqual(memoryAt(t, 0x9000 + MTU, 2), patternOf(2))
   })
 })
 
@@ -361,17 +361,17 @@ describe('a malformed sequence', () => {
       flushed(100, 107),
     ],
   ]
-  for (const [what, act, answer, completions] of cases)
-    it(`${what}: invalid request`, () => {
-      const t = start()
-      act(t)
-      assertRefused(t, [answer], completions, completions[0] === '100 FLUSH' ? ['QP_REQ_ERR'] : [])
+  for (const [title, send, nak, completions] of cases)
+    it(`${title}: invalid request`, () => {
+      const t = startResponder()
+      send(t)
+      assertRefused(t, [nak], completions, completions[0] === '100 FLUSH' ? ['QP_REQ_ERR'] : [])
     })
 })
 
 describe('a PSN', () => {
   it('ahead gets one NAK until the gap is filled', () => {
-    const t = start()
+    const t = startResponder()
     t.request('SEND_ONLY', 3, { payload: 1, ackReq: true })
     assert.deepEqual(t.sent(), ['NAK(PSN_SEQUENCE)@0 msn 0'])
     t.request('SEND_ONLY', 4, { payload: 1, ackReq: true })
@@ -381,8 +381,8 @@ describe('a PSN', () => {
     assert.deepEqual(t.sent(), ['NAK(PSN_SEQUENCE)@1 msn 1'])
     assert.equal(t.node.engine.counters.outOfSequence, 3)
   })
-  it('behind gets an ACK with the latest PSN and is not executed again', () => {
-    const t = start()
+  it('behind gets an ACK with the latest PSN, and its packet is not executed', () => {
+    const t = startResponder()
     t.request('SEND_ONLY', 0, { payload: 1 })
     t.request('SEND_ONLY', 1, { payload: 1 })
     t.request('SEND_ONLY', 0, { payload: 1 })
@@ -393,17 +393,17 @@ describe('a PSN', () => {
     assert.equal(t.completions().length, 2)
     assert.equal(t.node.engine.counters.duplicateRequests, 2)
   })
-  it('belongs to the half before or the half after the expected one', () => {
-    const t = start()
+  it('belongs to the half of the PSNs before the expected one, or to the other half', () => {
+    const t = startResponder()
     t.request('SEND_ONLY', -0x80_0000, { payload: 1 })
     assert.deepEqual(t.sent(), ['ACK@-1 msn 0'])
     t.request('SEND_ONLY', 0x7f_ffff, { payload: 1 })
     assert.deepEqual(t.sent(), ['NAK(PSN_SEQUENCE)@0 msn 0'])
   })
   it('wraps', () => {
-    const t = start({ rqPsn: 0xfffffe })
-    for (let i = 0; i < 4; i++) t.raw(packet('SEND_ONLY', 0xfffffe + i, { payload: 1, ackReq: true }))
-    assert.deepEqual(t.sent(), [`ACK@${1 - RQ} msn 4`])
+    const t = startResponder({ rqPsn: 0xfffffe })
+    for (let i = 0; i < 4; i++) t.injectRaw(packet('SEND_ONLY', 0xfffffe + i, { payload: 1, ackReq: true }))
+    assert.deepEqual(t.sent(), [`ACK@${1 - RQ_PSN} msn 4`])
     assert.equal(t.node.engine.query(t.row).rqPsn, 2)
   })
 })
@@ -412,32 +412,34 @@ describe('unexpected packets', () => {
   const dropped: [string, (t: Script) => void][] = [
     ['another partition', t => t.request('SEND_ONLY', 0, { payload: 1, ackReq: true, pkey: 0x1234 })],
     ['another version', t => t.request('SEND_ONLY', 0, { payload: 1, ackReq: true, tver: 1 })],
-    ['another peer', t => t.raw(packet('SEND_ONLY', RQ, { payload: 1, ackReq: true }), 1)],
-    ['no peer', t => t.raw(packet('SEND_ONLY', RQ, { payload: 1, ackReq: true }), -1)],
+    ['another peer', t => t.injectRaw(packet('SEND_ONLY', RQ_PSN, { payload: 1, ackReq: true }), 1)],
+    ['an unknown peer', t => t.injectRaw(packet('SEND_ONLY', RQ_PSN, { payload: 1, ackReq: true }), -1)],
     ['UC', t => t.request('UC_SEND_ONLY', 0, { payload: 1, ackReq: true })],
     ['UD', t => t.request('UD_SEND_ONLY', 0, { payload: 1, ackReq: true })],
     ['XRC', t => t.request('XRC_SEND_ONLY', 0, { payload: 1, ackReq: true })],
     ['CNP', t => t.request('CNP', 0, { payload: 16 })],
-    ['an unknown opcode', t => t.raw(packet('SEND_ONLY', RQ, { payload: 1 }).fill(0x15, 0, 1))],
-    ['ten bytes', t => t.raw(packet('SEND_ONLY', RQ).slice(0, 10))],
-    ['more pad than payload', t => t.raw(packet('SEND_ONLY', RQ).fill(0x30, 1, 2))],
+    // 0x15 is reserved (RDC)
+    ['an unknown opcode', t => t.injectRaw(packet('SEND_ONLY', RQ_PSN, { payload: 1 }).fill(0x15, 0, 1))],
+    ['ten bytes', t => t.injectRaw(packet('SEND_ONLY', RQ_PSN).slice(0, 10))],
+    // PadCnt, bits 4 and 5 of byte 1, is 3
+    ['more pad than payload', t => t.injectRaw(packet('SEND_ONLY', RQ_PSN).fill(0x30, 1, 2))],
     ['a stray ACK', t => t.response('ACKNOWLEDGE', 0)],
     ['a stray NAK', t => t.response('ACKNOWLEDGE', 0, { syndrome: NAK.ACCESS })],
     ['a stray READ response', t => t.response('READ_RESP_ONLY', 0, { payload: 4 })],
   ]
-  for (const [what, act] of dropped)
-    it(`are dropped without an answer: ${what}`, () => {
-      const t = start()
-      act(t)
+  for (const [title, send] of dropped)
+    it(`are dropped without an answer: ${title}`, () => {
+      const t = startResponder()
+      send(t)
       assert.deepEqual(t.sent(), [])
       assert.deepEqual(t.completions(), [])
       assert.equal(t.node.engine.counters.dropped, 1)
-      assert.equal(t.node.engine.counters.pkeyViolations, +(what === 'another partition'))
+      assert.equal(t.node.engine.counters.pkeyViolations, +(title === 'another partition'))
       t.request('SEND_ONLY', 0, { payload: 1, ackReq: true, migReq: true, pkey: 0x7fff })
       assert.deepEqual(t.sent(), ['ACK@0 msn 1'])
     })
   it('are dropped in INIT, and in error after the NAK', () => {
-    const t = start()
+    const t = startResponder()
     t.request('SEND_LAST', 0, { payload: 1 })
     assert.equal(t.sent().length, 1)
     t.request('SEND_ONLY', 0, { payload: 1, ackReq: true })
@@ -455,19 +457,19 @@ it('the first packet in RTR raises COMM_EST, once', () => {
   t.node.engine.modify(t.row, INIT, { access: REMOTE_ACCESS })
   t.node.engine.modify(t.row, RTR, {
     destQpn: 0x22,
-    rqPsn: RQ,
+    rqPsn: RQ_PSN,
     pathMtu: 256,
     maxDestRdAtomic: 1,
     minRnrTimer: 1,
     flow: 0,
     peer: 0,
   })
-  t.receives(2, 10)
+  t.postReceives(2, 10)
   t.request('SEND_ONLY', 0, { payload: 1, ackReq: true })
   t.request('SEND_ONLY', 1, { payload: 1, ackReq: true })
   assert.deepEqual(t.node.events, ['COMM_EST'])
   assert.deepEqual(t.sent(), ['ACK@1 msn 2'])
-  // in RTR no request is in flight, so every response is ignored
+  // in RTR no request is in flight, so every response is dropped
   t.response('ACKNOWLEDGE', 0)
   assert.equal(t.node.engine.counters.dropped, 1)
 })

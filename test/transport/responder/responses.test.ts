@@ -1,30 +1,31 @@
 /*
- * Packet scripts for the responder's send half: acknowledgements, READ and atomic responses.
+ * Packet scripts for the packets that the responder sends: ACKs, READ and atomic responses.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import { assertRefused, data, ERR, flushed, MTU, start, word } from '../responding.ts'
+import { Access } from '../../../src/transport/types.ts'
+import { assertRefused, atomicWord, ERR, flushed, MTU, patternOf, startResponder } from '../responding.ts'
 import { packet } from '../script.ts'
 
 describe('an ACK', () => {
   it('is sent once per burst, for its last packet', () => {
-    const t = start()
+    const t = startResponder()
     for (let i = 0; i < 5; i++) t.request('SEND_ONLY', i, { payload: 1, ackReq: i < 4 })
     assert.deepEqual(t.sent(), ['ACK@4 msn 5'])
     assert.deepEqual(t.sent(), [])
   })
   it('waits until the data is in memory', () => {
-    const t = start()
+    const t = startResponder()
     t.request('WRITE_FIRST', 0, { payload: MTU, remote: 0x9000, dmaLen: 2 * MTU, ackReq: true })
     t.node.transmit(0)
-    assert.equal(t.node.calls.writes, 1)
+    assert.equal(t.node.dmaCalls.writes, 1)
   })
 })
 
 describe('a READ', () => {
   it('is answered with its data, FIRST, MIDDLE and LAST, and uses their PSNs', () => {
-    const t = start()
-    t.node.memory.set(data(2500), 0x9000)
+    const t = startResponder()
+    t.node.memory.set(patternOf(2500), 0x9000)
     t.request('READ_REQUEST', 0, { remote: 0x9000, dmaLen: 2500, ackReq: true })
     t.request('SEND_ONLY', 3, { payload: 1, ackReq: true })
     assert.deepEqual(t.sent(), [
@@ -33,12 +34,12 @@ describe('a READ', () => {
       'READ_RESP_LAST@2 msn 1 [452]',
       'ACK@3 msn 2',
     ])
-    const got = t.payloads().slice(0, 3)
-    assert.deepEqual(Uint8Array.from(got.flatMap(p => [...p])), data(2500))
+    const responses = t.payloads().slice(0, 3)
+    assert.deepEqual(Uint8Array.from(responses.flatMap(p => [...p])), patternOf(2500))
   })
   it('counts once against the bytes that its queue pair sends per turn', () => {
     const attributes = { pathMtu: 4096, maxDestRdAtomic: 16 }
-    const t = start(attributes, { maxBytes: 0x4_0000 })
+    const t = startResponder(attributes, { maxBytes: 0x4_0000 })
     const second = t.node.createQp(0x12)
     t.node.connect(second, { destQpn: 0x23, rqPsn: 0, ...attributes })
     for (let i = 0; i < 16; i++) {
@@ -46,13 +47,16 @@ describe('a READ', () => {
       t.node.inject(second, packet('READ_REQUEST', i, { remote: 0x9000, dmaLen: 4096 }, 0x12), 0)
     }
     t.node.transmit(0)
-    const destinations = t.node.sent.map(({ bytes }) => bytes[7])
+    const destinations = t.node.sent.map(({ bytes }) => bytes[7]) // the low byte of BTH.DestQP
     assert.deepEqual(destinations, [...Array(16).fill(0x22), ...Array(16).fill(0x23)])
   })
-  it('may end in the run in which the next begins', () => {
-    const runsOf = (soonPackets?: number): number[][] => {
-      const t = start({}, { maxBytes: 0x8000, ...(soonPackets !== undefined && { soonPackets }) })
-      t.node.memory.set(data(8 * MTU), 0x9000)
+  it('may end in the run in which the next begins, if the port flushes runs early (maxSinglePacketRun)', () => {
+    const runsOf = (maxSinglePacketRun?: number): number[][] => {
+      const t = startResponder(
+        {},
+        { maxBytes: 0x8000, ...(maxSinglePacketRun !== undefined && { maxSinglePacketRun }) },
+      )
+      t.node.memory.set(patternOf(8 * MTU), 0x9000)
       t.request('READ_REQUEST', 0, { remote: 0x9000, dmaLen: 4 * MTU })
       t.request('READ_REQUEST', 4, { remote: 0x9000 + 4 * MTU, dmaLen: 4 * MTU })
       const names = ['FIRST', 'MIDDLE', 'MIDDLE', 'LAST']
@@ -61,7 +65,7 @@ describe('a READ', () => {
         t.sent().map(text => text.split(' ')[0]),
         expected,
       )
-      assert.deepEqual(Uint8Array.from(t.payloads().flatMap(p => [...p])), data(8 * MTU))
+      assert.deepEqual(Uint8Array.from(t.payloads().flatMap(p => [...p])), patternOf(8 * MTU))
       const runs: number[][] = []
       for (const { run, bytes } of t.node.sent) {
         runs[run - 1] ??= []
@@ -69,18 +73,19 @@ describe('a READ', () => {
       }
       return runs
     }
-    const [ends, middles] = [MTU + 20, [MTU + 16, MTU + 16]]
-    assert.deepEqual(runsOf(8), [[ends], middles, [ends, ends], middles, [ends]])
-    assert.deepEqual(runsOf(), [[ends], middles, [ends], [ends], middles, [ends]])
+    // a FIRST or LAST has an AETH, a MIDDLE has none
+    const [end, middles] = [MTU + 20, [MTU + 16, MTU + 16]]
+    assert.deepEqual(runsOf(8), [[end], middles, [end, end], middles, [end]])
+    assert.deepEqual(runsOf(), [[end], middles, [end], [end], middles, [end]])
   })
   it('of one packet or of zero length is answered by ONLY, the latter without a check of the key', () => {
-    const t = start()
+    const t = startResponder()
     t.request('READ_REQUEST', 0, { remote: 0x9000, dmaLen: 5 })
     t.request('READ_REQUEST', 1, { rkey: 0xbad, dmaLen: 0 })
     assert.deepEqual(t.sent(), ['READ_RESP_ONLY@0 msn 1 [5]', 'READ_RESP_ONLY@1 msn 2'])
   })
   it('is answered after the ACK of earlier requests; later requests are acknowledged after it', () => {
-    const t = start()
+    const t = startResponder()
     t.request('SEND_ONLY', 0, { payload: 1, ackReq: true })
     t.request('READ_REQUEST', 1, { dmaLen: 5 })
     assert.deepEqual(t.sent(), ['READ_RESP_ONLY@1 msn 2 [5]'])
@@ -89,8 +94,8 @@ describe('a READ', () => {
     assert.deepEqual(t.sent(), ['READ_RESP_ONLY@2 msn 3 [5]', 'NAK(INVALID_REQUEST)@3 msn 3'])
   })
   it('duplicate is answered again, whole or from a later PSN', () => {
-    const t = start()
-    t.node.memory.set(data(2500), 0x9000)
+    const t = startResponder()
+    t.node.memory.set(patternOf(2500), 0x9000)
     t.request('READ_REQUEST', 0, { remote: 0x9000, dmaLen: 2500 })
     assert.equal(t.sent().length, 3)
     t.request('READ_REQUEST', 0, { remote: 0x9000, dmaLen: 2500 })
@@ -101,10 +106,10 @@ describe('a READ', () => {
     ])
     t.request('READ_REQUEST', 1, { remote: 0x9000 + MTU, dmaLen: 2500 - MTU })
     assert.deepEqual(t.sent(), ['READ_RESP_MIDDLE@1 [1024]', 'READ_RESP_LAST@2 msn 1 [452]'])
-    assert.deepEqual(t.payloads().at(-2), data(2500).slice(MTU, 2 * MTU))
+    assert.deepEqual(t.payloads().at(-2), patternOf(2500).slice(MTU, 2 * MTU))
   })
   it('duplicate with another range or key is not answered', () => {
-    const t = start()
+    const t = startResponder()
     t.request('READ_REQUEST', 0, { remote: 0x9000, dmaLen: 2500 })
     assert.equal(t.sent().length, 3)
     t.request('READ_REQUEST', 0, { remote: 0x8fff, dmaLen: 2500 })
@@ -118,13 +123,13 @@ describe('a READ', () => {
     assert.deepEqual(t.sent(), [])
   })
   it('duplicate during its response is not answered twice', () => {
-    const t = start()
+    const t = startResponder()
     t.request('READ_REQUEST', 0, { remote: 0x9000, dmaLen: 2500 })
     t.request('READ_REQUEST', 0, { remote: 0x9000, dmaLen: 2500 })
     assert.equal(t.sent().length, 3)
   })
   it('beyond max_dest_rd_atomic is refused', () => {
-    const t = start({ maxDestRdAtomic: 2 })
+    const t = startResponder({ maxDestRdAtomic: 2 })
     for (let i = 0; i < 3; i++) t.request('READ_REQUEST', i, { dmaLen: 1 })
     assertRefused(
       t,
@@ -134,7 +139,7 @@ describe('a READ', () => {
     )
   })
   it('may follow when earlier ones are answered; it may take the resource of a duplicate that is not answered yet', () => {
-    const t = start({ maxDestRdAtomic: 1 })
+    const t = startResponder({ maxDestRdAtomic: 1 })
     for (let i = 0; i < 5; i++) {
       t.request('READ_REQUEST', i, { dmaLen: 1 })
       assert.deepEqual(t.sent(), [`READ_RESP_ONLY@${i} msn ${i + 1} [1]`])
@@ -143,85 +148,85 @@ describe('a READ', () => {
     t.request('READ_REQUEST', 5, { dmaLen: 1 })
     assert.deepEqual(t.sent(), ['READ_RESP_ONLY@5 msn 6 [1]'])
   })
-  for (const [what, spec, answer] of [
+  for (const [title, spec, code] of [
     ['a wrong key', { dmaLen: 1, rkey: 0xbad }, 'REMOTE_ACCESS'],
     ['a range that ends outside', { dmaLen: 100, remote: 0x2_0000 - 99 }, 'REMOTE_ACCESS'],
     ['more than 2 GiB', { dmaLen: 0x8000_0001 }, 'INVALID_REQUEST'],
   ] as const)
-    it(`with ${what} is refused`, () => {
-      const t = start()
+    it(`with ${title} is refused`, () => {
+      const t = startResponder()
       t.request('READ_REQUEST', 0, spec)
-      assert.deepEqual(t.sent(), [`NAK(${answer})@0 msn 0`])
+      assert.deepEqual(t.sent(), [`NAK(${code})@0 msn 0`])
       assert.equal(t.state, ERR)
     })
   it('whose region is deregistered while it is answered ends with a NAK', () => {
-    const t = start({}, { maxBytes: 1100 })
-    t.node.port.room = 1
+    const t = startResponder({}, { maxBytes: 1100 })
+    t.node.port.freeRuns = 1
     t.request('READ_REQUEST', 0, { remote: 0x9000, dmaLen: 3000 })
     assert.deepEqual(t.sent(), ['READ_RESP_FIRST@0 msn 1 [1024]'])
     t.node.regions.splice(0, 1)
-    t.node.port.room = 9
+    t.node.port.freeRuns = 9
     assertRefused(t, ['NAK(REMOTE_ACCESS)@1 msn 1'], flushed(100, 107), ['QP_ACCESS_ERR'])
   })
-  it('is answered as fast as the port has room, in turns with other QPs', () => {
-    const t = start({}, { maxBytes: 2 * (MTU + 20) })
-    t.node.port.room = 2
+  it('is answered as far as the port accepts runs, and continued when it accepts more', () => {
+    const t = startResponder({}, { maxBytes: 2 * (MTU + 20) })
+    t.node.port.freeRuns = 2
     t.request('READ_REQUEST', 0, { remote: 0x9000, dmaLen: 10 * MTU })
     assert.equal(t.sent().length, 2)
-    assert.equal(t.node.calls.reads, 1, 'the first response, and the following ones in one turn')
-    t.node.port.room = 1
+    assert.equal(t.node.dmaCalls.reads, 1, 'the first response, and the following ones in one turn')
+    t.node.port.freeRuns = 1
     assert.equal(t.sent().length, 2)
-    t.node.port.room = 100
+    t.node.port.freeRuns = 100
     assert.deepEqual(t.sent().at(-1), 'READ_RESP_LAST@9 msn 1 [1024]')
   })
 })
 
 describe('an atomic', () => {
   it('fetches and adds, with carry and wrap', () => {
-    const t = start()
+    const t = startResponder()
     t.request('FETCH_ADD', 0, { remote: 0x8000, swap: 0xffff_ffffn })
     t.request('FETCH_ADD', 1, { remote: 0x8000, swap: 0xffff_ffff_ffff_ffffn })
     assert.deepEqual(t.sent(), ['ATOMIC_ACK@0 msn 1 = 5', 'ATOMIC_ACK@1 msn 2 = 4294967300'])
-    assert.equal(word(t), 4294967299n)
+    assert.equal(atomicWord(t), 4294967299n)
   })
   it('compares and swaps', () => {
-    const t = start()
+    const t = startResponder()
     t.request('COMPARE_SWAP', 0, { remote: 0x8000, compare: 5n, swap: 0x1234_5678_9abc_def0n })
     t.request('COMPARE_SWAP', 1, { remote: 0x8000, compare: 5n, swap: 9n })
     assert.deepEqual(t.sent(), ['ATOMIC_ACK@0 msn 1 = 5', `ATOMIC_ACK@1 msn 2 = ${0x1234_5678_9abc_def0n}`])
-    assert.equal(word(t), 0x1234_5678_9abc_def0n)
+    assert.equal(atomicWord(t), 0x1234_5678_9abc_def0n)
   })
   it('duplicate gets the same response without effect, and no response once its resource was reused', () => {
-    const t = start()
+    const t = startResponder()
     for (let i = 0; i < 5; i++) t.request('FETCH_ADD', i, { remote: 0x8000, swap: 1n })
-    assert.equal(t.state, ERR, 'the fifth exceeds four')
-    const u = start()
+    assert.equal(t.state, ERR, 'five at once exceed max_dest_rd_atomic, 4')
+    const oneByOne = startResponder()
     for (let i = 0; i < 5; i++) {
-      u.request('FETCH_ADD', i, { remote: 0x8000, swap: 1n })
-      u.sent()
+      oneByOne.request('FETCH_ADD', i, { remote: 0x8000, swap: 1n })
+      oneByOne.sent()
     }
-    u.request('FETCH_ADD', 1, { remote: 0x8000, swap: 1n })
-    assert.deepEqual(u.sent(), ['ATOMIC_ACK@1 msn 2 = 6'])
-    u.request('FETCH_ADD', 0, { remote: 0x8000, swap: 1n })
-    assert.deepEqual(u.sent(), [])
-    assert.equal(word(u), 10n)
+    oneByOne.request('FETCH_ADD', 1, { remote: 0x8000, swap: 1n })
+    assert.deepEqual(oneByOne.sent(), ['ATOMIC_ACK@1 msn 2 = 6'])
+    oneByOne.request('FETCH_ADD', 0, { remote: 0x8000, swap: 1n })
+    assert.deepEqual(oneByOne.sent(), [])
+    assert.equal(atomicWord(oneByOne), 10n)
   })
   it('sees the WRITE before it', () => {
-    const t = start()
+    const t = startResponder()
     t.request('WRITE_FIRST', 0, { payload: MTU, remote: 0x8000 - MTU, dmaLen: MTU + 8 })
     t.request('WRITE_LAST', 1, { payload: Uint8Array.of(9, 0, 0, 0, 0, 0, 0, 0) })
     t.request('FETCH_ADD', 2, { remote: 0x8000, swap: 1n })
     assert.deepEqual(t.sent(), ['ATOMIC_ACK@2 msn 2 = 9'])
   })
   it('at an unaligned address, without the right, or with a wrong key is refused', () => {
-    const t = start()
-    t.request('FETCH_ADD', 0, { remote: 0x8004 })
-    assert.deepEqual(t.sent(), ['NAK(INVALID_REQUEST)@0 msn 0'])
-    const u = start({ access: 6 })
-    u.request('FETCH_ADD', 0, { remote: 0x8000 })
-    assert.deepEqual(u.sent(), ['NAK(INVALID_REQUEST)@0 msn 0'])
-    const v = start()
-    v.request('COMPARE_SWAP', 0, { remote: 0x8000, rkey: 0xbad })
-    assert.deepEqual(v.sent(), ['NAK(REMOTE_ACCESS)@0 msn 0'])
+    const unaligned = startResponder()
+    unaligned.request('FETCH_ADD', 0, { remote: 0x8004 })
+    assert.deepEqual(unaligned.sent(), ['NAK(INVALID_REQUEST)@0 msn 0'])
+    const withoutRight = startResponder({ access: Access.REMOTE_WRITE | Access.REMOTE_READ })
+    withoutRight.request('FETCH_ADD', 0, { remote: 0x8000 })
+    assert.deepEqual(withoutRight.sent(), ['NAK(INVALID_REQUEST)@0 msn 0'])
+    const wrongKey = startResponder()
+    wrongKey.request('COMPARE_SWAP', 0, { remote: 0x8000, rkey: 0xbad })
+    assert.deepEqual(wrongKey.sent(), ['NAK(REMOTE_ACCESS)@0 msn 0'])
   })
 })

@@ -18,7 +18,7 @@ import { Service } from '../../../../src/spec/wire/services.ts'
 import { WrOpcode } from '../../../../src/spec/work.ts'
 import { requester, responder } from '../../../transport/cause-scripts.ts'
 import { NAK, READ, SEND, sge, T14 } from '../../../transport/requests.ts'
-import { packet, RQ, startScript } from '../../../transport/script.ts'
+import { packet, RQ_PSN, startScript } from '../../../transport/script.ts'
 import { cap, connectQps, makeChannel, makeCq, makeQp, modify, Qps, register, toInit, toRtr } from '../machine.ts'
 import { makeEnd, pair, sgeOf } from '../pair.ts'
 import { mapRing, postReceive, postSend, type SendRequest, Wr } from '../provider.ts'
@@ -38,7 +38,7 @@ const scripted = (id: CauseName): Raise => {
   return () => {
     const access = ofRequester ? undefined : (ofResponder?.[3] ?? REMOTE_AND_FLUSH)
     const t = startScript(access === undefined ? {} : { access })
-    if (ofResponder) t.receives(1, 8)
+    if (ofResponder) t.postReceives(1, 8)
     ;(ofRequester ?? ofResponder)?.[2](t)
     t.sent()
     return t.node.reported.map(cause => cause.id)
@@ -247,7 +247,7 @@ const raises: Readonly<Record<CauseName, Raise>> = {
   OUT_OF_PLACE: scripted('OUT_OF_PLACE'),
   PACKET_LENGTH: scripted('PACKET_LENGTH'),
   NO_SRQ: script(
-    t => t.raw(packet('XRC_SEND_ONLY', RQ, { payload: 4, srq: 0x99 })),
+    t => t.injectRaw(packet('XRC_SEND_ONLY', RQ_PSN, { payload: 4, srqn: 0x99 })),
     { access: REMOTE_AND_FLUSH },
     { service: Service.XRC_TGT },
   ),
@@ -260,9 +260,13 @@ const raises: Readonly<Record<CauseName, Raise>> = {
   FLUSH_KIND: scripted('FLUSH_KIND'),
   ATOMIC_WRITE_LENGTH: scripted('ATOMIC_WRITE_LENGTH'),
   NOT_INVALIDATED: sends(() => ({ opcode: Wr.SEND_INV, imm: 7 })),
-  QKEY_DIFFERS: script(t => t.raw(packet('UD_SEND_ONLY', RQ, { payload: 8, qkey: 7 })), {}, { service: Service.UD }),
-  PKEY_DIFFERS: script(t => t.raw(packet('SEND_ONLY', RQ, { payload: 8, pkey: 0x8001 }))),
-  NO_RECEIVE: script(t => t.raw(packet('UC_SEND_ONLY', RQ, { payload: 8 })), {}, { service: Service.UC }),
+  QKEY_DIFFERS: script(
+    t => t.injectRaw(packet('UD_SEND_ONLY', RQ_PSN, { payload: 8, qkey: 7 })),
+    {},
+    { service: Service.UD },
+  ),
+  PKEY_DIFFERS: script(t => t.injectRaw(packet('SEND_ONLY', RQ_PSN, { payload: 8, pkey: 0x8001 }))),
+  NO_RECEIVE: script(t => t.injectRaw(packet('UC_SEND_ONLY', RQ_PSN, { payload: 8 })), {}, { service: Service.UC }),
 
   RKEY_UNKNOWN: rkey(() => ({ key: 5 })),
   RKEY_DEREGISTERED: rkey(({ b }) => ({ key: destroyRegion(b) })),
