@@ -38,8 +38,8 @@ export interface SideOptions {
   readonly address: string
   /** Path MTU in bytes. */
   readonly mtu: number
-  /** Whether the port has the kernel cut runs into datagrams (GSO), or sends packet by packet. */
-  readonly cut: 'auto' | 'never'
+  /** `auto`: the kernel segments runs into datagrams (UDP_SEGMENT); `never`: the port sends packet by packet. */
+  readonly segmentation: 'auto' | 'never'
   readonly qps: number
   readonly operation: Operation
   /** Bytes of a message. */
@@ -89,13 +89,13 @@ interface ProgramRing {
 }
 
 const makeSide = (options: SideOptions) => {
-  const { address, mtu, cut, qps, operation, size, depth } = options
+  const { address, mtu, segmentation, qps, operation, size, depth } = options
   const crc = loadNativeCrc()
   // The arena: memory for the self-test of the engine.
   if (crc) useCrcEngine(crc, mapArena(1024))
   const bytes = parseAddress(address)
   if (bytes === undefined) throw new Error(`${address} is not an IP address`)
-  const port = createUdpPort({ mtu: LARGEST_PACKET, interfaceIndex: 0, cut })
+  const port = createUdpPort({ mtu: LARGEST_PACKET, interfaceIndex: 0, segmentation })
   const identity = identify(bytes, { name: 'bench', index: 0 })
   // An address of this network namespace; it must not be link-local.
   port.addAddress(bytes)

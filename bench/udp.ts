@@ -161,7 +161,7 @@ interface Bandwidth {
   readonly operation: Operation
   readonly size: number
   readonly mtu: number
-  readonly cut?: 'auto' | 'never'
+  readonly segmentation?: 'auto' | 'never'
   readonly qps?: number
   /** Default `spin`. The loop needs less processor time, and is equally fast on one core and on two. */
   readonly drive?: SideOptions['drive']
@@ -170,20 +170,20 @@ interface Bandwidth {
 const sizeText = (bytes: number): string =>
   bytes < 1024 ? `${bytes} B` : bytes < 2 ** 20 ? `${bytes / 1024} KiB` : '1 MiB'
 
-/** Bytes per round, by `cut`: they take a fraction of a second. */
+/** Bytes per round, by `segmentation`: they take a fraction of a second. */
 const ROUND_BYTES = { auto: 1e9, never: 1e8 }
 
 /** Returns the measurement of the reference, for that many bytes of payload. */
 type ReferenceOf = (bytes: number) => Measure
 
 const bandwidth = async (
-  { operation, size, mtu, cut = 'auto', qps = 1, drive = 'spin' }: Bandwidth,
+  { operation, size, mtu, segmentation = 'auto', qps = 1, drive = 'spin' }: Bandwidth,
   referenceOf: ReferenceOf,
 ): Promise<Bench> => {
-  const bytes = ROUND_BYTES[cut]
+  const bytes = ROUND_BYTES[segmentation]
   const messages = Math.ceil(bytes / size)
   const reference = referenceOf(bytes)
-  const pair = await startPair({ operation, size, mtu, cut, qps, depth: 64, drive })
+  const pair = await startPair({ operation, size, mtu, segmentation, qps, depth: 64, drive })
   return {
     ours: async () => (messages * size) / (await pair.stream(messages)) / 1e9,
     reference,
@@ -199,8 +199,8 @@ const bandwidthRow = (
   referenceOf: ReferenceOf,
   label?: string,
 ): Row => {
-  const { operation, size, mtu, cut, drive } = options
-  const isPlain = cut === 'never'
+  const { operation, size, mtu, segmentation, drive } = options
+  const isPlain = segmentation === 'never'
   const method = `${isPlain ? ', packet by packet' : ''}${drive === 'loop' ? ', event driven' : ''}`
   return {
     name: `udp ${label ?? `${operation} ${size} mtu ${mtu}${isPlain ? ' plain' : ''}`}`,
@@ -250,8 +250,11 @@ const loopRows = [65536, MEBI].map(size =>
   ),
 )
 const plainRows = (['write', 'read', 'send'] as const).map(operation =>
-  bandwidthRow({ operation, size: 65536, mtu: 4096, cut: 'never' }, C_PLAIN, { floor: 0.55, aim: 0.8 }, bytes =>
-    plainReference(4096, bytes),
+  bandwidthRow(
+    { operation, size: 65536, mtu: 4096, segmentation: 'never' },
+    C_PLAIN,
+    { floor: 0.55, aim: 0.8 },
+    bytes => plainReference(4096, bytes),
   ),
 )
 const iperfRows = [65536, MEBI].map(size =>
@@ -280,7 +283,15 @@ const dgramRow: Row = {
     const size = 65536
     const nodeDgram = await startDgram()
     await nodeDgram.far.ask({ kind: 'sink' })
-    const pair = await startPair({ operation: 'write', size, mtu: 4096, cut: 'auto', qps: 1, depth: 64, drive: 'spin' })
+    const pair = await startPair({
+      operation: 'write',
+      size,
+      mtu: 4096,
+      segmentation: 'auto',
+      qps: 1,
+      depth: 64,
+      drive: 'spin',
+    })
     const messages = Math.ceil(1e9 / size)
     // Fewer, since it is slower.
     const referenceMessages = Math.ceil(1e8 / size)
@@ -315,7 +326,7 @@ const vethRow: Row = {
     const messages = Math.ceil(VETH_BYTES / size)
     const network = vethNetwork()
     const [sender, receiver] = network.addresses
-    const options = { operation: 'write', size, mtu, cut: 'auto', qps: 1, depth: 64, drive: 'spin' } as const
+    const options = { operation: 'write', size, mtu, segmentation: 'auto', qps: 1, depth: 64, drive: 'spin' } as const
     const pair = await startPair(options, network)
     return {
       ours: async () => (messages * size) / (await pair.stream(messages)) / 1e9,
@@ -333,7 +344,7 @@ const vethRow: Row = {
 const ROUNDS = 20_000
 
 const latency = async (spin: boolean): Promise<Pair> =>
-  startPair({ operation: 'send', size: 64, mtu: 1024, cut: 'auto', qps: 1, depth: 16, drive: 'spin' }).then(
+  startPair({ operation: 'send', size: 64, mtu: 1024, segmentation: 'auto', qps: 1, depth: 16, drive: 'spin' }).then(
     async pair => {
       await pair.pingpong(ROUNDS, spin)
       return pair
@@ -400,7 +411,7 @@ const rateRow: Row = {
       operation: 'write',
       size: 64,
       mtu: 1024,
-      cut: 'auto',
+      segmentation: 'auto',
       qps: 1,
       depth: 512,
       drive: 'spin',
@@ -424,7 +435,7 @@ const manyRow = (qps: number): Row => ({
   aim: 0.7,
   cores: 2,
   async prepare() {
-    const options = { operation: 'write', size: 64, mtu: 1024, cut: 'auto', drive: 'spin' } as const
+    const options = { operation: 'write', size: 64, mtu: 1024, segmentation: 'auto', drive: 'spin' } as const
     const singlePair = await startPair({ ...options, qps: 1, depth: 64 })
     const network = { ...loopback, addresses: ['127.0.42.1', '127.0.42.2'] as const }
     const manyPairs = await startPair({ ...options, qps, depth: 64 }, network)
@@ -448,7 +459,15 @@ const costRow: Row = {
   async prepare() {
     const size = 65536
     const messages = Math.ceil(1e9 / size)
-    const pair = await startPair({ operation: 'write', size, mtu: 4096, cut: 'auto', qps: 1, depth: 64, drive: 'loop' })
+    const pair = await startPair({
+      operation: 'write',
+      size,
+      mtu: 4096,
+      segmentation: 'auto',
+      qps: 1,
+      depth: 64,
+      drive: 'loop',
+    })
     return {
       async ours() {
         const before = (await pair.usage()).cpu

@@ -44,12 +44,12 @@ export interface DgramPortOptions {
   readonly onForeign?: (address: Uint8Array) => void
 }
 
-/** XORed with the ICRC. No IPv4 identification changes the ICRC of any packet by this value. */
+/** XORed with the ICRC. No other IPv4 identification changes the ICRC of a packet by this value. */
 export const ICRC_MARK = 0x756d_6461
 
-/** Parts of the arena: runs that are being sent, buffers of layers, the owner's scratch memory, received packets. */
-const STAGING = 4 * RUN_BYTES
-const LAYER_BUFFERS_AT = STAGING
+/** Parts of the arena: runs to be sent, buffers of layers, the owner's scratch memory, received packets. */
+const SEND_AREA_BYTES = 4 * RUN_BYTES
+const LAYER_BUFFERS_AT = SEND_AREA_BYTES
 const SCRATCH_AT = LAYER_BUFFERS_AT + LAYER_BUFFERS_BYTES
 const RECEIVED_AT = SCRATCH_AT + SCRATCH_BYTES
 const RECEIVED_BYTES = 4 << 20
@@ -57,21 +57,23 @@ const RECEIVED_BYTES = 4 << 20
  * Packets begin at 4 modulo 16, so that the payload after the BTH of 12 bytes is aligned for copies (transport/run.ts).
  */
 const PHASE = 4
-/** Maximum number of peers' addresses that are cached as bytes, and that are reported to `onForeign`. */
+/** Maximum number of addresses in the cache of parsed addresses; also of those that are reported to `onForeign`. */
 const MAX_PEER_ADDRESSES = 4096
 
-/** `sender`: number in `senders`. */
 interface ReceivedPacket {
   readonly offset: number
   readonly length: number
+  /** Number in `senders`. */
   readonly sender: number
 }
 
-/** A packet to be sent. `source`: number of the address in `addresses`; `destination`: as Node writes addresses. */
+/** A packet to be sent. */
 interface QueuedPacket {
   readonly at: number
   readonly length: number
+  /** Number of the source address in `addresses`. */
   readonly source: number
+  /** As Node writes addresses. */
   readonly destination: string
 }
 
@@ -92,8 +94,13 @@ export const createDgramPort = ({
   /** Addresses as bytes, by their text. */
   const parsedAddresses = new Map<string, Uint8Array>()
   const reportedAddresses = new Set<string>()
-  /** The columns of one receive buffer, for `senders.find`. */
-  const source = { addresses: new Uint32Array(4), ports: new Uint16Array(1), trafficClasses: [0], hopLimits: [0] }
+  /** The columns of one receive buffer, for `senders.findOrAdd`. */
+  const sourceColumns = {
+    addresses: new Uint32Array(4),
+    ports: new Uint16Array(1),
+    trafficClasses: [0],
+    hopLimits: [0],
+  }
   const counters: DgramCounters = {
     sentPackets: 0,
     sentBytes: 0,
@@ -105,43 +112,43 @@ export const createDgramPort = ({
     sendErrors: 0,
     lastSendError: 0,
   }
-  let closed = false
+  let isClosed = false
   /**
-   * Sending: end of the used staging area, end of the reservation (-1: none), number of datagrams that the system has
-   * not sent yet, and whether a reservation failed and waits for them.
+   * Sending: end of the used part of the send area, end of the reservation (-1: none), number of datagrams that were
+   * given to the system and are not sent yet, and whether a reservation failed and waits for them.
    */
   let filled = 0
   let reservationEnd = -1
-  let sending = 0
+  let unsentDatagrams = 0
   let isReserveWaiting = false
   /** Packets with ICRCs that are sent at the end of the poll. */
   const queue: QueuedPacket[] = []
   /**
-   * Receiving: packets since the buffers were reused, of which [cursor, …) were not delivered; used bytes of the
-   * received area; whether packets were delivered and not released yet.
+   * Receiving: packets since the memory for received packets was reused, of which [cursor, …) were not delivered; used
+   * bytes of that memory; whether packets were delivered and not released yet.
    */
   let received: ReceivedPacket[] = []
   let cursor = 0
-  let used = 0
-  let isInUse = false
+  let usedBytes = 0
+  let hasUnreleased = false
 
   /** An address as Node writes it: link-local with its zone. */
   const textOf = (address: Uint8Array): string =>
     isLinkLocal(address) ? `${addressText(address)}%${interfaceName}` : addressText(address)
 
-  /** The interface as Node writes it in multicast options: for IPv4 `ownAddress`, which the interface has. */
+  /** The interface as Node writes it in multicast options: for IPv4 by its address `ownAddress`. */
   const interfaceText = (ownAddress: Uint8Array): string =>
     isMappedIpv4(ownAddress) ? addressText(ownAddress) : `::%${interfaceName}`
 
-  /** Opens a socket for an address; assigns the address a number if it has none. */
-  const open = (address: Uint8Array, multicast: { sendThrough?: string; memberOn?: string }): void => {
-    const number = addressTable.numberFor(address)
-    const onDatagram = (bytes: Uint8Array, from: string, fromPort: number): void =>
-      onMessage(number, bytes, from, fromPort)
+  /** Opens a socket for an address or group, and assigns it a number if it has none. Throws as `openDgramSocket`. */
+  const openSocket = (address: Uint8Array, multicast: { sendThrough?: string; memberOn?: string }): void => {
+    const number = addressTable.numberIfAdded(address)
+    const onDatagram = (bytes: Uint8Array, sourceText: string, sourcePort: number): void =>
+      onMessage(number, bytes, sourceText, sourcePort)
     const socket = openDgramSocket(textOf(address), ROCE_UDP_PORT, onDatagram, multicast)
     port.sharedWindowBytes = Math.min(port.sharedWindowBytes, sharedWindowOf(socket.receiveBuffer))
     port.windowBytes = Math.min(MAX_WINDOW_BYTES_WITHOUT_GSO, port.sharedWindowBytes)
-    addressTable.put(address, socket)
+    addressTable.setSocket(address, socket)
   }
 
   /** XORs the ICRC of a packet with ICRC_MARK. */
@@ -151,7 +158,7 @@ export const createDgramPort = ({
   }
 
   const tapped = { sent: emptyTappedRun(arena, 'sent'), received: emptyTappedRun(arena, 'received') }
-  /** Passes a packet to the tap. */
+  /** Passes a packet to the tap, if there is one. */
   const showTap = (
     direction: 'sent' | 'received',
     outcome: TapOutcome,
@@ -171,7 +178,7 @@ export const createDgramPort = ({
       counters.lastSendError = errno
       counters.dropped++
     }
-    if (--sending > 0 || !isReserveWaiting) return
+    if (--unsentDatagrams > 0 || !isReserveWaiting) return
     isReserveWaiting = false
     port.wake?.()
   }
@@ -183,10 +190,10 @@ export const createDgramPort = ({
   }
 
   const sendQueued = (): void => {
-    sending += queue.length
-    for (const { at, length, source: from, destination } of queue) {
+    unsentDatagrams += queue.length
+    for (const { at, length, source: sourceNumber, destination } of queue) {
       mark(at, length)
-      const socket = sockets[from]
+      const socket = sockets[sourceNumber]
       if (socket === undefined) onSent(EADDRNOTAVAIL)
       else socket.send(arena.bytes, at, length, ROCE_UDP_PORT, destination, onSent)
     }
@@ -204,45 +211,45 @@ export const createDgramPort = ({
     return bytes
   }
 
-  const countForeign = (from: string): void => {
+  const countForeign = (sourceText: string): void => {
     counters.foreignPackets++
-    if (reportedAddresses.has(from) || reportedAddresses.size >= MAX_PEER_ADDRESSES) return
-    reportedAddresses.add(from)
-    onForeign?.(bytesOf(from))
+    if (reportedAddresses.has(sourceText) || reportedAddresses.size >= MAX_PEER_ADDRESSES) return
+    reportedAddresses.add(sourceText)
+    onForeign?.(bytesOf(sourceText))
   }
 
-  const reuseBuffers = (): void => {
-    if (isInUse || cursor < received.length) return
+  const reuseMemory = (): void => {
+    if (hasUnreleased || cursor < received.length) return
     received = []
     cursor = 0
-    used = 0
-    senders.settle()
+    usedBytes = 0
+    senders.clearIfFull()
   }
 
-  /** A datagram to the address number `local`. */
-  const onMessage = (local: number, bytes: Uint8Array, from: string, fromPort: number): void => {
-    if (closed) return
-    reuseBuffers()
-    const at = RECEIVED_AT + PHASE + ((used + 15) & ~15)
+  /** Handles a datagram to the address number `localNumber`, from an address as Node writes it. */
+  const onMessage = (localNumber: number, bytes: Uint8Array, sourceText: string, sourcePort: number): void => {
+    if (isClosed) return
+    reuseMemory()
+    const at = RECEIVED_AT + PHASE + ((usedBytes + 15) & ~15)
     if (bytes.length < SHORTEST_PACKET || at + bytes.length > RECEIVED_AT + RECEIVED_BYTES) {
       if (bytes.length > 0 && bytes.length < SHORTEST_PACKET) counters.icrcErrors++
       else counters.dropped++
       return
     }
     arena.bytes.set(bytes, at)
-    addressWords(bytesOf(from), source.addresses, 0)
-    source.ports[0] = fromPort
-    const sender = senders.find(source, 0, addresses[local], local)
+    addressWords(bytesOf(sourceText), sourceColumns.addresses, 0)
+    sourceColumns.ports[0] = sourcePort
+    const sender = senders.findOrAdd(sourceColumns, 0, addresses[localNumber], localNumber)
     const flow = senders.icrcFlowOf(sender)
     mark(at, bytes.length)
     if (!verifyIcrc(arena, at, bytes.length, flow, 0)) {
       mark(at, bytes.length)
-      if (findIdentification(arena, at, bytes.length, flow, 0) >= 0) countForeign(from)
+      if (findIdentification(arena, at, bytes.length, flow, 0) >= 0) countForeign(sourceText)
       else counters.icrcErrors++
       showTap('received', 'wrong icrc', senders.recordOf(sender), at, bytes.length)
       return
     }
-    used = at + bytes.length - RECEIVED_AT
+    usedBytes = at + bytes.length - RECEIVED_AT
     received.push({ offset: at, length: bytes.length, sender })
     if (cursor === received.length - 1) port.wake?.()
   }
@@ -265,7 +272,7 @@ export const createDgramPort = ({
       if (claim === 'spare')
         throw new SystemError('bind', EOPNOTSUPP, 'a socket of node:dgram cannot release an address to other processes')
       try {
-        open(address, { sendThrough: interfaceText(address) })
+        openSocket(address, { sendThrough: interfaceText(address) })
       } catch (error) {
         // The default GID, as in phy/udp/port.ts.
         const errno = error instanceof SystemError ? error.errno : 0
@@ -280,17 +287,17 @@ export const createDgramPort = ({
     },
     joinGroup: group => {
       if (sockets[numberOf(group)] !== undefined) return
-      const is4 = isMappedIpv4(group)
-      const ownAddress = addresses.find((address, i) => sockets[i] !== undefined && isMappedIpv4(address) === is4)
+      const isIpv4 = isMappedIpv4(group)
+      const ownAddress = addresses.find((address, i) => sockets[i] !== undefined && isMappedIpv4(address) === isIpv4)
       if (ownAddress === undefined)
         throw new RangeError(`group ${addressText(group)}: this port has no address of its family`)
-      open(group, { memberOn: interfaceText(ownAddress) })
+      openSocket(group, { memberOn: interfaceText(ownAddress) })
     },
     leaveGroup: group => {
       const number = numberOf(group)
       if (number < 0) return
       port.removeAddress(group)
-      addressTable.forget(number)
+      addressTable.freeNumber(number)
     },
     openFlow: address => {
       const number = numberOf(address.source)
@@ -304,11 +311,11 @@ export const createDgramPort = ({
 
     reserve: bytes => {
       requireRunBytes(bytes)
-      if (closed) return -1
-      const at = sending === 0 && queue.length === 0 ? 0 : (filled + 63) & ~63
-      if (at + bytes > STAGING) {
+      if (isClosed) return -1
+      const at = unsentDatagrams === 0 && queue.length === 0 ? 0 : (filled + 63) & ~63
+      if (at + bytes > SEND_AREA_BYTES) {
         sendQueued()
-        isReserveWaiting = sending > 0
+        isReserveWaiting = unsentDatagrams > 0
         return -1
       }
       filled = at
@@ -325,34 +332,34 @@ export const createDgramPort = ({
     },
     flush: () => {
       reservationEnd = -1
-      if (!closed) sendQueued()
+      if (!isClosed) sendQueued()
     },
 
     receive: run => {
-      if (closed || cursor === received.length) return false
+      if (isClosed || cursor === received.length) return false
       const { offset, length, sender } = received[cursor++]
       run.offset = offset
       run.packetBytes = length
       run.count = 1
       run.lastBytes = length
       run.peer = senders.peerOf(sender)
-      run.from = senders.recordOf(sender)
+      run.flowAddress = senders.recordOf(sender)
       run.identification = 0
       counters.receivedPackets++
       counters.receivedBytes += length
-      showTap('received', 'passed', run.from, offset, length)
-      isInUse = true
+      showTap('received', 'passed', run.flowAddress, offset, length)
+      hasUnreleased = true
       return true
     },
     release: () => {
-      isInUse = false
-      reuseBuffers()
+      hasUnreleased = false
+      reuseMemory()
     },
 
     requireSeal: () => {},
     close: () => {
-      if (closed) return
-      closed = true
+      if (isClosed) return
+      isClosed = true
       for (const socket of sockets) socket?.close()
       flows.closeAll(0)
     },

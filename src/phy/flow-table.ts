@@ -1,8 +1,9 @@
 /*
  * Flows and peers of the ports of one link (docs/decisions/engines-without-io.md). A flow is a path to a destination
- * and has a FlowAddress as its record; equal records share one number. A peer of a port is the destination address of
- * one or more of its flows; the port identifies the source of received packets by the peer's number too. A flow that is
- * closed while runs of it are in flight exists until they have arrived, since their receiver reads its record.
+ * and has a FlowAddress as its record; equal records of one port share one number. A peer of a port is the destination
+ * address of one or more of its flows; the port identifies the source of received packets by the peer's number too. A
+ * flow that is closed while runs of it are in flight exists until they have arrived, since their receiver reads its
+ * record.
  */
 import { ROCE_UDP_PORT } from '../spec/wire/headers.ts'
 import type { Flow } from '../wire/icrc.ts'
@@ -10,9 +11,11 @@ import { makeFlow } from '../wire/icrc.ts'
 import { addressWords, createKeyTable } from './key-table.ts'
 import type { FlowAddress } from './port.ts'
 
-// Words of a flow's key: port (0), addresses, source port and traffic class and hop limit (9), flow label (10).
+// Words of a flow's key: number of the port, two addresses, source port and traffic class and hop limit, flow label.
 const SOURCE = 1
 const DESTINATION = 5
+const PORT_CLASS_HOPS = 9
+const FLOW_LABEL = 10
 const FLOW_WORDS = 11
 const ADDRESS_WORDS = 4
 
@@ -22,17 +25,21 @@ const requireRange = (name: string, value: number, max: number): void => {
 }
 
 export interface FlowTable {
-  /** Opens a flow of a port; the record is copied. Throws a RangeError for a record that does not fit in headers. */
+  /**
+   * Opens a flow of a port; the record is copied. Throws a RangeError for a value that does not fit in a header, and
+   * for addresses that are not both IPv4 or both IPv6.
+   */
   open(port: number, address: FlowAddress): number
-  /** Opens an open flow of a port once more: it needs one more `close`. */
+  /** Opens an open flow of a port once more: it needs one more `close`. Throws an Error if it is not open. */
   reopen(port: number, flow: number): void
+  /** Throws an Error if the flow is not open. */
   close(port: number, flow: number): void
   /** Closes every flow of a port. */
   closeAll(port: number): void
   isOpen(port: number, flow: number): boolean
-  /** Keeps a flow while a run of it is in flight, until `drop`. */
-  hold(flow: number): void
-  drop(flow: number): void
+  /** Keeps a flow while a run of it is in flight, until `release`. */
+  retain(flow: number): void
+  release(flow: number): void
   recordOf(flow: number): FlowAddress
   icrcFlowOf(flow: number): Flow
   /** The words of the keys of all flows. The array is replaced when the table grows, so do not keep it. */
@@ -41,8 +48,8 @@ export interface FlowTable {
   sourceAt(flow: number): number
   destinationAt(flow: number): number
   /**
-   * The number of a port's peer with the address at `at` in `words`; -1 if no open flow of the port has that
-   * destination.
+   * The number of a port's peer whose address is the four words from index `at` on; -1 if no open flow of the port has
+   * that destination.
    */
   peerOf(port: number, words: Uint32Array, at: number): number
   /** Increases whenever `peerOf` may return something else, or a number may refer to another flow. */
@@ -63,7 +70,7 @@ const isSameAddress = (a: Uint8Array, b: Uint8Array): boolean => {
   return true
 }
 
-const isSame = (a: FlowAddress, b: FlowAddress): boolean =>
+const isSameRecord = (a: FlowAddress, b: FlowAddress): boolean =>
   a.sourcePort === b.sourcePort &&
   a.trafficClass === b.trafficClass &&
   a.hopLimit === b.hopLimit &&
@@ -92,8 +99,8 @@ export const createFlowTable = (): FlowTable => {
   const key = new Uint32Array(FLOW_WORDS)
   const peerKey = new Uint32Array(1 + ADDRESS_WORDS)
 
-  const drop = (flow: number): void => {
-    flows.drop(flow)
+  const release = (flow: number): void => {
+    flows.release(flow)
   }
   const requireOpen = (port: number, flow: number): void => {
     if (!isOpen(port, flow)) throw new Error(`flow ${flow} is not open`)
@@ -101,11 +108,11 @@ export const createFlowTable = (): FlowTable => {
   const close = (port: number, flow: number): void => {
     requireOpen(port, flow)
     opened[flow]--
-    peers.drop(peerOfFlow[flow])
-    drop(flow)
+    peers.release(peerOfFlow[flow])
+    release(flow)
   }
   const isOpen = (port: number, flow: number): boolean =>
-    flows.holders(flow) > 0 && opened[flow] > 0 && flows.keys[flow * FLOW_WORDS] === port
+    flows.refCount(flow) > 0 && opened[flow] > 0 && flows.keys[flow * FLOW_WORDS] === port
 
   return {
     open: (port, address) => {
@@ -116,14 +123,14 @@ export const createFlowTable = (): FlowTable => {
       key[0] = port
       addressWords(address.source, key, SOURCE)
       addressWords(address.destination, key, DESTINATION)
-      key[9] = (address.sourcePort << 16) | (address.trafficClass << 8) | address.hopLimit
-      key[10] = address.flowLabel
+      key[PORT_CLASS_HOPS] = (address.sourcePort << 16) | (address.trafficClass << 8) | address.hopLimit
+      key[FLOW_LABEL] = address.flowLabel
       if (isIpv4(key, SOURCE) !== isIpv4(key, DESTINATION)) icrcFlow(address)
-      const before = flows.size
-      const flow = flows.take(key, 0)
-      if (flows.size > before) {
+      const sizeBefore = flows.size
+      const flow = flows.acquire(key, 0)
+      if (flows.size > sizeBefore) {
         // A flow that is opened again keeps its record.
-        if (records[flow] === undefined || !isSame(records[flow], address)) {
+        if (records[flow] === undefined || !isSameRecord(records[flow], address)) {
           records[flow] = copyOf(address)
           icrcFlows[flow] = undefined
         }
@@ -132,22 +139,22 @@ export const createFlowTable = (): FlowTable => {
       opened[flow]++
       peerKey[0] = port
       for (let i = 0; i < ADDRESS_WORDS; i++) peerKey[1 + i] = key[DESTINATION + i]
-      peerOfFlow[flow] = peers.take(peerKey, 0)
+      peerOfFlow[flow] = peers.acquire(peerKey, 0)
       return flow
     },
     reopen: (port, flow) => {
       requireOpen(port, flow)
       opened[flow]++
-      flows.hold(flow)
-      peers.hold(peerOfFlow[flow])
+      flows.retain(flow)
+      peers.retain(peerOfFlow[flow])
     },
     close,
     closeAll: port => {
       for (let flow = 0; flow < records.length; flow++) while (isOpen(port, flow)) close(port, flow)
     },
     isOpen,
-    hold: flow => flows.hold(flow),
-    drop,
+    retain: flow => flows.retain(flow),
+    release,
     recordOf: flow => records[flow],
     icrcFlowOf: flow => {
       icrcFlows[flow] ??= icrcFlow(records[flow])

@@ -10,55 +10,58 @@ export interface KeyTable {
   readonly keys: Uint32Array
   /** The number of the key at `at` in `words`; -1 if there is none. */
   find(words: Uint32Array, at: number): number
-  /** As `find`, but adds the key if necessary, and increments the count of its number. */
-  take(words: Uint32Array, at: number): number
-  /** Increments the count of a number. */
-  hold(number: number): void
-  /** Decrements the count of a number; true if it is 0 now, and the number is free. Throws if it was 0. */
-  drop(number: number): boolean
-  /** The count of a number; 0 if it is free. */
-  holders(number: number): number
-  /** Keys in the table. */
+  /** As `find`, but adds the key if necessary, and increments the reference count of its number. */
+  acquire(words: Uint32Array, at: number): number
+  /** Increments the reference count of a number. */
+  retain(number: number): void
+  /** Decrements the reference count of a number; true if it is 0 now, and the number is free. Throws if it was 0. */
+  release(number: number): boolean
+  /** The reference count of a number; 0 if it is free. */
+  refCount(number: number): number
+  /** Number of keys in the table. */
   readonly size: number
-  /** Increases whenever a key is added or removed; until then results may be cached. */
+  /** Increases whenever a key is added or removed; results of `find` may be cached while it stays the same. */
   readonly version: number
 }
 
 /** A table of keys of `words` words. */
 export const createKeyTable = (words: number): KeyTable => {
-  let holders = new Int32Array(16)
+  /** By number. */
+  let refCounts = new Int32Array(16)
   /**
    * By slot of the hash table: number + 1; 0 if it is empty. At least half of the slots are empty, so a search ends.
    */
   let slots = new Int32Array(32)
-  let used = 0
-  let free: number[] = []
+  /** Numbers from 0 to `usedNumbers` - 1 have been used; those of them that are free now are in `freeNumbers`. */
+  let usedNumbers = 0
+  let freeNumbers: number[] = []
 
-  const hash = (from: Uint32Array, at: number): number => {
-    let h = 0x9e3779b9
-    for (let i = 0; i < words; i++) h = Math.imul(h ^ from[at + i], 0x85ebca6b) ^ (h >>> 13)
-    return h ^ (h >>> 16)
+  // In the functions below, a key is the words of `source` from `at` on.
+  const hash = (source: Uint32Array, at: number): number => {
+    let hashValue = 0x9e3779b9
+    for (let i = 0; i < words; i++) hashValue = Math.imul(hashValue ^ source[at + i], 0x85ebca6b) ^ (hashValue >>> 13)
+    return hashValue ^ (hashValue >>> 16)
   }
-  const isAt = (number: number, from: Uint32Array, at: number): boolean => {
-    for (let i = 0; i < words; i++) if (table.keys[number * words + i] !== from[at + i]) return false
+  const isAt = (number: number, source: Uint32Array, at: number): boolean => {
+    for (let i = 0; i < words; i++) if (table.keys[number * words + i] !== source[at + i]) return false
     return true
   }
-  const slotOf = (from: Uint32Array, at: number): number => {
+  const slotOf = (source: Uint32Array, at: number): number => {
     const mask = slots.length - 1
-    let slot = hash(from, at) & mask
-    while (slots[slot] !== 0 && !isAt(slots[slot] - 1, from, at)) slot = (slot + 1) & mask
+    let slot = hash(source, at) & mask
+    while (slots[slot] !== 0 && !isAt(slots[slot] - 1, source, at)) slot = (slot + 1) & mask
     return slot
   }
   const grow = (): void => {
     const oldKeys = table.keys
-    const oldHolders = holders
+    const oldRefCounts = refCounts
     table.keys = new Uint32Array(oldKeys.length * 2)
     table.keys.set(oldKeys)
-    holders = new Int32Array(oldHolders.length * 2)
-    holders.set(oldHolders)
-    slots = new Int32Array(holders.length * 2)
-    for (let number = 0; number < used; number++)
-      if (holders[number] > 0) slots[slotOf(table.keys, number * words)] = number + 1
+    refCounts = new Int32Array(oldRefCounts.length * 2)
+    refCounts.set(oldRefCounts)
+    slots = new Int32Array(refCounts.length * 2)
+    for (let number = 0; number < usedNumbers; number++)
+      if (refCounts[number] > 0) slots[slotOf(table.keys, number * words)] = number + 1
   }
   /** Empties a slot, and moves later keys of the same probe sequence up, so that no tombstone is needed. */
   const vacate = (slot: number): void => {
@@ -79,49 +82,52 @@ export const createKeyTable = (words: number): KeyTable => {
     keys: new Uint32Array(16 * words),
     size: 0,
     version: 0,
-    find: (from, at) => slots[slotOf(from, at)] - 1,
-    take: (from, at) => {
-      let slot = slotOf(from, at)
+    find: (source, at) => slots[slotOf(source, at)] - 1,
+    acquire: (source, at) => {
+      let slot = slotOf(source, at)
       if (slots[slot] === 0) {
-        if (free.length === 0 && used === holders.length) {
+        if (freeNumbers.length === 0 && usedNumbers === refCounts.length) {
           grow()
-          slot = slotOf(from, at)
+          slot = slotOf(source, at)
         }
-        const number = free.pop() ?? used++
-        for (let i = 0; i < words; i++) table.keys[number * words + i] = from[at + i]
+        const number = freeNumbers.pop() ?? usedNumbers++
+        for (let i = 0; i < words; i++) table.keys[number * words + i] = source[at + i]
         slots[slot] = number + 1
         table.size++
         table.version++
       }
       const number = slots[slot] - 1
-      holders[number]++
+      refCounts[number]++
       return number
     },
-    hold: number => {
-      holders[number]++
+    retain: number => {
+      refCounts[number]++
     },
-    drop: number => {
-      if (number < 0 || number >= used || holders[number] === 0) throw new Error(`key ${number} has no holder`)
-      if (--holders[number] > 0) return false
+    release: number => {
+      if (number < 0 || number >= usedNumbers || refCounts[number] === 0)
+        throw new Error(`key ${number} has no reference`)
+      if (--refCounts[number] > 0) return false
       table.version++
       vacate(slotOf(table.keys, number * words))
-      free.push(number)
+      freeNumbers.push(number)
       if (--table.size === 0) {
-        free = []
-        used = 0
+        freeNumbers = []
+        usedNumbers = 0
       }
       return true
     },
-    holders: number => (number >= 0 && number < used ? holders[number] : 0),
+    refCount: number => (number >= 0 && number < usedNumbers ? refCounts[number] : 0),
   }
   return table
 }
 
 /**
- * Writes the 16 bytes of an address as 4 big-endian words to `into` at `at`. Throws a RangeError for another length.
+ * Writes the 16 bytes of an address as 4 words, in network byte order, to `target` from index `at` on. Throws a
+ * RangeError for another length.
  */
-export const addressWords = (address: Uint8Array, into: Uint32Array, at: number): void => {
+export const addressWords = (address: Uint8Array, target: Uint32Array, at: number): void => {
   if (address.length !== 16) throw new RangeError(`an address has 16 bytes, not ${address.length}`)
   for (let i = 0; i < 4; i++)
-    into[at + i] = (address[4 * i] << 24) | (address[4 * i + 1] << 16) | (address[4 * i + 2] << 8) | address[4 * i + 3]
+    target[at + i] =
+      (address[4 * i] << 24) | (address[4 * i + 1] << 16) | (address[4 * i + 2] << 8) | address[4 * i + 3]
 }

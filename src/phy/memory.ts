@@ -8,8 +8,8 @@
  * the receiver drops packets with a wrong ICRC. Sealing a run means writing its ICRCs; if it is done on demand, ICRCs
  * are computed and checked only while a tap or a layer reads the bytes.
  *
- * Buffers have two sizes, so that an ACK never waits for a large one, and each port has guaranteed buffers. A receiver
- * that does not read its runs blocks only its own senders.
+ * Buffers have two sizes, so that an ACK need not wait for a large one, and each port has guaranteed buffers. A
+ * receiver that does not read its runs blocks only its own senders.
  */
 import { addressText } from '../wire/address.ts'
 import type { Arena } from '../wire/arena.ts'
@@ -23,15 +23,15 @@ import { allocateRecord, createRunRecords, freeRecord } from './runs/records.ts'
 
 /** Runs up to this size, mostly ACKs, have small buffers. */
 const SMALL_RUN_BYTES = 2048
-/** Number of buffers guaranteed to each port (fewer if there are very many ports). */
-const GUARANTEED = 4
-const SMALL_GUARANTEED = 32
+/** Number of large and small buffers guaranteed to each port; with many ports fewer (runs/pool.ts). */
+const GUARANTEED_BUFFERS = 4
+const GUARANTEED_SMALL_BUFFERS = 32
 const PATH_MTU = 4096
-/** A route is a port number, NOWHERE, or GROUP minus the number of a multicast group. */
+/** A route is a port number, NOWHERE if no port has the address, or GROUP minus the number of a multicast group. */
 const NOWHERE = -1
 const GROUP = -2
 
-/** `direct`: messages may be passed without packets. */
+/** `direct`: messages may be passed without packets (`Port.receiverOf`), unless ICRCs or taps need packets. */
 export type Path = 'packets' | 'direct'
 
 export interface MemorySwitchOptions {
@@ -43,18 +43,15 @@ export interface MemorySwitchOptions {
   readonly smallRuns?: number
   /** `demand`: ICRCs are written only while a tap or a layer needs them. Default `always`. */
   readonly sealing?: 'always' | 'demand'
-  /**
-   * `direct`: messages may be passed without packets (`Port.receiverOf`) unless ICRCs or taps need packets. Default
-   * `packets`.
-   */
+  /** Default `packets`. */
   readonly path?: Path
 }
 
 export interface MemorySwitch {
   /** Adds a port. Throws if there are as many ports as run buffers. */
   attach(): Port
-  /** Runs that wait to be received at any port. */
-  readonly waiting: number
+  /** Number of runs that wait to be received, at all ports together. */
+  readonly waitingRuns: number
   /** Numbers of ports, buffers in use, and flows that are open or in flight: all 0 when all ports are closed. */
   stat(): { ports: number; runs: number; smallRuns: number; flows: number }
 }
@@ -72,15 +69,15 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
     throw new RangeError(
       `a memory link with ${runs} runs and ${smallRuns} small runs needs an arena of ${memorySwitchBytes(runs, smallRuns)} bytes, not ${arena.bytes.length}`,
     )
-  const large = createRunPool(0, RUN_BYTES, runs, runs, GUARANTEED)
-  const small = createRunPool(runs * RUN_BYTES, SMALL_RUN_BYTES, smallRuns, runs, SMALL_GUARANTEED)
+  const large = createRunPool(0, RUN_BYTES, runs, runs, GUARANTEED_BUFFERS)
+  const small = createRunPool(runs * RUN_BYTES, SMALL_RUN_BYTES, smallRuns, runs, GUARANTEED_SMALL_BUFFERS)
   const flows = createFlowTable()
   const addresses = createKeyTable(4)
   /** By number in `addresses`: the port that has the address. */
   const portOfAddress: number[] = []
   /** Multicast groups, and by group number the ports that have joined. */
   const groups = createKeyTable(4)
-  const members: number[][] = []
+  const membersOf: number[][] = []
   /**
    * By flow: its route, the peer number of its source at the destination, and the version for which these are valid.
    */
@@ -89,51 +86,53 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
   const routeVersion: number[] = []
   /** Ports by number; the number of a closed port is reused when its buffers are released. */
   const links: (Link | undefined)[] = new Array(runs).fill(undefined)
-  const scratch = new Uint32Array(4)
+  const addressKey = new Uint32Array(4)
   /** Number of reasons to seal runs: `sealing`, and the calls of `requireSeal`. */
-  let sealsWanted = sealing === 'always' ? 1 : 0
-  /** Runs that wait to be received at any port. */
-  let waiting = 0
+  let sealReasons = sealing === 'always' ? 1 : 0
+  /** As `MemorySwitch.waitingRuns`. */
+  let waitingRuns = 0
 
   const records = createRunRecords(runs + smallRuns)
   /** By buffer, large ones first: number of its runs in flight and of its reservations. */
-  const holders = new Int32Array(runs + smallRuns)
+  const bufferRefs = new Int32Array(runs + smallRuns)
 
-  /** Looks up the destination of a flow, unless nothing has changed since the last time. */
+  /** The route of a flow; also updates `peerOf`. Looks both up only if something has changed since the last time. */
   const route = (flow: number): number => {
     const version = addresses.version + flows.version() + groups.version
     if (routeVersion[flow] !== version) {
       const address = addresses.find(flows.words(), flows.destinationAt(flow))
       const group = address < 0 ? groups.find(flows.words(), flows.destinationAt(flow)) : -1
-      const port = address >= 0 ? portOfAddress[address] : group < 0 ? NOWHERE : GROUP - group
-      routeOf[flow] = port
-      peerOf[flow] = port < 0 ? -1 : flows.peerOf(port, flows.words(), flows.sourceAt(flow))
+      const destination = address >= 0 ? portOfAddress[address] : group < 0 ? NOWHERE : GROUP - group
+      routeOf[flow] = destination
+      peerOf[flow] = destination < 0 ? -1 : flows.peerOf(destination, flows.words(), flows.sourceAt(flow))
       routeVersion[flow] = version
     }
     return routeOf[flow]
   }
 
-  const receiverAt = (port: number): object | null => {
-    const destination = links[port]?.port
-    return destination === undefined || destination.tap !== null ? null : (destination.receiver as object | null)
+  /** As `Port.receiverOf`, for the port with this number. */
+  const receiverAt = (portNumber: number): object | null => {
+    const port = links[portNumber]?.port
+    return port === undefined || port.tap !== null ? null : (port.receiver as object | null)
   }
 
+  /** A buffer for `bytes` bytes, large ones numbered first; -1 if none is free. */
   const takeBuffer = (owner: number, bytes: number): number => {
     let buffer = bytes <= SMALL_RUN_BYTES ? small.take(owner) : -1
     if (buffer >= 0) buffer += runs
     else buffer = large.take(owner)
-    if (buffer >= 0) holders[buffer] = 1
+    if (buffer >= 0) bufferRefs[buffer] = 1
     return buffer
   }
-  const dropBuffer = (buffer: number): void => {
-    if (--holders[buffer] > 0) return
-    if (buffer < runs) large.give(buffer)
-    else small.give(buffer - runs)
+  const releaseBuffer = (buffer: number): void => {
+    if (--bufferRefs[buffer] > 0) return
+    if (buffer < runs) large.release(buffer)
+    else small.release(buffer - runs)
   }
   const startOf = (buffer: number): number => (buffer < runs ? large.offsetOf(buffer) : small.offsetOf(buffer - runs))
   const endOf = (buffer: number): number => startOf(buffer) + (buffer < runs ? RUN_BYTES : SMALL_RUN_BYTES)
-  const dropRun = (run: number): void => {
-    dropBuffer(records.buffer[run])
+  const releaseRun = (run: number): void => {
+    releaseBuffer(records.buffer[run])
     freeRecord(records, run)
   }
 
@@ -146,9 +145,9 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
     records.count[copy] = records.count[run]
     records.lastBytes[copy] = records.lastBytes[run]
     records.flow[copy] = records.flow[run]
-    records.sealed[copy] = records.sealed[run]
-    holders[records.buffer[run]]++
-    flows.hold(records.flow[run])
+    records.isSealed[copy] = records.isSealed[run]
+    bufferRefs[records.buffer[run]]++
+    flows.retain(records.flow[run])
     return copy
   }
 
@@ -158,17 +157,17 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
   const sealRun = (run: number): void => {
     const flow = flows.icrcFlowOf(records.flow[run])
     for (let i = 0; i < records.count[run]; i++) sealIcrc(arena, packetOffset(run, i), packetLength(run, i), flow, i)
-    records.sealed[run] = 1
+    records.isSealed[run] = 1
   }
-  const isCorrect = (run: number, packet: number): boolean =>
+  const hasCorrectIcrc = (run: number, packet: number): boolean =>
     verifyIcrc(arena, packetOffset(run, packet), packetLength(run, packet), flows.icrcFlowOf(records.flow[run]), packet)
 
   /** The record passed to the taps of all ports; a tap must not keep it. */
   const tapped = emptyTappedRun(arena, 'sent')
 
-  /** A port, and the end of its queue of received runs. */
   interface Link {
     readonly port: Port
+    /** Appends a run to the port's queue of received runs. */
     enqueue(run: number): void
   }
 
@@ -184,60 +183,64 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
     let cursor = 0
     /** Whether runs were delivered since the last release. */
     let hasUnreleased = false
-    /** Buffer of the last reservation, and end of its used part. */
+    /** Buffer of the last reservation (-1: none), and end of its used part. */
     let reserved = -1
     let filled = 0
-    let closed = false
-    /** This port's share of `sealsWanted`. */
-    let seals = 0
+    let isClosed = false
+    /** This port's share of `sealReasons`. */
+    let portSealReasons = 0
     /** Numbers of this port's addresses. */
     const ownAddresses: number[] = []
 
+    /** Passes packets [firstPacket, end) of a run to the tap. */
     const showTap = (
       direction: 'sent' | 'received',
       outcome: TapOutcome,
       run: number,
-      from: number,
+      firstPacket: number,
       end: number,
     ): void => {
       tapped.direction = direction
       tapped.outcome = outcome
       tapped.arena = arena
-      tapped.offset = packetOffset(run, from)
+      tapped.offset = packetOffset(run, firstPacket)
       tapped.packetBytes = records.packetBytes[run]
-      tapped.count = end - from
+      tapped.count = end - firstPacket
       tapped.lastBytes = packetLength(run, end - 1)
       tapped.flow = flows.recordOf(records.flow[run])
-      tapped.identification = from
+      tapped.identification = firstPacket
       port.tap?.(tapped)
     }
 
     /** Leaves the group with a number in `groups`; no effect if this port is not a member. */
     const leave = (group: number): void => {
-      if (group < 0 || !members[group].includes(portNumber)) return
-      members[group] = members[group].filter(member => member !== portNumber)
-      groups.drop(group)
+      if (group < 0 || !membersOf[group].includes(portNumber)) return
+      membersOf[group] = membersOf[group].filter(member => member !== portNumber)
+      groups.release(group)
     }
 
-    /** Releases the runs before `head`. */
-    const freeToHead = (): void => {
+    /** Releases the runs before `head`, which were delivered completely. */
+    const releaseDelivered = (): void => {
       while (oldest !== head) {
         const run = oldest
         oldest = records.next[run]
-        flows.drop(records.flow[run])
-        dropRun(run)
+        flows.release(records.flow[run])
+        releaseRun(run)
       }
       if (oldest < 0) tail = -1
     }
     const endReservation = (): void => {
-      if (reserved >= 0) dropBuffer(reserved)
+      if (reserved >= 0) releaseBuffer(reserved)
       reserved = -1
     }
 
-    /** Skips and counts packets with wrong ICRCs. Returns the index of the next correct packet, or the run's end. */
-    const skipWrong = (run: number, from: number): number => {
-      let packet = from
-      while (packet < records.count[run] && !isCorrect(run, packet)) {
+    /**
+     * Skips and counts packets with wrong ICRCs from `firstPacket` on. Returns the index of the next packet with a
+     * correct one, or the number of packets if there is none.
+     */
+    const skipWrong = (run: number, firstPacket: number): number => {
+      let packet = firstPacket
+      while (packet < records.count[run] && !hasCorrectIcrc(run, packet)) {
         port.counters.icrcErrors++
         if (port.tap !== null) showTap('received', 'wrong icrc', run, packet, packet + 1)
         packet++
@@ -248,7 +251,7 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
     const advance = (): void => {
       head = records.next[head]
       cursor = 0
-      waiting--
+      waitingRuns--
     }
 
     const port: Port = {
@@ -263,7 +266,7 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
       receiver: null,
       staging: memorySwitchBytes(runs, smallRuns) - STAGING_BYTES,
       receiverOf: flow => {
-        if (path === 'packets' || sealsWanted > 0 || port.tap !== null) return null
+        if (path === 'packets' || sealReasons > 0 || port.tap !== null) return null
         const destination = route(flow)
         return destination < 0 ? null : receiverAt(destination)
       },
@@ -274,45 +277,45 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
       isWaiting: () => head >= 0,
 
       addAddress: address => {
-        addressWords(address, scratch, 0)
-        const known = addresses.find(scratch, 0)
-        if (known >= 0) {
-          if (portOfAddress[known] === portNumber) return
+        addressWords(address, addressKey, 0)
+        const existing = addresses.find(addressKey, 0)
+        if (existing >= 0) {
+          if (portOfAddress[existing] === portNumber) return
           throw new Error(`the memory link has a port with the address ${addressText(address)} already`)
         }
-        const number = addresses.take(scratch, 0)
+        const number = addresses.acquire(addressKey, 0)
         portOfAddress[number] = portNumber
         ownAddresses.push(number)
       },
       removeAddress: address => {
-        addressWords(address, scratch, 0)
-        const number = addresses.find(scratch, 0)
+        addressWords(address, addressKey, 0)
+        const number = addresses.find(addressKey, 0)
         if (number < 0 || portOfAddress[number] !== portNumber) return
         ownAddresses.splice(ownAddresses.indexOf(number), 1)
-        addresses.drop(number)
+        addresses.release(number)
       },
       joinGroup: group => {
-        addressWords(group, scratch, 0)
-        const known = groups.find(scratch, 0)
-        if (known >= 0 && members[known].includes(portNumber)) return
-        const number = groups.take(scratch, 0)
-        members[number] = known < 0 ? [portNumber] : [...members[known], portNumber]
+        addressWords(group, addressKey, 0)
+        const existing = groups.find(addressKey, 0)
+        if (existing >= 0 && membersOf[existing].includes(portNumber)) return
+        const number = groups.acquire(addressKey, 0)
+        membersOf[number] = existing < 0 ? [portNumber] : [...membersOf[existing], portNumber]
       },
       leaveGroup: group => {
-        addressWords(group, scratch, 0)
-        leave(groups.find(scratch, 0))
+        addressWords(group, addressKey, 0)
+        leave(groups.find(addressKey, 0))
       },
       openFlow: address => flows.open(portNumber, address),
-      holdFlow: flow => flows.reopen(portNumber, flow),
+      reopenFlow: flow => flows.reopen(portNumber, flow),
       closeFlow: flow => flows.close(portNumber, flow),
       peerOf: address => {
-        addressWords(address, scratch, 0)
-        return flows.peerOf(portNumber, scratch, 0)
+        addressWords(address, addressKey, 0)
+        return flows.peerOf(portNumber, addressKey, 0)
       },
 
       reserve: bytes => {
         requireRunBytes(bytes)
-        const buffer = closed ? -1 : takeBuffer(portNumber, bytes)
+        const buffer = isClosed ? -1 : takeBuffer(portNumber, bytes)
         if (buffer < 0) return -1
         endReservation()
         reserved = buffer
@@ -323,7 +326,7 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
         const end = requireRun(offset, packetBytes, count, lastBytes, filled, reserved < 0 ? -1 : endOf(reserved))
         if (!flows.isOpen(portNumber, flow)) throw new Error(`flow ${flow} is not open`)
         filled = end
-        holders[reserved]++
+        bufferRefs[reserved]++
         const run = allocateRecord(records)
         records.buffer[run] = reserved
         records.offset[run] = offset
@@ -331,23 +334,23 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
         records.count[run] = count
         records.lastBytes[run] = lastBytes
         records.flow[run] = flow
-        records.sealed[run] = 0
-        if (sealsWanted > 0) sealRun(run)
+        records.isSealed[run] = 0
+        if (sealReasons > 0) sealRun(run)
         port.counters.sentPackets += count
         port.counters.sentBytes += end - offset
         if (port.tap !== null) showTap('sent', 'passed', run, 0, count)
         const destination = route(flow)
         if (destination === NOWHERE) {
           port.counters.dropped += count
-          dropRun(run)
+          releaseRun(run)
           return
         }
         if (destination <= GROUP) {
-          for (const member of members[GROUP - destination]) links[member]?.enqueue(copyRun(run))
-          dropRun(run)
+          for (const member of membersOf[GROUP - destination]) links[member]?.enqueue(copyRun(run))
+          releaseRun(run)
           return
         }
-        flows.hold(flow)
+        flows.retain(flow)
         links[destination]?.enqueue(run)
       },
       flush: endReservation,
@@ -355,30 +358,30 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
       receive: received => {
         while (head >= 0) {
           const run = head
-          if (sealsWanted > 0 && !records.sealed[run]) sealRun(run)
+          if (sealReasons > 0 && !records.isSealed[run]) sealRun(run)
           const packets = records.count[run]
-          const from = records.sealed[run] ? skipWrong(run, cursor) : cursor
-          if (from === packets) {
+          const firstPacket = records.isSealed[run] ? skipWrong(run, cursor) : cursor
+          if (firstPacket === packets) {
             advance()
             continue
           }
           let end = packets
-          if (records.sealed[run]) {
-            end = from + 1
-            while (end < packets && isCorrect(run, end)) end++
+          if (records.isSealed[run]) {
+            end = firstPacket + 1
+            while (end < packets && hasCorrectIcrc(run, end)) end++
           }
           const flow = records.flow[run]
-          received.offset = packetOffset(run, from)
+          received.offset = packetOffset(run, firstPacket)
           received.packetBytes = records.packetBytes[run]
-          received.count = end - from
+          received.count = end - firstPacket
           received.lastBytes = packetLength(run, end - 1)
           route(flow)
           received.peer = peerOf[flow]
-          received.from = flows.recordOf(flow)
-          received.identification = from
+          received.flowAddress = flows.recordOf(flow)
+          received.identification = firstPacket
           port.counters.receivedPackets += received.count
           port.counters.receivedBytes += (received.count - 1) * received.packetBytes + received.lastBytes
-          if (port.tap !== null) showTap('received', 'passed', run, from, end)
+          if (port.tap !== null) showTap('received', 'passed', run, firstPacket, end)
           // Packets after these with wrong ICRCs are skipped now, so that the run is released with its last correct
           // packet.
           cursor = end < packets ? skipWrong(run, end) : end
@@ -386,37 +389,37 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
           hasUnreleased = true
           return true
         }
-        if (!hasUnreleased) freeToHead()
+        if (!hasUnreleased) releaseDelivered()
         return false
       },
       release: () => {
         hasUnreleased = false
-        freeToHead()
+        releaseDelivered()
       },
       requireSeal: change => {
-        seals += change
-        sealsWanted += change
+        portSealReasons += change
+        sealReasons += change
       },
       takeLayerBuffer: bytes => {
         requireRunBytes(bytes)
-        const buffer = closed ? -1 : large.take(portNumber)
+        const buffer = isClosed ? -1 : large.take(portNumber)
         return buffer < 0 ? -1 : large.offsetOf(buffer)
       },
-      giveLayerBuffer: offset => large.give(large.bufferAt(offset)),
+      releaseLayerBuffer: offset => large.release(large.bufferAt(offset)),
 
       nextTimeout: () => Number.POSITIVE_INFINITY,
       onTimeout: () => {},
       close: () => {
-        if (closed) return
-        closed = true
+        if (isClosed) return
+        isClosed = true
         endReservation()
         while (head >= 0) advance()
-        freeToHead()
-        for (const address of ownAddresses) addresses.drop(address)
-        for (let group = 0; group < members.length; group++) leave(group)
+        releaseDelivered()
+        for (const address of ownAddresses) addresses.release(address)
+        for (let group = 0; group < membersOf.length; group++) leave(group)
         flows.closeAll(portNumber)
-        sealsWanted -= seals
-        seals = 0
+        sealReasons -= portSealReasons
+        portSealReasons = 0
         links[portNumber] = undefined
         large.removeOwner(portNumber)
         small.removeOwner(portNumber)
@@ -431,7 +434,7 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
         else records.next[tail] = run
         tail = run
         if (wasEmpty) head = run
-        waiting++
+        waitingRuns++
         if (wasEmpty) port.wake?.()
       },
     }
@@ -451,8 +454,8 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
       links[portNumber] = link
       return link.port
     },
-    get waiting() {
-      return waiting
+    get waitingRuns() {
+      return waitingRuns
     },
     stat: () => ({
       ports: links.filter(link => link !== undefined).length,

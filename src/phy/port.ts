@@ -33,7 +33,7 @@ export interface ReceivedRun {
   /** The number of the source address among the port's peers; -1 if no flow to it is open. */
   peer: number
   /** The sender's flow record, for GRH, tracer and pcap. */
-  from: FlowAddress
+  flowAddress: FlowAddress
   /** IPv4 identification of the first packet; the following packets count up. */
   identification: number
 }
@@ -55,7 +55,7 @@ export const emptyRun = (): ReceivedRun => ({
   count: 0,
   lastBytes: 0,
   peer: -1,
-  from: noAddress,
+  flowAddress: noAddress,
   identification: 0,
 })
 
@@ -123,7 +123,10 @@ export interface Port {
    * buffer can overflow.
    */
   readonly windowBytes?: number | undefined
-  /** Maximum window bytes that all queue pairs of this port together should have unacknowledged at one peer. */
+  /**
+   * Maximum window bytes that all queue pairs of this port together should have unacknowledged at one peer; absent
+   * where no buffer can overflow.
+   */
   readonly sharedWindowBytes?: number | undefined
   readonly counters: PortCounters
 
@@ -140,18 +143,18 @@ export interface Port {
    */
   joinGroup(group: Uint8Array): void
   /**
-   * Called when the port's interface was replaced: link-local destinations and groups use the new one. Absent for ports
-   * without interfaces.
+   * Called when the device's network interface was replaced by another one: link-local destinations and groups use the
+   * new one. Absent if the port does not depend on an interface's index.
    */
-  moveTo?(interfaceIndex: number): void
+  setInterface?(interfaceIndex: number): void
   leaveGroup(group: Uint8Array): void
   /**
    * Opens a flow. Returns its number, which equal records share. Throws a RangeError for a record with a value out of
    * range, or that this port cannot send.
    */
   openFlow(address: FlowAddress): number
-  /** Opens an open flow once more: it needs one more `closeFlow`. */
-  holdFlow(flow: number): void
+  /** Opens an open flow once more: it needs one more `closeFlow`. Throws an Error if it is not open. */
+  reopenFlow(flow: number): void
   closeFlow(flow: number): void
   /** The number of this source address in `ReceivedRun.peer`, while a flow to it is open; -1 otherwise. */
   peerOf(address: Uint8Array): number
@@ -176,8 +179,8 @@ export interface Port {
   wake: (() => void) | null
 
   /**
-   * This and the next four are for ports of one process that pass messages without packets, and absent otherwise: the
-   * object that receives messages at this port, set by its owner; null while it needs packets.
+   * The object that receives messages at this port, set by its owner; null while the owner needs packets. This property
+   * and the next four are absent from ports that cannot pass messages without packets.
    */
   receiver?: object | null | undefined
   /** Offset of STAGING_BYTES bytes in the arena, which all ports of the arena share. */
@@ -196,11 +199,11 @@ export interface Port {
    */
   requireSeal(change: 1 | -1): void
   /**
-   * Reserves a buffer of up to `maxBytes` in the arena for a layer that keeps packets, until `giveLayerBuffer`. Returns
-   * its offset, or -1 if none is free.
+   * Reserves a buffer of up to `maxBytes` bytes in the arena for a layer that keeps packets, until
+   * `releaseLayerBuffer`. Returns its offset, or -1 if none is free.
    */
   takeLayerBuffer(bytes: number): number
-  giveLayerBuffer(offset: number): void
+  releaseLayerBuffer(offset: number): void
 
   /** For layers that delay packets: when to call `onTimeout` next (µs), Infinity for never. */
   nextTimeout(): number

@@ -18,57 +18,68 @@ export interface Addresses<S> {
   readonly sockets: (S | undefined)[]
   /** The number of an address; -1 if it has none. */
   numberOf(address: Uint8Array): number
-  /** The number that the address has, or would get. */
-  numberFor(address: Uint8Array): number
-  /** Stores the socket of an address; assigns a number if the address has none. */
-  put(address: Uint8Array, socket: S): number
+  /** The number of an address, or the one that `setSocket` would assign to it. */
+  numberIfAdded(address: Uint8Array): number
+  /** Stores the socket of an address; assigns a number if the address has none. Returns the number. */
+  setSocket(address: Uint8Array, socket: S): number
   /** Frees the number of a group that was left, which is not the source of any flow. */
-  forget(number: number): void
+  freeNumber(number: number): void
 }
 
 export const createAddresses = <S>(): Addresses<S> => {
   const addresses: Uint8Array[] = []
   const sockets: (S | undefined)[] = []
-  const free: number[] = []
+  const freeNumbers: number[] = []
   const numberOf = (address: Uint8Array): number =>
-    addresses.findIndex(known => known.every((byte, i) => byte === address[i]))
-  const numberFor = (address: Uint8Array): number => {
-    const known = numberOf(address)
-    return known >= 0 ? known : (free.at(-1) ?? addresses.length)
+    addresses.findIndex(existing => existing.every((byte, i) => byte === address[i]))
+  const numberIfAdded = (address: Uint8Array): number => {
+    const existing = numberOf(address)
+    return existing >= 0 ? existing : (freeNumbers.at(-1) ?? addresses.length)
   }
   return {
     addresses,
     sockets,
     numberOf,
-    numberFor,
-    put(address, socket) {
-      const number = numberFor(address)
-      if (free.at(-1) === number) free.pop()
+    numberIfAdded,
+    setSocket(address, socket) {
+      const number = numberIfAdded(address)
+      if (freeNumbers.at(-1) === number) freeNumbers.pop()
       addresses[number] = address.slice()
       sockets[number] = socket
       return number
     },
-    forget(number) {
+    freeNumber(number) {
       addresses[number] = noAddress.source
-      free.push(number)
+      freeNumbers.push(number)
     },
   }
 }
 
 /** The functions of `Port` that `socketPortParts` implements. */
-type Parts = 'holdFlow' | 'closeFlow' | 'peerOf' | 'takeLayerBuffer' | 'giveLayerBuffer' | 'nextTimeout' | 'onTimeout'
+type CommonFunctions =
+  | 'reopenFlow'
+  | 'closeFlow'
+  | 'peerOf'
+  | 'takeLayerBuffer'
+  | 'releaseLayerBuffer'
+  | 'nextTimeout'
+  | 'onTimeout'
 
-/** The common functions, for these flows and senders; the layers' buffers are at `layerBuffersAt` of the arena. */
-export const socketPortParts = (flows: FlowTable, senders: Senders, layerBuffersAt: number): Pick<Port, Parts> => {
+/** The common functions; the layers' buffers are LAYER_BUFFERS_BYTES bytes at `layerBuffersAt` of the arena. */
+export const socketPortParts = (
+  flows: FlowTable,
+  senders: Senders,
+  layerBuffersAt: number,
+): Pick<Port, CommonFunctions> => {
   const freeBuffers = Array.from({ length: LAYER_BUFFERS }, (_, i) => layerBuffersAt + i * RUN_BYTES)
-  const scratch = new Uint32Array(4)
+  const addressKey = new Uint32Array(4)
   const peerOf = (address: Uint8Array): number => {
-    addressWords(address, scratch, 0)
-    return flows.peerOf(0, scratch, 0)
+    addressWords(address, addressKey, 0)
+    return flows.peerOf(0, addressKey, 0)
   }
   return {
     peerOf,
-    holdFlow: flow => flows.reopen(0, flow),
+    reopenFlow: flow => flows.reopen(0, flow),
     closeFlow: flow => {
       const { destination } = flows.recordOf(flow) ?? noAddress
       const peer = peerOf(destination)
@@ -79,7 +90,7 @@ export const socketPortParts = (flows: FlowTable, senders: Senders, layerBuffers
       requireRunBytes(bytes)
       return freeBuffers.pop() ?? -1
     },
-    giveLayerBuffer: offset => {
+    releaseLayerBuffer: offset => {
       freeBuffers.push(offset)
     },
     nextTimeout: () => Number.POSITIVE_INFINITY,

@@ -10,7 +10,7 @@ const tapsOf = new WeakMap<Port, PortTap[]>()
 export const addTap = (port: Port, tap: PortTap): (() => void) => {
   const taps = tapsOf.get(port) ?? []
   tapsOf.set(port, taps)
-  // A new function for each call of `addTap`, so that the same tap can be added twice and removed once.
+  // A new function for each call of `addTap`, so that a tap that was added twice can be removed once.
   const registration: PortTap = run => tap(run)
   const updatePort = (): void => {
     // A copy, since a tap may remove itself during the call.
@@ -28,9 +28,9 @@ export const addTap = (port: Port, tap: PortTap): (() => void) => {
   updatePort()
   port.requireSeal(1)
   return () => {
-    const at = taps.indexOf(registration)
-    if (at < 0) return
-    taps.splice(at, 1)
+    const index = taps.indexOf(registration)
+    if (index < 0) return
+    taps.splice(index, 1)
     updatePort()
     port.requireSeal(-1)
   }

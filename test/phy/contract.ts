@@ -59,8 +59,8 @@ export const portContract = (name: string, makeLink: () => LinkUnderTest): void 
       sendRun(a, flow, 7, 3, 64, 32)
       const run = emptyRun()
       assert.deepEqual(psns(await collect(b, 3, run)), [7, 8, 9])
-      assert.deepEqual(run.from.destination, group)
-      assert.deepEqual(run.from.source, link.address(1))
+      assert.deepEqual(run.flowAddress.destination, group)
+      assert.deepEqual(run.flowAddress.source, link.address(1))
       assert.equal(run.peer, -1)
       assert.deepEqual(psns(await collect(a, 3)), [7, 8, 9])
       b.leaveGroup(group)
@@ -72,7 +72,7 @@ export const portContract = (name: string, makeLink: () => LinkUnderTest): void 
       b.joinGroup(groupAddress(11))
       sendRun(a, a.openFlow(flowBetween(link.address(1), groupAddress(11))), 20, 1)
       assert.deepEqual(psns(await collect(b, 1, run)), [20])
-      assert.deepEqual(run.from.destination, groupAddress(11))
+      assert.deepEqual(run.flowAddress.destination, groupAddress(11))
     })
 
     it('delivers a run to its sender when the address is its own', async () => {
@@ -112,7 +112,7 @@ export const portContract = (name: string, makeLink: () => LinkUnderTest): void 
       await collect(b, 1, run)
       assert.equal(run.peer, b.peerOf(link.address(1)))
       assert.ok(run.peer >= 0)
-      const { source, destination, sourcePort, trafficClass, hopLimit } = run.from
+      const { source, destination, sourcePort, trafficClass, hopLimit } = run.flowAddress
       assert.deepEqual(
         [...source, ...destination, sourcePort, trafficClass, hopLimit],
         [...link.address(1), ...link.address(2), 4791, ...(link.hidesHeader ? [0, 0] : [8, 9])],
@@ -177,14 +177,14 @@ export const portContract = (name: string, makeLink: () => LinkUnderTest): void 
     it('keeps a referenced flow open until its last close', () => {
       const [a] = ports(1)
       const flow = a.openFlow(flowTo(1, 2))
-      a.holdFlow(flow)
+      a.reopenFlow(flow)
       a.closeFlow(flow)
       assert.notEqual(a.openFlow(flowTo(1, 3)), flow)
       assert.ok(a.peerOf(link.address(2)) >= 0)
       assert.ok(sendRun(a, flow, 3, 1))
       a.closeFlow(flow)
       assert.throws(() => sendRun(a, flow, 3, 1), /not open/)
-      assert.throws(() => a.holdFlow(flow), /not open/)
+      assert.throws(() => a.reopenFlow(flow), /not open/)
     })
 
     it('refuses flow records that do not fit a header', () => {
@@ -291,10 +291,10 @@ export const portContract = (name: string, makeLink: () => LinkUnderTest): void 
       for (let at = a.takeLayerBuffer(a.maxBytes); at >= 0; at = a.takeLayerBuffer(a.maxBytes)) buffers.push(at)
       assert.ok(buffers.length >= 2)
       assert.equal(new Set(buffers).size, buffers.length)
-      for (const at of buffers) a.giveLayerBuffer(at)
+      for (const at of buffers) a.releaseLayerBuffer(at)
       const again = a.takeLayerBuffer(1)
       assert.ok(again >= 0)
-      a.giveLayerBuffer(again)
+      a.releaseLayerBuffer(again)
     })
 
     it('accepts nothing more once closed', () => {

@@ -27,7 +27,7 @@ describe('memory link', () => {
     const [a, b, c] = ports(link, 3)
     const flow = a.openFlow(flowBetween(ipv4(1), ipv4(2)))
     sendRun(a, flow, 7, 3, 64, 32)
-    assert.equal(link.waiting, 1)
+    assert.equal(link.waitingRuns, 1)
     assert.deepEqual(receiveAll(c), [])
     assert.deepEqual(receiveAll(a), [])
     const got = receiveAll(b)
@@ -36,7 +36,7 @@ describe('memory link', () => {
       got.map(g => g.length),
       [64, 64, 32],
     )
-    assert.equal(link.waiting, 0)
+    assert.equal(link.waitingRuns, 0)
     assert.deepEqual(a.counters, {
       sentPackets: 3,
       sentBytes: 160,
@@ -250,7 +250,7 @@ describe('memory link', () => {
       /is not inside the reservation/,
       'bytes that were sent already',
     )
-    assert.equal(link.waiting, 3)
+    assert.equal(link.waitingRuns, 3)
     const run = emptyRun()
     const offsets = sizes.map(() => {
       assert.ok(b.receive(run))
@@ -320,7 +320,7 @@ describe('memory link', () => {
     b.close()
     sendRun(a, flow, 3, 1)
     assert.equal(a.counters.dropped, 1)
-    assert.equal(link.waiting, 0)
+    assert.equal(link.waitingRuns, 0)
     assert.equal(b.reserve(64), -1)
     a.close()
     assert.deepEqual(link.stat(), { ports: 0, runs: 0, smallRuns: 0, flows: 0 })

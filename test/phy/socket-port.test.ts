@@ -11,32 +11,32 @@ import { createSenders } from '../../src/phy/udp/senders.ts'
 const address = (last: number): Uint8Array => Uint8Array.from({ length: 16 }, (_, i) => (i === 15 ? last : 0xfd))
 
 test('an address keeps its number without a socket; the number of a left group is reused first', () => {
-  const { put, numberOf, numberFor, forget, sockets, addresses } = createAddresses<string>()
-  assert.deepEqual([put(address(1), 'a'), put(address(2), 'group'), put(address(3), 'c')], [0, 1, 2])
+  const { setSocket, numberOf, numberIfAdded, freeNumber, sockets, addresses } = createAddresses<string>()
+  assert.deepEqual([setSocket(address(1), 'a'), setSocket(address(2), 'group'), setSocket(address(3), 'c')], [0, 1, 2])
   sockets[0] = undefined
-  assert.equal(numberFor(address(1)), 0)
+  assert.equal(numberIfAdded(address(1)), 0)
   sockets[1] = undefined
-  forget(1)
+  freeNumber(1)
   assert.equal(numberOf(address(2)), -1)
-  assert.equal(put(address(1), 'again'), 0)
-  assert.equal(numberFor(address(4)), 1)
+  assert.equal(setSocket(address(1), 'again'), 0)
+  assert.equal(numberIfAdded(address(4)), 1)
   // A query reserves nothing.
-  assert.equal(put(address(4), 'd'), 1)
-  assert.equal(put(address(5), 'e'), 3)
+  assert.equal(setSocket(address(4), 'd'), 1)
+  assert.equal(setSocket(address(5), 'e'), 3)
   assert.deepEqual(sockets, ['again', 'd', 'c', 'e'])
   assert.deepEqual(addresses[1], address(4))
 })
 
 test('layer buffers are at different offsets from the given one on, and their number is fixed', () => {
   const flows = createFlowTable()
-  const { takeLayerBuffer, giveLayerBuffer } = socketPortParts(flows, createSenders(flows), 4096)
+  const { takeLayerBuffer, releaseLayerBuffer } = socketPortParts(flows, createSenders(flows), 4096)
   const buffers = Array.from({ length: LAYER_BUFFERS_BYTES / RUN_BYTES }, () => takeLayerBuffer(RUN_BYTES))
   assert.equal(takeLayerBuffer(1), -1)
   assert.deepEqual(
     buffers.sort((a, b) => a - b),
     buffers.map((_, i) => 4096 + i * RUN_BYTES),
   )
-  giveLayerBuffer(buffers[2])
+  releaseLayerBuffer(buffers[2])
   assert.equal(takeLayerBuffer(1), buffers[2])
   assert.throws(() => takeLayerBuffer(RUN_BYTES + 1))
 })

@@ -169,7 +169,7 @@ describe('a receiver of datagrams', () => {
     assert.deepEqual(t.completions(), ['1 0 100'])
     const { memory } = t.node
     assert.equal(memory[20], 0x45)
-    assert.deepEqual([...memory.slice(1010, 1020), ...memory.slice(2000, 2050)], [...data(60)])
+    assert.deepEqual([...memory.slice(1010, 1020), ...memory.slice(2000, 2050)], [...patternOf(60)])
   })
   const dropped: readonly (readonly [title: string, name: string, spec: PacketSpec, cause?: string])[] = [
     [

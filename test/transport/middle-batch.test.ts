@@ -135,7 +135,7 @@ describe('a run of READ responses', () => {
     t.responseRun(...middles(1, 2))
     t.responseRun(['READ_RESP_LAST', 3, full], ['READ_RESP_FIRST', 4, full], ['READ_RESP_LAST', 5, full])
     assert.deepEqual(t.completions(), ['1 ok', '2 ok'])
-    assert.deepEqual(memoryAt(t, 0x9000 + 2 * MTU, 2 * MTU), Uint8Array.from([...data(MTU), ...data(MTU)]))
+    assert.deepEqual(memoryAt(t, 0x9000 + 2 * MTU, 2 * MTU), Uint8Array.from([...patternOf(MTU), ...patternOf(MTU)]))
     assert.deepEqual(memoryAt(t, 0x1000 + MTU, MTU), patternOf(MTU))
   })
   it('goes to SGEs that begin and end within packets', () => {
@@ -152,7 +152,7 @@ describe('a run of READ responses', () => {
     t.response('READ_RESP_LAST', 5, full)
     assert.deepEqual(t.completions(), ['1 ok'])
     const read = sges.flatMap(({ at, length }) => [...memoryAt(t, at, length)])
-    assert.deepEqual(read, Array.from({ length: 6 }, () => [...data(MTU)]).flat())
+    assert.deepEqual(read, Array.from({ length: 6 }, () => [...patternOf(MTU)]).flat())
   })
   it('with a gap is accepted up to the gap, and the rest is read again', () => {
     const t = startMessage(6)

@@ -324,7 +324,7 @@ export const createRxeDevice = (core: Core, options: RxeOptions): RxeDevice => {
   /** Passes a packet of `run` to all queue pairs of its group. */
   const deliverToGroup = (at: number, length: number, time: number): void => {
     engine.counters.multicastReceived++
-    const rows = state.groups.rowsOf(run.from.destination)
+    const rows = state.groups.rowsOf(run.flowAddress.destination)
     if (rows.length === 0) engine.counters.dropped++
     for (let i = 0; i < rows.length; i++)
       if (rows[i] < 0) deliverToCore(-rows[i], at, length)
@@ -335,7 +335,7 @@ export const createRxeDevice = (core: Core, options: RxeOptions): RxeDevice => {
   const deliverToCore = (qpn: number, at: number, length: number): void => {
     const queue = coreQueues.byNumber.get(qpn)
     if (queue === undefined) engine.counters.dropped++
-    else queue.onPacket(port.arena, at, length, run.from)
+    else queue.onPacket(port.arena, at, length, run.flowAddress)
   }
 
   /** Passes the packets of `run` to their queue pairs. */

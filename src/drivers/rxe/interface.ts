@@ -65,7 +65,7 @@ export const replaceInterface = (device: Device<RxeState>, interfaceName: string
   gids.entries.forEach((entry, i) => {
     if (entry !== undefined) setGid(gids, i, { ...entry, ifindex: interfaceIndex })
   })
-  state.port.moveTo?.(interfaceIndex)
+  state.port.setInterface?.(interfaceIndex)
 }
 
 /** The interface has this address now: adds a GID, unless it is in the table or the table is full. */

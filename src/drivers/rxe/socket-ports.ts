@@ -60,8 +60,8 @@ type NetworkInterface = Pick<Identity, 'interfaceName' | 'interfaceIndex'>
 const portConstructors: {
   readonly [L in SocketLink]: (device: DeviceSpec, mtu: number, on: NetworkInterface) => Port
 } = {
-  udp: (_device, mtu, { interfaceIndex }) => createUdpPort({ mtu, interfaceIndex, cut: 'auto' }),
-  'udp-plain': (_device, mtu, { interfaceIndex }) => createUdpPort({ mtu, interfaceIndex, cut: 'never' }),
+  udp: (_device, mtu, { interfaceIndex }) => createUdpPort({ mtu, interfaceIndex, segmentation: 'auto' }),
+  'udp-plain': (_device, mtu, { interfaceIndex }) => createUdpPort({ mtu, interfaceIndex, segmentation: 'never' }),
   dgram: ({ name }, mtu, { interfaceName }) =>
     createDgramPort({
       mtu,

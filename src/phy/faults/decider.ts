@@ -15,29 +15,35 @@ export interface Decisions {
   /** Bits of the kinds of faults that apply, and WAIT (kinds.ts). */
   actions: Uint16Array
   /** 32 random bits for each packet's effects. */
-  extras: Uint32Array
+  randomBits: Uint32Array
   /** Delay of each packet, microseconds. */
-  waits: Float64Array
+  delays: Float64Array
   /** The rules whose rate limits apply to each packet: bit n for rule n of the list of all rules. */
-  limits: Uint32Array
+  rateLimits: Uint32Array
 }
 
 export interface FaultDecider {
-  /** Whether any rule applies to this device and direction, and whether any of them changes bytes. */
-  readonly active: boolean
-  readonly corrupts: boolean
+  /** Whether any rule with an effect applies to this device and direction; whether any of them changes bytes. */
+  readonly hasRules: boolean
+  readonly changesBytes: boolean
   readonly decisions: Decisions
-  /** By index in the list of all rules; undefined for rules that do not apply to this device and direction. */
+  /**
+   * By index in the list of all rules: the rule's counts; undefined for rules that do not apply to this device and
+   * direction.
+   */
   readonly counts: readonly (FaultRuleCounts | undefined)[]
   /**
-   * Decides about the packets of a run that begins at `at`. May replace the arrays of `decisions`. True if a fault
-   * applies to any packet.
+   * Decides about the packets of a run that begins at `at` in `view`. May replace the arrays of `decisions`. True if a
+   * fault applies to any packet.
    */
   decide(view: DataView, at: number, packetBytes: number, count: number): boolean
-  /** Makes no fault apply to the `count` packets of a run. */
+  /** Decides that no fault applies to the `count` packets of a run. */
   clear(count: number): void
-  /** The time at which a packet of `bytes` bytes that arrives at `time` (µs) has passed all rate limits in `limits`. */
-  departure(limits: number, time: number, bytes: number): number
+  /**
+   * The time (µs) at which a packet of `bytes` bytes that arrives at `time` may leave: when it has passed all rate
+   * limits in `rateLimits`, bits as in `Decisions`. Counts the packet as sent at these rates.
+   */
+  departure(rateLimits: number, time: number, bytes: number): number
 }
 
 /** A rule that applies to the device and direction, and its state. */
@@ -45,7 +51,7 @@ interface ActiveRule {
   readonly rule: FaultRule
   /** Index in the list of all rules. */
   readonly index: number
-  /** By opcode: 1 if it is selected; null if all are. */
+  /** By opcode: 1 if it is selected; null if all opcodes are. */
   readonly opcodes: Uint8Array | null
   /** The selected QPNs; null if all are. */
   readonly qps: ReadonlySet<number> | null
@@ -55,14 +61,14 @@ interface ActiveRule {
   readonly thresholds: readonly number[]
   /** Microseconds per byte at the limited rate; 0: unlimited. */
   readonly byteTime: number
-  /** When the last packet has passed the rate limit, microseconds. */
+  /** When all packets so far have been transferred at the limited rate, microseconds. */
   busyUntil: number
 }
 
-/** Packets may pass a rate limit this much too early, in microseconds, because timers may be late by as much. */
+/** Packets may leave this many microseconds earlier than a rate limit allows, because timers may be late by as much. */
 const BURST = 1000
 
-const isFor = (rule: FaultRule, device: string, direction: FaultDirection): boolean =>
+const appliesTo = (rule: FaultRule, device: string, direction: FaultDirection): boolean =>
   (rule.device === '' || rule.device === device) && (rule.dir === 'both' || rule.dir === direction)
 
 /** `rules`: the list of all rules; those for other devices and the other direction are ignored. */
@@ -76,20 +82,20 @@ export const createFaultDecider = (
   const rulesWithSeed = new Map<number, number>()
   const counts: (FaultRuleCounts | undefined)[] = []
   const activeRules = rules.flatMap((rule, index): ActiveRule[] => {
-    const nth = rulesWithSeed.get(rule.seed) ?? 0
-    rulesWithSeed.set(rule.seed, nth + 1)
-    if (!isActive(rule) || !isFor(rule, device, direction)) return []
+    const sameSeedRules = rulesWithSeed.get(rule.seed) ?? 0
+    rulesWithSeed.set(rule.seed, sameSeedRules + 1)
+    if (!isActive(rule) || !appliesTo(rule, device, direction)) return []
     const numbers = opcodeNumbers(rule)
-    const count = noFaultRuleCounts()
-    counts[index] = count
+    const ruleCounts = noFaultRuleCounts()
+    counts[index] = ruleCounts
     return [
       {
         rule,
         index,
         opcodes: rule.opcode.length > 0 ? Uint8Array.from({ length: 256 }, (_, o) => +numbers.includes(o)) : null,
         qps: rule.qp.length > 0 ? new Set(rule.qp) : null,
-        random: createRandom(rule.seed ^ hashOf(`${device} ${direction} ${nth}`)),
-        counts: count,
+        random: createRandom(rule.seed ^ hashOf(`${device} ${direction} ${sameSeedRules}`)),
+        counts: ruleCounts,
         thresholds: faultKinds.map(kind => rule[kind] * 2 ** 32),
         byteTime: rule.rate > 0 ? 8e6 / rule.rate : 0,
         busyUntil: Number.NEGATIVE_INFINITY,
@@ -99,9 +105,9 @@ export const createFaultDecider = (
 
   const makeDecisions = (packets: number): Decisions => ({
     actions: new Uint16Array(packets),
-    extras: new Uint32Array(packets),
-    waits: new Float64Array(packets),
-    limits: new Uint32Array(packets),
+    randomBits: new Uint32Array(packets),
+    delays: new Float64Array(packets),
+    rateLimits: new Uint32Array(packets),
   })
   const decisions = makeDecisions(activeRules.length > 0 ? maxPackets : 0)
 
@@ -111,25 +117,25 @@ export const createFaultDecider = (
     let action = 0
     for (let kind = 0; kind < thresholds.length; kind++)
       if (thresholds[kind] > 0 && random() < thresholds[kind]) action |= 1 << kind
-    let extra = 0
-    if (action !== 0 || rule.jitter > 0) extra = random()
+    let bits = 0
+    if (action !== 0 || rule.jitter > 0) bits = random()
     counts.matched++
     countHits(counts, action)
     if (rule.delay > 0) {
       action |= WAIT
-      decisions.waits[i] += 1000 * (rule.delay + rule.jitter * (2 * (extra / 2 ** 32) - 1))
+      decisions.delays[i] += 1000 * (rule.delay + rule.jitter * (2 * (bits / 2 ** 32) - 1))
     }
     if (state.byteTime > 0) {
       action |= WAIT
-      decisions.limits[i] |= 1 << state.index
+      decisions.rateLimits[i] |= 1 << state.index
     }
     decisions.actions[i] |= action
-    decisions.extras[i] ^= extra
+    decisions.randomBits[i] ^= bits
   }
 
   return {
-    active: activeRules.length > 0,
-    corrupts: activeRules.some(({ thresholds }) =>
+    hasRules: activeRules.length > 0,
+    changesBytes: activeRules.some(({ thresholds }) =>
       thresholds.some((threshold, kind) => threshold > 0 && (DAMAGE & (1 << kind)) !== 0),
     ),
     decisions,
@@ -139,9 +145,9 @@ export const createFaultDecider = (
       let anyAction = 0
       for (let i = 0; i < count; i++) {
         decisions.actions[i] = 0
-        decisions.extras[i] = 0
-        decisions.waits[i] = 0
-        decisions.limits[i] = 0
+        decisions.randomBits[i] = 0
+        decisions.delays[i] = 0
+        decisions.rateLimits[i] = 0
         const packet = at + i * packetBytes
         for (let p = 0; p < activeRules.length; p++) {
           const state = activeRules[p]
@@ -157,14 +163,14 @@ export const createFaultDecider = (
       if (decisions.actions.length < count) Object.assign(decisions, makeDecisions(count))
       decisions.actions.fill(0, 0, count)
     },
-    departure: (limits, time, bytes) => {
-      let now = time
+    departure: (rateLimits, time, bytes) => {
+      let leaveTime = time
       for (const state of activeRules) {
-        if (((limits >>> state.index) & 1) === 0) continue
-        now = Math.max(now, state.busyUntil - BURST)
-        state.busyUntil = Math.max(now, state.busyUntil) + bytes * state.byteTime
+        if (((rateLimits >>> state.index) & 1) === 0) continue
+        leaveTime = Math.max(leaveTime, state.busyUntil - BURST)
+        state.busyUntil = Math.max(leaveTime, state.busyUntil) + bytes * state.byteTime
       }
-      return now
+      return leaveTime
     },
   }
 }

@@ -1,32 +1,33 @@
 /*
- * The queue of packets that a fault layer delays. It keeps copies of them until enough other packets have passed, or
- * until their delay has ended and the rate limits admit them. A packet's delay begins at the first `onTimeout` after it
- * was queued. The queue is bounded, like that of any link. `Tag` is the layer's own data about a packet.
+ * The queue of packets that a fault layer delays. It keeps copies of them until enough other packets have overtaken
+ * them, or until their delay has ended and the rate limits admit them. A packet's delay begins at the first `onTimeout`
+ * after it was queued. The queue is bounded, like that of any link. `Tag` is the layer's own data about a packet.
  */
 
 /** Maximum packets in the queue, as tc-netem's limit. */
 export const MAX_DELAYED = 1000
 /** Maximum packet length: path MTU 4096 and all headers. */
 export const MAX_DELAYED_BYTES = 4224
-/** Number of slots that are allocated together. */
-const CHUNK = 50
+/** Number of packet slots that are allocated together. */
+const CHUNK_SLOTS = 50
 
-/** A queued packet, or the one that was just taken; its bytes are valid until the next `hold`. */
+/** A queued packet, or the one that was taken last; the latter's bytes are valid until the next `hold`. */
 export interface DelayedPacket<Tag> {
   readonly bytes: Uint8Array
   readonly offset: number
   readonly length: number
   readonly tag: Tag
-  /** Number of packets that must still pass it; Infinity if only time counts. */
-  passing: number
+  /** Number of packets that must still overtake it; Infinity if only time counts. */
+  passesLeft: number
   /** Delay in microseconds, and bits of the rules (decider.ts) whose rate limits apply after it. */
-  readonly wait: number
-  limits: number
-  /** When its delay ends (µs); Infinity until `onTimeout` sets it. `order` decides among packets with the same time. */
-  due: number
+  readonly delayTime: number
+  rateLimits: number
+  /** When its delay ends (µs); Infinity until `onTimeout` sets it. */
+  dueTime: number
+  /** The lower one leaves first among packets with the same `dueTime`. */
   readonly order: number
-  /** Whether it has become ready. */
-  hasLeft: boolean
+  /** Whether it may leave. */
+  isReady: boolean
 }
 
 export interface DelayQueue<Tag> {
@@ -34,52 +35,52 @@ export interface DelayQueue<Tag> {
   readonly count: number
   readonly ready: number
   /**
-   * Copies a packet into the queue until `passing` others have passed, or until `wait` microseconds have passed and the
-   * rate limits admit it. False if the queue is full or the packet too long.
+   * Copies a packet into the queue until `passesLeft` others have overtaken it, or until `delayTime` microseconds have
+   * passed and the rate limits admit it. False if the queue is full or the packet too long.
    */
   hold(
     bytes: Uint8Array,
     offset: number,
     length: number,
     tag: Tag,
-    passing: number,
-    wait: number,
-    limits: number,
+    passesLeft: number,
+    delayTime: number,
+    rateLimits: number,
   ): boolean
-  /** Counts `count` packets that pass those in the queue. */
+  /** Counts `count` packets that overtake those in the queue. */
   pass(count: number): void
-  /** Number of packets that may pass before a queued one must leave. */
+  /** Number of packets that may overtake before a queued one becomes ready; Infinity if none waits for others. */
   untilNext(): number
   /** Takes the packet that leaves next; undefined if none is ready. */
   take(): DelayedPacket<Tag> | undefined
-  /** Makes all packets ready, in order of time. */
+  /** Makes all packets ready, in the order of `dueTime`. */
   readyAll(): void
   /** Drops all packets. */
   clear(): void
-  /** When to call `onTimeout` next (µs); Infinity for never. */
+  /** When to call `onTimeout` next (µs): 0 for immediately, Infinity for never. */
   nextTimeout(): number
-  /** Makes packets ready whose time has come; true if there was one. */
+  /** Begins the delay of new packets, and makes those ready whose delay has ended; true if there was one. */
   onTimeout(now: number): boolean
 }
 
 /** `departure`: `FaultDecider.departure`, for a packet of `length` bytes with this tag. */
 export const createDelayQueue = <Tag>(
-  departure: (limits: number, time: number, length: number, tag: Tag) => number,
+  departure: (rateLimits: number, time: number, length: number, tag: Tag) => number,
 ): DelayQueue<Tag> => {
   /**
-   * Packets whose delay has not begun; those whose delay has, as a heap by its end; those that wait for others to pass,
-   * which are in one of the former too; those that are ready.
+   * Packets whose delay has not begun; those whose delay has begun, as a heap by its end; those that wait until others
+   * have overtaken them, which are in one of the first two lists too; those that are ready.
    */
-  let fresh: DelayedPacket<Tag>[] = []
+  let unstarted: DelayedPacket<Tag>[] = []
   const timed: DelayedPacket<Tag>[] = []
-  let passed: DelayedPacket<Tag>[] = []
+  let passable: DelayedPacket<Tag>[] = []
   let ready: DelayedPacket<Tag>[] = []
   const slots: { readonly bytes: Uint8Array; readonly offset: number }[] = []
   let count = 0
   let nextOrder = 0
 
   const isBefore = (a: DelayedPacket<Tag>, b: DelayedPacket<Tag>): boolean =>
-    a.due < b.due || (a.due === b.due && a.order < b.order)
+    a.dueTime < b.dueTime || (a.dueTime === b.dueTime && a.order < b.order)
   const push = (packet: DelayedPacket<Tag>): void => {
     let i = timed.length
     for (; i > 0 && isBefore(packet, timed[(i - 1) >> 1]); i = (i - 1) >> 1) timed[i] = timed[(i - 1) >> 1]
@@ -98,12 +99,12 @@ export const createDelayQueue = <Tag>(
     }
     timed[i] = last
   }
-  /** Removes packets that have left, because others passed them, from the top of the heap. */
-  const dropLeft = (): void => {
-    while (timed.length > 0 && timed[0].hasLeft) pop()
+  /** Removes packets that became ready because others overtook them from the top of the heap. */
+  const removeReady = (): void => {
+    while (timed.length > 0 && timed[0].isReady) pop()
   }
   const makeReady = (packet: DelayedPacket<Tag>): void => {
-    packet.hasLeft = true
+    packet.isReady = true
     ready.push(packet)
   }
 
@@ -114,31 +115,41 @@ export const createDelayQueue = <Tag>(
     get ready() {
       return ready.length
     },
-    hold: (bytes, offset, length, tag, passing, wait, limits) => {
+    hold: (bytes, offset, length, tag, passesLeft, delayTime, rateLimits) => {
       if (length > MAX_DELAYED_BYTES || count >= MAX_DELAYED) return false
       if (slots.length === 0) {
-        const chunk = new Uint8Array(CHUNK * MAX_DELAYED_BYTES)
-        for (let i = CHUNK - 1; i >= 0; i--) slots.push({ bytes: chunk, offset: i * MAX_DELAYED_BYTES })
+        const chunk = new Uint8Array(CHUNK_SLOTS * MAX_DELAYED_BYTES)
+        for (let i = CHUNK_SLOTS - 1; i >= 0; i--) slots.push({ bytes: chunk, offset: i * MAX_DELAYED_BYTES })
       }
       const slot = slots.pop() as (typeof slots)[number]
       slot.bytes.set(bytes.subarray(offset, offset + length), slot.offset)
-      const packet = { ...slot, length, tag, passing, wait, limits, due: Infinity, order: nextOrder++, hasLeft: false }
-      fresh.push(packet)
-      if (passing < Infinity) passed.push(packet)
+      const packet = {
+        ...slot,
+        length,
+        tag,
+        passesLeft,
+        delayTime,
+        rateLimits,
+        dueTime: Infinity,
+        order: nextOrder++,
+        isReady: false,
+      }
+      unstarted.push(packet)
+      if (passesLeft < Infinity) passable.push(packet)
       count++
       return true
     },
     pass: packets => {
-      if (passed.length === 0) return
-      for (const packet of passed) {
-        packet.passing -= packets
-        if (packet.passing <= 0 && !packet.hasLeft) makeReady(packet)
+      if (passable.length === 0) return
+      for (const packet of passable) {
+        packet.passesLeft -= packets
+        if (packet.passesLeft <= 0 && !packet.isReady) makeReady(packet)
       }
-      passed = passed.filter(({ hasLeft }) => !hasLeft)
+      passable = passable.filter(({ isReady }) => !isReady)
     },
     untilNext: () => {
       let min = Number.POSITIVE_INFINITY
-      for (const { passing, hasLeft } of passed) if (!hasLeft && passing < min) min = passing
+      for (const { passesLeft, isReady } of passable) if (!isReady && passesLeft < min) min = passesLeft
       return min
     },
     take: () => {
@@ -149,40 +160,40 @@ export const createDelayQueue = <Tag>(
       return packet
     },
     readyAll: () => {
-      const waiting = [...timed, ...fresh].filter(({ hasLeft }) => !hasLeft)
+      const waiting = [...timed, ...unstarted].filter(({ isReady }) => !isReady)
       for (const packet of waiting.sort((a, b) => (isBefore(a, b) ? -1 : 1))) makeReady(packet)
       timed.length = 0
-      fresh = []
-      passed = []
+      unstarted = []
+      passable = []
     },
     clear: () => {
       timed.length = 0
-      fresh = []
-      passed = []
+      unstarted = []
+      passable = []
       ready = []
       slots.length = 0
       count = 0
     },
     nextTimeout: () => {
-      dropLeft()
+      removeReady()
       // The delay of a new packet begins at the next `onTimeout`.
-      return fresh.some(({ hasLeft }) => !hasLeft) ? 0 : timed.length > 0 ? timed[0].due : Infinity
+      return unstarted.some(({ isReady }) => !isReady) ? 0 : timed.length > 0 ? timed[0].dueTime : Infinity
     },
     onTimeout: now => {
       const before = ready.length
-      for (const packet of fresh) {
-        if (packet.hasLeft) continue
-        packet.due = now + packet.wait
+      for (const packet of unstarted) {
+        if (packet.isReady) continue
+        packet.dueTime = now + packet.delayTime
         push(packet)
       }
-      fresh = []
-      for (dropLeft(); timed.length > 0 && timed[0].due <= now; dropLeft()) {
+      unstarted = []
+      for (removeReady(); timed.length > 0 && timed[0].dueTime <= now; removeReady()) {
         const packet = timed[0]
         pop()
         // After the delay, the rate limits admit packets one after the other.
-        if (packet.limits !== 0) {
-          packet.due = departure(packet.limits, packet.due, packet.length, packet.tag)
-          packet.limits = 0
+        if (packet.rateLimits !== 0) {
+          packet.dueTime = departure(packet.rateLimits, packet.dueTime, packet.length, packet.tag)
+          packet.rateLimits = 0
           push(packet)
         } else makeReady(packet)
       }

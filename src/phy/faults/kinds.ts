@@ -17,7 +17,7 @@ const flipBits: Damage = (bytes, at, length, seed) => {
   }
 }
 
-/** The packet is lost, duplicated, overtaken by later packets, or its bytes are changed. */
+/** The packet is lost, arrives twice, is overtaken by later packets, or its bytes are changed. */
 type Effect = 'lose' | 'repeat' | 'overtake' | Damage
 
 const effects: { readonly [K in FaultKind]: Effect } = {
@@ -27,18 +27,22 @@ const effects: { readonly [K in FaultKind]: Effect } = {
   reorder: 'overtake',
 }
 
-const rows = faultKinds.map((kind, i) => ({ bit: 1 << i, counter: FaultKinds[kind].counter, effect: effects[kind] }))
+const kindTable = faultKinds.map((kind, i) => ({
+  bit: 1 << i,
+  counter: FaultKinds[kind].counter,
+  effect: effects[kind],
+}))
 
 /** Bit of each kind. */
 export const faultBits = Object.fromEntries(faultKinds.map((kind, i) => [kind, 1 << i])) as Record<FaultKind, number>
 
 /** Bit of a packet to which a delay or a rate limit applies. */
-export const WAIT = 1 << rows.length
+export const WAIT = 1 << kindTable.length
 
 const bitsOf = (matches: (effect: Effect) => boolean): number =>
-  rows.reduce((bits, { bit, effect }) => (matches(effect) ? bits | bit : bits), 0)
+  kindTable.reduce((bits, { bit, effect }) => (matches(effect) ? bits | bit : bits), 0)
 
-/** Bits of the kinds with each effect. */
+/** Masks of the kinds with each effect. */
 export const LOSE = bitsOf(effect => effect === 'lose')
 export const REPEAT = bitsOf(effect => effect === 'repeat')
 export const OVERTAKE = bitsOf(effect => effect === 'overtake')
@@ -46,10 +50,11 @@ export const DAMAGE = bitsOf(effect => typeof effect === 'function')
 
 /** Counts one packet for each kind with a bit in `action`. */
 export const countHits = (counters: FaultCounters | FaultRuleCounts, action: number): void => {
-  for (let i = 0; i < rows.length; i++) if (action & rows[i].bit) counters[rows[i].counter]++
+  for (let i = 0; i < kindTable.length; i++) if (action & kindTable[i].bit) counters[kindTable[i].counter]++
 }
 
 /** Lets each kind with a bit in `action` change the packet. */
 export const damage = (bytes: Uint8Array, at: number, length: number, action: number, seed: number): void => {
-  for (const { bit, effect } of rows) if (action & bit && typeof effect === 'function') effect(bytes, at, length, seed)
+  for (const { bit, effect } of kindTable)
+    if (action & bit && typeof effect === 'function') effect(bytes, at, length, seed)
 }

@@ -22,12 +22,13 @@ export interface FaultPort extends Port {
    * immediately. `device`: the new name of this port's device, if it was renamed.
    */
   setFaults(rules: readonly FaultRule[], device?: string): void
-  /** Counts of the current rules on this port, by rule. */
+  /** By rule: what it has done on this port since it was set. */
   ruleCounts(): FaultRuleCounts[]
 }
 
+/** `Port.receiverOf` while packets are sent through the layer. */
 const noReceiver = (): null => null
-/** `isWaiting` of a layer that may have delayed packets ready: always true, so that the device calls `receive`. */
+/** `Port.isWaiting` while packets are received through the layer: true, since the layer may have packets to deliver. */
 const isAlwaysWaiting = (): boolean => true
 
 /** State behind the accessors of a layer: the inner port, and what the layer's owner has set. */
@@ -77,11 +78,12 @@ const accessors: AccessorProperties & ThisType<LayerState> = {
 export const withFaults = (port: Port, device: string, initial: readonly FaultRule[] = []): FaultPort => {
   const faults = noFaultCounts()
   let rules: readonly FaultRule[] = []
-  let name = device
-  const deciderFor = (direction: 'sent' | 'received') => createFaultDecider(rules, name, direction, port.maxPackets)
+  let deviceName = device
+  const deciderFor = (direction: 'sent' | 'received') =>
+    createFaultDecider(rules, deviceName, direction, port.maxPackets)
   let receivedDecider = deciderFor('received')
   let sentDecider = deciderFor('sent')
-  /** By flow: its record, also of a closed flow. */
+  /** By flow: its record; that of a closed flow stays, since delayed packets may need it. */
   const flows: FlowAddress[] = []
 
   const receiving = createFaultyReceiving(port, receivedDecider, faults, () => layer.ownTap)
@@ -89,8 +91,8 @@ export const withFaults = (port: Port, device: string, initial: readonly FaultRu
 
   /** Connects each direction with its half of the layer, or directly with the port. */
   const connect = (): void => {
-    const receivesThroughLayer = receivedDecider.active || !receiving.isIdle()
-    const sendsThroughLayer = sentDecider.active || !sending.isIdle()
+    const receivesThroughLayer = receivedDecider.hasRules || !receiving.isIdle()
+    const sendsThroughLayer = sentDecider.hasRules || !sending.isIdle()
     // Faults apply to packets only: with faults, messages are not passed without packets (`Port.receiverOf`).
     port.receiver = receivesThroughLayer ? null : layer.ownReceiver
     layer.receiverOf = sendsThroughLayer ? noReceiver : port.receiverOf
@@ -111,11 +113,11 @@ export const withFaults = (port: Port, device: string, initial: readonly FaultRu
   }
   const release = (): void => {
     receiving.release()
-    if (!receivedDecider.active && receiving.isIdle()) connect()
+    if (!receivedDecider.hasRules && receiving.isIdle()) connect()
   }
   const flush = (): void => {
     sending.flush()
-    if (!sentDecider.active && sending.isIdle()) connect()
+    if (!sentDecider.hasRules && sending.isIdle()) connect()
   }
   const nextTimeout = (): number => Math.min(port.nextTimeout(), receiving.nextTimeout(), sending.nextTimeout())
   const onTimeout = (now: number): void => {
@@ -125,13 +127,13 @@ export const withFaults = (port: Port, device: string, initial: readonly FaultRu
   }
 
   const setFaults = (newRules: readonly FaultRule[], device = name): void => {
-    const didCorrupt = receivedDecider.corrupts || sentDecider.corrupts
+    const didChangeBytes = receivedDecider.changesBytes || sentDecider.changesBytes
     rules = newRules
-    name = device
+    deviceName = device
     receivedDecider = deciderFor('received')
     sentDecider = deciderFor('sent')
-    const corrupts = receivedDecider.corrupts || sentDecider.corrupts
-    if (corrupts !== didCorrupt) port.requireSeal(corrupts ? 1 : -1)
+    const changesBytes = receivedDecider.changesBytes || sentDecider.changesBytes
+    if (changesBytes !== didChangeBytes) port.requireSeal(changesBytes ? 1 : -1)
     receiving.setDecider(receivedDecider)
     sending.setDecider(sentDecider)
     connect()
@@ -141,7 +143,7 @@ export const withFaults = (port: Port, device: string, initial: readonly FaultRu
     port,
     ownReceiver: port.receiver,
     ownTap: null,
-    connect: connect,
+    connect,
     arena: port.arena,
     scratch: port.scratch,
     counters: port.counters,
@@ -161,14 +163,14 @@ export const withFaults = (port: Port, device: string, initial: readonly FaultRu
     addAddress: port.addAddress,
     removeAddress: port.removeAddress,
     joinGroup: port.joinGroup,
-    ...(port.moveTo !== undefined && { moveTo: port.moveTo }),
+    ...(port.setInterface !== undefined && { setInterface: port.setInterface }),
     leaveGroup: port.leaveGroup,
     openFlow: address => {
       const flow = port.openFlow(address)
       flows[flow] = address
       return flow
     },
-    holdFlow: port.holdFlow,
+    reopenFlow: port.reopenFlow,
     closeFlow: sending.closeFlow,
     peerOf: port.peerOf,
     reserve: port.reserve,
@@ -184,11 +186,11 @@ export const withFaults = (port: Port, device: string, initial: readonly FaultRu
 
     requireSeal: port.requireSeal,
     takeLayerBuffer: port.takeLayerBuffer,
-    giveLayerBuffer: port.giveLayerBuffer,
+    releaseLayerBuffer: port.releaseLayerBuffer,
     nextTimeout: port.nextTimeout,
     onTimeout: port.onTimeout,
     close: () => {
-      if (receivedDecider.corrupts || sentDecider.corrupts) port.requireSeal(-1)
+      if (receivedDecider.changesBytes || sentDecider.changesBytes) port.requireSeal(-1)
       rules = []
       receivedDecider = deciderFor('received')
       sentDecider = deciderFor('sent')

@@ -7,9 +7,12 @@ import { isMappedIpv4 } from '../../wire/address.ts'
 import { IPV4_BYTES, IPV6_BYTES } from '../../wire/ip.ts'
 import type { FlowAddress } from '../port.ts'
 
-/** A reordered packet may leave when 1 to this many others, a random number, have passed it. */
+/** A reordered packet leaves when a random number of others, 1 to this many, have overtaken it. */
 export const MAX_REORDER_DISTANCE = 8
-/** Microseconds after which it may leave even if fewer have passed; they are added to the delay of another rule. */
+/**
+ * Microseconds after which a reordered packet leaves even if fewer have overtaken it; if it is delayed too, they are
+ * added to its delay.
+ */
 export const MAX_REORDER_DELAY = 1000
 
 const UDP_BYTES = 8

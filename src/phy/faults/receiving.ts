@@ -28,14 +28,14 @@ export interface FaultyReceiving {
   onTimeout(now: number): void
   /** Replaces the rules. No fault applies to the rest of the current run, and delayed packets leave. */
   setDecider(decider: FaultDecider): void
-  /** Whether nothing is delayed and no run of the inner port is in progress: the inner port can be used directly. */
+  /** Whether nothing is delayed and no run is unreleased: the inner port can be used directly. */
   isIdle(): boolean
   close(): void
 }
 
 /** Data of a delayed packet, for `ReceivedRun` and the tap. */
 interface Tag {
-  readonly from: FlowAddress
+  readonly flowAddress: FlowAddress
   readonly identification: number
   readonly outcome: TapOutcome
 }
@@ -49,45 +49,47 @@ export const createFaultyReceiving = (
 ): FaultyReceiving => {
   const { arena, counters } = port
   let decider = initialDecider
-  // The run of the inner port that is being received; packets from `next` on were not delivered yet.
-  const inner = emptyRun()
-  let next = 0
-  let packets = 0
+  // The run of the inner port that is being received, and its number of packets; those from `nextPacket` on were not
+  // delivered yet.
+  const innerRun = emptyRun()
+  let nextPacket = 0
+  let innerPackets = 0
   /** Packet of the inner run to deliver a second time; -1: none. */
-  let repeated = -1
+  let repeatedPacket = -1
   /** Whether a run was delivered, and whether one was taken from the inner port, since the last release. */
   let hasDelivered = false
   let isInnerTaken = false
 
-  const held = createDelayQueue<Tag>((limits, time, length, { from }) =>
-    decider.departure(limits, time, length + ipUdpHeaderBytes(from)),
+  const delayQueue = createDelayQueue<Tag>((rateLimits, time, length, { flowAddress }) =>
+    decider.departure(rateLimits, time, length + ipUdpHeaderBytes(flowAddress)),
   )
   /** Offset of the layer buffer that delayed packets are received from (-1: none), and its bytes in use. */
-  let buffer = -1
-  let used = 0
+  let layerBuffer = -1
+  let usedBytes = 0
 
   const tapped = emptyTappedRun(arena, 'received')
   const showTap = (outcome: TapOutcome, run: ReceivedRun): void => {
-    const observe = tap()
-    if (observe === null) return
-    const { offset, packetBytes, count, lastBytes, from: flow, identification } = run
+    const currentTap = tap()
+    if (currentTap === null) return
+    const { offset, packetBytes, count, lastBytes, flowAddress: flow, identification } = run
     Object.assign(tapped, { outcome, offset, packetBytes, count, lastBytes, flow, identification })
-    observe(tapped)
+    currentTap(tapped)
   }
-  const lengthOf = (packet: number): number => (packet === packets - 1 ? inner.lastBytes : inner.packetBytes)
-  const offsetOf = (packet: number): number => inner.offset + packet * inner.packetBytes
+  const lengthOf = (packet: number): number => (packet === innerPackets - 1 ? innerRun.lastBytes : innerRun.packetBytes)
+  const offsetOf = (packet: number): number => innerRun.offset + packet * innerRun.packetBytes
 
-  /** Sets `run` to packets [from, end) of the inner run. */
-  const setPart = (run: ReceivedRun, from: number, end: number): void => {
-    run.offset = offsetOf(from)
-    run.packetBytes = inner.packetBytes
-    run.count = end - from
+  /** Sets `run` to packets [first, end) of the inner run. */
+  const setPart = (run: ReceivedRun, first: number, end: number): void => {
+    run.offset = offsetOf(first)
+    run.packetBytes = innerRun.packetBytes
+    run.count = end - first
     run.lastBytes = lengthOf(end - 1)
-    run.peer = inner.peer
-    run.from = inner.from
-    run.identification = inner.identification + from
+    run.peer = innerRun.peer
+    run.flowAddress = innerRun.flowAddress
+    run.identification = innerRun.identification + first
   }
   const packetRun = emptyRun()
+  /** Passes one packet of the inner run to the tap. */
   const showPacket = (outcome: TapOutcome, packet: number): void => {
     if (tap() === null) return
     setPart(packetRun, packet, packet + 1)
@@ -105,36 +107,48 @@ export const createFaultyReceiving = (
   }
 
   /** Copies a packet to the delay queue; false if the port has no layer buffer, or the queue is full. */
-  const hold = (packet: number, outcome: TapOutcome, passing: number, wait: number, limits: number): boolean => {
-    if (buffer < 0) buffer = port.takeLayerBuffer(port.maxBytes)
-    const tag = { from: inner.from, identification: inner.identification + packet, outcome }
-    return buffer >= 0 && held.hold(arena.bytes, offsetOf(packet), lengthOf(packet), tag, passing, wait, limits)
+  const hold = (
+    packet: number,
+    outcome: TapOutcome,
+    passesLeft: number,
+    delayTime: number,
+    rateLimits: number,
+  ): boolean => {
+    if (layerBuffer < 0) layerBuffer = port.takeLayerBuffer(port.maxBytes)
+    const tag = { flowAddress: innerRun.flowAddress, identification: innerRun.identification + packet, outcome }
+    return (
+      layerBuffer >= 0 &&
+      delayQueue.hold(arena.bytes, offsetOf(packet), lengthOf(packet), tag, passesLeft, delayTime, rateLimits)
+    )
   }
 
-  /** Corrupts a packet; true if its ICRC is still correct (for bits that it does not cover, or a bit flipped twice). */
+  /**
+   * Lets the kinds with bits in `kinds` change a packet; true if its ICRC is still correct (for bits that it does not
+   * cover, or a bit that was flipped twice).
+   */
   const corrupt = (packet: number, kinds: number): boolean => {
     const at = offsetOf(packet)
     const length = lengthOf(packet)
-    damage(arena.bytes, at, length, kinds, decider.decisions.extras[packet])
+    damage(arena.bytes, at, length, kinds, decider.decisions.randomBits[packet])
     countHits(faults, kinds)
-    const flow = makeFlow({ ...inner.from, destinationPort: ROCE_UDP_PORT })
-    return verifyIcrc(arena, at, length, flow, inner.identification + packet)
+    const flow = makeFlow({ ...innerRun.flowAddress, destinationPort: ROCE_UDP_PORT })
+    return verifyIcrc(arena, at, length, flow, innerRun.identification + packet)
   }
 
-  /** Delays a packet by its delay and `extraDelay` (µs); false if the queue is full, and the packet is lost. */
+  /** Delays a packet by its delay and `extraDelay` (µs); false, counted as overflowed, if that is not possible. */
   const delay = (packet: number, outcome: TapOutcome, extraDelay: number): boolean => {
-    const { waits, limits } = decider.decisions
-    const isHeld = hold(packet, outcome, Number.POSITIVE_INFINITY, waits[packet] + extraDelay, limits[packet])
+    const { delays, rateLimits } = decider.decisions
+    const isHeld = hold(packet, outcome, Number.POSITIVE_INFINITY, delays[packet] + extraDelay, rateLimits[packet])
     if (!isHeld) faults.overflowed++
     return isHeld
   }
 
   /**
-   * Applies the faults of a packet. True if it is delivered now, once or, if `repeated` is set, twice; false if it is
-   * lost or delayed.
+   * Applies the faults of a packet of the inner run. True if it is delivered now, once or, if this sets
+   * `repeatedPacket`, twice; false if it is lost or delayed.
    */
   const applyFaults = (packet: number): boolean => {
-    const { actions, extras } = decider.decisions
+    const { actions, randomBits } = decider.decisions
     const action = actions[packet]
     const length = lengthOf(packet)
     if (action & LOSE) {
@@ -167,31 +181,31 @@ export const createFaultyReceiving = (
     }
     if (action & REPEAT) {
       countHits(faults, action & REPEAT)
-      repeated = packet
+      repeatedPacket = packet
       return true
     }
     if (!(action & OVERTAKE)) return true
-    if (!hold(packet, 'reordered', 1 + (extras[packet] % MAX_REORDER_DISTANCE), MAX_REORDER_DELAY, 0)) return true
+    if (!hold(packet, 'reordered', 1 + (randomBits[packet] % MAX_REORDER_DISTANCE), MAX_REORDER_DELAY, 0)) return true
     countHits(faults, action & OVERTAKE)
     uncount(length)
     return false
   }
 
   /**
-   * Delivers a delayed packet that is ready, in the layer buffer; false if there is none, or the buffer is full.
+   * Delivers a delayed packet that is ready, from the layer buffer; false if there is none, or the buffer is full.
    */
   const deliverDelayed = (run: ReceivedRun): boolean => {
-    if (held.ready === 0 || used + MAX_DELAYED_BYTES > port.maxBytes) return false
-    const { bytes, offset, length, tag } = held.take() as DelayedPacket<Tag>
-    run.offset = buffer + used
+    if (delayQueue.ready === 0 || usedBytes + MAX_DELAYED_BYTES > port.maxBytes) return false
+    const { bytes, offset, length, tag } = delayQueue.take() as DelayedPacket<Tag>
+    run.offset = layerBuffer + usedBytes
     run.packetBytes = length
     run.count = 1
     run.lastBytes = length
-    run.peer = port.peerOf(tag.from.source)
-    run.from = tag.from
+    run.peer = port.peerOf(tag.flowAddress.source)
+    run.flowAddress = tag.flowAddress
     run.identification = tag.identification
     arena.bytes.set(bytes.subarray(offset, offset + length), run.offset)
-    used += (length + 63) & ~63
+    usedBytes += (length + 63) & ~63
     countReceived(length)
     showTap(tag.outcome, run)
     return true
@@ -199,83 +213,89 @@ export const createFaultyReceiving = (
 
   /** Delivers the next part of the inner run; false at its end. */
   const deliverPart = (run: ReceivedRun): boolean => {
-    if (repeated >= 0) {
-      setPart(run, repeated, repeated + 1)
-      repeated = -1
+    if (repeatedPacket >= 0) {
+      setPart(run, repeatedPacket, repeatedPacket + 1)
+      repeatedPacket = -1
       countReceived(run.lastBytes)
       showTap('duplicated', run)
       return true
     }
-    while (next < packets) {
-      const from = next
-      const limit = Math.min(packets, from + held.untilNext())
+    while (nextPacket < innerPackets) {
+      const first = nextPacket
+      const limit = Math.min(innerPackets, first + delayQueue.untilNext())
       const { actions } = decider.decisions
-      while (next < limit && actions[next] === 0) next++
+      while (nextPacket < limit && actions[nextPacket] === 0) nextPacket++
       // A fault applies to this packet.
-      if (next === from && !applyFaults(next++)) continue
-      setPart(run, from, next)
-      held.pass(next - from)
+      if (nextPacket === first && !applyFaults(nextPacket++)) continue
+      setPart(run, first, nextPacket)
+      delayQueue.pass(nextPacket - first)
       showTap('passed', run)
       return true
     }
     return false
   }
 
-  const giveLayerBuffer = (): void => {
-    if (buffer >= 0 && held.count === 0 && used === 0) {
-      port.giveLayerBuffer(buffer)
-      buffer = -1
+  const releaseLayerBuffer = (): void => {
+    if (layerBuffer >= 0 && delayQueue.count === 0 && usedBytes === 0) {
+      port.releaseLayerBuffer(layerBuffer)
+      layerBuffer = -1
     }
   }
 
   return {
     receive: run => {
       for (;;) {
-        if (deliverDelayed(run) || (held.ready === 0 && deliverPart(run))) {
+        if (deliverDelayed(run) || (delayQueue.ready === 0 && deliverPart(run))) {
           hasDelivered = true
           return true
         }
         // Ready packets wait for the release, which frees space.
-        if (held.ready > 0) return false
+        if (delayQueue.ready > 0) return false
         if (!hasDelivered && isInnerTaken) {
           // The device no longer uses any of the inner run.
           port.release()
           isInnerTaken = false
         }
-        packets = 0
-        next = 0
-        if (!port.receive(inner)) return false
+        innerPackets = 0
+        nextPacket = 0
+        if (!port.receive(innerRun)) return false
         isInnerTaken = true
-        packets = inner.count
-        decider.decide(arena.view, inner.offset, inner.packetBytes, packets)
+        innerPackets = innerRun.count
+        decider.decide(arena.view, innerRun.offset, innerRun.packetBytes, innerPackets)
       }
     },
     release: () => {
       hasDelivered = false
-      used = 0
-      if (next === packets && repeated < 0 && isInnerTaken) {
+      usedBytes = 0
+      if (nextPacket === innerPackets && repeatedPacket < 0 && isInnerTaken) {
         port.release()
         isInnerTaken = false
       }
-      giveLayerBuffer()
+      releaseLayerBuffer()
     },
-    nextTimeout: held.nextTimeout,
+    nextTimeout: delayQueue.nextTimeout,
     onTimeout: now => {
-      if (held.onTimeout(now)) port.wake?.()
+      if (delayQueue.onTimeout(now)) port.wake?.()
     },
     setDecider: newDecider => {
       // Without active rules the device has used the inner port directly, and may not have released its run yet.
-      if (newDecider.active && !decider.active) isInnerTaken = true
+      if (newDecider.hasRules && !decider.hasRules) isInnerTaken = true
       decider = newDecider
-      decider.clear(packets)
-      held.readyAll()
-      if (held.count > 0) port.wake?.()
+      decider.clear(innerPackets)
+      delayQueue.readyAll()
+      if (delayQueue.count > 0) port.wake?.()
     },
-    isIdle: () => held.count === 0 && used === 0 && next === packets && repeated < 0 && !isInnerTaken && !hasDelivered,
+    isIdle: () =>
+      delayQueue.count === 0 &&
+      usedBytes === 0 &&
+      nextPacket === innerPackets &&
+      repeatedPacket < 0 &&
+      !isInnerTaken &&
+      !hasDelivered,
     close: () => {
-      held.clear()
-      used = 0
-      giveLayerBuffer()
+      delayQueue.clear()
+      usedBytes = 0
+      releaseLayerBuffer()
     },
   }
 }

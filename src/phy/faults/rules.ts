@@ -26,7 +26,7 @@ export interface FaultRule extends Probabilities {
   readonly opcode: readonly string[]
   /** Effect: delay of every packet, milliseconds. */
   readonly delay: number
-  /** Effect: maximum random change of `delay`, up or down, milliseconds. */
+  /** Effect: maximum random change of `delay`, up or down, milliseconds; at most `delay`. */
   readonly jitter: number
   /** Effect: rate limit in bits per second, including UDP and IP headers; 0: unlimited. */
   readonly rate: number
@@ -50,13 +50,13 @@ interface Setting<T> {
 const DECIMALS = 12
 
 /**
- * A number with a unit, scaled; undefined for any other text. `units`: the scale of each unit; '' is for numbers
- * without a unit.
+ * Parses a number with a unit, and multiplies it by the unit's scale; undefined for any other text. `units`: the scale
+ * of each unit, in lower case; '' is for numbers without a unit.
  */
 const parseNumber = (text: string, units: Readonly<Record<string, number>>): number | undefined => {
   const [, digits, unit] = /^([0-9]+\.?[0-9]*|\.[0-9]+)([a-z%]*)$/i.exec(text) ?? []
   const scale = digits === undefined ? undefined : units[unit.toLowerCase()]
-  // Twelve significant digits, so that 0.1 % is 0.001; and no more decimals than `formatNumber` writes.
+  // Twelve significant digits, so that 0.1 % is 0.001 exactly; and no more decimals than `formatNumber` writes.
   return scale === undefined ? undefined : Number(Number((Number(digits) * scale).toPrecision(12)).toFixed(DECIMALS))
 }
 /** `value`, or undefined if it is not from `min` to `max`. */
@@ -91,10 +91,10 @@ const parseInteger = (text: string, max: number): number | undefined =>
 const allOf = <T>(values: readonly (T | undefined)[]): readonly T[] | undefined =>
   values.includes(undefined) ? undefined : (values as readonly T[])
 
-/** The opcodes that match a pattern, or a number. */
+/** The opcodes that match a pattern; for a number, this opcode. Empty for any other text. */
 const opcodesOf = (pattern: string): number[] => {
-  const fixed = parseInteger(pattern, 255)
-  if (fixed !== undefined) return [fixed]
+  const number = parseInteger(pattern, 255)
+  if (number !== undefined) return [number]
   if (!/^[A-Z_*]+$/.test(pattern)) return []
   const expression = new RegExp(`^${pattern.replaceAll('*', '.*')}$`)
   return opcodes.filter(({ name }) => expression.test(name)).map(({ opcode }) => opcode)
@@ -111,7 +111,7 @@ const settings: { readonly [N in Name]: Setting<FaultRule[N]> } = {
     allowed: 'the name of a device',
   },
   dir: {
-    read: text => faultDirections.find(known => known === text),
+    read: text => faultDirections.find(direction => direction === text),
     write: String,
     allowed: faultDirections.join(', '),
   },
@@ -138,7 +138,7 @@ const settings: { readonly [N in Name]: Setting<FaultRule[N]> } = {
     allowed: 'an integer from 0 to 4294967295',
   },
 }
-const names = Object.keys(FaultSettings) as Name[]
+const settingNames = Object.keys(FaultSettings) as Name[]
 const effects: readonly (FaultKind | 'delay' | 'jitter' | 'rate')[] = [...faultKinds, 'delay', 'jitter', 'rate']
 
 /** A rule for all received packets, without effects. */
@@ -160,7 +160,7 @@ export const MAX_RULES = 32
 /** Whether the rule has any effect. */
 export const isActive = (rule: FaultRule): boolean => effects.some(name => rule[name] > 0)
 
-/** The opcodes that the rule matches; empty for all. */
+/** The numbers of the opcodes that the rule selects; empty for all. */
 export const opcodeNumbers = (rule: FaultRule): readonly number[] => rule.opcode.flatMap(opcodesOf)
 
 const readSetting = <N extends Name>(name: N, text: string): FaultRule[N] => {
@@ -175,23 +175,24 @@ const readSetting = <N extends Name>(name: N, text: string): FaultRule[N] => {
  * setting, its value and what is allowed.
  */
 export const parseRule = (text: string): FaultRule => {
-  const given = new Map<Name, string>()
+  const settingTexts = new Map<Name, string>()
   let rule = noFaults
   for (const part of text.trim() === '' ? [] : text.split(',')) {
-    const [name, value, ...rest] = part.split('=').map(word => word.trim())
-    const key = names.find(known => known === name)
-    if (key === undefined) throw new Error(`fault "${part}": there is no "${name}"; there are ${names.join(', ')}`)
-    if (value === undefined || value === '' || rest.length > 0)
+    const [name, value, ...extraParts] = part.split('=').map(word => word.trim())
+    const key = settingNames.find(setting => setting === name)
+    if (key === undefined)
+      throw new Error(`fault "${part}": there is no "${name}"; there are ${settingNames.join(', ')}`)
+    if (value === undefined || value === '' || extraParts.length > 0)
       throw new Error(`fault "${part}": write ${key}=VALUE, where VALUE is ${settings[key].allowed}`)
-    if (given.has(key)) throw new Error(`fault ${key}: given twice, as ${given.get(key)} and as ${value}`)
-    given.set(key, value)
+    if (settingTexts.has(key)) throw new Error(`fault ${key}: given twice, as ${settingTexts.get(key)} and as ${value}`)
+    settingTexts.set(key, value)
     rule = { ...rule, [key]: readSetting(key, value) }
   }
   if (rule.jitter > rule.delay)
     throw new Error(
       `fault jitter=${rule.jitter}: more than delay=${rule.delay}; no packet can arrive before it was sent`,
     )
-  if (given.size > 0 && !effects.some(name => given.has(name)))
+  if (settingTexts.size > 0 && !effects.some(name => settingTexts.has(name)))
     throw new Error(`fault "${text}": the rule has no effect; add one of ${effects.join(', ')}`)
   return rule
 }
@@ -199,7 +200,7 @@ export const parseRule = (text: string): FaultRule => {
 /** The text of a rule for `parseRule`: only settings that differ from `noFaults`, in a fixed order. */
 export const formatRule = (rule: FaultRule): string => {
   const text = <N extends Name>(name: N): string => `${name}=${settings[name].write(rule[name])}`
-  return names
+  return settingNames
     .filter(name => String(rule[name]) !== String(noFaults[name]))
     .map(text)
     .join(',')

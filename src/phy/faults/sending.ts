@@ -19,7 +19,7 @@ export interface FaultySending {
   closeFlow(flow: number): void
   nextTimeout(): number
   onTimeout(now: number): void
-  /** Replaces the rules; delayed packets are sent. */
+  /** Replaces the rules; delayed packets are sent in the next poll. */
   setDecider(decider: FaultDecider): void
   /** Whether nothing is delayed: the inner port can be used directly. */
   isIdle(): boolean
@@ -34,7 +34,7 @@ interface Tag {
   readonly seed: number
 }
 
-/** `flowOf`: the record of an open flow. */
+/** `flowOf` returns the record of a flow that is open, or was open when a packet of it was delayed. */
 export const createFaultySending = (
   port: Port,
   initialDecider: FaultDecider,
@@ -43,8 +43,8 @@ export const createFaultySending = (
 ): FaultySending => {
   const { arena } = port
   let decider = initialDecider
-  const held = createDelayQueue<Tag>((limits, time, length, { flow }) =>
-    decider.departure(limits, time, length + ipUdpHeaderBytes(flowOf(flow))),
+  const delayQueue = createDelayQueue<Tag>((rateLimits, time, length, { flow }) =>
+    decider.departure(rateLimits, time, length + ipUdpHeaderBytes(flowOf(flow))),
   )
   /** By flow: number of its delayed packets, and of `closeFlow` calls that wait until these are sent. */
   const delayedByFlow = new Map<number, { packets: number; closes: number }>()
@@ -54,6 +54,7 @@ export const createFaultySending = (
     if (delayed === undefined) port.closeFlow(flow)
     else delayed.closes++
   }
+  /** Called after a delayed packet was sent: closes its flow if that has waited for it. */
   const onDelayedSent = (flow: number): void => {
     const delayed = delayedByFlow.get(flow)
     if (delayed === undefined || --delayed.packets > 0) return
@@ -68,11 +69,11 @@ export const createFaultySending = (
     flow: number,
     damageBits: number,
     seed: number,
-    passing: number,
-    wait: number,
-    limits: number,
+    passesLeft: number,
+    delayTime: number,
+    rateLimits: number,
   ): boolean => {
-    if (!held.hold(arena.bytes, at, length, { flow, damageBits, seed }, passing, wait, limits)) {
+    if (!delayQueue.hold(arena.bytes, at, length, { flow, damageBits, seed }, passesLeft, delayTime, rateLimits)) {
       faults.overflowed++
       return false
     }
@@ -82,9 +83,9 @@ export const createFaultySending = (
     return true
   }
 
-  /** Applies the faults of a packet; true if it is sent now. */
+  /** Applies the faults of a packet of a run, at `at` of the arena; true if it is sent now. */
   const applyFaults = (packet: number, at: number, length: number, flow: number): boolean => {
-    const { actions, extras, waits, limits } = decider.decisions
+    const { actions, randomBits, delays, rateLimits } = decider.decisions
     const action = actions[packet]
     if (action & LOSE) {
       countHits(faults, action & LOSE)
@@ -92,14 +93,14 @@ export const createFaultySending = (
     }
     countHits(faults, action & (DAMAGE | REPEAT))
     const damageBits = action & DAMAGE
-    const seed = extras[packet]
-    const wait = waits[packet]
+    const seed = randomBits[packet]
+    const delayTime = delays[packet]
     if (action & REPEAT) {
-      hold(at, length, flow, damageBits, seed, action & WAIT ? Infinity : 0, wait, limits[packet])
+      hold(at, length, flow, damageBits, seed, action & WAIT ? Infinity : 0, delayTime, rateLimits[packet])
     }
     if (action & WAIT) {
       const extraDelay = action & OVERTAKE ? MAX_REORDER_DELAY : 0
-      if (!hold(at, length, flow, damageBits, seed, Infinity, wait + extraDelay, limits[packet])) return false
+      if (!hold(at, length, flow, damageBits, seed, Infinity, delayTime + extraDelay, rateLimits[packet])) return false
       faults.delayed++
       countHits(faults, action & OVERTAKE)
       return false
@@ -121,17 +122,17 @@ export const createFaultySending = (
 
   /** Sends delayed packets that are ready, while the port accepts them. */
   const sendDelayed = (): void => {
-    // Makes second copies of duplicated packets ready, which no packet needs to pass.
-    held.pass(0)
+    // Makes second copies of duplicated packets ready, which no packet needs to overtake.
+    delayQueue.pass(0)
     let at = 0
     let end = 0
-    while (held.ready > 0) {
+    while (delayQueue.ready > 0) {
       if (at + MAX_DELAYED_BYTES > end) {
         at = port.reserve(port.maxBytes)
         if (at < 0) return
         end = at + port.maxBytes
       }
-      const { bytes, offset, length, tag } = held.take() as DelayedPacket<Tag>
+      const { bytes, offset, length, tag } = delayQueue.take() as DelayedPacket<Tag>
       arena.bytes.set(bytes.subarray(offset, offset + length), at)
       sendNow(at, length, tag.flow, tag.damageBits, tag.seed)
       at += (length + 63) & ~63
@@ -145,43 +146,43 @@ export const createFaultySending = (
       const isInside = offset >= 0 && offset + (count - 1) * packetBytes + lastBytes <= arena.bytes.length
       if (!isInside || !decider.decide(arena.view, offset, packetBytes, count)) {
         port.commit(offset, packetBytes, count, lastBytes, flow)
-        held.pass(count)
+        delayQueue.pass(count)
         return
       }
-      const { actions, extras } = decider.decisions
+      const { actions, randomBits } = decider.decisions
       for (let next = 0; next < count; ) {
-        const from = next
+        const first = next
         while (next < count && actions[next] === 0) next++
-        const at = offset + from * packetBytes
-        if (next > from) port.commit(at, packetBytes, next - from, next === count ? lastBytes : packetBytes, flow)
+        const at = offset + first * packetBytes
+        if (next > first) port.commit(at, packetBytes, next - first, next === count ? lastBytes : packetBytes, flow)
         else {
           const length = next === count - 1 ? lastBytes : packetBytes
           if (!applyFaults(next++, at, length, flow)) continue
-          sendNow(at, length, flow, actions[from] & DAMAGE, extras[from])
+          sendNow(at, length, flow, actions[first] & DAMAGE, randomBits[first])
         }
-        held.pass(next - from)
+        delayQueue.pass(next - first)
       }
     },
     flush: () => {
-      if (held.count > 0) sendDelayed()
+      if (delayQueue.count > 0) sendDelayed()
       port.flush()
     },
     closeFlow,
     // Ready packets are sent even if nothing else is: there may be no other poll.
-    nextTimeout: () => (held.ready > 0 ? 0 : held.nextTimeout()),
+    nextTimeout: () => (delayQueue.ready > 0 ? 0 : delayQueue.nextTimeout()),
     onTimeout: now => {
-      if (!held.onTimeout(now) && held.ready === 0) return
+      if (!delayQueue.onTimeout(now) && delayQueue.ready === 0) return
       sendDelayed()
       port.flush()
     },
     setDecider: newDecider => {
       decider = newDecider
-      held.readyAll()
-      if (held.count > 0) port.wake?.()
+      delayQueue.readyAll()
+      if (delayQueue.count > 0) port.wake?.()
     },
-    isIdle: () => held.count === 0,
+    isIdle: () => delayQueue.count === 0,
     close: () => {
-      held.clear()
+      delayQueue.clear()
       for (const [flow, { closes }] of delayedByFlow) for (let i = 0; i < closes; i++) port.closeFlow(flow)
       delayedByFlow.clear()
     },

@@ -19,22 +19,30 @@ export const requireRunBytes = (bytes: number): void => {
 }
 
 /**
- * Checks a run of `count` packets of `size` bytes, the last of `last`, at `offset`: it must be inside the reservation
- * from `begin` to `end` (`end` -1: there is none). Returns the end of the run. Throws Error or RangeError.
+ * Checks a run of `count` packets of `packetBytes` bytes, the last of `lastBytes`, at `offset`, which must be inside
+ * the reservation. Returns the end of the run. Throws a RangeError for a wrong run, and an Error if there is no
+ * reservation (`reservationEnd` is -1).
  */
 export const requireRun = (
   offset: number,
-  size: number,
+  packetBytes: number,
   count: number,
-  last: number,
-  begin: number,
-  end: number,
+  lastBytes: number,
+  reservationBegin: number,
+  reservationEnd: number,
 ): number => {
-  if (end < 0) throw new Error('commit without reserve')
-  const runEnd = offset + (count - 1) * size + last
-  if (count < 1 || count > RUN_PACKETS || last < SHORTEST_PACKET || last > size || offset < begin || runEnd > end)
+  if (reservationEnd < 0) throw new Error('commit without reserve')
+  const runEnd = offset + (count - 1) * packetBytes + lastBytes
+  if (
+    count < 1 ||
+    count > RUN_PACKETS ||
+    lastBytes < SHORTEST_PACKET ||
+    lastBytes > packetBytes ||
+    offset < reservationBegin ||
+    runEnd > reservationEnd
+  )
     throw new RangeError(
-      `a run of ${count} packets of ${size} bytes, the last of ${last}, at ${offset} is not inside the reservation`,
+      `a run of ${count} packets of ${packetBytes} bytes, the last of ${lastBytes}, at ${offset} is not inside the reservation`,
     )
   return runEnd
 }

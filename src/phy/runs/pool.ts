@@ -6,10 +6,10 @@
 
 export interface RunPool {
   readonly size: number
-  /** Takes a buffer for `owner`; -1 if its guaranteed buffers are in use and no other one is available. */
+  /** Takes a buffer for `owner`; -1 if there is none for it. */
   take(owner: number): number
-  /** Frees a buffer. Throws if it is free. */
-  give(buffer: number): void
+  /** Frees a buffer. Throws an Error if it is free. */
+  release(buffer: number): void
   offsetOf(buffer: number): number
   /** The buffer that contains an offset of the arena; -1 if there is none. */
   bufferAt(offset: number): number
@@ -34,43 +34,44 @@ export const createRunPool = (
   maxOwners: number,
   maxGuarantee: number,
 ): RunPool => {
-  /** The free buffers: the first `free` entries. */
+  /** The free buffers: the first `freeCount` entries. */
   const stack = Int32Array.from({ length: count }, (_, i) => count - 1 - i)
   /** By buffer: its owner; -1 if it is free. */
   const ownerOf = new Int32Array(count).fill(-1)
   /** By owner: the number of its buffers in use; whether it was added and not removed. */
   const used = new Int32Array(maxOwners)
   const isPresent = new Uint8Array(maxOwners)
-  let free = count
+  let freeCount = count
   let guarantee = maxGuarantee
   /** Number of buffers that must stay free for owners that use fewer than their guaranteed ones. */
-  let owed = 0
+  let reservedCount = 0
 
   const updateGuarantee = (): void => {
     const owners = isPresent.reduce((sum, present) => sum + present, 0)
     guarantee = Math.max(1, Math.min(maxGuarantee, Math.floor(count / 2 / Math.max(owners, 1))))
-    owed = 0
-    for (let owner = 0; owner < maxOwners; owner++) if (isPresent[owner]) owed += Math.max(0, guarantee - used[owner])
+    reservedCount = 0
+    for (let owner = 0; owner < maxOwners; owner++)
+      if (isPresent[owner]) reservedCount += Math.max(0, guarantee - used[owner])
   }
 
   return {
     size,
     take: owner => {
       if (used[owner] < guarantee) {
-        if (free === 0) return -1
-        owed--
-      } else if (free <= owed) return -1
+        if (freeCount === 0) return -1
+        reservedCount--
+      } else if (freeCount <= reservedCount) return -1
       used[owner]++
-      const buffer = stack[--free]
+      const buffer = stack[--freeCount]
       ownerOf[buffer] = owner
       return buffer
     },
-    give: buffer => {
+    release: buffer => {
       const owner = ownerOf[buffer]
       if (owner < 0) throw new Error(`run buffer ${buffer} was released twice`)
       ownerOf[buffer] = -1
-      stack[free++] = buffer
-      if (--used[owner] < guarantee && isPresent[owner]) owed++
+      stack[freeCount++] = buffer
+      if (--used[owner] < guarantee && isPresent[owner]) reservedCount++
     },
     offsetOf: buffer => base + buffer * size,
     bufferAt: offset => {
@@ -87,6 +88,6 @@ export const createRunPool = (
       updateGuarantee()
     },
     usedBy: owner => used[owner],
-    free: () => free,
+    free: () => freeCount,
   }
 }

@@ -12,8 +12,8 @@ export interface RunRecords {
   count: Int32Array
   lastBytes: Int32Array
   flow: Int32Array
-  /** 1 when the ICRCs are written. */
-  sealed: Uint8Array
+  /** 1 if the ICRCs have been written. */
+  isSealed: Uint8Array
   /** The next run; -1: none. */
   next: Int32Array
   /** The first free record; -1: none. */
@@ -30,7 +30,7 @@ export const createRunRecords = (count: number): RunRecords => {
     count: column(),
     lastBytes: column(),
     flow: column(),
-    sealed: new Uint8Array(count),
+    isSealed: new Uint8Array(count),
     next: column(),
     free: -1,
   }
@@ -38,19 +38,19 @@ export const createRunRecords = (count: number): RunRecords => {
   return records
 }
 
-/** Adds the records from `from` on to the free list, lowest first. */
-const addFree = (records: RunRecords, from: number): void => {
+/** Adds the records from row `first` on to the free list, so that the lowest is used first. */
+const addFree = (records: RunRecords, first: number): void => {
   const { next } = records
-  for (let run = next.length - 1; run >= from; run--) {
+  for (let run = next.length - 1; run >= first; run--) {
     next[run] = records.free
     records.free = run
   }
 }
 
 const grow = (records: RunRecords): void => {
-  const before = records.next.length
+  const oldCount = records.next.length
   const doubled = (old: Int32Array): Int32Array => {
-    const copy = new Int32Array(before * 2)
+    const copy = new Int32Array(oldCount * 2)
     copy.set(old)
     return copy
   }
@@ -60,11 +60,11 @@ const grow = (records: RunRecords): void => {
   records.count = doubled(records.count)
   records.lastBytes = doubled(records.lastBytes)
   records.flow = doubled(records.flow)
-  const sealed = new Uint8Array(before * 2)
-  sealed.set(records.sealed)
-  records.sealed = sealed
+  const isSealed = new Uint8Array(oldCount * 2)
+  isSealed.set(records.isSealed)
+  records.isSealed = isSealed
   records.next = doubled(records.next)
-  addFree(records, before)
+  addFree(records, oldCount)
 }
 
 /** Allocates a record for a run; `next` is -1, and the caller sets the other columns. Returns its row. */

@@ -15,7 +15,14 @@ import { RUN_BYTES, RUN_PACKETS } from '../runs/limits.ts'
 import { createAddresses, LAYER_BUFFERS_BYTES, socketPortParts } from '../socket-port.ts'
 import { createUdpReceiving, RECEIVE_BUFFERS, type ReceiveCounters } from './receiving.ts'
 import { createSenders } from './senders.ts'
-import { ALL_MESSAGES, createUdpSending, FLOWS, FLUSH_EARLY_PACKETS, type SendCounters, STAGING } from './sending.ts'
+import {
+  createUdpSending,
+  FLUSH_EARLY_PACKETS,
+  MAX_FLOWS,
+  MESSAGE_SLOTS,
+  SEND_AREA_BYTES,
+  type SendCounters,
+} from './sending.ts'
 import { MAX_SHARED_WINDOW_BYTES, MAX_WINDOW_BYTES, pathMtuOf, sharedWindowOf } from './window.ts'
 
 export interface UdpCounters extends SendCounters, ReceiveCounters {}
@@ -29,16 +36,17 @@ export interface UdpPortOptions {
   readonly mtu: number
   /** Index of the interface, for link-local addresses. */
   readonly interfaceIndex: number
-  /** `never`: messages are not cut into datagrams with UDP_SEGMENT. Default `auto`: if the kernel can do it. */
-  readonly cut?: 'auto' | 'never'
+  /** `never`: every packet is a message of its own. Default `auto`: UDP_SEGMENT is used if the kernel has it. */
+  readonly segmentation?: 'auto' | 'never'
 }
 
-export const createUdpPort = ({ mtu, interfaceIndex, cut = 'auto' }: UdpPortOptions): UdpPort => {
-  let scope = interfaceIndex
+export const createUdpPort = ({ mtu, interfaceIndex, segmentation = 'auto' }: UdpPortOptions): UdpPort => {
+  /** Index of the interface; `setInterface` changes it. */
+  let currentInterface = interfaceIndex
   const batches = createUdpBatches({
-    staging: STAGING + LAYER_BUFFERS_BYTES + SCRATCH_BYTES,
-    messages: ALL_MESSAGES,
-    destinations: FLOWS,
+    staging: SEND_AREA_BYTES + LAYER_BUFFERS_BYTES + SCRATCH_BYTES,
+    messages: MESSAGE_SLOTS,
+    destinations: MAX_FLOWS,
     receives: RECEIVE_BUFFERS,
   })
   const flows = createFlowTable()
@@ -47,9 +55,9 @@ export const createUdpPort = ({ mtu, interfaceIndex, cut = 'auto' }: UdpPortOpti
   const { addresses, sockets, numberOf } = addressTable
   /** By number of the address: the watch of its socket. */
   const watches: (Watch | undefined)[] = []
-  let closed = false
+  let isClosed = false
   /** Number of `requireSeal` calls in force: taps and layers that need exact identifications. */
-  let seals = 0
+  let sealReasons = 0
 
   const counters: UdpCounters = {
     sentPackets: 0,
@@ -66,27 +74,27 @@ export const createUdpPort = ({ mtu, interfaceIndex, cut = 'auto' }: UdpPortOpti
   }
   const tap = () => port.tap
   const sending = createUdpSending(batches, sockets, flows, senders, counters, {
-    cut: cut === 'auto',
+    canSegment: segmentation === 'auto',
     tap,
-    onBlocked: blocked => {
-      for (const watcher of watches) watcher?.update({ readable: true, writable: blocked })
+    onBlocked: isBlocked => {
+      for (const watcher of watches) watcher?.update({ readable: true, writable: isBlocked })
     },
   })
   const receiving = createUdpReceiving(batches, sockets, addresses, senders, counters, {
     tap,
-    needsIdentifications: () => seals > 0,
+    needsIdentifications: () => sealReasons > 0,
   })
 
   const onReady = (_readable: boolean, writable: boolean): void => {
-    if (closed) return
+    if (isClosed) return
     if (writable) sending.sendQueued()
     port.wake?.()
   }
 
   const port: UdpPort & { windowBytes: number; sharedWindowBytes: number } = {
     arena: batches.arena,
-    ...socketPortParts(flows, senders, STAGING),
-    scratch: STAGING + LAYER_BUFFERS_BYTES,
+    ...socketPortParts(flows, senders, SEND_AREA_BYTES),
+    scratch: SEND_AREA_BYTES + LAYER_BUFFERS_BYTES,
     maxPackets: RUN_PACKETS,
     maxSinglePacketRun: FLUSH_EARLY_PACKETS,
     maxBytes: RUN_BYTES,
@@ -101,7 +109,7 @@ export const createUdpPort = ({ mtu, interfaceIndex, cut = 'auto' }: UdpPortOpti
       if (sockets[numberOf(address)] !== undefined) return
       let socket: UdpSocket
       try {
-        socket = openUdpSocket(address, ROCE_UDP_PORT, scope, claim)
+        socket = openUdpSocket(address, ROCE_UDP_PORT, currentInterface, claim)
       } catch (error) {
         // The default GID of a RoCE device: an interface need not have that address, and several devices of one
         // interface share it.
@@ -111,7 +119,7 @@ export const createUdpPort = ({ mtu, interfaceIndex, cut = 'auto' }: UdpPortOpti
       }
       port.sharedWindowBytes = Math.min(port.sharedWindowBytes, sharedWindowOf(socket.receiveBuffer))
       port.windowBytes = Math.min(MAX_WINDOW_BYTES, port.sharedWindowBytes)
-      const number = addressTable.put(address, socket)
+      const number = addressTable.setSocket(address, socket)
       watches[number] = watch(socket.fd, { readable: true }, onReady)
     },
     removeAddress: address => {
@@ -125,13 +133,14 @@ export const createUdpPort = ({ mtu, interfaceIndex, cut = 'auto' }: UdpPortOpti
       // Packets queued for this socket are lost, and must not block others.
       sending.sendQueued()
     },
-    // A group is one more address to receive on.
+    // Opening a socket on a multicast address joins its group (`openUdpSocket`).
     joinGroup: group => port.addAddress(group),
     // Joins all groups again: the kernel ends memberships with their interface, without an error on the socket.
-    moveTo: index => {
-      scope = index
-      for (let flow = 0; flow < FLOWS; flow++)
-        if (flows.isOpen(0, flow)) batches.setDestination(flow, flows.recordOf(flow).destination, ROCE_UDP_PORT, scope)
+    setInterface: newInterface => {
+      currentInterface = newInterface
+      for (let flow = 0; flow < MAX_FLOWS; flow++)
+        if (flows.isOpen(0, flow))
+          batches.setDestination(flow, flows.recordOf(flow).destination, ROCE_UDP_PORT, currentInterface)
       for (const group of addresses.filter((address, i) => sockets[i] !== undefined && isMulticast(address))) {
         port.removeAddress(group)
         port.addAddress(group)
@@ -141,43 +150,43 @@ export const createUdpPort = ({ mtu, interfaceIndex, cut = 'auto' }: UdpPortOpti
       const number = numberOf(group)
       if (number < 0) return
       port.removeAddress(group)
-      addressTable.forget(number)
+      addressTable.freeNumber(number)
     },
     openFlow: address => {
-      const socket = numberOf(address.source)
-      if (sockets[socket] === undefined) {
+      const socketNumber = numberOf(address.source)
+      if (sockets[socketNumber] === undefined) {
         const ownAddresses = addresses
-          .filter((own, i) => sockets[i] !== undefined && !isMulticast(own))
+          .filter((ownAddress, i) => sockets[i] !== undefined && !isMulticast(ownAddress))
           .map(addressText)
         throw new RangeError(
           `flow: this port has no address ${addressText(address.source)}; it has ${ownAddresses.join(', ') || 'none'}`,
         )
       }
       const flow = flows.open(0, address)
-      if (flow >= FLOWS) {
+      if (flow >= MAX_FLOWS) {
         flows.close(0, flow)
-        throw new RangeError(`flow: this port has ${FLOWS} flows already`)
+        throw new RangeError(`flow: this port has ${MAX_FLOWS} flows already`)
       }
-      sending.addFlow(flow, socket)
-      batches.setDestination(flow, address.destination, ROCE_UDP_PORT, scope)
+      sending.addFlow(flow, socketNumber)
+      batches.setDestination(flow, address.destination, ROCE_UDP_PORT, currentInterface)
       return flow
     },
 
-    reserve: bytes => (closed ? -1 : sending.reserve(bytes)),
+    reserve: bytes => (isClosed ? -1 : sending.reserve(bytes)),
     commit: sending.commit,
     flush: () => {
-      if (!closed) sending.flush()
+      if (!isClosed) sending.flush()
     },
-    receive: run => !closed && receiving.receive(run),
+    receive: run => !isClosed && receiving.receive(run),
     release: receiving.release,
 
     requireSeal: change => {
-      seals += change
+      sealReasons += change
     },
     close: () => {
-      if (closed) return
+      if (isClosed) return
       sending.sendQueued()
-      closed = true
+      isClosed = true
       receiving.clear()
       for (const watcher of watches) watcher?.stop()
       for (const socket of sockets) if (socket !== undefined) closeUdpSocket(socket)

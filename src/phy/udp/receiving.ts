@@ -26,7 +26,7 @@ export interface UdpReceiving {
 
 /** Number of receive buffers. */
 export const RECEIVE_BUFFERS = 32
-/** Maximum buffers that one system call fills. */
+/** Maximum number of buffers that one system call fills. */
 const CALL_BUFFERS = 4
 /**
  * Maximum bytes and packets delivered per poll, until the release. ACKs are sent between polls, so a sender that gets
@@ -35,8 +35,8 @@ const CALL_BUFFERS = 4
  */
 const POLL_BYTES = 0x4_0000
 const POLL_PACKETS = 124
-/** The identification of a packet that was not checked yet. */
-const UNKNOWN = -2
+/** Value of `checkedIdentification` for a packet that was not checked yet. */
+const NOT_CHECKED = -2
 
 export const createUdpReceiving = (
   { arena, receive, bufferAt, lengths, segments, ...batches }: UdpBatches,
@@ -51,12 +51,12 @@ export const createUdpReceiving = (
   },
 ): UdpReceiving => {
   const { tap, needsIdentifications } = options
-  /** Buffers [cursor, filled) are filled and not delivered; `packet` is the next packet of the first of them. */
+  /** Buffers [cursor, filled) are filled and not delivered; `nextPacket`: index in the first of them. */
   let cursor = 0
-  let packet = 0
+  let nextPacket = 0
   let filled = 0
-  /** Identification of that packet, if it was checked already. */
-  let known = UNKNOWN
+  /** The identification of that packet, if it was checked already; -1 if its ICRC is wrong. */
+  let checkedIdentification = NOT_CHECKED
   /** Whether packets were delivered since the last release. */
   let hasUnreleased = false
   /** Bytes and packets delivered in this poll. */
@@ -71,9 +71,12 @@ export const createUdpReceiving = (
   let emptyInPoll = new Uint32Array(4)
   let pollNumber = 1
 
-  /** Reads the next socket that has datagrams; false if there is none, or no buffer is free. */
-  const fill = (): boolean => {
-    if (filled === 0) senders.settle()
+  /**
+   * Reads the next socket that has datagrams into the buffers from `filled` on. False if no socket has any, or no buffer
+   * is free.
+   */
+  const fillBuffers = (): boolean => {
+    if (filled === 0) senders.clearIfFull()
     const maxBuffers = Math.min(CALL_BUFFERS, RECEIVE_BUFFERS - filled)
     if (maxBuffers === 0) return false
     if (emptyInPoll.length < sockets.length) emptyInPoll = new Uint32Array(2 * sockets.length)
@@ -89,7 +92,7 @@ export const createUdpReceiving = (
         const length = lengths[filled]
         if (length <= 0) counters.dropped++
         packetsOf[filled] = length <= 0 ? 0 : Math.ceil(length / segments[filled])
-        senderOf[filled] = senders.find(batches, filled, addresses[lastSocket], lastSocket)
+        senderOf[filled] = senders.findOrAdd(batches, filled, addresses[lastSocket], lastSocket)
       }
       return true
     }
@@ -115,28 +118,28 @@ export const createUdpReceiving = (
     const sender = senderOf[buffer]
     const expected = senders.nextIdentification(sender)
     const icrcFlow = senders.icrcFlowOf(sender)
-    const found = findIdentification(
+    const identification = findIdentification(
       arena,
       packetOffset(buffer, index),
       packetLength(buffer, index),
       icrcFlow,
       expected,
     )
-    if (found < 0) return found
-    if (found !== expected && found !== 0) counters.unexpectedIdentifications++
-    senders.sawIdentification(sender, found)
-    return found
+    if (identification < 0) return identification
+    if (identification !== expected && identification !== 0) counters.unexpectedIdentifications++
+    senders.recordIdentification(sender, identification)
+    return identification
   }
-  /** As `identify`, for the packet whose identification may be in `known`. */
+  /** As `identify`, but takes `checkedIdentification` if the packet was checked already. */
   const takeIdentification = (buffer: number, index: number): number => {
-    const found = known === UNKNOWN ? identify(buffer, index) : known
-    known = UNKNOWN
-    return found
+    const identification = checkedIdentification === NOT_CHECKED ? identify(buffer, index) : checkedIdentification
+    checkedIdentification = NOT_CHECKED
+    return identification
   }
 
   /**
-   * Number of packets from `index` on with correct ICRCs and with identifications that count up from `identification`.
-   * One call checks them; it returns 0 unless there are several packets of equal length.
+   * Number of packets of equal length from `index` on with correct ICRCs whose identifications count up from
+   * `identification`. One call checks them; 0 if fewer than two packets of that length are left.
    */
   const countCorrect = (buffer: number, index: number, identification: number): number => {
     const packets = packetsOf[buffer]
@@ -144,7 +147,7 @@ export const createUdpReceiving = (
     if (equalPackets < 2) return 0
     const sender = senderOf[buffer]
     const flow = senders.icrcFlowOf(sender)
-    const right = countRightIcrcs(
+    const correctCount = countRightIcrcs(
       arena,
       packetOffset(buffer, index),
       segments[buffer],
@@ -152,8 +155,8 @@ export const createUdpReceiving = (
       flow,
       identification,
     )
-    if (right > 0) senders.sawIdentification(sender, (identification + right - 1) & 0xffff)
-    return right
+    if (correctCount > 0) senders.recordIdentification(sender, (identification + correctCount - 1) & 0xffff)
+    return correctCount
   }
   /** The probable identification of a packet: a segmented message begins with 0. */
   const guessIdentification = (buffer: number, index: number): number => {
@@ -164,78 +167,95 @@ export const createUdpReceiving = (
   /**
    * Makes packet `index` of the buffer at `cursor` the next one, or, at the end, the first packet of the next buffer.
    */
-  const moveTo = (index: number): void => {
-    packet = index
+  const advanceTo = (index: number): void => {
+    nextPacket = index
     if (index < packetsOf[cursor]) return
     cursor++
-    packet = 0
+    nextPacket = 0
   }
 
   const tapped = emptyTappedRun(arena, 'received')
-  const show = (outcome: TapOutcome, buffer: number, from: number, count: number, identification: number): void => {
-    const observe = tap()
-    if (observe === null) return
+  /** Passes `count` packets of a buffer from `firstPacket` on to the tap. */
+  const showTap = (
+    outcome: TapOutcome,
+    buffer: number,
+    firstPacket: number,
+    count: number,
+    identification: number,
+  ): void => {
+    const currentTap = tap()
+    if (currentTap === null) return
     tapped.outcome = outcome
-    tapped.offset = packetOffset(buffer, from)
+    tapped.offset = packetOffset(buffer, firstPacket)
     tapped.packetBytes = segments[buffer]
     tapped.count = count
-    tapped.lastBytes = packetLength(buffer, from + count - 1)
+    tapped.lastBytes = packetLength(buffer, firstPacket + count - 1)
     tapped.flow = senders.recordOf(senderOf[buffer])
     tapped.identification = identification
-    observe(tapped)
+    currentTap(tapped)
   }
 
-  /** Delivers the packets with correct ICRCs from `packet` on; false if the first is wrong, which is counted. */
+  /**
+   * Delivers the packets with correct ICRCs from `nextPacket` on, up to the first wrong one; false if the first is
+   * wrong, which is counted and skipped, or if the buffer has no packet.
+   */
   const deliver = (run: ReceivedRun): boolean => {
     const buffer = cursor
     const packets = packetsOf[buffer]
-    const from = packet
-    const guess = guessIdentification(buffer, from)
-    const right = known === UNKNOWN ? countCorrect(buffer, from, guess) : 0
-    const first = right > 0 ? guess : from < packets ? takeIdentification(buffer, from) : -1
-    if (first < 0) {
-      if (from < packets) {
+    const firstPacket = nextPacket
+    const guess = guessIdentification(buffer, firstPacket)
+    const correctCount = checkedIdentification === NOT_CHECKED ? countCorrect(buffer, firstPacket, guess) : 0
+    const identification =
+      correctCount > 0 ? guess : firstPacket < packets ? takeIdentification(buffer, firstPacket) : -1
+    if (identification < 0) {
+      if (firstPacket < packets) {
         counters.icrcErrors++
-        show('wrong icrc', buffer, from, 1, senders.nextIdentification(senderOf[buffer]))
+        showTap('wrong icrc', buffer, firstPacket, 1, senders.nextIdentification(senderOf[buffer]))
       }
-      moveTo(from + 1)
+      advanceTo(firstPacket + 1)
       return false
     }
-    let end = from + (right > 0 ? right : 1 + countCorrect(buffer, from + 1, (first + 1) & 0xffff))
+    let end =
+      firstPacket +
+      (correctCount > 0 ? correctCount : 1 + countCorrect(buffer, firstPacket + 1, (identification + 1) & 0xffff))
     while (end < packets) {
-      known = identify(buffer, end)
-      if (known < 0 || (needsIdentifications() && known !== ((first + end - from) & 0xffff))) break
-      known = UNKNOWN
+      checkedIdentification = identify(buffer, end)
+      if (
+        checkedIdentification < 0 ||
+        (needsIdentifications() && checkedIdentification !== ((identification + end - firstPacket) & 0xffff))
+      )
+        break
+      checkedIdentification = NOT_CHECKED
       end++
     }
     const sender = senderOf[buffer]
-    run.offset = packetOffset(buffer, from)
-    run.count = end - from
+    run.offset = packetOffset(buffer, firstPacket)
+    run.count = end - firstPacket
     run.lastBytes = packetLength(buffer, end - 1)
     run.packetBytes = run.count === 1 ? run.lastBytes : segments[buffer]
     run.peer = senders.peerOf(sender)
-    run.from = senders.recordOf(sender)
-    run.identification = first
+    run.flowAddress = senders.recordOf(sender)
+    run.identification = identification
     counters.receivedPackets += run.count
     const bytes = (run.count - 1) * run.packetBytes + run.lastBytes
     counters.receivedBytes += bytes
     deliveredBytes += bytes
     deliveredPackets += run.count
-    show('passed', buffer, from, run.count, first)
-    moveTo(end)
+    showTap('passed', buffer, firstPacket, run.count, identification)
+    advanceTo(end)
     hasUnreleased = true
     return true
   }
 
   return {
     receive: run => {
-      // After everything that one call read was delivered, buffers are used from the first again, which is in the
-      // cache.
+      // The poll ends only when everything that was read is delivered: after the release, buffers are used from the
+      // first again, which is in the cache.
       if (cursor === filled && (deliveredBytes >= POLL_BYTES || deliveredPackets >= POLL_PACKETS)) return false
       for (;;) {
         while (cursor < filled) if (deliver(run)) return true
         reuseBuffers()
-        if (fill()) continue
+        if (fillBuffers()) continue
         if (!hasUnreleased) beginPoll()
         return false
       }
@@ -249,9 +269,9 @@ export const createUdpReceiving = (
     },
     clear: () => {
       cursor = 0
-      packet = 0
+      nextPacket = 0
       filled = 0
-      known = UNKNOWN
+      checkedIdentification = NOT_CHECKED
     },
   }
 }

@@ -1,7 +1,7 @@
 /*
  * Senders to a UDP port. For each source (address, UDP port, traffic class, hop limit, and the local address): the flow
- * record of its runs, the headers that its ICRCs cover, and the next expected IPv4 identification. Any
- * host can send, so the table is bounded: it is cleared when it is full.
+ * record of its runs, the headers that its ICRCs cover, and the next expected IPv4 identification. Any host can send,
+ * so the table is cleared when it has MAX_SENDERS senders.
  */
 import { ROCE_UDP_PORT } from '../../spec/wire/headers.ts'
 import { type Flow, makeFlow } from '../../wire/icrc.ts'
@@ -19,19 +19,19 @@ export interface SourceColumns {
 
 export interface Senders {
   /**
-   * The number of the sender that has sent receive buffer `buffer` to `destination`, the port's address number `local`;
-   * adds the sender if it is new.
+   * The number of the sender of the packets in receive buffer `buffer`; adds the sender if it is new. `destination`:
+   * the port's address to which they were sent, which has the number `localNumber`.
    */
-  find(batches: SourceColumns, buffer: number, destination: Uint8Array, local: number): number
+  findOrAdd(columns: SourceColumns, buffer: number, destination: Uint8Array, localNumber: number): number
   /** The sender's flow record. */
   recordOf(sender: number): FlowAddress
   icrcFlowOf(sender: number): Flow
   /** The sender's number among the peers of the flow table; -1 if no flow has it as destination. */
   peerOf(sender: number): number
-  /** The identification to try first: the last one plus 1. */
+  /** The identification to try first: the last one plus 1, modulo 65,536; 0 for a new sender. */
   nextIdentification(sender: number): number
-  /** Stores the identification of the sender's last packet. */
-  sawIdentification(sender: number, identification: number): void
+  /** Stores the identification of the sender's last packet, and whether its peer has ever sent 0. */
+  recordIdentification(sender: number, identification: number): void
   /**
    * Whether the peer numbers the segments of a message 0, 1, 2 …: it has sent identification 0, as Linux's unconnected
    * sockets do, but rdma_rxe does not.
@@ -39,21 +39,23 @@ export interface Senders {
   numbersSegments(peer: number): boolean
   /** Forgets a peer whose number may be reused for another one. */
   forgetPeer(peer: number): void
-  /** Called when no sender number is in use: the table may be cleared. */
-  settle(): void
+  /** Clears the table if it is full; called only while no sender's number is in use. */
+  clearIfFull(): void
 }
 
 /** Words of a key: address (4), port and traffic class and hop limit, number of the local address. */
-const WORDS = 6
+const KEY_WORDS = 6
+/** The table is cleared at the first `clearIfFull` with at least this many senders. */
 const MAX_SENDERS = 4096
 
 export const createSenders = (flows: FlowTable): Senders => {
-  const key = new Uint32Array(WORDS)
-  let table = createKeyTable(WORDS)
+  const key = new Uint32Array(KEY_WORDS)
+  let table = createKeyTable(KEY_WORDS)
   let records: FlowAddress[] = []
   let icrcFlows: Flow[] = []
-  let versions: number[] = []
+  /** By sender: its peer, and the version of the flow table for which this is valid. */
   let peers: number[] = []
+  let versions: number[] = []
   /** By sender: the next expected identification. */
   let nextIdentifications: number[] = []
   /** By peer: 1 if it has sent identification 0. */
@@ -62,13 +64,13 @@ export const createSenders = (flows: FlowTable): Senders => {
   const peerOf = (sender: number): number => {
     const version = flows.version()
     if (versions[sender] !== version) {
-      peers[sender] = flows.peerOf(0, table.keys, sender * WORDS)
+      peers[sender] = flows.peerOf(0, table.keys, sender * KEY_WORDS)
       versions[sender] = version
     }
     return peers[sender]
   }
 
-  const add = (destination: Uint8Array): number => {
+  const addSender = (destination: Uint8Array): number => {
     const sender = table.take(key, 0)
     const source = new Uint8Array(16)
     for (let i = 0; i < 16; i++) source[i] = key[i >> 2] >>> (8 * (3 - (i & 3)))
@@ -88,27 +90,27 @@ export const createSenders = (flows: FlowTable): Senders => {
   }
 
   return {
-    find: (batches, buffer, destination, local) => {
-      for (let i = 0; i < 4; i++) key[i] = batches.addresses[4 * buffer + i]
-      key[4] = (batches.ports[buffer] << 16) | (batches.trafficClasses[buffer] << 8) | batches.hopLimits[buffer]
-      key[5] = local
+    findOrAdd: (columns, buffer, destination, localNumber) => {
+      for (let i = 0; i < 4; i++) key[i] = columns.addresses[4 * buffer + i]
+      key[4] = (columns.ports[buffer] << 16) | (columns.trafficClasses[buffer] << 8) | columns.hopLimits[buffer]
+      key[5] = localNumber
       const sender = table.find(key, 0)
       // The number of a group that was left may belong to another group by now.
-      return sender >= 0 && records[sender].destination === destination ? sender : add(destination)
+      return sender >= 0 && records[sender].destination === destination ? sender : addSender(destination)
     },
     recordOf: sender => records[sender],
     icrcFlowOf: sender => icrcFlows[sender],
     peerOf,
     nextIdentification: sender => nextIdentifications[sender],
-    sawIdentification: (sender, identification) => {
+    recordIdentification: (sender, identification) => {
       nextIdentifications[sender] = (identification + 1) & 0xffff
       if (identification !== 0) return
       const peer = peerOf(sender)
       if (peer < 0) return
       if (peer >= sentZero.length) {
-        const bigger = new Uint8Array(2 * peer)
-        bigger.set(sentZero)
-        sentZero = bigger
+        const larger = new Uint8Array(2 * peer)
+        larger.set(sentZero)
+        sentZero = larger
       }
       sentZero[peer] = 1
     },
@@ -116,9 +118,9 @@ export const createSenders = (flows: FlowTable): Senders => {
     forgetPeer: peer => {
       if (peer < sentZero.length) sentZero[peer] = 0
     },
-    settle: () => {
+    clearIfFull: () => {
       if (table.size < MAX_SENDERS) return
-      table = createKeyTable(WORDS)
+      table = createKeyTable(KEY_WORDS)
       records = []
       icrcFlows = []
       versions = []

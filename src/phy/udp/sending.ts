@@ -1,13 +1,13 @@
 /*
- * The sending half of a UDP port: runs are built in a staging area, cut into messages of up to 124 datagrams of equal
- * size, sealed (their ICRCs are written), and sent with one system call per poll. The kernel segments a message
- * (UDP_SEGMENT); its datagrams have IPv4 identification 0, 1, 2 …, a single datagram has 0, and the ICRC is computed
- * for that.
+ * The sending half of a UDP port: runs are built in the send area, divided into messages of up to 124 datagrams of
+ * equal size (the last may be shorter), sealed (their ICRCs are written), and sent, normally with one system call per
+ * poll. The kernel segments a message (UDP_SEGMENT); its datagrams have IPv4 identification 0, 1, 2 …, a single
+ * datagram has 0, and the ICRC is computed for that.
  *
  * An IPv4 peer that has never sent identification 0 may be of another vendor, with a network card that numbers segments
  * differently: it gets single datagrams. So do all peers if the kernel refuses to segment. Datagrams that the system
  * refuses (no route, interface down, beyond the MTU, address removed) are lost and counted; while the socket buffer is
- * full, the staging area fills up.
+ * full, the send area fills up.
  */
 import { EADDRNOTAVAIL, EAGAIN, EINVAL, EIO, EMSGSIZE } from '../../host/errno.ts'
 import type { UdpBatches, UdpSocket } from '../../host/net/udp.ts'
@@ -18,10 +18,10 @@ import { RUN_BYTES, requireRun, requireRunBytes } from '../runs/limits.ts'
 import type { Senders } from './senders.ts'
 
 export interface SendCounters extends PortCounters {
-  /** System calls for sending, and messages that were cut into several datagrams. */
+  /** System calls for sending, and messages that the kernel was asked to segment into several datagrams. */
   sendCalls: number
   cutMessages: number
-  /** Datagrams that the system refused to send, and the last error number. */
+  /** Datagrams that the system refused to send, and the errno of the last ones. */
   sendErrors: number
   lastSendError: number
 }
@@ -31,24 +31,24 @@ export interface UdpSending {
   reserve(bytes: number): number
   commit(offset: number, packetBytes: number, count: number, lastBytes: number, flow: number): void
   flush(): void
-  /** Makes a new flow use the socket with this number. */
+  /** Sends packets of a flow through the socket with this number. */
   addFlow(flow: number, socket: number): void
   /** Sends the queued messages; false if a socket's buffer is full and some are still queued. */
   sendQueued(): boolean
 }
 
-/** Bytes of the staging area for queued runs, at the beginning of the arena. */
-export const STAGING = 2 * RUN_BYTES
+/** Bytes of the send area for queued runs, at the beginning of the arena. */
+export const SEND_AREA_BYTES = 2 * RUN_BYTES
 /** Maximum flows of a port. */
-export const FLOWS = 16384
-/** Maximum queued messages. */
-const MESSAGES = 2048
-/** Number of one more message, for parts that have to be sent again. */
-const SPARE = MESSAGES
-export const ALL_MESSAGES = MESSAGES + 1
+export const MAX_FLOWS = 16384
+/** Maximum number of queued messages. */
+const MAX_MESSAGES = 2048
+/** Slot of one more message (`UdpBatches`), for parts of messages that have to be sent again. */
+const RESEND_SLOT = MAX_MESSAGES
+export const MESSAGE_SLOTS = MAX_MESSAGES + 1
 /**
- * Maximum datagrams of one message, the same for older kernels, and maximum bytes of one. They are below the kernel's
- * limits: 128 segments (64 in older kernels) and 65,507 bytes.
+ * Maximum datagrams of one message, the same for older kernels, and maximum bytes of one message. They are below the
+ * kernel's limits: 128 segments (64 in older kernels) and 65,507 bytes.
  */
 const MESSAGE_PACKETS = 124
 const OLD_KERNEL_PACKETS = 62
@@ -66,23 +66,23 @@ export const createUdpSending = (
   senders: Senders,
   counters: SendCounters,
   options: {
-    /** Whether UDP_SEGMENT may be used. */
-    readonly cut: boolean
+    /** Whether UDP_SEGMENT may be used, until the kernel refuses it. */
+    readonly canSegment: boolean
     readonly tap: () => PortTap | null
     /** Called with true when a socket's buffer is full, and with false when the queue could be sent again. */
     readonly onBlocked: (isBlocked: boolean) => void
   },
 ): UdpSending => {
   const { tap, onBlocked } = options
-  let isSegmenting = options.cut
+  let isSegmenting = options.canSegment
   let messagePackets = MESSAGE_PACKETS
   /** By flow: the number of its socket. */
-  const socketOf = new Int32Array(FLOWS)
-  /** The queue. Messages [sent, queued) wait to be sent; each is an area of the arena, cut into packets of one flow. */
-  const offsets = new Int32Array(MESSAGES)
-  const sizes = new Int32Array(MESSAGES)
-  const packetSizes = new Int32Array(MESSAGES)
-  const flowsOf = new Int32Array(MESSAGES)
+  const socketOf = new Int32Array(MAX_FLOWS)
+  /** The queue. Messages [sent, queued) wait to be sent; each is an area of the arena with packets of one flow. */
+  const offsets = new Int32Array(MAX_MESSAGES)
+  const sizes = new Int32Array(MAX_MESSAGES)
+  const packetSizes = new Int32Array(MAX_MESSAGES)
+  const flowsOf = new Int32Array(MAX_MESSAGES)
   let sent = 0
   let queued = 0
   let queuedPackets = 0
@@ -92,7 +92,7 @@ export const createUdpSending = (
   let isBlocked = false
 
   /** Sets message number `slot` in the arena; `segment` as for `UdpBatches.putMessage`. */
-  const put = (slot: number, offset: number, bytes: number, flow: number, segment: number): void => {
+  const setMessage = (slot: number, offset: number, bytes: number, flow: number, segment: number): void => {
     const { hopLimit, trafficClass } = flows.recordOf(flow)
     putMessage(slot, offset, bytes, flow, segment, hopLimit, trafficClass)
   }
@@ -103,12 +103,12 @@ export const createUdpSending = (
     counters.dropped += packets
   }
 
-  /** Seals packets that are sent as one message. */
-  const seal = (offset: number, packet: number, count: number, last: number, flow: number): void => {
+  /** Seals packets that are sent as one message: their identifications count from 0. */
+  const seal = (offset: number, packetBytes: number, count: number, lastBytes: number, flow: number): void => {
     const icrcFlow = flows.icrcFlowOf(flow)
-    const full = last === packet ? count : count - 1
-    if (full > 0) sealIcrcs(arena, offset, packet, full, icrcFlow, 0)
-    if (full < count) sealIcrc(arena, offset + full * packet, last, icrcFlow, full)
+    const fullPackets = lastBytes === packetBytes ? count : count - 1
+    if (fullPackets > 0) sealIcrcs(arena, offset, packetBytes, fullPackets, icrcFlow, 0)
+    if (fullPackets < count) sealIcrc(arena, offset + fullPackets * packetBytes, lastBytes, icrcFlow, fullPackets)
   }
 
   /**
@@ -126,35 +126,38 @@ export const createUdpSending = (
     messagePackets = OLD_KERNEL_PACKETS
     for (let i = 0; i < count; i += OLD_KERNEL_PACKETS) {
       const packets = Math.min(OLD_KERNEL_PACKETS, count - i)
-      const from = i * packetBytes
-      const length = Math.min(packets * packetBytes, bytes - from)
-      const at = offsets[slot] + from
+      const firstByte = i * packetBytes
+      const length = Math.min(packets * packetBytes, bytes - firstByte)
+      const at = offsets[slot] + firstByte
       seal(at, packetBytes, packets, length - (packets - 1) * packetBytes, flowsOf[slot])
-      put(SPARE, at, length, flowsOf[slot], packets > 1 ? packetBytes : 0)
+      setMessage(RESEND_SLOT, at, length, flowsOf[slot], packets > 1 ? packetBytes : 0)
       counters.sendCalls++
-      const result = send(socket, SPARE, 1)
-      if (result < 0) sendSingly(socket, slot, from, length, -result)
+      const result = send(socket, RESEND_SLOT, 1)
+      if (result < 0) sendSingly(socket, slot, firstByte, length, -result)
     }
   }
 
-  /** Sends `bytes` bytes of a message from byte `from` on packet by packet, after the kernel has returned `errno`. */
-  const sendSingly = (socket: UdpSocket, slot: number, from: number, bytes: number, errno: number): void => {
-    const packet = packetSizes[slot]
-    if (bytes <= packet || (errno !== EIO && errno !== EINVAL && errno !== EMSGSIZE)) {
-      countRefused(errno, Math.ceil(bytes / packet))
+  /**
+   * Sends `bytes` bytes of a message from byte `firstByte` on packet by packet, if segmentation may be the reason why
+   * the kernel has returned `errno` for them; otherwise counts them as lost.
+   */
+  const sendSingly = (socket: UdpSocket, slot: number, firstByte: number, bytes: number, errno: number): void => {
+    const packetBytes = packetSizes[slot]
+    if (bytes <= packetBytes || (errno !== EIO && errno !== EINVAL && errno !== EMSGSIZE)) {
+      countRefused(errno, Math.ceil(bytes / packetBytes))
       return
     }
     const flow = flowsOf[slot]
-    for (let at = from; at < from + bytes; at += packet) {
-      const length = Math.min(packet, from + bytes - at)
+    for (let at = firstByte; at < firstByte + bytes; at += packetBytes) {
+      const length = Math.min(packetBytes, firstByte + bytes - at)
       seal(offsets[slot] + at, length, 1, length, flow)
-      put(SPARE, offsets[slot] + at, length, flow, 0)
+      setMessage(RESEND_SLOT, offsets[slot] + at, length, flow, 0)
       counters.sendCalls++
-      const result = send(socket, SPARE, 1)
+      const result = send(socket, RESEND_SLOT, 1)
       if (result < 0) countRefused(-result, 1)
       // A full single datagram was accepted, so the network card or the kernel cannot segment any message. (If the MTU
       // had shrunk, single datagrams would fail too, and segmentation would work again once it has grown.)
-      else if (length === packet) isSegmenting = false
+      else if (length === packetBytes) isSegmenting = false
     }
   }
 
@@ -166,15 +169,15 @@ export const createUdpSending = (
 
   const sendQueued = (): boolean => {
     while (sent < queued) {
-      const number = socketOf[flowsOf[sent]]
-      const socket = sockets[number]
+      const socketNumber = socketOf[flowsOf[sent]]
+      const socket = sockets[socketNumber]
       if (socket === undefined) {
         countRefused(EADDRNOTAVAIL, Math.ceil(sizes[sent] / packetSizes[sent]))
         sent++
         continue
       }
       let end = sent + 1
-      while (end < queued && socketOf[flowsOf[end]] === number) end++
+      while (end < queued && socketOf[flowsOf[end]] === socketNumber) end++
       counters.sendCalls++
       const result = send(socket, sent, end - sent)
       if (result === -EAGAIN) {
@@ -187,7 +190,7 @@ export const createUdpSending = (
         sent++
       }
     }
-    for (let i = 0; i < queued; i++) flows.drop(flowsOf[i])
+    for (let i = 0; i < queued; i++) flows.release(flowsOf[i])
     sent = 0
     queued = 0
     queuedPackets = 0
@@ -197,29 +200,30 @@ export const createUdpSending = (
 
   const tapped = emptyTappedRun(arena, 'sent')
 
-  const queueMessage = (offset: number, packet: number, count: number, last: number, flow: number): void => {
-    if (queued === MESSAGES && !sendQueued()) {
+  /** Queues packets as one message; drops them if the queue is full and cannot be sent. */
+  const queueMessage = (offset: number, packetBytes: number, count: number, lastBytes: number, flow: number): void => {
+    if (queued === MAX_MESSAGES && !sendQueued()) {
       counters.dropped += count
       return
     }
-    seal(offset, packet, count, last, flow)
-    const bytes = (count - 1) * packet + last
-    put(queued, offset, bytes, flow, count > 1 ? packet : 0)
+    seal(offset, packetBytes, count, lastBytes, flow)
+    const bytes = (count - 1) * packetBytes + lastBytes
+    setMessage(queued, offset, bytes, flow, count > 1 ? packetBytes : 0)
     offsets[queued] = offset
     sizes[queued] = bytes
-    packetSizes[queued] = packet
+    packetSizes[queued] = packetBytes
     flowsOf[queued] = flow
     queued++
-    flows.hold(flow)
+    flows.retain(flow)
     if (count > 1) counters.cutMessages++
-    const observe = tap()
-    if (observe === null) return
+    const currentTap = tap()
+    if (currentTap === null) return
     tapped.offset = offset
-    tapped.packetBytes = packet
+    tapped.packetBytes = packetBytes
     tapped.count = count
-    tapped.lastBytes = last
+    tapped.lastBytes = lastBytes
     tapped.flow = flows.recordOf(flow)
-    observe(tapped)
+    currentTap(tapped)
   }
 
   return {
@@ -230,7 +234,7 @@ export const createUdpSending = (
     reserve: bytes => {
       requireRunBytes(bytes)
       let at = queued === 0 ? 0 : (filled + 63) & ~63
-      if (at + bytes > STAGING || isBlocked) {
+      if (at + bytes > SEND_AREA_BYTES || isBlocked) {
         if (!sendQueued()) return -1
         at = 0
       }
@@ -247,8 +251,8 @@ export const createUdpSending = (
       counters.sentPackets += count
       counters.sentBytes += end - offset
       const peer = flows.peerOf(0, flows.words(), flows.destinationAt(flow))
-      const mayCut = isSegmenting && (flows.icrcFlowOf(flow).version === 6 || senders.numbersSegments(peer))
-      const maxPackets = mayCut ? Math.max(1, Math.min(messagePackets, Math.floor(MESSAGE_BYTES / packetBytes))) : 1
+      const maySegment = isSegmenting && (flows.icrcFlowOf(flow).version === 6 || senders.numbersSegments(peer))
+      const maxPackets = maySegment ? Math.max(1, Math.min(messagePackets, Math.floor(MESSAGE_BYTES / packetBytes))) : 1
       for (let i = 0; i < count; i += maxPackets) {
         const packets = Math.min(maxPackets, count - i)
         const last = i + packets === count ? lastBytes : packetBytes

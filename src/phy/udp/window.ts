@@ -1,13 +1,14 @@
 /*
- * The path MTU that an interface allows, and the window that a socket buffer allows: the window bytes (payload, and 64
- * per packet) that a sender may have unacknowledged.
+ * The path MTU that an interface allows, and the window that a socket buffer allows. A window is the number of bytes
+ * (payload, and 64 per packet) that a sender may have unacknowledged.
  */
 
-/** All headers that a RoCEv2 packet may have around its payload, as Linux counts them (iboe_get_mtu). */
-const HEADERS = 96
+/** Bytes of all headers that a RoCEv2 packet may have around its payload, as Linux counts them (iboe_get_mtu). */
+const HEADER_BYTES = 96
 
 /** Largest path MTU that fits an interface whose IP packets have at most `mtu` bytes; at least 256. */
-export const pathMtuOf = (mtu: number): number => [4096, 2048, 1024, 512].find(size => mtu >= size + HEADERS) ?? 256
+export const pathMtuOf = (mtu: number): number =>
+  [4096, 2048, 1024, 512].find(size => mtu >= size + HEADER_BYTES) ?? 256
 
 /**
  * Bytes of socket buffer for a byte of window. A window fills at most half of the receiver's socket buffer, which is

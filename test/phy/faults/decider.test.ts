@@ -54,7 +54,7 @@ describe('decisions of fault rules', () => {
       ['opcode=RC_*,qp=0x12,drop=1', [0, 0, 1, 0]],
     ] as const)
       assert.deepEqual(actionsOf(deciderOf(text), packets), expected, text)
-    for (const [text, device, direction, active] of [
+    for (const [text, device, direction, hasRules] of [
       ['drop=1', 'rxe0', 'received', true],
       ['drop=1', 'rxe0', 'sent', false],
       ['dir=sent,drop=1', 'rxe0', 'received', false],
@@ -65,13 +65,13 @@ describe('decisions of fault rules', () => {
       ['device=rxe1,drop=1', 'rxe1', 'received', true],
       ['drop=0,seed=4', 'rxe0', 'received', false],
     ] as const)
-      assert.equal(deciderOf(text, device, direction).active, active, `${text} ${device} ${direction}`)
+      assert.equal(deciderOf(text, device, direction).hasRules, hasRules, `${text} ${device} ${direction}`)
   })
 
   it('every matching rule acts: actions and delays add up, and each has its own counters', () => {
     const decider = deciderOf('drop=1;qp=0x11,dup=1,delay=3;delay=2;device=rxe9,drop=1')
     assert.deepEqual(actionsOf(decider, sends(2)), [DROP | DUP | WAIT, DROP | DUP | WAIT])
-    assert.deepEqual(Array.from(decider.decisions.waits.subarray(0, 2)), [5000, 5000])
+    assert.deepEqual(Array.from(decider.decisions.delays.subarray(0, 2)), [5000, 5000])
     const nothing = { matched: 2, dropped: 0, duplicated: 0, reordered: 0, corrupted: 0 }
     assert.deepEqual(decider.counts, [{ ...nothing, dropped: 2 }, { ...nothing, duplicated: 2 }, nothing])
   })
@@ -131,15 +131,15 @@ describe('decisions of fault rules', () => {
     // 1000 bytes in 1000 µs.
     const decider = deciderOf('rate=8mbit')
     actionsOf(decider, sends(1))
-    const { limits } = decider.decisions
-    assert.notEqual(limits[0], 0)
-    const leave = (time: number): number => decider.departure(limits[0], time, 1000)
+    const { rateLimits } = decider.decisions
+    assert.notEqual(rateLimits[0], 0)
+    const leave = (time: number): number => decider.departure(rateLimits[0], time, 1000)
     assert.deepEqual([0, 0, 0, 0].map(leave), [0, 0, 1000, 2000])
     // 4000 µs worth of bytes have been sent. At 3500 µs half a millisecond's worth fits, not more.
     assert.deepEqual([3500, 3500, 10000, 10000, 10000].map(leave), [3500, 4000, 10000, 10000, 11000])
     const slower = deciderOf('rate=8mbit;rate=4mbit')
     actionsOf(slower, sends(1))
-    const times = Array.from({ length: 50 }, () => slower.departure(slower.decisions.limits[0], 0, 1000))
+    const times = Array.from({ length: 50 }, () => slower.departure(slower.decisions.rateLimits[0], 0, 1000))
     assert.equal(times[49] - times[48], 2000, 'the lower limit applies')
   })
 

@@ -23,7 +23,7 @@ describe('UDP', { skip }, () => {
   portContract('a port on UDP', () => ({ address: loopback, attach: n => attach(n) }))
   portContract('a port on UDP without segmentation', () => ({
     address: loopback,
-    attach: n => attach(n, { cut: 'never' }),
+    attach: n => attach(n, { segmentation: 'never' }),
   }))
 
   const open: Port[] = []
@@ -79,7 +79,7 @@ describe('UDP', { skip }, () => {
   })
 
   it('never segments when told not to', async () => {
-    const [a, b, toB, toA] = pair({ cut: 'never' })
+    const [a, b, toB, toA] = pair({ segmentation: 'never' })
     sendRun(b, toA, 0, 1)
     await collect(a, 1)
     sendRun(a, toB, 0, 64, 4112)
@@ -209,7 +209,7 @@ describe('UDP', { skip }, () => {
       sendRun(port, flow, 0, count, 1040, 52)
       const run = emptyRun()
       assert.equal((await collect(port, count, run)).length, count)
-      assert.deepEqual([run.from.trafficClass, run.from.hopLimit], [12, 3])
+      assert.deepEqual([run.flowAddress.trafficClass, run.flowAddress.hopLimit], [12, 3])
     }
     assert.deepEqual([port.counters.icrcErrors, port.counters.unexpectedIdentifications], [0, 0])
     assert.ok(port.counters.cutMessages > 0, 'nothing depends on identifications over IPv6')

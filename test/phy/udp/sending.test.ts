@@ -3,7 +3,7 @@ import { describe, it } from 'node:test'
 import type { UdpBatches, UdpSocket } from '../../../src/host/net/udp.ts'
 import { createFlowTable } from '../../../src/phy/flow-table.ts'
 import type { Senders } from '../../../src/phy/udp/senders.ts'
-import { ALL_MESSAGES, createUdpSending, STAGING } from '../../../src/phy/udp/sending.ts'
+import { createUdpSending, MESSAGE_SLOTS, SEND_AREA_BYTES } from '../../../src/phy/udp/sending.ts'
 import { plainArena } from '../../../src/wire/arena.ts'
 import { makeFlow, verifyIcrc } from '../../../src/wire/icrc.ts'
 import { flowBetween, ipv4 } from '../helpers.ts'
@@ -17,13 +17,19 @@ const ENETUNREACH = 101
 
 /** The send half over a fake kernel: `answer` gives the result of a message, 0 for sent. */
 const start = (answer: (segment: number, bytes: number) => number) => {
-  const arena = plainArena(STAGING)
-  const slots = Array.from({ length: ALL_MESSAGES }, () => ({ offset: 0, bytes: 0, segment: 0 }))
+  const arena = plainArena(SEND_AREA_BYTES)
+  const slots = Array.from({ length: MESSAGE_SLOTS }, () => ({ offset: 0, bytes: 0, segment: 0 }))
   /** Sent messages: offset, bytes, segment. */
   const sent: (readonly [number, number, number])[] = []
   const blocked: boolean[] = []
   const batches: Pick<UdpBatches, 'arena' | 'putMessage' | 'send'> = {
-    arena: { ...arena, length: STAGING, buffer: new ArrayBuffer(0), i32: new Int32Array(0), u32: new Uint32Array(0) },
+    arena: {
+      ...arena,
+      length: SEND_AREA_BYTES,
+      buffer: new ArrayBuffer(0),
+      i32: new Int32Array(0),
+      u32: new Uint32Array(0),
+    },
     putMessage: (slot, offset, bytes, _destination, segment) => {
       slots[slot] = { offset, bytes, segment }
     },
@@ -54,7 +60,7 @@ const start = (answer: (segment: number, bytes: number) => number) => {
   const socket = { fd: -1, version: 4, receiveBuffer: 0 } as const
   const sockets: (UdpSocket | undefined)[] = [socket]
   const sending = createUdpSending(batches as UdpBatches, sockets, flows, senders, counters, {
-    cut: true,
+    canSegment: true,
     tap: () => null,
     onBlocked: isBlocked => blocked.push(isBlocked),
   })

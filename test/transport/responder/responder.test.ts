@@ -57,7 +57,7 @@ describe('a SEND', () => {
     t.request('SEND_LAST', 1, { payload: 90 })
     assert.deepEqual(t.completions(), ['7 ok recv 1114'])
     const received = [...memoryAt(t, 10, 3), ...memoryAt(t, 20, 1100), ...memoryAt(t, 2000, 11)]
-    assert.deepEqual(Uint8Array.from(received), Uint8Array.from([...data(MTU), ...data(90)]))
+    assert.deepEqual(Uint8Array.from(received), Uint8Array.from([...patternOf(MTU), ...patternOf(90)]))
     assert.equal(t.node.memory[13] | t.node.memory[1120] | t.node.memory[2011], 0)
   })
   it('carries immediate data, and may be empty', () => {
@@ -163,7 +163,7 @@ describe('a WRITE', () => {
     assert.deepEqual(t.completions(), [])
     assert.ok(t.node.dmaCalls.writes <= 2, `${t.node.dmaCalls.writes} writes`)
     assert.deepEqual(memoryAt(t, 0x9001, MTU), patternOf(MTU))
-    assert.deepEqual(memoryAt(t, 0x9001 + 2 * MTU, 10), Uint8Array.from([...data(9), 0]))
+    assert.deepEqual(memoryAt(t, 0x9001 + 2 * MTU, 10), Uint8Array.from([...patternOf(9), 0]))
   })
   it('crosses the 4 GiB line', () => {
     const t = startResponder()
@@ -173,7 +173,7 @@ describe('a WRITE', () => {
     t.request('WRITE_FIRST', 2, { payload: MTU, remote: line - MTU, dmaLen: 2 * MTU })
     t.request('WRITE_LAST', 3, { payload: MTU, ackReq: true })
     assert.deepEqual(t.sent(), ['ACK@3 msn 2'])
-    assert.deepEqual(memoryAt(t, line - MTU, 2 * MTU), Uint8Array.from([...data(MTU), ...data(MTU)]))
+    assert.deepEqual(memoryAt(t, line - MTU, 2 * MTU), Uint8Array.from([...patternOf(MTU), ...patternOf(MTU)]))
   })
   it('with immediate consumes and completes a receive WQE', () => {
     const t = startResponder()

@@ -103,7 +103,7 @@ const methods: Destinations & ThisType<Fields & Destinations> = {
   },
   hold(flow) {
     if (flow === this.held || flow < 0) return
-    this.port.holdFlow(flow)
+    this.port.reopenFlow(flow)
     if (this.held >= 0) this.released.push(this.held)
     this.held = flow
   },

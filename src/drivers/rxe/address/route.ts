@@ -14,7 +14,7 @@ export const routeOf = (port: Port, run: ReceivedRun): DatagramRoute => {
   if (SCRATCH_BYTES < IPV6_BYTES + 4096) throw new Error('the scratch room of ports holds no datagram')
   return {
     header(arena, at, length) {
-      const { source, destination, trafficClass, hopLimit, flowLabel } = run.from
+      const { source, destination, trafficClass, hopLimit, flowLabel } = run.flowAddress
       const { view } = arena
       const datagram = UDP_BYTES + length
       if (!isMappedIpv4(source)) {
