@@ -1,47 +1,51 @@
 /*
- * The contract of every port: the same tests for the memory link and for UDP.
+ * What every port must do, however it is implemented: tests for the memory link, both kinds of UDP ports, and each of
+ * them in a fault layer.
  */
 import assert from 'node:assert/strict'
 import { afterEach, beforeEach, describe, it } from 'node:test'
 import { emptyRun, type Port, type TappedRun } from '../../src/phy/port.ts'
+import { ROCE_UDP_PORT } from '../../src/spec/wire/headers.ts'
 import { plainArena } from '../../src/wire/arena.ts'
-import { putBth } from '../../src/wire/bth.ts'
+import { bthPsn } from '../../src/wire/bth.ts'
 import { makeFlow, verifyIcrc } from '../../src/wire/icrc.ts'
 import { groupAddress } from '../loopback.ts'
-import { collect, flowBetween, ipv6, psns, receiveAll, sendRun } from './helpers.ts'
+import { collect, flowBetween, ipv6, psns, putSendOnly, receiveAll, sendRun } from './helpers.ts'
 
 export interface LinkUnderTest {
-  /** A new port with the address number `n`. */
+  /** Creates a port that has the nth address. */
   attach(n: number): Port
   /** The nth address, from 1. */
   address(n: number): Uint8Array
   /** Whether the port cannot report hop limit and traffic class of received packets. */
-  readonly hidesHeader?: boolean
+  readonly hidesIpHeader?: boolean
 }
 
 export const portContract = (name: string, makeLink: () => LinkUnderTest): void => {
   void describe(name, () => {
     let link: LinkUnderTest
-    let open: Port[] = []
-    const ports = (count: number): Port[] => {
-      open = Array.from({ length: count }, (_, i) => link.attach(i + 1))
-      return open
+    let attached: Port[] = []
+    const openPorts = (count: number): Port[] => {
+      attached = Array.from({ length: count }, (_, i) => link.attach(i + 1))
+      return attached
     }
-    const flowTo = (from: number, to: number, more = {}) => flowBetween(link.address(from), link.address(to), more)
+    /** A flow record from one of the link's addresses to another, both by number. */
+    const flowTo = (source: number, destination: number, fields = {}) =>
+      flowBetween(link.address(source), link.address(destination), fields)
     beforeEach(() => {
       link = makeLink()
     })
     afterEach(() => {
-      for (const port of open) port.close()
+      for (const port of attached) port.close()
     })
 
     it('delivers a run to the port that has the destination address, and to no other', async () => {
-      const [a, b, c] = ports(3)
+      const [a, b, c] = openPorts(3)
       assert.ok(sendRun(a, a.openFlow(flowTo(1, 2)), 7, 3, 64, 32))
-      const got = await collect(b, 3)
-      assert.deepEqual(psns(got), [7, 8, 9])
+      const packets = await collect(b, 3)
+      assert.deepEqual(psns(packets), [7, 8, 9])
       assert.deepEqual(
-        got.map(g => g.length),
+        packets.map(packet => packet.length),
         [64, 64, 32],
       )
       assert.deepEqual(receiveAll(a), [])
@@ -51,7 +55,7 @@ export const portContract = (name: string, makeLink: () => LinkUnderTest): void 
     })
 
     it('delivers a run for a group to all members, the sender included, and to no others', async () => {
-      const [a, b, c] = ports(3)
+      const [a, b, c] = openPorts(3)
       const group = groupAddress(9)
       const flow = a.openFlow(flowBetween(link.address(1), group))
       for (const port of [a, b, b]) port.joinGroup(group)
@@ -76,38 +80,38 @@ export const portContract = (name: string, makeLink: () => LinkUnderTest): void 
     })
 
     it('delivers a run to its sender when the address is its own', async () => {
-      const [a] = ports(1)
+      const [a] = openPorts(1)
       sendRun(a, a.openFlow(flowTo(1, 1)), 5, 2)
       assert.deepEqual(psns(await collect(a, 2)), [5, 6])
     })
 
     it('seals every packet, and reports the identification that its ICRC was computed with', async () => {
-      const [a, b] = ports(2)
+      const [a, b] = openPorts(2)
       b.requireSeal(1)
       const address = flowTo(1, 2, { trafficClass: 0x68, hopLimit: 7 })
       const flow = a.openFlow(address)
-      const icrcFlow = makeFlow({ ...address, destinationPort: 4791 })
+      const icrcFlow = makeFlow({ ...address, destinationPort: ROCE_UDP_PORT })
       for (const count of [1, 5, 70, 200]) {
         sendRun(a, flow, 100, count, 276, 52)
-        for (const g of await collect(b, count)) {
-          const arena = plainArena(g.length)
-          arena.bytes.set(g.bytes)
-          assert.ok(verifyIcrc(arena, 0, g.length, icrcFlow, g.identification))
+        for (const packet of await collect(b, count)) {
+          const arena = plainArena(packet.length)
+          arena.bytes.set(packet.bytes)
+          assert.ok(verifyIcrc(arena, 0, packet.length, icrcFlow, packet.identification))
         }
       }
     })
 
     it('shows the receiver the address record of the sender, and its peer number', async () => {
-      const [a, b] = ports(2)
+      const [a, b] = openPorts(2)
       const flow = a.openFlow(flowTo(1, 2, { trafficClass: 8, hopLimit: 9 }))
       const run = emptyRun()
       sendRun(a, flow, 0, 1)
       assert.deepEqual(
-        (await collect(b, 1)).map(g => g.peer),
+        (await collect(b, 1)).map(packet => packet.peer),
         [-1],
         'no flow from b yet',
       )
-      const back = b.openFlow(flowTo(2, 1))
+      const flowBack = b.openFlow(flowTo(2, 1))
       sendRun(a, flow, 1, 1)
       await collect(b, 1, run)
       assert.equal(run.peer, b.peerOf(link.address(1)))
@@ -115,44 +119,44 @@ export const portContract = (name: string, makeLink: () => LinkUnderTest): void 
       const { source, destination, sourcePort, trafficClass, hopLimit } = run.flowAddress
       assert.deepEqual(
         [...source, ...destination, sourcePort, trafficClass, hopLimit],
-        [...link.address(1), ...link.address(2), 4791, ...(link.hidesHeader ? [0, 0] : [8, 9])],
+        [...link.address(1), ...link.address(2), ROCE_UDP_PORT, ...(link.hidesIpHeader ? [0, 0] : [8, 9])],
       )
-      b.closeFlow(back)
+      b.closeFlow(flowBack)
       assert.equal(b.peerOf(link.address(1)), -1)
     })
 
     it('drops and counts packets with a wrong ICRC, and delivers the others of their run', async () => {
-      const [a, b] = ports(2)
+      const [a, b] = openPorts(2)
       const flow = a.openFlow(flowTo(1, 2))
-      let wrong: readonly number[] = []
-      // The tap sees the run before it is sent, and corrupts it there.
+      let wrongPsns: readonly number[] = []
+      // The tap gets the run after its ICRCs were written and before it is sent.
       a.tap = run => {
         for (let i = 0; i < run.count; i++) {
           const at = run.offset + i * run.packetBytes
-          if (wrong.includes(run.arena.view.getUint32(at + 8) & 0xffffff)) run.arena.bytes[at + 20] ^= 4
+          if (wrongPsns.includes(bthPsn(run.arena.view, at))) run.arena.bytes[at + 20] ^= 4
         }
       }
       const outcomes: TappedRun['outcome'][] = []
       b.tap = run => outcomes.push(...Array.from({ length: run.count }, () => run.outcome))
       let errors = 0
-      for (wrong of [[0], [11], [3, 4, 9], [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10]]) {
+      for (wrongPsns of [[0], [11], [3, 4, 9], [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10]]) {
         sendRun(a, flow, 0, 12)
-        const right = Array.from({ length: 12 }, (_, i) => i).filter(i => !wrong.includes(i))
-        assert.deepEqual(psns(await collect(b, right.length)), right)
-        errors += wrong.length
+        const correctPsns = Array.from({ length: 12 }, (_, i) => i).filter(i => !wrongPsns.includes(i))
+        assert.deepEqual(psns(await collect(b, correctPsns.length)), correctPsns)
+        errors += wrongPsns.length
         assert.equal(b.counters.icrcErrors, errors)
       }
       assert.equal(outcomes.filter(outcome => outcome === 'wrong icrc').length, errors)
-      assert.equal(outcomes.length, 48)
+      assert.equal(outcomes.length, 4 * 12, 'the tap has seen every packet')
     })
 
     it('sends packets whose bytes were changed after their ICRC was written, which the receiver detects', async () => {
-      const [a, b] = ports(2)
+      const [a, b] = openPorts(2)
       const flow = a.openFlow(flowTo(1, 2))
       a.requireSeal(1)
       for (const count of [1, 3]) {
         const at = a.reserve(64 * count)
-        for (let i = 0; i < count; i++) putBth(a.arena.view, at + 64 * i, 4, 0, 0xffff, 0x11, 20 + i)
+        for (let i = 0; i < count; i++) putSendOnly(a.arena.view, at + 64 * i, 20 + i)
         a.commit(at, 64, count, 64, flow)
         a.arena.bytes[at + 30] ^= 1
         a.flush()
@@ -162,8 +166,8 @@ export const portContract = (name: string, makeLink: () => LinkUnderTest): void 
       assert.equal(b.counters.icrcErrors, 2)
     })
 
-    it('counts equal flow records as one flow', () => {
-      const [a] = ports(1)
+    it('opens equal flow records as one flow, which needs as many closes', () => {
+      const [a] = openPorts(1)
       const flow = a.openFlow(flowTo(1, 2))
       assert.equal(a.openFlow(flowTo(1, 2)), flow)
       assert.notEqual(a.openFlow(flowTo(1, 2, { hopLimit: 1 })), flow)
@@ -174,8 +178,8 @@ export const portContract = (name: string, makeLink: () => LinkUnderTest): void 
       assert.throws(() => sendRun(a, flow, 3, 1), /not open/)
     })
 
-    it('keeps a referenced flow open until its last close', () => {
-      const [a] = ports(1)
+    it('keeps a flow that was reopened open until its last close', () => {
+      const [a] = openPorts(1)
       const flow = a.openFlow(flowTo(1, 2))
       a.reopenFlow(flow)
       a.closeFlow(flow)
@@ -188,7 +192,7 @@ export const portContract = (name: string, makeLink: () => LinkUnderTest): void 
     })
 
     it('refuses flow records that do not fit a header', () => {
-      const [a] = ports(1)
+      const [a] = openPorts(1)
       assert.throws(() => a.openFlow(flowTo(1, 2, { sourcePort: 65536 })), /sourcePort.*65536/)
       assert.throws(() => a.openFlow(flowTo(1, 2, { flowLabel: -1 })), /flowLabel.*-1/)
       assert.throws(() => a.openFlow(flowBetween(link.address(1), ipv6(2))), /IPv4.*IPv6/)
@@ -196,7 +200,7 @@ export const portContract = (name: string, makeLink: () => LinkUnderTest): void 
     })
 
     it('refuses to commit a run outside the reservation', () => {
-      const [a] = ports(1)
+      const [a] = openPorts(1)
       const flow = a.openFlow(flowTo(1, 1))
       assert.throws(() => a.commit(0, 64, 1, 64, flow), /without reserve/)
       const at = a.reserve(64)
@@ -210,7 +214,7 @@ export const portContract = (name: string, makeLink: () => LinkUnderTest): void 
     })
 
     it('may deliver several runs before the first is released', async () => {
-      const [a, b] = ports(2)
+      const [a, b] = openPorts(2)
       const flow = a.openFlow(flowTo(1, 2))
       for (let i = 0; i < 3; i++) sendRun(a, flow, 10 * i, 1)
       const offsets: number[] = []
@@ -223,7 +227,7 @@ export const portContract = (name: string, makeLink: () => LinkUnderTest): void 
       }
       assert.equal(new Set(offsets).size, 3)
       assert.deepEqual(
-        offsets.map(at => b.arena.view.getUint32(at + 8) & 0xffffff),
+        offsets.map(at => bthPsn(b.arena.view, at)),
         [0, 10, 20],
       )
       b.release()
@@ -232,9 +236,9 @@ export const portContract = (name: string, makeLink: () => LinkUnderTest): void 
     })
 
     it('removes an address, and accepts it again', async () => {
-      const [a, b] = ports(2)
+      const [a, b] = openPorts(2)
       const flow = a.openFlow(flowTo(1, 2))
-      const back = b.openFlow(flowTo(2, 1))
+      const flowBack = b.openFlow(flowTo(2, 1))
       b.removeAddress(link.address(2))
       b.removeAddress(link.address(2))
       b.removeAddress(link.address(9))
@@ -242,12 +246,12 @@ export const portContract = (name: string, makeLink: () => LinkUnderTest): void 
       b.addAddress(link.address(2))
       sendRun(a, flow, 2, 1)
       assert.deepEqual(psns(await collect(b, 1)), [2])
-      sendRun(b, back, 3, 1)
-      assert.deepEqual(psns(await collect(a, 1)), [3], 'flows to it work again')
+      sendRun(b, flowBack, 3, 1)
+      assert.deepEqual(psns(await collect(a, 1)), [3], 'flows from it work again')
     })
 
-    it('wakes a device when packets arrive', async () => {
-      const [a, b] = ports(2)
+    it('calls `wake` when packets arrive', async () => {
+      const [a, b] = openPorts(2)
       const flow = a.openFlow(flowTo(1, 2))
       for (let i = 0; i < 2; i++) {
         const wake = new Promise<void>(resolve => {
@@ -259,8 +263,8 @@ export const portContract = (name: string, makeLink: () => LinkUnderTest): void 
       }
     })
 
-    it('transfers runs of 1 to 1024 packets of different lengths, whole', async () => {
-      const [a, b] = ports(2)
+    it('transfers every packet of runs of 1 to 1024 packets of different lengths', async () => {
+      const [a, b] = openPorts(2)
       const flow = a.openFlow(flowTo(1, 2))
       let psn = 0
       for (const [count, bytes, last] of [
@@ -273,12 +277,12 @@ export const portContract = (name: string, makeLink: () => LinkUnderTest): void 
         [1024, 16, 16],
       ]) {
         assert.ok(sendRun(a, flow, psn, count, bytes, last))
-        const got = await collect(b, count)
+        const packets = await collect(b, count)
         assert.deepEqual(
-          psns(got),
+          psns(packets),
           Array.from({ length: count }, (_, i) => psn + i),
         )
-        assert.ok(got.every((g, i) => g.length === (i === count - 1 ? last : bytes)))
+        assert.ok(packets.every((packet, i) => packet.length === (i === count - 1 ? last : bytes)))
         psn += count
       }
       assert.equal(b.counters.icrcErrors, 0)
@@ -286,7 +290,7 @@ export const portContract = (name: string, makeLink: () => LinkUnderTest): void 
     })
 
     it('reserves and frees layer buffers', () => {
-      const [a] = ports(1)
+      const [a] = openPorts(1)
       const buffers: number[] = []
       for (let at = a.takeLayerBuffer(a.maxBytes); at >= 0; at = a.takeLayerBuffer(a.maxBytes)) buffers.push(at)
       assert.ok(buffers.length >= 2)
@@ -297,8 +301,8 @@ export const portContract = (name: string, makeLink: () => LinkUnderTest): void 
       a.releaseLayerBuffer(again)
     })
 
-    it('accepts nothing more once closed', () => {
-      const [a] = ports(1)
+    it('reserves and receives nothing once closed', () => {
+      const [a] = openPorts(1)
       a.close()
       a.close()
       assert.equal(a.reserve(64), -1)

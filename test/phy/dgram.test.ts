@@ -1,20 +1,21 @@
 /*
- * The port on node:dgram: the port contract without native code, and packets of other kinds of ports are refused.
+ * The port on node:dgram: it obeys the port contract, and refuses packets of other kinds of ports.
  */
 import assert from 'node:assert/strict'
 import { createSocket } from 'node:dgram'
 import { after, describe, it } from 'node:test'
+import { EMSGSIZE } from '../../src/host/errno.ts'
 import { hasNative } from '../../src/host/native.ts'
 import { createDgramPort, type DgramPort, ICRC_MARK } from '../../src/phy/dgram.ts'
 import type { Port } from '../../src/phy/port.ts'
 import { createUdpPort } from '../../src/phy/udp/port.ts'
+import { ICRC_BYTES, ROCE_UDP_PORT } from '../../src/spec/wire/headers.ts'
 import { addressText } from '../../src/wire/address.ts'
 import { plainArena } from '../../src/wire/arena.ts'
-import { putBth } from '../../src/wire/bth.ts'
 import { findIdentification, makeFlow, sealIcrc } from '../../src/wire/icrc.ts'
 import { loopback } from '../loopback.ts'
 import { portContract } from './contract.ts'
-import { collect, flowBetween, psns, receiveAll, sendRun } from './helpers.ts'
+import { collect, flowBetween, psns, putSendOnly, receiveAll, sendRun } from './helpers.ts'
 
 const foreignAddresses: string[] = []
 const attach = (n: number): DgramPort => {
@@ -27,7 +28,7 @@ const attach = (n: number): DgramPort => {
   return port
 }
 
-portContract('a port on node:dgram', () => ({ address: loopback, attach, hidesHeader: true }))
+portContract('a port on node:dgram', () => ({ address: loopback, attach, hidesIpHeader: true }))
 
 describe('node:dgram', () => {
   const open: Port[] = []
@@ -46,50 +47,63 @@ describe('node:dgram', () => {
   it('refuses packets with a standard ICRC, and reports the source once', async () => {
     const [a, b] = pair()
     const foreignSocket = createSocket('udp4')
-    await new Promise<void>(resolve => foreignSocket.bind(4791, addressText(loopback(3)), resolve))
+    await new Promise<void>(resolve => foreignSocket.bind(ROCE_UDP_PORT, addressText(loopback(3)), resolve))
     const arena = plainArena(64)
-    const flow = makeFlow({ source: loopback(3), destination: loopback(2), sourcePort: 4791, destinationPort: 4791 })
+    const flow = makeFlow({
+      source: loopback(3),
+      destination: loopback(2),
+      sourcePort: ROCE_UDP_PORT,
+      destinationPort: ROCE_UDP_PORT,
+    })
     for (const identification of [0, 0x1234]) {
-      putBth(arena.view, 0, 4, 0, 0xffff, 17, 1)
+      putSendOnly(arena.view, 0, 1)
       sealIcrc(arena, 0, 64, flow, identification)
-      await new Promise(resolve => foreignSocket.send(arena.bytes.slice(), 4791, addressText(loopback(2)), resolve))
+      await new Promise(resolve =>
+        foreignSocket.send(arena.bytes.slice(), ROCE_UDP_PORT, addressText(loopback(2)), resolve),
+      )
     }
     await new Promise<void>(resolve => foreignSocket.close(resolve))
-    const own = a.openFlow(flowBetween(loopback(1), loopback(2)))
-    sendRun(a, own, 7, 1)
+    const flowToB = a.openFlow(flowBetween(loopback(1), loopback(2)))
+    sendRun(a, flowToB, 7, 1)
     assert.deepEqual(psns(await collect(b, 1)), [7])
     assert.deepEqual([b.counters.foreignPackets, b.counters.icrcErrors], [2, 0])
     assert.deepEqual(foreignAddresses, [addressText(loopback(3))])
   })
 
-  it('sends packets that no UDP port accepts, whatever their length', { skip: !hasNative() }, async () => {
+  it('accepts no packets from a port on UDP, nor does that accept its packets', { skip: !hasNative() }, async () => {
     const [a] = pair()
-    const other = createUdpPort({ mtu: 65536, interfaceIndex: 1 })
-    open.push(other)
-    other.addAddress(loopback(4))
-    const to = a.openFlow(flowBetween(loopback(1), loopback(4)))
-    const back = other.openFlow(flowBetween(loopback(4), loopback(1)))
-    sendRun(a, to, 0, 5)
-    sendRun(other, back, 0, 5)
+    const udpPort = createUdpPort({ mtu: 65536, interfaceIndex: 1 })
+    open.push(udpPort)
+    udpPort.addAddress(loopback(4))
+    const flow = a.openFlow(flowBetween(loopback(1), loopback(4)))
+    const flowBack = udpPort.openFlow(flowBetween(loopback(4), loopback(1)))
+    sendRun(a, flow, 0, 5)
+    sendRun(udpPort, flowBack, 0, 5)
     const deadline = Date.now() + 5000
-    while ((other.counters.icrcErrors < 5 || a.counters.foreignPackets < 5) && Date.now() < deadline) {
-      assert.deepEqual([...receiveAll(other), ...receiveAll(a)], [])
+    while ((udpPort.counters.icrcErrors < 5 || a.counters.foreignPackets < 5) && Date.now() < deadline) {
+      assert.deepEqual([...receiveAll(udpPort), ...receiveAll(a)], [])
       await new Promise(setImmediate)
     }
-    assert.deepEqual([other.counters.icrcErrors, a.counters.foreignPackets], [5, 5])
+    assert.deepEqual([udpPort.counters.icrcErrors, a.counters.foreignPackets], [5, 5])
   })
 
   it('has a mark that no identification produces', () => {
     const arena = plainArena(4300)
-    const flow = makeFlow({ source: loopback(1), destination: loopback(2), sourcePort: 4791, destinationPort: 4791 })
+    const flow = makeFlow({
+      source: loopback(1),
+      destination: loopback(2),
+      sourcePort: ROCE_UDP_PORT,
+      destinationPort: ROCE_UDP_PORT,
+    })
     for (let length = 16; length <= 4300; length += 4) {
       sealIcrc(arena, 0, length, flow, 0)
-      arena.view.setUint32(length - 4, arena.view.getUint32(length - 4) ^ ICRC_MARK)
+      const icrcAt = length - ICRC_BYTES
+      arena.view.setUint32(icrcAt, arena.view.getUint32(icrcAt) ^ ICRC_MARK)
       assert.equal(findIdentification(arena, 0, length, flow, 0), -1, `${length} bytes`)
     }
   })
 
-  it('refuses local addresses of other hosts, and sources that it lacks', () => {
+  it('refuses addresses in use or of other hosts, and flows from others, but ignores an absent link-local one', () => {
     const [a] = pair()
     const second = createDgramPort({ mtu: 1500, interfaceName: 'lo' })
     open.push(second)
@@ -105,18 +119,22 @@ describe('node:dgram', () => {
   it('continues after datagrams that cannot be sent and datagrams that are not packets', async () => {
     const [a, b] = pair()
     const flow = a.openFlow(flowBetween(loopback(1), loopback(2)))
+    // A datagram of more than 65,507 bytes.
     sendRun(a, flow, 0, 1, 66000)
     const foreignSocket = createSocket('udp4')
     for (const length of [0, 1, 15, 16, 5000])
-      await new Promise(resolve => foreignSocket.send(new Uint8Array(length), 4791, addressText(loopback(2)), resolve))
+      await new Promise(resolve =>
+        foreignSocket.send(new Uint8Array(length), ROCE_UDP_PORT, addressText(loopback(2)), resolve),
+      )
     foreignSocket.close()
     sendRun(a, flow, 1, 1)
     assert.deepEqual(psns(await collect(b, 1)), [1])
-    assert.deepEqual([a.counters.sendErrors, a.counters.lastSendError], [1, 90])
+    assert.deepEqual([a.counters.sendErrors, a.counters.lastSendError], [1, EMSGSIZE])
+    // The empty datagram is dropped; the ICRC of the others is missing or wrong.
     assert.deepEqual([b.counters.dropped, b.counters.icrcErrors], [1, 4])
   })
 
-  it('sends over IPv6, also to itself', async t => {
+  it('sends to itself over IPv6', async t => {
     const address = new Uint8Array(16)
     address[15] = 1
     const port = createDgramPort({ mtu: 65536, interfaceName: 'lo' })
@@ -131,7 +149,7 @@ describe('node:dgram', () => {
     assert.equal((await collect(port, 30)).length, 30)
   })
 
-  it('sends again when the datagrams in flight have left', async () => {
+  it('has no reservation while its send area is full, and calls `wake` when the datagrams have been sent', async () => {
     const [a, b] = pair()
     const flow = a.openFlow(flowBetween(loopback(1), loopback(2)))
     let runs = 0

@@ -13,8 +13,9 @@ import { makeFlow } from '../../src/wire/icrc.ts'
 const address = fc
   .integer({ min: 1, max: 3 })
   .map(last => new Uint8Array([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255, 10, 0, 0, last]))
+/** Few values, so that many records are equal. */
 const small = fc.integer({ min: 0, max: 2 })
-const record: fc.Arbitrary<FlowAddress> = fc.record({
+const flowAddress: fc.Arbitrary<FlowAddress> = fc.record({
   source: address,
   destination: address,
   sourcePort: small,
@@ -22,26 +23,31 @@ const record: fc.Arbitrary<FlowAddress> = fc.record({
   hopLimit: small,
   flowLabel: small,
 })
-const steps = fc.array(fc.record({ record, close: fc.boolean(), changeRecord: fc.boolean() }), { maxLength: 40 })
-const textOf = ({ source, destination, ...more }: FlowAddress): string =>
-  JSON.stringify([[...source], [...destination], more])
+const steps = fc.array(fc.record({ record: flowAddress, closes: fc.boolean(), changesRecord: fc.boolean() }), {
+  maxLength: 40,
+})
+const textOf = ({ source, destination, ...fields }: FlowAddress): string =>
+  JSON.stringify([[...source], [...destination], fields])
 
 test('a flow has the record that it was opened with', () => {
   fc.assert(
-    fc.property(steps, all => {
+    fc.property(steps, allSteps => {
       const table = createFlowTable()
-      const open: { flow: number; text: string; base: number }[] = []
-      for (const { record: given, close, changeRecord } of all) {
-        if (close) for (const { flow } of open.splice(0, 2)) table.close(1, flow)
-        const text = textOf(given)
-        const { base } = makeFlow({ ...given, destinationPort: ROCE_UDP_PORT })
-        open.push({ flow: table.open(1, given), text, base })
-        if (changeRecord) given.destination.fill(9)
-        for (const one of open) {
-          assert.equal(textOf(table.recordOf(one.flow)), one.text)
-          assert.equal(table.icrcFlowOf(one.flow).base, one.base)
+      const open: { flow: number; text: string; icrcBase: number }[] = []
+      for (const { record, closes, changesRecord } of allSteps) {
+        if (closes) for (const { flow } of open.splice(0, 2)) table.close(1, flow)
+        const text = textOf(record)
+        const { base: icrcBase } = makeFlow({ ...record, destinationPort: ROCE_UDP_PORT })
+        open.push({ flow: table.open(1, record), text, icrcBase })
+        if (changesRecord) record.destination.fill(9)
+        for (const openFlow of open) {
+          assert.equal(textOf(table.recordOf(openFlow.flow)), openFlow.text)
+          assert.equal(table.icrcFlowOf(openFlow.flow).base, openFlow.icrcBase)
         }
-        assert.equal(new Set(open.map(one => one.text)).size, new Set(open.map(one => one.flow)).size)
+        assert.equal(
+          new Set(open.map(openFlow => openFlow.text)).size,
+          new Set(open.map(openFlow => openFlow.flow)).size,
+        )
       }
     }),
   )

@@ -1,12 +1,13 @@
 /*
- * Shared by the phy tests: addresses, flows, a port on a memory link, runs with recognizable packets, and received
- * packets.
+ * Shared by the phy tests: addresses, flows, memory links and their ports, and functions that send and receive runs.
  */
 
 import { createMemorySwitch, type MemorySwitch, memorySwitchBytes } from '../../src/phy/memory.ts'
 import { emptyRun, type FlowAddress, type Port } from '../../src/phy/port.ts'
+import { DEFAULT_PKEY, ROCE_UDP_PORT } from '../../src/spec/wire/headers.ts'
+import { opcodeNumber } from '../../src/spec/wire/opcodes.ts'
 import { plainArena } from '../../src/wire/arena.ts'
-import { putBth } from '../../src/wire/bth.ts'
+import { bthPsn, putBth } from '../../src/wire/bth.ts'
 
 /** ::ffff:10.0.0.n */
 export const ipv4 = (n: number): Uint8Array => Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 0, 0, n)
@@ -16,31 +17,37 @@ export const ipv6 = (n: number): Uint8Array => Uint8Array.of(0xfd, 0, 0, 0, 0, 0
 export const flowBetween = (
   source: Uint8Array,
   destination: Uint8Array,
-  more: Partial<FlowAddress> = {},
+  fields: Partial<FlowAddress> = {},
 ): FlowAddress => ({
   source,
   destination,
-  sourcePort: 4791,
+  sourcePort: ROCE_UDP_PORT,
   trafficClass: 0,
   hopLimit: 64,
   flowLabel: 0,
-  ...more,
+  ...fields,
 })
 
 export const smallSwitch = (runs = 8, smallRuns = 16, sealing: 'always' | 'demand' = 'always'): MemorySwitch =>
   createMemorySwitch({ arena: plainArena(memorySwitchBytes(runs, smallRuns)), runs, smallRuns, sealing })
 
-/** Ports with the addresses 10.0.0.1, 10.0.0.2, … */
-export const ports = (link: MemorySwitch, count: number): Port[] =>
+/** Attaches ports with the addresses 10.0.0.1, 10.0.0.2, … to a link. */
+export const attachPorts = (link: MemorySwitch, count: number): Port[] =>
   Array.from({ length: count }, (_, i) => {
     const port = link.attach()
     port.addAddress(ipv4(i + 1))
     return port
   })
 
-const RC_SEND_ONLY = 4
+/** Writes the BTH of an RC SEND_ONLY. */
+export const putSendOnly = (view: DataView, at: number, psn: number): void => {
+  putBth(view, at, opcodeNumber.RC_SEND_ONLY, 0, DEFAULT_PKEY, 0x11, psn)
+}
 
-/** Sends SEND_ONLYs numbered by PSN from `psn` on as one run; false if the port had no room. */
+/**
+ * Sends `count` RC SEND_ONLYs of `bytes` bytes, the last of `lastBytes`, with PSNs from `psn` on as one run; false if
+ * the port has no free buffer.
+ */
 export const sendRun = (
   port: Port,
   flow: number,
@@ -53,7 +60,7 @@ export const sendRun = (
   const at = port.reserve(total)
   if (at < 0) return false
   port.arena.bytes.fill(psn & 0xff, at, at + total)
-  for (let i = 0; i < count; i++) putBth(port.arena.view, at + i * bytes, RC_SEND_ONLY, 0, 0xffff, 0x11, psn + i)
+  for (let i = 0; i < count; i++) putSendOnly(port.arena.view, at + i * bytes, psn + i)
   port.commit(at, bytes, count, lastBytes, flow)
   port.flush()
   return true
@@ -67,15 +74,15 @@ export interface ReceivedPacket {
   bytes: Uint8Array
 }
 
-/** Receives and releases everything that waits at a port, packet by packet; `run` is the last record. */
+/** Receives and releases all runs that wait at a port. Returns their packets; `run` is filled with the last run. */
 export const receiveAll = (port: Port, run = emptyRun()): ReceivedPacket[] => {
-  const got: ReceivedPacket[] = []
+  const packets: ReceivedPacket[] = []
   while (port.receive(run)) {
     for (let i = 0; i < run.count; i++) {
       const at = run.offset + i * run.packetBytes
       const length = i === run.count - 1 ? run.lastBytes : run.packetBytes
-      got.push({
-        psn: port.arena.view.getUint32(at + 8) & 0xffffff,
+      packets.push({
+        psn: bthPsn(port.arena.view, at),
         length,
         peer: run.peer,
         identification: run.identification + i,
@@ -84,20 +91,20 @@ export const receiveAll = (port: Port, run = emptyRun()): ReceivedPacket[] => {
     }
     port.release()
   }
-  return got
+  return packets
 }
 
-export const psns = (got: readonly ReceivedPacket[]): number[] => got.map(g => g.psn)
+export const psns = (packets: readonly ReceivedPacket[]): number[] => packets.map(packet => packet.psn)
 
-/** Receives until `count` packets have arrived, and everything that waits then; fails if they do not arrive. */
+/** As `receiveAll`, until at least `count` packets have arrived; throws if they do not arrive within five seconds. */
 export const collect = async (port: Port, count: number, run = emptyRun()): Promise<ReceivedPacket[]> => {
   const deadline = Date.now() + 5000
-  const got: ReceivedPacket[] = []
+  const packets: ReceivedPacket[] = []
   for (;;) {
-    got.push(...receiveAll(port, run))
-    if (got.length >= count) return got
+    packets.push(...receiveAll(port, run))
+    if (packets.length >= count) return packets
     if (Date.now() > deadline)
-      throw new Error(`${got.length} of ${count} packets arrived: ${JSON.stringify(port.counters)}`)
+      throw new Error(`${packets.length} of ${count} packets arrived: ${JSON.stringify(port.counters)}`)
     await new Promise(setImmediate)
   }
 }

@@ -3,11 +3,11 @@ import { describe, it } from 'node:test'
 import fc from 'fast-check'
 import { createMemorySwitch, memorySwitchBytes } from '../../src/phy/memory.ts'
 import { emptyRun, type TappedRun } from '../../src/phy/port.ts'
+import { ROCE_UDP_PORT } from '../../src/spec/wire/headers.ts'
 import { plainArena } from '../../src/wire/arena.ts'
-import { putBth } from '../../src/wire/bth.ts'
 import { makeFlow, verifyIcrc } from '../../src/wire/icrc.ts'
 import { portContract } from './contract.ts'
-import { flowBetween, ipv4, ipv6, ports, psns, receiveAll, sendRun, smallSwitch } from './helpers.ts'
+import { attachPorts, flowBetween, ipv4, ipv6, psns, putSendOnly, receiveAll, sendRun, smallSwitch } from './helpers.ts'
 
 portContract('a port on a memory link', () => {
   const link = smallSwitch(16, 64)
@@ -24,16 +24,16 @@ portContract('a port on a memory link', () => {
 describe('memory link', () => {
   it('delivers a run to the port that has the destination address, and to no other', () => {
     const link = smallSwitch()
-    const [a, b, c] = ports(link, 3)
+    const [a, b, c] = attachPorts(link, 3)
     const flow = a.openFlow(flowBetween(ipv4(1), ipv4(2)))
     sendRun(a, flow, 7, 3, 64, 32)
     assert.equal(link.waitingRuns, 1)
     assert.deepEqual(receiveAll(c), [])
     assert.deepEqual(receiveAll(a), [])
-    const got = receiveAll(b)
-    assert.deepEqual(psns(got), [7, 8, 9])
+    const packets = receiveAll(b)
+    assert.deepEqual(psns(packets), [7, 8, 9])
     assert.deepEqual(
-      got.map(g => g.length),
+      packets.map(packet => packet.length),
       [64, 64, 32],
     )
     assert.equal(link.waitingRuns, 0)
@@ -49,7 +49,7 @@ describe('memory link', () => {
   })
 
   it('a port may have several addresses, IPv4 and IPv6', () => {
-    const [a, b] = ports(smallSwitch(), 2)
+    const [a, b] = attachPorts(smallSwitch(), 2)
     a.addAddress(ipv6(1))
     b.addAddress(ipv6(2))
     b.addAddress(ipv6(2))
@@ -62,7 +62,7 @@ describe('memory link', () => {
 
   it('drops and counts packets without a receiver, and frees their buffer', () => {
     const link = smallSwitch()
-    const [a] = ports(link, 1)
+    const [a] = attachPorts(link, 1)
     const flow = a.openFlow(flowBetween(ipv4(1), ipv4(99)))
     for (let i = 0; i < 100; i++) assert.ok(sendRun(a, flow, i, 3, 4112))
     assert.equal(a.counters.dropped, 300)
@@ -70,20 +70,20 @@ describe('memory link', () => {
   })
 
   it('seals every packet with identification 0, 1, 2 … within its run, and reports it', () => {
-    const [a, b] = ports(smallSwitch(), 2)
+    const [a, b] = attachPorts(smallSwitch(), 2)
     const address = flowBetween(ipv4(1), ipv4(2), { sourcePort: 50000, trafficClass: 0x68 })
     sendRun(a, a.openFlow(address), 100, 5, 276, 52)
-    const got = receiveAll(b)
+    const packets = receiveAll(b)
     assert.deepEqual(
-      got.map(g => g.identification),
+      packets.map(packet => packet.identification),
       [0, 1, 2, 3, 4],
     )
-    const flow = makeFlow({ ...address, destinationPort: 4791 })
-    for (const g of got) {
-      const arena = plainArena(g.length)
-      arena.bytes.set(g.bytes)
-      assert.ok(verifyIcrc(arena, 0, g.length, flow, g.identification))
-      assert.ok(!verifyIcrc(arena, 0, g.length, flow, g.identification + 1))
+    const flow = makeFlow({ ...address, destinationPort: ROCE_UDP_PORT })
+    for (const packet of packets) {
+      const arena = plainArena(packet.length)
+      arena.bytes.set(packet.bytes)
+      assert.ok(verifyIcrc(arena, 0, packet.length, flow, packet.identification))
+      assert.ok(!verifyIcrc(arena, 0, packet.length, flow, packet.identification + 1))
     }
   })
 
@@ -91,27 +91,27 @@ describe('memory link', () => {
     fc.assert(
       fc.property(fc.array(fc.boolean(), { minLength: 1, maxLength: 12 }), wrong => {
         const link = smallSwitch()
-        const [a, b] = ports(link, 2)
+        const [a, b] = attachPorts(link, 2)
         const flow = a.openFlow(flowBetween(ipv4(1), ipv4(2)))
-        // The tap sees the run before it is queued, and corrupts it there.
+        // The tap gets the run after its ICRCs were written and before it is queued.
         a.tap = run =>
           wrong.forEach((isWrong, i) => {
             if (isWrong) run.arena.bytes[run.offset + i * run.packetBytes + 20] ^= 4
           })
-        const seen: TappedRun['outcome'][] = []
-        b.tap = run => seen.push(...Array.from({ length: run.count }, () => run.outcome))
+        const outcomes: TappedRun['outcome'][] = []
+        b.tap = run => outcomes.push(...Array.from({ length: run.count }, () => run.outcome))
         sendRun(a, flow, 0, wrong.length)
         const expected = wrong.flatMap((isWrong, i) => (isWrong ? [] : [i]))
-        const got = receiveAll(b)
-        assert.deepEqual(psns(got), expected)
+        const packets = receiveAll(b)
+        assert.deepEqual(psns(packets), expected)
         assert.deepEqual(
-          got.map(g => g.identification),
+          packets.map(packet => packet.identification),
           expected,
         )
         assert.equal(b.counters.icrcErrors, wrong.length - expected.length)
         assert.equal(b.counters.receivedPackets, expected.length)
         assert.deepEqual(
-          seen,
+          outcomes,
           wrong.map(isWrong => (isWrong ? 'wrong icrc' : 'passed')),
         )
         assert.equal(link.stat().smallRuns, 0)
@@ -119,29 +119,31 @@ describe('memory link', () => {
     )
   })
 
-  it('with sealing on demand computes no ICRC until a reader needs one, then always', () => {
-    const [a, b] = ports(smallSwitch(8, 16, 'demand'), 2)
+  it('with sealing on demand computes ICRCs only while a reader needs them, also of runs that wait already', () => {
+    const [a, b] = attachPorts(smallSwitch(8, 16, 'demand'), 2)
     const flow = a.openFlow(flowBetween(ipv4(1), ipv4(2)))
-    const trailer = (): number => {
+    /** Transfers a packet; returns the last byte of its ICRC. */
+    const lastByte = (): number => {
       sendRun(a, flow, 0, 1)
       return receiveAll(b)[0].bytes[63]
     }
-    const before = trailer()
-    assert.equal(before, 0, 'as it was written')
+    assert.equal(lastByte(), 0, 'as `sendRun` wrote it')
     sendRun(a, flow, 0, 1)
     b.requireSeal(1)
-    const late = receiveAll(b)[0].bytes
+    const bytes = receiveAll(b)[0].bytes
     const sealed = plainArena(64)
-    sealed.bytes.set(late)
-    assert.ok(verifyIcrc(sealed, 0, 64, makeFlow({ ...flowBetween(ipv4(1), ipv4(2)), destinationPort: 4791 }), 0))
-    assert.equal(trailer(), late[63])
+    sealed.bytes.set(bytes)
+    assert.ok(
+      verifyIcrc(sealed, 0, 64, makeFlow({ ...flowBetween(ipv4(1), ipv4(2)), destinationPort: ROCE_UDP_PORT }), 0),
+    )
+    assert.equal(lastByte(), bytes[63])
     b.requireSeal(-1)
-    assert.equal(trailer(), 0)
+    assert.equal(lastByte(), 0)
   })
 
-  it('counts equal flow records as one flow, and keeps a closed one until its runs have arrived', () => {
+  it('opens equal flow records as one flow, and keeps a closed flow until its runs have arrived', () => {
     const link = smallSwitch()
-    const [a, b] = ports(link, 2)
+    const [a, b] = attachPorts(link, 2)
     const flow = a.openFlow(flowBetween(ipv4(1), ipv4(2)))
     assert.equal(a.openFlow(flowBetween(ipv4(1), ipv4(2))), flow)
     assert.notEqual(a.openFlow(flowBetween(ipv4(1), ipv4(2), { hopLimit: 1 })), flow)
@@ -150,14 +152,13 @@ describe('memory link', () => {
     a.closeFlow(flow)
     assert.throws(() => a.closeFlow(flow), /not open/)
     assert.throws(() => sendRun(a, flow, 3, 1), /not open/)
-    const other = a.openFlow(flowBetween(ipv4(1), ipv4(3)))
-    assert.notEqual(other, flow)
+    assert.notEqual(a.openFlow(flowBetween(ipv4(1), ipv4(3))), flow)
     assert.deepEqual(psns(receiveAll(b)), [3])
     assert.equal(link.stat().flows, 2)
   })
 
   it('refuses a run outside the reservation', () => {
-    const [a] = ports(smallSwitch(), 1)
+    const [a] = attachPorts(smallSwitch(), 1)
     const flow = a.openFlow(flowBetween(ipv4(1), ipv4(1)))
     assert.throws(() => a.commit(0, 64, 1, 64, flow), /without reserve/)
     const at = a.reserve(64)
@@ -172,15 +173,15 @@ describe('memory link', () => {
 
   it('an unused reservation is freed by the next one, and by close', () => {
     const link = smallSwitch()
-    const [a] = ports(link, 1)
+    const [a] = attachPorts(link, 1)
     for (let i = 0; i < 50; i++) a.reserve(i % 2 === 0 ? 64 : 60000)
     assert.equal(link.stat().runs + link.stat().smallRuns, 1)
     a.close()
     assert.equal(link.stat().runs + link.stat().smallRuns, 0)
   })
 
-  it('refuses when all buffers are in use, and accepts again after a release', () => {
-    const [a, b] = ports(smallSwitch(), 2)
+  it('refuses to reserve when all buffers are in use, and reserves again after a release', () => {
+    const [a, b] = attachPorts(smallSwitch(), 2)
     const flow = a.openFlow(flowBetween(ipv4(1), ipv4(2)))
     let sent = 0
     while (sendRun(a, flow, sent, 1, 4096)) sent++
@@ -196,11 +197,11 @@ describe('memory link', () => {
 
   it('a sender to a port that does not receive cannot starve the others', () => {
     const link = smallSwitch(16, 64)
-    const all = ports(link, 4)
-    const [a, b, c, d] = all
-    const stuck = a.openFlow(flowBetween(ipv4(1), ipv4(2)))
-    while (sendRun(a, stuck, 0, 1, 4096));
-    while (sendRun(a, stuck, 0, 1, 64));
+    const allPorts = attachPorts(link, 4)
+    const [a, b, c, d] = allPorts
+    const flowToB = a.openFlow(flowBetween(ipv4(1), ipv4(2)))
+    while (sendRun(a, flowToB, 0, 1, 4096));
+    while (sendRun(a, flowToB, 0, 1, 64));
     for (const [port, n] of [
       [b, 2],
       [c, 3],
@@ -215,9 +216,9 @@ describe('memory link', () => {
     assert.equal(psns(receiveAll(d)).length, 12)
   })
 
-  it('several runs may be in flight, and one release returns all of them', () => {
+  it('several runs may be in flight, and one release frees all that were received', () => {
     const link = smallSwitch()
-    const [a, b] = ports(link, 2)
+    const [a, b] = attachPorts(link, 2)
     const flow = a.openFlow(flowBetween(ipv4(1), ipv4(2)))
     for (let i = 0; i < 3; i++) sendRun(a, flow, i, 1)
     const run = emptyRun()
@@ -235,13 +236,13 @@ describe('memory link', () => {
 
   it('sends several runs from one reservation, which is free when all are released and the poll has ended', () => {
     const link = smallSwitch()
-    const [a, b] = ports(link, 2)
+    const [a, b] = attachPorts(link, 2)
     const flow = a.openFlow(flowBetween(ipv4(1), ipv4(2)))
     const at = a.reserve(6000)
     const sizes = [2000, 1040, 1040]
     let end = at
     for (const [psn, size] of sizes.entries()) {
-      putBth(a.arena.view, end, 4, 0, 0xffff, 0x11, psn)
+      putSendOnly(a.arena.view, end, psn)
       a.commit(end, size, 1, size, flow)
       end += size
     }
@@ -264,9 +265,9 @@ describe('memory link', () => {
     assert.throws(() => a.commit(end, 64, 1, 64, flow), /without reserve/)
   })
 
-  it('lets the sender use its reservation when no other buffer is free', () => {
+  it('keeps a reservation when the next one is refused', () => {
     const link = smallSwitch(2, 1)
-    const [a] = ports(link, 1)
+    const [a] = attachPorts(link, 1)
     const flow = a.openFlow(flowBetween(ipv4(1), ipv4(1)))
     const first = a.reserve(5000)
     a.commit(first, 1000, 1, 1000, flow)
@@ -279,13 +280,13 @@ describe('memory link', () => {
     assert.equal(link.stat().runs, 0)
   })
 
-  it('keeps any number of runs in a reservation apart', () => {
+  it('delivers any number of runs in one reservation', () => {
     const link = smallSwitch(2, 4)
-    const [a, b] = ports(link, 2)
+    const [a, b] = attachPorts(link, 2)
     const flow = a.openFlow(flowBetween(ipv4(1), ipv4(2)))
     const at = a.reserve(3000 * 20)
     for (let i = 0; i < 3000; i++) {
-      putBth(a.arena.view, at + i * 20, 4, 0, 0xffff, 0x11, i)
+      putSendOnly(a.arena.view, at + i * 20, i)
       a.commit(at + i * 20, 20, 1, 20, flow)
     }
     a.flush()
@@ -296,8 +297,8 @@ describe('memory link', () => {
     assert.equal(link.stat().runs, 0)
   })
 
-  it('wakes a device when a run arrives at an empty port', () => {
-    const [a, b] = ports(smallSwitch(), 2)
+  it('calls `wake` only when a run arrives at an empty port', () => {
+    const [a, b] = attachPorts(smallSwitch(), 2)
     const flow = a.openFlow(flowBetween(ipv4(1), ipv4(2)))
     let wakeUps = 0
     b.wake = () => wakeUps++
@@ -311,7 +312,7 @@ describe('memory link', () => {
 
   it('closing a port drops queued runs and leaks no buffer', () => {
     const link = smallSwitch()
-    const [a, b] = ports(link, 2)
+    const [a, b] = attachPorts(link, 2)
     const flow = a.openFlow(flowBetween(ipv4(1), ipv4(2)))
     b.openFlow(flowBetween(ipv4(2), ipv4(1)))
     sendRun(a, flow, 0, 2)
@@ -324,47 +325,49 @@ describe('memory link', () => {
     assert.equal(b.reserve(64), -1)
     a.close()
     assert.deepEqual(link.stat(), { ports: 0, runs: 0, smallRuns: 0, flows: 0 })
-    const [again] = ports(link, 1)
-    sendRun(again, again.openFlow(flowBetween(ipv4(1), ipv4(1))), 8, 1)
-    assert.deepEqual(psns(receiveAll(again)), [8])
+    const [newPort] = attachPorts(link, 1)
+    sendRun(newPort, newPort.openFlow(flowBetween(ipv4(1), ipv4(1))), 8, 1)
+    assert.deepEqual(psns(receiveAll(newPort)), [8])
   })
 
   it('refuses an arena that is too small, and more ports than run buffers', () => {
+    // 64 run buffers with the scratch memory of a port, 256 small buffers, and 64 KiB of staging.
     assert.throws(() => createMemorySwitch({ arena: plainArena(1000) }), /needs an arena of 18157568 bytes, not 1000/)
     assert.equal(memorySwitchBytes(), 18157568)
     const link = smallSwitch(2, 4)
-    ports(link, 2)
+    attachPorts(link, 2)
     assert.throws(() => link.attach(), /at most 2 ports/)
   })
 
-  it('drops, duplicates and reorders nothing, for random traffic', () => {
+  it('drops, duplicates and reorders nothing of random traffic', () => {
     fc.assert(
       fc.property(
         fc.array(
           fc.record({
-            from: fc.integer({ min: 0, max: 2 }),
-            to: fc.integer({ min: 0, max: 2 }),
+            sender: fc.integer({ min: 0, max: 2 }),
+            destination: fc.integer({ min: 0, max: 2 }),
             count: fc.integer({ min: 1, max: 16 }),
             bytes: fc.constantFrom(20, 64, 272, 1040, 4112),
-            receive: fc.boolean(),
+            receives: fc.boolean(),
           }),
           { maxLength: 40 },
         ),
         steps => {
           const link = smallSwitch(6, 12)
-          const all = ports(link, 3)
+          const allPorts = attachPorts(link, 3)
           const expected: number[][] = [[], [], []]
-          const got: number[][] = [[], [], []]
+          const received: number[][] = [[], [], []]
           let psn = 0
-          for (const { from, to, count, bytes, receive } of steps) {
-            const flow = all[from].openFlow(flowBetween(ipv4(from + 1), ipv4(to + 1)))
-            if (sendRun(all[from], flow, psn, count, bytes)) for (let i = 0; i < count; i++) expected[to].push(psn + i)
+          for (const { sender, destination, count, bytes, receives } of steps) {
+            const flow = allPorts[sender].openFlow(flowBetween(ipv4(sender + 1), ipv4(destination + 1)))
+            if (sendRun(allPorts[sender], flow, psn, count, bytes))
+              for (let i = 0; i < count; i++) expected[destination].push(psn + i)
             psn += count
-            all[from].closeFlow(flow)
-            if (receive) got[to].push(...psns(receiveAll(all[to])))
+            allPorts[sender].closeFlow(flow)
+            if (receives) received[destination].push(...psns(receiveAll(allPorts[destination])))
           }
-          for (const [i, port] of all.entries()) got[i].push(...psns(receiveAll(port)))
-          assert.deepEqual(got, expected)
+          for (const [i, port] of allPorts.entries()) received[i].push(...psns(receiveAll(port)))
+          assert.deepEqual(received, expected)
           assert.deepEqual(link.stat(), { ports: 3, runs: 0, smallRuns: 0, flows: 0 })
         },
       ),

@@ -20,14 +20,14 @@ test('an address keeps its number without a socket; the number of a left group i
   assert.equal(numberOf(address(2)), -1)
   assert.equal(setSocket(address(1), 'again'), 0)
   assert.equal(numberIfAdded(address(4)), 1)
-  // A query reserves nothing.
+  // `numberIfAdded` has reserved nothing.
   assert.equal(setSocket(address(4), 'd'), 1)
   assert.equal(setSocket(address(5), 'e'), 3)
   assert.deepEqual(sockets, ['again', 'd', 'c', 'e'])
   assert.deepEqual(addresses[1], address(4))
 })
 
-test('layer buffers are at different offsets from the given one on, and their number is fixed', () => {
+test('the number of layer buffers is fixed, and they follow each other from the given offset on', () => {
   const flows = createFlowTable()
   const { takeLayerBuffer, releaseLayerBuffer } = socketPortParts(flows, createSenders(flows), 4096)
   const buffers = Array.from({ length: LAYER_BUFFERS_BYTES / RUN_BYTES }, () => takeLayerBuffer(RUN_BYTES))

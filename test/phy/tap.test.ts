@@ -1,21 +1,22 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { addTap, forEachPacket } from '../../src/phy/tap.ts'
+import { ROCE_UDP_PORT } from '../../src/spec/wire/headers.ts'
 import { makeFlow, verifyIcrc } from '../../src/wire/icrc.ts'
-import { flowBetween, ipv4, ports, receiveAll, sendRun, smallSwitch } from './helpers.ts'
+import { attachPorts, flowBetween, ipv4, receiveAll, sendRun, smallSwitch } from './helpers.ts'
 
 describe('tap', () => {
-  it('sees every run sent and received, sealed, with its flow', () => {
-    const [a, b] = ports(smallSwitch(8, 16, 'demand'), 2)
+  it('sees every run that is sent or received, with correct ICRCs and its flow record', () => {
+    const [a, b] = attachPorts(smallSwitch(8, 16, 'demand'), 2)
     const address = flowBetween(ipv4(1), ipv4(2), { trafficClass: 9 })
     const flow = a.openFlow(address)
-    const icrcFlow = makeFlow({ ...address, destinationPort: 4791 })
+    const icrcFlow = makeFlow({ ...address, destinationPort: ROCE_UDP_PORT })
     const lines: string[] = []
     for (const port of [a, b])
       addTap(port, run =>
         forEachPacket(run, (offset, length, identification) => {
-          const right = verifyIcrc(run.arena, offset, length, icrcFlow, identification)
-          lines.push(`${run.direction} ${run.outcome} ${length} ${identification} ${run.flow.trafficClass} ${right}`)
+          const isSealed = verifyIcrc(run.arena, offset, length, icrcFlow, identification)
+          lines.push(`${run.direction} ${run.outcome} ${length} ${identification} ${run.flow.trafficClass} ${isSealed}`)
         }),
       )
     sendRun(a, flow, 0, 2, 64, 20)
@@ -29,29 +30,29 @@ describe('tap', () => {
   })
 
   it('several taps share a port, and each may be removed at any time', () => {
-    const [a] = ports(smallSwitch(8, 16, 'demand'), 1)
+    const [a] = attachPorts(smallSwitch(8, 16, 'demand'), 1)
     const flow = a.openFlow(flowBetween(ipv4(1), ipv4(99)))
-    const seen = [0, 0]
-    const removes = seen.map((_, i) => addTap(a, () => seen[i]++))
+    const callCounts = [0, 0]
+    const removeTaps = callCounts.map((_, i) => addTap(a, () => callCounts[i]++))
     sendRun(a, flow, 0, 1)
-    removes[0]()
-    removes[0]()
+    removeTaps[0]()
+    removeTaps[0]()
     sendRun(a, flow, 0, 1)
-    removes[1]()
+    removeTaps[1]()
     sendRun(a, flow, 0, 1)
-    assert.deepEqual(seen, [1, 2])
+    assert.deepEqual(callCounts, [1, 2])
     assert.equal(a.tap, null)
   })
 
   it('the same tap added twice is called twice, and may remove itself', () => {
-    const [a] = ports(smallSwitch(), 1)
+    const [a] = attachPorts(smallSwitch(), 1)
     const flow = a.openFlow(flowBetween(ipv4(1), ipv4(99)))
     let calls = 0
     const tap = (): void => {
       calls++
-      first()
+      removeFirst()
     }
-    const first = addTap(a, tap)
+    const removeFirst = addTap(a, tap)
     addTap(a, tap)
     sendRun(a, flow, 0, 1)
     assert.equal(calls, 2)

@@ -7,7 +7,7 @@ import { parseFaults } from '../../../src/phy/faults/rules.ts'
 import { opcodeNumber, opcodes } from '../../../src/spec/wire/opcodes.ts'
 import { putBth } from '../../../src/wire/bth.ts'
 
-const BYTES = 16
+const PACKET_BYTES = 16
 const { RC_ACKNOWLEDGE, RC_SEND_ONLY, UD_SEND_ONLY } = opcodeNumber
 
 interface Header {
@@ -18,19 +18,19 @@ interface Header {
 const deciderOf = (text: string, device = 'rxe0', direction: 'sent' | 'received' = 'received'): FaultDecider =>
   createFaultDecider(parseFaults(text), device, direction, 4)
 
-/** The actions of the rules for packets with these headers, in runs of `size`. */
-const actionsOf = (decider: FaultDecider, packets: readonly Header[], size = packets.length): number[] => {
-  const view = new DataView(new ArrayBuffer(packets.length * BYTES))
+/** The actions of the rules for packets with these headers, in runs of `runPackets`. */
+const actionsOf = (decider: FaultDecider, packets: readonly Header[], runPackets = packets.length): number[] => {
+  const view = new DataView(new ArrayBuffer(packets.length * PACKET_BYTES))
   packets.forEach(({ opcode, qp }, i) => {
-    putBth(view, i * BYTES, opcode, 0, 0xffff, qp, i)
+    putBth(view, i * PACKET_BYTES, opcode, 0, 0xffff, qp, i)
   })
   const actions: number[] = []
-  for (let at = 0; at < packets.length; at += size) {
-    const count = Math.min(size, packets.length - at)
-    const any = decider.decide(view, at * BYTES, BYTES, count)
-    const now = Array.from(decider.decisions.actions.subarray(0, count))
-    assert.equal(any, now.some(Boolean))
-    actions.push(...now)
+  for (let at = 0; at < packets.length; at += runPackets) {
+    const count = Math.min(runPackets, packets.length - at)
+    const hasAction = decider.decide(view, at * PACKET_BYTES, PACKET_BYTES, count)
+    const runActions = Array.from(decider.decisions.actions.subarray(0, count))
+    assert.equal(hasAction, runActions.some(Boolean))
+    actions.push(...runActions)
   }
   return actions
 }
@@ -45,6 +45,7 @@ describe('decisions of fault rules', () => {
       { opcode: RC_ACKNOWLEDGE, qp: 0x12 },
       { opcode: UD_SEND_ONLY, qp: 0xffffff },
     ]
+    // By packet: 1 if it is dropped.
     for (const [text, expected] of [
       ['drop=1', [1, 1, 1, 1]],
       ['qp=0x11,drop=1', [1, 1, 0, 0]],
@@ -53,7 +54,11 @@ describe('decisions of fault rules', () => {
       ['opcode=*_SEND_*,drop=1', [1, 0, 0, 1]],
       ['opcode=RC_*,qp=0x12,drop=1', [0, 0, 1, 0]],
     ] as const)
-      assert.deepEqual(actionsOf(deciderOf(text), packets), expected, text)
+      assert.deepEqual(
+        actionsOf(deciderOf(text), packets),
+        Array.from<number, number>(expected, isDropped => (isDropped === 1 ? DROP : 0)),
+        text,
+      )
     for (const [text, device, direction, hasRules] of [
       ['drop=1', 'rxe0', 'received', true],
       ['drop=1', 'rxe0', 'sent', false],
@@ -68,24 +73,24 @@ describe('decisions of fault rules', () => {
       assert.equal(deciderOf(text, device, direction).hasRules, hasRules, `${text} ${device} ${direction}`)
   })
 
-  it('every matching rule acts: actions and delays add up, and each has its own counters', () => {
+  it('every matching rule acts: actions and delays of all are added, and each has its own counters', () => {
     const decider = deciderOf('drop=1;qp=0x11,dup=1,delay=3;delay=2;device=rxe9,drop=1')
     assert.deepEqual(actionsOf(decider, sends(2)), [DROP | DUP | WAIT, DROP | DUP | WAIT])
     assert.deepEqual(Array.from(decider.decisions.delays.subarray(0, 2)), [5000, 5000])
-    const nothing = { matched: 2, dropped: 0, duplicated: 0, reordered: 0, corrupted: 0 }
-    assert.deepEqual(decider.counts, [{ ...nothing, dropped: 2 }, { ...nothing, duplicated: 2 }, nothing])
+    const noHits = { matched: 2, dropped: 0, duplicated: 0, reordered: 0, corrupted: 0 }
+    assert.deepEqual(decider.counts, [{ ...noHits, dropped: 2 }, { ...noHits, duplicated: 2 }, noHits])
   })
 
-  it('are equal for equal packets, however they are cut into runs', () => {
+  it('are equal for equal packets, however they are divided into runs', () => {
     const text = 'drop=0.2,dup=0.2,reorder=0.1,corrupt=0.1,seed=3;opcode=RC_ACKNOWLEDGE,drop=0.5'
     const header = fc.record({ opcode: fc.constantFrom(RC_SEND_ONLY, RC_ACKNOWLEDGE), qp: fc.nat(3) })
     fc.assert(
       fc.property(
         fc.array(header, { minLength: 1, maxLength: 200 }),
         fc.integer({ min: 1, max: 9 }),
-        (packets, size) => {
+        (packets, runPackets) => {
           const whole = actionsOf(deciderOf(text), packets)
-          assert.deepEqual(actionsOf(deciderOf(text), packets, size), whole)
+          assert.deepEqual(actionsOf(deciderOf(text), packets, runPackets), whole)
         },
       ),
     )
@@ -94,52 +99,56 @@ describe('decisions of fault rules', () => {
   it('do not depend on other rules, nor on packets that the rule does not select', () => {
     const rule = 'opcode=RC_ACKNOWLEDGE,drop=0.3,seed=5'
     const acks = Array.from({ length: 500 }, () => ({ opcode: RC_ACKNOWLEDGE, qp: 1 }))
-    const mixed = acks.flatMap((ack, i) => (i % 3 === 0 ? [...sends(2), ack] : [ack]))
+    const mixedPackets = acks.flatMap((ack, i) => (i % 3 === 0 ? [...sends(2), ack] : [ack]))
     const aloneActions = actionsOf(deciderOf(rule), acks)
     assert.deepEqual(actionsOf(deciderOf(`drop=0;qp=0x11,dup=0.5,seed=9;${rule}`), acks), aloneActions)
-    const mixedActions = actionsOf(deciderOf(`opcode=RC_SEND_ONLY,drop=0.4,seed=6;${rule}`), mixed)
+    const mixedActions = actionsOf(deciderOf(`opcode=RC_SEND_ONLY,drop=0.4,seed=6;${rule}`), mixedPackets)
     assert.deepEqual(
-      mixedActions.filter((_, i) => mixed[i].opcode === RC_ACKNOWLEDGE),
+      mixedActions.filter((_, i) => mixedPackets[i].opcode === RC_ACKNOWLEDGE),
       aloneActions,
     )
   })
 
   it('differ by device, direction, seed, and between rules of one seed', () => {
     const packets = sends(300)
-    const once = actionsOf(deciderOf('dir=both,drop=0.5'), packets)
-    assert.deepEqual(actionsOf(deciderOf('dir=both,drop=0.5'), packets), once)
-    assert.notDeepEqual(actionsOf(deciderOf('dir=both,drop=0.5', 'rxe1'), packets), once)
-    assert.notDeepEqual(actionsOf(deciderOf('dir=both,drop=0.5', 'rxe0', 'sent'), packets), once)
-    assert.notDeepEqual(actionsOf(deciderOf('dir=both,drop=0.5,seed=2'), packets), once)
-    const two = actionsOf(deciderOf('dir=both,drop=0.5;dup=0.5'), packets)
-    const both = two.filter(action => action === (DROP | DUP)).length
+    const actions = actionsOf(deciderOf('dir=both,drop=0.5'), packets)
+    assert.deepEqual(actionsOf(deciderOf('dir=both,drop=0.5'), packets), actions)
+    assert.notDeepEqual(actionsOf(deciderOf('dir=both,drop=0.5', 'rxe1'), packets), actions)
+    assert.notDeepEqual(actionsOf(deciderOf('dir=both,drop=0.5', 'rxe0', 'sent'), packets), actions)
+    assert.notDeepEqual(actionsOf(deciderOf('dir=both,drop=0.5,seed=2'), packets), actions)
+    const actionsOfTwoRules = actionsOf(deciderOf('dir=both,drop=0.5;dup=0.5'), packets)
+    const hitByBoth = actionsOfTwoRules.filter(action => action === (DROP | DUP)).length
     // Independent decisions: a quarter of 300, plus or minus five standard deviations of 7.5.
-    assert.ok(both > 37 && both < 113, `${both}`)
+    assert.ok(hitByBoth > 37 && hitByBoth < 113, `${hitByBoth}`)
   })
 
-  it('percentages are met for every seed', () => {
-    for (const share of [0.01, 0.2, 0.9])
+  it('hit as many packets as the probability says, for any seed', () => {
+    for (const probability of [0.01, 0.2, 0.9])
       for (const seed of [0, 1, 2, 4294967295]) {
         const count = 20000
-        const hits = actionsOf(deciderOf(`drop=${share},seed=${seed}`), sends(count), 64).filter(Boolean).length
-        const deviation = Math.sqrt(count * share * (1 - share))
-        assert.ok(Math.abs(hits - count * share) < 4.5 * deviation, `${hits} of ${count} for ${share}, seed ${seed}`)
+        const actions = actionsOf(deciderOf(`drop=${probability},seed=${seed}`), sends(count), 64)
+        const hits = actions.filter(Boolean).length
+        const deviation = Math.sqrt(count * probability * (1 - probability))
+        assert.ok(
+          Math.abs(hits - count * probability) < 4.5 * deviation,
+          `${hits} of ${count} for ${probability}, seed ${seed}`,
+        )
       }
   })
 
-  it('a rate sends bytes one after the other, with a burst of one millisecond after a pause', () => {
-    // 1000 bytes in 1000 µs.
+  it('a rate limit lets packets leave one after the other, up to one millisecond early', () => {
+    // A packet of 1000 bytes takes 1000 µs.
     const decider = deciderOf('rate=8mbit')
     actionsOf(decider, sends(1))
     const { rateLimits } = decider.decisions
     assert.notEqual(rateLimits[0], 0)
-    const leave = (time: number): number => decider.departure(rateLimits[0], time, 1000)
-    assert.deepEqual([0, 0, 0, 0].map(leave), [0, 0, 1000, 2000])
-    // 4000 µs worth of bytes have been sent. At 3500 µs half a millisecond's worth fits, not more.
-    assert.deepEqual([3500, 3500, 10000, 10000, 10000].map(leave), [3500, 4000, 10000, 10000, 11000])
-    const slower = deciderOf('rate=8mbit;rate=4mbit')
-    actionsOf(slower, sends(1))
-    const times = Array.from({ length: 50 }, () => slower.departure(slower.decisions.rateLimits[0], 0, 1000))
+    const departureAt = (time: number): number => decider.departure(rateLimits[0], time, 1000)
+    assert.deepEqual([0, 0, 0, 0].map(departureAt), [0, 0, 1000, 2000])
+    // The four packets take until 4000 µs. One may leave at 3500 µs, early; the next has to wait.
+    assert.deepEqual([3500, 3500, 10000, 10000, 10000].map(departureAt), [3500, 4000, 10000, 10000, 11000])
+    const twoRates = deciderOf('rate=8mbit;rate=4mbit')
+    actionsOf(twoRates, sends(1))
+    const times = Array.from({ length: 50 }, () => twoRates.departure(twoRates.decisions.rateLimits[0], 0, 1000))
     assert.equal(times[49] - times[48], 2000, 'the lower limit applies')
   })
 

@@ -52,7 +52,7 @@ describe('fault rules', () => {
       assert.equal(parseRule(text)[name], value, text)
   })
 
-  it('with many digits keep their value: twelve decimal places count', () => {
+  it('round numbers to twelve decimals, so that formatting and parsing do not change them again', () => {
     const rules = parseFaults('drop=1.32542949673%,delay=0.0123456789012345')
     assert.deepEqual(parseFaults(formatFaults(rules)), rules)
     assert.equal(rules[0].drop, 0.013254294967)
@@ -67,20 +67,22 @@ describe('fault rules', () => {
   })
 
   it('name opcodes by patterns', () => {
-    const names = (text: string): string[] =>
-      opcodeNumbers(parseRule(`${text},drop=1`)).map(number => opcodes.find(o => o.opcode === number)?.name ?? '?')
-    assert.deepEqual(names('opcode=RC_READ_RESP_*'), [
+    const namesOf = (text: string): string[] =>
+      opcodeNumbers(parseRule(`${text},drop=1`)).map(
+        number => opcodes.find(({ opcode }) => opcode === number)?.name ?? '?',
+      )
+    assert.deepEqual(namesOf('opcode=RC_READ_RESP_*'), [
       'RC_READ_RESP_FIRST',
       'RC_READ_RESP_MIDDLE',
       'RC_READ_RESP_LAST',
       'RC_READ_RESP_ONLY',
     ])
-    assert.deepEqual(names('opcode=*_ACKNOWLEDGE'), ['RC_ACKNOWLEDGE', 'XRC_ACKNOWLEDGE'])
-    assert.deepEqual(names('opcode=17+UD_SEND_ONLY'), ['RC_ACKNOWLEDGE', 'UD_SEND_ONLY'])
+    assert.deepEqual(namesOf('opcode=*_ACKNOWLEDGE'), ['RC_ACKNOWLEDGE', 'XRC_ACKNOWLEDGE'])
+    assert.deepEqual(namesOf('opcode=17+UD_SEND_ONLY'), ['RC_ACKNOWLEDGE', 'UD_SEND_ONLY'])
     assert.deepEqual(opcodeNumbers(parseRule('drop=1')), [])
   })
 
-  it('report the wrong value and the allowed ones', () => {
+  it('that are invalid are refused with the wrong value and the allowed ones', () => {
     const refused: [string, RegExp][] = [
       ['drop=2', /drop: "2" is not a probability from 0 to 1 or from 0% to 100%/],
       ['drop=-0.1', /drop: "-0\.1" is not a probability/],
@@ -112,26 +114,28 @@ describe('fault rules', () => {
   })
 
   it('parse and format are inverse', () => {
-    const share = fc.integer({ min: 0, max: 1e9 }).map(n => n / 1e9)
+    const probability = fc.integer({ min: 0, max: 1e9 }).map(billionths => billionths / 1e9)
     const rule: fc.Arbitrary<FaultRule> = fc
       .record({
         device: fc.constantFrom('', 'rxe0', 'rxe_1.a-b'),
         dir: fc.constantFrom(...faultDirections),
         qp: fc.array(fc.nat(0xffffff), { maxLength: 3 }),
         opcode: fc.array(fc.constantFrom('RC_SEND_ONLY', '*', '0x17'), { maxLength: 3 }),
-        drop: share,
-        dup: share,
-        reorder: share,
-        corrupt: share,
+        drop: probability,
+        dup: probability,
+        reorder: probability,
+        corrupt: probability,
         delay: fc.integer({ min: 0, max: 1e7 }).map(us => us / 1000),
         jitter: fc.integer({ min: 0, max: 10000 }),
         rate: fc.oneof(fc.constant(0), fc.integer({ min: 1000, max: 1e12 })),
         seed: fc.nat(),
       })
-      .map(s => ({ ...s, jitter: Math.min(s.jitter, s.delay) }))
+      .map(values => ({ ...values, jitter: Math.min(values.jitter, values.delay) }))
       .filter(isActive)
-    fc.assert(fc.property(rule, s => assert.deepEqual(parseRule(formatRule(s)), s)))
-    fc.assert(fc.property(fc.array(rule, { maxLength: 4 }), s => assert.deepEqual(parseFaults(formatFaults(s)), s)))
+    fc.assert(fc.property(rule, value => assert.deepEqual(parseRule(formatRule(value)), value)))
+    fc.assert(
+      fc.property(fc.array(rule, { maxLength: 4 }), rules => assert.deepEqual(parseFaults(formatFaults(rules)), rules)),
+    )
     assert.equal(formatRule(noFaults), '')
   })
 })

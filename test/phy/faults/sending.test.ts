@@ -7,54 +7,64 @@ import { parseFaults } from '../../../src/phy/faults/rules.ts'
 import type { MemorySwitch } from '../../../src/phy/memory.ts'
 import { emptyRun, type Port } from '../../../src/phy/port.ts'
 import { addTap } from '../../../src/phy/tap.ts'
-import { flowBetween, ipv4, ports, psns, type ReceivedPacket, receiveAll, sendRun, smallSwitch } from '../helpers.ts'
+import {
+  attachPorts,
+  flowBetween,
+  ipv4,
+  psns,
+  type ReceivedPacket,
+  receiveAll,
+  sendRun,
+  smallSwitch,
+} from '../helpers.ts'
 
 interface Setup {
   link: MemorySwitch
-  from: FaultPort
-  to: Port
+  sender: FaultPort
+  receiver: Port
   flow: number
 }
 
-const setUp = (spec: string): Setup => {
+const setUp = (rules: string): Setup => {
   const link = smallSwitch(16, 64, 'demand')
-  const [inner, to] = ports(link, 2)
-  const from = withFaults(inner, 'rxe0', parseFaults(spec))
-  return { link, from, to, flow: from.openFlow(flowBetween(ipv4(1), ipv4(2))) }
+  const [inner, receiver] = attachPorts(link, 2)
+  const sender = withFaults(inner, 'rxe0', parseFaults(rules))
+  return { link, sender, receiver, flow: sender.openFlow(flowBetween(ipv4(1), ipv4(2))) }
 }
 
 const range = (count: number): number[] => Array.from({ length: count }, (_, i) => i)
 
-/** Advances time from timeout to timeout until there is none; returns what arrived. */
-const wait = ({ from, to }: Setup): ReceivedPacket[] => {
-  const got: ReceivedPacket[] = []
-  for (let now = 0; from.nextTimeout() < Infinity; ) {
-    now = Math.max(now, from.nextTimeout())
-    from.onTimeout(now)
-    got.push(...receiveAll(to))
+/** Advances time from timeout to timeout until there is none; returns the packets that arrive. */
+const receiveDelayed = ({ sender, receiver }: Setup): ReceivedPacket[] => {
+  const packets: ReceivedPacket[] = []
+  for (let now = 0; sender.nextTimeout() < Infinity; ) {
+    now = Math.max(now, sender.nextTimeout())
+    sender.onTimeout(now)
+    packets.push(...receiveAll(receiver))
   }
-  return got
+  return packets
 }
 
-const transfer = (b: Setup, total: number, sizes: readonly number[] = [16]): ReceivedPacket[] => {
-  const got: ReceivedPacket[] = []
+/** As `transfer` of layer.test.ts. */
+const transfer = (setup: Setup, total: number, sizes: readonly number[] = [16]): ReceivedPacket[] => {
+  const packets: ReceivedPacket[] = []
   for (let psn = 0, i = 0; psn < total; i++) {
     const count = Math.min(sizes[i % sizes.length], total - psn)
-    assert.ok(sendRun(b.from, b.flow, psn, count))
+    assert.ok(sendRun(setup.sender, setup.flow, psn, count))
     psn += count
-    got.push(...receiveAll(b.to))
+    packets.push(...receiveAll(setup.receiver))
   }
-  return [...got, ...wait(b)]
+  return [...packets, ...receiveDelayed(setup)]
 }
 
 describe('faults on sent packets', () => {
   it('runs without a fault stay whole', () => {
-    const b = setUp('dir=sent,opcode=UD_*,drop=1')
-    sendRun(b.from, b.flow, 0, 20)
+    const setup = setUp('dir=sent,opcode=UD_*,drop=1')
+    sendRun(setup.sender, setup.flow, 0, 20)
     const run = emptyRun()
-    assert.ok(b.to.receive(run))
+    assert.ok(setup.receiver.receive(run))
     assert.equal(run.count, 20)
-    b.to.release()
+    setup.receiver.release()
   })
 
   it('rules for received packets do not apply', () => {
@@ -69,127 +79,133 @@ describe('faults on sent packets', () => {
       ['reorder', 'reordered'],
       ['corrupt', 'corrupted'],
     ] as const) {
-      const b = setUp(`dir=sent,${name}=0.1,seed=7`)
-      const got = transfer(b, total, [16, 5, 1])
-      const hits = b.from.faults[counter]
+      const setup = setUp(`dir=sent,${name}=0.1,seed=7`)
+      const packets = transfer(setup, total, [16, 5, 1])
+      const hits = setup.sender.faults[counter]
+      // Five standard deviations around the mean of 400.
       assert.ok(hits > 300 && hits < 500, `${name}: ${hits}`)
       assert.equal(
-        Object.values(b.from.faults).reduce((a, c) => a + c),
+        Object.values(setup.sender.faults).reduce((sum, count) => sum + count),
         hits,
         'no other fault happens',
       )
-      const lost = name === 'drop' ? hits : b.to.counters.icrcErrors
-      assert.equal(got.length, total - lost + (name === 'dup' ? hits : 0))
-      assert.equal(new Set(psns(got)).size, total - lost)
-      if (name === 'corrupt') assert.ok(lost > 0.8 * hits && lost <= hits, 'the receiver sees it by the ICRC')
-      else assert.equal(b.to.counters.icrcErrors, 0)
-      assert.equal(b.from.counters.sentPackets, got.length + b.to.counters.icrcErrors)
+      const lost = name === 'drop' ? hits : setup.receiver.counters.icrcErrors
+      assert.equal(packets.length, total - lost + (name === 'dup' ? hits : 0))
+      assert.equal(new Set(psns(packets)).size, total - lost)
+      if (name === 'corrupt') assert.ok(lost > 0.8 * hits && lost <= hits, 'the receiver detects it by the ICRC')
+      else assert.equal(setup.receiver.counters.icrcErrors, 0)
+      assert.equal(setup.sender.counters.sentPackets, packets.length + setup.receiver.counters.icrcErrors)
     }
   })
 
   it('every packet arrives unchanged, or is counted, and no buffer leaks', () => {
-    const share = fc.constantFrom(0, 0.1, 0.5, 1)
-    const rule = fc.record({ drop: share, dup: share, reorder: share, delay: fc.constantFrom(0, 0, 1, 3) })
-    const sizes = fc.array(fc.integer({ min: 1, max: 16 }), { minLength: 1, maxLength: 4 })
+    const probability = fc.constantFrom(0, 0.1, 0.5, 1)
+    const settings = fc.record({
+      drop: probability,
+      dup: probability,
+      reorder: probability,
+      delay: fc.constantFrom(0, 0, 1, 3),
+    })
+    const runSizes = fc.array(fc.integer({ min: 1, max: 16 }), { minLength: 1, maxLength: 4 })
     fc.assert(
-      fc.property(rule, sizes, fc.constantFrom('', ',rate=10mbit'), fc.nat(), (r, sizes, rate, seed) => {
+      fc.property(settings, runSizes, fc.constantFrom('', ',rate=10mbit'), fc.nat(), (values, sizes, rate, seed) => {
         const total = 80
-        const b = setUp(
-          `dir=sent,drop=${r.drop},dup=${r.dup},reorder=${r.reorder},delay=${r.delay},seed=${seed}${rate}`,
-        )
-        const clean = new Map(transfer(setUp(''), total, sizes).map(g => [g.psn, g]))
-        const got = transfer(b, total, sizes)
-        const { dropped, duplicated, overflowed } = b.from.faults
+        const { drop, dup, reorder, delay } = values
+        const setup = setUp(`dir=sent,drop=${drop},dup=${dup},reorder=${reorder},delay=${delay},seed=${seed}${rate}`)
+        const sent = new Map(transfer(setUp(''), total, sizes).map(packet => [packet.psn, packet]))
+        const packets = transfer(setup, total, sizes)
+        const { dropped, duplicated, overflowed } = setup.sender.faults
         assert.equal(overflowed, 0)
-        assert.equal(got.length, total - dropped + duplicated)
-        for (const { psn, bytes } of got) assert.deepEqual(bytes, clean.get(psn)?.bytes)
-        b.from.close()
-        b.to.close()
-        assert.deepEqual(b.link.stat(), { ports: 0, runs: 0, smallRuns: 0, flows: 0 })
+        assert.equal(packets.length, total - dropped + duplicated)
+        for (const { psn, bytes } of packets) assert.deepEqual(bytes, sent.get(psn)?.bytes)
+        setup.sender.close()
+        setup.receiver.close()
+        assert.deepEqual(setup.link.stat(), { ports: 0, runs: 0, smallRuns: 0, flows: 0 })
       }),
     )
   })
 
   it('a delayed packet leaves on time, even if its flow was closed meanwhile', () => {
-    const b = setUp('dir=sent,delay=2ms')
-    sendRun(b.from, b.flow, 0, 3)
-    b.from.closeFlow(b.flow)
-    assert.equal(b.from.nextTimeout(), 0)
-    b.from.onTimeout(100)
-    assert.equal(b.from.nextTimeout(), 2100)
-    b.from.onTimeout(2099)
-    assert.deepEqual(receiveAll(b.to), [])
-    assert.equal(b.link.stat().flows, 1)
-    b.from.onTimeout(2100)
-    assert.deepEqual(psns(receiveAll(b.to)), [0, 1, 2])
-    assert.equal(b.link.stat().flows, 0)
+    const setup = setUp('dir=sent,delay=2ms')
+    sendRun(setup.sender, setup.flow, 0, 3)
+    setup.sender.closeFlow(setup.flow)
+    assert.equal(setup.sender.nextTimeout(), 0)
+    setup.sender.onTimeout(100)
+    assert.equal(setup.sender.nextTimeout(), 2100)
+    setup.sender.onTimeout(2099)
+    assert.deepEqual(receiveAll(setup.receiver), [])
+    assert.equal(setup.link.stat().flows, 1)
+    setup.sender.onTimeout(2100)
+    assert.deepEqual(psns(receiveAll(setup.receiver)), [0, 1, 2])
+    assert.equal(setup.link.stat().flows, 0)
   })
 
   it('a rate spreads packets over time, headers included, and packets beyond the queue are lost', () => {
-    // 64 bytes and 28 of IP and UDP: 92 µs each.
-    const b = setUp('dir=sent,rate=8mbit')
-    sendRun(b.from, b.flow, 0, 15)
-    b.from.onTimeout(0)
+    // 64 bytes and 28 of IP and UDP: 92 µs for each packet.
+    const setup = setUp('dir=sent,rate=8mbit')
+    sendRun(setup.sender, setup.flow, 0, 15)
+    setup.sender.onTimeout(0)
     const arrivals: [time: number, psn: number][] = []
-    for (const { psn } of receiveAll(b.to)) arrivals.push([0, psn])
-    while (b.from.nextTimeout() < Infinity) {
-      const now = b.from.nextTimeout()
-      b.from.onTimeout(now)
-      for (const { psn } of receiveAll(b.to)) arrivals.push([now, psn])
+    for (const { psn } of receiveAll(setup.receiver)) arrivals.push([0, psn])
+    while (setup.sender.nextTimeout() < Infinity) {
+      const now = setup.sender.nextTimeout()
+      setup.sender.onTimeout(now)
+      for (const { psn } of receiveAll(setup.receiver)) arrivals.push([now, psn])
     }
-    const atOnce = Math.floor(1000 / 92) + 1
+    // Packets may leave up to 1000 µs earlier than the rate limit allows.
+    const sentImmediately = Math.floor(1000 / 92) + 1
     assert.deepEqual(
       arrivals,
-      range(15).map(psn => [psn < atOnce ? 0 : 92 * psn - 1000, psn]),
+      range(15).map(psn => [psn < sentImmediately ? 0 : 92 * psn - 1000, psn]),
     )
-    for (let i = 0; i < 80; i++) sendRun(b.from, b.flow, 16 * i, 16)
-    assert.equal(b.from.faults.overflowed, 80 * 16 - MAX_DELAYED)
+    for (let i = 0; i < 80; i++) sendRun(setup.sender, setup.flow, 16 * i, 16)
+    assert.equal(setup.sender.faults.overflowed, 80 * 16 - MAX_DELAYED)
   })
 
   it('can be changed during traffic; delayed packets are sent in the next poll', () => {
-    const b = setUp('dir=both,delay=1s')
-    sendRun(b.from, b.flow, 0, 2)
+    const setup = setUp('dir=both,delay=1s')
+    sendRun(setup.sender, setup.flow, 0, 2)
     let wakeUps = 0
-    b.from.wake = () => wakeUps++
-    b.from.setFaults([])
+    setup.sender.wake = () => wakeUps++
+    setup.sender.setFaults([])
     assert.equal(wakeUps, 1)
-    b.from.flush()
-    assert.deepEqual(psns(receiveAll(b.to)), [0, 1])
-    assert.equal(b.from.nextTimeout(), Infinity)
-    b.from.setFaults(parseFaults('dir=sent,drop=1'))
-    sendRun(b.from, b.flow, 2, 2)
-    assert.deepEqual(receiveAll(b.to), [])
-    assert.deepEqual(b.from.ruleCounts(), [{ matched: 2, dropped: 2, duplicated: 0, reordered: 0, corrupted: 0 }])
+    setup.sender.flush()
+    assert.deepEqual(psns(receiveAll(setup.receiver)), [0, 1])
+    assert.equal(setup.sender.nextTimeout(), Infinity)
+    setup.sender.setFaults(parseFaults('dir=sent,drop=1'))
+    sendRun(setup.sender, setup.flow, 2, 2)
+    assert.deepEqual(receiveAll(setup.receiver), [])
+    assert.deepEqual(setup.sender.ruleCounts(), [{ matched: 2, dropped: 2, duplicated: 0, reordered: 0, corrupted: 0 }])
   })
 
   it('without rules for a device its port is used directly', () => {
     const link = smallSwitch()
-    const [inner] = ports(link, 1)
+    const [inner] = attachPorts(link, 1)
     const layer = withFaults(inner, 'rxe0', parseFaults('device=rxe1,drop=1'))
-    const same = (): boolean[] =>
+    const usesPort = (): boolean[] =>
       (['receive', 'release', 'reserve', 'commit', 'flush', 'nextTimeout', 'onTimeout'] as const).map(
         name => layer[name] === inner[name],
       )
-    assert.ok(same().every(Boolean))
+    assert.ok(usesPort().every(Boolean))
     layer.setFaults(parseFaults('dir=sent,drop=1;drop=1'))
-    assert.deepEqual(same(), [false, false, true, false, false, false, false])
+    assert.deepEqual(usesPort(), [false, false, true, false, false, false, false])
     layer.setFaults([])
     layer.flush()
     layer.release()
     layer.flush()
-    assert.ok(same().every(Boolean))
+    assert.ok(usesPort().every(Boolean))
   })
 
-  it('a tap sees each packet when it leaves, with its ICRC', () => {
-    const b = setUp('dir=sent,drop=0.3,corrupt=0.3,dup=0.3,seed=5')
-    let seen = 0
-    const remove = addTap(b.from, run => {
+  it('a tap sees every packet that is sent, duplicates included, and no dropped one', () => {
+    const setup = setUp('dir=sent,drop=0.3,corrupt=0.3,dup=0.3,seed=5')
+    let seenPackets = 0
+    const remove = addTap(setup.sender, run => {
       assert.equal(run.direction, 'sent')
-      seen += run.count
+      seenPackets += run.count
     })
-    transfer(b, 500)
-    assert.equal(seen, b.from.counters.sentPackets)
-    assert.equal(seen, 500 - b.from.faults.dropped + b.from.faults.duplicated)
+    transfer(setup, 500)
+    assert.equal(seenPackets, setup.sender.counters.sentPackets)
+    assert.equal(seenPackets, 500 - setup.sender.faults.dropped + setup.sender.faults.duplicated)
     remove()
   })
 })

@@ -8,12 +8,13 @@ test('a run must be inside the reservation, and its lengths consistent', () => {
   const wrong: readonly (readonly [string, Parameters<typeof requireRun>])[] = [
     ['ends after the reservation', [100, 64, 3, 33, 100, 260]],
     ['begins before the reservation', [99, 64, 3, 32, 100, 260]],
-    ['no packet', [100, 64, 0, 64, 100, 260]],
-    ['too many packets', [0, 16, RUN_PACKETS + 1, 16, 0, RUN_BYTES]],
-    ['a last packet shorter than BTH and ICRC', [100, 64, 2, SHORTEST_PACKET - 1, 100, 260]],
-    ['a last packet longer than the others', [100, 64, 2, 65, 100, 260]],
+    ['has no packet', [100, 64, 0, 64, 100, 260]],
+    ['has too many packets', [0, 16, RUN_PACKETS + 1, 16, 0, RUN_BYTES]],
+    ['has a last packet shorter than BTH and ICRC', [100, 64, 2, SHORTEST_PACKET - 1, 100, 260]],
+    ['has a last packet longer than the others', [100, 64, 2, 65, 100, 260]],
   ]
-  for (const [what, args] of wrong) assert.throws(() => requireRun(...args), /is not inside the reservation/, what)
+  for (const [mistake, args] of wrong)
+    assert.throws(() => requireRun(...args), /is not inside the reservation/, mistake)
   assert.throws(() => requireRun(100, 64, 1, 64, 100, -1), /commit without reserve/)
   assert.throws(() => requireRunBytes(RUN_BYTES + 1), /a run has at most 270336 bytes, not 270337/)
 })

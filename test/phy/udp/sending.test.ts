@@ -1,27 +1,26 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
+import { EADDRNOTAVAIL, EAGAIN, EINVAL, EIO, EMSGSIZE } from '../../../src/host/errno.ts'
 import type { UdpBatches, UdpSocket } from '../../../src/host/net/udp.ts'
 import { createFlowTable } from '../../../src/phy/flow-table.ts'
 import type { Senders } from '../../../src/phy/udp/senders.ts'
 import { createUdpSending, MESSAGE_SLOTS, SEND_AREA_BYTES } from '../../../src/phy/udp/sending.ts'
+import { ROCE_UDP_PORT } from '../../../src/spec/wire/headers.ts'
 import { plainArena } from '../../../src/wire/arena.ts'
 import { makeFlow, verifyIcrc } from '../../../src/wire/icrc.ts'
 import { flowBetween, ipv4 } from '../helpers.ts'
 
-const EIO = 5
-const EAGAIN = 11
-const EINVAL = 22
-const EMSGSIZE = 90
-const EADDRNOTAVAIL = 99
+/** Not among the constants of src/host/errno.ts. */
 const ENETUNREACH = 101
 
-/** The send half over a fake kernel: `answer` gives the result of a message, 0 for sent. */
-const start = (answer: (segment: number, bytes: number) => number) => {
+/** The sending half over a fake kernel: `errnoOf` returns the error for a message, 0 if it is sent. */
+const startSending = (errnoOf: (segment: number, bytes: number) => number) => {
   const arena = plainArena(SEND_AREA_BYTES)
   const slots = Array.from({ length: MESSAGE_SLOTS }, () => ({ offset: 0, bytes: 0, segment: 0 }))
   /** Sent messages: offset, bytes, segment. */
   const sent: (readonly [number, number, number])[] = []
-  const blocked: boolean[] = []
+  /** The arguments of the calls of `onBlocked`. */
+  const blockedChanges: boolean[] = []
   const batches: Pick<UdpBatches, 'arena' | 'putMessage' | 'send'> = {
     arena: {
       ...arena,
@@ -36,7 +35,7 @@ const start = (answer: (segment: number, bytes: number) => number) => {
     send: (_socket, first, count) => {
       for (let i = 0; i < count; i++) {
         const { offset, bytes, segment } = slots[first + i]
-        const errno = answer(segment, bytes)
+        const errno = errnoOf(segment, bytes)
         if (errno !== 0) return i > 0 ? i : -errno
         sent.push([offset, bytes, segment])
       }
@@ -62,12 +61,12 @@ const start = (answer: (segment: number, bytes: number) => number) => {
   const sending = createUdpSending(batches as UdpBatches, sockets, flows, senders, counters, {
     canSegment: true,
     tap: () => null,
-    onBlocked: isBlocked => blocked.push(isBlocked),
+    onBlocked: isBlocked => blockedChanges.push(isBlocked),
   })
   const address = flowBetween(ipv4(1), ipv4(2))
   const flow = flows.open(0, address)
   sending.addFlow(flow, 0)
-  const icrcFlow = makeFlow({ ...address, destinationPort: 4791 })
+  const icrcFlow = makeFlow({ ...address, destinationPort: ROCE_UDP_PORT })
   const sendRun = (count: number): boolean => {
     const at = sending.reserve(count * 64)
     if (at < 0) return false
@@ -77,12 +76,12 @@ const start = (answer: (segment: number, bytes: number) => number) => {
   }
   const isSealed = (offset: number, identification: number): boolean =>
     verifyIcrc(arena, offset, 64, icrcFlow, identification)
-  return { sending, flow, counters, sent, blocked, sendRun, isSealed, sockets }
+  return { sending, flow, counters, sent, blockedChanges, sendRun, isSealed, sockets }
 }
 
 describe('sending over UDP', () => {
-  it('segments runs, sealed for identifications that count', () => {
-    const t = start(() => 0)
+  it('segments runs, with ICRCs for identifications that count from 0 in each message', () => {
+    const t = startSending(() => 0)
     assert.ok(t.sendRun(130))
     assert.deepEqual(t.sent, [
       [0, 124 * 64, 64],
@@ -93,21 +92,21 @@ describe('sending over UDP', () => {
   })
 
   it('sends messages of fewer segments, sealed again, to a kernel with a lower limit', () => {
-    const t = start((segment, bytes) => (segment > 0 && bytes > 64 * segment ? EINVAL : 0))
+    const t = startSending((segment, bytes) => (segment > 0 && bytes > 64 * segment ? EINVAL : 0))
     t.sendRun(70)
-    const fewer = [
+    const smallerMessages = [
       [0, 62 * 64, 64],
       [62 * 64, 8 * 64, 64],
     ]
-    assert.deepEqual(t.sent, fewer)
+    assert.deepEqual(t.sent, smallerMessages)
     for (let i = 0; i < 70; i++) assert.ok(t.isSealed(64 * i, i % 62), `packet ${i}`)
     t.sendRun(70)
-    assert.deepEqual(t.sent, [...fewer, ...fewer], 'immediately, from then on')
+    assert.deepEqual(t.sent, [...smallerMessages, ...smallerMessages], 'immediately, from then on')
     assert.deepEqual([t.counters.cutMessages, t.counters.sendCalls, t.counters.dropped], [3, 4, 0])
   })
 
   it('sends many packets one by one when the kernel does not segment', () => {
-    const t = start(segment => (segment > 0 ? EINVAL : 0))
+    const t = startSending(segment => (segment > 0 ? EINVAL : 0))
     t.sendRun(64)
     assert.deepEqual(
       t.sent,
@@ -117,8 +116,8 @@ describe('sending over UDP', () => {
     assert.equal(t.counters.dropped, 0)
   })
 
-  it('sends many small packets while more are built, but not those that a fault layer may still corrupt', () => {
-    const t = start(() => 0)
+  it('sends 62 queued packets at the next commit, but not the new ones, which a fault layer may still corrupt', () => {
+    const t = startSending(() => 0)
     const at = t.sending.reserve(200 * 64)
     t.sending.commit(at, 64, 62, 64, t.flow)
     assert.deepEqual(t.sent, [])
@@ -132,8 +131,8 @@ describe('sending over UDP', () => {
   })
 
   for (const errno of [EIO, EINVAL])
-    it(`sends one by one, sealed again, when the kernel refuses to segment (${errno}), and does not segment again`, () => {
-      const t = start(segment => (segment > 0 ? errno : 0))
+    it(`sends one by one, sealed again, from the time when the kernel refuses to segment with errno ${errno}`, () => {
+      const t = startSending(segment => (segment > 0 ? errno : 0))
       t.sendRun(3)
       assert.deepEqual(t.sent, [
         [0, 64, 0],
@@ -146,19 +145,19 @@ describe('sending over UDP', () => {
       assert.deepEqual([t.sent.length, t.counters.dropped], [6, 0])
     })
 
-  it('drops packets that cannot be sent in any way, and continues with the next', () => {
-    let broken = true
-    const t = start(() => (broken ? EINVAL : 0))
+  it('drops packets that are refused singly too, and segments the next message', () => {
+    let isBroken = true
+    const t = startSending(() => (isBroken ? EINVAL : 0))
     t.sendRun(3)
     assert.deepEqual([t.counters.dropped, t.counters.sendErrors, t.counters.lastSendError], [3, 3, EINVAL])
-    broken = false
+    isBroken = false
     t.sendRun(3)
     assert.deepEqual(t.sent, [[0, 192, 64]], 'segmentation was not the reason')
   })
 
   it('drops a run with one call when the network is down, and packets from a removed address', () => {
     let errno = ENETUNREACH
-    const t = start(() => errno)
+    const t = startSending(() => errno)
     t.sendRun(3)
     assert.deepEqual([t.counters.dropped, t.counters.lastSendError, t.counters.sendCalls], [3, ENETUNREACH, 1])
     t.sockets[0] = undefined
@@ -169,9 +168,8 @@ describe('sending over UDP', () => {
   })
 
   it('segments again once an interface accepts long packets again', () => {
-    let mtu = 100
-    const t = start(segment => (segment > mtu || mtu < 64 ? EMSGSIZE : 0))
-    mtu = 50
+    let mtu = 50
+    const t = startSending(() => (mtu < 64 ? EMSGSIZE : 0))
     t.sendRun(3)
     assert.deepEqual([t.counters.dropped, t.counters.lastSendError], [3, EMSGSIZE])
     mtu = 100
@@ -180,15 +178,15 @@ describe('sending over UDP', () => {
   })
 
   it('keeps packets that a full socket refuses, reports it, and sends them in order later', () => {
-    let full = true
-    const t = start(() => (full ? EAGAIN : 0))
+    let isFull = true
+    const t = startSending(() => (isFull ? EAGAIN : 0))
     assert.ok(t.sendRun(1))
-    assert.deepEqual(t.blocked, [true])
+    assert.deepEqual(t.blockedChanges, [true])
     assert.equal(t.sendRun(1), false, 'no more is accepted meanwhile')
     assert.equal(t.sending.sendQueued(), false)
-    full = false
+    isFull = false
     assert.equal(t.sending.sendQueued(), true)
-    assert.deepEqual(t.blocked, [true, false])
+    assert.deepEqual(t.blockedChanges, [true, false])
     assert.ok(t.sendRun(2))
     assert.deepEqual(
       t.sent.map(([, bytes]) => bytes),
