@@ -30,10 +30,10 @@ export const noteRefusedKey = (
   lo: number,
   length: number,
   access: number,
-  qp: number,
+  qpn: number,
 ): void => {
   s.result.cause =
-    s.env.memory.explain?.(pd, key, hi, lo, length, access, qp) ??
+    s.env.memory.explain?.(pd, key, hi, lo, length, access, qpn) ??
     createCause((access & REMOTE) !== 0 ? 'RKEY_REFUSED' : 'LKEY_REFUSED', rangeOf(key, hi, lo, length))
 }
 

@@ -39,9 +39,9 @@ const refuseKey = (
   lo: number,
   length: number,
   access: number,
-  qp: number,
+  qpn: number,
 ): number => {
-  noteRefusedKey(s, pd, key, hi, lo, length, access, qp)
+  noteRefusedKey(s, pd, key, hi, lo, length, access, qpn)
   return NO_REGION
 }
 
@@ -74,15 +74,15 @@ export const gather = (
     return OK
   }
   const pd = s.rows[row * QP.WORDS + QP.PD]
-  const qp = s.rows[row * QP.WORDS + QP.QPN]
+  const qpn = s.rows[row * QP.WORDS + QP.QPN]
   const count = p[wr + Send.SGES]
   let sge = wr + Send.SGE
   if (count === 1) {
     const sum = p[sge + Sge.LO] + offset
     const lo = sum >>> 0
     const hi = upperWord(p[sge + Sge.HI], sum)
-    const region = memory.resolve(pd, p[sge + Sge.LKEY], hi, lo, total, LOCAL_READ, qp)
-    if (region < 0) return refuseKey(s, pd, p[sge + Sge.LKEY], hi, lo, total, LOCAL_READ, qp)
+    const region = memory.resolve(pd, p[sge + Sge.LKEY], hi, lo, total, LOCAL_READ, qpn)
+    if (region < 0) return refuseKey(s, pd, p[sge + Sge.LKEY], hi, lo, total, LOCAL_READ, qpn)
     if (memory.read(region, hi, lo, arena, at, chunk, stride, total) === 0) return OK
     return fault(s, p[sge + Sge.LKEY], hi, lo, total, LOCAL_READ)
   }
@@ -103,8 +103,8 @@ export const gather = (
     let bytes = length - skip < left ? length - skip : left
     skip = 0
     left -= bytes
-    const region = memory.resolve(pd, p[sge + Sge.LKEY], hi, lo, bytes, LOCAL_READ, qp)
-    if (region < 0) return refuseKey(s, pd, p[sge + Sge.LKEY], hi, lo, bytes, LOCAL_READ, qp)
+    const region = memory.resolve(pd, p[sge + Sge.LKEY], hi, lo, bytes, LOCAL_READ, qpn)
+    if (region < 0) return refuseKey(s, pd, p[sge + Sge.LKEY], hi, lo, bytes, LOCAL_READ, qpn)
     let done = 0
     if (filled > 0) {
       // this element continues the chunk in which the previous one ended
@@ -137,12 +137,12 @@ export const gather = (
 export const checkElements = (s: EngineState, row: number, sge: number, count: number, access: number): number => {
   const p = s.pool
   const pd = s.rows[row * QP.WORDS + QP.PD]
-  const qp = s.rows[row * QP.WORDS + QP.QPN]
+  const qpn = s.rows[row * QP.WORDS + QP.QPN]
   for (let i = 0, at = sge; i < count; i++, at += Sge.WORDS) {
     const length = p[at + Sge.LENGTH]
     if (length === 0) continue
-    if (s.env.memory.resolve(pd, p[at + Sge.LKEY], p[at + Sge.HI], p[at + Sge.LO], length, access, qp) < 0)
-      return refuseKey(s, pd, p[at + Sge.LKEY], p[at + Sge.HI], p[at + Sge.LO], length, access, qp)
+    if (s.env.memory.resolve(pd, p[at + Sge.LKEY], p[at + Sge.HI], p[at + Sge.LO], length, access, qpn) < 0)
+      return refuseKey(s, pd, p[at + Sge.LKEY], p[at + Sge.HI], p[at + Sge.LO], length, access, qpn)
   }
   return OK
 }
@@ -223,9 +223,9 @@ export const writePayloads = (
   const base = row * QP.WORDS
   const pd = domainOf(s, row, kind)
   const access = accessOf(kind)
-  const qp = w[base + QP.QPN]
-  if (s.env.memory.resolve(pd, key, hi, lo, length, access, qp) < 0)
-    return refuseKey(s, pd, key, hi, lo, length, access, qp)
+  const qpn = w[base + QP.QPN]
+  if (s.env.memory.resolve(pd, key, hi, lo, length, access, qpn) < 0)
+    return refuseKey(s, pd, key, hi, lo, length, access, qpn)
   dma[DMA.ROW] = row
   dma[DMA.KIND] = kind
   dma[DMA.PD] = pd
@@ -262,9 +262,9 @@ export const writePayloadNow = (
   const memory = s.env.memory
   const pd = domainOf(s, row, kind)
   const access = accessOf(kind)
-  const qp = s.rows[row * QP.WORDS + QP.QPN]
-  const region = memory.resolve(pd, key, hi, lo, bytes, access, qp)
-  if (region < 0) return refuseKey(s, pd, key, hi, lo, bytes, access, qp)
+  const qpn = s.rows[row * QP.WORDS + QP.QPN]
+  const region = memory.resolve(pd, key, hi, lo, bytes, access, qpn)
+  if (region < 0) return refuseKey(s, pd, key, hi, lo, bytes, access, qpn)
   if (memory.write(region, hi, lo, arena, at, bytes, bytes, bytes) === 0) return OK
   return fault(s, key, hi, lo, bytes, access)
 }
@@ -276,7 +276,7 @@ export const flushDma = (s: EngineState): void => {
   s.dmaArena = undefined
   const dma = s.dma
   const memory = s.env.memory
-  const qp = s.rows[dma[DMA.ROW] * QP.WORDS + QP.QPN]
+  const qpn = s.rows[dma[DMA.ROW] * QP.WORDS + QP.QPN]
   const region = memory.resolve(
     dma[DMA.PD],
     dma[DMA.KEY],
@@ -284,11 +284,11 @@ export const flushDma = (s: EngineState): void => {
     dma[DMA.LO],
     dma[DMA.TOTAL],
     dma[DMA.ACCESS],
-    qp,
+    qpn,
   )
   const result =
     region < 0
-      ? refuseKey(s, dma[DMA.PD], dma[DMA.KEY], dma[DMA.HI], dma[DMA.LO], dma[DMA.TOTAL], dma[DMA.ACCESS], qp)
+      ? refuseKey(s, dma[DMA.PD], dma[DMA.KEY], dma[DMA.HI], dma[DMA.LO], dma[DMA.TOTAL], dma[DMA.ACCESS], qpn)
       : memory.write(
             region,
             dma[DMA.HI],

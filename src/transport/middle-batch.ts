@@ -37,7 +37,7 @@ const PLAIN_PKEY = DEFAULT_PKEY & 0x7fff
 
 /**
  * Counts how many packets from `at` on, at most `max`, each `size` bytes long, are for the row and have this opcode and
- * consecutive PSNs from `psn` on. `s.result.ackRequested` tells whether one of them has AckReq.
+ * consecutive PSNs from `psn` on. `s.result.isAckRequested` tells whether one of them has AckReq.
  */
 const countMatching = (
   s: EngineState,
@@ -65,7 +65,7 @@ const countMatching = (
     ackBits |= word
     next = (next + 1) & PSN_MASK
   }
-  s.result.ackRequested = (ackBits & BTH_ACKREQ) !== 0
+  s.result.isAckRequested = (ackBits & BTH_ACKREQ) !== 0
   return count
 }
 
@@ -103,7 +103,7 @@ const onWriteMiddles = (s: EngineState, row: number, arena: Arena, at: number, s
   if (matching === 0) return 0
   w[base + QP.RESP_FLAGS] &= ~(RespFlag.NAK_SENT | RespFlag.NAK_DUE)
   setPayloads(s, arena, at + headerBytes, mtu, size, matching)
-  if (receiveWrite(s, row, 0, matching, 0, false, false) > 0) scheduleAck(s, row, s.result.ackRequested)
+  if (receiveWrite(s, row, 0, matching, 0, false, false) > 0) scheduleAck(s, row, s.result.isAckRequested)
   return matching
 }
 

@@ -7,8 +7,9 @@ import { opcodeHeaderBytes, operationCode } from '../spec/wire/opcodes.ts'
 import { hasOperation, SERVICE_COUNT, Service, serviceBits } from '../spec/wire/services.ts'
 import { SendKind, sendOperations } from '../spec/work.ts'
 
+/** Number of opcodes of a service in a table. */
 const OPCODES = 256
-const SIZE = SERVICE_COUNT * OPCODES
+const TABLE_ENTRIES = SERVICE_COUNT * OPCODES
 
 /** Index in the tables of an ibv_wr_opcode (any u32); an unknown one has an entry of zeros. */
 export const operationOf = (service: number, opcode: number): number =>
@@ -21,16 +22,18 @@ export const basicHeaderBytes = Uint8Array.from(
 )
 
 /** SendKind of an operation. */
-export const sendKindOf = new Uint16Array(SIZE)
+export const sendKindOf = new Uint16Array(TABLE_ENTRIES)
 /** Lower five bits of BTH.opcode of the packets of a message. */
-export const firstOf = new Uint8Array(SIZE)
-export const middleOf = new Uint8Array(SIZE)
-export const lastOf = new Uint8Array(SIZE)
-export const onlyOf = new Uint8Array(SIZE)
+export const firstOf = new Uint8Array(TABLE_ENTRIES)
+export const middleOf = new Uint8Array(TABLE_ENTRIES)
+export const lastOf = new Uint8Array(TABLE_ENTRIES)
+export const onlyOf = new Uint8Array(TABLE_ENTRIES)
 
 for (const service of Object.values(Service)) {
+  // An XRC target QP has no send queue.
   if (service === Service.XRC_TGT) continue
   for (const [opcode, operation] of Object.entries(sendOperations)) {
+    // Of the services with a send queue, only UD has no local operations.
     if (operation.kind === SendKind.LOCAL ? service === Service.UD : !hasOperation(service, operation.only)) continue
     const index = operationOf(service, +opcode)
     sendKindOf[index] = operation.kind

@@ -24,7 +24,7 @@ export const openRun = (s: EngineState, size: number, flow: number, want: number
   const maxPackets = want === 1 ? s.maxSinglePacketRun : s.sink!.maxPackets
   if (s.runCount > 0) {
     const left = s.reservedEnd - s.reservedAt
-    if (s.runFlow === flow && !s.runClosed && size <= s.runPacketBytes && s.runCount < maxPackets && size <= left) {
+    if (s.runFlow === flow && !s.isRunClosed && size <= s.runPacketBytes && s.runCount < maxPackets && size <= left) {
       const count = size < s.runPacketBytes ? 1 : minOf(want, maxPackets - s.runCount, (left / size) | 0)
       if (count === want || isWorthFilling(s, left)) {
         s.result.runAt = s.reservedAt
@@ -57,7 +57,7 @@ export const openRunWithFirst = (
     s.runCount > 0 &&
     s.runPacketBytes === firstSize &&
     s.runFlow === flow &&
-    !s.runClosed &&
+    !s.isRunClosed &&
     s.runCount < s.maxSinglePacketRun
   ) {
     const left = s.reservedEnd - s.reservedAt
@@ -80,7 +80,7 @@ const beginRun = (s: EngineState, size: number, flow: number): void => {
   s.runPacketBytes = size
   s.runOffset = s.reservedAt
   s.result.runAt = s.reservedAt
-  s.runClosed = false
+  s.isRunClosed = false
 }
 
 /**
@@ -136,7 +136,7 @@ export const acceptRun = (s: EngineState, count: number, size: number, lastSize:
   s.reservedAt += (count - 1) * size + lastSize
   s.runCount += count
   s.runLastBytes = lastSize
-  if (lastSize < s.runPacketBytes) s.runClosed = true
+  if (lastSize < s.runPacketBytes) s.isRunClosed = true
   s.counters.sentPackets += count
 }
 

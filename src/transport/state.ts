@@ -72,7 +72,7 @@ export interface Results {
   /** Of scatterPayloads: number of payloads that were written. */
   written: number
   /** Of countMatching: whether a packet has AckReq. */
-  ackRequested: boolean
+  isAckRequested: boolean
   /** Of locateLocal and locateRemote: arena and offset of a slice's data. */
   dataArena: Arena
   dataAt: number
@@ -98,7 +98,10 @@ export interface EngineState {
    * requested as a whole, and its responses do not count.
    */
   readonly readPartBytes: number
-  /** Interval (µs) in which all unreliable QPs together send at most `maxCwnd` window bytes, at most 256 KiB; 0: unlimited. */
+  /**
+   * Interval (µs) in which all unreliable QPs together send at most `maxCwnd` window bytes, but no more than 256 KiB; 0:
+   * unlimited.
+   */
   readonly pace: number
   readonly onDmaFailed: DmaFailed
 
@@ -141,7 +144,7 @@ export interface EngineState {
   runCount: number
   runLastBytes: number
   runFlow: number
-  runClosed: boolean
+  isRunClosed: boolean
   /** The pending DMA write (dma.ts). */
   readonly dma: Uint32Array
   dmaArena: Arena | undefined
@@ -205,7 +208,7 @@ export const createState = (
   runCount: 0,
   runLastBytes: 0,
   runFlow: 0,
-  runClosed: false,
+  isRunClosed: false,
   dma: new Uint32Array(DMA.WORDS),
   dmaArena: undefined,
   peerDevice: undefined,
@@ -218,7 +221,7 @@ export const createState = (
   result: {
     runAt: 0,
     written: 0,
-    ackRequested: false,
+    isAckRequested: false,
     dataArena: noArena,
     dataAt: 0,
     offset: new Float64Array(1),

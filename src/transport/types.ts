@@ -162,10 +162,10 @@ export const Access = {
  */
 export interface Memory {
   /**
-   * The region of `key` if it belongs to `pd`, grants `access` to the queue pair `qp` and contains the range; otherwise
+   * The region of `key` if it belongs to `pd`, grants `access` to the queue pair `qpn` and contains the range; otherwise
    * -1. For remote access, a memory window is a region too.
    */
-  resolve(pd: number, key: number, hi: number, lo: number, length: number, access: number, qp: number): number
+  resolve(pd: number, key: number, hi: number, lo: number, length: number, access: number, qpn: number): number
   /** Why `resolve` refuses these arguments; undefined if unknown. */
   explain?(
     pd: number,
@@ -174,10 +174,10 @@ export interface Memory {
     lo: number,
     length: number,
     access: number,
-    qp: number,
+    qpn: number,
   ): Cause | undefined
-  /** Whether `key` belongs to `pd` and grants `access` to the queue pair `qp`, regardless of the range. */
-  grants(pd: number, key: number, access: number, qp: number): boolean
+  /** Whether `key` belongs to `pd` and grants `access` to the queue pair `qpn`, regardless of the range. */
+  grants(pd: number, key: number, access: number, qpn: number): boolean
   /**
    * Copies memory to the arena, from offset `at` on. Returns 0, or the errno (EFAULT: the pages were unmapped), and then
    * the bytes in the arena are undefined.
@@ -210,8 +210,8 @@ export interface Memory {
     stride: number,
     total: number,
   ): number
-  /** When this returns, all bytes that `write` got for the queue pair `qp` are in memory. Absent: they always are. */
-  completeWrites?(qp: number): void
+  /** When this returns, all bytes that `write` got for the queue pair `qpn` are in memory. Absent: they always are. */
+  completeWrites?(qpn: number): void
   /**
    * For memory of this process that JavaScript can access: returns the arena with these bytes, and in `offset[0]` their
    * offset, valid until the engine's current call returns. Undefined for other memory. Absent if no memory can be
@@ -249,18 +249,18 @@ export interface Memory {
   /** 64-bit fetch and add; otherwise as compareSwap. */
   fetchAdd(region: number, hi: number, lo: number, addHi: number, addLo: number, original: Uint32Array): number
   /**
-   * Executes a BIND_MW of the queue pair `qp`: the request's words begin at `words[at]` (`Send`, with the names of
+   * Executes a BIND_MW of the queue pair `qpn`: the request's words begin at `words[at]` (`Send`, with the names of
    * `BindMw`). False, without any change, if a rule forbids it (IBA 10.6.7).
    */
-  bindWindow(pd: number, qp: number, words: Uint32Array, at: number): boolean
+  bindWindow(pd: number, qpn: number, words: Uint32Array, at: number): boolean
   /** Why `bindWindow` refuses; as `explain`. */
   explainBind?(pd: number, words: Uint32Array, at: number): Cause | undefined
   /**
    * Executes a LOCAL_INV, or the invalidation of a peer's SEND: invalidates `key` of `pd`, a window that is bound to
-   * the queue pair `qp` and may be invalidated this way. Returns 0, or the ibv_wc_status with which a LOCAL_INV of this
+   * the queue pair `qpn` and may be invalidated this way. Returns 0, or the ibv_wc_status with which a LOCAL_INV of this
    * key completes.
    */
-  invalidate(pd: number, qp: number, key: number): number
+  invalidate(pd: number, qpn: number, key: number): number
 }
 
 export interface Completions {
@@ -276,7 +276,7 @@ export interface Events {
    * Raises an affiliated asynchronous event of a QP (ibv_event_type: 1 QP_FATAL, 2 QP_REQ_ERR, 3 QP_ACCESS_ERR, 4
    * COMM_EST, 5 SQ_DRAINED, 16 LAST_WQE_REACHED …).
    */
-  qp(row: number, type: number, cause: Cause): void
+  raise(row: number, type: number, cause: Cause): void
 }
 
 /**

@@ -249,7 +249,7 @@ export const createNode = (options: NodeOptions, hooks: NodeHooks, random: Rando
           })
         },
       },
-      events: { qp: (row, type) => hooks.event(row, type) },
+      events: { raise: (row, type) => hooks.event(row, type) },
       route: {
         header(into) {
           const at = into.bytes.length - GRH_AND_PAYLOAD_BYTES

@@ -342,7 +342,7 @@ export const createNode = (options: NodeOptions = {}) => {
         },
       },
       events: {
-        qp(_row, type, cause) {
+        raise(_row, type, cause) {
           events.push(EVENTS[type] ?? String(type))
           reports.event(type, cause)
         },

@@ -280,7 +280,7 @@ export const createRxeDevice = (core: Core, options: RxeOptions): RxeDevice => {
     completions,
     causes: state.failures,
     events: {
-      qp(row, type, cause) {
+      raise(row, type, cause) {
         const qp = state.qps[row]
         // a drained send queue raises an event only if the program has enabled it (IBV_QP_EN_SQD_ASYNC_NOTIFY)
         if (!qp || (type === SQ_DRAINED && (qp.state.attributeBits & AttributeBits.SQD_EVENT) === 0)) return

@@ -140,22 +140,22 @@ const acknowledge = (s: EngineState, row: number, count: number, now: number): b
   const w = s.rows
   const p = s.pool
   const base = row * QP.WORDS
-  let left = count
-  while (left > 0) {
+  let remaining = count
+  while (remaining > 0) {
     const request = w[base + QP.REQ_HEAD]
     if (request === 0 || (p[request + WQE.KIND] & RESPONSE) !== 0 || p[request + WQE.STATUS] !== 0) break
     const unacked = p[request + WQE.PSNS] - psnDistance(p[request + WQE.FIRST_PSN], w[base + QP.COMP_PSN])
-    if (left < unacked) {
-      advanceUnacked(s, base, left)
-      left = 0
+    if (remaining < unacked) {
+      advanceUnacked(s, base, remaining)
+      remaining = 0
     } else {
       advanceUnacked(s, base, unacked)
-      left -= unacked
+      remaining -= unacked
       completeOldest(s, row, SUCCESS)
     }
   }
-  if (left < count) onProgress(s, row, now)
-  return left === 0
+  if (remaining < count) onProgress(s, row, now)
+  return remaining === 0
 }
 
 /**
@@ -218,7 +218,7 @@ const onProgress = (s: EngineState, row: number, now: number): void => {
 
 /**
  * Handles a READ response packet: checks its position and length, and writes its data; the last one completes the WQE.
- * `ends`: it is a LAST or ONLY.
+ * `isEnd`: it is a LAST or ONLY.
  */
 const onReadResponse = (
   s: EngineState,
@@ -227,7 +227,7 @@ const onReadResponse = (
   at: number,
   length: number,
   opcode: number,
-  ends: boolean,
+  isEnd: boolean,
   ahead: number,
   now: number,
 ): void => {
@@ -254,7 +254,7 @@ const onReadResponse = (
   const isLast = remaining <= mtu
   // Each requested part of a READ ends with a LAST packet.
   const endsPart = isLast || (index + 1) % readPartPackets(s, mtu) === 0
-  if (p[request + WQE.KIND] !== READ || ends !== endsPart || payload !== (isLast ? remaining : mtu)) {
+  if (p[request + WQE.KIND] !== READ || isEnd !== endsPart || payload !== (isLast ? remaining : mtu)) {
     failResponse(s, row)
     return
   }
@@ -479,10 +479,10 @@ export const onTimer = (s: EngineState, row: number, now: number): void => {
     return
   }
   if (w[base + QP.REQ_HEAD] === 0 || w[base + QP.REQ_PSN] === w[base + QP.COMP_PSN]) return
-  const delay = now - lastDeadline(s.timers)
-  if (delay > 0 && (w[base + QP.REQ_FLAGS] & ReqFlag.LATE) === 0) {
+  const lateness = now - lastDeadline(s.timers)
+  if (lateness > 0 && (w[base + QP.REQ_FLAGS] & ReqFlag.LATE) === 0) {
     w[base + QP.REQ_FLAGS] |= ReqFlag.LATE
-    setTimer(s.timers, row, now + Math.min(delay, ackTimeouts[s.rows[row * QP.WORDS + QP.TIMEOUT]]))
+    setTimer(s.timers, row, now + Math.min(lateness, ackTimeouts[s.rows[row * QP.WORDS + QP.TIMEOUT]]))
   } else retry(s, row, false)
 }
 

@@ -227,13 +227,13 @@ export const enterError = (s: EngineState, row: number, cause: Cause): void => {
   flushSends(s, row)
   flushReceives(s, row, +hadReceive)
   // WQEs of the SRQ are not flushed: a program that drains the QP waits for this event (IBA 10.3.1.5).
-  if (usesSrq(w, base)) s.env.events.qp(row, QP_LAST_WQE_REACHED, createCause('LAST_WQE', {}))
+  if (usesSrq(w, base)) s.env.events.raise(row, QP_LAST_WQE_REACHED, createCause('LAST_WQE', {}))
 }
 
 /** To be called in SQD after the last fetched WQE has completed: raises the event SQ_DRAINED. */
 export const onDrained = (s: EngineState, row: number): void => {
   s.rows[row * QP.WORDS + QP.REQ_FLAGS] &= ~ReqFlag.DRAINING
-  s.env.events.qp(row, SQ_DRAINED, createCause('DRAINED', {}))
+  s.env.events.raise(row, SQ_DRAINED, createCause('DRAINED', {}))
 }
 
 /** Moves a QP of an unreliable service to SQE: sends are flushed; receiving continues (IBA 10.3.1). */

@@ -125,11 +125,11 @@ const locateInPlace = (
   const { memory } = owner.env
   // with an arena for native code, the other side's memory may be that of another process, copied natively
   if (memory.locate === undefined || (s.env.localDevice as LocalPeerDevice).arena.address !== 0) return UNLOCATED
-  const qp = owner.rows[row * QP.WORDS + QP.QPN]
+  const qpn = owner.rows[row * QP.WORDS + QP.QPN]
   const pd = owner.rows[row * QP.WORDS + QP.PD]
-  const region = memory.resolve(pd, key, hi, lo, total, access, qp)
+  const region = memory.resolve(pd, key, hi, lo, total, access, qpn)
   if (region < 0) {
-    noteRefusedKey(owner, pd, key, hi, lo, total, access, qp)
+    noteRefusedKey(owner, pd, key, hi, lo, total, access, qpn)
     return DmaResult.NO_REGION
   }
   const arena = memory.locate(region, hi, lo, total, s.result.offset)
@@ -303,10 +303,10 @@ const locateRemote = (s: EngineState, peer: EngineState, request: number, offset
   if (result !== UNLOCATED) return result
   const { arena, staging } = s.env.localDevice as LocalPeerDevice
   const { memory } = peer.env
-  const qp = peer.rows[peerRow * QP.WORDS + QP.QPN]
-  const region = memory.resolve(pd, key, hi, lo, total, REMOTE_READ, qp)
+  const qpn = peer.rows[peerRow * QP.WORDS + QP.QPN]
+  const region = memory.resolve(pd, key, hi, lo, total, REMOTE_READ, qpn)
   if (region < 0) {
-    noteRefusedKey(peer, pd, key, hi, lo, total, REMOTE_READ, qp)
+    noteRefusedKey(peer, pd, key, hi, lo, total, REMOTE_READ, qpn)
     return DmaResult.NO_REGION
   }
   s.result.dataArena = arena

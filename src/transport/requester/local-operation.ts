@@ -38,11 +38,11 @@ export const executeLocal = (s: EngineState, row: number, request: number): bool
   const base = row * QP.WORDS
   const wr = request + WQE.WR
   const pd = s.rows[base + QP.PD]
-  const qp = s.rows[base + QP.QPN]
+  const qpn = s.rows[base + QP.QPN]
   const isInvalidate = p[wr + Send.OPCODE] === LOCAL_INV
   const status = isInvalidate
-    ? memory.invalidate(pd, qp, p[wr + Send.IMM])
-    : memory.bindWindow(pd, qp, p, wr)
+    ? memory.invalidate(pd, qpn, p[wr + Send.IMM])
+    : memory.bindWindow(pd, qpn, p, wr)
       ? SUCCESS
       : MW_BIND_ERR
   if (status === SUCCESS) {

@@ -91,14 +91,14 @@ const checkFlush = (
 ): boolean => {
   const { memory } = s.env
   const pd = s.rows[row * QP.WORDS + QP.PD]
-  const qp = s.rows[row * QP.WORDS + QP.QPN]
+  const qpn = s.rows[row * QP.WORDS + QP.QPN]
   const key = ext.rethRkey(arena.view, reth)
   const hi = ext.rethVaHi(arena.view, reth)
   const lo = ext.rethVaLo(arena.view, reth)
   const isAllowed = isRegion
-    ? memory.grants(pd, key, right, qp)
-    : length === 0 || memory.resolve(pd, key, hi, lo, length, right, qp) >= 0
-  if (!isAllowed) noteRefusedKey(s, pd, key, hi, lo, length, right, qp)
+    ? memory.grants(pd, key, right, qpn)
+    : length === 0 || memory.resolve(pd, key, hi, lo, length, right, qpn) >= 0
+  if (!isAllowed) noteRefusedKey(s, pd, key, hi, lo, length, right, qpn)
   return isAllowed
 }
 
@@ -127,8 +127,8 @@ export const onAtomicWrite = (
     return
   }
   flushDma(s) // earlier data must be in memory first
-  const qp = s.rows[row * QP.WORDS + QP.QPN]
-  s.env.memory.completeWrites?.(qp)
+  const qpn = s.rows[row * QP.WORDS + QP.QPN]
+  s.env.memory.completeWrites?.(qpn)
   if (s.rows[row * QP.WORDS + QP.STATE] === ERR) return
   const resource = takeResourceOrNak(s, row)
   if (resource === 0) return
@@ -136,7 +136,7 @@ export const onAtomicWrite = (
   const key = ext.rethRkey(view, reth)
   setPayload(s, arena, payloadAt, length)
   const result = writePayloadNow(s, row, DmaKind.WRITE, key, hi, lo)
-  s.env.memory.completeWrites?.(qp)
+  s.env.memory.completeWrites?.(qpn)
   if (result !== DmaResult.OK) {
     s.pool[resource + RES.KIND] = NONE
     nakFatal(s, row, result === DmaResult.NO_REGION ? REMOTE_ACCESS : REMOTE_OPERATION, LOC_ACCESS_ERR, takeCause(s))

@@ -87,7 +87,7 @@ export const nakFatal = (s: EngineState, row: number, syndrome: number, status: 
   scheduleFatalNak(s, row, syndrome, cause)
   if (failReceive(s, row, status, cause)) return
   const event = syndrome === INVALID_REQUEST ? QP_REQ_ERR : syndrome === REMOTE_ACCESS ? QP_ACCESS_ERR : QP_FATAL
-  s.env.events.qp(row, event, cause)
+  s.env.events.raise(row, event, cause)
 }
 
 /** `nakFatal` for an invalid request. */
@@ -130,7 +130,7 @@ export const onRequestDmaFailed = (
   )
   if (w[base + QP.STATE] === ERR) return
   if (failReceive(s, row, kind === DmaKind.RECEIVE ? LOC_PROT_ERR : LOC_ACCESS_ERR, cause)) return
-  s.env.events.qp(row, result === DmaResult.NO_REGION ? QP_ACCESS_ERR : QP_FATAL, cause)
+  s.env.events.raise(row, result === DmaResult.NO_REGION ? QP_ACCESS_ERR : QP_FATAL, cause)
 }
 
 /** Moves the queue pair to ERR for an error found while sending responses, with a NAK for `psn`. */
@@ -142,5 +142,5 @@ export const nakAt = (s: EngineState, row: number, psn: number, syndrome: number
   scheduleFatalNak(s, row, syndrome, cause)
   if (w[base + QP.STATE] === ERR) return
   enterError(s, row, cause)
-  s.env.events.qp(row, syndrome === REMOTE_ACCESS ? QP_ACCESS_ERR : QP_FATAL, cause)
+  s.env.events.raise(row, syndrome === REMOTE_ACCESS ? QP_ACCESS_ERR : QP_FATAL, cause)
 }

@@ -108,7 +108,7 @@ export const raiseCommEst = (s: EngineState, row: number): void => {
   const base = row * QP.WORDS
   if ((s.rows[base + QP.RESP_FLAGS] & RespFlag.ESTABLISHED) !== 0) return
   s.rows[base + QP.RESP_FLAGS] |= RespFlag.ESTABLISHED
-  s.env.events.qp(row, COMM_EST, createCause('ESTABLISHED', {}))
+  s.env.events.raise(row, COMM_EST, createCause('ESTABLISHED', {}))
 }
 
 // ---- packets out of order ----

@@ -211,10 +211,10 @@ const fillReadResponses = (
   const hi = upperWord(p[resource + RES.DATA_HI], sum)
   const lo = sum >>> 0
   const pd = p[resource + RES.PD]
-  const qp = s.rows[row * QP.WORDS + QP.QPN]
-  const region = memory.resolve(pd, p[resource + RES.KEY], hi, lo, total, Access.REMOTE_READ, qp)
+  const qpn = s.rows[row * QP.WORDS + QP.QPN]
+  const region = memory.resolve(pd, p[resource + RES.KEY], hi, lo, total, Access.REMOTE_READ, qpn)
   if (region >= 0 && memory.read(region, hi, lo, s.sink!.arena, at, chunk, stride, total) === 0) return true
-  if (region < 0) noteRefusedKey(s, pd, p[resource + RES.KEY], hi, lo, total, Access.REMOTE_READ, qp)
+  if (region < 0) noteRefusedKey(s, pd, p[resource + RES.KEY], hi, lo, total, Access.REMOTE_READ, qpn)
   else noteMemoryFault(s, p[resource + RES.KEY], hi, lo, total, Access.REMOTE_READ)
   const psn = psnAdd(p[resource + RES.FIRST_PSN], next)
   dropPending(s, row * QP.WORDS)

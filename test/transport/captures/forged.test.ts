@@ -48,16 +48,18 @@ const faultsOf = (
 
 for (const linux of ['6.1', '6.12'] as const) {
   describe(`forged packets against Linux ${linux}`, () => {
-    for (const c of readCases(linux)) {
-      const result = run(linux, c.name, c.frames)
-      test(c.name, () => assert.deepEqual(faultsOf(linux, c, c.after, c.replies, result), []))
+    for (const testCase of readCases(linux)) {
+      const result = run(linux, testCase.name, testCase.frames)
+      test(testCase.name, () =>
+        assert.deepEqual(faultsOf(linux, testCase, testCase.after, testCase.replies, result), []),
+      )
 
-      test(`${c.name}: mutants fail`, () => {
-        const departure = departures.find(d => d.name === c.name && (d.linux ?? linux) === linux)
+      test(`${testCase.name}: mutants fail`, () => {
+        const departure = departures.find(d => d.name === testCase.name && (d.linux ?? linux) === linux)
         const isExempt = (): boolean => Object.keys(departure?.fields ?? {}).length > 0
-        const stream = { qpn: 0, answers: c.replies, requests: [] }
-        for (const [mutant, [{ answers }]] of recordedMutants(c.name, [stream], isExempt))
-          assert.notEqual(faultsOf(linux, c, c.after, answers, result).length, 0, mutant)
+        const stream = { qpn: 0, answers: testCase.replies, requests: [] }
+        for (const [mutant, [{ answers }]] of recordedMutants(testCase.name, [stream], isExempt))
+          assert.notEqual(faultsOf(linux, testCase, testCase.after, answers, result).length, 0, mutant)
         if (departure?.after === undefined)
           for (const [text, changed] of [
             ['word ', 'word 1'],
@@ -65,19 +67,22 @@ for (const linux of ['6.1', '6.12'] as const) {
             ['rq_psn 0x', 'rq_psn 0x1'],
             ['wc status ', 'wc status 1'],
           ]) {
-            const expected = c.after.replace(text, changed)
-            if (expected !== c.after)
-              assert.notEqual(faultsOf(linux, c, expected, c.replies, result).length, 0, changed)
+            const expected = testCase.after.replace(text, changed)
+            if (expected !== testCase.after)
+              assert.notEqual(faultsOf(linux, testCase, expected, testCase.replies, result).length, 0, changed)
           }
         // for at least one of the packets, the result differs if it is cut to QPN_END bytes
-        if (c.replies.length === 0) return
-        const isNoticed = c.frames.some((_, i) => {
+        if (testCase.replies.length === 0) return
+        const isNoticed = testCase.frames.some((_, i) => {
           const without = run(
             linux,
-            c.name,
-            c.frames.with(i, { ...c.frames[i], payload: c.frames[i].payload.subarray(0, QPN_END) }),
+            testCase.name,
+            testCase.frames.with(i, {
+              ...testCase.frames[i],
+              payload: testCase.frames[i].payload.subarray(0, QPN_END),
+            }),
           )
-          return faultsOf(linux, c, c.after, c.replies, without).length > 0
+          return faultsOf(linux, testCase, testCase.after, testCase.replies, without).length > 0
         })
         assert.ok(isNoticed, 'without one of the packets')
       })

@@ -223,9 +223,9 @@ export const createTorment = (setting: TormentSetting, scratch: Arena): Torment 
             push: (number, words, solicited) => completions.push(state.cqs.get(number), words, solicited),
           },
           events: {
-            qp(row, type, cause) {
+            raise(row, type, cause) {
               completions.deliverAll()
-              environment.events.qp(row, type, cause)
+              environment.events.raise(row, type, cause)
             },
           },
         }),
