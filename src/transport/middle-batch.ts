@@ -51,19 +51,23 @@ const countMatching = (
 ): number => {
   const w = s.rows
   const qpn = w[base + QP.QPN]
-  const first = (opcode << 24) | PLAIN_PKEY
+  const firstWord = (opcode << 24) | PLAIN_PKEY
   const xrceth = XRCETH_AT[opcode]
-  let next = psn
+  let nextPsn = psn
   let ackBits = 0
   let count = 0
   for (let bth = at; count < max; count++, bth += size) {
     // the third word of a BTH: AckReq and PSN
     const word = view.getUint32(bth + 8)
-    if ((view.getUint32(bth) & PLAIN_MASK) !== first || bthDestQp(view, bth) !== qpn || (word & PSN_MASK) !== next)
+    if (
+      (view.getUint32(bth) & PLAIN_MASK) !== firstWord ||
+      bthDestQp(view, bth) !== qpn ||
+      (word & PSN_MASK) !== nextPsn
+    )
       break
     if (xrceth !== 0 && xrcethSrq(view, bth + xrceth) !== w[base + QP.RESP_SRQN]) break
     ackBits |= word
-    next = (next + 1) & PSN_MASK
+    nextPsn = (nextPsn + 1) & PSN_MASK
   }
   s.result.isAckRequested = (ackBits & BTH_ACKREQ) !== 0
   return count
@@ -95,9 +99,9 @@ const onWriteMiddles = (s: EngineState, row: number, arena: Arena, at: number, s
   const opcode = serviceBits[w[base + QP.SERVICE]] | WRITE_MIDDLE
   const headerBytes = HEADER_BYTES[opcode]
   if (w[base + QP.RESP_MESSAGE] !== WRITE || size !== headerBytes + mtu + ICRC_BYTES) return 0
-  const left = w[base + QP.RESP_WRITE_LEFT] >>> 0
+  const remainingBytes = w[base + QP.RESP_WRITE_LEFT] >>> 0
   // The last packet of the message is not a MIDDLE.
-  const middles = Math.ceil(left / mtu) - 1
+  const middles = Math.ceil(remainingBytes / mtu) - 1
   const max = middles < count ? middles : count
   const matching = countMatching(s, base, arena.view, at, size, max, opcode, w[base + QP.RESP_EPSN])
   if (matching === 0) return 0

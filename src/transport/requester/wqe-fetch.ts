@@ -18,6 +18,7 @@ const { NONE, LOCAL, FLUSH } = SendKind
 const { RESPONSE, EMPTY_RESPONSE, ONE_PACKET, EIGHT_BYTES, NOT_INLINE } = KindFlags
 const { LOC_LEN_ERR, LOC_QP_OP_ERR, LOC_PROT_ERR } = WcStatus.values
 const { INLINE } = SendFlags.values
+/** Bits of `Send.REFUSED` with the status (ibv_wc_status); the number of the cause is in the higher bits. */
 const STATUS_BITS = 0xff
 
 /** Fetches, checks and appends the next posted WQE; returns its block, 0 if none is posted. */

@@ -61,7 +61,7 @@ const oldestPending = (s: EngineState, base: number): number => {
   const p = s.pool
   const count = w[base + QP.RESP_RESOURCE_COUNT]
   let index = w[base + QP.RESP_RESOURCE_NEXT]
-  for (let left = count; left > 0; left--) {
+  for (let remaining = count; remaining > 0; remaining--) {
     const resource = w[base + QP.RESP_RESOURCES] + index * RES.WORDS
     if (p[resource + RES.KIND] !== NONE && p[resource + RES.NEXT] < p[resource + RES.END]) return resource
     index = index + 1 === count ? 0 : index + 1
@@ -106,7 +106,7 @@ const sendReadPart = (s: EngineState, row: number, resource: number): number => 
   const offset = (next - p[resource + RES.BASE]) * mtu
   const payload = p[resource + RES.READ_LENGTH] - offset
   const isLast = next + 1 === end
-  // By the position in the original READ, also when only its rest is repeated.
+  // By the position in the original READ, also when only a later part of it is repeated.
   const isFirst = next === 0
   if (!isLast)
     return isFirst ? sendReadFirst(s, row, resource, end) : sendReadMiddles(s, row, resource, next, end, offset)
@@ -191,8 +191,9 @@ const putMiddles = (s: EngineState, base: number, resource: number, next: number
 }
 
 /**
- * Reads memory into the payloads of responses from number `next` on. False if that fails: the QP goes to ERR, and a NAK
- * is sent instead of the responses.
+ * Reads memory into the payloads of responses from number `next` on: `total` bytes from byte `offset` of the READ on,
+ * in chunks of `chunk` bytes that begin every `stride` bytes from `at` of the sink's arena on. False if that fails: the
+ * QP goes to ERR, and a NAK is sent instead of the responses.
  */
 const fillReadResponses = (
   s: EngineState,
@@ -227,8 +228,8 @@ const fillReadResponses = (
 const dropPending = (s: EngineState, base: number): void => {
   const w = s.rows
   let resource = w[base + QP.RESP_RESOURCES]
-  for (let left = resource === 0 ? 0 : w[base + QP.RESP_RESOURCE_COUNT]; left > 0; left--, resource += RES.WORDS)
-    s.pool[resource + RES.KIND] = NONE
+  const count = resource === 0 ? 0 : w[base + QP.RESP_RESOURCE_COUNT]
+  for (let i = 0; i < count; i++, resource += RES.WORDS) s.pool[resource + RES.KIND] = NONE
   w[base + QP.RESP_PENDING] = 0
 }
 

@@ -7,7 +7,7 @@
  * Each call handles a batch: `packets` consecutive packets of a message. `flags` are the OP_… bits of
  * spec/wire/opcodes.ts: OP_START if the batch begins the message, OP_END if it ends the message, OP_IMM or OP_INV if
  * `value` is an immediate or a key. `writesNow`: the data is written immediately and not deferred (dma.ts), since no
- * other batch of the message follows in the same burst.
+ * other batch of the message follows in the same burst. `isSolicited`: the message has the solicited event bit.
  */
 import { createCause } from '../../spec/check/causes.ts'
 import { QpState } from '../../spec/enums.ts'
@@ -53,12 +53,12 @@ const requireReceive = (s: EngineState, row: number): boolean => {
   return false
 }
 
-/** After packets were accepted: advances the expected PSN, and the MSN if they end the message. */
-const countAccepted = (s: EngineState, row: number, packets: number, ends: boolean): void => {
+/** After packets were accepted: advances the expected PSN, and the MSN if they end the message (`isEnd`). */
+const countAccepted = (s: EngineState, row: number, packets: number, isEnd: boolean): void => {
   const w = s.rows
   const base = row * QP.WORDS
   w[base + QP.RESP_EPSN] = (w[base + QP.RESP_EPSN] + packets) & PSN_MASK
-  if (ends) {
+  if (isEnd) {
     w[base + QP.RESP_MESSAGE] = NONE
     w[base + QP.RESP_MSN] = (w[base + QP.RESP_MSN] + 1) & PSN_MASK
   }
@@ -74,14 +74,14 @@ const completeMessage = (
   row: number,
   flags: number,
   value: number,
-  solicited: boolean,
+  isSolicited: boolean,
   completion: number,
 ): void => {
   const base = row * QP.WORDS
   const receive = s.rows[base + QP.RESP_RECEIVE]
   const wcFlags = (flags & OP_IMM) !== 0 ? WITH_IMM : (flags & OP_INV) !== 0 ? WITH_INV : 0
   s.rows[base + QP.RESP_RECEIVE] = 0
-  completeReceive(s, row, receive, completion, s.rows[base + QP.RESP_BYTES], value, wcFlags, solicited)
+  completeReceive(s, row, receive, completion, s.rows[base + QP.RESP_BYTES], value, wcFlags, isSolicited)
   giveBlock(s, recvBlock(s.rows, base), receive)
 }
 
@@ -95,7 +95,7 @@ export const receiveSend = (
   flags: number,
   packets: number,
   value: number,
-  solicited: boolean,
+  isSolicited: boolean,
   writesNow: boolean,
 ): number => {
   const { bytes } = s.payloads
@@ -108,10 +108,10 @@ export const receiveSend = (
   }
   const receive = w[base + QP.RESP_RECEIVE]
   const done = w[base + QP.RESP_BYTES]
-  const left = s.pool[receive + Receive.LENGTH] - done
-  const fits = bytes <= left
+  const freeBytes = s.pool[receive + Receive.LENGTH] - done
+  const fits = bytes <= freeBytes
   // Packets that fit into the buffer are accepted even if a later one does not.
-  const count = fits ? packets : Math.floor(left / w[base + QP.MTU])
+  const count = fits ? packets : Math.floor(freeBytes / w[base + QP.MTU])
   const length = fits ? bytes : count * w[base + QP.MTU]
   if (length > 0) {
     const sges = s.pool[receive + Receive.SGES]
@@ -131,8 +131,8 @@ export const receiveSend = (
     nakFatal(s, row, INVALID_REQUEST, LOC_LEN_ERR, cause)
     return count
   }
-  const ends = (flags & OP_END) !== 0
-  if (ends) {
+  const isEnd = (flags & OP_END) !== 0
+  if (isEnd) {
     flushDma(s)
     if (isTerminated(w, base)) return 0
     if ((flags & OP_INV) !== 0 && s.env.memory.invalidate(w[base + QP.PD], w[base + QP.QPN], value) !== SUCCESS) {
@@ -140,9 +140,9 @@ export const receiveSend = (
       failReceive(s, row, REM_INV_REQ_ERR, createCause('NOT_INVALIDATED', { key: value }))
       return 0
     }
-    completeMessage(s, row, flags, value, solicited, RECV)
+    completeMessage(s, row, flags, value, isSolicited, RECV)
   }
-  countAccepted(s, row, packets, ends)
+  countAccepted(s, row, packets, isEnd)
   return packets
 }
 
@@ -187,7 +187,7 @@ export const receiveWrite = (
   flags: number,
   packets: number,
   value: number,
-  solicited: boolean,
+  isSolicited: boolean,
   writesNow: boolean,
 ): number => {
   const w = s.rows
@@ -205,14 +205,14 @@ export const receiveWrite = (
     if (!advanceWrite(s, row, result, bytes)) return 0
   }
   w[base + QP.RESP_BYTES] += bytes
-  const ends = (flags & OP_END) !== 0
-  if (!ends) w[base + QP.RESP_MESSAGE] = WRITE
+  const isEnd = (flags & OP_END) !== 0
+  if (!isEnd) w[base + QP.RESP_MESSAGE] = WRITE
   else if ((flags & OP_IMM) !== 0) {
     flushDma(s)
     if (isTerminated(w, base)) return 0
-    completeMessage(s, row, flags, value, solicited, RECV_RDMA_WITH_IMM)
+    completeMessage(s, row, flags, value, isSolicited, RECV_RDMA_WITH_IMM)
   }
-  countAccepted(s, row, packets, ends)
+  countAccepted(s, row, packets, isEnd)
   return packets
 }
 
