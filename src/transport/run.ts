@@ -23,10 +23,16 @@ const minOf = (a: number, b: number, c: number): number => {
 export const openRun = (s: EngineState, size: number, flow: number, want: number): number => {
   const maxPackets = want === 1 ? s.maxSinglePacketRun : s.sink!.maxPackets
   if (s.runCount > 0) {
-    const left = s.reservedEnd - s.reservedAt
-    if (s.runFlow === flow && !s.isRunClosed && size <= s.runPacketBytes && s.runCount < maxPackets && size <= left) {
-      const count = size < s.runPacketBytes ? 1 : minOf(want, maxPackets - s.runCount, (left / size) | 0)
-      if (count === want || isWorthFilling(s, left)) {
+    const freeBytes = s.reservedEnd - s.reservedAt
+    if (
+      s.runFlow === flow &&
+      !s.isRunClosed &&
+      size <= s.runPacketBytes &&
+      s.runCount < maxPackets &&
+      size <= freeBytes
+    ) {
+      const count = size < s.runPacketBytes ? 1 : minOf(want, maxPackets - s.runCount, (freeBytes / size) | 0)
+      if (count === want || isWorthFilling(s, freeBytes)) {
         s.result.runAt = s.reservedAt
         return count
       }
@@ -60,13 +66,13 @@ export const openRunWithFirst = (
     !s.isRunClosed &&
     s.runCount < s.maxSinglePacketRun
   ) {
-    const left = s.reservedEnd - s.reservedAt
+    const freeBytes = s.reservedEnd - s.reservedAt
     if (
       s.maxSinglePacketRun < s.sink!.maxPackets &&
-      (left >= firstSize + want * size || (left >= firstSize && isWorthFilling(s, left)))
+      (freeBytes >= firstSize + want * size || (freeBytes >= firstSize && isWorthFilling(s, freeBytes)))
     ) {
       s.result.runAt = s.reservedAt
-      return minOf(want, s.sink!.maxPackets, ((left - firstSize) / size) | 0)
+      return minOf(want, s.sink!.maxPackets, ((freeBytes - firstSize) / size) | 0)
     }
   }
   commitRun(s)
@@ -92,14 +98,14 @@ const PHASE = 4
 const aligned = (offset: number): number => ((offset + (15 - PHASE)) & ~15) + PHASE
 
 /** Maximum bytes of ACKs and requests without data, and of the reservation that suffices for their runs. */
-const SMALL_PACKET = 64
-const SMALL_RESERVATION = 2048
+const SMALL_PACKET_BYTES = 64
+const SMALL_RESERVATION_BYTES = 2048
 
 /**
- * Whether the `left` bytes of a reservation are used for a part of a message: if they are at least half of a full
+ * Whether the free bytes of a reservation are used for a part of a message: if they are at least half of a full
  * reservation. Otherwise a new one is made, so that the message is not split.
  */
-const isWorthFilling = (s: EngineState, left: number): boolean => left * 2 >= s.sink!.maxBytes
+const isWorthFilling = (s: EngineState, freeBytes: number): boolean => freeBytes * 2 >= s.sink!.maxBytes
 
 /**
  * Sets `s.reservedAt` to the space for a run of at least one packet of `size` bytes, and of `total` bytes if possible.
@@ -107,8 +113,12 @@ const isWorthFilling = (s: EngineState, left: number): boolean => left * 2 >= s.
  */
 const reserveRun = (s: EngineState, size: number, total: number): boolean => {
   const at = aligned(s.reservedAt)
-  const left = s.reservedEnd - at
-  if (left >= total || (left >= size && isWorthFilling(s, left)) || (!reserve(s, size) && left >= size)) {
+  const freeBytes = s.reservedEnd - at
+  if (
+    freeBytes >= total ||
+    (freeBytes >= size && isWorthFilling(s, freeBytes)) ||
+    (!reserve(s, size) && freeBytes >= size)
+  ) {
     s.reservedAt = at
     return true
   }
@@ -118,7 +128,8 @@ const reserveRun = (s: EngineState, size: number, total: number): boolean => {
 /** Makes a new reservation, for at least one packet of `size` bytes; false, without any change, if the port is full. */
 const reserve = (s: EngineState, size: number): boolean => {
   const sink = s.sink!
-  let bytes = size <= SMALL_PACKET && sink.maxBytes > SMALL_RESERVATION ? SMALL_RESERVATION : sink.maxBytes
+  let bytes =
+    size <= SMALL_PACKET_BYTES && sink.maxBytes > SMALL_RESERVATION_BYTES ? SMALL_RESERVATION_BYTES : sink.maxBytes
   let offset = sink.reserve(bytes)
   if (offset < 0 && size + PHASE < bytes) {
     bytes = size + PHASE

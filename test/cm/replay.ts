@@ -28,7 +28,7 @@ export interface RecordedMessage {
 /** All messages of connection management in a capture. */
 export const messagesIn = (capture: string): RecordedMessage[] => {
   const loss: Loss | undefined = factsOf[capture]?.loss
-  return readConversation(capture, loss).entries.flatMap(({ number, time, from, packet, lost }) => {
+  return readConversation(capture, loss).entries.flatMap(({ number, time, from, packet, isLost: lost }) => {
     const message = packet.BTH.destQp === GSI_QPN ? parseCm(packet.payload) : undefined
     return message === undefined ? [] : [{ number, time, from, message, lost }]
   })

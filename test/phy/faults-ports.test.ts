@@ -60,9 +60,9 @@ describe('faults over UDP', { skip: hasNative() ? false : 'koffi is missing' }, 
       for (let psn = 0; psn < 40; psn += 10) assert.ok(sendRun(a, flow, psn, 10))
       a.setFaults([])
       assert.ok(sendRun(a, flow, 99, 1))
-      const got: number[] = []
-      while (!got.includes(99)) got.push(...psns(await collect(b, 1)))
-      return [...got, ...psns(receiveAll(b))].filter(psn => psn < 99)
+      const arrived: number[] = []
+      while (!arrived.includes(99)) arrived.push(...psns(await collect(b, 1)))
+      return [...arrived, ...psns(receiveAll(b))].filter(psn => psn < 99)
     }
     assert.deepEqual(await transfer('dir=sent,opcode=RC_SEND_ONLY,drop=1'), [])
     const duplicated = await transfer('dir=sent,dup=1')
@@ -73,9 +73,9 @@ describe('faults over UDP', { skip: hasNative() ? false : 'koffi is missing' }, 
       reordered.toSorted((a, b) => a - b),
     )
     assert.equal(new Set(reordered).size, 40)
-    const before = b.counters.icrcErrors
+    const icrcErrorsBefore = b.counters.icrcErrors
     const intact = await transfer('dir=sent,corrupt=0.5,seed=2')
     assert.ok(intact.length > 5 && intact.length < 35)
-    assert.equal(b.counters.icrcErrors - before, 40 - intact.length)
+    assert.equal(b.counters.icrcErrors - icrcErrorsBefore, 40 - intact.length)
   })
 })

@@ -225,7 +225,7 @@ describe('a hostile program', () => {
       work,
       memory,
       completions: { push: (_cq, words) => statuses.push(words[Completion.STATUS]) },
-      events: { qp: () => {} },
+      events: { raise: () => {} },
     })
     const sizes = { maxSendWr: 4, maxSendSge: 4, maxRecvSge: 4 }
     const row = engine.create({ service: Service.RC, qpn: 1, pd: 1, sendCq: 1, recvCq: 1, ...sizes, signalAll: true })

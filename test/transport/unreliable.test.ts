@@ -18,22 +18,22 @@ const { SIGNALED, SOLICITED } = SendFlags.values
 const { ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD } = WrOpcode.values
 const { INIT, RTR, RTS, SQD, SQE, ERR } = QpState.values
 
-const start = (options: NodeOptions = {}) => startScript({}, { service: Service.UC, ...options })
-type Script = ReturnType<typeof start>
+const startUc = (options: NodeOptions = {}) => startScript({}, { service: Service.UC, ...options })
+type Script = ReturnType<typeof startUc>
 /** The peer sends a UC packet. */
 const request = (t: Script, name: string, psn: number, spec: PacketSpec = {}): void =>
   t.request(`UC_${name}`, psn, spec)
 const sge = (at: number, length: number) => ({ sges: [{ at, length }] })
 /** A script with `count` receive WQEs of 4096 bytes. */
 const startReceiving = (count = 4) => {
-  const t = start()
+  const t = startUc()
   t.postReceives(count, 4096)
   return t
 }
 
 describe('a requester of UC', () => {
   it('sends UC packets without AckReq; a request completes when its packets have left', () => {
-    const t = start()
+    const t = startUc()
     t.post(
       { id: 1, opcode: SEND, ...sge(0, 2 * MTU + 5) },
       { id: 2, opcode: SEND_WITH_IMM, imm: 7, flags: SIGNALED | SOLICITED, ...sge(0, 3) },
@@ -61,7 +61,7 @@ describe('a requester of UC', () => {
     assert.equal(t.node.engine.nextTimeout(), Number.POSITIVE_INFINITY, 'no response is awaited')
   })
   it('sends more than a window without a response', () => {
-    const t = start({ windowBytes: 4096 })
+    const t = startUc({ windowBytes: 4096 })
     t.post({ id: 1, opcode: SEND, ...sge(0, 64 * MTU) })
     assert.equal(t.sent().length, 64)
     assert.deepEqual(t.completions(), ['1 ok'])
@@ -101,7 +101,7 @@ describe('a requester of UC', () => {
     assert.deepEqual(t.node.events, [])
   })
   it('stops a message whose memory is deregistered while it is sent, and goes to SQE', () => {
-    const t = start({ maxBytes: 2200 })
+    const t = startUc({ maxBytes: 2200 })
     t.node.port.freeRuns = 1
     t.post({ id: 1, opcode: SEND, ...sge(0, 4 * MTU) })
     assert.equal(t.sent().length, 2)
@@ -112,7 +112,7 @@ describe('a requester of UC', () => {
     assert.equal(t.state, SQE)
   })
   it('in SQD drains immediately, because nothing is outstanding', () => {
-    const t = start()
+    const t = startUc()
     t.post({ id: 1, opcode: SEND })
     t.sent()
     t.node.engine.modify(t.row, SQD, {})
@@ -123,7 +123,7 @@ describe('a requester of UC', () => {
     assert.deepEqual(t.sent(), ['SEND_ONLY@1'])
   })
   it('in SQD finishes the current message', () => {
-    const t = start({ maxBytes: 2200 })
+    const t = startUc({ maxBytes: 2200 })
     t.node.port.freeRuns = 1
     t.post({ id: 1, opcode: SEND, ...sge(0, 4 * MTU) }, { id: 2, opcode: SEND })
     assert.equal(t.sent().length, 2)
@@ -137,13 +137,14 @@ describe('a requester of UC', () => {
 })
 
 describe('the pacing of UC', () => {
-  const paced = (count: number) => {
-    const t = start({ windowBytes: 8 * (MTU + 64), pace: 100 })
+  /** A script whose limit is 8 packets per 100 µs, with a message of `count` packets. */
+  const startPaced = (count: number) => {
+    const t = startUc({ windowBytes: 8 * (MTU + 64), pace: 100 })
     t.post({ id: 1, opcode: SEND, ...sge(0, count * MTU) })
     return t
   }
   it('sends one window per interval, and the next at its end', () => {
-    const t = paced(20)
+    const t = startPaced(20)
     t.sleep(1000)
     assert.equal(t.sent().length, 8)
     assert.equal(t.node.engine.nextTimeout(), 1100)
@@ -163,6 +164,7 @@ describe('the pacing of UC', () => {
       node.connect(row, { destQpn: 0x40 + row })
       node.post(row, ...Array.from({ length: 3 }, (_, id) => ({ id, opcode: SEND, ...sge(0, 4 * MTU) })))
     }
+    /** By packet: the low byte of BTH.DestQP. */
     const sentTo: number[] = []
     for (let now = 1000; node.cqes.length < 15; now = node.engine.nextTimeout()) {
       assert.ok(now < 3000, 'no queue pair starves')
@@ -192,7 +194,7 @@ describe('the pacing of UC', () => {
     assert.equal(node.cqes.length, 1)
   })
   it('sets no timer below the limit', () => {
-    const t = paced(7)
+    const t = startPaced(7)
     assert.equal(t.sent().length, 7)
     assert.equal(t.node.engine.nextTimeout(), Number.POSITIVE_INFINITY)
     t.sleep(150)
@@ -276,7 +278,7 @@ describe('a responder of UC', () => {
   ]
   for (const [title, name, spec] of dropped)
     it(`drops ${title} silently, without an error`, () => {
-      const t = start()
+      const t = startUc()
       t.postReceives(2, 600)
       request(t, name, 0, spec)
       request(t, 'SEND_ONLY', 1, { payload: 3 })
@@ -287,7 +289,7 @@ describe('a responder of UC', () => {
       assert.ok(memoryAt(t, 0x1_0000, 0x1_0000).every(byte => byte === 0))
     })
   it('goes to error if its own buffer is not writable', () => {
-    const t = start()
+    const t = startUc()
     t.node.postReceive(t.row, { id: 100, sges: [{ at: 0, length: 100, key: 99 }] }, { id: 101, ...sge(0, 100) })
     request(t, 'SEND_ONLY', 0, { payload: 3 })
     assert.deepEqual(t.completions(), ['100 LOC_PROT', ...flushed(101, 101)])

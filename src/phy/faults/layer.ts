@@ -126,7 +126,7 @@ export const withFaults = (port: Port, device: string, initial: readonly FaultRu
     sending.onTimeout(now)
   }
 
-  const setFaults = (newRules: readonly FaultRule[], device = name): void => {
+  const setFaults = (newRules: readonly FaultRule[], device = deviceName): void => {
     const didChangeBytes = receivedDecider.changesBytes || sentDecider.changesBytes
     rules = newRules
     deviceName = device

@@ -71,7 +71,7 @@ export const createSenders = (flows: FlowTable): Senders => {
   }
 
   const addSender = (destination: Uint8Array): number => {
-    const sender = table.take(key, 0)
+    const sender = table.acquire(key, 0)
     const source = new Uint8Array(16)
     for (let i = 0; i < 16; i++) source[i] = key[i >> 2] >>> (8 * (3 - (i & 3)))
     const sourcePort = key[4] >>> 16

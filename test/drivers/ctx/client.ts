@@ -91,10 +91,10 @@ export interface Client {
   ioctl(request: number, argument?: Uint8Array): Uint8Array
   map(): Mapped
   /**
-   * Sends an eager message; with `slot`, the fragment at `offset` of the message that the receiver expects in that
-   * buffer. Returns what write(2) returns: the bytes of header and data.
+   * Sends an eager message to the context with the number `receiver`; with `slot`, the fragment at `offset` of the
+   * message that the receiver expects in that buffer. Returns what write(2) returns: the bytes of header and data.
    */
-  send(to: number, tag: bigint, data: Uint8Array, slot?: number, offset?: number): number
+  send(receiver: number, tag: bigint, data: Uint8Array, slot?: number, offset?: number): number
   /** The next record of read(2); EAGAIN if there is none. */
   readNotification(): RecordOf<typeof CtxRecord>
 }
@@ -122,9 +122,9 @@ export const openClient = (core: Core, deviceName: string, interfaceName: string
       const chunk = opsMap(fd, caller, 0, 4096, true)
       return { chunk, info: decode(CtxInfo, ioctl(CtxIoctl.INFO)) }
     },
-    send(to, tag, data, slot, offset = 0) {
+    send(receiver, tag, data, slot, offset = 0) {
       const flags = slot === undefined ? 0 : CTX_EXPECTED
-      const head = encodeRecords(CtxSend, [{ to, flags, slot: slot ?? 0, offset, tag }])
+      const head = encodeRecords(CtxSend, [{ to: receiver, flags, slot: slot ?? 0, offset, tag }])
       caller.bytes.set(head)
       caller.bytes.set(data, head.length)
       return opsWrite(fd, caller, 0n, head.length + data.length)

@@ -146,7 +146,7 @@ describe('the requester', () => {
 })
 
 /** A script whose queue pair and region allow FLUSH, with two resources for READs and atomics. */
-const start = (attributes = {}) => {
+const startWithFlush = (attributes = {}) => {
   const t = startScript({ access: WITH_FLUSH, maxDestRdAtomic: 2, ...attributes })
   t.node.regions[0].access = WITH_FLUSH
   return t
@@ -154,7 +154,7 @@ const start = (attributes = {}) => {
 
 describe('the responder: FLUSH', () => {
   it('answers when the WRITEs before it are in memory', () => {
-    const t = start()
+    const t = startWithFlush()
     t.request('WRITE_ONLY', 0, { payload: 100, remote: 4096 })
     t.request('FLUSH', 1, { remote: 4096, dmaLen: 100 })
     assert.equal(t.node.memory[4096 + 99], patternOf(100)[99])
@@ -163,13 +163,13 @@ describe('the responder: FLUSH', () => {
     assert.deepEqual(t.sent(), ['RNR(12)@2 msn 2'])
   })
   it('in the middle of a WRITE is an invalid request', () => {
-    const t = start()
+    const t = startWithFlush()
     t.request('WRITE_FIRST', 0, { payload: 1024, dmaLen: 1028 })
     t.request('FLUSH', 1, { dmaLen: 100 })
     assert.deepEqual(t.sent(), ['NAK(INVALID_REQUEST)@1 msn 0'])
   })
   it('of a region: the address is ignored, the key is checked', () => {
-    const t = start()
+    const t = startWithFlush()
     t.request('FLUSH', 0, { sel: 1, remote: 0x7000_0000, dmaLen: 0 })
     assert.deepEqual(t.sent(), ['READ_RESP_ONLY@0 msn 1'])
     t.request('FLUSH', 1, { sel: 1, rkey: 5 })
@@ -177,7 +177,7 @@ describe('the responder: FLUSH', () => {
     assert.deepEqual(t.node.events, ['QP_ACCESS_ERR'])
   })
   it('of zero bytes checks neither address nor key', () => {
-    const t = start()
+    const t = startWithFlush()
     t.request('FLUSH', 0, { rkey: 5, dmaLen: 0 })
     assert.deepEqual(t.sent(), ['READ_RESP_ONLY@0 msn 1'])
   })
@@ -207,19 +207,19 @@ describe('the responder: FLUSH', () => {
   ]
   for (const [title, spec, code, attributes] of refused)
     it(`${title}: ${code}`, () => {
-      const t = start(attributes)
+      const t = startWithFlush(attributes)
       t.request('FLUSH', 0, spec)
       assert.deepEqual(t.sent(), [`NAK(${code})@0 msn 0`])
       assert.equal(t.state, ERR)
     })
   it('of a region without the right: REMOTE_ACCESS', () => {
-    const t = start()
+    const t = startWithFlush()
     t.node.regions[0].access = REMOTE_ACCESS
     t.request('FLUSH', 0, { dmaLen: 8 })
     assert.deepEqual(t.sent(), ['NAK(REMOTE_ACCESS)@0 msn 0'])
   })
   it('duplicate: answered from its resource', () => {
-    const t = start()
+    const t = startWithFlush()
     t.request('FLUSH', 0, { dmaLen: 8 })
     t.request('FLUSH', 1, { dmaLen: 8 })
     t.sent()
@@ -227,7 +227,7 @@ describe('the responder: FLUSH', () => {
     assert.deepEqual(t.sent(), ['READ_RESP_ONLY@0 msn 1'])
   })
   it('duplicate after its resource was reused: dropped', () => {
-    const t = start()
+    const t = startWithFlush()
     for (let psn = 0; psn < 3; psn++) {
       t.request('FLUSH', psn, { dmaLen: 8 })
       t.sent()
@@ -239,13 +239,13 @@ describe('the responder: FLUSH', () => {
 
 describe('the responder: ATOMIC WRITE', () => {
   it('writes 8 bytes and answers', () => {
-    const t = start()
+    const t = startWithFlush()
     t.request('ATOMIC_WRITE', 0, { remote: 64, payload: word })
     assert.deepEqual(t.sent(), ['READ_RESP_ONLY@0 msn 1'])
     assert.deepEqual(t.node.memory.slice(60, 76), Uint8Array.from([0, 0, 0, 0, ...word, 0, 0, 0, 0]))
   })
   it('duplicate: answered, not written again', () => {
-    const t = start()
+    const t = startWithFlush()
     t.request('ATOMIC_WRITE', 0, { remote: 64, payload: word })
     t.sent()
     t.node.memory.fill(9, 64, 72)
@@ -254,7 +254,7 @@ describe('the responder: ATOMIC WRITE', () => {
     assert.equal(t.node.memory[64], 9)
   })
   it('replaces what an earlier WRITE to the same address wrote', () => {
-    const t = start()
+    const t = startWithFlush()
     t.requestRun(['WRITE_ONLY', 0, { remote: 64, payload: 8 }], ['ATOMIC_WRITE', 1, { remote: 64, payload: word }])
     t.sent()
     assert.deepEqual(t.node.memory.slice(64, 72), word)
@@ -271,14 +271,14 @@ describe('the responder: ATOMIC WRITE', () => {
   ]
   for (const [title, spec, code, attributes] of refused)
     it(`${title}: ${code}, and nothing is written`, () => {
-      const t = start(attributes)
+      const t = startWithFlush(attributes)
       t.request('ATOMIC_WRITE', 0, spec)
       assert.deepEqual(t.sent(), [`NAK(${code})@0 msn 0`])
       assert.equal(t.state, ERR)
       assert.ok(t.node.memory.every(byte => byte === 0))
     })
   it('whose pages are unmapped: REMOTE_OPERATION', () => {
-    const t = start()
+    const t = startWithFlush()
     t.node.faults.write = Errno.EFAULT
     t.request('ATOMIC_WRITE', 0, { remote: 64, payload: word })
     assert.deepEqual(t.sent(), ['NAK(REMOTE_OPERATION)@0 msn 0'])

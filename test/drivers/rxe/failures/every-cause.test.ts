@@ -66,7 +66,7 @@ const devices =
     addFailureHandler(p.m.core, ({ cause }) => reported.push(cause.id))
     play(p)
     p.m.settle()
-    for (let left = 100; left > 0 && reported.length === 0 && p.m.tick(); left--);
+    for (let ticks = 0; ticks < 100 && reported.length === 0 && p.m.tick(); ticks++);
     return reported
   }
 

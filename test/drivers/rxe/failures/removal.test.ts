@@ -37,17 +37,17 @@ const { WR_FLUSH_ERR, RETRY_EXC_ERR } = WcStatus.values
  */
 const postAll = (ends: readonly [End, End], random: ReturnType<typeof createRandomSource>): number => {
   const count = 8
-  for (const [from, to] of [ends, [ends[1], ends[0]]] as const)
+  for (const [sender, receiver] of [ends, [ends[1], ends[0]]] as const)
     for (let i = 0; i < count; i++) {
-      postReceive(to.qp.receive, BigInt(100 + i), [sgeOf(to.mr, 40000, 8000)])
+      postReceive(receiver.qp.receive, BigInt(100 + i), [sgeOf(receiver.mr, 40000, 8000)])
       const opcode = random.pick([Wr.SEND, Wr.WRITE, Wr.READ])
-      postSend(from.qp.send, {
+      postSend(sender.qp.send, {
         opcode,
         id: BigInt(i),
         flags: Flag.SIGNALED,
-        sges: [sgeOf(from.mr, 0, 1 + random.int(8000))],
-        remote: to.mr.address,
-        rkey: to.mr.rkey,
+        sges: [sgeOf(sender.mr, 0, 1 + random.int(8000))],
+        remote: receiver.mr.address,
+        rkey: receiver.mr.rkey,
       })
     }
   return count
@@ -56,10 +56,10 @@ const postAll = (ends: readonly [End, End], random: ReturnType<typeof createRand
 const sortedIds = (polled: readonly { id: number }[]): number[] => polled.map(({ id }) => id).sort((a, b) => a - b)
 
 /**
- * Removes the second of three devices after some polls, and checks its programs and the others. Returns the number of
- * requests that exceeded their retries because their peer was removed, 0 or 1.
+ * Removes the second of three devices after `turns` polls, and checks its programs and the others. Returns the number
+ * of requests that exceeded their retries because their peer was removed, 0 or 1.
  */
-const run = (turns: number, seed: number): number => {
+const removeDuringTraffic = (turns: number, seed: number): number => {
   const random = createRandomSource(seed)
   const m = machine(3)
   const pair = [makeEnd(m, 0), makeEnd(m, 1)] as const
@@ -76,14 +76,14 @@ const run = (turns: number, seed: number): number => {
   unregister(removed.device)
 
   for (const { p, cq } of [pair[1], ...onRemovedDevice]) {
-    const done = completions(cq)
+    const completed = completions(cq)
     // Every posted send and receive has completed.
     assert.deepEqual(
-      sortedIds(done),
+      sortedIds(completed),
       [...Array(count).keys(), ...Array.from({ length: count }, (_, i) => 100 + i)],
       'each once',
     )
-    for (const { status } of done) assert.ok(status === 0 || status === WR_FLUSH_ERR, `status ${status}`)
+    for (const { status } of completed) assert.ok(status === 0 || status === WR_FLUSH_ERR, `status ${status}`)
     assert.equal(
       errnoOf(() => invokeNow(p.context, Pd, 'create', 0, {}, p.caller)),
       'EIO',
@@ -119,7 +119,7 @@ describe('a device removed in the middle of an exchange', () => {
   for (const seed of [1, 2])
     it(`ends all requests of its users, whenever it is removed, seed ${seed}`, () => {
       let failed = 0
-      for (let turns = 0; turns < 40; turns++) failed += run(turns, seed)
+      for (let turns = 0; turns < 40; turns++) failed += removeDuringTraffic(turns, seed)
       assert.ok(failed > 0)
     })
 
