@@ -14,7 +14,7 @@ import { createLoop } from '../src/daemon/loop.ts'
 import { identify } from '../src/drivers/rxe/address/identity.ts'
 import type { RxeContext } from '../src/drivers/rxe/context.ts'
 import { createRxeDevice } from '../src/drivers/rxe/device.ts'
-import { Where } from '../src/drivers/rxe/rings/posts.ts'
+import { ScanScope } from '../src/drivers/rxe/rings/posts.ts'
 import { mappedRings } from '../src/drivers/rxe/rings/ring-memory.ts'
 import { loadNativeCrc } from '../src/host/crc.ts'
 import { nowMicroseconds } from '../src/host/event-loop/clock.ts'
@@ -242,11 +242,11 @@ const runPolling = (side: Side, step: () => boolean): Promise<void> =>
       try {
         const end = nowMicroseconds() + SLICE_US
         for (let now = nowMicroseconds(); now < end; now = nowMicroseconds()) {
-          if (side.rxe.poll(now, Where.USED)) idlePolls = 0
-          else if (++idlePolls % POLLS_BEFORE_ALL === 0) side.rxe.poll(now, Where.ALL)
+          if (side.rxe.poll(now, ScanScope.USED)) idlePolls = 0
+          else if (++idlePolls % POLLS_BEFORE_ALL === 0) side.rxe.poll(now, ScanScope.ALL)
           else yieldProcessor()
           if (step()) {
-            while (side.rxe.poll(nowMicroseconds(), Where.USED)) {
+            while (side.rxe.poll(nowMicroseconds(), ScanScope.USED)) {
               // Until pending packets are sent.
             }
             resolve()
@@ -258,7 +258,7 @@ const runPolling = (side: Side, step: () => boolean): Promise<void> =>
         reject(error)
       }
     }
-    side.rxe.poll(nowMicroseconds(), Where.ALL)
+    side.rxe.poll(nowMicroseconds(), ScanScope.ALL)
     turn()
   })
 
@@ -267,8 +267,8 @@ const runLoop = (side: Side, step: () => boolean): Promise<void> =>
   new Promise((resolve, reject) => {
     let isOver = false
     let hasEnded = false
-    const poll = (now: number, where: Where): boolean => {
-      const hasProgress = side.rxe.poll(now, where)
+    const poll = (now: number, scope: ScanScope): boolean => {
+      const hasProgress = side.rxe.poll(now, scope)
       try {
         isOver ||= step()
         // Only when nothing is pending: the last acknowledgement must be sent.

@@ -240,7 +240,7 @@ export const createBufferDetector = (services: DetectorServices): Detector => {
         else if (unpolled.length < receives.length) filled.set(owner, unpolled)
       }
     },
-    forgotten(owner) {
+    queueReset(owner) {
       for (const request of outstanding.get(owner) ?? []) hashes.delete(request)
       outstanding.delete(owner)
       filled.delete(owner)

@@ -1,7 +1,7 @@
 /*
  * The interface of the checker's detectors. Each detector looks for one kind of mistake, in a file of its own: it
  * receives calls and requests, and reports findings through `DetectorServices`. A detector keeps facts about requests
- * until they have ended and are polled, or are `forgotten`, and about objects until their destruction: its memory is
+ * until they have ended and are polled, or are `queueReset`, and about objects until their destruction: its memory is
  * bounded by the requests and objects that exist.
  */
 import type { AdapterName } from '../spec/check/adapters.ts'
@@ -139,7 +139,11 @@ export const watcherFor = (objects: KnownObjects, detectors: readonly Detector[]
       return receive === undefined ? [] : [receive]
     })
   const [posted, ended, completed] = [receiversOf('posted'), receiversOf('ended'), receiversOf('completed')]
-  const [starved, polled, forgotten] = [receiversOf('starved'), receiversOf('polled'), receiversOf('forgotten')]
+  const [receiverNotReady, polled, queueReset] = [
+    receiversOf('receiverNotReady'),
+    receiversOf('polled'),
+    receiversOf('queueReset'),
+  ]
   const isKnown = (id: number): boolean => objects.find(id) !== undefined
   return {
     posted(request) {
@@ -151,14 +155,14 @@ export const watcherFor = (objects: KnownObjects, detectors: readonly Detector[]
     completed(request, completion) {
       if (isKnown(request.owner)) for (const receive of completed) receive(request, completion)
     },
-    starved(qp) {
-      if (isKnown(qp)) for (const receive of starved) receive(qp)
+    receiverNotReady(qp) {
+      if (isKnown(qp)) for (const receive of receiverNotReady) receive(qp)
     },
     polled(cq, count) {
       if (isKnown(cq)) for (const receive of polled) receive(cq, count)
     },
-    forgotten(owner) {
-      if (isKnown(owner)) for (const receive of forgotten) receive(owner)
+    queueReset(owner) {
+      if (isKnown(owner)) for (const receive of queueReset) receive(owner)
     },
   }
 }

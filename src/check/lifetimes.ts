@@ -132,7 +132,7 @@ export const createLifetimeDetector = (services: DetectorServices, isCopiedByFor
       }
       if (removed > 0) completed.splice(0, removed)
     },
-    forgotten(owner) {
+    queueReset(owner) {
       queues.delete(owner)
       for (let i = awaiting.length - 1; i >= 0; i--) if (awaiting[i]!.owner === owner) awaiting.splice(i, 1)
     },

@@ -45,7 +45,7 @@ interface QueueState {
   /** Number of outstanding sends that take a receive of the peer (`takesReceive`). */
   outstandingMessages: number
   /** When the first message came, in microseconds, if no receive had been posted by then. */
-  starvedSince: number | undefined
+  rnrSince: number | undefined
 }
 
 const counted = (number: number, noun: string): string => `${number} ${noun}${number === 1 ? '' : 's'}`
@@ -63,7 +63,7 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
   const queueOf = (id: number): QueueState => {
     let state = queues.get(id)
     if (state === undefined) {
-      state = { unsignaled: 0, postedReceives: 0, takenReceives: 0, outstandingMessages: 0, starvedSince: undefined }
+      state = { unsignaled: 0, postedReceives: 0, takenReceives: 0, outstandingMessages: 0, rnrSince: undefined }
       queues.set(id, state)
     }
     return state
@@ -93,10 +93,10 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
   const receivePosted = (request: WorkRequest): void => {
     const state = queueOf(request.owner)
     state.postedReceives++
-    if (state.starvedSince === undefined) return
+    if (state.rnrSince === undefined) return
     const queue = services.objects.find(request.owner)
-    const waitedMicroseconds = request.time - state.starvedSince
-    state.starvedSince = undefined
+    const waitedMicroseconds = request.time - state.rnrSince
+    state.rnrSince = undefined
     if (queue === undefined) return
     const text = `${queue.name} got its first receive ${(waitedMicroseconds / 1000).toFixed(1)} ms after a message had come for it`
     services.report('late-receives', services.occurrenceAtPost(queue, request), { text, objects: [queue] })
@@ -174,11 +174,11 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
       if (completion.cqPosition > 0 && services.objects.find(qp) !== undefined)
         state.unpolled.push({ request, completion })
     },
-    starved(id) {
+    receiverNotReady(id) {
       const qp = services.objects.find(id)
       // UC and UD drop such a message, which is another finding (`message-dropped`).
       const state = qp?.class === 'rc_qp' ? receiveQueueOf(qp) : undefined
-      if (state !== undefined && state.postedReceives === 0) state.starvedSince ??= services.sources.now()
+      if (state !== undefined && state.postedReceives === 0) state.rnrSince ??= services.sources.now()
     },
     polled(id, polled) {
       const state = cqOf(id)
@@ -188,7 +188,7 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
       if (removed === 1) state.unpolled.shift()
       else state.unpolled.splice(0, removed)
     },
-    forgotten(id) {
+    queueReset(id) {
       queues.delete(id)
     },
     calling({ class: name, method, stack }, object) {

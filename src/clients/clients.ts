@@ -1,8 +1,8 @@
 /*
- * The clients of the subsystem (R31, R40). Their order in one table (`starters`) is the order in which they start and in
- * which core adds a device to them. Core removes a device in reverse order, and the clients stop in reverse order. So a
- * client may use the clients before it in the table. A client that fails to start, entirely or for one device, does not
- * affect the others.
+ * The clients of the subsystem (R31, R40). Their order in one table (`starters`) is the order in which they start and
+ * in which core adds a device to them. Core removes a device in reverse order, and the clients stop in reverse order.
+ * So a client may use the clients before it in the table. A client that fails to start, entirely or for one device,
+ * does not affect the others.
  */
 import { coreClasses } from '../core/base/all.ts'
 import type { Core, DriverClass } from '../core/model.ts'
@@ -13,7 +13,7 @@ import { MadLayer } from './mad/layer.ts'
 import { cmClasses } from './rdma-cm/classes.ts'
 import { RdmaCm, type RdmaCmEnvironment } from './rdma-cm/rdma-cm.ts'
 
-/** The class of each client, by its name. */
+/** The clients, by their names. */
 interface ClientTypes {
   /** Queue pair 1 of every device, and its agents. */
   readonly mad: MadLayer
@@ -51,7 +51,8 @@ export class Clients {
 
   /**
    * Returns a client. If it has not started, starts the clients before it in the table, then the client itself. Throws
-   * the error of its start. Errors of earlier clients are reported to core; their start is tried again at the next call.
+   * the error of its start. Errors of earlier clients are reported to core; their start is tried again at the next
+   * call.
    */
   use<N extends ClientName>(name: N): ClientTypes[N] {
     const started = this.#started[name]

@@ -519,9 +519,9 @@ export interface DatagramPort {
  */
 export interface RequestPoll {
   /** Reports completions of a CQ that were polled. */
-  cq(cq: CoreObject): void
+  reportCq(cq: CoreObject): void
   /** Reports new receives of all queues of a context, and polled completions of their CQs. */
-  context(context: Context): void
+  reportContext(context: Context): void
   /**
    * A hash of the bytes that an outstanding send reads: all of a short message, of a long one samples unless `isWhole`.
    * Undefined if they cannot be read.

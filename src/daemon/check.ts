@@ -164,7 +164,7 @@ export const createDaemonChecker = (
   const checker = createChecker(core, report, {
     scratch: mapArena(SCRATCH_BYTES),
     now,
-    watches: context => programOf(context) !== undefined,
+    isChecked: context => programOf(context) !== undefined,
     program: programOf,
     callStack() {
       const stack = daemonChecker.currentStack ?? NO_STACK

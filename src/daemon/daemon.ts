@@ -14,7 +14,7 @@ import { reportFailure } from '../core/failures.ts'
 import type { Identity } from '../drivers/rxe/address/identity.ts'
 import type { createRxeDevice, RxeDevice } from '../drivers/rxe/device.ts'
 import { qpOfNumber } from '../drivers/rxe/resources.ts'
-import { createTorment, PIECE_BYTES } from '../drivers/rxe/torment/torment.ts'
+import { createTorment, TORMENT_SCRATCH_BYTES } from '../drivers/rxe/torment/torment.ts'
 import { EADDRINUSE, EMFILE, ENFILE, SystemError } from '../host/errno.ts'
 import { nowMicroseconds } from '../host/event-loop/clock.ts'
 import { watch } from '../host/event-loop/poll.ts'
@@ -171,7 +171,7 @@ const createParts = (
     random: secureRandom,
     routing:
       config.link === 'memory'
-        ? { closed: true }
+        ? { isClosed: true }
         : { sourceOf: sourceAddress, neighbourOf: (index, address) => interfaces?.neighbourOf(index, address) },
     // A program may connect only queue pairs of its own user.
     mayConnect({ account }, { name }, qpn) {
@@ -179,7 +179,7 @@ const createParts = (
       const qp = rxe && qpOfNumber(rxe.state, qpn)
       return (qp === undefined ? process.geteuid?.() : qp.context?.account?.user) === account?.user
     },
-    guestOf: ({ account }) => (account?.user === process.geteuid?.() ? undefined : account?.user),
+    limitedUserOf: ({ account }) => (account?.user === process.geteuid?.() ? undefined : account?.user),
     wake: () => loop()?.advance(),
   })
   for (const name of clientNames) clients.use(name)
@@ -187,7 +187,7 @@ const createParts = (
   const thresholds: Pollable = { poll: now => expire(core, now), nextTimeout: () => nextDue(core) }
   const polled = [thresholds, clientTimers]
   const tormentOptions = config.torment === undefined ? undefined : readTorment(config.torment)
-  const torment = tormentOptions && createTorment(tormentOptions, mapArena(PIECE_BYTES))
+  const torment = tormentOptions && createTorment(tormentOptions, mapArena(TORMENT_SCRATCH_BYTES))
   // On a memory link received packets need no notification: the loop itself moves packets between devices.
   const wakeLoop = config.link === 'memory' ? undefined : () => loop()?.kick()
   const devices = createDevices(core, network, interfaces, polled, wakeLoop, createRxeDevice, torment)
@@ -276,7 +276,7 @@ export const startDaemon = async ({
   const contexts = createContexts(
     pool,
     (context, handle) => {
-      for (const { device, posted } of devices.rxe) if (device === context.device) posted(context, handle)
+      for (const { device, onDoorbell } of devices.rxe) if (device === context.device) onDoorbell(context, handle)
     },
     () => {
       loop.kick()

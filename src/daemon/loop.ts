@@ -13,7 +13,7 @@
  * A device that throws is reported to `onFailure` after the others were polled; the loop continues with the others.
  */
 
-import { Where } from '../drivers/rxe/rings/posts.ts'
+import { ScanScope } from '../drivers/rxe/rings/posts.ts'
 import { nowMicroseconds } from '../host/event-loop/clock.ts'
 import { createTimer } from '../host/event-loop/timer.ts'
 import { yieldOnce } from '../host/event-loop/yield.ts'
@@ -22,9 +22,9 @@ import { ParkedPage } from '../spec/session.ts'
 
 /** A device, or another source of work, that the loop polls. Times are microseconds of host/event-loop/clock.ts. */
 export interface Pollable {
-  /** Does all work that is possible now; true if there was any. `where`: which queues to poll for new requests. */
-  poll(now: number, where: Where): boolean
-  /** Whether a poll of all queues is unfinished, so that `Where.CONTINUE` continues it; absent: never. */
+  /** Does all work that is possible now; true if there was any. `scope`: which queues to poll for new requests. */
+  poll(now: number, scope: ScanScope): boolean
+  /** Whether a poll of all queues is unfinished, so that `ScanScope.CONTINUE` continues it; absent: never. */
   isUnfinished?(): boolean
   /** The time at which `poll` must be called next, even without an event; Infinity for never. */
   nextTimeout(): number
@@ -92,12 +92,12 @@ export const createLoop = (
   }
 
   /** Polls all devices; true if any had work. */
-  const pollAll = (where: Where): boolean => {
+  const pollAll = (scope: ScanScope): boolean => {
     const now = nowMicroseconds()
     let hadWork = false
     for (let i = 0; i < devices.length; i++)
       try {
-        hadWork = devices[i]!.poll(now, where) || hadWork
+        hadWork = devices[i]!.poll(now, scope) || hadWork
       } catch (error) {
         noteThrown(devices[i]!, error)
       }
@@ -106,14 +106,14 @@ export const createLoop = (
   }
 
   /**
-   * Polls until there was no work for LINGER; false if SLICE ended before that. `firstWhere`: the queues of the first
+   * Polls until there was no work for LINGER; false if SLICE ended before that. `firstScope`: the queues of the first
    * poll. `hadWorkBefore`: there was work just before this call.
    */
-  const drain = (firstWhere: Where, hadWorkBefore: boolean): boolean => {
+  const drain = (firstScope: ScanScope, hadWorkBefore: boolean): boolean => {
     const start = nowMicroseconds()
     let lastWork = hadWorkBefore ? start : Number.NEGATIVE_INFINITY
-    for (let where = firstWhere; ; where = Where.USED) {
-      const hadWork = pollAll(where)
+    for (let scope = firstScope; ; scope = ScanScope.USED) {
+      const hadWork = pollAll(scope)
       const now = nowMicroseconds()
       if (hadWork) lastWork = now
       else if (now - lastWork >= LINGER || !yieldOnce(now)) return true
@@ -150,15 +150,15 @@ export const createLoop = (
     // Programs that poll may need the processor, and their next posts are more urgent.
     yieldOnce(nowMicroseconds())
     onTurn()
-    if (pollAll(Where.CONTINUE)) kick()
+    if (pollAll(ScanScope.CONTINUE)) kick()
     else onParked()
   }
 
   /** Polls until there is no work and the loop is parked; false if SLICE ended before that. */
-  const untilParked = (firstWhere: Where): boolean => {
-    for (let hadWork = false; drain(firstWhere, hadWork); hadWork = true) {
+  const untilParked = (firstScope: ScanScope): boolean => {
+    for (let hadWork = false; drain(firstScope, hadWork); hadWork = true) {
       setWord(parked, ParkedPage.PARKED, 1)
-      if (!pollAll(Where.BEGIN)) {
+      if (!pollAll(ScanScope.BEGIN)) {
         onParked()
         return true
       }
@@ -167,38 +167,38 @@ export const createLoop = (
     return false
   }
 
-  const run = (firstWhere: Where): void => {
+  const run = (firstScope: ScanScope): void => {
     if (isRunning || isStopped) return
     isRunning = true
     let isParked = false
     try {
       onTurn()
       setWord(parked, ParkedPage.PARKED, 0)
-      isParked = untilParked(firstWhere)
+      isParked = untilParked(firstScope)
     } finally {
       isRunning = false
       // Without parking no doorbells ring, so the loop continues soon, with a poll of all queues.
       if (!isParked)
         nextSlice ??= setImmediate(() => {
           nextSlice = undefined
-          run(Where.BEGIN)
+          run(ScanScope.BEGIN)
         })
     }
   }
-  const kick = (): void => run(Where.USED)
+  const kick = (): void => run(ScanScope.USED)
 
   const touch = (): void => {
     // The loop is not parked: its next slice sees the change.
     if (isRunning || isStopped || nextSlice !== undefined) return
     onTurn()
-    if (pollAll(Where.CHANGED)) kick()
+    if (pollAll(ScanScope.CHANGED)) kick()
     else armTimer()
   }
 
   const advance = (): void => {
     if (isRunning || isStopped || nextSlice !== undefined) return
     onTurn()
-    for (let turns = 0; pollAll(Where.CHANGED); turns++)
+    for (let turns = 0; pollAll(ScanScope.CHANGED); turns++)
       if (turns === MAX_ADVANCES) {
         kick()
         return

@@ -1,7 +1,7 @@
 /*
- * The drivers of spec/drivers/names.ts: functions that create a device of each driver, and one device of every driver
- * in a separate core, for the descriptions that documents and `userdma schema` print. Those devices send and serve
- * nothing.
+ * The drivers of spec/drivers/names.ts: functions that create a device of each driver that needs no port, and one
+ * device of every driver in a separate core, for the descriptions that documents and `userdma schema` print. Those
+ * devices send and serve nothing.
  */
 
 import { createCore } from '../core/devices/registry.ts'
@@ -16,8 +16,8 @@ import { identify } from './rxe/address/identity.ts'
 import { createRxeDevice } from './rxe/device.ts'
 
 /**
- * Drivers whose devices have no port: the function creates a device with this name. It throws EEXIST if the name is in
- * use.
+ * Drivers whose devices have no port: the function creates a device with this name. It throws CallError EEXIST for a
+ * name in use, EINVAL for an invalid name.
  */
 export const deviceMakers: {
   readonly [N in Exclude<DriverName, NetworkDriverName>]: (core: Core, name: string) => Device

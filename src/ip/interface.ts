@@ -55,6 +55,7 @@ export interface IpOptions {
   /** Maximum bytes of an IP packet, without its encapsulation. */
   readonly mtu: number
   readonly pkey: number
+  /** Returns a u32. */
   readonly random: () => number
   /** Join and leave a multicast group of the link. `join` may throw. */
   readonly join: (group: LinkAddress) => void
@@ -117,7 +118,7 @@ export class IpInterface implements NeighbourHost {
   /** Multicast groups that are received, by address as text, with the number of joins of each. */
   readonly #groups = new Map<string, { readonly link: LinkAddress; uses: number }>()
 
-  /** Throws IpError EINVAL, and what `options.join` throws. */
+  /** Throws IpError EINVAL, or the error of `options.join`. */
   constructor(options: IpOptions) {
     const { address, prefixLength, pkey, random } = options
     this.prefix = new Prefix(address, prefixLength)
@@ -165,13 +166,16 @@ export class IpInterface implements NeighbourHost {
     return this.#sockets.open(protocol, port, receiver)
   }
 
+  /** Closes a socket, which leaves its groups. */
   close(socket: IpSocket): void {
     this.#sockets.close(socket)
     for (const group of socket.groups) this.#leave(group)
     socket.groups.clear()
   }
 
-  /** Adds the socket to a multicast group. Throws IpError EINVAL, EADDRINUSE, ENOMEM. */
+  /**
+   * Adds the socket to a multicast group. Throws IpError EINVAL, EADDRINUSE, ENOMEM, or the error of `options.join`.
+   */
   join(socket: IpSocket, group: Uint8Array): void {
     const text = addressText(group)
     this.#requireFamily(group)
@@ -371,7 +375,7 @@ export class IpInterface implements NeighbourHost {
     else this.counters.dropped++
   }
 
-  dropped(packets: number): void {
+  countDropped(packets: number): void {
     this.counters.dropped += packets
   }
 
@@ -393,7 +397,7 @@ export class IpInterface implements NeighbourHost {
 
   // ---- groups ----
 
-  /** Throws IpError EINVAL. */
+  /** Throws IpError EINVAL for an address of the other IP version. */
   #requireFamily(address: Uint8Array): void {
     if (isMappedIpv4(address) !== this.#isIpv4)
       throw new IpError('EINVAL', `${addressText(address)} is not of the same family as ${this.prefix.text}`)

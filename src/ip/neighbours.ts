@@ -11,7 +11,7 @@ const MAX_SOLICITATIONS = 3
 const REACHABLE_TIME = 30_000_000
 
 /**
- * `entries`: all neighbours; `unresolved`: how many of them may lack a link-layer address when all entries are in use;
+ * `entries`: all neighbours; `unresolved`: with this number of unresolved ones, a full cache evicts one of these;
  * `waiting`, `waitingEach`: packets in all, and per neighbour.
  */
 export const NeighbourLimits = { entries: 1024, unresolved: 256, waiting: 256, waitingEach: 16 } as const
@@ -21,8 +21,8 @@ export interface NeighbourHost {
   /** Sends a solicitation of an address: to `link`, or to all neighbours if that is not known. */
   solicit(address: Uint8Array, link: LinkAddress | undefined): void
   transmit(frame: Uint8Array, to: LinkAddress): void
-  /** Counts packets whose neighbour was not resolved. */
-  dropped(packets: number): void
+  /** Counts packets that the cache has dropped. */
+  countDropped(packets: number): void
 }
 
 /** An entry of the cache. */
@@ -45,7 +45,7 @@ const keyOf = (address: Uint8Array): string => address.join('.')
 
 export class NeighbourCache {
   readonly #host: NeighbourHost
-  /** Least recently confirmed first. */
+  /** In the order in which they were created or confirmed last. */
   readonly #entries = new Map<string, Neighbour>()
   /** Entries without a link-layer address, first solicited first. */
   readonly #unresolved = new Set<Neighbour>()
@@ -75,7 +75,10 @@ export class NeighbourCache {
     }
   }
 
-  /** Sends a packet to a neighbour, or keeps it until the neighbour is resolved. */
+  /**
+   * Sends a packet to a neighbour, or keeps it until the neighbour is resolved; solicits a neighbour that is not
+   * confirmed.
+   */
   send(address: Uint8Array, frame: Uint8Array, now: number): void {
     const entry = this.#entries.get(keyOf(address)) ?? this.#add(address, undefined)
     if (entry.solicitations === 0 && entry.confirmedUntil <= now) this.#solicit(entry, now)
@@ -102,6 +105,7 @@ export class NeighbourCache {
     for (const frame of entry.waiting.splice(0)) this.#host.transmit(frame, link)
   }
 
+  /** Removes all entries, and drops the packets that wait. */
   clear(): void {
     for (const entry of [...this.#entries.values()]) this.#remove(entry)
   }
@@ -132,7 +136,7 @@ export class NeighbourCache {
     this.#solicited.delete(entry)
     this.#unresolved.delete(entry)
     this.#waiting -= entry.waiting.length
-    if (entry.waiting.length > 0) this.#host.dropped(entry.waiting.splice(0).length)
+    if (entry.waiting.length > 0) this.#host.countDropped(entry.waiting.splice(0).length)
   }
 
   #solicit(entry: Neighbour, now: number): void {
@@ -151,10 +155,10 @@ export class NeighbourCache {
     if (entry.waiting.length >= NeighbourLimits.waitingEach) {
       entry.waiting.shift()
       this.#waiting--
-      this.#host.dropped(1)
+      this.#host.countDropped(1)
     }
     if (this.#waiting >= NeighbourLimits.waiting) {
-      this.#host.dropped(1)
+      this.#host.countDropped(1)
       return
     }
     entry.waiting.push(frame)

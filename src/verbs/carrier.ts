@@ -11,9 +11,9 @@ import type { DeviceStat } from '../uapi/tool.ts'
 /** A ring that is mapped in this process; the three views show the same memory. */
 export interface RingBytes {
   /** Byte offset of the ring's header in the views. */
-  readonly head: number
+  readonly headerAt: number
   /** Byte offset of its first element. */
-  readonly data: number
+  readonly elementsAt: number
   readonly bytes: Uint8Array
   readonly view: DataView
   readonly words: Int32Array

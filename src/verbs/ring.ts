@@ -18,9 +18,9 @@ export interface ProgramRing {
   /** Mask from an index to the value that is stored for the device. */
   readonly wrap: number
   /** Log2 of the bytes of an element. */
-  readonly log2: number
+  readonly log2Element: number
   /** Byte offset of the first element in `bytes` and `view`. */
-  readonly data: number
+  readonly elementsAt: number
   /** Offsets of the producer's and the consumer's index in `words`. */
   readonly producer: number
   readonly consumer: number
@@ -38,8 +38,8 @@ export const offsetOf = (info: MmapInfo | undefined): number => (info === undefi
 /** Maps a ring whose indices are 0. */
 export const programRing = ({ layout, ring }: Pick<Carrier, 'layout' | 'ring'>, info: MmapInfo): ProgramRing => {
   const { header, hasFreeRunningIndices } = layout
-  const { head, data, bytes, view, words } = ring(info)
-  const mask = view.getUint32(head + header.INDEX_MASK, true)
+  const { headerAt, elementsAt, bytes, view, words } = ring(info)
+  const mask = view.getUint32(headerAt + header.INDEX_MASK, true)
   return {
     view,
     bytes,
@@ -48,10 +48,10 @@ export const programRing = ({ layout, ring }: Pick<Carrier, 'layout' | 'ring'>, 
     capacity: hasFreeRunningIndices ? mask + 1 : mask,
     mask,
     wrap: indexMask(layout, mask),
-    log2: view.getUint32(head + header.LOG2_ELEMENT, true),
-    data,
-    producer: (head + header.PRODUCER) >> 2,
-    consumer: (head + header.CONSUMER) >> 2,
+    log2Element: view.getUint32(headerAt + header.LOG2_ELEMENT, true),
+    elementsAt,
+    producer: (headerAt + header.PRODUCER) >> 2,
+    consumer: (headerAt + header.CONSUMER) >> 2,
     index: 0,
   }
 }
@@ -75,8 +75,8 @@ export const noProgramRing = (layout: RingLayout): ProgramRing => ({
   capacity: 0,
   mask: 0,
   wrap: 0,
-  log2: 0,
-  data: 0,
+  log2Element: 0,
+  elementsAt: 0,
   producer: 0,
   consumer: 1,
   index: 0,
@@ -89,7 +89,7 @@ export const ringOrNone = (carrier: Pick<Carrier, 'layout' | 'ring'>, info: Mmap
 /** Byte offset of the next request; -1 if the ring is full. */
 export const nextSlot = (ring: ProgramRing): number => {
   const used = (ring.index - loadIndex(ring.layout, ring.words, ring.consumer)) & ring.wrap
-  return used === ring.capacity ? -1 : ring.data + ((ring.index & ring.mask) << ring.log2)
+  return used === ring.capacity ? -1 : ring.elementsAt + ((ring.index & ring.mask) << ring.log2Element)
 }
 
 /** Publishes the request at `nextSlot` to the device. */
@@ -106,7 +106,7 @@ export const outstandingRequests = (ring: ProgramRing): number =>
 export const oldestCompletion = (ring: ProgramRing): number =>
   loadIndex(ring.layout, ring.words, ring.producer) === (ring.index & ring.wrap)
     ? -1
-    : ring.data + ((ring.index & ring.mask) << ring.log2)
+    : ring.elementsAt + ((ring.index & ring.mask) << ring.log2Element)
 
 /** Number of unread completions. */
 export const unreadCompletions = (ring: ProgramRing): number =>

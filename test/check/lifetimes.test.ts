@@ -50,7 +50,7 @@ it('memory of a finished unsignaled send, or of a request of a queue that was re
   s.end(s.post({ wrId: 7n, isSignaled: false }))
   s.checker.misused(misuse())
   s.post({ wrId: 8n, index: 1 })
-  s.checker.requests.forgotten(s.qp)
+  s.checker.requests.queueReset(s.qp)
   s.checker.misused(misuse({ wrId: 8n, index: 0 }))
   assert.deepEqual(s.ids(), [])
 })

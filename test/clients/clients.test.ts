@@ -10,7 +10,10 @@ import { errnoOf, ipv4 } from '../drivers/rxe/machine.ts'
 import { Stack } from './ipoib/stack.ts'
 import { establish, type Host, ip4, twoHosts, VirtualNetwork } from './rdma-cm/hosts.ts'
 
-/** Records when each client is notified of a device, and can make it fail. */
+/**
+ * Records the notifications of clients about devices, and makes those fail that `fails` selects. Returns the log, and
+ * clears it.
+ */
 const watchClients = ({ clients }: Core, fails: (client: string, device: Device) => boolean = () => false) => {
   const log: string[] = []
   for (const { client } of clients) {
@@ -52,26 +55,26 @@ it('clients are started in the order of the table, whichever is used first', () 
 
 it('clients keep their order for devices that are added and removed under load', () => {
   const { network, a, b } = twoHosts('drop=1%,seed=3')
-  const seen = watchClients(startAll(a).core)
+  const takeLog = watchClients(startAll(a).core)
   startAll(b)
-  const one = new Stack(a.devices.get('rxe1')!.device, '10.9.0.1')
-  const other = new Stack(b.devices.get('rxe2')!.device, '10.9.0.2')
-  const [udp, sink] = [one.udp(), other.udp(9)]
+  const stackA = new Stack(a.devices.get('rxe1')!.device, '10.9.0.1')
+  const stackB = new Stack(b.devices.get('rxe2')!.device, '10.9.0.2')
+  const [udp, sink] = [stackA.udp(), stackB.udp(9)]
   const listener = b.listen(ip4(2, PORT))
   for (let round = 0; round < 50; round++) {
     const added = a.plug(9)
-    assert.equal(seen(), 'mad+rxe9 rdma_cm+rxe9 ipoib+rxe9')
+    assert.equal(takeLog(), 'mad+rxe9 rdma_cm+rxe9 ipoib+rxe9')
     const stack = new Stack(added, '10.9.0.9')
     stack.echo().send('10.9.0.2', 1, Uint8Array.of(1))
     a.connect(ip4(2, PORT), 0x100 + round)
     for (let i = 0; i < 8; i++) udp.send('10.9.0.2', 9, new Uint8Array(1000))
     if (round % 2 === 0) network.settle()
     a.unplug(9)
-    assert.equal(seen(), 'ipoib-rxe9 rdma_cm-rxe9 mad-rxe9')
+    assert.equal(takeLog(), 'ipoib-rxe9 rdma_cm-rxe9 mad-rxe9')
     network.settle()
     while (sink.receive() !== undefined);
   }
-  assert.ok(other.query().statistics.delivered > 300n)
+  assert.ok(stackB.query().statistics.delivered > 300n)
   assert.ok(b.requests(listener).length > 40)
   assert.deepEqual([a.core.faults, b.core.faults], [0, 0])
 })
@@ -80,9 +83,9 @@ it('a client that fails on a device does not affect the others', () => {
   for (const name of clientNames) {
     const network = new VirtualNetwork()
     const host = startAll(network.host())
-    const seen = watchClients(host.core, (client, device) => client === name && device.name === 'rxe9')
+    const takeLog = watchClients(host.core, (client, device) => client === name && device.name === 'rxe9')
     host.plug(9)
-    assert.equal(seen(), 'mad+rxe9 rdma_cm+rxe9 ipoib+rxe9')
+    assert.equal(takeLog(), 'mad+rxe9 rdma_cm+rxe9 ipoib+rxe9')
     assert.equal(host.core.faults, 1)
     const device = host.devices.get('rxe9')!.device
     const open = (): Stack => new Stack(device, '10.9.0.9')
@@ -90,12 +93,12 @@ it('a client that fails on a device does not affect the others', () => {
     else open().close()
     host.unplug(9)
     // rdma_cm ignores a device whose queue pair 1 the MAD layer does not own.
-    const notified = clientNames.filter(one => one !== name && !(name === 'mad' && one === 'rdma_cm'))
+    const notified = clientNames.filter(client => client !== name && !(name === 'mad' && client === 'rdma_cm'))
     assert.equal(
-      seen(),
+      takeLog(),
       [...notified]
         .reverse()
-        .map(one => `${one}-rxe9`)
+        .map(client => `${client}-rxe9`)
         .join(' '),
     )
     host.plug(8)
@@ -107,13 +110,13 @@ it('a client that fails to start does not affect the others, and its start is tr
   const network = new VirtualNetwork()
   const host = network.host({}, false)
   const device = host.plug(1)
-  const taken = device.driver.openManagement?.(device, () => {})
+  const queuePair1 = device.driver.openManagement?.(device, () => {})
   const stack = new Stack(device, '10.9.0.1')
   assert.equal(
     errnoOf(() => host.clients.use('rdma_cm')),
     'EBUSY',
   )
-  taken?.close()
+  queuePair1?.close()
   assert.equal(host.clients.use('rdma_cm').devices.withAddress(ipv4(10, 0, 0, 1)) !== undefined, true)
   stack.close()
 })
@@ -125,11 +128,11 @@ it('clients stop in reverse order, and devices continue without them', () => {
   assert.equal(active.state, 'CONNECT')
   const stack = new Stack(b.devices.get('rxe2')!.device, '10.9.0.2')
   stack.udp(1)
-  const seen = watchClients(b.core)
-  for (const end of b.clients.stopSteps) end()
-  assert.equal(seen(), 'ipoib-rxe2 rdma_cm-rxe2 mad-rxe2')
+  const takeLog = watchClients(b.core)
+  for (const stop of b.clients.stopSteps) stop()
+  assert.equal(takeLog(), 'ipoib-rxe2 rdma_cm-rxe2 mad-rxe2')
   assert.deepEqual(b.core.clients, [])
   stack.close()
   b.unplug(2)
-  assert.equal(seen(), '')
+  assert.equal(takeLog(), '')
 })

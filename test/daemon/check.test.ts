@@ -10,18 +10,20 @@ import { daemonOf, dial } from './client.ts'
 
 const folder = scratchFolder()
 const REFUSED = -Errno.ENOSPC
+/** Maximum number of stacks of a process. */
+const MAX_STACKS = 4096
 
 test('a process has at most 4096 stacks with different ids; a new session of it starts without stacks', async t => {
   const daemon = await daemonOf(t, folder, ['127.0.0.1'], { check: true })
   const client = dial(t, daemon)
   await client.hello()
-  for (let id = 1; id <= 4096; id++) assert.equal(await client.stack(id, `/app+0x${id.toString(16)} main\n`), 0)
-  assert.equal(await client.stack(4097, '/app+0x1 main\n'), REFUSED)
+  for (let id = 1; id <= MAX_STACKS; id++) assert.equal(await client.stack(id, `/app+0x${id.toString(16)} main\n`), 0)
+  assert.equal(await client.stack(MAX_STACKS + 1, '/app+0x1 main\n'), REFUSED)
   assert.equal(await client.stack(1, '/app+0x1 main\n'), REFUSED)
-  const later = dial(t, daemon)
-  await later.hello()
-  assert.equal(await later.stack(1, '/other+0x1 main\n'), 0)
-  assert.equal(await later.stack(1, '/other+0x1 main\n'), REFUSED)
+  const newSession = dial(t, daemon)
+  await newSession.hello()
+  assert.equal(await newSession.stack(1, '/other+0x1 main\n'), 0)
+  assert.equal(await newSession.stack(1, '/other+0x1 main\n'), REFUSED)
 })
 
 test('the stacks of a process are limited to 16 MiB, counting text and frames', async t => {
@@ -33,7 +35,7 @@ test('the stacks of a process are limited to 16 MiB, counting text and frames', 
   let kept = 0
   // Of a stack only the first 64 frames are kept and charged.
   while ((await client.stack(++kept, kept % 2 === 0 ? long : manyFrames)) === 0);
-  assert.ok(kept > 2500 && kept < 4096, `${kept} stacks`)
+  assert.ok(kept > 2500 && kept < MAX_STACKS, `${kept} stacks`)
 })
 
 test('a daemon that does not check programs keeps no stacks', async t => {
@@ -66,10 +68,10 @@ test('REFUSED and STACK messages with random contents affect no other client', a
       u32,
       fc.string({ unit: 'binary', maxLength: 400 }),
       body,
-      async (stack, other, frames, values) => {
+      async (stack, otherContext, frames, values) => {
         await client.stack(stack, frames)
         assert.equal(await client.refused(context, stack, values), 0)
-        assert.equal(await client.refused(other, stack, values), 0)
+        assert.equal(await client.refused(otherContext, stack, values), 0)
       },
     ),
   )

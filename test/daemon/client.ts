@@ -28,7 +28,7 @@ export const daemonOf = async (
   t: TestContext,
   folder: string,
   devices = ['127.0.0.1'],
-  more: Partial<DaemonConfig> = {},
+  config: Partial<DaemonConfig> = {},
 ): Promise<Daemon> => {
   const daemon = await startDaemon({
     socket: join(folder, `sock${daemons++}`),
@@ -36,7 +36,7 @@ export const daemonOf = async (
       devices: devices.map((address, i) => ({ name: `rxe${i}`, address })),
       fault: '',
       link: 'memory',
-      ...more,
+      ...config,
     },
     endWithLastClient: false,
   })
@@ -49,13 +49,15 @@ export interface ReceivedReply extends Reply {
 }
 
 export interface Client {
-  /** Sends a message; returns its length or -errno. */
+  /** Sends a message, with these descriptors; returns its length or -errno. */
   send(bytes: Uint8Array, fds?: readonly number[]): number
   /** The next message; undefined if the session has ended. */
   next(): Promise<ReceivedReply | undefined>
+  /** Sends HELLO; returns its reply. The descriptors are closed with the client. */
   hello(): Promise<ReceivedReply>
   /** Sends OPEN; returns its reply and descriptors: memory file, doorbell. */
   open(node?: number): Promise<ReceivedReply>
+  /** Sends ATTACH of a context's memory file; returns its reply and descriptor: a doorbell. */
   attach(fd: number): Promise<ReceivedReply>
   /**
    * Opens a node and makes the opening call; returns the context's number. The descriptors are closed with the client.
@@ -64,15 +66,15 @@ export interface Client {
   ioctl(context: number, request: number, argument: bigint): Promise<number>
   write(context: number, buffer: bigint, length: bigint): Promise<number>
   /**
-   * Makes a write command without an extended header. `body`: u32 words after the pointer to the response; `words`: the
-   * length of the response in u32 words. Returns the return value (the command's length,
-   * or -errno), the response, and the descriptors of the reply.
+   * Makes a write command without an extended header. `body`: u32 words after the pointer to the response;
+   * `responseWords`: the length of the response in u32 words, 0 for a command without one. `ret` is the length of the
+   * command in bytes (8, 8 more with a response, and the body), or -errno; `fds`: the descriptors of the reply.
    */
   command(
     context: number,
     number: number,
     body?: readonly number[],
-    words?: number,
+    responseWords?: number,
   ): Promise<{ ret: number; response: number[]; fds: readonly number[] }>
   /** Calls on a descriptor of this process, an event descriptor or a driver's; return the return value. */
   ioctlOn(fd: number, request: number, argument: bigint): Promise<number>
@@ -89,12 +91,14 @@ export interface Client {
   stack(id: number, frames: string): Promise<number>
   tool(request: unknown, fds?: readonly number[]): Promise<ToolReply>
   stat(): Promise<Stat>
-  /** Keeps a descriptor until the client closes. */
+  /** Keeps descriptors, which `close` closes. */
   keep(fds: readonly number[]): void
   close(): void
   readonly memory: Arena
 }
 
+/** IB_USER_VERBS_CMD_GET_CONTEXT, the opening call. */
+const GET_CONTEXT = 0
 /** Offset of responses in `memory`. */
 const RESPONSE = 2048
 
@@ -107,7 +111,7 @@ export const dial = (t: TestContext, daemon: Pick<Daemon, 'socket'>): Client => 
   const waiters: ((message: ReceivedReply | undefined) => void)[] = []
   const kept: number[] = []
   let isOpen = true
-  let ended = false
+  let hasEnded = false
 
   const deliver = (message: ReceivedReply | undefined): void => {
     const waiter = waiters.shift()
@@ -115,11 +119,11 @@ export const dial = (t: TestContext, daemon: Pick<Daemon, 'socket'>): Client => 
     else received.push(message)
   }
   const watcher = watch(fd, { readable: true }, () => {
-    while (!ended) {
+    while (!hasEnded) {
       const { length, fds } = recv(fd, incoming.bytes)
       if (length === -EAGAIN) return
       if (length <= 0) {
-        ended = true
+        hasEnded = true
         watcher.update({})
         deliver(undefined)
         return
@@ -135,7 +139,7 @@ export const dial = (t: TestContext, daemon: Pick<Daemon, 'socket'>): Client => 
     send: (bytes, fds = []) => send(fd, bytes, fds),
     next: () => {
       if (received.length > 0) return Promise.resolve(received.shift())
-      if (ended) return Promise.resolve(undefined)
+      if (hasEnded) return Promise.resolve(undefined)
       return new Promise(done => waiters.push(done))
     },
     async hello() {
@@ -149,7 +153,7 @@ export const dial = (t: TestContext, daemon: Pick<Daemon, 'socket'>): Client => 
       const { error, context, descriptors } = await self.open(node)
       assert.equal(error, 0)
       self.keep(descriptors)
-      const { ret, fds } = await self.command(context, 0, [], 2)
+      const { ret, fds } = await self.command(context, GET_CONTEXT, [], 2)
       assert.equal(ret, 16)
       self.keep(fds)
       return context
@@ -164,19 +168,19 @@ export const dial = (t: TestContext, daemon: Pick<Daemon, 'socket'>): Client => 
       self.keep(descriptors)
       return Number(ret)
     },
-    async command(context, number, body = [], words = 0) {
-      const length = 8 + (words > 0 ? 8 : 0) + 4 * body.length
+    async command(context, number, body = [], responseWords = 0) {
+      const length = 8 + (responseWords > 0 ? 8 : 0) + 4 * body.length
       memory.view.setUint32(0, number, true)
       memory.view.setUint16(4, length / 4, true)
-      memory.view.setUint16(6, words, true)
-      if (words > 0) memory.view.setBigUint64(8, BigInt(memory.address + RESPONSE), true)
+      memory.view.setUint16(6, responseWords, true)
+      if (responseWords > 0) memory.view.setBigUint64(8, BigInt(memory.address + RESPONSE), true)
       body.forEach((word, i) => {
         memory.view.setUint32(length - 4 * body.length + 4 * i, word, true)
       })
       const { ret, descriptors } = await exchange(
         writeRequest(outgoing, 'WRITE', { context }, { buffer: BigInt(memory.address), length: BigInt(length) }),
       )
-      const response = Array.from({ length: words }, (_, i) => memory.u32[RESPONSE / 4 + i])
+      const response = Array.from({ length: responseWords }, (_, i) => memory.u32[RESPONSE / 4 + i])
       return { ret: Number(ret), response, fds: descriptors }
     },
     ioctlOn: async (number, request, argument) =>
@@ -205,7 +209,7 @@ export const dial = (t: TestContext, daemon: Pick<Daemon, 'socket'>): Client => 
     close() {
       if (!isOpen) return
       isOpen = false
-      ended = true
+      hasEnded = true
       watcher.stop()
       close(fd)
       for (const number of kept.splice(0)) close(number)

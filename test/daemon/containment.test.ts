@@ -23,7 +23,12 @@ import { type Client, dial } from './client.ts'
 import { unbounded } from './unbounded.ts'
 
 const folder = scratchFolder()
-const Command = { ALLOC_PD: 3, DEALLOC_PD: 4 } as const
+/** Linux's numbers of write commands (IB_USER_VERBS_CMD_…), and the lengths of these commands, which they return. */
+const Command = { GET_CONTEXT: 0, ALLOC_PD: 3, DEALLOC_PD: 4 } as const
+const [ALLOC_PD_BYTES, DEALLOC_PD_BYTES] = [16, 12]
+
+/** Offset of the type in struct ib_uverbs_async_event_desc. */
+const EVENT_TYPE_AT = 8
 
 /** A log; each line has the message and the stack. */
 const createLog = () => {
@@ -67,31 +72,31 @@ const connect = async (t: TestContext, daemon: Daemon): Promise<Client> => {
 }
 
 const assertServed = async (client: Client, context: number): Promise<void> => {
-  assert.equal((await client.command(context, Command.ALLOC_PD, [], 1)).ret, 16)
-  assert.equal((await client.command(context, Command.DEALLOC_PD, [0])).ret, 12)
+  assert.equal((await client.command(context, Command.ALLOC_PD, [], 1)).ret, ALLOC_PD_BYTES)
+  assert.equal((await client.command(context, Command.DEALLOC_PD, [0])).ret, DEALLOC_PD_BYTES)
 }
 
-for (const where of ['poll', 'nextTimeout'] as const)
-  test(`a device whose ${where} throws is removed with DEVICE_FATAL; other devices continue`, async t => {
+for (const method of ['poll', 'nextTimeout'] as const)
+  test(`a device whose ${method} throws is removed with DEVICE_FATAL; other devices continue`, async t => {
     const { lines, log } = createLog()
     let isBroken = false
     const daemon = await daemonWith(t, {
       log,
       createRxeDevice: (core, options) => {
-        const made = createRxeDevice(core, options)
-        if (options.name !== 'rxe1') return made
+        const rxe = createRxeDevice(core, options)
+        if (options.name !== 'rxe1') return rxe
         const fault = (): void => {
           if (isBroken) throw new Error('injected into the device')
         }
         const device: RxeDevice = {
-          ...made,
-          poll: (now, at) => {
-            if (where === 'poll') fault()
-            return made.poll(now, at)
+          ...rxe,
+          poll: (now, scope) => {
+            if (method === 'poll') fault()
+            return rxe.poll(now, scope)
           },
           nextTimeout: () => {
-            if (where === 'nextTimeout') fault()
-            return made.nextTimeout()
+            if (method === 'nextTimeout') fault()
+            return rxe.nextTimeout()
           },
         }
         return device
@@ -101,14 +106,18 @@ for (const where of ['poll', 'nextTimeout'] as const)
     const healthy = await client.context(0)
     const { context, descriptors } = await client.open(1)
     client.keep(descriptors)
-    const { fds } = await client.command(context, 0, [], 2)
+    const { fds } = await client.command(context, Command.GET_CONTEXT, [], 2)
     client.keep(fds)
     await assertServed(client, context)
 
     isBroken = true
     await assertServed(client, healthy)
     assert.equal((await client.command(context, Command.ALLOC_PD, [], 1)).ret, -Errno.EIO)
-    assert.equal(readFileSync(fds[0]).readUInt32LE(8), AsyncEventType.values.DEVICE_FATAL, 'then the end of events')
+    assert.equal(
+      readFileSync(fds[0]).readUInt32LE(EVENT_TYPE_AT),
+      AsyncEventType.values.DEVICE_FATAL,
+      'then the end of events',
+    )
     assert.equal(lines.length, 1)
     assert.match(lines[0], /device rxe1.*injected into the device\n\s+at /s)
     assert.equal(existsSync(`${daemon.socket}.tree/sys/class/infiniband/rxe1`), false)
@@ -136,13 +145,13 @@ test('a call that throws answers EIO, immediately or later; its session and othe
   const client = await connect(t, daemon)
   const other = await connect(t, daemon)
   const context = await client.context(0)
-  const others = await other.context(0)
+  const otherContext = await other.context(0)
   for (const kind of ['throws', 'rejects'] as const) {
     fault = kind
     assert.equal((await client.command(context, Command.ALLOC_PD, [], 1)).ret, -Errno.EIO)
     fault = 'none'
     await assertServed(client, context)
-    await assertServed(other, others)
+    await assertServed(other, otherContext)
   }
   assert.match(lines[0], /injected into a call\n\s+at /)
   assert.match(lines[1], /injected into a promise\n\s+at /)
@@ -154,24 +163,24 @@ test('a message whose handling throws ends only its session', async t => {
   const daemon = await daemonWith(t, {
     log,
     createRxeDevice: (core, options) => {
-      const made = createRxeDevice(core, options)
+      const rxe = createRxeDevice(core, options)
       return {
-        ...made,
+        ...rxe,
         get state() {
           if (isBroken) throw new Error('injected into the statistics')
-          return made.state
+          return rxe.state
         },
       }
     },
   })
   const other = await connect(t, daemon)
-  const others = await other.context(0)
+  const otherContext = await other.context(0)
   const client = await connect(t, daemon)
   isBroken = true
   await assert.rejects(client.stat())
   isBroken = false
   assert.match(lines[0], /a session: Error: injected into the statistics\n\s+at /)
-  await assertServed(other, others)
+  await assertServed(other, otherContext)
   assert.equal((await other.stat()).sessions, 0, 'beside the client that sends the request')
 })
 
@@ -179,7 +188,7 @@ test('stop ends the loop, whatever throws', async () => {
   const words = new Int32Array(ParkedPage.bytes / 4)
   const reported: unknown[] = []
   let polls = 0
-  let fault = true
+  let isBroken = true
   const healthy: Pollable = {
     poll: () => {
       polls++
@@ -189,7 +198,7 @@ test('stop ends the loop, whatever throws', async () => {
   }
   const broken: Pollable = {
     poll: () => {
-      if (fault) throw new Error('injected')
+      if (isBroken) throw new Error('injected')
       return false
     },
     nextTimeout: () => Number.POSITIVE_INFINITY,
@@ -217,7 +226,7 @@ test('stop ends the loop, whatever throws', async () => {
   // A callback that throws itself: the loop continues by itself.
   const again = createLoop(words, [broken], () => {})
   assert.throws(() => again.kick(), /injected/)
-  fault = false
+  isBroken = false
   while (words[ParkedPage.PARKED] === 0) await new Promise(setImmediate)
   again.stop()
 })
@@ -227,20 +236,20 @@ test('errors in a timer and in a doorbell are logged, and the context still ends
   const { lines, log } = createLog()
   const m = machine(1)
   let calls = 0
-  let seen = (): void => {}
+  let onCall = (): void => {}
   const contexts = createContexts(
     createRingPool(),
     () => {},
     () => {
       calls++
-      seen()
+      onCall()
       throw new Error('injected into the following step')
     },
     createContainment(log),
   )
   const nextCall = (): Promise<void> =>
     new Promise(done => {
-      seen = done
+      onCall = done
     })
   const { open, doorbell } = contexts.open(m.devices[0].device, 0, unbounded)
   const held = open.memory.share()
@@ -276,6 +285,6 @@ test('a repeated error is logged at its 1st, 2nd, 4th … occurrence', () => {
   })
   for (let i = 0; i < 100; i++) guarded()
   assert.equal(containment.count, 100)
-  assert.equal(lines.length, 7)
+  assert.equal(lines.length, 7, '1, 2, 4, 8, 16, 32, 64')
   assert.match(lines[6], /a test, 64 times so far: Error: again/)
 })

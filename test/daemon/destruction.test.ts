@@ -11,15 +11,17 @@ import type { Core, Device } from '../../src/core/model.ts'
 import { startDaemon } from '../../src/daemon/daemon.ts'
 import { createRxeDevice } from '../../src/drivers/rxe/device.ts'
 import { nextTurn } from '../../src/host/event-loop/next-turn.ts'
+import { CmPortSpace } from '../../src/spec/enums.ts'
 import { Errno } from '../../src/spec/errno.ts'
 import { CM_NODE } from '../../src/spec/session.ts'
 import { scratchFolder } from '../tools.ts'
 import { type Client, dial } from './client.ts'
-import { writeCommand } from './ucma.ts'
+import { CM_HEADER_BYTES, writeCommand } from './ucma.ts'
 
 const folder = scratchFolder()
-/** Linux's numbers of write commands (IB_USER_VERBS_CMD_…). */
-const Command = { ALLOC_PD: 3, CREATE_CHANNEL: 17 } as const
+/** Linux's numbers of write commands (IB_USER_VERBS_CMD_…), and the length of ALLOC_PD, which it returns. */
+const Command = { ALLOC_PD: 3, CREATE_COMP_CHANNEL: 17 } as const
+const ALLOC_PD_BYTES = 16
 const MANY = 500
 /** The maximum number of objects destroyed in one turn: one slice and its first object. */
 const MAX_IN_TURN = 64
@@ -55,7 +57,8 @@ const connect = async (t: TestContext, daemon: { readonly socket: string }): Pro
 
 const createPds = async (client: Client, node: number): Promise<number> => {
   const context = await client.context(node)
-  for (let i = 0; i < MANY; i++) assert.equal((await client.command(context, Command.ALLOC_PD, [], 1)).ret, 16)
+  for (let i = 0; i < MANY; i++)
+    assert.equal((await client.command(context, Command.ALLOC_PD, [], 1)).ret, ALLOC_PD_BYTES)
   return context
 }
 
@@ -89,13 +92,13 @@ test('a few objects of a program that has exited are destroyed in each turn', as
 test('while objects are destroyed other clients are served, and the user’s next open waits for the end', async t => {
   const { daemon, core } = await setUp(t)
   const device = deviceOf(core, 'rxe0')
-  const [client, neighbour, next] = [await connect(t, daemon), await connect(t, daemon), await connect(t, daemon)]
-  const theirs = await neighbour.context(1)
+  const [client, neighbour, sameUser] = [await connect(t, daemon), await connect(t, daemon), await connect(t, daemon)]
+  const neighbourContext = await neighbour.context(1)
   await createPds(client, 0)
   client.close()
-  assert.equal((await neighbour.command(theirs, Command.ALLOC_PD, [], 1)).ret, 16)
+  assert.equal((await neighbour.command(neighbourContext, Command.ALLOC_PD, [], 1)).ret, ALLOC_PD_BYTES)
   assert.ok(device.counts.pd > 0, 'the call was answered before the objects were destroyed')
-  await next.context(0)
+  await sameUser.context(0)
   assert.equal(device.counts.pd, 0)
 })
 
@@ -122,9 +125,13 @@ test('a few identifiers of a closed rdma_cm channel are destroyed in each turn',
   const { descriptors } = await client.open(CM_NODE)
   client.keep(descriptors)
   const fd = descriptors[0]!
-  // CREATE_ID of port space RDMA_PS_TCP; the pointer to the response is at offset 8.
-  const [TCP, at] = [0x106, 8]
-  for (let i = 0; i < MANY; i++) assert.equal((await writeCommand({ client, fd }, 0, 24, at, [[16, TCP]])).result, 32)
+  // RDMA_USER_CM_CMD_CREATE_ID: a body of 24 bytes, with the pointer to the response at 8 and the port space at 16.
+  const [CREATE_ID, BODY, RESPONSE_AT, PORT_SPACE_AT] = [0, 24, 8, 16]
+  const words: [number, number][] = [[PORT_SPACE_AT, CmPortSpace.values.TCP]]
+  for (let i = 0; i < MANY; i++) {
+    const { result } = await writeCommand({ client, fd }, CREATE_ID, BODY, RESPONSE_AT, words)
+    assert.equal(result, CM_HEADER_BYTES + BODY)
+  }
   const { counts } = systemDevice(core)
   assert.equal(counts.cm_id, MANY)
   client.close()
@@ -137,7 +144,7 @@ test('a few event descriptors of a program that has exited are closed in each tu
   const { daemon, core } = await setUp(t)
   const client = await connect(t, daemon)
   const context = await client.context(0)
-  for (let i = 0; i < MANY; i++) client.keep((await client.command(context, Command.CREATE_CHANNEL, [], 1)).fds)
+  for (let i = 0; i < MANY; i++) client.keep((await client.command(context, Command.CREATE_COMP_CHANNEL, [], 1)).fds)
   assert.ok(core.descriptors.size >= MANY)
   client.close()
   const max = await maxInTurn(() => core.descriptors.size)

@@ -57,6 +57,7 @@ test('a failure with an expected cause is sent to tools, but not logged', () => 
   assert.equal(posted.length, 1)
 })
 
+// 20 lines of a client at once, then 2 each second.
 test('a client’s log lines are rate-limited, the omitted ones are counted, and other clients’ failures are logged', () => {
   const { device, lines, clock, reports } = setUp()
   const [flooding, other] = [1, 2].map(pid => {

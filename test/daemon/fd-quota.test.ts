@@ -6,9 +6,11 @@ import { test } from 'node:test'
 import fc from 'fast-check'
 import { createFdQuotas, type FdQuota } from '../../src/daemon/fd-quota.ts'
 
+/** The daemon's own user, and another one. */
 const OWNER = 1000
+const GUEST = 7
 
-/** Takes one at a time until refused; returns their number and the error. */
+/** Takes one descriptor at a time until refused; returns their number and the code of the refusal. */
 const takeAll = (quota: FdQuota): { readonly taken: number; readonly code: string } => {
   for (let taken = 0; ; taken++) {
     try {
@@ -37,7 +39,7 @@ test('each new process may take a quarter of the rest, and at least 16 while any
   const quotas = createFdQuotas(200, OWNER)
   const taken = Array.from({ length: 10 }, (_, pid) => takeAll(quotas.of(pid, OWNER)))
   assert.deepEqual(
-    taken.map(one => one.taken),
+    taken.map(result => result.taken),
     [50, 37, 28, 21, 16, 16, 16, 16, 0, 0],
   )
   assert.equal(taken[9].code, 'ENFILE')
@@ -45,16 +47,16 @@ test('each new process may take a quarter of the rest, and at least 16 while any
 
 test('a user other than the daemon’s own may take half of all, over all its processes', () => {
   const quotas = createFdQuotas(10_000, OWNER)
-  for (let pid = 0; pid < 100; pid++) takeAll(quotas.of(pid, 7))
+  for (let pid = 0; pid < 100; pid++) takeAll(quotas.of(pid, GUEST))
   assert.ok(quotas.charged <= 5000, `${quotas.charged}`)
-  assert.throws(() => quotas.of(100, 7).take(1), { code: 'EMFILE', message: /^user 7 uses/ })
-  const left = 10_000 - quotas.charged
-  assert.equal(takeAll(quotas.of(200, OWNER)).taken, Math.floor(left / 4))
+  assert.throws(() => quotas.of(100, GUEST).take(1), { code: 'EMFILE', message: /^user 7 uses/ })
+  const free = 10_000 - quotas.charged
+  assert.equal(takeAll(quotas.of(200, OWNER)).taken, Math.floor(free / 4))
 })
 
 test('random takes and releases never exceed the total, and all descriptors are released', () => {
   const steps = fc.array(
-    fc.record({ pid: fc.nat(5), uid: fc.constantFrom(OWNER, 7), count: fc.nat(30), releases: fc.nat(9) }),
+    fc.record({ pid: fc.nat(5), uid: fc.constantFrom(OWNER, GUEST), count: fc.nat(30), releases: fc.nat(9) }),
   )
   fc.assert(
     fc.property(fc.nat(300), steps, (available, all) => {

@@ -19,10 +19,14 @@ const folder = scratchFolder()
 const rxe0 = { name: 'rxe0', address: '127.0.0.1', node: 0 }
 const rxe1 = { name: 'rxe1', address: '127.0.0.2' }
 const ctx0 = { name: 'ctx0', address: '' }
-/** Bytes of struct ib_uverbs_async_event_desc. */
-const ASYNC_EVENT = 16
-/** Linux's numbers of write commands (IB_USER_VERBS_CMD_…). */
+/** Bytes of struct ib_uverbs_async_event_desc, and the offset of the type. */
+const ASYNC_EVENT_BYTES = 16
+const EVENT_TYPE_AT = 8
+/** Linux's numbers of write commands (IB_USER_VERBS_CMD_…), and the length of ALLOC_PD, which it returns. */
 const Command = { GET_CONTEXT: 0, ALLOC_PD: 3 } as const
+const ALLOC_PD_BYTES = 16
+/** Offset of an output in the client's memory. */
+const NAME_AT = 2048
 
 const connect = async (t: Parameters<typeof dial>[0], daemon: Parameters<typeof dial>[1]): Promise<Client> => {
   const client = dial(t, daemon)
@@ -33,19 +37,19 @@ const connect = async (t: Parameters<typeof dial>[0], daemon: Parameters<typeof 
 test('devices are added and removed with their files; names and nodes are reused', async t => {
   const daemon = await daemonOf(t, folder)
   const client = await connect(t, daemon)
-  const tree = (path: string): string => join(`${daemon.socket}.tree`, path)
+  const inTree = (path: string): string => join(`${daemon.socket}.tree`, path)
   assert.deepEqual(await client.tool({ kind: 'device', add: rxe1 }), { devices: [rxe0, { ...rxe1, node: 1 }] })
   assert.deepEqual(await client.tool({ kind: 'device', add: ctx0 }), {
     devices: [rxe0, { ...rxe1, node: 1 }, { ...ctx0, node: 2 }],
   })
-  assert.equal(readFileSync(tree('sys/class/infiniband_verbs/uverbs1/ibdev'), 'utf8'), 'rxe1\n')
-  assert.ok(existsSync(tree('sys/class/infiniband/rxe1/ports/1/hw_counters/sent_pkts')))
-  assert.equal(readFileSync(tree('sys/class/infiniband/ctx0/node_desc'), 'utf8'), 'ctx\n')
-  assert.equal(existsSync(tree('sys/class/infiniband/ctx0/ports')), false)
+  assert.equal(readFileSync(inTree('sys/class/infiniband_verbs/uverbs1/ibdev'), 'utf8'), 'rxe1\n')
+  assert.ok(existsSync(inTree('sys/class/infiniband/rxe1/ports/1/hw_counters/sent_pkts')))
+  assert.equal(readFileSync(inTree('sys/class/infiniband/ctx0/node_desc'), 'utf8'), 'ctx\n')
+  assert.equal(existsSync(inTree('sys/class/infiniband/ctx0/ports')), false)
 
   await client.tool({ kind: 'device', remove: 'rxe1' })
-  assert.deepEqual(readdirSync(tree('sys/class/infiniband')).sort(), ['ctx0', 'rxe0'])
-  assert.deepEqual(readdirSync(tree('dev/infiniband')).sort(), ['rdma_cm', 'umad0', 'userdma', 'uverbs0', 'uverbs2'])
+  assert.deepEqual(readdirSync(inTree('sys/class/infiniband')).sort(), ['ctx0', 'rxe0'])
+  assert.deepEqual(readdirSync(inTree('dev/infiniband')).sort(), ['rdma_cm', 'umad0', 'userdma', 'uverbs0', 'uverbs2'])
   assert.equal((await client.open(1)).error, Errno.ENXIO)
   assert.equal((await client.refresh()).ret, 0n)
   assert.deepEqual(
@@ -78,14 +82,14 @@ test('calls on a context of a removed device fail with EIO after DEVICE_FATAL, a
   client.keep(descriptors)
   const { fds } = await client.command(context, Command.GET_CONTEXT, [], 2)
   client.keep(fds)
-  assert.equal((await client.command(context, Command.ALLOC_PD, [], 1)).ret, 16)
+  assert.equal((await client.command(context, Command.ALLOC_PD, [], 1)).ret, ALLOC_PD_BYTES)
   const other = await client.context(0)
   await client.tool({ kind: 'device', remove: 'rxe1' })
   assert.equal((await client.command(context, Command.ALLOC_PD, [], 1)).ret, -Errno.EIO)
-  assert.equal((await client.command(other, Command.ALLOC_PD, [], 1)).ret, 16)
+  assert.equal((await client.command(other, Command.ALLOC_PD, [], 1)).ret, ALLOC_PD_BYTES)
   const event = readFileSync(fds[0])
-  assert.equal(event.length, ASYNC_EVENT)
-  assert.equal(event.readUInt32LE(8), AsyncEventType.values.DEVICE_FATAL, 'then the end of events')
+  assert.equal(event.length, ASYNC_EVENT_BYTES)
+  assert.equal(event.readUInt32LE(EVENT_TYPE_AT), AsyncEventType.values.DEVICE_FATAL, 'then the end of events')
   client.close()
   const last = await connect(t, daemon)
   await eventually(last, stat => stat.contexts === 0 && stat.descriptors === 0 && stat.mappings.count === 0)
@@ -103,7 +107,7 @@ const setUpDriver = async (t: Parameters<typeof dial>[0]) => {
     client.memory.bytes.set(
       encodeCall({ class: Ops, methodName: 'create', method: Ops.methods.create, object: 0, args }),
     )
-    return client.ioctl(context, ioctlRequest(4), BigInt(client.memory.address))
+    return client.ioctl(context, ioctlRequest(Ops.methods.create.call), BigInt(client.memory.address))
   }
   return { daemon, client, context, openInterface }
 }
@@ -145,13 +149,16 @@ test('a driver’s descriptor takes ioctl, write and mmap; other descriptors are
   // A method of the object, called on its own descriptor with object 0 (R37).
   const { driver_ops: Ops } = Classes
   const query = { class: Ops, methodName: 'query', method: Ops.methods.query, object: 0, args: {} }
-  const message = encodeCall(query, { rooms: { name: { address: at + 2048n, length: 64 } } })
+  const message = encodeCall(query, { rooms: { name: { address: at + BigInt(NAME_AT), length: 64 } } })
   client.memory.bytes.set(message)
-  assert.equal(await client.ioctlOn(fd, ioctlRequest(1), at), 0)
-  assert.equal(Buffer.from(client.memory.bytes.subarray(2048, 2048 + 13)).toString(), CtxInterface.V1)
-  for (const none of [0, 1, 9999, -1]) {
-    assert.equal(await client.ioctlOn(none, CtxIoctl.INFO, at), -Errno.EBADF)
-    assert.equal((await client.mapOn(none, 0n, 4096n)).ret, BigInt(-Errno.EBADF))
+  assert.equal(await client.ioctlOn(fd, ioctlRequest(Ops.methods.query.call), at), 0)
+  assert.equal(
+    Buffer.from(client.memory.bytes.subarray(NAME_AT, NAME_AT + CtxInterface.V1.length)).toString(),
+    CtxInterface.V1,
+  )
+  for (const otherFd of [0, 1, 9999, -1]) {
+    assert.equal(await client.ioctlOn(otherFd, CtxIoctl.INFO, at), -Errno.EBADF)
+    assert.equal((await client.mapOn(otherFd, 0n, 4096n)).ret, BigInt(-Errno.EBADF))
   }
   await client.tool({ kind: 'device', remove: 'ctx0' })
   assert.equal(await client.ioctlOn(fd, CtxIoctl.INFO, at), -Errno.EIO)

@@ -5,7 +5,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { createLoop, type Loop, type Pollable } from '../../src/daemon/loop.ts'
-import { createPostScan, SLICE_ROWS, Where } from '../../src/drivers/rxe/rings/posts.ts'
+import { createPostScan, ScanScope, SLICE_ROWS } from '../../src/drivers/rxe/rings/posts.ts'
 import { createReceiveQueue } from '../../src/drivers/rxe/rings/receive-queue.ts'
 import { storeProducer } from '../../src/drivers/rxe/rings/rings.ts'
 import { createSendQueue } from '../../src/drivers/rxe/rings/work-source.ts'
@@ -21,11 +21,12 @@ const setUp = (device: Pollable, turn?: () => void): { loop: Loop; parked: () =>
 }
 
 test('the loop is parked at the start, awake while it polls, and parked when idle', async () => {
-  const seen: number[] = []
+  /** The parked word at each poll. */
+  const parkedWords: number[] = []
   const { loop, parked } = setUp({
     poll: () => {
-      seen.push(parked())
-      return seen.length < 3
+      parkedWords.push(parked())
+      return parkedWords.length < 3
     },
     nextTimeout: () => Number.POSITIVE_INFINITY,
   })
@@ -33,25 +34,26 @@ test('the loop is parked at the start, awake while it polls, and parked when idl
   loop.kick()
   // On a busy machine a slice may end early; the loop then continues.
   while (parked() === 0) await new Promise(setImmediate)
-  assert.deepEqual(seen.slice(0, 3), [0, 0, 0])
+  assert.deepEqual(parkedWords.slice(0, 3), [0, 0, 0])
   // The last poll comes after the parked word is set: it finds what was posted in between.
-  assert.equal(seen.at(-1), 1)
+  assert.equal(parkedWords.at(-1), 1)
   assert.deepEqual(
-    seen.slice(0, -1).filter(word => word === 1),
+    parkedWords.slice(0, -1).filter(word => word === 1),
     [],
   )
   loop.stop()
 })
 
 test('the loop does work that its poll after parking finds, and is not parked while it does', () => {
-  let late = 0
-  const seen: number[] = []
+  let latePosts = 0
+  /** The parked word at each poll. */
+  const parkedWords: number[] = []
   const { loop, parked } = setUp({
     poll: () => {
-      seen.push(parked())
+      parkedWords.push(parked())
       // A program that read the word earlier posts just as the loop parks.
-      if (parked() === 1 && late < 2) {
-        late++
+      if (parked() === 1 && latePosts < 2) {
+        latePosts++
         return true
       }
       return false
@@ -59,9 +61,10 @@ test('the loop does work that its poll after parking finds, and is not parked wh
     nextTimeout: () => Number.POSITIVE_INFINITY,
   })
   loop.kick()
-  assert.equal(late, 2)
-  assert.equal(seen.filter(word => word === 1).length, 3)
-  for (let i = 0; i < seen.length - 1; i++) if (seen[i] === 1) assert.equal(seen[i + 1], 0, 'awake again')
+  assert.equal(latePosts, 2)
+  assert.equal(parkedWords.filter(word => word === 1).length, 3)
+  for (let i = 0; i < parkedWords.length - 1; i++)
+    if (parkedWords[i] === 1) assert.equal(parkedWords[i + 1], 0, 'awake again')
   assert.equal(parked(), 1)
   loop.stop()
 })
@@ -121,9 +124,9 @@ test('a busy loop is never parked, and lets the event loop run', async () => {
   busy = false
   await new Promise(done => setImmediate(done))
   assert.equal(parked(), 1)
-  const still = polls
+  const idlePolls = polls
   await new Promise(done => setImmediate(done))
-  assert.equal(polls, still, 'and is then idle')
+  assert.equal(polls, idlePolls, 'and is then idle')
   assert.equal(loop.isAwake, false)
   loop.stop()
 })
@@ -167,26 +170,26 @@ test('each kick calls the turn function once', () => {
 })
 
 test('advance polls changed queues only', () => {
-  const polled: Where[] = []
+  const polled: ScanScope[] = []
   const { loop, parked } = setUp({
-    poll: (_now, where) => polled.push(where) < 4,
+    poll: (_now, scope) => polled.push(scope) < 4,
     nextTimeout: () => Number.POSITIVE_INFINITY,
   })
   loop.advance()
-  assert.deepEqual(polled, [Where.CHANGED, Where.CHANGED, Where.CHANGED, Where.CHANGED])
+  assert.deepEqual(polled, [ScanScope.CHANGED, ScanScope.CHANGED, ScanScope.CHANGED, ScanScope.CHANGED])
   assert.equal(parked(), 1)
   loop.stop()
 })
 
 test('after a few polls with work, advance starts the loop', async () => {
-  const polled: Where[] = []
+  const polled: ScanScope[] = []
   const { loop, parked } = setUp({
-    poll: (_now, where) => polled.push(where) < 20,
+    poll: (_now, scope) => polled.push(scope) < 20,
     nextTimeout: () => Number.POSITIVE_INFINITY,
   })
   loop.advance()
   while (parked() === 0) await new Promise(setImmediate)
-  assert.ok(polled.length >= 20 && polled.includes(Where.USED) && polled.at(-1) === Where.BEGIN)
+  assert.ok(polled.length >= 20 && polled.includes(ScanScope.USED) && polled.at(-1) === ScanScope.BEGIN)
   loop.stop()
 })
 
@@ -208,9 +211,9 @@ test('very many idle queue pairs are checked a slice per turn, and a post among 
   const engine = { onDoorbell: (row: number) => found.push(row), onReceiveScan() {} } as unknown as Engine
   const posts = createPostScan(counted, engine, () => false)
   for (let row = 0; row < COUNT; row++) posts.recheck(row)
-  posts.scan(Where.CHANGED)
+  posts.scan(ScanScope.CHANGED)
   const { loop, parked } = setUp({
-    poll: (_now, where) => posts.scan(where),
+    poll: (_now, scope) => posts.scan(scope),
     isUnfinished: posts.isUnfinished,
     nextTimeout: () => Number.POSITIVE_INFINITY,
   })

@@ -10,6 +10,8 @@ import { createNullDevice } from '../../src/drivers/null/device.ts'
 import { Pd } from '../../src/spec/classes/pd.ts'
 
 const PD_BYTES = objectBytes(Pd)
+/** Maximum protection domains of a null device. */
+const MAX_PDS = 256
 const caller = { memory: noMemory, copyIn: () => new Uint8Array(), copyOut: () => {}, descriptor: () => undefined }
 
 test('objects are charged to their process, its user and the daemon, and released with them', () => {
@@ -43,7 +45,7 @@ test('a create that the device refuses is not charged', () => {
   const quotas = createMemoryQuotas()
   const device = createNullDevice(createCore(), 'null0')
   const context = openContext(device, { isOpened: true, account: quotas.of(1, 1) })
-  for (let i = 0; i < 0x100; i++) invokeNow(context, Pd, 'create', 0, {}, caller)
+  for (let i = 0; i < MAX_PDS; i++) invokeNow(context, Pd, 'create', 0, {}, caller)
   assert.throws(() => invokeNow(context, Pd, 'create', 0, {}, caller), { code: 'EINVAL' })
-  assert.equal(quotas.bytes, 0x100 * PD_BYTES)
+  assert.equal(quotas.bytes, MAX_PDS * PD_BYTES)
 })

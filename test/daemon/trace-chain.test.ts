@@ -21,8 +21,10 @@ import { ioctlRequest } from '../../src/uapi/object/format.ts'
 import type { TraceRecord } from '../../src/uapi/tool.ts'
 import { testCaller } from '../core/fixture.ts'
 
+/** Addresses in the program's memory. */
 const [MESSAGE, CHAIN, RESULTS, DATA, REASON] = [0x0, 0x1000, 0x2000, 0x3000, 0x4000]
 
+/** Address of the buffer for output list `i`. */
 const listAddress = (i: number): bigint => BigInt(0x10000 + i * 0x8000)
 
 test('values of a chain’s entries that lie elsewhere in memory are shown as of each entry', () => {
@@ -95,7 +97,7 @@ test('values of a chain’s entries that lie elsewhere in memory are shown as of
   assert.match(shown[2].args.data ?? '', /^(?!abab)/, 'what the previous entry wrote')
   assert.equal(shown[2].args.data?.length, 1200)
   assert.equal(shown[3].error, 'ENOENT')
-  assert.ok(shown.every(one => !('undecoded' in one)))
+  assert.ok(shown.every(entry => !('undecoded' in entry)))
   assert.match(
     callLine(record),
     /entries \[sink\.take\(object \d, data (ab){32}… \(600 bytes\)\), interface\.query\(\)/,

@@ -4,9 +4,11 @@
 import type { Client } from './client.ts'
 
 /** Bytes of struct rdma_ucm_cmd_hdr. */
-const HEADER = 8
+export const CM_HEADER_BYTES = 8
+/** Length of the response, which is a u32, as the header has it. */
+const RESPONSE_BYTES = 4
 /** Offset of responses in the client's memory. */
-const RESPONSE = 8192
+const RESPONSE_AT = 8192
 
 export interface Channel {
   readonly client: Client
@@ -14,23 +16,24 @@ export interface Channel {
 }
 
 /**
- * Writes rdma_cm command `number` with a body of `size` bytes to a channel. `at`: offset in the body of the pointer to
- * the response. `words`: u32 values by offset in the body. Returns the return value and the first word of the response.
+ * Writes rdma_cm command `number` with a body of `size` bytes to a channel. `responseAt`: offset in the body of the
+ * pointer to the response. `words`: u32 values by offset in the body. `result`: the bytes written, header included, or
+ * -errno; `response`: the first word of the response.
  */
 export const writeCommand = async (
   { client, fd }: Channel,
   number: number,
   size: number,
-  at: number,
+  responseAt: number,
   words: [number, number][],
 ) => {
   const { view, address, u32 } = client.memory
-  for (let i = 0; i < HEADER + size; i++) view.setUint8(i, 0)
+  for (let i = 0; i < CM_HEADER_BYTES + size; i++) view.setUint8(i, 0)
   view.setUint32(0, number, true)
   view.setUint16(4, size, true)
-  view.setUint16(6, 4, true)
-  view.setBigUint64(HEADER + at, BigInt(address + RESPONSE), true)
-  for (const [offset, word] of words) view.setUint32(HEADER + offset, word, true)
-  const result = await client.writeOn(fd, BigInt(address), BigInt(HEADER + size))
-  return { result, response: u32[RESPONSE / 4]! }
+  view.setUint16(6, RESPONSE_BYTES, true)
+  view.setBigUint64(CM_HEADER_BYTES + responseAt, BigInt(address + RESPONSE_AT), true)
+  for (const [offset, word] of words) view.setUint32(CM_HEADER_BYTES + offset, word, true)
+  const result = await client.writeOn(fd, BigInt(address), BigInt(CM_HEADER_BYTES + size))
+  return { result, response: u32[RESPONSE_AT / 4]! }
 }

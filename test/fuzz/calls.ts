@@ -15,7 +15,7 @@ import { machine, program, register } from '../drivers/rxe/machine.ts'
 import { testRings } from '../drivers/rxe/provider.ts'
 import { createRandomSource } from '../model/random.ts'
 import {
-  AREA,
+  BUFFERS_AT,
   clientStateOf,
   createHostileClient,
   type DialectName,
@@ -60,7 +60,7 @@ const messageOf = (dialect: DialectName, record: Uint8Array): Message | undefine
     systemCall: dialect === 'write' ? 'write' : 'ioctl',
     request,
     bytes: record.subarray(HEADER_BYTES, HEADER_BYTES + length),
-    memory: [{ address: AREA, bytes: record.subarray(HEADER_BYTES + length) }],
+    memory: [{ address: BUFFERS_AT, bytes: record.subarray(HEADER_BYTES + length) }],
     title: dialect,
     ...(record[0] !== 0 && { fd: record[0] }),
   }
@@ -68,7 +68,7 @@ const messageOf = (dialect: DialectName, record: Uint8Array): Message | undefine
 
 /** The record of a message. */
 const recordOf = ({ request, bytes, memory, fd }: Message): Uint8Array => {
-  const size = memory.reduce((end, one) => Math.max(end, Number(one.address - AREA) + one.bytes.length), 0)
+  const size = memory.reduce((end, one) => Math.max(end, Number(one.address - BUFFERS_AT) + one.bytes.length), 0)
   const record = new Uint8Array(HEADER_BYTES + bytes.length + size)
   const view = new DataView(record.buffer)
   record[0] = fd ?? 0
@@ -76,7 +76,7 @@ const recordOf = ({ request, bytes, memory, fd }: Message): Uint8Array => {
   view.setUint16(2, bytes.length, true)
   view.setUint16(4, size, true)
   record.set(bytes, HEADER_BYTES)
-  for (const one of memory) record.set(one.bytes, HEADER_BYTES + bytes.length + Number(one.address - AREA))
+  for (const one of memory) record.set(one.bytes, HEADER_BYTES + bytes.length + Number(one.address - BUFFERS_AT))
   return record
 }
 

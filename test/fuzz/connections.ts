@@ -410,7 +410,7 @@ class FakeLayer implements Mads {
     this.sent.push(mad)
     return true
   }
-  has(): boolean {
+  hasQueuePair(): boolean {
     return true
   }
 }

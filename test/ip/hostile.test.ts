@@ -5,6 +5,8 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import type { IpCounters } from '../../src/ip/interface.ts'
+import { NeighbourLimits } from '../../src/ip/neighbours.ts'
+import { MULTICAST_QPN } from '../../src/spec/wire/headers.ts'
 import { emitIp, IpProtocolNumber, icmpPacket, udpPacket } from '../../src/wire/ip-packet.ts'
 import {
   ArpOperation,
@@ -17,29 +19,38 @@ import {
 } from '../../src/wire/ipoib.ts'
 import { address, type Host, Link } from './link.ts'
 
-const UDP = 17
+const { UDP } = IpProtocolNumber
 const PORT = 7
+/** Types of echo messages: ICMP and ICMPv6. */
+const echoRequestType = { 4: 8, 6: 128 } as const
+const echoReplyType = { 4: 0, 6: 129 } as const
+/** IPv4: the flag "more fragments", or a fragment offset of 1; IPv6: next header "fragment". */
+const MORE_FRAGMENTS = 0x2000
+const FRAGMENT_OFFSET_1 = 1
+const IPV6_FRAGMENT = 44
+const TCP = 6
+const ETHERTYPE_RARP = 0x8035
 const peerLink = { qpn: 0x999, gid: address('fe80::99') }
 
 const encapsulated = (type: number, packet: Uint8Array): Uint8Array =>
   Uint8Array.of(type >> 8, type & 255, 0, 0, ...packet)
 
 /** A host with a socket, and packets that a neighbour could send to it. */
-const victim = (family: 4 | 6) => {
+const createVictim = (family: 4 | 6) => {
   const link = new Link()
   const base = family === 4 ? '10.9.0.' : 'fd00:9::'
   const host = link.add(`${base}1`)
-  const { received: got } = host.socket(UDP, PORT)
+  const { received } = host.socket(UDP, PORT)
   const addresses = { source: address(`${base}9`), destination: address(`${base}1`), hopLimit: 64 }
   const datagram = { sourcePort: 1, destinationPort: PORT, payload: Uint8Array.of(1, 2, 3) }
   const wrap = (packet: Parameters<typeof emitIp>[0]): Uint8Array =>
     encapsulated(family === 4 ? EtherType.IPV4 : EtherType.IPV6, emitIp(packet, 0))
   const udp = wrap(udpPacket(addresses, datagram))
-  const echo = wrap(icmpPacket(addresses, { type: family === 4 ? 8 : 128, code: 0, body: new Uint8Array(20) }))
-  return { link, host, base, got, addresses, datagram, wrap, udp, echo }
+  const echo = wrap(icmpPacket(addresses, { type: echoRequestType[family], code: 0, body: new Uint8Array(20) }))
+  return { link, host, base, received, addresses, datagram, wrap, udp, echo }
 }
 
-/** The drop counters that one packet increments. */
+/** The counters but `received` that one packet increments. */
 const dropReasons = (host: Host, bytes: Uint8Array): string[] => {
   const before = { ...host.ip.counters }
   host.ip.receive(bytes, 1)
@@ -49,9 +60,9 @@ const dropReasons = (host: Host, bytes: Uint8Array): string[] => {
 }
 
 /** Asserts that no packet had an effect. */
-const assertUntouched = ({ link, host, got }: ReturnType<typeof victim>): void => {
+const assertUntouched = ({ link, host, received }: ReturnType<typeof createVictim>): void => {
   assert.deepEqual(link.collect(), [])
-  assert.deepEqual([got.length, host.ip.counts.neighbours, host.ip.counts.waiting], [0, 0, 0])
+  assert.deepEqual([received.length, host.ip.counts.neighbours, host.ip.counts.waiting], [0, 0, 0])
 }
 
 const changed = (bytes: Uint8Array, at: number, value: number): Uint8Array => {
@@ -73,7 +84,7 @@ const arp = (fields: Partial<Parameters<typeof emitArp>[0]> = {}): Uint8Array =>
 for (const family of [4, 6] as const)
   describe(`IPv${family}`, () => {
     it('drops truncated packets', () => {
-      const self = victim(family)
+      const self = createVictim(family)
       for (const whole of [self.udp, self.echo])
         for (let length = 0; length < whole.length; length++)
           assert.deepEqual(dropReasons(self.host, whole.subarray(0, length)), ['malformed'], `${length} bytes`)
@@ -81,7 +92,7 @@ for (const family of [4, 6] as const)
     })
 
     it('delivers no packet in which one bit is flipped', () => {
-      const self = victim(family)
+      const self = createVictim(family)
       for (const whole of [self.udp, self.echo])
         for (let bit = 0; bit < whole.length * 8; bit++) {
           const at = bit >> 3
@@ -95,26 +106,29 @@ for (const family of [4, 6] as const)
     })
 
     it('drops fragments', () => {
-      const self = victim(family)
+      const self = createVictim(family)
       const ip = self.udp.subarray(ENCAPSULATION_BYTES)
       if (family === 4)
-        for (const flags of [0x20, 0x00]) {
+        for (const flagsAndOffset of [MORE_FRAGMENTS, FRAGMENT_OFFSET_1]) {
           const copy = ip.slice()
           const view = new DataView(copy.buffer)
-          view.setUint16(6, (flags << 8) | (flags === 0 ? 1 : 0))
-          // The checksum is correct.
+          view.setUint16(6, flagsAndOffset)
+          // The header checksum, at 10, is correct.
           view.setUint16(10, 0)
           let sum = 0
           for (let i = 0; i < 20; i += 2) sum += view.getUint16(i)
           view.setUint16(10, ~((sum & 0xffff) + (sum >>> 16)))
           assert.deepEqual(dropReasons(self.host, encapsulated(EtherType.IPV4, copy)), ['fragment'])
         }
-      else assert.deepEqual(dropReasons(self.host, encapsulated(EtherType.IPV6, changed(ip, 6, 44))), ['fragment'])
+      else
+        assert.deepEqual(dropReasons(self.host, encapsulated(EtherType.IPV6, changed(ip, 6, IPV6_FRAGMENT))), [
+          'fragment',
+        ])
       assertUntouched(self)
     })
 
     it('drops impossible source addresses', () => {
-      const self = victim(family)
+      const self = createVictim(family)
       const sources =
         family === 4
           ? ['0.0.0.0', '255.255.255.255', '10.9.0.255', '224.0.0.1', '127.0.0.1', '10.8.0.1']
@@ -124,38 +138,38 @@ for (const family of [4, 6] as const)
         const [reason] = dropReasons(self.host, self.wrap(udpPacket(from, self.datagram)))
         assert.ok(reason === 'foreign' || reason === 'malformed', `${source}: ${reason}`)
         const body = new Uint8Array(8)
-        dropReasons(self.host, self.wrap(icmpPacket(from, { type: family === 4 ? 8 : 128, code: 0, body })))
+        dropReasons(self.host, self.wrap(icmpPacket(from, { type: echoRequestType[family], code: 0, body })))
       }
       // The packet has this host's own address as its source. To a group it may be the host's own packet, looped back.
-      const own = { ...self.addresses, source: self.addresses.destination }
-      const toAll = { ...own, destination: address('10.9.0.255') }
+      const fromItself = { ...self.addresses, source: self.addresses.destination }
+      const toAll = { ...fromItself, destination: address('10.9.0.255') }
       if (family === 4) assert.deepEqual(dropReasons(self.host, self.wrap(udpPacket(toAll, self.datagram))), [])
-      assert.deepEqual(dropReasons(self.host, self.wrap(udpPacket(own, self.datagram))), ['foreign'])
-      const echo = { type: family === 4 ? 8 : 128, code: 0, body: new Uint8Array(8) }
-      assert.deepEqual(dropReasons(self.host, self.wrap(icmpPacket(own, echo))), ['foreign'])
+      assert.deepEqual(dropReasons(self.host, self.wrap(udpPacket(fromItself, self.datagram))), ['foreign'])
+      const echo = { type: echoRequestType[family], code: 0, body: new Uint8Array(8) }
+      assert.deepEqual(dropReasons(self.host, self.wrap(icmpPacket(fromItself, echo))), ['foreign'])
       assertUntouched(self)
     })
 
     it('drops unsupported protocols, and unsolicited replies', () => {
-      const self = victim(family)
-      const packet = { ...self.addresses, protocol: 6, payload: new Uint8Array(40) }
+      const self = createVictim(family)
+      const packet = { ...self.addresses, protocol: TCP, payload: new Uint8Array(40) }
       assert.deepEqual(dropReasons(self.host, self.wrap(packet)), ['foreign'])
-      const reply = { type: family === 4 ? 0 : 129, code: 0, body: new Uint8Array(8) }
+      const reply = { type: echoReplyType[family], code: 0, body: new Uint8Array(8) }
       assert.deepEqual(dropReasons(self.host, self.wrap(icmpPacket(self.addresses, reply))), ['unclaimed'])
-      assert.deepEqual(dropReasons(self.host, encapsulated(0x8035, new Uint8Array(60))), ['foreign'])
+      assert.deepEqual(dropReasons(self.host, encapsulated(ETHERTYPE_RARP, new Uint8Array(60))), ['foreign'])
       assertUntouched(self)
     })
 
     it('uses bounded memory for echo requests from nonexistent hosts', () => {
-      const self = victim(family)
+      const self = createVictim(family)
       for (let i = 2; i < 250; i++)
         for (let n = 0; n < 40; n++) {
           const from = { ...self.addresses, source: address(`${self.base}${family === 4 ? i : i.toString(16)}`) }
           const body = new Uint8Array(1000)
-          self.host.ip.receive(self.wrap(icmpPacket(from, { type: family === 4 ? 8 : 128, code: 0, body })), 1)
+          self.host.ip.receive(self.wrap(icmpPacket(from, { type: echoRequestType[family], code: 0, body })), 1)
           self.link.collect()
         }
-      assert.ok(self.host.ip.counts.waiting <= 256, `${self.host.ip.counts.waiting} answers wait`)
+      assert.ok(self.host.ip.counts.waiting <= NeighbourLimits.waiting, `${self.host.ip.counts.waiting} answers wait`)
       while (self.link.tick());
       assert.deepEqual([self.host.ip.counts.waiting, self.host.ip.counts.neighbours], [0, 0])
     })
@@ -163,7 +177,7 @@ for (const family of [4, 6] as const)
 
 describe('ARP', () => {
   it('drops truncated messages, and those of another link or protocol, or without a queue pair', () => {
-    const self = victim(4)
+    const self = createVictim(4)
     const whole = arp()
     for (let length = 0; length < whole.length; length++)
       assert.deepEqual(dropReasons(self.host, whole.subarray(0, length)), ['malformed'])
@@ -171,7 +185,7 @@ describe('ARP', () => {
     for (const at of [4, 5, 6, 7, 8, 9]) assert.deepEqual(dropReasons(self.host, changed(whole, at, 99)), ['malformed'])
     for (const senderLink of [
       { ...peerLink, qpn: 0 },
-      { ...peerLink, qpn: 0xff_ffff },
+      { ...peerLink, qpn: MULTICAST_QPN },
       { ...peerLink, gid: address('ff12::1') },
     ])
       assert.deepEqual(dropReasons(self.host, arp({ senderLink })), ['malformed'])
@@ -179,14 +193,14 @@ describe('ARP', () => {
   })
 
   it("drops impossible source addresses, and the host's own", () => {
-    const self = victim(4)
+    const self = createVictim(4)
     for (const sender of ['10.9.0.1', '10.9.0.255', '255.255.255.255', '224.0.0.1', '10.8.0.9'])
       assert.deepEqual(dropReasons(self.host, arp({ sender: address(sender) })), ['foreign'], sender)
     assertUntouched(self)
   })
 
   it('adds no neighbour for unsolicited replies, and requests for others', () => {
-    const self = victim(4)
+    const self = createVictim(4)
     dropReasons(self.host, arp({ operation: ArpOperation.REPLY }))
     dropReasons(self.host, arp({ target: address('10.9.0.2') }))
     dropReasons(self.host, arp({ operation: 77 }))
@@ -201,11 +215,11 @@ describe('ARP', () => {
       host.ip.receive(arp({ sender: address(`10.1.${i >> 8}.${i & 255}`), target: address('10.0.0.1') }), 1)
       answers += link.collect().splice(0).length
     }
-    assert.deepEqual([answers, host.ip.counts.neighbours], [5000, 1024])
+    assert.deepEqual([answers, host.ip.counts.neighbours], [5000, NeighbourLimits.entries])
   })
 
   it('answers a host without an address, and does not cache it', () => {
-    const self = victim(4)
+    const self = createVictim(4)
     assert.deepEqual(dropReasons(self.host, arp({ sender: address('0.0.0.0') })), [])
     assert.equal(self.link.collect().length, 1)
     assert.equal(self.host.ip.counts.neighbours, 0)
@@ -220,7 +234,10 @@ describe('a flood that fills the neighbour cache', () => {
   /** An echo request from a host that does not exist. */
   const echoRequest = (i: number): Uint8Array => {
     const addresses = { source: unknownHost(i), destination: target, hopLimit: 64 }
-    return encapsulated(EtherType.IPV4, emitIp(icmpPacket(addresses, { type: 8, code: 0, body: new Uint8Array(8) }), 0))
+    return encapsulated(
+      EtherType.IPV4,
+      emitIp(icmpPacket(addresses, { type: echoRequestType[4], code: 0, body: new Uint8Array(8) }), 0),
+    )
   }
 
   for (const [name, filling, during] of [
@@ -237,7 +254,7 @@ describe('a flood that fills the neighbour cache', () => {
       }
       flood(filling, 5000)
       link.collect().length = 0
-      const { received: got } = other.socket(UDP, PORT)
+      const { received } = other.socket(UDP, PORT)
       const { socket } = victim.socket(UDP)
       // The first datagram may be dropped from the queue of those that wait for an address.
       for (let tries = 0; tries < 2; tries++) {
@@ -245,16 +262,21 @@ describe('a flood that fills the neighbour cache', () => {
         const solicitations = link.collect().splice(0)
         flood(during, 200)
         link.collect().length = 0
-        for (const one of solicitations) link.deliver(one)
+        for (const solicitation of solicitations) link.deliver(solicitation)
         link.settle()
       }
-      assert.ok(got.length > 0)
-      assert.ok(victim.ip.counts.neighbours <= 1024)
+      assert.ok(received.length > 0)
+      assert.ok(victim.ip.counts.neighbours <= NeighbourLimits.entries)
     })
 })
 
 describe('neighbour discovery', () => {
-  const solicitation = (self: ReturnType<typeof victim>, body: Uint8Array, hopLimit = 255, code = 0): Uint8Array =>
+  const solicitation = (
+    self: ReturnType<typeof createVictim>,
+    body: Uint8Array,
+    hopLimit = 255,
+    code = 0,
+  ): Uint8Array =>
     self.wrap(icmpPacket({ ...self.addresses, hopLimit }, { type: NeighbourMessage.SOLICITATION, code, body }))
   const body = (fields: object = {}): Uint8Array =>
     emitDiscovery({
@@ -266,7 +288,7 @@ describe('neighbour discovery', () => {
     })
 
   it('drops messages that a router forwarded, of another code, with an invalid option length, or without a queue pair', () => {
-    const self = victim(6)
+    const self = createVictim(6)
     const wrong = [
       solicitation(self, body(), 254),
       solicitation(self, body(), 255, 1),
@@ -274,14 +296,14 @@ describe('neighbour discovery', () => {
       solicitation(self, body().subarray(0, 30)),
       solicitation(self, changed(body(), 21, 0)),
       solicitation(self, changed(body(), 21, 200)),
-      solicitation(self, body({ link: { ...peerLink, qpn: 0xff_ffff } })),
+      solicitation(self, body({ link: { ...peerLink, qpn: MULTICAST_QPN } })),
     ]
     for (const packet of wrong) assert.deepEqual(dropReasons(self.host, packet), ['malformed'])
     assertUntouched(self)
   })
 
   it('adds no neighbour for unsolicited advertisements', () => {
-    const self = victim(6)
+    const self = createVictim(6)
     const type = NeighbourMessage.ADVERTISEMENT
     const message = emitDiscovery({ type, flags: 0x60, target: address('fd00:9::9'), link: peerLink })
     dropReasons(
@@ -292,7 +314,7 @@ describe('neighbour discovery', () => {
   })
 
   it('answers a host without an address, and does not cache it', () => {
-    const self = victim(6)
+    const self = createVictim(6)
     const withoutSource = { ...self.addresses, source: new Uint8Array(16), hopLimit: 255 }
     const packet = icmpPacket(withoutSource, {
       type: NeighbourMessage.SOLICITATION,
@@ -302,7 +324,7 @@ describe('neighbour discovery', () => {
     assert.equal(packet.protocol, IpProtocolNumber.ICMPV6)
     assert.deepEqual(dropReasons(self.host, self.wrap(packet)), [])
     const [answer] = self.link.collect()
-    assert.equal(answer?.to.qpn, 0xff_ffff, 'to all nodes')
+    assert.equal(answer?.to.qpn, MULTICAST_QPN, 'to all nodes')
     assert.equal(self.host.ip.counts.neighbours, 0)
   })
 })

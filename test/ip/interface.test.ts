@@ -7,12 +7,14 @@ import { describe, it } from 'node:test'
 import { IpError, type IpErrorCode } from '../../src/ip/error.ts'
 import { NeighbourLimits } from '../../src/ip/neighbours.ts'
 import { SocketLimits } from '../../src/ip/sockets.ts'
+import { MULTICAST_QPN } from '../../src/spec/wire/headers.ts'
 import { addressText } from '../../src/wire/address.ts'
+import { IpProtocolNumber } from '../../src/wire/ip-packet.ts'
 import { broadcastLink, multicastLink } from '../../src/wire/ipoib.ts'
 import { address, Host, Link, MTU, PKEY } from './link.ts'
 
-const UDP = 17
-const ICMP = 1
+const { UDP, ICMP } = IpProtocolNumber
+/** Microseconds. */
 const SECOND = 1_000_000
 const bytes = (...values: number[]) => Uint8Array.from(values)
 const codeOf = (body: () => unknown): IpErrorCode | undefined => {
@@ -26,7 +28,7 @@ const codeOf = (body: () => unknown): IpErrorCode | undefined => {
 }
 
 /** Hosts 1 and 2 of a prefix of IPv4 or IPv6. */
-const two = (family: 4 | 6) => {
+const twoHosts = (family: 4 | 6) => {
   const link = new Link()
   const base = family === 4 ? '10.9.0.' : 'fd00:9::'
   return { link, a: link.add(`${base}1`), b: link.add(`${base}2`), base }
@@ -35,14 +37,14 @@ const two = (family: 4 | 6) => {
 for (const family of [4, 6] as const) {
   describe(`IPv${family}`, () => {
     it('finds a neighbour with one solicitation, and pings it', () => {
-      const { link, a, b } = two(family)
-      const { socket, received: got } = a.socket(ICMP)
+      const { link, a, b } = twoHosts(family)
+      const { socket, received } = a.socket(ICMP)
       a.ip.send(socket, { address: b.ip.prefix.address, port: 7 }, bytes(1, 2, 3), link.now)
       const [first, ...more] = link.collect()
       assert.equal(more.length, 0)
-      assert.equal(first!.to.qpn, 0xff_ffff, 'the solicitation goes to a group')
+      assert.equal(first!.to.qpn, MULTICAST_QPN, 'the solicitation goes to a group')
       link.settle()
-      assert.deepEqual(got, [{ from: { address: b.ip.prefix.address, port: 7 }, payload: bytes(1, 2, 3) }])
+      assert.deepEqual(received, [{ from: { address: b.ip.prefix.address, port: 7 }, payload: bytes(1, 2, 3) }])
       a.ip.send(socket, { address: b.ip.prefix.address, port: 8 }, bytes(), link.now)
       assert.deepEqual(
         link.collect().map(({ to }) => to),
@@ -50,12 +52,12 @@ for (const family of [4, 6] as const) {
         'the neighbour is known',
       )
       link.settle()
-      assert.equal(got.length, 2)
+      assert.equal(received.length, 2)
       assert.deepEqual([a.ip.counts.neighbours, b.ip.counts.neighbours], [1, 1])
     })
 
     it('carries datagrams up to the MTU between ports, and refuses longer ones', () => {
-      const { link, a, b } = two(family)
+      const { link, a, b } = twoHosts(family)
       const sender = a.socket(UDP, 1000)
       const receiver = b.socket(UDP, 2000)
       const maxBytes = MTU - (family === 4 ? 20 : 40) - 8
@@ -64,7 +66,7 @@ for (const family of [4, 6] as const) {
       for (const length of [0, 1, maxBytes]) a.ip.send(sender.socket, to, payload.subarray(0, length), link.now)
       link.settle()
       assert.deepEqual(
-        receiver.received.map(({ from, payload: one }) => [addressText(from.address), from.port, one.length]),
+        receiver.received.map(({ from, payload: data }) => [addressText(from.address), from.port, data.length]),
         [0, 1, maxBytes].map(length => [addressText(a.ip.prefix.address), 1000, length]),
       )
       assert.equal(
@@ -77,7 +79,7 @@ for (const family of [4, 6] as const) {
     })
 
     it('solicits a silent neighbour three times, a second apart, and drops its queue', () => {
-      const { link, a, base } = two(family)
+      const { link, a, base } = twoHosts(family)
       const { socket } = a.socket(UDP)
       const start = link.now
       for (let i = 0; i < 5; i++) a.ip.send(socket, { address: address(`${base}77`), port: 9 }, bytes(i), link.now)
@@ -90,13 +92,13 @@ for (const family of [4, 6] as const) {
     })
 
     it('probes a stale neighbour, and notices a change', () => {
-      const { link, a, b, base } = two(family)
-      const { socket, received: got } = a.socket(ICMP)
+      const { link, a, b, base } = twoHosts(family)
+      const { socket, received } = a.socket(ICMP)
       const ping = (): number => {
-        const before = got.length
+        const before = received.length
         a.ip.send(socket, { address: b.ip.prefix.address, port: 0 }, bytes(), link.now)
         link.settle()
-        return got.length - before
+        return received.length - before
       }
       assert.equal(ping(), 1)
       link.hosts.splice(link.hosts.indexOf(b), 1)
@@ -110,7 +112,7 @@ for (const family of [4, 6] as const) {
     })
 
     it('receives the groups of its sockets and no others', () => {
-      const { link, a, b } = two(family)
+      const { link, a, b } = twoHosts(family)
       const group = address(family === 4 ? '239.1.2.3' : 'ff02::123')
       const sender = a.socket(UDP)
       const member = b.socket(UDP, 5000)
@@ -142,7 +144,7 @@ for (const family of [4, 6] as const) {
     })
 
     it('receives packets that it sends to its own address', () => {
-      const { link, a } = two(family)
+      const { link, a } = twoHosts(family)
       const echo = a.socket(ICMP)
       const [sender, receiver] = [a.socket(UDP), a.socket(UDP, 53)]
       a.ip.send(echo.socket, { address: a.ip.prefix.address, port: 1 }, bytes(5), link.now)
@@ -151,7 +153,7 @@ for (const family of [4, 6] as const) {
     })
 
     it('leaves nothing after shutdown', () => {
-      const { link, a, base } = two(family)
+      const { link, a, base } = twoHosts(family)
       const { socket } = a.socket(UDP, 1)
       a.ip.join(socket, address(family === 4 ? '239.1.2.3' : 'ff02::123'))
       a.ip.send(socket, { address: address(`${base}77`), port: 9 }, bytes(1), link.now)
@@ -164,9 +166,9 @@ for (const family of [4, 6] as const) {
 
 describe('an interface', () => {
   it('joins the groups of RFC 4391, 4', () => {
-    const [four, six] = [new Host('10.9.0.1', 1), new Host('fd00:9::abcd:1234', 2)]
-    assert.deepEqual([...four.groups].sort(), ['ff12:401b:ffff:0:0:0:0:1', 'ff12:401b:ffff:0:0:0:ffff:ffff'])
-    assert.deepEqual([...six.groups].sort(), [
+    const [ipv4Host, ipv6Host] = [new Host('10.9.0.1', 1), new Host('fd00:9::abcd:1234', 2)]
+    assert.deepEqual([...ipv4Host.groups].sort(), ['ff12:401b:ffff:0:0:0:0:1', 'ff12:401b:ffff:0:0:0:ffff:ffff'])
+    assert.deepEqual([...ipv6Host.groups].sort(), [
       'ff12:401b:ffff:0:0:0:ffff:ffff',
       'ff12:601b:ffff:0:0:0:0:1',
       'ff12:601b:ffff:0:0:1:ffcd:1234',
@@ -186,7 +188,7 @@ describe('an interface', () => {
       a.ip.send(echo.socket, { address: address(text), port: 1 }, bytes(1), link.now)
       link.settle()
     }
-    assert.deepEqual([...receivers.map(({ received: got }) => got.length), echo.received.length], [2, 2, 0])
+    assert.deepEqual([...receivers.map(({ received }) => received.length), echo.received.length], [2, 2, 0])
   })
 
   it('refuses addresses that no host of a link has', () => {
@@ -250,7 +252,7 @@ describe('an interface', () => {
   it('keeps its neighbours despite solicitations for very many unused addresses', () => {
     const link = new Link()
     const [a, b] = [link.add('10.9.0.1', 8), link.add('10.9.0.2', 8)]
-    const { socket, received: got } = a.socket(ICMP)
+    const { socket, received } = a.socket(ICMP)
     const ping = (text: string): void => {
       a.ip.send(socket, { address: address(text), port: 0 }, bytes(), link.now)
       link.settle()
@@ -261,7 +263,7 @@ describe('an interface', () => {
     assert.equal(neighbours, NeighbourLimits.entries)
     assert.ok(waiting <= NeighbourLimits.waiting, `${waiting} packets wait`)
     ping('10.9.0.2')
-    assert.equal(got.length, 2)
+    assert.equal(received.length, 2)
     assert.equal(b.ip.counts.neighbours, 1)
     while (link.tick());
     assert.deepEqual([a.ip.counts.neighbours, a.ip.counts.waiting], [1, 0])

@@ -3,12 +3,14 @@
  * or changes them.
  */
 import { IpInterface } from '../../src/ip/interface.ts'
-import type { IpEnd } from '../../src/ip/sockets.ts'
+import type { IpEnd, SocketProtocol } from '../../src/ip/sockets.ts'
+import { MULTICAST_QPN } from '../../src/spec/wire/headers.ts'
 import { addressText, parseAddress } from '../../src/wire/address.ts'
 import type { LinkAddress } from '../../src/wire/ipoib.ts'
 import { randomFrom } from '../cm/pair.ts'
 
 export const PKEY = 0xffff
+/** Maximum bytes of an IP packet. */
 export const MTU = 2044
 
 export const address = (text: string): Uint8Array => {
@@ -17,12 +19,14 @@ export const address = (text: string): Uint8Array => {
   return bytes
 }
 
-export interface OnWire {
+/** A packet on the link. */
+export interface WireFrame {
   readonly from: Host
   readonly bytes: Uint8Array
   readonly to: LinkAddress
 }
 
+/** A host with one IP interface; `number` distinguishes its queue pair and GID. */
 export class Host {
   readonly ip: IpInterface
   readonly link: LinkAddress
@@ -44,11 +48,11 @@ export class Host {
   }
 
   /** A socket that keeps received datagrams. */
-  socket(protocol: 1 | 17, port = 0) {
+  socket(protocol: SocketProtocol, port = 0) {
     const received: { readonly from: IpEnd; readonly payload: Uint8Array }[] = []
     return {
       socket: this.ip.open(protocol, port, (from, payload) => received.push({ from, payload })),
-      received: received,
+      received,
     }
   }
 }
@@ -57,7 +61,7 @@ export class Link {
   now = 1
   #hostCount = 0
   readonly hosts: Host[] = []
-  readonly wire: OnWire[] = []
+  readonly wire: WireFrame[] = []
 
   add(text: string, prefixLength?: number): Host {
     const host = new Host(text, ++this.#hostCount, prefixLength)
@@ -65,17 +69,19 @@ export class Link {
     return host
   }
 
-  collect(): OnWire[] {
+  /** Moves the packets that hosts have ready to the link; returns all that are on it. */
+  collect(): WireFrame[] {
     for (const from of this.hosts)
       for (let frame = from.ip.pollTransmit(); frame !== undefined; frame = from.ip.pollTransmit())
         this.wire.push({ from, ...frame })
     return this.wire
   }
 
-  deliver({ bytes, to: { qpn, gid } }: OnWire): void {
+  /** Passes a packet to its queue pair, or to the members of its group. */
+  deliver({ bytes, to: { qpn, gid } }: WireFrame): void {
     const text = addressText(gid)
     for (const host of this.hosts)
-      if (qpn === 0xff_ffff ? host.groups.has(text) : qpn === host.link.qpn && text === addressText(host.link.gid))
+      if (qpn === MULTICAST_QPN ? host.groups.has(text) : qpn === host.link.qpn && text === addressText(host.link.gid))
         host.ip.receive(bytes, this.now)
   }
 

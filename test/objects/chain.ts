@@ -4,7 +4,7 @@
  */
 import { Errno } from '../../src/spec/errno.ts'
 import { type AnyValues, type ObjectClass, QUERY } from '../../src/spec/schema/schema.ts'
-import { type Code, forget, isCreate, type ModelObject, type Scope } from './reference.ts'
+import { type Code, destroyObject, isCreate, type ModelObject, type Scope } from './reference.ts'
 import { type Outcome, perform } from './rules.ts'
 
 /** One call of a chain. `refs`: arguments that name the object which an earlier entry created, by attribute. */
@@ -13,8 +13,8 @@ export interface Entry {
   readonly methodName: string
   /** The handle of the target. */
   readonly object: number
-  /** The target is the object that this entry created; then `object` is unused. */
-  readonly from?: number
+  /** The index of the entry whose object is the target; then `object` is unused. */
+  readonly targetEntry?: number
   readonly args: AnyValues
   readonly refs: Readonly<Record<string, number>>
 }
@@ -30,7 +30,7 @@ export interface ChainResult {
   readonly outcomes: readonly Outcome[]
 }
 
-/** A descriptor created in the chain gets its number at the end; until then, this plus the index of its entry. */
+/** A descriptor created in the chain gets its number at the end; until then it has this plus the index of its entry. */
 const UNNUMBERED = 0x8000_0000
 
 /** The arguments after resolving an entry's references, or the error. */
@@ -44,7 +44,7 @@ const resolve = (
     if (entry === undefined || (of.kind !== 'ref' && of.kind !== 'fd')) continue
     const modelObject = createdObjects[entry]
     if (modelObject === undefined) return 'EINVAL'
-    if (modelObject.gone) return 'ENOENT'
+    if (modelObject.isGone) return 'ENOENT'
     if (modelObject.class !== of.class) return 'EINVAL'
     resolved[name] = of.kind === 'fd' ? UNNUMBERED + entry : modelObject.handle
   }
@@ -55,24 +55,24 @@ const performEntry = (scope: Scope, entry: Entry, createdObjects: readonly (Mode
   const refused = (code: Code): Outcome => ({ code, out: {} })
   const args = resolve(entry, createdObjects)
   if (typeof args === 'string') return refused(args)
-  const { cls, methodName, from } = entry
-  if (from === undefined) return perform(scope, cls, methodName, entry.object, args)
+  const { cls, methodName, targetEntry } = entry
+  if (targetEntry === undefined) return perform(scope, cls, methodName, entry.object, args)
   if (isCreate(cls.methods[methodName])) return refused('EINVAL')
-  const modelObject = createdObjects[from]
+  const modelObject = createdObjects[targetEntry]
   if (modelObject === undefined) return refused('EINVAL')
-  if (modelObject.gone) return refused('ENOENT')
+  if (modelObject.isGone) return refused('ENOENT')
   return perform(scope, cls, methodName, modelObject.class === cls.name ? modelObject : modelObject.handle, args)
 }
 
 export const performChain = (scope: Scope, entries: readonly Entry[], undo: boolean): ChainResult => {
   const outcomes: Outcome[] = []
-  const ended = (code: Code, error = 0): ChainResult => ({ code, done: outcomes.length, error, outcomes })
-  if (!scope.opening.device.alive || scope.opening.ended) return ended('EIO')
-  const isNotUndoable = ({ cls, methodName, from }: Entry): boolean => {
+  const resultOf = (code: Code, error = 0): ChainResult => ({ code, done: outcomes.length, error, outcomes })
+  if (!scope.opening.device.isAlive || scope.opening.hasEnded) return resultOf('EIO')
+  const isUndoable = ({ cls, methodName, targetEntry }: Entry): boolean => {
     const method = cls.methods[methodName]
-    return !isCreate(method) && method.call !== QUERY && method.undoable !== true && from === undefined
+    return isCreate(method) || method.call === QUERY || method.undoable === true || targetEntry !== undefined
   }
-  if (undo && entries.some(isNotUndoable)) return ended('EINVAL')
+  if (undo && !entries.every(isUndoable)) return resultOf('EINVAL')
   const createdObjects: (ModelObject | undefined)[] = []
   const fds = new Map(scope.fds)
   for (const entry of entries) {
@@ -84,19 +84,19 @@ export const performChain = (scope: Scope, entries: readonly Entry[], undo: bool
       continue
     }
     if (undo) undoOutcomes(scope, outcomes)
-    return ended('ok', Errno[outcome.code as keyof typeof Errno])
+    return resultOf('ok', Errno[outcome.code as keyof typeof Errno])
   }
-  return ended('ok')
+  return resultOf('ok')
 }
 
 /** Destroys everything that the entries created, newest first. */
 const undoOutcomes = ({ opening }: Scope, outcomes: readonly Outcome[]): void => {
-  const all = outcomes.flatMap(({ modelObject, others = [] }) => [
+  const createdInChain = outcomes.flatMap(({ modelObject, createdAhs = [] }) => [
     ...(modelObject === undefined ? [] : [modelObject]),
-    ...others,
+    ...createdAhs,
   ])
-  for (const modelObject of all.sort((a, b) => b.id - a.id)) {
+  for (const modelObject of createdInChain.sort((a, b) => b.id - a.id)) {
     if (opening.asyncFd === modelObject) opening.asyncFd = undefined
-    forget(modelObject)
+    destroyObject(modelObject)
   }
 }

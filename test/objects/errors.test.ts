@@ -23,7 +23,14 @@ import { encodeCall } from '../../src/uapi/object/client.ts'
 import { machine, program } from '../drivers/rxe/machine.ts'
 import { createRandomSource } from '../model/random.ts'
 import { expressible } from '../uapi/expressible.ts'
-import { AREA, AT, clientStateOf, createHostileClient, objectMessage, runOne } from './hostile/hostile-client.ts'
+import {
+  BUFFERS_AT,
+  clientStateOf,
+  createHostileClient,
+  MESSAGE_AT,
+  objectMessage,
+  runOne,
+} from './hostile/hostile-client.ts'
 import { ABSENT_FD, ABSENT_HANDLE, notOf, type Wrong, wrongCalls, wrongInput, wrongOutput } from './mistakes.ts'
 import { type ClientState, isCreate, likelyValue } from './plausible.ts'
 
@@ -40,7 +47,7 @@ const createObjects = () => {
   const wanted = clientStateOf(client, createRandomSource(0)).classes.filter(
     ({ identity, name }) => identity !== 'fixed' && name !== 'gsi_qp',
   )
-  for (let left = 10_000; left > 0 && !wanted.every(({ name }) => classes().has(name)); left--) {
+  for (let triesLeft = 10_000; triesLeft > 0 && !wanted.every(({ name }) => classes().has(name)); triesLeft--) {
     const message = objectMessage(clientStateOf(client, random))
     if (message !== undefined && /\.create/.test(message.title)) runOne(client, message)
   }
@@ -86,7 +93,7 @@ const answerOf = (answer: Answer | Promise<Answer>): Answer => {
 
 const sendCall = (call: number, bytes: Uint8Array, context: Context = client.context, fd?: number): Answer => {
   client.memory.message.set(bytes)
-  return answerOf(dispatch(context, decodeIoctl, [ioctlRequest(call), AT], client.caller, fd))
+  return answerOf(dispatch(context, decodeIoctl, [ioctlRequest(call), MESSAGE_AT], client.caller, fd))
 }
 
 const assertRefused = ({ ret, reason }: Answer, { title, code, message }: Omit<Wrong, 'bytes'>): void => {
@@ -127,10 +134,10 @@ describe('mistakes in a call of the object dialect are reported', () => {
 describe('a wrong handle or descriptor gets Linux’s errno in its dialects', () => {
   /** Every Linux encoding of the call that can carry `attribute`. */
   const run = (call: Call, attribute: string | undefined): string[] =>
-    encodings(call, client.context.device.driver.id, AREA).flatMap(encoding => {
+    encodings(call, client.context.device.driver.id, BUFFERS_AT).flatMap(encoding => {
       // The call without the arguments that this encoding cannot carry.
       const expressed = expressible(encoding, call)
-      const encodingOfExpressed = encodings(expressed, client.context.device.driver.id, AREA).find(
+      const encodingOfExpressed = encodings(expressed, client.context.device.driver.id, BUFFERS_AT).find(
         ({ name, form }) => name === encoding.name && form === encoding.form,
       )
       if (
@@ -143,8 +150,8 @@ describe('a wrong handle or descriptor gets Linux’s errno in its dialects', ()
       for (const { address, bytes: more } of memory) client.memory.copyOut(address, more)
       const { ret, reason } = answerOf(
         entryPoint === EntryPoint.WRITE
-          ? dispatch(client.context, decodeWrite, [AT, bytes.length], client.caller)
-          : dispatch(client.context, decodeIoctl, [RDMA_VERBS_IOCTL, AT], client.caller),
+          ? dispatch(client.context, decodeWrite, [MESSAGE_AT, bytes.length], client.caller)
+          : dispatch(client.context, decodeIoctl, [RDMA_VERBS_IOCTL, MESSAGE_AT], client.caller),
       )
       assert.ok((reason ?? '').length > 10 || ret >= 0)
       return [`${encoding.form} ${encoding.name}: ${ret < 0 ? errnoName(-ret) : 'ok'}`]
@@ -171,7 +178,7 @@ describe('a wrong handle or descriptor gets Linux’s errno in its dialects', ()
     }
     for (const [title, code, change, attribute] of wrong) {
       const call = change(goodCall(cls, methodName, attribute))
-      if (encodings(call, client.context.device.driver.id, AREA).length === 0) continue
+      if (encodings(call, client.context.device.driver.id, BUFFERS_AT).length === 0) continue
       it(`${cls.name}.${methodName}: ${title}`, () => {
         for (const outcome of run(call, attribute)) assert.match(outcome, new RegExp(`: ${code}$`))
       })

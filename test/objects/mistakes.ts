@@ -70,6 +70,9 @@ const withAttribute = (
   return changed
 }
 
+/** No enum has this value. */
+const NO_VALUE = 77
+
 const highest = { u8: 0xff, u16: 0xffff, u32: 0xffffffff }
 
 /** A wrong payload of one attribute; `message` is the source of a RegExp. */
@@ -105,7 +108,7 @@ const wrongValues = ({ state }: CallTarget, of: Kind, payload: Uint8Array): Wron
       break
     }
     case 'enum':
-      add('no such value', 'EINVAL', `77 is not a value of ${of.of.name}`, littleEndian(77, of.width))
+      add('no such value', 'EINVAL', `${NO_VALUE} is not a value of ${of.of.name}`, littleEndian(NO_VALUE, of.width))
       break
     case 'flags': {
       const all = Object.values(of.of.values).reduce((bits, bit) => (bits | bit) >>> 0, 0)
@@ -184,7 +187,7 @@ export const wrongInput = (target: CallTarget, call: Call, name: string): Wrong[
     message: new RegExp(`^${path}${message.startsWith('\\.') ? '' : ': .*'}${message}`),
     bytes: withAttribute(bytes, id, false, wrong, flags),
   }))
-  const where = `^${cls.name}\\.${methodName}: attribute 0x${id.toString(16)}`
+  const prefix = `^${cls.name}\\.${methodName}: attribute 0x${id.toString(16)}`
   if (!optional)
     found.push({
       title: `${name} missing`,
@@ -203,13 +206,13 @@ export const wrongInput = (target: CallTarget, call: Call, name: string): Wrong[
     {
       ...refused,
       title: `${name} as output`,
-      message: new RegExp(`${where} is an input, not an output`),
+      message: new RegExp(`${prefix} is an input, not an output`),
       bytes: withAttribute(bytes, id, false, payload, OUT),
     },
     {
       ...refused,
       title: `${name} with unknown flags`,
-      message: new RegExp(`${where} has unknown flags 0x40`),
+      message: new RegExp(`${prefix} has unknown flags 0x40`),
       bytes: withAttribute(bytes, id, false, payload, 0x40),
     },
     {
@@ -250,7 +253,7 @@ export const wrongOutput = (call: Call, name: string): Wrong[] => {
 export const wrongCalls = ({ state }: CallTarget, call: Call): Wrong[] => {
   const { class: cls, methodName } = call
   const bytes = encodeCall(call)
-  const where = `^${cls.name}\\.${methodName}: `
+  const prefix = `^${cls.name}\\.${methodName}: `
   const changed = (change: (view: DataView) => void): Uint8Array => {
     const copy = bytes.slice()
     change(viewOf(copy))
@@ -266,13 +269,13 @@ export const wrongCalls = ({ state }: CallTarget, call: Call): Wrong[] => {
     {
       title: 'an unknown attribute',
       code: 'EPROTONOSUPPORT',
-      message: new RegExp(`${where}the mandatory attribute 0x7eee is unknown`),
+      message: new RegExp(`${prefix}the mandatory attribute 0x7eee is unknown`),
       bytes: longer,
     },
     {
       title: 'unknown flags',
       code: 'EOPNOTSUPP',
-      message: new RegExp(`${where}op_ctrl or flags of the header are unknown`),
+      message: new RegExp(`${prefix}op_ctrl or flags of the header are unknown`),
       bytes: changed(view => view.setUint32(12, 8, true)),
     },
     {
@@ -288,21 +291,31 @@ export const wrongCalls = ({ state }: CallTarget, call: Call): Wrong[] => {
       bytes: changed(view => view.setUint16(0, 17, true)),
     },
   ]
-  const object = (title: string, code: string, message: string, number: number): void => {
+  const addWrongObject = (title: string, code: string, message: string, number: number): void => {
     found.push({
       title,
       code,
-      message: new RegExp(where + message),
+      message: new RegExp(prefix + message),
       bytes: changed(view => view.setUint32(4, number, true)),
     })
   }
   if (isCreate(call.method.call))
-    object('an object that the call creates', 'EINVAL', 'object_id is 3; it is 0 for an object to be created', 3)
+    addWrongObject(
+      'an object that the call creates',
+      'EINVAL',
+      'object_id is 3; it is 0 for an object to be created',
+      3,
+    )
   else if (cls.identity === 'handle') {
-    object('no such object', 'ENOENT', `there is no object with handle ${ABSENT_HANDLE}`, ABSENT_HANDLE)
-    object('another class', 'EINVAL', `handle \\d+ is of class \\w+, not ${cls.name}`, notOf(state.handles, cls.name))
+    addWrongObject('no such object', 'ENOENT', `there is no object with handle ${ABSENT_HANDLE}`, ABSENT_HANDLE)
+    addWrongObject(
+      'another class',
+      'EINVAL',
+      `handle \\d+ is of class \\w+, not ${cls.name}`,
+      notOf(state.handles, cls.name),
+    )
   } else if (cls.identity === 'fixed')
-    object(
+    addWrongObject(
       'no such object',
       'EINVAL',
       cls.name === 'port'

@@ -19,7 +19,7 @@ import type { Call } from '../../src/uapi/call.ts'
 import { type ChainLink, encodeChain } from '../../src/uapi/object/chain.ts'
 import type { RandomSource } from '../model/random.ts'
 
-/** The client that makes the calls: what their arguments are drawn from. */
+/** The client that makes the calls; their arguments are drawn from its objects and memory. */
 export interface ClientState {
   readonly random: RandomSource
   /** Classes of the device. */
@@ -124,17 +124,17 @@ const OPTIONAL_SHARE = 0.12
 const argumentsOf = (client: ClientState, cls: ObjectClass, methodName: string): AnyValues => {
   const { random } = client
   const { in: attributes } = cls.methods[methodName]
-  const all = random.hits(0.1)
+  const hasAllOptional = random.hits(0.1)
   const share = methodName === 'modify' || methodName === 'attach' || methodName === 'detach' ? 0.3 : OPTIONAL_SHARE
   return Object.fromEntries(
     Object.entries(attributes)
-      .filter(([, { optional }]) => !optional || all || random.hits(share))
+      .filter(([, { optional }]) => !optional || hasAllOptional || random.hits(share))
       .map(([name, { of }]) => [name, likelyValue(client, name, of)]),
   )
 }
 
 /** Next states of a queue pair, with the attributes that any type requires; `modifyQp` omits those a type lacks. */
-const steps: readonly (readonly [state: number, ...attributes: string[]])[] = [
+const transitions: readonly (readonly [state: number, ...attributes: string[]])[] = [
   [QpState.values.INIT, 'pkeyIndex', 'port', 'accessFlags', 'qkey'],
   [QpState.values.RTR, 'address', 'pathMtu', 'destQpn', 'rqPsn', 'maxDestRdAtomic', 'minRnrTimer'],
   [QpState.values.RTS, 'timeout', 'retryCnt', 'rnrRetry', 'sqPsn', 'maxRdAtomic'],
@@ -142,7 +142,7 @@ const steps: readonly (readonly [state: number, ...attributes: string[]])[] = [
 const modifyQp = (client: ClientState, cls: ObjectClass): AnyValues => {
   const { random } = client
   if (random.hits(0.1)) return argumentsOf(client, cls, 'modify')
-  const [state, ...needed] = random.pick(steps)
+  const [state, ...needed] = random.pick(transitions)
   const { in: attributes } = cls.methods.modify
   const declared = needed.filter(name => attributes[name] !== undefined && !(name === 'accessFlags' && attributes.qkey))
   return { state, ...Object.fromEntries(declared.map(name => [name, likelyValue(client, name, attributes[name].of)])) }
@@ -166,12 +166,12 @@ const isPossible = (client: ClientState, { name, identity, methods }: ObjectClas
 /** A class and its method, favoring creation and possible calls. */
 const choose = (client: ClientState): [ObjectClass, string] => {
   const { random, classes } = client
-  for (let left = 5; ; left--) {
+  for (let triesLeft = 5; ; triesLeft--) {
     const cls = random.pick(classes)
-    const all = Object.keys(cls.methods)
-    const creates = all.filter(name => isCreate(cls.methods[name].call))
-    const methodName = creates.length > 0 && random.hits(0.4) ? creates[0] : random.pick(all)
-    if (left === 0 || isPossible(client, cls, methodName)) return [cls, methodName]
+    const methodNames = Object.keys(cls.methods)
+    const creates = methodNames.filter(name => isCreate(cls.methods[name].call))
+    const methodName = creates.length > 0 && random.hits(0.4) ? creates[0] : random.pick(methodNames)
+    if (triesLeft === 0 || isPossible(client, cls, methodName)) return [cls, methodName]
   }
 }
 
@@ -183,7 +183,7 @@ export const plausibleCall = (client: ClientState): Call & { readonly fd?: numbe
   const isQp = cls.methods.modify !== undefined && cls.name.endsWith('_qp')
   const args = isQp && methodName === 'modify' ? modifyQp(client, cls) : argumentsOf(client, cls, methodName)
   const call = { class: cls, methodName, method, object: 0, args }
-  if (cls.name === 'interface' && methodName === 'chain') return { ...call, args: anyChain(client) }
+  if (cls.name === 'interface' && methodName === 'chain') return { ...call, args: chainArguments(client) }
   if (isCreate(method.call)) return call
   if (cls.identity === 'handle') return { ...call, object: pickObject(client, handles, cls.name) }
   if (cls.identity === 'fixed') return { ...call, object: cls.name === 'port' ? 1 : 0 }
@@ -195,7 +195,7 @@ export const plausibleCall = (client: ClientState): Call & { readonly fd?: numbe
 export const plausibleChain = (client: ClientState): ChainLink[] => {
   const { random } = client
   const links: ChainLink[] = []
-  for (let left = 1 + random.int(6); left > 0; left--) {
+  for (let calls = 1 + random.int(6); calls > 0; calls--) {
     const call = plausibleCall({ ...client, classes: client.classes.filter(({ name }) => name !== 'interface') })
     /** Indexes of earlier entries that create an object of the class. */
     const creatorsOf = (cls: string): number[] =>
@@ -211,7 +211,7 @@ export const plausibleChain = (client: ClientState): ChainLink[] => {
   return links
 }
 
-const anyChain = (client: ClientState): AnyValues => ({
+const chainArguments = (client: ClientState): AnyValues => ({
   entries: encodeChain(plausibleChain(client)),
   onError: client.random.int(2),
 })

@@ -15,6 +15,7 @@ import type { Entry } from './chain.ts'
 import { isCreate, type ModelObject, type Opening } from './reference.ts'
 import { isKnown } from './rules.ts'
 
+/** The place in a random program at which a call is drawn. */
 export interface CallSite {
   readonly random: RandomSource
   readonly facts: Facts
@@ -24,6 +25,7 @@ export interface CallSite {
   readonly planned?: readonly (string | undefined)[]
 }
 
+/** Drawn arguments. */
 export interface Drawn {
   readonly args: AnyValues
   /** Arguments that name the object of an earlier entry of the chain: the index of the entry, by attribute. */
@@ -43,8 +45,8 @@ const handleOf = ({ random, opening }: CallSite, cls: string): number => {
   return any.length > 0 && random.hits(0.6) ? random.pick(any) : ABSENT
 }
 
-const fdsOf = ({ process }: CallSite, is: (modelObject: ModelObject) => boolean): number[] =>
-  [...process.fds].flatMap(([fd, modelObject]) => (is(modelObject) ? [fd] : []))
+const fdsOf = ({ process }: CallSite, matches: (modelObject: ModelObject) => boolean): number[] =>
+  [...process.fds].flatMap(([fd, modelObject]) => (matches(modelObject) ? [fd] : []))
 
 /** A descriptor of a class, usually of this context. */
 const fdOf = (site: CallSite, cls: string): number | undefined => {
@@ -71,9 +73,9 @@ const address = ({ random, facts, opening }: CallSite) => ({
 const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_READ, REMOTE_ATOMIC } = AccessFlags.values
 const ALL_REMOTE = LOCAL_WRITE | REMOTE_WRITE | REMOTE_READ | REMOTE_ATOMIC
 
-/** Distinct, so that events identify their object. */
-let nextHandle = 1n
-const userHandle = (): bigint => nextHandle++
+/** User handles are distinct, so that events identify their object. */
+let nextUserHandle = 1n
+const userHandle = (): bigint => nextUserHandle++
 
 const cap = { maxSendWr: 3, maxRecvWr: 3, maxSendSge: 1, maxRecvSge: 1, maxInlineData: 0 }
 /** A multicast GID (first byte 0xff), sometimes a unicast one. */
@@ -84,7 +86,7 @@ const gid = (random: RandomSource): Uint8Array => {
 }
 
 /** Values for the attributes that a transition needs. */
-const transition: Readonly<Record<string, (site: CallSite) => number | AnyValues>> = {
+const transitionValues: Readonly<Record<string, (site: CallSite) => number | AnyValues>> = {
   pkeyIndex: () => 0,
   port: () => 1,
   accessFlags: () => ALL_REMOTE,
@@ -107,23 +109,23 @@ const { RESET, RTS, SQD } = QpState.values
 const modifyQp = (site: CallSite, cls: string, target: ModelObject | undefined): AnyValues => {
   const { random } = site
   const names = Object.entries(QpState.values)
-  const from = target?.qp?.state ?? RESET
+  const before = target?.qp?.state ?? RESET
   // Usually the next state.
-  const to = random.hits(0.75) && from < SQD ? from + 1 : random.int(Object.keys(QpState.values).length)
+  const after = random.hits(0.75) && before < SQD ? before + 1 : random.int(Object.keys(QpState.values).length)
   const nameOf = (state: number) => names.find(([, value]) => value === state)![0]
   const rows = qpTransitions[QpTypes[cls as keyof typeof QpTypes]] as Readonly<
     Record<string, Readonly<Record<string, { required: readonly string[] }>> | undefined>
   >
-  const needed = rows[nameOf(from)]?.[nameOf(to)]?.required ?? []
+  const needed = rows[nameOf(before)]?.[nameOf(after)]?.required ?? []
   return {
-    state: to,
-    ...Object.fromEntries(needed.map(name => [name, transition[name](site)])),
-    ...(from === RTS && to === SQD && { enSqdAsyncNotify: random.int(2) }),
+    state: after,
+    ...Object.fromEntries(needed.map(name => [name, transitionValues[name](site)])),
+    ...(before === RTS && after === SQD && { enSqdAsyncNotify: random.int(2) }),
   } as AnyValues
 }
 
 /** The source of an attach or detach: one, sometimes two, which is refused. */
-const source = (site: CallSite): AnyValues => {
+const eventSource = (site: CallSite): AnyValues => {
   const { random } = site
   const oneSource = (): AnyValues => {
     const choice = random.int(8)
@@ -135,18 +137,19 @@ const source = (site: CallSite): AnyValues => {
   return random.hits(0.95) ? oneSource() : { ...oneSource(), ...oneSource() }
 }
 
+/** Draws the arguments of a call. `target`: the object of the call; `cls`: its class. */
 type Maker = (site: CallSite, target: ModelObject | undefined, cls: string) => AnyValues
 
-const qpNames = (site: CallSite): AnyValues => ({ pd: handleOf(site, 'pd'), sendCq: handleOf(site, 'cq') })
-const connected: Maker = site => ({
-  ...qpNames(site),
+const pdAndSendCq = (site: CallSite): AnyValues => ({ pd: handleOf(site, 'pd'), sendCq: handleOf(site, 'cq') })
+const qpArguments: Maker = site => ({
+  ...pdAndSendCq(site),
   recvCq: handleOf(site, 'cq'),
   cap,
   userHandle: userHandle(),
   asyncFd: fdOf(site, 'async_fd'),
   ...(site.random.hits(0.3) && { srq: handleOf(site, 'srq') }),
 })
-const queue: Maker = site => ({
+const srqArguments: Maker = site => ({
   pd: handleOf(site, 'pd'),
   maxWr: 7,
   maxSge: 1,
@@ -156,8 +159,8 @@ const queue: Maker = site => ({
 })
 /** The first multicast LID (IBA 4.1.3). */
 const FIRST_MULTICAST_LID = 0xc000
-const modifyQueue: Maker = ({ random }) => ({ limit: random.int(9) })
-const modify: Maker = (site, target, cls) => modifyQp(site, cls, target)
+const modifySrqArguments: Maker = ({ random }) => ({ limit: random.int(9) })
+const modifyQpArguments: Maker = (site, target, cls) => modifyQp(site, cls, target)
 const groupArguments: Maker = ({ random }) => ({ gid: gid(random), mlid: FIRST_MULTICAST_LID + random.int(2) })
 
 /** Arguments of the methods that the test calls; unlisted methods have none. */
@@ -193,14 +196,14 @@ const makers: Readonly<Record<string, Maker>> = {
   }),
   'cq.modify': ({ random }) => ({ ...(random.hits(0.7) && { cqe: 1 + random.int(9) }) }),
   'cq.reqNotify': ({ random }) => ({ solicitedOnly: random.int(2) }),
-  'srq.create': queue,
-  'srq.modify': modifyQueue,
+  'srq.create': srqArguments,
+  'srq.modify': modifySrqArguments,
   'xrc_srq.create': (site, ...rest) => ({
-    ...queue(site, ...rest),
+    ...srqArguments(site, ...rest),
     xrcd: handleOf(site, 'xrcd'),
     cq: handleOf(site, 'cq'),
   }),
-  'xrc_srq.modify': modifyQueue,
+  'xrc_srq.modify': modifySrqArguments,
   'xrcd.create': ({ random, facts }) => ({
     flags: random.weighted([
       { weight: 8, flags: XrcdFlags.values.CREAT },
@@ -209,16 +212,16 @@ const makers: Readonly<Record<string, Maker>> = {
     ]).flags,
     ...(random.hits(0.7) && { file: random.pick(facts.files) }),
   }),
-  'rc_qp.create': connected,
-  'rc_qp.modify': modify,
-  'uc_qp.create': connected,
-  'uc_qp.modify': modify,
-  'ud_qp.create': connected,
-  'ud_qp.modify': modify,
+  'rc_qp.create': qpArguments,
+  'rc_qp.modify': modifyQpArguments,
+  'uc_qp.create': qpArguments,
+  'uc_qp.modify': modifyQpArguments,
+  'ud_qp.create': qpArguments,
+  'ud_qp.modify': modifyQpArguments,
   'ud_qp.attachMcast': groupArguments,
   'ud_qp.detachMcast': groupArguments,
-  'xrc_ini_qp.create': site => ({ ...qpNames(site), cap, userHandle: userHandle() }),
-  'xrc_ini_qp.modify': modify,
+  'xrc_ini_qp.create': site => ({ ...pdAndSendCq(site), cap, userHandle: userHandle() }),
+  'xrc_ini_qp.modify': modifyQpArguments,
   'xrc_tgt_qp.create': site => {
     const numbers = [...site.opening.device.openings].flatMap(({ handles }) =>
       [...handles.values()].flatMap(({ class: cls, qp }) => (cls === 'xrc_tgt_qp' && qp ? [qp.qpn] : [])),
@@ -230,13 +233,13 @@ const makers: Readonly<Record<string, Maker>> = {
       ...(opensExisting ? { qpNum: site.random.pick(numbers) } : site.random.hits(0.1) && { qpNum: 0xfffff }),
     }
   },
-  'xrc_tgt_qp.modify': modify,
-  'event_queue.attach': site => ({ cookie: userHandle(), ...source(site) }),
+  'xrc_tgt_qp.modify': modifyQpArguments,
+  'event_queue.attach': site => ({ cookie: userHandle(), ...eventSource(site) }),
   'event_queue.detach': (site, target) => {
     const attachedObjects = [...site.opening.handles.values()].filter(
       ({ attached }) => attached !== undefined && attached.queue === target,
     )
-    if (attachedObjects.length === 0 || site.random.hits(0.2)) return source(site)
+    if (attachedObjects.length === 0 || site.random.hits(0.2)) return eventSource(site)
     const { class: cls, handle } = site.random.pick(attachedObjects)
     return { [cls]: handle }
   },
@@ -312,9 +315,9 @@ const isPossible = ({ opening, planned = [] }: CallSite, { cls, method }: Weight
 }
 
 /** One of the methods, by weight; usually one that is possible. */
-const choose = (site: CallSite, from: readonly Weighted[]): Weighted => {
-  const possible = from.filter(weighted => isPossible(site, weighted))
-  return site.random.weighted(possible.length > 0 && site.random.hits(0.96) ? possible : from)
+const choose = (site: CallSite, methods: readonly Weighted[]): Weighted => {
+  const possible = methods.filter(weighted => isPossible(site, weighted))
+  return site.random.weighted(possible.length > 0 && site.random.hits(0.96) ? possible : methods)
 }
 
 /** A call on a context: of any class of the device. */
@@ -349,16 +352,17 @@ export const drawChain = (site: CallSite): { entries: Entry[]; undo: boolean } =
   const undo = random.hits(0.6)
   const planned: (string | undefined)[] = []
   const entries: Entry[] = []
-  for (let left = 1 + random.int(8); left > 0; left--) {
+  for (let calls = 1 + random.int(8); calls > 0; calls--) {
     const inChain = { ...site, planned }
     const usesPlanned = planned.some(name => name !== undefined) && random.hits(0.35)
     if (usesPlanned) {
-      const from = random.pick([...planned.keys()].filter(i => planned[i] !== undefined))
-      const cls = classOf(random.hits(0.97) ? (planned[from] as string) : 'pd')
+      const targetEntry = random.pick([...planned.keys()].filter(i => planned[i] !== undefined))
+      const cls = classOf(random.hits(0.97) ? (planned[targetEntry] as string) : 'pd')
       const fitting = called.filter(weighted => weighted.cls === cls && weighted.method !== 'create')
       if (fitting.length > 0) {
         const { method } = random.weighted(fitting)
-        entries.push({ cls, methodName: method, object: 0, from, ...drawArguments(inChain, cls, method, undefined) })
+        const drawn = drawArguments(inChain, cls, method, undefined)
+        entries.push({ cls, methodName: method, object: 0, targetEntry, ...drawn })
         planned.push(undefined)
         continue
       }

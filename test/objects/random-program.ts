@@ -46,16 +46,16 @@ interface State {
  * Compares the results that both the carrier and the reference know. A value that the reference does not know yet (a
  * key, in a chain) is undefined in `expected`.
  */
-const assertResults = (expected: Answer['out'], actual: Answer['out'], where: string): void => {
+const assertResults = (expected: Answer['out'], actual: Answer['out'], title: string): void => {
   for (const [name, value] of Object.entries(expected))
-    if (value !== undefined) assert.deepEqual(actual[name], value, `${where}: ${name}`)
+    if (value !== undefined) assert.deepEqual(actual[name], value, `${title}: ${name}`)
 }
 
 /** Records numbers that only the real subsystem chooses: keys and QPNs. */
-const recordNumbers = (modelObject: ModelObject, out: Answer['out'], where: string): void => {
+const recordNumbers = (modelObject: ModelObject, out: Answer['out'], title: string): void => {
   const key = out.lkey ?? out.rkey
   if (typeof key === 'number') {
-    assert.ok(!modelObject.home.device.stale.has(key), `${where}: key ${key} was used twice`)
+    assert.ok(!modelObject.home.device.staleKeys.has(key), `${title}: key ${key} was used twice`)
     modelObject.key = key
   }
   if (modelObject.qp !== undefined && modelObject.qp.qpn === 0) {
@@ -64,16 +64,16 @@ const recordNumbers = (modelObject: ModelObject, out: Answer['out'], where: stri
   }
 }
 
-const compareCall = (process: Process, expected: Outcome, actual: Answer, where: string): void => {
-  assert.equal(actual.code, expected.code, where)
+const compareCall = (process: Process, expected: Outcome, actual: Answer, title: string): void => {
+  assert.equal(actual.code, expected.code, title)
   if (expected.code !== 'ok') return
-  assertResults(expected.out, actual.out, where)
+  assertResults(expected.out, actual.out, title)
   const { modelObject } = expected
   if (modelObject === undefined) return
-  recordNumbers(modelObject, actual.out, where)
-  if (modelObject.handle >= 0) assert.equal(actual.object, modelObject.handle, `${where}: handle`)
+  recordNumbers(modelObject, actual.out, title)
+  if (modelObject.handle >= 0) assert.equal(actual.object, modelObject.handle, `${title}: handle`)
   else {
-    assert.equal(actual.fds.length, 1, `${where}: descriptors`)
+    assert.equal(actual.fds.length, 1, `${title}: descriptors`)
     process.fds.set(actual.fds[0], modelObject)
   }
 }
@@ -105,35 +105,35 @@ function* chain(site: CallSite): Run {
   const { entries, undo } = drawChain(site)
   const expected = performChain({ opening, fds: process.fds }, entries, undo)
   const actual = yield { do: 'chain', process, opening, entries, undo }
-  const where = `chain${undo ? ' (undo)' : ''} ${entries.map(nameOf).join(', ')}`
-  assert.equal(actual.code, expected.code, where)
+  const title = `chain${undo ? ' (undo)' : ''} ${entries.map(nameOf).join(', ')}`
+  assert.equal(actual.code, expected.code, title)
   if (expected.code !== 'ok') return
-  assertResults({ done: expected.done, error: expected.error }, actual.out, where)
+  assertResults({ done: expected.done, error: expected.error }, actual.out, title)
   if (undo && expected.error !== 0) return
   const fds = [...actual.fds]
   const results = actual.out.entries as unknown as readonly Answer[]
   expected.outcomes.forEach(({ modelObject, out }, i) => {
-    assertResults(out, results[i].out, `${where}: entry ${i}`)
+    assertResults(out, results[i].out, `${title}: entry ${i}`)
     if (modelObject === undefined) return
     if (modelObject.handle < 0) process.fds.set(fds.shift() as number, modelObject)
-    else assert.equal(results[i].object, modelObject.handle, `${where}: handle of entry ${i}`)
+    else assert.equal(results[i].object, modelObject.handle, `${title}: handle of entry ${i}`)
     // An entry's own answer reports its later changes.
-    recordNumbers(modelObject, results[i].out, where)
+    recordNumbers(modelObject, results[i].out, title)
   })
-  assert.equal(fds.length, 0, `${where}: descriptors`)
+  assert.equal(fds.length, 0, `${title}: descriptors`)
 }
-const nameOf = ({ cls, methodName, from, refs }: Entry): string =>
-  `${cls.name}.${methodName}${from === undefined ? '' : `@${from}`}(${JSON.stringify(refs)})`
+const nameOf = ({ cls, methodName, targetEntry, refs }: Entry): string =>
+  `${cls.name}.${methodName}${targetEntry === undefined ? '' : `@${targetEntry}`}(${JSON.stringify(refs)})`
 
 // ---- processes ----
 
 /** Number of descriptors of all processes that refer to the object. */
-const copies = ({ processes }: State, modelObject: ModelObject): number =>
+const countCopies = ({ processes }: State, modelObject: ModelObject): number =>
   processes.reduce((n, { fds }) => n + [...fds.values()].filter(object => object === modelObject).length, 0)
 
 function* closeOne(state: State, process: Process, fd: number): Run {
   const modelObject = process.fds.get(fd) as ModelObject
-  const isLast = copies(state, modelObject) === 1
+  const isLast = countCopies(state, modelObject) === 1
   process.fds.delete(fd)
   if (isLast) closeFd(modelObject)
   yield { do: 'closeFd', process, fd, isLast }
@@ -142,7 +142,7 @@ function* closeOne(state: State, process: Process, fd: number): Run {
 function* closeOpening(process: Process, opening: Opening): Run {
   process.openings.delete(opening)
   opening.holders--
-  if (opening.holders === 0 && !opening.ended) endOpening(opening)
+  if (opening.holders === 0 && !opening.hasEnded) endOpening(opening)
   yield { do: 'close', process, opening }
 }
 
@@ -155,7 +155,7 @@ function* end(state: State, process: Process): Run {
 
 function* readOne({ random, facts, process }: CallSite): Run {
   // Unread records of objects destroyed with their device stay in the program's socket: no calls happen then.
-  const fds = [...process.fds].filter(([, { gone }]) => facts.raisesEvents || !gone)
+  const fds = [...process.fds].filter(([, { isGone }]) => facts.raisesEvents || !isGone)
   const withEvents = fds.filter(([, { unread }]) => unread.length > 0)
   if (fds.length === 0) return
   const [fd, modelObject] = random.pick(withEvents.length > 0 && random.hits(0.8) ? withEvents : fds)
@@ -274,7 +274,7 @@ function* step(state: State, seed: number): Run {
     return
   }
   // On an opening whose device was removed nearly every call fails, so such a process usually opens another one.
-  const usable = [...process.openings].filter(opening => !opening.ended)
+  const usable = [...process.openings].filter(opening => !opening.hasEnded)
   const shouldOpen = usable.length === 0 || action === 'open'
   if (process.openings.size === 0 || (shouldOpen && process.openings.size < MAX_OPENINGS)) {
     yield* open(process, random.pick(present))

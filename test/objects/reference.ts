@@ -8,6 +8,7 @@ import { CREATE, CREATE_FD, DESTROY, type Method, type ObjectClass } from '../..
 /** An errno by name, or 'ok'. */
 export type Code = string
 
+/** An unread event. */
 export interface Event {
   /** The object that raised it, or a port's number; 0 is the device. */
   readonly source: ModelObject | number
@@ -43,10 +44,10 @@ export interface ModelObject {
   /** Handle in its context; unused for a descriptor. */
   handle: number
   parents: ModelObject[]
-  /** It was destroyed. */
-  gone: boolean
-  /** Of a descriptor: the client has closed its last copy. */
-  closed: boolean
+  /** Whether it was destroyed. */
+  isGone: boolean
+  /** Of a descriptor: whether the client has closed its last copy. */
+  isClosed: boolean
   /** Of a descriptor: unread events, oldest first. */
   readonly unread: Event[]
   readonly channel: ModelObject | undefined
@@ -61,8 +62,8 @@ export interface ModelObject {
   readonly ports: Map<number, bigint>
   /** Of a region: its lkey; of a window: its rkey. */
   key?: number
-  /** Of a completion queue: its kind is COUNTING. */
-  counting?: boolean
+  /** Of a completion queue: whether its kind is COUNTING. */
+  isCounting?: boolean
   /** Of a shared receive queue: the limit for SRQ_LIMIT_REACHED. */
   limit?: number
   qp?: QpFacts
@@ -80,28 +81,28 @@ export interface Opening {
   readonly descriptors: Set<ModelObject>
   /** The first async fd, which gets the events of objects created without one. */
   asyncFd: ModelObject | undefined
-  /** Processes that have it open. */
+  /** Number of processes that have it open. */
   holders: number
-  ended: boolean
+  hasEnded: boolean
 }
 
 export interface ModelDevice {
   readonly name: string
-  alive: boolean
+  isAlive: boolean
   readonly openings: Set<Opening>
   readonly domains: Map<number, Domain>
   /** Keys of destroyed objects: no object of the same run may get one again. */
-  readonly stale: Set<number>
+  readonly staleKeys: Set<number>
 }
 
 let createdObjects = 0
 
 export const newDevice = (name: string): ModelDevice => ({
   name,
-  alive: true,
+  isAlive: true,
   openings: new Set(),
   domains: new Map(),
-  stale: new Set(),
+  staleKeys: new Set(),
 })
 
 export const newOpening = (device: ModelDevice): Opening => {
@@ -111,13 +112,13 @@ export const newOpening = (device: ModelDevice): Opening => {
     descriptors: new Set(),
     asyncFd: undefined,
     holders: 1,
-    ended: false,
+    hasEnded: false,
   }
   device.openings.add(opening)
   return opening
 }
 
-const lowest = (handles: ReadonlyMap<number, unknown>): number => {
+const lowestFree = (handles: ReadonlyMap<number, unknown>): number => {
   let handle = 0
   while (handles.has(handle)) handle++
   return handle
@@ -134,10 +135,10 @@ export const newObject = (
     userHandle: 0n,
     class: cls.name,
     home,
-    handle: cls.identity === 'fd' ? -1 : lowest(home.handles),
+    handle: cls.identity === 'fd' ? -1 : lowestFree(home.handles),
     parents: Object.values(references).filter(reference => reference !== undefined),
-    gone: false,
-    closed: false,
+    isGone: false,
+    isClosed: false,
     unread: [],
     channel: references.channel,
     asyncFd: references.asyncFd ?? home.asyncFd,
@@ -154,7 +155,7 @@ export const newObject = (
 
 export const allObjects = ({ handles, descriptors }: Opening): ModelObject[] => [...handles.values(), ...descriptors]
 
-/** Number of references to the object from others of its context; an object may refer to it twice. */
+/** Number of references to the object from createdAhs of its context; an object may refer to it twice. */
 export const uses = (modelObject: ModelObject): number =>
   allObjects(modelObject.home).reduce(
     (n, { parents }) => n + parents.filter(parent => parent === modelObject).length,
@@ -164,7 +165,7 @@ export const uses = (modelObject: ModelObject): number =>
 // ---- events ----
 
 const post = (fd: ModelObject | undefined, event: Event): void => {
-  if (fd !== undefined && !fd.closed && !fd.gone) fd.unread.push(event)
+  if (fd !== undefined && !fd.isClosed && !fd.isGone) fd.unread.push(event)
 }
 
 export const raise = (modelObject: ModelObject, type: number): void =>
@@ -199,7 +200,7 @@ export const detachPort = (queue: ModelObject, port: number): void => {
   queue.ports.delete(port)
 }
 
-/** The client reads the oldest event. */
+/** The client reads the oldest event, which is counted; undefined if there is none. */
 export const readEvent = (fd: ModelObject): Event | undefined => {
   const event = fd.unread.shift()
   if (event !== undefined && typeof event.source !== 'number') {
@@ -211,17 +212,17 @@ export const readEvent = (fd: ModelObject): Event | undefined => {
 
 // ---- destruction ----
 
-/** Destroys the object; a closed descriptor is destroyed with its last user. */
-export const forget = (modelObject: ModelObject): void => {
-  if (modelObject.gone) return
-  modelObject.gone = true
+/** Destroys an object, and each closed descriptor of which it was the last user. */
+export const destroyObject = (modelObject: ModelObject): void => {
+  if (modelObject.isGone) return
+  modelObject.isGone = true
   const { home, parents } = modelObject
   for (const fd of home.descriptors) withdraw(fd, modelObject)
   if (modelObject.class === 'comp_channel' || modelObject.class === 'async_fd' || modelObject.class === 'event_queue') {
     home.descriptors.delete(modelObject)
     closeQueue(modelObject)
   } else home.handles.delete(modelObject.handle)
-  if (modelObject.key !== undefined) home.device.stale.add(modelObject.key)
+  if (modelObject.key !== undefined) home.device.staleKeys.add(modelObject.key)
   const { domain, qp } = modelObject
   if (modelObject.class === 'xrcd' && domain !== undefined && --domain.openers === 0 && domain.file !== undefined)
     home.device.domains.delete(domain.file)
@@ -229,12 +230,12 @@ export const forget = (modelObject: ModelObject): void => {
     qp.openers.splice(qp.openers.indexOf(modelObject), 1)
     if (qp.openers.length === 0) domain?.targets.delete(qp.qpn)
   }
-  for (const parent of parents) if (parent.closed && uses(parent) === 0) forget(parent)
+  for (const parent of parents) if (parent.isClosed && uses(parent) === 0) destroyObject(parent)
 }
 
 /** A descriptor is closed: attached objects notify their former listeners again. */
 const closeQueue = (fd: ModelObject): void => {
-  fd.closed = true
+  fd.isClosed = true
   fd.unread.length = 0
   for (const modelObject of fd.home.handles.values())
     if (modelObject.attached?.queue === fd) modelObject.attached = undefined
@@ -242,33 +243,33 @@ const closeQueue = (fd: ModelObject): void => {
 
 /** The last copy of a descriptor is closed. */
 export const closeFd = (fd: ModelObject): void => {
-  if (fd.gone || fd.closed) return
+  if (fd.isGone || fd.isClosed) return
   closeQueue(fd)
-  if (uses(fd) === 0) forget(fd)
+  if (uses(fd) === 0) destroyObject(fd)
 }
 
 /** The last process that had the context has closed it, or its device was removed. */
 export const endOpening = (opening: Opening): void => {
-  opening.ended = true
+  opening.hasEnded = true
   opening.device.openings.delete(opening)
   const all = allObjects(opening).sort((a, b) => b.id - a.id)
-  for (const modelObject of all.filter(modelObject => modelObject.handle >= 0)) forget(modelObject)
+  for (const modelObject of all.filter(modelObject => modelObject.handle >= 0)) destroyObject(modelObject)
   for (const modelObject of all) {
-    modelObject.gone = true
+    modelObject.isGone = true
     opening.descriptors.delete(modelObject)
   }
 }
 
 /** Device removal: every listener gets the event, then everything is destroyed. */
 export const endDevice = (device: ModelDevice, eventType: number): void => {
-  device.alive = false
+  device.isAlive = false
   raisePort(device, 0, eventType)
   for (const opening of [...device.openings]) endOpening(opening)
 }
 
 // ---- lookup ----
 
-/** Where the arguments of a call are looked up: handles in the opening, descriptors in the process. */
+/** The tables in which the arguments of a call are looked up: handles of the opening, descriptors of the process. */
 export interface Scope {
   readonly opening: Opening
   /** Descriptors of the calling process. */
@@ -284,7 +285,7 @@ export const byHandle = ({ opening }: Scope, handle: number, cls: string): Code 
 
 const byFd = ({ opening, fds }: Scope, fd: number, cls: string): Code | ModelObject => {
   const found = fds.get(fd)
-  if (found === undefined || found.home !== opening || found.closed || found.gone) return 'EBADF'
+  if (found === undefined || found.home !== opening || found.isClosed || found.isGone) return 'EBADF'
   return found.class === cls ? found : 'EBADF'
 }
 

@@ -11,9 +11,9 @@ import {
   byHandle,
   type Code,
   type Domain,
+  destroyObject,
   detach,
   detachPort,
-  forget,
   isCreate,
   isDestroy,
   lookUp,
@@ -50,18 +50,20 @@ export interface Outcome {
   /** The created object. */
   readonly modelObject?: ModelObject
   /** The address handles that createAhs created. */
-  readonly others?: readonly ModelObject[]
+  readonly createdAhs?: readonly ModelObject[]
 }
 
 const { CREAT, EXCL } = XrcdFlags.values
 const { SQ_DRAINED, QP_LAST_WQE_REACHED } = AsyncEventType.values
 const { RESET, ERR, RTS, SQD } = QpState.values
+/** maxWr of every SRQ that random-calls.ts creates. */
+const DRAWN_SRQ_WR = 7
 /** First byte of a multicast GID. */
 const MULTICAST_PREFIX = 0xff
 
 // ---- classes ----
 
-/** The result of destroy: the events that the client has read. */
+/** The result of destroy: the number of async events that the client has read. */
 const countAsyncEvents = (_call: CheckedCall, { read }: ModelObject): AnyValues => ({ events: read.asyncs })
 
 /** Drawn addresses are valid except for the port (random-calls.ts); the device has port 1 only. */
@@ -105,8 +107,8 @@ const qpRules = (name: (typeof QP_CLASSES)[number]): Readonly<Record<string, Rul
   modify: {
     refuse({ args }, modelObject) {
       const { state } = modelObject!.qp!
-      const to = args.state as number
-      return checkTransition(QpTypes[name], state, to, Object.keys(args)) === undefined ? undefined : 'EINVAL'
+      const newState = args.state as number
+      return checkTransition(QpTypes[name], state, newState, Object.keys(args)) === undefined ? undefined : 'EINVAL'
     },
     apply({ args }, modelObject) {
       const facts = modelObject.qp as QpFacts
@@ -150,8 +152,8 @@ const srqRules: Readonly<Record<string, Rule>> = {
   },
   query: { apply: (_call, { limit }) => ({ limit }) },
   modify: {
-    // Every drawn SRQ has maxWr 7 (random-calls.ts), and is not resized.
-    refuse: ({ args }) => ((args.limit as number) > 7 ? 'EINVAL' : undefined),
+    // SRQs are not resized.
+    refuse: ({ args }) => ((args.limit as number) > DRAWN_SRQ_WR ? 'EINVAL' : undefined),
     apply({ args }, modelObject) {
       modelObject.limit = args.limit as number
       return {}
@@ -179,7 +181,7 @@ const rules: Readonly<Record<string, Readonly<Record<string, Rule>>>> = {
         return undefined
       },
       apply({ opening, args }) {
-        for (const { handle } of args.handles as { handle: number }[]) forget(opening.handles.get(handle)!)
+        for (const { handle } of args.handles as { handle: number }[]) destroyObject(opening.handles.get(handle)!)
         return {}
       },
     },
@@ -213,7 +215,7 @@ const rules: Readonly<Record<string, Readonly<Record<string, Rule>>>> = {
       refuse: ({ args }) => ((args.compVector as number) > 1 ? 'EINVAL' : undefined),
       apply({ args }, modelObject) {
         modelObject.userHandle = args.userHandle as bigint
-        modelObject.counting = args.kind === CqKind.values.COUNTING
+        modelObject.isCounting = args.kind === CqKind.values.COUNTING
         return {}
       },
     },
@@ -224,7 +226,7 @@ const rules: Readonly<Record<string, Readonly<Record<string, Rule>>>> = {
           ? args.count === undefined
             ? 'EINVAL'
             : undefined
-          : cq!.counting
+          : cq!.isCounting
             ? 'EINVAL'
             : undefined,
     },
@@ -312,8 +314,8 @@ const rules: Readonly<Record<string, Readonly<Record<string, Rule>>>> = {
       refuse(call, queue) {
         const source = sourceOf(call)
         if (typeof source === 'string') return source
-        const taken = typeof source === 'number' ? queue!.ports.has(source) : source.attached !== undefined
-        return taken ? 'EBUSY' : undefined
+        const isAttached = typeof source === 'number' ? queue!.ports.has(source) : source.attached !== undefined
+        return isAttached ? 'EBUSY' : undefined
       },
       apply(call, queue) {
         const source = sourceOf(call) as ModelObject | number
@@ -327,8 +329,8 @@ const rules: Readonly<Record<string, Readonly<Record<string, Rule>>>> = {
       refuse(call, queue) {
         const source = sourceOf(call)
         if (typeof source === 'string') return source
-        const isThere = typeof source === 'number' ? queue!.ports.has(source) : source.attached?.queue === queue
-        return isThere ? undefined : 'ENOENT'
+        const isAttached = typeof source === 'number' ? queue!.ports.has(source) : source.attached?.queue === queue
+        return isAttached ? undefined : 'ENOENT'
       },
       apply(call, queue) {
         const source = sourceOf(call) as ModelObject | number
@@ -375,7 +377,7 @@ const takeRecord = (fd: ModelObject) => {
 
 /** The result of read(2) on a descriptor: the oldest event in bytes. */
 export const readRecord = (fd: ModelObject): { code: Code; bytes?: Uint8Array } => {
-  if (fd.unread.length === 0) return { code: fd.gone ? 'EIO' : 'EAGAIN' }
+  if (fd.unread.length === 0) return { code: fd.isGone ? 'EIO' : 'EAGAIN' }
   if (fd.class === 'event_queue') {
     const { cookie, object, class: cls, type } = takeRecord(fd)
     const view = new DataView(new ArrayBuffer(24))
@@ -407,7 +409,7 @@ export const perform = (
   const method = cls.methods[methodName]
   const rule = rules[cls.name][methodName]
   const refused = (code: Code): Outcome => ({ code, out: {} })
-  if (!opening.device.alive || opening.ended) return refused('EIO')
+  if (!opening.device.isAlive || opening.hasEnded) return refused('EIO')
   const found = lookUp(scope, method, args)
   if (typeof found === 'string') return refused(found)
   const call: CheckedCall = { scope, opening, cls, args, references: found }
@@ -425,9 +427,9 @@ export const perform = (
   const code = rule.refuse?.(call, modelObject)
   if (code !== undefined) return refused(code)
   const out = rule.apply?.(call, modelObject) ?? {}
-  if (isDestroy(method)) forget(modelObject)
+  if (isDestroy(method)) destroyObject(modelObject)
   if (methodName !== 'createAhs') return { code: 'ok', out }
   const ah = { name: 'ah', identity: 'handle' } as ObjectClass
-  const others = (args.addresses as object[]).map(() => newObject(opening, ah, { pd: modelObject }))
-  return { code: 'ok', out: { handles: others.map(({ handle }) => ({ handle })) }, others }
+  const createdAhs = (args.addresses as object[]).map(() => newObject(opening, ah, { pd: modelObject }))
+  return { code: 'ok', out: { handles: createdAhs.map(({ handle }) => ({ handle })) }, createdAhs }
 }

@@ -11,7 +11,7 @@ const nameOf = (op: Op): string => {
   return op.do === 'chain' ? `chain of ${op.entries.length}` : op.do
 }
 
-/** One program, as the seeds of its steps. */
+/** Runs one program, given as the seeds of its steps. */
 const runOnCore = (seeds: readonly number[]): void => {
   const { facts, perform } = coreCarrier()
   const steps = run(facts, seeds)

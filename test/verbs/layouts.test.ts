@@ -54,7 +54,7 @@ const layoutNames = Object.keys(layouts) as LayoutName[]
 
 /** The program's side of a device's ring. */
 const programSide = ({ area, headerAt, elementsAt, layout }: Ring, index = 0): ProgramRing => {
-  const bytes: RingBytes = { head: headerAt, data: elementsAt, bytes: area.bytes, view: area.view, words: area.words }
+  const bytes: RingBytes = { headerAt, elementsAt, bytes: area.bytes, view: area.view, words: area.words }
   return Object.assign(programRing({ layout, ring: () => bytes }, { offset: 0n, size: 0 }), { index })
 }
 

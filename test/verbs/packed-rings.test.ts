@@ -64,7 +64,7 @@ for (const isPacked of [true, false])
             assert.equal(loadProducer(ring), 1)
             for (const index of [0, ring.mask]) {
               assert.equal(ring.area.view.getUint32(elementAt(ring, index), true), mark)
-              assert.equal(program.view.getUint32(program.data + (index << program.log2), true), mark)
+              assert.equal(program.view.getUint32(program.elementsAt + (index << program.log2Element), true), mark)
             }
           }
           steps.forEach(({ freedIndex, ringSize }, i) => {
@@ -77,9 +77,12 @@ for (const isPacked of [true, false])
             }
             const ring = createRing(rings, ringSize.elements, ringSize.bytes)
             const program = programRingOf(ring)
-            assert.deepEqual([program.mask, program.log2, program.capacity], [ring.mask, ring.log2, ring.capacity])
+            assert.deepEqual(
+              [program.mask, program.log2Element, program.capacity],
+              [ring.mask, ring.log2Element, ring.capacity],
+            )
             program.view.setUint32(nextSlot(program), i + 1, true)
-            program.view.setUint32(program.data + (program.mask << program.log2), i + 1, true)
+            program.view.setUint32(program.elementsAt + (program.mask << program.log2Element), i + 1, true)
             produce(program)
             liveRings.push({ ring, program, mark: i + 1 })
           })

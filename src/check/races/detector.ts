@@ -265,7 +265,7 @@ export const createRaceDetector = (services: DetectorServices, sources: RaceSour
       feed.add({ event: 'completion', request, time, cq, filled })
       joinBatch()
     },
-    forgotten(id) {
+    queueReset(id) {
       const owner = isOn ? objects.find(id) : undefined
       if (owner === undefined) return
       join()

@@ -1,6 +1,6 @@
 /*
  * Feeds the checker (src/check/) from a core: every call (by a hook of each device), every failure and every request.
- * Calls and failures of contexts that belong to clients, like that of the MAD layer, are left out.
+ * Calls and failures of contexts that are not those of checked programs are left out (`CheckSources.isChecked`).
  */
 import { Checker } from '../../check/checker.ts'
 import type { DeviceWithGid } from '../../check/connection.ts'
@@ -25,7 +25,7 @@ export interface CheckSources extends Pick<CheckerSources, 'like' | 'buffers' | 
   /** Microseconds. */
   now(): number
   /** Whether the calls and failures of a context are checked. */
-  watches(context: Context): boolean
+  isChecked(context: Context): boolean
   /** The program of a context; undefined for the process that runs the checker. */
   program(context: Context): Program | undefined
   /** Captures the stack of the call that runs now; the returned function gives it, also after the call. */
@@ -50,20 +50,20 @@ const deviceWithGid =
 const NO_STACK: Stack = []
 const noStack = (): Stack => NO_STACK
 
-/** Reports the calls of a device to the checker. `poll`: undefined if the driver has none. */
+/** The hook that reports the calls of a device to the checker. `poll`: undefined if the driver reports no requests. */
 const hookOf = (device: Device, checker: Checker, sources: CheckSources, poll: RequestPoll | undefined): Hook => {
   const stacks = new WeakMap<CallContext, () => Stack>()
   return {
     pre(call, object, args) {
       const { context, entry, why } = call
-      if (!sources.watches(context)) return
-      if (entry.class.name === 'cq' && entry.name !== 'create') poll?.cq(object)
+      if (!sources.isChecked(context)) return
+      if (entry.class.name === 'cq' && entry.name !== 'create') poll?.reportCq(object)
       if (why !== 'call') return
       const stack = sources.callStack()
       // Captured now: when an asynchronous handler ends, another call runs.
       stacks.set(call, stack)
       if (entry.name === 'create') return
-      if (entry.class.name === 'mr') poll?.context(context)
+      if (entry.class.name === 'mr') poll?.reportContext(context)
       const beginning: BeginningCall = {
         class: entry.class.name,
         method: entry.name,
@@ -77,7 +77,7 @@ const hookOf = (device: Device, checker: Checker, sources: CheckSources, poll: R
     },
     post(call, object, args, out, error) {
       const { context, entry, why } = call
-      if (!sources.watches(context)) return
+      if (!sources.isChecked(context)) return
       const stack = why === 'call' ? (stacks.get(call) ?? sources.callStack()) : noStack
       checker.called({
         time: sources.now(),
@@ -129,7 +129,7 @@ const checkerSources = (
   },
   scanContext(device, id) {
     const context = contextOf(core, id)
-    if (context !== undefined) polls.get(device)?.context(context)
+    if (context !== undefined) polls.get(device)?.reportContext(context)
   },
   digest: (device, request, isWhole) => polls.get(device)?.digest(request, isWhole),
 })
@@ -139,10 +139,10 @@ export const createChecker = (core: Core, report: (finding: Finding) => void, so
   /** By device index. */
   const polls = new Map<number, RequestPoll>()
   const races = sources.events && { ...sources.events, memoryOf: keyMemory(core) }
-  const common = checkerSources(core, sources, polls)
-  const checker = new Checker(deviceWithGid(core), report, { ...common, ...(races && { races }) })
+  const commonSources = checkerSources(core, sources, polls)
+  const checker = new Checker(deviceWithGid(core), report, { ...commonSources, ...(races && { races }) })
   onRegionUnmapped(core, region => {
-    if (region.context !== undefined && sources.watches(region.context)) checker.unmapped(region.id)
+    if (region.context !== undefined && sources.isChecked(region.context)) checker.unmapped(region.id)
   })
   registerClient(core, {
     name: 'check',
@@ -152,12 +152,11 @@ export const createChecker = (core: Core, report: (finding: Finding) => void, so
       addHook(device, hookOf(device, checker, sources, poll))
       return true
     },
-    // The hook stays: the device's objects are destroyed after the client is removed, and the checker needs these
-    // calls.
+    // The hook stays: the device's objects are destroyed later, and the checker needs these calls.
     remove() {},
   })
   addFailureHandler(core, (failure, device, context) => {
-    if (context === undefined || !sources.watches(context)) return
+    if (context === undefined || !sources.isChecked(context)) return
     const { peer, wrId = 0n } = failure
     checker.failed({
       time: sources.now(),

@@ -11,8 +11,8 @@ import { TWO_32 } from '../../spec/memory.ts'
  * bound.
  */
 export const keyMemory = (core: Core): ((device: number, key: number) => KeyedMemory | undefined) => {
-  /** Numbers of address spaces. */
-  const numbers = new WeakMap<object, number>()
+  /** Numbers of address spaces, counted from 1 in the order in which they were found. */
+  const spaceNumbers = new WeakMap<object, number>()
   let lastNumber = 0
   /** Devices that were found before, by index. */
   const devices = new Map<number, Device>()
@@ -33,10 +33,10 @@ export const keyMemory = (core: Core): ((device: number, key: number) => KeyedMe
     if (row < 0 || memory.key[row] !== key) return undefined
     const space = memory.spaces[memory.space[row]!]
     if (space === undefined) return undefined
-    let number = numbers.get(space)
+    let number = spaceNumbers.get(space)
     if (number === undefined) {
       number = ++lastNumber
-      numbers.set(space, number)
+      spaceNumbers.set(space, number)
     }
     const start = memory.startHi[row]! * TWO_32 + memory.startLo[row]!
     const iova = memory.iovaHi[row]! * TWO_32 + memory.iovaLo[row]!

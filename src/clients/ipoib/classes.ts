@@ -18,6 +18,7 @@ const DATAGRAM_OVERHEAD = 256
  */
 const READABLE = new Uint8Array(8)
 
+/** A received datagram. */
 interface Datagram {
   readonly from: IpEnd
   readonly payload: Uint8Array
@@ -36,7 +37,7 @@ class ProgramSocket {
   constructor(service: IpOverDevice, object: FdObject, iface: DeviceInterface, protocol: SocketProtocol, port: number) {
     this.#object = object
     this.interface = iface
-    this.socket = service.use('ip_socket.create', iface, ip =>
+    this.socket = service.withEngine('ip_socket.create', iface, ip =>
       ip.open(protocol, port, (from, payload) => this.#received({ from, payload })),
     )
   }
@@ -65,17 +66,17 @@ class ProgramSocket {
   }
 }
 
-/** 64-bit attributes are bigints. */
+/** The counters as u64 attributes, whose values are bigints. */
 const toBigints = <K extends string>(counters: Readonly<Record<K, number>>): Record<K, bigint> =>
   Object.fromEntries(Object.entries<number>(counters).map(([name, value]) => [name, BigInt(value)])) as Record<
     K,
     bigint
   >
 
-/** `service` returns the client; called at the first call of a class. */
+/** `service` returns the client, which it starts when it is first called. */
 export const ipClasses = (service: () => IpOverDevice): readonly DriverClass[] => {
-  const linkAttributes = ({ port: { port, gid }, ip }: DeviceInterface) => ({
-    qpn: port.qpn,
+  const linkAttributes = ({ port: { queuePair, gid }, ip }: DeviceInterface) => ({
+    qpn: queuePair.qpn,
     gid: gid.slice(),
     mtu: ip.mtu,
   })
@@ -122,11 +123,11 @@ export const ipClasses = (service: () => IpOverDevice): readonly DriverClass[] =
     destroy(_call, { state: { interface: iface, socket } }) {
       // Leaves the groups of the socket. An interface that was removed with its device or context has left them
       // already.
-      if (service().has(iface)) iface.ip.close(socket)
+      if (service().exists(iface)) iface.ip.close(socket)
       return {}
     },
     send(_call, { state: { interface: iface, socket } }, { address, port, payload }) {
-      service().use('ip_socket.send', iface, (ip, now) => ip.send(socket, { address, port }, payload, now))
+      service().withEngine('ip_socket.send', iface, (ip, now) => ip.send(socket, { address, port }, payload, now))
       return {}
     },
     receive(_call, { state }) {
@@ -134,11 +135,11 @@ export const ipClasses = (service: () => IpOverDevice): readonly DriverClass[] =
       return { ...from, payload }
     },
     join(_call, { state: { interface: iface, socket } }, { group }) {
-      service().use('ip_socket.join', iface, ip => ip.join(socket, group))
+      service().withEngine('ip_socket.join', iface, ip => ip.join(socket, group))
       return {}
     },
     leave(_call, { state: { interface: iface, socket } }, { group }) {
-      service().use('ip_socket.leave', iface, ip => ip.leave(socket, group))
+      service().withEngine('ip_socket.leave', iface, ip => ip.leave(socket, group))
       return {}
     },
   })

@@ -17,6 +17,7 @@ import { ENCAPSULATION_BYTES, IPOIB_QKEY, type LinkAddress } from '../../wire/ip
 export interface IpEnvironment {
   /** Microseconds. */
   readonly now: () => number
+  /** Returns a u32. */
   readonly random: () => number
   /** Called when packets wait for the devices' next poll. */
   readonly wake?: () => void
@@ -39,32 +40,33 @@ export const wireGid = (mgid: Uint8Array, localGid: Uint8Array): Uint8Array =>
     ? Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 239, 255, mgid[14]!, mgid[15]!)
     : mgid
 
-/** The queue pair of an interface, and the multicast groups that it has joined. */
+/** The link of an interface: its queue pair, and the multicast groups that it has joined. */
 class IpPort {
   readonly gid: Uint8Array
-  readonly port: DatagramPort
+  readonly queuePair: DatagramPort
   /** How often each link-layer group was joined: several IP groups may map to the same one. */
   readonly #groups = new Map<string, number>()
 
-  /** Throws CallError EOPNOTSUPP. */
+  /** Throws CallError EOPNOTSUPP if the device has no GID or no queue pairs for clients. */
   constructor(device: Device, receive: (packet: Uint8Array) => void) {
+    // GID 0 is the link-local default
     const [first, ...others] = device.ports[0]?.gids.entries.flatMap(entry => entry?.gid ?? []) ?? []
     const gid = others.find(candidate => !isLinkLocal(candidate)) ?? first
-    const port = gid && device.driver.openDatagrams?.(device, IPOIB_QKEY, receive)
-    if (gid === undefined || port === undefined)
+    const queuePair = gid && device.driver.openDatagrams?.(device, IPOIB_QKEY, receive)
+    if (gid === undefined || queuePair === undefined)
       throw new CallError(
         'EOPNOTSUPP',
         `ip_interface.create: device ${device.name} has no GID or no UD queue pairs for clients`,
       )
     this.gid = gid
-    this.port = port
+    this.queuePair = queuePair
   }
 
   join({ gid }: LinkAddress): void {
     const group = wireGid(gid, this.gid)
     const key = addressText(group)
     const uses = this.#groups.get(key) ?? 0
-    if (uses === 0) this.port.join(group)
+    if (uses === 0) this.queuePair.join(group)
     this.#groups.set(key, uses + 1)
   }
 
@@ -73,11 +75,11 @@ class IpPort {
     const key = addressText(group)
     const uses = this.#groups.get(key) ?? 0
     if (uses > 1) this.#groups.set(key, uses - 1)
-    else if (this.#groups.delete(key)) this.port.leave(group)
+    else if (this.#groups.delete(key)) this.queuePair.leave(group)
   }
 
   send(bytes: Uint8Array, { qpn, gid }: LinkAddress): boolean {
-    return this.port.send(bytes, {
+    return this.queuePair.send(bytes, {
       localGid: this.gid,
       remoteGid: isMulticastGid(gid) ? wireGid(gid, this.gid) : gid,
       qpn,
@@ -94,6 +96,7 @@ export interface DeviceInterface {
   readonly device: Device
   /** The user of the program that created it; undefined for this process. */
   readonly user: number | undefined
+  /** The IP engine. */
   readonly ip: IpInterface
   readonly port: IpPort
 }
@@ -152,7 +155,10 @@ export class IpOverDevice {
 
   // ---- interfaces ----
 
-  /** Creates an interface for a program's context. `address`: 16 bytes. Throws CallError. */
+  /**
+   * Creates an interface for a program's context. `address`: 16 bytes. Throws CallError: EINVAL for an address or
+   * prefix length that is wrong, EADDRINUSE, EOPNOTSUPP, and ENOMEM beyond MAX_INTERFACES.
+   */
   create(
     { device, account }: Pick<Context, 'device' | 'account'>,
     address: Uint8Array,
@@ -174,7 +180,7 @@ export class IpOverDevice {
     const port = new IpPort(device, packet => this.#receive(created, packet))
     let created: DeviceInterface
     try {
-      const { qpn, mtu } = port.port
+      const { qpn, mtu } = port.queuePair
       const ip = new IpInterface({
         address,
         prefixLength,
@@ -187,7 +193,7 @@ export class IpOverDevice {
       })
       created = { device, user, ip, port }
     } catch (error) {
-      port.port.close()
+      port.queuePair.close()
       throw asCallError('ip_interface.create', error)
     }
     this.#interfaces.add(created)
@@ -195,7 +201,7 @@ export class IpOverDevice {
   }
 
   /** Whether the interface still exists. */
-  has(iface: DeviceInterface): boolean {
+  exists(iface: DeviceInterface): boolean {
     return this.#interfaces.has(iface)
   }
 
@@ -203,12 +209,15 @@ export class IpOverDevice {
   remove(iface: DeviceInterface): void {
     if (!this.#interfaces.delete(iface)) return
     iface.ip.shutDown()
-    iface.port.port.close()
+    iface.port.queuePair.close()
   }
 
-  /** Calls `body` with the engine of an interface, and sends the resulting packets. Throws CallError. */
-  use<T>(call: string, iface: DeviceInterface, body: (ip: IpInterface, now: number) => T): T {
-    if (!this.has(iface)) throw new CallError('EIO', `${call}: the interface was removed`)
+  /**
+   * Calls `body` with the engine of an interface, and sends the resulting packets. Throws CallError: EIO if the
+   * interface was removed, and the errors of the engine. `call` begins the error message.
+   */
+  withEngine<T>(call: string, iface: DeviceInterface, body: (ip: IpInterface, now: number) => T): T {
+    if (!this.exists(iface)) throw new CallError('EIO', `${call}: the interface was removed`)
     try {
       return body(iface.ip, this.#environment.now())
     } catch (error) {
@@ -223,12 +232,12 @@ export class IpOverDevice {
     this.#flush(iface)
   }
 
-  /** Sends the packets that the engine of an interface has ready. */
+  /** Sends the packets that wait in the engine of an interface. */
   #flush({ ip, port }: DeviceInterface): void {
     let sent = false
     for (let frame = ip.pollTransmit(); frame !== undefined; frame = ip.pollTransmit()) {
       if (port.send(frame.bytes, frame.to)) sent = true
-      else ip.dropped(1)
+      else ip.countDropped(1)
     }
     if (sent) this.#environment.wake?.()
   }

@@ -30,6 +30,10 @@ export interface TakenMessage {
 
 /** Limit of the bytes of unread messages, and separately of unfinished sends, of one channel. */
 const MAX_BYTES = 8 << 20
+/** Bytes charged for a message in addition to its data. */
+const MESSAGE_OVERHEAD = 256
+
+const sizeOf = ({ data }: WaitingMessage): number => data.length + MESSAGE_OVERHEAD
 
 /** A record. Its contents mean nothing: programs receive messages, not records. */
 const RECORD = new Uint8Array(8)
@@ -38,11 +42,11 @@ export class MadQueue {
   readonly #channel: FdObject
   readonly #waiting: WaitingMessage[] = []
   /** Bytes of unread messages. */
-  #bytes = 0
+  #unreadBytes = 0
   /** Bytes of unfinished sends. */
-  #sending = 0
+  #sendingBytes = 0
   /** Number of agents that report to this channel. */
-  agents = 0
+  agentCount = 0
 
   constructor(channel: FdObject) {
     this.#channel = channel
@@ -52,49 +56,49 @@ export class MadQueue {
     return this.#waiting.length
   }
 
-  /** Counts a send until `endSend`. Throws CallError ENOMEM. */
+  /** Counts the bytes of a send until `endSend`. Throws CallError ENOMEM. */
   beginSend({ length }: Uint8Array): void {
-    if (this.#sending + length > MAX_BYTES)
-      throw new CallError('ENOMEM', `mad_agent.send: ${this.#sending} bytes wait for their responses`)
+    if (this.#sendingBytes + length > MAX_BYTES)
+      throw new CallError('ENOMEM', `mad_agent.send: ${this.#sendingBytes} bytes wait for their responses`)
     this.#channel.context.account?.charge(length)
-    this.#sending += length
+    this.#sendingBytes += length
   }
 
   endSend({ length }: Uint8Array): void {
     this.#channel.context.account?.release(length)
-    this.#sending -= length
+    this.#sendingBytes -= length
   }
 
-  /** Adds a message; drops it if there is no space, or the channel is closed. */
+  /** Adds a message; drops it if it exceeds MAX_BYTES or the user's memory quota, or the channel is closed. */
   post(message: WaitingMessage): void {
     const bytes = sizeOf(message)
-    if (this.#channel.isClosed || this.#bytes + bytes > MAX_BYTES) return
+    if (this.#channel.isClosed || this.#unreadBytes + bytes > MAX_BYTES) return
     try {
       this.#channel.context.account?.charge(bytes)
     } catch (error) {
       if (error instanceof CallError) return
       throw error
     }
-    this.#bytes += bytes
+    this.#unreadBytes += bytes
     this.#waiting.push(message)
     postRecord(this.#channel, RECORD)
   }
 
   /**
-   * Returns the oldest message for a buffer of `room` bytes. Throws CallError EAGAIN if there is none, EINVAL if the
-   * buffer is too small for its first datagram.
+   * Returns the oldest message for a buffer of `bufferBytes` bytes. Throws CallError EAGAIN if there is none, EINVAL if
+   * the buffer is too small for its first datagram.
    */
-  take(room: number): TakenMessage {
+  take(bufferBytes: number): TakenMessage {
     const [message] = this.#waiting
     if (message === undefined) throw new CallError('EAGAIN', 'mad_channel.receive: no message is pending')
     const { data } = message
-    const first = Math.min(data.length, MAD_BYTES)
-    if (room < first)
+    const firstBytes = Math.min(data.length, MAD_BYTES)
+    if (bufferBytes < firstBytes)
       throw new CallError(
         'EINVAL',
-        `mad_channel.receive: attribute room: ${room} bytes; the next message needs ${first} at least`,
+        `mad_channel.receive: attribute room: ${bufferBytes} bytes; the next message needs ${firstBytes} at least`,
       )
-    if (room < data.length) return { message, data: data.subarray(0, MAD_BYTES), isTaken: false }
+    if (bufferBytes < data.length) return { message, data: data.subarray(0, MAD_BYTES), isTaken: false }
     this.#waiting.shift()
     this.#release(sizeOf(message))
     this.#channel.sink.take(1)
@@ -105,7 +109,7 @@ export class MadQueue {
   putBack(message: WaitingMessage): void {
     const bytes = sizeOf(message)
     this.#channel.context.account?.charge(bytes)
-    this.#bytes += bytes
+    this.#unreadBytes += bytes
     this.#waiting.unshift(message)
     postRecord(this.#channel, RECORD)
   }
@@ -113,16 +117,11 @@ export class MadQueue {
   /** Drops the unread messages. */
   clear(): void {
     this.#waiting.length = 0
-    this.#release(this.#bytes)
+    this.#release(this.#unreadBytes)
   }
 
   #release(bytes: number): void {
     this.#channel.context.account?.release(bytes)
-    this.#bytes -= bytes
+    this.#unreadBytes -= bytes
   }
 }
-
-/** Bytes charged for a message in addition to its data. */
-const MESSAGE_OVERHEAD = 256
-
-const sizeOf = ({ data }: WaitingMessage): number => data.length + MESSAGE_OVERHEAD

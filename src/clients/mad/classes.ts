@@ -48,7 +48,7 @@ const refuse = (subject: string, why: string): never => {
   throw new CallError('EINVAL', `${subject}: ${why}`)
 }
 
-/** The arguments of an agent's registration, checked. Throws CallError. */
+/** The arguments of an agent's registration, checked. Throws CallError EINVAL, EPROTONOSUPPORT. */
 const optionsOf = ({
   mgmtClass,
   classVersion,
@@ -120,7 +120,7 @@ const agentsOf = ({ context, state }: FdObject<MadQueue>): CoreObject<AgentState
       object?.class.id === MadAgentClass.id && (object.state as AgentState | undefined)?.queue === state,
   )
 
-/** The sender of a received message, as an address to which it can be answered. */
+/** The sender of a received message, as the address for an answer. */
 const addressOf = (address: MadAddress, object: CoreObject): RecordOf<typeof QpAddress> => ({
   dgid: address.remoteGid,
   flowLabel: address.flowLabel,
@@ -133,7 +133,7 @@ const addressOf = (address: MadAddress, object: CoreObject): RecordOf<typeof QpA
   port: 1,
 })
 
-/** `layer` returns the MAD layer; called at the first call of a class. */
+/** `layer` returns the MAD layer, which it starts when it is first called. */
 export const madClasses = (layer: () => MadLayer): readonly DriverClass[] => {
   const channelClass = driverClass<typeof MadChannel, MadQueue>(MadChannel, {
     create(_call, object) {
@@ -146,9 +146,9 @@ export const madClasses = (layer: () => MadLayer): readonly DriverClass[] => {
       const { message, data, isTaken } = state.take(room)
       if (isTaken) onUndelivered(call, () => state.putBack(message))
       const { agent, from, tag, data: fullMessage } = message
-      const received = from && { address: addressOf(from, object), qpn: from.qpn, pkeyIndex: 0 }
+      const senderAttributes = from && { address: addressOf(from, object), qpn: from.qpn, pkeyIndex: 0 }
       const status = from === undefined ? Errno.ETIMEDOUT : 0
-      return { agent, status, length: fullMessage.length, data, ...received, ...(tag && { tag }) }
+      return { agent, status, length: fullMessage.length, data, ...senderAttributes, ...(tag && { tag }) }
     },
     destroy(_call, object) {
       for (const agent of agentsOf(object as FdObject<MadQueue>)) destroyNow(agent, 'close')
@@ -162,7 +162,7 @@ export const madClasses = (layer: () => MadLayer): readonly DriverClass[] => {
       const channel = args.channel as FdObject<MadQueue>
       const { state: queue } = channel
       const options = optionsOf(args)
-      if (queue.agents >= MAD_CHANNEL_AGENTS)
+      if (queue.agentCount >= MAD_CHANNEL_AGENTS)
         throw new CallError(
           'ENOMEM',
           `mad_agent.create: the channel has ${MAD_CHANNEL_AGENTS} agents already, the maximum`,
@@ -176,7 +176,7 @@ export const madClasses = (layer: () => MadLayer): readonly DriverClass[] => {
         },
       })
       object.state = { queue, agent, rmppVersion: args.rmppVersion ?? 0 }
-      queue.agents++
+      queue.agentCount++
       // The channel is destroyed with its descriptor, and its agents with it.
       dropParent(object, channel)
       return {}
@@ -184,17 +184,17 @@ export const madClasses = (layer: () => MadLayer): readonly DriverClass[] => {
     query: (_call, { state }) => ({ outstanding: state.agent.outstanding }),
     destroy(_call, { state: { queue, agent } }) {
       agent.close()
-      queue.agents--
+      queue.agentCount--
       return {}
     },
     send(_call, object, { address, qpn, timeout = 0, retries = 0, tag = new Uint8Array(0), data }) {
       const { queue, agent } = object.state
-      const to = pathOf(object, qpn, address)
+      const path = pathOf(object, qpn, address)
       const message = messageOf(data, object.state)
       if (agent.outstanding >= MAX_OUTSTANDING)
         throw new CallError('ENOMEM', `mad_agent.send: ${agent.outstanding} sends wait for their response`)
       queue.beginSend(message)
-      if (agent.send(message, to, { timeout: timeout * MICROSECONDS_PER_MS, retries, tag })) return {}
+      if (agent.send(message, path, { timeout: timeout * MICROSECONDS_PER_MS, retries, tag })) return {}
       queue.endSend(message)
       return refuse('mad_agent.send', 'attribute data: another message with its transaction id waits for its response')
     },

@@ -1,8 +1,9 @@
 /*
  * The MAD layer (R40; IBA 13): owns queue pair 1 of every device that has one, and passes each received datagram to its
  * receiver. A response goes to the agent whose number is the upper half of the transaction id. A request goes to the
- * service or agent that is registered for its class, version, method and OUI; a GET or SET for which none is registered
- * is answered with "method or attribute not supported", as in Linux. The MAD layer is the first client of the
+ * service or agent that is registered for its class, version, method and OUI. A GET or SET for which none is registered
+ * is answered by the device itself (`ManagementPort.answer`), or else with "method or attribute not supported", as in
+ * Linux. The MAD layer is the first client of the
  * subsystem: clients that use it start after it and stop before it.
  *
  * A service serves a class on all devices. An agent serves methods of a class on one device, with a transaction engine
@@ -59,24 +60,26 @@ type Receiver = Pick<MadService, 'receive'>
 
 interface AgentReceiver extends Receiver, Pick<MadAgentEngine<MadAddress, unknown>, 'nextTimeout' | 'onTimeout'> {}
 
+/** Queue pair 1 of a device, and those that receive its datagrams. */
 interface MadPort {
-  readonly port: ManagementPort
+  readonly queuePair: ManagementPort
   readonly claims: Registrations<Receiver>
   /** Agents by the upper half of their transaction ids. */
   readonly agents: Map<number, AgentReceiver>
 }
 
 /** Maximum datagrams that are repeated, and sends that end, in one `onTimeout` for each port. They take some 0.3 ms. */
-const MAX_DUE = 64
+const MAX_TIMER_STEPS = 64
 /** Upper halves of transaction ids are below this number, as in Linux. */
-const MAX_AGENTS = 2 ** 24
+const TID_HIGH_END = 2 ** 24
 
 export class MadLayer {
   readonly #environment: MadEnvironment
   readonly #ports = new Map<Device, MadPort>()
   readonly #services = new Set<MadService>()
   readonly close: () => void
-  #nextTid = 1
+  /** The upper half of transaction ids that was given to an agent last. */
+  #lastTidHigh = 1
   /** A lower bound of the times of all agents' timers. */
   #nextTimer = Number.POSITIVE_INFINITY
 
@@ -86,14 +89,14 @@ export class MadLayer {
       name: 'mad',
       add: device => this.#add(device),
       remove: device => {
-        this.#ports.get(device)?.port.close()
+        this.#ports.get(device)?.queuePair.close()
         this.#ports.delete(device)
       },
     })
   }
 
   /** Whether the layer has queue pair 1 of the device. */
-  has(device: Device): boolean {
+  hasQueuePair(device: Device): boolean {
     return this.#ports.has(device)
   }
 
@@ -117,8 +120,8 @@ export class MadLayer {
   }
 
   /**
-   * Creates an agent on a device. Throws CallError EINVAL if one of its methods has an agent already, EIO if the layer
-   * does not have queue pair 1 of the device.
+   * Creates an agent on a device. Throws CallError EINVAL if an agent or service has one of its methods already, EIO if
+   * the layer does not have queue pair 1 of the device.
    */
   createAgent<T>(
     device: Device,
@@ -126,12 +129,12 @@ export class MadLayer {
     consumer: MadConsumer<T>,
   ): MadAgent<T> {
     const port = this.#portOf(device)
-    const highTid = this.#freeTid(port)
+    const highTid = this.#freeTidHigh(port)
     const engine = new MadAgentEngine<MadAddress, T>(
       { highTid, engineDoesRmpp, ownerDoesRmpp },
       {
         transmit: (mad, to) => {
-          port.port.send(mad, to)
+          port.queuePair.send(mad, to)
           this.#environment.wake?.()
         },
         wakeAt: time => {
@@ -171,7 +174,7 @@ export class MadLayer {
 
   /** Sends a datagram from queue pair 1 of a device; false if it was lost locally. */
   send(device: Device, mad: Uint8Array, to: MadAddress): boolean {
-    return this.#ports.get(device)?.port.send(mad, to) ?? false
+    return this.#ports.get(device)?.queuePair.send(mad, to) ?? false
   }
 
   // ---- time ----
@@ -181,12 +184,12 @@ export class MadLayer {
     return this.#nextTimer
   }
 
-  /** Returns whether a timer was due. Work beyond MAX_DUE is left to the next call. */
+  /** Returns whether a timer was due. Work beyond MAX_TIMER_STEPS is left to the next call. */
   onTimeout(now: number): boolean {
     if (now < this.#nextTimer) return false
     this.#nextTimer = Number.POSITIVE_INFINITY
     for (const { agents } of this.#ports.values()) {
-      let budget = MAX_DUE
+      let budget = MAX_TIMER_STEPS
       for (const [tid, agent] of [...agents]) {
         if (budget > 0 && agent.nextTimeout() <= now) {
           budget -= agent.onTimeout(now, budget)
@@ -199,7 +202,7 @@ export class MadLayer {
     return true
   }
 
-  // ---- steps ----
+  // ---- internal ----
 
   #portOf(device: Device): MadPort {
     const port = this.#ports.get(device)
@@ -208,16 +211,16 @@ export class MadLayer {
   }
 
   /** An upper half of transaction ids that no agent of the port has. */
-  #freeTid({ agents }: MadPort): number {
-    do this.#nextTid = (this.#nextTid % (MAX_AGENTS - 1)) + 1
-    while (agents.has(this.#nextTid))
-    return this.#nextTid
+  #freeTidHigh({ agents }: MadPort): number {
+    do this.#lastTidHigh = (this.#lastTidHigh % (TID_HIGH_END - 1)) + 1
+    while (agents.has(this.#lastTidHigh))
+    return this.#lastTidHigh
   }
 
   #add(device: Device): boolean {
-    const opened = device.driver.openManagement?.(device, (mad, from) => this.#receive(device, mad, from))
-    if (opened === undefined) return false
-    const port: MadPort = { port: opened, claims: new Registrations(), agents: new Map() }
+    const queuePair = device.driver.openManagement?.(device, (mad, from) => this.#receive(device, mad, from))
+    if (queuePair === undefined) return false
+    const port: MadPort = { queuePair, claims: new Registrations(), agents: new Map() }
     this.#ports.set(device, port)
     for (const service of this.#services) addService(service, device, port)
     return true
@@ -227,11 +230,11 @@ export class MadLayer {
     const madPort = this.#ports.get(device)
     const fields = madFields(mad)
     if (madPort === undefined || !isValid(fields)) return
-    const { port, claims, agents } = madPort
+    const { queuePair, claims, agents } = madPort
     const receiver = fields.isResponse ? agents.get(tidHigh(fields.tid)) : claims.find(fields)
     if (receiver !== undefined) receiver.receive(device, mad, from)
     else if (fields.method === GET || fields.method === SET) {
-      port.send(port.answer?.(mad) ?? respond(mad, MAD_STATUS_UNSUPPORTED), from)
+      queuePair.send(queuePair.answer?.(mad) ?? respond(mad, MAD_STATUS_UNSUPPORTED), from)
       this.#environment.wake?.()
     }
   }

@@ -17,7 +17,7 @@ export interface CmEventRecord extends EventRecord {
   readonly id: Identifier | undefined
   /** The new identifier of a peer's request. */
   readonly request: Identifier | undefined
-  /** The handle in the record: of the identifier (of a request, the new one) or membership. */
+  /** The handle in the record: that of the identifier (for a request, the new one) or of the membership. */
   readonly handle: number
 }
 
@@ -28,14 +28,14 @@ let nextSequence = 0
 /** Bytes of a record: user handle, handle, type of the event, sequence number. */
 const EVENT_BYTES = 24
 
-/** The subject of an event: its identifier (of a request, the listener), and the handle in the record. */
+/** The subject of an event: its identifier (for a request, the listener), and the handle in the record. */
 interface EventSubject {
   readonly id?: Identifier
   readonly request?: Identifier
   readonly handle: number
 }
 
-/** The bytes of the record are built on demand: a program that uses `getEvent` does not read them. */
+/** An unread event. The bytes of its record are built on demand: a program that uses `getEvent` does not read them. */
 class ConnectionEvent implements CmEventRecord {
   readonly element: Affiliation
   readonly type: number

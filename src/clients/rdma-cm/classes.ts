@@ -47,16 +47,16 @@ import {
 const { CONSUMER_DEFINED } = rejReason
 const { MULTICAST_JOIN } = CmEventType.values
 const { COMM_EST } = AsyncEventType.values
-/** RDMA_MC_JOIN_FLAG_SENDONLY_FULLMEMBER. */
+/** RDMA_MC_JOIN_FLAG_SENDONLY_FULLMEMBER, of `flags` of a multicast membership. */
 const SEND_ONLY = 1
 /** States of an identifier in which it can join multicast groups. */
 const JOINABLE_STATES: ReadonlySet<string> = new Set(['ADDR_BOUND', 'ADDR_RESOLVED'])
 
 /** The address in an attribute of a call. Throws CallError EINVAL. */
-const addressOf = (call: string, attribute: string, bytes: Uint8Array): SocketAddress => {
+const addressOf = (method: string, attribute: string, bytes: Uint8Array): SocketAddress => {
   const address = parseAddress(bytes)
   if (address === undefined)
-    throw new CallError('EINVAL', `${call}: attribute ${attribute}: the family is not AF_INET, AF_INET6 or AF_IB`)
+    throw new CallError('EINVAL', `${method}: attribute ${attribute}: the family is not AF_INET, AF_INET6 or AF_IB`)
   return address
 }
 
@@ -91,7 +91,7 @@ const asIbAddress = (id: Identifier, address: SocketAddress, gid: Uint8Array | u
         serviceMask: 0n,
       }
 
-/** Destroys the identifiers whose events go to a channel; yields after each. */
+/** Destroys the identifiers whose events go to a channel; yields after each object of the context. */
 function* destroyIdsOf(channel: FdObject): Generator<void> {
   for (const object of objectsDownwards(channel.context)) {
     if (object?.events?.route.channel === channel && object.class.id === CmId.id) destroyNow(object, 'close')
@@ -112,7 +112,7 @@ interface Membership {
   readonly id: Identifier
 }
 
-/** `service` returns rdma_cm, which it starts at the first call. */
+/** `service` returns rdma_cm, which it starts when it is first called. */
 export const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
   const channelClass = driverClass(CmChannel, {
     create: () => ({}),
@@ -191,8 +191,9 @@ export const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
     },
     resolveAddress(_call, object, { destination, source }) {
       requireUnreadBelowMax(object as CmIdObject)
-      const from = source === undefined ? undefined : parseAddress(source)
-      service().resolveAddress(object.state, addressOf('cm_id.resolveAddress', 'destination', destination), from)
+      const method = 'cm_id.resolveAddress'
+      const sourceAddress = source === undefined ? undefined : parseAddress(source)
+      service().resolveAddress(object.state, addressOf(method, 'destination', destination), sourceAddress)
       return {}
     },
     resolveRoute(_call, { state: id }) {
@@ -200,14 +201,15 @@ export const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
       return {}
     },
     connect(call, object, { parameters, ece, qp, destination }) {
-      const where = 'cm_id.connect'
+      const method = 'cm_id.connect'
       const { state: id } = object
       id.ece = ece
       requireUnreadBelowMax(object as CmIdObject)
-      const to = destination && addressOf(where, 'destination', destination)
-      if (qp !== undefined) connectQueuePair(service(), id, queuePairOf(call, qp, where), parameters, to)
-      else if (to === undefined) service().connect(id, parameters)
-      else throw new CallError('EINVAL', `${where}: attribute destination: it requires attribute qp`)
+      const destinationAddress = destination && addressOf(method, 'destination', destination)
+      if (qp !== undefined)
+        connectQueuePair(service(), id, queuePairOf(call, qp, method), parameters, destinationAddress)
+      else if (destinationAddress === undefined) service().connect(id, parameters)
+      else throw new CallError('EINVAL', `${method}: attribute destination: it requires attribute qp`)
       return {}
     },
     listen(_call, { state: id }, { backlog = 0 }) {
@@ -215,12 +217,12 @@ export const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
       return {}
     },
     accept(call, object, { parameters, userHandle, ece, qp }) {
-      const where = 'cm_id.accept'
+      const method = 'cm_id.accept'
       object.state.ece = ece
       if (qp === undefined) service().accept(object.state, parameters)
       else if (parameters === undefined)
-        throw new CallError('EINVAL', `${where}: attribute qp: it requires attribute parameters`)
-      else acceptWithQueuePair(service(), object.state, queuePairOf(call, qp, where), parameters)
+        throw new CallError('EINVAL', `${method}: attribute qp: it requires attribute parameters`)
+      else acceptWithQueuePair(service(), object.state, queuePairOf(call, qp, method), parameters)
       // Later events of the connection carry this user handle.
       if (userHandle !== undefined && object.events !== undefined) object.events.userHandle = userHandle
       return {}
@@ -248,12 +250,12 @@ export const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
 
   const multicastClass = driverClass<typeof CmMulticast, Membership>(CmMulticast, {
     create(call, object, { id: handle, userHandle, address, flags = 0 }) {
-      const where = 'cm_multicast.create'
+      const method = 'cm_multicast.create'
       const id = identifierOf(call, handle)
-      const group = addressOf(where, 'address', address)
+      const group = addressOf(method, 'address', address)
       const channel = id.object?.events?.route.channel
       const refuse = (why: string): never => {
-        throw new CallError('EINVAL', `${where}: ${why}`)
+        throw new CallError('EINVAL', `${method}: ${why}`)
       }
       if (channel === undefined || id.device === undefined || !JOINABLE_STATES.has(id.state))
         return refuse(
@@ -282,6 +284,7 @@ export const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
   return [channelClass, idClass, multicastClass]
 }
 
+/** The identifier with this handle. Throws CallError ENOENT, EINVAL. */
 const identifierOf = ({ context }: CallContext, handle: number): Identifier => {
   const object = findHandle(context.handles, handle)
   if (object === undefined)

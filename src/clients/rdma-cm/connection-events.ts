@@ -41,7 +41,7 @@ export interface EventHost {
   idOf(connection: CmConnection): Identifier | undefined
   /** The listener to a service at an address of a device. A specific address has precedence over the wildcard. */
   listenerFor(serviceId: bigint, local: SocketAddress, device: CmDevice): Identifier | undefined
-  /** A listener to a service id bound by AF_IB: its requests have no rdma_cm header. */
+  /** As `Listeners.findIb`. */
   ibListener(serviceId: bigint, gid: Uint8Array): Identifier | undefined
   /** Attaches `id`, which was created for a peer's request, to the connection of the request. */
   attachRequest(id: Identifier, connection: CmConnection, device: CmDevice): void
@@ -69,7 +69,7 @@ const addressesOf = (
 /** Service timeout of an MRA, an exponent: 4.096 µs · 2^24 is 69 s. Linux's CMA_CM_MRA_SETTING. */
 const SERVICE_TIMEOUT = 24
 
-/** Answers a repeated REQ or REP with an MRA, as long as the owner has not answered it. */
+/** From now on the engine answers a repeated REQ or REP with an MRA, until the owner has answered it. */
 const answerRepeatsWithMra = ({ engine }: EventHost, connection: CmConnection): void => {
   if (connection.state === 'REQ_RCVD' || connection.state === 'REP_RCVD')
     engine.delayOnDuplicate(connection, SERVICE_TIMEOUT)
@@ -159,7 +159,7 @@ const onDisconnected = (id: Identifier, details: EventDetails): void => {
   id.owner.event(DISCONNECTED, details)
 }
 
-/** A request failed; the identifier can send another. */
+/** A request failed. If its connection is idle again, the identifier can send another. */
 const onFailed = (id: Identifier, type: number, details: EventDetails): void => {
   if (id.state === 'CONNECT' && id.connection?.state === 'IDLE') id.state = 'ROUTE_RESOLVED'
   id.owner.event(type, details)

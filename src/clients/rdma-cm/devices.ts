@@ -30,7 +30,7 @@ export interface Routing {
   /** The MAC, as text, of an address (16 bytes) on the link of an interface; undefined if the system has none. */
   neighbourOf?(interfaceIndex: number, address: Uint8Array): string | undefined
   /** Whether only devices of this process are reachable (memory link). */
-  readonly closed?: boolean
+  readonly isClosed?: boolean
 }
 
 export class CmDevices {
@@ -51,9 +51,9 @@ export class CmDevices {
 
   /** Removes and returns the CmDevice of a device. */
   remove(device: Device): CmDevice | undefined {
-    const found = this.#devices.get(device)
+    const removed = this.#devices.get(device)
     this.#devices.delete(device)
-    return found
+    return removed
   }
 
   forDevice(device: Device): CmDevice | undefined {
@@ -91,7 +91,7 @@ export class CmDevices {
 
   /**
    * The path to `destination`, from `source` unless that is a wildcard. `onlyDevice`: the device that must be used.
-   * Throws CallError.
+   * Throws CallError ENODEV if no usable device has the local address, EHOSTUNREACH, ENETUNREACH.
    */
   route(destination: SocketAddress, source: SocketAddress | undefined, onlyDevice?: CmDevice): Route {
     const remoteGid = this.#remoteGidOf(destination)
@@ -104,19 +104,20 @@ export class CmDevices {
     if (onlyDevice !== undefined && local.device !== onlyDevice)
       throw new CallError('ENODEV', 'cm_id: the local address belongs to another device than the identifier')
     const isOfThisProcess = this.withAddress(remoteGid) !== undefined || isMulticastGid(remoteGid)
-    if (this.#routing.closed && !isOfThisProcess)
+    if (this.#routing.isClosed && !isOfThisProcess)
       throw new CallError('EHOSTUNREACH', 'cm_id.resolveAddress: no device of this network has the address')
     return { ...local, remoteGid }
   }
 
   /**
-   * The remote GID for a destination. A loopback or wildcard address means the first device of this host. But if
-   * devices have addresses in 127.0.0.0/8, each of these addresses is a host of its own.
+   * The remote GID for a destination. A loopback or wildcard address that no device has means the first device of this
+   * host. But if a device has an address in 127.0.0.0/8 and the network is not closed, other loopback addresses are
+   * those of other hosts.
    */
   #remoteGidOf(destination: SocketAddress): Uint8Array {
     const { address, family } = destination
     if (this.withAddress(address) !== undefined) return address
-    const isOtherHost = isLoopback(destination) && !this.#routing.closed && this.#loopbackAddress() !== undefined
+    const isOtherHost = isLoopback(destination) && !this.#routing.isClosed && this.#loopbackAddress() !== undefined
     if (isOtherHost || !(isLoopback(destination) || isAny(destination))) return address
     return this.#firstAddress(family === Family.INET).localGid
   }
@@ -153,7 +154,7 @@ export class CmDevices {
     return undefined
   }
 
-  /** The first GID of a device of the same kind (IPv4, link-local, other IPv6) as the remote GID. */
+  /** The first GID of a device that is of the same kind (IPv4, link-local, other IPv6) as the remote GID. */
   #localOn(device: CmDevice, remoteGid: Uint8Array): LocalEnd {
     const { entries } = device.device.ports[0]!.gids
     const isSameKind = (gid: Uint8Array): boolean =>

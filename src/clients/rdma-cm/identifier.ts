@@ -30,6 +30,7 @@ export interface CmDevice {
   /** The number of the device in paths of the connection manager (`CmPath.device`); never reused. */
   readonly number: number
   readonly device: Device
+  /** The node GUID, by which peers know the device. */
   readonly caGuid: bigint
 }
 
@@ -96,19 +97,20 @@ export class Identifier implements PortHolder {
   /** The next hop when the route was resolved; undefined where MACs are not known. */
   neighbour: Neighbour | undefined
   /** The path that the consumer has set; undefined: the resolved one is used. */
-  route: ChosenPath | undefined
+  chosenPath: ChosenPath | undefined
   connection: CmConnection | undefined
   /** Of a listener: requests that its owner has not handled yet, and their maximum number. */
   readonly unreadRequests = new Set<Identifier>()
   backlog = 0
   /** Of a request: its listener, until its owner has handled it. */
   listener: Identifier | undefined
-  /** Of a request: its owner has not accepted it. */
+  /** Whether it is a request that its owner has not accepted. */
   isUnanswered = false
   /** Its multicast memberships, which are destroyed with it. */
   readonly memberships = new Set<CoreObject>()
   /** Number of its events that its program has not read. */
   unreadEvents = 0
+  /** RDMA_OPTION_ID_REUSEADDR and RDMA_OPTION_ID_AFONLY. */
   reuseAddress = false
   onlyIpv6 = false
   trafficClass = 0
@@ -116,7 +118,7 @@ export class Identifier implements PortHolder {
   ece: Ece | undefined
   /** Local ACK timeout, an exponent: 4.096 µs · 2^n. Undefined: the connection manager's default. */
   ackTimeout: number | undefined
-  /** Of its queue pair; undefined: the default. */
+  /** RNR NAK timer code of its queue pair; undefined: the default. */
   minRnrTimer: number | undefined
   qkey: number
   /** The first PSN that the peer sends. */

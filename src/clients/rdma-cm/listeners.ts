@@ -85,7 +85,8 @@ export class Listeners {
   }
 
   /**
-   * A listener to a service id that is bound by AF_IB to this address or to any: its requests have no rdma_cm header.
+   * A listener to a service id that is bound by AF_IB to this GID or to any address. Its requests have no rdma_cm
+   * header in their private data.
    */
   findIb(serviceId: bigint, gid: Uint8Array): Identifier | undefined {
     for (const id of this.#services.get(serviceId)?.ids ?? []) {

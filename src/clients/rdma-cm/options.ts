@@ -14,6 +14,8 @@ const RDMA_OPTION_ID_TOS = 0
 const RDMA_OPTION_ID_REUSEADDR = 1
 const RDMA_OPTION_ID_AFONLY = 2
 const RDMA_OPTION_ID_ACK_TIMEOUT = 3
+/** Of level IB: sets the route, so that it is not resolved. */
+const RDMA_OPTION_IB_PATH = 1
 
 /** Options of level ID: length of the value in bytes, and effect. */
 const idOptions: Readonly<Record<number, { readonly bytes: number; set(id: Identifier, value: number): void }>> = {
@@ -56,22 +58,20 @@ const idOptions: Readonly<Record<number, { readonly bytes: number; set(id: Ident
   },
 }
 
-/** Sets the route, so that it is not resolved. */
-const RDMA_OPTION_IB_PATH = 1
-
 /**
- * Sets an option of an identifier. Throws CallError ENOSYS for an unknown option, EINVAL for a value of the wrong size.
+ * Sets an option of an identifier. Throws CallError ENOSYS for an unknown option, EINVAL for a wrong value, or one that
+ * the identifier's state does not allow.
  */
 export const setOption = (cm: RdmaCm, id: Identifier, level: number, option: number, value: Uint8Array): void => {
   if (level === CmOptionLevel.values.IB && option === RDMA_OPTION_IB_PATH) {
     cm.setRoute(id, parsePathOption(value))
     return
   }
-  const found = level === CmOptionLevel.values.ID ? idOptions[option] : undefined
-  if (found === undefined)
+  const idOption = level === CmOptionLevel.values.ID ? idOptions[option] : undefined
+  if (idOption === undefined)
     throw new CallError('ENOSYS', `cm_id.setOption: there is no option ${option} of level ${level}`)
-  if (value.length !== found.bytes)
-    throw new CallError('EINVAL', `cm_id.setOption: option ${option} has ${found.bytes} bytes, not ${value.length}`)
+  if (value.length !== idOption.bytes)
+    throw new CallError('EINVAL', `cm_id.setOption: option ${option} has ${idOption.bytes} bytes, not ${value.length}`)
   const view = new DataView(value.buffer, value.byteOffset)
-  found.set(id, found.bytes === 1 ? value[0]! : view.getInt32(0, true))
+  idOption.set(id, idOption.bytes === 1 ? value[0]! : view.getInt32(0, true))
 }

@@ -39,13 +39,16 @@ const paddedData = (bytes: Uint8Array): { privateData: Uint8Array; privateDataLe
 }
 
 /**
- * The private data of a request: rdma_cm's header and the application's data. Throws CallError EINVAL if it is longer
- * than `limit`.
+ * The private data of a request: rdma_cm's header and the application's data, in all at most `limit` bytes. Throws
+ * CallError EINVAL if it is longer. `call` begins the error message.
  */
 export const requestData = (id: Identifier, data: Uint8Array, limit: number, call: string): Uint8Array => {
-  const room = limit - headerBytes(id)
-  if (data.length > room)
-    throw new CallError('EINVAL', `${call}: ${data.length} bytes of private data; the message has space for ${room}`)
+  const maxBytes = limit - headerBytes(id)
+  if (data.length > maxBytes)
+    throw new CallError(
+      'EINVAL',
+      `${call}: ${data.length} bytes of private data; the message has space for ${maxBytes}`,
+    )
   const { source, destination } = id
   if (headerBytes(id) === 0 || source === undefined || destination === undefined) return data
   const ipVersion = source.family === Family.INET ? 4 : 6
@@ -107,7 +110,7 @@ export const replyParameters = (
   srq: message.srq ? 1 : 0,
 })
 
-/** The parameters for datagrams of the identifier to a GID (RDMA_CM_EVENT_ESTABLISHED of port space UDP). */
+/** The parameters with which the consumer sends datagrams to a queue pair or group at `gid`: those of an event. */
 export const datagramParameters = (
   { device, localGid, trafficClass, flowLabel }: Identifier,
   gid: Uint8Array,

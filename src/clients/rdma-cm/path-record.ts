@@ -32,7 +32,7 @@ const FieldAt = {
 /** Selector "exactly" in the upper two bits of MTU, rate and packet life time. */
 const EXACTLY = 0x80
 const HOP_LIMIT = 64
-/** Exponent: 4.096 µs · 2^16 is 268 ms. */
+/** An exponent: 4.096 µs · 2^16 is 268 ms. */
 const PACKET_LIFE_TIME = 16
 const REVERSIBLE = 0x80
 const RECORD_BYTES = 64
@@ -47,7 +47,7 @@ export const pathRecord = (id: Identifier): RecordOf<typeof CmPathRecord>[] => {
   const { device, localGid, remoteGid, source, destination } = id
   const isKnown = id.state === 'ROUTE_RESOLVED' || id.state === 'CONNECT' || id.state === 'DISCONNECT'
   if (!isKnown || device === undefined || localGid === undefined || remoteGid === undefined) return []
-  if (id.route !== undefined) return [{ flags: FLAGS, reserved: 0, record: id.route.record }]
+  if (id.chosenPath !== undefined) return [{ flags: FLAGS, reserved: 0, record: id.chosenPath.record }]
   const record = new Uint8Array(RECORD_BYTES)
   const view = new DataView(record.buffer)
   const serviceId = id.connection?.serviceId ?? rdmaCmServiceId(id.portSpace, destination?.port ?? 0)
@@ -84,7 +84,7 @@ const parsePathRecord = (record: Uint8Array): ChosenPath => {
 }
 
 /**
- * The path of option RDMA_OPTION_IB_PATH: the first record whose flags say primary and bidirectional, as in Linux.
+ * The path of option RDMA_OPTION_IB_PATH: the first record with exactly the flags FLAGS, as in Linux.
  * Throws CallError EINVAL.
  */
 export const parsePathOption = (value: Uint8Array): ChosenPath => {

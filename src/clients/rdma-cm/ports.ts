@@ -2,8 +2,8 @@
  * Ports of rdma_cm: numbers in a port space to which identifiers are bound, by the rules of Linux's cma_check_port.
  * They are independent of TCP and UDP ports.
  *
- * A limited user (`RdmaCmEnvironment.guestOf`) may have at most half of the ephemeral ports that no other user has, so
- * that nobody can take all. The same rule applies to the descriptors of the daemon.
+ * A limited user (`RdmaCmEnvironment.limitedUserOf`) may have at most half of the ephemeral ports that no other user
+ * has, but always MIN_SHARE, so that nobody can take all. A similar rule applies to the descriptors of the daemon.
  */
 import { CallError } from '../../spec/errno.ts'
 import { isSameAddress } from '../../wire/address.ts'
@@ -24,27 +24,31 @@ export interface PortHolder {
 const FIRST_EPHEMERAL = 32768
 const LAST_EPHEMERAL = 60999
 const EPHEMERAL_PORTS = LAST_EPHEMERAL - FIRST_EPHEMERAL + 1
-/** A limited user may always have this many of them. */
+/** A limited user may always have this many ephemeral ports. */
 const MIN_SHARE = 64
 
 const portKey = (portSpace: number, port: number): number => portSpace * 0x1_0000 + port
 
-/** Why `a` cannot have the port of `b` at address `source`; undefined: it can. */
+/**
+ * Why `holder` cannot have the port of `other` at address `source`; undefined: it can. `mayShare`: if both reuse
+ * addresses.
+ */
 const conflict = (
-  a: PortHolder,
+  holder: PortHolder,
   source: SocketAddress,
-  b: PortHolder,
+  other: PortHolder,
   mayShare: boolean,
 ): 'EADDRINUSE' | 'EADDRNOTAVAIL' | undefined => {
-  const other = b.source
-  if (a.onlyDevice !== undefined && b.onlyDevice !== undefined && a.onlyDevice !== b.onlyDevice) return undefined
-  if (other === undefined || mayShare) return undefined
+  const otherSource = other.source
+  if (holder.onlyDevice !== undefined && other.onlyDevice !== undefined && holder.onlyDevice !== other.onlyDevice)
+    return undefined
+  if (otherSource === undefined || mayShare) return undefined
   // An AF_IB address may be of either family.
-  const isAfIb = source.family === Family.IB || other.family === Family.IB
-  const isSameFamily = isAfIb || source.family === other.family
-  if (!isSameFamily && (source.family === Family.INET6 ? a : b).onlyIpv6) return undefined
-  if (isAny(source) || isAny(other)) return 'EADDRNOTAVAIL'
-  return isSameFamily && isSameAddress(source.address, other.address) ? 'EADDRINUSE' : undefined
+  const isAfIb = source.family === Family.IB || otherSource.family === Family.IB
+  const isSameFamily = isAfIb || source.family === otherSource.family
+  if (!isSameFamily && (source.family === Family.INET6 ? holder : other).onlyIpv6) return undefined
+  if (isAny(source) || isAny(otherSource)) return 'EADDRNOTAVAIL'
+  return isSameFamily && isSameAddress(source.address, otherSource.address) ? 'EADDRINUSE' : undefined
 }
 
 export class PortTable {
@@ -61,8 +65,8 @@ export class PortTable {
   }
 
   /**
-   * Binds `holder` to the port of `source`, or to a free one if that is 0. Returns the port. `user`: the user of the
-   * holder if it is limited. Throws CallError EADDRINUSE, EADDRNOTAVAIL.
+   * Binds `holder` to the port of `source`, or to a free ephemeral one if that is 0. Returns the port. `user`: the user
+   * of the holder if it is limited. Throws CallError EADDRINUSE, EADDRNOTAVAIL.
    */
   bind(holder: PortHolder, source: SocketAddress, user?: number): number {
     const port = source.port === 0 ? this.#freePort(holder.portSpace) : source.port

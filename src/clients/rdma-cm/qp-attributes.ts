@@ -31,7 +31,7 @@ const refuse = (reason: string): never => {
   throw new CallError('EINVAL', `cm_id.initQpAttr: ${reason}`)
 }
 
-/** The attributes without a connection. */
+/** The attributes without a connection, the same for every state. */
 const unconnectedAttributes = (id: Identifier, state: number): QpAttributes => ({
   state,
   pkeyIndex: 0,
@@ -111,8 +111,9 @@ const toRts = ({ connection, qpType, ackTimeout }: Identifier): QpAttributes => 
 }
 
 /**
- * Attributes for a transition to `state`. Throws CallError EINVAL without a device or connection, or if there is no
- * such transition.
+ * Attributes for a transition to `state`. Throws CallError EINVAL without a device, for a listener, if the connection
+ * has ended or its parameters are not agreed yet, and for other states of a connected queue pair than INIT, RTR and
+ * RTS.
  */
 export const qpAttributesFor = (id: Identifier, state: number): QpAttributes => {
   if (id.device === undefined) return refuse('no device is known yet: resolve or bind an address')

@@ -34,20 +34,20 @@ const classes: Readonly<Record<number, ConnectedClass>> = {
 const connectionManagement = callerWithoutMemory('connection management')
 
 /** Queue pairs that belong to a connection. */
-const owned = new WeakSet<CoreObject>()
+const ownedQps = new WeakSet<CoreObject>()
 /** Devices with the hook of `refuseModify`. */
-const hooked = new WeakSet<Device>()
+const hookedDevices = new WeakSet<Device>()
 
 /** From now on refuses calls of programs that modify an owned queue pair of the device. */
 const refuseModify = (device: Device): void => {
-  if (hooked.has(device)) return
-  hooked.add(device)
+  if (hookedDevices.has(device)) return
+  hookedDevices.add(device)
   for (const cls of Object.values(classes))
     addHook(device, {
       class: cls.name,
       method: 'modify',
       pre({ caller }, object, args) {
-        if (caller === connectionManagement || !owned.has(object)) return
+        if (caller === connectionManagement || !ownedQps.has(object)) return
         if (args.state === ERR && Object.keys(args).length === 1) return
         throw new CallError(
           'EBUSY',
@@ -57,12 +57,12 @@ const refuseModify = (device: Device): void => {
     })
 }
 
-/** The queue pair with this handle. Throws CallError ENOENT, EBUSY. */
-export const queuePairOf = ({ context }: CallContext, handle: number, where: string): CoreObject => {
+/** The object with this handle, which may have any class. Throws CallError ENOENT, or EBUSY if a connection has it. */
+export const queuePairOf = ({ context }: CallContext, handle: number, method: string): CoreObject => {
   const object = findHandle(context.handles, handle)
-  if (object === undefined) throw new CallError('ENOENT', `${where}: attribute qp: there is no object ${handle}`)
-  if (owned.has(object))
-    throw new CallError('EBUSY', `${where}: attribute qp: ${handle} belongs to a connection already`)
+  if (object === undefined) throw new CallError('ENOENT', `${method}: attribute qp: there is no object ${handle}`)
+  if (ownedQps.has(object))
+    throw new CallError('EBUSY', `${method}: attribute qp: ${handle} belongs to a connection already`)
   return object
 }
 
@@ -72,40 +72,43 @@ const qpnOf = (qp: CoreObject): number => (qp.state as { readonly qpn: number })
 class QueuePairOwner implements IdOwner {
   readonly #cm: RdmaCm
   readonly #id: Identifier
-  /** The owner of the identifier before. */
-  readonly #owner: IdOwner
+  /** The owner that the identifier had before. */
+  readonly #previousOwner: IdOwner
   readonly #qp: CoreObject
   readonly #cls: ConnectedClass
   /** The parameters of the program, which limit the agreed ones. */
   readonly #limits: ConnectionParameters
   #hasLeftInit = false
 
-  constructor(cm: RdmaCm, id: Identifier, qp: CoreObject, limits: ConnectionParameters, where: string) {
+  constructor(cm: RdmaCm, id: Identifier, qp: CoreObject, limits: ConnectionParameters, method: string) {
     const cls = classes[id.qpType]
     if (cls === undefined || qp.class.id !== cls.id)
-      throw new CallError('EINVAL', `${where}: attribute qp: a ${qp.class.name} cannot be connected by this identifier`)
+      throw new CallError(
+        'EINVAL',
+        `${method}: attribute qp: a ${qp.class.name} cannot be connected by this identifier`,
+      )
     this.#cm = cm
     this.#id = id
-    this.#owner = id.owner
+    this.#previousOwner = id.owner
     this.#qp = qp
     this.#cls = cls
     this.#limits = limits
     if (qp.context !== undefined) refuseModify(qp.context.device)
-    owned.add(qp)
+    ownedQps.add(qp)
     id.owner = this
   }
 
-  /** The connection failed or ended. */
+  /** The connection failed or ended: the program may modify the queue pair again. */
   release(): void {
-    owned.delete(this.#qp)
-    if (this.#id.owner === this) this.#id.owner = this.#owner
+    ownedQps.delete(this.#qp)
+    if (this.#id.owner === this) this.#id.owner = this.#previousOwner
   }
 
   /**
-   * Moves the queue pair through `states`. Throws CallError: EINVAL if the program has moved it to an unexpected state,
-   * ENOENT if it is destroyed.
+   * Modifies the queue pair to each of `states` in turn. Throws CallError: EINVAL if the program has moved it to an
+   * unexpected state, ENOENT if it is destroyed.
    */
-  move(...states: readonly number[]): void {
+  modifyThrough(...states: readonly number[]): void {
     for (const state of states) {
       const attributes = qpAttributesFor(this.#id, state)
       if (this.#id.qpType === QpType.values.RC) Object.assign(attributes, this.#rcAttributes(state, attributes))
@@ -153,10 +156,10 @@ class QueuePairOwner implements IdOwner {
     if (type === DISCONNECTED || type === DEVICE_REMOVAL || (type === REJECTED && this.#hasLeftInit))
       this.#moveToError()
     // After UNREACHABLE because a neighbour's MAC changed (`neighbourChanged`), the connection continues.
-    const continues =
+    const hasConnection =
       type === ESTABLISHED || type === ADDR_CHANGE || (type === UNREACHABLE && this.#id.state === 'CONNECT')
-    if (!continues) this.release()
-    this.#owner.event(type, details)
+    if (!hasConnection) this.release()
+    this.#previousOwner.event(type, details)
   }
 
   createRequest(): undefined {
@@ -166,22 +169,22 @@ class QueuePairOwner implements IdOwner {
   /** The peer has accepted: connects the queue pair and confirms, or rejects the connection. */
   #onResponse(details: EventDetails): void {
     try {
-      this.move(RTR, RTS)
+      this.modifyThrough(RTR, RTS)
       this.#cm.accept(this.#id, undefined)
     } catch (error) {
       if (!(error instanceof CallError)) throw error
       this.#cm.reject(this.#id, new Uint8Array(0), rejReason.CONSUMER_DEFINED)
       this.release()
-      this.#owner.event(CONNECT_ERROR, { status: -error.errno })
+      this.#previousOwner.event(CONNECT_ERROR, { status: -error.errno })
       return
     }
-    this.#owner.event(ESTABLISHED, details)
+    this.#previousOwner.event(ESTABLISHED, details)
   }
 }
 
 /**
- * Sends a request for a queue pair, which is modified as the connection requires. `destination`: resolved first;
- * undefined: the route is resolved already. The event ESTABLISHED or that of a failure follows.
+ * Sends a request for a queue pair, which is modified as the connection requires. `destination`: resolved first, with
+ * the route; undefined: it is resolved already. The event ESTABLISHED or that of a failure follows.
  */
 export const connectQueuePair = (
   cm: RdmaCm,
@@ -196,7 +199,7 @@ export const connectQueuePair = (
     if (id.state === 'ADDR_RESOLVED') cm.resolveRoute(id)
     // There is no route, and the event ADDR_ERROR was raised.
     if (destination !== undefined && id.state === 'ADDR_BOUND') return
-    owner.move(INIT)
+    owner.modifyThrough(INIT)
     cm.connect(id, { ...parameters, qpNum: qpnOf(qp) })
   } catch (error) {
     owner.release()
@@ -213,7 +216,7 @@ export const acceptWithQueuePair = (
 ): void => {
   const owner = new QueuePairOwner(cm, id, qp, parameters, 'cm_id.accept')
   try {
-    owner.move(INIT, RTR, RTS)
+    owner.modifyThrough(INIT, RTR, RTS)
     cm.accept(id, { ...parameters, qpNum: qpnOf(qp) })
   } catch (error) {
     owner.release()

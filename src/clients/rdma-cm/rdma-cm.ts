@@ -50,13 +50,13 @@ export interface RdmaCmEnvironment {
   /** Whether a context may connect the queue pair with this number of a device. Absent: it may. */
   readonly mayConnect?: (client: Context, device: Device, qpn: number) => boolean
   /** The user of a context if it may have only a share of the ports; absent or undefined: it is not limited. */
-  readonly guestOf?: (client: Context) => number | undefined
+  readonly limitedUserOf?: (client: Context) => number | undefined
   /** Called when messages wait for the devices' next poll. */
   readonly wake?: () => void
 }
 
 /** The part of the MAD layer that rdma_cm uses. */
-export type Mads = Pick<MadLayer, 'register' | 'send' | 'has'>
+export type Mads = Pick<MadLayer, 'register' | 'send' | 'hasQueuePair'>
 
 /** Linux's values (cma.c). Timeouts are exponents: 4.096 µs · 2^n. */
 const RESPONSE_TIMEOUT = 20
@@ -67,10 +67,11 @@ const MAX_RETRIES = 15
 const HOP_LIMIT = 64
 /** Largest retry_cnt and rnr_retry of a queue pair. */
 const MAX_QP_RETRIES = 7
+/** Maximum unread requests of a listener; larger backlogs, and 0, mean this number. */
 const MAX_BACKLOG = 1024
 
 /** QPNs and PSNs have 24 bits. */
-const QPN_MASK = 0xff_ffff
+const MASK_24 = 0xff_ffff
 
 const { TCP, UDP, IPOIB } = CmPortSpace.values
 const { ADDR_RESOLVED, ADDR_ERROR, ROUTE_RESOLVED, UNREACHABLE, ADDR_CHANGE, DEVICE_REMOVAL } = CmEventType.values
@@ -119,7 +120,7 @@ export class RdmaCm implements EventHost {
     const unregister = registerClient(core, {
       name: 'rdma_cm',
       add: device => {
-        if (!mads.has(device)) return false
+        if (!mads.hasQueuePair(device)) return false
         this.#bound.set(this.devices.add(device), new Set())
         return true
       },
@@ -166,7 +167,7 @@ export class RdmaCm implements EventHost {
     if (portSpace === TCP && type === QpType.values.UD)
       throw new CallError('EINVAL', 'cm_id.create: TCP has no datagrams')
     this.#identifiers++
-    const psn = this.#environment.random() & QPN_MASK
+    const psn = this.#environment.random() & MASK_24
     return new Identifier(owner, onlyDevice, portSpace, type, psn, UDP_QKEY)
   }
 
@@ -218,9 +219,9 @@ export class RdmaCm implements EventHost {
   }
 
   /** Sets a route that the consumer knows, instead of resolving it; the event ROUTE_RESOLVED follows. */
-  setRoute(id: Identifier, route: ChosenPath): void {
+  setRoute(id: Identifier, path: ChosenPath): void {
     this.resolveRoute(id)
-    id.route = route
+    id.chosenPath = path
   }
 
   /** Sends a REQ, or a SIDR_REQ for datagrams. */
@@ -286,7 +287,10 @@ export class RdmaCm implements EventHost {
     id.state = 'LISTEN'
   }
 
-  /** Accepts a request: sends a REP or SIDR_REP. Without parameters: confirms the peer's REP with an RTU. */
+  /**
+   * Accepts a request: sends a REP or SIDR_REP. Without parameters: confirms the peer's REP with an RTU. If this fails,
+   * the request is rejected.
+   */
   accept(id: Identifier, parameters: ConnectionParameters | undefined): void {
     const { connection } = id
     if (id.state !== 'CONNECT' || connection === undefined)
@@ -299,7 +303,7 @@ export class RdmaCm implements EventHost {
         id.qkey = parameters.qkey || id.qkey
         this.engine.replyToResolve(connection, {
           status: sidrStatus.SUCCESS,
-          qpn: parameters.qpNum & QPN_MASK,
+          qpn: parameters.qpNum & MASK_24,
           qkey: id.qkey,
           privateData: replyData(privateDataOf(parameters), privateDataBytes.SIDR_REP, 'cm_id.accept'),
         })
@@ -313,15 +317,15 @@ export class RdmaCm implements EventHost {
           this.#environment.now(),
         )
     } catch (error) {
-      this.#refuseAccepted(id, connection)
+      this.#rejectAfterFailedAccept(id, connection)
       throw asCallError(error)
     }
     id.isUnanswered = false
     this.flush()
   }
 
-  /** Rejects a request whose `accept` failed, as Linux does, if the state of the connection allows it. */
-  #refuseAccepted(id: Identifier, connection: CmConnection): void {
+  /** As Linux does; no effect if the state of the connection does not allow it. */
+  #rejectAfterFailedAccept(id: Identifier, connection: CmConnection): void {
     try {
       if (id.qpType === QpType.values.UD) this.engine.replyToResolve(connection, { status: sidrStatus.REJECT })
       else this.engine.reject(connection, { reason: rejReason.CONSUMER_DEFINED }, this.#environment.now())
@@ -491,7 +495,7 @@ export class RdmaCm implements EventHost {
     return sent
   }
 
-  // ---- steps ----
+  // ---- internal ----
 
   #notify(id: Identifier, type: number, details: EventDetails): void {
     id.owner.event(type, details)
@@ -500,7 +504,7 @@ export class RdmaCm implements EventHost {
   /** Binds the identifier to the port of an address, or to a free one; returns the address with that port. */
   #bindPort(id: Identifier, address: SocketAddress): SocketAddress {
     const client = id.object?.context
-    const user = client && this.#environment.guestOf?.(client)
+    const user = client && this.#environment.limitedUserOf?.(client)
     if (address.family !== Family.IB) return { ...address, port: this.#ports.bind(id, address, user) }
     // A service id contains port space and port, within its mask.
     id.portSpace = Number((address.serviceId >> 16n) & 0xffffn) || TCP
@@ -514,13 +518,13 @@ export class RdmaCm implements EventHost {
    * connection of that queue pair as stale.
    */
   #requireQueuePair({ object, device }: Identifier, qpNum: number, call: string): void {
-    const qpn = qpNum & QPN_MASK
+    const qpn = qpNum & MASK_24
     if (qpn === 0 || object?.context === undefined || device === undefined) return
     if (this.#environment.mayConnect?.(object.context, device.device, qpn) === false)
       throw new CallError('EPERM', `${call}: ${qpn} is not a queue pair of this user on device ${device.device.name}`)
   }
 
-  /** Binds an identifier to a device. */
+  /** Binds an identifier to a device, with a source GID. */
   #attach(id: Identifier, device: CmDevice, localGid: Uint8Array): void {
     if (id.device !== undefined && id.device !== device) this.#bound.get(id.device)?.delete(id)
     id.device = device
@@ -529,18 +533,18 @@ export class RdmaCm implements EventHost {
     this.#bound.get(device)?.add(id)
   }
 
-  #pathOf({ device, localGid, remoteGid, flowLabel, trafficClass, route }: Identifier): CmPath {
+  #pathOf({ device, localGid, remoteGid, flowLabel, trafficClass, chosenPath }: Identifier): CmPath {
     if (device === undefined || localGid === undefined || remoteGid === undefined)
       throw new CallError('EINVAL', 'cm_id.connect: the address is not resolved')
-    if (route !== undefined) {
-      if (!this.devices.hasGid(device.number, route.path.localGid))
+    if (chosenPath !== undefined) {
+      if (!this.devices.hasGid(device.number, chosenPath.path.localGid))
         throw new CallError('EINVAL', `cm_id.connect: the source GID of the path is not a GID of ${device.device.name}`)
-      if (!isSamePartition(route.path.pkey, DEFAULT_PKEY))
+      if (!isSamePartition(chosenPath.path.pkey, DEFAULT_PKEY))
         throw new CallError(
           'ENOENT',
-          `cm_id.connect: ${device.device.name} is not in the partition of the path's P_Key 0x${route.path.pkey.toString(16)}; its P_Key is 0xffff`,
+          `cm_id.connect: ${device.device.name} is not in the partition of the path's P_Key 0x${chosenPath.path.pkey.toString(16)}; its P_Key is 0xffff`,
         )
-      return { device: device.number, ...route.path }
+      return { device: device.number, ...chosenPath.path }
     }
     return pathThrough(device, { localGid, remoteGid, flowLabel, trafficClass, pkey: DEFAULT_PKEY })
   }
@@ -596,7 +600,7 @@ const pathThrough = (
 /** The fields of REQ and REP that describe this end's queue pair. */
 const offerOf = ({ startingPsn, ece }: Identifier, parameters: ConnectionParameters) => ({
   ece,
-  qpn: parameters.qpNum & QPN_MASK,
+  qpn: parameters.qpNum & MASK_24,
   startingPsn,
   responderResources: parameters.responderResources,
   initiatorDepth: parameters.initiatorDepth,

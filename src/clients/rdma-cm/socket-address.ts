@@ -25,7 +25,7 @@ export interface SocketAddress {
 export const addressSize = ({ family }: SocketAddress): number => SOCKADDR_BYTES[family] ?? 0
 
 /** The four bytes of an IPv4 address at `offset`, as the 16 bytes ::ffff:a.b.c.d. */
-const mapped = (bytes: Uint8Array, offset: number): Uint8Array => {
+const mappedIpv4 = (bytes: Uint8Array, offset: number): Uint8Array => {
   const address = new Uint8Array(16)
   address[10] = address[11] = 0xff
   for (let i = 0; i < 4; i++) address[12 + i] = bytes[offset + i]!
@@ -43,7 +43,7 @@ export const ipAddress = (address: Uint8Array, port: number, scope = 0): SocketA
   scope,
 })
 
-const noIpv4 = mapped(new Uint8Array(4), 0)
+const noIpv4 = mappedIpv4(new Uint8Array(4), 0)
 const noIpv6 = new Uint8Array(16)
 
 /** The zero address of the same family. */
@@ -61,7 +61,7 @@ export const anyAddress = (family: number): SocketAddress => ({
 export const parseAddress = (bytes: Uint8Array): SocketAddress | undefined => {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
   const family = view.getUint16(0, true)
-  if (family === Family.INET) return { ...noExtras, family, port: view.getUint16(2), address: mapped(bytes, 4) }
+  if (family === Family.INET) return { ...noExtras, family, port: view.getUint16(2), address: mappedIpv4(bytes, 4) }
   if (family === Family.INET6) {
     const address = bytes.slice(8, 24)
     return {
@@ -131,4 +131,4 @@ export const headerAddress = ({ family, address }: SocketAddress): Uint8Array =>
 
 /** The inverse of `headerAddress`. */
 export const fromHeader = (ipVersion: number, address: Uint8Array, port: number): SocketAddress =>
-  ipAddress(ipVersion === 4 ? mapped(address, 12) : address, port)
+  ipAddress(ipVersion === 4 ? mappedIpv4(address, 12) : address, port)

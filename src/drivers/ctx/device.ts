@@ -3,8 +3,8 @@
  * gets a context assigned, maps its queues, and sends messages from it to other contexts of the device.
  *
  * Discovery, permission, handles and hot removal are core's, as for every device. Contexts are objects of the driver's
- * own class `ctx_context` (spec/drivers/ctx.ts), whose methods the interfaces of interfaces.ts also call. This driver
- * uses the public driver interface (core/index.ts) only.
+ * own class `ctx_context` (spec/drivers/ctx.ts), whose methods the interfaces of interfaces.ts also call. Of core, this
+ * driver imports the public driver interface (core/index.ts) only.
  */
 import {
   type CallContext,
@@ -39,25 +39,25 @@ import {
 } from './queues.ts'
 import type { AssignedContext, CtxState } from './state.ts'
 
-const infoOf = ({ number, jobKey, receives, queues }: AssignedContext): RecordOf<typeof CtxInfo> => ({
+const infoOf = ({ number, jobKey, isReceiving, queues }: AssignedContext): RecordOf<typeof CtxInfo> => ({
   number,
   jobKey,
-  receives: receives ? 1 : 0,
+  receives: isReceiving ? 1 : 0,
   ...queues.sizes,
   ...offsetsOf(queues),
 })
 
 const stateOf = ({ device }: CallContext): CtxState => device.state as CtxState
 
-/** Notifies the receiving client if it has armed its context. */
+/** Notifies the receiving client if its context is armed and has a descriptor, and disarms the context. */
 const notify = (receiver: AssignedContext): void => {
-  if (!receiver.armed || receiver.notifyFd === undefined) return
-  receiver.armed = false
+  if (!receiver.isArmed || receiver.notifyFd === undefined) return
+  receiver.isArmed = false
   const { number, queues } = receiver
   postRecord(receiver.notifyFd, encodeRecords(CtxRecord, [{ number, producer: queues.produced }]))
 }
 
-const lowestFree = (slots: readonly unknown[]): number => {
+const lowestFreeNumber = (slots: readonly unknown[]): number => {
   for (let number = 0; number < CtxLimits.contexts; number++) if (slots[number] === undefined) return number
   throw new CallError('EBUSY', `ctx_context.create: all ${CtxLimits.contexts} contexts are assigned`)
 }
@@ -65,10 +65,10 @@ const lowestFree = (slots: readonly unknown[]): number => {
 const contextClass = driverClass<typeof CtxContext, AssignedContext>(CtxContext, {
   create(call, object, { jobKey, ops, eagerCount, eagerBytes, expectedCount, expectedBytes }) {
     const state = stateOf(call)
-    const number = lowestFree(state.assigned)
+    const number = lowestFreeNumber(state.assigned)
     const sizes: QueueSizes = { eagerCount, eagerBytes, expectedCount, expectedBytes }
     const queues: Queues = createQueues(mappedMemoryOf(call.context), sizes)
-    object.state = { number, jobKey, queues, receives: true, armed: false, notifyFd: ops as FdObject | undefined }
+    object.state = { number, jobKey, queues, isReceiving: true, isArmed: false, notifyFd: ops as FdObject | undefined }
     state.assigned[number] = object as CoreObject<AssignedContext>
     return { info: infoOf(object.state) }
   },
@@ -87,7 +87,7 @@ const contextClass = driverClass<typeof CtxContext, AssignedContext>(CtxContext,
   },
 
   receiveControl(_call, { state }, { enable }) {
-    state.receives = enable === 1
+    state.isReceiving = enable === 1
     return {}
   },
 
@@ -102,9 +102,11 @@ const contextClass = driverClass<typeof CtxContext, AssignedContext>(CtxContext,
     try {
       if (receiver === undefined || receiver.jobKey !== sender.jobKey)
         throw new CallError('ENXIO', `ctx_context.send: there is no context ${number} with jobKey ${sender.jobKey}`)
-      if (!receiver.receives) throw new CallError('EAGAIN', `ctx_context.send: context ${number} does not receive now`)
+      if (!receiver.isReceiving)
+        throw new CallError('EAGAIN', `ctx_context.send: context ${number} does not receive now`)
       if (slot === undefined) putEager(receiver.queues, sender.number, tag, data)
       else if (!putExpected(receiver.queues, sender.number, tag, slot, offset, data)) {
+        // the message is not complete: there is no header to notify of
         counts.bytes += data.length
         return {}
       }
@@ -124,7 +126,7 @@ const contextClass = driverClass<typeof CtxContext, AssignedContext>(CtxContext,
         'EINVAL',
         'ctx_context.arm: there is no descriptor to notify: pass one to ctx_context.create, or set one with ioctl USE',
       )
-    state.armed = true
+    state.isArmed = true
     if (hasUnread(state.queues)) notify(state)
     return {}
   },
@@ -135,13 +137,13 @@ const { interface: Interface, device: DeviceClass, async_fd: AsyncFd, driver_ops
 /** One driver record, which all ctx devices share. */
 const ctxDriver: Driver<CtxState> = {
   name: 'ctx',
-  id: 0,
+  id: 0, // RDMA_DRIVER_UNKNOWN
   nodeType: NodeType.values.UNSPECIFIED,
   classes: [...[Interface, DeviceClass, AsyncFd, DriverOps].map(cls => driverClass(cls)), contextClass],
   interfaces,
 }
 
-/** Registers a device of this driver. Throws EEXIST if the name is in use. */
+/** Registers a device of this driver. Throws CallError EEXIST for a name in use, EINVAL for an invalid name. */
 export const createCtxDevice = (core: Core, name: string): Device<CtxState> =>
   register(core, {
     name,

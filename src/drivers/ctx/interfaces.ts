@@ -33,12 +33,13 @@ import { CallError } from '../../spec/errno.ts'
 import { at, type Fields, type RecordOf, recordSize, u32 } from '../../spec/schema/schema.ts'
 import type { AssignedContext, CtxState } from './state.ts'
 
-interface Bound {
+/** State of a descriptor: the context that it is bound to, if any. */
+interface Binding {
   object: CoreObject<AssignedContext> | undefined
-  /** Whether ASSIGN has created the context, so that closing the descriptor destroys it. */
+  /** Whether the descriptor's ASSIGN has created the context, so that closing the descriptor destroys it. */
   isOwned: boolean
 }
-type Call = OpsCall<Bound>
+type Call = OpsCall<Binding>
 
 const argumentOf = <F extends Fields>({ caller }: Call, fields: F, address: bigint): RecordOf<F> =>
   decodeRecord(fields, caller.copyIn(address, recordSize(fields)))
@@ -91,7 +92,7 @@ const use = (call: Call, address: bigint): number => {
   return 0
 }
 
-/** By request: each returns the ioctl's value. */
+/** The ioctls of all versions, by request number. Each returns the value of ioctl(2). */
 const baseIoctls: Readonly<Record<number, (call: Call, argument: bigint) => number>> = {
   [CtxIoctl.ASSIGN]: assign,
   [CtxIoctl.USE]: use,
@@ -115,6 +116,7 @@ const baseIoctls: Readonly<Record<number, (call: Call, argument: bigint) => numb
   },
 }
 
+/** The ioctls that version 2 added. */
 const expectIoctls: typeof baseIoctls = {
   [CtxIoctl.EXPECT](call, address) {
     const announced = argumentOf(call, CtxExpect, address)
@@ -129,7 +131,11 @@ const runIoctl = (ioctls: typeof baseIoctls, name: string, call: Call, request: 
   return run(call, argument)
 }
 
-const contextInterface = (name: string, ioctls: typeof baseIoctls, takesExpected: boolean): DriverOps<Bound> => ({
+const contextInterface = (
+  name: string,
+  ioctls: typeof baseIoctls,
+  hasExpectedMessages: boolean,
+): DriverOps<Binding> => ({
   open: () => ({ object: undefined, isOwned: false }),
 
   ioctl: (call, request, argument) => runIoctl(ioctls, name, call, request, argument),
@@ -139,7 +145,7 @@ const contextInterface = (name: string, ioctls: typeof baseIoctls, takesExpected
     if (bytes.length < headerBytes)
       throw new CallError('EINVAL', `${bytes.length} bytes are written, a message begins with ${headerBytes} bytes`)
     const { to, flags, slot, offset, tag } = decodeRecord(CtxSend, bytes)
-    if (flags > (takesExpected ? CTX_EXPECTED : 0))
+    if (flags > (hasExpectedMessages ? CTX_EXPECTED : 0))
       throw new CallError('EINVAL', `flags 0x${flags.toString(16)} are not known to ${name}`)
     const data = bytes.subarray(headerBytes)
     const args = flags === CTX_EXPECTED ? { to, tag, data, slot, offset } : { to, tag, data }
@@ -157,7 +163,7 @@ const contextInterface = (name: string, ioctls: typeof baseIoctls, takesExpected
     const { object, isOwned } = fd.state.interfaceState
     if (object === undefined) return
     object.state.notifyFd = undefined
-    object.state.armed = false
+    object.state.isArmed = false
     // core destroys the objects of a closed context, and of a removed device
     if (context.isClosed || !device.isAlive) return
     dropParent(fd, object)
@@ -165,7 +171,7 @@ const contextInterface = (name: string, ioctls: typeof baseIoctls, takesExpected
   },
 })
 
-const channel: DriverOps = {
+const providerChannel: DriverOps = {
   ioctl({ device, caller }, request, address) {
     if (request !== CtxIoctl.STATISTICS)
       throw new CallError('ENOTTY', `the provider channel has no ioctl 0x${request.toString(16)}`)
@@ -189,5 +195,5 @@ const channel: DriverOps = {
 export const interfaces = {
   [CtxInterface.V2]: contextInterface(CtxInterface.V2, { ...baseIoctls, ...expectIoctls }, true),
   [CtxInterface.V1]: contextInterface(CtxInterface.V1, baseIoctls, false),
-  [CtxInterface.CHANNEL]: channel,
+  [CtxInterface.CHANNEL]: providerChannel,
 }

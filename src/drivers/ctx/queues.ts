@@ -1,10 +1,11 @@
 /*
  * The receive queues of one context, in memory that its client maps and may corrupt (spec/drivers/ctx.ts has the
  * layout): headers, one for each message; eager buffers for short messages; expected buffers, which the client has
- * announced for long ones.
+ * announced with `expect` for long ones.
  *
- * The device keeps its own counts and sizes, reads the client's counts only to compute the free entries, and treats an
- * impossible count as a full queue. The bytes of a message are written before the count that announces them.
+ * The device keeps its own counts and sizes, and reads the client's counts only to compute free entries and to find out
+ * whether messages are unread. An impossible count makes a queue count as full, and messages as unread. The bytes of a
+ * message are written before the count that announces them.
  */
 import type { MappedChunk, MappedMemory } from '../../core/index.ts'
 import { CTX_HEADER_BYTES, CtxHeader, type CtxInfo, CtxKind, CtxWord } from '../../spec/drivers/ctx.ts'
@@ -23,13 +24,13 @@ export interface Queues {
   readonly sizes: QueueSizes
   readonly chunk: MappedChunk
   readonly headerCount: number
-  /** Offsets of the three queues in `chunk`. */
+  /** Offsets of the three queues from the start of `chunk`. */
   readonly headersAt: number
   readonly eagerAt: number
   readonly expectedAt: number
-  /** Number of messages so far, and of the eager ones among them, modulo 2^32. */
+  /** Number of messages since creation or reset, and of the eager ones among them, modulo 2^32. */
   produced: number
-  eager: number
+  producedEager: number
   /**
    * By expected buffer: the length of the announced message (0: none), and the number of its bytes that were written.
    */
@@ -39,6 +40,10 @@ export interface Queues {
 
 const isPowerOfTwo = (n: number): boolean => n > 0 && (n & (n - 1)) === 0
 
+/**
+ * Allocates the queues of a context. Throws CallError EINVAL if `eagerCount` is not a power of two, ENOMEM if there is
+ * no memory.
+ */
 export const createQueues = (memory: MappedMemory, sizes: QueueSizes): Queues => {
   const { eagerCount, eagerBytes, expectedCount, expectedBytes } = sizes
   if (!isPowerOfTwo(eagerCount))
@@ -55,7 +60,7 @@ export const createQueues = (memory: MappedMemory, sizes: QueueSizes): Queues =>
     eagerAt,
     expectedAt,
     produced: 0,
-    eager: 0,
+    producedEager: 0,
     announcedBytes: new Uint32Array(expectedCount),
     arrivedBytes: new Uint32Array(expectedCount),
   }
@@ -69,10 +74,10 @@ export const offsetsOf = (
   return { headerCount, headersAt, eagerAt, expectedAt, bytes: chunk.length, offset: BigInt(chunk.offset) }
 }
 
-/** Index of the word `number` (`CtxWord`) in `chunk.words`. */
-const wordAt = ({ chunk }: Queues, number: number): number => (chunk.at >> 2) + number
-const countOf = (queues: Queues, number: number): number =>
-  Atomics.load(queues.chunk.words, wordAt(queues, number)) >>> 0
+/** Index in `chunk.words` of a word of the first page (`CtxWord`). */
+const wordIndex = ({ chunk }: Queues, word: number): number => (chunk.at >> 2) + word
+const countOf = (queues: Queues, word: number): number =>
+  Atomics.load(queues.chunk.words, wordIndex(queues, word)) >>> 0
 
 /** Number of free entries of a queue of `length` entries; 0 if the client's count `consumed` is impossible. */
 const freeEntries = (length: number, produced: number, consumed: number): number => {
@@ -83,13 +88,13 @@ const freeEntries = (length: number, produced: number, consumed: number): number
 /** Whether the client has unread messages; true if its count is impossible. */
 export const hasUnread = (queues: Queues): boolean => countOf(queues, CtxWord.HEADER_CONSUMER) !== queues.produced
 
-/** Empties all queues: device and client both find the counts 0. */
+/** Empties all queues, so that device and client both find the counts 0, and forgets the announced buffers. */
 export const resetQueues = (queues: Queues): void => {
   queues.produced = 0
-  queues.eager = 0
+  queues.producedEager = 0
   queues.announcedBytes.fill(0)
   queues.arrivedBytes.fill(0)
-  for (const number of Object.values(CtxWord)) Atomics.store(queues.chunk.words, wordAt(queues, number), 0)
+  for (const word of Object.values(CtxWord)) Atomics.store(queues.chunk.words, wordIndex(queues, word), 0)
 }
 
 const refuseFull = (reason: string): never => {
@@ -112,24 +117,24 @@ const putHeader = (queues: Queues, kind: number, source: number, length: number,
   view.setBigUint64(at + CtxHeader.tag.offset, tag, true)
   view.setUint32(at + CtxHeader.sequence.offset, queues.produced, true)
   queues.produced = (queues.produced + 1) >>> 0
-  Atomics.store(chunk.words, wordAt(queues, CtxWord.HEADER_PRODUCER), queues.produced)
+  Atomics.store(chunk.words, wordIndex(queues, CtxWord.HEADER_PRODUCER), queues.produced)
 }
 
 /** Writes a message into the next eager buffer. */
 export const putEager = (queues: Queues, source: number, tag: bigint, data: Uint8Array): void => {
-  const { sizes, chunk, eagerAt, eager } = queues
+  const { sizes, chunk, eagerAt, producedEager } = queues
   if (data.length > sizes.eagerBytes)
     throw new CallError('EMSGSIZE', `ctx_context.send: ${data.length} bytes, an eager buffer has ${sizes.eagerBytes}`)
   requireHeader(queues)
-  if (freeEntries(sizes.eagerCount, eager, countOf(queues, CtxWord.EAGER_CONSUMER)) === 0)
+  if (freeEntries(sizes.eagerCount, producedEager, countOf(queues, CtxWord.EAGER_CONSUMER)) === 0)
     refuseFull('all eager buffers of the receiver are full')
-  const slot = eager & (sizes.eagerCount - 1)
+  const slot = producedEager & (sizes.eagerCount - 1)
   chunk.bytes.set(data, chunk.at + eagerAt + slot * sizes.eagerBytes)
-  queues.eager = (eager + 1) >>> 0
+  queues.producedEager = (producedEager + 1) >>> 0
   putHeader(queues, CtxKind.values.EAGER, source, data.length, slot, tag)
 }
 
-/** The client has announced the expected buffer `slot` for a message of `length` bytes. */
+/** Method `expect`: the client announces the expected buffer `slot` for a message of `length` bytes. */
 export const announce = (queues: Queues, slot: number, length: number): void => {
   const { sizes, announcedBytes, arrivedBytes } = queues
   const method = 'ctx_context.expect:'
@@ -142,7 +147,10 @@ export const announce = (queues: Queues, slot: number, length: number): void => 
   arrivedBytes[slot] = 0
 }
 
-/** Writes a fragment of an expected message; true if it was the last one, which adds a header. */
+/**
+ * Writes a fragment of an expected message. True if as many bytes as announced have now arrived: then a header is
+ * added.
+ */
 export const putExpected = (
   queues: Queues,
   source: number,

@@ -8,12 +8,13 @@ import type { Queues } from './queues.ts'
 /** State of a context object. */
 export interface AssignedContext {
   readonly number: number
+  /** Only contexts with the same key can send to each other. */
   readonly jobKey: number
   readonly queues: Queues
   /** Whether messages are accepted; otherwise their senders get EAGAIN. */
-  receives: boolean
+  isReceiving: boolean
   /** Whether the next message is reported on `notifyFd`, once. */
-  armed: boolean
+  isArmed: boolean
   notifyFd: FdObject | undefined
 }
 

@@ -1,6 +1,6 @@
 /*
  * The smallest useful driver, as an example (R19, R22, R29; docs/how-to/drivers.md explains it): a device that takes
- * bytes, counts them and discards them, as /dev/null does. It uses the public driver interface (core/index.ts) only.
+ * bytes, counts them and discards them, as /dev/null does. Of core, it imports the public driver interface only.
  *
  * Opening, queries, discovery and protection domains are core's own; `sink` is the driver's own class. This file knows
  * no dialect, process or socket.
@@ -22,14 +22,14 @@ import {
   zeroRecord,
 } from '../../spec/schema/schema.ts'
 
-const MAX_BYTES = 1 << 16
+const [MAX_TAKE_BYTES, MAX_PDS] = [1 << 16, 256]
 
 /** The driver's own class; ids of such classes begin at 0x8000. */
 export const Sink = objectClass('sink', 0x8000, {
   methods: {
     create: method(CREATE, { in: { pd: ref(1, 'pd') }, out: {} }),
     query: method(QUERY, { in: {}, out: { taken: u64(64) } }),
-    take: method(Block.DRIVER_FAST + 0, { in: { data: blob(1, MAX_BYTES) }, out: {} }),
+    take: method(Block.DRIVER_FAST + 0, { in: { data: blob(1, MAX_TAKE_BYTES) }, out: {} }),
     destroy: method(DESTROY, { in: {}, out: {} }),
   },
 })
@@ -41,7 +41,7 @@ const sinkClass = driverClass<typeof Sink, { taken: bigint }>(Sink, {
   },
   query: (_call, { state }) => ({ taken: state.taken }),
   take(_call, { state }, { data }) {
-    if (data.length === 0) throw new CallError('EINVAL', `sink.take: no data, give 1 to ${MAX_BYTES} bytes`)
+    if (data.length === 0) throw new CallError('EINVAL', `sink.take: no data, give 1 to ${MAX_TAKE_BYTES} bytes`)
     state.taken += BigInt(data.length)
     return {}
   },
@@ -52,19 +52,19 @@ const { interface: Interface, device: DeviceClass, async_fd: AsyncFd, pd: Pd } =
 
 const nullDriver = {
   name: 'null',
-  id: 0,
+  id: 0, // RDMA_DRIVER_UNKNOWN
   classes: [...[Interface, DeviceClass, AsyncFd, Pd].map(cls => driverClass(cls)), sinkClass],
 }
 
-/** Registers a device of this driver. Throws EEXIST if the name is in use. */
+/** Registers a device of this driver. Throws CallError EEXIST for a name in use, EINVAL for an invalid name. */
 export const createNullDevice = (core: Core, name: string): Device =>
   register(core, {
     name,
     driver: nullDriver,
     state: undefined,
-    attributes: { ...zeroRecord(DeviceAttributes), maxPd: 0x100 },
+    attributes: { ...zeroRecord(DeviceAttributes), maxPd: MAX_PDS },
     extended: zeroRecord(ExtendedDeviceAttributes),
     ports: [],
     numCompVectors: 0,
-    limits: { pd: 0x100 },
+    limits: { pd: MAX_PDS },
   })

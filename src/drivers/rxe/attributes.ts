@@ -1,8 +1,8 @@
 /*
  * Device attributes: those of Linux's rxe (rxe_param.h, as `ibv_devinfo -v` shows them in test/fixtures/abi), so that
- * programs choose the same sizes as there. GUIDs and the active MTU are the device's own. A program can use all of a
- * reported limit, with one exception: rxe reports 1,048,576 WQEs of a queue and a million queue pairs, for whose rings
- * no machine has memory; here a ring has at most 1 GiB, of which only touched pages take memory.
+ * programs choose the same sizes as there. GUIDs and the active MTU are the device's own. Some limits are lower than
+ * rxe's: a ring of 2^20 slots holds one WQE fewer (max_qp_wr), and rxe reports about a million queue pairs, CQs and
+ * SRQs, for whose rings no machine has memory. The largest ring has 2 GiB, of which only touched pages take memory.
  */
 
 import type { DeviceAttributes, ExtendedDeviceAttributes } from '../../spec/classes/device/device.ts'
@@ -22,7 +22,9 @@ import {
 import type { RecordOf } from '../../spec/schema/schema.ts'
 import type { Counters } from '../../transport/types.ts'
 
-/** Limits that creation checks; programs see them in the device attributes. */
+/**
+ * Limits of the device. `maxMsgSize` and `maxInline`, the largest ibv_qp_cap.max_inline_data, are in bytes.
+ */
 export const Limits = {
   maxQpWr: 1048575,
   maxSge: 32,
@@ -41,7 +43,7 @@ export const Limits = {
   multicast: { groups: 8192, members: 56, memberships: 458752 },
 } as const
 
-/** Limits of queues that a device may have lower (drivers/rxe/torment/limits.ts). */
+/** The limits that are lower on some devices with `--torment` (drivers/rxe/torment/limits.ts). */
 export type QueueLimits = Readonly<
   Record<'maxQpWr' | 'maxSge' | 'maxSrqWr' | 'maxSrqSge' | 'maxInline' | 'maxCqe' | 'maxRdAtomic', number>
 >

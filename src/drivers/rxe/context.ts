@@ -14,7 +14,7 @@ export interface RxeContext {
   readonly isInProcess?: true
 }
 
-/** The memory for rings of a context; the first call creates it. */
+/** The memory for rings of a context; the first call sets `Context.state`, unless the library has set it. */
 export const ringMemoryOf = (context: Context): RingMemory => {
   context.state ??= (
     context.mapped === undefined
@@ -44,8 +44,8 @@ const halves = new Uint32Array(2)
 const whole = new BigUint64Array(halves.buffer)
 
 /**
- * A ring of its own allocation is the whole range. Several rings may share one allocation, a slab (ring-memory.ts):
- * there `offset` is that of the ring, and `size` reaches to the end of the slab.
+ * The range that the user library maps: from the ring's header to the end of the ring's allocation. Several rings may
+ * share one allocation, a slab (ring-memory.ts).
  */
 export const mmapInfo = ({ area, headerAt }: Ring): MmapInfo => {
   const offset = area.offset + headerAt - area.at

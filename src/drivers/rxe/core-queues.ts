@@ -1,9 +1,9 @@
 /*
  * Datagram queue pairs of core clients (src/clients/, like ib_client in Linux): queue pair 1 of the MAD layer (IBA
  * 3.5.7, 13.4), and those of IP over the device. They are not objects of a program, and have no rings and no
- * completions: a received payload is passed to the client's function, a sent one waits in a short queue until the port
- * has room. Packets are as Linux sends them (test/fixtures/wire): AckReq is set, although datagrams are not
- * acknowledged.
+ * completions: a received payload is passed to the client's function, a sent one waits in a short queue until the next
+ * `poll` of the device finds room in the port. Packets are as Linux sends them (test/fixtures/wire): AckReq is set,
+ * although datagrams are not acknowledged.
  */
 import type { DatagramPort, MadAddress, ManagementPort } from '../../core/model.ts'
 import type { FlowAddress } from '../../phy/port.ts'
@@ -50,7 +50,7 @@ interface QueueOptions {
   /** Allowed payload bytes of a datagram, sent or received. */
   readonly minBytes: number
   readonly maxBytes: number
-  /** Maximum datagrams that wait for room in the port; more are lost, as any datagram may be. */
+  /** Maximum datagrams that wait for room in the port; `send` refuses more. */
   readonly maxWaiting: number
   /** Called with a copy of each payload, while the device is working. */
   readonly receive: (payload: Uint8Array, from: MadAddress) => void
@@ -64,7 +64,7 @@ class DatagramQueue implements CoreQueue {
   readonly options: QueueOptions
   readonly #waiting: WaitingDatagram[] = []
   #psn = 0
-  /** GIDs of the datagram that was received last. */
+  /** GIDs of the datagram that was received last (`copyOf`). */
   #localGid: Uint8Array = new Uint8Array(16)
   #remoteGid: Uint8Array = new Uint8Array(16)
   #isClosed = false
@@ -112,7 +112,7 @@ class DatagramQueue implements CoreQueue {
   }
 
   transmit(): void {
-    const { port, released, coreQueues } = this.device
+    const { port, releasedFlows, coreQueues } = this.device
     const { counters } = this.device.engine()
     const { qpn, qkey } = this.options
     let sent = 0
@@ -131,7 +131,7 @@ class DatagramQueue implements CoreQueue {
       counters.sentPackets++
       if (destQpn === MULTICAST_QPN) counters.multicastSent++
       this.#psn = (this.#psn + 1) & PSN_MASK
-      released.push(flow)
+      releasedFlows.push(flow)
       sent++
     }
     this.#waiting.splice(0, sent)
@@ -145,8 +145,8 @@ class DatagramQueue implements CoreQueue {
     const deth = at + BTH_BYTES
     const isDatagram =
       checkPacket(view, at, length) === 0 && bthVersion(view, at) === 0 && bthOpcode(view, at) === UD_SEND_ONLY
-    const payload = isDatagram ? length - HEADER_BYTES - bthPadCount(view, at) - ICRC_BYTES : -1
-    if (payload < minBytes || payload > maxBytes) {
+    const payloadBytes = isDatagram ? length - HEADER_BYTES - bthPadCount(view, at) - ICRC_BYTES : -1
+    if (payloadBytes < minBytes || payloadBytes > maxBytes) {
       counters.dropped++
       return
     }
@@ -165,7 +165,7 @@ class DatagramQueue implements CoreQueue {
     const start = at + HEADER_BYTES
     this.#localGid = copyOf(from.destination, this.#localGid)
     this.#remoteGid = copyOf(from.source, this.#remoteGid)
-    receive(arena.bytes.slice(start, start + payload), {
+    receive(arena.bytes.slice(start, start + payloadBytes), {
       localGid: this.#localGid,
       remoteGid: this.#remoteGid,
       qpn: dethSrcQp(view, deth),
@@ -177,6 +177,7 @@ class DatagramQueue implements CoreQueue {
   }
 }
 
+/** Queue pair 1, whose device also answers performance management requests. */
 class ManagementQueue extends DatagramQueue implements ManagementPort {
   answer(mad: Uint8Array): Uint8Array | undefined {
     const { port, linkDowned, engine } = this.device
@@ -195,19 +196,22 @@ export const openManagement = (
   return new ManagementQueue(device, { qpn: GSI_QPN, qkey: GSI_QKEY, ...length, maxWaiting: 4096, receive })
 }
 
+/** Multicast LID of the memberships; RoCE has no LIDs. */
+const MLID = 0
+
 /** A queue pair for datagrams of up to `mtu` bytes, which can join multicast groups. */
 class MulticastQueue extends DatagramQueue implements DatagramPort {
   get mtu(): number {
     return this.options.maxBytes
   }
 
-  /** `Groups` knows a queue pair by its row, which is never negative, and one of a core client by its negated QPN. */
+  /** `Groups` knows a queue pair of a core client by its negated QPN. */
   join(gid: Uint8Array): void {
-    this.device.groups.attach(-this.qpn, gid, 0)
+    this.device.groups.attach(-this.qpn, gid, MLID)
   }
 
   leave(gid: Uint8Array): void {
-    this.device.groups.detach(-this.qpn, gid, 0)
+    this.device.groups.detach(-this.qpn, gid, MLID)
   }
 
   override close(): void {

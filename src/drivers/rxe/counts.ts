@@ -6,7 +6,7 @@ import { counterValues } from '../../spec/counters.ts'
 import type { DeviceStat } from '../../uapi/tool.ts'
 import type { RxeDevice } from './device.ts'
 
-/** Counters of engine and port, by the names in their tables of spec/counters.ts. */
+/** Counters of the engine and of the port, by the names that spec/counters.ts uses for them. */
 export const countersByLayer = ({ state }: Pick<RxeDevice, 'state'>) => ({
   engine: state.engine().counters,
   port: { ...state.port.counters, linkDowned: state.linkDowned },

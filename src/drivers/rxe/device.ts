@@ -52,7 +52,7 @@ import { createFailures } from './failures.ts'
 import { mtuBytes, mtuEnum } from './interface.ts'
 import { regionMemory } from './memory.ts'
 import { watchRequests } from './requests/request-feed.ts'
-import { createPostScan, SLICE_ROWS, Where } from './rings/posts.ts'
+import { createPostScan, ScanScope, SLICE_ROWS } from './rings/posts.ts'
 import { ringWork } from './rings/work-source.ts'
 import { createSlots } from './slots.ts'
 import { AttributeBits, createNumbers, FIRST_QPN, FIRST_SRQN, type QpObject, type RxeState } from './state.ts'
@@ -62,19 +62,22 @@ export interface RxeDevice {
   readonly device: Device<RxeState>
   readonly state: RxeState
   /**
-   * Processes work requests, packets and timers; true if there was anything to do. `now` in microseconds; `where`
+   * Processes work requests, packets and timers; true if there was anything to do. `now` in microseconds; `scope`
    * selects the queues that are checked for new requests, by default all.
    */
-  poll(now: number, where?: Where): boolean
-  /** Whether a round over all queues has slices left (`Where.CONTINUE`). */
+  poll(now: number, scope?: ScanScope): boolean
+  /** Whether a round over all queues has slices left (`ScanScope.CONTINUE`). */
   isUnfinished(): boolean
-  /** Checks only the queues that were reported by `posted`, which `poll` also does. True if anything was posted. */
-  ring(): boolean
-  /** Doorbell: requests were posted to the queue pair with this handle. An unknown handle is ignored. */
-  posted(context: Context, handle: number): void
   /**
-   * Whether `poll` has anything to do before the next timer, provided that every post was reported by `posted`. Always
-   * true with a port that cannot tell whether runs wait (`Port.isWaiting`).
+   * Passes new requests of the queue pairs named by `onDoorbell` to the engine, as `poll` does first. True if there
+   * were any.
+   */
+  scanChanged(): boolean
+  /** Requests were posted to the queue pair with this handle. The handle of no queue pair is ignored. */
+  onDoorbell(context: Context, handle: number): void
+  /**
+   * Whether `poll` has anything to do before the next timer, provided that every post was reported by `onDoorbell`.
+   * Always true with a port that cannot tell whether runs wait (`Port.isWaiting`).
    */
   hasWork(): boolean
   /** The time, in microseconds, at which `poll` must be called even if nothing else happens; Infinity for never. */
@@ -97,7 +100,7 @@ const qpNames = new Set([...qpClasses, ...datagramQpClasses, ...xrcQpClasses].ma
 const { SQ_DRAINED } = AsyncEventType.values
 const { RESET, ERR } = QpState.values
 
-/** Moves all queue pairs to ERR: their programs see flushed completions. */
+/** Moves all queue pairs but those in RESET to ERR: their programs see flushed completions. */
 function* failAllQps({ qps, engine }: RxeState): Generator<void> {
   for (const qp of qps) {
     const before = qp === undefined ? RESET : engine().stateOf(qp.state.row)
@@ -112,17 +115,17 @@ const OBJECTS_PER_STEP = 64
 
 /** Resets the queue pairs of a context that closes: they neither send nor respond until they are destroyed. */
 function* resetQps(context: Context, { qps, engine }: RxeState): Generator<void> {
-  let left = OBJECTS_PER_STEP
+  let remaining = OBJECTS_PER_STEP
   for (const object of objectsDownwards(context)) {
     const row = (object as QpObject | undefined)?.state?.row
     if (row !== undefined && qps[row] === object) engine().modify(row, RESET, {})
-    if (--left > 0) continue
+    if (--remaining > 0) continue
     yield
-    left = OBJECTS_PER_STEP
+    remaining = OBJECTS_PER_STEP
   }
 }
 
-/** One driver record for all soft devices, so that they share their dispatch table. */
+/** The driver record of all soft devices of a core without clients: they share one dispatch table. */
 const rxeDriver: Driver<RxeState> = {
   name: 'rxe',
   id: RXE_DRIVER_ID,
@@ -174,22 +177,30 @@ const driverFor = ({ classes }: Core): Driver<RxeState> =>
 /** Maximum calls of `Engine.pollTransmit` in one `poll`. Each call sends at most 1 MiB to local peers. */
 const MAX_TRANSMIT_CALLS = 4
 
+/** `peer` of a packet for queue pairs that send no acknowledgements. */
+const NO_PEER = -1
+
 /** Received bytes after which the runs are released to the port. */
 const BURST_BYTES = 1 << 20
 
 /**
- * If at most this many packets were received, one `poll` does not send: a program that receives a message may respond
- * immediately, and the ACK and its message then leave with one system call, which is the main cost of a small message.
+ * A `poll` on a socket port that finds no new requests and receives at most this many packets does not send, but the
+ * next one does: a program that receives a message may respond immediately, and the ACK and its message then leave with
+ * one system call, which is the main cost of a small message.
  */
 const DELAYED_ACK_PACKETS = 4
 
 /**
- * Average rate, bytes per µs, at which unreliable queue pairs send on a port with a window
+ * Average rate at which unreliable queue pairs send on a port with a window
  * (transport/flow-control/peer-window.ts): the receiver's socket buffer must hold what arrives while the receiver is
  * not scheduled.
  */
-const PACE = 500
+const PACE_BYTES_PER_US = 500
 
+/**
+ * Registers a device of this driver. Throws CallError EEXIST for a name in use, EINVAL for an invalid name, and
+ * SystemError if the port cannot use the device's addresses.
+ */
 export const createRxeDevice = (core: Core, options: RxeOptions): RxeDevice => {
   const { name, identity, now, torment } = options
   const port = torment?.port(options.port, name) ?? options.port
@@ -210,7 +221,7 @@ export const createRxeDevice = (core: Core, options: RxeOptions): RxeDevice => {
     qps: [],
     lastAddress: undefined,
     rings: [],
-    released: [],
+    releasedFlows: [],
     overrunQps: [],
     failures: createFailures(
       () => state,
@@ -219,16 +230,16 @@ export const createRxeDevice = (core: Core, options: RxeOptions): RxeDevice => {
     feed: undefined,
     watch: (registered, watcher, scratch) => watchRequests(registered, work, completions, watcher, scratch),
     coreQueues: { byNumber: new Map(), waiting: 0 },
-    added: row => posts.add(row),
+    addQueues: row => posts.add(row),
     recheck: row => posts.recheck(row),
     catchUp(row) {
       const hasUnseenSends = posts.hasUnseenSends(row)
       if (state.torment === undefined && !hasUnseenSends) return
       if (hasUnseenSends) posts.recheck(row)
-      withoutDelays(() => poll(now(), Where.CHANGED))
+      withoutDelays(() => poll(now(), ScanScope.CHANGED))
     },
     catchUpAll(isInProcess) {
-      withoutDelays(() => poll(now(), isInProcess ? Where.CHANGED : Where.BEGIN))
+      withoutDelays(() => poll(now(), isInProcess ? ScanScope.CHANGED : ScanScope.BEGIN))
       return isInProcess || !posts.isUnfinished() ? undefined : finishRound()
     },
     linkDowned: 0,
@@ -237,7 +248,7 @@ export const createRxeDevice = (core: Core, options: RxeOptions): RxeDevice => {
     engine: () => engineOrNone as Engine,
   }
 
-  /** Runs a poll on whose effects a call depends: `--torment` delays nothing. */
+  /** Runs a poll on whose effects a call depends: `--torment` delays nothing meanwhile. */
   const withoutDelays = (run: () => boolean): boolean =>
     state.torment === undefined ? run() : state.torment.withoutDelays(run)
 
@@ -304,7 +315,7 @@ export const createRxeDevice = (core: Core, options: RxeOptions): RxeDevice => {
     ...(windowBytes !== undefined && {
       windowBytes,
       sharedWindowBytes,
-      pace: Math.min(windowBytes, MAX_PACED_BYTES) / PACE,
+      pace: Math.min(windowBytes, MAX_PACED_BYTES) / PACE_BYTES_PER_US,
     }),
   })
   engineOrNone = engine
@@ -319,7 +330,7 @@ export const createRxeDevice = (core: Core, options: RxeOptions): RxeDevice => {
   const posts = createPostScan(state.rings, postHandlers, () => device.memory.windows > 0)
   // loaded from `state` once: an object with accessors is slow to read, and these are read for every run of packets
   const { rowOf } = state.qpns
-  const { released, coreQueues } = state
+  const { releasedFlows, coreQueues } = state
 
   /** Passes a packet of `run` to all queue pairs of its group. */
   const deliverToGroup = (at: number, length: number, time: number): void => {
@@ -328,7 +339,7 @@ export const createRxeDevice = (core: Core, options: RxeOptions): RxeDevice => {
     if (rows.length === 0) engine.counters.dropped++
     for (let i = 0; i < rows.length; i++)
       if (rows[i] < 0) deliverToCore(-rows[i], at, length)
-      else engine.onPacket(rows[i], port.arena, at, length, -1, time)
+      else engine.onPacket(rows[i], port.arena, at, length, NO_PEER, time)
   }
 
   /** Passes a packet of `run` to a core client's queue pair, which has no row; drops it if the QPN is not in use. */
@@ -363,7 +374,7 @@ export const createRxeDevice = (core: Core, options: RxeOptions): RxeDevice => {
   let receivedPackets = 0
   /** Whether the last `poll` did not send (DELAYED_ACK_PACKETS). */
   let isHeld = false
-  /** Sending is held back only on ports of sockets, whose system calls are expensive; only these have a window. */
+  /** Only socket ports, whose system calls are expensive, have a window. */
   const mayHold = port.windowBytes !== undefined
 
   const deliver = (time: number): boolean => {
@@ -393,27 +404,27 @@ export const createRxeDevice = (core: Core, options: RxeOptions): RxeDevice => {
     const { counters } = engine
     const start = counters.sentPackets
     let before: number
-    let left = MAX_TRANSMIT_CALLS
+    let callsLeft = MAX_TRANSMIT_CALLS
     do before = counters.sentPackets
-    while (engine.pollTransmit(port, time) && counters.sentPackets !== before && --left > 0)
+    while (engine.pollTransmit(port, time) && counters.sentPackets !== before && --callsLeft > 0)
     if (coreQueues.waiting > 0) for (const queue of coreQueues.byNumber.values()) queue.transmit()
     port.flush()
     return counters.sentPackets !== start
   }
 
   /**
-   * Checks the rest of the queues, a slice in each turn of the event loop. The number of slices is bounded, because the
-   * daemon's loop may begin new rounds meanwhile.
+   * Checks the rest of the queues, a slice in each iteration of the event loop. The number of slices is bounded,
+   * because the daemon's loop may begin new rounds meanwhile.
    */
   const finishRound = async (): Promise<void> => {
     for (let slices = state.rings.length / SLICE_ROWS; slices > 0 && posts.isUnfinished(); slices--) {
       await nextTurn()
-      if (device.isAlive) withoutDelays(() => poll(now(), Where.CONTINUE))
+      if (device.isAlive) withoutDelays(() => poll(now(), ScanScope.CONTINUE))
     }
   }
 
-  const poll = (time: number, where: Where = Where.ALL): boolean => {
-    let progress = posts.scan(where)
+  const poll = (time: number, scope: ScanScope = ScanScope.ALL): boolean => {
+    let progress = posts.scan(scope)
     if (deviceTorment !== undefined) progress = deviceTorment.poll(time) || progress
     if (time >= port.nextTimeout()) port.onTimeout(time)
     const wasHeld = isHeld
@@ -427,7 +438,7 @@ export const createRxeDevice = (core: Core, options: RxeOptions): RxeDevice => {
       isHeld = false
     }
     if (!isHeld && (mayHold || !engine.isIdle() || coreQueues.waiting > 0)) progress = transmit(time) || progress
-    while (released.length > 0) port.closeFlow(released.pop() as number)
+    while (releasedFlows.length > 0) port.closeFlow(releasedFlows.pop() as number)
     if (state.overrunQps.length > 0) failOverrunQps(state)
     return progress
   }
@@ -437,8 +448,8 @@ export const createRxeDevice = (core: Core, options: RxeOptions): RxeDevice => {
     state,
     poll,
     isUnfinished: posts.isUnfinished,
-    ring: () => posts.scan(Where.CHANGED),
-    posted(context, handle) {
+    scanChanged: () => posts.scan(ScanScope.CHANGED),
+    onDoorbell(context, handle) {
       const object = findHandle(context.handles, handle) as QpObject | undefined
       if (object === undefined || object.life !== Lifecycle.LIVE) return
       // the handle may be that of another object: only queue pairs have rows

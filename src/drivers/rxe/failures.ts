@@ -23,7 +23,7 @@ const NAKS: ReadonlySet<CauseName> = new Set<CauseName>([
   'NAK_REMOTE_OPERATION',
   'NAK_INVALID_RD',
 ])
-/** Number of NAKs that are kept until the peer's failure report reads their causes. */
+/** Maximum number of NAKs that are kept for the peers' failure reports, which ask for their causes. */
 const MAX_NAKS = 64
 
 /** A NAK that queue pair `qpn` of this device has sent to queue pair `peer` for `psn`. */
@@ -46,7 +46,7 @@ export const createFailures = (state: () => RxeState, deviceOf: () => Device): F
   /** By row. */
   const lastFailures = new Map<number, Failure>()
   const naks: Nak[] = []
-  /** By row: the number of dropped packets of each cause. */
+  /** By row: the number of dropped packets or messages of each cause. */
   const drops = new Map<number, Map<CauseName, number>>()
 
   const objectOf = (row: number): QpObject | undefined => state().qps[row]
@@ -78,7 +78,7 @@ export const createFailures = (state: () => RxeState, deviceOf: () => Device): F
     const object = objectOf(row)
     if (object === undefined) return
     const complete: Failure = { ...failure, device: deviceOf().name, qpn: object.state.qpn }
-    // an event repeats a failure that a request has reported
+    // an event that only repeats the cause of the last failure does not replace it
     if (!isNote(complete) && complete.what !== 'drop' && lastFailures.get(row)?.cause !== complete.cause)
       lastFailures.set(row, complete)
     report(complete, object.context)

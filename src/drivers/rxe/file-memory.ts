@@ -52,11 +52,11 @@ const transferAll = (
   position: number,
 ): number => {
   try {
-    let from = position
-    for (let left = total, offset = at; left > 0; left -= chunk, offset += stride) {
-      const size = Math.min(chunk, left)
-      if (transfer(bytes, offset, size, from) !== size) return Errno.EFAULT
-      from += size
+    let filePosition = position
+    for (let remaining = total, offset = at; remaining > 0; remaining -= chunk, offset += stride) {
+      const size = Math.min(chunk, remaining)
+      if (transfer(bytes, offset, size, filePosition) !== size) return Errno.EFAULT
+      filePosition += size
     }
     return 0
   } catch {
@@ -83,7 +83,10 @@ export const fileMemory = (
       return false
     }
   }
-  /** Reads the word into `halves` and `original`; writes it back if `modify` has changed it and returns true. */
+  /**
+   * Reads the word into `halves` and `original`, and writes `halves` back if `modify` returns true, which changes them.
+   * Returns 0 or EFAULT.
+   */
   const readModifyWrite = (hi: number, lo: number, original: Uint32Array, modify: () => boolean): number => {
     const position = hi * TWO_32 + lo
     const error = transferAll(read, word, 0, 8, 8, 8, position)

@@ -6,8 +6,8 @@
  * are removed, so that no index changes its meaning. Linux has no event for a change of the MTU; here PORT_ACTIVE makes
  * programs query the port.
  *
- * The functions change the port and return the event to send with `raisePort` once all changes are made; undefined if
- * nothing changed.
+ * `setLink`, `addGid` and `removeGid` change the port and return the event to send with `raisePort` once all changes
+ * are made; undefined if nothing changed.
  */
 import { findGid, setGid } from '../../core/devices/gids.ts'
 import type { Device } from '../../core/model.ts'
@@ -37,18 +37,18 @@ export const mtuEnum = (bytes: number): number => Math.log2(bytes) - Math.log2(2
 /** Bytes of a path MTU (`Mtu`). */
 export const mtuBytes = (mtu: number): number => 128 << mtu
 
-/** Applies state and MTU of the interface. */
+/** Sets the port's state and active MTU from those of the interface, and counts `linkDowned`. */
 export const setLink = (device: Device<RxeState>, { isUp, hasCarrier, pathMtu }: LinkState): PortEvent | undefined => {
   const { attributes } = device.ports[0]
   const isActive = isUp && hasCarrier
   const state = isActive ? ACTIVE : DOWN
   const physState = isActive ? LINK_UP : isUp ? POLLING : DISABLED
   const activeMtu = pathMtu === undefined ? attributes.activeMtu : mtuEnum(pathMtu)
-  const isStateEvent = attributes.state !== state || (isActive && attributes.activeMtu !== activeMtu)
-  const hasChanged = isStateEvent || attributes.activeMtu !== activeMtu || attributes.physState !== physState
+  const hasEvent = attributes.state !== state || (isActive && attributes.activeMtu !== activeMtu)
+  const hasChanged = hasEvent || attributes.activeMtu !== activeMtu || attributes.physState !== physState
   if (attributes.state === ACTIVE && !isActive) device.state.linkDowned++
   Object.assign(attributes, { state, physState, activeMtu })
-  if (isStateEvent) return isActive ? PORT_ACTIVE : PORT_ERR
+  if (hasEvent) return isActive ? PORT_ACTIVE : PORT_ERR
   return hasChanged ? NO_EVENT : undefined
 }
 

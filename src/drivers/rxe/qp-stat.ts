@@ -13,26 +13,26 @@ import type { QpObject, RxeState } from './state.ts'
 const stateNames = Object.entries(QpState.values)
 const stateName = (state: number): string => stateNames.find(([, value]) => value === state)?.[0] ?? String(state)
 
-/** A queue pair's line without device and process, which the caller adds. */
+/** The record of a queue pair (`QpStat`) without device and process, which the caller adds. */
 export type QpFacts = Omit<QpStat, 'device' | 'pid' | 'command'>
 
 export const qpFacts = (state: RxeState, { state: qp, class: cls }: QpObject): QpFacts => {
   const { destQpn } = state.engine().query(qp.row)
   const dgid = qp.address?.dgid
-  const last = state.failures.last(qp.row)
+  const lastFailure = state.failures.last(qp.row)
   const { send, receive } = qp
   return {
     qpn: qp.qpn,
     type: cls.name,
     state: stateName(state.engine().stateOf(qp.row)),
     ...(dgid !== undefined && { peer: { qpn: destQpn, address: addressText(dgid) } }),
-    send: { pending: (loadProducer(send.ring) - send.retired) & send.ring.wrap, depth: send.ring.capacity },
+    send: { pending: (loadProducer(send.ring) - send.retiredIndex) & send.ring.wrap, depth: send.ring.capacity },
     receive: {
       pending: pendingReceives(receive),
       depth: receive.ring.capacity,
-      ...(receive.shared && { shared: true }),
+      ...(receive.isShared && { shared: true }),
     },
-    ...(last !== undefined && { lastError: failureJson(last) }),
+    ...(lastFailure !== undefined && { lastError: failureJson(lastFailure) }),
   }
 }
 

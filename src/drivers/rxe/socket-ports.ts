@@ -1,6 +1,6 @@
 /*
  * Creates the port of a soft device for every value of `--link` but `memory`: a socket on the device's address, with
- * the MTU of the interface that has the address. If the socket cannot be opened, the error says why.
+ * the MTU of the interface that has the address.
  */
 import { readFileSync } from 'node:fs'
 import { networkInterfaces } from 'node:os'
@@ -22,8 +22,8 @@ import type { Identity } from './address/identity.ts'
 
 export type SocketLink = Exclude<Link, 'memory'>
 
-/** The error message for an address whose socket cannot be opened. */
-const explain = (error: unknown, { name, address }: DeviceSpec, link: Link): unknown => {
+/** The error to throw if the socket of an address cannot be opened. */
+const explainedError = (error: unknown, { name, address }: DeviceSpec, link: Link): unknown => {
   if (!(error instanceof SystemError)) return error
   const device = `device ${name}@${address}`
   if (error.errno === EADDRINUSE)
@@ -41,7 +41,7 @@ const explain = (error: unknown, { name, address }: DeviceSpec, link: Link): unk
   )
 }
 
-/** MTU of an interface that does not report one, bytes. */
+/** MTU of an interface whose MTU is not known, bytes. */
 const DEFAULT_MTU = 1500
 
 /** MTU of an interface, bytes, by a native call or else from /sys; undefined if neither reports it. */
@@ -58,7 +58,7 @@ type NetworkInterface = Pick<Identity, 'interfaceName' | 'interfaceIndex'>
 
 /** Creates the port of each link, for a device on the given interface. `mtu` in bytes. */
 const portConstructors: {
-  readonly [L in SocketLink]: (device: DeviceSpec, mtu: number, on: NetworkInterface) => Port
+  readonly [L in SocketLink]: (device: DeviceSpec, mtu: number, networkInterface: NetworkInterface) => Port
 } = {
   udp: (_device, mtu, { interfaceIndex }) => createUdpPort({ mtu, interfaceIndex, segmentation: 'auto' }),
   'udp-plain': (_device, mtu, { interfaceIndex }) => createUdpPort({ mtu, interfaceIndex, segmentation: 'never' }),
@@ -81,16 +81,16 @@ export const useNativeCrc = (): void => {
 }
 
 /**
- * The port of a device whose address belongs to the interface `on`. Throws an Error that explains why the address
- * cannot be used.
+ * The port of a device whose address belongs to `networkInterface`. If the address cannot be used, throws an Error that
+ * says why: CallError EADDRINUSE or EADDRNOTAVAIL for these reasons.
  */
-export const createSocketPort = (link: SocketLink, device: DeviceSpec, on: NetworkInterface): Port => {
-  const port = portConstructors[link](device, mtuOf(on.interfaceName) ?? DEFAULT_MTU, on)
+export const createSocketPort = (link: SocketLink, device: DeviceSpec, networkInterface: NetworkInterface): Port => {
+  const port = portConstructors[link](device, mtuOf(networkInterface.interfaceName) ?? DEFAULT_MTU, networkInterface)
   try {
     port.addAddress(parseAddress(device.address) as Uint8Array)
   } catch (error) {
     port.close()
-    throw explain(error, device, link)
+    throw explainedError(error, device, link)
   }
   return port
 }

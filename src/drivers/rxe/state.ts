@@ -80,11 +80,11 @@ export type QpObject = CoreObject<QueuePair>
 export interface Failures extends Causes {
   /** Reports an asynchronous event of a queue pair. */
   event(row: number, type: number, cause: Cause): void
-  /** Reports an asynchronous event of an object that is no queue pair. */
+  /** Reports a failure that belongs to no queue pair, such as an asynchronous event of a CQ. */
   report(failure: Omit<Failure, 'device'>, context: Context | undefined): void
   /** The last failure of this row; undefined if there is none. */
   last(row: number): Failure | undefined
-  /** The queue pair was destroyed: its failures are deleted. */
+  /** The queue pair was destroyed: its last failure and counts of drops are deleted. */
   forget(row: number): void
   /** Why queue pair `qpn` has refused `psn` of `peer`. */
   nakOf(qpn: number, peer: number, psn: number): Cause | undefined
@@ -96,7 +96,10 @@ export interface RequestFeed {
   scanReceives(row: number): void
   /** From now on the completions that `completions` writes are reported too. */
   watchCompletions(completions: Completions): void
-  /** Messages of a queue pair whose receives are not complete; undefined if it has sent none. */
+  /**
+   * Sent messages of a queue pair whose receives are not complete, oldest first; the caller removes completed ones.
+   * Undefined if no request of the queue pair was reported.
+   */
   sentBy(row: number): WorkRequest[] | undefined
   /** The queue pair is reset or destroyed. */
   reset(row: number): void
@@ -135,7 +138,7 @@ export interface CallTorment {
   /** A shared receive queue was created or resized for `requests` requests, and may be limited to exactly these. */
   limitShared(srq: SrqObject, requests: number): void
   /** The rings of a queue pair were emptied. */
-  restart(rings: QpRings): void
+  onRingsEmptied(rings: QpRings): void
   /** Ends all delays, then calls `run`; nothing that `run` causes is delayed. */
   withoutDelays<T>(run: () => T): T
   /** The device is removed. */
@@ -167,7 +170,7 @@ export interface RxeState {
   /** By row of the engine, for its work source: the queues; undefined for a free row. */
   readonly rings: (QpRings | undefined)[]
   /** The queues of a row were created: the next `poll` checks them. */
-  readonly added: (row: number) => void
+  readonly addQueues: (row: number) => void
   /** The next `poll` checks the row's queues, even if their indices have not changed. */
   readonly recheck: (row: number) => void
   /**
@@ -182,7 +185,7 @@ export interface RxeState {
    */
   readonly catchUpAll: (isInProcess: boolean) => Promise<void> | undefined
   /** Flows of datagrams that the next `poll` closes after it has sent (drivers/rxe/address/destinations.ts). */
-  readonly released: number[]
+  readonly releasedFlows: number[]
   /** Queue pairs whose completions were lost in a full CQ, and that CQ: the next `poll` moves them to ERR. */
   readonly overrunQps: { readonly qpn: number; readonly cause: Cause }[]
   readonly failures: Failures
@@ -226,9 +229,9 @@ export const FIRST_SRQN = 0x20001
 /** 0xffffff is the multicast QPN. */
 const LAST_NUMBER = 0xfffffe
 
-/** Numbers of one page of the directory. */
+/** Numbers whose rows share one page (`pages` of `createNumbers`). */
 const PAGE_BITS = 10
-const PAGE = 1 << PAGE_BITS
+const PAGE_NUMBERS = 1 << PAGE_BITS
 
 /**
  * Numbers are allocated cyclically, so that a recently freed one is not used again soon, and late packets of an old
@@ -241,22 +244,22 @@ export const createNumbers = (first: number, offset = 0): Numbers => {
   /** By page: numbers in use. */
   const uses: number[] = []
   const start = first + (offset % (LAST_NUMBER - first + 1))
-  /** The index of number `start`: it begins a page, so that few pages are needed wherever the numbers begin. */
-  const base = (first + PAGE - 1) & -PAGE
+  /** The index of number `start`: it begins a page, so that the numbers from `start` on fill whole pages. */
+  const base = (first + PAGE_NUMBERS - 1) & -PAGE_NUMBERS
   let next = start
   let count = 0
-  /** The index of a number's entry over all pages; -1 for a number above LAST_NUMBER. */
+  /** The index of a number's entry over all pages; the number itself below `first`, -1 above LAST_NUMBER. */
   const indexOf = (number: number): number => {
     if (number < first) return number
     return number > LAST_NUMBER ? -1 : base + ((number - start) & 0xffffff)
   }
-  const entry = (index: number): number => pages[index >>> PAGE_BITS]?.[index & (PAGE - 1)] ?? 0
+  const entry = (index: number): number => pages[index >>> PAGE_BITS]?.[index & (PAGE_NUMBERS - 1)] ?? 0
   const set = (number: number, value: number): void => {
     const index = indexOf(number)
     const page = index >>> PAGE_BITS
     const change = +(value !== 0) - +(entry(index) !== 0)
-    pages[page] ??= new Int32Array(PAGE)
-    pages[page][index & (PAGE - 1)] = value
+    pages[page] ??= new Int32Array(PAGE_NUMBERS)
+    pages[page][index & (PAGE_NUMBERS - 1)] = value
     uses[page] = (uses[page] ?? 0) + change
     count += change
     // the page of the next number is kept: it would be allocated again immediately
@@ -278,7 +281,7 @@ export const createNumbers = (first: number, offset = 0): Numbers => {
     rowOf: number => {
       const index = indexOf(number)
       const page = pages[index >>> PAGE_BITS]
-      return page === undefined ? -1 : Math.max(page[index & (PAGE - 1)] - 2, -1)
+      return page === undefined ? -1 : Math.max(page[index & (PAGE_NUMBERS - 1)] - 2, -1)
     },
     count: () => count,
   }

@@ -90,7 +90,7 @@ export interface RequestCompletion {
 
 /**
  * Receives the events of requests in their order. Each request has `posted`, then for sends `ended`, then `completed`
- * if it has a completion; `forgotten` of its queue can end this at any time. The device moves the bytes of a send
+ * if it has a completion; `queueReset` of its queue can end this at any time. The device moves the bytes of a send
  * between `posted` and `ended`.
  */
 export interface RequestWatcher {
@@ -103,14 +103,14 @@ export interface RequestWatcher {
   ended(request: WorkRequest): void
   completed(request: WorkRequest, completion: RequestCompletion): void
   /** A message for this queue pair found no receive request; may be called again for its retransmissions. */
-  starved(qp: number): void
+  receiverNotReady(qp: number): void
   /**
    * The number of completions of a CQ that the program has polled, whenever the device sees a higher one: before
    * `posted` and `completed` of requests whose CQ it is, and before calls about it.
    */
   polled(cq: number, count: number): void
   /** The queue pair or shared queue was reset or destroyed: its requests are gone without completions. */
-  forgotten(owner: number): void
+  queueReset(owner: number): void
 }
 
 const { SEND, SEND_WITH_IMM, SEND_WITH_INV, RDMA_WRITE_WITH_IMM } = WrOpcode.values

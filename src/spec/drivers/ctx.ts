@@ -77,7 +77,7 @@ const size = (id: number) => u32(id, { min: 64, max: CtxLimits.bytes })
 export const CtxContext = objectClass('ctx_context', 0x8000, {
   methods: {
     /**
-     * Assigns a free context; queue lengths are powers of two. Contexts with the same `jobKey` can send to each other.
+     * Assigns a free context; `eagerCount` is a power of two. Contexts with the same `jobKey` can send to each other.
      * `ops`: a descriptor that is notified of messages. EBUSY if all contexts are assigned.
      */
     create: method(CREATE, {
@@ -178,7 +178,7 @@ export const CtxIoctl = {
   /** 4 bytes: 0 or 1. */
   RECEIVE: request(WRITE, 4, 4),
   ARM: request(NONE, 5, 0),
-  /** 4 bytes: the handle of a context that was created by the class or by another descriptor. */
+  /** 4 bytes: the handle of a context that was created by the class, without `ops`. */
   USE: request(WRITE, 6, 4),
   /** From version 2 on. */
   EXPECT: request(WRITE, 7, 8),

@@ -79,7 +79,7 @@ const networkCheck = (core: Core): NetworkCheck => {
   const checker: Checker = createChecker(core, report, {
     scratch: plainArena(SCRATCH_BYTES),
     now: nowMicroseconds,
-    watches: context => devices.has(context),
+    isChecked: context => devices.has(context),
     program: () => undefined,
     callStack: captureStack,
     postStack: (context, queue, number, wrId) => devices.get(context)?.posts.stackOf(queue, number, wrId) ?? [],

@@ -36,13 +36,13 @@ const wrIdOffset = (queue: number, { layout }: ProgramRing): number =>
  * outstanding send; for a receive, and if no such send is outstanding, it is the one that the device has taken last.
  */
 const stackOfRequest = ({ queue, ring, stacks }: WatchedQueue, wrId: bigint): LazyStack | undefined => {
-  const { layout, view, words, data, mask, log2, index, wrap, consumer } = ring
+  const { layout, view, words, elementsAt, mask, log2Element, index, wrap, consumer } = ring
   const isSend = queue === PostQueue.SEND
-  const wrIdAt = data + wrIdOffset(queue, ring)
+  const wrIdAt = elementsAt + wrIdOffset(queue, ring)
   /** The stack of the post with this ring index, if its request has the wr_id. */
   const stackAt = (postIndex: number): LazyStack | undefined => {
     const slot = postIndex & mask
-    return view.getBigUint64(wrIdAt + (slot << log2), true) === wrId ? stacks[slot] : undefined
+    return view.getBigUint64(wrIdAt + (slot << log2Element), true) === wrId ? stacks[slot] : undefined
   }
   const outstanding = (index - loadIndex(layout, words, consumer)) & wrap
   const oldest = index - outstanding
@@ -68,12 +68,12 @@ export const createPostStacks = (
     watch(queue, number, { offset }, ring) {
       const stacks: LazyStack[] = []
       const stackOfSlot = sharing === 'all' ? captureStack : sharingStacks(queue, ring, captureStack)
-      const { view, data, log2 } = ring
-      const wrIdAt = data + wrIdOffset(queue, ring)
+      const { view, elementsAt, log2Element } = ring
+      const wrIdAt = elementsAt + wrIdOffset(queue, ring)
       onPost(ring, slot => {
         const stack = stackOfSlot(slot)
         stacks[slot] = stack
-        log?.(queue, number, view.getBigUint64(wrIdAt + (slot << log2), true), stack)
+        log?.(queue, number, view.getBigUint64(wrIdAt + (slot << log2Element), true), stack)
       })
       queues.set(offset, { queue, number, ring, stacks })
     },

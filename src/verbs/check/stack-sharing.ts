@@ -27,7 +27,7 @@ interface SharedStack<S> {
 
 /** Returns a function for the stack of the post in a slot, captured by `capture` or shared. `queue`: PostQueue. */
 export const sharingStacks = <S>(queue: number, ring: ProgramRing, capture: () => S): ((slot: number) => S) => {
-  const { layout, view, data, log2 } = ring
+  const { layout, view, elementsAt, log2Element } = ring
   const isSend = queue === PostQueue.SEND
   const { DMA_NUM_SGE, SGE } = isSend ? layout.send : layout.receive
   const { OPCODE, FLAGS } = layout.send
@@ -36,7 +36,7 @@ export const sharingStacks = <S>(queue: number, ring: ProgramRing, capture: () =
 
   /** Equal for equal requests: lkey, flags and opcode as one number. */
   const kindOf = (slot: number): number => {
-    const at = data + (slot << log2)
+    const at = elementsAt + (slot << log2Element)
     const flags = isSend ? view.getUint32(at + FLAGS, true) & 0xff : 0
     const opcode = isSend ? view.getUint32(at + OPCODE, true) & 0xff : 0
     const hasElement = (flags & INLINE) === 0 && view.getUint32(at + DMA_NUM_SGE, true) > 0

@@ -58,7 +58,7 @@ const ringsWith = (layout: RingLayout['name']): Rings => {
       memory,
       ring({ offset }) {
         const { headerAt, elementsAt, area } = memory.at(offset)
-        return { head: headerAt, data: elementsAt, bytes: area.bytes, view: area.view, words: area.words }
+        return { headerAt, elementsAt, bytes: area.bytes, view: area.view, words: area.words }
       },
     }
   }
@@ -69,7 +69,7 @@ const ringsWith = (layout: RingLayout['name']): Rings => {
     mapped,
     ring({ offset }) {
       const { at, bytes, view, words } = mapped.at(offset)
-      return { head: at, data: at + memory.layout.header.DATA, bytes, view, words }
+      return { headerAt: at, elementsAt: at + memory.layout.header.DATA, bytes, view, words }
     },
   }
 }
@@ -229,7 +229,7 @@ const carrierOn = (
     setWaiting() {},
     posted(handle) {
       if (soft === undefined) ringDoorbell(handle)
-      else soft.rxe.posted(context, handle)
+      else soft.rxe.onDoorbell(context, handle)
       network.kick()
     },
     drive: () => network.drive(),

@@ -7,8 +7,8 @@
  * - when the program polls an empty CQ or an event queue, or waits for a completion;
  * - when packets arrive;
  * - when a device's timer expires.
- * Since microtasks run before timers and sockets of the program, only BUDGET drives in microtasks, and waits, are allowed
- * per turn of the event loop; further ones wait for the next turn.
+ * Since microtasks run before timers and sockets of the program, only BUDGET drives in microtasks, and waits, are
+ * allowed per turn of the event loop; further ones wait for the next turn.
  */
 
 import { Clients, classesWithClients } from '../../clients/clients.ts'
@@ -19,9 +19,9 @@ import type { Core, Device as CoreDevice } from '../../core/model.ts'
 import { identityOf } from '../../drivers/rxe/address/host-identity.ts'
 import { identify } from '../../drivers/rxe/address/identity.ts'
 import { createRxeDevice, type RxeDevice } from '../../drivers/rxe/device.ts'
-import { Where } from '../../drivers/rxe/rings/posts.ts'
+import { ScanScope } from '../../drivers/rxe/rings/posts.ts'
 import { createSocketPort, type SocketLink, useNativeCrc } from '../../drivers/rxe/socket-ports.ts'
-import { createTorment, PIECE_BYTES } from '../../drivers/rxe/torment/torment.ts'
+import { createTorment, TORMENT_SCRATCH_BYTES } from '../../drivers/rxe/torment/torment.ts'
 import { nowMicroseconds } from '../../host/event-loop/clock.ts'
 import { nextTurn, onNextTurn } from '../../host/event-loop/next-turn.ts'
 import { createSlices } from '../../host/event-loop/slices.ts'
@@ -177,15 +177,15 @@ const createDriveLoop = (core: Core, devices: readonly RxeDevice[], isMemoryLink
     let hasWorked = false
     const hasExpired = now >= timerDue
     if (hasExpired) disarm()
-    // `posted` has reported the queue pair of each post, so that only these are checked for requests.
+    // `onDoorbell` has reported the queue pair of each post, so that only these are checked for requests.
     for (let i = 0; i < devices.length; i++)
-      if (hasExpired || devices[i]!.hasWork()) hasWorked = devices[i]!.poll(now, Where.CHANGED) || hasWorked
+      if (hasExpired || devices[i]!.hasWork()) hasWorked = devices[i]!.poll(now, ScanScope.CHANGED) || hasWorked
     return (hasExpired && expire(core, now)) || hasWorked
   }
-  /** Processes the requests of queues that were reported by `posted`; true if there were any. */
+  /** Processes the requests of queues that were reported by `onDoorbell`; true if there were any. */
   const ringDevices = (): boolean => {
     let hasPosts = false
-    for (let i = 0; i < devices.length; i++) hasPosts = devices[i]!.ring() || hasPosts
+    for (let i = 0; i < devices.length; i++) hasPosts = devices[i]!.scanChanged() || hasPosts
     return hasPosts
   }
   const hasWork = (): boolean => {
@@ -349,7 +349,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
   const clients = new Clients(core, {
     now: nowMicroseconds,
     random: secureRandom,
-    routing: link === 'memory' ? { closed: true } : {},
+    routing: link === 'memory' ? { isClosed: true } : {},
     wake: () => kick(),
   })
   const memory =
@@ -368,7 +368,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
   const torment =
     seed === undefined
       ? undefined
-      : createTorment({ seed, maxDecisions: Number.POSITIVE_INFINITY }, plainArena(PIECE_BYTES))
+      : createTorment({ seed, maxDecisions: Number.POSITIVE_INFINITY }, plainArena(TORMENT_SCRATCH_BYTES))
   let rules = faultRules(fault)
 
   const observation = observe(core, attached)

@@ -57,10 +57,10 @@ export const createFileRings = (file: number): FileRings => {
       }
       shared.uses++
       const { bytes, view, i32 } = shared.mapping
-      const head = at - start
+      const headerAt = at - start
       // Packed rings have the offset of their elements in the header; in others it is 0.
-      const elements = view.getUint32(head + PACKED_ELEMENTS, true) || rxeLayout.header.DATA
-      return { head, data: head + elements, bytes, view, words: i32 }
+      const elementsOffset = view.getUint32(headerAt + PACKED_ELEMENTS, true) || rxeLayout.header.DATA
+      return { headerAt, elementsAt: headerAt + elementsOffset, bytes, view, words: i32 }
     },
     release(info) {
       const { key } = spanOf(info)

@@ -94,10 +94,10 @@ export const createPostLog = (session: Session, context: number, file: number, w
   return {
     posts: {
       watch(queue, number, _mmapInfo, ring) {
-        const wrIdAt = ring.data + (queue === PostQueue.SEND ? rxeLayout.send.WR_ID : rxeLayout.receive.WR_ID)
+        const wrIdAt = ring.elementsAt + (queue === PostQueue.SEND ? rxeLayout.send.WR_ID : rxeLayout.receive.WR_ID)
         const stackOf = sharingStacks(queue, ring, session.stackNumber)
         onPost(ring, slot => {
-          const wrId = ring.view.getBigUint64(wrIdAt + (slot << ring.log2), true)
+          const wrId = ring.view.getBigUint64(wrIdAt + (slot << ring.log2Element), true)
           const stack = stackOf(slot)
           if (hasEventLog) noteEvent(queue, number, 1, wrId, stack)
           notePost(queue, number, wrId, stack)

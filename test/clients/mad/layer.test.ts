@@ -14,7 +14,8 @@ import { QpAddress } from '../../../src/spec/classes/qp/qp.ts'
 import { CallError, Errno } from '../../../src/spec/errno.ts'
 import { zeroRecord } from '../../../src/spec/schema/schema.ts'
 import { DEFAULT_PKEY } from '../../../src/spec/wire/headers.ts'
-import { MadClass, MadMethod } from '../../../src/spec/wire/management.ts'
+import { MAD_BYTES } from '../../../src/spec/wire/mad.ts'
+import { MAD_STATUS_UNSUPPORTED, MadClass, MadMethod } from '../../../src/spec/wire/management.ts'
 import { madFields, respond } from '../../../src/wire/mad/management.ts'
 import { ipv4 } from '../../drivers/rxe/machine.ts'
 import { plainMad } from '../../mad/pair.ts'
@@ -23,6 +24,10 @@ import { twoHosts } from '../rdma-cm/hosts.ts'
 const { GET, SET, SEND, RESPONSE } = MadMethod
 const { PERFORMANCE, SUBNET_ADMINISTRATION, COMMUNICATION } = MadClass
 
+/** Offsets of fields of the MAD header. */
+const [BASE_VERSION_AT, CLASS_VERSION_AT, STATUS_AT] = [0, 2, 4]
+
+/** An agent, and the messages that it has received. */
 interface Listening {
   readonly agent: MadAgent<undefined>
   readonly received: Uint8Array[]
@@ -59,8 +64,8 @@ const setUp = () => {
   return { network, a, b, first, second, send }
 }
 
-const refuses = (code: number, body: () => unknown): void => {
-  assert.throws(body, (error: unknown) => error instanceof CallError && error.errno === code)
+const assertRefused = (errno: number, body: () => unknown): void => {
+  assert.throws(body, (error: unknown) => error instanceof CallError && error.errno === errno)
 }
 
 describe('the MAD layer', () => {
@@ -78,10 +83,10 @@ describe('the MAD layer', () => {
     )
     gets.agent.send(respond(gets.received[0]!, 0), pathTo(2, 1), { timeout: 0, retries: 0, tag: undefined })
     const version2 = plainMad(SUBNET_ADMINISTRATION, GET, 3)
-    version2[2] = 2
+    version2[CLASS_VERSION_AT] = 2
     send(client, version2)
     assert.deepEqual([gets.received.length, client.received.length, other.received.length], [1, 2, 0])
-    assert.equal(new DataView(client.received[1]!.buffer).getUint16(4), 0x0c)
+    assert.equal(new DataView(client.received[1]!.buffer).getUint16(STATUS_AT), MAD_STATUS_UNSUPPORTED)
   })
 
   it('drops datagrams of another partition, and counts them', () => {
@@ -101,7 +106,7 @@ describe('the MAD layer', () => {
     send(client, plainMad(COMMUNICATION, MadMethod.TRAP, 2))
     send(client, plainMad(MadClass.SUBNET_LID_ROUTED, GET, 3))
     const wrongVersion = plainMad(PERFORMANCE, GET, 4)
-    wrongVersion[0] = 2
+    wrongVersion[BASE_VERSION_AT] = 2
     send(client, wrongVersion)
     assert.deepEqual(
       client.received.map(mad => [madFields(mad).method, madFields(mad).tid & 0xffffn]),
@@ -113,14 +118,14 @@ describe('the MAD layer', () => {
     const { a, b, first, second, send } = setUp()
     const client = listen(a.mads, first)
     const taken = listen(b.mads, second, PERFORMANCE, [GET])
-    refuses(Errno.EINVAL, () => listen(b.mads, second, PERFORMANCE, [SET, GET]))
+    assertRefused(Errno.EINVAL, () => listen(b.mads, second, PERFORMANCE, [SET, GET]))
     // Nothing of the refused agent is left, not even its first method.
     const sets = listen(b.mads, second, PERFORMANCE, [SET])
     taken.agent.close()
     const again = listen(b.mads, second, PERFORMANCE, [GET])
     send(client, plainMad(PERFORMANCE, GET, 1))
     assert.deepEqual([taken.received.length, again.received.length, sets.received.length], [0, 1, 0])
-    refuses(Errno.EBUSY, () =>
+    assertRefused(Errno.EBUSY, () =>
       b.mads.register({ mgmtClass: PERFORMANCE, classVersion: 1, oui: 0, methods: [GET], receive: () => {} }),
     )
   })
@@ -130,11 +135,11 @@ describe('the MAD layer', () => {
     const service = { mgmtClass: PERFORMANCE, classVersion: 1, oui: 0, methods: [GET], receive: () => {} }
     const added = a.plug(9)
     listen(a.mads, added, PERFORMANCE, [GET])
-    refuses(Errno.EBUSY, () => a.mads.register(service))
+    assertRefused(Errno.EBUSY, () => a.mads.register(service))
     listen(a.mads, first, PERFORMANCE, [GET])
   })
 
-  it('does a bounded part of the due work per turn, and serves agents round robin', () => {
+  it('does a bounded part of the due work in each `onTimeout`, and serves agents round robin', () => {
     const { a, first, network } = setUp()
     const ended: string[] = []
     const agentOf = (name: string) =>
@@ -143,17 +148,17 @@ describe('the MAD layer', () => {
         { claim: undefined, engineDoesRmpp: false, ownerDoesRmpp: false },
         { receive: () => {}, ended: () => void ended.push(name) },
       )
-    const [many, one] = [agentOf('many'), agentOf('one')]
+    const [busy, other] = [agentOf('busy'), agentOf('other')]
     const send = (agent: MadAgent<string>, tid: number) =>
       agent.send(plainMad(PERFORMANCE, SEND, tid), pathTo(1, 2), { timeout: 1, retries: 0, tag: '' })
-    for (let tid = 0; tid < 1000; tid++) send(many, tid)
-    send(one, 1)
+    for (let tid = 0; tid < 1000; tid++) send(busy, tid)
+    send(other, 1)
     network.now += 2
     a.mads.onTimeout(network.now)
-    assert.ok(ended.length > 0 && ended.length < 200, `${ended.length} sends ended in one turn`)
+    assert.ok(ended.length > 0 && ended.length < 200, `${ended.length} sends ended in one call`)
     assert.ok(a.mads.nextTimeout() <= network.now)
     a.mads.onTimeout(network.now)
-    assert.ok(ended.includes('one'))
+    assert.ok(ended.includes('other'))
     while (a.mads.nextTimeout() <= network.now) a.mads.onTimeout(network.now)
     assert.equal(ended.length, 1001)
   })
@@ -162,7 +167,7 @@ describe('the MAD layer', () => {
     const { network, a, b, first } = setUp()
     const { agent } = listen(a.mads, first)
     a.unplug(1)
-    refuses(Errno.EIO, () =>
+    assertRefused(Errno.EIO, () =>
       agent.send(plainMad(PERFORMANCE, GET, 1), pathTo(1, 2), { timeout: 0, retries: 0, tag: undefined }),
     )
     agent.close()
@@ -191,7 +196,7 @@ describe('the classes of management datagrams', () => {
 
   it('require CAP_NET_RAW', () => {
     const { first } = setUp()
-    refuses(Errno.EPERM, () => channelOf(first, { allows: () => false }).make())
+    assertRefused(Errno.EPERM, () => channelOf(first, { allows: () => false }).make())
   })
 
   it('carry a request and its response, and signal a channel when a message arrives', () => {
@@ -209,25 +214,29 @@ describe('the classes of management datagrams', () => {
       callerWithoutMemory,
     )
     const address = { ...zeroRecord(QpAddress), dgid: ipv4(10, 0, 0, 2), sgidIndex: 1, isGlobal: 1, port: 1 }
-    const send = (address_: typeof address) =>
+    const send = (destination: typeof address) =>
       invokeNow(
         context,
         MadAgentClass,
         'send',
         agent,
-        { address: address_, qpn: 1, timeout: 1000, data: plainMad(PERFORMANCE, GET, 1) },
+        { address: destination, qpn: 1, timeout: 1000, data: plainMad(PERFORMANCE, GET, 1) },
         callerWithoutMemory,
       )
-    refuses(Errno.EINVAL, () => send({ ...address, isGlobal: 0 }))
+    assertRefused(Errno.EINVAL, () => send({ ...address, isGlobal: 0 }))
     send(address)
-    refuses(Errno.EINVAL, () => send(address))
+    assertRefused(Errno.EINVAL, () => send(address))
     assert.deepEqual(invokeNow(context, MadAgentClass, 'query', agent, {}, callerWithoutMemory).out, { outstanding: 1 })
-    refuses(Errno.EAGAIN, () => invokeNow(context, MadChannel, 'receive', channel, { room: 256 }, callerWithoutMemory))
+    assertRefused(Errno.EAGAIN, () =>
+      invokeNow(context, MadChannel, 'receive', channel, { room: MAD_BYTES }, callerWithoutMemory),
+    )
     network.settle()
     assert.equal(fd.sink.unread(), 1)
-    refuses(Errno.EINVAL, () => invokeNow(context, MadChannel, 'receive', channel, { room: 255 }, callerWithoutMemory))
-    const { out } = invokeNow(context, MadChannel, 'receive', channel, { room: 256 }, callerWithoutMemory)
-    assert.deepEqual([out.agent, out.status, out.length, fd.sink.unread()], [agent, 0, 256, 0])
+    assertRefused(Errno.EINVAL, () =>
+      invokeNow(context, MadChannel, 'receive', channel, { room: MAD_BYTES - 1 }, callerWithoutMemory),
+    )
+    const { out } = invokeNow(context, MadChannel, 'receive', channel, { room: MAD_BYTES }, callerWithoutMemory)
+    assert.deepEqual([out.agent, out.status, out.length, fd.sink.unread()], [agent, 0, MAD_BYTES, 0])
     closeContext(context)
     assert.equal(first.counts.mad_agent, 0)
   })
@@ -248,8 +257,8 @@ describe('the classes of management datagrams', () => {
     }
     const { context, callerWithoutMemory, make } = channelOf(first, {}, account)
     const channel = make()
-    const none = { channel, mgmtClass: 0, classVersion: 0, methods: new Uint8Array(16) }
-    const { object: agent = -1 } = invokeNow(context, MadAgentClass, 'create', 0, none, callerWithoutMemory)
+    const withoutClass = { channel, mgmtClass: 0, classVersion: 0, methods: new Uint8Array(16) }
+    const { object: agent = -1 } = invokeNow(context, MadAgentClass, 'create', 0, withoutClass, callerWithoutMemory)
     const address = { ...zeroRecord(QpAddress), dgid: ipv4(10, 0, 0, 2), sgidIndex: 1, isGlobal: 1, port: 1 }
     const before = charged
     const send = (tid: number) => {
@@ -257,12 +266,12 @@ describe('the classes of management datagrams', () => {
       invokeNow(context, MadAgentClass, 'send', agent, { address, qpn: 1, timeout: 1, data }, callerWithoutMemory)
     }
     let sent = 0
-    refuses(Errno.ENOMEM, () => {
+    assertRefused(Errno.ENOMEM, () => {
       for (; sent < 1000; sent++) send(sent)
     })
-    assert.equal(charged, before + sent * 256)
+    assert.equal(charged, before + sent * MAD_BYTES)
     network.runTimers()
-    // Each left an unread header.
+    // Each send left an unread header, which is charged with MESSAGE_OVERHEAD (channel.ts): less than 300 bytes.
     assert.ok(charged > limit - 300 && charged <= limit, `${charged} bytes`)
     closeContext(context)
     assert.equal(charged, 0)

@@ -74,7 +74,7 @@ class Program {
     invokeNow(this.context, CmId, 'accept', id, args, this.caller)
   }
 
-  /** The number of its events that were read. */
+  /** Returns the number of its events that were read. */
   destroy(id: number): number {
     return invokeNow(this.context, CmId, 'destroy', id, {}, this.caller).out.events
   }
@@ -96,16 +96,17 @@ class Program {
     return invokeNow(this.context, CmChannel, 'query', channel, {}, this.caller).out.unread
   }
 
-  /** The oldest event. */
-  read(channel: number): { name: string; object: number; userHandle: bigint } {
+  /** Reads the oldest event of a channel. */
+  readEvent(channel: number): { name: string; object: number; userHandle: bigint } {
     const { out } = invokeNow(this.context, CmChannel, 'getEvent', channel, {}, this.caller)
     assert.equal(out.unread, this.unread(channel))
     return { name: typeNames[out.type] ?? '?', object: out.object, userHandle: out.userHandle }
   }
 
-  names(channel: number): string[] {
+  /** Reads all events of a channel; returns their names. */
+  readNames(channel: number): string[] {
     const found: string[] = []
-    while (this.unread(channel) > 0) found.push(this.read(channel).name)
+    while (this.unread(channel) > 0) found.push(this.readEvent(channel).name)
     return found
   }
 }
@@ -114,100 +115,100 @@ class Program {
 const twoPrograms = () => {
   const { network, a, b } = twoHosts()
   const [client, server] = [new Program(a), new Program(b)]
-  const end = (): void => {
+  const close = (): void => {
     for (const { context } of [client, server]) closeContext(context)
     assertNothingLeft(network)
   }
-  return { network, a, b, client, server, end }
+  return { network, a, b, client, server, close }
 }
 
 describe('a channel', () => {
   it('delivers requests and connection events, and counts the events read of each identifier', () => {
-    const { network, client, server, end } = twoPrograms()
-    const [there, here] = [server.channel(), client.channel()]
-    const listener = server.listen(there, ip4(2, PORT))
-    const active = client.connect(here, ip4(2, PORT), 0x11)
+    const { network, client, server, close } = twoPrograms()
+    const [serverChannel, clientChannel] = [server.channel(), client.channel()]
+    const listener = server.listen(serverChannel, ip4(2, PORT))
+    const active = client.connect(clientChannel, ip4(2, PORT), 0x11)
     network.settle()
-    assert.deepEqual(client.names(here), ['ADDR_RESOLVED', 'ROUTE_RESOLVED'])
-    const { name, object: request } = server.read(there)
+    assert.deepEqual(client.readNames(clientChannel), ['ADDR_RESOLVED', 'ROUTE_RESOLVED'])
+    const { name, object: request } = server.readEvent(serverChannel)
     assert.equal(name, 'CONNECT_REQUEST')
     server.accept(request, 0x22, 7n)
     network.settle()
-    assert.deepEqual(client.names(here), ['CONNECT_RESPONSE'])
+    assert.deepEqual(client.readNames(clientChannel), ['CONNECT_RESPONSE'])
     client.accept(active)
     network.settle()
-    assert.deepEqual(server.read(there), { name: 'ESTABLISHED', object: request, userHandle: 7n })
+    assert.deepEqual(server.readEvent(serverChannel), { name: 'ESTABLISHED', object: request, userHandle: 7n })
     assert.equal(client.destroy(active), 3)
     network.settle()
     // DISCONNECTED is queued and unread: it is withdrawn.
-    assert.equal(server.unread(there), 1)
+    assert.equal(server.unread(serverChannel), 1)
     assert.equal(server.destroy(request), 1)
     assert.equal(server.destroy(listener), 1)
-    assert.equal(server.unread(there), 0)
-    end()
+    assert.equal(server.unread(serverChannel), 0)
+    close()
   })
 
   it('that is closed destroys its identifiers, and notifies their peers', () => {
-    const { network, a, b, client, server, end } = twoPrograms()
-    const [there, here] = [server.channel(), client.channel()]
-    server.listen(there, ip4(2, PORT))
-    const active = client.connect(here, ip4(2, PORT), 0x11)
+    const { network, a, b, client, server, close } = twoPrograms()
+    const [serverChannel, clientChannel] = [server.channel(), client.channel()]
+    server.listen(serverChannel, ip4(2, PORT))
+    const active = client.connect(clientChannel, ip4(2, PORT), 0x11)
     network.settle()
-    server.accept(server.read(there).object, 0x22)
+    server.accept(server.readEvent(serverChannel).object, 0x22)
     network.settle()
     client.accept(active)
-    client.names(here)
+    client.readNames(clientChannel)
     // A second request stays unread.
-    client.connect(here, ip4(2, PORT), 0x12)
+    client.connect(clientChannel, ip4(2, PORT), 0x12)
     network.settle()
-    client.names(here)
-    closeDescriptor(b.core, there)
+    client.readNames(clientChannel)
+    closeDescriptor(b.core, serverChannel)
     network.settle()
-    assert.deepEqual(client.names(here).sort(), ['DISCONNECTED', 'REJECTED'])
+    assert.deepEqual(client.readNames(clientChannel).sort(), ['DISCONNECTED', 'REJECTED'])
     assert.deepEqual([b.cm.counts.identifiers, b.cm.counts.listeners, a.cm.counts.identifiers], [0, 0, 2])
-    end()
+    close()
   })
 
   it('takes over identifiers of another channel with their unread events and requests', () => {
-    const { network, client, server, end } = twoPrograms()
-    const [before, after, here] = [server.channel(), server.channel(), client.channel()]
-    const listener = server.listen(before, ip4(2, PORT))
-    client.connect(here, ip4(2, PORT), 0x11)
+    const { network, client, server, close } = twoPrograms()
+    const [oldChannel, newChannel, clientChannel] = [server.channel(), server.channel(), client.channel()]
+    const listener = server.listen(oldChannel, ip4(2, PORT))
+    client.connect(clientChannel, ip4(2, PORT), 0x11)
     network.settle()
-    const { object: first } = server.read(before)
-    client.connect(here, ip4(2, PORT), 0x12)
+    const { object: first } = server.readEvent(oldChannel)
+    client.connect(clientChannel, ip4(2, PORT), 0x12)
     network.settle()
-    assert.equal(server.move(listener, after), 1)
-    assert.deepEqual([server.unread(before), server.unread(after)], [0, 1])
-    const { object: second } = server.read(after)
-    client.connect(here, ip4(2, PORT), 0x13)
+    assert.equal(server.move(listener, newChannel), 1)
+    assert.deepEqual([server.unread(oldChannel), server.unread(newChannel)], [0, 1])
+    const { object: second } = server.readEvent(newChannel)
+    client.connect(clientChannel, ip4(2, PORT), 0x13)
     network.settle()
-    assert.equal(server.read(after).name, 'CONNECT_REQUEST')
+    assert.equal(server.readEvent(newChannel).name, 'CONNECT_REQUEST')
     // A request whose event was read stays on that channel.
     server.accept(first, 0x21)
     server.accept(second, 0x22)
     closeContext(client.context)
     network.runTimers()
-    assert.deepEqual([server.names(before).length > 0, server.names(after).length > 0], [true, true])
+    assert.deepEqual([server.readNames(oldChannel).length > 0, server.readNames(newChannel).length > 0], [true, true])
     assert.equal(server.destroy(listener), 3)
-    end()
+    close()
   })
 
   it('that is not read queues a few events of each identifier; calls that would add more are refused', () => {
-    const { client, end } = twoPrograms()
+    const { client, close } = twoPrograms()
     const channel = client.channel()
     const id = client.create(channel)
     // No interface has this index: each call fails, and may be retried.
     const nowhere = { ...ipAddress(Uint8Array.of(0xfe, 0x80, ...new Uint8Array(13), 1), PORT), scope: 99 }
     const outcomes = Array.from({ length: 1000 }, () => errnoOf(() => client.resolve(id, nowhere)))
     assert.deepEqual([outcomes[0], outcomes.at(-1)], ['ok', 'ENOMEM'])
-    const kept = client.names(channel)
+    const kept = client.readNames(channel)
     assert.ok(kept.length < 10 && kept.every(name => name === 'ADDR_ERROR'), `${kept}`)
     assert.equal(
       errnoOf(() => client.resolve(id, nowhere)),
       'ok',
     )
-    end()
+    close()
   })
 })
 
@@ -215,33 +216,33 @@ describe('multicast memberships', () => {
   const group = ipAddress(ipv4(239, 1, 2, 3), 0)
 
   it('report their join, count the events read, and can be left', () => {
-    const { client, end } = twoPrograms()
+    const { client, close } = twoPrograms()
     const channel = client.channel()
     const id = client.create(channel, 1n, CmPortSpace.values.UDP)
     client.resolve(id, group)
     const membership = client.join(id, group, 9n)
-    assert.deepEqual(client.names(channel).slice(0, 1), ['ADDR_RESOLVED'])
+    assert.deepEqual(client.readNames(channel).slice(0, 1), ['ADDR_RESOLVED'])
     assert.equal(client.leave(membership), 1)
     assert.equal(client.destroy(id), 1)
-    end()
+    close()
   })
 
   it('migrate with their identifier, and are destroyed with it', () => {
-    const { a, client, end } = twoPrograms()
-    const [before, after] = [client.channel(), client.channel()]
-    const id = client.create(before, 1n, CmPortSpace.values.UDP)
+    const { a, client, close } = twoPrograms()
+    const [oldChannel, newChannel] = [client.channel(), client.channel()]
+    const id = client.create(oldChannel, 1n, CmPortSpace.values.UDP)
     client.resolve(id, group)
-    client.read(before)
+    client.readEvent(oldChannel)
     const membership = client.join(id, group, 9n)
-    client.move(id, after)
-    assert.deepEqual(client.read(after), { name: 'MULTICAST_JOIN', object: membership, userHandle: 9n })
-    closeDescriptor(a.core, before)
+    client.move(id, newChannel)
+    assert.deepEqual(client.readEvent(newChannel), { name: 'MULTICAST_JOIN', object: membership, userHandle: 9n })
+    closeDescriptor(a.core, oldChannel)
     client.destroy(id)
     assert.equal(
       errnoOf(() => client.leave(membership)),
       'ENOENT',
     )
     assert.equal(client.context.handles.count, 0)
-    end()
+    close()
   })
 })

@@ -44,7 +44,7 @@ const withHeader = emitRdmaCmHeader(
 const withoutHeader = new Uint8Array(rdmaCmHeader.bytes).fill(0xee)
 /** QPNs of peers are below 2^24 and neither 0 nor 1. */
 const peerQpn = (number: number): number => 2 + (number % 0xff_fff0)
-/** Offset of the attribute id in a MAD; ids of messages of connections, 0x10 to 0x1a. */
+/** Offset of the attribute id in a MAD; the ids of messages of connections, 0x10 to 0x1a, and one more. */
 const ATTRIBUTE_ID_AT = 16
 const FIRST_CM_ATTRIBUTE = 0x10
 const CM_ATTRIBUTES = 12
@@ -77,7 +77,7 @@ const req = (
     privateData,
   })
 
-/** A SIDR_REQ from such a peer. */
+/** A SIDR_REQ from a peer that no host simulates. */
 const sidrReq = (requestId: number, privateData = withHeader, portSpace: number = UDP) =>
   emitCm({
     name: 'SIDR_REQ',
@@ -88,7 +88,7 @@ const sidrReq = (requestId: number, privateData = withHeader, portSpace: number 
     privateData,
   })
 
-/** Messages after which the hosts handle what has arrived. */
+/** Number of messages after which the hosts handle those that have arrived. */
 const BATCH = 64
 
 /** A function that sends from queue pair 1 of `a` to that of `b`. */
@@ -162,7 +162,6 @@ describe('a flood', () => {
     for (let i = 0; i < FLOOD; i++) {
       const mad = Uint8Array.from({ length: MAD_BYTES }, () => random())
       if (i % 4 !== 0) mad.set([MAD_BASE_VERSION, CM_CLASS, CM_CLASS_VERSION, MAD_METHOD_SEND], 0)
-      // The attribute id is that of a message of connections, or one more.
       if (i % 4 > 1) mad.set([0, FIRST_CM_ATTRIBUTE + (random() % CM_ATTRIBUTES)], ATTRIBUTE_ID_AT)
       send(mad)
     }

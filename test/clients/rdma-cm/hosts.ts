@@ -29,6 +29,7 @@ import { ipv4, ipv6 } from '../../drivers/rxe/machine.ts'
 
 const typeNames = Object.fromEntries(Object.entries(CmEventType.values).map(([name, value]) => [value, name]))
 
+/** An event of an identifier. */
 export interface ReportedEvent {
   readonly id: Identifier
   readonly name: string
@@ -61,6 +62,7 @@ class Consumer implements IdOwner {
   }
 }
 
+/** Parameters of a call `connect` or `accept`, with this private data. */
 export const parametersOf = (qpNum: number, data = new Uint8Array(0)): ConnectionParameters => {
   const zero = zeroRecord(CmConnectionParameters)
   zero.privateData.set(data)
@@ -73,7 +75,7 @@ export class Host {
   readonly reported: ReportedEvent[] = []
   readonly devices = new Map<string, RxeDevice>()
   readonly #network: VirtualNetwork
-  /** The consumer accepts no new identifiers: requests are rejected. */
+  /** Whether the consumer creates no identifiers for requests, which are then dropped. */
   refusesRequests = false
 
   constructor(network: VirtualNetwork, seed: number, environment: Partial<RdmaCmEnvironment>, startsRdmaCm: boolean) {
@@ -92,18 +94,18 @@ export class Host {
   }
 
   /** Adds the device rxeN with addresses 10.0.0.N and fd00::N. */
-  plug(last: number, fault = ''): Device {
-    const name = `rxe${last}`
-    const plain = identify(ipv4(10, 0, 0, last), { name: 'lo', index: 1 })
+  plug(number: number, fault = ''): Device {
+    const name = `rxe${number}`
+    const identityWithoutIpv6 = identify(ipv4(10, 0, 0, number), { name: 'lo', index: 1 })
     const port = withFaults(this.#network.link.attach(), name, parseFaults(fault))
-    const identity = { ...plain, gids: [...plain.gids, ipv6(last)] }
+    const identity = { ...identityWithoutIpv6, gids: [...identityWithoutIpv6.gids, ipv6(number)] }
     const rxe = createRxeDevice(this.core, { name, identity, port, now: () => this.#network.now })
     this.devices.set(name, rxe)
     return rxe.device
   }
 
-  unplug(last: number): void {
-    const name = `rxe${last}`
+  unplug(number: number): void {
+    const name = `rxe${number}`
     const rxe = this.devices.get(name)
     assert.ok(rxe)
     this.devices.delete(name)
@@ -124,7 +126,7 @@ export class Host {
     return id
   }
 
-  /** Creates an identifier, resolves the address and sends the REQ. */
+  /** Creates an identifier, resolves the address and sends the REQ or SIDR_REQ. */
   connect(
     to: SocketAddress,
     qpn: number,
@@ -153,7 +155,7 @@ export class Host {
     return found
   }
 
-  /** The requests that a listener has received. */
+  /** The requests that a listener has received; clears its events. */
   requests(listener: Identifier): Identifier[] {
     return this.take(listener).flatMap(({ request }) => request ?? [])
   }
@@ -204,7 +206,7 @@ export class VirtualNetwork {
   }
 }
 
-/** 10.0.0.N and fd00::N, and the wildcards. */
+/** The socket addresses 10.0.0.N and fd00::N, and the wildcards. */
 export const ip4 = (last: number, port: number): SocketAddress => ipAddress(ipv4(10, 0, 0, last), port)
 export const ip6 = (last: number, port: number): SocketAddress => ipAddress(ipv6(last), port)
 export const any4 = (port: number): SocketAddress => ({ ...ipAddress(ipv4(0, 0, 0, 0), port), family: Family.INET })

@@ -33,9 +33,10 @@ const MAX_REPLY_DATA = 196
 const FIRST_ASSIGNED_PORT = 32768
 const LAST_ASSIGNED_PORT = 60999
 
-const bound = (host: Host, ...[address, reuse]: [ReturnType<typeof ip4>, boolean?]) => {
+/** A new identifier that is bound to an address. */
+const bound = (host: Host, address: SocketAddress, reuseAddress = false) => {
   const id = host.create()
-  id.reuseAddress = reuse ?? false
+  id.reuseAddress = reuseAddress
   host.cm.bind(id, address)
   return id
 }
@@ -288,15 +289,15 @@ describe('listeners', () => {
 
   it('for any IPv6 address accept IPv4 too, unless they are IPv6-only', () => {
     const { network, a, b } = twoHosts()
-    for (const only of [false, true]) {
+    for (const onlyIpv6 of [false, true]) {
       const listener = b.create()
-      listener.onlyIpv6 = only
+      listener.onlyIpv6 = onlyIpv6
       b.cm.bind(listener, any6(PORT))
       b.cm.listen(listener, 0)
       const active = [a.connect(ip6(2, PORT), 0x11), a.connect(ip4(2, PORT), 0x12)]
       network.settle()
       const requests = b.requests(listener)
-      assert.equal(requests.length, only ? 1 : 2)
+      assert.equal(requests.length, onlyIpv6 ? 1 : 2)
       for (const id of active) a.cm.destroy(id)
       for (const id of [listener, ...requests]) b.cm.destroy(id)
       network.runTimers()
@@ -438,17 +439,17 @@ describe('a removed device', () => {
   it('gives its identifiers DEVICE_REMOVAL once; others continue', () => {
     const { network, a, b } = twoHosts()
     b.plug(3)
-    const everywhere = b.listen(any4(PORT))
-    const here = b.listen(ip4(2, PORT + 1))
-    const { active, passive } = establish(network, a, b, here, [0x11, 0x22])
+    const wildcardListener = b.listen(any4(PORT))
+    const listener = b.listen(ip4(2, PORT + 1))
+    const { active, passive } = establish(network, a, b, listener, [0x11, 0x22])
     for (const host of [a, b]) host.reported.length = 0
     b.unplug(2)
     assert.deepEqual(
-      [b.eventNames(here), b.eventNames(passive), b.eventNames(everywhere)],
+      [b.eventNames(listener), b.eventNames(passive), b.eventNames(wildcardListener)],
       [['DEVICE_REMOVAL'], ['DEVICE_REMOVAL'], []],
     )
     for (const use of [
-      () => b.cm.listen(here, 0),
+      () => b.cm.listen(listener, 0),
       () => b.cm.accept(passive, parametersOf(0x22)),
       () => b.cm.disconnect(passive),
       () => b.cm.connect(passive, parametersOf(0x22)),
@@ -461,10 +462,10 @@ describe('a removed device', () => {
     assert.deepEqual(a.eventNames(active), ['DISCONNECTED', 'TIMEWAIT_EXIT'])
     const again = a.connect(ip4(3, PORT), 0x12)
     network.settle()
-    const requests = b.requests(everywhere)
+    const requests = b.requests(wildcardListener)
     assert.equal(requests.length, 1)
     for (const id of [active, again]) a.cm.destroy(id)
-    for (const id of [passive, here, everywhere, ...requests]) b.cm.destroy(id)
+    for (const id of [passive, listener, wildcardListener, ...requests]) b.cm.destroy(id)
     assertNothingLeft(network)
   })
 
@@ -555,8 +556,8 @@ describe('a neighbour that gets another MAC', () => {
     const elsewhere = establish(network, a, b, listener, [0x12, 0x23], ip4(3, PORT))
     const resolved = a.create()
     a.cm.resolveAddress(resolved, ip4(2, PORT), undefined)
-    const own = bound(a, ip4(1, PORT + 1))
-    const all = [active, elsewhere.active, resolved, own]
+    const withoutRoute = bound(a, ip4(1, PORT + 1))
+    const all = [active, elsewhere.active, resolved, withoutRoute]
     const eventNames = (): string[][] => all.map(id => a.eventNames(id))
     const change = (last: number, mac: string): string[][] => {
       macs.set(last, mac)
@@ -593,9 +594,9 @@ describe('datagrams', () => {
     assert.equal(details.datagram?.privateData[0], 9)
     b.cm.accept(request!, parametersOf(0x33, Uint8Array.of(8)))
     network.settle()
-    const events = a.take(active).at(-1)!
-    assert.equal(events.name, 'ESTABLISHED')
-    assert.deepEqual([events.details.datagram?.qpNum, events.details.datagram?.privateData[0]], [0x33, 8])
+    const event = a.take(active).at(-1)!
+    assert.equal(event.name, 'ESTABLISHED')
+    assert.deepEqual([event.details.datagram?.qpNum, event.details.datagram?.privateData[0]], [0x33, 8])
     a.cm.destroy(active)
     for (const id of [listener, request!]) b.cm.destroy(id)
     assertNothingLeft(network)
@@ -634,10 +635,10 @@ describe('three hosts', () => {
     })
     const listeners = hosts.map((host, i) => host.listen(ip4(i + 1, PORT)))
     for (const [i, host] of hosts.entries()) {
-      const to = (i + 1) % 3
-      const { active, passive } = establish(network, host, hosts[to], listeners[to], [0x11, 0x22])
+      const next = (i + 1) % 3
+      const { active, passive } = establish(network, host, hosts[next], listeners[next], [0x11, 0x22])
       host.cm.destroy(active)
-      hosts[to].cm.destroy(passive)
+      hosts[next].cm.destroy(passive)
     }
     hosts.forEach((host, i) => {
       host.cm.destroy(listeners[i])

@@ -8,9 +8,9 @@ import { runModel } from './model.ts'
 const SEEDS = 8
 const STEPS = 1500
 
-for (const loses of [false, true])
-  it(`events and states of identifiers match the model, ${loses ? 'with' : 'without'} loss`, () => {
+for (const hasLoss of [false, true])
+  it(`events and states of identifiers match the model, ${hasLoss ? 'with' : 'without'} loss`, () => {
     let connections = 0
-    for (let seed = 1; seed <= SEEDS; seed++) connections += runModel(seed, STEPS, loses)
+    for (let seed = 1; seed <= SEEDS; seed++) connections += runModel(seed, STEPS, hasLoss)
     assert.ok(connections > 300, `only ${connections} connections were established`)
   })

@@ -10,6 +10,7 @@ import { rejReason } from '../../../src/spec/wire/mad.ts'
 import { createRandomSource } from '../../model/random.ts'
 import { any4, assertNothingLeft, type Host, ip4, parametersOf, type ReportedEvent, VirtualNetwork } from './hosts.ts'
 
+/** The stage of an identifier, as its program knows it. */
 type Stage =
   | 'requested'
   | 'replied'
@@ -63,25 +64,26 @@ const TIMEWAIT_BOUND = 9_000_000
 export class CmModel {
   readonly #network = new VirtualNetwork()
   readonly #random: ReturnType<typeof createRandomSource>
-  readonly #loses: boolean
+  readonly #hasLoss: boolean
   readonly #modelIds = new Map<Identifier, ModelId>()
   readonly #listeners: Identifier[] = []
-  /** Queue pairs in TIMEWAIT, with the time at which each may be reused, earliest first. */
+  /** QPNs in TIMEWAIT, with the time at which each may be reused, earliest first. */
   readonly #inTimewait: { readonly qpn: number; readonly until: number }[] = []
   #nextQpn = 0x100
   connections = 0
 
-  constructor(seed: number, loses: boolean) {
+  constructor(seed: number, hasLoss: boolean) {
     this.#random = createRandomSource(seed)
-    this.#loses = loses
+    this.#hasLoss = hasLoss
     for (let i = 1; i <= HOSTS; i++) {
       const host = this.#network.host()
-      host.plug(i, loses ? `dir=sent,drop=8%,seed=${seed + i}` : '')
+      host.plug(i, hasLoss ? `dir=sent,drop=8%,seed=${seed + i}` : '')
       this.#listeners.push(host.listen(any4(PORT), { backlog: BACKLOG }))
     }
   }
 
-  #qpn(): number {
+  /** A QPN whose TIMEWAIT has ended, or a new one. */
+  #takeQpn(): number {
     const [first] = this.#inTimewait
     if (first === undefined || first.until > this.#network.now) return this.#nextQpn++
     this.#inTimewait.shift()
@@ -102,13 +104,13 @@ export class CmModel {
     }
     const modelId = this.#modelIds.get(id)
     assert.ok(modelId, `${name} of a destroyed identifier`)
-    const to = stageAfter[modelId.stage][name]
-    assert.ok(to !== undefined, `${name} of an identifier in stage ${modelId.stage}`)
+    const nextStage = stageAfter[modelId.stage][name]
+    assert.ok(nextStage !== undefined, `${name} of an identifier in stage ${modelId.stage}`)
     const isStale = name === 'REJECTED' && details.status === rejReason.STALE_CONN
-    assert.ok(!isStale || this.#loses, 'a queue pair after TIMEWAIT is still in use')
-    modelId.stage = isStale ? 'rejected' : to
-    if (to === 'established') this.connections++
-    if (to === 'failed' || to === 'closed') this.#release(modelId)
+    assert.ok(!isStale || this.#hasLoss, 'a queue pair after TIMEWAIT is still in use')
+    modelId.stage = isStale ? 'rejected' : nextStage
+    if (nextStage === 'established') this.connections++
+    if (nextStage === 'failed' || nextStage === 'closed') this.#release(modelId)
     // Programs confirm a disconnect when its event arrives.
     if (name === 'DISCONNECTED') host.cm.disconnect(id)
   }
@@ -124,9 +126,9 @@ export class CmModel {
 
   #connect(host: Host): void {
     const id = host.create()
-    const to = 1 + this.#random.int(HOSTS)
-    host.resolve(id, ip4(to, this.#random.hits(0.95) ? PORT : PORT + 1))
-    const modelId: ModelId = { id, host, isActive: true, qpn: this.#qpn(), stage: 'requested' }
+    const peer = 1 + this.#random.int(HOSTS)
+    host.resolve(id, ip4(peer, this.#random.hits(0.95) ? PORT : PORT + 1))
+    const modelId: ModelId = { id, host, isActive: true, qpn: this.#takeQpn(), stage: 'requested' }
     host.cm.connect(id, parametersOf(modelId.qpn))
     this.#modelIds.set(id, modelId)
   }
@@ -141,7 +143,7 @@ export class CmModel {
         modelId.stage = 'failed'
         return
       }
-      modelId.qpn = this.#qpn()
+      modelId.qpn = this.#takeQpn()
       cm.accept(id, parametersOf(modelId.qpn))
       modelId.stage = 'accepted'
     } else if (modelId.stage === 'replied') {
@@ -156,7 +158,7 @@ export class CmModel {
         modelId.stage = 'disconnecting'
       } else this.#destroy(modelId)
     } else if (modelId.stage === 'failed' && modelId.isActive && this.#random.hits(0.5)) {
-      modelId.qpn = this.#qpn()
+      modelId.qpn = this.#takeQpn()
       cm.connect(id, parametersOf(modelId.qpn))
       modelId.stage = 'requested'
     } else if (ENDED.includes(modelId.stage)) this.#destroy(modelId)
@@ -176,6 +178,7 @@ export class CmModel {
     this.#listeners[index] = host.listen(any4(PORT), { backlog: BACKLOG })
   }
 
+  /** One random action; the limits of `dice` are its probabilities in thousandths. */
   step(): void {
     const modelIds = [...this.#modelIds.values()]
     const dice = this.#random.int(1000)
@@ -195,9 +198,9 @@ export class CmModel {
       this.#settle()
     }
     for (const modelId of this.#modelIds.values()) {
-      const isLost = this.#loses && PEER_MAY_TIME_OUT.includes(modelId.stage)
+      const isLost = this.#hasLoss && PEER_MAY_TIME_OUT.includes(modelId.stage)
       assert.ok(isLost || LASTING.includes(modelId.stage), `at the end an identifier is ${modelId.stage}`)
-      if (modelId.stage === 'established' && !this.#loses) this.#assertPeer(modelId)
+      if (modelId.stage === 'established' && !this.#hasLoss) this.#assertPeer(modelId)
     }
     for (const modelId of [...this.#modelIds.values()]) this.#destroy(modelId)
     this.#network.hosts.forEach(({ cm }, i) => {
@@ -217,13 +220,13 @@ export class CmModel {
 }
 
 /** The number of connections that were established. */
-export const runModel = (seed: number, steps: number, loses: boolean): number => {
-  const model = new CmModel(seed, loses)
+export const runModel = (seed: number, steps: number, hasLoss: boolean): number => {
+  const model = new CmModel(seed, hasLoss)
   try {
     for (let step = 0; step < steps; step++) model.step()
     model.end()
   } catch (error) {
-    throw new Error(`seed ${seed}, ${steps} steps, ${loses ? 'with' : 'without'} loss`, { cause: error })
+    throw new Error(`seed ${seed}, ${steps} steps, ${hasLoss ? 'with' : 'without'} loss`, { cause: error })
   }
   return model.connections / 2
 }

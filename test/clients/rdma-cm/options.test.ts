@@ -54,19 +54,37 @@ describe('an option', () => {
   })
 })
 
-/** struct ib_path_rec_data with a path from 10.0.0.1 to 10.0.0.2: the PathRecord begins at offset 8. */
-const pathOption = (flags: number, from = ipv4(10, 0, 0, 1)): Uint8Array => {
-  const bytes = new Uint8Array(72)
+/** Offsets in struct ib_path_rec_data, whose PathRecord begins at 8, and its size. */
+const At = {
+  FLAGS: 0,
+  RECORD: 8,
+  DGID: 16,
+  SGID: 32,
+  FLOW_LABEL: 52,
+  TCLASS: 56,
+  PKEY: 58,
+  SL: 61,
+  MTU: 62,
+  LIFE_TIME: 64,
+}
+const PATH_BYTES = 72
+/** Selector "exactly" of MTU and packet life time. */
+const EXACTLY = 0x80
+
+/** struct ib_path_rec_data with a path to 10.0.0.2. */
+const pathOption = (flags: number, source = ipv4(10, 0, 0, 1)): Uint8Array => {
+  const bytes = new Uint8Array(PATH_BYTES)
   const view = new DataView(bytes.buffer)
-  view.setUint32(0, flags, true)
-  bytes.set(ipv4(10, 0, 0, 2), 16)
-  bytes.set(from, 32)
-  view.setUint32(52, (0x12345 << 8) | 9)
-  view.setUint8(56, 0x60)
-  view.setUint16(58, 0xffff)
-  view.setUint8(61, 3)
-  view.setUint8(62, 0x80 | 2)
-  view.setUint8(64, 0x80 | 14)
+  view.setUint32(At.FLAGS, flags, true)
+  bytes.set(ipv4(10, 0, 0, 2), At.DGID)
+  bytes.set(source, At.SGID)
+  // Flow label and, in the low byte, hop limit.
+  view.setUint32(At.FLOW_LABEL, (0x12345 << 8) | 9)
+  view.setUint8(At.TCLASS, 0x60)
+  view.setUint16(At.PKEY, 0xffff)
+  view.setUint8(At.SL, 3)
+  view.setUint8(At.MTU, EXACTLY | 2)
+  view.setUint8(At.LIFE_TIME, EXACTLY | 14)
   return bytes
 }
 /** IB_PATH_GMP | IB_PATH_PRIMARY | IB_PATH_BIDIRECTIONAL, and IB_PATH_GMP alone. */
@@ -82,12 +100,12 @@ describe('a path set by the program', () => {
     a.cm.resolveAddress(id, ip4(2, PORT), undefined)
     assert.equal(set(a, id, IB, IB_PATH, pathOption(PRIMARY).subarray(1)), 'EINVAL')
     assert.equal(set(a, id, IB, IB_PATH, pathOption(GMP)), 'EINVAL')
-    // The first path that is primary and bidirectional is used.
+    // The first path with the flags PRIMARY is used.
     const both = Uint8Array.of(...pathOption(GMP), ...pathOption(PRIMARY))
     assert.equal(set(a, id, IB, IB_PATH, both), 'ok')
     assert.deepEqual(a.eventNames(id), ['ADDR_RESOLVED', 'ROUTE_RESOLVED'])
     assert.equal(set(a, id, IB, IB_PATH, pathOption(PRIMARY)), 'EINVAL')
-    assert.deepEqual(pathRecord(id), [{ flags: PRIMARY, reserved: 0, record: pathOption(PRIMARY).subarray(8) }])
+    assert.deepEqual(pathRecord(id), [{ flags: PRIMARY, reserved: 0, record: pathOption(PRIMARY).subarray(At.RECORD) }])
 
     a.cm.connect(id, parametersOf(0x11))
     network.settle()
@@ -107,7 +125,7 @@ describe('a path set by the program', () => {
     const id = a.create()
     a.cm.resolveAddress(id, ip4(2, PORT), undefined)
     const path = pathOption(PRIMARY)
-    new DataView(path.buffer).setUint16(58, 0x9234)
+    new DataView(path.buffer).setUint16(At.PKEY, 0x9234)
     assert.equal(set(a, id, IB, IB_PATH, path), 'ok')
     assert.equal(
       errnoOf(() => a.cm.connect(id, parametersOf(0x11))),

@@ -9,7 +9,7 @@ import { CmPortSpace } from '../../../src/spec/enums.ts'
 
 const { TCP, UDP } = CmPortSpace.values
 /** Number of ephemeral ports: the default of Linux's net.ipv4.ip_local_port_range. */
-const ALL = 60999 - 32768 + 1
+const EPHEMERAL_PORTS = 60999 - 32768 + 1
 
 const setUp = () => {
   let next = 0
@@ -19,7 +19,8 @@ const setUp = () => {
     const holder = { portSpace, source: undefined, onlyDevice: undefined, reuseAddress: false, onlyIpv6: false }
     return Object.assign(holder, { source: { ...source, port: table.bind(holder, source, user) } })
   }
-  const take = (user: number | undefined, portSpace?: number): PortHolder[] => {
+  /** Binds ports until none is left for the user. */
+  const bindAll = (user: number | undefined, portSpace?: number): PortHolder[] => {
     const taken: PortHolder[] = []
     try {
       for (;;) taken.push(bind(user, portSpace))
@@ -28,22 +29,22 @@ const setUp = () => {
       return taken
     }
   }
-  return { table, bind, take }
+  return { table, bind, bindAll }
 }
 
 test('each limited user gets half of the ports that no other user holds, in each port space', () => {
-  const { table, bind, take } = setUp()
-  const first = take(1)
-  assert.equal(first.length, ALL / 2)
+  const { table, bind, bindAll } = setUp()
+  const first = bindAll(1)
+  assert.equal(first.length, EPHEMERAL_PORTS / 2)
   assert.throws(() => bind(1), { message: /user 1 holds 14116 ephemeral ports and may hold 14116/ })
-  assert.equal(take(2).length, ALL / 4)
-  assert.equal(take(1, UDP).length, ALL / 2)
+  assert.equal(bindAll(2).length, EPHEMERAL_PORTS / 4)
+  assert.equal(bindAll(1, UDP).length, EPHEMERAL_PORTS / 2)
   for (const holder of first) table.release(holder)
-  assert.equal(take(1).length, (ALL - ALL / 4) / 2)
+  assert.equal(bindAll(1).length, (EPHEMERAL_PORTS - EPHEMERAL_PORTS / 4) / 2)
 })
 
 test('a user without limit can take all ports that are left', () => {
-  const { take } = setUp()
-  const guest = take(1).length
-  assert.equal(take(undefined).length, ALL - guest)
+  const { bindAll } = setUp()
+  const limitedUserPorts = bindAll(1).length
+  assert.equal(bindAll(undefined).length, EPHEMERAL_PORTS - limitedUserPorts)
 })

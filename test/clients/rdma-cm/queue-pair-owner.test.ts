@@ -14,12 +14,12 @@ import { ip4, parametersOf, twoHosts } from './hosts.ts'
 const PORT = 7471
 
 /** A request of `a` that `b` accepts with a queue pair. */
-const accepted = () => {
+const acceptRequest = () => {
   const { network, a, b } = twoHosts()
   const listener = b.listen(ip4(2, PORT))
   const settle = (): void => network.settle()
   const devices = [...b.devices.values()]
-  const owner = program({
+  const programOfB = program({
     core: b.core,
     link: network.link,
     devices,
@@ -28,11 +28,11 @@ const accepted = () => {
     settle,
     tick: () => network.tick(),
   })
-  const qp = makeQp(owner, makeCq(owner))
+  const qp = makeQp(programOfB, makeCq(programOfB))
   const active = a.connect(ip4(2, PORT), 0x11)
   network.settle()
   const [passive] = b.requests(listener)
-  const object = findHandle(owner.context.handles, qp.handle)
+  const object = findHandle(programOfB.context.handles, qp.handle)
   assert.ok(passive && object)
   acceptWithQueuePair(b.cm, passive, object, parametersOf(0))
   network.settle()
@@ -41,7 +41,7 @@ const accepted = () => {
 }
 
 it('a queue pair whose reply is rejected is moved to ERR, and its program may modify it again', () => {
-  const { network, a, b, active, passive, qp } = accepted()
+  const { network, a, b, active, passive, qp } = acceptRequest()
   a.cm.reject(active, new Uint8Array(0), rejReason.CONSUMER_DEFINED)
   network.settle()
   assert.deepEqual(b.eventNames(passive), ['REJECTED'])
@@ -50,14 +50,14 @@ it('a queue pair whose reply is rejected is moved to ERR, and its program may mo
 })
 
 it('a queue pair whose established connection is rejected is moved to ERR', () => {
-  const { network, a, b, active, passive, qp } = accepted()
+  const { network, a, b, active, passive, qp } = acceptRequest()
   a.cm.accept(active, undefined)
   network.settle()
   const { tid, localId, remoteId } = active.connection!
   const rej = { tid, localId, remoteId, message: cmAnswered.OTHER, reason: rejReason.CONSUMER_DEFINED }
   const ends = { localGid: ipv4(10, 0, 0, 1), remoteGid: ipv4(10, 0, 0, 2), qpn: GSI_QPN, pkey: DEFAULT_PKEY }
-  const to = { ...ends, flowLabel: 1, trafficClass: 0, hopLimit: 64 }
-  a.mads.send(a.devices.get('rxe1')!.device, emitCm({ name: 'REJ', ...rej }), to)
+  const path = { ...ends, flowLabel: 1, trafficClass: 0, hopLimit: 64 }
+  a.mads.send(a.devices.get('rxe1')!.device, emitCm({ name: 'REJ', ...rej }), path)
   network.settle()
   assert.deepEqual(b.eventNames(passive), ['ESTABLISHED', 'REJECTED'])
   assert.equal(query(qp).state, Qps.ERR)

@@ -54,17 +54,17 @@ test('a ring is visible in the file at its offset, after the first page', () =>
   }))
 
 test('rings never overlap, and are zeroed when allocated', () => {
-  const step = fc.oneof(
+  const anyStep = fc.oneof(
     fc.record({ bytes: fc.oneof(fc.integer({ min: 1, max: 40_000 }), fc.integer({ min: 200_000, max: 600_000 })) }),
     fc.record({ free: fc.nat(50) }),
   )
   fc.assert(
-    fc.property(fc.array(step, { maxLength: 60 }), steps =>
+    fc.property(fc.array(anyStep, { maxLength: 60 }), steps =>
       withMemory((memory, pool) => {
         const live: MappedChunk[] = []
-        for (const one of steps) {
-          if ('bytes' in one) {
-            const chunk = memory.allocate(one.bytes)
+        for (const step of steps) {
+          if ('bytes' in step) {
+            const chunk = memory.allocate(step.bytes)
             assert.ok(
               bytesOf(chunk).every(byte => byte === 0),
               'zero',
@@ -73,7 +73,7 @@ test('rings never overlap, and are zeroed when allocated', () => {
               assert.ok(chunk.offset >= offset + length || offset >= chunk.offset + chunk.length, 'no overlap')
             bytesOf(chunk).fill(0xee)
             live.push(chunk)
-          } else if (live.length > 0) memory.free(live.splice(one.free % live.length, 1)[0])
+          } else if (live.length > 0) memory.free(live.splice(step.free % live.length, 1)[0])
           assert.equal(memory.ringCount, live.length)
           assert.equal(
             memory.ringBytes,
@@ -91,6 +91,7 @@ test('rings never overlap, and are zeroed when allocated', () => {
 
 test('rings of one size are reused in place: allocating and freeing them does not exhaust the file', () =>
   withMemory(memory => {
+    // Keeps the chunk of small rings in use.
     const keep = memory.allocate(PAGE)
     const offsets = new Set<number>()
     for (let i = 0; i < 1000; i++) {
@@ -106,6 +107,7 @@ test('rings of one size are reused in place: allocating and freeing them does no
 
 test('a full file is ENOMEM, and freed space can be allocated again', () =>
   withMemory((memory, pool) => {
+    // The file has 64 GiB, of which the first page and the event log at the end are not for rings.
     const chunks = Array.from({ length: 31 }, () => memory.allocate(2 ** 31))
     assert.throws(() => memory.allocate(2 ** 31), { code: 'ENOMEM' })
     assert.throws(() => memory.allocate(2 ** 40), { code: 'ENOMEM' })
@@ -131,12 +133,12 @@ test('freeing a ring twice, or another context’s ring, throws an Error', () =>
 
 test('rings freed after device removal keep their contents until the context is closed', () =>
   withMemory((memory, pool) => {
-    const [one, two] = [memory.allocate(100), memory.allocate(300_000)]
-    for (const chunk of [one, two]) bytesOf(chunk).fill(7)
+    const [small, large] = [memory.allocate(100), memory.allocate(300_000)]
+    for (const chunk of [small, large]) bytesOf(chunk).fill(7)
     memory.keep?.()
-    for (const chunk of [one, two]) memory.free(chunk)
+    for (const chunk of [small, large]) memory.free(chunk)
     assert.deepEqual([memory.ringCount, memory.ringBytes], [0, 0])
-    for (const { offset, length } of [one, two]) {
+    for (const { offset, length } of [small, large]) {
       const seen = pool.map(memory.fd, offset, length)
       assert.ok(seen.bytes.subarray(0, length).every(byte => byte === 7))
       pool.release(seen)

@@ -20,7 +20,7 @@ const openDescriptors = (): number => readdirSync('/proc/self/fd').length
 const setUp = (throwsOnPost = false) => {
   const m = machine(1)
   const pool = createRingPool()
-  let waiters: (() => void)[] = []
+  const waiters: (() => void)[] = []
   const tokens: number[] = []
   const contexts = createContexts(
     pool,
@@ -39,132 +39,133 @@ const setUp = (throwsOnPost = false) => {
     pool,
     contexts,
     tokens,
-    /** The next time that a program rings the doorbell or closes it. */
+    /** Resolves when the contexts next have news: a program rang a doorbell or closed one, or a timer has expired. */
     nextRing: () => new Promise<void>(done => waiters.push(done)),
-    forget: () => {
-      waiters = []
-    },
   }
 }
 
 test('closing the last doorbell ends the context, its objects and its memory; closing others does not', async () => {
   const self = openProcess(process.pid) as ProcessHandle
   const before = openDescriptors()
-  const b = setUp()
-  const { open, doorbell } = b.contexts.open(b.device, 0, unbounded)
-  const second = b.contexts.addDoorbell(open, unbounded)
+  const setup = setUp()
+  const { open, doorbell } = setup.contexts.open(setup.device, 0, unbounded)
+  const second = setup.contexts.addDoorbell(open, unbounded)
   const copy = pidfdGetfd(self, second)
   open.memory.allocate(5000)
   open.memory.free(open.memory.allocate(100))
   open.memory.allocate(100)
-  assert.deepEqual(b.contexts.rings, { count: 2, bytes: 12288 }, 'rings, several of which share a mapping')
-  assert.deepEqual([b.contexts.count, stat(b.m.core).contexts, b.pool.counters.mapped], [1, 1, 1])
+  assert.deepEqual(
+    setup.contexts.rings,
+    { count: 2, bytes: 3 * 4096 },
+    'a ring of two pages and one of one page share a mapping',
+  )
+  assert.deepEqual([setup.contexts.count, stat(setup.m.core).contexts, setup.pool.counters.mapped], [1, 1, 1])
   close(second)
-  const first = b.nextRing()
+  const first = setup.nextRing()
   close(doorbell)
   await first
-  assert.equal(b.contexts.byNumber(open.number), open, 'a copy exists')
-  const last = b.nextRing()
+  assert.equal(setup.contexts.byNumber(open.number), open, 'a copy exists')
+  const last = setup.nextRing()
   close(copy)
   await last
-  assert.deepEqual([b.contexts.count, stat(b.m.core).contexts, b.pool.counters.mapped], [0, 0, 0])
-  assert.deepEqual(b.contexts.rings, { count: 0, bytes: 0 })
-  assert.equal(b.contexts.byNumber(open.number), undefined)
-  assert.throws(() => b.contexts.addDoorbell(open, unbounded), /closed/)
+  assert.deepEqual([setup.contexts.count, stat(setup.m.core).contexts, setup.pool.counters.mapped], [0, 0, 0])
+  assert.deepEqual(setup.contexts.rings, { count: 0, bytes: 0 })
+  assert.equal(setup.contexts.byNumber(open.number), undefined)
+  assert.throws(() => setup.contexts.addDoorbell(open, unbounded), /closed/)
   assert.equal(openDescriptors(), before)
 })
 
 test('a context without doorbells exists while a program holds its file, and can get new doorbells', async () => {
-  const b = setUp()
-  const { open, doorbell } = b.contexts.open(b.device, 0, unbounded)
+  const setup = setUp()
+  const { open, doorbell } = setup.contexts.open(setup.device, 0, unbounded)
   const held = open.memory.share()
-  const left = b.nextRing()
+  const left = setup.nextRing()
   close(doorbell)
   await left
-  assert.equal(b.contexts.byNumber(open.number), open, 'in transit to another program')
-  const again = b.contexts.addDoorbell(open, unbounded)
+  assert.equal(setup.contexts.byNumber(open.number), open, 'in transit to another program')
+  const again = setup.contexts.addDoorbell(open, unbounded)
   // The next poll finds the doorbell.
-  await b.nextRing()
+  await setup.nextRing()
   close(held)
-  assert.equal(b.contexts.count, 1, 'the doorbell is sufficient')
+  assert.equal(setup.contexts.count, 1, 'the doorbell is sufficient')
   const kept = open.memory.share()
-  const closed = b.nextRing()
+  const closed = setup.nextRing()
   close(again)
   await closed
-  await b.nextRing()
-  assert.equal(b.contexts.count, 1, 'no process has closed it')
+  await setup.nextRing()
+  assert.equal(setup.contexts.count, 1, 'no process has closed it')
   close(kept)
-  while (b.contexts.count > 0) await b.nextRing()
-  b.contexts.closeAll()
+  while (setup.contexts.count > 0) await setup.nextRing()
+  setup.contexts.closeAll()
 })
 
 test('a context that no program holds can be ended immediately', async () => {
-  const b = setUp()
-  const { open, doorbell } = b.contexts.open(b.device, 0, unbounded)
+  const setup = setUp()
+  const { open, doorbell } = setup.contexts.open(setup.device, 0, unbounded)
   const file = open.memory.share()
-  const nextRing = b.nextRing()
+  const nextRing = setup.nextRing()
   close(doorbell)
   await nextRing
-  b.contexts.endUnheld()
-  assert.equal(b.contexts.count, 1)
+  setup.contexts.endUnheld()
+  assert.equal(setup.contexts.count, 1)
   close(file)
-  b.contexts.endUnheld()
-  assert.equal(b.contexts.count, 0)
+  setup.contexts.endUnheld()
+  assert.equal(setup.contexts.count, 0)
 })
 
 test('a context ends if the handling of its last doorbell throws', async () => {
-  const b = setUp(true)
-  const { doorbell } = b.contexts.open(b.device, 0, unbounded)
-  const ended = b.nextRing()
+  const setup = setUp(true)
+  const { doorbell } = setup.contexts.open(setup.device, 0, unbounded)
+  const ended = setup.nextRing()
   sendSmall(doorbell, new Uint8Array(4))
   await ended
-  assert.deepEqual([b.contexts.count, stat(b.m.core).contexts], [0, 0])
+  assert.deepEqual([setup.contexts.count, stat(setup.m.core).contexts], [0, 0])
   close(doorbell)
 })
 
 test('a token of any size rings the doorbell; the number of a context is not reused', async () => {
-  const b = setUp()
-  const { open, doorbell } = b.contexts.open(b.device, 0, unbounded)
+  const setup = setUp()
+  const { open, doorbell } = setup.contexts.open(setup.device, 0, unbounded)
   for (const size of [4, 1, 5, 1000]) {
-    const nextRing = b.nextRing()
+    const nextRing = setup.nextRing()
     assert.equal(sendSmall(doorbell, new Uint8Array(size)), size)
     await nextRing
-    assert.equal(b.contexts.count, 1)
+    assert.equal(setup.contexts.count, 1)
   }
-  assert.deepEqual(b.tokens, [0], 'the handle in a complete token')
+  assert.deepEqual(setup.tokens, [0], 'the handle in a complete token')
   // More tokens than one read takes.
   for (let i = 0; i < 100; i++) sendSmall(doorbell, new Uint8Array(4))
-  await b.nextRing()
-  await b.nextRing()
-  b.contexts.closeAll()
-  assert.equal(b.contexts.count, 0)
-  const again = b.contexts.open(b.device, 0, unbounded)
+  await setup.nextRing()
+  await setup.nextRing()
+  setup.contexts.closeAll()
+  assert.equal(setup.contexts.count, 0)
+  const again = setup.contexts.open(setup.device, 0, unbounded)
   assert.notEqual(again.open.number, open.number)
   close(doorbell)
-  b.contexts.closeAll()
+  setup.contexts.closeAll()
   close(again.doorbell)
 })
 
 test('only the memory file itself identifies a context', () => {
-  const b = setUp()
-  const one = b.contexts.open(b.device, 0, unbounded)
-  const two = b.contexts.open(b.device, 0, unbounded)
-  assert.equal(b.contexts.byFile(one.open.memory.fd), one.open)
-  assert.equal(b.contexts.byFile(two.open.memory.fd), two.open)
+  const setup = setUp()
+  const first = setup.contexts.open(setup.device, 0, unbounded)
+  const second = setup.contexts.open(setup.device, 0, unbounded)
+  assert.equal(setup.contexts.byFile(first.open.memory.fd), first.open)
+  assert.equal(setup.contexts.byFile(second.open.memory.fd), second.open)
   const similarFile = createMemfd('userdma-context', 2 ** 30)
-  for (const fd of [similarFile, one.doorbell, 0, -1]) assert.equal(b.contexts.byFile(fd), undefined)
+  for (const fd of [similarFile, first.doorbell, 0, -1]) assert.equal(setup.contexts.byFile(fd), undefined)
   close(similarFile)
-  const { fd } = one.open.memory
-  b.contexts.closeAll()
-  assert.equal(b.contexts.byFile(fd), undefined)
-  for (const { doorbell } of [one, two]) close(doorbell)
+  const { fd } = first.open.memory
+  setup.contexts.closeAll()
+  assert.equal(setup.contexts.byFile(fd), undefined)
+  for (const { doorbell } of [first, second]) close(doorbell)
 })
 
 test('opening a removed device fails and leaves nothing', () => {
-  const b = setUp()
+  const setup = setUp()
   const before = openDescriptors()
-  unregister(b.device)
-  for (let i = 0; i < 5; i++) assert.throws(() => b.contexts.open(b.device, 0, unbounded), { code: 'EIO' })
+  unregister(setup.device)
+  for (let i = 0; i < 5; i++) assert.throws(() => setup.contexts.open(setup.device, 0, unbounded), { code: 'EIO' })
   assert.equal(openDescriptors(), before)
-  assert.equal(b.contexts.count, 0)
+  assert.equal(setup.contexts.count, 0)
 })

@@ -23,6 +23,7 @@ import {
 } from '../../../src/host/memory/process.ts'
 import { close, recvSmall, shutdown } from '../../../src/host/net/sockets.ts'
 
+/** A source of events. */
 const element = (userHandle: bigint): Affiliation => ({
   userHandle,
   route: { channel: undefined, asyncFd: undefined, handlers: undefined },
@@ -42,7 +43,7 @@ const hex = (bytes: Uint8Array): string => Buffer.from(bytes).toString('hex')
 interface Setup {
   readonly socket: EventSocket
   /** The program's copy of its end. */
-  readonly theirs: number
+  readonly programEnd: number
   readonly hangUps: () => number
   /** One read of the program, at most `limit` records. */
   read(limit?: number): string[]
@@ -62,17 +63,17 @@ const setUp = ({ isPassed = true }: { isPassed?: boolean } = {}): Setup => {
       socket.close()
     },
   )
-  const theirs = pidfdGetfd(self, socket.peerEnd)
-  assert.ok(theirs >= 0)
+  const programEnd = pidfdGetfd(self, socket.peerEnd)
+  assert.ok(programEnd >= 0)
   if (isPassed) {
     socket.closePeerEnd()
-    socket.setPeerEnd(self, theirs)
+    socket.setPeerEnd(self, programEnd)
   }
   const buffer = new Uint8Array(64)
   const read = (limit = Number.POSITIVE_INFINITY): string[] => {
     const all: string[] = []
     while (all.length < limit) {
-      const length = recvSmall(theirs, buffer)
+      const length = recvSmall(programEnd, buffer)
       if (length <= 0) break
       all.push(hex(buffer.subarray(0, length)))
     }
@@ -80,13 +81,13 @@ const setUp = ({ isPassed = true }: { isPassed?: boolean } = {}): Setup => {
   }
   return {
     socket,
-    theirs,
+    programEnd,
     hangUps: () => hangUps,
     read,
     readUntil: count =>
       new Promise(done => {
         const all: string[] = []
-        const watcher = watch(theirs, { readable: true }, () => {
+        const watcher = watch(programEnd, { readable: true }, () => {
           all.push(...read())
           if (all.length < count) return
           watcher.stop()
@@ -95,61 +96,61 @@ const setUp = ({ isPassed = true }: { isPassed?: boolean } = {}): Setup => {
       }),
     close() {
       socket.close()
-      close(theirs)
+      close(programEnd)
       closeProcess(self)
     },
   }
 }
 
 test('a record is one packet with exactly its bytes', () => {
-  const b = setUp()
+  const setup = setUp()
   const a = element(0x1122334455667788n)
-  b.socket.post({ element: a, bytes: Uint8Array.of(0x88, 0x77, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11), type: -1 })
-  b.socket.post(record(a, 5))
-  assert.deepEqual(b.read(), ['8877665544332211', '88776655443322110500000000000000'])
-  assert.equal(recvSmall(b.theirs, new Uint8Array(16)), -EAGAIN)
-  b.close()
+  setup.socket.post({ element: a, bytes: Uint8Array.of(0x88, 0x77, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11), type: -1 })
+  setup.socket.post(record(a, 5))
+  assert.deepEqual(setup.read(), ['8877665544332211', '88776655443322110500000000000000'])
+  assert.equal(recvSmall(setup.programEnd, new Uint8Array(16)), -EAGAIN)
+  setup.close()
 })
 
 for (const isPassed of [true, false])
   test(`a withdrawal counts unread records, and the others stay in order (${isPassed ? 'the program has its end' : 'the end is not passed on yet'})`, () => {
-    const step = fc.oneof(
+    const anyStep = fc.oneof(
       fc.record({ post: fc.nat(2) }),
       fc.record({ read: fc.nat(5) }),
       fc.record({ withdraw: fc.nat(2) }),
     )
     fc.assert(
-      fc.property(fc.array(step, { maxLength: 40 }), steps => {
-        const b = setUp({ isPassed })
+      fc.property(fc.array(anyStep, { maxLength: 40 }), steps => {
+        const setup = setUp({ isPassed })
         // Two elements with the same handle are distinguished.
         const elements = [element(1n), element(2n), element(2n)]
         let expected: { of: number; bytes: string }[] = []
         let number = 0
         try {
-          for (const one of steps) {
-            if ('post' in one) {
-              const event = record(elements[one.post], number++)
-              expected.push({ of: one.post, bytes: hex(event.bytes) })
-              b.socket.post(event)
-            } else if ('read' in one)
+          for (const step of steps) {
+            if ('post' in step) {
+              const event = record(elements[step.post], number++)
+              expected.push({ of: step.post, bytes: hex(event.bytes) })
+              setup.socket.post(event)
+            } else if ('read' in step)
               assert.deepEqual(
-                b.read(one.read),
-                expected.splice(0, one.read).map(({ bytes }) => bytes),
+                setup.read(step.read),
+                expected.splice(0, step.read).map(({ bytes }) => bytes),
               )
             else {
-              const left = expected.filter(({ of }) => of !== one.withdraw)
-              assert.equal(b.socket.withdraw(elements[one.withdraw]).length, expected.length - left.length)
-              expected = left
+              const kept = expected.filter(({ of }) => of !== step.withdraw)
+              assert.equal(setup.socket.withdraw(elements[step.withdraw]).length, expected.length - kept.length)
+              expected = kept
             }
-            assert.equal(b.socket.unread(), expected.length)
+            assert.equal(setup.socket.unread(), expected.length)
           }
           assert.deepEqual(
-            b.read(),
+            setup.read(),
             expected.map(({ bytes }) => bytes),
           )
-          for (const one of elements) assert.equal(b.socket.withdraw(one).length, 0)
+          for (const source of elements) assert.equal(setup.socket.withdraw(source).length, 0)
         } finally {
-          b.close()
+          setup.close()
         }
       }),
       { numRuns: 60 },
@@ -157,59 +158,59 @@ for (const isPassed of [true, false])
   })
 
 test('records with the same bytes are distinguished by their position', () => {
-  const b = setUp()
+  const setup = setUp()
   const [a, c] = [element(7n), element(7n)]
-  for (const of of [a, c, a, c, c]) b.socket.post(record(of))
-  b.read(2)
-  assert.equal(b.socket.withdraw(c).length, 2)
-  assert.equal(b.socket.withdraw(a).length, 1)
-  assert.deepEqual(b.read(), [])
-  b.close()
+  for (const of of [a, c, a, c, c]) setup.socket.post(record(of))
+  setup.read(2)
+  assert.equal(setup.socket.withdraw(c).length, 2)
+  assert.equal(setup.socket.withdraw(a).length, 1)
+  assert.deepEqual(setup.read(), [])
+  setup.close()
 })
 
 test('records that do not fit in the socket arrive in order when the program reads, and withdrawals count them', async () => {
-  const b = setUp()
+  const setup = setUp()
   const [a, c] = [element(1n), element(2n)]
   const sent: string[] = []
   for (let i = 0; i < 3000; i++) {
     const event = record(i % 3 === 0 ? a : c, i)
-    b.socket.post(event)
+    setup.socket.post(event)
     if (i % 3 !== 0) sent.push(hex(event.bytes))
   }
-  const early = b.read(30)
+  const early = setup.read(30)
   assert.equal(early.length, 30)
-  assert.equal(b.socket.withdraw(a).length, 1000 - 10)
-  assert.deepEqual(await b.readUntil(2000 - 20), sent.slice(20))
-  b.close()
+  assert.equal(setup.socket.withdraw(a).length, 1000 - 10)
+  assert.deepEqual(await setup.readUntil(2000 - 20), sent.slice(20))
+  setup.close()
 })
 
 test('the daemon does not keep all read records of a program that always leaves one unread', () => {
-  const b = setUp()
+  const setup = setUp()
   const a = element(1n)
-  b.socket.post(record(a, 0))
+  setup.socket.post(record(a, 0))
   for (let i = 1; i < 20_000; i++) {
-    b.socket.post(record(a, i))
-    b.read(1)
+    setup.socket.post(record(a, i))
+    setup.read(1)
   }
-  assert.equal(b.socket.withdraw(a).length, 1)
-  b.close()
+  assert.equal(setup.socket.withdraw(a).length, 1)
+  setup.close()
 })
 
 test('the queued records of a program that never reads are limited; dropped events count as never raised', () => {
-  const b = setUp()
+  const setup = setUp()
   const [a, c] = [element(1n), element(2n)]
   for (let i = 0; i < 70_000; i++) {
     eventStateOf(a).asyncs++
-    b.socket.post(record(a))
+    setup.socket.post(record(a))
   }
   eventStateOf(c).asyncs++
-  b.socket.post(record(c))
+  setup.socket.post(record(c))
   const { asyncs } = eventStateOf(a)
-  assert.ok(asyncs < 70_000 && asyncs >= 65_536)
+  assert.ok(asyncs < 70_000 && asyncs >= 65_536, 'about 2^16 are queued')
   assert.equal(eventStateOf(c).asyncs, 1, 'the first event of another element still arrives')
-  assert.equal(b.socket.withdraw(c).length, 1)
-  assert.equal(b.socket.withdraw(a).length, asyncs)
-  b.close()
+  assert.equal(setup.socket.withdraw(c).length, 1)
+  assert.equal(setup.socket.withdraw(a).length, asyncs)
+  setup.close()
 })
 
 test('closing the last copy of the program’s end is reported once, and later calls have no effect', async () => {
@@ -234,43 +235,43 @@ test('closing the last copy of the program’s end is reported once, and later c
 })
 
 test('after `end` the program reads the sent records, then end of file', () => {
-  const b = setUp()
+  const setup = setUp()
   const a = element(3n)
-  b.socket.post(record(a))
-  b.socket.end()
-  assert.equal(b.read().length, 1)
-  assert.equal(recvSmall(b.theirs, new Uint8Array(16)), 0)
-  b.socket.post(record(a))
-  b.close()
+  setup.socket.post(record(a))
+  setup.socket.end()
+  assert.equal(setup.read().length, 1)
+  assert.equal(recvSmall(setup.programEnd, new Uint8Array(16)), 0)
+  setup.socket.post(record(a))
+  setup.close()
 })
 
 const loopTurns = (): number =>
   (performance.nodeTiming as unknown as { uvMetricsInfo: { loopCount: number } }).uvMetricsInfo.loopCount
 
 test('a program that shuts its end down instead of reading causes no busy loop', async () => {
-  const b = setUp()
-  shutdown(b.theirs, 'read')
-  b.socket.post(record(element(1n)))
+  const setup = setUp()
+  shutdown(setup.programEnd, 'read')
+  setup.socket.post(record(element(1n)))
   // A watch for writability would fire in every turn of the event loop: a broken socket is always writable.
   const before = loopTurns()
   // Waits until another process has started and exited; a busy loop takes hundreds of turns meanwhile.
   await once(spawn('true'), 'close')
   assert.ok(loopTurns() - before < 20, `${loopTurns() - before} turns while nothing happens`)
-  b.close()
+  setup.close()
 })
 
 test('the program does not read records that `take` has taken, and reads the others in order (R39)', () => {
-  const b = setUp()
+  const setup = setUp()
   const a = element(1n)
-  for (let i = 0; i < 4; i++) b.socket.post(record(a, i))
-  assert.deepEqual(b.read(1), [hex(record(a, 0).bytes)])
+  for (let i = 0; i < 4; i++) setup.socket.post(record(a, i))
+  assert.deepEqual(setup.read(1), [hex(record(a, 0).bytes)])
   assert.deepEqual(
-    b.socket.take(2).map(({ bytes }) => hex(bytes)),
+    setup.socket.take(2).map(({ bytes }) => hex(bytes)),
     [1, 2].map(number => hex(record(a, number).bytes)),
   )
-  assert.deepEqual(b.read(), [hex(record(a, 3).bytes)])
-  assert.deepEqual(b.socket.take(9), [])
-  b.close()
+  assert.deepEqual(setup.read(), [hex(record(a, 3).bytes)])
+  assert.deepEqual(setup.socket.take(9), [])
+  setup.close()
 })
 
 test('records can be withdrawn only if the program’s end is found in one of the processes', async () => {
@@ -280,7 +281,7 @@ test('records can be withdrawn only if the program’s end is found in one of th
     () => socket.close(),
   )
   const self = openProcess(process.pid) as ProcessHandle
-  const theirs = pidfdGetfd(self, socket.peerEnd)
+  const programEnd = pidfdGetfd(self, socket.peerEnd)
   socket.closePeerEnd()
   const a = element(1n)
   socket.post(record(a))
@@ -291,7 +292,7 @@ test('records can be withdrawn only if the program’s end is found in one of th
   await socket.prepareWithdraw?.()
   assert.equal(socket.withdraw(a).length, 1)
   socket.close()
-  close(theirs)
+  close(programEnd)
   closeProcess(self)
   closeProcess(init)
 })
@@ -309,13 +310,13 @@ const createUnnamedEnd = (t: TestContext, count: number) => {
     { slices },
   )
   const others = Array.from({ length: count }, () => openSync('/dev/null', 'r'))
-  const theirs = pidfdGetfd(self, socket.peerEnd)
+  const programEnd = pidfdGetfd(self, socket.peerEnd)
   socket.closePeerEnd()
   t.after(() => {
-    for (const fd of [...others, theirs]) closeSync(fd)
+    for (const fd of [...others, programEnd]) closeSync(fd)
     socket.close()
   })
-  return { socket, theirs, turns: () => turns }
+  return { socket, programEnd, turns: () => turns }
 }
 
 test('the end of a program with few descriptors is found immediately, and its number is remembered', t => {
@@ -346,10 +347,10 @@ test('the end of a program with many descriptors is searched in slices, one per 
 })
 
 test('an end that a call has named is not searched, unless its number has changed', async t => {
-  const { socket, theirs, turns } = createUnnamedEnd(t, 2 * FDS_PER_SLICE)
+  const { socket, programEnd, turns } = createUnnamedEnd(t, 2 * FDS_PER_SLICE)
   const self = openProcess(process.pid) as ProcessHandle
   const a = element(1n)
-  socket.setPeerEnd(self, theirs)
+  socket.setPeerEnd(self, programEnd)
   socket.post(record(a))
   assert.equal(socket.prepareWithdraw?.(), undefined)
   socket.setPeerEnd(self, socket.peerEnd + 1)
@@ -359,15 +360,15 @@ test('an end that a call has named is not searched, unless its number has change
 })
 
 test('a driver’s own record of the maximum length can be taken, and its successor still be read', () => {
-  const b = setUp()
+  const setup = setUp()
   const a = element(0n)
   const long = new Uint8Array(RECORD_BYTES).fill(7)
-  b.socket.post({ element: a, bytes: long, type: -1 })
-  b.socket.post(record(a, 1))
+  setup.socket.post({ element: a, bytes: long, type: -1 })
+  setup.socket.post(record(a, 1))
   assert.deepEqual(
-    b.socket.take(1).map(({ bytes }) => bytes),
+    setup.socket.take(1).map(({ bytes }) => bytes),
     [long],
   )
-  assert.deepEqual(b.read(), [hex(record(a, 1).bytes)])
-  b.close()
+  assert.deepEqual(setup.read(), [hex(record(a, 1).bytes)])
+  setup.close()
 })

@@ -13,6 +13,7 @@ import { createMemorySwitch, memorySwitchBytes } from '../../../src/phy/memory.t
 import { plainArena } from '../../../src/wire/arena.ts'
 import { ipv4 } from '../../drivers/rxe/machine.ts'
 
+/** Index of the interface that the device follows. */
 const INDEX = 7
 
 it('the MAC of a bond and MACs of neighbours are reported; the MAC of another interface is not', () => {
@@ -41,11 +42,12 @@ it('the MAC of a bond and MACs of neighbours are reported; the MAC of another in
     addresses: () => [],
     withAddress: () => undefined,
     neighbourOf: () => undefined,
-    listen(one) {
-      listener = one
+    listen(added) {
+      listener = added
     },
     close() {},
   }
+  /** Last bytes of the MACs that were reported as the device's own. */
   const reported: number[] = []
   const fail = (_device: object, error: unknown): void => {
     throw error

@@ -1,5 +1,6 @@
 /*
- * Counter files exist from the start, and a refresh writes values that are older than `lifespan`.
+ * Counter files exist from the start, and a refresh writes values that are older than the milliseconds in the file
+ * `lifespan`.
  */
 import assert from 'node:assert/strict'
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, rmSync, statSync, writeFileSync } from 'node:fs'
@@ -37,78 +38,78 @@ const setUp = (name: string) => {
 }
 
 test('every counter has a file that all users may read and none may write', () => {
-  const b = setUp('a')
+  const setup = setUp('a')
   for (const part of ['hw_counters', 'counters'] as const) {
-    const names = portCounterFiles.filter(one => one.folder === part).map(({ name }) => name)
+    const names = portCounterFiles.filter(file => file.folder === part).map(({ name }) => name)
     const extra = part === 'hw_counters' ? ['lifespan'] : []
-    assert.deepEqual(readdirSync(b.path(part)).sort(), [...names, ...extra].sort())
-    for (const name of names) assert.equal(statSync(b.path(`${part}/${name}`)).mode & 0o777, 0o444, name)
+    assert.deepEqual(readdirSync(setup.path(part)).sort(), [...names, ...extra].sort())
+    for (const name of names) assert.equal(statSync(setup.path(`${part}/${name}`)).mode & 0o777, 0o444, name)
   }
-  assert.equal(statSync(b.path('hw_counters/lifespan')).mode & 0o777, 0o644)
-  assert.equal(b.read('hw_counters/sent_pkts'), '3\n')
-  assert.equal(b.read('counters/port_xmit_data'), '1000\n')
-  assert.equal(b.read('hw_counters/lifespan'), '10\n')
+  assert.equal(statSync(setup.path('hw_counters/lifespan')).mode & 0o777, 0o644)
+  assert.equal(setup.read('hw_counters/sent_pkts'), '3\n')
+  assert.equal(setup.read('counters/port_xmit_data'), '1000\n')
+  assert.equal(setup.read('hw_counters/lifespan'), '10\n')
 })
 
 test('values are as of the last refresh, and unchanged ones are not written', () => {
-  const b = setUp('b')
-  const same = statSync(b.path('counters/port_xmit_data')).ino
-  const before = statSync(b.path('hw_counters/sent_pkts')).ino
-  b.engine.sentPackets = 12345678901
-  assert.equal(b.read('hw_counters/sent_pkts'), '3\n')
-  b.refreshAt(10)
-  assert.equal(b.read('hw_counters/sent_pkts'), '12345678901\n')
-  assert.notEqual(statSync(b.path('hw_counters/sent_pkts')).ino, before)
-  assert.equal(statSync(b.path('counters/port_xmit_data')).ino, same)
+  const setup = setUp('b')
+  const same = statSync(setup.path('counters/port_xmit_data')).ino
+  const before = statSync(setup.path('hw_counters/sent_pkts')).ino
+  setup.engine.sentPackets = 12345678901
+  assert.equal(setup.read('hw_counters/sent_pkts'), '3\n')
+  setup.refreshAt(10)
+  assert.equal(setup.read('hw_counters/sent_pkts'), '12345678901\n')
+  assert.notEqual(statSync(setup.path('hw_counters/sent_pkts')).ino, before)
+  assert.equal(statSync(setup.path('counters/port_xmit_data')).ino, same)
 })
 
 test('a value younger than lifespan is not refreshed; programs may change lifespan', () => {
-  const b = setUp('c')
-  b.engine.sentPackets = 4
-  b.refreshAt(9)
-  assert.equal(b.read('hw_counters/sent_pkts'), '3\n')
-  b.refreshAt(10)
-  assert.equal(b.read('hw_counters/sent_pkts'), '4\n')
-  assert.equal(b.reads(), 2)
-  writeFileSync(b.path('hw_counters/lifespan'), '0\n')
-  b.engine.sentPackets = 5
-  b.refreshAt(10)
-  assert.equal(b.read('hw_counters/sent_pkts'), '5\n')
-  writeFileSync(b.path('hw_counters/lifespan'), '10000')
-  b.engine.sentPackets = 6
-  b.refreshAt(10009)
-  assert.equal(b.read('hw_counters/sent_pkts'), '5\n')
+  const setup = setUp('c')
+  setup.engine.sentPackets = 4
+  setup.refreshAt(9)
+  assert.equal(setup.read('hw_counters/sent_pkts'), '3\n')
+  setup.refreshAt(10)
+  assert.equal(setup.read('hw_counters/sent_pkts'), '4\n')
+  assert.equal(setup.reads(), 2)
+  writeFileSync(setup.path('hw_counters/lifespan'), '0\n')
+  setup.engine.sentPackets = 5
+  setup.refreshAt(10)
+  assert.equal(setup.read('hw_counters/sent_pkts'), '5\n')
+  writeFileSync(setup.path('hw_counters/lifespan'), '10000')
+  setup.engine.sentPackets = 6
+  setup.refreshAt(10009)
+  assert.equal(setup.read('hw_counters/sent_pkts'), '5\n')
   for (const nonsense of ['10001', '-1', 'x', '', '1e3']) {
-    writeFileSync(b.path('hw_counters/lifespan'), nonsense)
-    b.refreshAt(10009)
-    assert.equal(b.read('hw_counters/lifespan'), '10000\n', nonsense)
+    writeFileSync(setup.path('hw_counters/lifespan'), nonsense)
+    setup.refreshAt(10009)
+    assert.equal(setup.read('hw_counters/lifespan'), '10000\n', nonsense)
   }
-  b.refreshAt(10010)
-  assert.equal(b.read('hw_counters/sent_pkts'), '6\n')
+  setup.refreshAt(10010)
+  assert.equal(setup.read('hw_counters/sent_pkts'), '6\n')
 })
 
 test('the file of a value that cannot be written is removed until a refresh can write it', () => {
-  const b = setUp('d')
+  const setup = setUp('d')
   const blocked = join(folder, 'd', 'new')
   mkdirSync(blocked)
-  b.engine.sentPackets = 4
-  assert.throws(() => b.refreshAt(100), { code: 'EEXIST' })
-  assert.ok(!existsSync(b.path('hw_counters/sent_pkts')), 'an old value is not shown')
-  assert.ok(existsSync(b.path('hw_counters/rcvd_pkts')), 'a current value is')
-  assert.throws(() => b.refreshAt(100), { code: 'EEXIST' })
+  setup.engine.sentPackets = 4
+  assert.throws(() => setup.refreshAt(100), { code: 'EEXIST' })
+  assert.ok(!existsSync(setup.path('hw_counters/sent_pkts')), 'an old value is not shown')
+  assert.ok(existsSync(setup.path('hw_counters/rcvd_pkts')), 'a current value is')
+  assert.throws(() => setup.refreshAt(100), { code: 'EEXIST' })
   rmdirSync(blocked)
-  b.refreshAt(100)
-  assert.equal(b.read('hw_counters/sent_pkts'), '4\n')
+  setup.refreshAt(100)
+  assert.equal(setup.read('hw_counters/sent_pkts'), '4\n')
 })
 
 test('the counters of a device are refreshed although those of another one fail', () => {
-  const b = setUp('e')
+  const setup = setUp('e')
   const second = { engine: { sentPackets: 1 }, port: {} }
-  b.files.add({ name: 'rxe1', counted: () => second })
-  rmSync(b.path('hw_counters/lifespan'))
+  setup.files.add({ name: 'rxe1', counted: () => second })
+  rmSync(setup.path('hw_counters/lifespan'))
   second.engine.sentPackets = 2
-  assert.throws(() => b.refreshAt(100), { code: 'ENOENT' })
-  const other = b.path('hw_counters/sent_pkts').replace('rxe0', 'rxe1')
+  assert.throws(() => setup.refreshAt(100), { code: 'ENOENT' })
+  const other = setup.path('hw_counters/sent_pkts').replace('rxe0', 'rxe1')
   assert.equal(readFileSync(other, 'utf8'), '2\n')
 })
 

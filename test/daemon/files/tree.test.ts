@@ -26,6 +26,7 @@ import {
   writeTree,
 } from '../../../src/daemon/files/tree.ts'
 import { identify } from '../../../src/drivers/rxe/address/identity.ts'
+import { PhysState, PortState } from '../../../src/spec/enums.ts'
 import { scratchFolder } from '../../tools.ts'
 
 const device = (name: string, node: number): TreeDevice => {
@@ -33,7 +34,7 @@ const device = (name: string, node: number): TreeDevice => {
   const address = Uint8Array.from([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 77, 0, 2])
   const identity = identify(address, { mac, name: 'enp1s0', index: 2 })
   const gids = identity.gids.map((gid, index) => ({ index, gid }))
-  const port = { gids, state: 4, physState: 5 }
+  const port = { gids, state: PortState.values.ACTIVE, physState: PhysState.values.LINK_UP }
   return { ...identity, name, node, nodeType: 1, driver: 'rxe', abi: 2, port, hasUmad: true }
 }
 
@@ -58,7 +59,7 @@ test('the tree has the files in which libibverbs looks for devices', () => {
   assert.equal(read('sys/class/infiniband/rxe0/ports/1/state'), '4: ACTIVE\n')
   assert.ok(existsSync(join(root, 'dev/infiniband/uverbs0')) && existsSync(join(root, 'dev/infiniband/uverbs1')))
   assert.ok(existsSync(join(root, 'dev/infiniband/userdma')))
-  assert.equal(nodeRdev(1), 231 * 256 + 193)
+  assert.equal(nodeRdev(1), 231 * 256 + 193, 'major 231, minor 192 and more')
 })
 
 test('classes link to their devices, whose attributes are not writable', () => {
@@ -81,8 +82,8 @@ test('classes link to their devices, whose attributes are not writable', () => {
     [0o444, 0o444, 0o644],
   )
   removeFromTree(root, { name: 'mlx5_0', node: 0 })
-  for (const folder of ['sys/class', 'sys/devices/virtual'])
-    assert.deepEqual(readdirSync(join(root, folder, 'infiniband')), [])
+  for (const parent of ['sys/class', 'sys/devices/virtual'])
+    assert.deepEqual(readdirSync(join(root, parent, 'infiniband')), [])
 })
 
 test('an old tree is replaced, and a tree is removed completely', () => {
@@ -113,7 +114,10 @@ test('an update rewrites the files of a port, and removes those of removed GIDs'
   const before = device('rxe0', 0)
   writeTree(root, [before])
   const gid = new Uint8Array(16).fill(0xab)
-  updateTree(root, { ...before, port: { gids: [{ index: 2, gid }], state: 1, physState: 3 } })
+  updateTree(root, {
+    ...before,
+    port: { gids: [{ index: 2, gid }], state: PortState.values.DOWN, physState: PhysState.values.DISABLED },
+  })
   const port = join(root, 'sys/class/infiniband/rxe0/ports/1')
   const read = (path: string): string => readFileSync(join(port, path), 'latin1')
   assert.deepEqual([read('state'), read('phys_state')], ['1: DOWN\n', '3: Disabled\n'])

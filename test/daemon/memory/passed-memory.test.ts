@@ -64,8 +64,8 @@ const descriptors = (): number => readdirSync('/proc/self/fd').length
 /** Descriptors of this process for the same file. */
 const copiesOf = (fd: number): number => {
   const { ino, dev } = fstatSync(fd)
-  return readdirSync('/proc/self/fd').filter(one => {
-    const found = statSync(`/proc/self/fd/${one}`, { throwIfNoEntry: false })
+  return readdirSync('/proc/self/fd').filter(number => {
+    const found = statSync(`/proc/self/fd/${number}`, { throwIfNoEntry: false })
     return found?.ino === ino && found.dev === dev
   }).length
 }
@@ -87,7 +87,7 @@ test('a session passes one file, its calls are at offsets in it, and it is close
     assert.ok(client.send(buffer.bytes.slice(0, writeHello(buffer, {})), [fd]) > 0)
     const reply = await client.next()
     assert.ok(reply)
-    for (const one of reply.descriptors) close(one)
+    for (const passed of reply.descriptors) close(passed)
     return reply
   }
   const unsealed = createMemfd('userdma-test', 4096)
@@ -109,7 +109,7 @@ test('a session passes one file, its calls are at offsets in it, and it is close
     await client.ioctl(context, ioctlRequest(call.method.call), BigInt(client.memory.address)),
     -Errno.EFAULT,
   )
-  for (const one of opened) close(one)
+  for (const fdOfContext of opened) close(fdOfContext)
   assert.equal(copiesOf(fd), 2)
   client.close()
   const other = dial(t, daemon)

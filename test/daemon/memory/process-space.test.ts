@@ -24,11 +24,12 @@ const spaceOf = (pid: number, turn: () => number = () => 0): { space: ProcessSpa
   return { space: createProcessSpace(handle, turn), handle }
 }
 
-/** Number of the read-only page in the arenas of the other process. */
+/** Number of the read-only page in the arenas of the other process; byte i of an arena is i % 251 (peer.ts). */
 const READ_ONLY = 3
+const PROT_READ = 1
 
 test('registration checks that every page is mapped and writable', async () => {
-  const { address } = await peer.request('arena', { bytes: 8 * PAGE, protect: READ_ONLY * PAGE, protection: 1 })
+  const { address } = await peer.request('arena', { bytes: 8 * PAGE, protect: READ_ONLY * PAGE, protection: PROT_READ })
   const { space, handle } = spaceOf(peer.pid)
   const check = (from: number, length: number, writable: boolean) =>
     space.check(hi(address + from), lo(address + from), length, writable)
@@ -49,7 +50,7 @@ test('registration checks that every page is mapped and writable', async () => {
 })
 
 test('copies obey page protection; compare-and-swap and fetch-and-add work on 64 bits', async () => {
-  const { address } = await peer.request('arena', { bytes: 8 * PAGE, protect: READ_ONLY * PAGE, protection: 1 })
+  const { address } = await peer.request('arena', { bytes: 8 * PAGE, protect: READ_ONLY * PAGE, protection: PROT_READ })
   const { space, handle } = spaceOf(peer.pid)
   const local = mapArena(8 * PAGE)
   assert.equal(space.read(hi(address), lo(address), local, 0, 100, 200, 250), 0)
@@ -85,7 +86,7 @@ test('copies obey page protection; compare-and-swap and fetch-and-add work on 64
 })
 
 test('copyIn and copyOut access the program’s memory, and throw EFAULT for other addresses', async () => {
-  const { address } = await peer.request('arena', { bytes: 8 * PAGE, protect: READ_ONLY * PAGE, protection: 1 })
+  const { address } = await peer.request('arena', { bytes: 8 * PAGE, protect: READ_ONLY * PAGE, protection: PROT_READ })
   const { space, handle } = spaceOf(peer.pid)
   assert.deepEqual([...space.copyIn(BigInt(address) + 250n, 3)], [250, 0, 1])
   space.copyOut(BigInt(address) + 1n, Uint8Array.of(5, 6))
@@ -134,9 +135,9 @@ test('mappings are queried again in each turn', async () => {
   const { space, handle } = spaceOf(peer.pid, () => turn)
   assert.equal(space.check(0, 0x10, 1, false), false)
   const { address } = await peer.request('arena', { bytes: 4 * PAGE })
-  const isThere = () => space.check(hi(address), lo(address), 4 * PAGE, true)
+  const isMapped = () => space.check(hi(address), lo(address), 4 * PAGE, true)
   turn++
-  assert.equal(isThere(), true)
+  assert.equal(isMapped(), true)
   space.close()
   closeProcess(handle)
 })

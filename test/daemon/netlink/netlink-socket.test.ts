@@ -12,7 +12,9 @@ const SOCKETS = 20
 const DATAGRAMS = 100
 /** Bytes of a datagram: DATAGRAMS of them do not fit in a socket, so the rest waits for the reader. */
 const LENGTH = 8192
+/** Maximum steps of lists in one turn of the event loop. */
 const MAX_STEPS = 4
+const SOCK_RAW = 3
 
 test('twenty lists take no more steps in one turn of the event loop than one list', async t => {
   const slices = createSlices()
@@ -24,7 +26,7 @@ test('twenty lists take no more steps in one turn of the event loop than one lis
     }
   }
   const parts = { containment: createContainment(), slices, onDatagram: () => undefined, onHangUp() {} }
-  const sockets = Array.from({ length: SOCKETS }, () => createNetlinkSocket(parts, 3, false))
+  const sockets = Array.from({ length: SOCKETS }, () => createNetlinkSocket(parts, SOCK_RAW, false))
   t.after(() => {
     for (const socket of sockets) socket.close()
   })

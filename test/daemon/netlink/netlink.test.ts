@@ -4,10 +4,13 @@
 import assert from 'node:assert/strict'
 import { describe, it, type TestContext } from 'node:test'
 import fc from 'fast-check'
+import { RXE_DRIVER_ID } from '../../../src/spec/drivers/rxe.ts'
+import { PortState } from '../../../src/spec/enums.ts'
 import { Errno } from '../../../src/spec/errno.ts'
 import {
   CounterMask,
   CounterMode,
+  MONITOR,
   MonitorEvent,
   NetlinkOption,
   NldevAttributes,
@@ -15,6 +18,7 @@ import {
   NlmsgFlags,
   NlmsgType,
   nldevType,
+  RDMA_NL_GROUP_NOTIFY,
 } from '../../../src/spec/linux/nldev.ts'
 import { decodeAttributes, type Entries } from '../../../src/uapi/nldev/attributes.ts'
 import { scratchFolder } from '../../tools.ts'
@@ -23,8 +27,13 @@ import { type Answer, attributeOf, errnoOf, type NetlinkTestSocket, openTestSock
 
 const folder = scratchFolder()
 const { DUMP, ACK, REQUEST } = NlmsgFlags
+/** Linux's numbers of write commands (IB_USER_VERBS_CMD_…). */
 const ALLOC_PD = 3
 const CREATE_CQ = 18
+/** Maximum bytes of attributes in one datagram of a list. */
+const MAX_LIST_BYTES = 3760
+/** Major number of uverbs and umad nodes, and the first minor number of uverbs nodes. */
+const [MAJOR, FIRST_UVERBS] = [231, 192]
 
 const setUp = async (t: TestContext, devices?: string[]): Promise<{ client: Client; socket: NetlinkTestSocket }> => {
   const client = dial(t, await daemonOf(t, folder, devices))
@@ -48,7 +57,7 @@ describe('devices', () => {
     const [port] = (await socket.request('PORT_GET', [['DEV_INDEX', 0]], DUMP)).entries
     assert.deepEqual(
       [attributeOf(port, 'PORT_INDEX'), attributeOf(port, 'PORT_STATE'), attributeOf(port, 'NDEV_NAME')],
-      [1, 4, 'lo'],
+      [1, PortState.values.ACTIVE, 'lo'],
     )
     const beyond = await socket.request('PORT_GET', [
       ['DEV_INDEX', 0],
@@ -63,15 +72,15 @@ describe('devices', () => {
     const { entries } = await node('uverbs', ['DEV_INDEX', 0])
     assert.deepEqual(entries, [
       [
-        ['UVERBS_DRIVER_ID', 14],
-        ['CHARDEV', BigInt(231 * 256 + 192)],
+        ['UVERBS_DRIVER_ID', RXE_DRIVER_ID],
+        ['CHARDEV', BigInt(MAJOR * 256 + FIRST_UVERBS)],
         ['CHARDEV_ABI', 2n],
         ['CHARDEV_NAME', 'uverbs0'],
       ],
     ])
     assert.deepEqual((await node('rdma_cm')).entries, [
       [
-        ['CHARDEV', BigInt(10 * 256 + 122)],
+        ['CHARDEV', BigInt(10 * 256 + 122)], // a misc device,
         ['CHARDEV_ABI', 4n],
         ['CHARDEV_NAME', 'rdma_cm'],
       ],
@@ -82,7 +91,7 @@ describe('devices', () => {
     assert.equal((await node('umad', ['DEV_INDEX', 0])).errno, Errno.EINVAL)
     assert.deepEqual((await node('umad', ['DEV_INDEX', 0], ['PORT_INDEX', 1])).entries, [
       [
-        ['CHARDEV', BigInt(231 * 256)],
+        ['CHARDEV', BigInt(MAJOR * 256)],
         ['CHARDEV_ABI', 5n],
         ['CHARDEV_NAME', 'umad0'],
       ],
@@ -93,7 +102,7 @@ describe('devices', () => {
   it('are added, renamed and removed, and members of RDMA_NL_GROUP_NOTIFY get the events of Linux', async t => {
     const { client, socket } = await setUp(t)
     const listener = await openTestSocket(client)
-    assert.equal(await listener.call('SET', NetlinkOption.ADD_MEMBERSHIP, 4n), 0)
+    assert.equal(await listener.call('SET', NetlinkOption.ADD_MEMBERSHIP, BigInt(RDMA_NL_GROUP_NOTIFY)), 0)
     assert.deepEqual(names(await socket.request('NEWLINK', [])), [])
     const change = async (command: 'NEWLINK' | 'SET' | 'DELLINK', ...attributes: Entries): Promise<number> =>
       (await socket.request(command, attributes, ACK)).errno
@@ -107,7 +116,7 @@ describe('devices', () => {
     assert.equal(await change('SET', ['DEV_INDEX', 0], ['DEV_NAME', 'bnxt_re0']), 0)
     assert.equal(await change('SET', ['DEV_INDEX', 0], ['DEV_NAME', 'bnxt_re0']), 0, 'its own name')
     const notifications = listener.received().map(({ type, port, sequence, body }) => {
-      assert.deepEqual({ type, port, sequence }, { type: nldevType(28), port: 0, sequence: 0 })
+      assert.deepEqual({ type, port, sequence }, { type: nldevType(MONITOR), port: 0, sequence: 0 })
       return decodeAttributes(body)
     })
     assert.deepEqual(
@@ -123,7 +132,7 @@ describe('devices', () => {
       notifications[2].map(([name]) => name),
       ['DEV_INDEX', 'DEV_NAME', 'PORT_INDEX', 'NDEV_INDEX', 'NDEV_NAME', 'EVENT_TYPE'],
     )
-    assert.equal(await listener.call('SET', NetlinkOption.DROP_MEMBERSHIP, 4n), 0)
+    assert.equal(await listener.call('SET', NetlinkOption.DROP_MEMBERSHIP, BigInt(RDMA_NL_GROUP_NOTIFY)), 0)
     assert.equal(await change('DELLINK', ['DEV_INDEX', 0]), 0)
     assert.deepEqual(listener.received(), [])
     assert.deepEqual(await client.tool({ kind: 'stat' }).then(reply => 'stat' in reply && reply.stat.devices), [])
@@ -232,7 +241,7 @@ describe('objects', () => {
     assert.equal(await wrong(), Errno.EINVAL)
     const contexts = entriesOf(await socket.request('RES_CTX_GET', [['DEV_INDEX', 0]], DUMP), 'RES_CTX')
     assert.deepEqual(
-      contexts.map(one => attributeOf(one, 'RES_CTXN')),
+      contexts.map(entry => attributeOf(entry, 'RES_CTXN')),
       [attributeOf(list[0], 'RES_CTXN')],
     )
     const [summary] = (await socket.request('RES_GET', [], DUMP)).entries
@@ -264,7 +273,7 @@ describe('objects', () => {
     const ids = messages
       .filter(({ type }) => type > NlmsgType.FIRST)
       .flatMap(({ body }) => {
-        assert.ok(body.length <= 3760)
+        assert.ok(body.length <= MAX_LIST_BYTES)
         return attributeOf(decodeAttributes(body), 'RES_PD') as Entries
       })
       .map(([, entry]) => attributeOf(entry as Entries, 'RES_PDN'))

@@ -37,8 +37,10 @@ export interface Answer {
   readonly entries: Entries[]
 }
 
+const SOCK_RAW = 3
 const BUFFER = new Uint8Array(65536)
 
+/** The bytes of a request. `sequence`: any number. */
 export const requestOf = (command: NldevCommandName, attributes: Entries = [], flags = 0, sequence = 7): Uint8Array =>
   writeMessage({
     type: nldevType(NldevCommands[command].number),
@@ -56,7 +58,7 @@ const endsAnswer = ({ type, flags }: Message): boolean => type < NlmsgType.FIRST
 
 /** Opens a socket through the session of `client`, which must have sent HELLO. */
 export const openTestSocket = async (client: Client): Promise<NetlinkTestSocket> => {
-  const { ret, descriptors } = await client.netlink(-1, NetlinkOperation.OPEN, 3, 0n)
+  const { ret, descriptors } = await client.netlink(-1, NetlinkOperation.OPEN, SOCK_RAW, 0n)
   assert.equal(ret, 0n)
   assert.equal(descriptors.length, 1)
   client.keep(descriptors)

@@ -12,6 +12,7 @@ import { close } from '../../../src/host/net/sockets.ts'
 import { Errno } from '../../../src/spec/errno.ts'
 import { RDMA_VERBS_IOCTL } from '../../../src/spec/linux/ioctl.ts'
 import { Messages, MessageType, SessionLimits } from '../../../src/spec/session.ts'
+import { ioctlRequest } from '../../../src/uapi/object/format.ts'
 import { scratchFolder } from '../../tools.ts'
 import { type Client, daemonOf, dial, eventually } from '../client.ts'
 
@@ -19,7 +20,11 @@ const folder = scratchFolder()
 const HEADER = Messages.header.size
 
 /** Linux's numbers of write commands (IB_USER_VERBS_CMD_…). */
-const Command = { ALLOC_PD: 3, DEALLOC_PD: 4, CREATE_COMP_CHANNEL: 17 } as const
+const Command = { GET_CONTEXT: 0, ALLOC_PD: 3, DEALLOC_PD: 4, CREATE_COMP_CHANNEL: 17 } as const
+/**
+ * Lengths of commands, which they return: with a response (GET_CONTEXT, ALLOC_PD, CREATE_COMP_CHANNEL), and DEALLOC_PD.
+ */
+const [COMMAND_BYTES, DEALLOC_PD_BYTES] = [16, 12]
 
 /** A message with a valid header except for the given fields. */
 const message = (
@@ -42,15 +47,15 @@ const connectOther = async (t: TestContext, daemon: Daemon) => {
   const client = dial(t, daemon)
   await client.hello()
   const context = await client.context()
-  assert.equal((await client.command(context, Command.ALLOC_PD, [], 1)).ret, 16)
+  assert.equal((await client.command(context, Command.ALLOC_PD, [], 1)).ret, COMMAND_BYTES)
   return {
     client,
     context,
     /** Asserts that it is still served, and that all its objects exist. */
     async assertServed(): Promise<void> {
       const { ret, response } = await client.command(context, Command.ALLOC_PD, [], 1)
-      assert.deepEqual([ret, response], [16, [1]])
-      assert.equal((await client.command(context, Command.DEALLOC_PD, [1])).ret, 12)
+      assert.deepEqual([ret, response], [COMMAND_BYTES, [1]])
+      assert.equal((await client.command(context, Command.DEALLOC_PD, [1])).ret, DEALLOC_PD_BYTES)
       const { contexts, devices } = await client.stat()
       assert.equal(contexts, 1)
       assert.deepEqual(devices[0].objects, { async_fd: 1, pd: 1 })
@@ -70,7 +75,7 @@ test('malformed messages end only their session', async t => {
     [MessageType.IOCTL]: HEADER + Messages.ioctl.size,
     [MessageType.WRITE]: HEADER + Messages.write.size,
   }
-  const wrong: [string, Uint8Array][] = [
+  const wrong: [title: string, bytes: Uint8Array][] = [
     ['one byte', Uint8Array.of(1)],
     ['half a header', message(MessageType.HELLO, 16)],
     ['a header and no body', message(MessageType.HELLO)],
@@ -90,11 +95,11 @@ test('malformed messages end only their session', async t => {
     ]),
   ]
   for (const hasHello of [false, true])
-    for (const [what, bytes] of wrong) {
+    for (const [title, bytes] of wrong) {
       const client = dial(t, daemon)
       if (hasHello) assert.equal((await client.hello()).error, 0)
       assert.ok(client.send(bytes) > 0)
-      assert.equal(await client.next(), undefined, `${what}, ${hasHello ? 'after' : 'before'} HELLO`)
+      assert.equal(await client.next(), undefined, `${title}, ${hasHello ? 'after' : 'before'} HELLO`)
       client.close()
     }
   await other.assertServed()
@@ -102,14 +107,14 @@ test('malformed messages end only their session', async t => {
 
 test('before HELLO nothing is answered', async t => {
   const daemon = await daemonOf(t, folder)
-  const right = [
+  const validMessages = [
     message(MessageType.OPEN, HEADER + Messages.open.size),
     message(MessageType.ATTACH, HEADER),
     message(MessageType.IOCTL, HEADER + Messages.ioctl.size),
     message(MessageType.WRITE, HEADER + Messages.write.size),
     message(MessageType.TOOL, HEADER + 2, { fill: 0x20 }),
   ]
-  for (const bytes of right) {
+  for (const bytes of validMessages) {
     const client = dial(t, daemon)
     client.send(bytes)
     assert.equal(await client.next(), undefined)
@@ -208,16 +213,16 @@ test('ATTACH lets a client use a context if it has the memory file, and refuses 
     assert.equal((await client.attach(fd)).error, errno, `descriptor ${fd}`)
   closeSync(similarFile)
   closeSync(plain)
-  assert.equal((await client.command(context, 0, [], 2)).ret, -Errno.EBADF)
+  assert.equal((await client.command(context, Command.GET_CONTEXT, [], 2)).ret, -Errno.EBADF)
   const attached = await client.attach(file)
   assert.deepEqual([attached.error, attached.context, attached.inode], [0, context, inode])
   assert.equal(attached.descriptors.length, 1)
   client.keep(attached.descriptors)
-  assert.equal((await client.command(context, 0, [], 2)).ret, 16)
+  assert.equal((await client.command(context, Command.GET_CONTEXT, [], 2)).ret, COMMAND_BYTES)
   // The context exists as long as any copy of any of its doorbells.
   owner.close()
   await eventually(client, ({ sessions }) => sessions === 1)
-  assert.equal((await client.command(context, Command.ALLOC_PD, [], 1)).ret, 16)
+  assert.equal((await client.command(context, Command.ALLOC_PD, [], 1)).ret, COMMAND_BYTES)
   client.close()
   await eventually(other.client, ({ contexts }) => contexts === 1)
   await other.assertServed()
@@ -245,6 +250,7 @@ test('invalid pointers, lengths and requests are refused with the errno of Linux
   }
   for (const length of [0n, 4n, 1n << 20n, 1n << 40n, (1n << 64n) - 1n])
     assert.ok((await client.write(context, at, length)) < 0, `length ${length}`)
+  // Other commands than RDMA_VERBS_IOCTL: of its type 0x1b, TCGETS of terminals, and impossible ones.
   for (const request of [0, 0x1b02, 0x5401, 0xffffffff])
     assert.equal(await client.ioctl(context, request, at), -Errno.ENOTTY, `request ${request}`)
   const u64 = fc.bigInt({ min: 0n, max: (1n << 64n) - 1n })
@@ -266,7 +272,7 @@ test('invalid pointers, lengths and requests are refused with the errno of Linux
           memory.view.setUint16(2, command, true)
           memory.view.setBigUint64(32, address, true)
           await client.ioctl(context, RDMA_VERBS_IOCTL, at)
-          await client.ioctl(context, 0xc008db00 | command, at)
+          await client.ioctl(context, ioctlRequest(command), at)
         }
       },
     ),
@@ -288,10 +294,10 @@ test('the daemon closes descriptors that a message must not carry', async t => {
     assert.equal((await client.next())?.error, Errno.ENXIO)
     assert.ok('error' in (await client.tool('{}', [extra, extra])))
     assert.ok('stat' in (await client.tool({ kind: 'stat' }, [extra])))
-    const none = { kind: 'trace', tag: '', pcap: false }
+    const traceRequest = { kind: 'trace', tag: '', pcap: false }
     const late = dial(t, daemon)
     await late.hello()
-    assert.ok('tracing' in (await late.tool(none, [extra])))
+    assert.ok('tracing' in (await late.tool(traceRequest, [extra])))
     late.close()
   }
   await eventually(client, ({ sessions }) => sessions === 0)
@@ -360,7 +366,7 @@ test('the event descriptors of a context are limited', async t => {
     ({ descriptors, devices }) => descriptors <= 1 && (devices[0].objects.comp_channel ?? 0) === 0,
   )
   const { ret, fds } = await client.command(context, Command.CREATE_COMP_CHANNEL, [], 1)
-  assert.equal(ret, 16)
+  assert.equal(ret, COMMAND_BYTES)
   client.keep(fds)
 })
 

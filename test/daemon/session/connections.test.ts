@@ -7,17 +7,18 @@ import { type TestContext, test } from 'node:test'
 import type { Daemon } from '../../../src/daemon/daemon.ts'
 import { close } from '../../../src/host/net/sockets.ts'
 import { CmId } from '../../../src/spec/classes/connections/cm_id.ts'
+import { CmPortSpace } from '../../../src/spec/enums.ts'
 import { Errno } from '../../../src/spec/errno.ts'
+import { RDMA_VERBS_IOCTL } from '../../../src/spec/linux/ioctl.ts'
 import { CM_NODE } from '../../../src/spec/session.ts'
 import { ioctlRequest } from '../../../src/uapi/index.ts'
 import { scratchFolder } from '../../tools.ts'
 import { type Client, daemonOf, dial, eventually } from '../client.ts'
-import { type Channel, writeCommand } from '../ucma.ts'
+import { type Channel, CM_HEADER_BYTES, writeCommand } from '../ucma.ts'
 
 const folder = scratchFolder()
 const [ENOENT, EINVAL, ENOTTY, EOPNOTSUPP] = [-Errno.ENOENT, -Errno.EINVAL, -Errno.ENOTTY, -Errno.EOPNOTSUPP]
-/** RDMA_PS_TCP. */
-const TCP = 0x106
+const { TCP } = CmPortSpace.values
 /** Linux's numbers of rdma_cm commands (RDMA_USER_CM_CMD_…). */
 const Command = { CREATE_ID: 0, DESTROY_ID: 1, MIGRATE_ID: 18 } as const
 
@@ -34,25 +35,28 @@ const connectProgram = async (t: TestContext, daemon: Daemon): Promise<Channel> 
   return openChannel(client)
 }
 
+// Sizes of bodies, offsets in them of the pointer to the response, and of words: struct rdma_ucm_create_id,
+// _destroy_id, _migrate_id.
+
 const create = async (channel: Channel): Promise<number> => {
   const { result, response } = await writeCommand(channel, Command.CREATE_ID, 24, 8, [[16, TCP]])
-  assert.equal(result, 32)
+  assert.equal(result, CM_HEADER_BYTES + 24)
   return response
 }
 const destroy = async (channel: Channel, id: number): Promise<number> =>
   (await writeCommand(channel, Command.DESTROY_ID, 16, 0, [[8, id]])).result
 /** Return value of a successful destroy: the bytes written. */
-const DESTROYED = 24
-/** Migrates an identifier of the channel behind `from` to `channel`. */
-const migrate = async (channel: Channel, id: number, from: number): Promise<number> =>
+const DESTROYED = CM_HEADER_BYTES + 16
+/** Migrates an identifier of the channel with descriptor `oldFd` to `channel`. */
+const migrate = async (channel: Channel, id: number, oldFd: number): Promise<number> =>
   (
     await writeCommand(channel, Command.MIGRATE_ID, 16, 0, [
       [8, id],
-      [12, from],
+      [12, oldFd],
     ])
   ).result
 /** Return value of a successful migration: the bytes written. */
-const MIGRATED = 24
+const MIGRATED = CM_HEADER_BYTES + 16
 
 test('only the channel that created an identifier can use it, until the identifier is migrated', async t => {
   const daemon = await daemonOf(t, folder)
@@ -64,13 +68,13 @@ test('only the channel that created an identifier can use it, until the identifi
   assert.equal(foreign, id, 'numbers are per process')
   assert.equal(await destroy(second, id), EINVAL)
   // With the other program's descriptors, to its channel and to our own.
-  for (const [to, from] of [
+  for (const [newChannel, oldFd] of [
     [b, a.fd],
     [a, b.fd],
     [second, b.fd],
     [{ client: b.client, fd: second.fd }, b.fd],
   ] as const)
-    assert.equal(await migrate(to, id, from), EINVAL)
+    assert.equal(await migrate(newChannel, id, oldFd), EINVAL)
   for (const fd of [-1, 1_000_000]) assert.equal(await migrate(second, id, fd), ENOENT)
   assert.equal(await migrate(second, id, 0), EINVAL)
   assert.equal(await migrate(second, id, a.fd), MIGRATED)
@@ -114,6 +118,6 @@ test('a channel serves only rdma_cm commands and its own methods', async t => {
     view.setUint32(4, object, true)
     assert.ok((await client.ioctlOn(fd, ioctlRequest(CmId.methods.destroy.call), BigInt(address))) < 0)
   }
-  assert.ok([EINVAL, ENOTTY, EOPNOTSUPP].includes(await client.ioctlOn(fd, 0xc0181b01, BigInt(address))))
+  assert.ok([EINVAL, ENOTTY, EOPNOTSUPP].includes(await client.ioctlOn(fd, RDMA_VERBS_IOCTL, BigInt(address))))
   assert.equal(await destroy({ client, fd }, id), DESTROYED)
 })

@@ -28,8 +28,8 @@ test('config returns the daemon’s options, and stat its counts', async t => {
   })
   const stat = await client.stat()
   assert.equal(stat.pid, process.pid)
-  const none = { count: 0, bytes: 0 }
-  assert.deepEqual([stat.sessions, stat.contexts, stat.rings, stat.mappings, stat.descriptors], [0, 0, none, none, 0])
+  const empty = { count: 0, bytes: 0 }
+  assert.deepEqual([stat.sessions, stat.contexts, stat.rings, stat.mappings, stat.descriptors], [0, 0, empty, empty, 0])
   assert.deepEqual(
     stat.devices.map(({ name, address, objects }) => ({ name, address, objects })),
     devices.map(device => ({ ...device, objects: {} })),
@@ -114,6 +114,7 @@ test('a capture needs a descriptor of a writable regular file, and a session has
 
 // ---- requests without a daemon ----
 
+/** Tool requests of a session that records what it sends; `freeMessages` of them fit in its socket. */
 const createRequests = (isTrusted: boolean, more: Partial<DaemonState> = {}) => {
   const subscribers = new Set<(record: TraceRecord) => void>()
   const daemon = {
@@ -130,9 +131,9 @@ const createRequests = (isTrusted: boolean, more: Partial<DaemonState> = {}) => 
   } as unknown as DaemonState
   const buffer = messageBuffer()
   const records: string[] = []
-  let wanted = false
+  let isWritableWanted = false
   let freeMessages = Number.POSITIVE_INFINITY
-  let closed = false
+  let isClosed = false
   const read = (length: number): string => {
     assert.ok(length > 0, 'a message has a length')
     const reply = newReply()
@@ -150,20 +151,20 @@ const createRequests = (isTrusted: boolean, more: Partial<DaemonState> = {}) => 
       return true
     },
     wantWritable: value => {
-      wanted = value
+      isWritableWanted = value
     },
     get isClosed() {
-      return closed
+      return isClosed
     },
   })
   return {
     requests,
     subscribers,
     records,
-    wanted: () => wanted,
+    isWritableWanted: () => isWritableWanted,
     /** Ends the session. */
     close: () => {
-      closed = true
+      isClosed = true
       requests.close()
     },
     setFreeMessages: (value: number) => {
@@ -193,12 +194,12 @@ const createRequests = (isTrusted: boolean, more: Partial<DaemonState> = {}) => 
 const trace = { kind: 'trace', tag: '', pcap: false }
 
 test('a reply to a tool whose socket is full is sent later, after the records that precede it', () => {
-  const { requests, request, record, records, setFreeMessages, wanted } = createRequests(true)
+  const { requests, request, record, records, setFreeMessages, isWritableWanted } = createRequests(true)
   request(trace)
   setFreeMessages(0)
   record({ pid: 7 })
   requests.handle({ ...newRequest(), text: JSON.stringify({ kind: 'config' }) }, [])
-  assert.deepEqual([records, wanted()], [[], true])
+  assert.deepEqual([records, isWritableWanted()], [[], true])
   setFreeMessages(2)
   requests.onWritable()
   assert.equal(records.length, 2)
@@ -240,47 +241,49 @@ test('only the daemon’s own user may trace calls of all users', () => {
 })
 
 test('a slow tool gets its records later and in order; records beyond 10,000 are dropped and counted', () => {
-  const b = createRequests(true)
-  assert.ok('tracing' in b.request(trace))
-  b.record({ ret: 0 })
-  b.setFreeMessages(0)
-  for (let i = 1; i <= 10_050; i++) b.record({ ret: i })
-  assert.equal(b.wanted(), true)
-  assert.equal(b.records.length, 1)
-  b.setFreeMessages(Number.POSITIVE_INFINITY)
-  b.requests.onWritable()
-  assert.equal(b.wanted(), false)
-  b.record({ ret: 20_000 })
-  const got = b.records.map(text => JSON.parse(text) as TraceRecord)
+  const session = createRequests(true)
+  assert.ok('tracing' in session.request(trace))
+  session.record({ ret: 0 })
+  session.setFreeMessages(0)
+  for (let i = 1; i <= 10_050; i++) session.record({ ret: i })
+  assert.equal(session.isWritableWanted(), true)
+  assert.equal(session.records.length, 1)
+  session.setFreeMessages(Number.POSITIVE_INFINITY)
+  session.requests.onWritable()
+  assert.equal(session.isWritableWanted(), false)
+  session.record({ ret: 20_000 })
+  const received = session.records.map(text => JSON.parse(text) as TraceRecord)
   assert.deepEqual(
-    got.map(({ ret }) => ret),
+    received.map(({ ret }) => ret),
     [...Array.from({ length: 10_001 }, (_, i) => i), 20_000],
   )
   assert.deepEqual(
-    got.map(({ lost }) => lost).filter(lost => lost !== undefined),
+    received.map(({ lost }) => lost).filter(lost => lost !== undefined),
     [50],
   )
-  b.close()
-  assert.equal(b.subscribers.size, 0)
+  session.close()
+  assert.equal(session.subscribers.size, 0)
 })
 
 test('a record too long for one message is sent in parts; one of megabytes without its call', () => {
-  const b = createRequests(true)
-  b.request(trace)
+  const session = createRequests(true)
+  session.request(trace)
   const call = (length: number) => ({ classId: 1, call: 2, message: 'A'.repeat(length), answer: '' })
-  b.record({ ret: 5, call: call(70_000) })
-  b.record({ ret: 6, reason: `${'B'.repeat(31_999)}\u{1f600}` })
-  b.record({ ret: 7, call: call(5_000_000) })
-  assert.ok(b.records.length > 8)
+  session.record({ ret: 5, call: call(70_000) })
+  session.record({ ret: 6, reason: `${'B'.repeat(31_999)}\u{1f600}` })
+  session.record({ ret: 7, call: call(5_000_000) })
+  assert.ok(session.records.length > 8)
   const read = traceReader()
-  const got = b.records.map(read).filter(record => record !== undefined && !('failure' in record)) as TraceRecord[]
+  const received = session.records
+    .map(read)
+    .filter(record => record !== undefined && !('failure' in record)) as TraceRecord[]
   assert.deepEqual(
-    got.map(({ ret, reason, call }) => [ret, reason?.length, call?.message.length]),
+    received.map(({ ret, reason, call }) => [ret, reason?.length, call?.message.length]),
     [
       [5, undefined, 70_000],
       [6, 32_001, undefined],
       [7, 'too long to trace'.length, undefined],
     ],
   )
-  assert.ok(got[1].reason?.endsWith('B\u{1f600}'))
+  assert.ok(received[1].reason?.endsWith('B\u{1f600}'))
 })

@@ -1,3 +1,7 @@
+/*
+ * Subscribers of the trace hub get records of the calls with their tag: at once, or when the numbers of created
+ * descriptors are known.
+ */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import type { Dialect } from '../../../src/core/dispatch/dispatch.ts'
@@ -10,7 +14,7 @@ import { ARENA, AT, arena, fakeView } from '../../uapi/fake-view.ts'
 const facts = () => ({ pid: 1, tid: 1, fd: 3, command: 'x', device: 'rxe0', dialect: 'ioctl' as const })
 const view = {} as CallerView
 
-/** A dialect that answers immediately, with this number of new descriptors. */
+/** A dialect that answers immediately, with a new descriptor for each of these attributes. */
 const answering =
   (...attributes: string[]): Dialect<[]> =>
   () => {
@@ -72,12 +76,12 @@ test('subscribers that want bytes get those that a call read and wrote; all get 
 test('the record of a call that creates descriptors is published when their numbers are known', () => {
   const hub = createTraceHub(() => 0)
   const records = listen(hub)
-  const one = () => [5, undefined]
-  const other = () => [9]
-  hub.watch(answering('object', 'second'), '', facts, one)(view)
-  hub.watch(answering('object'), '', facts, other)(view)
+  const fdsOfFirst = () => [5, undefined]
+  const fdsOfSecond = () => [9]
+  hub.watch(answering('object', 'second'), '', facts, fdsOfFirst)(view)
+  hub.watch(answering('object'), '', facts, fdsOfSecond)(view)
   assert.equal(records.length, 0)
-  hub.settle(one)
+  hub.settle(fdsOfFirst)
   const expected = [{ attribute: 'object', fd: 5 }, { attribute: 'second' }]
   assert.deepEqual(
     records.map(({ descriptors }) => descriptors),
@@ -86,6 +90,6 @@ test('the record of a call that creates descriptors is published when their numb
   hub.settle()
   assert.deepEqual(records[1].descriptors, [{ attribute: 'object', fd: 9 }])
   hub.settle()
-  hub.settle(one)
+  hub.settle(fdsOfFirst)
   assert.equal(records.length, 2, 'each once')
 })

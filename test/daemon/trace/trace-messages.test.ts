@@ -88,7 +88,7 @@ test('private classes and driver attributes within a chain are shown by name', (
   const record = recordOf(callOf('interface', 'chain', 0, { entries, onError: 0 }), { out: { done: 0, error: 0 } })
   assert.match(callLine(record), /entries \[pd\.create\(\), sink\.create\(pd entry 0\)\]/)
   assert.deepEqual(
-    record.call?.declared?.map(one => `${one.class}.${one.method}`),
+    record.call?.declared?.map(declaration => `${declaration.class}.${declaration.method}`),
     ['sink.create'],
   )
 })
@@ -127,11 +127,11 @@ test('the record of a refused call has no answer, and that of a call that cannot
 
 test('the recorded bytes of a call are limited', () => {
   const accesses: Access[] = []
-  const mebi = 2 ** 20
+  const MEBIBYTE = 2 ** 20
   const caller = recordingCaller({ ...testCaller(), copyIn: (_, length) => new Uint8Array(length) }, accesses)
-  for (let i = 0; i < 100; i++) caller.copyIn(BigInt(i), i % 2 === 0 ? mebi : 8)
+  for (let i = 0; i < 100; i++) caller.copyIn(BigInt(i), i % 2 === 0 ? MEBIBYTE : 8)
   assert.deepEqual(
     accesses.map(({ address }) => Number(address)),
-    Array.from({ length: 2 * (MAX_RECORDED_BYTES / mebi - 1) }, (_, i) => i),
+    Array.from({ length: 2 * (MAX_RECORDED_BYTES / MEBIBYTE - 1) }, (_, i) => i),
   )
 })

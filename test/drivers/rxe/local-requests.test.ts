@@ -6,7 +6,7 @@ import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { invokeNow } from '../../../src/core/index.ts'
 import { type Bind, bindWindow } from '../../../src/core/memory/windows.ts'
-import { Where } from '../../../src/drivers/rxe/rings/posts.ts'
+import { ScanScope } from '../../../src/drivers/rxe/rings/posts.ts'
 import type { Path } from '../../../src/phy/memory.ts'
 import { Mw } from '../../../src/spec/classes/mw.ts'
 import { AccessFlags, MwType } from '../../../src/spec/enums.ts'
@@ -86,7 +86,7 @@ for (const path of ['packets', 'direct'] as const)
       )
     })
     it('an earlier invalidation takes effect before a WRITE of another queue pair', () => {
-      for (const where of [Where.ALL, Where.USED]) {
+      for (const scope of [ScanScope.ALL, ScanScope.USED]) {
         const m = machine(1, '', path)
         const p = program(m)
         const cq = makeCq(p)
@@ -102,7 +102,7 @@ for (const path of ['packets', 'direct'] as const)
         m.settle()
         postSend(second.send, { opcode: LOCAL_INV, id: 2n, imm: rkey })
         write(3n, rkey)
-        p.rxe.poll(m.now, where)
+        p.rxe.poll(m.now, scope)
         m.settle()
         const statuses = completions(cq).map(({ id, status }) => [id, status])
         assert.deepEqual(statuses.sort(), [

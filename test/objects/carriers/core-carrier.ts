@@ -53,9 +53,15 @@ const gidOf = (name: string): Uint8Array => ipv4(127, 0, 0, 1 + Number(name.at(-
 /** The bytes of a chain. */
 export const chainBytes = (entries: readonly Entry[]): Uint8Array =>
   encodeChain(
-    entries.map(({ cls, methodName, object, from, args, refs }) => ({
-      call: { class: cls, methodName, method: cls.methods[methodName], object: from === undefined ? object : 0, args },
-      ...(from !== undefined && { object: from }),
+    entries.map(({ cls, methodName, object, targetEntry, args, refs }) => ({
+      call: {
+        class: cls,
+        methodName,
+        method: cls.methods[methodName],
+        object: targetEntry === undefined ? object : 0,
+        args,
+      },
+      ...(targetEntry !== undefined && { object: targetEntry }),
       refs,
     })),
   )
@@ -114,6 +120,7 @@ export const coreCarrier = (): { facts: Facts; perform(op: Op): Answer } => {
 
   const stateOf = (process: Process): ProcessState => processes.get(process) as ProcessState
 
+  /** Gives the process's next numbers to new descriptors. */
   const install = ({ fds }: ProcessState, numbers: readonly { object: number }[] = []): number[] =>
     numbers.map(({ object }) => {
       fds.set(nextFd, object)
@@ -125,15 +132,16 @@ export const coreCarrier = (): { facts: Facts; perform(op: Op): Answer } => {
     process: Process,
     context: Context,
     cls: ObjectClass,
-    name: string,
+    methodName: string,
     object: number,
     args: AnyValues,
   ) => {
     const processState = stateOf(process)
     try {
-      const result = invokeNow(context, cls, name, object, args as never, processState.caller)
+      const result = invokeNow(context, cls, methodName, object, args as never, processState.caller)
       return { code: 'ok', ...result, out: result.out as AnyValues, fds: install(processState, result.descriptors) }
     } catch (error) {
+      // a CallError must have a message
       if (error instanceof CallError && error.message.length > 20)
         return { code: errnoName(error.errno), out: {}, fds: [] }
       throw error
@@ -173,11 +181,11 @@ export const coreCarrier = (): { facts: Facts; perform(op: Op): Answer } => {
   }
 
   const compare = (present: readonly ModelDevice[]): void => {
-    const { devices: counted, contexts: open, descriptors, faults, waiting } = stat(core)
+    const { devices: counted, contexts: openContexts, descriptors, faults, waiting } = stat(core)
     assert.deepEqual([faults, waiting], [0, 0])
     assert.deepEqual(Object.keys(counted).sort(), present.map(({ name }) => name).sort())
     const openings = present.flatMap(device => [...device.openings])
-    assert.equal(open, openings.length)
+    assert.equal(openContexts, openings.length)
     assert.equal(
       descriptors,
       openings.reduce((n, opening) => n + opening.descriptors.size, 0),
@@ -190,7 +198,7 @@ export const coreCarrier = (): { facts: Facts; perform(op: Op): Answer } => {
       assert.deepEqual(counted[device.name].objects, counts)
       const { memory } = (devices.get(device) as RxeDevice).device
       assert.equal(memory.liveKeys, (counts.mr ?? 0) + (counts.mw ?? 0), 'keys')
-      for (const key of device.stale) assert.equal(findKey(memory, key), -1, 'a key of a destroyed object')
+      for (const key of device.staleKeys) assert.equal(findKey(memory, key), -1, 'a key of a destroyed object')
       assert.equal((devices.get(device) as RxeDevice).state.domains.size, device.domains.size, 'domains')
     }
     for (const opening of openings) compareOpening(opening)

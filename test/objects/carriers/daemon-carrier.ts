@@ -26,10 +26,10 @@ import { type Answer, type Facts, OK, type Op, type Process } from './carrier.ts
 import { chainAnswer, chainBytes } from './core-carrier.ts'
 
 /** Offsets in a program's memory: the message, a buffer for chains, and the memory that it registers. */
-const MESSAGE = 0x2000
-const AREA = 0x4000
-const AREA_BYTES = 0x4000
-const REGION = 0x8000
+const MESSAGE_AT = 0x2000
+const CHAIN_AT = 0x4000
+const CHAIN_BYTES = 0x4000
+const REGION_AT = 0x8000
 
 interface OpenContext {
   readonly context: number
@@ -70,6 +70,7 @@ export const daemonCarrier = async (
     assert.ok(copy >= 0)
     return copy
   }
+  /** Waits until the daemon has noticed closed descriptors. */
   const settled = () => eventually(control, stat => stat.descriptors === descriptors && stat.contexts === contexts)
 
   const connect = async (process: Process): Promise<ProcessState> => {
@@ -80,23 +81,24 @@ export const daemonCarrier = async (
     return state
   }
 
+  /** `subject`: the context or the descriptor on which the call is made. */
   const sendCall = async (
     client: Client,
-    from: object,
+    subject: { readonly context?: number; readonly fd?: number },
     call: Call,
     options: EncodeOptions = {},
   ): Promise<ReceivedReply & { message: Uint8Array }> => {
     const { memory } = client
     const bytes = encodeCall(call, options)
-    memory.bytes.set(bytes, MESSAGE)
-    const length = writeRequest(outgoing, 'IOCTL', from, {
+    memory.bytes.set(bytes, MESSAGE_AT)
+    const length = writeRequest(outgoing, 'IOCTL', subject, {
       request: ioctlRequest(call.method.call),
-      argument: BigInt(memory.address + MESSAGE),
+      argument: BigInt(memory.address + MESSAGE_AT),
     })
     assert.ok(client.send(outgoing.bytes.slice(0, length)) > 0)
     const reply = await client.next()
     assert.ok(reply, 'the session ended before the answer')
-    return { ...reply, message: memory.bytes.slice(MESSAGE, MESSAGE + bytes.length) }
+    return { ...reply, message: memory.bytes.slice(MESSAGE_AT, MESSAGE_AT + bytes.length) }
   }
 
   const callOf = (cls: ObjectClass, methodName: string, object: number, args: AnyValues): Call => ({
@@ -155,8 +157,8 @@ export const daemonCarrier = async (
       case 'call': {
         const { client, openings } = stateOf(op.process)
         const call = callOf(op.cls, op.methodName, op.object, op.args)
-        const from = op.fd === undefined ? { context: openings.get(op.opening)?.context } : { fd: op.fd }
-        const { ret, message, descriptors: fds } = await sendCall(client, from, call)
+        const subject = op.fd === undefined ? contextOf(openings, op.opening) : { fd: op.fd }
+        const { ret, message, descriptors: fds } = await sendCall(client, subject, call)
         if (ret < 0n) return { code: errnoName(-Number(ret)), out: {}, fds }
         descriptors += fds.length
         // The reply to this comes after the event loop has handled the call.
@@ -167,21 +169,21 @@ export const daemonCarrier = async (
         const { client, openings } = stateOf(op.process)
         const { memory } = client
         const entries = chainBytes(op.entries)
-        memory.bytes.set(entries, AREA)
-        const at = BigInt(memory.address + AREA)
+        memory.bytes.set(entries, CHAIN_AT)
+        const at = BigInt(memory.address + CHAIN_AT)
         const call = callOf(Interface, 'chain', 0, { entries, onError: onErrorOf(op.undo) })
         const {
           ret,
           message,
           descriptors: fds,
-        } = await sendCall(client, { context: openings.get(op.opening)?.context }, call, {
+        } = await sendCall(client, contextOf(openings, op.opening), call, {
           inputAddresses: { entries: at },
-          rooms: { results: { address: at, length: AREA_BYTES } },
+          rooms: { results: { address: at, length: CHAIN_BYTES } },
         })
         if (ret < 0n) return { code: errnoName(-Number(ret)), out: {}, fds }
         descriptors += fds.length
         const { out } = decodeResult(call, message)
-        const results = memory.bytes.slice(AREA, AREA + entries.length)
+        const results = memory.bytes.slice(CHAIN_AT, CHAIN_AT + entries.length)
         await client.stat()
         return { code: 'ok', out: chainAnswer(op.entries, results, out), fds }
       }
@@ -225,11 +227,15 @@ export const daemonCarrier = async (
   const facts: Facts = {
     raisesEvents: false,
     files,
-    address: process => BigInt(stateOf(process).client.memory.address + REGION),
+    address: process => BigInt(stateOf(process).client.memory.address + REGION_AT),
     gid: ({ name }) => ipv4(127, 0, 0, lastAddressByte(name)),
   }
   return { facts, perform }
 }
+
+const contextOf = (openings: ReadonlyMap<Opening, OpenContext>, opening: Opening) => ({
+  context: (openings.get(opening) as OpenContext).context,
+})
 
 const countsOf = ({ openings }: ModelDevice): Record<string, number> => {
   const counts: Record<string, number> = {}

@@ -23,25 +23,25 @@ import { type ClientState, plausibleCall } from '../plausible.ts'
 
 // ---- the memory of a client ----
 
-/** A message lies at `AT`, its buffers at `AREA`, `SIZE` bytes each; all other addresses are unmapped. */
-export const AT = 0x10_0000n
-export const AREA = 0x20_0000n
-export const SIZE = 0x1_0000
+/** Addresses of the message and of its buffers, AREA_BYTES bytes each; all other addresses are unmapped. */
+export const MESSAGE_AT = 0x10_0000n
+export const BUFFERS_AT = 0x20_0000n
+export const AREA_BYTES = 0x1_0000
 
 const fault = (address: bigint): never => {
   throw new CallError('EFAULT', `address 0x${address.toString(16)} is not mapped`)
 }
 
 const createMemory = () => {
-  const message = new Uint8Array(SIZE)
-  const area = new Uint8Array(SIZE)
+  const message = new Uint8Array(AREA_BYTES)
+  const area = new Uint8Array(AREA_BYTES)
   const find = (address: bigint, length: number): Uint8Array => {
     for (const [start, bytes] of [
-      [AT, message],
-      [AREA, area],
+      [MESSAGE_AT, message],
+      [BUFFERS_AT, area],
     ] as const) {
       const at = address - start
-      if (at >= 0n && at + BigInt(length) <= BigInt(SIZE)) return bytes.subarray(Number(at), Number(at) + length)
+      if (at >= 0n && at + BigInt(length) <= BigInt(AREA_BYTES)) return bytes.subarray(Number(at), Number(at) + length)
     }
     return fault(address)
   }
@@ -58,7 +58,7 @@ type Memory = ReturnType<typeof createMemory>
 
 export type DialectName = 'object' | 'write' | 'ioctl'
 
-/** One system call: its kind, its bytes at `AT`, its buffers. */
+/** One system call: its kind, its bytes at `MESSAGE_AT`, its buffers. */
 export interface Message {
   readonly systemCall: 'ioctl' | 'write'
   readonly request: number
@@ -110,6 +110,7 @@ export const correctLengths = (dialect: DialectName, bytes: Uint8Array): Uint8Ar
   return whole
 }
 
+/** A plausible call in the object dialect. */
 export const objectMessage = (state: ClientState): Message | undefined => {
   const { random } = state
   const call = plausibleCall(state)
@@ -118,18 +119,21 @@ export const objectMessage = (state: ClientState): Message | undefined => {
   const request = ioctlRequest(call.method.call)
   if (call.methodName === 'chain') {
     const entries = call.args.entries as Uint8Array
-    const other = random.hits(0.7) ? mutate(entries, entries, splitChain, random) : entries
-    const room = { address: AREA, length: random.hits(0.9) ? SIZE : 64 }
-    const whole = { ...call, args: { ...call.args, entries: other } }
-    const bytes = encodeCall(whole, { inputAddresses: { entries: AREA }, rooms: { results: room } })
-    return { systemCall: 'ioctl', request, bytes, memory: [{ address: AREA, bytes: other }], title }
+    const sentEntries = random.hits(0.7) ? mutate(entries, entries, splitChain, random) : entries
+    const results = { address: BUFFERS_AT, length: random.hits(0.9) ? AREA_BYTES : 64 }
+    const whole = { ...call, args: { ...call.args, entries: sentEntries } }
+    const bytes = encodeCall(whole, { inputAddresses: { entries: BUFFERS_AT }, rooms: { results } })
+    return { systemCall: 'ioctl', request, bytes, memory: [{ address: BUFFERS_AT, bytes: sentEntries }], title }
   }
-  const far = random.hits(0.2)
+  const isIndirect = random.hits(0.2)
   const [first] = Object.keys(inputs)
   const [result] = Object.keys(outputs).filter(name => outputs[name].of.kind !== 'fd')
   const bytes = encodeCall(call, {
-    ...(far && first !== undefined && call.args[first] !== undefined && { inputAddresses: { [first]: AREA } }),
-    ...(far && result !== undefined && { rooms: { [result]: { address: AREA, length: random.pick([0, 8, SIZE]) } } }),
+    ...(isIndirect && first !== undefined && call.args[first] !== undefined && { inputAddresses: { [first]: BUFFERS_AT } }),
+    ...(isIndirect &&
+      result !== undefined && {
+        rooms: { [result]: { address: BUFFERS_AT, length: random.pick([0, 8, AREA_BYTES]) } },
+      }),
   })
   return { systemCall: 'ioctl', request, bytes, memory: [], title, ...(call.fd !== undefined && { fd: call.fd }) }
 }
@@ -142,11 +146,13 @@ export const linuxMessage = (
 ): Message | undefined => {
   const { random } = state
   const call = plausibleCall(state)
-  const wanted = encodings(call, driverId, AREA).filter(({ form }) => (form === 'write') === (systemCall === 'write'))
+  const wanted = encodings(call, driverId, BUFFERS_AT).filter(
+    ({ form }) => (form === 'write') === (systemCall === 'write'),
+  )
   if (wanted.length === 0) return undefined
   const encoding = random.pick(wanted)
   const expressed = expressible(encoding, call)
-  const encodingOfExpressed = encodings(expressed, driverId, AREA).find(
+  const encodingOfExpressed = encodings(expressed, driverId, BUFFERS_AT).find(
     ({ name, form }) => name === encoding.name && form === encoding.form,
   )
   if (encodingOfExpressed === undefined) return undefined
@@ -176,7 +182,7 @@ export interface HostileClient {
   readonly address: bigint
 }
 
-/** Bytes; a larger ring fails with ENOMEM. */
+/** Maximum bytes of a ring; a larger one fails with ENOMEM. */
 const MAX_RING = 1 << 18
 
 /**
@@ -207,20 +213,21 @@ export const createHostileClient = (
   return { m, p, context, memory, caller, fds, rings, address }
 }
 
+/** The state of a client, from which `plausible.ts` draws calls. */
 export const clientStateOf = ({ context, fds, m, address, p }: HostileClient, random: RandomSource): ClientState => {
   const handles = new Map<number, string>()
   for (const object of context.handles.slots) if (object !== undefined) handles.set(object.handle, object.class.name)
-  const open = new Map<number, string>()
+  const openFds = new Map<number, string>()
   for (const [fd, number] of fds) {
     const name = m.core.descriptors.get(number)?.class.name
-    if (name !== undefined) open.set(fd, name)
+    if (name !== undefined) openFds.set(fd, name)
   }
   const deviceClasses = [...context.device.sharedTable.byName.values()].map(table => table.class)
   // Sometimes classes that this device lacks.
   const all: readonly ObjectClass[] = random.hits(0.03)
     ? [...deviceClasses, Classes.flow, Classes.dm, Classes.system]
     : deviceClasses
-  return { random, classes: all, handles, fds: open, address, gid: p.rxe.state.identity.gids[1] }
+  return { random, classes: all, handles, fds: openFds, address, gid: p.rxe.state.identity.gids[1] }
 }
 
 const freeFd = (fds: ReadonlyMap<number, number>): number => {
@@ -232,14 +239,14 @@ const freeFd = (fds: ReadonlyMap<number, number>): number => {
 /** Makes one call, checks its answer, and gives numbers to the descriptors that it returns. */
 export const runOne = (client: HostileClient, message: Message): Answer => {
   const { context, caller, memory, fds, m } = client
-  memory.message.set(message.bytes.subarray(0, SIZE))
+  memory.message.set(message.bytes.subarray(0, AREA_BYTES))
   for (const { address, bytes } of message.memory)
-    if (bytes.length <= SIZE) memory.copyOut(address, bytes.subarray(0, SIZE))
+    if (bytes.length <= AREA_BYTES) memory.copyOut(address, bytes.subarray(0, AREA_BYTES))
   const descriptor = message.fd === undefined ? undefined : fds.get(message.fd)
   const answer =
     message.systemCall === 'write'
-      ? dispatch(context, decodeWrite, [AT, message.bytes.length], caller)
-      : dispatch(context, decodeIoctl, [message.request, AT], caller, descriptor)
+      ? dispatch(context, decodeWrite, [MESSAGE_AT, message.bytes.length], caller)
+      : dispatch(context, decodeIoctl, [message.request, MESSAGE_AT], caller, descriptor)
   assert.ok(!(answer instanceof Promise))
   if (answer.ret < 0) {
     assert.doesNotMatch(errnoName(-answer.ret), /^errno/, 'an unknown number')

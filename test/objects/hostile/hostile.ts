@@ -31,8 +31,8 @@ export interface Results {
   readonly [outcome: string]: number
 }
 
-/** Messages per context; then it is closed, and nothing of it may be left. */
-const ROUND = 250
+/** Maximum messages of a context; then it is closed, and nothing of it may be left. */
+const MESSAGES_PER_CONTEXT = 250
 
 /** The message, mutated with a probability of 65 %. */
 const changed = (dialect: DialectName, message: Message, last: Uint8Array, random: RandomSource): Message => {
@@ -61,14 +61,14 @@ export const hostileRun = (dialect: DialectName, seed: number, count: number): R
   const random = createRandomSource(seed)
   const { m, honest, programs } = setUp()
   const tally: Record<string, number> = {}
-  const rest = { ...stat(m.core).devices }
+  const devicesBefore = { ...stat(m.core).devices }
   let last: Uint8Array = new Uint8Array(24)
   let message: Message | undefined
   try {
     for (let done = 0; done < count; ) {
       const client = createHostileClient(m, random.pick(programs), random.hits(0.95))
-      rest[client.context.device.name] = stat(m.core).devices[client.context.device.name]
-      for (let left = ROUND; left > 0 && done < count; left--) {
+      devicesBefore[client.context.device.name] = stat(m.core).devices[client.context.device.name]
+      for (let inContext = 0; inContext < MESSAGES_PER_CONTEXT && done < count; inContext++) {
         const state = clientStateOf(client, random)
         const plausible =
           dialect === 'object' ? objectMessage(state) : linuxMessage(state, dialect, client.context.device.driver.id)
@@ -91,7 +91,7 @@ export const hostileRun = (dialect: DialectName, seed: number, count: number): R
       m.settle()
       exchange(m, ...(random.hits(0.5) ? honest : ([honest[1], honest[0]] as const)), seed)
       const { objects } = stat(m.core).devices[client.context.device.name]
-      const before = rest[client.context.device.name].objects
+      const before = devicesBefore[client.context.device.name].objects
       assert.deepEqual([objects, client.rings.live.size], [before, 0], 'objects are left')
     }
     for (const p of [...programs, ...honest.map(({ p }) => p)]) p.close()

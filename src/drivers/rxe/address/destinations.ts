@@ -1,7 +1,7 @@
 /*
- * Destinations of datagrams of one queue pair: the flow of the port (`Send.FLOW` in transport/types.ts) for the number
- * of an address handle in the WQE; or for an address vector in the WQE, which user libraries write that do not know the
- * numbers.
+ * Destinations of the datagrams of one queue pair: the port's flow (`Send.FLOW` in transport/types.ts) for each WQE. A
+ * WQE names its destination by the number of an address handle; some user libraries do not know these numbers and write
+ * an address vector instead.
  *
  * The flow for an address vector is opened with its first request and cached; of the few cached flows of a queue pair
  * the least recently used one is closed for a new one. Without a path the flow is -1, and the request completes with
@@ -10,7 +10,7 @@
  * A fetched request may wait for the congestion window or the port, and its address handle may be destroyed or modified
  * before it is sent. So the queue pair keeps the flow of its last fetched request open: the engine fetches the next
  * request only when the packets of the last one are committed or in the run that is being built. Runs are committed
- * before the device's `poll` ends, and `poll` closes the flows in `released` only after that.
+ * before the device's `poll` ends, and `poll` closes the flows in `releasedFlows` only after that.
  */
 import type { GidTable } from '../../../core/devices/gids.ts'
 import type { Port } from '../../../phy/port.ts'
@@ -22,6 +22,7 @@ import { type Address, flowAddress, noAddress, openPath, sourceOf } from './path
 export interface AddressHandle {
   /** The number in work requests, from 1 on. */
   readonly number: number
+  /** Id of its protection domain. */
   readonly pd: number
   /** The port's number of the flow. */
   flow: number
@@ -34,30 +35,31 @@ export interface Destinations {
   /** The flow for the address vector at offset `at` of `bytes`; -1 if there is no path. */
   byVector(bytes: Uint8Array, at: number): number
   /**
-   * A request with this flow is fetched: the flow stays open until the next one is fetched, or `release`. -1: no flow.
+   * A request with this flow is fetched: the flow stays open until a request with another flow is fetched, or
+   * `release`. -1: the request has no flow.
    */
   hold(flow: number): void
   /** The queue pair was reset: it has no fetched request any more. */
   release(): void
-  /** Closes all flows. */
+  /** The queue pair is destroyed: closes all flows that it keeps open. */
   close(): void
 }
 
-/** Maximum number of cached flows of one queue pair. */
-const MAX_VECTORS = 64
+/** Maximum number of flows for address vectors that one queue pair caches. */
+const MAX_CACHED_FLOWS = 64
 
-/** The fields of a `Destinations`. Most queue pairs never open a flow, so `open` is created late (R15). */
+/** The fields of a `Destinations`. Most queue pairs send to no address vector, so `cached` is created late (R15). */
 interface Fields {
   readonly ahs: ReadonlyMap<number, AddressHandle>
   readonly port: Port
   readonly gids: GidTable
   readonly pd: number
-  /** `RxeState.released`. */
-  readonly released: number[]
+  /** `RxeState.releasedFlows`. */
+  readonly releasedFlows: number[]
   /** The flow of the last fetched request; -1: none. */
-  held: number
+  heldFlow: number
   /** Flows by address vector (its bytes as text), least recently used first; undefined before the first. */
-  open: Map<string, number> | undefined
+  cached: Map<string, number> | undefined
 }
 
 const openVector = ({ port, gids }: Fields, vector: Uint8Array): number => {
@@ -86,35 +88,35 @@ const methods: Destinations & ThisType<Fields & Destinations> = {
   byVector(bytes, at) {
     const vector = bytes.slice(at, at + AddressVector.BYTES)
     const key = String.fromCharCode(...vector)
-    this.open ??= new Map()
-    const { open } = this
-    let flow = open.get(key)
+    this.cached ??= new Map()
+    const { cached } = this
+    let flow = cached.get(key)
     if (flow === undefined) {
       flow = openVector(this, vector)
       if (flow < 0) return -1
-      if (open.size >= MAX_VECTORS) {
-        const [oldest] = open
-        open.delete(oldest[0])
-        this.released.push(oldest[1])
+      if (cached.size >= MAX_CACHED_FLOWS) {
+        const [oldest] = cached
+        cached.delete(oldest[0])
+        this.releasedFlows.push(oldest[1])
       }
-    } else open.delete(key)
-    open.set(key, flow)
+    } else cached.delete(key)
+    cached.set(key, flow)
     return flow
   },
   hold(flow) {
-    if (flow === this.held || flow < 0) return
+    if (flow === this.heldFlow || flow < 0) return
     this.port.reopenFlow(flow)
-    if (this.held >= 0) this.released.push(this.held)
-    this.held = flow
+    if (this.heldFlow >= 0) this.releasedFlows.push(this.heldFlow)
+    this.heldFlow = flow
   },
   release() {
-    if (this.held >= 0) this.port.closeFlow(this.held)
-    this.held = -1
+    if (this.heldFlow >= 0) this.port.closeFlow(this.heldFlow)
+    this.heldFlow = -1
   },
   close() {
     this.release()
-    for (const flow of this.open?.values() ?? []) this.port.closeFlow(flow)
-    this.open = undefined
+    for (const flow of this.cached?.values() ?? []) this.port.closeFlow(flow)
+    this.cached = undefined
   },
 }
 
@@ -123,6 +125,9 @@ export const createDestinations = (
   port: Port,
   gids: GidTable,
   pd: number,
-  released: number[],
+  releasedFlows: number[],
 ): Destinations =>
-  Object.setPrototypeOf({ ahs, port, gids, pd, released, held: -1, open: undefined } satisfies Fields, methods)
+  Object.setPrototypeOf(
+    { ahs, port, gids, pd, releasedFlows, heldFlow: -1, cached: undefined } satisfies Fields,
+    methods,
+  )

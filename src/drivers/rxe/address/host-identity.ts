@@ -21,8 +21,8 @@ const interfaceIndex = (name: string): number => {
 }
 
 /**
- * The identity of the device with this address. Node lists only interfaces that are up and connected; `interfaces`, if
- * given, has the others too. Throws an Error for text that is no address.
+ * The identity of the device with this address. `interfaces` also has interfaces that are down or not connected, which
+ * Node does not list. Throws an Error for text that is no address.
  */
 export const identityOf = (
   { address }: Pick<DeviceSpec, 'address'>,
@@ -30,8 +30,8 @@ export const identityOf = (
 ): Identity => {
   const bytes = parseAddress(address)
   if (!bytes) throw new Error(`"${address}" is not an IPv4 or IPv6 address`)
-  const known = interfaces?.withAddress(bytes)
-  if (known) return identify(bytes, known)
+  const networkInterface = interfaces?.withAddress(bytes)
+  if (networkInterface) return identify(bytes, networkInterface)
   const key = String(bytes)
   for (const [name, addresses = []] of Object.entries(networkInterfaces())) {
     const match = addresses.find(info => String(parseAddress(info.address.split('%')[0])) === key)

@@ -30,17 +30,18 @@ const eui64 = (mac: Uint8Array): Uint8Array =>
   Uint8Array.of(mac[0] ^ LOCALLY_ADMINISTERED, mac[1], mac[2], 0xff, 0xfe, mac[3], mac[4], mac[5])
 
 /**
- * The identity of a device with this address: 16 bytes, IPv4 as ::ffff:a.b.c.d. `on`: the interface that has the
- * address; its `mac` is all zeros or undefined if it has none.
+ * The identity of a device with this address: 16 bytes, IPv4 as ::ffff:a.b.c.d. `networkInterface`: the interface that
+ * has the address; its `mac` is all zeros or undefined if it has none.
  */
 export const identify = (
   address: Uint8Array,
-  on: { readonly mac?: Uint8Array; readonly name: string; readonly index: number },
+  networkInterface: { readonly mac?: Uint8Array; readonly name: string; readonly index: number },
 ): Identity => {
-  const mac = on.mac?.some(byte => byte !== 0) ? on.mac : derivedMac(address)
+  const { name, index } = networkInterface
+  const mac = networkInterface.mac?.some(byte => byte !== 0) ? networkInterface.mac : derivedMac(address)
   const guid = eui64(mac)
   const linkLocal = new Uint8Array(16)
   linkLocal.set([0xfe, 0x80])
   linkLocal.set(guid, 8)
-  return { mac, guid, gids: [linkLocal, address.slice()], interfaceName: on.name, interfaceIndex: on.index }
+  return { mac, guid, gids: [linkLocal, address.slice()], interfaceName: name, interfaceIndex: index }
 }

@@ -1,6 +1,6 @@
 /*
  * A soft device as seen by other devices of this process, which send to it without packets
- * (transport/loopback/slices.ts): its port's flows and receivers, and the rows of its QPNs.
+ * (transport/loopback/slices.ts): its port's flows and receivers, and the engine's row of each of its QPNs.
  */
 import type { Port } from '../../../phy/port.ts'
 import type { LocalPeerDevice } from '../../../transport/types.ts'

@@ -28,7 +28,7 @@ export interface Groups {
   detachAll(row: number): void
   /** Number of memberships of a queue pair. */
   count(row: number): number
-  /** The rows that are attached to a group, in order; valid until the next change. */
+  /** The rows that are attached to a group, in the order of their attachment; valid until the next change. */
   rowsOf(gid: Uint8Array): readonly number[]
 }
 
@@ -44,7 +44,7 @@ export const createGroups = (port: Pick<Port, 'joinGroup' | 'leaveGroup'>, limit
   const groups = new Map<string, Group>()
   /** By row and by group's key: the multicast LIDs. */
   const memberships = new Map<number, Map<string, Set<number>>>()
-  let total = 0
+  let totalMemberships = 0
   /** Argument and result of the last `rowsOf`: consecutive runs are often of one flow. */
   let lastGid: Uint8Array | undefined
   let lastRows = noMembers
@@ -75,7 +75,7 @@ export const createGroups = (port: Pick<Port, 'joinGroup' | 'leaveGroup'>, limit
     const groupsOfRow = memberships.get(row) as Map<string, Set<number>>
     const lids = groupsOfRow.get(key) as Set<number>
     lids.delete(mlid)
-    total--
+    totalMemberships--
     if (lids.size > 0) return
     groupsOfRow.delete(key)
     if (groupsOfRow.size === 0) memberships.delete(row)
@@ -89,7 +89,7 @@ export const createGroups = (port: Pick<Port, 'joinGroup' | 'leaveGroup'>, limit
       const key = keyOf(gid)
       const lids = memberships.get(row)?.get(key)
       if (lids?.has(mlid)) return
-      if (total >= limits.memberships)
+      if (totalMemberships >= limits.memberships)
         throw new CallError('ENOMEM', `ud_qp.attachMcast: the device has ${limits.memberships} memberships already`)
       if (lids === undefined) {
         const members = groups.get(key)?.rows.filter(member => member >= 0) ?? noMembers
@@ -105,7 +105,7 @@ export const createGroups = (port: Pick<Port, 'joinGroup' | 'leaveGroup'>, limit
         memberships.set(row, groupsOfRow.set(key, new Set()))
       }
       memberships.get(row)?.get(key)?.add(mlid)
-      total++
+      totalMemberships++
     },
     detach(row, gid, mlid) {
       const key = keyOf(gid)

@@ -9,6 +9,13 @@ import { CallError } from '../../../spec/errno.ts'
 import type { RecordOf } from '../../../spec/schema/schema.ts'
 import { isMappedIpv4, isSameAddress } from '../../../wire/address.ts'
 
+/** UDP source port of all packets of a soft device; receivers accept any (IBA A17). */
+const SOURCE_PORT = 4791
+/**
+ * Hop limit of all packets: like Linux, which takes it from the route, the device ignores that of the address vector.
+ */
+export const HOP_LIMIT = 64
+
 export type Address = RecordOf<typeof QpAddress>
 
 /** A stored address vector, with `dmac`, the next hop's MAC address, if the call had one. */
@@ -52,7 +59,8 @@ export const copyAddress = ({
 
 /**
  * An attribute that calls refuse, with the reason. The device sends UDP datagrams: the kernel adds the VLAN tag of the
- * source address's interface. It also finds the next hop's MAC address, so a given one (`dmac`) is ignored.
+ * source address's interface. It also finds the next hop's MAC address, so the attribute `dmac` is only stored, for
+ * queries.
  */
 export const NO_VLAN = {
   vlan: 'the device tags no frames; use a GID whose address is that of a VLAN interface, which does',
@@ -79,7 +87,7 @@ const isSame = (a: Address, b: Address): boolean =>
 
 /**
  * The copy of an address that an object keeps: the last copy if it is equal, since very many queue pairs or address
- * handles may have the same address (R15).
+ * handles may have the same address (R15). Its hop limit is HOP_LIMIT.
  */
 export const storedAddress = (
   device: { lastAddress: StoredAddress | undefined },
@@ -95,27 +103,20 @@ export const storedAddress = (
   return kept
 }
 
-/** UDP source port of all packets of a soft device; receivers accept any (IBA A17). */
-const SOURCE_PORT = 4791
-/**
- * Hop limit of all packets: like Linux, which takes it from the route, the device ignores that of the address vector.
- */
-export const HOP_LIMIT = 64
-
-const refuse = (where: string, reason: string): never => {
-  throw new CallError('EINVAL', `${where}: attribute address: ${reason}`)
+const refuse = (method: string, reason: string): never => {
+  throw new CallError('EINVAL', `${method}: attribute address: ${reason}`)
 }
 
 /**
- * The source GID that an address vector selects. Throws EINVAL for an impossible vector and ENODATA for an empty GID
- * index. `where` begins the error message.
+ * The source GID that an address vector selects. Throws CallError EINVAL for an impossible vector or a GID index
+ * outside the table, and ENODATA for an empty GID index. `method` begins the error message.
  */
-export const sourceOf = (gids: GidTable, address: Address, where: string): Uint8Array => {
-  if (address.port !== 1) refuse(where, `port ${address.port}: the device has port 1`)
-  if (!address.isGlobal) refuse(where, 'isGlobal is 0: a RoCE path needs a global route (a GID index, `-g`)')
+export const sourceOf = (gids: GidTable, address: Address, method: string): Uint8Array => {
+  if (address.port !== 1) refuse(method, `port ${address.port}: the device has port 1`)
+  if (!address.isGlobal) refuse(method, 'isGlobal is 0: a RoCE path needs a global route (a GID index, `-g`)')
   const { gid } = getGid(gids, address.sgidIndex)
   if (isMappedIpv4(gid) !== isMappedIpv4(address.dgid))
-    refuse(where, `GID index ${address.sgidIndex} and the destination GID are not both IPv4 or both IPv6`)
+    refuse(method, `GID index ${address.sgidIndex} and the destination GID are not both IPv4 or both IPv6`)
   return gid
 }
 
@@ -130,14 +131,14 @@ export const flowAddress = (source: Uint8Array, address: Address): FlowAddress =
 })
 
 /**
- * The port's flow for the path; EADDRNOTAVAIL if the port cannot open it: the network has no such source address, or
- * there are too many.
+ * Opens the port's flow for a path. Throws CallError EADDRNOTAVAIL if the port refuses it: it does not have the source
+ * address, or has too many flows. `method` begins the error message.
  */
-export const openPath = (port: Port, path: FlowAddress, where: string): number => {
+export const openPath = (port: Port, path: FlowAddress, method: string): number => {
   try {
     return port.openFlow(path)
   } catch (error) {
-    if (error instanceof RangeError) throw new CallError('EADDRNOTAVAIL', `${where}: ${error.message}`)
+    if (error instanceof RangeError) throw new CallError('EADDRNOTAVAIL', `${method}: ${error.message}`)
     throw error
   }
 }

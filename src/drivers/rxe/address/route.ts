@@ -8,10 +8,16 @@ import type { DatagramRoute } from '../../../transport/types.ts'
 import { isMappedIpv4 } from '../../../wire/address.ts'
 import { IPV4_BYTES, IPV6_BYTES, putIpv4, putIpv6, UDP_BYTES } from '../../../wire/ip.ts'
 
-/** `run`: the run that is being received. */
+/** Payload bytes of the largest path MTU. */
+const MAX_PAYLOAD = 4096
+/** The flag of RoCEv2 packets, as Linux sends them. */
+const DONT_FRAGMENT = true
+
+/** `run`: the record of the run that is being received, which the device fills for each run. */
 export const routeOf = (port: Port, run: ReceivedRun): DatagramRoute => {
   const { scratch } = port
-  if (SCRATCH_BYTES < IPV6_BYTES + 4096) throw new Error('the scratch room of ports holds no datagram')
+  if (SCRATCH_BYTES < IPV6_BYTES + MAX_PAYLOAD)
+    throw new Error(`the scratch memory of ports is too small for a GRH and ${MAX_PAYLOAD} bytes`)
   return {
     header(arena, at, length) {
       const { source, destination, trafficClass, hopLimit, flowLabel } = run.flowAddress
@@ -25,7 +31,17 @@ export const routeOf = (port: Port, run: ReceivedRun): DatagramRoute => {
       const identification = (run.identification + packet) & 0xffff
       const ip = scratch + IPV6_BYTES - IPV4_BYTES
       arena.bytes.fill(0, scratch, ip)
-      putIpv4(view, ip, IPV4_BYTES + datagram, identification, true, trafficClass, hopLimit, source, destination)
+      putIpv4(
+        view,
+        ip,
+        IPV4_BYTES + datagram,
+        identification,
+        DONT_FRAGMENT,
+        trafficClass,
+        hopLimit,
+        source,
+        destination,
+      )
       return scratch
     },
   }

@@ -1,7 +1,8 @@
 /*
  * Class `ah` of the soft device: address handles, each a flow of the port and a number, which rxe's user library writes
- * into its work requests (R19). Numbers are allocated cyclically, so that a request with the number of a destroyed
- * handle does not find another handle. Class `pd` is here because it can create many address handles in one call.
+ * into its work requests (R19). Numbers are allocated cyclically, so that a request with the number of a recently
+ * destroyed handle does not find another handle. Class `pd` is here because its method `createAhs` creates address
+ * handles.
  */
 import { driverClass, withoutOptions } from '../../../core/devices/driver.ts'
 import type { CallContext } from '../../../core/model.ts'

@@ -29,7 +29,7 @@ const requireCqe = (call: CallContext, method: string, cqe: number): void => {
     throw new CallError('EINVAL', `cq.${method}: attribute cqe: ${cqe} is above ${maxCqe}, the device's max_cqe`)
 }
 
-/** `--torment` may limit a CQ to exactly the requested entries, of its larger ring. */
+/** `--torment` may limit a CQ to exactly the requested entries, although its ring has more slots. */
 const limitEntries = (call: CallContext, cq: CqObject, cqe: number): void => {
   const { torment } = stateOf(call)
   const { state } = cq
@@ -38,13 +38,13 @@ const limitEntries = (call: CallContext, cq: CqObject, cqe: number): void => {
 }
 
 /**
- * Calls `answer` once everything that was posted before the call is executed. Throws EIO if meanwhile the context was
- * closed or the device removed, which has destroyed the queue.
+ * Calls `answer` once everything that was posted before the call is executed. Throws CallError EIO, or the promise
+ * rejects with it, if meanwhile the context was closed or the device removed, which has destroyed the queue.
  */
 const afterCatchUp = <T>(call: CallContext, answer: () => T): T | Promise<T> => {
-  const checked = stateOf(call).catchUpAll(isInProcess(call.context))
-  if (checked === undefined) return answer()
-  return checked.then(() => {
+  const caughtUp = stateOf(call).catchUpAll(isInProcess(call.context))
+  if (caughtUp === undefined) return answer()
+  return caughtUp.then(() => {
     requireOpen(call)
     return answer()
   })
@@ -115,7 +115,7 @@ export const cqClass = driverClass<typeof Cq, CqRing, typeof RxeAttributes.cq>(
   RxeAttributes.cq,
 )
 
-/** Called after each completion that is written to a CQ with a completion channel. */
+/** Called after each completion that is written to a CQ; `events`: where the CQ sends its events. */
 export type Notify = (events: Affiliation, solicited: boolean, cq: CqObject) => void
 
 /**
@@ -125,7 +125,7 @@ export type Notify = (events: Affiliation, solicited: boolean, cq: CqObject) => 
 export const cqCompletions = (device: RxeState, notify: Notify = completed): Completions => ({
   push(number, words, solicited) {
     const cq = device.cqs.get(number)
-    const hasOverrun = cq.state.overrun
+    const hasOverrun = cq.state.hasOverrun
     if (!hasOverrun && pushCompletion(cq.state, words, device.now)) {
       if (cq.events) notify(cq.events, solicited, cq)
       return

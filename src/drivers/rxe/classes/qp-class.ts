@@ -51,7 +51,7 @@ type Methods = AnyQp['methods']
 
 const { RESET, ERR } = QpState.values
 
-/** `method`: class and method, which begin the message. */
+/** Throws CallError EINVAL. `method`: class and method, which begin the message. */
 const refuse = (method: string, reason: string): never => {
   throw new CallError('EINVAL', `${method}: ${reason}`)
 }
@@ -75,7 +75,7 @@ const checkValues = (method: string, args: QpModify, activeMtu: number, { maxRdA
   if (args.pathMtu !== undefined) requireInRange(method, 'pathMtu', args.pathMtu, activeMtu, 1)
 }
 
-/** The attributes for the engine, which ignores undefined ones. `pathMtu`: bytes, if `args` has none. */
+/** The attributes for the engine, which ignores undefined ones. `pathMtu`: used if `args` has none; bytes. */
 const engineAttributes = (args: QpModify, path: { flow: number; peer: number } | undefined, pathMtu?: number) => ({
   destQpn: args.destQpn,
   rqPsn: args.rqPsn,
@@ -108,12 +108,15 @@ const recordAttributes = (
   if (address) state.address = storedAddress(device, address, dmac)
 }
 
-/** Creates the queues of a new queue pair; with the SRQ `shared` it has no receive queue of its own. */
+/**
+ * Creates the queues of a new queue pair. `srqQueue`: the queue of its SRQ, with which it has no receive queue of its
+ * own. Throws CallError ENOMEM.
+ */
 const createRings = (
   context: Context,
   cap: In<Methods['create']>['cap'],
   { maxSge }: QueueLimits,
-  shared: ReceiveQueue | undefined,
+  srqQueue: ReceiveQueue | undefined,
   destinations: Destinations | undefined,
 ): QpRings => {
   const memory = ringMemoryOf(context)
@@ -127,7 +130,7 @@ const createRings = (
   const send = hasNoRing(cap.maxSendWr) ? emptySendQueue : createSendQueue(memory, cap.maxSendWr, sges, inlineBytes)
   try {
     const receive =
-      shared ??
+      srqQueue ??
       (hasNoRing(cap.maxRecvWr) ? emptyReceiveQueue : createReceiveQueue(memory, cap.maxRecvWr, cap.maxRecvSge))
     return { send, receive, destinations }
   } catch (error) {
@@ -147,7 +150,7 @@ const createReply = (
 ): CreateReply => {
   const cap = { maxSendWr, maxRecvWr, maxSendSge: send.maxSge, maxRecvSge, maxInlineData: send.maxInline }
   const reply: CreateReply = { cap, qpNum }
-  if (!receive.shared && receive !== emptyReceiveQueue) reply.recvQueue = mmapInfo(receive.ring)
+  if (!receive.isShared && receive !== emptyReceiveQueue) reply.recvQueue = mmapInfo(receive.ring)
   if (send !== emptySendQueue) reply.sendQueue = mmapInfo(send.ring)
   return reply
 }
@@ -195,7 +198,7 @@ export const qpClass = (
         // allocating the rings is the only step from here on that can fail, so nothing has to be undone
         const destinations =
           service === Service.UD
-            ? createDestinations(device.ahs, device.port, call.device.ports[0].gids, pd.id, device.released)
+            ? createDestinations(device.ahs, device.port, call.device.ports[0].gids, pd.id, device.releasedFlows)
             : undefined
         const rings = createRings(call.context, cap, limits, (srq as SrqObject | undefined)?.state.queue, destinations)
         const qpn = takeQpn(device)
@@ -212,7 +215,7 @@ export const qpClass = (
           maxSendWr: send.ring.capacity,
           maxSendSge: send.maxSge,
           maxRecvSge: receive.maxSge,
-          sharedReceive: receive.shared,
+          sharedReceive: receive.isShared,
           recvPd: (srq as SrqObject | undefined)?.state.pd,
           signalAll,
         })
@@ -231,7 +234,7 @@ export const qpClass = (
         }
         device.qps[row] = object
         device.rings[row] = object.state
-        device.added(row)
+        device.addQueues(row)
         affiliate(object, userHandle, { asyncFd })
         return createReply(cap, qpn, send, receive)
       },
@@ -240,37 +243,37 @@ export const qpClass = (
         const device = stateOf(call)
         device.catchUp(state.row)
         const { send, receive, attributeBits } = state
-        const now = device.engine().query(state.row)
+        const current = device.engine().query(state.row)
         const attributes = {
-          state: now.state,
-          curState: now.state,
+          state: current.state,
+          curState: current.state,
           enSqdAsyncNotify: attributeBits & AttributeBits.SQD_EVENT ? 1 : 0,
-          accessFlags: now.access,
-          pkeyIndex: now.pkeyIndex,
+          accessFlags: current.access,
+          pkeyIndex: current.pkeyIndex,
           port: attributeBits & AttributeBits.PORT ? 1 : 0,
-          qkey: now.qkey,
+          qkey: current.qkey,
           ...addressAnswer(state.address ?? noAddress),
-          pathMtu: mtuEnum(now.pathMtu),
-          timeout: now.timeout,
-          retryCnt: now.retryCnt,
-          rnrRetry: now.rnrRetry,
-          rqPsn: now.rqPsn,
-          maxRdAtomic: now.maxRdAtomic,
+          pathMtu: mtuEnum(current.pathMtu),
+          timeout: current.timeout,
+          retryCnt: current.retryCnt,
+          rnrRetry: current.rnrRetry,
+          rqPsn: current.rqPsn,
+          maxRdAtomic: current.maxRdAtomic,
           alternatePath: { ...copyAddress(noAddress), altPort: 0, pkeyIndex: 0, timeout: 0 },
-          minRnrTimer: now.minRnrTimer,
-          sqPsn: now.sqPsn,
-          maxDestRdAtomic: now.maxDestRdAtomic,
+          minRnrTimer: current.minRnrTimer,
+          sqPsn: current.sqPsn,
+          maxDestRdAtomic: current.maxDestRdAtomic,
           pathMigState: 0,
-          destQpn: now.destQpn,
+          destQpn: current.destQpn,
           cap: {
             maxSendWr: send.ring.capacity,
-            maxRecvWr: receive.shared ? 0 : receive.ring.capacity,
+            maxRecvWr: receive.isShared ? 0 : receive.ring.capacity,
             maxSendSge: send.maxSge,
-            maxRecvSge: receive.shared ? 0 : receive.maxSge,
+            maxRecvSge: receive.isShared ? 0 : receive.maxSge,
             maxInlineData: send.maxInline,
           },
-          sqDraining: now.draining ? 1 : 0,
-          sqSigAll: now.signalAll ? 1 : 0,
+          sqDraining: current.draining ? 1 : 0,
+          sqSigAll: current.signalAll ? 1 : 0,
         }
         const { out } = cls.methods.query
         return Object.fromEntries(Object.entries(attributes).filter(([name]) => name in out)) as typeof attributes
@@ -302,7 +305,7 @@ export const qpClass = (
           state.attributeBits = 0
           state.address = undefined
           resetRings(state)
-          device.torment?.restart(state)
+          device.torment?.onRingsEmptied(state)
           device.feed?.reset(state.row)
           state.destinations?.release()
         }
@@ -326,7 +329,7 @@ export const qpClass = (
         state.destinations?.close()
         const memory = ringMemoryOf(call.context)
         memory.free(state.send.ring)
-        if (!state.receive.shared) memory.free(state.receive.ring)
+        if (!state.receive.isShared) memory.free(state.receive.ring)
         return core(call, object, args)
       },
 

@@ -21,7 +21,7 @@ import { type CqObject, type SrqObject, type SrqState, stateOf, type XrcdObject 
 
 const { SRQ_LIMIT_REACHED } = AsyncEventType.values
 
-/** `--torment` may limit a queue to exactly the requested WQEs, of its larger ring. */
+/** `--torment` may limit a queue to exactly the requested WQEs, although its ring has more slots. */
 const limitRequests = (call: CallContext, srq: SrqObject, requests: number): void => {
   if (ringMemoryOf(call.context).mayHideSlots) stateOf(call).torment?.limitShared(srq, requests)
 }

@@ -41,15 +41,15 @@ const xrcIniQpClass: DriverClass = {
 
 // ---- targets ----
 
-/** A target has no queues: nothing is ever posted, and no program sees them. */
-const NO_RECEIVES = { ...emptyReceiveQueue, shared: true }
+/** The receive queue of a target until its first message: `selectShared` (work-source.ts) replaces it. */
+const NO_RECEIVES = { ...emptyReceiveQueue, isShared: true }
 
 const createTarget = (device: RxeState, domain: Target['domain'], opener: QpObject): Target => {
   const qpn = device.qpns.take()
   const row = device.engine().create({
     service: Service.XRC_TGT,
     qpn,
-    pd: 0,
+    pd: 0, // each message has the protection domain and the CQ of its SRQ
     sendCq: -1,
     recvCq: -1,
     maxSendWr: 0,
@@ -76,10 +76,10 @@ const createTarget = (device: RxeState, domain: Target['domain'], opener: QpObje
 }
 
 const openTarget = (device: RxeState, domain: Target['domain'], opener: QpObject, qpn: number): Target => {
-  const opened = device.qps[device.qpns.rowOf(qpn)]?.state as Target | undefined
-  if (opened?.domain === domain) {
-    opened.openers = [...opened.openers, opener]
-    return opened
+  const known = device.qps[device.qpns.rowOf(qpn)]?.state as Target | undefined
+  if (known?.domain === domain) {
+    known.openers = [...known.openers, opener]
+    return known
   }
   throw new CallError('EINVAL', `xrc_tgt_qp.create: attribute qpNum: ${qpn} is not a target queue pair of this domain`)
 }

@@ -15,8 +15,9 @@ const WHOLE_BYTES = 4096
 const SAMPLE_BYTES = 1024
 
 /**
- * The function that hashes a request's bytes. `scratch`: memory of at least SAMPLE_BYTES, through which the bytes are
- * read; its size is the maximum that is read in one step.
+ * Returns the function that hashes a request's bytes, whose result is undefined if they cannot be read. `isWhole`: all
+ * bytes also of a long message. `scratch`: memory of at least SAMPLE_BYTES, through which the bytes are read; its size
+ * is the maximum that is read in one step.
  */
 export const createDigest = (table: MemoryTable, scratch: Arena) => {
   const memory = regionMemory(table)

@@ -4,9 +4,9 @@
  * so watching costs it nothing.
  *
  * The engine may load a send several times, if it cannot execute it immediately. It completes the sends and the
- * receives of one queue pair in order, so the request of a completion is the oldest one. The message that a receive has
- * taken is the sender's oldest one of the same length and kind; on unreliable services, the messages before it were
- * lost.
+ * receives of one queue pair in order, so the request of a completion is the oldest one. The message that completes a
+ * receive is the sender's oldest one of the same length and kind; on an unreliable connection, the messages before it
+ * were lost.
  */
 import { findGid } from '../../../core/devices/gids.ts'
 import type { Device, RequestPoll } from '../../../core/model.ts'
@@ -60,7 +60,7 @@ interface QpFeed {
   readonly signalAll: boolean
   /** WQE index of the send that the engine fetches next; −1 if no send was fetched yet. */
   nextIndex: number
-  /** Number of sends so far. */
+  /** Number of sends that were fetched so far. */
   count: number
   /** Sends that are fetched and not retired, oldest first. */
   readonly fetched: WorkRequest[]
@@ -79,7 +79,7 @@ interface ReceiveFeed {
   readonly owner: QpObject | SrqObject
   /** Receives that no message has taken, oldest first. */
   readonly pending: WorkRequest[]
-  /** Number of receives so far. */
+  /** Number of receives that were reported so far. */
   count: number
 }
 
@@ -162,8 +162,8 @@ const receiveRequest = ({ owner, count }: ReceiveFeed, time: number, words: Uint
 })
 
 /**
- * Removes from a sender's `messages` the one that a receive completion reports, and returns it. `datagramQpn`: the
- * receiving queue pair of a datagram; −1 for a connected one.
+ * Removes from a sender's `messages` the one that a receive completion (`words`) reports, on a connection with all
+ * before it, and returns it. `datagramQpn`: the receiving queue pair of a datagram; −1 on a connection.
  */
 const takeMessage = (messages: WorkRequest[], words: Uint32Array, datagramQpn: number): WorkRequest | undefined => {
   const isDatagram = datagramQpn >= 0
@@ -193,9 +193,10 @@ export const watchRequests = (
   const { state } = device
   const { qps, rings, cqs } = state
   const feeds: (QpFeed | undefined)[] = []
-  const receives = new WeakMap<ReceiveQueue, ReceiveFeed>()
-  const polled = new WeakMap<CqObject, number>()
-  /** One receive: more elements than any device allows (max_sge, max_srq_sge). */
+  const receiveFeeds = new WeakMap<ReceiveQueue, ReceiveFeed>()
+  /** By CQ: the number of polled completions that was reported last. */
+  const polledCounts = new WeakMap<CqObject, number>()
+  /** Buffer for one receive, with more elements than any device allows (max_sge, max_srq_sge). */
   const words = new Uint32Array(Receive.SGE + 1024 * Sge.WORDS)
 
   const feedOf = (row: number): QpFeed | undefined => {
@@ -228,8 +229,8 @@ export const watchRequests = (
   /** Reports the number of completions that the program has polled, if it has changed. */
   const reportPolled = (cq: CqObject): void => {
     const count = polledCompletions(cq.state)
-    if (count === (polled.get(cq) ?? 0)) return
-    polled.set(cq, count)
+    if (count === (polledCounts.get(cq) ?? 0)) return
+    polledCounts.set(cq, count)
     watcher.polled(cq.id, count)
   }
 
@@ -238,10 +239,10 @@ export const watchRequests = (
     qps[row]?.parents.find((parent): parent is SrqObject => (parent as SrqObject).state?.queue === queue)
 
   const receivesOf = (queue: ReceiveQueue, owner: QpObject | SrqObject | undefined): ReceiveFeed | undefined => {
-    let feed = receives.get(queue)
+    let feed = receiveFeeds.get(queue)
     if (feed === undefined && owner !== undefined) {
       feed = { owner, pending: [], count: 0 }
-      receives.set(queue, feed)
+      receiveFeeds.set(queue, feed)
     }
     return feed
   }
@@ -250,13 +251,13 @@ export const watchRequests = (
   const scanReceives = (row: number): ReceiveFeed | undefined => {
     const queue = rings[row]?.receive
     if (queue === undefined) return undefined
-    const feed = receivesOf(queue, queue.shared ? sharedOwner(row, queue) : qps[row])
+    const feed = receivesOf(queue, queue.isShared ? sharedOwner(row, queue) : qps[row])
     if (feed === undefined) return undefined
     const posted = pendingReceives(queue)
     const isNew = feed.pending.length < posted
     if (isNew) for (const cq of feedOf(row)?.cqs ?? []) reportPolled(cq)
     while (feed.pending.length < posted) {
-      loadReceive(queue, queue.taken + feed.pending.length, words, 0)
+      loadReceive(queue, queue.takenIndex + feed.pending.length, words, 0)
       const request = receiveRequest(feed, state.now(), words)
       feed.count++
       feed.pending.push(request)
@@ -270,12 +271,12 @@ export const watchRequests = (
    */
   const messageOf = ({ qp, isDatagram }: QpFeed, completion: Uint32Array): WorkRequest | undefined => {
     const dgid = qp.state.address?.dgid
-    const from = completion[Completion.SRC_QPN]
+    const sourceQpn = completion[Completion.SRC_QPN]
     for (const other of device.core.devices.values()) {
       if (other.driver !== device.driver) continue
       if (!isDatagram && (dgid === undefined || findGid(other.ports[0].gids, dgid) < 0)) continue
       const senderState = other.state as RxeState
-      const messages = senderState.feed?.sentBy(senderState.qpns.rowOf(from))
+      const messages = senderState.feed?.sentBy(senderState.qpns.rowOf(sourceQpn))
       const message = messages && takeMessage(messages, completion, isDatagram ? qp.state.qpn : -1)
       if (message !== undefined || !isDatagram) return message
     }
@@ -324,13 +325,13 @@ export const watchRequests = (
   }
 
   work.takeReceive = (row, into, at) => {
-    const queue = scanReceives(row)
+    const receiveFeed = scanReceives(row)
     const isTaken = plainWork.takeReceive(row, into, at)
     const feed = feedOf(row)
     if (isTaken) {
-      const request = queue?.pending.shift()
+      const request = receiveFeed?.pending.shift()
       if (request !== undefined) feed?.takenReceives.push(request)
-    } else if (feed !== undefined && !isFlushing(row)) watcher.starved(feed.qp.id)
+    } else if (feed !== undefined && !isFlushing(row)) watcher.receiverNotReady(feed.qp.id)
     return isTaken
   }
 
@@ -374,24 +375,24 @@ export const watchRequests = (
       if (known === undefined) return
       feeds[row] = undefined
       const queue = rings[row]?.receive
-      if (queue !== undefined && !queue.shared) receives.delete(queue)
-      watcher.forgotten(known.qp.id)
+      if (queue !== undefined && !queue.isShared) receiveFeeds.delete(queue)
+      watcher.queueReset(known.qp.id)
     },
     resetShared(srq) {
-      receives.delete(srq.state.queue)
-      watcher.forgotten(srq.id)
+      receiveFeeds.delete(srq.state.queue)
+      watcher.queueReset(srq.id)
     },
   }
   state.feed = feed
 
   return {
-    cq: cq => reportPolled(cq as CqObject),
+    reportCq: cq => reportPolled(cq as CqObject),
     digest(request, isWhole) {
       const row = state.qpns.rowOf(request.number)
       const pd = qps[row]?.parents.find(parent => parent.class.name === 'pd')
       return pd === undefined ? undefined : digest(pd.id, request, isWhole)
     },
-    context(context) {
+    reportContext(context) {
       qps.forEach((qp, row) => {
         if (qp?.context !== context) return
         scanReceives(row)

@@ -24,7 +24,9 @@ import {
   storeProducer,
 } from './rings.ts'
 
+/** State of a CQ object: its ring and the device's counts. */
 export interface CqRing {
+  /** `CqKind`. */
   readonly kind: number
   readonly compVector: number
   /** The CQ's number in the engine; -1 until it has one. */
@@ -37,7 +39,7 @@ export interface CqRing {
   /** Number of completions that are written and not consumed. */
   outstanding: number
   /** Whether a completion was lost. */
-  overrun: boolean
+  hasOverrun: boolean
   /** Completions since creation, and those of them with an error status; both below 2^53. */
   completions: number
   errors: number
@@ -55,7 +57,7 @@ export const createCqRing = (memory: RingMemory, cqe: number, kind: number = ENT
   producer: 0,
   consumer: 0,
   outstanding: 0,
-  overrun: false,
+  hasOverrun: false,
   completions: 0,
   errors: 0,
 })
@@ -70,15 +72,15 @@ const countCompletion = (cq: CqRing, words: Uint32Array): void => {
   if (words[Completion.STATUS] !== SUCCESS) cq.errors++
 }
 
-/** Reads the program's consumer index, and lowers `outstanding` by what it has consumed. */
+/** Reads the program's consumer index, and lowers `outstanding` by the number of newly consumed completions. */
 const readConsumer = (cq: CqRing): void => {
   const { wrap } = cq.ring
   const consumer = loadConsumer(cq.ring)
   const consumed = ((consumer - cq.consumer) & wrap) >>> 0
-  const left = consumed > cq.outstanding ? 0 : cq.outstanding - consumed
+  const unconsumed = consumed > cq.outstanding ? 0 : cq.outstanding - consumed
   // if the consumer index was ahead of the producer's, the program does not consume the completions that are written up
   // to it: the distance of the indices bounds the count, so that these do not stay outstanding forever
-  cq.outstanding = Math.min(left, ((cq.producer - consumer) & wrap) >>> 0)
+  cq.outstanding = Math.min(unconsumed, ((cq.producer - consumer) & wrap) >>> 0)
   cq.consumer = consumer
 }
 
@@ -103,7 +105,7 @@ export const pushCompletion = (cq: CqRing, words: Uint32Array, now: () => number
   // at every completion: the index is stored masked, so that a later read would not show how often it has wrapped
   readConsumer(cq)
   if (cq.outstanding >= ring.capacity) {
-    cq.overrun = true
+    cq.hasOverrun = true
     return false
   }
   const { words: target } = ring.area

@@ -1,14 +1,15 @@
 /*
- * Finds newly posted work requests from the producer indices of the queues, in three kinds of scan.
+ * Finds newly posted work requests from the producer indices of the queues. `ScanScope` names the kinds of scan.
  *
  * A device may have thousands of queue pairs of which few are busy, and each check of a queue pair costs two loads. So
  * a doorbell checks its queue pair; a busy loop checks those that were used recently, and all of them occasionally and
  * before it sleeps. A call whose result depends on what was posted before it checks the queues first (`catchUp` in
  * state.ts).
  *
- * A queue has new posts if its producer index differs from the index that was read last (`seen`), by a scan or by the
- * engine. The engine fetches further requests by itself, and updates `seen` when it finds the queue empty: otherwise an
- * index that has meanwhile wrapped once in a small ring would look unchanged, and its request would never be fetched.
+ * A queue has new posts if its producer index differs from the index that was read last (`seenProducer`), by a scan or
+ * by the engine. The engine fetches further requests by itself, and updates `seenProducer` when it finds the queue
+ * empty: otherwise an index that has meanwhile wrapped once in a small ring would look unchanged, and its request would
+ * never be fetched.
  *
  * A bind or an invalidation takes effect before any request that is posted after it on any queue pair of the context.
  * So a scan passes new requests of a context with memory windows to the engine only after it has checked every queue of
@@ -26,8 +27,8 @@ import { isWindowOperationPosted, type QpRings, type QueueOwner, type SendQueue 
  * a round over all queues with its first slice, CONTINUE checks the next slice. A round begins where the previous slice
  * ended.
  */
-export const Where = { CHANGED: 0, USED: 1, ALL: 2, BEGIN: 3, CONTINUE: 4 } as const
-export type Where = (typeof Where)[keyof typeof Where]
+export const ScanScope = { CHANGED: 0, USED: 1, ALL: 2, BEGIN: 3, CONTINUE: 4 } as const
+export type ScanScope = (typeof ScanScope)[keyof typeof ScanScope]
 
 export interface PostScan {
   /** The queues of a row were created; includes `recheck`. */
@@ -39,7 +40,7 @@ export interface PostScan {
   /** Whether `recheck` was called since the last scan. */
   hasChanges(): boolean
   /** Passes rows with new posts to the engine; true if any send queue has new requests. */
-  scan(where: Where): boolean
+  scan(scope: ScanScope): boolean
   /** Whether slices of the current round are left. */
   isUnfinished(): boolean
 }
@@ -60,7 +61,7 @@ export const createPostScan = (
 ): PostScan => {
   /** By row: the number of the full scan at which it had new posts last. */
   let lastUsed = new Int32Array(64).fill(NEVER)
-  /** Rows named by `recheck`. */
+  /** Rows named by `recheck` since the last scan. */
   const changed: number[] = []
   /** Recently used rows. */
   const recent: number[] = []
@@ -77,9 +78,12 @@ export const createPostScan = (
   const windowRows: number[] = []
   const otherRows: number[] = []
 
-  const defer = (row: number, queue: SendQueue, seen: number, owner: QueueOwner): void => {
+  const defer = (row: number, queue: SendQueue, seenProducer: number, owner: QueueOwner): void => {
     postingOwners.add(owner)
-    const hasWindowOperation = isWindowOperationPosted(queue, seen === NO_INDEX ? queue.retired : seen)
+    const hasWindowOperation = isWindowOperationPosted(
+      queue,
+      seenProducer === NO_INDEX ? queue.retiredIndex : seenProducer,
+    )
     ;(hasWindowOperation ? windowRows : otherRows).push(row)
   }
 
@@ -88,23 +92,23 @@ export const createPostScan = (
     const queues = rings[row]
     if (queues === undefined) return false
     const { receive } = queues
-    if (!receive.shared) {
+    if (!receive.isShared) {
       const producer = loadProducer(receive.ring)
-      if (producer !== receive.seen) {
-        receive.seen = producer
-        // only a queue pair in ERR acts on a new receive WQE: it flushes it
+      if (producer !== receive.seenProducer) {
+        receive.seenProducer = producer
+        // the engine acts on a new receive WQE only in ERR, where it flushes it
         engine.onReceiveScan(row)
       }
     }
     const producer = loadProducer(queues.send.ring)
-    const { seen, retired } = queues.send
-    if (producer === seen) return false
-    queues.send.seen = producer
+    const { seenProducer, retiredIndex } = queues.send
+    if (producer === seenProducer) return false
+    queues.send.seenProducer = producer
     if (isOrdering && queues.owner !== undefined && queues.owner.windowCount > 0)
-      defer(row, queues.send, seen, queues.owner)
+      defer(row, queues.send, seenProducer, queues.owner)
     else engine.onDoorbell(row)
     // a call has created or changed the queue pair and nothing is posted: a sleeping loop need not wake
-    if (seen === NO_INDEX && producer === retired) return false
+    if (seenProducer === NO_INDEX && producer === retiredIndex) return false
     if (row >= lastUsed.length) lastUsed = grown(lastUsed, row)
     if (fullScans - lastUsed[row] > USED_SCANS) recent.push(row)
     lastUsed[row] = fullScans
@@ -133,12 +137,12 @@ export const createPostScan = (
     return found
   }
 
-  const inspectWhere = (where: Where): boolean => {
+  const inspectScope = (scope: ScanScope): boolean => {
     let found = false
     while (changed.length > 0) found = inspect(changed.pop() as number) || found
-    if (where === Where.ALL || where === Where.BEGIN) beginRound()
-    if (where >= Where.ALL) return inspectRows(where === Where.ALL ? rowsLeft : SLICE_ROWS) || found
-    if (where === Where.USED) for (let i = 0; i < recent.length; i++) found = inspect(recent[i]) || found
+    if (scope === ScanScope.ALL || scope === ScanScope.BEGIN) beginRound()
+    if (scope >= ScanScope.ALL) return inspectRows(scope === ScanScope.ALL ? rowsLeft : SLICE_ROWS) || found
+    if (scope === ScanScope.USED) for (let i = 0; i < recent.length; i++) found = inspect(recent[i]) || found
     return found
   }
 
@@ -152,9 +156,9 @@ export const createPostScan = (
     return rows
   }
 
-  const scanInOrder = (where: Where): boolean => {
+  const scanInOrder = (scope: ScanScope): boolean => {
     isOrdering = true
-    const found = inspectWhere(where)
+    const found = inspectScope(scope)
     for (const owner of postingOwners)
       for (const row of rowsOf(owner))
         if (rings[row]?.owner === owner) inspect(row)
@@ -171,8 +175,8 @@ export const createPostScan = (
   const recheck = (row: number): void => {
     const queues = rings[row]
     if (queues === undefined) return
-    queues.send.seen = NO_INDEX
-    queues.receive.seen = NO_INDEX
+    queues.send.seenProducer = NO_INDEX
+    queues.receive.seenProducer = NO_INDEX
     if (changed.length === 0 || changed[changed.length - 1] !== row) changed.push(row)
   }
 
@@ -187,10 +191,10 @@ export const createPostScan = (
       const queues = rings[row]
       if (queues === undefined) return false
       const producer = loadProducer(queues.send.ring)
-      return producer !== queues.send.seen && producer !== queues.send.retired
+      return producer !== queues.send.seenProducer && producer !== queues.send.retiredIndex
     },
     hasChanges: () => changed.length > 0,
-    scan: where => (hasWindows() ? scanInOrder(where) : inspectWhere(where)),
+    scan: scope => (hasWindows() ? scanInOrder(scope) : inspectScope(scope)),
     isUnfinished: () => rowsLeft > 0,
   }
 }

@@ -26,11 +26,11 @@ export interface ReceiveQueue {
   ring: Ring
   readonly maxSge: number
   /** Whether it is an SRQ. */
-  readonly shared: boolean
+  readonly isShared: boolean
   /** Index of the next WQE to take: the device's own, never read back from the ring. */
-  taken: number
+  takenIndex: number
   /** The program's producer index when it was read last, as in SendQueue (work-source.ts). */
-  seen: number
+  seenProducer: number
   /** SRQ limit: when fewer WQEs are left, it is disarmed and `onLimitReached` is called. 0: not armed. */
   limit: number
   readonly onLimitReached: (limit: number) => void
@@ -50,9 +50,9 @@ export const createReceiveQueue = (
 ): ReceiveQueue => ({
   ring: createRing(memory, requests, memory.layout.receive.SGE + maxSge * RingSge.BYTES),
   maxSge,
-  shared: onLimitReached !== undefined,
-  taken: 0,
-  seen: NO_INDEX,
+  isShared: onLimitReached !== undefined,
+  takenIndex: 0,
+  seenProducer: NO_INDEX,
   limit: 0,
   onLimitReached: onLimitReached ?? noHandler,
 })
@@ -61,15 +61,16 @@ export const createReceiveQueue = (
 export const emptyReceiveQueue: ReceiveQueue = {
   ring: emptyRing,
   maxSge: 0,
-  shared: false,
-  taken: 0,
-  seen: NO_INDEX,
+  isShared: false,
+  takenIndex: 0,
+  seenProducer: NO_INDEX,
   limit: 0,
   onLimitReached: noHandler,
 }
 
 /** Number of WQEs that are posted and not taken. */
-export const pendingReceives = ({ ring, taken }: ReceiveQueue): number => (loadProducer(ring) - taken) & ring.wrap
+export const pendingReceives = ({ ring, takenIndex }: ReceiveQueue): number =>
+  (loadProducer(ring) - takenIndex) & ring.wrap
 
 /** Copies the posted WQE with this index to word `at` of `into` (`Receive`). */
 export const loadReceive = ({ ring, maxSge }: ReceiveQueue, index: number, into: Uint32Array, at: number): void => {
@@ -89,11 +90,11 @@ export const loadReceive = ({ ring, maxSge }: ReceiveQueue, index: number, into:
 /** Takes the oldest WQE but does not publish the consumer index, so its slot stays occupied; false if there is none. */
 export const loadOldest = (queue: ReceiveQueue, into: Uint32Array, at: number): boolean => {
   if (pendingReceives(queue) === 0) {
-    queue.seen = queue.taken
+    queue.seenProducer = queue.takenIndex
     return false
   }
-  loadReceive(queue, queue.taken, into, at)
-  queue.taken = (queue.taken + 1) & queue.ring.wrap
+  loadReceive(queue, queue.takenIndex, into, at)
+  queue.takenIndex = (queue.takenIndex + 1) & queue.ring.wrap
   return true
 }
 
@@ -108,7 +109,7 @@ export const checkLimit = (queue: ReceiveQueue): void => {
 /** Takes the oldest WQE and releases its slot, as `WorkSource.takeReceive` does; false if there is none. */
 export const takeReceive = (queue: ReceiveQueue, into: Uint32Array, at: number): boolean => {
   if (!loadOldest(queue, into, at)) return false
-  storeConsumer(queue.ring, queue.taken)
+  storeConsumer(queue.ring, queue.takenIndex)
   checkLimit(queue)
   return true
 }
@@ -116,7 +117,7 @@ export const takeReceive = (queue: ReceiveQueue, into: Uint32Array, at: number):
 /** Empties the queue: device and program both find index 0. */
 export const clearReceives = (queue: ReceiveQueue): void => {
   clearRing(queue.ring)
-  queue.taken = 0
+  queue.takenIndex = 0
 }
 
 /**
@@ -124,13 +125,13 @@ export const clearReceives = (queue: ReceiveQueue): void => {
  * caller frees; undefined, and nothing is changed, if more than `requests` are posted. Throws CallError ENOMEM.
  */
 export const resizeReceives = (memory: RingMemory, queue: ReceiveQueue, requests: number): Ring | undefined => {
-  const left = pendingReceives(queue)
-  if (left > requests) return undefined
+  const pending = pendingReceives(queue)
+  if (pending > requests) return undefined
   const old = queue.ring
-  const next = createRing(memory, requests, 2 ** old.log2)
-  copyElements(old, queue.taken, left, next)
+  const next = createRing(memory, requests, 2 ** old.log2Element)
+  copyElements(old, queue.takenIndex, pending, next)
   queue.ring = next
-  queue.taken = 0
-  storeProducer(next, left)
+  queue.takenIndex = 0
+  storeProducer(next, pending)
   return old
 }

@@ -48,14 +48,14 @@ interface SizeClass {
   /** Bytes of a ring's elements. */
   readonly bytes: number
   /** Slabs with free slots. */
-  readonly open: Slab[]
+  readonly notFull: Slab[]
   /** Slots in use, of all slabs. */
   used: number
 }
 
 /** Allocates the chunks of slabs. */
 interface ChunkSource {
-  /** Whether slots that are not in use cost memory; otherwise they only cost offsets. */
+  /** Whether slots that are not in use cost memory; otherwise they cost only address space. */
   readonly freeSlotsCostMemory: boolean
   add(bytes: number): MappedChunk
   remove(chunk: MappedChunk): void
@@ -69,13 +69,15 @@ const MIN_SLOTS = 16
 const MAX_SLAB_BYTES = 1 << 20
 
 /**
- * This many bytes of empty slabs are kept, and one slab of each size, so that repeated creation and destruction of
- * queues allocates no slabs.
+ * Empty slabs are kept up to this many bytes, and a slab of each size in any case, so that repeated creation and
+ * destruction of queues allocates no slabs.
  */
-const IDLE_BYTES = 1 << 20
+const MAX_IDLE_BYTES = 1 << 20
 
 interface Slabs extends RingMemory {
-  /** The ring whose header is `at` bytes behind the beginning of a chunk; undefined if there is none. */
+  /**
+   * The ring whose header is `at` bytes behind the beginning of a chunk; undefined if none was ever allocated there.
+   */
   find(chunk: MappedChunk, at: number): RingLocation | undefined
   /** Number of rings. */
   rings(): number
@@ -86,7 +88,7 @@ const createSlabs = (layout: RingLayout, source: ChunkSource): Slabs => {
   const sizes = new Map<number, SizeClass>()
   const slabOf = new Map<MappedChunk, Slab>()
   /** Bytes of empty slabs. */
-  let idle = 0
+  let idleBytes = 0
 
   const addSlab = (size: SizeClass): Slab => {
     const maxSlots = Math.max(1, Math.floor(MAX_SLAB_BYTES / (headerBytes + size.bytes)))
@@ -106,7 +108,7 @@ const createSlabs = (layout: RingLayout, source: ChunkSource): Slabs => {
       used: 0,
     }
     slabOf.set(chunk, slab)
-    size.open.push(slab)
+    size.notFull.push(slab)
     return slab
   }
   const locationOf = (slab: Slab, slot: number): RingLocation => ({
@@ -115,8 +117,8 @@ const createSlabs = (layout: RingLayout, source: ChunkSource): Slabs => {
     elementsAt: slab.elementsAt + slot * slab.size.bytes,
   })
   const removeSlab = (slab: Slab): void => {
-    const { open } = slab.size
-    open.splice(open.indexOf(slab), 1)
+    const { notFull } = slab.size
+    notFull.splice(notFull.indexOf(slab), 1)
     slabOf.delete(slab.chunk)
     source.remove(slab.chunk)
   }
@@ -126,18 +128,18 @@ const createSlabs = (layout: RingLayout, source: ChunkSource): Slabs => {
     allocate(bytes) {
       let size = sizes.get(bytes)
       if (size === undefined) {
-        size = { bytes, open: [], used: 0 }
+        size = { bytes, notFull: [], used: 0 }
         sizes.set(bytes, size)
       }
-      let slab = size.open.at(-1)
+      let slab = size.notFull.at(-1)
       if (slab === undefined) slab = addSlab(size)
-      else if (slab.used === 0) idle -= slab.length
+      else if (slab.used === 0) idleBytes -= slab.length
       let slot = slab.firstFree
       if (slot >= 0) slab.firstFree = slab.nextFree[slot]
       else slot = slab.firstUnused++
       slab.used++
       size.used++
-      if (slab.used === slab.slotCount) size.open.pop()
+      if (slab.used === slab.slotCount) size.notFull.pop()
       return locationOf(slab, slot)
     },
     free(ring) {
@@ -147,12 +149,12 @@ const createSlabs = (layout: RingLayout, source: ChunkSource): Slabs => {
       const slot = (ring.headerAt - slab.at) / headerBytes
       slab.nextFree[slot] = slab.firstFree
       slab.firstFree = slot
-      if (slab.used === slab.slotCount) size.open.push(slab)
+      if (slab.used === slab.slotCount) size.notFull.push(slab)
       slab.used--
       size.used--
       if (slab.used > 0) return
-      if (size.open.length > 1 && idle + slab.length > IDLE_BYTES) removeSlab(slab)
-      else idle += slab.length
+      if (size.notFull.length > 1 && idleBytes + slab.length > MAX_IDLE_BYTES) removeSlab(slab)
+      else idleBytes += slab.length
     },
     find(chunk, at) {
       const slab = slabOf.get(chunk)
@@ -198,7 +200,7 @@ export const packedRings = (memory: MappedMemory, packed: { count: number }): Ri
 
 /** Rings for callers in this process, which find them by the offset that calls return (`mmapInfo`). */
 export interface SlabRings extends RingMemory {
-  /** The ring at an offset. Throws an Error if there is none. */
+  /** The ring at an offset. Throws an Error if no ring was ever allocated there. */
   at(offset: bigint): RingLocation
   /** Number of rings, and bytes of their slabs. */
   stat(): { readonly rings: number; readonly bytes: number }

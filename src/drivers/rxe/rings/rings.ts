@@ -33,10 +33,14 @@ export interface RingMemory {
 
 export interface Ring extends RingLocation {
   readonly layout: RingLayout
-  /** Slots minus one, and log2 of the bytes of an element. */
+  /** Slots minus one: mask from an index to its slot. */
   readonly mask: number
-  readonly log2: number
-  /** Mask of a stored index: `mask`, or 0x7fffffff in a layout whose indices only count up (`RingLayout.hasFreeRunningIndices`). */
+  /** Log2 of the bytes of an element. */
+  readonly log2Element: number
+  /**
+   * Mask from an index to its stored value: `mask`, or 0x7fffffff in a layout whose indices only count up
+   * (`hasFreeRunningIndices`).
+   */
   readonly wrap: number
   /** Number of elements that the ring can hold. */
   readonly capacity: number
@@ -45,27 +49,28 @@ export interface Ring extends RingLocation {
 /** log2 of the smallest power of two that is at least `n`. */
 const ceilLog2 = (n: number): number => Math.max(0, 32 - Math.clz32(n - 1))
 
-/** Slots minus one of a ring that holds at least `elements`, at most 2^30. */
+/** Slots minus one of a ring that holds at least `elements` elements; `elements` is at most 2^30 - 1. */
 export const ringMask = ({ hasFreeRunningIndices }: RingLayout, elements: number): number =>
   (1 << ceilLog2(hasFreeRunningIndices ? Math.max(elements, 1) : elements + 1)) - 1
 
-/** Creates an empty ring for at least `elements` elements of at least `elementBytes` bytes. */
+/** Creates an empty ring for at least `elements` elements of at least `elementBytes` bytes. Throws CallError ENOMEM. */
 export const createRing = (memory: RingMemory, elements: number, elementBytes: number): Ring => {
   const { layout } = memory
   const { header, hasFreeRunningIndices } = layout
-  const log2 = ceilLog2(Math.max(elementBytes, layout.minElement))
+  const log2Element = ceilLog2(Math.max(elementBytes, layout.minElement))
   const mask = ringMask(layout, elements)
-  const { area, headerAt, elementsAt } = memory.allocate((mask + 1) * (1 << log2))
-  area.view.setUint32(headerAt + header.LOG2_ELEMENT, log2, true)
+  const { area, headerAt, elementsAt } = memory.allocate((mask + 1) * (1 << log2Element))
+  area.view.setUint32(headerAt + header.LOG2_ELEMENT, log2Element, true)
   area.view.setUint32(headerAt + header.INDEX_MASK, mask, true)
   const capacity = hasFreeRunningIndices ? (elements === 0 ? 0 : mask + 1) : mask
-  const ring = { area, headerAt, elementsAt, layout, mask, log2, wrap: indexMask(layout, mask), capacity }
+  const ring = { area, headerAt, elementsAt, layout, mask, log2Element, wrap: indexMask(layout, mask), capacity }
   clearRing(ring)
   return ring
 }
 
 /** Byte offset of the element with index `index` (any integer; it is masked). */
-export const elementAt = (ring: Ring, index: number): number => ring.elementsAt + ((index & ring.mask) << ring.log2)
+export const elementAt = (ring: Ring, index: number): number =>
+  ring.elementsAt + ((index & ring.mask) << ring.log2Element)
 
 /** Offsets of the two indices in `area.words`. */
 const producerAt = ({ headerAt, layout }: Ring): number => (headerAt + layout.header.PRODUCER) >> 2
@@ -95,11 +100,11 @@ export const clearRing = (ring: Ring): void => {
 export const copyElements = (ring: Ring, from: number, count: number, next: Ring): void => {
   for (let i = 0; i < count; i++) {
     const at = elementAt(ring, from + i)
-    next.area.bytes.set(ring.area.bytes.subarray(at, at + 2 ** ring.log2), elementAt(next, i))
+    next.area.bytes.set(ring.area.bytes.subarray(at, at + 2 ** ring.log2Element), elementAt(next, i))
   }
 }
 
-/** Differs from every index of a ring, so that a queue whose last read index is NO_INDEX has a new one. */
+/** Instead of the index that was read last: differs from every index of a ring, so that the next one read is new. */
 export const NO_INDEX = -1
 
 const emptyBuffer = new ArrayBuffer(compactLayout.header.DATA)
@@ -118,7 +123,7 @@ export const emptyRing: Ring = {
   elementsAt: 0,
   layout: compactLayout,
   mask: 0,
-  log2: 0,
+  log2Element: 0,
   wrap: 0,
   capacity: 0,
 }

@@ -52,12 +52,12 @@ export interface SendQueue {
   readonly maxSge: number
   readonly maxInline: number
   /** Index of the oldest WQE that is not retired: the device's own, never read back from the ring. */
-  retired: number
+  retiredIndex: number
   /**
    * The program's producer index when it was read last, by a scan (posts.ts) or by the engine when it found no more
    * WQEs; or NO_INDEX.
    */
-  seen: number
+  seenProducer: number
 }
 
 /** The context of a queue pair, for the order of memory window operations (posts.ts). */
@@ -90,12 +90,18 @@ export const createSendQueue = (
   ring: createRing(memory, requests, memory.layout.send.SGE + maxInline),
   maxSge,
   maxInline,
-  retired: 0,
-  seen: NO_INDEX,
+  retiredIndex: 0,
+  seenProducer: NO_INDEX,
 })
 
 /** The send queue of a queue pair without one: nothing is ever posted to it. */
-export const emptySendQueue: SendQueue = { ring: emptyRing, maxSge: 0, maxInline: 0, retired: 0, seen: NO_INDEX }
+export const emptySendQueue: SendQueue = {
+  ring: emptyRing,
+  maxSge: 0,
+  maxInline: 0,
+  retiredIndex: 0,
+  seenProducer: NO_INDEX,
+}
 
 /** Whether the program has posted send WQE number `index`. */
 const isSendPosted = ({ ring }: SendQueue, index: number): boolean => ((loadProducer(ring) - index) & ring.wrap) !== 0
@@ -121,7 +127,7 @@ const loadSend = (rings: QpRings, index: number, into: Uint32Array, at: number):
   const queue = rings.send
   const { ring } = queue
   if (!isSendPosted(queue, index)) {
-    queue.seen = index & ring.wrap
+    queue.seenProducer = index & ring.wrap
     return false
   }
   const { words } = ring.area
@@ -130,17 +136,18 @@ const loadSend = (rings: QpRings, index: number, into: Uint32Array, at: number):
   const opcode = words[(wqe + send.OPCODE) >> 2] >>> 0
   const flags = words[(wqe + send.FLAGS) >> 2]
   const sges = words[(wqe + send.DMA_NUM_SGE) >> 2] >>> 0
-  // the total length that the WQE claims; an atomic's is that of its element, and its operands may occupy this word
-  const claimed = isAtomic(opcode) ? 0 : words[(wqe + send.DMA_LENGTH) >> 2] >>> 0
+  // the total length that the WQE states; an atomic's is that of its element, and its operands may occupy this word
+  const statedLength = isAtomic(opcode) ? 0 : words[(wqe + send.DMA_LENGTH) >> 2] >>> 0
   const isDataless = opcode < 32 && ((DATALESS >>> opcode) & 1) !== 0
-  const isInline = !isDataless && ((flags & INLINE) !== 0 || opcode === ATOMIC_WRITE || (sges === 0 && claimed > 0))
+  const isInline =
+    !isDataless && ((flags & INLINE) !== 0 || opcode === ATOMIC_WRITE || (sges === 0 && statedLength > 0))
   let refused = 0
   let length = 0
   let count = 0
   if (opcode > 31 || ((KNOWN_OPCODES >>> opcode) & 1) === 0) refused = BAD_OPCODE
   else if (isInline) {
-    length = opcode === ATOMIC_WRITE ? ATOMIC_WRITE_BYTES : claimed
-    if (claimed > queue.maxInline && opcode !== ATOMIC_WRITE) refused = INLINE_TOO_LONG
+    length = opcode === ATOMIC_WRITE ? ATOMIC_WRITE_BYTES : statedLength
+    if (statedLength > queue.maxInline && opcode !== ATOMIC_WRITE) refused = INLINE_TOO_LONG
   } else if (!isDataless && sges > queue.maxSge) refused = TOO_MANY_SGE
   else if (!isDataless) {
     count = sges
@@ -195,8 +202,9 @@ const loadDestination = (destinations: Destinations, ring: Ring, wqe: number, in
   const { words, bytes } = ring.area
   const { send } = ring.layout
   const number = words[(wqe + send.UD_AH) >> 2] >>> 0
-  const vector = send.UD_VECTOR === 0 ? -1 : wqe + send.UD_VECTOR
-  const flow = number !== 0 ? destinations.byHandle(number) : vector < 0 ? -1 : destinations.byVector(bytes, vector)
+  // offset 0: WQEs of this layout have no address vector
+  const vectorAt = send.UD_VECTOR === 0 ? -1 : wqe + send.UD_VECTOR
+  const flow = number !== 0 ? destinations.byHandle(number) : vectorAt < 0 ? -1 : destinations.byVector(bytes, vectorAt)
   into[at + Send.DEST_QPN] = words[(wqe + send.UD_QPN) >> 2]
   into[at + Send.QKEY] = words[(wqe + send.UD_QKEY) >> 2]
   into[at + Send.FLOW] = flow
@@ -216,21 +224,21 @@ const copyInline = (
 ): void => {
   const bytes = rings.send.ring.area.bytes
   let source = inlineAt + from
-  for (let target = at, left = total; left > 0; target += stride) {
-    const size = left < chunk ? left : chunk
+  for (let target = at, remaining = total; remaining > 0; target += stride) {
+    const size = remaining < chunk ? remaining : chunk
     // creating a view costs more than copying so few bytes one by one
     if (size <= 128) for (let i = 0; i < size; i++) to.bytes[target + i] = bytes[source + i]
     else to.bytes.set(bytes.subarray(source, source + size), target)
     source += size
-    left -= size
+    remaining -= size
   }
 }
 
-/** For RESET: empties both queues; the program's indices start at 0 again too. */
+/** For RESET: empties the queues but an SRQ; device and program both find index 0. */
 export const resetRings = (rings: QpRings): void => {
   clearRing(rings.send.ring)
-  rings.send.retired = 0
-  if (!rings.receive.shared) clearReceives(rings.receive)
+  rings.send.retiredIndex = 0
+  if (!rings.receive.isShared) clearReceives(rings.receive)
 }
 
 /** Finds the SRQ with number `srqn` for the XRC target in this row; undefined if the target must not use it. */
@@ -249,8 +257,8 @@ export const ringWork = (
     loadSend: (row, index, into, at) => loadSend(ringsOf[row], index, into, at),
     retireSend: (row, count) => {
       const { send } = ringsOf[row]
-      send.retired = (send.retired + count) & send.ring.wrap
-      storeConsumer(send.ring, send.retired)
+      send.retiredIndex = (send.retiredIndex + count) & send.ring.wrap
+      storeConsumer(send.ring, send.retiredIndex)
     },
     copyInline: (row, inlineAt, from, to, at, chunk, stride, total) =>
       copyInline(ringsOf[row], inlineAt, from, to, at, chunk, stride, total),

@@ -4,7 +4,7 @@
  *
  * Completions of one work queue keep their order; those of different work queues need not (IBA 10.8.3.3). A completion
  * also waits until the payload bytes that it announces, of its own queue pair and of the peer, are in memory
- * (pieces.ts).
+ * (partial-writes.ts).
  */
 import { WcOpcode } from '../../../spec/work.ts'
 import { Completion } from '../../../transport/types.ts'
@@ -22,6 +22,7 @@ interface HeldCompletion {
   readonly solicited: boolean
   /** When it is written, by the clock of `poll` in microseconds. */
   readonly due: number
+  /** The slot behind those that it releases (`CompletionSink.slotOf`). */
   readonly slot: number
 }
 
@@ -31,16 +32,18 @@ interface WorkQueueCompletions {
   readonly held: HeldCompletion[]
 }
 
+/** A completion event that comes late, or without a completion. */
 interface LateEvent {
   readonly cq: CqObject
   readonly solicited: boolean
+  /** When it is raised, by the clock of `poll` in microseconds. */
   readonly due: number
 }
 
 export interface LateCompletions {
   /** The engine has a completion for a CQ: writes it now or later. */
   push(cq: CqObject, words: Uint32Array, solicited: boolean): void
-  /** A completion was written to a CQ with a completion channel: raises its event now or later. */
+  /** A completion was written to a CQ: raises the completion event, now or later, if the CQ is armed for it. */
   notify(cq: CqObject, solicited: boolean): void
   /** Writes completions and raises events that are due; true if there were any. */
   poll(now: number): boolean
@@ -59,10 +62,10 @@ export interface CompletionSink {
   isSuspended(): boolean
   /** When all bytes that a completion of this queue pair announces are in memory; 0: they are. */
   readyAt(qpn: number, isReceive: boolean): number
-  /** Writes all payload bytes that wait (pieces.ts). */
-  placeBytes(): void
+  /** Writes all payload bytes that wait, on all devices of the network (partial-writes.ts). */
+  writeAllBytes(): void
   /** Whether the CQ exists. */
-  isAlive(cq: CqObject): boolean
+  exists(cq: CqObject): boolean
   /** The slot of the work queue behind those that a completion releases (queues.ts). */
   slotOf(qpn: number, isReceive: boolean): number
   /** Releases the slots before `slot`, writes a completion, and calls `notify`. */
@@ -78,19 +81,19 @@ export const createLateCompletions = (sink: CompletionSink): LateCompletions => 
   let events: LateEvent[] = []
   /** Held completions of all work queues. */
   let heldCount = 0
-  let next = Number.POSITIVE_INFINITY
+  let nextDue = Number.POSITIVE_INFINITY
 
   const deliverDue = (key: string, queue: WorkQueueCompletions, time: number): boolean => {
     const { cq, held } = queue
     let count = 0
     for (; count < held.length && held[count].due <= time; count++) {
       const { words, solicited, slot } = held[count]
-      if (sink.isAlive(cq)) sink.deliver(cq, words, solicited, slot)
+      if (sink.exists(cq)) sink.deliver(cq, words, solicited, slot)
     }
     held.splice(0, count)
     heldCount -= count
     if (held.length === 0) queues.delete(key)
-    else next = Math.min(next, held[0].due)
+    else nextDue = Math.min(nextDue, held[0].due)
     return count > 0
   }
 
@@ -98,28 +101,28 @@ export const createLateCompletions = (sink: CompletionSink): LateCompletions => 
     const due = events.filter(event => event.due <= time)
     if (due.length === 0) return false
     events = events.filter(event => event.due > time)
-    for (const { cq, solicited } of due) if (sink.isAlive(cq)) sink.raise(cq, solicited)
+    for (const { cq, solicited } of due) if (sink.exists(cq)) sink.raise(cq, solicited)
     return true
   }
 
   const raiseLater = (event: LateEvent): void => {
     events.push(event)
-    next = Math.min(next, event.due)
+    nextDue = Math.min(nextDue, event.due)
   }
 
   const poll = (time: number): boolean => {
-    if (time < next) return false
-    next = Number.POSITIVE_INFINITY
+    if (time < nextDue) return false
+    nextDue = Number.POSITIVE_INFINITY
     let worked = false
     for (const [key, queue] of [...queues]) worked = deliverDue(key, queue, time) || worked
     worked = raiseDue(time) || worked
-    for (const { due } of events) next = Math.min(next, due)
+    for (const { due } of events) nextDue = Math.min(nextDue, due)
     return worked
   }
   const deliverAll = (): void => {
-    sink.placeBytes()
+    sink.writeAllBytes()
     while (queues.size > 0 || events.length > 0) {
-      next = Number.NEGATIVE_INFINITY
+      nextDue = Number.NEGATIVE_INFINITY
       poll(Number.POSITIVE_INFINITY)
     }
   }
@@ -159,12 +162,12 @@ export const createLateCompletions = (sink: CompletionSink): LateCompletions => 
       const completion = { words: words.slice(), solicited, due, slot }
       if (queue === undefined) queues.set(key, { cq, held: [completion] })
       else queue.held.push(completion)
-      next = Math.min(next, due)
+      nextDue = Math.min(nextDue, due)
       if (++heldCount > MAX_HELD) deliverAll()
     },
 
     notify(cq, solicited) {
-      // 0: not armed; 1: for a solicited or failed completion; 2: for any
+      // `Affiliation.armed`: 0 not armed, 1 for a solicited or failed completion, 2 for any completion
       const armed = cq.events?.armed ?? 0
       const hasThreshold = cq.events?.state?.threshold !== undefined
       if (armed === 0 || (armed === 1 && !solicited) || hasThreshold || sink.isSuspended()) {
@@ -187,7 +190,7 @@ export const createLateCompletions = (sink: CompletionSink): LateCompletions => 
     },
 
     poll,
-    nextTimeout: () => next,
+    nextTimeout: () => nextDue,
     deliverAll,
   }
 }

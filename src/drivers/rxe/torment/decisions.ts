@@ -1,8 +1,8 @@
 /*
  * Random decisions of `--torment SEED` (spec/check/torment.ts). A seed first chooses how often each kind occurs, which
- * for many kinds is never, and the longest delay. So a mistake that shows with one kind only is found by some seeds even
- * if another kind hides it. Then each kind has one random sequence for each queue pair or CQ, in the order of their
- * first use: the decisions about one object depend on its own requests only, not on when those of others come.
+ * for a third of the kinds is never, and the longest delay. So a mistake that shows with one kind only is found by some
+ * seeds even if another kind hides it. Then each kind has one random sequence for each queue pair or CQ, in the order
+ * of their first use: the decisions about one object depend on its own requests only, not on when those of others come.
  */
 import { createRandom, hashOf } from '../../../phy/faults/random.ts'
 import {
@@ -17,9 +17,10 @@ const SHARES = [0, 0, 1 / 16, 1 / 4, 1 / 2, 1]
 /** A seed chooses one of these: the longest wait, microseconds. */
 const LONGEST_WAITS = [20, 500, 5000, 20_000]
 /**
- * After so many waits of a sequence its longest wait is half as long (after twice as many a third …): long runs end.
+ * After this many waits of a sequence its longest wait is half as long, after twice as many a third, and so on: so a
+ * program with many requests ends.
  */
-const HALVING = 100
+const WAITS_UNTIL_HALF = 100
 /** Maximum number of lasting decisions that are kept: those of some dozens of devices. */
 const MAX_LASTING = 256
 /** The random generator returns integers below this. */
@@ -36,8 +37,8 @@ export interface Decisions {
   /** The sequence of a kind for one object of a device; `key` identifies the object, for example its QPN. */
   sequence(kind: TormentKind, device: string, key: object | number): Sequence
   /**
-   * Counts and reports a decision; `text` is called only if there is a listener. `isLasting`: the decision is about a
-   * new device, and is kept for later listeners.
+   * Counts a decision, and reports it to the listeners, if there are any. `isLasting`: the decision is about a new
+   * device, and is kept for later listeners.
    */
   note(kind: TormentKind, device: string, text: () => string, isLasting?: boolean): void
   /**
@@ -65,7 +66,7 @@ export const createDecisions = ({ seed, maxDecisions }: TormentSetting): Decisio
   const shares = new Map(tormentKinds.map(kind => [kind, SHARES[profile() % SHARES.length]]))
   const listeners = new Set<Listener>()
   /** By kind and device: the sequences of its objects, in the order of their first use. */
-  const known = new Map<string, Map<object | number, Sequence>>()
+  const sequences = new Map<string, Map<object | number, Sequence>>()
   const lasting: (readonly [decision: TormentDecision, device: string])[] = []
   let count = 0
 
@@ -77,7 +78,7 @@ export const createDecisions = ({ seed, maxDecisions }: TormentSetting): Decisio
       acts: () => share > 0 && random() < share && count < maxDecisions,
       below: limit => random() % limit,
       wait: () => {
-        const max = Math.max(longest / (1 + waits++ / HALVING), 2)
+        const max = Math.max(longest / (1 + waits++ / WAITS_UNTIL_HALF), 2)
         const fraction = (random() + 1) / RANDOM_RANGE
         return Math.ceil(random() < RANDOM_RANGE / 2 ? max * fraction : max ** fraction)
       },
@@ -95,15 +96,15 @@ export const createDecisions = ({ seed, maxDecisions }: TormentSetting): Decisio
     share: kind => shares.get(kind) ?? 0,
     sequence(kind, device, key) {
       const group = `${kind} ${device}`
-      let objects = known.get(group)
-      if (objects === undefined) {
-        objects = new Map()
-        known.set(group, objects)
+      let sequenceOf = sequences.get(group)
+      if (sequenceOf === undefined) {
+        sequenceOf = new Map()
+        sequences.set(group, sequenceOf)
       }
-      let sequence = objects.get(key)
+      let sequence = sequenceOf.get(key)
       if (sequence === undefined) {
-        sequence = createSequence(kind, `${group} ${objects.size}`)
-        objects.set(key, sequence)
+        sequence = createSequence(kind, `${group} ${sequenceOf.size}`)
+        sequenceOf.set(key, sequence)
       }
       return sequence
     },

@@ -54,8 +54,8 @@ const delegate = (port: Port): Port => ({
 })
 
 /**
- * The port with the layer; undefined if the seed does not use the kind. `setFaults([])` removes the rules; the current
- * run of packets may still cause decisions.
+ * The port with the layer; undefined if the seed does not use the kind. `setFaults([])` removes the rules, but
+ * the current run of packets may still cause decisions.
  */
 export const withPacketTorment = (port: Port, device: string, decisions: Decisions): FaultPort | undefined => {
   const share = decisions.share('packet')

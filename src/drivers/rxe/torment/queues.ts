@@ -1,7 +1,7 @@
 /*
- * Kind `queue` of torment (spec/check/torment.ts): queues have exactly the requested size. The number of slots of a
- * ring is a power of two, and the user library posts as long as it sees a free slot. So the device publishes a consumer
- * index that is behind its own by the number of spare slots, which then look occupied.
+ * Kind `queue` of torment (spec/check/torment.ts): exact queues, which have exactly the requested size. The number of
+ * slots of a ring is a power of two, and the user library posts as long as it sees a free slot. So the device publishes
+ * a consumer index that is behind its own by the number of spare slots, which then look occupied.
  *
  * The slot of a request is released when its completion is written, and the slot of an unsignaled send with the
  * completion of a later send, as adapters do (ibv_post_send(3)). The slot of an SRQ is released when the request is
@@ -26,29 +26,27 @@ export interface ExactQueues {
    */
   limitShared(device: string, queue: ReceiveQueue, name: string, requests: number): void
   /** The rings were emptied: the slots of exact queues are released. */
-  restart(rings: QpRings): void
+  onRingsEmptied(rings: QpRings): void
   /** The slot behind those that the next completion releases, for `release`. */
   slotOf(rings: QpRings, isReceive: boolean): number
   /** Releases the slots of an exact queue before `slot`. */
   release(rings: QpRings, isReceive: boolean, slot: number): void
 }
 
-/** `ring` as one that holds exactly `capacity` elements; it is empty. */
+/** Releases the slots before `index`: publishes a consumer index that is lower by the number of spare slots. */
+const releaseSlots = (ring: Ring, index: number): void => storeConsumer(ring, index - (ring.mask - ring.capacity))
+
+/** The ring as one that holds exactly `capacity` elements, of which no WQE was taken yet. */
 const exactRing = (ring: Ring, capacity: number): Ring => {
   const exact = { ...ring, capacity }
-  publish(exact, 0)
+  releaseSlots(exact, 0)
   return exact
 }
-
-/**
- * Publishes a consumer index with which the slots before `index` look free, and as many as the ring has to spare do
- * not.
- */
-const publish = (ring: Ring, index: number): void => storeConsumer(ring, index - (ring.mask - ring.capacity))
 
 export const createExactQueues = (decisions: Decisions): ExactQueues => {
   /** The exact send and receive queues. */
   const exact = new WeakSet<object>()
+  /** Whether the next queue of a device becomes exact: all its queues share one sequence. */
   const acts = (device: string): boolean => decisions.sequence('queue', device, 0).acts()
 
   return {
@@ -58,14 +56,14 @@ export const createExactQueues = (decisions: Decisions): ExactQueues => {
         ...plain,
         retireSend(row, count) {
           const { send } = ringsOf[row]
-          if (exact.has(send)) send.retired = (send.retired + count) & send.ring.wrap
+          if (exact.has(send)) send.retiredIndex = (send.retiredIndex + count) & send.ring.wrap
           else plain.retireSend(row, count)
         },
         takeReceive(row, into, at) {
           const { receive } = ringsOf[row]
           if (!exact.has(receive)) return plain.takeReceive(row, into, at)
           if (!loadOldest(receive, into, at)) return false
-          if (receive.shared) publish(receive.ring, receive.taken)
+          if (receive.isShared) releaseSlots(receive.ring, receive.takenIndex)
           checkLimit(receive)
           return true
         },
@@ -80,17 +78,17 @@ export const createExactQueues = (decisions: Decisions): ExactQueues => {
         maxSge: maxSendSge,
         maxInline: maxInlineData,
       }
-      const receive = rings.receive.shared
+      const receive = rings.receive.isShared
         ? rings.receive
         : { ...rings.receive, ring: exactRing(rings.receive.ring, maxRecvWr) }
       exact.add(send)
-      if (!receive.shared) exact.add(receive)
+      if (!receive.isShared) exact.add(receive)
       decisions.note(
         'queue',
         device,
         () =>
           `QP 0x${qpn.toString(16)} has exactly ${maxSendWr} sends of ${maxSendSge} elements and ${maxInlineData} bytes inline` +
-          (receive.shared ? '' : `, and ${maxRecvWr} receives of ${maxRecvSge} elements`),
+          (receive.isShared ? '' : `, and ${maxRecvWr} receives of ${maxRecvSge} elements`),
       )
       return { ...rings, send, receive }
     },
@@ -104,15 +102,15 @@ export const createExactQueues = (decisions: Decisions): ExactQueues => {
       decisions.note('queue', device, () => `${name} has exactly ${requests} requests`)
     },
 
-    restart({ send, receive }) {
-      if (exact.has(send)) publish(send.ring, 0)
-      if (!receive.shared && exact.has(receive)) publish(receive.ring, 0)
+    onRingsEmptied({ send, receive }) {
+      if (exact.has(send)) releaseSlots(send.ring, 0)
+      if (!receive.isShared && exact.has(receive)) releaseSlots(receive.ring, 0)
     },
 
-    slotOf: ({ send, receive }, isReceive) => (isReceive ? receive.taken : send.retired),
+    slotOf: ({ send, receive }, isReceive) => (isReceive ? receive.takenIndex : send.retiredIndex),
     release({ send, receive }, isReceive, slot) {
-      if (!isReceive && exact.has(send)) publish(send.ring, slot)
-      if (isReceive && !receive.shared && exact.has(receive)) publish(receive.ring, slot)
+      if (!isReceive && exact.has(send)) releaseSlots(send.ring, slot)
+      if (isReceive && !receive.isShared && exact.has(receive)) releaseSlots(receive.ring, slot)
     },
   }
 }

@@ -4,13 +4,14 @@
  * `--torment` runs none of this code.
  *
  * Everything that is delayed is due at a time of the clock of `poll`. Before a call that modifies or destroys an
- * object, before an asynchronous event and before the removal of a device, all delays end (`endDelays`), so that these
- * have the same effects as without torment.
+ * object, before a call whose result depends on earlier posts, and before the removal of a device, all delays end
+ * (`endDelays`); before an asynchronous event, those of the device's completions end. So these have the same effects as
+ * without torment.
  */
 
 import { addHook } from '../../../core/devices/registry.ts'
 import { completed } from '../../../core/events/events.ts'
-import type { Affiliation, Device } from '../../../core/model.ts'
+import type { Device } from '../../../core/model.ts'
 import type { FaultPort } from '../../../phy/faults/layer.ts'
 import type { Port } from '../../../phy/port.ts'
 import type { TormentSetting } from '../../../spec/check/torment.ts'
@@ -24,13 +25,14 @@ import {
 } from '../../../transport/types.ts'
 import type { Arena } from '../../../wire/arena.ts'
 import type { QueueLimits } from '../attributes.ts'
+import type { Notify } from '../classes/cq-class.ts'
 import type { QpRings } from '../rings/work-source.ts'
-import type { CallTorment, CqObject, RxeState } from '../state.ts'
+import type { CallTorment, RxeState } from '../state.ts'
 import { createLateCompletions, isReceiveCompletion, type LateCompletions } from './completions.ts'
 import { createDecisions, type Decisions } from './decisions.ts'
 import { decideLimits } from './limits.ts'
 import { withPacketTorment } from './packets.ts'
-import { createPieces, type Pieces } from './pieces.ts'
+import { createPartialWrites, type PartialWrites } from './partial-writes.ts'
 import { createExactQueues } from './queues.ts'
 import { createResponder, type Responder } from './responder.ts'
 
@@ -44,28 +46,26 @@ export interface Torment {
   /** The work source for the engine of a new device, from its plain one. */
   work(plain: WorkSource, rings: readonly (QpRings | undefined)[]): WorkSource
   /**
-   * Torment of a new device. `memory`: its plain `Memory`. `completionsWith`: creates its `Completions`, which call
-   * `notify` for each completion that is written to a CQ with a completion channel.
+   * Torment of a new device. `memory`: its plain `Memory`. `createCompletions`: creates its `Completions`, which call
+   * `notify` for each completion that is written to a CQ.
    */
-  attach(device: Device<RxeState>, memory: Memory, completionsWith: (notify: Notify) => Completions): DeviceTorment
+  attach(device: Device<RxeState>, memory: Memory, createCompletions: (notify: Notify) => Completions): DeviceTorment
 }
-
-type Notify = (events: Affiliation, solicited: boolean, cq: CqObject) => void
 
 /** Torment of one device. */
 export interface DeviceTorment extends CallTorment {
   /** The engine's environment, from the plain one. */
   environment(plain: Environment): Environment
-  /** The engine for the scan of posts: its doorbells may be delayed. */
+  /** `engine` with an `onDoorbell` that may be delayed, for the scan of posts. */
   doorbells(engine: Engine): Engine
   /** Executes what is due, on all devices of the network; true if anything was. */
   poll(now: number): boolean
   nextTimeout(): number
 }
 
-/** The delaying parts of one device. */
-interface DeviceParts {
-  readonly pieces: Pieces
+/** What delays something on one device, by kind of torment. */
+interface DeviceDelays {
+  readonly writes: PartialWrites
   readonly completions: LateCompletions
   readonly responder: Responder
   readonly doorbells: { poll(now: number): boolean; nextTimeout(): number; ringAll(): void }
@@ -74,19 +74,19 @@ interface DeviceParts {
 /** Methods before which all delays end. */
 const CHANGES = ['modify', 'destroy']
 
-/** Kind `request` of torment: the engine gets some doorbells of a device late. */
+/** Kind `request` of torment (spec/check/torment.ts): the engine gets some doorbells of a device late. */
 const createDoorbells = (device: Device<RxeState>, decisions: Decisions, isSuspended: () => boolean) => {
   const { state, name } = device
   /** By row: when the doorbell is due. */
   const held = new Map<number, number>()
-  let next = Number.POSITIVE_INFINITY
+  let nextDue = Number.POSITIVE_INFINITY
   const poll = (now: number): boolean => {
-    if (now < next) return false
-    next = Number.POSITIVE_INFINITY
+    if (now < nextDue) return false
+    nextDue = Number.POSITIVE_INFINITY
     const due: number[] = []
     for (const [row, time] of held)
       if (time <= now) due.push(row)
-      else next = Math.min(next, time)
+      else nextDue = Math.min(nextDue, time)
     for (const row of due) {
       held.delete(row)
       if (state.qps[row] !== undefined) state.engine().onDoorbell(row)
@@ -95,9 +95,9 @@ const createDoorbells = (device: Device<RxeState>, decisions: Decisions, isSuspe
   }
   return {
     poll,
-    nextTimeout: () => next,
+    nextTimeout: () => nextDue,
     ringAll: () => {
-      next = Number.NEGATIVE_INFINITY
+      nextDue = Number.NEGATIVE_INFINITY
       poll(Number.POSITIVE_INFINITY)
     },
     ring(row: number): void {
@@ -112,19 +112,19 @@ const createDoorbells = (device: Device<RxeState>, decisions: Decisions, isSuspe
       const wait = sequence.wait()
       const due = state.now() + wait
       held.set(row, due)
-      next = Math.min(next, due)
+      nextDue = Math.min(nextDue, due)
       decisions.note('request', name, () => `requests of QP 0x${qpn.toString(16)} start after ${wait} µs`)
     },
   }
 }
 
 /** Bytes of `scratch` of `createTorment`. */
-export const PIECE_BYTES = 0x1_0000
+export const TORMENT_SCRATCH_BYTES = 0x1_0000
 
-/** `scratch`: PIECE_BYTES of memory, which native code can read if the process has native code. */
+/** `scratch`: TORMENT_SCRATCH_BYTES of memory, which native code can read if the process has native code. */
 export const createTorment = (setting: TormentSetting, scratch: Arena): Torment => {
   const decisions = createDecisions(setting)
-  const parts = new Set<DeviceParts>()
+  const devices = new Set<DeviceDelays>()
   const queues = createExactQueues(decisions)
   const layers: FaultPort[] = []
   /** Nested calls during which nothing is delayed. */
@@ -135,31 +135,31 @@ export const createTorment = (setting: TormentSetting, scratch: Arena): Torment 
     let worked = false
     if (decisions.isOver) for (const layer of layers.splice(0)) layer.setFaults([])
     // bytes first: completions announce them
-    for (const { pieces } of parts) worked = pieces.poll(now) || worked
-    for (const { completions } of parts) worked = completions.poll(now) || worked
-    for (const { doorbells, responder } of parts) {
+    for (const { writes } of devices) worked = writes.poll(now) || worked
+    for (const { completions } of devices) worked = completions.poll(now) || worked
+    for (const { doorbells, responder } of devices) {
       worked = responder.poll(now) || worked
       worked = doorbells.poll(now) || worked
     }
     return worked
   }
-  const placeBytes = (): void => {
-    for (const { pieces } of parts) pieces.writeAll()
+  const writeAllBytes = (): void => {
+    for (const { writes } of devices) writes.writeAll()
   }
   const endDelays = (): void => {
     suspensions++
-    for (const { doorbells, responder } of parts) {
+    for (const { doorbells, responder } of devices) {
       doorbells.ringAll()
       responder.releaseAll()
     }
-    placeBytes()
-    for (const { completions } of parts) completions.deliverAll()
+    writeAllBytes()
+    for (const { completions } of devices) completions.deliverAll()
     suspensions--
   }
-  /** When all bytes for queue pair `qpn` are in memory, of any device: which device the peer is on is not known. */
-  const placedAt = (qpn: number): number => {
+  /** When all bytes for the queue pairs `qpn` of all devices are in memory: the peer's device is not known. */
+  const readyAtAnyDevice = (qpn: number): number => {
     let latest = 0
-    for (const { pieces } of parts) latest = Math.max(latest, pieces.readyAt(qpn))
+    for (const { writes } of devices) latest = Math.max(latest, writes.readyAt(qpn))
     return latest
   }
 
@@ -172,26 +172,26 @@ export const createTorment = (setting: TormentSetting, scratch: Arena): Torment 
     },
     limits: device => decideLimits(decisions, device),
     work: queues.work,
-    attach(device, memory, completionsWith) {
+    attach(device, memory, createCompletions) {
       const { state, name } = device
       const ringsOf = (qpn: number): QpRings | undefined => state.rings[state.qpns.rowOf(qpn)]
       const { now } = state
-      const pieces = createPieces(memory, device.memory, scratch, name, decisions, now, isSuspended)
-      const plain = completionsWith((_events, solicited, cq) => completions.notify(cq, solicited))
+      const writes = createPartialWrites(memory, device.memory, scratch, name, decisions, now, isSuspended)
+      const plain = createCompletions((_events, solicited, cq) => completions.notify(cq, solicited))
       const completions = createLateCompletions({
         device: name,
         decisions,
         now,
         isSuspended,
         readyAt(qpn, isReceive) {
-          if (![...parts].some(part => part.pieces.nextTimeout() < Number.POSITIVE_INFINITY)) return 0
-          const ready = pieces.readyAt(qpn)
+          if (![...devices].some(delays => delays.writes.nextTimeout() < Number.POSITIVE_INFINITY)) return 0
+          const ready = writes.readyAt(qpn)
           const row = state.qpns.rowOf(qpn)
           if (isReceive || row < 0) return ready
-          return Math.max(ready, placedAt(state.engine().query(row).destQpn))
+          return Math.max(ready, readyAtAnyDevice(state.engine().query(row).destQpn))
         },
-        placeBytes,
-        isAlive: cq => state.cqs.get(cq.state.number) === cq,
+        writeAllBytes,
+        exists: cq => state.cqs.get(cq.state.number) === cq,
         slotOf(qpn, isReceive) {
           const rings = ringsOf(qpn)
           return rings === undefined ? 0 : queues.slotOf(rings, isReceive)
@@ -206,9 +206,9 @@ export const createTorment = (setting: TormentSetting, scratch: Arena): Torment 
         },
       })
       const doorbells = createDoorbells(device, decisions, isSuspended)
-      const responder = createResponder(state, name, decisions, pieces, isSuspended)
-      const part: DeviceParts = { pieces, completions, responder, doorbells }
-      parts.add(part)
+      const responder = createResponder(state, name, decisions, writes, isSuspended)
+      const delays: DeviceDelays = { writes, completions, responder, doorbells }
+      devices.add(delays)
       const removeHook = addHook(device as Device, {
         pre({ entry }) {
           if (CHANGES.includes(entry.name)) endDelays()
@@ -218,7 +218,7 @@ export const createTorment = (setting: TormentSetting, scratch: Arena): Torment 
         environment: environment => ({
           ...environment,
           choices: responder.choices,
-          memory: pieces.memory,
+          memory: writes.memory,
           completions: {
             push: (number, words, solicited) => completions.push(state.cqs.get(number), words, solicited),
           },
@@ -232,7 +232,7 @@ export const createTorment = (setting: TormentSetting, scratch: Arena): Torment 
         doorbells: engine => ({ ...engine, onDoorbell: doorbells.ring }),
         poll: pollAll,
         nextTimeout: () =>
-          Math.min(pieces.nextTimeout(), completions.nextTimeout(), responder.nextTimeout(), doorbells.nextTimeout()),
+          Math.min(writes.nextTimeout(), completions.nextTimeout(), responder.nextTimeout(), doorbells.nextTimeout()),
         entriesOf({ handle }, requested, capacity) {
           const entries = Math.max(requested, 1)
           if (decisions.share('limit') === 0 || decisions.isOver || entries >= capacity) return capacity
@@ -242,7 +242,7 @@ export const createTorment = (setting: TormentSetting, scratch: Arena): Torment 
         queuesOf: (rings, qpn, requested) => queues.limit(name, rings, qpn, requested),
         limitShared: ({ state: { queue, number } }, requests) =>
           queues.limitShared(name, queue, `SRQ 0x${number.toString(16)}`, requests),
-        restart: queues.restart,
+        onRingsEmptied: queues.onRingsEmptied,
         withoutDelays(run) {
           endDelays()
           suspensions++
@@ -254,7 +254,7 @@ export const createTorment = (setting: TormentSetting, scratch: Arena): Torment 
         },
         close() {
           endDelays()
-          parts.delete(part)
+          devices.delete(delays)
           removeHook()
         },
       }

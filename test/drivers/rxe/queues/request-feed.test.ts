@@ -34,9 +34,9 @@ const watch = (m: Machine) => {
     ended: request => lines.push(`ended ${nameOf(request)}`),
     completed: (request, { status, cqPosition, message }) =>
       lines.push(`completed ${nameOf(request)} ${status} #${cqPosition}${message ? ` < ${nameOf(message)}` : ''}`),
-    starved: () => lines.push('starved'),
+    receiverNotReady: () => lines.push('receiver not ready'),
     polled: (_cq, count) => lines.push(`polled ${count}`),
-    forgotten: () => lines.push('forgotten'),
+    queueReset: () => lines.push('queue reset'),
   }
   const polls = m.devices.map(({ device }) => device.driver.watch!(device, watcher, plainArena(4096)))
   return { polls, posted, take: () => lines.splice(0) }
@@ -86,7 +86,7 @@ it('reports a send that waits for a receive, and polled completions before the n
   const { polls, take } = watch(m)
   postSend(a.qp.send, { opcode: Wr.SEND, id: 1n, sges: [sgeOf(a.mr, 0, 10)], flags: Flag.SIGNALED })
   m.settle()
-  assert.deepEqual([...new Set(take())], ['posted SEND 1', 'starved'])
+  assert.deepEqual([...new Set(take())], ['posted SEND 1', 'receiver not ready'])
   postReceive(b.qp.receive, 5n, [sgeOf(b.mr, 0, 10)])
   m.tick()
   assert.deepEqual(take(), [
@@ -100,7 +100,7 @@ it('reports a send that waits for a receive, and polled completions before the n
   m.settle()
   assert.deepEqual(take().slice(0, 2), ['polled 1', 'posted SEND 2'])
   pollAll(b.cq.ring)
-  polls[1]!.context(b.p.context)
+  polls[1]!.reportContext(b.p.context)
   assert.deepEqual(take(), ['polled 1'])
 })
 
@@ -116,7 +116,7 @@ it('reports requests that fail and are flushed, and that a reset discards the re
     ['ended WRITE 1', 'completed WRITE 1 10 #1', 'ended WRITE 2', 'completed WRITE 2 5 #2', 'completed receive 4 5 #3'],
   )
   modify(a.qp, { state: Qps.RESET })
-  assert.deepEqual(take(), ['forgotten'])
+  assert.deepEqual(take(), ['queue reset'])
   modify(b.qp, { state: Qps.RESET })
   connectQps(a.qp, b.qp)
   take()

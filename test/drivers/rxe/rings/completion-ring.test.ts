@@ -77,9 +77,9 @@ test('a completion has the layout of ib_uverbs_wc', () => {
 test('a CQ holds as many completions as its capacity; one more overruns it and is not stored', () => {
   const { cq, ring } = makeQueue(3)
   for (let i = 0; i < 3; i++) assert.ok(pushCompletion(cq, completionOf(i)))
-  assert.equal(cq.overrun, false)
+  assert.equal(cq.hasOverrun, false)
   assert.equal(pushCompletion(cq, completionOf(3)), false)
-  assert.equal(cq.overrun, true)
+  assert.equal(cq.hasOverrun, true)
   assert.deepEqual(
     pollAll(ring).map(({ id }) => id),
     [0n, 1n, 2n],
@@ -104,7 +104,7 @@ test('completions come in order around the ring as long as the program consumes'
             else assert.equal(polled, pushed)
           }
         }
-        assert.equal(cq.overrun, false)
+        assert.equal(cq.hasOverrun, false)
         assert.ok(isIntact(cq.ring.area))
       },
     ),
@@ -129,7 +129,7 @@ test("a consumer index beyond the producer's causes no false overrun, however of
   // Then a whole round of completions fits, of which the program sees all but one.
   for (let i = 0; i <= ring.mask; i++) assert.ok(pushCompletion(cq, completionOf(i)), `completion ${i}`)
   assert.equal(pollAll(ring).length, ring.mask)
-  assert.equal(cq.overrun, false)
+  assert.equal(cq.hasOverrun, false)
 })
 
 test('whatever a program writes to its index, nothing is written outside the ring', () => {

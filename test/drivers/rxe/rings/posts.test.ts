@@ -1,10 +1,10 @@
 /*
- * Scans of rings for posted requests (`Where`: changed, recently used, all rows, or a slice of them), and which rows a
+ * Scans of rings for posted requests (`ScanScope`: changed, recently used, all rows, or a slice of them), and which rows a
  * scan passes to the engine.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { createPostScan, SLICE_ROWS, Where } from '../../../../src/drivers/rxe/rings/posts.ts'
+import { createPostScan, ScanScope, SLICE_ROWS } from '../../../../src/drivers/rxe/rings/posts.ts'
 import { createReceiveQueue } from '../../../../src/drivers/rxe/rings/receive-queue.ts'
 import { storeProducer } from '../../../../src/drivers/rxe/rings/rings.ts'
 import {
@@ -30,14 +30,14 @@ const setUp = (count: number, slots = 15, ownerOf?: (row: number) => QueueOwner)
   } as unknown as Engine
   const posts = createPostScan(rings, engine, () => ownerOf !== undefined)
   /** Returns the calls of the engine. `isEmpty`: nothing is posted, and rows are passed only because of `recheck`. */
-  const scan = (where: Where, isEmpty = false): string[] => {
+  const scan = (scope: ScanScope, isEmpty = false): string[] => {
     notified.length = 0
-    const hasSends = posts.scan(where)
+    const hasSends = posts.scan(scope)
     assert.equal(hasSends, !isEmpty && notified.some(line => line.startsWith('send')))
     return [...notified]
   }
   for (let row = 0; row < count; row++) posts.add(row)
-  scan(Where.CHANGED, true)
+  scan(ScanScope.CHANGED, true)
   /** Posts sends: sets the producer index. */
   const send = (row: number, producer: number) => storeProducer(rings[row]!.send.ring, producer)
   return { rings, posts, scan, send }
@@ -45,12 +45,12 @@ const setUp = (count: number, slots = 15, ownerOf?: (row: number) => QueueOwner)
 
 test('a full scan finds every post, once', () => {
   const { rings, scan, send } = setUp(200)
-  assert.deepEqual(scan(Where.ALL), [])
+  assert.deepEqual(scan(ScanScope.ALL), [])
   send(150, 1)
   storeProducer(rings[3]!.receive.ring, 2)
-  assert.deepEqual(scan(Where.CHANGED), [])
-  assert.deepEqual(scan(Where.ALL), ['receive 3', 'send 150'])
-  assert.deepEqual(scan(Where.ALL), [])
+  assert.deepEqual(scan(ScanScope.CHANGED), [])
+  assert.deepEqual(scan(ScanScope.ALL), ['receive 3', 'send 150'])
+  assert.deepEqual(scan(ScanScope.ALL), [])
 })
 
 test('a round of slices finds every post, and begins where the previous slice ended', () => {
@@ -58,58 +58,58 @@ test('a round of slices finds every post, and begins where the previous slice en
   const { posts, scan, send } = setUp(count)
   assert.equal(posts.isUnfinished(), false)
   for (const row of [0, SLICE_ROWS, count - 1]) send(row, 1)
-  assert.deepEqual(scan(Where.BEGIN), ['send 0'])
-  assert.deepEqual(scan(Where.CHANGED), [])
-  assert.deepEqual(scan(Where.CONTINUE), [`send ${SLICE_ROWS}`])
+  assert.deepEqual(scan(ScanScope.BEGIN), ['send 0'])
+  assert.deepEqual(scan(ScanScope.CHANGED), [])
+  assert.deepEqual(scan(ScanScope.CONTINUE), [`send ${SLICE_ROWS}`])
   assert.equal(posts.isUnfinished(), true)
   send(5, 1)
   // A new round: rows that were checked before it are checked again, last.
-  assert.deepEqual(scan(Where.BEGIN), [`send ${count - 1}`, 'send 5'])
-  assert.deepEqual(scan(Where.CONTINUE), [])
-  assert.deepEqual(scan(Where.CONTINUE), [])
+  assert.deepEqual(scan(ScanScope.BEGIN), [`send ${count - 1}`, 'send 5'])
+  assert.deepEqual(scan(ScanScope.CONTINUE), [])
+  assert.deepEqual(scan(ScanScope.CONTINUE), [])
   assert.equal(posts.isUnfinished(), false)
   send(7, 1)
-  assert.deepEqual(scan(Where.CONTINUE), [], 'the round is finished')
-  assert.deepEqual(scan(Where.ALL), ['send 7'])
+  assert.deepEqual(scan(ScanScope.CONTINUE), [], 'the round is finished')
+  assert.deepEqual(scan(ScanScope.ALL), ['send 7'])
 })
 
 test('a recently used queue is polled between full scans until it has been idle for a while', () => {
   const { scan, send } = setUp(3)
-  for (let i = 0; i < 20; i++) scan(Where.ALL)
+  for (let i = 0; i < 20; i++) scan(ScanScope.ALL)
   send(1, 1)
-  assert.deepEqual(scan(Where.USED), [], 'not yet marked as used')
-  assert.deepEqual(scan(Where.ALL), ['send 1'])
+  assert.deepEqual(scan(ScanScope.USED), [], 'not yet marked as used')
+  assert.deepEqual(scan(ScanScope.ALL), ['send 1'])
   for (let n = 2; n < 40; n++) {
     send(1, n & 15)
-    assert.deepEqual(scan(Where.USED), ['send 1'])
-    scan(Where.ALL)
+    assert.deepEqual(scan(ScanScope.USED), ['send 1'])
+    scan(ScanScope.ALL)
   }
-  for (let i = 0; i < 20; i++) scan(Where.ALL)
+  for (let i = 0; i < 20; i++) scan(ScanScope.ALL)
   send(1, 9)
-  assert.deepEqual(scan(Where.USED), [])
-  assert.deepEqual(scan(Where.ALL), ['send 1'])
+  assert.deepEqual(scan(ScanScope.USED), [])
+  assert.deepEqual(scan(ScanScope.ALL), ['send 1'])
 })
 
 test('a queue whose posts a scan of changed rows finds is marked as used', () => {
   const { scan, posts, send } = setUp(2)
   send(1, 1)
   posts.recheck(1)
-  scan(Where.CHANGED)
+  scan(ScanScope.CHANGED)
   send(1, 2)
-  assert.deepEqual(scan(Where.USED), ['send 1'])
+  assert.deepEqual(scan(ScanScope.USED), ['send 1'])
 })
 
 test('a rechecked row is passed to the engine by the next scan, once, and counts as no work if nothing is posted', () => {
   const { rings, posts, scan, send } = setUp(2)
   posts.recheck(1)
   posts.recheck(1)
-  assert.deepEqual(scan(Where.CHANGED, true), ['receive 1', 'send 1'])
+  assert.deepEqual(scan(ScanScope.CHANGED, true), ['receive 1', 'send 1'])
   send(1, 1)
   posts.recheck(1)
-  assert.deepEqual(scan(Where.CHANGED), ['receive 1', 'send 1'])
+  assert.deepEqual(scan(ScanScope.CHANGED), ['receive 1', 'send 1'])
   posts.recheck(0)
   rings[0] = undefined
-  assert.deepEqual(scan(Where.USED), [], 'destroyed in the meantime')
+  assert.deepEqual(scan(ScanScope.USED), [], 'destroyed in the meantime')
 })
 
 test('a new post is found after the engine took requests itself and the index of a ring of two slots wrapped', () => {
@@ -119,17 +119,17 @@ test('a new post is found after the engine took requests itself and the index of
   const receive = (producer: number) => storeProducer(rings[0]!.receive.ring, producer)
   send(0, 1)
   receive(1)
-  assert.deepEqual(scan(Where.ALL), ['receive 0', 'send 0'])
+  assert.deepEqual(scan(ScanScope.ALL), ['receive 0', 'send 0'])
   assert.ok(loadSend(0, 0, block, 0) && takeReceive(0, block, 0))
   // The engine takes the second posts itself, without a scan.
   send(0, 2)
   receive(2)
   assert.ok(loadSend(0, 1, block, 0) && takeReceive(0, block, 0))
   assert.ok(!loadSend(0, 2, block, 0) && !takeReceive(0, block, 0))
-  assert.deepEqual(scan(Where.ALL), [])
+  assert.deepEqual(scan(ScanScope.ALL), [])
   send(0, 3)
   receive(3)
-  assert.deepEqual(scan(Where.ALL), ['receive 0', 'send 0'])
+  assert.deepEqual(scan(ScanScope.ALL), ['receive 0', 'send 0'])
 })
 
 test('with memory windows, a scan checks all queues of the posting context, in the order of posts, and no others', () => {
@@ -137,16 +137,20 @@ test('with memory windows, a scan checks all queues of the posting context, in t
   const { rings, posts, scan, send } = setUp(30, 15, row => (row % 2 === 0 ? withWindows : withoutWindows))
   for (const row of [0, 6, 7]) send(row, 1)
   posts.recheck(0)
-  assert.deepEqual(scan(Where.CHANGED), ['receive 0', 'send 0', 'send 6'])
+  assert.deepEqual(scan(ScanScope.CHANGED), ['receive 0', 'send 0', 'send 6'])
   for (const row of [1, 8, 9]) send(row, 2)
   posts.recheck(1)
-  assert.deepEqual(scan(Where.CHANGED), ['receive 1', 'send 1'], 'the context has no windows: no other row is checked')
+  assert.deepEqual(
+    scan(ScanScope.CHANGED),
+    ['receive 1', 'send 1'],
+    'the context has no windows: no other row is checked',
+  )
   // The row of a destroyed queue pair now belongs to the other context.
   rings[8] = { ...rings[8]!, owner: withoutWindows }
   posts.add(8)
-  scan(Where.ALL)
+  scan(ScanScope.ALL)
   send(8, 3)
   send(2, 1)
   posts.recheck(2)
-  assert.deepEqual(scan(Where.CHANGED), ['receive 2', 'send 2'])
+  assert.deepEqual(scan(ScanScope.CHANGED), ['receive 2', 'send 2'])
 })

@@ -57,8 +57,8 @@ test('the limit event is raised once, when fewer requests than the limit remain;
 
 test('a receive queue is shared if and only if it has a function for the limit event', () => {
   const queue = createReceiveQueue(testRings(), 3, 1)
-  assert.equal(queue.shared, false)
-  assert.equal(createReceiveQueue(testRings(), 3, 1, () => {}).shared, true)
+  assert.equal(queue.isShared, false)
+  assert.equal(createReceiveQueue(testRings(), 3, 1, () => {}).isShared, true)
 })
 
 /** Resizes a queue and frees its old ring; false if it has more requests. */

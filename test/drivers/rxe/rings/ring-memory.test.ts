@@ -22,13 +22,13 @@ import {
 const mark = (ring: Ring, value: number): void => {
   for (let i = 0; i <= ring.mask; i++) {
     const at = elementAt(ring, i)
-    ring.area.bytes.fill(value, at, at + 2 ** ring.log2)
+    ring.area.bytes.fill(value, at, at + 2 ** ring.log2Element)
   }
   storeProducer(ring, value)
   storeConsumer(ring, 2 * value)
 }
 const isMarked = (ring: Ring, value: number): boolean => {
-  const end = elementAt(ring, ring.mask) + 2 ** ring.log2
+  const end = elementAt(ring, ring.mask) + 2 ** ring.log2Element
   return (
     loadProducer(ring) === value &&
     loadConsumer(ring) === 2 * value &&
@@ -56,7 +56,7 @@ test('rings of any size, allocated and freed in any order, keep their contents',
         const ring = createRing(memory, elements, bytes)
         assert.equal(loadProducer(ring), 0)
         assert.equal(loadConsumer(ring), 0)
-        assert.ok(ring.capacity >= elements && ring.capacity < 2 * elements && 2 ** ring.log2 >= bytes)
+        assert.ok(ring.capacity >= elements && ring.capacity < 2 * elements && 2 ** ring.log2Element >= bytes)
         mark(ring, (i % 250) + 1)
         live.push({ ring, value: (i % 250) + 1 })
       })

@@ -43,7 +43,7 @@ const attribute = (call: LoggedIoctl, id: number) => call.attributes.find(a => a
 const assertLike = (map: LoggedMmap, elements: number, bytes: number, name: string): void => {
   const ring = createRing(testRings(), elements, bytes)
   assert.equal(ring.area.length, map.length, `${name}: bytes to map`)
-  assert.equal(ring.log2, u32(map.head, RingHeader.LOG2_ELEMENT), `${name}: log2 of an element`)
+  assert.equal(ring.log2Element, u32(map.head, RingHeader.LOG2_ELEMENT), `${name}: log2 of an element`)
   assert.equal(ring.mask, u32(map.head, RingHeader.INDEX_MASK), `${name}: mask`)
   const head = ring.area.bytes.subarray(ring.area.at, ring.area.at + map.head.length)
   assert.deepEqual(head, map.head, `${name}: header`)
@@ -91,9 +91,9 @@ test('a ring holds the requested number of requests; number and size of its elem
       assert.equal(ring.mask, ringMask(rxeLayout, elements))
       assert.ok(ring.mask >= elements && (ring.mask & (ring.mask + 1)) === 0)
       assert.ok(elements === 0 || ring.mask < 2 * elements + 1, 'the number of elements is not larger than needed')
-      assert.ok(2 ** ring.log2 >= Math.max(64, bytes))
-      assert.ok(bytes <= 64 ? ring.log2 === 6 : 2 ** ring.log2 < 2 * bytes)
-      assert.ok(RingHeader.DATA + (ring.mask + 1) * 2 ** ring.log2 <= ring.area.length)
+      assert.ok(2 ** ring.log2Element >= Math.max(64, bytes))
+      assert.ok(bytes <= 64 ? ring.log2Element === 6 : 2 ** ring.log2Element < 2 * bytes)
+      assert.ok(RingHeader.DATA + (ring.mask + 1) * 2 ** ring.log2Element <= ring.area.length)
     }),
   )
 })
@@ -109,7 +109,7 @@ test('any index that a program writes stays inside the ring', () => {
         const { area } = ring
         for (const index of indices) {
           const at = elementAt(ring, index)
-          assert.ok(at >= area.at + RingHeader.DATA && at + 2 ** ring.log2 <= area.at + area.length)
+          assert.ok(at >= area.at + RingHeader.DATA && at + 2 ** ring.log2Element <= area.at + area.length)
           // The program can write any value to the header and indices.
           for (const offset of [0, 4, RingHeader.PRODUCER, RingHeader.CONSUMER])
             ring.area.view.setInt32(area.at + offset, index | 0, true)

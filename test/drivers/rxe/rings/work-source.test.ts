@@ -264,7 +264,7 @@ test('a send request is loaded by its index, which counts modulo 2^32, only if i
   let index = 0xffff_fff0
   b.send.producer = index & b.send.mask
   b.send.consumer = b.send.producer
-  b.rings.send.retired = b.send.producer
+  b.rings.send.retiredIndex = b.send.producer
   for (let round = 0; round < 40; round++) {
     assert.equal(b.load(index), undefined)
     assert.ok(postSend(b.send, { opcode: Wr.SEND, id: BigInt(round) }))
