@@ -129,7 +129,9 @@ export const objectMessage = (state: ClientState): Message | undefined => {
   const [first] = Object.keys(inputs)
   const [result] = Object.keys(outputs).filter(name => outputs[name].of.kind !== 'fd')
   const bytes = encodeCall(call, {
-    ...(isIndirect && first !== undefined && call.args[first] !== undefined && { inputAddresses: { [first]: BUFFERS_AT } }),
+    ...(isIndirect &&
+      first !== undefined &&
+      call.args[first] !== undefined && { inputAddresses: { [first]: BUFFERS_AT } }),
     ...(isIndirect &&
       result !== undefined && {
         rooms: { [result]: { address: BUFFERS_AT, length: random.pick([0, 8, AREA_BYTES]) } },
