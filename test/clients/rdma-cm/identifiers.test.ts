@@ -45,7 +45,7 @@ const bound = (host: Host, address: SocketAddress, reuseAddress = false) => {
 const jobsOf = ({ core }: Host) => {
   const jobs: Iterator<unknown>[] = []
   const { runJob: run } = core
-  Object.assign(core, { run: (job: Iterator<unknown>) => jobs.push(job) })
+  Object.assign(core, { runJob: (job: Iterator<unknown>) => jobs.push(job) })
   return { jobs, run }
 }
 
