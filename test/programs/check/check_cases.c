@@ -36,6 +36,48 @@ static int batch(void)
     return destroy_pair(&one, &other);
 }
 
+/* ---- callers: two functions post in turn, with the same frames below them, as many receives as fit ---- */
+
+static struct end poster_end;
+
+/* The comments in assembler keep the compiler from merging the functions, and from jumping in place of the last call. */
+__attribute__((noinline)) static void post_one(void)
+{
+    /* The post log has one stack for each wr_id. */
+    static uint64_t wr_id;
+    struct ibv_sge sge = all_of(&poster_end);
+    struct ibv_recv_wr *bad, wr = {.wr_id = ++wr_id, .sg_list = &sge, .num_sge = 1};
+    check(ibv_post_recv(poster_end.qp, &wr, &bad), "ibv_post_recv");
+}
+
+__attribute__((noinline)) static void one_caller(void)
+{
+    post_one();
+    __asm__ volatile("# one_caller");
+}
+
+__attribute__((noinline)) static void other_caller(void)
+{
+    post_one();
+    __asm__ volatile("# other_caller");
+}
+
+static int callers(void)
+{
+    struct end peer = {0};
+    make_pair(&poster_end, &peer);
+    /* Volatile: an unrolled loop would have several calls. */
+    for (volatile int i = 0; i < 4; i++) {
+        one_caller();
+        other_caller();
+    }
+    /* The device reads the receives when a message comes. */
+    post(&peer, IBV_WR_SEND, all_of(&peer), 0, 0);
+    completion(&peer);
+    completion(&poster_end);
+    return destroy_pair(&poster_end, &peer);
+}
+
 /* ---- forks: children that make the same mistake ---- */
 
 static int forks(int count)
@@ -234,13 +276,15 @@ int main(int argc, char **argv)
         return forged();
     if (strcmp(name, "batch") == 0)
         return batch();
+    if (strcmp(name, "callers") == 0)
+        return callers();
     if (strcmp(name, "forks") == 0 && argc > 2)
         return forks(atoi(argv[2]));
     if (strcmp(name, "threads") == 0)
         return threads();
     if (strcmp(name, "constructor") == 0 && argc > 2)
         return constructor(argv[2]);
-    fprintf(stderr, "usage: check_cases batch | forks COUNT | threads | constructor LIBRARY | exec | "
+    fprintf(stderr, "usage: check_cases batch | callers | forks COUNT | threads | constructor LIBRARY | exec | "
                     "unloaded LIBRARY LIBRARY | forged\n");
     return 1;
 }

@@ -323,6 +323,22 @@ describe('userdma check', { skip: lacking(faulty('leak'), fixed('leak'), ownProg
     )
   })
 
+  it('posts of two functions with the same stack pointer have different stacks', async t => {
+    const { found } = await checkScript(t, `${ownProgram('check_cases')} callers`)
+    const callersOf = ({ moments: [moment] }: (typeof found)[number]) =>
+      (moment?.frames ?? []).map(frame => frame.function).filter(name => name?.endsWith('_caller'))
+    assert.deepEqual(
+      found
+        .filter(({ id }) => id === 'receive-overlap')
+        .map(finding => [callersOf(finding), finding.count])
+        .sort(),
+      [
+        [['one_caller'], 3],
+        [['other_caller'], 4],
+      ],
+    )
+  })
+
   it('a frame is one line, even if the name of its file has a newline', async t => {
     const program = join(temporaryFolder(t), 'odd\nname')
     copyFileSync(faulty('unknown-lkey'), program)
