@@ -132,11 +132,11 @@ describe('a tool’s session', () => {
     const client = await openSession(
       serve(
         afterHello((request, send) => {
-          const { what } = JSON.parse(request.text) as { what: string }
+          const { kind } = JSON.parse(request.text) as { kind: string }
           send(writeTrace(out, record(1)))
           send(writeTrace(out, record(2)))
           const text =
-            what === 'config' ? '{"config":{"devices":[],"fault":"","link":"memory"}}' : '{"error":"not today"}'
+            kind === 'config' ? '{"config":{"devices":[],"fault":"","link":"memory"}}' : '{"error":"not today"}'
           send(writeToolReply(out, request, text))
           send(writeTrace(out, record(3)))
         }),

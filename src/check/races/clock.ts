@@ -9,7 +9,7 @@
  *
  * Threads are also ordered by pipes, mutexes and other means that are not seen. For these there is one time,
  * `acquired`: the clock contains what any thread knew then. A clock that several owners share must not be changed:
- * `writable` makes a copy of it.
+ * `unshared` makes a copy of it.
  */
 
 /** Maximum slots. A queue without a slot has no counts: what one thread knows of it, all threads are taken to know. */
@@ -31,7 +31,7 @@ export class Clock {
   }
 
   /** This clock, or a copy of it if it is shared. */
-  get writable(): Clock {
+  unshared(): Clock {
     return this.isShared ? new Clock(this.acquired, this.#counts.slice()) : this
   }
 

@@ -10,7 +10,7 @@ import { PostQueue } from '../../spec/session.ts'
 import { SendFlags, WcStatus, WrOpcode } from '../../spec/work.ts'
 import type { Detector, DetectorServices } from '../detector.ts'
 import { hex, type KnownObject, moment } from '../objects.ts'
-import { type Posted, RaceFeed, type SeenEnd } from './feed.ts'
+import { type Posted, RaceFeed } from './feed.ts'
 import type { RequestKind } from './order.ts'
 import { type Race, Races, type Request } from './races.ts'
 import { type Access, AccessKind, type Range, type Region } from './shadow.ts'
@@ -36,24 +36,24 @@ const { ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD, ATOMIC_WRITE } = WrOpcode.valu
 interface Operation {
   readonly kind: RequestKind
   /** The AccessKind of its access to memory of the poster, and to memory of the peer. */
-  readonly local: number
-  readonly remote: number
+  readonly localAccess: number
+  readonly remoteAccess: number
 }
 
-const write: Operation = { kind: 'WRITE', local: AccessKind.SOURCE, remote: AccessKind.WRITE }
-const send: Operation = { kind: 'SEND', local: AccessKind.SOURCE, remote: AccessKind.READ }
-const atomic: Operation = { kind: 'ATOMIC', local: AccessKind.RESULT, remote: AccessKind.ATOMIC }
+const writeOperation: Operation = { kind: 'WRITE', localAccess: AccessKind.SOURCE, remoteAccess: AccessKind.WRITE }
+const sendOperation: Operation = { kind: 'SEND', localAccess: AccessKind.SOURCE, remoteAccess: AccessKind.READ }
+const atomicOperation: Operation = { kind: 'ATOMIC', localAccess: AccessKind.RESULT, remoteAccess: AccessKind.ATOMIC }
 /** By ibv_wr_opcode; others access no memory that is checked. */
 const operations: ReadonlyMap<number, Operation> = new Map([
-  [RDMA_WRITE, write],
-  [RDMA_WRITE_WITH_IMM, write],
-  [SEND, send],
-  [SEND_WITH_IMM, send],
-  [SEND_WITH_INV, send],
-  [RDMA_READ, { kind: 'READ', local: AccessKind.RESULT, remote: AccessKind.READ }],
-  [ATOMIC_CMP_AND_SWP, atomic],
-  [ATOMIC_FETCH_AND_ADD, atomic],
-  [ATOMIC_WRITE, { ...atomic, local: AccessKind.SOURCE }],
+  [RDMA_WRITE, writeOperation],
+  [RDMA_WRITE_WITH_IMM, writeOperation],
+  [SEND, sendOperation],
+  [SEND_WITH_IMM, sendOperation],
+  [SEND_WITH_INV, sendOperation],
+  [RDMA_READ, { kind: 'READ', localAccess: AccessKind.RESULT, remoteAccess: AccessKind.READ }],
+  [ATOMIC_CMP_AND_SWP, atomicOperation],
+  [ATOMIC_FETCH_AND_ADD, atomicOperation],
+  [ATOMIC_WRITE, { ...atomicOperation, localAccess: AccessKind.SOURCE }],
 ])
 
 /** Verbs for accesses, by AccessKind. */
@@ -78,7 +78,7 @@ const nameOf = ({ opcode }: WorkRequest): string => (opcode < 0 ? 'receive' : re
 
 export const createRaceDetector = (services: DetectorServices, sources: RaceSources): RaceDetector => {
   const { objects } = services
-  let isOn = false
+  let hasBegun = false
   /** Registered regions by device, then lkey. */
   const regions = new Map<number, Map<number, KnownRegion>>()
 
@@ -135,11 +135,11 @@ export const createRaceDetector = (services: DetectorServices, sources: RaceSour
     operation: Operation,
   ): readonly Range[] => {
     const bytes = operation.kind === 'ATOMIC' ? ATOMIC_BYTES : length
-    const ranges = elementRanges(qp.device, elements, bytes, operation.local)
+    const ranges = elementRanges(qp.device, elements, bytes, operation.localAccess)
     const peer = remote && qp.attributes.address && services.deviceWithGid(qp.attributes.address.dgid)
     const remoteRange =
       remote && peer !== undefined
-        ? rangeOf(peer, remote.rkey, remote.address, remote.length, operation.remote)
+        ? rangeOf(peer, remote.rkey, remote.address, remote.length, operation.remoteAccess)
         : undefined
     if (remoteRange === undefined) return ranges
     return ranges.length === 1 ? [ranges[0]!, remoteRange] : [...ranges, remoteRange]
@@ -189,7 +189,7 @@ export const createRaceDetector = (services: DetectorServices, sources: RaceSour
             ? 'the second was posted before the first was over'
             : 'the first may have been over, but nothing that userdma sees says so to the thread that posted the second',
         ],
-        moments: [moment(`posted the ${nameOf(earlier.info.request)}`, earlier.posted, stackOf(earlier))],
+        moments: [moment(`posted the ${nameOf(earlier.info.request)}`, earlier.postTime, stackOf(earlier))],
         objects: [owner, ownerOf(earlier), (second.range.region as KnownRegion).object],
       },
     )
@@ -202,15 +202,17 @@ export const createRaceDetector = (services: DetectorServices, sources: RaceSour
    * The last send that ended, until the next event. Its completion, which mostly is the next event, also says that it
    * has ended: then the end itself is not added.
    */
-  let pendingEnd: SeenEnd | undefined
-  const addPendingEnd = (): void => {
-    if (pendingEnd !== undefined) feed.add(pendingEnd)
-    pendingEnd = undefined
+  let endedRequest: WorkRequest | undefined
+  /** When it ended, in µs. */
+  let endTime = 0
+  const addLastEnd = (): void => {
+    if (endedRequest !== undefined) feed.add({ event: 'end', request: endedRequest, time: endTime })
+    endedRequest = undefined
   }
 
   const join = (): void => {
-    if (!isOn) return
-    addPendingEnd()
+    if (!hasBegun) return
+    addLastEnd()
     const begun = services.sources.now()
     const { entries, lost } = sources.read()
     for (const context of lost) feed.lost(context)
@@ -222,13 +224,13 @@ export const createRaceDetector = (services: DetectorServices, sources: RaceSour
 
   return {
     begin() {
-      isOn = true
+      hasBegun = true
     },
     join,
     posted(request) {
-      const owner = isOn ? objects.find(request.owner) : undefined
+      const owner = hasBegun ? objects.find(request.owner) : undefined
       if (owner === undefined) return
-      addPendingEnd()
+      addLastEnd()
       const isSend = request.queue === PostQueue.SEND
       const operation = isSend ? operations.get(request.opcode) : undefined
       feed.add({
@@ -244,15 +246,17 @@ export const createRaceDetector = (services: DetectorServices, sources: RaceSour
       joinBatch()
     },
     ended(request) {
-      if (!isOn) return
-      addPendingEnd()
-      pendingEnd = { event: 'end', request, time: services.sources.now() }
+      if (!hasBegun) return
+      addLastEnd()
+      endedRequest = request
+      endTime = services.sources.now()
     },
     completed(request, { cq, cqPosition, status, bytes, qp, message }) {
-      if (!isOn || cqPosition === 0) return
-      const time = pendingEnd?.request === request ? pendingEnd.time : services.sources.now()
-      if (pendingEnd?.request !== request) addPendingEnd()
-      pendingEnd = undefined
+      if (!hasBegun || cqPosition === 0) return
+      const isLastEnd = endedRequest === request
+      const time = isLastEnd ? endTime : services.sources.now()
+      if (!isLastEnd) addLastEnd()
+      endedRequest = undefined
       const isFilled = request.queue !== PostQueue.SEND && status === WcStatus.values.SUCCESS
       const owner = isFilled ? objects.find(qp) : undefined
       // A WRITE with immediate data consumes a receive and does not write to its buffer.
@@ -266,13 +270,13 @@ export const createRaceDetector = (services: DetectorServices, sources: RaceSour
       joinBatch()
     },
     queueReset(id) {
-      const owner = isOn ? objects.find(id) : undefined
+      const owner = hasBegun ? objects.find(id) : undefined
       if (owner === undefined) return
       join()
       feed.forget(id, owner.context, owner.isQp ? 'qp' : 'srq', owner.qpn ?? owner.handle)
     },
     called({ class: name, method, refused }, object) {
-      if (!isOn || refused !== undefined) return
+      if (!hasBegun || refused !== undefined) return
       if (name === 'cq' && method === 'destroy') {
         join()
         feed.forgetCq(object.id)

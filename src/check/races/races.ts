@@ -44,7 +44,7 @@ interface Queue<Info> {
   /** The requests whose completions no thread has polled, oldest first. */
   inFlight: Request<Info>[]
   /** Number of requests at the front of `inFlight` that are placed (clock.ts), which a thread knows. */
-  placed: number
+  placedCount: number
   /** The number of the next request of the slot. */
   nextEpoch: number
   /** Number of fenced requests so far. */
@@ -63,18 +63,18 @@ export class Request<Info> implements Queued {
   readonly fencesSoFar: number
   /** Thread and time of the post. */
   readonly thread: number
-  readonly posted: number
+  readonly postTime: number
   readonly info: Info
   /** Of a received message: the request that sent it. */
   readonly sender: Request<Info> | undefined
   /** The clock of the post; undefined once it is no longer needed. */
   clock: Clock | undefined
   /** When the device fetched it, and when the device finished it; infinite: not yet. */
-  readonly fetched: number
-  ended = Number.POSITIVE_INFINITY
+  readonly fetchTime: number
+  endTime = Number.POSITIVE_INFINITY
   /** When the first thread knew that the request was done, and that it was placed (clock.ts); infinite: none knows. */
-  doneKnown = Number.POSITIVE_INFINITY
-  placedKnown = Number.POSITIVE_INFINITY
+  doneKnownTime = Number.POSITIVE_INFINITY
+  placedKnownTime = Number.POSITIVE_INFINITY
   /** The clocks of the words that it has read or changed, and that are used as flags or locks (`Interval.sync`). */
   syncs: readonly Clock[] = NONE
   /** Earlier requests whose race with this one was reported. */
@@ -86,7 +86,7 @@ export class Request<Info> implements Queued {
     info: Info,
     stamp: PostStamp,
     clock: Clock,
-    fetched: number,
+    fetchTime: number,
     sender?: Request<Info>,
   ) {
     this.queue = queue
@@ -94,10 +94,10 @@ export class Request<Info> implements Queued {
     this.kind = kind
     this.fencesSoFar = queue.fences
     this.thread = stamp.thread
-    this.posted = stamp.time
+    this.postTime = stamp.time
     this.clock = clock
     this.info = info
-    this.fetched = fetched
+    this.fetchTime = fetchTime
     this.sender = sender
   }
 }
@@ -122,7 +122,7 @@ interface Thread {
 
 interface Cq {
   /** The first thread that has polled it. */
-  thread: number
+  firstPoller: number
   /** The clock of all its pollers; undefined while there is only one. */
   clock: Clock | undefined
 }
@@ -173,7 +173,7 @@ export class Races<Info> {
     const free = this.#freeSlots.pop()
     const slot = free?.slot ?? (this.#slots < MAX_SLOTS ? this.#slots++ : -1)
     if (slot < 0) this.#omit('race-queues', 1)
-    const empty = { inFlight: [], placed: 0, fences: 0, forgottenFences: 0, fenced: [], isClosed: false }
+    const empty = { inFlight: [], placedCount: 0, fences: 0, forgottenFences: 0, fenced: [], isClosed: false }
     this.#queues.set(id, { slot, isReliable, nextEpoch: free?.nextEpoch ?? 0, ...empty })
   }
 
@@ -203,7 +203,7 @@ export class Races<Info> {
   post(threadId: number, time: number, acquired: number): PostStamp {
     const thread = this.#thread(threadId)
     if (acquired > thread.clock.acquired) {
-      thread.clock = thread.clock.writable
+      thread.clock = thread.clock.unshared()
       thread.clock.acquired = acquired
     }
     thread.clock.isShared = true
@@ -235,7 +235,7 @@ export class Races<Info> {
 
   /** The device has finished a send, at this time or before. */
   end(request: Request<Info>, time: number): void {
-    if (time < request.ended) request.ended = time
+    if (time < request.endTime) request.endTime = time
   }
 
   /** A message has filled a receive. `sender`: the request that sent it; undefined if that is not known. */
@@ -253,11 +253,11 @@ export class Races<Info> {
     clock.join(stamp.clock)
     if (sender !== undefined) {
       if (sender.clock !== undefined) clock.join(sender.clock)
-      else clock.acquired = Math.max(clock.acquired, sender.posted)
+      else clock.acquired = Math.max(clock.acquired, sender.postTime)
       if (sender.queue.slot >= 0) clock.raisePlaced(sender.queue.slot, sender.epoch + 1)
     }
     const request = new Request(queue, 'RECEIVE', info, stamp, this.#clockOf(clock, stamp.time), time, sender)
-    request.ended = time
+    request.endTime = time
     this.#enqueue(queue, request)
     // Without the clock of the sender no race is reported.
     this.#access(request, sender === undefined ? undefined : clock, ranges)
@@ -276,17 +276,17 @@ export class Races<Info> {
     requests: readonly (Request<Info> | undefined)[],
   ): void {
     const thread = this.#thread(threadId)
-    thread.clock = thread.clock.writable
+    thread.clock = thread.clock.unshared()
     if (acquired > thread.clock.acquired) thread.clock.acquired = acquired
     let cq = this.#cqs.get(cqId)
     if (cq === undefined) {
-      cq = { thread: threadId, clock: undefined }
+      cq = { firstPoller: threadId, clock: undefined }
       this.#cqs.set(cqId, cq)
     }
     // Polls of one CQ exclude each other, so each knows what the pollers before it knew.
-    if (cq.thread !== threadId && cq.clock === undefined) {
+    if (cq.firstPoller !== threadId && cq.clock === undefined) {
       cq.clock = new Clock(0)
-      const firstPoller = this.#threads.get(cq.thread)
+      const firstPoller = this.#threads.get(cq.firstPoller)
       if (firstPoller !== undefined) cq.clock.join(firstPoller.clock)
     }
     if (cq.clock !== undefined) thread.clock.join(cq.clock)
@@ -308,24 +308,24 @@ export class Races<Info> {
     let count = 0
     for (; count < queue.inFlight.length && queue.inFlight[count]!.epoch <= epoch; count++) {
       const done = queue.inFlight[count]!
-      done.doneKnown = time
-      if (queue.isReliable && done.placedKnown > time) done.placedKnown = time
+      done.doneKnownTime = time
+      if (queue.isReliable && done.placedKnownTime > time) done.placedKnownTime = time
       if (done.clock !== undefined && done !== request && done.clock !== request.clock) clock.join(done.clock)
       this.#release(done)
     }
     if (count === 1) queue.inFlight.shift()
     else queue.inFlight.splice(0, count)
-    queue.placed = Math.max(0, queue.placed - count)
+    queue.placedCount = Math.max(0, queue.placedCount - count)
   }
 
   /** Adds to a clock that a request's message was received: it, and those before it in its queue, are placed. */
   #addPlaced(clock: Clock, { queue, epoch }: Request<Info>, time: number): void {
     if (queue.isClosed) return
     if (queue.slot >= 0) clock.raisePlaced(queue.slot, epoch + 1)
-    for (; queue.placed < queue.inFlight.length; queue.placed++) {
-      const request = queue.inFlight[queue.placed]!
+    for (; queue.placedCount < queue.inFlight.length; queue.placedCount++) {
+      const request = queue.inFlight[queue.placedCount]!
       if (request.epoch > epoch) break
-      if (request.placedKnown > time) request.placedKnown = time
+      if (request.placedKnownTime > time) request.placedKnownTime = time
     }
   }
 
@@ -358,10 +358,10 @@ export class Races<Info> {
     this.#omit('race-in-flight', oldest.length)
     // Known as done since time 0: no race with them is reported.
     for (const forgotten of oldest) {
-      forgotten.doneKnown = forgotten.placedKnown = 0
+      forgotten.doneKnownTime = forgotten.placedKnownTime = 0
       this.#release(forgotten)
     }
-    queue.placed = Math.max(0, queue.placed - oldest.length)
+    queue.placedCount = Math.max(0, queue.placedCount - oldest.length)
   }
 
   /**
@@ -419,13 +419,13 @@ export class Races<Info> {
  * to memory of the poster. A completion of an unreliable queue proves nothing about memory of the peer.
  */
 const isKnownDone = <Info>(
-  { queue, epoch, doneKnown, kind }: Request<Info>,
+  { queue, epoch, doneKnownTime, kind }: Request<Info>,
   clock: Clock,
   isLocal: boolean,
 ): boolean => {
   if (!queue.isReliable && !isLocal && kind !== 'RECEIVE') return false
-  if (doneKnown <= clock.acquired) return true
-  return queue.slot < 0 ? doneKnown < Number.POSITIVE_INFINITY : clock.done(queue.slot) > epoch
+  if (doneKnownTime <= clock.acquired) return true
+  return queue.slot < 0 ? doneKnownTime < Number.POSITIVE_INFINITY : clock.done(queue.slot) > epoch
 }
 
 /**
@@ -438,19 +438,19 @@ const isKnownPlaced = <Info>(request: Request<Info>, clock: Clock): boolean => {
   // Of a READ or atomic: the first fenced request after it.
   const ending = isFetching(kind) ? queue.fenced[fencesSoFar - queue.forgottenFences] : request
   if (ending === undefined) return false
-  const { epoch, placedKnown } = ending
-  if (placedKnown <= clock.acquired) return true
-  return queue.slot < 0 ? placedKnown < Number.POSITIVE_INFINITY : clock.placed(queue.slot) > epoch
+  const { epoch, placedKnownTime } = ending
+  if (placedKnownTime <= clock.acquired) return true
+  return queue.slot < 0 ? placedKnownTime < Number.POSITIVE_INFINITY : clock.placed(queue.slot) > epoch
 }
 
 /** Whether the poster of the second access cannot have known that the first one had ended. */
 const isProven = <Info>(first: Access<Request<Info>>, second: Access<Request<Info>>): boolean => {
   const { request } = first
-  const { posted, thread, kind, clock } = second.request
+  const { postTime, thread, kind, clock } = second.request
   if (request.kind === 'RECEIVE' || kind === 'RECEIVE') return false
   if (isWord(first.range) && isWord(second.range)) return false
-  if (posted < request.fetched) return true
-  return posted < request.ended && thread === request.thread && (clock?.acquired ?? posted) <= request.posted
+  if (postTime < request.fetchTime) return true
+  return postTime < request.endTime && thread === request.thread && (clock?.acquired ?? postTime) <= request.postTime
 }
 
 const raceOf = <Info>(first: Access<Request<Info>>, second: Access<Request<Info>>): Race<Info> => {

@@ -111,7 +111,7 @@ export const script = () => {
       steps.pollFrom(100 + thread, thread, ...requests)
     },
     pollFrom(cq: number, thread: number, ...requests: readonly RaceRequest[]): void {
-      for (const request of requests) if (request.ended === Number.POSITIVE_INFINITY) engine.end(request, now())
+      for (const request of requests) if (request.endTime === Number.POSITIVE_INFINITY) engine.end(request, now())
       engine.poll(thread, now(), acquired.get(thread) ?? 0, cq, requests)
     },
     /** A SEND of one thread that another one receives. */
