@@ -8,13 +8,13 @@
 import { createHash } from 'node:crypto'
 import { createNetwork, type Device, type Endpoint, open, type RemoteMemory } from 'userdma'
 
-/** An entry: version u32, key from byte 8, value from byte 40 (length u8, then UTF-8), version u32. */
+/** An entry: version u32, digest of the key from byte 8, value from byte 40 (length u8, then UTF-8), version u32. */
 const ENTRY_BYTES = 128
 const KEY_OFFSET = 8
 const VALUE_OFFSET = 40
 const END_VERSION_OFFSET = ENTRY_BYTES - 4
 const keys = Number(process.argv[2] ?? 1000)
-/** At least twice as many slots as keys, a power of two: a lookup rarely needs a second READ. */
+/** At least twice as many slots as keys, a power of two: at least three of four lookups need only one READ. */
 const slots = 2 ** Math.ceil(Math.log2(keys * 2))
 
 /** The SHA-256 digest that stands for a key in the table, and the first slot of its lookup. */

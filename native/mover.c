@@ -346,20 +346,20 @@ static int64_t copy_of(struct mover *m, int fd, uint64_t timeout_us)
 }
 
 /* Operations of userdma_mover_call, as in src/host/memory/mover.ts. */
-enum { OPEN, IOCTL, READ, GETFD, SEALS, STAT, COPY, CLOSE };
+enum { OPEN, IOCTL, READ, PIDFD_GETFD, SEALS, STAT, COPY_FD, CLOSE };
 
 /*
  * Makes one of these system calls in the mover. The buffer's bytes are copied to it before, and back after a success.
  * Returns the system call's result or -errno: the kernel's, -ETIMEDOUT, -ECHILD, or -EINVAL if `length` is too large.
  *
- *   OPEN    the path in the buffer, with flags `value`: a descriptor of the mover
- *   IOCTL   of `fd`, request `value` with the buffer
- *   READ    from `fd` at offset `value` into the buffer
- *   GETFD   descriptor `value` of the process of pidfd `fd`: a descriptor of the mover
- *   SEALS   the seals of the memory file `fd`
- *   STAT    statx(2) of `fd` with mask `value` into the buffer
- *   COPY    our descriptor `value`: a copy of it in the mover
- *   CLOSE   closes `fd` of the mover
+ *   OPEN         the path in the buffer, with flags `value`: a descriptor of the mover
+ *   IOCTL        of `fd`, request `value` with the buffer
+ *   READ         from `fd` at offset `value` into the buffer
+ *   PIDFD_GETFD  descriptor `value` of the process of pidfd `fd`: a descriptor of the mover
+ *   SEALS        the seals of the memory file `fd`
+ *   STAT         statx(2) of `fd` with mask `value` into the buffer
+ *   COPY_FD      our descriptor `value`: a copy of it in the mover
+ *   CLOSE        closes `fd` of the mover
  */
 EXPORT int64_t userdma_mover_call(struct mover *m, int operation, int fd, int64_t value, uint8_t *buffer,
                                   uint64_t length, uint64_t timeout_us)
@@ -371,15 +371,16 @@ EXPORT int64_t userdma_mover_call(struct mover *m, int operation, int fd, int64_
         memcpy(m->own_buffer, buffer, length);
     m->own_buffer[length] = 0; /* ends the path of OPEN, and is the empty path of STAT */
     const int64_t answer =
-        operation == OPEN    ? call(m, timeout_us, SYS_openat, AT_FDCWD, address, (long)value, 0, 0, 0)
-        : operation == IOCTL ? call(m, timeout_us, SYS_ioctl, fd, (long)value, address, 0, 0, 0)
-        : operation == READ  ? call(m, timeout_us, SYS_pread64, fd, address, (long)length, (long)value, 0, 0)
-        : operation == GETFD ? call(m, timeout_us, SYS_pidfd_getfd, fd, (long)value, 0, 0, 0, 0)
-        : operation == SEALS ? call(m, timeout_us, SYS_fcntl, fd, F_GET_SEALS, 0, 0, 0, 0)
-        : operation == STAT  ? call(m, timeout_us, SYS_statx, fd, empty_path, AT_EMPTY_PATH, (long)value, address, 0)
-        : operation == COPY  ? copy_of(m, (int)value, timeout_us)
-        : operation == CLOSE ? call(m, timeout_us, SYS_close, fd, 0, 0, 0, 0, 0)
-                             : -EINVAL;
+        operation == OPEN          ? call(m, timeout_us, SYS_openat, AT_FDCWD, address, (long)value, 0, 0, 0)
+        : operation == IOCTL       ? call(m, timeout_us, SYS_ioctl, fd, (long)value, address, 0, 0, 0)
+        : operation == READ        ? call(m, timeout_us, SYS_pread64, fd, address, (long)length, (long)value, 0, 0)
+        : operation == PIDFD_GETFD ? call(m, timeout_us, SYS_pidfd_getfd, fd, (long)value, 0, 0, 0, 0)
+        : operation == SEALS       ? call(m, timeout_us, SYS_fcntl, fd, F_GET_SEALS, 0, 0, 0, 0)
+        : operation == STAT
+            ? call(m, timeout_us, SYS_statx, fd, empty_path, AT_EMPTY_PATH, (long)value, address, 0)
+        : operation == COPY_FD     ? copy_of(m, (int)value, timeout_us)
+        : operation == CLOSE       ? call(m, timeout_us, SYS_close, fd, 0, 0, 0, 0, 0)
+                                   : -EINVAL;
     if (answer >= 0 && length)
         memcpy(buffer, m->own_buffer, length);
     return answer;

@@ -1,11 +1,11 @@
 #!/usr/bin/env node
 /*
- * Writes shim/protocol.h, the session protocol for C, from the compiled src/spec/session.ts: one struct per message,
- * with a compile-time check of its layout, and the numbers that go with them. The header is committed; a test
- * compares it with what this generator makes.
+ * Writes shim/protocol.h, the session protocol for C, from the compiled src/spec/session.ts: its structs, each with a
+ * compile-time check of its layout, and the numbers that go with them. The header is committed; a test compares it with
+ * what this generator makes.
  *
- *   generate-protocol.mjs [SESSION_JS [HEADER]]    by default dist/src/spec/session.js and shim/protocol.h;
- *                                                  SESSION_JS - is the default, HEADER - standard output
+ *   generate-protocol.mjs [SESSION_JS [HEADER]]    by default dist/src/spec/session.js and shim/protocol.h; `-` as
+ *                                                  SESSION_JS: the default; `-` as HEADER: standard output
  */
 import { readFileSync, writeFileSync } from 'node:fs'
 import { resolve } from 'node:path'
@@ -87,7 +87,7 @@ ${constants('ENV_', lowered(SessionEnv)).join('\n')}
 /* Message types. */
 ${constants('', lowered(MessageType)).join('\n')}
 
-/* Bits of HELLO. */
+/* Bits of HELLO's field wants. */
 ${constants('HELLO_', lowered(HelloWants)).join('\n')}
 
 /* The system-wide device: node number, and name in /dev/infiniband. */
@@ -105,7 +105,7 @@ ${constants('INSTALL_', lowered(InstallKind)).join('\n')}
 /* Operations on a NETLINK_RDMA socket. */
 ${constants('NETLINK_', lowered(NetlinkOperation)).join('\n')}
 
-/* Send timeouts that identify descriptors: seconds, to which the kind is added, and microseconds. */
+/* Send timeouts that identify descriptors: seconds, to which the USERDMA_INSTALL_ kind is added, and microseconds. */
 ${constants('MARK_', lowered(DescriptorMark)).join('\n')}
 
 /* The parked page: words by index, and its size. */
@@ -121,6 +121,8 @@ ${constants('POST_', lowered(PostQueue)).join('\n')}
 /* The event log, and kinds of its entries. */
 ${constants('EVENT_LOG_', lowered(EventLog)).join('\n')}
 ${constants('EVENT_', lowered(EventKind)).join('\n')}
+
+/* Kinds of mistakes that MISUSE reports. */
 ${constants('MISUSE_', lowered(MisuseKind)).join('\n')}
 
 ${Object.entries(Messages)

@@ -33,7 +33,7 @@
 #define USERDMA_TRACE 17u
 #define USERDMA_REPLY 32768u
 
-/* Bits of HELLO. */
+/* Bits of HELLO's field wants. */
 #define USERDMA_HELLO_REASONS 1u
 #define USERDMA_HELLO_UNMAPPING 2u
 #define USERDMA_HELLO_WRITTEN 4u
@@ -70,7 +70,7 @@
 #define USERDMA_NETLINK_GET 5u
 #define USERDMA_NETLINK_TYPE 6u
 
-/* Send timeouts that identify descriptors: seconds, to which the kind is added, and microseconds. */
+/* Send timeouts that identify descriptors: seconds, to which the USERDMA_INSTALL_ kind is added, and microseconds. */
 #define USERDMA_MARK_FIRST 0x175736572u
 #define USERDMA_MARK_MICROSECONDS 0x7a120u
 
@@ -98,6 +98,8 @@
 #define USERDMA_EVENT_LOG_BYTES 0x400000u
 #define USERDMA_EVENT_POLL 8u
 #define USERDMA_EVENT_REFUSED 16u
+
+/* Kinds of mistakes that MISUSE reports. */
 #define USERDMA_MISUSE_FREED 1u
 #define USERDMA_MISUSE_RETURNED 2u
 #define USERDMA_MISUSE_FORKED 3u

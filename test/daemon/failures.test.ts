@@ -27,6 +27,7 @@ const setUp = () => {
   const device = createNullDevice(core, 'null0')
   const lines: string[] = []
   const posted: [string, FailureRecord][] = []
+  /** Microseconds. */
   const clock = { now: 0 }
   const reports = createFailureReports(
     core,
@@ -50,7 +51,7 @@ test('a failure is logged in one line with its process, and sent to tools as a r
   assert.deepEqual(reports.ownerOf(context)?.pid, 4711)
 })
 
-test('a failure with an expected cause is sent to tools, but not logged', () => {
+test('a failure that is only a note (the program moved the queue pair to ERR) is sent to tools, but not logged', () => {
   const { device, lines, posted } = setUp()
   reportFailure({ ...failure, cause: createCause('MODIFIED', {}) }, device, undefined)
   assert.equal(lines.length, 0)

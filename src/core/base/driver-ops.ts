@@ -1,6 +1,6 @@
 /*
  * Core's own class `driver_ops` (R28, R30): a descriptor for one of the driver's own interfaces, selected by name; by
- * default the interface with the driver's name.
+ * default the interface with the driver's name. `ops` in code is an interface: the functions that its descriptors call.
  */
 import { DriverOps } from '../../spec/classes/driver_ops.ts'
 import { CallError } from '../../spec/errno.ts'

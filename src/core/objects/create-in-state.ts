@@ -2,7 +2,7 @@
  * Creation directly in a state (R7): a create call may name a queue pair state and the attributes that modify needs to
  * reach it. Core creates the queue pair and then calls the device's own modify once for each transition, with the
  * attributes that the state table (spec/qp-states.ts) lists for it, so a driver needs no code for it. If a transition
- * fails, the queue pair is destroyed again.
+ * fails, the destroy handler runs here, and the create call, which fails too, removes the object (dispatch/invoke.ts).
  */
 import { CallError, type ErrnoName } from '../../spec/errno.ts'
 import { planTransitions, type QpTypeName, type Step } from '../../spec/qp-states.ts'
@@ -22,7 +22,7 @@ interface TransitionPlan {
 
 const namesOf = (args: HandlerValues): readonly string[] => Object.keys(args).filter(name => args[name] !== undefined)
 
-/** Whether the plan was made for arguments with these names and this state. */
+/** Whether the plan was made for arguments with these names and this state; false if one of them is undefined. */
 const fitsPlan = ({ names, state }: TransitionPlan, args: HandlerValues): boolean => {
   if (args.state !== state) return false
   let i = 0
@@ -32,7 +32,8 @@ const fitsPlan = ({ names, state }: TransitionPlan, args: HandlerValues): boolea
 
 /**
  * A create handler that runs `create` and then the transitions. `modifyAttributes`: names of the arguments that modify
- * has too. Throws EINVAL, before anything is created, if the arguments do not fit the state, and what modify throws.
+ * has too. Throws EINVAL, before anything is created, if the arguments do not fit the state or the device has no modify
+ * of this class; later what `create` or modify throws.
  */
 export const createInState = (
   type: QpTypeName,
@@ -105,7 +106,10 @@ export const createInState = (
   }
 }
 
-/** An error of modify, with `create` as the method that it names: the attributes have the same names. */
+/**
+ * An error of modify as one of create: its message names `create` as the method. Attributes that it names have the same
+ * names there.
+ */
 const asCreateError = (cls: string, error: unknown): unknown => {
   const prefix = `${cls}.modify: `
   if (!(error instanceof CallError) || !error.message.startsWith(prefix)) return error

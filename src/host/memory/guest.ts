@@ -142,7 +142,7 @@ export const createGuest = (pid: number, pidfd: number, uid: number): Guest | un
     ioctlMaps: (request, argument) => callOnMaps(MoverCall.IOCTL, request, argument),
     readMaps: (offset, into) => callOnMaps(MoverCall.READ, offset, into),
     descriptor(number, socket) {
-      const fd = chargeUser(timeout => mover.call(MoverCall.GETFD, pidfd, number, undefined, timeout))
+      const fd = chargeUser(timeout => mover.call(MoverCall.PIDFD_GETFD, pidfd, number, undefined, timeout))
       if (fd < 0) return fd
       const taken = isAccepted(fd, socket) ? mover.take(fd) : -EINVAL
       // The mover's copy is closed when the mover ends, which may have to wait.
@@ -156,7 +156,7 @@ export const createGuest = (pid: number, pidfd: number, uid: number): Guest | un
       /** The mover's copy, made again if its process was replaced; or -errno. */
       const currentCopy = (): number => {
         if (copyIncarnation === mover.incarnation) return copy
-        copy = chargeUser(timeout => mover.call(MoverCall.COPY, -1, fd, undefined, timeout))
+        copy = chargeUser(timeout => mover.call(MoverCall.COPY_FD, -1, fd, undefined, timeout))
         copyIncarnation = copy < 0 ? -1 : mover.incarnation
         return copy
       }

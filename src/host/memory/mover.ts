@@ -1,7 +1,7 @@
 /*
- * Movers: separate processes (native/mover.c) for system calls that another program can delay, such as copies to and
- * from its memory, queries of its mappings and duplicates of its descriptors. Such a call can block the mover for ever,
- * but this process only for a limited time.
+ * Movers: processes that share our memory (native/mover.c), for system calls that another program can delay, such as
+ * copies to and from its memory, queries of its mappings and duplicates of its descriptors. Such a call can block the
+ * mover for ever, but this process only for a limited time.
  *
  * Measured for 4 KiB: 3 µs if the mover has not slept since its previous copy, 17 to 20 µs if it has, and 1.3 µs for a
  * copy by this process.
@@ -14,7 +14,16 @@ import type { Arena } from './mapping.ts'
 import { type MoveArguments, requirePieces } from './pieces.ts'
 
 /** Kinds of `Mover.call`; native/mover.c explains `value` and the buffer of each. */
-export const MoverCall = { OPEN: 0, IOCTL: 1, READ: 2, GETFD: 3, SEALS: 4, STAT: 5, COPY: 6, CLOSE: 7 } as const
+export const MoverCall = {
+  OPEN: 0,
+  IOCTL: 1,
+  READ: 2,
+  PIDFD_GETFD: 3,
+  SEALS: 4,
+  STAT: 5,
+  COPY_FD: 6,
+  CLOSE: 7,
+} as const
 
 /** `length` bytes from offset `at` of an arena. */
 export interface ArenaRange {
@@ -25,28 +34,41 @@ export interface ArenaRange {
 
 export interface Mover {
   /**
-   * Copies to (`write`) or from process `pid`, or, with `pid` -1, the file behind the mover's descriptor `fd`. Other
-   * arguments and result as for `readv` and `writev` of process.ts; also -ETIMEDOUT: not done within `timeout`
-   * microseconds, and -ECHILD: the mover's process was killed, also at two further attempts.
+   * Copies to (`write`) or from process `pid`; or, with `pid` -1, the file behind the mover's descriptor `fd`, where
+   * the address is an offset. Other arguments as for `readv` and `writev` of process.ts. Returns the bytes copied,
+   * fewer if the rest is not accessible, or -errno of process_vm_readv(2) or pread(2) if none are; also
+   *
+   * - -EINVAL: several chunks, longer than 256 KiB;
+   * - -ETIMEDOUT: one of the system calls, each for at most 256 KiB, was not done within `timeout` microseconds (more if
+   *   the mover waited for a processor);
+   * - -ECHILD: the mover's process was killed, also at two further attempts; but -EBADF if the process of a further
+   *   attempt did not inherit `fd`.
    */
   move(write: boolean, pid: number, fd: number, ...args: [...MoveArguments, timeout: number]): number
   /**
-   * Makes a call of kind `MoverCall` with a descriptor of the mover. Returns its result or -errno, -ETIMEDOUT as `move`,
-   * -ECHILD: the mover's process was killed.
+   * Makes a call of kind `MoverCall` with a descriptor of the mover; a success overwrites `buffer`. Returns its result
+   * or -errno; also -ETIMEDOUT, as `move` does, and -ECHILD: the mover's process was killed.
    */
   call(kind: number, fd: number, value: number, buffer: ArenaRange | undefined, timeout: number): number
   /**
-   * Receives a message from socket `fd` into `body`. Returns its length, or -errno (-EMSGSIZE: it does not fit).
-   * `passed` gets the number of the message's descriptors as an i32, then the descriptors, which belong to the mover.
+   * Receives a message from the mover's socket `fd` into `body`, without waiting for one. Returns its length, or -errno
+   * (-EMSGSIZE: it does not fit). `passed` gets the number of the message's descriptors, at most as many as fit there,
+   * as an i32, then the descriptors, which belong to the mover.
    */
   receive(fd: number, body: ArenaRange, passed: ArenaRange, timeout: number): number
-  /** A duplicate of a descriptor of the mover, or -errno. */
+  /** A duplicate, in this process, of a descriptor of the mover; or -errno. */
   take(fd: number): number
-  /** Increases when the mover's process ends. Then all its descriptors but the inherited ones are closed. */
+  /**
+   * Increases when the mover's process is ended, or a call finds it killed. The next process has the inherited
+   * descriptors, but none of the others.
+   */
   readonly incarnation: number
-  /** Microseconds for which calls have waited since the previous `waited`; without those that returned -ETIMEDOUT. */
+  /** Microseconds for which calls have waited since the previous `waited`, without those of an ended process. */
   waited(): number
-  /** Ends the mover's process. `mayBlock`: it may have to wait for a file when its descriptors are closed. */
+  /**
+   * Ends the mover's process; another call starts a new one. `mayBlock`: closing its descriptors may block the process
+   * as it ends, so it counts towards the limit of `createMover`.
+   */
   close(mayBlock?: boolean): void
 }
 
@@ -61,7 +83,7 @@ const TWO_32 = 2 ** 32
 
 const prototypes = {
   userdma_mover_start: 'int64_t userdma_mover_start(int first, int second, int64_t user)',
-  userdma_mover_end: 'void userdma_mover_end(int64_t mover, int late)',
+  userdma_mover_end: 'void userdma_mover_end(int64_t mover, int is_abandoned)',
   userdma_mover_waited: 'uint64_t userdma_mover_waited(int64_t mover)',
   userdma_mover_take: 'int64_t userdma_mover_take(int64_t mover, int fd)',
   userdma_mover_move:
@@ -87,7 +109,8 @@ const native = () => {
 
 /**
  * Closes a descriptor without blocking: the last close, which may have to wait for another program's address space or
- * for descriptors in messages that were not received, happens in a separate process.
+ * for descriptors in messages that were not received, happens in a separate process. Where none can be started, it
+ * happens here.
  */
 export const closeElsewhere = (fd: number): void => {
   const calls = native()
@@ -97,9 +120,9 @@ export const closeElsewhere = (fd: number): void => {
 }
 
 /**
- * A mover. Its process is created with the first call, and again with the next call after it has ended. It is not created
- * while eight earlier movers of `user` hang in the kernel so that not even SIGKILL ends them: then calls fail with
- * -ETIMEDOUT immediately. Undefined where the native library is absent.
+ * A mover. Its process is created with the first call, and again with the next call after `close` or after one that
+ * returned -ETIMEDOUT or -ECHILD. It is not created while eight earlier movers of `user` hang in the kernel so that not
+ * even SIGKILL ends them: then calls fail with -ETIMEDOUT immediately. Undefined where the native library is absent.
  */
 export const createMover = ({ inheritedFds = [], user = -1 }: MoverOptions = {}): Mover | undefined => {
   const calls = native()

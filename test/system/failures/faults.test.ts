@@ -8,7 +8,8 @@ import { isEmpty, lacking, startDaemon, TWO_DEVICES } from '../programs.ts'
 
 /**
  * Cases and their numbers of messages. Each loss that no later packet reveals costs ibv_rc_pingpong's local ACK
- * timeout, 67 ms. So messages are few and long: the next packet of the message reveals most losses.
+ * timeout, 67 ms. So messages are few, and most cases have long ones: the next packet of the message reveals most
+ * losses.
  */
 const cases: readonly (readonly [pingpong: PingpongCase, iterations: number])[] = [
   [{ waitsForEvents: false, checksData: true, size: 64, mtu: 1024, usesTwoDevices: true }, 60],
