@@ -15,8 +15,9 @@ test('an ACK timeout is from three quarters to twice the sum of the ACK delay an
     for (let life = 0; life < 32; life++) {
       const needed = 2 * 2 ** life + 2 ** delay
       const timeout = 2 ** ackTimeout(delay, life)
+      // The maximum, which may be less than needed.
       if (ackTimeout(delay, life) === 31) continue
-      // Linux ignores the smaller summand if it is at most a quarter of the larger one.
+      // Linux ignores the smaller summand if it is at most a quarter of the larger one. Exact bounds: 4/5 and 4/3.
       assert.ok(timeout >= needed * 0.75, `${delay} ${life}`)
       assert.ok(timeout < needed * 2, `${delay} ${life}`)
     }

@@ -14,8 +14,8 @@ const sources: readonly string[] = FOLDERS.flatMap(folder =>
     .map(name => readFileSync(join(repoRoot, folder, name), 'utf8')),
 )
 
-/** Paragraphs of a comment without its stars. */
-const wordsOf = (comment: string): string[] =>
+/** Paragraphs of a comment without its stars: each is one line, or one for each item of a list. */
+const paragraphsOf = (comment: string): string[] =>
   comment
     .replace(/^\/\*+/, '')
     .replace(/\*\/$/, '')
@@ -31,10 +31,10 @@ const COMMENT = String.raw`\/\*\*((?:(?!\*\/)[\s\S])*)\*\/\s*`
 /** The comment right before what the pattern matches. */
 const commentBefore = (source: string, pattern: string): string[] | undefined => {
   const found = new RegExp(`${COMMENT}${pattern}`).exec(source)
-  return found === null ? undefined : wordsOf(found[1])
+  return found === null ? undefined : paragraphsOf(found[1])
 }
 
-const DECLARES = /objectClass\(\s*'/
+const DECLARES = "objectClass('"
 
 /** The documentation of one class: its file's opening, its methods, its attributes and fields. */
 export interface ClassComments {
@@ -45,8 +45,8 @@ export interface ClassComments {
   field(name: string): string | undefined
 }
 
-export const wordsAbout = (className: string): ClassComments => {
-  const own = sources.find(source => source.includes(`objectClass('${className}'`)) ?? ''
+export const commentsOf = (className: string): ClassComments => {
+  const own = sources.find(source => source.includes(`${DECLARES}${className}'`)) ?? ''
   const [fileHead, ...declarations] = own.split(DECLARES)
   const declaration = declarations.find(text => text.startsWith(`${className}'`)) ?? ''
   const commonToQps = className.endsWith('_qp') ? sources.filter(source => source.includes('const qpMethods =')) : []
@@ -54,21 +54,22 @@ export const wordsAbout = (className: string): ClassComments => {
   const searched = [declaration, fileHead, ...commonToQps]
   const first = (pattern: string): string[] | undefined => {
     for (const text of searched) {
-      const words = commentBefore(text, pattern)
-      if (words !== undefined) return words
+      const paragraphs = commentBefore(text, pattern)
+      if (paragraphs !== undefined) return paragraphs
     }
     return undefined
   }
   const opening = /^\/\*(?!\*)[\s\S]*?\*\//.exec(own)
   return {
-    opening: opening === null ? [] : wordsOf(opening[0]),
+    opening: opening === null ? [] : paragraphsOf(opening[0]),
     method: name => first(`${name}: (?:method|postSend)\\(`),
     attribute(method, name) {
-      // Attributes of one name differ between methods: only the comment inside the method counts, if there is one.
+      // Attributes of one name differ between methods: only a comment in the first declaration of the method counts.
       for (const text of searched) {
         const at = text.search(new RegExp(`\\b${method}: method\\(`))
         if (at < 0) continue
         const fromMethod = text.slice(at)
+        // The method ends at the next one, or at that one's comment: those of attributes are indented further.
         const end = fromMethod.slice(1).search(/\n {2,4}(?:\/\*\*|\w+: method\()/)
         return commentBefore(end < 0 ? fromMethod : fromMethod.slice(0, end + 1), `${name}: `)?.join(' ')
       }
@@ -79,10 +80,10 @@ export const wordsAbout = (className: string): ClassComments => {
 }
 
 /** The comment of an enumeration. */
-export const wordsAboutEnumeration = (name: string): string | undefined => {
+export const commentOfEnumeration = (name: string): string | undefined => {
   for (const source of sources) {
-    const words = commentBefore(source, `export const \\w+ = enumeration\\('${name}'`)
-    if (words !== undefined) return words.join(' ')
+    const paragraphs = commentBefore(source, `export const \\w+ = enumeration\\('${name}'`)
+    if (paragraphs !== undefined) return paragraphs.join(' ')
   }
   return undefined
 }

@@ -8,7 +8,7 @@ import { test } from 'node:test'
 import { classes } from '../../src/spec/classes.ts'
 import { qpTransitions } from '../../src/spec/qp-states.ts'
 import { repoRoot } from '../paths.ts'
-import { wordsAbout, wordsAboutEnumeration } from './comments.ts'
+import { commentOfEnumeration, commentsOf } from './comments.ts'
 import { referencePages } from './reference.ts'
 
 const folder = join(repoRoot, 'docs', 'reference', 'classes')
@@ -62,13 +62,13 @@ test('state diagrams have every transition of the table', () => {
 })
 
 test('the comments of declarations are found', () => {
-  const port = wordsAbout('port')
+  const port = commentsOf('port')
   assert.match(port.opening.join(' '), /^Class `port`: a port of the device/)
   assert.match(port.method('queryGidEntry')?.join(' ') ?? '', /^One entry of the GID table. ENODATA/)
   assert.equal(port.method('query'), undefined)
-  assert.match(wordsAbout('system').field('nodeGuid') ?? '', /^In network order/)
-  assert.match(wordsAboutEnumeration('mtu') ?? '', /^Path MTU: 128/)
-  for (const cls of classes) assert.ok(wordsAbout(cls.name).opening.length > 0, cls.name)
+  assert.match(commentsOf('system').field('nodeGuid') ?? '', /^In network order/)
+  assert.match(commentOfEnumeration('mtu') ?? '', /^Path MTU: 128/)
+  for (const cls of classes) assert.ok(commentsOf(cls.name).opening.length > 0, cls.name)
 })
 
 test('errors follow from a method’s arguments', () => {

@@ -9,7 +9,7 @@ import { type QpStateName, type QpTypeName, qpTransitions, type Transition } fro
 import { CREATE, CREATE_FD, DESTROY } from '../../src/spec/schema/schema.ts'
 import type { JsonAttribute, JsonClass, JsonField, JsonMethod, JsonType } from '../../src/spec/schema/schema-json.ts'
 import { schemaOf } from '../../src/spec/schema/schema-json.ts'
-import { type ClassComments, wordsAbout, wordsAboutEnumeration } from './comments.ts'
+import { type ClassComments, commentOfEnumeration, commentsOf } from './comments.ts'
 
 const code = (text: string): string => `\`${text}\``
 const row = (...cells: readonly string[]): string => `| ${cells.map(cell => cell.replaceAll('|', '\\|')).join(' | ')} |`
@@ -55,22 +55,22 @@ interface Addition {
   readonly method: JsonMethod
 }
 
-const fieldRows = (fields: readonly JsonField[], words: ClassComments, path = '', base = 0): string[][] =>
+const fieldRows = (fields: readonly JsonField[], comments: ClassComments, path = '', base = 0): string[][] =>
   fields.flatMap(({ name, offset, type }) =>
     type.kind === 'record'
-      ? fieldRows(type.fields, words, `${path}${name}.`, base + offset)
-      : [[String(base + offset), code(path + name), linked(type), words.field(name) ?? '']],
+      ? fieldRows(type.fields, comments, `${path}${name}.`, base + offset)
+      : [[String(base + offset), code(path + name), linked(type), comments.field(name) ?? '']],
   )
 
 const attributeRows = (
   direction: 'in' | 'out',
   method: JsonMethod,
-  words: ClassComments,
+  comments: ClassComments,
   additions: readonly Addition[],
 ): string[][] => {
   const own = method[direction].map(attribute => ({
     attribute,
-    comment: words.attribute(method.name, attribute.name) ?? '',
+    comment: comments.attribute(method.name, attribute.name) ?? '',
   }))
   const added = additions.flatMap(({ driver, method: driverMethod }) =>
     driverMethod[direction]
@@ -87,7 +87,7 @@ const attributeRows = (
   ])
 }
 
-const structs = (method: JsonMethod, words: ClassComments, additions: readonly Addition[]): string[] => {
+const structs = (method: JsonMethod, comments: ClassComments, additions: readonly Addition[]): string[] => {
   const own: readonly JsonAttribute[] = [...method.in, ...method.out]
   const added = additions.flatMap(({ method: driverMethod }) =>
     [...driverMethod.in, ...driverMethod.out].filter(({ id }) => id >= 0x8000),
@@ -101,7 +101,7 @@ const structs = (method: JsonMethod, words: ClassComments, additions: readonly A
       ? [
           `${type.kind === 'record' ? 'Fields of' : 'Fields of each record of'} ${code(name)}:`,
           '',
-          ...table(['offset', 'field', 'type', ''], fieldRows(type.fields, words)),
+          ...table(['offset', 'field', 'type', ''], fieldRows(type.fields, comments)),
         ]
       : [],
   )
@@ -145,7 +145,7 @@ const linuxNamesOf = (className: string, method: string): string[] =>
 const methodPart = (
   cls: JsonClass,
   method: JsonMethod,
-  words: ClassComments,
+  comments: ClassComments,
   additions: readonly Addition[],
 ): string[] => {
   const names = linuxNamesOf(cls.name, method.name)
@@ -157,16 +157,19 @@ const methodPart = (
     ...(method.undoable ? ['The entries of a chain with UNDO may name any object.'] : []),
     ...(method.driverAttributes ? ['A driver may have attributes of its own.'] : []),
   ]
-  const rows = [...attributeRows('in', method, words, additions), ...attributeRows('out', method, words, additions)]
+  const rows = [
+    ...attributeRows('in', method, comments, additions),
+    ...attributeRows('out', method, comments, additions),
+  ]
   const errors = errorsOf(cls, method)
   return [
     `## ${method.name}`,
     '',
-    ...wrapped([facts.join(' '), ...(words.method(method.name) ?? [])]),
+    ...wrapped([facts.join(' '), ...(comments.method(method.name) ?? [])]),
     ...(rows.length === 0
       ? ['It has no arguments and no results.', '']
       : table(['', 'attribute', 'id', 'type', '', ''], rows)),
-    ...structs(method, words, additions),
+    ...structs(method, comments, additions),
     ...(errors.length === 0
       ? []
       : [
@@ -221,12 +224,12 @@ const stateDiagram = (type: QpTypeName): string[] => {
 // ---- pages ----
 
 const classPage = (cls: JsonClass, additionsOf: (method: string) => readonly Addition[]): string[] => {
-  const words = wordsAbout(cls.name)
+  const comments = commentsOf(cls.name)
   const type = typeOfClass(cls.name)
   return [
     `# ${code(cls.name)}`,
     '',
-    ...wrapped(words.opening),
+    ...wrapped(comments.opening),
     ...table(
       ['', ''],
       [
@@ -237,7 +240,7 @@ const classPage = (cls: JsonClass, additionsOf: (method: string) => readonly Add
       ],
     ),
     ...(type === undefined ? [] : stateDiagram(type)),
-    ...cls.methods.flatMap(method => methodPart(cls, method, words, additionsOf(method.name))),
+    ...cls.methods.flatMap(method => methodPart(cls, method, comments, additionsOf(method.name))),
   ]
 }
 
@@ -247,7 +250,7 @@ const enumerationsPage = (enumerations: Readonly<Record<string, Readonly<Record<
   ...Object.keys(enumerations)
     .sort()
     .flatMap(name => {
-      const comment = wordsAboutEnumeration(name)
+      const comment = commentOfEnumeration(name)
       const value = (number: number): string => (number < 1024 ? String(number) : `0x${number.toString(16)}`)
       return [
         `## ${name}`,

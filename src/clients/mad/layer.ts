@@ -1,10 +1,9 @@
 /*
  * The MAD layer (R40; IBA 13): owns queue pair 1 of every device that has one, and passes each received datagram to its
- * receiver. A response goes to the agent whose number is the upper half of the transaction id. A request goes to the
- * service or agent that is registered for its class, version, method and OUI. A GET or SET for which none is registered
- * is answered by the device itself (`ManagementPort.answer`), or else with "method or attribute not supported", as in
- * Linux. The MAD layer is the first client of the
- * subsystem: clients that use it start after it and stop before it.
+ * receiver. A response goes to the agent that has the upper half of its transaction id. A request goes to the service or
+ * agent that is registered for its class, version, method and OUI. A GET or SET for which none is registered is answered
+ * by the device itself (`ManagementPort.answer`), or else with "method or attribute not supported", as in Linux. The MAD
+ * layer is the first client of the subsystem: clients that use it start after it and stop before it.
  *
  * A service serves a class on all devices. An agent serves methods of a class on one device, with a transaction engine
  * (src/mad).
@@ -44,6 +43,7 @@ export interface MadAgent<T> {
   readonly outstanding: number
   /** As `MadAgentEngine.send`. Throws CallError EIO if the device was removed. */
   send(message: Uint8Array, to: MadAddress, options: SendOptions<T>): boolean
+  /** Whether `send` makes an RMPP transfer of a message of this class, as `MadAgentEngine.isTransfer`. */
   isTransfer(message: Uint8Array, mgmtClass: number): boolean
   /** Unregisters the agent; its unfinished sends end as aborted. */
   close(): void
@@ -52,7 +52,7 @@ export interface MadAgent<T> {
 export interface MadEnvironment {
   /** Microseconds. */
   readonly now: () => number
-  /** Called when datagrams wait for the devices' next poll, or a timer is due earlier than before. */
+  /** Called when datagrams of agents, and answers of the layer itself, wait for the devices' next poll. */
   wake?(): void
 }
 
@@ -68,7 +68,7 @@ interface MadPort {
   readonly agents: Map<number, AgentReceiver>
 }
 
-/** Maximum datagrams that are repeated, and sends that end, in one `onTimeout` for each port. They take some 0.3 ms. */
+/** About the maximum of datagrams repeated and sends ended in one `onTimeout` for each port. They take some 0.3 ms. */
 const MAX_TIMER_STEPS = 64
 /** Upper halves of transaction ids are below this number, as in Linux. */
 const TID_HIGH_END = 2 ** 24
@@ -184,7 +184,7 @@ export class MadLayer {
     return this.#nextTimer
   }
 
-  /** Returns whether a timer was due. Work beyond MAX_TIMER_STEPS is left to the next call. */
+  /** Returns false if no timer was due. Work beyond MAX_TIMER_STEPS is left to the next call. */
   onTimeout(now: number): boolean {
     if (now < this.#nextTimer) return false
     this.#nextTimer = Number.POSITIVE_INFINITY
@@ -242,11 +242,10 @@ export class MadLayer {
 
 const addService = (service: MadService, { name }: Device, { claims }: MadPort): void => {
   if (!claims.add(service, service))
-    throw new CallError('EBUSY', `management class ${service.mgmtClass} has an agent on ${name}`)
+    throw new CallError('EBUSY', `a method of management class ${service.mgmtClass} is taken on ${name}`)
 }
 
-const noQueuePair1 = ({ name }: Device): CallError =>
-  new CallError('EIO', `queue pair 1 of device ${name} no longer exists`)
+const noQueuePair1 = ({ name }: Device): CallError => new CallError('EIO', `device ${name} has no queue pair 1`)
 
 const { GET, SET, SEND } = MadMethod
 

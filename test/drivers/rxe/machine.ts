@@ -45,7 +45,7 @@ export interface Machine {
   readonly core: Core
   readonly link: MemorySwitch
   readonly devices: readonly RxeDevice[]
-  /** The device's ports, with the layers of `fault`. */
+  /** The devices' ports, with the layers of `fault`. */
   readonly ports: readonly FaultPort[]
   /** Microseconds. */
   now: number
@@ -56,9 +56,9 @@ export interface Machine {
 }
 
 /**
- * Devices rxe0@127.0.0.1, rxe1@127.0.0.2, …, each with an IPv6 address fd00::N as GID 2. `fault`: as for `--fault`;
- * `path`: whether messages between devices are packets, or copied without packets (phy/memory.ts); `windowBytes`: as of
- * a port to a network (phy/port.ts).
+ * Devices rxe0@127.0.0.1, rxe1@127.0.0.2, …, with the IPv6 addresses fd00::1, fd00::2, … as GID 2. `fault`: as for
+ * `--fault`; `path`: whether messages between devices are packets, always with their ICRCs, or copied without packets
+ * (phy/memory.ts); `windowBytes`: as of a port to a network (phy/port.ts).
  */
 export const machine = (
   count = 2,
@@ -121,7 +121,7 @@ export interface Program {
   close(): void
 }
 
-/** Opens device number `device`. Its calls find zeros at every address. */
+/** Opens device number `device`. Its calls read zeros at every address of the program's memory. */
 export const program = (m: Machine, device = 0): Program => {
   const rxe = m.devices[device]
   const context = openContext(rxe.device, { isOpened: true })
@@ -320,7 +320,7 @@ export const errnoOf = (call: () => unknown): string => {
   }
 }
 
-/** Checks that closed contexts left nothing: objects, keys, rings, QP numbers, flows, buffers of the link. */
+/** Checks that closed contexts left nothing: objects, keys, rings, QP numbers, buffers and flows of the link. */
 export const assertNothingLeft = (m: Machine, programs: readonly Program[] = []): void => {
   m.settle()
   const { objects, descriptors, contexts, faults, waiting } = stat(m.core)

@@ -1,7 +1,8 @@
 /*
  * Requests with and without races, for `userdma check --races` (test/system/check/races.test.ts): the cases of
- * test/check/races/cases.ts that a program can make. Prints one line per case: its number, which is the wr_id of its
- * requests, its name, and the id of the expected finding or "none".
+ * test/check/races/cases.ts that a program can make, and cases of many threads, of functions that wait, and of
+ * ibv_wr_*. Prints one line per case: its number, which is the wr_id of its requests, its name, and the id of the
+ * expected finding or "none".
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -78,6 +79,7 @@ static void *need(void *object, const char *function)
     return object;
 }
 
+/* `error`: an errno; negative: that of `errno`; 0: no error. */
 static void check(int error, const char *call)
 {
     if (error) {
@@ -157,7 +159,7 @@ static struct link make_link(uint64_t operations)
 
 /* ---- requests ---- */
 
-/* Inlined, so that each case has stacks of its own. */
+/* Inlined, so that each case has stacks of its own: findings with the same stacks are reported as one. */
 #define INLINE static inline __attribute__((always_inline))
 
 INLINE void post_one(struct side *side, struct ibv_send_wr wr, int local, int length)
@@ -212,7 +214,7 @@ static void poll_one(struct side *side)
     int found;
     while ((found = ibv_poll_cq(side->cq, 1, &wc)) == 0)
         ;
-    check(found < 0, "ibv_poll_cq");
+    check(found < 0 ? EIO : 0, "ibv_poll_cq");
     if (wc.status != IBV_WC_SUCCESS)
         fprintf(stderr, "case %lu: %s\n", (unsigned long)case_number, ibv_wc_status_str(wc.status));
     side->outstanding--;
@@ -272,11 +274,11 @@ static struct side exchange_and_connect(struct side side, int socket, uint64_t a
 {
     const struct address own = {.qpn = side.qp->qp_num, .rkey = rkey, .address = address};
     struct address peer;
-    check(write(socket, &own, sizeof own) != sizeof own, "write");
-    check(read(socket, &peer, sizeof peer) != sizeof peer, "read");
+    check(write(socket, &own, sizeof own) != sizeof own ? EIO : 0, "write");
+    check(read(socket, &peer, sizeof peer) != sizeof peer ? EIO : 0, "read");
     connect_side(&side, peer.qpn, peer.address, peer.rkey);
     char ready = 0;
-    check(write(socket, &ready, 1) != 1 || read(socket, &ready, 1) != 1, "ready");
+    check(write(socket, &ready, 1) != 1 || read(socket, &ready, 1) != 1 ? EIO : 0, "ready");
     return side;
 }
 
@@ -284,7 +286,7 @@ static struct side exchange_and_connect(struct side side, int socket, uint64_t a
 static void barrier(int socket)
 {
     char none = 0;
-    check(write(socket, &none, 1) != 1 || read(socket, &none, 1) != 1, "barrier");
+    check(write(socket, &none, 1) != 1 || read(socket, &none, 1) != 1 ? EIO : 0, "barrier");
 }
 
 struct child {
@@ -322,6 +324,7 @@ static void end_child(struct child *child)
 
 /* ---- cases: two links of one thread ---- */
 
+/* `two` is `one + 1`: a thread gets both as `links`. */
 #define CASE(name) static __attribute__((noinline)) void name(struct link *one, struct link *two)
 
 CASE(write_write) { WRITE(&one->a, SOURCE, REMOTE); WRITE(&two->a, SOURCE2, REMOTE); }
@@ -496,9 +499,9 @@ CASE(threads_with_mutex)
     set_flag(0);
     pthread_join(thread, NULL);
 }
-static void *write_and_poll(void *links)
+static void *write_and_poll(void *argument)
 {
-    struct link *link = links;
+    struct link *link = argument;
     WRITE(&link->a, SOURCE, REMOTE);
     poll_one(&link->a);
     return NULL;
@@ -519,12 +522,12 @@ CASE(thread_created_early)
     WRITE(&one->a, SOURCE, REMOTE);
     pthread_join(start_thread(write_and_poll, two), NULL);
 }
-static void *poll_later(void *links)
+static void *poll_later(void *argument)
 {
-    struct link *link = links;
+    struct link *links = argument;
     wait_for_flag(0);
-    poll_one(&link[0].a);
-    WRITE(&link[1].a, SOURCE2, REMOTE);
+    poll_one(&links[0].a);
+    WRITE(&links[1].a, SOURCE2, REMOTE);
     return NULL;
 }
 CASE(polled_by_another)
@@ -539,9 +542,9 @@ CASE(polled_by_another)
 enum { THREADS = 200 };
 
 /* Threads write to one address, in any order, but each only when the one before has polled its completion. */
-static void *write_in_turn(void *links)
+static void *write_in_turn(void *argument)
 {
-    struct link *link = links;
+    struct link *link = argument;
     pthread_mutex_lock(&mutex);
     WRITE(&link->a, SOURCE, REMOTE);
     poll_one(&link->a);
@@ -571,7 +574,11 @@ CASE(many_threads_but_one)
     pthread_join(last, NULL);
 }
 
-/* A case whose other thread waits with `wait` until this one has polled its completion and called `wake`. */
+/*
+ * A case whose other thread waits with `wait` until this one has polled its completion and called `wake`. Whatever a
+ * thread locks, joins or waits for, `userdma check` takes it to have waited for all threads; so a lock that nobody else
+ * has, locked after `wait_for_flag(0)`, is enough.
+ */
 #define WAITING_CASE(name, prepare, wait, wake)                                                                        \
     static void *name##_later(void *links)                                                                             \
     {                                                                                                                  \
@@ -684,9 +691,9 @@ static void await_c11(void)
 WAITING_CASE(c11_condition_wait, is_ready = (cnd_init(&c11_condition), mtx_init(&c11_mutex, mtx_plain), false),
              await_c11(), set_ready_c11())
 
-static int write_and_poll_c11(void *links)
+static int write_and_poll_c11(void *link)
 {
-    write_and_poll(links);
+    write_and_poll(link);
     return 0;
 }
 static void run_c11(struct link *link)
@@ -799,6 +806,7 @@ CASE(processes_with_early_message)
     SEND(&child.side, SOURCE2);
     end_child(&child);
 }
+/* WORD is a lock: the completion of an `add` locks it, a second `add` unlocks it. */
 CHILD(child_locks)
 {
     (void)socket;
@@ -820,6 +828,7 @@ CASE(processes_with_lock)
     set_flag(0);
     end_child(&child);
 }
+/* The child locks WORD2. The parent does not unlock, so this would be a race with one lock too. */
 CHILD(child_locks_another)
 {
     (void)socket;

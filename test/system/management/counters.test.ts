@@ -1,5 +1,5 @@
 /*
- * Counter files of sysfs and `userdma stat --watch`: the same current values, also on a full disk, where reading fails.
+ * Counter files of sysfs and `userdma stat --watch`: the same current values. On a full disk, reading a file fails.
  */
 import assert from 'node:assert/strict'
 import { mkdirSync, readFileSync } from 'node:fs'

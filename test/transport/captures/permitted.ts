@@ -18,7 +18,10 @@ export interface Row {
   readonly stream: StreamKind
   /** Packet numbers in the capture file; 0: packets that only our engine sends; or all datagrams to QP 1. */
   readonly packets: readonly number[] | 'management datagrams'
-  /** By path of the field: the recorded value and ours. `packet`: a packet that only one side sends (`-`: none). */
+  /**
+   * By path of the field: the recorded value and ours. `packet`: only the recording or only our engine has the packet
+   * (`-`: none); its values are not compared.
+   */
   readonly fields: Readonly<Record<string, readonly [recorded: string, ours: string] | 'any'>>
   readonly clause: string
   readonly reason: string
@@ -139,7 +142,7 @@ export const permittedOutcomes: readonly { readonly capture: string; readonly si
   { capture: 'memory_window_type1', side: 1, text: `the state is ${ERR}, the program says ${RTS}` },
 ]
 
-/** Whether mutants skip `field` of a packet because a row for this side covers it. */
+/** Whether mutants skip `field` of a packet: if a row names the packet, or all datagrams to QP 1 and this field. */
 export const isExempt =
   (capture: string, side: Side) =>
   ({ number, packet }: Recorded, field: string): boolean =>

@@ -5,6 +5,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
+import { FLOW_HEADER_BYTES } from '../../../src/spec/classes/flow.ts'
 import { FlowSpecFlags, FlowSpecType } from '../../../src/spec/enums.ts'
 import { CallError, errnoName } from '../../../src/spec/errno.ts'
 import { FlowAction } from '../../../src/spec/linux/flow.ts'
@@ -92,7 +93,7 @@ const decode = (bytes: Uint8Array): { view: FakeView; decoded: Decoded | Answer 
   return { view, decoded: decodeWrite(view, AT, bytes.length) }
 }
 
-/** The arguments of a rule, which encodes to the same bytes. */
+/** The arguments of a valid rule. Checks that they encode to the same bytes. */
 const argsOf = (of: Rule): Decoded['call']['args'] => {
   const bytes = rule(of)
   const { view, decoded } = decode(bytes)
@@ -107,8 +108,9 @@ const errorOf = (of: Rule): string => {
   return isAnswer(decoded) ? errnoName(-decoded.ret) : 'OK'
 }
 
+/** A value or mask of class `flow`. */
 const padded = (bytes: readonly number[]): Uint8Array => {
-  const filter = new Uint8Array(40)
+  const filter = new Uint8Array(FLOW_HEADER_BYTES)
   filter.set(bytes)
   return filter
 }
@@ -118,7 +120,7 @@ const { HANDLE, COUNT } = FlowAction
 const { INNER } = FlowSpecFlags.values
 const UDP_4791 = spec(UDP, [0x12, 0xb7, 0, 0, 0xff, 0xff, 0, 0])
 
-test('the handle of the queue pair is the attribute of its class, even if it is invalid', () => {
+test('the handle of the queue pair is the attribute of its class, or rawQp if that class has no rules', () => {
   const { rawQp, udQp, type, priority, port, flags, specs } = argsOf({ qp: RAW, type: 3, port: 2, flags: 4 })
   assert.deepEqual([rawQp, udQp, type, priority, port, flags, specs], [RAW, undefined, 3, 7, 2, 4, []])
   const ud = argsOf({ qp: UD })
@@ -126,7 +128,7 @@ test('the handle of the queue pair is the attribute of its class, even if it is 
   assert.equal(argsOf({ qp: RC }).rawQp, RC)
 })
 
-test('a rule may match every header of Linux, outside and within a tunnel', () => {
+test('a rule may match every header of Linux, and each except the tunnel itself also within a tunnel', () => {
   for (const [type, size] of [
     [ETH, 16],
     [IPV4, 12],
@@ -138,6 +140,7 @@ test('a rule may match every header of Linux, outside and within a tunnel', () =
     [GRE, 8],
     [MPLS, 4],
   ]) {
+    // Zero: the upper bits of an IPv6 flow label (20 bits) and of a tunnel id (24 bits).
     const value = Array.from({ length: size }, (_, i) => ((i & ~1) === 32 || (i === 0 && size === 4) ? 0 : i + 1))
     const mask = value.map(byte => byte ^ (byte === 0 ? 0 : 0x40))
     const [found] = argsOf({ specs: [spec(type, [...value, ...mask])] }).specs as AnyRecord[]
@@ -171,7 +174,7 @@ test('a rule may have the actions tag, drop and counters, in any position', () =
   }
 })
 
-test('a filter of older headers is shorter, one of newer headers longer if its extra mask is zero', () => {
+test('with older Linux headers a filter is shorter; with newer ones longer, if its extra mask is zero', () => {
   const [short] = argsOf({ specs: [spec(IPV4, [...ones(8), ...ones(4), 1, 2, 3, 4])] }).specs as AnyRecord[]
   assert.deepEqual([short.value, short.mask], [padded(ones(8)), padded([...ones(4), 1, 2, 3, 4])])
   const [long] = argsOf({ specs: [spec(TCP, [1, 2, 3, 4, 9, 9, 9, 9, ...ones(4), ...zeros(4)]), UDP_4791] })
@@ -188,7 +191,7 @@ test('rules that Linux refuses are refused, and the limits of valid ones are acc
     body[at + 1] = 0x10
     return spec(IPV6, body)
   }
-  const word = spec(ACTION_TAG, zeros(8))
+  const tag = spec(ACTION_TAG, zeros(8))
   const cases: readonly [string, Rule, string][] = [
     ['no specs', {}, 'OK'],
     ['a nonzero comp_mask', { compMask: 1 }, 'EINVAL'],
@@ -215,7 +218,7 @@ test('rules that Linux refuses are refused, and the limits of valid ones are acc
     ['an unknown header', { specs: [spec(0x70, zeros(8))] }, 'EINVAL'],
     ['an unknown action', { specs: [spec(0x1004, zeros(8))] }, 'EINVAL'],
     ['an action within a tunnel', { specs: [spec(ACTION_TAG | INNER, zeros(8))] }, 'EINVAL'],
-    ['a tag without padding', { specs: [spec(ACTION_TAG, zeros(4)), word] }, 'EINVAL'],
+    ['a tag without padding', { specs: [spec(ACTION_TAG, zeros(4)), tag] }, 'EINVAL'],
     ['a drop with a payload', { specs: [spec(ACTION_DROP, zeros(8))] }, 'EINVAL'],
     ['counters without a handle', { specs: [spec(COUNT, [])] }, 'EINVAL'],
     ['counters twice', { specs: [spec(COUNT, zeros(8)), spec(COUNT, zeros(8))] }, 'EINVAL'],
@@ -237,7 +240,7 @@ test('a response is the handle of the rule', () => {
   assert.deepEqual([...view.memory.copyIn(ARENA, 8)], [0, 0, 0, 0, ...u32(0x1234)])
 })
 
-test('a rule without a Linux spec is not encoded; a legacy part of another rule is EINVAL', () => {
+test('a rule that Linux cannot express is not encoded; a legacy part of another rule is EINVAL', () => {
   const cls = rxeSchema.classByName('flow')!
   const args = argsOf({ specs: [UDP_4791] })
   const call = { class: cls, methodName: 'create', method: cls.methods.create, object: 0, args }
@@ -247,6 +250,7 @@ test('a rule without a Linux spec is not encoded; a legacy part of another rule 
     encodings({ ...call, args: { ...args, specs: [{ ...one, type: IB }] } }, rxeSchema.driverId, ARENA),
     [],
   )
+  // In Linux the counters are a spec too, the eleventh.
   const elevenSpecs = { ...args, specs: new Array(10).fill(one), counters: COUNTERS }
   assert.deepEqual(encodings({ ...call, args: elevenSpecs }, rxeSchema.driverId, ARENA), [])
 
@@ -265,7 +269,7 @@ test('a legacy part with random bytes is encoded or is EINVAL', () => {
   assert.ok(!isAnswer(decoded))
   const legacy = decoded.legacy()!
   // The command number is not changed here; other tests cover that.
-  const start = legacy.indexOf(0x32) + 4
+  const start = legacy.indexOf(ExtendedCommands.CREATE_FLOW) + 4
   const changes = fc.array(fc.tuple(fc.integer({ min: start, max: legacy.length - 1 }), fc.nat(255)), { maxLength: 6 })
   fc.assert(
     fc.property(changes, fc.integer({ min: start, max: legacy.length }), fc.boolean(), (list, end, isTruncated) => {

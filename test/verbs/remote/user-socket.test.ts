@@ -48,7 +48,7 @@ describe("the user's own socket", () => {
     assert.equal(userSocket(), join(folder, `userdma-${uid}`, 'sock'))
   })
 
-  it('gets a folder that other users may not enter, once', () => {
+  it('gets a folder that other users may not enter, and keeps it', () => {
     assert.ok(!existsSync(join(folder, `userdma-${uid}`)))
     const socket = makeUserSocket()
     assert.equal(makeUserSocket(), socket)
@@ -58,14 +58,14 @@ describe("the user's own socket", () => {
   const userFolder = (): string => join(folder, `userdma-${uid}`)
   const unsafe: readonly (readonly [name: string, create: () => void, message: RegExp, needsRoot?: boolean])[] = [
     [
-      'others may enter the folder',
+      'others may enter its folder',
       () => mkdirSync(userFolder(), { mode: 0o755 }),
       /has mode 0755, so that others may use it; run `chmod 700 /,
     ],
-    ['it is not a folder', () => writeFileSync(userFolder(), ''), /is not a folder/],
-    ['it is a link', () => symlinkSync(folder, userFolder()), /is not a folder/],
+    ['its folder is a file', () => writeFileSync(userFolder(), ''), /is not a folder/],
+    ['its folder is a link', () => symlinkSync(folder, userFolder()), /is not a folder/],
     [
-      'it belongs to another user',
+      'its folder belongs to another user',
       () => {
         mkdirSync(userFolder(), { mode: 0o700 })
         chownSync(userFolder(), NOBODY, NOBODY)
