@@ -47,10 +47,11 @@ const createServer = (device: Device) => {
       while (table.readUInt32LE(at) !== 0 && !table.subarray(at + KEY_OFFSET, at + VALUE_OFFSET).equals(digest))
         at = (at + ENTRY_BYTES) % table.length
       const version = table.readUInt32LE(at) + 1
-      table.writeUInt32LE(version, at)
-      digest.copy(table, at + KEY_OFFSET)
-      table[at + VALUE_OFFSET] = table.write(value, at + VALUE_OFFSET + 1, END_VERSION_OFFSET - VALUE_OFFSET - 1)
+      // From the end to the beginning: a READ sees the bytes in ascending order, and so two versions of a torn entry.
       table.writeUInt32LE(version, at + END_VERSION_OFFSET)
+      table[at + VALUE_OFFSET] = table.write(value, at + VALUE_OFFSET + 1, END_VERSION_OFFSET - VALUE_OFFSET - 1)
+      digest.copy(table, at + KEY_OFFSET)
+      table.writeUInt32LE(version, at)
     },
   }
 }

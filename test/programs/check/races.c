@@ -828,7 +828,7 @@ CASE(processes_with_lock)
     set_flag(0);
     end_child(&child);
 }
-/* The child locks WORD2. The parent does not unlock, so this would be a race with one lock too. */
+/* The child locks another word than the parent. */
 CHILD(child_locks_another)
 {
     (void)socket;
@@ -844,6 +844,8 @@ CASE(processes_with_two_locks)
     add(&one->a, WORD, RESULT2);
     poll_one(&one->a);
     WRITE(&one->a, SOURCE, REMOTE);
+    add(&one->a, WORD, RESULT2);
+    poll_one(&one->a);
     poll_one(&one->a);
     set_flag(0);
     end_child(&child);
