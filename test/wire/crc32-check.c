@@ -38,12 +38,12 @@ static int check(const char *name, crc_function *f)
 
 int main(void)
 {
-    int wrong = check("table", by_table) | check("chosen", engine);
+    int wrong = check("table", crc_by_table) | check("chosen", engine);
 #if defined(__x86_64__) && defined(__GNUC__)
-    if (engine != by_table)
-        wrong |= check("pclmul", by_pclmul);
-    if (engine == by_vpclmul)
-        wrong |= check("vpclmul", by_vpclmul);
+    if (engine != crc_by_table)
+        wrong |= check("pclmul", crc_by_pclmul);
+    if (engine == crc_by_vpclmul)
+        wrong |= check("vpclmul", crc_by_vpclmul);
 #endif
     if (userdma_crc32(userdma_crc32(0, (const uint8_t *)"1234", 4), (const uint8_t *)"56789", 5) != 0xcbf43926u) {
         puts("userdma_crc32: wrong check value");
