@@ -2,7 +2,8 @@
  * Creation directly in a state (R7): a create call may name a queue pair state and the attributes that modify needs to
  * reach it. Core creates the queue pair and then calls the device's own modify once for each transition, with the
  * attributes that the state table (spec/qp-states.ts) lists for it, so a driver needs no code for it. If a transition
- * fails, the destroy handler runs here, and the create call, which fails too, removes the object (dispatch/invoke.ts).
+ * fails, the destroy handler runs here, and the create call, which fails too, removes the object
+ * (core/dispatch/invoke.ts).
  */
 import { CallError, type ErrnoName } from '../../spec/errno.ts'
 import { planTransitions, type QpTypeName, type Step } from '../../spec/qp-states.ts'
