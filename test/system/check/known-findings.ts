@@ -126,6 +126,13 @@ export const knownFindings: readonly KnownFinding[] = [
     'with `-P` the server ends while the thread of a connection has not freed it',
   ),
   warning(
+    'rcopy',
+    'leak',
+    'librdmacm/rsocket.c:775, :785, :800, :844, :938',
+    'the server never ends; if it is stopped before it has closed a connection, the objects of the connection remain',
+    /^(?:QP|CQ|MR) /,
+  ),
+  warning(
     'rstream riostream rcopy',
     'region-in-use',
     'librdmacm/rsocket.c:1056, :1062, :1079',
