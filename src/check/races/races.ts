@@ -77,8 +77,6 @@ export class Request<Info> implements Queued {
   placedKnownTime = Number.POSITIVE_INFINITY
   /** The clocks of the words that it has read or changed, and that are used as flags or locks (`Interval.sync`). */
   syncs: readonly Clock[] = NONE
-  /** Earlier requests whose race with this one was reported. */
-  reported: readonly Request<Info>[] = NONE
 
   constructor(
     queue: Queue<Info>,
@@ -160,6 +158,8 @@ export class Races<Info> {
   #slots = 0
   /** Number of requests that have a clock. */
   #clocks = 0
+  /** Of the request whose accesses are being compared: earlier requests whose race with it was reported. */
+  #reported: Request<Info>[] = []
 
   /** `intervals`: maximum intervals of the shadow memory. */
   constructor(report: (race: Race<Info>) => void, omit: NoteOmission, intervals = MAX_INTERVALS) {
@@ -368,6 +368,7 @@ export class Races<Info> {
    * Reports races of a request with earlier accesses to its ranges, and stores its own. No `clock`: only stores them.
    */
   #access(request: Request<Info>, clock: Clock | undefined, ranges: readonly Range[]): void {
+    if (this.#reported.length > 0) this.#reported = []
     for (const range of ranges) {
       const access = { range, request }
       const interval = this.#shadow.access(access, clock, this.#compare)
@@ -382,10 +383,9 @@ export class Races<Info> {
     later: Access<Request<Info>>,
     clock: Clock | undefined,
   ): void => {
-    const { request } = later
-    if (clock === undefined || earlier.request === request || !doConflict(earlier.range, later.range)) return
-    if (request.reported.includes(earlier.request) || this.#isOrdered(earlier, later, clock)) return
-    request.reported = [...request.reported, earlier.request]
+    if (clock === undefined || earlier.request === later.request || !doConflict(earlier.range, later.range)) return
+    if (this.#reported.includes(earlier.request) || this.#isOrdered(earlier, later, clock)) return
+    this.#reported.push(earlier.request)
     this.#report(raceOf(earlier, later))
   }
 

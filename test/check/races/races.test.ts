@@ -3,6 +3,8 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
 import { MAX_SLOTS } from '../../../src/check/races/clock.ts'
 import { MAX_CLOCKS, MAX_IN_FLIGHT, Races } from '../../../src/check/races/races.ts'
 import { AccessKind } from '../../../src/check/races/shadow.ts'
@@ -12,6 +14,9 @@ import { type Memory, script } from './script.ts'
 const data3: Memory = [3, 0x3000, 64]
 const data1: Memory = [1, 0x1000, 64]
 const otherData1: Memory = [1, 0x2000, 64]
+
+setFlagsFromString('--expose-gc')
+const collectGarbage = runInNewContext('gc') as () => void
 
 const findingsOf = ({ run }: (typeof cases)[number]): string[] => {
   const steps = script()
@@ -117,6 +122,24 @@ describe('races', () => {
       engine.fetch(1, stamp, { kind: 'WRITE', isFenced: false, ranges: [range] }, '', i)
     }
     assert.ok(omitted >= 2000 && omitted < 3000, String(omitted))
+  })
+
+  it('a request that has ended and is not the last access to its memory is not kept, though it raced', async () => {
+    const s = script()
+    const [qp, other] = [s.qp(), s.qp()]
+    const raceTenTimes = (): WeakRef<object> => {
+      const first = s.write(1, qp, undefined, data3)
+      for (let i = 0; i < 10; i++) s.write(1, i % 2 === 0 ? other : qp, undefined, data3)
+      return new WeakRef(first)
+    }
+    const first = raceTenTimes()
+    assert.equal(s.races.length, 10)
+    s.poll(1, s.send(1, other), s.send(1, qp))
+    s.races.length = 0
+    // A WeakRef keeps its target until the current job ends.
+    await new Promise(setImmediate)
+    collectGarbage()
+    assert.equal(first.deref(), undefined)
   })
 
   it('requests whose completions nobody polls are forgotten, and cause no finding', () => {
