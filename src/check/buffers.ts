@@ -17,12 +17,11 @@ import type { KnownObject } from './objects.ts'
 const { SEND, RDMA_WRITE, RDMA_READ, COMP_SWAP, FETCH_ADD } = WcOpcode.values
 const { SUCCESS } = WcStatus.values
 
-/** The first FIRST_SAMPLES requests of each send queue are checked, then one of every SAMPLE_INTERVAL. */
-const FIRST_SAMPLES = 16
-const SAMPLE_INTERVAL = 16
-/** The first overlaps of each queue are reported with their own stacks, then one of every OVERLAP_INTERVAL. */
+/** The first FIRST_SENDS requests of each send queue are checked, then one of every SAMPLE_INTERVAL. */
+const FIRST_SENDS = 16
+/** The first overlaps of each queue are reported with their own stacks, then one of every SAMPLE_INTERVAL. */
 const FIRST_OVERLAPS = 64
-const OVERLAP_INTERVAL = 16
+const SAMPLE_INTERVAL = 16
 /**
  * A new request is compared with at most this many outstanding requests of its queue, the latest ones, and a filled
  * receive with as many earlier ones.
@@ -52,7 +51,8 @@ const writesBuffer = ({ opcode }: WorkRequest): boolean => {
   return kind === RDMA_READ || kind === COMP_SWAP || kind === FETCH_ADD
 }
 
-const isSample = ({ index }: WorkRequest): boolean => index < FIRST_SAMPLES || index % SAMPLE_INTERVAL === 0
+/** Whether number `index` of a queue, from 0, is one of the first or a sample of the others. */
+const isSample = (index: number, first: number): boolean => index < first || index % SAMPLE_INTERVAL === 0
 
 /**
  * The first address that is both in the first `bytes` bytes of the buffer of `request` and in the first `otherBytes` of
@@ -162,10 +162,10 @@ export const createBufferDetector = (services: DetectorServices): Detector => {
       known = { finding: undefined, count: 0 }
       overlaps.set(request.owner, known)
     }
+    if (known.finding === undefined || isSample(known.count, FIRST_OVERLAPS))
+      known.finding = reportOverlap(request, other, address, false)
+    else services.repeat(known.finding)
     known.count++
-    if (known.count > FIRST_OVERLAPS && known.count % OVERLAP_INTERVAL !== 0 && known.finding !== undefined)
-      services.repeat(known.finding)
-    else known.finding = reportOverlap(request, other, address, false)
   }
 
   /** Reports if a new request writes to the buffer of one of the latest outstanding requests of its queue. */
@@ -218,7 +218,7 @@ export const createBufferDetector = (services: DetectorServices): Detector => {
       }
       if (writesBuffer(request) && requests.length <= MAX_OUTSTANDING) checkOverlap(request, requests)
       requests.push(request)
-      if (!readsBuffer(request) || !(checksAll || isSample(request))) return
+      if (!readsBuffer(request) || !(checksAll || isSample(request.index, FIRST_SENDS))) return
       const owner = services.objects.find(request.owner)
       const hash = owner && hashOf(owner, request)
       if (hash !== undefined) hashes.set(request, hash)

@@ -70,6 +70,14 @@ interface KnownRegion extends Region {
   readonly object: KnownObject | undefined
 }
 
+const NO_RANGES: readonly never[] = []
+/** The ranges and another one. Literals, since an array that grows by `push` reserves space for 17 elements. */
+const withRange = (ranges: readonly Range[], range: Range | undefined): readonly Range[] => {
+  if (range === undefined) return ranges
+  if (ranges.length === 0) return [range]
+  return ranges.length === 1 ? [ranges[0]!, range] : [...ranges, range]
+}
+
 /** Whether a completion means that the peer has the message. */
 const isReliable = ({ class: name }: KnownObject): boolean => name === 'rc_qp' || name.startsWith('xrc_')
 
@@ -111,19 +119,12 @@ export const createRaceDetector = (services: DetectorServices, sources: RaceSour
     bytes: number,
     kind: number,
   ): readonly Range[] => {
-    const [first] = elements
-    if (first !== undefined && elements.length === 1) {
-      const range = rangeOf(device, first.lkey, first.address, Math.min(first.length, bytes), kind)
-      // A literal: an array that grows by `push` reserves space for 17 elements.
-      return range === undefined ? [] : [range]
-    }
-    const ranges: Range[] = []
+    let ranges: readonly Range[] = NO_RANGES
     let remaining = bytes
     for (const { address, length, lkey } of elements) {
       const used = Math.min(length, remaining)
       remaining -= used
-      const range = rangeOf(device, lkey, address, used, kind)
-      if (range !== undefined) ranges.push(range)
+      ranges = withRange(ranges, rangeOf(device, lkey, address, used, kind))
     }
     return ranges
   }
@@ -141,8 +142,7 @@ export const createRaceDetector = (services: DetectorServices, sources: RaceSour
       remote && peer !== undefined
         ? rangeOf(peer, remote.rkey, remote.address, remote.length, operation.remoteAccess)
         : undefined
-    if (remoteRange === undefined) return ranges
-    return ranges.length === 1 ? [ranges[0]!, remoteRange] : [...ranges, remoteRange]
+    return withRange(ranges, remoteRange)
   }
 
   // ---- findings ----
