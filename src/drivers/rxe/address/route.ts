@@ -4,12 +4,13 @@
  * of the run, in the port's arena.
  */
 import { type Port, type ReceivedRun, SCRATCH_BYTES } from '../../../phy/port.ts'
+import { Mtu } from '../../../spec/enums.ts'
 import type { DatagramRoute } from '../../../transport/types.ts'
 import { isMappedIpv4 } from '../../../wire/address.ts'
 import { IPV4_BYTES, IPV6_BYTES, putIpv4, putIpv6, UDP_BYTES } from '../../../wire/ip.ts'
+import { mtuBytes } from '../interface.ts'
 
-/** Payload bytes of the largest path MTU. */
-const MAX_PAYLOAD = 4096
+const MAX_PAYLOAD = mtuBytes(Mtu.values.MTU_4096)
 /** The flag of RoCEv2 packets, as Linux sends them. */
 const DONT_FRAGMENT = true
 
