@@ -130,6 +130,7 @@ const callerOfEntries = (caller: Caller, created: readonly (CoreObject | undefin
     ...(caller.openFile && { openFile: fd => caller.openFile!(fd) }),
     ...(caller.allows && { allows: capability => caller.allows!(capability) }),
     ...(caller.handlers !== undefined && { handlers: caller.handlers }),
+    ...(caller.eventsRead && { eventsRead: (object, read) => caller.eventsRead!(object, read) }),
     descriptor(fd) {
       if (fd >= UNNUMBERED) return created[fd - UNNUMBERED]?.handle
       if (!numbers.has(fd)) numbers.set(fd, caller.descriptor(fd))

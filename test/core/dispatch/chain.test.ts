@@ -4,7 +4,8 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
-import { addHook, type Device, dispatch, invokeNow, Lifecycle } from '../../../src/core/index.ts'
+import { addHook, completed, type Device, dispatch, invokeNow, Lifecycle, readEvents } from '../../../src/core/index.ts'
+import type { EventsRead } from '../../../src/core/model.ts'
 import { ChainErrors } from '../../../src/spec/classes/device/interface.ts'
 import { Classes } from '../../../src/spec/classes.ts'
 import { Errno } from '../../../src/spec/errno.ts'
@@ -12,7 +13,7 @@ import type { AnyValues, ObjectClass } from '../../../src/spec/schema/schema.ts'
 import { type ChainEntry, type ChainLink, chainEntries, encodeChain } from '../../../src/uapi/object/chain.ts'
 import { decodeResult, type EncodeOptions, encodeCall } from '../../../src/uapi/object/client.ts'
 import { decodeObject } from '../../../src/uapi/object/dialect.ts'
-import { cap, errnoOf, openTestDevice, type TestSetup } from '../fixture.ts'
+import { cap, errnoOf, install, openTestDevice, type TestSetup } from '../fixture.ts'
 
 const { interface: Interface, pd: Pd, mr: Mr, cq: Cq, rc_qp: RcQp, comp_channel: Channel, async_fd: AsyncFd } = Classes
 const { STOP, UNDO } = ChainErrors.values
@@ -62,6 +63,24 @@ test('a method can be called on an object that the chain created', () => {
   assert.deepEqual([done, error, setup.context.handles.slots[0]?.events?.armed], [2, 0, 2])
   assert.equal(run(setup, [cq(), link(Cq, 'destroy', {}, { object: 0 }), pd()]).done, 3)
   assert.deepEqual(live(setup), ['cq 0', 'pd 1'])
+})
+
+test('a destroy in a chain tells the caller how many events of the object it has read', () => {
+  const setup = openTestDevice()
+  const { context, caller } = setup
+  const channel = install(setup, invokeNow(context, Channel, 'create', 0, {}, caller))
+  const args = { cqe: 4, userHandle: 1n, compVector: 0, channel: channel.handle }
+  const { object: handle = -1 } = invokeNow(context, Cq, 'create', 0, args, caller)
+  invokeNow(context, Cq, 'reqNotify', handle, { solicitedOnly: 0 }, caller)
+  completed(context.handles.slots[handle]!.events!, false)
+  readEvents(channel)
+  const reported: [number, EventsRead][] = []
+  const watching = {
+    ...caller,
+    eventsRead: ({ handle }: { handle: number }, read: EventsRead) => reported.push([handle, read]),
+  }
+  assert.equal(run({ ...setup, caller: watching }, [link(Cq, 'destroy', {}, { handle })]).done, 1)
+  assert.deepEqual(reported, [[handle, { compEvents: 1, asyncEvents: 0 }]])
 })
 
 test('the first failure stops the chain: earlier results stay, later entries do not run', () => {
