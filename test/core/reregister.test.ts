@@ -5,20 +5,23 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { addressLo, bindWindow, invokeNow, resolve } from '../../src/core/index.ts'
+import { ExtendedDeviceAttributes } from '../../src/spec/classes/device/device.ts'
 import { Classes } from '../../src/spec/classes.ts'
 import { AccessFlags, MwType } from '../../src/spec/enums.ts'
+import { CallError } from '../../src/spec/errno.ts'
+import { zeroRecord } from '../../src/spec/schema/schema.ts'
 import { errnoOf, openTestDevice } from './fixture.ts'
 
 const { pd: Pd, mr: Mr, mw: Mw } = Classes
-const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_READ, MW_BIND, ZERO_BASED } = AccessFlags.values
+const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_READ, MW_BIND, ON_DEMAND, ZERO_BASED } = AccessFlags.values
 
 /** Number of a queue pair; regions do not depend on it. */
 const QP = 17
 /** A bit that is no access flag. */
 const UNKNOWN_BIT = 1 << 19
 
-const setUp = (access: number = LOCAL_WRITE | REMOTE_READ) => {
-  const setup = openTestDevice()
+const setUp = (access: number = LOCAL_WRITE | REMOTE_READ, options: Parameters<typeof openTestDevice>[0] = {}) => {
+  const setup = openTestDevice(options)
   const { context, caller, device } = setup
   invokeNow(context, Pd, 'create', 0, {}, caller)
   invokeNow(context, Pd, 'create', 0, {}, caller)
@@ -103,4 +106,64 @@ test('unchanged pages are not checked again: the program that registered them ma
   assert.deepEqual({ ...modify({ access: 0 }) }, { lkey, rkey: 0 })
   assert.deepEqual({ ...modify({ access: REMOTE_READ, pd: 1 }) }, { lkey, rkey: lkey })
   assert.equal(errno({ access: LOCAL_WRITE }), 'EFAULT')
+})
+
+/** As `setUp`, on a device with on-demand paging whose memory records the registered ranges. */
+const setUpWithPaging = (access: number) => {
+  const registered: { start: number; length: number; unmap: () => void }[] = []
+  let isFull = false
+  const extended = { ...zeroRecord(ExtendedDeviceAttributes), odpGeneralCaps: 1n }
+  const setup = setUp(LOCAL_WRITE | REMOTE_READ, { extended })
+  const { memory } = setup.caller
+  memory.register = (hi, lo, length, _isShared, unmap) => {
+    if (isFull) throw new CallError('ENOMEM', 'the limit of locked memory')
+    const range = { start: hi * 2 ** 32 + lo, length, unmap }
+    registered.push(range)
+    return () => {
+      const index = registered.indexOf(range)
+      assert.ok(index >= 0, 'a registration ends once')
+      registered.splice(index, 1)
+    }
+  }
+  setup.modify({ translation: { start: setup.second, length: 4096n, iova: setup.second }, access })
+  const ranges = () => registered.map(({ start, length }) => [BigInt(start), length])
+  const destroy = () => invokeNow(setup.context, Mr, 'destroy', setup.mr.object!, {}, setup.caller)
+  const setFull = (full: boolean): void => {
+    isFull = full
+  }
+  return { ...setup, registered, ranges, destroy, setFull }
+}
+
+test('a region that ceases to be on demand is registered, so that its unmapping is noticed', () => {
+  const { modify, second, ranges, registered, lkey, device, rowFor, destroy } = setUpWithPaging(LOCAL_WRITE | ON_DEMAND)
+  assert.deepEqual(ranges(), [])
+  assert.deepEqual({ ...modify({ access: LOCAL_WRITE }) }, { lkey, rkey: 0 })
+  assert.deepEqual(ranges(), [[second, 4096]])
+  registered[0]!.unmap()
+  const space = device.memory.spaces[device.memory.space[rowFor(second, 1, 0)]!]!
+  assert.notEqual(space.read(0, 0, { address: 0, bytes: new Uint8Array(1), view: null as never }, 0, 1, 1, 1), 0)
+  destroy()
+  assert.deepEqual(ranges(), [])
+})
+
+test('a region that becomes on demand is not registered any more, with its address or a new one', () => {
+  const change = setUpWithPaging(LOCAL_WRITE)
+  change.modify({ access: LOCAL_WRITE | ON_DEMAND })
+  assert.deepEqual(change.ranges(), [])
+  change.destroy()
+  const { second, ...move } = setUpWithPaging(LOCAL_WRITE)
+  move.modify({ translation: { start: second, length: 64n, iova: second }, access: ON_DEMAND })
+  assert.deepEqual(move.ranges(), [])
+  move.destroy()
+})
+
+test('a region stays on demand if its pages are gone or cannot be locked', () => {
+  const { errno, caller, second, ranges, setFull, rowFor } = setUpWithPaging(LOCAL_WRITE | ON_DEMAND)
+  setFull(true)
+  assert.equal(errno({ access: LOCAL_WRITE }), 'ENOMEM')
+  setFull(false)
+  caller.memory.remove(Number(second))
+  assert.equal(errno({ access: LOCAL_WRITE }), 'EFAULT')
+  assert.ok(rowFor(second, 1, LOCAL_WRITE) >= 0)
+  assert.deepEqual(ranges(), [])
 })

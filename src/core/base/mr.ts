@@ -255,17 +255,23 @@ export const mrClass = driverClass<typeof Mr, MrState>(Mr, {
     checkAccess('modify', device, rights)
     const isImplicit = special?.kind === IMPLICIT
     if (!isImplicit) checkRange('modify', range)
-    // Unchanged pages were checked at registration, perhaps by a program that has ended and whose child still uses
-    // them.
+    const oldRights = table.access[row]
+    // A region that is not on demand any more is as a new one: its pages may be gone, and are registered from now on.
+    const endsOnDemand = (oldRights & ~rights & ON_DEMAND) !== 0
+    // Other unchanged pages were checked at registration, perhaps by a program that has ended and whose child still
+    // uses them.
     const needsCheck =
-      translation !== undefined || ((rights & WRITE_FLAGS) !== 0 && (table.access[row] & WRITE_FLAGS) === 0)
+      translation !== undefined || endsOnDemand || ((rights & WRITE_FLAGS) !== 0 && (oldRights & WRITE_FLAGS) === 0)
     const bytes = isImplicit || !needsCheck ? Number(range.length) : checkPages('modify', memory, range, rights)
-    const unregister = translation && registerRange(memory, range, bytes, rights, device, object)
+    const { unregister: endOld } = object.state
+    const needsRegistration =
+      special === undefined && (translation !== undefined || ((oldRights ^ rights) & ON_DEMAND) !== 0)
+    const unregister = needsRegistration ? registerRange(memory, range, bytes, rights, device, object) : endOld
     // Nothing fails after this line.
-    if (translation) object.state.unregister?.()
+    if (needsRegistration) endOld?.()
     relocateRegion(table, row, range.start, baseOf(range, rights), bytes, memory)
     table.access[row] = rights >>> 0
-    object.state = { ...object.state, iova: range.iova, ...(unregister && { unregister }) }
+    object.state = { row, iova: range.iova, ...(special && { special }), ...(unregister && { unregister }) }
     if (pd !== undefined) {
       addParent(object, pd)
       dropParent(object, object.parents[0])
