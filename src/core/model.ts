@@ -582,6 +582,8 @@ export interface Driver<D = unknown> {
 export interface MemoryAccount {
   /** Throws CallError ENOMEM if the quota would be exceeded. */
   charge(bytes: number): void
+  /** Charges bytes that were released for a call that then failed, also beyond the quota. */
+  recharge(bytes: number): void
   release(bytes: number): void
   /** The user of the process. */
   readonly user: number

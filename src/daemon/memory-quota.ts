@@ -45,22 +45,24 @@ export const createMemoryQuotas = (
   }
 
   return {
-    of: (pid, uid) => ({
-      user: uid,
-      charge(bytes) {
-        check(`process ${pid}`, processes.get(pid) ?? 0, bytes, limits.process)
-        check(`user ${uid}`, users.get(uid) ?? 0, bytes, limits.user)
-        check('all programs', total, bytes, limits.daemon)
+    of(pid, uid) {
+      const addToAll = (bytes: number): void => {
         total += bytes
         add(users, uid, bytes)
         add(processes, pid, bytes)
-      },
-      release(bytes) {
-        total -= bytes
-        add(users, uid, -bytes)
-        add(processes, pid, -bytes)
-      },
-    }),
+      }
+      return {
+        user: uid,
+        charge(bytes) {
+          check(`process ${pid}`, processes.get(pid) ?? 0, bytes, limits.process)
+          check(`user ${uid}`, users.get(uid) ?? 0, bytes, limits.user)
+          check('all programs', total, bytes, limits.daemon)
+          addToAll(bytes)
+        },
+        recharge: addToAll,
+        release: bytes => addToAll(-bytes),
+      }
+    },
     get bytes() {
       return total
     },

@@ -105,10 +105,14 @@ export class MadQueue {
     return { message, data, isTaken: true }
   }
 
-  /** Puts a message back at the front after its delivery failed. */
+  /**
+   * Puts a message back at the front after its delivery failed. It never fails: other objects may have used the
+   * message's part of the quota meanwhile.
+   */
   putBack(message: WaitingMessage): void {
+    if (this.#channel.isClosed) return
     const bytes = sizeOf(message)
-    this.#channel.context.account?.charge(bytes)
+    this.#channel.context.account?.recharge(bytes)
     this.#unreadBytes += bytes
     this.#waiting.unshift(message)
     postRecord(this.#channel, RECORD)

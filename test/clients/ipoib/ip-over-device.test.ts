@@ -251,7 +251,12 @@ describe('an interface', () => {
   it('is one of at most 64 of its user', () => {
     const { a } = twoHosts()
     const stackOf = (user: number, i: number): Stack =>
-      new Stack(deviceOf(a, 1), `10.9.${user}.${i + 1}`, 24, { user, charge: () => {}, release: () => {} })
+      new Stack(deviceOf(a, 1), `10.9.${user}.${i + 1}`, 24, {
+        user,
+        charge: () => {},
+        recharge: () => {},
+        release: () => {},
+      })
     const [first] = Array.from({ length: MAX_INTERFACES }, (_, i) => stackOf(1, i))
     assert.equal(
       errnoOf(() => stackOf(1, 64)),
@@ -279,6 +284,9 @@ it('a process is charged for the buffers that peers may fill, until they are rel
   const account = {
     user: 0,
     charge(bytes: number) {
+      charged += bytes
+    },
+    recharge(bytes: number) {
       charged += bytes
     },
     release(bytes: number) {

@@ -251,6 +251,9 @@ describe('the classes of management datagrams', () => {
         if (charged + bytes > limit) throw new CallError('ENOMEM', 'no memory')
         charged += bytes
       },
+      recharge(bytes) {
+        charged += bytes
+      },
       release: bytes => {
         charged -= bytes
       },
@@ -271,6 +274,22 @@ describe('the classes of management datagrams', () => {
     })
     assert.equal(charged, before + sent * MAD_BYTES)
     network.runTimers()
+    // A message that cannot be delivered is put back, although others have used its part of the quota meanwhile.
+    const { out, undelivered } = invokeNow(
+      context,
+      MadChannel,
+      'receive',
+      channel,
+      { room: MAD_BYTES },
+      callerWithoutMemory,
+    )
+    const used = limit - charged
+    account.charge(used)
+    undelivered!()
+    account.release(used)
+    const again = invokeNow(context, MadChannel, 'receive', channel, { room: MAD_BYTES }, callerWithoutMemory)
+    assert.deepEqual(again.out.data, out.data)
+    again.undelivered!()
     // Each send left an unread header, which is charged with MESSAGE_OVERHEAD (channel.ts): less than 300 bytes.
     assert.ok(charged > limit - 300 && charged <= limit, `${charged} bytes`)
     closeContext(context)
