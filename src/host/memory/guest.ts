@@ -7,7 +7,7 @@
  * socket's peer, when a descriptor of such a file is closed. So the only descriptors accepted from a guest are memory
  * files and our own sockets.
  */
-import { EINVAL, ETIMEDOUT } from '../errno.ts'
+import { ECHILD, EINVAL, ETIMEDOUT } from '../errno.ts'
 import { charged } from './budget.ts'
 import { type Arena, mapArena } from './mapping.ts'
 import { type ArenaRange, createMover, MoverCall } from './mover.ts'
@@ -19,7 +19,7 @@ export interface FileIdentity {
   readonly ino: number
 }
 
-/** As readSync and writeSync of node:fs at a position, but errors are -errno. */
+/** As readSync and writeSync of node:fs at a position, but errors are -errno, those of `Mover.move` included. */
 export interface GuestFile {
   read(bytes: Uint8Array, offset: number, length: number, position: number): number
   write(bytes: Uint8Array, offset: number, length: number, position: number): number
@@ -160,13 +160,20 @@ export const createGuest = (pid: number, pidfd: number, uid: number): Guest | un
         copyIncarnation = copy < 0 ? -1 : mover.incarnation
         return copy
       }
-      const copyBatch = (write: boolean, length: number, position: number): number => {
+      const copyOnce = (write: boolean, length: number, position: number): number => {
         const moverFd = currentCopy()
         const [high, low] = [Math.floor(position / TWO_32), position % TWO_32]
         if (moverFd < 0) return moverFd
         return chargeUser(timeout =>
           mover.move(write, -1, moverFd, high, low, workArena(), 0, length, length, length, timeout),
         )
+      }
+      /** As `Mover.move` does for inherited descriptors: two further attempts if the mover's process was killed. */
+      const copyBatch = (write: boolean, length: number, position: number): number => {
+        for (let attempts = 2; ; attempts--) {
+          const moved = copyOnce(write, length, position)
+          if (moved !== -ECHILD || attempts === 0) return moved
+        }
       }
       return {
         read(bytes, offset, length, position) {

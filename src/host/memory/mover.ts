@@ -41,8 +41,8 @@ export interface Mover {
    * - -EINVAL: several chunks, longer than 256 KiB;
    * - -ETIMEDOUT: one of the system calls, each for at most 256 KiB, was not done within `timeout` microseconds (more if
    *   the mover waited for a processor);
-   * - -ECHILD: the mover's process was killed, also at two further attempts; but -EBADF if the process of a further
-   *   attempt did not inherit `fd`.
+   * - -ECHILD: the mover's process was killed, also at two further attempts. A process that did not inherit `fd` cannot
+   *   make one, so then it is returned at once.
    */
   move(write: boolean, pid: number, fd: number, ...args: [...MoveArguments, timeout: number]): number
   /**
@@ -155,7 +155,8 @@ export const createMover = ({ inheritedFds = [], user = -1 }: MoverOptions = {})
       const remote = high * TWO_32 + low
       if (!(remote < Number.MAX_SAFE_INTEGER)) return -EFAULT
       const localAddress = local.address + offset
-      for (let attempts = 2; ; attempts--) {
+      const hasFd = fd < 0 || inheritedFds.includes(fd)
+      for (let attempts = hasFd ? 2 : 0; ; attempts--) {
         const handle = runningMover()
         if (handle < 0) return handle
         const moved = endIfLost(

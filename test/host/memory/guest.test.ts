@@ -1,0 +1,57 @@
+/*
+ * A guest's files: a mover reads and writes them, and its process may be killed by another program at any time.
+ */
+import assert from 'node:assert/strict'
+import { closeSync, readdirSync, readFileSync } from 'node:fs'
+import { test } from 'node:test'
+import { nativeLibraryPath } from '../../../src/host/library.ts'
+import { createGuest } from '../../../src/host/memory/guest.ts'
+import { createMemfd } from '../../../src/host/memory/memfd.ts'
+import { closeProcess, openProcess, type ProcessHandle } from '../../../src/host/memory/process.ts'
+
+const skip = nativeLibraryPath() === undefined && 'the native library was not built'
+
+/** Kills the child processes of this process, which are movers. */
+const killMovers = (): number => {
+  let killed = 0
+  for (const pid of readdirSync('/proc').filter(name => /^\d+$/.test(name))) {
+    let parent: string | undefined
+    try {
+      // After the name in parentheses: state, parent.
+      parent = readFileSync(`/proc/${pid}/stat`, 'latin1')
+        .replace(/^.*\) /s, '')
+        .split(' ')[1]
+    } catch {
+      continue
+    }
+    if (parent !== `${process.pid}`) continue
+    process.kill(Number(pid), 'SIGKILL')
+    killed++
+  }
+  return killed
+}
+
+test('a file of a guest is accessible after another program has killed the mover', { skip }, () => {
+  const self = openProcess(process.pid) as ProcessHandle
+  // A user without other guests, so that its waiting time is not used up.
+  const guest = createGuest(process.pid, self.pidfd, 4_000_000)!
+  const fd = createMemfd('guest', 4096)
+  try {
+    const file = guest.file(fd)
+    const text = Buffer.from('first')
+    assert.equal(file.write(text, 0, text.length, 100), text.length)
+    const read = Buffer.alloc(text.length)
+    for (const round of ['read', 'write'] as const) {
+      assert.equal(killMovers(), 1, 'the mover of this guest')
+      if (round === 'write') assert.equal(file.write(Buffer.from('F'), 0, 1, 100), 1)
+      assert.equal(file.read(read, 0, read.length, 100), read.length)
+      assert.equal(read.toString(), round === 'read' ? 'first' : 'First')
+    }
+    assert.equal(guest.isLate, false)
+    file.close()
+  } finally {
+    guest.close()
+    closeSync(fd)
+    closeProcess(self)
+  }
+})
