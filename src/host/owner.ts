@@ -8,6 +8,7 @@
  * and group, and to root if the process is not dumpable; an open descriptor of it keeps referring to the process.
  */
 import { closeSync, openSync } from 'node:fs'
+import { ENOENT, ESRCH, SystemError } from './errno.ts'
 import { type Arena, mapArena } from './memory/mapping.ts'
 import { libcFunctions } from './native.ts'
 import { hasCapability } from './process-status.ts'
@@ -41,12 +42,18 @@ export const needsOwner = (uid: number): boolean => {
   return hasPtraceCapability && uid !== 0
 }
 
-/** Opens /proc/PID/ns, for later checks by `isOwned`; undefined if that fails, mostly because the process has ended. */
-export const openOwner = (pid: number, uid: number, gid: number): Owner | undefined => {
+/**
+ * Opens /proc/PID/ns, for later checks by `isOwned`. Returns SystemError: ESRCH if the process has ended, EMFILE and
+ * others of open(2).
+ */
+export const openOwner = (pid: number, uid: number, gid: number): Owner | SystemError => {
+  const path = `/proc/${pid}/ns`
   try {
-    return { uid, gid, fd: openSync(`/proc/${pid}/ns`, 'r') }
-  } catch {
-    return undefined
+    return { uid, gid, fd: openSync(path, 'r') }
+  } catch (error) {
+    // Always set by node:fs, negative.
+    const errno = -((error as NodeJS.ErrnoException).errno as number)
+    return new SystemError('open', errno === ENOENT ? ESRCH : errno, path)
   }
 }
 

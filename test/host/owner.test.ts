@@ -10,6 +10,7 @@ import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import type { Readable, Writable } from 'node:stream'
 import { after, test } from 'node:test'
+import { SystemError } from '../../src/host/errno.ts'
 import { mapArena } from '../../src/host/memory/mapping.ts'
 import {
   closeProcess,
@@ -23,7 +24,8 @@ import {
   readAt,
   writeAt,
 } from '../../src/host/memory/process.ts'
-import { needsOwner } from '../../src/host/owner.ts'
+import { libcFunctions } from '../../src/host/native.ts'
+import { needsOwner, openOwner } from '../../src/host/owner.ts'
 import { repoRoot } from '../paths.ts'
 
 const NOBODY = 65534
@@ -163,4 +165,32 @@ test('copies through /proc/PID/mem have the same results as those by process_vm_
   await once(client.child, 'exit')
   assert.equal(readAt(handle, ADDRESS, local, 0, 8), -ESRCH)
   closeProcess(handle)
+})
+
+test('why an owner cannot be opened: the process has ended, or this one has too many descriptors', () => {
+  const RLIMIT_NOFILE = 7
+  const sys = libcFunctions({ prlimit: 'int prlimit(int pid, int resource, int64_t wanted, int64_t old)' })
+  const own = openOwner(process.pid, 0, 0)
+  assert.ok(!(own instanceof SystemError))
+  const maxPid = 2 ** 22
+  const ended = openOwner(maxPid + 1, 0, 0)
+  assert.ok(ended instanceof SystemError)
+  assert.deepEqual([ended.code, ended.message], ['ESRCH', `open: ESRCH: /proc/${maxPid + 1}/ns`])
+  const [soft, before] = [mapArena(16), mapArena(16)]
+  assert.equal(sys().prlimit(0, RLIMIT_NOFILE, 0, before.address), 0)
+  soft.bytes.set(before.bytes.subarray(0, 16))
+  // No descriptor has a number below the limit then.
+  soft.u32[0] = 3
+  soft.u32[1] = 0
+  try {
+    assert.equal(sys().prlimit(0, RLIMIT_NOFILE, soft.address, 0), 0)
+    const full = openOwner(process.pid, 0, 0)
+    assert.ok(full instanceof SystemError)
+    assert.equal(full.code, 'EMFILE')
+    const process1 = openProcess(process.pid, { pidfd: own.fd, owner: { uid: 0, gid: 0 } })
+    assert.ok(process1 instanceof SystemError)
+    assert.equal(process1.code, 'EMFILE')
+  } finally {
+    assert.equal(sys().prlimit(0, RLIMIT_NOFILE, before.address, 0), 0)
+  }
 })

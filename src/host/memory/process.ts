@@ -122,7 +122,7 @@ export interface ProcessOptions {
 
 /**
  * A handle of a process, to be opened right after its pid is known. Returns SystemError: ESRCH (no such process),
- * EMFILE, ETIMEDOUT (a guest has blocked us). For a process that does not belong to `owner` the handle gives no access
+ * EMFILE, EACCES, ETIMEDOUT (a guest has blocked us). For a process that does not belong to `owner` the handle gives no access
  * (`mayAccess`).
  */
 export const openProcess = (
@@ -132,9 +132,9 @@ export const openProcess = (
   const ownPidfd = pidfd ?? orErrno(sys().syscall(SYS_PIDFD_OPEN, pid, 0, 0))
   if (ownPidfd < 0) return new SystemError('pidfd_open', ownPidfd, `process ${pid}`)
   const owner = wantedOwner && openOwner(pid, wantedOwner.uid, wantedOwner.gid)
-  if (wantedOwner && owner === undefined) {
+  if (owner instanceof SystemError) {
     closeSync(ownPidfd)
-    return new SystemError('open', ESRCH, `/proc/${pid}/ns`)
+    return owner
   }
   const guest = guestUid === undefined ? undefined : createGuest(pid, ownPidfd, guestUid)
   const mem = openMem(pid, owner, guest)
