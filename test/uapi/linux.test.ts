@@ -38,7 +38,7 @@ const u16 = (n: number): number[] => [n & 0xff, n >> 8]
 const u32 = (n: number): number[] => [...u16(n & 0xffff), ...u16(n >>> 16)]
 const u64 = (n: bigint): number[] => [...u32(Number(n & 0xffffffffn)), ...u32(Number(n >> 32n))]
 const { ALLOC_PD, CREATE_QP, DEALLOC_PD, MODIFY_QP, POST_SEND, REG_MR } = WriteCommands
-const { EX_QUERY_DEVICE } = ExtendedCommands
+const { CREATE_RWQ_IND_TBL, EX_QUERY_DEVICE } = ExtendedCommands
 
 /** A command with a response buffer of `out` words of 4 bytes. */
 const command = (number: number, body: number[], out: number): number[] => [
@@ -203,6 +203,19 @@ test('POST_SEND with work requests is refused unless they are present and comple
   assert.equal(errorOf(post(1, 1, 56, 72)), 'OK')
   assert.equal(errorOf(post(1, 1, 56, 68)), 'ENOSPC')
   assert.equal(errorOf(post(0xffffffff, 0xffffffff, 0xffffffff, 72)), 'ENOSPC')
+})
+
+test('a table of work queues has at most 2^13, whose handles must all be there', () => {
+  const table = (log: number, handles: number): Decoded | Answer =>
+    write(extended(CREATE_RWQ_IND_TBL, [...u32(0), ...u32(log), ...new Array(4 * handles).fill(0)], 2))
+  for (const log of [1, 12, 13]) {
+    const decoded = table(log, 1 << log)
+    assert.ok(!isAnswer(decoded), (decoded as Answer).reason)
+    assert.equal((decoded.call.args.queues as unknown[]).length, 1 << log)
+    assert.equal(errorOf(table(log, (1 << log) - 2)), 'ENOSPC')
+  }
+  assert.equal(errorOf(table(14, 1 << 14)), 'EINVAL')
+  assert.equal(errorOf(table(0xffffffff, 2)), 'EINVAL')
 })
 
 test('a response that cannot be written is EFAULT, so that core undoes what was created', () => {

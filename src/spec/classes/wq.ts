@@ -60,8 +60,9 @@ export const Wq = objectClass('wq', ClassId.wq, {
 })
 
 const TableEntry = { wq: at(0, u32(0)) }
-/** Maximum work queues of a table. */
-const MAX_ENTRIES = 1 << 12
+/** log2 of the maximum work queues of a table (IB_USER_VERBS_MAX_LOG_IND_TBL_SIZE). */
+export const MAX_LOG_TABLE_SIZE = 13
+const MAX_ENTRIES = 1 << MAX_LOG_TABLE_SIZE
 
 export const RwqIndTable = objectClass('rwq_ind_table', ClassId.rwq_ind_table, {
   methods: {

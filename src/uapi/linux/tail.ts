@@ -3,6 +3,7 @@
  * requests, a list whose length is in the struct, or the packed specs of a rule (flow.ts). command.ts decodes and
  * encodes the struct.
  */
+import { MAX_LOG_TABLE_SIZE } from '../../spec/classes/wq.ts'
 import { CallError } from '../../spec/errno.ts'
 import type { Layout } from '../../spec/linux/layout.ts'
 import type { WriteCommand } from '../../spec/linux/write.ts'
@@ -40,10 +41,10 @@ const checkWorkRequests = (args: AnyValues, tail: Uint8Array): void => {
     throw new CallError('EINVAL', `POST_SEND: a work request has at least ${MIN_WORK_REQUEST} bytes, not ${size}`)
 }
 
-/** log2 of the maximum records in a list after a struct (IB_USER_VERBS_MAX_LOG_IND_TBL_SIZE). */
-const MAX_LOG = 13
-
-/** Reads a list after the struct, whose length is in the struct as a logarithm; zeros may follow. */
+/**
+ * Reads a list after the struct, whose length is in the struct as a logarithm; zeros may follow. The only such list is
+ * that of a table of work queues.
+ */
 const readList = (
   { name, in: { tailLogAt } }: WriteCommand,
   of: Kind,
@@ -51,7 +52,9 @@ const readList = (
   tail: Uint8Array,
 ): AnyValue => {
   const log = viewOf(request).getUint32(tailLogAt ?? 0, true)
-  const size = log > MAX_LOG ? Number.POSITIVE_INFINITY : (1 << log) * (of.kind === 'list' ? recordSize(of.fields) : 1)
+  if (log > MAX_LOG_TABLE_SIZE)
+    throw new CallError('EINVAL', `${name}: a list of 2^${log} records is longer than 2^${MAX_LOG_TABLE_SIZE}`)
+  const size = (1 << log) * (of.kind === 'list' ? recordSize(of.fields) : 1)
   if (size > tail.length)
     throw new CallError('ENOSPC', `${name}: a list of 2^${log} records does not fit the ${tail.length} bytes there`)
   if (!isZero(tail.subarray(size))) throw new CallError('EOPNOTSUPP', `${name}: bytes after the list are not 0`)
