@@ -58,6 +58,7 @@ export const protocolHeader = session => {
     HelloWants,
     MessageType,
     Messages,
+    MAX_STACKS,
     SessionLimits,
     ParkedPage,
     ContextFile,
@@ -98,6 +99,9 @@ ${constants('', { cm_node: CM_NODE, cm_name: CM_NAME, umad_nodes: UMAD_NODES, um
 
 /* Maximum descriptors, bytes and ranges of one message. */
 ${constants('MESSAGE_', lowered(SessionLimits)).join('\n')}
+
+/* Stacks of a process that the daemon keeps; a client sends one more. */
+${constants('', { max_stacks: MAX_STACKS }).join('\n')}
 
 /* Kinds of new descriptors. */
 ${constants('INSTALL_', lowered(InstallKind)).join('\n')}

@@ -54,6 +54,9 @@
 #define USERDMA_MESSAGE_BYTES 0x10000u
 #define USERDMA_MESSAGE_RANGES 64u
 
+/* Stacks of a process that the daemon keeps; a client sends one more. */
+#define USERDMA_MAX_STACKS 4096u
+
 /* Kinds of new descriptors. */
 #define USERDMA_INSTALL_EVENT 0u
 #define USERDMA_INSTALL_DRIVER 1u

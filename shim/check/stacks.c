@@ -16,16 +16,17 @@
 bool shim_records_stacks;
 
 /*
- * Size of the table of stacks, a power of two. At most half of it is used, so that probes stay
- * short: further stacks have no number.
+ * Size of the table of stacks, a power of two. About half of it is used, so that probes stay short:
+ * the stack after USERDMA_MAX_STACKS is sent to the daemon, which then reports that some are
+ * missing, and further ones have no number.
  */
-#define MAX_STACKS 8192
+#define STACK_SLOTS (2 * USERDMA_MAX_STACKS)
 
 /* By hash, linear probing. Written with the session's lock held, the number last; never removed. */
 static struct {
     uint64_t hash;
     uint32_t id;
-} known_stacks[MAX_STACKS];
+} known_stacks[STACK_SLOTS];
 static uint32_t known_count;
 /* How often libraries were unloaded: part of each hash. */
 static uint32_t unloads;
@@ -81,8 +82,8 @@ static bool numbers_are_current(void)
 /* The slot of a hash, or the free one where it belongs. */
 static unsigned slot_of(uint64_t hash)
 {
-    unsigned slot = (unsigned)(hash >> 20) % MAX_STACKS;
-    for (;; slot = (slot + 1) % MAX_STACKS) {
+    unsigned slot = (unsigned)(hash >> 20) % STACK_SLOTS;
+    for (;; slot = (slot + 1) % STACK_SLOTS) {
         const uint64_t present = __atomic_load_n(&known_stacks[slot].hash, __ATOMIC_ACQUIRE);
         if (present == hash || present == 0)
             return slot;
@@ -183,7 +184,7 @@ static uint32_t send_definition(uint64_t hash, struct definition *definition, co
     const unsigned slot = slot_of(hash);
     if (known_stacks[slot].id != 0)
         return known_stacks[slot].id;
-    if (known_count >= MAX_STACKS / 2)
+    if (known_count > USERDMA_MAX_STACKS)
         return 0;
     definition->stack.id = known_count + 1;
     struct reply reply;
@@ -217,7 +218,7 @@ uint32_t stack_number(const struct stack *stack)
         const uint32_t id = __atomic_load_n(&known_stacks[slot].id, __ATOMIC_RELAXED);
         if (LIKELY(__atomic_load_n(&known_stacks[slot].hash, __ATOMIC_ACQUIRE) == stack->hash && id != 0))
             return id;
-        if (__atomic_load_n(&known_count, __ATOMIC_RELAXED) >= MAX_STACKS / 2)
+        if (__atomic_load_n(&known_count, __ATOMIC_RELAXED) > USERDMA_MAX_STACKS)
             return 0;
     }
     return number_of_new(stack);

@@ -12,15 +12,14 @@ import { commandName, isCopiedByFork, lockLimit } from '../host/process-status.t
 import type { Finding, Program, Stack } from '../spec/check/findings.ts'
 import type { Omission } from '../spec/check/omissions.ts'
 import { SCRATCH_BYTES } from '../spec/check/requests.ts'
-import { Messages, offsetsOf, PostLog, PostQueue, postSlot } from '../spec/session.ts'
+import { MAX_STACKS, Messages, offsetsOf, PostLog, PostQueue, postSlot } from '../spec/session.ts'
 import type { DaemonConfig } from '../uapi/tool.ts'
 import type { Contexts } from './context/contexts.ts'
 import { createEventLogs } from './event-log.ts'
 import type { FailureReports } from './failures.ts'
 
-/** Limits per process: frames of a stack, number of stacks, and their approximate bytes. */
+/** Limits per process: frames of a stack, and the approximate bytes of its stacks. */
 const MAX_FRAMES = 64
-const MAX_STACKS = 4096
 const MAX_PROCESS_BYTES = 2 ** 24
 /**
  * Limits of all processes together: number of processes whose stacks are kept, ended ones included, and approximate

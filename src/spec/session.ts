@@ -348,6 +348,9 @@ export const NetlinkOperation = {
  */
 export const DescriptorMark = { FIRST: 0x1_7573_6572, MICROSECONDS: 500000 } as const
 
+/** Stacks of a process that the daemon keeps. A client sends one more, so that the daemon notes that some are missing. */
+export const MAX_STACKS = 4096
+
 /** Maximum attached descriptors, bytes, and `range`s of one message. */
 export const SessionLimits = { descriptors: 8, bytes: 65536, ranges: 64 } as const
 

@@ -5,13 +5,12 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
 import { Errno } from '../../src/spec/errno.ts'
+import { MAX_STACKS } from '../../src/spec/session.ts'
 import { scratchFolder } from '../tools.ts'
 import { daemonOf, dial } from './client.ts'
 
 const folder = scratchFolder()
 const REFUSED = -Errno.ENOSPC
-/** Maximum number of stacks of a process. */
-const MAX_STACKS = 4096
 
 test('a process has at most 4096 stacks with different ids; a new session of it starts without stacks', async t => {
   const daemon = await daemonOf(t, folder, ['127.0.0.1'], { check: true })

@@ -2,7 +2,7 @@
  * Numbers of stacks of a program on a daemon's device, for `userdma check` (SessionEnv.stacks). As the preload library,
  * the program sends each stack to the daemon once (message STACK), and afterwards only its number.
  */
-import { Messages, SessionEnv } from '../../spec/session.ts'
+import { MAX_STACKS, Messages, SessionEnv } from '../../spec/session.ts'
 import { captureStack } from '../check/stacks.ts'
 
 /** Whether the program records stacks: it runs under `userdma check`, which sets the variable to 1, or 2 with `--races`. */
@@ -11,8 +11,6 @@ export const areStacksWanted = (): boolean => ['1', '2'].includes(process.env[Se
 /** Whether it runs under `userdma check --races`. */
 export const areEventsWanted = (): boolean => process.env[SessionEnv.stacks] === '2'
 
-/** Maximum stacks of a program, as in the preload library; further stacks have no number. */
-const MAX_STACKS = 8192
 /** Bytes of the field `frames`. */
 const FRAMES_BYTES = Messages.stack.fields.find(({ name }) => name === 'frames')!.size
 
@@ -29,14 +27,14 @@ const framesText = (stack: readonly string[]): string => {
 
 /**
  * Returns a function for the number of the caller's stack; 0: the stack has no number. `define` sends a new stack to
- * the daemon, and returns false if the daemon does not keep it.
+ * the daemon, and returns false if the daemon does not keep it; it is called at most MAX_STACKS + 1 times.
  */
 export const createStackNumbers = (define: (id: number, frames: string) => boolean): (() => number) => {
   const known = new Map<string, number>()
   return () => {
     const frames = framesText(captureStack()())
     const number = known.get(frames)
-    if (number !== undefined || frames === '' || known.size === MAX_STACKS) return number ?? 0
+    if (number !== undefined || frames === '' || known.size > MAX_STACKS) return number ?? 0
     const id = known.size + 1
     const newNumber = define(id, frames) ? id : 0
     known.set(frames, newNumber)
