@@ -17,7 +17,7 @@ import type { CountedFinding, DeviceCheck } from './check/watch.ts'
 import { type CompletionQueue, type CqOptions, cqPlan } from './cq/completion-queue.ts'
 import { createWaiterList } from './cq/waiters.ts'
 import { type DriverDescriptor, interfaceNames, openDriverOps } from './driver-ops.ts'
-import { checkFunction, checkText, checkU32, invalidArgument, rethrow } from './error.ts'
+import { checkFunction, checkText, checkU32, invalidArgument, rethrow, warn } from './error.ts'
 import { type EventQueue, openEventQueue } from './event-queue.ts'
 import { type IpInterface, type IpOptions, ipPlan } from './ip.ts'
 import { checkSignal, checkUntil, createMailbox, type Until } from './mailbox.ts'
@@ -164,10 +164,10 @@ interface FinalizerState {
 }
 const finalizers = new FinalizationRegistry<FinalizerState>(({ name, isOpen }) => {
   if (isOpen)
-    globalThis.process?.emitWarning(`device ${name} was dropped without close() and stays open`, {
-      type: 'UserdmaWarning',
-      detail: 'Keep the device as long as its objects are used, then call `await device.close()`.',
-    })
+    warn(
+      `device ${name} was dropped without close() and stays open`,
+      'Keep the device as long as its objects are used, then call `await device.close()`.',
+    )
 })
 
 /** Counters by 'group.name'. */

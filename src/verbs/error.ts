@@ -203,3 +203,7 @@ export const rethrow = <T>(call: string, body: () => T): T => {
     throw toRdmaError(error, call)
   }
 }
+
+/** Emits a warning of the process, of type UserdmaWarning; browsers have none. */
+export const warn = (message: string, detail?: string): void =>
+  globalThis.process?.emitWarning(message, { type: 'UserdmaWarning', ...(detail !== undefined && { detail }) })

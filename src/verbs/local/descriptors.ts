@@ -90,7 +90,7 @@ export const localDescriptors = (core: Core, memory: LocalSpace, caller: Caller)
         return withAddress(bytes, address => opsWrite(descriptor, caller, address, bytes.length))
       }),
     map: (fd, offset, length, isWritable) =>
-      rethrow('driver_ops.mmap', () => {
+      rethrow('driver_ops.map', () => {
         const { at, bytes } = opsMap(findDescriptor(core, fd), caller, offset, length, isWritable)
         return { bytes: bytes.subarray(at, at + length), release() {} }
       }),

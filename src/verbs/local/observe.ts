@@ -23,7 +23,7 @@ import { addTap, forEachPacket } from '../../phy/tap.ts'
 import { failureJson } from '../../spec/check/failures.ts'
 import { CallError, errnoName } from '../../spec/errno.ts'
 import { createPcapng, type PcapngPacket } from '../../trace/pcapng.ts'
-import { checkFunction, checkText, formatValue, invalidArgument } from '../error.ts'
+import { checkFunction, checkText, formatValue, invalidArgument, warn } from '../error.ts'
 import { jsonSafe, showAs } from '../objects/show.ts'
 
 /** A soft device and its port. */
@@ -148,7 +148,7 @@ export const observe = (core: Core, attached: ReadonlyMap<string, ObservedDevice
         })
       } catch (error) {
         // A full disk stops the capture, and the traffic continues.
-        process.emitWarning(`a capture was stopped: ${String(error)}`, { type: 'userdma' })
+        warn(`a capture was stopped: ${String(error)}`)
         stop()
       }
     })

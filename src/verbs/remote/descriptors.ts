@@ -72,7 +72,7 @@ export const remoteDescriptors = (session: Pick<Session, 'ask'>, onAnyEnd: () =>
     map(fd, offset, length, isWritable) {
       const protection = PROT_READ | (isWritable ? PROT_WRITE : 0)
       // `ret` is the offset in the memory file whose descriptor the reply passes.
-      const { ret, fds } = ask('driver_ops.mmap', (buffer, header) =>
+      const { ret, fds } = ask('driver_ops.map', (buffer, header) =>
         writeRequest(
           buffer,
           'MAP',
