@@ -9,7 +9,7 @@ import { catalogue } from '../../catalogue/catalogue.ts'
 import { runProgram } from '../../catalogue/run.ts'
 import { userlandRoot } from '../../catalogue/userland.ts'
 import { lacking, ownProgram, run } from '../programs.ts'
-import { startCheckedDaemon, unknownFindings } from './real-programs.ts'
+import { startCheckedDaemon, unknownFindings, unmatchedRows } from './real-programs.ts'
 
 /** Of each of these programs the first command line of the catalogue is run. */
 const fewPrograms = [
@@ -45,6 +45,12 @@ describe('findings in real programs are known', {
       const provoked = await newFindings('memory_windows type1')
       assert.ok(provoked.some(({ finding }) => finding.id === 'stale-rkey'))
       assert.deepEqual(unknownFindings(provoked), [])
+      const unmatched = unmatchedRows()
+      assert.ok(!unmatched.some(row => row.includes('memory_windows.c, type1')), 'a finding matched the row')
+      assert.ok(
+        unmatched.some(row => row.includes('memory_windows.c, type2')),
+        'type2 did not run',
+      )
       // The same finding in a program that the table does not name is unknown.
       const [one] = provoked.filter(({ finding }) => finding.severity === 'error')
       assert.ok(one)

@@ -66,12 +66,30 @@ const matches = (known: KnownFinding, { finding, frames }: RealFinding): boolean
   (known.text?.test(finding.text) ?? true) &&
   (known.stackFunction === undefined || frames.some(frame => frame.function === known.stackFunction))
 
+/** The rows of the table that matched a finding so far. */
+const matched = new Set<KnownFinding>()
+
+const isKnown = (found: RealFinding): boolean => {
+  const rows = knownFindings.filter(known => matches(known, found))
+  for (const row of rows) matched.add(row)
+  return rows.length > 0
+}
+
 /** Errors and warnings that are not in the table, as text. */
 export const unknownFindings = (found: readonly RealFinding[]): string[] =>
   found
-    .filter(one => one.finding.severity !== 'note' && !knownFindings.some(known => matches(known, one)))
+    .filter(one => one.finding.severity !== 'note' && !isKnown(one))
     .map(({ finding, command, frames }) => {
       const { severity, id, program, text } = finding
       const stack = frames.map(({ function: name, object }) => name || object).join(' < ')
       return `${severity} ${id} in ${program?.command} (${command}): ${text}; ${stack}`
     })
+
+/** The rows of the table that matched none of the findings given to `unknownFindings` so far, as text. */
+export const unmatchedRows = (): string[] =>
+  knownFindings
+    .filter(row => !matched.has(row))
+    .map(
+      ({ severity, id, programs, source, text }) =>
+        `${severity} ${id} in ${programs.join(' ')}: ${source}${text ? `, ${text}` : ''}`,
+    )
