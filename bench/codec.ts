@@ -84,7 +84,11 @@ const decodeWithBuffer: Body = times => {
     sum += buffer.readUInt8(header) + buffer.readUInt8(header + 1) + buffer.readUInt16BE(header + 2)
     sum += (buffer.readUInt32BE(header + 4) & 0xff_ffff) + (buffer.readUInt32BE(header + 8) & 0xff_ffff)
     const address = buffer.readBigUInt64BE(header + 12)
-    sum += Number(address & 0xffff_ffffn) + buffer.readUInt32BE(header + 20) + buffer.readUInt32BE(header + 24)
+    sum +=
+      Number(address >> 32n) +
+      Number(address & 0xffff_ffffn) +
+      buffer.readUInt32BE(header + 20) +
+      buffer.readUInt32BE(header + 24)
     // The AckReq bit, above the PSN.
     if (buffer.readUInt8(header + 8) & 0x80) sum++
   }

@@ -2,7 +2,7 @@
  * User and group ids by name, from the system's name services (getpwnam_r(3), getgrnam_r(3)).
  */
 import { errnoName } from './errno.ts'
-import { mapArena } from './memory/mapping.ts'
+import { type Arena, mapArena } from './memory/mapping.ts'
 import { libcFunctions } from './native.ts'
 
 const sys = libcFunctions({
@@ -18,9 +18,12 @@ const TEXT = 128
 /** Bytes for the strings of an entry; the members of a large group need the most. */
 const TEXT_BYTES = 1 << 20
 
+let arena: Arena | undefined
+
 /** The id of a user or group; undefined if none has that name. Throws an Error if the lookup fails. */
 export const accountId = (kind: 'user' | 'group', name: string): number | undefined => {
-  const { address, u32 } = mapArena(TEXT + TEXT_BYTES)
+  arena ??= mapArena(TEXT + TEXT_BYTES)
+  const { address, u32 } = arena
   const lookUp = kind === 'user' ? sys().getpwnam_r : sys().getgrnam_r
   const error = lookUp(name, address, address + TEXT, TEXT_BYTES, address + FOUND)
   if (error !== 0) throw new Error(`${kind} "${name}" cannot be looked up (${errnoName(error)})`)

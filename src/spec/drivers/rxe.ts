@@ -64,7 +64,7 @@ export interface DriverLayout {
   readonly minBytes?: number
   /**
    * The driver's bytes of the request. `none`: a request with such bytes is refused with EINVAL. `pointer`: they are
-   * the address of the response, if there are any. Absent: they are ignored.
+   * the address of the response, and fewer than its 8 bytes are EINVAL. Absent: they are ignored.
    */
   readonly input?: 'none' | 'pointer'
 }

@@ -10,7 +10,9 @@ import { daemonCommand, makeUserSocket, namedSocket, userSocket } from '../../..
 
 const uid = process.getuid?.() ?? 0
 const NOBODY = 65534
-const { TMPDIR } = process.env
+/** The variables that the tests change, as they were before. */
+const { TMPDIR, XDG_RUNTIME_DIR, USERDMA_SOCKET } = process.env
+const before = { TMPDIR, XDG_RUNTIME_DIR, USERDMA_SOCKET }
 
 describe("the user's own socket", () => {
   let folder: string
@@ -22,8 +24,10 @@ describe("the user's own socket", () => {
   })
   afterEach(() => {
     removeFolder(folder)
-    if (TMPDIR === undefined) delete process.env.TMPDIR
-    else process.env.TMPDIR = TMPDIR
+    for (const [name, value] of Object.entries(before)) {
+      if (value === undefined) delete process.env[name]
+      else process.env[name] = value
+    }
   })
 
   it('is in the runtime folder if that belongs to this user', () => {
