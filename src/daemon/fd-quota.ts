@@ -1,12 +1,11 @@
 /*
  * Quotas of the daemon's descriptors (docs/decisions/fd-quota.md).
  *
- * Sessions, contexts, event sockets and files of programs each take a descriptor of the daemon, so one program could
- * use up the descriptors that the daemon has for all. A process may have a quarter of the descriptors that no other
- * process has, and a user other than the daemon's own half of those that no other user has. So every new process gets
- * some, even if others have used up their quotas. Every process may have at least MINIMUM while any descriptors are
- * left. Descriptors are charged to the process that requests them. Node raises the soft limit to the hard limit at its
- * start.
+ * Sessions, contexts, event sockets and files of programs take descriptors of the daemon, so one program could use up
+ * the descriptors that the daemon has for all. A process may have a quarter of the descriptors that no other process
+ * has, and all processes of another user than the daemon's own half of those that no other user has. So a new process
+ * gets some, even if others have used up their quotas. Each of these quotas is at least MINIMUM. Descriptors are
+ * charged to the process that requests them. Node raises the soft limit to the hard limit at its start.
  */
 import { readdirSync, readFileSync } from 'node:fs'
 import { CallError } from '../spec/errno.ts'
@@ -36,7 +35,7 @@ export const orRelease = <T>(releaseQuota: () => void, make: () => T): T => {
   }
 }
 
-/** Number of descriptors that every process may have: a session, and a context or two with their events. */
+/** The smallest quota, enough for a session, and a context or two with their events. */
 const MINIMUM = 16
 /** Reserved for the daemon: sockets of devices, captures, both ends of descriptors that are passed on. */
 const RESERVED = 32
@@ -58,8 +57,8 @@ const descriptorLimit = (): number => {
 }
 
 /**
- * `available`: number of descriptors for programs, by default all that this process may still open. `owner`: the user
- * without a limit, by default ours.
+ * `available`: number of descriptors for programs, by default all that this process may still open but RESERVED.
+ * `owner`: the user without a quota of all its processes, by default ours.
  */
 export const createFdQuotas = (
   available: number = Math.max(0, descriptorLimit() - readdirSync('/proc/self/fd').length - RESERVED),

@@ -1,8 +1,7 @@
 /*
  * Quotas of the daemon's memory for the objects of one process, of one user's processes, and of all processes
  * (core/objects/object-bytes.ts has the size of each object). Beyond them a create fails with ENOMEM, so that no
- * program can exhaust the daemon. Rings are not counted: their pages, in the context's memory file, are charged to the
- * program that touches them.
+ * program can exhaust the daemon. Rings are not counted: they are in the context's memory file.
  */
 import type { MemoryAccount } from '../core/model.ts'
 import { CallError } from '../spec/errno.ts'

@@ -68,7 +68,7 @@ export interface DaemonState {
   /** Memory file of the parked page. */
   readonly parkedFd: number
   readonly devices: Devices
-  /** Resolves when all objects of the user's ended programs are destroyed. */
+  /** Resolves when the objects of all contexts of the user that were closed by now are destroyed. */
   untilContextsDestroyed(user: number): Promise<void>
   /** Adds a device and its files at run time. Throws as `Devices.add`. */
   plug(spec: DeviceSpec): void

@@ -5,7 +5,7 @@
  * The file is sized once, sparse and sealed, so that no program can cause a SIGBUS here by truncating it
  * (docs/decisions/context-file.md). The first page is unused, so that a stray write(2) damages no ring. A freed range
  * is reused for rings of the same size. Its memory is returned once its chunk has no rings left; a program that still
- * maps a freed range sees zeros or later rings of its own context, never those of another process.
+ * maps a freed range sees zeros or later rings of the same context, never those of another.
  */
 
 import type { MappedChunk, MappedMemory } from '../../core/memory/mappable-memory.ts'
@@ -40,12 +40,12 @@ export interface ContextMemory extends MappedMemory {
   /** Identifies the file in every process: device and inode. */
   readonly dev: number
   readonly inode: number
-  /** Number of rings in use, and their bytes. */
+  /** Number of rings in use, and bytes of the ranges that contain them. */
   readonly ringCount: number
   readonly ringBytes: number
   /** A new descriptor of the file for a program; the caller passes it on and closes it. Throws as `openHeld`. */
   share(): number
-  /** Whether any program has a descriptor of the file, or one is in transit between programs. */
+  /** Whether any program has a descriptor or mapping of the file, or a descriptor is in transit between programs. */
   readonly isHeld: boolean
   /** Releases everything; no range may be used afterwards. */
   close(): void
@@ -78,6 +78,7 @@ export const createContextMemory = (pool: RingPool, isPacked = false): ContextMe
   const holes = new Map<number, number[]>()
   /** The chunk from which new ranges are allocated. */
   let current: Chunk | undefined
+  /** Offset in the file of the next new chunk. */
   let nextOffset: number = ContextFile.firstRing
   let ringBytes = 0
   /** Whether freed ranges are not reused any more (`keep`). */

@@ -1,12 +1,12 @@
 /*
  * Open contexts of all processes: memory file, doorbell sockets, lifetime (docs/decisions/context-file.md).
  *
- * A context exists while a program has any of its doorbell sockets open. The shim keeps one doorbell socket for each
- * copy of the program's uverbs descriptor, so that fork, dup and exit need no bookkeeping here. A descriptor in transit
- * between programs has no doorbell until the receiver uses it. So a context without doorbells ends only when no program
- * holds its memory file any more, which is checked from time to time. The sockets carry only tokens: the handle of a
- * queue pair to whose send queue the program has posted. The loop polls the queues in any case. Shutting down the
- * daemon's end tells programs that the device was removed.
+ * A context exists while a program holds any of its doorbell sockets or its memory file. The shim keeps one doorbell
+ * socket for each copy of the program's uverbs descriptor, so that fork, dup and exit need no bookkeeping here. A
+ * descriptor in transit between programs has no doorbell until the receiver uses it. So when a context has no doorbell
+ * any more, it is checked from time to time whether a program holds its memory file. The sockets carry only tokens: the
+ * handle of a queue pair to whose send queue the program has posted. Shutting down the daemon's end tells programs that
+ * the device was removed.
  */
 
 import { closeContext, openContext } from '../../core/devices/registry.ts'
@@ -34,8 +34,8 @@ export interface Contexts {
   /**
    * Opens a device for a client. Returns the context and the client's end of its first doorbell socket, which the
    * caller passes on and then closes. `isPacked`: the client accepts packed rings (OpenWants.PACKED_RINGS). Throws
-   * CallError: EIO if the device was removed, EMFILE or ENFILE if `quota` is exhausted; SystemError (EMFILE) if the
-   * daemon has no descriptors left.
+   * CallError: EIO if the device was removed, EMFILE or ENFILE if `quota` is exhausted; SystemError if the system
+   * refuses a descriptor.
    */
   open(
     device: Device,
@@ -49,7 +49,7 @@ export interface Contexts {
   byNumber(number: number): OpenContext | undefined
   /**
    * The device was removed: shuts down the daemon's ends of the doorbell sockets, which notifies programs that only
-   * poll. The contexts still end when their last doorbell is closed.
+   * poll. The contexts exist until programs close them.
    */
   hangUp(device: Device): void
   /** The open context of core's `context`. */
@@ -59,7 +59,7 @@ export interface Contexts {
   /** The context of the memory file behind one of our descriptors; undefined for any other file. */
   byFile(fd: number): OpenContext | undefined
   readonly count: number
-  /** Rings of all contexts, and their bytes. */
+  /** Number of rings of the open contexts, and bytes of the ranges that contain them. */
   readonly rings: { readonly count: number; readonly bytes: number }
   /** Ends contexts without doorbells whose file no program holds, without waiting for the next check. */
   endUnheld(): void
@@ -85,7 +85,7 @@ export const createContexts = (
   const contexts = new Map<number, OpenContext>()
   /** Contexts whose objects are being destroyed. */
   const ending = new Set<OpenContext>()
-  /** The daemon's ends of the doorbell sockets, by descriptor, and the function that closes each. */
+  /** By open context: the functions that close the daemon's ends of its doorbell sockets, by descriptor. */
   const doorbells = new Map<OpenContext, Map<number, () => void>>()
   /** Functions that release the memory files' descriptors from the quota. */
   const quotaReleases = new Map<OpenContext, () => void>()

@@ -7,9 +7,9 @@
  * how many are unread: it fetches a copy of the program's own end (pidfd_getfd), empties it, and sends the records of
  * other objects again in the same order.
  *
- * A call that names the program's descriptor tells which process has it, and its number there (`setPeerEnd`). Without
- * such a call, the descriptors of the processes are searched when the end is needed (`prepareWithdraw`), a slice in
- * each turn of the event loop.
+ * A call that names the program's descriptor tells which process has it, and its number there (`setPeerEnd`). If it is
+ * not there, the descriptors of the processes are searched when the end is needed (`prepareWithdraw`), a slice in each
+ * turn of the event loop.
  */
 import { fstatSync } from 'node:fs'
 import { RECORD_BYTES, uncountEvent } from '../../core/events/events.ts'
@@ -41,7 +41,7 @@ export interface EventSocket extends EventSink {
   readonly peerEnd: number
   /** The target of descriptors of the program's end in /proc/PID/fd: 'socket:[inode]'. */
   readonly target: string
-  /** Closes the daemon's copy of the program's end, which was passed to the program. */
+  /** Closes the daemon's copy of the program's end, once it was passed to the program. */
   closePeerEnd(): void
   /** `process` has the program's end as its descriptor `number`: it is looked for there first, then everywhere. */
   setPeerEnd(process: ProcessHandle, number: number): void
@@ -97,7 +97,8 @@ export const createEventSocket = (
     }
     if (count > 0) sent.push(...queue.splice(0, count))
     if (sent.length > 2 * MAX_UNREAD) sent = sent.slice(-MAX_UNREAD)
-    // Only after EAGAIN: once the program has shut down its end, sends fail otherwise, and `ownEnd` is always writable.
+    // Only after EAGAIN: once the program has shut down its end, `ownEnd` is always writable, and sends fail with other
+    // errors.
     watcher.update({ readable: true, writable: result === -EAGAIN })
   }
 
@@ -121,7 +122,7 @@ export const createEventSocket = (
     onHangUp()
   }
 
-  /** Where the program's end was found last: a process and its descriptor number. */
+  /** Where the program's end was found, or named by a call, last: a process and its descriptor number. */
   let peerEndLocation: { readonly process: ProcessHandle; readonly number: number } | undefined
 
   /** A copy of the program's end, if it is still at `peerEndLocation`; negative otherwise. */
@@ -175,7 +176,8 @@ export const createEventSocket = (
     })
 
   /**
-   * Whether a record is queued beyond MAX_QUEUED: only the first of its element and type. Others count as never posted.
+   * Whether a record is queued beyond MAX_QUEUED: only if none of its element and type is queued. Others count as never
+   * posted.
    */
   const mayQueueBeyondLimit = (event: EventRecord): boolean => {
     const { element, type } = event

@@ -1,6 +1,6 @@
 /*
- * All event sockets, by the inode of the program's end, by which the daemon finds core's fd object for a descriptor of
- * a program. The program's end is marked with the kind of the fd object (as its send timeout), so that a program that
+ * All event sockets, by the inode of the program's end: with it the daemon finds core's fd object for a descriptor of a
+ * program. The program's end is marked with the kind of the fd object (as its send timeout), so that a program that
  * receives the descriptor from another program recognises it.
  */
 
@@ -20,7 +20,7 @@ import { createEventSocket, type EventSocket, type EventSocketParts } from './ev
 export interface EventSockets {
   /**
    * Creates a socket for an fd object; the program's end, to be passed on, is `peerEnd`. Throws CallError EMFILE,
-   * ENFILE if the program's quota is exhausted.
+   * ENFILE if the program's quota is exhausted; SystemError if the system refuses a descriptor.
    */
   create(fd: FdObject, quota: FdQuota): EventSocket
   /**

@@ -1,6 +1,6 @@
 /*
- * A memory file of a program as core's AddressSpace, for memory regions of kind FILE. Only memory files (memfd_create)
- * are accepted, since access to other files could block the daemon.
+ * A memory file of a program as core's AddressSpace, for memory regions of kind FILE. Only files that support seals
+ * (memfd_create) are accepted, since access to other files could block the daemon.
  */
 import { closeSync } from 'node:fs'
 import type { FileMemory } from '../../core/model.ts'
@@ -12,8 +12,8 @@ import { CallError } from '../../spec/errno.ts'
 import { type FdQuota, orRelease } from '../fd-quota.ts'
 
 /**
- * The file behind descriptor `number` of a program. Throws EBADF if there is none, EINVAL if it is not a memory file,
- * EMFILE or ENFILE if the program's quota of the daemon's descriptors is exhausted.
+ * The file behind descriptor `number` of a program. Throws CallError: EBADF if it cannot be duplicated, EINVAL if it is
+ * not a memory file, EMFILE or ENFILE if the program's quota or the daemon has no descriptors left.
  */
 export const openFileMemory = (process: ProcessHandle, number: number, quota: FdQuota): FileMemory => {
   const releaseQuota = quota.take(1)

@@ -23,7 +23,9 @@ export interface PassedMemory {
 
 const REQUIRED_SEALS = SEAL_SHRINK | SEAL_GROW
 
-/** Takes ownership of `fd`. Returns undefined, and closes `fd`, if it is -1 or not such a file. */
+/**
+ * Takes ownership of `fd`. Returns undefined for -1, and for a file that is not as described above, which it closes.
+ */
 export const takePassedMemory = (fd: number, guest?: Guest): PassedMemory | undefined => {
   // Only a memory file reports its size without blocking.
   const seals = sealsOf(fd)

@@ -1,12 +1,12 @@
 /*
  * The memory of a connected process, as core's AddressSpace and for the dialects (docs/decisions/client-memory.md).
  *
- * The kernel checks the daemon's permission at every copy, or a copy is bound to the address space that the process had
- * when it connected (host/memory/process.ts). Once per turn of the daemon's loop this file checks that the pid is still
- * the process that connected, running the same program. Registration asks the kernel whether the pages exist and permit
- * the access (host/memory/ranges.ts).
+ * Either the kernel checks the daemon's permission at every copy, or copies are bound to the address space that the
+ * process had when it connected (host/memory/process.ts). Once per turn (`DaemonState.turn`) this file checks that the
+ * pid is still the process that connected, running the same program. Registration asks the kernel whether the pages
+ * exist and permit the access (host/memory/ranges.ts).
  *
- * If an access blocks for too long (host/memory/moves.ts), the memory is not accessed again: all later accesses fail
+ * If a copy blocks for too long (host/memory/moves.ts), the memory is not copied again: all later reads and writes fail
  * with ETIMEDOUT.
  */
 import type { AddressSpace } from '../../core/memory/address-space.ts'
@@ -22,7 +22,7 @@ import { TWO_32 } from '../../spec/memory.ts'
 import { createRegisteredRanges, type RegistrationOptions } from './registered-ranges.ts'
 import { createWrittenRanges, type WrittenRange, type WrittenRanges } from './written-ranges.ts'
 
-/** Bytes of a buffer for 8-byte atomics and for structures to which calls point. */
+/** Bytes of the buffer for 8-byte atomics and for the data of copyIn and copyOut, which is thus limited to them. */
 const SCRATCH_BYTES = 1 << 20
 let scratchArena: Arena | undefined
 const scratch = (): Arena => {
@@ -30,19 +30,21 @@ const scratch = (): Arena => {
   return scratchArena
 }
 
-/** Addresses of user space are below this on every 64-bit Linux. */
+/** Addresses of user space are below this on x86-64 and arm64. */
 const USER_END = 2 ** 56
 
 export interface ProcessSpace extends AddressSpace {
+  /** Throws CallError EFAULT, also beyond SCRATCH_BYTES. */
   copyIn(address: bigint, length: number): Uint8Array
+  /** Throws as `copyIn`. */
   copyOut(address: bigint, bytes: Uint8Array): void
-  /** From now on records which ranges of the process's memory are written. */
+  /** From now on records which ranges of the process's memory are written, or registered such that peers may write. */
   recordWritten(): void
   /** Returns up to `max` of the recorded ranges, and forgets them. */
   takeWritten(max: number): readonly WrittenRange[]
   /** Takes ownership of a userfaultfd of the process: from now on a region fails when its pages are unmapped. */
   watchUnmapping(fd: number): void
-  /** The process has ended and its handle will be closed: from now on all accesses fail with ESRCH. */
+  /** The handle is not used any more: from now on reads and writes fail with ESRCH. */
   close(): void
 }
 
@@ -61,7 +63,7 @@ export interface SpaceOptions extends RegistrationOptions {
   readonly onTooSlow?: () => void
 }
 
-/** `turn` counts the daemon's turns: the process's identity is checked once per turn. */
+/** `turn` returns `DaemonState.turn`: the process's identity is checked once per turn. */
 export const createProcessSpace = (
   handle: ProcessHandle,
   turn: () => number,

@@ -1,6 +1,7 @@
 /*
  * The registered ranges of a program's memory. Registration has two effects: the pages count as locked, as in Linux;
- * and once the program unmaps them, the region does not cover later mappings at that address.
+ * and once the program unmaps them, the region does not cover later mappings at that address, if the range is watched
+ * (userfaultfd).
  *
  * As in Linux (ib_umem_get), the pages of each region count against RLIMIT_MEMLOCK of the registering process, also
  * where regions overlap: EPERM if the limit is 0, ENOMEM beyond it, unless the process has CAP_IPC_LOCK in the initial
@@ -18,7 +19,7 @@ import type { Containment } from '../containment.ts'
 export interface RegisteredRanges {
   /**
    * Registers a range of `length` bytes at `start`; the returned function ends the registration. `onUnmapped` is called
-   * once if any of its pages is unmapped before. Throws CallError EPERM or ENOMEM.
+   * once if the range is watched and any of its pages is unmapped before. Throws CallError EPERM or ENOMEM.
    */
   register(start: number, length: number, onUnmapped: () => void): () => void
   /**

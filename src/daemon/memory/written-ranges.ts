@@ -1,6 +1,6 @@
 /*
- * Ranges of a program's memory that the daemon has written since the last WRITTEN message (spec/session.ts). A program
- * under valgrind needs them, since valgrind does not see these writes.
+ * Ranges of a program's memory that the daemon has written, or peers may write, and that the program has not queried
+ * yet (WRITTEN in spec/session.ts). A program under valgrind needs them, since valgrind does not see these writes.
  */
 
 export interface WrittenRange {

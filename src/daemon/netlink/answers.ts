@@ -10,7 +10,6 @@ import type { DaemonDevice } from '../devices/devices.ts'
 import type { DaemonState } from '../state.ts'
 
 export interface ParsedRequest {
-  readonly command: NldevCommandName
   readonly attributes: Attributes
   /** Whether the program has the permission for which Linux requires CAP_NET_ADMIN. */
   readonly isAdmin: boolean
@@ -69,7 +68,7 @@ export const portOf = (
 export const requiredPort = (device: DaemonDevice, parsed: ParsedRequest): number =>
   portOf(device, parsed) ?? missing('PORT_INDEX')
 
-/** The first attributes of every answer about a device (Linux: fill_nldev_handle). */
+/** The attributes by which answers name a device (Linux: fill_nldev_handle). */
 export const handleOf = ({ device }: Pick<DaemonDevice, 'device'>): readonly Entry[] => [
   ['DEV_INDEX', device.index],
   ['DEV_NAME', device.name],

@@ -26,7 +26,7 @@ export interface NetlinkAnswer {
   readonly socket?: NetlinkSocket
 }
 
-/** Maximum length of a program's datagram, more than any request needs. */
+/** Maximum bytes of a program's datagram, more than any request needs. */
 const MAX_BYTES = 65536
 
 const { OPEN, SEND, BIND, NAME, SET, GET, TYPE } = NetlinkOperation

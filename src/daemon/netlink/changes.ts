@@ -1,5 +1,5 @@
 /*
- * The RDMA_NLDEV commands that change something: device names, adding and deleting devices (Linux: nldev_set,
+ * The RDMA_NLDEV commands that change devices: their names and options, adding and deleting them (Linux: nldev_set,
  * nldev_newlink, nldev_dellink).
  */
 import { existsSync } from 'node:fs'

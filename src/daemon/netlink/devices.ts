@@ -37,7 +37,7 @@ const describeDevice = (found: DaemonDevice): Entries => {
   ]
 }
 
-/** The attributes of a port's network interface. */
+/** The attributes of the network interface of a device's port. */
 export const interfaceOf = ({ rxe }: Pick<DaemonDevice, 'rxe'>): readonly Entry[] =>
   rxe === undefined ? [] : describeInterface(rxe.state.identity)
 

@@ -4,7 +4,7 @@
  *
  * The program has the other end of a socket pair; each packet is a netlink datagram. Nothing is queued here for a
  * program that does not read. An answer that does not fit is lost, as in Linux, and NLMSG_OVERRUN is sent as soon as it
- * fits. A list waits until its next datagram fits.
+ * fits (unless NETLINK_NO_ENOBUFS is set). A list waits until its next datagram fits.
  */
 import { fstatSync } from 'node:fs'
 import { EAGAIN } from '../../host/errno.ts'
@@ -44,18 +44,21 @@ export interface NetlinkSocket {
   readonly options: Set<number>
   /** Whether a list is being sent. */
   readonly isListing: boolean
-  /** Closes the daemon's copy of the program's end, which was passed to the program. */
+  /** Closes the daemon's copy of the program's end, once it was passed to the program. */
   closePeerEnd(): void
   /** Sends a datagram, or drops it if it does not fit in the socket. */
   send(datagram: Uint8Array): void
-  /** Sends a list: the first datagrams now, the others when they fit. */
+  /** Sends a list: the first datagrams now, the others in slices, when they fit. */
   sendList(datagrams: Datagrams): void
   close(): void
 }
 
-/** Steps of a list per slice: making a datagram of 40 queue pairs takes up to half a millisecond. */
+/**
+ * Steps of a list per slice, and one more (`advance`): making a datagram of 40 queue pairs takes up to half a
+ * millisecond.
+ */
 const STEPS_PER_SLICE = 3
-/** Maximum number of a program's datagrams read per turn. */
+/** Maximum number of a program's datagrams read in one callback of the event loop. */
 const BURST = 16
 
 const OVERRUN = writeMessage({ type: NlmsgType.OVERRUN, flags: 0, sequence: 0, port: 0, body: new Uint8Array() })
@@ -122,7 +125,7 @@ export const createNetlinkSocket = (parts: NetlinkSocketParts, type: number, isA
   function* remaining(): Generator<undefined, void> {
     while (advance()) yield
   }
-  /** The lists of all sockets share the slices of a turn. */
+  /** Sends the rest of the list in slices. The lists of all sockets share the slices of a turn of the event loop. */
   const continueSending = (): void => {
     if (isSending || list === undefined) {
       updateWatcher()

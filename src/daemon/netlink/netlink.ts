@@ -49,14 +49,14 @@ export interface Netlink {
   closeAll(): void
 }
 
-/** Linux allows 32 groups and uses 4; the answer to NAME (calls.ts) has space for 20 besides the port. */
+/** Linux uses groups up to 4. The answer to NAME (calls.ts), a safe integer, has space for 20 besides the port. */
 const MAX_GROUPS = 20
 const { ADD_MEMBERSHIP, DROP_MEMBERSHIP, LIST_MEMBERSHIPS } = NetlinkOption
 const KNOWN_OPTIONS: ReadonlySet<number> = new Set(Object.values(NetlinkOption))
-/** First of the ports that are assigned when the port equal to the process's pid is in use: above pids, as in Linux. */
+/** First of the ports that are assigned if the pid is unknown, or in use as a port: above all pids, as in Linux. */
 const FIRST_SPARE_PORT = 0x8000_0000
 
-/** Number of messages of one datagram that are answered in one turn of the event loop. */
+/** Maximum number of messages of one datagram that are answered in one step. */
 const MESSAGES_PER_STEP = 64
 
 export const createNetlink = ({ containment, slices, answer }: NetlinkParts): Netlink => {
@@ -86,7 +86,7 @@ export const createNetlink = ({ containment, slices, answer }: NetlinkParts): Ne
     return nextSparePort
   }
 
-  /** Answers messages from number `first` on, in order, MESSAGES_PER_STEP in each turn of the event loop. */
+  /** Answers messages from number `first` on, in order; other work may run after each MESSAGES_PER_STEP of them. */
   const answerAll = (
     socket: NetlinkSocket,
     messages: readonly Message[],

@@ -66,15 +66,10 @@ export const createRequests = (daemon: () => DaemonState): AnswerMessage => {
     body: Uint8Array,
   ): Uint8Array => writeMessage({ type, flags, sequence, port: socket.port, body })
 
-  const parsedOf = (
-    name: NldevCommandName,
-    command: NldevCommand,
-    message: Message,
-    isAdmin: boolean,
-  ): ParsedRequest => {
+  const parsedOf = (command: NldevCommand, message: Message, isAdmin: boolean): ParsedRequest => {
     const attributes = readAttributes(message.body, command.isStrict === true)
     if (typeof attributes === 'string') throw new CallError('EINVAL', attributes)
-    return { command: name, attributes, isAdmin }
+    return { attributes, isAdmin }
   }
 
   /** A list as datagrams. The last one is NLMSG_DONE with 0, or with the errno of the failure. */
@@ -134,13 +129,13 @@ export const createRequests = (daemon: () => DaemonState): AnswerMessage => {
       const body = message.body.slice()
       socket.sendList(
         datagramsOf(socket, { ...message, body }, () =>
-          list(daemon(), parsedOf(name, command, { ...message, body }, isAdmin)),
+          list(daemon(), parsedOf(command, { ...message, body }, isAdmin)),
         ),
       )
       return undefined
     }
     if (one === undefined) throw new CallError('EINVAL', `${name} requires NLM_F_DUMP`)
-    const answer = one(daemon(), parsedOf(name, command, message, isAdmin))
+    const answer = one(daemon(), parsedOf(command, message, isAdmin))
     if (answer !== undefined && 'next' in answer) return runToEnd(socket, message, answer)
     answerOne(socket, message, answer)
     return undefined

@@ -215,7 +215,7 @@ const describers: Readonly<Record<Exclude<NldevResourceName, 'ctx'>, Describe>> 
 // ---- lists ----
 
 /** The result of `work`, which is run to its end if it is a generator. */
-export function* resultOf<T>(work: T | Work<T>): Generator<undefined, T> {
+function* resultOf<T>(work: T | Work<T>): Generator<undefined, T> {
   const isWork = typeof work === 'object' && work !== null && Symbol.iterator in work && 'next' in work
   return isWork ? yield* work as Work<T> : (work as T)
 }

@@ -1,6 +1,6 @@
 /*
- * Runs the calls of a session: on contexts, on event and driver descriptors, and on netlink sockets. Some are answered
- * later.
+ * Runs the calls of a session: on contexts, on event and driver descriptors, rdma_cm channels and umad files, and on
+ * netlink sockets. Some are answered later.
  */
 import type { Dialect } from '../../core/dispatch/dispatch.ts'
 import type { Context, FdObject } from '../../core/model.ts'
@@ -33,8 +33,8 @@ export interface SessionCalls {
   /** Handles a message of type NETLINK. */
   netlink(): void
   /**
-   * Completes the trace record of the last call with the numbers of its new descriptors, which the client has received
-   * by now.
+   * Completes the trace record of the last call with the numbers of its new descriptors: at the client's next message,
+   * by which it has received them, or at the end of the session.
    */
   settleTrace(): void
 }
@@ -54,7 +54,10 @@ export const createSessionCalls = (client: Client): SessionCalls => {
       request.type === MessageType.IOCTL && { request: request.request }),
   })
 
-  /** /proc/PID/fd targets of the descriptors that the last call created; its trace record needs their numbers. */
+  /**
+   * /proc/PID/fd targets of the descriptors that the last call with new ones created; its trace record needs their
+   * numbers.
+   */
   let createdTargets: readonly string[] = []
   /** The numbers of these descriptors in the program; undefined for one that was not found in TRACE_SLICES. */
   const createdNumbers = (): (number | undefined)[] =>
@@ -138,9 +141,7 @@ export const createSessionCalls = (client: Client): SessionCalls => {
     }
   }
 
-  /**
-   * Answers MAP with the file that contains a driver's memory: the context's file, which the client has in any case.
-   */
+  /** Answers MAP with the context's memory file, which contains the driver's memory. */
   const sendMap = (header: Header, context: Context, { ret, reason }: Answer): void => {
     const open = daemon.contexts.of(context)
     const refused = client.wantsReasons ? reason : undefined

@@ -27,8 +27,9 @@ export const createCheckMessages = (client: Client): Readonly<Record<number, () 
     [MessageType.STACK]() {
       const { pid, id, frames } = request
       const isWanted = daemon.check !== undefined && standing === 'owner'
-      const isKept = !isWanted || daemon.check.defineStack(client, { pid: process.pid, namespacePid: pid }, id, frames)
-      reply(isKept ? 0 : -Errno.ENOSPC)
+      const hasSpace =
+        !isWanted || daemon.check.defineStack(client, { pid: process.pid, namespacePid: pid }, id, frames)
+      reply(hasSpace ? 0 : -Errno.ENOSPC)
     },
     [MessageType.REFUSED]() {
       const context = contextOfRequest()

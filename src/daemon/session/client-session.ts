@@ -55,12 +55,13 @@ export interface Session {
 }
 
 /**
- * Maximum number of messages of one session handled per turn: a client that never stops sending must not block others.
+ * Maximum number of messages of one session handled in one callback of the event loop: a client that never stops
+ * sending must not block others.
  */
 const BURST = 16
-/** Microseconds for which a session polls for the next message after a call. */
+/** Microseconds for which a session polls for its next message. */
 const LINGER = 20
-/** Maximum number of sessions of one process: a shim needs one, a tool in a traced program another. */
+/** Maximum number of sessions of one process: the shim needs one, the library and userdma's commands open others. */
 const MAX_SESSIONS = 16
 /**
  * Descriptors charged for a session: socket, pidfd, owner, memory, map of pages, userfaultfd, a memory file, a capture.
@@ -75,8 +76,8 @@ const incoming = messageBuffer()
 const outgoing = messageBuffer()
 
 /**
- * Accepts a connection. Returns undefined, and refuses the connection, if the process has ended or its quotas are
- * exhausted. `ended` is called when it disconnects.
+ * Starts the session of an accepted connection. Returns undefined, and refuses the connection, if the process has ended
+ * or blocks the daemon, or its quotas are exhausted. `ended` is called at the end of the session.
  */
 export const createSession = (daemon: DaemonState, fd: number, ended: () => void): Session | undefined => {
   const pidfd = peerPidfd(fd)
@@ -105,7 +106,7 @@ export const createSession = (daemon: DaemonState, fd: number, ended: () => void
   })
 }
 
-/** Takes descriptors from the quota; undefined if it is exhausted. */
+/** Charges a session's descriptors; returns the function that releases them, or undefined if the quota is exhausted. */
 const tryTake = (quota: FdQuota): (() => void) | undefined => {
   try {
     return quota.take(SESSION_DESCRIPTORS)
@@ -166,7 +167,7 @@ const serve = (
   /** The memory file that the client has passed with HELLO, if it has. */
   let passedMemory: PassedMemory | undefined
   let isCutOff = false
-  /** Access to the process's memory has blocked the daemon for too long: the session ends. */
+  /** Access to the process's memory or descriptors has blocked the daemon for too long: the session ends. */
   const cutOff = (): void => {
     if (isCutOff) return
     isCutOff = true
@@ -175,9 +176,9 @@ const serve = (
     )
     setImmediate(containment.guard('a session that is disconnected', () => session.close()))
   }
-  /** Number of calls in progress: the client's next message is not read until they are answered. */
+  /** Number of messages that are answered later: until then the client's next message is not read. */
   let callsInProgress = 0
-  /** Whether tool requests wait until the socket can take messages. */
+  /** Whether messages for a tool wait until the socket can take them. */
   let wantsWritable = false
   const updateWatcher = (): void => {
     if (!client.isClosed) watcher.update({ readable: callsInProgress === 0, writable: wantsWritable })

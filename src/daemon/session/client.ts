@@ -15,7 +15,7 @@ import type { DaemonState } from '../state.ts'
  */
 export type ClientStanding = 'owner' | 'guest' | 'refused'
 
-/** Maximum number of event descriptors of a context: more than programs need, less than the daemon can open. */
+/** Maximum number of event and driver descriptors, or of rdma_cm channels, of a context: more than programs need. */
 export const MAX_DESCRIPTORS = 8192
 
 export interface Client {
@@ -32,7 +32,7 @@ export interface Client {
   readonly outgoing: MessageBuffer
   /** Contexts that the session may use, including closed ones. */
   readonly contexts: WeakSet<OpenContext>
-  /** From HELLO: the tag of its traces, and whether the client wants the reasons of refusals. */
+  /** From HELLO: the tag by which traces select the client's calls, and whether it wants the reasons of refusals. */
   tag: string
   wantsReasons: boolean
   /** Whether the daemon can access the process's memory, or a file that it passed with HELLO. */
@@ -47,6 +47,6 @@ export interface Client {
   refuse(header: Header, errno: number, reason?: string): void
   /** Returns a handler for an exception of a call: it logs the exception, and answers EIO. */
   failureHandler(header: Header): (error: unknown) => void
-  /** Does not read the client's next message until `answered` is settled. */
+  /** Does not read the client's next message until `answered` is settled; answers EIO if it is rejected. */
   answerLater(header: Header, answered: Promise<void>): void
 }

@@ -1,5 +1,5 @@
 /*
- * Selects the dialect (core/dispatch/dispatch.ts) of each system call on a uverbs, rdma_cm or umad descriptor.
+ * The dialects (core/dispatch/dispatch.ts) of ioctls, and of other system calls on rdma_cm channels and umad files.
  */
 import type { Dialect } from '../../core/dispatch/dispatch.ts'
 import type { Caller, FdObject } from '../../core/model.ts'
@@ -34,7 +34,7 @@ export const ucmaDialect = (
   caller: Caller,
 ): Dialect<readonly [address: bigint, length: number]> => {
   const { context } = channel
-  /** Core's number of the fd object behind a descriptor of the caller; undefined if it is not one. */
+  /** Core's number of the fd object behind a descriptor of the caller; undefined if the descriptor has no fd object. */
   const coreFdOf = (callerFd: number): number | undefined =>
     callerFd === fd ? channel.handle : caller.descriptor(callerFd)
   /** Whether the identifier with this handle reports its events on this channel of the caller. */

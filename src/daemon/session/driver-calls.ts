@@ -1,9 +1,9 @@
 /*
  * The dialect for ioctl, write and mmap on a driver's own descriptor (R28), whose meaning only the driver knows.
  *
- * Other dialects decode a call into a method of a class. These calls have no method, so the dialect runs the call
- * itself and returns the answer. They still pass through the same dispatch as all other calls, and appear in traces
- * with the names of interface and request.
+ * These calls are not methods of a class, so the dialect does not decode them: it runs the call itself and returns the
+ * answer. They still pass through the same dispatch as all other calls, and appear in traces with the names of
+ * interface and request.
  */
 
 import { opsIoctl, opsMap, opsWrite } from '../../core/devices/driver-ops.ts'
@@ -20,7 +20,7 @@ const PROT_WRITE = 2
 /** A call on a descriptor, from the session's message. */
 export type DriverCall = Pick<Request, 'type' | 'request' | 'argument' | 'buffer' | 'length' | 'offset' | 'protection'>
 
-/** Names of the drivers' ioctl requests. */
+/** Names of the ioctl requests of the ctx driver. */
 const requestNames = new Map(Object.entries(CtxIoctl).map(([name, request]) => [request, name]))
 
 const textOf = ({ type, request, argument, length, offset }: DriverCall): string => {
@@ -32,7 +32,7 @@ const textOf = ({ type, request, argument, length, offset }: DriverCall): string
 const nameOf = ({ class: cls, state }: FdObject): string =>
   cls.name === 'driver_ops' ? (state as OpsState).name : cls.name
 
-/** `fd`: the driver's descriptor on which the call is made. */
+/** `fd`: the descriptor on which the call is made. On one of another class than `driver_ops` the calls fail. */
 export const driverDialect =
   (fd: FdObject, caller: Caller): Dialect<readonly [DriverCall]> =>
   (view, call) => {

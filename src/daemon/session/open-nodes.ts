@@ -21,7 +21,7 @@ import type { EventSocket } from '../context/event-socket.ts'
 import { nodeRdev } from '../files/tree.ts'
 import { type Client, MAX_DESCRIPTORS } from './client.ts'
 
-/** Maximum number of open contexts of a session: more than programs need, less than the daemon can open. */
+/** Maximum number of open uverbs contexts of a session: more than programs need. */
 const MAX_CONTEXTS = 256
 
 export interface NodeOpening {
@@ -33,9 +33,9 @@ export interface NodeOpening {
 
 export const createNodeOpening = (client: Client): NodeOpening => {
   const { daemon, process, quota, account, standing, caller, request, outgoing, reply } = client
-  /** Numbers of the contexts that the session opened and that still exist. */
+  /** Numbers of the uverbs contexts that the session opened; the next open removes those that have ended. */
   const opened = new Set<number>()
-  /** The context of all rdma_cm channels of the process. */
+  /** The context of all rdma_cm channels of the session. */
   let cmContext: Context | undefined
 
   const refuseOpen = (errno: number): void =>
@@ -90,7 +90,7 @@ export const createNodeOpening = (client: Client): NodeOpening => {
   }
 
   /**
-   * Opens an rdma_cm channel. All channels of a process belong to one context, so that identifiers can migrate between
+   * Opens an rdma_cm channel. All channels of a session belong to one context, so that identifiers can migrate between
    * them.
    */
   const openChannel = (): void => {
@@ -138,8 +138,8 @@ export const createNodeOpening = (client: Client): NodeOpening => {
   }
 
   /**
-   * On Linux the objects of an ended program or a closed context are destroyed before the next open. So this open waits
-   * until all objects of the user's ended programs are destroyed.
+   * On Linux the objects of an ended program or a closed context are destroyed before a later open. So this open waits
+   * until the objects of all closed contexts of the user are destroyed.
    */
   const openingLater = (opener: () => void): void =>
     client.answerLater(

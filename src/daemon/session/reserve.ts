@@ -18,13 +18,13 @@ export interface Reserve {
 export interface ReserveParts {
   readonly listening: number
   readonly refuseConnection: RefuseConnection
-  /** Starts or stops accepting connections: it stops while the reserve is in use. */
+  /** Starts or stops accepting connections: none are accepted while the reserve is in use. */
   setAccepting(isAccepting: boolean): void
   readonly log: (line: string) => void
   readonly guard: Containment['guard']
 }
 
-/** Milliseconds until the next attempt to open the reserve, if another process took the last descriptor. */
+/** Milliseconds until the next attempt to open the reserve, if there was no descriptor left for it. */
 const RETRY_AFTER = 100
 
 const isPowerOfTwo = (count: number): boolean => (count & (count - 1)) === 0

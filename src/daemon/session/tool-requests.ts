@@ -1,6 +1,6 @@
 /*
  * Handles TOOL messages of a session (uapi/tool.ts), which the commands of `userdma` send: queries about the daemon,
- * and subscriptions to calls, packets and findings.
+ * changes of its devices and faults, captures, and subscriptions to calls and findings.
  */
 import { fstatSync } from 'node:fs'
 import { nowMicroseconds } from '../../host/event-loop/clock.ts'
@@ -21,11 +21,11 @@ import type { DaemonState } from '../state.ts'
 /** The session as tool requests use it. */
 export interface ToolSession {
   readonly buffer: MessageBuffer
-  /** Sends the contents of the buffer; false if the socket is full. */
+  /** Sends the first `length` bytes of the buffer; false if the socket is full. */
   send(length: number): boolean
   wantWritable(wanted: boolean): void
   readonly user: number
-  /** Whether the client may see calls and packets of all processes: true for the daemon's own user. */
+  /** Whether the client may see other processes' calls, packets and findings, and change the daemon: its own user. */
   readonly isTrusted: boolean
   /** Whether the session has ended. */
   readonly isClosed: boolean
@@ -39,7 +39,7 @@ export interface ToolRequests {
   close(): void
 }
 
-/** Maximum number of queued messages for a tool that reads slowly; further records are dropped and counted. */
+/** While this many messages are queued for a tool that reads slowly, further records are dropped and counted. */
 const MAX_QUEUED = 10_000
 
 type TraceRequest = Extract<ToolRequest, { kind: 'trace' }>
