@@ -3,7 +3,7 @@
  */
 
 /**
- * Maximum bytes of a run: 64 packets with path MTU 4096, or about 990 with path MTU 256. Every run costs system calls
+ * Maximum bytes of a run: 65 packets with path MTU 4096, or about 990 with path MTU 256. Every run costs system calls
  * on both sides, which matter less in larger runs (measured for 1 MiB between two processes: in runs of 64 KiB 0.77 of
  * the speed of one run, 128 KiB 0.88, 256 KiB 0.93); a still larger run would not fit in the L2 cache.
  */
@@ -19,16 +19,16 @@ export const requireRunBytes = (bytes: number): void => {
 }
 
 /**
- * Checks a run of `count` packets of `packetBytes` bytes, the last of `lastBytes`, at `offset`, which must be inside
- * the reservation. Returns the end of the run. Throws a RangeError for a wrong run, and an Error if there is no
- * reservation (`reservationEnd` is -1).
+ * Checks a run of `count` packets of `packetBytes` bytes, the last of `lastBytes`, at `offset`: it must be inside the
+ * unused part of the reservation. Returns the end of the run. Throws a RangeError for a wrong run, and an Error if
+ * there is no reservation (`reservationEnd` is -1).
  */
 export const requireRun = (
   offset: number,
   packetBytes: number,
   count: number,
   lastBytes: number,
-  reservationBegin: number,
+  unusedBegin: number,
   reservationEnd: number,
 ): number => {
   if (reservationEnd < 0) throw new Error('commit without reserve')
@@ -38,7 +38,7 @@ export const requireRun = (
     count > RUN_PACKETS ||
     lastBytes < SHORTEST_PACKET ||
     lastBytes > packetBytes ||
-    offset < reservationBegin ||
+    offset < unusedBegin ||
     runEnd > reservationEnd
   )
     throw new RangeError(

@@ -5,7 +5,6 @@
  */
 
 export interface RunPool {
-  readonly size: number
   /** Takes a buffer for `owner`; -1 if there is none for it. */
   take(owner: number): number
   /** Frees a buffer. Throws an Error if it is free. */
@@ -13,7 +12,6 @@ export interface RunPool {
   offsetOf(buffer: number): number
   /** The buffer that contains an offset of the arena; -1 if there is none. */
   bufferAt(offset: number): number
-  ownerOf(buffer: number): number
   addOwner(owner: number): void
   removeOwner(owner: number): void
   /** Number of the owner's buffers in use. */
@@ -55,7 +53,6 @@ export const createRunPool = (
   }
 
   return {
-    size,
     take: owner => {
       if (used[owner] < guarantee) {
         if (freeCount === 0) return -1
@@ -78,7 +75,6 @@ export const createRunPool = (
       const buffer = Math.floor((offset - base) / size)
       return buffer >= 0 && buffer < count ? buffer : -1
     },
-    ownerOf: buffer => ownerOf[buffer],
     addOwner: owner => {
       isPresent[owner] = 1
       updateGuarantee()

@@ -34,9 +34,9 @@ export interface UdpPort extends Port {
 export interface UdpPortOptions {
   /** Maximum IP packet of the interface, bytes. */
   readonly mtu: number
-  /** Index of the interface, for link-local addresses. */
+  /** Index of the interface, for link-local addresses and multicast groups. */
   readonly interfaceIndex: number
-  /** `never`: every packet is a message of its own. Default `auto`: UDP_SEGMENT is used if the kernel has it. */
+  /** `never`: every packet is a message of its own. Default `auto`: UDP_SEGMENT is used where possible (sending.ts). */
   readonly segmentation?: 'auto' | 'never'
 }
 

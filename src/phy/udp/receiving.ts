@@ -12,7 +12,7 @@ import { emptyTappedRun, type PortCounters, type PortTap, type ReceivedRun, type
 import type { Senders } from './senders.ts'
 
 export interface ReceiveCounters extends PortCounters {
-  /** Packets whose IPv4 identification was not the expected one and was derived from their ICRC. */
+  /** Packets whose IPv4 identification, derived from their ICRC, was neither the expected one nor 0. */
   unexpectedIdentifications: number
 }
 
@@ -29,9 +29,10 @@ export const RECEIVE_BUFFERS = 32
 /** Maximum number of buffers that one system call fills. */
 const CALL_BUFFERS = 4
 /**
- * Maximum bytes and packets delivered per poll, until the release. ACKs are sent between polls, so a sender that gets
- * an ACK for part of its window never stalls. Each ACK costs both sides a system call, and on one processor a context
- * switch, so a poll delivers a quarter of the window (measured: with 64 KiB a third more processor time per byte).
+ * After this many bytes or packets a poll reads no more from the sockets; the next poll begins with the release. ACKs
+ * are sent between polls, so that a sender gets an ACK before its window is full. Each ACK costs both sides a system
+ * call, and on one processor a context switch, so a poll delivers about a quarter of the largest window (measured: with
+ * 64 KiB a third more processor time per byte).
  */
 const POLL_BYTES = 0x4_0000
 const POLL_PACKETS = 124
@@ -51,7 +52,7 @@ export const createUdpReceiving = (
   },
 ): UdpReceiving => {
   const { tap, needsIdentifications } = options
-  /** Buffers [cursor, filled) are filled and not delivered; `nextPacket`: index in the first of them. */
+  /** Buffers [cursor, filled) are not delivered completely; `nextPacket`: index of the next packet, in the first. */
   let cursor = 0
   let nextPacket = 0
   let filled = 0
@@ -72,8 +73,8 @@ export const createUdpReceiving = (
   let pollNumber = 1
 
   /**
-   * Reads the next socket that has datagrams into the buffers from `filled` on. False if no socket has any, or no buffer
-   * is free.
+   * Reads the next socket that has datagrams into the buffers from `filled` on. False if no socket has any, or no
+   * buffer is free.
    */
   const fillBuffers = (): boolean => {
     if (filled === 0) senders.clearIfFull()
@@ -113,7 +114,7 @@ export const createUdpReceiving = (
   const packetLength = (buffer: number, index: number): number =>
     index === packetsOf[buffer] - 1 ? lengths[buffer] - index * segments[buffer] : segments[buffer]
 
-  /** The identification of a packet; -1 if its ICRC is wrong. */
+  /** Derives and records the identification of a packet; -1 if its ICRC is wrong. */
   const identify = (buffer: number, index: number): number => {
     const sender = senderOf[buffer]
     const expected = senders.nextIdentification(sender)
@@ -139,7 +140,7 @@ export const createUdpReceiving = (
 
   /**
    * Number of packets of equal length from `index` on with correct ICRCs whose identifications count up from
-   * `identification`. One call checks them; 0 if fewer than two packets of that length are left.
+   * `identification`; the last one is recorded. One call checks them; 0 if fewer than two such packets are left.
    */
   const countCorrect = (buffer: number, index: number, identification: number): number => {
     const packets = packetsOf[buffer]
@@ -196,8 +197,9 @@ export const createUdpReceiving = (
   }
 
   /**
-   * Delivers the packets with correct ICRCs from `nextPacket` on, up to the first wrong one; false if the first is
-   * wrong, which is counted and skipped, or if the buffer has no packet.
+   * Delivers the packets with correct ICRCs from `nextPacket` on, up to the first wrong one, or the first one that
+   * does not count up if identifications are needed. False if the first packet is wrong, which is counted and skipped,
+   * or if the buffer has no packet.
    */
   const deliver = (run: ReceivedRun): boolean => {
     const buffer = cursor

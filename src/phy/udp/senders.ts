@@ -30,11 +30,11 @@ export interface Senders {
   peerOf(sender: number): number
   /** The identification to try first: the last one plus 1, modulo 65,536; 0 for a new sender. */
   nextIdentification(sender: number): number
-  /** Stores the identification of the sender's last packet, and whether its peer has ever sent 0. */
+  /** Stores the identification of the sender's last packet; if it is 0, also that the sender's peer has sent 0. */
   recordIdentification(sender: number, identification: number): void
   /**
-   * Whether the peer numbers the segments of a message 0, 1, 2 …: it has sent identification 0, as Linux's unconnected
-   * sockets do, but rdma_rxe does not.
+   * Whether the peer probably numbers the segments of a message 0, 1, 2 …, as Linux's unconnected sockets do:
+   * identification 0 was stored for it. rdma_rxe uses a counter.
    */
   numbersSegments(peer: number): boolean
   /** Forgets a peer whose number may be reused for another one. */

@@ -1,13 +1,13 @@
 /*
  * The sending half of a UDP port: runs are built in the send area, divided into messages of up to 124 datagrams of
- * equal size (the last may be shorter), sealed (their ICRCs are written), and sent, normally with one system call per
- * poll. The kernel segments a message (UDP_SEGMENT); its datagrams have IPv4 identification 0, 1, 2 …, a single
- * datagram has 0, and the ICRC is computed for that.
+ * equal size (the last may be shorter), sealed (their ICRCs are written), and queued; the queue is sent at the end of
+ * the poll, or earlier if it is long. The kernel segments a message (UDP_SEGMENT); its datagrams have IPv4
+ * identification 0, 1, 2 …, a single datagram has 0, and the ICRC is computed for that.
  *
- * An IPv4 peer that has never sent identification 0 may be of another vendor, with a network card that numbers segments
- * differently: it gets single datagrams. So do all peers if the kernel refuses to segment. Datagrams that the system
- * refuses (no route, interface down, beyond the MTU, address removed) are lost and counted; while the socket buffer is
- * full, the send area fills up.
+ * A network card that segments may number differently. This port accepts any numbers (receiving.ts), other
+ * implementations do not, so an IPv4 peer gets single datagrams until it has sent identification 0, as this port does.
+ * All peers get them if the kernel refuses to segment. Datagrams that the system refuses (no route, interface down,
+ * beyond the MTU, address removed) are lost and counted; while the socket buffer is full, the send area fills up.
  */
 import { EADDRNOTAVAIL, EAGAIN, EINVAL, EIO, EMSGSIZE } from '../../host/errno.ts'
 import type { UdpBatches, UdpSocket } from '../../host/net/udp.ts'
@@ -18,7 +18,7 @@ import { RUN_BYTES, requireRun, requireRunBytes } from '../runs/limits.ts'
 import type { Senders } from './senders.ts'
 
 export interface SendCounters extends PortCounters {
-  /** System calls for sending, and messages that the kernel was asked to segment into several datagrams. */
+  /** System calls for sending, and queued messages of several datagrams, which the kernel segments. */
   sendCalls: number
   cutMessages: number
   /** Datagrams that the system refused to send, and the errno of the last ones. */
@@ -54,8 +54,8 @@ const MESSAGE_PACKETS = 124
 const OLD_KERNEL_PACKETS = 62
 const MESSAGE_BYTES = 65000
 /**
- * With this many queued datagrams the queue is sent before the poll ends, so that the receiver can start while further
- * small datagrams are built.
+ * With this many queued datagrams the next `commit` sends the queue first, so that the receiver can start while further
+ * datagrams are built.
  */
 export const FLUSH_EARLY_PACKETS = 62
 
@@ -246,7 +246,7 @@ export const createUdpSending = (
       const end = requireRun(offset, packetBytes, count, lastBytes, filled, reservationEnd)
       if (!flows.isOpen(0, flow)) throw new Error(`flow ${flow} is not open`)
       filled = end
-      // Before this run is queued: a fault layer may still change its bytes.
+      // The earlier runs only: a fault layer may change the bytes of this run after `commit`.
       if (queuedPackets >= FLUSH_EARLY_PACKETS && !isBlocked) sendQueued()
       counters.sentPackets += count
       counters.sentBytes += end - offset

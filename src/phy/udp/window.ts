@@ -12,7 +12,7 @@ export const pathMtuOf = (mtu: number): number =>
 
 /**
  * Bytes of socket buffer for a byte of window. A window fills at most half of the receiver's socket buffer, which is
- * assumed to be as large as ours; the kernel charges a datagram up to 2.2 times its bytes.
+ * assumed to be as large as ours; the kernel charges a long datagram about 2.2 times its bytes.
  */
 const BUFFER_PER_WINDOW = 4.5
 /**

@@ -31,7 +31,7 @@ describe('UDP', { skip }, () => {
   after(() => {
     for (const port of open) port.close()
   })
-  /** Ports with the addresses 1 and 2, the flow of each to the other. Closes the last pair. */
+  /** Ports with the addresses 1 and 2, and the flow of each to the other. Closes the ports of the test before. */
   const pair = (options: Partial<UdpPortOptions> = {}): readonly [UdpPort, UdpPort, number, number] => {
     for (const port of open.splice(0)) port.close()
     const a = attach(1, options)
@@ -48,14 +48,14 @@ describe('UDP', { skip }, () => {
     sendRun(b, toA, 0, 1)
     await collect(a, 1)
     sendRun(a, toB, 10, 64, 4112)
-    assert.equal(a.counters.cutMessages, 5, '15 packets of 4112 bytes in each 65,000')
+    assert.equal(a.counters.cutMessages, 5, 'a message has at most 65,000 bytes: 15 packets of 4112')
     await collect(b, 64)
     sendRun(a, toB, 74, 60, 272)
     assert.equal(a.counters.cutMessages, 6, '60 packets in a message')
     const run = emptyRun()
     await collect(b, 60, run)
     assert.equal(run.count, 60, 'they arrive as one run')
-    b.requireSeal(1)
+    b.requireSeal(1) // as a tap does: the identifications in a received run then count up
     sendRun(a, toB, 134, 20, 4112)
     assert.deepEqual(
       (await collect(b, 20)).map(packet => packet.identification),
@@ -65,7 +65,7 @@ describe('UDP', { skip }, () => {
     assert.deepEqual([a.counters.sendErrors, b.counters.unexpectedIdentifications], [0, 0])
   })
 
-  it('reuses the same few buffers, however many packets wait', async () => {
+  it('receives into the same buffers again after each release', async () => {
     const [a, b, toB, toA] = pair()
     sendRun(b, toA, 0, 1)
     await collect(a, 1)
@@ -89,7 +89,7 @@ describe('UDP', { skip }, () => {
     assert.equal(a.counters.cutMessages, 0)
   })
 
-  it('does not segment runs to a new peer, even if its number was that of a peer with segmentation', async () => {
+  it('forgets that a peer has sent identification 0 when the last flow to it is closed', async () => {
     const [a, b, toB, toA] = pair()
     sendRun(b, toA, 0, 1)
     await collect(a, 1)
@@ -111,8 +111,8 @@ describe('UDP', { skip }, () => {
       sourcePort: ROCE_UDP_PORT,
       destinationPort: ROCE_UDP_PORT,
     })
-    // rdma_rxe has one identification counter for all traffic of a host. Here the IP header has 0, but it is not
-    // received; only the ICRC is computed with the counter.
+    // rdma_rxe takes identifications from counters that other traffic uses too. The IP headers sent here have 0, which
+    // the receiving socket does not see: only the ICRCs are computed with these.
     const identifications = [0x1234, 0x1235, 0x1236, 0x8000, 0x8001]
     for (const [i, identification] of identifications.entries()) {
       putSendOnly(batches.arena.view, 64 * i, i)
