@@ -1,8 +1,9 @@
 /*
  * Causes of failures in the engine (spec/check/causes.ts). A step that refuses an access or a request sets
  * `s.result.cause`; the function that completes the request takes it from there. If a request fails locally while
- * earlier ones are outstanding, its cause is stored for the row until they have completed: no later request is sent, so
- * there is at most one cause per row. Only failures and changes of a QP's state run this code; it may allocate.
+ * earlier ones are outstanding, its cause is stored until they have completed: no later request is sent, so there is at
+ * most one stored cause per queue pair. Only failures, RNR NAKs and changes of a QP's state run this code; it may
+ * allocate.
  */
 import { type Cause, createCause } from '../spec/check/causes.ts'
 import { joinWords } from '../spec/memory.ts'
@@ -76,13 +77,13 @@ export const takeStoredCause = (s: EngineState, row: number): Cause => {
 }
 
 /**
- * The cause when the peer's NAK refuses the oldest request: the peer's own if the peer is in this daemon, otherwise
+ * The cause when the peer's NAK refuses the oldest request: the peer's own if the peer is in this process, otherwise
  * `nakCause`, the cause for the NAK code.
  */
 export const peerCause = (s: EngineState, row: number, nakCause: Cause): Cause =>
   s.env.causes?.ofPeer(row, s.rows[row * QP.WORDS + QP.COMP_PSN]) ?? nakCause
 
-/** Counts an RNR NAK for the oldest unacknowledged PSN; returns how many were received for it so far. */
+/** Counts an RNR NAK for the oldest unacknowledged PSN; returns how many were counted for it so far. */
 export const countRnrNak = (s: EngineState, row: number): number => {
   const psn = s.rows[row * QP.WORDS + QP.COMP_PSN]
   const counted = s.rnrNaks.get(row)

@@ -28,7 +28,14 @@ import {
 } from './flow-control/peer-window.ts'
 import { sendIdleFastPath } from './loopback/fast-path.ts'
 import { onMiddles } from './middle-batch.ts'
-import { qpLayoutOf, recvBlock, resourcesBlock, sendBlock, setResourcesBlock, signalsAll } from './qp-layout.ts'
+import {
+  qpLayoutOf,
+  recvBlockLog2,
+  resourcesBlockLog2,
+  sendBlockLog2,
+  setResourcesBlockLog2,
+  signalsAll,
+} from './qp-layout.ts'
 import { transmitRequests } from './requester/requester.ts'
 import { onRequestDmaFailed } from './responder/nak.ts'
 import { onRequest } from './responder/responder.ts'
@@ -42,7 +49,7 @@ import {
   dequeueScheduled,
   type EngineState,
   giveBlock,
-  resourceBlock,
+  log2OfResources,
   schedule,
   scheduleFirst,
   takeBlock,
@@ -220,11 +227,11 @@ const reset = (s: EngineState, row: number): void => {
   const base = row * QP.WORDS
   for (let request = w[base + QP.REQ_HEAD]; request !== 0; ) {
     const next = s.pool[request + WQE.NEXT]
-    giveBlock(s, sendBlock(w, base), request)
+    giveBlock(s, sendBlockLog2(w, base), request)
     request = next
   }
-  if (w[base + QP.RESP_RECEIVE] !== 0) giveBlock(s, recvBlock(w, base), w[base + QP.RESP_RECEIVE])
-  if (w[base + QP.RESP_RESOURCES] !== 0) giveBlock(s, resourcesBlock(w, base), w[base + QP.RESP_RESOURCES])
+  if (w[base + QP.RESP_RECEIVE] !== 0) giveBlock(s, recvBlockLog2(w, base), w[base + QP.RESP_RECEIVE])
+  if (w[base + QP.RESP_RESOURCES] !== 0) giveBlock(s, resourcesBlockLog2(w, base), w[base + QP.RESP_RESOURCES])
   clearTimer(s.timers, row)
   clearRow(w, base)
 }
@@ -240,8 +247,8 @@ const sizeResources = (s: EngineState, row: number): void => {
     s.rows[base + QP.RESP_RESOURCE_COUNT] = count
     return
   }
-  const size = resourceBlock(count)
-  const block = takeBlock(s, size)
+  const log2 = log2OfResources(count)
+  const block = takeBlock(s, log2)
   s.pool.fill(0, block, block + count * RES.WORDS)
   const w = s.rows
   const p = s.pool
@@ -255,9 +262,9 @@ const sizeResources = (s: EngineState, row: number): void => {
     p.copyWithin(target, source, source + RES.WORDS)
     if (p[target + RES.KIND] !== 0 && p[target + RES.NEXT] < p[target + RES.END]) w[base + QP.RESP_PENDING]++
   }
-  if (oldBlock !== 0) giveBlock(s, resourcesBlock(w, base), oldBlock)
+  if (oldBlock !== 0) giveBlock(s, resourcesBlockLog2(w, base), oldBlock)
   w[base + QP.RESP_RESOURCES] = block
-  setResourcesBlock(w, base, size)
+  setResourcesBlockLog2(w, base, log2)
   w[base + QP.RESP_RESOURCE_COUNT] = count
   w[base + QP.RESP_RESOURCE_NEXT] = 0
 }

@@ -8,7 +8,7 @@
 
 /** A queue pair. Prefixes: REQ_ requester, COMP_ completer, RESP_ responder. */
 export const enum QP {
-  // ---- set at create ----
+  // ---- kept at RESET; a message of an XRC target changes PD, RECV_CQ and RECV_PD (responder/xrc.ts) ----
   /** Whether the row is in use. */
   ALIVE = 0,
   /** A number of `Service`. */
@@ -19,12 +19,12 @@ export const enum QP {
   RECV_CQ = 5,
   /** Protection domain of the receive WQEs' memory: an SRQ's may differ from PD. */
   RECV_PD = 6,
-  /** Limits and block sizes, packed into one word by qp-layout.ts. */
+  /** Limits, options and block sizes, packed into one word by qp-layout.ts. */
   LAYOUT = 7,
   /** Whether the row is in the transmit queue. */
   SCHEDULED = 8,
 
-  // ---- state and attributes; RESET clears the row from here on ----
+  // ---- state and attributes; RESET clears from here on ----
   STATE = 9,
   MTU = 10,
   DEST_QPN = 11,
@@ -50,7 +50,7 @@ export const enum QP {
   REQ_TAIL = 26,
   /** The fetched WQE to send from; 0: fetch the next one. */
   REQ_CURRENT = 27,
-  /** PSN to send next, and the PSN after the highest that was ever sent. */
+  /** PSN to send next, and the PSN after the highest that was sent. */
   REQ_PSN = 28,
   REQ_MAX_PSN = 29,
   /** Window bytes (payload and PACKET_WEIGHT per packet) sent up to REQ_PSN, modulo 2^32. */
@@ -59,7 +59,10 @@ export const enum QP {
   REQ_BYTES_SINCE_ACKREQ = 31,
   /** Number of outstanding READ and atomic requests. */
   REQ_RD_ATOMIC = 32,
-  /** Congestion window: maximum window bytes in flight. A loss shrinks it, ACKs grow it. */
+  /**
+   * Congestion window: with so many window bytes in flight, SENDs, WRITEs and parts of READs wait. A loss shrinks it,
+   * ACKs grow it.
+   */
   REQ_CWND = 33,
 
   // ---- completer ----
@@ -99,9 +102,9 @@ export const enum QP {
   RESP_RESOURCE_COUNT = 53,
   RESP_RESOURCE_NEXT = 54,
   RESP_PENDING = 55,
-  /** XRC target: number of the SRQ for the message; -1: it was destroyed. */
+  /** XRC target: number of the SRQ of the current or last message; -1: it was destroyed. */
   RESP_SRQN = 56,
-  /** UD: service level of the current packet; DEST_QPN is its source QP. */
+  /** UD: Completion.SL for the current packet; DEST_QPN is its source QP. */
   RESP_SL = 57,
 
   WORDS = 58,
@@ -111,10 +114,11 @@ export const enum QP {
 export const enum ReqFlag {
   /** The program may have posted more WQEs than were fetched. */
   MORE = 1,
-  /** After an RNR NAK: nothing is sent until the timer expires. */
+  /** After an RNR NAK: no request is sent until the timer expires or PSNs are acknowledged. */
   RNR_WAIT = 2,
   /**
-   * Resent after a NAK, an RNR NAK or a gap, without progress since then: further reports of the same gap are ignored.
+   * Went back after a NAK, an RNR NAK or a lost response, without progress since then: further reports of the same loss
+   * are ignored.
    */
   RESENT = 4,
   /** SQD: the event SQ_DRAINED was not raised yet. */
@@ -123,13 +127,15 @@ export const enum ReqFlag {
   FLUSHING = 16,
   /** The ACK timeout expired late and was extended (once). */
   LATE = 32,
+  /** Set only while PSNs are being acknowledged (completer.ts): the PSN to send next was advanced too. */
+  SKIPPED_AHEAD = 64,
 }
 
 /** Bits of QP.RESP_FLAGS. */
 export const enum RespFlag {
   ACK_DUE = 1,
   NAK_DUE = 2,
-  /** A NAK was sent for the expected PSN: no other NAK is sent until that PSN arrives. */
+  /** A NAK was scheduled for the expected PSN: packets after a gap cause no other until that PSN arrives. */
   NAK_SENT = 4,
   /** RTR: the event COMM_EST was raised. */
   ESTABLISHED = 8,
@@ -173,7 +179,7 @@ export const enum RES {
   /** READ: the address of packet BASE. Atomic: the word before the operation. */
   DATA_HI = 11,
   DATA_LO = 12,
-  /** READ: bytes from packet BASE to the end. */
+  /** READ: bytes from packet BASE to the end; 0 for FLUSH and ATOMIC WRITE. */
   READ_LENGTH = 13,
   /** 1: the responses are repeated and may be dropped. */
   REPLAY = 14,

@@ -15,7 +15,7 @@ const TABLE_ENTRIES = SERVICE_COUNT * OPCODES
 export const operationOf = (service: number, opcode: number): number =>
   opcode < OPCODES ? service * OPCODES + opcode : OPCODES - 1
 
-/** Header bytes that every request packet of the service has. */
+/** Header bytes that every request packet of a connected service has; 0 for UD. */
 export const basicHeaderBytes = Uint8Array.from(
   serviceBits,
   bits => opcodeHeaderBytes[bits | operationCode.SEND_MIDDLE],

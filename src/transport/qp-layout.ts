@@ -1,16 +1,16 @@
 /*
- * Creation parameters of a queue pair, packed into one word of its row (QP.LAYOUT), since there may be very many rows
- * (R15).
+ * Creation parameters of a queue pair, and the sizes of its blocks in the pool (state.ts), packed into one word of its
+ * row (QP.LAYOUT), since there may be very many rows (R15).
  */
 import { QP } from './fields.ts'
-import { requestBlock } from './state.ts'
+import { log2OfRequest } from './state.ts'
 
 /** Bit positions of the numbers, 5 or 6 bits each; the last two are masks of one bit. */
 const QpLayout = {
   /** maxSendSge and maxRecvSge. */
   MAX_SEND_SGE: 0,
   MAX_RECV_SGE: 6,
-  /** log2 of the words of the QP's blocks; the resources' once they are allocated. */
+  /** log2 of the words of the QP's blocks: of a send WQE, of a receive WQE, and, once allocated, of all resources. */
   SEND_BLOCK: 12,
   RECV_BLOCK: 17,
   RESOURCE_BLOCK: 22,
@@ -28,15 +28,15 @@ export const maxSendSge = (w: Int32Array, base: number): number =>
   (w[base + QP.LAYOUT] >> QpLayout.MAX_SEND_SGE) & MAX_ELEMENTS
 export const maxRecvSge = (w: Int32Array, base: number): number =>
   (w[base + QP.LAYOUT] >> QpLayout.MAX_RECV_SGE) & MAX_ELEMENTS
-export const sendBlock = (w: Int32Array, base: number): number =>
+export const sendBlockLog2 = (w: Int32Array, base: number): number =>
   (w[base + QP.LAYOUT] >> QpLayout.SEND_BLOCK) & BLOCK_MASK
-export const recvBlock = (w: Int32Array, base: number): number =>
+export const recvBlockLog2 = (w: Int32Array, base: number): number =>
   (w[base + QP.LAYOUT] >> QpLayout.RECV_BLOCK) & BLOCK_MASK
-export const resourcesBlock = (w: Int32Array, base: number): number =>
+export const resourcesBlockLog2 = (w: Int32Array, base: number): number =>
   (w[base + QP.LAYOUT] >> QpLayout.RESOURCE_BLOCK) & BLOCK_MASK
-export const setResourcesBlock = (w: Int32Array, base: number, size: number): void => {
+export const setResourcesBlockLog2 = (w: Int32Array, base: number, log2: number): void => {
   w[base + QP.LAYOUT] =
-    (w[base + QP.LAYOUT] & ~(BLOCK_MASK << QpLayout.RESOURCE_BLOCK)) | (size << QpLayout.RESOURCE_BLOCK)
+    (w[base + QP.LAYOUT] & ~(BLOCK_MASK << QpLayout.RESOURCE_BLOCK)) | (log2 << QpLayout.RESOURCE_BLOCK)
 }
 export const usesSrq = (w: Int32Array, base: number): boolean => (w[base + QP.LAYOUT] & QpLayout.SHARED) !== 0
 export const signalsAll = (w: Int32Array, base: number): boolean => (w[base + QP.LAYOUT] & QpLayout.SIGNAL_ALL) !== 0
@@ -53,8 +53,8 @@ export const qpLayoutOf = (sends: number, receives: number, signalAll = false, s
   return (
     (sends << QpLayout.MAX_SEND_SGE) |
     (receives << QpLayout.MAX_RECV_SGE) |
-    (requestBlock(sends) << QpLayout.SEND_BLOCK) |
-    (requestBlock(receives) << QpLayout.RECV_BLOCK) |
+    (log2OfRequest(sends) << QpLayout.SEND_BLOCK) |
+    (log2OfRequest(receives) << QpLayout.RECV_BLOCK) |
     (signalAll ? QpLayout.SIGNAL_ALL : 0) |
     (shared ? QpLayout.SHARED : 0)
   )

@@ -5,7 +5,7 @@
  * accepted (`acceptRun`): if reading client memory fails in between, the run is unchanged.
  *
  * Runs follow each other in the port's buffer with no gaps other than for alignment. So a message whose first packet is
- * longer than the others, and is a run of its own, is still read from and written to client memory with one DMA.
+ * longer than the others, and thus in another run, is still read from and written to client memory with one DMA.
  */
 import type { EngineState } from './state.ts'
 
@@ -17,8 +17,8 @@ const minOf = (a: number, b: number, c: number): number => {
 
 /**
  * Finds space for up to `want` packets of `size` bytes to `flow`, back to back at `s.result.runAt`; the last one may be
- * shorter. A single packet joins a run of up to `s.maxSinglePacketRun` packets. Returns how many packets fit; 0 if the
- * port is full.
+ * shorter. A single packet joins the open run only while that has fewer than `s.maxSinglePacketRun` packets. Returns
+ * how many packets fit; 0 if the port is full.
  */
 export const openRun = (s: EngineState, size: number, flow: number, want: number): number => {
   const maxPackets = want === 1 ? s.maxSinglePacketRun : s.sink!.maxPackets
@@ -90,9 +90,9 @@ const beginRun = (s: EngineState, size: number, flow: number): void => {
 }
 
 /**
- * Packets begin at 4 modulo 16, so that the payload after a BTH (12 bytes), or after a BTH and a RETH (28 bytes),
+ * A new run begins at 4 modulo 16, so that the payload after a BTH (12 bytes), or after a BTH and a RETH (28 bytes),
  * begins at 0 modulo 16: copies are 15 % faster (measured with process_vm_readv and writev of 16 × 4096 bytes, 4112
- * apart). Packets with the payload of a full path MTU keep this alignment.
+ * apart). After packets with the payload of a full path MTU the next packet has the same alignment.
  */
 const PHASE = 4
 const aligned = (offset: number): number => ((offset + (15 - PHASE)) & ~15) + PHASE

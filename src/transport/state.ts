@@ -2,10 +2,10 @@
  * The engine's state: an array of words with one row per queue pair, and a pool of words for what is in flight.
  * fields.ts has the word offsets.
  *
- * A queue pair is one row of `rows`; an idle one uses no other memory. Fetched WQEs, the current receive WQE and the
- * responder's READ and atomic resources are blocks of the pool, 2^n words each, with free lists by size. A block's
- * number is its first word; 0 means none. The arrays are replaced when they grow: a function must reload `s.rows` and
- * `s.pool` after each call that may create a row or take a block.
+ * A queue pair is one row of `rows`. Fetched WQEs, the current receive WQE and the responder's READ and atomic
+ * resources are blocks of the pool, 2^n words each, with free lists by size. A block's number is the index of its first
+ * word; 0 means none. The arrays are replaced when they grow: a function must reload `s.rows` and `s.pool` after each
+ * call that may create a row or take a block.
  *
  * All files of the engine use these short names: `s` is the state, `w` its rows, `p` its pool, `base` the first word of
  * a queue pair's row, `request` the block of a fetched send WQE, and `wr` the first word of its work request (`Send`).
@@ -67,7 +67,7 @@ export interface Payloads {
  * sets it.
  */
 export interface Results {
-  /** Of openRun and openRunWithFirst: offset of the packets. */
+  /** Of openRun, openRunWithFirst and continueRun: offset of the packets. */
   runAt: number
   /** Of scatterPayloads: number of payloads that were written. */
   written: number
@@ -89,18 +89,16 @@ export interface Results {
 export interface EngineState {
   // ---- set at creation ----
   readonly env: Environment
-  /**
-   * Maximum window bytes (payload, and PACKET_WEIGHT per packet) that one QP has in flight: the maximum of QP.REQ_CWND.
-   */
+  /** Maximum of QP.REQ_CWND. */
   readonly maxCwnd: number
   /**
-   * A READ is requested in parts, whose responses are at most this many window bytes and count in the window. 0: it is
-   * requested as a whole, and its responses do not count.
+   * A READ is requested in parts, whose responses are at most this many window bytes (but at least one packet) and
+   * count in the window. 0: it is requested as a whole, and its responses do not count.
    */
   readonly readPartBytes: number
   /**
-   * Interval (µs) in which all unreliable QPs together send at most `maxCwnd` window bytes, but no more than 256 KiB; 0:
-   * unlimited.
+   * Interval (µs) in which all unreliable QPs together send at most `maxCwnd` window bytes, but no more than 256 KiB;
+   * 0: unlimited.
    */
   readonly pace: number
   readonly onDmaFailed: DmaFailed
@@ -148,7 +146,7 @@ export interface EngineState {
   /** The pending DMA write (dma.ts). */
   readonly dma: Uint32Array
   dmaArena: Arena | undefined
-  /** The local peer of the row that is being polled (transport/loopback/local-peer.ts). */
+  /** The result of `findLocalPeer` (transport/loopback/local-peer.ts). */
   peerDevice: LocalPeerDevice | undefined
   peerState: EngineState | undefined
   peerRow: number
@@ -233,8 +231,8 @@ export const createState = (
 })
 
 /**
- * Number of response packets of one part of a READ. Parts begin at multiples of it, counted from the READ's first PSN,
- * also when they are repeated.
+ * Number of response packets of one part of a READ. Parts end at multiples of it, counted from the READ's first PSN,
+ * also those that are requested again after a loss.
  */
 export const readPartPackets = (s: EngineState, mtu: number): number =>
   s.readPartBytes === 0 ? PSN_HALF : Math.max(1, Math.floor(s.readPartBytes / (mtu + PACKET_WEIGHT)))
@@ -254,10 +252,7 @@ export const takeRow = (s: EngineState): number => {
   return row
 }
 
-/**
- * The number of rows to which a table of `count` rows grows: an eighth more, so that little memory is unused, and
- * copying costs a few microseconds per queue pair.
- */
+/** The number of rows to which a table of `count` rows grows: an eighth more, so that little memory is unused. */
 export const largerCount = (count: number): number => count + Math.max(INITIAL_ROWS, count >> 3)
 
 const growRows = (s: EngineState, count: number): void => {
@@ -271,11 +266,11 @@ const growRows = (s: EngineState, count: number): void => {
 }
 
 /** log2 of the words of a block for a request with up to `elements` scatter/gather elements. */
-export const requestBlock = (elements: number): number =>
+export const log2OfRequest = (elements: number): number =>
   Math.max(5, Math.ceil(Math.log2(WQE.WR + Send.SGE + Math.max(1, elements) * Sge.WORDS)))
 
 /** log2 of the words of a block for `count` resources. */
-export const resourceBlock = (count: number): number => Math.ceil(Math.log2(Math.max(1, count) * RES.WORDS))
+export const log2OfResources = (count: number): number => Math.ceil(Math.log2(Math.max(1, count) * RES.WORDS))
 
 /** Takes a block of 2^log2 words of the pool; its contents are undefined. `s.pool` may be another array afterwards. */
 export const takeBlock = (s: EngineState, log2: number): number => {
@@ -309,7 +304,7 @@ export const usedWords = (s: EngineState): number => {
   return words
 }
 
-/** Appends a row to the transmit queue, unless it is in the queue already. */
+/** Appends a row to the transmit queue, unless it is in the queue. */
 export const schedule = (s: EngineState, row: number): void => {
   const w = s.rows
   const base = row * QP.WORDS
@@ -331,7 +326,7 @@ export const dequeueScheduled = (s: EngineState): number => {
   return row
 }
 
-/** Returns a row to the front of the transmit queue, because the port was full, unless it is in the queue already. */
+/** Returns a row that was not polled completely to the front of the transmit queue, unless it is in the queue. */
 export const scheduleFirst = (s: EngineState, row: number): void => {
   const w = s.rows
   const base = row * QP.WORDS

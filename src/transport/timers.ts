@@ -1,6 +1,6 @@
 /*
  * One timer per queue pair, all in one heap (docs/decisions/engines-without-io.md). Moving a timer to a later time, as
- * every ACK does, costs one store: the heap keeps the earlier key, and moves the timer down when it reaches the top.
+ * ACKs do, costs one store: the heap keeps the earlier key, and moves the timer down when it reaches the top.
  * Times are microseconds of the caller's clock.
  */
 

@@ -4,7 +4,8 @@
  * that the driver implements. Times are microseconds of any monotonic clock, as Numbers.
  *
  * Queue pairs are rows: small integers that index the engine's arrays. 64-bit addresses are pairs of u32 (hi, lo),
- * since a remote address may be any 64-bit number. Nothing here allocates per packet or per work request.
+ * since a remote address may be any 64-bit number. Nothing here allocates per packet or per work request, but for
+ * causes of failures.
  */
 import type { Cause } from '../spec/check/causes.ts'
 import type { EngineCounter } from '../spec/counters.ts'
@@ -110,7 +111,7 @@ export const Completion = {
 
 /**
  * The rings of queue pairs, in any layout. A hostile program may write to them: an implementation must bound what it
- * reads, and reports invalid requests through `Send.REFUSED`. The engine copies a WQE once, when it fetches it.
+ * reads, and reports invalid requests through `Send.REFUSED`. The engine checks and executes its copy of a WQE.
  */
 export interface WorkSource {
   /**
@@ -157,13 +158,14 @@ export const Access = {
 
 /**
  * Registered memory. A region is a small integer that is valid until the engine's current call returns; later the key
- * is resolved again, so a deregistered region is never accessed. Data is copied in strides: `total` bytes of
- * consecutive memory, and chunks of `chunk` bytes every `stride` bytes in the arena, like payloads in a run of packets.
+ * is resolved again, so a deregistered region is never accessed. Data is copied in strides: `total` bytes are
+ * consecutive in memory, and chunks of `chunk` bytes every `stride` bytes in the arena, like payloads in a run of
+ * packets.
  */
 export interface Memory {
   /**
-   * The region of `key` if it belongs to `pd`, grants `access` to the queue pair `qpn` and contains the range; otherwise
-   * -1. For remote access, a memory window is a region too.
+   * The region of `key` if it belongs to `pd`, grants `access` to the queue pair `qpn` and contains the range;
+   * otherwise -1. For remote access, a memory window is a region too.
    */
   resolve(pd: number, key: number, hi: number, lo: number, length: number, access: number, qpn: number): number
   /** Why `resolve` refuses these arguments; undefined if unknown. */
@@ -179,8 +181,8 @@ export interface Memory {
   /** Whether `key` belongs to `pd` and grants `access` to the queue pair `qpn`, regardless of the range. */
   grants(pd: number, key: number, access: number, qpn: number): boolean
   /**
-   * Copies memory to the arena, from offset `at` on. Returns 0, or the errno (EFAULT: the pages were unmapped), and then
-   * the bytes in the arena are undefined.
+   * Copies memory to the arena, from offset `at` on. Returns 0, or the errno (EFAULT: the pages were unmapped), and
+   * then the bytes in the arena are undefined.
    */
   read(
     region: number,
@@ -199,7 +201,10 @@ export interface Memory {
   hasProcessEnded(): boolean
   /** Whether the last access failed because missing pages took too long. Absent if that cannot happen. */
   hasTimedOut?(): boolean
-  /** Copies from the arena to memory, in ascending order, in as few steps as possible. Returns as `read`. */
+  /**
+   * Copies from the arena to memory; without `completeWrites` in ascending order, in as few steps as possible. Returns
+   * as `read`.
+   */
   write(
     region: number,
     hi: number,
@@ -210,7 +215,10 @@ export interface Memory {
     stride: number,
     total: number,
   ): number
-  /** When this returns, all bytes that `write` got for the queue pair `qpn` are in memory. Absent: they always are. */
+  /**
+   * When this returns, all bytes that `write` got for the queue pair `qpn` are in memory. Absent: they are when `write`
+   * returns.
+   */
   completeWrites?(qpn: number): void
   /**
    * For memory of this process that JavaScript can access: returns the arena with these bytes, and in `offset[0]` their
@@ -218,7 +226,10 @@ export interface Memory {
    * accessed by JavaScript.
    */
   locate?(region: number, hi: number, lo: number, length: number, offset: Float64Array): Arena | undefined
-  /** `resolve` and `locate` combined; undefined if one of them fails. Defined together with `locate`. */
+  /**
+   * `resolve` and `locate` combined, for regions; undefined if one of them fails, and for memory windows. Defined
+   * together with `locate`.
+   */
   resolveAndLocate?(
     pd: number,
     key: number,
@@ -257,8 +268,8 @@ export interface Memory {
   explainBind?(pd: number, words: Uint32Array, at: number): Cause | undefined
   /**
    * Executes a LOCAL_INV, or the invalidation of a peer's SEND: invalidates `key` of `pd`, a window that is bound to
-   * the queue pair `qpn` and may be invalidated this way. Returns 0, or the ibv_wc_status with which a LOCAL_INV of this
-   * key completes.
+   * the queue pair `qpn` and may be invalidated this way. Returns 0, or the ibv_wc_status with which a LOCAL_INV of
+   * this key completes.
    */
   invalidate(pd: number, qpn: number, key: number): number
 }
@@ -280,8 +291,8 @@ export interface Events {
 }
 
 /**
- * Receives the causes of failures (spec/check/causes.ts), before the completions. `status`: ibv_wc_status, never
- * SUCCESS.
+ * Receives the causes of failures (spec/check/causes.ts): `send` and `receive` before the completion, `flushed` after
+ * the completions. `status`: ibv_wc_status, never SUCCESS.
  */
 export interface Causes {
   /** A send request failed; its words (`Send`) begin at `words[at]`. */
@@ -290,11 +301,11 @@ export interface Causes {
   receive(row: number, idHi: number, idLo: number, status: number, cause: Cause): void
   /** `count` WQEs of the send or of the receive queue were flushed; `code`: vendor error of the cause. */
   flushed(row: number, isSend: boolean, count: number, code: number): void
-  /** The request with `psn` was answered with a fatal NAK. */
+  /** The request with `psn` was refused with a NAK that moves the queue pair to ERR. */
   nak(row: number, psn: number, cause: Cause): void
   /** A message or packet was dropped silently. `wrId`: of its request, or of the receive that it would use. */
   dropped(row: number, cause: Cause, wrId?: bigint): void
-  /** Why the peer of a queue pair has refused `psn`, if the peer is of this daemon. */
+  /** Why the peer of a queue pair has refused `psn`; undefined if the peer is not in this process. */
   ofPeer(row: number, psn: number): Cause | undefined
 }
 
@@ -308,7 +319,7 @@ export interface TransmitSink {
   /** Limits: packets of a run, and bytes of a run and of a reservation. */
   readonly maxPackets: number
   readonly maxBytes: number
-  /** Maximum packets of a run to which packets are added one by one, as single-packet messages are; absent: maxPackets. */
+  /** A packet that is added alone joins a run only while that has fewer packets than this; absent: maxPackets. */
   readonly maxSinglePacketRun?: number | undefined
   /**
    * Reserves `bytes` in the arena for runs. Returns the offset (a multiple of 64), or -1 if the port is full. A
@@ -325,8 +336,8 @@ export interface TransmitSink {
 /** Builds the GRH of received datagrams (IBA 11.4.1.2, annex A17.4.5.2). */
 export interface DatagramRoute {
   /**
-   * Writes the GRH (40 bytes) of the received packet of `length` bytes at `at` into `arena`, with space for 4096 bytes
-   * of payload after it. Over IPv4 the last 20 bytes are the IPv4 header. Returns the offset.
+   * Writes the GRH (40 bytes) of the received packet of `length` bytes at `at` elsewhere into `arena`, where space for
+   * 4096 bytes of payload follows. Over IPv4 its last 20 bytes are the IPv4 header. Returns its offset.
    */
   header(arena: Arena, at: number, length: number): number
 }
@@ -386,7 +397,6 @@ export interface QpInit {
   readonly pd: number
   readonly sendCq: number
   readonly recvCq: number
-  readonly maxSendWr: number
   readonly maxSendSge: number
   readonly maxRecvSge: number
   /** Whether it uses an SRQ, whose WQEs it does not flush. */
@@ -431,7 +441,7 @@ export interface QpAttributes {
 /** Attributes for a MODIFY_QP; undefined ones are not changed. */
 export type QpAttributeChanges = { readonly [K in keyof QpAttributes]?: QpAttributes[K] | undefined }
 
-/** Result of QUERY_QP: attributes as last set since RESET, and the engine's state. */
+/** Result of QUERY_QP: the attributes, with the current PSNs, and the state. */
 export interface QpSnapshot extends Required<Omit<QpAttributes, 'flow' | 'peer' | 'rqPsn' | 'sqPsn'>> {
   readonly state: number
   readonly signalAll: boolean

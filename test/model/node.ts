@@ -297,7 +297,7 @@ export const createNode = (options: NodeOptions, hooks: NodeHooks, random: Rando
       const sharedReceive = srqn !== undefined
       // An XRC target uses the domain of the SRQ that a request names.
       const pd = init.service === Service.XRC_TGT ? NO_DOMAIN : init.pd
-      const row = engine.create({ ...init, pd, sharedReceive, maxSendWr: 64, maxSendSge: maxSge, maxRecvSge: maxSge })
+      const row = engine.create({ ...init, pd, sharedReceive, maxSendSge: maxSge, maxRecvSge: maxSge })
       const shared = srqn === undefined ? undefined : { srqn, pd: init.pd, cq: init.recvCq }
       queues[row] = { sends: [], first: 0, receives: [], shared }
       return row

@@ -433,7 +433,6 @@ export const createNode = (options: NodeOptions = {}) => {
         pd: 1,
         sendCq: 1,
         recvCq: 2,
-        maxSendWr: 64,
         maxSendSge: maxSge,
         maxRecvSge: maxSge,
         sharedReceive: init.service === Service.XRC_TGT,

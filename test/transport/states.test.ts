@@ -227,7 +227,7 @@ describe('a hostile program', () => {
       completions: { push: (_cq, words) => statuses.push(words[Completion.STATUS]) },
       events: { raise: () => {} },
     })
-    const sizes = { maxSendWr: 4, maxSendSge: 4, maxRecvSge: 4 }
+    const sizes = { maxSendSge: 4, maxRecvSge: 4 }
     const row = engine.create({ service: Service.RC, qpn: 1, pd: 1, sendCq: 1, recvCq: 1, ...sizes, signalAll: true })
     engine.modify(row, INIT, { access: REMOTE_ACCESS })
     engine.modify(row, RTR, attributes)

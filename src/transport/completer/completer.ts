@@ -168,12 +168,9 @@ const advanceUnacked = (s: EngineState, base: number, count: number): void => {
   w[base + QP.COMP_PSN] = psnAdd(w[base + QP.COMP_PSN], count)
   if (isPassed) {
     w[base + QP.REQ_PSN] = w[base + QP.COMP_PSN]
-    w[base + QP.REQ_FLAGS] |= SKIPPED_AHEAD
+    w[base + QP.REQ_FLAGS] |= ReqFlag.SKIPPED_AHEAD
   }
 }
-
-/** Bit of QP.REQ_FLAGS, set only from `advanceUnacked` to `onProgress`: the PSN to send next was advanced too. */
-const SKIPPED_AHEAD = 0x100
 
 /**
  * After PSNs were acknowledged: resets the retry counters, grows the windows, restarts the timer, and schedules the
@@ -185,11 +182,11 @@ const onProgress = (s: EngineState, row: number, now: number): void => {
   const p = s.pool
   const base = row * QP.WORDS
   const request = w[base + QP.REQ_HEAD]
-  const hasSkipped = (w[base + QP.REQ_FLAGS] & SKIPPED_AHEAD) !== 0
+  const hasSkipped = (w[base + QP.REQ_FLAGS] & ReqFlag.SKIPPED_AHEAD) !== 0
   const acked = w[base + QP.COMP_ACKED_BYTES]
   w[base + QP.COMP_RETRIES] = w[base + QP.RETRY_CNT]
   w[base + QP.COMP_RNR_RETRIES] = w[base + QP.RNR_RETRY]
-  w[base + QP.REQ_FLAGS] &= ~(ReqFlag.RESENT | ReqFlag.RNR_WAIT | SKIPPED_AHEAD | ReqFlag.LATE)
+  w[base + QP.REQ_FLAGS] &= ~(ReqFlag.RESENT | ReqFlag.RNR_WAIT | ReqFlag.SKIPPED_AHEAD | ReqFlag.LATE)
   if (request === 0) {
     // Nothing is outstanding: everything that was sent is acknowledged.
     w[base + QP.COMP_ACKED_BYTES] = w[base + QP.REQ_SENT_BYTES]
@@ -376,8 +373,8 @@ const isConnected = (s: EngineState, base: number): boolean => {
 }
 
 /**
- * Acknowledges everything before a response. False if the response is not handled: an earlier one was lost, and requests
- * are sent again, or the QP went to ERR.
+ * Acknowledges everything before a response. False if the response is not handled: an earlier one was lost, and
+ * requests are sent again, or the QP went to ERR.
  */
 const acknowledgeBefore = (s: EngineState, row: number, ahead: number, now: number): boolean => {
   if (ahead > 0 && !acknowledge(s, row, ahead, now)) {

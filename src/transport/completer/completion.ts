@@ -12,7 +12,7 @@ import { forgetCauses } from '../causes.ts'
 import { flushDmaOf } from '../dma.ts'
 import { QP, ReqFlag, RespFlag, WQE } from '../fields.ts'
 import { leaveWindow } from '../flow-control/peer-window.ts'
-import { recvBlock, sendBlock, signalsAll, usesSrq } from '../qp-layout.ts'
+import { recvBlockLog2, sendBlockLog2, signalsAll, usesSrq } from '../qp-layout.ts'
 import { type EngineState, giveBlock, schedule, takeBlock } from '../state.ts'
 import { clearTimer } from '../timers.ts'
 import { Completion, Receive, Send } from '../types.ts'
@@ -93,7 +93,7 @@ const completeAndRelease = (s: EngineState, row: number, status: number, code: n
   if (w[base + QP.REQ_CURRENT] === request) w[base + QP.REQ_CURRENT] = next
   s.env.work.retireSend(row, 1)
   completeSend(s, row, request, status, code)
-  giveBlock(s, sendBlock(s.rows, base), request)
+  giveBlock(s, sendBlockLog2(s.rows, base), request)
 }
 
 /**
@@ -145,7 +145,7 @@ const completeCurrentReceive = (s: EngineState, row: number, status: number, cod
   if (receive === 0) return false
   s.rows[base + QP.RESP_RECEIVE] = 0
   completeFailedReceive(s, row, receive, status, code)
-  giveBlock(s, recvBlock(s.rows, base), receive)
+  giveBlock(s, recvBlockLog2(s.rows, base), receive)
   return true
 }
 
@@ -157,8 +157,8 @@ export const flushSends = (s: EngineState, row: number): void => {
   for (; s.rows[base + QP.REQ_HEAD] !== 0; count++) completeOldest(s, row, WR_FLUSH_ERR, code)
   s.rows[base + QP.REQ_CURRENT] = 0
   s.rows[base + QP.REQ_RD_ATOMIC] = 0
-  const size = sendBlock(s.rows, base)
-  const block = takeBlock(s, size)
+  const log2 = sendBlockLog2(s.rows, base)
+  const block = takeBlock(s, log2)
   let left = MAX_FLUSHED
   while (left > 0 && s.env.work.loadSend(row, s.rows[base + QP.REQ_WQE_INDEX] >>> 0, s.pool, block + WQE.WR)) {
     s.rows[base + QP.REQ_WQE_INDEX]++
@@ -167,7 +167,7 @@ export const flushSends = (s: EngineState, row: number): void => {
     left--
     count++
   }
-  giveBlock(s, size, block)
+  giveBlock(s, log2, block)
   if (count > 0) s.env.causes?.flushed(row, true, count, code)
   if (left === 0) keepFlushing(s, row)
 }
@@ -186,14 +186,14 @@ export const flushReceives = (s: EngineState, row: number, flushed = 0): void =>
 /** Flushes posted receive WQEs; returns their number. */
 const flushPosted = (s: EngineState, row: number, code: number): number => {
   const base = row * QP.WORDS
-  const size = recvBlock(s.rows, base)
-  const block = takeBlock(s, size)
+  const log2 = recvBlockLog2(s.rows, base)
+  const block = takeBlock(s, log2)
   let left = MAX_FLUSHED
   while (left > 0 && s.env.work.takeReceive(row, s.pool, block)) {
     completeFailedReceive(s, row, block, WR_FLUSH_ERR, code)
     left--
   }
-  giveBlock(s, size, block)
+  giveBlock(s, log2, block)
   if (left === 0) keepFlushing(s, row)
   return MAX_FLUSHED - left
 }

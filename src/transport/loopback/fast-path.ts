@@ -12,7 +12,7 @@ import { type Arena, plainArena } from '../../wire/arena.ts'
 import { completeReceive, completeSend } from '../completer/completion.ts'
 import { QP, ReqFlag, RespFlag, WQE } from '../fields.ts'
 import { PSN_MASK } from '../psn.ts'
-import { recvBlock, sendBlock } from '../qp-layout.ts'
+import { recvBlockLog2, sendBlockLog2 } from '../qp-layout.ts'
 import { takeReceive } from '../responder/receive-request.ts'
 import { type EngineState, type FastBatch, giveBlock, PACKET_WEIGHT, readPartPackets, takeBlock } from '../state.ts'
 import { Access, Receive, Send, Sge } from '../types.ts'
@@ -109,11 +109,11 @@ const sendBatch = (s: EngineState, row: number, sentBefore: number): boolean => 
   const base = row * QP.WORDS
   const w = s.rows
   const start = w[base + QP.REQ_SENT_BYTES]
-  const size = sendBlock(w, base)
+  const log2 = sendBlockLog2(w, base)
   let count = 0
   let request = 0
   while (count < BATCH && ((w[base + QP.REQ_SENT_BYTES] - sentBefore) | 0) < FAST_QUANTUM) {
-    request = takeBlock(s, size)
+    request = takeBlock(s, log2)
     const isPosted = s.env.work.loadSend(row, w[base + QP.REQ_WQE_INDEX] >>> 0, s.pool, request + WQE.WR)
     if (!isPosted) w[base + QP.REQ_FLAGS] &= ~ReqFlag.MORE
     if (!isPosted || !prepareFast(s, row, request + WQE.WR, s.fastBatch, count)) break
@@ -121,7 +121,7 @@ const sendBatch = (s: EngineState, row: number, sentBefore: number): boolean => 
     requests[count++] = request
     request = 0
   }
-  if (request !== 0) giveBlock(s, size, request)
+  if (request !== 0) giveBlock(s, log2, request)
   if (count === 0) return false
   w[base + QP.COMP_PSN] = w[base + QP.REQ_PSN]
   w[base + QP.REQ_MAX_PSN] = w[base + QP.REQ_PSN]
@@ -138,7 +138,7 @@ const sendBatch = (s: EngineState, row: number, sentBefore: number): boolean => 
   for (let i = 0; i < count; i++) {
     if (receives[i] !== 0) completeReceived(s, receives[i], requests[i] + WQE.WR)
     completeSend(s, row, requests[i], SUCCESS)
-    giveBlock(s, size, requests[i])
+    giveBlock(s, log2, requests[i])
   }
   return request === 0 && count === BATCH
 }
@@ -149,7 +149,7 @@ const completeReceived = (s: EngineState, receive: number, wr: number): void => 
   const peerRow = s.peerRow
   const solicited = (s.pool[wr + Send.FLAGS] & SOLICITED) !== 0
   completeReceive(peer, peerRow, receive, RECV, s.pool[wr + Send.LENGTH], 0, 0, solicited)
-  giveBlock(peer, recvBlock(peer.rows, peerRow * QP.WORDS), receive)
+  giveBlock(peer, recvBlockLog2(peer.rows, peerRow * QP.WORDS), receive)
 }
 
 /**

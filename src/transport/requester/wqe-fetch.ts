@@ -9,7 +9,7 @@ import { storeCause, takeCause } from '../causes.ts'
 import { checkElements, DmaResult } from '../dma.ts'
 import { QP, ReqFlag, WQE } from '../fields.ts'
 import { operationOf, sendKindOf } from '../operations.ts'
-import { maxSendSge, sendBlock } from '../qp-layout.ts'
+import { maxSendSge, sendBlockLog2 } from '../qp-layout.ts'
 import { type EngineState, giveBlock, takeBlock } from '../state.ts'
 import { Access, Flush, Send, Sge } from '../types.ts'
 import { ATOMIC_WRITE_BYTES, isFlushKnown } from './read-atomic-request.ts'
@@ -24,12 +24,12 @@ const STATUS_BITS = 0xff
 /** Fetches, checks and appends the next posted WQE; returns its block, 0 if none is posted. */
 export const fetchWqe = (s: EngineState, row: number): number => {
   const base = row * QP.WORDS
-  const size = sendBlock(s.rows, base)
-  const request = takeBlock(s, size)
+  const log2 = sendBlockLog2(s.rows, base)
+  const request = takeBlock(s, log2)
   const p = s.pool
   const w = s.rows
   if (!s.env.work.loadSend(row, w[base + QP.REQ_WQE_INDEX] >>> 0, p, request + WQE.WR)) {
-    giveBlock(s, size, request)
+    giveBlock(s, log2, request)
     w[base + QP.REQ_FLAGS] &= ~ReqFlag.MORE
     return 0
   }

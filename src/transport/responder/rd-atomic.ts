@@ -15,8 +15,8 @@ import { noteMemoryFault, noteRefusedKey, takeCause } from '../causes.ts'
 import { flushDma } from '../dma.ts'
 import { QP, RES, RespFlag } from '../fields.ts'
 import { PSN_MASK, psnAdd, psnDistance } from '../psn.ts'
-import { setResourcesBlock } from '../qp-layout.ts'
-import { type EngineState, resourceBlock, schedule, takeBlock } from '../state.ts'
+import { setResourcesBlockLog2 } from '../qp-layout.ts'
+import { type EngineState, log2OfResources, schedule, takeBlock } from '../state.ts'
 import { Access } from '../types.ts'
 import { NakSyndrome, nakFatal, nakInvalidRequest } from './nak.ts'
 
@@ -91,11 +91,11 @@ export const replayRead = (s: EngineState, row: number, arena: Arena, at: number
 
 /** Allocates the resources at the peer's first READ or atomic: most peers send none. */
 const allocateResources = (s: EngineState, base: number, count: number): void => {
-  const size = resourceBlock(count)
-  const block = takeBlock(s, size)
+  const log2 = log2OfResources(count)
+  const block = takeBlock(s, log2)
   s.pool.fill(0, block, block + count * RES.WORDS)
   s.rows[base + QP.RESP_RESOURCES] = block
-  setResourcesBlock(s.rows, base, size)
+  setResourcesBlockLog2(s.rows, base, log2)
 }
 
 /** Takes a resource for a new READ or atomic; 0 if the peer has more than max_dest_rd_atomic outstanding. */

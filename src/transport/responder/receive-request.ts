@@ -4,7 +4,7 @@
  */
 
 import { QP } from '../fields.ts'
-import { maxRecvSge, recvBlock } from '../qp-layout.ts'
+import { maxRecvSge, recvBlockLog2 } from '../qp-layout.ts'
 import { type EngineState, giveBlock, takeBlock } from '../state.ts'
 import { Receive } from '../types.ts'
 
@@ -15,10 +15,10 @@ import { Receive } from '../types.ts'
 export const takeReceive = (s: EngineState, row: number): boolean => {
   const base = row * QP.WORDS
   if (s.rows[base + QP.RESP_RECEIVE] !== 0) return true
-  const size = recvBlock(s.rows, base)
-  const block = takeBlock(s, size)
+  const log2 = recvBlockLog2(s.rows, base)
+  const block = takeBlock(s, log2)
   if (!s.env.work.takeReceive(row, s.pool, block)) {
-    giveBlock(s, size, block)
+    giveBlock(s, log2, block)
     return false
   }
   s.rows[base + QP.RESP_RECEIVE] = block

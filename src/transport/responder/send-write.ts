@@ -21,7 +21,7 @@ import { completeReceive, failReceive } from '../completer/completion.ts'
 import { DmaKind, DmaResult, flushDma, scatter, writePayloadNow, writePayloads } from '../dma.ts'
 import { QP, RespFlag } from '../fields.ts'
 import { PSN_MASK } from '../psn.ts'
-import { recvBlock } from '../qp-layout.ts'
+import { recvBlockLog2 } from '../qp-layout.ts'
 import { type EngineState, giveBlock } from '../state.ts'
 import { Access, Receive } from '../types.ts'
 import { dropMessage, NakSyndrome, nakFatal, scheduleNak } from './nak.ts'
@@ -82,7 +82,7 @@ const completeMessage = (
   const wcFlags = (flags & OP_IMM) !== 0 ? WITH_IMM : (flags & OP_INV) !== 0 ? WITH_INV : 0
   s.rows[base + QP.RESP_RECEIVE] = 0
   completeReceive(s, row, receive, completion, s.rows[base + QP.RESP_BYTES], value, wcFlags, isSolicited)
-  giveBlock(s, recvBlock(s.rows, base), receive)
+  giveBlock(s, recvBlockLog2(s.rows, base), receive)
 }
 
 /**

@@ -9,7 +9,7 @@ import { OP_ATOMIC, OP_ATOMIC_WRITE, OP_FLUSH, OP_READ, OP_START } from '../../s
 import { Service } from '../../spec/wire/services.ts'
 import { flushDmaOf } from '../dma.ts'
 import { QP } from '../fields.ts'
-import { recvBlock } from '../qp-layout.ts'
+import { recvBlockLog2 } from '../qp-layout.ts'
 import { type EngineState, giveBlock } from '../state.ts'
 
 /** Bits of packets that begin a request. */
@@ -44,7 +44,7 @@ export const dropSrq = (s: EngineState, srqn: number): void => {
     if (w[base + QP.ALIVE] === 0 || w[base + QP.SERVICE] !== Service.XRC_TGT || w[base + QP.RESP_SRQN] !== srqn)
       continue
     flushDmaOf(s, row)
-    if (w[base + QP.RESP_RECEIVE] !== 0) giveBlock(s, recvBlock(w, base), w[base + QP.RESP_RECEIVE])
+    if (w[base + QP.RESP_RECEIVE] !== 0) giveBlock(s, recvBlockLog2(w, base), w[base + QP.RESP_RECEIVE])
     w[base + QP.RESP_RECEIVE] = 0
     w[base + QP.RESP_SRQN] = DESTROYED
   }

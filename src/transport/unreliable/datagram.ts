@@ -19,7 +19,7 @@ import { NO_RECEIVE, takeCause } from '../causes.ts'
 import { completeReceive, failReceive } from '../completer/completion.ts'
 import { DmaKind, DmaResult, scatter, setPayload } from '../dma.ts'
 import { QP } from '../fields.ts'
-import { recvBlock } from '../qp-layout.ts'
+import { recvBlockLog2 } from '../qp-layout.ts'
 import { takeReceive } from '../responder/receive-request.ts'
 import { type EngineState, giveBlock } from '../state.ts'
 import { Receive, Send } from '../types.ts'
@@ -112,5 +112,5 @@ export const onDatagram = (s: EngineState, row: number, arena: Arena, at: number
     hasImmediate ? WcFlags.values.WITH_IMM : 0,
     bthSolicited(view, at),
   )
-  giveBlock(s, recvBlock(s.rows, base), receive)
+  giveBlock(s, recvBlockLog2(s.rows, base), receive)
 }

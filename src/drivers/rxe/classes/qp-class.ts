@@ -212,7 +212,6 @@ export const qpClass = (
           pd: pd.id,
           sendCq: (sendCq as CqObject).state.number,
           recvCq: (recvCq as CqObject).state.number,
-          maxSendWr: send.ring.capacity,
           maxSendSge: send.maxSge,
           maxRecvSge: receive.maxSge,
           sharedReceive: receive.isShared,

@@ -52,7 +52,6 @@ const createTarget = (device: RxeState, domain: Target['domain'], opener: QpObje
     pd: 0, // each message has the protection domain and the CQ of its SRQ
     sendCq: -1,
     recvCq: -1,
-    maxSendWr: 0,
     maxSendSge: 0,
     maxRecvSge: Limits.maxSrqSge,
     sharedReceive: true,
