@@ -15,9 +15,9 @@ import {
   rowAt,
   WINDOW_REMOVED,
 } from './memory/region-table.ts'
-import type { Bind } from './memory/windows.ts'
+import { type Bind, windowRights } from './memory/windows.ts'
 
-const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_ATOMIC, MW_BIND, ZERO_BASED } = AccessFlags.values
+const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_ATOMIC, MW_BIND } = AccessFlags.values
 
 /** The first address of a row, and the address after its last. */
 const boundsOf = (table: MemoryTable, row: number) => {
@@ -80,7 +80,7 @@ export const explainBind = (table: MemoryTable, pd: number, bind: Bind): Cause =
   const row = findKey(table, key)
   if (row < 0 || !isWindow(table, row) || table.pd[row] !== pd) return createCause('BIND_WINDOW', { key })
   const isType1 = table.kind[row] === KeyKind.WINDOW_1
-  const forbidden = bind.access & ~LOCAL_WRITE & ~(REMOTE_RIGHTS | (isType1 ? 0 : ZERO_BASED))
+  const forbidden = bind.access & ~LOCAL_WRITE & ~windowRights(isType1)
   if (forbidden !== 0) return createCause('BIND_RIGHTS', { right: forbidden })
   if (!isType1 && table.windowRegion[row] >= 0) return createCause('BIND_BOUND', { key })
   const length = (bind.lengthHi >>> 0) * TWO_32 + (bind.lengthLo >>> 0)

@@ -1,11 +1,11 @@
 /*
  * Copies between packets and client memory. `gather` reads part of a message into the payloads of a run of packets.
- * Writes are deferred: consecutive packets whose payloads go to consecutive addresses become one strided write, the
- * pending DMA. It is executed when a payload does not continue it, before a completion, and at the end of a burst.
- * Nothing is acknowledged before it is written (docs/decisions/client-memory.md).
+ * Writes of long messages are deferred: consecutive packets whose payloads go to consecutive addresses become one
+ * strided write, the pending DMA. It is executed when a payload does not continue it, before a completion, and at the
+ * end of a burst. Nothing is acknowledged before it is written (docs/decisions/client-memory.md).
  *
- * A key is resolved when a DMA is queued, so that a peer's mistake is reported for the right packet, and again when it
- * is executed, since the region may have been deregistered in between. The caller, or `onDmaFailed` for the pending
+ * A key is resolved when a DMA begins, so that a peer's mistake is reported for the right packet, and again when it is
+ * executed, since the region may have been deregistered in between. The caller, or `onDmaFailed` for the pending
  * DMA, decides how a failure is reported.
  */
 import { SendFlags } from '../spec/work.ts'
@@ -23,7 +23,7 @@ const INLINE = SendFlags.values.INLINE
 export const DmaResult = { OK: 0, NO_REGION: 1, FAULT: 2 } as const
 const { OK, NO_REGION, FAULT } = DmaResult
 
-/** The messages that a DMA writes to memory: a WRITE, a SEND, or a READ response. */
+/** What a DMA writes to memory: a WRITE or ATOMIC WRITE; a SEND, to its receive WQE; a READ or atomic response. */
 export const DmaKind = { WRITE: 1, RECEIVE: 2, READ_RESPONSE: 3 } as const
 
 /** The protection domain in which the key is resolved. */

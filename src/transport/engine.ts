@@ -86,7 +86,7 @@ export interface Engine {
   onDoorbell(row: number): void
   /** An acknowledgement that was held (`Choices.holdsAcknowledge`) may be sent. */
   resume(row: number): void
-  /** Receive doorbell of a QP in ERR: flushes its receive WQEs. */
+  /** Receive WQEs may have been posted: a QP in ERR flushes them. */
   onReceiveScan(row: number): void
   /**
    * Handles a UDP payload from `peer` for the queue pair: `length` bytes at `offset`, including the ICRC, which the
@@ -108,7 +108,7 @@ export interface Engine {
     now: number,
   ): number
   /** Ends a burst: executes the pending DMA. To be called before the bytes of the burst are reused. */
-  endBurst(now: number): void
+  endBurst(): void
   /** Sends for scheduled rows. True if the port is full or there is more to send: call again. */
   pollTransmit(sink: TransmitSink, now: number): boolean
   /** Whether there is nothing to send, so `pollTransmit` need not be called before the next input. */
@@ -116,17 +116,17 @@ export interface Engine {
   /** The time at which to call `onTimeout`, µs; Infinity for never. */
   nextTimeout(): number
   onTimeout(now: number): void
-  /** Number of queue pairs, and words of the pool that are in use for requests in flight. */
+  /** Number of queue pairs, and words of the pool that are in use (state.ts). */
   stat(): { queuePairs: number; poolWords: number }
 }
 
 export interface EngineOptions {
   /**
-   * Maximum window bytes (payload, and 64 bytes per packet) that one QP has unacknowledged. One packet may always be
-   * sent. Default 256 KiB. A loss shrinks the window temporarily.
+   * Maximum congestion window of one QP: with so many window bytes (payload, and 64 bytes per packet) unacknowledged,
+   * it sends no packets of SENDs and WRITEs. Default 256 KiB. A loss shrinks the window temporarily.
    */
   readonly windowBytes?: number
-  /** Maximum window bytes that all QPs together have unacknowledged to one peer. Default 0: unlimited. */
+  /** Maximum size of the window that all QPs with the same peer share, in window bytes. Default 0: unlimited. */
   readonly sharedWindowBytes?: number
   /**
    * READ responses count in the window too, and a READ is requested in parts of at most half of it: for links that lose
@@ -262,7 +262,7 @@ const sizeResources = (s: EngineState, row: number): void => {
     p.copyWithin(target, source, source + RES.WORDS)
     if (p[target + RES.KIND] !== 0 && p[target + RES.NEXT] < p[target + RES.END]) w[base + QP.RESP_PENDING]++
   }
-  if (oldBlock !== 0) giveBlock(s, resourcesBlockLog2(w, base), oldBlock)
+  giveBlock(s, resourcesBlockLog2(w, base), oldBlock)
   w[base + QP.RESP_RESOURCES] = block
   setResourcesBlockLog2(w, base, log2)
   w[base + QP.RESP_RESOURCE_COUNT] = count
@@ -436,7 +436,7 @@ const onRun = (
   return 1
 }
 
-/** Maximum number of rows that one call polls, and the number of polls as which a row with WQEs to flush counts. */
+/** Maximum number of rows that one call polls; a row with WQEs to flush counts as FLUSH_COST rows more. */
 const MAX_ROW_POLLS = 0x1_0000
 const FLUSH_COST = 0x4000
 

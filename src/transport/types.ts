@@ -349,7 +349,7 @@ export interface DatagramRoute {
 export interface LocalPeerDevice {
   /** The state of the device's engine, set by `createEngine`. */
   state: object | undefined
-  /** Staging buffer of STAGING_BYTES, in an arena that all local devices share. */
+  /** Staging buffer of 64 KiB, for a slice, in an arena that all local devices share. */
   readonly arena: Arena
   readonly staging: number
   /** The port's counters, updated as for packets. */

@@ -321,7 +321,7 @@ export const createNode = (options: NodeOptions, hooks: NodeHooks, random: Rando
         i += taken
         at += taken * size
       }
-      engine.endBurst(now)
+      engine.endBurst()
       arrivals.bytes.fill(HANDLED_FILL, FIRST_PACKET, end)
     },
     transmit(now) {

@@ -1,7 +1,7 @@
 /*
  * Every kind of packet that our engine sends. For each service two connected nodes do every operation in several
- * lengths; an RC requester also makes every mistake that has an answer of its own. All packets come from the engine; this
- * file has the requests of the programs.
+ * lengths; an RC requester also makes every mistake that has an answer of its own. All packets come from the engine;
+ * this file has the requests of the programs.
  */
 import { MULTICAST_QPN } from '../../src/spec/wire/headers.ts'
 import { Service } from '../../src/spec/wire/services.ts'
@@ -136,7 +136,7 @@ const perform = (
           nodes[receiver].inject(rows[receiver], bytes, 0)
           hasSent = true
         }
-        nodes[receiver].endBurst(0)
+        nodes[receiver].endBurst()
       }
     }
   }

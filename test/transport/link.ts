@@ -88,7 +88,7 @@ export const linkNodes = (nodes: readonly [TestNode, TestNode], options: LinkOpt
       }
       nodes[to].injectRun(run, packet => rowFor(to, packet), now)
     }
-    for (const node of nodes) node.endBurst(now)
+    for (const node of nodes) node.endBurst()
   }
   return {
     get now() {

@@ -98,7 +98,7 @@ describe('a run of packets', () => {
   })
   it('into a deregistered region is refused at its first packet', () => {
     const t = startMessage(5)
-    t.node.endBurst(0)
+    t.node.endBurst()
     t.node.regions.splice(0, 1)
     t.requestRun(['WRITE_MIDDLE', 1, full], ['WRITE_MIDDLE', 2, full])
     assertRefused(t, ['NAK(REMOTE_ACCESS)@1 msn 0'], flushed(100, 107), ['QP_ACCESS_ERR'])
@@ -182,7 +182,7 @@ describe('a run of READ responses', () => {
   })
   it('into a deregistered region ends the READ', () => {
     const t = startMessage(5)
-    t.node.endBurst(0)
+    t.node.endBurst()
     t.node.regions.splice(0)
     t.responseRun(...middles(1, 3))
     assert.deepEqual(t.completions(), ['1 LOC_PROT'])

@@ -62,7 +62,7 @@ export interface SendSpec {
   compare?: bigint
   /** Atomics: swap; FLUSH: placement, and selectivity in the high half; BIND_MW: lkey, and access in the high half. */
   swap?: bigint
-  /** `Send.REFUSED`: the status with which the work queue refuses the request, and its cause's code in bits 8 and up. */
+  /** `Send.REFUSED`: the status with which the work queue refuses the request; the bits above 7 are the cause. */
   refused?: number
   /** Datagrams: the destination. */
   to?: { qpn: number; qkey: number; flow: number }
@@ -309,7 +309,7 @@ export const createNode = (options: NodeOptions = {}) => {
 
   /** IP version of received datagrams: 4 or 6. */
   const receivedIp = { version: 4 }
-  /** Writes the GRH fields that tests check (`Route.header`) near the end of the arena; the engine adds the datagram. */
+  /** `DatagramRoute.header`: writes the GRH fields that tests check near the end of the arena. */
   const writeRoute = (arena: Arena, _at: number, length: number): number => {
     const grhAt = arena.bytes.length - GRH_SPACE
     arena.bytes.fill(0, grhAt, grhAt + 40)
@@ -396,9 +396,9 @@ export const createNode = (options: NodeOptions = {}) => {
   const receiveArena = plainArena(0x4_0000)
   let receiveAt = 0
   /** Copies received bytes to the receive arena, and returns their offset. Ends the burst if the arena is full. */
-  const storeReceived = (bytes: Uint8Array, now: number): number => {
+  const storeReceived = (bytes: Uint8Array): number => {
     if (receiveAt + bytes.length > receiveArena.bytes.length - GRH_SPACE) {
-      engine.endBurst(now)
+      engine.endBurst()
       receiveAt = 0
     }
     receiveArena.bytes.set(bytes, receiveAt)
@@ -458,7 +458,7 @@ export const createNode = (options: NodeOptions = {}) => {
     },
     /** Hands a packet to the engine; it lies behind the previous one, as packets of a run do. */
     inject(row: number, bytes: Uint8Array, now: number, peer = 0): void {
-      engine.onPacket(row, receiveArena, storeReceived(bytes, now), bytes.length, peer, now)
+      engine.onPacket(row, receiveArena, storeReceived(bytes), bytes.length, peer, now)
     },
     /**
      * Hands packets of one length in as one run, as a device does; the last may be shorter. `rowOf` names each packet's
@@ -473,7 +473,7 @@ export const createNode = (options: NodeOptions = {}) => {
           throw new Error('the packets do not form a run')
         run.set(bytes, i * size)
       })
-      let at = storeReceived(run, now)
+      let at = storeReceived(run)
       for (let i = 0; i < packets.length; ) {
         const count = packets.length - i
         const handled = engine.onRun(
@@ -492,8 +492,8 @@ export const createNode = (options: NodeOptions = {}) => {
       }
     },
     /** Ends the burst; the engine must not use the received packets after it, so they are overwritten. */
-    endBurst(now: number): void {
-      engine.endBurst(now)
+    endBurst(): void {
+      engine.endBurst()
       receiveArena.bytes.fill(0xee, 0, receiveAt)
       receiveAt = 0
     },

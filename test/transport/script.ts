@@ -93,7 +93,7 @@ export const packet = (name: string, psn: number, spec: PacketSpec = {}, qpn = Q
 /** Names of NAK codes, by value. */
 const NAKS = ['PSN_SEQUENCE', 'INVALID_REQUEST', 'REMOTE_ACCESS', 'REMOTE_OPERATION']
 
-/** A sent packet as text, with its PSN relative to SQ_PSN (a request) or RQ_PSN (a response). Checks its DestQP and P_Key. */
+/** A sent packet as text; its PSN is relative to SQ_PSN (a request) or RQ_PSN (a response). Checks DestQP and P_Key. */
 const describePacket = (bytes: Uint8Array): string => {
   const p = parsePacket(bytes)
   if (p.kind === 'opaque') return `opaque (${p.reason})`
@@ -200,7 +200,7 @@ export const startScript = (
     injectRaw: (bytes: Uint8Array, peer = 0) => node.inject(row, bytes, now, peer),
     /** Ends the burst, lets the engine send, and returns the packets that it sent since the last call. */
     sent(): string[] {
-      node.endBurst(now)
+      node.endBurst()
       node.transmit(now)
       const fresh = node.sent.slice(returnedPackets)
       returnedPackets = node.sent.length

@@ -106,7 +106,7 @@ describe('an error', () => {
     const t = startScript()
     t.postReceives(2, 10)
     t.request('SEND_FIRST', 0, { payload: 1024 })
-    t.node.endBurst(0)
+    t.node.endBurst()
     assert.deepEqual(t.completions(), ['100 LOC_LEN', '101 FLUSH'])
   })
   it('of queue pairs in INIT and RTR flushes too', () => {

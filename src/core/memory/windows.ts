@@ -24,7 +24,11 @@ import {
   releaseSpace,
 } from './region-table.ts'
 
-const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_ATOMIC, MW_BIND, ZERO_BASED } = AccessFlags.values
+const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_ATOMIC, MW_BIND, ZERO_BASED, FLUSH_PERSISTENT } = AccessFlags.values
+/** Rights that a window of this type can grant. Memory is not persistent; type 1 is never zero-based (o10-36.2.2). */
+export const windowRights = (isType1: boolean): number =>
+  (REMOTE_RIGHTS & ~FLUSH_PERSISTENT) | (isType1 ? 0 : ZERO_BASED)
+
 const KEY_BYTE_MASK = 0xff
 
 /** Adds a window of protection domain `pd`; `type`: MwType. Returns its row. Throws ENOMEM as `allocateKeyRow`. */
@@ -129,8 +133,7 @@ export const bindWindow = (table: MemoryTable, pd: number, qp: number, bind: Bin
   // A window grants remote access only. LOCAL_WRITE, which programs pass as for a region, is ignored.
   const access = bind.access & ~LOCAL_WRITE
   const isType1 = table.kind[row] === KeyKind.WINDOW_1
-  // Type 1 cannot be zero-based (o10-36.2.2).
-  if ((access & ~(REMOTE_RIGHTS | (isType1 ? 0 : ZERO_BASED))) !== 0) return false
+  if ((access & ~windowRights(isType1)) !== 0) return false
   const length = (bind.lengthHi >>> 0) * TWO_32 + (bind.lengthLo >>> 0)
   if (isType1 ? length === 0 : table.windowRegion[row] >= 0) return isType1 && unbindAndSetKey(table, row, bind.key)
   if (length === 0) return false

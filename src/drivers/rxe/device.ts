@@ -388,12 +388,12 @@ export const createRxeDevice = (core: Core, options: RxeOptions): RxeDevice => {
       // Deferred payloads still lie in the runs: they are written before the port gets the runs back, once for all
       // runs, since a message may lie in several.
       if (unreleased >= BURST_BYTES) {
-        engine.endBurst(time)
+        engine.endBurst()
         port.release()
         unreleased = 0
       }
     } while (port.receive(run))
-    engine.endBurst(time)
+    engine.endBurst()
     port.release()
     return true
   }

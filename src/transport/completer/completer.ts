@@ -2,8 +2,8 @@
  * The completer: it turns response packets into completions of send WQEs (InfiniBand Architecture Specification, volume
  * 1, clauses 9.7.5, 9.7.6 and 9.7.8). Steps: check that the PSN is outstanding, complete the WQEs before it, then
  * handle the WQE of the PSN itself: response, NAK or RNR NAK. A READ or atomic is acknowledged only by its own
- * response, so an ACK for a later PSN means that the response was lost. Losses are repaired by go-back-N
- * (transport/requester/requester.ts); this file decides when to go back, and when the WQE fails.
+ * response, so an ACK for a later PSN means that the response was lost. Losses are repaired by go-back-N (`goBack`);
+ * this file decides when to go back, and when the WQE fails.
  */
 
 import { type Cause, createCause } from '../../spec/check/causes.ts'
@@ -249,7 +249,7 @@ const onReadResponse = (
   const index = psnDistance(p[request + WQE.FIRST_PSN], w[base + QP.COMP_PSN])
   const remaining = p[request + WQE.WR + Send.LENGTH] - index * mtu
   const isLast = remaining <= mtu
-  // Each requested part of a READ ends with a LAST packet.
+  // Each requested part of a READ ends with a LAST or ONLY packet.
   const endsPart = isLast || (index + 1) % readPartPackets(s, mtu) === 0
   if (p[request + WQE.KIND] !== READ || isEnd !== endsPart || payload !== (isLast ? remaining : mtu)) {
     failResponse(s, row)
@@ -429,7 +429,7 @@ const retry = (s: EngineState, row: number, isReported: boolean): void => {
 /** Losses shrink the congestion window to no less than this many packets. */
 const MIN_CWND_PACKETS = 8
 
-/** Halves the congestion window after a loss: the resent packets in flight have at most that many window bytes. */
+/** Halves the congestion window after a loss. */
 const halveCwnd = (s: EngineState, base: number): void => {
   const w = s.rows
   const min = MIN_CWND_PACKETS * (w[base + QP.MTU] + PACKET_WEIGHT)

@@ -208,7 +208,7 @@ const keepFlushing = (s: EngineState, row: number): void => {
 const flushCode = ({ id }: Cause): number =>
   vendorErrorOf(id === 'MODIFIED' || id === 'DEVICE_REMOVED' || id === 'COMPLETION_LOST' ? id : 'FLUSHED')
 
-/** Moves a QP to ERR: flushes all fetched and posted WQEs. A scheduled NAK or ACK is still sent. */
+/** Moves a QP to ERR: flushes fetched and posted WQEs. Responses, and the NAK or ACK that is due, are still sent. */
 export const enterError = (s: EngineState, row: number, cause: Cause): void => {
   flushDmaOf(s, row)
   const w = s.rows

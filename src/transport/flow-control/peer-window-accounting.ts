@@ -14,8 +14,8 @@ export interface PeerWindows {
   size: Int32Array
   untilNextLoss: Int32Array
   /**
-   * By window: first and last waiting row (-1: none), bytes that the first needs, and whether anything was acknowledged
-   * since the last check for silent peers.
+   * By window: first and last waiting row (-1: none), bytes that the first needs if fewer were free when it was polled
+   * (0: it was not), and whether the queue began or anything was acknowledged since the last check for silent peers.
    */
   firstWaiting: Int32Array
   lastWaiting: Int32Array
@@ -33,7 +33,7 @@ export interface PeerWindows {
   rowInFlight: Int32Array
   windowOfRow: Int32Array
   writtenOff: Int32Array
-  /** By row: whether it waits, and then the rows behind and before it in the queue of its window. */
+  /** By row: the rows behind and before it in the queue of its window, and whether it is in the queue. */
   nextWaiting: Int32Array
   previousWaiting: Int32Array
   isWaiting: Uint8Array
@@ -51,7 +51,7 @@ export const MAX_PACED_BYTES = 0x4_0000
 /** Initial size of a peer's window, bytes. */
 const INITIAL_WINDOW = 0x8_0000
 
-/** The window of all unreliable queue pairs. */
+/** Number of the window of all unreliable queue pairs: these are paced (`EngineState.pace`). */
 export const PACED = 0
 
 /** `rows`: number of rows; 0 if sending is unlimited. */

@@ -5,10 +5,10 @@
  *
  * A loss or a timeout halves the peer's window; acknowledged bytes grow it again.
  *
- * A row that finds the window full waits in the window's queue. When bytes are acknowledged, the first row is polled
- * and may send as much as one poll may; rows that need the window later are appended, so that no row starves. If a peer
- * acknowledges nothing for a while, the bytes in flight have left its socket buffer: they were lost, or its queue pairs
- * no longer exist. They are then written off, so that they do not block other rows forever.
+ * A row that finds the window full waits in the window's queue. When bytes are acknowledged, the first row is polled;
+ * rows that need the window later are appended, so that no row starves. If a peer acknowledges nothing for a while, the
+ * bytes in flight have left its socket buffer: they were lost, or its queue pairs no longer exist. They are then
+ * written off, so that they do not block other rows forever.
  *
  * UC and UD have no acknowledgements. All their queue pairs share one window that is free again after an interval,
  * `s.pace`: what is sent in one interval fits into a socket buffer, and receivers have an interval to read it. On the
@@ -30,7 +30,7 @@ import {
 
 /** A peer that has acknowledged nothing for so many µs has read or dropped all that was sent. */
 const STALL_TIMEOUT = 200_000
-/** Free bytes of a window for which a waiting row is polled: enough for a run of packets. */
+/** A waiting row is polled when its window has this many free bytes, or when half of a smaller window is free. */
 const MIN_FREE = 0x8000
 /** Minimum window of a peer, bytes. */
 const MIN_WINDOW = 0x1_0000

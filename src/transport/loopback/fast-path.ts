@@ -1,9 +1,9 @@
 /*
- * Fast path: SENDs, WRITEs and READs of at most MAX_BYTES, without immediate, between idle RC queue pairs of one
- * process, if there is one SGE on each side and JavaScript can access the memory of both. These WQEs are not added to
- * the list of fetched WQEs. Only success is handled here: each WQE is checked before it is executed, and one that fails
- * a check is left to transport/requester/requester.ts and slices.ts, which report the error. Counters count the packets
- * that would have been sent.
+ * Fast path: SENDs, WRITEs and READs of at most MAX_BYTES, without immediate or invalidation, between idle RC queue
+ * pairs of one process, if there is one SGE on each side and JavaScript can access the memory of both. These WQEs are
+ * not added to the list of fetched WQEs. Only success is handled here: each WQE is checked before it is executed, and
+ * one that fails a check is left to transport/requester/requester.ts and slices.ts, which report the error. Counters
+ * count the packets that would have been sent.
  */
 import { QpState } from '../../spec/enums.ts'
 import { Service } from '../../spec/wire/services.ts'

@@ -60,10 +60,8 @@ const { SENT_SOME, WAITS } = Step
 const HEADER_BYTES = opcodeHeaderBytes
 const ATOMIC_ACK_BYTES = opcodeHeaderBytes[operationCode.ATOMIC_ACK] + ICRC_BYTES
 
-/** Maximum bytes of one slice. */
+/** Maximum bytes of one slice: the size of the staging buffer of a `LocalPeerDevice`. */
 const SLICE_BYTES = 0x1_0000
-/** Size of the staging buffer of a `LocalPeerDevice`: for a slice, or for the request packet of an atomic. */
-export const STAGING_BYTES = SLICE_BYTES
 
 // ---- slices ----
 
@@ -85,8 +83,8 @@ const slicePackets = (mtu: number, psns: number, done: number): number => {
 }
 
 /**
- * Finds `total` bytes of a WQE's data, from byte `offset` on: in place if it is memory of this process, otherwise copied
- * to the staging buffer. Sets `s.result.dataArena` and `s.result.dataAt`; returns a DmaResult.
+ * Finds `total` bytes of a WQE's data, from byte `offset` on: in place if that is possible, otherwise copied to the
+ * staging buffer. Sets `s.result.dataArena` and `s.result.dataAt`; returns a DmaResult.
  */
 const locateLocal = (s: EngineState, row: number, request: number, offset: number, total: number): number => {
   const { arena, staging } = s.env.localDevice as LocalPeerDevice
@@ -109,8 +107,8 @@ const locateLocal = (s: EngineState, row: number, request: number, offset: numbe
 const UNLOCATED = -1
 
 /**
- * Finds memory that is registered at the device of `owner`, one of the two engines, in place. Sets `s.result.dataArena` and
- * `s.result.dataAt`; returns a DmaResult or UNLOCATED.
+ * Finds memory that is registered at the device of `owner`, one of the two engines, in place. Sets
+ * `s.result.dataArena` and `s.result.dataAt`; returns a DmaResult or UNLOCATED.
  */
 const locateInPlace = (
   s: EngineState,
@@ -123,7 +121,7 @@ const locateInPlace = (
   access: number,
 ): number => {
   const { memory } = owner.env
-  // with an arena for native code, the other side's memory may be that of another process, copied natively
+  // An arena with an address is for native code, which copies from or to other processes: the data must be in it.
   if (memory.locate === undefined || (s.env.localDevice as LocalPeerDevice).arena.address !== 0) return UNLOCATED
   const qpn = owner.rows[row * QP.WORDS + QP.QPN]
   const pd = owner.rows[row * QP.WORDS + QP.PD]
@@ -166,7 +164,7 @@ const sendMessageSlice = (s: EngineState, row: number, request: number, now: num
   return SENT_SOME
 }
 
-/** Passes a slice of a SEND or WRITE to the responder. Returns the number of packets that the responder has accepted. */
+/** Passes a slice of a SEND or WRITE to the responder. Returns the number of packets that it has accepted. */
 const receiveMessageSlice = (
   s: EngineState,
   peer: EngineState,
@@ -317,8 +315,8 @@ const locateRemote = (s: EngineState, peer: EngineState, request: number, offset
 }
 
 /**
- * Sends an atomic, FLUSH or ATOMIC WRITE. Its request consists of headers, so the responder gets the request packet;
- * the response is read from the responder's resource.
+ * Sends an atomic, FLUSH or ATOMIC WRITE. Its request is one short packet, which the responder gets; the response is
+ * read from the responder's resource.
  */
 const sendReadAtomicSlice = (s: EngineState, row: number, request: number, now: number): number => {
   const w = s.rows
@@ -378,7 +376,8 @@ const onSliceReceived = (
     return WAITS
   }
   advance(s, row, request, packets, weight, ends)
-  // Neither accepted nor refused: the peer's process has ended. It does not respond, and the ACK timer will expire.
+  // Neither accepted nor refused: the peer does not respond, because its process has ended or a SEND's key could not be
+  // invalidated. The ACK timer will expire.
   if (accepted < packets) return SENT_SOME
   if (ends && (s.pool[request + WQE.KIND] & RESPONSE) === 0) countInbound(s, 1, ACK_BYTES)
   const w = s.rows

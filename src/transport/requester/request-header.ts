@@ -1,6 +1,6 @@
 /*
- * The headers with which every request packet of a connected service begins: the BTH and, for XRC, the XRCETH with the
- * receiver's SRQ (InfiniBand Architecture Specification, volume 1, clause 9.2, annex A14).
+ * The headers with which every request packet begins: the BTH and, for XRC, the XRCETH with the receiver's SRQ
+ * (InfiniBand Architecture Specification, volume 1, clause 9.2, annex A14).
  */
 
 import { DEFAULT_PKEY } from '../../spec/wire/headers.ts'

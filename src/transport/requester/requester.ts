@@ -1,8 +1,8 @@
 /*
  * The requester: it turns posted WQEs into request packets (InfiniBand Architecture Specification, volume 1, clauses
  * 9.4, 9.7.3, 9.7.7). A pipeline: fetch the next WQE (wqe-fetch.ts), check window, fence and max_rd_atomic, and build
- * as many of its packets as fit in one run, with the payload read from client memory by one DMA. After a NAK, a lost
- * response or a timeout the same steps run again from the oldest unacknowledged PSN, which may be in the middle of a
+ * as many of its packets as fit in one run, with the payload from client memory. After a NAK, a lost response or a
+ * timeout the same steps run again from the oldest unacknowledged PSN, which may be in the middle of a
  * message. transport/completer/completer.ts handles the responses.
  */
 import { createCause } from '../../spec/check/causes.ts'
@@ -137,7 +137,7 @@ const mayStart = (s: EngineState, row: number, request: number): boolean => {
   return true
 }
 
-/** The window that all senders to the peer share is full: records the missing bytes for `closeWindow`. */
+/** The shared window (flow-control/peer-window.ts) is full: records the missing bytes for `closeWindow`. */
 const waitForWindow = (s: EngineState, bytes: number): number => {
   s.windows.missingBytes = bytes
   return WAITS
@@ -203,7 +203,8 @@ const sendLocal = (s: EngineState, row: number, request: number): number => {
   advance(s, row, request, 0, PACKET_WEIGHT, true)
   if (w[base + QP.REQ_HEAD] !== request) return SENT_SOME
   completeOldest(s, row, SUCCESS)
-  // Nothing is outstanding; `closeWindow` of a paced queue pair still counts the bytes that this poll has sent.
+  // Nothing is outstanding. For a paced queue pair the bytes of this poll still count against `rowLimit`, until
+  // `openWindow`.
   if (s.pace === 0 || reliableService[w[base + QP.SERVICE]] !== 0)
     w[base + QP.COMP_ACKED_BYTES] = w[base + QP.REQ_SENT_BYTES]
   if ((w[base + QP.REQ_FLAGS] & ReqFlag.DRAINING) !== 0) onDrained(s, row)
@@ -295,8 +296,8 @@ const sendLastPacket = (s: EngineState, row: number, request: number, opcode: nu
 const maySolicit = (kind: number, flags: number): boolean => kind !== WRITE || (flags & OP_IMM) !== 0
 
 /**
- * Sends up to `want` packets of a WRITE from its FIRST on. That has a RETH, so it is longer and a run of its own, but
- * the payloads of all packets have the same distance, so that one read of client memory fills them.
+ * Sends up to `want` packets of a WRITE from its FIRST on. That has a RETH, so it is longer and in another run, but the
+ * payloads of all packets have the same distance, so that one read of client memory fills them.
  */
 const sendWriteFirst = (s: EngineState, row: number, request: number, want: number): number => {
   const w = s.rows
@@ -330,8 +331,8 @@ const sendWriteFirst = (s: EngineState, row: number, request: number, want: numb
 }
 
 /**
- * Sends up to `want` packets, from packet number `done` on, that have only the headers of every packet: SEND FIRST,
- * MIDDLE, and LAST without immediate and without IETH.
+ * Sends up to `want` packets, from packet number `done` on, that have only the headers of every packet: SEND FIRST, and
+ * MIDDLE and LAST without immediate and without IETH.
  */
 const sendBasicPackets = (s: EngineState, row: number, request: number, done: number, want: number): number => {
   const w = s.rows

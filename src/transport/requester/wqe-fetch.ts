@@ -76,7 +76,7 @@ const refuse = (s: EngineState, row: number, wr: number, status: number, cause: 
   return storeCause(s, row, status, cause)
 }
 
-/** Computes the length and checks for local errors. Returns 0, or the status with which the WQE completes. */
+/** Sets kind and length, and checks for local errors. Returns 0, or the status with which the WQE completes. */
 const checkWqe = (s: EngineState, row: number, request: number): number => {
   const p = s.pool
   const base = row * QP.WORDS

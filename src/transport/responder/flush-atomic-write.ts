@@ -5,7 +5,7 @@
  *
  * Memory of a process is globally visible as soon as it is written, and never persistent. So a FLUSH only executes the
  * pending DMA (dma.ts) and completes the QP's writes (`Memory.completeWrites`) before it is answered; a FLUSH for
- * persistence needs a right that no region grants.
+ * persistence needs a right that no region or window grants.
  */
 import { createCause } from '../../spec/check/causes.ts'
 import { QpState } from '../../spec/enums.ts'
@@ -35,7 +35,7 @@ const queueEmptyResponse = (s: EngineState, row: number, resource: number, kind:
   queueResponse(s, row, resource, kind, 1)
 }
 
-/** The access rights that a FLUSH with this placement needs; 0 for an unknown placement. */
+/** The access rights that a FLUSH with this placement needs; 0 for an invalid placement. */
 const rightsFor = (placement: number): number => {
   if ((placement & ~(flushPlacement.GLOBAL | flushPlacement.PERSISTENT)) !== 0) return 0
   return (
@@ -77,8 +77,8 @@ export const onFlush = (s: EngineState, row: number, arena: Arena, feth: number,
 }
 
 /**
- * Checks range and rights as for a WRITE; sets the cause if they are wrong. With selectivity REGION the range is not
- * checked; a range of zero bytes is allowed with any key.
+ * Checks range and rights as for a WRITE; sets the cause if they are wrong. With selectivity REGION (`isRegion`) the
+ * range is not checked; otherwise a range of zero bytes is allowed with any key.
  */
 const checkFlush = (
   s: EngineState,

@@ -1,6 +1,6 @@
 /*
- * Receive WQEs at the responder: one per message, taken when the message begins (InfiniBand Architecture Specification,
- * volume 1, clause 10.8.3).
+ * Receive WQEs at the responder: a SEND takes one with its first packet, a WRITE with immediate with its last packet
+ * (InfiniBand Architecture Specification, volume 1, clause 10.8.3).
  */
 
 import { QP } from '../fields.ts'
@@ -9,8 +9,8 @@ import { type EngineState, giveBlock, takeBlock } from '../state.ts'
 import { Receive } from '../types.ts'
 
 /**
- * Takes the oldest receive WQE into QP.RESP_RECEIVE, unless that still has the one of a dropped message. False if there
- * is no receive WQE.
+ * Takes the oldest receive WQE into QP.RESP_RECEIVE, unless that still has one: that of a dropped message, or one that
+ * the fast path could not use. False if there is no receive WQE.
  */
 export const takeReceive = (s: EngineState, row: number): boolean => {
   const base = row * QP.WORDS

@@ -58,7 +58,7 @@ const FETH_AT = headerAt.FETH
 const XRCETH_AT = headerAt.XRCETH
 const { XRC_TGT } = Service
 
-/** Handles a request packet, checked by `checkPacket`, of a QP in RTR, RTS or SQD. */
+/** Handles a request packet, checked by `checkPacket`, of a QP in RTR, RTS, SQD or SQE. */
 export const onRequest = (s: EngineState, row: number, arena: Arena, at: number, length: number): void => {
   const w = s.rows
   const base = row * QP.WORDS

@@ -31,7 +31,7 @@ const READ_ONLY = operationCode.READ_RESP_ONLY
 const HEADER_BYTES = opcodeHeaderBytes
 /** AETH syndrome of ACKs and responses: no end-to-end flow control credits. */
 const ACK_SYNDROME = syndromeKind.ACK | CREDITS_NONE
-/** Header bytes of a READ response MIDDLE (a BTH), and of the other responses (a BTH and an AETH). */
+/** Header bytes of a READ response MIDDLE (a BTH), and of the other READ responses (a BTH and an AETH). */
 const BTH_BYTES = 12
 const BTH_AETH_BYTES = 16
 /** Bytes of responses after which a poll of a QP ends. */
@@ -45,7 +45,7 @@ export const transmitResponses = (s: EngineState, row: number): number => {
     if (budget <= 0) return PollResult.MORE
     const resource = oldestPending(s, base)
     const sent =
-      s.pool[resource + RES.KIND] === ATOMIC ? sendAtomicAck(s, base, resource) : sendReadPart(s, row, resource)
+      s.pool[resource + RES.KIND] === ATOMIC ? sendAtomicAck(s, base, resource) : sendReadResponses(s, row, resource)
     if (sent === 0) return PollResult.FULL
     budget -= sent
   }
@@ -92,11 +92,11 @@ const sendAtomicAck = (s: EngineState, base: number, resource: number): number =
   return size
 }
 
-/** Returned instead of a number of bytes when memory could not be read and a NAK is scheduled: not 0, the full port. */
+/** Returned instead of a number of bytes when memory could not be read and a NAK is scheduled; 0 means a full port. */
 const NAK_SCHEDULED = 1
 
 /** Sends READ responses, as many as fit in one run. Returns their bytes or NAK_SCHEDULED; 0 if the port is full. */
-const sendReadPart = (s: EngineState, row: number, resource: number): number => {
+const sendReadResponses = (s: EngineState, row: number, resource: number): number => {
   const w = s.rows
   const p = s.pool
   const base = row * QP.WORDS
@@ -153,7 +153,7 @@ const sendReadFirst = (s: EngineState, row: number, resource: number, end: numbe
   return firstSize + middles * size
 }
 
-/** Sends READ response MIDDLEs from number `next` on. Returns as `sendReadPart`. */
+/** Sends READ response MIDDLEs from number `next` on. Returns as `sendReadResponses`. */
 const sendReadMiddles = (
   s: EngineState,
   row: number,

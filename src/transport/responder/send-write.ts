@@ -6,8 +6,8 @@
  *
  * Each call handles a batch: `packets` consecutive packets of a message. `flags` are the OP_… bits of
  * spec/wire/opcodes.ts: OP_START if the batch begins the message, OP_END if it ends the message, OP_IMM or OP_INV if
- * `value` is an immediate or a key. `writesNow`: the data is written immediately and not deferred (dma.ts), since no
- * other batch of the message follows in the same burst. `isSolicited`: the message has the solicited event bit.
+ * `value` is an immediate or a key. `writesNow`: the data is written immediately and not deferred (dma.ts), because it
+ * is a whole message, or a slice of a local message. `isSolicited`: the message has the solicited event bit.
  */
 import { createCause } from '../../spec/check/causes.ts'
 import { QpState } from '../../spec/enums.ts'
@@ -87,7 +87,7 @@ const completeMessage = (
 
 /**
  * Handles a batch of a SEND; `s.payloads` is its data, contiguous. Returns how many of its packets were accepted: if
- * not all, the message was refused or dropped, or an RNR NAK was sent.
+ * not all, the message was refused or dropped, an RNR NAK was sent, or the QP went to ERR without a NAK.
  */
 export const receiveSend = (
   s: EngineState,

@@ -23,8 +23,8 @@ import { AccessFlags, MwType } from '../../../src/spec/enums.ts'
 import { errnoOf, openTestDevice } from '../fixture.ts'
 
 const { pd: Pd, mr: Mr, mw: Mw } = Classes
-const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_READ, REMOTE_ATOMIC, MW_BIND, ZERO_BASED, FLUSH_GLOBAL, RELAXED_ORDERING } =
-  AccessFlags.values
+const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_READ, REMOTE_ATOMIC, MW_BIND, ZERO_BASED } = AccessFlags.values
+const { FLUSH_GLOBAL, FLUSH_PERSISTENT, RELAXED_ORDERING } = AccessFlags.values
 const { TYPE_1, TYPE_2 } = MwType.values
 const { DONE, NOT_BOUND, OTHER_QP } = Invalidated
 const REGION_ACCESS = LOCAL_WRITE | MW_BIND
@@ -132,6 +132,7 @@ test('a bind requires rights, domain and region (C10-72 to C10-75)', () => {
     assert.equal(unbound.bind({ lengthHi: 1, lengthLo: 0 }), false)
     assert.equal(unbound.bind({ hi: HI + 1, lo: 0, lengthLo: 4097 }), false)
     assert.equal(unbound.bind({ access: RELAXED_ORDERING }), false, 'only rights of the peer')
+    assert.equal(unbound.bind({ access: REMOTE_READ | FLUSH_PERSISTENT }), false, 'memory is not persistent')
     assert.equal(setUp(type, LOCAL_WRITE).bind(), false, 'C10-73')
     assert.equal(setUp(type, MW_BIND).bind(), false, 'C10-74: writing without local write')
     assert.equal(setUp(type, MW_BIND).bind({ access: REMOTE_READ | FLUSH_GLOBAL }), true)

@@ -29,7 +29,7 @@ export const createBurst = (node: TestNode) => {
     /** Ends the burst; false if it is empty. */
     finish(now: number): boolean {
       deliver(now)
-      if (hasPackets) node.endBurst(now)
+      if (hasPackets) node.endBurst()
       const hadPackets = hasPackets
       hasPackets = false
       return hadPackets

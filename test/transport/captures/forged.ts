@@ -179,7 +179,7 @@ export const run = (linux: Linux, name: string, frames: readonly Ipv4Frame[]): R
     const isTooShort = frame.payload.length < 16
     if (isTooShort || !isIcrcCorrect || qpnOf(frame) !== qpn) continue
     node.inject(row, frame.payload, 0, frame.source.join() === ATTACKER.join() ? 0 : 1)
-    node.endBurst(0)
+    node.endBurst()
     node.transmit(0)
   }
   const replies = node.sent.map(({ bytes }): Sent => {
@@ -194,7 +194,7 @@ export const run = (linux: Linux, name: string, frames: readonly Ipv4Frame[]): R
   return { replies, after: [...lines, `state ${state} rq_psn 0x${hex}`, `word ${word}`].join('; ') }
 }
 
-/** The table's last column in the form of `run`, which has no opcode and length of failed completions, and no sq_psn. */
+/** The table's last column in the form of `run`: without opcode and length of failed completions, and without sq_psn. */
 export const plainAfter = (after: string): string =>
   after
     .split('; ')

@@ -194,8 +194,8 @@ export const play = (
     return { end, sent: { packet, timing, waited } }
   }
   /**
-   * Lets the engine send responses until it has none, or until it sends a request: then it returns true, and the request
-   * is pending until the recording has it.
+   * Lets the engine send responses until it has none, or until it sends a request: then it returns true, and the
+   * request is pending until the recording has it.
    */
   const sendResponses = (timing: Timing, waited: number): boolean => {
     for (let next = sendOne(timing, waited); next !== undefined; next = sendOne(timing, waited)) {
@@ -261,7 +261,7 @@ export const play = (
       if (inBursts) burst.add(end.row, bytes, now)
       else {
         node.inject(end.row, bytes, now)
-        node.endBurst(now)
+        node.endBurst()
         sendResponses('immediate', 0)
       }
     }

@@ -130,7 +130,7 @@ describe('a NAK', () => {
     t.node.sent.length = 0
     t.response('ACKNOWLEDGE', 2, { syndrome: NAK.SEQUENCE })
     assert.deepEqual(t.completions(), [])
-    t.node.endBurst(0)
+    t.node.endBurst()
     t.node.transmit(0)
     assert.deepEqual(sentPayload(t), bytes.slice(2 * MTU))
     t.response('ACKNOWLEDGE', 4)

@@ -107,7 +107,7 @@ describe('a SEND', () => {
     const t = startScript()
     t.postReceives(2, 4 * MTU)
     t.request('SEND_FIRST', 0, { payload: MTU, ackReq: true })
-    t.node.endBurst(0)
+    t.node.endBurst()
     t.request('SEND_MIDDLE', 1, { payload: MTU, ackReq: true })
     t.request('SEND_MIDDLE', 2, { payload: MTU, ackReq: true })
     t.node.faults.write = Errno.EFAULT
