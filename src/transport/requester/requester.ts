@@ -137,7 +137,7 @@ const mayStart = (s: EngineState, row: number, request: number): boolean => {
   return true
 }
 
-/** The shared window (flow-control/peer-window.ts) is full: records the missing bytes for `closeWindow`. */
+/** The shared window (transport/flow-control/peer-window.ts) is full: records the missing bytes for `closeWindow`. */
 const waitForWindow = (s: EngineState, bytes: number): number => {
   s.windows.missingBytes = bytes
   return WAITS
