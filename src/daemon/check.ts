@@ -114,8 +114,8 @@ export const createDaemonChecker = (
   const stackOf = (pid: number, id: number): Stack => stacks.get(pid)?.byId.get(id) ?? NO_STACK
 
   /**
-   * The pid of the process that has pid `namespacePid` in its own namespace and uses the context of process `owner`;
-   * −1: unknown.
+   * The pid of a process that has pid `namespacePid` in its own namespace: `owner`, if possible, which has opened the
+   * context, otherwise any that has sent stacks; −1: unknown.
    */
   const processOf = (owner: number, namespacePid: number): number => {
     if (stacks.get(owner)?.namespacePid === namespacePid) return owner

@@ -60,7 +60,7 @@ export interface DaemonOptions {
   /** Path of the socket. */
   readonly socket: string
   readonly config: DaemonConfig
-  /** Whether the daemon ends once the last connected session has ended. */
+  /** Whether the daemon ends once the last session and the last context have ended. */
   readonly endWithLastClient: boolean
   /** Users to serve besides the process's own; default: none. */
   readonly served?: Served
@@ -71,7 +71,7 @@ export interface DaemonOptions {
 export interface DaemonParts {
   readonly createRxeDevice: typeof createRxeDevice
   readonly dispatch: typeof dispatch
-  /** Logs the daemon's own faults. */
+  /** Logs a line in place of console.error. */
   readonly log: (...words: unknown[]) => void
 }
 
@@ -146,7 +146,7 @@ const FIRST_CLIENT_TIMEOUT = 10_000
 
 /**
  * The parts of a daemon below its sessions: core with its devices and clients, and their network. `onTurn` is called
- * for each slice of long work, `loop` returns the loop once it runs.
+ * before each slice of `slices`, `loop` returns the loop once it runs.
  */
 const createParts = (
   config: DaemonConfig,
@@ -257,7 +257,7 @@ export const startDaemon = async ({
     close(listening)
   }
 
-  // A pool of its own, because `userdma stat` shows the counts of the other pool as those of rings.
+  // A pool of its own, because `userdma stat` shows the counts of the other pool as those of contexts' memory.
   const parkedPool = createRingPool()
   const parkedPage = createParkedPage(parkedPool)
   /** Removes a device that threw, since its state is unknown; its programs get DEVICE_FATAL. */

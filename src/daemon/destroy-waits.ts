@@ -1,8 +1,9 @@
 /*
  * Finds destroys that wait for the program to acknowledge events. libibverbs' ibv_destroy_cq, _qp and _srq return only
- * when the program has acknowledged every event of the object that it has read. The daemon has destroyed the object by
- * then, so it examines the program's memory: the object's user handle is the address of libibverbs' structure for it,
- * which counts the acknowledged events. A structure counts as the object's only while it contains the object's handle.
+ * when the program has acknowledged every event of the object that it has read. They wait after the daemon's part of
+ * the destroy, so the daemon examines the program's memory: the object's user handle is the address of libibverbs'
+ * structure for it, which counts the acknowledged events. A structure counts as the object's only while it contains the
+ * object's handle.
  */
 import type { Caller, CoreObject, EventsRead } from '../core/model.ts'
 import { createCause } from '../spec/check/causes.ts'
@@ -92,6 +93,7 @@ export const createDestroyWaits = (
 ): DestroyWaits => {
   const watched = new Set<Watched>()
 
+  /** The wait of a watched destroy. If it does not wait any more: undefined, and it is not watched any more. */
   const waitOf = (destroy: Watched): DestroyWait | undefined => {
     const cause = causeOfWait(destroy)
     if (cause === undefined) {

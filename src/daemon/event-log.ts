@@ -1,6 +1,6 @@
 /*
  * Reads the posts and polls that programs log for `userdma check --races`, in the event log in each context's memory
- * file (spec/session.ts). A program can write anything there, so an entry says something about that program only.
+ * file (spec/session.ts). A program can write anything there.
  */
 import { readSync, writeSync } from 'node:fs'
 import type { LoggedEvent } from '../check/races/feed.ts'
@@ -9,7 +9,7 @@ import { nowMicroseconds } from '../host/event-loop/clock.ts'
 import { EventLog, Messages, offsetsOf } from '../spec/session.ts'
 import type { Contexts } from './context/contexts.ts'
 
-/** Microseconds for which a claimed entry may remain unwritten; after that the program counts as ended. */
+/** Microseconds for which a claimed entry may remain unwritten; after that it counts as lost. */
 const MAX_CLAIMED = 1_000_000
 /** Microseconds by which a logged time may be in the future; a later one is wrong. */
 const MAX_FUTURE = 1_000_000
@@ -20,14 +20,14 @@ const { head: HEAD_OFFSET, tail: TAIL_OFFSET } = offsetsOf(Messages.eventLog)
 const ENTRY_OFFSETS = offsetsOf(Messages.event)
 
 interface Reader {
-  /** Number of entries that were read. */
+  /** Number of the next entry to read, from 0. */
   tail: number
   /** Time (microseconds) at which the next entry was found claimed but not written; undefined if it was not. */
   claimedSince: number | undefined
 }
 
 export interface EventLogs {
-  /** New entries of all contexts; and the ids of the contexts that have overwritten some before they were read. */
+  /** New entries of all contexts; and the ids of the contexts of which some were lost, such as overwritten ones. */
   read(): { readonly entries: LoggedEvent[]; readonly lost: readonly number[] }
 }
 
@@ -46,7 +46,7 @@ const clockStart = (): number => {
   return start
 }
 
-/** `processOf`: the daemon's pid of the process that uses a context and has `pid` in its own namespace; -1: unknown. */
+/** `processOf`: our pid of the process that uses a context and whose pid in its own namespace is `pid`; -1: unknown. */
 export const createEventLogs = (
   contexts: Contexts,
   processOf: (context: Context, pid: number) => number,

@@ -1,6 +1,6 @@
 /*
- * Reports failures (spec/check/failures.ts): to the daemon's log, one line each with a rate limit per client, and to
- * tools that trace the program of the failed object. `userdma stat --qps` shows the last failure of a queue pair.
+ * Reports failures (spec/check/failures.ts): to the daemon's log, one line each within rate limits, without notes; and
+ * to tools that trace the program of the failed object. `userdma stat --qps` shows the last failure of a queue pair.
  */
 import { addFailureHandler } from '../core/failures.ts'
 import type { Context, Core } from '../core/model.ts'
@@ -50,7 +50,7 @@ interface Client {
   suppressed: number
 }
 
-/** The log line of a failure, with pid and command after the QPN. */
+/** The log line of a failure, with pid and command after the QPN, or at the start if there is none. */
 const lineOf = (failure: Failure, owner: Owner | undefined): string => {
   const text = failureText(failure)
   if (owner === undefined) return text

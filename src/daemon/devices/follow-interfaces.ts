@@ -6,8 +6,8 @@
  * daemons may use the interface too. An address that another program uses is omitted, with a line in the log; an
  * additional address is released to a daemon that is started with it (`spare` in host/net/udp.ts).
  *
- * Deleting an interface leaves its device without link and GIDs, until an interface with its name or with the device's
- * own address appears. (Linux deletes an rxe device with its interface.)
+ * Deleting an interface leaves its device without link, and with no GID but the default one, until an interface with
+ * its name or with the device's own address appears. (Linux deletes an rxe device with its interface.)
  */
 
 import { raisePort } from '../../core/events/events.ts'
@@ -32,7 +32,7 @@ const isSameAddress = (a: Uint8Array, b: Uint8Array): boolean => a.every((byte, 
 
 /** Receives the MACs that connections depend on. */
 export interface MacListener {
-  /** The MAC of a device whose interface is a bond: at the start, and when it changes. */
+  /** The MAC of a device whose interface is a bond: at the start, and whenever the interface changes. */
   ownMac(device: Followed, mac: Uint8Array): void
   /** The MAC of another host's address on the link of a device: when it becomes known or changes. */
   neighbourMac(device: Followed, address: Uint8Array, mac: string): void
@@ -75,7 +75,10 @@ export const followInterfaces = (
     if (event !== NO_EVENT) raisePort(followed.device, 1, event)
   }
 
-  /** Adds the address to the port and the GIDs. Undefined, with a line in the log, if the port cannot use it. */
+  /**
+   * Adds the address to the port and the GIDs. Undefined if the GIDs do not change; if that is because the port cannot
+   * use the address, the log has a line.
+   */
   const addAddress = (
     { device, state }: Followed,
     address: Uint8Array,

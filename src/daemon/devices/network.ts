@@ -26,15 +26,15 @@ export interface Network {
   rename(device: string, name: string): void
   /** The current fault rules, as the text of `--fault`. */
   readonly faults: string
-  /** Numbers of a device's packets that were dropped, delayed, … since the start. */
+  /** Numbers of a device's packets that were dropped, delayed, … since it was added. */
   faultsOf(device: string): FaultCounters | undefined
   /** The rules with their counts since they were set. */
   faultCounts(): FaultStat[]
   /** Replaces the fault rules. Throws an Error with a message for people: invalid rules, or an unknown device. */
   setFaults(text: string): void
   /**
-   * Writes every packet that a device sends to a file, as pcapng, until the returned function is called or a write
-   * fails. The caller closes the file. Throws the system's error if the first write fails.
+   * Writes every packet that the existing devices send to a file, as pcapng, until the returned function is called or a
+   * write fails. The caller closes the file. Throws the system's error if the first write fails.
    */
   capture(fd: number): () => void
 }

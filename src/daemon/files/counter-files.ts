@@ -6,7 +6,7 @@
  * files renews them once; programs may write `lifespan`.
  *
  * A file is replaced as a whole, so that readers never see part of a number. If that fails (the disk is full) the file
- * is removed, so that readers never see an outdated number. spec/counters.ts defines the counters.
+ * is removed, so that no outdated number stays. spec/counters.ts defines the counters.
  */
 import { readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
@@ -22,8 +22,9 @@ export interface CountedDevice {
 }
 
 export interface CounterFiles {
-  /** Adds or removes the counters of a device; its folder must be in the tree. */
+  /** Creates the files of a device. Throws the system's error. */
   add(device: CountedDevice): void
+  /** From now on the files of a device are not updated; they are not removed. */
   remove(name: string): void
   /** Updates the files of all devices. Throws the system's first error, after all files were tried. */
   refresh(): void

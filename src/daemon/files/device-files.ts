@@ -45,7 +45,7 @@ const treeDevice = ({ device, rxe }: Pick<DaemonDevice, 'device' | 'rxe'>): Tree
   }
 }
 
-/** Writes the files below `root`. Throws the system's error. */
+/** Writes the files below `root`. `devices` may change. Throws the system's error. */
 export const createDeviceFiles = (root: string, devices: readonly DaemonDevice[]): DeviceFiles => {
   const counted = (rxe: RxeDevice) => ({ name: rxe.device.name, counted: () => countersByLayer(rxe) })
   const logErrors = (deviceName: string, body: () => void): void => {

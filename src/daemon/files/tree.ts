@@ -34,7 +34,7 @@ export interface TreeDevice {
   readonly hasUmad: boolean
 }
 
-/** The port: what can change while a device exists. */
+/** The port: its GIDs and states, which can change while the device exists. */
 export interface TreePort {
   /** GIDs in use. */
   readonly gids: readonly { readonly index: number; readonly gid: Uint8Array }[]
@@ -93,12 +93,17 @@ type Files = Record<string, string>
 /** The folder of a device's port, below the tree's root. */
 export const portFolder = ({ name }: Pick<TreeDevice, 'name'>): string => `${folderOf(rdmaEntry(name))}/ports/1`
 
-/** The files whose contents can change. */
+/** The file with the name of the network interface. */
+const parentFile = ({ name, interfaceName }: TreeDevice): Files =>
+  interfaceName === '' ? {} : { [`${folderOf(rdmaEntry(name))}/parent`]: interfaceName }
+
+/** The files whose contents can change, but for those with the device's name. */
 const changingFiles = (device: TreeDevice): Files => {
   if (device.port === undefined) return {}
   const port = portFolder(device)
   const { state, physState, gids } = device.port
   return {
+    ...parentFile(device),
     [`${port}/state`]: stateText(state),
     [`${port}/phys_state`]: physStateText(physState),
     ...Object.fromEntries(
@@ -156,7 +161,7 @@ const umadFiles = ({ hasUmad, node, name }: TreeDevice): Files => {
 }
 
 const deviceFiles = (device: TreeDevice): Files => {
-  const { name, node, nodeType, driver, abi, guid, interfaceName } = device
+  const { name, node, nodeType, driver, abi, guid } = device
   const folder = folderOf(rdmaEntry(name))
   const verbs = folderOf(verbsEntry(node))
   return {
@@ -166,7 +171,7 @@ const deviceFiles = (device: TreeDevice): Files => {
     [`${folder}/node_desc`]: driver,
     [`${folder}/fw_ver`]: '',
     [`${folder}/uevent`]: `NAME=${name}`,
-    ...(interfaceName === '' ? {} : { [`${folder}/parent`]: interfaceName }),
+    ...parentFile(device),
     ...portFiles(device),
     ...umadFiles(device),
     [`${verbs}/dev`]: `${uverbs.major}:${uverbs.minor + node}`,
@@ -237,7 +242,7 @@ export const writeTree = (root: string, devices: readonly TreeDevice[]): void =>
 
 const GID_FOLDERS = ['gids', 'gid_attrs/types', 'gid_attrs/ndevs']
 
-/** Updates the files of a device's port, each atomically. */
+/** Updates the files of a device's port and interface, each atomically. */
 export const updateTree = (root: string, device: TreeDevice): void => {
   if (device.port === undefined) return
   const files = changingFiles(device)

@@ -76,6 +76,8 @@ export const createSessionCalls = (client: Client): SessionCalls => {
       reply(writeCallReply(outgoing, header, ret, installs, client.wantsReasons && ret < 0 ? reason : undefined))
       return
     }
+    // If the call is refused below, its trace record must not get the numbers of an earlier one.
+    createdTargets = []
     const sockets: EventSocket[] = []
     const installPoints: InstallAt[] = []
     try {
@@ -122,7 +124,7 @@ export const createSessionCalls = (client: Client): SessionCalls => {
     if (daemon.check !== undefined) daemon.check.currentStack = daemon.check.stackOf(process.pid, header.stack)
     try {
       const answer = daemon.dispatch(context, tracedDialect, message, tracedCaller, descriptor)
-      if (daemon.check !== undefined && !(answer instanceof Promise) && answer.attempt !== undefined)
+      if (daemon.check !== undefined && !(answer instanceof Promise) && answer.attempt !== undefined && answer.ret < 0)
         daemon.check.refusedAttempt(context, {
           attempt: answer.attempt,
           errno: -answer.ret,

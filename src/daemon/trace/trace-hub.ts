@@ -5,8 +5,8 @@
  * To see each decoded call and its answer, `watch` wraps the dialect of the call. A tool that reads too slowly loses
  * records; the next record tells how many.
  *
- * A call that creates descriptors is answered before the program's kernel assigns their numbers. Its record is
- * published at the program's next message, when the numbers can be looked up.
+ * A call that creates descriptors is answered before they have numbers in the program. Its record is published at the
+ * program's next message, when the numbers can be looked up, or before a query of a tool is answered.
  */
 import type { Dialect } from '../../core/dispatch/dispatch.ts'
 import { type Answer, type CallerView, type Decoded, isAnswer } from '../../uapi/call.ts'

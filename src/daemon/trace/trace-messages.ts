@@ -244,11 +244,8 @@ export const recordingCaller = (caller: Caller, accesses: Access[]): Caller => (
   ...recordAccesses(caller, accesses),
 })
 
-/** Bytes of an access, and the access's length. */
-type MemoryBytes = readonly [bytes: Uint8Array, length: number]
-
-const rawAccesses = (memory: ReadonlyMap<bigint, MemoryBytes>): RawAccess[] =>
-  [...memory].map(([address, [bytes, length]]) => [hex(address), base64(bytes.subarray(0, MAX_RAW)), length])
+const rawAccesses = (memory: ReadonlyMap<bigint, Uint8Array>): RawAccess[] =>
+  [...memory].map(([address, bytes]) => [hex(address), base64(bytes.subarray(0, MAX_RAW)), bytes.length])
 
 /** A view of a caller that records what is read and written through it. */
 export interface RecordingView {
@@ -277,12 +274,12 @@ export const recordingView = (view: CallerView, accesses?: Access[]): RecordingV
     view: accesses === undefined ? recordingOfView : view,
     accesses: all,
     raw() {
-      const read = new Map<bigint, MemoryBytes>()
-      const written = new Map<bigint, MemoryBytes>()
+      const read = new Map<bigint, Uint8Array>()
+      const written = new Map<bigint, Uint8Array>()
       for (const { direction, address, bytes } of all) {
-        if (direction === 'out') written.set(address, [bytes, bytes.length])
+        if (direction === 'out') written.set(address, bytes)
         // A message is read twice, its header first: the longer access is kept.
-        else if ((read.get(address)?.[1] ?? 0) <= bytes.length) read.set(address, [bytes, bytes.length])
+        else if ((read.get(address)?.length ?? 0) <= bytes.length) read.set(address, bytes)
       }
       return { in: rawAccesses(read), out: rawAccesses(written) }
     },

@@ -116,6 +116,7 @@ test('an update rewrites the files of a port, and removes those of removed GIDs'
   const gid = new Uint8Array(16).fill(0xab)
   updateTree(root, {
     ...before,
+    interfaceName: 'eth7',
     port: { gids: [{ index: 2, gid }], state: PortState.values.DOWN, physState: PhysState.values.DISABLED },
   })
   const port = join(root, 'sys/class/infiniband/rxe0/ports/1')
@@ -124,5 +125,7 @@ test('an update rewrites the files of a port, and removes those of removed GIDs'
   for (const names of ['gids', 'gid_attrs/types', 'gid_attrs/ndevs'])
     assert.deepEqual(readdirSync(join(port, names)), ['2'])
   assert.match(read('gids/2'), /^abab(:abab){7}\n$/)
+  assert.equal(read('gid_attrs/ndevs/2'), 'eth7\n')
+  assert.equal(read('../../parent'), 'eth7\n', 'the interface was renamed')
   assert.deepEqual(readdirSync(root).sort(), ['dev', 'sys'])
 })

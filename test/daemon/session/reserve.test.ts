@@ -1,5 +1,6 @@
 /*
- * Connections while the daemon has no free descriptors: this process, which is daemon and client, has taken all.
+ * Connections and calls while the daemon has no free descriptors: this process, which is daemon and client, has taken
+ * all.
  */
 import assert from 'node:assert/strict'
 import { closeSync, openSync } from 'node:fs'
@@ -9,12 +10,15 @@ import { startDaemon } from '../../../src/daemon/daemon.ts'
 import { mapArena } from '../../../src/host/memory/mapping.ts'
 import { libcFunctions } from '../../../src/host/native.ts'
 import { Errno } from '../../../src/spec/errno.ts'
+import type { TraceRecord } from '../../../src/uapi/tool.ts'
 import { scratchFolder } from '../../tools.ts'
-import { dial } from '../client.ts'
+import { daemonOf, dial } from '../client.ts'
 
 const folder = scratchFolder()
 const sys = libcFunctions({ prlimit: 'int prlimit(int pid, int resource, int64_t wanted, int64_t old)' })
 const RLIMIT_NOFILE = 7
+/** IB_USER_VERBS_CMD_CREATE_COMP_CHANNEL. */
+const CREATE_COMP_CHANNEL = 17
 
 /** Takes all descriptors; the returned function releases them. */
 const takeAll = (t: TestContext): (() => void) => {
@@ -64,4 +68,27 @@ test('a connection without free descriptors is refused with EMFILE and logged; l
   release()
   const late = dial(t, daemon)
   assert.equal((await late.hello()).error, 0)
+})
+
+test('a call that gets no descriptor is not traced with the number of an earlier one', async t => {
+  const daemon = await daemonOf(t, folder)
+  const tool = dial(t, daemon)
+  await tool.hello()
+  await tool.tool({ kind: 'trace', tag: '', pcap: false })
+  const client = dial(t, daemon)
+  await client.hello()
+  // The opening call creates the descriptor of asynchronous events.
+  const context = await client.context()
+  // Its record is published with the next message.
+  await client.refresh()
+  const release = takeAll(t)
+  assert.equal((await client.command(context, CREATE_COMP_CHANNEL, [], 1)).ret, -Errno.EMFILE)
+  release()
+  await client.refresh()
+  const numbers: unknown[] = []
+  while (numbers.length < 2) {
+    const { descriptors } = JSON.parse((await tool.next())?.text ?? '') as TraceRecord
+    if (descriptors !== undefined) numbers.push(descriptors.map(({ fd }) => typeof fd))
+  }
+  assert.deepEqual(numbers, [['number'], ['undefined']])
 })
