@@ -30,14 +30,15 @@ export interface Pollable {
   nextTimeout(): number
 }
 
+/** `kick`, `touch` and `advance` have no effect while the loop is awake: it is polling, or polls soon. */
 export interface Loop {
-  /** A doorbell rang or packets arrived: polls. No effect when called from within the loop. */
+  /** A doorbell rang or packets arrived: polls. */
   kick(): void
   /** A call may have changed queues: polls only the changed queues; if these had work, the loop runs. */
   touch(): void
   /**
-   * A device has work that no program posted (messages of the connection manager): does that work without polling the
-   * queues, for which programs ring doorbells.
+   * A device has work that no program posted (messages of the connection manager): does that work, and polls only the
+   * changed queues.
    */
   advance(): void
   /** Whether the loop is not parked: code on the event loop should return soon. */
@@ -45,11 +46,11 @@ export interface Loop {
   stop(): void
 }
 
-/** Maximum microseconds between returns to the event loop. */
+/** Microseconds after which a loop that still finds work returns to the event loop. */
 const SLICE = 500
 /** Microseconds without work before the loop parks. */
 const LINGER = 20
-/** Maximum polls in a row by `advance`. */
+/** Polls with work in a row after which `advance` starts the loop. */
 const MAX_ADVANCES = 8
 
 const rethrow = (_device: Pollable, error: unknown): void => {
@@ -106,18 +107,17 @@ export const createLoop = (
   }
 
   /**
-   * Polls until there was no work for LINGER; false if SLICE ended before that. `firstScope`: the queues of the first
-   * poll. `hadWorkBefore`: there was work just before this call.
+   * Polls until there was no work for LINGER, or until the first poll without work while lingering is suspended; false if
+   * there is still work at `sliceEnd`. `firstScope`: the queues of the first poll. `lastWork`: the time at which there was
+   * work last.
    */
-  const drain = (firstScope: ScanScope, hadWorkBefore: boolean): boolean => {
-    const start = nowMicroseconds()
-    let lastWork = hadWorkBefore ? start : Number.NEGATIVE_INFINITY
+  const drain = (firstScope: ScanScope, lastWork: number, sliceEnd: number): boolean => {
     for (let scope = firstScope; ; scope = ScanScope.USED) {
       const hadWork = pollAll(scope)
       const now = nowMicroseconds()
       if (hadWork) lastWork = now
       else if (now - lastWork >= LINGER || !yieldOnce(now)) return true
-      if (now - start >= SLICE && hadWork) return false
+      if (now >= sliceEnd && hadWork) return false
     }
   }
 
@@ -154,15 +154,19 @@ export const createLoop = (
     else onParked()
   }
 
-  /** Polls until there is no work and the loop is parked; false if SLICE ended before that. */
+  /** Polls until there is no work and the loop is parked; false if there is still work after SLICE. */
   const untilParked = (firstScope: ScanScope): boolean => {
-    for (let hadWork = false; drain(firstScope, hadWork); hadWork = true) {
+    let lastWork = Number.NEGATIVE_INFINITY
+    const sliceEnd = nowMicroseconds() + SLICE
+    while (drain(firstScope, lastWork, sliceEnd)) {
       setWord(parked, ParkedPage.PARKED, 1)
       if (!pollAll(ScanScope.BEGIN)) {
         onParked()
         return true
       }
       setWord(parked, ParkedPage.PARKED, 0)
+      lastWork = nowMicroseconds()
+      if (lastWork >= sliceEnd) return false
     }
     return false
   }
@@ -179,13 +183,15 @@ export const createLoop = (
       isRunning = false
       // Without parking no doorbells ring, so the loop continues soon, with a poll of all queues.
       if (!isParked)
-        nextSlice ??= setImmediate(() => {
+        nextSlice = setImmediate(() => {
           nextSlice = undefined
           run(ScanScope.BEGIN)
         })
     }
   }
-  const kick = (): void => run(ScanScope.USED)
+  const kick = (): void => {
+    if (nextSlice === undefined) run(ScanScope.USED)
+  }
 
   const touch = (): void => {
     // The loop is not parked: its next slice sees the change.
@@ -198,8 +204,8 @@ export const createLoop = (
   const advance = (): void => {
     if (isRunning || isStopped || nextSlice !== undefined) return
     onTurn()
-    for (let turns = 0; pollAll(ScanScope.CHANGED); turns++)
-      if (turns === MAX_ADVANCES) {
+    for (let polls = 1; pollAll(ScanScope.CHANGED); polls++)
+      if (polls === MAX_ADVANCES) {
         kick()
         return
       }

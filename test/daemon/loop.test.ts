@@ -3,7 +3,7 @@
  * busy.
  */
 import assert from 'node:assert/strict'
-import { test } from 'node:test'
+import { type TestContext, test } from 'node:test'
 import { createLoop, type Loop, type Pollable } from '../../src/daemon/loop.ts'
 import { createPostScan, ScanScope, SLICE_ROWS } from '../../src/drivers/rxe/rings/posts.ts'
 import { createReceiveQueue } from '../../src/drivers/rxe/rings/receive-queue.ts'
@@ -18,6 +18,15 @@ const setUp = (device: Pollable, turn?: () => void): { loop: Loop; parked: () =>
   const words = new Int32Array(ParkedPage.bytes / 4)
   const loop = createLoop(words, [device], turn)
   return { loop, parked: () => words[ParkedPage.PARKED] }
+}
+
+/** Stops the clock of the loop and returns a function that advances it by so many microseconds. */
+const stopClock = (t: TestContext): ((microseconds: number) => void) => {
+  let now = performance.now()
+  t.mock.method(performance, 'now', () => now)
+  return microseconds => {
+    now += microseconds / 1000
+  }
 }
 
 test('the loop is parked at the start, awake while it polls, and parked when idle', async () => {
@@ -44,12 +53,14 @@ test('the loop is parked at the start, awake while it polls, and parked when idl
   loop.stop()
 })
 
-test('the loop does work that its poll after parking finds, and is not parked while it does', () => {
+test('the loop does work that its poll after parking finds, and is not parked while it does', t => {
+  const advanceClock = stopClock(t)
   let latePosts = 0
   /** The parked word at each poll. */
   const parkedWords: number[] = []
   const { loop, parked } = setUp({
     poll: () => {
+      advanceClock(1)
       parkedWords.push(parked())
       // A program that read the word earlier posts just as the loop parks.
       if (parked() === 1 && latePosts < 2) {
@@ -131,6 +142,53 @@ test('a busy loop is never parked, and lets the event loop run', async () => {
   loop.stop()
 })
 
+test('work that only the poll after parking finds, again and again, lets the event loop run', async t => {
+  const advanceClock = stopClock(t)
+  let isBusy = true
+  let polls = 0
+  const { loop, parked } = setUp({
+    poll: () => {
+      // 1 µs each: the loop lingers for some 20 polls before it parks.
+      advanceClock(1)
+      assert.ok(++polls < 1000, 'the loop does not return')
+      return isBusy && parked() === 1
+    },
+    nextTimeout: () => Number.POSITIVE_INFINITY,
+  })
+  for (let slices = 0; slices < 5; slices++) {
+    polls = 0
+    if (slices === 0) loop.kick()
+    else await new Promise(setImmediate)
+    assert.ok(polls >= 500 && polls < 550, `${polls} polls of 1 µs in a slice`)
+    assert.equal(parked(), 0)
+  }
+  isBusy = false
+  await new Promise(setImmediate)
+  assert.equal(parked(), 1)
+  loop.stop()
+})
+
+test('a kick between two slices leaves the work to the next slice', async () => {
+  let isBusy = true
+  let polls = 0
+  const { loop, parked } = setUp({
+    poll: () => {
+      polls++
+      return isBusy
+    },
+    nextTimeout: () => Number.POSITIVE_INFINITY,
+  })
+  loop.kick()
+  const before = polls
+  isBusy = false
+  loop.kick()
+  assert.deepEqual([polls, parked(), loop.isAwake], [before, 0, true])
+  await new Promise(setImmediate)
+  assert.ok(polls > before)
+  assert.deepEqual([parked(), loop.isAwake], [1, false])
+  loop.stop()
+})
+
 test('a device’s timer calls it back, never early, and an earlier deadline is not missed', async () => {
   let due = Number.POSITIVE_INFINITY
   let fired: (late: number) => void = () => {}
@@ -181,7 +239,7 @@ test('advance polls changed queues only', () => {
   loop.stop()
 })
 
-test('after a few polls with work, advance starts the loop', async () => {
+test('after eight polls with work, advance starts the loop', async () => {
   const polled: ScanScope[] = []
   const { loop, parked } = setUp({
     poll: (_now, scope) => polled.push(scope) < 20,
@@ -189,7 +247,8 @@ test('after a few polls with work, advance starts the loop', async () => {
   })
   loop.advance()
   while (parked() === 0) await new Promise(setImmediate)
-  assert.ok(polled.length >= 20 && polled.includes(ScanScope.USED) && polled.at(-1) === ScanScope.BEGIN)
+  assert.equal(polled.indexOf(ScanScope.USED), 8)
+  assert.ok(polled.length >= 20 && polled.at(-1) === ScanScope.BEGIN)
   loop.stop()
 })
 

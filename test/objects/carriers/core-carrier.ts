@@ -84,7 +84,6 @@ export const coreCarrier = (): { facts: Facts; perform(op: Op): Answer } => {
   const devices = new Map<ModelDevice, RxeDevice>()
   const processes = new Map<Process, ProcessState>()
   const contexts = new Map<Opening, Context>()
-  const objects = new Map<ModelObject, CoreObject>()
   const rings = new Map<Opening, TestRings>()
   /**
    * Readable records of a descriptor, by core's number. The client may still have the descriptor after core released
@@ -120,9 +119,9 @@ export const coreCarrier = (): { facts: Facts; perform(op: Op): Answer } => {
 
   const stateOf = (process: Process): ProcessState => processes.get(process) as ProcessState
 
-  /** Gives the process's next numbers to new descriptors. */
-  const install = ({ fds }: ProcessState, numbers: readonly { object: number }[] = []): number[] =>
-    numbers.map(({ object }) => {
+  /** Adds new descriptors to a process and returns their numbers: one counter numbers those of all processes. */
+  const install = ({ fds }: ProcessState, created: readonly { object: number }[] = []): number[] =>
+    created.map(({ object }) => {
       fds.set(nextFd, object)
       sinks.set(object, core.descriptors.get(object)!.sink as EventQueue)
       return nextFd++
@@ -149,8 +148,7 @@ export const coreCarrier = (): { facts: Facts; perform(op: Op): Answer } => {
   }
 
   const objectOf = (modelObject: ModelObject): CoreObject => {
-    const { slots } = contexts.get(modelObject.home)!.handles
-    const object = modelObject.handle >= 0 ? slots[modelObject.handle] : objects.get(modelObject)
+    const object = contexts.get(modelObject.home)!.handles.slots[modelObject.handle]
     assert.ok(object)
     return object
   }

@@ -62,7 +62,8 @@ static void contexts(void)
     PRINT_NUMBER(ibv_query_gid_ex(context, 1, 0, &entry, 0), "ibv_query_gid_ex");
     PRINT_NUMBER(ibv_query_gid_ex(context, 1, 1023, &entry, 0), "ibv_query_gid_ex of an empty entry");
     PRINT_NUMBER(ibv_query_gid_ex(context, 1, 0, &entry, 1), "ibv_query_gid_ex with flags");
-    PRINT_NUMBER(ibv_query_gid_table(context, entries, 64, 0) > 0 ? 0 : -1, "ibv_query_gid_table");
+    ssize_t gids = ibv_query_gid_table(context, entries, 64, 0);
+    print_result(gids > 0 ? 0 : gids == 0 ? ENODATA : (int)-gids, "ibv_query_gid_table");
     __be16 pkey;
     PRINT_NUMBER(ibv_query_pkey(context, 1, 0, &pkey), "ibv_query_pkey");
     PRINT_NUMBER(ibv_query_pkey(context, 1, 1, &pkey), "ibv_query_pkey of entry 1");
