@@ -22,7 +22,7 @@ import { ParkedPage } from '../spec/session.ts'
 
 /** A device, or another source of work, that the loop polls. Times are microseconds of host/event-loop/clock.ts. */
 export interface Pollable {
-  /** Does all work that is possible now; true if there was any. `scope`: which queues to poll for new requests. */
+  /** Does work that is possible now; true if there was any. `scope`: which queues to poll for new requests. */
   poll(now: number, scope: ScanScope): boolean
   /** Whether a poll of all queues is unfinished, so that `ScanScope.CONTINUE` continues it; absent: never. */
   isUnfinished?(): boolean

@@ -1,11 +1,11 @@
 /*
  * The receive queues of one context, in memory that its client maps and may corrupt (spec/drivers/ctx.ts has the
- * layout): headers, one for each message; eager buffers for short messages; expected buffers, which the client has
- * announced with `expect` for long ones.
+ * layout): headers, one for each message; eager buffers for short messages; expected buffers for long messages, each of
+ * which the client announces with `expect`.
  *
  * The device keeps its own counts and sizes, and reads the client's counts only to compute free entries and to find out
  * whether messages are unread. An impossible count makes a queue count as full, and messages as unread. The bytes of a
- * message are written before the count that announces them.
+ * message are written before HEADER_PRODUCER, which publishes them.
  */
 import type { MappedChunk, MappedMemory } from '../../core/index.ts'
 import { CTX_HEADER_BYTES, CtxHeader, type CtxInfo, CtxKind, CtxWord } from '../../spec/drivers/ctx.ts'

@@ -1,8 +1,8 @@
 /*
  * Datagram queue pairs of core clients (src/clients/, like ib_client in Linux): queue pair 1 of the MAD layer (IBA
  * 3.5.7, 13.4), and those of IP over the device. They are not objects of a program, and have no rings and no
- * completions: a received payload is passed to the client's function, a sent one waits in a short queue until the next
- * `poll` of the device finds room in the port. Packets are as Linux sends them (test/fixtures/wire): AckReq is set,
+ * completions: a received payload is passed to the client's function, a sent one waits in a queue until a `poll` of the
+ * device finds room in the port. Packets are as Linux sends them (test/fixtures/wire): AckReq is set,
  * although datagrams are not acknowledged.
  */
 import type { DatagramPort, MadAddress, ManagementPort } from '../../core/model.ts'
@@ -52,7 +52,7 @@ interface QueueOptions {
   readonly maxBytes: number
   /** Maximum datagrams that wait for room in the port; `send` refuses more. */
   readonly maxWaiting: number
-  /** Called with a copy of each payload, while the device is working. */
+  /** Called with a copy of each received payload, by `poll` of the device. */
   readonly receive: (payload: Uint8Array, from: MadAddress) => void
 }
 

@@ -14,7 +14,7 @@ export const countersByLayer = ({ state }: Pick<RxeDevice, 'state'>) => ({
 
 /**
  * All counters of a device's statistics but `faults`, which the fault layer around the port counts. Without a device
- * all are 0.
+ * those of files are 0, and `port` and `transport` are empty.
  */
 export const countersOf = (
   rxe: Pick<RxeDevice, 'state'> | undefined,

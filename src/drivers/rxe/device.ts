@@ -88,7 +88,7 @@ export interface RxeOptions {
   readonly name: string
   readonly identity: Identity
   readonly port: Port
-  /** The time of the last `poll`, for timers that calls start. */
+  /** The clock of `poll`, microseconds. */
   readonly now: () => number
   /** `--torment` of the network; absent without it. */
   readonly torment?: Torment | undefined
@@ -174,7 +174,7 @@ const clientsDriver: Driver<RxeState> = {
 const driverFor = ({ classes }: Core): Driver<RxeState> =>
   classes.get(CmId.name)?.handlers.create === undefined ? rxeDriver : clientsDriver
 
-/** Maximum calls of `Engine.pollTransmit` in one `poll`. Each call sends at most 1 MiB to local peers. */
+/** Maximum calls of `Engine.pollTransmit` in one `poll`. A call ends when it has sent 1 MiB to local peers. */
 const MAX_TRANSMIT_CALLS = 4
 
 /** `peer` of a packet for queue pairs that send no acknowledgements. */
@@ -184,8 +184,8 @@ const NO_PEER = -1
 const BURST_BYTES = 1 << 20
 
 /**
- * A `poll` on a socket port that finds no new requests and receives at most this many packets does not send, but the
- * next one does: a program that receives a message may respond immediately, and the ACK and its message then leave with
+ * A `poll` on a socket port that receives 1 to this many packets, and finds no new requests and no expired timer, does
+ * not send, but the next one does: a program that receives a message may respond immediately, and the ACK and its message then leave with
  * one system call, which is the main cost of a small message.
  */
 const DELAYED_ACK_PACKETS = 4
@@ -328,7 +328,7 @@ export const createRxeDevice = (core: Core, options: RxeOptions): RxeDevice => {
     },
   }
   const posts = createPostScan(state.rings, postHandlers, () => device.memory.windows > 0)
-  // loaded from `state` once: an object with accessors is slow to read, and these are read for every run of packets
+  // loaded from `state` once, because they are read for every run of packets
   const { rowOf } = state.qpns
   const { releasedFlows, coreQueues } = state
 
@@ -370,9 +370,9 @@ export const createRxeDevice = (core: Core, options: RxeOptions): RxeDevice => {
     }
   }
 
-  /** Packets received in the last `poll`. */
+  /** Packets that the last `deliver` has received. */
   let receivedPackets = 0
-  /** Whether the last `poll` did not send (DELAYED_ACK_PACKETS). */
+  /** Whether the last `poll` has left sending to the next one (DELAYED_ACK_PACKETS). */
   let isHeld = false
   /** Only socket ports, whose system calls are expensive, have a window. */
   const mayHold = port.windowBytes !== undefined

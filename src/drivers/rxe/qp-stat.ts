@@ -16,7 +16,7 @@ const stateName = (state: number): string => stateNames.find(([, value]) => valu
 /** The record of a queue pair (`QpStat`) without device and process, which the caller adds. */
 export type QpFacts = Omit<QpStat, 'device' | 'pid' | 'command'>
 
-export const qpFacts = (state: RxeState, { state: qp, class: cls }: QpObject): QpFacts => {
+const qpFacts = (state: RxeState, { state: qp, class: cls }: QpObject): QpFacts => {
   const { destQpn } = state.engine().query(qp.row)
   const dgid = qp.address?.dgid
   const lastFailure = state.failures.last(qp.row)

@@ -86,7 +86,7 @@ export interface Failures extends Causes {
   last(row: number): Failure | undefined
   /** The queue pair was destroyed: its last failure and counts of drops are deleted. */
   forget(row: number): void
-  /** Why queue pair `qpn` has refused `psn` of `peer`. */
+  /** Why queue pair `qpn` of this device has refused `psn` of queue pair `peer` (QPNs); undefined if unknown. */
   nakOf(qpn: number, peer: number, psn: number): Cause | undefined
 }
 
@@ -174,8 +174,8 @@ export interface RxeState {
   /** The next `poll` checks the row's queues, even if their indices have not changed. */
   readonly recheck: (row: number) => void
   /**
-   * Executes what was posted to the send queue of `row`, for methods whose result depends on it: a program posts before
-   * it calls, but the doorbell of the post may arrive after the call.
+   * Polls if the send queue of `row` has requests that the engine does not know (with `--torment` always), for methods
+   * whose result depends on them: a program posts before it calls, but the doorbell may arrive after the call.
    */
   readonly catchUp: (row: number) => void
   /**
@@ -184,9 +184,9 @@ export interface RxeState {
    * post with its queue pair, so that only these queue pairs are checked.
    */
   readonly catchUpAll: (isInProcess: boolean) => Promise<void> | undefined
-  /** Flows of datagrams that the next `poll` closes after it has sent (drivers/rxe/address/destinations.ts). */
+  /** Flows of datagrams that `poll` closes at its end (drivers/rxe/address/destinations.ts). */
   readonly releasedFlows: number[]
-  /** Queue pairs whose completions were lost in a full CQ, and that CQ: the next `poll` moves them to ERR. */
+  /** Queue pairs whose completions were lost because a CQ was full: `poll` moves them to ERR at its end. */
   readonly overrunQps: { readonly qpn: number; readonly cause: Cause }[]
   readonly failures: Failures
   /** Only while the device is watched. */

@@ -1,6 +1,6 @@
 /*
  * Identity of a soft device on this machine: MAC, name and index are those of the interface that has the device's
- * address. If no interface has it, the MAC is derived from the address, and the interface is the loopback interface.
+ * address. If no interface has it, the interface is the loopback interface, which has no MAC (identity.ts).
  */
 import { readFileSync } from 'node:fs'
 import { networkInterfaces } from 'node:os'

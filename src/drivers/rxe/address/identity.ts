@@ -3,8 +3,8 @@
  * interface.
  *
  * The GUID is the EUI-64 of the MAC; GID 0 is the link-local address with that EUI-64, GID 1 the device's own address
- * (IPv4 as ::ffff:a.b.c.d), so `-g 1` means the same as on Linux. Where no interface has a MAC (loopback), a locally
- * administered one is derived from the address, so that two devices of one machine differ.
+ * (IPv4 as ::ffff:a.b.c.d), so `-g 1` means the same as on Linux. If the interface has no MAC (loopback), a locally
+ * administered one is derived from the address, so that devices on 127.0.0.1 and 127.0.0.2 differ.
  */
 
 export interface Identity {

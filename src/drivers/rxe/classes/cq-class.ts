@@ -38,8 +38,8 @@ const limitEntries = (call: CallContext, cq: CqObject, cqe: number): void => {
 }
 
 /**
- * Calls `answer` once everything that was posted before the call is executed. Throws CallError EIO, or the promise
- * rejects with it, if meanwhile the context was closed or the device removed, which has destroyed the queue.
+ * Calls `answer` once the engine has all requests that were posted before the call. The promise rejects with CallError
+ * EIO if meanwhile the context was closed or the device removed, which has destroyed the queue.
  */
 const afterCatchUp = <T>(call: CallContext, answer: () => T): T | Promise<T> => {
   const caughtUp = stateOf(call).catchUpAll(isInProcess(call.context))

@@ -267,7 +267,8 @@ export const watchRequests = (
   }
 
   /**
-   * The message that a receive completion of this queue pair reports; undefined if its sender is in another process.
+   * The message that a receive completion of this queue pair reports; undefined if it is not known, for example
+   * because its sender is in another process.
    */
   const messageOf = ({ qp, isDatagram }: QpFeed, completion: Uint32Array): WorkRequest | undefined => {
     const dgid = qp.state.address?.dgid

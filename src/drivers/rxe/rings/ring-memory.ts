@@ -63,14 +63,14 @@ interface ChunkSource {
 
 /**
  * A new slab has as many slots as its size class has in use, but an eighth of them if free slots cost memory; at least
- * MIN_SLOTS, and at most so many that it has MAX_SLAB_BYTES.
+ * MIN_SLOTS. But it has no more than MAX_SLAB_BYTES, unless a single slot is larger.
  */
 const MIN_SLOTS = 16
 const MAX_SLAB_BYTES = 1 << 20
 
 /**
- * Empty slabs are kept up to this many bytes, and a slab of each size in any case, so that repeated creation and
- * destruction of queues allocates no slabs.
+ * Empty slabs are kept up to this many bytes, and in any case one that is the only slab of its size with free slots, so
+ * that repeated creation and destruction of queues allocates no slabs.
  */
 const MAX_IDLE_BYTES = 1 << 20
 

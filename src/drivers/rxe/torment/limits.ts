@@ -1,6 +1,6 @@
 /*
- * Kind `adapter` of torment (spec/check/torment.ts): a device has some of the limits of the smallest adapter that has
- * reliable connections (spec/check/adapters.ts). Its attributes show them, and calls that ask for more are refused.
+ * Kind `adapter` of torment (spec/check/torment.ts): some limits of a device are the smallest that any adapter with
+ * reliable connections has (spec/check/adapters.ts). Its attributes show them, and calls that ask for more are refused.
  */
 import { adapters, type LimitName } from '../../../spec/check/adapters.ts'
 import { Limits, type QueueLimits } from '../attributes.ts'
@@ -20,7 +20,7 @@ const limitNames = Object.keys(adapterNames) as readonly (keyof QueueLimits)[]
 
 const adaptersWithRc = Object.values(adapters).filter(({ lacks }) => lacks.rc === undefined)
 
-/** The smallest value of any such adapter, and at most the device's own. */
+/** The smallest value of any adapter with reliable connections, and at most the device's own. */
 const smallestLimit = (name: keyof QueueLimits): number =>
   Math.min(
     Limits[name],

@@ -4,9 +4,9 @@
  *
  * The partial writes of a queue pair are executed before the program may rely on their bytes: before the queue pair's
  * READs, atomics, FLUSHes and ATOMIC WRITEs are executed at the responder (`resolve`, `completeWrites`), before its
- * completions and those of its peer (`readyAt`), before a later payload for the same bytes is written, and before a key
- * changes (`writeAll`). The key is checked again for each partial write, so a deregistered region is never written. A
- * payload whose memory cannot be written is passed on immediately, so that the engine gets the error.
+ * completions and those of its peer (`readyAt`), before a later payload of the queue pair is written to the same bytes,
+ * and before a key changes (`writeAll`). The key is checked again for each partial write, so a deregistered region is
+ * never written. A payload whose memory cannot be written is passed on immediately, so that the engine gets the error.
  */
 import { addressHi, addressLo, type MemoryTable } from '../../../core/memory/region-table.ts'
 import { TWO_32 } from '../../../spec/memory.ts'
@@ -115,7 +115,7 @@ export const createPartialWrites = (
     const first = alignment - (start % alignment)
     const boundaries = first >= total ? 0 : 1 + Math.floor((total - first - 1) / alignment)
     const ends = new Set<number>()
-    // an aligned word of 8 bytes is never divided: programs that use such a word as a flag rely on that on all adapters
+    // a payload within an aligned word of 8 bytes is not divided: programs that write a flag rely on that on all adapters
     const isWord = total <= 8 && Math.floor(start / 8) === Math.floor((start + total - 1) / 8)
     const cuts = isWord || boundaries === 0 ? 0 : 1 + sequence.below(MAX_PARTS - 1)
     for (let i = 0; i < cuts; i++) ends.add(first + alignment * sequence.below(boundaries))

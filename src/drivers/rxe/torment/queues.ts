@@ -46,7 +46,7 @@ const exactRing = (ring: Ring, capacity: number): Ring => {
 export const createExactQueues = (decisions: Decisions): ExactQueues => {
   /** The exact send and receive queues. */
   const exact = new WeakSet<object>()
-  /** Whether the next queue of a device becomes exact: all its queues share one sequence. */
+  /** Whether the next queue pair or SRQ of a device gets exact queues: all share one sequence. */
   const acts = (device: string): boolean => decisions.sequence('queue', device, 0).acts()
 
   return {
