@@ -1,12 +1,12 @@
 /*
- * Calls that usually need no request to the daemon: ringing the doorbell, reading events and channels, checking that
- * the daemon is alive.
+ * Calls on opened devices and channels: ringing the doorbell, reading events, checking that the device is alive, which
+ * need no request to the daemon; and calls on channels, which may wait.
  *
  * The doorbell is the hot path. The provider has written its work requests into the send ring and announces them by a
  * POST_SEND command without work requests. While the daemon is awake it polls the rings by itself; it sets the parked
- * word when it sleeps, and only then a message is sent. Between the provider's store into the ring and our load of the
- * word there must be a full fence; without it both sides can miss each other, and a program occasionally hangs. No
- * lock, no allocation: it may run in a signal handler.
+ * word when it sleeps, and only then a message is sent (for a traced program, a call always). Between the provider's
+ * store into the ring and our load of the word there must be a full fence; without it both sides can miss each other,
+ * and a program occasionally hangs. No lock, no allocation: it may run in a signal handler.
  */
 #define _GNU_SOURCE
 #include "../shim.h"
@@ -15,7 +15,7 @@
 #include <poll.h>
 #include <string.h>
 
-/* ib_uverbs_post_send without work requests, the doorbell: header, response address, and fields. */
+/* ib_uverbs_cmd_hdr and ib_uverbs_post_send, which without work requests is the doorbell. */
 struct post_send {
     uint32_t command;
     uint16_t in_words;
@@ -34,8 +34,12 @@ _Static_assert(sizeof(struct post_send) == 32, "layout of the ABI");
 /* Sent instead of a queue pair's handle: the daemon polls all queues before it sleeps again. */
 #define NO_QP UINT32_MAX
 
-/* Records of event descriptors have 8, 16 or 24 bytes. */
+/*
+ * Maximum bytes of a record. The records of one FD_EVENT have 8, 16 or 24 bytes each; those of an FD_DRIVER differ in
+ * size (RECORD_BYTES of src/core/events/events.ts).
+ */
 #define MAX_RECORD_BYTES 24
+#define MAX_DRIVER_RECORD_BYTES 256
 
 /* Sends the doorbell message of a context. Result as of the write(2) of a doorbell command. */
 static ssize_t ring_doorbell(int fd, uint32_t qp_handle)
@@ -77,11 +81,13 @@ ssize_t device_write(int fd, const void *buffer, size_t count)
 ssize_t event_read(int fd, void *buffer, size_t count)
 {
     struct fd_entry *entry = fd_table + fd;
-    if (count < MAX_RECORD_BYTES && (entry->record_bytes == 0 || count < entry->record_bytes)) {
+    const bool is_driver = entry->kind == FD_DRIVER;
+    if (is_driver ? count < MAX_DRIVER_RECORD_BYTES
+                  : count < MAX_RECORD_BYTES && (entry->record_bytes == 0 || count < entry->record_bytes)) {
         /* A record is truncated if the buffer is too small: peek its length first, blocking as read would. */
         char first;
         ssize_t length = recv(fd, &first, sizeof first, MSG_PEEK | MSG_TRUNC);
-        if (length > 0)
+        if (length > 0 && !is_driver)
             entry->record_bytes = length > UINT8_MAX ? UINT8_MAX : (uint8_t)length;
         if (length <= 0 || (size_t)length > count) {
             if (length >= 0)
@@ -91,7 +97,7 @@ ssize_t event_read(int fd, void *buffer, size_t count)
     }
     ssize_t length = REAL(read)(fd, buffer, count);
     if (length == 0) {
-        errno = EIO; /* only the end of the daemon closes the socket */
+        errno = EIO; /* the daemon has ended, or the device was removed */
         return -1;
     }
     return length;

@@ -57,6 +57,7 @@ const Order = {
   SESSIONS: 12,
   HOLD: 13,
   EVENT_BEHIND: 14,
+  DRIVER_8: 15,
 } as const
 
 /**
@@ -228,13 +229,19 @@ export const startFakeDaemon = (folder: string, refusal = 0): FakeDaemon => {
     return [...contexts.values()].find(context => context.inode === status?.ino)
   }
 
-  /** Answers with a new event descriptor, whose number the shim stores at this address. */
-  const answerEvent = (fd: number, context: Context, address: bigint, width: 4 | 8): number => {
+  /** Answers with a new descriptor of this InstallKind, whose number the shim stores at this address. */
+  const answerEvent = (
+    fd: number,
+    context: Context,
+    address: bigint,
+    width: 4 | 8,
+    kind: number = InstallKind.EVENT,
+  ): number => {
     const [ours, theirs] = socketPair()
     setBlocking(theirs)
-    setSendTimeout(theirs, DescriptorMark.FIRST, DescriptorMark.MICROSECONDS)
+    setSendTimeout(theirs, DescriptorMark.FIRST + kind, DescriptorMark.MICROSECONDS)
     context.events.push(ours)
-    const sent = reply(fd, writeCallReply(buffer, request, 0, [{ address, width }]), [theirs])
+    const sent = reply(fd, writeCallReply(buffer, request, 0, [{ address, width, kind }]), [theirs])
     close(theirs)
     return sent
   }
@@ -262,6 +269,8 @@ export const startFakeDaemon = (folder: string, refusal = 0): FakeDaemon => {
         return answerEvent(fd, context, request.argument, 4)
       case Order.EVENT_8:
         return answerEvent(fd, context, request.argument, 8)
+      case Order.DRIVER_8:
+        return answerEvent(fd, context, request.argument, 8, InstallKind.DRIVER)
       case Order.EVENT_BEHIND:
         return answerEvent(fd, context, request.argument + BEHIND, 4)
       case Order.PARK:

@@ -187,6 +187,21 @@ static void events(void)
     EXPECT(read((int)wide, bytes, 4) == 4);
 }
 
+static void driver_records(void)
+{
+    int fd = open_device();
+    int64_t driver = -1;
+    char bytes[64] = {0};
+    EXPECT(order(fd, DRIVER_8, (unsigned long)&driver) == 0);
+    EXPECT(order(fd, RECORD, 8) == 0 && read((int)driver, bytes, 8) == 8);
+    EXPECT(order(fd, RECORD, 12) == 0);
+    FAILS(read((int)driver, bytes, 10), EINVAL);
+    EXPECT(read((int)driver, bytes, 12) == 12);
+    EXPECT(order(fd, RECORD, 60) == 0);
+    FAILS(read((int)driver, bytes, 32), EINVAL);
+    EXPECT(read((int)driver, bytes, 64) == 60);
+}
+
 /* ---- a daemon whose answers store outside the memory that the call passed ---- */
 
 /* EVENT_BEHIND, and the answer to a write of WRITE_BEHIND bytes, store this many words of 4 bytes after the start. */
@@ -349,14 +364,14 @@ int main(int argc, char **argv)
         SCENARIO(attribute_writes), SCENARIO(bare_calls),        SCENARIO(copies),
         SCENARIO(daemon_death),     SCENARIO(daemon_full),       SCENARIO(device),
         SCENARIO(directory_walks),  SCENARIO(doorbells),         SCENARIO(doorbells_traced),
-        SCENARIO(events),           SCENARIO(exec),              SCENARIO(exec_events),
-        SCENARIO(forks),            SCENARIO(full_table),        SCENARIO(hidden_sockets),
-        SCENARIO(left_by_longjmp),  SCENARIO(low_limit),         SCENARIO(netlink),
-        SCENARIO(no_daemon),        SCENARIO(not_served),        SCENARIO(passed_and_closed),
-        SCENARIO(passed_descriptors), SCENARIO(paths),           SCENARIO(relative_paths),
-        SCENARIO(signals),          SCENARIO(spawns),            SCENARIO(stray_stores),
-        SCENARIO(threads),          SCENARIO(unanswered_call),   SCENARIO(uring),
-        SCENARIO(vforks),           SCENARIO(without_socket),
+        SCENARIO(driver_records),   SCENARIO(events),            SCENARIO(exec),
+        SCENARIO(exec_events),      SCENARIO(forks),             SCENARIO(full_table),
+        SCENARIO(hidden_sockets),   SCENARIO(left_by_longjmp),   SCENARIO(low_limit),
+        SCENARIO(netlink),          SCENARIO(no_daemon),         SCENARIO(not_served),
+        SCENARIO(passed_and_closed), SCENARIO(passed_descriptors), SCENARIO(paths),
+        SCENARIO(relative_paths),   SCENARIO(signals),           SCENARIO(spawns),
+        SCENARIO(stray_stores),     SCENARIO(threads),           SCENARIO(unanswered_call),
+        SCENARIO(uring),            SCENARIO(vforks),            SCENARIO(without_socket),
     };
     self = argv[0];
     if (argc == 4 && strcmp(argv[1], "spawned") == 0)
