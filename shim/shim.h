@@ -9,7 +9,7 @@
  * session/
  *   session.c          the connection to the daemon; its other files are listed in connection.h
  *   context.c          requests over it: open, attach, calls
- *   device.c           calls that usually need no request: doorbells, reading events, checking the daemon
+ *   device.c           doorbells, reading events, calls on channels, checking that a device is alive
  *   response_memory.c  the memory in which a call's response may be stored
  *   received.c         descriptors of ours received from another program
  *   users.c            users by number, for messages
@@ -34,8 +34,8 @@
  * waits/ and frees/ are preload libraries of their own, for `userdma check`.
  *
  * Rules for all: calls that have nothing to do with RDMA pay a few comparisons; successful calls preserve errno; memory
- * is static, on the stack or mapped, except XRC's objects (xrc.c); a child that shares our memory (vfork) changes none
- * of our tables, which are its parent's.
+ * is static, on the stack or mapped, except XRC's objects (xrc.c); a child that shares our memory (vfork) may close and
+ * copy its descriptors, which does not change the table, its parent's.
  */
 #ifndef USERDMA_SHIM_H
 #define USERDMA_SHIM_H
@@ -81,6 +81,9 @@
 #define IN_CHILD __attribute__((no_sanitize("thread")))
 /* Pointers below are invalid: nothing is mapped there. They are left to the kernel, which answers EFAULT. */
 #define LOWEST_ADDRESS 4096
+/* Types of ioctl requests: RDMA_IOCTL_MAGIC of Linux's RDMA, and the object dialect's. */
+#define LINUX_MAGIC 0x1b
+#define OBJECT_MAGIC 0xdb
 #define LIKELY(x) __builtin_expect(!!(x), 1)
 #define UNLIKELY(x) __builtin_expect(!!(x), 0)
 /* Returns the result of a function, by a tail call where the compiler can guarantee one. */
@@ -110,14 +113,14 @@ int __fxstat(int version, int fd, struct stat *out);
 int __fxstat64(int version, int fd, struct stat64 *out);
 int __fxstatat(int version, int dir, const char *path, struct stat *out, int flags);
 int __fxstatat64(int version, int dir, const char *path, struct stat64 *out, int flags);
-int fcntl64(int fd, int command, ...);
 /* Declared here too, since older C libraries lack them. */
+int fcntl64(int fd, int command, ...);
 int close_range(unsigned int first, unsigned int last, int flags);
 void closefrom(int first);
 struct open_how;
 int openat2(int dir, const char *path, const struct open_how *how, size_t size);
 
-/* Every function that we interpose. */
+/* The functions of the C library that the shim interposes. */
 #define INTERPOSED(X)                                                                                                  \
     X(open) X(open64) X(openat) X(openat64) X(openat2) X(__open_2) X(__open64_2) X(__openat_2) X(__openat64_2)         \
     X(creat) X(creat64) X(fopen) X(fopen64) X(freopen) X(freopen64) X(opendir) X(scandir) X(scandir64) X(scandirat)    \
@@ -199,7 +202,7 @@ uint32_t stack_here(void);
 void stacks_unloaded(void);
 /*
  * Notes in the post log of the context's file where a request is posted. Called before the post, so that the note is
- * there when the request fails. `queue` and `number` as in protocol.h. Preserves errno.
+ * there when the request fails. `queue`: USERDMA_POST_…; `number`: the QPN, or the SRQ's handle. Preserves errno.
  */
 void stack_note_post(int fd, uint32_t queue, uint32_t number, uint64_t wr_id, uint32_t stack);
 /* Reports that this thread is about to fork. Preserves errno. */
@@ -274,7 +277,7 @@ static inline uint64_t shim_nanoseconds(void)
 void session_own_process(void);
 
 /*
- * Copies the path of the daemon's tree. False with errno: ENOENT, EMFILE or ENFILE if there is no daemon, EIO if this
+ * Copies the path of the daemon's tree. False with errno: ENOENT, EMFILE or ENFILE without a connection, EIO if this
  * thread holds the connection's lock.
  */
 bool session_root(char root[sizeof(((struct userdma_hello_reply *)0)->root)]);
@@ -321,7 +324,7 @@ enum fd_kind {
     FD_OTHER = 0, /* not ours */
     FD_CONTEXT,   /* an opened device: the context's memory file */
     FD_RECEIVED,  /* the same from another program, not known to our session yet */
-    FD_EVENT,     /* an event socket: completion channel or asynchronous events */
+    FD_EVENT,     /* an event socket: completion channel, asynchronous events or event queue */
     FD_DRIVER,    /* an event socket with calls of one driver's own */
     FD_CM,        /* a channel of the connection manager: an opened rdma_cm node */
     FD_UMAD,      /* a channel of management datagrams: an opened umad node */
@@ -332,7 +335,7 @@ enum fd_kind {
 struct fd_entry {
     uint8_t kind;
     union {
-        /* FD_EVENT, FD_DRIVER: bytes of one record, 0 until known. */
+        /* FD_EVENT: bytes of each of its records, 0 until known. */
         uint8_t record_bytes;
         /* FD_RECEIVED: inherited by exec, and so was a doorbell socket. */
         bool is_inherited;
@@ -474,7 +477,7 @@ ssize_t cm_write(int fd, const void *buffer, size_t count);
 ssize_t umad_read(int fd, void *buffer, size_t count);
 /* Wakes the daemon if it sleeps. */
 void device_wake(int fd);
-/* Whether the context has ended: the daemon has ended or the device was removed, which closes its doorbell socket. */
+/* Whether the daemon has closed its end of the context's doorbell socket: it has ended, or the device was removed. */
 bool device_is_dead(int fd);
 /* Stores a descriptor number of `width` bytes, 4 or 8, at an address of the program. 0, or -EFAULT. */
 int shim_store(uint64_t address, uint32_t width, int value);
@@ -502,7 +505,7 @@ void path_folder_changed(void);
 
 /*
  * The RDMA path to which a relative path leads from the folder `dir` (as openat(2)), in `path_buffer`; NULL if it leads
- * elsewhere. For an absolute path that names RDMA folders and "..": the path without "..".
+ * elsewhere (".." in it is not resolved). For an absolute path that names RDMA folders and "..": the path without "..".
  */
 const char *path_absolute(int dir, const char *path, char path_buffer[PATH_SIZE]);
 
@@ -604,7 +607,7 @@ void path_strip_root(char *path);
 
 /* ---- stat.c ---- */
 
-/* If an RDMA path, absolute and not redirected, is that of a device file: changes the result of stat to that of it. */
+/* Changes the result of stat to that of the device file, if `path`, absolute and not redirected, is that of one. */
 void stat_show_node(const char *path, struct stat *out);
 
 #endif

@@ -2,7 +2,7 @@
  * Memory of outstanding requests in stack frames that have returned. When the program calls a post or poll, all frames
  * at lower addresses than the caller's have returned; outstanding memory there is reported.
  *
- * Coroutines have stacks within one thread's stack; they are told apart by the address of their outermost frame.
+ * Coroutines may have stacks within their thread's stack; they are told apart by the address of their outermost frame.
  */
 #define _GNU_SOURCE
 #include "requests.h"
@@ -16,7 +16,7 @@
 static __thread struct {
     /* Of this thread's stack; `top` 0: not known yet. */
     uintptr_t bottom, top;
-    /* Counts threads, from 1. */
+    /* A number of this thread, from 1. */
     uint32_t id;
     /* No outstanding memory on this thread's stack is lower; 0: there is none. */
     uintptr_t lowest;

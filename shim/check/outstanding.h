@@ -1,6 +1,6 @@
 /*
- * The events of requests and their queues, which outstanding.c records: called by the wrappers of verbs, only if stacks
- * are recorded (shim_records_stacks).
+ * The events of requests and their queues, which outstanding.c records: called only if stacks are recorded
+ * (shim_records_stacks).
  *
  * Queues: `fd` is the context's descriptor, `kind` USERDMA_POST_SEND, _RECEIVE or _SHARED, `number` the queue pair
  * number or the handle of the shared receive queue. `frame`: the stack pointer of the program when it called the verb.

@@ -2,8 +2,8 @@
  * Memory ranges of outstanding requests, and the question that every free() asks: does this block overlap one?
  *
  * A filter answers most frees without the lock: it counts the ranges that touch each cell of memory, for cells of four
- * sizes, of which a range uses the smallest that needs few cells. Only if a cell of the block has ranges, all ranges
- * are scanned.
+ * sizes, of which a range uses the smallest that needs few cells. If a cell of the block has ranges, all ranges are
+ * scanned.
  */
 #define _GNU_SOURCE
 #include "requests.h"

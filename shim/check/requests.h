@@ -115,7 +115,10 @@ bool frames_is_on_stack(uintptr_t address);
  * stack above `frame`; else 0.
  */
 uintptr_t frames_outermost(const struct ibv_sge *list, int count, uintptr_t frame);
-/* With the lock held: notes that the memory of `slot`, if it has any at `address`, is on this thread's stack. */
+/*
+ * With the lock held: notes if the memory of `slot`, at `address`, is on this thread's stack. `outermost` as of
+ * frames_outermost.
+ */
 void frames_note(uint32_t slot, uintptr_t address, uintptr_t outermost);
 /* In the child of a fork. */
 void frames_forget_all(void);

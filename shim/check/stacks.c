@@ -16,13 +16,12 @@
 bool shim_records_stacks;
 
 /*
- * Size of the table of stacks, a power of two. About half of it is used, so that probes stay short:
- * the stack after USERDMA_MAX_STACKS is sent to the daemon, which then reports that some are
- * missing, and further ones have no number.
+ * Slots of the table of stacks, a power of two. About half of them are used, so that probes stay short: the stack after
+ * USERDMA_MAX_STACKS is sent to the daemon, which then reports that some are missing, and further ones have no number.
  */
 #define STACK_SLOTS (2 * USERDMA_MAX_STACKS)
 
-/* By hash, linear probing. Written with the session's lock held, the number last; never removed. */
+/* By hash, linear probing. Written with the session's lock held, the hash last. */
 static struct {
     uint64_t hash;
     uint32_t id;
@@ -56,8 +55,8 @@ void stack_take_native(struct stack *stack)
 
 /*
  * Takes the caller's stack, with frames of Python. The first time it loads the unwinder and looks for Python, which
- * allocates. That time is a call that opens a device: it must not be the program's start, where the caller may be the
- * program's allocator, nor free().
+ * allocates. So the first time must not be in free(), nor at the program's start, where the caller may be the program's
+ * allocator: it is a call on a device, or a fork.
  */
 static void stack_take(struct stack *stack)
 {
@@ -244,7 +243,7 @@ static uint32_t post_slot(uint32_t queue, uint32_t number, uint64_t wr_id)
 void stack_note_post(int fd, uint32_t queue, uint32_t number, uint64_t wr_id, uint32_t stack)
 {
     const int saved = errno;
-    /* A stack that has a number is known in this process. */
+    /* `known_pid` is this process: here the stack got its number. */
     const struct userdma_post post = {
         .wr_id = wr_id, .queue = queue, .number = number, .pid = (uint32_t)known_pid, .stack = stack};
     const uint32_t slot = post_slot(queue, number, wr_id);

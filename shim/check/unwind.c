@@ -1,7 +1,7 @@
 /*
  * Walks of the caller's stack. The unwinder takes microseconds, and posts mostly have the stack of the post before. So
- * each thread keeps its last stack, with the addresses where the return addresses are in memory. While the stack
- * pointer and all these return addresses are the same, so is the stack.
+ * on x86-64 each thread keeps its last stack, with the addresses where the return addresses are in memory. While the
+ * stack pointer and all these return addresses are the same, so is the stack.
  */
 #define _GNU_SOURCE
 #include "unwind.h"
@@ -71,7 +71,7 @@ static _Unwind_Reason_Code visit_frame(struct _Unwind_Context *context, void *ar
 {
     struct walk *walk = argument;
     void *const address = (void *)return_address_of(context);
-    /* The return address is below the frame of the caller, to whose address the unwinder has returned. */
+    /* The context has the CFA of the callee, whose return address is the word below it. */
     const uintptr_t location = address_of_frame(context) - sizeof(void *);
     /* The end of the stack, or a frame that is its own caller: backtrace() stops there too. */
     if (!address ||

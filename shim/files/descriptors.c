@@ -1,6 +1,6 @@
 /*
  * Interposed calls on descriptors: device files and event descriptors behave as on Linux, copies and closes update the
- * table, and programs cannot reach hidden sockets. A foreign descriptor costs one lookup (fd_kind).
+ * table, and programs cannot close hidden sockets. For a foreign descriptor most calls cost one lookup (fd_kind).
  */
 #define _GNU_SOURCE
 #include "../shim.h"
@@ -33,11 +33,7 @@ EXPORT int socket(int family, int type, int protocol)
 
 /* ---- device calls ---- */
 
-/* Types of ioctl requests: RDMA_IOCTL_MAGIC of Linux's RDMA, and the object dialect's. */
-#define MAGIC_LINUX 0x1b
-#define MAGIC_OBJECT 0xdb
-
-/* The kind of a descriptor that is not in the table, which is added if it is ours. */
+/* The kind of a descriptor that is not in the table; adds it if it is ours. */
 static int recognise(int fd)
 {
     const int saved = errno;
@@ -55,7 +51,7 @@ EXPORT int ioctl(int fd, unsigned long request, ...)
     const unsigned long argument = va_arg(arguments, unsigned long);
     va_end(arguments);
     int kind = fd_kind_for_use(fd);
-    if (UNLIKELY(kind == FD_OTHER && (_IOC_TYPE(request) == MAGIC_LINUX || _IOC_TYPE(request) == MAGIC_OBJECT)))
+    if (UNLIKELY(kind == FD_OTHER && (_IOC_TYPE(request) == LINUX_MAGIC || _IOC_TYPE(request) == OBJECT_MAGIC)))
         kind = recognise(fd);
     if (LIKELY(kind == FD_OTHER)) {
         const int result = REAL(ioctl)(fd, request, argument);
@@ -69,7 +65,7 @@ EXPORT int ioctl(int fd, unsigned long request, ...)
     if ((uint32_t)request == FIONREAD && kind != FD_HIDDEN)
         return fail(ENOTTY);
     if (kind == FD_HIDDEN || kind == FD_NETLINK ||
-        ((kind == FD_EVENT || kind == FD_CM) && _IOC_TYPE(request) != MAGIC_OBJECT))
+        ((kind == FD_EVENT || kind == FD_CM) && _IOC_TYPE(request) != OBJECT_MAGIC))
         return REAL(ioctl)(fd, request, argument);
     switch ((uint32_t)request) {
     case FIOCLEX:

@@ -2,11 +2,12 @@
  * The table of our descriptors by number: contexts, event sockets, channels, netlink sockets, and hidden sockets.
  *
  * Each copy of a context's descriptor has its own copy of the doorbell socket, with the same close-on-exec flag, so
- * that the kernel keeps the context alive as long as any process has a copy. Hidden sockets have high numbers, to avoid
+ * that the kernel keeps the socket open as long as any process has a copy. Hidden sockets have high numbers, to avoid
  * numbers that programs choose. The table is a sparse mapping, created with the first descriptor of ours; readers take
  * no lock (an entry's kind is written last), writers are serialised.
  *
- * A vfork child shares our memory but has its own descriptors: it does not modify the table, which is the parent's.
+ * A vfork child shares our memory but has its own descriptors: its closes and copies do not modify the table, which is
+ * the parent's.
  */
 #define _GNU_SOURCE
 #include "../shim.h"
@@ -125,8 +126,8 @@ int fd_add_received(int fd, bool is_inherited)
 /* ---- hidden sockets ---- */
 
 /*
- * The lowest number of hidden sockets: HIDDEN_BASE, or seven eighths of the limit of descriptors if that limit is not
- * at least 100 above HIDDEN_BASE.
+ * The number from which on hidden sockets are placed: HIDDEN_BASE, or seven eighths of the limit of descriptors if that
+ * limit is at most 100 above HIDDEN_BASE.
  */
 static int hidden_base(void)
 {

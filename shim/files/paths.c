@@ -13,7 +13,7 @@
 #include <string.h>
 #include <sys/sysmacros.h>
 
-/* The first two have the counters. */
+/* The files of counters are below the first two. */
 static const char *const prefixes[] = {
     "/sys/class/infiniband",
     "/sys/devices/virtual/infiniband",

@@ -11,15 +11,15 @@
 _Static_assert(sizeof(struct stat) == sizeof(struct stat64), "64-bit systems only");
 
 /*
- * Linux's device numbers of umad nodes (IB_UMAD_MAJOR, IB_UMAD_MAX_PORTS). Only root may open them, since management
- * datagrams have the authority of the system.
+ * Linux's device numbers of umad nodes (IB_UMAD_MAJOR, and minors below IB_UMAD_NUM_FIXED_MINOR). Only root may open
+ * them, since management datagrams have the authority of the system.
  */
 #define UMAD_MAJOR 231
-#define UMAD_MAX_PORTS 64
+#define UMAD_MINORS 64
 
 static mode_t mode_of(dev_t rdev)
 {
-    return S_IFCHR | (major(rdev) == UMAD_MAJOR && minor(rdev) < UMAD_MAX_PORTS ? 0600 : 0666);
+    return S_IFCHR | (major(rdev) == UMAD_MAJOR && minor(rdev) < UMAD_MINORS ? 0600 : 0666);
 }
 
 static void show_device(struct stat *out, dev_t rdev)
@@ -43,7 +43,7 @@ static bool is_device(int fd, dev_t *rdev)
     return kind == FD_CONTEXT || kind == FD_UMAD || kind == FD_CM;
 }
 
-/* After an fstat of `fd` with this result: if `fd` is an opened device, changes `out` to it. Returns `result`. */
+/* After an fstat of `fd` with this result: if `fd` is an opened device, shows it in `out`. Returns `result`. */
 static int show_fd(int result, int fd, void *out)
 {
     dev_t rdev;
@@ -59,7 +59,7 @@ void stat_show_node(const char *path, struct stat *out)
         show_device(out, path_node_rdev((unsigned)node));
 }
 
-/* The same after a stat of an RDMA path or another one, absolute and not redirected. */
+/* The same after a stat; `path` is the path before its redirection. */
 static int show_path(int result, const char *path, void *out)
 {
     if (result == 0 && UNLIKELY(path_is_ours(path)))

@@ -19,12 +19,12 @@
 #define PR_SET_PTRACER 0x59616d61
 #endif
 
-/* For so many seconds after a HELLO without an answer nobody connects: a program may check many paths. */
+/* For so many seconds after a HELLO without an answer this process does not connect: it may look at many paths. */
 #define RETRY_SECONDS 60
 
 const volatile uint32_t *session_parked_page;
 
-/* The user of the socket's server at the time of listen; pid 0 for a process of an outer PID namespace. */
+/* The process that called listen(2) on the socket, and its user; pid 0 for a process of an outer PID namespace. */
 static struct ucred server_of(int fd)
 {
     struct ucred server = {.uid = -1};

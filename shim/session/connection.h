@@ -41,7 +41,7 @@ void session_disconnect(void);
 
 /* ---- connect.c ---- */
 
-/* Connects to the daemon, without a connection before. False if that fails: `session_refusal` then has the reason. */
+/* Connects to the daemon; there must be no connection. False if that fails: `session_refusal` then has the reason. */
 bool session_connect(const struct shim_guard *guard);
 
 /* ---- exchange.c ---- */
@@ -56,7 +56,7 @@ int session_exchange_with(struct request *request, size_t body, int attached, st
  * Waits for the next message on the connection `*fd` without the lock, and with the program's own signal mask and
  * cancellation. Meanwhile the connection belongs to this thread alone, and `*fd` follows it to another number;
  * afterwards it is the session's again unless another one was opened. False if nothing arrived in `seconds` (-1: no
- * limit); true also after a signal. In the child of a fork by a signal handler: true, with `*fd` -1 and errno EIO.
+ * limit); true also after a signal. In the child of a fork by a signal handler: true, with `*fd` -1.
  */
 bool detached_wait(int *fd, const struct shim_guard *guard, int seconds);
 /* Closes the connections of this thread's calls that siglongjmp has left. `frame`: of a function that runs now. */
@@ -72,7 +72,7 @@ void detached_moved(int old_fd, int new_fd);
 
 /* No daemon: `reason` completes the sentence. */
 void diagnose_no_daemon(const char *reason);
-/* The daemon runs as another user than root and ours. */
+/* The daemon runs neither as root nor as our user. */
 void diagnose_untrusted_daemon(uid_t daemon_user);
 /* The daemon refuses this user. */
 void diagnose_refused_user(void);

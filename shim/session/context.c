@@ -3,9 +3,9 @@
  * known to this process's session (after fork, after exec, for a passed descriptor); IOCTL, WRITE, READ, NETLINK and
  * MAP forward calls; REFRESH updates the files of counters.
  *
- * A context is an opened uverbs device. The program's descriptor is the context's memory file; each copy of the
- * descriptor has a doorbell socket at a high number, hidden from the program. The daemon has the other end and closes
- * the context when the last copy is closed.
+ * A context is an opened uverbsN or userdma node. The program's descriptor is the context's memory file; each copy of
+ * the descriptor has a doorbell socket at a high number, hidden from the program. The daemon has the other end and
+ * closes the context when the last copy is closed.
  */
 #define _GNU_SOURCE
 #include "session_internal.h"
@@ -178,8 +178,8 @@ static int request_attach(int fd, uint32_t context, struct fd_entry *entry, cons
 }
 
 /*
- * Attaches a context that is known on another connection: before a fork, or while another thread waits on that one. The
- * new doorbell socket takes the number of the old one. 0 or -errno.
+ * Attaches a context that was opened or attached on another connection: before a fork, for example. The new doorbell
+ * socket takes the number of the old one. 0 or -errno.
  */
 static int attach_again(int fd, const struct shim_guard *guard)
 {
@@ -209,7 +209,7 @@ int session_attach(int fd)
     if (fd_kind(fd) != FD_CONTEXT) {
         error = session_ensure_connected(&guard, false) ? request_attach(fd, 0, &entry, &guard) : session_refusal();
         if (error == 0) {
-            /* The doorbell socket that may have been inherited by exec belongs to the entry that this one replaces. */
+            /* fd_add first removes the entry FD_RECEIVED, and so closes a doorbell socket inherited by exec. */
             entry.partner = fd_hide(entry.partner, fd, closes_on_exec(fd));
             error = entry.partner >= 0 && fd_add(fd, &entry) == 0 ? 0 : -errno;
             if (error && entry.partner >= 0) {
@@ -321,7 +321,7 @@ long session_call(int fd, uint32_t type, uint64_t first, uint64_t second)
     }
     if (UNLIKELY(shim_under_valgrind))
         valgrind_mark_locked(&guard);
-    /* An event of the connection manager orders this thread after what the peer did before. */
+    /* The call may have returned an event, which orders this thread after what the peer did before. */
     if (UNLIKELY(shim_logs_events) && fd_kind(fd) == FD_CM)
         events_waited();
     errno = result < 0 ? (int)-result : saved;

@@ -2,9 +2,9 @@
  * Calls that wait without the session's lock, since the daemon has not answered for UNBLOCK_SECONDS. Each owns the
  * connection on which its answer will arrive; other threads open another one.
  *
- * Signals are unblocked meanwhile, so a handler may end the wait by siglongjmp, and a thread may be cancelled. Nothing
- * runs in the call then: the connections of such calls are closed at this thread's next call (siglongjmp), or when
- * another call has to wait (ended threads).
+ * Signals are unblocked meanwhile, so a handler may end the wait by siglongjmp, and a thread may be cancelled. The call
+ * itself cannot close its connection then: it is closed at the thread's next request (siglongjmp), or when another call
+ * has to wait (ended threads).
  */
 #define _GNU_SOURCE
 #include "connection.h"
@@ -45,9 +45,9 @@ static uint64_t word_at(const volatile uint64_t *address)
 }
 
 /*
- * Whether siglongjmp has left a call of this thread. A call that still waits was interrupted by a signal handler, whose
- * frames have lower addresses than the call's, unless the handler has a stack of its own; there the call has been left
- * if its frame was overwritten since. `frame`: of a function that runs now.
+ * Whether siglongjmp has left a call of this thread. If it still waits, we run in a signal handler, whose frames have
+ * lower addresses than the call's, unless the handler has a stack of its own. In other cases the call has been left if
+ * its frame was overwritten since. `frame`: of a function that runs now.
  */
 static bool is_abandoned(const struct detached_call *call, uintptr_t frame)
 {
@@ -127,7 +127,6 @@ bool detached_wait(int *fd, const struct shim_guard *guard, int seconds)
     if (!(calls_of_thread & bit)) {
         /* A signal handler has forked, and this is the child: the connection is the parent's. */
         *fd = -1;
-        errno = EIO;
         return true;
     }
     calls_of_thread &= ~bit;

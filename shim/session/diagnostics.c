@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <sys/prctl.h>
 
-/* Prints once per process, and never again in its children. */
+/* Prints only once, also in forked children. */
 static void print_once(const char *subject, const char *reason)
 {
     static bool is_printed;

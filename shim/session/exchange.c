@@ -9,7 +9,7 @@
 #include <sched.h>
 #include <string.h>
 
-/* Seconds after which HELLO is abandoned; other requests have no limit. */
+/* Seconds that HELLO waits after the first UNBLOCK_SECONDS; other requests have no limit. */
 #define HELLO_SECONDS 8
 /* Nanoseconds of polling for an answer before sleeping. */
 #define SPIN_NS 50000
@@ -78,7 +78,7 @@ static ssize_t receive(int fd, struct reply *reply)
     return length;
 }
 
-/* Closes the connection `fd` of a call that has waited without the lock, unless it is the session's again. */
+/* Closes the connection `fd` if a call has waited on it without the lock and it is not the session's again. */
 static void close_if_detached(int fd)
 {
     if (fd == session.fd || fd < 0)

@@ -51,7 +51,7 @@ static bool load(uint64_t address, void *buffer, size_t length)
 #define EXTENDED 0x80000000u
 
 /*
- * ib_uverbs_cmd_hdr and the response address, with which every command without EXTENDED begins; for extended commands
+ * ib_uverbs_cmd_hdr and the response address, with which a command that has a response begins; for extended commands
  * also ib_uverbs_ex_cmd_hdr. Sizes are in words of 4 bytes, of extended commands in words of 8 bytes.
  */
 struct command {
@@ -82,10 +82,6 @@ static bool command_may_store(uint64_t buffer, uint64_t length, struct span want
 }
 
 /* ---- ioctl(2) ---- */
-
-/* Types of ioctl requests: RDMA_IOCTL_MAGIC of Linux's verbs, and the object dialect's. */
-#define VERBS_MAGIC 0x1b
-#define OBJECT_MAGIC 0xdb
 
 /* struct ib_uverbs_ioctl_hdr */
 struct verbs_header {
@@ -158,7 +154,7 @@ static bool ioctl_may_store(uint64_t request, uint64_t argument, struct span wan
     uint16_t length;
     if (contains((struct span){argument, _IOC_SIZE(request)}, wanted))
         return true;
-    const bool is_verbs = _IOC_TYPE(request) == VERBS_MAGIC;
+    const bool is_verbs = _IOC_TYPE(request) == LINUX_MAGIC;
     if ((!is_verbs && _IOC_TYPE(request) != OBJECT_MAGIC) || !load(argument, &length, sizeof length))
         return false;
     const struct span message = {argument, length};

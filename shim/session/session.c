@@ -1,15 +1,14 @@
 /*
- * The connection to the daemon: one per process, opened at the first access to an RDMA path, used by one thread at a
- * time.
+ * The connection to the daemon: one per process, opened when it is first needed, used by one thread at a time.
  *
- * A request is one message followed by its reply (exchange.c). Signals are blocked meanwhile, since a handler that
- * called ioctl() would wait for its own thread. If the daemon does not answer for UNBLOCK_SECONDS they are unblocked,
+ * A request is one message followed by its reply (exchange.c). Signals are blocked meanwhile, since a handler's call of
+ * ioctl() would fail: its thread holds the lock. If the daemon does not answer for UNBLOCK_SECONDS they are unblocked,
  * so that a call to a hung daemon can be ended with Ctrl-C, siglongjmp or pthread_cancel. The thread then waits without
  * the lock, on a connection that it owns until the answer arrives; other threads open another one (detached.c).
  *
  * After fork the child closes its copy of the socket and opens a connection of its own; it attaches inherited contexts
  * to its session (ATTACH) on first use. The socket may also disappear when a program closes all descriptors by raw
- * system calls: its inode is checked before each use.
+ * system calls, so session_ensure_connected compares its inode.
  *
  * A dead daemon is detected by a failing send or the end of the stream: the call returns EIO. Contexts of a dead daemon
  * stay dead; opening a device or an RDMA path connects again, since another daemon may serve the same path by then.

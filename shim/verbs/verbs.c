@@ -8,9 +8,10 @@
  *   since a post makes no call.
  * - XRC, for a provider without it (xrc.c).
  *
- * The functions are in the public operation table of libibverbs' context, so they are replaced there, when a provider
- * has filled the table (verbs_set_ops) or the program gets its context. Each distinct provider function gets a numbered
- * slot with its own wrapper, so a call needs no lookup. Contexts of other devices are not changed.
+ * The functions are in public tables of libibverbs' objects, so they are replaced there: those of a context when a
+ * provider has filled its table (verbs_set_ops) or the program gets it, those of an extended CQ or QP when it is
+ * created. Each distinct provider function gets a numbered slot with its own wrapper, so a call needs no lookup.
+ * Contexts of other devices are not changed.
  *
  * libibverbs is not linked: the program, or a library that it loads later, brings it.
  */
