@@ -6,8 +6,8 @@
  * A thread is not enough: only a fatal signal ends a wait for such a page, and that ends all threads of a process. If a
  * file system has already accepted the request, not even that does, and a process with such a thread never ends. A
  * mover (clone(2) with CLONE_VM only) can be killed separately. One that cannot die keeps only the address space: it
- * has its own table of descriptors, and closes all except those that it uses. A descriptor whose close blocks is only
- * in the mover's table.
+ * has its own table of descriptors, and closes all except those that it uses. A descriptor whose last close may block
+ * is closed by the daemon first, and then by a mover that has a copy.
  *
  * It copies through a buffer of its own, so that an abandoned mover that wakes up later touches nothing else. It shares
  * our thread-local storage, so it makes raw system calls, which do not set errno.
@@ -177,8 +177,8 @@ static void reap(void)
 }
 
 /*
- * Starts a mover, which keeps the descriptors `first` and `second` of ours, each or -1. Its handle, or -errno:
- * -ETIMEDOUT if MAX_ABANDONED movers of this user (unless it is -1) cannot die.
+ * Starts a mover, which keeps our descriptors `first` and `second` (-1: none). Its handle, or -errno: -ETIMEDOUT if
+ * MAX_ABANDONED movers of this user (unless it is -1) cannot die.
  */
 EXPORT int64_t userdma_mover_start(int first, int second, int64_t user)
 {
@@ -244,8 +244,8 @@ static int is_running(const struct mover *m)
 }
 
 /*
- * Waits for the answer: 0, -ETIMEDOUT if there is none after `timeout_us` microseconds and the mover sleeps, or -ECHILD
- * if it has ended. While the mover waits for the processor the time is extended, MAX_EXTENSIONS times.
+ * Waits for the answer: 0, -ETIMEDOUT if there is none after `timeout_us` microseconds, or -ECHILD if the mover has
+ * ended. While the mover waits for the processor the time is extended, up to MAX_EXTENSIONS times.
  */
 static int64_t await_answer(struct mover *m, uint64_t timeout_us)
 {

@@ -179,14 +179,14 @@ __attribute__((visibility("default"))) uint32_t userdma_crc32(uint32_t crc, cons
 }
 
 /*
- * CRCs of `count` buffers of n bytes, one every `stride` bytes from p. registers[i] is the CRC that buffer i's CRC
+ * CRCs of `count` buffers of n bytes, one every `stride` bytes from p. crcs[i] is the CRC that buffer i's CRC
  * continues, and is replaced by the result.
  */
-__attribute__((visibility("default"))) void userdma_crc32_each(uint32_t *registers, const uint8_t *p, uint64_t n,
+__attribute__((visibility("default"))) void userdma_crc32_each(uint32_t *crcs, const uint8_t *p, uint64_t n,
                                                                uint64_t stride, uint64_t count)
 {
     for (uint64_t i = 0; i < count; i++, p += stride)
-        registers[i] = ~engine(~registers[i], p, n);
+        crcs[i] = ~engine(~crcs[i], p, n);
 }
 
 /*

@@ -36,7 +36,7 @@ export const loadNativeCrc = (path: string | undefined = nativeLibraryPath()): N
     const { userdma_crc32: crc32, userdma_crc32_each: crcBatch } = libraryFunctions(path, {
       userdma_crc32: 'uint32_t userdma_crc32(uint32_t crc, int64_t bytes, uint64_t length)',
       userdma_crc32_each:
-        'void userdma_crc32_each(int64_t registers, int64_t bytes, uint64_t length, uint64_t stride, uint64_t count)',
+        'void userdma_crc32_each(int64_t crcs, int64_t bytes, uint64_t length, uint64_t stride, uint64_t count)',
     })
     const words = mapArena(4 * MAX_BUFFERS)
     return {
