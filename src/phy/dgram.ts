@@ -40,7 +40,7 @@ export interface DgramPortOptions {
   readonly interfaceName: string
   /** Creates the memory for packets. Native code that accesses it needs an address. Default: ordinary memory. */
   readonly makeArena?: (bytes: number) => Arena
-  /** Called once for each address that sends packets with a standard ICRC. */
+  /** Called once for each address that sends packets with a standard ICRC; MAX_PEER_ADDRESSES at most. */
   readonly onForeign?: (address: Uint8Array) => void
 }
 
@@ -54,7 +54,8 @@ const SCRATCH_AT = LAYER_BUFFERS_AT + LAYER_BUFFERS_BYTES
 const RECEIVED_AT = SCRATCH_AT + SCRATCH_BYTES
 const RECEIVED_BYTES = 4 << 20
 /**
- * Packets begin at 4 modulo 16, so that the payload after the BTH of 12 bytes is aligned for copies (transport/run.ts).
+ * Received packets begin at 4 modulo 16, so that the payload after the BTH of 12 bytes is aligned for copies, as in
+ * transport/run.ts.
  */
 const PHASE = 4
 /** Maximum number of addresses in the cache of parsed addresses; also of those that are reported to `onForeign`. */
@@ -121,7 +122,7 @@ export const createDgramPort = ({
   let reservationEnd = -1
   let unsentDatagrams = 0
   let isReserveWaiting = false
-  /** Packets with ICRCs that are sent at the end of the poll. */
+  /** Packets with ICRCs, for `sendQueued`. */
   const queue: QueuedPacket[] = []
   /**
    * Receiving: packets since the memory for received packets was reused, of which [cursor, …) were not delivered; used

@@ -125,7 +125,7 @@ export const createFlowTable = (): FlowTable => {
       addressWords(address.destination, key, DESTINATION)
       key[PORT_CLASS_HOPS] = (address.sourcePort << 16) | (address.trafficClass << 8) | address.hopLimit
       key[FLOW_LABEL] = address.flowLabel
-      if (isIpv4(key, SOURCE) !== isIpv4(key, DESTINATION)) icrcFlow(address)
+      if (isIpv4(key, SOURCE) !== isIpv4(key, DESTINATION)) icrcFlow(address) // throws
       const sizeBefore = flows.size
       const flow = flows.acquire(key, 0)
       if (flows.size > sizeBefore) {

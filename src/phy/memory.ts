@@ -1,12 +1,12 @@
 /*
  * The memory link (docs/decisions/memory-link.md): connects the ports of one process. A run goes without a copy to the
- * port with its destination address, which may be the sender's own port: it is built in a buffer of the shared
- * arena, queued at the destination, read there and released. Consecutive runs share a buffer, which is free again when
- * the last of them is released and the sender uses another buffer.
+ * port with its destination address, which may be the sender's own port: it is built in a buffer of the shared arena,
+ * queued at the destination, read there and released. The runs of one reservation share a buffer, which is free again
+ * when all of them are released and the reservation has ended.
  *
- * Packets are those that the UDP port would send: IPv4 with DF and identification 0, 1, 2 … within a run, and an ICRC;
- * the receiver drops packets with a wrong ICRC. Sealing a run means writing its ICRCs; if it is done on demand, ICRCs
- * are computed and checked only while a tap or a layer reads the bytes.
+ * Packets are those that the UDP port would send: IPv6, or IPv4 with DF and identification 0, 1, 2 … within a run, and
+ * an ICRC; the receiver drops packets with a wrong ICRC. Sealing a run means writing its ICRCs; if that is done on
+ * demand, ICRCs are computed and checked only while a tap or a layer needs them.
  *
  * Buffers have two sizes, so that an ACK need not wait for a large one, and each port has guaranteed buffers. A
  * receiver that does not read its runs blocks only its own senders.
@@ -48,7 +48,7 @@ export interface MemorySwitchOptions {
 }
 
 export interface MemorySwitch {
-  /** Adds a port. Throws if there are as many ports as run buffers. */
+  /** Adds a port. Throws if there are as many as run buffers, counting closed ones with buffers in flight. */
   attach(): Port
   /** Number of runs that wait to be received, at all ports together. */
   readonly waitingRuns: number

@@ -1,7 +1,7 @@
 /*
  * A port to a network: sends and receives runs of UDP payloads, each with a record of addresses
- * (docs/decisions/engines-without-io.md). The memory link, UDP and the layers that wrap any port (faults, taps)
- * implement this interface.
+ * (docs/decisions/engines-without-io.md). The memory link, UDP and layers that wrap any port, such as faults, implement
+ * this interface.
  *
  * The port owns the bytes: a sender builds its run in a reservation of the port; a receiver reads a run where the port
  * has put it, and releases it. The port also owns the ICRC, since only it knows the IP header, which the ICRC covers:
@@ -22,8 +22,7 @@ export interface FlowAddress {
 }
 
 /**
- * A received run: `count` packets of `packetBytes` bytes, the last of `lastBytes`, from `offset` of the arena on. The
- * port reuses the record, so do not keep it.
+ * A received run: `count` packets of `packetBytes` bytes, the last of `lastBytes`, from `offset` of the arena on.
  */
 export interface ReceivedRun {
   offset: number
@@ -132,14 +131,16 @@ export interface Port {
 
   /**
    * Adds a local address (of the GID table); no effect if the port has it. Throws SystemError if the system does not
-   * allow it. `claim` 'spare': another process may take over the address.
+   * allow it, and an Error if another port of a memory link has it. `claim` 'spare': another process may take over the
+   * address.
    */
   addAddress(address: Uint8Array, claim?: 'own' | 'spare'): void
   /** Stops receiving on an address; packets of flows from it are lost until it is added again. */
   removeAddress(address: Uint8Array): void
   /**
    * Joins a multicast group: runs to it are received here, including this port's own; no effect if it was joined.
-   * Throws SystemError as `addAddress`.
+   * Throws SystemError if the system does not allow it; a UDP port may need an address of the group's family, and
+   * throws a RangeError without one.
    */
   joinGroup(group: Uint8Array): void
   /**
@@ -160,8 +161,8 @@ export interface Port {
   peerOf(address: Uint8Array): number
 
   /**
-   * As of `TransmitSink` in transport/types.ts. The ICRCs of a run are written when `commit` returns; fault layers may
-   * change its bytes until the next `commit` or `flush`.
+   * As of `TransmitSink` in transport/types.ts. The ICRCs of a run are written when `commit` returns, unless the port
+   * omits them (`requireSeal`); fault layers may change its bytes until the next `commit` or `flush`.
    */
   reserve(bytes: number): number
   commit(offset: number, packetBytes: number, count: number, lastBytes: number, flow: number): void
@@ -175,7 +176,10 @@ export interface Port {
   receive(run: ReceivedRun): boolean
   /** Releases all runs received since the last `release`. */
   release(): void
-  /** Called when a run arrives at an empty port, to schedule the device. It must not call `receive`. */
+  /**
+   * Called to schedule the device: a run has arrived at an empty port, or a `reserve` that failed may succeed now. It
+   * must not call `receive`.
+   */
   wake: (() => void) | null
 
   /**
@@ -199,7 +203,7 @@ export interface Port {
    */
   requireSeal(change: 1 | -1): void
   /**
-   * Reserves a buffer of up to `maxBytes` bytes in the arena for a layer that keeps packets, until
+   * Reserves a buffer of `bytes` bytes, at most `maxBytes`, in the arena for a layer that keeps packets, until
    * `releaseLayerBuffer`. Returns its offset, or -1 if none is free.
    */
   takeLayerBuffer(bytes: number): number

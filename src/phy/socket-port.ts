@@ -13,7 +13,7 @@ const LAYER_BUFFERS = 8
 export const LAYER_BUFFERS_BYTES = LAYER_BUFFERS * RUN_BYTES
 
 export interface Addresses<S> {
-  /** By number: an address, and its socket while the port has the address. The number of an address does not change. */
+  /** By number: an address, and its socket while the port has it. Numbers do not change until `freeNumber`. */
   readonly addresses: Uint8Array[]
   readonly sockets: (S | undefined)[]
   /** The number of an address; -1 if it has none. */

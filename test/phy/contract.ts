@@ -1,6 +1,6 @@
 /*
- * What every port must do, however it is implemented: tests for the memory link, both kinds of UDP ports, and each of
- * them in a fault layer.
+ * What every port must do, however it is implemented: tests for the memory link, both kinds of UDP ports, and fault
+ * layers.
  */
 import assert from 'node:assert/strict'
 import { afterEach, beforeEach, describe, it } from 'node:test'

@@ -1,5 +1,5 @@
 /*
- * A fault layer around each kind of port obeys the port contract, and its faults appear on the wire.
+ * A fault layer around a port of the memory link or of UDP obeys the port contract, and its faults appear on the wire.
  */
 import assert from 'node:assert/strict'
 import { after, describe, it } from 'node:test'

@@ -11,7 +11,7 @@ describe('key table', () => {
         const table = createKeyTable(2)
         const model = new Map<number, { number: number; refCount: number }>()
         for (const { key, isAcquire } of steps) {
-          // Small numbers in one word, so that many hashes are close together.
+          // The key is the second and third word.
           const words = Uint32Array.of(9, 0, key)
           const existing = model.get(key)
           assert.equal(table.find(words, 1), existing?.number ?? -1)

@@ -49,7 +49,7 @@ void hidden_sockets(void)
     for (int i = 895; i < 910; i++)
         EXPECT(close(i) == 0);
     EXPECT(order(fd, ECHO, 6) == 6 && order(fd, CONTEXTS, 0) == 1);
-    /* The session's socket is closed without the shim's knowledge, and its number reused. */
+    /* The hidden sockets are closed without the shim's knowledge, and their numbers reused. */
     for (int i = 895; i < 1200; i++)
         syscall(SYS_dup2, null, i);
     FAILS(write(fd, doorbell(1), 32), EIO);

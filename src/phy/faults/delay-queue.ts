@@ -99,7 +99,7 @@ export const createDelayQueue = <Tag>(
     }
     timed[i] = last
   }
-  /** Removes packets that became ready because others overtook them from the top of the heap. */
+  /** Removes from the top of the heap packets that others have made ready by overtaking them. */
   const removeReady = (): void => {
     while (timed.length > 0 && timed[0].isReady) pop()
   }

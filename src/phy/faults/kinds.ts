@@ -8,7 +8,7 @@ import { createRandom } from './random.ts'
 /** Changes bytes of the packet of `length` bytes at `at`; `seed`: 32 random bits. */
 type Damage = (bytes: Uint8Array, at: number, length: number, seed: number) => void
 
-/** Flips one to three bits of a packet. */
+/** Flips a random bit, one to three times. */
 const flipBits: Damage = (bytes, at, length, seed) => {
   const random = createRandom(seed)
   for (let flips = 1 + (random() % 3); flips > 0; flips--) {

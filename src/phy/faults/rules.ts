@@ -154,7 +154,7 @@ export const noFaults: FaultRule = {
   seed: 1,
 }
 
-/** Maximum number of rules in force at a time, since `Decisions.limits` has a bit for each. */
+/** Maximum number of rules in force at a time, since `Decisions.rateLimits` has a bit for each. */
 export const MAX_RULES = 32
 
 /** Whether the rule has any effect. */

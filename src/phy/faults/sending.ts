@@ -2,7 +2,7 @@
  * The sending half of a fault layer: packets are dropped, duplicated, reordered, corrupted and delayed before they are
  * sent, so that peers on other machines see the faults. The port writes the ICRCs of a run when it is committed; bits
  * are flipped after that, before the run is sent. Delayed packets are sent by `flush` and `onTimeout`, when the device
- * has no reservation; their flow stays open until then.
+ * no longer uses its reservation; their flow stays open until then.
  */
 
 import type { FaultCounters } from '../../spec/faults.ts'
