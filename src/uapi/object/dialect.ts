@@ -16,12 +16,13 @@
 import { AttributeFlag, CommonAttribute, MessageFlag, OpCtrl } from '../../spec/classes/ids.ts'
 import { CallError } from '../../spec/errno.ts'
 import { lacksCall } from '../../spec/schema/lacking.ts'
-import { type AnyValue, type AnyValues, type Kind, sizeOf } from '../../spec/schema/schema.ts'
+import { type AnyValue, type AnyValues, type Kind, type ObjectClass, sizeOf } from '../../spec/schema/schema.ts'
 import { isValid } from '../argument-check.ts'
 import type { Answer, Call, CallerView, Decoded, Install, Result } from '../call.ts'
 import { answering, descriptorOf, refuse } from '../linux/caller.ts'
 import { checkValue, viewOf } from '../scalar.ts'
 import {
+  type CompiledMethod,
   creates,
   HEADER,
   type Item,
@@ -82,6 +83,12 @@ interface Output {
   readonly item: Item
 }
 
+/** An output that gets a value of `size` bytes. */
+interface FilledOutput extends Output {
+  readonly value: AnyValue
+  readonly size: number
+}
+
 const spaceError = (where: string, needed: number, room: number | bigint): CallError =>
   new CallError('ENOSPC', `${where}: it needs ${needed} bytes, there is room for ${room}`)
 
@@ -101,102 +108,30 @@ const descriptorsWithin = (result: Result, name: string, of: Kind): DescriptorSl
         .filter(({ attribute }) => attribute === name)
         .map(descriptor => ({ descriptor, offset: descriptor.offset ?? 0 }))
 
-const hasOutput = (outputs: readonly Output[], id: number): boolean => {
-  for (let i = 0; i < outputs.length; i++) if (outputs[i]!.item.id === id) return true
-  return false
-}
-
-const NO_INSTALLS: readonly DescriptorSlot[] = Object.freeze([])
+const hexadecimal = (id: number): string => `0x${id.toString(16)}`
 
 /** −1 as u32: the number of a new descriptor until it is installed in the caller. */
 const NOT_INSTALLED = 0xffffffff
 
-/**
- * Writes a result into a message. If outputs do not fit, adds them to `tooSmall` and throws ENOSPC. `header`: a view of
- * `message`.
- */
-const writeResult = (
-  where: string,
-  view: CallerView,
-  message: Uint8Array,
-  header: DataView,
-  outputs: readonly Output[],
-  tooSmall: TooSmall[],
-  result: Result,
-): readonly DescriptorSlot[] => {
-  const filled: { output: Output; value: AnyValue; length: number }[] = []
-  let roomError: CallError | undefined
-  for (const output of outputs) {
-    const { item, slot } = output
-    const { name, path, attribute } = slot
-    const isDescriptor = attribute.of.kind === 'fd' && descriptorOf(result, name) !== undefined
-    const value = isDescriptor ? NOT_INSTALLED : result.out[name]
-    if (value === undefined) continue
-    const length = payloadSize(attribute.of, value)
-    const room = item.flags & IS_INDIRECT ? indirect(path, header, item).length : item.length
-    if (length > room) {
-      roomError ??= spaceError(path, length, room)
-      tooSmall.push({ item, size: length })
-    } else filled.push({ output, value, length })
-  }
-  if (roomError !== undefined) throw roomError
-  const installs = result.descriptors === undefined ? NO_INSTALLS : installsOf(where, header, filled, result)
-  for (const { output, value } of filled) {
-    const { path, attribute } = output.slot
-    if (output.item.flags & IS_INDIRECT)
-      view.copyOut(indirect(path, header, output.item).address, payloadOf(attribute.of, value))
-  }
-  for (const { output, value, length } of filled) {
-    const { at, flags, payload, length: room } = output.item
-    if (flags & IS_INDIRECT) {
-      header.setBigUint64(payload + 8, BigInt(length), true)
-      header.setUint32(at + 4, flags | FILLED, true)
-      continue
-    }
-    for (let i = payload; i < payload + room; i++) message[i] = 0
-    writePayload(header, payload, output.slot.attribute.of, value)
-    header.setUint32(at + 4, ((flags & 0xffff) | FILLED | (length << WRITTEN_SHIFT)) >>> 0, true)
-  }
-  if (result.object !== undefined && descriptorOf(result, 'object') === undefined)
-    header.setUint32(4, result.object, true)
-  header.setUint32(12, MessageFlag.ANSWERED, true)
-  return installs
+const NO_INSTALLS: readonly DescriptorSlot[] = Object.freeze([])
+
+/** The header of a message, checked. */
+interface Header {
+  readonly cls: ObjectClass
+  readonly compiled: CompiledMethod
+  /** `object_id`. */
+  readonly object: number
+  /** Bytes of the message. */
+  readonly length: number
 }
 
-/** Where the numbers of a result's descriptors belong. Throws ENOSPC if one of them has no room in the message. */
-const installsOf = (
-  where: string,
-  header: DataView,
-  filled: readonly { readonly output: Output }[],
-  result: Result,
-): readonly DescriptorSlot[] => {
-  const installs: DescriptorSlot[] = []
-  const created = descriptorOf(result, 'object')
-  if (created !== undefined) installs.push({ descriptor: created, offset: 4 })
-  for (const { output } of filled) {
-    const { slot, item } = output
-    const descriptor = slot.attribute.of.kind === 'fd' ? descriptorOf(result, slot.name) : undefined
-    if (descriptor !== undefined) installs.push({ descriptor, offset: item.payload })
-    for (const within of descriptorsWithin(result, slot.name, slot.attribute.of))
-      if (item.flags & IS_INDIRECT) installs.push({ ...within, base: indirect(slot.path, header, item).address })
-      else installs.push({ ...within, offset: item.payload + within.offset })
-  }
-  const missing = result.descriptors?.find(one => !installs.some(({ descriptor }) => descriptor === one))
-  if (missing !== undefined)
-    throw new CallError('ENOSPC', `${where}: there is no room for the descriptor ${missing.attribute}`)
-  return installs
-}
-
-/** Decodes one message of call number `call`; its answer is written into these bytes. Throws CallError. */
-export const decodeMessage = (view: CallerView, call: number, bytes: Uint8Array): ObjectMessage => {
-  if (bytes.length < HEADER)
-    throw new CallError('EINVAL', `a message has at least ${HEADER} bytes, not ${bytes.length}`)
-  const header = viewOf(bytes)
+/** Checks the header of a message of call number `call` in `bytes`, at least HEADER. Throws CallError. */
+const readHeader = (view: CallerView, call: number, header: DataView, bytes: number): Header => {
   const length = header.getUint16(0, true)
-  if (length < HEADER || length > bytes.length || length % 8 !== 0)
+  if (length < HEADER || length > bytes || length % 8 !== 0)
     throw new CallError(
       'EINVAL',
-      `the header has length ${length}, allowed is a multiple of 8 from ${HEADER} to ${bytes.length}`,
+      `the header has length ${length}, allowed is a multiple of 8 from ${HEADER} to ${bytes}`,
     )
   const classId = header.getUint16(2, true)
   const cls = view.schema.classById(classId)
@@ -210,89 +145,211 @@ export const decodeMessage = (view: CallerView, call: number, bytes: Uint8Array)
     throw new CallError('EINVAL', `${where}: object_id is ${object}; it is 0 for an object to be created`)
   if (!view.hasContext && !(cls.name === 'device' && compiled.name === 'open'))
     throw new CallError('EINVAL', `${where}: the descriptor has no context yet: call device.open first`)
+  return { cls, compiled, object, length }
+}
 
-  const message = bytes.length === length ? bytes : bytes.subarray(0, length)
-  const args: AnyValues = {}
-  const outputs: Output[] = []
+/** A message whose attributes are read on construction, and into which an answer is written. Throws CallError. */
+class MessageInPlace implements ObjectMessage {
+  readonly call: Call
+  legacy: Uint8Array | undefined
+  roomError: CallError | undefined
+  readonly #view: CallerView
+  readonly #bytes: Uint8Array
+  readonly #data: DataView
+  readonly #compiled: CompiledMethod
+  readonly #args: AnyValues = {}
+  readonly #outputs: Output[] = []
+  readonly #tooSmall: TooSmall[] = []
   /** Ids of attributes in the message that the method does not have in their direction. */
-  let unknownIds: Set<number> | undefined
-  const tooSmall: TooSmall[] = []
-  let roomError: CallError | undefined
-  let legacy: Uint8Array | undefined
-  for (let at = HEADER; at < length; ) {
-    const item = itemAt(where, header, at, length)
-    at = item.next
+  #unknownIds: Set<number> | undefined
+
+  /** `bytes`: the message, without anything behind it; `data`: a view of them. */
+  constructor(view: CallerView, { cls, compiled, object }: Header, bytes: Uint8Array, data: DataView) {
+    this.#view = view
+    this.#bytes = bytes
+    this.#data = data
+    this.#compiled = compiled
+    this.#readAttributes()
+    this.call = { class: cls, methodName: compiled.name, method: compiled.method, object, args: this.#args }
+  }
+
+  #readAttributes(): void {
+    const { where, required } = this.#compiled
+    for (let at = HEADER; at < this.#bytes.length; ) {
+      const item = itemAt(where, this.#data, at, this.#bytes.length)
+      at = item.next
+      this.#readAttribute(item)
+    }
+    for (const { name, path } of required)
+      if (this.#args[name] === undefined) throw new CallError('EINVAL', `${path} is missing`)
+  }
+
+  #readAttribute(item: Item): void {
+    const { where, in: inputs, out: outputs } = this.#compiled
     const { id, flags } = item
-    const isOut = (flags & OUT) !== 0
     if ((flags & ~(MANDATORY | OUT | FILLED | IS_INDIRECT | CHAINED) & 0xffff) !== 0)
+      throw new CallError('EINVAL', `${where}: attribute ${hexadecimal(id)} has unknown flags ${hexadecimal(flags)}`)
+    const isOut = (flags & OUT) !== 0
+    const slot = (isOut ? outputs : inputs).get(id)
+    if (this.#isPassedTwice(id, isOut ? undefined : slot))
+      throw new CallError('EINVAL', `${where}: attribute ${hexadecimal(id)} is passed twice`)
+    if (slot === undefined) this.#readUnknown(item, isOut)
+    else if (isOut) this.#readOutput(slot, item)
+    else this.#args[slot.name] = this.#readInput(slot, item)
+  }
+
+  /** Whether attribute `id` has come before; `input`: its slot, if it is a known input. */
+  #isPassedTwice(id: number, input: Slot | undefined): boolean {
+    if (this.#unknownIds?.has(id) === true) return true
+    if (input !== undefined) return this.#args[input.name] !== undefined
+    for (let i = 0; i < this.#outputs.length; i++) if (this.#outputs[i]!.item.id === id) return true
+    return false
+  }
+
+  /** An attribute that the method does not have in this direction: ignored, unless that would change the meaning. */
+  #readUnknown({ id, flags, payload, length }: Item, isOut: boolean): void {
+    const { where, method, in: inputs, out: outputs } = this.#compiled
+    this.#unknownIds ??= new Set()
+    this.#unknownIds.add(id)
+    if (id === CommonAttribute.LEGACY && !isOut && (flags & IS_INDIRECT) === 0)
+      this.legacy = this.#bytes.slice(payload, payload + length)
+    else if ((isOut ? inputs : outputs).has(id))
       throw new CallError(
         'EINVAL',
-        `${where}: attribute 0x${id.toString(16)} has unknown flags 0x${flags.toString(16)}`,
+        `${where}: attribute ${hexadecimal(id)} is an ${isOut ? 'input' : 'output'}, not an ${isOut ? 'output' : 'input'}`,
       )
-    const slot = (isOut ? compiled.out : compiled.in).get(id)
-    const isTwice =
-      unknownIds?.has(id) === true ||
-      (slot !== undefined && !isOut ? args[slot.name] !== undefined : hasOutput(outputs, id))
-    if (isTwice) throw new CallError('EINVAL', `${where}: attribute 0x${id.toString(16)} is passed twice`)
-    if (slot === undefined) {
-      unknownIds ??= new Set()
-      unknownIds.add(id)
-      if (id === CommonAttribute.LEGACY && !isOut && (flags & IS_INDIRECT) === 0)
-        legacy = message.slice(item.payload, item.payload + item.length)
-      else if ((isOut ? compiled.in : compiled.out).has(id))
-        throw new CallError(
-          'EINVAL',
-          `${where}: attribute 0x${id.toString(16)} is an ${isOut ? 'input' : 'output'}, not an ${isOut ? 'output' : 'input'}`,
-        )
-      // A known attribute that can never apply to this device is refused even without the flag MANDATORY.
-      const refused = Object.values(compiled.method.refused ?? {}).find(one => one.id === id && !isOut)
-      if (refused !== undefined) throw new CallError(refused.code, `${where}: ${refused.why}`)
-      if (flags & MANDATORY)
-        throw new CallError('EPROTONOSUPPORT', `${where}: the mandatory attribute 0x${id.toString(16)} is unknown`)
-      continue
-    }
-    const { name, path, attribute } = slot
-    const { of } = attribute
-    if (isOut) {
-      if (flags & IS_INDIRECT && of.kind === 'fd')
-        throw new CallError('EINVAL', `${path}: a descriptor's number is not indirect`)
-      const room = flags & IS_INDIRECT ? indirect(path, header, item).length : item.length
-      const size = of.kind === 'list' || of.kind === 'blob' ? 0 : sizeOf(of)
-      if (room < size) {
-        roomError ??= spaceError(path, size, room)
-        tooSmall.push({ item, size })
-      }
-      outputs.push({ slot, item })
-      continue
-    }
-    let value: AnyValue
-    if (flags & IS_INDIRECT) {
-      const { address, length: size } = indirect(path, header, item)
-      const limit = Math.max(sizeOf(of), of.kind === 'record' ? MAX_RECORD : 0)
-      if (size > BigInt(limit)) throw new CallError('EINVAL', `${path}: ${size} bytes, at most ${limit} are taken`)
-      value = valueIn(path, of, viewOf(view.copyIn(address, Number(size))), 0, Number(size))
-    } else value = valueIn(path, of, header, item.payload, item.length)
-    if (!isValid(slot.check, value)) checkValue(path, of, value, true)
-    args[name] = flags & CHAINED ? chainedReference(view, path, of, value) : value
+    // A known attribute that can never apply to this device is refused even without the flag MANDATORY.
+    const refused = Object.values(method.refused ?? {}).find(one => one.id === id && !isOut)
+    if (refused !== undefined) throw new CallError(refused.code, `${where}: ${refused.why}`)
+    if (flags & MANDATORY)
+      throw new CallError('EPROTONOSUPPORT', `${where}: the mandatory attribute ${hexadecimal(id)} is unknown`)
   }
-  for (const { name, path } of compiled.required)
-    if (args[name] === undefined) throw new CallError('EINVAL', `${path} is missing`)
 
-  return {
-    roomError,
-    call: { class: cls, methodName: compiled.name, method: compiled.method, object, args },
-    legacy,
-    answer: result => ({ message, installs: writeResult(where, view, message, header, outputs, tooSmall, result) }),
-    refuse: () => {
-      for (const { item, size } of tooSmall) {
-        if (item.flags & IS_INDIRECT) header.setBigUint64(item.payload + 8, BigInt(size), true)
-        else
-          header.setUint32(item.at + 4, ((item.flags & 0xffff) | (Math.min(size, 0xffff) << WRITTEN_SHIFT)) >>> 0, true)
-      }
-      header.setUint32(12, MessageFlag.ANSWERED, true)
-      return message
-    },
+  #readOutput(slot: Slot, item: Item): void {
+    const { path, attribute } = slot
+    const { of } = attribute
+    if (item.flags & IS_INDIRECT && of.kind === 'fd')
+      throw new CallError('EINVAL', `${path}: a descriptor's number is not indirect`)
+    const room = this.#roomOf(path, item)
+    const size = of.kind === 'list' || of.kind === 'blob' ? 0 : sizeOf(of)
+    if (room < size) {
+      this.roomError ??= spaceError(path, size, room)
+      this.#tooSmall.push({ item, size })
+    }
+    this.#outputs.push({ slot, item })
   }
+
+  #readInput({ path, attribute, check }: Slot, item: Item): AnyValue {
+    const { of } = attribute
+    const value =
+      item.flags & IS_INDIRECT
+        ? this.#readIndirect(path, of, item)
+        : valueIn(path, of, this.#data, item.payload, item.length)
+    if (!isValid(check, value)) checkValue(path, of, value, true)
+    return item.flags & CHAINED ? chainedReference(this.#view, path, of, value) : value
+  }
+
+  #readIndirect(path: string, of: Kind, item: Item): AnyValue {
+    const { address, length } = indirect(path, this.#data, item)
+    const limit = Math.max(sizeOf(of), of.kind === 'record' ? MAX_RECORD : 0)
+    if (length > BigInt(limit)) throw new CallError('EINVAL', `${path}: ${length} bytes, at most ${limit} are taken`)
+    const size = Number(length)
+    return valueIn(path, of, viewOf(this.#view.copyIn(address, size)), 0, size)
+  }
+
+  /** Bytes that an output may have. */
+  #roomOf(path: string, item: Item): number | bigint {
+    return item.flags & IS_INDIRECT ? indirect(path, this.#data, item).length : item.length
+  }
+
+  answer(result: Result): { message: Uint8Array; installs: readonly DescriptorSlot[] } {
+    const filled = this.#fit(result)
+    const installs = result.descriptors === undefined ? NO_INSTALLS : this.#installsOf(filled, result)
+    // What can fail comes first.
+    for (const { slot, item, value } of filled)
+      if (item.flags & IS_INDIRECT)
+        this.#view.copyOut(indirect(slot.path, this.#data, item).address, payloadOf(slot.attribute.of, value))
+    for (const output of filled) this.#fill(output)
+    if (result.object !== undefined && descriptorOf(result, 'object') === undefined)
+      this.#data.setUint32(4, result.object, true)
+    this.#data.setUint32(12, MessageFlag.ANSWERED, true)
+    return { message: this.#bytes, installs }
+  }
+
+  /** The outputs that have a value. Throws ENOSPC if one does not fit. */
+  #fit(result: Result): readonly FilledOutput[] {
+    const filled: FilledOutput[] = []
+    let roomError: CallError | undefined
+    for (const { slot, item } of this.#outputs) {
+      const { name, path, attribute } = slot
+      const isDescriptor = attribute.of.kind === 'fd' && descriptorOf(result, name) !== undefined
+      const value = isDescriptor ? NOT_INSTALLED : result.out[name]
+      if (value === undefined) continue
+      const size = payloadSize(attribute.of, value)
+      const room = this.#roomOf(path, item)
+      if (size > room) {
+        roomError ??= spaceError(path, size, room)
+        this.#tooSmall.push({ item, size })
+      } else filled.push({ slot, item, value, size })
+    }
+    if (roomError !== undefined) throw roomError
+    return filled
+  }
+
+  /** Where the numbers of a result's descriptors belong. Throws ENOSPC if one of them has no room in the message. */
+  #installsOf(filled: readonly FilledOutput[], result: Result): readonly DescriptorSlot[] {
+    const installs: DescriptorSlot[] = []
+    const created = descriptorOf(result, 'object')
+    if (created !== undefined) installs.push({ descriptor: created, offset: 4 })
+    for (const { slot, item } of filled) {
+      const descriptor = slot.attribute.of.kind === 'fd' ? descriptorOf(result, slot.name) : undefined
+      if (descriptor !== undefined) installs.push({ descriptor, offset: item.payload })
+      for (const within of descriptorsWithin(result, slot.name, slot.attribute.of))
+        if (item.flags & IS_INDIRECT) installs.push({ ...within, base: indirect(slot.path, this.#data, item).address })
+        else installs.push({ ...within, offset: item.payload + within.offset })
+    }
+    const missing = result.descriptors?.find(one => !installs.some(({ descriptor }) => descriptor === one))
+    if (missing !== undefined)
+      throw new CallError('ENOSPC', `${this.#compiled.where}: there is no room for the descriptor ${missing.attribute}`)
+    return installs
+  }
+
+  /** Writes a value into the message; of an indirect one, which the caller's memory has, the length. */
+  #fill({ slot, item, value, size }: FilledOutput): void {
+    const { at, flags, payload, length: room } = item
+    if (flags & IS_INDIRECT) {
+      this.#data.setBigUint64(payload + 8, BigInt(size), true)
+      this.#data.setUint32(at + 4, flags | FILLED, true)
+      return
+    }
+    for (let i = payload; i < payload + room; i++) this.#bytes[i] = 0
+    writePayload(this.#data, payload, slot.attribute.of, value)
+    this.#data.setUint32(at + 4, ((flags & 0xffff) | FILLED | (size << WRITTEN_SHIFT)) >>> 0, true)
+  }
+
+  refuse(): Uint8Array {
+    for (const { item, size } of this.#tooSmall) {
+      if (item.flags & IS_INDIRECT) this.#data.setBigUint64(item.payload + 8, BigInt(size), true)
+      else
+        this.#data.setUint32(
+          item.at + 4,
+          ((item.flags & 0xffff) | (Math.min(size, 0xffff) << WRITTEN_SHIFT)) >>> 0,
+          true,
+        )
+    }
+    this.#data.setUint32(12, MessageFlag.ANSWERED, true)
+    return this.#bytes
+  }
+}
+
+/** Decodes one message of call number `call`; its answer is written into these bytes. Throws CallError. */
+export const decodeMessage = (view: CallerView, call: number, bytes: Uint8Array): ObjectMessage => {
+  if (bytes.length < HEADER)
+    throw new CallError('EINVAL', `a message has at least ${HEADER} bytes, not ${bytes.length}`)
+  const data = viewOf(bytes)
+  const header = readHeader(view, call, data, bytes.length)
+  const message = bytes.length === header.length ? bytes : bytes.subarray(0, header.length)
+  return new MessageInPlace(view, header, message, data)
 }
 
 /** Decodes the message at `address` in the caller's memory, of call number `call` (from an ioctl: `callOfRequest`). */

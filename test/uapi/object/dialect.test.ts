@@ -378,9 +378,9 @@ test('garbage, truncated and mutated messages throw nothing but CallError', () =
   fc.assert(
     fc.property(any, ({ call, message }) => {
       try {
-        const { call: decoded, answer } = decodeMessage(view, call, message)
-        decodeResult(decoded, message)
-        answer({ out: {} })
+        const decoded = decodeMessage(view, call, message)
+        decodeResult(decoded.call, message)
+        decoded.answer({ out: {} })
       } catch (error) {
         if (!(error instanceof CallError)) throw error
       }
