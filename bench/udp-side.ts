@@ -10,7 +10,7 @@ import { invokeNow } from '../src/core/dispatch/invoke.ts'
 import { createLocalSpace } from '../src/core/memory/local-space.ts'
 import { findableMemory, type MappedChunk } from '../src/core/memory/mappable-memory.ts'
 import type { Caller } from '../src/core/model.ts'
-import { createLoop } from '../src/daemon/loop.ts'
+import { Loop } from '../src/daemon/loop.ts'
 import { identify } from '../src/drivers/rxe/address/identity.ts'
 import type { RxeContext } from '../src/drivers/rxe/context.ts'
 import { createRxeDevice } from '../src/drivers/rxe/device.ts'
@@ -286,7 +286,7 @@ const runLoop = (side: Side, step: () => boolean): Promise<void> =>
       }
       return hasProgress
     }
-    const loop = createLoop(new Int32Array(1), [{ poll, nextTimeout: () => side.rxe.nextTimeout() }])
+    const loop = new Loop(new Int32Array(1), [{ poll, nextTimeout: () => side.rxe.nextTimeout() }])
     side.port.wake = () => loop.kick()
     loop.kick()
   })

@@ -3,6 +3,7 @@
  * (clients/check/check-client.ts), and passes its findings to subscribed tools.
  */
 import { readSync } from 'node:fs'
+import type { Checker } from '../check/checker.ts'
 import type { Misuse, RefusedAttempt } from '../check/events.ts'
 import type { RefusedPost, RequestFacts } from '../check/refused-post.ts'
 import { createChecker } from '../clients/check/check-client.ts'
@@ -15,7 +16,7 @@ import { SCRATCH_BYTES } from '../spec/check/requests.ts'
 import { MAX_STACKS, Messages, offsetsOf, PostLog, PostQueue, postSlot } from '../spec/session.ts'
 import type { DaemonConfig } from '../uapi/tool.ts'
 import type { Contexts } from './context/contexts.ts'
-import { createEventLogs } from './event-log.ts'
+import { EventLogs } from './event-log.ts'
 import type { FailureReports } from './failures.ts'
 
 /** Limits per process: frames of a stack, and the approximate bytes of its stacks. */
@@ -32,54 +33,6 @@ const READ_LOGS_INTERVAL = 100
 /** Bytes charged for a frame in addition to its text. */
 const FRAME_BYTES = 32
 
-export interface DaemonChecker {
-  /** The program's stack at the call that runs; undefined between calls. */
-  currentStack: Stack | undefined
-  /**
-   * Stores the stack of a STACK message under its id, which is unique in the process's `session`. `namespacePid`: the
-   * pid in the process's own namespace, which its post log contains. `frames`: one per line. False if the process has
-   * too many stacks, or too long ones, or has this id already.
-   */
-  defineStack(
-    session: object,
-    process: { readonly pid: number; readonly namespacePid: number },
-    id: number,
-    frames: string,
-  ): boolean
-  /** The stored stack; empty if there is none. */
-  stackOf(pid: number, id: number): Stack
-  /** Reports a REFUSED message: a post that the program's provider library refused. */
-  refusedPost(
-    context: Context,
-    stack: Stack,
-    post: Pick<RefusedPost, 'queue' | 'number' | 'wrId' | 'error' | 'state'> & RequestFacts,
-  ): void
-  /** Reports a refused call that was not decoded into a method (`Answer.attempt`). */
-  refusedAttempt(context: Context, attempt: Pick<RefusedAttempt, 'attempt' | 'errno' | 'reason' | 'stack'>): void
-  /** Reports a MISUSE message of a process. The context may belong to its parent process. */
-  misused(
-    context: Context,
-    process: { readonly pid: number },
-    stack: Stack,
-    misuse: Pick<Misuse, 'kind' | 'queue' | 'number' | 'wrId' | 'index' | 'more'> & {
-      readonly address: bigint
-      readonly age: bigint
-    },
-  ): void
-  /** Reports a FORK message of a process. */
-  forked(pid: number, stack: Stack): void
-  /** A program writes an event log: from now on the logs are read. */
-  watchEvents(): void
-  /** Calls `receive` with all findings so far and then with each new one, until the returned function is called. */
-  subscribe(receive: (finding: Finding) => void): () => void
-  /** How often each finding was found, indexed by its number − 1. */
-  readonly counts: readonly number[]
-  /** Records that the checks dropped. */
-  readonly omissions: readonly Omission[]
-  /** Number of programs' calls that were checked. */
-  readonly calls: number
-}
-
 /** The stacks of one process. */
 interface Stacks {
   readonly session: object
@@ -93,160 +46,230 @@ const POST_OFFSETS = offsetsOf(Messages.post)
 
 const NO_STACK: Stack = []
 
-export const createDaemonChecker = (
-  core: Core,
-  now: () => number,
-  { contexts, failures }: { readonly contexts: Contexts; readonly failures: FailureReports },
-  { like = [], buffers = 'sampled' }: Pick<DaemonConfig, 'like' | 'buffers'> = {},
-): DaemonChecker => {
-  const stacks = new Map<number, Stacks>()
-  const findings: Finding[] = []
-  const receivers = new Set<(finding: Finding) => void>()
+export class DaemonChecker {
+  readonly #now: () => number
+  readonly #contexts: Contexts
+  readonly #failures: FailureReports
+  readonly #stacks = new Map<number, Stacks>()
+  readonly #findings: Finding[] = []
+  readonly #receivers = new Set<(finding: Finding) => void>()
   /** The entry of a post log that was read last. */
-  const entry = new DataView(new ArrayBuffer(Messages.post.size))
+  readonly #entry = new DataView(new ArrayBuffer(Messages.post.size))
+  #totalBytes = 0
+  #areLogsRead = false
+  readonly #checker: Checker
+  /** The program's stack at the call that runs; undefined between calls. */
+  currentStack: Stack | undefined
 
-  let totalBytes = 0
-  const removeStacks = (pid: number): void => {
-    totalBytes -= stacks.get(pid)?.bytes ?? 0
-    stacks.delete(pid)
+  constructor(
+    core: Core,
+    now: () => number,
+    { contexts, failures }: { readonly contexts: Contexts; readonly failures: FailureReports },
+    { like = [], buffers = 'sampled' }: Pick<DaemonConfig, 'like' | 'buffers'> = {},
+  ) {
+    this.#now = now
+    this.#contexts = contexts
+    this.#failures = failures
+    const logs = new EventLogs(contexts, (context, pid) => this.#processOf(failures.ownerOf(context)?.pid ?? -1, pid))
+    this.#checker = createChecker(core, finding => this.#report(finding), {
+      scratch: mapArena(SCRATCH_BYTES),
+      now,
+      isChecked: context => this.#programOf(context) !== undefined,
+      program: context => this.#programOf(context),
+      callStack: () => {
+        const stack = this.currentStack ?? NO_STACK
+        return () => stack
+      },
+      postStack: (context, queue, number, wrId) => this.#postStack(context, queue, number, wrId),
+      like,
+      buffers,
+      lockLimit: ({ pid }) => lockLimit(pid),
+      isCopiedByFork: ({ pid }, address) => isCopiedByFork(pid, address),
+      events: { stackOf: (pid, id) => this.stackOf(pid, id), read: () => logs.read() },
+    })
   }
 
-  const stackOf = (pid: number, id: number): Stack => stacks.get(pid)?.byId.get(id) ?? NO_STACK
+  /**
+   * Stores the stack of a STACK message under its id, which is unique in the process's `session`. `namespacePid`: the
+   * pid in the process's own namespace, which its post log contains. `frames`: one per line. False if the process has
+   * too many stacks, or too long ones, or has this id already.
+   */
+  defineStack(
+    session: object,
+    { pid, namespacePid }: { readonly pid: number; readonly namespacePid: number },
+    id: number,
+    frames: string,
+  ): boolean {
+    let processStacks = this.#stacks.get(pid)
+    if (processStacks?.session !== session) {
+      this.#removeStacks(pid)
+      processStacks = { session, namespacePid, byId: new Map(), bytes: 0 }
+      this.#stacks.set(pid, processStacks)
+    }
+    const stack = frames.split('\n').filter(Boolean).slice(0, MAX_FRAMES)
+    const bytes = frames.length + stack.length * FRAME_BYTES
+    if (
+      processStacks.byId.size >= MAX_STACKS ||
+      processStacks.bytes + bytes > MAX_PROCESS_BYTES ||
+      processStacks.byId.has(id)
+    ) {
+      this.#checker.omit('stacks', 1)
+      return false
+    }
+    processStacks.byId.set(id, stack)
+    processStacks.bytes += bytes
+    this.#totalBytes += bytes
+    for (const oldest of this.#stacks.keys()) {
+      if (oldest === pid || (this.#stacks.size <= MAX_PROCESSES && this.#totalBytes <= MAX_TOTAL_BYTES)) break
+      this.#checker.omit('stacks', this.#stacks.get(oldest)?.byId.size ?? 0)
+      this.#removeStacks(oldest)
+    }
+    return true
+  }
+
+  /** The stored stack; empty if there is none. */
+  stackOf(pid: number, id: number): Stack {
+    return this.#stacks.get(pid)?.byId.get(id) ?? NO_STACK
+  }
+
+  /** Reports a REFUSED message: a post that the program's provider library refused. */
+  refusedPost(
+    context: Context,
+    stack: Stack,
+    post: Pick<RefusedPost, 'number' | 'error' | 'wrId' | 'queue' | 'state'> & RequestFacts,
+  ): void {
+    this.#checker.refusedPost({ ...post, ...this.#originOf(context), stack, request: post })
+  }
+
+  /** Reports a MISUSE message of a process. The context may belong to its parent process. */
+  misused(
+    context: Context,
+    { pid }: { readonly pid: number },
+    stack: Stack,
+    {
+      address,
+      age,
+      ...misuse
+    }: Pick<Misuse, 'number' | 'kind' | 'wrId' | 'queue' | 'index' | 'more'> & {
+      readonly address: bigint
+      readonly age: bigint
+    },
+  ): void {
+    const origin = this.#originOf(context)
+    this.#checker.misused({
+      ...misuse,
+      ...origin,
+      stack,
+      // `age` is in nanoseconds, times are microseconds.
+      time: origin.time - Number(age) / 1000,
+      address: Number(address),
+      program: { pid, command: commandName(pid) ?? '?' },
+    })
+  }
+
+  /** Reports a refused call that was not decoded into a method (`Answer.attempt`). */
+  refusedAttempt(context: Context, attempt: Pick<RefusedAttempt, 'stack' | 'attempt' | 'errno' | 'reason'>): void {
+    this.#checker.refusedAttempt({ ...attempt, ...this.#originOf(context) })
+  }
+
+  /** Reports a FORK message of a process. */
+  forked(pid: number, stack: Stack): void {
+    this.#checker.forked(pid, stack)
+  }
+
+  /** A program writes an event log: from now on the logs are read. */
+  watchEvents(): void {
+    if (this.#areLogsRead) return
+    this.#areLogsRead = true
+    this.#checker.races?.begin()
+    setInterval(() => this.#checker.races?.join(), READ_LOGS_INTERVAL).unref()
+  }
+
+  /** Calls `receive` with all findings so far and then with each new one, until the returned function is called. */
+  subscribe(receive: (finding: Finding) => void): () => void {
+    for (const finding of this.#findings) receive(finding)
+    this.#receivers.add(receive)
+    return () => this.#receivers.delete(receive)
+  }
+
+  /** How often each finding was found, indexed by its number − 1. */
+  get counts(): readonly number[] {
+    this.#checker.races?.join()
+    return this.#checker.counts
+  }
+
+  /** Records that the checks dropped. */
+  get omissions(): readonly Omission[] {
+    return this.#checker.omissions
+  }
+
+  /** Number of programs' calls that were checked. */
+  get calls(): number {
+    return this.#checker.calls
+  }
+
+  #removeStacks(pid: number): void {
+    this.#totalBytes -= this.#stacks.get(pid)?.bytes ?? 0
+    this.#stacks.delete(pid)
+  }
 
   /**
    * The pid of a process that has pid `namespacePid` in its own namespace: `owner`, if possible, which has opened the
    * context, otherwise any that has sent stacks; −1: unknown.
    */
-  const processOf = (owner: number, namespacePid: number): number => {
-    if (stacks.get(owner)?.namespacePid === namespacePid) return owner
-    for (const [pid, other] of stacks) if (other.namespacePid === namespacePid) return pid
+  #processOf(owner: number, namespacePid: number): number {
+    if (this.#stacks.get(owner)?.namespacePid === namespacePid) return owner
+    for (const [pid, other] of this.#stacks) if (other.namespacePid === namespacePid) return pid
     return -1
   }
 
   /** The stack of the post of a request, from the post log in the context's memory file. */
-  const postStack = (context: Context, queue: number, number: number, wrId: bigint): Stack => {
-    const memory = contexts.of(context)?.memory
-    const owner = failures.ownerOf(context)
+  #postStack(context: Context, queue: number, number: number, wrId: bigint): Stack {
+    const memory = this.#contexts.of(context)?.memory
+    const owner = this.#failures.ownerOf(context)
     if (memory === undefined || owner === undefined) return NO_STACK
     // ibv_wr_complete logs one entry, with wr_id 0, for all its requests.
     const id = queue === PostQueue.BATCH ? 0n : wrId
-    readSync(memory.fd, entry, 0, entry.byteLength, PostLog.offset + postSlot(queue, number, id) * entry.byteLength)
+    readSync(
+      memory.fd,
+      this.#entry,
+      0,
+      this.#entry.byteLength,
+      PostLog.offset + postSlot(queue, number, id) * this.#entry.byteLength,
+    )
     const matches =
-      entry.getBigUint64(POST_OFFSETS.wrId, true) === id &&
-      entry.getUint32(POST_OFFSETS.queue, true) === queue &&
-      entry.getUint32(POST_OFFSETS.number, true) === number
+      this.#entry.getBigUint64(POST_OFFSETS.wrId, true) === id &&
+      this.#entry.getUint32(POST_OFFSETS.queue, true) === queue &&
+      this.#entry.getUint32(POST_OFFSETS.number, true) === number
     if (!matches) return NO_STACK
-    const pid = processOf(owner.pid, entry.getUint32(POST_OFFSETS.pid, true))
-    return stackOf(pid, entry.getUint32(POST_OFFSETS.stack, true))
+    const pid = this.#processOf(owner.pid, this.#entry.getUint32(POST_OFFSETS.pid, true))
+    return this.stackOf(pid, this.#entry.getUint32(POST_OFFSETS.stack, true))
   }
 
-  const programOf = (context: Context): Program | undefined => {
-    const owner = failures.ownerOf(context)
+  #programOf(context: Context): Program | undefined {
+    const owner = this.#failures.ownerOf(context)
     return owner && { pid: owner.pid, command: owner.command }
   }
 
   /** The fields of an event that tell where it happened. */
-  const originOf = (context: Context) => ({
-    time: now(),
-    device: context.device.name,
-    deviceNumber: context.device.index,
-    context: context.id,
-    program: programOf(context),
-  })
-
-  const report = (finding: Finding): void => {
-    findings.push(finding)
-    for (const receive of receivers) receive(finding)
+  #originOf(context: Context): {
+    time: number
+    device: string
+    deviceNumber: number
+    context: number
+    program: Program | undefined
+  } {
+    return {
+      time: this.#now(),
+      device: context.device.name,
+      deviceNumber: context.device.index,
+      context: context.id,
+      program: this.#programOf(context),
+    }
   }
-  const logs = createEventLogs(contexts, (context, pid) => processOf(failures.ownerOf(context)?.pid ?? -1, pid))
-  let areLogsRead = false
-  const checker = createChecker(core, report, {
-    scratch: mapArena(SCRATCH_BYTES),
-    now,
-    isChecked: context => programOf(context) !== undefined,
-    program: programOf,
-    callStack() {
-      const stack = daemonChecker.currentStack ?? NO_STACK
-      return () => stack
-    },
-    postStack,
-    like,
-    buffers,
-    lockLimit: ({ pid }) => lockLimit(pid),
-    isCopiedByFork: ({ pid }, address) => isCopiedByFork(pid, address),
-    events: { stackOf, read: logs.read },
-  })
 
-  const daemonChecker: DaemonChecker = {
-    currentStack: undefined,
-    defineStack(session, { pid, namespacePid }, id, frames) {
-      let processStacks = stacks.get(pid)
-      if (processStacks?.session !== session) {
-        removeStacks(pid)
-        processStacks = { session, namespacePid, byId: new Map(), bytes: 0 }
-        stacks.set(pid, processStacks)
-      }
-      const stack = frames.split('\n').filter(Boolean).slice(0, MAX_FRAMES)
-      const bytes = frames.length + stack.length * FRAME_BYTES
-      if (
-        processStacks.byId.size >= MAX_STACKS ||
-        processStacks.bytes + bytes > MAX_PROCESS_BYTES ||
-        processStacks.byId.has(id)
-      ) {
-        checker.omit('stacks', 1)
-        return false
-      }
-      processStacks.byId.set(id, stack)
-      processStacks.bytes += bytes
-      totalBytes += bytes
-      for (const oldest of stacks.keys()) {
-        if (oldest === pid || (stacks.size <= MAX_PROCESSES && totalBytes <= MAX_TOTAL_BYTES)) break
-        checker.omit('stacks', stacks.get(oldest)?.byId.size ?? 0)
-        removeStacks(oldest)
-      }
-      return true
-    },
-    stackOf,
-    refusedPost(context, stack, post) {
-      checker.refusedPost({ ...post, ...originOf(context), stack, request: post })
-    },
-    misused(context, { pid }, stack, { address, age, ...misuse }) {
-      const origin = originOf(context)
-      checker.misused({
-        ...misuse,
-        ...origin,
-        stack,
-        // `age` is in nanoseconds, times are microseconds.
-        time: origin.time - Number(age) / 1000,
-        address: Number(address),
-        program: { pid, command: commandName(pid) ?? '?' },
-      })
-    },
-    refusedAttempt(context, attempt) {
-      checker.refusedAttempt({ ...attempt, ...originOf(context) })
-    },
-    forked: (pid, stack) => checker.forked(pid, stack),
-    watchEvents() {
-      if (areLogsRead) return
-      areLogsRead = true
-      checker.races?.begin()
-      setInterval(() => checker.races?.join(), READ_LOGS_INTERVAL).unref()
-    },
-    subscribe(receive) {
-      for (const finding of findings) receive(finding)
-      receivers.add(receive)
-      return () => receivers.delete(receive)
-    },
-    get counts() {
-      checker.races?.join()
-      return checker.counts
-    },
-    get omissions() {
-      return checker.omissions
-    },
-    get calls() {
-      return checker.calls
-    },
+  #report(finding: Finding): void {
+    this.#findings.push(finding)
+    for (const receive of this.#receivers) receive(finding)
   }
-  return daemonChecker
 }

@@ -11,13 +11,12 @@ import { dispatch } from '../core/dispatch/dispatch.ts'
 import { expire } from '../core/events/events.ts'
 import { nextDue } from '../core/events/thresholds.ts'
 import { reportFailure } from '../core/failures.ts'
-import type { Identity } from '../drivers/rxe/address/identity.ts'
-import type { createRxeDevice, RxeDevice } from '../drivers/rxe/device.ts'
+import type { createRxeDevice } from '../drivers/rxe/device.ts'
 import { qpOfNumber } from '../drivers/rxe/resources.ts'
 import { createTorment, TORMENT_SCRATCH_BYTES } from '../drivers/rxe/torment/torment.ts'
 import { EADDRINUSE, EMFILE, ENFILE, SystemError } from '../host/errno.ts'
 import { nowMicroseconds } from '../host/event-loop/clock.ts'
-import { watch } from '../host/event-loop/poll.ts'
+import { type Watch, watch } from '../host/event-loop/poll.ts'
 import { createSlices } from '../host/event-loop/slices.ts'
 import { exposure } from '../host/exposure.ts'
 import { takeLock } from '../host/lock-file.ts'
@@ -31,30 +30,28 @@ import { secureRandom } from '../host/random.ts'
 import { readTorment } from '../spec/check/torment.ts'
 import { ParkedPage } from '../spec/session.ts'
 import type { DaemonConfig } from '../uapi/tool.ts'
-import { createDaemonChecker } from './check.ts'
+import { DaemonChecker } from './check.ts'
 import { createContainment } from './containment.ts'
-import { createContexts } from './context/contexts.ts'
+import { Contexts } from './context/contexts.ts'
 import { createEventSockets } from './context/event-sockets.ts'
 import { createDestroyWaits } from './destroy-waits.ts'
 import { checkDevices } from './devices/device-spec.ts'
 import { createDevices } from './devices/devices.ts'
-import { followInterfaces } from './devices/follow-interfaces.ts'
+import { HotPlug } from './devices/hot-plug.ts'
 import { createNetwork } from './devices/network.ts'
 import { createFailureReports } from './failures.ts'
 import { createFdQuotas } from './fd-quota.ts'
-import { createDeviceFiles, type DeviceFiles } from './files/device-files.ts'
 import { removeTree } from './files/tree.ts'
-import { createLoop, type Loop, type Pollable } from './loop.ts'
+import { Loop, type Pollable } from './loop.ts'
 import { createMemoryQuotas } from './memory-quota.ts'
-import { notifyAdded, notifyMoved, notifyRemoved, notifyRenamed } from './netlink/monitor.ts'
 import { createNetlink } from './netlink/netlink.ts'
 import { createRequests } from './netlink/requests.ts'
 import { createSession, type Session } from './session/client-session.ts'
 import { createRefusal } from './session/refuse-connection.ts'
-import { createReserve } from './session/reserve.ts'
+import { createReserve, type Reserve } from './session/reserve.ts'
 import { isServed, isShared, ownUserOnly, type Served } from './session/served-users.ts'
 import type { DaemonState } from './state.ts'
-import { createTraceHub } from './trace/trace-hub.ts'
+import { TraceHub } from './trace/trace-hub.ts'
 
 export interface DaemonOptions {
   /** Path of the socket. */
@@ -144,20 +141,23 @@ const afterHangUps = (): Promise<void> =>
 /** A daemon with `endWithLastClient` ends if no client connects within this many milliseconds. */
 const FIRST_CLIENT_TIMEOUT = 10_000
 
-/**
- * The parts of a daemon below its sessions: core with its devices and clients, and their network. `onTurn` is called
- * before each slice of `slices`, `loop` returns the loop once it runs.
- */
-const createParts = (
-  config: DaemonConfig,
-  { log, createRxeDevice }: Partial<DaemonParts>,
-  onTurn: () => void,
-  loop: () => Loop | undefined,
-) => {
+/** What the parts below the sessions need of the daemon, once it runs. */
+interface Running {
+  loop?: Loop
+  state?: DaemonState
+}
+
+/** A new turn begins: checks of processes expire. */
+const countTurn = ({ state }: Running): void => {
+  if (state !== undefined) state.turn++
+}
+
+/** The parts of a daemon below its sessions: core with its devices and clients, and their network. */
+const createParts = (config: DaemonConfig, { log, createRxeDevice }: Partial<DaemonParts>, running: Running) => {
   const interfaces = config.link === 'memory' ? undefined : openInterfaces()
   const network = createNetwork(config, interfaces)
   const containment = createContainment(log)
-  const slices = createSlices(onTurn)
+  const slices = createSlices(() => countTurn(running))
   const objectJobs = createSlices(undefined, STEPS_PER_TURN)
   const core = createCore({
     classes: classesWithClients(() => clients),
@@ -180,7 +180,7 @@ const createParts = (
       return (qp === undefined ? process.geteuid?.() : qp.context?.account?.user) === account?.user
     },
     limitedUserOf: ({ account }) => (account?.user === process.geteuid?.() ? undefined : account?.user),
-    wake: () => loop()?.advance(),
+    wake: () => running.loop?.advance(),
   })
   for (const name of clientNames) clients.use(name)
   const clientTimers: Pollable = { poll: now => clients.onTimeout(now), nextTimeout: () => clients.nextTimeout() }
@@ -189,10 +189,11 @@ const createParts = (
   const tormentOptions = config.torment === undefined ? undefined : readTorment(config.torment)
   const torment = tormentOptions && createTorment(tormentOptions, mapArena(TORMENT_SCRATCH_BYTES))
   // On a memory link received packets need no notification: the loop itself moves packets between devices.
-  const wakeLoop = config.link === 'memory' ? undefined : () => loop()?.kick()
+  const wakeLoop = config.link === 'memory' ? undefined : () => running.loop?.kick()
   const devices = createDevices(core, network, interfaces, polled, wakeLoop, createRxeDevice, torment)
   return { interfaces, network, containment, slices, objectJobs, core, clients, thresholds, polled, torment, devices }
 }
+type Parts = ReturnType<typeof createParts>
 
 /** Accepts connections and starts their sessions. `onSessionEnd` is called after the end of each. */
 const acceptSessions = (daemon: DaemonState, listening: number, sessions: Set<Session>, onSessionEnd: () => void) => {
@@ -220,25 +221,235 @@ const acceptSessions = (daemon: DaemonState, listening: number, sessions: Set<Se
   return { listener, reserve }
 }
 
+/** The folder of the files of a daemon with this socket. */
+const treeOf = (socket: string): string => `${socket}.tree`
+
+/** A daemon that serves its socket. */
+class RunningDaemon implements Daemon {
+  readonly socket: string
+  readonly ended: Promise<void>
+  readonly #parts: Parts
+  readonly #options: DaemonOptions
+  readonly #running: Running
+  readonly #listening: number
+  readonly #trace = new TraceHub(nowMicroseconds)
+  // A pool of its own, because `userdma stat` shows the counts of the other pool as those of contexts' memory.
+  readonly #parkedPool = createRingPool()
+  readonly #parkedPage = createParkedPage(this.#parkedPool)
+  readonly #sessions = new Set<Session>()
+  readonly #hotPlug: HotPlug
+  readonly #loop: Loop
+  readonly #state: DaemonState
+  readonly #listener: Watch
+  readonly #reserve: Reserve
+  readonly #firstClientTimer: NodeJS.Timeout
+  #resolveEnded = (): void => {}
+  #isEnded = false
+
+  /** Takes ownership of `listening`, which listens at `socket`. Throws the system's error. */
+  constructor(options: DaemonOptions, socket: string, parts: Parts, running: Running, listening: number) {
+    this.socket = socket
+    this.#running = running
+    this.#options = options
+    this.#parts = parts
+    this.#listening = listening
+    const { devices, interfaces, objectJobs } = parts
+    this.ended = new Promise<void>(done => {
+      this.#resolveEnded = done
+    })
+    this.#hotPlug = new HotPlug(devices, objectJobs, () => this.#state)
+    this.#loop = this.#createLoop()
+    running.loop = this.#loop
+    this.#state = this.#createState()
+    running.state = this.#state
+    try {
+      this.#hotPlug.start(interfaces)
+    } catch (error) {
+      this.#loop.stop()
+      interfaces?.close()
+      devices.removeAll()
+      this.#closeParkedPage()
+      removeTree(treeOf(socket))
+      this.#stopListening()
+      throw error
+    }
+    // The command that started the daemon may have ended before a client connected.
+    this.#firstClientTimer = setTimeout(() => this.#endIfUnused(), FIRST_CLIENT_TIMEOUT)
+    const { listener, reserve } = acceptSessions(this.#state, listening, this.#sessions, () => this.#endIfUnused())
+    this.#listener = listener
+    this.#reserve = reserve
+  }
+
+  async close(): Promise<void> {
+    this.#end()
+    await this.ended
+  }
+
+  #createLoop(): Loop {
+    const { devices, containment, polled, thresholds } = this.#parts
+    const onFailure = (failed: Pollable, error: unknown): void => {
+      const device = devices.rxe.find(rxe => rxe === failed)
+      if (device !== undefined) this.#hotPlug.removeFaulty(device, error)
+      else containment.report(failed === thresholds ? 'thresholds of events' : 'timers of clients', error)
+    }
+    return new Loop(this.#parkedPage.mapping.i32, polled, () => countTurn(this.#running), onFailure)
+  }
+
+  #createState(): DaemonState {
+    const { containment, core, clients, devices, network, slices, torment } = this.#parts
+    const { config, parts: replacements = {}, served = ownUserOnly } = this.#options
+    const hotPlug = this.#hotPlug
+    const pool = createRingPool()
+    const contexts = this.#createContexts(pool)
+    const log = replacements.log ?? console.error
+    const failures = createFailureReports(core, nowMicroseconds, log, (tag, record) =>
+      this.#trace.postFailure(tag, record),
+    )
+    return {
+      get config() {
+        return { ...config, devices: devices.listed }
+      },
+      core,
+      dispatch: replacements.dispatch ?? dispatch,
+      log,
+      containment,
+      network,
+      pool,
+      loop: this.#loop,
+      contexts,
+      events: createEventSockets(
+        core,
+        () => this.#holders(),
+        { containment, slices },
+        ({ context }) => {
+          // A context without memory file has only rdma_cm channels or a umad file; it ends with the last of them.
+          if (context.mapped === undefined && context.descriptors.size === 0) closeContext(context)
+        },
+      ),
+      fdQuotas: createFdQuotas(),
+      memory: createMemoryQuotas(),
+      slices,
+      trace: this.#trace,
+      cm: clients.use('rdma_cm'),
+      failures,
+      check: config.check ? new DaemonChecker(core, nowMicroseconds, { contexts, failures }, config) : undefined,
+      torment: torment?.decisions,
+      destroyWaits: createDestroyWaits(
+        containment.guard('a destroy that waits', ({ object: { context }, failure }) => {
+          if (context !== undefined) reportFailure(failure, context.device, context)
+        }),
+      ),
+      refreshCounters: () => hotPlug.refreshCounters(),
+      netlink: createNetlink({ containment, slices, answer: createRequests(() => this.#state) }),
+      untilContextsDestroyed: user => this.#untilContextsDestroyed(user),
+      plug: spec => hotPlug.plug(spec),
+      rename: (name, newName) => hotPlug.rename(name, newName),
+      unplug: name => hotPlug.unplug(name),
+      root: treeOf(this.socket),
+      parkedFd: this.#parkedPage.fd,
+      devices,
+      refuseConnection: createRefusal(containment),
+      serves: (fd, peer) => isServed(served, fd, peer),
+      sessions: () => this.#sessions.size,
+      sessionsOf: pid => [...this.#sessions].filter(({ process }) => process.pid === pid).length,
+      turn: 0,
+      callingProcess: undefined,
+    }
+  }
+
+  #createContexts(pool: RingPool): Contexts {
+    const { devices, containment } = this.#parts
+    return new Contexts(
+      pool,
+      (context, handle) => {
+        for (const rxe of devices.rxe) if (rxe.device === context.device) rxe.onDoorbell(context, handle)
+      },
+      () => {
+        this.#loop.kick()
+        this.#endIfUnused()
+      },
+      containment,
+    )
+  }
+
+  /**
+   * The processes that may have an event descriptor, most likely first: the one whose call runs, then all others with a
+   * session, since copies may be in any process, and a device can be removed outside a call.
+   */
+  *#holders(): Generator<ProcessHandle> {
+    const { callingProcess } = this.#state
+    if (callingProcess !== undefined) yield callingProcess
+    for (const { process } of this.#sessions) if (process !== callingProcess) yield process
+  }
+
+  async #untilContextsDestroyed(user: number): Promise<void> {
+    const { core, objectJobs } = this.#parts
+    await afterHangUps()
+    // Queued jobs may still close contexts.
+    if (objectJobs.waiting > 0) await objectJobs.run([].values())
+    // A program closes its doorbell before its memory file.
+    this.#state.contexts.endUnheld()
+    await untilContextsDestroyed(core, user)
+  }
+
+  /** A context can outlive all sessions, if its descriptor is in transit to another program or was inherited. */
+  #isUnused(): boolean {
+    return this.#options.endWithLastClient && this.#sessions.size === 0 && this.#state.contexts.count === 0
+  }
+
+  #endIfUnused(): void {
+    if (this.#isUnused())
+      setImmediate(() => {
+        if (this.#isUnused()) this.#end()
+      })
+  }
+
+  #end(): void {
+    if (this.#isEnded) return
+    this.#isEnded = true
+    clearTimeout(this.#firstClientTimer)
+    const { containment, devices, objectJobs, clients, interfaces } = this.#parts
+    const { contexts, events, netlink, root } = this.#state
+    containment.runAll('the end of the daemon', [
+      () => this.#listener.stop(),
+      ...[...this.#sessions].map(session => () => session.close()),
+      () => contexts.closeAll(),
+      () => devices.removeAll(),
+      () => objectJobs.finish(),
+      ...clients.stopSteps,
+      () => events.closeAll(),
+      () => netlink.closeAll(),
+      () => this.#loop.stop(),
+      () => interfaces?.close(),
+      () => this.#closeParkedPage(),
+      () => this.#reserve.close(),
+      () => removeTree(root),
+      // Last: while the socket exists, no other daemon starts at this path, so `removeTree` removes our own tree.
+      () => this.#stopListening(),
+    ])
+    this.#resolveEnded()
+  }
+
+  #closeParkedPage(): void {
+    close(this.#parkedPage.fd)
+    this.#parkedPool.release(this.#parkedPage.mapping)
+  }
+
+  #stopListening(): void {
+    rmSync(this.socket, { force: true })
+    close(this.#listening)
+  }
+}
+
 /** Starts a daemon; it serves when the promise resolves. Throws an Error with a message for people. */
-export const startDaemon = async ({
-  socket: path,
-  config,
-  endWithLastClient,
-  parts: replacements = {},
-  served = ownUserOnly,
-}: DaemonOptions): Promise<Daemon> => {
+export const startDaemon = async (options: DaemonOptions): Promise<Daemon> => {
+  const { config, socket: path, parts: replacements = {}, served = ownUserOnly } = options
   checkDevices(config.devices)
   const socket = resolve(path)
-  const root = `${socket}.tree`
-  if (Buffer.byteLength(root) > MAX_ROOT_PATH) throw new Error(`socket path ${socket} is too long`)
-  const onTurn = (): void => {
-    daemon.turn++
-  }
-  const { interfaces, network, containment, slices, objectJobs, core, clients, thresholds, polled, torment, devices } =
-    createParts(config, replacements, onTurn, () => runningLoop)
-  const trace = createTraceHub(nowMicroseconds)
-  let runningLoop: Loop | undefined
+  if (Buffer.byteLength(treeOf(socket)) > MAX_ROOT_PATH) throw new Error(`socket path ${socket} is too long`)
+  const running: Running = {}
+  const parts = createParts(config, replacements, running)
+  const { devices, interfaces } = parts
   let listening: number
   try {
     // Creating the devices checks that their addresses exist and are free, so this comes first.
@@ -249,199 +460,5 @@ export const startDaemon = async ({
     interfaces?.close()
     throw error
   }
-  /**
-   * Called last: while the socket exists, no other daemon starts at this path, so `removeTree` removes our own tree.
-   */
-  const stopListening = (): void => {
-    rmSync(socket, { force: true })
-    close(listening)
-  }
-
-  // A pool of its own, because `userdma stat` shows the counts of the other pool as those of contexts' memory.
-  const parkedPool = createRingPool()
-  const parkedPage = createParkedPage(parkedPool)
-  /** Removes a device that threw, since its state is unknown; its programs get DEVICE_FATAL. */
-  const removeFaulty = (device: Pick<RxeDevice, 'device'>, error: unknown): void => {
-    const { name } = device.device
-    containment.report(`device ${name}, which is removed`, error)
-    if (devices.find(name)?.device === device.device) daemon.unplug(name)
-  }
-  const loop = createLoop(parkedPage.mapping.i32, polled, onTurn, (failed, error) => {
-    const device = devices.rxe.find(rxe => rxe === failed)
-    if (device !== undefined) removeFaulty(device, error)
-    else containment.report(failed === thresholds ? 'thresholds of events' : 'timers of clients', error)
-  })
-  runningLoop = loop
-  const pool = createRingPool()
-  const contexts = createContexts(
-    pool,
-    (context, handle) => {
-      for (const { device, onDoorbell } of devices.rxe) if (device === context.device) onDoorbell(context, handle)
-    },
-    () => {
-      loop.kick()
-      endIfUnused()
-    },
-    containment,
-  )
-  const failures = createFailureReports(core, nowMicroseconds, replacements.log ?? console.error, trace.postFailure)
-  const sessions = new Set<Session>()
-  /**
-   * The processes that may have an event descriptor, most likely first: the one whose call runs, then all others with a
-   * session, since copies may be in any process, and a device can be removed outside a call.
-   */
-  const holders = function* (): Generator<ProcessHandle> {
-    if (daemon.callingProcess !== undefined) yield daemon.callingProcess
-    for (const { process } of sessions) if (process !== daemon.callingProcess) yield process
-  }
-  let files: DeviceFiles | undefined
-  /** Makes an added device follow its interface; undefined without interfaces. */
-  let followDevice: ((added: RxeDevice) => void) | undefined
-  const daemon: DaemonState = {
-    get config() {
-      return { ...config, devices: devices.listed }
-    },
-    core,
-    dispatch: replacements.dispatch ?? dispatch,
-    log: replacements.log ?? console.error,
-    containment,
-    network,
-    pool,
-    loop,
-    contexts,
-    events: createEventSockets(core, holders, { containment, slices }, ({ context }) => {
-      // A context without memory file has only rdma_cm channels or a umad file; it ends with the last of them.
-      if (context.mapped === undefined && context.descriptors.size === 0) closeContext(context)
-    }),
-    fdQuotas: createFdQuotas(),
-    memory: createMemoryQuotas(),
-    slices,
-    trace,
-    cm: clients.use('rdma_cm'),
-    failures,
-    check: config.check ? createDaemonChecker(core, nowMicroseconds, { contexts, failures }, config) : undefined,
-    torment: torment?.decisions,
-    destroyWaits: createDestroyWaits(
-      containment.guard('a destroy that waits', ({ object: { context }, failure }) => {
-        if (context !== undefined) reportFailure(failure, context.device, context)
-      }),
-    ),
-    refreshCounters: () => files?.refreshCounters() ?? 0,
-    netlink: createNetlink({ containment, slices, answer: createRequests(() => daemon) }),
-    async untilContextsDestroyed(user) {
-      await afterHangUps()
-      // Queued jobs may still close contexts.
-      if (objectJobs.waiting > 0) await objectJobs.run([].values())
-      // A program closes its doorbell before its memory file.
-      contexts.endUnheld()
-      await untilContextsDestroyed(core, user)
-    },
-    plug(spec) {
-      // A device that is being removed may still have the name or address.
-      objectJobs.finish()
-      const added = devices.add(spec)
-      files?.add(added)
-      if (added.rxe !== undefined) followDevice?.(added.rxe)
-      loop.kick()
-      notifyAdded(daemon.netlink, added)
-    },
-    rename(name, newName) {
-      const found = devices.find(name)
-      if (found === undefined || name === newName) return
-      devices.rename(found, newName)
-      files?.rename(found, name)
-      notifyRenamed(daemon.netlink, found)
-    },
-    unplug(name) {
-      const removed = devices.find(name)
-      devices.remove(name)
-      if (removed === undefined) return
-      daemon.contexts.hangUp(removed.device)
-      files?.remove(removed)
-      notifyRemoved(daemon.netlink, removed)
-    },
-    root,
-    parkedFd: parkedPage.fd,
-    devices,
-    refuseConnection: createRefusal(containment),
-    serves: (fd, peer) => isServed(served, fd, peer),
-    sessions: () => sessions.size,
-    sessionsOf: pid => [...sessions].filter(({ process }) => process.pid === pid).length,
-    turn: 0,
-    callingProcess: undefined,
-  }
-  try {
-    const deviceFiles = createDeviceFiles(root, devices.all)
-    files = deviceFiles
-    const onChanged = (device: Pick<RxeDevice, 'device' | 'state'>, previous?: Identity): void => {
-      deviceFiles.update(device)
-      if (previous !== undefined) notifyMoved(daemon.netlink, device, previous)
-    }
-    if (interfaces)
-      followDevice = followInterfaces(interfaces, devices.rxe, onChanged, removeFaulty, {
-        ownMac: ({ device }, mac) => daemon.cm.hardwareAddressChanged(device, mac),
-        neighbourMac: ({ device }, address, mac) => daemon.cm.neighbourChanged(device, address, mac),
-      })
-  } catch (error) {
-    loop.stop()
-    interfaces?.close()
-    devices.removeAll()
-    close(parkedPage.fd)
-    parkedPool.release(parkedPage.mapping)
-    removeTree(root)
-    stopListening()
-    throw error
-  }
-
-  let resolveEnded = (): void => {}
-  const ended = new Promise<void>(done => {
-    resolveEnded = done
-  })
-  let isEnded = false
-  const end = (): void => {
-    if (isEnded) return
-    isEnded = true
-    clearTimeout(firstClientTimer)
-    containment.runAll('the end of the daemon', [
-      () => listener.stop(),
-      ...[...sessions].map(session => session.close),
-      () => daemon.contexts.closeAll(),
-      () => devices.removeAll(),
-      () => objectJobs.finish(),
-      ...clients.stopSteps,
-      () => daemon.events.closeAll(),
-      () => daemon.netlink.closeAll(),
-      () => loop.stop(),
-      () => interfaces?.close(),
-      () => close(parkedPage.fd),
-      () => parkedPool.release(parkedPage.mapping),
-      () => reserve.close(),
-      () => removeTree(root),
-      stopListening,
-    ])
-    resolveEnded()
-  }
-
-  /** A context can outlive all sessions, if its descriptor is in transit to another program or was inherited. */
-  const isUnused = (): boolean => endWithLastClient && sessions.size === 0 && daemon.contexts.count === 0
-  const endIfUnused = (): void => {
-    if (isUnused())
-      setImmediate(() => {
-        if (isUnused()) end()
-      })
-  }
-
-  // The command that started the daemon may have ended before a client connected.
-  const firstClientTimer = setTimeout(endIfUnused, FIRST_CLIENT_TIMEOUT)
-
-  const { listener, reserve } = acceptSessions(daemon, listening, sessions, endIfUnused)
-
-  return {
-    socket,
-    ended,
-    async close() {
-      end()
-      await ended
-    },
-  }
+  return new RunningDaemon(options, socket, parts, running, listening)
 }

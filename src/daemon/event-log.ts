@@ -26,11 +26,6 @@ interface Reader {
   claimedSince: number | undefined
 }
 
-export interface EventLogs {
-  /** New entries of all contexts; and the ids of the contexts of which some were lost, such as overwritten ones. */
-  read(): { readonly entries: LoggedEvent[]; readonly lost: readonly number[] }
-}
-
 /** CLOCK_MONOTONIC at the time 0 of `nowMicroseconds`, in microseconds: the fastest of 100 measurements. */
 const clockStart = (): number => {
   let shortest = Number.POSITIVE_INFINITY
@@ -47,65 +42,80 @@ const clockStart = (): number => {
 }
 
 /** `processOf`: our pid of the process that uses a context and whose pid in its own namespace is `pid`; -1: unknown. */
-export const createEventLogs = (
-  contexts: Contexts,
-  processOf: (context: Context, pid: number) => number,
-): EventLogs => {
-  const readers = new WeakMap<Context, Reader>()
-  const head = new DataView(new ArrayBuffer(Messages.eventLog.size))
-  const bytes = new DataView(new ArrayBuffer(EventLog.entries * ENTRY_BYTES))
-  const tail = new DataView(new ArrayBuffer(8))
-  const start = clockStart()
+export class EventLogs {
+  readonly #contexts: Contexts
+  readonly #processOf: (context: Context, pid: number) => number
+  readonly #readers = new WeakMap<Context, Reader>()
+  readonly #head = new DataView(new ArrayBuffer(Messages.eventLog.size))
+  readonly #bytes = new DataView(new ArrayBuffer(EventLog.entries * ENTRY_BYTES))
+  readonly #tail = new DataView(new ArrayBuffer(8))
+  readonly #start = clockStart()
+
+  constructor(contexts: Contexts, processOf: (context: Context, pid: number) => number) {
+    this.#contexts = contexts
+    this.#processOf = processOf
+  }
+
+  /** New entries of all contexts; and the ids of the contexts of which some were lost, such as overwritten ones. */
+  read(): { entries: LoggedEvent[]; lost: number[] } {
+    const entries: LoggedEvent[] = []
+    const lost: number[] = []
+    // Also contexts that are being destroyed: their programs may have logged entries just before they ended.
+    for (const { context, memory } of this.#contexts.withMemory())
+      if (!this.#readContext(context, memory.fd, entries)) lost.push(context.id)
+    return { entries, lost }
+  }
+
   /** The logged time at this offset of `bytes`, on the clock of `nowMicroseconds`; `now` for a wrong time. */
-  const timeAt = (at: number, now: number): number => {
-    const time = Number(bytes.getBigUint64(at, true)) / 1000 - start
+  #timeAt(at: number, now: number): number {
+    const time = Number(this.#bytes.getBigUint64(at, true)) / 1000 - this.#start
     return time > now + MAX_FUTURE ? now : time
   }
 
   /** Reads `count` entries of the ring, from number `from` on, into `bytes`. */
-  const load = (fd: number, from: number, count: number): void => {
+  #load(fd: number, from: number, count: number): void {
     const first = from % EventLog.entries
     const untilWrap = Math.min(count, EventLog.entries - first)
     const offset = EventLog.offset + EventLog.firstEntry
-    readSync(fd, bytes, 0, untilWrap * ENTRY_BYTES, offset + first * ENTRY_BYTES)
-    if (untilWrap < count) readSync(fd, bytes, untilWrap * ENTRY_BYTES, (count - untilWrap) * ENTRY_BYTES, offset)
+    readSync(fd, this.#bytes, 0, untilWrap * ENTRY_BYTES, offset + first * ENTRY_BYTES)
+    if (untilWrap < count) readSync(fd, this.#bytes, untilWrap * ENTRY_BYTES, (count - untilWrap) * ENTRY_BYTES, offset)
   }
 
   /** Adds the new entries of a context to `entries`; false if some were lost. */
-  const readContext = (context: Context, fd: number, entries: LoggedEvent[]): boolean => {
-    readSync(fd, head, 0, head.byteLength, EventLog.offset)
-    const written = Number(head.getBigUint64(HEAD_OFFSET, true))
-    let reader = readers.get(context)
+  #readContext(context: Context, fd: number, entries: LoggedEvent[]): boolean {
+    readSync(fd, this.#head, 0, this.#head.byteLength, EventLog.offset)
+    const written = Number(this.#head.getBigUint64(HEAD_OFFSET, true))
+    let reader = this.#readers.get(context)
     if (written === (reader?.tail ?? 0)) return true
     if (reader === undefined) {
       reader = { tail: 0, claimedSince: undefined }
-      readers.set(context, reader)
+      this.#readers.set(context, reader)
     }
     /** Whether the ring still has all entries since the last read. */
     const hasAll = written > reader.tail && written - reader.tail <= EventLog.entries
     if (!hasAll) reader.tail = Math.max(0, written - EventLog.entries)
     const now = nowMicroseconds()
     const count = written - reader.tail
-    load(fd, reader.tail, count)
+    this.#load(fd, reader.tail, count)
     let done = 0
     let isLost = !hasAll
     for (; done < count; done++) {
       const at = done * ENTRY_BYTES
-      const sequence = Number(bytes.getBigUint64(at + ENTRY_OFFSETS.sequence, true))
+      const sequence = Number(this.#bytes.getBigUint64(at + ENTRY_OFFSETS.sequence, true))
       if (sequence === reader.tail + done + 1) {
         reader.claimedSince = undefined
-        const pid = bytes.getUint32(at + ENTRY_OFFSETS.pid, true)
+        const pid = this.#bytes.getUint32(at + ENTRY_OFFSETS.pid, true)
         entries.push({
-          time: timeAt(at + ENTRY_OFFSETS.time, now),
-          acquired: timeAt(at + ENTRY_OFFSETS.acquired, now),
-          wrId: bytes.getBigUint64(at + ENTRY_OFFSETS.wrId, true),
-          process: processOf(context, pid),
-          thread: bytes.getUint32(at + ENTRY_OFFSETS.tid, true),
-          kind: bytes.getUint32(at + ENTRY_OFFSETS.kind, true),
+          time: this.#timeAt(at + ENTRY_OFFSETS.time, now),
+          acquired: this.#timeAt(at + ENTRY_OFFSETS.acquired, now),
+          wrId: this.#bytes.getBigUint64(at + ENTRY_OFFSETS.wrId, true),
+          process: this.#processOf(context, pid),
+          thread: this.#bytes.getUint32(at + ENTRY_OFFSETS.tid, true),
+          kind: this.#bytes.getUint32(at + ENTRY_OFFSETS.kind, true),
           context: context.id,
-          number: bytes.getUint32(at + ENTRY_OFFSETS.number, true),
-          count: bytes.getUint32(at + ENTRY_OFFSETS.count, true),
-          stack: bytes.getUint32(at + ENTRY_OFFSETS.stack, true),
+          number: this.#bytes.getUint32(at + ENTRY_OFFSETS.number, true),
+          count: this.#bytes.getUint32(at + ENTRY_OFFSETS.count, true),
+          stack: this.#bytes.getUint32(at + ENTRY_OFFSETS.stack, true),
         })
         continue
       }
@@ -118,19 +128,8 @@ export const createEventLogs = (
       isLost = true
     }
     reader.tail += done
-    tail.setBigUint64(0, BigInt(reader.tail), true)
-    writeSync(fd, tail, 0, tail.byteLength, EventLog.offset + TAIL_OFFSET)
+    this.#tail.setBigUint64(0, BigInt(reader.tail), true)
+    writeSync(fd, this.#tail, 0, this.#tail.byteLength, EventLog.offset + TAIL_OFFSET)
     return !isLost
-  }
-
-  return {
-    read() {
-      const entries: LoggedEvent[] = []
-      const lost: number[] = []
-      // Also contexts that are being destroyed: their programs may have logged entries just before they ended.
-      for (const { context, memory } of contexts.withMemory)
-        if (!readContext(context, memory.fd, entries)) lost.push(context.id)
-      return { entries, lost }
-    },
   }
 }

@@ -30,22 +30,6 @@ export interface Pollable {
   nextTimeout(): number
 }
 
-/** `kick`, `touch` and `advance` have no effect while the loop is awake: it is polling, or polls soon. */
-export interface Loop {
-  /** A doorbell rang or packets arrived: polls. */
-  kick(): void
-  /** A call may have changed queues: polls only the changed queues; if these had work, the loop runs. */
-  touch(): void
-  /**
-   * A device has work that no program posted (messages of the connection manager): does that work, and polls only the
-   * changed queues.
-   */
-  advance(): void
-  /** Whether the loop is not parked: code on the event loop should return soon. */
-  readonly isAwake: boolean
-  stop(): void
-}
-
 /** Microseconds after which a loop that still finds work returns to the event loop. */
 const SLICE = 500
 /** Microseconds without work before the loop parks. */
@@ -58,51 +42,107 @@ const rethrow = (_device: Pollable, error: unknown): void => {
 }
 
 /**
+ * `kick`, `touch` and `advance` have no effect while the loop is awake: it is polling, or polls soon.
+ *
  * `parked`: the parked page, which programs read. `devices` may change while the loop runs. `onTurn` is called at the
  * start of each turn of the loop: cached facts about processes expire then. `onFailure` is called for a device that
  * threw, and may remove it.
  */
-export const createLoop = (
-  parked: Int32Array,
-  devices: readonly Pollable[],
-  onTurn: () => void = () => {},
-  onFailure: (device: Pollable, error: unknown) => void = rethrow,
-): Loop => {
-  let isRunning = false
-  let isStopped = false
+export class Loop {
+  readonly #parked: Int32Array
+  readonly #devices: readonly Pollable[]
+  readonly #onTurn: () => void
+  readonly #onFailure: (device: Pollable, error: unknown) => void
+  #isRunning = false
+  #isStopped = false
   /** The next slice of the busy loop; undefined while the loop is parked or runs. */
-  let nextSlice: NodeJS.Immediate | undefined
+  #nextSlice: NodeJS.Immediate | undefined
   /** The next slice of a poll of all queues. */
-  let nextCheck: NodeJS.Immediate | undefined
-  const timer = createTimer(() => {
-    timerDue = Infinity
-    kick()
+  #nextCheck: NodeJS.Immediate | undefined
+  readonly #timer = createTimer(() => {
+    this.#timerDue = Infinity
+    this.kick()
   })
-  let timerDue = Infinity
-
+  #timerDue = Infinity
   /** Devices that threw in the current round; undefined if none did. */
-  let thrown: Map<Pollable, unknown> | undefined
-  const noteThrown = (device: Pollable, error: unknown): void => {
-    thrown ??= new Map()
-    thrown.set(device, error)
+  #thrown: Map<Pollable, unknown> | undefined
+
+  constructor(
+    parked: Int32Array,
+    devices: readonly Pollable[],
+    onTurn: () => void = () => {},
+    onFailure: (device: Pollable, error: unknown) => void = rethrow,
+  ) {
+    this.#parked = parked
+    this.#devices = devices
+    this.#onTurn = onTurn
+    this.#onFailure = onFailure
+    setWord(parked, ParkedPage.PARKED, 1)
   }
-  const reportThrown = (): void => {
-    const reported = thrown
-    thrown = undefined
-    for (const [device, error] of reported ?? []) onFailure(device, error)
+
+  /** A doorbell rang or packets arrived: polls. */
+  kick(): void {
+    if (this.#nextSlice === undefined) this.#run(ScanScope.USED)
+  }
+
+  /** A call may have changed queues: polls only the changed queues; if these had work, the loop runs. */
+  touch(): void {
+    // The loop is not parked: its next slice sees the change.
+    if (this.#isRunning || this.#isStopped || this.#nextSlice !== undefined) return
+    this.#onTurn()
+    if (this.#pollAll(ScanScope.CHANGED)) this.kick()
+    else this.#armTimer()
+  }
+
+  /**
+   * A device has work that no program posted (messages of the connection manager): does that work, and polls only the
+   * changed queues.
+   */
+  advance(): void {
+    if (this.#isRunning || this.#isStopped || this.#nextSlice !== undefined) return
+    this.#onTurn()
+    for (let polls = 1; this.#pollAll(ScanScope.CHANGED); polls++)
+      if (polls === MAX_ADVANCES) {
+        this.kick()
+        return
+      }
+    this.#armTimer()
+  }
+
+  /** Whether the loop is not parked: code on the event loop should return soon. */
+  get isAwake(): boolean {
+    return this.#isRunning || this.#nextSlice !== undefined
+  }
+
+  stop(): void {
+    this.#isStopped = true
+    this.#timer.close()
+    if (this.#nextSlice) clearImmediate(this.#nextSlice)
+    if (this.#nextCheck) clearImmediate(this.#nextCheck)
+  }
+
+  #noteThrown(device: Pollable, error: unknown): void {
+    this.#thrown ??= new Map()
+    this.#thrown.set(device, error)
+  }
+
+  #reportThrown(): void {
+    const reported = this.#thrown
+    this.#thrown = undefined
+    for (const [device, error] of reported ?? []) this.#onFailure(device, error)
   }
 
   /** Polls all devices; true if any had work. */
-  const pollAll = (scope: ScanScope): boolean => {
+  #pollAll(scope: ScanScope): boolean {
     const now = nowMicroseconds()
     let hadWork = false
-    for (let i = 0; i < devices.length; i++)
+    for (let i = 0; i < this.#devices.length; i++)
       try {
-        hadWork = devices[i]!.poll(now, scope) || hadWork
+        hadWork = this.#devices[i]!.poll(now, scope) || hadWork
       } catch (error) {
-        noteThrown(devices[i]!, error)
+        this.#noteThrown(this.#devices[i]!, error)
       }
-    if (thrown !== undefined) reportThrown()
+    if (this.#thrown !== undefined) this.#reportThrown()
     return hadWork
   }
 
@@ -111,9 +151,9 @@ export const createLoop = (
    * there is still work at `sliceEnd`. `firstScope`: the queues of the first poll. `lastWork`: the time at which there was
    * work last.
    */
-  const drain = (firstScope: ScanScope, lastWork: number, sliceEnd: number): boolean => {
+  #drain(firstScope: ScanScope, lastWork: number, sliceEnd: number): boolean {
     for (let scope = firstScope; ; scope = ScanScope.USED) {
-      const hadWork = pollAll(scope)
+      const hadWork = this.#pollAll(scope)
       const now = nowMicroseconds()
       if (hadWork) lastWork = now
       else if (now - lastWork >= LINGER || !yieldOnce(now)) return true
@@ -121,110 +161,74 @@ export const createLoop = (
     }
   }
 
-  const armTimer = (): void => {
+  #armTimer(): void {
     let due = Infinity
-    for (let i = 0; i < devices.length; i++)
+    for (let i = 0; i < this.#devices.length; i++)
       try {
-        due = Math.min(due, devices[i]!.nextTimeout())
+        due = Math.min(due, this.#devices[i]!.nextTimeout())
       } catch (error) {
-        noteThrown(devices[i]!, error)
+        this.#noteThrown(this.#devices[i]!, error)
       }
-    if (thrown !== undefined) reportThrown()
-    if (due >= timerDue) return
-    timerDue = due
-    timer.set(due - nowMicroseconds())
+    if (this.#thrown !== undefined) this.#reportThrown()
+    if (due >= this.#timerDue) return
+    this.#timerDue = due
+    this.#timer.set(due - nowMicroseconds())
   }
 
   /**
    * The loop is parked: continues the poll of all queues in slices, for requests that were posted before the parked
    * word was set.
    */
-  const onParked = (): void => {
-    armTimer()
-    if (devices.some(device => device.isUnfinished?.())) nextCheck ??= setImmediate(continueCheck)
+  #onParked(): void {
+    this.#armTimer()
+    if (this.#devices.some(device => device.isUnfinished?.()))
+      this.#nextCheck ??= setImmediate(() => this.#continueCheck())
   }
-  const continueCheck = (): void => {
-    nextCheck = undefined
+
+  #continueCheck(): void {
+    this.#nextCheck = undefined
     // The loop is not parked any more; it starts a new poll of all queues when it parks.
-    if (isRunning || isStopped || nextSlice !== undefined) return
+    if (this.#isRunning || this.#isStopped || this.#nextSlice !== undefined) return
     // Programs that poll may need the processor, and their next posts are more urgent.
     yieldOnce(nowMicroseconds())
-    onTurn()
-    if (pollAll(ScanScope.CONTINUE)) kick()
-    else onParked()
+    this.#onTurn()
+    if (this.#pollAll(ScanScope.CONTINUE)) this.kick()
+    else this.#onParked()
   }
 
   /** Polls until there is no work and the loop is parked; false if there is still work after SLICE. */
-  const untilParked = (firstScope: ScanScope): boolean => {
+  #untilParked(firstScope: ScanScope): boolean {
     let lastWork = Number.NEGATIVE_INFINITY
     const sliceEnd = nowMicroseconds() + SLICE
-    while (drain(firstScope, lastWork, sliceEnd)) {
-      setWord(parked, ParkedPage.PARKED, 1)
-      if (!pollAll(ScanScope.BEGIN)) {
-        onParked()
+    while (this.#drain(firstScope, lastWork, sliceEnd)) {
+      setWord(this.#parked, ParkedPage.PARKED, 1)
+      if (!this.#pollAll(ScanScope.BEGIN)) {
+        this.#onParked()
         return true
       }
-      setWord(parked, ParkedPage.PARKED, 0)
+      setWord(this.#parked, ParkedPage.PARKED, 0)
       lastWork = nowMicroseconds()
       if (lastWork >= sliceEnd) return false
     }
     return false
   }
 
-  const run = (firstScope: ScanScope): void => {
-    if (isRunning || isStopped) return
-    isRunning = true
+  #run(firstScope: ScanScope): void {
+    if (this.#isRunning || this.#isStopped) return
+    this.#isRunning = true
     let isParked = false
     try {
-      onTurn()
-      setWord(parked, ParkedPage.PARKED, 0)
-      isParked = untilParked(firstScope)
+      this.#onTurn()
+      setWord(this.#parked, ParkedPage.PARKED, 0)
+      isParked = this.#untilParked(firstScope)
     } finally {
-      isRunning = false
+      this.#isRunning = false
       // Without parking no doorbells ring, so the loop continues soon, with a poll of all queues.
       if (!isParked)
-        nextSlice = setImmediate(() => {
-          nextSlice = undefined
-          run(ScanScope.BEGIN)
+        this.#nextSlice = setImmediate(() => {
+          this.#nextSlice = undefined
+          this.#run(ScanScope.BEGIN)
         })
     }
-  }
-  const kick = (): void => {
-    if (nextSlice === undefined) run(ScanScope.USED)
-  }
-
-  const touch = (): void => {
-    // The loop is not parked: its next slice sees the change.
-    if (isRunning || isStopped || nextSlice !== undefined) return
-    onTurn()
-    if (pollAll(ScanScope.CHANGED)) kick()
-    else armTimer()
-  }
-
-  const advance = (): void => {
-    if (isRunning || isStopped || nextSlice !== undefined) return
-    onTurn()
-    for (let polls = 1; pollAll(ScanScope.CHANGED); polls++)
-      if (polls === MAX_ADVANCES) {
-        kick()
-        return
-      }
-    armTimer()
-  }
-
-  setWord(parked, ParkedPage.PARKED, 1)
-  return {
-    kick,
-    touch,
-    advance,
-    get isAwake() {
-      return isRunning || nextSlice !== undefined
-    },
-    stop() {
-      isStopped = true
-      timer.close()
-      if (nextSlice) clearImmediate(nextSlice)
-      if (nextCheck) clearImmediate(nextCheck)
-    },
   }
 }

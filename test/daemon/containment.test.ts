@@ -9,9 +9,9 @@ import { type TestContext, test } from 'node:test'
 import { openContext, unregister } from '../../src/core/devices/registry.ts'
 import { dispatch } from '../../src/core/dispatch/dispatch.ts'
 import { createContainment } from '../../src/daemon/containment.ts'
-import { createContexts } from '../../src/daemon/context/contexts.ts'
+import { Contexts } from '../../src/daemon/context/contexts.ts'
 import { type Daemon, type DaemonParts, startDaemon } from '../../src/daemon/daemon.ts'
-import { createLoop, type Pollable } from '../../src/daemon/loop.ts'
+import { Loop, type Pollable } from '../../src/daemon/loop.ts'
 import { createRxeDevice, type RxeDevice } from '../../src/drivers/rxe/device.ts'
 import { createRingPool } from '../../src/host/memory/mapping.ts'
 import { AsyncEventType } from '../../src/spec/enums.ts'
@@ -204,7 +204,7 @@ test('stop ends the loop, whatever throws', async () => {
     nextTimeout: () => Number.POSITIVE_INFINITY,
   }
   const devices = [broken, healthy]
-  const loop = createLoop(
+  const loop = new Loop(
     words,
     devices,
     () => {},
@@ -224,7 +224,7 @@ test('stop ends the loop, whatever throws', async () => {
   loop.stop()
 
   // A callback that throws itself: the loop continues by itself.
-  const again = createLoop(words, [broken], () => {})
+  const again = new Loop(words, [broken], () => {})
   assert.throws(() => again.kick(), /injected/)
   isBroken = false
   while (words[ParkedPage.PARKED] === 0) await new Promise(setImmediate)
@@ -237,7 +237,7 @@ test('errors in a timer and in a doorbell are logged, and the context still ends
   const m = machine(1)
   let calls = 0
   let onCall = (): void => {}
-  const contexts = createContexts(
+  const contexts = new Contexts(
     createRingPool(),
     () => {},
     () => {

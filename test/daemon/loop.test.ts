@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert/strict'
 import { type TestContext, test } from 'node:test'
-import { createLoop, type Loop, type Pollable } from '../../src/daemon/loop.ts'
+import { Loop, type Pollable } from '../../src/daemon/loop.ts'
 import { createPostScan, ScanScope, SLICE_ROWS } from '../../src/drivers/rxe/rings/posts.ts'
 import { createReceiveQueue } from '../../src/drivers/rxe/rings/receive-queue.ts'
 import { storeProducer } from '../../src/drivers/rxe/rings/rings.ts'
@@ -16,7 +16,7 @@ import { testRings } from '../drivers/rxe/provider.ts'
 
 const setUp = (device: Pollable, turn?: () => void): { loop: Loop; parked: () => number } => {
   const words = new Int32Array(ParkedPage.bytes / 4)
-  const loop = createLoop(words, [device], turn)
+  const loop = new Loop(words, [device], turn)
   return { loop, parked: () => words[ParkedPage.PARKED] }
 }
 
@@ -284,7 +284,7 @@ test('very many idle queue pairs are checked a slice per turn, and a post among 
   }
   found.length = 0
   storeProducer(rings[COUNT - 1].send.ring, 1)
-  await turn(loop.kick)
+  await turn(() => loop.kick())
   assert.equal(parked(), 1)
   for (let turns = 0; found.length === 0; turns++) {
     assert.ok(turns < 100)

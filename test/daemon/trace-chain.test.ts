@@ -8,7 +8,7 @@ import { createCore } from '../../src/core/devices/registry.ts'
 import { dispatch } from '../../src/core/dispatch/dispatch.ts'
 import { invokeNow, openContext } from '../../src/core/index.ts'
 import { ioctlDialect } from '../../src/daemon/session/dialects.ts'
-import { createTraceHub } from '../../src/daemon/trace/trace-hub.ts'
+import { TraceHub } from '../../src/daemon/trace/trace-hub.ts'
 import { type Access, recordingCaller } from '../../src/daemon/trace/trace-messages.ts'
 import { createNullDevice, Sink } from '../../src/drivers/null/device.ts'
 import { Interface } from '../../src/spec/classes/device/interface.ts'
@@ -77,7 +77,7 @@ test('values of a chain’s entries that lie elsewhere in memory are shown as of
   }
   memory.set(encodeCall(chain, { inputAddresses: { entries: BigInt(CHAIN) }, rooms }), MESSAGE)
 
-  const hub = createTraceHub(() => 0)
+  const hub = new TraceHub(() => 0)
   const records: TraceRecord[] = []
   hub.subscribe({ tag: '', abi: true, post: record => records.push(JSON.parse(JSON.stringify(record))) })
   const facts = () => ({ pid: 1, tid: 1, fd: 3, command: 'x', device: 'null0', dialect: 'object' as const })

@@ -5,7 +5,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
-import { createContextMemory } from '../../src/daemon/context/context-file.ts'
+import { ContextMemory } from '../../src/daemon/context/context-file.ts'
 import { mmapInfo, ringMemoryOf } from '../../src/drivers/rxe/context.ts'
 import {
   createRing,
@@ -30,7 +30,7 @@ const PAGE_BYTES = 4096
  */
 const deviceAndLibrary = (isPacked: boolean) => {
   const pool = createRingPool()
-  const memory = createContextMemory(pool, isPacked)
+  const memory = new ContextMemory(pool, isPacked)
   const rings = ringMemoryOf({ state: undefined, mapped: memory } as never)
   const file = createFileRings(memory.fd)
   const programRingOf = (ring: Ring): ProgramRing => programRing({ layout: rxeLayout, ring: file.ring }, mmapInfo(ring))

@@ -35,22 +35,6 @@ const NAME = 'userdma-context'
  */
 const { chunk: CHUNK } = ContextFile
 
-export interface ContextMemory extends MappedMemory {
-  readonly fd: number
-  /** Identifies the file in every process: device and inode. */
-  readonly dev: number
-  readonly inode: number
-  /** Number of rings in use, and bytes of the ranges that contain them. */
-  readonly ringCount: number
-  readonly ringBytes: number
-  /** A new descriptor of the file for a program; the caller passes it on and closes it. Throws as `openHeld`. */
-  share(): number
-  /** Whether any program has a descriptor or mapping of the file, or a descriptor is in transit between programs. */
-  readonly isHeld: boolean
-  /** Releases everything; no range may be used afterwards. */
-  close(): void
-}
-
 /** A part of the file that is mapped as a whole, for many ranges. */
 interface Chunk {
   /** Offset in the file. */
@@ -66,138 +50,156 @@ interface Chunk {
 }
 
 /** `isPacked`: the driver may put many rings into one range (`MappedMemory.packed`). */
-export const createContextMemory = (pool: RingPool, isPacked = false): ContextMemory => {
-  const packed = isPacked ? { count: 0 } : undefined
-  const fd = createMemfd(NAME, ContextFile.bytes)
-  addSeals(fd, SEAL_SHRINK | SEAL_GROW | SEAL_SEAL)
-  const chunks = new Set<Chunk>()
-  const chunkOf = new Map<MappedChunk, Chunk>()
+export class ContextMemory implements MappedMemory {
+  readonly #pool: RingPool
+  readonly packed: { count: number } | undefined
+  readonly fd = createMemfd(NAME, ContextFile.bytes)
+  readonly #chunks = new Set<Chunk>()
+  readonly #chunkOf = new Map<MappedChunk, Chunk>()
   /** Chunks with freed ranges, by length. */
-  const reusable = new Map<number, Set<Chunk>>()
+  readonly #reusable = new Map<number, Set<Chunk>>()
   /** File offsets of released chunks, by length. They are holes, which read as zeros and use no memory. */
-  const holes = new Map<number, number[]>()
+  readonly #holes = new Map<number, number[]>()
   /** The chunk from which new ranges are allocated. */
-  let current: Chunk | undefined
+  #current: Chunk | undefined
   /** Offset in the file of the next new chunk. */
-  let nextOffset: number = ContextFile.firstRing
-  let ringBytes = 0
+  #nextOffset: number = ContextFile.firstRing
+  #usedBytes = 0
   /** Whether freed ranges are not reused any more (`keep`). */
-  let isKept = false
+  #isKept = false
+  /** Identifies the file in every process: device and inode. */
+  readonly dev: number
+  readonly inode: number
 
-  const addChunk = (length: number): Chunk => {
-    let offset = holes.get(length)?.pop()
+  constructor(pool: RingPool, isPacked = false) {
+    this.#pool = pool
+    this.packed = isPacked ? { count: 0 } : undefined
+    addSeals(this.fd, SEAL_SHRINK | SEAL_GROW | SEAL_SEAL)
+    const { dev, ino } = fileIdentity(this.fd)
+    this.dev = dev
+    this.inode = ino
+  }
+
+  /** Number of rings in use, and bytes of the ranges that contain them. */
+  get ringCount(): number {
+    return this.packed?.count ?? this.#chunkOf.size
+  }
+
+  get ringBytes(): number {
+    return this.#usedBytes
+  }
+
+  /** A new descriptor of the file for a program; the caller passes it on and closes it. Throws as `openHeld`. */
+  share(): number {
+    return openHeld(this.fd)
+  }
+
+  /** Whether any program has a descriptor or mapping of the file, or a descriptor is in transit between programs. */
+  get isHeld(): boolean {
+    return isHeld(this.fd)
+  }
+
+  allocate(bytes: number): MappedChunk {
+    const length = wholePages(bytes)
+    const { chunk, at } = this.#reuse(length) ?? this.#allocateNew(length)
+    const { bytes: all, view, i32 } = chunk.mapping
+    const range: MappedChunk = { offset: chunk.offset + at, length, at, bytes: all, view, words: i32 }
+    this.#chunkOf.set(range, chunk)
+    chunk.live++
+    this.#usedBytes += length
+    return range
+  }
+
+  free(range: MappedChunk): void {
+    const chunk = this.#chunkOf.get(range)
+    if (!chunk) throw new Error('the ring does not belong to this context, or was freed before')
+    this.#chunkOf.delete(range)
+    this.#usedBytes -= range.length
+    chunk.live--
+    if (this.#isKept) return
+    if (chunk.live === 0) {
+      this.#dropChunk(chunk)
+      return
+    }
+    appendTo(chunk.free, range.length, range.at)
+    const chunksOfLength = this.#reusable.get(range.length)
+    if (chunksOfLength) chunksOfLength.add(chunk)
+    else this.#reusable.set(range.length, new Set([chunk]))
+  }
+
+  keep(): void {
+    this.#isKept = true
+  }
+
+  /** Releases everything; no range may be used afterwards. */
+  close(): void {
+    for (const chunk of this.#chunks) this.#pool.release(chunk.mapping)
+    this.#chunks.clear()
+    this.#chunkOf.clear()
+    if (this.packed !== undefined) this.packed.count = 0
+    this.#reusable.clear()
+    this.#current = undefined
+    this.#usedBytes = 0
+    close(this.fd)
+  }
+
+  #addChunk(length: number): Chunk {
+    let offset = this.#holes.get(length)?.pop()
     if (offset === undefined) {
-      if (nextOffset + length > EventLog.offset)
+      if (this.#nextOffset + length > EventLog.offset)
         throw new CallError(
           'ENOMEM',
           `a ring of ${length} bytes: the rings of one context have at most ${EventLog.offset} bytes`,
         )
-      offset = nextOffset
-      nextOffset += length
+      offset = this.#nextOffset
+      this.#nextOffset += length
     }
     try {
-      const mapping = pool.map(fd, offset, length)
+      const mapping = this.#pool.map(this.fd, offset, length)
       const chunk: Chunk = { offset, length, mapping, nextOffset: 0, free: new Map(), live: 0 }
-      chunks.add(chunk)
+      this.#chunks.add(chunk)
       return chunk
     } catch (error) {
-      appendTo(holes, length, offset)
+      appendTo(this.#holes, length, offset)
       if (error instanceof SystemError) throw new CallError('ENOMEM', `a ring of ${length} bytes: ${error.message}`)
       throw error
     }
   }
 
   /** A freed range of this length, zeroed; undefined if there is none. `at`: offset in the chunk. */
-  const reuse = (length: number): { chunk: Chunk; at: number } | undefined => {
-    const [chunk] = reusable.get(length) ?? []
+  #reuse(length: number): { chunk: Chunk; at: number } | undefined {
+    const [chunk] = this.#reusable.get(length) ?? []
     if (!chunk) return undefined
     const freed = chunk.free.get(length) as number[]
     const at = freed.pop() as number
     if (freed.length === 0) {
       chunk.free.delete(length)
-      reusable.get(length)?.delete(chunk)
+      this.#reusable.get(length)?.delete(chunk)
     }
     chunk.mapping.bytes.fill(0, at, at + length)
     return { chunk, at }
   }
 
   /** A new range. The file's pages are zero and take memory when first touched. */
-  const allocateNew = (length: number): { chunk: Chunk; at: number } => {
-    let chunk = current
-    if (length > CHUNK) chunk = addChunk(length)
+  #allocateNew(length: number): { chunk: Chunk; at: number } {
+    let chunk = this.#current
+    if (length > CHUNK) chunk = this.#addChunk(length)
     else if (!chunk || chunk.nextOffset + length > chunk.length) {
-      chunk = addChunk(CHUNK)
-      current = chunk
+      chunk = this.#addChunk(CHUNK)
+      this.#current = chunk
     }
     const at = chunk.nextOffset
     chunk.nextOffset += length
     return { chunk, at }
   }
 
-  const dropChunk = (chunk: Chunk): void => {
-    for (const length of chunk.free.keys()) reusable.get(length)?.delete(chunk)
-    if (current === chunk) current = undefined
-    pool.release(chunk.mapping)
-    chunks.delete(chunk)
-    punchHole(fd, chunk.offset, chunk.length)
-    appendTo(holes, chunk.length, chunk.offset)
-  }
-
-  const { dev, ino } = fileIdentity(fd)
-  return {
-    fd,
-    packed,
-    dev,
-    inode: ino,
-    get ringCount() {
-      return packed?.count ?? chunkOf.size
-    },
-    get ringBytes() {
-      return ringBytes
-    },
-    share: () => openHeld(fd),
-    get isHeld() {
-      return isHeld(fd)
-    },
-    allocate(bytes) {
-      const length = wholePages(bytes)
-      const { chunk, at } = reuse(length) ?? allocateNew(length)
-      const { bytes: all, view, i32 } = chunk.mapping
-      const range: MappedChunk = { offset: chunk.offset + at, length, at, bytes: all, view, words: i32 }
-      chunkOf.set(range, chunk)
-      chunk.live++
-      ringBytes += length
-      return range
-    },
-    free(range) {
-      const chunk = chunkOf.get(range)
-      if (!chunk) throw new Error('the ring does not belong to this context, or was freed before')
-      chunkOf.delete(range)
-      ringBytes -= range.length
-      chunk.live--
-      if (isKept) return
-      if (chunk.live === 0) {
-        dropChunk(chunk)
-        return
-      }
-      appendTo(chunk.free, range.length, range.at)
-      const chunksOfLength = reusable.get(range.length)
-      if (chunksOfLength) chunksOfLength.add(chunk)
-      else reusable.set(range.length, new Set([chunk]))
-    },
-    keep() {
-      isKept = true
-    },
-    close() {
-      for (const chunk of chunks) pool.release(chunk.mapping)
-      chunks.clear()
-      chunkOf.clear()
-      if (packed !== undefined) packed.count = 0
-      reusable.clear()
-      current = undefined
-      ringBytes = 0
-      close(fd)
-    },
+  #dropChunk(chunk: Chunk): void {
+    for (const length of chunk.free.keys()) this.#reusable.get(length)?.delete(chunk)
+    if (this.#current === chunk) this.#current = undefined
+    this.#pool.release(chunk.mapping)
+    this.#chunks.delete(chunk)
+    punchHole(this.fd, chunk.offset, chunk.length)
+    appendTo(this.#holes, chunk.length, chunk.offset)
   }
 }
 

@@ -19,7 +19,7 @@ import { fileIdentity, sealsOf } from '../../host/memory/memfd.ts'
 import { close, recvSmall, shutdown, socketPair } from '../../host/net/sockets.ts'
 import { type Containment, createContainment } from '../containment.ts'
 import { type FdQuota, orRelease } from '../fd-quota.ts'
-import { type ContextMemory, createContextMemory } from './context-file.ts'
+import { ContextMemory } from './context-file.ts'
 
 export interface OpenContext {
   /** Identifies the context in messages of sessions; never reused. */
@@ -28,42 +28,6 @@ export interface OpenContext {
   readonly node: number
   readonly context: Context
   readonly memory: ContextMemory
-}
-
-export interface Contexts {
-  /**
-   * Opens a device for a client. Returns the context and the client's end of its first doorbell socket, which the
-   * caller passes on and then closes. `isPacked`: the client accepts packed rings (OpenWants.PACKED_RINGS). Throws
-   * CallError: EIO if the device was removed, EMFILE or ENFILE if `quota` is exhausted; SystemError if the system
-   * refuses a descriptor.
-   */
-  open(
-    device: Device,
-    node: number,
-    quota: FdQuota,
-    isPacked?: boolean,
-    account?: MemoryAccount,
-  ): { readonly open: OpenContext; readonly doorbell: number }
-  /** Creates another doorbell socket; returns the client's end, as `open`, and throws as `open`, except EIO. */
-  addDoorbell(open: OpenContext, quota: FdQuota): number
-  byNumber(number: number): OpenContext | undefined
-  /**
-   * The device was removed: shuts down the daemon's ends of the doorbell sockets, which notifies programs that only
-   * poll. The contexts exist until programs close them.
-   */
-  hangUp(device: Device): void
-  /** The open context of core's `context`. */
-  of(context: Context): OpenContext | undefined
-  /** All contexts that have a memory file: also those whose objects are being destroyed. */
-  readonly withMemory: Iterable<OpenContext>
-  /** The context of the memory file behind one of our descriptors; undefined for any other file. */
-  byFile(fd: number): OpenContext | undefined
-  readonly count: number
-  /** Number of rings of the open contexts, and bytes of the ranges that contain them. */
-  readonly rings: { readonly count: number; readonly bytes: number }
-  /** Ends contexts without doorbells whose file no program holds, without waiting for the next check. */
-  endUnheld(): void
-  closeAll(): void
 }
 
 const TOKEN_BYTES = 4
@@ -76,93 +40,74 @@ const CHECK_INTERVAL = { first: 10, longest: 1000 }
  * `onPosted` is called with the handle of a queue pair to whose send queue a program has posted; `onRung` after any
  * number of such calls, and when a context has ended.
  */
-export const createContexts = (
-  pool: RingPool,
-  onPosted: (context: Context, handle: number) => void,
-  onRung: () => void,
-  containment: Containment = createContainment(),
-): Contexts => {
-  const contexts = new Map<number, OpenContext>()
+export class Contexts {
+  readonly #pool: RingPool
+  readonly #onPosted: (context: Context, handle: number) => void
+  readonly #onRung: () => void
+  readonly #containment: Containment
+  readonly #contexts = new Map<number, OpenContext>()
   /** Contexts whose objects are being destroyed. */
-  const ending = new Set<OpenContext>()
+  readonly #ending = new Set<OpenContext>()
   /** By open context: the functions that close the daemon's ends of its doorbell sockets, by descriptor. */
-  const doorbells = new Map<OpenContext, Map<number, () => void>>()
+  readonly #doorbells = new Map<OpenContext, Map<number, () => void>>()
   /** Functions that release the memory files' descriptors from the quota. */
-  const quotaReleases = new Map<OpenContext, () => void>()
-  const token = new Uint8Array(TOKEN_BYTES)
-  const tokenView = new DataView(token.buffer)
-  let nextNumber = 1
+  readonly #quotaReleases = new Map<OpenContext, () => void>()
+  readonly #token = new Uint8Array(TOKEN_BYTES)
+  readonly #tokenView = new DataView(this.#token.buffer)
+  #nextNumber = 1
+  readonly #withoutDoorbells = new Set<OpenContext>()
+  #checkTimer: NodeJS.Timeout | undefined
 
-  const withoutDoorbells = new Set<OpenContext>()
-  let checkTimer: NodeJS.Timeout | undefined
-
-  const endUnheld = (): void => {
-    for (const open of withoutDoorbells) {
-      if (doorbells.get(open)?.size !== 0) withoutDoorbells.delete(open)
-      else if (!open.memory.isHeld) end(open)
-    }
-  }
-
-  const checkAfter = (delay: number): void => {
-    clearTimeout(checkTimer)
-    checkTimer = setTimeout(
-      containment.guard('the check of contexts without doorbells', () => {
-        checkTimer = undefined
-        endUnheld()
-        if (withoutDoorbells.size > 0) checkAfter(Math.min(2 * delay, CHECK_INTERVAL.longest))
-        onRung()
-      }),
-      delay,
-    )
-  }
-
-  /** The last doorbell socket of a context was closed: ends the context, or checks later whether it can end. */
-  const onNoDoorbell = (open: OpenContext): void => {
-    if (!open.memory.isHeld) {
-      end(open)
-      return
-    }
-    withoutDoorbells.add(open)
-    checkAfter(CHECK_INTERVAL.first)
-  }
-
-  const end = (open: OpenContext): void => {
-    contexts.delete(open.number)
-    ending.add(open)
-    withoutDoorbells.delete(open)
-    const contextDoorbells = doorbells.get(open)
-    doorbells.delete(open)
-    const releaseQuota = quotaReleases.get(open)
-    quotaReleases.delete(open)
-    const ended = (): void =>
-      containment.runAll('the end of a context', [
-        () => ending.delete(open),
-        () => open.memory.close(),
-        () => releaseQuota?.(),
-        onRung,
-      ])
-    containment.runAll('the end of a context', [
-      ...(contextDoorbells?.values() ?? []),
-      () => closeContext(open.context, ended),
-    ])
+  constructor(
+    pool: RingPool,
+    onPosted: (context: Context, handle: number) => void,
+    onRung: () => void,
+    containment: Containment = createContainment(),
+  ) {
+    this.#pool = pool
+    this.#onPosted = onPosted
+    this.#onRung = onRung
+    this.#containment = containment
   }
 
   /**
-   * Reads up to MAX_TOKENS pending tokens; false once the client's side is closed. Packets of other lengths are
-   * ignored.
+   * Opens a device for a client. Returns the context and the client's end of its first doorbell socket, which the
+   * caller passes on and then closes. `isPacked`: the client accepts packed rings (OpenWants.PACKED_RINGS). Throws
+   * CallError: EIO if the device was removed, EMFILE or ENFILE if `quota` is exhausted; SystemError if the system
+   * refuses a descriptor.
    */
-  const drain = (open: OpenContext, fd: number): boolean => {
-    for (let tokens = 0; tokens < MAX_TOKENS; tokens++) {
-      const length = recvSmall(fd, token)
-      if (length === -EAGAIN) return true
-      if (length <= 0 && length !== -EMSGSIZE) return false
-      if (length === TOKEN_BYTES) onPosted(open.context, tokenView.getUint32(0, true))
+  open(
+    device: Device,
+    node: number,
+    quota: FdQuota,
+    isPacked?: boolean,
+    account?: MemoryAccount,
+  ): { readonly open: OpenContext; readonly doorbell: number } {
+    const releaseQuota = quota.take(1)
+    const memory = orRelease(releaseQuota, () => new ContextMemory(this.#pool, isPacked))
+    let context: Context
+    try {
+      context = openContext(device, { mapped: memory, ...(account && { account }) })
+    } catch (error) {
+      memory.close()
+      releaseQuota()
+      throw error
     }
-    return true
+    const open: OpenContext = { number: this.#nextNumber++, node, context, memory }
+    this.#contexts.set(open.number, open)
+    this.#quotaReleases.set(open, releaseQuota)
+    this.#doorbells.set(open, new Map())
+    try {
+      return { open, doorbell: this.addDoorbell(open, quota) }
+    } catch (error) {
+      this.#end(open)
+      throw error
+    }
   }
 
-  const addDoorbell = (open: OpenContext, quota: FdQuota): number => {
-    const contextDoorbells = doorbells.get(open)
+  /** Creates another doorbell socket; returns the client's end, as `open`, and throws as `open`, except EIO. */
+  addDoorbell(open: OpenContext, quota: FdQuota): number {
+    const contextDoorbells = this.#doorbells.get(open)
     if (!contextDoorbells) throw new Error(`context ${open.number} is closed`)
     const releaseQuota = quota.take(1)
     const [ours, theirs] = orRelease(releaseQuota, socketPair)
@@ -175,19 +120,19 @@ export const createContexts = (
       return true
     }
     const onClosed = (): void => {
-      if (closeDoorbell() && contextDoorbells.size === 0) onNoDoorbell(open)
+      if (closeDoorbell() && contextDoorbells.size === 0) this.#onNoDoorbell(open)
     }
     const onHangUp = (): void => {
       onClosed()
-      onRung()
+      this.#onRung()
     }
     const watcher = watch(
       ours,
       { readable: true },
-      containment.guard(
+      this.#containment.guard(
         'a doorbell',
         () => {
-          if (drain(open, ours)) onRung()
+          if (this.#drain(open, ours)) this.#onRung()
           else {
             watcher.update({})
             open.context.device.core.runJob(oneSlice(onHangUp))
@@ -201,68 +146,123 @@ export const createContexts = (
     return theirs
   }
 
-  return {
-    open(device, node, quota, isPacked, account) {
-      const releaseQuota = quota.take(1)
-      const memory = orRelease(releaseQuota, () => createContextMemory(pool, isPacked))
-      let context: Context
-      try {
-        context = openContext(device, { mapped: memory, ...(account && { account }) })
-      } catch (error) {
-        memory.close()
-        releaseQuota()
-        throw error
-      }
-      const open: OpenContext = { number: nextNumber++, node, context, memory }
-      contexts.set(open.number, open)
-      quotaReleases.set(open, releaseQuota)
-      doorbells.set(open, new Map())
-      try {
-        return { open, doorbell: addDoorbell(open, quota) }
-      } catch (error) {
-        end(open)
-        throw error
-      }
-    },
-    addDoorbell,
-    withMemory: {
-      *[Symbol.iterator]() {
-        yield* contexts.values()
-        yield* ending
-      },
-    },
-    byNumber: number => contexts.get(number),
-    hangUp(device) {
-      for (const [{ context }, contextDoorbells] of doorbells)
-        if (context.device === device) for (const fd of contextDoorbells.keys()) shutdown(fd, 'write')
-    },
-    of(context) {
-      for (const open of contexts.values()) if (open.context === context) return open
-      return undefined
-    },
-    byFile(fd) {
-      // Only memory files have seals. Other files are not examined further, since that can block.
-      if (sealsOf(fd) < 0) return undefined
-      const { dev, ino } = fileIdentity(fd)
-      for (const open of contexts.values()) if (open.memory.inode === ino && open.memory.dev === dev) return open
-      return undefined
-    },
-    get count() {
-      return contexts.size
-    },
-    get rings() {
-      let count = 0
-      let bytes = 0
-      for (const { memory } of contexts.values()) {
-        count += memory.ringCount
-        bytes += memory.ringBytes
-      }
-      return { count, bytes }
-    },
-    endUnheld,
-    closeAll() {
-      clearTimeout(checkTimer)
-      for (const open of [...contexts.values()]) end(open)
-    },
+  byNumber(number: number): OpenContext | undefined {
+    return this.#contexts.get(number)
+  }
+
+  /**
+   * The device was removed: shuts down the daemon's ends of the doorbell sockets, which notifies programs that only
+   * poll. The contexts exist until programs close them.
+   */
+  hangUp(device: Device): void {
+    for (const [{ context }, contextDoorbells] of this.#doorbells)
+      if (context.device === device) for (const fd of contextDoorbells.keys()) shutdown(fd, 'write')
+  }
+
+  /** The open context of core's `context`. */
+  of(context: Context): OpenContext | undefined {
+    for (const open of this.#contexts.values()) if (open.context === context) return open
+    return undefined
+  }
+
+  /** The context of the memory file behind one of our descriptors; undefined for any other file. */
+  byFile(fd: number): OpenContext | undefined {
+    // Only memory files have seals. Other files are not examined further, since that can block.
+    if (sealsOf(fd) < 0) return undefined
+    const { dev, ino } = fileIdentity(fd)
+    for (const open of this.#contexts.values()) if (open.memory.inode === ino && open.memory.dev === dev) return open
+    return undefined
+  }
+
+  /** All contexts that have a memory file: also those whose objects are being destroyed. */
+  *withMemory(): Generator<OpenContext> {
+    yield* this.#contexts.values()
+    yield* this.#ending
+  }
+
+  get count(): number {
+    return this.#contexts.size
+  }
+
+  /** Number of rings of the open contexts, and bytes of the ranges that contain them. */
+  get rings(): { count: number; bytes: number } {
+    let count = 0
+    let bytes = 0
+    for (const { memory } of this.#contexts.values()) {
+      count += memory.ringCount
+      bytes += memory.ringBytes
+    }
+    return { count, bytes }
+  }
+
+  /** Ends contexts without doorbells whose file no program holds, without waiting for the next check. */
+  endUnheld(): void {
+    for (const open of this.#withoutDoorbells) {
+      if (this.#doorbells.get(open)?.size !== 0) this.#withoutDoorbells.delete(open)
+      else if (!open.memory.isHeld) this.#end(open)
+    }
+  }
+
+  closeAll(): void {
+    clearTimeout(this.#checkTimer)
+    for (const open of [...this.#contexts.values()]) this.#end(open)
+  }
+
+  #checkAfter(delay: number): void {
+    clearTimeout(this.#checkTimer)
+    this.#checkTimer = setTimeout(
+      this.#containment.guard('the check of contexts without doorbells', () => {
+        this.#checkTimer = undefined
+        this.endUnheld()
+        if (this.#withoutDoorbells.size > 0) this.#checkAfter(Math.min(2 * delay, CHECK_INTERVAL.longest))
+        this.#onRung()
+      }),
+      delay,
+    )
+  }
+
+  /** The last doorbell socket of a context was closed: ends the context, or checks later whether it can end. */
+  #onNoDoorbell(open: OpenContext): void {
+    if (!open.memory.isHeld) {
+      this.#end(open)
+      return
+    }
+    this.#withoutDoorbells.add(open)
+    this.#checkAfter(CHECK_INTERVAL.first)
+  }
+
+  #end(open: OpenContext): void {
+    this.#contexts.delete(open.number)
+    this.#ending.add(open)
+    this.#withoutDoorbells.delete(open)
+    const contextDoorbells = this.#doorbells.get(open)
+    this.#doorbells.delete(open)
+    const releaseQuota = this.#quotaReleases.get(open)
+    this.#quotaReleases.delete(open)
+    const ended = (): void =>
+      this.#containment.runAll('the end of a context', [
+        () => this.#ending.delete(open),
+        () => open.memory.close(),
+        () => releaseQuota?.(),
+        this.#onRung,
+      ])
+    this.#containment.runAll('the end of a context', [
+      ...(contextDoorbells?.values() ?? []),
+      () => closeContext(open.context, ended),
+    ])
+  }
+
+  /**
+   * Reads up to MAX_TOKENS pending tokens; false once the client's side is closed. Packets of other lengths are
+   * ignored.
+   */
+  #drain(open: OpenContext, fd: number): boolean {
+    for (let tokens = 0; tokens < MAX_TOKENS; tokens++) {
+      const length = recvSmall(fd, this.#token)
+      if (length === -EAGAIN) return true
+      if (length <= 0 && length !== -EMSGSIZE) return false
+      if (length === TOKEN_BYTES) this.#onPosted(open.context, this.#tokenView.getUint32(0, true))
+    }
+    return true
   }
 }

@@ -15,7 +15,7 @@ import { fstatSync } from 'node:fs'
 import { RECORD_BYTES, uncountEvent } from '../../core/events/events.ts'
 import type { Affiliation, EventRecord, EventSink } from '../../core/model.ts'
 import { EAGAIN } from '../../host/errno.ts'
-import { watch } from '../../host/event-loop/poll.ts'
+import { type Watch, watch } from '../../host/event-loop/poll.ts'
 import { createSlices, type Slices } from '../../host/event-loop/slices.ts'
 import { type ProcessHandle, pidfdGetfd, searchFd } from '../../host/memory/process.ts'
 import {
@@ -36,18 +36,6 @@ export interface EventSocketParts {
   readonly slices: Slices
 }
 
-export interface EventSocket extends EventSink {
-  /** The program's end, until `closePeerEnd` is called. */
-  readonly peerEnd: number
-  /** The target of descriptors of the program's end in /proc/PID/fd: 'socket:[inode]'. */
-  readonly target: string
-  /** Closes the daemon's copy of the program's end, once it was passed to the program. */
-  closePeerEnd(): void
-  /** `process` has the program's end as its descriptor `number`: it is looked for there first, then everywhere. */
-  setPeerEnd(process: ProcessHandle, number: number): void
-  close(): void
-}
-
 /** SO_SNDBUF: space for more than a hundred records, each of which the kernel charges with almost a KiB. */
 const BUFFER_BYTES = 64 * 1024
 /**
@@ -66,122 +54,211 @@ const isEqual = (a: Uint8Array, b: Uint8Array): boolean => a.length === b.length
  * `holders`: the processes to search for the program's end, most likely first. `onHangUp` is called when
  * the program has closed its last copy.
  */
-export const createEventSocket = (
-  holders: () => Iterable<ProcessHandle>,
-  onHangUp: () => void,
-  { containment = createContainment(), slices = createSlices() }: Partial<EventSocketParts> = {},
-): EventSocket => {
-  const [ownEnd, peerEnd] = socketPair()
-  // The program's end blocks, like Linux's event files; our reads from it never do (MSG_DONTWAIT).
-  setBlocking(peerEnd)
-  setBuffers(ownEnd, { send: BUFFER_BYTES })
-  const { dev, ino } = fstatSync(peerEnd)
-  const target = `socket:[${ino}]`
-  const scratch = new Uint8Array(RECORD_BYTES)
-  let isPeerEndOpen = true
-  let isClosed = false
+export class EventSocket implements EventSink {
+  readonly #holders: () => Iterable<ProcessHandle>
+  readonly #onHangUp: () => void
+  readonly #slices: Slices
+  readonly #ownEnd: number
+  /** The program's end, until `closePeerEnd` is called. */
+  readonly peerEnd: number
+  readonly #dev: number
+  readonly #ino: number
+  /** The target of descriptors of the program's end in /proc/PID/fd: 'socket:[inode]'. */
+  readonly target: string
+  readonly #scratch = new Uint8Array(RECORD_BYTES)
+  #isPeerEndOpen = true
+  #isClosed = false
   /** Whether the socket was closed, here or by the program: nothing is sent or searched any more. */
-  let isEnded = false
+  #isEnded = false
   /** Records that were sent and may be unread, oldest first. */
-  let sent: EventRecord[] = []
+  #sent: EventRecord[] = []
   /** Records that were not sent yet. */
-  let queue: EventRecord[] = []
+  #queue: EventRecord[] = []
+  readonly #watcher: Watch
+  /** Where the program's end was found, or named by a call, last: a process and its descriptor number. */
+  #peerEndLocation: { readonly process: ProcessHandle; readonly number: number } | undefined
 
-  const sendQueued = (): void => {
-    if (sent.length > 0 && outstandingBytes(ownEnd) === 0) sent = []
+  constructor(
+    holders: () => Iterable<ProcessHandle>,
+    onHangUp: () => void,
+    { containment = createContainment(), slices = createSlices() }: Partial<EventSocketParts> = {},
+  ) {
+    this.#holders = holders
+    this.#onHangUp = onHangUp
+    this.#slices = slices
+    const [ownEnd, peerEnd] = socketPair()
+    this.#ownEnd = ownEnd
+    this.peerEnd = peerEnd
+    // The program's end blocks, like Linux's event files; our reads from it never do (MSG_DONTWAIT).
+    setBlocking(peerEnd)
+    setBuffers(ownEnd, { send: BUFFER_BYTES })
+    const { dev, ino } = fstatSync(peerEnd)
+    this.#dev = dev
+    this.#ino = ino
+    this.target = `socket:[${ino}]`
+    this.#watcher = watch(
+      this.#ownEnd,
+      { readable: true },
+      containment.guard(
+        'an event socket',
+        (readable: boolean) => {
+          if (readable && recvSmall(this.#ownEnd, this.#scratch) === 0) this.#markEnded()
+          else this.#sendQueued()
+        },
+        () => this.#markEnded(),
+      ),
+    )
+  }
+
+  /** Closes the daemon's copy of the program's end, once it was passed to the program. */
+  closePeerEnd(): void {
+    if (this.#isPeerEndOpen) close(this.peerEnd)
+    this.#isPeerEndOpen = false
+  }
+
+  post(event: EventRecord): void {
+    if (this.#isEnded || (this.#queue.length >= MAX_QUEUED && !this.#mayQueueBeyondLimit(event))) return
+    this.#queue.push(event)
+    this.#sendQueued()
+  }
+
+  /** `process` has the program's end as its descriptor `number`: it is looked for there first, then everywhere. */
+  setPeerEnd(process: ProcessHandle, number: number): void {
+    this.#peerEndLocation = { process, number }
+  }
+
+  prepareWithdraw(): Promise<void> | undefined {
+    if (this.#isEnded || this.#isAllRead() || this.#isPeerEndFound()) return undefined
+    const job = this.#search()
+    // Most programs have few descriptors, so the first slice suffices.
+    return job.next().done ? undefined : this.#slices.run(job)
+  }
+
+  withdraw(element: Affiliation): EventRecord[] {
+    const others: EventRecord[] = []
+    const withdrawn: EventRecord[] = []
+    for (const event of this.#takeAll()) (event.element === element ? withdrawn : others).push(event)
+    this.#sendAgain(others)
+    return withdrawn
+  }
+
+  unread(): number {
+    if (this.#isEnded) return 0
+    // FIONREAD gives the bytes of unread packets without removing any, so a concurrent reader still gets its records.
+    let bytes = this.#isAllRead() ? 0 : (this.#withPeerEnd(unreadBytes) ?? 0)
+    let count = 0
+    for (; bytes > 0 && count < this.#sent.length; count++)
+      bytes -= this.#sent[this.#sent.length - 1 - count]!.bytes.length
+    return count + this.#queue.length
+  }
+
+  take(limit: number): EventRecord[] {
+    if (this.#isEnded) return []
+    const taken = this.#takeOldest(limit)
+    taken.push(...this.#queue.splice(0, limit - taken.length))
+    this.#sendQueued()
+    return taken
+  }
+
+  end(): void {
+    if (!this.#isClosed) shutdown(this.#ownEnd, 'write')
+  }
+
+  close(): void {
+    if (this.#isClosed) return
+    this.#isClosed = true
+    this.#isEnded = true
+    this.#watcher.stop()
+    close(this.#ownEnd)
+    this.closePeerEnd()
+  }
+
+  #sendQueued(): void {
+    if (this.#sent.length > 0 && outstandingBytes(this.#ownEnd) === 0) this.#sent = []
     let count = 0
     let result = 1
-    while (count < queue.length && result > 0) {
-      result = sendSmall(ownEnd, queue[count]!.bytes)
+    while (count < this.#queue.length && result > 0) {
+      result = sendSmall(this.#ownEnd, this.#queue[count]!.bytes)
       if (result > 0) count++
     }
-    if (count > 0) sent.push(...queue.splice(0, count))
-    if (sent.length > 2 * MAX_UNREAD) sent = sent.slice(-MAX_UNREAD)
+    if (count > 0) this.#sent.push(...this.#queue.splice(0, count))
+    if (this.#sent.length > 2 * MAX_UNREAD) this.#sent = this.#sent.slice(-MAX_UNREAD)
     // Only after EAGAIN: once the program has shut down its end, `ownEnd` is always writable, and sends fail with other
     // errors.
-    watcher.update({ readable: true, writable: result === -EAGAIN })
+    this.#watcher.update({ readable: true, writable: result === -EAGAIN })
   }
 
-  const watcher = watch(
-    ownEnd,
-    { readable: true },
-    containment.guard(
-      'an event socket',
-      (readable: boolean) => {
-        if (readable && recvSmall(ownEnd, scratch) === 0) markEnded()
-        else sendQueued()
-      },
-      () => markEnded(),
-    ),
-  )
-  const markEnded = (): void => {
-    if (isEnded) return
-    isEnded = true
+  #markEnded(): void {
+    if (this.#isEnded) return
+    this.#isEnded = true
     // The watcher's handle is released by `close`.
-    watcher.update({})
-    onHangUp()
+    this.#watcher.update({})
+    this.#onHangUp()
   }
-
-  /** Where the program's end was found, or named by a call, last: a process and its descriptor number. */
-  let peerEndLocation: { readonly process: ProcessHandle; readonly number: number } | undefined
 
   /** A copy of the program's end, if it is still at `peerEndLocation`; negative otherwise. */
-  const fetchPeerEnd = (): number => {
+  #fetchPeerEnd(): number {
     const end =
-      peerEndLocation === undefined ? -1 : pidfdGetfd(peerEndLocation.process, peerEndLocation.number, { dev, ino })
+      this.#peerEndLocation === undefined
+        ? -1
+        : pidfdGetfd(this.#peerEndLocation.process, this.#peerEndLocation.number, { dev: this.#dev, ino: this.#ino })
     if (end < 0) return -1
     const found = fstatSync(end)
-    if (found.ino === ino && found.dev === dev) return end
+    if (found.ino === this.#ino && found.dev === this.#dev) return end
     close(end)
     return -1
   }
-  const isPeerEndFound = (): boolean => {
-    if (isPeerEndOpen) return true
-    const end = fetchPeerEnd()
+
+  #isPeerEndFound(): boolean {
+    if (this.#isPeerEndOpen) return true
+    const end = this.#fetchPeerEnd()
     if (end >= 0) close(end)
     return end >= 0
   }
 
-  const search = function* (): Generator<undefined, void> {
-    for (const process of [...holders()]) {
-      const number = yield* searchFd(process.pid, target)
+  *#search(): Generator<undefined, void> {
+    for (const process of [...this.#holders()]) {
+      const number = yield* searchFd(process.pid, this.target)
       if (number === undefined) continue
-      peerEndLocation = { process, number }
-      if (isPeerEndFound()) return
+      this.#peerEndLocation = { process, number }
+      if (this.#isPeerEndFound()) return
     }
   }
 
-  const isAllRead = (): boolean => sent.length === 0 || outstandingBytes(ownEnd) === 0
+  #isAllRead(): boolean {
+    return this.#sent.length === 0 || outstandingBytes(this.#ownEnd) === 0
+  }
 
   /** Runs `body` on the program's end; undefined if it cannot be reached. */
-  const withPeerEnd = <T>(body: (end: number) => T): T | undefined => {
-    const end = isPeerEndOpen ? peerEnd : fetchPeerEnd()
+  #withPeerEnd<T>(body: (end: number) => T): T | undefined {
+    const end = this.#isPeerEndOpen ? this.peerEnd : this.#fetchPeerEnd()
     if (end < 0) return undefined
     const result = body(end)
     // `end` may have the number of `peerEnd`, which is closed.
-    if (!isPeerEndOpen) close(end)
+    if (!this.#isPeerEndOpen) close(end)
     return result
   }
 
   /** Receives unread packets from the program's end, oldest first; undefined if the end cannot be reached. */
-  const drain = (limit = Number.POSITIVE_INFINITY): Uint8Array[] | undefined =>
-    withPeerEnd(end => {
+  #drain(limit = Number.POSITIVE_INFINITY): Uint8Array[] | undefined {
+    return this.#withPeerEnd(end => {
       const packets: Uint8Array[] = []
       while (packets.length < limit) {
-        const length = recvSmall(end, scratch)
+        const length = recvSmall(end, this.#scratch)
         if (length <= 0) break
-        packets.push(scratch.slice(0, length))
+        packets.push(this.#scratch.slice(0, length))
       }
       return packets
     })
+  }
 
   /**
    * Whether a record is queued beyond MAX_QUEUED: only if none of its element and type is queued. Others count as never
    * posted.
    */
-  const mayQueueBeyondLimit = (event: EventRecord): boolean => {
+  #mayQueueBeyondLimit(event: EventRecord): boolean {
     const { element, type } = event
-    if (!queue.some(other => other.element === element && other.type === type)) return true
+    if (!this.#queue.some(other => other.element === element && other.type === type)) return true
     uncountEvent(event)
     return false
   }
@@ -190,102 +267,47 @@ export const createEventSocket = (
    * Receives the unread records from the socket, so that the program cannot read them any more; oldest first. Empty if
    * the program's end cannot be reached.
    */
-  const takeSent = (): EventRecord[] => {
-    if (isAllRead()) return []
-    const packets = drain()
+  #takeSent(): EventRecord[] {
+    if (this.#isAllRead()) return []
+    const packets = this.#drain()
     if (packets === undefined) return []
     // A thread of the program may have read in between, so the packets need not be the last ones sent: each is
     // searched, newest first.
     const records: EventRecord[] = []
-    let at = sent.length
+    let at = this.#sent.length
     for (const packet of packets.reverse()) {
-      while (at > 0 && !isEqual(sent[at - 1]!.bytes, packet)) at--
-      if (at > 0) records.unshift(sent[--at]!)
+      while (at > 0 && !isEqual(this.#sent[at - 1]!.bytes, packet)) at--
+      if (at > 0) records.unshift(this.#sent[--at]!)
     }
-    sent = []
+    this.#sent = []
     return records
   }
 
   /** Receives the oldest unread records from the socket, at most `limit`. Empty if the end cannot be reached. */
-  const takeOldest = (limit: number): EventRecord[] => {
-    const packets = isAllRead() ? [] : (drain(limit) ?? [])
+  #takeOldest(limit: number): EventRecord[] {
+    const packets = this.#isAllRead() ? [] : (this.#drain(limit) ?? [])
     // The program may have read in between: each packet is searched, oldest first.
     const records: EventRecord[] = []
     let at = 0
     for (const packet of packets) {
-      while (at < sent.length && !isEqual(sent[at]!.bytes, packet)) at++
-      if (at < sent.length) records.push(sent[at++]!)
+      while (at < this.#sent.length && !isEqual(this.#sent[at]!.bytes, packet)) at++
+      if (at < this.#sent.length) records.push(this.#sent[at++]!)
     }
-    sent.splice(0, at)
+    this.#sent.splice(0, at)
     return records
   }
 
   /** Takes all unread records, sent and queued, oldest first: the caller has the only copy. */
-  const takeAll = (): EventRecord[] => {
-    if (isEnded) return []
-    const all = [...takeSent(), ...queue]
-    queue = []
+  #takeAll(): EventRecord[] {
+    if (this.#isEnded) return []
+    const all = [...this.#takeSent(), ...this.#queue]
+    this.#queue = []
     return all
   }
-  const sendAgain = (records: EventRecord[]): void => {
-    if (isEnded) return
-    queue = records
-    sendQueued()
-  }
 
-  return {
-    peerEnd,
-    target,
-    closePeerEnd() {
-      if (isPeerEndOpen) close(peerEnd)
-      isPeerEndOpen = false
-    },
-    post(event) {
-      if (isEnded || (queue.length >= MAX_QUEUED && !mayQueueBeyondLimit(event))) return
-      queue.push(event)
-      sendQueued()
-    },
-    setPeerEnd(process, number) {
-      peerEndLocation = { process, number }
-    },
-    prepareWithdraw() {
-      if (isEnded || isAllRead() || isPeerEndFound()) return undefined
-      const job = search()
-      // Most programs have few descriptors, so the first slice suffices.
-      return job.next().done ? undefined : slices.run(job)
-    },
-    withdraw(element: Affiliation) {
-      const others: EventRecord[] = []
-      const withdrawn: EventRecord[] = []
-      for (const event of takeAll()) (event.element === element ? withdrawn : others).push(event)
-      sendAgain(others)
-      return withdrawn
-    },
-    unread() {
-      if (isEnded) return 0
-      // FIONREAD gives the bytes of unread packets without removing any, so a concurrent reader still gets its records.
-      let bytes = isAllRead() ? 0 : (withPeerEnd(unreadBytes) ?? 0)
-      let count = 0
-      for (; bytes > 0 && count < sent.length; count++) bytes -= sent[sent.length - 1 - count]!.bytes.length
-      return count + queue.length
-    },
-    take(limit) {
-      if (isEnded) return []
-      const taken = takeOldest(limit)
-      taken.push(...queue.splice(0, limit - taken.length))
-      sendQueued()
-      return taken
-    },
-    end() {
-      if (!isClosed) shutdown(ownEnd, 'write')
-    },
-    close() {
-      if (isClosed) return
-      isClosed = true
-      isEnded = true
-      watcher.stop()
-      close(ownEnd)
-      this.closePeerEnd()
-    },
+  #sendAgain(records: EventRecord[]): void {
+    if (this.#isEnded) return
+    this.#queue = records
+    this.#sendQueued()
   }
 }

@@ -15,7 +15,7 @@ import { DriverOps } from '../../spec/classes/driver_ops.ts'
 import { MadChannel } from '../../spec/classes/mad/mad_channel.ts'
 import { DescriptorMark, InstallKind } from '../../spec/session.ts'
 import { type FdQuota, orRelease } from '../fd-quota.ts'
-import { createEventSocket, type EventSocket, type EventSocketParts } from './event-socket.ts'
+import { EventSocket, type EventSocketParts } from './event-socket.ts'
 
 export interface EventSockets {
   /**
@@ -58,8 +58,9 @@ export const createEventSockets = (
   return {
     create(fd, quota) {
       const releaseQuota = quota.take(1)
-      const socket = orRelease(releaseQuota, () =>
-        createEventSocket(holders, () => core.runJob(oneSlice(peerClosed)), parts),
+      const socket = orRelease(
+        releaseQuota,
+        () => new EventSocket(holders, () => core.runJob(oneSlice(peerClosed)), parts),
       )
       setSendTimeout(socket.peerEnd, DescriptorMark.FIRST + installKindOf(fd), DescriptorMark.MICROSECONDS)
       const peerClosed = (): void => {

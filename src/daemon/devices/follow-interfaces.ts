@@ -38,65 +38,92 @@ export interface MacListener {
   neighbourMac(device: Followed, address: Uint8Array, mac: string): void
 }
 
-/**
- * Starts following the interfaces of `devices`. The list may change; the returned function must be called for each
- * device that is added. `onChanged` is called when a device's port or GIDs have changed, before programs are notified;
- * if the interface was replaced or renamed, with the previous identity. `onFailure` is called when updating a device
- * throws, which is a bug.
- */
-export const followInterfaces = (
-  interfaces: Interfaces,
-  devices: readonly Followed[],
-  onChanged: (device: Followed, previous?: Identity) => void,
-  onFailure: (device: Followed, error: unknown) => void,
-  macs: MacListener,
-): ((added: Followed) => void) => {
-  const indexOf = ({ state }: Followed): number => state.identity.interfaceIndex
-  const devicesOn = (index: number): readonly Followed[] => devices.filter(device => indexOf(device) === index)
+const indexOf = ({ state }: Followed): number => state.identity.interfaceIndex
 
-  const forEachDevice = (devicesToUpdate: readonly Followed[], body: (followed: Followed) => void): void => {
+/**
+ * Adds the address to the port and the GIDs. Undefined if the GIDs do not change; if that is because the port cannot
+ * use the address, the log has a line.
+ */
+const addAddress = (
+  { device, state }: Followed,
+  address: Uint8Array,
+  claim: 'own' | 'spare',
+): PortEvent | undefined => {
+  try {
+    state.port.addAddress(address, claim)
+  } catch (error) {
+    if (!(error instanceof SystemError)) throw error
+    const reason = error.errno === EADDRINUSE ? 'another program uses its RoCE port' : error.message
+    console.error(`userdma daemon: ${device.name} does not use the address ${addressText(address)}: ${reason}`)
+    return undefined
+  }
+  return addGid(device, address)
+}
+
+/**
+ * Follows the interfaces of `devices`. The list may change; `follow` must be called for each device that is added.
+ * `onChanged` is called when a device's port or GIDs have changed, before programs are notified; if the interface was
+ * replaced or renamed, with the previous identity. `onFailure` is called when updating a device throws, which is a bug.
+ */
+export class InterfaceFollower {
+  readonly #interfaces: Interfaces
+  readonly #devices: readonly Followed[]
+  readonly #onChanged: (device: Followed, previous?: Identity) => void
+  readonly #onFailure: (device: Followed, error: unknown) => void
+  readonly #macs: MacListener
+
+  constructor(
+    interfaces: Interfaces,
+    devices: readonly Followed[],
+    onChanged: (device: Followed, previous?: Identity) => void,
+    onFailure: (device: Followed, error: unknown) => void,
+    macs: MacListener,
+  ) {
+    this.#interfaces = interfaces
+    this.#devices = devices
+    this.#onChanged = onChanged
+    this.#onFailure = onFailure
+    this.#macs = macs
+    for (const index of new Set(devices.map(indexOf))) this.#applyInterface(index)
+    interfaces.listen({
+      link: (index, now) => this.#onLink(index, now),
+      address: (index, address, isPresent) => this.#onAddress(index, address, isPresent),
+      neighbour: (index, address, mac) => this.#onNeighbour(index, address, mac),
+    })
+  }
+
+  /** Starts following the interface of an added device. */
+  follow(added: Followed): void {
+    this.#applyInterface(indexOf(added))
+  }
+
+  #devicesOn(index: number): readonly Followed[] {
+    return this.#devices.filter(device => indexOf(device) === index)
+  }
+
+  #forEachDevice(devicesToUpdate: readonly Followed[], body: (followed: Followed) => void): void {
     for (const followed of devicesToUpdate)
       try {
         body(followed)
       } catch (error) {
-        onFailure(followed, error)
+        this.#onFailure(followed, error)
       }
   }
 
   /** The use of this address by a device: its own, an additional one ('spare'), or none (undefined). */
-  const claimOf = ({ state }: Followed, index: number, address: Uint8Array): 'own' | 'spare' | undefined => {
+  #claimOf({ state }: Followed, index: number, address: Uint8Array): 'own' | 'spare' | undefined {
     if (state.identity.gids.some(gid => isSameAddress(gid, address))) return 'own'
-    return devicesOn(index).length > 1 || interfaces.links().get(index)?.isLoopback ? undefined : 'spare'
+    return this.#devicesOn(index).length > 1 || this.#interfaces.links().get(index)?.isLoopback ? undefined : 'spare'
   }
 
-  const notify = (followed: Followed, event: PortEvent | undefined): void => {
+  #notify(followed: Followed, event: PortEvent | undefined): void {
     if (event === undefined) return
-    onChanged(followed)
+    this.#onChanged(followed)
     if (event !== NO_EVENT) raisePort(followed.device, 1, event)
   }
 
-  /**
-   * Adds the address to the port and the GIDs. Undefined if the GIDs do not change; if that is because the port cannot
-   * use the address, the log has a line.
-   */
-  const addAddress = (
-    { device, state }: Followed,
-    address: Uint8Array,
-    claim: 'own' | 'spare',
-  ): PortEvent | undefined => {
-    try {
-      state.port.addAddress(address, claim)
-    } catch (error) {
-      if (!(error instanceof SystemError)) throw error
-      const reason = error.errno === EADDRINUSE ? 'another program uses its RoCE port' : error.message
-      console.error(`userdma daemon: ${device.name} does not use the address ${addressText(address)}: ${reason}`)
-      return undefined
-    }
-    return addGid(device, address)
-  }
-
   /** From now on the device uses this interface. */
-  const moveTo = (followed: Followed, { name, index }: NetworkInterface): void => {
+  #moveTo(followed: Followed, { name, index }: NetworkInterface): void {
     const previous = followed.state.identity
     try {
       replaceInterface(followed.device, name, index)
@@ -104,53 +131,52 @@ export const followInterfaces = (
       if (!(error instanceof SystemError)) throw error
       console.error(`userdma daemon: ${followed.device.name} receives no multicast on ${name}: ${error.message}`)
     }
-    onChanged(followed, previous)
+    this.#onChanged(followed, previous)
   }
+
   /**
    * Moves devices whose interface was deleted to this interface: without `address` those whose interface had its name,
    * otherwise those whose own address is `address`.
    */
-  const adoptDevices = ({ name, index }: NetworkInterface, address?: Uint8Array): void => {
-    const orphaned = devices.filter(followed => {
+  #adoptDevices({ name, index }: NetworkInterface, address?: Uint8Array): void {
+    const orphaned = this.#devices.filter(followed => {
       const { interfaceName, interfaceIndex, gids } = followed.state.identity
       const isMatch = address === undefined ? name === interfaceName : isSameAddress(gids[OWN_GID]!, address)
-      return isMatch && !interfaces.links().has(interfaceIndex)
+      return isMatch && !this.#interfaces.links().has(interfaceIndex)
     })
-    const link = interfaces.links().get(index)
+    const link = this.#interfaces.links().get(index)
     if (orphaned.length === 0 || link === undefined) return
-    forEachDevice(orphaned, followed => moveTo(followed, link))
-    applyInterface(index)
+    this.#forEachDevice(orphaned, followed => this.#moveTo(followed, link))
+    this.#applyInterface(index)
   }
 
-  const onAddress = (index: number, address: Uint8Array, isPresent: boolean): void => {
-    const link = interfaces.links().get(index)
-    if (isPresent && link !== undefined) adoptDevices(link, address)
-    forEachDevice(devicesOn(index), followed => {
-      const claim = claimOf(followed, index, address)
+  #onAddress(index: number, address: Uint8Array, isPresent: boolean): void {
+    const link = this.#interfaces.links().get(index)
+    if (isPresent && link !== undefined) this.#adoptDevices(link, address)
+    this.#forEachDevice(this.#devicesOn(index), followed => {
+      const claim = this.#claimOf(followed, index, address)
       if (claim === undefined) return
       if (!isPresent) followed.state.port.removeAddress(address)
-      notify(followed, isPresent ? addAddress(followed, address, claim) : removeGid(followed.device, address))
+      this.#notify(followed, isPresent ? addAddress(followed, address, claim) : removeGid(followed.device, address))
     })
   }
 
-  const onLink = (index: number, now: NetworkInterface | undefined): void => {
-    if (now !== undefined) adoptDevices(now)
-    forEachDevice(devicesOn(index), followed => {
-      if (now !== undefined && now.name !== followed.state.identity.interfaceName) moveTo(followed, now)
+  #onLink(index: number, now: NetworkInterface | undefined): void {
+    if (now !== undefined) this.#adoptDevices(now)
+    this.#forEachDevice(this.#devicesOn(index), followed => {
+      if (now !== undefined && now.name !== followed.state.identity.interfaceName) this.#moveTo(followed, now)
       const link = now ? { isUp: now.isUp, hasCarrier: now.hasCarrier, pathMtu: pathMtuOf(now.mtu) } : DELETED_LINK
-      notify(followed, setLink(followed.device, link))
-      if (now?.isBond) macs.ownMac(followed, now.mac)
+      this.#notify(followed, setLink(followed.device, link))
+      if (now?.isBond) this.#macs.ownMac(followed, now.mac)
     })
   }
 
-  const onNeighbour = (index: number, address: Uint8Array, mac: string): void =>
-    forEachDevice(devicesOn(index), followed => macs.neighbourMac(followed, address, mac))
-
-  const applyInterface = (index: number): void => {
-    onLink(index, interfaces.links().get(index))
-    for (const address of interfaces.addresses(index)) onAddress(index, address, true)
+  #onNeighbour(index: number, address: Uint8Array, mac: string): void {
+    this.#forEachDevice(this.#devicesOn(index), followed => this.#macs.neighbourMac(followed, address, mac))
   }
-  for (const index of new Set(devices.map(indexOf))) applyInterface(index)
-  interfaces.listen({ link: onLink, address: onAddress, neighbour: onNeighbour })
-  return device => applyInterface(indexOf(device))
+
+  #applyInterface(index: number): void {
+    this.#onLink(index, this.#interfaces.links().get(index))
+    for (const address of this.#interfaces.addresses(index)) this.#onAddress(index, address, true)
+  }
 }

@@ -9,17 +9,17 @@
  * If a copy blocks for too long (host/memory/moves.ts), the memory is not copied again: all later reads and writes fail
  * with ETIMEDOUT.
  */
-import type { AddressSpace } from '../../core/memory/address-space.ts'
+import type { AddressSpace, Bytes } from '../../core/memory/address-space.ts'
 import { ESRCH, ETIMEDOUT } from '../../host/errno.ts'
 import { nowMicroseconds } from '../../host/event-loop/clock.ts'
 import { createSlices, type Slices } from '../../host/event-loop/slices.ts'
 import { type Arena, mapArena } from '../../host/memory/mapping.ts'
-import { createMoves } from '../../host/memory/moves.ts'
+import { createMoves, type Moves } from '../../host/memory/moves.ts'
 import { isSame, type ProcessHandle } from '../../host/memory/process.ts'
 import { type MappedRanges, mappedRanges, Rights } from '../../host/memory/ranges.ts'
 import { CallError, Errno } from '../../spec/errno.ts'
 import { TWO_32 } from '../../spec/memory.ts'
-import { createRegisteredRanges, type RegistrationOptions } from './registered-ranges.ts'
+import { RegisteredRanges, type RegistrationOptions } from './registered-ranges.ts'
 import { createWrittenRanges, type WrittenRange, type WrittenRanges } from './written-ranges.ts'
 
 /** Bytes of the buffer for 8-byte atomics and for the data of copyIn and copyOut, which is thus limited to them. */
@@ -32,21 +32,6 @@ const scratch = (): Arena => {
 
 /** Addresses of user space are below this on x86-64 and arm64. */
 const USER_END = 2 ** 56
-
-export interface ProcessSpace extends AddressSpace {
-  /** Throws CallError EFAULT, also beyond SCRATCH_BYTES. */
-  copyIn(address: bigint, length: number): Uint8Array
-  /** Throws as `copyIn`. */
-  copyOut(address: bigint, bytes: Uint8Array): void
-  /** From now on records which ranges of the process's memory are written, or registered such that peers may write. */
-  recordWritten(): void
-  /** Returns up to `max` of the recorded ranges, and forgets them. */
-  takeWritten(max: number): readonly WrittenRange[]
-  /** Takes ownership of a userfaultfd of the process: from now on a region fails when its pages are unmapped. */
-  watchUnmapping(fd: number): void
-  /** The handle is not used any more: from now on reads and writes fail with ESRCH. */
-  close(): void
-}
 
 const high = (address: bigint): number => Number(address >> 32n)
 const low = (address: bigint): number => Number(address & 0xffff_ffffn)
@@ -63,129 +48,178 @@ export interface SpaceOptions extends RegistrationOptions {
   readonly onTooSlow?: () => void
 }
 
+const rightsOf = (writable: boolean): number => (writable ? Rights.READ | Rights.WRITE : Rights.READ)
+
 /** `turn` returns `DaemonState.turn`: the process's identity is checked once per turn. */
-export const createProcessSpace = (
-  handle: ProcessHandle,
-  turn: () => number,
-  options: SpaceOptions = {},
-): ProcessSpace => {
-  const { slices = createSlices(), onTooSlow = () => {} } = options
-  const registered = createRegisteredRanges(handle, options)
-  let written: WrittenRanges | undefined
-  const moves = createMoves(handle)
+export class ProcessSpace implements AddressSpace {
+  readonly #handle: ProcessHandle
+  readonly #turn: () => number
+  readonly #slices: Slices
+  readonly #onTooSlow: () => void
+  readonly #registered: RegisteredRanges
+  #written: WrittenRanges | undefined
+  readonly #moves: Moves
   /** Turn and time of the last check of the process, and its result. */
-  let checkedTurn = -1
-  let checkedAt = 0
-  let isSameProcess = true
-  let hasStalled = false
-  let isClosed = false
-  let ranges: MappedRanges | undefined
-  const isAlive = (): boolean => {
-    if (isClosed) return false
-    if (checkedTurn !== turn()) {
-      checkedTurn = turn()
-      checkedAt = nowMicroseconds()
-      isSameProcess = isSame(handle)
-    }
-    return isSameProcess
+  #checkedTurn = -1
+  #checkedAt = 0
+  #isSameProcess = true
+  #hasStalled = false
+  #isClosed = false
+  #ranges: MappedRanges | undefined
+
+  constructor(handle: ProcessHandle, turn: () => number, options: SpaceOptions = {}) {
+    this.#handle = handle
+    this.#turn = turn
+    const { slices = createSlices(), onTooSlow = () => {} } = options
+    this.#slices = slices
+    this.#onTooSlow = onTooSlow
+    this.#registered = new RegisteredRanges(handle, options)
+    this.#moves = createMoves(handle)
   }
+
+  check(hi: number, lo: number, length: number, writable: boolean): boolean {
+    if (length === 0) return true
+    const start = hi * TWO_32 + lo
+    return this.#rangesFor(start, length)?.permits(start, start + length, rightsOf(writable), this.#turn()) ?? false
+  }
+
+  prepareCheck(hi: number, lo: number, length: number, writable: boolean): Promise<boolean> | undefined {
+    const start = hi * TWO_32 + lo
+    const search = this.#rangesFor(start, length)?.search(start, start + length, rightsOf(writable), this.#turn)
+    // Most programs have few mappings, so the first slice suffices.
+    return search === undefined || search.next().done ? undefined : this.#slices.run(search)
+  }
+
+  register(hi: number, lo: number, length: number, isShared: boolean, onUnmapped: () => void): () => void {
+    const release = this.#registered.register(hi * TWO_32 + lo, length, onUnmapped)
+    if (isShared) this.#written?.add(hi * TWO_32 + lo, length)
+    return release
+  }
+
+  read(hi: number, lo: number, to: Bytes, at: number, chunk: number, stride: number, total: number): number {
+    return (
+      this.#refusalErrno() ||
+      this.#errnoOf(this.#moves.read(hi, lo, to, at, chunk, stride, total, this.#checkedAt), total)
+    )
+  }
+
+  write(hi: number, lo: number, from: Bytes, at: number, chunk: number, stride: number, total: number): number {
+    this.#written?.add(hi * TWO_32 + lo, total)
+    return (
+      this.#refusalErrno() ||
+      this.#errnoOf(this.#moves.write(hi, lo, from, at, chunk, stride, total, this.#checkedAt), total)
+    )
+  }
+
+  compareSwap(
+    hi: number,
+    lo: number,
+    compareHi: number,
+    compareLo: number,
+    swapHi: number,
+    swapLo: number,
+    original: Uint32Array,
+  ): number {
+    const word = scratch()
+    const error = this.read(hi, lo, word, 0, 8, 8, 8)
+    if (error !== 0) return error
+    original[0] = word.u32[0]!
+    original[1] = word.u32[1]!
+    if (original[0] !== compareLo >>> 0 || original[1] !== compareHi >>> 0) return 0
+    word.u32[0] = swapLo
+    word.u32[1] = swapHi
+    return this.write(hi, lo, word, 0, 8, 8, 8)
+  }
+
+  fetchAdd(hi: number, lo: number, addHi: number, addLo: number, original: Uint32Array): number {
+    const word = scratch()
+    const error = this.read(hi, lo, word, 0, 8, 8, 8)
+    if (error !== 0) return error
+    original[0] = word.u32[0]!
+    original[1] = word.u32[1]!
+    const low = original[0]! + (addLo >>> 0)
+    word.u32[0] = low
+    word.u32[1] = original[1]! + addHi + (low >= TWO_32 ? 1 : 0)
+    return this.write(hi, lo, word, 0, 8, 8, 8)
+  }
+
+  /** Throws CallError EFAULT, also beyond SCRATCH_BYTES. */
+  copyIn(address: bigint, length: number): Uint8Array {
+    const local = scratch()
+    if (length > SCRATCH_BYTES || address >= BigInt(USER_END)) throw faultError(address, length)
+    if (this.read(high(address), low(address), local, 0, length, length, length) !== 0)
+      throw faultError(address, length)
+    return local.bytes.slice(0, length)
+  }
+
+  /** Throws as `copyIn`. */
+  copyOut(address: bigint, bytes: Uint8Array): void {
+    const local = scratch()
+    const { length } = bytes
+    if (length > SCRATCH_BYTES || address >= BigInt(USER_END)) throw faultError(address, length)
+    local.bytes.set(bytes)
+    if (this.write(high(address), low(address), local, 0, length, length, length) !== 0)
+      throw faultError(address, length)
+  }
+
+  /** From now on records which ranges of the process's memory are written, or registered such that peers may write. */
+  recordWritten(): void {
+    this.#written ??= createWrittenRanges()
+  }
+
+  /** Returns up to `max` of the recorded ranges, and forgets them. */
+  takeWritten(max: number): readonly WrittenRange[] {
+    return this.#written?.take(max) ?? []
+  }
+
+  /** Takes ownership of a userfaultfd of the process: from now on a region fails when its pages are unmapped. */
+  watchUnmapping(fd: number): void {
+    this.#registered.setUserfault(fd)
+  }
+
+  /** The handle is not used any more: from now on reads and writes fail with ESRCH. */
+  close(): void {
+    if (!this.#isClosed) this.#moves.close()
+    this.#registered.close()
+    this.#isClosed = true
+    this.#ranges?.close()
+    this.#ranges = undefined
+  }
+
+  #isAlive(): boolean {
+    if (this.#isClosed) return false
+    if (this.#checkedTurn !== this.#turn()) {
+      this.#checkedTurn = this.#turn()
+      this.#checkedAt = nowMicroseconds()
+      this.#isSameProcess = isSame(this.#handle)
+    }
+    return this.#isSameProcess
+  }
+
   /** 0, or the errno with which copies fail. */
-  const refusalErrno = (): number => (hasStalled ? Errno.ETIMEDOUT : isAlive() ? 0 : Errno.ESRCH)
+  #refusalErrno(): number {
+    return this.#hasStalled ? Errno.ETIMEDOUT : this.#isAlive() ? 0 : Errno.ESRCH
+  }
+
   /** The errno of a copy of `total` bytes that has returned `moved`; 0 if all were copied. */
-  const errnoOf = (moved: number, total: number): number => {
+  #errnoOf(moved: number, total: number): number {
     if (moved === total) return 0
     if (moved === -ESRCH) return Errno.ESRCH
     if (moved !== -ETIMEDOUT) return Errno.EFAULT
-    hasStalled = true
-    registered.close()
-    onTooSlow()
+    this.#hasStalled = true
+    this.#registered.close()
+    this.#onTooSlow()
     return Errno.ETIMEDOUT
   }
 
-  const rightsOf = (writable: boolean): number => (writable ? Rights.READ | Rights.WRITE : Rights.READ)
   /** The mappings of the process; undefined if it has ended, or the addresses are not below USER_END. */
-  const rangesFor = (start: number, length: number): MappedRanges | undefined => {
-    if (!isAlive() || start + length > USER_END) return undefined
-    if (ranges === undefined) {
-      ranges = mappedRanges(handle.pid, handle.guest)
+  #rangesFor(start: number, length: number): MappedRanges | undefined {
+    if (!this.#isAlive() || start + length > USER_END) return undefined
+    if (this.#ranges === undefined) {
+      this.#ranges = mappedRanges(this.#handle.pid, this.#handle.guest)
       // /proc/PID/maps was just opened by pid: it is that of the right process only if the process still exists.
-      if (!isSame(handle)) space.close()
+      if (!isSame(this.#handle)) this.close()
     }
-    return ranges
+    return this.#ranges
   }
-
-  const space: ProcessSpace = {
-    check(hi, lo, length, writable) {
-      if (length === 0) return true
-      const start = hi * TWO_32 + lo
-      return rangesFor(start, length)?.permits(start, start + length, rightsOf(writable), turn()) ?? false
-    },
-    prepareCheck(hi, lo, length, writable) {
-      const start = hi * TWO_32 + lo
-      const search = rangesFor(start, length)?.search(start, start + length, rightsOf(writable), turn)
-      // Most programs have few mappings, so the first slice suffices.
-      return search === undefined || search.next().done ? undefined : slices.run(search)
-    },
-    register(hi, lo, length, isShared, onUnmapped) {
-      const release = registered.register(hi * TWO_32 + lo, length, onUnmapped)
-      if (isShared) written?.add(hi * TWO_32 + lo, length)
-      return release
-    },
-    read: (hi, lo, to, at, chunk, stride, total) =>
-      refusalErrno() || errnoOf(moves.read(hi, lo, to, at, chunk, stride, total, checkedAt), total),
-    write(hi, lo, from, at, chunk, stride, total) {
-      written?.add(hi * TWO_32 + lo, total)
-      return refusalErrno() || errnoOf(moves.write(hi, lo, from, at, chunk, stride, total, checkedAt), total)
-    },
-    compareSwap(hi, lo, compareHi, compareLo, swapHi, swapLo, original) {
-      const word = scratch()
-      const error = space.read(hi, lo, word, 0, 8, 8, 8)
-      if (error !== 0) return error
-      original[0] = word.u32[0]!
-      original[1] = word.u32[1]!
-      if (original[0] !== compareLo >>> 0 || original[1] !== compareHi >>> 0) return 0
-      word.u32[0] = swapLo
-      word.u32[1] = swapHi
-      return space.write(hi, lo, word, 0, 8, 8, 8)
-    },
-    fetchAdd(hi, lo, addHi, addLo, original) {
-      const word = scratch()
-      const error = space.read(hi, lo, word, 0, 8, 8, 8)
-      if (error !== 0) return error
-      original[0] = word.u32[0]!
-      original[1] = word.u32[1]!
-      const low = original[0]! + (addLo >>> 0)
-      word.u32[0] = low
-      word.u32[1] = original[1]! + addHi + (low >= TWO_32 ? 1 : 0)
-      return space.write(hi, lo, word, 0, 8, 8, 8)
-    },
-    copyIn(address, length) {
-      const local = scratch()
-      if (length > SCRATCH_BYTES || address >= BigInt(USER_END)) throw faultError(address, length)
-      if (space.read(high(address), low(address), local, 0, length, length, length) !== 0)
-        throw faultError(address, length)
-      return local.bytes.slice(0, length)
-    },
-    copyOut(address, bytes) {
-      const local = scratch()
-      const { length } = bytes
-      if (length > SCRATCH_BYTES || address >= BigInt(USER_END)) throw faultError(address, length)
-      local.bytes.set(bytes)
-      if (space.write(high(address), low(address), local, 0, length, length, length) !== 0)
-        throw faultError(address, length)
-    },
-    recordWritten() {
-      written ??= createWrittenRanges()
-    },
-    takeWritten: max => written?.take(max) ?? [],
-    watchUnmapping: fd => registered.setUserfault(fd),
-    close() {
-      if (!isClosed) moves.close()
-      registered.close()
-      isClosed = true
-      ranges?.close()
-      ranges = undefined
-    },
-  }
-  return space
 }

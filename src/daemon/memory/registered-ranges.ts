@@ -16,20 +16,6 @@ import { CallError } from '../../spec/errno.ts'
 import { pageAbove, pageBelow } from '../../spec/memory.ts'
 import type { Containment } from '../containment.ts'
 
-export interface RegisteredRanges {
-  /**
-   * Registers a range of `length` bytes at `start`; the returned function ends the registration. `onUnmapped` is called
-   * once if the range is watched and any of its pages is unmapped before. Throws CallError EPERM or ENOMEM.
-   */
-  register(start: number, length: number, onUnmapped: () => void): () => void
-  /**
-   * Takes ownership of the program's userfaultfd, which reports unmapped ranges. Without one `onUnmapped` is never
-   * called.
-   */
-  setUserfault(fd: number): void
-  close(): void
-}
-
 export interface RegistrationOptions {
   /** Whether the process may exceed the limit. */
   readonly ignoreLimit?: boolean
@@ -57,23 +43,68 @@ const MAX_UNWATCH_BYTES = 2 ** 20
 
 const unguarded: Containment['guard'] = (_where, body) => body
 
-export const createRegisteredRanges = (
-  process: ProcessHandle,
-  { ignoreLimit = false, guard = unguarded, log = () => {} }: RegistrationOptions = {},
-): RegisteredRanges => {
-  const { pid } = process
+export class RegisteredRanges {
+  readonly #process: ProcessHandle
+  readonly #ignoreLimit: boolean
+  readonly #guard: Containment['guard']
+  readonly #log: (message: string) => void
   /** Bytes registered, of whole pages. */
-  let locked = 0
-  let isLogged = false
-  const watched = new Set<Range>()
+  #locked = 0
+  #isLogged = false
+  readonly #watched = new Set<Range>()
   /** The userfaultfd; -1: none. */
-  let userfaultFd = -1
-  let watcher: UnmapWatch | undefined
+  #userfaultFd = -1
+  #watcher: UnmapWatch | undefined
 
-  const reportUnmapped = (start: number, end: number): void => {
-    for (const range of watched)
+  constructor(
+    process: ProcessHandle,
+    { ignoreLimit = false, guard = unguarded, log = () => {} }: RegistrationOptions = {},
+  ) {
+    this.#process = process
+    this.#ignoreLimit = ignoreLimit
+    this.#guard = guard
+    this.#log = log
+  }
+
+  /**
+   * Registers a range of `length` bytes at `start`; the returned function ends the registration. `onUnmapped` is called
+   * once if the range is watched and any of its pages is unmapped before. Throws CallError EPERM or ENOMEM.
+   */
+  register(address: number, length: number, onUnmapped: () => void): () => void {
+    const start = pageBelow(address)
+    const end = pageAbove(address + length)
+    const bytes = end - start
+    if (!this.#ignoreLimit) this.#requireLockable(bytes)
+    this.#locked += bytes
+    const range = { start, end, onUnmapped }
+    if (bytes > 0 && this.#watched.size < MAX_WATCHED && this.#watch()?.add(start, end)) this.#watched.add(range)
+    return () => {
+      this.#locked -= bytes
+      if (this.#watched.delete(range) && bytes <= MAX_UNWATCH_BYTES && !this.#overlapsAny(start, end))
+        this.#watch()?.remove(start, end)
+    }
+  }
+
+  /**
+   * Takes ownership of the program's userfaultfd, which reports unmapped ranges. Without one `onUnmapped` is never
+   * called.
+   */
+  setUserfault(fd: number): void {
+    if (this.#userfaultFd >= 0) closeSync(fd)
+    else this.#userfaultFd = fd
+  }
+
+  close(): void {
+    this.#watcher?.stop()
+    this.#watcher = undefined
+    this.#closeUserfault()
+    this.#watched.clear()
+  }
+
+  #reportUnmapped(start: number, end: number): void {
+    for (const range of this.#watched)
       if (range.start < end && start < range.end) {
-        watched.delete(range)
+        this.#watched.delete(range)
         range.onUnmapped()
       }
   }
@@ -82,59 +113,36 @@ export const createRegisteredRanges = (
    * Closing takes the mmap lock of the address space, which a thread that waits for its pages may hold. So another
    * process closes the userfaultfd, unless the address space is gone.
    */
-  const closeUserfault = (): void => {
-    if (userfaultFd < 0) return
-    if (isAddressSpaceGone(process)) closeSync(userfaultFd)
-    else closeElsewhere(userfaultFd)
-    userfaultFd = -1
+  #closeUserfault(): void {
+    if (this.#userfaultFd < 0) return
+    if (isAddressSpaceGone(this.#process)) closeSync(this.#userfaultFd)
+    else closeElsewhere(this.#userfaultFd)
+    this.#userfaultFd = -1
   }
 
-  const watch = (): UnmapWatch | undefined => {
-    if (userfaultFd >= 0 && watcher === undefined) {
-      watcher = watchUnmapping(userfaultFd, guard('memory that was unmapped', reportUnmapped))
-      if (watcher === undefined) closeUserfault()
+  #watch(): UnmapWatch | undefined {
+    if (this.#userfaultFd >= 0 && this.#watcher === undefined) {
+      this.#watcher = watchUnmapping(
+        this.#userfaultFd,
+        this.#guard('memory that was unmapped', (start, end) => this.#reportUnmapped(start, end)),
+      )
+      if (this.#watcher === undefined) this.#closeUserfault()
     }
-    return watcher
+    return this.#watcher
   }
 
   /** Throws if the process may not lock this many more bytes. */
-  const requireLockable = (bytes: number): void => {
-    const limit = lockLimit(pid)
-    if ((limit !== 0 && locked + bytes <= limit) || hasInitialCapability(pid, CAP_IPC_LOCK)) return
-    const message = `process ${pid} may lock ${limit} bytes (RLIMIT_MEMLOCK), has registered ${locked} and requests ${bytes} more: raise the limit (ulimit -l), or start the daemon with --ignore-memlock`
-    if (!isLogged) log(message)
-    isLogged = true
+  #requireLockable(bytes: number): void {
+    const limit = lockLimit(this.#process.pid)
+    if ((limit !== 0 && this.#locked + bytes <= limit) || hasInitialCapability(this.#process.pid, CAP_IPC_LOCK)) return
+    const message = `process ${this.#process.pid} may lock ${limit} bytes (RLIMIT_MEMLOCK), has registered ${this.#locked} and requests ${bytes} more: raise the limit (ulimit -l), or start the daemon with --ignore-memlock`
+    if (!this.#isLogged) this.#log(message)
+    this.#isLogged = true
     throw new CallError(limit === 0 ? 'EPERM' : 'ENOMEM', message)
   }
 
-  const overlapsAny = (start: number, end: number): boolean => {
-    for (const other of watched) if (other.start < end && start < other.end) return true
+  #overlapsAny(start: number, end: number): boolean {
+    for (const other of this.#watched) if (other.start < end && start < other.end) return true
     return false
-  }
-
-  return {
-    register(address, length, onUnmapped) {
-      const start = pageBelow(address)
-      const end = pageAbove(address + length)
-      const bytes = end - start
-      if (!ignoreLimit) requireLockable(bytes)
-      locked += bytes
-      const range = { start, end, onUnmapped }
-      if (bytes > 0 && watched.size < MAX_WATCHED && watch()?.add(start, end)) watched.add(range)
-      return () => {
-        locked -= bytes
-        if (watched.delete(range) && bytes <= MAX_UNWATCH_BYTES && !overlapsAny(start, end)) watch()?.remove(start, end)
-      }
-    },
-    setUserfault(fd) {
-      if (userfaultFd >= 0) closeSync(fd)
-      else userfaultFd = fd
-    },
-    close() {
-      watcher?.stop()
-      watcher = undefined
-      closeUserfault()
-      watched.clear()
-    },
   }
 }

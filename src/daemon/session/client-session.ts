@@ -11,7 +11,7 @@
 import type { Caller, MemoryAccount } from '../../core/model.ts'
 import { EAGAIN, SystemError } from '../../host/errno.ts'
 import { nowMicroseconds } from '../../host/event-loop/clock.ts'
-import { hasReadyEvents, watch } from '../../host/event-loop/poll.ts'
+import { hasReadyEvents, type Watch, watch } from '../../host/event-loop/poll.ts'
 import { yieldOnce } from '../../host/event-loop/yield.ts'
 import { MAX_WAIT } from '../../host/memory/budget.ts'
 import { closeElsewhere } from '../../host/memory/mover.ts'
@@ -30,6 +30,7 @@ import { commandName, hasCapability } from '../../host/process-status.ts'
 import { CallError, Errno } from '../../spec/errno.ts'
 import { HelloWants, MessageType, SESSION_VERSION, SessionLimits } from '../../spec/session.ts'
 import {
+  type Header,
   messageBuffer,
   newRequest,
   readRequest,
@@ -37,16 +38,17 @@ import {
   writeHelloReply,
   writeWrittenReply,
 } from '../../uapi/session-codec.ts'
+import type { OpenContext } from '../context/contexts.ts'
 import type { FdQuota } from '../fd-quota.ts'
 import { openFileMemory } from '../memory/file-space.ts'
 import { type PassedMemory, takePassedMemory } from '../memory/passed-memory.ts'
-import { createProcessSpace, type ProcessSpace } from '../memory/process-space.ts'
+import { ProcessSpace } from '../memory/process-space.ts'
 import type { DaemonState } from '../state.ts'
-import { createSessionCalls } from './calls.ts'
+import { SessionCalls } from './calls.ts'
 import { createCheckMessages } from './check-messages.ts'
 import type { Client, ClientStanding } from './client.ts'
-import { createNodeOpening } from './open-nodes.ts'
-import { createToolRequests } from './tool-requests.ts'
+import { NodeOpening } from './open-nodes.ts'
+import { ToolRequests } from './tool-requests.ts'
 
 export interface Session {
   /** The process that connected. */
@@ -100,7 +102,7 @@ export const createSession = (daemon: DaemonState, fd: number, ended: () => void
     return undefined
   }
   const standing: ClientStanding = !daemon.serves(fd, peer) ? 'refused' : guestUid === undefined ? 'owner' : 'guest'
-  return serve(daemon, fd, handle, quota, account, standing, () => {
+  return new ClientSession(daemon, fd, handle, quota, account, standing, () => {
     releaseQuota()
     ended()
   })
@@ -140,226 +142,269 @@ const createCaller = (
   return caller
 }
 
-/** Serves the messages of an accepted connection. */
-const serve = (
-  daemon: DaemonState,
-  fd: number,
-  process: ProcessHandle,
-  quota: FdQuota,
-  account: MemoryAccount,
-  standing: ClientStanding,
-  ended: () => void,
-): Session => {
-  const { containment } = daemon
-  const space = createProcessSpace(process, () => daemon.turn, {
-    slices: daemon.slices,
-    onTooSlow: () => cutOff(),
-    ignoreLimit: daemon.config.ignoreMemlock === true,
-    guard: containment.guard,
-    log: message => daemon.log(`userdma daemon: ${message}`),
-  })
-  const request = newRequest()
-  const caller = createCaller(daemon, process, quota, space, () => passedMemory)
+/** The session of an accepted connection: reads its messages, and answers them. */
+class ClientSession implements Session, Client {
+  readonly daemon: DaemonState
+  readonly process: ProcessHandle
+  readonly quota: FdQuota
+  readonly account: MemoryAccount
+  readonly standing: ClientStanding
+  readonly caller: Caller
+  readonly request = newRequest()
+  readonly outgoing = outgoing
+  readonly contexts = new WeakSet<OpenContext>()
+  tag = ''
+  wantsReasons = false
+  isReachable = false
+  isClosed = false
+  readonly #fd: number
+  readonly #ended: () => void
+  readonly #space: ProcessSpace
+  readonly #watcher: Watch
+  readonly #opening: NodeOpening
+  readonly #calls: SessionCalls
+  readonly #checkMessages: Readonly<Record<number, () => void>>
+  readonly #toolRequests: ToolRequests
   /** The process's last known name: lines about it may be logged after its end. */
-  let command = commandName(process.pid) ?? '?'
+  #command: string
   /** Whether the client has sent HELLO with this protocol version. */
-  let hasGreeted = false
+  #hasGreeted = false
   /** The memory file that the client has passed with HELLO, if it has. */
-  let passedMemory: PassedMemory | undefined
-  let isCutOff = false
-  /** Access to the process's memory or descriptors has blocked the daemon for too long: the session ends. */
-  const cutOff = (): void => {
-    if (isCutOff) return
-    isCutOff = true
-    daemon.log(
-      `userdma daemon: process ${process.pid} (${commandName(process.pid) ?? '?'}) is disconnected: its memory or descriptors kept the daemon waiting for ${MAX_WAIT / 1000} ms (a file system that does not answer, userfaultfd?)`,
-    )
-    setImmediate(containment.guard('a session that is disconnected', () => session.close()))
-  }
+  #passedMemory: PassedMemory | undefined
+  #isCutOff = false
   /** Number of messages that are answered later: until then the client's next message is not read. */
-  let callsInProgress = 0
+  #callsInProgress = 0
   /** Whether messages for a tool wait until the socket can take them. */
-  let wantsWritable = false
-  const updateWatcher = (): void => {
-    if (!client.isClosed) watcher.update({ readable: callsInProgress === 0, writable: wantsWritable })
+  #wantsWritable = false
+
+  constructor(
+    daemon: DaemonState,
+    fd: number,
+    process: ProcessHandle,
+    quota: FdQuota,
+    account: MemoryAccount,
+    standing: ClientStanding,
+    ended: () => void,
+  ) {
+    this.daemon = daemon
+    this.process = process
+    this.quota = quota
+    this.account = account
+    this.standing = standing
+    this.#fd = fd
+    this.#ended = ended
+    const { containment } = daemon
+    this.#space = new ProcessSpace(process, () => daemon.turn, {
+      slices: daemon.slices,
+      onTooSlow: () => this.#cutOff(),
+      ignoreLimit: daemon.config.ignoreMemlock === true,
+      guard: containment.guard,
+      log: message => daemon.log(`userdma daemon: ${message}`),
+    })
+    this.caller = createCaller(daemon, process, quota, this.#space, () => this.#passedMemory)
+    this.#command = commandName(process.pid) ?? '?'
+    process.guest?.whenLate(() => this.#cutOff())
+    this.#opening = new NodeOpening(this)
+    this.#calls = new SessionCalls(this)
+    this.#checkMessages = createCheckMessages(this)
+    this.#toolRequests = this.#createToolRequests()
+    // An exception outside a call leaves the session in an unknown state, so it is closed.
+    this.#watcher = watch(
+      fd,
+      { readable: true },
+      containment.guard(
+        'a session',
+        (readable: boolean, writable: boolean) => this.#onReady(readable, writable),
+        () => this.close(),
+      ),
+    )
   }
 
-  process.guest?.whenLate(cutOff)
+  #createToolRequests(): ToolRequests {
+    const session = this
+    return new ToolRequests(this.daemon, {
+      buffer: outgoing,
+      send: length => send(this.#fd, outgoing.bytes.subarray(0, length)) > 0,
+      wantWritable: wanted => {
+        this.#wantsWritable = wanted
+        this.#updateWatcher()
+      },
+      user: this.account.user,
+      isTrusted: this.standing === 'owner',
+      get isClosed() {
+        return session.isClosed
+      },
+    })
+  }
 
-  const client: Client = {
-    daemon,
-    process,
-    quota,
-    account,
-    standing,
-    caller,
-    request,
-    outgoing,
-    contexts: new WeakSet(),
-    tag: '',
-    wantsReasons: false,
-    isReachable: false,
-    isClosed: false,
-    name() {
-      command = commandName(process.pid) ?? command
-      return command
-    },
-    reply(length, fds = []) {
-      // A client has at most one call in progress, so the answer fits in its socket unless the client has stopped
-      // reading.
-      if (!client.isClosed && send(fd, outgoing.bytes.subarray(0, length), fds) < 0) session.close()
-    },
-    refuse(header, errno, reason) {
-      reply(writeCallReply(outgoing, header, -errno, [], client.wantsReasons ? reason : undefined))
-    },
+  name(): string {
+    this.#command = commandName(this.process.pid) ?? this.#command
+    return this.#command
+  }
+
+  reply(length: number, fds: readonly number[] = []): void {
+    // A client has at most one call in progress, so the answer fits in its socket unless the client has stopped
+    // reading.
+    if (!this.isClosed && send(this.#fd, outgoing.bytes.subarray(0, length), fds) < 0) this.close()
+  }
+
+  refuse(header: Header, errno: number, reason?: string): void {
+    this.reply(writeCallReply(outgoing, header, -errno, [], this.wantsReasons ? reason : undefined))
+  }
+
+  failureHandler(header: Header): (error: unknown) => void {
+    const { containment } = this.daemon
     // A bug here must not end the daemon for other processes.
-    failureHandler: header =>
-      containment.guard('an answer', error => {
-        containment.report('a call', error)
-        client.refuse(header, Errno.EIO)
-      }),
-    answerLater(header, answered) {
-      callsInProgress++
-      updateWatcher()
-      void answered.catch(client.failureHandler(header)).finally(() => {
-        callsInProgress--
-        updateWatcher()
-      })
-    },
+    return containment.guard('an answer', error => {
+      containment.report('a call', error)
+      this.refuse(header, Errno.EIO)
+    })
   }
-  const { reply } = client
-  const opening = createNodeOpening(client)
-  const calls = createSessionCalls(client)
-  const checkMessages = createCheckMessages(client)
-  const toolRequests = createToolRequests(daemon, {
-    buffer: outgoing,
-    send: length => send(fd, outgoing.bytes.subarray(0, length)) > 0,
-    wantWritable(wanted) {
-      wantsWritable = wanted
-      updateWatcher()
-    },
-    user: account.user,
-    isTrusted: standing === 'owner',
-    get isClosed() {
-      return client.isClosed
-    },
-  })
 
-  /**
-   * Answers HELLO. A client whose memory the daemon may not access, and that passes no memory file, gets EACCES: the
-   * shim then gives up, since all calls of its program would fail; a tool continues, since it needs only replies.
-   */
-  const hello = (passedFd: number | undefined): void => {
-    // The descriptor is a userfaultfd, or otherwise a memory file.
-    const isUserfaultFd = passedFd !== undefined && (request.wants & HelloWants.UNMAPPING) !== 0
-    // Using the userfaultfd can block on the mmap lock of the program's address space, so it is accepted only from
-    // programs of the daemon's own user.
-    if (isUserfaultFd && standing === 'owner') space.watchUnmapping(passedFd)
-    else if (isUserfaultFd) close(passedFd)
-    const file = isUserfaultFd ? undefined : passedFd
-    if (standing === 'refused') {
-      if (file !== undefined) close(file)
-      reply(writeHelloReply(outgoing, request, { error: Errno.EPERM, root: '' }))
-      session.close()
-      return
+  answerLater(header: Header, answered: Promise<void>): void {
+    this.#callsInProgress++
+    this.#updateWatcher()
+    void answered.catch(this.failureHandler(header)).finally(() => {
+      this.#callsInProgress--
+      this.#updateWatcher()
+    })
+  }
+
+  close(): void {
+    if (this.isClosed) return
+    this.isClosed = true
+    const { daemon, process, caller } = this
+    daemon.containment.runAll('the end of a session', [
+      () => this.#calls.settleTrace(),
+      () => this.#watcher.stop(),
+      () => (this.standing === 'owner' ? close : closeElsewhere)(this.#fd),
+      () => this.#toolRequests.close(),
+      () => daemon.destroyWaits.removeCaller(caller),
+      () => daemon.failures.onDisconnect(process.pid),
+      () => this.#space.close(),
+      () => this.#passedMemory?.close(),
+      () => closeProcess(process),
+      this.#ended,
+    ])
+  }
+
+  /** Access to the process's memory or descriptors has blocked the daemon for too long: the session ends. */
+  #cutOff(): void {
+    if (this.#isCutOff) return
+    this.#isCutOff = true
+    const { log, containment } = this.daemon
+    const { pid } = this.process
+    log(
+      `userdma daemon: process ${pid} (${commandName(pid) ?? '?'}) is disconnected: its memory or descriptors kept the daemon waiting for ${MAX_WAIT / 1000} ms (a file system that does not answer, userfaultfd?)`,
+    )
+    setImmediate(containment.guard('a session that is disconnected', () => this.close()))
+  }
+
+  #updateWatcher(): void {
+    if (!this.isClosed) this.#watcher.update({ readable: this.#callsInProgress === 0, writable: this.#wantsWritable })
+  }
+
+  #onReady(readable: boolean, writable: boolean): void {
+    if (writable) this.#toolRequests.onWritable()
+    if (readable) this.#onReadable()
+  }
+
+  #onReadable(): void {
+    for (let messages = 0; messages < BURST && !this.isClosed && this.#callsInProgress === 0; messages++) {
+      const { length, fds } = this.#receive()
+      if (length === -EAGAIN) return
+      // End of file, a broken connection, or an invalid message.
+      if (length <= 0 || fds.length > SessionLimits.descriptors || readRequest(incoming, length, this.request)) {
+        for (const extra of fds) close(extra)
+        this.close()
+        return
+      }
+      this.daemon.turn++
+      this.#calls.settleTrace()
+      this.#handle(fds)
+      this.daemon.loop.touch()
     }
-    const newMemory = file === undefined ? undefined : takePassedMemory(file, process.guest)
-    const isFileValid = file === undefined || (newMemory !== undefined && passedMemory === undefined)
-    if (passedMemory === undefined) passedMemory = newMemory
-    else newMemory?.close()
-    client.isReachable = passedMemory !== undefined || mayAccess(process)
-    const accessError = !isFileValid ? Errno.EINVAL : client.isReachable ? 0 : Errno.EACCES
-    const error = request.version === SESSION_VERSION ? accessError : Errno.EPROTO
-    client.tag = request.tag
-    client.wantsReasons = (request.wants & HelloWants.REASONS) !== 0
-    if ((request.wants & HelloWants.WRITTEN) !== 0) space.recordWritten()
-    if ((request.wants & HelloWants.EVENTS) !== 0 && standing === 'owner') daemon.check?.watchEvents()
-    hasGreeted = request.version === SESSION_VERSION
-    reply(writeHelloReply(outgoing, request, { error, root: daemon.root }), error === 0 ? [daemon.parkedFd] : [])
   }
 
-  const handle = (fds: readonly number[]): void => {
-    const checkMessage = checkMessages[request.type]
-    // Only TOOL may pass several descriptors, and HELLO one.
-    const allowed = request.type === MessageType.HELLO ? 1 : 0
-    if (request.type !== MessageType.TOOL) for (const extra of fds.slice(allowed)) close(extra)
-    if (request.type === MessageType.HELLO) hello(fds[0])
-    else if (!hasGreeted) session.close()
-    else if (request.type === MessageType.OPEN) opening.open()
-    else if (request.type === MessageType.ATTACH) opening.attach()
-    else if (request.type === MessageType.REFRESH) {
-      const error = daemon.refreshCounters()
-      reply(writeCallReply(outgoing, request, error === 0 ? 0 : -error))
-    } else if (request.type === MessageType.WRITTEN)
-      reply(writeWrittenReply(outgoing, request, space.takeWritten(SessionLimits.ranges)))
-    else if (checkMessage !== undefined) checkMessage()
-    else if (request.type === MessageType.NETLINK) calls.netlink()
-    else if (request.type === MessageType.TOOL) toolRequests.handle(request, fds)
-    else calls.call()
-  }
-
-  // A program of another user could send a descriptor whose closing or examination blocks.
-  const receive = standing === 'owner' ? recv : recvGuarded
   /**
    * Reads the next message. Programs make several calls in a row, and a wake-up costs more than a call, so this polls
    * for LINGER unless there is other work.
    */
-  const receiveMessage = (): Received => {
+  #receive(): Received {
+    // A program of another user could send a descriptor whose closing or examination blocks.
+    const receive = this.standing === 'owner' ? recv : recvGuarded
     const begin = nowMicroseconds()
     for (;;) {
-      const received = receive(fd, incoming.bytes)
-      if (received.length !== -EAGAIN || daemon.loop.isAwake || hasReadyEvents()) return received
+      const received = receive(this.#fd, incoming.bytes)
+      if (received.length !== -EAGAIN || this.daemon.loop.isAwake || hasReadyEvents()) return received
       const now = nowMicroseconds()
       if (now - begin >= LINGER || !yieldOnce(now)) return received
     }
   }
 
-  const onReadable = (): void => {
-    for (let messages = 0; messages < BURST && !client.isClosed && callsInProgress === 0; messages++) {
-      const { length, fds } = receiveMessage()
-      if (length === -EAGAIN) return
-      // End of file, a broken connection, or an invalid message.
-      if (length <= 0 || fds.length > SessionLimits.descriptors || readRequest(incoming, length, request)) {
-        for (const extra of fds) close(extra)
-        session.close()
-        return
-      }
-      daemon.turn++
-      calls.settleTrace()
-      handle(fds)
-      daemon.loop.touch()
+  #handle(fds: readonly number[]): void {
+    const { request } = this
+    const { type } = request
+    // Only TOOL may pass several descriptors, and HELLO one.
+    const allowed = type === MessageType.HELLO ? 1 : 0
+    if (type !== MessageType.TOOL) for (const extra of fds.slice(allowed)) close(extra)
+    if (type === MessageType.HELLO) this.#hello(fds[0])
+    else if (!this.#hasGreeted) this.close()
+    else if (type === MessageType.OPEN) this.#opening.open()
+    else if (type === MessageType.ATTACH) this.#opening.attach()
+    else if (type === MessageType.REFRESH)
+      this.reply(writeCallReply(outgoing, request, 0 - this.daemon.refreshCounters()))
+    else if (type === MessageType.WRITTEN)
+      this.reply(writeWrittenReply(outgoing, request, this.#space.takeWritten(SessionLimits.ranges)))
+    else if (this.#checkMessages[type] !== undefined) this.#checkMessages[type]()
+    else if (type === MessageType.NETLINK) this.#calls.netlink()
+    else if (type === MessageType.TOOL) this.#toolRequests.handle(request, fds)
+    else this.#calls.call()
+  }
+
+  /**
+   * Answers HELLO. A client whose memory the daemon may not access, and that passes no memory file, gets EACCES: the
+   * shim then gives up, since all calls of its program would fail; a tool continues, since it needs only replies.
+   */
+  #hello(passedFd: number | undefined): void {
+    const { daemon, request, process } = this
+    const file = this.#takeUserfault(passedFd) ? undefined : passedFd
+    if (this.standing === 'refused') {
+      if (file !== undefined) close(file)
+      this.reply(writeHelloReply(outgoing, request, { error: Errno.EPERM, root: '' }))
+      this.close()
+      return
     }
+    const isFileValid = file === undefined || this.#takeMemory(file)
+    this.isReachable = this.#passedMemory !== undefined || mayAccess(process)
+    const accessError = !isFileValid ? Errno.EINVAL : this.isReachable ? 0 : Errno.EACCES
+    const error = request.version === SESSION_VERSION ? accessError : Errno.EPROTO
+    this.tag = request.tag
+    this.wantsReasons = (request.wants & HelloWants.REASONS) !== 0
+    if ((request.wants & HelloWants.WRITTEN) !== 0) this.#space.recordWritten()
+    if ((request.wants & HelloWants.EVENTS) !== 0 && this.standing === 'owner') daemon.check?.watchEvents()
+    this.#hasGreeted = request.version === SESSION_VERSION
+    this.reply(writeHelloReply(outgoing, request, { error, root: daemon.root }), error === 0 ? [daemon.parkedFd] : [])
   }
 
-  const onReady = (readable: boolean, writable: boolean): void => {
-    if (writable) toolRequests.onWritable()
-    if (readable) onReadable()
+  /** Takes the descriptor that came with HELLO if it is a userfaultfd; otherwise it is a memory file. */
+  #takeUserfault(fd: number | undefined): boolean {
+    if (fd === undefined || (this.request.wants & HelloWants.UNMAPPING) === 0) return false
+    // Using the userfaultfd can block on the mmap lock of the program's address space, so it is accepted only from
+    // programs of the daemon's own user.
+    if (this.standing === 'owner') this.#space.watchUnmapping(fd)
+    else close(fd)
+    return true
   }
-  // An exception outside a call leaves the session in an unknown state, so it is closed.
-  const watcher = watch(
-    fd,
-    { readable: true },
-    containment.guard('a session', onReady, () => session.close()),
-  )
 
-  const session: Session = {
-    process,
-    close() {
-      if (client.isClosed) return
-      client.isClosed = true
-      containment.runAll('the end of a session', [
-        () => calls.settleTrace(),
-        () => watcher.stop(),
-        () => (standing === 'owner' ? close : closeElsewhere)(fd),
-        () => toolRequests.close(),
-        () => daemon.destroyWaits.removeCaller(caller),
-        () => daemon.failures.onDisconnect(process.pid),
-        () => space.close(),
-        () => passedMemory?.close(),
-        () => closeProcess(process),
-        ended,
-      ])
-    },
+  /** Takes the client's memory file. False if it is invalid, or if the client has passed one before. */
+  #takeMemory(file: number): boolean {
+    const memory = takePassedMemory(file, this.process.guest)
+    if (this.#passedMemory !== undefined) {
+      memory?.close()
+      return false
+    }
+    this.#passedMemory = memory
+    return memory !== undefined
   }
-  return session
 }

@@ -19,69 +19,113 @@ import { writeOpenReply } from '../../uapi/session-codec.ts'
 import type { OpenContext } from '../context/contexts.ts'
 import type { EventSocket } from '../context/event-socket.ts'
 import { nodeRdev } from '../files/tree.ts'
+import type { DaemonState } from '../state.ts'
 import { type Client, MAX_DESCRIPTORS } from './client.ts'
 
 /** Maximum number of open uverbs contexts of a session: more than programs need. */
 const MAX_CONTEXTS = 256
 
-export interface NodeOpening {
-  /** Opens the node of the request. */
-  open(): void
-  /** Attaches the context whose memory file is the descriptor in the request. */
-  attach(): void
-}
-
-export const createNodeOpening = (client: Client): NodeOpening => {
-  const { daemon, process, quota, account, standing, caller, request, outgoing, reply } = client
+export class NodeOpening {
+  readonly #client: Client
+  readonly #daemon: DaemonState
   /** Numbers of the uverbs contexts that the session opened; the next open removes those that have ended. */
-  const opened = new Set<number>()
+  readonly #opened = new Set<number>()
   /** The context of all rdma_cm channels of the session. */
-  let cmContext: Context | undefined
+  #cmContext: Context | undefined
+  readonly #openers: Readonly<Record<number, () => void>> = {
+    [CM_NODE]: () => this.#openChannel(),
+    [SYSTEM_NODE]: () => this.#openNode(),
+  }
 
-  const refuseOpen = (errno: number): void =>
-    reply(writeOpenReply(outgoing, request, { error: errno, context: 0, rdev: 0, inode: 0 }))
+  constructor(client: Client) {
+    this.#client = client
+    this.#daemon = client.daemon
+  }
+
+  /** Opens the node of the request. */
+  open(): void {
+    this.#openingLater(this.#openerOf(this.#client.request.node))
+  }
+
+  /** Attaches the context whose memory file is the descriptor in the request. */
+  attach(): void {
+    this.#openNow(() => this.#attachFile())
+  }
+
+  #refuseOpen(errno: number): void {
+    this.#client.reply(
+      writeOpenReply(this.#client.outgoing, this.#client.request, { error: errno, context: 0, rdev: 0, inode: 0 }),
+    )
+  }
 
   /** From now on failures of the context's objects are attributed to the client's program. */
-  const setOwner = (context: Context): void =>
-    daemon.failures.setOwner(context, { pid: process.pid, command: client.name(), tag: client.tag })
+  #setOwner(context: Context): void {
+    this.#daemon.failures.setOwner(context, {
+      pid: this.#client.process.pid,
+      command: this.#client.name(),
+      tag: this.#client.tag,
+    })
+  }
 
-  const grantOpen = (open: OpenContext, doorbell: number, fds: readonly number[]): void => {
-    client.contexts.add(open)
+  #grantOpen(open: OpenContext, doorbell: number, fds: readonly number[]): void {
+    this.#client.contexts.add(open)
     const { number: context, node, memory } = open
-    reply(writeOpenReply(outgoing, request, { error: 0, context, rdev: nodeRdev(node), inode: memory.inode }), [
-      ...fds,
-      doorbell,
-    ])
+    this.#client.reply(
+      writeOpenReply(this.#client.outgoing, this.#client.request, {
+        error: 0,
+        context,
+        rdev: nodeRdev(node),
+        inode: memory.inode,
+      }),
+      [...fds, doorbell],
+    )
     close(doorbell)
   }
 
   /** Answers with the program's end of the event socket of a new channel or umad file. */
-  const grantChannel = (node: number, { descriptors = [] }: Result): void => {
+  #grantChannel(node: number, { descriptors = [] }: Result): void {
     const { object: number } = descriptors[0]!
     let socket: EventSocket
     try {
-      socket = daemon.events.create(findDescriptor(daemon.core, number), quota)
+      socket = this.#daemon.events.create(findDescriptor(this.#daemon.core, number), this.#client.quota)
     } catch (error) {
-      closeDescriptor(daemon.core, number)
+      closeDescriptor(this.#daemon.core, number)
       throw error
     }
-    reply(writeOpenReply(outgoing, request, { error: 0, context: 0, rdev: nodeRdev(node), inode: 0 }), [socket.peerEnd])
+    this.#client.reply(
+      writeOpenReply(this.#client.outgoing, this.#client.request, {
+        error: 0,
+        context: 0,
+        rdev: nodeRdev(node),
+        inode: 0,
+      }),
+      [socket.peerEnd],
+    )
     socket.closePeerEnd()
   }
 
-  const openNode = (): void => {
-    const device = request.node === SYSTEM_NODE ? systemDevice(daemon.core) : daemon.devices.atNode(request.node)
-    if (!device) throw new CallError('ENXIO', `there is no device node uverbs${request.node}`)
-    for (const number of opened) if (!daemon.contexts.byNumber(number)) opened.delete(number)
-    if (opened.size >= MAX_CONTEXTS)
+  #openNode(): void {
+    const device =
+      this.#client.request.node === SYSTEM_NODE
+        ? systemDevice(this.#daemon.core)
+        : this.#daemon.devices.atNode(this.#client.request.node)
+    if (!device) throw new CallError('ENXIO', `there is no device node uverbs${this.#client.request.node}`)
+    for (const number of this.#opened) if (!this.#daemon.contexts.byNumber(number)) this.#opened.delete(number)
+    if (this.#opened.size >= MAX_CONTEXTS)
       throw new CallError('EMFILE', `this process has ${MAX_CONTEXTS} contexts open already, the maximum`)
-    const isPacked = (request.wants & OpenWants.PACKED_RINGS) !== 0
-    const { open, doorbell } = daemon.contexts.open(device, request.node, quota, isPacked, account)
-    opened.add(open.number)
-    setOwner(open.context)
+    const isPacked = (this.#client.request.wants & OpenWants.PACKED_RINGS) !== 0
+    const { open, doorbell } = this.#daemon.contexts.open(
+      device,
+      this.#client.request.node,
+      this.#client.quota,
+      isPacked,
+      this.#client.account,
+    )
+    this.#opened.add(open.number)
+    this.#setOwner(open.context)
     try {
       const file = open.memory.share()
-      grantOpen(open, doorbell, [file])
+      this.#grantOpen(open, doorbell, [file])
       close(file)
     } catch (error) {
       close(doorbell)
@@ -93,45 +137,55 @@ export const createNodeOpening = (client: Client): NodeOpening => {
    * Opens an rdma_cm channel. All channels of a session belong to one context, so that identifiers can migrate between
    * them.
    */
-  const openChannel = (): void => {
-    if (cmContext === undefined || cmContext.isClosed) {
-      cmContext = openContext(systemDevice(daemon.core), { isOpened: true, account })
-      setOwner(cmContext)
+  #openChannel(): void {
+    if (this.#cmContext === undefined || this.#cmContext.isClosed) {
+      this.#cmContext = openContext(systemDevice(this.#daemon.core), { isOpened: true, account: this.#client.account })
+      this.#setOwner(this.#cmContext)
     }
-    if (cmContext.descriptors.size >= MAX_DESCRIPTORS)
+    if (this.#cmContext.descriptors.size >= MAX_DESCRIPTORS)
       throw new CallError('EMFILE', `this process has ${MAX_DESCRIPTORS} channels of rdma_cm open already, the maximum`)
-    grantChannel(CM_NODE, invokeNow(cmContext, CmChannel, 'create', 0, {}, caller))
+    this.#grantChannel(CM_NODE, invokeNow(this.#cmContext, CmChannel, 'create', 0, {}, this.#client.caller))
   }
 
   /** Opens a umad file of a device: only for the daemon's own user, like Linux's nodes with mode 0600. */
-  const openUmad = (): void => {
-    const { node } = request
-    const device = daemon.devices.atNode(node - UMAD_NODES)
+  #openUmad(): void {
+    const { node } = this.#client.request
+    const device = this.#daemon.devices.atNode(node - UMAD_NODES)
     if (!device) throw new CallError('ENXIO', `there is no device node ${UMAD_NAME}${node - UMAD_NODES}`)
-    if (standing !== 'owner')
+    if (this.#client.standing !== 'owner')
       throw new CallError('EACCES', `${UMAD_NAME}${node - UMAD_NODES} is allowed for the user of this daemon only`)
-    const context = openContext(device, { isOpened: true, account })
-    setOwner(context)
+    const context = openContext(device, { isOpened: true, account: this.#client.account })
+    this.#setOwner(context)
     try {
       // As on Linux the node's mode decides, not CAP_NET_RAW, which the method requires.
-      grantChannel(node, invokeNow(context, MadChannel, 'create', 0, {}, { ...caller, allows: () => true }))
+      this.#grantChannel(
+        node,
+        invokeNow(context, MadChannel, 'create', 0, {}, { ...this.#client.caller, allows: () => true }),
+      )
     } catch (error) {
       closeContext(context)
       throw error
     }
   }
 
-  const openers: Readonly<Record<number, () => void>> = { [CM_NODE]: openChannel, [SYSTEM_NODE]: openNode }
-  const openerOf = (node: number): (() => void) => openers[node] ?? (node >= UMAD_NODES ? openUmad : openNode)
+  #openerOf(node: number): () => void {
+    return this.#openers[node] ?? (node >= UMAD_NODES ? () => this.#openUmad() : () => this.#openNode())
+  }
 
-  const attach = (): void => {
-    const fd = pidfdGetfd(process, request.fd)
-    if (fd === -EINVAL) throw new CallError('ENODEV', `descriptor ${request.fd} does not belong to a context`)
-    if (fd < 0) throw new SystemError('pidfd_getfd', fd, `descriptor ${request.fd} of process ${process.pid}`)
+  #attachFile(): void {
+    const fd = pidfdGetfd(this.#client.process, this.#client.request.fd)
+    if (fd === -EINVAL)
+      throw new CallError('ENODEV', `descriptor ${this.#client.request.fd} does not belong to a context`)
+    if (fd < 0)
+      throw new SystemError(
+        'pidfd_getfd',
+        fd,
+        `descriptor ${this.#client.request.fd} of process ${this.#client.process.pid}`,
+      )
     try {
-      const open = daemon.contexts.byFile(fd)
-      if (!open) throw new CallError('ENODEV', `descriptor ${request.fd} does not belong to a context`)
-      grantOpen(open, daemon.contexts.addDoorbell(open, quota), [])
+      const open = this.#daemon.contexts.byFile(fd)
+      if (!open) throw new CallError('ENODEV', `descriptor ${this.#client.request.fd} does not belong to a context`)
+      this.#grantOpen(open, this.#daemon.contexts.addDoorbell(open, this.#client.quota), [])
     } finally {
       close(fd)
     }
@@ -141,24 +195,24 @@ export const createNodeOpening = (client: Client): NodeOpening => {
    * On Linux the objects of an ended program or a closed context are destroyed before a later open. So this open waits
    * until the objects of all closed contexts of the user are destroyed.
    */
-  const openingLater = (opener: () => void): void =>
-    client.answerLater(
-      { ...request },
-      daemon.untilContextsDestroyed(account.user).then(() => {
-        if (!client.isClosed) openNow(opener)
+  #openingLater(opener: () => void): void {
+    this.#client.answerLater(
+      { ...this.#client.request },
+      this.#daemon.untilContextsDestroyed(this.#client.account.user).then(() => {
+        if (!this.#client.isClosed) this.#openNow(opener)
       }),
     )
+  }
 
-  const openNow = (opener: () => void): void => {
+  #openNow(opener: () => void): void {
     try {
-      if (!client.isReachable) throw new CallError('EACCES', `the memory of process ${process.pid} is not accessible`)
+      if (!this.#client.isReachable)
+        throw new CallError('EACCES', `the memory of process ${this.#client.process.pid} is not accessible`)
       opener()
     } catch (error) {
       const isExpected = error instanceof CallError || error instanceof SystemError
-      if (!isExpected) daemon.containment.report('the opening of a device', error)
-      refuseOpen(isExpected ? error.errno : Errno.EIO)
+      if (!isExpected) this.#daemon.containment.report('the opening of a device', error)
+      this.#refuseOpen(isExpected ? error.errno : Errno.EIO)
     }
   }
-
-  return { open: () => openingLater(openerOf(request.node)), attach: () => openNow(attach) }
 }

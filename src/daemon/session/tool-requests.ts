@@ -31,14 +31,6 @@ export interface ToolSession {
   readonly isClosed: boolean
 }
 
-export interface ToolRequests {
-  /** Answers a request; takes ownership of its descriptors. */
-  handle(request: Request, fds: readonly number[]): void
-  /** The session's socket can take messages again. */
-  onWritable(): void
-  close(): void
-}
-
 /** While this many messages are queued for a tool that reads slowly, further records are dropped and counted. */
 const MAX_QUEUED = 10_000
 
@@ -77,53 +69,100 @@ const parseRequest = (text: string): ToolRequest | undefined => {
   return { kind, tag, pcap, abi }
 }
 
-export const createToolRequests = (daemon: DaemonState, session: ToolSession): ToolRequests => {
+export class ToolRequests {
+  readonly #daemon: DaemonState
+  readonly #session: ToolSession
   /** Messages that were not sent yet: each function writes its message into the buffer, and returns its length. */
-  const queue: (() => number)[] = []
+  readonly #queue: (() => number)[] = []
   /** Ends the subscription; undefined without one. */
-  let endSubscription: (() => void) | undefined
+  #endSubscription: (() => void) | undefined
   /** Number of records dropped since the last one that was queued. */
-  let lost = 0
+  #lost = 0
+  readonly #findingsRefused = { error: 'only the user of this daemon may see findings' }
 
-  const sendQueued = (): void => {
-    while (queue.length > 0 && session.send(queue[0]!())) queue.shift()
-    session.wantWritable(queue.length > 0)
+  constructor(daemon: DaemonState, session: ToolSession) {
+    this.#daemon = daemon
+    this.#session = session
   }
 
-  const enqueue = (messages: readonly (() => number)[]): void => {
-    const wasEmpty = queue.length === 0
-    queue.push(...messages)
-    if (wasEmpty) sendQueued()
+  /** Answers a request; takes ownership of its descriptors. */
+  handle(request: Request, fds: readonly number[]): void {
+    // Records of earlier calls precede the answer to a query.
+    this.#daemon.trace.settle()
+    const toolRequest = parseRequest(request.text)
+    const header = { ...request }
+    const reply = (): void => {
+      // After the end of the session its socket's number may belong to another file.
+      if (this.#session.isClosed) {
+        for (const fd of fds) close(fd)
+        return
+      }
+      const text = JSON.stringify(this.#answer(toolRequest, fds))
+      const tooLong = JSON.stringify({ error: 'the answer is too long for one message' })
+      this.#enqueue([
+        () =>
+          writeToolReply(this.#session.buffer, header, text) || writeToolReply(this.#session.buffer, header, tooLong),
+      ])
+    }
+    // Programs that have just ended may add findings, so everything that they held is released first.
+    if (toolRequest?.kind === 'counts' && this.#session.isTrusted && this.#daemon.check !== undefined)
+      void this.#daemon
+        .untilContextsDestroyed(this.#session.user)
+        .then(this.#daemon.containment.guard('an answer to a tool', reply))
+    else reply()
   }
 
-  const post = (record: ToolRecord): void => {
-    if (queue.length >= MAX_QUEUED) {
-      lost++
+  /** The session's socket can take messages again. */
+  onWritable(): void {
+    while (this.#queue.length > 0 && this.#session.send(this.#queue[0]!())) this.#queue.shift()
+    this.#session.wantWritable(this.#queue.length > 0)
+  }
+
+  close(): void {
+    this.#endSubscription?.()
+    this.#endSubscription = undefined
+    this.#queue.length = 0
+  }
+
+  #enqueue(messages: readonly (() => number)[]): void {
+    const wasEmpty = this.#queue.length === 0
+    this.#queue.push(...messages)
+    if (wasEmpty) this.onWritable()
+  }
+
+  #post(record: ToolRecord): void {
+    if (this.#queue.length >= MAX_QUEUED) {
+      this.#lost++
       return
     }
-    const texts = traceTexts(lost === 0 ? record : { ...record, lost })
-    lost = 0
-    enqueue(texts.map(text => () => writeTrace(session.buffer, text)))
+    const texts = traceTexts(this.#lost === 0 ? record : { ...record, lost: this.#lost })
+    this.#lost = 0
+    this.#enqueue(texts.map(text => () => writeTrace(this.#session.buffer, text)))
   }
 
   /** `file`: descriptor of the capture file, kept if the answer is not an error. */
-  const startTrace = ({ tag, abi = false }: TraceRequest, file: number | undefined): ToolReply => {
-    if (!session.isTrusted) return { error: 'only the user of this daemon may watch calls and packets' }
-    if (endSubscription) return { error: 'this session is subscribed already' }
+  #startTrace({ tag, abi = false }: TraceRequest, file: number | undefined): ToolReply {
+    if (!this.#session.isTrusted) return { error: 'only the user of this daemon may watch calls and packets' }
+    if (this.#endSubscription) return { error: 'this session is subscribed already' }
     let stopCapture = (): void => {}
     if (file !== undefined) {
       if (!fstatSync(file).isFile()) return { error: 'packets can be written to a regular file only' }
       try {
-        stopCapture = daemon.network.capture(file)
+        stopCapture = this.#daemon.network.capture(file)
       } catch (error) {
         return { error: `packets cannot be written to this file: ${String(error)}` }
       }
     }
-    const unsubscribe = daemon.trace.subscribe({ tag, abi, post, postFailure: post })
-    const stopTorment = daemon.torment?.listen((torment, device) =>
-      post({ time: performance.timeOrigin + nowMicroseconds() / 1000, device, torment }),
+    const unsubscribe = this.#daemon.trace.subscribe({
+      tag,
+      abi,
+      post: record => this.#post(record),
+      postFailure: record => this.#post(record),
+    })
+    const stopTorment = this.#daemon.torment?.listen((torment, device) =>
+      this.#post({ time: performance.timeOrigin + nowMicroseconds() / 1000, device, torment }),
     )
-    endSubscription = () => {
+    this.#endSubscription = () => {
       unsubscribe()
       stopTorment?.()
       stopCapture()
@@ -132,99 +171,70 @@ export const createToolRequests = (daemon: DaemonState, session: ToolSession): T
     return { tracing: true }
   }
 
-  const findingsRefused = { error: 'only the user of this daemon may see findings' }
-
-  const watchFindings = (): ToolReply => {
-    if (!session.isTrusted) return findingsRefused
-    if (daemon.check === undefined) return { error: 'this daemon does not check programs; start it with --check' }
-    if (endSubscription) return { error: 'this session is subscribed already' }
-    endSubscription = daemon.check.subscribe(finding => post({ finding }))
+  #watchFindings(): ToolReply {
+    if (!this.#session.isTrusted) return this.#findingsRefused
+    if (this.#daemon.check === undefined) return { error: 'this daemon does not check programs; start it with --check' }
+    if (this.#endSubscription) return { error: 'this session is subscribed already' }
+    this.#endSubscription = this.#daemon.check.subscribe(finding => this.#post({ finding }))
     return { tracing: true }
   }
 
-  const setFaults = (text: string): ToolReply | undefined => {
-    if (!session.isTrusted) return { error: 'only the user of this daemon may set faults' }
+  #setFaults(text: string): ToolReply | undefined {
+    if (!this.#session.isTrusted) return { error: 'only the user of this daemon may set faults' }
     try {
-      daemon.network.setFaults(text)
+      this.#daemon.network.setFaults(text)
       return undefined
     } catch (error) {
       return { error: error instanceof Error ? error.message : String(error) }
     }
   }
 
-  const changeDevices = ({ add, remove }: Extract<ToolRequest, { kind: 'device' }>): ToolReply => {
-    if (!session.isTrusted) return { error: 'only the user of this daemon may add and remove devices' }
+  #changeDevices({ add, remove }: Extract<ToolRequest, { kind: 'device' }>): ToolReply {
+    if (!this.#session.isTrusted) return { error: 'only the user of this daemon may add and remove devices' }
     try {
-      if (add !== undefined) daemon.plug(parseDevice(deviceText(add)))
-      if (remove !== undefined) daemon.unplug(remove)
-      return { devices: daemon.devices.listed }
+      if (add !== undefined) this.#daemon.plug(parseDevice(deviceText(add)))
+      if (remove !== undefined) this.#daemon.unplug(remove)
+      return { devices: this.#daemon.devices.listed }
     } catch (error) {
       return { error: error instanceof Error ? error.message : String(error) }
     }
   }
 
   /** The answer to a request. Closes the request's descriptors, except that of a capture that was started. */
-  const answer = (request: ToolRequest | undefined, fds: readonly number[]): ToolReply => {
+  #answer(request: ToolRequest | undefined, fds: readonly number[]): ToolReply {
     const file = request?.kind === 'trace' && request.pcap ? fds[0] : undefined
     let reply: ToolReply = {
       error:
         'unknown request of a tool: this daemon answers config, stat, qps, waits, fault, device, findings, counts and trace',
     }
-    if (request?.kind === 'config') reply = { config: { ...daemon.config, fault: daemon.network.faults } }
-    else if (request?.kind === 'stat') reply = { stat: statOf(daemon) }
+    if (request?.kind === 'config') reply = { config: { ...this.#daemon.config, fault: this.#daemon.network.faults } }
+    else if (request?.kind === 'stat') reply = { stat: statOf(this.#daemon) }
     else if (request?.kind === 'qps')
-      reply = session.isTrusted
-        ? qpsOf(daemon, request.cursor)
+      reply = this.#session.isTrusted
+        ? qpsOf(this.#daemon, request.cursor)
         : { error: 'only the user of this daemon may see queue pairs' }
     else if (request?.kind === 'waits')
-      reply = session.isTrusted
-        ? { waits: waitsOf(daemon) }
+      reply = this.#session.isTrusted
+        ? { waits: waitsOf(this.#daemon) }
         : { error: 'only the user of this daemon may see what programs wait for' }
     else if (request?.kind === 'fault')
-      reply = (request.set !== undefined && setFaults(request.set)) || { faults: daemon.network.faultCounts() }
-    else if (request?.kind === 'device') reply = changeDevices(request)
-    else if (request?.kind === 'findings') reply = watchFindings()
+      reply = (request.set !== undefined && this.#setFaults(request.set)) || {
+        faults: this.#daemon.network.faultCounts(),
+      }
+    else if (request?.kind === 'device') reply = this.#changeDevices(request)
+    else if (request?.kind === 'findings') reply = this.#watchFindings()
     else if (request?.kind === 'counts')
-      reply = session.isTrusted
+      reply = this.#session.isTrusted
         ? {
-            counts: daemon.check?.counts ?? [],
-            omissions: daemon.check?.omissions ?? [],
-            calls: daemon.check?.calls ?? 0,
-            ...(daemon.torment && { decisions: daemon.torment.count }),
+            counts: this.#daemon.check?.counts ?? [],
+            omissions: this.#daemon.check?.omissions ?? [],
+            calls: this.#daemon.check?.calls ?? 0,
+            ...(this.#daemon.torment && { decisions: this.#daemon.torment.count }),
           }
-        : findingsRefused
+        : this.#findingsRefused
     else if (request?.pcap && file === undefined) reply = { error: 'a capture needs the descriptor of a file' }
-    else if (request) reply = startTrace(request, file)
+    else if (request) reply = this.#startTrace(request, file)
     for (const fd of fds) if (fd !== file || 'error' in reply) close(fd)
     return reply
-  }
-
-  return {
-    handle(request, fds) {
-      // Records of earlier calls precede the answer to a query.
-      daemon.trace.settle()
-      const toolRequest = parseRequest(request.text)
-      const header = { ...request }
-      const reply = (): void => {
-        // After the end of the session its socket's number may belong to another file.
-        if (session.isClosed) {
-          for (const fd of fds) close(fd)
-          return
-        }
-        const text = JSON.stringify(answer(toolRequest, fds))
-        const tooLong = JSON.stringify({ error: 'the answer is too long for one message' })
-        enqueue([() => writeToolReply(session.buffer, header, text) || writeToolReply(session.buffer, header, tooLong)])
-      }
-      // Programs that have just ended may add findings, so everything that they held is released first.
-      if (toolRequest?.kind === 'counts' && session.isTrusted && daemon.check !== undefined)
-        void daemon.untilContextsDestroyed(session.user).then(daemon.containment.guard('an answer to a tool', reply))
-      else reply()
-    },
-    onWritable: sendQueued,
-    close() {
-      endSubscription?.()
-      endSubscription = undefined
-      queue.length = 0
-    },
   }
 }

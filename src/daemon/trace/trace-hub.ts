@@ -32,9 +32,36 @@ export type CallerFacts = Pick<TraceRecord, 'pid' | 'tid' | 'fd' | 'command' | '
  */
 export type DescriptorNumbers = () => readonly (number | undefined)[]
 
-export interface TraceHub {
+const isSubscribedTo = (subscriber: Subscriber, tag: string): boolean => subscriber.tag === '' || subscriber.tag === tag
+
+/** `now`: microseconds. */
+export class TraceHub {
+  readonly #now: () => number
+  readonly #subscribers = new Set<Subscriber>()
+  /** Functions that publish a record, by the function that looks up its descriptor numbers. */
+  readonly #waiting = new Map<DescriptorNumbers, () => void>()
+
+  constructor(now: () => number) {
+    this.#now = now
+  }
+
   /** Adds a subscriber; the returned function removes it. */
-  subscribe(subscriber: Subscriber): () => void
+  subscribe(subscriber: Subscriber): () => void {
+    this.#subscribers.add(subscriber)
+    return () => this.#subscribers.delete(subscriber)
+  }
+
+  /** Whether there is a subscriber for processes with this tag. */
+  isWatched(tag: string): boolean {
+    for (const subscriber of this.#subscribers) if (isSubscribedTo(subscriber, tag)) return true
+    return false
+  }
+
+  /** Sends a failure to the subscribers for this tag; '': only to those for all processes. */
+  postFailure(tag: string, record: FailureRecord): void {
+    for (const subscriber of this.#subscribers) if (isSubscribedTo(subscriber, tag)) subscriber.postFailure?.(record)
+  }
+
   /**
    * The dialect for a call of a process with tag `tag`: `dialect` itself, or a wrapper if the tag has a subscriber.
    * `facts` describes the caller. `numbers` looks up the descriptors that the process's last call created. `accesses`:
@@ -47,44 +74,47 @@ export interface TraceHub {
     facts: () => CallerFacts,
     numbers: DescriptorNumbers,
     accesses?: Access[],
-  ): Dialect<M>
-  /** Sends a failure to the subscribers for this tag; '': only to those for all processes. */
-  postFailure(tag: string, record: FailureRecord): void
-  /** Whether there is a subscriber for processes with this tag. */
-  isWatched(tag: string): boolean
+  ): Dialect<M> {
+    if (!this.isWatched(tag)) return dialect
+    return (view, ...message) => {
+      const started = this.#now()
+      const recording = recordingView(view, accesses)
+      const decoded = dialect(recording.view, ...message)
+      if (!isAnswer(decoded)) return this.#recordedCall(view, recording, decoded, tag, facts(), numbers, started)
+      this.#publish(tag, facts(), numbers, decoded, started, recording)
+      return decoded
+    }
+  }
+
   /**
    * Publishes the record that waits for these descriptor numbers, if there is one; without `numbers` all waiting
    * records.
    */
-  settle(numbers?: DescriptorNumbers): void
-}
+  settle(numbers?: DescriptorNumbers): void {
+    for (const key of numbers ? [numbers] : [...this.#waiting.keys()]) {
+      const publishWaiting = this.#waiting.get(key)
+      this.#waiting.delete(key)
+      publishWaiting?.()
+    }
+  }
 
-/** `now`: microseconds. */
-export const createTraceHub = (now: () => number): TraceHub => {
-  const subscribers = new Set<Subscriber>()
-  /** Functions that publish a record, by the function that looks up its descriptor numbers. */
-  const waiting = new Map<DescriptorNumbers, () => void>()
-
-  const isSubscribedTo = (subscriber: Subscriber, tag: string): boolean =>
-    subscriber.tag === '' || subscriber.tag === tag
-
-  const wantsBytes = (tag: string): boolean => {
-    for (const subscriber of subscribers) if (subscriber.abi && isSubscribedTo(subscriber, tag)) return true
+  #wantsBytes(tag: string): boolean {
+    for (const subscriber of this.#subscribers) if (subscriber.abi && isSubscribedTo(subscriber, tag)) return true
     return false
   }
 
   /**
    * Sends a record. Its raw bytes are only for subscribers who want them, except those of a call that was not decoded.
    */
-  const post = (tag: string, record: TraceRecord): void => {
+  #post(tag: string, record: TraceRecord): void {
     const { raw, ...withoutRaw } = record
-    for (const subscriber of subscribers)
+    for (const subscriber of this.#subscribers)
       if (isSubscribedTo(subscriber, tag))
         subscriber.post(subscriber.abi || record.call === undefined ? record : withoutRaw)
   }
 
   /** Makes a record and sends it, or lets it wait for the numbers of new descriptors. */
-  const publish = (
+  #publish(
     tag: string,
     facts: CallerFacts,
     numbers: DescriptorNumbers,
@@ -92,37 +122,32 @@ export const createTraceHub = (now: () => number): TraceHub => {
     started: number,
     recording: RecordingView,
     call?: TraceRecord['call'],
-  ): void => {
-    const duration = Math.round((now() - started) * 1000) / 1000
+  ): void {
+    const duration = Math.round((this.#now() - started) * 1000) / 1000
     const record: TraceRecord = {
       time: performance.timeOrigin + started / 1000,
       duration,
       ...facts,
       ...(call && { call }),
-      ...((call === undefined || wantsBytes(tag)) && { raw: recording.raw() }),
+      ...((call === undefined || this.#wantsBytes(tag)) && { raw: recording.raw() }),
       ret: answer.ret,
       ...(answer.reason !== undefined && { reason: answer.reason }),
       ...(answer.attempt !== undefined && { attempt: answer.attempt }),
     }
-    if (answer.installs.length === 0) post(tag, record)
+    if (answer.installs.length === 0) this.#post(tag, record)
     else
-      waiting.set(numbers, () => {
+      this.#waiting.set(numbers, () => {
         const fds = numbers()
         const descriptors = answer.installs.map(({ descriptor: { attribute } }, i) => {
           const fd = fds[i]
           return fd === undefined ? { attribute } : { attribute, fd }
         })
-        post(tag, { ...record, descriptors })
+        this.#post(tag, { ...record, descriptors })
       })
   }
 
-  const isWatched = (tag: string): boolean => {
-    for (const subscriber of subscribers) if (isSubscribedTo(subscriber, tag)) return true
-    return false
-  }
-
   /** The decoded call, which publishes its record when it is answered. */
-  const recordedCall = (
+  #recordedCall(
     view: CallerView,
     recording: RecordingView,
     decoded: Decoded,
@@ -130,50 +155,23 @@ export const createTraceHub = (now: () => number): TraceHub => {
     facts: CallerFacts,
     numbers: DescriptorNumbers,
     started: number,
-  ): Decoded => ({
-    call: decoded.call,
-    legacy: decoded.legacy,
-    answer(outcome) {
-      const answer = decoded.answer(outcome)
-      publish(
-        tag,
-        facts,
-        numbers,
-        answer,
-        started,
-        recording,
-        messagesOf(view, decoded.call, outcome, recording.accesses),
-      )
-      return answer
-    },
-  })
-
-  return {
-    subscribe(subscriber) {
-      subscribers.add(subscriber)
-      return () => subscribers.delete(subscriber)
-    },
-    isWatched,
-    postFailure(tag, record) {
-      for (const subscriber of subscribers) if (isSubscribedTo(subscriber, tag)) subscriber.postFailure?.(record)
-    },
-    watch(dialect, tag, facts, numbers, accesses) {
-      if (!isWatched(tag)) return dialect
-      return (view, ...message) => {
-        const started = now()
-        const recording = recordingView(view, accesses)
-        const decoded = dialect(recording.view, ...message)
-        if (!isAnswer(decoded)) return recordedCall(view, recording, decoded, tag, facts(), numbers, started)
-        publish(tag, facts(), numbers, decoded, started, recording)
-        return decoded
-      }
-    },
-    settle(numbers) {
-      for (const key of numbers ? [numbers] : [...waiting.keys()]) {
-        const publishWaiting = waiting.get(key)
-        waiting.delete(key)
-        publishWaiting?.()
-      }
-    },
+  ): Decoded {
+    return {
+      call: decoded.call,
+      legacy: decoded.legacy,
+      answer: outcome => {
+        const answer = decoded.answer(outcome)
+        this.#publish(
+          tag,
+          facts,
+          numbers,
+          answer,
+          started,
+          recording,
+          messagesOf(view, decoded.call, outcome, recording.accesses),
+        )
+        return answer
+      },
+    }
   }
 }

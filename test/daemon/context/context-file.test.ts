@@ -7,7 +7,7 @@ import { fstatSync } from 'node:fs'
 import { test } from 'node:test'
 import fc from 'fast-check'
 import type { MappedChunk } from '../../../src/core/memory/mappable-memory.ts'
-import { type ContextMemory, createContextMemory } from '../../../src/daemon/context/context-file.ts'
+import { ContextMemory } from '../../../src/daemon/context/context-file.ts'
 import { createRingPool, type RingPool } from '../../../src/host/memory/mapping.ts'
 import { SEAL_GROW, SEAL_SEAL, SEAL_SHRINK, sealsOf } from '../../../src/host/memory/memfd.ts'
 import { ContextFile } from '../../../src/spec/session.ts'
@@ -16,7 +16,7 @@ const PAGE = 4096
 
 const withMemory = (body: (memory: ContextMemory, pool: RingPool) => void): void => {
   const pool = createRingPool()
-  const memory = createContextMemory(pool)
+  const memory = new ContextMemory(pool)
   try {
     body(memory, pool)
   } finally {

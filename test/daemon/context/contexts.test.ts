@@ -7,7 +7,7 @@ import { readdirSync } from 'node:fs'
 import { test } from 'node:test'
 import { stat, unregister } from '../../../src/core/index.ts'
 import { createContainment } from '../../../src/daemon/containment.ts'
-import { createContexts } from '../../../src/daemon/context/contexts.ts'
+import { Contexts } from '../../../src/daemon/context/contexts.ts'
 import { createRingPool } from '../../../src/host/memory/mapping.ts'
 import { createMemfd } from '../../../src/host/memory/memfd.ts'
 import { openProcess, type ProcessHandle, pidfdGetfd } from '../../../src/host/memory/process.ts'
@@ -22,7 +22,7 @@ const setUp = (throwsOnPost = false) => {
   const pool = createRingPool()
   const waiters: (() => void)[] = []
   const tokens: number[] = []
-  const contexts = createContexts(
+  const contexts = new Contexts(
     pool,
     (_context, handle) => {
       if (throwsOnPost) throw new Error('a bug')

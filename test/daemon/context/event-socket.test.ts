@@ -10,7 +10,7 @@ import { type TestContext, test } from 'node:test'
 import fc from 'fast-check'
 import { eventStateOf, RECORD_BYTES } from '../../../src/core/events/events.ts'
 import type { Affiliation, EventRecord } from '../../../src/core/model.ts'
-import { createEventSocket, type EventSocket } from '../../../src/daemon/context/event-socket.ts'
+import { EventSocket } from '../../../src/daemon/context/event-socket.ts'
 import { EAGAIN } from '../../../src/host/errno.ts'
 import { watch } from '../../../src/host/event-loop/poll.ts'
 import { createSlices } from '../../../src/host/event-loop/slices.ts'
@@ -56,7 +56,7 @@ interface Setup {
 const setUp = ({ isPassed = true }: { isPassed?: boolean } = {}): Setup => {
   const self = openProcess(process.pid) as ProcessHandle
   let hangUps = 0
-  const socket = createEventSocket(
+  const socket = new EventSocket(
     () => [self],
     () => {
       hangUps++
@@ -218,7 +218,7 @@ test('closing the last copy of the program’s end is reported once, and later c
   const closed = new Promise<void>(done => {
     notify = done
   })
-  const socket = createEventSocket(
+  const socket = new EventSocket(
     () => [],
     () => {
       socket.close()
@@ -276,7 +276,7 @@ test('the program does not read records that `take` has taken, and reads the oth
 
 test('records can be withdrawn only if the program’s end is found in one of the processes', async () => {
   const holders: ProcessHandle[] = []
-  const socket = createEventSocket(
+  const socket = new EventSocket(
     () => holders,
     () => socket.close(),
   )
@@ -304,7 +304,7 @@ const createUnnamedEnd = (t: TestContext, count: number) => {
   const slices = createSlices(() => {
     turns++
   })
-  const socket = createEventSocket(
+  const socket = new EventSocket(
     () => [self],
     () => {},
     { slices },

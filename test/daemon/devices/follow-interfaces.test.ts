@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
 import { createCore } from '../../../src/core/index.ts'
-import { followInterfaces } from '../../../src/daemon/devices/follow-interfaces.ts'
+import { InterfaceFollower } from '../../../src/daemon/devices/follow-interfaces.ts'
 import { identify } from '../../../src/drivers/rxe/address/identity.ts'
 import { createRxeDevice } from '../../../src/drivers/rxe/device.ts'
 import type { InterfaceListener, Interfaces, NetworkInterface } from '../../../src/host/net/interfaces.ts'
@@ -53,7 +53,7 @@ it('the MAC of a bond and MACs of neighbours are reported; the MAC of another in
     throw error
   }
   const neighbours: string[] = []
-  followInterfaces(interfaces, [rxe], () => {}, fail, {
+  new InterfaceFollower(interfaces, [rxe], () => {}, fail, {
     ownMac: (_device, { 5: last }) => reported.push(last!),
     neighbourMac: ({ device: { name } }, { 15: last }, mac) => neighbours.push(`${name} ${last} ${mac}`),
   })

@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
-import { createProcessSpace, type ProcessSpace } from '../../../src/daemon/memory/process-space.ts'
+import { ProcessSpace } from '../../../src/daemon/memory/process-space.ts'
 import { mapArena } from '../../../src/host/memory/mapping.ts'
 import { closeProcess, openProcess, type ProcessHandle } from '../../../src/host/memory/process.ts'
 import { Errno } from '../../../src/spec/errno.ts'
@@ -21,7 +21,7 @@ after(() => peer.kill())
 const spaceOf = (pid: number, turn: () => number = () => 0): { space: ProcessSpace; handle: ProcessHandle } => {
   const handle = openProcess(pid) as ProcessHandle
   assert.ok('pid' in handle)
-  return { space: createProcessSpace(handle, turn), handle }
+  return { space: new ProcessSpace(handle, turn), handle }
 }
 
 /** Number of the read-only page in the arenas of the other process; byte i of an arena is i % 251 (peer.ts). */

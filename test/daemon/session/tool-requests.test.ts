@@ -6,7 +6,7 @@ import { closeSync, openSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { createContainment } from '../../../src/daemon/containment.ts'
-import { createToolRequests } from '../../../src/daemon/session/tool-requests.ts'
+import { ToolRequests } from '../../../src/daemon/session/tool-requests.ts'
 import type { DaemonState } from '../../../src/daemon/state.ts'
 import { messageBuffer, newReply, newRequest, readReply } from '../../../src/uapi/session-codec.ts'
 import { type ToolReply, type TraceRecord, traceReader } from '../../../src/uapi/tool.ts'
@@ -140,7 +140,7 @@ const createRequests = (isTrusted: boolean, more: Partial<DaemonState> = {}) => 
     assert.equal(readReply(buffer, length, reply), undefined)
     return reply.text
   }
-  const requests = createToolRequests(daemon, {
+  const requests = new ToolRequests(daemon, {
     buffer,
     isTrusted,
     user: 0,

@@ -5,7 +5,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import type { Dialect } from '../../../src/core/dispatch/dispatch.ts'
-import { createTraceHub } from '../../../src/daemon/trace/trace-hub.ts'
+import { TraceHub } from '../../../src/daemon/trace/trace-hub.ts'
 import { type Answer, type CallerView, isAnswer } from '../../../src/uapi/call.ts'
 import { decodeWrite } from '../../../src/uapi/linux/write.ts'
 import type { TraceRecord } from '../../../src/uapi/tool.ts'
@@ -26,14 +26,14 @@ const answering =
     return { ret: 0, installs } satisfies Answer
   }
 
-const listen = (hub: ReturnType<typeof createTraceHub>, tag = ''): TraceRecord[] => {
+const listen = (hub: TraceHub, tag = ''): TraceRecord[] => {
   const records: TraceRecord[] = []
   hub.subscribe({ tag, post: record => records.push(record) })
   return records
 }
 
 test('a call is recorded immediately for the subscribers to its tag and to all tags', () => {
-  const hub = createTraceHub(() => 0)
+  const hub = new TraceHub(() => 0)
   const dialect = answering()
   assert.equal(
     hub.watch(dialect, 'a', facts, () => []),
@@ -47,7 +47,7 @@ test('a call is recorded immediately for the subscribers to its tag and to all t
 })
 
 test('subscribers that want bytes get those that a call read and wrote; all get those of calls that were not decoded', () => {
-  const hub = createTraceHub(() => 0)
+  const hub = new TraceHub(() => 0)
   const [plain, abi]: TraceRecord[][] = [[], []]
   hub.subscribe({ tag: '', post: record => plain.push(record) })
   hub.subscribe({ tag: '', abi: true, post: record => abi.push(record) })
@@ -74,7 +74,7 @@ test('subscribers that want bytes get those that a call read and wrote; all get 
 })
 
 test('the record of a call that creates descriptors is published when their numbers are known', () => {
-  const hub = createTraceHub(() => 0)
+  const hub = new TraceHub(() => 0)
   const records = listen(hub)
   const fdsOfFirst = () => [5, undefined]
   const fdsOfSecond = () => [9]

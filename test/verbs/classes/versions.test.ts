@@ -13,7 +13,8 @@ import {
   openContext,
   register,
 } from '../../../src/core/index.ts'
-import { createProcessSpace } from '../../../src/daemon/memory/process-space.ts'
+import type { Caller } from '../../../src/core/model.ts'
+import { ProcessSpace } from '../../../src/daemon/memory/process-space.ts'
 import { ioctlDialect } from '../../../src/daemon/session/dialects.ts'
 import { SystemError } from '../../../src/host/errno.ts'
 import { closeProcess, openProcess } from '../../../src/host/memory/process.ts'
@@ -75,8 +76,12 @@ const openInLibrary = (coreDevice: ReturnType<typeof deviceOf>): { device: Devic
   const context = openContext(coreDevice as never, { isOpened: true })
   const ownProcess = openProcess(process.pid)
   assert.ok(!(ownProcess instanceof SystemError))
-  const space = createProcessSpace(ownProcess, () => 0)
-  const caller = { ...testCaller(), copyIn: space.copyIn, copyOut: space.copyOut }
+  const space = new ProcessSpace(ownProcess, () => 0)
+  const caller: Caller = {
+    ...testCaller(),
+    copyIn: (address, length) => space.copyIn(address, length),
+    copyOut: (address, bytes) => space.copyOut(address, bytes),
+  }
   const buffer = messageBuffer()
   const ask: Session['ask'] = (_call, write) => {
     const request = newRequest()

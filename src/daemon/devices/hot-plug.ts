@@ -1,0 +1,85 @@
+/*
+ * Adds, renames and removes devices while the daemon runs, with all that programs see of them: their files in the tree,
+ * and the events of NETLINK_RDMA. Makes devices follow their interfaces.
+ */
+import type { Identity } from '../../drivers/rxe/address/identity.ts'
+import type { RxeDevice } from '../../drivers/rxe/device.ts'
+import type { Slices } from '../../host/event-loop/slices.ts'
+import type { Interfaces } from '../../host/net/interfaces.ts'
+import type { DeviceSpec } from '../../uapi/tool.ts'
+import { createDeviceFiles, type DeviceFiles } from '../files/device-files.ts'
+import { notifyAdded, notifyMoved, notifyRemoved, notifyRenamed } from '../netlink/monitor.ts'
+import type { DaemonState } from '../state.ts'
+import type { Devices } from './devices.ts'
+import { InterfaceFollower } from './follow-interfaces.ts'
+
+/** `objectJobs`: the slices of the ends of objects. */
+export class HotPlug {
+  readonly #devices: Devices
+  readonly #objectJobs: Slices
+  readonly #daemon: () => DaemonState
+  #files: DeviceFiles | undefined
+  #follower: InterfaceFollower | undefined
+
+  constructor(devices: Devices, objectJobs: Slices, daemon: () => DaemonState) {
+    this.#devices = devices
+    this.#objectJobs = objectJobs
+    this.#daemon = daemon
+  }
+
+  /** Writes the tree, and follows the interfaces. Throws the system's error. */
+  start(interfaces: Interfaces | undefined): void {
+    const { root, cm } = this.#daemon()
+    const files = createDeviceFiles(root, this.#devices.all)
+    this.#files = files
+    const onChanged = (device: Pick<RxeDevice, 'device' | 'state'>, previous?: Identity): void => {
+      files.update(device)
+      if (previous !== undefined) notifyMoved(this.#daemon().netlink, device, previous)
+    }
+    const onFailure = (device: Pick<RxeDevice, 'device'>, error: unknown): void => this.removeFaulty(device, error)
+    if (interfaces)
+      this.#follower = new InterfaceFollower(interfaces, this.#devices.rxe, onChanged, onFailure, {
+        ownMac: ({ device }, mac) => cm.hardwareAddressChanged(device, mac),
+        neighbourMac: ({ device }, address, mac) => cm.neighbourChanged(device, address, mac),
+      })
+  }
+
+  plug(spec: DeviceSpec): void {
+    const { loop, netlink } = this.#daemon()
+    // A device that is being removed may still have the name or address.
+    this.#objectJobs.finish()
+    const added = this.#devices.add(spec)
+    this.#files?.add(added)
+    if (added.rxe !== undefined) this.#follower?.follow(added.rxe)
+    loop.kick()
+    notifyAdded(netlink, added)
+  }
+
+  rename(name: string, newName: string): void {
+    const found = this.#devices.find(name)
+    if (found === undefined || name === newName) return
+    this.#devices.rename(found, newName)
+    this.#files?.rename(found, name)
+    notifyRenamed(this.#daemon().netlink, found)
+  }
+
+  unplug(name: string): void {
+    const { contexts, netlink } = this.#daemon()
+    const removed = this.#devices.find(name)
+    this.#devices.remove(name)
+    if (removed === undefined) return
+    contexts.hangUp(removed.device)
+    this.#files?.remove(removed)
+    notifyRemoved(netlink, removed)
+  }
+
+  /** Removes a device that threw, since its state is unknown; its programs get DEVICE_FATAL. */
+  removeFaulty({ device }: Pick<RxeDevice, 'device'>, error: unknown): void {
+    this.#daemon().containment.report(`device ${device.name}, which is removed`, error)
+    if (this.#devices.find(device.name)?.device === device) this.unplug(device.name)
+  }
+
+  refreshCounters(): number {
+    return this.#files?.refreshCounters() ?? 0
+  }
+}
