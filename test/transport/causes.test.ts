@@ -44,7 +44,7 @@ describe('a responder refuses with a cause:', () => {
       t.sent()
       const [cause] = t.node.reported
       assert.deepEqual([cause.id, causeText(cause)], [id, text])
-      // the peer gets a NAK with the same cause, except after a SEND with invalidate, which is not answered
+      // The peer gets a NAK with the same cause, except after a SEND whose key cannot be invalidated.
       if (id !== 'NOT_INVALIDATED') assert.equal([...t.node.naks.values()][0], cause)
     })
   it('NO_SRQ', () => {

@@ -52,7 +52,7 @@ interface Side {
 const run = (seed: number, mtu: number, operations: number, link: LinkOptions, options: NodeOptions = {}): void => {
   const random = createRandom(seed)
   const int = (n: number): number => Math.floor(random() * n)
-  /** Probability of posting another receive in each step, so that mostly but not always one is posted. */
+  /** Probability of posting another receive in each step: mostly, but not always, one is available. */
   const receiveProbability = 0.15
   const maxMessageBytes = Math.min(6 * mtu, RECEIVE_BUFFER_BYTES)
   /** By side: the first PSN; that of the first side wraps soon. */
@@ -232,7 +232,7 @@ describe('random operations between two engines', () => {
   it('give the right result with runs of one packet and a window of two', () =>
     run(3, 1024, 600, badLink, { maxPackets: 1, windowBytes: 2100 }))
   it('give the right result with small runs', () => run(4, 256, 600, badLink, { maxBytes: 1000, windowBytes: 8000 }))
-  it('give the right result with runs that are flushed early', () =>
+  it('give the right result with at most three single packets in a run', () =>
     run(5, 256, 600, badLink, { maxSinglePacketRun: 3 }))
   for (const mtu of [256, 1024])
     it(`give the right result with READs in parts, path MTU ${mtu}`, () =>

@@ -33,7 +33,7 @@ const usedOutcomes = new Set<unknown>()
 let rejectedMutants = 0
 const MIN_MUTANTS = 3000
 
-/** Every difference of a replay that permitted.ts does not permit, as sentences; counts the rows that are used. */
+/** Every difference of a replay that permitted.ts does not permit, as sentences; fills `usedRows`, `usedOutcomes`. */
 const faultsOf = (
   conversation: Conversation,
   side: Side,

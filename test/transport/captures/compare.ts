@@ -41,7 +41,7 @@ export interface RecordedStream {
 
 export type StreamKind = 'answers' | 'requests'
 
-/** One difference, by field: `-` is an absent packet. */
+/** A difference between a recorded packet and ours; undefined: there is none on that side. */
 export interface Difference {
   readonly qpn: number
   readonly kind: StreamKind

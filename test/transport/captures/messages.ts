@@ -42,7 +42,7 @@ export interface Message {
   readonly psn: number
   /** Number of PSNs. */
   psns: number
-  /** Payload length of the packets; 0 for a READ. */
+  /** The payloads of the packets, one after the other; empty for a READ. */
   payload: Uint8Array
   /** Message length in bytes. */
   length: number
@@ -118,8 +118,8 @@ export const messagesOf = ({ name, entries }: Conversation, pair: Pair): Message
 }
 
 /**
- * Sets `completeAt` of acknowledged messages: the first positive response received for the message's last PSN or a later
- * one. And `postedAt`: a message whose first packet was sent before the previous message was complete was posted
+ * Sets `completeAt` of acknowledged messages: the first positive response received for the message's last PSN or a
+ * later one. And `postedAt`: a message whose first packet was sent before the previous message was complete was posted
  * together with that one.
  */
 const findCompletions = (entries: readonly Entry[], pair: Pair, messages: readonly Message[]): void => {

@@ -4,6 +4,7 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { syndromeKind } from '../../../src/spec/wire/headers.ts'
+import { arenaOver } from '../../../src/wire/arena.ts'
 import {
   ERR,
   FAA,
@@ -20,7 +21,7 @@ import {
   T14,
   WRITE,
 } from '../requests.ts'
-import { SQ_PSN, startScript } from '../script.ts'
+import { packet, SQ_PSN, startScript } from '../script.ts'
 
 describe('a completion', () => {
   it('comes with the ACK, in order; one ACK may complete several', () => {
@@ -81,7 +82,10 @@ describe('a completion', () => {
     const t = startScript()
     t.post({ id: 1, opcode: FAA, remote: 8, ...sge(16, 8), compare: 1n })
     t.sent()
-    t.response('ATOMIC_ACK', 0, { original: 0x0102_0304_0506_0708n })
+    const bytes = packet('ATOMIC_ACK', SQ_PSN, { original: 0x0102_0304_0506_0708n })
+    const arena = arenaOver(bytes.slice())
+    t.node.engine.onPacket(t.row, arena, 0, bytes.length, 0, 0)
+    assert.deepEqual(arena.bytes, bytes)
     assert.deepEqual(t.completions(), ['1 ok'])
     assert.deepEqual([t.node.cqes[0].opcode, t.node.cqes[0].bytes], [4, 8])
     assert.equal(t.node.words.getBigUint64(16, true), 0x0102_0304_0506_0708n)

@@ -1,11 +1,12 @@
 /*
- * The window that queue pairs to one peer share (transport/flow-control/peer-window.ts): bytes in flight stay below it,
- * every QP gets its turn, and neither queue pairs without a responder nor large requests block the others.
+ * The window that queue pairs to one peer share (transport/flow-control/peer-window.ts): bytes in flight stay within
+ * it, every QP gets its turn, and neither queue pairs without a responder nor large requests block the others.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { QpState } from '../../../src/spec/enums.ts'
 import { ICRC_BYTES } from '../../../src/spec/wire/headers.ts'
+import { OP_READ, OP_RESPONSE, opcodeFlags } from '../../../src/spec/wire/opcodes.ts'
 import { WcStatus } from '../../../src/spec/work.ts'
 import { PACKET_WEIGHT } from '../../../src/transport/state.ts'
 import { BTH_BYTES } from '../../../src/wire/bth.ts'
@@ -19,6 +20,12 @@ const SHARED_WINDOW = 16 * (MTU + PACKET_WEIGHT)
 const WINDOW = 8 * (MTU + PACKET_WEIGHT)
 const { SUCCESS } = WcStatus.values
 const { RESET } = QpState.values
+
+/** Whether a packet is a READ response. */
+const isReadResponse = (bytes: Uint8Array): boolean => {
+  const flags = opcodeFlags[bytes[0]]
+  return (flags & OP_READ) !== 0 && (flags & OP_RESPONSE) !== 0
+}
 
 /**
  * `count` connections between two nodes. `unreachable`: indexes of connections without a responder, whose requests wait
@@ -49,16 +56,27 @@ const start = (
     return pair[0]
   })
   const [node] = nodes
-  const { cqes, transmit } = node
-  /** Peak of bytes in flight to the second node, as the window counts them: payload and PACKET_WEIGHT for each packet. */
+  const { cqes } = node
+  /**
+   * Peak of bytes in flight, as the window counts them (payload, and PACKET_WEIGHT for each packet): packets to the
+   * second node, and its READ responses.
+   */
   let peak = 0
-  node.transmit = now => {
-    transmit(now)
-    const inFlight = [...wire.inFlight.filter(({ to }) => to === 1), ...node.sent]
+  const measure = (): void => {
+    const toSecond = [...wire.inFlight.filter(({ to }) => to === 1), ...nodes[0].sent]
+    const toFirst = [...wire.inFlight.filter(({ to }) => to === 0), ...nodes[1].sent]
+    const inFlight = [...toSecond, ...toFirst.filter(({ bytes }) => isReadResponse(bytes))]
     peak = Math.max(
       peak,
       inFlight.reduce((sum, { bytes }) => sum + bytes.length - (BTH_BYTES + ICRC_BYTES) + PACKET_WEIGHT, 0),
     )
+  }
+  for (const sender of nodes) {
+    const { transmit } = sender
+    sender.transmit = now => {
+      transmit(now)
+      measure()
+    }
   }
   return {
     rows,
@@ -87,7 +105,7 @@ describe('a window shared by queue pairs', () => {
     assert.equal(t.cqes.length, 80)
     assert.ok(t.cqes.every(({ status }) => status === SUCCESS))
     assert.ok(t.peak() > SHARED_WINDOW / 2, 'the window is used')
-    // The last run may exceed the window by one packet, and the first packet of a WRITE has a RETH, which `peak` counts.
+    // The last run may exceed the window by one packet, and `peak` counts the RETH of the first packet of a WRITE.
     assert.ok(t.peak() <= SHARED_WINDOW + 2 * (MTU + PACKET_WEIGHT), `${t.peak()} bytes were in flight`)
     assert.equal(t.node.engine.counters.retransmissions, 0)
   })
@@ -116,6 +134,8 @@ describe('a window shared by queue pairs', () => {
     for (const row of t.rows) t.node.post(row, row % 2 ? read(row, 32 * MTU) : write(row, 32 * MTU), read(row, 10))
     t.run(12)
     assert.equal(t.cqes.filter(({ status }) => status === SUCCESS).length, 12)
+    assert.ok(t.peak() > SHARED_WINDOW / 2, 'the window is used')
+    assert.ok(t.peak() <= SHARED_WINDOW + 2 * (MTU + PACKET_WEIGHT), `${t.peak()} bytes were in flight`)
     assert.equal(t.node.engine.counters.retransmissions, 0)
   })
 

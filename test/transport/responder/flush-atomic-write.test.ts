@@ -1,5 +1,5 @@
 /*
- * FLUSH and ATOMIC WRITE, requester and responder (IBA 1.5 annex A19; test/fixtures/wire/linux612_*.pcap): packets,
+ * FLUSH and ATOMIC WRITE, requester and responder (IBA 1.5 annex A19): packets,
  * responses, rights, resources, duplicates, and how the requester handles valid and invalid responses.
  */
 import assert from 'node:assert/strict'

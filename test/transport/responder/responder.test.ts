@@ -1,6 +1,5 @@
 /*
- * Packet scripts for the responder: responses, completions and memory. Most cases were recorded with Linux's responder
- * (rdma_rxe, forged packets); where the specification differs, the test says so.
+ * Packet scripts for the responder: responses, completions and memory.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -269,7 +268,7 @@ describe('a WRITE', () => {
     t.request('WRITE_ONLY', 0, { payload: 1 })
     assertRefused(t, ['NAK(INVALID_REQUEST)@0 msn 0'], flushed(100, 107), ['QP_REQ_ERR'])
   })
-  it('whose region is deregistered in the middle is refused: nothing more is written, earlier requests are acknowledged', () => {
+  it('whose region is deregistered in the middle is refused: nothing more is written, earlier packets are acknowledged', () => {
     const t = startResponder()
     t.request('WRITE_FIRST', 0, { payload: MTU, remote: 0x9000, dmaLen: 3 * MTU, ackReq: true })
     assert.deepEqual(t.sent(), ['ACK@0 msn 0'])

@@ -84,7 +84,7 @@ describe('a READ', () => {
     t.request('READ_REQUEST', 1, { rkey: 0xbad, dmaLen: 0 })
     assert.deepEqual(t.sent(), ['READ_RESP_ONLY@0 msn 1 [5]', 'READ_RESP_ONLY@1 msn 2'])
   })
-  it('is answered after the ACK of earlier requests; later requests are acknowledged after it', () => {
+  it('is answered with a response that acknowledges earlier requests; later requests are answered after it', () => {
     const t = startResponder()
     t.request('SEND_ONLY', 0, { payload: 1, ackReq: true })
     t.request('READ_REQUEST', 1, { dmaLen: 5 })
