@@ -37,7 +37,7 @@ const truncateOwn = (name: string, fd: number): void => {
 
 /**
  * Opens `name` for writing: an empty file, which is created if necessary, or a device or FIFO. Returns the descriptor.
- * Throws an Error with a message.
+ * Throws an Error with a message, and with `code` if a system call failed.
  */
 export const createOutputFile = (name: string): number => {
   const path = resolve(name)
@@ -47,7 +47,7 @@ export const createOutputFile = (name: string): number => {
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException
     if (code === 'ELOOP') throw new Error(`cannot write to ${name}: it is a symbolic link; name the file itself`)
-    throw new Error(`cannot write to ${name}: ${code}`)
+    throw Object.assign(new Error(`cannot write to ${name}: ${code}`), { code })
   }
   try {
     truncateOwn(name, fd)

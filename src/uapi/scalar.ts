@@ -95,6 +95,8 @@ const bitsOf = (of: Enumeration): number => {
 /** A value as text. Strings are quoted, so that '1' differs from 1; of objects, only the type: some have no text. */
 const textOf = (value: unknown): string => {
   if (typeof value === 'string') return JSON.stringify(value)
+  if (typeof value === 'bigint') return `${value}n`
+  if (typeof value === 'function') return 'a function'
   return typeof value === 'object' && value !== null ? Object.prototype.toString.call(value) : String(value)
 }
 

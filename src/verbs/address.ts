@@ -35,7 +35,7 @@ export const pathOptionNames: KnownOptions<PathOptions> = {
   sl: true,
   dmac: true,
   vlan: true,
-  global: true,
+  global: 'flag',
   srcPathBits: true,
 }
 
@@ -89,17 +89,31 @@ const macOf = (call: string, text: string): Uint8Array => {
   return Uint8Array.from(parts, part => Number.parseInt(part, 16))
 }
 
+/** An option of at most `max`; 0 without it. Throws RdmaError EINVAL. */
+const numberOf = (call: string, name: string, value: number | undefined, max: number): number => {
+  if (value === undefined) return 0
+  if (value >>> 0 !== value || value > max)
+    throw invalidArgument(call, `${name} ${formatValue(value)} is not an integer from 0 to ${max}`)
+  return value
+}
+
 /** The fields that the address records of all links have. */
-const commonFields = ({ gidIndex }: LocalPath, dgid: Uint8Array, isGlobal: 0 | 1, options: PathOptions) => ({
+const commonFields = (
+  call: string,
+  { gidIndex }: LocalPath,
+  dgid: Uint8Array,
+  isGlobal: 0 | 1,
+  options: PathOptions,
+) => ({
   dgid,
   sgidIndex: gidIndex,
   port: 1,
   /** Whether packets have a GRH. */
   isGlobal,
-  flowLabel: options.flowLabel ?? 0,
+  flowLabel: numberOf(call, 'flowLabel', options.flowLabel, 0xfffff),
   hopLimit: HOP_LIMIT,
-  trafficClass: options.trafficClass ?? 0,
-  sl: options.sl ?? 0,
+  trafficClass: numberOf(call, 'trafficClass', options.trafficClass, 0xff),
+  sl: numberOf(call, 'sl', options.sl, 15),
   /** IBV_RATE_MAX. */
   staticRate: 0,
 })
@@ -117,7 +131,7 @@ const lidAddress = (call: string, path: LocalPath, peer: PeerAddress, options: P
       `lid is missing: the device's link is ${Links[link].title}`,
       "give the peer's `endpoint`, or { lid }",
     )
-  const fields = commonFields(path, global ? gidOf(call, peer.gid) : noGid, global ? 1 : 0, options)
+  const fields = commonFields(call, path, global ? gidOf(call, peer.gid) : noGid, global ? 1 : 0, options)
   return { ...fields, srcPathBits, dlid: peer.lid }
 }
 
@@ -127,7 +141,7 @@ const gidAddress = (call: string, path: LocalPath, peer: PeerAddress, options: P
   refuseOption(call, 'lid', peer.lid, 'roce')
   refuseOption(call, 'srcPathBits', options.srcPathBits, 'roce')
   if (options.global === false) refuseOption(call, 'global', false, 'roce')
-  return commonFields(path, gid, 1, options)
+  return commonFields(call, path, gid, 1, options)
 }
 
 /**

@@ -258,7 +258,7 @@ export const createChains = (context: DeviceContext, classOf: (cls: ObjectClass,
   }
 
   const run = <T>(build: (chain: Chain) => T): Resolved<T> => {
-    checkFunction('interface.chain', 'the builder', build)
+    checkFunction('device.chain', 'build', build)
     const entries: Entry[] = []
     try {
       const built = build(chainBuilder(context, entries))

@@ -150,7 +150,7 @@ export interface CloseOptions extends Until {
   /** First waits until all posted sends are complete; default false. */
   readonly drain?: boolean
 }
-const closeOptionNames: KnownOptions<CloseOptions> = { drain: true, signal: true }
+const closeOptionNames: KnownOptions<CloseOptions> = { drain: 'flag', signal: true }
 /**
  * Turns of the event loop in which `drain` looks for the end of all sends; afterwards it looks once a millisecond, as
  * sends that take longer wait for a peer or a timer.

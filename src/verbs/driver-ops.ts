@@ -21,7 +21,7 @@ export interface MapOptions {
   /** Whether the mapping is writable; default true. */
   readonly writable?: boolean
 }
-const mapOptionNames: KnownOptions<MapOptions> = { offset: true, writable: true }
+const mapOptionNames: KnownOptions<MapOptions> = { offset: true, writable: 'flag' }
 
 /** A descriptor of a driver's own interface (class `driver_ops`). */
 export interface DriverDescriptor extends Arrivals<Uint8Array>, Disposable, AsyncIterable<Uint8Array> {

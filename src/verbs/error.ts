@@ -11,7 +11,7 @@ export type ErrorCode = ErrnoName
 /** The remedy of a refusal that names none, by errno. */
 const HINTS: Readonly<Record<string, string>> = {
   EBUSY: 'close what uses it first',
-  EIO: 'the device was removed: open it again',
+  EIO: 'open the device again',
   EOPNOTSUPP: 'this device does not support it; `device.supports()` tells what it supports',
   ENOMEM: 'close what is not needed any more, or ask for less',
 }
@@ -129,13 +129,20 @@ export const withoutObject = (call: string): RdmaError =>
 
 // The checks below are for JavaScript programs, which may pass any type. They throw RdmaError EINVAL.
 
+/** Whether `value` is memory: an ArrayBuffer, a SharedArrayBuffer or a view of one. */
+const isBinary = (value: object): value is ArrayBufferView | ArrayBufferLike =>
+  ArrayBuffer.isView(value) || /^\[object (?:Shared)?ArrayBuffer\]$/.test(Object.prototype.toString.call(value))
+
 /** A value of any type as text for a message. */
 export const formatValue = (value: unknown): string => {
   if (typeof value === 'string') return JSON.stringify(value)
   if (typeof value === 'bigint') return `${value}n`
   if (typeof value === 'function') return 'a function'
   if (typeof value !== 'object' || value === null) return String(value)
-  return Array.isArray(value) ? 'a list' : value instanceof Uint8Array ? 'a Uint8Array' : 'an object'
+  if (Array.isArray(value)) return 'a list'
+  if (!isBinary(value)) return 'an object'
+  const { name } = value.constructor
+  return `${/^[AEIOU](?!int)/.test(name) ? 'an' : 'a'} ${name}`
 }
 
 /** Checks that `value` is a string. */
@@ -153,7 +160,16 @@ export const checkU32 = (call: string, option: string, value: unknown): void => 
 export const checkBytes = (call: string, option: string, value: unknown): void => {
   // Test runners with their own globals have another Uint8Array.
   if (!ArrayBuffer.isView(value) || (value as Uint8Array).BYTES_PER_ELEMENT !== 1)
-    throw invalidArgument(call, `${option}: ${formatValue(value)} is not a Uint8Array`, 'write new Uint8Array(buffer)')
+    throw invalidArgument(call, `${option}: ${formatValue(value)} is not a Uint8Array`, bytesHint(value))
+}
+
+/** How to get a Uint8Array of a value. */
+const bytesHint = (value: unknown): string => {
+  if (ArrayBuffer.isView(value)) return 'write new Uint8Array(view.buffer, view.byteOffset, view.byteLength)'
+  if (typeof value === 'string') return 'write new TextEncoder().encode(text)'
+  return typeof value === 'object' && value !== null && isBinary(value)
+    ? 'write new Uint8Array(buffer)'
+    : 'give a Uint8Array'
 }
 
 /** Checks that `value`, a callback, is a function: otherwise the failure would come much later. */

@@ -7,7 +7,7 @@
 import { checkOptions, type KnownOptions } from './arguments/options.ts'
 import type { Carrier } from './carrier.ts'
 import type { WaiterList } from './cq/waiters.ts'
-import { invalidArgument } from './error.ts'
+import { formatValue, invalidArgument } from './error.ts'
 
 /** Options of waiting. */
 export interface Until {
@@ -22,7 +22,7 @@ export const checkSignal = (call: string, { signal }: Until): void => {
   if (signal !== undefined && typeof (signal as Partial<AbortSignal> | null)?.throwIfAborted !== 'function')
     throw invalidArgument(
       call,
-      'signal is not an AbortSignal',
+      `signal ${formatValue(signal)} is not an AbortSignal`,
       'give the signal of an AbortController, or AbortSignal.timeout(…)',
     )
 }

@@ -9,7 +9,7 @@ import type { AnyValues, In, ObjectClass, Out } from '../spec/schema/schema.ts'
 import type { CallResult, Carrier } from './carrier.ts'
 import type { DeviceCheck } from './check/watch.ts'
 import type { WaiterList } from './cq/waiters.ts'
-import { invalidArgument, nameOptions, type OptionNames, RdmaError } from './error.ts'
+import { formatValue, invalidArgument, nameOptions, type OptionNames, RdmaError, refused } from './error.ts'
 
 /** Anything that a call can refer to: an object of the library, or a planned one. */
 export interface Named {
@@ -32,6 +32,11 @@ export type KindOf<T> = T extends Kind<infer N> ? N : never
  */
 export const CLOSED = -0x40000000
 export const closedError = (call: string): RdmaError => invalidArgument(call, 'the object is closed')
+
+/** Throws RdmaError EIO if the device is closed or removed: another device may use the memory of its rings now. */
+export const checkDevicePresent = (call: string, { waiters }: DeviceContext): void => {
+  if (waiters.isOver) throw refused('EIO', call, 'the device is closed or removed')
+}
 
 /** The local end of a queue pair's path: properties of the device and of its port 1. */
 export interface LocalPath {
@@ -170,21 +175,40 @@ interface Owned {
 }
 const SAME_DEVICE_HINT = 'use objects that were created on the device that open() returned'
 
+/** The class of the object that each option names; options that are not listed accept several classes. */
+const optionClasses: Readonly<Record<string, string>> = {
+  pd: 'pd',
+  sendCq: 'cq',
+  recvCq: 'cq',
+  cq: 'cq',
+  srq: 'srq',
+  xrcd: 'xrcd',
+  window: 'mw',
+  region: 'mr',
+}
+
 /**
- * Checks that `object` is open and belongs to this device: on another device, or after its close, its handle would be
- * another object's. Objects that a chain plans, and plain `{ handle }`s, pass: the device checks their handles.
+ * Checks that `object` is open, belongs to this device and has the class of the option: on another device, or after its
+ * close, its handle would be another object's. Objects that a chain plans, and plain `{ handle }`s, pass: the device
+ * checks their handles.
  */
 export const checkObject = (context: DeviceContext, call: string, option: string, object: Named | undefined): void => {
   if (object === undefined) throw invalidArgument(call, `${option} is missing`)
   if (typeof object?.handle !== 'number')
-    throw invalidArgument(call, `${option} is not an object of a device`, SAME_DEVICE_HINT)
-  const { userHandle, context: ownContext, isOpen } = object as Partial<SourceIdentity & LibraryObject>
+    throw invalidArgument(call, `${option} ${formatValue(object)} is not an object of a device`, SAME_DEVICE_HINT)
+  const { userHandle, context: ownContext, isOpen, cls } = object as Partial<SourceIdentity & LibraryObject>
+  if (ownContext !== undefined) {
+    if (ownContext !== context) throw invalidArgument(call, `${option} is of another device`, SAME_DEVICE_HINT)
+    if (isOpen !== true) throw invalidArgument(call, `${option} is closed`)
+    const expected = optionClasses[option]
+    if (expected !== undefined && cls !== undefined && cls.name !== expected && !cls.name.endsWith(`_${expected}`))
+      throw invalidArgument(call, `${option} is an object of class ${cls.name}, not ${expected}`)
+    return
+  }
   const isValid =
-    ownContext !== undefined
-      ? ownContext === context && isOpen === true
-      : OWNER in object
-        ? object[OWNER] === context
-        : userHandle === undefined || context.sources.get(userHandle) === (object as unknown)
+    OWNER in object
+      ? object[OWNER] === context
+      : userHandle === undefined || context.sources.get(userHandle) === (object as unknown)
   if (!isValid) throw invalidArgument(call, `${option} is closed or of another device`, SAME_DEVICE_HINT)
 }
 

@@ -22,7 +22,7 @@ import type { AnyValues, ObjectClass, Out } from '../spec/schema/schema.ts'
 import { SYSTEM_NODE } from '../spec/session.ts'
 import { writeRequest } from '../uapi/session-codec.ts'
 import { checkOptions, type KnownOptions } from './arguments/options.ts'
-import { checkText, invalidArgument, refusal, refused, rethrow } from './error.ts'
+import { checkFunction, checkText, invalidArgument, refusal, refused, rethrow } from './error.ts'
 import type { LocalNetwork, Network } from './local/network.ts'
 import { orElse, showAs } from './objects/show.ts'
 import { joinDaemon, type Session } from './remote/daemon-session.ts'
@@ -252,6 +252,7 @@ export const openSystem = (options: SystemOptions = {}): System => {
       throw refused('ENODEV', 'system.interface', `there is no device ${name}; there are: ${names}`)
     },
     onChange(handler) {
+      checkFunction('system.onChange', 'handler', handler)
       // A function of its own, because the program may add the same handler twice.
       const wrapper = (change: DeviceChange): void => handler(change)
       handlers.add(wrapper)

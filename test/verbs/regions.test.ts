@@ -123,6 +123,8 @@ test('remote memory survives JSON and structuredClone, limits accesses, and can 
     refuses('qp.read', /^17 bytes do not fit/, () => a.qp.read(a.mr.slice(0, 17), data))
   }
   refuses('remote.slice', /^2 bytes from offset 15 do not lie/, () => original.slice(15, 2))
-  refuses('remoteMemory', /an object is not remote memory/, () => remoteMemory({ ...original, address: '5 bytes' }))
+  refuses('remoteMemory', /address "5 bytes" is not a bigint or text/, () =>
+    remoteMemory({ ...original, address: '5 bytes' }),
+  )
   await closeAll(a, b)
 })

@@ -1,30 +1,47 @@
 /*
- * Checks of options objects. Every property must be known, because a misspelt option would be silently ignored; a
- * missing options object that is required is refused too.
+ * Checks of options objects. Every property must be known, because a misspelt option would be silently ignored, and a
+ * flag must be true or false, because 'no' would count as true; a missing options object that is required is refused
+ * too.
  *
  * Not for data that comes from a peer (endpoints, remote memory), which may have additional properties. Options of
  * requests have a faster check (request-options.ts).
  */
 import { formatValue, invalidArgument } from '../error.ts'
 
-/** The names of all options in `O`; the compiler checks that the list is complete. */
-export type KnownOptions<O> = { readonly [K in keyof Required<O>]: true }
+/**
+ * The names of all options in `O`; the compiler checks that the list is complete. 'flag': `checkOptions` checks that the
+ * option is true or false.
+ */
+export type KnownOptions<O> = {
+  readonly [K in keyof Required<O>]: [Required<O>[K]] extends [boolean] ? 'flag' : true
+}
 
 /** Checks that `value` is an object; `title` names it in the error. Throws RdmaError EINVAL. */
 export const checkRecord = (call: string, title: string, value: unknown, hint: string): void => {
   if (value === undefined) throw invalidArgument(call, `${title} is missing`, hint)
-  if (typeof value !== 'object' || value === null)
+  if (typeof value !== 'object' || value === null || Array.isArray(value))
     throw invalidArgument(call, `${title}: ${formatValue(value)} is not an object`, hint)
 }
 
+/** Checks that `value`, if it is not undefined, is true or false. Throws RdmaError EINVAL. */
+export const checkFlag = (call: string, option: string, value: unknown): void => {
+  if (value !== undefined && typeof value !== 'boolean')
+    throw invalidArgument(call, `${option} ${formatValue(value)} is not true or false`)
+}
+
 /**
- * Checks that `options` is an object, and that each property is known or undefined; `title` names the object in the
- * error. Throws RdmaError EINVAL.
+ * Checks that `options` is an object, that each property is known or undefined, and that flags are true or false;
+ * `title` names the object in the error. Throws RdmaError EINVAL.
  */
 export const checkOptions = (call: string, title: string, options: object | undefined, known: object): void => {
-  if (typeof options !== 'object' || options === null)
+  if (typeof options !== 'object' || options === null || Array.isArray(options))
     checkRecord(call, title, options, `give an object with ${Object.keys(known).join(', ')}`)
-  for (const name in options)
-    if (!Object.hasOwn(known, name) && (options as Readonly<Record<string, unknown>>)[name] !== undefined)
+  for (const name in options) {
+    const value = (options as Readonly<Record<string, unknown>>)[name]
+    if (value === undefined) continue
+    if (!Object.hasOwn(known, name))
       throw invalidArgument(call, `${title}: "${name}" is unknown`, `there are ${Object.keys(known).join(', ')}`)
+    if ((known as Readonly<Record<string, unknown>>)[name] === 'flag')
+      checkFlag(call, title === 'options' ? name : `${title}.${name}`, value)
+  }
 }

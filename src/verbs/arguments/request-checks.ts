@@ -79,9 +79,14 @@ export const checkExtent = (call: string, bytes: number, { length }: RemoteMemor
 /** Bytes on which an atomic or ATOMIC WRITE operates. */
 const WORD_BYTES = 8
 
-/** Throws RdmaError EINVAL if an operand of an atomic is not a bigint. */
+const MIN_WORD = -(2n ** 63n)
+const MAX_WORD = 2n ** 64n - 1n
+
+/** Throws RdmaError EINVAL unless an operand of an atomic is a bigint of 64 bits, signed or unsigned. */
 export const checkWord = (call: string, name: string, word: bigint): void => {
   if (typeof word !== 'bigint') throw invalidArgument(call, `${name} ${formatValue(word)} is not a bigint`, 'write 5n')
+  if (word < MIN_WORD || word > MAX_WORD)
+    throw invalidArgument(call, `${name} ${formatValue(word)} is not in -2^63 to 2^64 - 1`)
 }
 
 /** Throws RdmaError EINVAL unless `local` has exactly the 8 bytes of an atomic's result. */

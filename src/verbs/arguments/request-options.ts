@@ -5,7 +5,7 @@
  * Hot: a request without options costs nothing, and each option one or two nanoseconds.
  */
 import { invalidArgument } from '../error.ts'
-import { checkRecord, type KnownOptions } from './options.ts'
+import { checkFlag, checkRecord, type KnownOptions } from './options.ts'
 import { checkId } from './request-checks.ts'
 
 /** Options of every request to the send queue. */
@@ -82,13 +82,13 @@ const bitOf = (name: keyof RequestOptions): number => {
 }
 const requestOptionNames: KnownOptions<RequestOptions> = {
   id: true,
-  signaled: true,
-  solicited: true,
-  fence: true,
+  signaled: 'flag',
+  solicited: 'flag',
+  fence: 'flag',
   immediate: true,
   invalidate: true,
-  persistent: true,
-  wholeRegion: true,
+  persistent: 'flag',
+  wholeRegion: 'flag',
   srqNumber: true,
 }
 
@@ -102,8 +102,8 @@ const refuseOption = (call: string, options: object, name: string, allowed: numb
 }
 
 /**
- * Checks that a request's options are an object with options of `allowed` (`RequestOptionBits`) only, and that `id` is
- * valid. Throws RdmaError EINVAL.
+ * Checks that a request's options are an object with options of `allowed` (`RequestOptionBits`) only, and that `id` and
+ * the flags of all requests are valid. Throws RdmaError EINVAL.
  */
 export const checkRequestOptions = (call: string, options: SendOptions, allowed: number): void => {
   if (typeof options !== 'object' || options === null)
@@ -112,5 +112,9 @@ export const checkRequestOptions = (call: string, options: SendOptions, allowed:
     // The bit of an unknown property is undefined, and `undefined & allowed` is 0.
     if ((bitOf(name as keyof RequestOptions) & allowed) === 0) refuseOption(call, options, name, allowed)
   }
+  const { signaled, solicited, fence } = options
+  if (signaled !== undefined) checkFlag(call, 'signaled', signaled)
+  if (solicited !== undefined) checkFlag(call, 'solicited', solicited)
+  if (fence !== undefined) checkFlag(call, 'fence', fence)
   if (options.id !== undefined) checkId(call, options.id)
 }

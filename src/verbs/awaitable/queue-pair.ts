@@ -5,8 +5,8 @@
  */
 import { checkOptions, type KnownOptions } from '../arguments/options.ts'
 import type { ImmediateOptions, InvalidateOptions, SendOptions } from '../arguments/request-options.ts'
-import { cqPlan } from '../cq/completion-queue.ts'
-import { invalidArgument, withoutObject } from '../error.ts'
+import { type CompletionQueue, cqPlan } from '../cq/completion-queue.ts'
+import { invalidArgument, RdmaError, withoutObject } from '../error.ts'
 import type { Slice } from '../mr/region.ts'
 import { type DeviceContext, make, type Plan } from '../plan.ts'
 import type { BareQueuePair, QueuedQp, QueuePairOptions } from '../qp/queue-pair.ts'
@@ -144,6 +144,20 @@ export const awaitable = <T extends AwaitableQueuePair>(
 /** Default of `maxSendWr` and `maxRecvWr`. */
 const DEFAULT_DEPTH = 16
 
+type AnyOptions = Readonly<Record<string, unknown>> | undefined
+
+/** A completion queue for `send` + `receive` requests. Its refusal names the options of the queue pair. */
+const completionQueueFor = (context: DeviceContext, call: string, send: number, receive: number): CompletionQueue => {
+  // The creation of the queue pair refuses sizes that are no numbers.
+  const entries = Number.isInteger(send) && Number.isInteger(receive) ? Math.max(1, send + receive) : DEFAULT_DEPTH
+  try {
+    return make(context, cqPlan(context, { entries }))
+  } catch (error) {
+    if (!(error instanceof RdmaError) || error.attribute !== 'entries') throw error
+    throw invalidArgument(call, error.reason.replace('entries', 'maxSendWr + maxRecvWr'))
+  }
+}
+
 /**
  * Creates a queue pair whose requests return promises, and its completion queue, which has room for all its requests.
  * `optionNames`: the options of the type with a `sendCq`; `planWith` returns the plan of the queue pair.
@@ -156,10 +170,17 @@ export const makeAwaitable = <T extends BareQueuePair, O extends QueuePairOption
   planWith: (options: WithoutQueues<O> & Pick<QueuePairOptions, 'sendCq'>) => Plan<T>,
 ): T => {
   const { sendCq: _, recvCq: __, srq: ___, signalAll: ____, ...known } = optionNames as KnownOptions<QueuePairOptions>
-  const qpOptions = options ?? ({} as WithoutQueues<O>)
+  const withSendCq = ['recvCq', 'srq', 'signalAll'].find(name => (options as AnyOptions)?.[name] !== undefined)
+  if (withSendCq !== undefined)
+    throw invalidArgument(
+      call,
+      `options: ${withSendCq} is for queue pairs with a sendCq`,
+      'pass a sendCq too; without one the queue pair has completion and receive queues of its own',
+    )
+  const qpOptions = options === undefined ? ({} as WithoutQueues<O>) : options
   checkOptions(call, 'options', qpOptions, known)
   const { maxSendWr: send = DEFAULT_DEPTH, maxRecvWr: receive = DEFAULT_DEPTH } = qpOptions as Partial<QueuePairOptions>
-  const cq = make(context, cqPlan(context, { entries: Math.max(1, Number(send) + Number(receive)) }))
+  const cq = completionQueueFor(context, call, send, receive)
   context.check?.posts.pollsForPromises?.(cq.handle)
   try {
     const qp = make(context, planWith({ ...qpOptions, sendCq: cq }))

@@ -40,10 +40,10 @@ export interface CheckOptions {
 const names: KnownOptions<CheckOptions> = {
   onFinding: true,
   failOn: true,
-  notes: true,
+  notes: 'flag',
   ignore: true,
   like: true,
-  races: true,
+  races: 'flag',
   stacks: true,
 }
 
@@ -53,16 +53,13 @@ export const readCheckOptions = (call: string, check: true | CheckOptions): Chec
   if (typeof check !== 'object' || check === null)
     throw invalidArgument(call, `check ${formatValue(check)} is not true, false or an object of options`)
   checkOptions(call, 'check', check, names)
-  const { onFinding, failOn, notes, ignore, like, races, stacks } = check
+  const { onFinding, failOn, ignore, like, stacks } = check
   if (onFinding !== undefined) checkFunction(call, 'check.onFinding', onFinding)
   if (failOn !== undefined) checkChoice(call, 'check.failOn', failOn, failLimits)
-  for (const [name, value] of Object.entries({ notes, races }))
-    if (value !== undefined && typeof value !== 'boolean')
-      throw invalidArgument(call, `check.${name} ${formatValue(value)} is not true or false`)
   if (stacks !== undefined) checkChoice(call, 'check.stacks', stacks, stackSharings)
   for (const [name, list] of Object.entries({ ignore, like }))
     if (list !== undefined && !Array.isArray(list))
-      throw invalidArgument(call, `check.${name} ${formatValue(list)} is not a list`)
+      throw invalidArgument(call, `check.${name} ${formatValue(list)} is not a list`, `give [${formatValue(list)}]`)
   for (const id of ignore ?? [])
     if (!findingIds.includes(id))
       throw invalidArgument(

@@ -7,7 +7,7 @@ import { CmEventType, CmPortSpace } from '../../spec/enums.ts'
 import { privateDataBytes, rdmaCmHeader, rejReason } from '../../spec/wire/mad.ts'
 import { checkOptions, type KnownOptions } from '../arguments/options.ts'
 import { contextOf, type Device } from '../device.ts'
-import { formatValue, invalidArgument, refused } from '../error.ts'
+import { formatValue, invalidArgument, RdmaError, refused } from '../error.ts'
 import { createMailbox, type Mailbox } from '../mailbox.ts'
 import { open } from '../open.ts'
 import { destroy, destroyUnlessRemoved } from '../plan.ts'
@@ -190,8 +190,23 @@ class RequestObject implements ConnectionRequest {
 }
 
 /**
+ * The refusal of a bind as one of `listen`. The connection manager, like Linux's, also answers EADDRNOTAVAIL for a port
+ * that is in use.
+ */
+const bindError = (url: string, port: number, error: unknown): unknown => {
+  if (!(error instanceof RdmaError)) return error
+  const isPortUsed = error.reason.endsWith(`port ${port} is in use`)
+  if (!isPortUsed && error.code !== 'EADDRNOTAVAIL') return error
+  return refused(
+    isPortUsed ? 'EADDRINUSE' : error.code,
+    'listen',
+    `url "${url}": ${isPortUsed ? `port ${port} is in use` : error.reason}`,
+  )
+}
+
+/**
  * Listens at `rdma://HOST:PORT` on one device; 0.0.0.0 and [::] are all its addresses, port 0 any free port. Rejects
- * with RdmaError.
+ * with RdmaError: EADDRINUSE if the port is in use, EADDRNOTAVAIL if no device has the address, EINVAL.
  */
 export const listen = async (url: string, options: ListenOptions = {}): Promise<Server> => {
   checkOptions('listen', 'options', options, listenOptionNames)
@@ -229,8 +244,12 @@ export const listen = async (url: string, options: ListenOptions = {}): Promise<
     })
     const args = { channel: events.channel, userHandle: BigInt(userHandle), portSpace: CmPortSpace.values.TCP }
     id = carrier.call(CmId, 'create', 0, args).object
-    carrier.call(CmId, 'bind', id, { address: emitAddress(address) })
-    carrier.call(CmId, 'listen', id, { backlog })
+    try {
+      carrier.call(CmId, 'bind', id, { address: emitAddress(address) })
+      carrier.call(CmId, 'listen', id, { backlog })
+    } catch (error) {
+      throw bindError(url, address.port, error)
+    }
     const bound = shownAddress(parseAddress(carrier.call(CmId, 'query', id, {}).out.addresses.source))
     return {
       device,

@@ -12,7 +12,16 @@ import { type RecordOf, zeroRecord } from '../../spec/schema/schema.ts'
 import { rejReason } from '../../spec/wire/mad.ts'
 import type { KnownOptions } from '../arguments/options.ts'
 import type { Device } from '../device.ts'
-import { checkBytes, checkFunction, formatValue, invalidArgument, RdmaError, refusal, refused } from '../error.ts'
+import {
+  checkBytes,
+  checkFunction,
+  formatValue,
+  invalidArgument,
+  RdmaError,
+  recognizeCopies,
+  refusal,
+  refused,
+} from '../error.ts'
 import { checkSignal } from '../mailbox.ts'
 import type { ProtectionDomain } from '../pd.ts'
 import { checkObject, type DeviceContext, destroy, type LibraryObject } from '../plan.ts'
@@ -87,8 +96,16 @@ export const connectionOptionNames: KnownOptions<ConnectionOptions> = {
   signal: true,
 }
 
+/** Remedies by reason of a REJ. */
+const rejectHints: Readonly<Record<number, string>> = {
+  [rejReason.INVALID_SERVICE_ID]: 'nothing listens on the port there: call listen() first',
+  [rejReason.CONSUMER_DEFINED]: 'the application has refused with request.reject()',
+}
+
 /** The peer refused the connection or canceled its request (ECONNREFUSED), or did not answer (ETIMEDOUT). */
 export class ConnectionError extends RdmaError {
+  /** 'ConnectionError'. */
+  override readonly name: string = 'ConnectionError'
   /** Reason of the REJ (IBA 12.6.7.2); undefined without a REJ. */
   readonly reject: number | undefined
   /** The private data of the REJ; empty without a REJ. */
@@ -101,11 +118,12 @@ export class ConnectionError extends RdmaError {
     reject?: number,
     data: Uint8Array = new Uint8Array(0),
   ) {
-    super(code, Errno[code], call, reason)
+    super(code, Errno[code], call, reason, reject === undefined ? undefined : rejectHints[reject])
     this.reject = reject
     this.privateData = data
   }
 }
+recognizeCopies(ConnectionError, 'userdma.ConnectionError')
 
 const { ADDR_ERROR, CONNECT_ERROR, UNREACHABLE, REJECTED, ESTABLISHED, DISCONNECTED, DEVICE_REMOVAL } =
   CmEventType.values
@@ -238,6 +256,8 @@ export class ConnectionEnd {
   privateData: Uint8Array = noData
   readonly #addresses = new LazyAddresses()
   #isEstablished = false
+  /** Address of the peer as text, for errors. */
+  #destination = ''
   /** Why the connection could not be established. */
   #failure: RdmaError | undefined
   #ending: Ending | undefined
@@ -290,6 +310,7 @@ export class ConnectionEnd {
 
   /** Sends the REQ and waits for the REP. */
   async connect(destination: SocketAddress, options: ConnectionOptions<never>): Promise<Connection<never>> {
+    this.#destination = shownAddress(destination).address
     const pd = await this.#createQueuePair(options)
     this.#callWithQp('connect', { parameters: parametersOf(options), destination: emitAddress(destination) })
     return this.#waitUntilEstablished(pd, options.signal)
@@ -356,7 +377,8 @@ export class ConnectionEnd {
       return new ConnectionError('ECONNREFUSED', this.#call, `the peer refused: ${reasonText(status)}`, status, data)
     if (type === UNREACHABLE) return new ConnectionError('ETIMEDOUT', this.#call, 'the peer does not answer')
     if (type !== ADDR_ERROR && type !== CONNECT_ERROR) return undefined
-    const reason = type === ADDR_ERROR ? 'there is no route to the address' : 'the queue pair could not be connected'
+    const reason =
+      type === ADDR_ERROR ? `there is no route to ${this.#destination}` : 'the queue pair could not be connected'
     return refusal(errnoName(-status), -status, this.#call, reason)
   }
 

@@ -7,10 +7,10 @@ import { CqKind } from '../../spec/enums.ts'
 import type { Out } from '../../spec/schema/schema.ts'
 import { checkOptions, type KnownOptions } from '../arguments/options.ts'
 import type { MmapInfo } from '../carrier.ts'
-import { checkChoice, invalidArgument, refused, withOptionNames, withoutObject } from '../error.ts'
+import { checkChoice, checkU32, invalidArgument, refused, withOptionNames, withoutObject } from '../error.ts'
 import { checkSignal, type Until } from '../mailbox.ts'
 import { DROP_RINGS, defineVerbsClass, RELEASED, SHOWN, VerbsObject } from '../objects/verbs-object.ts'
-import { type DeviceContext, eventSource, type Kind, type Plan, plan } from '../plan.ts'
+import { closedError, type DeviceContext, eventSource, type Kind, type Plan, plan } from '../plan.ts'
 import { consume, noProgramRing, oldestCompletion, type ProgramRing, ringOrNone, unreadCompletions } from '../ring.ts'
 import { type Completion, CompletionCursor } from './completion.ts'
 
@@ -46,7 +46,7 @@ export interface CompletionQueue extends Disposable, AsyncIterable<Completion>, 
   readonly entries: number
   /** The completion that `poll` found; valid until the next `poll`. */
   readonly completion: Completion
-  /** Takes the oldest completion; false if there is none. Allocates nothing. */
+  /** Takes the oldest completion; false if there is none. Allocates nothing. Throws RdmaError EINVAL once closed. */
   poll(): boolean
   /**
    * Resolves when `poll` may find a completion (of a queue of kind 'counting': when `count` has grown), or when the queue
@@ -94,7 +94,7 @@ export interface CqOptions {
 const cqOptionNames: KnownOptions<CqOptions> = { entries: true, vector: true, kind: true }
 const thresholdOptionNames: KnownOptions<Threshold> = { completions: true, microseconds: true }
 /** The options of `arm` and `wait`; `arm` accepts `signal` too, because `wait` passes its options on. */
-const waitOptionNames: KnownOptions<WaitOptions> = { ...thresholdOptionNames, solicitedOnly: true, signal: true }
+const waitOptionNames: KnownOptions<WaitOptions> = { ...thresholdOptionNames, solicitedOnly: 'flag', signal: true }
 
 // The names of the options by their attributes, see `OptionNames`.
 const optionsByCqAttribute = { cqe: 'entries', compVector: 'vector' }
@@ -170,7 +170,13 @@ class CqObject extends VerbsObject implements CompletionQueue {
 
   poll(): boolean {
     if (this?.context === undefined) throw withoutObject('cq.poll')
-    return this.#pollRing() || (this.context.carrier.drive() && this.#pollRing())
+    return this.#pollRing() || (this.context.carrier.drive() && this.#pollRing()) || this.#refuseIfClosed()
+  }
+
+  /** False; throws if the queue is closed: a program that polls it would wait for ever. */
+  #refuseIfClosed(): false {
+    if (!this.isOpen) throw closedError('cq.poll')
+    return false
   }
 
   arm(options: ArmOptions = {}): void {
@@ -236,8 +242,9 @@ class CqObject extends VerbsObject implements CompletionQueue {
         'await wait() and read count',
       )
     for (let yielded = 1; ; yielded++) {
-      while (!this.poll()) {
+      for (;;) {
         if (!this.isOpen) return
+        if (this.poll()) break
         await this.wait(options)
       }
       yield this.completion
@@ -252,6 +259,7 @@ class CqObject extends VerbsObject implements CompletionQueue {
   }
 
   resize(entries: number): void {
+    checkU32('cq.resize', 'entries', entries)
     const { carrier } = this.context
     this.#consume()
     const { cqe, queue } = withOptionNames(

@@ -34,7 +34,7 @@ import { CallError } from '../../spec/errno.ts'
 import { type Link, links, paths } from '../../uapi/tool.ts'
 import { parseAddress } from '../../wire/address.ts'
 import { plainArena } from '../../wire/arena.ts'
-import { checkOptions, type KnownOptions } from '../arguments/options.ts'
+import { checkOptions, checkRecord, type KnownOptions } from '../arguments/options.ts'
 import type { CheckOptions } from '../check/options.ts'
 import { checkChoice, checkFunction, formatValue, invalidArgument, rdmaError, refused, rethrow } from '../error.ts'
 import { showAs } from '../objects/show.ts'
@@ -53,7 +53,8 @@ export interface Network {
   /**
    * Captures every packet of its soft devices, also of those opened later, to a pcapng file with mode 0600, until the
    * returned function is called. While it captures, all messages are sent as packets (`NetworkOptions.path`). Throws
-   * RdmaError EINVAL for a file that cannot be written, such as a symbolic link or another user's file.
+   * RdmaError for a file that cannot be written: ENOENT, EACCES …, EINVAL for a symbolic link or another
+   * user's file.
    */
   capture(path: string): () => void
   /** Calls `handler` after each call on one of its devices, until the returned function is called. */
@@ -336,6 +337,8 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
   checkChoice('createNetwork', 'link', link, links)
   checkChoice('createNetwork', 'path', path, paths)
   checkFunction('createNetwork', 'random', random)
+  if (check !== undefined && typeof check !== 'boolean')
+    checkRecord('createNetwork', 'check', check, 'give true, false or an object of options')
   if (seed !== undefined && !isSeed(seed))
     throw invalidArgument('createNetwork', `torment ${formatValue(seed)} is not a seed`, `a seed is ${SEED_RANGE}`)
   const slices = createSlices(undefined, STEPS_PER_TURN)

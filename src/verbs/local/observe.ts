@@ -21,9 +21,9 @@ import { createOutputFile } from '../../host/output-file.ts'
 import type { FaultPort } from '../../phy/faults/layer.ts'
 import { addTap, forEachPacket } from '../../phy/tap.ts'
 import { failureJson } from '../../spec/check/failures.ts'
-import { CallError, errnoName } from '../../spec/errno.ts'
+import { CallError, Errno, type ErrnoName, errnoName } from '../../spec/errno.ts'
 import { createPcapng, type PcapngPacket } from '../../trace/pcapng.ts'
-import { checkFunction, checkText, formatValue, invalidArgument, warn } from '../error.ts'
+import { checkFunction, checkText, formatValue, refused, warn } from '../error.ts'
 import { jsonSafe, showAs } from '../objects/show.ts'
 
 /** A soft device and its port. */
@@ -174,7 +174,8 @@ export const observe = (core: Core, attached: ReadonlyMap<string, ObservedDevice
       try {
         fd = createOutputFile(path)
       } catch (error) {
-        throw invalidArgument('network.capture', (error as Error).message)
+        const { code = 'EINVAL', message } = error as NodeJS.ErrnoException
+        throw refused(code in Errno ? (code as ErrnoName) : 'EINVAL', 'network.capture', message)
       }
       const write = createPcapng(
         bytes => {

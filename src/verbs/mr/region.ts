@@ -125,14 +125,14 @@ export interface FileRegionOptions {
 const flags = AccessFlags.values
 
 export const accessOptionNames: KnownOptions<Access> = {
-  localWrite: true,
-  remoteRead: true,
-  remoteWrite: true,
-  remoteAtomic: true,
-  flushGlobal: true,
-  flushPersistent: true,
-  window: true,
-  zeroBased: true,
+  localWrite: 'flag',
+  remoteRead: 'flag',
+  remoteWrite: 'flag',
+  remoteAtomic: 'flag',
+  flushGlobal: 'flag',
+  flushPersistent: 'flag',
+  window: 'flag',
+  zeroBased: 'flag',
 }
 const fileOptionNames: KnownOptions<FileRegionOptions> = { offset: true, length: true, access: true }
 const changeOptionNames: KnownOptions<RegionChanges> = { access: true, pd: true }
@@ -273,6 +273,7 @@ export const regionPlan = (
   const { carrier } = context
   checkObject(context, 'pd.register', 'pd', pd)
   checkBytes('pd.register', 'buffer', buffer)
+  if (buffer.length === 0) throw invalidArgument('pd.register', 'buffer has no bytes', 'give at least 1 byte')
   const rights = accessFlags('pd.register', access, true)
   const address = carrier.addressOf(buffer)
   const args = {

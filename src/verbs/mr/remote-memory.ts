@@ -32,7 +32,7 @@ export interface RemoteMemory extends RemoteMemoryData {
  * undefined. Throws RdmaError EINVAL if the part is not inside the region.
  */
 export const lengthOfPart = (call: string, whole: number, offset: number, wanted: number | undefined): number => {
-  const length = wanted ?? (typeof offset === 'number' ? whole - offset : Number.NaN)
+  const length = wanted === undefined ? whole - (typeof offset === 'number' ? offset : Number.NaN) : wanted
   if (!Number.isInteger(offset) || !Number.isInteger(length) || offset < 0 || length < 0 || offset + length > whole)
     throw invalidArgument(
       call,
@@ -99,20 +99,17 @@ const HINT = 'give { address, rkey, length } as the peer has it from mr.remote()
 
 /** Remote memory from plain data. Throws RdmaError EINVAL. */
 const checkedRange = (call: string, remote: RemoteMemoryData): RemoteRange => {
-  const address = typeof remote === 'object' ? parseRemoteAddress(remote?.address) : undefined
-  if (
-    address === undefined ||
-    address < 0n ||
-    address > LAST_ADDRESS ||
-    remote.rkey >>> 0 !== remote.rkey ||
-    !Number.isSafeInteger(remote.length) ||
-    remote.length < 0
-  )
-    throw invalidArgument(
-      call,
-      remote === undefined ? 'remote memory is missing' : `remote memory: ${formatValue(remote)} is not remote memory`,
-      HINT,
-    )
+  checkRecord(call, 'remote memory', remote, HINT)
+  const address = parseRemoteAddress(remote.address)
+  const refuse = (field: keyof RemoteMemoryData, expected: string): never => {
+    const value = remote[field]
+    const reason = value === undefined ? `has no ${field}` : `${field} ${formatValue(value)} is not ${expected}`
+    throw invalidArgument(call, `remote memory: ${reason}`, HINT)
+  }
+  if (address === undefined || address < 0n || address > LAST_ADDRESS)
+    return refuse('address', "a bigint or text of 64 bits: 4096n, '0x1000'")
+  if (remote.rkey >>> 0 !== remote.rkey) return refuse('rkey', 'a number of 32 bits')
+  if (!Number.isSafeInteger(remote.length) || remote.length < 0) return refuse('length', 'a number of bytes')
   return new RemoteRange(address, remote.rkey, remote.length)
 }
 
@@ -121,10 +118,7 @@ export const rangeOf = (call: string, remote: RemoteMemoryData): RemoteRange =>
   remote instanceof RemoteRange ? remote : checkedRange(call, remote)
 
 /** Remote memory from plain data, for example from parsed JSON. Throws RdmaError EINVAL. */
-export const remoteMemory = (data: RemoteMemoryData): RemoteMemory => {
-  checkRecord('remoteMemory', 'remote memory', data, HINT)
-  return checkedRange('remoteMemory', data)
-}
+export const remoteMemory = (data: RemoteMemoryData): RemoteMemory => checkedRange('remoteMemory', data)
 
 /** The remote memory that describes a local region or window. */
 export const createRemoteMemory = (address: bigint, rkey: number, length: number): RemoteMemory =>

@@ -7,7 +7,7 @@ import { AccessFlags, Mtu, QpState } from '../../spec/enums.ts'
 import { addressText } from '../../wire/address.ts'
 import { addressing, type PathOptions, pathOptionNames } from '../address.ts'
 import { checkOptions, checkRecord, type KnownOptions } from '../arguments/options.ts'
-import { invalidArgument, withOptionNames } from '../error.ts'
+import { formatValue, invalidArgument, withOptionNames } from '../error.ts'
 import { type Access, accessOptionNames } from '../mr/region.ts'
 import type { LocalPath } from '../plan.ts'
 
@@ -76,7 +76,7 @@ const accessOf = (access: ConnectOptions['access'] = {}): number => {
 const mtuCode = (bytes: number): number => {
   const code = Math.log2(bytes) - 7
   if (Object.values(Mtu.values).includes(code as 1)) return code
-  throw invalidArgument('qp.connect', `pathMtu ${bytes} is not 256, 512, 1024, 2048 or 4096`)
+  throw invalidArgument('qp.connect', `pathMtu ${formatValue(bytes)} is not 256, 512, 1024, 2048 or 4096`)
 }
 
 /** A random first PSN, 24 bits: it cannot be guessed from an earlier one. */
@@ -102,7 +102,7 @@ const checkNumbers = (peer: Endpoint): void => {
     if (!Number.isInteger(value) || value < 0 || value >= TWO_24)
       throw invalidArgument(
         'qp.connect',
-        `${name} ${String(value)} is not a number of 24 bits`,
+        `${name} ${formatValue(value)} is not a number of 24 bits`,
         "give the peer's `endpoint`",
       )
   }

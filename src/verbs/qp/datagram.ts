@@ -22,15 +22,22 @@ import {
   type WithoutQueues,
 } from '../awaitable/queue-pair.ts'
 import type { CompletedRequest } from '../awaitable/request-promises.ts'
-import { checkBytes, checkU32, invalidArgument, RdmaError, withoutObject } from '../error.ts'
+import { checkBytes, checkU32, formatValue, invalidArgument, RdmaError, withoutObject } from '../error.ts'
 import { defineVerbsClass, markClosed, SHOWN, VerbsObject } from '../objects/verbs-object.ts'
-import { checkObject, type DeviceContext, destroyUnlessRemoved, type Named, type Plan, plan } from '../plan.ts'
+import {
+  checkDevicePresent,
+  checkObject,
+  type DeviceContext,
+  destroyUnlessRemoved,
+  type Named,
+  type Plan,
+  plan,
+} from '../plan.ts'
 import type { ProgramRing } from '../ring.ts'
 import { type Activatable, type ActiveOptions, activate, activeAtCreation } from './activation.ts'
 import { firstPsn } from './connection.ts'
 import {
   beginRequest,
-  checkDevicePresent,
   DEFAULT_QKEY,
   endRequest,
   type InitialOptions,
@@ -187,25 +194,39 @@ const createAhsArguments = (
   return { [name]: addresses } as In<typeof Pd.methods.createAhs>
 }
 
+/** What is wrong with an address handle that `checkAddress` refuses. */
+const describeAddress = (context: DeviceContext, ah: unknown): string => {
+  if (ah === undefined) return 'the address handle is missing'
+  if (!(ah instanceof AhObject)) return `${formatValue(ah)} is not an address handle`
+  return `the address handle is ${ah.context === context ? 'closed' : 'of another device'}`
+}
+
 /** Checks that the address handle is open and belongs to this device. */
 const checkAddress = (context: DeviceContext, call: string, ah: AddressHandle): void => {
   if (!(ah instanceof AhObject) || ah.context !== context || !ah.isOpen)
     throw invalidArgument(
       call,
-      `the address handle is ${ah === undefined ? 'missing' : 'closed or of another device'}`,
+      describeAddress(context, ah),
       'use one that pd.addressHandle() of the same device has created',
     )
 }
 
+const RECEIVER_HINT = "give { ah, qpn, qkey }: an address handle, and the receiver's endpoint"
+const TWO_24 = 2 ** 24
+
+const wrongReceiver = (field: string, value: unknown, bits: number): RdmaError =>
+  invalidArgument(
+    'qp.send',
+    `the receiver: ${value === undefined ? `has no ${field}` : `${field} ${formatValue(value)} is not a number of ${bits} bits`}`,
+    RECEIVER_HINT,
+  )
+
 /** Throws RdmaError EINVAL unless `receiver` is a `DatagramPeer` with an address handle of this device. */
 const checkReceiver = (context: DeviceContext, receiver: DatagramPeer): void => {
-  const isPeer = typeof receiver === 'object' && receiver !== null
-  if (!isPeer || typeof receiver.qpn !== 'number' || typeof receiver.qkey !== 'number')
-    throw invalidArgument(
-      'qp.send',
-      receiver === undefined ? 'the receiver is missing' : 'the receiver lacks qpn or qkey',
-      "give { ah, qpn, qkey }: an address handle, and the receiver's endpoint",
-    )
+  if (typeof receiver !== 'object' || receiver === null) checkRecord('qp.send', 'the receiver', receiver, RECEIVER_HINT)
+  const { qpn, qkey } = receiver
+  if (qpn >>> 0 !== qpn || qpn >= TWO_24) throw wrongReceiver('qpn', qpn, 24)
+  if (qkey >>> 0 !== qkey) throw wrongReceiver('qkey', qkey, 32)
   checkAddress(context, 'qp.send', receiver.ah)
 }
 
@@ -268,7 +289,11 @@ export const makeAddresses = (
   const { carrier, makeAll } = context
   checkObject(context, 'pd.createAhs', 'pd', pd)
   if (!Array.isArray(destinations))
-    throw invalidArgument('pd.createAhs', 'the destinations are not a list', 'give [{ gid }, …]')
+    throw invalidArgument(
+      'pd.createAhs',
+      `the destinations: ${formatValue(destinations)} is not a list`,
+      'give [{ gid }, …]',
+    )
   // The list attribute has no fields for dmac and vlan: each address handle then needs a call of its own.
   const hasDmacOrVlan = destinations.some(
     destination => destination?.dmac !== undefined || destination?.vlan !== undefined,
@@ -294,7 +319,8 @@ export const makeAddresses = (
 /** Destroys many address handles with one call for AHS_PER_CALL of them; each call destroys all or none. */
 export const closeAddresses = (context: DeviceContext, pd: Named, addresses: readonly AddressHandle[]): void => {
   const { carrier } = context
-  if (!Array.isArray(addresses)) throw invalidArgument('pd.destroyAhs', 'the address handles are not a list')
+  if (!Array.isArray(addresses))
+    throw invalidArgument('pd.destroyAhs', `the address handles: ${formatValue(addresses)} is not a list`)
   for (const address of addresses) checkAddress(context, 'pd.destroyAhs', address)
   for (const chunk of chunks(addresses)) {
     destroyUnlessRemoved(() =>

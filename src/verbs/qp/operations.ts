@@ -6,7 +6,7 @@ import { AccessFlags } from '../../spec/enums.ts'
 import type { ObjectClass } from '../../spec/schema/schema.ts'
 import { flushPlacement, flushSelectivity } from '../../spec/wire/headers.ts'
 import { WrOpcode } from '../../spec/work.ts'
-import { checkOptions } from '../arguments/options.ts'
+import { checkFlag, checkOptions } from '../arguments/options.ts'
 import { checkAligned, checkExtent, checkOriginal, checkTarget, checkWord } from '../arguments/request-checks.ts'
 import {
   type FlushExtent,
@@ -202,6 +202,10 @@ export abstract class ReliableQp<C extends ObjectClass = ObjectClass>
 
   flush(remote: RemoteMemoryData, options?: SendOptions & FlushExtent): void {
     const range = rangeOf('qp.flush', remote)
+    if (options !== undefined) {
+      checkFlag('qp.flush', 'persistent', options.persistent)
+      checkFlag('qp.flush', 'wholeRegion', options.wholeRegion)
+    }
     const at = beginRequest(this, 'qp.flush', wr.FLUSH, undefined, options, FLUSH_OPTIONS)
     const placement = options?.persistent === true ? flushPlacement.PERSISTENT : flushPlacement.GLOBAL
     const selectivity = options?.wholeRegion === true ? flushSelectivity.REGION : flushSelectivity.RANGE

@@ -23,6 +23,7 @@ import { isSliceOf, type Slice } from '../mr/region.ts'
 import { orElse, type Shown } from '../objects/show.ts'
 import { DROP_RINGS, defineVerbsClass, RELEASED, SHOWN, VerbsObject } from '../objects/verbs-object.ts'
 import {
+  checkDevicePresent,
   checkObject,
   type DeviceContext,
   eventSource,
@@ -85,7 +86,7 @@ export const sendQueueOptionNames: KnownOptions<SendQueueOptions> = {
   maxSendWr: true,
   maxSendSge: true,
   maxInlineData: true,
-  signalAll: true,
+  signalAll: 'flag',
 }
 export const queuePairOptionNames: KnownOptions<QueuePairOptions> = {
   ...sendQueueOptionNames,
@@ -202,11 +203,6 @@ export const fullError = (call: string, queue: 'send' | 'receive', depth: number
 
 export const tooManySges = (call: string, sges: number, max: number): RdmaError =>
   invalidArgument(call, `${sges} scatter/gather elements, at most ${max} are possible`)
-
-/** Throws RdmaError EIO if the device is closed or removed: another device may use the memory of its rings now. */
-export const checkDevicePresent = (call: string, { waiters }: DeviceContext): void => {
-  if (waiters.isOver) throw refused('EIO', call, 'the device is closed or removed')
-}
 
 /** Throws RdmaError unless `qp` is an open queue pair of a device that was not removed. */
 const checkUsable = (call: string, qp: QueuedQp | undefined): void => {

@@ -93,7 +93,7 @@ const initiatorOptionNames: KnownOptions<XrcInitiatorOptions> = {
   peer: true,
   connection: true,
 }
-const domainOptionNames: KnownOptions<XrcDomainOptions> = { file: true, exclusive: true }
+const domainOptionNames: KnownOptions<XrcDomainOptions> = { file: true, exclusive: 'flag' }
 
 const { CREAT, EXCL } = XrcdFlags.values
 

@@ -9,12 +9,12 @@ import { PostQueue } from '../../spec/session.ts'
 import { checkId, checkLocal } from '../arguments/request-checks.ts'
 import type { MmapInfo } from '../carrier.ts'
 import { watchedRing } from '../check/watch.ts'
-import { invalidArgument, withoutObject } from '../error.ts'
+import { checkU32, invalidArgument, withoutObject } from '../error.ts'
 import { isSliceOf, type Slice } from '../mr/region.ts'
 import type { Shown } from '../objects/show.ts'
 import { DROP_RINGS, RELEASED, SHOWN, VerbsObject } from '../objects/verbs-object.ts'
-import type { DeviceContext } from '../plan.ts'
-import { checkDevicePresent, fullError, tooManySges } from '../qp/queue-pair.ts'
+import { checkDevicePresent, type DeviceContext } from '../plan.ts'
+import { fullError, tooManySges } from '../qp/queue-pair.ts'
 import { putReceive } from '../qp/requests.ts'
 import {
   nextSlot,
@@ -91,6 +91,7 @@ export abstract class ReceiveRing extends VerbsObject implements ReceiveQueue {
   }
 
   resize(maxWr: number): void {
+    checkU32('srq.resize', 'maxWr', maxWr)
     const { carrier } = this.context
     const { out } = carrier.call(this.cls, 'modify', this.handle, { maxWr })
     const { queue } = out as { queue?: MmapInfo }

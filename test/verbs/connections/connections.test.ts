@@ -136,7 +136,11 @@ const connectionTests = (openTwo: OpenTwo): void => {
   })
 
   it('a port has one listener', async () => {
-    await assert.rejects(listen(`rdma://0.0.0.0:${server.port}`, { device: serverDevice }), { code: /^EADDR/ })
+    await assert.rejects(listen(`rdma://0.0.0.0:${server.port}`, { device: serverDevice }), {
+      code: 'EADDRINUSE',
+      call: 'listen',
+      reason: `url "rdma://0.0.0.0:${server.port}": port ${server.port} is in use`,
+    })
   })
 
   it('`connect` rejects with the reason of its signal, and the peer cannot accept any more', async () => {
@@ -220,7 +224,7 @@ const connectionTests = (openTwo: OpenTwo): void => {
     )
     await assert.rejects(wrong({ pd: serverDevice.pd() }), {
       code: 'EINVAL',
-      message: /pd is closed or of another device/,
+      message: /pd is of another device/,
     })
     await assert.rejects(wrong({ pd: null }), { code: 'EINVAL' })
     const [clientEnd, serverEnd] = await pair(server, url, clientDevice)

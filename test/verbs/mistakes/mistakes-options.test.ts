@@ -10,7 +10,8 @@ import { eachCarrier } from '../connections/endpoints.ts'
 import { refuses, untyped } from './mistakes.ts'
 
 const { mr: Mr } = Classes
-const notOfDevice = (option: string) => new RegExp(`^${option} is closed or of another device$`)
+const notOfDevice = (option: string) => new RegExp(`^${option} is (?:closed or )?of another device$`)
+const closed = (option: string) => new RegExp(`^${option} is closed$`)
 const unknown = (record: string, name: string) => new RegExp(`^${record}: "${name}" is unknown$`)
 
 eachCarrier(openTwo => {
@@ -77,7 +78,7 @@ eachCarrier(openTwo => {
       if (make.startsWith('xrc')) refuses(`${cls}.create`, /^options is missing$/, () => makers[make]())
       refuses(`${cls}.create`, /^options: 5 is not an object$/, () => makers[make](5))
     }
-    refuses('rc_qp.create', /^sendCq is not an object of a device$/, () => pd.rcQp(untyped({ sendCq: 5 })))
+    refuses('rc_qp.create', /^sendCq 5 is not an object of a device$/, () => pd.rcQp(untyped({ sendCq: 5 })))
     refuses('xrc_srq.create', /^xrcd is missing$/, () => pd.xrcSrq(untyped({ cq: sendCq })))
     refuses('qp.connect', /^peer is missing$/, () => qp.connect(untyped(undefined)))
     refuses('qp.connect', /^psn undefined is not a number of 24 bits$/, () =>
@@ -141,10 +142,12 @@ eachCarrier(openTwo => {
     refuses('qp.bind', notOfDevice('window'), () => qp.bind(foreign.window, { region: local.mr }))
     refuses('qp.bind', notOfDevice('region'), () => qp.bind(local.window, { region: foreign.mr }))
     refuses('qp.invalidate', notOfDevice('window'), () => qp.invalidate(foreign.window))
-    refuses('qp.send', /^the address handle is closed or of another device$/, () =>
+    refuses('qp.send', /^the address handle is of another device$/, () =>
       ud.send(new Uint8Array(1), { ah: foreign.ah, qpn: 5, qkey: 5 }),
     )
-    refuses('pd.destroyAhs', /^the address handle is closed/, () => local.pd.closeAddressHandles([foreign.ah]))
+    refuses('pd.destroyAhs', /^the address handle is of another device$/, () =>
+      local.pd.closeAddressHandles([foreign.ah]),
+    )
     const closedPd = openDevice.pd()
     const { handle } = closedPd
     const closedXrcd = openDevice.xrcd()
@@ -152,13 +155,65 @@ eachCarrier(openTwo => {
     closedXrcd.close()
     const [newPd, newXrcd] = [openDevice.pd(), openDevice.xrcd()]
     assert.equal(newPd.handle, handle)
-    refuses('pd.register', notOfDevice('pd'), () => closedPd.register(new Uint8Array(8)))
-    refuses('rc_qp.create', notOfDevice('pd'), () => closedPd.rcQp({ sendCq: local.cq }))
-    refuses('xrc_tgt_qp.create', notOfDevice('xrcd'), () => closedXrcd.target())
+    refuses('pd.register', closed('pd'), () => closedPd.register(new Uint8Array(8)))
+    refuses('rc_qp.create', closed('pd'), () => closedPd.rcQp({ sendCq: local.cq }))
+    refuses('xrc_tgt_qp.create', closed('xrcd'), () => closedXrcd.target())
     newPd.register(new Uint8Array(8)).close()
     newXrcd.target().close()
     for (const device of [openDevice, otherDevice]) await device.close()
   })
+})
+
+eachCarrier(openTwo => {
+  test('a flag that is not true or false, a list in place of options, and an object of another class are refused', async () => {
+    const [device, otherDevice] = await openTwo()
+    const pd = device.pd()
+    const sendCq = device.cq()
+    const qp = pd.rcQp({ sendCq })
+    const bad = untyped<never>
+    const flag = (option: string) => new RegExp(`^${option} "no" is not true or false$`)
+    const cases: readonly (readonly [string, RegExp, () => unknown])[] = [
+      ['pd.register', flag('access.remoteWrite'), () => pd.register(new Uint8Array(8), bad({ remoteWrite: 'no' }))],
+      ['qp.connect', flag('access.remoteRead'), () => qp.connect(qp.endpoint, { access: bad({ remoteRead: 'no' }) })],
+      ['rc_qp.create', flag('signalAll'), () => pd.rcQp({ sendCq, signalAll: bad('no') })],
+      ['cq.arm', flag('solicitedOnly'), () => sendCq.arm({ solicitedOnly: bad('no') })],
+      ['xrcd.create', flag('exclusive'), () => device.xrcd({ exclusive: bad('no') })],
+      ['cq.create', /^options: a list is not an object$/, () => device.cq(bad([]))],
+      ['rc_qp.create', /^options: null is not an object$/, () => pd.rcQp(bad(null))],
+      ['rc_qp.create', /^sendCq is an object of class pd, not cq$/, () => pd.rcQp({ sendCq: bad(pd) })],
+      ['rc_qp.create', /^sendCq null is not an object of a device$/, () => pd.rcQp({ sendCq: bad(null) })],
+      ['rc_qp.create', /^options: recvCq is for queue pairs with a sendCq$/, () => pd.rcQp(bad({ recvCq: sendCq }))],
+      ['rc_qp.create', /^maxSendWr: "x" is not a whole number/, () => pd.rcQp({ maxSendWr: bad('x') })],
+      ['rc_qp.create', /^maxSendWr \+ maxRecvWr: 100016 is above \d+, the/, () => pd.rcQp({ maxSendWr: 100_000 })],
+      ['qp.bind', /^window is an object of class pd, not mw$/, () => qp.bind(bad(pd), bad({}))],
+      ['qp.connect', /^qpn "5" is not a number of 24 bits$/, () => qp.connect({ ...qp.endpoint, qpn: bad('5') })],
+      ['qp.connect', /^sl 16 is not an integer from 0 to 15$/, () => qp.connect(qp.endpoint, { sl: 16 })],
+      [
+        'ah.create',
+        /^flowLabel -1 is not an integer from 0 to 1048575$/,
+        () => pd.addressHandle({ gid: '127.0.0.1', flowLabel: -1 }),
+      ],
+      ['pd.register', /^buffer has no bytes$/, () => pd.register(new Uint8Array(0))],
+      ['cq.resize', /^entries undefined is not a number of 32 bits$/, () => sendCq.resize(bad(undefined))],
+      ['srq.setLimit', /^limit undefined is not a number of 32 bits$/, () => pd.srq().setLimit(bad(undefined))],
+    ]
+    for (const [call, reason, body] of cases) refuses(call, reason, body)
+    await assert.rejects(device.close(bad({ drain: 'no' })), { reason: 'drain "no" is not true or false' })
+    assert.equal(qp.state, 'RESET')
+    await device.close()
+    await otherDevice.close()
+  })
+})
+
+test('the hint for memory that is not a Uint8Array keeps its bytes', async () => {
+  const device = await open()
+  const pd = device.pd()
+  const register = (value: unknown, type: string) =>
+    refuses('pd.register', new RegExp(`^buffer: ${type} is not a Uint8Array$`), () => pd.register(untyped(value)))
+  assert.equal(register(new ArrayBuffer(8), 'an ArrayBuffer'), 'write new Uint8Array(buffer)')
+  assert.match(register(new Float64Array(8), 'a Float64Array'), /view\.buffer, view\.byteOffset, view\.byteLength/)
+  assert.match(register('text', '"text"'), /TextEncoder/)
+  await device.close()
 })
 
 test('unknown options of `createNetwork`, `open` and `openSystem` are refused', async () => {

@@ -21,7 +21,7 @@ eachCarrier(openTwo => {
       ['5', 5],
       ['an object', {}],
       ['an object', a.mr],
-      ['an object', new DataView(new ArrayBuffer(8))],
+      ['a DataView', new DataView(new ArrayBuffer(8))],
       ['a list', [slice, {}]],
       ['a list', [undefined]],
     ] as const
@@ -57,10 +57,16 @@ eachCarrier(openTwo => {
       refuses('qp.send', wrong('invalidate'), () => qp.send(slice, { invalidate: immediate }))
       refuses('qp.write', wrong('immediate'), () => qp.write(slice, remote, { immediate }))
     }
-    for (const value of [undefined, null, slice, { ...remote, address: 5 }, { ...remote, rkey: '5' }]) {
+    const { address, rkey, length } = remote
+    for (const [value, reason] of [
+      [undefined, /^remote memory is missing$/],
+      [null, /^remote memory: null is not an object$/],
+      [slice, /^remote memory: has no address$/],
+      [{ address: 5, rkey, length }, /^remote memory: address 5 is not a bigint or text of 64 bits/],
+      [{ address, rkey: '5', length }, /^remote memory: rkey "5" is not a number of 32 bits$/],
+      [{ address, rkey, length: -1 }, /^remote memory: length -1 is not a number of bytes$/],
+    ] as const) {
       const memory = untyped<RemoteMemory>(value)
-      const reason =
-        value === undefined ? /^remote memory is missing$/ : /^remote memory: (null|an object) is not remote memory$/
       refuses('qp.write', reason, () => qp.write(slice, memory))
       refuses('qp.read', reason, () => qp.read(slice, memory))
       refuses('qp.fetchAdd', reason, () => qp.fetchAdd(slice, memory, 1n))
@@ -137,6 +143,11 @@ eachCarrier(openTwo => {
       qp.compareSwap(slice, remote, 1n, untyped(undefined)),
     )
     refuses('qp.atomicWrite', /^word 5 is not a bigint$/, () => qp.atomicWrite(remote, untyped(5)))
+    refuses('qp.fetchAdd', /^add 18446744073709551616n is not in -2\^63 to 2\^64 - 1$/, () =>
+      qp.fetchAdd(slice, remote, 2n ** 64n),
+    )
+    refuses('qp.flush', /^persistent "no" is not true or false$/, () => qp.flush(remote, { persistent: untyped('no') }))
+    refuses('qp.read', /^fence 1 is not true or false$/, () => qp.read(slice, remote, { fence: untyped(1) }))
     refuses('qp.fetchAdd', /^4 bytes for the old value, which has 8$/, () => qp.fetchAdd(a.mr.slice(0, 4), remote, 1n))
     refuses('qp.fetchAdd', /^remote address 0x\w+ is not a multiple of 8$/, () =>
       qp.fetchAdd(slice, b.mr.remote(4, 8), 1n),
@@ -159,7 +170,10 @@ eachCarrier(openTwo => {
     const ah = pd.addressHandle({ gid: otherDevice.address })
     const { qpn, qkey } = ud.endpoint
     refuses('qp.send', /^the receiver is missing$/, () => ud.send(bytes, untyped(undefined)))
-    refuses('qp.send', /^the receiver lacks qpn or qkey$/, () => ud.send(bytes, untyped({ ah, qpn })))
+    refuses('qp.send', /^the receiver: has no qkey$/, () => ud.send(bytes, untyped({ ah, qpn })))
+    refuses('qp.send', /^the receiver: qpn "5" is not a number of 24 bits$/, () =>
+      ud.send(bytes, untyped({ ah, qpn: '5', qkey })),
+    )
     refuses('qp.send', /^the address handle is missing$/, () => ud.send(bytes, untyped(ud.endpoint)))
     refuses('srq.receive', /is not a slice/, () => pd.srq().receive(untyped('text')))
     ud.send(bytes, { ah, qpn, qkey }, { id: 4 })

@@ -18,7 +18,7 @@ eachCarrier(openTwo => {
     const foreignPd = otherDevice.pd()
     const foreignCq = otherDevice.cq()
     assert.equal(foreignCq.handle, sendCq.handle)
-    const notOfDevice = (option: string) => new RegExp(`^${option} is closed or of another device$`)
+    const notOfDevice = (option: string) => new RegExp(`^${option} is of another device$`)
     refuses('rc_qp.create', notOfDevice('sendCq'), () => pd.rcQp({ sendCq: foreignCq }))
     refuses('uc_qp.create', notOfDevice('recvCq'), () => pd.ucQp({ sendCq, recvCq: foreignCq }))
     refuses('ud_qp.create', notOfDevice('srq'), () => pd.udQp({ sendCq, srq: foreignPd.srq() }))
@@ -26,7 +26,7 @@ eachCarrier(openTwo => {
     refuses('rc_qp.create', /^sendCq is missing$/, () => pd.rcQp(untyped({ sendCq: undefined })))
     sendCq.close()
     const newCq = device.cq()
-    refuses('rc_qp.create', notOfDevice('sendCq'), () => pd.rcQp({ sendCq }))
+    refuses('rc_qp.create', /^sendCq is closed$/, () => pd.rcQp({ sendCq }))
     pd.rcQp({ sendCq: newCq }).close()
     await device.close()
     await otherDevice.close()
@@ -98,7 +98,8 @@ test('wrong options of networks, an address in use, and handlers that are not fu
   for (const [call, argument, body] of [
     ['network.addDevice', 'make', () => network.addDevice(untyped(5))],
     ['device.onEvent', 'handler', () => device.onEvent(untyped(5))],
-    ['interface.chain', 'the builder', () => device.chain(untyped(5))],
+    ['system.onChange', 'handler', () => openSystem({ network }).onChange(untyped(5))],
+    ['device.chain', 'build', () => device.chain(untyped(5))],
   ] as const)
     refuses(call, new RegExp(`^${argument} 5 is not a function$`), body)
   await device.close()
@@ -125,11 +126,16 @@ test('invalid signals, invalid attributes, and objects without events are refuse
   const cq = device.cq()
   const qp = device.pd().rcQp({ sendCq: cq })
   const queue = device.eventQueue()
-  for (const signal of ['x', {}, null, new EventTarget()]) {
-    const reason = 'signal is not an AbortSignal'
+  for (const [signal, shown] of [
+    ['x', '"x"'],
+    [{}, 'an object'],
+    [null, 'null'],
+    [new EventTarget(), 'an object'],
+  ]) {
+    const reason = `signal ${shown} is not an AbortSignal`
     await assert.rejects(cq.wait(untyped({ signal })), { code: 'EINVAL', call: 'cq.wait', reason })
     await assert.rejects(queue.wait(untyped({ signal })), { code: 'EINVAL', call: 'event_queue.wait', reason })
-    refuses('device.events', /^signal is not an AbortSignal$/, () => device.events(untyped({ signal })))
+    refuses('device.events', new RegExp(`^${reason}$`), () => device.events(untyped({ signal })))
   }
   refuses('device.events', /^options: "sinal" is unknown$/, () => device.events(untyped({ sinal: 1 })))
   await assert.rejects(cq.wait(untyped(null)), { code: 'EINVAL', reason: 'options: null is not an object' })
