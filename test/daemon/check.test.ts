@@ -32,7 +32,7 @@ test('the stacks of a process are limited to 16 MiB, counting text and frames', 
   const long = 'x'.repeat(4087)
   const manyFrames = 'x\n'.repeat(2043)
   let kept = 0
-  // Of a stack only the first 64 frames are kept and charged.
+  // Of a stack only the first 64 frames are kept; the whole text is charged.
   while ((await client.stack(++kept, kept % 2 === 0 ? long : manyFrames)) === 0);
   assert.ok(kept > 2500 && kept < MAX_STACKS, `${kept} stacks`)
 })
@@ -43,7 +43,7 @@ test('a daemon that does not check programs keeps no stacks', async t => {
   for (let i = 0; i < 2; i++) assert.equal(await client.stack(1, '/app+0x1 main\n'), 0)
 })
 
-test('REFUSED and STACK messages with random contents affect no other client', async t => {
+test('REFUSED and STACK messages with random contents are answered, and the checker continues', async t => {
   const daemon = await daemonOf(t, folder, ['127.0.0.1'], { check: true })
   const client = dial(t, daemon)
   await client.hello()

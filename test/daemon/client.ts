@@ -225,7 +225,7 @@ export const dial = (t: TestContext, daemon: Pick<Daemon, 'socket'>): Client => 
   return self
 }
 
-/** Requests `stat` until `isReached` returns true, at most 200 times; returns the last answer. */
+/** Requests `stat` until `isReached` returns true; returns that answer. Fails the test after 200 requests. */
 export const eventually = async (client: Client, isReached: (stat: Stat) => boolean): Promise<Stat> => {
   let last: Stat | undefined
   for (let i = 0; i < 200; i++) {

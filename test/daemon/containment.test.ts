@@ -184,7 +184,7 @@ test('a message whose handling throws ends only its session', async t => {
   assert.equal((await other.stat()).sessions, 0, 'beside the client that sends the request')
 })
 
-test('stop ends the loop, whatever throws', async () => {
+test('the loop continues without a device that throws, and by itself if the exception is thrown on', async () => {
   const words = new Int32Array(ParkedPage.bytes / 4)
   const reported: unknown[] = []
   let polls = 0
@@ -223,7 +223,7 @@ test('stop ends the loop, whatever throws', async () => {
   assert.ok(polls > before)
   loop.stop()
 
-  // A callback that throws itself: the loop continues by itself.
+  // Without `onFailure` the exception is thrown on.
   const again = new Loop(words, [broken], () => {})
   assert.throws(() => again.kick(), /injected/)
   isBroken = false

@@ -23,7 +23,7 @@ const folder = scratchFolder()
 const Command = { ALLOC_PD: 3, CREATE_COMP_CHANNEL: 17 } as const
 const ALLOC_PD_BYTES = 16
 const MANY = 500
-/** The maximum number of objects destroyed in one turn: one slice and its first object. */
+/** Maximum number of objects destroyed in one turn: STEPS_PER_TURN (core/devices/registry.ts), with a margin. */
 const MAX_IN_TURN = 64
 
 let daemons = 0

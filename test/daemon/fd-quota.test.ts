@@ -1,5 +1,5 @@
 /*
- * Quotas of the daemon's descriptors: a new process gets some, no matter how many others have taken.
+ * Quotas of the daemon's descriptors: a new process gets some while any are left.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

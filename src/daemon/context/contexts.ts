@@ -1,12 +1,12 @@
 /*
  * Open contexts of all processes: memory file, doorbell sockets, lifetime (docs/decisions/context-file.md).
  *
- * A context exists while a program holds any of its doorbell sockets or its memory file. The shim keeps one doorbell
- * socket for each copy of the program's uverbs descriptor, so that fork, dup and exit need no bookkeeping here. A
- * descriptor in transit between programs has no doorbell until the receiver uses it. So when a context has no doorbell
- * any more, it is checked from time to time whether a program holds its memory file. The sockets carry only tokens: the
- * handle of a queue pair to whose send queue the program has posted. Shutting down the daemon's end tells programs that
- * the device was removed.
+ * A context exists while a program holds any of its doorbell sockets or its memory file. The shim keeps a copy of a
+ * doorbell socket for each copy of the program's uverbs descriptor, so that fork, dup and exit need no bookkeeping
+ * here. A descriptor in transit between programs has no doorbell until the receiver uses it. So while a context has no
+ * doorbell, this file checks from time to time whether a program holds the memory file. The sockets carry only tokens:
+ * the handle of a queue pair to whose send queue the program has posted. Shutting down the daemon's end tells programs
+ * that the device was removed.
  */
 
 import { closeContext, openContext } from '../../core/devices/registry.ts'

@@ -234,6 +234,7 @@ class ClientSession implements Session, Client {
       get isClosed() {
         return session.isClosed
       },
+      close: () => this.close(),
     })
   }
 

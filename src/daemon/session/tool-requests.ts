@@ -29,10 +29,22 @@ export interface ToolSession {
   readonly isTrusted: boolean
   /** Whether the session has ended. */
   readonly isClosed: boolean
+  /** Ends the session. */
+  close(): void
 }
 
 /** While this many messages are queued for a tool that reads slowly, further records are dropped and counted. */
 const MAX_QUEUED = 10_000
+
+/** Maximum number of replies that wait for a tool that does not read: with another request its session ends. */
+const MAX_REPLIES = 16
+
+/** A message that was not sent yet. */
+interface Queued {
+  /** Writes the message into the session's buffer, and returns its length. */
+  write(): number
+  readonly isReply: boolean
+}
 
 type TraceRequest = Extract<ToolRequest, { kind: 'trace' }>
 
@@ -72,8 +84,9 @@ const parseRequest = (text: string): ToolRequest | undefined => {
 export class ToolRequests {
   readonly #daemon: DaemonState
   readonly #session: ToolSession
-  /** Messages that were not sent yet: each function writes its message into the buffer, and returns its length. */
-  readonly #queue: (() => number)[] = []
+  readonly #queue: Queued[] = []
+  /** Number of replies in the queue. */
+  #waitingReplies = 0
   /** Ends the subscription; undefined without one. */
   #endSubscription: (() => void) | undefined
   /** Number of records dropped since the last one that was queued. */
@@ -97,12 +110,17 @@ export class ToolRequests {
         for (const fd of fds) close(fd)
         return
       }
+      if (this.#waitingReplies === MAX_REPLIES) {
+        for (const fd of fds) close(fd)
+        this.#session.close()
+        return
+      }
       const text = JSON.stringify(this.#answer(toolRequest, fds))
       const tooLong = JSON.stringify({ error: 'the answer is too long for one message' })
-      this.#enqueue([
-        () =>
-          writeToolReply(this.#session.buffer, header, text) || writeToolReply(this.#session.buffer, header, tooLong),
-      ])
+      const { buffer } = this.#session
+      const write = (): number => writeToolReply(buffer, header, text) || writeToolReply(buffer, header, tooLong)
+      this.#waitingReplies++
+      this.#enqueue([{ write, isReply: true }])
     }
     // Programs that have just ended may add findings, so everything that they held is released first.
     if (toolRequest?.kind === 'counts' && this.#session.isTrusted && this.#daemon.check !== undefined)
@@ -114,8 +132,7 @@ export class ToolRequests {
 
   /** The session's socket can take messages again. */
   onWritable(): void {
-    while (this.#queue.length > 0 && this.#session.send(this.#queue[0]!())) this.#queue.shift()
-    this.#session.wantWritable(this.#queue.length > 0)
+    this.#sendQueued()
   }
 
   close(): void {
@@ -124,10 +141,16 @@ export class ToolRequests {
     this.#queue.length = 0
   }
 
-  #enqueue(messages: readonly (() => number)[]): void {
+  #sendQueued(): void {
+    while (this.#queue.length > 0 && this.#session.send(this.#queue[0]!.write()))
+      if (this.#queue.shift()!.isReply) this.#waitingReplies--
+    this.#session.wantWritable(this.#queue.length > 0)
+  }
+
+  #enqueue(messages: readonly Queued[]): void {
     const wasEmpty = this.#queue.length === 0
     this.#queue.push(...messages)
-    if (wasEmpty) this.onWritable()
+    if (wasEmpty) this.#sendQueued()
   }
 
   #post(record: ToolRecord): void {
@@ -137,7 +160,8 @@ export class ToolRequests {
     }
     const texts = traceTexts(this.#lost === 0 ? record : { ...record, lost: this.#lost })
     this.#lost = 0
-    this.#enqueue(texts.map(text => () => writeTrace(this.#session.buffer, text)))
+    const { buffer } = this.#session
+    this.#enqueue(texts.map(text => ({ write: () => writeTrace(buffer, text), isReply: false })))
   }
 
   /** `file`: descriptor of the capture file, kept if the answer is not an error. */

@@ -84,7 +84,7 @@ test('a context without doorbells exists while a program holds its file, and can
   await left
   assert.equal(setup.contexts.byNumber(open.number), open, 'in transit to another program')
   const again = setup.contexts.addDoorbell(open, unbounded)
-  // The next poll finds the doorbell.
+  // The next check finds the doorbell.
   await setup.nextRing()
   close(held)
   assert.equal(setup.contexts.count, 1, 'the doorbell is sufficient')
@@ -93,7 +93,7 @@ test('a context without doorbells exists while a program holds its file, and can
   close(again)
   await closed
   await setup.nextRing()
-  assert.equal(setup.contexts.count, 1, 'no process has closed it')
+  assert.equal(setup.contexts.count, 1, 'the file is sufficient')
   close(kept)
   while (setup.contexts.count > 0) await setup.nextRing()
   setup.contexts.closeAll()

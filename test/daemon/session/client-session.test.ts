@@ -7,12 +7,14 @@ import { closeSync, openSync, readdirSync } from 'node:fs'
 import { type TestContext, test } from 'node:test'
 import fc from 'fast-check'
 import type { Daemon } from '../../../src/daemon/daemon.ts'
+import { EAGAIN, ECONNRESET, EPIPE } from '../../../src/host/errno.ts'
 import { createMemfd } from '../../../src/host/memory/memfd.ts'
-import { close } from '../../../src/host/net/sockets.ts'
+import { close, connect, send } from '../../../src/host/net/sockets.ts'
 import { Errno } from '../../../src/spec/errno.ts'
 import { RDMA_VERBS_IOCTL } from '../../../src/spec/linux/ioctl.ts'
 import { Messages, MessageType, SessionLimits } from '../../../src/spec/session.ts'
 import { ioctlRequest } from '../../../src/uapi/object/format.ts'
+import { messageBuffer, writeHello } from '../../../src/uapi/session-codec.ts'
 import { scratchFolder } from '../../tools.ts'
 import { type Client, daemonOf, dial, eventually } from '../client.ts'
 
@@ -387,19 +389,26 @@ test('a process has at most 16 sessions, not counting closed ones', async t => {
   assert.equal((await again.hello()).error, 0)
 })
 
-test('a client that sends requests and never reads is disconnected', async t => {
-  const daemon = await daemonOf(t, folder)
-  const other = await connectOther(t, daemon)
-  const client = dial(t, daemon)
-  await client.hello()
-  const request = message(MessageType.TOOL, HEADER + 40, { fill: 0x20 })
-  // No turn of the event loop in between: nothing is read meanwhile.
-  let sent = 0
-  while (client.send(request) > 0) sent++
-  assert.ok(sent > 10)
-  await other.client.stat()
-  await other.assertServed()
-})
+for (const [title, request] of [
+  ['requests of tools', message(MessageType.TOOL, HEADER + 40, { fill: 0x20 })],
+  ['calls', message(MessageType.REFRESH)],
+] as const)
+  test(`a client that sends ${title} and never reads is disconnected`, async t => {
+    const daemon = await daemonOf(t, folder)
+    const other = await connectOther(t, daemon)
+    const fd = connect(daemon.socket)
+    t.after(() => close(fd))
+    const buffer = messageBuffer()
+    let result = send(fd, buffer.bytes.subarray(0, writeHello(buffer, {})))
+    for (let rounds = 0; rounds < 500 && (result > 0 || result === -EAGAIN); rounds++) {
+      while (result > 0) result = send(fd, request)
+      await other.client.stat()
+      if (result === -EAGAIN) result = send(fd, request)
+    }
+    assert.ok(result === -EPIPE || result === -ECONNRESET, `result ${result}`)
+    await eventually(other.client, ({ sessions }) => sessions === 0)
+    await other.assertServed()
+  })
 
 test('a daemon that is closed ends its sessions and closes all its descriptors', async t => {
   const before = openDescriptors()

@@ -1,5 +1,5 @@
 /*
- * The log line about a program contains its name even if it has ended.
+ * The trace record of a call contains the program's name even if the program has ended.
  */
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'

@@ -140,6 +140,10 @@ const createRequests = (isTrusted: boolean, more: Partial<DaemonState> = {}) => 
     assert.equal(readReply(buffer, length, reply), undefined)
     return reply.text
   }
+  const end = (): void => {
+    isClosed = true
+    requests.close()
+  }
   const requests = new ToolRequests(daemon, {
     buffer,
     isTrusted,
@@ -156,17 +160,15 @@ const createRequests = (isTrusted: boolean, more: Partial<DaemonState> = {}) => 
     get isClosed() {
       return isClosed
     },
+    close: () => end(),
   })
   return {
     requests,
     subscribers,
     records,
     isWritableWanted: () => isWritableWanted,
-    /** Ends the session. */
-    close: () => {
-      isClosed = true
-      requests.close()
-    },
+    isClosed: () => isClosed,
+    close: end,
     setFreeMessages: (value: number) => {
       freeMessages = value
     },
@@ -207,13 +209,31 @@ test('a reply to a tool whose socket is full is sent later, after the records th
   assert.doesNotMatch(records[1]!, /"pid":7/)
 })
 
+test('a session whose tool reads none of its replies ends with the 17th request', () => {
+  const { requests, records, setFreeMessages, isClosed } = createRequests(true)
+  setFreeMessages(0)
+  const send = (fds: readonly number[] = []) =>
+    requests.handle({ ...newRequest(), text: JSON.stringify({ kind: 'config' }) }, fds)
+  for (let i = 0; i < 16; i++) send()
+  assert.equal(isClosed(), false)
+  setFreeMessages(2)
+  requests.onWritable()
+  assert.equal(records.length, 2)
+  for (let i = 0; i < 2; i++) send()
+  assert.equal(isClosed(), false)
+  const passed = openSync('/dev/null', 'r')
+  send([passed])
+  assert.equal(isClosed(), true)
+  assert.throws(() => closeSync(passed), { code: 'EBADF' })
+})
+
 test('an answer after the end of its session is not sent, and the request’s descriptors are closed', async () => {
   let end = (): void => {}
   const untilContextsDestroyed = () =>
     new Promise<void>(resolve => {
       end = resolve
     })
-  const check = { counts: [], dropped: 0, calls: 0 } as unknown as DaemonState['check']
+  const check = { counts: [], omissions: [], calls: 0 } as unknown as DaemonState['check']
   const { requests, records, close } = createRequests(true, {
     untilContextsDestroyed,
     check,
@@ -228,7 +248,7 @@ test('an answer after the end of its session is not sent, and the request’s de
   assert.throws(() => closeSync(passed), { code: 'EBADF' })
 })
 
-test('only the daemon’s own user may trace calls of all users', () => {
+test('only the daemon’s own user may trace calls, see findings and set faults', () => {
   const stranger = createRequests(false)
   const reply = stranger.request(trace)
   assert.match('error' in reply ? reply.error : '', /only the user/)
