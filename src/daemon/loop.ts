@@ -147,9 +147,9 @@ export class Loop {
   }
 
   /**
-   * Polls until there was no work for LINGER, or until the first poll without work while lingering is suspended; false if
-   * there is still work at `sliceEnd`. `firstScope`: the queues of the first poll. `lastWork`: the time at which there was
-   * work last.
+   * Polls until there was no work for LINGER, or until the first poll without work while lingering is suspended; false
+   * if there is still work at `sliceEnd`. `firstScope`: the queues of the first poll. `lastWork`: the time of the last
+   * work.
    */
   #drain(firstScope: ScanScope, lastWork: number, sliceEnd: number): boolean {
     for (let scope = firstScope; ; scope = ScanScope.USED) {

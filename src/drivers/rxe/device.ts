@@ -185,8 +185,8 @@ const BURST_BYTES = 1 << 20
 
 /**
  * A `poll` on a socket port that receives 1 to this many packets, and finds no new requests and no expired timer, does
- * not send, but the next one does: a program that receives a message may respond immediately, and the ACK and its message then leave with
- * one system call, which is the main cost of a small message.
+ * not send, but the next one does: a program that receives a message may respond immediately, and the ACK and its
+ * message then leave with one system call, which is the main cost of a small message.
  */
 const DELAYED_ACK_PACKETS = 4
 

@@ -3,8 +3,8 @@
  * become GIDs, and programs get port events (IBA 11.6.3), as with Linux's rxe and its GID cache.
  *
  * GID 0 is the link-local default and stays; other addresses take the first free index, and leave it empty when they
- * are removed, so that the indices of the others stay the same. Linux has no event for a change of the MTU; here PORT_ACTIVE makes
- * programs query the port.
+ * are removed, so that the indices of the others stay the same. Linux has no event for a change of the MTU; here
+ * PORT_ACTIVE makes programs query the port.
  *
  * `setLink`, `addGid` and `removeGid` change the port and return the event to send with `raisePort` once all changes
  * are made; undefined if nothing changed.

@@ -232,7 +232,7 @@ test('the provider channel has only statistics (R30)', () => {
   assert.equal(errnoOf(channel.map), 'ENODEV')
 })
 
-test('a device has 160 contexts, queue lengths are powers of two, and a client that closes leaves nothing', () => {
+test('a device has 160 contexts, eagerCount is a power of two, and clients that close and removals leave nothing', () => {
   const { core, device, a, b } = pair()
   const inputs = { ...CREATE_INPUTS, eagerCount: 1, expectedCount: 0 }
   const create = () => errnoOf(() => invokeNow(a.context, CtxContext, 'create', 0, inputs, a.caller))

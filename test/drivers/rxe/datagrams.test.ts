@@ -105,7 +105,7 @@ const sendTo = (from: Peer, qpn: number, ahNumber: number, length = 64, qkey = Q
   const request = { opcode: Wr.SEND, id: 1n, sges: [sgeOf(from.mr, 4096, length)] }
   assert.ok(postSend(from.send, { ...request, to: { qpn, qkey, ah: ahNumber } }))
 }
-/** A receive completes with the 40 bytes before the payload (route header) and the payload. */
+/** Bytes of the GRH, which a receive gets before the payload. */
 const GRH_BYTES = 40
 const polled = ({ cq }: Peer) =>
   pollAll(cq.ring).map(({ id, status, bytes, srcQp }) => [Number(id), status, bytes, srcQp])
@@ -473,7 +473,7 @@ describe('a multicast group', () => {
 describe('the queue pair of the general services', () => {
   const gsi = (m: Machine, device: number): Peer => {
     const p = program(m, device)
-    // Only contexts of core's own process may create the queue pair.
+    // Only callers in this process may create the queue pair.
     Object.assign(p.context.state as object, { isInProcess: true })
     const peer = makePeer(p, GsiQp)
     toRts(peer, GsiQp)

@@ -213,7 +213,7 @@ it('a READ whose last responses come in a later poll is counted once, with all i
     m.settle()
     return m.devices.map(({ state }) => ({ ...state.engine().counters, ...state.port.counters }))
   }
-  // 256 packets of 4096 bytes are 1 MiB, which is the most that one call of the engine transfers to a local peer.
+  // A call of the engine ends when it has transferred 1 MiB to local peers, which are 256 packets of 4096 bytes.
   for (let packets = 257; packets <= 290; packets += 3)
     assert.deepEqual(countersAfterRead('direct', packets), countersAfterRead('packets', packets), `${packets} packets`)
 })

@@ -68,7 +68,7 @@ export interface Request {
   readonly length: number
   readonly localOffset: number
   readonly remoteOffset: number
-  /** Sixteenths of the data in the first of two scatter/gather elements. */
+  /** Sixteenths of the data in the first of two scatter/gather elements; 0: there is one element. */
   readonly split: number
   /** Inline data, if the operation allows it and the data has at most 64 bytes. */
   readonly inline: boolean

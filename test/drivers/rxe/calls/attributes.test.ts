@@ -40,7 +40,7 @@ test('the port is active, Ethernet, and needs a GRH; its MTU is the link’s', (
   )
 })
 
-test('key violations are noViolations in 16 bits', () => {
+test('key violations are counted in 16 bits, up to 65535', () => {
   const counters = { ...noViolations }
   const port = portAttributes(MTU_1024, () => counters)
   assert.deepEqual([port.badPkeyCntr, port.qkeyViolCntr], [0, 0])

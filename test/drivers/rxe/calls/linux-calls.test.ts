@@ -1,5 +1,5 @@
 /*
- * Linux's calls on a soft device (R41, R42): those that Linux's rxe lacks are refused before any other check, as in
+ * Linux's calls on a soft device (R41, R42): those that the device lacks are refused before any other check, as in
  * Linux; MODIFY_CQ, which Linux's rxe lacks, sets event moderation (R36).
  */
 import assert from 'node:assert/strict'

@@ -267,7 +267,7 @@ test('transitions with missing or superfluous attributes or a wrong current stat
   )
 })
 
-test('values out of range are refused, with the allowed range', () => {
+test('values out of range are refused', () => {
   const { qp } = setUp()
   const init = qp()
   assert.equal(

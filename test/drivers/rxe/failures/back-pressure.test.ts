@@ -1,7 +1,7 @@
 /*
  * Objects are destroyed and queue pairs modified while posted requests wait: for free buffers of a port whose receiver
- * takes no packets, for pacing, for free entries of CQs. Each destroy or modify succeeds or is refused, no poll throws,
- * and nothing is left at the end.
+ * takes no packets, or for pacing. Each destroy or modify succeeds or is refused, no poll throws, and nothing is left
+ * at the end.
  */
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
@@ -195,7 +195,8 @@ const play = (steps: readonly Step[], path: Path, windowBytes: number | undefine
   for (const step of steps) {
     if (step.do === 'post') for (let i = 0; i < step.count; i++) at(senders, step.index).post(step.length)
     else if (step.do === 'flood') {
-      // The device sends after each post, so each message takes a buffer of the port; none is returned: later posts wait.
+      // One device polls after each post. If it is the sender's, each message takes a buffer of the port, and none is
+      // returned: later posts wait.
       const sender = at(senders, step.index)
       for (let i = 0; i < FLOOD_POSTS; i++) {
         sender.post(step.length)

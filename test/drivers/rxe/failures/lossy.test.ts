@@ -53,6 +53,7 @@ test('a sender that gets no ACK completes with RETRY_EXC, although the message a
   assert.ok(postSend(a.qp.send, { opcode: Wr.SEND, id: 2n, sges: [sgeOf(a.mr, 0, 64)] }))
   m.settle()
   assert.deepEqual(completions(b.cq), [{ id: 1, status: SUCCESS, opcode: RECV, bytes: 64 }])
+  // The receiver ends after its last message; the sender repeats it to nobody.
   b.p.close()
   while (m.tick()) {}
   assert.deepEqual(

@@ -347,7 +347,7 @@ describe('limits and packets', () => {
     assert.equal(cq.ring.mask, 31)
     assert.equal(invokeNow(p.context, Cq, 'modify', cq.handle, { cqe: 9 }, p.caller).out.cqe, 9)
   })
-  it('a device has the limits of the smallest adapter with RC, reports them and refuses more (kind adapter)', () => {
+  it('a device has the smallest limits of all adapters with RC, reports them and refuses more (kind adapter)', () => {
     const torment = tormentOf(seedWith('adapter', 1), plainArena(4096))
     const m = machine(1, '', 'direct', undefined, torment)
     const { attributes } = m.devices[0].device
