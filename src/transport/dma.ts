@@ -131,8 +131,8 @@ export const gather = (
 }
 
 /**
- * Whether the key of every scatter/gather element of a WQE grants `access` to its range: OK or NO_REGION. `sge`: the
- * pool's word at which the first element begins.
+ * Whether the key of every scatter/gather element of a WQE, but empty ones, grants `access` to its range: OK or
+ * NO_REGION. `sge`: the pool's word at which the first element begins.
  */
 export const checkElements = (s: EngineState, row: number, sge: number, count: number, access: number): number => {
   const p = s.pool

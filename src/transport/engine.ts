@@ -1,9 +1,9 @@
 /*
  * The transport engine (docs/decisions/engines-without-io.md): queue pairs of all services (InfiniBand Architecture
  * Specification, volume 1, chapter 9), sans-IO. Packets, doorbells and time go in; runs of packets, completions and
- * events come out through `Environment` and `TransmitSink`, which never call back into the engine. This file creates
- * rows, changes their states, dispatches packets to responder and completer, and polls responder and requester of
- * scheduled rows. It does not check whether a program may request a transition: the driver does, with
+ * events come out through `Environment` and `TransmitSink`, which may query the engine but not change it. This file
+ * creates rows, changes their states, dispatches packets to responder and completer, and polls responder and requester
+ * of scheduled rows. It does not check whether a program may request a transition: the driver does, with
  * spec/qp-states.ts.
  */
 import { type Cause, createCause } from '../spec/check/causes.ts'

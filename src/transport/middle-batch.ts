@@ -1,9 +1,9 @@
 /*
- * Batches of MIDDLE packets, of which long messages mostly consist: they have only a BTH (XRC: and an XRCETH) and are
- * back to back in a run. As many as continue the current WRITE, or the response to the oldest READ, are checked and
- * handled in one step (InfiniBand Architecture Specification, volume 1, clauses 9.7.4 and 9.7.5). The first packet that
- * differs, and all other packets, are handled by transport/responder/responder.ts or transport/completer/completer.ts,
- * which report errors.
+ * Batches of MIDDLE packets, of which long messages mostly consist: they have only a BTH (XRC requests: and an XRCETH)
+ * and are back to back in a run. As many as continue the current WRITE, or the response to the oldest READ, are checked
+ * and handled in one step (InfiniBand Architecture Specification, volume 1, clauses 9.7.4 and 9.7.5). The first packet
+ * that differs, and all other packets, are handled by transport/responder/responder.ts or
+ * transport/completer/completer.ts, which report errors.
  */
 
 import { QpState } from '../spec/enums.ts'

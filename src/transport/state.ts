@@ -252,7 +252,7 @@ export const takeRow = (s: EngineState): number => {
   return row
 }
 
-/** The number of rows to which a table of `count` rows grows: an eighth more, so that little memory is unused. */
+/** The number of rows to which a table of `count` rows grows: an eighth more, at least 16, so that little is unused. */
 export const largerCount = (count: number): number => count + Math.max(INITIAL_ROWS, count >> 3)
 
 const growRows = (s: EngineState, count: number): void => {

@@ -89,7 +89,7 @@ export const replayRead = (s: EngineState, row: number, arena: Arena, at: number
   p[resource + RES.READ_LENGTH] = length
 }
 
-/** Allocates the resources at the peer's first READ or atomic: most peers send none. */
+/** Allocates the resources, at the peer's first READ or atomic: without one the queue pair needs no block. */
 const allocateResources = (s: EngineState, base: number, count: number): void => {
   const log2 = log2OfResources(count)
   const block = takeBlock(s, log2)
