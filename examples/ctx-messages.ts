@@ -62,13 +62,13 @@ const memory = ops.map(info.bytes)
 const sender = senderDevice.create(CtxContext, contextOptions)
 ops.ioctl(CtxIoctl.ARM)
 for (const [i, word] of ['contexts', 'without', 'verbs'].entries())
-  sender.send({ to: info.number, tag: BigInt(i), data: bytes(word) })
+  sender.send({ destination: info.number, tag: BigInt(i), data: bytes(word) })
 await ops.wait()
 show(memory, info)
 
 // The reply: a header and the message, written to the descriptor.
-const senderInfo = sender.made.info
-const header = encodeRecords(CtxSend, [{ to: senderInfo.number, flags: 0, slot: 0, offset: 0, tag: 9n }])
+const senderInfo = sender.createOutput.info
+const header = encodeRecords(CtxSend, [{ destination: senderInfo.number, flags: 0, slot: 0, offset: 0, tag: 9n }])
 ops.write(Uint8Array.of(...header, ...bytes('answer')))
 // The memory of an object of the class is mapped through a descriptor too; USE attaches the descriptor to the object.
 const senderOps = senderDevice.driverOps(CtxInterface.V2)

@@ -7,7 +7,7 @@
  *   generate-protocol.mjs [SESSION_JS [HEADER]]    by default dist/src/spec/session.js and shim/protocol.h; `-` as
  *                                                  SESSION_JS: the default; `-` as HEADER: standard output
  */
-import { readFileSync, writeFileSync } from 'node:fs'
+import { writeFileSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { inRoot, isMain, main } from './common.mjs'
@@ -141,11 +141,7 @@ if (isMain(import.meta.url))
   await main(async ([source, header]) => {
     const path = source && source !== '-' ? resolve(source) : inRoot('dist', 'src', 'spec', 'session.js')
     const text = protocolHeader(await import(pathToFileURL(path).href))
-    if (header === '-') {
-      process.stdout.write(text)
-      return 0
-    }
-    const output = header ? resolve(header) : inRoot('shim', 'protocol.h')
-    writeFileSync(output, text)
-    return readFileSync(output, 'utf8') === text ? 0 : 1
+    if (header === '-') process.stdout.write(text)
+    else writeFileSync(header ? resolve(header) : inRoot('shim', 'protocol.h'), text)
+    return 0
   })

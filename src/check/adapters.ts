@@ -1,7 +1,7 @@
 /*
- * Findings about operations and sizes that work on userdma's device and fail on an adapter that `--like` names: the
+ * Findings about operations and sizes that work on userdma's device and fail on an adapter that `--adapters` names: the
  * calls and requests of a program are compared with the table of adapters (spec/check/adapters.ts). Calls that userdma
- * refused are left out. With `--like` the detector also finds registrations beyond RLIMIT_MEMLOCK, and forks with
+ * refused are left out. With `--adapters` the detector also finds registrations beyond RLIMIT_MEMLOCK, and forks with
  * registered memory and without ibv_fork_init.
  */
 import {
@@ -93,27 +93,27 @@ const requestedSizes = ({ class: name, args }: CallWithArguments): Partial<Recor
 const adapterText = (name: AdapterName): string => `${name} (${adapters[name].model})`
 
 export const createAdapterDetector = (services: DetectorServices): Detector => {
-  const { like = [], lockLimit = () => Number.POSITIVE_INFINITY } = services.sources
+  const { adapters: names = [], lockLimit = () => Number.POSITIVE_INFINITY } = services.sources
   /** The process and the pinned bytes (whole pages) of each region, by `KnownObject.id`. */
   const pinned = new Map<number, { readonly pid: number; readonly bytes: number }>()
   /** Pinned bytes of all regions of a process, by pid. */
   const pinnedOfProcess = new Map<number, number>()
 
   const checkOperation = (operation: OperationName, occurrence: Occurrence, object: KnownObject): void => {
-    for (const name of like) {
+    for (const name of names) {
       const source = adapters[name].lacks[operation]
       if (source === undefined) continue
       const text = `${adapterText(name)} lacks ${operationNames[operation]}`
-      services.report('like-operation', occurrence, { text, details: [`source: ${source}`], objects: [object] })
+      services.report('adapter-operation', occurrence, { text, details: [`source: ${source}`], objects: [object] })
     }
   }
 
   const checkLimit = (limit: LimitName, requested: number, occurrence: Occurrence, object: KnownObject): void => {
-    for (const name of like) {
+    for (const name of names) {
       const [max, source, classes = [object.class]] = adapters[name].limits[limit] ?? []
       if (max === undefined || requested <= max || !classes.includes(object.class)) continue
       const text = `${limit} ${requested} exceeds ${max} of ${adapterText(name)}`
-      services.report('like-limit', occurrence, { text, details: [`source: ${source}`], objects: [object] })
+      services.report('adapter-limit', occurrence, { text, details: [`source: ${source}`], objects: [object] })
     }
   }
 
@@ -148,15 +148,15 @@ export const createAdapterDetector = (services: DetectorServices): Detector => {
     const limit = lockLimit(program)
     // Reported once: by the registration that exceeds the limit.
     if (sum <= limit || sum - bytes > limit) return
-    const text = `${sum} bytes are registered, more than RLIMIT_MEMLOCK, ${limit}: ${like.join(', ')} would refuse this without CAP_IPC_LOCK`
+    const text = `${sum} bytes are registered, more than RLIMIT_MEMLOCK, ${limit}: ${names.join(', ')} would refuse this without CAP_IPC_LOCK`
     const details = ['source: Linux drivers/infiniband/core/umem.c, ib_umem_get']
-    services.report('like-memlock', occurrence, { text, details, objects: [region] })
+    services.report('adapter-memlock', occurrence, { text, details, objects: [region] })
   }
 
   return {
     called(call, object) {
       const { class: name, method, args, refused, why } = call
-      if (like.length === 0 || refused !== undefined) return
+      if (names.length === 0 || refused !== undefined) return
       if (name === 'mr' && method === 'destroy') unpin(object)
       if (why !== 'call') return
       for (const operation of operationsOf(call)) checkOperation(operation, call, object)
@@ -177,7 +177,7 @@ export const createAdapterDetector = (services: DetectorServices): Detector => {
     },
     posted(request) {
       const operation = requestOperations.get(request.opcode)
-      if (operation === undefined || like.every(name => adapters[name].lacks[operation] === undefined)) return
+      if (operation === undefined || names.every(name => adapters[name].lacks[operation] === undefined)) return
       const owner = services.objects.find(request.owner)
       if (owner !== undefined) checkOperation(operation, services.occurrenceAtPost(owner, request), owner)
     },

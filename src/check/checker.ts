@@ -51,12 +51,12 @@ const isArgumentError = (errno: number): boolean => errno === Errno.EINVAL || er
 /** The stack of the post of the failed request; empty: the failure is not about a request, or the stack is unknown. */
 const postStackOf = ({ failure, postStack }: CheckedFailure, qp: KnownObject | undefined): Stack => {
   if (qp?.qpn === undefined) return []
-  if (failure.what === 'send' || failure.cause.id === 'DATAGRAM_TOO_LONG') {
+  if (failure.kind === 'send' || failure.cause.id === 'DATAGRAM_TOO_LONG') {
     const stack = postStack(PostQueue.SEND, qp.qpn)
     // Sends of the ibv_wr_ interface are logged as BATCH.
     return stack.length > 0 ? stack : postStack(PostQueue.BATCH, qp.qpn)
   }
-  const isReceive = failure.what === 'receive' || (failure.what === 'drop' && failure.wrId !== undefined)
+  const isReceive = failure.kind === 'receive' || (failure.kind === 'drop' && failure.wrId !== undefined)
   if (!isReceive) return []
   const srq = qp.uses.get('srq')
   return srq === undefined ? postStack(PostQueue.RECEIVE, qp.qpn) : postStack(PostQueue.SHARED, srq.handle)
@@ -80,16 +80,18 @@ const showsBothEnds: ReadonlySet<FindingId> = new Set([
 
 /** A line that says by how many bytes an access exceeds its region; none for failures with another cause. */
 const boundsLines = ({ cause: { args } }: Failure): string[] => {
-  const { from, to, start, end } = args
-  if (typeof from !== 'bigint' || typeof to !== 'bigint' || typeof start !== 'bigint' || typeof end !== 'bigint')
-    return []
+  const { accessStart, accessEnd, regionStart, regionEnd } = args
+  if (typeof accessStart !== 'bigint' || typeof accessEnd !== 'bigint') return []
+  if (typeof regionStart !== 'bigint' || typeof regionEnd !== 'bigint') return []
   const parts = [
-    ...(from < start ? [`begins ${start - from} bytes before the region`] : []),
-    ...(to > end ? [`ends ${to - end} bytes after its end`] : []),
+    ...(accessStart < regionStart ? [`begins ${regionStart - accessStart} bytes before the region`] : []),
+    ...(accessEnd > regionEnd ? [`ends ${accessEnd - regionEnd} bytes after its end`] : []),
   ]
   return parts.length === 0
     ? []
-    : [`the access of ${to - from} bytes ${parts.join(' and ')}; the region has ${end - start} bytes`]
+    : [
+        `the access of ${accessEnd - accessStart} bytes ${parts.join(' and ')}; the region has ${regionEnd - regionStart} bytes`,
+      ]
 }
 
 /** The detectors that every checker has, beside that of queues. */
@@ -349,16 +351,16 @@ export class Checker {
   /** A request failed, or a device reported another failure (spec/check/failures.ts). */
   failed(failed: CheckedFailure): void {
     const { time, deviceNumber, failure, peerDevice } = failed
-    const { device, qpn, cause, peer: failurePeer, what } = failure
+    const { device, qpn, cause, peer: failurePeer, kind } = failure
     const qp = qpn === undefined ? undefined : this.#objects.qp(deviceNumber, qpn)
-    if (qp !== undefined && what !== 'drop' && what !== 'flush') qp.failure ??= failure
+    if (qp !== undefined && kind !== 'drop' && kind !== 'flush') qp.failure ??= failure
     const idOfCause = findingOfCause(cause.id)
-    if (idOfCause === undefined || what === 'flush') return
+    if (idOfCause === undefined || kind === 'flush') return
     // The detector of datagrams reports the mismatch at the sender, if that is in this process.
-    if (cause.id === 'QKEY_DIFFERS' && this.#objects.hasQpn(Number(cause.args.source))) return
+    if (cause.id === 'QKEY_DIFFERS' && this.#objects.hasQpn(Number(cause.args.sourceQpn))) return
     // The same failure is also reported by the CQ, or by the request of a peer that is in this process.
     const isRepeated = cause.id === 'COMPLETION_LOST' || (qp !== undefined && this.#peerDeviceOf(qp) !== undefined)
-    if (what === 'event' && isRepeated) return
+    if (kind === 'event' && isRepeated) return
     // BAD_RESPONSE is found at the requester, and so names no peer.
     const peer =
       cause.id === 'BAD_RESPONSE' && qp !== undefined
@@ -376,12 +378,12 @@ export class Checker {
       device,
       program: failed.program ?? qp?.program,
       stack: postStackOf(failed, qp),
-      action: what === 'send' ? 'posted' : 'posted the receive',
+      action: kind === 'send' ? 'posted' : 'posted the receive',
     }
     if (id === 'no-answer') this.#reportUnanswered(id, occurrence, failure, qp, peer)
     else {
       const key = cause.args.key
-      const keyDevice = failure.ofPeer === true ? peerDevice : deviceNumber
+      const keyDevice = failure.isCauseAtPeer === true ? peerDevice : deviceNumber
       const region =
         typeof key === 'number' && keyDevice !== undefined ? this.#objects.region(keyDevice, key) : undefined
       this.#reporter.report(id, occurrence, {

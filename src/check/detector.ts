@@ -41,8 +41,8 @@ export interface CheckerSources {
   isCopiedByFork?(program: Program, address: number): boolean | undefined
   /** Absent: `sampled`. */
   readonly buffers?: BufferCheck
-  /** The adapters of `--like`. */
-  readonly like?: readonly AdapterName[]
+  /** The adapters of `--adapters`. */
+  readonly adapters?: readonly AdapterName[]
   /** RLIMIT_MEMLOCK of a process in bytes; infinite if it has no limit. */
   lockLimit?(program: Program): number
   /** Absent: the checker does not search for races. */

@@ -21,8 +21,8 @@ const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_ATOMIC, MW_BIND } = AccessFlags.values
 
 /** The first address of a row, and the address after its last. */
 const boundsOf = (table: MemoryTable, row: number) => {
-  const start = joinWords(table.iovaHi[row], table.iovaLo[row])
-  return { start, end: start + BigInt(table.length[row]) }
+  const regionStart = joinWords(table.iovaHi[row], table.iovaLo[row])
+  return { regionStart, regionEnd: regionStart + BigInt(table.length[row]) }
 }
 
 const isWindow = (table: MemoryTable, row: number): boolean => table.kind[row] !== KeyKind.REGION
@@ -32,12 +32,12 @@ const explainUnknown = (table: MemoryTable, key: number, isRemote: boolean): Cau
   const removed = findRemovedKey(table, key)
   if (removed?.length === WINDOW_REMOVED && isRemote) return createCause('WINDOW_DEALLOCATED', { key })
   if (removed !== undefined && removed.length !== WINDOW_REMOVED) {
-    const start = joinWords(removed.iovaHi, removed.iovaLo)
-    const args = { key, start, end: start + BigInt(removed.length) }
+    const regionStart = joinWords(removed.iovaHi, removed.iovaLo)
+    const args = { key, regionStart, regionEnd: regionStart + BigInt(removed.length) }
     return isRemote ? createCause('RKEY_DEREGISTERED', args) : createCause('LKEY_DEREGISTERED', args)
   }
   const row = rowAt(table, key >>> 8)
-  if (isRemote && row >= 0 && isWindow(table, row)) return createCause('RKEY_OLD', { key, now: table.key[row] })
+  if (isRemote && row >= 0 && isWindow(table, row)) return createCause('RKEY_OLD', { key, currentKey: table.key[row] })
   return createCause(isRemote ? 'RKEY_UNKNOWN' : 'LKEY_UNKNOWN', { key })
 }
 
@@ -61,16 +61,16 @@ export const explainKey = (
     if (!isRemote) return createCause('LKEY_WINDOW', { key: unsignedKey })
     if (table.windowRegion[row] < 0) return createCause('WINDOW_UNBOUND', { key: unsignedKey })
     if (table.kind[row] === KeyKind.WINDOW_2 && table.qp[row] !== qp)
-      return createCause('WINDOW_OTHER_QP', { key: unsignedKey, qp: table.qp[row] })
+      return createCause('WINDOW_OTHER_QP', { key: unsignedKey, qpn: table.qp[row] })
   }
   const missing = access & ~table.access[row]
   if (missing !== 0)
     return createCause(isRemote ? 'RKEY_NO_RIGHT' : 'LKEY_NO_RIGHT', { key: unsignedKey, right: missing })
-  const from = joinWords(hi, lo)
-  const to = from + BigInt(length)
-  const { start, end } = boundsOf(table, row)
-  if (from >= start && to <= end) return undefined
-  return createCause(isRemote ? 'RKEY_RANGE' : 'LKEY_RANGE', { key: unsignedKey, from, to, start, end })
+  const accessStart = joinWords(hi, lo)
+  const accessEnd = accessStart + BigInt(length)
+  const bounds = boundsOf(table, row)
+  if (accessStart >= bounds.regionStart && accessEnd <= bounds.regionEnd) return undefined
+  return createCause(isRemote ? 'RKEY_RANGE' : 'LKEY_RANGE', { key: unsignedKey, accessStart, accessEnd, ...bounds })
 }
 
 /** Why `bindWindow` refuses `bind`; called only if it does. */
@@ -90,6 +90,7 @@ export const explainBind = (table: MemoryTable, pd: number, bind: Bind): Cause =
   const required = MW_BIND | ((bind.access & (REMOTE_WRITE | REMOTE_ATOMIC)) !== 0 ? LOCAL_WRITE : 0)
   const missing = required & ~table.access[region]
   if (missing !== 0) return createCause('BIND_NO_RIGHT', { key: lkey, right: missing })
-  const from = joinWords(bind.hi, bind.lo)
-  return createCause('BIND_RANGE', { key: lkey, from, to: from + BigInt(length), ...boundsOf(table, region) })
+  const accessStart = joinWords(bind.hi, bind.lo)
+  const accessEnd = accessStart + BigInt(length)
+  return createCause('BIND_RANGE', { key: lkey, accessStart, accessEnd, ...boundsOf(table, region) })
 }

@@ -65,7 +65,7 @@ export class DaemonChecker {
     core: Core,
     now: () => number,
     { contexts, failures }: { readonly contexts: Contexts; readonly failures: FailureReports },
-    { like = [], buffers = 'sampled' }: Pick<DaemonConfig, 'like' | 'buffers'> = {},
+    { adapters = [], buffers = 'sampled' }: Pick<DaemonConfig, 'adapters' | 'buffers'> = {},
   ) {
     this.#now = now
     this.#contexts = contexts
@@ -81,7 +81,7 @@ export class DaemonChecker {
         return () => stack
       },
       postStack: (context, queue, number, wrId) => this.#postStack(context, queue, number, wrId),
-      like,
+      adapters,
       buffers,
       lockLimit: ({ pid }) => lockLimit(pid),
       isCopiedByFork: ({ pid }, address) => isCopiedByFork(pid, address),

@@ -69,14 +69,14 @@ const causeOfWait = ({ object, read, caller }: Watched) => {
   if (structure === 'cq' && firstCount !== read.compEvents)
     return createCause('UNACKNOWLEDGED', {
       ...facts,
-      done: firstCount,
+      acknowledged: firstCount,
       read: read.compEvents,
       call: 'ibv_ack_cq_events',
     })
   if (asyncEvents !== read.asyncEvents)
     return createCause('UNACKNOWLEDGED', {
       ...facts,
-      done: asyncEvents,
+      acknowledged: asyncEvents,
       read: read.asyncEvents,
       call: 'ibv_ack_async_event',
     })
@@ -102,7 +102,7 @@ export const createDestroyWaits = (
     }
     const { object } = destroy
     const device = object.context?.device.name ?? ''
-    return { object, failure: { what: 'wait', device, cause } }
+    return { object, failure: { kind: 'wait', device, cause } }
   }
 
   const countOf = (caller: Caller): number => {

@@ -18,8 +18,8 @@ const REMOTE = ~Access.LOCAL_WRITE
 export const NO_RECEIVE = createCause('NO_RECEIVE', {})
 
 const rangeOf = (key: number, hi: number, lo: number, length: number) => {
-  const from = joinWords(hi, lo)
-  return { key: key >>> 0, from, to: from + BigInt(length) }
+  const accessStart = joinWords(hi, lo)
+  return { key: key >>> 0, accessStart, accessEnd: accessStart + BigInt(length) }
 }
 
 /** Sets the cause after `resolve` has refused these arguments. */
@@ -81,7 +81,7 @@ export const takeStoredCause = (s: EngineState, row: number): Cause => {
  * `nakCause`, the cause for the NAK code.
  */
 export const peerCause = (s: EngineState, row: number, nakCause: Cause): Cause =>
-  s.env.causes?.ofPeer(row, s.rows[row * QP.WORDS + QP.COMP_PSN]) ?? nakCause
+  s.env.causes?.causeAtPeer(row, s.rows[row * QP.WORDS + QP.COMP_PSN]) ?? nakCause
 
 /** Counts an RNR NAK for the oldest unacknowledged PSN; returns how many were counted for it so far. */
 export const countRnrNak = (s: EngineState, row: number): number => {

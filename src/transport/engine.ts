@@ -137,7 +137,7 @@ export interface EngineOptions {
    * Interval in µs in which all unreliable QPs together send at most `windowBytes`, and at most 256 KiB. Default 0:
    * unlimited.
    */
-  readonly pace?: number
+  readonly pacingInterval?: number
 }
 
 const onDmaFailed: DmaFailed = (s, row, kind, result, psn, msn) => {
@@ -146,8 +146,15 @@ const onDmaFailed: DmaFailed = (s, row, kind, result, psn, msn) => {
 }
 
 export const createEngine = (env: Environment, options: EngineOptions = {}): Engine => {
-  const { windowBytes = 0x4_0000, sharedWindowBytes = 0, boundReads = false, pace = 0 } = options
-  const s = createState(env, windowBytes, sharedWindowBytes, boundReads ? windowBytes >> 1 : 0, pace, onDmaFailed)
+  const { windowBytes = 0x4_0000, sharedWindowBytes = 0, boundReads = false, pacingInterval = 0 } = options
+  const s = createState(
+    env,
+    windowBytes,
+    sharedWindowBytes,
+    boundReads ? windowBytes >> 1 : 0,
+    pacingInterval,
+    onDmaFailed,
+  )
   if (env.localDevice !== undefined) env.localDevice.state = s
   return {
     counters: s.counters,
@@ -180,7 +187,7 @@ export const createEngine = (env: Environment, options: EngineOptions = {}): Eng
 const create = (s: EngineState, init: QpInit): number => {
   if (init.service === Service.UD && s.env.route === undefined)
     throw new Error('this engine has no datagrams: its environment has no route')
-  const layout = qpLayoutOf(init.maxSendSge, init.maxRecvSge, init.signalAll, init.sharedReceive)
+  const layout = qpLayoutOf(init.maxSendSge, init.maxRecvSge, init.sqSigAll, init.hasSrq)
   const row = takeRow(s)
   const w = s.rows
   const base = row * QP.WORDS
@@ -334,7 +341,7 @@ const query = (s: EngineState, row: number): QpSnapshot => {
   const w = s.rows
   return {
     state: w[base + QP.STATE],
-    signalAll: signalsAll(w, base),
+    sqSigAll: signalsAll(w, base),
     destQpn: w[base + QP.DEST_QPN],
     pathMtu: w[base + QP.MTU],
     timeout: w[base + QP.TIMEOUT],
@@ -348,7 +355,7 @@ const query = (s: EngineState, row: number): QpSnapshot => {
     qkey: w[base + QP.QKEY] >>> 0,
     rqPsn: w[base + QP.RESP_EPSN],
     sqPsn: w[base + QP.REQ_MAX_PSN],
-    draining: (w[base + QP.REQ_FLAGS] & ReqFlag.DRAINING) !== 0,
+    isDraining: (w[base + QP.REQ_FLAGS] & ReqFlag.DRAINING) !== 0,
   }
 }
 
@@ -397,7 +404,7 @@ const onPacket = (
   if ((pkey & PKEY_BASE) !== (DEFAULT_PKEY & PKEY_BASE)) {
     s.counters.pkeyViolations++
     s.counters.dropped++
-    s.env.causes?.dropped(row, createCause('PKEY_DIFFERS', { sent: pkey, own: DEFAULT_PKEY }))
+    s.env.causes?.dropped(row, createCause('PKEY_DIFFERS', { packetPkey: pkey, portPkey: DEFAULT_PKEY }))
     return
   }
   const opcode = view.getUint8(offset)

@@ -45,7 +45,7 @@ export const signalsAll = (w: Int32Array, base: number): boolean => (w[base + QP
  * QP.LAYOUT of a new queue pair; `sends`, `receives`: its maxSendSge and maxRecvSge. Throws an Error for more
  * scatter/gather elements than an engine supports.
  */
-export const qpLayoutOf = (sends: number, receives: number, signalAll = false, shared = false): number => {
+export const qpLayoutOf = (sends: number, receives: number, sqSigAll = false, hasSrq = false): number => {
   if (sends > MAX_ELEMENTS || receives > MAX_ELEMENTS)
     throw new Error(
       `requests of ${Math.max(sends, receives)} scatter/gather elements: an engine supports ${MAX_ELEMENTS}`,
@@ -55,7 +55,7 @@ export const qpLayoutOf = (sends: number, receives: number, signalAll = false, s
     (receives << QpLayout.MAX_RECV_SGE) |
     (log2OfRequest(sends) << QpLayout.SEND_BLOCK) |
     (log2OfRequest(receives) << QpLayout.RECV_BLOCK) |
-    (signalAll ? QpLayout.SIGNAL_ALL : 0) |
-    (shared ? QpLayout.SHARED : 0)
+    (sqSigAll ? QpLayout.SIGNAL_ALL : 0) |
+    (hasSrq ? QpLayout.SHARED : 0)
   )
 }

@@ -100,7 +100,7 @@ export interface EngineState {
    * Interval (µs) in which all unreliable QPs together send at most `maxCwnd` window bytes, but no more than 256 KiB;
    * 0: unlimited.
    */
-  readonly pace: number
+  readonly pacingInterval: number
   readonly onDmaFailed: DmaFailed
 
   // ---- kept between calls ----
@@ -175,13 +175,13 @@ export const createState = (
   maxCwnd: number,
   sharedWindow: number,
   readPartBytes: number,
-  pace: number,
+  pacingInterval: number,
   onDmaFailed: DmaFailed,
 ): EngineState => ({
   env,
   maxCwnd,
   readPartBytes,
-  pace,
+  pacingInterval,
   onDmaFailed,
   counters: Object.fromEntries(Object.keys(engineCounters).map(name => [name, 0])) as Counters,
   rows: new Int32Array(INITIAL_ROWS * QP.WORDS),
@@ -191,7 +191,7 @@ export const createState = (
   poolTop: POOL_START,
   freeBlocks: new Int32Array(32),
   timers: createTimers(),
-  windows: createPeerWindows(sharedWindow, sharedWindow === 0 && pace === 0 ? 0 : INITIAL_ROWS),
+  windows: createPeerWindows(sharedWindow, sharedWindow === 0 && pacingInterval === 0 ? 0 : INITIAL_ROWS),
   queueHead: -1,
   queueTail: -1,
   queueNext: new Int32Array(INITIAL_ROWS),

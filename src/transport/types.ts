@@ -306,7 +306,7 @@ export interface Causes {
   /** A message or packet was dropped silently. `wrId`: of its request, or of the receive that it would use. */
   dropped(row: number, cause: Cause, wrId?: bigint): void
   /** Why the peer of a queue pair has refused `psn`; undefined if the peer is not in this process. */
-  ofPeer(row: number, psn: number): Cause | undefined
+  causeAtPeer(row: number, psn: number): Cause | undefined
 }
 
 /**
@@ -400,11 +400,11 @@ export interface QpInit {
   readonly maxSendSge: number
   readonly maxRecvSge: number
   /** Whether it uses an SRQ, whose WQEs it does not flush. */
-  readonly sharedReceive?: boolean
+  readonly hasSrq?: boolean
   /** Protection domain of its receive WQEs' memory; absent: `pd`. */
   readonly recvPd?: number | undefined
   /** sq_sig_all. */
-  readonly signalAll: boolean
+  readonly sqSigAll: boolean
 }
 
 /** Attributes of MODIFY_QP; absent ones are not changed. spec/qp-states.ts has the legal ones of each transition. */
@@ -444,11 +444,11 @@ export type QpAttributeChanges = { readonly [K in keyof QpAttributes]?: QpAttrib
 /** Result of QUERY_QP: the attributes, with the current PSNs, and the state. */
 export interface QpSnapshot extends Required<Omit<QpAttributes, 'flow' | 'peer' | 'rqPsn' | 'sqPsn'>> {
   readonly state: number
-  readonly signalAll: boolean
+  readonly sqSigAll: boolean
   readonly rqPsn: number
   readonly sqPsn: number
   /** In SQD: whether fetched WQEs have not completed yet. */
-  readonly draining: boolean
+  readonly isDraining: boolean
 }
 
 /** Counters of one engine. */

@@ -24,6 +24,6 @@ export { type Encoding, encodings, expressibleArguments } from './linux/envelope
 export { decodeVerbsIoctl } from './linux/ioctl.ts'
 export { EntryPoint } from './linux/legacy.ts'
 export { decodeWrite, decodeWriteBytes } from './linux/write.ts'
-export { decodeResult, type EncodeOptions, encodeCall, type OutputRoom } from './object/client.ts'
+export { decodeResult, type EncodeOptions, encodeCall, type OutputBuffer } from './object/client.ts'
 export { callOfRequest, decodeMessage, decodeObject, ioctlRequest } from './object/dialect.ts'
 export { encodeRecords, readRecord, viewOf } from './scalar.ts'

@@ -59,7 +59,7 @@ export interface DaemonConfig {
    */
   readonly torment?: string
   /** Adapters with whose limits the programs' use of verbs is compared. */
-  readonly like?: readonly AdapterName[]
+  readonly adapters?: readonly AdapterName[]
   /** How contents of buffers are checked; default: sampled. */
   readonly buffers?: BufferCheck
 }

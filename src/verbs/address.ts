@@ -1,7 +1,7 @@
 /*
  * The address of a peer (R10), converted from options to the address attributes of the device's link (spec/links.ts).
  * On RoCE it is a GID written as an IP address, optionally with the next hop's MAC address and a VLAN; on InfiniBand
- * and Omni-Path a LID, and with `global` also a GID. On iWARP there is none: the TCP connection has the addresses.
+ * and Omni-Path a LID, and with `isGlobal` also a GID. On iWARP there is none: the TCP connection has the addresses.
  */
 import type { Ah } from '../spec/classes/ah.ts'
 import { type LinkName, Links } from '../spec/links.ts'
@@ -24,7 +24,7 @@ export interface PathOptions {
   /** RoCE: the VLAN, 0–4094. Default: that of the GID's interface. */
   readonly vlan?: number
   /** InfiniBand, Omni-Path: packets have a GRH with the peer's GID. Default: no GRH, the peer has the LID only. */
-  readonly global?: boolean
+  readonly isGlobal?: boolean
   /** InfiniBand, Omni-Path: offset of the source LID within the port's LIDs; default 0. */
   readonly srcPathBits?: number
 }
@@ -35,7 +35,7 @@ export const pathOptionNames: KnownOptions<PathOptions> = {
   sl: true,
   dmac: true,
   vlan: true,
-  global: 'flag',
+  isGlobal: 'flag',
   srcPathBits: true,
 }
 
@@ -124,14 +124,14 @@ const noGid = new Uint8Array(16)
 const lidAddress = (call: string, path: LocalPath, peer: PeerAddress, options: PathOptions, link: LinkName) => {
   refuseOption(call, 'dmac', options.dmac, link)
   refuseOption(call, 'vlan', options.vlan, link)
-  const { global = false, srcPathBits = 0 } = options
+  const { isGlobal = false, srcPathBits = 0 } = options
   if (peer.lid === undefined)
     throw invalidArgument(
       call,
       `lid is missing: the device's link is ${Links[link].title}`,
       "give the peer's `endpoint`, or { lid }",
     )
-  const fields = commonFields(call, path, global ? gidOf(call, peer.gid) : noGid, global ? 1 : 0, options)
+  const fields = commonFields(call, path, isGlobal ? gidOf(call, peer.gid) : noGid, isGlobal ? 1 : 0, options)
   return { ...fields, srcPathBits, dlid: peer.lid }
 }
 
@@ -140,7 +140,7 @@ const gidAddress = (call: string, path: LocalPath, peer: PeerAddress, options: P
   const gid = gidOf(call, peer.gid)
   refuseOption(call, 'lid', peer.lid, 'roce')
   refuseOption(call, 'srcPathBits', options.srcPathBits, 'roce')
-  if (options.global === false) refuseOption(call, 'global', false, 'roce')
+  if (options.isGlobal === false) refuseOption(call, 'isGlobal', false, 'roce')
   return commonFields(call, path, gid, 1, options)
 }
 

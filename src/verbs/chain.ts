@@ -36,7 +36,7 @@ import {
   type KindOf,
   type MakeAll,
   make,
-  type Named,
+  type ObjectReference,
   type Plan,
 } from './plan.ts'
 import { type RcQueuePairOptions, rcQpPlan, type UcQueuePairOptions, ucQpPlan } from './qp/connected.ts'
@@ -47,7 +47,7 @@ import { type SrqOptions, srqPlan, type XrcSrqOptions, xrcSrqPlan } from './srq/
 
 declare const PLANNED: unique symbol
 /** A planned object, or the planned result of a call. */
-export interface PlannedObject<T> extends Named, Kind<KindOf<T>> {
+export interface PlannedObject<T> extends ObjectReference, Kind<KindOf<T>> {
   readonly [PLANNED]: T
 }
 
@@ -71,27 +71,27 @@ export interface Chain {
   /** `device.cq()`. */
   cq(options?: CqOptions): PlannedBy<ReturnType<typeof cqPlan>>
   /** `pd.register()`. */
-  register(pd: Named, buffer: Uint8Array, access?: Access): PlannedBy<ReturnType<typeof regionPlan>>
+  register(pd: ObjectReference, buffer: Uint8Array, access?: Access): PlannedBy<ReturnType<typeof regionPlan>>
   /** `pd.window()`. */
-  window(pd: Named, type?: 1 | 2): PlannedBy<ReturnType<typeof windowPlan>>
+  window(pd: ObjectReference, type?: 1 | 2): PlannedBy<ReturnType<typeof windowPlan>>
   /** `pd.rcQp()` with a `sendCq`. */
-  rcQp(pd: Named, options: RcQueuePairOptions): PlannedBy<ReturnType<typeof rcQpPlan>>
+  rcQp(pd: ObjectReference, options: RcQueuePairOptions): PlannedBy<ReturnType<typeof rcQpPlan>>
   /** `pd.ucQp()` with a `sendCq`. */
-  ucQp(pd: Named, options: UcQueuePairOptions): PlannedBy<ReturnType<typeof ucQpPlan>>
+  ucQp(pd: ObjectReference, options: UcQueuePairOptions): PlannedBy<ReturnType<typeof ucQpPlan>>
   /** `pd.udQp()` with a `sendCq`. */
-  udQp(pd: Named, options: UdQueuePairOptions): PlannedBy<ReturnType<typeof udQpPlan>>
+  udQp(pd: ObjectReference, options: UdQueuePairOptions): PlannedBy<ReturnType<typeof udQpPlan>>
   /** `pd.gsiQp()`. */
-  gsiQp(pd: Named, options: GsiQueuePairOptions): PlannedBy<ReturnType<typeof gsiQpPlan>>
+  gsiQp(pd: ObjectReference, options: GsiQueuePairOptions): PlannedBy<ReturnType<typeof gsiQpPlan>>
   /** `pd.smiQp()`. */
-  smiQp(pd: Named, options: SmiQueuePairOptions): PlannedBy<ReturnType<typeof smiQpPlan>>
+  smiQp(pd: ObjectReference, options: SmiQueuePairOptions): PlannedBy<ReturnType<typeof smiQpPlan>>
   /** `pd.xrcInitiator()`. */
-  xrcInitiator(pd: Named, options: XrcInitiatorOptions): PlannedBy<ReturnType<typeof xrcInitiatorPlan>>
+  xrcInitiator(pd: ObjectReference, options: XrcInitiatorOptions): PlannedBy<ReturnType<typeof xrcInitiatorPlan>>
   /** `pd.srq()`. */
-  srq(pd: Named, options?: SrqOptions): PlannedBy<ReturnType<typeof srqPlan>>
+  srq(pd: ObjectReference, options?: SrqOptions): PlannedBy<ReturnType<typeof srqPlan>>
   /** `pd.xrcSrq()`. */
-  xrcSrq(pd: Named, options: XrcSrqOptions): PlannedBy<ReturnType<typeof xrcSrqPlan>>
+  xrcSrq(pd: ObjectReference, options: XrcSrqOptions): PlannedBy<ReturnType<typeof xrcSrqPlan>>
   /** `pd.addressHandle()`. */
-  addressHandle(pd: Named, destination: Destination): PlannedBy<ReturnType<typeof addressPlan>>
+  addressHandle(pd: ObjectReference, destination: Destination): PlannedBy<ReturnType<typeof addressPlan>>
   /** An object of any class, like `device.create`; references in `args` may be handles of planned objects. */
   create<C extends ObjectClass>(cls: C, args?: CreateArguments<C>): PlannedObject<ObjectOf<C>>
   /** Any call of the device; references in `args`, and `object`, may be handles of planned objects. */
@@ -99,7 +99,7 @@ export interface Chain {
     cls: C,
     method: K,
     args: In<C['methods'][K]>,
-    object?: Named,
+    object?: ObjectReference,
   ): PlannedObject<Out<C['methods'][K]>>
 }
 
@@ -152,7 +152,7 @@ const resolvePlanned = (
 ): unknown => {
   if (typeof value !== 'object' || value === null) return value
   if (Array.isArray(value)) return value.map(element => resolvePlanned(context, element, entries, objects))
-  const { handle } = value as Partial<Named>
+  const { handle } = value as Partial<ObjectReference>
   if (handle !== undefined && handle < 0 && entries[-1 - handle] === value) return objects[-1 - handle]
   if (Object.getPrototypeOf(value) !== Object.prototype || isObjectOf(context, value)) return value
   return Object.fromEntries(

@@ -20,13 +20,13 @@ import { type DriverDescriptor, interfaceNames, openDriverOps } from './driver-o
 import { checkFunction, checkText, checkU32, invalidArgument, rethrow, warn } from './error.ts'
 import { type EventQueue, openEventQueue } from './event-queue.ts'
 import { type IpInterface, type IpOptions, ipPlan } from './ip.ts'
-import { checkSignal, checkUntil, createMailbox, type Until } from './mailbox.ts'
+import { type AbortOptions, checkAbortOptions, checkSignal, createMailbox } from './mailbox.ts'
 import { type CreateArguments, checkClass, type ObjectOf, objectPlan } from './objects/object.ts'
 import { orElse, showAs } from './objects/show.ts'
 import { noteWaiting } from './objects/unsettled.ts'
 import { DROP_RINGS, VerbsObject } from './objects/verbs-object.ts'
 import { type ProtectionDomain, pdPlan } from './pd.ts'
-import { checkObject, type DeviceContext, type LocalPath, make, makeAsync, type Named } from './plan.ts'
+import { checkObject, type DeviceContext, type LocalPath, make, makeAsync, type ObjectReference } from './plan.ts'
 import { BareQp } from './qp/queue-pair.ts'
 import { type XrcDomain, type XrcDomainOptions, xrcdPlan } from './qp/xrc.ts'
 import { outstandingRequests } from './ring.ts'
@@ -101,7 +101,7 @@ export interface Device extends AsyncDisposable {
     cls: C,
     method: K,
     args: In<C['methods'][K]>,
-    object?: Named | number,
+    object?: ObjectReference | number,
   ): Out<C['methods'][K]>
   /**
    * `call` for methods whose handler is asynchronous, for which `call` throws EOPNOTSUPP; drivers in this process may
@@ -112,11 +112,11 @@ export interface Device extends AsyncDisposable {
     cls: C,
     method: K,
     args: In<C['methods'][K]>,
-    object?: Named | number,
-    options?: Until,
+    object?: ObjectReference | number,
+    options?: AbortOptions,
   ): Promise<Out<C['methods'][K]>>
   /** `create` for classes whose handlers are asynchronous, see `callAsync`. */
-  createAsync<C extends ObjectClass>(cls: C, args?: CreateArguments<C>, options?: Until): Promise<ObjectOf<C>>
+  createAsync<C extends ObjectClass>(cls: C, args?: CreateArguments<C>, options?: AbortOptions): Promise<ObjectOf<C>>
   /** Handles of all objects of these classes that this `Device` has, newest first. */
   handles(...classes: readonly ObjectClass[]): readonly number[]
   /**
@@ -130,7 +130,7 @@ export interface Device extends AsyncDisposable {
    * Yields asynchronous events from this call on, until the device is closed. Rejects with the signal's reason if the
    * signal is aborted during a wait.
    */
-  events(options?: Until): AsyncIterableIterator<DeviceEvent>
+  events(options?: AbortOptions): AsyncIterableIterator<DeviceEvent>
   /**
    * The findings about a checked device (`open({ check })`), in the order in which they were found; otherwise empty.
    */
@@ -146,7 +146,7 @@ export interface Device extends AsyncDisposable {
 }
 
 /** Options of `device.close`. `signal` aborts `drain`; the device then stays open. */
-export interface CloseOptions extends Until {
+export interface CloseOptions extends AbortOptions {
   /** First waits until all posted sends are complete; default false. */
   readonly drain?: boolean
 }
@@ -262,8 +262,8 @@ export const createDevice = (
       handlers.delete(wrapper)
     }
   }
-  const events = (options: Until = {}): AsyncGenerator<DeviceEvent> => {
-    checkUntil('device.events', options)
+  const events = (options: AbortOptions = {}): AsyncGenerator<DeviceEvent> => {
+    checkAbortOptions('device.events', options)
     // Collects events from this call on, and not only from the first `next()`.
     const mailbox = createMailbox<DeviceEvent>(context, 'device')
     const stop = onEvent(mailbox.put)
@@ -287,7 +287,7 @@ export const createDevice = (
     cls: ObjectClass,
     method: string,
     args: object,
-    object: Named | number,
+    object: ObjectReference | number,
   ): number => {
     checkClass(call, cls)
     checkText(call, 'method', method)
@@ -358,12 +358,12 @@ export const createDevice = (
     call: (cls, method, args, object = 0) =>
       carrier.call(cls, method, checkedHandle('device.call', cls, method, args, object), args).out,
     async callAsync(cls, method, args, object = 0, options = {}) {
-      checkUntil('device.callAsync', options)
+      checkAbortOptions('device.callAsync', options)
       const handle = checkedHandle('device.callAsync', cls, method, args, object)
       return (await carrier.callAsync(cls, method, handle, args, options.signal)).out
     },
     async createAsync(cls, args, options = {}) {
-      checkUntil('device.createAsync', options)
+      checkAbortOptions('device.createAsync', options)
       return makeAsync(context, objectPlan(context, 'device.createAsync', cls, args), options.signal)
     },
     handles(...requested) {

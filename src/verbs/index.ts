@@ -15,11 +15,11 @@ export type {
   XrcOptions,
 } from './arguments/request-options.ts'
 export type {
+  AwaitableOptions,
   AwaitableQueuePair,
   AwaitedMessageOptions,
   AwaitedOptions,
   AwaitedRcMessageOptions,
-  WithoutQueues,
 } from './awaitable/queue-pair.ts'
 export { RequestError } from './awaitable/request-error.ts'
 export type { CompletedRequest } from './awaitable/request-promises.ts'
@@ -39,11 +39,11 @@ export {
   type Server,
 } from './connections/connect.ts'
 export {
+  type CloseReason,
   type ConnectedQueuePair,
   type Connection,
   ConnectionError,
   type ConnectionOptions,
-  type Ending,
 } from './connections/connection.ts'
 export type { Completion, OpcodeName, StatusName } from './cq/completion.ts'
 export type { ArmOptions, CompletionQueue, CqOptions, Threshold, WaitOptions } from './cq/completion-queue.ts'
@@ -54,7 +54,7 @@ export type { Attachable, EventKindName, EventQueue, QueuedEvent } from './event
 export type { IpInterface, IpOptions, PingOptions, UdpDatagram, UdpEnd, UdpOptions, UdpSocket } from './ip.ts'
 export { createNetwork, type Network, type NetworkOptions } from './local/network.ts'
 export type { TracedCall } from './local/observe.ts'
-export type { Arrivals, Until } from './mailbox.ts'
+export type { AbortOptions, Arrivals } from './mailbox.ts'
 export type {
   Access,
   FileRegionOptions,
@@ -68,7 +68,7 @@ export type { Binding, MemoryWindow } from './mr/window.ts'
 export type { CreateArguments, ObjectOf } from './objects/object.ts'
 export { type OpenOptions, open } from './open.ts'
 export type { ProtectionDomain } from './pd.ts'
-export type { Kind, Named, Reference } from './plan.ts'
+export type { Kind, ObjectReference, Reference } from './plan.ts'
 export type { Activatable, ActiveOptions } from './qp/activation.ts'
 export type {
   AwaitableRcOptions,

@@ -3,14 +3,16 @@
  * own, ping, and UDP sockets, on devices of this process and of a daemon.
  */
 
+import { MAX_TIMER_DELAY } from '../host/event-loop/clock.ts'
 import { IpInterface as InterfaceClass, IpSocket as SocketClass } from '../spec/classes/device/ip.ts'
 import { IpProtocol } from '../spec/enums.ts'
+import { MAX_MTU_BYTES } from '../spec/mtu.ts'
 import type { Out } from '../spec/schema/schema.ts'
 import { addressText, parseAddress } from '../wire/address.ts'
 import { checkOptions, type KnownOptions } from './arguments/options.ts'
 import type { AnyCall } from './carrier.ts'
 import { checkBytes, checkText, formatValue, invalidArgument, RdmaError, refused } from './error.ts'
-import { type Arrivals, checkUntil, type Until } from './mailbox.ts'
+import { type AbortOptions, type Arrivals, checkAbortOptions } from './mailbox.ts'
 import { descriptorCloser } from './objects/object.ts'
 import { showAs } from './objects/show.ts'
 import { defineVerbsClass, SHOWN, VerbsObject } from './objects/verbs-object.ts'
@@ -26,7 +28,7 @@ export interface IpOptions {
 }
 
 /** Options of `IpInterface.ping`. */
-export interface PingOptions extends Until {
+export interface PingOptions extends AbortOptions {
   /** Milliseconds until the ping fails; default 5000. */
   readonly timeout?: number
   /** Payload of the echo request in bytes; default 56. */
@@ -99,12 +101,8 @@ const udpOptionNames: KnownOptions<UdpOptions> = { port: true }
 
 /** Milliseconds until a ping fails. */
 const DEFAULT_TIMEOUT = 5000
-/** The longest delay of Node's timers in milliseconds. */
-const LONGEST_TIMER = 2 ** 31 - 1
 /** Payload bytes of an echo request. */
 const DEFAULT_SIZE = 56
-/** Maximum payload bytes of a datagram or echo request: no MTU is larger. */
-const MAX_SIZE = 4096
 const HIGHEST_PORT = 65535
 /** Bytes of a record that announces received data. */
 const ANNOUNCEMENT_BYTES = 8
@@ -161,14 +159,14 @@ const openSocket = (context: DeviceContext, ipInterface: number, protocol: numbe
       throw error
     }
   }
-  const wait = async (options: Until = {}): Promise<void> => {
-    checkUntil('ip_socket.wait', options)
+  const wait = async (options: AbortOptions = {}): Promise<void> => {
+    checkAbortOptions('ip_socket.wait', options)
     options.signal?.throwIfAborted()
     const pause = carrier.pause()
     if (pause !== undefined) await pause
     if (!hasDatagrams() && !isEnded && !waiters.isOver) await waiters.wait(waiterId, options.signal)
   }
-  const arrivals = async function* (options: Until = {}): AsyncGenerator<UdpDatagram> {
+  const arrivals = async function* (options: AbortOptions = {}): AsyncGenerator<UdpDatagram> {
     while (!isEnded && !waiters.isOver) {
       const datagram = poll()
       if (datagram === undefined) await wait(options)
@@ -201,7 +199,7 @@ const openUdp = (context: DeviceContext, ipInterface: number, port: number): Udp
       if (typeof receiver !== 'object' || receiver === null)
         throw invalidArgument('ip_socket.send', 'the receiver is missing', 'give { address, port }')
       checkInteger('ip_socket.send', 'port', receiver.port, 1, HIGHEST_PORT)
-      if (payload.length > MAX_SIZE)
+      if (payload.length > MAX_MTU_BYTES)
         throw refused('EMSGSIZE', 'ip_socket.send', `${payload.length} bytes do not fit a packet`)
       socket.send(payload, receiver)
     },
@@ -249,9 +247,9 @@ class IpInterfaceObject extends VerbsObject implements IpInterface {
     const call = 'ip_interface.ping'
     checkOptions(call, 'options', options, pingOptionNames)
     const { timeout = DEFAULT_TIMEOUT, size = DEFAULT_SIZE, signal } = options
-    checkInteger(call, 'timeout', timeout, 1, LONGEST_TIMER)
-    checkInteger(call, 'size', size, 0, MAX_SIZE)
-    checkUntil(call, signal === undefined ? {} : { signal })
+    checkInteger(call, 'timeout', timeout, 1, MAX_TIMER_DELAY)
+    checkInteger(call, 'size', size, 0, MAX_MTU_BYTES)
+    checkAbortOptions(call, signal === undefined ? {} : { signal })
     const target = addressText(addressOf(call, address))
     const socket = openSocket(this.context, this.handle, IpProtocol.values.ICMP, 0)
     const timedOut = new AbortController()

@@ -10,15 +10,15 @@ import type { WaiterList } from './cq/waiters.ts'
 import { formatValue, invalidArgument } from './error.ts'
 
 /** Options of waiting. */
-export interface Until {
+export interface AbortOptions {
   /** Aborts the wait, which rejects with the signal's reason. */
   readonly signal?: AbortSignal
 }
 
-const untilOptionNames: KnownOptions<Until> = { signal: true }
+const abortOptionNames: KnownOptions<AbortOptions> = { signal: true }
 
 /** Checks that `signal`, if given, is an AbortSignal. Throws RdmaError EINVAL. */
-export const checkSignal = (call: string, { signal }: Until): void => {
+export const checkSignal = (call: string, { signal }: AbortOptions): void => {
   if (signal !== undefined && typeof (signal as Partial<AbortSignal> | null)?.throwIfAborted !== 'function')
     throw invalidArgument(
       call,
@@ -28,8 +28,8 @@ export const checkSignal = (call: string, { signal }: Until): void => {
 }
 
 /** Checks the options of waiting. Throws RdmaError EINVAL. */
-export const checkUntil = (call: string, options: Until): void => {
-  checkOptions(call, 'options', options, untilOptionNames)
+export const checkAbortOptions = (call: string, options: AbortOptions): void => {
+  checkOptions(call, 'options', options, abortOptionNames)
   checkSignal(call, options)
 }
 
@@ -38,12 +38,12 @@ export interface Arrivals<T> {
   /** Takes the oldest value; undefined if there is none. */
   poll(): T | undefined
   /** Resolves when `poll` may find a value, or when no more can follow. */
-  wait(options?: Until): Promise<void>
+  wait(options?: AbortOptions): Promise<void>
   /**
    * Yields values until the object is closed or the device is removed. Rejects with the signal's reason if the signal is
    * aborted during a wait.
    */
-  arrivals(options?: Until): AsyncIterableIterator<T>
+  arrivals(options?: AbortOptions): AsyncIterableIterator<T>
 }
 
 export interface Mailbox<T> extends Arrivals<T> {
@@ -63,8 +63,8 @@ export const createMailbox = <T>(
   let values: T[] = []
   let isEnded = false
   const isOver = (): boolean => isEnded || waiters.isOver
-  const wait = async (options: Until = {}): Promise<void> => {
-    checkUntil(`${owner}.wait`, options)
+  const wait = async (options: AbortOptions = {}): Promise<void> => {
+    checkAbortOptions(`${owner}.wait`, options)
     const { signal } = options
     signal?.throwIfAborted()
     const pause = carrier.pause()
@@ -85,7 +85,7 @@ export const createMailbox = <T>(
     },
     poll: () => values.shift(),
     wait,
-    async *arrivals(options: Until = {}) {
+    async *arrivals(options: AbortOptions = {}) {
       while (values.length > 0 || !isOver()) {
         if (values.length > 0) yield values.shift() as T
         else await wait(options)

@@ -8,6 +8,7 @@ import { Device as DeviceClass } from '../spec/classes/device/device.ts'
 import { Port as PortClass } from '../spec/classes/device/port.ts'
 import type { RingLayout } from '../spec/drivers/ring-layout.ts'
 import type { LinkName } from '../spec/links.ts'
+import { mtuBytes } from '../spec/mtu.ts'
 import { type Link, links } from '../uapi/tool.ts'
 import { addressText, parseAddress } from '../wire/address.ts'
 import { checkOptions, type KnownOptions } from './arguments/options.ts'
@@ -69,9 +70,6 @@ const ringNames: readonly RingLayout['name'][] = ['compact', 'rxe']
 const GID_OF_ADDRESS = 1
 /** The path of a device without ports or without an address. */
 const NO_PATH: LocalPath = { gid: new Uint8Array(16), gidIndex: 0, pathMtu: 0 }
-
-/** Bytes of an MTU of enum ibv_mtu: 1 is 256, 5 is 4096. */
-const mtuBytes = (mtu: number): number => 128 << mtu
 
 /** The `n`-th loopback address, from 1: 127.0.0.1, 127.0.0.2, … */
 const loopbackAddress = (n: number): string => `127.${(n >> 16) & 0xff}.${(n >> 8) & 0xff}.${n & 0xff}`

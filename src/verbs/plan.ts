@@ -12,7 +12,7 @@ import type { WaiterList } from './cq/waiters.ts'
 import { formatValue, invalidArgument, nameOptions, type OptionNames, RdmaError, refused } from './error.ts'
 
 /** Anything that a call can refer to: an object of the library, or a planned one. */
-export interface Named {
+export interface ObjectReference {
   /** Its handle. */
   readonly handle: number
 }
@@ -23,7 +23,7 @@ export interface Kind<N extends string> {
   readonly [KIND]?: N
 }
 /** An object of one kind, in options. */
-export type Reference<N extends string> = Named & Kind<N>
+export type Reference<N extends string> = ObjectReference & Kind<N>
 export type KindOf<T> = T extends Kind<infer N> ? N : never
 
 /**
@@ -145,7 +145,7 @@ export const makeAsync = async <T>(
 export interface EventSource {
   readonly userHandle: number
   /** Makes `object` the source of the events with this user handle; returns it. */
-  assign<T extends Disposable & Named>(object: T): T
+  assign<T extends Disposable & ObjectReference>(object: T): T
   /** Releases the user handle: the object was closed, or not created. */
   release(): void
 }
@@ -192,7 +192,12 @@ const optionClasses: Readonly<Record<string, string>> = {
  * close, its handle would be another object's. Objects that a chain plans, and plain `{ handle }`s, pass: the device
  * checks their handles.
  */
-export const checkObject = (context: DeviceContext, call: string, option: string, object: Named | undefined): void => {
+export const checkObject = (
+  context: DeviceContext,
+  call: string,
+  option: string,
+  object: ObjectReference | undefined,
+): void => {
   if (object === undefined) throw invalidArgument(call, `${option} is missing`)
   if (typeof object?.handle !== 'number')
     throw invalidArgument(call, `${option} ${formatValue(object)} is not an object of a device`, SAME_DEVICE_HINT)

@@ -18,13 +18,13 @@ const { ATOMIC_FETCH_AND_ADD, FLUSH, SEND } = WrOpcode.values
 const { REMOTE_ATOMIC, FLUSH_GLOBAL } = AccessFlags.values
 const PAGE = 4096
 
-const scenario = (...like: AdapterName[]) => {
+const scenario = (...adapters: AdapterName[]) => {
   const found: Finding[] = []
   const sources = {
     now: () => 0,
     deviceName: () => 'rxe0',
     postStack: () => ['post'],
-    like,
+    adapters,
     lockLimit: () => 4 * PAGE,
   }
   const checker = new Checker(
@@ -68,8 +68,8 @@ const scenario = (...like: AdapterName[]) => {
   return { take, found, create, modify, destroy, call, post }
 }
 
-const limit = (text: string): string => `like-limit: ${text}`
-const lacks = (text: string): string => `like-operation: ${text}`
+const limit = (text: string): string => `adapter-limit: ${text}`
+const lacks = (text: string): string => `adapter-operation: ${text}`
 
 test('capacities of queue pairs above a limit of an adapter are found, with the source; equal ones are not', () => {
   const { take, found, create } = scenario('mlx5', 'irdma', 'rxe')
@@ -97,7 +97,7 @@ test('a limit may be for some types of queue pair only', () => {
   create('ud_qp', { cap: { maxInlineData: 900, maxSendWr: 4097, maxRecvWr: 8193 } })
   create('uc_qp', { cap: { maxInlineData: 829 } })
   assert.deepEqual(
-    take().filter(text => text.startsWith('like-limit')),
+    take().filter(text => text.startsWith('adapter-limit')),
     [
       limit('max_send_wr 4097 exceeds 4096 of efa'),
       limit('max_inline_data 900 exceeds 32 of efa'),
@@ -151,9 +151,9 @@ test('operations, queue pair types and access rights that an adapter lacks are f
   assert.deepEqual(
     take().map(text => text.split(' ').slice(0, 5).join(' ')),
     [
-      'like-operation: efa lacks regions with',
-      'like-operation: efa lacks FLUSH, and',
-      'like-operation: irdma lacks FLUSH, and',
+      'adapter-operation: efa lacks regions with',
+      'adapter-operation: efa lacks FLUSH, and',
+      'adapter-operation: irdma lacks FLUSH, and',
     ],
   )
   const srq = create('srq', { maxWr: 10, maxSge: 1 })
@@ -175,7 +175,7 @@ test('mlx5 lacks resizing of shared receive queues', () => {
 test('registered memory beyond RLIMIT_MEMLOCK is found each time the sum passes the limit', () => {
   const { take, create, destroy, modify } = scenario('mlx5', 'efa')
   const sum = (bytes: number) =>
-    `like-memlock: ${bytes} bytes are registered, more than RLIMIT_MEMLOCK, 16384: mlx5, efa would refuse this without CAP_IPC_LOCK`
+    `adapter-memlock: ${bytes} bytes are registered, more than RLIMIT_MEMLOCK, 16384: mlx5, efa would refuse this without CAP_IPC_LOCK`
   // Whole pages count.
   const one = create('mr', { start: 4095n, length: 2n })
   const two = create('mr', { start: 0n, length: 8192n })
@@ -189,7 +189,7 @@ test('registered memory beyond RLIMIT_MEMLOCK is found each time the sum passes 
   assert.deepEqual(take(), [sum(106496)])
 })
 
-test('refused calls are not compared, nor is any call without --like', () => {
+test('refused calls are not compared, nor is any call without --adapters', () => {
   const refused = { errno: Errno.ENOMEM, reason: 'too much' }
   const withLike = scenario('mlx5')
   withLike.create('rc_qp', { cap: { maxSendWr: 40000 } }, { refused })

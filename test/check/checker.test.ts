@@ -62,7 +62,7 @@ const scenario = () => {
       context: 0,
       program: client,
       failure: {
-        what: 'send',
+        kind: 'send',
         device: 'rxe0',
         opcode: WrOpcode.values.RDMA_WRITE,
         wrId: 5n,
@@ -100,8 +100,8 @@ test('a stale rkey is reported with the stacks of the deregistration and of the 
   connected(2, 1)
   const mr = create('mr', { length: 4096n }, { lkey: 0x700, rkey: 0x700 })
   destroy(mr)
-  const cause = createCause('RKEY_DEREGISTERED', { key: 0x700, start: 0n, end: 4096n })
-  fail({ qpn: 1, status: REM_ACCESS_ERR, cause, peer: { qpn: 2, address: '::1' }, ofPeer: true }, 0)
+  const cause = createCause('RKEY_DEREGISTERED', { key: 0x700, regionStart: 0n, regionEnd: 4096n })
+  fail({ qpn: 1, status: REM_ACCESS_ERR, cause, peer: { qpn: 2, address: '::1' }, isCauseAtPeer: true }, 0)
   const [finding] = found
   assert.equal(finding?.id, 'stale-rkey')
   assert.deepEqual(
@@ -146,7 +146,7 @@ test('a peer in ERR is reported with its first failure', () => {
   const s = scenario()
   s.connected(1, 2)
   s.connected(2, 1)
-  s.fail({ what: 'event', qpn: 2, event: QP_ACCESS_ERR, cause: createCause('REMOTE_ENDED', {}) })
+  s.fail({ kind: 'event', qpn: 2, event: QP_ACCESS_ERR, cause: createCause('REMOTE_ENDED', {}) })
   s.fail(noAnswer(2, ERR), 0)
   assert.deepEqual(s.ids(), ['peer-ended error'])
   assert.match(s.found[0]!.text, /the peer failed first: /)
@@ -214,10 +214,10 @@ test('a message refused as out of order is a PSN mismatch if the PSN of its firs
   const refused = {
     qpn: 1,
     status: WcStatus.values.REM_INV_REQ_ERR,
-    ofPeer: true,
+    isCauseAtPeer: true,
     peer: { qpn: 2, address: '::1', state: RTS },
   }
-  s.fail({ ...refused, cause: createCause('OUT_OF_PLACE', { bth: 1 }) }, 0)
+  s.fail({ ...refused, cause: createCause('OUT_OF_PLACE', { bthOpcode: 1 }) }, 0)
   assert.deepEqual(s.ids(), ['psn-mismatch error'])
 })
 
@@ -239,7 +239,7 @@ test('two queue pairs that reconnect with other PSNs, one after the other, are n
 test('a finding about an access beyond a region says by how many bytes', () => {
   const s = scenario()
   s.connected(1, 2)
-  const range = { key: 0x700, from: 90n, to: 4200n, start: 100n, end: 4196n }
+  const range = { key: 0x700, accessStart: 90n, accessEnd: 4200n, regionStart: 100n, regionEnd: 4196n }
   s.fail({ qpn: 1, cause: createCause('LKEY_RANGE', range) })
   assert.deepEqual(s.found[0]?.details, [
     'the access of 4110 bytes begins 10 bytes before the region and ends 4 bytes after its end; the region has 4096 bytes',
@@ -274,9 +274,9 @@ test('UC accepts any PSN at the start of a message', () => {
 test('an event of a queue pair with a peer on another machine is a finding, unless a CQ event reports it', () => {
   const s = scenario()
   s.connected(1, 2, { address: { dgid: gidOf('rxe7'), sgidIndex: 0 } })
-  s.fail({ what: 'event', qpn: 1, event: QP_FATAL, cause: createCause('COMPLETION_LOST', { cq: 1, entries: 4 }) })
+  s.fail({ kind: 'event', qpn: 1, event: QP_FATAL, cause: createCause('COMPLETION_LOST', { cq: 1, entries: 4 }) })
   assert.deepEqual(s.ids(), [])
-  s.fail({ what: 'event', qpn: 1, event: QP_ACCESS_ERR, cause: createCause('RKEY_UNKNOWN', { key: 1 }) })
+  s.fail({ kind: 'event', qpn: 1, event: QP_ACCESS_ERR, cause: createCause('RKEY_UNKNOWN', { key: 1 }) })
   assert.deepEqual(s.ids(), ['unknown-rkey error'])
 })
 
@@ -295,7 +295,7 @@ test('handles are numbered per context, and a renamed device keeps its objects',
   cqOf(101, 2)
   s.connected(1, 2)
   const cause = createCause('CQ_FULL', { cq: 0, entries: 4 })
-  s.fail({ what: 'event', event: CQ_ERR, cause, device: 'renamed' }, undefined, { context: 1 })
+  s.fail({ kind: 'event', event: CQ_ERR, cause, device: 'renamed' }, undefined, { context: 1 })
   s.fail({ qpn: 1, cause: createCause('LKEY_UNKNOWN', { key: 7 }), device: 'renamed' })
   assert.deepEqual(
     s.found.map(({ device, objects }) => [device, objects[0]?.history[0]?.stack[0]]),
@@ -327,9 +327,9 @@ test('a resized CQ and a reregistered region have their new size', () => {
 test('flushed requests and drained queues are no findings, nor is an access error that the requester reports', () => {
   const s = scenario()
   s.connected(1, 2)
-  s.fail({ what: 'flush', qpn: 1, cause: createCause('FLUSHED', { state: ERR }) })
-  s.fail({ what: 'event', qpn: 1, event: QP_FATAL, cause: createCause('DRAINED', {}) })
-  s.fail({ what: 'event', qpn: 1, event: QP_ACCESS_ERR, cause: createCause('RKEY_UNKNOWN', { key: 1 }) })
+  s.fail({ kind: 'flush', qpn: 1, cause: createCause('FLUSHED', { state: ERR }) })
+  s.fail({ kind: 'event', qpn: 1, event: QP_FATAL, cause: createCause('DRAINED', {}) })
+  s.fail({ kind: 'event', qpn: 1, event: QP_ACCESS_ERR, cause: createCause('RKEY_UNKNOWN', { key: 1 }) })
   assert.deepEqual(s.ids(), [])
 })
 

@@ -135,7 +135,7 @@ const fillScripts: Readonly<Record<OmissionId, () => ReadonlyMap<OmissionId, num
     for (let i = 0; i <= 16_384; i++) log.post(1, PostQueue.SEND, 1, 0n, () => [])
     return counts
   },
-  'race-log': () => omittedByFeed(all => all.lost(1)),
+  'race-log': () => omittedByFeed(all => all.markLogLost(1)),
   'race-unlogged': () =>
     omittedByFeed((all, _, request) => {
       all.add({ ...seenSend, request: request(1) })

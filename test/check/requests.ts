@@ -137,8 +137,8 @@ export const requestScenario = (
     },
     poll: (count: number): void => checker.requests.polled(cq, count),
     failRnr(): void {
-      const cause = createCause('RNR_EXCEEDED', { times: 3, rnrRetry: 2 })
-      const failure = { what: 'send', device: 'rxe0', qpn: 1, cause, peer: { qpn: 2, address: '' } } as const
+      const cause = createCause('RNR_EXCEEDED', { rnrNaks: 3, rnrRetry: 2 })
+      const failure = { kind: 'send', device: 'rxe0', qpn: 1, cause, peer: { qpn: 2, address: '' } } as const
       const origin = { deviceNumber: 0, context: 0, program, peerDevice: 0, postStack: () => [] }
       checker.failed({ ...origin, time: now, failure })
     },

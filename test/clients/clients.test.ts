@@ -2,11 +2,13 @@
  * The order of clients (R31, R40): mad, rdma_cm and ipoib are started on a device in this order and stopped in reverse
  * order, also under load; a client that fails does not affect the others.
  */
+
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
 import { clientNames } from '../../src/clients/clients.ts'
 import type { Core, Device } from '../../src/core/model.ts'
-import { errnoOf, ipv4 } from '../drivers/rxe/machine.ts'
+import { errnoOf } from '../core/fixture.ts'
+import { ipv4 } from '../drivers/rxe/machine.ts'
 import { Stack } from './ipoib/stack.ts'
 import { establish, type Host, ip4, twoHosts, VirtualNetwork } from './rdma-cm/hosts.ts'
 

@@ -10,16 +10,17 @@ test('an exponent is 4.096 µs times a power of two', () => {
   assert.equal(Math.round(fromExponent(20)), 4294967)
 })
 
-test('an ACK timeout is from three quarters to twice the sum of the ACK delay and twice the packet life time', () => {
-  for (let delay = 0; delay < 32; delay++) {
-    for (let life = 0; life < 32; life++) {
+test('an ACK timeout is from 4/5 to 4/3 of the sum of the ACK delay and twice the packet life time', () => {
+  const MAX_EXPONENT = 31
+  for (let delay = 0; delay <= MAX_EXPONENT; delay++) {
+    for (let life = 0; life <= MAX_EXPONENT; life++) {
       const needed = 2 * 2 ** life + 2 ** delay
-      const timeout = 2 ** ackTimeout(delay, life)
-      // The maximum, which may be less than needed.
-      if (ackTimeout(delay, life) === 31) continue
-      // Linux ignores the smaller summand if it is at most a quarter of the larger one. Exact bounds: 4/5 and 4/3.
-      assert.ok(timeout >= needed * 0.75, `${delay} ${life}`)
-      assert.ok(timeout < needed * 2, `${delay} ${life}`)
+      const exponent = ackTimeout(delay, life)
+      // Linux ignores the smaller summand if it is at most a quarter of the larger one.
+      assert.ok(2 ** exponent * 3 <= needed * 4, `${delay} ${life}: exponent ${exponent} is too large`)
+      // The maximum may be less than needed.
+      if (exponent < MAX_EXPONENT)
+        assert.ok(2 ** exponent * 5 >= needed * 4, `${delay} ${life}: exponent ${exponent} is too small`)
     }
   }
   assert.equal(ackTimeout(15, 18), 19)

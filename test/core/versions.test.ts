@@ -131,7 +131,7 @@ const size = { length: 2, width: 3 }
 
 test('an old client on a newer device: known calls work, except for answers that have grown', () => {
   const device = deviceOf(newClass)
-  const wantsArea = { rooms: { size: 0 } }
+  const wantsArea = { outputBuffers: { size: 0 } }
   assert.deepEqual(callAs(device, oldClass, 'create', { size }, wantsArea), { area: 6 })
   assert.equal(
     callAs(device, oldClass, 'create', { size }),
@@ -141,7 +141,7 @@ test('an old client on a newer device: known calls work, except for answers that
 
 test('an old client on a newer device: a new mandatory attribute and a removed class are refused', () => {
   const device = deviceOf(strict)
-  callAs(device, oldClass, 'create', { size }, { rooms: { size: 0 } })
+  callAs(device, oldClass, 'create', { size }, { outputBuffers: { size: 0 } })
   assert.equal(callAs(device, oldClass, 'query', {}), 'EINVAL sheet.query: attribute unit is missing')
   assert.equal(callAs(device, removedClass, 'query', {}), 'EOPNOTSUPP this device has no class 28673')
 })

@@ -13,7 +13,7 @@ import { WcStatus, WrOpcode } from '../../src/spec/work.ts'
 import type { FailureRecord } from '../../src/uapi/tool.ts'
 
 const failure: Failure = {
-  what: 'send',
+  kind: 'send',
   device: 'null0',
   qpn: 0x11,
   opcode: WrOpcode.values.RDMA_WRITE,

@@ -149,7 +149,7 @@ test('a driver’s descriptor takes ioctl, write and mmap; other descriptors are
   // A method of the object, called on its own descriptor with object 0 (R37).
   const { driver_ops: Ops } = Classes
   const query = { class: Ops, methodName: 'query', method: Ops.methods.query, object: 0, args: {} }
-  const message = encodeCall(query, { rooms: { name: { address: at + BigInt(NAME_AT), length: 64 } } })
+  const message = encodeCall(query, { outputBuffers: { name: { address: at + BigInt(NAME_AT), length: 64 } } })
   client.memory.bytes.set(message)
   assert.equal(await client.ioctlOn(fd, ioctlRequest(Ops.methods.query.call), at), 0)
   assert.equal(

@@ -57,7 +57,7 @@ test('values of a chain’s entries that lie elsewhere in memory are shown as of
     // Writes to the memory that the next entry reads.
     {
       call: query,
-      options: { rooms: { ...Object.fromEntries(lists), classes: { address: BigInt(DATA), length: 0x1000 } } },
+      options: { outputBuffers: { ...Object.fromEntries(lists), classes: { address: BigInt(DATA), length: 0x1000 } } },
     },
     { call: take, options: { inputAddresses: { data: BigInt(DATA) } } },
     { call: { ...take, object: 99 }, options: { inputAddresses: { data: BigInt(DATA) } } },
@@ -71,11 +71,11 @@ test('values of a chain’s entries that lie elsewhere in memory are shown as of
     object: 0,
     args: { entries, onError: 0 },
   }
-  const rooms = {
+  const outputBuffers = {
     results: { address: BigInt(RESULTS), length: 0x1000 },
     reason: { address: BigInt(REASON), length: 256 },
   }
-  memory.set(encodeCall(chain, { inputAddresses: { entries: BigInt(CHAIN) }, rooms }), MESSAGE)
+  memory.set(encodeCall(chain, { inputAddresses: { entries: BigInt(CHAIN) }, outputBuffers }), MESSAGE)
 
   const hub = new TraceHub(() => 0)
   const records: TraceRecord[] = []

@@ -141,7 +141,7 @@ class EngineRun {
     const service = SERVICES[i]
     const row = this.#node.create({
       ...{ service, qpn: FIRST_QPN + i, pd: 1 + i, sendCq: 2 * i, recvCq: 2 * i + 1 },
-      ...{ maxSge: 3, signalAll: i === 1, srqn: service === XRC_TGT ? SRQN : undefined },
+      ...{ maxSge: 3, sqSigAll: i === 1, srqn: service === XRC_TGT ? SRQN : undefined },
     })
     this.#queuePairs[i] = { row, posted: 0, completed: 0, postedReceives: 0, completedReceives: 0 }
   }

@@ -83,7 +83,7 @@ export interface QpSpec {
   readonly sendCq: number
   readonly recvCq: number
   readonly maxSge: number
-  readonly signalAll: boolean
+  readonly sqSigAll: boolean
   /** Number of its SRQ. */
   readonly srqn?: number | undefined
 }
@@ -101,7 +101,7 @@ export interface NodeOptions {
   /** Options of the engine (`createEngine`). */
   readonly windowBytes?: number | undefined
   readonly boundReads?: boolean | undefined
-  readonly pace?: number | undefined
+  readonly pacingInterval?: number | undefined
   readonly sharedWindowBytes?: number | undefined
   /** Maximum packets and bytes of a run that the port accepts. */
   readonly maxPackets: number
@@ -229,7 +229,7 @@ const workOf = (queues: readonly Queues[]): WorkSource => ({
 export const createNode = (options: NodeOptions, hooks: NodeHooks, random: RandomSource): ModelNode => {
   const memory = createMemory(options.memoryBytes, hooks)
   const queues: Queues[] = []
-  const { windowBytes, sharedWindowBytes, boundReads, pace, maxPackets, maxBytes } = options
+  const { windowBytes, sharedWindowBytes, boundReads, pacingInterval, maxPackets, maxBytes } = options
   const engine = createEngine(
     {
       work: workOf(queues),
@@ -261,7 +261,7 @@ export const createNode = (options: NodeOptions, hooks: NodeHooks, random: Rando
     {
       ...(windowBytes !== undefined && { windowBytes }),
       ...(boundReads !== undefined && { boundReads }),
-      ...(pace !== undefined && { pace }),
+      ...(pacingInterval !== undefined && { pacingInterval }),
       ...(sharedWindowBytes !== undefined && { sharedWindowBytes }),
     },
   )
@@ -294,10 +294,10 @@ export const createNode = (options: NodeOptions, hooks: NodeHooks, random: Rando
     memory,
     queues,
     create({ maxSge, srqn, ...init }) {
-      const sharedReceive = srqn !== undefined
+      const hasSrq = srqn !== undefined
       // An XRC target uses the domain of the SRQ that a request names.
       const pd = init.service === Service.XRC_TGT ? NO_DOMAIN : init.pd
-      const row = engine.create({ ...init, pd, sharedReceive, maxSendSge: maxSge, maxRecvSge: maxSge })
+      const row = engine.create({ ...init, pd, hasSrq, maxSendSge: maxSge, maxRecvSge: maxSge })
       const shared = srqn === undefined ? undefined : { srqn, pd: init.pd, cq: init.recvCq }
       queues[row] = { sends: [], first: 0, receives: [], shared }
       return row

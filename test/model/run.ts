@@ -16,7 +16,7 @@ export const optionsOf = (seed: number): SimulationOptions => {
     ...(hasSmallWindows && {
       windowBytes: 4500 + random.int(40_000),
       boundReads: random.hits(0.7),
-      pace: random.int(2) * 50,
+      pacingInterval: random.int(2) * 50,
     }),
     ...(random.hits(0.4) && { sharedWindowBytes: 4500 + random.int(80_000) }),
     ...(random.hits(0.3) && { maxPackets: 1 + random.int(8) }),

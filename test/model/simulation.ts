@@ -52,7 +52,7 @@ export interface SimulationOptions {
   /** The options of the nodes (`NodeOptions`). */
   readonly windowBytes?: number
   readonly boundReads?: boolean
-  readonly pace?: number
+  readonly pacingInterval?: number
   readonly sharedWindowBytes?: number
   readonly maxPackets?: number
   readonly maxBytes?: number
@@ -124,7 +124,7 @@ export const createSimulation = (options: SimulationOptions) => {
       {
         memoryBytes: SOURCE_BYTES + 0x1000 + (END_BYTES + 0x400) * 2 * options.pairs,
         windowBytes: options.windowBytes,
-        pace: options.pace,
+        pacingInterval: options.pacingInterval,
         sharedWindowBytes: options.sharedWindowBytes,
         boundReads: options.boundReads,
         maxPackets: options.maxPackets ?? 64,
@@ -161,7 +161,7 @@ export const createSimulation = (options: SimulationOptions) => {
     return at
   })
 
-  const createQp = (end: End, maxSge: number, signalAll: boolean): void => {
+  const createQp = (end: End, maxSge: number, sqSigAll: boolean): void => {
     const index = ends.indexOf(end)
     end.qpn = nextQpn++
     end.srqn = nextQpn
@@ -173,7 +173,7 @@ export const createSimulation = (options: SimulationOptions) => {
       sendCq: 2 * index,
       recvCq: 2 * index + 1,
       maxSge,
-      signalAll,
+      sqSigAll,
       srqn,
     })
     byQpn[end.node].set(end.qpn, end)

@@ -50,7 +50,13 @@ test('sentences show keys and addresses in hexadecimal, and rights, opcodes and 
   )
   assert.equal(
     causeText(
-      createCause('RKEY_RANGE', { key: 0x753, from: 0x7fff_ffff_fff0n, to: 0x8000_0000_0010n, start: 0, end: 16 }),
+      createCause('RKEY_RANGE', {
+        key: 0x753,
+        accessStart: 0x7fff_ffff_fff0n,
+        accessEnd: 0x8000_0000_0010n,
+        regionStart: 0,
+        regionEnd: 16,
+      }),
     ),
     'rkey 0x753: [0x7ffffffffff0, 0x800000000010) is outside [0x0, 0x10)',
   )

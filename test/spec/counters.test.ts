@@ -65,7 +65,7 @@ test('otherCounts returns the counters that no file shows', () => {
     retransmissions: 2,
     qkeyViolations: 3,
   })
-  assert.deepEqual(otherCounts('port', { sentBytes: 1, cutMessages: 2 }), { cutMessages: 2 })
+  assert.deepEqual(otherCounts('port', { sentBytes: 1, segmentedMessages: 2 }), { segmentedMessages: 2 })
 })
 
 test('docs/reference/counters.md has all counters, with the descriptions of the table', () => {

@@ -116,7 +116,7 @@ describe('a sender of datagrams', () => {
     }
   })
   it('sends one window per interval', () => {
-    const t = start({ windowBytes: 4 * (MTU + 64), pace: 100 })
+    const t = start({ windowBytes: 4 * (MTU + 64), pacingInterval: 100 })
     t.post(...Array.from({ length: 6 }, (_, id) => ({ id, opcode: SEND, ...to(0x22), ...sge(0, MTU) })))
     assert.equal(t.sent().length, 4)
     assert.equal(t.node.engine.nextTimeout(), 100)

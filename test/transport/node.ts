@@ -118,7 +118,7 @@ export interface NodeOptions {
   windowBytes?: number
   sharedWindowBytes?: number
   boundReads?: boolean
-  pace?: number
+  pacingInterval?: number
   maxPackets?: number
   maxSinglePacketRun?: number
   maxBytes?: number
@@ -353,7 +353,7 @@ export const createNode = (options: NodeOptions = {}) => {
       ...(options.windowBytes !== undefined && { windowBytes: options.windowBytes }),
       ...(options.sharedWindowBytes !== undefined && { sharedWindowBytes: options.sharedWindowBytes }),
       ...(options.boundReads !== undefined && { boundReads: options.boundReads }),
-      ...(options.pace !== undefined && { pace: options.pace }),
+      ...(options.pacingInterval !== undefined && { pacingInterval: options.pacingInterval }),
     },
   )
 
@@ -425,7 +425,7 @@ export const createNode = (options: NodeOptions = {}) => {
     queues,
     receivedIp,
     /** Creates a QP in RESET, with send CQ 1 and receive CQ 2; returns its row. */
-    createQp(qpn: number, init: { service?: number; signalAll?: boolean; maxSge?: number } = {}): number {
+    createQp(qpn: number, init: { service?: number; sqSigAll?: boolean; maxSge?: number } = {}): number {
       const maxSge = init.maxSge ?? 4
       const row = engine.create({
         service: init.service ?? Service.RC,
@@ -435,8 +435,8 @@ export const createNode = (options: NodeOptions = {}) => {
         recvCq: 2,
         maxSendSge: maxSge,
         maxRecvSge: maxSge,
-        sharedReceive: init.service === Service.XRC_TGT,
-        signalAll: init.signalAll ?? false,
+        hasSrq: init.service === Service.XRC_TGT,
+        sqSigAll: init.sqSigAll ?? false,
       })
       queues[row] = { sends: [], receives: [], retired: 0 }
       return row

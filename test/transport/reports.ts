@@ -37,7 +37,7 @@ export const createReports = () => {
     flushed() {},
     nak: (_row, psn, cause) => naks.set(psn, cause),
     dropped: (_row, cause) => reported.push(cause),
-    ofPeer: (_row, psn) => peer.naks?.get(psn),
+    causeAtPeer: (_row, psn) => peer.naks?.get(psn),
   }
   const event = (type: number, cause: Cause): void => {
     assertListed(nameIn(AsyncEventType.values, type), cause.id)

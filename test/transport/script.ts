@@ -151,7 +151,7 @@ const { WITH_IMM, WITH_INV } = WcFlags.values
 /** An engine with one QP in RTS; the test is its peer. */
 export const startScript = (
   attributes: QpAttributes = {},
-  options: NodeOptions & { service?: number; signalAll?: boolean; maxSge?: number } = {},
+  options: NodeOptions & { service?: number; sqSigAll?: boolean; maxSge?: number } = {},
 ) => {
   const node = createNode(options)
   const row = node.createQp(QPN, options)

@@ -213,13 +213,13 @@ export const createRaceDetector = (services: DetectorServices, sources: RaceSour
   const join = (): void => {
     if (!hasBegun) return
     addLastEnd()
-    const begun = services.sources.now()
+    const readStart = services.sources.now()
     const { entries, lost } = sources.read()
-    for (const context of lost) feed.lost(context)
-    feed.join(entries, begun)
+    for (const context of lost) feed.markLogLost(context)
+    feed.join(entries, readStart)
   }
   const joinBatch = (): void => {
-    if (feed.pending >= BATCH) join()
+    if (feed.unjoinedEvents >= BATCH) join()
   }
 
   return {

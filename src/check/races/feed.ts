@@ -89,7 +89,7 @@ interface PostCall {
   /** Undefined if the call posted several requests. */
   readonly wrId: bigint | undefined
   /** Number of its requests that the device has not seen. */
-  unseen: number
+  unseenRequests: number
 }
 
 interface PostedQueue {
@@ -141,11 +141,11 @@ const indexOfPost = (calls: readonly PostCall[], wrId: bigint): number =>
 
 export class RaceFeed {
   /** Number of requests that were joined with their posts. */
-  joined = 0
+  joinedRequests = 0
   /** Number of requests that were left out because their posts are unknown. */
-  unlogged = 0
+  requestsWithoutPost = 0
   /** Number of post calls with requests that no device has seen. */
-  unseen = 0
+  unseenPosts = 0
   readonly #races: Races<Posted>
   /** Events of devices that were not joined yet. */
   #events: DeviceEvent[] = []
@@ -179,7 +179,7 @@ export class RaceFeed {
   }
 
   /** Number of events of devices that are not joined yet. */
-  get pending(): number {
+  get unjoinedEvents(): number {
     return this.#events.length
   }
 
@@ -190,10 +190,10 @@ export class RaceFeed {
 
   /**
    * Joins all events of devices with `entries`, which were read from the logs afterwards; the reading began at time
-   * `begun`. Entries after that time wait for the next call: another log may have been read before earlier ones were in
+   * `readStart`. Entries after that time wait for the next call: another log may have been read before earlier ones were in
    * it.
    */
-  join(entries: readonly LoggedEvent[], begun: number): void {
+  join(entries: readonly LoggedEvent[], readStart: number): void {
     const sorted = inOrder(this.#laterEntries.length === 0 ? entries : [...this.#laterEntries, ...entries])
     const events = this.#events
     this.#events = []
@@ -207,12 +207,12 @@ export class RaceFeed {
       return true
     }
     let joined = 0
-    for (; joined < sorted.length && sorted[joined]!.time <= begun; joined++) {
+    for (; joined < sorted.length && sorted[joined]!.time <= readStart; joined++) {
       const entry = sorted[joined]!
       while (next < events.length && events[next]!.time < entry.time - CLOCK_SLACK) handleNext()
       if ((entry.kind & EventKind.REFUSED) !== 0) this.#refused(entry)
       else if (entry.kind === EventKind.POLL) this.#polled(entry, handleNext)
-      else this.#posts(entry)
+      else this.#addPost(entry)
     }
     this.#laterEntries = joined === sorted.length ? [] : sorted.slice(joined)
     while (handleNext());
@@ -230,7 +230,7 @@ export class RaceFeed {
     const queues = this.#posted.get(context)
     for (const queue of kind === 'qp' ? [PostQueue.SEND, PostQueue.RECEIVE] : [PostQueue.SHARED]) {
       const key = queueKey(queue, number)
-      this.unseen -= queues?.get(key)?.calls.length ?? 0
+      this.unseenPosts -= queues?.get(key)?.calls.length ?? 0
       queues?.delete(key)
     }
     if (queues?.size === 0) this.#posted.delete(context)
@@ -243,7 +243,7 @@ export class RaceFeed {
   }
 
   /** Entries of a context's log were overwritten. */
-  lost(context: number): void {
+  markLogLost(context: number): void {
     this.#omit('race-log', 1)
     for (const queue of this.#posted.get(context)?.values() ?? []) queue.isLost = true
   }
@@ -287,7 +287,7 @@ export class RaceFeed {
       // The number of queues is bounded: a hostile program may log posts to queues that do not exist.
       if (queues.size >= MAX_UNSEEN) {
         for (const { calls } of queues.values()) {
-          this.unseen -= calls.length
+          this.unseenPosts -= calls.length
           this.#omit('race-posts', calls.length)
         }
         queues.clear()
@@ -299,19 +299,19 @@ export class RaceFeed {
   }
 
   /** A thread has posted requests. */
-  #posts(entry: LoggedEvent): void {
+  #addPost(entry: LoggedEvent): void {
     const { context, kind, number, count, time, acquired, process, stack, wrId } = entry
     const queue = this.#queueOf(context, kind, number)
-    if (count === 0 || this.unseen >= MAX_UNSEEN) queue.isLost = true
+    if (count === 0 || this.unseenPosts >= MAX_UNSEEN) queue.isLost = true
     if (queue.isLost) {
-      if (this.unseen >= MAX_UNSEEN) this.#omit('race-posts', queue.calls.length + 1)
-      this.unseen -= queue.calls.length
+      if (this.unseenPosts >= MAX_UNSEEN) this.#omit('race-posts', queue.calls.length + 1)
+      this.unseenPosts -= queue.calls.length
       queue.calls = []
       return
     }
-    this.unseen++
+    this.unseenPosts++
     const stamp = this.#races.post(this.#threadOf(entry), time, acquired)
-    queue.calls.push({ stamp, process, stack, wrId: count === 1 ? wrId : undefined, unseen: count })
+    queue.calls.push({ stamp, process, stack, wrId: count === 1 ? wrId : undefined, unseenRequests: count })
   }
 
   /** The library has refused the last `count` requests that this thread has posted to a queue. */
@@ -322,12 +322,12 @@ export class RaceFeed {
     for (let i = calls.length - 1; i >= 0 && count > 0; i--) {
       const call = calls[i]!
       if (call.stamp.thread !== thread) continue
-      const refused = Math.min(count, call.unseen)
-      call.unseen -= refused
+      const refused = Math.min(count, call.unseenRequests)
+      call.unseenRequests -= refused
       count -= refused
-      if (call.unseen > 0) continue
+      if (call.unseenRequests > 0) continue
       calls.splice(i, 1)
-      this.unseen--
+      this.unseenPosts--
     }
   }
 
@@ -340,14 +340,14 @@ export class RaceFeed {
     // The event of a completion may come after the poll: the program sees the CQE before the driver reports it.
     while ((unpolled === undefined || unpolled.length < count) && handleNext()) unpolled ??= this.#cqs.get(id)
     if (unpolled === undefined) return
-    let until = Math.min(count, unpolled.length)
+    let end = Math.min(count, unpolled.length)
     // If the wr_id is another one, an earlier poll of another thread is logged after this one.
-    if (unpolled[until - 1]?.wrId !== entry.wrId) {
-      const limit = Math.min(unpolled.length, until + MAX_REORDERED)
-      for (let i = until; i < limit; i++) if (unpolled[i]!.wrId === entry.wrId) until = i + 1
+    if (unpolled[end - 1]?.wrId !== entry.wrId) {
+      const limit = Math.min(unpolled.length, end + MAX_REORDERED)
+      for (let i = end; i < limit; i++) if (unpolled[i]!.wrId === entry.wrId) end = i + 1
     }
-    const polled = new Array<Request<Posted> | undefined>(until)
-    for (let i = 0; i < until; i++) polled[i] = unpolled[i]!.request
+    const polled = new Array<Request<Posted> | undefined>(end)
+    for (let i = 0; i < end; i++) polled[i] = unpolled[i]!.request
     if (count === 1) unpolled.shift()
     else unpolled.splice(0, count)
     this.#races.poll(this.#threadOf(entry), entry.time, entry.acquired, id, polled)
@@ -371,18 +371,18 @@ export class RaceFeed {
     const { calls } = posted
     if (calls.length === 0) posted.isLost = true
     if (posted.isLost) {
-      this.unlogged++
+      this.requestsWithoutPost++
       this.#omit('race-unlogged', 1)
       return undefined
     }
-    this.joined++
+    this.joinedRequests++
     const index = mayHavePosted(calls[0]!, wrId) ? 0 : indexOfPost(calls, wrId)
     const call = calls[index]!
-    call.unseen--
-    if (call.unseen === 0) {
+    call.unseenRequests--
+    if (call.unseenRequests === 0) {
       if (index === 0) calls.shift()
       else calls.splice(index, 1)
-      this.unseen--
+      this.unseenPosts--
     }
     return call
   }

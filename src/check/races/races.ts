@@ -75,8 +75,8 @@ export class Request<Info> implements Queued {
   /** When the first thread knew that the request was done, and that it was placed (clock.ts); infinite: none knows. */
   doneKnownTime = Number.POSITIVE_INFINITY
   placedKnownTime = Number.POSITIVE_INFINITY
-  /** The clocks of the words that it has read or changed, and that are used as flags or locks (`Interval.sync`). */
-  syncs: readonly Clock[] = NONE
+  /** The clocks of the words that it has read or changed, and that are used as flags or locks (`Interval.syncClock`). */
+  syncClocks: readonly Clock[] = NONE
 
   constructor(
     queue: Queue<Info>,
@@ -297,7 +297,7 @@ export class Races<Info> {
   /** Adds to a clock what the polled completion of a request tells: it, and those before it in its queue, are done. */
   #addPolled(clock: Clock, request: Request<Info>, time: number): void {
     const { queue, epoch, sender } = request
-    for (const sync of request.syncs) clock.join(sync)
+    for (const syncClock of request.syncClocks) clock.join(syncClock)
     if (request.clock !== undefined) clock.join(request.clock)
     if (sender !== undefined) this.#addPlaced(clock, sender, time)
     if (queue.isClosed) return
@@ -391,13 +391,13 @@ export class Races<Info> {
 
   /** A word orders the requests that access it as a whole: what reads it is after what has written it. */
   #orderByWord({ request, range }: Access<Request<Info>>, clock: Clock, interval: Interval<Request<Info>>): void {
-    interval.sync ??= new Clock(0)
+    interval.syncClock ??= new Clock(0)
     if (isWrite(range)) {
-      interval.sync.join(clock)
+      interval.syncClock.join(clock)
       // The earlier requests of its queue have ended at the peer; it has not.
-      if (request.queue.slot >= 0) interval.sync.raisePlaced(request.queue.slot, request.epoch)
+      if (request.queue.slot >= 0) interval.syncClock.raisePlaced(request.queue.slot, request.epoch)
     }
-    if (range.kind !== AccessKind.WRITE) request.syncs = [...request.syncs, interval.sync]
+    if (range.kind !== AccessKind.WRITE) request.syncClocks = [...request.syncClocks, interval.syncClock]
   }
 
   /** Whether an access has ended before a later one begins. `clock`: that of the poster of the later one. */

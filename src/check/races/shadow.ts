@@ -55,9 +55,9 @@ export interface Interval<R> {
   reads: Access<R>[]
   atomics: Access<R>[]
   /** Of a word that programs use as a flag or lock: the clock of the requests that have written it. */
-  sync: Clock | undefined
-  /** The number of the last access of the shadow that touched this interval. */
-  touched: number
+  syncClock: Clock | undefined
+  /** The number, counted over the whole shadow, of the last access to this interval. */
+  lastAccess: number
 }
 
 /** An interval without accesses. */
@@ -67,8 +67,8 @@ const newInterval = <R>(start: number, end: number): Interval<R> => ({
   write: undefined,
   reads: [],
   atomics: [],
-  sync: undefined,
-  touched: 0,
+  syncClock: undefined,
+  lastAccess: 0,
 })
 
 /** Maximum intervals of all address spaces. */
@@ -103,7 +103,7 @@ const withAccess = <R extends { readonly queue: object }>(
 export class Shadow<R extends { readonly queue: object }> {
   /** Number of intervals. */
   #size = 0
-  /** Number of accesses so far, the time of `Interval.touched`. */
+  /** Number of accesses so far, the time of `Interval.lastAccess`. */
   #accesses = 0
   /** The intervals of each address space, ascending and disjoint. */
   readonly #spaces = new Map<number, Interval<R>[]>()
@@ -130,102 +130,109 @@ export class Shadow<R extends { readonly queue: object }> {
   ): Interval<R> | undefined {
     const { space, start, end, kind } = access.range
     if (end <= start) return undefined
-    let all = this.#spaces.get(space)
-    if (all === undefined) {
-      all = []
-      this.#spaces.set(space, all)
+    let intervals = this.#spaces.get(space)
+    if (intervals === undefined) {
+      intervals = []
+      this.#spaces.set(space, intervals)
     }
-    // The intervals in the range: indexes `from` up to, and without, `to`.
-    const from = this.#cut(all, start, end)
-    let to = from
-    for (; to < all.length && all[to]!.start < end; to++) {
-      const { write, reads, atomics } = all[to]!
+    // The intervals in the range: indexes `firstIndex` up to, and without, `endIndex`.
+    const firstIndex = this.#splitAtEnds(intervals, start, end)
+    let endIndex = firstIndex
+    for (; endIndex < intervals.length && intervals[endIndex]!.start < end; endIndex++) {
+      const { write, reads, atomics } = intervals[endIndex]!
       if (write !== undefined) compare(write, access, clock)
       for (const read of reads) compare(read, access, clock)
       for (const atomic of atomics) compare(atomic, access, clock)
     }
-    const touched = ++this.#accesses
+    const accessNumber = ++this.#accesses
     if (isWrite(access.range) && kind !== AccessKind.ATOMIC) {
-      const written = to - from === 1 ? all[from]! : newInterval<R>(start, end)
-      if (to - from !== 1) all.splice(from, to - from, written)
-      this.#size += 1 - (to - from)
+      const written = endIndex - firstIndex === 1 ? intervals[firstIndex]! : newInterval<R>(start, end)
+      if (endIndex - firstIndex !== 1) intervals.splice(firstIndex, endIndex - firstIndex, written)
+      this.#size += 1 - (endIndex - firstIndex)
       written.start = start
       written.end = end
       written.write = access
-      written.touched = touched
+      written.lastAccess = accessNumber
       if (written.reads.length > 0) written.reads = []
       if (written.atomics.length > 0) written.atomics = []
       this.#dropOldest()
       return written
     }
-    const only = to - from === 1 ? all[from]! : undefined
+    const only = endIndex - firstIndex === 1 ? intervals[firstIndex]! : undefined
     if (only?.start === start && only.end === end) {
-      this.#store(only, access, touched)
+      this.#store(only, access, accessNumber)
       return only
     }
-    const found = this.#fillGaps(all, from, to, start, end)
-    for (const interval of found) this.#store(interval, access, touched)
+    const found = this.#fillGaps(intervals, firstIndex, endIndex, start, end)
+    for (const interval of found) this.#store(interval, access, accessNumber)
     this.#dropOldest()
     return found.length === 1 ? found[0] : undefined
   }
 
   /** Stores a read or atomic of an interval. */
-  #store(interval: Interval<R>, access: Access<R>, touched: number): void {
-    interval.touched = touched
+  #store(interval: Interval<R>, access: Access<R>, accessNumber: number): void {
+    interval.lastAccess = accessNumber
     if (access.range.kind === AccessKind.ATOMIC) interval.atomics = withAccess(interval.atomics, access, this.#omit)
     else interval.reads = withAccess(interval.reads, access, this.#omit)
   }
 
   /** Splits intervals at both ends of a range; returns the index of the first interval in the range. */
-  #cut(all: Interval<R>[], start: number, end: number): number {
+  #splitAtEnds(intervals: Interval<R>[], start: number, end: number): number {
     let low = 0
-    let high = all.length
+    let high = intervals.length
     while (low < high) {
       const middle = (low + high) >>> 1
-      if (all[middle]!.end <= start) low = middle + 1
+      if (intervals[middle]!.end <= start) low = middle + 1
       else high = middle
     }
-    const first = all[low]
+    const first = intervals[low]
     if (first !== undefined && first.start < start) {
-      this.#split(all, low, start)
+      this.#split(intervals, low, start)
       low++
     }
-    for (let i = low; i < all.length && all[i]!.start < end; i++) if (all[i]!.end > end) this.#split(all, i, end)
+    for (let i = low; i < intervals.length && intervals[i]!.start < end; i++)
+      if (intervals[i]!.end > end) this.#split(intervals, i, end)
     return low
   }
 
   /** Splits an interval in two at an address. */
-  #split(all: Interval<R>[], index: number, address: number): void {
-    const lower = all[index]!
+  #split(intervals: Interval<R>[], index: number, address: number): void {
+    const lower = intervals[index]!
     const { reads, atomics } = lower
-    all.splice(index + 1, 0, {
+    intervals.splice(index + 1, 0, {
       ...lower,
       start: address,
       reads: reads.slice(),
       atomics: atomics.slice(),
-      sync: undefined,
+      syncClock: undefined,
     })
     lower.end = address
-    lower.sync = undefined
+    lower.syncClock = undefined
     this.#size++
   }
 
-  /** Adds intervals in the gaps of a range; returns all intervals of the range. `from` and `to`: as in `access`. */
-  #fillGaps(all: Interval<R>[], from: number, to: number, start: number, end: number): readonly Interval<R>[] {
+  /** Adds intervals in the gaps of a range; returns all intervals of the range. `firstIndex`, `endIndex`: as in `access`. */
+  #fillGaps(
+    intervals: Interval<R>[],
+    firstIndex: number,
+    endIndex: number,
+    start: number,
+    end: number,
+  ): readonly Interval<R>[] {
     const found: Interval<R>[] = []
-    const fill = (begin: number, until: number): void => {
-      if (begin < until) found.push(newInterval(begin, until))
+    const fill = (gapStart: number, gapEnd: number): void => {
+      if (gapStart < gapEnd) found.push(newInterval(gapStart, gapEnd))
     }
     let at = start
-    for (let i = from; i < to; i++) {
-      const interval = all[i]!
+    for (let i = firstIndex; i < endIndex; i++) {
+      const interval = intervals[i]!
       fill(at, interval.start)
       found.push(interval)
       at = interval.end
     }
     fill(at, end)
-    const added = found.length - (to - from)
-    if (added > 0) all.splice(from, to - from, ...found)
+    const added = found.length - (endIndex - firstIndex)
+    if (added > 0) intervals.splice(firstIndex, endIndex - firstIndex, ...found)
     this.#size += added
     return found
   }
@@ -233,12 +240,14 @@ export class Shadow<R extends { readonly queue: object }> {
   /** If there are too many intervals, forgets the half that was not accessed for the longest time. */
   #dropOldest(): void {
     if (this.#size <= this.#max) return
-    const times = [...this.#spaces.values()].flatMap(all => all.map(({ touched }) => touched)).sort((a, b) => a - b)
+    const times = [...this.#spaces.values()]
+      .flatMap(intervals => intervals.map(({ lastAccess }) => lastAccess))
+      .sort((a, b) => a - b)
     const limit = times[times.length >>> 1]!
     const before = this.#size
     this.#size = 0
-    for (const [space, all] of this.#spaces) {
-      const kept = all.filter(({ touched }) => touched > limit)
+    for (const [space, intervals] of this.#spaces) {
+      const kept = intervals.filter(({ lastAccess }) => lastAccess > limit)
       if (kept.length === 0) this.#spaces.delete(space)
       else this.#spaces.set(space, kept)
       this.#size += kept.length

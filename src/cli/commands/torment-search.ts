@@ -225,10 +225,10 @@ const sayCommands = async (search: Search, setting: TormentSetting | undefined):
   const { program, args, options } = search
   const commandLine = (words: readonly string[]): string =>
     ['userdma', ...words, '--', program, ...args].map(quoted).join(' ')
-  const { like, buffers, ...config } = fullConfig(await wantedConfig(optionsWith(options, setting)))
+  const { adapters, buffers, ...config } = fullConfig(await wantedConfig(optionsWith(options, setting)))
   // Default devices need no option.
   const runConfig = options.device === undefined ? { ...config, devices: [] } : config
-  const checkConfig = { ...runConfig, ...(like && { like }), ...(buffers && { buffers }) }
+  const checkConfig = { ...runConfig, ...(adapters && { adapters }), ...(buffers && { buffers }) }
   const { races, failOn, suppressions = [] } = options
   const checkOptions = [
     ...(races ? ['--races'] : []),

@@ -16,10 +16,11 @@ import type { Finding, Program, Stack } from '../../spec/check/findings.ts'
 import { CallError } from '../../spec/errno.ts'
 import { addressText } from '../../wire/address.ts'
 import type { Arena } from '../../wire/arena.ts'
+import { deviceByIndex } from './device-by-index.ts'
 import { keyMemory } from './key-memory.ts'
 
 /** Facts that the daemon or library that serves the calls provides. */
-export interface CheckSources extends Pick<CheckerSources, 'like' | 'buffers' | 'lockLimit' | 'isCopiedByFork'> {
+export interface CheckSources extends Pick<CheckerSources, 'adapters' | 'buffers' | 'lockLimit' | 'isCopiedByFork'> {
   /** SCRATCH_BYTES bytes into which the driver reads memory of programs to hash it. */
   readonly scratch: Arena
   /** Microseconds. */
@@ -112,17 +113,15 @@ const contextOf = (core: Core, id: number): Context | undefined => {
 /** The facts for the checker; they find contexts and devices of the core by their numbers. */
 const checkerSources = (
   core: Core,
-  { now, postStack, like, lockLimit, isCopiedByFork }: CheckSources,
+  findDevice: (index: number) => Device | undefined,
+  { now, postStack, adapters, lockLimit, isCopiedByFork }: CheckSources,
   polls: ReadonlyMap<number, RequestPoll>,
 ): CheckerSources => ({
   now,
-  ...(like && { like }),
+  ...(adapters && { adapters }),
   ...(lockLimit && { lockLimit }),
   ...(isCopiedByFork && { isCopiedByFork }),
-  deviceName(index) {
-    for (const device of core.devices.values()) if (device.index === index) return device.name
-    return ''
-  },
+  deviceName: index => findDevice(index)?.name ?? '',
   postStack(id, queue, number, wrId) {
     const context = contextOf(core, id)
     return context === undefined ? NO_STACK : postStack(context, queue, number, wrId)
@@ -138,8 +137,9 @@ const checkerSources = (
 export const createChecker = (core: Core, report: (finding: Finding) => void, sources: CheckSources): Checker => {
   /** By device index. */
   const polls = new Map<number, RequestPoll>()
-  const races = sources.events && { ...sources.events, memoryOf: keyMemory(core) }
-  const commonSources = checkerSources(core, sources, polls)
+  const findDevice = deviceByIndex(core)
+  const races = sources.events && { ...sources.events, memoryOf: keyMemory(findDevice) }
+  const commonSources = checkerSources(core, findDevice, sources, polls)
   const checker = new Checker(deviceWithGid(core), report, { ...commonSources, ...(races && { races }) })
   onRegionUnmapped(core, region => {
     if (region.context !== undefined && sources.isChecked(region.context)) checker.unmapped(region.id)

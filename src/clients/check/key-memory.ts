@@ -3,29 +3,19 @@
  */
 import type { KeyedMemory } from '../../check/races/sources.ts'
 import { KeyKind, rowAt } from '../../core/memory/region-table.ts'
-import type { Core, Device } from '../../core/model.ts'
+import type { Device } from '../../core/model.ts'
 import { TWO_32 } from '../../spec/memory.ts'
 
 /**
- * Returns a look-up by device index and key. Its result is undefined if the key is unknown, or of a window that is not
+ * Returns a look-up by device index and key. `findDevice`: of `deviceByIndex`. Its result is undefined if the key is unknown, or of a window that is not
  * bound.
  */
-export const keyMemory = (core: Core): ((device: number, key: number) => KeyedMemory | undefined) => {
+export const keyMemory = (
+  findDevice: (index: number) => Device | undefined,
+): ((device: number, key: number) => KeyedMemory | undefined) => {
   /** Numbers of address spaces, counted from 1 in the order in which they were found. */
   const spaceNumbers = new WeakMap<object, number>()
   let lastNumber = 0
-  /** Devices that were found before, by index. */
-  const devices = new Map<number, Device>()
-  const findDevice = (index: number): Device | undefined => {
-    const known = devices.get(index)
-    if (known?.isAlive) return known
-    for (const device of core.devices.values()) {
-      if (device.index !== index) continue
-      devices.set(index, device)
-      return device
-    }
-    return undefined
-  }
   return (index, key) => {
     const memory = findDevice(index)?.memory
     if (memory === undefined) return undefined

@@ -96,7 +96,7 @@ export class MadQueue {
     if (bufferBytes < firstBytes)
       throw new CallError(
         'EINVAL',
-        `mad_channel.receive: attribute room: ${bufferBytes} bytes; the next message needs ${firstBytes} at least`,
+        `mad_channel.receive: attribute bufferBytes: ${bufferBytes} bytes; the next message needs ${firstBytes} at least`,
       )
     if (bufferBytes < data.length) return { message, data: data.subarray(0, MAD_BYTES), isTaken: false }
     this.#waiting.shift()

@@ -141,9 +141,9 @@ export const madClasses = (layer: () => MadLayer): readonly DriverClass[] => {
       return {}
     },
     query: (_call, { state }) => ({ unread: state.unread }),
-    receive(call, object, { room }) {
+    receive(call, object, { bufferBytes }) {
       const { state } = object
-      const { message, data, isTaken } = state.take(room)
+      const { message, data, isTaken } = state.take(bufferBytes)
       if (isTaken) onUndelivered(call, () => state.putBack(message))
       const { agent, from, tag, data: fullMessage } = message
       const senderAttributes = from && { address: addressOf(from, object), qpn: from.qpn, pkeyIndex: 0 }

@@ -402,7 +402,7 @@ const postToDevice = (device: Device, event: DeviceEvent, source = event.port ??
 export const raisePort = (device: Device, port: number, type: number): void => {
   postToDevice(device, { type, port })
   reportFailure(
-    { what: 'event', device: device.name, event: type, cause: createCause('PORT_EVENT', { port }) },
+    { kind: 'event', device: device.name, event: type, cause: createCause('PORT_EVENT', { port }) },
     device,
     undefined,
   )
@@ -415,7 +415,7 @@ export const raisePort = (device: Device, port: number, type: number): void => {
 export const raiseDevice = (device: Device, type: number): void => {
   postToDevice(device, { type, port: undefined })
   const cause = type === DEVICE_FATAL ? createCause('DEVICE_REMOVED', {}) : createCause('OTHER_EVENT', { event: type })
-  reportFailure({ what: 'event', device: device.name, event: type, cause }, device, undefined)
+  reportFailure({ kind: 'event', device: device.name, event: type, cause }, device, undefined)
 }
 
 /**

@@ -12,7 +12,7 @@ import type { AnyValue, Attributes, Method, ObjectClass } from '../../spec/schem
 import { itemsOf } from '../../trace/message.ts'
 import type { Call, CallerView, Result } from '../../uapi/call.ts'
 import { chainEntries } from '../../uapi/object/chain.ts'
-import { encodeCall, type OutputRoom } from '../../uapi/object/client.ts'
+import { encodeCall, type OutputBuffer } from '../../uapi/object/client.ts'
 import { decodeMessage } from '../../uapi/object/dialect.ts'
 import { INDIRECT, methodByCall, payloadOf } from '../../uapi/object/format.ts'
 import { viewOf } from '../../uapi/scalar.ts'
@@ -181,11 +181,11 @@ export const messagesOf = (
     const long = payloads(call.method.in, call.args).filter(([, bytes]) => bytes.length > MAX_INLINE)
     const inputAddresses = Object.fromEntries(long.map(([name, bytes]) => [name, assignAddress(bytes)]))
     const out = outcome instanceof CallError ? {} : outcome.out
-    const rooms = payloads(call.method.out, out).map(([name, bytes]): [string, OutputRoom] => [
+    const outputBuffers = payloads(call.method.out, out).map(([name, bytes]): [string, OutputBuffer] => [
       name,
       bytes.length > MAX_INLINE ? { address: assignAddress(bytes), length: bytes.length } : bytes.length,
     ])
-    return encodeCall(call, { inputAddresses, rooms: Object.fromEntries(rooms) })
+    return encodeCall(call, { inputAddresses, outputBuffers: Object.fromEntries(outputBuffers) })
   })
   if (encoded === undefined) return { ...ids, message: '', answer: '' }
   const message = base64(encoded)

@@ -42,7 +42,7 @@ import type { AssignedContext, CtxState } from './state.ts'
 const infoOf = ({ number, jobKey, isReceiving, queues }: AssignedContext): RecordOf<typeof CtxInfo> => ({
   number,
   jobKey,
-  receives: isReceiving ? 1 : 0,
+  isReceiving: isReceiving ? 1 : 0,
   ...queues.sizes,
   ...offsetsOf(queues),
 })
@@ -96,14 +96,17 @@ const contextClass = driverClass<typeof CtxContext, AssignedContext>(CtxContext,
     return {}
   },
 
-  send(call, { state: sender }, { to: number, tag, slot, offset = 0, data }) {
+  send(call, { state: sender }, { destination, tag, slot, offset = 0, data }) {
     const { assigned, counts } = stateOf(call)
-    const receiver = assigned[number]?.state
+    const receiver = assigned[destination]?.state
     try {
       if (receiver === undefined || receiver.jobKey !== sender.jobKey)
-        throw new CallError('ENXIO', `ctx_context.send: there is no context ${number} with jobKey ${sender.jobKey}`)
+        throw new CallError(
+          'ENXIO',
+          `ctx_context.send: there is no context ${destination} with jobKey ${sender.jobKey}`,
+        )
       if (!receiver.isReceiving)
-        throw new CallError('EAGAIN', `ctx_context.send: context ${number} does not receive now`)
+        throw new CallError('EAGAIN', `ctx_context.send: context ${destination} does not receive now`)
       if (slot === undefined) putEager(receiver.queues, sender.number, tag, data)
       else if (!putExpected(receiver.queues, sender.number, tag, slot, offset, data)) {
         // the message is not complete: there is no header to notify of

@@ -144,11 +144,11 @@ const contextInterface = (
     const headerBytes = recordSize(CtxSend)
     if (bytes.length < headerBytes)
       throw new CallError('EINVAL', `${bytes.length} bytes are written, a message begins with ${headerBytes} bytes`)
-    const { to, flags, slot, offset, tag } = decodeRecord(CtxSend, bytes)
+    const { destination, flags, slot, offset, tag } = decodeRecord(CtxSend, bytes)
     if (flags > (hasExpectedMessages ? CTX_EXPECTED : 0))
       throw new CallError('EINVAL', `flags 0x${flags.toString(16)} are not known to ${name}`)
     const data = bytes.subarray(headerBytes)
-    const args = flags === CTX_EXPECTED ? { to, tag, data, slot, offset } : { to, tag, data }
+    const args = flags === CTX_EXPECTED ? { destination, tag, data, slot, offset } : { destination, tag, data }
     invokeNow(call.context, CtxContext, 'send', objectOf(call).handle, args, call.caller)
     return bytes.length
   },

@@ -69,7 +69,7 @@ export const createQueues = (memory: MappedMemory, sizes: QueueSizes): Queues =>
 /** The offsets at which the client finds the queues. */
 export const offsetsOf = (
   queues: Queues,
-): Omit<RecordOf<typeof CtxInfo>, 'number' | 'jobKey' | 'receives' | keyof QueueSizes> => {
+): Omit<RecordOf<typeof CtxInfo>, 'number' | 'jobKey' | 'isReceiving' | keyof QueueSizes> => {
   const { chunk, headerCount, headersAt, eagerAt, expectedAt } = queues
   return { headerCount, headersAt, eagerAt, expectedAt, bytes: chunk.length, offset: BigInt(chunk.offset) }
 }

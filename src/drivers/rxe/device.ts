@@ -30,6 +30,7 @@ import { Mr } from '../../spec/classes/mr.ts'
 import { Mw } from '../../spec/classes/mw.ts'
 import { RXE_ABI, RXE_DRIVER_ID } from '../../spec/drivers/rxe.ts'
 import { AsyncEventType, GidType, QpState } from '../../spec/enums.ts'
+import { mtuBytes, mtuEnum } from '../../spec/mtu.ts'
 import { MULTICAST_QPN } from '../../spec/wire/headers.ts'
 import { createEngine, type Engine } from '../../transport/engine.ts'
 import { MAX_PACED_BYTES } from '../../transport/flow-control/peer-window-accounting.ts'
@@ -49,7 +50,6 @@ import { findSrqOfDomain, xrcQpClasses } from './classes/xrc-qp-class.ts'
 import { xrcdClass } from './classes/xrcd-class.ts'
 import { openDatagrams, openManagement } from './core-queues.ts'
 import { createFailures } from './failures.ts'
-import { mtuBytes, mtuEnum } from './interface.ts'
 import { regionMemory } from './memory.ts'
 import { watchRequests } from './requests/request-feed.ts'
 import { createPostScan, ScanScope, SLICE_ROWS } from './rings/posts.ts'
@@ -315,7 +315,7 @@ export const createRxeDevice = (core: Core, options: RxeOptions): RxeDevice => {
     ...(windowBytes !== undefined && {
       windowBytes,
       sharedWindowBytes,
-      pace: Math.min(windowBytes, MAX_PACED_BYTES) / PACE_BYTES_PER_US,
+      pacingInterval: Math.min(windowBytes, MAX_PACED_BYTES) / PACE_BYTES_PER_US,
     }),
   })
   engineOrNone = engine

@@ -79,7 +79,7 @@ export const createFailures = (state: () => RxeState, deviceOf: () => Device): F
     if (object === undefined) return
     const complete: Failure = { ...failure, device: deviceOf().name, qpn: object.state.qpn }
     // an event that only repeats the cause of the last failure does not replace it
-    if (!isNote(complete) && complete.what !== 'drop' && lastFailures.get(row)?.cause !== complete.cause)
+    if (!isNote(complete) && complete.kind !== 'drop' && lastFailures.get(row)?.cause !== complete.cause)
       lastFailures.set(row, complete)
     report(complete, object.context)
   }
@@ -88,23 +88,23 @@ export const createFailures = (state: () => RxeState, deviceOf: () => Device): F
     send(row, words, at, status, cause) {
       const { peer } = peerOf(row) ?? {}
       reportQp(row, {
-        what: 'send',
+        kind: 'send',
         opcode: words[at + Send.OPCODE],
         wrId: joinWords(words[at + Send.ID_HI], words[at + Send.ID_LO]),
         status,
         cause,
-        ...(peer !== undefined && { peer, ofPeer: REMOTE_ERRORS.has(status) && !NAKS.has(cause.id) }),
+        ...(peer !== undefined && { peer, isCauseAtPeer: REMOTE_ERRORS.has(status) && !NAKS.has(cause.id) }),
       })
     },
     receive: (row, idHi, idLo, status, cause) =>
-      reportQp(row, { what: 'receive', wrId: joinWords(idHi, idLo), status, cause }),
+      reportQp(row, { kind: 'receive', wrId: joinWords(idHi, idLo), status, cause }),
     flushed(row, isSend, count, code) {
       if (!hasFailureHandlers(deviceOf().core)) return
       const id = causeOfCode(code)
       const root = id === 'FLUSHED' ? lastFailures.get(row) : undefined
       const cause = flushCause(id, state().engine().stateOf(row), root)
       const queue = isSend ? 'send' : 'receive'
-      reportQp(row, { what: 'flush', status: WR_FLUSH_ERR, count, queue, cause, ...(root && { root }) })
+      reportQp(row, { kind: 'flush', status: WR_FLUSH_ERR, count, queue, cause, ...(root && { root }) })
     },
     nak(row, psn, cause) {
       const object = objectOf(row)
@@ -119,14 +119,14 @@ export const createFailures = (state: () => RxeState, deviceOf: () => Device): F
       // A flood is reported with the first, second, fourth, eighth … drop.
       if ((count & (count - 1)) !== 0) return
       const { peer } = peerOf(row) ?? {}
-      reportQp(row, { what: 'drop', cause, count, ...(wrId !== undefined && { wrId }), ...(peer && { peer }) })
+      reportQp(row, { kind: 'drop', cause, count, ...(wrId !== undefined && { wrId }), ...(peer && { peer }) })
     },
-    ofPeer(row, psn) {
+    causeAtPeer(row, psn) {
       const connected = peerOf(row)
       const qpn = objectOf(row)?.state.qpn ?? -1
       return connected?.state?.failures.nakOf(connected.peer.qpn, qpn, psn)
     },
-    event: (row, type, cause) => reportQp(row, { what: 'event', event: type, cause }),
+    event: (row, type, cause) => reportQp(row, { kind: 'event', event: type, cause }),
     report,
     last: row => lastFailures.get(row),
     forget(row) {

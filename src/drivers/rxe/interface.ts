@@ -11,7 +11,8 @@
  */
 import { findGid, setGid } from '../../core/devices/gids.ts'
 import type { Device } from '../../core/model.ts'
-import { AsyncEventType, GidType, Mtu, PhysState, PortState } from '../../spec/enums.ts'
+import { AsyncEventType, GidType, PhysState, PortState } from '../../spec/enums.ts'
+import { mtuEnum } from '../../spec/mtu.ts'
 import type { RxeState } from './state.ts'
 
 export interface LinkState {
@@ -30,12 +31,6 @@ const { LINK_UP, POLLING, DISABLED } = PhysState.values
 /** An event type of the port (`AsyncEventType`); NO_EVENT for a change without an event. */
 export type PortEvent = number
 export const NO_EVENT = -1
-
-/** `Mtu` (enum ibv_mtu) of a path MTU in bytes. */
-export const mtuEnum = (bytes: number): number => Math.log2(bytes) - Math.log2(256) + Mtu.values.MTU_256
-
-/** Bytes of a path MTU (`Mtu`). */
-export const mtuBytes = (mtu: number): number => 128 << mtu
 
 /** Sets the port's state and active MTU from those of the interface, and counts `linkDowned`. */
 export const setLink = (device: Device<RxeState>, { isUp, hasCarrier, pathMtu }: LinkState): PortEvent | undefined => {

@@ -68,7 +68,7 @@ export const createUdpPort = ({ mtu, interfaceIndex, segmentation = 'auto' }: Ud
     dropped: 0,
     unexpectedIdentifications: 0,
     sendCalls: 0,
-    cutMessages: 0,
+    segmentedMessages: 0,
     sendErrors: 0,
     lastSendError: 0,
   }

@@ -20,7 +20,7 @@ import type { Senders } from './senders.ts'
 export interface SendCounters extends PortCounters {
   /** System calls for sending, and queued messages of several datagrams, which the kernel segments. */
   sendCalls: number
-  cutMessages: number
+  segmentedMessages: number
   /** Datagrams that the system refused to send, and the errno of the last ones. */
   sendErrors: number
   lastSendError: number
@@ -215,7 +215,7 @@ export const createUdpSending = (
     flowsOf[queued] = flow
     queued++
     flows.retain(flow)
-    if (count > 1) counters.cutMessages++
+    if (count > 1) counters.segmentedMessages++
     const currentTap = tap()
     if (currentTap === null) return
     tapped.offset = offset

@@ -78,7 +78,7 @@ const table = {
   LKEY_DEREGISTERED: {
     code: 0x202,
     results: ['LOC_PROT_ERR', 'REM_OP_ERR'],
-    text: 'lkey {key:hex} was deregistered (it was [{start:hex}, {end:hex}))',
+    text: 'lkey {key:hex} was deregistered (it was [{regionStart:hex}, {regionEnd:hex}))',
   },
   LKEY_OTHER_PD: {
     code: 0x203,
@@ -89,7 +89,7 @@ const table = {
   LKEY_RANGE: {
     code: 0x205,
     results: ['LOC_PROT_ERR', 'REM_OP_ERR'],
-    text: 'lkey {key:hex}: [{from:hex}, {to:hex}) is outside [{start:hex}, {end:hex})',
+    text: 'lkey {key:hex}: [{accessStart:hex}, {accessEnd:hex}) is outside [{regionStart:hex}, {regionEnd:hex})',
   },
   LKEY_WINDOW: {
     code: 0x206,
@@ -99,7 +99,7 @@ const table = {
   LOCAL_FAULT: {
     code: 0x207,
     results: ['LOC_PROT_ERR', 'REM_OP_ERR'],
-    text: 'lkey {key:hex}: memory [{from:hex}, {to:hex}) is unmapped or protected',
+    text: 'lkey {key:hex}: memory [{accessStart:hex}, {accessEnd:hex}) is unmapped or protected',
   },
   LOCAL_ENDED: {
     code: 0x208,
@@ -109,12 +109,12 @@ const table = {
   LOCAL_SLOW: {
     code: 0x209,
     results: ['LOC_PROT_ERR', 'REM_OP_ERR'],
-    text: 'lkey {key:hex}: memory [{from:hex}, {to:hex}) took too long to access; the daemon has disconnected the program',
+    text: 'lkey {key:hex}: memory [{accessStart:hex}, {accessEnd:hex}) took too long to access; the daemon has disconnected the program',
   },
   LKEY_REFUSED: {
     code: 0x20f,
     results: ['LOC_PROT_ERR', 'REM_OP_ERR'],
-    text: 'lkey {key:hex} does not allow [{from:hex}, {to:hex})',
+    text: 'lkey {key:hex} does not allow [{accessStart:hex}, {accessEnd:hex})',
   },
 
   // ---- 0x3..: the peer sent a NAK or no answer; a peer in the same daemon gives a more precise cause (0x4, 0x5) ----
@@ -135,7 +135,7 @@ const table = {
   RNR_EXCEEDED: {
     code: 0x307,
     results: ['RNR_RETRY_EXC_ERR'],
-    text: 'the peer has no receive posted: RNR NAK {times} times, rnr_retry is {rnrRetry}',
+    text: 'the peer has no receive posted: RNR NAK {rnrNaks} times, rnr_retry is {rnrRetry}',
   },
   BAD_RESPONSE: {
     code: 0x308,
@@ -147,7 +147,7 @@ const table = {
   OUT_OF_PLACE: {
     code: 0x401,
     results: ['REM_INV_REQ_ERR', 'QP_REQ_ERR'],
-    text: 'a packet with BTH opcode {bth:hex} does not continue the message',
+    text: 'a packet with BTH opcode {bthOpcode:hex} does not continue the message',
   },
   PACKET_LENGTH: {
     code: 0x402,
@@ -177,7 +177,7 @@ const table = {
   RECEIVE_TOO_SHORT: {
     code: 0x407,
     results: ['LOC_LEN_ERR', 'REM_INV_REQ_ERR'],
-    text: 'the receive buffer of {room} bytes is too short for a message of {length} bytes or more',
+    text: 'the receive buffer of {bufferBytes} bytes is too short for a message of {length} bytes or more',
   },
   TOO_MANY_READS: {
     code: 0x408,
@@ -207,9 +207,13 @@ const table = {
   QKEY_DIFFERS: {
     code: 0x40d,
     results: [],
-    text: 'QP {source:hex} sends with Q_Key {sent:hex}, and the queue pair has {own:hex}',
+    text: 'QP {sourceQpn:hex} sends with Q_Key {packetQkey:hex}, and the queue pair has {qkey:hex}',
   },
-  PKEY_DIFFERS: { code: 0x40e, results: [], text: 'a packet has P_Key {sent:hex}, and the port has {own:hex}' },
+  PKEY_DIFFERS: {
+    code: 0x40e,
+    results: [],
+    text: 'a packet has P_Key {packetPkey:hex}, and the port has {portPkey:hex}',
+  },
   NO_RECEIVE: { code: 0x40f, results: [], note: true, text: 'no receive request is posted' },
 
   // ---- 0x5..: remote memory: the responder refuses the rkey or the range of a request ----
@@ -221,7 +225,7 @@ const table = {
   RKEY_DEREGISTERED: {
     code: 0x502,
     results: ['REM_ACCESS_ERR', 'LOC_ACCESS_ERR', 'QP_ACCESS_ERR'],
-    text: 'rkey {key:hex} was deregistered (it was [{start:hex}, {end:hex}))',
+    text: 'rkey {key:hex} was deregistered (it was [{regionStart:hex}, {regionEnd:hex}))',
   },
   RKEY_OTHER_PD: {
     code: 0x503,
@@ -236,7 +240,7 @@ const table = {
   RKEY_RANGE: {
     code: 0x505,
     results: ['REM_ACCESS_ERR', 'LOC_ACCESS_ERR', 'QP_ACCESS_ERR'],
-    text: 'rkey {key:hex}: [{from:hex}, {to:hex}) is outside [{start:hex}, {end:hex})',
+    text: 'rkey {key:hex}: [{accessStart:hex}, {accessEnd:hex}) is outside [{regionStart:hex}, {regionEnd:hex})',
   },
   WINDOW_UNBOUND: {
     code: 0x506,
@@ -246,17 +250,17 @@ const table = {
   WINDOW_OTHER_QP: {
     code: 0x507,
     results: ['REM_ACCESS_ERR', 'LOC_ACCESS_ERR', 'QP_ACCESS_ERR'],
-    text: 'rkey {key:hex} is of a memory window that is bound to QP {qp:hex}',
+    text: 'rkey {key:hex} is of a memory window that is bound to QP {qpn:hex}',
   },
   RKEY_OLD: {
     code: 0x508,
     results: ['REM_ACCESS_ERR', 'LOC_ACCESS_ERR', 'QP_ACCESS_ERR'],
-    text: 'rkey {key:hex} is stale: the key of this memory window is now {now:hex}',
+    text: 'rkey {key:hex} is stale: the key of this memory window is now {currentKey:hex}',
   },
   REMOTE_FAULT: {
     code: 0x509,
     results: ['REM_OP_ERR', 'LOC_ACCESS_ERR', 'QP_FATAL'],
-    text: 'rkey {key:hex}: memory [{from:hex}, {to:hex}) is unmapped or protected',
+    text: 'rkey {key:hex}: memory [{accessStart:hex}, {accessEnd:hex}) is unmapped or protected',
   },
   REMOTE_ENDED: {
     code: 0x50a,
@@ -271,12 +275,12 @@ const table = {
   REMOTE_SLOW: {
     code: 0x50c,
     results: ['REM_OP_ERR', 'LOC_ACCESS_ERR', 'QP_FATAL'],
-    text: 'rkey {key:hex}: memory [{from:hex}, {to:hex}) took too long to access; the daemon has disconnected the program',
+    text: 'rkey {key:hex}: memory [{accessStart:hex}, {accessEnd:hex}) took too long to access; the daemon has disconnected the program',
   },
   RKEY_REFUSED: {
     code: 0x50f,
     results: ['REM_ACCESS_ERR', 'LOC_ACCESS_ERR', 'QP_ACCESS_ERR'],
-    text: 'rkey {key:hex} does not allow [{from:hex}, {to:hex})',
+    text: 'rkey {key:hex} does not allow [{accessStart:hex}, {accessEnd:hex})',
   },
 
   // ---- 0x6..: flushed requests ----
@@ -308,7 +312,7 @@ const table = {
   BIND_RANGE: {
     code: 0x707,
     results: ['MW_BIND_ERR'],
-    text: '[{from:hex}, {to:hex}) is outside region {key:hex}, [{start:hex}, {end:hex})',
+    text: '[{accessStart:hex}, {accessEnd:hex}) is outside region {key:hex}, [{regionStart:hex}, {regionEnd:hex})',
   },
   BIND_REFUSED: {
     code: 0x70f,
@@ -347,7 +351,7 @@ const table = {
   UNACKNOWLEDGED: {
     code: 0x816,
     results: [],
-    text: 'destroy_{object} of {number:hex} waits: {done} of the {read} events that were read are acknowledged ({call})',
+    text: 'destroy_{object} of {number:hex} waits: {acknowledged} of the {read} events that were read are acknowledged ({call})',
   },
   OTHER_EVENT: { code: 0x81f, results: [], note: true, text: 'event {event} of the device' },
 } as const satisfies Record<string, CauseRow>

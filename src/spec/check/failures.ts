@@ -28,7 +28,7 @@ export interface Failure {
    * `status`; `event`: an asynchronous event, of the queue pair if there is a `qpn`; `drop`: `count` messages or
    * packets so far were dropped without an answer; `wait`: a destroy waits until the program acknowledges events.
    */
-  readonly what: 'send' | 'receive' | 'flush' | 'event' | 'drop' | 'wait'
+  readonly kind: 'send' | 'receive' | 'flush' | 'event' | 'drop' | 'wait'
   readonly device: string
   readonly cause: Cause
   readonly qpn?: number
@@ -47,7 +47,7 @@ export interface Failure {
   readonly root?: Failure
   readonly peer?: FailurePeer
   /** Whether the cause lies at the peer. */
-  readonly ofPeer?: boolean
+  readonly isCauseAtPeer?: boolean
   /** Packets dropped by fault rules, if there are any. */
   readonly faultDrops?: number
 }
@@ -67,9 +67,9 @@ const flushText = ({ count = 0, queue, status }: Failure): string =>
   `${count} ${queue === 'send' ? 'send' : 'receive'} request${count === 1 ? '' : 's'} flushed: ${nameIn(WcStatus.values, status)}`
 
 const subjectText = (failure: Failure): string => {
-  const { what, qpn, opcode, wrId, status, event, count = 1 } = failure
+  const { kind, qpn, opcode, wrId, status, event, count = 1 } = failure
   const qp = qpn === undefined ? '' : `QP ${hex(qpn)}`
-  switch (what) {
+  switch (kind) {
     case 'send':
       return `${qp} ${requestName(opcode ?? -1)} wr_id ${wrId}: ${nameIn(WcStatus.values, status)}: `
     case 'receive':
@@ -87,8 +87,8 @@ const subjectText = (failure: Failure): string => {
 
 /** The part of the line after `subjectText`: the cause, the peer's state, fault rules, the root failure. */
 export const failureReason = (failure: Failure): string => {
-  const { cause, peer, ofPeer, root, faultDrops } = failure
-  const owner = ofPeer && peer !== undefined ? `peer QP ${hex(peer.qpn)}: ` : ''
+  const { cause, peer, isCauseAtPeer, root, faultDrops } = failure
+  const owner = isCauseAtPeer && peer !== undefined ? `peer QP ${hex(peer.qpn)}: ` : ''
   const peerState = peer !== undefined && causesWithPeer.has(cause.id) ? `; ${peerText(peer)}` : ''
   const faults = faultDrops ? `; fault rules have dropped ${faultDrops} packets` : ''
   const rootText = root === undefined ? '' : ` (${failureText(root)})`
@@ -109,7 +109,7 @@ const jsonArgs = ({ args }: Cause) =>
 
 /** A failure as JSON: names for opcodes, statuses and events; `wrId` is decimal text. */
 export interface FailureJson {
-  readonly what: Failure['what']
+  readonly kind: Failure['kind']
   readonly device: string
   readonly cause: CauseName
   readonly vendorErr: number
@@ -124,14 +124,15 @@ export interface FailureJson {
   readonly count?: number
   readonly queue?: 'send' | 'receive'
   readonly peer?: FailurePeer
-  readonly ofPeer?: true
+  readonly isCauseAtPeer?: true
   readonly faultDrops?: number
 }
 
 export const failureJson = (failure: Failure): FailureJson => {
-  const { what, device, cause, qpn, opcode, wrId, status, event, count, queue, peer, ofPeer, faultDrops } = failure
+  const { kind, device, cause, qpn, opcode, wrId, status, event, count, queue, peer, isCauseAtPeer, faultDrops } =
+    failure
   return {
-    what,
+    kind,
     device,
     ...(qpn !== undefined && { qpn }),
     ...(opcode !== undefined && { opcode: requestName(opcode) }),
@@ -141,7 +142,7 @@ export const failureJson = (failure: Failure): FailureJson => {
     ...(count !== undefined && { count }),
     ...(queue !== undefined && { queue }),
     ...(peer !== undefined && { peer }),
-    ...(ofPeer && { ofPeer }),
+    ...(isCauseAtPeer && { isCauseAtPeer }),
     ...(faultDrops !== undefined && { faultDrops }),
     cause: cause.id,
     vendorErr: vendorErrorOf(cause.id),

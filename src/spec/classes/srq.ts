@@ -85,11 +85,11 @@ export const TmSrq = objectClass('tm_srq', ClassId.tm_srq, {
     }),
     ...common,
     /**
-     * Adds a receive buffer (`pieces`, its scatter/gather list) for the message whose tag equals `tag` in the bits of
+     * Adds a receive buffer (`sgList`) for the message whose tag equals `tag` in the bits of
      * `mask`. `handle` identifies the entry for `tagDel`.
      */
     tagAdd: method(tagAdd, {
-      in: { ...tagOperation, tag: u64(4), mask: u64(5), recvWrId: u64(6), pieces: list(7, Sge, MAX_SGE) },
+      in: { ...tagOperation, tag: u64(4), mask: u64(5), recvWrId: u64(6), sgList: list(7, Sge, MAX_SGE) },
       out: { handle: u32(64) },
     }),
     tagDel: method(tagDel, { in: { ...tagOperation, handle: u32(4) }, out: {} }),

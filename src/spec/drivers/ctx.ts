@@ -61,7 +61,7 @@ export const CtxInfo = {
   expectedBytes: at(20, u32(0)),
   headerCount: at(24, u32(0)),
   /** 1: receiving is enabled. */
-  receives: at(28, u32(0)),
+  isReceiving: at(28, u32(0)),
   headersAt: at(32, u32(0)),
   eagerAt: at(36, u32(0)),
   expectedAt: at(40, u32(0)),
@@ -103,13 +103,13 @@ export const CtxContext = objectClass('ctx_context', 0x8000, {
       out: {},
     }),
     /**
-     * Sends `data` from this context to context number `to`; with `slot`, as the part at `offset` of an expected
+     * Sends `data` from this context to context number `destination`; with `slot`, as the part at `offset` of an expected
      * message. ENXIO: there is no such context with the same key. EAGAIN: no buffer is free, or receiving is disabled.
      * EMSGSIZE: more bytes than an eager buffer. EINVAL: more than the announced length.
      */
     send: method(Block.DRIVER_FAST + 3, {
       in: {
-        to: u32(1),
+        destination: u32(1),
         tag: u64(2),
         slot: optional(u32(3)),
         offset: optional(u32(4)),
@@ -142,7 +142,7 @@ export const CtxExpect = { slot: at(0, u32(0)), length: at(4, u32(0)) }
 
 /** Header of the bytes of write(2), which the message follows. `flags`: CTX_EXPECTED or 0. */
 export const CtxSend = {
-  to: at(0, u32(0)),
+  destination: at(0, u32(0)),
   flags: at(4, u32(0)),
   slot: at(8, u32(0)),
   offset: at(12, u32(0)),

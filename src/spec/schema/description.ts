@@ -84,7 +84,7 @@ export const describe = (classes: readonly ObjectClass[]): Description => {
       return { name: nameOf(name), first, count: rows.length }
     })
   const fields: Row<'fields'>[] = []
-  const fieldsOf = (declared: Fields): { of: number; count: number } => {
+  const fieldsOf = (declared: Fields): { target: number; count: number } => {
     const rows = Object.entries(declared).map(([name, { offset, of: kind }]) => ({
       name: nameOf(name),
       offset,
@@ -92,12 +92,12 @@ export const describe = (classes: readonly ObjectClass[]): Description => {
     }))
     const first = fields.length
     fields.push(...rows)
-    return { of: first, count: rows.length }
+    return { target: first, count: rows.length }
   }
   const types = uniqueRows<Row<'types'>>()
   const typeOf = (of: Kind): number =>
     types.indexOf(JSON.stringify(of), () => {
-      const row = { kind: KindNumber.values[of.kind], width: 0, flags: 0, size: 0, of: 0, count: 0, min: 0, max: 0 }
+      const row = { kind: KindNumber.values[of.kind], width: 0, flags: 0, size: 0, target: 0, count: 0, min: 0, max: 0 }
       switch (of.kind) {
         case 'u8':
         case 'u16':
@@ -116,10 +116,10 @@ export const describe = (classes: readonly ObjectClass[]): Description => {
           return { ...row, size: of.max }
         case 'enum':
         case 'flags':
-          return { ...row, width: of.width, of: enumerationOf(of.of) }
+          return { ...row, width: of.width, target: enumerationOf(of.of) }
         case 'ref':
         case 'fd':
-          return { ...row, of: nameOf(of.class) }
+          return { ...row, target: nameOf(of.class) }
         case 'record':
           return { ...row, ...fieldsOf(of.fields) }
         case 'list':
@@ -228,7 +228,7 @@ const declareTypes = (description: Description, nameAt: NameAt): Kind[] => {
         { offset, of: rowAt(types, type, 'type before this one') },
       ]),
     )
-  const weightOf = ({ of: first, count, size }: Row<'types'>, of: Kind): (typeof weights)[number] => {
+  const weightOf = ({ target: first, count, size }: Row<'types'>, of: Kind): (typeof weights)[number] => {
     if (of.kind !== 'record' && of.kind !== 'list')
       return { fields: 1, bytes: of.kind === 'bytes' ? size : of.kind === 'blob' ? 0 : sizeOf(of) }
     const rows = description.fields.slice(first, first + count)
@@ -256,14 +256,14 @@ const declareTypes = (description: Description, nameAt: NameAt): Kind[] => {
         return { kind, max: row.size }
       case 'enum':
       case 'flags':
-        return { kind, of: rowAt(enumerations, row.of, 'enumeration'), width: widthOf(row.width) }
+        return { kind, of: rowAt(enumerations, row.target, 'enumeration'), width: widthOf(row.width) }
       case 'ref':
       case 'fd':
-        return { kind, class: nameAt(row.of) }
+        return { kind, class: nameAt(row.target) }
       case 'record':
-        return { kind, fields: fieldsOf(row.of, row.count) }
+        return { kind, fields: fieldsOf(row.target, row.count) }
       case 'list':
-        return { kind, fields: fieldsOf(row.of, row.count), max: row.size }
+        return { kind, fields: fieldsOf(row.target, row.count), max: row.size }
     }
   }
   for (const row of description.types) {

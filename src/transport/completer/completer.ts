@@ -443,11 +443,11 @@ const onRnrNak = (s: EngineState, row: number, code: number, now: number): void 
   const base = row * QP.WORDS
   if ((w[base + QP.REQ_FLAGS] & ReqFlag.RNR_WAIT) !== 0) return
   s.counters.receivedRnr++
-  const times = countRnrNak(s, row)
+  const rnrNaks = countRnrNak(s, row)
   if (w[base + QP.RNR_RETRY] !== RNR_RETRY_UNLIMITED) {
     if (w[base + QP.COMP_RNR_RETRIES] === 0) {
       s.counters.rnrRetryExceeded++
-      failOldest(s, row, RNR_RETRY_EXC_ERR, createCause('RNR_EXCEEDED', { times, rnrRetry: w[base + QP.RNR_RETRY] }))
+      failOldest(s, row, RNR_RETRY_EXC_ERR, createCause('RNR_EXCEEDED', { rnrNaks, rnrRetry: w[base + QP.RNR_RETRY] }))
       return
     }
     w[base + QP.COMP_RNR_RETRIES]--

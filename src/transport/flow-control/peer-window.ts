@@ -11,7 +11,7 @@
  * written off, so that they do not block other rows forever.
  *
  * UC and UD have no acknowledgements. All their queue pairs share one window that is free again after an interval,
- * `s.pace`: what is sent in one interval fits into a socket buffer, and receivers have an interval to read it. On the
+ * `s.pacingInterval`: what is sent in one interval fits into a socket buffer, and receivers have an interval to read it. On the
  * memory link, which loses nothing, neither limit is set.
  */
 import { reliableService } from '../../spec/wire/services.ts'
@@ -50,11 +50,11 @@ const updateInFlight = (s: EngineState, row: number): void => {
 }
 
 /** Starts a new interval of paced sending if the last one is over. */
-const renewPace = (s: EngineState, now: number): void => {
+const renewPacingInterval = (s: EngineState, now: number): void => {
   const { windows } = s
   // The same sum as in `nextWindowDeadline`: at the deadline, `now - intervalStart` may be rounded to less than the
-  // pace.
-  if (now < windows.intervalStart + s.pace) return
+  // interval.
+  if (now < windows.intervalStart + s.pacingInterval) return
   windows.intervalStart = now
   windows.size[PACED] = s.maxCwnd < MAX_PACED_BYTES ? s.maxCwnd : MAX_PACED_BYTES
   windows.inFlight[PACED] = 0
@@ -68,7 +68,7 @@ export const openWindow = (s: EngineState, row: number, now: number): void => {
   const isReliable = reliableService[w[base + QP.SERVICE]] !== 0
   windows.missingBytes = 0
   windows.rowLimit = NO_LIMIT
-  if (isReliable ? windows.maxBytes === 0 || w[base + QP.PEER] < 0 : s.pace === 0) return
+  if (isReliable ? windows.maxBytes === 0 || w[base + QP.PEER] < 0 : s.pacingInterval === 0) return
   const window = isReliable ? w[base + QP.PEER] + 1 : PACED
   if (window >= windows.inFlight.length) growByWindow(windows, window)
   if (windows.windowOfRow[row] !== window) {
@@ -79,7 +79,7 @@ export const openWindow = (s: EngineState, row: number, now: number): void => {
   else {
     // No acknowledgement: `inFlight` of window PACED counts what all unreliable queue pairs send in this interval.
     w[base + QP.COMP_ACKED_BYTES] = w[base + QP.REQ_SENT_BYTES]
-    renewPace(s, now)
+    renewPacingInterval(s, now)
   }
   const mustWait = windows.firstWaiting[window] >= 0 && windows.servedRow !== row
   const free = mustWait ? 0 : windows.size[window] - windows.inFlight[window]
@@ -108,14 +108,14 @@ export const closeWindow = (s: EngineState, row: number, sent: number, now: numb
 export const nextWindowDeadline = (s: EngineState): number => {
   const { windows } = s
   const isPacedWaiting = windows.waitingWindows.length > 0 && windows.firstWaiting[PACED] >= 0
-  return isPacedWaiting ? Math.min(windows.deadline, windows.intervalStart + s.pace) : windows.deadline
+  return isPacedWaiting ? Math.min(windows.deadline, windows.intervalStart + s.pacingInterval) : windows.deadline
 }
 
 /**
  * To be called at `nextWindowDeadline`: an interval of paced sending is over, or it is time to check for silent peers.
  */
 export const onWindowTimer = (s: EngineState, now: number): void => {
-  if (s.pace !== 0 && s.windows.firstWaiting.length > 0) renewPace(s, now)
+  if (s.pacingInterval !== 0 && s.windows.firstWaiting.length > 0) renewPacingInterval(s, now)
   if (now >= s.windows.deadline) checkSilentPeers(s, now)
 }
 

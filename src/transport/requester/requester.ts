@@ -205,7 +205,7 @@ const sendLocal = (s: EngineState, row: number, request: number): number => {
   completeOldest(s, row, SUCCESS)
   // Nothing is outstanding. For a paced queue pair the bytes of this poll still count against `rowLimit`, until
   // `openWindow`.
-  if (s.pace === 0 || reliableService[w[base + QP.SERVICE]] !== 0)
+  if (s.pacingInterval === 0 || reliableService[w[base + QP.SERVICE]] !== 0)
     w[base + QP.COMP_ACKED_BYTES] = w[base + QP.REQ_SENT_BYTES]
   if ((w[base + QP.REQ_FLAGS] & ReqFlag.DRAINING) !== 0) onDrained(s, row)
   return SENT_SOME

@@ -71,7 +71,7 @@ export const onRequest = (s: EngineState, row: number, arena: Arena, at: number,
   if (w[base + QP.STATE] === RTR) raiseCommEst(s, row)
   const payload = length - HEADER_BYTES[opcode] - bthPadCount(arena.view, at) - ICRC_BYTES
   if (isOutOfSequence(w[base + QP.RESP_MESSAGE], flags))
-    nakInvalidRequest(s, row, createCause('OUT_OF_PLACE', { bth: opcode }))
+    nakInvalidRequest(s, row, createCause('OUT_OF_PLACE', { bthOpcode: opcode }))
   else if (!isLengthValid(w[base + QP.MTU], flags, payload))
     nakInvalidRequest(s, row, createCause('PACKET_LENGTH', { payload, mtu: w[base + QP.MTU] }))
   else if (

@@ -127,7 +127,10 @@ export const receiveSend = (
   }
   if (!fits) {
     countAccepted(s, row, count, false)
-    const cause = createCause('RECEIVE_TOO_SHORT', { room: s.pool[receive + Receive.LENGTH], length: done + bytes })
+    const cause = createCause('RECEIVE_TOO_SHORT', {
+      bufferBytes: s.pool[receive + Receive.LENGTH],
+      length: done + bytes,
+    })
     nakFatal(s, row, INVALID_REQUEST, LOC_LEN_ERR, cause)
     return count
   }

@@ -9,6 +9,7 @@
  */
 import { type Cause, createCause } from '../../spec/check/causes.ts'
 import { joinWords } from '../../spec/memory.ts'
+import { MAX_MTU_BYTES } from '../../spec/mtu.ts'
 import { ICRC_BYTES, MULTICAST_QPN } from '../../spec/wire/headers.ts'
 import { headerAt, OP_IMM, OP_SEND, opcodeFlags, opcodeHeaderBytes } from '../../spec/wire/opcodes.ts'
 import { WcFlags, WcOpcode, WcStatus } from '../../spec/work.ts'
@@ -28,8 +29,6 @@ const DETH_AT = headerAt.DETH
 const IMM_AT = headerAt.ImmDt
 /** Bytes of the GRH before the payload in a receive buffer. */
 const GRH_BYTES = 40
-/** The largest path MTU. */
-const MAX_PAYLOAD = 4096
 /**
  * The SL field of a completion, as RoCEv2 adapters set it: bit 3 means UDP; in the bits below it 1 means IPv6, 2 IPv4.
  * Programs read the address family from it.
@@ -67,10 +66,10 @@ export const onDatagram = (s: EngineState, row: number, arena: Arena, at: number
   const ownQkey = s.rows[base + QP.QKEY] >>> 0
   if (qkey !== ownQkey) {
     s.counters.qkeyViolations++
-    drop(s, row, createCause('QKEY_DIFFERS', { source: dethSrcQp(view, deth), sent: qkey, own: ownQkey }))
+    drop(s, row, createCause('QKEY_DIFFERS', { sourceQpn: dethSrcQp(view, deth), packetQkey: qkey, qkey: ownQkey }))
     return
   }
-  if ((flags & OP_SEND) === 0 || payload > MAX_PAYLOAD) {
+  if ((flags & OP_SEND) === 0 || payload > MAX_MTU_BYTES) {
     s.counters.dropped++
     return
   }
@@ -84,7 +83,7 @@ export const onDatagram = (s: EngineState, row: number, arena: Arena, at: number
   const bufferBytes = s.pool[receive + Receive.LENGTH]
   if (bytes > bufferBytes) {
     const wrId = joinWords(s.pool[receive + Receive.ID_HI], s.pool[receive + Receive.ID_LO])
-    drop(s, row, createCause('RECEIVE_TOO_SHORT', { room: bufferBytes, length: bytes }), wrId)
+    drop(s, row, createCause('RECEIVE_TOO_SHORT', { bufferBytes, length: bytes }), wrId)
     return
   }
   // The GRH is built in space that the payload follows, so that one DMA writes both.

@@ -41,7 +41,7 @@ export const onSent = (s: EngineState, row: number, request: number): void => {
   const w = s.rows
   const base = row * QP.WORDS
   w[base + QP.COMP_PSN] = w[base + QP.REQ_PSN]
-  if (s.pace === 0) w[base + QP.COMP_ACKED_BYTES] = w[base + QP.REQ_SENT_BYTES]
+  if (s.pacingInterval === 0) w[base + QP.COMP_ACKED_BYTES] = w[base + QP.REQ_SENT_BYTES]
   if (w[base + QP.REQ_CURRENT] === request) return
   completeOldest(s, row, WcStatus.values.SUCCESS)
   if (s.rows[base + QP.REQ_HEAD] === 0 && (s.rows[base + QP.REQ_FLAGS] & ReqFlag.DRAINING) !== 0) onDrained(s, row)

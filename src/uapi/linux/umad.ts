@@ -247,7 +247,7 @@ export const decodeUmadRead = (
     return {
       call: callOf(view, 'mad_channel', 'receive', object, {
         // A limit above every message's length, so that the number fits the attribute.
-        room: Math.min(length - headerSize, MAD_MESSAGE_BYTES * 2),
+        bufferBytes: Math.min(length - headerSize, MAD_MESSAGE_BYTES * 2),
       }),
       legacy: () => undefined,
       answer: outcome =>

@@ -28,19 +28,19 @@ import {
 
 const { MANDATORY, OUT, FILLED, INDIRECT: IS_INDIRECT, CHAINED } = AttributeFlag
 
-/** Room for an output: a number of bytes in the message, or the caller's memory. */
-export type OutputRoom = number | { readonly address: bigint; readonly length: number }
+/** Space for an output: a number of bytes in the message, or the caller's memory. */
+export type OutputBuffer = number | { readonly address: bigint; readonly length: number }
 
-/** Default room for outputs of variable length, bytes. */
-const LIST_ROOM = 1024
+/** Default space for outputs of variable length, bytes. */
+const DEFAULT_LIST_BYTES = 1024
 
 /** Contents of a message beyond the call. */
 export interface EncodeOptions {
   readonly legacy?: Uint8Array | undefined
   /**
-   * By attribute: the room for an output; 0: not requested. By default every output has room, lists and blobs 1 KiB.
+   * By attribute: the space for an output; 0: not requested. By default every output has space, lists and blobs 1 KiB.
    */
-  readonly rooms?: { readonly [attribute: string]: OutputRoom }
+  readonly outputBuffers?: { readonly [attribute: string]: OutputBuffer }
   /** Attributes that a device may ignore if it does not know them (R3); it refuses others. */
   readonly ignorable?: readonly string[]
   /** By attribute: the address where the caller has put the value's bytes, which are then not in the message. */
@@ -52,13 +52,13 @@ export type ChainedRefs = Readonly<Record<string, number>>
 
 const NO_OPTIONS: EncodeOptions = {}
 
-const roomOf = ({ attribute: { of }, name }: Slot, { rooms }: EncodeOptions): OutputRoom => {
+const outputBufferOf = ({ attribute: { of }, name }: Slot, { outputBuffers }: EncodeOptions): OutputBuffer => {
   const isMany = of.kind === 'list' || of.kind === 'blob'
-  return rooms?.[name] ?? (isMany ? Math.min(sizeOf(of), LIST_ROOM) : sizeOf(of))
+  return outputBuffers?.[name] ?? (isMany ? Math.min(sizeOf(of), DEFAULT_LIST_BYTES) : sizeOf(of))
 }
 
 /** Bytes of an output's payload in the message. */
-const outputPayloadSize = (room: OutputRoom): number => (typeof room === 'number' ? room : INDIRECT)
+const outputPayloadSize = (buffer: OutputBuffer): number => (typeof buffer === 'number' ? buffer : INDIRECT)
 
 const tooLong = (where: string, length: number): CallError =>
   new CallError('EMSGSIZE', `${where}: the message would have ${length} bytes, at most 65,528 are possible`)
@@ -83,8 +83,8 @@ export const messageLength = (call: Call, options: EncodeOptions = NO_OPTIONS, r
     length += ATTRIBUTE + (options.inputAddresses?.[name] === undefined ? pad(payloadSize(of, value)) : INDIRECT)
   }
   for (const slot of outputs) {
-    const room = roomOf(slot, options)
-    if (room !== 0) length += ATTRIBUTE + pad(outputPayloadSize(room))
+    const buffer = outputBufferOf(slot, options)
+    if (buffer !== 0) length += ATTRIBUTE + pad(outputPayloadSize(buffer))
   }
   if (options.legacy !== undefined) length += ATTRIBUTE + pad(options.legacy.length)
   if (length > 0xffff) throw tooLong(where, length)
@@ -133,10 +133,10 @@ export const writeMessage = (
   }
   for (const slot of outputs) {
     const { id } = slot.attribute
-    const room = roomOf(slot, options)
-    if (room === 0) continue
-    if (typeof room === 'number') addAttribute(id, OUT, room)
-    else writeIndirect(addAttribute(id, OUT | IS_INDIRECT, INDIRECT), room.address, room.length)
+    const buffer = outputBufferOf(slot, options)
+    if (buffer === 0) continue
+    if (typeof buffer === 'number') addAttribute(id, OUT, buffer)
+    else writeIndirect(addAttribute(id, OUT | IS_INDIRECT, INDIRECT), buffer.address, buffer.length)
   }
   const { legacy } = options
   if (legacy !== undefined)
@@ -178,7 +178,7 @@ export const decodeResult = (
     }
     const written = item.flags >>> WRITTEN_SHIFT
     if (written > item.length)
-      throw new CallError('EINVAL', `${path}: ${written} bytes written into a room of ${item.length}`)
+      throw new CallError('EINVAL', `${path}: ${written} bytes written into a buffer of ${item.length}`)
     out[name] = valueIn(path, attribute.of, view, item.payload, written)
   }
   return creates(call.method) ? { object: view.getUint32(4, true), out } : { out }

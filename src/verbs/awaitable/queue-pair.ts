@@ -22,7 +22,7 @@ export interface AwaitedMessageOptions extends AwaitedOptions, ImmediateOptions 
 export interface AwaitedRcMessageOptions extends AwaitedMessageOptions, InvalidateOptions {}
 
 /** The options of a queue pair without queues of the program; all its requests are signaled. */
-export type WithoutQueues<O> = Omit<O, 'sendCq' | 'recvCq' | 'srq' | 'signalAll'>
+export type AwaitableOptions<O> = Omit<O, 'sendCq' | 'recvCq' | 'srq' | 'signalAll'>
 
 /**
  * Members of all queue pairs whose requests return promises. A promise rejects with `RequestError`; with `RdmaError` if
@@ -165,9 +165,9 @@ const completionQueueFor = (context: DeviceContext, call: string, send: number, 
 export const makeAwaitable = <T extends BareQueuePair, O extends QueuePairOptions>(
   context: DeviceContext,
   call: string,
-  options: WithoutQueues<O> | undefined,
+  options: AwaitableOptions<O> | undefined,
   optionNames: KnownOptions<O>,
-  planWith: (options: WithoutQueues<O> & Pick<QueuePairOptions, 'sendCq'>) => Plan<T>,
+  planWith: (options: AwaitableOptions<O> & Pick<QueuePairOptions, 'sendCq'>) => Plan<T>,
 ): T => {
   const { sendCq: _, recvCq: __, srq: ___, signalAll: ____, ...known } = optionNames as KnownOptions<QueuePairOptions>
   const withSendCq = ['recvCq', 'srq', 'signalAll'].find(name => (options as AnyOptions)?.[name] !== undefined)
@@ -177,7 +177,7 @@ export const makeAwaitable = <T extends BareQueuePair, O extends QueuePairOption
       `options: ${withSendCq} is for queue pairs with a sendCq`,
       'pass a sendCq too; without one the queue pair has completion and receive queues of its own',
     )
-  const qpOptions = options === undefined ? ({} as WithoutQueues<O>) : options
+  const qpOptions = options === undefined ? ({} as AwaitableOptions<O>) : options
   checkOptions(call, 'options', qpOptions, known)
   const { maxSendWr: send = DEFAULT_DEPTH, maxRecvWr: receive = DEFAULT_DEPTH } = qpOptions as Partial<QueuePairOptions>
   const cq = completionQueueFor(context, call, send, receive)

@@ -37,7 +37,7 @@ interface NetworkCheck {
   readonly log: ProgramLog
   readonly devices: Map<Context, CheckedDevice>
   /** The adapters in the options of all its devices. */
-  readonly like: AdapterName[]
+  readonly adapters: AdapterName[]
 }
 
 /** Whether the options `failOn`, `notes` and `ignore` let the finding be reported. */
@@ -63,7 +63,7 @@ const networkCheck = (core: Core): NetworkCheck => {
   const known = checks.get(core)
   if (known !== undefined) return known
   const devices = new Map<Context, CheckedDevice>()
-  const like: AdapterName[] = []
+  const adapters: AdapterName[] = []
   const report = (finding: Finding): void => {
     for (const { context, options, found } of devices.values())
       if (context.device.name === finding.device && isReported(finding, options)) {
@@ -83,10 +83,10 @@ const networkCheck = (core: Core): NetworkCheck => {
     program: () => undefined,
     callStack: captureStack,
     postStack: (context, queue, number, wrId) => devices.get(context)?.posts.stackOf(queue, number, wrId) ?? [],
-    like,
+    adapters,
     events: log,
   })
-  const check = { checker, log, devices, like }
+  const check = { checker, log, devices, adapters }
   checks.set(core, check)
   return check
 }
@@ -113,10 +113,10 @@ const onExit = (status: number): void => {
 /** Starts the check of a context. */
 export const checkContext = (context: Context, options: CheckOptions): DeviceCheck => {
   const { core, name } = context.device
-  const { checker, log, devices, like } = networkCheck(core)
+  const { checker, log, devices, adapters } = networkCheck(core)
   const { races = false, stacks = 'shared' } = options
   if (races) checker.races?.begin()
-  for (const adapter of options.like ?? []) if (!like.includes(adapter)) like.push(adapter)
+  for (const adapter of options.adapters ?? []) if (!adapters.includes(adapter)) adapters.push(adapter)
   const posts = createPostStacks(
     stacks,
     races ? (queue, number, wrId, stack) => log.post(context.id, queue, number, wrId, stack) : undefined,

@@ -31,7 +31,7 @@ import { type ConnectionEvent, type ConnectionEvents, connectionEvents } from '.
 import { type ShownAddress, shownAddress } from './url.ts'
 
 /** What ended a connection: `close` on this side, the peer, or the close or removal of the device. */
-export type Ending = 'closed' | 'peer' | 'device'
+export type CloseReason = 'local' | 'peer' | 'device'
 
 /** The queue pair of a connection: with a `sendCq`, or with requests that return promises. */
 export type ConnectedQueuePair = RcQueuePair | AwaitableRcQueuePair
@@ -58,7 +58,7 @@ export interface Connection<Q extends ConnectedQueuePair = AwaitableRcQueuePair>
   /** Port of the peer. */
   readonly remotePort: number
   /** Resolves when the connection has ended, with what ended it. */
-  readonly closed: Promise<Ending>
+  readonly closed: Promise<CloseReason>
   /**
    * Disconnects, tells the peer, and destroys the queue pair without waiting for its requests (`await qp.drained()`
    * waits for them).
@@ -260,7 +260,7 @@ export class ConnectionEnd {
   #destination = ''
   /** Why the connection could not be established. */
   #failure: RdmaError | undefined
-  #ending: Ending | undefined
+  #closeReason: CloseReason | undefined
   #isClosed = false
 
   constructor(call: string, shared: SharedDevice) {
@@ -364,9 +364,9 @@ export class ConnectionEnd {
     } else if (type === DISCONNECTED) {
       // Sends the DREP, for which the peer waits.
       carrier.call(CmId, 'disconnect', this.#id as number, {})
-      this.#setEnding('peer')
-    } else if (type === DEVICE_REMOVAL) this.#setEnding('device')
-    else if (type === REJECTED && this.#isEstablished) this.#setEnding('peer')
+      this.#setCloseReason('peer')
+    } else if (type === DEVICE_REMOVAL) this.#setCloseReason('device')
+    else if (type === REJECTED && this.#isEstablished) this.#setCloseReason('peer')
     else this.#failure ??= this.#failureOf(type, status | 0, dataOf(event))
     waiters.wake(this.userHandle)
   }
@@ -382,16 +382,16 @@ export class ConnectionEnd {
     return refusal(errnoName(-status), -status, this.#call, reason)
   }
 
-  #setEnding(ending: Ending): void {
-    this.#ending ??= ending
+  #setCloseReason(reason: CloseReason): void {
+    this.#closeReason ??= reason
     this.#shared.context.waiters.wake(this.userHandle)
   }
 
   /** Resolves when the connection has ended. */
-  async closed(): Promise<Ending> {
+  async closed(): Promise<CloseReason> {
     const { waiters } = this.#shared.context
-    while (this.#ending === undefined && !waiters.isOver) await waiters.wait(this.userHandle)
-    return this.#ending ?? 'device'
+    while (this.#closeReason === undefined && !waiters.isOver) await waiters.wait(this.userHandle)
+    return this.#closeReason ?? 'device'
   }
 
   /** Destroys the identifier, which tells the peer that the connection ends, and the queue pair. */
@@ -407,7 +407,7 @@ export class ConnectionEnd {
       this.#qp?.close()
     } finally {
       context.waiters.remove(this.userHandle)
-      this.#setEnding('closed')
+      this.#setCloseReason('local')
       await this.#shared.release()
     }
   }
@@ -449,7 +449,7 @@ class ConnectionObject implements Connection<ConnectedQueuePair> {
     return this.#end.addresses.remote.port
   }
 
-  get closed(): Promise<Ending> {
+  get closed(): Promise<CloseReason> {
     return this.#end.closed()
   }
 

@@ -2,14 +2,13 @@
  * Events of connection management: each open device has one event channel (class `cm_channel`, rdma_event_channel of
  * librdmacm) for all its identifiers. An event goes to the handler of its identifier's user handle.
  */
+import { MAX_TIMER_DELAY } from '../../host/event-loop/clock.ts'
 import { CmChannel } from '../../spec/classes/connections/cm_channel.ts'
 import type { Out } from '../../spec/schema/schema.ts'
 import { RdmaError } from '../error.ts'
 import type { DeviceContext } from '../plan.ts'
 
 export type ConnectionEvent = Out<typeof CmChannel.methods.getEvent>
-/** The longest delay of Node's timers in milliseconds. */
-const LONGEST_TIMER = 2 ** 31 - 1
 
 type Handler = (event: ConnectionEvent) => void
 
@@ -39,7 +38,7 @@ export class ConnectionEvents {
 
   /** Keeps the process alive until `endWait`: the connection manager's timers of a device in this process do not. */
   beginWait(): void {
-    if (this.#waits++ === 0) this.#keepAlive = setInterval(() => {}, LONGEST_TIMER)
+    if (this.#waits++ === 0) this.#keepAlive = setInterval(() => {}, MAX_TIMER_DELAY)
   }
 
   endWait(): void {

@@ -8,7 +8,7 @@ import type { Out } from '../../spec/schema/schema.ts'
 import { checkOptions, type KnownOptions } from '../arguments/options.ts'
 import type { MmapInfo } from '../carrier.ts'
 import { checkChoice, checkU32, invalidArgument, refused, withOptionNames, withoutObject } from '../error.ts'
-import { checkSignal, type Until } from '../mailbox.ts'
+import { type AbortOptions, checkSignal } from '../mailbox.ts'
 import { DROP_RINGS, defineVerbsClass, RELEASED, SHOWN, VerbsObject } from '../objects/verbs-object.ts'
 import { closedError, type DeviceContext, eventSource, type Kind, type Plan, plan } from '../plan.ts'
 import { consume, noProgramRing, oldestCompletion, type ProgramRing, ringOrNone, unreadCompletions } from '../ring.ts'
@@ -36,7 +36,7 @@ export interface ArmOptions extends Threshold {
 }
 
 /** Options of `wait`. */
-export interface WaitOptions extends ArmOptions, Until {}
+export interface WaitOptions extends ArmOptions, AbortOptions {}
 
 /** A completion queue (IBA 11.4.2), for the queue pairs created with it. */
 export interface CompletionQueue extends Disposable, AsyncIterable<Completion>, Kind<'cq'> {

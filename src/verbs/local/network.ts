@@ -22,7 +22,7 @@ import { createRxeDevice, type RxeDevice } from '../../drivers/rxe/device.ts'
 import { ScanScope } from '../../drivers/rxe/rings/posts.ts'
 import { createSocketPort, type SocketLink, useNativeCrc } from '../../drivers/rxe/socket-ports.ts'
 import { createTorment, TORMENT_SCRATCH_BYTES } from '../../drivers/rxe/torment/torment.ts'
-import { nowMicroseconds } from '../../host/event-loop/clock.ts'
+import { MAX_TIMER_DELAY, nowMicroseconds } from '../../host/event-loop/clock.ts'
 import { nextTurn, onNextTurn } from '../../host/event-loop/next-turn.ts'
 import { createSlices } from '../../host/event-loop/slices.ts'
 import { secureRandom } from '../../host/random.ts'
@@ -130,8 +130,6 @@ const LONGEST_DRIVE = 1000
 const BUDGET = 256
 /** One in so many idle drives reads the clock, which takes longer than the rest of the drive (some 20 ns). */
 const CLOCK_INTERVAL = 32
-/** The longest delay of Node's timers in milliseconds. */
-const LONGEST_TIMER = 2 ** 31 - 1
 
 /** Parses fault rules. Throws RdmaError EINVAL. */
 const faultRules = (text: string) => {
@@ -150,7 +148,7 @@ const faultRules = (text: string) => {
 
 /** Milliseconds until `due` (microseconds of `nowMicroseconds`) for setTimeout, at least 1. */
 const delayUntil = (due: number): number =>
-  Math.min(Math.max(Math.ceil((due - nowMicroseconds()) / 1000), 1), LONGEST_TIMER)
+  Math.min(Math.max(Math.ceil((due - nowMicroseconds()) / 1000), 1), MAX_TIMER_DELAY)
 
 /**
  * The functions of `LocalNetwork` that drive devices. `isMemoryLink`: devices get work from `touch`, `kick` and timers

@@ -14,7 +14,7 @@ import {
   closedError,
   type DeviceContext,
   type LibraryObject,
-  type Named,
+  type ObjectReference,
   type Plan,
   plan,
   type Reference,
@@ -266,7 +266,7 @@ defineVerbsClass(RangeRegion, 'mr', 'Region')
 /** A region of `buffer` in protection domain `pd`. */
 export const regionPlan = (
   context: DeviceContext,
-  pd: Named,
+  pd: ObjectReference,
   buffer: Uint8Array,
   access: Access,
 ): Plan<MemoryRegion> => {
@@ -296,7 +296,7 @@ const { FILE, NULL, IMPLICIT } = MrKind.values
 /** A region of kind FILE or NULL. `kindArgs`: the arguments of the kind; the region's address is `kindArgs.start`. */
 const rangePlan = (
   context: DeviceContext,
-  pd: Named,
+  pd: ObjectReference,
   access: Access,
   length: number,
   kindArgs: Pick<In<typeof Mr.methods.create>, 'kind' | 'start' | 'file'>,
@@ -315,8 +315,12 @@ const rangePlan = (
 }
 
 /** A region of kind NULL: READs return zeros, WRITEs are discarded. */
-export const nullRegionPlan = (context: DeviceContext, pd: Named, length: number, access: Access = {}): Plan<Region> =>
-  rangePlan(context, pd, access, length, { kind: NULL, start: 0n })
+export const nullRegionPlan = (
+  context: DeviceContext,
+  pd: ObjectReference,
+  length: number,
+  access: Access = {},
+): Plan<Region> => rangePlan(context, pd, access, length, { kind: NULL, start: 0n })
 
 const checkOffset = (offset: number): void => {
   if (!Number.isSafeInteger(offset) || offset < 0)
@@ -326,7 +330,7 @@ const checkOffset = (offset: number): void => {
 /** A region of kind FILE; `file`: a file descriptor of this process. */
 export const fileRegionPlan = (
   context: DeviceContext,
-  pd: Named,
+  pd: ObjectReference,
   file: number,
   options: FileRegionOptions,
 ): Plan<Region> => {
@@ -392,7 +396,11 @@ class ImplicitRegion extends VerbsObject implements WholeRegion {
 defineVerbsClass(ImplicitRegion, 'mr', 'WholeRegion')
 
 /** A region of kind IMPLICIT. */
-export const wholeRegionPlan = (context: DeviceContext, pd: Named, access: Access = {}): Plan<WholeRegion> => {
+export const wholeRegionPlan = (
+  context: DeviceContext,
+  pd: ObjectReference,
+  access: Access = {},
+): Plan<WholeRegion> => {
   checkObject(context, 'mr.create', 'pd', pd)
   const rights = accessFlags('mr.create', access, true)
   return plan(

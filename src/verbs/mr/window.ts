@@ -8,7 +8,7 @@ import type { Out } from '../../spec/schema/schema.ts'
 import type { KnownOptions } from '../arguments/options.ts'
 import { formatValue, invalidArgument } from '../error.ts'
 import { defineVerbsClass, SHOWN, VerbsObject } from '../objects/verbs-object.ts'
-import { checkObject, type DeviceContext, type Named, type Plan, plan } from '../plan.ts'
+import { checkObject, type DeviceContext, type ObjectReference, type Plan, plan } from '../plan.ts'
 import type { Access, Region } from './region.ts'
 
 /** A memory window (IBA 10.6.7). */
@@ -64,7 +64,7 @@ export class Window extends VerbsObject implements MemoryWindow {
 }
 defineVerbsClass(Window, 'window', 'MemoryWindow')
 
-export const windowPlan = (context: DeviceContext, pd: Named, type: 1 | 2): Plan<MemoryWindow> => {
+export const windowPlan = (context: DeviceContext, pd: ObjectReference, type: 1 | 2): Plan<MemoryWindow> => {
   checkObject(context, 'mw.create', 'pd', pd)
   if (type !== 1 && type !== 2) throw invalidArgument('mw.create', `type ${formatValue(type)} is not 1 or 2`)
   return plan(

@@ -14,7 +14,7 @@ import {
   destroy,
   destroyAsync,
   eventSource,
-  type Named,
+  type ObjectReference,
   type Plan,
   setOwner,
 } from '../plan.ts'
@@ -26,17 +26,17 @@ type CallOf<M> = Record<never, never> extends In<M> ? (args?: In<M>) => Out<M> :
 export type CreateArguments<C extends ObjectClass> = Omit<In<C['methods']['create']>, 'userHandle'>
 
 /**
- * An object with the methods of its class. `handle`, `class`, `made` and `close` are always properties of the library;
+ * An object with the methods of its class. `handle`, `class`, `createOutput` and `close` are always properties of the library;
  * use `device.call` for methods with these names.
  */
 export type ObjectOf<C extends ObjectClass> = {
   readonly [K in Exclude<keyof C['methods'] & string, 'create' | 'destroy'>]: CallOf<C['methods'][K]>
-} & Named &
+} & ObjectReference &
   Disposable &
   AsyncDisposable & {
     readonly class: C
     /** The output attributes of its creation. */
-    readonly made: Out<C['methods']['create']>
+    readonly createOutput: Out<C['methods']['create']>
     /**
      * Destroys it, or closes its descriptor. Throws RdmaError EBUSY while it is in use. If the driver's destroy is
      * asynchronous, use `await using` or `[Symbol.asyncDispose]`.
@@ -108,10 +108,17 @@ export const objectPlan = <C extends ObjectClass>(
       const methods = Object.keys(cls.methods)
         .filter(name => name !== 'create' && name !== 'destroy')
         .map(name => [name, (methodArgs = {}) => carrier.call(cls, name, self.handle, methodArgs).out])
-      const self = { handle, class: cls, made: out, close, [Symbol.dispose]: close, [Symbol.asyncDispose]: closeAsync }
+      const self = {
+        handle,
+        class: cls,
+        createOutput: out,
+        close,
+        [Symbol.dispose]: close,
+        [Symbol.asyncDispose]: closeAsync,
+      }
       // The library's properties win over methods of the class with the same names.
       const object = Object.assign(self, { ...Object.fromEntries(methods), ...self }) as ObjectOf<C>
-      showAs(object, 'Object', () => ({ class: cls.name, handle: self.handle, made: jsonSafe(out) }))
+      showAs(object, 'Object', () => ({ class: cls.name, handle: self.handle, createOutput: jsonSafe(out) }))
       return source === undefined ? setOwner(context, object) : source.assign(object)
     },
     onFailure: () => source?.release(),

@@ -13,17 +13,17 @@ import {
   UC_OPTIONS,
 } from '../arguments/request-options.ts'
 import {
+  type AwaitableOptions,
   type AwaitableQueuePair,
   type AwaitedMessageOptions,
   type AwaitedOptions,
   type AwaitedRcMessageOptions,
   awaitable,
   makeAwaitable,
-  type WithoutQueues,
 } from '../awaitable/queue-pair.ts'
 import type { CompletedRequest } from '../awaitable/request-promises.ts'
 import type { RemoteMemory } from '../mr/remote-memory.ts'
-import type { DeviceContext, Named, Plan } from '../plan.ts'
+import type { DeviceContext, ObjectReference, Plan } from '../plan.ts'
 import {
   type Connected,
   type ConnectOptions,
@@ -80,9 +80,9 @@ export interface AwaitableUcQueuePair
     Operations<AwaitedMessageOptions, AwaitedOptions, PromisedCompletion, Promise<RemoteMemory>> {}
 
 /** Options of `pd.rcQp` without a `sendCq`. */
-export interface AwaitableRcOptions extends WithoutQueues<RcQueuePairOptions> {}
+export interface AwaitableRcOptions extends AwaitableOptions<RcQueuePairOptions> {}
 /** Options of `pd.ucQp` without a `sendCq`. */
-export interface AwaitableUcOptions extends WithoutQueues<UcQueuePairOptions> {}
+export interface AwaitableUcOptions extends AwaitableOptions<UcQueuePairOptions> {}
 
 /** Options of `pd.rcQp` with a `sendCq`. */
 export interface RcQueuePairOptions
@@ -124,7 +124,11 @@ class RcObject extends ReliableQp<typeof RcQp> implements RcQueuePair {
 }
 const rcType = queuePairType('RcQueuePair', RcObject)
 
-export const rcQpPlan = (context: DeviceContext, pd: Named, options: RcQueuePairOptions): Plan<RcQueuePair> => {
+export const rcQpPlan = (
+  context: DeviceContext,
+  pd: ObjectReference,
+  options: RcQueuePairOptions,
+): Plan<RcQueuePair> => {
   checkOptions('rc_qp.create', 'options', options, optionNames)
   return queuePairPlan(context, rcType, pd, options)
 }
@@ -149,7 +153,11 @@ class UcObject extends MessageQp<typeof UcQp> implements UcQueuePair {
 }
 const ucType = queuePairType('UcQueuePair', UcObject)
 
-export const ucQpPlan = (context: DeviceContext, pd: Named, options: UcQueuePairOptions): Plan<UcQueuePair> => {
+export const ucQpPlan = (
+  context: DeviceContext,
+  pd: ObjectReference,
+  options: UcQueuePairOptions,
+): Plan<UcQueuePair> => {
   checkOptions('uc_qp.create', 'options', options, optionNames)
   return queuePairPlan(context, ucType, pd, options)
 }
@@ -169,12 +177,20 @@ const awaitableRcType = queuePairType('RcQueuePair', AwaitableRc)
 const awaitableUcType = queuePairType('UcQueuePair', awaitable<AwaitableUcQueuePair>(UcObject, ucRequests))
 
 /** Creates an RC queue pair whose requests return promises. */
-export const awaitableRcQp = (context: DeviceContext, pd: Named, options?: AwaitableRcOptions): AwaitableRcQueuePair =>
+export const awaitableRcQp = (
+  context: DeviceContext,
+  pd: ObjectReference,
+  options?: AwaitableRcOptions,
+): AwaitableRcQueuePair =>
   makeAwaitable(context, 'rc_qp.create', options, optionNames, optionsWithCq =>
     queuePairPlan(context, awaitableRcType, pd, optionsWithCq),
   )
 /** Creates a UC queue pair whose requests return promises. */
-export const awaitableUcQp = (context: DeviceContext, pd: Named, options?: AwaitableUcOptions): AwaitableUcQueuePair =>
+export const awaitableUcQp = (
+  context: DeviceContext,
+  pd: ObjectReference,
+  options?: AwaitableUcOptions,
+): AwaitableUcQueuePair =>
   makeAwaitable(context, 'uc_qp.create', options, optionNames, optionsWithCq =>
     queuePairPlan(context, awaitableUcType, pd, optionsWithCq),
   )

@@ -15,11 +15,11 @@ import { type Addressing, addressing, addressRecord, invalidGid, type PathOption
 import { checkOptions, checkRecord, type KnownOptions } from '../arguments/options.ts'
 import { type MessageOptions, UC_OPTIONS } from '../arguments/request-options.ts'
 import {
+  type AwaitableOptions,
   type AwaitableQueuePair,
   type AwaitedMessageOptions,
   awaitable,
   makeAwaitable,
-  type WithoutQueues,
 } from '../awaitable/queue-pair.ts'
 import type { CompletedRequest } from '../awaitable/request-promises.ts'
 import { checkBytes, checkU32, formatValue, invalidArgument, RdmaError, withoutObject } from '../error.ts'
@@ -29,7 +29,7 @@ import {
   checkObject,
   type DeviceContext,
   destroyUnlessRemoved,
-  type Named,
+  type ObjectReference,
   type Plan,
   plan,
 } from '../plan.ts'
@@ -257,7 +257,11 @@ class AhObject extends VerbsObject implements AddressHandle {
 defineVerbsClass(AhObject, 'ah', 'AddressHandle')
 
 /** An address handle in protection domain `pd`. */
-export const addressPlan = (context: DeviceContext, pd: Named, destination: Destination): Plan<AddressHandle> => {
+export const addressPlan = (
+  context: DeviceContext,
+  pd: ObjectReference,
+  destination: Destination,
+): Plan<AddressHandle> => {
   checkObject(context, 'ah.create', 'pd', pd)
   const attributes = addressAttributes('ah.create', context, destination)
   return plan(
@@ -283,7 +287,7 @@ type CreateAhsResult = Out<typeof Pd.methods.createAhs> & { readonly numbers?: r
 /** Creates many address handles, with one call if the device supports it (R25). All or none. */
 export const makeAddresses = (
   context: DeviceContext,
-  pd: Named,
+  pd: ObjectReference,
   destinations: readonly Destination[],
 ): readonly AddressHandle[] => {
   const { carrier, makeAll } = context
@@ -317,7 +321,11 @@ export const makeAddresses = (
 }
 
 /** Destroys many address handles with one call for AHS_PER_CALL of them; each call destroys all or none. */
-export const closeAddresses = (context: DeviceContext, pd: Named, addresses: readonly AddressHandle[]): void => {
+export const closeAddresses = (
+  context: DeviceContext,
+  pd: ObjectReference,
+  addresses: readonly AddressHandle[],
+): void => {
   const { carrier } = context
   if (!Array.isArray(addresses))
     throw invalidArgument('pd.destroyAhs', `the address handles: ${formatValue(addresses)} is not a list`)
@@ -359,7 +367,7 @@ export interface UdQueuePairOptions
     ActiveOptions<UdActivation> {}
 
 /** Options of `pd.udQp` without a `sendCq`. */
-export interface AwaitableUdOptions extends WithoutQueues<UdQueuePairOptions> {}
+export interface AwaitableUdOptions extends AwaitableOptions<UdQueuePairOptions> {}
 
 const udOptionNames: KnownOptions<UdQueuePairOptions> = { ...queuePairOptionNames, initial: true, active: true }
 
@@ -404,13 +412,21 @@ class UdObject extends DatagramQp<typeof UdQp> implements UdQueuePair {
 const udType = queuePairType('UdQueuePair', UdObject)
 const awaitableUdType = queuePairType('UdQueuePair', awaitable<AwaitableUdQueuePair>(UdObject, { send: 2 }))
 
-export const udQpPlan = (context: DeviceContext, pd: Named, options: UdQueuePairOptions): Plan<UdQueuePair> => {
+export const udQpPlan = (
+  context: DeviceContext,
+  pd: ObjectReference,
+  options: UdQueuePairOptions,
+): Plan<UdQueuePair> => {
   checkOptions('ud_qp.create', 'options', options, udOptionNames)
   return queuePairPlan(context, udType, pd, activeAtCreation(activation, options))
 }
 
 /** Creates a queue pair whose requests return promises. */
-export const awaitableUdQp = (context: DeviceContext, pd: Named, options?: AwaitableUdOptions): AwaitableUdQueuePair =>
+export const awaitableUdQp = (
+  context: DeviceContext,
+  pd: ObjectReference,
+  options?: AwaitableUdOptions,
+): AwaitableUdQueuePair =>
   makeAwaitable(context, 'ud_qp.create', options, udOptionNames, optionsWithCq =>
     queuePairPlan(context, awaitableUdType, pd, activeAtCreation(activation, optionsWithCq)),
   )

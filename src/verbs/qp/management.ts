@@ -10,7 +10,7 @@ import { QpState } from '../../spec/enums.ts'
 import type { ObjectClass } from '../../spec/schema/schema.ts'
 import { GSI_QKEY } from '../../spec/wire/mad.ts'
 import { checkOptions, type KnownOptions } from '../arguments/options.ts'
-import type { DeviceContext, Named, Plan } from '../plan.ts'
+import type { DeviceContext, ObjectReference, Plan } from '../plan.ts'
 import { type Activatable, type Activation, type ActiveOptions, activate, activeAtCreation } from './activation.ts'
 import { firstPsn } from './connection.ts'
 import { DatagramQp, type DatagramSender } from './datagram.ts'
@@ -85,11 +85,19 @@ class SmiObject extends DatagramQp<typeof SmiQp> implements SmiQueuePair {
 const gsiType = queuePairType('GsiQueuePair', GsiObject)
 const smiType = queuePairType('SmiQueuePair', SmiObject)
 
-export const gsiQpPlan = (context: DeviceContext, pd: Named, options: GsiQueuePairOptions): Plan<GsiQueuePair> => {
+export const gsiQpPlan = (
+  context: DeviceContext,
+  pd: ObjectReference,
+  options: GsiQueuePairOptions,
+): Plan<GsiQueuePair> => {
   checkOptions('gsi_qp.create', 'options', options, optionNames)
   return queuePairPlan(context, gsiType, pd, activeAtCreation(gsiActivation, options))
 }
-export const smiQpPlan = (context: DeviceContext, pd: Named, options: SmiQueuePairOptions): Plan<SmiQueuePair> => {
+export const smiQpPlan = (
+  context: DeviceContext,
+  pd: ObjectReference,
+  options: SmiQueuePairOptions,
+): Plan<SmiQueuePair> => {
   checkOptions('smi_qp.create', 'options', options, optionNames)
   return queuePairPlan(context, smiType, pd, activeAtCreation(smiActivation, options))
 }

@@ -28,7 +28,7 @@ import {
   type DeviceContext,
   eventSource,
   type LocalPath,
-  type Named,
+  type ObjectReference,
   type Plan,
   type Reference,
 } from '../plan.ts'
@@ -516,10 +516,10 @@ export const initialAttributesOf = (
 }
 
 /** A queue pair of a type in protection domain `pd`. */
-export const queuePairPlan = <T extends Disposable & Named>(
+export const queuePairPlan = <T extends Disposable & ObjectReference>(
   context: DeviceContext,
   type: QueuePairType<T>,
-  pd: Named,
+  pd: ObjectReference,
   options: (SendQueueOptions | QueuePairOptions) & PeerOptions<ConnectOptions> & { readonly initial?: object },
 ): Plan<T> => {
   const { cls, Constructor, stepsTo } = type

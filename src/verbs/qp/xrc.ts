@@ -9,7 +9,16 @@ import type { Out } from '../../spec/schema/schema.ts'
 import { checkOptions, type KnownOptions } from '../arguments/options.ts'
 import { type RcMessageOptions, type SendOptions, XRC_OPTIONS, type XrcOptions } from '../arguments/request-options.ts'
 import { defineVerbsClass, VerbsObject } from '../objects/verbs-object.ts'
-import { checkObject, type DeviceContext, eventSource, type Kind, make, type Named, type Plan, plan } from '../plan.ts'
+import {
+  checkObject,
+  type DeviceContext,
+  eventSource,
+  type Kind,
+  make,
+  type ObjectReference,
+  type Plan,
+  plan,
+} from '../plan.ts'
 import {
   type Connected,
   connectBy,
@@ -118,7 +127,7 @@ class TargetObject extends BareQp<typeof XrcTgtQp> implements XrcTarget {
 }
 defineVerbsClass(TargetObject, 'qp', 'XrcTarget')
 
-const targetPlan = (context: DeviceContext, xrcd: Named, options: XrcTargetOptions): Plan<XrcTarget> => {
+const targetPlan = (context: DeviceContext, xrcd: ObjectReference, options: XrcTargetOptions): Plan<XrcTarget> => {
   checkObject(context, 'xrc_tgt_qp.create', 'xrcd', xrcd)
   checkOptions('xrc_tgt_qp.create', 'options', options, targetOptionNames)
   const { qpn } = options
@@ -183,7 +192,7 @@ const initiatorType = queuePairType('XrcInitiator', InitiatorObject)
 
 export const xrcInitiatorPlan = (
   context: DeviceContext,
-  pd: Named,
+  pd: ObjectReference,
   options: XrcInitiatorOptions,
 ): Plan<XrcInitiator> => {
   checkOptions('xrc_ini_qp.create', 'options', options, initiatorOptionNames)

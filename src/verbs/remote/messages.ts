@@ -7,7 +7,7 @@ import { CallError, errnoName } from '../../spec/errno.ts'
 import { type AnyValues, CREATE_FD, type ObjectClass, sizeOf } from '../../spec/schema/schema.ts'
 import { agreedClass } from '../../spec/schema/versions.ts'
 import type { Call } from '../../uapi/call.ts'
-import { decodeResult, encodeCall, type OutputRoom } from '../../uapi/object/client.ts'
+import { decodeResult, encodeCall, type OutputBuffer } from '../../uapi/object/client.ts'
 import { ioctlRequest } from '../../uapi/object/dialect.ts'
 import { payloadOf } from '../../uapi/object/format.ts'
 import { writeRequest } from '../../uapi/session-codec.ts'
@@ -57,7 +57,7 @@ export const createCalls = (session: Pick<Session, 'ask' | 'memory'>, context: n
     }
     /** Addresses of long inputs, and address and length of long outputs, by attribute. */
     const inputAddresses: Record<string, bigint> = {}
-    const rooms: Record<string, OutputRoom> = {}
+    const outputBuffers: Record<string, OutputBuffer> = {}
     let nextBuffer = MESSAGE_BYTES
     /** Offset of an unused buffer in the memory. */
     const takeBuffer = (): number => {
@@ -80,11 +80,11 @@ export const createCalls = (session: Pick<Session, 'ask' | 'memory'>, context: n
       }
       for (const [attribute, { of }] of Object.entries(call.method.out))
         if (canBeOutside(of.kind) && sizeOf(of) > MAX_INLINE_BYTES)
-          rooms[attribute] = {
+          outputBuffers[attribute] = {
             address: BigInt(memory.address + takeBuffer()),
             length: Math.min(sizeOf(of), BUFFER_BYTES),
           }
-      const message = encodeCall(call, { inputAddresses, rooms })
+      const message = encodeCall(call, { inputAddresses, outputBuffers })
       memory.bytes.set(message, 0)
       const { reply, fds } = session.ask(name, (buffer, header) =>
         writeRequest(

@@ -13,7 +13,7 @@ import {
   type EventSource,
   eventSource,
   type Kind,
-  type Named,
+  type ObjectReference,
   type Plan,
   type Reference,
 } from '../plan.ts'
@@ -55,7 +55,11 @@ const DEFAULT_MAX_WR = 256
 const srqOptionNames: KnownOptions<SrqOptions> = { maxWr: true, maxSge: true }
 
 /** The arguments of `create` that SRQs of both classes have. */
-const srqArguments = (pd: Named, source: EventSource, { maxWr = DEFAULT_MAX_WR, maxSge = 1 }: SrqOptions) => ({
+const srqArguments = (
+  pd: ObjectReference,
+  source: EventSource,
+  { maxWr = DEFAULT_MAX_WR, maxSge = 1 }: SrqOptions,
+) => ({
   pd: pd.handle,
   maxWr,
   maxSge,
@@ -98,7 +102,11 @@ defineVerbsClass(XrcSrqObject, 'srq', 'XrcSharedReceiveQueue')
 defineVerbsClass(SrqObject, 'srq', 'SharedReceiveQueue')
 
 /** A shared receive queue in protection domain `pd`. */
-export const srqPlan = (context: DeviceContext, pd: Named, options: SrqOptions = {}): Plan<SharedReceiveQueue> => {
+export const srqPlan = (
+  context: DeviceContext,
+  pd: ObjectReference,
+  options: SrqOptions = {},
+): Plan<SharedReceiveQueue> => {
   checkObject(context, 'srq.create', 'pd', pd)
   checkOptions('srq.create', 'options', options, srqOptionNames)
   const source = eventSource(context, Srq)
@@ -124,7 +132,11 @@ export interface XrcSrqOptions extends SrqOptions {
 const xrcSrqOptionNames: KnownOptions<XrcSrqOptions> = { ...srqOptionNames, xrcd: true, cq: true }
 
 /** An XRC shared receive queue in protection domain `pd`. */
-export const xrcSrqPlan = (context: DeviceContext, pd: Named, options: XrcSrqOptions): Plan<XrcSharedReceiveQueue> => {
+export const xrcSrqPlan = (
+  context: DeviceContext,
+  pd: ObjectReference,
+  options: XrcSrqOptions,
+): Plan<XrcSharedReceiveQueue> => {
   checkOptions('xrc_srq.create', 'options', options, xrcSrqOptionNames)
   checkObject(context, 'xrc_srq.create', 'pd', pd)
   checkObject(context, 'xrc_srq.create', 'xrcd', options.xrcd)

@@ -215,7 +215,7 @@ describe('races: logs and devices', () => {
     log(1, SEND, 6)
     write(6)
     join()
-    assert.deepEqual([races.length, feed.unlogged, feed.joined], [0, 2, 1])
+    assert.deepEqual([races.length, feed.requestsWithoutPost, feed.joinedRequests], [0, 2, 1])
   })
 
   it('a queue with lost or uncounted posts is left out until it is reset', () => {
@@ -225,12 +225,12 @@ describe('races: logs and devices', () => {
     log(1, SEND, 5, 0)
     write(5)
     join()
-    feed.lost(1)
+    feed.markLogLost(1)
     feed.forget(5, 1, 'qp', 5)
     log(1, SEND, 5)
     write(5)
     join()
-    assert.deepEqual([races.length, feed.unlogged], [1, 1])
+    assert.deepEqual([races.length, feed.requestsWithoutPost], [1, 1])
   })
 
   it('forgetting a queue pair keeps the posts of an SRQ whose handle is its number, and the reverse', () => {
@@ -242,7 +242,7 @@ describe('races: logs and devices', () => {
       for (const queue of [SEND, RECEIVE, SHARED]) log(1, queue, 5)
       join()
       feed.forget(5, 1, kind, 5)
-      assert.equal(feed.unseen, unseen)
+      assert.equal(feed.unseenPosts, unseen)
     }
   })
 
@@ -250,17 +250,17 @@ describe('races: logs and devices', () => {
     const { feed, log, write, join } = scenario()
     for (let i = 0; i < 600_000; i++) log(1, SEND, i < 580_000 ? i : i % 3)
     join()
-    assert.ok(feed.unseen <= 2 ** 19, `${feed.unseen} posts are kept`)
+    assert.ok(feed.unseenPosts <= 2 ** 19, `${feed.unseenPosts} posts are kept`)
     for (let qp = 0; qp < 580_000; qp++) feed.forget(qp, 1, 'qp', qp)
-    assert.equal(feed.unseen, 0)
+    assert.equal(feed.unseenPosts, 0)
     log(1, SEND, 5)
     log(1, SEND, 5)
     log(1, SEND | REFUSED, 5)
     join()
-    assert.equal(feed.unseen, 1)
+    assert.equal(feed.unseenPosts, 1)
     write(5)
     join()
-    assert.equal(feed.unseen, 0)
+    assert.equal(feed.unseenPosts, 0)
   })
 
   it('entries that are logged after the reading began wait for the next join, since an earlier one may be missing', () => {

@@ -37,7 +37,7 @@ describe('userdma stat', () => {
           objects: { pd: 1, rc_qp: 2 },
           hw_counters: { sent_pkts: 5, rcvd_pkts: 0 },
           counters: { port_xmit_data: 40 },
-          port: { sentPackets: 5, cutMessages: 2 },
+          port: { sentPackets: 5, segmentedMessages: 2 },
           transport: { sentPackets: 5, retransmissions: 0 },
           faults: { dropped: 3, delayed: 0 },
         },
@@ -58,7 +58,7 @@ device rxe0 at 127.0.0.1
   objects      pd 1, rc_qp 2
   hw_counters  sent_pkts 5
   counters     port_xmit_data 40
-  port         cutMessages 2
+  port         segmentedMessages 2
   transport    none
   faults       dropped 3
 `,

@@ -2,6 +2,7 @@
  * IP over the device between hosts in virtual time: interfaces and sockets as programs call them, over links that lose
  * packets and devices that are added and removed (R31, R40).
  */
+
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { NeighbourLimits } from '../../../src/ip/neighbours.ts'
@@ -9,7 +10,7 @@ import { SOCKET_RECEIVE_BYTES } from '../../../src/spec/classes/device/ip.ts'
 import { GSI_QPN } from '../../../src/spec/wire/mad.ts'
 import { addressText } from '../../../src/wire/address.ts'
 import { ENCAPSULATION_BYTES } from '../../../src/wire/ipoib.ts'
-import { errnoOf } from '../../drivers/rxe/machine.ts'
+import { errnoOf } from '../../core/fixture.ts'
 import { type Host, twoHosts, type VirtualNetwork } from '../rdma-cm/hosts.ts'
 import { Stack } from './stack.ts'
 

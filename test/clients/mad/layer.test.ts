@@ -228,14 +228,14 @@ describe('the classes of management datagrams', () => {
     assertRefused(Errno.EINVAL, () => send(address))
     assert.deepEqual(invokeNow(context, MadAgentClass, 'query', agent, {}, callerWithoutMemory).out, { outstanding: 1 })
     assertRefused(Errno.EAGAIN, () =>
-      invokeNow(context, MadChannel, 'receive', channel, { room: MAD_BYTES }, callerWithoutMemory),
+      invokeNow(context, MadChannel, 'receive', channel, { bufferBytes: MAD_BYTES }, callerWithoutMemory),
     )
     network.settle()
     assert.equal(fd.sink.unread(), 1)
     assertRefused(Errno.EINVAL, () =>
-      invokeNow(context, MadChannel, 'receive', channel, { room: MAD_BYTES - 1 }, callerWithoutMemory),
+      invokeNow(context, MadChannel, 'receive', channel, { bufferBytes: MAD_BYTES - 1 }, callerWithoutMemory),
     )
-    const { out } = invokeNow(context, MadChannel, 'receive', channel, { room: MAD_BYTES }, callerWithoutMemory)
+    const { out } = invokeNow(context, MadChannel, 'receive', channel, { bufferBytes: MAD_BYTES }, callerWithoutMemory)
     assert.deepEqual([out.agent, out.status, out.length, fd.sink.unread()], [agent, 0, MAD_BYTES, 0])
     closeContext(context)
     assert.equal(first.counts.mad_agent, 0)
@@ -280,14 +280,14 @@ describe('the classes of management datagrams', () => {
       MadChannel,
       'receive',
       channel,
-      { room: MAD_BYTES },
+      { bufferBytes: MAD_BYTES },
       callerWithoutMemory,
     )
     const used = limit - charged
     account.charge(used)
     undelivered!()
     account.release(used)
-    const again = invokeNow(context, MadChannel, 'receive', channel, { room: MAD_BYTES }, callerWithoutMemory)
+    const again = invokeNow(context, MadChannel, 'receive', channel, { bufferBytes: MAD_BYTES }, callerWithoutMemory)
     assert.deepEqual(again.out.data, out.data)
     again.undelivered!()
     // Each send left an unread header, which is charged with MESSAGE_OVERHEAD (channel.ts): less than 300 bytes.

@@ -2,6 +2,7 @@
  * The classes of rdma_cm as programs call them: identifiers of channels, their events and counts of read events,
  * migration to another channel, multicast, and limits per program (R18).
  */
+
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { emitAddress, ipAddress, type SocketAddress } from '../../../src/clients/rdma-cm/socket-address.ts'
@@ -17,7 +18,8 @@ import type { Caller, Context } from '../../../src/core/model.ts'
 import { CmChannel } from '../../../src/spec/classes/connections/cm_channel.ts'
 import { CmId, CmMulticast } from '../../../src/spec/classes/connections/cm_id.ts'
 import { CmEventType, CmPortSpace } from '../../../src/spec/enums.ts'
-import { errnoOf, ipv4 } from '../../drivers/rxe/machine.ts'
+import { errnoOf } from '../../core/fixture.ts'
+import { ipv4 } from '../../drivers/rxe/machine.ts'
 import { assertNothingLeft, type Host, ip4, parametersOf, twoHosts } from './hosts.ts'
 
 const PORT = 7471

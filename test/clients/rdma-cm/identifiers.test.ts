@@ -2,6 +2,7 @@
  * Identifiers of rdma_cm from bind to destroy, between hosts in virtual time: ports, listeners, connections,
  * disconnects, and the events of each (R17, R18).
  */
+
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { Family, type SocketAddress } from '../../../src/clients/rdma-cm/socket-address.ts'
@@ -9,7 +10,7 @@ import { CmPortSpace } from '../../../src/spec/enums.ts'
 import { Errno } from '../../../src/spec/errno.ts'
 import { rejReason } from '../../../src/spec/wire/mad.ts'
 import { rdmaCmServiceId } from '../../../src/wire/mad/mad.ts'
-import { errnoOf } from '../../drivers/rxe/machine.ts'
+import { errnoOf } from '../../core/fixture.ts'
 import {
   any4,
   any6,

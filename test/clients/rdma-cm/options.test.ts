@@ -2,12 +2,14 @@
  * Options of identifiers (rdma_set_option), and vendor options of requests and replies (ECE): states, sizes and errors
  * as in Linux.
  */
+
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { setOption } from '../../../src/clients/rdma-cm/options.ts'
 import { pathRecord } from '../../../src/clients/rdma-cm/path-record.ts'
 import { CmOptionLevel, CmPortSpace } from '../../../src/spec/enums.ts'
-import { errnoOf, ipv4 } from '../../drivers/rxe/machine.ts'
+import { errnoOf } from '../../core/fixture.ts'
+import { ipv4 } from '../../drivers/rxe/machine.ts'
 import { assertNothingLeft, type Host, ip4, parametersOf, twoHosts } from './hosts.ts'
 
 const PORT = 7471

@@ -128,7 +128,7 @@ test('UNDO refuses entries that cannot be undone, before the first entry runs', 
     /entry 1 of the chain: cq\.reqNotify of an object that the chain does not create cannot be undone/,
   )
   assert.deepEqual(live(setup), ['cq 0'])
-  assert.equal(run(setup, [link(Interface, 'query', {}, { options: { rooms: {} } })], UNDO).error, Errno.ENOSPC)
+  assert.equal(run(setup, [link(Interface, 'query', {}, { options: { outputBuffers: {} } })], UNDO).error, Errno.ENOSPC)
   const { device: Device, port: Port } = Classes
   const cases = [
     link(Device, 'queryGidTable', {}),
@@ -191,7 +191,7 @@ const runFromMemory = (setup: TestSetup, links: readonly ChainLink[], isWritable
   const call = { class: Interface, methodName: 'chain', method: Interface.methods.chain, object: 0 }
   const message = encodeCall(
     { ...call, args: { entries, onError: STOP } },
-    { inputAddresses: { entries: at }, rooms: { results: { address: at, length: entries.length } } },
+    { inputAddresses: { entries: at }, outputBuffers: { results: { address: at, length: entries.length } } },
   )
   const memory = new Map([
     [0x1000n, message],

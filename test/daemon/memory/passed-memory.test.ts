@@ -99,7 +99,7 @@ test('a session passes one file, its calls are at offsets in it, and it is close
 
   const { context, descriptors: opened } = await client.open(SYSTEM_NODE)
   const call = { class: System, methodName: 'query', method: System.methods.query, object: 0, args: {} } as const
-  const message = encodeCall(call, { rooms: { devices: 4096, classes: 4096 } })
+  const message = encodeCall(call, { outputBuffers: { devices: 4096, classes: 4096 } })
   memory.bytes.set(message, 4096)
   assert.equal(await client.ioctl(context, ioctlRequest(call.method.call), 4096n), 0)
   const { out } = decodeResult(call, memory.bytes.slice(4096, 4096 + message.length))

@@ -124,7 +124,7 @@ export const openClient = (core: Core, deviceName: string, interfaceName: string
     },
     send(receiver, tag, data, slot, offset = 0) {
       const flags = slot === undefined ? 0 : CTX_EXPECTED
-      const head = encodeRecords(CtxSend, [{ to: receiver, flags, slot: slot ?? 0, offset, tag }])
+      const head = encodeRecords(CtxSend, [{ destination: receiver, flags, slot: slot ?? 0, offset, tag }])
       caller.bytes.set(head)
       caller.bytes.set(data, head.length)
       return opsWrite(fd, caller, 0n, head.length + data.length)

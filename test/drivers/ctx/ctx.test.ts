@@ -210,7 +210,7 @@ test('a client that uses only the class sends, and is notified on the descriptor
     errnoOf(() => invokeNow(context, CtxContext, 'arm', from.object as number, {}, caller)),
     'EINVAL',
   )
-  const message = { to: to.out.info.number, tag: 1n, data: bytes(5) }
+  const message = { destination: to.out.info.number, tag: 1n, data: bytes(5) }
   invokeNow(context, CtxContext, 'send', from.object as number, message, caller)
   assert.equal(core.events, 1)
 })

@@ -108,7 +108,9 @@ const callDescriptor = ({ caller, fds }: Attacker, random: RandomSource): string
             handle: 0,
           },
         ])
-      : encodeRecords(CtxSend, [{ to: number(), flags: random.int(2), slot: number(), offset: number(), tag: 1n }]),
+      : encodeRecords(CtxSend, [
+          { destination: number(), flags: random.int(2), slot: number(), offset: number(), tag: 1n },
+        ]),
   )
   const address = random.hits(0.95) ? 0n : BigInt(random.u32())
   try {

@@ -2,6 +2,7 @@
  * Datagrams on the soft device through core's invoke and the rings: address handles, the IP header that a receiver gets
  * in place of the GRH, multicast groups, the queue pair of the general services (QP 1).
  */
+
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { closeContext, invokeNow } from '../../../src/core/index.ts'
@@ -17,10 +18,10 @@ import { GSI_QKEY, GSI_QPN } from '../../../src/spec/wire/mad.ts'
 import { WcStatus } from '../../../src/spec/work.ts'
 import { plainArena } from '../../../src/wire/arena.ts'
 import { parseFrame } from '../../../src/wire/frame.ts'
+import { errnoOf } from '../../core/fixture.ts'
 import {
   assertNothingLeft,
   cap,
-  errnoOf,
   ipv4,
   ipv6,
   type Machine,

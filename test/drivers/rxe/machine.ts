@@ -32,7 +32,6 @@ import { Mr } from '../../../src/spec/classes/mr.ts'
 import { Pd } from '../../../src/spec/classes/pd.ts'
 import { RcQp } from '../../../src/spec/classes/qp/rc_qp.ts'
 import { AccessFlags, Mtu, QpState } from '../../../src/spec/enums.ts'
-import { CallError, errnoName } from '../../../src/spec/errno.ts'
 import type { In } from '../../../src/spec/schema/schema.ts'
 import { plainArena } from '../../../src/wire/arena.ts'
 import { type MappedRing, mapRing, type TestRings, testRings } from './provider.ts'
@@ -307,17 +306,6 @@ export const register = (p: Program, size: number, access = ALL_ACCESS): Region 
   const args = { pd: p.pd, start, length: BigInt(size), iova: start, access }
   const { object, out } = invokeNow(p.context, Mr, 'create', 0, args, p.caller)
   return { handle: object!, bytes, address, lkey: out.lkey, rkey: out.rkey }
-}
-
-/** Name of the errno with which `call` throws, 'ok' if it does not throw; other errors than CallErrors are rethrown. */
-export const errnoOf = (call: () => unknown): string => {
-  try {
-    call()
-    return 'ok'
-  } catch (error) {
-    if (error instanceof CallError) return errnoName(error.errno)
-    throw error
-  }
 }
 
 /** Checks that closed contexts left nothing: objects, keys, rings, QP numbers, buffers and flows of the link. */

@@ -178,7 +178,7 @@ export const daemonCarrier = async (
           descriptors: fds,
         } = await sendCall(client, contextOf(openings, op.opening), call, {
           inputAddresses: { entries: at },
-          rooms: { results: { address: at, length: CHAIN_BYTES } },
+          outputBuffers: { results: { address: at, length: CHAIN_BYTES } },
         })
         if (ret < 0n) return { code: errnoName(-Number(ret)), out: {}, fds }
         descriptors += fds.length

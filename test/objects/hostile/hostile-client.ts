@@ -122,7 +122,7 @@ export const objectMessage = (state: ClientState): Message | undefined => {
     const sentEntries = random.hits(0.7) ? mutate(entries, entries, splitChain, random) : entries
     const results = { address: BUFFERS_AT, length: random.hits(0.9) ? AREA_BYTES : 64 }
     const whole = { ...call, args: { ...call.args, entries: sentEntries } }
-    const bytes = encodeCall(whole, { inputAddresses: { entries: BUFFERS_AT }, rooms: { results } })
+    const bytes = encodeCall(whole, { inputAddresses: { entries: BUFFERS_AT }, outputBuffers: { results } })
     return { systemCall: 'ioctl', request, bytes, memory: [{ address: BUFFERS_AT, bytes: sentEntries }], title }
   }
   const isIndirect = random.hits(0.2)
@@ -134,7 +134,7 @@ export const objectMessage = (state: ClientState): Message | undefined => {
       call.args[first] !== undefined && { inputAddresses: { [first]: BUFFERS_AT } }),
     ...(isIndirect &&
       result !== undefined && {
-        rooms: { [result]: { address: BUFFERS_AT, length: random.pick([0, 8, AREA_BYTES]) } },
+        outputBuffers: { [result]: { address: BUFFERS_AT, length: random.pick([0, 8, AREA_BYTES]) } },
       }),
   })
   return { systemCall: 'ioctl', request, bytes, memory: [], title, ...(call.fd !== undefined && { fd: call.fd }) }

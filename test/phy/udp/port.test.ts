@@ -43,15 +43,15 @@ describe('UDP', { skip }, () => {
   it('segments runs to a peer only once the peer has sent identification 0', async () => {
     const [a, b, toB, toA] = pair()
     sendRun(a, toB, 0, 10, 1040)
-    assert.equal(a.counters.cutMessages, 0)
+    assert.equal(a.counters.segmentedMessages, 0)
     await collect(b, 10)
     sendRun(b, toA, 0, 1)
     await collect(a, 1)
     sendRun(a, toB, 10, 64, 4112)
-    assert.equal(a.counters.cutMessages, 5, 'a message has at most 65,000 bytes: 15 packets of 4112')
+    assert.equal(a.counters.segmentedMessages, 5, 'a message has at most 65,000 bytes: 15 packets of 4112')
     await collect(b, 64)
     sendRun(a, toB, 74, 60, 272)
-    assert.equal(a.counters.cutMessages, 6, '60 packets in a message')
+    assert.equal(a.counters.segmentedMessages, 6, '60 packets in a message')
     const run = emptyRun()
     await collect(b, 60, run)
     assert.equal(run.count, 60, 'they arrive as one run')
@@ -86,7 +86,7 @@ describe('UDP', { skip }, () => {
     await collect(a, 1)
     sendRun(a, toB, 0, 64, 4112)
     await collect(b, 64)
-    assert.equal(a.counters.cutMessages, 0)
+    assert.equal(a.counters.segmentedMessages, 0)
   })
 
   it('forgets that a peer has sent identification 0 when the last flow to it is closed', async () => {
@@ -96,7 +96,7 @@ describe('UDP', { skip }, () => {
     a.closeFlow(toB)
     const newFlow = a.openFlow(flowBetween(loopback(1), loopback(2)))
     sendRun(a, newFlow, 0, 2)
-    assert.equal(a.counters.cutMessages, 0)
+    assert.equal(a.counters.segmentedMessages, 0)
     await collect(b, 2)
   })
 
@@ -217,7 +217,7 @@ describe('UDP', { skip }, () => {
       assert.deepEqual([run.flowAddress.trafficClass, run.flowAddress.hopLimit], [12, 3])
     }
     assert.deepEqual([port.counters.icrcErrors, port.counters.unexpectedIdentifications], [0, 0])
-    assert.ok(port.counters.cutMessages > 0, 'segments without knowing the peer: IPv6 has no identifications')
+    assert.ok(port.counters.segmentedMessages > 0, 'segments without knowing the peer: IPv6 has no identifications')
   })
 
   it('receives from more senders than its table can hold', async () => {

@@ -51,7 +51,7 @@ const startSending = (errnoOf: (segment: number, bytes: number) => number) => {
     icrcErrors: 0,
     dropped: 0,
     sendCalls: 0,
-    cutMessages: 0,
+    segmentedMessages: 0,
     sendErrors: 0,
     lastSendError: 0,
   }
@@ -102,7 +102,7 @@ describe('sending over UDP', () => {
     for (let i = 0; i < 70; i++) assert.ok(t.isSealed(64 * i, i % 62), `packet ${i}`)
     t.sendRun(70)
     assert.deepEqual(t.sent, [...smallerMessages, ...smallerMessages], 'immediately, from then on')
-    assert.deepEqual([t.counters.cutMessages, t.counters.sendCalls, t.counters.dropped], [3, 4, 0])
+    assert.deepEqual([t.counters.segmentedMessages, t.counters.sendCalls, t.counters.dropped], [3, 4, 0])
   })
 
   it('sends many packets one by one when the kernel does not segment', () => {
@@ -141,7 +141,7 @@ describe('sending over UDP', () => {
       ])
       for (let i = 0; i < 3; i++) assert.ok(t.isSealed(64 * i, 0))
       t.sendRun(3)
-      assert.equal(t.counters.cutMessages, 1)
+      assert.equal(t.counters.segmentedMessages, 1)
       assert.deepEqual([t.sent.length, t.counters.dropped], [6, 0])
     })
 

@@ -68,7 +68,7 @@ static char *buffer;
 static union ibv_gid gid;
 static uint64_t case_number;
 /* Flags in shared memory: one thread or process sets a flag, another polls it, which `userdma check` does not see. */
-static volatile int *shared_flags;
+static volatile int *shared_flag;
 
 static void *need(void *object, const char *function)
 {
@@ -243,18 +243,18 @@ INLINE void send_message(struct side *from, struct side *to)
 
 /* ---- threads and processes ---- */
 
-static void wait_for_flag(int index)
+static void wait_for_flag(void)
 {
-    while (!shared_flags[index])
+    while (!*shared_flag)
         sched_yield();
 }
 
-static void set_flag(int index)
+static void set_flag(void)
 {
-    shared_flags[index] = 1;
+    *shared_flag = 1;
 }
 
-/* Starts a thread. A body that must run later than the code of the case waits with `wait_for_flag(0)`. */
+/* Starts a thread. A body that must run later than the code of the case waits with `wait_for_flag()`. */
 static pthread_t start_thread(void *(*body)(void *), struct link *links)
 {
     pthread_t thread;
@@ -463,9 +463,8 @@ CASE(received_then_sent)
 
 static void *write_later(void *links)
 {
-    wait_for_flag(0);
+    wait_for_flag();
     WRITE(&((struct link *)links)[1].a, SOURCE2, REMOTE);
-    set_flag(1);
     return NULL;
 }
 CASE(threads)
@@ -474,15 +473,14 @@ CASE(threads)
     const pthread_t thread = start_thread(write_later, one);
     WRITE(&one->a, SOURCE, REMOTE);
     poll_one(&one->a);
-    set_flag(0);
-    wait_for_flag(1);
+    set_flag();
     pthread_join(thread, NULL);
 }
 
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static void *write_locked(void *links)
 {
-    wait_for_flag(0);
+    wait_for_flag();
     pthread_mutex_lock(&mutex);
     WRITE(&((struct link *)links)[1].a, SOURCE2, REMOTE);
     pthread_mutex_unlock(&mutex);
@@ -496,7 +494,7 @@ CASE(threads_with_mutex)
     WRITE(&one->a, SOURCE, REMOTE);
     poll_one(&one->a);
     pthread_mutex_unlock(&mutex);
-    set_flag(0);
+    set_flag();
     pthread_join(thread, NULL);
 }
 static void *write_and_poll(void *argument)
@@ -525,7 +523,7 @@ CASE(thread_created_early)
 static void *poll_later(void *argument)
 {
     struct link *links = argument;
-    wait_for_flag(0);
+    wait_for_flag();
     poll_one(&links[0].a);
     WRITE(&links[1].a, SOURCE2, REMOTE);
     return NULL;
@@ -535,7 +533,7 @@ CASE(polled_by_another)
     (void)two;
     const pthread_t thread = start_thread(poll_later, one);
     WRITE(&one->a, SOURCE, REMOTE);
-    set_flag(0);
+    set_flag();
     pthread_join(thread, NULL);
 }
 
@@ -569,15 +567,14 @@ CASE(many_threads_but_one)
     for (int i = 0; i < THREADS; i++)
         pthread_join(threads[i], NULL);
     (void)two;
-    set_flag(0);
-    wait_for_flag(1);
+    set_flag();
     pthread_join(last, NULL);
 }
 
 /*
  * A case whose other thread waits with `wait` until this one has polled its completion and called `wake`. Whatever a
  * thread locks, joins or waits for, `userdma check` takes it to have waited for all threads; so a lock that nobody else
- * has, locked after `wait_for_flag(0)`, is enough.
+ * has, locked after `wait_for_flag()`, is enough.
  */
 #define WAITING_CASE(name, prepare, wait, wake)                                                                        \
     static void *name##_later(void *links)                                                                             \
@@ -644,11 +641,11 @@ WAITING_CASE(condition_after_its_time, is_ready = false, await_briefly(), set_re
 
 static void lock_by_clock(void)
 {
-    wait_for_flag(0);
+    wait_for_flag();
     pthread_mutex_clocklock(&mutex, CLOCK_MONOTONIC, far_future());
     pthread_mutex_unlock(&mutex);
 }
-WAITING_CASE(mutex_of_a_clock, (void)0, lock_by_clock(), set_flag(0))
+WAITING_CASE(mutex_of_a_clock, (void)0, lock_by_clock(), set_flag())
 
 static sem_t semaphore;
 WAITING_CASE(semaphore_of_a_clock, sem_init(&semaphore, 0, 0), sem_clockwait(&semaphore, CLOCK_MONOTONIC, far_future()),
@@ -657,22 +654,22 @@ WAITING_CASE(semaphore_of_a_clock, sem_init(&semaphore, 0, 0), sem_clockwait(&se
 static pthread_rwlock_t rwlock = PTHREAD_RWLOCK_INITIALIZER;
 static void read_lock_by_clock(void)
 {
-    wait_for_flag(0);
+    wait_for_flag();
     pthread_rwlock_clockrdlock(&rwlock, CLOCK_MONOTONIC, far_future());
     pthread_rwlock_unlock(&rwlock);
 }
-WAITING_CASE(rwlock_of_a_clock, (void)0, read_lock_by_clock(), set_flag(0))
+WAITING_CASE(rwlock_of_a_clock, (void)0, read_lock_by_clock(), set_flag())
 
 static mtx_t c11_mutex;
 static cnd_t c11_condition;
 
 static void lock_c11(void)
 {
-    wait_for_flag(0);
+    wait_for_flag();
     mtx_lock(&c11_mutex);
     mtx_unlock(&c11_mutex);
 }
-WAITING_CASE(c11_lock, mtx_init(&c11_mutex, mtx_plain), lock_c11(), set_flag(0))
+WAITING_CASE(c11_lock, mtx_init(&c11_mutex, mtx_plain), lock_c11(), set_flag())
 
 static void set_ready_c11(void)
 {
@@ -745,7 +742,7 @@ CASE(batch)
 CHILD(child_writes)
 {
     (void)socket;
-    wait_for_flag(0);
+    wait_for_flag();
     WRITE(side, SOURCE, REMOTE);
 }
 CASE(processes)
@@ -754,7 +751,7 @@ CASE(processes)
     struct child child = start_child(child_writes);
     WRITE(&one->a, SOURCE, REMOTE);
     poll_one(&one->a);
-    set_flag(0);
+    set_flag();
     end_child(&child);
 }
 CHILD(child_writes_after_barrier)
@@ -783,7 +780,7 @@ CHILD(child_is_told)
 {
     (void)socket;
     receive(side, DEST);
-    set_flag(0);
+    set_flag();
     poll_one(side);
     WRITE(side, SOURCE, REMOTE);
 }
@@ -791,7 +788,7 @@ CASE(processes_with_message)
 {
     (void)two;
     struct child child = start_child(child_is_told);
-    wait_for_flag(0);
+    wait_for_flag();
     WRITE(&one->a, SOURCE, REMOTE);
     poll_one(&one->a);
     SEND(&child.side, SOURCE2);
@@ -801,7 +798,7 @@ CASE(processes_with_early_message)
 {
     (void)two;
     struct child child = start_child(child_is_told);
-    wait_for_flag(0);
+    wait_for_flag();
     WRITE(&one->a, SOURCE, REMOTE);
     SEND(&child.side, SOURCE2);
     end_child(&child);
@@ -810,7 +807,7 @@ CASE(processes_with_early_message)
 CHILD(child_locks)
 {
     (void)socket;
-    wait_for_flag(0);
+    wait_for_flag();
     add(side, WORD, RESULT);
     poll_one(side);
     WRITE(side, SOURCE, REMOTE);
@@ -825,14 +822,14 @@ CASE(processes_with_lock)
     add(&one->a, WORD, RESULT2);
     poll_one(&one->a);
     poll_one(&one->a);
-    set_flag(0);
+    set_flag();
     end_child(&child);
 }
 /* The child locks another word than the parent. */
 CHILD(child_locks_another)
 {
     (void)socket;
-    wait_for_flag(0);
+    wait_for_flag();
     add(side, WORD2, RESULT);
     poll_one(side);
     WRITE(side, SOURCE, REMOTE);
@@ -847,7 +844,7 @@ CASE(processes_with_two_locks)
     add(&one->a, WORD, RESULT2);
     poll_one(&one->a);
     poll_one(&one->a);
-    set_flag(0);
+    set_flag();
     end_child(&child);
 }
 
@@ -932,12 +929,12 @@ int main(int argc, char **argv)
         fprintf(stderr, "usage: %s\n", argv[0]);
         return 1;
     }
-    shared_flags = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    shared_flag = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     setvbuf(stdout, NULL, _IOLBF, 0);
     open_device();
     for (unsigned i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         case_number = i + 1;
-        shared_flags[0] = shared_flags[1] = 0;
+        *shared_flag = 0;
         struct link links[2] = {make_link(0), make_link(0)};
         cases[i].run(&links[0], &links[1]);
         for (int k = 0; k < 2; k++) {

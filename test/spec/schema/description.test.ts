@@ -67,7 +67,7 @@ test('rows with any number changed are valid, or refused with EINVAL', () => {
 test('a type cannot contain itself', () => {
   const copy = structuredClone(describe(classes))
   const first = copy.types.findIndex(({ count }) => count > 0)
-  copy.fields[copy.types[first].of].type = first
+  copy.fields[copy.types[first].target].type = first
   assert.throws(() => declare(copy), /there is no type before this one/)
 })
 
@@ -84,12 +84,12 @@ test('unusable descriptions are refused: invalid names, types that are too large
   const nested: Description = {
     ...structuredClone(describe([])),
     names: new TextEncoder().encode('a\0b\0'),
-    types: [{ ...row, kind: KindNumber.values.u8, of: 0, count: 0 }],
+    types: [{ ...row, kind: KindNumber.values.u8, target: 0, count: 0 }],
     fields: [],
   }
   for (let depth = 0; depth < 40; depth++) {
     nested.fields.push({ ...first, name: 0, offset: 0, type: depth }, { ...first, name: 2, offset: 1, type: depth })
-    nested.types.push({ ...row, of: 2 * depth })
+    nested.types.push({ ...row, target: 2 * depth })
   }
   assert.throws(() => declare(nested), /type \d+ has \d+ fields, at most 4096 are allowed/)
 })

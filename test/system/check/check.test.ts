@@ -62,7 +62,14 @@ const markedLines = (id: string): string[] =>
     .flatMap((text, i) => (text.includes('/* FAULT */') ? [`${id}.c:${i + 1}`] : []))
 
 /** Findings whose programs need options, rights or another daemon; tests of their own below run them. */
-const withOwnTest = ['peer-refused', 'slow-memory', 'like-limit', 'like-operation', 'like-memlock', 'fork-unsafe']
+const withOwnTest = [
+  'peer-refused',
+  'slow-memory',
+  'adapter-limit',
+  'adapter-operation',
+  'adapter-memlock',
+  'fork-unsafe',
+]
 const ids = readdirSync(sources)
   .filter(name => name.endsWith('.c'))
   .map(name => name.slice(0, -2))
@@ -131,14 +138,14 @@ describe('userdma check', { skip: lacking(faulty('leak'), fixed('leak'), ownProg
     assertFound('slow-memory', (await checkScript(t, `${faulty('slow-memory')} >&2; true`)).found)
   })
 
-  it('uses that other adapters refuse are reported with --like, with their line; without the fault nothing is', async t => {
+  it('uses that other adapters refuse are reported with --adapters, with their line; without the fault nothing is', async t => {
     for (const [id, adapters, text] of [
-      ['like-limit', 'mlx5,rxe', /^max_send_sge 32 exceeds 30 of mlx5 /],
-      ['like-operation', 'irdma', /^irdma \(.*\) lacks unreliable connections/],
+      ['adapter-limit', 'mlx5,rxe', /^max_send_sge 32 exceeds 30 of mlx5 /],
+      ['adapter-operation', 'irdma', /^irdma \(.*\) lacks unreliable connections/],
       ['fork-unsafe', 'mlx5', /^process \d+ forks with 1 region registered, and without ibv_fork_init$/],
-      ['like-memlock', 'mlx5', /^1052672 bytes are registered, more than RLIMIT_MEMLOCK, 65536: /],
+      ['adapter-memlock', 'mlx5', /^1052672 bytes are registered, more than RLIMIT_MEMLOCK, 65536: /],
     ] as const) {
-      const check = (program: string) => checkScript(t, `${program} >&2`, ['--like', adapters, '--ignore-memlock'])
+      const check = (program: string) => checkScript(t, `${program} >&2`, ['--adapters', adapters, '--ignore-memlock'])
       const { found, status } = await check(faulty(id))
       assertFound(id, found)
       assert.deepEqual([found.map(one => one.id).includes(id), status], [true, 0])
@@ -459,7 +466,7 @@ describe('userdma check', { skip: lacking(faulty('leak'), fixed('leak'), ownProg
       [['check', '--gen-suppressions', '--json', '--', 'true'], /--gen-suppressions and --json exclude each other/],
       [['check', '--suppressions', '/none', '--', 'true'], /--suppressions: ENOENT.*\/none/],
       [['check', '--explain', 'none'], /--explain "none": there is no such finding; there are no-peer-qp, /],
-      [['check', '--like', 'mlx5,mlx9', '--', 'true'], /--like "mlx9"/],
+      [['check', '--adapters', 'mlx5,mlx9', '--', 'true'], /--adapters "mlx9"/],
       [['explain', 'none'], /explain "none": not a status \(SUCCESS, /],
     ]
     for (const [args, message] of cases) {

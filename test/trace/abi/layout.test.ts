@@ -54,7 +54,7 @@ const cqResult: Result = { object: 9, out: { cqe: 127, queue: { offset: 0x2000n,
 const links: readonly ChainLink[] = [
   { call: callOf('pd', 'create') },
   { call: callOf('mr', 'create', { pd: 0, start: 1n, length: 4096n, iova: 1n, access: 1 }), refs: { pd: 0 } },
-  { call: callOf('mr', 'query'), object: 1, options: { rooms: { length: 0, iova: 0, kind: 0 } } },
+  { call: callOf('mr', 'query'), object: 1, options: { outputBuffers: { length: 0, iova: 0, kind: 0 } } },
 ]
 const entries = encodeChain(links)
 /** The address of a chain's entries. */
@@ -63,7 +63,7 @@ const chain = callOf('interface', 'chain', { entries, onError: 0 })
 const chainMessage = (bytes: Uint8Array): Uint8Array =>
   encodeCall(
     { ...chain, args: { ...chain.args, entries: bytes } },
-    { inputAddresses: { entries: ENTRIES }, rooms: { results: { address: ARENA, length: 4096 } } },
+    { inputAddresses: { entries: ENTRIES }, outputBuffers: { results: { address: ARENA, length: 4096 } } },
   )
 const chainMemory = (bytes: Uint8Array) => {
   const memory = arena()
@@ -100,7 +100,9 @@ describe('a message of the object dialect', () => {
   })
 
   it('has indirect values, and records by fields: nonzero ones, or all', () => {
-    const message = encodeCall(callOf('device', 'query'), { rooms: { attributes: { address: ARENA, length: 232 } } })
+    const message = encodeCall(callOf('device', 'query'), {
+      outputBuffers: { attributes: { address: ARENA, length: 232 } },
+    })
     const record = recordOf(QUERY, message, { out: { attributes: { maxQp: 5, vendorId: 7 } } })
     const lines = linesOf(record)
     assert.equal(lines[1], '  attributes 0x40 out indirect, room for 232 bytes at 0x200000')
@@ -135,7 +137,7 @@ describe('a message of the object dialect', () => {
       /object\(\?\) = -1 EINVAL \(cq\.create: .*\) <.*>\n {4}object cq\.create at 0x100000/,
     )
     assert.ok(linesOf(record).includes('  cqe 0x1 mandatory, 4 bytes: 00000000 = 0'))
-    const tooShort = recordOf(CREATE, encodeCall(cq, { rooms: { queue: 4 } }))
+    const tooShort = recordOf(CREATE, encodeCall(cq, { outputBuffers: { queue: 4 } }))
     assert.ok(linesOf(tooShort).includes('    queue 0x8000 out, needs 12 bytes, has 4'), linesOf(tooShort).join('\n'))
   })
 
@@ -244,10 +246,10 @@ describe('the bytes of calls', () => {
   it('of a driver are its inputs and outputs, by the fields of spec/', () => {
     const piece = (bytes: Uint8Array) => ['0x1000', Buffer.from(bytes).toString('base64'), bytes.length] as const
     const driver = { ...base, dialect: 'driver', ret: 0 } as const
-    const send = [...encodeRecords(CtxSend, [{ to: 1, flags: 1, slot: 2, offset: 0, tag: 4n }]), 1, 2, 3]
+    const send = [...encodeRecords(CtxSend, [{ destination: 1, flags: 1, slot: 2, offset: 0, tag: 4n }]), 1, 2, 3]
     const write = { attempt: 'ctx.userdma.2: write(27)', raw: { in: [piece(Uint8Array.from(send))], out: [] } }
     assert.deepEqual(linesOf({ ...driver, ...write }).slice(2), [
-      '    +0 to 1',
+      '    +0 destination 1',
       '    +4 flags 1',
       '    +8 slot 2',
       '    +16 tag 4',

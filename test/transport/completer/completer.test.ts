@@ -50,7 +50,7 @@ describe('a completion', () => {
     )
   })
   it('of every request comes if the QP signals all', () => {
-    const t = startScript({}, { signalAll: true })
+    const t = startScript({}, { sqSigAll: true })
     t.post({ id: 1, opcode: SEND, flags: 0 }, { id: 2, opcode: SEND, flags: 0 })
     t.sent()
     t.response('ACKNOWLEDGE', 1)

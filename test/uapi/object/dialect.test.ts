@@ -245,7 +245,7 @@ const run = (message: Uint8Array, call: number, result: Result | CallError, memo
 
 test('outputs are filled in, with their length; a longer buffer is padded with zeros', () => {
   const call = callOf('mr', 'create', { pd: 1, start: 0n, length: 0n, iova: 0n, access: 0 })
-  const message = encodeCall(call, { rooms: { lkey: 16, rkey: 0 } })
+  const message = encodeCall(call, { outputBuffers: { lkey: 16, rkey: 0 } })
   const at = find(message, 64)
   message.fill(0xcc, at + 8, at + 24)
   const { answer, bytes } = run(message, CREATE, { object: 9, out: { lkey: 0x1234, rkey: 5 } })
@@ -260,7 +260,7 @@ test('outputs are filled in, with their length; a longer buffer is padded with z
 
 test('a short buffer is ENOSPC before the call runs, and only the needed length is written into the message', () => {
   const call = callOf('device', 'query', {})
-  const message = encodeCall(call, { rooms: { extended: 8 } })
+  const message = encodeCall(call, { outputBuffers: { extended: 8 } })
   const memory = fakeMemory()
   memory.map(AT, message)
   const answer = decodeObject(fakeView(memory), QUERY, AT)
@@ -277,7 +277,7 @@ test('a short buffer is ENOSPC before the call runs, and only the needed length 
 
 test('a list that does not fit is ENOSPC after the call', () => {
   const call = callOf('device', 'queryHandles', { classes: [] })
-  const message = encodeCall(call, { rooms: { handles: 8 } })
+  const message = encodeCall(call, { outputBuffers: { handles: 8 } })
   const { answer, bytes } = run(message, CallNumber.device.queryHandles, {
     out: { handles: [{ handle: 1 }, { handle: 2 }, { handle: 3 }] },
   })
@@ -286,7 +286,7 @@ test('a list that does not fit is ENOSPC after the call', () => {
 })
 
 test('a descriptor without an attribute for it is not created', () => {
-  const message = encodeCall(callOf('device', 'open', { wantAsyncFd: 1 }), { rooms: { asyncFd: 0 } })
+  const message = encodeCall(callOf('device', 'open', { wantAsyncFd: 1 }), { outputBuffers: { asyncFd: 0 } })
   const descriptors = [{ object: 78, attribute: 'asyncFd' }]
   const { answer } = run(message, CallNumber.device.open, { out: { numCompVectors: 2, coreSupport: 1n }, descriptors })
   assert.equal(answer.ret, -Errno.ENOSPC)
@@ -306,7 +306,7 @@ test('indirect inputs are read from their addresses, and indirect outputs writte
   const call = callOf('device', 'queryHandles', { classes: [{ id: 4 }, { id: 5 }] })
   const message = encodeCall(call, {
     inputAddresses: { classes: 0x50000n },
-    rooms: { handles: { address: 0x60000n, length: 64 } },
+    outputBuffers: { handles: { address: 0x60000n, length: 64 } },
   })
   memory.map(AT, message)
   const decoded = decodeObject(fakeView(memory), CallNumber.device.queryHandles, AT) as Decoded
@@ -319,7 +319,7 @@ test('indirect inputs are read from their addresses, and indirect outputs writte
   const many = Array.from({ length: 17 }, (_, i) => ({ handle: i }))
   const room = encodeCall(call, {
     inputAddresses: { classes: 0x50000n },
-    rooms: { handles: { address: 0x60000n, length: 8 } },
+    outputBuffers: { handles: { address: 0x60000n, length: 8 } },
   })
   memory.map(AT, room)
   const short = decodeObject(fakeView(memory), CallNumber.device.queryHandles, AT) as Decoded
@@ -332,7 +332,7 @@ test('unmapped memory is EFAULT, before and after the call', () => {
   const memory = fakeMemory()
   assert.equal((decodeObject(fakeView(memory), CREATE, AT) as Answer).ret, -Errno.EFAULT)
   const call = callOf('device', 'queryHandles', { classes: [] })
-  const message = encodeCall(call, { rooms: { handles: { address: 0x60000n, length: 64 } } })
+  const message = encodeCall(call, { outputBuffers: { handles: { address: 0x60000n, length: 64 } } })
   memory.map(AT, message)
   const decoded = decodeObject(fakeView(memory), CallNumber.device.queryHandles, AT) as Decoded
   assert.equal(decoded.answer({ out: { handles: [{ handle: 1 }] } }).ret, -Errno.EFAULT)

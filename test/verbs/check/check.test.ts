@@ -168,18 +168,18 @@ describe('a checked device', () => {
   })
 
   it('finds requests that other adapters refuse', async () => {
-    const ends = await checkedPair({ ...reportAll, like: ['mlx5', 'irdma'] })
+    const ends = await checkedPair({ ...reportAll, adapters: ['mlx5', 'irdma'] })
     const { a, b } = ends
-    const qp = a.pd.rcQp({ sendCq: a.cq, maxSendWr: 40, maxInlineData: 200 }) // FAULT like-limit
+    const qp = a.pd.rcQp({ sendCq: a.cq, maxSendWr: 40, maxInlineData: 200 }) // FAULT adapter-limit
     qp.close()
-    a.qp.fetchAdd(a.mr.slice(0, 8), b.mr.remote(0, 8), 1n) // FAULT like-operation
+    a.qp.fetchAdd(a.mr.slice(0, 8), b.mr.remote(0, 8), 1n) // FAULT adapter-operation
     assert.equal(await completionText(a.cq), '0 FETCH_ADD')
     const findingsWith = (id: string) => a.device.findings.filter(one => one.id === id)
     assert.deepEqual(
-      findingsWith('like-limit').map(({ text }) => text),
+      findingsWith('adapter-limit').map(({ text }) => text),
       ['max_inline_data 200 exceeds 101 of irdma (Intel E810)'],
     )
-    for (const id of ['like-limit', 'like-operation'])
+    for (const id of ['adapter-limit', 'adapter-operation'])
       assert.ok(
         findingsWith(id)
           .flatMap(linesOf)
@@ -255,7 +255,7 @@ describe('close() of a checked device', () => {
     await refuses({ ignore: ['stale'] }, /check.ignore: there is no finding "stale"/)
     await refuses({ ignore: 'stale-rkey' }, /check.ignore "stale-rkey" is not a list/)
     await refuses({ onFinding: 1 }, /check.onFinding 1 is not a function/)
-    await refuses({ like: ['mlx9'] }, /check.like "mlx9" is not one of mlx5, efa, irdma, rxe/)
+    await refuses({ adapters: ['mlx9'] }, /check.adapters "mlx9" is not one of mlx5, efa, irdma, rxe/)
     await refuses({ notes: 1 }, /check.notes 1 is not true or false/)
     await assert.rejects(open({ socket: '/nowhere', check: true }), { code: 'EINVAL', message: /userdma check/ })
   })

@@ -10,7 +10,7 @@ import { Interface } from '../../../src/spec/classes/device/interface.ts'
 import { Pd } from '../../../src/spec/classes/pd.ts'
 import { RcQp } from '../../../src/spec/classes/qp/rc_qp.ts'
 import { QpState } from '../../../src/spec/enums.ts'
-import { type Chain, createNetwork, type Named, open, RdmaError } from '../../../src/verbs/index.ts'
+import { type Chain, createNetwork, type ObjectReference, open, RdmaError } from '../../../src/verbs/index.ts'
 import type { LocalNetwork } from '../../../src/verbs/local/network.ts'
 
 const openDevice = async () => {
@@ -53,7 +53,7 @@ const refusedChains: Readonly<Record<string, (chain: Chain, base: Base) => unkno
   },
   'a reference to a call that created no object': (chain, { qp }) => {
     chain.pd()
-    chain.register(chain.call(RcQp, 'query', {}, qp) as Named, buffer)
+    chain.register(chain.call(RcQp, 'query', {}, qp) as ObjectReference, buffer)
   },
   'a call that cannot be undone': (chain, { qp }) => {
     chain.pd()

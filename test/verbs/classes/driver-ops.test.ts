@@ -67,8 +67,8 @@ const testsOfCarrier = (openDevice: (name: string) => Promise<Device>): void => 
 
       // The peer: an object of the driver's private class, with its methods.
       using sender = device.create(CtxContext, contextOptions)
-      assert.equal(sender.made.info.jobKey, 7)
-      sender.send({ to: info.number, tag: 1n, data: new TextEncoder().encode('hello') })
+      assert.equal(sender.createOutput.info.jobKey, 7)
+      sender.send({ destination: info.number, tag: 1n, data: new TextEncoder().encode('hello') })
       for await (const record of ops) {
         assert.deepEqual(decode(CtxRecord, record), { number: info.number, producer: 1 })
         break
@@ -81,12 +81,12 @@ const testsOfCarrier = (openDevice: (name: string) => Promise<Device>): void => 
       peerOps.ioctl(CtxIoctl.USE, Uint8Array.of(receiver.handle, 0, 0, 0))
       assert.throws(() => receiver.close(), { code: 'EBUSY', class: 'ctx_context' })
       receiver.arm()
-      const sendHeader = { to: receiver.query().info.number, flags: 0, slot: 0, offset: 0, tag: 3n }
+      const sendHeader = { destination: receiver.query().info.number, flags: 0, slot: 0, offset: 0, tag: 3n }
       const message = [...encodeRecords(CtxSend, [sendHeader]), ...new TextEncoder().encode('back')]
       assert.equal(ops.write(Uint8Array.from(message)), message.length)
       await peerOps.wait()
       assert.equal(decode(CtxRecord, peerOps.poll() as Uint8Array).producer, 1)
-      assert.equal(takeMessage(peerOps.map(receiver.made.info.bytes), receiver.made.info), 'back')
+      assert.equal(takeMessage(peerOps.map(receiver.createOutput.info.bytes), receiver.createOutput.info), 'back')
     }
     await device.close()
   })

@@ -83,7 +83,7 @@ test('work queues, their tables, device memory and tags are created, queried, mo
       attribute: 'curState',
     })
     const table = device.create(Classes.rwq_ind_table, { queues: queues.map(({ handle }) => ({ wq: handle })) })
-    assert.equal(table.made.tableNum, 3)
+    assert.equal(table.createOutput.tableNum, 3)
     assert.throws(() => queues[0].close(), { code: 'EBUSY', call: 'wq.destroy' })
 
     const dm = device.create(Classes.dm, { length: 4096n, alignment: 6 })
@@ -92,7 +92,7 @@ test('work queues, their tables, device memory and tags are created, queried, mo
 
     const srq = { pd: pd.handle, cq: cq.handle, maxWr: 4, maxSge: 1, limit: 0, maxNumTags: 8 }
     const tags = device.create(Classes.tm_srq, srq)
-    const { handle } = tags.tagAdd({ wrId: 1n, flags: 0, tag: 0x1234n, mask: 0xffn, recvWrId: 2n, pieces: [] })
+    const { handle } = tags.tagAdd({ wrId: 1n, flags: 0, tag: 0x1234n, mask: 0xffn, recvWrId: 2n, sgList: [] })
     tags.tagDel({ wrId: 2n, flags: 0, handle })
     assert.throws(() => tags.tagDel({ wrId: 2n, flags: 0, handle }), { code: 'ENOENT', call: 'tm_srq.tagDel' })
   }))

@@ -292,7 +292,7 @@ const tagClass = driverClass<typeof tm_srq, Tags, typeof withQueue>(
       state.limit = limit
       return {}
     },
-    tagAdd(call, { state }, { wrId, tag, mask, pieces, unexpected }) {
+    tagAdd(call, { state }, { wrId, tag, mask, sgList, unexpected }) {
       const handle = stateOf(call).nextTag++
       state.tags.set(handle, tag & mask)
       state.unexpected = unexpected ?? state.unexpected
@@ -300,7 +300,7 @@ const tagClass = driverClass<typeof tm_srq, Tags, typeof withQueue>(
         state.cq,
         wrId,
         WcOpcode.values.TM_ADD,
-        pieces.reduce((sum, { length }) => sum + length, 0),
+        sgList.reduce((sum, { length }) => sum + length, 0),
       )
       return { handle }
     },

@@ -78,7 +78,7 @@ const connectionTests = (openTwo: OpenTwo): void => {
     const { closed } = serverEnd
     await clientEnd.close()
     assert.equal(await closed, 'peer')
-    assert.equal(await clientEnd.closed, 'closed')
+    assert.equal(await clientEnd.closed, 'local')
     await serverEnd.close()
   })
 

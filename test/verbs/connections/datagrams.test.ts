@@ -29,7 +29,7 @@ test("an agent queries the other device's counters", async () => {
   for (let turns = 0; answer === undefined; turns++) {
     assert.ok(turns < 1000, 'no response has arrived')
     try {
-      answer = channel.receive({ room: 256 })
+      answer = channel.receive({ bufferBytes: 256 })
     } catch (error) {
       assert.ok(error instanceof RdmaError && error.code === 'EAGAIN', String(error))
       await nextTurn()

@@ -42,13 +42,13 @@ for (const [link, name, list] of [
   ['ib', 'ibAddress', 'ibAddresses'],
   ['opa', 'opaAddress', 'opaAddresses'],
 ] as const)
-  test(`${link}: a peer is addressed by its LID, and with \`global\` also by its GID`, async () => {
+  test(`${link}: a peer is addressed by its LID, and with \`isGlobal\` also by its GID`, async () => {
     const { device, pd, cq, passed } = await openOn(link)
     await using _ = device
     const qp = pd.rcQp({ sendCq: cq })
     assert.deepEqual({ ...qp.endpoint, psn: 0 }, { qpn: qp.qpn, gid: gidText, lid: 3, psn: 0 })
     qp.connect({ ...qp.endpoint, lid: 9 }, { sl: 2 })
-    qp.connect({ ...qp.endpoint, lid: 9 }, { global: true, srcPathBits: 1 })
+    qp.connect({ ...qp.endpoint, lid: 9 }, { isGlobal: true, srcPathBits: 1 })
     const local = { ...plain, dgid: noGid, isGlobal: 0, srcPathBits: 0, dlid: 9 }
     const routed = { ...local, dgid: gid, isGlobal: 1, srcPathBits: 1 }
     assert.deepEqual(passed.splice(0), [
@@ -62,7 +62,7 @@ for (const [link, name, list] of [
     const ud = pd.udQp({ sendCq: cq })
     assert.equal(ud.endpoint.lid, 3)
     const ah = pd.addressHandle({ lid: 9 })
-    ah.modify({ lid: 9, gid: gidText, global: true, srcPathBits: 1 })
+    ah.modify({ lid: 9, gid: gidText, isGlobal: true, srcPathBits: 1 })
     assert.equal(pd.addressHandles([{ lid: 9 }, { lid: 9 }]).length, 2)
     assert.deepEqual(passed, [
       { call: 'ah.create', [name]: local },
@@ -74,7 +74,7 @@ for (const [link, name, list] of [
     const { lid: _lid, ...withoutLid } = qp.endpoint
     refuses('qp.connect', /lid is missing: the device's link is (InfiniBand|Omni-Path)/, () => qp.connect(withoutLid))
     refuses('ah.create', /lid is missing/, () => pd.addressHandle({ gid: gidText }))
-    refuses('ah.create', /gid undefined is not an address/, () => pd.addressHandle({ lid: 9, global: true }))
+    refuses('ah.create', /gid undefined is not an address/, () => pd.addressHandle({ lid: 9, isGlobal: true }))
     refuses('ah.create', /vlan 7: the device's link is/, () => pd.addressHandle({ lid: 9, vlan: 7 }))
     refuses('qp.connect', /dmac "02:.*": the device's link is/, () =>
       qp.connect({ ...qp.endpoint, lid: 9 }, { dmac: '02:00:00:00:00:01' }),

@@ -101,7 +101,7 @@ test('an awaited call returns the driver’s answer or refusal', async () => {
   {
     const making = device.createAsync(Slow, { pd: pd.handle })
     await using object = await resumeAfter(fixture, making)
-    assert.equal(object.made.number, 1)
+    assert.equal(object.createOutput.number, 1)
     assert.deepEqual(await resumeAfter(fixture, device.callAsync(Slow, 'add', { value: 4 }, object)), { sum: 4 })
     assert.throws(() => pd.close(), { code: 'EBUSY' })
     const refused = device.callAsync(Slow, 'add', { value: 4 }, object)

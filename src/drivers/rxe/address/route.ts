@@ -4,21 +4,19 @@
  * of the run, in the port's arena.
  */
 import { type Port, type ReceivedRun, SCRATCH_BYTES } from '../../../phy/port.ts'
-import { Mtu } from '../../../spec/enums.ts'
+import { MAX_MTU_BYTES } from '../../../spec/mtu.ts'
 import type { DatagramRoute } from '../../../transport/types.ts'
 import { isMappedIpv4 } from '../../../wire/address.ts'
 import { IPV4_BYTES, IPV6_BYTES, putIpv4, putIpv6, UDP_BYTES } from '../../../wire/ip.ts'
-import { mtuBytes } from '../interface.ts'
 
-const MAX_PAYLOAD = mtuBytes(Mtu.values.MTU_4096)
 /** The flag of RoCEv2 packets, as Linux sends them. */
 const DONT_FRAGMENT = true
 
 /** `run`: the record of the run that is being received, which the device fills for each run. */
 export const routeOf = (port: Port, run: ReceivedRun): DatagramRoute => {
   const { scratch } = port
-  if (SCRATCH_BYTES < IPV6_BYTES + MAX_PAYLOAD)
-    throw new Error(`the scratch memory of ports is too small for a GRH and ${MAX_PAYLOAD} bytes`)
+  if (SCRATCH_BYTES < IPV6_BYTES + MAX_MTU_BYTES)
+    throw new Error(`the scratch memory of ports is too small for a GRH and ${MAX_MTU_BYTES} bytes`)
   return {
     header(arena, at, length) {
       const { source, destination, trafficClass, hopLimit, flowLabel } = run.flowAddress

@@ -133,7 +133,7 @@ export const cqCompletions = (device: RxeState, notify: Notify = completed): Com
     const params = { cq: cq.handle, entries: cq.state.ring.capacity }
     device.overrunQps.push({ qpn: words[Completion.QPN], cause: createCause('COMPLETION_LOST', params) })
     if (hasOverrun) return
-    device.failures.report({ what: 'event', event: CQ_ERR, cause: createCause('CQ_FULL', params) }, cq.context)
+    device.failures.report({ kind: 'event', event: CQ_ERR, cause: createCause('CQ_FULL', params) }, cq.context)
     raiseObjectEvent(cq, CQ_ERR)
   },
 })

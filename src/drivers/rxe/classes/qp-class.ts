@@ -17,6 +17,7 @@ import { QpQueues } from '../../../spec/drivers/rxe.ts'
 import { RingSge } from '../../../spec/drivers/rxe-rings.ts'
 import { QpFlags, QpState } from '../../../spec/enums.ts'
 import { CallError } from '../../../spec/errno.ts'
+import { mtuBytes, mtuEnum } from '../../../spec/mtu.ts'
 import { checkTransition, isTransition, type QpTypeName } from '../../../spec/qp-states.ts'
 import type { In, ObjectClass, Out } from '../../../spec/schema/schema.ts'
 import { Service } from '../../../spec/wire/services.ts'
@@ -33,7 +34,6 @@ import {
 } from '../address/path.ts'
 import type { QueueLimits } from '../attributes.ts'
 import { type MmapInfo, mmapInfo, ringMemoryOf } from '../context.ts'
-import { mtuBytes, mtuEnum } from '../interface.ts'
 import { createReceiveQueue, emptyReceiveQueue, type ReceiveQueue } from '../rings/receive-queue.ts'
 import { createSendQueue, emptySendQueue, type QpRings, resetRings, type SendQueue } from '../rings/work-source.ts'
 import {
@@ -194,7 +194,7 @@ export const qpClass = (
         requireInRange(createCall, 'cap.maxSendSge', cap.maxSendSge, limits.maxSge)
         requireInRange(createCall, 'cap.maxRecvSge', cap.maxRecvSge, limits.maxSge)
         requireInRange(createCall, 'cap.maxInlineData', cap.maxInlineData, limits.maxInline)
-        const signalAll = ((flags ?? 0) & QpFlags.values.SQ_SIG_ALL) !== 0
+        const sqSigAll = ((flags ?? 0) & QpFlags.values.SQ_SIG_ALL) !== 0
         // allocating the rings is the only step from here on that can fail, so nothing has to be undone
         const destinations =
           service === Service.UD
@@ -214,9 +214,9 @@ export const qpClass = (
           recvCq: (recvCq as CqObject).state.number,
           maxSendSge: send.maxSge,
           maxRecvSge: receive.maxSge,
-          sharedReceive: receive.isShared,
+          hasSrq: receive.isShared,
           recvPd: (srq as SrqObject | undefined)?.state.pd,
-          signalAll,
+          sqSigAll,
         })
         device.qpns.bind(qpn, row)
         // written out: an object from spread syntax takes more memory, and there may be very many
@@ -271,8 +271,8 @@ export const qpClass = (
             maxRecvSge: receive.isShared ? 0 : receive.maxSge,
             maxInlineData: send.maxInline,
           },
-          sqDraining: current.draining ? 1 : 0,
-          sqSigAll: current.signalAll ? 1 : 0,
+          sqDraining: current.isDraining ? 1 : 0,
+          sqSigAll: current.sqSigAll ? 1 : 0,
         }
         const { out } = cls.methods.query
         return Object.fromEntries(Object.entries(attributes).filter(([name]) => name in out)) as typeof attributes

@@ -53,7 +53,7 @@ const create = (
   const sges = Math.max(1, maxSge)
   const onLimitReached = (limit: number): void => {
     const cause = createCause('SRQ_LIMIT', { srq: object.handle, limit })
-    device.failures.report({ what: 'event', event: SRQ_LIMIT_REACHED, cause }, object.context)
+    device.failures.report({ kind: 'event', event: SRQ_LIMIT_REACHED, cause }, object.context)
     raiseObjectEvent(object, SRQ_LIMIT_REACHED)
   }
   const queue = createReceiveQueue(ringMemoryOf(call.context), maxWr, sges, onLimitReached)

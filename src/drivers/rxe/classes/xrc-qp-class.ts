@@ -54,8 +54,8 @@ const createTarget = (device: RxeState, domain: Target['domain'], opener: QpObje
     recvCq: -1,
     maxSendSge: 0,
     maxRecvSge: Limits.maxSrqSge,
-    sharedReceive: true,
-    signalAll: false,
+    hasSrq: true,
+    sqSigAll: false,
   })
   device.qpns.bind(qpn, row)
   const created: Target = {

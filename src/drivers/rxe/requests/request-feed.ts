@@ -57,7 +57,7 @@ interface QpFeed {
   readonly qp: QpObject
   readonly cqs: readonly CqObject[]
   readonly isDatagram: boolean
-  readonly signalAll: boolean
+  readonly sqSigAll: boolean
   /** WQE index of the send that the engine fetches next; −1 if no send was fetched yet. */
   nextIndex: number
   /** Number of sends that were fetched so far. */
@@ -111,7 +111,7 @@ const destinationOf = (ahs: RxeState['ahs'], words: Uint32Array, at: number): Wo
 
 /** The send request at `words[at]` (`Send`). */
 const sendRequest = ({ ahs, now }: RxeState, feed: QpFeed, words: Uint32Array, at: number): WorkRequest => {
-  const { qp, isDatagram, signalAll, count } = feed
+  const { qp, isDatagram, sqSigAll, count } = feed
   const opcode = words[at + Send.OPCODE]
   const flags = words[at + Send.FLAGS]
   return {
@@ -124,7 +124,7 @@ const sendRequest = ({ ahs, now }: RxeState, feed: QpFeed, words: Uint32Array, a
     wrId: joinWords(words[at + Send.ID_HI], words[at + Send.ID_LO]),
     opcode,
     flags: flags & 0xff,
-    isSignaled: signalAll || (flags & SIGNALED) !== 0,
+    isSignaled: sqSigAll || (flags & SIGNALED) !== 0,
     length: words[at + Send.LENGTH],
     elements: elementsAt(words, at + Send.SGE, words[at + Send.SGES]),
     remote:
@@ -208,7 +208,7 @@ export const watchRequests = (
       qp,
       cqs: qp.parents.filter((parent): parent is CqObject => parent.class.name === 'cq'),
       isDatagram: qp.class.name === 'ud_qp',
-      signalAll: state.engine().query(row).signalAll,
+      sqSigAll: state.engine().query(row).sqSigAll,
       nextIndex: -1,
       count: 0,
       fetched: [],

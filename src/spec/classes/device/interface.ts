@@ -84,7 +84,7 @@ export const TypeRow = {
   /**
    * enum, flags: index of the enumeration; ref, fd: offset of the class's name; record, list: index of the first field.
    */
-  of: at(8, u32(0)),
+  target: at(8, u32(0)),
   /** record, list: number of fields. */
   count: at(12, u32(0)),
   min: at(16, u32(0)),

@@ -6,6 +6,7 @@
  * Addresses are 16 bytes, IPv4 as ::ffff:a.b.c.d. Datagrams that find no room in a socket are dropped.
  */
 import { IpProtocol } from '../../enums.ts'
+import { MAX_MTU_BYTES } from '../../mtu.ts'
 import {
   at,
   blob,
@@ -33,8 +34,6 @@ const ADDRESS_BYTES = 16
  * net.core.rmem_default.
  */
 export const SOCKET_RECEIVE_BYTES = 212_992
-/** Maximum bytes of a datagram's payload: the largest path MTU of a device. */
-const MAX_PAYLOAD = 4096
 
 /**
  * Packets of an interface: `sent`; `dropped`, which could not be sent; `received`, and of these `delivered` or dropped:
@@ -116,13 +115,13 @@ export const IpSocket = objectClass('ip_socket', ClassId.ip_socket, {
      * address of the other family and for UDP port 0. If no host has the address, the call succeeds all the same.
      */
     send: method(CallNumber.ip_socket.send, {
-      in: { address: bytes(1, ADDRESS_BYTES), port: u16(2), payload: blob(3, MAX_PAYLOAD) },
+      in: { address: bytes(1, ADDRESS_BYTES), port: u16(2), payload: blob(3, MAX_MTU_BYTES) },
       out: {},
     }),
     /** Takes the oldest datagram or echo reply, with its sender. EAGAIN if there is none. */
     receive: method(CallNumber.ip_socket.receive, {
       in: {},
-      out: { address: bytes(64, ADDRESS_BYTES), port: u16(65), payload: blob(66, MAX_PAYLOAD) },
+      out: { address: bytes(64, ADDRESS_BYTES), port: u16(65), payload: blob(66, MAX_MTU_BYTES) },
     }),
     /**
      * Joins the multicast group: the socket then receives its datagrams. EADDRINUSE if it is a member already, ENOMEM if

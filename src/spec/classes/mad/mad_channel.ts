@@ -35,12 +35,12 @@ export const MadChannel = objectClass('mad_channel', ClassId.mad_channel, {
     query: method(QUERY, { in: {}, out: { unread: u32(64) } }),
     destroy: method(DESTROY, { in: {}, out: {} }),
     /**
-     * Takes the oldest message, if it has at most `room` bytes. If it is longer, only its first datagram is returned,
+     * Takes the oldest message, if it has at most `bufferBytes` bytes. If it is longer, only its first datagram is returned,
      * and the message stays the oldest one. Fails with EAGAIN if there is no message, with EIO if none can follow, with
-     * EINVAL if even the first datagram is longer than `room`.
+     * EINVAL if even the first datagram is longer than `bufferBytes`.
      */
     receive: method(CallNumber.mad_channel.receive, {
-      in: { room: u32(1) },
+      in: { bufferBytes: u32(1) },
       out: {
         /** Handle of the agent. */
         agent: u32(64),

@@ -1,12 +1,13 @@
 /*
  * The limit of queue pairs in a multicast group, which does not apply to the queue pairs of core's clients.
  */
+
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
 import { createGroups } from '../../../../src/drivers/rxe/address/multicast.ts'
 import type { Port } from '../../../../src/phy/port.ts'
+import { errnoOf } from '../../../core/fixture.ts'
 import { address } from '../../../ip/link.ts'
-import { errnoOf } from '../machine.ts'
 
 it("a group with its maximum of programs' queue pairs still accepts queue pairs of core, which are not counted", () => {
   const port: Pick<Port, 'joinGroup' | 'leaveGroup'> = { joinGroup: () => {}, leaveGroup: () => {} }

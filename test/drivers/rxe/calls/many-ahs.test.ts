@@ -96,7 +96,12 @@ test('a failed chain destroys the address handles it created, and so does a call
   const destroyBusyPd = entry(Pd, 'destroy', {}, { object: 0 })
   assert.equal(run([createPd, createAhs, destroyBusyPd], UNDO).error, Errno.EBUSY)
   // 8 bytes of output: less than 3 handles need
-  const shortOutput = entry(Pd, 'createAhs', { addresses: peers(3) }, { object: 0, options: { rooms: { handles: 8 } } })
+  const shortOutput = entry(
+    Pd,
+    'createAhs',
+    { addresses: peers(3) },
+    { object: 0, options: { outputBuffers: { handles: 8 } } },
+  )
   assert.deepEqual([run([createPd, shortOutput], STOP).error, m.devices[0].state.ahs.size], [Errno.ENOSPC, 0])
   assert.deepEqual([run([createPd, createAhs], UNDO).error, m.devices[0].state.ahs.size], [0, 3])
   // In a PD that exists before the chain they are destroyed too; entry 9 does not exist.

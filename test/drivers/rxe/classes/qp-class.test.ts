@@ -2,6 +2,7 @@
  * Class rc_qp of the soft device through core's invoke: results and refusals of create, modify, query and destroy, as
  * in Linux's driver.
  */
+
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { invokeNow } from '../../../../src/core/index.ts'
@@ -11,10 +12,10 @@ import { RcQp } from '../../../../src/spec/classes/qp/rc_qp.ts'
 import { Classes } from '../../../../src/spec/classes.ts'
 import { AccessFlags } from '../../../../src/spec/enums.ts'
 import { declare } from '../../../../src/spec/schema/description.ts'
+import { errnoOf } from '../../../core/fixture.ts'
 import {
   assertNothingLeft,
   type Cap,
-  errnoOf,
   ipv4,
   ipv6,
   type Modify,

@@ -1,6 +1,7 @@
 /*
  * Class srq of the soft device: which queue pair gets which WQE, events, and refusals.
  */
+
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { invokeNow } from '../../../../src/core/index.ts'
@@ -8,10 +9,10 @@ import { Limits } from '../../../../src/drivers/rxe/attributes.ts'
 import { RcQp } from '../../../../src/spec/classes/qp/rc_qp.ts'
 import { Srq, TmSrq } from '../../../../src/spec/classes/srq.ts'
 import { AsyncEventType } from '../../../../src/spec/enums.ts'
+import { errnoOf } from '../../../core/fixture.ts'
 import {
   assertNothingLeft,
   connectQps,
-  errnoOf,
   machine,
   makeCq,
   makeQp,

@@ -2,6 +2,7 @@
  * XRC of the soft device: domains shared by contexts, targets that outlive their creators, and the destination of
  * requests.
  */
+
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { invokeNow } from '../../../../src/core/index.ts'
@@ -12,7 +13,8 @@ import { XrcSrq } from '../../../../src/spec/classes/srq.ts'
 import { AsyncEventType, XrcdFlags } from '../../../../src/spec/enums.ts'
 import { SRQN_SHIFT, WcStatus } from '../../../../src/spec/work.ts'
 import { plainArena } from '../../../../src/wire/arena.ts'
-import { assertNothingLeft, errnoOf, machine, makeCq, type Program, program, Qps, register } from '../machine.ts'
+import { errnoOf } from '../../../core/fixture.ts'
+import { assertNothingLeft, machine, makeCq, type Program, program, Qps, register } from '../machine.ts'
 import { completions, sgeOf } from '../pair.ts'
 import { Flag, pollAll, postReceive, postSend, type SendRequest, Wr } from '../provider.ts'
 import {

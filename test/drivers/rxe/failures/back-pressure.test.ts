@@ -3,6 +3,7 @@
  * takes no packets, or for pacing. Each destroy or modify succeeds or is refused, no poll throws, and nothing is left
  * at the end.
  */
+
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
 import fc from 'fast-check'
@@ -20,12 +21,12 @@ import { Srq, XrcSrq } from '../../../../src/spec/classes/srq.ts'
 import { Xrcd } from '../../../../src/spec/classes/xrcd.ts'
 import { MwType } from '../../../../src/spec/enums.ts'
 import type { ObjectClass } from '../../../../src/spec/schema/schema.ts'
+import { errnoOf } from '../../../core/fixture.ts'
 import {
   path as addressOf,
   assertNothingLeft,
   cap,
   connectQps,
-  errnoOf,
   machine,
   makeCq,
   makeQp,

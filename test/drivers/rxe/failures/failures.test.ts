@@ -53,10 +53,10 @@ describe('a WRITE that the peer refuses', () => {
       const row = state.qpns.rowOf([a, b][side].qp.qpn)
       return state.failures.last(row)
     })
-    assert.deepEqual([lastOfA?.cause.id, lastOfB?.what], ['RKEY_DEREGISTERED', 'event'])
-    const json = failureJson(records.find(({ what }) => what === 'send') as Failure)
+    assert.deepEqual([lastOfA?.cause.id, lastOfB?.kind], ['RKEY_DEREGISTERED', 'event'])
+    const json = failureJson(records.find(({ kind }) => kind === 'send') as Failure)
     assert.deepEqual(
-      [json.status, json.opcode, json.wrId, json.vendorErr, json.device, json.args.start],
+      [json.status, json.opcode, json.wrId, json.vendorErr, json.device, json.args.regionStart],
       ['REM_ACCESS_ERR', 'WRITE', '100', code, 'rxe0', hex(remote)],
     )
   })

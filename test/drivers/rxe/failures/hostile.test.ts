@@ -4,14 +4,15 @@
  * registered memory changes, honest programs on the same devices are not affected, and in the end nothing is left.
  * Seeded; a failure prints the seed and the last steps.
  */
+
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { RecvWqe, RingHeader, SendWqe } from '../../../../src/spec/drivers/rxe-rings.ts'
+import { errnoOf } from '../../../core/fixture.ts'
 import { createRandomSource, type RandomSource } from '../../../model/random.ts'
 import {
   assertNothingLeft,
   connectQps,
-  errnoOf,
   type Machine,
   machine,
   makeCq,

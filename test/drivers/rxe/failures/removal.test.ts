@@ -3,6 +3,7 @@
  * completes, their last event is DEVICE_FATAL, and a call is refused with EIO; peers on other devices exceed their
  * retries, other queue pairs continue, and nothing is left.
  */
+
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { invokeNow, unregister } from '../../../../src/core/index.ts'
@@ -11,11 +12,11 @@ import { Cq } from '../../../../src/spec/classes/cq.ts'
 import { Pd } from '../../../../src/spec/classes/pd.ts'
 import { AsyncEventType } from '../../../../src/spec/enums.ts'
 import { WcStatus } from '../../../../src/spec/work.ts'
+import { errnoOf } from '../../../core/fixture.ts'
 import { createRandomSource } from '../../../model/random.ts'
 import {
   assertNothingLeft,
   connectQps,
-  errnoOf,
   machine,
   makeChannel,
   makeCq,

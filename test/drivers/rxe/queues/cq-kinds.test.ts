@@ -2,6 +2,7 @@
  * Kinds of completion queues of the soft device: a counting CQ, which has counts instead of entries, works wherever a CQ
  * does (R11), an extended one has timestamps; and all combinations of vectors and channels (R34).
  */
+
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { completed, invokeNow } from '../../../../src/core/index.ts'
@@ -13,10 +14,10 @@ import { RcQp } from '../../../../src/spec/classes/qp/rc_qp.ts'
 import { RingHeader, Wc } from '../../../../src/spec/drivers/rxe-rings.ts'
 import { CqKind } from '../../../../src/spec/enums.ts'
 import { Completion } from '../../../../src/transport/types.ts'
+import { errnoOf } from '../../../core/fixture.ts'
 import {
   assertNothingLeft,
   connectQps,
-  errnoOf,
   type Machine,
   machine,
   makeChannel,

@@ -2,6 +2,7 @@
  * A program posts and then calls: the call's result includes the earlier posts, although the rings were not polled in
  * between (no `settle` here).
  */
+
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { closeContext, invoke, invokeNow } from '../../../../src/core/index.ts'
@@ -9,7 +10,8 @@ import type { RxeContext } from '../../../../src/drivers/rxe/context.ts'
 import { SLICE_ROWS } from '../../../../src/drivers/rxe/rings/posts.ts'
 import { Cq } from '../../../../src/spec/classes/cq.ts'
 import { RcQp } from '../../../../src/spec/classes/qp/rc_qp.ts'
-import { errnoOf, makeQp, modify, Qps, query } from '../machine.ts'
+import { errnoOf } from '../../../core/fixture.ts'
+import { makeQp, modify, Qps, query } from '../machine.ts'
 import { completions, type End, pair, sgeOf } from '../pair.ts'
 import { Flag, postReceive, postSend, Wr } from '../provider.ts'
 

@@ -1,4 +1,4 @@
-/* Unreliable connections, which many adapters lack: run with `--like irdma`. */
+/* Unreliable connections, which many adapters lack: run with `--adapters irdma`. */
 #include "pair.h"
 
 int main(void)

@@ -1,0 +1,13 @@
+/*
+ * Path MTUs: enum ibv_mtu, and bytes of payload per packet.
+ */
+import { Mtu } from './enums.ts'
+
+/** `Mtu` (enum ibv_mtu) of a path MTU in bytes. */
+export const mtuEnum = (bytes: number): number => Math.log2(bytes) - Math.log2(256) + Mtu.values.MTU_256
+
+/** Bytes of a path MTU (`Mtu`). */
+export const mtuBytes = (mtu: number): number => 128 << mtu
+
+/** The largest path MTU in bytes. */
+export const MAX_MTU_BYTES = mtuBytes(Mtu.values.MTU_4096)
