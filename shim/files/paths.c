@@ -150,17 +150,16 @@ dev_t path_node_rdev(unsigned node)
         snprintf(path, sizeof path, "/sys/class/infiniband_mad/" USERDMA_UMAD_NAME "%u/dev", node - USERDMA_UMAD_NODES);
     else
         snprintf(path, sizeof path, "/sys/class/infiniband_verbs/uverbs%u/dev", node);
-    if (!path_rewrite(path, path_buffer))
-        return 0;
-    int fd = REAL(open)(path_buffer, O_RDONLY | O_CLOEXEC);
-    ssize_t length = fd < 0 ? -1 : REAL(read)(fd, text, sizeof text - 1);
+    const int saved = errno;
+    const int fd = path_rewrite(path, path_buffer) ? REAL(open)(path_buffer, O_RDONLY | O_CLOEXEC) : -1;
+    const ssize_t length = fd < 0 ? 0 : REAL(read)(fd, text, sizeof text - 1);
     if (fd >= 0)
         REAL(close)(fd);
+    text[length > 0 ? length : 0] = 0;
     unsigned major_number, minor_number;
-    if (length <= 0)
-        return 0;
-    text[length] = 0;
-    return sscanf(text, "%u:%u", &major_number, &minor_number) == 2 ? makedev(major_number, minor_number) : 0;
+    const bool is_read = sscanf(text, "%u:%u", &major_number, &minor_number) == 2;
+    errno = saved;
+    return is_read ? makedev(major_number, minor_number) : 0;
 }
 
 size_t path_root_length(const char *path)

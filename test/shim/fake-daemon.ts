@@ -137,6 +137,7 @@ const TREE: Readonly<Record<string, string>> = {
   '/sys/class/infiniband/rxe0/ports/1/hw_counters/sent_pkts': '7\n',
   '/sys/class/infiniband/rxe0/ports/1/counters/port_xmit_data': '8\n',
   '/dev/infiniband/uverbs0': '',
+  '/dev/infiniband/userdma': '',
 }
 
 /**

@@ -46,6 +46,9 @@ void paths(void)
 
     EXPECT(stat(NODE, &st) == 0 && st.st_mode == (S_IFCHR | 0666) && st.st_rdev == makedev(231, 192));
     EXPECT(lstat(NODE, &st) == 0 && S_ISCHR(st.st_mode));
+    errno = 7;
+    EXPECT(stat("/dev/infiniband/userdma", &st) == 0 && errno == 7);
+    EXPECT(st.st_mode == (S_IFCHR | 0666) && st.st_rdev == 0);
     EXPECT(fstatat(AT_FDCWD, NODE, &st, 0) == 0 && S_ISCHR(st.st_mode));
     struct statx sx;
     EXPECT(statx(AT_FDCWD, NODE, 0, STATX_ALL, &sx) == 0 && S_ISCHR(sx.stx_mode) && sx.stx_rdev_minor == 192);
@@ -157,7 +160,7 @@ void directory_walks(void)
     EXPECT(glob("/dev/nul[l]", 0, NULL, &found) == 0 && strcmp(found.gl_pathv[0], "/dev/null") == 0);
 
     /* Numbers of files and folders in the fake daemon's tree. */
-    EXPECT(nftw("/dev/infiniband", visit_nftw, 8, FTW_PHYS) == 0 && visits == 2 && nodes == 1);
+    EXPECT(nftw("/dev/infiniband", visit_nftw, 8, FTW_PHYS) == 0 && visits == 3 && nodes == 1);
     visits = 0;
     EXPECT(ftw("/sys/class/infiniband_verbs", visit_ftw, 8) == 0 && visits == 6);
 
