@@ -426,7 +426,7 @@ void fd_drop_inherited(ino_t inode);
 
 /* ---- netlink.c ---- */
 
-/* A NETLINK_RDMA socket; -1 with EPROTONOSUPPORT if there can be none. `type` as for socket(2). */
+/* A NETLINK_RDMA socket; -1 with errno, EPROTONOSUPPORT without a daemon. `type` as for socket(2). */
 int netlink_open(int type);
 /* write(2) and writev(2) on a NETLINK_RDMA socket: requests, which are answered. */
 ssize_t netlink_write(int fd, const void *buffer, size_t count);
@@ -566,7 +566,7 @@ static inline bool node_is_umad(unsigned node)
 {
     return node >= USERDMA_UMAD_NODES && node != USERDMA_SYSTEM_NODE && node != USERDMA_CM_NODE;
 }
-/* st_rdev of a device file, which the tree has in a file `dev`; 0 if it has none. */
+/* st_rdev of a device file, which the tree has in a file `dev`; 0 if it has none. Preserves errno. */
 dev_t path_node_rdev(unsigned node);
 /* Replaces `path` as path_absolute does. Uses stack only if it may be changed. */
 #define ABSOLUTE(dir, path)                                                                                            \

@@ -1,7 +1,7 @@
 /*
- * Stacks of the program's calls and posts, for `userdma check` (USERDMA_STACKS). A stack is sent to the daemon once
- * (STACK), and has a number from then on. Calls carry the number in their header; posts, which make no call, note it in
- * the context's file (the post log, events.c).
+ * Stacks of the program's calls and posts, for `userdma check` (USERDMA_STACKS). A stack is sent to the daemon once for
+ * each connection (STACK), and has a number from then on. Calls carry the number in their header; posts, which make no
+ * call, note it in the context's file (the post log, events.c).
  */
 #define _GNU_SOURCE
 #include "../session/session_internal.h"

@@ -26,7 +26,7 @@
 #include "../check/outstanding.h"
 #include "verbs_ops.h"
 
-/* Distinct providers in one program: rxe's, and any other for the daemon's devices. */
+/* Maximum number of providers in one program: rxe's, and others for the daemon's devices. */
 #define SLOTS 4
 
 /*

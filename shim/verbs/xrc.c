@@ -22,7 +22,7 @@
 
 #include "verbs_ops.h"
 
-/* Bytes of a target's object; no provider's struct of a queue pair is larger. */
+/* Bytes of a target's object; the provider's struct of a queue pair is smaller. */
 #define TARGET_BYTES 4096
 /* Work requests that are copied, to set the SRQ number in their flags, and posted at a time. */
 #define MAX_BATCH 16

@@ -67,7 +67,7 @@ export interface PortCounters {
   dropped: number
 }
 
-/** The outcome of a run, for taps. Only a fault layer drops, changes or delays packets. */
+/** The outcome of a run, for taps; those after 'wrong icrc' are faults of a layer. */
 export type TapOutcome = 'passed' | 'wrong icrc' | 'dropped' | 'corrupted' | 'duplicated' | 'reordered' | 'delayed'
 
 /** A run as a tap sees it. The port reuses the record, so do not keep it or the bytes. */

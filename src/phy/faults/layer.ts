@@ -1,7 +1,7 @@
 /*
  * A fault layer: wraps any port and applies the fault rules (`--fault`, `userdma fault set`, rules.ts) to the packets
  * that it sends and receives. Rules may change at any time. While no rule applies to this device, the layer's functions
- * are the port's own, so it costs nothing; they are replaced when rules are set, each direction separately.
+ * for runs are the port's own, so it costs nothing; they are replaced when rules are set, each direction separately.
  *
  * Each device of a daemon has such a layer. A rule applies to received packets unless it selects another direction, so
  * a packet between two devices of one daemon is subject to it once. Randomness comes from seeds (decider.ts), time from

@@ -155,7 +155,7 @@ export const noFaults: FaultRule = {
 }
 
 /** Maximum number of rules in force at a time, since `Decisions.rateLimits` has a bit for each. */
-export const MAX_RULES = 32
+const MAX_RULES = 32
 
 /** Whether the rule has any effect. */
 export const isActive = (rule: FaultRule): boolean => effects.some(name => rule[name] > 0)
