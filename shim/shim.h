@@ -34,8 +34,8 @@
  * waits/ and frees/ are preload libraries of their own, for `userdma check`.
  *
  * Rules for all: calls that have nothing to do with RDMA pay a few comparisons; successful calls preserve errno; memory
- * is static, on the stack or mapped, except XRC's objects (xrc.c); a child that shares our memory (vfork) may close and
- * copy its descriptors, which does not change the table, its parent's.
+ * is static, on the stack or mapped, except XRC's objects (xrc.c); a child that shares our memory (vfork) does not
+ * change the table of descriptors, its parent's, when it closes or copies descriptors.
  */
 #ifndef USERDMA_SHIM_H
 #define USERDMA_SHIM_H

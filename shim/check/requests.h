@@ -116,8 +116,8 @@ bool frames_is_on_stack(uintptr_t address);
  */
 uintptr_t frames_outermost(const struct ibv_sge *list, int count, uintptr_t frame);
 /*
- * With the lock held: notes if the memory of `slot`, at `address`, is on this thread's stack. `outermost` as of
- * frames_outermost.
+ * With the lock held: if the memory of `slot`, at `address`, is on this thread's stack, notes that. `outermost`: as
+ * frames_outermost has returned it.
  */
 void frames_note(uint32_t slot, uintptr_t address, uintptr_t outermost);
 /* In the child of a fork. */

@@ -243,7 +243,7 @@ static uint32_t post_slot(uint32_t queue, uint32_t number, uint64_t wr_id)
 void stack_note_post(int fd, uint32_t queue, uint32_t number, uint64_t wr_id, uint32_t stack)
 {
     const int saved = errno;
-    /* `known_pid` is this process: here the stack got its number. */
+    /* A stack with a number got it in this process, so `known_pid` is its id. */
     const struct userdma_post post = {
         .wr_id = wr_id, .queue = queue, .number = number, .pid = (uint32_t)known_pid, .stack = stack};
     const uint32_t slot = post_slot(queue, number, wr_id);

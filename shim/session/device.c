@@ -1,12 +1,12 @@
 /*
- * Calls on opened devices and channels: ringing the doorbell, reading events, checking that the device is alive, which
- * need no request to the daemon; and calls on channels, which may wait.
+ * Calls on opened devices: ringing the doorbell, reading events and checking that the device is alive, which need no
+ * request to the daemon. And calls on channels, which may have to wait.
  *
  * The doorbell is the hot path. The provider has written its work requests into the send ring and announces them by a
  * POST_SEND command without work requests. While the daemon is awake it polls the rings by itself; it sets the parked
- * word when it sleeps, and only then a message is sent (for a traced program, a call always). Between the provider's
- * store into the ring and our load of the word there must be a full fence; without it both sides can miss each other,
- * and a program occasionally hangs. No lock, no allocation: it may run in a signal handler.
+ * word when it sleeps, and only then a message is sent. Between the provider's store into the ring and our load of the
+ * word there must be a full fence; without it both sides can miss each other, and a program occasionally hangs. No
+ * lock, no allocation: it may run in a signal handler. Doorbells of a traced program are forwarded as calls.
  */
 #define _GNU_SOURCE
 #include "../shim.h"

@@ -4,7 +4,7 @@
  * through RDMA: reading from sockets and pipes, locks, condition variables, semaphores, barriers, joins, and ends of
  * processes. Programs that are not checked do not load it.
  *
- * Locks that libibverbs, its provider of rxe and librdmacm take for themselves do not count: they do not order the
+ * Locks that libibverbs, its rxe provider and librdmacm take for themselves do not count: they do not order the
  * program's own accesses.
  */
 #define _GNU_SOURCE

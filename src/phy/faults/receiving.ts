@@ -56,7 +56,7 @@ export const createFaultyReceiving = (
   let innerPackets = 0
   /** Packet of the inner run to deliver a second time; -1: none. */
   let repeatedPacket = -1
-  /** Whether a run was delivered since the last `release`, and one was taken from the inner port since its last one. */
+  /** Whether delivered runs, and runs taken from the inner port, are not released yet. */
   let hasDelivered = false
   let isInnerTaken = false
 
