@@ -477,7 +477,7 @@ ssize_t cm_write(int fd, const void *buffer, size_t count);
 ssize_t umad_read(int fd, void *buffer, size_t count);
 /* Wakes the daemon if it sleeps. */
 void device_wake(int fd);
-/* Whether the daemon has closed its end of the context's doorbell socket: it has ended, or the device was removed. */
+/* Whether the daemon's end of the context's doorbell socket is shut: it has ended, or the device was removed. */
 bool device_is_dead(int fd);
 /* Stores a descriptor number of `width` bytes, 4 or 8, at an address of the program. 0, or -EFAULT. */
 int shim_store(uint64_t address, uint32_t width, int value);
