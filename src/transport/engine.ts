@@ -443,7 +443,7 @@ const onRun = (
   return 1
 }
 
-/** Maximum number of rows that one call polls; a row with WQEs to flush counts as FLUSH_COST rows more. */
+/** Maximum number of polls of rows in one call; one with WQEs to flush counts as FLUSH_COST polls more. */
 const MAX_ROW_POLLS = 0x1_0000
 const FLUSH_COST = 0x4000
 

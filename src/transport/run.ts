@@ -48,7 +48,7 @@ export const openRun = (s: EngineState, size: number, flow: number, want: number
  * Finds space for a first packet of `firstSize` bytes at `s.result.runAt`, and for up to `want` shorter packets of
  * `size` bytes after it. Returns how many of the latter fit; -1 if not even the first packet fits.
  *
- * On a port that sets `maxSinglePacketRun` each run is a message to the kernel, so fewer runs are cheaper: the first
+ * On a port that sets `maxSinglePacketRun` each run costs a message to the kernel, so fewer runs are cheaper: the first
  * packet joins the open run if that has packets of the same length. For example the first response to a READ joins the
  * run of the first response to the previous READ.
  */
@@ -97,7 +97,7 @@ const beginRun = (s: EngineState, size: number, flow: number): void => {
 const PHASE = 4
 const aligned = (offset: number): number => ((offset + (15 - PHASE)) & ~15) + PHASE
 
-/** For packets up to this size, such as ACKs and requests without data, a small reservation is made; and its size. */
+/** Packets up to this size, such as ACKs and requests without data, get a reservation of SMALL_RESERVATION_BYTES. */
 const SMALL_PACKET_BYTES = 64
 const SMALL_RESERVATION_BYTES = 2048
 

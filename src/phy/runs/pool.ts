@@ -23,7 +23,7 @@ export interface RunPool {
 /**
  * `count` buffers of `size` bytes at `base`, for up to `maxOwners` owners with numbers from 0 on. Each owner has
  * `maxGuarantee` guaranteed buffers; with many owners fewer, so that at most half of all buffers are guaranteed, but at
- * least one.
+ * least one per owner.
  */
 export const createRunPool = (
   base: number,

@@ -111,8 +111,8 @@ export const createUdpPort = ({ mtu, interfaceIndex, segmentation = 'auto' }: Ud
       try {
         socket = openUdpSocket(address, ROCE_UDP_PORT, currentInterface, claim)
       } catch (error) {
-        // The default GID of a RoCE device: an interface need not have that address, and several devices of one
-        // interface share it.
+        // A link-local address is the default GID of a RoCE device: an interface need not have it, and several devices
+        // of one interface share it.
         const errno = error instanceof SystemError ? error.errno : 0
         if (isLinkLocal(address) && (errno === EADDRNOTAVAIL || errno === EADDRINUSE)) return
         throw error
