@@ -1,8 +1,8 @@
 /*
- * NAKs: for a missing packet, or for an error that moves the queue pair to ERR (InfiniBand Architecture Specification,
- * volume 1, clauses 9.7.5.2 and 9.9.3). The responder's program learns of such an error by the completion of the
- * current receive WQE, or by an asynchronous event. An unreliable service sends no NAKs and drops the message (9.8.2.2,
- * error class D).
+ * NAKs: for a missing packet, a missing receive WQE (RNR), or an error that moves the queue pair to ERR (InfiniBand
+ * Architecture Specification, volume 1, clauses 9.7.5.2 and 9.9.3). The responder's program learns of such an error by
+ * the completion of the current receive WQE, or by an asynchronous event. An unreliable service sends no NAKs and drops
+ * the message (9.8.2.2, error class D).
  */
 import type { Cause } from '../../spec/check/causes.ts'
 import { AsyncEventType, QpState } from '../../spec/enums.ts'

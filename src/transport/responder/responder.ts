@@ -113,7 +113,7 @@ export const raiseCommEst = (s: EngineState, row: number): void => {
 
 // ---- packets out of order ----
 
-/** Whether the PSN is the expected one; if not, a duplicate is answered again, and a gap with a NAK. */
+/** Whether the PSN is the expected one; if not, a duplicate is answered again, and a gap is answered with a NAK. */
 const acceptPsn = (
   s: EngineState,
   row: number,
