@@ -21,7 +21,7 @@ import { RUN_BYTES, RUN_PACKETS, requireRun, requireRunBytes } from './runs/limi
 import { createRunPool } from './runs/pool.ts'
 import { allocateRecord, createRunRecords, freeRecord } from './runs/records.ts'
 
-/** Runs up to this size, mostly ACKs, have small buffers. */
+/** Reservations up to this size, mostly for ACKs, get a small buffer if one is free. */
 const SMALL_RUN_BYTES = 2048
 /** Number of large and small buffers guaranteed to each port; with many ports fewer (runs/pool.ts). */
 const GUARANTEED_BUFFERS = 4

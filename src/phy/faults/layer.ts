@@ -18,8 +18,8 @@ import { createFaultySending } from './sending.ts'
 export interface FaultPort extends Port {
   readonly faults: FaultCounters
   /**
-   * Replaces all rules, including those for other devices. Random sequences restart, and delayed packets leave
-   * immediately. `device`: the new name of this port's device, if it was renamed.
+   * Replaces all rules, including those for other devices. Random sequences restart, and delayed packets leave in the
+   * next poll. `device`: the new name of this port's device, if it was renamed.
    */
   setFaults(rules: readonly FaultRule[], device?: string): void
   /** By rule: what it has done on this port since it was set. */

@@ -253,7 +253,7 @@ describe('faults', () => {
     assert.equal(receiveAll(setup.receiver).length, delayed)
   })
 
-  it('can be changed during traffic; delayed packets are then delivered immediately', () => {
+  it('can be changed during traffic; delayed packets are delivered in the next poll', () => {
     const setup = setUp('delay=1000')
     sendRun(setup.sender, setup.flow, 0, 2)
     assert.deepEqual(receiveAll(setup.receiver), [])
