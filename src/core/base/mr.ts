@@ -213,13 +213,13 @@ const createRegion = (
 
 /** A promise to await before the pages are checked; undefined if none is needed. */
 const preparePageCheck = (
-  memory: AddressSpace,
+  space: AddressSpace,
   { start, length }: Range,
   access: number,
 ): Promise<unknown> | undefined => {
   const bytes = Number(length)
   if (!Number.isSafeInteger(bytes)) return undefined
-  return memory.prepareCheck?.(Number(start >> 32n), Number(start & 0xffffffffn), bytes, (access & WRITE_FLAGS) !== 0)
+  return space.prepareCheck?.(Number(start >> 32n), Number(start & 0xffffffffn), bytes, (access & WRITE_FLAGS) !== 0)
 }
 
 export const mrClass = driverClass<typeof Mr, MrState>(Mr, {
