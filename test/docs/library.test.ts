@@ -31,6 +31,19 @@ test('the program on the first page runs', () => {
   execFileSync(process.execPath, ['--input-type=module', '-e', program], { encoding: 'utf8' })
 })
 
+for (const name of ['reference/ip.md', 'how-to/check.md'])
+  test(`the programs of ${name} run`, () => {
+    const page = readFileSync(join(repoRoot, 'docs', name), 'utf8')
+    const programs = [...page.matchAll(/^```[jt]s\n([\s\S]*?)^```$/gm)].map(match => match[1])
+    assert.ok(programs.length > 0)
+    for (const program of programs)
+      execFileSync(
+        process.execPath,
+        ['--input-type=module', '-e', program.replaceAll("from 'userdma'", `from '${library}'`)],
+        { encoding: 'utf8', stdio: 'pipe' },
+      )
+  })
+
 test('a device of the null driver is used as the page about drivers shows', () => {
   const page = readFileSync(join(repoRoot, 'docs', 'how-to', 'drivers.md'), 'utf8')
   const block = [...page.matchAll(/^```ts\n([\s\S]*?)^```$/gm)]

@@ -7,7 +7,7 @@ import { test } from 'node:test'
 import { inspect } from 'node:util'
 import { createCtxDevice } from '../../src/drivers/ctx/device.ts'
 import { CtxContext } from '../../src/spec/drivers/ctx.ts'
-import { createNetwork, open, openSystem } from '../../src/verbs/index.ts'
+import { connect, createNetwork, listen, open, openSystem, requestWindow } from '../../src/verbs/index.ts'
 import { closeAll, eachCarrier, nextCompletion, pair } from './connections/endpoints.ts'
 
 /** Internals of the library's objects. */
@@ -17,6 +17,10 @@ eachCarrier(openTwo => {
   test('objects show their attributes, open and closed', async () => {
     const { a, b } = await pair(openTwo)
     const window = a.pd.window()
+    assert.equal(inspect(a.cq.completion), 'Completion {}')
+    const closed = a.pd.rcQp({ sendCq: a.cq })
+    closed.close()
+    assert.equal(inspect(closed), `RcQueuePair { qpn: ${closed.qpn}, closed: true }`)
     const xrcd = a.device.xrcd()
     const objects: Record<string, object> = {
       device: a.device,
@@ -80,4 +84,31 @@ test('networks, the system-wide device and objects of drivers show their attribu
     assert.doesNotMatch(inspect(shown), INTERNALS)
     assert.doesNotMatch(JSON.stringify(shown), INTERNALS)
   }
+})
+
+test('connections, listeners, requests and windows show their ends', async () => {
+  const network = createNetwork()
+  await using left = await open({ network })
+  await using right = await open({ network })
+  const server = await listen('rdma://0.0.0.0:7471', { device: right })
+  assert.equal(inspect(server), "Server { device: 'rxe1', address: '0.0.0.0', port: 7471 }")
+  const pending = connect(`rdma://${right.address}:7471`, { device: left })
+  for await (const request of server) {
+    assert.match(inspect(request), /^ConnectionRequest \{ remote: '127\.0\.0\.1:\d+', privateBytes: 56 \}$/)
+    assert.doesNotMatch(JSON.stringify(request), INTERNALS)
+    const accepted = await request.accept()
+    assert.match(JSON.stringify(accepted), /^\{"local":"127\.0\.0\.2:7471","remote":"127\.0\.0\.1:\d+","qpn":\d+\}$/)
+    break
+  }
+  const connection = await pending
+  const { qpn } = connection.qp
+  assert.match(
+    inspect(connection, { breakLength: Infinity }),
+    /^Connection \{ local: '127\.0\.0\.1:\d+', remote: '127\.0\.0\.2:7471', qpn: \d+ \}$/,
+  )
+  await connection.close()
+  assert.match(inspect(connection), new RegExp(`qpn: ${qpn},\\s+closed: true`))
+  await server.close()
+  assert.match(inspect(server), /closed: true/)
+  assert.equal(inspect(requestWindow(4)), 'RequestWindow { limit: 4, inFlight: 0 }')
 })

@@ -80,12 +80,11 @@ export class ContextMemory implements MappedMemory {
     this.inode = ino
   }
 
-  /** Number of rings in use. */
+  /** Number of rings in use, and bytes of the ranges that contain them. */
   get ringCount(): number {
     return this.packed?.count ?? this.#chunkOf.size
   }
 
-  /** Bytes of the ranges that contain the rings in use. */
   get ringBytes(): number {
     return this.#usedBytes
   }

@@ -3,6 +3,7 @@
  * than the queues of a queue pair hold; works with any function that returns a promise.
  */
 import { checkFunction, formatValue, invalidArgument, withoutObject } from '../error.ts'
+import { showAs } from '../objects/show.ts'
 
 /** At most `limit` requests in flight; created by `requestWindow`. */
 export class RequestWindow {
@@ -68,6 +69,13 @@ export class RequestWindow {
     if (failure !== undefined) throw failure.error
   }
 }
+
+showAs<RequestWindow>(
+  RequestWindow.prototype,
+  'RequestWindow',
+  ({ limit, inFlight }) => ({ limit, inFlight }),
+  self => Object.hasOwn(self, 'limit'),
+)
 
 /** Throws RdmaError EINVAL if a method is called without its window. */
 const checkWindow = (call: string, self: unknown): void => {

@@ -9,6 +9,7 @@ import { checkOptions, type KnownOptions } from '../arguments/options.ts'
 import { contextOf, type Device } from '../device.ts'
 import { formatValue, invalidArgument, RdmaError, refused } from '../error.ts'
 import { createMailbox, type Mailbox } from '../mailbox.ts'
+import { showAs } from '../objects/show.ts'
 import { open } from '../open.ts'
 import { destroy, destroyUnlessRemoved } from '../plan.ts'
 import type { AwaitableRcOptions, RcQueuePair, RcQueuePairOptions } from '../qp/connected.ts'
@@ -25,7 +26,7 @@ import {
   SharedDevice,
 } from './connection.ts'
 import { type ConnectionEvent, connectionEvents } from './events.ts'
-import { resolveUrl, shownAddress } from './url.ts'
+import { hostAndPort, resolveUrl, shownAddress } from './url.ts'
 
 /** Maximum bytes of a program's private data; in a REQ rdma_cm's header takes some. */
 const MAX_REQ_DATA = privateDataBytes.REQ - rdmaCmHeader.bytes
@@ -189,6 +190,16 @@ class RequestObject implements ConnectionRequest {
   }
 }
 
+showAs<RequestObject>(
+  RequestObject.prototype,
+  'ConnectionRequest',
+  ({ remoteAddress, remotePort, privateData }) => ({
+    ...(remotePort !== 0 && { remote: hostAndPort(remoteAddress, remotePort) }),
+    privateBytes: privateData.length,
+  }),
+  self => Object.hasOwn(self, 'accept'),
+)
+
 /**
  * The refusal of a bind as one of `listen`. The connection manager, like Linux's, also answers EADDRNOTAVAIL for a port
  * that is in use.
@@ -251,13 +262,20 @@ export const listen = async (url: string, options: ListenOptions = {}): Promise<
       throw bindError(url, address.port, error)
     }
     const bound = shownAddress(parseAddress(carrier.call(CmId, 'query', id, {}).out.addresses.source))
-    return {
+    const server: Server = {
       device,
       ...bound,
       [Symbol.asyncIterator]: () => requests.arrivals(),
       close,
       [Symbol.asyncDispose]: close,
     }
+    showAs(server, 'Server', () => ({
+      device: device.name,
+      address: bound.address,
+      port: bound.port,
+      ...(!isOpen && { closed: true }),
+    }))
+    return server
   } catch (error) {
     await close()
     throw error

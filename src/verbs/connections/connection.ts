@@ -23,12 +23,13 @@ import {
   refused,
 } from '../error.ts'
 import { checkSignal } from '../mailbox.ts'
+import { type Shown, showAs } from '../objects/show.ts'
 import type { ProtectionDomain } from '../pd.ts'
 import { checkObject, type DeviceContext, destroy, type LibraryObject } from '../plan.ts'
 import type { AwaitableRcOptions, AwaitableRcQueuePair, RcQueuePair } from '../qp/connected.ts'
 import { markReady } from '../qp/queue-pair.ts'
 import { type ConnectionEvent, type ConnectionEvents, connectionEvents } from './events.ts'
-import { type ShownAddress, shownAddress } from './url.ts'
+import { hostAndPort, type ShownAddress, shownAddress } from './url.ts'
 
 /** What ended a connection: `close` on this side, the peer, or the close or removal of the device. */
 export type CloseReason = 'local' | 'peer' | 'device'
@@ -412,6 +413,10 @@ export class ConnectionEnd {
     }
   }
 
+  get isClosed(): boolean {
+    return this.#isClosed
+  }
+
   get addresses(): Addresses {
     return this.#addresses.of(this.#shared.context, this.#id)
   }
@@ -459,4 +464,21 @@ class ConnectionObject implements Connection<ConnectedQueuePair> {
   [Symbol.asyncDispose](): Promise<void> {
     return this.#end.close()
   }
+
+  /** Whether `value` is an instance, not the prototype. */
+  static is(value: object): value is ConnectionObject {
+    return #end in value
+  }
+
+  /** The properties that `console.log` and JSON show. */
+  static shown(self: ConnectionObject): Shown {
+    const { localAddress, localPort, remoteAddress, remotePort, qp } = self
+    return {
+      ...(localPort !== 0 && { local: hostAndPort(localAddress, localPort) }),
+      ...(remotePort !== 0 && { remote: hostAndPort(remoteAddress, remotePort) }),
+      qpn: qp.qpn,
+      ...(self.#end.isClosed && { closed: true }),
+    }
+  }
 }
+showAs<ConnectionObject>(ConnectionObject.prototype, 'Connection', ConnectionObject.shown, ConnectionObject.is)

@@ -64,3 +64,7 @@ export const shownAddress = (address: SocketAddress | undefined): ShownAddress =
   address: address === undefined ? '' : shortText(address.address),
   port: address?.port ?? 0,
 })
+
+/** Address and port as a URL writes them. */
+export const hostAndPort = (address: string, port: number): string =>
+  `${address.includes(':') ? `[${address}]` : address}:${port}`

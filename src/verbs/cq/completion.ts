@@ -65,8 +65,8 @@ const wordAt = (words: Int32Array, at: number): number => words[at >> 2]! >>> 0
 /** The completion object of one CQ. */
 export class CompletionCursor implements Completion {
   ring: ProgramRing
-  /** Byte offset of the completion in the ring. */
-  at = 0
+  /** Byte offset of the completion in the ring; -1 before the first. */
+  at = -1
   readonly #hasTimestamps: boolean
 
   constructor(ring: ProgramRing, hasTimestamps = false) {
@@ -152,16 +152,19 @@ export class CompletionCursor implements Completion {
 showAs<CompletionCursor>(
   CompletionCursor.prototype,
   'Completion',
-  ({ id, statusName, opcodeName, ok, cause, bytes, qpn, immediate, invalidated, timestamp }) => ({
-    id,
-    status: statusName,
-    opcode: opcodeName,
-    ...(!ok && { cause }),
-    bytes,
-    qpn,
-    ...(immediate !== undefined && { immediate }),
-    ...(invalidated !== undefined && { invalidated }),
-    ...(timestamp !== undefined && { timestamp }),
-  }),
+  ({ at, id, statusName, opcodeName, ok, cause, bytes, qpn, immediate, invalidated, timestamp }) =>
+    at < 0
+      ? {}
+      : {
+          id,
+          status: statusName,
+          opcode: opcodeName,
+          ...(!ok && { cause }),
+          bytes,
+          qpn,
+          ...(immediate !== undefined && { immediate }),
+          ...(invalidated !== undefined && { invalidated }),
+          ...(timestamp !== undefined && { timestamp }),
+        },
   ({ ring }) => ring !== undefined,
 )

@@ -101,6 +101,12 @@ const guard = (prefix: string, cls: { readonly prototype: object }): void => {
   }
 }
 
+/** What is shown of a closed object: it has no handle, and its state at the device is unknown. */
+const shownClosed = ({ handle: _, ...shown }: Shown): Shown => ({
+  ...Object.fromEntries(Object.entries(shown).filter(([, value]) => value !== undefined)),
+  closed: true,
+})
+
 /**
  * Guards the methods of a class and defines what `console.log` and JSON show of its objects. Called for subclasses
  * before their base class. `prefix`: as for `guard`; `name`: the kind of its objects as shown.
@@ -110,7 +116,7 @@ export const defineVerbsClass = (cls: { readonly prototype: VerbsObject }, prefi
   showAs<VerbsObject>(
     cls.prototype,
     name,
-    self => ({ ...self[SHOWN](), ...(!self.isOpen && { closed: true }) }),
+    self => (self.isOpen ? self[SHOWN]() : shownClosed(self[SHOWN]())),
     self => self.context !== undefined,
   )
 }
