@@ -125,6 +125,7 @@ int session_exchange_with(struct request *request, size_t body, int attached, st
     header->pid = shim_pid;
     header->tid = session_thread_id;
     reply->generation = session.generation;
+    reply->fd_count = 0;
     ssize_t length;
     do
         length = send_request(fd, request, header->size, attached);
@@ -153,6 +154,7 @@ int session_exchange_with(struct request *request, size_t body, int attached, st
     reply->body = length - sizeof reply->message.header;
     return 0;
 broken:
+    reply_close_all(reply);
     close_connection(fd);
     return -EIO;
 }

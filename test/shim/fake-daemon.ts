@@ -58,6 +58,7 @@ const Order = {
   HOLD: 13,
   EVENT_BEHIND: 14,
   DRIVER_8: 15,
+  WRONG_SERIAL: 16,
 } as const
 
 /**
@@ -296,6 +297,8 @@ export const startFakeDaemon = (folder: string, refusal = 0): FakeDaemon => {
         return answerLater(() => sessions.size)
       case Order.HOLD:
         return 0
+      case Order.WRONG_SERIAL:
+        return reply(fd, writeCallReply(buffer, { ...request, serial: request.serial + 1 }, 0), [parked.fd])
       default:
         return answer(-ENOTTY)
     }

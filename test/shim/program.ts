@@ -51,6 +51,7 @@ export const scenarioTitles = {
   stray_stores: 'a reply is stored only where the call expects it',
   copies: 'a context lives as long as a copy of its descriptor',
   hidden_sockets: 'the program cannot close hidden sockets, but can use their numbers',
+  wrong_reply: 'the descriptors of a wrong reply are closed',
   low_limit: 'a full descriptor table is EMFILE, and leaves nothing behind',
   forks: 'a child has its own session and shares the contexts',
   exec: 'a device descriptor still works after exec, and its context ends when it is closed',

@@ -282,6 +282,16 @@ static void daemon_death(void)
     EXPECT(close(fd) == 0 && open("/dev/null", O_RDONLY) == fd);
 }
 
+/* A wrong reply ends the session, and the descriptors that came with it are closed. */
+static void wrong_reply(void)
+{
+    int fd = open_device();
+    int next = open("/dev/null", O_RDONLY);
+    EXPECT(next >= 0 && close(next) == 0 && hidden_count() == 2);
+    FAILS(order(fd, WRONG_SERIAL, 0), EIO);
+    EXPECT(hidden_count() == 1 && open("/dev/null", O_RDONLY) == next);
+}
+
 /* The daemon runs but does not answer: signals still end the program. */
 static void unanswered_call(void)
 {
@@ -372,6 +382,7 @@ int main(int argc, char **argv)
         SCENARIO(relative_paths),   SCENARIO(signals),           SCENARIO(spawns),
         SCENARIO(stray_stores),     SCENARIO(threads),           SCENARIO(unanswered_call),
         SCENARIO(uring),            SCENARIO(vforks),            SCENARIO(without_socket),
+        SCENARIO(wrong_reply),
     };
     self = argv[0];
     if (argc == 4 && strcmp(argv[1], "spawned") == 0)
