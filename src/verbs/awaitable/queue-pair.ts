@@ -3,6 +3,7 @@
  * own. `awaitable` derives their class from that of queue pairs with a `sendCq`, and wraps the posting methods: each
  * request gets an id, by which its completion resolves the promise.
  */
+import { QpState } from '../../spec/enums.ts'
 import { checkOptions, type KnownOptions } from '../arguments/options.ts'
 import type { ImmediateOptions, InvalidateOptions, SendOptions } from '../arguments/request-options.ts'
 import { type CompletionQueue, cqPlan } from '../cq/completion-queue.ts'
@@ -10,7 +11,10 @@ import { invalidArgument, RdmaError, withoutObject } from '../error.ts'
 import type { Slice } from '../mr/region.ts'
 import { type DeviceContext, make, type Plan } from '../plan.ts'
 import type { BareQueuePair, QueuedQp, QueuePairOptions } from '../qp/queue-pair.ts'
+import { restartsOf } from './request-error.ts'
 import { type CompletedRequest, RequestPromises } from './request-promises.ts'
+
+const { RESET, RTS } = QpState.values
 
 /** Options of requests that the library sets itself where requests return promises. */
 type ReservedOption = 'id' | 'signaled'
@@ -122,7 +126,9 @@ export const awaitable = <T extends AwaitableQueuePair>(
 
     override modify(changes: Parameters<BareQueuePair['modify']>[0]): void {
       super.modify(changes)
-      if (changes.state === 0 || changes.state === 'RESET') this.promises.cancel('the queue pair was moved to RESET')
+      if (changes.state === RESET || changes.state === 'RESET')
+        this.promises.cancel('the queue pair was moved to RESET')
+      else if (changes.state === RTS || changes.state === 'RTS') this.promises.forgetFailure()
     }
 
     override close(): void {
@@ -160,16 +166,17 @@ const completionQueueFor = (context: DeviceContext, call: string, send: number, 
 
 /**
  * Creates a queue pair whose requests return promises, and its completion queue, which has room for all its requests.
- * `optionNames`: the options of the type with a `sendCq`; `planWith` returns the plan of the queue pair.
+ * `cls`: the name of its class; `optionNames`: the options of the type with a `sendCq`; `planWith` returns the plan of the queue pair.
  */
 export const makeAwaitable = <T extends BareQueuePair, O extends QueuePairOptions>(
   context: DeviceContext,
-  call: string,
+  cls: keyof typeof restartsOf,
   options: AwaitableOptions<O> | undefined,
   optionNames: KnownOptions<O>,
   planWith: (options: AwaitableOptions<O> & Pick<QueuePairOptions, 'sendCq'>) => Plan<T>,
 ): T => {
   const { sendCq: _, recvCq: __, srq: ___, signalAll: ____, ...known } = optionNames as KnownOptions<QueuePairOptions>
+  const call = `${cls}.create`
   const withSendCq = ['recvCq', 'srq', 'signalAll'].find(name => (options as AnyOptions)?.[name] !== undefined)
   if (withSendCq !== undefined)
     throw invalidArgument(
@@ -185,7 +192,7 @@ export const makeAwaitable = <T extends BareQueuePair, O extends QueuePairOption
   try {
     const qp = make(context, planWith({ ...qpOptions, sendCq: cq }))
     const explain = (id: number): string | undefined => context.carrier.explain?.(qp.qpn, id)
-    return Object.assign(qp, { promises: new RequestPromises(cq, { send, receive }, explain) })
+    return Object.assign(qp, { promises: new RequestPromises(cq, { send, receive }, restartsOf[cls], explain) })
   } catch (error) {
     cq.close()
     throw error

@@ -23,7 +23,25 @@ const errnos: { readonly [S in StatusName]?: ErrnoName } = {
 const generalText = (cause: CauseName | undefined): string =>
   cause === undefined ? 'no cause is known' : causes[cause].text.replace(/\{[^}]*\}/g, '…')
 
-const HINT = 'the queue pair is in ERR: modify({ state: "RESET" }) and connect() start again'
+/**
+ * What starts a queue pair again after a failed request, as hints: after a failure of a receive, or of a send of a
+ * reliable service, it is in ERR; after one of a send of an unreliable service in SQE (IBA 10.3.1).
+ */
+export interface Restarts {
+  readonly afterSend: string
+  readonly afterReceive: string
+}
+
+const fromErr = (call: string): string =>
+  `the queue pair is in ERR: modify({ state: "RESET" }) and ${call} start it again`
+const FROM_SQE = 'the queue pair is in SQE and still receives: modify({ state: "RTS" }) lets it send again'
+
+/** By class. */
+export const restartsOf = {
+  rc_qp: { afterSend: fromErr('connect()'), afterReceive: fromErr('connect()') },
+  uc_qp: { afterSend: FROM_SQE, afterReceive: fromErr('connect()') },
+  ud_qp: { afterSend: FROM_SQE, afterReceive: fromErr('activate()') },
+} as const satisfies Readonly<Record<string, Restarts>>
 
 /** The request completed in error. */
 export class RequestError extends RdmaError {
@@ -48,13 +66,19 @@ export class RequestError extends RdmaError {
   /** With WR_FLUSH_ERR: the error of the first request that failed; undefined if this one is the first. */
   readonly earlier: RequestError | undefined
 
-  /** `explanation`: see `Carrier.explain`. */
-  constructor(call: string, wc: Completion, explanation: string | undefined, earlier: RequestError | undefined) {
+  /** `explanation`: see `Carrier.explain`. `hint`: one of `Restarts`. */
+  constructor(
+    call: string,
+    wc: Completion,
+    explanation: string | undefined,
+    hint: string,
+    earlier: RequestError | undefined,
+  ) {
     const { statusName: status, opcodeName: opcode, cause, vendorError, qpn } = wc
     const code = errnos[status] ?? 'EIO'
     const reason =
       earlier === undefined ? (explanation ?? generalText(cause)) : `${earlier.call} failed before: ${earlier.reason}`
-    super(code, Errno[code], call, `${status}: ${reason}`, HINT)
+    super(code, Errno[code], call, `${status}: ${reason}`, hint)
     this.status = status
     this.opcode = opcode
     this.cause = cause

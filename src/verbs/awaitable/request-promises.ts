@@ -6,7 +6,7 @@
 import type { Completion, OpcodeName } from '../cq/completion.ts'
 import type { CompletionQueue } from '../cq/completion-queue.ts'
 import { type RdmaError, refused } from '../error.ts'
-import { RequestError } from './request-error.ts'
+import { RequestError, type Restarts } from './request-error.ts'
 
 /** The result of a request: a copy of its completion. */
 export interface CompletedRequest {
@@ -60,6 +60,7 @@ const outstandingRequest = (call: string, queue: Outstanding['queue'], value: un
 export class RequestPromises {
   readonly #cq: CompletionQueue
   readonly #depths: Readonly<Record<Outstanding['queue'], number>>
+  readonly #restarts: Restarts
   /** See `Carrier.explain`. */
   readonly #explain: (id: number) => string | undefined
   /** By id. */
@@ -68,7 +69,7 @@ export class RequestPromises {
   #lastId = 0
   /** Whether `#poll` runs. */
   #isPolling = false
-  /** The first failure since the queue pair was created or reset. */
+  /** The first failure since the queue pair was created, reset, or moved to RTS again. */
   #failure: RequestError | undefined
   /** Resolve the promises of `drained`. */
   #drainWaiters: (() => void)[] = []
@@ -76,10 +77,12 @@ export class RequestPromises {
   constructor(
     cq: CompletionQueue,
     depths: Readonly<Record<Outstanding['queue'], number>>,
+    restarts: Restarts,
     explain: (id: number) => string | undefined,
   ) {
     this.#cq = cq
     this.#depths = depths
+    this.#restarts = restarts
     this.#explain = explain
   }
 
@@ -129,6 +132,12 @@ export class RequestPromises {
     this.#failure = undefined
   }
 
+  /** The queue pair moves from SQE to RTS: later failures are not because of earlier ones. */
+  forgetFailure(): void {
+    this.settle()
+    this.#failure = undefined
+  }
+
   /** Cancels all requests and closes the completion queue: the queue pair is closed. */
   close(): void {
     this.cancel('the queue pair was closed before the request was complete')
@@ -141,6 +150,13 @@ export class RequestPromises {
     for (const resolve of this.#drainWaiters.splice(0)) resolve()
   }
 
+  /** What starts the queue pair again after this failure. Without an earlier one, a flush means that it is in ERR. */
+  #hint({ queue }: Outstanding, isFlushed: boolean): string {
+    const { afterSend, afterReceive } = this.#restarts
+    if (queue === 'receive') return afterReceive
+    return isFlushed ? (this.#failure?.hint ?? afterReceive) : afterSend
+  }
+
   #settleOne(wc: Completion): void {
     const { id } = wc
     const request = this.#outstanding.get(id)
@@ -151,7 +167,8 @@ export class RequestPromises {
       return
     }
     const isFlushed = wc.statusName === 'WR_FLUSH_ERR'
-    const error = new RequestError(request.call, wc, this.#explain(id), isFlushed ? this.#failure : undefined)
+    const earlier = isFlushed ? this.#failure : undefined
+    const error = new RequestError(request.call, wc, this.#explain(id), this.#hint(request, isFlushed), earlier)
     this.#failure ??= error
     request.reject(error, isFlushed)
   }

@@ -98,9 +98,9 @@ export interface UcQueuePairOptions
 /** RC and UC queue pairs have options of the same names; only the options in `connection` differ. */
 const optionNames: KnownOptions<RcQueuePairOptions> & KnownOptions<UcQueuePairOptions> = {
   ...queuePairOptionNames,
-  initial: true,
+  initial: 'object',
   peer: true,
-  connection: true,
+  connection: 'object',
 }
 
 const rcSteps: StepsTo = (path, psn, peer, options) => {
@@ -182,7 +182,7 @@ export const awaitableRcQp = (
   pd: ObjectReference,
   options?: AwaitableRcOptions,
 ): AwaitableRcQueuePair =>
-  makeAwaitable(context, 'rc_qp.create', options, optionNames, optionsWithCq =>
+  makeAwaitable(context, 'rc_qp', options, optionNames, optionsWithCq =>
     queuePairPlan(context, awaitableRcType, pd, optionsWithCq),
   )
 /** Creates a UC queue pair whose requests return promises. */
@@ -191,6 +191,6 @@ export const awaitableUcQp = (
   pd: ObjectReference,
   options?: AwaitableUcOptions,
 ): AwaitableUcQueuePair =>
-  makeAwaitable(context, 'uc_qp.create', options, optionNames, optionsWithCq =>
+  makeAwaitable(context, 'uc_qp', options, optionNames, optionsWithCq =>
     queuePairPlan(context, awaitableUcType, pd, optionsWithCq),
   )

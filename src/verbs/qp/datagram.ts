@@ -369,7 +369,7 @@ export interface UdQueuePairOptions
 /** Options of `pd.udQp` without a `sendCq`. */
 export interface AwaitableUdOptions extends AwaitableOptions<UdQueuePairOptions> {}
 
-const udOptionNames: KnownOptions<UdQueuePairOptions> = { ...queuePairOptionNames, initial: true, active: true }
+const udOptionNames: KnownOptions<UdQueuePairOptions> = { ...queuePairOptionNames, initial: 'object', active: true }
 
 const activation = {
   cls: UdQp,
@@ -427,6 +427,6 @@ export const awaitableUdQp = (
   pd: ObjectReference,
   options?: AwaitableUdOptions,
 ): AwaitableUdQueuePair =>
-  makeAwaitable(context, 'ud_qp.create', options, udOptionNames, optionsWithCq =>
+  makeAwaitable(context, 'ud_qp', options, udOptionNames, optionsWithCq =>
     queuePairPlan(context, awaitableUdType, pd, activeAtCreation(activation, optionsWithCq)),
   )

@@ -169,6 +169,54 @@ test('invalid arguments are refused with a message that says what is allowed', a
   await close()
 })
 
+test('a failed request says what starts its queue pair again, which depends on the service, and that does', async () => {
+  const errHint = (call: string): string =>
+    `the queue pair is in ERR: modify({ state: "RESET" }) and ${call} start it again`
+  const sqeHint = 'the queue pair is in SQE and still receives: modify({ state: "RTS" }) lets it send again'
+  const { a, b, close } = await pair(async () => {
+    const network = createNetwork()
+    return [await open({ network }), await open({ network })]
+  })
+  /** Memory that the queue pairs may not use, since it is in another protection domain: LOC_PROT_ERR. */
+  const [foreignA, foreignB] = [a, b].map(({ device }) => device.pd().register(new Uint8Array(64)).slice())
+  const failSend = async (send: (local: ReturnType<typeof a.mr.slice>) => Promise<unknown>) => {
+    const [failing, flushed] = [failureOf(send(foreignA!)), failureOf(send(a.mr.slice(0, 8)))]
+    const [error, flush] = [await failing, await flushed]
+    assert.ok(error instanceof RequestError && flush instanceof RequestError)
+    assert.deepEqual([error.status, flush.status, flush.earlier], ['LOC_PROT_ERR', 'WR_FLUSH_ERR', error])
+    assert.equal(flush.hint, error.hint)
+    return error.hint
+  }
+
+  const [sender, receiver] = [a.pd.udQp({ active: true }), b.pd.udQp({ active: { qkey: 42 } })]
+  const ah = a.pd.addressHandle(receiver.endpoint)
+  const sendTo = (local: Parameters<typeof sender.send>[0]) => sender.send(local, { ah, qpn: receiver.qpn, qkey: 42 })
+  for (let round = 0; round < 2; round++) {
+    assert.equal(await failSend(sendTo), sqeHint)
+    sender.modify({ state: 'RTS' })
+    await sendTo(Uint8Array.of(1))
+  }
+  const [failing, flushed] = [failureOf(receiver.receive(foreignB)), failureOf(receiver.receive(b.mr.slice(0, 64)))]
+  void sendTo(Uint8Array.of(1))
+  assert.deepEqual([(await failing).hint, (await flushed).hint], [errHint('activate()'), errHint('activate()')])
+  receiver.modify({ state: 'RESET' })
+  receiver.activate({ qkey: 42 })
+  const received = receiver.receive(b.mr.slice(0, 64))
+  await sendTo(Uint8Array.of(1))
+  assert.equal((await received).bytes, GRH_BYTES + 1)
+  sender.modify({ state: 'ERR' })
+  assert.equal((await failureOf(sendTo(Uint8Array.of(1)))).hint, errHint('activate()'))
+
+  const [ucSender, ucReceiver] = [a.pd.ucQp(), b.pd.ucQp()]
+  ucSender.connect(ucReceiver.endpoint)
+  ucReceiver.connect(ucSender.endpoint)
+  assert.equal(await failSend(local => ucSender.send(local)), sqeHint)
+  ucSender.modify({ state: 'RTS' })
+  await ucSender.send(Uint8Array.of(1))
+  assert.equal(await failSend(local => a.qp.send(local)), errHint('connect()'))
+  await close()
+})
+
 test('a ping rejects with the status RETRY_EXC_ERR after the device of the peer is closed', async () => {
   const { a, b, close } = await pair(async () => {
     const network = createNetwork()
