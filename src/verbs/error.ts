@@ -156,6 +156,12 @@ export const checkU32 = (call: string, option: string, value: unknown): void => 
     throw invalidArgument(call, `${option} ${formatValue(value)} is not a number of 32 bits`)
 }
 
+/** Checks that `value` is an integer from 0 to 2^53 - 1. */
+export const checkByteCount = (call: string, option: string, value: unknown): void => {
+  if (!Number.isSafeInteger(value) || (value as number) < 0)
+    throw invalidArgument(call, `${option} ${formatValue(value)} is not a number of bytes`)
+}
+
 /** Checks that `value` is a Uint8Array or another array of bytes: otherwise `length` would not count bytes. */
 export const checkBytes = (call: string, option: string, value: unknown): void => {
   // Test runners with their own globals have another Uint8Array.

@@ -3,7 +3,6 @@
  * a shared one; on request, a device of a daemon.
  */
 
-import { resolve } from 'node:path'
 import { Device as DeviceClass } from '../spec/classes/device/device.ts'
 import { Port as PortClass } from '../spec/classes/device/port.ts'
 import type { RingLayout } from '../spec/drivers/ring-layout.ts'
@@ -17,10 +16,10 @@ import type { CheckOptions } from './check/options.ts'
 import { createDevice, type Device } from './device.ts'
 import { checkChoice, formatValue, invalidArgument } from './error.ts'
 import { contextCarrier, localCarrier, type StartCheck } from './local/carrier.ts'
-import { createNetwork, isNetwork, type LocalNetwork, type Network } from './local/network.ts'
+import { checkNetwork, createNetwork, type LocalNetwork, type Network } from './local/network.ts'
 import type { LocalPath } from './plan.ts'
 import { remoteCarrier } from './remote/carrier.ts'
-import { namedSocket, userSocket } from './remote/user-socket.ts'
+import { socketPath } from './remote/user-socket.ts'
 
 /** Options of `open`. */
 export interface OpenOptions {
@@ -127,9 +126,7 @@ const openDaemonDevice = (socket: string, device: string | undefined): Device =>
   }
 }
 
-const checkNetwork = (network: Network, link: Link | undefined): void => {
-  if (!isNetwork(network))
-    throw invalidArgument('open', `network ${formatValue(network)} is not a network`, 'make one with createNetwork()')
+const checkLink = (network: LocalNetwork, link: Link | undefined): void => {
   if (link !== undefined && link !== network.link)
     throw invalidArgument('open', `link "${link}": the network has link "${network.link}"`, 'give network or link')
 }
@@ -154,12 +151,14 @@ export const open = async (options: OpenOptions = {}): Promise<Device> => {
   for (const [option, value] of Object.entries({ name, address, device }))
     if (value !== undefined && typeof value !== 'string')
       throw invalidArgument('open', `${option} ${formatValue(value)} is not a string`)
-  if (socket !== undefined && socket !== true && typeof socket !== 'string')
-    throw invalidArgument('open', `socket ${formatValue(socket)} is not a path, nor true for the user's own daemon`)
-  if (network !== undefined) checkNetwork(network, link)
+  const path = socket === undefined ? undefined : socketPath('open', socket)
+  if (network !== undefined) {
+    checkNetwork('open', network)
+    checkLink(network as LocalNetwork, link)
+  }
   const { check = (network as LocalNetwork | undefined)?.check } = options
   const startCheck = check === undefined || check === false ? undefined : await loadCheck(check)
-  if (socket === undefined) {
+  if (path === undefined) {
     if (device === undefined) return openSoftDevice(options, startCheck)
     if (network === undefined)
       throw invalidArgument(
@@ -177,5 +176,5 @@ export const open = async (options: OpenOptions = {}): Promise<Device> => {
     )
   if (startCheck !== undefined)
     throw invalidArgument('open', 'check is for devices of this process', 'run the program under `userdma check`')
-  return openDaemonDevice(socket === true ? (namedSocket(undefined) ?? userSocket()) : resolve(socket), device)
+  return openDaemonDevice(path, device)
 }

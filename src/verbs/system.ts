@@ -2,7 +2,6 @@
  * The system-wide device in the library (R13, R18): lists the devices of a network in this process or of a daemon, with
  * the properties by which a program chooses one, and reports devices that are added or removed.
  */
-import { resolve } from 'node:path'
 import { addEventHandler } from '../core/devices/clients.ts'
 import { closeContext, openContext } from '../core/devices/registry.ts'
 import { systemDevice } from '../core/devices/system.ts'
@@ -23,12 +22,12 @@ import { SYSTEM_NODE } from '../spec/session.ts'
 import { writeRequest } from '../uapi/session-codec.ts'
 import { checkOptions, type KnownOptions } from './arguments/options.ts'
 import { checkFunction, checkText, invalidArgument, refusal, refused, rethrow } from './error.ts'
-import type { LocalNetwork, Network } from './local/network.ts'
+import { checkNetwork, type LocalNetwork, type Network } from './local/network.ts'
 import { orElse, showAs } from './objects/show.ts'
 import { joinDaemon, type Session } from './remote/daemon-session.ts'
 import { createCalls } from './remote/messages.ts'
 import { ASYNC_RECORD, readRecords } from './remote/records.ts'
-import { namedSocket, userSocket } from './remote/user-socket.ts'
+import { socketPath } from './remote/user-socket.ts'
 
 /** ibv_node_type by name. */
 export type NodeTypeName = keyof typeof NodeType.values
@@ -207,6 +206,8 @@ export const openSystem = (options: SystemOptions = {}): System => {
       'openSystem',
       'pass either network or socket: they name the network, or the daemon, whose devices are listed',
     )
+  if (network !== undefined) checkNetwork('openSystem', network)
+  const path = socket === undefined ? undefined : socketPath('openSystem', socket)
   const handlers = new Set<(change: DeviceChange) => void>()
   const report: Report = (type, index) => {
     if (type !== DEVICE_ADDED && type !== DEVICE_REMOVED) return
@@ -216,8 +217,7 @@ export const openSystem = (options: SystemOptions = {}): System => {
       for (const handler of [...handlers]) handler(change)
     })
   }
-  const path = socket === true ? (namedSocket(undefined) ?? userSocket()) : resolve(socket ?? '')
-  const access = network === undefined ? accessDaemon(path, report) : accessNetwork(network as LocalNetwork, report)
+  const access = path === undefined ? accessNetwork(network as LocalNetwork, report) : accessDaemon(path, report)
   let isOpen = true
   const call = (cls: ObjectClass, method: string): AnyValues => {
     if (!isOpen) throw refused('EIO', `${cls.name}.${method}`, 'the system-wide device is closed')

@@ -10,10 +10,10 @@ import { formatValue, invalidArgument } from '../error.ts'
 
 /**
  * The names of all options in `O`; the compiler checks that the list is complete. 'flag': `checkOptions` checks that the
- * option is true or false.
+ * option is true or false; 'record': that it is an object.
  */
 export type KnownOptions<O> = {
-  readonly [K in keyof Required<O>]: [Required<O>[K]] extends [boolean] ? 'flag' : true
+  readonly [K in keyof Required<O>]: [Required<O>[K]] extends [boolean] ? 'flag' : 'record' | true
 }
 
 /** Checks that `value` is an object; `title` names it in the error. Throws RdmaError EINVAL. */
@@ -30,7 +30,7 @@ export const checkFlag = (call: string, option: string, value: unknown): void =>
 }
 
 /**
- * Checks that `options` is an object, that each property is known or undefined, and that flags are true or false;
+ * Checks that `options` is an object, that each property is known or undefined, and the types of flags and records;
  * `title` names the object in the error. Throws RdmaError EINVAL.
  */
 export const checkOptions = (call: string, title: string, options: object | undefined, known: object): void => {
@@ -41,7 +41,10 @@ export const checkOptions = (call: string, title: string, options: object | unde
     if (value === undefined) continue
     if (!Object.hasOwn(known, name))
       throw invalidArgument(call, `${title}: "${name}" is unknown`, `there are ${Object.keys(known).join(', ')}`)
-    if ((known as Readonly<Record<string, unknown>>)[name] === 'flag')
-      checkFlag(call, title === 'options' ? name : `${title}.${name}`, value)
+    const check = (known as Readonly<Record<string, unknown>>)[name]
+    if (check === true) continue
+    const option = title === 'options' ? name : `${title}.${name}`
+    if (check === 'flag') checkFlag(call, option, value)
+    else checkRecord(call, option, value, 'give an object')
   }
 }

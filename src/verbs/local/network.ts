@@ -132,17 +132,13 @@ const BUDGET = 256
 const CLOCK_INTERVAL = 32
 
 /** Parses fault rules. Throws RdmaError EINVAL. */
-const faultRules = (text: string) => {
+const faultRules = (call: string, text: string) => {
   if (typeof text !== 'string')
-    throw invalidArgument(
-      'network.setFaults',
-      `fault ${formatValue(text)} is not a string`,
-      'write "drop=1%", or "" for none',
-    )
+    throw invalidArgument(call, `fault ${formatValue(text)} is not a string`, 'write "drop=1%", or "" for none')
   try {
     return parseFaults(text)
   } catch (error) {
-    throw invalidArgument('network.setFaults', (error as Error).message)
+    throw invalidArgument(call, (error as Error).message)
   }
 }
 
@@ -316,8 +312,11 @@ const rethrowBug = (error: unknown): never => {
 const MAX_DEVICES = 64
 
 const networks = new WeakSet<object>()
-/** Whether the value is a network of `createNetwork`. */
-export const isNetwork = (value: unknown): value is LocalNetwork => networks.has(value as object)
+/** Checks that the value is a network of `createNetwork`. Throws RdmaError EINVAL. */
+export const checkNetwork = (call: string, value: unknown): void => {
+  if (!networks.has(value as object))
+    throw invalidArgument(call, `network ${formatValue(value)} is not a network`, 'make one with createNetwork()')
+}
 
 const networkOptionNames: KnownOptions<NetworkOptions> = {
   fault: true,
@@ -370,7 +369,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
     seed === undefined
       ? undefined
       : createTorment({ seed, maxDecisions: Number.POSITIVE_INFINITY }, plainArena(TORMENT_SCRATCH_BYTES))
-  let rules = faultRules(fault)
+  let rules = faultRules('createNetwork', fault)
 
   const observation = observe(core, attached)
 
@@ -456,7 +455,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
       }
     },
     setFaults(text) {
-      rules = faultRules(text)
+      rules = faultRules('network.setFaults', text)
       for (const { port } of attached.values()) port.setFaults(rules)
       // The drive sends the packets that the old rules have delayed.
       touch()

@@ -98,9 +98,9 @@ export interface UcQueuePairOptions
 /** RC and UC queue pairs have options of the same names; only the options in `connection` differ. */
 const optionNames: KnownOptions<RcQueuePairOptions> & KnownOptions<UcQueuePairOptions> = {
   ...queuePairOptionNames,
-  initial: 'object',
+  initial: 'record',
   peer: true,
-  connection: 'object',
+  connection: 'record',
 }
 
 const rcSteps: StepsTo = (path, psn, peer, options) => {

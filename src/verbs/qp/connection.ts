@@ -74,7 +74,7 @@ const accessOf = (access: ConnectOptions['access'] = {}): number => {
 
 /** The ibv_mtu of an MTU in bytes: 1 for 256, 5 for 4096. Throws RdmaError EINVAL. */
 const mtuCode = (bytes: number): number => {
-  const code = Math.log2(bytes) - 7
+  const code = typeof bytes === 'number' ? Math.log2(bytes) - 7 : -1
   if (Object.values(Mtu.values).includes(code as 1)) return code
   throw invalidArgument('qp.connect', `pathMtu ${formatValue(bytes)} is not 256, 512, 1024, 2048 or 4096`)
 }

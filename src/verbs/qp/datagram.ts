@@ -369,7 +369,7 @@ export interface UdQueuePairOptions
 /** Options of `pd.udQp` without a `sendCq`. */
 export interface AwaitableUdOptions extends AwaitableOptions<UdQueuePairOptions> {}
 
-const udOptionNames: KnownOptions<UdQueuePairOptions> = { ...queuePairOptionNames, initial: 'object', active: true }
+const udOptionNames: KnownOptions<UdQueuePairOptions> = { ...queuePairOptionNames, initial: 'record', active: true }
 
 const activation = {
   cls: UdQp,

@@ -51,7 +51,7 @@ const SMI_QKEY = 0
 const { INIT, RTR, RTS } = QpState.values
 const optionNames: KnownOptions<GsiQueuePairOptions> & KnownOptions<SmiQueuePairOptions> = {
   ...queuePairOptionNames,
-  initial: true,
+  initial: 'record',
   active: true,
 }
 

@@ -15,7 +15,7 @@ import {
   RequestOptionBits,
   type SendOptions,
 } from '../arguments/request-options.ts'
-import { checkU32, invalidArgument } from '../error.ts'
+import { checkByteCount, checkU32, invalidArgument } from '../error.ts'
 import { accessFlags, type Slice } from '../mr/region.ts'
 import { createRemoteMemory, type RemoteMemory, type RemoteMemoryData, rangeOf } from '../mr/remote-memory.ts'
 import { type Binding, bindingOptionNames, type MemoryWindow, type Window } from '../mr/window.ts'
@@ -125,7 +125,10 @@ export abstract class MessageQp<C extends ObjectClass = ObjectClass>
     checkObject(this.context, 'qp.bind', 'window', window)
     checkOptions('qp.bind', 'binding', binding, bindingOptionNames)
     checkObject(this.context, 'qp.bind', 'region', binding.region)
-    const { region, offset = 0, length = region.length - offset, access } = binding
+    const { region, offset = 0, access } = binding
+    checkByteCount('qp.bind', 'offset', offset)
+    const { length = region.length - offset } = binding
+    checkByteCount('qp.bind', 'length', length)
     const { address } = region.remote(offset, length)
     const rights = access === undefined ? REMOTE_READ | REMOTE_WRITE : accessFlags('qp.bind', access, false)
     const rkey = ((window.rkey & ~KEY_BITS) | ((window.rkey + 1) & KEY_BITS)) >>> 0

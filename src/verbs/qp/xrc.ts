@@ -95,12 +95,17 @@ export interface XrcDomainOptions {
   readonly exclusive?: boolean
 }
 
-const targetOptionNames: KnownOptions<XrcTargetOptions> = { qpn: true, initial: true, peer: true, connection: true }
+const targetOptionNames: KnownOptions<XrcTargetOptions> = {
+  qpn: true,
+  initial: 'record',
+  peer: true,
+  connection: 'record',
+}
 const initiatorOptionNames: KnownOptions<XrcInitiatorOptions> = {
   ...sendQueueOptionNames,
-  initial: true,
+  initial: 'record',
   peer: true,
-  connection: true,
+  connection: 'record',
 }
 const domainOptionNames: KnownOptions<XrcDomainOptions> = { file: true, exclusive: 'flag' }
 
@@ -145,6 +150,7 @@ const targetPlan = (context: DeviceContext, xrcd: ObjectReference, options: XrcT
     },
     ({ object, out }) => source.assign(new TargetObject(context, object, userHandle, out.qpNum, psn)),
     source.release,
+    { qpNum: 'qpn' },
   )
 }
 

@@ -12,6 +12,7 @@ import { dirname, isAbsolute, join, resolve } from 'node:path'
 import { outerUser, userText } from '../../host/exposure.ts'
 import { close, connect, type PeerCredentials, peerCredentials } from '../../host/net/sockets.ts'
 import { SessionEnv } from '../../spec/session.ts'
+import { formatValue, invalidArgument, refused } from '../error.ts'
 
 const statOf = (path: string): Stats | undefined => lstatSync(path, { throwIfNoEntry: false })
 const uid = (): number => process.geteuid?.() ?? 0
@@ -112,4 +113,19 @@ export const connectToDaemon = (socket: string): { readonly fd: number; readonly
   throw new UntrustedDaemonError(
     `${socket} is served by ${userText(peer.uid)} (process ${peer.pid}), who could read and change the memory of your programs; only daemons of root and your own (user ${uid()}) are used`,
   )
+}
+
+/**
+ * The path of the daemon's socket that the option `socket` names; `true`: the daemon under which the program runs, or
+ * else the user's own. Throws RdmaError: EINVAL for another type, EACCES if the own daemon's folder is not private.
+ */
+export const socketPath = (call: string, socket: string | true): string => {
+  if (typeof socket === 'string') return resolve(socket)
+  if (socket !== true)
+    throw invalidArgument(call, `socket ${formatValue(socket)} is not a path, nor true for the user's own daemon`)
+  try {
+    return namedSocket(undefined) ?? userSocket()
+  } catch (error) {
+    throw refused('EACCES', call, (error as Error).message)
+  }
 }

@@ -1,0 +1,128 @@
+/*
+ * JavaScript programs: an option of a wrong type is refused with an RdmaError that names it, never with a TypeError of
+ * V8 or Node. The names of the options come from the library's own list, which it gives for an unknown option. Options
+ * of requests are not here: those of type boolean are not checked, because each request would pay for it.
+ */
+import assert from 'node:assert/strict'
+import { after, before, describe, test } from 'node:test'
+import { setImmediate as nextTurn } from 'node:timers/promises'
+import * as userdma from '../../../src/verbs/index.ts'
+import { type Device, open } from '../../../src/verbs/index.ts'
+import { untyped } from './mistakes.ts'
+
+const { createNetwork, openSystem, RdmaError } = userdma
+
+const WRONG = [null, -1, 1.5, 2n ** 70n, 'x', '', {}, [], () => {}, Symbol('x'), Number.NaN, new Date(0)]
+/** Options that may have a value of `WRONG`, and which. */
+const ALLOWED: Readonly<Record<string, (value: unknown) => boolean>> = {
+  fault: value => value === '',
+  random: value => typeof value === 'function',
+  onFinding: value => typeof value === 'function',
+  name: value => value === 'x',
+  ignore: Array.isArray,
+  like: Array.isArray,
+  // Null counts as absent.
+  pathMtu: value => value === null,
+  // Objects, whose properties are checked where they are used.
+  check: value => typeof value === 'object',
+  access: value => typeof value === 'object',
+  active: value => typeof value === 'object',
+  initial: value => typeof value === 'object',
+  connection: value => typeof value === 'object',
+}
+
+/** Part of the message in place of the option's name: an empty peer lacks an address. */
+const namesOption = (message: string, option: string): boolean =>
+  message.includes(option) || (option === 'peer' && message.includes('gid undefined'))
+
+interface Setup {
+  readonly device: Device
+  readonly pd: ReturnType<Device['pd']>
+  readonly cq: ReturnType<Device['cq']>
+  readonly mr: ReturnType<ReturnType<Device['pd']>['register']>
+}
+type Call = (setup: Setup, options: never) => unknown
+
+/** Calls with options; the second function returns those that are required. */
+const calls: Readonly<Record<string, readonly [Call, ((setup: Setup) => object)?]>> = {
+  createNetwork: [(_, options) => createNetwork(options)],
+  open: [(_, options) => open(options)],
+  'open, check': [(_, check) => open({ check })],
+  openSystem: [(_, options) => openSystem(options)],
+  'device.cq': [({ device }, options) => device.cq(options)],
+  'device.xrcd': [({ device }, options) => device.xrcd(options)],
+  'pd.register': [({ pd }, access) => pd.register(new Uint8Array(8), access)],
+  'pd.nullRegion': [({ pd }, access) => pd.nullRegion(8, access)],
+  'pd.wholeRegion': [({ pd }, access) => pd.wholeRegion(access)],
+  'mr.reregister': [({ mr }, changes) => mr.reregister(changes)],
+  'pd.rcQp': [({ pd }, options) => pd.rcQp(options), ({ cq }) => ({ sendCq: cq })],
+  'pd.rcQp, awaitable': [({ pd }, options) => pd.rcQp(options)],
+  'pd.ucQp': [({ pd }, options) => pd.ucQp(options), ({ cq }) => ({ sendCq: cq })],
+  'pd.udQp': [({ pd }, options) => pd.udQp(options), ({ cq }) => ({ sendCq: cq })],
+  'pd.xrcInitiator': [({ pd }, options) => pd.xrcInitiator(options), ({ cq }) => ({ sendCq: cq })],
+  'pd.srq': [({ pd }, options) => pd.srq(options)],
+  'xrcd.target': [({ device }, options) => device.xrcd().target(options)],
+  'qp.connect': [({ pd, cq }, options) => pd.rcQp({ sendCq: cq }).connect(pd.rcQp().endpoint, options)],
+  'qp.activate': [({ pd, cq }, options) => pd.udQp({ sendCq: cq }).activate(options)],
+  'qp.bind': [
+    ({ pd, cq }, binding) => {
+      const [qp, peer] = [pd.rcQp({ sendCq: cq }), pd.rcQp()]
+      qp.connect(peer.endpoint)
+      qp.bind(pd.window(), binding)
+    },
+    ({ mr }) => ({ region: mr }),
+  ],
+  'cq.moderate': [({ cq }, threshold) => cq.moderate(threshold)],
+  'cq.wait': [({ device }, options) => device.cq().wait(options)],
+  'device.ip': [({ device }, options) => device.ip(options), () => ({ address: '10.9.0.7/24' })],
+}
+
+/** Turns of the event loop in which a promise of a call must reject. */
+const TURNS = 10
+
+const pause = async (): Promise<void> => {
+  for (let turn = 0; turn < TURNS; turn++) await nextTurn()
+}
+
+/** The error that a call throws, or with which its promise rejects soon. */
+const errorOf = async (call: () => unknown): Promise<unknown> => {
+  try {
+    const answer = call()
+    if (!(answer instanceof Promise)) return undefined
+    const opened = answer.then(
+      value => void (value as Partial<Device> | undefined)?.close?.(),
+      error => error,
+    )
+    return await Promise.race([opened, pause()])
+  } catch (error) {
+    return error
+  }
+}
+
+describe('an option of a wrong type is refused by an RdmaError that names it', () => {
+  let setup: Setup
+  before(async () => {
+    // The checker is loaded now, so that later opens take few turns.
+    await (await open({ check: true })).close()
+    const device = await open()
+    const pd = device.pd()
+    setup = { device, pd, cq: device.cq(), mr: pd.register(new Uint8Array(64), { window: true }) }
+  })
+  after(() => setup.device.close())
+
+  for (const [name, [call, required = () => ({})]] of Object.entries(calls))
+    test(name, async () => {
+      const errorWith = (options: object) => errorOf(() => call(setup, untyped({ ...required(setup), ...options })))
+      const unknown = await errorWith({ noSuchOption: 1 })
+      assert.ok(unknown instanceof RdmaError, String(unknown))
+      const options = /^there are (.*)$/.exec(unknown.hint)?.[1]?.split(', ') ?? []
+      assert.ok(options.length > 0, unknown.hint)
+      for (const option of options)
+        for (const wrong of WRONG) {
+          const error = await errorWith({ [option]: wrong })
+          const what = `${option}: ${String(wrong)}`
+          if (error === undefined) assert.ok(ALLOWED[option]?.(wrong), `${what} was accepted`)
+          else assert.ok(error instanceof RdmaError && namesOption(error.message, option), `${what}: ${error}`)
+        }
+    })
+})
