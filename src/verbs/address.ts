@@ -92,7 +92,7 @@ const macOf = (call: string, text: string): Uint8Array => {
 /** An option of at most `max`; 0 without it. Throws RdmaError EINVAL. */
 const numberOf = (call: string, name: string, value: number | undefined, max: number): number => {
   if (value === undefined) return 0
-  if (value >>> 0 !== value || value > max)
+  if (typeof value !== 'number' || value >>> 0 !== value || value > max)
     throw invalidArgument(call, `${name} ${formatValue(value)} is not an integer from 0 to ${max}`)
   return value
 }
