@@ -1,6 +1,6 @@
 /*
  * Assembles the daemon: devices on a network, the session socket, the tree of files that programs read, and the loop
- * that moves packets (ARCHITECTURE.md). `userdma daemon` runs it; other programs can run it in their own process.
+ * that moves packets (ARCHITECTURE.md). `userdma daemon` runs it; tests and benchmarks run it in their own process.
  */
 
 import { existsSync, rmSync } from 'node:fs'

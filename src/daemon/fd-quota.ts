@@ -37,7 +37,7 @@ export const orRelease = <T>(releaseQuota: () => void, make: () => T): T => {
 
 /** The smallest quota, enough for a session, and a context or two with their events. */
 const MINIMUM = 16
-/** Reserved for the daemon: sockets of devices, captures, both ends of descriptors that are passed on. */
+/** Number of descriptors reserved for the daemon: sockets of devices, ends of sockets until they are passed on. */
 const RESERVED = 32
 /** The quota of a process or user is what others have left, divided by this. */
 const PROCESS_DIVISOR = 4

@@ -8,7 +8,7 @@ import { failureText } from '../spec/check/failures.ts'
 import type { DeviceStat, QpCursor, QpStat, Stat, ToolReply, WaitStat } from '../uapi/tool.ts'
 import type { DaemonState } from './state.ts'
 
-/** Queue pairs per message. */
+/** Maximum number of queue pairs in a message. */
 const QPS_PER_MESSAGE = 50
 
 /** Up to QPS_PER_MESSAGE queue pairs from `cursor` on, by default from the first one of the first device. */

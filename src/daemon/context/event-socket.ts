@@ -51,8 +51,8 @@ const MAX_QUEUED = 65536
 const isEqual = (a: Uint8Array, b: Uint8Array): boolean => a.length === b.length && a.every((byte, i) => byte === b[i])
 
 /**
- * `holders`: the processes to search for the program's end, most likely first. `onHangUp` is called when
- * the program has closed its last copy.
+ * `holders`: the processes to search for the program's end, most likely first. `onHangUp` is called when the program's
+ * end was closed, or a callback of the socket has thrown.
  */
 export class EventSocket implements EventSink {
   readonly #holders: () => Iterable<ProcessHandle>

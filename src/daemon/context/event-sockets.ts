@@ -44,8 +44,8 @@ const kinds: Readonly<Record<string, number>> = {
 export const installKindOf = ({ class: { name } }: FdObject): number => kinds[name] ?? InstallKind.EVENT
 
 /**
- * `holders`: the processes that may have the programs' ends, most likely first. `onClosed` is called when the last copy
- * of a program's descriptor was closed.
+ * `holders`: the processes that may have the programs' ends, most likely first. `onClosed` is called when a program's
+ * end was closed, with its fd object.
  */
 export const createEventSockets = (
   core: Core,

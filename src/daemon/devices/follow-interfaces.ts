@@ -1,10 +1,10 @@
 /*
  * Devices follow their network interfaces: addresses, link state, MTU (drivers/rxe/interface.ts applies them).
  *
- * As in Linux's rxe, all addresses of an interface are GIDs of its device, which was created with one of them. On the
- * loopback interface, and where several devices of the daemon share an interface, each uses only its own address. Other
- * daemons may use the interface too. An address that another program uses is omitted, with a line in the log; an
- * additional address is released to a daemon that is started with it (`spare` in host/net/udp.ts).
+ * As in Linux's rxe, all addresses of an interface become GIDs of its device, which was created with one of them. But
+ * on the loopback interface, and while several devices of the daemon share an interface, they get no additional
+ * addresses. Other daemons may use the interface too. An address that another program uses is omitted, with a line in
+ * the log; an additional address is released to a daemon that is started with it (`spare` in host/net/udp.ts).
  *
  * Deleting an interface leaves its device without link, and with no GID but the default one, until an interface with
  * its name or with the device's own address appears. (Linux deletes an rxe device with its interface.)

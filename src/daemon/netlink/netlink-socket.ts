@@ -71,7 +71,7 @@ export interface NetlinkSocketParts {
    * takes long.
    */
   onDatagram(socket: NetlinkSocket, datagram: Uint8Array): Promise<void> | undefined
-  /** Called when the program has closed its last copy. */
+  /** Called when the program's end was closed, or a callback of the socket has thrown. */
   onHangUp(socket: NetlinkSocket): void
 }
 
@@ -94,7 +94,7 @@ export const createNetlinkSocket = (parts: NetlinkSocketParts, type: number, isA
   let nextDatagram: Uint8Array | undefined
   /** Whether slices of the list run. */
   let isSending = false
-  /** Whether a datagram is being answered: until then the next one is not read. */
+  /** Whether a datagram is being answered: the next one is read only afterwards. */
   let isAnswering = false
 
   /** Sends a datagram; false if it does not fit in the socket. */

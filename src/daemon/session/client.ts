@@ -41,7 +41,7 @@ export interface Client {
   isClosed: boolean
   /** The current name of the process, or the last known one. */
   name(): string
-  /** Sends the first `length` bytes of `outgoing`, with descriptors. */
+  /** Sends the first `length` bytes of `outgoing`, with descriptors. Ends the session if that fails. */
   reply(length: number, fds?: readonly number[]): void
   /** Answers a call with an errno, and with the reason if the client wants reasons. */
   refuse(header: Header, errno: number, reason?: string): void

@@ -22,13 +22,16 @@ import { nodeRdev } from '../files/tree.ts'
 import type { DaemonState } from '../state.ts'
 import { type Client, MAX_DESCRIPTORS } from './client.ts'
 
-/** Maximum number of open uverbs contexts of a session: more than programs need. */
+/**
+ * Maximum number of open contexts of a session, more than programs need. Channels of rdma_cm and umad files do not
+ * count.
+ */
 const MAX_CONTEXTS = 256
 
 export class NodeOpening {
   readonly #client: Client
   readonly #daemon: DaemonState
-  /** Numbers of the uverbs contexts that the session opened; the next open removes those that have ended. */
+  /** Numbers of the contexts that the session opened; the next open removes those that have ended. */
   readonly #opened = new Set<number>()
   /** The context of all rdma_cm channels of the session. */
   #cmContext: Context | undefined

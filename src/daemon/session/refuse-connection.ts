@@ -13,7 +13,7 @@ import type { Containment } from '../containment.ts'
 /** Maximum number of connections that wait for their HELLO. */
 const MAX_WAITING = 8
 
-/** Milliseconds that a connection may take to send its HELLO. */
+/** Milliseconds that a refused connection may take to send its HELLO. */
 const HELLO_TIMEOUT = 1000
 
 /** Answers HELLO with `error`, an errno, and closes the connection. `ended` is called once it is closed. */

@@ -21,7 +21,7 @@ import type { DaemonState } from '../state.ts'
 /** The session as tool requests use it. */
 export interface ToolSession {
   readonly buffer: MessageBuffer
-  /** Sends the first `length` bytes of the buffer; false if the socket is full. */
+  /** Sends the first `length` bytes of the buffer; false if the socket is full or broken. */
   send(length: number): boolean
   wantWritable(wanted: boolean): void
   readonly user: number
