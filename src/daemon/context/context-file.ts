@@ -80,11 +80,12 @@ export class ContextMemory implements MappedMemory {
     this.inode = ino
   }
 
-  /** Number of rings in use, and bytes of the ranges that contain them. */
+  /** Number of rings in use. */
   get ringCount(): number {
     return this.packed?.count ?? this.#chunkOf.size
   }
 
+  /** Bytes of the ranges that contain the rings in use. */
   get ringBytes(): number {
     return this.#usedBytes
   }

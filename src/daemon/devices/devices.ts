@@ -4,6 +4,7 @@
  * The name determines the driver (device-spec.ts). A soft device has a port of the network; others have none.
  */
 
+import { findGid } from '../../core/devices/gids.ts'
 import { renameDevice, unregister } from '../../core/devices/registry.ts'
 import type { Core, Device } from '../../core/model.ts'
 import { deviceMakers } from '../../drivers/known.ts'
@@ -35,6 +36,8 @@ export interface Devices {
   find(name: string): DaemonDevice | undefined
   /** The device with this node number. */
   atNode(node: number): Device | undefined
+  /** Whether an address (16 bytes) is a GID of a soft device. */
+  hasAddress(address: Uint8Array): boolean
   /**
    * Adds a device. Throws an Error with a message for people: the name or address is in use, or this machine does not
    * have the address.
@@ -88,6 +91,7 @@ export const createDevices = (
     },
     find: name => all.find(({ spec }) => spec.name === name),
     atNode: node => all.find(({ device }) => device.index === node)?.device,
+    hasAddress: address => rxe.some(({ device: { ports } }) => ports.some(({ gids }) => findGid(gids, address) >= 0)),
     add(spec) {
       checkDevices([...all.map(device => device.spec), spec])
       const driver = driverOf(spec)

@@ -33,10 +33,11 @@ export interface Network {
   /** Replaces the fault rules. Throws an Error with a message for people: invalid rules, or an unknown device. */
   setFaults(text: string): void
   /**
-   * Writes every packet that the existing devices send to a file, as pcapng, until the returned function is called or a
-   * write fails. The caller closes the file. Throws the system's error if the first write fails.
+   * Writes every packet that the existing devices send, or receive from elsewhere, to a file, as pcapng, until the
+   * returned function is called or a write fails. `isOwn`: whether a device of the daemon has an address (16 bytes).
+   * The caller closes the file. Throws the system's error if the first write fails.
    */
-  capture(fd: number): () => void
+  capture(fd: number, isOwn: (address: Uint8Array) => boolean): () => void
 }
 
 /** Creates the port of a device. */
@@ -110,7 +111,7 @@ export const createNetwork = (
       )
       for (const { port } of ports) port.setFaults(rules)
     },
-    capture(fd) {
+    capture(fd, isOwn) {
       const write = createPcapng(
         bytes => {
           for (let written = 0; written < bytes.length; ) written += writeSync(fd, bytes, written)
@@ -123,13 +124,14 @@ export const createNetwork = (
       const removers = ports.map(({ port }, index) =>
         addTap(port, run => {
           // A packet between two devices of the daemon is captured once, by the sender's tap.
-          if (run.direction !== 'sent') return
+          if (run.direction !== 'sent' && isOwn(run.flow.source)) return
           const time = performance.timeOrigin * 1000 + nowMicroseconds()
           try {
             forEachPacket(run, (offset, length, identification) =>
               write({
                 interface: index,
                 time,
+                direction: run.direction,
                 flow: run.flow,
                 identification,
                 payload: run.arena.bytes.subarray(offset, offset + length),

@@ -67,7 +67,7 @@ export class RegisteredRanges {
   }
 
   /**
-   * Registers a range of `length` bytes at `start`; the returned function ends the registration. `onUnmapped` is called
+   * Registers `length` bytes at `address`; the returned function ends the registration. `onUnmapped` is called
    * once if the range is watched and any of its pages is unmapped before. Throws CallError EPERM or ENOMEM.
    */
   register(address: number, length: number, onUnmapped: () => void): () => void {

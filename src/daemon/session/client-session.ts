@@ -388,7 +388,7 @@ class ClientSession implements Session, Client {
     this.reply(writeHelloReply(outgoing, request, { error, root: daemon.root }), error === 0 ? [daemon.parkedFd] : [])
   }
 
-  /** Takes the descriptor that came with HELLO if it is a userfaultfd; otherwise it is a memory file. */
+  /** Takes the descriptor that came with HELLO if it is a userfaultfd. False if it is none, but a memory file. */
   #takeUserfault(fd: number | undefined): boolean {
     if (fd === undefined || (this.request.wants & HelloWants.UNMAPPING) === 0) return false
     // Using the userfaultfd can block on the mmap lock of the program's address space, so it is accepted only from

@@ -172,7 +172,8 @@ export class ToolRequests {
     if (file !== undefined) {
       if (!fstatSync(file).isFile()) return { error: 'packets can be written to a regular file only' }
       try {
-        stopCapture = this.#daemon.network.capture(file)
+        const { network, devices } = this.#daemon
+        stopCapture = network.capture(file, address => devices.hasAddress(address))
       } catch (error) {
         return { error: `packets cannot be written to this file: ${String(error)}` }
       }

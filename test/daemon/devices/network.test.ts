@@ -1,0 +1,37 @@
+/*
+ * Captures of a daemon's network: which packets are in them.
+ */
+import assert from 'node:assert/strict'
+import { closeSync, openSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { test } from 'node:test'
+import { createNetwork } from '../../../src/daemon/devices/network.ts'
+import { emptyTappedRun, type TappedRun } from '../../../src/phy/port.ts'
+import { plainArena } from '../../../src/wire/arena.ts'
+import { readCapture } from '../../../src/wire/pcap.ts'
+import { ipv4 } from '../../drivers/rxe/machine.ts'
+import { scratchFolder } from '../../tools.ts'
+
+const folder = scratchFolder()
+const [OWN, SECOND, FOREIGN] = [ipv4(127, 0, 0, 1), ipv4(127, 0, 0, 2), ipv4(10, 0, 0, 1)]
+
+test('a capture has packets that devices send, and those that arrive from other machines', () => {
+  const devices = [{ name: 'rxe0', address: '127.0.0.1' }]
+  const network = createNetwork({ devices, fault: '', link: 'memory' })
+  const port = network.attach(devices[0]!)
+  const path = join(folder, 'out.pcapng')
+  const fd = openSync(path, 'w')
+  const stop = network.capture(fd, address => [OWN, SECOND].some(own => String(own) === String(address)))
+  const arena = plainArena(64)
+  const show = (direction: TappedRun['direction'], source: Uint8Array, destination: Uint8Array): void => {
+    const run = emptyTappedRun(arena, direction)
+    port.tap?.({ ...run, count: 1, packetBytes: 16, lastBytes: 16, flow: { ...run.flow, source, destination } })
+  }
+  show('sent', OWN, SECOND)
+  show('received', SECOND, OWN)
+  show('received', FOREIGN, OWN)
+  stop()
+  show('sent', OWN, FOREIGN)
+  closeSync(fd)
+  assert.equal(readCapture(readFileSync(path)).length, 2, 'one sent, one from another machine')
+})
