@@ -64,7 +64,7 @@ export class Loop {
     this.kick()
   })
   #timerDue = Infinity
-  /** Devices that threw in the current round; undefined if none did. */
+  /** Devices that threw in the current `#pollAll` or `#armTimer`, with their errors; undefined if none did. */
   #thrown: Map<Pollable, unknown> | undefined
 
   constructor(

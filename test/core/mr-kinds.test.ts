@@ -1,10 +1,10 @@
 /*
  * Kinds of memory regions besides the caller's memory: pages of a file, null regions, implicit regions (the whole
- * address space).
+ * address space); and the caller's memory, if its check has to be prepared.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { type Bytes, createLocalSpace, type FileMemory, invokeNow, resolve } from '../../src/core/index.ts'
+import { type Bytes, createLocalSpace, type FileMemory, invoke, invokeNow, resolve } from '../../src/core/index.ts'
 import { Classes } from '../../src/spec/classes.ts'
 import { AccessFlags, MrKind } from '../../src/spec/enums.ts'
 import { CallError } from '../../src/spec/errno.ts'
@@ -157,4 +157,29 @@ test('regions of kind NULL and IMPLICIT can get other rights, but no other trans
     errnoOf(() => create({ kind: DEVICE })),
     'EOPNOTSUPP',
   )
+})
+
+test('a registration waits until the address space has prepared the check, by a method of its own', async () => {
+  const { context, caller } = openTestDevice()
+  const { memory } = caller
+  const start = BigInt(memory.add(new Uint8Array(4096)))
+  const calls: string[] = []
+  const { check } = memory
+  const prepared = Object.assign(memory, {
+    async prepareCheck(this: unknown): Promise<void> {
+      assert.equal(this, memory)
+      await new Promise(setImmediate)
+      calls.push('prepared')
+    },
+    check(...args: Parameters<typeof check>): boolean {
+      calls.push('checked')
+      return check(...args)
+    },
+  })
+  const pd = invokeNow(context, Pd, 'create', 0, {}, caller).object!
+  const args = { pd, start, length: 4096n, iova: start, access: LOCAL_WRITE }
+  const result = invoke(context, Mr, 'create', 0, args, { ...caller, memory: prepared })
+  assert.ok(result instanceof Promise)
+  assert.notEqual((await result).out.lkey, 0)
+  assert.deepEqual(calls, ['prepared', 'checked'])
 })
