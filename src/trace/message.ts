@@ -36,23 +36,23 @@ export const itemsOf = (bytes: Uint8Array): { items: readonly Item[]; at: number
 }
 
 /** The value in the payload of an attribute; undefined if its length is wrong. Short records are zero-extended (R4). */
-export const readValue = (of: Kind, bytes: Uint8Array): AnyValue | undefined => {
-  switch (of.kind) {
+export const readValue = (type: Kind, bytes: Uint8Array): AnyValue | undefined => {
+  switch (type.kind) {
     case 'blob':
       return bytes.slice()
     case 'record': {
-      const extended = new Uint8Array(Math.max(recordSize(of.fields), bytes.length))
+      const extended = new Uint8Array(Math.max(recordSize(type.fields), bytes.length))
       extended.set(bytes)
-      return readRecord(viewOf(extended), 0, of.fields, '')
+      return readRecord(viewOf(extended), 0, type.fields, '')
     }
     case 'list': {
-      const size = recordSize(of.fields)
+      const size = recordSize(type.fields)
       if (bytes.length % size !== 0) return undefined
       const view = viewOf(bytes)
-      return Array.from({ length: bytes.length / size }, (_, i) => readRecord(view, i * size, of.fields, ''))
+      return Array.from({ length: bytes.length / size }, (_, i) => readRecord(view, i * size, type.fields, ''))
     }
     default:
-      return bytes.length === sizeOf(of) ? readScalar(viewOf(bytes), 0, bytes.length, of, '') : undefined
+      return bytes.length === sizeOf(type) ? readScalar(viewOf(bytes), 0, bytes.length, type, '') : undefined
   }
 }
 
@@ -81,7 +81,7 @@ export const readMessage = (
   const chained = new Set<string>()
   const unreadable: string[] = []
   const names = new Map(
-    Object.entries(attributes).map(([name, attribute]) => [attribute.id, { name, of: attribute.of }]),
+    Object.entries(attributes).map(([name, attribute]) => [attribute.id, { name, type: attribute.type }]),
   )
   const { items, at, end } = itemsOf(bytes)
   for (const { id, flags, payload: offset, length } of items) {
@@ -101,11 +101,11 @@ export const readMessage = (
         const written = flags >>> WRITTEN_SHIFT
         const inline = direction === 'out' && written <= inMessage.length ? inMessage.subarray(0, written) : inMessage
         const payload = pointed ?? inline
-        const value = declared === undefined ? undefined : readValue(declared.of, payload)
+        const value = declared === undefined ? undefined : readValue(declared.type, payload)
         if (declared === undefined || value === undefined) unreadable.push(`${name} ${bytesText(payload, maxBytes)}`)
         else {
           values[declared.name] = value
-          const isReference = declared.of.kind === 'ref' || declared.of.kind === 'fd'
+          const isReference = declared.type.kind === 'ref' || declared.type.kind === 'fd'
           if (isReference && (flags & AttributeFlag.CHAINED) !== 0) chained.add(declared.name)
         }
       }

@@ -30,13 +30,13 @@ export const WHOLE: Style = {
   showsZeros: true,
 }
 
-const enumText = (of: Enumeration, value: number): string =>
-  Object.keys(of.values).find(name => of.values[name] === value) ?? String(value)
+const enumText = (enumeration: Enumeration, value: number): string =>
+  Object.keys(enumeration.values).find(name => enumeration.values[name] === value) ?? String(value)
 
-const flagsText = (of: Enumeration, value: number): string => {
+const flagsText = (enumeration: Enumeration, value: number): string => {
   let remainingBits = value >>> 0
   const names: string[] = []
-  for (const [name, bits] of Object.entries<number>(of.values)) {
+  for (const [name, bits] of Object.entries<number>(enumeration.values)) {
     if (bits === 0 || (value & bits) >>> 0 !== bits >>> 0 || (remainingBits & bits) === 0) continue
     names.push(name)
     remainingBits = (remainingBits & ~bits) >>> 0
@@ -68,25 +68,25 @@ const recordText = (fields: Fields, value: AnyRecord, style: Style): string => {
   )
   const texts = shown
     .slice(0, style.fields)
-    .map(([name, { of }]) => `${name} ${valueText(name, of, value[name]!, style)}`)
+    .map(([name, { type }]) => `${name} ${valueText(name, type, value[name]!, style)}`)
   return `{${[...texts, ...(shown.length > style.fields ? ['…'] : [])].join(', ')}}`
 }
 
 /** The text of a value. `name`: of the attribute or field. */
-export const valueText = (name: string, of: Kind, value: AnyValue, style: Style = ABRIDGED): string => {
-  switch (of.kind) {
+export const valueText = (name: string, type: Kind, value: AnyValue, style: Style = ABRIDGED): string => {
+  switch (type.kind) {
     case 'u8':
     case 'u16':
     case 'u32':
-      return of.max === 0xffffff || HEX_NAME.test(name) ? `0x${Number(value).toString(16)}` : String(value)
+      return type.max === 0xffffff || HEX_NAME.test(name) ? `0x${Number(value).toString(16)}` : String(value)
     case 'u64': {
       // Taken for a length if it is below 4 GiB, otherwise for an address.
       const number = BigInt(value as bigint)
       return number < 1n << 32n ? String(number) : `0x${number.toString(16)}`
     }
     case 'bytes':
-      if (of.size === 16) return gidText(value as Uint8Array)
-      return of.size === 8
+      if (type.size === 16) return gidText(value as Uint8Array)
+      return type.size === 8
         ? groups(value as Uint8Array)
             .map(word => word.padStart(4, '0'))
             .join(':')
@@ -94,18 +94,18 @@ export const valueText = (name: string, of: Kind, value: AnyValue, style: Style 
     case 'blob':
       return blobText(value as Uint8Array, style)
     case 'enum':
-      return enumText(of.of, Number(value))
+      return enumText(type.enumeration, Number(value))
     case 'flags':
-      return flagsText(of.of, Number(value))
+      return flagsText(type.enumeration, Number(value))
     case 'ref':
       return String(value)
     case 'fd':
       return `fd ${value}`
     case 'record':
-      return recordText(of.fields, value as AnyRecord, style)
+      return recordText(type.fields, value as AnyRecord, style)
     case 'list': {
       const records = value as AnyRecord[]
-      const texts = records.slice(0, style.records).map(entry => recordText(of.fields, entry, style))
+      const texts = records.slice(0, style.records).map(entry => recordText(type.fields, entry, style))
       const hiddenRecords = records.length - style.records
       return `[${[...texts, ...(hiddenRecords > 0 ? [`… ${hiddenRecords} more`] : [])].join(', ')}]`
     }
@@ -116,21 +116,21 @@ export const valueText = (name: string, of: Kind, value: AnyValue, style: Style 
  * A value for `JSON.stringify`: enumerations by name, flags as a list of names, 64-bit numbers as decimal text, bytes
  * in hexadecimal.
  */
-export const valueJson = (of: Kind, value: AnyValue): unknown => {
-  switch (of.kind) {
+export const valueJson = (type: Kind, value: AnyValue): unknown => {
+  switch (type.kind) {
     case 'u64':
       return String(value)
     case 'bytes':
     case 'blob':
       return bytesText(value as Uint8Array, Number.POSITIVE_INFINITY).replace('(no bytes)', '')
     case 'enum':
-      return enumText(of.of, Number(value))
+      return enumText(type.enumeration, Number(value))
     case 'flags':
-      return Number(value) === 0 ? [] : flagsText(of.of, Number(value)).split('|')
+      return Number(value) === 0 ? [] : flagsText(type.enumeration, Number(value)).split('|')
     case 'record':
-      return recordJson(of.fields, value as AnyRecord)
+      return recordJson(type.fields, value as AnyRecord)
     case 'list':
-      return (value as AnyRecord[]).map(entry => recordJson(of.fields, entry))
+      return (value as AnyRecord[]).map(entry => recordJson(type.fields, entry))
     default:
       return value
   }
@@ -139,7 +139,7 @@ const recordJson = (fields: Fields, value: AnyRecord): Record<string, unknown> =
   Object.fromEntries(
     Object.entries(fields)
       .filter(([name]) => value[name] !== undefined)
-      .map(([name, { of }]) => [name, valueJson(of, value[name]!)]),
+      .map(([name, { type }]) => [name, valueJson(type, value[name]!)]),
   )
 
 /** Values by the names of their attributes. */
@@ -155,18 +155,18 @@ export const attributesText = (
   { values, chained }: ShownValues,
   style: Style = ABRIDGED,
 ): string[] =>
-  Object.entries(attributes).flatMap(([name, { of }]) => {
+  Object.entries(attributes).flatMap(([name, { type }]) => {
     const value = values[name]
     if (value === undefined) return []
-    return [chained?.has(name) ? `${name} entry ${value}` : `${name} ${valueText(name, of, value, style)}`]
+    return [chained?.has(name) ? `${name} entry ${value}` : `${name} ${valueText(name, type, value, style)}`]
   })
 
 /** Every present attribute for `JSON.stringify`. */
 export const attributesJson = (attributes: Attributes, { values, chained }: ShownValues): Record<string, unknown> =>
   Object.fromEntries(
-    Object.entries(attributes).flatMap(([name, { of }]) => {
+    Object.entries(attributes).flatMap(([name, { type }]) => {
       const value = values[name]
       if (value === undefined) return []
-      return [[name, chained?.has(name) ? { entry: value } : valueJson(of, value)]]
+      return [[name, chained?.has(name) ? { entry: value } : valueJson(type, value)]]
     }),
   )

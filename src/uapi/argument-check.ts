@@ -14,7 +14,7 @@ export interface ReferenceAttribute {
 }
 
 /** Attributes of a method, or fields of a record. */
-type Members = Readonly<Record<string, { readonly of: Kind; readonly optional?: boolean }>>
+type Members = Readonly<Record<string, { readonly type: Kind; readonly optional?: boolean }>>
 
 /** Prepared members of a method's arguments or of a record. */
 export interface ArgumentShape {
@@ -72,22 +72,22 @@ const choiceOf = ({ values: names }: Enumeration): Check => {
 }
 
 /** The named bits of a flag set, within its width. */
-const bitsOf = ({ of, width }: Kind & { readonly kind: 'flags' }): number =>
-  (Object.values(of.values).reduce((bits, bit) => bits | bit, 0) & (2 ** (8 * width) - 1)) >>> 0
+const bitsOf = ({ enumeration, width }: Kind & { readonly kind: 'flags' }): number =>
+  (Object.values(enumeration.values).reduce((bits, bit) => bits | bit, 0) & (2 ** (8 * width) - 1)) >>> 0
 
 export const HIGHEST = { u8: 0xff, u16: 0xffff, u32: 0xffffffff } as const
 
 /** A kind, prepared for `isValid`. `strict`: unnamed bits of flags are not valid. */
-export const checkOf = (of: Kind, strict = false): Check => {
-  switch (of.kind) {
+export const checkOf = (type: Kind, strict = false): Check => {
+  switch (type.kind) {
     case 'u8':
     case 'u16':
     case 'u32':
-      return limits(NUMBER, Math.max(of.min ?? 0, 0), Math.min(of.max ?? HIGHEST[of.kind], HIGHEST[of.kind]))
+      return limits(NUMBER, Math.max(type.min ?? 0, 0), Math.min(type.max ?? HIGHEST[type.kind], HIGHEST[type.kind]))
     case 'enum':
-      return choiceOf(of.of)
+      return choiceOf(type.enumeration)
     case 'flags':
-      return strict ? limits(FLAGS, 0, bitsOf(of)) : limits(NUMBER, 0, 2 ** (8 * of.width) - 1)
+      return strict ? limits(FLAGS, 0, bitsOf(type)) : limits(NUMBER, 0, 2 ** (8 * type.width) - 1)
     case 'ref':
       return limits(NUMBER, 0, 0xffffffff)
     case 'fd':
@@ -95,13 +95,13 @@ export const checkOf = (of: Kind, strict = false): Check => {
     case 'u64':
       return limits(U64)
     case 'bytes':
-      return limits(BYTES, of.size, of.size)
+      return limits(BYTES, type.size, type.size)
     case 'blob':
-      return limits(BYTES, 0, of.max)
+      return limits(BYTES, 0, type.max)
     case 'record':
-      return { type: RECORD, min: 0, max: 0, values: undefined, shape: recordShape(of.fields, strict) }
+      return { type: RECORD, min: 0, max: 0, values: undefined, shape: recordShape(type.fields, strict) }
     case 'list':
-      return { type: LIST, min: 0, max: of.max, values: undefined, shape: recordShape(of.fields, strict) }
+      return { type: LIST, min: 0, max: type.max, values: undefined, shape: recordShape(type.fields, strict) }
   }
 }
 
@@ -138,9 +138,9 @@ export const isValid = (check: Check, value: unknown): boolean => {
 
 const shapeWith = (members: Members, ignoresUnknown: boolean, strict: boolean): ArgumentShape => ({
   members: new Map(
-    Object.entries(members).map(([name, { of, optional = false }]) => [
+    Object.entries(members).map(([name, { type, optional = false }]) => [
       name,
-      { check: checkOf(of, strict), isOptional: optional },
+      { check: checkOf(type, strict), isOptional: optional },
     ]),
   ),
   requiredCount: Object.values(members).filter(({ optional }) => optional !== true).length,

@@ -112,10 +112,10 @@ export interface CallerView {
   /** The class of a handle, for calls that do not encode it (MODIFY_QP, destroying a QP). */
   classOf(handle: number): ObjectClass | undefined
   /**
-   * In a chain: the handle or descriptor number, depending on `of`, of the object that entry number `entry` created.
+   * In a chain: the handle or descriptor number, depending on `type`, of the object that entry number `entry` created.
    * `where`: the beginning of error messages. Throws CallError EINVAL if the entry created none.
    */
-  readonly chained?: ((where: string, of: Kind, entry: number) => number) | undefined
+  readonly chained?: ((where: string, type: Kind, entry: number) => number) | undefined
   /** Whether GET_CONTEXT (device.open) has succeeded on this descriptor; before that any other call is EINVAL. */
   readonly hasContext: boolean
 }

@@ -46,7 +46,7 @@ export const writeBytes = (view: DataView, at: number, size: number, bytes: Uint
 }
 
 /**
- * The value of kind `of`, not a record or list, in `size` bytes at `at`. A kind of at most 32 bits may occupy 8 bytes:
+ * The value of type `type`, not a record or list, in `size` bytes at `at`. A kind of at most 32 bits may occupy 8 bytes:
  * throws EINVAL, as Linux does for constants, if the number does not fit 32 bits. `where`: the beginning of the
  * message.
  */
@@ -54,21 +54,21 @@ export const readScalar = (
   view: DataView,
   at: number,
   size: number,
-  of: Kind,
+  type: Kind,
   where: string,
 ): number | bigint | Uint8Array => {
-  if (of.kind === 'bytes' || of.kind === 'blob') return readBytes(view, at, size)
-  if (of.kind === 'fd') return view.getInt32(at, true)
-  if (of.kind === 'u64') return size === 8 ? view.getBigUint64(at, true) : BigInt(readUint(view, at, size))
+  if (type.kind === 'bytes' || type.kind === 'blob') return readBytes(view, at, size)
+  if (type.kind === 'fd') return view.getInt32(at, true)
+  if (type.kind === 'u64') return size === 8 ? view.getBigUint64(at, true) : BigInt(readUint(view, at, size))
   if (size < 8) return readUint(view, at, size)
   const wide = view.getBigUint64(at, true)
   if (wide > 0xffffffffn) throw new CallError('EINVAL', `${where}: ${wide} does not fit 32 bits`)
   return Number(wide)
 }
 
-/** Writes a value of kind `of`, not a record or list, into `size` bytes at `at`; longer byte strings are truncated. */
-export const writeScalar = (view: DataView, at: number, size: number, of: Kind, value: AnyValue): void => {
-  if (of.kind === 'bytes' || of.kind === 'blob') writeBytes(view, at, size, value as Uint8Array)
+/** Writes a value of type `type`, not a record or list, into `size` bytes at `at`; longer byte strings are truncated. */
+export const writeScalar = (view: DataView, at: number, size: number, type: Kind, value: AnyValue): void => {
+  if (type.kind === 'bytes' || type.kind === 'blob') writeBytes(view, at, size, value as Uint8Array)
   else if (size === 8) view.setBigUint64(at, BigInt.asUintN(64, BigInt(value as number | bigint)), true)
   else writeUint(view, at, size, Number(value))
 }
@@ -77,18 +77,18 @@ export const writeScalar = (view: DataView, at: number, size: number, of: Kind, 
 
 /** By enumeration: its values. */
 const enumerationValues = new WeakMap<Enumeration, ReadonlySet<number>>()
-const valuesOf = (of: Enumeration): ReadonlySet<number> => {
-  const found = enumerationValues.get(of)
+const valuesOf = (enumeration: Enumeration): ReadonlySet<number> => {
+  const found = enumerationValues.get(enumeration)
   if (found !== undefined) return found
-  const values = new Set(Object.values(of.values))
-  enumerationValues.set(of, values)
+  const values = new Set(Object.values(enumeration.values))
+  enumerationValues.set(enumeration, values)
   return values
 }
 
 /** Every named bit of a flag set. */
-const bitsOf = (of: Enumeration): number => {
+const bitsOf = (enumeration: Enumeration): number => {
   let bits = 0
-  for (const bit of valuesOf(of)) bits |= bit
+  for (const bit of valuesOf(enumeration)) bits |= bit
   return bits
 }
 
@@ -112,27 +112,27 @@ const numberProblem = (value: unknown, max: number): string | undefined =>
  * The problem of a value as the end of a message that begins with the value's name; undefined if it is valid. Only a
  * problem builds a string. `strict` as for `checkValue`.
  */
-export const problemOf = (of: Kind, value: unknown, strict: boolean): string | undefined => {
-  switch (of.kind) {
+export const problemOf = (type: Kind, value: unknown, strict: boolean): string | undefined => {
+  switch (type.kind) {
     case 'u8':
     case 'u16':
     case 'u32': {
-      const problem = numberProblem(value, HIGHEST[of.kind])
+      const problem = numberProblem(value, HIGHEST[type.kind])
       if (problem !== undefined) return problem
       const n = value as number
-      if (of.min !== undefined && n < of.min) return `: ${n} is below ${of.min}`
-      return of.max !== undefined && n > of.max ? `: ${n} is above ${of.max}` : undefined
+      if (type.min !== undefined && n < type.min) return `: ${n} is below ${type.min}`
+      return type.max !== undefined && n > type.max ? `: ${n} is above ${type.max}` : undefined
     }
     case 'enum': {
-      if (valuesOf(of.of).has(value as number)) return undefined
-      const names = Object.entries(of.of.values).map(([name, n]) => `${n} ${name}`)
-      return `: ${textOf(value)} is not a value of ${of.of.name} (${names.join(', ')})`
+      if (valuesOf(type.enumeration).has(value as number)) return undefined
+      const names = Object.entries(type.enumeration.values).map(([name, n]) => `${n} ${name}`)
+      return `: ${textOf(value)} is not a value of ${type.enumeration.name} (${names.join(', ')})`
     }
     case 'flags': {
-      const problem = numberProblem(value, 2 ** (8 * of.width) - 1)
+      const problem = numberProblem(value, 2 ** (8 * type.width) - 1)
       if (problem !== undefined || !strict || value === 0) return problem
-      const unknown = (value as number) & ~bitsOf(of.of)
-      return unknown === 0 ? undefined : `: ${of.of.name} has no bits 0x${(unknown >>> 0).toString(16)}`
+      const unknown = (value as number) & ~bitsOf(type.enumeration)
+      return unknown === 0 ? undefined : `: ${type.enumeration.name} has no bits 0x${(unknown >>> 0).toString(16)}`
     }
     case 'ref':
       return numberProblem(value, 0xffffffff)
@@ -143,22 +143,22 @@ export const problemOf = (of: Kind, value: unknown, strict: boolean): string | u
         ? undefined
         : `: ${textOf(value)} is not a 64-bit number`
     case 'bytes':
-      return value instanceof Uint8Array && value.length === of.size ? undefined : bytesProblem(value, `${of.size}`)
+      return value instanceof Uint8Array && value.length === type.size ? undefined : bytesProblem(value, `${type.size}`)
     case 'blob':
-      return value instanceof Uint8Array && value.length <= of.max
+      return value instanceof Uint8Array && value.length <= type.max
         ? undefined
-        : bytesProblem(value, `at most ${of.max}`)
+        : bytesProblem(value, `at most ${type.max}`)
     case 'record': {
       if (typeof value !== 'object' || value === null) return ': must be a record'
-      for (const name in of.fields) {
-        const problem = problemOf(of.fields[name]!.of, (value as Readonly<Record<string, unknown>>)[name], strict)
+      for (const name in type.fields) {
+        const problem = problemOf(type.fields[name]!.type, (value as Readonly<Record<string, unknown>>)[name], strict)
         if (problem !== undefined) return `.${name}${problem}`
       }
       return undefined
     }
     case 'list': {
-      if (!Array.isArray(value) || value.length > of.max) return `: must be a list of at most ${of.max} records`
-      const item: Kind = { kind: 'record', fields: of.fields }
+      if (!Array.isArray(value) || value.length > type.max) return `: must be a list of at most ${type.max} records`
+      const item: Kind = { kind: 'record', fields: type.fields }
       for (let i = 0; i < value.length; i++) {
         const problem = problemOf(item, value[i], strict)
         if (problem !== undefined) return `[${i}]${problem}`
@@ -169,11 +169,11 @@ export const problemOf = (of: Kind, value: unknown, strict: boolean): string | u
 }
 
 /**
- * Throws EINVAL with a message if a value is not of kind `of` or outside its limits. Unnamed bits of flags are accepted
+ * Throws EINVAL with a message if a value is not of type `type` or outside its limits. Unnamed bits of flags are accepted
  * unless `strict`, because the handler decides which bits the device accepts.
  */
-export const checkValue = (where: string, of: Kind, value: unknown, strict = false): void => {
-  const problem = problemOf(of, value, strict)
+export const checkValue = (where: string, type: Kind, value: unknown, strict = false): void => {
+  const problem = problemOf(type, value, strict)
   if (problem !== undefined) throw new CallError('EINVAL', where + problem)
 }
 
@@ -184,23 +184,23 @@ interface PreparedField {
   readonly name: string
   readonly offset: number
   readonly size: number
-  readonly of: Kind
+  readonly type: Kind
   /** Whether it is an unsigned number of at most 32 bits. */
   readonly isUint: boolean
   /** The fields of a nested record; undefined for other kinds. */
   readonly fields: Fields | undefined
 }
 
-const isUint = (of: Kind): boolean =>
-  of.kind !== 'fd' && of.kind !== 'u64' && of.kind !== 'bytes' && of.kind !== 'blob' && sizeOf(of) <= 4
+const isUint = (type: Kind): boolean =>
+  type.kind !== 'fd' && type.kind !== 'u64' && type.kind !== 'bytes' && type.kind !== 'blob' && sizeOf(type) <= 4
 
 const preparedFields = new WeakMap<Fields, readonly PreparedField[]>()
 const prepare = (fields: Fields): readonly PreparedField[] => {
   let prepared = preparedFields.get(fields)
   if (prepared === undefined) {
-    prepared = Object.entries(fields).map(([name, { offset, of }]) => {
-      const inner = of.kind === 'record' ? of.fields : undefined
-      return { name, offset, size: sizeOf(of), of, isUint: inner === undefined && isUint(of), fields: inner }
+    prepared = Object.entries(fields).map(([name, { offset, type }]) => {
+      const inner = type.kind === 'record' ? type.fields : undefined
+      return { name, offset, size: sizeOf(type), type, isUint: inner === undefined && isUint(type), fields: inner }
     })
     preparedFields.set(fields, prepared)
   }
@@ -216,7 +216,7 @@ export const writeRecord = (view: DataView, at: number, fields: Fields, record: 
     if (value === undefined) continue
     if (field.isUint) writeUint(view, at + field.offset, field.size, Number(value))
     else if (field.fields !== undefined) writeRecord(view, at + field.offset, field.fields, value as AnyRecord)
-    else writeScalar(view, at + field.offset, field.size, field.of, value)
+    else writeScalar(view, at + field.offset, field.size, field.type, value)
   }
 }
 
@@ -232,7 +232,7 @@ export const readRecord = <F extends Fields>(view: DataView, at: number, fields:
     const offset = at + field.offset
     if (field.isUint) record[field.name] = readUint(view, offset, field.size)
     else if (field.fields !== undefined) record[field.name] = readRecord(view, offset, field.fields, where)
-    else record[field.name] = readScalar(view, offset, field.size, field.of, where)
+    else record[field.name] = readScalar(view, offset, field.size, field.type, where)
   }
   return record as RecordOf<F>
 }

@@ -127,7 +127,7 @@ interface Chainable extends ChainedMethod {
 
 const chainable = (cls: ObjectClass, name: string): Chainable => {
   const method = cls.methods[name]!
-  const references = Object.entries(method.in).filter(([, { of }]) => of.kind === 'ref' || of.kind === 'fd')
+  const references = Object.entries(method.in).filter(([, { type }]) => type.kind === 'ref' || type.kind === 'fd')
   return { class: cls, name, method, references: references.map(([attribute]) => attribute) }
 }
 

@@ -51,7 +51,7 @@ export type { AsyncEventName, CloseOptions, Device, DeviceEvent } from './device
 export type { DriverDescriptor } from './driver-ops.ts'
 export { type ErrorCode, FindingsError, RdmaError } from './error.ts'
 export type { Attachable, EventKindName, EventQueue, QueuedEvent } from './event-queue.ts'
-export type { IpInterface, IpOptions, PingOptions, UdpDatagram, UdpEnd, UdpOptions, UdpSocket } from './ip.ts'
+export type { IpInterface, IpOptions, PingOptions, UdpDatagram, UdpEndpoint, UdpOptions, UdpSocket } from './ip.ts'
 export { createNetwork, type Network, type NetworkOptions } from './local/network.ts'
 export type { TracedCall } from './local/observe.ts'
 export type { AbortOptions, Arrivals } from './mailbox.ts'
@@ -64,7 +64,7 @@ export type {
   WholeRegion,
 } from './mr/region.ts'
 export { type RemoteMemory, type RemoteMemoryData, remoteMemory } from './mr/remote-memory.ts'
-export type { Binding, MemoryWindow } from './mr/window.ts'
+export type { BindInfo, MemoryWindow } from './mr/window.ts'
 export type { CreateArguments, ObjectOf } from './objects/object.ts'
 export { type OpenOptions, open } from './open.ts'
 export type { ProtectionDomain } from './pd.ts'
@@ -80,7 +80,7 @@ export type {
   UcQueuePair,
   UcQueuePairOptions,
 } from './qp/connected.ts'
-export type { Connected, ConnectOptions, Endpoint, PeerOptions, RcConnectOptions } from './qp/connection.ts'
+export type { Connectable, ConnectOptions, Endpoint, PeerOptions, RcConnectOptions } from './qp/connection.ts'
 export {
   type AddressHandle,
   type AwaitableUdOptions,
@@ -107,13 +107,13 @@ export {
 export type { Operations, ReliableOperations } from './qp/operations.ts'
 export type {
   BareQueuePair,
-  Initial,
+  InitialAttributes,
   InitialOptions,
-  Local,
-  Modification,
+  ModifyArguments,
   QpStateName,
   QueuePair,
   QueuePairOptions,
+  SendData,
   SendingQueuePair,
   SendQueueOptions,
 } from './qp/queue-pair.ts'

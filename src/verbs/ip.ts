@@ -42,7 +42,7 @@ export interface UdpOptions {
 }
 
 /** Address and port of a UDP socket. */
-export interface UdpEnd {
+export interface UdpEndpoint {
   /** IPv4 or IPv6 address as text. */
   readonly address: string
   /** 1 to 65535. */
@@ -50,7 +50,7 @@ export interface UdpEnd {
 }
 
 /** A received datagram, with the address and port of its sender. */
-export interface UdpDatagram extends UdpEnd {
+export interface UdpDatagram extends UdpEndpoint {
   /** The payload, in memory of its own. */
   readonly payload: Uint8Array
 }
@@ -63,7 +63,7 @@ export interface UdpSocket extends Arrivals<UdpDatagram>, Disposable, AsyncItera
    * Sends a datagram. Throws RdmaError ENETUNREACH for an address that is not on the link, EMSGSIZE for more than a
    * packet holds (the MTU of the interface less 28 bytes, 48 of IPv6).
    */
-  send(payload: Uint8Array, receiver: UdpEnd): void
+  send(payload: Uint8Array, receiver: UdpEndpoint): void
   /**
    * Joins a multicast group, whose datagrams this socket then receives. Throws RdmaError EADDRINUSE, EINVAL, ENOMEM.
    */
@@ -175,7 +175,7 @@ const openSocket = (context: DeviceContext, ipInterface: number, protocol: numbe
   }
   return {
     port: call(SocketClass, 'query', 0, {}).out.port,
-    send: (payload: Uint8Array, receiver: UdpEnd): void => {
+    send: (payload: Uint8Array, receiver: UdpEndpoint): void => {
       const address = addressOf('ip_socket.send', receiver.address)
       call(SocketClass, 'send', 0, { address, port: receiver.port, payload })
     },

@@ -117,8 +117,8 @@ const LISTS = Object.entries(Interface.methods.query.out)
 const pack = (description: Description): Uint8Array =>
   new Uint8Array(
     Buffer.concat(
-      LISTS.flatMap(([name, { of }]) => {
-        const payload = payloadOf(of, description[name as 'names'])
+      LISTS.flatMap(([name, { type }]) => {
+        const payload = payloadOf(type, description[name as 'names'])
         const length = new Uint8Array(4)
         new DataView(length.buffer).setUint32(0, payload.length, true)
         return [length, payload]
@@ -131,11 +131,11 @@ const unpack = (bytes: Uint8Array): Description => {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length)
   let offset = 0
   return Object.fromEntries(
-    LISTS.map(([name, { of }]) => {
+    LISTS.map(([name, { type }]) => {
       const length = offset + 4 <= bytes.length ? view.getUint32(offset, true) : 0
       const payload = bytes.subarray(offset + 4, offset + 4 + length)
       offset += 4 + length
-      return [name, valueIn(name, of, new DataView(payload.buffer, payload.byteOffset), 0, payload.length)]
+      return [name, valueIn(name, type, new DataView(payload.buffer, payload.byteOffset), 0, payload.length)]
     }),
   ) as unknown as Description
 }

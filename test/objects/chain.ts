@@ -39,14 +39,14 @@ const resolve = (
   createdObjects: readonly (ModelObject | undefined)[],
 ): AnyValues | Code => {
   const resolved: AnyValues = { ...args }
-  for (const [name, { of }] of Object.entries(cls.methods[methodName].in)) {
+  for (const [name, { type }] of Object.entries(cls.methods[methodName].in)) {
     const entry = refs[name]
-    if (entry === undefined || (of.kind !== 'ref' && of.kind !== 'fd')) continue
+    if (entry === undefined || (type.kind !== 'ref' && type.kind !== 'fd')) continue
     const modelObject = createdObjects[entry]
     if (modelObject === undefined) return 'EINVAL'
     if (modelObject.isGone) return 'ENOENT'
-    if (modelObject.class !== of.class) return 'EINVAL'
-    resolved[name] = of.kind === 'fd' ? UNNUMBERED + entry : modelObject.handle
+    if (modelObject.class !== type.class) return 'EINVAL'
+    resolved[name] = type.kind === 'fd' ? UNNUMBERED + entry : modelObject.handle
   }
   return resolved
 }

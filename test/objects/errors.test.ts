@@ -69,9 +69,9 @@ const fdOf = (cls: string): number => [...state.fds].find(([, name]) => name ===
 const hasObjectOf = (cls: string): boolean => [...state.handles.values(), ...state.fds.values()].includes(cls)
 
 /** A valid value for an attribute of this name. */
-const validValue = (name: string, of: Kind): AnyValue => {
-  if (of.kind === 'ref') return handleOf(of.class)
-  return of.kind === 'fd' ? fdOf(of.class) : likelyValue(state, name, of)
+const validValue = (name: string, type: Kind): AnyValue => {
+  if (type.kind === 'ref') return handleOf(type.class)
+  return type.kind === 'fd' ? fdOf(type.class) : likelyValue(state, name, type)
 }
 
 /** A valid call with its mandatory arguments; `extra`: an optional one that is also passed. */
@@ -79,7 +79,7 @@ const goodCall = (cls: ObjectClass, methodName: string, extra?: string): Call =>
   const method = cls.methods[methodName]
   const args = Object.entries(method.in)
     .filter(([name, { optional }]) => !optional || name === extra)
-    .map(([name, { of }]) => [name, validValue(name, of)])
+    .map(([name, { type }]) => [name, validValue(name, type)])
   const object = isCreate(method.call) || cls.identity !== 'handle' ? Number(cls.name === 'port') : handleOf(cls.name)
   return { class: cls, methodName, method, object, args: Object.fromEntries(args) }
 }
@@ -106,8 +106,8 @@ const descriptorOf = ({ identity, name }: ObjectClass, call: number): number | u
   identity === 'fd' && !isCreate(call) ? client.fds.get(fdOf(name)) : undefined
 
 /** False for a reference to a class that the device lacks: no object of such a class exists. */
-const hasValidValue = ({ kind, ...of }: Kind): boolean =>
-  (kind !== 'ref' && kind !== 'fd') || hasObjectOf((of as { class: string }).class)
+const hasValidValue = ({ kind, ...enumeration }: Kind): boolean =>
+  (kind !== 'ref' && kind !== 'fd') || hasObjectOf((enumeration as { class: string }).class)
 
 const allMethods = objects.classes.flatMap(cls => Object.keys(cls.methods).map(name => [cls, name] as const))
 
@@ -118,8 +118,8 @@ describe('mistakes in a call of the object dialect are reported', () => {
       const before = JSON.stringify(stat(m.core).devices)
       const call = goodCall(cls, methodName)
       const wrongValues = [
-        ...Object.entries(method.in).flatMap(([name, { of }]) =>
-          hasValidValue(of) ? wrongInput(objects, goodCall(cls, methodName, name), name) : [],
+        ...Object.entries(method.in).flatMap(([name, { type }]) =>
+          hasValidValue(type) ? wrongInput(objects, goodCall(cls, methodName, name), name) : [],
         ),
         ...Object.keys(method.out).flatMap(name => wrongOutput(call, name)),
         ...wrongCalls(objects, call),
@@ -165,15 +165,15 @@ describe('a wrong handle or descriptor gets Linux’s errno in its dialects', ()
       wrong.push(['a handle of a destroyed object', 'ENOENT', call => ({ ...call, object: ABSENT_HANDLE })])
       wrong.push(['a handle of another class', 'EINVAL', call => ({ ...call, object: other })])
     }
-    for (const [name, { of }] of Object.entries(inputs)) {
+    for (const [name, { type }] of Object.entries(inputs)) {
       const withValue = (value: number) => (call: Call) => ({ ...call, args: { ...call.args, [name]: value } })
-      if (!hasValidValue(of)) continue
-      if (of.kind === 'ref') {
+      if (!hasValidValue(type)) continue
+      if (type.kind === 'ref') {
         wrong.push([`${name} of a destroyed object`, 'ENOENT', withValue(ABSENT_HANDLE), name])
-        wrong.push([`${name} of another class`, 'EINVAL', withValue(notOf(state.handles, of.class)), name])
-      } else if (of.kind === 'fd') {
+        wrong.push([`${name} of another class`, 'EINVAL', withValue(notOf(state.handles, type.class)), name])
+      } else if (type.kind === 'fd') {
         wrong.push([`${name} that is not a descriptor`, 'EBADF', withValue(ABSENT_FD), name])
-        wrong.push([`${name} of another class`, 'EBADF', withValue(notOf(state.fds, of.class)), name])
+        wrong.push([`${name} of another class`, 'EBADF', withValue(notOf(state.fds, type.class)), name])
       }
     }
     for (const [title, code, change, attribute] of wrong) {

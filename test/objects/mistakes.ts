@@ -91,36 +91,41 @@ const littleEndian = (value: number, size: number): Uint8Array => {
   return bytes.subarray(0, size)
 }
 
-const wrongValues = ({ state }: CallTarget, of: Kind, payload: Uint8Array): WrongValue[] => {
+const wrongValues = ({ state }: CallTarget, type: Kind, payload: Uint8Array): WrongValue[] => {
   const found: WrongValue[] = []
   const add = (title: string, code: string, message: string, bytes: Uint8Array): void => {
     found.push({ title, code, message, payload: bytes })
   }
-  switch (of.kind) {
+  switch (type.kind) {
     case 'u8':
     case 'u16':
     case 'u32': {
-      const size = sizeOf(of)
-      if (of.min !== undefined)
-        add('too small', 'EINVAL', `${of.min - 1} is below ${of.min}`, littleEndian(of.min - 1, size))
-      if (of.max !== undefined && of.max < highest[of.kind])
-        add('too large', 'EINVAL', `${of.max + 1} is above ${of.max}`, littleEndian(of.max + 1, size))
+      const size = sizeOf(type)
+      if (type.min !== undefined)
+        add('too small', 'EINVAL', `${type.min - 1} is below ${type.min}`, littleEndian(type.min - 1, size))
+      if (type.max !== undefined && type.max < highest[type.kind])
+        add('too large', 'EINVAL', `${type.max + 1} is above ${type.max}`, littleEndian(type.max + 1, size))
       break
     }
     case 'enum':
-      add('no such value', 'EINVAL', `${NO_VALUE} is not a value of ${of.of.name}`, littleEndian(NO_VALUE, of.width))
+      add(
+        'no such value',
+        'EINVAL',
+        `${NO_VALUE} is not a value of ${type.enumeration.name}`,
+        littleEndian(NO_VALUE, type.width),
+      )
       break
     case 'flags': {
-      const all = Object.values(of.of.values).reduce((bits, bit) => (bits | bit) >>> 0, 0)
-      const unknown = [...Array(8 * of.width).keys()].map(i => 2 ** i).find(bit => (all & bit) === 0)
+      const all = Object.values(type.enumeration.values).reduce((bits, bit) => (bits | bit) >>> 0, 0)
+      const unknown = [...Array(8 * type.width).keys()].map(i => 2 ** i).find(bit => (all & bit) === 0)
       if (unknown !== undefined)
-        add('unknown bits', 'EINVAL', `${of.of.name} has no bits 0x`, littleEndian(unknown, of.width))
+        add('unknown bits', 'EINVAL', `${type.enumeration.name} has no bits 0x`, littleEndian(unknown, type.width))
       break
     }
     case 'ref': {
       add('no such object', 'ENOENT', `there is no object with handle ${ABSENT_HANDLE}`, littleEndian(ABSENT_HANDLE, 4))
-      const other = notOf(state.handles, of.class)
-      add('another class', 'EINVAL', `handle ${other} is of class \\w+, not ${of.class}`, littleEndian(other, 4))
+      const other = notOf(state.handles, type.class)
+      add('another class', 'EINVAL', `handle ${other} is of class \\w+, not ${type.class}`, littleEndian(other, 4))
       found.push({
         title: 'a reference to a chain entry',
         code: 'EINVAL',
@@ -135,16 +140,16 @@ const wrongValues = ({ state }: CallTarget, of: Kind, payload: Uint8Array): Wron
       add(
         'another class',
         'EBADF',
-        `the descriptor is of class \\w+, not ${of.class}`,
-        littleEndian(notOf(state.fds, of.class), 4),
+        `the descriptor is of class \\w+, not ${type.class}`,
+        littleEndian(notOf(state.fds, type.class), 4),
       )
       break
     case 'record': {
       const longer = new Uint8Array(payload.length + 8).fill(1)
       longer.set(payload)
       add('a longer record', 'E2BIG', 'those after the \\d+ known ones are not 0', longer)
-      for (const [name, field] of Object.entries(of.fields))
-        for (const wrong of wrongValues({ state }, field.of, payload)) {
+      for (const [name, field] of Object.entries(type.fields))
+        for (const wrong of wrongValues({ state }, field.type, payload)) {
           // A field of a record has a fixed size.
           if (wrong.title === 'too short') continue
           const whole = payload.slice()
@@ -168,8 +173,8 @@ const wrongValues = ({ state }: CallTarget, of: Kind, payload: Uint8Array): Wron
   add(
     'too short',
     'EINVAL',
-    `it must have ${sizeOf(of)} bytes and has ${sizeOf(of) - 1}`,
-    payload.slice(0, sizeOf(of) - 1),
+    `it must have ${sizeOf(type)} bytes and has ${sizeOf(type) - 1}`,
+    payload.slice(0, sizeOf(type) - 1),
   )
   return found
 }
@@ -177,11 +182,11 @@ const wrongValues = ({ state }: CallTarget, of: Kind, payload: Uint8Array): Wron
 /** Every possible mistake in one input; `call` has the attribute. */
 export const wrongInput = (target: CallTarget, call: Call, name: string): Wrong[] => {
   const { class: cls, methodName } = call
-  const { id, of, optional } = call.method.in[name]
+  const { id, type, optional } = call.method.in[name]
   const bytes = encodeCall(call)
-  const payload = payloadOf(of, call.args[name]!)
+  const payload = payloadOf(type, call.args[name]!)
   const path = `${cls.name}\\.${methodName}: attribute ${name}`
-  const found: Wrong[] = wrongValues(target, of, payload).map(({ title, code, message, payload: wrong, flags }) => ({
+  const found: Wrong[] = wrongValues(target, type, payload).map(({ title, code, message, payload: wrong, flags }) => ({
     title: `${name}: ${title}`,
     code,
     message: new RegExp(`^${path}${message.startsWith('\\.') ? '' : ': .*'}${message}`),
@@ -235,15 +240,15 @@ export const wrongInput = (target: CallTarget, call: Call, name: string): Wrong[
 /** Every possible mistake in one output. */
 export const wrongOutput = (call: Call, name: string): Wrong[] => {
   const { class: cls, methodName } = call
-  const { id, of } = call.method.out[name]
+  const { id, type } = call.method.out[name]
   const bytes = encodeCall(call)
   const path = `${cls.name}\\.${methodName}: attribute ${name}`
-  if (of.kind === 'list' || of.kind === 'blob') return []
+  if (type.kind === 'list' || type.kind === 'blob') return []
   return [
     {
       title: `${name}: too little room`,
       code: 'ENOSPC',
-      message: new RegExp(`^${path}: it needs ${sizeOf(of)} bytes, there is room for 0`),
+      message: new RegExp(`^${path}: it needs ${sizeOf(type)} bytes, there is room for 0`),
       bytes: withAttribute(bytes, id, true, new Uint8Array(0)),
     },
   ]

@@ -74,49 +74,53 @@ const pickObject = ({ random }: ClientState, classByNumber: ReadonlyMap<number, 
 }
 
 /** A value for an attribute or field of this name. */
-export const likelyValue = (client: ClientState, name: string, of: Kind): AnyValue => {
+export const likelyValue = (client: ClientState, name: string, type: Kind): AnyValue => {
   const { random } = client
   const hint = random.hits(0.95) ? likely[name] : undefined
-  switch (of.kind) {
+  switch (type.kind) {
     case 'u8':
     case 'u16':
     case 'u32': {
-      const min = of.min ?? 0
-      const max = of.max ?? highest[of.kind]
+      const min = type.min ?? 0
+      const max = type.max ?? highest[type.kind]
       const wanted = hint?.(client) ?? min + random.int(random.hits(0.95) ? 4 : 0x1_0000_0000)
       return Math.min(Math.max(Number(wanted), min), max)
     }
     case 'u64':
       return (hint?.(client) as bigint | undefined) ?? BigInt(random.u32()) << (random.hits(0.5) ? 32n : 0n)
     case 'enum':
-      return (hint?.(client) as number | undefined) ?? random.pick(Object.values(of.of.values))
+      return (hint?.(client) as number | undefined) ?? random.pick(Object.values(type.enumeration.values))
     case 'flags':
-      return (hint?.(client) as number | undefined) ?? (random.hits(0.5) ? 0 : random.pick(Object.values(of.of.values)))
+      return (
+        (hint?.(client) as number | undefined) ??
+        (random.hits(0.5) ? 0 : random.pick(Object.values(type.enumeration.values)))
+      )
     case 'ref':
-      return pickObject(client, client.handles, of.class)
+      return pickObject(client, client.handles, type.class)
     case 'fd':
-      return pickObject(client, client.fds, of.class)
+      return pickObject(client, client.fds, type.class)
     case 'bytes': {
-      const bytes = new Uint8Array(of.size)
+      const bytes = new Uint8Array(type.size)
       random.fill(bytes)
       return (hint?.(client) as Uint8Array | undefined) ?? bytes
     }
     case 'blob': {
-      const bytes = new Uint8Array(random.int(Math.min(of.max, 64)))
+      const bytes = new Uint8Array(random.int(Math.min(type.max, 64)))
       random.fill(bytes)
       return (hint?.(client) as Uint8Array | undefined) ?? bytes
     }
     case 'record':
-      return record(client, of.fields)
+      return record(client, type.fields)
     case 'list':
-      return Array.from({ length: random.int(Math.min(of.max, Math.floor(600 / recordSize(of.fields)), 5) + 1) }, () =>
-        record(client, of.fields),
+      return Array.from(
+        { length: random.int(Math.min(type.max, Math.floor(600 / recordSize(type.fields)), 5) + 1) },
+        () => record(client, type.fields),
       )
   }
 }
 
 const record = (client: ClientState, fields: Fields): AnyRecord =>
-  Object.fromEntries(Object.entries(fields).map(([name, { of }]) => [name, likelyValue(client, name, of)]))
+  Object.fromEntries(Object.entries(fields).map(([name, { type }]) => [name, likelyValue(client, name, type)]))
 
 /** Optional attributes are rare: most of them request special behaviour. */
 const OPTIONAL_SHARE = 0.12
@@ -129,7 +133,7 @@ const argumentsOf = (client: ClientState, cls: ObjectClass, methodName: string):
   return Object.fromEntries(
     Object.entries(attributes)
       .filter(([, { optional }]) => !optional || hasAllOptional || random.hits(share))
-      .map(([name, { of }]) => [name, likelyValue(client, name, of)]),
+      .map(([name, { type }]) => [name, likelyValue(client, name, type)]),
   )
 }
 
@@ -145,7 +149,10 @@ const modifyQp = (client: ClientState, cls: ObjectClass): AnyValues => {
   const [state, ...needed] = random.pick(transitions)
   const { in: attributes } = cls.methods.modify
   const declared = needed.filter(name => attributes[name] !== undefined && !(name === 'accessFlags' && attributes.qkey))
-  return { state, ...Object.fromEntries(declared.map(name => [name, likelyValue(client, name, attributes[name].of)])) }
+  return {
+    state,
+    ...Object.fromEntries(declared.map(name => [name, likelyValue(client, name, attributes[name].type)])),
+  }
 }
 
 export const isCreate = (call: number): boolean => call === CREATE || call === CREATE_FD
@@ -159,7 +166,9 @@ const isPossible = (client: ClientState, { name, identity, methods }: ObjectClas
   const hasTarget = isCreate(call) || identity === 'fixed' || hasObjectOf(client, name)
   return (
     hasTarget &&
-    Object.values(inputs).every(({ of, optional }) => of.kind !== 'ref' || optional || hasObjectOf(client, of.class))
+    Object.values(inputs).every(
+      ({ type, optional }) => type.kind !== 'ref' || optional || hasObjectOf(client, type.class),
+    )
   )
 }
 
@@ -201,8 +210,8 @@ export const plausibleChain = (client: ClientState): ChainLink[] => {
     const creatorsOf = (cls: string): number[] =>
       [...links.keys()].filter(i => links[i].call.class.name === cls && isCreate(links[i].call.method.call))
     const refs: Record<string, number> = {}
-    for (const [name, { of }] of Object.entries(call.method.in)) {
-      const creators = of.kind === 'ref' || of.kind === 'fd' ? creatorsOf(of.class) : []
+    for (const [name, { type }] of Object.entries(call.method.in)) {
+      const creators = type.kind === 'ref' || type.kind === 'fd' ? creatorsOf(type.class) : []
       if (creators.length > 0 && call.args[name] !== undefined) refs[name] = random.pick(creators)
     }
     const objects = isCreate(call.method.call) ? [] : creatorsOf(call.class.name)

@@ -265,9 +265,9 @@ export const drawArguments = (
   const args = compact(makers[`${cls.name}.${method}`]?.(site, target, cls.name) ?? {})
   const refs: Record<string, number> = {}
   if (planned === undefined) return { args, refs }
-  for (const [name, { of }] of Object.entries(cls.methods[method].in)) {
-    if ((of.kind !== 'ref' && of.kind !== 'fd') || args[name] === undefined) continue
-    const ofClass = [...planned.keys()].filter(i => planned[i] === of.class)
+  for (const [name, { type }] of Object.entries(cls.methods[method].in)) {
+    if ((type.kind !== 'ref' && type.kind !== 'fd') || args[name] === undefined) continue
+    const ofClass = [...planned.keys()].filter(i => planned[i] === type.class)
     if (ofClass.length > 0 && random.hits(0.8)) refs[name] = random.pick(ofClass)
     else if (random.hits(0.02)) refs[name] = random.int(planned.length + 2)
   }
@@ -307,8 +307,8 @@ export interface DrawnCall extends Drawn {
 /** Whether there is an object of each class that the call needs. */
 const isPossible = ({ opening, planned = [] }: CallSite, { cls, method }: Weighted): boolean => {
   const existing = new Set([...[...opening.handles.values()].map(modelObject => modelObject.class), ...planned])
-  const needed = Object.values(cls.methods[method].in).flatMap(({ of, optional }) =>
-    of.kind === 'ref' && !optional ? [of.class] : [],
+  const needed = Object.values(cls.methods[method].in).flatMap(({ type, optional }) =>
+    type.kind === 'ref' && !optional ? [type.class] : [],
   )
   if (cls.identity === 'handle' && !isCreate(cls.methods[method])) needed.push(cls.name)
   return needed.every(name => existing.has(name))

@@ -296,10 +296,10 @@ export const lookUp = (
   args: Readonly<Record<string, unknown>>,
 ): Code | Record<string, ModelObject | undefined> => {
   const references: Record<string, ModelObject | undefined> = {}
-  for (const [name, { of }] of Object.entries(method.in)) {
+  for (const [name, { type }] of Object.entries(method.in)) {
     const value = args[name] as number | undefined
-    if (value === undefined || (of.kind !== 'ref' && of.kind !== 'fd')) continue
-    const found = of.kind === 'ref' ? byHandle(scope, value, of.class) : byFd(scope, value, of.class)
+    if (value === undefined || (type.kind !== 'ref' && type.kind !== 'fd')) continue
+    const found = type.kind === 'ref' ? byHandle(scope, value, type.class) : byFd(scope, value, type.class)
     if (typeof found === 'string') return found
     references[name] = found
   }

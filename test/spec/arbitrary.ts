@@ -26,45 +26,50 @@ const MAX_LIST_BYTES = 1000
 const highest = { u8: 0xff, u16: 0xffff, u32: 0xffffffff }
 
 /** Any value of a kind, within its limits. */
-export const anyValue = (of: Kind): fc.Arbitrary<AnyValue> => {
-  switch (of.kind) {
+export const anyValue = (type: Kind): fc.Arbitrary<AnyValue> => {
+  switch (type.kind) {
     case 'u8':
     case 'u16':
     case 'u32':
-      return fc.integer({ min: of.min ?? 0, max: of.max ?? highest[of.kind] })
+      return fc.integer({ min: type.min ?? 0, max: type.max ?? highest[type.kind] })
     case 'u64':
       return fc.bigInt({ min: 0n, max: (1n << 64n) - 1n })
     case 'enum':
-      return fc.constantFrom(...Object.values(of.of.values))
+      return fc.constantFrom(...Object.values(type.enumeration.values))
     case 'flags':
-      return fc.subarray(Object.values(of.of.values)).map(bits => bits.reduce((all, bit) => (all | bit) >>> 0, 0))
+      return fc
+        .subarray(Object.values(type.enumeration.values))
+        .map(bits => bits.reduce((all, bit) => (all | bit) >>> 0, 0))
     case 'ref':
       return fc.integer({ min: 0, max: 0xffffffff })
     case 'fd':
       return fc.integer({ min: 0, max: 0x7fffffff })
     case 'bytes':
-      return fc.uint8Array({ minLength: of.size, maxLength: of.size })
+      return fc.uint8Array({ minLength: type.size, maxLength: type.size })
     case 'blob':
-      return fc.uint8Array({ maxLength: Math.min(of.max, 300) })
+      return fc.uint8Array({ maxLength: Math.min(type.max, 300) })
     case 'record':
-      return recordOf(of.fields)
+      return recordOf(type.fields)
     case 'list':
-      return fc.array(recordOf(of.fields), {
-        maxLength: Math.min(of.max, 12, Math.floor(MAX_LIST_BYTES / recordSize(of.fields))),
+      return fc.array(recordOf(type.fields), {
+        maxLength: Math.min(type.max, 12, Math.floor(MAX_LIST_BYTES / recordSize(type.fields))),
       })
   }
 }
 
 /** Any record with all of its fields. */
 export const recordOf = (fields: Fields): fc.Arbitrary<AnyRecord> =>
-  fc.record(Object.fromEntries(Object.entries(fields).map(([name, { of }]) => [name, anyValue(of)])), PLAIN)
+  fc.record(Object.fromEntries(Object.entries(fields).map(([name, { type }]) => [name, anyValue(type)])), PLAIN)
 
 /** Values for a set of attributes. Optional attributes may be absent; with `all` every attribute is present. */
 export const valuesOf = (attributes: Attributes, all = false): fc.Arbitrary<AnyValues> => {
   const optional = Object.entries(attributes).filter(([, attribute]) => attribute.optional)
   return fc
     .tuple(
-      fc.record(Object.fromEntries(Object.entries(attributes).map(([name, { of }]) => [name, anyValue(of)])), PLAIN),
+      fc.record(
+        Object.fromEntries(Object.entries(attributes).map(([name, { type }]) => [name, anyValue(type)])),
+        PLAIN,
+      ),
       all ? fc.constant<string[]>([]) : fc.subarray(optional.map(([name]) => name)),
     )
     .map(([values, omitted]) => Object.fromEntries(Object.entries(values).filter(([name]) => !omitted.includes(name))))
@@ -74,7 +79,7 @@ export const valuesOf = (attributes: Attributes, all = false): fc.Arbitrary<AnyV
 export const callsOf = (cls: ObjectClass, methodName: string): fc.Arbitrary<{ call: Call; result: Result }> => {
   const method = cls.methods[methodName]
   const creates = method.call === CREATE || method.call === CREATE_FD
-  const outputs = Object.fromEntries(Object.entries(method.out).filter(([, { of }]) => of.kind !== 'fd'))
+  const outputs = Object.fromEntries(Object.entries(method.out).filter(([, { type }]) => type.kind !== 'fd'))
   const number = fc.integer({ min: 0, max: 0xffffffff })
   return fc.tuple(valuesOf(method.in), valuesOf(outputs), number).map(([args, out, object]) => ({
     call: { class: cls, methodName, method, object: creates ? 0 : object, args },

@@ -36,10 +36,10 @@ const numbers = (): string => {
     `common attributes ${JSON.stringify(CommonAttribute)}`,
   ]
   const attributes = (direction: string, set: (typeof classes)[number]['methods'][string]['in']): void => {
-    for (const [name, { id, of, optional: isOptional }] of Object.entries(set)) {
-      lines.push(`    ${direction} ${id} ${name}: ${of.kind}${isOptional ? ' optional' : ''}`)
-      if (of.kind === 'record' || of.kind === 'list')
-        for (const [field, { offset, of: kind }] of Object.entries(of.fields))
+    for (const [name, { id, type, optional: isOptional }] of Object.entries(set)) {
+      lines.push(`    ${direction} ${id} ${name}: ${type.kind}${isOptional ? ' optional' : ''}`)
+      if (type.kind === 'record' || type.kind === 'list')
+        for (const [field, { offset, type: kind }] of Object.entries(type.fields))
           lines.push(`      ${offset} ${field}: ${kind.kind}`)
     }
   }
@@ -100,13 +100,13 @@ test('drivers add ids from 0x8000 to methods that exist and allow it', () => {
 })
 
 test('records have the sizes of Linux’s structs', () => {
-  const size = (of: { kind: string }): number =>
-    recordSize((of as unknown as { fields: Parameters<typeof recordSize>[0] }).fields)
-  assert.equal(size(Classes.device.methods.query.out.attributes.of), 172)
-  assert.equal(size(Classes.device.methods.query.out.extended.of), 116)
-  assert.equal(size(Classes.port.methods.query.out.attributes.of), 48)
-  assert.equal(size(Classes.port.methods.queryGidEntry.out.entry.of), 32)
-  assert.equal(size(Classes.rc_qp.methods.create.in.cap.of), 20)
+  const size = (type: { kind: string }): number =>
+    recordSize((type as unknown as { fields: Parameters<typeof recordSize>[0] }).fields)
+  assert.equal(size(Classes.device.methods.query.out.attributes.type), 172)
+  assert.equal(size(Classes.device.methods.query.out.extended.type), 116)
+  assert.equal(size(Classes.port.methods.query.out.attributes.type), 48)
+  assert.equal(size(Classes.port.methods.queryGidEntry.out.entry.type), 32)
+  assert.equal(size(Classes.rc_qp.methods.create.in.cap.type), 20)
 })
 
 test('a mistake in a declaration is reported with its path', () => {

@@ -19,8 +19,8 @@ test('an error cause belongs to one finding, a note cause to one note or to no f
   for (const name of Object.keys(causes) as CauseName[]) {
     const id = findingOfCause(name)
     assert.equal(counts.get(name) ?? 0, id === undefined ? 0 : 1, name)
-    if (id === undefined) assert.ok(causes[name].note, name)
-    else if (causes[name].note) assert.equal(findings[id].severity, 'note', name)
+    if (id === undefined) assert.ok(causes[name].isNote, name)
+    else if (causes[name].isNote) assert.equal(findings[id].severity, 'note', name)
   }
 })
 

@@ -83,8 +83,8 @@ const validArguments: Record<string, unknown> = {
 
 /** Whether arguments are valid by `problemOf`. */
 const areValid = (args: Record<string, unknown>): boolean =>
-  Object.entries(attributes).every(([name, { of, optional: isOptional }]) =>
-    Object.hasOwn(args, name) ? problemOf(of, args[name], false) === undefined : isOptional,
+  Object.entries(attributes).every(([name, { type, optional: isOptional }]) =>
+    Object.hasOwn(args, name) ? problemOf(type, args[name], false) === undefined : isOptional,
   ) && Object.keys(args).every(name => Object.hasOwn(attributes, name))
 
 it('accepts arguments without a problem, and nothing else', () => {
@@ -105,12 +105,12 @@ it('accepts arguments without a problem, and nothing else', () => {
 })
 
 it('accepts a value without a problem, and no other, strict or not', () => {
-  const kinds = Object.values(attributes).map(({ of }) => of)
+  const kinds = Object.values(attributes).map(({ type }) => type)
   const flag = fc.constantFrom(1, 4, 0x80, 0x81, 0x100, 1.5)
   for (const strict of [false, true])
     fc.assert(
-      fc.property(fc.constantFrom(...kinds), fc.oneof(value, flag), (of, some) =>
-        assert.equal(isValid(checkOf(of, strict), some), problemOf(of, some, strict) === undefined),
+      fc.property(fc.constantFrom(...kinds), fc.oneof(value, flag), (type, some) =>
+        assert.equal(isValid(checkOf(type, strict), some), problemOf(type, some, strict) === undefined),
       ),
       { numRuns: 3000 },
     )

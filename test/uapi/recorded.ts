@@ -101,12 +101,12 @@ export const recordedResult = (call: Call, logged: LoggedIoctl | LoggedWrite): R
   } else if (method.spec.converter !== undefined) {
     // Attribute ids: 2 of the list; of its length 1 in INFO_HANDLES, 3 in QUERY_GID_TABLE.
     const [list, countId] = method.spec.converter === 'handles' ? (['handles', 1] as const) : (['entries', 3] as const)
-    const { of } = call.method.out[list]
+    const { type } = call.method.out[list]
     const number = viewOf(memory(countId)!).getUint32(0, true)
     const view = viewOf(memory(2)!)
-    if (of.kind !== 'list') throw new Error(`${list} is not a list`)
-    const size = recordSize(of.fields)
-    reading.out[list] = Array.from({ length: number }, (_, i) => readRecord(view, i * size, of.fields, ''))
+    if (type.kind !== 'list') throw new Error(`${list} is not a list`)
+    const size = recordSize(type.fields)
+    reading.out[list] = Array.from({ length: number }, (_, i) => readRecord(view, i * size, type.fields, ''))
   } else
     for (const attribute of logged.attributes) {
       const compiled = method.attributes.get(attribute.id)

@@ -20,7 +20,7 @@ eachCarrier(openTwo => {
     const { a, b } = await pair(openTwo)
     const file = createMemfd('userdma-test', 2 * PAGE_BYTES)
     try {
-      const access = { remoteRead: true, remoteWrite: true, window: true }
+      const access = { remoteRead: true, remoteWrite: true, mwBind: true }
       const region = b.pd.registerFile(file, { offset: PAGE_BYTES, length: PAGE_BYTES, access })
       a.qp.write(Uint8Array.of(1, 2, 3), region.remote(10, 3), { id: 1 })
       assert.equal(await completionText(a.cq), '1 RDMA_WRITE')

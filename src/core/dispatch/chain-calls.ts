@@ -44,10 +44,10 @@ const resolveRefs = (
   if (refs === undefined) return args
   const values = { ...args }
   for (const name in refs) {
-    const { of } = chainedMethod.method.in[name]
+    const { type } = chainedMethod.method.in[name]
     const subject = `${chainedMethod.class.name}.${chainedMethod.name}: attribute ${name}`
-    if (of.kind === 'ref' || of.kind === 'fd')
-      values[name] = createdOfClass(created, subject, of.class, refs[name]).handle
+    if (type.kind === 'ref' || type.kind === 'fd')
+      values[name] = createdOfClass(created, subject, type.class, refs[name]).handle
   }
   return values
 }

@@ -159,12 +159,12 @@ export const runChain = (
 
   const view: CallerView = {
     ...callerView(context, caller),
-    chained: (subject: string, of: Kind, entry: number) => {
+    chained: (subject: string, type: Kind, entry: number) => {
       const object =
-        of.kind === 'ref' || of.kind === 'fd'
-          ? createdOfClass(created, subject, of.class, entry)
+        type.kind === 'ref' || type.kind === 'fd'
+          ? createdOfClass(created, subject, type.class, entry)
           : createdByEntry(created, subject, entry)
-      return of.kind === 'fd' ? UNNUMBERED + entry : object.handle
+      return type.kind === 'fd' ? UNNUMBERED + entry : object.handle
     },
   }
   const chainCaller = callerOfEntries(caller, created)

@@ -65,9 +65,9 @@ const mergeAttributes = (subject: string, base: Attributes, added: Attributes | 
 }
 
 const referencesOf = (attributes: Attributes): ReferenceAttribute[] =>
-  Object.entries(attributes).flatMap(([name, { of, optional }]) =>
-    of.kind === 'ref' || of.kind === 'fd'
-      ? [{ name, class: of.class, isFd: of.kind === 'fd', isOptional: optional }]
+  Object.entries(attributes).flatMap(([name, { type, optional }]) =>
+    type.kind === 'ref' || type.kind === 'fd'
+      ? [{ name, class: type.class, isFd: type.kind === 'fd', isOptional: optional }]
       : [],
   )
 
@@ -155,10 +155,10 @@ const attributesWithoutClass = (
   classNames: ReadonlySet<string>,
 ): [string, Attribute, string][] =>
   Object.entries(attributes).flatMap(([name, attribute]): [string, Attribute, string][] =>
-    (attribute.of.kind === 'ref' || attribute.of.kind === 'fd') &&
+    (attribute.type.kind === 'ref' || attribute.type.kind === 'fd') &&
     attribute.optional &&
-    !classNames.has(attribute.of.class)
-      ? [[name, attribute, attribute.of.class]]
+    !classNames.has(attribute.type.class)
+      ? [[name, attribute, attribute.type.class]]
       : [],
   )
 

@@ -170,10 +170,10 @@ const checkValues = (entry: Entry, args: AnyValues): void => {
   for (const name in args) {
     const value = args[name]
     if (value === undefined) continue
-    // A name that every object inherits (`constructor`) has no `of`.
-    const of = attributes[name]?.of
-    if (of === undefined) throw unknownAttribute(nameOf(entry), name)
-    const problem = problemOf(of, value, false)
+    // A name that every object inherits (`constructor`) has no `type`.
+    const type = attributes[name]?.type
+    if (type === undefined) throw unknownAttribute(nameOf(entry), name)
+    const problem = problemOf(type, value, false)
     if (problem !== undefined) throw new CallError('EINVAL', `${nameOf(entry)}: attribute ${name}${problem}`)
   }
 }
@@ -183,11 +183,11 @@ const checkNumbers = (entry: Entry, args: AnyValues): void => {
   const attributes = entry.method.in
   // A call has few of the possible attributes.
   for (const name in args) {
-    const of = attributes[name]?.of
+    const type = attributes[name]?.type
     const value = args[name]
-    if (value === undefined || (of?.kind !== 'u8' && of?.kind !== 'u16' && of?.kind !== 'u32')) continue
-    const min = of.min ?? 0
-    const max = of.max ?? (of.kind === 'u8' ? 0xff : of.kind === 'u16' ? 0xffff : 0xffffffff)
+    if (value === undefined || (type?.kind !== 'u8' && type?.kind !== 'u16' && type?.kind !== 'u32')) continue
+    const min = type.min ?? 0
+    const max = type.max ?? (type.kind === 'u8' ? 0xff : type.kind === 'u16' ? 0xffff : 0xffffffff)
     if (typeof value !== 'number' || !Number.isInteger(value) || value < min || value > max)
       throw new CallError('EINVAL', `${nameOf(entry)}: attribute ${name}: ${String(value)} is not in ${min} to ${max}`)
   }

@@ -141,9 +141,9 @@ const indirectValues = (memory: Map<bigint, Uint8Array>) => {
     return address
   }
   const payloads = (attributes: Attributes, values: Readonly<Record<string, AnyValue | undefined>>) =>
-    Object.entries(attributes).flatMap(([name, { of }]): [string, Uint8Array][] => {
-      const value = of.kind === 'blob' || of.kind === 'list' ? values[name] : undefined
-      return value === undefined ? [] : [[name, payloadOf(of, value)]]
+    Object.entries(attributes).flatMap(([name, { type }]): [string, Uint8Array][] => {
+      const value = type.kind === 'blob' || type.kind === 'list' ? values[name] : undefined
+      return value === undefined ? [] : [[name, payloadOf(type, value)]]
     })
   return { assignAddress, payloads }
 }

@@ -14,7 +14,7 @@ interface CauseRow {
   /** The completion statuses and asynchronous events that the cause leads to. */
   readonly results: readonly (StatusName | EventName)[]
   /** Not an error: the log omits it. */
-  readonly note?: boolean
+  readonly isNote?: boolean
   /**
    * A sentence without its full stop; `causeText` fills in the arguments, which are in braces: `{length}` a decimal
    * number, `{key:hex}` in hexadecimal, `{right:rights}` ibv_access_flags, `{opcode:request}` an ibv_wr_opcode,
@@ -214,7 +214,7 @@ const table = {
     results: [],
     text: 'a packet has P_Key {packetPkey:hex}, and the port has {portPkey:hex}',
   },
-  NO_RECEIVE: { code: 0x40f, results: [], note: true, text: 'no receive request is posted' },
+  NO_RECEIVE: { code: 0x40f, results: [], isNote: true, text: 'no receive request is posted' },
 
   // ---- 0x5..: remote memory: the responder refuses the rkey or the range of a request ----
   RKEY_UNKNOWN: {
@@ -287,14 +287,19 @@ const table = {
   FLUSHED: {
     code: 0x601,
     results: ['WR_FLUSH_ERR'],
-    note: true,
+    isNote: true,
     text: 'the queue pair moved to {state:state} after an error',
   },
-  MODIFIED: { code: 0x602, results: ['WR_FLUSH_ERR'], note: true, text: 'the program has moved the queue pair to ERR' },
+  MODIFIED: {
+    code: 0x602,
+    results: ['WR_FLUSH_ERR'],
+    isNote: true,
+    text: 'the program has moved the queue pair to ERR',
+  },
   DEVICE_REMOVED: {
     code: 0x603,
     results: ['WR_FLUSH_ERR', 'DEVICE_FATAL'],
-    note: true,
+    isNote: true,
     text: 'the device was removed',
   },
 
@@ -328,24 +333,24 @@ const table = {
   // ---- 0x8..: queues and events ----
   CQ_FULL: { code: 0x801, results: ['CQ_ERR'], text: 'CQ {cq} of {entries} is full; a completion was lost' },
   COMPLETION_LOST: { code: 0x802, results: ['QP_FATAL', 'WR_FLUSH_ERR'], text: 'CQ {cq} of {entries} is full' },
-  ESTABLISHED: { code: 0x811, results: ['COMM_EST'], note: true, text: 'a packet arrived in state RTR' },
-  DRAINED: { code: 0x812, results: ['SQ_DRAINED'], note: true, text: 'all requests that were sent are complete' },
+  ESTABLISHED: { code: 0x811, results: ['COMM_EST'], isNote: true, text: 'a packet arrived in state RTR' },
+  DRAINED: { code: 0x812, results: ['SQ_DRAINED'], isNote: true, text: 'all requests that were sent are complete' },
   LAST_WQE: {
     code: 0x813,
     results: ['QP_LAST_WQE_REACHED'],
-    note: true,
+    isNote: true,
     text: 'the queue pair moved to ERR and takes no more receives from its shared receive queue',
   },
   SRQ_LIMIT: {
     code: 0x814,
     results: ['SRQ_LIMIT_REACHED'],
-    note: true,
+    isNote: true,
     text: 'SRQ {srq} has fewer requests than its limit, {limit}',
   },
   PORT_EVENT: {
     code: 0x815,
     results: ['PORT_ACTIVE', 'PORT_ERR', 'GID_CHANGE', 'LID_CHANGE', 'PKEY_CHANGE', 'SM_CHANGE', 'CLIENT_REREGISTER'],
-    note: true,
+    isNote: true,
     text: 'the interface of port {port} has changed',
   },
   UNACKNOWLEDGED: {
@@ -353,7 +358,7 @@ const table = {
     results: [],
     text: 'destroy_{object} of {number:hex} waits: {acknowledged} of the {read} events that were read are acknowledged ({call})',
   },
-  OTHER_EVENT: { code: 0x81f, results: [], note: true, text: 'event {event} of the device' },
+  OTHER_EVENT: { code: 0x81f, results: [], isNote: true, text: 'event {event} of the device' },
 } as const satisfies Record<string, CauseRow>
 
 export type CauseName = keyof typeof table

@@ -99,7 +99,7 @@ export const failureReason = (failure: Failure): string => {
 export const failureText = (failure: Failure): string => `${subjectText(failure)}${failureReason(failure)}`
 
 /** Whether the failure is a note, not an error. */
-export const isNote = ({ cause }: Failure): boolean => causes[cause.id].note === true
+export const isNote = ({ cause }: Failure): boolean => causes[cause.id].isNote === true
 
 /** Arguments for JSON: 64-bit numbers in hexadecimal. */
 const jsonArgs = ({ args }: Cause) =>
@@ -115,7 +115,7 @@ export interface FailureJson {
   readonly vendorErr: number
   readonly args: Readonly<Record<string, number | string>>
   readonly text: string
-  readonly note?: true
+  readonly isNote?: true
   readonly qpn?: number
   readonly opcode?: string
   readonly wrId?: string
@@ -147,7 +147,7 @@ export const failureJson = (failure: Failure): FailureJson => {
     cause: cause.id,
     vendorErr: vendorErrorOf(cause.id),
     args: jsonArgs(cause),
-    ...(isNote(failure) && { note: true }),
+    ...(isNote(failure) && { isNote: true }),
     text: failureText(failure),
   }
 }

@@ -125,7 +125,7 @@ export const filledLength = (at: number): Cell => ({ at, size: 4, kind: 'length'
 export const embed = (at: number, name: string, fields: Fields, limit = Number.POSITIVE_INFINITY): Cell[] =>
   Object.entries(fields)
     .filter(([, field]) => field.offset < limit)
-    .map(([field, { offset, of }]) => value(at + offset, sizeOf(of), `${name}.${field}`))
+    .map(([field, { offset, type }]) => value(at + offset, sizeOf(type), `${name}.${field}`))
 
 export const layout = (size: number, ...cells: readonly (Cell | readonly Cell[])[]): Layout => ({
   size,

@@ -85,7 +85,7 @@ export const describe = (classes: readonly ObjectClass[]): Description => {
     })
   const fields: Row<'fields'>[] = []
   const fieldsOf = (declared: Fields): { target: number; count: number } => {
-    const rows = Object.entries(declared).map(([name, { offset, of: kind }]) => ({
+    const rows = Object.entries(declared).map(([name, { offset, type: kind }]) => ({
       name: nameOf(name),
       offset,
       type: typeOf(kind),
@@ -95,35 +95,44 @@ export const describe = (classes: readonly ObjectClass[]): Description => {
     return { target: first, count: rows.length }
   }
   const types = uniqueRows<Row<'types'>>()
-  const typeOf = (of: Kind): number =>
-    types.indexOf(JSON.stringify(of), () => {
-      const row = { kind: KindNumber.values[of.kind], width: 0, flags: 0, size: 0, target: 0, count: 0, min: 0, max: 0 }
-      switch (of.kind) {
+  const typeOf = (type: Kind): number =>
+    types.indexOf(JSON.stringify(type), () => {
+      const row = {
+        kind: KindNumber.values[type.kind],
+        width: 0,
+        flags: 0,
+        size: 0,
+        target: 0,
+        count: 0,
+        min: 0,
+        max: 0,
+      }
+      switch (type.kind) {
         case 'u8':
         case 'u16':
         case 'u32':
           return {
             ...row,
-            flags: (of.min === undefined ? 0 : MIN) | (of.max === undefined ? 0 : MAX),
-            min: of.min ?? 0,
-            max: of.max ?? 0,
+            flags: (type.min === undefined ? 0 : MIN) | (type.max === undefined ? 0 : MAX),
+            min: type.min ?? 0,
+            max: type.max ?? 0,
           }
         case 'u64':
           return row
         case 'bytes':
-          return { ...row, size: of.size }
+          return { ...row, size: type.size }
         case 'blob':
-          return { ...row, size: of.max }
+          return { ...row, size: type.max }
         case 'enum':
         case 'flags':
-          return { ...row, width: of.width, target: enumerationOf(of.of) }
+          return { ...row, width: type.width, target: enumerationOf(type.enumeration) }
         case 'ref':
         case 'fd':
-          return { ...row, target: nameOf(of.class) }
+          return { ...row, target: nameOf(type.class) }
         case 'record':
-          return { ...row, ...fieldsOf(of.fields) }
+          return { ...row, ...fieldsOf(type.fields) }
         case 'list':
-          return { ...row, size: of.max, ...fieldsOf(of.fields) }
+          return { ...row, size: type.max, ...fieldsOf(type.fields) }
       }
     })
 
@@ -145,11 +154,11 @@ export const describe = (classes: readonly ObjectClass[]): Description => {
         [Direction.values.in, inputs],
         [Direction.values.out, outputs],
       ] as const)
-        for (const [attributeName, { id: attributeId, of, optional }] of Object.entries(declaredAttributes))
+        for (const [attributeName, { id: attributeId, type, optional }] of Object.entries(declaredAttributes))
           attributes.push({
             name: nameOf(attributeName),
             method: methodCount - 1,
-            type: typeOf(of),
+            type: typeOf(type),
             id: attributeId,
             direction,
             flags: optional ? OPTIONAL : 0,
@@ -225,12 +234,12 @@ const declareTypes = (description: Description, nameAt: NameAt): Kind[] => {
     Object.fromEntries(
       rowsFrom(description.fields, first, count, 'fields').map(({ name, offset, type }): [string, Field] => [
         nameAt(name),
-        { offset, of: rowAt(types, type, 'type before this one') },
+        { offset, type: rowAt(types, type, 'type before this one') },
       ]),
     )
-  const weightOf = ({ target: first, count, size }: Row<'types'>, of: Kind): (typeof weights)[number] => {
-    if (of.kind !== 'record' && of.kind !== 'list')
-      return { fields: 1, bytes: of.kind === 'bytes' ? size : of.kind === 'blob' ? 0 : sizeOf(of) }
+  const weightOf = ({ target: first, count, size }: Row<'types'>, type: Kind): (typeof weights)[number] => {
+    if (type.kind !== 'record' && type.kind !== 'list')
+      return { fields: 1, bytes: type.kind === 'bytes' ? size : type.kind === 'blob' ? 0 : sizeOf(type) }
     const rows = description.fields.slice(first, first + count)
     return {
       fields: rows.reduce((sum, { type }) => sum + weights[type]!.fields, 1),
@@ -256,7 +265,7 @@ const declareTypes = (description: Description, nameAt: NameAt): Kind[] => {
         return { kind, max: row.size }
       case 'enum':
       case 'flags':
-        return { kind, of: rowAt(enumerations, row.target, 'enumeration'), width: widthOf(row.width) }
+        return { kind, enumeration: rowAt(enumerations, row.target, 'enumeration'), width: widthOf(row.width) }
       case 'ref':
       case 'fd':
         return { kind, class: nameAt(row.target) }
@@ -304,7 +313,7 @@ const declareMethods = (description: Description, nameAt: NameAt): NamedMethod[]
   for (const { name, method, type, id, direction, flags } of description.attributes) {
     const inOrOut = valueName(Direction.values, direction, 'direction') as 'in' | 'out'
     const methodAttributes: Record<string, Attribute> = rowAt(methods, method, 'method')[inOrOut]
-    methodAttributes[nameAt(name)] = { id, of: rowAt(types, type, 'type'), optional: (flags & OPTIONAL) !== 0 }
+    methodAttributes[nameAt(name)] = { id, type: rowAt(types, type, 'type'), optional: (flags & OPTIONAL) !== 0 }
   }
   return methods
 }

@@ -103,37 +103,37 @@ export const schemaOf = (
     }
   }
   const fieldsOf = (fields: Fields): JsonField[] =>
-    Object.entries(fields).map(([name, { offset, of }]) => ({ name, offset, type: typeOf(of) }))
-  const typeOf = (of: Kind): JsonType => {
-    switch (of.kind) {
+    Object.entries(fields).map(([name, { offset, type }]) => ({ name, offset, type: typeOf(type) }))
+  const typeOf = (type: Kind): JsonType => {
+    switch (type.kind) {
       case 'u8':
       case 'u16':
       case 'u32':
         return {
-          kind: of.kind,
-          ...(of.min !== undefined && { min: of.min }),
-          ...(of.max !== undefined && { max: of.max }),
+          kind: type.kind,
+          ...(type.min !== undefined && { min: type.min }),
+          ...(type.max !== undefined && { max: type.max }),
         }
       case 'u64':
-        return { kind: of.kind }
+        return { kind: type.kind }
       case 'bytes':
-        return { kind: of.kind, size: of.size }
+        return { kind: type.kind, size: type.size }
       case 'blob':
-        return { kind: of.kind, max: of.max }
+        return { kind: type.kind, max: type.max }
       case 'enum':
       case 'flags':
-        return { kind: of.kind, enumeration: enumerationOf(of.of), size: of.width }
+        return { kind: type.kind, enumeration: enumerationOf(type.enumeration), size: type.width }
       case 'ref':
       case 'fd':
-        return { kind: of.kind, class: of.class }
+        return { kind: type.kind, class: type.class }
       case 'record':
-        return { kind: of.kind, size: sizeOf(of), fields: fieldsOf(of.fields) }
+        return { kind: type.kind, size: sizeOf(type), fields: fieldsOf(type.fields) }
       case 'list':
-        return { kind: of.kind, max: of.max, size: sizeOf({ ...of, max: 1 }), fields: fieldsOf(of.fields) }
+        return { kind: type.kind, max: type.max, size: sizeOf({ ...type, max: 1 }), fields: fieldsOf(type.fields) }
     }
   }
   const attributesOf = (attributes: Attributes): JsonAttribute[] =>
-    Object.entries(attributes).map(([name, { id, optional, of }]) => ({ name, id, optional, type: typeOf(of) }))
+    Object.entries(attributes).map(([name, { id, optional, type }]) => ({ name, id, optional, type: typeOf(type) }))
   const described = classes.map(
     (cls): JsonClass => ({
       name: cls.name,
@@ -198,7 +198,7 @@ export const classesOf = (schema: unknown): ObjectClass[] => {
     Object.fromEntries(
       listAt(path, value).map(({ name, offset, type }, i): [string, Field] => [
         textAt(`${path}[${i}].name`, name),
-        { offset: numberAt(`${path}[${i}].offset`, offset), of: typeAt(`${path}[${i}].type`, type) },
+        { offset: numberAt(`${path}[${i}].offset`, offset), type: typeAt(`${path}[${i}].type`, type) },
       ]),
     )
   const typeAt = (path: string, value: unknown): Kind => {
@@ -222,9 +222,11 @@ export const classesOf = (schema: unknown): ObjectClass[] => {
       case 'enum':
       case 'flags': {
         const width = number('size')
-        const of = enumerations.get(textAt(`${path}.enumeration`, type.enumeration))
+        const enumeration = enumerations.get(textAt(`${path}.enumeration`, type.enumeration))
         if (width !== 1 && width !== 2 && width !== 4) return refuse(`${path}.size`, 'must be 1, 2 or 4')
-        return of ? { kind: type.kind, of, width } : refuse(`${path}.enumeration`, 'no enumeration has that name')
+        return enumeration
+          ? { kind: type.kind, enumeration, width }
+          : refuse(`${path}.enumeration`, 'no enumeration has that name')
       }
       case 'ref':
       case 'fd':
@@ -242,9 +244,9 @@ export const classesOf = (schema: unknown): ObjectClass[] => {
       listAt(path, value).map((attribute, i): [string, Attribute] => {
         const name = textAt(`${path}[${i}].name`, attribute.name)
         const attributePath = `${path}[${i}] (${name})`
-        const of = typeAt(`${attributePath}.type`, attribute.type)
+        const type = typeAt(`${attributePath}.type`, attribute.type)
         const id = numberAt(`${attributePath}.id`, attribute.id)
-        return [name, { id, of, optional: flagAt(`${attributePath}.optional`, attribute.optional) }]
+        return [name, { id, type, optional: flagAt(`${attributePath}.optional`, attribute.optional) }]
       }),
     )
   return listAt('classes', document.classes).map((cls, i): ObjectClass => {

@@ -38,8 +38,8 @@ export type Kind<T = unknown> = { readonly __type?: T } & (
   | { readonly kind: 'u64' }
   | { readonly kind: 'bytes'; readonly size: number }
   | { readonly kind: 'blob'; readonly max: number }
-  | { readonly kind: 'enum'; readonly of: Enumeration; readonly width: 1 | 2 | 4 }
-  | { readonly kind: 'flags'; readonly of: Enumeration; readonly width: 1 | 2 | 4 }
+  | { readonly kind: 'enum'; readonly enumeration: Enumeration; readonly width: 1 | 2 | 4 }
+  | { readonly kind: 'flags'; readonly enumeration: Enumeration; readonly width: 1 | 2 | 4 }
   | { readonly kind: 'ref'; readonly class: string }
   | { readonly kind: 'fd'; readonly class: string }
   | { readonly kind: 'record'; readonly fields: Fields }
@@ -49,7 +49,7 @@ export type Kind<T = unknown> = { readonly __type?: T } & (
 /** A field of a record: its kind at a byte offset. Records grow at the end only (R4). */
 export interface Field<T = unknown> {
   readonly offset: number
-  readonly of: Kind<T>
+  readonly type: Kind<T>
 }
 export type Fields = Readonly<Record<string, Field>>
 
@@ -66,7 +66,7 @@ type TypeOf<K, R> = K extends Kind<infer T> ? ([NonNullable<T>] extends [Referen
 export interface Attribute<T = unknown, Optional extends boolean = boolean> {
   /** 1 … 0x7fff for core, from 0x8000 for a driver. Unique per direction of a method. */
   readonly id: number
-  readonly of: Kind<T>
+  readonly type: Kind<T>
   readonly optional: Optional
 }
 export type Attributes = Readonly<Record<string, Attribute>>
@@ -75,52 +75,52 @@ type Required<T> = Attribute<T, false>
 
 export const u8 = (id: number, limits: Limits = {}): Required<number> => ({
   id,
-  of: { kind: 'u8', ...limits },
+  type: { kind: 'u8', ...limits },
   optional: false,
 })
 export const u16 = (id: number, limits: Limits = {}): Required<number> => ({
   id,
-  of: { kind: 'u16', ...limits },
+  type: { kind: 'u16', ...limits },
   optional: false,
 })
 export const u32 = (id: number, limits: Limits = {}): Required<number> => ({
   id,
-  of: { kind: 'u32', ...limits },
+  type: { kind: 'u32', ...limits },
   optional: false,
 })
-export const u64 = (id: number): Required<bigint> => ({ id, of: { kind: 'u64' }, optional: false })
+export const u64 = (id: number): Required<bigint> => ({ id, type: { kind: 'u64' }, optional: false })
 /** Exactly `size` bytes, for example a GID (16). */
 export const bytes = (id: number, size: number): Required<Uint8Array> => ({
   id,
-  of: { kind: 'bytes', size },
+  type: { kind: 'bytes', size },
   optional: false,
 })
 /** 0 to `max` bytes, interpreted by the method. */
 export const blob = (id: number, max: number): Required<Uint8Array> => ({
   id,
-  of: { kind: 'blob', max },
+  type: { kind: 'blob', max },
   optional: false,
 })
-export const enumOf = (id: number, of: Enumeration, width: 1 | 2 | 4 = 4): Required<number> => ({
+export const enumOf = (id: number, enumeration: Enumeration, width: 1 | 2 | 4 = 4): Required<number> => ({
   id,
-  of: { kind: 'enum', of, width },
+  type: { kind: 'enum', enumeration: enumeration, width },
   optional: false,
 })
-export const flagsOf = (id: number, of: Enumeration, width: 1 | 2 | 4 = 4): Required<number> => ({
+export const flagsOf = (id: number, enumeration: Enumeration, width: 1 | 2 | 4 = 4): Required<number> => ({
   id,
-  of: { kind: 'flags', of, width },
+  type: { kind: 'flags', enumeration: enumeration, width },
   optional: false,
 })
 /** The handle of an object of class `name` in the caller's context. */
 export const ref = (id: number, name: string): Required<Reference> => ({
   id,
-  of: { kind: 'ref', class: name },
+  type: { kind: 'ref', class: name },
   optional: false,
 })
 /** A file descriptor of the caller that is an object of class `name` (for example a completion channel). */
 export const fd = (id: number, name: string): Required<Reference> => ({
   id,
-  of: { kind: 'fd', class: name },
+  type: { kind: 'fd', class: name },
   optional: false,
 })
 /**
@@ -129,32 +129,35 @@ export const fd = (id: number, name: string): Required<Reference> => ({
  */
 export const record = <const F extends Fields>(id: number, fields: F): Required<RecordOf<F>> => ({
   id,
-  of: { kind: 'record', fields },
+  type: { kind: 'record', fields },
   optional: false,
 })
 /** 0 to `max` records; in the object dialect an indirect attribute. */
 export const list = <const F extends Fields>(id: number, fields: F, max: number): Required<RecordOf<F>[]> => ({
   id,
-  of: { kind: 'list', fields, max },
+  type: { kind: 'list', fields, max },
   optional: false,
 })
 export const optional = <T>(attribute: Attribute<T>): Attribute<T, true> => ({ ...attribute, optional: true })
 
 /** A field of a record at byte `offset`. Its type is given by an attribute whose id is ignored: `at(8, u32(0))`. */
-export const at = <T>(offset: number, attribute: Attribute<T>): Field<T> => ({ offset, of: attribute.of as Kind<T> })
+export const at = <T>(offset: number, attribute: Attribute<T>): Field<T> => ({
+  offset,
+  type: attribute.type as Kind<T>,
+})
 
 export type RecordOf<F extends Fields, R = number> = {
   -readonly [K in keyof F]: F[K] extends Field<infer T> ? TypeOf<Kind<T>, R> : never
 }
 
-const zeroOf = (of: Kind): AnyValue => {
-  if (of.kind === 'u64') return 0n
-  if (of.kind === 'bytes') return new Uint8Array(of.size)
-  return of.kind === 'record' ? zeroRecord(of.fields) : 0
+const zeroOf = (type: Kind): AnyValue => {
+  if (type.kind === 'u64') return 0n
+  if (type.kind === 'bytes') return new Uint8Array(type.size)
+  return type.kind === 'record' ? zeroRecord(type.fields) : 0
 }
 /** A record with all fields zero. */
 export const zeroRecord = <F extends Fields>(fields: F): RecordOf<F> =>
-  Object.fromEntries(Object.entries(fields).map(([name, { of }]) => [name, zeroOf(of)])) as RecordOf<F>
+  Object.fromEntries(Object.entries(fields).map(([name, { type }]) => [name, zeroOf(type)])) as RecordOf<F>
 
 // ---- sizes ----
 
@@ -162,8 +165,8 @@ export const zeroRecord = <F extends Fields>(fields: F): RecordOf<F> =>
  * Bytes of a value of this kind in a record, a Linux struct or the object dialect; for `blob` and `list` the maximum. A
  * record ends with its last field, without padding.
  */
-export const sizeOf = (of: Kind): number => {
-  switch (of.kind) {
+export const sizeOf = (type: Kind): number => {
+  switch (type.kind) {
     case 'u8':
       return 1
     case 'u16':
@@ -176,15 +179,15 @@ export const sizeOf = (of: Kind): number => {
       return 8
     case 'enum':
     case 'flags':
-      return of.width
+      return type.width
     case 'bytes':
-      return of.size
+      return type.size
     case 'blob':
-      return of.max
+      return type.max
     case 'record':
-      return recordSize(of.fields)
+      return recordSize(type.fields)
     case 'list':
-      return of.max * recordSize(of.fields)
+      return type.max * recordSize(type.fields)
   }
 }
 /** Cached: declarations do not change, and calls need it often. */
@@ -192,7 +195,7 @@ const recordSizes = new WeakMap<Fields, number>()
 export const recordSize = (fields: Fields): number => {
   let size = recordSizes.get(fields)
   if (size === undefined) {
-    size = Object.values(fields).reduce((end, field: Field) => Math.max(end, field.offset + sizeOf(field.of)), 0)
+    size = Object.values(fields).reduce((end, field: Field) => Math.max(end, field.offset + sizeOf(field.type)), 0)
     recordSizes.set(fields, size)
   }
   return size
@@ -314,12 +317,12 @@ export type AnyValues = { [attribute: string]: AnyValue | undefined }
 
 const checkFields = (path: string, fields: Fields): void => {
   let end = 0
-  for (const [name, { offset, of }] of Object.entries(fields).sort(([, a], [, b]) => a.offset - b.offset)) {
+  for (const [name, { offset, type }] of Object.entries(fields).sort(([, a], [, b]) => a.offset - b.offset)) {
     if (offset < end) throw new Error(`${path}.${name}: offset ${offset} overlaps the field before it`)
-    if (of.kind === 'ref' || of.kind === 'fd' || of.kind === 'list' || of.kind === 'blob')
-      throw new Error(`${path}.${name}: a record cannot contain ${of.kind}`)
-    if (of.kind === 'record') checkFields(`${path}.${name}`, of.fields)
-    end = offset + sizeOf(of)
+    if (type.kind === 'ref' || type.kind === 'fd' || type.kind === 'list' || type.kind === 'blob')
+      throw new Error(`${path}.${name}: a record cannot contain ${type.kind}`)
+    if (type.kind === 'record') checkFields(`${path}.${name}`, type.fields)
+    end = offset + sizeOf(type)
   }
 }
 
@@ -353,9 +356,9 @@ export const checkClasses = (classes: readonly ObjectClass[]): void => {
           const attributePath = `${path}: ${direction} attribute ${attribute}`
           if (used.has(a.id)) throw new Error(`${attributePath}: id ${a.id} is that of ${used.get(a.id)}`)
           used.set(a.id, attribute)
-          if ((a.of.kind === 'ref' || a.of.kind === 'fd') && !names.has(a.of.class))
-            throw new Error(`${attributePath}: there is no class ${a.of.class}`)
-          if (a.of.kind === 'record' || a.of.kind === 'list') checkFields(attributePath, a.of.fields)
+          if ((a.type.kind === 'ref' || a.type.kind === 'fd') && !names.has(a.type.class))
+            throw new Error(`${attributePath}: there is no class ${a.type.class}`)
+          if (a.type.kind === 'record' || a.type.kind === 'list') checkFields(attributePath, a.type.fields)
         }
     }
   }

@@ -23,7 +23,7 @@ const mergeOutputs = (path: string, known: Attributes, device: Attributes): Attr
   for (const [name, attribute] of Object.entries(known)) {
     const deviceAttribute = device[name]
     if (deviceAttribute !== undefined)
-      outputs[name] = { ...deviceAttribute, of: mergeKinds(attribute.of, deviceAttribute.of) }
+      outputs[name] = { ...deviceAttribute, type: mergeKinds(attribute.type, deviceAttribute.type) }
     else if (!attribute.optional)
       throw new CallError('EOPNOTSUPP', `${path}: the device does not return ${name}; its release is too old`)
   }
@@ -76,6 +76,6 @@ export const unknownAttribute = (path: string, name: string): CallError =>
  */
 export const checkKnown = (path: string, method: Method, args: Readonly<Record<string, unknown>>): void => {
   for (const name in args)
-    if (method.in[name]?.of === undefined && args[name] !== undefined && method.refused?.[name]?.why === undefined)
+    if (method.in[name]?.type === undefined && args[name] !== undefined && method.refused?.[name]?.why === undefined)
       throw unknownAttribute(path, name)
 }

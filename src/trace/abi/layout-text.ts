@@ -42,8 +42,8 @@ const flagWords = ({ flags, isOut }: AttributeLayout): string[] => {
 
 /** The fields of a record in `bytes`, each with its offset; then the bytes after the last known field. */
 const fieldLines = (fields: Fields, value: AnyRecord, bytes: Uint8Array, style: Style): string[] => {
-  const shown = Object.entries(fields).filter(([, { offset, of }]) => {
-    const size = sizeOf(of)
+  const shown = Object.entries(fields).filter(([, { offset, type }]) => {
+    const size = sizeOf(type)
     return (
       offset + size <= bytes.length &&
       (style.showsZeros || bytes.subarray(offset, offset + size).some(byte => byte !== 0))
@@ -51,7 +51,7 @@ const fieldLines = (fields: Fields, value: AnyRecord, bytes: Uint8Array, style: 
   })
   const lines = shown
     .slice(0, style.fields)
-    .map(([name, { offset, of }]) => `+${offset} ${name} ${valueText(name, of, value[name]!, style)}`)
+    .map(([name, { offset, type }]) => `+${offset} ${name} ${valueText(name, type, value[name]!, style)}`)
   const hiddenFields = shown.length - lines.length
   const tail = bytes.subarray(recordSize(fields))
   return [
@@ -61,31 +61,37 @@ const fieldLines = (fields: Fields, value: AnyRecord, bytes: Uint8Array, style: 
   ]
 }
 
-const valueLines = ({ name, of, value, bytes, chain }: AttributeLayout, style: Style): string[] => {
+const valueLines = ({ name, type, value, bytes, chain }: AttributeLayout, style: Style): string[] => {
   if (chain !== undefined) return chainLines(chain, style)
-  if (of === undefined || value === undefined || bytes === undefined) return []
-  if (of.kind === 'record') return fieldLines(of.fields, value as AnyRecord, bytes, style)
-  if (of.kind !== 'list') return []
+  if (type === undefined || value === undefined || bytes === undefined) return []
+  if (type.kind === 'record') return fieldLines(type.fields, value as AnyRecord, bytes, style)
+  if (type.kind !== 'list') return []
   const records = value as readonly AnyRecord[]
-  const size = recordSize(of.fields)
+  const size = recordSize(type.fields)
   const lines = records.slice(0, style.records).map((entry, i) => {
-    const text = valueText(name, { kind: 'record', fields: of.fields }, entry, style)
+    const text = valueText(name, { kind: 'record', fields: type.fields }, entry, style)
     return `+${i * size} ${name}[${i}] ${text}`
   })
   return records.length > lines.length ? [...lines, `… ${records.length - lines.length} more`] : lines
 }
 
 /** Whether the value is the number of a chain entry, which stands for the object that the entry creates. */
-const isEntryNumber = ({ flags, of }: AttributeLayout): boolean =>
-  (flags & AttributeFlag.CHAINED) !== 0 && (of?.kind === 'ref' || of?.kind === 'fd')
+const isEntryNumber = ({ flags, type }: AttributeLayout): boolean =>
+  (flags & AttributeFlag.CHAINED) !== 0 && (type?.kind === 'ref' || type?.kind === 'fd')
 
 /** The value as text, behind its bytes; empty if it says no more than the bytes. */
 const scalarText = (attribute: AttributeLayout, style: Style): string => {
-  const { name, of, value, bytes } = attribute
-  if (of === undefined || value === undefined || bytes === undefined || of.kind === 'record' || of.kind === 'list')
+  const { name, type, value, bytes } = attribute
+  if (
+    type === undefined ||
+    value === undefined ||
+    bytes === undefined ||
+    type.kind === 'record' ||
+    type.kind === 'list'
+  )
     return ''
   if (isEntryNumber(attribute)) return ` = entry ${value}`
-  const text = valueText(name, of, value, style)
+  const text = valueText(name, type, value, style)
   return text === bytesText(bytes, style.bytes) ? '' : ` = ${text}`
 }
 
@@ -100,7 +106,7 @@ const attributeLines = (
   style: Style,
   newDescriptors: NewDescriptors,
 ): string[] => {
-  const { name, id, of, address, length, written, bytes, isOut } = attribute
+  const { name, id, type, address, length, written, bytes, isOut } = attribute
   const label = name.startsWith('attribute ') ? name : `${name} ${hex(id)}`
   const addressText = address === undefined ? '' : ` at ${hex(address)}`
   const begin = `${label} ${flagWords(attribute).join(' ')}`
@@ -112,7 +118,7 @@ const attributeLines = (
       `${begin}${addressText}, ${written === 0 ? `not filled, ${length} bytes` : `needs ${written} bytes, has ${length}`}`,
     ]
   }
-  const isUndecodable = of !== undefined && attribute.value === undefined && attribute.chain === undefined
+  const isUndecodable = type !== undefined && attribute.value === undefined && attribute.chain === undefined
   const isShort = typeof length === 'bigint' && length > bytes.length
   const count = isOut && address === undefined ? `${bytes.length} of ${length}` : String(length)
   const text = limitedBytes(bytes, isShort ? Number(length) : bytes.length, style)
@@ -278,7 +284,7 @@ export const driverLines = (
 // ---- as JSON ----
 
 const attributeJson = (attribute: AttributeLayout): Record<string, unknown> => {
-  const { name, id, of, address, length, written, bytes, value, chain } = attribute
+  const { name, id, type, address, length, written, bytes, value, chain } = attribute
   return {
     name,
     id,
@@ -288,8 +294,8 @@ const attributeJson = (attribute: AttributeLayout): Record<string, unknown> => {
     ...(written !== 0 && { written }),
     ...(chain !== undefined
       ? { entries: chain.entries.map(({ entry, message }) => ({ ref: entry.ref ?? null, ...messageJson(message) })) }
-      : of !== undefined && value !== undefined
-        ? { value: isEntryNumber(attribute) ? { entry: value } : valueJson(of, value) }
+      : type !== undefined && value !== undefined
+        ? { value: isEntryNumber(attribute) ? { entry: value } : valueJson(type, value) }
         : bytes !== undefined && { bytes: bytesText(bytes, Number.POSITIVE_INFINITY).replace('(no bytes)', '') }),
     ...(chain !== undefined &&
       chain.undecoded.length > 0 && { undecoded: bytesText(chain.undecoded, chain.undecoded.length) }),

@@ -35,7 +35,7 @@ export interface AttributeLayout {
   readonly flags: number
   readonly isOut: boolean
   /** The kind of its value. Undefined: the method has no such attribute. */
-  readonly of: Kind | undefined
+  readonly type: Kind | undefined
   /** Address of the value of an indirect attribute. */
   readonly address: bigint | undefined
   /** Bytes of the value, or of the space for it. */
@@ -109,8 +109,8 @@ const messageParts = (source: MessageSource, splitsChain: boolean): MessageParts
     const { id, flags, payload, length } = item
     const isOut = (flags & AttributeFlag.OUT) !== 0
     const isFilled = (flags & AttributeFlag.FILLED) !== 0
-    const [name, of] = Object.entries(method?.[isOut ? 'out' : 'in'] ?? {})
-      .map(([attributeName, attribute]) => [attributeName, attribute.of, attribute.id] as const)
+    const [name, type] = Object.entries(method?.[isOut ? 'out' : 'in'] ?? {})
+      .map(([attributeName, attribute]) => [attributeName, attribute.type, attribute.id] as const)
       .find(([, , number]) => number === id) ?? [
       id === CommonAttribute.LEGACY ? 'legacy' : `attribute 0x${id.toString(16)}`,
       undefined,
@@ -132,12 +132,12 @@ const messageParts = (source: MessageSource, splitsChain: boolean): MessageParts
       id,
       flags,
       isOut,
-      of,
+      type,
       address,
       length: size,
       written,
       bytes: value,
-      value: of === undefined || value === undefined || !isWhole ? undefined : readValue(of, value),
+      value: type === undefined || value === undefined || !isWhole ? undefined : readValue(type, value),
       chain: hasChain ? chainParts(source, value, memory?.length ?? value.length) : undefined,
     }
   })

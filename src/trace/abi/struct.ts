@@ -20,14 +20,14 @@ export const fdText = (newDescriptors: NewDescriptors, attribute: string): strin
   `fd ${newDescriptors.get(attribute) ?? '?'}`
 
 const cellText = (
-  { cell, of, where }: BoundCell,
+  { cell, type, where }: BoundCell,
   view: DataView,
   style: Style,
   newDescriptors: NewDescriptors,
 ): string => {
   const { at, size, kind, name } = cell
-  const isWide = size === 8 && of.kind !== 'u64' && of.kind !== 'bytes'
-  if (kind === 'value' && !isWide) return valueText(name, of, readScalar(view, at, size, of, where), style)
+  const isWide = size === 8 && type.kind !== 'u64' && type.kind !== 'bytes'
+  if (kind === 'value' && !isWide) return valueText(name, type, readScalar(view, at, size, type, where), style)
   // A cell that is wider than the kind of its attribute is shown as a plain number.
   if (kind !== 'fd') return String(size === 8 ? view.getBigUint64(at, true) : readUint(view, at, size))
   if (newDescriptors.has(name)) return fdText(newDescriptors, name)

@@ -33,7 +33,7 @@ export interface BoundCell {
   readonly cell: Cell
   readonly attribute: string
   readonly field: string | undefined
-  readonly of: Kind
+  readonly type: Kind
   /** Beginning of error messages. */
   readonly where: string
   /** The attribute's bit in the attribute mask; 0 in a layout without a mask. */
@@ -58,8 +58,8 @@ const NUMBER: Kind = { kind: 'u32' }
 const FD: Kind = { kind: 'fd', class: '' }
 
 const kindOf = (where: string, attributes: Attributes, attribute: string, field: string | undefined): Kind => {
-  const of = attributes[attribute]?.of
-  const kind = field === undefined ? of : of?.kind === 'record' ? of.fields[field]?.of : undefined
+  const type = attributes[attribute]?.type
+  const kind = field === undefined ? type : type?.kind === 'record' ? type.fields[field]?.type : undefined
   if (kind === undefined) throw new Error(`${where}: the method has no such attribute`)
   return kind
 }
@@ -96,16 +96,16 @@ export const compileLayout = (
     }
     const where = `${path}: ${attribute === 'object' ? '' : 'attribute '}${cell.name}`
     if (cell.at + cell.size > layout.size) throw new Error(`${where}: it ends beyond the struct`)
-    let of: Kind = NUMBER
+    let type: Kind = NUMBER
     let maskBit = 0
     if (cell.kind === 'fd') {
-      of = FD
+      type = FD
       fds.push({ at: cell.at, attribute })
     } else if (isAttributeValue(cell)) {
-      of = kindOf(where, attributes, attribute, field)
+      type = kindOf(where, attributes, attribute, field)
       if (layout.maskAt !== undefined) maskBit = cell.maskBit ?? 1 << (attributes[attribute]!.id - 1)
     }
-    boundCells.push({ cell, attribute, field, of, where, maskBit })
+    boundCells.push({ cell, attribute, field, type, where, maskBit })
   }
   if (layout.tail !== undefined) kindOf(path, attributes, layout.tail, undefined)
   const attributeBits = boundCells.reduce((bits, bound) => bits | bound.maskBit, 0)
@@ -162,14 +162,14 @@ export const readCells = (
   const view = viewOf(bytes)
   const mask = readMask(compiled, view, isChecked)
   for (const bound of compiled.boundCells) {
-    const { cell, of } = bound
+    const { cell, type } = bound
     if (bound.maskBit !== 0 && (mask & bound.maskBit) === 0) continue
     switch (cell.kind) {
       case 'value': {
         if (cell.presentAt !== undefined && bytes[cell.presentAt] === 0) break
-        let value = readScalar(view, cell.at, cell.size, of, bound.where)
+        let value = readScalar(view, cell.at, cell.size, type, bound.where)
         if (cell.mask !== undefined) value = ((value as number) & cell.mask) >>> 0
-        if (isChecked) checkValue(bound.where, of, value)
+        if (isChecked) checkValue(bound.where, type, value)
         store(values, bound, value)
         break
       }
@@ -219,7 +219,7 @@ export const writeCells = (
   const view = viewOf(bytes)
   let mask = 0
   for (const bound of compiled.boundCells) {
-    const { cell, of } = bound
+    const { cell, type } = bound
     const value = load(values, bound)
     switch (cell.kind) {
       case 'value':
@@ -231,7 +231,7 @@ export const writeCells = (
             cell.size,
             ((readUint(view, cell.at, cell.size) & ~cell.mask) | (value as number)) >>> 0,
           )
-        else writeScalar(view, cell.at, cell.size, of, value)
+        else writeScalar(view, cell.at, cell.size, type, value)
         if (cell.presentAt !== undefined && bytes[cell.presentAt] === 0) bytes[cell.presentAt] = 1
         mask |= bound.maskBit
         break

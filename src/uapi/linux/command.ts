@@ -107,7 +107,7 @@ export const deviceCommand = (view: CallerView, number: number, onName: (name: s
 const chooseByClass = (view: CallerView, { choices }: CompiledLayout, values: AnyValues): void => {
   if (choices.length === 0) return
   const name = view.classOf(values[choices[0]!.attribute] as number)?.name
-  const chosen = choices.find(({ of }) => of.kind === 'ref' && of.class === name) ?? choices[0]
+  const chosen = choices.find(({ type }) => type.kind === 'ref' && type.class === name) ?? choices[0]
   for (const choice of choices) if (choice !== chosen) delete values[choice.attribute]
 }
 

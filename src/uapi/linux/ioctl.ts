@@ -124,9 +124,9 @@ const writeOutputs = (message: Message, { className }: DecodedAttributes, result
       else message.view.copyOut(attribute.data, bytes)
       markFilled(changes, attribute)
     } else if (spec.kind === 'list' && message.method.spec.converter === undefined) {
-      const { of } = declaredMethod(className, message.method.spec.method as string).out[spec.name]!
+      const { type } = declaredMethod(className, message.method.spec.method as string).out[spec.name]!
       const value = result.out[spec.name]
-      fill(message.view, bufferOf(attribute), value === undefined ? new Uint8Array() : payloadOf(of, value))
+      fill(message.view, bufferOf(attribute), value === undefined ? new Uint8Array() : payloadOf(type, value))
       markFilled(changes, attribute)
     } else if (spec.kind === 'newHandle') {
       viewOf(changes.bytes).setBigUint64(offsetOf(attribute.index) + IoctlAttr.data, BigInt(result.object ?? 0), true)
@@ -172,9 +172,9 @@ const listCall = (message: Message): { args: AnyValues; write(result: Result, ch
   const list = passed.get(ids.LIST)!
   const count = passed.get(ids.COUNT)!
   const attribute = isHandles ? 'handles' : 'entries'
-  const { of } = declaredMethod('device', isHandles ? 'queryHandles' : 'queryGidTable').out[attribute]!
-  if (of.kind !== 'list') throw new Error(`${attribute} is not a list`)
-  const size = recordSize(of.fields)
+  const { type } = declaredMethod('device', isHandles ? 'queryHandles' : 'queryGidTable').out[attribute]!
+  if (type.kind !== 'list') throw new Error(`${attribute} is not a list`)
+  const size = recordSize(type.fields)
   const stride = isHandles ? size : Number(passed.get(QueryGidTable.ENTRY_SIZE)!.data)
   if (stride === 0 || list.length % stride !== 0 || list.length === 0)
     throw new CallError(
@@ -195,7 +195,7 @@ const listCall = (message: Message): { args: AnyValues; write(result: Result, ch
     args,
     write: (result, changes) => {
       const entries = (result.out[attribute] as AnyRecord[]).slice(0, max)
-      const packed = encodeRecords(of.fields, entries)
+      const packed = encodeRecords(type.fields, entries)
       const bytes = new Uint8Array(entries.length * stride)
       for (let i = 0; i < entries.length; i++)
         bytes.set(packed.subarray(i * size, i * size + Math.min(size, stride)), i * stride)

@@ -47,18 +47,18 @@ const checkWorkRequests = (args: AnyValues, tail: Uint8Array): void => {
  */
 const readList = (
   { name, in: { tailLogAt } }: WriteCommand,
-  of: Kind,
+  type: Kind,
   request: Uint8Array,
   tail: Uint8Array,
 ): AnyValue => {
   const log = viewOf(request).getUint32(tailLogAt ?? 0, true)
   if (log > MAX_LOG_TABLE_SIZE)
     throw new CallError('EINVAL', `${name}: a list of 2^${log} records is longer than 2^${MAX_LOG_TABLE_SIZE}`)
-  const size = (1 << log) * (of.kind === 'list' ? recordSize(of.fields) : 1)
+  const size = (1 << log) * (type.kind === 'list' ? recordSize(type.fields) : 1)
   if (size > tail.length)
     throw new CallError('ENOSPC', `${name}: a list of 2^${log} records does not fit the ${tail.length} bytes there`)
   if (!isZero(tail.subarray(size))) throw new CallError('EOPNOTSUPP', `${name}: bytes after the list are not 0`)
-  return valueIn(name, of, viewOf(tail), 0, size)
+  return valueIn(name, type, viewOf(tail), 0, size)
 }
 
 /** Reads the bytes after the struct into `args`, which has the struct's values. Throws CallError. */
@@ -71,9 +71,9 @@ export const readTail = (
 ): void => {
   const { tail: name, tailSpecs } = command.in
   if (name === undefined) return
-  const { of } = attributes[name]!
+  const { type } = attributes[name]!
   if (tailSpecs !== undefined) readSpecs(command.name, tailSpecs, request, tail, name, args)
-  else if (of.kind === 'list') args[name] = readList(command, of, request, tail)
+  else if (type.kind === 'list') args[name] = readList(command, type, request, tail)
   else {
     checkWorkRequests(args, tail)
     if (tail.length > 0) args[name] = tail.slice()
@@ -99,7 +99,7 @@ export const restoreTail = (layout: Layout, call: Call, request: Uint8Array): vo
     writeSpecs(tailSpecs, request, size, value as AnyRecord[], call.args[tailSpecs.counters] as number | undefined)
     return
   }
-  const bytes = payloadOf(call.method.in[tail as string]!.of, value)
+  const bytes = payloadOf(call.method.in[tail as string]!.type, value)
   if (request.length < size + bytes.length) throw tooShort(size + bytes.length)
   request.set(bytes, size)
   if (tailLogAt !== undefined) viewOf(request).setUint32(tailLogAt, Math.log2((value as AnyRecord[]).length), true)
@@ -110,7 +110,7 @@ export const tailSize = ({ tail, tailSpecs }: Layout, call: Call): number => {
   const value = tail === undefined ? undefined : call.args[tail]
   if (value === undefined) return 0
   if (tailSpecs !== undefined) return specsSize(value as AnyRecord[], call.args[tailSpecs.counters] !== undefined)
-  return payloadOf(call.method.in[tail as string]!.of, value).length
+  return payloadOf(call.method.in[tail as string]!.type, value).length
 }
 
 /** Whether a call's arguments can be encoded after the struct. */

@@ -52,9 +52,9 @@ export type ChainedRefs = Readonly<Record<string, number>>
 
 const NO_OPTIONS: EncodeOptions = {}
 
-const outputBufferOf = ({ attribute: { of }, name }: Slot, { outputBuffers }: EncodeOptions): OutputBuffer => {
-  const isMany = of.kind === 'list' || of.kind === 'blob'
-  return outputBuffers?.[name] ?? (isMany ? Math.min(sizeOf(of), DEFAULT_LIST_BYTES) : sizeOf(of))
+const outputBufferOf = ({ attribute: { type }, name }: Slot, { outputBuffers }: EncodeOptions): OutputBuffer => {
+  const isMany = type.kind === 'list' || type.kind === 'blob'
+  return outputBuffers?.[name] ?? (isMany ? Math.min(sizeOf(type), DEFAULT_LIST_BYTES) : sizeOf(type))
 }
 
 /** Bytes of an output's payload in the message. */
@@ -73,14 +73,14 @@ export const messageLength = (call: Call, options: EncodeOptions = NO_OPTIONS, r
   if (!isValid) checkKnown(where, call.method, call.args)
   let length = HEADER
   for (const { name, path, attribute } of inputs) {
-    const { of, optional } = attribute
+    const { type, optional } = attribute
     const value = refs?.[name] ?? call.args[name]
     if (value === undefined) {
       if (optional) continue
       throw new CallError('EINVAL', `${path} is missing`)
     }
-    if (!isValid) checkValue(path, of, value)
-    length += ATTRIBUTE + (options.inputAddresses?.[name] === undefined ? pad(payloadSize(of, value)) : INDIRECT)
+    if (!isValid) checkValue(path, type, value)
+    length += ATTRIBUTE + (options.inputAddresses?.[name] === undefined ? pad(payloadSize(type, value)) : INDIRECT)
   }
   for (const slot of outputs) {
     const buffer = outputBufferOf(slot, options)
@@ -121,14 +121,14 @@ export const writeMessage = (
     view.setBigUint64(payload + 8, BigInt(size), true)
   }
   for (const { name, attribute } of inputs) {
-    const { id, of } = attribute
+    const { id, type } = attribute
     const entry = refs?.[name]
     const value = entry ?? call.args[name]
     if (value === undefined) continue
     const flags = (options.ignorable?.includes(name) ? 0 : MANDATORY) | (entry === undefined ? 0 : CHAINED)
     const address = options.inputAddresses?.[name]
-    const size = payloadSize(of, value)
-    if (address === undefined) writePayload(view, addAttribute(id, flags, size), of, value)
+    const size = payloadSize(type, value)
+    if (address === undefined) writePayload(view, addAttribute(id, flags, size), type, value)
     else writeIndirect(addAttribute(id, flags | IS_INDIRECT, INDIRECT), address, size)
   }
   for (const slot of outputs) {
@@ -173,13 +173,13 @@ export const decodeResult = (
     if (item.flags & IS_INDIRECT) {
       const { address, length } = indirect(path, view, item)
       if (copyIn !== undefined)
-        out[name] = valueIn(path, attribute.of, viewOf(copyIn(address, Number(length))), 0, Number(length))
+        out[name] = valueIn(path, attribute.type, viewOf(copyIn(address, Number(length))), 0, Number(length))
       continue
     }
     const written = item.flags >>> WRITTEN_SHIFT
     if (written > item.length)
       throw new CallError('EINVAL', `${path}: ${written} bytes written into a buffer of ${item.length}`)
-    out[name] = valueIn(path, attribute.of, view, item.payload, written)
+    out[name] = valueIn(path, attribute.type, view, item.payload, written)
   }
   return creates(call.method) ? { object: view.getUint32(4, true), out } : { out }
 }

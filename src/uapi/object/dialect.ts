@@ -93,16 +93,16 @@ const spaceError = (where: string, needed: number, room: number | bigint): CallE
   new CallError('ENOSPC', `${where}: it needs ${needed} bytes, there is room for ${room}`)
 
 /** The value of an attribute with flag CHAINED: the handle or descriptor of the object that entry `value` created. */
-const chainedReference = (view: CallerView, path: string, of: Kind, value: AnyValue): number => {
+const chainedReference = (view: CallerView, path: string, type: Kind, value: AnyValue): number => {
   if (view.chained === undefined) throw new CallError('EINVAL', `${path}: it names an entry, but this is not a chain`)
-  if (of.kind !== 'ref' && of.kind !== 'fd')
+  if (type.kind !== 'ref' && type.kind !== 'fd')
     throw new CallError('EINVAL', `${path}: it is not a reference to an object, so it cannot name an entry`)
-  return view.chained(path, of, value as number)
+  return view.chained(path, type, value as number)
 }
 
 /** Descriptors whose numbers lie in the value of attribute `name` (results of a chain), with offsets in that value. */
-const descriptorsWithin = (result: Result, name: string, of: Kind): DescriptorSlot[] =>
-  of.kind === 'fd' || result.descriptors === undefined
+const descriptorsWithin = (result: Result, name: string, type: Kind): DescriptorSlot[] =>
+  type.kind === 'fd' || result.descriptors === undefined
     ? []
     : result.descriptors
         .filter(({ attribute }) => attribute === name)
@@ -227,11 +227,11 @@ class MessageInPlace implements ObjectMessage {
 
   #readOutput(slot: Slot, item: Item): void {
     const { path, attribute } = slot
-    const { of } = attribute
-    if (item.flags & IS_INDIRECT && of.kind === 'fd')
+    const { type } = attribute
+    if (item.flags & IS_INDIRECT && type.kind === 'fd')
       throw new CallError('EINVAL', `${path}: a descriptor's number is not indirect`)
     const room = this.#roomOf(path, item)
-    const size = of.kind === 'list' || of.kind === 'blob' ? 0 : sizeOf(of)
+    const size = type.kind === 'list' || type.kind === 'blob' ? 0 : sizeOf(type)
     if (room < size) {
       this.roomError ??= spaceError(path, size, room)
       this.#tooSmall.push({ item, size })
@@ -240,21 +240,21 @@ class MessageInPlace implements ObjectMessage {
   }
 
   #readInput({ path, attribute, check }: Slot, item: Item): AnyValue {
-    const { of } = attribute
+    const { type } = attribute
     const value =
       item.flags & IS_INDIRECT
-        ? this.#readIndirect(path, of, item)
-        : valueIn(path, of, this.#data, item.payload, item.length)
-    if (!isValid(check, value)) checkValue(path, of, value, true)
-    return item.flags & CHAINED ? chainedReference(this.#view, path, of, value) : value
+        ? this.#readIndirect(path, type, item)
+        : valueIn(path, type, this.#data, item.payload, item.length)
+    if (!isValid(check, value)) checkValue(path, type, value, true)
+    return item.flags & CHAINED ? chainedReference(this.#view, path, type, value) : value
   }
 
-  #readIndirect(path: string, of: Kind, item: Item): AnyValue {
+  #readIndirect(path: string, type: Kind, item: Item): AnyValue {
     const { address, length } = indirect(path, this.#data, item)
-    const limit = Math.max(sizeOf(of), of.kind === 'record' ? MAX_RECORD : 0)
+    const limit = Math.max(sizeOf(type), type.kind === 'record' ? MAX_RECORD : 0)
     if (length > BigInt(limit)) throw new CallError('EINVAL', `${path}: ${length} bytes, at most ${limit} are taken`)
     const size = Number(length)
-    return valueIn(path, of, viewOf(this.#view.copyIn(address, size)), 0, size)
+    return valueIn(path, type, viewOf(this.#view.copyIn(address, size)), 0, size)
   }
 
   /** Bytes that an output may have. */
@@ -268,7 +268,7 @@ class MessageInPlace implements ObjectMessage {
     // What can fail comes first.
     for (const { slot, item, value } of filled)
       if (item.flags & IS_INDIRECT)
-        this.#view.copyOut(indirect(slot.path, this.#data, item).address, payloadOf(slot.attribute.of, value))
+        this.#view.copyOut(indirect(slot.path, this.#data, item).address, payloadOf(slot.attribute.type, value))
     for (const output of filled) this.#fill(output)
     if (result.object !== undefined && descriptorOf(result, 'object') === undefined)
       this.#data.setUint32(4, result.object, true)
@@ -282,10 +282,10 @@ class MessageInPlace implements ObjectMessage {
     let roomError: CallError | undefined
     for (const { slot, item } of this.#outputs) {
       const { name, path, attribute } = slot
-      const isDescriptor = attribute.of.kind === 'fd' && descriptorOf(result, name) !== undefined
+      const isDescriptor = attribute.type.kind === 'fd' && descriptorOf(result, name) !== undefined
       const value = isDescriptor ? NOT_INSTALLED : result.out[name]
       if (value === undefined) continue
-      const size = payloadSize(attribute.of, value)
+      const size = payloadSize(attribute.type, value)
       const room = this.#roomOf(path, item)
       if (size > room) {
         roomError ??= spaceError(path, size, room)
@@ -302,9 +302,9 @@ class MessageInPlace implements ObjectMessage {
     const created = descriptorOf(result, 'object')
     if (created !== undefined) installs.push({ descriptor: created, offset: 4 })
     for (const { slot, item } of filled) {
-      const descriptor = slot.attribute.of.kind === 'fd' ? descriptorOf(result, slot.name) : undefined
+      const descriptor = slot.attribute.type.kind === 'fd' ? descriptorOf(result, slot.name) : undefined
       if (descriptor !== undefined) installs.push({ descriptor, offset: item.payload })
-      for (const within of descriptorsWithin(result, slot.name, slot.attribute.of))
+      for (const within of descriptorsWithin(result, slot.name, slot.attribute.type))
         if (item.flags & IS_INDIRECT) installs.push({ ...within, base: indirect(slot.path, this.#data, item).address })
         else installs.push({ ...within, offset: item.payload + within.offset })
     }
@@ -323,7 +323,7 @@ class MessageInPlace implements ObjectMessage {
       return
     }
     for (let i = payload; i < payload + room; i++) this.#bytes[i] = 0
-    writePayload(this.#data, payload, slot.attribute.of, value)
+    writePayload(this.#data, payload, slot.attribute.type, value)
     this.#data.setUint32(at + 4, ((flags & 0xffff) | FILLED | (size << WRITTEN_SHIFT)) >>> 0, true)
   }
 

@@ -79,7 +79,7 @@ const slotsOf = (where: string, attributes: Attributes): readonly Slot[] =>
     name,
     path: `${where}: attribute ${name}`,
     attribute,
-    check: checkOf(attribute.of, true),
+    check: checkOf(attribute.type, true),
   }))
 
 const byId = (slots: readonly Slot[]): ReadonlyMap<number, Slot> =>
@@ -123,25 +123,26 @@ export const creates = (method: Method): boolean => method.call === CREATE || me
 // ---- values ----
 
 /** Bytes of an encoded value, without padding. */
-export const payloadSize = (of: Kind, value: AnyValue): number => {
-  if (of.kind === 'blob' || of.kind === 'bytes') return (value as Uint8Array).length
-  if (of.kind === 'list') return recordSize(of.fields) * (value as AnyRecord[]).length
-  return sizeOf(of)
+export const payloadSize = (type: Kind, value: AnyValue): number => {
+  if (type.kind === 'blob' || type.kind === 'bytes') return (value as Uint8Array).length
+  if (type.kind === 'list') return recordSize(type.fields) * (value as AnyRecord[]).length
+  return sizeOf(type)
 }
 
 /** Writes a value of `payloadSize` bytes at `at`, over zeros. */
-export const writePayload = (view: DataView, at: number, of: Kind, value: AnyValue): void => {
-  if (of.kind === 'blob' || of.kind === 'bytes') writeBytes(view, at, (value as Uint8Array).length, value as Uint8Array)
-  else if (of.kind === 'list') writeRecords(view, at, of.fields, value as AnyRecord[])
-  else if (of.kind === 'record') writeRecord(view, at, of.fields, value as AnyRecord)
-  else writeScalar(view, at, sizeOf(of), of, value)
+export const writePayload = (view: DataView, at: number, type: Kind, value: AnyValue): void => {
+  if (type.kind === 'blob' || type.kind === 'bytes')
+    writeBytes(view, at, (value as Uint8Array).length, value as Uint8Array)
+  else if (type.kind === 'list') writeRecords(view, at, type.fields, value as AnyRecord[])
+  else if (type.kind === 'record') writeRecord(view, at, type.fields, value as AnyRecord)
+  else writeScalar(view, at, sizeOf(type), type, value)
 }
 
 /** The encoding of one value, without padding. */
-export const payloadOf = (of: Kind, value: AnyValue): Uint8Array => {
-  if (of.kind === 'blob' || of.kind === 'bytes') return value as Uint8Array
-  const bytes = new Uint8Array(payloadSize(of, value))
-  writePayload(viewOf(bytes), 0, of, value)
+export const payloadOf = (type: Kind, value: AnyValue): Uint8Array => {
+  if (type.kind === 'blob' || type.kind === 'bytes') return value as Uint8Array
+  const bytes = new Uint8Array(payloadSize(type, value))
+  writePayload(viewOf(bytes), 0, type, value)
   return bytes
 }
 
@@ -149,32 +150,32 @@ export const payloadOf = (of: Kind, value: AnyValue): Uint8Array => {
  * Decodes a received value of `length` bytes at `at`. Throws CallError: EINVAL for a wrong length, E2BIG for a record
  * whose unknown end is not 0.
  */
-export const valueIn = (where: string, of: Kind, view: DataView, at: number, length: number): AnyValue => {
-  switch (of.kind) {
+export const valueIn = (where: string, type: Kind, view: DataView, at: number, length: number): AnyValue => {
+  switch (type.kind) {
     case 'blob':
-      if (length > of.max) throw new CallError('EINVAL', `${where}: ${length} bytes, at most ${of.max} are allowed`)
-      return readScalar(view, at, length, of, where)
+      if (length > type.max) throw new CallError('EINVAL', `${where}: ${length} bytes, at most ${type.max} are allowed`)
+      return readScalar(view, at, length, type, where)
     case 'list': {
-      const size = recordSize(of.fields)
+      const size = recordSize(type.fields)
       const count = length / size
-      if (!Number.isInteger(count) || count > of.max)
-        throw new CallError('EINVAL', `${where}: ${length} bytes are not 0 to ${of.max} records of ${size}`)
-      return Array.from({ length: count }, (_, i) => readRecord(view, at + i * size, of.fields, where))
+      if (!Number.isInteger(count) || count > type.max)
+        throw new CallError('EINVAL', `${where}: ${length} bytes are not 0 to ${type.max} records of ${size}`)
+      return Array.from({ length: count }, (_, i) => readRecord(view, at + i * size, type.fields, where))
     }
     case 'record': {
-      const size = recordSize(of.fields)
-      if (length === size) return readRecord(view, at, of.fields, where)
+      const size = recordSize(type.fields)
+      if (length === size) return readRecord(view, at, type.fields, where)
       const bytes = new Uint8Array(view.buffer, view.byteOffset + at, length)
       if (!isZero(bytes.subarray(size)))
         throw new CallError('E2BIG', `${where}: it has ${length} bytes, those after the ${size} known ones are not 0`)
       const known = new Uint8Array(size)
       known.set(bytes.subarray(0, size))
-      return readRecord(viewOf(known), 0, of.fields, where)
+      return readRecord(viewOf(known), 0, type.fields, where)
     }
     default: {
-      const size = sizeOf(of)
+      const size = sizeOf(type)
       if (length !== size) throw new CallError('EINVAL', `${where}: it must have ${size} bytes and has ${length}`)
-      return readScalar(view, at, size, of, where)
+      return readScalar(view, at, size, type, where)
     }
   }
 }

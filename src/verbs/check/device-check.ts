@@ -29,7 +29,7 @@ interface CheckedDevice {
   readonly posts: PostStacks
   readonly options: CheckOptions
   /** Its reported findings so far. */
-  readonly found: Finding[]
+  readonly findings: Finding[]
 }
 
 interface NetworkCheck {
@@ -65,9 +65,9 @@ const networkCheck = (core: Core): NetworkCheck => {
   const devices = new Map<Context, CheckedDevice>()
   const adapters: AdapterName[] = []
   const report = (finding: Finding): void => {
-    for (const { context, options, found } of devices.values())
+    for (const { context, options, findings } of devices.values())
       if (context.device.name === finding.device && isReported(finding, options)) {
-        found.push(finding)
+        findings.push(finding)
         ;(options.onFinding ?? print)(finding)
         return
       }
@@ -92,8 +92,8 @@ const networkCheck = (core: Core): NetworkCheck => {
 }
 
 /** The findings with which `device.close()` rejects (`failOn`). */
-const failures = ({ found, options: { failOn = 'error' } }: CheckedDevice): readonly Finding[] =>
-  found.filter(({ severity }) => isFailure(severity, failOn))
+const failures = ({ findings, options: { failOn = 'error' } }: CheckedDevice): readonly Finding[] =>
+  findings.filter(({ severity }) => isFailure(severity, failOn))
 
 const openDevices = new Set<CheckedDevice>()
 let hasExitListener = false
@@ -121,7 +121,7 @@ export const checkContext = (context: Context, options: CheckOptions): DeviceChe
     stacks,
     races ? (queue, number, wrId, stack) => log.post(context.id, queue, number, wrId, stack) : undefined,
   )
-  const device: CheckedDevice = { context, posts, options, found: [] }
+  const device: CheckedDevice = { context, posts, options, findings: [] }
   devices.set(context, device)
   if (!hasExitListener && typeof process === 'object') process.on('exit', onExit)
   hasExitListener = true
@@ -149,7 +149,7 @@ export const checkContext = (context: Context, options: CheckOptions): DeviceChe
     },
     get findings() {
       checker.races?.join()
-      return device.found.map(withCount)
+      return device.findings.map(withCount)
     },
     get omissions() {
       return checker.omissions

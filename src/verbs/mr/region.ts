@@ -36,7 +36,7 @@ export interface Access {
   /** A peer's FLUSH may request persistence. */
   readonly flushPersistent?: boolean
   /** Memory windows may be bound to it. */
-  readonly window?: boolean
+  readonly mwBind?: boolean
   /** Zero-based: for a type 2 window, the address of its first byte is 0. */
   readonly zeroBased?: boolean
 }
@@ -131,7 +131,7 @@ export const accessOptionNames: KnownOptions<Access> = {
   remoteAtomic: 'flag',
   flushGlobal: 'flag',
   flushPersistent: 'flag',
-  window: 'flag',
+  mwBind: 'flag',
   zeroBased: 'flag',
 }
 const fileOptionNames: KnownOptions<FileRegionOptions> = { offset: true, length: true, access: true }
@@ -147,7 +147,7 @@ export const accessFlags = (call: string, access: Access, localWriteDefault: boo
     (access.remoteAtomic ? flags.REMOTE_ATOMIC : 0) |
     (access.flushGlobal ? flags.FLUSH_GLOBAL : 0) |
     (access.flushPersistent ? flags.FLUSH_PERSISTENT : 0) |
-    (access.window ? flags.MW_BIND : 0) |
+    (access.mwBind ? flags.MW_BIND : 0) |
     (access.zeroBased ? flags.ZERO_BASED : 0)
   )
 }

@@ -26,18 +26,18 @@ export interface MemoryWindow extends Disposable {
 }
 
 /** Arguments of a bind: part of a region, and the peer's rights. */
-export interface Binding {
-  /** A region that is registered with the right `window`. */
+export interface BindInfo {
+  /** A region that is registered with the right `mwBind`. */
   readonly region: Region
   /** Offset in the region in bytes; default 0. */
   readonly offset?: number
   /** Bytes; default: up to the end of the region. */
   readonly length?: number
   /** Default: remote read and write. */
-  readonly access?: Omit<Access, 'localWrite' | 'window'>
+  readonly access?: Omit<Access, 'localWrite' | 'mwBind'>
 }
 
-export const bindingOptionNames: KnownOptions<Binding> = { region: true, offset: true, length: true, access: true }
+export const bindingOptionNames: KnownOptions<BindInfo> = { region: true, offset: true, length: true, access: true }
 
 /** A window whose rkey `bind` can set. */
 export class Window extends VerbsObject implements MemoryWindow {

@@ -25,7 +25,7 @@ import type { CompletedRequest } from '../awaitable/request-promises.ts'
 import type { RemoteMemory } from '../mr/remote-memory.ts'
 import type { DeviceContext, ObjectReference, Plan } from '../plan.ts'
 import {
-  type Connected,
+  type Connectable,
   type ConnectOptions,
   connectSteps,
   type PeerOptions,
@@ -48,13 +48,13 @@ import {
 /** An unreliable connected queue pair whose requests complete in the program's completion queues. */
 export interface UcQueuePair
   extends QueuePair<typeof UcQp>,
-    Connected<ConnectOptions>,
+    Connectable<ConnectOptions>,
     Operations<MessageOptions, SendOptions> {}
 
 /** A reliable connected queue pair whose requests complete in the program's completion queues. */
 export interface RcQueuePair
   extends QueuePair<typeof RcQp>,
-    Connected<RcConnectOptions>,
+    Connectable<RcConnectOptions>,
     Operations<RcMessageOptions, SendOptions>,
     ReliableOperations<SendOptions> {}
 
@@ -63,7 +63,7 @@ type PromisedCompletion = Promise<CompletedRequest>
 /** An RC queue pair whose requests return promises. */
 export interface AwaitableRcQueuePair
   extends AwaitableQueuePair,
-    Connected<RcConnectOptions>,
+    Connectable<RcConnectOptions>,
     Operations<AwaitedRcMessageOptions, AwaitedOptions, PromisedCompletion, Promise<RemoteMemory>>,
     ReliableOperations<AwaitedOptions, PromisedCompletion> {
   /**
@@ -76,7 +76,7 @@ export interface AwaitableRcQueuePair
 /** A UC queue pair whose requests return promises; those of messages resolve when the message has been sent. */
 export interface AwaitableUcQueuePair
   extends AwaitableQueuePair,
-    Connected<ConnectOptions>,
+    Connectable<ConnectOptions>,
     Operations<AwaitedMessageOptions, AwaitedOptions, PromisedCompletion, Promise<RemoteMemory>> {}
 
 /** Options of `pd.rcQp` without a `sendCq`. */

@@ -26,7 +26,7 @@ export interface Endpoint {
 /** Options of `qp.connect`. */
 export interface ConnectOptions extends PathOptions {
   /** Rights of the peer at this queue pair; default: all, so that only the rights of the regions count. */
-  readonly access?: Omit<Access, 'localWrite' | 'window' | 'zeroBased'>
+  readonly access?: Omit<Access, 'localWrite' | 'mwBind' | 'zeroBased'>
   /** Path MTU in bytes: 256, 512, 1024, 2048 or 4096. Default: the port's. */
   readonly pathMtu?: number
 }
@@ -160,7 +160,7 @@ export const reliableSteps = (options: RcConnectOptions = {}) => {
 }
 
 /** A queue pair with one peer. */
-export interface Connected<O extends ConnectOptions> {
+export interface Connectable<O extends ConnectOptions> {
   /** What the peer needs to connect to the queue pair. */
   readonly endpoint: Endpoint
   /** Connects it to a peer: moves it from RESET to RTS, or back to RESET if a step fails. Throws RdmaError EINVAL. */

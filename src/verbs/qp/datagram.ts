@@ -41,14 +41,14 @@ import {
   DEFAULT_QKEY,
   endRequest,
   type InitialOptions,
-  type Local,
-  type Modification,
+  type ModifyArguments,
   QueuedQp,
   type QueuePair,
   type QueuePairOptions,
   queuePairOptionNames,
   queuePairPlan,
   queuePairType,
+  type SendData,
 } from './queue-pair.ts'
 import { putDestination, putImmediate } from './requests.ts'
 
@@ -103,7 +103,7 @@ export interface DatagramSender<M extends object = MessageOptions, R = void> {
    * Sends a datagram, at most the path MTU in bytes. The receiver's buffer has a GRH of 40 bytes before the payload.
    * Throws RdmaError EINVAL, ENOMEM when the send queue is full, and EIO if the device is closed or removed.
    */
-  send(local: Local, receiver: DatagramPeer, options?: M): R
+  send(local: SendData, receiver: DatagramPeer, options?: M): R
 }
 
 /** Options of `activate` of a UD queue pair. */
@@ -344,7 +344,7 @@ export abstract class DatagramQp<C extends ObjectClass = ObjectClass> extends Qu
     return UC_OPTIONS
   }
 
-  send(local: Local, receiver: DatagramPeer, options?: MessageOptions): void {
+  send(local: SendData, receiver: DatagramPeer, options?: MessageOptions): void {
     if (this?.context === undefined) throw withoutObject('qp.send')
     checkDevicePresent('qp.send', this.context)
     checkReceiver(this.context, receiver)
@@ -396,7 +396,7 @@ class UdObject extends DatagramQp<typeof UdQp> implements UdQueuePair {
     activate(this, activation, options)
   }
 
-  override modify(changes: Modification<typeof UdQp>): void {
+  override modify(changes: ModifyArguments<typeof UdQp>): void {
     super.modify(changes)
     if (changes.qkey !== undefined) this.qkey = changes.qkey
   }

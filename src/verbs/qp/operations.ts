@@ -18,11 +18,11 @@ import {
 import { checkByteCount, checkU32, invalidArgument } from '../error.ts'
 import { accessFlags, type Slice } from '../mr/region.ts'
 import { createRemoteMemory, type RemoteMemory, type RemoteMemoryData, rangeOf } from '../mr/remote-memory.ts'
-import { type Binding, bindingOptionNames, type MemoryWindow, type Window } from '../mr/window.ts'
+import { type BindInfo, bindingOptionNames, type MemoryWindow, type Window } from '../mr/window.ts'
 import { checkObject } from '../plan.ts'
 import type { ProgramRing } from '../ring.ts'
-import { type Connected, connectBy, type Endpoint, endpointOf, type RcConnectOptions } from './connection.ts'
-import { beginRequest, endRequest, type Local, QueuedQp, STEPS, type StepsTo } from './queue-pair.ts'
+import { type Connectable, connectBy, type Endpoint, endpointOf, type RcConnectOptions } from './connection.ts'
+import { beginRequest, endRequest, QueuedQp, type SendData, STEPS, type StepsTo } from './queue-pair.ts'
 import { bytesOf, putAtomic, putBind, putFlush, putImmediate, putInvalidate, putRemote, putWord } from './requests.ts'
 
 /**
@@ -34,14 +34,14 @@ export interface Operations<M extends object, O extends object, R = void, B = Re
    * SEND: the message goes into the peer's next receive. As all operations it throws RdmaError ENOMEM when the send
    * queue is full, and EINVAL for bytes that are not a slice of this device or too long for inline data.
    */
-  send(local: Local, options?: M): R
+  send(local: SendData, options?: M): R
   /** WRITE: writes to the peer's memory; with `immediate` it also completes a receive there. */
-  write(local: Local, remote: RemoteMemoryData, options?: O & ImmediateOptions): R
+  write(local: SendData, remote: RemoteMemoryData, options?: O & ImmediateOptions): R
   /**
    * Binds a window: grants the peer access to part of a region. Returns address and rkey for the peer; the window's old
    * rkey becomes invalid when the bind completes. A window of type 1 may be bound already, one of type 2 must not.
    */
-  bind(window: MemoryWindow, binding: Binding, options?: O): B
+  bind(window: MemoryWindow, binding: BindInfo, options?: O): B
   /** Invalidates the rkey of a type 2 window, which is then unbound. */
   invalidate(window: MemoryWindow, options?: O): R
 }
@@ -78,7 +78,7 @@ const ringOf = ({ sends }: QueuedQp): ProgramRing => sends as ProgramRing
 /** A connected queue pair with the operations that need no response: SEND, WRITE, and those on windows. */
 export abstract class MessageQp<C extends ObjectClass = ObjectClass>
   extends QueuedQp<C>
-  implements Operations<RcMessageOptions, SendOptions>, Connected<RcConnectOptions>
+  implements Operations<RcMessageOptions, SendOptions>, Connectable<RcConnectOptions>
 {
   abstract override get [STEPS](): StepsTo
 
@@ -90,7 +90,7 @@ export abstract class MessageQp<C extends ObjectClass = ObjectClass>
     connectBy(this, this[STEPS](this.context.path, this.psn, peer, options))
   }
 
-  send(local: Local, options?: RcMessageOptions): void {
+  send(local: SendData, options?: RcMessageOptions): void {
     const immediate = options?.immediate
     const invalidate = options?.invalidate
     const opcode = invalidate !== undefined ? wr.SEND_WITH_INV : immediate !== undefined ? wr.SEND_WITH_IMM : wr.SEND
@@ -107,7 +107,7 @@ export abstract class MessageQp<C extends ObjectClass = ObjectClass>
     endRequest(this)
   }
 
-  write(local: Local, remote: RemoteMemoryData, options?: SendOptions & ImmediateOptions): void {
+  write(local: SendData, remote: RemoteMemoryData, options?: SendOptions & ImmediateOptions): void {
     const range = rangeOf('qp.write', remote)
     const immediate = options?.immediate
     const opcode = immediate === undefined ? wr.RDMA_WRITE : wr.RDMA_WRITE_WITH_IMM
@@ -121,7 +121,7 @@ export abstract class MessageQp<C extends ObjectClass = ObjectClass>
     endRequest(this)
   }
 
-  bind(window: MemoryWindow, binding: Binding, options?: SendOptions): RemoteMemory {
+  bind(window: MemoryWindow, binding: BindInfo, options?: SendOptions): RemoteMemory {
     checkObject(this.context, 'qp.bind', 'window', window)
     checkOptions('qp.bind', 'binding', binding, bindingOptionNames)
     checkObject(this.context, 'qp.bind', 'region', binding.region)

@@ -53,7 +53,7 @@ import {
 import { putInline, putMany, putOne, putReceive, putSend } from './requests.ts'
 
 /** The bytes of a send request: a slice, several slices, or a Uint8Array, which the WQE contains (inline data). */
-export type Local = Slice | readonly Slice[] | Uint8Array
+export type SendData = Slice | readonly Slice[] | Uint8Array
 
 /** Options of queue pairs with a send queue. */
 export interface SendQueueOptions {
@@ -106,14 +106,14 @@ type CreateOnly = 'pd' | 'sendCq' | 'recvCq' | 'cap' | 'flags' | 'userHandle' | 
  * Attributes with which a queue pair is created directly in a state (R7): `state`, and the attributes that `modify`
  * needs to reach that state. If a step fails, nothing is created.
  */
-export type Initial<C extends ObjectClass> = Omit<In<C['methods']['create']>, CreateOnly | 'state'> & {
+export type InitialAttributes<C extends ObjectClass> = Omit<In<C['methods']['create']>, CreateOnly | 'state'> & {
   readonly state?: QpStateName | number
 }
 
 /** The state of a new queue pair. */
 export interface InitialOptions<C extends ObjectClass> {
   /** Creates the queue pair in a state other than RESET. */
-  readonly initial?: Initial<C>
+  readonly initial?: InitialAttributes<C>
 }
 
 /** A class with the methods and attributes that the classes of all types have. */
@@ -123,7 +123,7 @@ type AnyQpClass = ObjectClass<ReturnType<typeof qpMethods<QpAttributeName>>>
 export type QpStateName = keyof typeof QpState.values
 
 /** Arguments of `modify` of a type; the state by name or number. */
-export type Modification<C extends ObjectClass> = Omit<In<C['methods']['modify']>, 'state'> & {
+export type ModifyArguments<C extends ObjectClass> = Omit<In<C['methods']['modify']>, 'state'> & {
   readonly state?: QpStateName | number
 }
 
@@ -151,7 +151,7 @@ export interface BareQueuePair<C extends ObjectClass = AnyQpClass> extends Dispo
    * Changes attributes and, with `state` ('RESET' … or its number), the state. Throws RdmaError EINVAL for what the
    * type's state machine does not allow.
    */
-  modify(args: Modification<C>): void
+  modify(args: ModifyArguments<C>): void
   /**
    * Destroys it; outstanding requests get no completion. Throws RdmaError EBUSY while it is a member of a multicast
    * group.
@@ -289,7 +289,7 @@ export abstract class BareQp<C extends ObjectClass = AnyQpClass> extends VerbsOb
     return queryOf(this) as object as Out<C['methods']['query']>
   }
 
-  modify(changes: Modification<C>): void {
+  modify(changes: ModifyArguments<C>): void {
     checkRecord(`${this.cls.name}.modify`, 'attributes', changes, "give an object, { state: 'RESET' } for example")
     const args = withStateNumber<object>(changes) as In<AnyQpClass['methods']['modify']>
     this.context.carrier.call(anyQp(this.cls), 'modify', this.handle, args)
@@ -428,7 +428,7 @@ const requestOptionsOf = (qp: QueuedQp | undefined, call: string): number => {
  * Writes the bytes of the request at `at` unless they are a single slice from `mr.slice()` of this device: inline data,
  * several slices, copies of slices, or none.
  */
-const putOtherBytes = (qp: QueuedQp, call: string, at: number, local: Exclude<Local, Slice> | undefined): void => {
+const putOtherBytes = (qp: QueuedQp, call: string, at: number, local: Exclude<SendData, Slice> | undefined): void => {
   const ring = qp.sends as ProgramRing
   if (local instanceof Uint8Array) {
     if (local.length > qp.maxInlineData)
@@ -455,7 +455,7 @@ export const beginRequest = (
   qp: QueuedQp,
   call: string,
   opcode: number,
-  local: Local | undefined,
+  local: SendData | undefined,
   options: SendOptions | undefined,
   allowed: number,
 ): number => {
@@ -466,7 +466,7 @@ export const beginRequest = (
   const isInline = local instanceof Uint8Array
   putSend(ring, at, opcode, options?.id ?? 0, isInline ? flagsOf(options) | INLINE : flagsOf(options))
   if (!isInline && isSliceOf(local, qp.context)) putOne(ring, at, local)
-  else putOtherBytes(qp, call, at, local as Exclude<Local, Slice> | undefined)
+  else putOtherBytes(qp, call, at, local as Exclude<SendData, Slice> | undefined)
   return at
 }
 

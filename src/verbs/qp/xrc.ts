@@ -20,7 +20,7 @@ import {
   plan,
 } from '../plan.ts'
 import {
-  type Connected,
+  type Connectable,
   connectBy,
   connectSteps,
   type Endpoint,
@@ -58,10 +58,10 @@ export interface XrcInitiator
     WithRequiredOptions<MessageOperations>,
     WithRequiredOptions<ReliableOperations<XrcOptions>>,
     Pick<Operations<RcMessageOptions, SendOptions>, 'bind' | 'invalidate'>,
-    Connected<RcConnectOptions> {}
+    Connectable<RcConnectOptions> {}
 
 /** The receiving end of an XRC connection; it has no queues. */
-export interface XrcTarget extends BareQueuePair<typeof XrcTgtQp>, Connected<RcConnectOptions> {}
+export interface XrcTarget extends BareQueuePair<typeof XrcTgtQp>, Connectable<RcConnectOptions> {}
 
 /** Options of `xrcd.target`. */
 export interface XrcTargetOptions extends InitialOptions<typeof XrcTgtQp>, PeerOptions<RcConnectOptions> {

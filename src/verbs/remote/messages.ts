@@ -67,10 +67,10 @@ export const createCalls = (session: Pick<Session, 'ask' | 'memory'>, context: n
       return nextBuffer - BUFFER_BYTES
     }
     try {
-      for (const [attribute, { of }] of Object.entries(call.method.in)) {
+      for (const [attribute, { type }] of Object.entries(call.method.in)) {
         const value = args[attribute]
-        if (value === undefined || !canBeOutside(of.kind)) continue
-        const payload = payloadOf(of, value)
+        if (value === undefined || !canBeOutside(type.kind)) continue
+        const payload = payloadOf(type, value)
         if (payload.length <= MAX_INLINE_BYTES) continue
         if (payload.length > BUFFER_BYTES)
           throw invalidArgument(name, `attribute ${attribute}: ${payload.length} bytes, at most ${BUFFER_BYTES}`)
@@ -78,11 +78,11 @@ export const createCalls = (session: Pick<Session, 'ask' | 'memory'>, context: n
         memory.bytes.set(payload, at)
         inputAddresses[attribute] = BigInt(memory.address + at)
       }
-      for (const [attribute, { of }] of Object.entries(call.method.out))
-        if (canBeOutside(of.kind) && sizeOf(of) > MAX_INLINE_BYTES)
+      for (const [attribute, { type }] of Object.entries(call.method.out))
+        if (canBeOutside(type.kind) && sizeOf(type) > MAX_INLINE_BYTES)
           outputBuffers[attribute] = {
             address: BigInt(memory.address + takeBuffer()),
-            length: Math.min(sizeOf(of), BUFFER_BYTES),
+            length: Math.min(sizeOf(type), BUFFER_BYTES),
           }
       const message = encodeCall(call, { inputAddresses, outputBuffers })
       memory.bytes.set(message, 0)

@@ -127,7 +127,7 @@ export const objectMessage = (state: ClientState): Message | undefined => {
   }
   const isIndirect = random.hits(0.2)
   const [first] = Object.keys(inputs)
-  const [result] = Object.keys(outputs).filter(name => outputs[name].of.kind !== 'fd')
+  const [result] = Object.keys(outputs).filter(name => outputs[name].type.kind !== 'fd')
   const bytes = encodeCall(call, {
     ...(isIndirect &&
       first !== undefined &&

@@ -25,8 +25,8 @@ import { assertSurvives, decode } from '../round-trip.ts'
 /** A view with live objects of the right classes for every handle in a call. */
 const viewFor = (call: Call, memory: FakeMemory): FakeView => {
   const view = fakeView(memory)
-  for (const [name, { of }] of Object.entries(call.method.in))
-    if (of.kind === 'ref' && call.args[name] !== undefined) view.handles.set(call.args[name] as number, of.class)
+  for (const [name, { type }] of Object.entries(call.method.in))
+    if (type.kind === 'ref' && call.args[name] !== undefined) view.handles.set(call.args[name] as number, type.class)
   if (call.class.identity === 'handle' && call.methodName !== 'create') view.handles.set(call.object, call.class.name)
   view.hasContext = call.methodName !== 'open'
   return view
@@ -35,11 +35,11 @@ const viewFor = (call: Call, memory: FakeMemory): FakeView => {
 /** Whether no two arguments have one handle for objects of two classes. */
 const hasDistinctHandles = (call: Call): boolean => {
   const classes = new Map<unknown, string>()
-  for (const [name, { of }] of Object.entries(call.method.in)) {
-    if (of.kind !== 'ref' || call.args[name] === undefined) continue
+  for (const [name, { type }] of Object.entries(call.method.in)) {
+    if (type.kind !== 'ref' || call.args[name] === undefined) continue
     const number = call.args[name]
-    if ((classes.get(number) ?? of.class) !== of.class) return false
-    classes.set(number, of.class)
+    if ((classes.get(number) ?? type.class) !== type.class) return false
+    classes.set(number, type.class)
   }
   return true
 }

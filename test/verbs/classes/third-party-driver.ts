@@ -192,7 +192,7 @@ const withQueue = { create: { out: { queue: optional(record(0x8000, MmapInfo)) }
 /** An answer with every attribute 0. */
 const zeros = (attributes: Attributes) =>
   Object.fromEntries(
-    Object.entries(attributes).map(([name, { of }]) => [name, of.kind === 'record' ? zeroRecord(of.fields) : 0]),
+    Object.entries(attributes).map(([name, { type }]) => [name, type.kind === 'record' ? zeroRecord(type.fields) : 0]),
   )
 
 /** Queue pairs of any type: states, and a doorbell. */

@@ -68,7 +68,7 @@ export interface EndOptions {
 export const resourcesOn = (device: Device, { bytes = 4096 }: EndOptions = {}) => {
   const pd = device.pd()
   const buffer = new Uint8Array(bytes)
-  const access = { remoteRead: true, remoteWrite: true, remoteAtomic: true, flushGlobal: true, window: true }
+  const access = { remoteRead: true, remoteWrite: true, remoteAtomic: true, flushGlobal: true, mwBind: true }
   const mr = pd.register(buffer, access)
   const cq = device.cq({ entries: 64 })
   return { device, pd, buffer, mr, cq }

@@ -101,7 +101,7 @@ eachCarrier(openTwo => {
     const address = { gid: openDevice.address }
     const make = (device: Device) => {
       const pd = device.pd()
-      const mr = pd.register(new Uint8Array(64), { window: true })
+      const mr = pd.register(new Uint8Array(64), { mwBind: true })
       return { pd, mr, cq: device.cq(), xrcd: device.xrcd(), window: pd.window(), ah: pd.addressHandle(address) }
     }
     const local = make(openDevice)

@@ -24,7 +24,7 @@ const createAll = async () => {
   const system = openSystem({ network })
   const pd = device.pd()
   const buffer = new Uint8Array(4096)
-  const mr = pd.register(buffer, { remoteWrite: true, window: true })
+  const mr = pd.register(buffer, { remoteWrite: true, mwBind: true })
   const cq = device.cq()
   const xrcd = device.xrcd()
   const rc = pd.rcQp({ sendCq: cq })

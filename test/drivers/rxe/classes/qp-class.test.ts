@@ -341,10 +341,10 @@ test('alternate paths are unsupported: the device does not list them, and refuse
   // An attribute that names objects of a class that the device lacks is not listed either.
   for (const { name, methods } of listed)
     for (const [method, { in: inputs, out: outputs }] of Object.entries(methods))
-      for (const [attribute, { of }] of Object.entries({ ...inputs, ...outputs }))
-        if (of.kind === 'ref' || of.kind === 'fd')
+      for (const [attribute, { type }] of Object.entries({ ...inputs, ...outputs }))
+        if (type.kind === 'ref' || type.kind === 'fd')
           assert.ok(
-            listed.some(cls => cls.name === of.class),
+            listed.some(cls => cls.name === type.class),
             `${name}.${method}: ${attribute}`,
           )
 })
