@@ -106,7 +106,7 @@ describe('an option of a wrong type is refused by an RdmaError that names it', (
     await (await open({ check: true })).close()
     const device = await open()
     const pd = device.pd()
-    setup = { device, pd, cq: device.cq(), mr: pd.register(new Uint8Array(64), { window: true }) }
+    setup = { device, pd, cq: device.cq(), mr: pd.register(new Uint8Array(64), { mwBind: true }) }
   })
   after(() => setup.device.close())
 
