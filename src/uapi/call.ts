@@ -67,7 +67,7 @@ export interface Answer {
   readonly installs: readonly Install[]
   /** Reason of a refusal, for the trace; absent on success. */
   readonly reason?: string
-  /** Linux's name of the call, for the trace, if it was refused before it was decoded. */
+  /** Name of the call, for the trace, if it was answered without being decoded into a method: most are refused. */
   readonly attempt?: string
 }
 
