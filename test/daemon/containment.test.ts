@@ -76,6 +76,18 @@ const assertServed = async (client: Client, context: number): Promise<void> => {
   assert.equal((await client.command(context, Command.DEALLOC_PD, [0])).ret, DEALLOC_PD_BYTES)
 }
 
+/** An object that does what `rxe` does, of which a test replaces a part. */
+const functionsOf = (rxe: RxeDevice): RxeDevice => ({
+  device: rxe.device,
+  state: rxe.state,
+  poll: (now, scope) => rxe.poll(now, scope),
+  isUnfinished: () => rxe.isUnfinished(),
+  scanChanged: () => rxe.scanChanged(),
+  onDoorbell: (context, handle) => rxe.onDoorbell(context, handle),
+  hasWork: () => rxe.hasWork(),
+  nextTimeout: () => rxe.nextTimeout(),
+})
+
 for (const method of ['poll', 'nextTimeout'] as const)
   test(`a device whose ${method} throws is removed with DEVICE_FATAL; other devices continue`, async t => {
     const { lines, log } = createLog()
@@ -89,7 +101,7 @@ for (const method of ['poll', 'nextTimeout'] as const)
           if (isBroken) throw new Error('injected into the device')
         }
         const device: RxeDevice = {
-          ...rxe,
+          ...functionsOf(rxe),
           poll: (now, scope) => {
             if (method === 'poll') fault()
             return rxe.poll(now, scope)
@@ -165,7 +177,7 @@ test('a message whose handling throws ends only its session', async t => {
     createRxeDevice: (core, options) => {
       const rxe = createRxeDevice(core, options)
       return {
-        ...rxe,
+        ...functionsOf(rxe),
         get state() {
           if (isBroken) throw new Error('injected into the statistics')
           return rxe.state

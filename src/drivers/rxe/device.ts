@@ -13,7 +13,7 @@ import { type Context, type Core, type Device, type Driver, Lifecycle } from '..
 import { findHandle } from '../../core/objects/handles.ts'
 import { objectsDownwards } from '../../core/objects/lifetime.ts'
 import { nextTurn } from '../../host/event-loop/next-turn.ts'
-import { emptyRun, type Port } from '../../phy/port.ts'
+import { emptyRun, type Port, type ReceivedRun } from '../../phy/port.ts'
 import { createCause } from '../../spec/check/causes.ts'
 import { CmChannel } from '../../spec/classes/connections/cm_channel.ts'
 import { CmId, CmMulticast } from '../../spec/classes/connections/cm_id.ts'
@@ -31,11 +31,9 @@ import { Mw } from '../../spec/classes/mw.ts'
 import { RXE_ABI, RXE_DRIVER_ID } from '../../spec/drivers/rxe.ts'
 import { AsyncEventType, GidType, QpState } from '../../spec/enums.ts'
 import { mtuBytes, mtuEnum } from '../../spec/mtu.ts'
-import { MULTICAST_QPN } from '../../spec/wire/headers.ts'
 import { createEngine, type Engine } from '../../transport/engine.ts'
 import { MAX_PACED_BYTES } from '../../transport/flow-control/peer-window-accounting.ts'
-import type { Environment } from '../../transport/types.ts'
-import { bthDestQp } from '../../wire/bth.ts'
+import type { Completions, Environment, WorkSource } from '../../transport/types.ts'
 import type { Identity } from './address/identity.ts'
 import { localPeerDeviceOf } from './address/local-device.ts'
 import { createGroups } from './address/multicast.ts'
@@ -49,14 +47,15 @@ import { srqClass, xrcSrqClass } from './classes/srq-class.ts'
 import { findSrqOfDomain, xrcQpClasses } from './classes/xrc-qp-class.ts'
 import { xrcdClass } from './classes/xrcd-class.ts'
 import { openDatagrams, openManagement } from './core-queues.ts'
+import { PacketDelivery } from './delivery.ts'
 import { createFailures } from './failures.ts'
 import { regionMemory } from './memory.ts'
 import { watchRequests } from './requests/request-feed.ts'
-import { createPostScan, ScanScope, SLICE_ROWS } from './rings/posts.ts'
+import { createPostScan, type PostScan, ScanScope, SLICE_ROWS } from './rings/posts.ts'
 import { ringWork } from './rings/work-source.ts'
 import { createSlots } from './slots.ts'
 import { AttributeBits, createNumbers, FIRST_QPN, FIRST_SRQN, type QpObject, type RxeState } from './state.ts'
-import type { Torment } from './torment/torment.ts'
+import type { DeviceTorment, Torment } from './torment/torment.ts'
 
 export interface RxeDevice {
   readonly device: Device<RxeState>
@@ -177,12 +176,6 @@ const driverFor = ({ classes }: Core): Driver<RxeState> =>
 /** Maximum calls of `Engine.pollTransmit` in one `poll`. A call ends when it has sent 1 MiB to local peers. */
 const MAX_TRANSMIT_CALLS = 4
 
-/** `peer` of a packet for queue pairs that send no acknowledgements. */
-const NO_PEER = -1
-
-/** Received bytes after which the runs are released to the port. */
-const BURST_BYTES = 1 << 20
-
 /**
  * A `poll` on a socket port that receives 1 to this many packets, and finds no new requests and no expired timer, does
  * not send, but the next one does: a program that receives a message may respond immediately, and the ACK and its
@@ -197,218 +190,242 @@ const DELAYED_ACK_PACKETS = 4
  */
 const PACE_BYTES_PER_US = 500
 
-/**
- * Registers a device of this driver. Throws CallError EEXIST for a name in use, EINVAL for an invalid name, and
- * SystemError if the port cannot use the device's addresses.
- */
-export const createRxeDevice = (core: Core, options: RxeOptions): RxeDevice => {
-  const { name, identity, now, torment } = options
-  const port = torment?.port(options.port, name) ?? options.port
-  // set last: the engine needs the device's memory table, the device its classes, and the classes the engine
-  let engineOrNone: Engine | undefined
-  const state: RxeState = {
-    limits: torment?.limits(name) ?? Limits,
-    identity,
-    port,
-    cqs: createSlots(),
-    qpns: createNumbers(FIRST_QPN, core.random()),
-    srqs: createSlots(),
-    srqns: createNumbers(FIRST_SRQN),
-    domains: new Map(),
-    ahs: new Map(),
-    ahns: createNumbers(1),
-    groups: createGroups(port, Limits.multicast),
-    qps: [],
-    lastAddress: undefined,
-    rings: [],
-    releasedFlows: [],
-    overrunQps: [],
-    failures: createFailures(
-      () => state,
-      () => device as Device,
-    ),
-    feed: undefined,
-    watch: (registered, watcher, scratch) => watchRequests(registered, work, completions, watcher, scratch),
-    coreQueues: { byNumber: new Map(), waiting: 0 },
-    addQueues: row => posts.add(row),
-    recheck: row => posts.recheck(row),
-    catchUp(row) {
-      const hasUnseenSends = posts.hasUnseenSends(row)
-      if (state.torment === undefined && !hasUnseenSends) return
-      if (hasUnseenSends) posts.recheck(row)
-      withoutDelays(() => poll(now(), ScanScope.CHANGED))
-    },
-    catchUpAll(isInProcess) {
-      withoutDelays(() => poll(now(), isInProcess ? ScanScope.CHANGED : ScanScope.BEGIN))
-      return isInProcess || !posts.isUnfinished() ? undefined : finishRound()
-    },
-    linkDowned: 0,
-    now,
-    torment: undefined,
-    engine: () => engineOrNone as Engine,
+class SoftDevice implements RxeDevice {
+  readonly device: Device<RxeState>
+  readonly state: RxeState
+  readonly #port: Port
+  readonly #work: WorkSource
+  #completions: Completions
+  // Set last: the engine needs the device's memory table, the device its classes, and the classes the engine.
+  readonly #engine: Engine
+  readonly #posts: PostScan
+  readonly #delivery: PacketDelivery
+  readonly #torment: DeviceTorment | undefined
+  // Loaded from the state once, because every poll reads them.
+  readonly #releasedFlows: number[]
+  readonly #coreQueues: RxeState['coreQueues']
+  /** Only socket ports, whose system calls are expensive, have a window. */
+  readonly #mayHold: boolean
+  /** Whether the last `poll` has left sending to the next one (DELAYED_ACK_PACKETS). */
+  #isHeld = false
+
+  constructor(core: Core, options: RxeOptions) {
+    const { name, torment } = options
+    const port = torment?.port(options.port, name) ?? options.port
+    this.#port = port
+    this.#mayHold = port.windowBytes !== undefined
+    this.state = this.#createState(core, options)
+    const { state } = this
+    this.#releasedFlows = state.releasedFlows
+    this.#coreQueues = state.coreQueues
+    // Clients may watch the device as soon as it is registered.
+    const work = ringWork(state.rings, findSrqOfDomain(state))
+    this.#work = torment?.work(work, state.rings) ?? work
+    this.#completions = cqCompletions(state)
+    this.device = this.#register(core, name)
+
+    const run = emptyRun()
+    const environment = this.#createEnvironment(run)
+    this.#torment = torment?.attach(this.device, environment.memory, notify => {
+      this.#completions = cqCompletions(state, notify)
+      state.feed?.watchCompletions(this.#completions)
+      return this.#completions
+    })
+    state.torment = this.#torment
+    this.#engine = this.#createEngine(this.#torment?.environment(environment) ?? environment)
+    this.#posts = this.#createPosts()
+    this.#delivery = new PacketDelivery(state, port, this.#engine, run)
   }
 
-  /** Runs a poll on whose effects a call depends: `--torment` delays nothing meanwhile. */
-  const withoutDelays = (run: () => boolean): boolean =>
-    state.torment === undefined ? run() : state.torment.withoutDelays(run)
-
-  // clients may watch the device as soon as it is registered
-  const plainWork = ringWork(state.rings, findSrqOfDomain(state))
-  const work = torment?.work(plainWork, state.rings) ?? plainWork
-  let completions = cqCompletions(state)
-  const attributes = deviceAttributes(identity.guid, state.limits)
-  const device = register(core, {
-    name,
-    driver: driverFor(core),
-    state,
-    attributes,
-    extended: extendedAttributes(),
-    ports: [portAttributes(mtuEnum(port.pathMtu), () => state.engine().counters)],
-    numCompVectors: Limits.compVectors,
-    limits: {
-      pd: attributes.maxPd,
-      cq: attributes.maxCq,
-      mr: attributes.maxMr,
-      mw: attributes.maxMw,
-      [[...qpNames].join(' ')]: attributes.maxQp,
-      ah: attributes.maxAh,
-      'srq xrc_srq': attributes.maxSrq,
-    },
-  })
-  identity.gids.forEach((gid, index) => {
-    setGid(device.ports[0].gids, index, { gid, type: GidType.values.ROCE_V2, ifindex: identity.interfaceIndex })
-    port.addAddress(gid)
-  })
-
-  const run = emptyRun()
-  const localDevice = localPeerDeviceOf(port, state.qpns)
-  if (localDevice !== undefined) port.receiver = localDevice
-  const plainEnvironment: Environment = {
-    ...(localDevice && { localDevice }),
-    route: routeOf(port, run),
-    work,
-    memory: regionMemory(device.memory),
-    completions,
-    causes: state.failures,
-    events: {
-      raise(row, type, cause) {
-        const qp = state.qps[row]
-        // a drained send queue raises an event only if the program has enabled it (IBV_QP_EN_SQD_ASYNC_NOTIFY)
-        if (!qp || (type === SQ_DRAINED && (qp.state.attributeBits & AttributeBits.SQD_EVENT) === 0)) return
-        state.failures.event(row, type, cause)
-        for (const object of qp.state.openers ?? [qp]) raiseObjectEvent(object, type)
-      },
-    },
-  }
-  const deviceTorment = torment?.attach(device, plainEnvironment.memory, notify => {
-    completions = cqCompletions(state, notify)
-    state.feed?.watchCompletions(completions)
-    return completions
-  })
-  state.torment = deviceTorment
-  const environment = deviceTorment?.environment(plainEnvironment) ?? plainEnvironment
-  const { windowBytes, sharedWindowBytes = 0 } = port
-  // READs are requested in parts on a port without a window too (docs/decisions/reads-in-parts.md): fault rules may
-  // drop responses, and the responses of one part stay in the processor's cache
-  const engine = createEngine(environment, {
-    boundReads: true,
-    ...(windowBytes !== undefined && {
-      windowBytes,
-      sharedWindowBytes,
-      pacingInterval: Math.min(windowBytes, MAX_PACED_BYTES) / PACE_BYTES_PER_US,
-    }),
-  })
-  engineOrNone = engine
-  const { onDoorbell } = deviceTorment?.doorbells(engine) ?? engine
-  const postHandlers = {
-    onDoorbell,
-    onReceiveScan(row: number) {
-      state.feed?.scanReceives(row)
-      engine.onReceiveScan(row)
-    },
-  }
-  const posts = createPostScan(state.rings, postHandlers, () => device.memory.windows > 0)
-  // loaded from `state` once, because they are read for every run of packets
-  const { rowOf } = state.qpns
-  const { releasedFlows, coreQueues } = state
-
-  /** Passes a packet of `run` to all queue pairs of its group. */
-  const deliverToGroup = (at: number, length: number, time: number): void => {
-    engine.counters.multicastReceived++
-    const rows = state.groups.rowsOf(run.flowAddress.destination)
-    if (rows.length === 0) engine.counters.dropped++
-    for (let i = 0; i < rows.length; i++)
-      if (rows[i] < 0) deliverToCore(-rows[i], at, length)
-      else engine.onPacket(rows[i], port.arena, at, length, NO_PEER, time)
-  }
-
-  /** Passes a packet of `run` to a core client's queue pair, which has no row; drops it if the QPN is not in use. */
-  const deliverToCore = (qpn: number, at: number, length: number): void => {
-    const queue = coreQueues.byNumber.get(qpn)
-    if (queue === undefined) engine.counters.dropped++
-    else queue.onPacket(port.arena, at, length, run.flowAddress)
-  }
-
-  /** Passes the packets of `run` to their queue pairs. */
-  const deliverRun = (time: number): void => {
-    const { arena } = port
-    const { count, packetBytes, lastBytes, peer } = run
-    let qpn = -1
-    let row = -1
-    for (let i = 0, at = run.offset; i < count; ) {
-      const destQpn = bthDestQp(arena.view, at)
-      if (destQpn !== qpn) {
-        qpn = destQpn
-        row = rowOf(destQpn)
-      }
-      let packets = 1
-      if (destQpn === MULTICAST_QPN) deliverToGroup(at, i === count - 1 ? lastBytes : packetBytes, time)
-      else if (row < 0) deliverToCore(destQpn, at, i === count - 1 ? lastBytes : packetBytes)
-      else packets = engine.onRun(row, arena, at, packetBytes, count - i, lastBytes, peer, time)
-      i += packets
-      at += packets * packetBytes
+  #createState(core: Core, { name, identity, now, torment }: RxeOptions): RxeState {
+    const port = this.#port
+    return {
+      limits: torment?.limits(name) ?? Limits,
+      identity,
+      port,
+      cqs: createSlots(),
+      qpns: createNumbers(FIRST_QPN, core.random()),
+      srqs: createSlots(),
+      srqns: createNumbers(FIRST_SRQN),
+      domains: new Map(),
+      ahs: new Map(),
+      ahns: createNumbers(1),
+      groups: createGroups(port, Limits.multicast),
+      qps: [],
+      lastAddress: undefined,
+      rings: [],
+      releasedFlows: [],
+      overrunQps: [],
+      failures: createFailures(
+        () => this.state,
+        () => this.device as Device,
+      ),
+      feed: undefined,
+      watch: (registered, watcher, scratch) =>
+        watchRequests(registered, this.#work, this.#completions, watcher, scratch),
+      coreQueues: { byNumber: new Map(), waiting: 0 },
+      addQueues: row => this.#posts.add(row),
+      recheck: row => this.#posts.recheck(row),
+      catchUp: row => this.#catchUp(row),
+      catchUpAll: isInProcess => this.#catchUpAll(isInProcess),
+      linkDowned: 0,
+      now,
+      torment: undefined,
+      engine: () => this.#engine,
     }
   }
 
-  /** Packets that the last `deliver` has received. */
-  let receivedPackets = 0
-  /** Whether the last `poll` has left sending to the next one (DELAYED_ACK_PACKETS). */
-  let isHeld = false
-  /** Only socket ports, whose system calls are expensive, have a window. */
-  const mayHold = port.windowBytes !== undefined
+  /** Registers the device, and adds its GIDs to the port. */
+  #register(core: Core, name: string): Device<RxeState> {
+    const { state } = this
+    const { identity, port } = state
+    const attributes = deviceAttributes(identity.guid, state.limits)
+    const device = register(core, {
+      name,
+      driver: driverFor(core),
+      state,
+      attributes,
+      extended: extendedAttributes(),
+      ports: [portAttributes(mtuEnum(port.pathMtu), () => state.engine().counters)],
+      numCompVectors: Limits.compVectors,
+      limits: {
+        pd: attributes.maxPd,
+        cq: attributes.maxCq,
+        mr: attributes.maxMr,
+        mw: attributes.maxMw,
+        [[...qpNames].join(' ')]: attributes.maxQp,
+        ah: attributes.maxAh,
+        'srq xrc_srq': attributes.maxSrq,
+      },
+    })
+    identity.gids.forEach((gid, index) => {
+      setGid(device.ports[0].gids, index, { gid, type: GidType.values.ROCE_V2, ifindex: identity.interfaceIndex })
+      port.addAddress(gid)
+    })
+    return device
+  }
 
-  const deliver = (time: number): boolean => {
-    receivedPackets = 0
-    if (!port.receive(run)) return false
-    let unreleased = 0
-    do {
-      deliverRun(time)
-      receivedPackets += run.count
-      unreleased += run.count * run.packetBytes
-      // Deferred payloads still lie in the runs: they are written before the port gets the runs back, once for all
-      // runs, since a message may lie in several.
-      if (unreleased >= BURST_BYTES) {
-        engine.endBurst()
-        port.release()
-        unreleased = 0
-      }
-    } while (port.receive(run))
-    engine.endBurst()
-    port.release()
-    return true
+  /** What the engine uses of the device, without `--torment`. `run`: the record of received runs. */
+  #createEnvironment(run: ReceivedRun): Environment {
+    const { state } = this
+    const { port, qpns } = state
+    const localDevice = localPeerDeviceOf(port, qpns)
+    if (localDevice !== undefined) port.receiver = localDevice
+    return {
+      ...(localDevice && { localDevice }),
+      route: routeOf(port, run),
+      work: this.#work,
+      memory: regionMemory(this.device.memory),
+      completions: this.#completions,
+      causes: state.failures,
+      events: {
+        raise(row, type, cause) {
+          const qp = state.qps[row]
+          // a drained send queue raises an event only if the program has enabled it (IBV_QP_EN_SQD_ASYNC_NOTIFY)
+          if (!qp || (type === SQ_DRAINED && (qp.state.attributeBits & AttributeBits.SQD_EVENT) === 0)) return
+          state.failures.event(row, type, cause)
+          for (const object of qp.state.openers ?? [qp]) raiseObjectEvent(object, type)
+        },
+      },
+    }
+  }
+
+  #createEngine(environment: Environment): Engine {
+    const { windowBytes, sharedWindowBytes = 0 } = this.#port
+    // READs are requested in parts on a port without a window too (docs/decisions/reads-in-parts.md): fault rules may
+    // drop responses, and the responses of one part stay in the processor's cache
+    return createEngine(environment, {
+      boundReads: true,
+      ...(windowBytes !== undefined && {
+        windowBytes,
+        sharedWindowBytes,
+        pacingInterval: Math.min(windowBytes, MAX_PACED_BYTES) / PACE_BYTES_PER_US,
+      }),
+    })
+  }
+
+  #createPosts(): PostScan {
+    const { state, device } = this
+    const engine = this.#engine
+    const { onDoorbell } = this.#torment?.doorbells(engine) ?? engine
+    const handlers = {
+      onDoorbell,
+      onReceiveScan(row: number) {
+        state.feed?.scanReceives(row)
+        engine.onReceiveScan(row)
+      },
+    }
+    return createPostScan(state.rings, handlers, () => device.memory.windows > 0)
+  }
+
+  poll(time: number, scope: ScanScope = ScanScope.ALL): boolean {
+    let progress = this.#posts.scan(scope)
+    if (this.#torment !== undefined) progress = this.#torment.poll(time) || progress
+    if (time >= this.#port.nextTimeout()) this.#port.onTimeout(time)
+    const wasHeld = this.#isHeld
+    this.#isHeld = this.#mayHold && !this.#isHeld && !progress
+    // before timeouts: if this process was not scheduled for a while, an ACK that arrived in time is still in the port
+    if (!wasHeld) progress = this.#delivery.deliver(time) || progress
+    this.#isHeld = this.#isHeld && this.#delivery.received > 0 && this.#delivery.received <= DELAYED_ACK_PACKETS
+    if (time >= this.#engine.nextTimeout()) {
+      this.#engine.onTimeout(time)
+      progress = true
+      this.#isHeld = false
+    }
+    if (!this.#isHeld && (this.#mayHold || !this.#engine.isIdle() || this.#coreQueues.waiting > 0))
+      progress = this.#transmit(time) || progress
+    while (this.#releasedFlows.length > 0) this.#port.closeFlow(this.#releasedFlows.pop() as number)
+    if (this.state.overrunQps.length > 0) failOverrunQps(this.state)
+    return progress
+  }
+
+  isUnfinished(): boolean {
+    return this.#posts.isUnfinished()
+  }
+
+  scanChanged(): boolean {
+    return this.#posts.scan(ScanScope.CHANGED)
+  }
+
+  onDoorbell(context: Context, handle: number): void {
+    const object = findHandle(context.handles, handle) as QpObject | undefined
+    if (object === undefined || object.life !== Lifecycle.LIVE) return
+    // the handle may be that of another object: only queue pairs have rows
+    const row = object.state?.row
+    if (row !== undefined && this.state.qps[row] === object) this.#posts.recheck(row)
+  }
+
+  hasWork(): boolean {
+    const port = this.#port
+    return (
+      this.#posts.hasChanges() ||
+      !this.#engine.isIdle() ||
+      this.#coreQueues.waiting > 0 ||
+      port.isWaiting === undefined ||
+      port.isWaiting() ||
+      this.state.overrunQps.length > 0
+    )
+  }
+
+  nextTimeout(): number {
+    return Math.min(
+      this.#engine.nextTimeout(),
+      this.#port.nextTimeout(),
+      this.#torment?.nextTimeout() ?? Number.POSITIVE_INFINITY,
+    )
   }
 
   /** Sends until nothing is left, the port is full, or MAX_TRANSMIT_CALLS are made; true if anything was sent. */
-  const transmit = (time: number): boolean => {
+  #transmit(time: number): boolean {
     // the engine's counter includes packets that a fault layer drops, the port's does not
-    const { counters } = engine
+    const { counters } = this.#engine
     const start = counters.sentPackets
     let before: number
     let callsLeft = MAX_TRANSMIT_CALLS
     do before = counters.sentPackets
-    while (engine.pollTransmit(port, time) && counters.sentPackets !== before && --callsLeft > 0)
-    if (coreQueues.waiting > 0) for (const queue of coreQueues.byNumber.values()) queue.transmit()
-    port.flush()
+    while (this.#engine.pollTransmit(this.#port, time) && counters.sentPackets !== before && --callsLeft > 0)
+    if (this.#coreQueues.waiting > 0) for (const queue of this.#coreQueues.byNumber.values()) queue.transmit()
+    this.#port.flush()
     return counters.sentPackets !== start
   }
 
@@ -416,54 +433,33 @@ export const createRxeDevice = (core: Core, options: RxeOptions): RxeDevice => {
    * Checks the rest of the queues, a slice in each iteration of the event loop. The number of slices is bounded,
    * because the daemon's loop may begin new rounds meanwhile.
    */
-  const finishRound = async (): Promise<void> => {
-    for (let slices = state.rings.length / SLICE_ROWS; slices > 0 && posts.isUnfinished(); slices--) {
+  async #finishRound(): Promise<void> {
+    for (let slices = this.state.rings.length / SLICE_ROWS; slices > 0 && this.#posts.isUnfinished(); slices--) {
       await nextTurn()
-      if (device.isAlive) withoutDelays(() => poll(now(), ScanScope.CONTINUE))
+      if (this.device.isAlive) this.#withoutDelays(() => this.poll(this.state.now(), ScanScope.CONTINUE))
     }
   }
 
-  const poll = (time: number, scope: ScanScope = ScanScope.ALL): boolean => {
-    let progress = posts.scan(scope)
-    if (deviceTorment !== undefined) progress = deviceTorment.poll(time) || progress
-    if (time >= port.nextTimeout()) port.onTimeout(time)
-    const wasHeld = isHeld
-    isHeld = mayHold && !isHeld && !progress
-    // before timeouts: if this process was not scheduled for a while, an ACK that arrived in time is still in the port
-    if (!wasHeld) progress = deliver(time) || progress
-    isHeld = isHeld && receivedPackets > 0 && receivedPackets <= DELAYED_ACK_PACKETS
-    if (time >= engine.nextTimeout()) {
-      engine.onTimeout(time)
-      progress = true
-      isHeld = false
-    }
-    if (!isHeld && (mayHold || !engine.isIdle() || coreQueues.waiting > 0)) progress = transmit(time) || progress
-    while (releasedFlows.length > 0) port.closeFlow(releasedFlows.pop() as number)
-    if (state.overrunQps.length > 0) failOverrunQps(state)
-    return progress
+  /** Runs a poll on whose effects a call depends: `--torment` delays nothing meanwhile. */
+  #withoutDelays(run: () => boolean): boolean {
+    return this.#torment === undefined ? run() : this.#torment.withoutDelays(run)
   }
 
-  return {
-    device,
-    state,
-    poll,
-    isUnfinished: posts.isUnfinished,
-    scanChanged: () => posts.scan(ScanScope.CHANGED),
-    onDoorbell(context, handle) {
-      const object = findHandle(context.handles, handle) as QpObject | undefined
-      if (object === undefined || object.life !== Lifecycle.LIVE) return
-      // the handle may be that of another object: only queue pairs have rows
-      const row = object.state?.row
-      if (row !== undefined && state.qps[row] === object) posts.recheck(row)
-    },
-    hasWork: () =>
-      posts.hasChanges() ||
-      !engine.isIdle() ||
-      coreQueues.waiting > 0 ||
-      port.isWaiting === undefined ||
-      port.isWaiting() ||
-      state.overrunQps.length > 0,
-    nextTimeout: () =>
-      Math.min(engine.nextTimeout(), port.nextTimeout(), deviceTorment?.nextTimeout() ?? Number.POSITIVE_INFINITY),
+  #catchUp(row: number): void {
+    const hasUnseenSends = this.#posts.hasUnseenSends(row)
+    if (this.#torment === undefined && !hasUnseenSends) return
+    if (hasUnseenSends) this.#posts.recheck(row)
+    this.#withoutDelays(() => this.poll(this.state.now(), ScanScope.CHANGED))
+  }
+
+  #catchUpAll(isInProcess: boolean): Promise<void> | undefined {
+    this.#withoutDelays(() => this.poll(this.state.now(), isInProcess ? ScanScope.CHANGED : ScanScope.BEGIN))
+    return isInProcess || !this.#posts.isUnfinished() ? undefined : this.#finishRound()
   }
 }
+
+/**
+ * Registers a device of this driver. Throws CallError EEXIST for a name in use, EINVAL for an invalid name, and
+ * SystemError if the port cannot use the device's addresses.
+ */
+export const createRxeDevice = (core: Core, options: RxeOptions): RxeDevice => new SoftDevice(core, options)

@@ -1,0 +1,97 @@
+/*
+ * Passes the packets that a port has received to the engine, by their destination QPN: to a queue pair, to all queue
+ * pairs of a multicast group, or to a core client's queue pair (core-queues.ts), which has no row in the engine.
+ */
+import type { Port, ReceivedRun } from '../../phy/port.ts'
+import { MULTICAST_QPN } from '../../spec/wire/headers.ts'
+import type { Engine } from '../../transport/engine.ts'
+import { bthDestQp } from '../../wire/bth.ts'
+import type { CoreQueue, RxeState } from './state.ts'
+
+/** `peer` of a packet for queue pairs that send no acknowledgements. */
+const NO_PEER = -1
+
+/** Received bytes after which the runs are released to the port. */
+const BURST_BYTES = 1 << 20
+
+/** `run`: the record into which `port` writes each run of packets. */
+export class PacketDelivery {
+  /** Packets that the last `deliver` has received. */
+  received = 0
+  readonly #port: Port
+  readonly #engine: Engine
+  readonly #run: ReceivedRun
+  // Loaded from the state once, because they are read for every run of packets.
+  readonly #rowOf: RxeState['qpns']['rowOf']
+  readonly #groups: RxeState['groups']
+  readonly #coreQueues: ReadonlyMap<number, CoreQueue>
+
+  constructor({ qpns, groups, coreQueues }: RxeState, port: Port, engine: Engine, run: ReceivedRun) {
+    this.#port = port
+    this.#engine = engine
+    this.#run = run
+    this.#rowOf = qpns.rowOf
+    this.#groups = groups
+    this.#coreQueues = coreQueues.byNumber
+  }
+
+  /** Passes all packets that have arrived; true if there were any. `time` in microseconds. */
+  deliver(time: number): boolean {
+    this.received = 0
+    if (!this.#port.receive(this.#run)) return false
+    let unreleased = 0
+    do {
+      this.#deliverRun(time)
+      this.received += this.#run.count
+      unreleased += this.#run.count * this.#run.packetBytes
+      // Deferred payloads still lie in the runs: they are written before the port gets the runs back, once for all
+      // runs, since a message may lie in several.
+      if (unreleased >= BURST_BYTES) {
+        this.#engine.endBurst()
+        this.#port.release()
+        unreleased = 0
+      }
+    } while (this.#port.receive(this.#run))
+    this.#engine.endBurst()
+    this.#port.release()
+    return true
+  }
+
+  /** Passes a packet of `run` to all queue pairs of its group. */
+  #deliverToGroup(at: number, length: number, time: number): void {
+    this.#engine.counters.multicastReceived++
+    const rows = this.#groups.rowsOf(this.#run.flowAddress.destination)
+    if (rows.length === 0) this.#engine.counters.dropped++
+    for (let i = 0; i < rows.length; i++)
+      if (rows[i] < 0) this.#deliverToCore(-rows[i], at, length)
+      else this.#engine.onPacket(rows[i], this.#port.arena, at, length, NO_PEER, time)
+  }
+
+  /** Passes a packet of `run` to a core client's queue pair, which has no row; drops it if the QPN is not in use. */
+  #deliverToCore(qpn: number, at: number, length: number): void {
+    const queue = this.#coreQueues.get(qpn)
+    if (queue === undefined) this.#engine.counters.dropped++
+    else queue.onPacket(this.#port.arena, at, length, this.#run.flowAddress)
+  }
+
+  /** Passes the packets of `run` to their queue pairs. */
+  #deliverRun(time: number): void {
+    const { arena } = this.#port
+    const { count, packetBytes, lastBytes, peer } = this.#run
+    let qpn = -1
+    let row = -1
+    for (let i = 0, at = this.#run.offset; i < count; ) {
+      const destQpn = bthDestQp(arena.view, at)
+      if (destQpn !== qpn) {
+        qpn = destQpn
+        row = this.#rowOf(destQpn)
+      }
+      let packets = 1
+      if (destQpn === MULTICAST_QPN) this.#deliverToGroup(at, i === count - 1 ? lastBytes : packetBytes, time)
+      else if (row < 0) this.#deliverToCore(destQpn, at, i === count - 1 ? lastBytes : packetBytes)
+      else packets = this.#engine.onRun(row, arena, at, packetBytes, count - i, lastBytes, peer, time)
+      i += packets
+      at += packets * packetBytes
+    }
+  }
+}
