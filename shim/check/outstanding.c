@@ -72,8 +72,10 @@ static void add_request(int fd, uint32_t kind, uint32_t number, uint64_t wr_id, 
 static void register_at_exit(void)
 {
     static bool is_registered;
-    if (UNLIKELY(!is_registered) && !__atomic_exchange_n(&is_registered, true, __ATOMIC_RELAXED))
+    if (UNLIKELY(!is_registered) && !__atomic_exchange_n(&is_registered, true, __ATOMIC_RELAXED)) {
         atexit(at_exit);
+        at_quick_exit(at_exit);
+    }
 }
 
 void outstanding_sends(const struct ibv_qp *qp, const struct ibv_send_wr *list, uintptr_t frame)

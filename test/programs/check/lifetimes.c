@@ -63,6 +63,37 @@ static void moved(void)
     free(next);
 }
 
+/* The last that the program does, before an end without functions of atexit. */
+static void free_posted(void)
+{
+    begin();
+    post_receive(&one, all_of_block());
+    free(block);
+}
+
+static void ends_at_once(void)
+{
+    free_posted();
+    _exit(0);
+}
+
+static void ends_quickly(void)
+{
+    free_posted();
+    quick_exit(0);
+}
+
+/* A child of vfork has the reports of its parent, which sends them. */
+static void ends_child(void)
+{
+    free_posted();
+    const pid_t pid = vfork();
+    if (pid == 0)
+        _exit(0);
+    waitpid(pid, NULL, 0);
+    _Exit(0);
+}
+
 /* The peer has the message, and the completion is not polled. */
 static void unpolled(void)
 {
@@ -369,6 +400,9 @@ static const struct {
     void (*run)(void);
 } cases[] = {
     {"moved", moved},
+    {"ends_at_once", ends_at_once},
+    {"ends_quickly", ends_quickly},
+    {"ends_child", ends_child},
     {"unpolled", unpolled},
     {"built", built},
     {"built_when_full", built_when_full},

@@ -14,6 +14,9 @@ const lifetimeIds: readonly FindingId[] = ['buffer-freed', 'frame-returned', 'fo
 describe('memory of outstanding requests', { skip: lacking(program) }, () => {
   for (const [name, expected] of [
     ['moved', 'buffer-freed'],
+    ['ends_at_once', 'buffer-freed'],
+    ['ends_quickly', 'buffer-freed'],
+    ['ends_child', 'buffer-freed'],
     ['unpolled', 'buffer-freed'],
     ['built', 'buffer-freed'],
     ['built_when_full', 'buffer-freed'],

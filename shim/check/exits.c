@@ -1,0 +1,34 @@
+/*
+ * Ends of the process that run no function of atexit(3), for `userdma check`: reports that were kept inside free()
+ * (reports.c) are sent before them.
+ *
+ * _exit is also called in handlers of signals: session.c blocks signals while it holds the session's lock, so that a
+ * handler never waits for its own thread, and without a kept report nothing is done. A child of vfork has its parent's
+ * memory, and must not send the parent's reports.
+ */
+#define _GNU_SOURCE
+#include "../shim.h"
+#include "outstanding.h"
+
+#include <stdlib.h>
+#include <unistd.h>
+
+static void send_reports(void)
+{
+    if (UNLIKELY(shim_records_stacks) && !shim_is_other_process())
+        outstanding_report();
+}
+
+EXPORT void _exit(int status)
+{
+    send_reports();
+    REAL(_exit)(status);
+    __builtin_unreachable();
+}
+
+EXPORT void _Exit(int status)
+{
+    send_reports();
+    REAL(_Exit)(status);
+    __builtin_unreachable();
+}
