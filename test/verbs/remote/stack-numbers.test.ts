@@ -1,0 +1,27 @@
+/*
+ * Numbers of the stacks of a program on a daemon's device: equal stacks share a number, and one stack more than the
+ * daemon keeps is sent, so that the daemon reports that some are missing.
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { MAX_STACKS } from '../../../src/spec/session.ts'
+import { createStackNumbers } from '../../../src/verbs/remote/stack-numbers.ts'
+
+/** Functions that call their argument, each from another line. */
+const callers = new Function(
+  `return [${Array.from({ length: MAX_STACKS + 3 }, () => 'f => {\nconst r = f(); return r }').join()}]`,
+)() as readonly ((numberOf: () => number) => number)[]
+
+test('equal stacks share a number, and at most one more than the daemon keeps is sent', () => {
+  const sent: number[] = []
+  const stackNumber = createStackNumbers(id => {
+    sent.push(id)
+    return id <= MAX_STACKS
+  })
+  // From one line, so that only the callers differ; some call twice.
+  const order = [0, 0, ...callers.keys(), 1]
+  const numbers = order.map(index => callers[index]!(stackNumber))
+  assert.deepEqual(numbers.slice(0, 4), [1, 1, 1, 2])
+  assert.deepEqual(numbers.slice(-5), [MAX_STACKS, 0, 0, 0, 2])
+  assert.deepEqual([sent.length, sent.at(-1)], [MAX_STACKS + 1, MAX_STACKS + 1])
+})
