@@ -5,11 +5,11 @@
  * docs/reference/counters.md are generated from these tables or compared with them by tests.
  */
 
-/** Counters of an engine (src/transport/), each the sum over its queue pairs. */
+/** Counters of an engine (src/transport/) for all its queue pairs together. */
 export const engineCounters = {
   sentPackets: 'packets that queue pairs sent, retransmissions included',
   receivedPackets: 'packets for a queue pair that exists',
-  sends: 'SENDs of any kind that completed',
+  sends: 'SENDs of any kind that succeeded',
   receives: 'receive requests that were completed by a SEND',
   duplicateRequests: 'duplicate requests',
   outOfSequence: 'requests received out of order',
@@ -38,7 +38,7 @@ export interface PortCounterFile {
   readonly unit: CounterUnit
   /**
    * The value is the sum of these counters: `engine.NAME` (`engineCounters`) or `port.NAME` (phy/port.ts; 0 if the port
-   * lacks the counter); a counter with a minus sign is subtracted. Empty: always 0 on this kind of link.
+   * lacks the counter); a counter with a minus sign is subtracted. Empty: always 0.
    */
   readonly sources: readonly string[]
   readonly meaning: string

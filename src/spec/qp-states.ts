@@ -147,7 +147,10 @@ const OPTIONAL = 1 << 30
 
 /** A transition as bits, for `isTransition`. */
 interface Row {
-  /** Every accepted attribute with its bit; an optional attribute has 0. */
+  /**
+   * The accepted attributes except `curState`, with their bits: that of a required attribute, ADDRESS, OPTIONAL; others
+   * have 0.
+   */
   readonly bits: ReadonlyMap<string, number>
   /** The bits of all required attributes. */
   readonly needed: number

@@ -174,10 +174,10 @@ export const Messages = {
   /** version: SESSION_VERSION; wants: HelloWants; tag: the value of SessionEnv.tag, or empty. */
   hello: layout(['version', 'u32'], ['wants', 'u32'], ['tag', 64]),
   /**
-   * error: 0 or a positive errno. EACCES: the daemon may not access the process's memory, and serves only requests of
-   * tools; EPERM: the daemon does not serve this user, and closes the session; EINVAL: the attached memory file is
-   * unusable, or the session has one already. root: the folder of the daemon's tree. Attached: without an error, the
-   * parked page.
+   * error: 0 or a positive errno. EPROTO: the versions differ; EACCES: the daemon may not access the process's memory,
+   * and serves only requests of tools; EPERM: the daemon does not serve this user, and closes the session; EINVAL: the
+   * attached memory file is unusable, or the session has one already. root: the folder of the daemon's tree. Attached:
+   * without an error, the parked page.
    */
   helloReply: layout(['version', 'u32'], ['error', 's32'], ['root', 240]),
   /**
@@ -348,7 +348,10 @@ export const NetlinkOperation = {
  */
 export const DescriptorMark = { FIRST: 0x1_7573_6572, MICROSECONDS: 500000 } as const
 
-/** Stacks of a process that the daemon keeps. A client sends one more, so that the daemon notes that some are missing. */
+/**
+ * Maximum stacks of a process that the daemon keeps. A client sends one more, so that the daemon notes that some are
+ * missing.
+ */
 export const MAX_STACKS = 4096
 
 /** Maximum attached descriptors, bytes, and `range`s of one message. */
@@ -363,7 +366,8 @@ export const ParkedPage = {
 
 /**
  * A context's memory file, offsets and sizes in bytes: the first page is unused, so that a stray write(2) of the
- * program damages no ring; then the rings at their mmap offsets. The daemon maps the file in chunks of `chunk` bytes.
+ * program damages no ring; then the rings at their mmap offsets. The daemon maps the file in chunks of `chunk` bytes; a
+ * longer ring is a chunk of its own.
  */
 export const ContextFile = { bytes: 2 ** 36, firstRing: 4096, chunk: 2 ** 20 } as const
 

@@ -102,10 +102,7 @@ export const KindFlags = {
 
 const { RESPONSE, EMPTY_RESPONSE, ONE_PACKET, EIGHT_BYTES, NOT_INLINE } = KindFlags
 
-/**
- * Kinds of requests: a number below 16, and KindFlags. The requester treats all requests of one kind alike. LOCAL:
- * LOCAL_INV and BIND_MW, which have no packets.
- */
+/** Kinds of requests: a number below 16, and KindFlags. LOCAL: LOCAL_INV and BIND_MW, which have no packets. */
 export const SendKind = {
   NONE: 0,
   LOCAL: 1,

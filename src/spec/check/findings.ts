@@ -106,7 +106,7 @@ const table = {
   'peer-in-error': {
     severity: 'error',
     title: 'the peer is in an error state',
-    why: 'A queue pair in ERR or SQE does not answer (IBA 10.3.1), so the retries of the sender run out.',
+    why: 'A queue pair in ERR does not answer (IBA 10.3.1), so the retries of the sender run out.',
     advice: "look for the first failure of the peer's queue pair; this one follows from it",
     statuses: ['RETRY_EXC_ERR'],
   },
@@ -156,8 +156,8 @@ const table = {
   },
   'no-answer': {
     severity: 'error',
-    title: 'the peer does not answer, though the known attributes of both ends match',
-    why: 'The transport timer expired retry_cnt times after the last answer (IBA 9.7.6).',
+    title: 'the peer does not answer, or packets are lost, though the known attributes of both ends match',
+    why: 'The request was sent retry_cnt + 1 times, and each time the transport timer expired or packets were lost (IBA 9.7.6).',
     advice:
       'check address, route and firewall (UDP port 4791), and that the peer runs; choose timeout and retry_cnt for its longest pause',
     causes: ['NO_ANSWER', 'PACKETS_LOST'],

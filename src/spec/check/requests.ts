@@ -19,7 +19,7 @@ export type BufferCheck = (typeof bufferChecks)[number]
  */
 export const SCRATCH_BYTES = 0x1_0000
 
-/** A scatter/gather element. `address`: its `addr`, which counts from the region's iova. */
+/** A scatter/gather element. `address`: its `addr`, an iova of the region. */
 export interface RequestElement {
   readonly address: number
   readonly length: number
@@ -60,7 +60,7 @@ export interface WorkRequest {
   readonly length: number
   /** Empty for inline data, and for requests that the device refuses. */
   readonly elements: readonly RequestElement[]
-  /** Of WRITEs, READs, atomics (8 bytes) and FLUSHes. */
+  /** Of WRITEs, READs, atomics (8 bytes) and FLUSHes, except those that the device refuses. */
   readonly remote: RemoteRange | undefined
   /** Of a datagram: the number of the destination queue pair. */
   readonly destQpn: number | undefined
@@ -84,7 +84,7 @@ export interface RequestCompletion {
   readonly cqPosition: number
   /** `CoreObject.id` of the queue pair; for a request of a shared receive queue, the one that took it. */
   readonly qp: number
-  /** Of a receive: the SEND or WRITE with immediate that took it, if its queue pair is of this process. */
+  /** Of a successful receive: the SEND or WRITE with immediate that took it, if a device of this process sent it. */
   readonly message: WorkRequest | undefined
 }
 

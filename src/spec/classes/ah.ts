@@ -1,7 +1,6 @@
 /*
  * Class `ah`: an address handle (IBA 10.2.2.2, 11.2.2), the destination of datagrams. Work requests name it; handle and
- * queue pair must belong to the same protection domain. Only the object dialect has query and modify; Linux's has
- * neither.
+ * queue pair must belong to the same protection domain. Only the object dialect has query and modify.
  */
 import { CREATE, DESTROY, MODIFY, method, objectClass, optional, QUERY, record, ref, u64 } from '../schema/schema.ts'
 import { ClassId } from './ids.ts'

@@ -5,8 +5,8 @@
  * several, and a later release may add or drop versions: ENOENT for an unknown name lets the caller try an older one;
  * EOPNOTSUPP means that the device has no interface. Without a name, `create` opens the driver's provider channel: the
  * interface whose name is the driver's, and whose protocol only the driver defines. The interface defines the
- * descriptor's ioctl, read, write and mmap. The object exists as long as the descriptor is open or its context exists,
- * and may use the context's objects.
+ * descriptor's ioctl, read, write and mmap, which may use the context's objects. The object is destroyed with its
+ * context, or once the descriptor is closed and no object uses it.
  */
 import { blob, CREATE_FD, DESTROY, method, objectClass, optional, QUERY } from '../schema/schema.ts'
 import { ClassId } from './ids.ts'

@@ -103,7 +103,7 @@ export const CallNumber = {
  * the call instead of ignoring the attribute. OUT: an output. FILLED: the device has written the output. INDIRECT: the
  * payload is elsewhere in the caller's memory. CHAINED: a reference whose payload is the number of the chain entry that
  * created the object (R16). In the reply, bits 16 to 31 of an output are the bytes written or, after ENOSPC, the bytes
- * needed.
+ * needed; an indirect output has this number in the length of its payload instead.
  */
 export const AttributeFlag = { MANDATORY: 1, OUT: 2, FILLED: 4, INDIRECT: 8, CHAINED: 16 } as const
 

@@ -10,8 +10,8 @@ import { ClassId } from './ids.ts'
 export const Xrcd = objectClass('xrcd', ClassId.xrcd, {
   methods: {
     /**
-     * Fails with EAGAIN if the file has no domain and CREAT is not set, with EINVAL if it has one and EXCL is set, with
-     * EBADF if the descriptor is invalid.
+     * Fails with EAGAIN if the domain does not exist and CREAT is not set (without a file it never exists), with EINVAL
+     * if it exists and EXCL is set, with EBADF if the descriptor is invalid.
      */
     create: method(CREATE, {
       in: {

@@ -1,7 +1,7 @@
 /*
  * The drivers, by name. drivers/known.ts creates their devices. The default name of a device begins with its driver's
- * name, because libibverbs chooses a provider by the name in sysfs: it has one for `rxe…`, and ignores the others,
- * which have no verbs.
+ * name, because libibverbs chooses a provider by that name if it has no netlink: it has one for `rxe…`, and ignores the
+ * others, which have no verbs.
  */
 export const Drivers = {
   /** `hasNetwork`: whether the driver's devices have a port and an address. */

@@ -4,8 +4,8 @@
  *
  * In the object dialect these are attributes with ids from 0x8000. In Linux's dialects they are the driver's bytes of
  * the response, the structs of rdma_user_rxe.h (rxe_create_cq_resp and so on); `RxeLayouts` maps these bytes to the
- * attributes. A method in `RxeLayouts` that is called with a shorter buffer for these bytes is refused with EINVAL, as
- * in Linux's driver.
+ * attributes. As in Linux's driver, a method in `RxeLayouts` is refused with EINVAL if the caller's buffer for these
+ * bytes is too short (`DriverLayout.minBytes`).
  */
 
 import { MAX_AHS } from '../classes/pd.ts'

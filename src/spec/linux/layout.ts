@@ -2,9 +2,9 @@
  * The language in which write.ts, ioctl.ts and ucma.ts describe Linux's structs: which bytes of a struct are which
  * attribute of a method (docs/decisions/one-table-per-fact.md). Little-endian.
  *
- * A layout is a list of cells. Bytes that no cell covers are padding, a pointer, or a field that the kernel does not
- * read. Decoding a request keeps these bytes as `legacy` (`CommonAttribute.LEGACY`); encoding writes them back, or
- * zeros if there are none.
+ * A layout is a list of cells. Bytes that neither a cell nor another property of the layout or command describes are
+ * padding, a pointer, or a field that the kernel does not read. Decoding a request of write.ts or ioctl.ts keeps these
+ * bytes as `legacy` (`CommonAttribute.LEGACY`); encoding writes them back, or zeros if there are none.
  */
 import type { ErrnoName } from '../errno.ts'
 import type { LinkName } from '../links.ts'
@@ -39,7 +39,9 @@ export interface Cell {
   readonly fallback?: number
   /** The attribute's bit in the attribute mask (1 << n), if it is not 1 << (id - 1). */
   readonly maskBit?: number
-  /** Only for devices of this link (spec/links.ts); without a link, RoCE's. */
+  /**
+   * Only for devices of this link (spec/links.ts); absent: for all. A device whose link is not known counts as RoCE.
+   */
   readonly link?: LinkName
   /** Several cells with this flag have the same offset: a handle, whose class decides which attribute it is. */
   readonly byClass?: true

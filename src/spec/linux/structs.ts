@@ -120,7 +120,7 @@ export const typeTables = [
 
 /**
  * Linux objects whose handles INFO_HANDLES can list, with their classes; with none the list is empty. Another object is
- * refused with EINVAL.
+ * refused with ENOENT, and so is one whose classes the device lacks.
  */
 export const LinuxObjectClasses: Readonly<Record<number, readonly string[]>> = {
   [LinuxObject.DEVICE]: [],

@@ -53,7 +53,10 @@ export interface WriteCommand {
   readonly classes: readonly string[]
   readonly method: string
   readonly in: Layout
-  /** Minimum bytes of the request; a longer one must end in zeros. */
+  /**
+   * Minimum bytes of the request, the driver's not counted. Bytes behind the struct must be 0, unless they are its
+   * `tail`.
+   */
   readonly minRequestBytes: number
   /** Undefined: the command has no response, and the request no pointer to a response. */
   readonly out?: Layout

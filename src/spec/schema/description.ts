@@ -1,9 +1,9 @@
 /*
  * Class declarations ⇄ the rows that method `query` of class `interface` returns (R13, R47).
  *
- * `describe` flattens classes into rows, each type, field list and enumeration once. `declare` turns rows into
- * declarations, so that codecs, tracer and reference pages work from a device's description as from the built-in
- * tables. Rows are untrusted: `declare` checks every index and refuses the description at the first bad one.
+ * `describe` flattens classes into rows, each type and enumeration once. `declare` turns rows into declarations, so
+ * that codecs, tracer and reference pages work from a device's description as from the built-in tables. Rows are
+ * untrusted: `declare` checks every index and refuses the description at the first bad one.
  */
 
 import {
@@ -198,7 +198,7 @@ const valueName = (values: Readonly<Record<string, number>>, number: number, nou
   Object.keys(values).find(name => values[name] === number) ?? refuse(`${noun} ${number} is unknown`)
 
 const NAME = /^[A-Za-z]\w*$/
-/** Maximum bytes of a type, and maximum fields including those of nested records; every class has far fewer. */
+/** Maximum bytes of a type, and maximum fields including those of nested records; our own types have far fewer. */
 const MAX_BYTES = 1 << 20
 const MAX_FIELDS = 4096
 

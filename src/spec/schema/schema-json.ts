@@ -181,7 +181,7 @@ const flagAt = (path: string, value: unknown): boolean =>
 const capabilityAt = (path: string, value: unknown): Capability =>
   value === 'NET_RAW' ? value : refuse(path, 'is not a known capability; NET_RAW is the only one')
 
-/** The classes of a schema. Throws CallError EINVAL with a message that begins with the path of the first fault. */
+/** The classes of a schema. Throws CallError EINVAL with a message that has the path of the first fault. */
 export const classesOf = (schema: unknown): ObjectClass[] => {
   const document = objectAt('the document', schema)
   if (document.format !== SCHEMA_FORMAT)

@@ -64,7 +64,7 @@ type TypeOf<K, R> = K extends Kind<infer T> ? ([NonNullable<T>] extends [Referen
 // ---- attributes ----
 
 export interface Attribute<T = unknown, Optional extends boolean = boolean> {
-  /** 1 … 0x7fff for core, from 0x8000 for a driver. Unique per direction of a method. */
+  /** 1 … 0x7fff for core, from 0x8000 for a driver. Unique in its method, inputs and outputs together. */
   readonly id: number
   readonly type: Kind<T>
   readonly optional: Optional
@@ -132,7 +132,7 @@ export const record = <const F extends Fields>(id: number, fields: F): Required<
   type: { kind: 'record', fields },
   optional: false,
 })
-/** 0 to `max` records; in the object dialect an indirect attribute. */
+/** 0 to `max` records. */
 export const list = <const F extends Fields>(id: number, fields: F, max: number): Required<RecordOf<F>[]> => ({
   id,
   type: { kind: 'list', fields, max },
@@ -328,7 +328,7 @@ const checkFields = (path: string, fields: Fields): void => {
 
 /**
  * Checks a set of classes as a whole: unique class ids, method numbers and attribute ids, valid references, no
- * overlapping record fields. Throws an Error with the path of the first fault; called once at load and by a test.
+ * overlapping record fields. Throws an Error with the path of the first fault.
  */
 export const checkClasses = (classes: readonly ObjectClass[]): void => {
   const names = new Set(classes.map(c => c.name))

@@ -95,12 +95,12 @@ export const CmId = objectClass('cm_id', ClassId.cm_id, {
       in: {
         destination: bytes(1, ADDRESS_BYTES),
         source: optional(bytes(2, ADDRESS_BYTES)),
-        /** Milliseconds. */
+        /** Milliseconds; ignored, because addresses are resolved at once. */
         timeout: optional(u32(3)),
       },
       out: {},
     }),
-    /** Raises ROUTE_RESOLVED or ROUTE_ERROR. `timeout` in milliseconds. */
+    /** Raises ROUTE_RESOLVED. `timeout` in milliseconds is ignored, because routes are resolved at once. */
     resolveRoute: method(calls.resolveRoute, { in: { timeout: optional(u32(1)) }, out: {} }),
     /**
      * Sends a connection request. Raises REJECTED if the peer rejects it, and UNREACHABLE if the peer does not answer.
@@ -108,9 +108,9 @@ export const CmId = objectClass('cm_id', ClassId.cm_id, {
      * caller confirms by `accept` without parameters.
      *
      * `qp`: the handle of a queue pair of the same device, which this call connects completely (R17): it resolves the
-     * address and route of `destination`, moves the queue pair to INIT, and to RTS when the peer accepts; then
-     * ESTABLISHED is raised. Until the connection ends, the program may move the queue pair only to ERR; the end of the
-     * connection moves it to ERR too.
+     * address and route of `destination`, if that is given, moves the queue pair to INIT, and to RTS when the peer
+     * accepts; then ESTABLISHED is raised. Until the connection ends, the program may move the queue pair only to ERR;
+     * the end of the connection moves it to ERR too.
      */
     connect: method(calls.connect, {
       in: {
@@ -123,7 +123,8 @@ export const CmId = objectClass('cm_id', ClassId.cm_id, {
     }),
     /**
      * Each connection request of a peer raises CONNECT_REQUEST with a new identifier. The new identifier has no events
-     * until it is accepted; if its peer has disconnected before that, `accept` fails.
+     * until it is accepted, unless it is attached to an event queue; if its peer has disconnected before that, `accept`
+     * fails.
      */
     listen: method(calls.listen, { in: { backlog: optional(u32(1)) }, out: {} }),
     /**
@@ -161,7 +162,7 @@ export const CmId = objectClass('cm_id', ClassId.cm_id, {
 export const CmMulticast = objectClass('cm_multicast', ClassId.cm_multicast, {
   global: true,
   methods: {
-    /** Joins a group. The identifier's channel receives MULTICAST_JOIN with the group's address, or MULTICAST_ERROR. */
+    /** Joins a group. The identifier's channel receives MULTICAST_JOIN with the group's address. */
     create: method(CREATE, {
       in: {
         id: u32(1),

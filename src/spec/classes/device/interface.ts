@@ -124,8 +124,9 @@ export const Interface = objectClass('interface', ClassId.interface, {
     /**
      * Runs the calls of a chain in order, up to the first that fails (R16; layout: uapi/object/chain.ts). UNDO: if a
      * call fails, the objects that the chain created are destroyed; the chain may then contain only calls that create
-     * objects or change nothing. `results`: the entries with the replies in place of the requests; `done`: the number
-     * of successful entries. If an entry failed, `error` (errno) and `reason` are its error.
+     * objects or change nothing, and calls on objects that the chain creates. `results`: the entries with the replies
+     * in place of the requests; `done`: the number of successful entries. If an entry failed, `error` (errno) and
+     * `reason` are its error.
      */
     chain: method(CHAIN, {
       in: { entries: blob(1, CHAIN_BYTES), onError: enumOf(2, ChainErrors, 1) },

@@ -1,7 +1,7 @@
 /*
  * Class `async_fd`: a descriptor that receives the asynchronous events of a context's objects, ports and device (R32,
  * R37, R39). read(2) returns records of 16 bytes {u64 element, u32 type, u32 0}; `getEvent` returns one event.
- * `element` is an object's user handle, a port's number, or 0.
+ * `element` is an object's user handle, a port's number, a device's index (DEVICE_ADDED, DEVICE_REMOVED), or 0.
  */
 import { AsyncEventType } from '../../enums.ts'
 import { CREATE_FD, enumOf, method, objectClass, QUERY, u8, u32, u64 } from '../../schema/schema.ts'

@@ -1,7 +1,7 @@
 /*
  * Class `comp_channel`: a descriptor that receives the completion events of any number of CQs (R35, R37). read(2)
- * returns records of 8 bytes, the CQ's user handle; `getEvent` returns one event. Closing the descriptor destroys the
- * channel.
+ * returns records of 8 bytes, the CQ's user handle; `getEvent` returns one event. The channel is destroyed once its
+ * descriptor is closed and no CQ uses it.
  */
 import { at, CREATE_FD, list, method, objectClass, QUERY, u32, u64 } from '../../schema/schema.ts'
 import { CallNumber, ClassId } from '../ids.ts'

@@ -1,7 +1,7 @@
 /*
- * Class `event_queue`: a descriptor that receives the events of objects of any kind: device, ports, CQs, QPs, SRQs and
- * connection identifiers (R37, R38). Completion channels and async fds are special cases: objects of one kind are
- * attached to them at creation.
+ * Class `event_queue`: a descriptor that receives the events of device, ports, CQs, QPs, SRQs, work queues and
+ * connection identifiers (R37, R38). Unlike the channel or async fd of an object, which its creation names, the queue
+ * is chosen by `attach`.
  *
  * Events of an attached object go to the queue instead of its channel or async fd, until the object is detached or
  * destroyed; detaching and destroying also withdraw its unread events. A CQ must be armed as usual. For a connection
@@ -30,7 +30,7 @@ import {
 import { CallNumber, ClassId } from '../ids.ts'
 import { QP_CLASSES } from '../qp/qp.ts'
 
-/** Classes of objects that have events. */
+/** Classes of objects that can be attached. */
 export const EVENT_SOURCES = ['cq', 'srq', 'xrc_srq', 'tm_srq', 'wq', 'cm_id', ...QP_CLASSES] as const
 export type EventSource = (typeof EVENT_SOURCES)[number]
 
