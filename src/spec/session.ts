@@ -12,8 +12,8 @@
  *   access can attach a memory file (`PassedFile`); addresses in its calls are then offsets in that file. Other clients
  *   can attach a userfaultfd (HelloWants.UNMAPPING).
  * - OPEN opens a device node. The reply carries the context's memory file, which is the descriptor that the program
- *   gets and has the rings at their mmap offsets, and the context's doorbell socket. The context exists until every
- *   copy of every doorbell socket is closed. SYSTEM_NODE is the system-wide device, which lists the devices (R13).
+ *   gets and has the rings at their mmap offsets, and the context's doorbell socket. The context exists while a
+ *   program has one of its doorbell sockets or its memory file. SYSTEM_NODE is the system-wide device, which lists the devices (R13).
  *   CM_NODE and the nodes from UMAD_NODES on have no context: the reply carries only the socket of a channel, which is
  *   the program's descriptor; calls on it are forwarded with context 0.
  * - ATTACH makes a context known to another session: after fork, or for a passed or inherited descriptor. The daemon
@@ -33,7 +33,7 @@
  *   files are up to date, or has an errno if they cannot be updated. The request has the header only.
  * - WRITTEN asks which ranges of the program's memory the daemon has written since the last WRITTEN, and which regions
  *   peers may write at any time. `ret` of the reply is the number of `range`s that follow, at most
- *   SessionLimits.ranges. The request has the header only. Used under valgrind (shim/check/valgrind.c).
+ *   SessionLimits.ranges; the next WRITTEN gets the rest. The request has the header only. Used under valgrind (shim/check/valgrind.c).
  * - The next four are for `userdma check`. STACK gives a stack of the program an id, by which later headers and posts
  *   refer to it. Frames are lines, innermost first: `FILE+0xOFFSET SYMBOL`; the offset is that in the file, without
  *   relocation. A client records stacks if its environment has `SessionEnv.stacks`.

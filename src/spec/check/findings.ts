@@ -92,21 +92,21 @@ const table = {
   'no-peer-qp': {
     severity: 'error',
     title: 'the peer has no queue pair of that number',
-    why: 'Packets to an unknown queue pair are dropped without an answer (IBA 9.6.1), so the retries of the sender run out.',
+    why: 'Packets to an unknown queue pair are dropped without an answer (IBA 9.6.1): the retries of a connection run out, and datagrams are lost.',
     advice: 'check dest_qp_num and that the peer keeps its queue pair until the last acknowledgement',
     statuses: ['RETRY_EXC_ERR'],
   },
   'peer-not-ready': {
     severity: 'error',
     title: 'requests were sent to the peer while it was in RESET or INIT',
-    why: 'A queue pair in RESET or INIT drops all packets (IBA 10.3.1), so the retries of the sender run out.',
+    why: 'A queue pair in RESET or INIT drops all packets (IBA 10.3.1): the retries of a connection run out, and datagrams are lost.',
     advice: 'exchange a message outside the connection after both ends are in RTR, before the first request',
     statuses: ['RETRY_EXC_ERR'],
   },
   'peer-in-error': {
     severity: 'error',
     title: 'the peer is in an error state',
-    why: 'A queue pair in ERR does not answer (IBA 10.3.1), so the retries of the sender run out.',
+    why: 'A queue pair in ERR drops all packets (IBA 10.3.1): the retries of a connection run out, and datagrams are lost.',
     advice: "look for the first failure of the peer's queue pair; this one follows from it",
     statuses: ['RETRY_EXC_ERR'],
   },
@@ -214,7 +214,7 @@ const table = {
   },
   'unknown-rkey': {
     severity: 'error',
-    title: 'the rkey never existed',
+    title: 'no memory has this rkey',
     why: 'An rkey is the number that the registration returned. The lkey of another region, the rkey in the wrong byte order or a truncated rkey is another number.',
     advice:
       'send rkey, not lkey, as 32 bits in the byte order that both ends agreed on; a region without remote rights has rkey 0',
@@ -305,7 +305,7 @@ const table = {
   },
   'unknown-lkey': {
     severity: 'error',
-    title: 'the lkey never existed',
+    title: 'no region has this lkey',
     why: 'An lkey is the number that the registration returned; a scatter/gather element that is not filled in has lkey 0.',
     advice: "set lkey of each scatter/gather element to the region's lkey",
     causes: ['LKEY_UNKNOWN', 'LKEY_REFUSED', 'LKEY_WINDOW'],
@@ -480,7 +480,7 @@ const table = {
   'completions-unpolled': {
     severity: 'note',
     title: 'a CQ was destroyed with completions that the program never polled',
-    why: 'Only the completion says whether a request succeeded, and when its buffer may be used again. It is a warning if one of the completions has an error status.',
+    why: 'Only the completion says whether a request succeeded, and when its buffer may be used again. It is a warning if one of the completions has an error status other than WR_FLUSH_ERR.',
     advice: 'poll all completions before the CQ is destroyed; flushed requests need not be polled',
   },
 
@@ -527,7 +527,7 @@ const table = {
   'refused-call': {
     severity: 'warning',
     title: 'a call was refused for its arguments',
-    why: 'The call returns EINVAL; the finding has the reason.',
+    why: 'The call returns an error and has no effect; the finding has the reason, if it is known.',
     advice: 'check the result of every call',
   },
   'post-wrong-state': {

@@ -1,7 +1,7 @@
 /*
  * Linux's encoding of a flow steering rule (ib_uverbs_flow_attr of CREATE_FLOW, ib_user_verbs.h): a sequence of specs,
  * each {u32 type, u16 size, u16 reserved}. The spec of a header is followed by two filters, the values and the masks of
- * its fields; the spec of an action by a u32 and padding.
+ * its fields; the spec of an action, except ACTION_DROP, by a u32 and padding.
  *
  * The size of a spec tells the length of its filters: programs built with older headers have shorter ones, with newer
  * headers longer ones. Little-endian, except the filters, which are in the packet's byte order.
@@ -39,7 +39,7 @@ export const FlowAction = { FIRST: 0x1000, HANDLE: 0x1002, COUNT: 0x1003 } as co
 
 /** Bytes of the header of a spec. */
 export const FLOW_SPEC_HEADER_BYTES = 8
-/** Bytes of the spec of an action: header, u32, padding. */
+/** Bytes of the spec of an action other than ACTION_DROP: header, u32, padding. */
 export const FLOW_ACTION_BYTES = 16
 /** The specs of a rule with n specs have at most n times this many bytes. */
 export const MAX_FLOW_SPEC_BYTES = 88

@@ -41,7 +41,10 @@ export const UmadIoctl = {
   REGISTER_AGENT2: ioc(3, 4, RegisterAgent2.bytes),
 } as const
 
-/** struct ib_user_mad_hdr; before ENABLE_PKEY a file's headers have only the first `bytesWithoutPkey` bytes. */
+/**
+ * struct ib_user_mad_hdr. A file's headers have only the first `bytesWithoutPkey` bytes until ENABLE_PKEY, or until
+ * REGISTER_AGENT2 has created the file's first agent.
+ */
 export const UmadHeader = {
   bytes: 64,
   bytesWithoutPkey: 56,
@@ -66,11 +69,12 @@ export const UmadHeader = {
 /** Every call on a umad file and its method, for docs/reference. */
 export const umadCalls: readonly { readonly call: string; readonly method?: string; readonly remark: string }[] = [
   { call: 'open(2) of umadN', method: 'mad_channel.create', remark: "EACCES for other users than the daemon's" },
-  { call: 'IB_USER_MAD_REGISTER_AGENT', method: 'mad_agent.create', remark: 'headers continue to have no P_Key index' },
+  { call: 'IB_USER_MAD_REGISTER_AGENT', method: 'mad_agent.create', remark: 'does not add a P_Key index to headers' },
   {
     call: 'IB_USER_MAD_REGISTER_AGENT2',
     method: 'mad_agent.create',
-    remark: 'unknown flags: EINVAL, and the known flags are returned',
+    remark:
+      'if it creates the first agent: headers have a P_Key index; unknown flags: EINVAL, and the known flags are returned',
   },
   { call: 'IB_USER_MAD_UNREGISTER_AGENT', method: 'mad_agent.destroy', remark: '' },
   { call: 'IB_USER_MAD_ENABLE_PKEY', remark: 'headers have a P_Key index; EINVAL after the first agent' },
