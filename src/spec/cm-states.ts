@@ -70,6 +70,7 @@ export interface CmStateRules {
   }
 }
 
+/** For the reason STALE_CONN a REJ leads to TIMEWAIT in every state that accepts one (cm/receive.ts). */
 const rejectedToIdle = { nextState: 'IDLE', event: 'REJ_RECEIVED' } as const
 const rejectedToTimewait = { nextState: 'TIMEWAIT', event: 'REJ_RECEIVED' } as const
 const disconnected = { nextState: 'DREQ_RCVD', event: 'DREQ_RECEIVED' } as const

@@ -38,7 +38,7 @@ export interface WorkRequest {
   readonly id: number
   /** When the device saw the request first, in µs. */
   readonly time: number
-  /** `CoreObject.id` of the queue pair or shared receive queue; it is also `ObjectName.id`. */
+  /** `CoreObject.id` of the queue pair or shared receive queue, by which the checker knows it (`ObjectName.id`). */
   readonly owner: number
   /** PostQueue (spec/session.ts): SEND, RECEIVE or SHARED. */
   readonly queue: number

@@ -3,10 +3,10 @@
  * own CQs; `xrc_srq` (annex A14), which belongs to an XRC domain, has a CQ, and is named in packets by its number;
  * `tm_srq`, which matches tags (Linux: IBV_SRQT_TM). No driver here has `tm_srq`: EOPNOTSUPP.
  *
- * `maxWr` requests a minimum number of receive requests. `limit` arms the SRQ: once fewer receive requests are posted
- * than `limit`, the SRQ raises SRQ_LIMIT_REACHED and resets the limit to 0; 0 disarms. The ids of the attributes of
- * `modify` follow Linux's attribute mask (id = 1 + bit number). Destroying an SRQ with queue pairs is refused with
- * EBUSY.
+ * `maxWr` requests a minimum number of receive requests. `limit` of `modify` arms the SRQ: once fewer receive requests
+ * are posted than `limit`, the SRQ raises SRQ_LIMIT_REACHED and resets the limit to 0; 0 disarms. `create` ignores its
+ * `limit` (ibv_create_srq(3)). The ids of the attributes of `modify` follow Linux's attribute mask (id = 1 + bit
+ * number). Destroying an SRQ with queue pairs is refused with EBUSY.
  */
 import { TmFlags } from '../enums.ts'
 import {

@@ -47,7 +47,10 @@ export interface Cell {
   readonly byClass?: true
 }
 
-/** The packed specs behind a struct (flow.ts), with the offsets in the struct of their bytes (u16) and number (u8). */
+/**
+ * The packed specs behind a struct (flow.ts). At `sizeAt` in the struct are their bytes (u16), at `countAt` their
+ * number (u8).
+ */
 export interface PackedSpecs {
   readonly sizeAt: number
   readonly countAt: number
