@@ -21,8 +21,8 @@ const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_ATOMIC, MW_BIND } = AccessFlags.values
 
 /** The first address of a row, and the address after its last. */
 const boundsOf = (table: MemoryTable, row: number) => {
-  const regionStart = joinWords(table.iovaHi[row], table.iovaLo[row])
-  return { regionStart, regionEnd: regionStart + BigInt(table.length[row]) }
+  const regionStart = joinWords(table.iovaHi[row]!, table.iovaLo[row]!)
+  return { regionStart, regionEnd: regionStart + BigInt(table.length[row]!) }
 }
 
 const isWindow = (table: MemoryTable, row: number): boolean => table.kind[row] !== KeyKind.REGION
@@ -37,7 +37,7 @@ const explainUnknown = (table: MemoryTable, key: number, isRemote: boolean): Cau
     return isRemote ? createCause('RKEY_DEREGISTERED', args) : createCause('LKEY_DEREGISTERED', args)
   }
   const row = rowAt(table, key >>> 8)
-  if (isRemote && row >= 0 && isWindow(table, row)) return createCause('RKEY_OLD', { key, currentKey: table.key[row] })
+  if (isRemote && row >= 0 && isWindow(table, row)) return createCause('RKEY_OLD', { key, currentKey: table.key[row]! })
   return createCause(isRemote ? 'RKEY_UNKNOWN' : 'LKEY_UNKNOWN', { key })
 }
 
@@ -59,11 +59,11 @@ export const explainKey = (
   if (table.pd[row] !== pd) return createCause(isRemote ? 'RKEY_OTHER_PD' : 'LKEY_OTHER_PD', { key: unsignedKey })
   if (isWindow(table, row)) {
     if (!isRemote) return createCause('LKEY_WINDOW', { key: unsignedKey })
-    if (table.windowRegion[row] < 0) return createCause('WINDOW_UNBOUND', { key: unsignedKey })
+    if (table.windowRegion[row]! < 0) return createCause('WINDOW_UNBOUND', { key: unsignedKey })
     if (table.kind[row] === KeyKind.WINDOW_2 && table.qp[row] !== qp)
-      return createCause('WINDOW_OTHER_QP', { key: unsignedKey, qpn: table.qp[row] })
+      return createCause('WINDOW_OTHER_QP', { key: unsignedKey, qpn: table.qp[row]! })
   }
-  const missing = access & ~table.access[row]
+  const missing = access & ~table.access[row]!
   if (missing !== 0)
     return createCause(isRemote ? 'RKEY_NO_RIGHT' : 'LKEY_NO_RIGHT', { key: unsignedKey, right: missing })
   const accessStart = joinWords(hi, lo)
@@ -82,13 +82,13 @@ export const explainBind = (table: MemoryTable, pd: number, bind: Bind): Cause =
   const isType1 = table.kind[row] === KeyKind.WINDOW_1
   const forbidden = bind.access & ~LOCAL_WRITE & ~windowRights(isType1)
   if (forbidden !== 0) return createCause('BIND_RIGHTS', { right: forbidden })
-  if (!isType1 && table.windowRegion[row] >= 0) return createCause('BIND_BOUND', { key })
+  if (!isType1 && table.windowRegion[row]! >= 0) return createCause('BIND_BOUND', { key })
   const length = (bind.lengthHi >>> 0) * TWO_32 + (bind.lengthLo >>> 0)
   if (length === 0) return createCause('BIND_LENGTH', {})
   const region = findKey(table, lkey)
   if (region < 0 || isWindow(table, region) || table.pd[region] !== pd) return createCause('BIND_REGION', { key: lkey })
   const required = MW_BIND | ((bind.access & (REMOTE_WRITE | REMOTE_ATOMIC)) !== 0 ? LOCAL_WRITE : 0)
-  const missing = required & ~table.access[region]
+  const missing = required & ~table.access[region]!
   if (missing !== 0) return createCause('BIND_NO_RIGHT', { key: lkey, right: missing })
   const accessStart = joinWords(bind.hi, bind.lo)
   const accessEnd = accessStart + BigInt(length)

@@ -45,7 +45,8 @@ let arena: Arena | undefined
 export const lockLimit = (pid: number): number => {
   arena ??= mapArena(16)
   if (sys().prlimit(pid, RLIMIT_MEMLOCK, 0, arena.address) !== 0) return Number.POSITIVE_INFINITY
-  const [low, high] = arena.u32
+  const low = arena.u32[0]!
+  const high = arena.u32[1]!
   return high === 0xffff_ffff ? Number.POSITIVE_INFINITY : high * 2 ** 32 + low
 }
 

@@ -7,5 +7,5 @@ let remaining = 0
 /** A random integer from 0 to 2^32 - 1. */
 export const secureRandom = (): number => {
   if (remaining === 0) remaining = crypto.getRandomValues(pool).length
-  return pool[--remaining]
+  return pool[--remaining]!
 }

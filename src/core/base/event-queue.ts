@@ -32,7 +32,7 @@ export const compChannelClass = driverClass(CompChannel, {
     return { cqs, unread: unreadOf(object) }
   },
   getEvent(call, object) {
-    const [event] = readEventsFor(call, object as FdObject)
+    const event = readEventsFor(call, object as FdObject)[0]!
     return { userHandle: viewOf(event).getBigUint64(0, true) }
   },
 })
@@ -45,7 +45,7 @@ export const asyncFdClass = driverClass(AsyncFd, {
   },
   query: ({ context }, object) => ({ unread: unreadOf(object), isDefault: context.asyncFd === object ? 1 : 0 }),
   getEvent(call, object) {
-    const [event] = readEventsFor(call, object as FdObject)
+    const event = readEventsFor(call, object as FdObject)[0]!
     return { element: viewOf(event).getBigUint64(0, true), type: event.type }
   },
 })
@@ -67,7 +67,7 @@ const sourceOf = (call: CallContext, args: SourceArguments): CoreObject | number
     )
   if (args.device !== undefined) return 0
   const { port } = args
-  if (port === undefined) return args[named[0]] as CoreObject
+  if (port === undefined) return args[named[0]!] as CoreObject
   const { ports, name } = call.device
   if (port > ports.length)
     throw new CallError('EINVAL', `${method}: attribute port: ${port}: device ${name} has ports 1 to ${ports.length}`)

@@ -130,21 +130,21 @@ const registerRange = (
       )
 
 const requireNoWindows = (method: string, table: MemoryTable, row: number): void => {
-  const windows = table.boundWindows[row]
+  const windows = table.boundWindows[row]!
   if (windows > 0)
     throw new CallError('EBUSY', `mr.${method}: ${windows} memory windows are bound to it: unbind them first`)
 }
 
 const rangeOf = (table: MemoryTable, row: number, iova: bigint): Range => ({
-  start: (BigInt(table.startHi[row]) << 32n) | BigInt(table.startLo[row]),
-  length: BigInt(table.length[row]),
+  start: (BigInt(table.startHi[row]!) << 32n) | BigInt(table.startLo[row]!),
+  length: BigInt(table.length[row]!),
   iova,
 })
 
 /** The two keys of a row. */
 export const keysOf = (table: MemoryTable, row: number): { lkey: number; rkey: number } => {
-  const lkey = table.key[row]
-  return { lkey, rkey: table.access[row] & REMOTE_RIGHTS ? lkey : 0 }
+  const lkey = table.key[row]!
+  return { lkey, rkey: table.access[row]! & REMOTE_RIGHTS ? lkey : 0 }
 }
 
 /** Length of an implicit region, which starts at 0: beyond all addresses of a process, and exact as a Number. */
@@ -248,14 +248,14 @@ export const mrClass = driverClass<typeof Mr, MrState>(Mr, {
     if (translation === undefined && pd === undefined && access === undefined)
       refuse('modify', 'translation, pd or access is required')
     requireNoWindows('modify', table, row)
-    const rights = access ?? table.access[row]
+    const rights = access ?? table.access[row]!
     const range = translation ?? rangeOf(table, row, object.state.iova)
-    const memory = translation ? caller.memory : (table.spaces[table.space[row]] as AddressSpace)
+    const memory = translation ? caller.memory : (table.spaces[table.space[row]!] as AddressSpace)
     checkOffsets('modify', range)
     checkAccess('modify', device, rights)
     const isImplicit = special?.kind === IMPLICIT
     if (!isImplicit) checkRange('modify', range)
-    const oldRights = table.access[row]
+    const oldRights = table.access[row]!
     // A region that is not on demand any more is as a new one: its pages may be gone, and are registered from now on.
     const endsOnDemand = (oldRights & ~rights & ON_DEMAND) !== 0
     // Other unchanged pages were checked at registration, perhaps by a program that has ended and whose child still
@@ -274,15 +274,15 @@ export const mrClass = driverClass<typeof Mr, MrState>(Mr, {
     object.state = { row, iova: range.iova, ...(special && { special }), ...(unregister && { unregister }) }
     if (pd !== undefined) {
       addParent(object, pd)
-      dropParent(object, object.parents[0])
+      dropParent(object, object.parents[0]!)
       table.pd[row] = pd.id
     }
     return keysOf(table, row)
   },
 
   query({ device: { memory } }, { state: { row, special } }) {
-    const iova = (BigInt(memory.iovaHi[row]) << 32n) | BigInt(memory.iovaLo[row])
-    return { ...keysOf(memory, row), length: BigInt(memory.length[row]), iova, kind: special?.kind ?? MEMORY }
+    const iova = (BigInt(memory.iovaHi[row]!) << 32n) | BigInt(memory.iovaLo[row]!)
+    return { ...keysOf(memory, row), length: BigInt(memory.length[row]!), iova, kind: special?.kind ?? MEMORY }
   },
 
   destroy({ device, why }, { state: { row, special, unregister } }) {

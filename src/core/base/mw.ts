@@ -18,18 +18,18 @@ export const mwClass = driverClass<typeof Mw, MwState>(Mw, {
     const row = addWindow(device.memory, pd.id, type)
     object.state = { row }
     context.windowCount++
-    return { rkey: device.memory.key[row] }
+    return { rkey: device.memory.key[row]! }
   },
 
   query({ device: { memory } }, { state: { row } }) {
     const { TYPE_1, TYPE_2 } = MwType.values
     return {
-      rkey: memory.key[row],
+      rkey: memory.key[row]!,
       type: memory.kind[row] === KeyKind.WINDOW_1 ? TYPE_1 : TYPE_2,
-      iova: (BigInt(memory.iovaHi[row]) << 32n) | BigInt(memory.iovaLo[row]),
-      length: BigInt(memory.length[row]),
-      access: memory.access[row],
-      qpNum: memory.qp[row],
+      iova: (BigInt(memory.iovaHi[row]!) << 32n) | BigInt(memory.iovaLo[row]!),
+      length: BigInt(memory.length[row]!),
+      access: memory.access[row]!,
+      qpNum: memory.qp[row]!,
     }
   },
 

@@ -44,10 +44,10 @@ const resolveRefs = (
   if (refs === undefined) return args
   const values = { ...args }
   for (const name in refs) {
-    const { type } = chainedMethod.method.in[name]
+    const { type } = chainedMethod.method.in[name]!
     const subject = `${chainedMethod.class.name}.${chainedMethod.name}: attribute ${name}`
     if (type.kind === 'ref' || type.kind === 'fd')
-      values[name] = createdOfClass(created, subject, type.class, refs[name]).handle
+      values[name] = createdOfClass(created, subject, type.class, refs[name]!).handle
   }
   return values
 }
@@ -67,15 +67,15 @@ export const runTypedChain = (
   const created: (CoreObject | undefined)[] = []
   const additional: CoreObject[] = []
   let pending: Promise<Result> | undefined
-  for (let i = 0; i < calls.length; i++) checkUndoable(i, calls[i].chainedMethod, calls[i].object < 0)
+  for (let i = 0; i < calls.length; i++) checkUndoable(i, calls[i]!.chainedMethod, calls[i]!.object < 0)
   try {
     for (let i = 0; i < calls.length; i++) {
-      const { chainedMethod, object } = calls[i]
+      const { chainedMethod, object } = calls[i]!
       const { class: cls, name, method } = chainedMethod
       checkEntry(i, chainedMethod, object < 0 ? -1 - object : undefined)
       const number = object < 0 ? createdByEntry(created, `${cls.name}.${name}`, -1 - object).handle : object
       const entry = methodOf(context, cls, method.call, name)
-      const result = invokeTyped(context, entry, number, resolveRefs(created, calls[i]), caller)
+      const result = invokeTyped(context, entry, number, resolveRefs(created, calls[i]!), caller)
       if (result instanceof Promise) {
         pending = result
         throw new CallError(

@@ -187,7 +187,7 @@ export const runChain = (
   /** Runs the entries from `first` on. */
   const runFrom = (first: number): ChainOutcome | Promise<ChainOutcome> => {
     for (let index = first; index < entries.length; index++) {
-      const { call: number, ref, at, message } = entries[index]
+      const { call: number, ref, at, message } = entries[index]!
       const additionalBefore = additional.length
       const endWith = (error: unknown): ChainOutcome => {
         if (!(error instanceof CallError)) throw error

@@ -112,7 +112,7 @@ const methodForLink = (link: LinkName | undefined, method: Method): Method => {
     Object.fromEntries(Object.entries(attributes).filter(([name]) => !absent.includes(name)))
   const refused = absent
     .filter(name => method.in[name] !== undefined)
-    .map(name => [name, { id: method.in[name].id, code: 'EINVAL', why: whyAbsent(link, name) }])
+    .map(name => [name, { id: method.in[name]!.id, code: 'EINVAL', why: whyAbsent(link, name) }])
   const required = new Set(
     absent
       .filter(name => method.in[name]?.optional === false)
@@ -141,7 +141,7 @@ const supportedMethod = (subject: string, unsupported: Readonly<Record<string, s
   const inputs: Record<string, Attribute> = { ...method.in }
   const refused: Record<string, RefusedArgument> = { ...method.refused }
   for (const name of names) {
-    const { id, optional } = method.in[name]
+    const { id, optional } = method.in[name]!
     if (!optional) throw new Error(`${subject}: attribute ${name} is mandatory and cannot be unsupported`)
     delete inputs[name]
     refused[name] = { id, code: 'EOPNOTSUPP', why: `attribute ${name}: ${unsupported[name]}` }
@@ -299,7 +299,7 @@ const blocksOf = (
       core: coreClass.handlers[methodName] ?? noCoreVersion,
       kind: kindOf(cls, method.call),
       references: referencesOf(method.in),
-      required: Object.keys(method.in).filter(name => !method.in[name].optional),
+      required: Object.keys(method.in).filter(name => !method.in[name]!.optional),
       shape: shapeOf(method.in),
       returned: referencesOf(method.out),
     }
@@ -351,7 +351,7 @@ const keyOf = (
   for (const name of Object.keys(driverClass.methods).sort())
     parts.push(`${name}:${identity(pool, driverClass.methods[name])}`)
   for (const name of Object.keys(driverClass.additions).sort()) {
-    const added = driverClass.additions[name]
+    const added = driverClass.additions[name]!
     parts.push(`${name}+${identity(pool, added.in)}/${identity(pool, added.out)}`)
   }
   for (const [name, why] of Object.entries(driverClass.unsupported ?? {}).sort()) parts.push(`${name}-${why}`)
@@ -396,7 +396,7 @@ export const compile = (pool: TablePool, core: ReadonlyMap<string, DriverClass>,
   }
   const tables = pairs.map(
     ({ driverClass, coreClass }, i) =>
-      pool.classes.get(keys[i])?.table ?? mergeClass(driver, driverClass, coreClass, classNames),
+      pool.classes.get(keys[i]!)?.table ?? mergeClass(driver, driverClass, coreClass, classNames),
   )
   const listed = new Set(tables.map(table => table.class.name))
   if (listed.size < tables.length) throw new Error(`driver ${driver.name}: a class is listed twice`)
@@ -405,9 +405,9 @@ export const compile = (pool: TablePool, core: ReadonlyMap<string, DriverClass>,
   checkClasses([...tables.map(table => table.class), ...others])
 
   tables.forEach((table, i) => {
-    const shared = pool.classes.get(keys[i])
+    const shared = pool.classes.get(keys[i]!)
     if (shared !== undefined) shared.uses++
-    else pool.classes.set(keys[i], { table, uses: 1 })
+    else pool.classes.set(keys[i]!, { table, uses: 1 })
   })
   const table = createTable(tables)
   pool.devices.set(deviceKey, { table, classes: keys, uses: 1 })

@@ -154,7 +154,7 @@ const resolveReference = (
 const checkPresence = (entry: Entry, args: AnyValues): void => {
   for (const name in entry.method.refused)
     if (args[name] !== undefined) {
-      const { code, why } = entry.method.refused[name]
+      const { code, why } = entry.method.refused[name]!
       throw new CallError(code, `${nameOf(entry)}: ${why}`)
     }
   for (const name of entry.required)
@@ -327,8 +327,8 @@ const resolveReferences = (context: Context, caller: Caller, entry: Entry, args:
   let count = 0
   let isSame = true
   for (let i = 0; i < references.length; i++) {
-    const { name } = references[i]
-    const object = resolveReference(context, caller, entry, references[i], args[name])
+    const { name } = references[i]!
+    const object = resolveReference(context, caller, entry, references[i]!, args[name])
     if (object === undefined) continue
     values[name] = object
     isSame = isSame && lastParents[count] === object
@@ -490,7 +490,7 @@ export const invoke = <C extends ObjectClass, K extends keyof C['methods'] & str
   caller: Caller,
 ): MaybePromise<ReturnOf<Out<C['methods'][K]>>> => {
   if (!Object.hasOwn(cls.methods, method)) throw new CallError('EOPNOTSUPP', lacksMethod(cls.name, method))
-  const entry = methodOf(context, cls, cls.methods[method].call, method)
+  const entry = methodOf(context, cls, cls.methods[method]!.call, method)
   if (typeof args !== 'object' || args === null)
     throw new CallError('EINVAL', `${nameOf(entry)}: the arguments must be an object, not ${String(args)}`)
   return invokeTyped(context, entry, object, args as AnyValues, caller) as MaybePromise<ReturnOf<Out<C['methods'][K]>>>

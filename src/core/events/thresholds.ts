@@ -35,7 +35,7 @@ export const rearmThreshold = (threshold: Threshold, count: number, period: numb
 const schedule = ({ deadlines }: Core, deadline: Deadline): void => {
   let index = deadlines.length
   // Searched from the end: most new deadlines are the latest, since periods are similar.
-  while (index > 0 && deadlines[index - 1].due > deadline.due) index--
+  while (index > 0 && deadlines[index - 1]!.due > deadline.due) index--
   deadlines.splice(index, 0, deadline)
 }
 
@@ -77,7 +77,7 @@ export const nextDue = ({ deadlines }: Core): number => deadlines[0]?.due ?? Num
 /** Calls `notify` for the queues whose event is due at `now`. Returns whether there were any. */
 export const expireDue = ({ deadlines }: Core, now: number, notify: (events: Affiliation) => void): boolean => {
   let isAnyDue = false
-  while (deadlines.length > 0 && deadlines[0].due <= now) {
+  while (deadlines.length > 0 && deadlines[0]!.due <= now) {
     const { due, events } = deadlines.shift() as Deadline
     // The event may have been raised by its count before, or the queue armed again.
     if (events.armed === Armed.NO || events.state?.threshold?.due !== due) continue

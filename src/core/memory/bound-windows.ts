@@ -20,8 +20,8 @@ const link = (next: Links, previous: Links, window: number, first: number): numb
 
 /** Removes a window from its list; returns the list's first link, which was `first`. */
 const unlink = (next: Links, previous: Links, window: number, first: number): number => {
-  const after = next[window]
-  const before = previous[window]
+  const after = next[window]!
+  const before = previous[window]!
   if (after !== 0) previous[after - 1] = before
   if (before !== 0) next[before - 1] = after
   return before === 0 ? after : first
@@ -29,12 +29,12 @@ const unlink = (next: Links, previous: Links, window: number, first: number): nu
 
 export const linkToRegion = (table: MemoryTable, window: number, region: number): void => {
   const { firstOfRegion, nextOfRegion, previousOfRegion } = table
-  firstOfRegion[region] = link(nextOfRegion, previousOfRegion, window, firstOfRegion[region])
+  firstOfRegion[region] = link(nextOfRegion, previousOfRegion, window, firstOfRegion[region]!)
 }
 
 export const unlinkFromRegion = (table: MemoryTable, window: number, region: number): void => {
   const { firstOfRegion, nextOfRegion, previousOfRegion } = table
-  firstOfRegion[region] = unlink(nextOfRegion, previousOfRegion, window, firstOfRegion[region])
+  firstOfRegion[region] = unlink(nextOfRegion, previousOfRegion, window, firstOfRegion[region]!)
 }
 
 export const linkToQp = ({ firstOfQp, nextOfQp, previousOfQp }: MemoryTable, window: number, qp: number): void => {

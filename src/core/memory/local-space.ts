@@ -48,10 +48,10 @@ export const copyBytes = (
   // The ranges may overlap: bytes that a later step overwrites are copied first.
   if (to.bytes.byteOffset + at <= from.bytes.byteOffset + start) {
     for (let i = 0; i < words; i += 4) to.view.setUint32(at + i, from.view.getUint32(start + i, true), true)
-    for (let i = words; i < size; i++) to.bytes[at + i] = from.bytes[start + i]
+    for (let i = words; i < size; i++) to.bytes[at + i] = from.bytes[start + i]!
     return
   }
-  for (let i = size - 1; i >= words; i--) to.bytes[at + i] = from.bytes[start + i]
+  for (let i = size - 1; i >= words; i--) to.bytes[at + i] = from.bytes[start + i]!
   for (let i = words - 4; i >= 0; i -= 4) to.view.setUint32(at + i, from.view.getUint32(start + i, true), true)
 }
 
@@ -66,7 +66,7 @@ export const createLocalSpace = (copier?: Copier): LocalSpace => {
     let high = areas.length
     while (low < high) {
       const middle = (low + high) >> 1
-      if (areas[middle].start <= address) low = middle + 1
+      if (areas[middle]!.start <= address) low = middle + 1
       else high = middle
     }
     return low - 1
@@ -102,7 +102,7 @@ export const createLocalSpace = (copier?: Copier): LocalSpace => {
     },
     remove(address) {
       const at = search(address)
-      if (at < 0 || areas[at].start !== address) return false
+      if (at < 0 || areas[at]!.start !== address) return false
       areas.splice(at, 1)
       lastArea = undefined
       return true

@@ -195,7 +195,7 @@ const grow = (table: MemoryTable): void => {
 /** The row of the key with this index, with any key byte; -1: none. */
 export const rowAt = (table: MemoryTable, index: number): number => {
   const page = table.pages[index >>> PAGE_BITS]
-  return page === undefined ? -1 : page[index & PAGE_MASK] - 1
+  return page === undefined ? -1 : page[index & PAGE_MASK]! - 1
 }
 
 /**
@@ -230,13 +230,13 @@ export const acquireSpace = (table: MemoryTable, space: AddressSpace): number =>
     table.spaces[index] = space
     table.spaceUses[index] = 0
   }
-  table.spaceUses[index]++
+  table.spaceUses[index]!++
   return index
 }
 
 /** A row does not use the space with this index any more; no effect for -1. */
 export const releaseSpace = (table: MemoryTable, index: number): void => {
-  if (index >= 0 && --table.spaceUses[index] === 0) table.spaces[index] = undefined
+  if (index >= 0 && --table.spaceUses[index]! === 0) table.spaces[index] = undefined
 }
 
 /** Allocates a row and its key; the caller sets all other columns. ENOMEM when all 2^24 − 1 indices are in use. */
@@ -248,13 +248,13 @@ export const allocateKeyRow = (table: MemoryTable): number => {
   const page = key >>> (8 + PAGE_BITS)
   table.pages[page] ??= new Int32Array(PAGE_SIZE)
   table.pages[page][(key >>> 8) & PAGE_MASK] = row + 1
-  table.pageUses[page]++
+  table.pageUses[page]!++
   table.liveKeys++
   table.key[row] = key
   return row
 }
 
-const recentOf = ({ recent }: MemoryTable, key: number): RecentRegion => recent[(key >>> 8) & (RECENT_REGIONS - 1)]
+const recentOf = ({ recent }: MemoryTable, key: number): RecentRegion => recent[(key >>> 8) & (RECENT_REGIONS - 1)]!
 
 /** Removes a key from the cache when its region is removed or changed. */
 const uncacheRegion = (table: MemoryTable, key: number): void => {
@@ -280,29 +280,29 @@ const recordRemovedKey = (table: MemoryTable, row: number): void => {
   const { removed } = table
   const at = removed.next
   removed.next = (at + 1) % REMOVED_KEYS
-  removed.key[at] = table.key[row]
-  removed.iovaHi[at] = table.iovaHi[row]
-  removed.iovaLo[at] = table.iovaLo[row]
-  removed.length[at] = table.kind[row] === KeyKind.REGION ? table.length[row] : WINDOW_REMOVED
+  removed.key[at] = table.key[row]!
+  removed.iovaHi[at] = table.iovaHi[row]!
+  removed.iovaLo[at] = table.iovaLo[row]!
+  removed.length[at] = table.kind[row]! === KeyKind.REGION ? table.length[row]! : WINDOW_REMOVED
 }
 
 /** The address range of a recently removed key; undefined if it is not known. `length`: see WINDOW_REMOVED. */
 export const findRemovedKey = ({ removed }: MemoryTable, key: number) => {
   const at = removed === undefined || key === 0 ? -1 : removed.key.lastIndexOf(key >>> 0)
   if (removed === undefined || at < 0) return undefined
-  return { iovaHi: removed.iovaHi[at], iovaLo: removed.iovaLo[at], length: removed.length[at] }
+  return { iovaHi: removed.iovaHi[at]!, iovaLo: removed.iovaLo[at]!, length: removed.length[at]! }
 }
 
 /** Frees the row; its key is invalid from now on. */
 export const freeKeyRow = (table: MemoryTable, row: number): void => {
-  const key = table.key[row]
+  const key = table.key[row]!
   if (key === 0) throw new Error(`memory row ${row} is removed, but is free already`)
   const page = key >>> (8 + PAGE_BITS)
   table.pages[page]![(key >>> 8) & PAGE_MASK] = 0
-  table.pageUses[page]--
+  table.pageUses[page]!--
   // The directory page of the next key is kept, since it would be allocated again immediately.
   if (table.pageUses[page] === 0 && page !== table.nextIndex >>> PAGE_BITS) table.pages[page] = undefined
-  releaseSpace(table, table.space[row])
+  releaseSpace(table, table.space[row]!)
   recordRemovedKey(table, row)
   table.key[row] = 0
   uncacheRegion(table, key)
@@ -349,8 +349,8 @@ export const relocateRegion = (
   table.iovaHi[row] = Number(iova >> 32n)
   table.iovaLo[row] = Number(iova & 0xffffffffn)
   table.length[row] = length
-  uncacheRegion(table, table.key[row])
-  const before = table.space[row]
+  uncacheRegion(table, table.key[row]!)
+  const before = table.space[row]!
   table.space[row] = acquireSpace(table, space)
   releaseSpace(table, before)
 }
@@ -375,7 +375,7 @@ const windowPermits = (table: MemoryTable, row: number, access: number, qp: numb
  */
 export const findKeyWithRights = (table: MemoryTable, pd: number, key: number, access: number, qp: number): number => {
   const row = findKey(table, key)
-  if (row < 0 || table.pd[row] !== pd || (table.access[row] & access) !== access) return -1
+  if (row < 0 || table.pd[row] !== pd || (table.access[row]! & access) !== access) return -1
   return table.kind[row] === KeyKind.REGION || windowPermits(table, row, access, qp) ? row : -1
 }
 
@@ -396,35 +396,35 @@ export const resolve = (
   const row = findKeyWithRights(table, pd, key, access, qp)
   if (row < 0) return -1
   // The offset of hi:lo in the region as a Number; inexact only where it is far beyond any length.
-  const offset = ((hi >>> 0) - table.iovaHi[row]) * TWO_32 + ((lo >>> 0) - table.iovaLo[row])
-  return offset >= 0 && offset + length <= table.length[row] ? row : -1
+  const offset = ((hi >>> 0) - table.iovaHi[row]!) * TWO_32 + ((lo >>> 0) - table.iovaLo[row]!)
+  return offset >= 0 && offset + length <= table.length[row]! ? row : -1
 }
 
 /** Low half of the address, in the region's address space, of byte hi:lo of a resolved row. */
 export const addressLo = (table: MemoryTable, row: number, lo: number): number =>
-  (lo - table.iovaLo[row] + table.startLo[row]) >>> 0
+  (lo - table.iovaLo[row]! + table.startLo[row]!) >>> 0
 
 /** High half of that address. */
 export const addressHi = (table: MemoryTable, row: number, hi: number, lo: number): number => {
-  const low = (lo >>> 0) - table.iovaLo[row] + table.startLo[row]
-  return (hi - table.iovaHi[row] + table.startHi[row] + Math.floor(low / TWO_32)) >>> 0
+  const low = (lo >>> 0) - table.iovaLo[row]! + table.startLo[row]!
+  return (hi - table.iovaHi[row]! + table.startHi[row]! + Math.floor(low / TWO_32)) >>> 0
 }
 
 /** Loads a key into the cache. False unless it belongs to a region in one buffer. */
 const cacheRegion = (table: MemoryTable, recent: RecentRegion, key: number, location: Float64Array): boolean => {
   const row = findKey(table, key)
   if (row < 0 || table.kind[row] !== KeyKind.REGION) return false
-  const length = table.length[row]
-  const buffer = table.spaces[table.space[row]]?.locate?.(table.startHi[row], table.startLo[row], length, location)
+  const length = table.length[row]!
+  const buffer = table.spaces[table.space[row]!]?.locate?.(table.startHi[row]!, table.startLo[row]!, length, location)
   if (buffer === undefined) return false
   recent.key = key
-  recent.pd = table.pd[row]
-  recent.access = table.access[row]
-  recent.iovaHi = table.iovaHi[row]
-  recent.iovaLo = table.iovaLo[row]
+  recent.pd = table.pd[row]!
+  recent.access = table.access[row]!
+  recent.iovaHi = table.iovaHi[row]!
+  recent.iovaLo = table.iovaLo[row]!
   recent.length = length
   recent.buffer = buffer
-  recent.offset = location[0]
+  recent.offset = location[0]!
   recent.size = buffer.bytes.length
   return true
 }

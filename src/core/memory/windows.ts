@@ -56,13 +56,13 @@ const clear = (table: MemoryTable, row: number): void => {
 
 /** Unbinds a window; its key stays valid. No effect on an unbound window. */
 const unbindWindow = (table: MemoryTable, row: number): void => {
-  const region = table.windowRegion[row]
+  const region = table.windowRegion[row]!
   if (region >= 0) {
-    table.boundWindows[region]--
+    table.boundWindows[region]!--
     unlinkFromRegion(table, row, region)
-    if (table.kind[row] === KeyKind.WINDOW_2) unlinkFromQp(table, row, table.qp[row])
+    if (table.kind[row] === KeyKind.WINDOW_2) unlinkFromQp(table, row, table.qp[row]!)
   }
-  releaseSpace(table, table.space[row])
+  releaseSpace(table, table.space[row]!)
   table.windowRegion[row] = -1
   table.space[row] = -1
   clear(table, row)
@@ -79,7 +79,7 @@ export const removeWindow = (table: MemoryTable, row: number): void => {
  * (core/base/mr.ts).
  */
 export const removeRegion = (table: MemoryTable, row: number): void => {
-  if (table.key[row] !== 0) while (table.firstOfRegion[row] !== 0) unbindWindow(table, table.firstOfRegion[row] - 1)
+  if (table.key[row] !== 0) while (table.firstOfRegion[row] !== 0) unbindWindow(table, table.firstOfRegion[row]! - 1)
   freeKeyRow(table, row)
 }
 
@@ -89,12 +89,12 @@ export const removeRegion = (table: MemoryTable, row: number): void => {
 export const unmapRegion = (table: MemoryTable, region: number): void => {
   unmapRow(table, region)
   // Links are row + 1.
-  for (let link = table.firstOfRegion[region]; link !== 0; link = table.nextOfRegion[link - 1])
+  for (let link = table.firstOfRegion[region]!; link !== 0; link = table.nextOfRegion[link - 1]!)
     unmapRow(table, link - 1)
 }
 
 const unmapRow = (table: MemoryTable, row: number): void => {
-  const before = table.space[row]
+  const before = table.space[row]!
   table.space[row] = acquireSpace(table, noMemory)
   releaseSpace(table, before)
 }
@@ -135,11 +135,11 @@ export const bindWindow = (table: MemoryTable, pd: number, qp: number, bind: Bin
   const isType1 = table.kind[row] === KeyKind.WINDOW_1
   if ((access & ~windowRights(isType1)) !== 0) return false
   const length = (bind.lengthHi >>> 0) * TWO_32 + (bind.lengthLo >>> 0)
-  if (isType1 ? length === 0 : table.windowRegion[row] >= 0) return isType1 && unbindAndSetKey(table, row, bind.key)
+  if (isType1 ? length === 0 : table.windowRegion[row]! >= 0) return isType1 && unbindAndSetKey(table, row, bind.key)
   if (length === 0) return false
   const region = findKey(table, bind.lkey)
   if (region < 0 || table.kind[region] !== KeyKind.REGION || table.pd[region] !== pd) return false
-  const regionAccess = table.access[region]
+  const regionAccess = table.access[region]!
   // C10-73, C10-74: the region must permit windows, and local write if the window permits remote write or atomics.
   if (
     (regionAccess & MW_BIND) === 0 ||
@@ -147,8 +147,8 @@ export const bindWindow = (table: MemoryTable, pd: number, qp: number, bind: Bin
   )
     return false
   // C10-75: the window must be inside the region.
-  const offset = ((bind.hi >>> 0) - table.iovaHi[region]) * TWO_32 + ((bind.lo >>> 0) - table.iovaLo[region])
-  if (offset < 0 || offset + length > table.length[region]) return false
+  const offset = ((bind.hi >>> 0) - table.iovaHi[region]!) * TWO_32 + ((bind.lo >>> 0) - table.iovaLo[region]!)
+  if (offset < 0 || offset + length > table.length[region]!) return false
   unbindAndSetKey(table, row, bind.key)
   const isZeroBased = (access & ZERO_BASED) !== 0
   table.access[row] = access
@@ -158,9 +158,9 @@ export const bindWindow = (table: MemoryTable, pd: number, qp: number, bind: Bin
   table.iovaLo[row] = isZeroBased ? 0 : bind.lo
   table.length[row] = length
   // Never undefined: the region uses this space.
-  table.space[row] = acquireSpace(table, table.spaces[table.space[region]]!)
+  table.space[row] = acquireSpace(table, table.spaces[table.space[region]!]!)
   table.windowRegion[row] = region
-  table.boundWindows[region]++
+  table.boundWindows[region]!++
   linkToRegion(table, row, region)
   if (!isType1) {
     table.qp[row] = qp
@@ -172,7 +172,7 @@ export const bindWindow = (table: MemoryTable, pd: number, qp: number, bind: Bin
 /** Ends the old binding, if there is one, and sets the new key byte; always true. */
 const unbindAndSetKey = (table: MemoryTable, row: number, key: number): boolean => {
   unbindWindow(table, row)
-  table.key[row] = ((table.key[row] & ~KEY_BYTE_MASK) | (key & KEY_BYTE_MASK)) >>> 0
+  table.key[row] = ((table.key[row]! & ~KEY_BYTE_MASK) | (key & KEY_BYTE_MASK)) >>> 0
   return true
 }
 
@@ -189,7 +189,7 @@ export type Invalidated = (typeof Invalidated)[keyof typeof Invalidated]
 export const invalidateWindow = (table: MemoryTable, pd: number, qp: number, key: number): Invalidated => {
   const row = findKey(table, key)
   if (row < 0 || table.kind[row] !== KeyKind.WINDOW_2 || table.pd[row] !== pd) return Invalidated.NOT_BOUND
-  if (table.windowRegion[row] < 0) return Invalidated.NOT_BOUND
+  if (table.windowRegion[row]! < 0) return Invalidated.NOT_BOUND
   if (table.qp[row] !== qp) return Invalidated.OTHER_QP
   unbindWindow(table, row)
   return Invalidated.DONE

@@ -93,7 +93,7 @@ export const createInState = (
     }
     const runSteps = (result: AnyResult, from = 0): AnyResult | Promise<AnyResult> => {
       for (let i = from; i < plan.length; i++) {
-        const { state, attributes } = plan[i]
+        const { state, attributes } = plan[i]!
         const values: HandlerValues = { state }
         for (const name of attributes) values[name] = args[name]
         const out = modify.run(modifyCall, object, values, modify.core)

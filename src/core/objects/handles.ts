@@ -20,15 +20,15 @@ const pushFree = (heap: number[], value: number): void => {
   heap.push(value)
   while (at > 0) {
     const parent = (at - 1) >> 1
-    if (heap[parent] <= value) break
-    heap[at] = heap[parent]
+    if (heap[parent]! <= value) break
+    heap[at] = heap[parent]!
     at = parent
   }
   heap[at] = value
 }
 
 const popFree = (heap: number[]): number => {
-  const lowest = heap[0]
+  const lowest = heap[0]!
   const value = heap.pop()!
   const length = heap.length
   if (length === 0) return lowest
@@ -36,9 +36,9 @@ const popFree = (heap: number[]): number => {
   for (;;) {
     let child = 2 * at + 1
     if (child >= length) break
-    if (child + 1 < length && heap[child + 1] < heap[child]) child++
-    if (heap[child] >= value) break
-    heap[at] = heap[child]
+    if (child + 1 < length && heap[child + 1]! < heap[child]!) child++
+    if (heap[child]! >= value) break
+    heap[at] = heap[child]!
     at = child
   }
   heap[at] = value

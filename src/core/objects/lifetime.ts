@@ -153,7 +153,7 @@ export const removeObject = (object: CoreObject): void => {
   object.life = Lifecycle.DESTROYED
   const { counts, limits } = context.device
   const { name } = object.class
-  counts[name]--
+  counts[name]!--
   context.account?.release(objectBytes(object.class))
   const limit = limits.get(name)
   if (limit !== undefined) limit.live--

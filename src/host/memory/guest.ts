@@ -119,8 +119,8 @@ export const createGuest = (pid: number, pidfd: number, uid: number): Guest | un
     const range = { arena: workArena(), at: 0, length: Statx.BYTES }
     if (chargeUser(timeout => mover.call(MoverCall.STAT, fd, STATX_INO, range, timeout)) < 0) return false
     const { u32 } = workArena()
-    const ino = u32[Statx.INO >> 2] + u32[(Statx.INO >> 2) + 1] * TWO_32
-    return ino === socket.ino && deviceNumber(u32[Statx.DEV_MAJOR >> 2], u32[Statx.DEV_MINOR >> 2]) === socket.dev
+    const ino = u32[Statx.INO >> 2]! + u32[(Statx.INO >> 2) + 1]! * TWO_32
+    return ino === socket.ino && deviceNumber(u32[Statx.DEV_MAJOR >> 2]!, u32[Statx.DEV_MINOR >> 2]!) === socket.dev
   }
 
   return {

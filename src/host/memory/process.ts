@@ -202,7 +202,7 @@ const moveByPid = (write: boolean, pid: number, count: number): number => {
 const moveByMem = (write: boolean, mem: number, count: number): number => {
   const { address, u32 } = workArena()
   if (mem < 0) return -EPERM
-  const at = u32[REMOTE >> 2] + u32[(REMOTE >> 2) + 1] * TWO_32
+  const at = u32[REMOTE >> 2]! + u32[(REMOTE >> 2) + 1]! * TWO_32
   if (!(at < Number.MAX_SAFE_INTEGER)) return -EFAULT
   return memResult(orErrno((write ? sys().pwritev : sys().preadv)(mem, address, count, at)))
 }

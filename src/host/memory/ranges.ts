@@ -113,10 +113,10 @@ export const mappingAt = (
   if (answer < 0) return undefined
   const { u32 } = workArena()
   return {
-    start: u32[Query.START >> 2] + u32[(Query.START >> 2) + 1] * TWO_32,
-    end: u32[Query.END >> 2] + u32[(Query.END >> 2) + 1] * TWO_32,
+    start: u32[Query.START >> 2]! + u32[(Query.START >> 2) + 1]! * TWO_32,
+    end: u32[Query.END >> 2]! + u32[(Query.END >> 2) + 1]! * TWO_32,
     device: `${u32[Query.MAJOR >> 2]}:${u32[Query.MINOR >> 2]}`,
-    isShared: (u32[Query.VMA_FLAGS >> 2] & SHARED) !== 0,
+    isShared: (u32[Query.VMA_FLAGS >> 2]! & SHARED) !== 0,
   }
 }
 
@@ -161,9 +161,9 @@ function* readRanges(file: MapsFile): Generator<undefined, readonly number[]> {
 const isPermitted = (ranges: readonly number[], start: number, end: number, rights: number): boolean => {
   let reached = start
   for (let i = 0; i < ranges.length; i += 3) {
-    const rangeEnd = ranges[i + 1]
+    const rangeEnd = ranges[i + 1]!
     if (rangeEnd <= reached) continue
-    if (ranges[i] > reached || (ranges[i + 2] & rights) !== rights) return false
+    if (ranges[i]! > reached || (ranges[i + 2]! & rights) !== rights) return false
     reached = rangeEnd
     if (reached >= end) return true
   }
@@ -232,8 +232,8 @@ export const queriedRanges = (pid: number, guest?: Guest): MappedRanges | undefi
     // At least one query: for an address beyond 2^53, far outside of user space, `end` can equal `start` after
     // rounding.
     for (let queries = 1; ; queries++) {
-      if (query(file, reached) < 0 || (u32[Query.VMA_FLAGS >> 2] & rights) !== rights) return false
-      reached = u32[Query.END >> 2] + u32[(Query.END >> 2) + 1] * TWO_32
+      if (query(file, reached) < 0 || (u32[Query.VMA_FLAGS >> 2]! & rights) !== rights) return false
+      reached = u32[Query.END >> 2]! + u32[(Query.END >> 2) + 1]! * TWO_32
       if (reached >= end) return true
       if (queries % SLICE.queries === 0) yield
     }

@@ -63,10 +63,10 @@ export const residentPages = (pid: number): ResidentPages | undefined => {
       // No entry: no process uses the address space any more; the copy will report that.
       if (sys().pread(fd, address, count * ENTRY, page * ENTRY) !== count * ENTRY) return false
       let anyBits = 0
-      for (let i = 0; i < count; i++) anyBits |= u32[2 * i + 1]
+      for (let i = 0; i < count; i++) anyBits |= u32[2 * i + 1]!
       const mayWaitBit = (anyBits & FILE) !== 0 && files.mayWait(page * PAGE, (page + count) * PAGE, now) ? FILE : 0
       for (let i = 0; i < count; i++) {
-        if ((u32[2 * i + 1] & PRESENT) === 0 || (u32[2 * i + 1] & (WRITE_PROTECTED | mayWaitBit)) !== 0) {
+        if ((u32[2 * i + 1]! & PRESENT) === 0 || (u32[2 * i + 1]! & (WRITE_PROTECTED | mayWaitBit)) !== 0) {
           areAll = false
           continue
         }
@@ -85,7 +85,7 @@ export const residentPages = (pid: number): ResidentPages | undefined => {
       const count = ((lo & ((1 << PAGE_BITS) - 1)) + length + ((1 << PAGE_BITS) - 1)) >>> PAGE_BITS
       for (let i = 0; i < count; i++) {
         const slot = (low + i) & (CACHED_PAGES - 1)
-        if (cachedPages[slot] !== base + low + i || now - checkedAt[slot] > VALID)
+        if (cachedPages[slot] !== base + low + i || now - checkedAt[slot]! > VALID)
           return query(base + low, base + low + count - 1, now)
       }
       return true

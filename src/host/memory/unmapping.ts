@@ -45,11 +45,11 @@ const put = (at: number, value: number): void => {
 }
 const get = (at: number): number => {
   const { u32 } = workArena()
-  return u32[at >> 2] + u32[(at >> 2) + 1] * TWO_32
+  return u32[at >> 2]! + u32[(at >> 2) + 1]! * TWO_32
 }
 /** Makes an ioctl whose argument is a struct of 64-bit words; whether it succeeded. */
 const tryIoctl = (fd: number, request: number, ...words: readonly number[]): boolean => {
-  for (let i = 0; i < words.length; i++) put(8 * i, words[i])
+  for (let i = 0; i < words.length; i++) put(8 * i, words[i]!)
   return sys().ioctl(fd, request, workArena().address) === 0
 }
 

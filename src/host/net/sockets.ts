@@ -96,13 +96,13 @@ const copyIn = (bytes: Uint8Array, memory: Arena): void => {
     return
   }
   const body = memory.bytes
-  for (let i = 0; i < length; i++) body[BODY + i] = bytes[i]
+  for (let i = 0; i < length; i++) body[BODY + i] = bytes[i]!
 }
 
 const copyOut = (memory: Arena, length: number, into: Uint8Array): void => {
   const body = memory.bytes
   if (length > MAX_LOOP_COPY) into.set(body.subarray(BODY, BODY + length))
-  else for (let i = 0; i < length; i++) into[i] = body[BODY + i]
+  else for (let i = 0; i < length; i++) into[i] = body[BODY + i]!
 }
 
 const requireMessage = (bytes: Uint8Array): void => {
@@ -205,7 +205,7 @@ export const connect = (path: string): number => {
 export const socketPair = (): [number, number] => {
   const { address, i32 } = workArena()
   check('socketpair', sys().socketpair(AF_UNIX, SOCK_SEQPACKET_NONBLOCK_CLOEXEC, 0, address + SCRATCH))
-  const pair: [number, number] = [i32[SCRATCH / 4], i32[SCRATCH / 4 + 1]]
+  const pair: [number, number] = [i32[SCRATCH / 4]!, i32[SCRATCH / 4 + 1]!]
   i32[SCRATCH >> 2] = 0
   sys().setsockopt(pair[0], SOL_SOCKET, SO_PASSRIGHTS, address + SCRATCH, 4)
   return pair
@@ -241,7 +241,7 @@ export const send = (fd: number, bytes: Uint8Array, fds: readonly number[] = [])
     u32[(CONTROL + 4) >> 2] = 0
     u32[(CONTROL + 8) >> 2] = SOL_SOCKET
     u32[(CONTROL + 12) >> 2] = SCM_RIGHTS
-    for (let i = 0; i < fds.length; i++) i32[((CONTROL + CMSG_DATA) >> 2) + i] = fds[i]
+    for (let i = 0; i < fds.length; i++) i32[((CONTROL + CMSG_DATA) >> 2) + i] = fds[i]!
     u32[(MSG + 40) >> 2] = CMSG_DATA + 8 * Math.ceil(fds.length / 2)
   }
   return orErrno(sys().sendmsg(fd, memory.address + MSG, SEND_FLAGS))
@@ -260,13 +260,13 @@ const NOTHING_YET: Received = Object.freeze({ length: -EAGAIN, fds: NO_FDS })
 /** The descriptors in the control data that recvmsg just filled. */
 const passedFds = (memory: Arena): readonly number[] => {
   const { u32, i32 } = memory
-  const end = CONTROL + u32[(MSG + 40) >> 2]
+  const end = CONTROL + u32[(MSG + 40) >> 2]!
   const fds: number[] = []
   for (let at = CONTROL; at + CMSG_DATA <= end; ) {
-    const length = u32[at >> 2]
+    const length = u32[at >> 2]!
     if (length < CMSG_DATA) break
     if (u32[(at + 8) >> 2] === SOL_SOCKET && u32[(at + 12) >> 2] === SCM_RIGHTS) {
-      for (let from = at + CMSG_DATA; from + 4 <= at + length; from += 4) fds.push(i32[from >> 2])
+      for (let from = at + CMSG_DATA; from + 4 <= at + length; from += 4) fds.push(i32[from >> 2]!)
     }
     at += (length + 7) & ~7
   }
@@ -287,7 +287,7 @@ export const recv = (fd: number, buffer: Uint8Array): Received => {
   if (length === -EAGAIN) return NOTHING_YET
   if (length < 0) return { length, fds: NO_FDS }
   const fds = u32[(MSG + 40) >> 2] === 0 ? NO_FDS : passedFds(memory)
-  const flags = u32[(MSG + 48) >> 2]
+  const flags = u32[(MSG + 48) >> 2]!
   if (flags & (MSG_TRUNC | MSG_CTRUNC)) {
     for (const passed of fds) sys().close(passed)
     return { length: flags & MSG_TRUNC ? -EMSGSIZE : -EMFILE, fds: NO_FDS }
@@ -310,12 +310,13 @@ export const recvGuarded = (fd: number, buffer: Uint8Array): Received => {
   if (peeked === -EAGAIN) return NOTHING_YET
   if (peeked < 0) return { length: peeked, fds: NO_FDS }
   // Without room for control data the kernel reports MSG_CTRUNC for a message with descriptors.
-  const mover = u32[(MSG + 48) >> 2] & MSG_CTRUNC ? createMover({ inheritedFds: [fd] }) : undefined
+  const mover = u32[(MSG + 48) >> 2]! & MSG_CTRUNC ? createMover({ inheritedFds: [fd] }) : undefined
   if (mover === undefined) return { length: recvSmall(fd, buffer), fds: NO_FDS }
   const body = { arena: memory, at: BODY, length: Math.min(buffer.length, MAX_MESSAGE / 2) }
   const length = mover.receive(fd, body, { arena: memory, at: CONTROL, length: 4 * (1 + MAX_FDS) }, MAX_WAIT)
   if (length > 0) copyOut(memory, length, buffer)
-  const [count, first] = memory.i32.subarray(CONTROL >> 2)
+  const count = memory.i32[CONTROL >> 2]!
+  const first = memory.i32[(CONTROL >> 2) + 1]!
   const isMemory = count === 1 && mover.call(MoverCall.SEALS, first, 0, undefined, MAX_WAIT) >= 0
   const taken = length >= 0 && isMemory ? mover.take(first) : -1
   mover.close(taken < 0)
@@ -363,7 +364,7 @@ export const peerCredentials = (fd: number): PeerCredentials => {
   const result = getOption(fd, SO_PEERCRED, 12)
   if (result < 0) throw new SystemError('getsockopt(SO_PEERCRED)', result)
   const { i32, u32 } = workArena()
-  return { pid: i32[SCRATCH >> 2], uid: u32[(SCRATCH + 4) >> 2], gid: u32[(SCRATCH + 8) >> 2] }
+  return { pid: i32[SCRATCH >> 2]!, uid: u32[(SCRATCH + 4) >> 2]!, gid: u32[(SCRATCH + 8) >> 2]! }
 }
 
 /** All groups of the other end when it connected; none where the kernel does not report them (before 4.13). */
@@ -371,7 +372,7 @@ export const peerGroups = (fd: number): readonly number[] => {
   const { address, u32 } = workArena()
   u32[SCRATCH >> 2] = MAX_MESSAGE
   const result = sys().getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, address + BODY, address + SCRATCH)
-  return result < 0 ? [] : [...u32.subarray(BODY >> 2, (BODY + u32[SCRATCH >> 2]) >> 2)]
+  return result < 0 ? [] : [...u32.subarray(BODY >> 2, (BODY + u32[SCRATCH >> 2]!) >> 2)]
 }
 
 /**
@@ -380,7 +381,7 @@ export const peerGroups = (fd: number): readonly number[] => {
  */
 export const peerPidfd = (fd: number): number => {
   const result = getOption(fd, SO_PEERPIDFD, 4)
-  return result < 0 ? result : workArena().i32[SCRATCH >> 2]
+  return result < 0 ? result : workArena().i32[SCRATCH >> 2]!
 }
 
 /**
@@ -410,14 +411,14 @@ export const setSendTimeout = (fd: number, seconds: number, microseconds: number
 export const outstandingBytes = (fd: number): number => {
   const { address, i32 } = workArena()
   const result = orErrno(sys().ioctl(fd, SIOCOUTQ, address + SCRATCH))
-  return result < 0 ? result : i32[SCRATCH >> 2]
+  return result < 0 ? result : i32[SCRATCH >> 2]!
 }
 
 /** Bytes of all messages that arrived at this socket and were not received yet; or -errno. */
 export const unreadBytes = (fd: number): number => {
   const { address, i32 } = workArena()
   const result = orErrno(sys().ioctl(fd, SIOCINQ, address + SCRATCH))
-  return result < 0 ? result : i32[SCRATCH >> 2]
+  return result < 0 ? result : i32[SCRATCH >> 2]!
 }
 
 const directions = { read: 0, write: 1, both: 2 }

@@ -134,7 +134,7 @@ const getOption = (fd: number, level: number, option: number): number => {
 
 /** Whether an address (16 bytes, IPv4 as ::ffff:a.b.c.d) is a multicast address. */
 export const isMulticast = (address: Uint8Array): boolean =>
-  isMapped(address) ? address[12] >> 4 === 14 : address[0] === 0xff
+  isMapped(address) ? address[12]! >> 4 === 14 : address[0] === 0xff
 
 /**
  * Selects the interface through which multicast datagrams are sent. They are also looped back to this machine, as is
@@ -182,7 +182,8 @@ export const putAddress = (arena: Arena, at: number, address: Uint8Array, port: 
   view.setUint16(at, AF_INET6, true)
   bytes.set(address, at + 8)
   // only link-local addresses, and groups of an interface (ff01::) or link (ff02::), have a scope
-  const [first, second] = address
+  const first = address[0]!
+  const second = address[1]!
   const isOfInterface = first === 0xfe ? (second & 0xc0) === 0x80 : first === 0xff && (second & 15) <= 2
   if (isOfInterface) view.setUint32(at + 24, scope, true)
   return ADDRESS6
@@ -220,7 +221,7 @@ export const openUdpSocket = (
   const family = version === 4 ? AF_INET : AF_INET6
   const fd = check('socket', sys().socket(family, SOCK_DGRAM_NONBLOCK_CLOEXEC, 0))
   try {
-    const options =
+    const options: readonly (readonly [number, number, number])[] =
       version === 4
         ? [
             [SOL_IP, IP_MTU_DISCOVER, PMTUDISC_DO],
@@ -386,32 +387,32 @@ export const createUdpBatches = ({ staging, messages, destinations, receives }: 
   const readMessage = (buffer: number, version: 4 | 6): void => {
     const i = messages + buffer
     const header = (headers + i * HEADER) >> 2
-    const length = (u32[header + 12] & MSG_TRUNC) !== 0 ? -1 : u32[header + 14]
+    const length = (u32[header + 12]! & MSG_TRUNC) !== 0 ? -1 : u32[header + 14]!
     lengths[buffer] = length
     segments[buffer] = length
     hopLimits[buffer] = 0
     trafficClasses[buffer] = 0
     const name = (names + (destinations + buffer) * NAME) >> 2
-    const port = u16[2 * name + 1]
+    const port = u16[2 * name + 1]!
     ports[buffer] = ((port & 0xff) << 8) | (port >> 8)
     const firstWord = 4 * buffer
     if (version === 4) {
       addresses[firstWord] = 0
       addresses[firstWord + 1] = 0
       addresses[firstWord + 2] = 0xffff
-      addresses[firstWord + 3] = swap32(u32[name + 1])
-    } else for (let word = 0; word < 4; word++) addresses[firstWord + word] = swap32(u32[name + 2 + word])
+      addresses[firstWord + 3] = swap32(u32[name + 1]!)
+    } else for (let word = 0; word < 4; word++) addresses[firstWord + word] = swap32(u32[name + 2 + word]!)
 
     let at = (controls + i * CONTROL) >> 2
-    const end = at + (u32[header + 10] >> 2)
+    const end = at + (u32[header + 10]! >> 2)
     while (at + 4 < end) {
       const level = u32[at + 2]
       const type = u32[at + 3]
-      const value = u32[at + 4]
+      const value = u32[at + 4]!
       if (level === SOL_UDP && type === UDP_GRO) segments[buffer] = value
       else if (type === (version === 4 ? IP_TTL : IPV6_HOPLIMIT)) hopLimits[buffer] = value
       else if (type === (version === 4 ? IP_TOS : IPV6_TCLASS)) trafficClasses[buffer] = value
-      const size = (u32[at] + 7) & ~7
+      const size = (u32[at]! + 7) & ~7
       if (size < 16) break
       at += size >> 2
     }
@@ -428,7 +429,7 @@ export const createUdpBatches = ({ staging, messages, destinations, receives }: 
       putPointer(vector, offset)
       u32[(vector + 8) >> 2] = bytes
       putPointer(header, names + destination * NAME)
-      const nameLength = nameLengths[destination]
+      const nameLength = nameLengths[destination]!
       u32[(header + 8) >> 2] = nameLength
       const control = controls + slot * CONTROL
       let used = 0
