@@ -23,7 +23,8 @@ export const UDP_QKEY = 0x0123_4567
 /** Length of rdma_cm's header before the application's private data: requests by AF_IB have none. */
 export const headerBytes = ({ source }: Identifier): number => (source?.family === Family.IB ? 0 : rdmaCmHeader.bytes)
 
-const HOP_LIMIT = 64
+/** Hop limit of the paths that the connection manager chooses. */
+export const HOP_LIMIT = 64
 
 /** Shared zero records, never written. */
 const noParameters = zeroRecord(CmConnectionParameters)

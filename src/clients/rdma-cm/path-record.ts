@@ -9,6 +9,7 @@ import type { RecordOf } from '../../spec/schema/schema.ts'
 import { DEFAULT_PKEY } from '../../spec/wire/headers.ts'
 import { rdmaCmServiceId } from '../../wire/mad/mad.ts'
 import type { ChosenPath, Identifier } from './identifier.ts'
+import { HOP_LIMIT } from './parameters.ts'
 import { Family } from './socket-address.ts'
 
 /** IB_PATH_GMP | IB_PATH_PRIMARY | IB_PATH_BIDIRECTIONAL */
@@ -31,9 +32,8 @@ const FieldAt = {
 } as const
 /** Selector "exactly" in the upper two bits of MTU, rate and packet life time. */
 const EXACTLY = 0x80
-const HOP_LIMIT = 64
 /** An exponent: 4.096 µs · 2^16 is 268 ms. */
-const PACKET_LIFE_TIME = 16
+export const PACKET_LIFE_TIME = 16
 const REVERSIBLE = 0x80
 const RECORD_BYTES = 64
 /** struct ib_path_rec_data: flags, a reserved word, and the record. */

@@ -37,7 +37,8 @@ import {
   type IdOwner,
 } from './identifier.ts'
 import { Listeners, serviceIdOf } from './listeners.ts'
-import { privateDataOf, replyData, requestData, UDP_QKEY } from './parameters.ts'
+import { HOP_LIMIT, privateDataOf, replyData, requestData, UDP_QKEY } from './parameters.ts'
+import { PACKET_LIFE_TIME } from './path-record.ts'
 import { PortTable } from './ports.ts'
 import { anyAddress, Family, isAny, type SocketAddress } from './socket-address.ts'
 
@@ -60,11 +61,9 @@ export type Mads = Pick<MadLayer, 'register' | 'send' | 'hasQueuePair'>
 
 /** Linux's values (cma.c). Timeouts are exponents: 4.096 µs · 2^n. */
 const RESPONSE_TIMEOUT = 20
-const PACKET_LIFE_TIME = 16
 const ACK_DELAY = 15
 /** Retries of messages of the connection manager. */
 const MAX_RETRIES = 15
-const HOP_LIMIT = 64
 /** Largest retry_cnt and rnr_retry of a queue pair. */
 const MAX_QP_RETRIES = 7
 /** Maximum unread requests of a listener; larger backlogs, and 0, mean this number. */

@@ -12,6 +12,7 @@ import { CallError } from '../../spec/errno.ts'
 import { DEFAULT_PKEY, ICRC_BYTES, MULTICAST_QPN } from '../../spec/wire/headers.ts'
 import { GSI_QKEY, GSI_QPN, MAD_BYTES } from '../../spec/wire/mad.ts'
 import { opcodeNumber } from '../../spec/wire/opcodes.ts'
+import { psnAdd } from '../../transport/psn.ts'
 import { isSameAddress } from '../../wire/address.ts'
 import type { Arena } from '../../wire/arena.ts'
 import {
@@ -34,7 +35,6 @@ import type { CoreQueue, RxeState } from './state.ts'
 const UD_SEND_ONLY = opcodeNumber.UD_SEND_ONLY
 const DETH_BYTES = 8
 const HEADER_BYTES = BTH_BYTES + DETH_BYTES
-const PSN_MASK = 0xff_ffff
 
 /** A datagram that waits for room in the port. */
 interface WaitingDatagram {
@@ -130,7 +130,7 @@ class DatagramQueue implements CoreQueue {
       port.commit(at, bytes, 1, bytes, flow)
       counters.sentPackets++
       if (destQpn === MULTICAST_QPN) counters.multicastSent++
-      this.#psn = (this.#psn + 1) & PSN_MASK
+      this.#psn = psnAdd(this.#psn, 1)
       releasedFlows.push(flow)
       sent++
     }

@@ -8,6 +8,7 @@
  * files and our own sockets.
  */
 import { ECHILD, EINVAL, ETIMEDOUT } from '../errno.ts'
+import { TWO_32 } from '../halves.ts'
 import { charged } from './budget.ts'
 import { type Arena, mapArena } from './mapping.ts'
 import { type ArenaRange, createMover, MoverCall } from './mover.ts'
@@ -58,7 +59,6 @@ const O_RDWR_CLOEXEC = 0o2000002
 const STATX_INO = 0x100
 /** Offsets in struct statx: the inode, and the device's numbers; and its size. */
 const Statx = { INO: 32, DEV_MAJOR: 136, DEV_MINOR: 140, BYTES: 256 } as const
-const TWO_32 = 2 ** 32
 
 /** Maximum bytes of a file that one call copies. */
 const BATCH = 0x10000

@@ -8,6 +8,7 @@
  */
 import { closeSync } from 'node:fs'
 import { ECHILD, EFAULT, ETIMEDOUT } from '../errno.ts'
+import { TWO_32 } from '../halves.ts'
 import { nativeLibraryPath } from '../library.ts'
 import { libraryFunctions, type NativeFunction } from '../native.ts'
 import type { Arena } from './mapping.ts'
@@ -78,8 +79,6 @@ export interface MoverOptions {
   /** Id of the user whose programs may delay the mover. */
   readonly user?: number
 }
-
-const TWO_32 = 2 ** 32
 
 const prototypes = {
   userdma_mover_start: 'int64_t userdma_mover_start(int first, int second, int64_t user)',

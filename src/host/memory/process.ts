@@ -16,6 +16,7 @@
  */
 import { closeSync, type Dir, opendirSync, openSync, readlinkSync } from 'node:fs'
 import { EFAULT, EIO, EPERM, ESRCH, ETIMEDOUT, errnoNumber, SystemError } from '../errno.ts'
+import { TWO_32 } from '../halves.ts'
 import { libcFunctions, orErrno } from '../native.ts'
 import { closeOwner, isOwned, type Owner, openOwner } from '../owner.ts'
 import { createGuest, type FileIdentity, type Guest } from './guest.ts'
@@ -43,7 +44,6 @@ const AT_STATX_DONT_SYNC = 0x4000
 const STATX_INO_BTIME = 0x900
 const IOV_MAX = 1024
 const POLLIN = 1
-const TWO_32 = 2 ** 32
 
 export interface ProcessHandle {
   readonly pid: number

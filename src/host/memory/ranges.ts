@@ -9,6 +9,7 @@
  */
 import { closeSync, openSync, readSync } from 'node:fs'
 import { EINVAL, ENOTTY, SystemError } from '../errno.ts'
+import { TWO_32 } from '../halves.ts'
 import { libcFunctions, orErrno } from '../native.ts'
 import type { Guest } from './guest.ts'
 import { type Arena, mapArena } from './mapping.ts'
@@ -34,7 +35,6 @@ const Query = {
   BYTES: 104,
 } as const
 const PROCMAP_QUERY = 0xc068_6611
-const TWO_32 = 2 ** 32
 
 /** Size of a slice, some 0.5 ms: number of mappings that are queried one by one, or bytes of a maps file. */
 export const SLICE = { queries: 512, bytes: 0x8000 } as const

@@ -8,6 +8,7 @@
  * range, 1.6 µs and 0.02 µs per KiB to end the watch, 20 to 40 µs more for a munmap.
  */
 import { watch } from '../event-loop/poll.ts'
+import { TWO_32 } from '../halves.ts'
 import { libcFunctions } from '../native.ts'
 import { type Arena, mapArena } from './mapping.ts'
 
@@ -29,7 +30,6 @@ const Event = { REMAP: 0x14, UNMAP: 0x16 } as const
 const EVENT = 32
 /** Maximum events of one read. */
 const BATCH = 16
-const TWO_32 = 2 ** 32
 
 let arena: Arena | undefined
 const workArena = (): Arena => {

@@ -4,6 +4,7 @@
  * needs is parsed: name, MAC, MTU, whether it is up and has a carrier, addresses, and MACs of neighbours. Lengths are
  * checked, so that any bytes can be parsed.
  */
+import { AF_INET, AF_INET6 } from './socket-constants.ts'
 
 export interface LinkMessage {
   readonly kind: 'link'
@@ -70,8 +71,6 @@ export const RTM_GETNEIGH = 30
 const NLM_F_REQUEST_DUMP = 0x301
 
 const AF_UNSPEC = 0
-const AF_INET = 2
-const AF_INET6 = 10
 
 /** Size of struct ifinfomsg: family u8 at 0, index i32 at 4, flags u32 at 8. */
 const LINK_BODY = 16

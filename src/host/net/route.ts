@@ -3,6 +3,7 @@
  */
 import { type Arena, mapArena } from '../memory/mapping.ts'
 import { libcFunctions } from '../native.ts'
+import { AF_INET, AF_INET6 } from './socket-constants.ts'
 import { close } from './sockets.ts'
 import { putAddress } from './udp.ts'
 
@@ -12,8 +13,6 @@ const sys = libcFunctions({
   getsockname: 'int getsockname(int fd, int64_t address, int64_t length)',
 })
 
-const AF_INET = 2
-const AF_INET6 = 10
 const SOCK_DGRAM_CLOEXEC = 2 | 0o2000000
 /** Any port would do, since nothing is sent: RoCEv2's. */
 const PORT = 4791

@@ -13,6 +13,7 @@ import { MAX_WAIT } from '../memory/budget.ts'
 import { type Arena, mapArena } from '../memory/mapping.ts'
 import { createMover, MoverCall } from '../memory/mover.ts'
 import { check, lastErrno, libcFunctions, orErrno } from '../native.ts'
+import { MSG_DONTWAIT, MSG_NOSIGNAL, MSG_TRUNC, SO_RCVBUF, SO_SNDBUF, SOL_SOCKET } from './socket-constants.ts'
 
 const sys = libcFunctions({
   socket: 'int socket(int family, int type, int protocol)',
@@ -35,10 +36,7 @@ const sys = libcFunctions({
 const AF_UNIX = 1
 const SOCK_SEQPACKET_NONBLOCK_CLOEXEC = 5 | 0o4000 | 0o2000000
 const SOCK_NONBLOCK_CLOEXEC = 0o4000 | 0o2000000
-const SOL_SOCKET = 1
 const SCM_RIGHTS = 1
-const SO_SNDBUF = 7
-const SO_RCVBUF = 8
 const SO_PEERCRED = 17
 const SO_SNDTIMEO = 21
 const SO_PEERGROUPS = 59
@@ -49,9 +47,6 @@ const SIOCOUTQ = 0x5411
 const SIOCINQ = 0x541b
 const MSG_PEEK = 0x2
 const MSG_CTRUNC = 0x8
-const MSG_TRUNC = 0x20
-const MSG_DONTWAIT = 0x40
-const MSG_NOSIGNAL = 0x4000
 const MSG_CMSG_CLOEXEC = 0x40000000
 const SEND_FLAGS = MSG_DONTWAIT | MSG_NOSIGNAL
 

@@ -16,6 +16,16 @@ import { EADDRINUSE, EINTR, SystemError } from '../errno.ts'
 import { isWatched } from '../event-loop/poll.ts'
 import { type Arena, mapArena } from '../memory/mapping.ts'
 import { check, libcFunctions, orErrno } from '../native.ts'
+import {
+  AF_INET,
+  AF_INET6,
+  MSG_DONTWAIT,
+  MSG_NOSIGNAL,
+  MSG_TRUNC,
+  SO_RCVBUF,
+  SO_SNDBUF,
+  SOL_SOCKET,
+} from './socket-constants.ts'
 
 const sys = libcFunctions({
   socket: 'int socket(int family, int type, int protocol)',
@@ -28,13 +38,8 @@ const sys = libcFunctions({
   close: 'int close(int fd)',
 })
 
-const AF_INET = 2
-const AF_INET6 = 10
 const SOCK_DGRAM_NONBLOCK_CLOEXEC = 2 | 0o4000 | 0o2000000
-const SOL_SOCKET = 1
 const SO_REUSEADDR = 2
-const SO_SNDBUF = 7
-const SO_RCVBUF = 8
 const SO_RCVBUFFORCE = 33
 const SOL_IP = 0
 const IP_TOS = 1
@@ -64,9 +69,6 @@ const UDP_NO_CHECK6_RX = 102
 const UDP_SEGMENT = 103
 const UDP_GRO = 104
 const SIOCGIFMTU = 0x8921
-const MSG_DONTWAIT = 0x40
-const MSG_NOSIGNAL = 0x4000
-const MSG_TRUNC = 0x20
 
 /** Requested size of the socket buffers in bytes; the system may grant less (net.core.rmem_max, wmem_max). */
 const WANTED_BUFFER = 4 << 20

@@ -14,7 +14,7 @@ import { type AttributeLayout, type ChainParts, type MessageParts, type MessageS
 import { hex, limitedBytes, type MemoryRange, memoryText } from './memory-range.ts'
 import { fdText, type NewDescriptors } from './struct.ts'
 
-const indented = (lines: readonly string[]): string[] => lines.map(line => `  ${line}`)
+export const indented = (lines: readonly string[]): string[] => lines.map(line => `  ${line}`)
 
 /** Names of the set bits, then the unknown bits as a number. */
 const bitNames = (table: Readonly<Record<string, number>>, value: number): string[] => {

@@ -16,7 +16,7 @@ import type { TraceRecord } from '../../uapi/tool.ts'
 import { bytesText } from '../bytes.ts'
 import { createdOf, decodeRecord } from '../decode.ts'
 import type { Style } from '../values.ts'
-import { driverLines, objectJson, objectLines } from './layout-text.ts'
+import { driverLines, indented, objectJson, objectLines } from './layout-text.ts'
 import { hex, type MemoryRange, memoryRangeOf, memoryText } from './memory-range.ts'
 import { fdText, type NewDescriptors, structLines } from './struct.ts'
 
@@ -61,8 +61,6 @@ const ifExists = <T>(find: () => T): T | undefined => {
     throw error
   }
 }
-
-const indented = (lines: readonly string[]): string[] => lines.map(line => `  ${line}`)
 
 /** The class of a call if it is one of `classes`, otherwise the first of these. */
 const classAmong = ({ className }: CallFacts, classes: readonly string[]): string =>

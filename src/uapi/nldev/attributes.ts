@@ -34,7 +34,8 @@ type ValueOf<K extends NldevKind> = K extends 'u8' | 'u32' | 's32'
 
 /** Size of struct nlattr. */
 const HEADER = 4
-const padded = (length: number): number => (length + 3) & ~3
+/** The length with its padding. */
+export const padded = (length: number): number => (length + 3) & ~3
 
 const table: Readonly<Record<string, NldevAttribute>> = NldevAttributes
 const byNumber: readonly (NldevAttributeName | undefined)[] = Object.entries(table).reduce<NldevAttributeName[]>(

@@ -4,6 +4,7 @@
  */
 import { NLMSGERR_ATTR_MSG, NlmsgFlags, NlmsgType } from '../../spec/linux/nldev.ts'
 import { viewOf } from '../scalar.ts'
+import { padded } from './attributes.ts'
 
 export interface Message {
   readonly type: number
@@ -16,7 +17,6 @@ export interface Message {
 
 /** Size of struct nlmsghdr. */
 export const MESSAGE_HEADER = 16
-const padded = (length: number): number => (length + 3) & ~3
 
 /** Messages of one datagram, up to the first with a wrong length: Linux ignores the rest of the datagram too. */
 export const readMessages = (datagram: Uint8Array): Message[] => {

@@ -1,0 +1,11 @@
+/*
+ * Linux's numbers of sockets that several files of this folder pass to the kernel.
+ */
+export const AF_INET = 2
+export const AF_INET6 = 10
+export const SOL_SOCKET = 1
+export const SO_SNDBUF = 7
+export const SO_RCVBUF = 8
+export const MSG_TRUNC = 0x20
+export const MSG_DONTWAIT = 0x40
+export const MSG_NOSIGNAL = 0x4000
