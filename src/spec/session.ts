@@ -33,10 +33,11 @@
  *   files are up to date, or has an errno if they cannot be updated. The request has the header only.
  * - WRITTEN asks which ranges of the program's memory the daemon has written since the last WRITTEN, and which regions
  *   peers may write at any time. `ret` of the reply is the number of `range`s that follow, at most
- *   SessionLimits.ranges; the next WRITTEN gets the rest. The request has the header only. Used under valgrind (shim/check/valgrind.c).
+ *   SessionLimits.ranges; the next WRITTEN gets the rest. The request has the header only. Used under valgrind
+ *   (shim/check/valgrind.c).
  * - The next four are for `userdma check`. STACK gives a stack of the program an id, by which later headers and posts
- *   refer to it. Frames are lines as in `Stack` (check/findings.ts), innermost first; an offset is that in the file, without
- *   relocation. A client records stacks if its environment has `SessionEnv.stacks`.
+ *   refer to it. Frames are lines as in `Stack` (check/findings.ts), innermost first; an offset is that in the file,
+ *   without relocation. A client records stacks if its environment has `SessionEnv.stacks`.
  * - REFUSED reports that the user library refused a post without a call of the daemon.
  * - FORK reports that the program is about to fork without ibv_fork_init. The request has the header only.
  * - MISUSE reports a mistake that the program's side sees: to the memory of an outstanding request, or to a queue

@@ -18,8 +18,8 @@ export interface Program {
 
 /**
  * The stack of a call or post, innermost frame first. A native frame is its return address, `file+0xoffset`, followed
- * by the symbol if there is one; a frame of JavaScript is V8's `function (file:line:column)`, one of Python `function
- * (file:line)`.
+ * by the symbol if there is one; a frame of JavaScript is V8's `function (file:line:column)`, one of Python
+ * `function (file:line)`.
  */
 export type Stack = readonly string[]
 

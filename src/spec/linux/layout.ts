@@ -48,8 +48,8 @@ export interface Cell {
 }
 
 /**
- * The packed specs behind a struct (flow.ts). At `sizeAt` in the struct are their bytes (u16), at `countAt` their
- * number (u8).
+ * The packed specs behind a struct (flow.ts). At `sizeAt` the struct has the number of their bytes (u16), at `countAt`
+ * the number of specs (u8).
  */
 export interface PackedSpecs {
   readonly sizeAt: number
