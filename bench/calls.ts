@@ -14,7 +14,7 @@ import type { In } from '../src/spec/schema/schema.ts'
 import { createNetwork, open } from '../src/verbs/index.ts'
 import { localCarrier } from '../src/verbs/local/carrier.ts'
 import { parseAddress } from '../src/wire/address.ts'
-import { type Bench, median, type Row } from './harness.ts'
+import { type Bench, median, type Row } from './harness/harness.ts'
 import { type Body, perCall } from './loops.ts'
 
 const { INIT, RTR, RTS } = QpState.values

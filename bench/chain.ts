@@ -11,8 +11,8 @@ import {
   open,
   type ProtectionDomain,
 } from '../src/verbs/index.ts'
-import { type Bench, median, type Row } from './harness.ts'
-import { startDaemon } from './processes.ts'
+import { type Bench, median, type Row } from './harness/harness.ts'
+import { startDaemon } from './harness/processes.ts'
 
 /** Objects per chain; and repetitions of a measurement, with a daemon and in the process, where calls are faster. */
 const OBJECTS = 100

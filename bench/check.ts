@@ -2,11 +2,11 @@
  * Rows "check": unmodified programs under `userdma check`, compared with the same programs under `userdma run`; and a
  * program in TypeScript with checked devices, compared with the same with unchecked ones.
  */
-import type { Bench, Row } from './harness.ts'
+import type { Bench, Row } from './harness/harness.ts'
+import { type Daemon, needProgram, startDaemon } from './harness/processes.ts'
 import { startInprocSide } from './inproc.ts'
-import type { InprocOrder } from './inproc-side.ts'
 import { roundTrip } from './pingpong.ts'
-import { type Daemon, needProgram, startDaemon } from './processes.ts'
+import type { InprocOrder } from './sides/inproc-side.ts'
 import { writeBandwidth } from './write-bw.ts'
 
 const compare = async (measure: (daemon: Daemon) => Promise<number>, races = false): Promise<Bench> => {

@@ -16,7 +16,7 @@ import {
   putBth,
 } from '../src/wire/bth.ts'
 import { putReth, rethDmaLen, rethRkey, rethVaHi, rethVaLo } from '../src/wire/extensions.ts'
-import type { Bench, Row } from './harness.ts'
+import type { Bench, Row } from './harness/harness.ts'
 import { type Body, perCall } from './loops.ts'
 
 /** RC RDMA_WRITE_ONLY. */

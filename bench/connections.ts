@@ -6,10 +6,10 @@
 import { once } from 'node:events'
 import { type AddressInfo, connect as connectTcp, createServer } from 'node:net'
 import { connect, createNetwork, listen, open } from '../src/verbs/index.ts'
-import { startChild } from './children.ts'
-import type { IdleCost, IdleOrder } from './connections-side.ts'
-import type { Bench, Row } from './harness.ts'
-import { benchProgram, runReference, startDaemon } from './processes.ts'
+import { startChild } from './harness/children.ts'
+import type { Bench, Row } from './harness/harness.ts'
+import { benchProgram, runReference, startDaemon } from './harness/processes.ts'
+import type { IdleCost, IdleOrder } from './sides/connections-side.ts'
 
 /** The RDMA servers' port, the default of librdmacm's examples. */
 const PORT = 7471

@@ -4,8 +4,8 @@
  * report microseconds by their own clocks, without start-up.
  */
 import { Messages } from '../src/spec/session.ts'
-import type { Bench, Row } from './harness.ts'
-import { ownProgram, runReference, startDaemon } from './processes.ts'
+import type { Bench, Row } from './harness/harness.ts'
+import { ownProgram, runReference, startDaemon } from './harness/processes.ts'
 
 const CALLS = 10_000
 /** Bytes of an IOCTL request; its reply has as many. */

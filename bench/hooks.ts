@@ -6,7 +6,7 @@
 import { addHook, createCore, invokeNow, noMemory, openContext } from '../src/core/index.ts'
 import { createNullDevice, Sink } from '../src/drivers/null/device.ts'
 import { Classes } from '../src/spec/classes.ts'
-import type { Bench, Row } from './harness.ts'
+import type { Bench, Row } from './harness/harness.ts'
 import { type Body, perCall } from './loops.ts'
 
 const unexpected = (): never => {

@@ -11,7 +11,7 @@ import { ICRC_BYTES } from '../src/spec/wire/headers.ts'
 import { plainArena } from '../src/wire/arena.ts'
 import { crcEngineName, useCrcEngine } from '../src/wire/crc.ts'
 import { icrcOf, makeFlow } from '../src/wire/icrc.ts'
-import type { Bench, Row } from './harness.ts'
+import type { Bench, Row } from './harness/harness.ts'
 import { type Body, perCall } from './loops.ts'
 
 const ARENA_BYTES = 65536

@@ -6,8 +6,8 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { freePort } from '../src/cli/listening.ts'
-import type { Bench, Row } from './harness.ts'
-import { needProgram, type Running, startDaemon } from './processes.ts'
+import type { Bench, Row } from './harness/harness.ts'
+import { needProgram, type Running, startDaemon } from './harness/processes.ts'
 
 /** Seconds of a measurement. */
 const SECONDS = 10

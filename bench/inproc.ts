@@ -3,10 +3,10 @@
  * (inproc-side.ts). Bandwidth is compared with memcpy in C, message by message over the same two buffers. One small
  * request from post to poll, and small requests in batches, are judged by their own value.
  */
-import { startChild } from './children.ts'
-import type { Bench, Row } from './harness.ts'
-import type { InprocOrder } from './inproc-side.ts'
-import { runReference } from './processes.ts'
+import { startChild } from './harness/children.ts'
+import type { Bench, Row } from './harness/harness.ts'
+import { runReference } from './harness/processes.ts'
+import type { InprocOrder } from './sides/inproc-side.ts'
 
 /** Requests posted before the first poll. */
 const BATCH = 16

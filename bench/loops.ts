@@ -3,7 +3,7 @@
  * takes some milliseconds. Each measurement is the fastest of a few slices, which excludes garbage collections and
  * interrupts.
  */
-import type { Measure } from './harness.ts'
+import type { Measure } from './harness/harness.ts'
 
 /** Minimum milliseconds of a slice, and slices of a measurement. */
 const SLICE_MS = 5

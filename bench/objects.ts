@@ -3,10 +3,10 @@
  * compared with one among 1,000; and a queue pair compared with a TCP endpoint in Node. Each measurement is a separate
  * process (objects-side.ts) and exactly repeatable, so one round is enough.
  */
-import { startChild } from './children.ts'
-import type { Measure, Row } from './harness.ts'
+import { startChild } from './harness/children.ts'
+import type { Measure, Row } from './harness/harness.ts'
 import type { ObjectKind } from './object-makers.ts'
-import type { ObjectsCost, ObjectsOrder } from './objects-side.ts'
+import type { ObjectsCost, ObjectsOrder } from './sides/objects-side.ts'
 
 const cost = async (kind: ObjectsOrder['kind'], count: number): Promise<ObjectsCost> => {
   const child = startChild<ObjectsOrder>('objects-side.js')

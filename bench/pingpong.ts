@@ -3,9 +3,9 @@
  * that exchange the same message over a unix socket. Both report microseconds per round trip by their own clocks,
  * without start-up.
  */
-import type { Bench, Row } from './harness.ts'
-import { Unavailable } from './harness.ts'
-import { type Daemon, needProgram, runPair, runReference, startDaemon } from './processes.ts'
+import type { Bench, Row } from './harness/harness.ts'
+import { Unavailable } from './harness/harness.ts'
+import { type Daemon, needProgram, runPair, runReference, startDaemon } from './harness/processes.ts'
 
 /** Microseconds that a measurement takes, and round trips of the trial that determines their number. */
 const TARGET_US = 500_000

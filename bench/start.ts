@@ -3,8 +3,8 @@
  * does nothing.
  */
 import { spawnSync } from 'node:child_process'
-import { type Bench, median, type Row, Unavailable } from './harness.ts'
-import { cli, startDaemon } from './processes.ts'
+import { type Bench, median, type Row, Unavailable } from './harness/harness.ts'
+import { cli, startDaemon } from './harness/processes.ts'
 
 /** Starts per measurement. */
 const STARTS = 7

@@ -4,12 +4,12 @@
  */
 import { execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { type Child, startChild } from './children.ts'
-import type { DgramOrder } from './dgram-side.ts'
-import type { Bench, Measure, Row } from './harness.ts'
-import { Unavailable } from './harness.ts'
-import { needProgram, runReference, runReferenceIn } from './processes.ts'
-import type { Operation, Order, SideFacts, SideOptions } from './udp-side.ts'
+import { type Child, startChild } from './harness/children.ts'
+import type { Bench, Measure, Row } from './harness/harness.ts'
+import { Unavailable } from './harness/harness.ts'
+import { needProgram, runReference, runReferenceIn } from './harness/processes.ts'
+import type { DgramOrder } from './sides/dgram-side.ts'
+import type { Operation, Order, SideFacts, SideOptions } from './sides/udp-side.ts'
 
 /** Bytes of a MIDDLE packet beside its payload: BTH and ICRC. */
 const OVERHEAD = 16

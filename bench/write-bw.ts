@@ -2,9 +2,9 @@
  * Row "write_bw": perftest's unmodified ib_write_bw, two processes through one daemon, compared with a C program that
  * moves the same messages between two processes through a third, in two copies.
  */
-import type { Bench, Row } from './harness.ts'
-import { Unavailable } from './harness.ts'
-import { type Daemon, needProgram, runPair, runReference, startDaemon } from './processes.ts'
+import type { Bench, Row } from './harness/harness.ts'
+import { Unavailable } from './harness/harness.ts'
+import { type Daemon, needProgram, runPair, runReference, startDaemon } from './harness/processes.ts'
 
 /** Bytes of a measurement. */
 const TARGET_BYTES = 1e9

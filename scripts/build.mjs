@@ -15,7 +15,7 @@
  *   build/native/libuserdma_frees.so     preload library that sees blocks freed, for `userdma check`
  *   build/programs/NAME                  test programs (NAME.c below test/programs)
  *   build/findings/NAME, fixed/NAME      programs of findings with their fault and without (docs/findings/NAME.c)
- *   build/bench/NAME                     C references and C sides of benchmarks (bench/NAME.c)
+ *   build/bench/NAME                     C references and C sides of benchmarks (bench/references/NAME.c)
  *
  * A part that this machine cannot build (no compiler, no headers) is named, with what works without it; that is no
  * failure. A part that does not compile is one.
@@ -113,7 +113,7 @@ const testTargets = () => [
     without: 'some tests do not run',
   }),
   ...findingTargets(),
-  ...targetsOf('bench', 'bench', C_FLAGS, { without: 'some benchmarks do not run' }).map(target => ({
+  ...targetsOf('bench/references', 'bench', C_FLAGS, { without: 'some benchmarks do not run' }).map(target => ({
     ...target,
     ...benchNeeds(target.sources[0]),
   })),

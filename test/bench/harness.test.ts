@@ -1,10 +1,19 @@
 /*
- * bench/harness.ts with simulated measurements and a simulated noise probe: medians, which rounds count, verdicts, and
+ * bench/harness/harness.ts with simulated measurements and a simulated noise probe: medians, which rounds count, verdicts, and
  * rows that cannot be measured.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import { digits, judge, measure, median, type NoiseSample, type Row, table, Unavailable } from '../../bench/harness.ts'
+import {
+  digits,
+  judge,
+  measure,
+  median,
+  type NoiseSample,
+  type Row,
+  table,
+  Unavailable,
+} from '../../bench/harness/harness.ts'
 
 const quiet: NoiseSample = { quiet: true, text: 'quiet' }
 const noisy: NoiseSample = { quiet: false, text: 'noisy' }

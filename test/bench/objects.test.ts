@@ -9,9 +9,9 @@ import { once } from 'node:events'
 import { describe, it } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import type { ObjectKind } from '../../bench/object-makers.ts'
-import type { ObjectsCost, ObjectsOrder } from '../../bench/objects-side.ts'
+import type { ObjectsCost, ObjectsOrder } from '../../bench/sides/objects-side.ts'
 
-const CHILD = fileURLToPath(new URL('../../bench/objects-side.js', import.meta.url))
+const CHILD = fileURLToPath(new URL('../../bench/sides/objects-side.js', import.meta.url))
 
 /** Bytes of each of `count` objects. */
 const bytesOf = async (kind: ObjectKind, count: number): Promise<number> => {

@@ -3,8 +3,8 @@
  * while they are unused: for the rows "connections memory" and "connections idle".
  */
 import { setTimeout as sleep } from 'node:timers/promises'
-import { type Connection, connect, createNetwork, listen, open } from '../src/verbs/index.ts'
-import { memoryAfterCollection } from './memory.ts'
+import { type Connection, connect, createNetwork, listen, open } from '../../src/verbs/index.ts'
+import { memoryAfterCollection } from '../memory.ts'
 
 export interface IdleOrder {
   readonly count: number

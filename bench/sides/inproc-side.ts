@@ -4,8 +4,8 @@
  * the measurement.
  */
 import { once } from 'node:events'
-import { type CheckOptions, createNetwork, open } from '../src/verbs/index.ts'
-import { type Body, perCall } from './loops.ts'
+import { type CheckOptions, createNetwork, open } from '../../src/verbs/index.ts'
+import { type Body, perCall } from '../loops.ts'
 
 export interface InprocOrder {
   readonly operation: 'write' | 'read' | 'send'

@@ -14,9 +14,9 @@ export interface Child<Order> {
   stop(): Promise<void>
 }
 
-/** Starts dist/bench/`script`; `prefix`: a command that runs it (`ip netns exec NAME`). */
+/** Starts dist/bench/sides/`script`; `prefix`: a command that runs it (`ip netns exec NAME`). */
 export const startChild = <Order>(script: string, prefix: readonly string[] = []): Child<Order> => {
-  const file = fileURLToPath(new URL(script, import.meta.url))
+  const file = fileURLToPath(new URL(`../sides/${script}`, import.meta.url))
   const [command, ...args] = [...prefix, process.execPath, file]
   const child: ChildProcess = spawn(command, args, { stdio: ['ignore', 'ignore', 'pipe', 'ipc'] })
   let output = ''

@@ -8,12 +8,12 @@ import { existsSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { delimiter, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { freePort, untilListening } from '../src/cli/listening.ts'
-import { READY } from '../src/cli/start.ts'
+import { freePort, untilListening } from '../../src/cli/listening.ts'
+import { READY } from '../../src/cli/start.ts'
 import { Unavailable } from './harness.ts'
 
 /** The checkout: this file runs from dist/bench. */
-const root = fileURLToPath(new URL('../../', import.meta.url))
+const root = fileURLToPath(new URL('../../../', import.meta.url))
 export const cli = join(root, 'bin', 'userdma')
 /** Milliseconds after which a program counts as hanging. */
 const HANG_MS = 120_000

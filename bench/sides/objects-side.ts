@@ -5,12 +5,12 @@
  */
 import { once } from 'node:events'
 import { createConnection, createServer, type Socket } from 'node:net'
-import { createDevice } from '../src/verbs/device.ts'
-import { localCarrier } from '../src/verbs/local/carrier.ts'
-import { createNetwork } from '../src/verbs/local/network.ts'
-import { parseAddress } from '../src/wire/address.ts'
-import { memoryAfterCollection } from './memory.ts'
-import { type CreatedObject, destroyObject, makers, type ObjectKind, type Setup } from './object-makers.ts'
+import { createDevice } from '../../src/verbs/device.ts'
+import { localCarrier } from '../../src/verbs/local/carrier.ts'
+import { createNetwork } from '../../src/verbs/local/network.ts'
+import { parseAddress } from '../../src/wire/address.ts'
+import { memoryAfterCollection } from '../memory.ts'
+import { type CreatedObject, destroyObject, makers, type ObjectKind, type Setup } from '../object-makers.ts'
 
 export interface ObjectsOrder {
   /** 'tcp': endpoints of connections in this process. */
