@@ -2,7 +2,7 @@
  * The records of the subsystem: core, device, context, object, fd object, and callers (docs/decisions/one-way-in.md).
  *
  * A `CoreObject` has the fields that objects of every class need (R15): class, handle, parents, use count. Its `state`
- * belongs to the handlers of its class. The other fields of these records are written only by core's own files.
+ * belongs to the handlers of its class.
  *
  * A carrier is the code that connects a client with core: a session of the daemon, or the library in this process.
  */
@@ -25,7 +25,7 @@ export type HandlerValues = { [attribute: string]: AnyValue | CoreObject | undef
 
 // ---- objects ----
 
-/** CREATING and DESTROYING: an asynchronous create or destroy runs; other calls on the object fail. */
+/** CREATING and DESTROYING: its create or destroy runs; other calls on the object fail. */
 export const Lifecycle = { CREATING: 0, LIVE: 1, DESTROYING: 2, DESTROYED: 3 } as const
 export type Lifecycle = (typeof Lifecycle)[keyof typeof Lifecycle]
 
@@ -71,8 +71,8 @@ export interface EventRecord {
    */
   readonly bytes: Uint8Array
   /**
-   * Type of the async event (ibv_event_type) or event of the connection manager; -1 for a completion or a driver's
-   * record.
+   * Type of the async event (ibv_event_type) or event of the connection manager; -1 for a completion, a driver's
+   * record, and a connection manager's event on an event queue.
    */
   readonly type: number
 }
@@ -95,7 +95,7 @@ export interface EventSink {
   unread(): number
   /** Takes the oldest events, at most `limit`, for a method that reads them (R39). */
   take(limit: number): readonly EventRecord[]
-  /** No further event follows: once the remaining ones are read, reads return EIO (hang-up). */
+  /** No further event follows: once the remaining ones are read, the client reads EIO, or end-of-file on a socket. */
   end(): void
 }
 
@@ -147,7 +147,10 @@ export interface EventState {
   asyncs: number
   /** The completion record of this source, the same for all completions; created when the first is posted. */
   record: EventRecord | undefined
-  /** The event queue to which the source is attached; its events are sent there instead. */
+  /**
+   * The event queue to which the source is attached; its events are sent there instead, those of the connection manager
+   * in addition to its channel.
+   */
   attached: Attachment | undefined
   /** Undefined: the next completion of the armed queue raises its event immediately. */
   threshold: Threshold | undefined
@@ -173,7 +176,7 @@ export interface EventRoute {
   readonly asyncFd: FdObject | undefined
   /** Handlers of a client in this process, passed when it created the object. */
   readonly handlers: EventHandlers | undefined
-  /** Counts handlers that threw. */
+  /** Counts the handlers' exceptions. */
   readonly core?: Core | undefined
 }
 
@@ -193,7 +196,7 @@ export interface EventHandlers {
 /** A memory file of a caller; addresses are offsets in it. */
 export interface FileMemory {
   readonly space: AddressSpace
-  /** Called when no region uses the file any more. */
+  /** Called when the region that uses it is destroyed, or cannot be created. */
   close(): void
 }
 
@@ -218,7 +221,7 @@ export interface Caller {
   openFile?(fd: number): FileMemory
   /** Whether the caller has this capability now. Absent: it has all. */
   allows?(capability: Capability): boolean
-  /** An object was destroyed, and this caller has read events of it. */
+  /** This caller destroys an object of which the client has read events (`withdrawEvents`). */
   eventsRead?(object: CoreObject, read: EventsRead): void
 }
 
@@ -235,9 +238,9 @@ export interface CallContext {
   /** For destroys by core itself (`why` is not 'call'): a caller whose memory faults and that has no descriptors. */
   readonly caller: Caller
   /**
-   * Why the handler runs: 'call' a client's call; 'undo' a destroy of an object that a failed call created, or whose
-   * answer could not be delivered; 'close' the context closes; 'remove' the device is removed. Except for 'call', a
-   * destroy cannot refuse and must be synchronous.
+   * Why the handler runs: 'call' a client's call; 'undo' a destroy of an object that a call created which failed or
+   * whose answer could not be delivered; 'close' the context closes, or the descriptor of an fd object; 'remove' the
+   * device is removed. Except for 'call', a destroy cannot refuse and must be synchronous.
    */
   readonly why: 'call' | 'undo' | 'close' | 'remove'
   readonly entry: Entry
@@ -287,9 +290,9 @@ export interface Entry {
   readonly kind: 'open' | 'create' | 'destroy' | 'other'
   /** Attributes of the arguments that refer to objects. */
   readonly references: readonly ReferenceAttribute[]
-  /** Names of the mandatory attributes. */
+  /** Names of the mandatory arguments. */
   readonly required: readonly string[]
-  /** The types of all attributes, and which are mandatory. */
+  /** The types of all arguments, and which are mandatory. */
   readonly shape: ArgumentShape
   /** Attributes of the results that refer to objects. */
   readonly returned: readonly ReferenceAttribute[]
@@ -326,20 +329,20 @@ export interface Hook {
    */
   pre?(call: CallContext, object: CoreObject, args: HandlerValues): void
   /**
-   * Runs when the call has ended, with its results or with what it threw; an exception of the hook itself is only
-   * counted. If the call was refused because of its arguments or its object, `pre` did not run and `args` are
-   * unchecked; of these calls only the destroy of an object in use has an `object`.
+   * Runs when the handler has ended, with its results or with what it threw; an exception of the hook itself is only
+   * counted. Also runs if the call was refused because of its arguments or its object: then `pre` did not run and
+   * `args` are unchecked; of these calls only the destroy of an object in use has an `object`.
    */
   post?(call: CallContext, object: CoreObject | undefined, args: HandlerValues, out: AnyResult, error: unknown): void
 }
 
 // ---- clients (R31, R32) ----
 
-/** A part of the subsystem that uses every device, as Linux' ib_client. */
+/** A part of the subsystem that is told of every device and may use it, as Linux' ib_client. */
 export interface Client {
   readonly name: string
   /**
-   * A device was registered. If this returns false or throws, the client does not use the device, and `remove` is not
+   * A device is registered. If this returns false or throws, the client does not use the device, and `remove` is not
    * called.
    */
   add(device: Device): boolean | undefined
@@ -360,7 +363,10 @@ export interface ClientEntry {
 export interface DeviceEvent {
   /** ibv_event_type. */
   readonly type: number
-  /** Port number from 1; undefined: the event is the device's. */
+  /**
+   * Port number from 1; undefined: the event is the device's. For events of the system-wide device the index of the
+   * device that was added or removed.
+   */
   readonly port: number | undefined
 }
 export type DeviceEventHandler = (event: DeviceEvent) => void
@@ -463,7 +469,7 @@ export interface DriverOps<S = unknown> {
   ioctl?(call: OpsCall<S>, request: number, argument: bigint): number
   /** Gets the bytes of a write(2), at most 1 MiB; returns the number of accepted bytes. Without it: EINVAL. */
   write?(call: OpsCall<S>, bytes: Uint8Array): number
-  /** The memory of `length` bytes at `offset` of the descriptor, whole pages. Without it: ENODEV. */
+  /** The memory of `length` bytes at `offset`, a multiple of the page size, of the descriptor. Without it: ENODEV. */
   mmap?(call: OpsCall<S>, offset: number, length: number, isWritable: boolean): MappedChunk
   /** The descriptor was closed. Cannot refuse. */
   close?(call: OpsCall<S>): void
@@ -520,7 +526,7 @@ export interface DatagramPort {
 export interface RequestPoll {
   /** Reports completions of a CQ that were polled. */
   reportCq(cq: CoreObject): void
-  /** Reports new receives of all queues of a context, and polled completions of their CQs. */
+  /** Reports new receives of a context's queue pairs, and polled completions of their CQs. */
   reportContext(context: Context): void
   /**
    * A hash of the bytes that an outstanding send reads: all of a short message, of a long one samples unless `isWhole`.
@@ -544,9 +550,8 @@ export interface Driver<D = unknown> {
   /** Link of its devices, which do not have attributes of other links (R10, R27). Undefined: they have all. */
   readonly link?: LinkName
   /**
-   * The device is being removed, and its objects still exist: wakes waiting programs. Programs that poll shared memory
-   * make no calls that would fail; for them the memory is kept (`MappedMemory.keep`). May take long: yields after a few
-   * objects.
+   * The device is being removed, and its objects still exist: ends their work with errors, for programs that poll
+   * shared memory and make no calls (`MappedMemory.keep`). May take long: yields after a few objects.
    */
   removing?(device: Device<D>): Iterable<unknown>
   /**
@@ -598,13 +603,13 @@ export interface Context<S = unknown, D = unknown> {
   /** The driver's own state, set when the driver first needs it. */
   state: S
   /**
-   * Memory that the client can map; undefined for a client in this process, which needs none
-   * (core/memory/mappable-memory.ts).
+   * Memory that the client can map; undefined for a client that needs none, whose objects get ordinary memory
+   * (`mappedMemoryOf`).
    */
   readonly mapped: MappedMemory | undefined
   /**
-   * Whether the client has made the opening call (device.open, Linux: GET_CONTEXT); before that all other calls return
-   * EINVAL.
+   * Whether the client has made the opening call (device.open, Linux: GET_CONTEXT) or needs none; before that all other
+   * calls return EINVAL.
    */
   isOpened: boolean
   isClosed: boolean
@@ -654,7 +659,7 @@ export interface Core {
   allowsPrivilegedQkeys: boolean
   /** Number of calls whose asynchronous handlers run. */
   waitingCalls: number
-  /** Number of exceptions that were caught and ignored: of clients, event handlers, and destroys by core itself. */
+  /** Number of exceptions that core has caught and ignored (core/attempt.ts). */
   faults: number
   /** Called with each of these exceptions. */
   readonly report: (error: unknown) => void

@@ -1,5 +1,5 @@
 /*
- * Lists the objects of a device.
+ * Lists the objects of a device that have handles.
  *
  * There may be very many, and they are created and destroyed while they are listed: a generator examines STEP handles
  * per step, yields `undefined` between steps, and tolerates any change meanwhile.

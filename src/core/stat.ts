@@ -7,6 +7,7 @@ export interface DeviceCounts {
   readonly contexts: number
   /** Number of objects by class, without classes that have none. */
   readonly objects: Readonly<Record<string, number>>
+  /** Memory keys: regions and windows. */
   readonly regions: number
   readonly hooks: number
 }

@@ -1,6 +1,6 @@
 /*
- * Asynchronous handlers end in any order: calls of several contexts start, wait, succeed and fail, while other calls
- * create, use and destroy objects, descriptors and contexts are closed, and the device is removed. Every call ends,
+ * Asynchronous handlers end in any order: calls of several contexts start, wait, succeed and fail. Meanwhile other calls
+ * create, use and destroy objects; descriptors and contexts are closed, and the device is removed. Every call ends,
  * each object of the driver is released exactly once, counts are right whenever no call waits, and no object remains.
  */
 import assert from 'node:assert/strict'
@@ -10,6 +10,7 @@ import {
   type Context,
   closeContext,
   closeDescriptor,
+  completed,
   createCore,
   type Device,
   type DriverClass,
@@ -28,7 +29,7 @@ import { CallError } from '../../src/spec/errno.ts'
 import type { AnyValues, ObjectClass } from '../../src/spec/schema/schema.ts'
 import { type ChainLink, encodeChain } from '../../src/uapi/object/chain.ts'
 import { createRandomSource, type RandomSource } from '../model/random.ts'
-import { cap, describeDevice, testCaller, testClasses, testDriver } from './fixture.ts'
+import { cap, describeDevice, install, openTestDevice, testCaller, testClasses, testDriver } from './fixture.ts'
 
 const { interface: Interface, pd: Pd, cq: Cq, mr: Mr, rc_qp: RcQp, comp_channel: Channel } = Classes
 
@@ -75,8 +76,8 @@ const waitingClasses = (gate: Gate): DriverClass[] => {
         return inner(call, object, args, core)
       }
       if (call.why !== 'call' || !gate.shouldWait) return end()
-      // After waiting, the handler checks that the object still exists: if it was destroyed meanwhile, this call
-      // releases it.
+      // If the wait fails, the object stays, unless core has removed it meanwhile: core has left its release to this
+      // handler.
       return waitAtGate(gate).then(end, error => {
         if (object.life === Lifecycle.DESTROYED) end()
         throw error
@@ -241,4 +242,21 @@ test('invokeNow refuses an asynchronous method, and the end of the call has no e
   // An unhandled rejection would fail the test.
   await new Promise(setImmediate)
   assert.equal(context.device.counts.pd, 0)
+})
+
+test('an event that a call of invokeNow has taken asynchronously is put back', async () => {
+  const slowChannel = driverClass(Channel, {
+    getEvent: async (call, object, args, core) => core(call, object, args),
+  })
+  const classes = testClasses.map(cls => (cls.class === Channel ? slowChannel : cls))
+  const setup = openTestDevice({}, testDriver(classes))
+  const { context, caller } = setup
+  const channel = install(setup, invokeNow(context, Channel, 'create', 0, {}, caller))
+  const cqArgs = { cqe: 1, userHandle: 1n, compVector: 0, channel: channel.handle }
+  const { object: cq = -1 } = invokeNow(context, Cq, 'create', 0, cqArgs, caller)
+  invokeNow(context, Cq, 'reqNotify', cq, { solicitedOnly: 0 }, caller)
+  completed(context.handles.slots[cq]!.events!, false)
+  assert.throws(() => invokeNow(context, Channel, 'getEvent', channel.handle, {}, caller), /use invoke$/)
+  await turn()
+  assert.equal(channel.sink.unread(), 1)
 })

@@ -1,7 +1,6 @@
 /*
  * Core's own protection domains (R22), and batches of address handles (R25): each handle is created and destroyed by
- * the device's own methods, including hooks. A batch is all or nothing, unless an asynchronous destroy of a driver
- * fails.
+ * the device's own methods, including hooks. A batch is all or nothing, unless the driver or a hook refuses a destroy.
  */
 import { Ah } from '../../spec/classes/ah.ts'
 import { Pd } from '../../spec/classes/pd.ts'
@@ -81,7 +80,7 @@ export const pdClass = driverClass(Pd, {
       if (ah.uses > 0) refuse('EBUSY', 'is used')
       seen.add(handle)
     }
-    // Nothing fails after this line, except asynchronous destroys of a driver. No call can use the handles meanwhile.
+    // Now only the driver or a hook can refuse. No call can use the handles meanwhile.
     const pending = handles
       .map(({ handle }) => execute(context, entry, handle, {}, caller))
       .filter(result => result instanceof Promise)

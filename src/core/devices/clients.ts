@@ -1,5 +1,5 @@
 /*
- * Clients of the subsystem (R31, R32, R40): parts that use every device, as Linux' ib_client.
+ * Clients of the subsystem (R31, R32, R40): parts that are told of every device, as Linux' ib_client.
  *
  * Core calls a client's `add` and `remove` for each device. Registering a client calls `add` for the existing devices,
  * unregistering it calls `remove` for the remaining ones, both before they return. A new device is added to the clients
@@ -38,7 +38,7 @@ const remove = (entry: ClientEntry, device: Device): void => {
 }
 
 /**
- * Registers a client and adds all devices to it, in order of registration. The returned function unregisters the
+ * Registers a client and adds all devices to it. The returned function unregisters the
  * client; it throws an Error in a callback of this client. If `add` throws, the client is unregistered and the error is
  * rethrown.
  */

@@ -27,8 +27,8 @@ import { raiseDeviceListChanged } from './system.ts'
 const { DEVICE_ADDED, DEVICE_REMOVED } = AsyncEventType.values
 
 /**
- * Number of steps that a function `CoreOptions.run` should take in one turn of the event loop: about 0.3 ms. A step
- * destroys at most one object.
+ * Number of steps that a function `CoreOptions.run` should take in one turn of the event loop: about 0.3 ms. Most
+ * steps destroy one object.
  */
 export const STEPS_PER_TURN = 32
 
@@ -231,8 +231,8 @@ function* destroyObjects(context: Context, why: 'close' | 'remove'): Generator<u
 }
 
 /**
- * Closes a context: it cannot be used any more, and its objects are destroyed. Never fails; no effect when repeated, or
- * after the device was removed. `onEnded` is called when all objects are destroyed.
+ * Closes a context: it cannot be used any more, and its objects are destroyed. Never fails, and may be repeated.
+ * `onEnded` is called when all objects are destroyed.
  */
 export const closeContext = (context: Context, onEnded: () => void = () => {}): void => {
   if (context.whenEnded === undefined) onEnded()

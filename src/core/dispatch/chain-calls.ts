@@ -30,7 +30,7 @@ export interface CallsOutcome {
   readonly results: readonly Result[]
   /** The error of the next entry, after which all entries were undone; undefined if all entries succeeded. */
   readonly error: CallError | undefined
-  /** The entry failed because its handler is asynchronous, which such a chain does not support. */
+  /** The entry failed because its call is asynchronous, which such a chain does not support. */
   readonly isAsynchronous: boolean
 }
 

@@ -5,7 +5,7 @@
  * entry runs as it would outside a chain (decode, look up, run, answer), except that its references may also name
  * objects that the chain created. The first entry that fails ends the chain. With UNDO all objects that the chain
  * created are then destroyed, newest first. Calls that change existing objects cannot be undone, so with UNDO a chain
- * with such calls is refused before it starts.
+ * with such calls is refused before it starts (`checkUndoable`).
  */
 import { ChainErrors, Interface } from '../../spec/classes/device/interface.ts'
 import { CallError } from '../../spec/errno.ts'
@@ -52,8 +52,8 @@ export interface ChainedMethod {
 }
 
 /**
- * Throws if an entry cannot be undone: it must create an object, be a query, or be called on an object that the chain
- * creates (`isOnCreated`).
+ * Throws if an entry cannot be undone: it must create an object, be a query or declared `undoable`, or be called on an
+ * object that the chain creates (`isOnCreated`).
  */
 export const checkUndoable = (index: number, chainedMethod: ChainedMethod, isOnCreated: boolean): void => {
   const { method } = chainedMethod
@@ -117,10 +117,7 @@ const checkUndo = (view: CallerView, entries: readonly ChainEntry[]): void => {
 
 /** The caller of the entries: `caller`, with the descriptors that the chain has created (`UNNUMBERED`). */
 const callerOfEntries = (caller: Caller, created: readonly (CoreObject | undefined)[]): Caller => {
-  /**
-   * Core's numbers by descriptor of the caller. Each is looked up once: the caller waits for the chain, so its
-   * descriptors do not change.
-   */
+  /** Core's numbers by descriptor of the caller; each is looked up once per chain. */
   const numbers = new Map<number, number | undefined>()
   return {
     memory: caller.memory,
@@ -210,9 +207,14 @@ export const runChain = (
         const entry = methodOf(context, cls, number, methodName)
         const recordAnswer = (result: Result): void => {
           created[index] = createdBy(context, result, additional)
+          try {
+            for (const { descriptor, offset } of decoded.answer(result).installs)
+              descriptors.push({ object: descriptor.object, attribute: 'results', offset: at + offset })
+          } catch (error) {
+            result.undelivered?.()
+            throw error
+          }
           if (result.undelivered !== undefined) onUndelivered(call, result.undelivered)
-          for (const { descriptor, offset } of decoded.answer(result).installs)
-            descriptors.push({ object: descriptor.object, attribute: 'results', offset: at + offset })
         }
         const result = execute(context, entry, object, decodedCall.args, chainCaller)
         if (result instanceof Promise)

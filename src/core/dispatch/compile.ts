@@ -78,8 +78,8 @@ const kindOf = ({ id, identity }: ObjectClass, call: number): Entry['kind'] => {
 }
 
 /**
- * Core's version of a class that the driver lists; without methods for a driver's own class. Throws an Error if the id
- * is not that of the common class, or not one for a driver's own class.
+ * Core's version of a class that the driver lists; for a driver's own class one without handlers. Throws an Error if
+ * the class has the name of a common one but another id, or is the driver's own and its id is below 0x8000.
  */
 const coreClassOf = (
   driver: string,
@@ -128,7 +128,7 @@ const methodForLink = (link: LinkName | undefined, method: Method): Method => {
 
 /**
  * The method without attributes that the driver does not support; `unsupported`: the reason for each, by name. Throws
- * an Error, which `subject` begins, for a mandatory one.
+ * an Error, which `subject` begins, for a mandatory argument.
  */
 const supportedMethod = (subject: string, unsupported: Readonly<Record<string, string>>, method: Method): Method => {
   const names = Object.keys(unsupported).filter(name => method.in[name] !== undefined)
@@ -162,7 +162,7 @@ const attributesWithoutClass = (
       : [],
   )
 
-/** The method without attributes that refer to classes that the device does not have. */
+/** The method without optional attributes that refer to classes that the device does not have. */
 const methodForDevice = (method: Method, classNames: ReadonlySet<string>): Method => {
   const removedInputs = attributesWithoutClass(method.in, classNames)
   const removedResults = attributesWithoutClass(method.out, classNames)
@@ -321,7 +321,7 @@ const identity = (pool: TablePool, value: object | null | undefined): string => 
   return String(number)
 }
 
-/** Names of the classes that attributes of the class's methods refer to and the device does not have. */
+/** Names of the classes that optional attributes of the class's methods refer to and the device does not have. */
 const missingClasses = (
   driverClass: DriverClass,
   coreClass: DriverClass,
@@ -336,7 +336,7 @@ const missingClasses = (
   return [...new Set(removed.map(([, , cls]) => cls))].sort()
 }
 
-/** A text that is equal for classes with equal tables. */
+/** A text that identifies the class's table: classes with the same text can share it. */
 const keyOf = (
   pool: TablePool,
   link: LinkName | undefined,

@@ -2,11 +2,9 @@
  * Runs an encoded call (docs/decisions/one-way-in.md): a dialect decodes it, core runs it, the dialect writes the
  * answer.
  *
- * Core knows no byte format except that of chains (chain.ts): a dialect is a function, which a tracer can wrap. If an
- * answer cannot be delivered
- * (EFAULT), the call is undone, as on Linux: created objects are destroyed, since the caller could not refer to them,
- * and taken events are put back. A CallError that a handler throws becomes an answer; any other exception is a bug and
- * is rethrown.
+ * A dialect is a function, which a tracer can wrap. If an answer cannot be delivered (EFAULT, ENOSPC), the call is
+ * undone, as on Linux: created objects are destroyed, since the caller could not refer to them, and taken events are
+ * put back. A CallError that a handler throws becomes an answer; any other exception is a bug and is rethrown.
  */
 import { CallError } from '../../spec/errno.ts'
 import { type Answer, type CallerView, type Decoded, isAnswer, type Result } from '../../uapi/call.ts'

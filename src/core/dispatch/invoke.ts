@@ -5,8 +5,8 @@
  * A call finds its method in the device's compiled table, its object, and the objects to which its arguments refer;
  * then it runs the handler between its hooks. A create makes the object before the handler runs, a destroy removes it
  * afterwards. The call is synchronous if the handler is, unless a sink must first prepare for the withdrawal of events
- * (`prepareCall`). While an asynchronous handler runs, its object and the objects of its arguments count as used; if
- * the context is closed or the device removed meanwhile, the caller gets EIO. Errors are CallErrors with Linux'
+ * (`prepareCall`). While an asynchronous handler runs, other calls cannot destroy its object and the objects of its
+ * arguments; if the context is closed or the device removed meanwhile, the caller gets EIO. Errors are CallErrors with Linux'
  * numbers: no class or method EOPNOTSUPP, unknown handle ENOENT, handle of another class EINVAL, object in use EBUSY,
  * descriptor of another context or class EBADF, context closed or device removed EIO.
  */
@@ -163,7 +163,7 @@ const checkPresence = (entry: Entry, args: AnyValues): void => {
 
 /**
  * Checks the arguments of a caller in this process, which no codec has checked: each must be an attribute of the
- * device's method and have a value of its kind, also inside records, lists and bytes.
+ * device's method and have a value of its kind, also inside records and lists.
  */
 const checkValues = (entry: Entry, args: AnyValues): void => {
   const attributes = entry.method.in
@@ -244,7 +244,7 @@ const discard = (call: CallContext, created?: CoreObject): void => {
 
 /**
  * Whether the context was closed, or the device removed, during the call: all objects of the context are destroyed
- * then.
+ * then, or will be.
  */
 const wasClosed = ({ context, device }: CallContext): boolean => context.isClosed || !device.isAlive
 
@@ -316,8 +316,8 @@ const finishLater = async (
 const noParents: readonly CoreObject[] = []
 
 /**
- * Replaces handles in the arguments by objects. For a create these objects become the context's `parents`: a new list,
- * or the same list as for the previous create if it is equal, which saves memory with very many objects (R15).
+ * Replaces handles in the arguments by objects. For a create these objects become the context's `lastParents`: a new
+ * list, or the one of the previous create if it is equal, which saves memory with very many objects (R15).
  */
 const resolveReferences = (context: Context, caller: Caller, entry: Entry, args: AnyValues): HandlerValues => {
   const { references } = entry
@@ -364,7 +364,7 @@ const checkedArguments = (
   return resolveReferences(context, caller, entry, args)
 }
 
-/** The object of a call; a new one for a create. If `values` is `args`, no argument refers to an object. */
+/** The object of a call; a new one for a create. If `values` is `args`, the method has no references. */
 const objectOfCall = (
   context: Context,
   entry: Entry,

@@ -7,7 +7,7 @@ import type { Context, CoreObject } from '../model.ts'
 import { findHandle } from '../objects/handles.ts'
 import { undoObjects } from '../objects/lifetime.ts'
 
-/** Returns the object that a call created, and appends those of `Result.also` (pd.createAhs) to `additional`. */
+/** Returns the object that a call created, and appends those of `Result.createdObjects` to `additional`. */
 export const createdBy = (context: Context, result: Result, additional: CoreObject[]): CoreObject | undefined => {
   const { object, descriptors, createdObjects } = result
   if (createdObjects !== undefined)
@@ -18,8 +18,8 @@ export const createdBy = (context: Context, result: Result, additional: CoreObje
 }
 
 /**
- * Undoes an asynchronous call whose result nobody takes: when it ends, destroys the objects that it created and
- * `others`, which it may use until then. Its error is ignored.
+ * Undoes an asynchronous call whose result nobody takes: when it ends, puts back what it took (`Result.undelivered`),
+ * and destroys the objects that it created and `others`, which it may use until then. Its error is ignored.
  */
 export const undoWhenDone = (
   context: Context,
@@ -28,6 +28,7 @@ export const undoWhenDone = (
 ): void => {
   const { descriptors: fdObjects } = context.device.core
   const undo = (result?: Result): void => {
+    result?.undelivered?.()
     const additional = (result?.descriptors ?? []).map(({ object }) => fdObjects.get(object)) as CoreObject[]
     const created = result && createdBy(context, result, additional)
     undoObjects(context, [...others, created, ...additional])

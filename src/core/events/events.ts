@@ -1,8 +1,8 @@
 /*
  * Completion events and asynchronous events: routing, arming, and how many events a client has read (R34, R35, R37).
  *
- * An object with events has a route: a completion channel and an async fd, or handlers of a client in this process; an
- * event queue to which it is attached gets its events instead. `arm` makes the next completion (or the next solicited
+ * An object with events has a route: a completion channel and an async fd, or handlers of a client in this process. An
+ * event queue to which it is attached gets its events instead, those of connections in addition. `arm` makes the next completion (or the next solicited
  * or failed one) raise exactly one event. A destroy withdraws the object's unread events and returns how many the
  * client has read, since libibverbs waits until the program has acknowledged that many. The records of completion and
  * async events have Linux' bytes; the sink of the fd object delivers them to the client.
@@ -33,7 +33,14 @@ import {
   type Threshold,
 } from '../model.ts'
 import { onUndelivered } from '../undelivered.ts'
-import { countCompletion, createThreshold, expireDue, rearmThreshold, tightenThreshold } from './thresholds.ts'
+import {
+  cancelDeadline,
+  countCompletion,
+  createThreshold,
+  expireDue,
+  rearmThreshold,
+  tightenThreshold,
+} from './thresholds.ts'
 
 /** ibv_event_type: the device was removed (IBV_EVENT_DEVICE_FATAL). */
 export const DEVICE_FATAL = 8
@@ -46,7 +53,7 @@ interface MutableFd {
 /** Once a queue has this number of unread events, it drops an event if it has one of the same source and type. */
 const QUEUE_LIMIT = 65536
 
-/** `EventRecord.type` of a completion event, and of a driver's own record. */
+/** `EventRecord.type` of records that are not async events: -1. */
 const COMPLETION = -1
 
 /**
@@ -129,8 +136,8 @@ export const attachSink = (fd: FdObject, sink: EventSink): void => {
 // ---- records ----
 
 /**
- * The record of an event of `element`. `type`: as `EventRecord.type`. `object` and `kind`: the same fields of an event
- * queue's record, which other records do not have.
+ * The record of an event of `element`. `type`: as `EventRecord.type`. `object` and `kind`: the fields `object` and
+ * `type` of an event queue's record (spec/classes/events/event_queue.ts); other records do not have them.
  */
 const recordOf = (
   element: Affiliation,
@@ -233,7 +240,7 @@ const requireEventFd = (object: CoreObject | undefined): FdObject | undefined =>
   return object as FdObject | undefined
 }
 
-/** A route without descriptors and handlers, and the first route of each context. */
+/** The route without descriptors and handlers; the first `lastRoute` of each context. */
 export const noRoute: EventRoute = { channel: undefined, asyncFd: undefined, handlers: undefined }
 
 /**
@@ -295,7 +302,7 @@ export const arm = (object: CoreObject, solicitedOnly: boolean, count?: number, 
   if (events.armed !== Armed.NEXT) events.armed = solicitedOnly ? Armed.SOLICITED : Armed.NEXT
   if (threshold === undefined) return
   const [armedCount, armedPeriod] = [count ?? threshold.count, period ?? threshold.period]
-  if (!isArmed) rearmThreshold(threshold, armedCount, armedPeriod)
+  if (!isArmed) rearmThreshold(events, threshold, armedCount, armedPeriod)
   else if (tightenThreshold(events, threshold, armedCount, armedPeriod)) notify(events)
 }
 
@@ -480,6 +487,7 @@ export const withdrawEvents = (object: CoreObject): EventsRead => {
   withdrawUnread(events.route.asyncFd, events)
   const { state } = events
   if (state === undefined) return { compEvents: 0, asyncEvents: 0 }
+  if (state.threshold !== undefined) cancelDeadline(events, state.threshold)
   withdrawUnread(state.attached?.queue, events)
   detachFromQueue(events)
   return { compEvents: state.completions, asyncEvents: state.asyncs }

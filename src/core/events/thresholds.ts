@@ -1,7 +1,7 @@
 /*
  * Thresholds of completion events (R36; uDAPL's EVD threshold): one event after n completions, or t microseconds after
- * the first of them. Drivers are not involved: events.ts counts completions, and the owner of core calls `expire` at
- * the time `nextDue` on core's clock.
+ * the first of them. Drivers are not involved: core counts completions, and its owner calls `expire` at the time
+ * `nextDue` on core's clock.
  *
  * The event of an armed queue is never postponed: arming again or a new threshold can only make it earlier, and
  * completions since the first arming count. Otherwise a program that waits could wait for ever.
@@ -23,14 +23,6 @@ export const createThreshold = (core: Core): Threshold => ({
 /** Whether every completion raises an event with these values (0: no limit); `period` in microseconds. */
 const isImmediate = (count: number, period: number): boolean => count <= 1 && (count === 1 || period === 0)
 
-/** Arms a queue that is not armed: sets the values for its next event, and restarts counting. */
-export const rearmThreshold = (threshold: Threshold, count: number, period: number): void => {
-  threshold.armedCount = count
-  threshold.armedPeriod = period
-  threshold.completions = 0
-  threshold.due = Number.POSITIVE_INFINITY
-}
-
 /** Inserts a deadline in order of time. */
 const schedule = ({ deadlines }: Core, deadline: Deadline): void => {
   let index = deadlines.length
@@ -39,11 +31,37 @@ const schedule = ({ deadlines }: Core, deadline: Deadline): void => {
   deadlines.splice(index, 0, deadline)
 }
 
+/** Removes the deadline of a queue's event, if there is one. */
+export const cancelDeadline = (events: Affiliation, threshold: Threshold): void => {
+  const { core, due } = threshold
+  if (due === Number.POSITIVE_INFINITY) return
+  threshold.due = Number.POSITIVE_INFINITY
+  const { deadlines } = core
+  let index = 0
+  let end = deadlines.length
+  while (index < end) {
+    const middle = (index + end) >> 1
+    if (deadlines[middle]!.due < due) index = middle + 1
+    else end = middle
+  }
+  while (deadlines[index]?.due === due && deadlines[index]?.events !== events) index++
+  if (deadlines[index]?.due === due) deadlines.splice(index, 1)
+}
+
+/** Arms a queue that is not armed: sets the values for its next event, and restarts counting. */
+export const rearmThreshold = (events: Affiliation, threshold: Threshold, count: number, period: number): void => {
+  threshold.armedCount = count
+  threshold.armedPeriod = period
+  threshold.completions = 0
+  cancelDeadline(events, threshold)
+}
+
 /** Whether the event is due now; if not, sets its deadline, if it has a period. */
 const isReached = (events: Affiliation, threshold: Threshold): boolean => {
   const { core, armedCount, armedPeriod, completions, firstCompletion } = threshold
   if (isImmediate(armedCount, armedPeriod) || (armedCount > 0 && completions >= armedCount)) return true
   if (armedPeriod > 0 && firstCompletion + armedPeriod < threshold.due) {
+    cancelDeadline(events, threshold)
     threshold.due = firstCompletion + armedPeriod
     schedule(core, { due: threshold.due, events })
   }
@@ -78,9 +96,9 @@ export const nextDue = ({ deadlines }: Core): number => deadlines[0]?.due ?? Num
 export const expireDue = ({ deadlines }: Core, now: number, notify: (events: Affiliation) => void): boolean => {
   let isAnyDue = false
   while (deadlines.length > 0 && deadlines[0]!.due <= now) {
-    const { due, events } = deadlines.shift() as Deadline
-    // The event may have been raised by its count before, or the queue armed again.
-    if (events.armed === Armed.NO || events.state?.threshold?.due !== due) continue
+    const { events } = deadlines.shift() as Deadline
+    // The event may have been raised by its count before.
+    if (events.armed === Armed.NO) continue
     isAnyDue = true
     notify(events)
   }

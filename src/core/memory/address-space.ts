@@ -1,8 +1,8 @@
 /*
  * Memory to which calls and work requests refer, of another process or of this one (docs/decisions/client-memory.md).
  *
- * A carrier provides one AddressSpace per calling process; registration checks pages with it, the data path copies with
- * it. Addresses are pairs of u32 (hi, lo), so that hot code needs no BigInt. A copy is strided on the local side, as in
+ * A carrier provides one AddressSpace per calling process, and one per registered file; registration checks pages with
+ * it, the data path copies with it. Addresses are pairs of u32 (hi, lo), so that hot code needs no BigInt. A copy is strided on the local side, as in
  * `Memory` of transport/types.ts: `total` consecutive bytes of the space correspond to chunks of `chunk` bytes that lie
  * `stride` bytes apart in `to` or `from`, the first at offset `at`.
  */
@@ -38,13 +38,14 @@ export interface AddressSpace {
   prepareCheck?(hi: number, lo: number, length: number, needsWrite: boolean): Promise<unknown> | undefined
   /**
    * Registers checked bytes; the returned function ends the registration. `isShared`: peers may write to them at any
-   * time. `onUnmapped` is called once if the owner of the space unmaps some of them: later accesses must not reach
-   * memory that is mapped there afterwards. Throws CallError if the owner may not register so many bytes.
+   * time. `onUnmapped` is called, at most once, if the space learns that its owner has unmapped some of them: later
+   * accesses must not reach memory that is mapped there afterwards. Throws CallError if the owner may not register so
+   * many bytes.
    */
   register?(hi: number, lo: number, length: number, isShared: boolean, onUnmapped: () => void): () => void
   /**
-   * Copies from the space to `to`. Returns 0 or an errno: EFAULT, or ESRCH if the owner of the space has ended. After
-   * an error the bytes in `to` are undefined.
+   * Copies from the space to `to`. Returns 0 or an errno: EFAULT, ESRCH if the owner of the space has ended, ETIMEDOUT
+   * if its memory blocks for too long. After an error the bytes in `to` are undefined.
    */
   read(hi: number, lo: number, to: Bytes, at: number, chunk: number, stride: number, total: number): number
   /** Copies from `from` to the space, in ascending order. Returns as `read`. */

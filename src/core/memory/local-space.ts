@@ -55,7 +55,7 @@ export const copyBytes = (
   for (let i = words - 4; i >= 0; i -= 4) to.view.setUint32(at + i, from.view.getUint32(start + i, true), true)
 }
 
-/** `copier`: copies by address if both sides have one. Without it TypeScript copies. */
+/** `copier`: copies more than LOOP_BYTES if both sides have an address; otherwise TypeScript copies. */
 export const createLocalSpace = (copier?: Copier): LocalSpace => {
   const areas: Area[] = []
   let nextAddress = FIRST_ADDRESS

@@ -1,7 +1,7 @@
 /*
  * Memory that a context's client can map (R28): rings, queues, and other memory that a driver shares. The context's
- * carrier provides it (a memory file whose descriptor the client has); a caller in this process needs no mapping and
- * gets ordinary memory.
+ * carrier provides it: for another process a memory file whose descriptor the client has, in this process ordinary
+ * memory.
  */
 import { wholePages } from '../../spec/memory.ts'
 
@@ -80,6 +80,6 @@ export const findableMemory = (): FindableMemory => {
 
 const processMemory = bufferMemory()
 
-/** The memory that the client of this context can map. */
+/** The memory that the client of this context can map; ordinary memory if it needs none. */
 export const mappedMemoryOf = (context: { readonly mapped: MappedMemory | undefined }): MappedMemory =>
   context.mapped ?? processMemory

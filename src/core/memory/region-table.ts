@@ -3,9 +3,9 @@
  * binds and invalidates windows.
  *
  * A key has 32 bits: an index of 24 bits above a key byte, as in Linux' soft device. Indices are assigned in ascending
- * order, wrapping around, so the next one is the one that was free longest, and the key byte changes with every round
- * through the indices: a region's freed key is not reused until all free indices were assigned 256 times. Index 0 is
- * not used, so key 0 is never valid. The first index and the key bytes come from the caller's random numbers. Rows are
+ * order, wrapping around, and the key byte changes with every round through the indices, so a region's freed key is not
+ * reused in the next 255 rounds. Index 0 is not used, so key 0 is never valid. The first index and the key bytes come
+ * from the caller's random numbers. Rows are
  * typed arrays that grow; a two-level directory finds a row by index without hashing. `resolve` makes the checks of an
  * access and allocates nothing.
  */
@@ -239,7 +239,7 @@ export const releaseSpace = (table: MemoryTable, index: number): void => {
   if (index >= 0 && --table.spaceUses[index]! === 0) table.spaces[index] = undefined
 }
 
-/** Allocates a row and its key; the caller sets all other columns. ENOMEM when all 2^24 − 1 indices are in use. */
+/** Allocates a row and its key; the caller sets the other columns. ENOMEM when all 2^24 − 1 indices are in use. */
 export const allocateKeyRow = (table: MemoryTable): number => {
   if (table.liveKeys === INDICES - 1) throw new CallError('ENOMEM', `all ${INDICES - 1} memory keys are in use`)
   const key = takeKey(table)

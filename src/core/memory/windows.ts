@@ -106,9 +106,9 @@ export const unbindWindowsOf = (table: MemoryTable, qp: number): void => {
     unbindWindow(table, link - 1)
 }
 
-/** Arguments of a bind work request (BIND_MW); address and length as two u32 (hi, lo). */
+/** Arguments of a bind work request (BIND_MW): 32 bits each, signed or not; address and length as two (hi, lo). */
 export interface Bind {
-  /** The window's current rkey, of 32 bits, signed or not, as all fields. */
+  /** The window's current rkey. */
   window: number
   /** The new rkey, of which only the low byte is used. */
   key: number

@@ -1,7 +1,7 @@
 /*
  * Approximate bytes of memory for an object of each class: its record, the driver's record, entries of tables, and the
- * daemon's accounting of rings. Measured in a daemon with one client that creates 10,000 objects of each class, and
- * rounded up.
+ * daemon's accounting of rings. Most were measured in a daemon with one client that creates 10,000 objects of a class,
+ * and rounded up.
  */
 import { SOCKET_RECEIVE_BYTES } from '../../spec/classes/device/ip.ts'
 import type { ObjectClass } from '../../spec/schema/schema.ts'

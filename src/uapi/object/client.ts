@@ -31,14 +31,15 @@ const { MANDATORY, OUT, FILLED, INDIRECT: IS_INDIRECT, CHAINED } = AttributeFlag
 /** Space for an output: a number of bytes in the message, or the caller's memory. */
 export type OutputBuffer = number | { readonly address: bigint; readonly length: number }
 
-/** Default space for outputs of variable length, bytes. */
+/** Default space for lists and blobs, bytes; less if they cannot be so long. */
 const DEFAULT_LIST_BYTES = 1024
 
 /** Contents of a message beyond the call. */
 export interface EncodeOptions {
   readonly legacy?: Uint8Array | undefined
   /**
-   * By attribute: the space for an output; 0: not requested. By default every output has space, lists and blobs 1 KiB.
+   * By attribute: the space for an output; 0: not requested. By default every output has space, lists and blobs up to
+   * 1 KiB.
    */
   readonly outputBuffers?: { readonly [attribute: string]: OutputBuffer }
   /** Attributes that a device may ignore if it does not know them (R3); it refuses others. */
@@ -151,8 +152,8 @@ export const encodeCall = (call: Call, options: EncodeOptions = NO_OPTIONS): Uin
 }
 
 /**
- * The result in an answered message. `copyIn` reads indirect outputs; without it they are omitted. Descriptors are
- * their numbers. Throws CallError: EINVAL for a malformed message, E2BIG for a record whose unknown end is not 0.
+ * The result in an answered message. `copyIn` reads indirect outputs; without it they are omitted. A descriptor is
+ * its number. Throws CallError: EINVAL for a malformed message, E2BIG for a record whose unknown end is not 0.
  */
 export const decodeResult = (
   call: Call,

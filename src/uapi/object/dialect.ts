@@ -206,7 +206,7 @@ class MessageInPlace implements ObjectMessage {
     return false
   }
 
-  /** An attribute that the method does not have in this direction: ignored, unless that would change the meaning. */
+  /** An attribute that the method does not have in this direction: LEGACY, or one that is ignored or refused. */
   #readUnknown({ id, flags, payload, length }: Item, isOut: boolean): void {
     const { where, method, in: inputs, out: outputs } = this.#compiled
     this.#unknownIds ??= new Set()

@@ -15,7 +15,8 @@ import { decodeResult, type EncodeOptions, encodeCall } from '../../../src/uapi/
 import { decodeObject } from '../../../src/uapi/object/dialect.ts'
 import { cap, errnoOf, install, openTestDevice, type TestSetup } from '../fixture.ts'
 
-const { interface: Interface, pd: Pd, mr: Mr, cq: Cq, rc_qp: RcQp, comp_channel: Channel, async_fd: AsyncFd } = Classes
+const { interface: Interface, pd: Pd, mr: Mr, cq: Cq, rc_qp: RcQp } = Classes
+const { comp_channel: Channel, async_fd: AsyncFd, event_queue: EventQueue } = Classes
 const { STOP, UNDO } = ChainErrors.values
 
 const link = (
@@ -81,6 +82,20 @@ test('a destroy in a chain tells the caller how many events of the object it has
   }
   assert.equal(run({ ...setup, caller: watching }, [link(Cq, 'destroy', {}, { handle })]).done, 1)
   assert.deepEqual(reported, [[handle, { compEvents: 1, asyncEvents: 0 }]])
+})
+
+test('events taken by an entry whose answer does not fit are put back', () => {
+  const setup = openTestDevice()
+  const { context, caller } = setup
+  const queue = install(setup, invokeNow(context, EventQueue, 'create', 0, {}, caller))
+  const { object: cq = -1 } = invokeNow(context, Cq, 'create', 0, { cqe: 4, userHandle: 1n, compVector: 0 }, caller)
+  invokeNow(context, EventQueue, 'attach', queue.handle, { cookie: 7n, cq }, caller)
+  invokeNow(context, Cq, 'reqNotify', cq, { solicitedOnly: 0 }, caller)
+  completed(context.handles.slots[cq]!.events!, false)
+  const getEvents = (bytes: number) =>
+    link(EventQueue, 'getEvents', { max: 1 }, { handle: queue.handle, options: { outputBuffers: { events: bytes } } })
+  assert.deepEqual([run(setup, [getEvents(8)]).error, queue.sink.unread()], [Errno.ENOSPC, 1])
+  assert.deepEqual([run(setup, [getEvents(24)]).error, queue.sink.unread()], [0, 0])
 })
 
 test('the first failure stops the chain: earlier results stay, later entries do not run', () => {

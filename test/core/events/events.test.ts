@@ -265,7 +265,7 @@ test('a queue of events wakes its reader at each event and at its end', () => {
   assert.equal(wakeUps, 1)
   closeContext(setup.context)
   assert.equal(wakeUps, 2)
-  // A sink attached later gets an error.
+  // A sink that is attached later ends at once.
   attachSink(
     setup.asyncFd,
     createEventQueue(() => wakeUps++),

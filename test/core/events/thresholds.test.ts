@@ -128,7 +128,7 @@ test('later thresholds and armings of an armed queue can only make its event ear
   complete(1)
   assert.equal(events(), 1)
 
-  // A period starts with the first completion; later requests do not change it.
+  // A period counts from the first completion; a longer one has no effect, a shorter one makes the event earlier.
   set(handle, { count: 0, period: 50 })
   notify(handle)
   complete(1)
@@ -151,6 +151,29 @@ test('later thresholds and armings of an armed queue can only make its event ear
   notify(handle, { count: 30 })
   complete(1)
   assert.equal(events(), 1)
+})
+
+test('a CQ has at most one deadline, and none when it is destroyed', () => {
+  const { core, context, caller, newCq, set, notify, events } = setUp()
+  const [cq, otherCq] = [newCq(), newCq()]
+  for (const { handle } of [cq, otherCq]) set(handle, { count: 3, period: 1000 })
+  for (let i = 0; i < 5; i++) {
+    for (const { handle } of [cq, otherCq]) notify(handle)
+    for (const source of [cq, otherCq, cq]) completed(source.events!, false)
+    set(cq.handle, { period: 500 })
+    assert.deepEqual(
+      core.deadlines.map(deadline => deadline.events === cq.events),
+      [true, false],
+    )
+    for (const source of [otherCq, cq, otherCq]) completed(source.events!, false)
+    assert.equal(events(), 2)
+    set(cq.handle, { period: 1000 })
+  }
+  invokeNow(context, Cq, 'destroy', cq.handle, {}, caller)
+  assert.deepEqual(
+    core.deadlines.map(deadline => deadline.events === otherCq.events),
+    [true],
+  )
 })
 
 test('a destroyed CQ raises no event; core refuses to resize a CQ', () => {
