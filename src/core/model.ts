@@ -238,9 +238,9 @@ export interface CallContext {
   /** For destroys by core itself (`why` is not 'call'): a caller whose memory faults and that has no descriptors. */
   readonly caller: Caller
   /**
-   * Why the handler runs: 'call' a client's call; 'undo' a destroy of an object that a call created which failed or
-   * whose answer could not be delivered; 'close' the context closes, or the descriptor of an fd object; 'remove' the
-   * device is removed. Except for 'call', a destroy cannot refuse and must be synchronous.
+   * Why the handler runs: 'call' a client's call; 'undo' a destroy of an object whose creating call failed or could not
+   * be answered; 'close' the context closes, or the descriptor of an fd object; 'remove' the device is removed. Except
+   * for 'call', a destroy cannot refuse and must be synchronous.
    */
   readonly why: 'call' | 'undo' | 'close' | 'remove'
   readonly entry: Entry
@@ -469,7 +469,7 @@ export interface DriverOps<S = unknown> {
   ioctl?(call: OpsCall<S>, request: number, argument: bigint): number
   /** Gets the bytes of a write(2), at most 1 MiB; returns the number of accepted bytes. Without it: EINVAL. */
   write?(call: OpsCall<S>, bytes: Uint8Array): number
-  /** The memory of `length` bytes at `offset`, a multiple of the page size, of the descriptor. Without it: ENODEV. */
+  /** The memory of `length` bytes at `offset`, which is a multiple of the page size. Without it: ENODEV. */
   mmap?(call: OpsCall<S>, offset: number, length: number, isWritable: boolean): MappedChunk
   /** The descriptor was closed. Cannot refuse. */
   close?(call: OpsCall<S>): void

@@ -24,7 +24,7 @@ const privilegedClasses = [
     }),
   ),
 ]
-const otherClasses = testClasses.filter(({ class: { id } }) => !privilegedClasses.some(line => line.class.id === id))
+const otherClasses = testClasses.filter(({ class: { id } }) => !privilegedClasses.some(other => other.class.id === id))
 
 const setUp = (driverClasses: readonly (typeof testClasses)[number][] = [...otherClasses, ...privilegedClasses]) => {
   const setup = openTestDevice({}, testDriver(driverClasses))
@@ -34,7 +34,7 @@ const setUp = (driverClasses: readonly (typeof testClasses)[number][] = [...othe
 }
 const rule = { type: 0, priority: 0, port: 1, flags: 0, specs: [] }
 
-/** The caller with CAP_NET_RAW, without it, or (`has` undefined) without a check of capabilities. */
+/** The caller with CAP_NET_RAW, without it, or (`isCapable` undefined) without a check of capabilities. */
 const withCapability = (caller: Caller, isCapable: boolean | undefined): Caller => ({
   ...caller,
   ...(isCapable !== undefined && { allows: capability => isCapable && capability === 'NET_RAW' }),
@@ -43,12 +43,12 @@ const withCapability = (caller: Caller, isCapable: boolean | undefined): Caller 
 test('flow steering and raw packet queue pairs need CAP_NET_RAW', () => {
   const { context, caller, qp, device } = setUp()
   const udQp = invokeNow(context, UdQp, 'create', 0, qp, withCapability(caller, false)).object!
-  for (const [has, errno] of [
+  for (const [isCapable, errno] of [
     [false, 'EPERM'],
     [true, 'ok'],
     [undefined, 'ok'],
   ] as const) {
-    const callerWithCapability = withCapability(caller, has)
+    const callerWithCapability = withCapability(caller, isCapable)
     assert.equal(
       errnoOf(() => invokeNow(context, Flow, 'create', 0, { ...rule, udQp }, callerWithCapability)),
       errno,
@@ -80,8 +80,8 @@ test('a device without flow steering or raw packets refuses them with EOPNOTSUPP
   const { context, caller, qp } = setUp(
     otherClasses.filter(({ class: { name } }) => name !== 'flow' && name !== 'raw_packet_qp'),
   )
-  for (const has of [false, true]) {
-    const callerWithCapability = withCapability(caller, has)
+  for (const isCapable of [false, true]) {
+    const callerWithCapability = withCapability(caller, isCapable)
     assert.equal(
       errnoOf(() => invokeNow(context, Flow, 'create', 0, rule, callerWithCapability)),
       'EOPNOTSUPP',

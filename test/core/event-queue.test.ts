@@ -1,6 +1,6 @@
 /*
- * Event queues (R38): device, port, CQ, QP and SRQ attached together; and the methods that read events from a
- * descriptor (R37, R39), called on object 0 of the descriptor.
+ * Event queues (R38): device, port, CQ and QP attached to one queue; and the methods that read events of a descriptor
+ * (R37, R39).
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

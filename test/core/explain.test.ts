@@ -17,7 +17,7 @@ const [PD, OTHER_PD, QP] = [7, 8, 17]
 const HI = 0x7f01
 const REGION_START = 0x7f01_0000_1000n
 
-/** A region of 4096 bytes at AT that a peer may read, and windows of both types. */
+/** A region of 4096 bytes at REGION_START that a peer may read, and windows of both types. */
 const setUp = () => {
   const table = createMemoryTable(() => 0)
   const region = addRegion(table, PD, 0x1000n, REGION_START, 4096, LOCAL_WRITE | REMOTE_READ | MW_BIND, noMemory)

@@ -18,7 +18,7 @@ test('a device describes all classes of its table, in order of their ids', () =>
   const classes = descriptionOf(testClasses)
   assert.deepEqual(
     classes.map(cls => cls.name),
-    testClasses.map(line => line.class.name).sort((a, b) => Classes[a as 'pd'].id - Classes[b as 'pd'].id),
+    testClasses.map(({ class: { name } }) => name).sort((a, b) => Classes[a as 'pd'].id - Classes[b as 'pd'].id),
   )
   assert.deepEqual(
     classes.find(cls => cls.name === 'pd'),
@@ -30,7 +30,7 @@ test('methods that a driver lacks, removes, extends and adds are described as th
   const ctx = objectClass('ctx', 0x8000, { methods: { create: method(CREATE, { in: {}, out: {} }) } })
   const additions = { create: { in: { colour: u32(0x8000) } } }
   const classes = descriptionOf([
-    ...testClasses.filter(line => !['mr', 'pd'].includes(line.class.name)),
+    ...testClasses.filter(({ class: { name } }) => !['mr', 'pd'].includes(name)),
     driverClass(Classes.pd, { create: () => ({}), destroy: null }, additions),
     driverClass(ctx, { create: () => ({}) }),
   ])
@@ -42,7 +42,7 @@ test('methods that a driver lacks, removes, extends and adds are described as th
 })
 
 test('attributes naming objects of classes that the device lacks are not described, and refused with the reason', () => {
-  const driverClasses = testClasses.filter(line => !['srq', 'wq', 'async_fd'].includes(line.class.name))
+  const driverClasses = testClasses.filter(({ class: { name } }) => !['srq', 'wq', 'async_fd'].includes(name))
   const classes = descriptionOf(driverClasses)
   const methods = (name: string) => classes.find(cls => cls.name === name)!.methods
   assert.deepEqual(

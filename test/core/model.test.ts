@@ -88,6 +88,7 @@ const run = (steps: readonly Step[]): void => {
     return found === undefined ? 'ENOENT' : found.class === cls ? found : 'EINVAL'
   }
 
+  /** `named`: the expected result of each reference in `args` (`lookUp`). */
   const create = (model: ModelContext, cls: ObjectClass, args: object, named: (string | ModelObject)[]): void => {
     const refused = named.find(found => typeof found === 'string')
     let handle: number | undefined
@@ -155,10 +156,10 @@ const run = (steps: readonly Step[]): void => {
       for (const { class: name } of handles.values()) counts[name] = (counts[name] ?? 0) + 1
       if (fds.size > 0) counts.comp_channel = (counts.comp_channel ?? 0) + fds.size
       descriptors += fds.size
-      for (const [handle, model] of handles) {
+      for (const [handle, expected] of handles) {
         const object = context.handles.slots[handle]
-        assert.equal(object?.class.name, model.class)
-        assert.equal(object?.uses, uses({ context, handles, descriptors: fds }, model))
+        assert.equal(object?.class.name, expected.class)
+        assert.equal(object?.uses, uses({ context, handles, descriptors: fds }, expected))
       }
     }
     const now = stat(core)

@@ -24,7 +24,7 @@ const setUp = () => {
     openFile(fd: number): FileMemory {
       if (fd !== 5) throw new CallError('EBADF', `the caller has no descriptor ${fd}`)
       const space = createLocalSpace()
-      // Addresses are offsets in the file.
+      // Addresses of the region are offsets in the file, which `space` has at 2^32.
       const fileStart = space.add(file)
       const addressOf = (lo: number): number => fileStart + lo - 2 ** 32
       files.open++
@@ -153,6 +153,10 @@ test('regions of kind NULL and IMPLICIT can get other rights, but no other trans
     assert.equal(query(object!).kind, kind)
     assert.equal(find(out.rkey, 0, 0x10, 1), -1)
   }
+})
+
+test('a region of kind DEVICE is refused with EOPNOTSUPP', () => {
+  const { create } = setUp()
   assert.equal(
     errnoOf(() => create({ kind: DEVICE })),
     'EOPNOTSUPP',

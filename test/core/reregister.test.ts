@@ -108,7 +108,10 @@ test('unchanged pages are not checked again: the program that registered them ma
   assert.equal(errno({ access: LOCAL_WRITE }), 'EFAULT')
 })
 
-/** As `setUp`, on a device with on-demand paging whose memory records the registered ranges. */
+/**
+ * As `setUp`, on a device with on-demand paging; the caller's memory records the registered ranges. The region is moved
+ * to `second`, with these rights.
+ */
 const setUpWithPaging = (access: number) => {
   const registered: { start: number; length: number; unmap: () => void }[] = []
   let isFull = false

@@ -1,7 +1,8 @@
 /*
- * Asynchronous handlers end in any order: calls of several contexts start, wait, succeed and fail. Meanwhile other calls
- * create, use and destroy objects; descriptors and contexts are closed, and the device is removed. Every call ends,
- * each object of the driver is released exactly once, counts are right whenever no call waits, and no object remains.
+ * Asynchronous handlers end in any order: calls of several contexts start, wait, succeed and fail. Meanwhile other
+ * calls create, use and destroy objects; descriptors and contexts are closed, and the device is removed. Every call
+ * ends, each object of the driver is released exactly once, counts are right whenever no call waits, and no object
+ * remains.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

@@ -27,8 +27,8 @@ import { raiseDeviceListChanged } from './system.ts'
 const { DEVICE_ADDED, DEVICE_REMOVED } = AsyncEventType.values
 
 /**
- * Number of steps that a function `CoreOptions.run` should take in one turn of the event loop: about 0.3 ms. Most
- * steps destroy one object.
+ * Number of steps that a function `CoreOptions.run` should take in one turn of the event loop: about 0.3 ms. Most steps
+ * destroy one object.
  */
 export const STEPS_PER_TURN = 32
 

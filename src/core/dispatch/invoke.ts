@@ -6,9 +6,9 @@
  * then it runs the handler between its hooks. A create makes the object before the handler runs, a destroy removes it
  * afterwards. The call is synchronous if the handler is, unless a sink must first prepare for the withdrawal of events
  * (`prepareCall`). While an asynchronous handler runs, other calls cannot destroy its object and the objects of its
- * arguments; if the context is closed or the device removed meanwhile, the caller gets EIO. Errors are CallErrors with Linux'
- * numbers: no class or method EOPNOTSUPP, unknown handle ENOENT, handle of another class EINVAL, object in use EBUSY,
- * descriptor of another context or class EBADF, context closed or device removed EIO.
+ * arguments; if the context is closed or the device removed meanwhile, the caller gets EIO. Errors are CallErrors with
+ * Linux' numbers: no class or method EOPNOTSUPP, unknown handle ENOENT, handle of another class EINVAL, object in use
+ * EBUSY, descriptor of another context or class EBADF, context closed or device removed EIO.
  */
 import { CallError } from '../../spec/errno.ts'
 import { lacksMethod } from '../../spec/schema/lacking.ts'

@@ -2,10 +2,10 @@
  * Completion events and asynchronous events: routing, arming, and how many events a client has read (R34, R35, R37).
  *
  * An object with events has a route: a completion channel and an async fd, or handlers of a client in this process. An
- * event queue to which it is attached gets its events instead, those of connections in addition. `arm` makes the next completion (or the next solicited
- * or failed one) raise exactly one event. A destroy withdraws the object's unread events and returns how many the
- * client has read, since libibverbs waits until the program has acknowledged that many. The records of completion and
- * async events have Linux' bytes; the sink of the fd object delivers them to the client.
+ * event queue to which it is attached gets its events instead, those of connections in addition. `arm` makes the next
+ * completion (or the next solicited or failed one) raise exactly one event. A destroy withdraws the object's unread
+ * events and returns how many the client has read, since libibverbs waits until the program has acknowledged that many.
+ * The records of completion and async events have Linux' bytes; the sink of the fd object delivers them to the client.
  */
 import { createCause } from '../../spec/check/causes.ts'
 import { ClassId } from '../../spec/classes/ids.ts'

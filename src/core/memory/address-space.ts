@@ -2,9 +2,9 @@
  * Memory to which calls and work requests refer, of another process or of this one (docs/decisions/client-memory.md).
  *
  * A carrier provides one AddressSpace per calling process, and one per registered file; registration checks pages with
- * it, the data path copies with it. Addresses are pairs of u32 (hi, lo), so that hot code needs no BigInt. A copy is strided on the local side, as in
- * `Memory` of transport/types.ts: `total` consecutive bytes of the space correspond to chunks of `chunk` bytes that lie
- * `stride` bytes apart in `to` or `from`, the first at offset `at`.
+ * it, the data path copies with it. Addresses are pairs of u32 (hi, lo), so that hot code needs no BigInt. A copy is
+ * strided on the local side, as in `Memory` of transport/types.ts: `total` consecutive bytes of the space correspond to
+ * chunks of `chunk` bytes that lie `stride` bytes apart in `to` or `from`, the first at offset `at`.
  */
 import { Errno } from '../../spec/errno.ts'
 

@@ -4,8 +4,8 @@
  * An object becomes visible when its create handler has succeeded; if the handler fails, the object is removed. An
  * object uses its parents, the objects to which the arguments of its create referred. When a context closes or a device
  * is removed, its objects are destroyed in reverse order of dependency: an unused one, highest handle first. That is
- * stricter than reverse order of creation, since a modify may add a dependency. There may be very many objects,
- * so they are destroyed in steps. If a destroy handler throws, the exception is counted, and the object is removed
+ * stricter than reverse order of creation, since a modify may add a dependency. There may be very many objects, so they
+ * are destroyed in steps. If a destroy handler throws, the exception is counted, and the object is removed
  * nevertheless.
  */
 import { CallError } from '../../spec/errno.ts'

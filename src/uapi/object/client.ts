@@ -152,8 +152,8 @@ export const encodeCall = (call: Call, options: EncodeOptions = NO_OPTIONS): Uin
 }
 
 /**
- * The result in an answered message. `copyIn` reads indirect outputs; without it they are omitted. A descriptor is
- * its number. Throws CallError: EINVAL for a malformed message, E2BIG for a record whose unknown end is not 0.
+ * The result in an answered message. `copyIn` reads indirect outputs; without it they are omitted. A descriptor is its
+ * number. Throws CallError: EINVAL for a malformed message, E2BIG for a record whose unknown end is not 0.
  */
 export const decodeResult = (
   call: Call,

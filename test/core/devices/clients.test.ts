@@ -126,7 +126,7 @@ test('a client that throws at registration is not registered; one that throws la
   addDevice('d4')
   seen()
   unregisterClient()
-  assert.equal(core.faults, 7, 'd at three devices, c after the fourth')
+  assert.equal(core.faults, 7, 'd for d2 to d4, c for all four devices')
 })
 
 test('callbacks may add and remove clients and devices: each client is notified of each live device, and of its removal', () => {
@@ -141,12 +141,12 @@ test('callbacks may add and remove clients and devices: each client is notified 
     },
   })
   const [firstDevice, secondDevice] = [addDevice('d1'), addDevice('d2')]
-  const first = registerClient(
+  const unregisterA = registerClient(
     core,
     actingClient('a', device => device === firstDevice && unregister(secondDevice)),
   )
   assert.equal(seen(), 'a+d1', 'd2 was removed before its turn')
-  first()
+  unregisterA()
   unregister(firstDevice)
   seen()
 
@@ -163,14 +163,14 @@ test('callbacks may add and remove clients and devices: each client is notified 
   const notified: number[] = []
   addEventHandler(system.device, ({ type }) => void notified.push(type))
   unregisterClient = () => {}
-  const third = registerClient(
+  const unregisterD = registerClient(
     core,
     actingClient('d', device => unregister(device)),
   )
   assert.equal(addDevice('d4').isAlive, false)
   assert.equal(seen(), 'b+d4 d+d4 d-d4 b-d4')
   assert.deepEqual(notified, [AsyncEventType.values.DEVICE_REMOVED])
-  third()
+  unregisterD()
 })
 
 test('a client cannot unregister in its own callback, nor after another callback that ran within it', () => {

@@ -167,7 +167,7 @@ test('a call that an interface lacks fails with the errno of a Linux file withou
   assert.deepEqual(answers(asyncFd), ['ENOTTY', 'EINVAL', 'EINVAL'])
 })
 
-test('after the context is closed or the device removed, calls are EIO and the descriptor hangs up', () => {
+test('after the context is closed, the device removed or the object destroyed, calls and reads are EIO', () => {
   for (const end of [
     (setup: TestSetup) => closeContext(setup.context),
     (setup: TestSetup) => unregister(setup.device),

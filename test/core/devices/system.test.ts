@@ -65,7 +65,7 @@ test('the system-wide device reports each device with the facts that a library n
   const attributes = { ...zeroRecord(DeviceAttributes), nodeGuid, physPortCnt: 1 }
   register(core, describeDevice('a', { ...testDriver(), abi: 3, nodeType: NodeType.values.RNIC }, { attributes }))
   register(core, describeDevice('b', testDriver([driverClass(Classes.pd), driverClass(Classes.interface)])))
-  const { devices, classes: globalClasses } = query()
+  const { devices, classes: classesOfDevices } = query()
   assert.deepEqual(
     devices.map(row => ({ ...row, name: text(row.name), driver: text(row.driver) })),
     [
@@ -94,13 +94,13 @@ test('the system-wide device reports each device with the facts that a library n
     ],
   )
   assert.deepEqual(
-    globalClasses.filter(({ index }) => index === 1).map(row => row.class),
+    classesOfDevices.filter(({ index }) => index === 1).map(row => row.class),
     [Classes.interface.id, Classes.pd.id],
   )
-  assert.equal(globalClasses.filter(({ index }) => index === 0).length, testClasses.length)
+  assert.equal(classesOfDevices.filter(({ index }) => index === 0).length, testClasses.length)
 })
 
-test('a removed device returns its index, and the next device gets the lowest free one', () => {
+test('a removed device frees its index, and the next device gets the lowest free one', () => {
   const { core, query, names } = setUp()
   const [a, b, c] = ['a', 'b', 'c'].map(name => register(core, describeDevice(name)))
   assert.deepEqual([a.index, b.index, c.index], [0, 1, 2])

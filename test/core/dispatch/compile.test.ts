@@ -92,7 +92,7 @@ test('a driver adds methods to a common class', () => {
   assert.equal(findEntry(table, Box.id, CREATE)?.handler, boxCore.handlers.create)
 })
 
-test('an experimental method is like any other; a driver cannot add methods outside the defined blocks (R5)', () => {
+test('an experimental method is like any other; a driver cannot add methods below DRIVER_FAST or in reserved blocks (R5)', () => {
   const open = () => ({})
   const buildWithMethod = (call: number) =>
     build(withMethods(driverClass(Box), { open: method(call, { in: {}, out: {} }) }, { open }))

@@ -1,5 +1,5 @@
 /*
- * Uses of hooks (R24): a policy that refuses calls, fault injection, and observation; for every call in every dialect.
+ * Uses of hooks (R24): a policy that refuses calls, fault injection, and observation.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -110,7 +110,7 @@ test('faults can be injected into any call: the caller gets the error, nothing i
   )
 })
 
-test('hooks see the calls of private classes and of a driver’s descriptors', () => {
+test('hooks see the calls of private classes, and the creation of a driver’s descriptor', () => {
   const { core, caller } = openTestDevice()
   const seen: string[] = []
   const watch: Hook = { post: ({ entry }) => seen.push(`${entry.class.name}.${entry.name}`) }
