@@ -590,7 +590,7 @@ export interface MemoryAccount {
   /** Charges bytes that were released for a call that then failed, also beyond the quota. */
   recharge(bytes: number): void
   release(bytes: number): void
-  /** The user of the process. */
+  /** The process's uid. */
   readonly user: number
 }
 

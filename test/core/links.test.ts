@@ -44,7 +44,7 @@ test("an attribute of another link is refused, and the error names the device's 
   for (const link of ['ib', 'roce', 'iwarp', 'opa'] as const) {
     const { context, caller } = openDeviceOf(link)
     const pd = invokeNow(context, Pd, 'create', 0, {}, caller).object
-    for (const name of absentOn(link).filter(attribute => RcQp.methods.modify.in[attribute as 'address'])) {
+    for (const name of absentOn(link).filter(attribute => RcQp.methods.create.in[attribute as 'address'])) {
       const args = { pd, [name]: {}, userHandle: 0n } as never
       assert.throws(() => invokeNow(context, RcQp, 'create', 0, args, caller), {
         code: 'EINVAL',

@@ -92,7 +92,8 @@ const deviceOf = (...classes: ObjectClass[]): Context => {
   return openContext(register(core, describeDevice('test0', driver)) as never, { isOpened: true })
 }
 
-const messages = (view: CallerView, call: number, bytes: Uint8Array, answer: (message: Uint8Array) => void) => {
+/** A dialect for one message, `bytes`; `answer` gets the answered message. */
+const decodeBytes = (view: CallerView, call: number, bytes: Uint8Array, answer: (message: Uint8Array) => void) => {
   const decoded = decodeMessage(view, call, bytes)
   const refused = (error: CallError): Answer => ({ ret: -error.errno, installs: [], reason: error.message })
   if (decoded.roomError !== undefined) return refused(decoded.roomError)
@@ -114,7 +115,7 @@ const callAs = (context: Context, cls: ObjectClass, name: string, args: AnyValue
   try {
     const bytes = encodeCall(call, options)
     const dialect = (view: CallerView) =>
-      messages(view, call.method.call, bytes, message => {
+      decodeBytes(view, call.method.call, bytes, message => {
         answered = message
       })
     const { ret, reason } = dispatch(context, dialect, [], testCaller()) as Answer

@@ -19,8 +19,8 @@ export interface MappedChunk {
 
 export interface MappedMemory {
   /**
-   * Defined if the client can map a part of a range by its offset. A driver may then put the rings of many objects into
-   * one range, and counts the objects here.
+   * Defined if the client can map a part of a range by its offset. A driver may then put many rings into one range, and
+   * counts the rings here.
    */
   readonly packed?: { count: number } | undefined
   /** Zeroed memory, rounded up to pages. Throws CallError ENOMEM if the context has no more. */
