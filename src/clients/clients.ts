@@ -2,7 +2,7 @@
  * The clients of the subsystem (R31, R40). Their order in one table (`starters`) is the order in which they start and
  * in which core adds a device to them. Core removes a device in reverse order, and the clients stop in reverse order.
  * So a client may use the clients before it in the table. A client that fails to start, entirely or for one device,
- * does not affect the others.
+ * does not affect those that do not use it.
  */
 import { coreClasses } from '../core/base/all.ts'
 import type { Core, DriverClass } from '../core/model.ts'
@@ -51,8 +51,8 @@ export class Clients {
 
   /**
    * Returns a client. If it has not started, starts the clients before it in the table, then the client itself. Throws
-   * the error of its start. Errors of earlier clients are reported to core; their start is tried again at the next
-   * call.
+   * the error of its start. Errors of earlier clients are reported to core; their start is tried again when another
+   * client starts.
    */
   use<N extends ClientName>(name: N): ClientTypes[N] {
     const started = this.#started[name]

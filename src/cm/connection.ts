@@ -64,7 +64,10 @@ export interface CmRequest extends CmOffer {
   readonly transport: CmTransport
   /** 0 to 7. */
   readonly retryCount: number
-  /** CM response timeouts, as exponents of 4.096 µs: how long each side may take to answer a message. */
+  /**
+   * CM response timeouts, as exponents of 4.096 µs: how long the peer may take to answer a message, and how long this
+   * side, the packet life time of both directions included.
+   */
   readonly remoteResponseTimeout: number
   readonly localResponseTimeout: number
   /** Retries of a message, 0 to 15. */

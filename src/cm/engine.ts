@@ -67,10 +67,10 @@ export class CmEngine {
   }
 
   // ---- commands ----
-  // Commands that send a message throw CmError if the state does not allow them, and RangeError for a value that does
-  // not fit its field. `destroy` throws neither.
+  // Commands on a connection throw CmError if its state does not allow them; those that send a message throw RangeError
+  // for a value that does not fit its field. `destroy` throws neither.
 
-  /** Listens for requests to a service id. Throws EADDRINUSE if another listener for the same devices has that id. */
+  /** Listens for requests to a service id. Throws CmError EADDRINUSE, as `CmRegistry.listen`. */
   listen(serviceId: bigint, options: CmListenOptions = {}): CmListener {
     return this.#machine.registry.listen(serviceId, options)
   }
@@ -85,7 +85,7 @@ export class CmEngine {
     return this.#machine.create(path)
   }
 
-  /** Sends a REQ. Also throws CmError if another connection has the queue pair, as `reply`. */
+  /** Sends a REQ. Also throws CmError if another connection has the queue pair, as does `reply`. */
   connect(connection: CmConnection, request: CmRequest, now: number): void {
     this.#machine.requireAllowed(connection, 'REQ')
     const { path } = request

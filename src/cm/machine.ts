@@ -98,7 +98,7 @@ export class CmMachine {
     this.#repeatAnswer(connection, receipt.answer)
   }
 
-  /** Answers a duplicate with a message that was sent before, or with a REJ. */
+  /** Answers a duplicate: with the message that was sent before, or else a new DREP or MRA; or with a REJ. */
   #repeatAnswer(connection: CmConnection, answer: CmMessageName): void {
     if (answer === 'REJ') {
       this.sendRej(connection, { reason: rejReason.STALE_CONN })
@@ -210,7 +210,7 @@ export class CmMachine {
     return this.transactionId(connection)
   }
 
-  /** The transaction id of a connection's own requests, common to REQ and DREQ. */
+  /** The transaction id of a connection's own requests: REQ, DREQ and SIDR_REQ. */
   transactionId({ localId }: CmConnection): bigint {
     return this.#transactionHigh | BigInt(localId)
   }
@@ -249,7 +249,7 @@ export class CmMachine {
   }
 
   /**
-   * If a REQ or REP is for a remote queue pair that is connected here already, rejects the message, and disconnects
+   * If a REQ or REP comes from a remote queue pair that is connected here already, rejects the message, and disconnects
    * that connection if it is ESTABLISHED, since the peer no longer has it. Returns whether the message was rejected.
    */
   refuseStale(message: ReceivedMessage<'REQ' | 'REP'>, qpn: number, from: CmPath, now: number): boolean {

@@ -153,7 +153,7 @@ const onDreq = (machine: CmMachine, message: ReceivedMessage<'DREQ'>, from: CmPa
   const { tid, localId, remoteId, remoteQpn } = message
   const connection = machine.registry.byIds(from, remoteId, localId)
   if (connection === undefined) {
-    // The connection has ended here, so the peer did not get our DREP: it is sent again.
+    // Probably the connection has ended here and the peer did not get our DREP.
     machine.counters.duplicates.DREQ++
     machine.transmit(from, 'DREP', emitCm({ name: 'DREP', tid, localId: remoteId, remoteId: localId }), 'sent')
     return

@@ -100,7 +100,7 @@ export class CmRegistry {
 
   /**
    * Assigns our queue pair to the connection. Throws CmError EINVAL if another connection has it: the peer would end
-   * that one as stale. QPNs 0 and 1 may have several connections.
+   * that one as stale. QPNs 0 and 1 are not reserved.
    */
   claimQpn(connection: CmConnection, qpn: number): void {
     const key = localKey(connection, qpn)
@@ -129,7 +129,7 @@ export class CmRegistry {
     this.#clear('remoteQpn', connection)
   }
 
-  /** Removes the peer's keys. */
+  /** Removes the peer's id and keys. */
   removePeer(connection: CmConnection): void {
     this.releaseRemoteQpn(connection)
     this.#clear('remoteId', connection)
@@ -178,7 +178,7 @@ export class CmRegistry {
     return all.filter(({ path }) => path.device === device)
   }
 
-  /** Throws EADDRINUSE if another listener for the same device, or for all devices, has one of the service ids. */
+  /** Throws CmError EADDRINUSE if another listener for the device, or for all, has one of the service ids. */
   listen(serviceId: bigint, options: CmListenOptions): CmListener {
     const { serviceMask = ALL_BITS, device, backlog = Number.POSITIVE_INFINITY } = options
     const isRange = serviceMask !== ALL_BITS

@@ -7,8 +7,8 @@
 export const fromExponent = (exponent: number): number => 4.096 * 2 ** exponent
 
 /**
- * The exponent of an ACK timeout: twice the packet life time of the path, plus the peer's ACK delay (clause 12.7.34).
- * All are exponents.
+ * The exponent of an ACK timeout: twice the packet life time of the path, plus the ACK delay of the end that
+ * acknowledges (clause 12.7.34). All are exponents.
  */
 export const ackTimeout = (ackDelay: number, packetLifeTime: number): number => {
   const roundTrip = packetLifeTime + 1

@@ -18,7 +18,7 @@ export const NeighbourLimits = { entries: 1024, unresolved: 256, waiting: 256, w
 
 /** Services of the interface for the cache. */
 export interface NeighbourHost {
-  /** Sends a solicitation of an address: to `link`, or to all neighbours if that is not known. */
+  /** Sends a solicitation of an address: to `link`, or by multicast if that is not known. */
   solicit(address: Uint8Array, link: LinkAddress | undefined): void
   transmit(frame: Uint8Array, to: LinkAddress): void
   /** Counts packets that the cache has dropped. */

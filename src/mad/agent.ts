@@ -3,7 +3,7 @@
  * RMPP transfers in both directions (IBA 13.4.6.4, 13.6; Linux's mad.c and mad_rmpp.c). Datagrams, calls and time go
  * in; datagrams, messages and outcomes of sends come out. Times are microseconds.
  *
- * A response belongs to the request with the same transaction id, class and path. The caller finds the agent of a
+ * A response belongs to the request with the same transaction id, class and local GID. The caller finds the agent of a
  * datagram: by registrations.ts, or for a response by the upper half of the transaction id.
  */
 import {
@@ -43,8 +43,8 @@ const MAX_TRANSFERS = 256
 const MAX_RECEIVING_BYTES = 4 << 20
 
 /**
- * How a send ended. `sent`: no response was expected; `timeout`: the last retry was not answered; `aborted`: by the
- * peer, or because the agent was closed.
+ * How a send ended. `sent`: no response was expected; `timeout`: the answer did not come in time; `aborted`: by the
+ * peer or for its error, or because the agent was closed.
  */
 export type SendOutcome = 'sent' | 'answered' | 'timeout' | 'aborted'
 
@@ -71,9 +71,9 @@ export interface AgentOptions {
 export interface AgentOwner<P extends MadPath, T> {
   /** Sends a datagram. */
   transmit(mad: Uint8Array, path: P): void
-  /** `nextTimeout` is now `time`, which is earlier than before. */
+  /** `nextTimeout` is now `time`. */
   wakeAt(time: number): void
-  /** A complete request or response. */
+  /** A request or response, complete unless the owner does RMPP. */
   deliver(message: Uint8Array, from: P): void
   /** A send has ended. `tag`: that of its options. `message`: the message that was sent. */
   ended(tag: T, outcome: SendOutcome, message: Uint8Array): void
@@ -124,8 +124,8 @@ export class MadAgentEngine<P extends MadPath, T> {
 
   /**
    * Sends a message of MAD_BYTES bytes, or an RMPP transfer of any length. The engine owns the message from then on,
-   * and sets the upper half of the transaction id of a request. Returns false and sends nothing if another send of the
-   * class with the same transaction id has not ended.
+   * and sets the upper half of the transaction id of a request. Returns false and sends nothing if another request, or
+   * another response to the same peer, has not ended and has the same class and transaction id.
    */
   send(message: Uint8Array, path: P, options: SendOptions<T>, now: number): boolean {
     if (!madFields(message).isResponse) setTidHigh(message, this.#options.highTid)
@@ -188,7 +188,8 @@ export class MadAgentEngine<P extends MadPath, T> {
   // ---- sending ----
 
   /**
-   * Whether another send has the transaction id. The datagrams of a transfer that the owner segments itself share one.
+   * Whether an unfinished request, or response to the same peer, has the transaction id. The datagrams of a transfer
+   * that the owner segments itself share one.
    */
   #isDuplicate(fields: MadFields, message: Uint8Array, path: P): boolean {
     if (this.#options.ownerDoesRmpp && usesRmpp(fields.mgmtClass) && (parseRmpp(message).flags & RmppFlag.ACTIVE) !== 0)
@@ -304,7 +305,7 @@ export class MadAgentEngine<P extends MadPath, T> {
     this.#abort(mad, from, status)
   }
 
-  /** Ends the transfer that a datagram answers as aborted, unless all its segments were acknowledged. */
+  /** Ends, as aborted, the transfer that a datagram answers, unless all its segments were acknowledged. */
   #stop(fields: MadFields, from: P): void {
     const sending = this.#sendingOf(fields, from)
     if (sending?.segments !== undefined && !sending.segments.isDone) this.#end(sending, 'aborted')
@@ -412,7 +413,7 @@ export class MadAgentEngine<P extends MadPath, T> {
 
   /**
    * Stops a transfer of the peer with the largest sum of `weightOf` (receiving.ts). Returns false, and stops none, if
-   * that peer is the one at `from`, which needs the space.
+   * the peer at `from`, which needs the space, has as large a sum.
    */
   #makeRoom(from: P, weightOf: (receiving: Receiving<P>) => number): boolean {
     const victim = newestOfLargest(this.#receiving, peerOf(from.remoteGid), weightOf)

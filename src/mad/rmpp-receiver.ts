@@ -69,7 +69,8 @@ export class SegmentReceiver {
   }
 
   /**
-   * Builds the message: headers of the first segment, and the data of all. `lastPayload`: length in the last segment.
+   * Builds the message: headers of the first segment, and the data of all. `lastPayload`: the length field of the
+   * last segment.
    */
   #assemble(lastPayload: number): Uint8Array {
     /** Bytes of data in a segment. */

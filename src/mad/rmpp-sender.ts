@@ -8,8 +8,8 @@ import { dataOffset, RMPP_DATA_BYTES, RMPP_VERSION, RmppFlag, RmppStatus, RmppTy
 import { emitRmpp, type RmppFields } from '../wire/mad/management.ts'
 
 /**
- * The effect of an ACK. `old`: none; `open`: more segments may be sent; `done`: all segments have arrived; `abort`: the
- * ACK is invalid, and an ABORT with this status must be sent.
+ * The effect of an ACK. `old`: none; `open`: it acknowledges segments or opens the window; `done`: all segments have
+ * arrived; `abort`: the ACK is invalid, and an ABORT with this status must be sent.
  */
 export type AckOutcome = 'old' | 'open' | 'done' | { readonly abort: number }
 

@@ -1,6 +1,6 @@
 /*
- * Bit fields of big-endian headers, as the tables of spec/wire/headers.ts and spec/wire/mad.ts describe them: the
- * reader, the writer and the range check of every codec that uses these tables. A field of 1 bit is a boolean, of 64
+ * Bit fields of big-endian headers, as the tables of spec/wire describe them: the reader, the writer and the range
+ * check of every codec that uses these tables. A field of 1 bit is a boolean, of 64
  * bits a bigint, any other a number.
  */
 import type { BitField } from '../spec/wire/headers.ts'

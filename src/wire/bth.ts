@@ -11,7 +11,7 @@ export const BTH_BYTES = 12
 /** Bits of `flags`, the header's second byte: solicited event, and migration request. */
 export const BTH_SOLICITED = 0x80
 export const BTH_MIGREQ = 0x40
-/** First bit of the pad count, 0 to 3, in `flags`. */
+/** The pad count, 0 to 3, is shifted left by this in `flags`. */
 export const BTH_PAD_SHIFT = 4
 
 /** The AckReq bit of the header's last word, which also has the PSN. */
@@ -34,7 +34,7 @@ export const bthVersion = (view: DataView, at: number): number => view.getUint8(
 
 export const bthPkey = (view: DataView, at: number): number => view.getUint16(at + 2)
 
-/** Whether two P_Keys name the same partition. Their most significant bit is not part of it: full or limited member. */
+/** Whether two P_Keys name the same partition; their most significant bit (full or limited member) does not count. */
 export const isSamePartition = (a: number, b: number): boolean => ((a ^ b) & 0x7fff) === 0
 
 export const bthFecn = (view: DataView, at: number): boolean => (view.getUint8(at + 4) & 0x80) !== 0

@@ -1,16 +1,16 @@
 /*
  * The CRC-32 of Ethernet and zlib (polynomial 0x04C11DB7, reflected), of which RoCEv2's ICRC is made, with the fastest
  * implementation for each length. Short buffers use a table, sixteen bytes per step, because a call out of JavaScript
- * takes longer; long buffers use zlib, or from its minimum length on an engine in native code, if `useCrcEngine`
- * installed one and the arena has an address (docs/decisions/native-code.md). This file does not import native code:
- * the caller of `useCrcEngine` does.
+ * takes longer; long buffers use zlib. If `useCrcEngine` installed an engine in native code and the arena has an
+ * address, buffers of at least the engine's minimum length use the engine (docs/decisions/native-code.md). This file
+ * does not import native code: the caller of `useCrcEngine` does.
  */
 import { crc32 as zlibCrc32 } from 'node:zlib'
 import { type Arena, arenaOver } from './arena.ts'
 
 /** An implementation in native code, which computes CRCs of memory by its address. */
 export interface CrcEngine {
-  /** For statistics and benchmarks. */
+  /** For error messages and benchmarks. */
   readonly name: string
   /** The shortest buffer, in bytes, for which `crc` is faster than the table; 96 if absent. */
   readonly minLength?: number
@@ -98,8 +98,9 @@ export const crcOfArena = (arena: Arena, offset: number, length: number, seed: n
 }
 
 /**
- * The installed engine's `batch` for `count` buffers of `length` bytes in this arena; undefined if there is none, or if
- * single calls are faster: for one buffer, or if all buffers together are shorter than the engine's minimum length.
+ * The installed engine's `batch` for `count` buffers of `length` bytes in this arena. Undefined if there is none, if
+ * the arena has no address, or if single calls are faster: for one buffer, or if all buffers together are shorter than
+ * the engine's minimum length.
  */
 export const batchCrcFor = (arena: Arena, length: number, count: number): BatchCrc | undefined =>
   count > 1 && length * count >= engineMinLength && arena.address !== 0 ? engine!.batch : undefined
@@ -126,8 +127,8 @@ export const crcEngineName = (): string => engine?.name ?? 'zlib'
 
 /**
  * Installs an engine, or with undefined removes it. The engine is first compared with known CRCs of bytes in `scratch`,
- * an arena with an address and at least 1 KiB, which is overwritten. Throws an Error, and changes nothing, if a CRC is
- * wrong.
+ * an arena with an address and at least 1 KiB, which is overwritten. Throws an Error, and does not install the engine,
+ * if a CRC is wrong or `scratch` is not such an arena.
  */
 export const useCrcEngine = (next: CrcEngine | undefined, scratch?: Arena): void => {
   if (next !== undefined) {

@@ -4,10 +4,10 @@
  * change in flight count as ones: TOS, TTL and header checksum (IPv4) or traffic class, flow label and hop limit
  * (IPv6), UDP checksum, and the byte of the BTH with FECN and BECN. It is stored little-endian.
  *
- * Only the UDP payload is read for each packet. A CRC is linear: a changed byte at a known offset changes the CRC
- * register by a known value (exclusive or), whatever the other bytes are. A `Flow` therefore stores the register after
- * its IP and UDP headers with lengths and identification 0; tables have the changes of that register by the actual
- * lengths and identification, and by the masked byte of the BTH.
+ * Only the UDP payload is read for each packet. A CRC is linear: a changed byte at a known offset changes the CRC by a
+ * known value (exclusive or), whatever the other bytes are. A `Flow` therefore stores the CRC of its IP and UDP headers
+ * with lengths and identification 0; tables have the changes of that CRC by the actual lengths and identification, and
+ * by the masked byte of the BTH.
  */
 
 import { ICRC_BYTES } from '../spec/wire/headers.ts'
@@ -18,7 +18,7 @@ import { BTH_BYTES } from './bth.ts'
 import { batchCrcFor, crc32, crcBackward, crcForward, crcOfArena } from './crc.ts'
 import { IPV4_BYTES, IPV6_BYTES, PROTOCOL_UDP, UDP_BYTES } from './ip.ts'
 
-/** The header fields before the BTH that the ICRC covers. */
+/** The header fields before the BTH that the ICRC covers and all packets of a flow share. */
 export interface FlowAddresses {
   /** 4 bytes, or 16: IPv6, or IPv4 as ::ffff:a.b.c.d, as in a GID. */
   readonly source: Uint8Array
@@ -29,7 +29,7 @@ export interface FlowAddresses {
   readonly dontFragment?: boolean
 }
 
-/** The IP and UDP headers of a flow of packets, as the ICRC covers them. The fields are private to this file. */
+/** The IP and UDP headers of a flow of packets, as the ICRC covers them. */
 export interface Flow {
   readonly version: 4 | 6
   /** CRC over eight bytes of ones and the masked headers, with lengths and identification 0. */
@@ -40,7 +40,7 @@ export interface Flow {
 const ONES = 8
 const { RC_FLUSH } = opcodeNumber
 
-/** By i: the change of the register after `size` bytes if the byte at `offset` changes by i (both by exclusive or). */
+/** By i: the change of the CRC of `size` bytes if the byte at `offset` changes by i (both by exclusive or). */
 const changeTable = (size: number, offset: number): Int32Array =>
   Int32Array.from({ length: 256 }, (_, i) => {
     let register = crcForward(i)
@@ -66,7 +66,7 @@ const lengths6 = (byte: number): Int32Array => {
 const lengths6Hi = lengths6(4)
 const lengths6Lo = lengths6(5)
 
-/** By value of byte 4 of the BTH: the change of the register before the BTH that makes the byte count as ones. */
+/** By value of byte 4 of the BTH: the change of the CRC before the BTH that makes the byte count as ones. */
 const maskBth = Int32Array.from({ length: 256 }, (_, byte) => {
   let register = crcForward(byte ^ 0xff)
   for (let at = 4; at >= 0; at--) register = crcBackward(register)
@@ -114,8 +114,7 @@ export const makeFlow = (addresses: FlowAddresses): Flow => {
 }
 
 /**
- * The register before the BTH, for a UDP payload of `length` bytes; it contains the change that masks byte 4 of the
- * BTH.
+ * The CRC before the BTH, for a UDP payload of `length` bytes; it contains the change that masks byte 4 of the BTH.
  */
 const seedOf = (arena: Arena, offset: number, length: number, flow: Flow, identification: number): number => {
   const udp = length + UDP_BYTES
@@ -206,8 +205,8 @@ export const sealIcrcs = (
 }
 
 /**
- * The number of packets before the first one with a wrong ICRC; `count` if all are right. The packets are those of
- * `sealIcrcs`. rdma_rxe's ICRC of a FLUSH counts as wrong. Other arguments as for `verifyIcrc`.
+ * The number of packets before the first one with a wrong ICRC; `count` if all are right. rdma_rxe's ICRC of a FLUSH
+ * counts as wrong, and so does each packet if `length` is too short. Arguments as for `sealIcrcs`.
  */
 export const countRightIcrcs = (
   arena: Arena,
@@ -308,8 +307,8 @@ const identificationChange = (difference: number, count: number): number => {
  * The IPv4 identification for which the packet's ICRC is right, for receivers that cannot see the IP header; -1 if
  * there is none. `expected` is tried first; for a wrong ICRC the linearity of the CRC gives the one identification that
  * makes it right, if there is one. A corrupted packet therefore passes with probability 1 in 65,536 instead of 1 in
- * 2^32; its UDP checksum still protects it. A FLUSH may have rdma_rxe's ICRC. Over IPv6, which has no identification,
- * the result is `expected` or -1. Other arguments as for `verifyIcrc`.
+ * 2^32; a UDP checksum, which rdma_rxe does not send, still protects it. A FLUSH may have rdma_rxe's ICRC. Over IPv6,
+ * which has no identification, the result is `expected` or -1. Other arguments as for `verifyIcrc`.
  */
 export const findIdentification = (
   arena: Arena,

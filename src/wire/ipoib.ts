@@ -176,7 +176,10 @@ export const emitDiscovery = ({ type, flags, target, link }: Discovery): Uint8Ar
   return bytes
 }
 
-/** Undefined if `bytes` are too short or an option has a wrong length. Unknown options are skipped. */
+/**
+ * Undefined if `bytes` end before the target or within an option, or if an option has length 0. Options other than a
+ * link-layer address of 20 bytes are skipped.
+ */
 export const parseDiscovery = (type: Discovery['type'], bytes: Uint8Array): Discovery | undefined => {
   if (bytes.length < OPTIONS_AT) return undefined
   let link: LinkAddress | undefined

@@ -33,7 +33,7 @@ export type PacketOf<N extends OpcodeName> = {
   readonly name: N
   readonly BTH: BthRecord
   readonly payload: Uint8Array
-  /** The 0 to 3 bytes between payload and ICRC, if they are not all zero. */
+  /** The 1 to 3 bytes between payload and ICRC, if they are not all zero. */
   readonly pad?: Uint8Array
   /** The value in the packet, which is little-endian. */
   readonly icrc: number

@@ -7,8 +7,8 @@ import type { Device } from '../../core/model.ts'
 import { TWO_32 } from '../../spec/memory.ts'
 
 /**
- * Returns a look-up by device index and key. `findDevice`: of `deviceByIndex`. Its result is undefined if the key is unknown, or of a window that is not
- * bound.
+ * Returns a look-up by device index and key. Its result is undefined if the key is unknown, or of a window that is not
+ * bound. `findDevice`: see `deviceByIndex`.
  */
 export const keyMemory = (
   findDevice: (index: number) => Device | undefined,

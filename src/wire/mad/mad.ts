@@ -1,7 +1,8 @@
 /*
- * Messages of communication management as records: `parseCm` and `emitCm`, which use the tables of spec/wire/mad.ts and
- * are inverse to each other for messages whose reserved bits are zero; and rdma_cm's header at the start of the private
- * data, and its service ids (annex A11). src/cm/ decides which messages are legal in which state.
+ * Messages of communication management as records: `parseCm` (or `viewCm`, whose result decodes fields when they are
+ * read) and `emitCm`, which use the tables of spec/wire/mad.ts. They are inverse to each other for messages that are
+ * zero outside the fields of the tables. Also rdma_cm's header at the start of the private data, and its service ids
+ * (annex A11). src/cm/ decides which messages are legal in which state.
  */
 import type { BitField } from '../../spec/wire/headers.ts'
 import {

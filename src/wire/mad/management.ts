@@ -29,7 +29,7 @@ export interface MadFields {
   readonly attribute: number
   readonly tid: bigint
   readonly oui: number
-  /** Whether the datagram responds to a request of the receiver. */
+  /** Whether the datagram answers one that its receiver sent. */
   readonly isResponse: boolean
 }
 
