@@ -21,7 +21,7 @@ import { keyMemory } from './key-memory.ts'
 
 /** Facts that the daemon or library that serves the calls provides. */
 export interface CheckSources extends Pick<CheckerSources, 'adapters' | 'buffers' | 'lockLimit' | 'isCopiedByFork'> {
-  /** SCRATCH_BYTES bytes into which the driver reads memory of programs to hash it. */
+  /** An arena of SCRATCH_BYTES (spec/check/requests.ts), into which the driver reads memory of programs to hash it. */
   readonly scratch: Arena
   /** Microseconds. */
   now(): number

@@ -77,7 +77,7 @@ export const postGroupEvent = ({ events, handle }: CoreObject, type: number, det
   if (events !== undefined) postOnChannel(new ConnectionEvent(events, { handle }, type, details))
 }
 
-/** Maximum unread events of an identifier. Calls that would raise more are refused. */
+/** With this many unread events of an identifier its `resolveAddress` and `connect` are refused. */
 const MAX_UNREAD = 8
 
 /** Throws CallError ENOMEM if the identifier has too many unread events. */
@@ -89,7 +89,7 @@ export const requireUnreadBelowMax = ({ events, state: id }: CmIdObject): void =
     throw new CallError('ENOMEM', `cm_id: ${id.unreadEvents} events of the identifier wait to be read; read them first`)
 }
 
-/** A program's identifier. */
+/** A program as the owner of an identifier. */
 class ProgramOwner implements IdOwner {
   readonly #cm: RdmaCm
   readonly #object: CmIdObject
@@ -147,7 +147,7 @@ export const bindToChannel = (
 
 /**
  * Moves to another channel the events of an identifier, of unread requests to it, and of its memberships. Returns the
- * number of events that programs have read.
+ * number of the identifier's own events that the program has read.
  */
 export const moveIdentifier = (object: CmIdObject, channel: FdObject): number => {
   const { unreadRequests, memberships } = object.state

@@ -151,7 +151,7 @@ export const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
       const cm = service()
       const onlyDevice = cm.devices.forDevice(device)
       if (onlyDevice === undefined && device.core.system !== device)
-        throw new CallError('EOPNOTSUPP', `cm_id.create: queue pair 1 of ${device.name} is used by another client`)
+        throw new CallError('EOPNOTSUPP', `cm_id.create: device ${device.name} has no queue pair 1, or it is in use`)
       bindToChannel(cm, object, channel as FdObject, userHandle, { portSpace, qpType, onlyDevice })
       // Otherwise the identifier would keep the channel alive after its descriptor is closed.
       dropParent(object, channel)

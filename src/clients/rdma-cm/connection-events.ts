@@ -121,7 +121,6 @@ const onRequest = (cm: EventHost, event: CmEvent, message: Request): void => {
   request.destination = addresses.peer
   request.trafficClass = listener.trafficClass
   request.ackTimeout = listener.ackTimeout
-  request.minRnrTimer = listener.minRnrTimer
   cm.attachRequest(request, connection, device)
   listener.unreadRequests.add(request)
   request.listener = listener
@@ -159,7 +158,7 @@ const onDisconnected = (id: Identifier, details: EventDetails): void => {
   id.owner.event(DISCONNECTED, details)
 }
 
-/** A request failed. If its connection is idle again, the identifier can send another. */
+/** A message was rejected or not answered. If the connection is idle again, the identifier can send another request. */
 const onFailed = (id: Identifier, type: number, details: EventDetails): void => {
   if (id.state === 'CONNECT' && id.connection?.state === 'IDLE') id.state = 'ROUTE_RESOLVED'
   id.owner.event(type, details)

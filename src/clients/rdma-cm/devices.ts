@@ -23,8 +23,8 @@ type LocalEnd = Omit<Route, 'remoteGid'>
 /** Facts of the network that the devices do not know. */
 export interface Routing {
   /**
-   * The local address (16 bytes) from which the system reaches `destination`; undefined: unreachable. `scope`: the
-   * index of the interface for a link-local address, otherwise 0.
+   * The local address (16 bytes) from which the system reaches `destination`, which is not link-local; undefined:
+   * unreachable. `scope`: that of the destination's socket address.
    */
   sourceOf?(destination: Uint8Array, scope: number): Uint8Array | undefined
   /** The MAC, as text, of an address (16 bytes) on the link of an interface; undefined if the system has none. */
@@ -65,7 +65,7 @@ export class CmDevices {
     return undefined
   }
 
-  /** The device with this address. A link-local address with a scope must be on that interface. */
+  /** The device with this address, on the interface `scope` unless that is 0. */
   withAddress(address: Uint8Array, scope = 0): CmDevice | undefined {
     for (const device of this.#devices.values()) {
       const { gids } = device.device.ports[0]!
@@ -177,7 +177,11 @@ export class CmDevices {
   /** The first link-local address on an interface; `scope` 0: on any. */
   #linkLocalAddress(scope: number): LocalEnd {
     const found = this.#findAddress(({ gid, ifindex }) => isLinkLocal(gid) && (scope === 0 || ifindex === scope))
-    if (found === undefined) throw new CallError('ENODEV', `cm_id: no device is on interface ${scope}`)
+    if (found === undefined)
+      throw new CallError(
+        'ENODEV',
+        `cm_id: no device has a link-local address${scope === 0 ? '' : ` on interface ${scope}`}`,
+      )
     return found
   }
 

@@ -1,6 +1,5 @@
 /*
  * An identifier of rdma_cm (struct rdma_cm_id): its addresses and device, the state of its connection, and its options.
- * rdma-cm.ts changes it.
  */
 import type { CmConnection, CmPath, CmTransport } from '../../cm/connection.ts'
 import type { CoreObject, Device } from '../../core/model.ts'
@@ -88,7 +87,7 @@ export class Identifier implements PortHolder {
   device: CmDevice | undefined
   /** The only device that the identifier may use: the device on which a program created it. */
   readonly onlyDevice: CmDevice | undefined
-  /** GIDs of the path, 16 bytes; set with the device. */
+  /** GIDs of the path, 16 bytes: the local one is set with the device, the remote one when the peer is known. */
   localGid: Uint8Array | undefined
   remoteGid: Uint8Array | undefined
   flowLabel = 0
@@ -116,10 +115,8 @@ export class Identifier implements PortHolder {
   trafficClass = 0
   /** The consumer's options of enhanced connection establishment (rdma_set_local_ece). */
   ece: Ece | undefined
-  /** Local ACK timeout, an exponent: 4.096 µs · 2^n. Undefined: the connection manager's default. */
+  /** Local ACK timeout, an exponent: 4.096 µs · 2^n. Undefined: the agreed one. */
   ackTimeout: number | undefined
-  /** RNR NAK timer code of its queue pair; undefined: the default. */
-  minRnrTimer: number | undefined
   qkey: number
   /** The first PSN that the peer sends. */
   readonly startingPsn: number

@@ -34,7 +34,7 @@ const matchOf = (listener: Identifier, local: SocketAddress, arrival: CmDevice):
     return isFamily ? WILDCARD : source.family === Family.INET6 && !onlyIpv6 ? WILDCARD_OF_BOTH_FAMILIES : NONE
   if (!isFamily || device !== arrival) return NONE
   if (isSameAddress(source.address, local.address)) return EXACT
-  // 127.0.0.1 means any device of this host.
+  // A loopback address stands for every address of the device.
   return isLoopback(source) || isLoopback(local) ? LOOPBACK : NONE
 }
 

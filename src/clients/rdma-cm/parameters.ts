@@ -17,7 +17,7 @@ import { emitRdmaCmHeader } from '../../wire/mad/mad.ts'
 import type { ConnectionParameters, DatagramParameters, Identifier } from './identifier.ts'
 import { areZeros, Family, headerAddress } from './socket-address.ts'
 
-/** The default Q_Key of datagrams in port spaces UDP and IPOIB (RDMA_UDP_QKEY). */
+/** The default Q_Key of datagrams (RDMA_UDP_QKEY). */
 export const UDP_QKEY = 0x0123_4567
 
 /** Length of rdma_cm's header before the application's private data: requests by AF_IB have none. */

@@ -84,8 +84,8 @@ const parsePathRecord = (record: Uint8Array): ChosenPath => {
 }
 
 /**
- * The path of option RDMA_OPTION_IB_PATH: the first record with exactly the flags FLAGS, as in Linux.
- * Throws CallError EINVAL.
+ * The path of option RDMA_OPTION_IB_PATH: the first record with exactly the flags FLAGS, as in Linux. Throws CallError
+ * EINVAL.
  */
 export const parsePathOption = (value: Uint8Array): ChosenPath => {
   if (value.length % OPTION_BYTES !== 0)

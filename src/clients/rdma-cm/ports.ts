@@ -3,7 +3,8 @@
  * They are independent of TCP and UDP ports.
  *
  * A limited user (`RdmaCmEnvironment.limitedUserOf`) may have at most half of the ephemeral ports that no other user
- * has, but always MIN_SHARE, so that nobody can take all. A similar rule applies to the descriptors of the daemon.
+ * has, but always MIN_SHARE, so that no single user can take all. A similar rule applies to the descriptors of the
+ * daemon.
  */
 import { CallError } from '../../spec/errno.ts'
 import { isSameAddress } from '../../wire/address.ts'
@@ -30,8 +31,8 @@ const MIN_SHARE = 64
 const portKey = (portSpace: number, port: number): number => portSpace * 0x1_0000 + port
 
 /**
- * Why `holder` cannot have the port of `other` at address `source`; undefined: it can. `mayShare`: if both reuse
- * addresses.
+ * Why `holder` cannot have the port of `other` at address `source`; undefined: it can. `mayShare`: they may have the
+ * same address, because both reuse addresses.
  */
 const conflict = (
   holder: PortHolder,
@@ -80,7 +81,7 @@ export class PortTable {
     return port
   }
 
-  /** Throws CallError if another holder is bound to the port: then `holder` may not listen. */
+  /** Throws CallError if another holder has the port, even if both reuse addresses: then `holder` may not listen. */
   checkListen(holder: PortHolder, source: SocketAddress): void {
     for (const other of this.#holders.get(portKey(holder.portSpace, source.port)) ?? [])
       if (other !== holder) this.#throwIf(conflict(holder, source, other, false), source.port)

@@ -1,6 +1,6 @@
 /*
  * The attributes with which a queue pair is modified to INIT, RTR and RTS for a connection (rdma_init_qp_attr). They
- * come from the parameters that both ends have agreed on; without a connection, from the device only.
+ * come from the parameters that both ends have agreed on, if there is a connection.
  */
 import { findGid } from '../../core/devices/gids.ts'
 import type { CmId } from '../../spec/classes/connections/cm_id.ts'
@@ -79,7 +79,7 @@ const addressOf = (id: Identifier): NonNullable<QpAttributes['address']> => {
 }
 
 const toRtr = (id: Identifier): QpAttributes => {
-  const { connection, qpType, startingPsn, minRnrTimer } = id
+  const { connection, qpType, startingPsn } = id
   if (connection === undefined) return refuse('there is no connection')
   const { agreed, path } = connection
   const hasResponder = qpType === QpType.values.RC || qpType === QpType.values.XRC_TGT
@@ -89,7 +89,7 @@ const toRtr = (id: Identifier): QpAttributes => {
     pathMtu: path.mtu,
     destQpn: agreed.remoteQpn,
     rqPsn: startingPsn,
-    ...(hasResponder && { maxDestRdAtomic: agreed.responderResources, minRnrTimer: minRnrTimer ?? 0 }),
+    ...(hasResponder && { maxDestRdAtomic: agreed.responderResources, minRnrTimer: 0 }),
   }
 }
 
@@ -112,8 +112,8 @@ const toRts = ({ connection, qpType, ackTimeout }: Identifier): QpAttributes => 
 
 /**
  * Attributes for a transition to `state`. Throws CallError EINVAL without a device, for a listener, if the connection
- * has ended or its parameters are not agreed yet, and for other states of a connected queue pair than INIT, RTR and
- * RTS.
+ * has ended or (for RTR and RTS) its parameters are not agreed yet, and for other states of a connected queue pair than
+ * INIT, RTR and RTS.
  */
 export const qpAttributesFor = (id: Identifier, state: number): QpAttributes => {
   if (id.device === undefined) return refuse('no device is known yet: resolve or bind an address')

@@ -125,7 +125,7 @@ class QueuePairOwner implements IdOwner {
         // The flags depend on parameters of the peer that were not known at INIT.
         accessFlags: accessFlagsFor(this.#id),
         maxDestRdAtomic: Math.min(maxDestRdAtomic, responderResources),
-        minRnrTimer: this.#id.minRnrTimer ?? MIN_RNR_TIMER,
+        minRnrTimer: MIN_RNR_TIMER,
       }
     return state === RTS ? { maxRdAtomic: Math.min(maxRdAtomic, initiatorDepth) } : {}
   }

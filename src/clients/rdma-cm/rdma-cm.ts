@@ -2,8 +2,8 @@
  * rdma_cm: connections by IP addresses and ports (R17, R18), a client of the subsystem. The InfiniBand connection
  * manager (src/cm) runs the protocol, and the MAD layer carries its messages. An identifier need not have a device: it
  * gets one when an address is bound or resolved. A listener without an address listens on every device, also on devices
- * that are added later. When a device is removed, identifiers bound to it get DEVICE_REMOVAL. Rules, events and errors
- * are those of Linux's cma.c. The caller supplies the time.
+ * that are added later, unless it was created for one device. When a device is removed, identifiers bound to it get
+ * DEVICE_REMOVAL. Rules, events and errors are those of Linux's cma.c. The caller supplies the time.
  */
 import type { CmConnection, CmPath } from '../../cm/connection.ts'
 import { CmEngine } from '../../cm/engine.ts'
@@ -59,7 +59,7 @@ export interface RdmaCmEnvironment {
 /** The part of the MAD layer that rdma_cm uses. */
 export type Mads = Pick<MadLayer, 'register' | 'send' | 'hasQueuePair'>
 
-/** Linux's values (cma.c). Timeouts are exponents: 4.096 µs · 2^n. */
+/** Linux's values (cma.c; the ACK delay is rxe's). Timeouts are exponents: 4.096 µs · 2^n. */
 const RESPONSE_TIMEOUT = 20
 const ACK_DELAY = 15
 /** Retries of messages of the connection manager. */
@@ -279,7 +279,7 @@ export class RdmaCm implements EventHost {
     if (id.state !== 'ADDR_BOUND' || source === undefined)
       throw new CallError('EINVAL', `cm_id.listen: the identifier is in state ${id.state}, not IDLE or ADDR_BOUND`)
     this.#ports.checkListen(id, source)
-    // From now on no other identifier can bind to the port.
+    // From now on no other identifier can share its address and port.
     id.reuseAddress = false
     this.#listeners.add(id, source)
     id.backlog = backlog > 0 && backlog < MAX_BACKLOG ? backlog : MAX_BACKLOG
@@ -287,8 +287,8 @@ export class RdmaCm implements EventHost {
   }
 
   /**
-   * Accepts a request: sends a REP or SIDR_REP. Without parameters: confirms the peer's REP with an RTU. If this fails,
-   * the request is rejected.
+   * Accepts a request: sends a REP or SIDR_REP. Without parameters: confirms the peer's REP with an RTU. If the
+   * message cannot be sent, the connection is rejected.
    */
   accept(id: Identifier, parameters: ConnectionParameters | undefined): void {
     const { connection } = id
@@ -481,7 +481,7 @@ export class RdmaCm implements EventHost {
     if (sent) this.#environment.wake?.()
   }
 
-  /** Sends the messages of the engine. Returns whether there were any. */
+  /** Sends the messages of the engine. Returns whether any was sent. */
   #transmit(): boolean {
     let sent = false
     for (let message = this.engine.pollTransmit(); message !== undefined; message = this.engine.pollTransmit()) {

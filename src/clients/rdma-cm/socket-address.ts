@@ -46,7 +46,7 @@ export const ipAddress = (address: Uint8Array, port: number, scope = 0): SocketA
 const noIpv4 = mappedIpv4(new Uint8Array(4), 0)
 const noIpv6 = new Uint8Array(16)
 
-/** The zero address of the same family. */
+/** The zero address of a family. */
 export const anyAddress = (family: number): SocketAddress => ({
   ...noExtras,
   family,
