@@ -32,7 +32,7 @@ const PERMISSIVE_LID = 0xffff
 const EXTENDED_XRC = 1
 
 /** The ids in a message of an existing connection. */
-export const idFields = ({ tid, localId, remoteId }: CmConnection) => ({ tid, localId, remoteId })
+const idFields = ({ tid, localId, remoteId }: CmConnection) => ({ tid, localId, remoteId })
 
 const withPrivateData = (privateData: Uint8Array | undefined) => (privateData === undefined ? {} : { privateData })
 

@@ -73,7 +73,7 @@ export interface AgentOwner<P extends MadPath, T> {
   transmit(mad: Uint8Array, path: P): void
   /** `nextTimeout` is now `time`. */
   wakeAt(time: number): void
-  /** A request or response, complete unless the owner does RMPP. */
+  /** A request or response: a whole message if the engine does RMPP, otherwise a datagram. */
   deliver(message: Uint8Array, from: P): void
   /** A send has ended. `tag`: that of its options. `message`: the message that was sent. */
   ended(tag: T, outcome: SendOutcome, message: Uint8Array): void

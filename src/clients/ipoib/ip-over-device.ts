@@ -35,7 +35,7 @@ const MAX_INTERFACES = 64
  * of RFC 4391: 239.255.0.0/16 and the MGID's last two bytes are used (RFC 2365, 6.1). Groups with the same IPv4 address
  * are distinguished by the IP address in the payload.
  */
-export const wireGid = (mgid: Uint8Array, localGid: Uint8Array): Uint8Array =>
+const wireGid = (mgid: Uint8Array, localGid: Uint8Array): Uint8Array =>
   isMappedIpv4(localGid)
     ? Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 239, 255, mgid[14]!, mgid[15]!)
     : mgid

@@ -1,9 +1,10 @@
 /*
- * The MAD layer (R40; IBA 13): owns queue pair 1 of every device that has one, and passes each received datagram to its
- * receiver. A response goes to the agent that has the upper half of its transaction id. A request goes to the service
- * or agent that is registered for its class, version, method and OUI. A GET or SET for which none is registered is
- * answered by the device itself (`ManagementPort.answer`), or else with "method or attribute not supported", as in
- * Linux. The MAD layer is the first client of the subsystem: clients that use it start after it and stop before it.
+ * The MAD layer (R40; IBA 13): owns queue pair 1 of every device that has one, and passes each valid datagram that it
+ * receives to its receiver. A response goes to the agent that has the upper half of its transaction id. A request goes
+ * to the service or agent that is registered for its class, version, method and OUI. A GET or SET for which none is
+ * registered is answered by the device itself (`ManagementPort.answer`), or else with "method or attribute not
+ * supported", as in Linux. The MAD layer is the first client of the subsystem: clients that use it start after it and
+ * stop before it.
  *
  * A service serves a class on all devices. An agent serves methods of a class on one device, with a transaction engine
  * (src/mad).
@@ -68,7 +69,7 @@ interface MadPort {
   readonly agents: Map<number, AgentReceiver>
 }
 
-/** About the maximum of datagrams repeated and sends ended in one `onTimeout` for each port. They take some 0.3 ms. */
+/** About the maximum of datagrams repeated and sends ended in one `onTimeout` for each port. */
 const MAX_TIMER_STEPS = 64
 /** Upper halves of transaction ids are below this number, as in Linux. */
 const TID_HIGH_END = 2 ** 24

@@ -19,7 +19,7 @@ import { type FieldValue, getBits, putBits } from '../bits.ts'
 
 const viewOf = (mad: Uint8Array): DataView => new DataView(mad.buffer, mad.byteOffset, mad.byteLength)
 
-/** The fields that determine a datagram's agent. `oui`: 0 for classes without an OUI. */
+/** The fields that determine whether a datagram is valid, and its agent. `oui`: 0 for classes without an OUI. */
 export interface MadFields {
   readonly baseVersion: number
   readonly mgmtClass: number
