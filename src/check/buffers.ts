@@ -38,7 +38,7 @@ export const requestText = ({ opcode, wrId }: WorkRequest): string =>
 const completionOpcodeOf = (opcode: number): number =>
   (sendOperations as Readonly<Record<number, { readonly completion: number }>>)[opcode]?.completion ?? -1
 
-/** Whether the device reads the buffer. */
+/** Whether the buffer of a request is one that the device sends. */
 const readsBuffer = ({ opcode, elements }: WorkRequest): boolean => {
   const kind = completionOpcodeOf(opcode)
   return elements.length > 0 && (kind === SEND || kind === RDMA_WRITE)
@@ -55,8 +55,8 @@ const writesBuffer = ({ opcode }: WorkRequest): boolean => {
 const isSample = (index: number, first: number): boolean => index < first || index % SAMPLE_INTERVAL === 0
 
 /**
- * The first address that is both in the first `bytes` bytes of the buffer of `request` and in the first `otherBytes` of
- * that of `other`; undefined if the buffers do not overlap.
+ * An address that is both in the first `bytes` bytes of the buffer of `request` and in the first `otherBytes` of that of
+ * `other`; undefined if there is none.
  */
 const overlapAddress = (
   request: WorkRequest,
@@ -91,6 +91,7 @@ interface FilledReceive {
 interface QueueOverlaps {
   /** The number of the finding that was reported last; undefined if it was left out. */
   finding: number | undefined
+  /** Number of overlaps so far. */
   count: number
 }
 
@@ -154,7 +155,7 @@ export const createBufferDetector = (services: DetectorServices): Detector => {
   /**
    * Reports an overlap of outstanding requests. A program that posts all its receives with one buffer has as many of
    * them as receives, and the stack and text of a report take longer than the request itself. So most of them count as
-   * the overlap that the queue had last.
+   * repetitions of the overlap of the queue that was reported last.
    */
   const reportOutstandingOverlap = (request: WorkRequest, other: WorkRequest, address: number): void => {
     let known = overlaps.get(request.owner)
@@ -168,7 +169,7 @@ export const createBufferDetector = (services: DetectorServices): Detector => {
     known.count++
   }
 
-  /** Reports if a new request writes to the buffer of one of the latest outstanding requests of its queue. */
+  /** Reports if a new request and one of the latest outstanding requests of its queue write to the same memory. */
   const checkOverlap = (request: WorkRequest, requests: readonly WorkRequest[]): void => {
     for (let i = Math.max(0, requests.length - MAX_COMPARED); i < requests.length; i++) {
       const other = requests[i]!

@@ -2,7 +2,7 @@
  * The engine of `userdma check`: it receives the calls, requests and failures of programs, and reports findings. This
  * file has the findings about single calls, failed requests and connections; the other kinds have detectors
  * (detector.ts). The engine does no I/O, reads no clock and knows neither core nor daemon. Its memory is bounded by the
- * objects and requests that exist.
+ * objects and requests that exist, and by constants.
  */
 
 import { type Failure, failureText } from '../spec/check/failures.ts'
@@ -41,23 +41,28 @@ import { createRaceDetector, type RaceDetector } from './races/detector.ts'
 import { type RefusedPost, refusalOf } from './refused-post.ts'
 import { FindingReporter, MAX_NAMED, type Occurrence } from './reporting.ts'
 
-/** Whether programs have to destroy objects of this class. Others are files, which the kernel closes at exit. */
+/** Whether programs have to destroy objects of this class. Channels are files, which the kernel closes at exit. */
 const mustBeDestroyed = (name: string): boolean =>
   ['pd', 'cq', 'mr', 'mw', 'ah', 'srq', 'xrc_srq', 'xrcd', ...QP_CLASSES].includes(name)
 
 /** Whether an errno may mean wrong arguments; the others mean limits, missing rights or unsupported features. */
 const isArgumentError = (errno: number): boolean => errno === Errno.EINVAL || errno === Errno.ENODATA
 
+/** The action of the post of the failed request; `noticed`: the failure is not about a request. */
+const failedActionOf = ({ kind, cause, wrId }: Failure): 'posted' | 'posted the receive' | 'noticed' => {
+  if (kind === 'send' || cause.id === 'DATAGRAM_TOO_LONG') return 'posted'
+  return kind === 'receive' || (kind === 'drop' && wrId !== undefined) ? 'posted the receive' : 'noticed'
+}
+
 /** The stack of the post of the failed request; empty: the failure is not about a request, or the stack is unknown. */
 const postStackOf = ({ failure, postStack }: CheckedFailure, qp: KnownObject | undefined): Stack => {
-  if (qp?.qpn === undefined) return []
-  if (failure.kind === 'send' || failure.cause.id === 'DATAGRAM_TOO_LONG') {
+  const action = failedActionOf(failure)
+  if (qp?.qpn === undefined || action === 'noticed') return []
+  if (action === 'posted') {
     const stack = postStack(PostQueue.SEND, qp.qpn)
     // Sends of the ibv_wr_ interface are logged as BATCH.
     return stack.length > 0 ? stack : postStack(PostQueue.BATCH, qp.qpn)
   }
-  const isReceive = failure.kind === 'receive' || (failure.kind === 'drop' && failure.wrId !== undefined)
-  if (!isReceive) return []
   const srq = qp.uses.get('srq')
   return srq === undefined ? postStack(PostQueue.RECEIVE, qp.qpn) : postStack(PostQueue.SHARED, srq.handle)
 }
@@ -233,7 +238,7 @@ export class Checker {
     const known = call.object && this.#objects.find(call.object.id)
     if (known === undefined) return
     if (!known.isQp) {
-      known.resized(call.args, call.out)
+      known.modified(call.args, call.out)
       known.addChange(moment('modified', call.time, call.stack))
       return
     }
@@ -270,8 +275,8 @@ export class Checker {
   }
 
   /**
-   * A queue pair is destroyed: reports attributes that do not fit those of its peer. If a request failed because of
-   * them, that was reported already.
+   * A queue pair is destroyed: reports that its peer never existed, or that their attributes do not fit. After a
+   * reported failure it reports nothing, since the failure may have been the consequence.
    */
   #checkConnection(qp: KnownObject, call: CheckedCall): void {
     const peer = this.#peerOf(qp)
@@ -324,26 +329,26 @@ export class Checker {
 
   /** A program has used memory or a queue wrongly, as its preload library reports. */
   misused(misuse: Misuse): void {
-    const qp = this.#queueOf(misuse)
+    const owner = this.#queueOf(misuse)
     const { deviceNumber, context, kind, queue, program } = misuse
-    if (qp === undefined || qp.destruction !== undefined) return
+    if (owner === undefined || owner.destruction !== undefined) return
     if (kind === MisuseKind.INHERITED) {
-      const text = `process ${program?.pid} ${queue === EventKind.POLL ? 'polls' : 'posts to'} ${qp.nameWithProgram}, whose context it inherited by fork`
-      this.#reporter.report('context-inherited', { ...misuse, action: 'used' }, { text, objects: [qp] })
+      const text = `process ${program?.pid} ${queue === EventKind.POLL ? 'polls' : 'posts to'} ${owner.nameWithProgram}, whose context it inherited by fork`
+      this.#reporter.report('context-inherited', { ...misuse, action: 'used' }, { text, objects: [owner] })
       return
     }
-    // The detectors have to know the polls before the misuse.
+    // The detectors have to know the posts and polls before the misuse.
     this.#sources.scanContext?.(deviceNumber, context)
-    for (const detector of this.#detectors) detector.misused?.(misuse, qp)
+    for (const detector of this.#detectors) detector.misused?.(misuse, owner)
   }
 
   /** The program's library has refused a post. */
   refusedPost(post: RefusedPost): void {
-    const qp = this.#queueOf(post)
-    const { id, text } = refusalOf(post, qp)
+    const target = this.#queueOf(post)
+    const { id, text } = refusalOf(post, target)
     // Not `error`: the program can handle the refusal, since the result of the call reports it.
     const severity = findings[id].severity === 'note' ? 'note' : 'warning'
-    this.#reporter.report(id, { ...post, action: 'posted' }, { text, severity, objects: [qp] })
+    this.#reporter.report(id, { ...post, action: 'posted' }, { text, severity, objects: [target] })
   }
 
   // ---- failures ----
@@ -378,7 +383,7 @@ export class Checker {
       device,
       program: failed.program ?? qp?.program,
       stack: postStackOf(failed, qp),
-      action: kind === 'send' ? 'posted' : 'posted the receive',
+      action: failedActionOf(failure),
     }
     if (id === 'no-answer') this.#reportUnanswered(id, occurrence, failure, qp, peer)
     else {

@@ -1,8 +1,7 @@
 /*
  * The interface of the checker's detectors. Each detector looks for one kind of mistake, in a file of its own: it
- * receives calls and requests, and reports findings through `DetectorServices`. A detector keeps facts about requests
- * until they have ended and are polled, or are `queueReset`, and about objects until their destruction: its memory is
- * bounded by the requests and objects that exist.
+ * receives calls and requests, and reports findings through `DetectorServices`. Its memory is bounded by the requests and
+ * objects that exist, or by constants.
  */
 import type { AdapterName } from '../spec/check/adapters.ts'
 import type { FindingId, Moment, Program, Stack } from '../spec/check/findings.ts'
@@ -54,13 +53,18 @@ export const noSources: CheckerSources = { now: () => 0, deviceName: () => '', p
 
 /** The events that a detector receives. Those of requests are only about objects that the checker knows. */
 export interface Detector extends Partial<RequestWatcher> {
-  /** A call about an object begins. All earlier polls and posts of the program were reported before. */
+  /**
+   * A call about an object begins. If it is a CQ, its earlier polls were reported before; if it is a region, the earlier
+   * receives and polls of its context.
+   */
   calling?(call: BeginningCall, object: KnownObject): void
   /** The program has unmapped memory of a region that is registered. */
   unmapped?(region: KnownObject): void
   /** A call about an object has ended, perhaps its destruction. */
   called?(call: CheckedCall, object: KnownObject): void
-  /** A program has freed, left (a stack frame) or forked memory of a request of this queue. */
+  /**
+   * A program has freed memory of a request of this queue, returned from the stack frame that has it, or forked with it.
+   */
   misused?(misuse: Misuse, owner: KnownObject): void
   /** A process that has not called ibv_fork_init is about to fork. */
   forked?(pid: number, stack: Stack): void

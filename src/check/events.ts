@@ -18,7 +18,7 @@ export interface CheckedCall {
   readonly program: Program | undefined
   readonly class: string
   readonly method: string
-  /** The object of the call, or the created one; undefined if the call was refused before its object was found. */
+  /** The object of the call, or the created one; undefined if the call was refused before there was one. */
   readonly object: ObjectName | undefined
   readonly args: Readonly<Record<string, unknown>>
   readonly out: Readonly<Record<string, unknown>>
@@ -40,7 +40,7 @@ export interface CheckedFailure {
   readonly context: number
   readonly program: Program | undefined
   readonly failure: Failure
-  /** The number of the peer's device; undefined if it is no device of this process. */
+  /** The number of the peer's device; undefined if the failure names no peer, or no device of this process. */
   readonly peerDevice: number | undefined
   /**
    * The stack of the post of the failed request, which was posted to a queue of this kind (PostQueue) and number;

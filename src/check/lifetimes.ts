@@ -11,8 +11,9 @@ import type { CheckerSources, Detector, DetectorServices } from './detector.ts'
 import type { Misuse } from './events.ts'
 import { type KnownObject, moment } from './objects.ts'
 
-/** Maximum reports about sends that the device has not fetched yet; each waits this long for the fetch. */
+/** Maximum reports that wait because the device has not fetched their sends yet. */
 const MAX_AWAITED = 64
+/** A report about a send that is not fetched within this time is dropped. */
 const AWAITED_MICROSECONDS = 1_000_000
 
 /** The requests of a queue pair or SRQ. */

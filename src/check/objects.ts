@@ -16,7 +16,10 @@ export interface ObjectName {
   readonly class: { readonly name: string }
 }
 
-/** Attributes of a queue pair, as its calls have set them (spec/classes/qp/qp.ts). */
+/**
+ * Attributes of a queue pair, as its calls have set them (spec/classes/qp/qp.ts); a failure of its peer may show a newer
+ * `state`.
+ */
 export interface QpAttributes {
   state?: number
   destQpn?: number
@@ -45,7 +48,7 @@ export interface QueueLimits {
   readonly maxInlineData?: number
 }
 
-/** The call that created an object; the fields of `CheckedCall` that are kept of it. */
+/** The call that created an object; fields as in `CheckedCall`. */
 export interface CheckedCreate {
   readonly device: string
   readonly deviceNumber: number
@@ -78,9 +81,9 @@ export class KnownObject {
   readonly users = new Set<KnownObject>()
   /** Number of a queue pair. */
   readonly qpn: number | undefined
-  /** Keys of a memory region. */
-  lkey: number | undefined
-  rkey: number | undefined
+  /** Keys of a memory region; a memory window has only an rkey. */
+  readonly lkey: number | undefined
+  readonly rkey: number | undefined
   /** Of a region: bytes. Of a completion queue: entries. */
   size: number | undefined
   /** Of a queue pair or SRQ. */
@@ -95,7 +98,7 @@ export class KnownObject {
   readonly signalsAll: boolean
   /** Of a queue pair. */
   attributes: QpAttributes = {}
-  /** The first failure of a queue pair since RESET. */
+  /** The first failure of a queue pair since RESET, other than dropped messages and flushed requests. */
   failure: Failure | undefined
   /** Whether a failure of this queue pair or its peer was reported since RESET. */
   isReported = false
@@ -156,8 +159,8 @@ export class KnownObject {
     this.isReported = false
   }
 
-  /** The CQ was resized, or the region registered again with other memory (ibv_rereg_mr). */
-  resized(args: Readonly<Record<string, unknown>>, out: Readonly<Record<string, unknown>>): void {
+  /** An object other than a queue pair was modified: a CQ may have another size, a region other memory (ibv_rereg_mr). */
+  modified(args: Readonly<Record<string, unknown>>, out: Readonly<Record<string, unknown>>): void {
     const { start, length, iova } = (args.translation ?? {}) as Readonly<Record<string, unknown>>
     this.size = numberOf(out.cqe) ?? numberOf(length) ?? this.size
     this.start = numberOf(start) ?? this.start
@@ -242,7 +245,7 @@ export class KnownObjects {
     return false
   }
 
-  /** The region with this lkey or rkey, or the last one that had it; all 32 bits of the key are compared. */
+  /** The region or window with this key, or the last one that had it; all 32 bits of the key are compared. */
   region(device: number, key: number): KnownObject | undefined {
     return this.#byNumber.get(`${device} key ${key >>> 0}`)
   }

@@ -44,7 +44,7 @@ interface QueueState {
   takenReceives: number
   /** Number of outstanding sends that take a receive of the peer (`takesReceive`). */
   outstandingMessages: number
-  /** When the first message came, in microseconds, if no receive had been posted by then. */
+  /** When the first message came, in microseconds, if no receive had been posted by then; undefined after a receive. */
   rnrSince: number | undefined
 }
 
@@ -135,7 +135,7 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
     })
   }
 
-  /** A region is being deregistered: reports if a completion of a request that uses it was not polled. */
+  /** A region is being deregistered: reports if a successful completion of a request that uses it was not polled. */
   const deregistering = (region: KnownObject, stack: Stack): void => {
     for (const [id, { unpolled }] of cqs) {
       const cq = services.objects.find(id)

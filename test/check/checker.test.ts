@@ -142,6 +142,16 @@ test('a missing answer is explained by the first of: no peer, its type, its stat
   }
 })
 
+test('a datagram that is too long is reported with the stack of its post', () => {
+  const { found, create, fail } = scenario()
+  create('ud_qp', {}, { qpNum: 1 })
+  fail({ kind: 'drop', qpn: 1, cause: createCause('DATAGRAM_TOO_LONG', { length: 2000, mtu: 1024 }) })
+  assert.deepEqual(
+    found.flatMap(({ moments }) => moments.map(({ action, stack }) => [action, ...stack])),
+    [['posted', 'post to 1']],
+  )
+})
+
 test('a peer in ERR is reported with its first failure', () => {
   const s = scenario()
   s.connected(1, 2)

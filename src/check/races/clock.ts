@@ -3,9 +3,9 @@
  * know to have ended. A queue that has a slot in clocks numbers its requests from 0, and a clock has two counts for
  * each slot:
  *
- * - `done`: requests with lower numbers have completed, and the completion of one of them or of a later one was polled;
- * - `placed`: requests with lower numbers precede a message that was received, so the bytes that they send have
- *   arrived. READs and atomics before a message may still be outstanding (IBA 10.8.3.3).
+ * - `done`: requests with lower numbers are complete, since the completion of the last of them was polled;
+ * - `placed`: the bytes that requests with lower numbers send have arrived, since a message that was received is the last
+ *   of them or follows them. READs and atomics among them may still be outstanding (IBA 10.8.3.3).
  *
  * Threads are also ordered by pipes, mutexes and other means that are not seen. For these there is one time,
  * `acquired`: the clock contains what any thread knew then. A clock that several owners share must not be changed:

@@ -35,7 +35,7 @@ const { ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD, ATOMIC_WRITE } = WrOpcode.valu
 /** What a send opcode does to memory. */
 interface Operation {
   readonly kind: RequestKind
-  /** The AccessKind of its access to memory of the poster, and to memory of the peer. */
+  /** The AccessKind of its access to memory of the poster, and to the memory of the peer that it names (a SEND: none). */
   readonly localAccess: number
   readonly remoteAccess: number
 }
@@ -129,7 +129,7 @@ export const createRaceDetector = (services: DetectorServices, sources: RaceSour
     return ranges
   }
 
-  /** All memory that a send accesses, at both ends. */
+  /** The memory of the poster that a send accesses, and the remote memory that it names if that is in this process. */
   const sendRanges = (
     qp: KnownObject,
     { elements, remote, length }: WorkRequest,

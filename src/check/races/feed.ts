@@ -98,7 +98,7 @@ interface PostedQueue {
   isLost: boolean
 }
 
-/** A completion that no thread has polled. `request`: undefined if its post is unknown. */
+/** A completion that no thread has polled. `request`: undefined if it is unknown, or a receive that was not filled. */
 interface UnpolledCompletion {
   readonly request: Request<Posted> | undefined
   readonly wrId: bigint
@@ -106,11 +106,11 @@ interface UnpolledCompletion {
 
 /** Microseconds by which the times of devices and programs may differ. */
 const CLOCK_SLACK = 20
-/** Maximum distance between the positions of a post in the log and in the queue, if several threads post at once. */
+/** Maximum distance between the positions of a post or poll in the log and in the queue, if several threads use it. */
 const MAX_REORDERED = 64
 /** Maximum completions of a CQ without a poll in the log. */
 const MAX_UNPOLLED = 65_536
-/** Maximum outstanding sends, and maximum outstanding receives. */
+/** Maximum entries of `#requests`, and of `#receives`. */
 const MAX_REQUESTS = 65_536
 /** Maximum post calls that no device has seen, and maximum queues of a context. */
 const MAX_UNSEEN = 2 ** 19
@@ -153,7 +153,10 @@ export class RaceFeed {
   #laterEntries: LoggedEvent[] = []
   /** Posts that no device has seen, by context, then `queueKey`. */
   readonly #posted = new Map<number, Map<number, PostedQueue>>()
-  /** Sends by WorkRequest.id, until the completion; of unreliable queues until they are the oldest of MAX_REQUESTS. */
+  /**
+   * Sends by WorkRequest.id, until the completion; unsignaled ones and those of unreliable queues until they are the
+   * oldest of MAX_REQUESTS.
+   */
   readonly #requests = new Map<number, Request<Posted>>()
   /** Ids of completed sends, which are removed from `#requests` at the end of a join. */
   #completedIds: number[] = []

@@ -5,10 +5,13 @@
  */
 import { AccessKind, type Range } from './shadow.ts'
 
-/** `RECEIVE`: a message that fills a receive buffer. `OTHER`: no access to memory. */
+/**
+ * `RECEIVE`: a message that fills a receive buffer. `ATOMIC`: also ATOMIC WRITE. `OTHER`: no access to memory that is
+ * checked.
+ */
 export type RequestKind = 'SEND' | 'WRITE' | 'READ' | 'ATOMIC' | 'RECEIVE' | 'OTHER'
 
-/** Whether a request returns data to its poster. */
+/** Whether a request is a READ or atomic, which may still be outstanding when later requests are executed. */
 export const isFetching = (kind: RequestKind): boolean => kind === 'READ' || kind === 'ATOMIC'
 
 /** The fields of a request that decide its order within its queue. */

@@ -265,8 +265,7 @@ export class Races<Info> {
   }
 
   /**
-   * A thread has polled the completions of requests, in this order. An undefined request was left out: its post is
-   * unknown.
+   * A thread has polled the completions of requests, in this order. An undefined request was left out (feed.ts).
    */
   poll(
     threadId: number,

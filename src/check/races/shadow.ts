@@ -51,7 +51,7 @@ export interface Interval<R> {
   end: number
   /** The last write; undefined: none is known. */
   write: Access<R> | undefined
-  /** Accesses since that write, of this interval only: `withAccess` may change the arrays. */
+  /** Accesses since that write. No other interval has these arrays, since `withAccess` may change them. */
   reads: Access<R>[]
   atomics: Access<R>[]
   /** Of a word that programs use as a flag or lock: the clock of the requests that have written it. */
@@ -73,7 +73,7 @@ const newInterval = <R>(start: number, end: number): Interval<R> => ({
 
 /** Maximum intervals of all address spaces. */
 export const MAX_INTERVALS = 32768
-/** Maximum reads of an interval, and maximum atomics; each queue has one of a kind. */
+/** Maximum reads of an interval, and maximum atomics; of each queue the last one of each AccessKind. */
 const MAX_READERS = 8
 
 /** Whether an access has the kind and the queue of a later one, which then replaces it. */

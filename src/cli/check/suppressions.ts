@@ -12,8 +12,8 @@
  * The first line is free text. The second line is the id of a finding, or `*` for all. The further lines match the
  * frames of its stack in order, from the innermost on: `fun:` a function, `obj:` a program or library, `src:` the path
  * or the last name of a source file, with or without a line, `...` any number of frames. `*` and `?` are wildcards.
- * Frames outside those that the lines match may be any, so a block without such lines matches every stack. Lines that
- * begin with `#` are comments.
+ * The frames after those that the lines match may be any, so a block without such lines matches every stack. Lines
+ * that begin with `#` are comments.
  */
 import { type Finding, findingIds } from '../../spec/check/findings.ts'
 import type { Frame, Symbols } from '../../trace/findings.ts'
@@ -49,8 +49,8 @@ const parseFrame = (text: string, position: string): FramePattern => {
 /** Parses a file's text. Throws an Error with a message that names the line. */
 export const parseSuppressions = (text: string, file: string): Suppression[] => {
   const suppressions: Suppression[] = []
-  /** The lines of the block that is being read, and the number of its `{`. */
-  let block: string[] | undefined
+  /** The lines of the block that is being read, with their positions, and the number of its `{`. */
+  let block: { readonly line: string; readonly position: string }[] | undefined
   let blockStart = 0
   text.split('\n').forEach((raw, i) => {
     const line = raw.trim()
@@ -61,14 +61,18 @@ export const parseSuppressions = (text: string, file: string): Suppression[] => 
       block = []
       blockStart = i + 1
     } else if (block === undefined) throw new Error(`${position}: "${line}" is outside a block of { and }`)
-    else if (line !== '}') block.push(line)
+    else if (line !== '}') block.push({ line, position })
     else {
       const [name, id, ...frames] = block
       if (name === undefined || id === undefined)
         throw new Error(`${position}: the block of line ${blockStart} needs a name and the id of a finding`)
-      if (id !== '*' && !findingIds.some(known => known === id))
-        throw new Error(`${position}: there is no finding "${id}"; \`userdma check --explain\` lists them`)
-      suppressions.push({ name, id, frames: frames.map(frame => parseFrame(frame, position)) })
+      if (id.line !== '*' && !findingIds.some(known => known === id.line))
+        throw new Error(`${id.position}: there is no finding "${id.line}"; \`userdma check --explain\` lists them`)
+      suppressions.push({
+        name: name.line,
+        id: id.line,
+        frames: frames.map(frame => parseFrame(frame.line, frame.position)),
+      })
       block = undefined
     }
   })

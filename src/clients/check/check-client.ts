@@ -114,11 +114,12 @@ const contextOf = (core: Core, id: number): Context | undefined => {
 const checkerSources = (
   core: Core,
   findDevice: (index: number) => Device | undefined,
-  { now, postStack, adapters, lockLimit, isCopiedByFork }: CheckSources,
+  { now, postStack, adapters, buffers, lockLimit, isCopiedByFork }: CheckSources,
   polls: ReadonlyMap<number, RequestPoll>,
 ): CheckerSources => ({
   now,
   ...(adapters && { adapters }),
+  ...(buffers && { buffers }),
   ...(lockLimit && { lockLimit }),
   ...(isCopiedByFork && { isCopiedByFork }),
   deviceName: index => findDevice(index)?.name ?? '',

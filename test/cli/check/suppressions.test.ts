@@ -44,8 +44,8 @@ test('a block suppresses findings with its id whose innermost frames match in or
 test('an error of a suppression file names its line', () => {
   const cases: readonly (readonly [string, RegExp])[] = [
     ['stale-rkey\n', /^f\.supp:1: "stale-rkey" is outside a block/],
-    [block('no-such'), /^f\.supp:5: there is no finding "no-such"/],
-    [block('leak', 'func:main'), /"func:main" is not a frame; write fun:FUNCTION/],
+    [block('no-such'), /^f\.supp:4: there is no finding "no-such"/],
+    [block('leak', 'func:main', 'fun:x'), /^f\.supp:5: "func:main" is not a frame; write fun:FUNCTION/],
     ['{\n a\n', /^f\.supp:1: the block has no }/],
     ['{\n{\n', /^f\.supp:2: "\{" within the block of line 1/],
     ['{\n a\n}\n', /^f\.supp:3: the block of line 1 needs a name and the id/],

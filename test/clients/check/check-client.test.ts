@@ -1,0 +1,43 @@
+/*
+ * The checker of a core with a soft device: its options reach the driver.
+ */
+import assert from 'node:assert/strict'
+import { it } from 'node:test'
+import { createChecker } from '../../../src/clients/check/check-client.ts'
+import type { Finding } from '../../../src/spec/check/findings.ts'
+import { type BufferCheck, SCRATCH_BYTES } from '../../../src/spec/check/requests.ts'
+import { plainArena } from '../../../src/wire/arena.ts'
+import { machine } from '../../drivers/rxe/machine.ts'
+import { pairOn, sgeOf } from '../../drivers/rxe/pair.ts'
+import { Flag, postSend, Wr } from '../../drivers/rxe/provider.ts'
+
+/** Ids of the findings about a WRITE of 16 KiB, of which the program changes one byte while it is outstanding. */
+const findingsOf = (buffers: BufferCheck, changed: number): string[] => {
+  const m = machine()
+  const found: Finding[] = []
+  createChecker(m.core, finding => found.push(finding), {
+    scratch: plainArena(SCRATCH_BYTES),
+    now: () => m.now,
+    isChecked: () => true,
+    program: () => undefined,
+    callStack: () => () => [],
+    postStack: () => [],
+    buffers,
+  })
+  const { a, b } = pairOn(m)
+  const remote = { remote: b.mr.address, rkey: b.mr.rkey }
+  postSend(a.qp.send, { opcode: Wr.WRITE, id: 1n, flags: Flag.SIGNALED, sges: [sgeOf(a.mr, 0, 16_384)], ...remote })
+  m.devices[0]!.poll(m.now)
+  a.mr.bytes[changed]! ^= 1
+  m.settle()
+  m.tick()
+  return found.map(({ id }) => id)
+}
+
+it('buffers `all` finds a change of a byte that is not in the sample of a long message', () => {
+  const changes = Array.from({ length: 16 }, (_, i) => i * 1000 + 500)
+  const foundBy = (buffers: BufferCheck): number =>
+    changes.filter(changed => findingsOf(buffers, changed).includes('send-buffer-changed')).length
+  assert.ok(foundBy('sampled') < changes.length)
+  assert.equal(foundBy('all'), changes.length)
+})
