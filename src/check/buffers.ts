@@ -55,8 +55,8 @@ const writesBuffer = ({ opcode }: WorkRequest): boolean => {
 const isSample = (index: number, first: number): boolean => index < first || index % SAMPLE_INTERVAL === 0
 
 /**
- * An address that is both in the first `bytes` bytes of the buffer of `request` and in the first `otherBytes` of that of
- * `other`; undefined if there is none.
+ * An address that is both in the first `bytes` bytes of the buffer of `request` and in the first `otherBytes` of that
+ * of `other`; undefined if there is none.
  */
 const overlapAddress = (
   request: WorkRequest,

@@ -1,7 +1,7 @@
 /*
  * The interface of the checker's detectors. Each detector looks for one kind of mistake, in a file of its own: it
- * receives calls and requests, and reports findings through `DetectorServices`. Its memory is bounded by the requests and
- * objects that exist, or by constants.
+ * receives calls and requests, and reports findings through `DetectorServices`. Its memory is bounded by the requests
+ * and objects that exist, or by constants.
  */
 import type { AdapterName } from '../spec/check/adapters.ts'
 import type { FindingId, Moment, Program, Stack } from '../spec/check/findings.ts'
@@ -54,8 +54,8 @@ export const noSources: CheckerSources = { now: () => 0, deviceName: () => '', p
 /** The events that a detector receives. Those of requests are only about objects that the checker knows. */
 export interface Detector extends Partial<RequestWatcher> {
   /**
-   * A call about an object begins. If it is a CQ, its earlier polls were reported before; if it is a region, the earlier
-   * receives and polls of its context.
+   * A call about an object begins. If it is a CQ, its earlier polls were reported before; if it is a region, the
+   * earlier receives and polls of its context.
    */
   calling?(call: BeginningCall, object: KnownObject): void
   /** The program has unmapped memory of a region that is registered. */
@@ -63,7 +63,8 @@ export interface Detector extends Partial<RequestWatcher> {
   /** A call about an object has ended, perhaps its destruction. */
   called?(call: CheckedCall, object: KnownObject): void
   /**
-   * A program has freed memory of a request of this queue, returned from the stack frame that has it, or forked with it.
+   * A program has freed memory of a request of this queue, returned from the stack frame that has it, or forked with
+   * it.
    */
   misused?(misuse: Misuse, owner: KnownObject): void
   /** A process that has not called ibv_fork_init is about to fork. */

@@ -17,8 +17,8 @@ export interface ObjectName {
 }
 
 /**
- * Attributes of a queue pair, as its calls have set them (spec/classes/qp/qp.ts); a failure of its peer may show a newer
- * `state`.
+ * Attributes of a queue pair, as its calls have set them (spec/classes/qp/qp.ts); a failure of its peer may show a
+ * newer `state`.
  */
 export interface QpAttributes {
   state?: number
@@ -159,7 +159,7 @@ export class KnownObject {
     this.isReported = false
   }
 
-  /** An object other than a queue pair was modified: a CQ may have another size, a region other memory (ibv_rereg_mr). */
+  /** The object, which is no queue pair, was modified: a CQ may have another size, a region other memory. */
   modified(args: Readonly<Record<string, unknown>>, out: Readonly<Record<string, unknown>>): void {
     const { start, length, iova } = (args.translation ?? {}) as Readonly<Record<string, unknown>>
     this.size = numberOf(out.cqe) ?? numberOf(length) ?? this.size

@@ -1,6 +1,7 @@
 /*
  * Runs a program without a terminal and with a time limit, for commands that run it many times. The program and its
- * children are a process group of their own, which is killed at the time limit or when the caller stops the run.
+ * children are a process group of their own, which is killed at the time limit, when the caller stops the run, and when
+ * the program has ended.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { ProgramError } from './program/program.ts'

@@ -1,6 +1,6 @@
 /*
  * A tool's session with a daemon (spec/session.ts): HELLO, then requests with JSON bodies. The daemon also sends
- * records without a request: calls of traced programs, and findings. Messages of a session stay in order: when a reply
+ * records without a request: traces and findings. Messages of a session stay in order: when a reply
  * arrives, all records that the daemon sent before it have arrived.
  */
 import { EACCES, EAGAIN, EMFILE, EPERM, errnoName, SystemError } from '../host/errno.ts'
@@ -81,6 +81,7 @@ const connect = (socket: string): ReturnType<typeof connectToDaemon> => {
 
 /** Handlers of records that the daemon sends without a request. */
 export interface Handlers {
+  /** Calls and failures of traced programs. */
   readonly onTrace?: (record: TraceEvent) => void
   readonly onFinding?: (finding: Finding) => void
   /** Decisions of torment: part of a trace, in order of time with its calls. */

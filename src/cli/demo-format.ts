@@ -20,7 +20,7 @@ const print = (text = ''): void => {
   process.stdout.write(`${text}\n`)
 }
 
-/** Text as lines of at most `columns` characters. */
+/** Text as lines of at most `columns` characters; a longer word is a line of its own. */
 const wrapped = (text: string, columns: number): string[] => {
   const lines: string[] = []
   let current = ''

@@ -1,6 +1,6 @@
 /*
- * Ends a command after an error: a message on standard error, and exit status 1, or 2 for wrong usage as shell builtins
- * do.
+ * Ends a command after an error: a message on standard error, and exit status 1 or the error's own: 2 for wrong
+ * usage, as of shell builtins.
  */
 import { statSync } from 'node:fs'
 import { dirname } from 'node:path'

@@ -31,7 +31,7 @@ export interface Joined {
 
 /** Maximum attempts to join or start: a daemon that had the socket may end before it can be joined. */
 const MAX_ATTEMPTS = 5
-/** Milliseconds after the end of its last client after which a private daemon that still runs is killed. */
+/** Milliseconds after the end of the command's session after which a private daemon that still runs is killed. */
 const END_TIMEOUT = 5000
 
 const startPrivate = async (wanted: WantedConfig, handlers?: Handlers): Promise<Joined> => {

@@ -3,7 +3,7 @@
  *
  * The daemon gets a process session of its own, so that the terminal's Ctrl-C reaches the program and not the daemon.
  * It inherits none of our descriptors: it may run longer than we do, and a pipeline that contains us must not wait for
- * it. Its output goes to a file beside its socket.
+ * it. Its standard error is a file beside its socket.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { closeSync, openSync, readFileSync, renameSync, rmSync } from 'node:fs'
@@ -24,7 +24,7 @@ export interface StartedDaemon {
   readonly process: ChildProcess
   /** Resolves when the process has ended. */
   readonly ended: Promise<void>
-  /** Its last output; empty if none. */
+  /** The last lines of its log; empty if there are none. */
   lastOutput(): string
 }
 
@@ -33,7 +33,7 @@ export class StartError extends Error {
   override readonly name = 'StartError'
 }
 
-/** Lines of a log that messages contain. */
+/** Maximum lines of a log that messages contain, the last ones. */
 const MAX_LINES = 5
 
 /** The last MAX_LINES lines of a log, without those of NOTE. */

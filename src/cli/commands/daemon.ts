@@ -122,7 +122,7 @@ export const daemon = async (options: DaemonOptions): Promise<void> => {
   const link = config.link === 'memory' ? '' : `, link ${config.link}`
   process.stdout.write(`${READY}${socket} (${devicesText(config.devices)}${link}${faults})\n`)
   logUncaughtErrors()
-  // A background daemon writes a log; these notes are its first and last lines.
+  // A background daemon writes a log, in which these notes tell its start and end.
   const note = (text: string): void => {
     if (options.endWithLastClient) console.error(`${NOTE}${process.pid} ${text}, ${new Date().toISOString()}`)
   }

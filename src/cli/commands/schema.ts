@@ -111,7 +111,7 @@ const BLOCKS = ['common', 'management', 'driver', 'experimental', '4', '5', '6',
 /** A call number, with the name of its block and its number within the block. */
 export const callText = (call: number): string => `${call}, ${BLOCKS[call >> 5]} ${call % Block.MANAGEMENT}`
 
-/** The drivers that have a class or method, as the end of a line. `undefined`: it is a class of the device itself. */
+/** The drivers that have a class or method, as the end of a line. `undefined`: the schema is that of a device. */
 const driversText = (drivers: readonly string[] | undefined): string => {
   if (drivers === undefined) return ''
   return drivers.length === 0 ? '; no driver has it' : `; ${drivers.join(', ')}`

@@ -58,7 +58,7 @@ const DEFAULT_SECONDS = 60
 const MAX_SECONDS = 86_400
 /** Lines of the program's output that are printed, the last ones. */
 const LAST_LINES = 5
-/** How often the shortest failing run is repeated. */
+/** How often the shortest failing run is repeated, unless a signal ends the search. */
 const REPEATS = 2
 /** Signals that end the search; a second one ends the process. */
 const END_SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
@@ -85,6 +85,7 @@ export const tormentSearch = async (
     throw new UsageError('--json and --sarif are for one run: search first, then repeat the run that fails')
   checkProgram(program, args)
   const recording = { stacks: true, events: options.races === true }
+  // Throws now if one is missing, not after a daemon was started.
   preloadedLibraries(recording)
   const output = openOutput(options.output)
   const judge = createJudge(options, createSymbols())

@@ -81,6 +81,7 @@ const printer = (options: TraceOptions, print: (text: string) => void) => {
 /** The command. Throws UsageError. */
 export const trace = async (program: string, args: readonly string[], options: TraceOptions): Promise<void> => {
   checkProgram(program, args)
+  // Throws now if it is missing, not after a daemon was started.
   shimLibrary()
   const { onTrace, onTorment, end } = printer(options, text => output.write(`${text}\n`))
   const output = openOutput(options.output)
