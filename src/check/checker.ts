@@ -74,7 +74,7 @@ const participles = (name: string): { readonly created: string; readonly destroy
 /** Names a queue pair, SRQ or CQ: `queue` is a PostQueue or EventKind.POLL, `number` a queue pair number or handle. */
 type QueueName = Pick<RefusedPost, 'deviceNumber' | 'context' | 'queue' | 'number'>
 
-/** Findings that show a table of the attributes of both ends. */
+/** Findings about failures that show a table of the attributes of both ends; `#reportUnanswered` always shows it. */
 const showsBothEnds: ReadonlySet<FindingId> = new Set([
   'rd-atomic-exceeds',
   'no-receive-posted',

@@ -20,7 +20,7 @@ export interface LoggedEvent {
   readonly time: number
   /** As in `Races.post`. */
   readonly acquired: number
-  /** Of a single posted request, or of the last polled completion. */
+  /** Of a single posted request, or of the last polled completion; 0 for a counting CQ. */
   readonly wrId: bigint
   /** The process, and its thread. */
   readonly process: number

@@ -67,7 +67,7 @@ export class Request<Info> implements Queued {
   readonly info: Info
   /** Of a received message: the request that sent it. */
   readonly sender: Request<Info> | undefined
-  /** The clock of the post; undefined once it is no longer needed. */
+  /** The clock of the post, of a received message joined with its sender's; undefined once it is no longer needed. */
   clock: Clock | undefined
   /** When the device fetched it, and when the device finished it; infinite: not yet. */
   readonly fetchTime: number
