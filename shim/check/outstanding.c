@@ -35,9 +35,9 @@ static void warn_if_full(void)
     if (!requests_are_full || __atomic_exchange_n(&is_printed, true, __ATOMIC_RELAXED))
         return;
     dprintf(STDERR_FILENO,
-            "userdma check: more than %d memory ranges of requests are outstanding: further ones are not checked for "
-            "free() and fork()\n",
-            MAX_RANGES);
+            "userdma check: there are more than %d queues, or %d memory ranges of outstanding requests: further requests "
+            "are not checked for free() and fork()\n",
+            MAX_QUEUES, MAX_RANGES);
 }
 
 /* Sets the memory of a request whose first element is `slot`; NONE: there was no free slot for it. */

@@ -8,8 +8,6 @@
 #include <sched.h>
 #include <string.h>
 
-/* Entries of the table of queues. */
-#define MAX_QUEUES 4096
 /* Attempts to get the lock. */
 #define MAX_ATTEMPTS 2000
 

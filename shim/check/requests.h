@@ -19,6 +19,8 @@
 
 /* Scatter/gather elements of outstanding requests; a request without memory takes one too. */
 #define MAX_RANGES 32768
+/* Entries of the table of queues. */
+#define MAX_QUEUES 4096
 /* No slot. */
 #define NONE UINT32_MAX
 

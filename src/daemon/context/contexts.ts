@@ -57,6 +57,8 @@ export class Contexts {
   #nextNumber = 1
   readonly #withoutDoorbells = new Set<OpenContext>()
   #checkTimer: NodeJS.Timeout | undefined
+  /** Milliseconds for which `#checkTimer` was set; 0 if it is not set. */
+  #checkDelay = 0
 
   constructor(
     pool: RingPool,
@@ -205,14 +207,16 @@ export class Contexts {
 
   closeAll(): void {
     clearTimeout(this.#checkTimer)
+    this.#checkDelay = 0
     for (const open of [...this.#contexts.values()]) this.#end(open)
   }
 
   #checkAfter(delay: number): void {
     clearTimeout(this.#checkTimer)
+    this.#checkDelay = delay
     this.#checkTimer = setTimeout(
       this.#containment.guard('the check of contexts without doorbells', () => {
-        this.#checkTimer = undefined
+        this.#checkDelay = 0
         this.endUnheld()
         if (this.#withoutDoorbells.size > 0) this.#checkAfter(Math.min(2 * delay, CHECK_INTERVAL.longest))
         this.#onRung()
@@ -228,7 +232,7 @@ export class Contexts {
       return
     }
     this.#withoutDoorbells.add(open)
-    this.#checkAfter(CHECK_INTERVAL.first)
+    if (this.#checkDelay !== CHECK_INTERVAL.first) this.#checkAfter(CHECK_INTERVAL.first)
   }
 
   #end(open: OpenContext): void {

@@ -8,7 +8,7 @@
  * A file is replaced as a whole, so that readers never see part of a number. If that fails (the disk is full) the file
  * is removed, so that no outdated number stays. spec/counters.ts defines the counters.
  */
-import { readFileSync, rmSync } from 'node:fs'
+import { existsSync, readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { type CounterFolder, counterValues } from '../../spec/counters.ts'
 import { portFolder } from './tree.ts'
@@ -63,7 +63,8 @@ export const createCounterFiles = (
   const updaterOf = (device: CountedDevice): (() => void) => {
     const lifespan = join(folderOf(device, 'hw_counters'), 'lifespan')
     for (const folder of folders) makeFolder(join(root, folderOf(device, folder)))
-    write(lifespan, DEFAULT_LIFESPAN, 0o644)
+    // The files of a renamed device keep their lifespan.
+    if (!existsSync(join(root, lifespan))) write(lifespan, DEFAULT_LIFESPAN, 0o644)
     const written = new Map<string, number>()
     let renewedAt = Number.NEGATIVE_INFINITY
 

@@ -113,6 +113,30 @@ test('a context that no program holds can be ended immediately', async () => {
   assert.equal(setup.contexts.count, 0)
 })
 
+test('a context that loses its last doorbell does not delay the check of an earlier one', async t => {
+  t.mock.timers.enable({ apis: ['setTimeout'] })
+  const setup = setUp()
+  const openHeld = () => {
+    const { open, doorbell } = setup.contexts.open(setup.device, 0, unbounded)
+    return { doorbell, file: open.memory.share() }
+  }
+  const closeDoorbell = async ({ doorbell }: { doorbell: number }) => {
+    const nextRing = setup.nextRing()
+    close(doorbell)
+    await nextRing
+  }
+  const [first, second] = [openHeld(), openHeld()]
+  await closeDoorbell(first)
+  close(first.file)
+  t.mock.timers.tick(8)
+  await closeDoorbell(second)
+  t.mock.timers.tick(2)
+  assert.equal(setup.contexts.count, 1)
+  close(second.file)
+  t.mock.timers.tick(20)
+  assert.equal(setup.contexts.count, 0)
+})
+
 test('a context ends if the handling of its last doorbell throws', async () => {
   const setup = setUp(true)
   const { doorbell } = setup.contexts.open(setup.device, 0, unbounded)

@@ -3,7 +3,17 @@
  * `lifespan`.
  */
 import assert from 'node:assert/strict'
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmdirSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { createCounterFiles } from '../../../src/daemon/files/counter-files.ts'
@@ -122,4 +132,14 @@ test('a daemon refreshes its counter files when a client asks', async t => {
     readFileSync(join(root, 'sys/devices/virtual/infiniband/rxe0/ports/1/hw_counters/rcvd_pkts'), 'utf8'),
     '0\n',
   )
+})
+
+test('a renamed device keeps its lifespan', () => {
+  const { files, path, engine, port } = setUp('renamed')
+  writeFileSync(path('hw_counters/lifespan'), '500\n')
+  files.remove('rxe0')
+  const infiniband = join(folder, 'renamed', 'sys/devices/virtual/infiniband')
+  renameSync(join(infiniband, 'rxe0'), join(infiniband, 'rxe1'))
+  files.add({ name: 'rxe1', counted: () => ({ engine, port }) })
+  assert.equal(readFileSync(join(infiniband, 'rxe1/ports/1/hw_counters/lifespan'), 'utf8'), '500\n')
 })
