@@ -154,8 +154,8 @@ export const addressRecord = (call: string, path: LocalPath, peer: PeerAddress, 
     : gidAddress(call, path, peer, options)
 
 /**
- * The address attributes of `ah.create` and of `modify` to RTR for this peer; those of RoCE if the link is unknown.
- * Throws RdmaError EINVAL for options of another link.
+ * The address attributes of `ah.create` and of `modify` to RTR for this peer: none on iWARP, which ignores the options;
+ * those of RoCE if the link is unknown. Throws RdmaError EINVAL for options of another link.
  */
 export const addressing = (call: string, path: LocalPath, peer: PeerAddress, options: PathOptions = {}): Addressing => {
   const { link } = path

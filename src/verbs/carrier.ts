@@ -38,7 +38,7 @@ export interface CallResult<O> {
 export interface EventTargets {
   /** A completion event of a CQ that was armed. */
   completion(userHandle: number): void
-  /** `type`: ibv_event_type; without a handle it is an event of the device or of port `port`. */
+  /** `type`: ibv_event_type; without a `userHandle` it is an event of port `port`, or, without both, of the device. */
   event(type: number, userHandle: number | undefined, port: number | undefined): void
   /** No event can follow: the device was removed, or the daemon has ended. */
   ended(): void
@@ -64,10 +64,13 @@ export interface MappedBytes {
 export interface Descriptors {
   /**
    * Calls `onRecord` with each record of at most `maxBytes` bytes, which is valid only during the call, and `onEnd` when
-   * no more records can follow. Called once per descriptor.
+   * no more records can follow. A descriptor has one reader: there is no second `read` of it.
    */
   read(fd: number, maxBytes: number, onRecord: (record: DataView) => void, onEnd: () => void): void
-  /** Calls `onReadable` when a call that reads records (`cm_channel.getEvent`) may find one. Called once per descriptor. */
+  /**
+   * Calls `onReadable` when a call that reads records (`cm_channel.getEvent`) may find one. There is no second `watch` of
+   * a descriptor.
+   */
   watch(fd: number, onReadable: () => void): void
   /** ioctl(2) of the driver. A Uint8Array is passed by address, and the driver may change its bytes. */
   ioctl(fd: number, request: number, argument: bigint | Uint8Array): number
@@ -145,9 +148,9 @@ export interface Carrier {
   pause(): Promise<void> | undefined
   /** Whether the device continues its work in the next turn of the event loop; waiters must not poll until then. */
   awaitsNextTurn(): boolean
-  /** Assigns a buffer an address that the device can use; the same buffer always gets the same address. */
+  /** Counts a registration of a buffer, and returns its address for the device: the same for all its registrations. */
   addressOf(buffer: Uint8Array): bigint
-  /** The buffer is no longer registered. */
+  /** One registration of the buffer has ended. */
   forget(buffer: Uint8Array): void
   /** Set once, by the device object. */
   targets: EventTargets | undefined

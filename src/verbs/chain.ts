@@ -163,7 +163,7 @@ const resolvePlanned = (
 /** The method of an entry before `execute` looks it up. */
 const NOT_LOOKED_UP: Chainable = { class: Interface, name: '', method: Interface.methods.chain, references: [] }
 
-/** The entry with number `index` of a chain, which runs a plan. */
+/** An entry that runs a plan; `index`: its number in the chain. */
 const creationEntry = <O>({ class: cls, args, options, onSuccess, onFailure }: Plan<O>, index: number): Entry => ({
   options,
   handle: -1 - index,

@@ -124,18 +124,19 @@ export interface Device extends AsyncDisposable {
    * created objects in place of the planned ones. Throws RdmaError.
    */
   chain<T>(build: (chain: Chain) => T): Resolved<T>
-  /** Calls `handler` with each asynchronous event, until the returned function is called. */
+  /** Calls `handler` with each asynchronous event, until the returned function is called or the device is closed. */
   onEvent(handler: (event: DeviceEvent) => void): () => void
   /**
-   * Yields asynchronous events from this call on, until the device is closed. Rejects with the signal's reason if the
-   * signal is aborted during a wait.
+   * Yields asynchronous events from this call on, until the device is closed or removed. Rejects with the signal's
+   * reason if the signal is aborted during a wait.
    */
   events(options?: AbortOptions): AsyncIterableIterator<DeviceEvent>
   /**
-   * The findings about a checked device (`open({ check })`), in the order in which they were found; otherwise empty.
+   * The findings about a checked device (`open({ check })`), in the order in which they were found; empty without a
+   * check.
    */
   readonly findings: readonly CountedFinding[]
-  /** What the check of the device's network has left out, because its memory is bounded; otherwise empty. */
+  /** What the check of the device's network has left out, because its memory is bounded; empty without a check. */
   readonly omissions: readonly Omission[]
   /**
    * Closes the device and all its objects. Incomplete sends are abandoned, unless `drain` is set. If `signal` is

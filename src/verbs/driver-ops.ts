@@ -104,7 +104,7 @@ export const openDriverOps = (context: DeviceContext, names: readonly string[]):
       for (const [name, value] of Object.entries({ length, offset }))
         if (!Number.isSafeInteger(value) || value < 0)
           throw invalidArgument('driver_ops.map', `${name} ${formatValue(value)} is not a number of bytes`)
-      const mapping = descriptors.map(openHandle('mmap'), offset, length, writable)
+      const mapping = descriptors.map(openHandle('map'), offset, length, writable)
       mappings.push(mapping)
       return mapping.bytes
     },

@@ -55,7 +55,10 @@ export interface UdpDatagram extends UdpEndpoint {
   readonly payload: Uint8Array
 }
 
-/** A UDP socket of an interface. It queues up to 212,992 bytes of received datagrams; further ones are dropped. */
+/**
+ * A UDP socket of an interface. It queues up to 212,992 bytes of received datagrams, each counted as its payload and 256
+ * bytes; further ones are dropped.
+ */
 export interface UdpSocket extends Arrivals<UdpDatagram>, Disposable, AsyncIterable<UdpDatagram> {
   /** Its local port. */
   readonly port: number

@@ -25,7 +25,7 @@ import { socketPath } from './remote/user-socket.ts'
 export interface OpenOptions {
   /** Devices opened on the same network reach each other; default: a new network. */
   readonly network?: Network
-  /** Link of a new network, see `NetworkOptions.link`. Needs `address`, unless it is memory. */
+  /** Link of a new network, see `NetworkOptions.link`. On a link other than memory the default `address` is loopback. */
   readonly link?: Link
   /**
    * For a new soft device: layout of work requests and completions in memory, 'compact' (default), or 'rxe' as used by
@@ -42,8 +42,8 @@ export interface OpenOptions {
    */
   readonly socket?: string | true
   /**
-   * With `socket`: the device's name; default: the daemon's first device with a network. With `network`: a device that was added to it
-   * (`network.addDevice`) or is open already; closing this handle leaves the device.
+   * With `socket`: the device's name; default: the daemon's first device with a network. With `network`: a device that
+   * was added to it (`network.addDevice`) or is open already; closing this `Device` does not remove it.
    */
   readonly device?: string
   /**
@@ -67,7 +67,7 @@ const ringNames: readonly RingLayout['name'][] = ['compact', 'rxe']
 
 /** Index of the address in the GID table of a soft device; entry 0 is the link-local GID. */
 const GID_OF_ADDRESS = 1
-/** The path of a device without ports or without an address. */
+/** The path of a device without ports, or whose link or address is unknown. */
 const NO_PATH: LocalPath = { gid: new Uint8Array(16), gidIndex: 0, pathMtu: 0 }
 
 /** The `n`-th loopback address, from 1: 127.0.0.1, 127.0.0.2, … */

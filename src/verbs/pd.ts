@@ -106,11 +106,14 @@ export interface ProtectionDomain extends Disposable, Kind<'pd'> {
   /** An address handle: the destination of datagrams. Throws RdmaError EINVAL for an invalid address. */
   addressHandle(destination: Destination): AddressHandle
   /**
-   * Many address handles, all or none (R25). One call creates up to 32,768 of them, if the device supports it and no
-   * destination has `dmac` or `vlan`.
+   * Many address handles, all or none (R25). One call of the device creates up to 32,768 of them, if the device supports
+   * it and no destination has `dmac` or `vlan`.
    */
   addressHandles(destinations: readonly Destination[]): readonly AddressHandle[]
-  /** Destroys many address handles of this protection domain; one call destroys up to 32,768 of them, all or none. */
+  /**
+   * Destroys many address handles of this protection domain. One call of the device destroys up to 32,768 of them, all
+   * or none.
+   */
   closeAddressHandles(handles: readonly AddressHandle[]): void
   /** Destroys it. Throws RdmaError EBUSY while it is in use. */
   close(): void

@@ -188,9 +188,9 @@ const optionClasses: Readonly<Record<string, string>> = {
 }
 
 /**
- * Checks that `object` is open, belongs to this device and has the class of the option: on another device, or after its
- * close, its handle would be another object's. Objects that a chain plans, and plain `{ handle }`s, pass: the device
- * checks their handles.
+ * Checks that `object` is open and belongs to this device: on another device, or after its close, its handle may be
+ * another object's. Checks the class of a `VerbsObject` against that of the option too. Objects that a chain plans, and
+ * plain `{ handle }`s, pass: the device checks their handles.
  */
 export const checkObject = (
   context: DeviceContext,

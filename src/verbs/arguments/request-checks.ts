@@ -1,7 +1,7 @@
 /*
- * Checks of the operands of work requests, for JavaScript programs: a value that is not a slice, remote memory or a
- * number is refused before anything is posted. Without the check the device would access other bytes, or complete the
- * request in error and move the queue pair to ERR.
+ * Checks of the operands of work requests, for JavaScript programs: a value of another type or size is refused before
+ * the request is posted. Without the check the device would access other bytes, or complete the request in error and
+ * move the queue pair to ERR.
  *
  * Hot: a valid request costs a few type comparisons; only an error builds its message.
  */

@@ -102,8 +102,8 @@ const refuseOption = (call: string, options: object, name: string, allowed: numb
 }
 
 /**
- * Checks that a request's options are an object with options of `allowed` (`RequestOptionBits`) only, and that `id` and
- * the flags of all requests are valid. Throws RdmaError EINVAL.
+ * Checks that a request's options are an object with options of `allowed` (`RequestOptionBits`) only, and the values of
+ * those in `SendOptions`. Throws RdmaError EINVAL.
  */
 export const checkRequestOptions = (call: string, options: SendOptions, allowed: number): void => {
   if (typeof options !== 'object' || options === null)

@@ -166,7 +166,8 @@ const completionQueueFor = (context: DeviceContext, call: string, send: number, 
 
 /**
  * Creates a queue pair whose requests return promises, and its completion queue, which has room for all its requests.
- * `cls`: the name of its class; `optionNames`: the options of the type with a `sendCq`; `planWith` returns the plan of the queue pair.
+ * `cls`: the name of its class; `optionNames`: the options of the type with a `sendCq`; `planWith` returns the plan of
+ * the queue pair.
  */
 export const makeAwaitable = <T extends BareQueuePair, O extends QueuePairOptions>(
   context: DeviceContext,

@@ -48,8 +48,8 @@ export class RequestError extends RdmaError {
   /** 'RequestError'. */
   override readonly name: string = 'RequestError'
   /**
-   * ibv_wc_status by name: 'REM_ACCESS_ERR', 'RETRY_EXC_ERR' …; 'WR_FLUSH_ERR' for a request that was outstanding when
-   * the queue pair moved to ERR.
+   * ibv_wc_status by name: 'REM_ACCESS_ERR', 'RETRY_EXC_ERR' …; 'WR_FLUSH_ERR' for a request that was flushed, because
+   * the queue pair is in ERR or SQE.
    */
   readonly status: StatusName
   /** ibv_wc_opcode by name: 'RDMA_WRITE' … */

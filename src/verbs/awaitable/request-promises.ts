@@ -26,8 +26,11 @@ interface Outstanding {
   readonly call: string
   readonly queue: 'send' | 'receive'
   resolve(completed: CompletedRequest): void
-  /** `isHandled`: the program handles the rejection elsewhere, so Node must not report the promise as unhandled. */
-  reject(error: RdmaError, isHandled: boolean): void
+  /**
+   * `isConsequence`: of the failure of another request, or of what the program or the device did to the queue pair; Node
+   * then does not report an unhandled rejection.
+   */
+  reject(error: RdmaError, isConsequence: boolean): void
 }
 
 const copyOf = ({ opcodeName, bytes, immediate, invalidated, sourceQpn }: Completion): CompletedRequest => ({
@@ -48,8 +51,8 @@ const outstandingRequest = (call: string, queue: Outstanding['queue'], value: un
       call,
       queue,
       resolve: completed => resolve(value ?? completed),
-      reject(error, isHandled) {
-        if (isHandled) promise.catch(ignore)
+      reject(error, isConsequence) {
+        if (isConsequence) promise.catch(ignore)
         reject(error)
       },
     }
@@ -132,7 +135,7 @@ export class RequestPromises {
     this.#failure = undefined
   }
 
-  /** The queue pair moves from SQE to RTS: later failures are not because of earlier ones. */
+  /** The queue pair was moved to RTS, perhaps from SQE: later failures are not because of earlier ones. */
   forgetFailure(): void {
     this.settle()
     this.#failure = undefined

@@ -18,7 +18,7 @@ import {
   type Connection,
   ConnectionEnd,
   type ConnectionOptions,
-  checkConnection,
+  checkConnectionOptions,
   checkPrivateData,
   connectionOptionNames,
   dataOf,
@@ -37,7 +37,7 @@ const HIGHEST_REASON = 255
 
 /** The device of a connection or server. */
 export interface DeviceChoice {
-  /** Default: the first device of the daemon under which the program runs, or of the user's own daemon. */
+  /** Default: the first device with a network of the daemon under which the program runs, or else of the user's own. */
   readonly device?: Device
 }
 
@@ -47,8 +47,9 @@ export interface ConnectToOptions<P = AwaitableRcOptions> extends ConnectionOpti
 /** Options of `listen`. */
 export interface ListenOptions extends DeviceChoice {
   /**
-   * Maximum requests that have arrived and were not read; further ones are dropped, and their senders retry. The library
-   * reads requests as they arrive, also those that wait for an answer. Default and maximum 1024.
+   * Maximum requests that the connection manager keeps until the library reads them; further ones are dropped, and
+   * their senders retry. The library reads requests as they arrive, so this does not bound the number of those that wait
+   * for an answer. Default and maximum 1024; a larger number means 1024.
    */
   readonly backlog?: number
 }
@@ -95,7 +96,7 @@ const connectOptionNames: KnownOptions<ConnectToOptions> = { ...connectionOption
 const listenOptionNames: KnownOptions<ListenOptions> = { device: true, backlog: true }
 const rejectOptionNames: KnownOptions<RejectOptions> = { privateData: true, reason: true }
 
-/** The chosen device, or the first one of the user's daemon. */
+/** The chosen device, or the default of `DeviceChoice`. */
 const sharedDevice = async (call: string, chosen: Device | undefined): Promise<SharedDevice> => {
   const device = chosen ?? (await open({ socket: true }))
   return new SharedDevice(device, contextOf(call, device), chosen === undefined)
@@ -110,7 +111,7 @@ export function connect(url: string, options: ConnectToOptions<RcQueuePairOption
 export async function connect(url: string, options: object = {}): Promise<Connection<ConnectedQueuePair>> {
   checkOptions('connect', 'options', options, connectOptionNames)
   const checked = options as ConnectToOptions<never>
-  checkConnection('connect', checked, MAX_REQ_DATA)
+  checkConnectionOptions('connect', checked, MAX_REQ_DATA)
   checked.signal?.throwIfAborted()
   const destination = await resolveUrl('connect', url)
   const shared = await sharedDevice('connect', checked.device)
@@ -150,7 +151,7 @@ class RequestObject implements ConnectionRequest {
   readonly accept = async (options: object = {}): Promise<Connection<never>> => {
     checkOptions('request.accept', 'options', options, connectionOptionNames)
     const checked = options as ConnectionOptions<never>
-    checkConnection('request.accept', checked, MAX_REP_DATA)
+    checkConnectionOptions('request.accept', checked, MAX_REP_DATA)
     checked.signal?.throwIfAborted()
     const id = this.#takeIdentifier('request.accept')
     const end = new ConnectionEnd('request.accept', this.#shared.share())
@@ -201,8 +202,8 @@ showAs<RequestObject>(
 )
 
 /**
- * The refusal of a bind as one of `listen`. The connection manager, like Linux's, also answers EADDRNOTAVAIL for a port
- * that is in use.
+ * A refusal of `cm_id.bind` or `cm_id.listen` as one of `listen`. For a port that is in use the connection manager, like
+ * Linux's, may also answer EADDRNOTAVAIL.
  */
 const bindError = (url: string, port: number, error: unknown): unknown => {
   if (!(error instanceof RdmaError)) return error

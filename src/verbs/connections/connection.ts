@@ -128,7 +128,7 @@ recognizeCopies(ConnectionError, 'userdma.ConnectionError')
 
 const { ADDR_ERROR, CONNECT_ERROR, UNREACHABLE, REJECTED, ESTABLISHED, DISCONNECTED, DEVICE_REMOVAL } =
   CmEventType.values
-/** Maximum of the option `maxRdAtomic` (the port's maximum may be lower), and its default. */
+/** Maximum of the option `maxRdAtomic` (the device's maximum may be lower), and its default. */
 const MAX_RD_ATOMIC = 128
 const DEFAULT_RD_ATOMIC = 16
 /** retry_cnt and rnr_retry: 7 retries; of RNR retries 7 means unlimited. */
@@ -145,7 +145,7 @@ export const dataOf = ({ connection }: ConnectionEvent): Uint8Array =>
   connection?.privateData.slice(0, connection.privateDataLength) ?? noData
 
 /** Checks options that `connect` and `accept` have. `maxBytes`: of private data. Throws RdmaError EINVAL. */
-export const checkConnection = (call: string, options: ConnectionOptions<never>, maxBytes: number): void => {
+export const checkConnectionOptions = (call: string, options: ConnectionOptions<never>, maxBytes: number): void => {
   const { privateData, maxRdAtomic, prepare } = options
   if (privateData !== undefined) checkPrivateData(call, privateData, maxBytes)
   if (prepare !== undefined) checkFunction(call, 'prepare', prepare)

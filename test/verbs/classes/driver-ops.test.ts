@@ -108,6 +108,8 @@ const testsOfCarrier = (openDevice: (name: string) => Promise<Device>): void => 
     assert.throws(() => older.ioctl(0xc0000001), { code: 'ENOTTY' })
     assert.throws(() => channel.write(Uint8Array.of(1)), { code: 'EINVAL', method: 'write' })
     assert.throws(() => channel.map(4096), { code: 'ENODEV', call: 'driver_ops.map' })
+    older.close()
+    assert.throws(() => older.map(4096), { code: 'EINVAL', call: 'driver_ops.map' })
     assert.throws(() => device.cq(), { code: 'EOPNOTSUPP', class: 'cq', hint: /supports/ })
     await device.close()
   })
