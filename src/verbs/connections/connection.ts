@@ -323,8 +323,8 @@ export class ConnectionEnd {
     try {
       this.#callWithQp('accept', { parameters: parametersOf(options), userHandle: BigInt(this.userHandle) })
     } catch (error) {
-      // The connection manager has no such request any more.
-      if (!(error instanceof RdmaError && error.code === 'EINVAL')) throw error
+      // EINVAL means that the connection manager has no such request any more, unless the queue pair is refused.
+      if (!(error instanceof RdmaError && error.code === 'EINVAL') || error.reason.startsWith('rc_qp.')) throw error
       throw new ConnectionError('ECONNREFUSED', this.#call, 'the peer has canceled the request')
     }
     return this.#waitUntilEstablished(pd, options.signal)

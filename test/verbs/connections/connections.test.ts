@@ -238,6 +238,23 @@ const connectionTests = (openTwo: OpenTwo): void => {
     await laterServerEnd.close()
   })
 
+  it('`accept` tells a canceled request from a queue pair that `prepare` has moved to ERR', async () => {
+    const ended = new Error('ended')
+    const controller = new AbortController()
+    const canceled = assert.rejects(connect(url, { device: clientDevice, signal: controller.signal }), ended)
+    const canceledRequest = await nextRequest(server)
+    controller.abort(ended)
+    await canceled
+    await assert.rejects(canceledRequest.accept(), { code: 'ECONNREFUSED', message: /the peer has canceled/ })
+    const refused = assert.rejects(connect(url, { device: clientDevice }), { code: 'ECONNREFUSED', reject: 28 })
+    const request = await nextRequest(server)
+    await assert.rejects(request.accept({ prepare: qp => qp.modify({ state: 'ERR' }) }), {
+      code: 'EINVAL',
+      message: /cm_id\.accept: rc_qp\.modify: .* from ERR to INIT/,
+    })
+    await refused
+  })
+
   it('a reason too long for a REJ is refused before anything is sent', async () => {
     const connecting = connect(url, { device: clientDevice })
     const request = await nextRequest(server)
