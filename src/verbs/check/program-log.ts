@@ -31,7 +31,7 @@ export const createProgramLog = (join: () => void, omit: NoteOmission): ProgramL
   const stacks = new Map<number, LazyStack>()
   const numbers = new WeakMap<LazyStack, number>()
   let lastStack = 0
-  /** The stack with number `lastStack`: mostly that of the next post, too. */
+  /** The stack with number `lastStack`; often that of the next post, too. */
   let latest: LazyStack | undefined
 
   const numberOf = (stack: LazyStack): number => {

@@ -15,7 +15,7 @@ import type { ProgramRing } from '../ring.ts'
 export interface PostWatch {
   /** Starts to record the posts to a work queue; `info`: its ring. */
   watch(queue: number, number: number, info: MmapInfo, ring: ProgramRing): void
-  /** Forgets the work queue with this ring: it is closed, or has another ring. */
+  /** Forgets the work queue with this ring, which is released. */
   forget(info: MmapInfo): void
   /**
    * Reports a post that was refused with `error`, a positive errno. `state`: of its queue pair (ibv_qp_state); RTS for a

@@ -21,15 +21,15 @@ const kinds = {
   counting: CqKind.values.COUNTING,
 } as const
 
-/** Event moderation: when completions raise an event (R36). */
+/** Event moderation (R36): which limit makes completions raise an event; both 0: each completion does. */
 export interface Threshold {
-  /** After this many completions, 0 to 65,535; 0 and 1: after the next completion. */
+  /** After this many completions, 0 to 65,535; 0: no limit. */
   readonly completions?: number
-  /** If fewer complete, this many microseconds after the first of them, 0 to 65,535; 0: no time limit. */
+  /** This many microseconds after the first completion, 0 to 65,535; 0: no limit. */
   readonly microseconds?: number
 }
 
-/** When the next event is raised. Without `completions` and `microseconds`: as `moderate` has set it. */
+/** When the next event is raised. Default of `completions` and `microseconds`: as `moderate` has set them. */
 export interface ArmOptions extends Threshold {
   /** Only solicited and failed completions raise it; default false. */
   readonly solicitedOnly?: boolean
@@ -44,18 +44,18 @@ export interface CompletionQueue extends Disposable, AsyncIterable<Completion>, 
   readonly handle: number
   /** Its capacity in completions. */
   readonly entries: number
-  /** The completion that `poll` found; valid until the next `poll`. */
+  /** The completion that `poll` found; valid until the next `poll`, `wait` or `resize`. */
   readonly completion: Completion
   /** Takes the oldest completion; false if there is none. Allocates nothing. Throws RdmaError EINVAL once closed. */
   poll(): boolean
   /**
    * Resolves when `poll` may find a completion (of a queue of kind 'counting': when `count` has grown), or when the queue
-   * is closed. Rejects with RdmaError EOVERFLOW if the queue has lost completions.
+   * is closed meanwhile. Rejects with RdmaError EOVERFLOW if the queue has lost completions.
    */
   wait(options?: WaitOptions): Promise<void>
   /**
    * Yields completions until the queue is closed. The yielded object is always `completion`, which is valid until the
-   * next iteration. Rejects with RdmaError EINVAL for a queue of kind 'counting'.
+   * next iteration or `poll`. Rejects with RdmaError EINVAL for a queue of kind 'counting'.
    */
   completions(options?: WaitOptions): AsyncIterableIterator<Completion>
   /** Resizes the queue to at least `entries`; unread completions stay. Throws RdmaError EINVAL if they do not fit. */
@@ -66,7 +66,7 @@ export interface CompletionQueue extends Disposable, AsyncIterable<Completion>, 
   query(): Out<typeof Cq.methods.query>
   /**
    * Sets event moderation (R36): a waiter wakes after `completions` completions, or `microseconds` after the first of
-   * them, whichever is first. Both 0 (default): after the next completion.
+   * them, whichever is first. Default of each: 0, no limit; both 0: after the next completion.
    */
   moderate(threshold: Threshold): void
   /**
@@ -101,9 +101,9 @@ const optionsByCqAttribute = { cqe: 'entries', compVector: 'vector' }
 const optionsByThresholdAttribute = { count: 'completions', period: 'microseconds' }
 
 const DEFAULT_ENTRIES = 256
-/** Completions that an iteration yields in one turn of the event loop. */
+/** Maximum completions that an iteration yields in one turn of the event loop. */
 const YIELDS_PER_TURN = 256
-/** How often `wait` polls an empty queue before it arms the queue. */
+/** How often `wait` looks for a completion, at most, before it arms the queue. */
 const POLLS_BEFORE_ARMING = 4
 
 /** The argument `kind`, only where it is needed: devices of an older release do not know it. */
@@ -122,7 +122,7 @@ class CqObject extends VerbsObject implements CompletionQueue {
   /** Undefined if the driver provides no ring, and once the queue or the device is closed. */
   #mmapInfo: MmapInfo | undefined
   #ring: ProgramRing
-  /** Whether `poll` has found `completion`, whose slot is in use until the next poll. */
+  /** Whether `poll` has found `completion`, whose slot is in use until `#consume`. */
   #hasCompletion = false
   /** Of a counting queue: `count` when it was last read. The ring has the count modulo 2^32 as its producer index. */
   #counted = 0
@@ -217,7 +217,7 @@ class CqObject extends VerbsObject implements CompletionQueue {
         `completions were lost: the queue has room for ${this.entries}`,
         'set entries to the requests that can be outstanding on all its queue pairs',
       )
-    // The device was closed during the polls above: this wait ends like waits that have begun before them. A later wait
+    // The device was closed or removed during the polls above: this wait ends like those that it has woken. A later wait
     // fails in `arm`.
     if (waiters.isOver && !wasOver) return
     const woken = waiters.wait(this.userHandle, signal)

@@ -1,7 +1,7 @@
 /*
  * Work completions, read in place (R45). Each CQ has one object for the completion that it has polled last. Its
- * accessors read the ring, so that nothing is allocated or copied, and the values are valid until the next poll of the
- * CQ.
+ * accessors read the ring, so that nothing is allocated or copied, and the values are valid until the CQ is polled again,
+ * awaited or resized.
  */
 import { type CauseName, causeOfCode } from '../../spec/check/causes.ts'
 import { swap32, TWO_32 } from '../../spec/memory.ts'
@@ -14,7 +14,7 @@ export type StatusName = keyof typeof WcStatus.values
 /** ibv_wc_opcode by name. */
 export type OpcodeName = keyof typeof WcOpcode.values
 
-/** A work completion (ibv_wc), valid until the next poll of its CQ. */
+/** A work completion (ibv_wc), valid until the next `poll`, `wait` or `resize` of its CQ. */
 export interface Completion {
   /** wr_id of the request, an integer from 0 to 2^53 - 1. */
   readonly id: number

@@ -35,7 +35,7 @@ export const createWaiterList = (
     const waiters = waitersById.get(id)
     if (waiters !== undefined) for (const onWake of [...waiters]) onWake()
   }
-  // A plain property instead of an accessor, because every post reads it.
+  // `isOver` is a plain property instead of an accessor, because posts of datagrams and to SRQs read it.
   const list = {
     isOver: false,
     add() {

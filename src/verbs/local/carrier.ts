@@ -1,6 +1,6 @@
 /*
  * The carrier of devices in this process (network.ts): calls are functions, rings are ordinary memory, buffers get
- * virtual addresses. No daemon, no native code.
+ * virtual addresses. No daemon is needed.
  */
 
 import { addEventHandler } from '../../core/devices/clients.ts'
@@ -174,7 +174,7 @@ const carrierOn = (
 
   const call: AnyCall = (cls, method, object, args) => {
     if (object === CLOSED) throw closedError(`${cls.name}.${method}`)
-    // `reqNotify`, which every wait calls, gives the device no work.
+    // `reqNotify`, with which waits arm a queue, gives the device no work.
     if (method !== 'reqNotify') network.touch()
     try {
       return callNow(cls, method, object, args)

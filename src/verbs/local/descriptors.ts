@@ -17,7 +17,7 @@ import { rethrow } from '../error.ts'
 /** Maximum records that are taken at once. */
 const BATCH = 256
 
-/** Copies between buffers of this process, by address, and calls. Throws CallError EFAULT. */
+/** Copies from and to the buffers in `memory`, for calls that pass an address. Throws CallError EFAULT. */
 export const localCopies = (memory: LocalSpace): Pick<Caller, 'copyIn' | 'copyOut'> => {
   const copy = (direction: 'read' | 'write', address: bigint, bytes: Uint8Array): void => {
     if (bytes.length === 0) return

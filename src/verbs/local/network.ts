@@ -53,8 +53,7 @@ export interface Network {
   /**
    * Captures every packet of its soft devices, also of those opened later, to a pcapng file with mode 0600, until the
    * returned function is called. While it captures, all messages are sent as packets (`NetworkOptions.path`). Throws
-   * RdmaError for a file that cannot be written: ENOENT, EACCES …, EINVAL for a symbolic link or another
-   * user's file.
+   * RdmaError for a file that cannot be written: ENOENT, EACCES …, EINVAL for a symbolic link or another user's file.
    */
   capture(path: string): () => void
   /** Calls `handler` after each call on one of its devices, until the returned function is called. */
@@ -108,7 +107,7 @@ export interface LocalNetwork extends Network {
   add(name: string, address: string): AttachedDevice
   /** The soft device with this name. */
   softDevice(name: string): AttachedDevice | undefined
-  /** Schedules a drive in a microtask: requests were posted, or packets have arrived. */
+  /** Schedules a drive: in a microtask, or in the next turn of the event loop if the budget of this turn is used up. */
   kick(): void
   /** A call may have given the devices work, so that the next `drive` must not be skipped. */
   touch(): void

@@ -53,7 +53,7 @@ export interface Slice {
   readonly lkey: number
 }
 
-/** Registered memory of any kind. */
+/** Registered memory of any kind except the program's whole memory (`WholeRegion`). */
 export interface Region extends Disposable {
   /** Handle of the object, for `device.call` and `device.handles`. */
   readonly handle: number

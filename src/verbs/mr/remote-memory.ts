@@ -48,7 +48,7 @@ export class RemoteRange implements RemoteMemory {
   readonly address: bigint
   readonly rkey: number
   readonly length: number
-  /** The address as two words, which a request has. */
+  /** The address as two words, as a request has it. */
   readonly #lo: number
   readonly #hi: number
 

@@ -26,8 +26,8 @@ type CallOf<M> = Record<never, never> extends In<M> ? (args?: In<M>) => Out<M> :
 export type CreateArguments<C extends ObjectClass> = Omit<In<C['methods']['create']>, 'userHandle'>
 
 /**
- * An object with the methods of its class. `handle`, `class`, `createOutput` and `close` are always properties of the library;
- * use `device.call` for methods with these names.
+ * An object with the methods of its class. `handle`, `class`, `createOutput` and `close` are always properties of the
+ * library; use `device.call` for methods with these names.
  */
 export type ObjectOf<C extends ObjectClass> = {
   readonly [K in Exclude<keyof C['methods'] & string, 'create' | 'destroy'>]: CallOf<C['methods'][K]>

@@ -1,5 +1,6 @@
 /*
- * RC and UC queue pairs in the library, with a `sendCq` of the program and with requests that return promises.
+ * RC and UC queue pairs in the library, each in two kinds: with completion queues of the program, and with requests that
+ * return promises.
  */
 
 import { RcQp } from '../../spec/classes/qp/rc_qp.ts'
@@ -95,7 +96,7 @@ export interface UcQueuePairOptions
     InitialOptions<typeof UcQp>,
     PeerOptions<ConnectOptions> {}
 
-/** RC and UC queue pairs have options of the same names; only the options in `connection` differ. */
+/** RC and UC queue pairs have options of the same names. */
 const optionNames: KnownOptions<RcQueuePairOptions> & KnownOptions<UcQueuePairOptions> = {
   ...queuePairOptionNames,
   initial: 'record',

@@ -100,7 +100,7 @@ export interface DatagramPeer {
 /** A queue pair that sends datagrams. `M`: options of `send`; `R`: its result. */
 export interface DatagramSender<M extends object = MessageOptions, R = void> {
   /**
-   * Sends a datagram, at most the path MTU in bytes. The receiver's buffer has a GRH of 40 bytes before the payload.
+   * Sends a datagram, at most the path MTU in bytes. In the receiver's buffer 40 bytes precede the payload (`senderOf`).
    * Throws RdmaError EINVAL, ENOMEM when the send queue is full, and EIO if the device is closed or removed.
    */
   send(local: SendData, receiver: DatagramPeer, options?: M): R
@@ -171,7 +171,10 @@ const groupArguments = (call: string, gid: string) => {
 const checkDestination = (call: string, destination: Destination): void =>
   checkRecord(call, 'the destination', destination, 'give { gid }, an IPv4 or IPv6 address as text')
 
-/** The address attributes of the device's link. The types of `ah.create` and `ah.modify` require that of RoCE. */
+/**
+ * The attributes with the destination on the device's link. `address` is RoCE's: the types of `ah.create` and
+ * `ah.modify` require it, but other links have another attribute in its place.
+ */
 const addressAttributes = (
   call: string,
   { path }: DeviceContext,
@@ -284,7 +287,7 @@ const chunks = <T>(list: readonly T[]): T[][] =>
 /** The output attributes of `createAhs`; `numbers`: for work requests, if the driver has them. */
 type CreateAhsResult = Out<typeof Pd.methods.createAhs> & { readonly numbers?: readonly { readonly number: number }[] }
 
-/** Creates many address handles, with one call if the device supports it (R25). All or none. */
+/** Creates many address handles, all or none; with one call for AHS_PER_CALL of them if the device supports it (R25). */
 export const makeAddresses = (
   context: DeviceContext,
   pd: ObjectReference,

@@ -26,8 +26,8 @@ import { beginRequest, endRequest, QueuedQp, type SendData, STEPS, type StepsTo 
 import { bytesOf, putAtomic, putBind, putFlush, putImmediate, putInvalidate, putRemote, putWord } from './requests.ts'
 
 /**
- * Operations that need no response, which UC has too. `M`: options of `send`; `O`: options of every request; `R`: the result of a post; `B`:
- * the result of `bind`.
+ * Operations that need no response, which UC has too. `M`: options of `send`; `O`: options of every other request; `R`:
+ * the result of a post; `B`: the result of `bind`.
  */
 export interface Operations<M extends object, O extends object, R = void, B = RemoteMemory> {
   /**

@@ -5,7 +5,7 @@
  * A post writes the request into a slot of the ring that device and program share, advances the ring's index, and
  * reports the queue pair to the carrier (`posted`).
  *
- * A program may have very many queue pairs (R15): each has few fields, and its rings are mapped with the first request.
+ * A program may have very many queue pairs (R15): each has few fields, and a ring is mapped with its first request.
  */
 import type { QpAttributeName, qpMethods } from '../../spec/classes/qp/qp.ts'
 import { QpFlags, QpState } from '../../spec/enums.ts'
@@ -99,7 +99,7 @@ export const queuePairOptionNames: KnownOptions<QueuePairOptions> = {
 /** The Q_Key of UD queue pairs without the option `qkey`. */
 export const DEFAULT_QKEY = 0x11111111
 
-/** Attributes of `create` that `modify` does not have; the library sets them from other options. */
+/** Attributes of `create` that `modify` does not have. */
 type CreateOnly = 'pd' | 'sendCq' | 'recvCq' | 'cap' | 'flags' | 'userHandle' | 'asyncFd' | 'srq' | 'xrcd' | 'qpNum'
 
 /**
@@ -204,7 +204,7 @@ export const fullError = (call: string, queue: 'send' | 'receive', depth: number
 export const tooManySges = (call: string, sges: number, max: number): RdmaError =>
   invalidArgument(call, `${sges} scatter/gather elements, at most ${max} are possible`)
 
-/** Throws RdmaError unless `qp` is an open queue pair of a device that was not removed. */
+/** Throws RdmaError EINVAL unless `qp` is an open queue pair, EIO if its device was closed or removed. */
 const checkUsable = (call: string, qp: QueuedQp | undefined): void => {
   if (qp?.context === undefined) throw withoutObject(call)
   checkDevicePresent(call, qp.context)
@@ -221,7 +221,10 @@ const queueFull = (qp: QueuedQp, call: string, queue: 'send' | 'receive', depth:
   return fullError(call, queue, depth)
 }
 
-/** Maps the send ring for the first request. Throws RdmaError EINVAL before RTS: a request would not be executed. */
+/**
+ * Maps the send ring for the first request. Throws RdmaError EINVAL before RTS, since a request would not be executed, and
+ * as `checkUsable`.
+ */
 const openSends = (qp: QueuedQp, call: string, id: number): ProgramRing => {
   checkUsable(call, qp)
   if (!qp.canSend) {
@@ -264,7 +267,7 @@ const RELEASE_SENDS = Symbol('release sends')
 export abstract class BareQp<C extends ObjectClass = AnyQpClass> extends VerbsObject implements BareQueuePair<C> {
   readonly qpn: number
   readonly userHandle: number
-  /** The first PSN that it sends. */
+  /** Of types with a peer: the `psn` of the endpoint. */
   readonly psn: number
   /** Its rings, each mapped with its first request; the send ring only in RTS and later states. */
   sends: ProgramRing | undefined = undefined
@@ -314,7 +317,7 @@ export abstract class BareQp<C extends ObjectClass = AnyQpClass> extends VerbsOb
     }
   }
 
-  /** Unmaps the send ring: the queue pair is not in RTS any more, or closed. */
+  /** Unmaps the send ring: the queue pair was moved to a state before RTS, or is closed. */
   protected [RELEASE_SENDS](): void {
     this.sends = undefined
   }
@@ -358,7 +361,7 @@ export abstract class QueuedQp<C extends ObjectClass = ObjectClass> extends Bare
   readonly maxSendSge: number
   /** -1: the queue pair has no receive queue of its own (it uses an SRQ, or is an XRC initiator). */
   readonly maxRecvSge: number
-  /** Of datagram queue pairs: the Q_Key. */
+  /** Of UD queue pairs: the Q_Key in `endpoint`. */
   qkey: number
 
   /** `hasReceiveQueue`: see `maxRecvSge`. */
@@ -425,8 +428,8 @@ const requestOptionsOf = (qp: QueuedQp | undefined, call: string): number => {
 }
 
 /**
- * Writes the bytes of the request at `at` unless they are a single slice from `mr.slice()` of this device: inline data,
- * several slices, copies of slices, or none.
+ * Writes the bytes of the request at `at` if they are not a single slice from `mr.slice()` of this device, but inline
+ * data, several slices, copies of slices, or none.
  */
 const putOtherBytes = (qp: QueuedQp, call: string, at: number, local: Exclude<SendData, Slice> | undefined): void => {
   const ring = qp.sends as ProgramRing

@@ -58,7 +58,7 @@ export const putOne = ({ words, layout: { send } }: ProgramRing, at: number, loc
   putSlice(words, at + send.SGE, local)
 }
 
-/** The bytes of a send request: several slices, or none. */
+/** The bytes of a send request: one or more slices, or none. */
 export const putMany = (
   { words, layout: { send } }: ProgramRing,
   at: number,
@@ -89,7 +89,7 @@ export const putInvalidate = ({ words, layout: { send } }: ProgramRing, at: numb
 export const putRemote = ({ words, layout: { send } }: ProgramRing, at: number, remote: RemoteRange): void =>
   RemoteRange.put(remote, words, at + send.REMOTE, at + send.RKEY)
 
-/** Total bytes of the request, whose common fields are written. */
+/** Total bytes of the send request, as `putOne`, `putMany` or `putInline` has written them. */
 export const bytesOf = ({ words, layout: { send } }: ProgramRing, at: number): number =>
   words[(at + send.DMA_LENGTH) >> 2]! >>> 0
 
@@ -106,7 +106,7 @@ export const putAtomic = (
   view.setBigUint64(at + send.ATOMIC_SWAP, swap, true)
 }
 
-/** The fields of a FLUSH (annex A19): `flushPlacement` and `flushSelectivity` of spec/wire/headers.ts. */
+/** The fields of a FLUSH (annex A19); `placement`, `selectivity`: values of the enums in spec/wire/headers.ts. */
 export const putFlush = (
   { view, words, layout: { send } }: ProgramRing,
   at: number,

@@ -4,8 +4,7 @@
  * memory, since a call is answered before the next one is made.
  *
  * It has MESSAGE_BYTES for the message, then MAX_BUFFERS buffers of BUFFER_BYTES each for long values outside the
- * message.
- * Pages that are never used take no memory.
+ * message. Pages that are never used take no memory.
  */
 import { type Arena, createRingPool, mapArena } from '../../host/memory/mapping.ts'
 import { addSeals, createMemfd, SEAL_GROW, SEAL_SHRINK } from '../../host/memory/memfd.ts'

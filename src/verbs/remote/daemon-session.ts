@@ -45,7 +45,8 @@ export interface Session {
   readonly memory?: CallMemory | undefined
   /**
    * Sends the request that `write` encodes into the buffer (it returns the length; `header`: the fields of every
-   * request), and waits for the reply. `call`: the call's name in errors. Throws RdmaError EIO if the daemon has ended.
+   * request), and waits for the reply. `call`: the call's name in errors. Throws RdmaError EIO if the daemon has ended,
+   * does not answer, or sends an invalid message.
    */
   ask(call: string, write: (buffer: ReturnType<typeof messageBuffer>, header: Partial<Header>) => number): Answer
   /** The number by which the daemon knows the caller's stack; 0: no stack, or stacks are not recorded. */
@@ -60,7 +61,7 @@ export interface Session {
 
 type JoinableSession = Session & { join(): Session }
 
-/** Milliseconds until a call without an answer fails; a live daemon answers in microseconds. */
+/** Milliseconds until a call without an answer fails. */
 const ANSWER_TIMEOUT = 30_000
 
 /** By path of the socket. */
@@ -193,7 +194,7 @@ const newSession = (socket: string, openCall: string): JoinableSession => {
   return session
 }
 
-/** This process's session with the daemon at `socket`, opened on first use. Throws RdmaError; `call`: its call. */
+/** This process's session with the daemon at `socket`, opened on first use. Throws RdmaError; `call`: as for `Session.ask`. */
 export const joinDaemon = (socket: string, call: string): Session => {
   if (!hasNative())
     throw refused('EOPNOTSUPP', call, 'connecting to a daemon needs native calls', 'install the package koffi')

@@ -16,7 +16,10 @@ import type { Session } from './daemon-session.ts'
 import { ringPool } from './file-rings.ts'
 import { areEventsWanted } from './stack-numbers.ts'
 
-/** How often a post wakes the daemon while the event log is full, before it overwrites. As in the preload library. */
+/**
+ * How often, at most, an event wakes the daemon while the event log is full, before it overwrites an entry. As in the
+ * preload library.
+ */
 const MAX_YIELDS = 10_000
 
 // Sizes and field offsets in bytes.

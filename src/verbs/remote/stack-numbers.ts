@@ -5,7 +5,9 @@
 import { MAX_STACKS, Messages, SessionEnv } from '../../spec/session.ts'
 import { captureStack } from '../check/stacks.ts'
 
-/** Whether the program records stacks: it runs under `userdma check`, which sets the variable to 1, or 2 with `--races`. */
+/**
+ * Whether the program records stacks: it runs under `userdma check`, which sets the variable to 1, or 2 with `--races`.
+ */
 export const areStacksWanted = (): boolean => ['1', '2'].includes(process.env[SessionEnv.stacks] ?? '')
 
 /** Whether it runs under `userdma check --races`. */
