@@ -1,6 +1,6 @@
 /*
- * Kinds of memory regions in the library: of a file, of all memory, and the null region. Also thousands of address
- * handles with one call (R25), the threshold of one arming (R36), and remote memory as data.
+ * Kinds of memory regions in the library: of a file, of all memory, the null region, and zero-based ones. Also thousands
+ * of address handles with one call (R25), the threshold of one arming (R36), and remote memory as data.
  */
 import assert from 'node:assert/strict'
 import { closeSync, readSync, writeSync } from 'node:fs'
@@ -60,6 +60,24 @@ eachCarrier(openTwo => {
     assert.deepEqual([target[19], target[20], target[69], target[70]], [0, 4, 4, 0])
     assert.throws(() => local.slice(source, 90, 20), { code: 'EINVAL' })
     local.close()
+    await closeAll(a, b)
+  })
+
+  test('addresses in a zero-based region start at 0, until it is reregistered without zeroBased', async () => {
+    const { a, b } = await pair(openTwo)
+    const [source, target] = [new Uint8Array(100).fill(6), new Uint8Array(100)]
+    const local = a.pd.register(source, { zeroBased: true })
+    const remote = b.pd.register(target, { remoteWrite: true, zeroBased: true })
+    a.qp.write(local.slice(1, 2), remote.remote(50, 2), { id: 1 })
+    assert.equal(await completionText(a.cq), '1 RDMA_WRITE')
+    assert.deepEqual([target[49], target[50], target[51], target[52]], [0, 6, 6, 0])
+    assert.deepEqual([remote.address, remote.query().iova], [0n, 0n])
+
+    remote.reregister({ access: { remoteWrite: true } })
+    assert.equal(remote.address, remote.query().iova)
+    a.qp.write(local.slice(0, 1), remote.remote(9, 1), { id: 2 })
+    assert.equal(await completionText(a.cq), '2 RDMA_WRITE')
+    assert.equal(target[9], 6)
     await closeAll(a, b)
   })
 

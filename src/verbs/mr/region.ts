@@ -37,7 +37,7 @@ export interface Access {
   readonly flushPersistent?: boolean
   /** Memory windows may be bound to it. */
   readonly mwBind?: boolean
-  /** Zero-based: for a type 2 window, the address of its first byte is 0. */
+  /** Zero-based: the address of the first byte of the region, or of a type 2 window, is 0. */
   readonly zeroBased?: boolean
 }
 
@@ -88,8 +88,8 @@ export interface MemoryRegion extends Region {
   /** The registered buffer. */
   readonly buffer: Uint8Array
   /**
-   * Re-registers it with other rights or in another protection domain. Keys may change, so earlier slices become
-   * invalid. Throws RdmaError EBUSY while a window is bound to it.
+   * Re-registers it with other rights or in another protection domain. Keys and `address` may change, so earlier slices
+   * become invalid. Throws RdmaError EBUSY while a window is bound to it.
    */
   reregister(changes: RegionChanges): void
 }
@@ -195,10 +195,13 @@ inspectAs<DeviceSlice>(
 export const isSliceOf = DeviceSlice.isOf
 export const isForeignSlice = DeviceSlice.isForeign
 
+/** The address of a region's first byte. `iova`: as passed to its registration. */
+const firstAddress = (iova: bigint, { zeroBased = false }: Access): bigint => (zeroBased ? 0n : iova)
+
 /** A region of any kind but IMPLICIT. */
 class RangeRegion extends VerbsObject implements Region {
   readonly length: number
-  readonly address: bigint
+  address: bigint
   lkey: number
   rkey: number
 
@@ -238,10 +241,20 @@ class RangeRegion extends VerbsObject implements Region {
 
 class BufferRegion extends RangeRegion implements MemoryRegion {
   readonly buffer: Uint8Array
+  readonly #iova: bigint
 
-  constructor(context: DeviceContext, handle: number, buffer: Uint8Array, address: bigint, lkey: number, rkey: number) {
-    super(context, handle, buffer.length, address, lkey, rkey)
+  constructor(
+    context: DeviceContext,
+    handle: number,
+    buffer: Uint8Array,
+    iova: bigint,
+    access: Access,
+    lkey: number,
+    rkey: number,
+  ) {
+    super(context, handle, buffer.length, firstAddress(iova, access), lkey, rkey)
     this.buffer = buffer
+    this.#iova = iova
   }
 
   reregister(changes: RegionChanges): void {
@@ -252,6 +265,7 @@ class BufferRegion extends RangeRegion implements MemoryRegion {
       ...(access !== undefined && { access: accessFlags('mr.reregister', access, true) }),
       ...(pd !== undefined && { pd: pd.handle }),
     })
+    if (access !== undefined) this.address = firstAddress(this.#iova, access)
     this.lkey = out.lkey
     this.rkey = out.rkey
   }
@@ -286,14 +300,14 @@ export const regionPlan = (
   return plan(
     Mr,
     args,
-    ({ object: handle, out: { lkey, rkey } }) => new BufferRegion(context, handle, buffer, address, lkey, rkey),
+    ({ object: handle, out: { lkey, rkey } }) => new BufferRegion(context, handle, buffer, address, access, lkey, rkey),
     () => carrier.forget(buffer),
   )
 }
 
 const { FILE, NULL, IMPLICIT } = MrKind.values
 
-/** A region of kind FILE or NULL. `kindArgs`: the arguments of the kind; the region's address is `kindArgs.start`. */
+/** A region of kind FILE or NULL. `kindArgs`: the arguments of the kind; its iova is `kindArgs.start`. */
 const rangePlan = (
   context: DeviceContext,
   pd: ObjectReference,
@@ -310,7 +324,8 @@ const rangePlan = (
   return plan(
     Mr,
     args,
-    ({ object: handle, out: { lkey, rkey } }) => new RangeRegion(context, handle, length, iova, lkey, rkey),
+    ({ object: handle, out: { lkey, rkey } }) =>
+      new RangeRegion(context, handle, length, firstAddress(iova, access), lkey, rkey),
   )
 }
 
