@@ -54,8 +54,8 @@ export interface CompletionQueue extends Disposable, AsyncIterable<Completion>, 
    */
   wait(options?: WaitOptions): Promise<void>
   /**
-   * Yields completions until the queue is closed. The yielded object is always `completion`, which is valid until the
-   * next iteration or `poll`. Rejects with RdmaError EINVAL for a queue of kind 'counting'.
+   * Yields completions until the queue is closed. The yielded object is always `completion`, which the next iteration
+   * overwrites. Rejects with RdmaError EINVAL for a queue of kind 'counting'.
    */
   completions(options?: WaitOptions): AsyncIterableIterator<Completion>
   /** Resizes the queue to at least `entries`; unread completions stay. Throws RdmaError EINVAL if they do not fit. */
