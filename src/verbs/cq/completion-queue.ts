@@ -103,7 +103,7 @@ const optionsByThresholdAttribute = { count: 'completions', period: 'microsecond
 const DEFAULT_ENTRIES = 256
 /** Maximum completions that an iteration yields in one turn of the event loop. */
 const YIELDS_PER_TURN = 256
-/** How often `wait` looks for a completion, at most, before it arms the queue. */
+/** Maximum rounds in which `wait` drives the device and looks for a completion before it arms the queue. */
 const POLLS_BEFORE_ARMING = 4
 
 /** The argument `kind`, only where it is needed: devices of an older release do not know it. */
@@ -217,8 +217,8 @@ class CqObject extends VerbsObject implements CompletionQueue {
         `completions were lost: the queue has room for ${this.entries}`,
         'set entries to the requests that can be outstanding on all its queue pairs',
       )
-    // The device was closed or removed during the polls above: this wait ends like those that it has woken. A later wait
-    // fails in `arm`.
+    // The device was closed or removed during the rounds above, which has woken earlier waits: this one ends too. A later
+    // wait fails in `arm`.
     if (waiters.isOver && !wasOver) return
     const woken = waiters.wait(this.userHandle, signal)
     try {

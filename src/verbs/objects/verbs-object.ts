@@ -108,8 +108,8 @@ const shownClosed = ({ handle: _, ...shown }: Shown): Shown => ({
 })
 
 /**
- * Guards the methods of a class and defines what `console.log` and JSON show of its objects. `prefix`: as
- * for `guard`; `name`: the kind of its objects as shown.
+ * Guards the methods of a class and defines what `console.log` and JSON show of its objects. `prefix`: as for
+ * `guard`; `name`: the kind of its objects as shown.
  */
 export const defineVerbsClass = (cls: { readonly prototype: VerbsObject }, prefix: string, name: string): void => {
   guard(prefix, cls)
