@@ -1,6 +1,6 @@
 /*
- * Kinds of memory regions in the library: of a file, of all memory, the null region, and zero-based ones. Also thousands
- * of address handles with one call (R25), the threshold of one arming (R36), and remote memory as data.
+ * Kinds of memory regions in the library: of a file, of all memory, the null region, and zero-based ones. Also
+ * thousands of address handles with one call (R25), the threshold of one arming (R36), and remote memory as data.
  */
 import assert from 'node:assert/strict'
 import { closeSync, readSync, writeSync } from 'node:fs'

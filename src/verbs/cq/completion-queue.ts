@@ -217,8 +217,8 @@ class CqObject extends VerbsObject implements CompletionQueue {
         `completions were lost: the queue has room for ${this.entries}`,
         'set entries to the requests that can be outstanding on all its queue pairs',
       )
-    // The device was closed or removed during the rounds above, which has woken earlier waits: this one ends too. A later
-    // wait fails in `arm`.
+    // The device was closed or removed during the rounds above, which has woken earlier waits: this one ends too. A
+    // later wait fails in `arm`.
     if (waiters.isOver && !wasOver) return
     const woken = waiters.wait(this.userHandle, signal)
     try {

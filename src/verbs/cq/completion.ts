@@ -1,7 +1,7 @@
 /*
  * Work completions, read in place (R45). Each CQ has one object for the completion that it has polled last. Its
- * accessors read the ring, so that nothing is allocated or copied, and the values are valid until the CQ is polled again,
- * awaited or resized.
+ * accessors read the ring, so that nothing is allocated or copied, and the values are valid until the CQ is polled
+ * again, awaited or resized.
  */
 import { type CauseName, causeOfCode } from '../../spec/check/causes.ts'
 import { swap32, TWO_32 } from '../../spec/memory.ts'

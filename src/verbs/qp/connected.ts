@@ -1,6 +1,6 @@
 /*
- * RC and UC queue pairs in the library, each in two kinds: with completion queues of the program, and with requests that
- * return promises.
+ * RC and UC queue pairs in the library, each in two kinds: with completion queues of the program, and with requests
+ * that return promises.
  */
 
 import { RcQp } from '../../spec/classes/qp/rc_qp.ts'

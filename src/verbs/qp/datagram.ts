@@ -100,7 +100,8 @@ export interface DatagramPeer {
 /** A queue pair that sends datagrams. `M`: options of `send`; `R`: its result. */
 export interface DatagramSender<M extends object = MessageOptions, R = void> {
   /**
-   * Sends a datagram, at most the path MTU in bytes. In the receiver's buffer 40 bytes precede the payload (`senderOf`).
+   * Sends a datagram, at most the path MTU in bytes. In the receiver's buffer 40 bytes precede the payload
+   * (`senderOf`).
    * Throws RdmaError EINVAL, ENOMEM when the send queue is full, and EIO if the device is closed or removed.
    */
   send(local: SendData, receiver: DatagramPeer, options?: M): R
@@ -287,7 +288,7 @@ const chunks = <T>(list: readonly T[]): T[][] =>
 /** The output attributes of `createAhs`; `numbers`: for work requests, if the driver has them. */
 type CreateAhsResult = Out<typeof Pd.methods.createAhs> & { readonly numbers?: readonly { readonly number: number }[] }
 
-/** Creates many address handles, all or none; with one call for AHS_PER_CALL of them if the device supports it (R25). */
+/** Creates many address handles, all or none; AHS_PER_CALL of them with one call if the device supports it (R25). */
 export const makeAddresses = (
   context: DeviceContext,
   pd: ObjectReference,

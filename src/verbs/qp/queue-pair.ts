@@ -222,8 +222,8 @@ const queueFull = (qp: QueuedQp, call: string, queue: 'send' | 'receive', depth:
 }
 
 /**
- * Maps the send ring for the first request. Throws RdmaError as `checkUsable`, and EINVAL before RTS: a request would not
- * be executed.
+ * Maps the send ring for the first request. Throws RdmaError as `checkUsable`, and EINVAL before RTS: a request would
+ * not be executed.
  */
 const openSends = (qp: QueuedQp, call: string, id: number): ProgramRing => {
   checkUsable(call, qp)

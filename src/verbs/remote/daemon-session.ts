@@ -194,7 +194,10 @@ const newSession = (socket: string, openCall: string): JoinableSession => {
   return session
 }
 
-/** This process's session with the daemon at `socket`, opened on first use. Throws RdmaError; `call` as in `Session.ask`. */
+/**
+ * This process's session with the daemon at `socket`, opened on first use. Throws RdmaError; `call`: as for
+ * `Session.ask`.
+ */
 export const joinDaemon = (socket: string, call: string): Session => {
   if (!hasNative())
     throw refused('EOPNOTSUPP', call, 'connecting to a daemon needs native calls', 'install the package koffi')
