@@ -191,11 +191,11 @@ test('registered memory beyond RLIMIT_MEMLOCK is found each time the sum passes 
 
 test('refused calls are not compared, nor is any call without --adapters', () => {
   const refused = { errno: Errno.ENOMEM, reason: 'too much' }
-  const withLike = scenario('mlx5')
-  withLike.create('rc_qp', { cap: { maxSendWr: 40000 } }, { refused })
-  assert.deepEqual(withLike.take(), [])
-  const withoutLike = scenario()
-  withoutLike.create('rc_qp', { cap: { maxSendWr: 40000 } })
-  withoutLike.create('mr', { start: 0n, length: 1000000n })
-  assert.deepEqual(withoutLike.take(), [])
+  const withAdapters = scenario('mlx5')
+  withAdapters.create('rc_qp', { cap: { maxSendWr: 40000 } }, { refused })
+  assert.deepEqual(withAdapters.take(), [])
+  const withoutAdapters = scenario()
+  withoutAdapters.create('rc_qp', { cap: { maxSendWr: 40000 } })
+  withoutAdapters.create('mr', { start: 0n, length: 1000000n })
+  assert.deepEqual(withoutAdapters.take(), [])
 })

@@ -1,6 +1,6 @@
 /*
  * What the checker leaves out because a table is full is counted. For each row of spec/check/omissions.ts there is a
- * script that fills the table; and each MAX_ constant in the source of the checker has a row, or a reason why it needs
+ * script that causes it; and each MAX_ constant in the source of the checker has a row, or a reason why it needs
  * none.
  */
 import assert from 'node:assert/strict'
@@ -90,7 +90,7 @@ const silentChecker = (): Checker =>
 const countsOf = ({ omissions: all }: Checker): ReadonlyMap<OmissionId, number> =>
   new Map(all.map(({ id, count }) => [id, count]))
 
-/** Scripts that fill a table a little beyond its bound; they return how much was left out. */
+/** By row: a script that causes the omission, most by filling a table beyond its bound; returns how much was left out. */
 const fillScripts: Readonly<Record<OmissionId, () => ReadonlyMap<OmissionId, number>>> = {
   findings() {
     const checker = silentChecker()

@@ -1,5 +1,5 @@
 /*
- * Wrong usage of every command, help, and output whose reader exits.
+ * Wrong usage and failed starts of commands, help, and output whose reader exits.
  */
 import assert from 'node:assert/strict'
 import { writeFileSync } from 'node:fs'
@@ -8,7 +8,7 @@ import { describe, it } from 'node:test'
 import { repoRoot } from '../paths.ts'
 import { cleanEnvironment, runUserdma, start, temporaryFolder, userdma } from '../system/programs.ts'
 
-/** Wrong usage, the exit status, and the message on standard error. Standard output stays empty. */
+/** Arguments, the exit status, and the message on standard error. Standard output stays empty. */
 const cases: readonly (readonly [args: readonly string[], status: number, message: RegExp])[] = [
   [[], 2, /^Usage: userdma \[options\] \[command\]\n/],
   [['rum'], 2, /^userdma: unknown command 'rum'\n\(Did you mean run\?\)\n/],
@@ -69,7 +69,7 @@ const cases: readonly (readonly [args: readonly string[], status: number, messag
   [['devices', '--socket', '/nonexistent'], 1, /^userdma: no daemon at/],
 ]
 
-describe('wrong usage is reported', () => {
+describe('wrong usage or a failed start is reported', () => {
   for (const [args, status, message] of cases)
     it(`userdma ${args.join(' ')}`, async t => {
       const env = cleanEnvironment({ TMPDIR: temporaryFolder(t) })
@@ -92,7 +92,7 @@ describe('wrong usage is reported', () => {
 })
 
 describe('help', () => {
-  it('has an example for every command that runs something', async t => {
+  it('has an example for run, trace, daemon, stat and fault', async t => {
     for (const command of ['run', 'trace', 'daemon', 'stat', 'fault']) {
       const { status, stdout } = await runUserdma(t, [command, '--help'])
       assert.equal(status, 0)

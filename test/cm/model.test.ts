@@ -1,7 +1,7 @@
 /*
  * Random connects, accepts, rejects, disconnects, host restarts, losses, duplicates and waits between three connection
- * managers. Invariants: no connection leaves TIMEWAIT early; a consumer gets only events that the state table allows;
- * when no more messages are lost, both ends of a connection agree; and when all are destroyed nothing is left.
+ * managers. Invariants: no connection leaves TIMEWAIT early; a destroyed one has no event but TIMEWAIT_EXIT; in runs
+ * without losses both ends of an established connection agree; and when all are destroyed nothing is left.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -167,7 +167,7 @@ class Simulation {
     assert.equal(new Set(ids).size, ids.length)
   }
 
-  /** Delivers everything, and expires every timer that waits for a peer. */
+  /** Delivers messages and expires timers until none are left. */
   settle(): void {
     for (let turn = 0; turn < 10_000; turn++) {
       this.collect()
@@ -231,7 +231,7 @@ const testSeeds = (name: string, steps: number, faults: boolean): void => {
 testSeeds('both ends agree without losses, and nothing is left', 1500, false)
 testSeeds('nothing is left after losses, duplicates, reordering and restarted hosts', 1500, true)
 
-test('hostile messages (random fields with existing ids) do no harm', () => {
+test('messages with random bytes and another attribute id do no harm', () => {
   const simulation = new Simulation(7)
   for (let step = 0; step < 3000; step++) {
     simulation.step(true)

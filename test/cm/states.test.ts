@@ -19,7 +19,7 @@ beforeEach(() => {
 
 for (const [state, role] of statesAndRoles) {
   describe(`in ${state}, ${role}`, () => {
-    test('commands that the table lacks are refused, and the error lists the allowed ones', () => {
+    test('commands that the table lacks are refused, and the error names the state', () => {
       const [host, connection] = enter(pair, state, role)
       const commands = {
         REQ: () => host.engine.connect(connection, request(0x77), pair.now),

@@ -3,7 +3,7 @@ import { constants } from 'node:os'
 import { test } from 'node:test'
 import { errnoName, errnoNumber, SystemError } from '../../src/host/errno.ts'
 
-test('errnoName and errnoNumber are inverse', () => {
+test('errnoName and errnoNumber agree about the numbers of node:os', () => {
   for (const name of Object.keys(constants.errno)) {
     const number = errnoNumber(name)
     assert.ok(number !== undefined && number > 0, name)
@@ -11,7 +11,7 @@ test('errnoName and errnoNumber are inverse', () => {
   }
 })
 
-test('errnoName returns the customary one of two names for a number', () => {
+test('errnoName returns the customary one of two names for a number, which may be negative', () => {
   assert.equal(errnoName(95), 'EOPNOTSUPP')
   assert.equal(errnoNumber('ENOTSUP'), 95)
   assert.equal(errnoName(11), 'EAGAIN')

@@ -13,7 +13,7 @@ export interface Peer {
   kill(): Promise<void>
 }
 
-const exited = async (child: ChildProcess): Promise<void> => {
+const kill = async (child: ChildProcess): Promise<void> => {
   if (child.exitCode !== null || child.signalCode !== null) return
   const exit = once(child, 'exit')
   child.kill('SIGKILL')
@@ -33,6 +33,6 @@ export const startPeer = (): Peer => {
       ])
       return value
     },
-    kill: () => exited(child),
+    kill: () => kill(child),
   }
 }

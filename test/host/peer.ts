@@ -8,13 +8,13 @@ import { createMemfd, fileIdentity } from '../../src/host/memory/memfd.ts'
 import { libcFunctions } from '../../src/host/native.ts'
 import { close, connect, send } from '../../src/host/net/sockets.ts'
 
-/** Calls of a peer, and its answers. */
+/** The calls that a peer accepts, and its answers. */
 export interface PeerCalls {
   /** Maps an arena whose byte i is i % 251; the page at `protect` (if given) loses all but the given PROT_ bits. */
   arena: { request: { bytes: number; protect?: number; protection?: number }; answer: { address: number } }
   /** Reads bytes of the arena. */
   read: { request: { offset: number; length: number }; answer: { bytes: number[] } }
-  /** Maps untouched pages without backing memory. */
+  /** Maps untouched pages without backing memory, before a page that permits no access. */
   fresh: { request: { bytes: number }; answer: { address: number } }
   /** Writes one byte of the fresh pages. */
   touch: { request: { offset: number }; answer: object }
@@ -22,7 +22,10 @@ export interface PeerCalls {
   drop: { request: object; answer: object }
   /** Creates a memory file with the text and keeps it open. */
   file: { request: { text: string }; answer: { fd: number; ino: number } }
-  /** Connects, sends one message and (if asked) a memory file's descriptor. */
+  /**
+   * Connects, and sends one message, with the descriptor of a memory file if `withFile`. Returns the result of the
+   * send, and the file's inode.
+   */
   sendMessage: { request: { path: string; text: string; withFile: boolean }; answer: { sent: number; ino: number } }
 }
 
@@ -48,7 +51,6 @@ const handlers: { [K in keyof PeerCalls]: (request: PeerCalls[K]['request']) => 
     return { bytes: arena ? [...arena.bytes.subarray(offset, offset + length)] : [] }
   },
   fresh({ bytes }) {
-    // An inaccessible page at the end.
     fresh = mapArena(bytes + 4096)
     if (sys().mprotect(fresh.address + bytes, 4096, 0) !== 0) throw new Error('mprotect')
     return { address: fresh.address }

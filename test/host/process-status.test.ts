@@ -1,6 +1,3 @@
-/*
- * Facts about processes: what a fork does with their memory.
- */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { mapArena } from '../../src/host/memory/mapping.ts'

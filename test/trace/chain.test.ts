@@ -149,7 +149,7 @@ describe('a chain', () => {
     )
   })
 
-  it('that is malformed is shown as bytes; so is one with an unknown class', () => {
+  it('that is malformed is shown as bytes; so is an entry of an unknown class', () => {
     assert.match(callLine(recordOf(Uint8Array.of(1, 2, 3), { done: 0, error: 0 })), /chain\(entries 010203, onError/)
     const unknownEntries = entries.slice()
     unknownEntries[10] = 0x77

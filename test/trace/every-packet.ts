@@ -1,12 +1,12 @@
 /*
- * Every kind of packet that our engine sends. For each service two connected nodes do every operation in several
- * lengths; an RC requester also makes every mistake that has an answer of its own. All packets come from the engine;
+ * Packets of every opcode that our engine sends. For each service two connected nodes do every operation in several
+ * lengths; an RC requester also makes mistakes, which are answered with NAKs. All packets come from the engine;
  * this file has the requests of the programs.
  */
 import { MULTICAST_QPN } from '../../src/spec/wire/headers.ts'
 import { Service } from '../../src/spec/wire/services.ts'
 import { SendFlags, WrOpcode } from '../../src/spec/work.ts'
-import { createNode, REMOTE_KEY, type SendSpec, SHARED_QUEUE } from '../transport/node.ts'
+import { createNode, type SendSpec, SHARED_QUEUE } from '../transport/node.ts'
 
 const { SEND, SEND_WITH_IMM, SEND_WITH_INV, RDMA_WRITE, RDMA_WRITE_WITH_IMM } = WrOpcode.values
 const { RDMA_READ, ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD, FLUSH, ATOMIC_WRITE } = WrOpcode.values
@@ -88,7 +88,7 @@ const mistakes: readonly SendSpec[] = [
   { id: 1, opcode: SEND, ...sges(5000) },
   { id: 1, opcode: RDMA_WRITE, remote: 0x8000, ...sges(4) },
 ]
-/** Access flags of a queue pair and all its memory: remote write, read, atomic, global flush. */
+/** Access flags of the queue pairs and of the responder's memory: remote write, read, atomic, global flush. */
 const ALL_RIGHTS = 0x10e
 const RC = [Service.RC, Service.RC] as const
 /** EFAULT: the memory is unmapped. */
@@ -148,10 +148,10 @@ const perform = (
   return packets
 }
 
-/** Every kind of packet, some more than once. */
+/** All these packets, in the order in which they are sent. */
 export const everyPacket = (): EnginePacket[] => [
   ...work.flatMap(([service, peer, specs]) => perform([service, peer], specs, true)),
   ...mistakes.flatMap((spec, i) => perform(RC, [spec], true, i === mistakes.length - 1)),
   // No receive is posted: RNR.
-  ...perform(RC, [{ id: 1, opcode: SEND, rkey: REMOTE_KEY, ...sges(5) }], false),
+  ...perform(RC, [{ id: 1, opcode: SEND, ...sges(5) }], false),
 ]

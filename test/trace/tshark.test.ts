@@ -1,6 +1,6 @@
 /*
- * tshark decodes every kind of packet that the engine sends: none is malformed, the names of opcodes are ours, and
- * every field of every header has our value. The capture is written by our pcapng writer. Our reader reads the same
+ * tshark decodes packets of every opcode that the engine sends: none is malformed, the names of opcodes are ours, and
+ * the fields of the headers that tshark knows have our values. The capture is written by our pcapng writer. Our reader reads the same
  * packets back, and every ICRC is right.
  */
 import assert from 'node:assert/strict'
@@ -109,7 +109,7 @@ const numberOf = (field: string, text: string): bigint => {
   return BigInt(text)
 }
 
-describe('every kind of packet that we send', () => {
+describe('a packet of every opcode that we send', () => {
   it('is covered', () => {
     const sent = new Set(packets.map(({ payload }) => opcodeByNumber[payload[0]]!.name))
     const expected = opcodes.filter(({ transport }) => SERVICES.includes(transport ?? '')).map(({ name }) => name)

@@ -29,7 +29,7 @@ const lengths = [...Array.from({ length: 301 }, (_, i) => i), 1023, 1024, 1040, 
 /** An arena with a fake address. */
 const addressed = (bytes: Uint8Array): Arena => ({ ...arenaOver(bytes), address: 0x1000 })
 /**
- * An engine that computes CRCs by the arena's address, as native code would; those of 200 and 777 bytes are wrong by
+ * An engine that computes CRCs by the arena's address, as native code would; those of 200 bytes are wrong by
  * `error`.
  */
 const engineOver = (arena: Arena, error = 0): CrcEngine & { calls: number } => ({
@@ -39,9 +39,7 @@ const engineOver = (arena: Arena, error = 0): CrcEngine & { calls: number } => (
   crc(address, length, seed) {
     this.calls++
     const at = address - arena.address
-    return (
-      (zlibCrc32(arena.bytes.subarray(at, at + length), seed) ^ (length === 777 || length === 200 ? error : 0)) >>> 0
-    )
+    return (zlibCrc32(arena.bytes.subarray(at, at + length), seed) ^ (length === 200 ? error : 0)) >>> 0
   },
 })
 
@@ -51,7 +49,7 @@ describe('CRC-32', () => {
   test('the CRC of "123456789" is the check value of CRC-32', () =>
     assert.equal(crc32(Buffer.from('123456789')), 0xcbf4_3926))
 
-  test('crcByTable and crcOfArena equal zlib at all lengths, offsets and seeds', () => {
+  test('crcByTable and crcOfArena equal zlib at many lengths, offsets and seeds', () => {
     const arena = arenaOver(random)
     for (const length of lengths) {
       const offset = length % 13
@@ -95,13 +93,13 @@ describe('CRC engine', () => {
     assert.equal(engine.calls, 1)
   })
 
-  test('an engine that computes a wrong CRC is refused, and the previous one is kept', () => {
+  test('an engine that computes a wrong CRC is refused, and zlib stays in use', () => {
     const arena = addressed(new Uint8Array(1024))
     assert.throws(() => useCrcEngine(engineOver(arena, 1), arena), /CRC engine test is wrong: 200 bytes from seed 0x/)
     assert.equal(crcEngineName(), 'zlib')
   })
 
-  test('the check needs an arena with an address', () => {
+  test('the check needs an arena of at least 1024 bytes that has an address', () => {
     const engine = engineOver(addressed(new Uint8Array(1024)))
     assert.throws(() => useCrcEngine(engine), /needs an arena of at least 1024 bytes that has an address/)
     assert.throws(() => useCrcEngine(engine, plainArena(4096)), /that has an address/)

@@ -1,6 +1,6 @@
 /*
- * Accessors of the extension headers against the table-driven codec: every header of every opcode, at the offset of
- * headerAt.
+ * Accessors of the extension headers against the table-driven codec: the header of random packets, at the
+ * offset of headerAt.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -68,7 +68,7 @@ const puts: { [H in Extension]: Check<H> } = {
   XRCETH: (r, v, at) => ext.putXrceth(v, at, r.xrcSrq),
 }
 
-/** The record with reserved fields zero, as every sender emits them. */
+/** The record with reserved fields zero, as the put functions write them. */
 const withoutReserved = (packet: WellFormedPacket): WellFormedPacket =>
   Object.fromEntries(
     Object.entries(packet).map(([key, record]) => [

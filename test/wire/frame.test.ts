@@ -81,7 +81,7 @@ test('record → bytes → record', () => {
   )
 })
 
-test('bytes → record → bytes, for any bytes', () => {
+test('bytes → record → bytes, for frames with a byte changed or the end cut off', () => {
   fc.assert(
     fc.property(
       fc.constantFrom(ipv4Frame, ipv6Frame),

@@ -89,18 +89,18 @@ describe('ICRC', () => {
     )
   })
 
-  test('equals the definition for the longest packets, whose lengths exceed 32768', () => {
+  test('equals the definition for packets of up to the maximum length', () => {
     for (const length of [16, 32_768 - 36, 40_000, 65_507]) {
       const payload = Uint8Array.from({ length }, (_, i) => i * 7)
       const mac = new Uint8Array(6)
-      const addresses = { sourcePort: 49_152, destinationPort: 4791, trafficClass: 0, hopLimit: 64 }
+      const otherFields = { sourcePort: 49_152, destinationPort: 4791, trafficClass: 0, hopLimit: 64 }
       const frame: Ipv4Frame = {
         kind: 'ipv4',
         destinationMac: mac,
         sourceMac: mac,
         source: Uint8Array.of(127, 0, 0, 1),
         destination: Uint8Array.of(127, 0, 0, 2),
-        ...addresses,
+        ...otherFields,
         identification: 0xfffe,
         dontFragment: true,
         payload,
@@ -136,7 +136,7 @@ describe('seal and verify', () => {
     seal(arena, 0, length, flow, identification)
     assert.deepEqual(arena.bytes.subarray(0, -4), frame.payload.subarray(0, -4))
     const right = verifyIcrc(arena, 0, length, flow, identification)
-    // Any other identification (IPv4), length or bit is detected.
+    // Another identification (IPv4), length or bit is detected.
     if (flow.version === 4) assert.ok(!verifyIcrc(arena, 0, length, flow, identification ^ (1 + (flip % 0xffff))))
     assert.ok(!verifyIcrc(arena, 0, length - 1, flow, identification))
     const bit = flip % (length * 8)
@@ -155,7 +155,7 @@ describe('seal and verify', () => {
       fc.property(anyFrame, fc.nat(), (frame, flip) => {
         const payload = frame.payload.slice()
         payload[0] = FLUSH
-        assert.ok(check(sealBy(icrcOf), { ...frame, payload }, flip))
+        for (const seal of [sealBy(icrcOf), sealIcrc]) assert.ok(check(seal, { ...frame, payload }, flip))
         const [sealed, wanted] = [sealIcrc, sealBy(icrcOfRxeFlush)].map(seal => {
           const arena = arenaOver(payload.slice())
           seal(arena, 0, payload.length, makeFlow(frame), identificationOf(frame))
@@ -212,7 +212,7 @@ describe('seal and verify', () => {
     assert.ok(passed < 3, `${passed} wrong packets passed`)
   })
 
-  test("the identification is found under rdma_rxe's FLUSH too", () => {
+  test('the identification is found in a FLUSH of rdma_rxe too', () => {
     fc.assert(
       fc.property(anyFrame, fc.nat(0xffff), (frame, expected) => {
         const arena = arenaOver(frame.payload.slice())
@@ -228,6 +228,7 @@ describe('seal and verify', () => {
 })
 
 describe('sealIcrcs and countRightIcrcs', () => {
+  /** Registers of the engine. */
   const MAX_PACKETS = 64
   /** An engine over one arena with a fake address, like native code's. */
   const engineOver = (arena: Arena): CrcEngine & { readonly calls: { batch: number } } => {
@@ -297,7 +298,7 @@ describe('sealIcrcs and countRightIcrcs', () => {
     assert.equal(engine.calls.batch, 2)
     assert.equal(countRightIcrcs(arena, 0, 100, MAX_PACKETS, flows[0], 0), MAX_PACKETS)
     assert.equal(engine.calls.batch, 3)
-    // One packet alone is shorter than the engine's minimum length.
+    // The engine's minimum length, 64, is compared with the bytes that all ICRCs of a call cover: 72, then 56.
     sealIcrcs(arena, 0, 40, 2, flows[0], 0)
     assert.equal(engine.calls.batch, 4)
     sealIcrcs(arena, 0, 32, 2, flows[0], 0)

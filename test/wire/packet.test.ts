@@ -149,6 +149,6 @@ test('a record that does not fit is refused with field, value and range', () => 
   assert.throws(() => emitPacket({ ...ack, icrc: 2 ** 32 }), /icrc is 4294967296/)
   assert.throws(() => emitPacket({ ...ack, pad: Uint8Array.of(1) }), /0 bytes has 0 pad bytes, not 1/)
   const { AETH: _, ...without } = ack
-  assert.throws(() => emitPacket(without as typeof ack), /RC_ACKNOWLEDGE needs a AETH|needs an? AETH/)
+  assert.throws(() => emitPacket(without as typeof ack), /RC_ACKNOWLEDGE needs a AETH/)
   assert.throws(() => emitPacket({ ...ack, name: 'RC_NONSENSE' as 'RC_ACKNOWLEDGE' }), /RC_NONSENSE is not an opcode/)
 })

@@ -108,7 +108,7 @@ describe('races', () => {
     assert.equal(s.races.length, 1)
   })
 
-  it('beyond the maximum number of intervals, those that were not accessed for the longest time are forgotten', () => {
+  it('intervals beyond the maximum number are forgotten, and counted', () => {
     let omitted = 0
     const omit = (_: string, count: number): void => {
       omitted += count

@@ -68,7 +68,7 @@ export const script = () => {
     engine,
     races,
     region,
-    /** Ids of the races in order of discovery, with `!` if proven. */
+    /** Ids of the races, each once, in order of discovery; with `!` if proven. */
     get found(): string[] {
       return [...new Set(races.map(({ id, isProven }) => (isProven ? `${id}!` : id)))]
     },

@@ -24,7 +24,7 @@ test('every declaration is listed with the drivers that have it', () => {
   assert.deepEqual(driversOf(schema, 'system'), [])
 })
 
-test('the text has every class, method, attribute and field', () => {
+test('the text has every class, method and attribute', () => {
   const schema = declaredSchema()
   const text = schemaText(schema)
   for (const cls of schema.classes) {

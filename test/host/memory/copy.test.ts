@@ -1,4 +1,4 @@
-/* Copies by native code compared with copies element by element. */
+/* Copies by native code: their results are those of copies by TypeScript, and they stay within their buffers. */
 import assert from 'node:assert/strict'
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
@@ -47,7 +47,7 @@ test('a local space with native copies gives the same result as one without', {
   )
 })
 
-test('buffers that lie inside others, and shared buffers, have their own addresses', {
+test('a write to a part of a buffer, shared or not, changes only that part', {
   skip: copier === undefined && 'not built',
 }, () => {
   const arena = mapArena(4096)

@@ -1,5 +1,5 @@
 /*
- * Shared mappings of disk files are distinguished from those of memory files, by each kernel interface.
+ * Shared mappings of disk files are distinguished from those of memory files, by either kernel interface.
  */
 import assert from 'node:assert/strict'
 import { closeSync, mkdtempSync, openSync, rmSync, statfsSync, writeFileSync } from 'node:fs'
@@ -18,7 +18,7 @@ const sys = libcFunctions({
 const PROT_READ_WRITE = 3
 const MAP_SHARED = 1
 const PAGE = 4096
-/** File systems whose mappings show the mounted device: ext, XFS, btrfs. */
+/** File systems on disks: ext, XFS, btrfs. */
 const ON_DISK = new Set([0xef53, 0x58465342, 0x9123683e])
 const skip = !ON_DISK.has(statfsSync(repoRoot).type) && `${repoRoot} is not on ext4, XFS or btrfs`
 

@@ -62,7 +62,7 @@ test('the address of a buffer is that of its bytes, for small ones on V8’s hea
   assert.equal(addresses[2], addresses[1] + 500n)
   for (let i = 0; i < 3; i++) collect()
   assert.deepEqual([small, large, part].map(addressOf), addresses)
-  // The buffer shows the mapped bytes.
+  // A read at the address returns the byte.
   large[500] = 77
   const self = openProcess(process.pid)
   assert.ok(!(self instanceof Error))
@@ -170,7 +170,7 @@ test('counters follow ranges and bytes', t => {
   assert.deepEqual(pool.counters, { mapped: 1, mappedBytes: 4 * PAGE, idle: 1 })
 })
 
-test('a thousand mappings and releases leave the process’s mappings and external memory unchanged', t => {
+test('a thousand mappings and releases add next to nothing to the process’s mappings and external memory', t => {
   const fd = newFile(t, 64 * PAGE)
   const pool = createRingPool()
   const cycle = (i: number): void => {

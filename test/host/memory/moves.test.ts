@@ -48,7 +48,7 @@ test('touched pages are resident, others are not, and a result is valid for a mi
   pages.close()
 })
 
-test('copies to and from untouched pages, in elements, end at the first page that does not permit the access', {
+test('copies of elements, first to untouched pages, are complete; one ends at the first page that does not permit the access', {
   skip,
 }, async () => {
   const { address } = await peer.request('fresh', { bytes: 700 * PAGE })

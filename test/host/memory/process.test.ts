@@ -136,7 +136,7 @@ test('a copy to a page without permission is -EFAULT, and one that begins before
   const { bytes } = await peer.request('read', { offset: READ_ONLY - 101, length: 103 })
   assert.deepEqual([bytes[0], bytes[1], bytes[100]], [(READ_ONLY - 101) % 251, 1, 1])
   assert.deepEqual([bytes[101], bytes[102]], [READ_ONLY % 251, (READ_ONLY + 1) % 251])
-  // Elements: the fault lies in the second system call, and the first one's bytes are reported.
+  // Each system call copies 1024 elements: the fault lies in the second, and the bytes before it are reported.
   const before = 2 * 1024 + 100
   assert.equal(writev(handle, ...words(remote + READ_ONLY - before), local, 0, 2, 4, before + 50), before)
   assert.equal(writev(handle, ...words(remote + READ_ONLY - 2048), local, 0, 2, 4, 2100), 2048)
@@ -228,7 +228,7 @@ test("another user's process can be opened, and the kernel refuses access to it"
   closeProcess(init)
 })
 
-test('mayAccess needs no mapped address of the process', () => {
+test('mayAccess is true for a process of this user, and false for one of another user, unless this user is root', () => {
   assert.equal(mayAccess(handle), true)
   const own = opened(process.pid)
   assert.equal(mayAccess(own), true)

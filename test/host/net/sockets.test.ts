@@ -6,6 +6,7 @@ import {
   mkdtempSync,
   openSync,
   readdirSync,
+  readFileSync,
   readSync,
   rmSync,
   statSync,
@@ -47,6 +48,7 @@ const EAGAIN = 11
 const EPIPE = 32
 const EMSGSIZE = 90
 const ENOPROTOOPT = 92
+const O_CLOEXEC = 0o2000000
 
 const bytes = (text: string): Uint8Array => new TextEncoder().encode(text)
 const buffer = new Uint8Array(MAX_MESSAGE)
@@ -145,6 +147,8 @@ test('descriptors arrive as duplicates that close on exec', t => {
     assert.equal(new Set(fds).size, count)
     for (const fd of fds) {
       assert.deepEqual(fileIdentity(fd), identity)
+      const flags = /flags:\s*(\d+)/.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'latin1'))?.[1] ?? '0'
+      assert.equal(Number.parseInt(flags, 8) & O_CLOEXEC, O_CLOEXEC)
       closeSync(fd)
     }
   }

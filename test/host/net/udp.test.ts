@@ -147,7 +147,7 @@ test('interfaces report their MTU', () => {
 const MEMBERSHIPS = '/proc/net/igmp6'
 const skipIpv6 = existsSync(MEMBERSHIPS) ? false : 'no IPv6 here'
 
-test('IPv6 groups of an interface and of a link are joined on that interface', { skip: skipIpv6 }, t => {
+test('an IPv6 group of any scope is joined on the given interface', { skip: skipIpv6 }, t => {
   const LOOPBACK_INTERFACE = 1
   for (const scope of [1, 2, 5, 14]) {
     const group = Uint8Array.of(0xff, scope, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, process.pid >> 8, process.pid)
