@@ -1,6 +1,6 @@
 /*
- * Packets that no honest neighbour sends: each is dropped and counted by its reason, changes no neighbour entry, gets
- * no answer, and reaches no socket.
+ * Packets that no honest neighbour sends are dropped and counted by their reason, change no neighbour entry, get no
+ * answer, and reach no socket. Floods of valid packets use bounded memory.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'

@@ -81,7 +81,7 @@ describe('a transfer', () => {
     )
   })
 
-  it('retransmits from the last acknowledged segment when no ACK arrives in 2 seconds', () => {
+  it('retransmits the segments after the last acknowledged one when no ACK arrives in 2 seconds', () => {
     const pair = new Pair()
     const message = longMessage(GET_TABLE, 7, 3 * SEGMENT_BYTES)
     pair.send(pair.a, message, 0, 1)
@@ -255,7 +255,7 @@ describe('protocol errors', () => {
     assert.deepEqual(deliverFirst(255, gid(3)), [`STOP ${RmppStatus.RESX}`])
   })
 
-  it('a message that is incomplete after 40 seconds is ended with ABORT; beyond 256 messages one is ended with STOP', () => {
+  it('a message that is incomplete after 40 seconds is ended with ABORT; beyond 256 messages each new one ends one with STOP', () => {
     const { pair, first } = startTransfer()
     pair.deliver(first)
     pair.wire.length = 0

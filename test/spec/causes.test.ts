@@ -13,7 +13,7 @@ import {
   createCause,
   vendorErrorOf,
 } from '../../src/spec/check/causes.ts'
-import { AsyncEventType, QpState } from '../../src/spec/enums.ts'
+import { AccessFlags, AsyncEventType, QpState } from '../../src/spec/enums.ts'
 import { WcStatus, WrOpcode } from '../../src/spec/work.ts'
 import { repoRoot } from '../paths.ts'
 
@@ -43,7 +43,7 @@ test('every completion status of this device has a cause', () => {
 })
 
 test('sentences show keys and addresses in hexadecimal, and rights, opcodes and states by name', () => {
-  const { REMOTE_WRITE, REMOTE_ATOMIC } = { REMOTE_WRITE: 2, REMOTE_ATOMIC: 8 }
+  const { REMOTE_WRITE, REMOTE_ATOMIC } = AccessFlags.values
   assert.equal(
     causeText(createCause('RKEY_NO_RIGHT', { key: 0x753, right: REMOTE_WRITE | REMOTE_ATOMIC })),
     'rkey 0x753 has no REMOTE_WRITE and REMOTE_ATOMIC',

@@ -80,7 +80,7 @@ test('ids, call numbers and layouts of the object dialect are frozen; `npm run d
   assert.equal(lostLine('a\nb\nc', 'a\nc\nb'), 'c')
 })
 
-test('every class has the id of the frozen table, and the table has no other', () => {
+test('every class has its id in ClassId, which has no other; calls have their numbers in CallNumber', () => {
   assert.deepEqual(Object.fromEntries(classes.map(cls => [cls.name, cls.id])), { ...ClassId })
   for (const [name, cls] of Object.entries(Classes)) assert.equal(cls.name, name)
   for (const [name, calls] of Object.entries(CallNumber))
@@ -88,7 +88,7 @@ test('every class has the id of the frozen table, and the table has no other', (
       assert.equal(classes.find(cls => cls.name === name)?.methods[methodName]?.call, call, `${name}.${methodName}`)
 })
 
-test('drivers add ids from 0x8000 to methods that exist and allow it', () => {
+test('rxe adds ids from 0x8000, to methods that exist and allow it', () => {
   for (const [name, methods] of Object.entries(RxeAttributes))
     for (const [methodName, { out }] of Object.entries(methods)) {
       const found = classes.find(cls => cls.name === name)?.methods[methodName]

@@ -42,7 +42,7 @@ describe('the QP state table', () => {
       assert.deepEqual(legal, expected, type)
     }
   })
-  it('names only attributes that the class has', () => {
+  it('names only attributes that the class has, for RC, UC and UD', () => {
     for (const [type, cls] of Object.entries(classOf)) {
       const known = Object.keys(cls.methods.modify.in)
       for (const [from, row] of Object.entries(qpTransitions[type as QpTypeName]))
