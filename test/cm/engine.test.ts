@@ -1,6 +1,6 @@
 /*
  * The connection manager in virtual time: messages and events in normal operation, with lost and duplicate messages,
- * stale and refused connections, destruction in any state, and peers that send messages with wrong values.
+ * stale and refused connections, and peers that send messages with wrong values.
  */
 import assert from 'node:assert/strict'
 import { beforeEach, describe, test } from 'node:test'
