@@ -90,7 +90,7 @@ const silentChecker = (): Checker =>
 const countsOf = ({ omissions: all }: Checker): ReadonlyMap<OmissionId, number> =>
   new Map(all.map(({ id, count }) => [id, count]))
 
-/** By row: a script that causes the omission, most by filling a table beyond its bound; returns how much was left out. */
+/** Scripts that cause an omission, most by filling a table beyond its bound; they return how much was left out. */
 const fillScripts: Readonly<Record<OmissionId, () => ReadonlyMap<OmissionId, number>>> = {
   findings() {
     const checker = silentChecker()

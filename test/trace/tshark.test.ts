@@ -1,7 +1,7 @@
 /*
  * tshark decodes packets of every opcode that the engine sends: none is malformed, the names of opcodes are ours, and
- * the fields of the headers that tshark knows have our values. The capture is written by our pcapng writer. Our reader reads the same
- * packets back, and every ICRC is right.
+ * the fields of the headers that tshark knows have our values. The capture is written by our pcapng writer. Our reader
+ * reads the same packets back, and every ICRC is right.
  */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'

@@ -1,7 +1,6 @@
 /*
  * Golden test of src/wire: every frame of every capture (test/fixtures/wire/ORIGIN.md) is emitted as the same bytes;
- * every RoCE packet agrees with an independent decoder (packets.txt) and has a correct ICRC, which a flipped bit makes
- * wrong.
+ * RoCE packets agree with an independent decoder (packets.txt) and have correct ICRCs, which flipped bits make wrong.
  */
 import assert from 'node:assert/strict'
 import { readdirSync, readFileSync } from 'node:fs'

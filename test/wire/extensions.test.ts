@@ -1,6 +1,6 @@
 /*
- * Accessors of the extension headers against the table-driven codec: the header of random packets, at the
- * offset of headerAt.
+ * Accessors of the extension headers against the table-driven codec: the headers of random packets, at the offsets of
+ * headerAt.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

@@ -3,8 +3,8 @@
  * here the same conflicts and synchronisations are written for verbs. A load or store of the original is a request
  * here, since userdma does not see loads and stores.
  *
- * Threads 1 and 2 are of processes 1 and 2, and so on; 11 to 13 and 99 are threads of process 1. Queue pairs: `to3` is process
- * 1's to process 3, `of2` process 2's to process 1, and so on.
+ * Threads 1 and 2 are of processes 1 and 2, and so on; 11 to 13 and 99 are threads of process 1. Queue pairs: `to3` is
+ * process 1's to process 3, `of2` process 2's to process 1, and so on.
  */
 import type { RaceId } from '../../../src/check/races/races.ts'
 import type { Memory, Script } from './script.ts'

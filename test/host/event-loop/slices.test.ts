@@ -14,7 +14,7 @@ const fail = (error: unknown): never => {
   throw error
 }
 
-test('each turn of the event loop runs a fixed number of slices, of all jobs in rotation, from the current turn on', async () => {
+test('each turn of the event loop runs a limited number of slices, of all jobs in rotation, from the current turn on', async () => {
   const seen: string[] = []
   const slices = createSlices(undefined, 3)
   slices.begin(job('a', 5, seen), fail)
