@@ -96,7 +96,7 @@ it('overlapping receives are a note, and a warning if a message overwrites anoth
   assert.deepEqual(s.ids(), ['receive-overlap note', 'receive-overlap warning'])
 })
 
-it('all overlaps of a queue are counted, and those of another call are found among many', () => {
+it('each receive that overlaps another is counted, and those of another call are found among many', () => {
   let call = 'the loop'
   let stacks = 0
   const s = requestScenario({

@@ -1,7 +1,7 @@
 /*
  * Replays a capture with our connection manager in place of one side, in virtual time: it receives the other side's
  * recorded messages in order, except lost ones, and gets commands when the recorded consumer gave them. It must send
- * the recorded messages, field by field, with the recorded random ids instead of ours. Recorded retransmissions must
+ * the recorded messages, field by field; random ids are compared after the recorded ones are replaced by ours. Recorded retransmissions must
  * occur without a command: as an answer, or by a timer.
  */
 import assert from 'node:assert/strict'
@@ -48,7 +48,7 @@ type MessageOf<N extends CmMessage['name']> = Extract<CmMessage, { readonly name
 /** Linux 6.1: packet life time 18 and an ACK delay of 15. */
 const LIFE_TIME = 18
 const ACK_DELAY = 15
-/** Linux counts in units of 1.024 ms for 4.096 µs × 2^8, and rounds its timers up. */
+/** Linux takes 4.096 µs × 2^8, 1.05 ms, for 1 ms, and rounds its timers up. */
 const TIMER_TOLERANCE = 0.1
 /** Seconds, as rows of differences name them. */
 const seconds = (micros: number): string => `${(micros / 1e6).toFixed(1)} s`
@@ -233,7 +233,7 @@ class Replay {
     this.differences.push({ number, field, recorded, ours })
   }
 
-  /** Our ids for the recorded ones that this side chose. */
+  /** Stores our ids for the recorded ones that this side chose. */
   #recordIds(recorded: CmMessage, sent: CmMessage): void {
     const isPeerValue = (id: unknown): boolean =>
       this.#all.some(

@@ -34,7 +34,7 @@ test('opcodes and headers are those of the independent list', () => {
     )
     assert.equal(opcode, wanted.number, name)
   }
-  // UC has no responses, READs, atomics and invalidates, and UD only SEND_ONLY.
+  // UC has no responses, READs, atomics, FLUSHes and invalidates, and UD only SEND_ONLY.
   const names = new Set<string>(opcodes.map(o => o.name))
   const absent = [...listed.keys()].filter(name => !names.has(name))
   assert.ok(
