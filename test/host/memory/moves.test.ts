@@ -29,7 +29,9 @@ const handleOf = (pid: number): ProcessHandle => {
   return handle
 }
 
-test('touched pages are resident, others are not, and a resident page is not checked again for a millisecond', { skip }, async () => {
+test('touched pages are resident, others are not, and a resident page is not checked again for a millisecond', {
+  skip,
+}, async () => {
   const { address } = await peer.request('arena', { bytes: 8 * PAGE })
   const pages = residentPages(peer.pid)
   assert.ok(pages)
