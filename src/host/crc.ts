@@ -1,7 +1,6 @@
 /*
- * CRC-32 (the polynomial of Ethernet and zlib, reflected) with carry-less multiplication, from the native library built
- * from native/native.c. It takes addresses, so no view of the bytes is needed. Callers use zlib where the library is
- * absent, and test the native code with known answers before they use it.
+ * CRC-32 (the polynomial of Ethernet and zlib, reflected) in native code (native/native.c). It takes addresses, so no
+ * view of the bytes is needed. Callers work without it, and compare it with known CRCs before they use it.
  */
 import { nativeLibraryPath } from './library.ts'
 import { mapArena } from './memory/mapping.ts'

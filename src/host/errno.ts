@@ -3,8 +3,7 @@
  *
  * The numbers are those of node:os, plus the ones that it omits and that a device or a socket can return. Where Linux
  * has two names for a number one is chosen: 95 is EOPNOTSUPP (not ENOTSUP), 11 is EAGAIN (not EWOULDBLOCK). Hot
- * functions of host/ return a negative number from here (-errno) and allocate nothing; set-up functions throw
- * SystemError.
+ * functions of host/ return a negative number (-errno); set-up functions throw SystemError or return it.
  */
 import { constants } from 'node:os'
 

@@ -1,10 +1,10 @@
 /*
  * Checks whether other users can replace files in a folder, as sshd does with StrictModes.
  *
- * A folder is safe if only this user and root can create, rename and remove entries in it, and in every folder and
- * symbolic link of its path. A parent may be writable by all if it is sticky, as /tmp is: then only the owner of an
- * entry can rename or remove it. The folder itself may not be: any user could create a file there that does not exist
- * yet.
+ * A folder is safe if only this user and root can create, rename and remove entries in it and in every folder above it.
+ * A symbolic link in its path must belong to one of them, and the link's target must be as safe. A parent may be
+ * writable by all if it is sticky, as /tmp is: then only the owner of an entry can rename or remove it. The folder
+ * itself may not be: any user could create a file there that does not exist yet.
  */
 import { lstatSync, readFileSync, readlinkSync, realpathSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
@@ -41,7 +41,7 @@ const unmappedUser = (): number | undefined => {
   }
 }
 
-/** The name of a user of this user namespace, for messages. */
+/** A user for messages: `user 1000`. `uid`: as stat(2) shows it in this user namespace. */
 export const userText = (uid: number): string =>
   uid === unmappedUser() ? 'a user outside this user namespace' : `user ${uid}`
 

@@ -1,5 +1,5 @@
 /*
- * Path of the native library built from native/native.c: faster versions of TypeScript code. Callers work without it.
+ * Path of the native library, which is built from native/: CRCs, copies and movers. Callers work without it.
  */
 import { existsSync } from 'node:fs'
 import { dirname, join } from 'node:path'

@@ -21,7 +21,7 @@ const flagsFor = (path: string): number => {
 
 /**
  * Truncates a regular file of the user and sets its mode to 0600; leaves devices and FIFOs of the user or root as they
- * are. Throws an Error for other files. `name`: as the user wrote it.
+ * are. Throws an Error for other files, and for a file with several hard links. `name`: as the user wrote it.
  */
 const truncateOwn = (name: string, fd: number): void => {
   const stat = fstatSync(fd)

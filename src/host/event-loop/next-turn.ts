@@ -1,6 +1,6 @@
 /*
- * The next turn of the event loop: timers, sockets and other events are handled before it. A browser has no
- * setImmediate; there each callback waits for a message that this file sends to itself, which arrives in the next turn.
+ * Callbacks in the next turn of the event loop: work that continues from turn to turn lets timers and sockets run in
+ * between. A browser has no setImmediate; there each callback waits for a message that this file sends to itself.
  */
 const waiting: (() => void)[] = []
 

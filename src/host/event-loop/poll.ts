@@ -4,8 +4,9 @@
  * It protects against these hazards:
  * - koffi calls back with (status, events), whatever its typings say, and the callback must not throw: an exception is
  *   thrown later, as an uncaughtException of the process.
- * - A second handle for a descriptor, a closed descriptor or a regular file would abort the process: `watch` refuses
- *   them with a SystemError. It cannot recognise a descriptor that Node itself watches; such a one must not be passed.
+ * - A handle for a closed descriptor or a file, or a second handle for one descriptor, would abort the process: `watch`
+ *   throws SystemError instead. It cannot recognise a descriptor that Node itself watches; such a one must not be
+ *   passed.
  * - A garbage-collected handle stops reporting: a table here keeps all of them.
  * - On POLLERR libuv stops the handle: it is started again and reported as readable, so that the next read returns the
  *   error.
@@ -23,8 +24,8 @@ export interface Interest {
 }
 
 /**
- * Called when the descriptor is readable or writable; one with an error or hang-up is readable, and the read returns
- * the error. The callback should read until EAGAIN.
+ * Called when the descriptor is readable or writable; one with an error is readable, and the read returns the error.
+ * The callback should read until EAGAIN.
  */
 export type ReadyCallback = (readable: boolean, writable: boolean) => void
 
@@ -71,7 +72,8 @@ const requirePollable = (fd: number): void => {
 
 /**
  * Watches a descriptor (socket, pipe, eventfd, pidfd, …; it becomes non-blocking) and calls back from the event loop
- * while something of `interest` is ready. Throws SystemError: EBADF, EEXIST (already watched), EPERM (a regular file).
+ * while something of `interest` is ready. Throws SystemError: EBADF, EEXIST (already watched), EPERM (a file or
+ * folder).
  */
 export const watch = (fd: number, interest: Interest, callback: ReadyCallback): Watch => {
   requirePollable(fd)

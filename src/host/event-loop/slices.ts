@@ -1,6 +1,7 @@
 /*
  * Long work in slices, so that no job blocks the event loop for long. A job is a generator; the work between two yields
- * is a slice, some 0.2 ms long. Each turn of the loop runs a limited number of slices, of all jobs in rotation.
+ * is a slice, which should take less than a millisecond. Each turn of the loop runs a limited number of slices, of all
+ * jobs in rotation.
  */
 import { onNextTurn } from './next-turn.ts'
 
@@ -17,7 +18,7 @@ export interface Slices {
   begin(job: Job<unknown>, failed: (error: unknown) => void): void
   /** Runs all jobs to their ends before it returns. */
   finish(): void
-  /** Jobs that have not ended. */
+  /** Number of jobs that have not ended. */
   readonly waiting: number
 }
 
@@ -26,7 +27,10 @@ export function* oneSlice(slice: () => void): Generator<void> {
   yield slice()
 }
 
-/** `beforeSlices` is called before the slices of each turn, of which there are at most `maxSlices`. */
+/**
+ * `maxSlices`: the maximum in a turn. `beforeSlices` is called in each turn that begins with waiting jobs, before its
+ * slices.
+ */
 export const createSlices = (beforeSlices: () => void = () => {}, maxSlices = 1): Slices => {
   /** By job: runs its next slice; returns false once the job has ended. */
   const slices: (() => boolean)[] = []

@@ -1,5 +1,6 @@
 /*
- * Synchronous wait for a descriptor (poll(2)), for code that needs the answer immediately. Other code uses poll.ts.
+ * Synchronous wait for a descriptor (poll(2)), for code that cannot return to the event loop first. Other code uses
+ * poll.ts.
  */
 
 import { EINTR } from '../errno.ts'

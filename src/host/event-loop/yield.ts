@@ -1,6 +1,6 @@
 /*
- * Yielding the processor: a loop that polls shared memory on a machine with as many spinning threads as cores must
- * yield, or each waits for the other's time slice (milliseconds instead of microseconds).
+ * Yielding the processor: where more threads spin than the machine has cores, a loop that polls shared memory must
+ * yield, or it and the threads that it serves wait for each other's time slices (milliseconds instead of microseconds).
  */
 
 import { libcFunctions } from '../native.ts'
@@ -15,14 +15,14 @@ export const yieldProcessor = (): void => {
 
 /** A yield that takes longer than this, in microseconds, means that another program competes for the processor. */
 const MAX_YIELD = 500
-/** After such a yield there is none for this long. Microseconds. */
+/** From the beginning of such a yield on there is no other for this long. Microseconds. */
 const PAUSE = 20_000
-/** Time at which the pause ends. */
+/** Time at which this pause ends. */
 let yieldFrom = Number.NEGATIVE_INFINITY
 
 /**
  * Yields to the process that produces our next work. Returns false without yielding while other programs compete for
- * the processor: then sleeping until woken is faster. `now`: microseconds of clock.ts.
+ * the processor: then sleeping until woken is faster. `now`: the present time, microseconds of clock.ts.
  */
 export const yieldOnce = (now: number): boolean => {
   if (now < yieldFrom) return false

@@ -5,11 +5,11 @@ import { ETIMEDOUT } from '../errno.ts'
 import { nowMicroseconds } from '../event-loop/clock.ts'
 import type { Mover } from './mover.ts'
 
-/** Maximum time for which one call waits, and maximum of a budget. Microseconds. */
+/** Maximum time for which one system call of a mover is waited for, and maximum of a budget. Microseconds. */
 export const MAX_WAIT = 250_000
 /** With less time left than this, a user's waiting time counts as used up. Microseconds. */
 const MIN_REMAINING = 1000
-/** Waiting time that a user regains per microsecond: all waits of one user take at most a twentieth of the time. */
+/** Waiting time that a user regains per microsecond: in the long run, waits take a twentieth of the time. */
 const REFUND = 0.05
 
 /** The waiting time that a user had left at a time (clock.ts), both in microseconds. */
@@ -31,7 +31,8 @@ const budgetOf = (uid: number): Budget => {
 
 /**
  * Runs `call` with the waiting time that the user has left as its timeout (µs), and charges the user for the time that
- * `mover` waited. Returns the result, or -ETIMEDOUT without a call if no time is left.
+ * `mover` waited, or for all that was left if `call` returns -ETIMEDOUT. Returns the result, or -ETIMEDOUT without a
+ * call if no time is left.
  */
 export const charged = (uid: number, mover: Mover, call: (timeout: number) => number): number => {
   const budget = budgetOf(uid)

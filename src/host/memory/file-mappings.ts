@@ -2,16 +2,16 @@
  * Finds the pages of a process that belong to shared mappings of disk files. A write to such a page may wait for the
  * file system although the page is present: after each write-back the file system must prepare it again.
  *
- * Results are valid for a second. A file system is in memory if its mount has such a type (tmpfs, …), or if its device
- * has no mount (memfd_create, shared anonymous memory, huge pages).
+ * Results are valid for a second, or longer if reading them took long. A file system is in memory if its mount has such
+ * a type (tmpfs, …), or if its device has no mount (memfd_create, shared anonymous memory, huge pages).
  */
 import { closeSync, openSync, readFileSync } from 'node:fs'
 import { mappingAt } from './ranges.ts'
 
 export interface FileMappings {
   /**
-   * Whether a write to [start, end) may wait for a file system; false for a process that has ended. `now`: microseconds
-   * of any clock, always the same one.
+   * Whether a write to [start, end) may wait for a file system; false if the mappings cannot be read, as those of a
+   * process that has ended. `now`: microseconds of any clock, always the same one.
    */
   mayWait(start: number, end: number, now: number): boolean
   close(): void
@@ -26,9 +26,9 @@ interface CachedMapping {
   readonly validUntil: number
 }
 
-/** Time for which results are valid, microseconds. */
+/** Minimum time for which results are valid, microseconds. */
 const VALID = 1_000_000
-/** Maximum cached mappings, where the kernel answers queries of single mappings. */
+/** Maximum cached mappings where the kernel answers queries of single mappings; otherwise all are cached. */
 const MAX_MAPPINGS = 64
 const IN_MEMORY = new Set(['tmpfs', 'ramfs', 'hugetlbfs', 'devtmpfs'])
 

@@ -29,13 +29,13 @@ export interface GuestFile {
 }
 
 export interface Guest {
-  /** Whether the process has blocked us for too long. */
+  /** Whether a call for the process has failed because the waiting time of its user was used up. */
   readonly isLate: boolean
-  /** Called once when the process has blocked us for too long, possibly in the middle of a call. */
+  /** `listener` is called once, when `isLate` becomes true, possibly in the middle of a call. */
   whenLate(listener: () => void): void
-  /** Opens /proc/PID/mem, which `move` then uses: our descriptor, or -errno. */
+  /** Opens /proc/PID/mem, which `move` then uses: our descriptor, which the caller closes, or -errno. */
   openMemory(): number
-  /** As `readv`, or with `write` as `writev` of process.ts; also -ETIMEDOUT. */
+  /** Copies to (`write`) or from its memory: as `Mover.move` from a file at an offset; see `memResult`. */
   move(write: boolean, ...args: MoveArguments): number
   /** Makes an ioctl on its maps file with `argument`: the result or -errno. */
   ioctlMaps(request: number, argument: ArenaRange): number

@@ -78,7 +78,7 @@ const arenaOf = (address: number, length: number): Arena => {
 
 /**
  * Zeroed private memory of at least `bytes` bytes (rounded up to pages) for the life of the process; a page uses memory
- * from its first access on. Throws SystemError (ENOMEM), and RangeError for a size that is not a positive integer.
+ * from its first write on. Throws SystemError (ENOMEM), and RangeError for a size that is not a positive integer.
  */
 export const mapArena = (bytes: number): Arena => {
   if (!Number.isSafeInteger(bytes) || bytes <= 0)
@@ -89,8 +89,8 @@ export const mapArena = (bytes: number): Arena => {
 
 /**
  * Maps the first `length` bytes of a file, shared and read-only, for the life of the process; the file may be sealed
- * against writing. A write to the arena ends the process (SIGSEGV). Throws SystemError: EINVAL if it is
- * too short or no memory file, EPERM if it may shrink.
+ * against writing. A write to the arena ends the process (SIGSEGV). Throws SystemError: EINVAL if the file is too short
+ * or no memory file, EPERM if it may shrink.
  */
 export const mapReadOnly = (fd: number, length: number): Arena => {
   requireMappable(fd, 0, length)
@@ -113,6 +113,7 @@ export const addressOf = (bytes: Uint8Array): bigint => {
  * another file: do not keep them.
  */
 export interface Mapping extends Omit<Arena, 'length'> {
+  /** Bytes of the file, not of the range. */
   readonly length: number
 }
 
@@ -121,9 +122,7 @@ export interface RingPoolCounters {
   readonly mapped: number
   /** Bytes of files mapped now, in whole pages. */
   readonly mappedBytes: number
-  /**
-   * Ranges that wait for reuse. They use address space but no memory; there are at most as many as were ever mapped.
-   */
+  /** Ranges that wait for reuse. They use address space but no memory. */
   readonly idle: number
 }
 

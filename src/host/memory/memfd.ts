@@ -74,7 +74,7 @@ export const punchHole = (fd: number, offset: number, length: number): void => {
 /** The seals of a file, SEAL_… or-ed; -errno (EINVAL) for a file that does not support seals. */
 export const sealsOf = (fd: number): number => orErrno(sys().fcntl(fd, F_GET_SEALS, 0))
 
-/** Identity of the file in every process that holds it: device and inode. Throws for a bad fd. */
+/** Device and inode of a file, the same in every process, and its size in bytes. Throws the error of fstat(2). */
 export const fileIdentity = (fd: number): { dev: number; ino: number; size: number } => {
   const { dev, ino, size } = fstatSync(fd)
   return { dev, ino, size }

@@ -42,8 +42,8 @@ export interface Mover {
    * - -EINVAL: several chunks, longer than 256 KiB;
    * - -ETIMEDOUT: one of the system calls, each for at most 256 KiB, was not done within `timeout` microseconds (more if
    *   the mover waited for a processor);
-   * - -ECHILD: the mover's process was killed, also at two further attempts. A process that did not inherit `fd` cannot
-   *   make one, so then it is returned at once.
+   * - -ECHILD: the mover's process was killed, also at two further attempts. There are none for an `fd` that is not
+   *   inherited, because the next process does not have it.
    */
   move(write: boolean, pid: number, fd: number, ...args: [...MoveArguments, timeout: number]): number
   /**

@@ -3,9 +3,9 @@
  * missing, and its provider (a file system in user space, a server, userfaultfd, a slow disk) may take any time.
  *
  * A program of our own user blocks us only by accident. This process copies pages that are in memory, and a mover
- * (mover.ts) all others, which is only the first access to each page. A program of another user, a guest (guest.ts),
- * may block us on purpose, and remove a page after our check. There a mover copies everything, and its waiting time is
- * charged to the user; once that is used up, copies fail.
+ * (mover.ts) all others. A program of another user, a guest (guest.ts), may block us on purpose, and remove a page
+ * after our check. There a mover copies everything, and its waiting time is charged to the user; once that is used up,
+ * copies fail.
  *
  * Where the native library or /proc/PID/pagemap is absent, this process copies everything itself, and waits.
  */
@@ -17,8 +17,8 @@ import { memResult, type ProcessHandle, readv, writev } from './process.ts'
 import { type ResidentPages, residentPages } from './resident.ts'
 
 /**
- * As `readv` of process.ts, but also -ETIMEDOUT. `now`: the time in microseconds, possibly as old as the turn of the
- * event loop.
+ * As `readv` or `writev` of process.ts, also with the errors of `Mover.move`. `now`: the time in microseconds, possibly
+ * as old as the turn of the event loop.
  */
 type Move = (...args: [...MoveArguments, now: number]) => number
 

@@ -1,9 +1,9 @@
 /*
- * Arguments of a copy between another process's memory and chunks of ours.
+ * Arguments of a copy between another process's memory and pieces of ours.
  */
 import type { Arena } from './mapping.ts'
 
-/** Local end of a copy: an arena, or any object with an address here. */
+/** Local end of a copy: an arena, or other memory of this process with a known address. */
 export type LocalMemory = Pick<Arena, 'address' | 'bytes'>
 
 /** An address in another process (high·2^32 + low), and the pieces of our memory to copy to or from; see `readv`. */

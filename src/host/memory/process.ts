@@ -5,9 +5,8 @@
  * dumpable); the kernel checks both at every call. /proc/PID/mem writes through read-only pages, and is faster only for
  * small pieces (docs/decisions/client-memory.md). But process_vm_readv takes a pid, which may be reused, or run another
  * program after exec. So a handle has a pidfd, and an open /proc/PID/mem, which refers to one address space: `isSame`
- * checks both (measured: poll of the pidfd 0.43 µs, pidfd_send_signal 0.8, the check of the address space 0.95), and a
- * caller checks once per batch, before the batch. See process_vm_readv(2), pidfd_open(2), proc(5). Remote addresses are
- * 64-bit and passed as two 32-bit words.
+ * checks both, and a caller checks once per batch, before the batch. See process_vm_readv(2), pidfd_open(2), proc(5).
+ * Remote addresses are 64-bit and passed as two 32-bit words.
  *
  * That is enough where the kernel's check is made with rights no greater than the client's. Otherwise (a daemon of root
  * and a client that is not; owner.ts) a copy by pid would access whatever program the process has become since. Then
@@ -122,7 +121,7 @@ export interface ProcessOptions {
 
 /**
  * A handle of a process, to be opened right after its pid is known. Returns SystemError: ESRCH (no such process),
- * EMFILE, EACCES, ETIMEDOUT (a guest has blocked us). For a process that does not belong to `owner` the handle gives no access
+ * EMFILE, EACCES, ETIMEDOUT (`Guest.isLate`). For a process that does not belong to `owner` the handle gives no access
  * (`mayAccess`).
  */
 export const openProcess = (
@@ -172,7 +171,7 @@ export const isAddressSpaceGone = ({ mem }: ProcessHandle): boolean => mem >= 0 
  * Whether the handle's process is alive, runs the same program as when the handle was opened, and belongs to its
  * owner: false after exit, exec or reuse of the pid. Check it before each batch of reads and writes. 1.4 µs, with an
  * owner 1.8 µs. A program whose address space another task shares (clone with CLONE_VM) counts as running after its
- * exec; copies then use that address space, or fail if the kernel refuses.
+ * exec.
  */
 export const isSame = (handle: ProcessHandle): boolean => {
   if (handle.pid === process.pid) return true
@@ -304,7 +303,7 @@ export const mayAccess = (handle: ProcessHandle): boolean =>
 /**
  * A duplicate of the process's descriptor `fd`, close-on-exec; or -errno: -EBADF, -ESRCH, -EPERM. From a guest only a
  * memory file, or the file with the identity `socket` if that is given, is taken: -EINVAL for another file, -ETIMEDOUT
- * if the guest blocks us.
+ * if the waiting time of its user is used up.
  */
 export const pidfdGetfd = (handle: ProcessHandle, fd: number, socket?: FileIdentity): number => {
   const got = handle.guest

@@ -53,8 +53,9 @@ export interface MappedRanges {
    */
   permits(start: number, end: number, rights: number, turn: number): boolean
   /**
-   * Like `permits`, for programs with very many mappings: yields between slices of the work. `currentTurn` is called at
-   * the end, and `permits` then gives the same answer in that turn.
+   * Like `permits`, for programs with very many mappings: yields between slices of the work. `currentTurn` returns the
+   * number of the present turn. In the turn in which a search ends, `permits` repeats its answer without queries, unless
+   * another search has ended since.
    */
   search(start: number, end: number, rights: number, currentTurn: () => number): Generator<undefined, boolean>
   close(): void
@@ -183,7 +184,7 @@ export const textRanges = (pid: number, guest?: Guest): MappedRanges => {
   let ranges: readonly number[] = []
   /** The turn in which `ranges` were read; -1: never. */
   let readInTurn = -1
-  /** Reads the ranges, which are valid in the turn in which reading ends; false for a process that has ended. */
+  /** Reads the ranges, which are valid in the turn in which reading ends; false if they cannot be read. */
   function* renew(currentTurn: () => number): Generator<undefined, boolean> {
     let file: MapsFile | undefined
     try {

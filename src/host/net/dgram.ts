@@ -28,8 +28,8 @@ export interface DgramSocket {
 /** Requested size of the socket buffers in bytes; the system may grant less. */
 const WANTED_BUFFER = 4 << 20
 
-/** Hop limit of datagrams. */
-const DEFAULT_HOPS = 64
+/** Hop limit of datagrams to groups. */
+const MULTICAST_HOPS = 64
 
 const errnoOf = (error: unknown): number => Math.abs((error as { errno?: number }).errno ?? 0)
 
@@ -79,7 +79,7 @@ export const openDgramSocket = (
     () => socket.setRecvBufferSize(WANTED_BUFFER),
     () => socket.setSendBufferSize(WANTED_BUFFER),
     () => sendThrough && socket.setMulticastInterface(sendThrough),
-    () => sendThrough && socket.setMulticastTTL(DEFAULT_HOPS),
+    () => sendThrough && socket.setMulticastTTL(MULTICAST_HOPS),
   ])
     try {
       set()
@@ -87,15 +87,15 @@ export const openDgramSocket = (
       // refused by a limit, or by an interface without multicast: the default stays
     }
   socket.on('message', (bytes, from) => onMessage(bytes, from.address, from.port))
-  let closed = false
+  let isClosed = false
   return {
     receiveBuffer: socket.getRecvBufferSize(),
     send: (bytes, offset, length, destinationPort, destination, done) =>
       socket.send(bytes, offset, length, destinationPort, destination, error => {
-        if (!closed) done(error ? errnoOf(error) : 0)
+        if (!isClosed) done(error ? errnoOf(error) : 0)
       }),
     close: () => {
-      closed = true
+      isClosed = true
       socket.close()
     },
   }

@@ -1,7 +1,7 @@
 /*
  * Network interfaces of this network namespace, their addresses and neighbours, kept current by a rtnetlink socket. At
- * the start, and whenever the socket has dropped messages, the kernel dumps all of them; in between each change is
- * applied when it is received, so that an interface that goes down and up again is noticed too.
+ * the start, and when the socket has dropped messages, the kernel dumps all of them; in between each change is applied
+ * when it is received, so that an interface that goes down and up again is noticed too.
  *
  * Without netlink there is no table, and interface changes are not followed.
  */
@@ -37,7 +37,7 @@ const SOCKADDR = 12
 /** Bytes of the receive buffer; a dump arrives in datagrams of at most 32 KiB. */
 const RECEIVE_BYTES = 0x1_0000
 
-/** Known properties of an interface. */
+/** The properties of an interface. */
 export type NetworkInterface = Omit<LinkMessage, 'kind' | 'isPresent'>
 
 export interface InterfaceListener {
@@ -75,7 +75,7 @@ const isSameLink = (a: NetworkInterface, b: NetworkInterface): boolean =>
   a.hasCarrier === b.hasCarrier &&
   keyOf(a.mac) === keyOf(b.mac)
 
-/** The table: `apply` takes messages, `begin` and `end` come before and after those of a dump. */
+/** The table: `apply` takes messages; `begin` comes before the dumps of all three lists, and `end` after them. */
 export const createInterfaceTable = () => {
   const links = new Map<number, NetworkInterface>()
   const addresses = new Map<number, Map<string, Uint8Array>>()
@@ -83,8 +83,8 @@ export const createInterfaceTable = () => {
   const neighbours = new Map<string, string>()
   const listeners: InterfaceListener[] = []
   /**
-   * Interfaces (by index), addresses and neighbours (by `addressKey`) that the current dump has listed; undefined
-   * between dumps.
+   * Interfaces (by index), addresses and neighbours (by `addressKey`) that were listed since `begin`; undefined after
+   * `end`.
    */
   let listed: Set<string> | undefined
 
@@ -152,7 +152,7 @@ export const createInterfaceTable = () => {
       }
       return ended
     },
-    /** Removes interfaces, addresses and neighbours that the dump has not listed. */
+    /** Removes interfaces, addresses and neighbours that were not listed since `begin`. */
     end: (): void => {
       for (const index of [...links.keys()]) if (!listed?.has(String(index))) removeLink(index)
       for (const [index, ofInterface] of addresses)

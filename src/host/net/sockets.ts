@@ -293,8 +293,9 @@ export const recv = (fd: number, buffer: Uint8Array): Received => {
 
 /**
  * Receives like `recv`, from a peer who may pass descriptors whose close blocks (of a file on a server that does not
- * answer, of a lingering connection). So a mover receives a message that has descriptors, and this process gets a
- * descriptor only if it is the only one and a memory file; otherwise `fds` is [-1].
+ * answer, of a lingering connection). So a mover receives a message that has descriptors (-EMSGSIZE beyond 128 KiB),
+ * and this process gets a descriptor only if it is the only one and a memory file; otherwise `fds` is [-1]. Where the
+ * native library is absent, the kernel closes all descriptors, and `fds` is empty.
  */
 export const recvGuarded = (fd: number, buffer: Uint8Array): Received => {
   const memory = workArena()
@@ -362,7 +363,7 @@ export const peerCredentials = (fd: number): PeerCredentials => {
   return { pid: i32[SCRATCH >> 2]!, uid: u32[(SCRATCH + 4) >> 2]!, gid: u32[(SCRATCH + 8) >> 2]! }
 }
 
-/** All groups of the other end when it connected; none where the kernel does not report them (before 4.13). */
+/** Supplementary groups of the other end when it connected; none where the kernel does not report them (before 4.13). */
 export const peerGroups = (fd: number): readonly number[] => {
   const { address, u32 } = workArena()
   u32[SCRATCH >> 2] = MAX_MESSAGE
@@ -418,7 +419,7 @@ export const unreadBytes = (fd: number): number => {
 
 const directions = { read: 0, write: 1, both: 2 }
 
-/** Ends one or both directions: the peer reads the end of the stream. 0 or -errno. */
+/** Ends one or both directions; once writing has ended, the peer reads the end of the stream. 0 or -errno. */
 export const shutdown = (fd: number, how: keyof typeof directions = 'both'): number =>
   orErrno(sys().shutdown(fd, directions[how]))
 

@@ -90,8 +90,8 @@ const RECEIVE_PHASE = 4
 const HEADER = 64
 const IOV = 16
 const NAME = 32
-// Control data of a message, room for three control messages of an int each (CMSG): struct cmsghdr {len u64, level,
-// type}, data, padded to 8.
+// Control data of a message (CONTROL), room for up to four control messages of an int each (CMSG): struct cmsghdr {len
+// u64, level, type}, data, padded to 8.
 const CMSG = 24
 const CONTROL = 96
 const CMSG_LEN = 20
@@ -294,7 +294,7 @@ export interface UdpSizes {
   readonly receives: number
 }
 
-/** The arena that some sockets share, and the messages in it. */
+/** An arena for the messages of several sockets. */
 export interface UdpBatches {
   readonly arena: Arena
   /** Sets destination number `slot`. `scope`: the interface index of a link-local address. */
