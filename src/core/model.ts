@@ -12,7 +12,7 @@ import type { DeviceAttributes, ExtendedDeviceAttributes } from '../spec/classes
 import type { PortAttributes } from '../spec/classes/device/port.ts'
 import type { LinkName } from '../spec/links.ts'
 import type { AnyValue, Attributes, Capability, Method, Methods, ObjectClass, RecordOf } from '../spec/schema/schema.ts'
-import type { ArgumentShape, ReferenceAttribute } from '../uapi/argument-check.ts'
+import type { ArgumentShape } from '../uapi/argument-check.ts'
 import type { CallerView, NewDescriptor, Schema } from '../uapi/call.ts'
 import type { GidTable } from './devices/gids.ts'
 import type { AddressSpace, Bytes } from './memory/address-space.ts'
@@ -269,6 +269,15 @@ export type AnyHandler = (
   args: HandlerValues,
   core: AnyHandler,
 ) => AnyResult | Promise<AnyResult>
+
+/** An attribute that refers to an object. */
+export interface ReferenceAttribute {
+  readonly name: string
+  readonly class: string
+  /** Whether it is a file descriptor of the caller, not a handle. */
+  readonly isFd: boolean
+  readonly isOptional: boolean
+}
 
 /** One method of one class of a device. */
 export interface Entry {

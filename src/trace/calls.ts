@@ -84,8 +84,9 @@ export const tormentLine = ({ device, torment: { number, kind, text } }: Torment
 export const lostLine = (lost: number): string => `[${lost} calls were not traced: the reader was too slow]`
 
 /**
- * The line of a call, preceded by another line if calls were lost before it. A call without a known name is followed by
- * its bytes, as with `abi`. Never throws, whatever the messages of the record contain.
+ * The line of a call, preceded by another line if calls were lost before it. A call that was not decoded is followed by
+ * its bytes, as with `abi`, if it has no name either, or with `verbose`. Never throws, whatever the messages of the
+ * record contain.
  */
 export const callLine = (record: TraceRecord, { verbose = false, abi = false }: LineOptions = {}): string => {
   const style = verbose ? WHOLE : ABRIDGED
@@ -96,8 +97,8 @@ export const callLine = (record: TraceRecord, { verbose = false, abi = false }: 
   const seconds = (duration / 1e6).toFixed(6)
   const decoded = decodeRecord(record, style.bytes)
   const text = `${callText(record, decoded, style)} = ${answerText(record, decoded, style)}`
-  const hasNoName = decoded === undefined && (verbose || record.attempt === undefined)
-  const bytes = abi || hasNoName ? rawLines(record, style) : []
+  const showsBytes = abi || (decoded === undefined && (verbose || record.attempt === undefined))
+  const bytes = showsBytes ? rawLines(record, style) : []
   return [`${lostText}[pid ${pid}${thread} ${safeText(command)}] ${descriptor}${text} <${seconds}>`, ...bytes].join(
     '\n',
   )

@@ -76,7 +76,7 @@ const withoutValues = (shown: ShownValues, ...names: readonly string[]): ShownVa
   ...shown,
   values: Object.fromEntries(Object.entries(shown.values).filter(([name]) => !names.includes(name))),
 })
-/** The inputs and outputs of a call with a chain, without those that `decodeChain` has decoded. */
+/** The inputs and outputs of a call with a chain, without those that are shown as entries and their results. */
 export const plainArgs = (call: DecodedCall): ShownValues => withoutValues(call.args, 'entries')
 export const plainResult = (call: DecodedCall): ShownValues => withoutValues(call.result, 'results', 'error', 'reason')
 

@@ -91,7 +91,10 @@ export const decodeRecord = ({ call }: TraceRecord, maxBytes: number): DecodedCa
 
 const isCreate = (found: DecodedCall['class'], name: string): boolean => name === 'create' && found.identity !== 'fixed'
 
-/** The handle of the call's object; undefined for creates, and for objects that are not named by handles. */
+/**
+ * The handle or number of the call's object. Undefined for creates; for the device and other objects with the number 0;
+ * and for a call on the object's own descriptor.
+ */
 export const objectOf = ({ class: found, name, args }: DecodedCall): number | undefined =>
   isCreate(found, name) || (found.identity !== 'handle' && args.object === 0) ? undefined : args.object
 

@@ -4,15 +4,6 @@
  */
 import type { Enumeration, Kind } from '../spec/schema/schema.ts'
 
-/** An attribute that refers to an object. */
-export interface ReferenceAttribute {
-  readonly name: string
-  readonly class: string
-  /** Whether it is a file descriptor of the caller, not a handle. */
-  readonly isFd: boolean
-  readonly isOptional: boolean
-}
-
 /** Attributes of a method, or fields of a record. */
 type Members = Readonly<Record<string, { readonly type: Kind; readonly optional?: boolean }>>
 

@@ -73,7 +73,7 @@ export type ToolRequest =
   | { readonly kind: 'waits' }
   /** The fault rules; `set`, if given, replaces them first. */
   | { readonly kind: 'fault'; readonly set?: string }
-  /** Adds or removes a device; returns the devices that remain. */
+  /** Adds or removes a device; the reply lists the devices that there are then. */
   | { readonly kind: 'device'; readonly add?: DeviceSpec; readonly remove?: string }
   /** Sends findings as TRACE messages, those so far and later ones. */
   | { readonly kind: 'findings' }
@@ -120,7 +120,7 @@ export interface Stat {
   /** Connected sessions and open contexts, without the requesting tool's session. */
   readonly sessions: number
   readonly contexts: number
-  /** Rings in shared memory, and the mapped parts of memory files, which have some rings each. */
+  /** Rings in shared memory, and the mapped parts of memory files, each with several rings. */
   readonly rings: { readonly count: number; readonly bytes: number }
   readonly mappings: { readonly count: number; readonly bytes: number }
   /** Event sockets and netlink sockets of programs. */

@@ -29,8 +29,18 @@ import {
   type ObjectClass,
   type RefusedArgument,
 } from '../../spec/schema/schema.ts'
-import { type ReferenceAttribute, shapeOf } from '../../uapi/argument-check.ts'
-import type { AnyHandler, Bank, ClassTable, DispatchTable, Driver, DriverClass, Entry, TablePool } from '../model.ts'
+import { shapeOf } from '../../uapi/argument-check.ts'
+import type {
+  AnyHandler,
+  Bank,
+  ClassTable,
+  DispatchTable,
+  Driver,
+  DriverClass,
+  Entry,
+  ReferenceAttribute,
+  TablePool,
+} from '../model.ts'
 import { createInState } from '../objects/create-in-state.ts'
 import { FIRST_DRIVER_ID } from './lookup.ts'
 

@@ -21,7 +21,7 @@ import {
   type Out,
 } from '../../spec/schema/schema.ts'
 import { unknownAttribute } from '../../spec/schema/versions.ts'
-import { hasValidArguments, type ReferenceAttribute } from '../../uapi/argument-check.ts'
+import { hasValidArguments } from '../../uapi/argument-check.ts'
 import type { NewDescriptor, Result } from '../../uapi/call.ts'
 import { problemOf } from '../../uapi/scalar.ts'
 import { handleEvents, prepareWithdrawEvents } from '../events/events.ts'
@@ -34,6 +34,7 @@ import {
   type Entry,
   type HandlerValues,
   Lifecycle,
+  type ReferenceAttribute,
 } from '../model.ts'
 import { findHandle } from '../objects/handles.ts'
 import { createObject, releaseUse, removeObject, runDestroy } from '../objects/lifetime.ts'

@@ -35,7 +35,7 @@ export interface Guest {
   whenLate(listener: () => void): void
   /** Opens /proc/PID/mem, which `move` then uses: our descriptor, which the caller closes, or -errno. */
   openMemory(): number
-  /** Copies to (`write`) or from its memory: as `Mover.move` from a file at an offset; see `memResult`. */
+  /** Copies to (`write`) or from its memory. Returns as `Mover.move` for a file; `memResult` converts that. */
   move(write: boolean, ...args: MoveArguments): number
   /** Makes an ioctl on its maps file with `argument`: the result or -errno. */
   ioctlMaps(request: number, argument: ArenaRange): number

@@ -1,7 +1,7 @@
 /*
  * Structs of Linux as they are in memory (`userdma trace --abi`, R46): a line for each cell of the layout in
  * spec/linux, with offset, attribute name and value. Bytes without a cell are padding, pointers or unused; the line
- * above these has all bytes in hexadecimal.
+ * above these has the bytes in hexadecimal.
  */
 import type { Cell } from '../../spec/linux/layout.ts'
 import type { BoundCell, CompiledLayout } from '../../uapi/linux/cells.ts'
@@ -35,7 +35,7 @@ const cellText = (
   return fd < 0 ? 'none' : `fd ${fd}`
 }
 
-/** Names of cells without an attribute. */
+/** Names of cells that are not a whole attribute. */
 const CELL_NAMES: Readonly<Partial<Record<Cell['kind'], string>>> = { class: 'type', zero: 'reserved', bit: 'flag' }
 
 /**

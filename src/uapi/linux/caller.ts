@@ -121,7 +121,7 @@ export const classNameOf = (view: CallerView, classes: readonly string[], facts:
 export const hasMethodOnDevice = (view: CallerView, classes: readonly string[], method: string): boolean =>
   classes.some(name => view.schema.classByName(name)?.methods[method] !== undefined)
 
-/** The facts of a call in its struct: for a create the type number, if the class has one; otherwise the object. */
+/** The facts of a call in its struct: of a create the type number, if the class has one; of other calls the object. */
 export const factsOf = (call: Call): Facts => {
   const type = typeTables.flatMap(({ types }) => Object.entries(types)).find(([, name]) => name === call.class.name)
   const creates = call.method.call === CREATE
@@ -185,7 +185,7 @@ const POINTER_BYTES = 8
 /**
  * Checks what Linux's driver checks about its parts of request and response: EINVAL for a response buffer that is too
  * small, unexpected input, or too little input. `writeDriverPart` takes the result; undefined if the driver has no
- * struct in the response, or the caller no buffer for one that is optional.
+ * struct in the response, or the caller no buffer that is large enough for an optional one.
  */
 export const driverPart = (
   view: CallerView,

@@ -1,6 +1,6 @@
 /*
- * Structs of Linux ⇄ attribute values, driven by the layouts of spec/linux (docs/decisions/one-table-per-fact.md). Both
- * Linux dialects use this interpreter; no struct has code of its own. A cell is a field of a struct.
+ * Structs of Linux ⇄ attribute values, driven by the layouts of spec/linux (docs/decisions/one-table-per-fact.md). The
+ * dialects of write(), ioctl and rdma_cm use this interpreter. A cell is a field of a struct.
  *
  * A layout is compiled once for the attributes of a method. Reading yields values and other facts of the struct
  * (`Facts`). The residue of a struct has the bytes that reading did not use, and zeros in place of the others;
@@ -28,7 +28,10 @@ export interface FdSlot {
 /** The name of a cell's attribute; the cell may be a field of the attribute's record. */
 export const attributeOf = ({ name }: Cell): string => name.split('.', 1)[0]!
 
-/** A cell, bound to an attribute of the method, or to a field of an attribute's record. */
+/**
+ * A cell, bound to an attribute of the method, or to a field of an attribute's record; a cell that is no attribute has
+ * its own name in place of the attribute's.
+ */
 export interface BoundCell {
   readonly cell: Cell
   readonly attribute: string
@@ -36,7 +39,7 @@ export interface BoundCell {
   readonly type: Kind
   /** Beginning of error messages. */
   readonly where: string
-  /** The attribute's bit in the attribute mask; 0 in a layout without a mask. */
+  /** The attribute's bit in the attribute mask; 0: it has none. */
   readonly maskBit: number
 }
 

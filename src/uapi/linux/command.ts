@@ -47,7 +47,7 @@ export interface CompiledCommand {
 export interface Envelope {
   /** The core's part of the request, at least `command.minRequestBytes` bytes. */
   readonly request: Uint8Array
-  /** Room for the core's part of the response; undefined if there is none (null pointer and length 0). */
+  /** Room for the core's part of the response; undefined if there is none. */
   readonly response: UserBuffer | undefined
   readonly driverInput: DriverInput
   readonly driverResponse: UserBuffer | undefined

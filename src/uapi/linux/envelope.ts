@@ -2,8 +2,9 @@
  * All encodings of a call in Linux's dialects (R41), for calls that did not come from Linux's dialects. Each is a
  * `legacy` part (legacy.ts), which `encodeLinux` turns into bytes together with the call.
  *
- * Attributes are in the table's order; outputs are in memory from a given address on. INFO_HANDLES and QUERY_GID_TABLE
- * are omitted: their converter (ioctl.ts) derives arguments from buffer lengths, and has no inverse.
+ * Attributes are in the table's order; outputs, and inputs of more than 8 bytes, are in memory from a given address on.
+ * INFO_HANDLES and QUERY_GID_TABLE are omitted: their converter (ioctl.ts) derives arguments from buffer lengths, and
+ * has no inverse.
  */
 
 import { AttributeFlag } from '../../spec/classes/ids.ts'
@@ -64,14 +65,14 @@ const requestSize = ({ in: layout, isExtended }: WriteCommand, call: Call): numb
   return isExtended ? (size + 7) & ~7 : size
 }
 
-const legacyWrite = (command: WriteCommand, call: Call, driverId: number, outputAddress: bigint): Uint8Array => {
+const legacyWrite = (command: WriteCommand, call: Call, driverId: number, memoryAddress: bigint): Uint8Array => {
   const start = requestStart(command.isExtended)
   const { input, output } = driverSizes(command.hasDriverBytes, call, driverId)
   const size = requestSize(command, call)
   const bytes = new Uint8Array(start + size + input)
   const view = viewOf(bytes)
   // Address of the driver's response.
-  if (input > 0) bytes.set(pointerTo(outputAddress), start + size)
+  if (input > 0) bytes.set(pointerTo(memoryAddress), start + size)
   view.setUint32(WriteHeader.command, (command.number + (command.isExtended ? EXTENDED : 0)) >>> 0, true)
   const responseSize = command.out?.size ?? 0
   if (command.isExtended) {
@@ -83,7 +84,7 @@ const legacyWrite = (command: WriteCommand, call: Call, driverId: number, output
     view.setUint16(WriteHeader.inWords, bytes.length / 4, true)
     view.setUint16(WriteHeader.outWords, (responseSize + output) / 4, true)
   }
-  if (command.out !== undefined) view.setBigUint64(WriteHeader.response, outputAddress, true)
+  if (command.out !== undefined) view.setBigUint64(WriteHeader.response, memoryAddress, true)
   return packLegacy({ entryPoint: EntryPoint.WRITE, parts: [bytes] })
 }
 
@@ -102,7 +103,7 @@ const ioctlMessage = (
   object: number,
   method: number,
   driverId: number,
-  outputAddress: bigint,
+  memoryAddress: bigint,
   attributes: readonly EncodedAttribute[],
 ): Uint8Array => {
   const bytes = new Uint8Array(offsetOf(attributes.length))
@@ -113,7 +114,7 @@ const ioctlMessage = (
   view.setUint16(IoctlHeader.attributeCount, attributes.length, true)
   view.setUint32(IoctlHeader.driverId, driverId, true)
   const parts: Uint8Array[] = [bytes]
-  let next = outputAddress
+  let next = memoryAddress
   attributes.forEach(({ id, length, in: input, out }, i) => {
     const at = offsetOf(i)
     const dataAt = at + IoctlAttr.data
@@ -133,16 +134,16 @@ const ioctlMessage = (
 /** Method number of the object DEVICE. */
 const INVOKE_WRITE = 0
 
-const legacyInvoke = (command: WriteCommand, call: Call, driverId: number, outputAddress: bigint): Uint8Array => {
+const legacyInvoke = (command: WriteCommand, call: Call, driverId: number, memoryAddress: bigint): Uint8Array => {
   const { input, output } = driverSizes(command.hasDriverBytes, call, driverId)
   const number = new Uint8Array(8)
   viewOf(number).setUint32(0, (command.number + (command.isExtended ? EXTENDED : 0)) >>> 0, true)
   const size = requestSize(command, call)
-  return ioctlMessage(LinuxObject.DEVICE, INVOKE_WRITE, driverId, outputAddress, [
+  return ioctlMessage(LinuxObject.DEVICE, INVOKE_WRITE, driverId, memoryAddress, [
     { id: InvokeWrite.CORE_IN, length: size, in: new Uint8Array(size) },
     ...(command.out === undefined ? [] : [{ id: InvokeWrite.CORE_OUT, length: command.out.size, out: true }]),
     { id: InvokeWrite.WRITE_CMD, length: 8, in: number },
-    ...(input === 0 ? [] : [{ id: UHW_IN, length: input, in: pointerTo(outputAddress) }]),
+    ...(input === 0 ? [] : [{ id: UHW_IN, length: input, in: pointerTo(memoryAddress) }]),
     ...(output === 0 ? [] : [{ id: UHW_OUT, length: output, out: true }]),
   ])
 }
@@ -183,17 +184,17 @@ const encodedAttributes = (attribute: IoctlAttribute, call: Call, output: number
   return [{ id, length: kind === 'flags' ? 4 : 0 }]
 }
 
-const legacyIoctl = (spec: IoctlMethod, call: Call, driverId: number, outputAddress: bigint): Uint8Array => {
+const legacyIoctl = (spec: IoctlMethod, call: Call, driverId: number, memoryAddress: bigint): Uint8Array => {
   const { output } = driverSizes(spec.hasDriverAttributes, call, driverId)
   const attributes = [...findMethod(spec.object, spec.number).attributes.values()]
   const parts = attributes.flatMap(({ spec: attribute }) => encodedAttributes(attribute, call, output))
-  return ioctlMessage(spec.object, spec.number, driverId, outputAddress, parts)
+  return ioctlMessage(spec.object, spec.number, driverId, memoryAddress, parts)
 }
 
 // ---- all of them ----
 
-/** Every encoding of a call, with outputs in memory from `outputAddress` on; empty if Linux has none. */
-export const encodings = (call: Call, driverId: number, outputAddress: bigint): Encoding[] => [
+/** Every encoding of a call, with its memory from `memoryAddress` on; empty if Linux has none. */
+export const encodings = (call: Call, driverId: number, memoryAddress: bigint): Encoding[] => [
   ...writeCommands
     .filter(
       entry =>
@@ -203,8 +204,8 @@ export const encodings = (call: Call, driverId: number, outputAddress: bigint): 
         tailFits(entry.in, call),
     )
     .flatMap((entry): Encoding[] => [
-      { name: entry.name, form: 'write', legacy: legacyWrite(entry, call, driverId, outputAddress) },
-      { name: entry.name, form: 'invoke', legacy: legacyInvoke(entry, call, driverId, outputAddress) },
+      { name: entry.name, form: 'write', legacy: legacyWrite(entry, call, driverId, memoryAddress) },
+      { name: entry.name, form: 'invoke', legacy: legacyInvoke(entry, call, driverId, memoryAddress) },
     ]),
   ...ioctlMethods
     .filter(entry => canExpress(entry, call))
@@ -212,7 +213,7 @@ export const encodings = (call: Call, driverId: number, outputAddress: bigint): 
       (entry): Encoding => ({
         name: entry.name,
         form: 'ioctl',
-        legacy: legacyIoctl(entry, call, driverId, outputAddress),
+        legacy: legacyIoctl(entry, call, driverId, memoryAddress),
       }),
     ),
 ]

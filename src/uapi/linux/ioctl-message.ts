@@ -53,8 +53,8 @@ const compileMethod = (spec: IoctlMethod): CompiledMethod => {
   const attributes = all.map(attribute => {
     const struct = layout(attribute.max, attribute.cells)
     const direction = attribute.kind === 'out' ? 'out' : 'in'
-    // GET_CONTEXT has no method here; device.open returns the same values.
-    const compiled = layoutByClass(spec.name, spec.classes, struct, spec.method ?? 'open', direction)
+    // Linux's methods that have none here have no cells, and their layouts are not used.
+    const compiled = layoutByClass(spec.name, spec.classes, struct, spec.method ?? '', direction)
     return [attribute.id, { spec: attribute, layout: compiled }] as const
   })
   return { spec, attributes: new Map(attributes) }

@@ -27,8 +27,8 @@ const MIN_WORK_REQUEST = 56
 const SGE = 16
 
 /**
- * Checks POST_SEND's work requests and scatter/gather elements: they must follow the struct completely (ENOSPC), before
- * zeros only (EOPNOTSUPP), and a work request must not be too short (EINVAL).
+ * Checks POST_SEND's work requests and scatter/gather elements: they must follow the struct completely (ENOSPC), only
+ * zeros may follow them (EOPNOTSUPP), and a work request must not be too short (EINVAL).
  */
 const checkWorkRequests = (args: AnyValues, tail: Uint8Array): void => {
   const size = args.wqeSize as number

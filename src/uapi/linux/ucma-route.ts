@@ -1,7 +1,7 @@
 /*
  * The response of QUERY_ROUTE, struct rdma_ucm_query_route_resp: addresses as sockaddr_in6 and paths as struct
  * ib_user_path_rec. It is built from the result of `cm_id.query`, which has longer addresses, and paths in the subnet
- * administrator's format (PathRecord, IBA 15.2.5.16), as the newer commands QUERY and QUERY_PATH.
+ * administrator's format (PathRecord, IBA 15.2.5.16), as have the responses of the newer command QUERY.
  */
 import { SOCKADDR_IN6_BYTES } from '../../spec/linux/ucma.ts'
 import type { AnyRecord } from '../../spec/schema/schema.ts'

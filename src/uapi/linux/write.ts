@@ -31,7 +31,7 @@ export const WriteHeader = {
 } as const
 /** Bytes of the two headers. */
 export const HEADER = 8
-export const EX_HEADER = 16
+const EX_HEADER = 16
 
 /** Offset of the request in the buffer. */
 export const requestStart = (extended: boolean): number => (extended ? HEADER + EX_HEADER : HEADER)
