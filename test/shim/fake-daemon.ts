@@ -15,7 +15,7 @@ import {
   listen,
   peerCredentials,
   recv,
-  recvSmall,
+  recvBytes,
   send,
   setBlocking,
   setSendTimeout,
@@ -178,7 +178,7 @@ export const startFakeDaemon = (folder: string, refusal = 0): FakeDaemon => {
     const handle = new Uint8Array(4)
     const onReady = (): void => {
       for (;;) {
-        const length = recvSmall(ours, handle)
+        const length = recvBytes(ours, handle)
         if (length === 4) {
           context.doorbellCount++
           context.lastHandle = new DataView(handle.buffer).getUint32(0, true)

@@ -16,7 +16,7 @@ import { watch } from '../../host/event-loop/poll.ts'
 import { oneSlice } from '../../host/event-loop/slices.ts'
 import type { RingPool } from '../../host/memory/mapping.ts'
 import { fileIdentity, sealsOf } from '../../host/memory/memfd.ts'
-import { close, recvSmall, shutdown, socketPair } from '../../host/net/sockets.ts'
+import { close, recvBytes, shutdown, socketPair } from '../../host/net/sockets.ts'
 import { type Containment, createContainment } from '../containment.ts'
 import { type FdQuota, orRelease } from '../fd-quota.ts'
 import { ContextMemory } from './context-file.ts'
@@ -262,7 +262,7 @@ export class Contexts {
    */
   #drain(open: OpenContext, fd: number): boolean {
     for (let tokens = 0; tokens < MAX_TOKENS; tokens++) {
-      const length = recvSmall(fd, this.#token)
+      const length = recvBytes(fd, this.#token)
       if (length === -EAGAIN) return true
       if (length <= 0 && length !== -EMSGSIZE) return false
       if (length === TOKEN_BYTES) this.#onPosted(open.context, this.#tokenView.getUint32(0, true))

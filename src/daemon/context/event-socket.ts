@@ -21,8 +21,8 @@ import { type ProcessHandle, pidfdGetfd, searchFd } from '../../host/memory/proc
 import {
   close,
   outstandingBytes,
-  recvSmall,
-  sendSmall,
+  recvBytes,
+  sendBytes,
   setBlocking,
   setBuffers,
   shutdown,
@@ -102,7 +102,7 @@ export class EventSocket implements EventSink {
       containment.guard(
         'an event socket',
         (readable: boolean) => {
-          if (readable && recvSmall(this.#ownEnd, this.#scratch) === 0) this.#markEnded()
+          if (readable && recvBytes(this.#ownEnd, this.#scratch) === 0) this.#markEnded()
           else this.#sendQueued()
         },
         () => this.#markEnded(),
@@ -178,7 +178,7 @@ export class EventSocket implements EventSink {
     let count = 0
     let result = 1
     while (count < this.#queue.length && result > 0) {
-      result = sendSmall(this.#ownEnd, this.#queue[count]!.bytes)
+      result = sendBytes(this.#ownEnd, this.#queue[count]!.bytes)
       if (result > 0) count++
     }
     if (count > 0) this.#sent.push(...this.#queue.splice(0, count))
@@ -244,7 +244,7 @@ export class EventSocket implements EventSink {
     return this.#withPeerEnd(end => {
       const packets: Uint8Array[] = []
       while (packets.length < limit) {
-        const length = recvSmall(end, this.#scratch)
+        const length = recvBytes(end, this.#scratch)
         if (length <= 0) break
         packets.push(this.#scratch.slice(0, length))
       }

@@ -13,8 +13,8 @@ import type { Slices } from '../../host/event-loop/slices.ts'
 import {
   close,
   MAX_MESSAGE,
-  recvSmall,
-  sendSmall,
+  recvBytes,
+  sendBytes,
   setBlocking,
   setSendTimeout,
   socketPair,
@@ -98,7 +98,7 @@ export const createNetlinkSocket = (parts: NetlinkSocketParts, type: number, isA
   let isAnswering = false
 
   /** Sends a datagram; false if it does not fit in the socket. */
-  const trySend = (datagram: Uint8Array): boolean => isClosed || sendSmall(ours, datagram) !== -EAGAIN
+  const trySend = (datagram: Uint8Array): boolean => isClosed || sendBytes(ours, datagram) !== -EAGAIN
   const updateWatcher = (): void => {
     if (!isClosed) watcher.update({ readable: !isAnswering, writable: hasLost || nextDatagram !== undefined })
   }
@@ -145,7 +145,7 @@ export const createNetlinkSocket = (parts: NetlinkSocketParts, type: number, isA
 
   const onReadable = (): void => {
     for (let datagrams = 0; datagrams < BURST && !isClosed && !isAnswering; datagrams++) {
-      const length = recvSmall(ours, incoming)
+      const length = recvBytes(ours, incoming)
       if (length === -EAGAIN) return
       if (length <= 0) {
         parts.onHangUp(socket)

@@ -307,7 +307,7 @@ export const recvGuarded = (fd: number, buffer: Uint8Array): Received => {
   if (peeked < 0) return { length: peeked, fds: NO_FDS }
   // Without room for control data the kernel reports MSG_CTRUNC for a message with descriptors.
   const mover = u32[(MSG + 48) >> 2]! & MSG_CTRUNC ? createMover({ inheritedFds: [fd] }) : undefined
-  if (mover === undefined) return { length: recvSmall(fd, buffer), fds: NO_FDS }
+  if (mover === undefined) return { length: recvBytes(fd, buffer), fds: NO_FDS }
   const body = { arena: memory, at: BODY, length: Math.min(buffer.length, MAX_MESSAGE / 2) }
   const length = mover.receive(fd, body, { arena: memory, at: CONTROL, length: 4 * (1 + MAX_FDS) }, MAX_WAIT)
   if (length > 0) copyOut(memory, length, buffer)
@@ -320,7 +320,7 @@ export const recvGuarded = (fd: number, buffer: Uint8Array): Received => {
 }
 
 /** Sends one message without descriptors; its length or -errno, as `send`. Allocates nothing. */
-export const sendSmall = (fd: number, bytes: Uint8Array): number => {
+export const sendBytes = (fd: number, bytes: Uint8Array): number => {
   requireMessage(bytes)
   if (bytes.length > MAX_MESSAGE) return -EMSGSIZE
   const memory = workArena()
@@ -333,7 +333,7 @@ export const sendSmall = (fd: number, bytes: Uint8Array): number => {
  * stream, or -errno (-EMSGSIZE: it was longer than `buffer` and is dropped). Allocates nothing for messages of up to 64
  * bytes.
  */
-export const recvSmall = (fd: number, buffer: Uint8Array): number => {
+export const recvBytes = (fd: number, buffer: Uint8Array): number => {
   const memory = workArena()
   const maxLength = Math.min(buffer.length, MAX_MESSAGE)
   const length = orErrno(sys().recv(fd, memory.address + BODY, maxLength, MSG_DONTWAIT | MSG_TRUNC))

@@ -7,7 +7,7 @@
 import { yieldProcessor } from '../../host/event-loop/yield.ts'
 import { loadWord } from '../../host/memory/fence.ts'
 import { addressOf } from '../../host/memory/mapping.ts'
-import { close, sendSmall } from '../../host/net/sockets.ts'
+import { close, sendBytes } from '../../host/net/sockets.ts'
 import { Device as DeviceClass } from '../../spec/classes/device/device.ts'
 import { Interface } from '../../spec/classes/device/interface.ts'
 import { AsyncFd } from '../../spec/classes/events/async_fd.ts'
@@ -211,7 +211,7 @@ export const remoteCarrier = (socket: string, name?: string): RemoteCarrier => {
       if (isClosed || loadWord(session.parked, ParkedPage.PARKED) === 0) return
       tokenView.setUint32(0, handle, true)
       // If the socket is full, its tokens wake the daemon, so that this one may be lost.
-      sendSmall(doorbell, token)
+      sendBytes(doorbell, token)
     },
     drive() {
       if (++polls % POLLS_PER_CHECK === 0 && (isClosed || !session.checkAlive()))

@@ -3,7 +3,7 @@
  */
 import { EAGAIN } from '../../host/errno.ts'
 import { type Watch, watch } from '../../host/event-loop/poll.ts'
-import { recvSmall } from '../../host/net/sockets.ts'
+import { recvBytes } from '../../host/net/sockets.ts'
 
 /** Bytes of a record of a completion channel, and of an async fd. */
 export const COMPLETION_RECORD = 8
@@ -23,7 +23,7 @@ export const readRecords = (
   const view = new DataView(record.buffer)
   const reader = watch(fd, { readable: true }, () => {
     for (;;) {
-      const length = recvSmall(fd, record)
+      const length = recvBytes(fd, record)
       if (length === -EAGAIN) return
       if (length <= 0) break
       onRecord(length === maxBytes ? view : new DataView(record.buffer, 0, length))

@@ -11,7 +11,7 @@ import { Contexts } from '../../../src/daemon/context/contexts.ts'
 import { createRingPool } from '../../../src/host/memory/mapping.ts'
 import { createMemfd } from '../../../src/host/memory/memfd.ts'
 import { openProcess, type ProcessHandle, pidfdGetfd } from '../../../src/host/memory/process.ts'
-import { close, sendSmall } from '../../../src/host/net/sockets.ts'
+import { close, sendBytes } from '../../../src/host/net/sockets.ts'
 import { machine } from '../../drivers/rxe/machine.ts'
 import { unbounded } from '../unbounded.ts'
 
@@ -141,7 +141,7 @@ test('a context ends if the handling of its last doorbell throws', async () => {
   const setup = setUp(true)
   const { doorbell } = setup.contexts.open(setup.device, 0, unbounded)
   const ended = setup.nextRing()
-  sendSmall(doorbell, new Uint8Array(4))
+  sendBytes(doorbell, new Uint8Array(4))
   await ended
   assert.deepEqual([setup.contexts.count, stat(setup.m.core).contexts], [0, 0])
   close(doorbell)
@@ -152,13 +152,13 @@ test('a token of any size rings the doorbell; the number of a context is not reu
   const { open, doorbell } = setup.contexts.open(setup.device, 0, unbounded)
   for (const size of [4, 1, 5, 1000]) {
     const nextRing = setup.nextRing()
-    assert.equal(sendSmall(doorbell, new Uint8Array(size)), size)
+    assert.equal(sendBytes(doorbell, new Uint8Array(size)), size)
     await nextRing
     assert.equal(setup.contexts.count, 1)
   }
   assert.deepEqual(setup.tokens, [0], 'the handle in a complete token')
   // More tokens than one read takes.
-  for (let i = 0; i < 100; i++) sendSmall(doorbell, new Uint8Array(4))
+  for (let i = 0; i < 100; i++) sendBytes(doorbell, new Uint8Array(4))
   await setup.nextRing()
   await setup.nextRing()
   setup.contexts.closeAll()

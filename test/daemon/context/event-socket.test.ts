@@ -21,7 +21,7 @@ import {
   type ProcessHandle,
   pidfdGetfd,
 } from '../../../src/host/memory/process.ts'
-import { close, recvSmall, shutdown } from '../../../src/host/net/sockets.ts'
+import { close, recvBytes, shutdown } from '../../../src/host/net/sockets.ts'
 
 /** A source of events. */
 const element = (userHandle: bigint): Affiliation => ({
@@ -68,7 +68,7 @@ const setUp = ({ isPassed = true }: { isPassed?: boolean } = {}): Setup => {
   const read = (limit = Number.POSITIVE_INFINITY): string[] => {
     const all: string[] = []
     while (all.length < limit) {
-      const length = recvSmall(programEnd, buffer)
+      const length = recvBytes(programEnd, buffer)
       if (length <= 0) break
       all.push(hex(buffer.subarray(0, length)))
     }
@@ -102,7 +102,7 @@ test('a record is one packet with exactly its bytes', () => {
   setup.socket.post({ element: a, bytes: Uint8Array.of(0x88, 0x77, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11), type: -1 })
   setup.socket.post(record(a, 5))
   assert.deepEqual(setup.read(), ['8877665544332211', '88776655443322110500000000000000'])
-  assert.equal(recvSmall(setup.programEnd, new Uint8Array(16)), -EAGAIN)
+  assert.equal(recvBytes(setup.programEnd, new Uint8Array(16)), -EAGAIN)
   setup.close()
 })
 
@@ -234,7 +234,7 @@ test('after `end` the program reads the sent records, then end of file', () => {
   setup.socket.post(record(a))
   setup.socket.end()
   assert.equal(setup.read().length, 1)
-  assert.equal(recvSmall(setup.programEnd, new Uint8Array(16)), 0)
+  assert.equal(recvBytes(setup.programEnd, new Uint8Array(16)), 0)
   setup.socket.post(record(a))
   setup.close()
 })

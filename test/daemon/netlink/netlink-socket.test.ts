@@ -6,7 +6,7 @@ import { test } from 'node:test'
 import { createContainment } from '../../../src/daemon/containment.ts'
 import { createNetlinkSocket } from '../../../src/daemon/netlink/netlink-socket.ts'
 import { createSlices } from '../../../src/host/event-loop/slices.ts'
-import { recvSmall } from '../../../src/host/net/sockets.ts'
+import { recvBytes } from '../../../src/host/net/sockets.ts'
 
 const SOCKETS = 20
 const DATAGRAMS = 100
@@ -40,7 +40,7 @@ test('twenty lists that wait for their readers take no more steps in a turn of t
   const buffer = new Uint8Array(LENGTH)
   while (counts.some(count => count < DATAGRAMS)) {
     sockets.forEach(({ peerEnd }, i) => {
-      while (recvSmall(peerEnd, buffer) === LENGTH) counts[i]++
+      while (recvBytes(peerEnd, buffer) === LENGTH) counts[i]++
     })
     steps = 0
     await new Promise(setImmediate)

@@ -3,7 +3,7 @@
  */
 import assert from 'node:assert/strict'
 import { EAGAIN } from '../../../src/host/errno.ts'
-import { recvSmall, sendSmall } from '../../../src/host/net/sockets.ts'
+import { recvBytes, sendBytes } from '../../../src/host/net/sockets.ts'
 import {
   type NldevCommandName,
   NldevCommands,
@@ -71,11 +71,11 @@ export const openTestSocket = async (client: Client): Promise<NetlinkTestSocket>
       client.memory.bytes.set(datagram)
       return socket.call('SEND', datagram.length, BigInt(client.memory.address))
     },
-    sendDirectly: datagram => sendSmall(fd, datagram),
+    sendDirectly: datagram => sendBytes(fd, datagram),
     received() {
       const messages: Message[] = []
       for (;;) {
-        const length = recvSmall(fd, BUFFER)
+        const length = recvBytes(fd, BUFFER)
         if (length === -EAGAIN) return messages
         assert.ok(length > 0, `recv: ${length}`)
         messages.push(...readMessages(BUFFER.slice(0, length)))

@@ -3,7 +3,7 @@ import { spawnSync } from 'node:child_process'
 import { closeSync, openSync } from 'node:fs'
 import { test } from 'node:test'
 import { hasReadyEvents, isWatched, watch } from '../../../src/host/event-loop/poll.ts'
-import { close, recvSmall, send, setBuffers, shutdown, socketPair } from '../../../src/host/net/sockets.ts'
+import { close, recvBytes, send, setBuffers, shutdown, socketPair } from '../../../src/host/net/sockets.ts'
 
 const message = new Uint8Array([1])
 const buffer = new Uint8Array(65536)
@@ -35,7 +35,7 @@ test('a readable descriptor calls back repeatedly until it is drained', async t 
   send(a, message)
   await turns(5)
   assert.ok(calls >= 2, `level-triggered: ${calls} calls`)
-  assert.equal(recvSmall(b, buffer), 1)
+  assert.equal(recvBytes(b, buffer), 1)
   await turn()
   const drained = calls
   await turns(3)
@@ -48,13 +48,13 @@ test('hasReadyEvents is true in a callback while another watched descriptor is r
   const [c, d] = pair(t)
   const seen: boolean[] = []
   const first = watch(b, { readable: true }, () => {
-    recvSmall(b, buffer)
+    recvBytes(b, buffer)
     seen.push(hasReadyEvents())
     send(c, message)
     seen.push(hasReadyEvents())
   })
   const second = watch(d, { readable: true }, () => {
-    recvSmall(d, buffer)
+    recvBytes(d, buffer)
     seen.push(hasReadyEvents())
   })
   send(a, message)
@@ -93,7 +93,7 @@ test('a watch may change its interest: writable when the socket is not full, the
   })
   await turns(3)
   assert.equal(writables, 0)
-  while (recvSmall(b, buffer) > 0);
+  while (recvBytes(b, buffer) > 0);
   await turns(2)
   assert.ok(writables > 0)
   watching.update({})
@@ -133,7 +133,7 @@ test('a descriptor can be watched again after stop', async t => {
     send(a, message)
     await new Promise<void>(resolve => {
       const watching = watch(b, { readable: true }, () => {
-        recvSmall(b, buffer)
+        recvBytes(b, buffer)
         watching.stop()
         resolve()
       })
@@ -165,7 +165,7 @@ test('a hang-up is readable, and the read returns the end; an error is readable,
   let seen = -1
   await new Promise<void>(resolve => {
     const watching = watch(b, { readable: true }, () => {
-      seen = recvSmall(b, buffer)
+      seen = recvBytes(b, buffer)
       watching.stop()
       resolve()
     })
@@ -181,7 +181,7 @@ test('a hang-up is readable, and the read returns the end; an error is readable,
   send(d, message)
   await new Promise<void>(resolve => {
     const watching = watch(d, { readable: true }, () => {
-      results.push(recvSmall(d, buffer))
+      results.push(recvBytes(d, buffer))
       if (results.length < 2) return
       watching.stop()
       resolve()

@@ -8,7 +8,7 @@ import { MAX_WAIT } from '../../../src/host/memory/budget.ts'
 import { mapArena } from '../../../src/host/memory/mapping.ts'
 import { createMover } from '../../../src/host/memory/mover.ts'
 import { libcFunctions } from '../../../src/host/native.ts'
-import { close, recvSmall, socketPair } from '../../../src/host/net/sockets.ts'
+import { close, recvBytes, socketPair } from '../../../src/host/net/sockets.ts'
 
 const skip = nativeLibraryPath() === undefined && 'the native library was not built'
 const sys = libcFunctions({ prctl: 'int prctl(int option, uint64_t a, int64_t b, uint64_t c, uint64_t d)' })
@@ -53,7 +53,7 @@ const checkMover = (): void => {
   assert.equal(mover.move(false, process.pid, -1, high, low, arena, to, chunk, stride, total, MAX_WAIT), 1)
   assert.equal(arena.bytes[to], 7)
   close(ours)
-  assert.equal(recvSmall(theirs, new Uint8Array(1)), 0, 'the end of the stream: nobody else has the socket')
+  assert.equal(recvBytes(theirs, new Uint8Array(1)), 0, 'the end of the stream: nobody else has the socket')
   close(theirs)
   mover.close()
 }

@@ -29,10 +29,10 @@ import {
   peerCredentials,
   peerPidfd,
   recv,
+  recvBytes,
   recvGuarded,
-  recvSmall,
   send,
-  sendSmall,
+  sendBytes,
   setBuffers,
   shutdown,
   socketPair,
@@ -65,16 +65,16 @@ const pair = (t: { after(fn: () => void): void }): [number, number] => {
 test('messages arrive whole, in order, with their bounds', t => {
   const [a, b] = pair(t)
   assert.equal(send(a, bytes('one')), 3)
-  assert.equal(sendSmall(a, bytes('three')), 5)
+  assert.equal(sendBytes(a, bytes('three')), 5)
   assert.equal(send(a, new Uint8Array(1000).fill(9)), 1000)
-  assert.equal(recvSmall(b, buffer), 3)
+  assert.equal(recvBytes(b, buffer), 3)
   assert.deepEqual(buffer.slice(0, 3), bytes('one'))
   assert.deepEqual(recv(b, buffer), { length: 5, fds: [] })
   assert.deepEqual(buffer.slice(0, 5), bytes('three'))
   assert.equal(recv(b, buffer).length, 1000)
   assert.ok(buffer.subarray(0, 1000).every(byte => byte === 9))
   assert.equal(recv(b, buffer).length, -EAGAIN)
-  assert.equal(recvSmall(b, buffer), -EAGAIN)
+  assert.equal(recvBytes(b, buffer), -EAGAIN)
 })
 
 test('after the end of the stream the reader gets length 0, and the writer -EPIPE without a signal', t => {
@@ -83,15 +83,15 @@ test('after the end of the stream the reader gets length 0, and the writer -EPIP
   assert.equal(shutdown(a, 'write'), 0)
   assert.equal(recv(b, buffer).length, 4)
   assert.equal(recv(b, buffer).length, 0)
-  assert.equal(recvSmall(b, buffer), 0)
+  assert.equal(recvBytes(b, buffer), 0)
   assert.equal(send(a, bytes('more')), -EPIPE)
-  assert.equal(sendSmall(a, bytes('more')), -EPIPE)
+  assert.equal(sendBytes(a, bytes('more')), -EPIPE)
 })
 
 test('an empty message is refused', t => {
   const [a] = pair(t)
   assert.throws(() => send(a, new Uint8Array(0)), RangeError)
-  assert.throws(() => sendSmall(a, new Uint8Array(0)), RangeError)
+  assert.throws(() => sendBytes(a, new Uint8Array(0)), RangeError)
 })
 
 test('a full socket answers -EAGAIN and outstanding bytes fall as the peer reads', t => {
@@ -126,7 +126,7 @@ test('the longest message passes, a longer one is -EMSGSIZE', t => {
 test('a message longer than the buffer is dropped as a whole', t => {
   const [a, b] = pair(t)
   const small = new Uint8Array(4)
-  for (const receive of [() => recv(b, small).length, () => recvSmall(b, small)]) {
+  for (const receive of [() => recv(b, small).length, () => recvBytes(b, small)]) {
     send(a, bytes('too long'))
     send(a, bytes('fits'))
     assert.equal(receive(), -EMSGSIZE)
@@ -162,7 +162,7 @@ test('unclaimed descriptors are closed', t => {
   send(a, bytes('too long for it'), [file, file])
   assert.deepEqual(recv(b, new Uint8Array(4)), { length: -EMSGSIZE, fds: [] })
   send(a, bytes('x'), [file])
-  assert.equal(recvSmall(b, buffer), 1)
+  assert.equal(recvBytes(b, buffer), 1)
   assert.equal(openFds(), before)
 })
 
@@ -184,9 +184,9 @@ test('a client connects to a listening socket, and the server accepts the connec
   assert.ok(served > 0)
   assert.ok(fstatSync(served).isSocket())
   send(client, bytes('hello'))
-  assert.equal(recvSmall(served, buffer), 5)
+  assert.equal(recvBytes(served, buffer), 5)
   assert.equal(close(client), 0)
-  assert.equal(recvSmall(served, buffer), 0)
+  assert.equal(recvBytes(served, buffer), 0)
   assert.equal(close(served), 0)
   assert.equal(close(served), -EBADF)
 })

@@ -8,7 +8,7 @@ import { openSync } from 'node:fs'
 import type { TestContext } from 'node:test'
 import type { Daemon } from '../../../src/daemon/daemon.ts'
 import { closeProcess, openProcess, type ProcessHandle, pidfdGetfd } from '../../../src/host/memory/process.ts'
-import { close, recvSmall } from '../../../src/host/net/sockets.ts'
+import { close, recvBytes } from '../../../src/host/net/sockets.ts'
 import { Device as DeviceClass } from '../../../src/spec/classes/device/device.ts'
 import { Interface } from '../../../src/spec/classes/device/interface.ts'
 import { errnoName } from '../../../src/spec/errno.ts'
@@ -189,7 +189,7 @@ export const daemonCarrier = async (
       }
       case 'read': {
         const bytes = new Uint8Array(64)
-        const length = recvSmall(op.fd, bytes)
+        const length = recvBytes(op.fd, bytes)
         if (length <= 0) return { ...OK, code: length === 0 ? 'EIO' : errnoName(-length) }
         return { ...OK, out: { bytes: bytes.slice(0, length) } }
       }
