@@ -28,25 +28,35 @@ export interface Moves {
   close(): void
 }
 
-/** The mover for all programs of our own user. */
+/** The mover for programs of our own user, unless they have an owner. */
 let shared: Mover | undefined
 
 const sameUserMoves = (handle: ProcessHandle): Moves => {
+  const { pid, mem, owner } = handle
   let pages: ResidentPages | undefined
   let isOpened = false
+  /** A process with an owner is not accessed by its pid (process.ts), so this mover inherits `mem`. */
+  const ownMover = owner && mem >= 0 ? createMover({ inheritedFds: [mem] }) : undefined
   const move =
     (write: boolean): Move =>
     (high, low, local, offset, chunk, stride, total, now) => {
       if (!isOpened) {
         isOpened = true
-        pages = residentPages(handle.pid)
+        pages = residentPages(pid)
       }
-      shared ??= createMover()
-      if (shared === undefined || pages === undefined || pages.areResident(high, low, total, now))
+      if (owner === undefined) shared ??= createMover()
+      const mover = owner === undefined ? shared : ownMover
+      if (mover === undefined || pages === undefined || pages.areResident(high, low, total, now))
         return (write ? writev : readv)(handle, high, low, local, offset, chunk, stride, total)
-      return shared.move(write, handle.pid, -1, high, low, local, offset, chunk, stride, total, MAX_WAIT)
+      return owner === undefined
+        ? mover.move(write, pid, -1, high, low, local, offset, chunk, stride, total, MAX_WAIT)
+        : memResult(mover.move(write, -1, mem, high, low, local, offset, chunk, stride, total, MAX_WAIT))
     }
-  return { read: move(false), write: move(true), close: () => pages?.close() }
+  const close = (): void => {
+    pages?.close()
+    ownMover?.close()
+  }
+  return { read: move(false), write: move(true), close }
 }
 
 const guestMoves = (guest: Guest): Moves => {

@@ -88,3 +88,22 @@ test('a copy to an exited process is -ESRCH, also by a mover that was closed bef
   assert.equal(write(), -ESRCH, 'the next copy after close starts a process again')
   mover.close()
 })
+
+test('with an owner, also a mover copies through /proc/PID/mem, whatever process has the pid by then', {
+  skip,
+}, async context => {
+  const { address } = await peer.request('fresh', { bytes: 2 * PAGE })
+  const handle = openProcess(peer.pid, { owner: { uid: process.geteuid!(), gid: process.getegid!() } })
+  assert.ok('pid' in handle)
+  const other = startPeer()
+  context.after(() => other.kill())
+  const moves = createMoves({ ...handle, pid: other.pid })
+  const local = mapArena(PAGE)
+  local.bytes.fill(7)
+  assert.equal(moves.write(hi(address), lo(address), local, 0, 8, 8, 8, 0), 8)
+  const target = mapArena(PAGE)
+  assert.equal(moves.read(hi(address), lo(address), target, 0, 16, 16, 16, 0), 16)
+  assert.deepEqual([...target.bytes.subarray(6, 10)], [7, 7, 0, 0])
+  moves.close()
+  closeProcess(handle)
+})
