@@ -5,11 +5,11 @@ import { ETIMEDOUT } from '../errno.ts'
 import { nowMicroseconds } from '../event-loop/clock.ts'
 import type { Mover } from './mover.ts'
 
-/** Maximum time for which one system call of a mover is waited for, and maximum of a budget. Microseconds. */
+/** Maximum timeout of one system call of a mover, and maximum of a budget. Microseconds. */
 export const MAX_WAIT = 250_000
 /** With less time left than this, a user's waiting time counts as used up. Microseconds. */
 const MIN_REMAINING = 1000
-/** Waiting time that a user regains per microsecond: in the long run, waits take a twentieth of the time. */
+/** Waiting time that a user regains per microsecond: in the long run waits take at most a twentieth of the time. */
 const REFUND = 0.05
 
 /** The waiting time that a user had left at a time (clock.ts), both in microseconds. */
