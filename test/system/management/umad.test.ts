@@ -291,7 +291,7 @@ describe('umad files', { skip }, () => {
     const output = stdout + stderr
     assert.match(output, /umad\] fd 3 mad_agent\.create\(channel fd 3, mgmtClass 0, .*\) = 0 \{object 0\}/)
     assert.match(output, /\n {4}umad\n {6}in .*0x[0-9a-f]+.*\n/)
-    assert.match(output, /mad_channel\.receive\(.*room 0\) = -1 EAGAIN/)
+    assert.match(output, /mad_channel\.receive\(.*bufferBytes 0\) = -1 EAGAIN/)
     assert.match(output, /mad_agent\.destroy\(object 0\) = 0/)
   })
 
