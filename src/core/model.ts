@@ -560,7 +560,7 @@ export interface Driver<D = unknown> {
   readonly link?: LinkName
   /**
    * The device is being removed, and its objects still exist: ends their work with errors, for programs that poll
-   * shared memory and make no calls (`MappedMemory.keep`). May take long: yields after a few objects.
+   * shared memory and make no calls (`MappedMemory.keepMapped`). May take long: yields after a few objects.
    */
   removing?(device: Device<D>): Iterable<unknown>
   /**

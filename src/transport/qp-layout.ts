@@ -10,7 +10,10 @@ const QpLayout = {
   /** maxSendSge and maxRecvSge. */
   MAX_SEND_SGE: 0,
   MAX_RECV_SGE: 6,
-  /** log2 of the words of the QP's blocks: of a send WQE, of a receive WQE, and, once allocated, of all resources. */
+  /**
+   * log2 of the words of the QP's blocks: of a send WQE, of a receive WQE, and, once allocated, of all responder
+   * resources (READs and atomics).
+   */
   SEND_BLOCK: 12,
   RECV_BLOCK: 17,
   RESOURCE_BLOCK: 22,

@@ -66,8 +66,8 @@ test('operations on a NETLINK_RDMA socket go to the daemon, and not to the kerne
   const { status, stdout, stderr, daemon } = await run(['netlink'])
   assert.deepEqual({ status, stdout, stderr }, { status: 0, stdout: '', stderr: '' })
   const { OPEN, SEND, BIND, NAME, SET, GET } = NetlinkOperation
-  // Each with the operation's two numbers: OPEN has SOCK_RAW (3), BIND port ID and groups (in the high half), SET and
-  // GET the option, SET its value, SEND the length.
+  // The fields `extra` and `argument` of each message. `extra`: SOCK_RAW (3) of OPEN, the option of SET and GET, the
+  // length of SEND. `argument`: port ID and groups (high half) of BIND, the value of SET; an address of SEND, left out.
   assert.deepEqual(
     daemon.log.filter(line => line.startsWith('netlink')),
     [
@@ -168,6 +168,7 @@ test('a USERDMA_SOCKET that is too long for a socket path is refused with a mess
 
 test('doorbells of a traced program go to the daemon as calls', async t => {
   if (!shimIsPossible(t)) return
+  // A program with a tag is traced.
   const { status, daemon } = await run(['doorbells_traced'], { USERDMA_TAG: 'some tag' })
   assert.equal(status, 0)
   assert.equal(daemon.log.filter(line => line === 'write 32').length, 1)
@@ -196,6 +197,7 @@ test('the daemon is notified before counters are read, by any path, and not befo
   }
   assert.ok((await countRefreshes(`cat ${port}/hw_counters/sent_pkts`)) > 0)
   assert.ok((await countRefreshes(`cat //sys/class/./infiniband/rxe0/ports/1/counters/port_xmit_data`)) > 0)
+  // Also before a folder above counters is opened: they may be read relative to it.
   for (const walk of ['', '/rxe0', '/rxe0/ports', '/rxe0/ports/1', '/rxe0/ports/1/counters'])
     assert.ok((await countRefreshes(`ls /sys/class/infiniband${walk}`)) > 0, walk)
   const byChdir = await countRefreshes(`cd ${port}/hw_counters`)

@@ -4,9 +4,10 @@
  * `register` compiles the driver's table with core's and publishes the device under its name. `unregister` makes every
  * call fail with EIO, frees the name, withdraws unread events of the device's objects, sends DEVICE_FATAL (event 8) to
  * every async fd, removes the device from the clients, and destroys all objects of all contexts in reverse order of
- * dependency. There may be very many objects, so they are destroyed in steps, which the owner of core spreads over
- * turns of its event loop (`CoreOptions.run`). Hooks apply to the calls of one device; its table is rebuilt when a hook
- * is added or removed, so that a device without hooks has no cost.
+ * dependency; clients that poll rings without calls still have them mapped. There may be very many objects, so they are
+ * destroyed in steps, which the owner of core spreads over turns of its event loop (`CoreOptions.run`). Hooks apply to
+ * the calls of one device; its table is rebuilt when a hook is added or removed, so that a device without hooks has no
+ * cost.
  */
 import { Device as DeviceClass } from '../../spec/classes/device/device.ts'
 import { AsyncEventType } from '../../spec/enums.ts'
@@ -135,7 +136,7 @@ export const unregister = (device: Device, onEnded: () => void = () => {}): void
     () => raiseDevice(device, DEVICE_FATAL),
     () => withdraw(core, device),
     () => {
-      for (const { mapped } of device.contexts) mapped?.keep?.()
+      for (const { mapped } of device.contexts) mapped?.keepMapped?.()
     },
   ]
   for (const step of steps) attempt(core, step)
@@ -216,7 +217,7 @@ const beginClose = (context: Context): void => {
 
 /**
  * Destroys the objects of a context, in steps. If the device is removed meanwhile, its removal runs this function a
- * second time before the first run has ended; only the run that finishes first calls the driver and the callbacks.
+ * second time before the first run has ended; only the run that finishes first calls `driver.closed` and the callbacks.
  */
 function* destroyObjects(context: Context, why: 'close' | 'remove'): Generator<unknown> {
   const { device, whenEnded = [] } = context

@@ -29,7 +29,7 @@ export interface MappedMemory {
   /**
    * The device is being removed: from now on freed memory stays mapped for the client until it closes the context.
    */
-  keep?(): void
+  keepMapped?(): void
 }
 
 const createChunk = (bytes: number, offset: number): MappedChunk => {

@@ -128,7 +128,7 @@ export class ContextMemory implements MappedMemory {
     else this.#reusable.set(range.length, new Set([chunk]))
   }
 
-  keep(): void {
+  keepMapped(): void {
     this.#isKept = true
   }
 
