@@ -10,7 +10,7 @@ const rping = (server: string, client: string): ProgramCase => ({
   client: `rping -c -p PORT ${client}`,
 })
 
-/** A receiver (the server) and a sender of a multicast group; `client` is for other options of the sender. */
+/** A receiver (the server) and a sender of a multicast group; `client`: the sender's options, if they differ. */
 const mckey = (server: string, client = server): ProgramCase => ({
   server: `mckey ${server} -b SERVER`,
   client: `mckey ${client} -b CLIENT -s`,

@@ -115,7 +115,7 @@ export const connectionCases = (isSameRelease: boolean, version: 4 | 6): readonl
 
 export const fewConnectionCases: readonly RdmacmCase[] = [rping('-C 5 -v'), udaddy('')]
 
-/** Programs wait forever for lost datagrams: they are not among these. */
+/** None with datagrams: the programs wait forever for lost ones. */
 export const lossyConnectionCases: readonly RdmacmCase[] = [
   rping('-C 5 -v'),
   bothSides('ucmatose', '-c 10 -C 2 -S 100'),

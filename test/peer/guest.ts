@@ -15,7 +15,7 @@ export const GUEST = { 4: '10.77.0.2', 6: 'fd77::2' } as const
 /** Indices of the guest's addresses in its GID table; 0 is link-local. */
 export const GUEST_GID = { 4: 1, 6: 2 } as const
 
-/** Available guest kernels, with their Debian releases. */
+/** Available guest kernels, with the Debian release that KERNEL_PEER_SUITE names; '': the host's own. */
 const SUITES = { 'Linux 6.1': '', 'Linux 6.12': 'trixie' } as const
 export type Kernel = keyof typeof SUITES
 
@@ -159,7 +159,10 @@ export const startGuest = async (scope: Scope, kernel: Kernel): Promise<Guest> =
   }
 }
 
-/** Waits until process `pid` of another network namespace listens on a TCP port, or `ended` resolves. */
+/**
+ * Waits until process `pid` of another network namespace listens on a TCP port, or `ended` resolves; returns whether it
+ * listens.
+ */
 export const untilListeningThere = async (pid: number, port: number, ended: Promise<unknown>): Promise<boolean> => {
   let hasEnded = false
   void ended.then(() => {

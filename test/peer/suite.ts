@@ -1,6 +1,6 @@
 /*
- * Tests with one guest: the cases over IPv4 and IPv6, the outcomes of refused requests, and a soak with packet loss on
- * both sides. Each has its own daemon at the host's address.
+ * Tests with one guest, by a plan: programs and connections over IPv4 and IPv6, refused requests, multicast, management
+ * datagrams, soaks with packet loss on both sides. Each group has its own daemon at the host's address.
  */
 import assert from 'node:assert/strict'
 import { before, describe, it, type TestContext } from 'node:test'
@@ -81,7 +81,7 @@ const exchangeMads = async (t: Scope, { guest, daemon, guestServes }: Ends): Pro
   const there = await guest.copy(t, program)
   const start = (isHere: boolean, ...args: readonly string[]): Running =>
     isHere ? guest.startHere(t, program, args, daemon.env) : guest.start(t, there, args)
-  // Without standard input, whose end would stop the server.
+  // Its standard input stays open: the server stops when its input ends.
   const serving = ['-c', `sleep 1000 | ${guestServes ? there : program} server rxe0`]
   const server = guestServes ? guest.start(t, 'sh', serving) : guest.startHere(t, 'sh', serving, daemon.env)
   await server.printed(/ready/)
@@ -260,7 +260,7 @@ export const peerSuite = (plan: PeerPlan, skip: string | false): void => {
         body((title, run) =>
           it(title, t => (problem === undefined ? run(t, { guest, daemon, version }) : t.skip(problem))),
         )
-        it('each side accepted every packet that arrived, including its ICRC', async t => {
+        it(`${counts ? 'each side' : 'userdma'} accepted every packet that arrived, including its ICRC`, async t => {
           if (problem !== undefined) return t.skip(problem)
           const { devices } = await daemon.settled(isEmpty)
           const { sentPackets, icrcErrors, dropped } = devices[0].port

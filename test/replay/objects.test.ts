@@ -15,10 +15,10 @@ for (const dialect of ['linux', 'object'] as const)
       // This device has XRC initiators, Linux's rxe does not. Neighbour discovery does not exist here and cannot fail.
       // On-demand regions are EOPNOTSUPP since Linux 6.12, and were EINVAL.
       skippedSteps: /unreachable|XRC_SEND/,
-      // cur_qp_state: rxe always returns 0, we return the state.
       chosen: {
         // max_mtu and active_mtu.
         'port.query': { step: /./, bytes: [[1, 27, 29]] },
+        // cur_qp_state: rxe always returns 0, we return the state.
         'rc_qp.query': { step: /^query_qp$/, bytes: [[1, 109, 110]] },
       },
     })

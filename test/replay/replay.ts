@@ -82,7 +82,7 @@ const CHOSEN: Readonly<Record<string, Chosen>> = {
     [1, 8, 12],
     [1, 44, 48],
   ],
-  // Keys; what follows also checks that there is an rkey exactly if Linux has one.
+  // Keys, which `assertSameKeys` checks.
   'mr.create': [
     [1, 4, 12],
     [RESPONSE, 4, 12],
@@ -126,7 +126,7 @@ const DEVICE_QUERY_CHOSEN: Chosen = [1, RESPONSE].flatMap(where => [
   [where, 228, 232] as const,
 ])
 
-/** As hex, which a failure shows in one line. */
+/** The bytes, without those that are chosen, as hex, which a failure shows in one line. */
 const mask = (bytes: Uint8Array, chosen: Chosen, attribute: number): string => {
   const masked = bytes.slice()
   for (const [id, from, to] of chosen) if (id === attribute) masked.fill(0, from, to)
@@ -152,9 +152,11 @@ const recordedNumber = (logged: LoggedIoctl | LoggedWrite, address: bigint): num
 }
 
 export interface Replayed {
-  /** Number of system calls compared, refused by the kernel, and without a method in this release. */
+  /** Number of system calls compared. */
   readonly calls: number
+  /** How many of them the kernel refused. */
   readonly refused: number
+  /** The steps of calls that were not compared, see `Differences`. */
   readonly skipped: readonly string[]
 }
 
@@ -222,8 +224,8 @@ const viaObjectDialect = (view: CallerView, linux: Decoded): Decoded | Answer =>
 }
 
 /**
- * Replays a log of one process; throws an assertion with the line of the first call with a different answer. `dialect`
- * object: every call reaches core as a message of the object dialect.
+ * Replays a log of one process; throws an assertion with the line of the first call with a different answer. `last`: the
+ * machine of the recording. `dialect` object: every call reaches core as a message of the object dialect.
  */
 export const replay = (
   name: string,

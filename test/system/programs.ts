@@ -254,7 +254,7 @@ export const startDaemon = async (
       for (;;) {
         const found = await stat()
         if (isReached(found)) return found
-        assert.ok(Date.now() < deadline, `the daemon still has objects: ${JSON.stringify(found, null, 2)}`)
+        assert.ok(Date.now() < deadline, `the numbers of the daemon do not match: ${JSON.stringify(found, null, 2)}`)
       }
     },
   }

@@ -37,7 +37,7 @@ const whyNoNamespaces = (): string | false =>
   lacking('unshare', ownProgram('loopback')) ||
   (spawnSync('unshare', [...NAMESPACES, 'true']).status !== 0 && 'this system allows programs no namespaces')
 
-/** Resolves when the daemon has exited and its socket is removed; a query would keep it alive. */
+/** Resolves when a path no longer exists: a daemon that exits removes its socket, and a query would keep it alive. */
 const untilRemoved = async (path: string): Promise<void> => {
   const deadline = Date.now() + 10_000
   while (existsSync(path)) {

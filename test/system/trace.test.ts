@@ -45,7 +45,7 @@ const tracedPingpong = async (t: Scope, daemon: TestDaemon, args: readonly strin
   assert.equal(client.status, 0, client.stdout + client.stderr)
   assert.match(client.stdout, /iters in/)
   assert.equal((await server.ended).status, 0)
-  return { calls: readFileSync(calls, 'utf8'), pcap, client }
+  return { calls: readFileSync(calls, 'utf8'), pcap }
 }
 
 /** The methods that were called, in order, without those that only some versions of libibverbs call. */

@@ -453,7 +453,7 @@ describe('userdma check', { skip: lacking(faulty('leak'), fixed('leak'), ownProg
     const daemon = await startDaemon(t, { options: ['--check'] })
     const joined = await runUserdma(t, ['check', '--socket', daemon.socket, '--', faulty('leak')])
     assert.match(joined.stderr, /2 warnings/)
-    // A program of `run` is checked too, without stacks.
+    // A program that runs without `userdma check` is checked too, without stacks.
     await run(t, faulty('unknown-rkey'), [], { env: daemon.env })
     const later = await runUserdma(t, ['check', '--socket', daemon.socket, '--', 'true'])
     assert.match(later.stderr, /error unknown-rkey/)

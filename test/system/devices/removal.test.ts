@@ -45,8 +45,8 @@ describe('a device removed under load', { skip: lacking('ibv_rc_pingpong') }, ()
         const pair = await startPair(t, daemon, [...args, '-n', ITERATIONS], { devices })
         while (!(await daemon.stat()).devices.some(isBusy));
         await removeDevice(t, daemon, 'rxe1')
-        // Only the client's device is removed. Its peer waits for a message, as if a machine had failed, and is
-        // stopped.
+        // Of two devices only the client's is removed: the server waits for a message, as if a machine had failed, and
+        // is stopped.
         const { server, client } = await pair.ended()
         for (const { status, signal, stderr } of devices[0] === 'rxe1' ? [server, client] : [client]) {
           assert.equal(signal, null)

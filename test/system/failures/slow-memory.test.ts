@@ -1,6 +1,6 @@
 /*
- * Memory whose access never completes: its program is disconnected, and the log has the reason; other programs
- * continue, and the daemon still ends on SIGTERM. The same for guests that try to block the daemon in other ways.
+ * Memory whose access never completes: other programs continue, and the daemon still ends on SIGTERM; a program that is
+ * disconnected is named in the log. The same for guests that try to block the daemon in other ways.
  */
 import assert from 'node:assert/strict'
 import { readdirSync, readFileSync } from 'node:fs'

@@ -1,5 +1,5 @@
 /*
- * perftest's tools over TCP connections between processes of one daemon: RC, polling and with events.
+ * perftest's tools, which exchange addresses over TCP, between processes of one daemon: RC, polling and with events.
  */
 import assert from 'node:assert/strict'
 import { before, describe, it } from 'node:test'

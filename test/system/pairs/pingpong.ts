@@ -69,7 +69,7 @@ const defaultMessages = ({ size }: PingpongCase): number => (size > 100_000 ? 20
 export const caseName = ({ waitsForEvents, checksData, size, mtu, usesTwoDevices }: PingpongCase): string =>
   `${size} bytes, MTU ${mtu}${waitsForEvents ? ', -e' : ''}${checksData ? ', -c' : ''}${usesTwoDevices ? ', two devices' : ''}`
 
-export const caseArguments = (one: PingpongCase, messages = defaultMessages(one)): string[] => [
+const caseArguments = (one: PingpongCase, messages = defaultMessages(one)): string[] => [
   ...['-g', '1', '-s', String(one.size), '-m', String(one.mtu), '-n', String(messages)],
   ...(one.waitsForEvents ? ['-e'] : []),
   ...(one.checksData ? ['-c'] : []),
@@ -84,14 +84,10 @@ export interface PairOptions {
   readonly program?: string
   /** Devices of server and client; default: rxe0 for both. */
   readonly devices?: readonly [string, string]
-  /** Time limit of each program in milliseconds. */
-  readonly limit?: number
   /** The client's daemon, if it is not the server's. */
   readonly clientDaemon?: TestDaemon
   /** The client's arguments, if they differ. */
   readonly clientArgs?: readonly string[]
-  /** The program's option for its TCP port. */
-  readonly portOption?: string
 }
 
 export interface StartedPair {
@@ -108,18 +104,14 @@ export const startPair = async (
   args: readonly string[],
   options: PairOptions = {},
 ): Promise<StartedPair> => {
-  const { program = 'ibv_rc_pingpong', devices = ['rxe0', 'rxe0'], limit, portOption = '-p' } = options
+  const { program = 'ibv_rc_pingpong', devices = ['rxe0', 'rxe0'] } = options
   const port = await freePort()
   const startProgram = (
     device: string,
     options: readonly string[],
     peer: readonly string[],
     { env }: TestDaemon,
-  ): Running =>
-    start(scope, program, ['-d', device, ...options, portOption, String(port), ...peer], {
-      env,
-      ...(limit !== undefined && { limit }),
-    })
+  ): Running => start(scope, program, ['-d', device, ...options, '-p', String(port), ...peer], { env })
   const server = startProgram(devices[0], args, [], daemon)
   if (!(await untilListening(port, server.ended)))
     assert.fail(`${program} ended before it listened:\n${server.output()}`)

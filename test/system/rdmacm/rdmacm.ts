@@ -1,6 +1,6 @@
 /*
  * Debian's programs of rdma_cm: the cases, and functions that run a case as a server and a client. Other pairs of
- * programs of the catalogue (test/catalogue) run with them too.
+ * programs of the catalogue (test/catalogue) run with these functions too.
  */
 import assert from 'node:assert/strict'
 import type { Stat } from '../../../src/uapi/tool.ts'

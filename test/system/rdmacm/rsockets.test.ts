@@ -20,7 +20,7 @@ const echoCase = (bytes: number): RdmacmCase => ({
   client: `LD_PRELOAD=RSOCKETS ${echo} client SERVER PORT ${bytes}`,
 })
 
-/** Cases whose programs compare the data (-T v). */
+/** Cases whose programs compare the data: rstream and riostream with -T v. */
 const verifying: readonly RdmacmCase[] = [
   bothSides('rstream', '-T v -S 16384 -C 50'),
   bothSides('rstream', '-T v -T b -S 100000 -C 10 -I 2'),
