@@ -1,6 +1,7 @@
 /*
  * Descriptors of a device passed from one program to another (R28, R37), across exec and over a socket; the sender
- * closes its own copies before they are used. For descriptors of drivers see hot-plug.test.ts.
+ * closes its own copies before they are used. Also contexts that two programs use. For descriptors of drivers see
+ * hot-plug.test.ts.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
