@@ -66,7 +66,7 @@ const ahByLibrary = async (): Promise<Bench> => {
 /** Queue pairs that exist at the same time, and repetitions of a measurement. */
 const PAIRS = 1000
 const REPEATS = 5
-/** The same for TCP, which is slower: connections, once. */
+/** TCP connections of a measurement: fewer, and only once, since they are slower. */
 const CONNECTIONS = 200
 
 type Create = In<typeof RcQp.methods.create>

@@ -1,7 +1,7 @@
 /*
- * Rows "chain": for each class, a hundred objects that a daemon creates for a client of the library by one chain (R16),
- * compared with a hundred single calls; and the same on a device in the process, where a call is cheap and a chain must
- * not cost more. Destroying them is not measured.
+ * Rows "chain": for each of several classes, a hundred objects that a daemon creates for a client of the library by one
+ * chain (R16), compared with a hundred single calls; and the same on a device in the process, where a call is cheap and
+ * a chain must not cost more. Destroying them is not measured.
  */
 import {
   type Chain,

@@ -1,7 +1,7 @@
 /*
  * Rows "connections": connect, one message and its answer, and disconnect, WINDOW at a time, by the library in one
  * process, compared with node:net; connect and disconnect, one after the other, by librdmacm in two processes with a
- * daemon, compared with C programs over TCP; and the cost of idle connections.
+ * daemon, compared with a C program over TCP; and the cost of idle connections.
  */
 import { once } from 'node:events'
 import { type AddressInfo, connect as connectTcp, createServer } from 'node:net'
@@ -11,7 +11,7 @@ import type { Bench, Row } from './harness/harness.ts'
 import { benchProgram, runReference, startDaemon } from './harness/processes.ts'
 import type { IdleCost, IdleOrder } from './sides/connections-side.ts'
 
-/** The RDMA servers' port, the default of librdmacm's examples. */
+/** Port of the RDMA servers. */
 const PORT = 7471
 /** Simultaneous connections, and connections per measurement. */
 const WINDOW = 32

@@ -1,7 +1,7 @@
 /*
  * Row "control": the cost of a control call of an unmodified program that makes many in a row (ibv_query_gid, an
- * ioctl), compared with two C programs that exchange messages of the same size over the same kind of socket. Both
- * report microseconds by their own clocks, without start-up.
+ * ioctl), compared with two processes of a C program that exchange messages of the same size over the same kind of
+ * socket. Both report microseconds by their own clocks, without start-up.
  */
 import { Messages } from '../src/spec/session.ts'
 import type { Bench, Row } from './harness/harness.ts'

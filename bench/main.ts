@@ -1,7 +1,8 @@
 /*
  * The benchmarks: `npm run bench` for all rows, `npm run bench -- codec icrc` for those whose name has one of the
- * words, `--rounds N` for at most N rounds of each, `--json FILE` to save every round. No measured value is a failure.
- * A row that throws ends the run; the results of the rows before are still printed and saved.
+ * words, `--rounds N` for at most N rounds of each (and repeated noisy ones), `--json FILE` to save every round. No
+ * measured value is a failure. A row that throws ends the run; the results of the rows before are still printed and
+ * saved.
  */
 import { writeFileSync } from 'node:fs'
 import { cpus } from 'node:os'

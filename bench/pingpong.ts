@@ -1,13 +1,13 @@
 /*
- * Row "pingpong": Debian's unmodified ibv_rc_pingpong, two processes through one daemon, compared with two C programs
- * that exchange the same message over a unix socket. Both report microseconds per round trip by their own clocks,
- * without start-up.
+ * Row "pingpong": Debian's unmodified ibv_rc_pingpong, two processes through one daemon, compared with two processes
+ * of a C program that exchange a message of the same size over a unix socket. Both report microseconds per round trip
+ * by their own clocks, without start-up.
  */
 import type { Bench, Row } from './harness/harness.ts'
 import { Unavailable } from './harness/harness.ts'
 import { type Daemon, needProgram, runPair, runReference, startDaemon } from './harness/processes.ts'
 
-/** Microseconds that a measurement takes, and round trips of the trial that determines their number. */
+/** Microseconds that a measurement should take, and round trips of the trial that determines their number. */
 const TARGET_US = 500_000
 const TRIAL = 300
 const MAX_ITERATIONS = 100_000

@@ -1,6 +1,6 @@
 /*
  * Rows "udp …": two processes, each with a soft device on a real UDP port of the loopback interface or of a veth
- * pair, compared with C, iperf3 and node:dgram at the same number of bytes (docs/reference/performance.md).
+ * pair, compared with C, iperf3 and node:dgram (docs/reference/performance.md).
  */
 import { execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -163,14 +163,14 @@ interface Bandwidth {
   readonly mtu: number
   readonly segmentation?: 'auto' | 'never'
   readonly qps?: number
-  /** Default `spin`. The loop needs less processor time, and is equally fast on one core and on two. */
+  /** Default `spin`. */
   readonly drive?: SideOptions['drive']
 }
 
 const sizeText = (bytes: number): string =>
   bytes < 1024 ? `${bytes} B` : bytes < 2 ** 20 ? `${bytes / 1024} KiB` : '1 MiB'
 
-/** Bytes per round, by `segmentation`: they take a fraction of a second. */
+/** Bytes per round, by `segmentation`: fewer packet by packet, which is slower. */
 const ROUND_BYTES = { auto: 1e9, never: 1e8 }
 
 /** Returns the measurement of the reference, for that many bytes of payload. */

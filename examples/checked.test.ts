@@ -9,8 +9,8 @@ import { test } from 'node:test'
 import { createNetwork, type Device, FindingsError, open } from 'userdma'
 
 /**
- * Code under test: a server that lets one client read memory. `deregistersEarly`: it makes the mistake to deregister the
- * memory before the client has read it.
+ * Code under test: a server that lets one client read memory. `deregistersEarly`: it makes the mistake to deregister
+ * the memory before the client has read it.
  */
 const lend = (device: Device, deregistersEarly: boolean) => {
   const pd = device.pd()

@@ -14,7 +14,7 @@ const KEY_OFFSET = 8
 const VALUE_OFFSET = 40
 const END_VERSION_OFFSET = ENTRY_BYTES - 4
 const keys = Number(process.argv[2] ?? 1000)
-/** At least twice as many slots as keys, a power of two: at least three of four lookups need only one READ. */
+/** At least twice as many slots as keys, a power of two: about three of four keys are found with one READ. */
 const slots = 2 ** Math.ceil(Math.log2(keys * 2))
 
 /** The SHA-256 digest that stands for a key in the table, and the first slot of its lookup. */

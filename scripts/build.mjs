@@ -17,8 +17,8 @@
  *   build/findings/NAME, fixed/NAME      programs of findings with their fault and without (docs/findings/NAME.c)
  *   build/bench/NAME                     C references and C sides of benchmarks (bench/references/NAME.c)
  *
- * A part that this machine cannot build (no compiler, no headers) is named, with what works without it; that is no
- * failure. A part that does not compile is one.
+ * A part that this machine cannot build (no compiler, no headers) is named, with what does not work without it; that
+ * is no failure. A part that does not compile is one.
  */
 import { spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync, renameSync, rmSync } from 'node:fs'

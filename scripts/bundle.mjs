@@ -1,6 +1,7 @@
 /*
  * `userdma run` in one file, for a fast start: dist/run.cjs, and in dist/run.cache V8's compiled code of it, which
- * bin/userdma loads. Without esbuild there is neither, and bin/userdma loads dist/src/cli/main.js as for all commands.
+ * bin/userdma loads. Without esbuild there is neither, and bin/userdma loads dist/src/cli/main.js, as for all other
+ * commands.
  */
 import { readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { setFlagsFromString } from 'node:v8'

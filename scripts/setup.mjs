@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 /*
- * Makes a fresh checkout ready: npm packages, Debian packages (when root), build. Does only what is missing, so it
- * takes well under a second when there is nothing to do. `npm start` and `npm test` run it first.
+ * Makes a fresh checkout ready: npm packages, Debian packages (when root), build. Does only what is missing.
+ * `npm start` and `npm test` run it first.
  *
  *   node scripts/setup.mjs [--for start|test|long|bench] which Debian packages are wanted (default: test; long: those
  *                                                        of the long tests too)
@@ -49,7 +49,7 @@ const installPackages = () => {
 const anyOf = paths => () => paths.some(existsSync)
 const program = name => () => findProgram(name) !== undefined
 
-/** The tests of python3-pyverbs are documentation of the package. */
+/** The package python3-pyverbs has its tests in a folder of documentation. */
 const PYVERBS_TESTS = '/usr/share/doc/rdma-core/tests'
 
 /** Debian packages. `for`: purposes of `--for`; `use`: for messages; `found`: whether the needed files are there. */

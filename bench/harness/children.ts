@@ -7,7 +7,7 @@ import { fileURLToPath } from 'node:url'
 import { Unavailable } from './harness.ts'
 
 export interface Child<Order> {
-  /** Sends an order and resolves with the answer. Throws Unavailable with its last output if it fails or dies. */
+  /** Sends an order and resolves with the answer. Throws Unavailable if the child reports a failure or ends. */
   ask<A>(order: Order): Promise<A>
   /** Its next message that answers no order. Throws as `ask`. */
   hear<A>(): Promise<A>

@@ -25,11 +25,11 @@ export interface Row {
   readonly quantity: string
   readonly unit: string
   readonly better: 'lower' | 'higher'
-  /** What ours is compared with; "none" for a row that is judged by its own value. */
+  /** What ours is compared with; "none" for a row without a reference. */
   readonly reference: string
   /**
-   * Limits of ours ÷ reference; without a reference, and with `isJudgedByValue`, of our value. `floor` must be met, `aim` is
-   * what the design allows. Both are upper limits if lower is better, and lower limits if higher is better.
+   * Limits of ours ÷ reference; without a reference, or with `isJudgedByValue`, of our value. `floor` must be met,
+   * `aim` is what the design allows. Both are upper limits if lower is better, and lower limits if higher is better.
    */
   readonly floor: number
   readonly aim: number

@@ -1,6 +1,6 @@
 /*
  * Processes of rows with unmodified programs: a private daemon, programs under `userdma run` or `userdma check`, and C
- * references from build/bench. Each start returns a handle that ends the process.
+ * references from build/bench.
  */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -12,10 +12,10 @@ import { freePort, untilListening } from '../../src/cli/listening.ts'
 import { READY } from '../../src/cli/start.ts'
 import { Unavailable } from './harness.ts'
 
-/** The checkout: this file runs from dist/bench. */
+/** The checkout: this file runs from dist/bench/harness. */
 const root = fileURLToPath(new URL('../../../', import.meta.url))
 export const cli = join(root, 'bin', 'userdma')
-/** Milliseconds after which a program counts as hanging. */
+/** Milliseconds after which a program whose end is awaited counts as hanging. */
 const HANG_MS = 120_000
 
 const hasProgram = (name: string): boolean =>
@@ -35,7 +35,7 @@ export const needProgram = (name: string, debianPackage: string): void => {
 
 export interface Running {
   readonly pid: number
-  /** Resolves with its output when it has ended; throws Unavailable if it failed, or ran for HANG_MS. */
+  /** Resolves with its output when it has ended; throws Unavailable if it failed, or does not end in HANG_MS. */
   finished(): Promise<string>
   stop(): Promise<void>
 }
@@ -85,7 +85,7 @@ const start = (command: string, args: readonly string[]): Started => {
   }
 }
 
-/** Path of one of this folder's C programs. */
+/** Path of a C program of bench/references. */
 export const benchProgram = (name: string): string => {
   const path = join(root, 'build', 'bench', name)
   if (!existsSync(path)) throw new Unavailable(`build/bench/${name} was not built (is a C compiler installed?)`)
@@ -109,7 +109,7 @@ export const runReference = (name: string, ...args: readonly (string | number)[]
 export interface Daemon {
   readonly pid: number
   readonly socket: string
-  /** Starts a program under `userdma run`, with this daemon. */
+  /** Starts a program with this daemon, under `userdma run` or `userdma check`. */
   run(program: string, ...args: readonly (string | number)[]): Running
   /** Starts a server: waits until it listens on its TCP port. */
   runServer(port: number, program: string, ...args: readonly (string | number)[]): Promise<Running>

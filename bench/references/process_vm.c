@@ -1,7 +1,7 @@
 /*
  * A process moves messages from one process's memory to another's, in two copies through its own buffer, with
- * process_vm_readv and process_vm_writev: the minimum work of a daemon between two programs, with which write-bw.ts
- * compares.
+ * process_vm_readv and process_vm_writev: what a daemon between two programs does if it maps the memory of neither.
+ * write-bw.ts compares with it.
  *
  *   process_vm SIZE ITERATIONS      prints gigabytes (1e9) per second
  */

@@ -42,7 +42,7 @@ enum {
     GSO_BATCH = 4, /* messages that one sendmmsg sends, each of many datagrams */
     PLAIN_BATCH = 64, /* datagrams of one call without GSO and GRO */
     BUFFER_BYTES = 65536, /* of one message */
-    MAX_SEGMENTS = 62, /* datagrams and bytes of a message with GSO; Linux permits 64 and 65507 */
+    MAX_SEGMENTS = 62, /* datagrams and bytes of a message with GSO; Linux permits at least 64 and 65507 */
     MAX_BYTES = 65000,
 };
 
@@ -69,7 +69,7 @@ static int open_socket(struct sockaddr_in *address)
     return fd;
 }
 
-/* Maximum bytes in flight: a share of the receiver's buffer, as of userdma's UDP port. */
+/* Maximum bytes in flight: the share of the receiver's buffer that userdma's UDP port uses too, or four messages. */
 static uint64_t window_of(int fd)
 {
     int buffer;
@@ -129,7 +129,7 @@ static uint64_t acknowledged(int fd, uint64_t before, bool should_wait)
     return received;
 }
 
-/* Sends `total` bytes, in datagrams of `segment` bytes, with at most `window` bytes that are not reported. */
+/* Sends at least `total` bytes, in datagrams of `segment` bytes, with at most `window` bytes that are not reported. */
 static void stream(int fd, const struct sockaddr_in *peer, uint64_t total, bool is_gso, uint64_t segment,
                    uint64_t window)
 {

@@ -23,7 +23,7 @@ export interface IdleCost {
 const WINDOW = 32
 /** Connections opened and closed before the measurement, so that code is compiled and one-time allocations are done. */
 const WARM_UP = 500
-/** Milliseconds, the maximum for which queue pairs of closed connections stay in TIMEWAIT. */
+/** Milliseconds, longer than queue pairs of closed connections stay in TIMEWAIT. */
 const TIMEWAIT_MS = 2000
 
 /** Two devices in this process: both ends of each connection that was opened between them, and how to open more. */

@@ -14,7 +14,7 @@ const CRC = 4
 /** The first byte of a packet: LAST for the last one of its message, and for an ACK. */
 const MORE = 1
 const LAST = 2
-/** Packets per acknowledgement. */
+/** Maximum packets per acknowledgement: the last packet of a message is acknowledged immediately. */
 const ACK_EVERY = 8
 
 /**

@@ -63,7 +63,7 @@ export type Order =
   | { readonly kind: 'connect'; readonly peer: SideFacts }
   /** Drive the device until the next order; `receives`: SENDs to receive meanwhile. */
   | { readonly kind: 'serve'; readonly receives: number }
-  /** Send this many messages, round-robin over all queue pairs. Answers seconds. */
+  /** Send this many messages: fill the send queues one after the other, again and again. Answers seconds. */
   | { readonly kind: 'stream'; readonly messages: number }
   /** SEND ping-pong. Answers microseconds per round trip. */
   | { readonly kind: 'ping' | 'pong'; readonly rounds: number; readonly spin: boolean }
@@ -262,7 +262,7 @@ const runPolling = (side: Side, step: () => boolean): Promise<void> =>
     turn()
   })
 
-/** Runs the daemon's loop, driven by arriving packets, until `step`, called after each turn, reports the end. */
+/** Runs the daemon's loop, driven by arriving packets, until `step`, called after each poll, reports the end. */
 const runLoop = (side: Side, step: () => boolean): Promise<void> =>
   new Promise((resolve, reject) => {
     let isOver = false
