@@ -37,5 +37,5 @@ export const departures: readonly Departure[] = linesOf('every-call.here.txt')
 const resultHere = new Map(departures.flatMap(({ lines }) => lines))
 const lastWord = /\S+$/
 
-/** The expected result here. */
+/** The expected lines here. */
 export const expectedHere = onLinux.map(line => line.replace(lastWord, word => resultHere.get(line) ?? word))

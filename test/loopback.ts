@@ -1,6 +1,6 @@
 /*
- * Addresses of the loopback network, unique among concurrently running test processes: RoCE's UDP port is fixed, so
- * each process needs its own address.
+ * Addresses of the loopback network by the process id: RoCE's UDP port is fixed, so each of the test processes that run
+ * concurrently needs its own address.
  */
 
 const prefix = [127, 16 + ((process.pid >> 8) & 0x7f), process.pid & 0xff] as const
@@ -11,6 +11,6 @@ export const loopbackText = (n: number): string => [...prefix, n].join('.')
 /** ::ffff:127.x.y.n */
 export const loopback = (n: number): Uint8Array => Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, ...prefix, n)
 
-/** A multicast address that no other process of the tests uses: ::ffff:239.x.y.n */
+/** A multicast address of this process: ::ffff:239.x.y.n */
 export const groupAddress = (n: number): Uint8Array =>
   Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 239, prefix[1], prefix[2], n)

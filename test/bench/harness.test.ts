@@ -1,6 +1,6 @@
 /*
- * bench/harness/harness.ts with simulated measurements and a simulated noise probe: medians, which rounds count, verdicts, and
- * rows that cannot be measured.
+ * bench/harness/harness.ts with simulated measurements and a simulated noise probe: medians, which rounds count,
+ * verdicts, and rows that cannot be measured.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -131,7 +131,7 @@ describe('measure', () => {
     assert.equal(lines.filter(line => /round \d: ours 3\.00 ns, reference 4\.00 ns, ratio 0\.750/.test(line)).length, 5)
   })
 
-  it('prints what is missing when a row cannot be measured, and cleans up', async () => {
+  it('notes what is missing when a row cannot be measured, and cleans up', async () => {
     const missing = () => {
       throw new Unavailable('ib_write_bw is not installed')
     }

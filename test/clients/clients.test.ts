@@ -13,8 +13,8 @@ import { Stack } from './ipoib/stack.ts'
 import { establish, type Host, ip4, twoHosts, VirtualNetwork } from './rdma-cm/hosts.ts'
 
 /**
- * Records the notifications of clients about devices, and makes those fail that `fails` selects. Returns the log, and
- * clears it.
+ * Records the notifications of clients about devices, and makes those fail that `fails` selects. The returned function
+ * returns the log and clears it.
  */
 const watchClients = ({ clients }: Core, fails: (client: string, device: Device) => boolean = () => false) => {
   const log: string[] = []

@@ -1,5 +1,5 @@
 /*
- * scripts/build.mjs: what each purpose of `--for` builds, in a small checkout.
+ * scripts/build.mjs in a small checkout: what `--for start` and `--for test` build.
  */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'

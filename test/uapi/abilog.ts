@@ -110,7 +110,7 @@ const attributeOf = (line: string): LoggedAttribute => {
   }
 }
 
-/** The calls of a log, without netlink and other calls that do not concern a uverbs file. */
+/** The calls of a log. Lines of other kinds, as netlink's messages, are skipped. */
 export const parseAbilog = (text: string): LoggedCall[] => {
   const calls: LoggedCall[] = []
   const lines = text.split('\n')
@@ -188,7 +188,7 @@ export const PROGRAM_LOGS = [
   'ibv_srq_pingpong.server.abilog',
 ] as const
 
-/** Whether a call is on a uverbs file (not on rdma_cm's). */
+/** False for the calls on rdma_cm's file; only their lines have its path. */
 export const onUverbs = (call: LoggedCall): boolean => !('path' in call) || call.path.includes('uverbs')
 
 // ---- memory of a simulated process ----

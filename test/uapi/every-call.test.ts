@@ -146,13 +146,13 @@ const mandatoryOf = ({ attributes }: IoctlMethod): number[][] =>
     .map(({ id, kind, min }) => attribute(id, min, kind === 'handle' ? PD : min > 8 ? Number(ARENA) : 0))
 
 type Decode = (bytes: readonly number[]) => Decoded | Answer
-const memoryOf = (bytes: readonly number[]) => {
+const viewOf = (bytes: readonly number[]) => {
   const memory = arena()
   memory.map(AT, Uint8Array.from(bytes))
   return fakeView(memory, new Map([[PD, 'pd']]))
 }
-const byWrite: Decode = bytes => decodeWrite(memoryOf(bytes), AT, bytes.length)
-const byIoctl: Decode = bytes => decodeVerbsIoctl(memoryOf(bytes), RDMA_VERBS_IOCTL, AT)
+const byWrite: Decode = bytes => decodeWrite(viewOf(bytes), AT, bytes.length)
+const byIoctl: Decode = bytes => decodeVerbsIoctl(viewOf(bytes), RDMA_VERBS_IOCTL, AT)
 
 const assertRefused = (decoded: Decoded | Answer, code: string, { name, absent }: LinuxCall): void => {
   assert.ok(isAnswer(decoded), name)
@@ -194,7 +194,7 @@ describe('absent calls', () => {
 
 describe('INFO_HANDLES and QUERY_GID_TABLE', () => {
   const survives = (bytes: readonly number[], name: string): void => {
-    const view = memoryOf(bytes)
+    const view = viewOf(bytes)
     const image = { entryPoint: EntryPoint.IOCTL, bytes: Uint8Array.from(bytes), memory: [] }
     const decoded = decode(view, image)
     assert.ok(!isAnswer(decoded), (decoded as Answer).reason)
@@ -203,7 +203,7 @@ describe('INFO_HANDLES and QUERY_GID_TABLE', () => {
   }
   const ADDRESS = Number(ARENA)
 
-  it('survive the object dialect with any arguments', () => {
+  it('survive the object dialect, for every object and lists of several sizes', () => {
     for (const object of Object.keys(LinuxObjectClasses))
       for (const count of [1, 7, 500]) {
         const attributes = [

@@ -1,7 +1,7 @@
 /*
  * Linux's calls on devices of every link (R10, R27): its structs have the same fields for the addresses of all links.
- * Fields of the device's link reach the driver, others are ignored as on Linux, and a round trip loses no byte. Also
- * devices of drivers that use another driver's id.
+ * Fields of the device's link reach the driver, others are ignored as on Linux, and calls are encoded again to the same
+ * bytes. Also devices of drivers that use another driver's id.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -57,7 +57,7 @@ const deviceOn = (link: LinkName, id = NO_DRIVER) => {
   return { ...setup, pd, qp, handled, setQueryResult }
 }
 
-/** A command of `length` bytes after its header, which `fill` writes, with a response buffer of `words` words. */
+/** A command whose `length` bytes after the header `fill` writes; its response buffer has `words` words of 4 bytes. */
 const command = (number: number, length: number, words: number, fill: (view: DataView) => void): Uint8Array => {
   const bytes = new Uint8Array(8 + length)
   const view = new DataView(bytes.buffer)
@@ -134,7 +134,7 @@ for (const link of LINKS)
   })
 
 for (const link of LINKS)
-  test(`no byte of a call on an ${link} device is lost in the object dialect`, () => {
+  test(`a call on an ${link} device is encoded again to the same bytes`, () => {
     const { context, caller, pd, qp } = deviceOn(link)
     for (const bytes of [modify(qp), createAh(pd)]) {
       const decoded = decodeWriteBytes(callerView(context, caller), bytes)

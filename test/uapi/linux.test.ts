@@ -156,7 +156,7 @@ const modify = (mask: number, changes: Readonly<Record<number, number>> = {}): n
   return command(MODIFY_QP, body, 0)
 }
 
-test('MODIFY_QP: mask bits that Linux lacks EOPNOTSUPP, attributes that RC lacks EINVAL, values out of limits EINVAL', () => {
+test('MODIFY_QP: mask bits that Linux lacks are EOPNOTSUPP; attributes that RC lacks and values out of limits EINVAL', () => {
   assert.equal(errorOf(write(modify(0))), 'OK')
   assert.equal(errorOf(write(modify(1 << 21))), 'EOPNOTSUPP')
   assert.equal(errorOf(write(modify(1 << 6))), 'EINVAL')
@@ -262,7 +262,8 @@ const verbs = (object: number, method: number, attributes: readonly Attr[]): Dec
   return decodeVerbsIoctl(view, RDMA_VERBS_IOCTL, AT)
 }
 /**
- * The attributes of QP_CREATE, by id: spec/linux/names.ts has their names in order. `changes`: others, or none (null).
+ * The attributes of QP_CREATE, by id: spec/linux/names.ts has their names in order. `changes`: other attributes by id;
+ * null omits one.
  */
 const createQp = (changes: Readonly<Record<number, Attr | null>> = {}): Attr[] => {
   const all: Record<number, Attr | null> = {

@@ -41,7 +41,7 @@ const assertImage = (logged: Step, image: LinuxImage, where: string): void => {
   }
 }
 
-/** The kernel's answer must now be in memory, and nothing else may have changed. */
+/** The kernel's answer must now be in memory; an ioctl's other memory must be as before. */
 const assertAnswered = (logged: Step, view: FakeView, answer: Answer, recorded: Recorded, where: string): void => {
   const failed = logged.errno === 0 ? 'OK' : errnoName(logged.errno)
   assert.equal(answer.ret < 0 ? errnoName(-answer.ret) : 'OK', failed, `${where}: ${answer.reason ?? ''}`)
@@ -137,7 +137,7 @@ test('objects.abilog: calls of classes that exist re-encode to the same bytes, t
 
 // ---- permitted contents of the legacy part ----
 
-test('the legacy part has no arguments: zeroing its permitted contents leaves nothing', () => {
+test('the legacy part has no arguments: only pointers to responses and ignored fields of MODIFY_QP are nonzero', () => {
   /** Nonzero bytes beyond headers and attributes: 'class.method OFFSET'. */
   const nonzero = new Set<string>()
   for (const name of PROGRAM_LOGS)
@@ -187,7 +187,7 @@ test('a MODIFY_QP without its legacy part is the same call', () => {
 
 // ---- the hand-made calls ----
 
-/** Steps of raw.py whose error core decides; the codec must decide all others. */
+/** Hand-made calls whose error core decides; the codec must decide all others. */
 const CORE_DECIDES = new Set([
   'QUERY_PORT 2',
   'DEALLOC_PD handle 99',

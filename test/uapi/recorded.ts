@@ -99,7 +99,7 @@ export const recordedResult = (call: Call, logged: LoggedIoctl | LoggedWrite): R
     const found = findCommand(Number(command!.data))
     if (found.out !== undefined) readStruct(reading, found.out(name), memory(InvokeWrite.CORE_OUT)!)
   } else if (method.spec.converter !== undefined) {
-    // Attribute ids: 2 of the list; of its length 1 in INFO_HANDLES, 3 in QUERY_GID_TABLE.
+    // The list is attribute 2; its length is attribute 1 of INFO_HANDLES, attribute 3 of QUERY_GID_TABLE.
     const [list, countId] = method.spec.converter === 'handles' ? (['handles', 1] as const) : (['entries', 3] as const)
     const { type } = call.method.out[list]
     const number = viewOf(memory(countId)!).getUint32(0, true)

@@ -15,7 +15,7 @@ const u16 = (n: number): number[] => [n & 0xff, n >> 8]
 const u32 = (n: number): number[] => [...u16(n & 0xffff), ...u16(n >>> 16)]
 const u64 = (n: bigint): number[] => [...u32(Number(n & 0xffffffffn)), ...u32(Number(n >> 32n))]
 
-/** A command with a response buffer of `room` bytes. */
+/** Decodes a command with a response buffer of `room` bytes. */
 const write = (number: number, body: readonly number[], room = 0): { view: FakeView; decoded: Decoded | Answer } => {
   const bytes = Uint8Array.from([...u32(number), ...u16((8 + body.length) / 4), ...u16(room / 4), ...body])
   const memory = arena()

@@ -40,7 +40,7 @@ const deviceOf = (host: Host, last: number) => {
   return rxe.device
 }
 
-/** Asserts that the hosts' devices have no IP objects left. */
+/** Asserts that a host's devices have no IP objects left. */
 const assertNothingLeft = ({ clients, devices }: Host): void => {
   assert.equal(clients.use('ipoib').size, 0)
   assert.equal(clients.nextTimeout(), Number.POSITIVE_INFINITY)
@@ -224,7 +224,7 @@ describe('a removed device', () => {
 })
 
 describe('an interface', () => {
-  it('has an address that is unique on the host, on a device that supports datagrams', () => {
+  it('has a unicast address that is unique on the host', () => {
     const { a, base, stackA } = two()
     assert.equal(
       errnoOf(() => new Stack(deviceOf(a, 1), `${base}1`)),

@@ -1,6 +1,6 @@
 /*
  * The classes of rdma_cm as programs call them: identifiers of channels, their events and counts of read events,
- * migration to another channel, multicast, and limits per program (R18).
+ * migration to another channel, multicast, and the limit of unread events (R18).
  */
 
 import assert from 'node:assert/strict'
@@ -200,7 +200,7 @@ describe('a channel', () => {
     const { client, close } = twoPrograms()
     const channel = client.channel()
     const id = client.create(channel)
-    // No interface has this index: each call fails, and may be retried.
+    // No interface has this index: each resolution ends with ADDR_ERROR, and may be retried.
     const nowhere = { ...ipAddress(Uint8Array.of(0xfe, 0x80, ...new Uint8Array(13), 1), PORT), scope: 99 }
     const outcomes = Array.from({ length: 1000 }, () => errnoOf(() => client.resolve(id, nowhere)))
     assert.deepEqual([outcomes[0], outcomes.at(-1)], ['ok', 'ENOMEM'])

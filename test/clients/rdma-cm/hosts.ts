@@ -62,7 +62,7 @@ class Consumer implements IdOwner {
   }
 }
 
-/** Parameters of a call `connect` or `accept`, with this private data. */
+/** Parameters of `connect` or `accept`, with this private data. */
 export const parametersOf = (qpNum: number, data = new Uint8Array(0)): ConnectionParameters => {
   const zero = zeroRecord(CmConnectionParameters)
   zero.privateData.set(data)
@@ -242,7 +242,7 @@ export const establish = (
   return { active, passive }
 }
 
-/** Asserts that no objects are left. */
+/** Runs all timers, and asserts that rdma_cm has no objects left. */
 export const assertNothingLeft = (network: VirtualNetwork): void => {
   network.runTimers()
   for (const { cm } of network.hosts) assert.deepEqual(cm.counts, { identifiers: 0, listeners: 0, connections: 0 })

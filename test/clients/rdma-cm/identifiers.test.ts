@@ -144,16 +144,16 @@ describe('a connection', () => {
     const { network, a, b } = twoHosts()
     const listener = b.listen(ip4(2, PORT))
     const active = a.connect(ip4(2, PORT), 0x11)
-    const answers = Uint8Array.of(1, 2, 3)
+    const data = Uint8Array.of(1, 2, 3)
     for (let tries = 0; tries < 3; tries++) {
       network.settle()
       const [request] = b.requests(listener)
       assert.ok(request)
-      b.cm.reject(request, answers, rejReason.CONSUMER_DEFINED)
+      b.cm.reject(request, data, rejReason.CONSUMER_DEFINED)
       network.settle()
       const { name, details } = a.take(active).at(-1)!
       assert.deepEqual([name, details.status], ['REJECTED', rejReason.CONSUMER_DEFINED])
-      assert.deepEqual(details.connection?.privateData.subarray(0, 3), answers)
+      assert.deepEqual(details.connection?.privateData.subarray(0, 3), data)
       b.cm.destroy(request)
       a.cm.connect(active, parametersOf(0x11))
     }
@@ -417,7 +417,7 @@ describe('ports', () => {
     assert.deepEqual(b.requests(other), [])
     a.cm.destroy(active)
     for (const id of [passive, listener, other]) b.cm.destroy(id)
-    // IPV6_V6ONLY does not let it share a port with a wildcard listener.
+    // An IPv6-only wildcard identifier has its port for itself, too.
     const six = b.create()
     six.onlyIpv6 = true
     b.cm.bind(six, any6(PORT))
@@ -470,7 +470,7 @@ describe('a removed device', () => {
     assertNothingLeft(network)
   })
 
-  it('notifies very many identifiers in steps, except those destroyed meanwhile', () => {
+  it('notifies its identifiers in steps, except those destroyed meanwhile', () => {
     const { network, b } = twoHosts()
     const { jobs, run } = jobsOf(b)
     const ids = Array.from({ length: 10 }, (_, i) => b.listen(ip4(2, PORT + i)))
@@ -495,7 +495,7 @@ describe('a removed device', () => {
 })
 
 describe('a bond failover', () => {
-  it('notifies very many identifiers in steps, except those destroyed meanwhile', () => {
+  it('notifies identifiers in steps, except those destroyed meanwhile', () => {
     const { network, a } = twoHosts()
     const { device } = a.devices.get('rxe1')!
     a.cm.hardwareAddressChanged(device, Uint8Array.of(2, 0, 0, 0, 0, 1))
@@ -515,10 +515,11 @@ describe('a bond failover', () => {
     assertNothingLeft(network)
   })
 
-  it('gives ADDR_CHANGE to identifiers bound before it; connections continue', () => {
+  it('gives ADDR_CHANGE to identifiers bound while the device had another MAC; connections continue', () => {
     const { network, a, b } = twoHosts()
     const { device } = a.devices.get('rxe1')!
     const [first, second] = [Uint8Array.of(2, 0, 0, 0, 0, 1), Uint8Array.of(2, 0, 0, 0, 0, 2)]
+    // Bound before any MAC was known: it gets no event.
     const early = bound(a, ip4(1, PORT + 1))
     a.cm.hardwareAddressChanged(device, first)
     const listener = b.listen(ip4(2, PORT))
@@ -555,10 +556,10 @@ describe('a neighbour that gets another MAC', () => {
     const listener = b.listen(any4(PORT))
     const { active, passive } = establish(network, a, b, listener, [0x11, 0x22], ip4(2, PORT))
     const elsewhere = establish(network, a, b, listener, [0x12, 0x23], ip4(3, PORT))
-    const resolved = a.create()
-    a.cm.resolveAddress(resolved, ip4(2, PORT), undefined)
-    const withoutRoute = bound(a, ip4(1, PORT + 1))
-    const all = [active, elsewhere.active, resolved, withoutRoute]
+    const withoutRoute = a.create()
+    a.cm.resolveAddress(withoutRoute, ip4(2, PORT), undefined)
+    const onlyBound = bound(a, ip4(1, PORT + 1))
+    const all = [active, elsewhere.active, withoutRoute, onlyBound]
     const eventNames = (): string[][] => all.map(id => a.eventNames(id))
     const change = (last: number, mac: string): string[][] => {
       macs.set(last, mac)

@@ -118,7 +118,7 @@ export class CmModel {
   #settle(): void {
     for (;;) {
       this.#network.settle()
-      const notified = this.#network.hosts.filter(({ reported: event }) => event.length > 0)
+      const notified = this.#network.hosts.filter(({ reported }) => reported.length > 0)
       if (notified.length === 0) return
       for (const host of notified) for (const event of host.reported.splice(0)) this.#onEvent(event, host)
     }
@@ -178,7 +178,7 @@ export class CmModel {
     this.#listeners[index] = host.listen(any4(PORT), { backlog: BACKLOG })
   }
 
-  /** One random action; the limits of `dice` are its probabilities in thousandths. */
+  /** One random action, and what follows from it; the limits of `dice` are cumulative probabilities in thousandths. */
   step(): void {
     const modelIds = [...this.#modelIds.values()]
     const dice = this.#random.int(1000)
@@ -207,7 +207,7 @@ export class CmModel {
       cm.destroy(this.#listeners[i]!)
     })
     this.#network.settle()
-    for (const { reported: event } of this.#network.hosts) event.length = 0
+    for (const { reported } of this.#network.hosts) reported.length = 0
     assertNothingLeft(this.#network)
   }
 

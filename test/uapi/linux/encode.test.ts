@@ -2,7 +2,7 @@
  * Round trips of Linux's dialects (R41): every command by write() and within INVOKE_WRITE, every method by ioctl, for
  * every class that it can concern. Any call that a dialect can express is decoded from its bytes, survives the object
  * dialect with its `legacy` part, and encodes to the same bytes; so do modified bytes, as long as they are a call. Any
- * result is decoded from a response.
+ * result is answered, and by write() also read from the response.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -22,7 +22,7 @@ import { ARENA, AT, arena, type FakeView, fakeView, rxeSchema } from '../fake-vi
 import { recordedResult } from '../recorded.ts'
 import { assertSurvives, decode } from '../round-trip.ts'
 
-/** A view with live objects of the right classes for every handle in a call. */
+/** A view with a live object of the right class for every handle in a call. */
 const viewFor = (call: Call, memory: FakeMemory): FakeView => {
   const view = fakeView(memory)
   for (const [name, { type }] of Object.entries(call.method.in))
@@ -51,8 +51,8 @@ const mapped = (image: LinuxImage): FakeMemory => {
   return memory
 }
 
-/** The image with some bytes changed: the request number, padding, lengths, or anything else. */
 type Change = readonly [where: number, byte: number]
+/** The image with some bytes changed: the request number, padding, lengths, or anything else. */
 const changed = (image: LinuxImage, changes: readonly Change[]): LinuxImage => {
   const parts = [image.bytes, ...image.memory.map(({ bytes }) => bytes)].map(bytes => bytes.slice())
   const size = parts.reduce((sum, { length }) => sum + length, 0)

@@ -94,8 +94,8 @@ const decode = (bytes: Uint8Array): { view: FakeView; decoded: Decoded | Answer 
 }
 
 /** The arguments of a valid rule. Checks that they encode to the same bytes. */
-const argsOf = (type: Rule): Decoded['call']['args'] => {
-  const bytes = rule(type)
+const argsOf = (parts: Rule): Decoded['call']['args'] => {
+  const bytes = rule(parts)
   const { view, decoded } = decode(bytes)
   assert.ok(!isAnswer(decoded), (decoded as Answer).reason)
   assert.deepEqual(encodeLinux(decoded.call, decoded.legacy()!).bytes, bytes)
@@ -103,8 +103,8 @@ const argsOf = (type: Rule): Decoded['call']['args'] => {
   return decoded.call.args
 }
 
-const errorOf = (type: Rule): string => {
-  const { decoded } = decode(rule(type))
+const errorOf = (parts: Rule): string => {
+  const { decoded } = decode(rule(parts))
   return isAnswer(decoded) ? errnoName(-decoded.ret) : 'OK'
 }
 
@@ -229,7 +229,7 @@ test('rules that Linux refuses are refused, and the limits of valid ones are acc
     ['a tunnel of 25 bits', { specs: [spec(VXLAN_TUNNEL, [1, ...zeros(7)])] }, 'EINVAL'],
     ['a mask of a tunnel of 25 bits', { specs: [spec(VXLAN_TUNNEL, [...zeros(4), 1, ...zeros(3)])] }, 'EINVAL'],
   ]
-  for (const [title, type, expected] of cases) assert.equal(errorOf(type), expected, title)
+  for (const [title, parts, expected] of cases) assert.equal(errorOf(parts), expected, title)
 })
 
 test('a response is the handle of the rule', () => {

@@ -15,7 +15,7 @@ import { ARENA, rxeSchema } from '../fake-view.ts'
 
 const { WRITE, IOCTL } = EntryPoint
 
-test('a forged legacy part throws a CallError, never another error', () => {
+test('a forged legacy part is encoded or throws a CallError', () => {
   const cls = rxeSchema.classByName('rc_qp')!
   const call: Call = { class: cls, methodName: 'modify', method: cls.methods.modify, object: 3, args: { state: 1 } }
   const seeds = encodings(call, RXE_DRIVER_ID, ARENA).map(way => way.legacy)
@@ -23,7 +23,7 @@ test('a forged legacy part throws a CallError, never another error', () => {
   const numbers = [GET_CONTEXT, ALLOC_PD, CREATE_AH, QUERY_MR, CREATE_CQ]
   for (const [number, seed] of numbers.flatMap(number => seeds.map(seed => [number, seed] as const)))
     for (let at = 0; at + 4 <= seed.length; at += 4) {
-      // Another command number at every offset: also at that of the command number.
+      // Another command number in each word, thus also in that of the command number.
       const bytes = seed.slice()
       new DataView(bytes.buffer).setUint32(at, number, true)
       try {

@@ -52,7 +52,7 @@ describe('messages that Linux sent and received', () => {
     }
   })
 
-  it('contain only commands and attributes of the tables', () => {
+  it('contain, if requests, only commands and attributes of the tables', () => {
     const known = new Set(Object.values(NldevCommands).map(({ number }) => nldevType(number)))
     for (const message of logs.slice(0, 2).flatMap(recorded)) {
       if (isControl(message) || !message.sent) continue

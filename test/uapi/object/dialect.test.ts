@@ -1,5 +1,5 @@
 /*
- * The object dialect (R1–R6): round trips of every method, growth of records, output buffers, and every error rule of
+ * The object dialect (R1–R6): round trips of every method, growth of records, output buffers, and the errors of
  * docs/reference/object-dialect.md.
  */
 import assert from 'node:assert/strict'
@@ -150,7 +150,7 @@ test('a header with a wrong length, op_ctrl or flags, or with an object to be cr
   assert.equal(decode(create.subarray(0, 12)), 'EINVAL')
 })
 
-test('before device.open every other call is EINVAL', () => {
+test('before device.open another call is EINVAL', () => {
   const fresh = fakeView()
   fresh.hasContext = false
   assert.equal(
@@ -258,7 +258,7 @@ test('outputs are filled in, with their length; a longer buffer is padded with z
   assert.deepEqual(decodeResult(call, bytes), { object: 9, out: { lkey: 0x1234 } })
 })
 
-test('a short buffer is ENOSPC before the call runs, and only the needed length is written into the message', () => {
+test('a short buffer is ENOSPC before the call runs, and only the needed length and ANSWERED are written into the message', () => {
   const call = callOf('device', 'query', {})
   const message = encodeCall(call, { outputBuffers: { extended: 8 } })
   const memory = fakeMemory()
