@@ -16,7 +16,7 @@ export const EVERY_CALL = [
 
 const linesOf = (name: string): string[] => readFileSync(fixture('abi', name), 'utf8').trimEnd().split('\n')
 
-/** A line for each call: its name and its result. */
+/** A line for each call: its name and its result. Indented lines are values that the call before them returned. */
 export const onLinux = linesOf('every-call.txt')
 
 export interface Departure {

@@ -111,7 +111,7 @@ const attributeOf = (line: string): LoggedAttribute => {
 }
 
 /** The calls of a log. Lines of other kinds, as netlink's messages, are skipped. */
-export const parseAbilog = (text: string): LoggedCall[] => {
+const parseAbilog = (text: string): LoggedCall[] => {
   const calls: LoggedCall[] = []
   const lines = text.split('\n')
   let step = ''

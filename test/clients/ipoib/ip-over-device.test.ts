@@ -306,7 +306,7 @@ it('a process is charged for the buffers that peers may fill, until they are rel
 })
 
 describe('a socket', () => {
-  it('that is not read keeps 212,992 bytes and drops the rest', () => {
+  it('that is not read keeps 212,992 bytes, 256 for each datagram included, and drops the rest', () => {
     const { network, base, stackA, stackB } = two()
     const [sender, receiver] = [stackA.udp(), stackB.udp(7)]
     for (let i = 0; i < 1000; i++) {

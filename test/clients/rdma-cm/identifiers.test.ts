@@ -417,7 +417,7 @@ describe('ports', () => {
     assert.deepEqual(b.requests(other), [])
     a.cm.destroy(active)
     for (const id of [passive, listener, other]) b.cm.destroy(id)
-    // An IPv6-only wildcard identifier has its port for itself, too.
+    // A service id is of both families, so an IPv6-only wildcard identifier reserves its port against them too.
     const six = b.create()
     six.onlyIpv6 = true
     b.cm.bind(six, any6(PORT))
