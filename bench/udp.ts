@@ -435,10 +435,12 @@ const manyRow = (qps: number): Row => ({
   aim: 0.7,
   cores: 2,
   async prepare() {
-    const options = { operation: 'write', size: 64, mtu: 1024, segmentation: 'auto', drive: 'spin' } as const
-    const singlePair = await startPair({ ...options, qps: 1, depth: 64 })
+    const options = { operation: 'write', size: 64, mtu: 1024, segmentation: 'auto', drive: 'spin', depth: 64 } as const
+    const singlePair = await startPair({ ...options, qps: 1 })
     const network = { ...loopback, addresses: ['127.0.42.1', '127.0.42.2'] as const }
-    const manyPairs = await startPair({ ...options, qps, depth: 64 }, network)
+    // `stream` fills one queue after another: a depth at which every queue pair has requests.
+    const depth = Math.min(options.depth, RATE_MESSAGES / qps)
+    const manyPairs = await startPair({ ...options, qps, depth }, network)
     return {
       ours: async () => RATE_MESSAGES / (await manyPairs.stream(RATE_MESSAGES)) / 1e6,
       reference: async () => RATE_MESSAGES / (await singlePair.stream(RATE_MESSAGES)) / 1e6,
