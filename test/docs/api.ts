@@ -1,7 +1,7 @@
 /*
  * Generates the reference of the library from its types and comments as a program gets them
- * (dist/src/verbs/index.d.ts): every export with its declaration, and every member with its comment. It uses TypeScript
- * 5, since TypeScript 7 has no API.
+ * (dist/src/verbs/index.d.ts): every export with its declaration, and its members with their comments, except
+ * constructors and computed names. It uses TypeScript 5, since TypeScript 7 has no API.
  */
 import { createRequire } from 'node:module'
 import { join } from 'node:path'

@@ -14,7 +14,7 @@ const sources: readonly string[] = FOLDERS.flatMap(folder =>
     .map(name => readFileSync(join(repoRoot, folder, name), 'utf8')),
 )
 
-/** Paragraphs of a comment without its stars: each is one line, or one for each item of a list. */
+/** Paragraphs of a comment without its stars: each as one line, a list as one line per item. */
 const paragraphsOf = (comment: string): string[] =>
   comment
     .replace(/^\/\*+/, '')

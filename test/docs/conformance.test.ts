@@ -8,7 +8,7 @@ import { test } from 'node:test'
 import { repoRoot } from '../paths.ts'
 
 const page = readFileSync(join(repoRoot, 'docs', 'reference', 'conformance.md'), 'utf8')
-/** Rows of tables that have a column "test". */
+/** Rows of the tables, those of their heads included. */
 const rows = page
   .split('\n')
   .filter(line => /^\|/.test(line) && !/^\|[\s|:-]+\|$/.test(line))
@@ -32,7 +32,7 @@ test('every named test exists', () => {
   }
 })
 
-test('rows have the columns of their table, and the index links to the page', () => {
+test('every row has five columns, and the index links to the page', () => {
   for (const row of rows) assert.equal(row.length, 5, row.join('|'))
   assert.match(readFileSync(join(repoRoot, 'docs', 'README.md'), 'utf8'), /\(reference\/conformance\.md\)/)
 })

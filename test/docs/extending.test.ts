@@ -16,8 +16,9 @@ interface Part {
   readonly title: string
   readonly diff: string
   readonly program: string
-  /** The output of the program; the contents of the schema. */
+  /** The output of the program. */
   readonly prints: string
+  /** What `userdma schema` shows of the addition. */
   readonly schema: string
 }
 const fences = (text: string, kind: string): string[] =>

@@ -1,6 +1,6 @@
 /*
- * The code blocks of docs/start/library.md run as one program, and so do those of docs/how-to/drivers.md about a
- * driver's device in the library.
+ * TypeScript and JavaScript programs of the documentation run: the code blocks of docs/start/library.md as one program,
+ * those of the other pages each alone.
  */
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'

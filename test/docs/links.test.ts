@@ -43,6 +43,7 @@ test('links in documents have existing targets', () => {
 })
 
 test('code refers to existing documents', () => {
+  // No document has one of the names without docs/, so that comments may not mention them.
   const wrong: string[] = []
   for (const file of ['src', 'shim', 'native', 'test', 'bench', 'scripts'].flatMap(folder =>
     filesBelow(folder, /\.(ts|mjs|c|h)$/),

@@ -41,7 +41,10 @@ const meaning = (call: LinuxCall, hasMethod: HasMethod): [effect: string, device
 
 const recorded = new Map(onLinux.map(line => line.split(' = ') as [string, string]))
 
-/** Whether Linux's own rxe has a call: by the errno of an empty call, or of one with all arguments. */
+/**
+ * Whether Linux's own rxe has a call: 'yes', or the errno that says that it has not. Recorded from calls without arguments
+ * (ADVISE_MR: with arguments).
+ */
 const linuxHas = ({ dialect, name, number, methodNumber }: LinuxCall): string => {
   const empty =
     dialect === 'ioctl'

@@ -1,6 +1,6 @@
 /*
- * docs/reference/programs.md lists exactly the programs and options that the tests run, with the verdicts that they
- * expect. The tests themselves write it: npm run docs:programs.
+ * docs/reference/programs.md lists, before its part about pyverbs, exactly the programs and options that the tests run,
+ * with the verdicts that they expect. The tests themselves write it: npm run docs:programs.
  */
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
