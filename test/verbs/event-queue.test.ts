@@ -14,7 +14,7 @@ const nextQueued = async (queue: EventQueue): Promise<QueuedEvent> => {
 }
 
 eachCarrier(openTwo => {
-  test('one queue has events of all kinds of objects, each event with its object', async () => {
+  test('one queue accepts objects of several kinds, the device and a port; each event has its object', async () => {
     const { a, b } = await pair(openTwo)
     using events = b.device.eventQueue()
     const srq = b.pd.srq({ maxWr: 4 })

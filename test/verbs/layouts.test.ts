@@ -200,7 +200,7 @@ describe('requests', () => {
 })
 
 describe('rings', () => {
-  it('hold at least the requested elements at any index; compact rings have a slot for each', () => {
+  it('hold at least the requested elements at any index; compact rings fill all their slots', () => {
     fc.assert(
       fc.property(fc.integer({ min: 1, max: 64 }), u32, (elements, start) => {
         for (const name of layoutNames) {

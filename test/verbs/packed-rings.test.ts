@@ -122,8 +122,8 @@ test("a program’s writes to its header do not move the device's elements", nat
 
 test('a slab of rings beyond the end of the shared mapping is mapped separately', native, () => {
   const { rings, programRingOf, close } = deviceAndLibrary(true)
-  // Number of rings, elements, bytes of an element. The first ring shifts those after it by a page; the others have
-  // 193, 3 × 18, 6 and 3 pages, which fill a chunk of 256 pages.
+  // Number of rings, elements, bytes of an element. The first ring shifts those after it by a page; the slabs of the
+  // others have 193, 3 × 18, 6 and 3 pages, which fill a chunk of 256 pages.
   const sizes = [
     [1, 20_000, 128],
     [1, 2047, 128],

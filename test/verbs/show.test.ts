@@ -86,7 +86,7 @@ test('networks, the system-wide device and objects of drivers show their attribu
   }
 })
 
-test('connections, listeners, requests and windows show their ends', async () => {
+test('servers, connection requests, connections and request windows show their attributes', async () => {
   const network = createNetwork()
   await using left = await open({ network })
   await using right = await open({ network })

@@ -117,7 +117,7 @@ eachCarrier(openTwo => {
     await nextTurn()
   })
 
-  test('a full queue rejects requests; a window keeps as many requests in flight as the queue holds', async () => {
+  test('a full queue rejects requests; with a window no more are in flight than the queue holds', async () => {
     const { a, b, close } = await pair(openTwo)
     const receives = Array.from({ length: 17 }, () => a.qp.receive())
     const fullError = await failureOf(receives[16])
@@ -152,7 +152,7 @@ eachCarrier(openTwo => {
   })
 })
 
-test('invalid arguments are refused with a message that says what is allowed', async () => {
+test('invalid arguments are refused with a message that says what is wrong', async () => {
   const { a, b, close } = await pair(async () => {
     const network = createNetwork()
     return [await open({ network }), await open({ network })]
@@ -169,7 +169,7 @@ test('invalid arguments are refused with a message that says what is allowed', a
   await close()
 })
 
-test('a failed request says what starts its queue pair again, which depends on the service, and that does', async () => {
+test('a failed request says what starts a queue pair of its service again, and following it works', async () => {
   const errHint = (call: string): string =>
     `the queue pair is in ERR: modify({ state: "RESET" }) and ${call} start it again`
   const sqeHint = 'the queue pair is in SQE and still receives: modify({ state: "RTS" }) lets it send again'

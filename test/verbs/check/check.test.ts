@@ -38,7 +38,7 @@ const closeObjectsAndDevices = async ({ a, b }: Ends): Promise<void> => {
   await closeAll(a, b)
 }
 
-/** One program for each finding; the stacks of the finding have all lines with its mark. */
+/** Programs with a fault, by the finding; the finding's stacks have all lines with its mark. */
 const faults: Partial<Record<FindingId, (ends: Ends) => Promise<void> | void>> = {
   'stale-rkey': async ({ a, b }) => {
     const remote = b.mr.remote(0, 8)
@@ -167,7 +167,7 @@ describe('a checked device', () => {
     await closeObjectsAndDevices({ a, b })
   })
 
-  it('finds requests that other adapters refuse', async () => {
+  it('finds queue pairs and requests that other adapters refuse', async () => {
     const ends = await checkedPair({ ...reportAll, adapters: ['mlx5', 'irdma'] })
     const { a, b } = ends
     const qp = a.pd.rcQp({ sendCq: a.cq, maxSendWr: 40, maxInlineData: 200 }) // FAULT adapter-limit

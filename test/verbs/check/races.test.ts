@@ -1,6 +1,6 @@
 /*
  * Races of programs in TypeScript (`open({ check: { races: true } })`): the four findings with the lines of both posts,
- * each next to a program without the race, which has no finding.
+ * next to similar programs without a race, which have no finding.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'

@@ -237,7 +237,7 @@ eachCarrier(openTwo => {
     await closeAll(a, b)
   })
 
-  test('completions of a queue of kind `timed` have increasing timestamps', async () => {
+  test('timestamps of completions in a queue of kind `timed` never decrease', async () => {
     const [one, two] = await openTwo()
     const [a, b] = [resourcesOn(one), resourcesOn(two)]
     const cq = a.device.cq({ kind: 'timed', entries: 4 })

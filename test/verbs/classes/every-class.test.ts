@@ -1,8 +1,8 @@
 /*
  * R8 in the library: for every method of every class the library has a method of its own, besides the generic
- * `device.create` and `device.call`. The table `rows` has a use of each, and the test checks that it makes the call on a
- * device that has the class; where the library has no method of its own, the row is the reason. Calls that the soft
- * device lacks are refused with their names.
+ * `device.create` and `device.call`, or a reason for having none. The table `rows` has a use of each or the reason; the
+ * test checks that the use makes the call on a device that has the class. Calls that the soft device lacks are refused
+ * with their names.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

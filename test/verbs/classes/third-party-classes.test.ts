@@ -1,6 +1,6 @@
 /*
  * Classes that no driver of the project supports, on a device whose driver does (third-party-driver.ts): the library's
- * generic methods serve them (R8, R9), alone, in a chain, and on an event queue.
+ * generic methods serve them (R8, R9), alone and in a chain, and event queues accept them.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -13,7 +13,7 @@ import { createThirdPartyDevice } from './third-party-driver.ts'
 
 /**
  * Runs `body` with a device of that driver, a protection domain, memory and a completion queue. Closes the device, and
- * checks that no objects are left.
+ * checks that the next program sees no objects of these classes.
  */
 const withResources = async (
   body: (resources: ReturnType<typeof resourcesOn>) => Promise<void> | void,
@@ -37,7 +37,7 @@ const CAP = { maxSendWr: 1, maxRecvWr: 1, maxSendSge: 1, maxRecvSge: 1, maxInlin
 const wq = ({ device, pd, cq }: Resources) =>
   device.create(Classes.wq, { pd: pd.handle, cq: cq.handle, type: 0, maxWr: 1, maxSge: 1 })
 
-/** A rule that delivers frames of an Ethernet type to a datagram queue pair. */
+/** The part of a rule that matches frames of an Ethernet type. */
 const etherType = (value: number) => {
   const bytes = new Uint8Array(40)
   const mask = new Uint8Array(40)
@@ -111,7 +111,7 @@ test('a chain creates objects that refer to each other', () =>
     assert.ok(pd.handle >= 0)
   }))
 
-test('events of these classes are delivered to an event queue', () =>
+test('an event queue accepts an object of these classes; closing the device ends a wait for events', () =>
   withResources(async resources => {
     const events = resources.device.eventQueue()
     const queue = wq(resources)

@@ -135,7 +135,7 @@ const stateOf = ({ device }: CallContext): State => device.state as State
 
 // ---- frames ----
 
-/** Offset in bytes of each header that rules can match, in a frame without VLAN tag and IPv4 options. */
+/** Offset in bytes of what a spec matches (VXLAN: the VNI), in a frame without VLAN tag and IPv4 options. */
 const headerOffsets: Readonly<Record<number, number>> = {
   [FlowSpecType.values.ETH]: 0,
   [FlowSpecType.values.IPV4]: 14,

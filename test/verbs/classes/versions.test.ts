@@ -71,7 +71,7 @@ const deviceOf = (classes: readonly ObjectClass[], omitted: readonly string[] = 
   return register(core, describeDevice('test0', testDriver(deviceClasses.map(({ class: cls }) => driverClass(cls)))))
 }
 
-/** A device of the library whose calls reach a core device, and a function that closes both. */
+/** A device of the library whose calls reach a core device; `end` releases the access to this process's memory. */
 const openInLibrary = (coreDevice: ReturnType<typeof deviceOf>): { device: Device; end(): void } => {
   const context = openContext(coreDevice as never, { isOpened: true })
   const ownProcess = openProcess(process.pid)

@@ -255,7 +255,7 @@ const connectionTests = (openTwo: OpenTwo): void => {
     await refused
   })
 
-  it('a reason too long for a REJ is refused before anything is sent', async () => {
+  it('a reason too large for a REJ is refused before anything is sent', async () => {
     const connecting = connect(url, { device: clientDevice })
     const request = await nextRequest(server)
     assert.throws(() => request.reject({ reason: 70_000 }), {

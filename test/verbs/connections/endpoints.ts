@@ -1,5 +1,5 @@
 /*
- * Two connected queue pairs for tests of the library, on devices of this process or of a daemon.
+ * Devices of this process or of a daemon for tests of the library, their resources, and pairs of connected queue pairs.
  */
 import assert from 'node:assert/strict'
 import { afterEach, before, describe } from 'node:test'
@@ -36,7 +36,7 @@ export const eachCarrier = (tests: (openTwo: OpenTwo) => void): void => {
     before(async () => {
       const daemon = await startDaemon(scope, { devices: TWO_DEVICES })
       socket = daemon.socket
-      // The tests must leave no object.
+      // The daemon must have no objects once all devices are closed.
       scope.after(async () => assert.ok(isEmpty(await daemon.settled(isEmpty))))
     })
     // A failed test leaves its devices open, so the daemon would keep their objects.
@@ -52,7 +52,7 @@ export const eachCarrier = (tests: (openTwo: OpenTwo) => void): void => {
   })
 }
 
-/** The next asynchronous event from this call on. */
+/** The next asynchronous event from this call on; undefined if the device is closed before. */
 export const nextEvent = async (device: Device): Promise<DeviceEvent | undefined> => {
   for await (const event of device.events()) return event
   return undefined

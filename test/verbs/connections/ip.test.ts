@@ -1,5 +1,6 @@
 /*
- * IP over a device (RFC 4391), on devices of this process and of a daemon: pings, datagrams, groups, and refusals.
+ * IP over a device (RFC 4391), on devices of this process and of a daemon, and over UDP: pings, datagrams, groups, and
+ * refusals.
  */
 import assert from 'node:assert/strict'
 import { afterEach, beforeEach, describe, it } from 'node:test'
@@ -175,7 +176,7 @@ describe('IP over UDP, from one network to another', () => {
 })
 
 describe('IP over devices of this process', () => {
-  it('works with IPv6, and with packet loss', async () => {
+  it('works with IPv6, and again after all packets were lost', async () => {
     const network = createNetwork()
     const [one, two] = [await open({ network, address: 'fd00::1' }), await open({ network, address: 'fd00::2' })]
     const firstIp = one.ip({ address: 'fd00:9::1' })
@@ -189,7 +190,7 @@ describe('IP over devices of this process', () => {
     await two.close()
   })
 
-  it('a device without datagrams for clients refuses interfaces with the reason', async () => {
+  it('a device without datagrams for clients refuses interfaces with EOPNOTSUPP', async () => {
     const network = createNetwork()
     const { createCtxDevice } = await import('../../../src/drivers/index.ts')
     network.addDevice(core => createCtxDevice(core, 'ctx0'))

@@ -1,6 +1,6 @@
 /*
  * A closed object refuses all calls: its handle may now belong to another object. A second close and a close on a
- * removed device have no effect.
+ * closed or removed device have no effect.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -132,7 +132,7 @@ eachCarrier(openTwo => {
     await otherDevice.close()
   })
 
-  test('all objects of a removed device can still be closed', async () => {
+  test('all objects of a closed device can still be closed', async () => {
     const [device, otherDevice] = await openTwo()
     const objects = Object.values(kinds(device)).map(make => make().object)
     await device.close()
@@ -142,7 +142,7 @@ eachCarrier(openTwo => {
 })
 
 eachCarrier(openTwo => {
-  test('a closed device completes no more requests and does not access its rings', async () => {
+  test('a closed device completes no more requests, and an iteration over completions ends with EIO', async () => {
     const [device, otherDevice] = await openTwo()
     const a = endpointOn(device)
     const b = endpointOn(otherDevice)
@@ -157,7 +157,6 @@ eachCarrier(openTwo => {
       return yielded
     })()
     await device.close()
-    // Everything before the close arrives, nothing after it.
     await assert.rejects(iteration, { code: 'EIO' })
     for (let i = 0; i < 300; i++)
       try {
@@ -171,7 +170,7 @@ eachCarrier(openTwo => {
 })
 
 eachCarrier(openTwo => {
-  test('the queues of a closed device are empty: their rings are not read, and the last completion is not consumed', async () => {
+  test('queues of a closed device are empty; the last completion has id 0, a counting queue its count', async () => {
     const [device, otherDevice] = await openTwo()
     const a = endpointOn(device)
     const b = endpointOn(otherDevice)

@@ -1,5 +1,5 @@
 /*
- * Drivers of the program with asynchronous handlers: `callAsync` and `createAsync` resolve with the answer; a
+ * A program's own driver with asynchronous handlers: `callAsync` and `createAsync` resolve with the answer; a
  * synchronous call is refused with a message, and an object that the driver still creates is destroyed.
  */
 import assert from 'node:assert/strict'

@@ -1,5 +1,5 @@
 /*
- * Devices in this process: faults that a test injects, and posts and polls that allocate nothing.
+ * Devices in this process: faults that a test injects, and posts and polls that allocate almost nothing.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -63,6 +63,7 @@ test('polling and reading queued completions allocates nothing', async () => {
   for (; runs < 100 && min >= MANY; runs++) {
     for (let i = 0; i < MANY; i++) sender.write(a.mr.slice(0, 1), remote, { id: 1 })
     await cq.wait()
+    // Each poll of the other, empty queue lets the device work.
     while (sender.pending > 0) a.cq.poll()
     const before = process.memoryUsage().heapUsed
     // One completion stays, so that no poll finds an empty queue.

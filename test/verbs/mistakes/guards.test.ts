@@ -183,7 +183,7 @@ test('a method that is called without its object throws an error about it', asyn
   await device.close()
 })
 
-test('a long message does not starve other queue pairs', async () => {
+test('a long message does not starve the event loop', async () => {
   const network: Network = createNetwork()
   const { a, b } = await pair(async () => [await open({ network }), await open({ network })])
   const mebibytes = 256
@@ -208,7 +208,7 @@ test('a long message does not starve other queue pairs', async () => {
   }
   assert.equal(await done, '1 RDMA_WRITE')
   assert.equal(received, mebibytes)
-  // More than the fastest memory copies in a millisecond, the maximum time of a drive.
+  // More than the fastest memory copies in a millisecond, after which a drive starts no further round.
   assert.ok(maxInTurn <= 64, `${maxInTurn} MiB in one turn`)
   await closeAll(a, b)
 })

@@ -126,8 +126,8 @@ eachCarrier(openTwo => {
     )
     assert.deepEqual([qp.pending, uc.pending, ud.pending, xrc.pending], [0, 0, 0, 0])
 
-    // An omitted option may also be undefined.
-    qp.write(slice, remote, untyped({ id: 7, signaled: undefined, invalidate: undefined, otherDevice: undefined }))
+    // An option that is undefined counts as omitted, even one that does not exist.
+    qp.write(slice, remote, untyped({ id: 7, signaled: undefined, invalidate: undefined, noSuchOption: undefined }))
     assert.equal(await completionText(a.cq), '7 RDMA_WRITE')
     await closeAll(a, b)
   })

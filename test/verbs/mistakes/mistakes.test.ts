@@ -76,7 +76,7 @@ eachCarrier(openTwo => {
     assert.throws(() => qp.send(slice), { ...closedDevice, call: 'qp.send' })
     assert.throws(() => qp.receive(slice), { ...closedDevice, call: 'qp.receive' })
     assert.throws(() => srq.receive(slice), { ...closedDevice, call: 'srq.receive' })
-    assert.equal(qp.pending, 0, 'no engine processes the request')
+    assert.equal(qp.pending, 0, 'no request of a closed device is pending')
     await otherDevice.close()
   })
 })

@@ -1,7 +1,7 @@
 /*
  * JavaScript programs: an option of a wrong type is refused with an RdmaError that names it, never with a TypeError of
  * V8 or Node. The names of the options come from the library's own list, which it gives for an unknown option. Options
- * of requests are not here: those of type boolean are not checked, because each request would pay for it.
+ * of requests are tested in mistakes-requests.test.ts.
  */
 import assert from 'node:assert/strict'
 import { after, before, describe, test } from 'node:test'
@@ -31,7 +31,7 @@ const ALLOWED: Readonly<Record<string, (value: unknown) => boolean>> = {
   connection: value => typeof value === 'object',
 }
 
-/** Part of the message in place of the option's name: an empty peer lacks an address. */
+/** Whether the message names the option; that of an empty peer names its missing `gid`. */
 const namesOption = (message: string, option: string): boolean =>
   message.includes(option) || (option === 'peer' && message.includes('gid undefined'))
 

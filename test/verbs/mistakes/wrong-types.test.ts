@@ -1,7 +1,7 @@
 /*
- * JavaScript programs: a method that is called without its object, or with a wrong argument, throws an RdmaError, never
- * a TypeError of V8. The test calls all methods of all public objects except `network.capture`, so that it covers new
- * methods too.
+ * JavaScript programs: a method that is called without its object, or with a wrong argument, throws no error other than
+ * an RdmaError, no TypeError of V8 for example. The test calls all public methods of the objects in `createAll` except
+ * `network.capture`, so that it covers new methods too.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -14,7 +14,7 @@ const { createNetwork, open, openSystem, RdmaError } = userdma
 type Method = (this: unknown, ...args: unknown[]) => unknown
 const WRONG = [undefined, null, 5, -1, 1.5, 'x', {}, [], true, 2n ** 70n, () => {}, Symbol('x')]
 
-/** All objects that a program can have, created for each test; closed with the devices. */
+/** Objects of the library, without those of connections and IP; `close` closes their devices. */
 const createAll = async () => {
   const network = createNetwork()
   network.addDevice(core => createCtxDevice(core, 'ctx0'))
@@ -98,7 +98,7 @@ const isForeignError = (error: unknown): boolean => error instanceof Error && !(
 
 const isClass = (value: unknown): boolean => typeof value === 'function' && /^class\b/.test(String(value))
 
-test('a method that is called without its object throws an error about it', async () => {
+test('a method that is called without its object throws no error other than an RdmaError', async () => {
   const { objects, close } = await createAll()
   const foreign: string[] = []
   for (const [name, object] of Object.entries(objects))
@@ -114,7 +114,7 @@ test('a method that is called without its object throws an error about it', asyn
   assert.equal(foreign.join('\n'), '')
 })
 
-test('an argument of any other type is refused by an RdmaError', async () => {
+test('arguments of any type cause no error other than an RdmaError', async () => {
   const foreign = new Set<string>()
   for (const wrong of WRONG)
     for (const count of [1, 2, 3]) {

@@ -18,7 +18,7 @@ test('equal stacks share a number, and at most one more than the daemon keeps is
     sent.push(id)
     return id <= MAX_STACKS
   })
-  // From one line, so that only the callers differ; some call twice.
+  // From one line, so that only the callers differ; some call again.
   const order = [0, 0, ...callers.keys(), 1]
   const numbers = order.map(index => callers[index]!(stackNumber))
   assert.deepEqual(numbers.slice(0, 4), [1, 1, 1, 2])
