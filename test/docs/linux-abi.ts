@@ -42,8 +42,8 @@ const meaning = (call: LinuxCall, hasMethod: HasMethod): [effect: string, device
 const recorded = new Map(onLinux.map(line => line.split(' = ') as [string, string]))
 
 /**
- * Whether Linux's own rxe has a call: 'yes', or the errno that says that it has not. Recorded from calls without arguments
- * (ADVISE_MR: with arguments).
+ * Whether Linux's own rxe has a call: 'yes', or the errno that says that it has not. Recorded from calls without
+ * arguments (ADVISE_MR: with arguments).
  */
 const linuxHas = ({ dialect, name, number, methodNumber }: LinuxCall): string => {
   const empty =
