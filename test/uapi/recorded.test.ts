@@ -257,9 +257,3 @@ test('raw.abilog: hand-made calls, most of them wrong, are answered as the kerne
   }
   assert.ok(settled >= 25, `the codec answered only ${settled} calls`)
 })
-
-test('an ioctl of neither dialect is ENOTTY', () => {
-  const unknown = readAbilog('raw.abilog').find(call => call.kind === 'request' && onUverbs(call))
-  assert.ok(unknown?.kind === 'request')
-  assert.equal(unknown.errno, Errno.ENOTTY)
-})

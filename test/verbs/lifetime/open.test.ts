@@ -66,8 +66,6 @@ describe('a daemon', { skip: !hasNative() && 'koffi is missing' }, () => {
     const device = await open({ socket: daemon.socket })
     await assert.rejects(open({ socket: daemon.socket, device: 'rxe7' }), /no device rxe7; there are rxe0/)
     const { cq, pd, qp } = endpointOn(device)
-    const events: unknown[] = []
-    device.onEvent(({ type }) => events.push(type))
     const waiting = cq.wait()
     daemon.running.child.kill('SIGKILL')
     await waiting
