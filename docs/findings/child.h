@@ -8,7 +8,7 @@
 
 #include <stdbool.h>
 
-/* A pipe that carries nothing: the child exits when its write end is closed. */
+/* A pipe that carries nothing: with `keep_child` the child exits when the write end is closed. */
 static int stop[2];
 
 /*

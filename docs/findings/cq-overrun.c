@@ -19,7 +19,7 @@ int main(void)
         post(&one, IBV_WR_RDMA_WRITE, from, address_of(&other), other.mr->rkey);
     for (int i = 0; i < FAULT_OR(0, writes); i++)
         completion(&one);
-    /* Until its completion the WRITEs have time to complete. */
+    /* A SEND back: until it has completed, the WRITEs have time to complete. */
     post_receive(&one, into);
     post(&other, IBV_WR_SEND, back, 0, 0);
     completion(&other);

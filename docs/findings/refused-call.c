@@ -1,4 +1,4 @@
-/* The move to RTR lacks the path MTU, and the program ignores the refusal. */
+/* The move to RTR lacks the path MTU and two more attributes, and the program ignores the refusal. */
 #include "pair.h"
 
 int main(void)

@@ -36,7 +36,7 @@ static int batch(void)
     return destroy_pair(&one, &other);
 }
 
-/* ---- callers: two functions post in turn, with the same frames below them, as many receives as fit ---- */
+/* ---- callers: two functions post four receives each, in turn, with the same stack pointer ---- */
 
 static struct end poster_end;
 
@@ -94,7 +94,7 @@ static int forks(int count)
     return 0;
 }
 
-/* ---- threads: one posts, and so does a signal handler, while the main thread forks ---- */
+/* ---- threads: one posts while the main thread forks; after that a signal handler posts ---- */
 
 static struct end one, other;
 static atomic_bool stop_posting;
@@ -238,7 +238,7 @@ static int unloaded(char *const libraries[2])
     return 0;
 }
 
-/* ---- forged: records of posts with the ids of other processes and stacks, written over the real ones ---- */
+/* ---- forged: all records of posts are overwritten, with the parent's process id and invented stacks ---- */
 
 static int forged(void)
 {

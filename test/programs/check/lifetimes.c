@@ -63,7 +63,7 @@ static void moved(void)
     free(next);
 }
 
-/* The last that the program does, before an end without functions of atexit. */
+/* Frees the block of a posted receive. Its callers then end the program without the functions of atexit. */
 static void free_posted(void)
 {
     begin();
@@ -83,7 +83,7 @@ static void ends_quickly(void)
     quick_exit(0);
 }
 
-/* A child of vfork has the reports of its parent, which sends them. */
+/* A child of vfork shares the memory with its parent's reports, which only the parent may send. */
 static void ends_child(void)
 {
     free_posted();

@@ -67,7 +67,7 @@ static struct ibv_mr *mr;
 static char *buffer;
 static union ibv_gid gid;
 static uint64_t case_number;
-/* Flags in shared memory: one thread or process sets a flag, another polls it, which `userdma check` does not see. */
+/* A flag in shared memory: one thread or process sets it, another polls it, which `userdma check` does not see. */
 static volatile int *shared_flag;
 
 static void *need(void *object, const char *function)
@@ -621,7 +621,7 @@ static void await_condition(void)
 WAITING_CASE(condition_of_a_clock, is_ready = false, await_condition(), set_ready())
 
 /*
- * The wait ends at its time limit, without a signal; what orders the two threads is that it locks the mutex again.
+ * The wait ends at its time limit, without a signal: the two threads are ordered because it locks the mutex again.
  */
 static void await_briefly(void)
 {
@@ -716,7 +716,7 @@ CASE(c11_thread_created_early)
     run_c11(two);
 }
 
-/* ---- a batch of ibv_wr_*: its second request takes part in a race too ---- */
+/* ---- a batch of ibv_wr_*: its second request takes part in a race ---- */
 
 CASE(batch)
 {

@@ -19,7 +19,7 @@
 #include <unistd.h>
 
 #define LENGTH(array) (sizeof(array) / sizeof *(array))
-/* Milliseconds to wait for an event. */
+/* Milliseconds to wait for an event, at most. */
 #define MAX_WAIT_MS 3000
 #define UNMAPPED 16 /* an address without memory */
 /* RDMA_CM_EVENT_* of librdmacm's <rdma/rdma_cma.h>; Linux's own headers lack them. */
@@ -203,7 +203,7 @@ static long listen_on(uint32_t id, int backlog)
 /* The number of the next queue pair, each used once; none of them exists. */
 static uint32_t next_qp = 0x4000;
 
-/* Parameters with `data` bytes of private data, as `data` means below too. */
+/* Parameters of a connection. Here and below `data` is the number of bytes of private data. */
 static struct rdma_ucm_conn_param parameters(int data)
 {
     struct rdma_ucm_conn_param param = {.qp_num = next_qp++,
@@ -393,7 +393,7 @@ static uint32_t print_event(const char *subject)
 static void lengths(void)
 {
     static const uint8_t zeros[600];
-    /* A header has 8 bytes. JOIN_MCAST is the last command in these headers. */
+    /* A command's header has 8 bytes. JOIN_MCAST is the last command of Linux 6.12. */
     for (int length = 0; length < 9; length += 4)
         step(write(channel, zeros, length), "write of %d zeros", length);
     for (int number = 0; number <= RDMA_USER_CM_CMD_JOIN_MCAST + 1; number++)
@@ -420,7 +420,7 @@ static void lengths(void)
 static void creations(void)
 {
     static const int spaces[] = {RDMA_PS_TCP, RDMA_PS_UDP, RDMA_PS_IB, RDMA_PS_IPOIB, 0, 1, 0x100, 0xffff};
-    /* IBV_QPT_RC is 2, UC 3, UD 4, RAW_PACKET 8, XRC_SEND 9, XRC_RECV 10; the others are no types of libibverbs. */
+    /* IBV_QPT_RC is 2, UC 3, UD 4, RAW_PACKET 8, XRC_SEND 9, XRC_RECV 10, DRIVER 255; libibverbs has no 0 and 1. */
     static const int types[] = {0, 1, 2, 3, 4, 8, 9, 10, 255};
     for (size_t i = 0; i < LENGTH(spaces); i++)
         for (size_t k = 0; k < LENGTH(types); k++)

@@ -8,8 +8,8 @@
  * First libibverbs sets up objects; its ioctls are recorded (by this file's ioctl), and then repeated with changed
  * fields. Between them the program makes random calls in every dialect, writes random bytes into the rings, and rings
  * doorbells. None of this may end this program or harm the daemon: at the end a new context must work. Pointers in the
- * calls point to a scratch area, or to memory that is unmapped or read-only, or are random numbers, so responses of the
- * daemon hardly ever overwrite anything else. Prints the number of results per errno.
+ * calls point to a scratch area, or to memory that is inaccessible or read-only, or are random numbers, so responses of
+ * the daemon hardly ever overwrite anything else. Prints the number of results per errno.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -23,7 +23,7 @@
 #define VERBS_IOCTL 0xc0181b01u /* Linux's RDMA_VERBS_IOCTL */
 #define SCRATCH_BYTES 65536
 #define RINGS_BYTES (1u << 20) /* mapped bytes of the context file, from the start on, where its rings are */
-/* Recorded calls, attributes of a call, and bytes of what an attribute points to: at most. */
+/* Maximum numbers of recorded calls, of attributes of a call, and of bytes that an attribute points to. */
 #define TEMPLATES 96
 #define ATTRIBUTES 24
 #define CONTENT 512
@@ -57,7 +57,7 @@ static struct template {
 static unsigned template_count;
 static bool is_recording;
 
-static uint8_t *scratch, *read_only, *unmapped;
+static uint8_t *scratch, *read_only, *inaccessible;
 static uint32_t *rings;
 static int device; /* descriptor of the context; 0: none yet */
 static uint32_t keys[2];
@@ -93,8 +93,8 @@ static uint64_t random_pointer(void)
     switch (below(12)) {
     case 0: return 0;
     case 1: return below(8192);
-    case 2: return (uintptr_t)unmapped + below(4096);
-    case 3: return (uintptr_t)unmapped - 1 - below(32); /* crosses from scratch into the unmapped page */
+    case 2: return (uintptr_t)inaccessible + below(4096);
+    case 3: return (uintptr_t)inaccessible - 1 - below(32); /* crosses from scratch into the inaccessible page */
     case 4: return (uintptr_t)read_only + below(64);
     case 5: return random64();
     case 6: return 0xffffffffffff0000u + below(65536);
@@ -386,8 +386,8 @@ int main(int argc, char **argv)
     scratch = mmap(NULL, SCRATCH_BYTES + 4096, read_write, flags, -1, 0);
     read_only = mmap(NULL, 4096, PROT_READ, flags, -1, 0);
     NEED(scratch != MAP_FAILED && read_only != MAP_FAILED, "mmap: %s", strerror(errno));
-    unmapped = scratch + SCRATCH_BYTES;
-    mprotect(unmapped, 4096, PROT_NONE);
+    inaccessible = scratch + SCRATCH_BYTES;
+    mprotect(inaccessible, 4096, PROT_NONE);
 
     is_recording = true;
     /* The lowest descriptor that is free now. */

@@ -4,7 +4,8 @@
  *
  *   identity client [keep] PROGRAM    prints "ready", waits for a line, then executes "PROGRAM victim"; `keep`: a child
  *                                     shares its address space and outlives the exec
- *   identity victim                   prints "victim UID"; at the end of its input prints whether its page is "intact"
+ *   identity victim                   prints "victim" and its effective UID; at the end of its input prints "intact" if
+ *                                     its page is unchanged, else "overwritten"
  *   identity alone                    prints "ready"; at each line of input switches PR_SET_DUMPABLE off or on (off
  *                                     first) and prints "done"
  */
@@ -47,7 +48,7 @@ static int wait_for_hangup(void *unused)
     return 0;
 }
 
-/* Reads a line of standard input; 0 at its end. */
+/* Reads a line of standard input; returns 0 at the end of the input. */
 static int read_line(void)
 {
     char c;

@@ -5,7 +5,7 @@
  *   removal [-d DEVICE]      prints "ready", waits for a line of input, which comes when the device has been removed,
  *                            then checks, destroys all objects and prints "gone"
  *
- * Requests of an SRQ are not flushed. Unread events of objects are dropped with them. The first unexpected result is
+ * Requests of an SRQ are not flushed. The removal drops the unread events of objects. The first unexpected result is
  * printed, and the exit status is 1.
  */
 #include <fcntl.h>

@@ -1,7 +1,7 @@
 /*
  * A client without the preload library that tries to block the daemon by files and processes that it makes the
- * daemon access. It prints "ready" before it sends messages and "sent" after them, and runs until its standard input
- * ends. The messages are those of shim/protocol.h.
+ * daemon access. It prints "sent" after it has sent its messages, and runs until its standard input ends. The messages
+ * are those of shim/protocol.h.
  *
  *   stalling passed      HELLO has a file of a file system that never answers its close
  *   stalling attached    ATTACH names such a file
@@ -29,7 +29,7 @@
 #define SO_PASSRIGHTS 83
 #endif
 
-/* EXECS: programs in their exec, at most. PASSED_BYTES: size of the memory file that HELLO passes. */
+/* EXECS: maximum number of programs in their exec. PASSED_BYTES: size of the memory file that HELLO passes. */
 enum { EXECS = 40, NO_FD = -1, PASSED_BYTES = 65536 };
 
 static int connect_session(void)
@@ -286,6 +286,7 @@ int main(int count, char **arguments)
     void *slow = needs_no_file ? NULL : map_slow_file(user, 0, MAP_PRIVATE);
     become(user);
     make_passed_file();
+    /* The first output allocates the buffer of stdout, which may block once the address space is locked. */
     printf("ready\n");
     if (strcmp(kind, "passed") == 0) {
         kill(file_server, SIGSTOP);

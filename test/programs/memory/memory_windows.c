@@ -107,6 +107,7 @@ static void send_invalidate(uint64_t id, uint32_t rkey)
 static struct ibv_wc wait_for_completion(int side, uint64_t id, int status)
 {
     struct ibv_wc wc;
+    awaited_id = id;
     while (next_completion(&ends[side], &wc) == 0)
         ;
     check("wr_id", (int)wc.wr_id, (int)id);
@@ -378,8 +379,8 @@ static void atomic_write(void)
 }
 
 /*
- * The ring entry with this wr_id. The program has no other shared mappings than rings, and entries start every 64
- * bytes.
+ * The ring entry with this wr_id. The program has no other writable shared mappings than rings, and entries start at
+ * multiples of 64 bytes.
  */
 static uint8_t *ring_entry(uint64_t id)
 {

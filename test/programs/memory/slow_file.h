@@ -77,7 +77,7 @@ static pid_t file_server;
 
 /*
  * Mounts the file system in a mount namespace of this process, and returns a mapping of its file. `user`: as in
- * `become`, for the process of the file system; `flags`: of mmap.
+ * `become`, for the process of the file system; `answered_reads`: as in `serve`; `flags`: of mmap.
  */
 static void *map_slow_file(const char *user, int answered_reads, int flags)
 {
@@ -111,7 +111,7 @@ static void *map_slow_file(const char *user, int answered_reads, int flags)
 static _Atomic pid_t sleeping_thread[2];
 static atomic_int may_lock;
 
-/* Reads a page that never comes through /proc/self/mem: such a read holds the lock meanwhile, a page fault does not. */
+/* Reads, through /proc/self/mem, a page that never comes: such a read holds the lock, a page fault does not. */
 static void *hold_lock(void *memory)
 {
     char byte;

@@ -3,15 +3,16 @@
  * never provided. It prints how the WRITE completed, and runs until its standard input ends.
  *
  *   slow_memory fuse           a mapping of a file system in user space that takes a request and never answers (root)
- *   slow_memory late           the same, but the file system answers the first read; then the pages are dropped
- *   slow_memory dirty          the same, a shared mapping: the file system never answers its writeback
+ *   slow_memory late           the same, but the file system answers the first read; then the pages are dropped, and
+ *                              a second WRITE follows
+ *   slow_memory dirty          a shared mapping of such a file: the file system answers reads, and never a writeback
  *   slow_memory userfaultfd    memory whose missing pages userfaultfd would have to provide
  *   slow_memory argument       such memory is the argument of a call on the device; no WRITE
  *   slow_memory descriptor     the file of an XRC domain is on such a file system; no WRITE
  *   slow_memory lock           a thread of the program reads such a page and so keeps the lock of the address space
  *                              (mmap_lock), while other memory is registered
  *
- * A second argument is the UID that it takes before it opens the device.
+ * A second argument is the UID and GID that it takes before it opens the device.
  */
 #define _GNU_SOURCE
 #include "slow_file.h"
@@ -100,6 +101,7 @@ int main(int count, char **arguments)
         kill(file_server, SIGSTOP);
         printf("ibv_open_xrcd: %s\n", ibv_open_xrcd(context, &attr) ? "done" : strerror(errno));
     } else if (is_lock) {
+        /* The first output allocates the buffer of stdout, which may block once the address space is locked. */
         printf("ready\n");
         lock_address_space(memory);
         struct ibv_mr *mr = ibv_reg_mr(to.pd, to.buffer, 4096, IBV_ACCESS_LOCAL_WRITE);

@@ -3,7 +3,7 @@
  *
  *   datagrams [-d DEVICE] [-x SECOND DEVICE] [-g GID-INDEX] [CASE]
  *
- * All in one process: end 0 on the first device sends, end 1 on the second device (or the same) receives. Prints one
+ * All in one process: end 0 is on the first device, end 1 on the second device (or the same). Prints one
  * line per case; the exit status is 1 if a result differs.
  */
 #define _GNU_SOURCE
@@ -226,7 +226,7 @@ static void multicast(void)
     NEED(ibv_destroy_ah(to) == 0, "ibv_destroy_ah: %s", strerror(errno));
 }
 
-/* A local error (an unknown lkey) stops the send queue, not the receive queue, until the program modifies the state. */
+/* A local error (an unknown lkey) stops the send queue until the program modifies the state. */
 static void send_queue_error(void)
 {
     struct ibv_qp_attr attr;

@@ -488,7 +488,7 @@ static void two_processes(void)
     int status;
     NEED(waitpid(child, &status, 0) == child, "waitpid: %s", strerror(errno));
     check("status of the other process", status, 0);
-    /* The target was destroyed when the last process that had it open ended. */
+    /* The other process, the last one that had the target open, has destroyed it too. */
     send_byte(sender, 3, 63, srqn);
     wait_for_completion(0, 3, IBV_WC_RETRY_EXC_ERR);
     destroy_qp(sender);

@@ -34,8 +34,8 @@ static const char *const kind_names[KINDS] = {"send", "write_imm", "write", "rea
 
 /*
  * The offsets of the areas in each buffer. The first four have WINDOW slots of one block. A SEND or WRITE
- * takes the receiver's next slot, in `receive` and in `write`; its own blocks of operation i are in slot i % WINDOW of
- * `read` and `out`.
+ * takes the receiver's next slot, in `receive` and in `write`; the blocks of an end's own operation i are in slot
+ * i % WINDOW of `read` and `out`.
  */
 struct layout {
     size_t receive; /* what SENDs bring */

@@ -22,7 +22,7 @@
 #define BATCH 16
 /* Bytes of a slot beyond the largest operation: for the first offset and the gaps between elements. */
 #define MARGIN 256
-/* The wr_id of a request is its slot, that of a receive its slot and this. */
+/* The wr_id of a request is its slot, that of a receive RECEIVE_ID + its slot. */
 #define RECEIVE_ID 1000
 
 enum kind { SEND, SEND_IMM, WRITE, WRITE_IMM, READ, COMPARE_SWAP, FETCH_ADD, KINDS };
@@ -49,7 +49,7 @@ struct operation {
 
 static struct options options;
 static size_t largest_size = 65536;
-static size_t slot_size, total;
+static size_t slot_size, buffer_bytes;
 static long operations = 1000;
 static uint64_t seed = 1;
 static bool is_verbose;
@@ -348,7 +348,7 @@ static void barrier(uint32_t step)
 static void compare(const struct operation *batch, long number)
 {
     for (int side = 0; side < 2; side++) {
-        if (!is_local[side] || memcmp(ends[side].buffer, models[side], total) == 0)
+        if (!is_local[side] || memcmp(ends[side].buffer, models[side], buffer_bytes) == 0)
             continue;
         size_t offset = 0;
         while (ends[side].buffer[offset] == models[side][offset])
@@ -379,9 +379,9 @@ static void run(void)
             /* The last operation of each end is signaled: its completion implies those before it. */
             if (last[side] >= 0)
                 batch[last[side]].is_signaled = true;
-            fill(models[side], total, mix(seed ^ mix((uint64_t)number * 2 + (uint64_t)side + 1)));
+            fill(models[side], buffer_bytes, mix(seed ^ mix((uint64_t)number * 2 + (uint64_t)side + 1)));
             if (is_local[side])
-                memcpy(ends[side].buffer, models[side], total);
+                memcpy(ends[side].buffer, models[side], buffer_bytes);
         }
         for (int i = 0; i < BATCH; i++) {
             if (is_verbose)
@@ -437,7 +437,7 @@ int main(int argc, char **argv)
     NEED(largest_size >= 8 && largest_size <= 1u << 26, "largest size %zu: 8 to %u are allowed", largest_size,
          1u << 26);
     slot_size = (largest_size + MARGIN + 63) / 64 * 64;
-    total = slot_size * BATCH;
+    buffer_bytes = slot_size * BATCH;
     random_state = mix(seed);
     set_time_limit(time_limit);
 
@@ -445,14 +445,14 @@ int main(int argc, char **argv)
     const int own_side = host ? 1 : 0;
     for (int side = 0; side < 2; side++) {
         is_local[side] = in_one_process || side == own_side;
-        models[side] = malloc(total);
-        NEED(models[side], "no memory for %zu bytes", total);
+        models[side] = malloc(buffer_bytes);
+        NEED(models[side], "no memory for %zu bytes", buffer_bytes);
         if (!is_local[side])
             continue;
         const bool shares_context = side == 1 && in_one_process && !second_device;
         struct ibv_context *context =
             shares_context ? ends[0].context : open_named(side == 1 && second_device ? second_device : options.device);
-        create_endpoint(&ends[side], context, &options, total, (uint32_t)mix(seed + 77 + (uint64_t)side));
+        create_endpoint(&ends[side], context, &options, buffer_bytes, (uint32_t)mix(seed + 77 + (uint64_t)side));
         addresses[side] = address_of(&ends[side]);
     }
     if (!in_one_process) {

@@ -4,8 +4,8 @@
  *
  *   verbs_errors [-d DEVICE] [-g GID-INDEX] [-m MTU] [CASE]
  *
- * Each case gets two new queue pairs of one process and causes one error; it checks the statuses at both ends, the
- * states of the queue pairs and the flushed work requests.
+ * Each case gets two new queue pairs of one process. Most cause one error, and check the statuses, the states of the
+ * queue pairs and the flushed work requests.
  */
 #define _GNU_SOURCE
 #include "../cases.h"
@@ -156,7 +156,7 @@ static void flush(void)
     check_state(0, IBV_QPS_RTS);
 }
 
-/* After an error the queue pair works again once it is reset and reconnected. */
+/* After an error the queue pairs can be reset; new ones of the same ends transfer data. */
 static void reset(void)
 {
     write_bad_rkey();

@@ -76,7 +76,7 @@ UNUSED static struct message begin(int object, int method)
     return (struct message){.header = {.object_id = object, .method_id = method, .driver_id = RDMA_DRIVER_RXE}};
 }
 
-/* Adds an attribute: an object handle (length 0), a value of at most 8 bytes, or a pointer to more. */
+/* Adds an attribute: an object handle (length 0), an input of at most 8 bytes, or the address of any other memory. */
 UNUSED static struct ib_uverbs_attr *add(struct message *message, int id, int length, uint64_t data)
 {
     struct ib_uverbs_attr *attribute = &message->attributes[message->header.num_attrs++];
@@ -272,7 +272,7 @@ UNUSED static int qp_create(const struct qp_spec *spec, uint32_t *handle)
     return error;
 }
 
-/* A queue pair with one CQ and one request in each direction, without the optional attributes. */
+/* A queue pair with this CQ for both queues, of one request each, and without the optional attributes. */
 UNUSED static struct qp_spec spec_of(uint64_t type, uint32_t pd, uint32_t cq)
 {
     return (struct qp_spec){.type = type,
