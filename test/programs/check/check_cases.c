@@ -40,10 +40,10 @@ static int batch(void)
 
 static struct end poster_end;
 
-/* The comments in assembler keep the compiler from merging the functions, and from jumping in place of the last call. */
+/* The assembler comments keep the compiler from merging the two callers, and from turning their calls into jumps. */
 __attribute__((noinline)) static void post_one(void)
 {
-    /* The post log has one stack for each wr_id. */
+    /* The post log has one stack for each wr_id of a queue. */
     static uint64_t wr_id;
     struct ibv_sge sge = all_of(&poster_end);
     struct ibv_recv_wr *bad, wr = {.wr_id = ++wr_id, .sg_list = &sge, .num_sge = 1};

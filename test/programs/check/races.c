@@ -1,8 +1,7 @@
 /*
- * Requests with and without races, for `userdma check --races` (test/system/check/races.test.ts): the cases of
- * test/check/races/cases.ts that a program can make, and cases of many threads, of functions that wait, and of
- * ibv_wr_*. Prints one line per case: its number, which is the wr_id of its requests, its name, and the id of the
- * expected finding or "none".
+ * Requests with and without races, for `userdma check --races` (test/system/check/races.test.ts): cases like those of
+ * test/check/races/cases.ts, and cases of many threads, of functions that wait, and of ibv_wr_*. Prints one line per
+ * case: its number, which is the wr_id of its requests, its name, and the id of the expected finding or "none".
  */
 #define _GNU_SOURCE
 #include <errno.h>

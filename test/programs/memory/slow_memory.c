@@ -5,7 +5,8 @@
  *   slow_memory fuse           a mapping of a file system in user space that takes a request and never answers (root)
  *   slow_memory late           the same, but the file system answers the first read; then the pages are dropped, and
  *                              a second WRITE follows
- *   slow_memory dirty          a shared mapping of such a file: the file system answers reads, and never a writeback
+ *   slow_memory dirty          a shared mapping of such a file: the file system answers reads, and never the writeback
+ *                              between two WRITEs
  *   slow_memory userfaultfd    memory whose missing pages userfaultfd would have to provide
  *   slow_memory argument       such memory is the argument of a call on the device; no WRITE
  *   slow_memory descriptor     the file of an XRC domain is on such a file system; no WRITE

@@ -3,8 +3,8 @@
  *
  *   datagrams [-d DEVICE] [-x SECOND DEVICE] [-g GID-INDEX] [CASE]
  *
- * All in one process: end 0 is on the first device, end 1 on the second device (or the same). Prints one
- * line per case; the exit status is 1 if a result differs.
+ * All in one process: end 0 is on the first device, end 1 on the second device (or the same). Prints one line per case;
+ * the exit status is 1 if a result differs.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>

@@ -24,7 +24,10 @@ static int rounds = 10;
 /* Until all transfers are complete. */
 static bool is_running = true;
 
-/* WRITEs the whole buffer, filled with the byte `id`, and checks that the first and the last byte have arrived. */
+/*
+ * WRITEs the whole buffer, filled with the byte `id`, and checks that the first and the last byte have arrived. `id`:
+ * the number of the thread, plus 100 for the WRITE in the other direction.
+ */
 static void write_between(struct endpoint *from, const struct endpoint *to, uint64_t id)
 {
     memset(from->buffer, (int)id, LENGTH);
