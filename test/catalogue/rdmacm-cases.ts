@@ -19,7 +19,7 @@ const mckey = (server: string, client = server): ProgramCase => ({
 const cmtime = (server: string, client: string): ProgramCase => ({
   server: `cmtime -p PORT ${server}`,
   client: `cmtime -p PORT ${client}`,
-  isEndless: true,
+  isServerEndless: true,
 })
 
 /** The case with SERVER6, an IPv6 address, in place of SERVER. */
@@ -48,7 +48,7 @@ export const rdmacmPrograms: readonly ProgramCase[] = [
   rping('-a 0.0.0.0 -C 5 -d', '-a SERVER -C 5 -d'),
   rping('-C 2 -S 65535 -V', '-a SERVER -C 2 -S 65535 -V'),
   rping('-C 3 -S 23 -V', '-a SERVER -C 3 -S 23 -V'),
-  withProperties(rping('-P -q', '-a SERVER -C 3 -V -q'), { isEndless: true }),
+  withProperties(rping('-P -q', '-a SERVER -C 3 -V -q'), { isServerEndless: true }),
   { server: 'ucmatose -p PORT', client: 'ucmatose -s SERVER -p PORT -b CLIENT' },
   overIpv6(bothSides('ucmatose', '')),
   overIpv6(bothSides('ucmatose', '-f ipv6')),
@@ -102,7 +102,7 @@ export const rdmacmPrograms: readonly ProgramCase[] = [
   // Without queue pairs cmtime invents QPNs: if both ends use one device, the QPNs must differ, as on Linux.
   withProperties(cmtime('-b SERVER -c 20 -q 5000', '-s SERVER -c 20 -q 1000'), { onlyIn: 'Debian 13' }),
   withProperties(cmtime('-b SERVER -c 20 -n 4', '-s SERVER -b CLIENT -c 20 -n 4'), { onlyIn: 'Debian 13' }),
-  { server: 'rcopy -p PORT', client: 'rcopy FILE SERVER:COPY -p PORT', isEndless: true },
+  { server: 'rcopy -p PORT', client: 'rcopy FILE SERVER:COPY -p PORT', isServerEndless: true },
   { server: 'rstream -p PORT -S 65536 -C 20', client: 'rstream -s SERVER -p PORT -S 65536 -C 20' },
   bothSides('rstream', '-S all -C 20 -I 2'),
   bothSides('rstream', '-S 4096 -C 50 -T v'),
@@ -119,6 +119,6 @@ export const rdmacmPrograms: readonly ProgramCase[] = [
   bothSides('riostream', '-S 4096 -I 20 -C 5 -T n'),
   bothSides('riostream', '-S 4096 -I 20 -C 5 -T v'),
   overIpv6(bothSides('riostream', '-S 4096 -I 20 -C 5')),
-  withProperties(bothSides('udpong', '-S 512 -C 20'), { isEndless: true, fails: NO_GID }),
-  withProperties(bothSides('udpong', '-S 512 -C 20 -T e'), { isEndless: true, fails: NO_GID }),
+  withProperties(bothSides('udpong', '-S 512 -C 20'), { isServerEndless: true, fails: NO_GID }),
+  withProperties(bothSides('udpong', '-S 512 -C 20 -T e'), { isServerEndless: true, fails: NO_GID }),
 ]

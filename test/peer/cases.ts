@@ -95,7 +95,7 @@ export interface ConnectionCase extends RdmacmCase {
 const cmtime: ConnectionCase = {
   server: 'cmtime -b SERVER -p PORT -c 10',
   client: 'cmtime -s SERVER -p PORT -c 10',
-  isEndless: true,
+  isServerEndless: true,
 }
 
 /**

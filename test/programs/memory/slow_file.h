@@ -145,7 +145,10 @@ static void wait_until_asleep(_Atomic pid_t *thread)
     } while (strstr(stat, ") R"));
 }
 
-/* Makes the lock of the address space unavailable for ever; the pages of `memory` must never come. */
+/*
+ * Makes the lock of the address space (mmap_lock) unavailable for ever: one thread holds it while it reads `memory`,
+ * whose pages must never come, another waits for it as a writer.
+ */
 static void lock_address_space(void *memory)
 {
     pthread_t reader, writer;

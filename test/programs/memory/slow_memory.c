@@ -10,10 +10,11 @@
  *   slow_memory userfaultfd    memory whose missing pages userfaultfd would have to provide
  *   slow_memory argument       such memory is the argument of a call on the device; no WRITE
  *   slow_memory descriptor     the file of an XRC domain is on such a file system; no WRITE
- *   slow_memory lock           a thread of the program reads such a page and so keeps the lock of the address space
- *                              (mmap_lock), while other memory is registered
+ *   slow_memory lock           the lock of the address space (mmap_lock) is held, see lock_address_space() in
+ *                              slow_file.h, while other memory is registered
  *
- * A second argument is the UID and GID that it takes before it opens the device.
+ * A second argument is the UID and GID that it takes before it opens the device. A message that begins with "cannot: "
+ * means that this machine does not allow such memory: the test is skipped.
  */
 #define _GNU_SOURCE
 #include "slow_file.h"
@@ -84,6 +85,7 @@ int main(int count, char **arguments)
              strcmp(kind, "userfaultfd") == 0,
          "usage: %s fuse|late|dirty|userfaultfd|argument|descriptor|lock [USER]", arguments[0]);
     const bool uses_fuse = is_late || is_lock || is_descriptor || is_dirty || strcmp(kind, "fuse") == 0;
+    /* So the daemon's fstat of the file needs the file system, which is stopped below. */
     if (is_descriptor)
         attribute_seconds = 0;
     /* With `dirty` all reads are answered. */

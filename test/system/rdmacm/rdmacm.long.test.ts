@@ -1,6 +1,6 @@
 /*
- * Thousands of connections (R44): librdmacm's own benchmark cmtime, and 10,000 connections of the library in one
- * process.
+ * Thousands of connections (R44): librdmacm's own benchmark cmtime, and 10,000 connections of userdma's
+ * TypeScript library in one process.
  */
 import assert from 'node:assert/strict'
 import { before, describe, it } from 'node:test'
@@ -20,7 +20,7 @@ describe('thousands of connections by librdmacm', { skip: lacking('cmtime') }, (
       const cmtime = {
         server: `cmtime -b SERVER -p PORT -c ${count}`,
         client: `cmtime -s SERVER -p PORT -c ${count}`,
-        isEndless: true,
+        isServerEndless: true,
       } as const
       assertGoodRdmacm(cmtime, await runRdmacm(t, daemon, cmtime, { limit: 300_000 }))
     })
@@ -30,7 +30,7 @@ describe('thousands of connections by librdmacm', { skip: lacking('cmtime') }, (
   })
 })
 
-it('one process can have 10,000 connections of the library', async () => {
+it('one process can have 10,000 connections of the TypeScript library', async () => {
   const network = createNetwork()
   const [serverDevice, clientDevice] = [await open({ network }), await open({ network })]
   const server = await listen('rdma://0.0.0.0:7471', { device: serverDevice })

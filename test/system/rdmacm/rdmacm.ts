@@ -22,7 +22,7 @@ export interface RdmacmCase {
   readonly server: string
   readonly client: string
   /** The server keeps listening: it is stopped after the client. */
-  readonly isEndless?: true
+  readonly isServerEndless?: true
   /**
    * The server listens again between two connections of one client (perftest -R), so a fast client may find no
    * listener; then the case is repeated. It is the same with Linux's rxe: if the server's second rdma_listen is 0.3 s
@@ -57,7 +57,7 @@ export const rpingCases: readonly RdmacmCase[] = [
   { server: 'rping -s -a SERVER -p PORT -C 5 -v', client: 'rping -c -a SERVER -p PORT -C 5 -v' },
   { server: 'rping -s -p PORT -C 10 -V -S 4000', client: 'rping -c -a SERVER -p PORT -C 10 -V -S 4000' },
   { server: 'rping -s -p PORT -q -C 3', client: 'rping -c -a SERVER -p PORT -q -C 3' },
-  { server: 'rping -s -P -p PORT', client: 'rping -c -a SERVER -p PORT -C 3 -V', isEndless: true },
+  { server: 'rping -s -P -p PORT', client: 'rping -c -a SERVER -p PORT -C 3 -V', isServerEndless: true },
 ]
 
 /** udaddy's port, which is fixed. */
@@ -89,7 +89,7 @@ export const rdmacmCases: readonly RdmacmCase[] = [
   udaddy('-c 4 -C 8 -S 500'),
   { server: 'rdma_server -s SERVER -p PORT', client: 'rdma_client -s SERVER -p PORT' },
   { server: 'rdma_xserver -p PORT', client: 'rdma_xclient -s SERVER -p PORT' },
-  { server: 'cmtime -b SERVER -p PORT -c 20', client: 'cmtime -s SERVER -p PORT -c 20', isEndless: true },
+  { server: 'cmtime -b SERVER -p PORT -c 20', client: 'cmtime -s SERVER -p PORT -c 20', isServerEndless: true },
   bothSides('rstream', '-S 65536 -C 20'),
   // Its poll returns POLLHUP (16) if the server has exited before the client reads its last answer.
   { ...bothSides('rstream', '-S 4096 -C 50 -T a'), status: POLLHUP },
@@ -179,12 +179,12 @@ export const startLine = (
  * Waits until both sides have ended. A server is stopped if it would wait for more clients, or if its client failed.
  */
 export const finishRdmacm = async (
-  { isEndless, status }: Pick<RdmacmCase, 'isEndless' | 'status'>,
+  { isServerEndless, status }: Pick<RdmacmCase, 'isServerEndless' | 'status'>,
   server: Running,
   client: Running,
 ): Promise<RdmacmResult> => {
   const finished = await client.ended
-  if (isEndless || (finished.status !== 0 && finished.status !== status)) server.child.kill('SIGTERM')
+  if (isServerEndless || (finished.status !== 0 && finished.status !== status)) server.child.kill('SIGTERM')
   return { server: await server.ended, client: finished }
 }
 
@@ -209,12 +209,12 @@ export const startRdmacm = async (
 
 /** Asserts that both sides succeeded; of an endless server, which was stopped, only the client counts. */
 export const assertGoodRdmacm = (
-  { isEndless, status }: Pick<RdmacmCase, 'isEndless' | 'status'>,
+  { isServerEndless, status }: Pick<RdmacmCase, 'isServerEndless' | 'status'>,
   { server, client }: RdmacmResult,
 ): void => {
   const output = `client:\n${client.stdout}${client.stderr}\nserver:\n${server.stdout}${server.stderr}`
   const check = (side: string, { status: ended, signal }: Finished) =>
     assert.ok(ended === 0 || ended === status, `${side}: status ${ended}, signal ${signal}\n${output}`)
   check('client', client)
-  if (!isEndless) check('server', server)
+  if (!isServerEndless) check('server', server)
 }

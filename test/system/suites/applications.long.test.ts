@@ -28,7 +28,7 @@ interface Application {
   /** The sign that the server is ready: it listens on an rdma_cm port or a TCP port, or prints text that matches. */
   readonly readyBy: 'rdma_cm' | 'tcp' | RegExp
   /** The server keeps listening: it is stopped after the clients. */
-  readonly isEndless?: true
+  readonly isServerEndless?: true
   readonly env?: NodeJS.ProcessEnv
 }
 
@@ -69,7 +69,7 @@ const applications: Readonly<Record<string, Application>> = {
       ...['rc_compare_swap_mr', 'ver_rc_fetch_add'],
     ].map(test => `qperf -lp PORT -cm 1 -t 1 ADDRESS ${test}`),
     readyBy: 'tcp',
-    isEndless: true,
+    isServerEndless: true,
   },
   'libfabric, connected': fabric('verbs', 'msg'),
   'libfabric, datagrams': fabric('verbs', 'dgram'),
@@ -102,7 +102,7 @@ describe('applications', () => {
     daemon = await startDaemon(suite)
   })
 
-  for (const [name, { server: serverLine, clients, readyBy, isEndless, env }] of Object.entries(applications))
+  for (const [name, { server: serverLine, clients, readyBy, isServerEndless, env }] of Object.entries(applications))
     it(name, { skip: lacking(serverLine.split(' ')[0]!) }, async t => {
       const folder = temporaryFolder(t)
       writeFileSync(join(folder, 'dat.conf'), DAT_CONF)
@@ -126,9 +126,9 @@ describe('applications', () => {
         assert.equal(status, 0, output)
         assert.doesNotMatch(stdout, /FAILED/, output)
       }
-      if (isEndless) server.child.kill('SIGTERM')
+      if (isServerEndless) server.child.kill('SIGTERM')
       const { status, stdout, stderr } = await server.ended
-      if (!isEndless) assert.equal(status, 0, `server: ${stdout}${stderr}`)
+      if (!isServerEndless) assert.equal(status, 0, `server: ${stdout}${stderr}`)
     })
 
   const rsocketFolder = join('/usr/lib', process.arch === 'arm64' ? 'aarch64-linux-gnu' : 'x86_64-linux-gnu', 'rsocket')
