@@ -1,7 +1,7 @@
 /*
  * Fuzz targets for calls on a soft device: programs of up to 16 messages of one dialect, and chains. A refused call has
- * an errno and a message, nothing throws, a chain that is to be undone leaves nothing, and closing the context releases
- * every object.
+ * an errno and a message, nothing throws, a chain that fails and is undone leaves nothing, and closing the context
+ * releases every object.
  */
 import assert from 'node:assert/strict'
 import { closeContext, invokeNow, openContext, stat } from '../../src/core/index.ts'

@@ -415,12 +415,14 @@ class FakeLayer implements Mads {
   }
 }
 
-interface Peer {
+/** The host that receives the datagrams, for all inputs. */
+interface MadHost {
   readonly device: Device
   readonly core: Core
 }
-let peer: Peer | undefined
+let madHost: MadHost | undefined
 
+/** Identifiers of the consumer that listen: of TCP and of UDP. */
 const LISTENERS = 2
 const BACKLOG = 8
 
@@ -429,13 +431,13 @@ const madTarget: Target = {
   split: splitProgram,
   seeds: madPrograms,
   run(bytes, feature) {
-    if (peer === undefined) {
+    if (madHost === undefined) {
       const host = new VirtualNetwork().host()
-      peer = { device: host.plug(1), core: host.core }
+      madHost = { device: host.plug(1), core: host.core }
     }
     let now = 1
     const layer = new FakeLayer()
-    const cm = new RdmaCm(peer.core, layer, { now: () => now, random: randomFrom(bytes.length) })
+    const cm = new RdmaCm(madHost.core, layer, { now: () => now, random: randomFrom(bytes.length) })
     const consumer = new Consumer(cm)
     for (const portSpace of [CmPortSpace.values.TCP, CmPortSpace.values.UDP]) {
       const listener = consumer.create(portSpace)
@@ -466,7 +468,7 @@ const madTarget: Target = {
         trafficClass: 0,
         hopLimit: 64,
       }
-      layer.agent?.receive(peer.device, mad, from)
+      layer.agent?.receive(madHost.device, mad, from)
       consumer.act()
       feature((parseCm(mad)?.name.length ?? 0) | ((layer.sent.length & 0xff) << 8))
     }

@@ -1,7 +1,7 @@
 /*
  * Code that inputs reach, by V8's precise block coverage through Node's inspector: for each source file, the characters
- * of executed blocks. Reading the coverage takes about a millisecond, so that the fuzzer reads it once per batch of
- * inputs.
+ * of executed blocks. Reading the coverage takes about a millisecond, so the fuzzer reads it once per batch of
+ * mutated inputs.
  */
 import { type Profiler, Session } from 'node:inspector'
 

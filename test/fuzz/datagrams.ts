@@ -137,7 +137,6 @@ const agentTarget: Target = {
       }
       assert.equal(a.engine.outstanding, 0)
       assert.ok(a.ended.length <= sent)
-      // Each datagram of the peer causes at most a window of responses, or one retransmission.
       assert.ok(pair.wire.length <= 100_000, `${pair.wire.length} datagrams sent`)
     }
   },

@@ -89,7 +89,7 @@ const packetRecord = (queuePair: number, flags: number, psnDelta: number, packet
 const QUEUE_PAIR_OF_SERVICE = [0, 2, 0, 3, 0, 5]
 const ALL_CORRECTIONS = PacketFlag.QPN | PacketFlag.PSN | PacketFlag.KEY | PacketFlag.PKEY | PacketFlag.VERSION
 
-/** A program from a capture: its packets go to queue pairs that have posted matching requests. */
+/** A program from a capture: its packets go to queue pairs of their services; a request is posted before each response. */
 const programOf = (name: string): Uint8Array => {
   const program: number[] = []
   const packets = recordedPackets(name).slice(0, 16)

@@ -8,7 +8,7 @@ import { watchCoverage } from './coverage.ts'
 import { fuzz, readCorpus, runInput } from './fuzzer.ts'
 import { targets } from './targets.ts'
 
-/** Executions by target: fewer for slower targets. */
+/** Executions by target, if not DEFAULT_EXECUTIONS: fewer for slow targets, more for the engine. */
 const EXECUTIONS: Readonly<Record<string, number>> = {
   engine: 12_000,
   'calls-object': 600,

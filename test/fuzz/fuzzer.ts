@@ -71,7 +71,7 @@ export const runInput = (target: Target, bytes: Uint8Array, feature: (number: nu
   }
 }
 
-/** Inputs after which the coverage is read. */
+/** Number of mutated inputs after which the coverage is read. */
 const BATCH = 64
 
 export interface FuzzResult {

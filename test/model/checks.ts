@@ -2,7 +2,7 @@
  * Invariants of the model test at every completion, at every written byte and at the end of a pair's life: each request
  * completes exactly once, in order, with the expected status, and its data is in memory when it completes; memory
  * changes only where an outstanding request allows it, and to that request's bytes; at the end memory is the result of
- * the successful requests, and possibly of a part of the next one. After a forged packet that is right in everything a
+ * the successful requests, and possibly of part of the next ones. After a forged packet that is right in everything a
  * receiver can check, the outcome is unpredictable (`Pair.unpredictableBecause`); then only order, exactly-once and the
  * bounds of memory are checked.
  */
@@ -136,8 +136,8 @@ const completeUnsignaled = (end: End, id: number, statistics: Statistics): void 
   }
 }
 
-/** The queue is empty: the remaining requests have no completion and succeeded. */
-export const completeTrailing = (end: End, statistics: Statistics): void => {
+/** If the send queue is empty and no request failed, the remaining requests are unsignaled, and succeeded. */
+const completeTrailing = (end: End, statistics: Statistics): void => {
   if (!end.hasFailed && end.host.queues[end.row].sends.length === 0)
     completeUnsignaled(end, end.sends.length, statistics)
 }

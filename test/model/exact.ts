@@ -11,7 +11,7 @@ import type { RandomSource } from './random.ts'
 
 const { RTS, SQD, ERR } = QpState.values
 
-/** The effect of a packet: data in the target, a message, a changed word, nothing, or an error. */
+/** The effect of a packet: data in the target, a message, a changed word, a READ response, nothing, or an error. */
 type Effect = 'write' | 'message' | 'word' | 'read' | 'none' | 'error'
 
 interface Attack {
@@ -52,7 +52,7 @@ const attacks: readonly Attack[] = [
 
 const ADDED = 0x1_0000_0001n
 
-/** Sends a packet to `end`, and returns a check of its effect after delivery. */
+/** A packet to `end`, and a check of its effect, to be called after its delivery. */
 export const attack = (end: End, random: RandomSource) => {
   const chosen = random.pick(attacks)
   const { memory, engine } = end.host

@@ -1,5 +1,5 @@
 /*
- * Client memory of the model test: one range of bytes with registered regions, guards between them, and a watcher
+ * Client memory of the model test: one range of bytes with registered regions, guards between them, and an observer
  * called at every write, so that an unexpected byte is found when it is written and not at the end. Each queue pair has
  * its own protection domain, so the owner of a written byte is known.
  */
@@ -9,8 +9,8 @@ import { Access, BindMw, type Memory } from '../../src/transport/types.ts'
 import type { Arena } from '../../src/wire/arena.ts'
 
 /** Client memory starts here, just below a 4 GiB line. */
-export const BASE_HI = 0x7f01
-export const BASE_LO = 0xffff_c000
+const BASE_HI = 0x7f01
+const BASE_LO = 0xffff_c000
 /** Every byte between the areas. */
 const GUARD = 0x5a
 

@@ -70,7 +70,7 @@ export interface Queues {
   sends: SendRequest[]
   first: number
   receives: ReceiveRequest[]
-  /** The receive queue is the SRQ of this number; `memory` and CQ are the SRQ's. */
+  /** The receive queue is the SRQ of this number, which has this protection domain and CQ. */
   readonly shared?: { readonly srqn: number; readonly pd: number; readonly cq: number } | undefined
 }
 
@@ -115,7 +115,7 @@ export interface ModelNode {
   readonly memory: ClientMemory
   /** By row. */
   readonly queues: Queues[]
-  /** A new queue pair in RESET. */
+  /** Creates a queue pair in RESET; returns its row. */
   create(qp: QpSpec): number
   /**
    * Passes one run of packets to the engine; `rowOf`: the row of the packet's destination, negative if there is none.
@@ -134,8 +134,8 @@ const GRH_AND_PAYLOAD_BYTES = GRH_BYTES + 4096
 /** Offset of the first packet in the arenas of this node. */
 const FIRST_PACKET = 64
 /**
- * Fill of memory that the engine reserves, all of which it must write, and of packets that it has handled, which it
- * must not read again.
+ * Fill of the first bytes that the engine reserves, all of which it must write, and of packets that it has handled,
+ * which it must not read again.
  */
 const RESERVED_FILL = 0xdb
 const HANDLED_FILL = 0xee

@@ -29,24 +29,24 @@ interface Kind {
   readonly name: string
   readonly weight: number
   readonly make: make.Make
-  /** Not limited to reliable connections. */
-  readonly allServices?: true
+  /** UC has it as well. */
+  readonly alsoUc?: true
 }
 
 const kinds: readonly Kind[] = [
-  { name: 'SEND', weight: 20, make: make.send(false), allServices: true },
-  { name: 'SEND_WITH_IMM', weight: 10, make: make.send(true), allServices: true },
+  { name: 'SEND', weight: 20, make: make.send(false), alsoUc: true },
+  { name: 'SEND_WITH_IMM', weight: 10, make: make.send(true), alsoUc: true },
   { name: 'SEND_WITH_INV', weight: 4, make: make.sendInvalidate(true) },
-  { name: 'WRITE', weight: 25, make: make.write(false), allServices: true },
-  { name: 'WRITE_WITH_IMM', weight: 10, make: make.write(true), allServices: true },
+  { name: 'WRITE', weight: 25, make: make.write(false), alsoUc: true },
+  { name: 'WRITE_WITH_IMM', weight: 10, make: make.write(true), alsoUc: true },
   { name: 'READ', weight: 12, make: make.read(false) },
   { name: 'READ back', weight: 8, make: make.read(true) },
   { name: 'CMP_AND_SWP', weight: 6, make: make.atomic(true) },
   { name: 'FETCH_AND_ADD', weight: 6, make: make.atomic(false) },
   { name: 'ATOMIC_WRITE', weight: 5, make: make.atomicWrite },
   { name: 'FLUSH', weight: 4, make: make.flush(flushPlacement.GLOBAL) },
-  { name: 'BIND_MW', weight: 3, make: make.bindWindow, allServices: true },
-  { name: 'LOCAL_INV', weight: 3, make: make.localInvalidate, allServices: true },
+  { name: 'BIND_MW', weight: 3, make: make.bindWindow, alsoUc: true },
+  { name: 'LOCAL_INV', weight: 3, make: make.localInvalidate, alsoUc: true },
 ]
 
 /** A valid request, changed so that the peer refuses it. */
@@ -143,22 +143,22 @@ const fatalKinds: readonly Kind[] = [
   { name: 'FLUSH, persistent', weight: 1, make: make.flush(flushPlacement.PERSISTENT) },
   { name: 'SEND that is too long', weight: 2, make: tooLong },
   { name: 'SEND_WITH_INV of a wrong key', weight: 1, make: make.sendInvalidate(false) },
-  { name: 'SEND with a wrong key', weight: 2, make: sendWithWrongKey, allServices: true },
+  { name: 'SEND with a wrong key', weight: 2, make: sendWithWrongKey, alsoUc: true },
   { name: 'READ into read-only memory', weight: 1, make: readIntoReadOnly },
-  { name: 'unknown opcode', weight: 1, make: unknownOpcode, allServices: true },
-  { name: 'LOCAL_INV of a wrong key', weight: 1, make: invalidateWrongKey, allServices: true },
-  { name: 'BIND_MW of a wrong key', weight: 1, make: bindWrongKey, allServices: true },
+  { name: 'unknown opcode', weight: 1, make: unknownOpcode, alsoUc: true },
+  { name: 'LOCAL_INV of a wrong key', weight: 1, make: invalidateWrongKey, alsoUc: true },
+  { name: 'BIND_MW of a wrong key', weight: 1, make: bindWrongKey, alsoUc: true },
 ]
 
-/** Requests that a reliable service would refuse. Unreliable services ignore them, and the sender is not notified. */
+/** A request that the peer of a reliable connection would refuse: UC ignores it, and the sender is not notified. */
 const ignoredByPeer =
   (refused: make.Make): make.Make =>
   (end, random) => {
     const operation = refused(end, random)
     return operation && { kind: `ignored ${operation.kind}`, request: operation.request, fatal: 'no', statuses: [] }
   }
-const unreliableKinds: readonly Kind[] = [
-  ...kinds.filter(kind => kind.allServices),
+const ucKinds: readonly Kind[] = [
+  ...kinds.filter(kind => kind.alsoUc),
   { name: 'WRITE, wrong key', weight: 1, make: ignoredByPeer(refusedByPeer(make.write(false), 0, wrongKey)) },
   { name: 'WRITE, outside', weight: 1, make: ignoredByPeer(refusedByPeer(make.write(false), 0, outside)) },
   {
@@ -168,7 +168,7 @@ const unreliableKinds: readonly Kind[] = [
   },
   { name: 'SEND that is too long', weight: 1, make: ignoredByPeer(tooLong) },
 ]
-/** Requests that this service lacks. */
+/** A request that the service lacks. */
 const unsupported =
   (request: make.Make): make.Make =>
   (end, random) => {
@@ -182,11 +182,11 @@ const unsupported =
       }
     )
   }
-/** Operations that UC does not support, besides the fatal ones of every service. */
-const unreliableFatalKinds: readonly Kind[] = [
-  ...fatalKinds.filter(kind => kind.allServices),
+/** The fatal operations that UC has as well, and the operations that it does not support. */
+const ucFatalKinds: readonly Kind[] = [
+  ...fatalKinds.filter(kind => kind.alsoUc),
   ...kinds
-    .filter(kind => /READ|AND|ATOMIC|FLUSH|INV$/.test(kind.name) && !kind.allServices)
+    .filter(kind => /READ|AND|ATOMIC|FLUSH|INV$/.test(kind.name) && !kind.alsoUc)
     .map(kind => ({
       ...kind,
       make: unsupported(kind.make),
@@ -200,7 +200,7 @@ const datagramKinds: readonly Kind[] = [
 ]
 /** Of a connection's requests, datagrams have only SEND. */
 const datagramFatalKinds: readonly Kind[] = [
-  ...unreliableFatalKinds.filter(kind => /SEND of|unknown|AND|READ/.test(kind.name)),
+  ...ucFatalKinds.filter(kind => /SEND of|unknown|AND|READ/.test(kind.name)),
   { name: 'WRITE', weight: 1, make: unsupported(make.write(false)) },
   { name: 'WRITE_WITH_IMM', weight: 1, make: unsupported(make.write(true)) },
 ]
@@ -221,7 +221,7 @@ const xrcFatalKinds = [...fatalKinds, { name: 'SEND to an unknown SRQ', weight: 
 /** Valid and invalid operations by service. */
 const tables: Readonly<Record<number, readonly [good: readonly Kind[], bad: readonly Kind[]]>> = {
   [Service.RC]: [kinds, fatalKinds],
-  [Service.UC]: [unreliableKinds, unreliableFatalKinds],
+  [Service.UC]: [ucKinds, ucFatalKinds],
   [Service.UD]: [datagramKinds, datagramFatalKinds],
   [Service.XRC_INI]: [kinds, xrcFatalKinds],
 }

@@ -84,7 +84,7 @@ export interface End {
   readonly host: ModelNode
   readonly pd: number
   readonly areas: Areas
-  /** Shared by all: source of the peer's READs and of sends. Read-only. */
+  /** Key of the source, which all ends of a node share: data of sends, WRITEs and the peer's READs. Read-only. */
   readonly sourceKey: number
   /** Target and atomic words, for the peer. */
   readonly target: Region
@@ -129,7 +129,7 @@ export interface End {
   completedTarget: Uint8Array
   plannedTarget: Uint8Array
   readonly words: BigUint64Array
-  /** The first request that must fail, and the PSNs of executed requests. */
+  /** The first request that must fail, and the number of PSNs of the requests that have ended. */
   fatalAt: number
   ackedPsns: number
   hasReceiveFailed: boolean
@@ -144,7 +144,7 @@ export interface Pair {
   readonly name: string
   /** A `Service` value; XRC_INI for an initiator (the first end) with its target. */
   readonly service: number
-  /** Receives come from an SRQ that only one end uses. */
+  /** The receives of each end come from an SRQ of its own. */
   hasSrq: boolean
   readonly ends: readonly [End, End]
   mtu: number
@@ -155,7 +155,7 @@ export interface Pair {
   unpredictableBecause: string | undefined
   /** Turns until it ends, -1 while it lives. */
   turnsToEnd: number
-  /** Nothing is posted until everything has completed. */
+  /** No send is posted until all have ended. */
   isSettling: boolean
   /** An end failed as expected, or was moved to error by the test. */
   isFailing: boolean
@@ -300,7 +300,7 @@ export const forgetSent = (end: End, sent: number, oldest: number): void => {
   })
 }
 
-/** Whether every posted request has ended: some end without a completion. */
+/** Whether every posted send has ended; unsignaled ones have no completion. */
 export const isFinished = (pair: Pair): boolean =>
   pair.ends.every(end => outstanding(end) === 0 || end.host.queues[end.row].sends.length === 0)
 
@@ -320,7 +320,7 @@ const connectDatagrams = (pair: Pair, random: RandomSource): void => {
   }
 }
 
-/** RESET to RTS, both ends, with random attributes. PSNs are far from those of the previous life. */
+/** RESET to RTS with random attributes; XRC targets sometimes only to RTR. */
 export const connect = (pair: Pair, random: RandomSource): void => {
   pair.life++
   pair.unpredictableBecause = undefined
@@ -329,7 +329,7 @@ export const connect = (pair: Pair, random: RandomSource): void => {
   pair.isFailing = false
   pair.mtu = random.pick([256, 256, 512, 1024, 1024, 2048, 4096])
   for (const end of pair.ends) {
-    // Near the wrap in about every sixth life; never where packets of the last lives could count as new.
+    // So far from the PSNs of the last lives that their packets do not count as new.
     end.psn = (end.psn + 0x30_0000 + random.int(0x1000)) & 0xff_ffff
     end.maxRdAtomic = 1 + random.int(4)
   }

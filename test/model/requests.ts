@@ -32,7 +32,7 @@ export type Make = (end: End, random: RandomSource) => Operation | undefined
 /** An unused key: allocated keys are even. */
 export const badKey = (random: RandomSource): number => (random.u32() | 1) >>> 0
 
-/** Maximum message length of the pair: five packets, like its receive buffers. */
+/** Maximum message length of the pair, and the length of its receive buffers: five packets, at most MESSAGE_BYTES. */
 export const bufferBytes = (end: End): number => Math.min(5 * end.pair.mtu, MESSAGE_BYTES)
 
 export const lengthOf = (end: End, random: RandomSource): number =>
@@ -109,7 +109,7 @@ export const send =
 /** A Q_Key with this bit means the sender's own. */
 const OWN_QKEY = 0x8000_0000
 
-/** To the peer, or to any other UD end; `wrong`: with a Q_Key that no end accepts. */
+/** To the peer, or to any UD end; `hasWrongQkey`: with a Q_Key that the destination does not accept. */
 export const datagram =
   (hasWrongQkey: boolean): Make =>
   (end, random) => {
@@ -242,8 +242,8 @@ export const atomicWrite: Make = (end, random) => {
   }
 }
 
-/** A FLUSH of `length` bytes of the area of atomic words. */
-const flushWords = (length: number, selectivity: number, placement: number): Partial<SendRequest> => ({
+/** The fields of a FLUSH of `length` bytes in which the request has its arguments. */
+const flushArguments = (length: number, selectivity: number, placement: number): Partial<SendRequest> => ({
   compare: BigInt(length),
   swap: (BigInt(selectivity) << 32n) | BigInt(placement),
 })
@@ -260,13 +260,13 @@ export const flush =
       request: plain(end, random, wr.FLUSH, {
         remote: peer.areas.target + random.int(TARGET_BYTES - length + 1),
         rkey: peer.target.key,
-        ...flushWords(length, selectivity, placement),
+        ...flushArguments(length, selectivity, placement),
       }),
       ...(isGlobal ? noFailure : { fatal: 'remote', statuses: [REM_INV_REQ_ERR] }),
     }
   }
 
-/** Maximum number of windows that an end has bound for its peer. */
+/** An end that has this many usable windows binds no more. */
 const MAX_WINDOWS = 4
 
 /** Binds a fresh window to a part of the target. The peer uses it once the bind has completed. */

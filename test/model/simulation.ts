@@ -64,7 +64,7 @@ const SERVICES = [Service.RC, Service.RC, Service.UC, Service.UD, Service.XRC_IN
 /** Maximum requests in flight per end. */
 const MAX_OUTSTANDING = 24
 const MAX_LOG_LINES = 60
-/** Maximum µs that the process of all nodes sleeps at times; ACK timeouts are 1 to 4 ms. */
+/** Maximum µs by which a step is late at times, for all nodes; ACK timeouts are 1 to 4 ms. */
 const MAX_SLEEP = 10_000
 /** Turns with the same quality of the network. */
 const QUALITY_TURNS = 400
@@ -280,7 +280,7 @@ export const createSimulation = (options: SimulationOptions) => {
     return posted
   }
 
-  /** Leaving SQE discards everything before it. */
+  /** Leaves SQE, after all its requests have ended: the next ones can succeed again. */
   const recover = (end: End): void => {
     log(`${end.name} recovers`)
     end.hasFailed = false
@@ -340,19 +340,17 @@ export const createSimulation = (options: SimulationOptions) => {
     return posted
   }
 
-  /** Sends everything that may be sent, then moves time to the next event. False if there is none. */
-  const step = (): boolean => {
-    let isPortFull = false
-    for (const node of nodes) isPortFull = node.transmit(now) || isPortFull
+  /** Sends what may be sent, then moves time to the next event, if there is one. */
+  const step = (): void => {
+    for (const node of nodes) node.transmit(now)
     let next = link.nextArrival()
     for (const { engine } of nodes) next = Math.min(next, engine.nextTimeout())
-    if (next === Number.POSITIVE_INFINITY) return isPortFull
-    // Sometimes the process sleeps: timers are late, and packets that arrived meanwhile are handled after them.
+    if (next === Number.POSITIVE_INFINITY) return
+    // Sometimes the step is late: then timers run late, and before the packets that arrived meanwhile.
     now = Math.max(now, next) + (random.hits(0.003) ? random.int(MAX_SLEEP) : 0)
     link.now = now
     for (const { engine } of nodes) if (engine.nextTimeout() <= now) engine.onTimeout(now)
     link.deliver()
-    return true
   }
 
   return {
@@ -364,7 +362,7 @@ export const createSimulation = (options: SimulationOptions) => {
     get now() {
       return now
     },
-    /** Posts `operations` requests while the network interferes, then lets all of them complete. */
+    /** Posts at least `operations` requests while the network interferes, then lets all of them complete. */
     run(operations: number): void {
       let remaining = operations
       for (let turns = 0; remaining > 0; turns++) {

@@ -10,7 +10,7 @@ import { inOrderOf, locationOf } from './mutants.ts'
 import type { Program } from './programs.ts'
 import { type Base, type JudgedMutant, runBases, runMutants, TIMEOUT_STATUS } from './run.ts'
 
-/** Mutants per `userdma check`. */
+/** Maximum mutants per `userdma check`. */
 const BATCH = 40
 
 export interface Campaign {

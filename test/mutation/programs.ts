@@ -39,7 +39,7 @@ const ofFindings = readdirSync(FINDINGS)
 const own = (file: string, ...commands: readonly string[]): Program[] =>
   commands.map(command => ({ name: `${file} ${command}`, folder: OWN, file: `${file}.c`, flags: [], command }))
 
-/** A server and its client; the status is the client's if that is not 0, else the server's. */
+/** A server and its client; the status is the server's if that is not 0, else the client's. */
 const pair = (args: string): string => `"$0" ${args} & "$0" ${args} 127.0.0.1; client=$?; wait $! && exit $client`
 
 /** Our own C programs. */

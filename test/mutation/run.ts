@@ -16,7 +16,7 @@ import { applyEdit } from './source.ts'
 const LIMIT = 5
 /** Exit status of timeout(1) for a program that exceeds the limit. */
 export const TIMEOUT_STATUS = 124
-/** Shell scripts that run programs at the same time. */
+/** Programs that run at the same time. */
 const LANES = 2
 
 /** A line of `userdma check --json`. */

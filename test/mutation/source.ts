@@ -75,8 +75,8 @@ export const callsOf = (text: string, names: string): Call[] =>
   })
 
 /**
- * Statements that consist of a call of such a function, perhaps with a check or assignment of its result: from the
- * first word to the semicolon.
+ * Statements that consist of a call of a function whose name matches `names`, perhaps with a check or assignment of its
+ * result: from the first word to the semicolon.
  */
 export const statementsWith = (text: string, names: string): Range[] => {
   const found = new Map<number, Range>()

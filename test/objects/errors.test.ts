@@ -1,7 +1,7 @@
 /*
  * Errors of calls: for every method of every class of a soft device, every mistake that its declaration permits to
- * construct, one at a time (mistakes.ts). The errno is Linux's where Linux has such a call, the message names the
- * method and the attribute, and the state of the device is as before.
+ * construct, one at a time (mistakes.ts). The errno is Linux's where Linux has such a call, the message says what
+ * is wrong, and the state of the device is as before.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -101,13 +101,12 @@ const assertRefused = ({ ret, reason }: Answer, { title, code, message }: Omit<W
   assert.match(reason ?? '', message, title)
 }
 
-/** The number of the descriptor's object, for methods of descriptors. */
+/** Core's descriptor on which a method of descriptors is called. */
 const descriptorOf = ({ identity, name }: ObjectClass, call: number): number | undefined =>
   identity === 'fd' && !isCreate(call) ? client.fds.get(fdOf(name)) : undefined
 
 /** False for a reference to a class that the device lacks: no object of such a class exists. */
-const hasValidValue = ({ kind, ...enumeration }: Kind): boolean =>
-  (kind !== 'ref' && kind !== 'fd') || hasObjectOf((enumeration as { class: string }).class)
+const hasValidValue = (type: Kind): boolean => (type.kind !== 'ref' && type.kind !== 'fd') || hasObjectOf(type.class)
 
 const allMethods = objects.classes.flatMap(cls => Object.keys(cls.methods).map(name => [cls, name] as const))
 
@@ -132,7 +131,7 @@ describe('mistakes in a call of the object dialect are reported', () => {
 })
 
 describe('a wrong handle or descriptor gets Linux’s errno in its dialects', () => {
-  /** Every Linux encoding of the call that can carry `attribute`. */
+  /** Makes the call in every Linux encoding that can carry `attribute`; returns the results, with the encodings' names. */
   const run = (call: Call, attribute: string | undefined): string[] =>
     encodings(call, client.context.device.driver.id, BUFFERS_AT).flatMap(encoding => {
       // The call without the arguments that this encoding cannot carry.

@@ -1,6 +1,6 @@
 /*
- * Draws the calls of the model test: mostly valid arguments, and sometimes an unused handle, a handle of
- * another class, a descriptor of another context, or a refused value.
+ * Draws the calls of the model test: mostly valid arguments, and sometimes an unused handle, a handle of another
+ * class, a descriptor of another context, or a refused value.
  */
 import { ChainErrors } from '../../src/spec/classes/device/interface.ts'
 import { MAX_EVENTS } from '../../src/spec/classes/events/event_queue.ts'
@@ -48,7 +48,7 @@ const handleOf = ({ random, opening }: CallSite, cls: string): number => {
 const fdsOf = ({ process }: CallSite, matches: (modelObject: ModelObject) => boolean): number[] =>
   [...process.fds].flatMap(([fd, modelObject]) => (matches(modelObject) ? [fd] : []))
 
-/** A descriptor of a class, usually of this context. */
+/** A descriptor, usually of the class and of this context; undefined at least half of the time: the argument is absent. */
 const fdOf = (site: CallSite, cls: string): number | undefined => {
   const { random, opening } = site
   if (random.hits(0.5)) return undefined

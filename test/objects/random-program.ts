@@ -117,7 +117,6 @@ function* chain(site: CallSite): Run {
     if (modelObject === undefined) return
     if (modelObject.handle < 0) process.fds.set(fds.shift() as number, modelObject)
     else assert.equal(results[i].object, modelObject.handle, `${title}: handle of entry ${i}`)
-    // An entry's own answer reports its later changes.
     recordNumbers(modelObject, results[i].out, title)
   })
   assert.equal(fds.length, 0, `${title}: descriptors`)
@@ -154,7 +153,7 @@ function* end(state: State, process: Process): Run {
 }
 
 function* readOne({ random, facts, process }: CallSite): Run {
-  // Unread records of objects destroyed with their device stay in the program's socket: no calls happen then.
+  // In a daemon's sockets, unread records of objects that were destroyed with their device remain: not compared.
   const fds = [...process.fds].filter(([, { isGone }]) => facts.raisesEvents || !isGone)
   const withEvents = fds.filter(([, { unread }]) => unread.length > 0)
   if (fds.length === 0) return

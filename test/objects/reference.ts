@@ -155,7 +155,7 @@ export const newObject = (
 
 export const allObjects = ({ handles, descriptors }: Opening): ModelObject[] => [...handles.values(), ...descriptors]
 
-/** Number of references to the object from createdAhs of its context; an object may refer to it twice. */
+/** Number of references to the object from objects of its context; an object may refer to it twice. */
 export const uses = (modelObject: ModelObject): number =>
   allObjects(modelObject.home).reduce(
     (n, { parents }) => n + parents.filter(parent => parent === modelObject).length,

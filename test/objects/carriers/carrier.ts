@@ -42,7 +42,7 @@ export type Op =
       readonly entries: readonly Entry[]
       readonly undo: boolean
     }
-  /** read(2) of a descriptor: one record in `out.bytes`, EAGAIN, or EIO after the last one. */
+  /** read(2) of a descriptor: one record in `out.bytes`; if there is none, EAGAIN, or EIO if there will be none. */
   | { readonly do: 'read'; readonly process: Process; readonly fd: number }
   | { readonly do: 'remove'; readonly device: ModelDevice }
   | { readonly do: 'add'; readonly device: ModelDevice }

@@ -1,6 +1,6 @@
 /*
  * The model test through a daemon: each program is a session that uses the object dialect, a fork is another session
- * that shows its parent's memory files, descriptors are real, and tool messages add and remove devices. The daemon
+ * that attaches to its parent's contexts, descriptors are real, and tool messages add and remove devices. The daemon
  * notices closed descriptors asynchronously, so the carrier waits until it has.
  */
 import assert from 'node:assert/strict'
