@@ -37,7 +37,7 @@ const UNKNOWN_KEY = 0x666
 const WINDOW_KEY = 0x3330
 const WINDOWS = 4
 const MTUS = [256, 512, 1024, 2048, 4096]
-/** Outstanding requests, and outstanding receives, of a queue pair: at most. */
+/** Maximum outstanding requests, and maximum outstanding receives, of a queue pair. */
 const MAX_OUTSTANDING = 20
 const { LOCAL_INV, BIND_MW, SEND_WITH_INV } = WrOpcode.values
 /** States of queue pairs (enum ibv_qp_state). */
@@ -60,7 +60,7 @@ const ALL_ACCESS = Access.LOCAL_WRITE | REMOTE_ACCESS | FLUSH_GLOBAL
 const MAX_PACKET = 4096 + 60
 /** Words of the engine's pool that a queue pair may take. */
 const MAX_POOL_WORDS = 40 * 64
-/** Packets that arrive together: at most. */
+/** Maximum packets that arrive together. */
 const MAX_JOINED = 7
 /** Bits that distinguish the features of the fuzzer. */
 const Feature = { COMPLETION: 0x4000, EVENT: 0x5000, SENT: 0x6000, ARRIVAL: 0x1_0000 } as const
@@ -73,7 +73,7 @@ interface QueuePair {
   /** The engine's number of the queue pair. */
   readonly row: number
   posted: number
-  /** All requests with smaller ids have completed. */
+  /** All requests with smaller ids have ended; those without a completion too. */
   completed: number
   postedReceives: number
   completedReceives: number

@@ -80,6 +80,7 @@ export interface Areas {
 
 export interface End {
   readonly name: string
+  /** The number of its node, and the node. */
   readonly node: number
   readonly host: ModelNode
   readonly pd: number

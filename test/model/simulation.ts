@@ -355,9 +355,6 @@ export const createSimulation = (options: SimulationOptions) => {
 
   return {
     statistics,
-    link,
-    nodes,
-    ends,
     lines,
     get now() {
       return now

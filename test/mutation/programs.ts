@@ -1,6 +1,6 @@
 /*
  * The programs that are mutated: those of docs/findings without their faults, and C programs of test/programs, each
- * with the command line that runs it. Each runs in less than a second, and ends with status 0.
+ * with the command line that runs it. Each ends with status 0.
  */
 import { readdirSync } from 'node:fs'
 import { join } from 'node:path'

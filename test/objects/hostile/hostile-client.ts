@@ -110,7 +110,7 @@ export const correctLengths = (dialect: DialectName, bytes: Uint8Array): Uint8Ar
   return whole
 }
 
-/** A plausible call in the object dialect. */
+/** A plausible call in the object dialect; the entries of a chain are usually mutated. */
 export const objectMessage = (state: ClientState): Message | undefined => {
   const { random } = state
   const call = plausibleCall(state)
