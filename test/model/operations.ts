@@ -200,7 +200,7 @@ const datagramKinds: readonly Kind[] = [
 ]
 /** Of a connection's requests, datagrams have only SEND. */
 const datagramFatalKinds: readonly Kind[] = [
-  ...ucFatalKinds.filter(kind => /SEND of|unknown|AND|READ/.test(kind.name)),
+  ...ucFatalKinds.filter(kind => /SEND with a|unknown|AND|READ/.test(kind.name)),
   { name: 'WRITE', weight: 1, make: unsupported(make.write(false)) },
   { name: 'WRITE_WITH_IMM', weight: 1, make: unsupported(make.write(true)) },
 ]

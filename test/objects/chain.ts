@@ -7,7 +7,7 @@ import { type AnyValues, type ObjectClass, QUERY } from '../../src/spec/schema/s
 import { type Code, destroyObject, isCreate, type ModelObject, type Scope } from './reference.ts'
 import { type Outcome, perform } from './rules.ts'
 
-/** One call of a chain. `refs`: arguments that name the object which an earlier entry created, by attribute. */
+/** One call of a chain. */
 export interface Entry {
   readonly cls: ObjectClass
   readonly methodName: string
@@ -16,6 +16,7 @@ export interface Entry {
   /** The index of the entry whose object is the target; then `object` is unused. */
   readonly targetEntry?: number
   readonly args: AnyValues
+  /** By attribute: the index of the earlier entry whose object is the argument; replaces the value in `args`. */
   readonly refs: Readonly<Record<string, number>>
 }
 
@@ -40,13 +41,13 @@ const resolve = (
 ): AnyValues | Code => {
   const resolved: AnyValues = { ...args }
   for (const [name, { type }] of Object.entries(cls.methods[methodName].in)) {
-    const entry = refs[name]
-    if (entry === undefined || (type.kind !== 'ref' && type.kind !== 'fd')) continue
-    const modelObject = createdObjects[entry]
+    const entryIndex = refs[name]
+    if (entryIndex === undefined || (type.kind !== 'ref' && type.kind !== 'fd')) continue
+    const modelObject = createdObjects[entryIndex]
     if (modelObject === undefined) return 'EINVAL'
     if (modelObject.isGone) return 'ENOENT'
     if (modelObject.class !== type.class) return 'EINVAL'
-    resolved[name] = type.kind === 'fd' ? UNNUMBERED + entry : modelObject.handle
+    resolved[name] = type.kind === 'fd' ? UNNUMBERED + entryIndex : modelObject.handle
   }
   return resolved
 }
@@ -61,6 +62,7 @@ const performEntry = (scope: Scope, entry: Entry, createdObjects: readonly (Mode
   const modelObject = createdObjects[targetEntry]
   if (modelObject === undefined) return refused('EINVAL')
   if (modelObject.isGone) return refused('ENOENT')
+  // A descriptor of another class is looked up as handle -1, which does not exist: ENOENT.
   return perform(scope, cls, methodName, modelObject.class === cls.name ? modelObject : modelObject.handle, args)
 }
 
@@ -80,7 +82,8 @@ export const performChain = (scope: Scope, entries: readonly Entry[], undo: bool
     if (outcome.code === 'ok') {
       createdObjects.push(outcome.modelObject)
       outcomes.push(outcome)
-      if (outcome.modelObject?.handle === -1) fds.set(UNNUMBERED + createdObjects.length - 1, outcome.modelObject)
+      if (outcome.modelObject && entry.cls.identity === 'fd')
+        fds.set(UNNUMBERED + createdObjects.length - 1, outcome.modelObject)
       continue
     }
     if (undo) undoOutcomes(scope, outcomes)
