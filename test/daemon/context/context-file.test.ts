@@ -135,7 +135,7 @@ test('rings freed after device removal keep their contents until the context is 
   withMemory((memory, pool) => {
     const [small, large] = [memory.allocate(100), memory.allocate(300_000)]
     for (const chunk of [small, large]) bytesOf(chunk).fill(7)
-    memory.keep?.()
+    memory.keepMapped()
     for (const chunk of [small, large]) memory.free(chunk)
     assert.deepEqual([memory.ringCount, memory.ringBytes], [0, 0])
     for (const { offset, length } of [small, large]) {
