@@ -1,4 +1,4 @@
-/* A queue pair with more scatter/gather elements than other adapters support: run with `--adapters mlx5`. */
+/* A queue pair with more scatter/gather elements than other adapters support: run with `--like mlx5`. */
 #include "pair.h"
 
 int main(void)

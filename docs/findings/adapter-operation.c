@@ -1,4 +1,4 @@
-/* Unreliable connections, which many adapters lack: run with `--adapters irdma`. */
+/* Unreliable connections, which many adapters lack: run with `--like irdma`. */
 #include "pair.h"
 
 int main(void)

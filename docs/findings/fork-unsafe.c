@@ -1,4 +1,4 @@
-/* A program forks while memory is registered, without ibv_fork_init: run with `userdma check --adapters mlx5`. */
+/* A program forks while memory is registered, without ibv_fork_init: run with `userdma check --like mlx5`. */
 #include "pair.h"
 
 int main(void)

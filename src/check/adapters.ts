@@ -1,7 +1,7 @@
 /*
- * Findings about operations and sizes that work on userdma's device and fail on an adapter that `--adapters` names: the
+ * Findings about operations and sizes that work on userdma's device and fail on an adapter that `--like` names: the
  * calls and requests of a program are compared with the table of adapters (spec/check/adapters.ts). Calls that userdma
- * refused are left out. With `--adapters` the detector also finds registrations beyond RLIMIT_MEMLOCK, and forks with
+ * refused are left out. With `--like` the detector also finds registrations beyond RLIMIT_MEMLOCK, and forks with
  * registered memory and without ibv_fork_init.
  */
 import {

@@ -40,7 +40,7 @@ export interface CheckerSources {
   isCopiedByFork?(program: Program, address: number): boolean | undefined
   /** Absent: `sampled`. */
   readonly buffers?: BufferCheck
-  /** The adapters of `--adapters`. */
+  /** The adapters of `--like`. */
   readonly adapters?: readonly AdapterName[]
   /** RLIMIT_MEMLOCK of a process in bytes; infinite if it has no limit. */
   lockLimit?(program: Program): number

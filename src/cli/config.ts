@@ -1,6 +1,6 @@
 /*
  * The options that configure a daemon: `--device`, `--link`, `--path`, `--fault`, `--torment`, `--ignore-memlock`,
- * `--check`, `--adapters` and `--buffers`. Parses them, and compares them with the configuration of a running daemon. An
+ * `--check`, `--like` and `--buffers`. Parses them, and compares them with the configuration of a running daemon. An
  * option means the same in every command that has it (docs/decisions/joining-a-daemon.md).
  */
 import { checkDevices, defaultDevice, deviceText, parseDevice } from '../daemon/devices/device-spec.ts'
@@ -23,7 +23,7 @@ export interface ConfigOptions {
   /** SEED or SEED:COUNT. */
   readonly torment?: string
   /** Names of adapters, separated by commas. */
-  readonly adapters?: string
+  readonly like?: string
   readonly buffers?: string
 }
 
@@ -49,9 +49,9 @@ const parseChoice = <T extends string>(option: string, choices: readonly T[], te
   return found
 }
 
-/** The adapters of `--adapters`, each once. Throws an Error with a message. */
+/** The adapters of `--like`, each once. Throws an Error with a message. */
 const parseAdapters = (text: string): AdapterName[] => [
-  ...new Set(text.split(',').map(name => parseChoice('--adapters', adapterNames, name.trim()))),
+  ...new Set(text.split(',').map(name => parseChoice('--like', adapterNames, name.trim()))),
 ]
 
 /** The setting of `--torment`. Throws an Error with a message. */
@@ -95,7 +95,7 @@ export const wantedConfig = ({
   ignoreMemlock,
   check,
   torment,
-  adapters,
+  like,
   buffers,
 }: ConfigOptions): Promise<WantedConfig> =>
   orUsageError(async () => {
@@ -109,7 +109,7 @@ export const wantedConfig = ({
       ...(ignoreMemlock && { ignoreMemlock }),
       ...(check && { check }),
       ...(torment !== undefined && { torment: tormentText(parseTorment(torment)) }),
-      ...(adapters !== undefined && { adapters: parseAdapters(adapters) }),
+      ...(like !== undefined && { adapters: parseAdapters(like) }),
       ...(buffers !== undefined && { buffers: parseChoice('--buffers', bufferChecks, buffers) }),
     }
   })
@@ -143,7 +143,7 @@ export const configArguments = ({
   ...(ignoreMemlock ? ['--ignore-memlock'] : []),
   ...(check ? ['--check'] : []),
   ...(torment === undefined ? [] : ['--torment', torment]),
-  ...(adapters === undefined ? [] : ['--adapters', adapters.join(',')]),
+  ...(adapters === undefined ? [] : ['--like', adapters.join(',')]),
   ...(buffers === undefined ? [] : ['--buffers', buffers]),
 ]
 
@@ -175,7 +175,7 @@ export const difference = async (wanted: WantedConfig, running: DaemonConfig): P
       : `has --torment ${running.torment}, not ${wanted.torment}`
   if (wanted.check && !running.check) return 'does not check programs (--check)'
   const missing = (wanted.adapters ?? []).filter(name => !running.adapters?.includes(name))
-  if (missing.length > 0) return `does not compare programs with ${missing.join(', ')} (--adapters)`
+  if (missing.length > 0) return `does not compare programs with ${missing.join(', ')} (--like)`
   const buffers = running.buffers ?? 'sampled'
   if (wanted.buffers !== undefined && wanted.buffers !== buffers)
     return `checks buffers by --buffers ${buffers}, not ${wanted.buffers}`

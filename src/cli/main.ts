@@ -25,8 +25,8 @@ const kindsText = (kinds: Readonly<Record<string, string>>): string =>
     .join(', ')
 const LINK_HELP = `what connects the devices: ${kindsText(linkKinds)}`
 
-const ADAPTERS = '--adapters <names>'
-const ADAPTERS_HELP = `also report what works on userdma and fails on these adapters, separated by commas: ${adapterNames.join(', ')}`
+const LIKE = '--like <names>'
+const LIKE_HELP = `also report what works on userdma and fails on these adapters, separated by commas: ${adapterNames.join(', ')}`
 const BUFFERS = '--buffers <kind>'
 const BUFFERS_HELP =
   'which send buffers are compared before and after the request: sampled (some requests, parts of long messages; the default), all'
@@ -124,7 +124,7 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
         '--fail-on <severity>',
         'exit with 65 for findings from this severity on: note, warning, error (default), or never',
       )
-      .option(ADAPTERS, ADAPTERS_HELP)
+      .option(LIKE, LIKE_HELP)
       .option(BUFFERS, BUFFERS_HELP)
       .option(
         '--suppressions <file>',
@@ -145,7 +145,7 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
           "userdma check -- sh -c './server & ./client localhost; wait'",
           'userdma check --fail-on warning --suppressions rdma.supp --sarif findings.sarif -- ./my-test',
           'userdma check --torment-search 100 -- ./my-test',
-          'userdma check --adapters mlx5,irdma -- ./my-test',
+          'userdma check --like mlx5,irdma -- ./my-test',
           'userdma check --races -- ./my-test',
           'userdma check --explain stale-rkey',
         ),
@@ -186,7 +186,7 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
         collect,
       )
       .option('--check', 'check programs: `userdma check --socket PATH` prints the findings')
-      .option(ADAPTERS, `with --check: ${ADAPTERS_HELP}`)
+      .option(LIKE, `with --check: ${LIKE_HELP}`)
       .option(BUFFERS, `with --check: ${BUFFERS_HELP}`)
       .option('--end-with-last-client', 'end when the last client has ended')
       .addOption(new Option('--remove-folder', 'remove the folder of the socket at the end').hideHelp())

@@ -189,7 +189,7 @@ test('registered memory beyond RLIMIT_MEMLOCK is found each time the sum passes 
   assert.deepEqual(take(), [sum(106496)])
 })
 
-test('refused calls are not compared, nor is any call without --adapters', () => {
+test('refused calls are not compared, nor is any call without --like', () => {
   const refused = { errno: Errno.ENOMEM, reason: 'too much' }
   const withAdapters = scenario('mlx5')
   withAdapters.create('rc_qp', { cap: { maxSendWr: 40000 } }, { refused })

@@ -34,7 +34,7 @@ const page = (): string =>
   `${[
     '# Adapters',
     '',
-    '[`userdma check --adapters`](cli.md#check) compares programs with these adapters: their limits, and the operations of',
+    '[`userdma check --like`](cli.md#check) compares programs with these adapters: their limits, and the operations of',
     'userdma that they lack. Each row names its source; a limit without a source is not compared. A limit is the largest value',
     'that the adapter accepts. If the limit of a queue depends on the size of its WQEs, the table has the limit for the smallest',
     'WQE, and creation of a smaller queue with larger WQEs may fail too.',

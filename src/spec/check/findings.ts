@@ -544,17 +544,17 @@ const table = {
     advice: 'count outstanding requests, signal some of them, and poll before posting more',
   },
 
-  // ---- limits and operations of other adapters (--adapters) ----
+  // ---- limits and operations of other adapters (--like) ----
   'adapter-limit': {
     severity: 'warning',
-    title: 'a program requested more than an adapter named by `--adapters` allows',
-    why: 'Limits differ between adapters, and creation fails beyond them; ibv_query_device returns those of the device. docs/reference/adapters.md has those of the adapters that `--adapters` accepts.',
+    title: 'a program requested more than an adapter named by `--like` allows',
+    why: 'Limits differ between adapters, and creation fails beyond them; ibv_query_device returns those of the device. docs/reference/adapters.md has those of the adapters that `--like` accepts.',
     advice: 'request less, or at most the limit that ibv_query_device returns',
   },
   'adapter-operation': {
     severity: 'warning',
-    title: 'a program used an operation that an adapter named by `--adapters` lacks',
-    why: 'Some types of queue pairs, operations and objects are optional. docs/reference/adapters.md says what the adapters lack that `--adapters` accepts.',
+    title: 'a program used an operation that an adapter named by `--like` lacks',
+    why: 'Some types of queue pairs, operations and objects are optional. docs/reference/adapters.md says what the adapters lack that `--like` accepts.',
     advice: 'query the device for the operation before use, and provide a fallback',
   },
   'adapter-memlock': {
@@ -566,7 +566,7 @@ const table = {
   'fork-unsafe': {
     severity: 'warning',
     title: 'a program with registered memory forks without ibv_fork_init',
-    why: 'After a fork the first write to a page copies it, and an adapter that has pinned the page keeps the old one: the program does not see received data (ibv_fork_init(3)). Since 5.12 Linux copies pinned pages at the fork, so only older kernels need ibv_fork_init. This finding is reported with `--adapters`; a fork with requests outstanding is reported in every run, as fork-outstanding.',
+    why: 'After a fork the first write to a page copies it, and an adapter that has pinned the page keeps the old one: the program does not see received data (ibv_fork_init(3)). Since 5.12 Linux copies pinned pages at the fork, so only older kernels need ibv_fork_init. This finding is reported with `--like`; a fork with requests outstanding is reported in every run, as fork-outstanding.',
     advice:
       'call ibv_fork_init before the first registration, or set RDMAV_FORK_SAFE=1; system and posix_spawn need neither',
     statuses: ['SUCCESS'],

@@ -116,7 +116,7 @@ export const checkContext = (context: Context, options: CheckOptions): DeviceChe
   const { checker, log, devices, adapters } = networkCheck(core)
   const { races = false, stacks = 'shared' } = options
   if (races) checker.races?.begin()
-  for (const adapter of options.adapters ?? []) if (!adapters.includes(adapter)) adapters.push(adapter)
+  for (const adapter of options.like ?? []) if (!adapters.includes(adapter)) adapters.push(adapter)
   const posts = createPostStacks(
     stacks,
     races ? (queue, number, wrId, stack) => log.post(context.id, queue, number, wrId, stack) : undefined,

@@ -24,7 +24,7 @@ export interface CheckOptions {
    * Names of RDMA adapters (docs/reference/adapters.md): a call or request that works here and would fail on one of
    * them is a finding. Applies to all checked devices of the network.
    */
-  readonly adapters?: readonly AdapterName[]
+  readonly like?: readonly AdapterName[]
   /**
    * Searches for races: requests that access the same bytes in no defined order, at least one of them writing; default
    * false.
@@ -42,7 +42,7 @@ const names: KnownOptions<CheckOptions> = {
   failOn: true,
   notes: 'flag',
   ignore: true,
-  adapters: true,
+  like: true,
   races: 'flag',
   stacks: true,
 }
@@ -53,11 +53,11 @@ export const readCheckOptions = (call: string, check: true | CheckOptions): Chec
   if (typeof check !== 'object' || check === null)
     throw invalidArgument(call, `check ${formatValue(check)} is not true, false or an object of options`)
   checkOptions(call, 'check', check, names)
-  const { onFinding, failOn, ignore, adapters, stacks } = check
+  const { onFinding, failOn, ignore, like, stacks } = check
   if (onFinding !== undefined) checkFunction(call, 'check.onFinding', onFinding)
   if (failOn !== undefined) checkChoice(call, 'check.failOn', failOn, failLimits)
   if (stacks !== undefined) checkChoice(call, 'check.stacks', stacks, stackSharings)
-  for (const [name, list] of Object.entries({ ignore, adapters }))
+  for (const [name, list] of Object.entries({ ignore, like }))
     if (list !== undefined && !Array.isArray(list))
       throw invalidArgument(call, `check.${name} ${formatValue(list)} is not a list`, `give [${formatValue(list)}]`)
   for (const id of ignore ?? [])
@@ -67,6 +67,6 @@ export const readCheckOptions = (call: string, check: true | CheckOptions): Chec
         `check.ignore: there is no finding ${formatValue(id)}`,
         '`userdma check --explain` lists them',
       )
-  for (const name of adapters ?? []) checkChoice(call, 'check.adapters', name, adapterNames)
+  for (const name of like ?? []) checkChoice(call, 'check.like', name, adapterNames)
   return check
 }

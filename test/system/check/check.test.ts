@@ -138,14 +138,14 @@ describe('userdma check', { skip: lacking(faulty('leak'), fixed('leak'), ownProg
     assertFound('slow-memory', (await checkScript(t, `${faulty('slow-memory')} >&2; true`)).found)
   })
 
-  it('uses that other adapters refuse are reported with --adapters, with their line; without the fault nothing is', async t => {
+  it('uses that other adapters refuse are reported with --like, with their line; without the fault nothing is', async t => {
     for (const [id, adapters, text] of [
       ['adapter-limit', 'mlx5,rxe', /^max_send_sge 32 exceeds 30 of mlx5 /],
       ['adapter-operation', 'irdma', /^irdma \(.*\) lacks unreliable connections/],
       ['fork-unsafe', 'mlx5', /^process \d+ forks with 1 region registered, and without ibv_fork_init$/],
       ['adapter-memlock', 'mlx5', /^1052672 bytes are registered, more than RLIMIT_MEMLOCK, 65536: /],
     ] as const) {
-      const check = (program: string) => checkScript(t, `${program} >&2`, ['--adapters', adapters, '--ignore-memlock'])
+      const check = (program: string) => checkScript(t, `${program} >&2`, ['--like', adapters, '--ignore-memlock'])
       const { found, status } = await check(faulty(id))
       assertFound(id, found)
       assert.deepEqual([found.map(one => one.id).includes(id), status], [true, 0])
@@ -466,7 +466,7 @@ describe('userdma check', { skip: lacking(faulty('leak'), fixed('leak'), ownProg
       [['check', '--gen-suppressions', '--json', '--', 'true'], /--gen-suppressions and --json exclude each other/],
       [['check', '--suppressions', '/none', '--', 'true'], /--suppressions: ENOENT.*\/none/],
       [['check', '--explain', 'none'], /--explain "none": there is no such finding; there are no-peer-qp, /],
-      [['check', '--adapters', 'mlx5,mlx9', '--', 'true'], /--adapters "mlx9"/],
+      [['check', '--like', 'mlx5,mlx9', '--', 'true'], /--like "mlx9"/],
       [['explain', 'none'], /explain "none": not a status \(SUCCESS, /],
     ]
     for (const [args, message] of cases) {

@@ -168,7 +168,7 @@ describe('a checked device', () => {
   })
 
   it('finds queue pairs and requests that other adapters refuse', async () => {
-    const ends = await checkedPair({ ...reportAll, adapters: ['mlx5', 'irdma'] })
+    const ends = await checkedPair({ ...reportAll, like: ['mlx5', 'irdma'] })
     const { a, b } = ends
     const qp = a.pd.rcQp({ sendCq: a.cq, maxSendWr: 40, maxInlineData: 200 }) // FAULT adapter-limit
     qp.close()
@@ -255,7 +255,7 @@ describe('close() of a checked device', () => {
     await refuses({ ignore: ['stale'] }, /check.ignore: there is no finding "stale"/)
     await refuses({ ignore: 'stale-rkey' }, /check.ignore "stale-rkey" is not a list/)
     await refuses({ onFinding: 1 }, /check.onFinding 1 is not a function/)
-    await refuses({ adapters: ['mlx9'] }, /check.adapters "mlx9" is not one of mlx5, efa, irdma, rxe/)
+    await refuses({ like: ['mlx9'] }, /check.like "mlx9" is not one of mlx5, efa, irdma, rxe/)
     await refuses({ notes: 1 }, /check.notes 1 is not true or false/)
     await assert.rejects(open({ socket: '/nowhere', check: true }), { code: 'EINVAL', message: /userdma check/ })
   })

@@ -20,7 +20,7 @@ const ALLOWED: Readonly<Record<string, (value: unknown) => boolean>> = {
   onFinding: value => typeof value === 'function',
   name: value => value === 'x',
   ignore: Array.isArray,
-  adapters: Array.isArray,
+  like: Array.isArray,
   // Null counts as absent.
   pathMtu: value => value === null,
   // Objects, whose properties are checked where they are used.
