@@ -2,8 +2,7 @@
  * Codec of session messages, by the tables of spec/session.ts, which define their meaning; a new message is a row
  * there. shim/protocol.h has the same layouts for C.
  *
- * A message is read into one record and written into one buffer, both allocated once and reused: a call allocates only
- * the bigints of its pointers. The readers check the type of a received message, its length, and the length in its
+ * A message is read into one record and written into one buffer, both allocated once and reused. The readers check the type of a received message, its length, and the length in its
  * header; they return a sentence about a wrong one, and never throw. Both directions are here, since tools and tests
  * are clients too.
  */
@@ -64,7 +63,7 @@ export interface InstallAt {
   readonly kind?: number
 }
 
-/** A range that the daemon has written, in bytes. */
+/** A range of the program's memory that the daemon has written, or that peers may write; in bytes. */
 export interface WrittenRange {
   readonly address: number
   readonly length: number
@@ -76,7 +75,7 @@ export interface Reply extends Header, AllReplies {
   installs: readonly InstallAt[]
   /** WRITTEN: ranges of the program's memory. */
   ranges: readonly WrittenRange[]
-  /** TOOL and TRACE: JSON text. IOCTL and WRITE: the reason of a refusal, if the client wants reasons. */
+  /** TOOL and TRACE: JSON text. Calls: the reason of a refusal, if the client wants reasons. */
   text: string
 }
 

@@ -1,7 +1,7 @@
 /*
  * Packets of every opcode that our engine sends. For each service two connected nodes do every operation in several
- * lengths; an RC requester also makes mistakes, which are answered with NAKs. All packets come from the engine;
- * this file has the requests of the programs.
+ * lengths; an RC requester also posts requests that are refused with NAKs. All packets come from the engine; this file
+ * has only the work requests.
  */
 import { MULTICAST_QPN } from '../../src/spec/wire/headers.ts'
 import { Service } from '../../src/spec/wire/services.ts'
@@ -18,7 +18,7 @@ const PSN = [0xff_fffa, 0x3000] as const
 const MTU = 1024
 /** No bytes, one packet with each pad count, one and two full packets, and three packets, of which one is a MIDDLE. */
 const LENGTHS = [0, 1, 2, 3, 4, MTU, 2 * MTU, 2 * MTU + 5]
-/** FLUSH: placement, and selectivity in the upper half. */
+/** Of a FLUSH: the placement (low half of `swap`) and the selectivity (high half). */
 const GLOBAL = 1n
 const WHOLE_REGION = 1n
 const { SIGNALED, SOLICITED } = SendFlags.values
@@ -80,10 +80,10 @@ const work: readonly (readonly [service: number, peer: number, specs: readonly S
 ]
 
 /**
- * Mistakes of an RC requester, each of which moves its queue pair to the error state: wrong key, too long, unmapped
- * memory.
+ * Requests of an RC requester, each of which moves its queue pair to the error state: a wrong key, too many bytes, and
+ * a correct WRITE to memory that the responder's program has unmapped.
  */
-const mistakes: readonly SendSpec[] = [
+const refusedRequests: readonly SendSpec[] = [
   { id: 1, opcode: RDMA_WRITE, remote: 0, rkey: 0xbad, ...sges(4) },
   { id: 1, opcode: SEND, ...sges(5000) },
   { id: 1, opcode: RDMA_WRITE, remote: 0x8000, ...sges(4) },
@@ -151,7 +151,7 @@ const perform = (
 /** All these packets, in the order in which they are sent. */
 export const everyPacket = (): EnginePacket[] => [
   ...work.flatMap(([service, peer, specs]) => perform([service, peer], specs, true)),
-  ...mistakes.flatMap((spec, i) => perform(RC, [spec], true, i === mistakes.length - 1)),
+  ...refusedRequests.flatMap((spec, i) => perform(RC, [spec], true, i === refusedRequests.length - 1)),
   // No receive is posted: RNR.
   ...perform(RC, [{ id: 1, opcode: SEND, ...sges(5) }], false),
 ]

@@ -71,14 +71,14 @@ export const createNetwork = (
   interfaces?: Interfaces,
 ): Network => {
   useNativeCrc()
-  const attach = link === 'memory' ? memoryPorts(path) : socketPorts(link, interfaces)
+  const createPort = link === 'memory' ? memoryPorts(path) : socketPorts(link, interfaces)
   let rules = faultRules(fault, devices)
   const ports: { readonly port: FaultPort; device: DeviceSpec }[] = []
   const findPort = (name: string) => ports.find(({ device }) => device.name === name)
 
   return {
     attach(device) {
-      const port = withFaults(attach(device), device.name, rules)
+      const port = withFaults(createPort(device), device.name, rules)
       ports.push({ port, device })
       return port
     },

@@ -1,6 +1,6 @@
 /*
- * State of the ctx driver: the contexts by number, each with its queues and the descriptor on which messages are
- * reported.
+ * State of the ctx driver (device.ts): its contexts by number, objects of class ctx_context, each with its queues and
+ * the descriptor on which messages are reported.
  */
 import type { CoreObject, FdObject } from '../../core/index.ts'
 import type { Queues } from './queues.ts'
