@@ -1,6 +1,6 @@
 /*
- * Two RC queue pairs of one device in one process, for the programs in this folder. Each program has the fault in lines
- * marked FAULT; compiled with -DFIXED it has none.
+ * Two RC queue pairs of one device in one process, for the programs in this folder. FAULT marks the
+ * lines that `userdma check` names; compiled with -DFIXED a program has no fault.
  */
 #ifndef PAIR_H
 #define PAIR_H

@@ -2,8 +2,9 @@
  * Ends of the process that run no function of atexit(3), for `userdma check`: reports that were kept inside free()
  * (reports.c) are sent before them.
  *
- * _exit is also called in handlers of signals: session.c blocks signals while it holds the session's lock, so that a
- * handler never waits for its own thread, and without a kept report nothing is done. A child of vfork has its parent's
+ * _exit is also called in handlers of signals, which may interrupt a holder of a lock: signals are blocked while the
+ * session's lock is held (session.c), and requests_lock() gives up after a number of attempts. Without a kept report
+ * nothing is done. A child of vfork has its parent's
  * memory, and must not send the parent's reports.
  */
 #define _GNU_SOURCE

@@ -47,7 +47,7 @@ const page = (): string =>
     '# Findings',
     '',
     'The findings that [`userdma check`](reference/cli.md#check) reports. Each has an example program in `docs/findings`, in which the',
-    'line of the fault is marked; `-DFIXED` compiles the program without the fault. To try one:',
+    'line that the finding names is marked; `-DFIXED` compiles the program without the fault. To try one:',
     '',
     '```sh',
     'cc -g -o stale-rkey docs/findings/stale-rkey.c -libverbs',

@@ -18,7 +18,7 @@ const PSN = [0xff_fffa, 0x3000] as const
 const MTU = 1024
 /** No bytes, one packet with each pad count, one and two full packets, and three packets, of which one is a MIDDLE. */
 const LENGTHS = [0, 1, 2, 3, 4, MTU, 2 * MTU, 2 * MTU + 5]
-/** Of a FLUSH: the placement (low half of `swap`) and the selectivity (high half). */
+/** Of a FLUSH: the placement (low half of `swap`) and the selectivity (high half); its length is in `compare`. */
 const GLOBAL = 1n
 const WHOLE_REGION = 1n
 const { SIGNALED, SOLICITED } = SendFlags.values

@@ -65,7 +65,7 @@ export class ContextMemory implements MappedMemory {
   /** Offset in the file of the next new chunk. */
   #nextOffset: number = ContextFile.firstRing
   #usedBytes = 0
-  /** Whether freed ranges are not reused any more (`keep`). */
+  /** Whether freed ranges are not reused any more (`keepMapped`). */
   #isKept = false
   /** Identifies the file in every process: device and inode. */
   readonly dev: number

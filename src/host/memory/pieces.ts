@@ -6,7 +6,10 @@ import type { Arena } from './mapping.ts'
 /** Local end of a copy: an arena, or other memory of this process with a known address. */
 export type LocalMemory = Pick<Arena, 'address' | 'bytes'>
 
-/** An address in another process (high·2^32 + low), and the pieces of our memory to copy to or from; see `readv`. */
+/**
+ * An address in another process (high·2^32 + low), and `total` bytes of our memory in pieces of `chunk` bytes, one every
+ * `stride` bytes from `offset`; the last piece may be shorter.
+ */
 export type MoveArguments = [
   high: number,
   low: number,
@@ -17,7 +20,7 @@ export type MoveArguments = [
   total: number,
 ]
 
-/** Throws RangeError if pieces (as in `readv`) are not inside `local`. */
+/** Throws RangeError if the pieces (as in `MoveArguments`) are not inside `local`. */
 export const requirePieces = (
   local: LocalMemory,
   offset: number,

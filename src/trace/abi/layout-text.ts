@@ -1,6 +1,6 @@
 /*
- * The bytes of calls of the object dialect, and of calls on a driver's descriptor, as lines and as JSON (`userdma trace
- * --abi`). layout.ts splits messages; spec/ has the names.
+ * The bytes of calls of the object dialect as lines and as JSON, and of calls on a driver's descriptor as lines (`userdma
+ * trace --abi`). layout.ts splits messages; spec/ has the names.
  */
 import { AttributeFlag, ChainEntryFlag, MessageFlag } from '../../spec/classes/ids.ts'
 import { CtxArguments, CtxInterface, CtxSend } from '../../spec/drivers/ctx.ts'
@@ -33,7 +33,7 @@ const bitsText = (table: Readonly<Record<string, number>>, value: number): strin
  * number.
  */
 const flagWords = ({ flags, isOut }: AttributeLayout): string[] => {
-  // Bits 16 to 31 are no flags: in an answer they are the number of bytes written.
+  // Bits 16 to 31 are no flags: in an answer they are the number of bytes written or needed.
   const { MANDATORY, ...others } = AttributeFlag
   const words = bitNames(others, flags & 0xffff & ~MANDATORY).map(name => name.toLowerCase())
   if ((flags & MANDATORY) !== 0) return ['mandatory', ...words]
@@ -113,7 +113,7 @@ const attributeLines = (
   if (bytes === undefined) {
     if (!isOut) return [`${begin}, ${length} bytes${addressText}`]
     if (!isAnswer) return [`${begin}, room for ${length} bytes${addressText}`]
-    // An output that did not fit has the number of bytes that it needs.
+    // `written` of an output that did not fit is the number of bytes that it needs.
     return [
       `${begin}${addressText}, ${written === 0 ? `not filled, ${length} bytes` : `needs ${written} bytes, has ${length}`}`,
     ]
@@ -246,12 +246,12 @@ export const objectLines = (
 const sendInterfaces: readonly string[] = [CtxInterface.V1, CtxInterface.V2]
 
 /** The fields of the argument of a driver's ioctl, or of the beginning of written data; undefined: not known. */
-const driverFields = ({ request, attempt = '' }: TraceRecord): Fields | undefined =>
-  request !== undefined
-    ? CtxArguments[request]
-    : sendInterfaces.includes(attempt.slice(0, attempt.indexOf(':')))
-      ? CtxSend
-      : undefined
+const driverFields = ({ request, attempt = '' }: TraceRecord): Fields | undefined => {
+  if (request !== undefined) return CtxArguments[request]
+  // `attempt` of a write or mmap on a driver's descriptor begins with its interface: `ctx.userdma.2: write(27)`.
+  const interfaceName = attempt.slice(0, attempt.indexOf(':'))
+  return sendInterfaces.includes(interfaceName) ? CtxSend : undefined
+}
 
 const driverMemoryLines = (memory: MemoryRange, fields: Fields | undefined, style: Style): string[] => {
   const head = fields === undefined ? undefined : memory.bytes.subarray(0, recordSize(fields))

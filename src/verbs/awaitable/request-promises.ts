@@ -18,7 +18,10 @@ export interface CompletedRequest {
   readonly immediate: number | undefined
   /** Of a received message: the rkey that it has invalidated; undefined if it has invalidated none. */
   readonly invalidated: number | undefined
-  /** Of a received datagram: the sender's queue pair number. The buffer begins with a GRH of 40 bytes (`senderOf`). */
+  /**
+   * Of a received datagram: the sender's queue pair number. The first 40 bytes of the buffer are for the GRH or the IP
+   * header (`senderOf`).
+   */
   readonly sourceQpn: number
 }
 
@@ -153,7 +156,10 @@ export class RequestPromises {
     for (const resolve of this.#drainWaiters.splice(0)) resolve()
   }
 
-  /** What starts the queue pair again after this failure. Without an earlier one, a flush means that it is in ERR. */
+  /**
+   * What starts the queue pair again after this failure. A send that is flushed without an earlier failure: the queue
+   * pair was moved to ERR, as after a failed receive.
+   */
   #hint({ queue }: Outstanding, isFlushed: boolean): string {
     const { afterSend, afterReceive } = this.#restarts
     if (queue === 'receive') return afterReceive

@@ -64,15 +64,15 @@ test('rings never overlap, and are zeroed when allocated', () => {
         const live: MappedChunk[] = []
         for (const step of steps) {
           if ('bytes' in step) {
-            const chunk = memory.allocate(step.bytes)
+            const ring = memory.allocate(step.bytes)
             assert.ok(
-              bytesOf(chunk).every(byte => byte === 0),
+              bytesOf(ring).every(byte => byte === 0),
               'zero',
             )
             for (const { offset, length } of live)
-              assert.ok(chunk.offset >= offset + length || offset >= chunk.offset + chunk.length, 'no overlap')
-            bytesOf(chunk).fill(0xee)
-            live.push(chunk)
+              assert.ok(ring.offset >= offset + length || offset >= ring.offset + ring.length, 'no overlap')
+            bytesOf(ring).fill(0xee)
+            live.push(ring)
           } else if (live.length > 0) memory.free(live.splice(step.free % live.length, 1)[0])
           assert.equal(memory.ringCount, live.length)
           assert.equal(
@@ -80,8 +80,8 @@ test('rings never overlap, and are zeroed when allocated', () => {
             live.reduce((sum, { length }) => sum + length, 0),
           )
         }
-        for (const chunk of live.splice(0)) memory.free(chunk)
-        assert.equal(pool.counters.mapped, 0, 'chunks without rings are not mapped')
+        for (const ring of live.splice(0)) memory.free(ring)
+        assert.equal(pool.counters.mapped, 0, 'parts of the file without rings are not mapped')
         assert.equal(fstatSync(memory.fd).blocks, 0, 'and use no memory')
       }),
     ),
@@ -91,7 +91,7 @@ test('rings never overlap, and are zeroed when allocated', () => {
 
 test('rings of one size are reused in place: allocating and freeing them does not exhaust the file', () =>
   withMemory(memory => {
-    // Keeps the chunk of small rings in use.
+    // Keeps the mapped part of the file that has the small rings in use.
     const keep = memory.allocate(PAGE)
     const offsets = new Set<number>()
     for (let i = 0; i < 1000; i++) {

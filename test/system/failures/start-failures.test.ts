@@ -56,11 +56,11 @@ describe('a failed start', { skip: !hasNative() && 'koffi is missing' }, () => {
 
   it('in a user namespace says whose files prevent it', async t => {
     if (!isRoot || findTool('unshare') === undefined || findTool('setpriv') === undefined)
-      return void skipTest(t, 'a user namespace over files of root needs root, unshare and setpriv')
+      return void skipTest(t, 'a user namespace without the owner of the files needs root, unshare and setpriv')
     const folder = temporaryFolder(t)
     chmodSync(folder, 0o755)
     mkdirSync(join(folder, 'userdma-0'), { mode: 0o755 })
-    /** What a command prints on standard error as root of a user namespace over files of root. */
+    /** What a command prints on standard error as UID 0 of a user namespace that does not have the owner of `folder`. */
     const messageOf = async (command: string, env: NodeJS.ProcessEnv = {}) => {
       const words = ['--reuid', '65533', '--regid', '65533', '--clear-groups', 'unshare', '-Ur', 'sh', '-c', command]
       const { stderr } = await run(t, 'setpriv', words, { cwd: '/', env: cleanEnvironment({ HOME: '/', ...env }) })
