@@ -28,6 +28,7 @@ import { Pd } from '../../src/spec/classes/pd.ts'
 import { RcQp } from '../../src/spec/classes/qp/rc_qp.ts'
 import { RecvWqe, RingHeader, RingSge, SendWqe, Wc } from '../../src/spec/drivers/rxe-rings.ts'
 import { AccessFlags, QpState } from '../../src/spec/enums.ts'
+import { mtuEnum } from '../../src/spec/mtu.ts'
 import { SendFlags, WrOpcode } from '../../src/spec/work.ts'
 import { parseAddress } from '../../src/wire/address.ts'
 import { useCrcEngine } from '../../src/wire/crc.ts'
@@ -168,7 +169,7 @@ const makeSide = (options: SideOptions) => {
       modify(handle, {
         state: RTR,
         address: { dgid, sgidIndex: 0, port: 1, ...route },
-        pathMtu: Math.log2(mtu) - 7, // enum ibv_mtu: 1 for 256 bytes
+        pathMtu: mtuEnum(mtu),
         destQpn: peer.qpns[i],
         rqPsn: 0,
         maxDestRdAtomic: 16,

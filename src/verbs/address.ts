@@ -8,7 +8,7 @@ import { type LinkName, Links } from '../spec/links.ts'
 import type { In } from '../spec/schema/schema.ts'
 import { parseAddress } from '../wire/address.ts'
 import type { KnownOptions } from './arguments/options.ts'
-import { formatValue, invalidArgument, type RdmaError } from './error.ts'
+import { checkInteger, formatValue, invalidArgument, type RdmaError } from './error.ts'
 import type { LocalPath } from './plan.ts'
 
 /** Options of a path besides the destination. */
@@ -92,8 +92,7 @@ const macOf = (call: string, text: string): Uint8Array => {
 /** An option of at most `max`; 0 without it. Throws RdmaError EINVAL. */
 const numberOf = (call: string, name: string, value: number | undefined, max: number): number => {
   if (value === undefined) return 0
-  if (typeof value !== 'number' || value >>> 0 !== value || value > max)
-    throw invalidArgument(call, `${name} ${formatValue(value)} is not an integer from 0 to ${max}`)
+  checkInteger(call, name, value, 0, max)
   return value
 }
 

@@ -45,7 +45,9 @@ export class RdmaError extends Error {
   readonly errno: number
   /** The refused call: 'rc_qp.modify', 'qp.send' … */
   readonly call: string
-  /** The part of `call` before the dot: a class of the device, or an object of the library; '' without a dot ('open'). */
+  /**
+   * The part of `call` before the dot: a class of the device, or an object of the library; '' without a dot ('open').
+   */
   readonly class: string
   /** The part of `call` after the dot, or all of it. */
   readonly method: string
@@ -81,7 +83,9 @@ export class RdmaError extends Error {
 }
 recognizeCopies(RdmaError, 'userdma.RdmaError')
 
-/** `device.close()` of a checked device (`open({ check })`) rejects with it if there are findings that fail (`failOn`). */
+/**
+ * `device.close()` of a checked device (`open({ check })`) rejects with it if there are findings that fail (`failOn`).
+ */
 export class FindingsError extends Error {
   /** 'FindingsError'. */
   override readonly name: string = 'FindingsError'
@@ -133,6 +137,19 @@ export const withoutObject = (call: string): RdmaError =>
 const isBinary = (value: object): value is ArrayBufferView | ArrayBufferLike =>
   ArrayBuffer.isView(value) || /^\[object (?:Shared)?ArrayBuffer\]$/.test(Object.prototype.toString.call(value))
 
+/** The error for a field of a peer's data, `title`, whose value is missing or not `expected`: 'a number of 32 bits'. */
+export const wrongField = (
+  call: string,
+  title: string,
+  field: string,
+  value: unknown,
+  expected: string,
+  hint: string,
+): RdmaError => {
+  const problem = value === undefined ? `has no ${field}` : `${field} ${formatValue(value)} is not ${expected}`
+  return invalidArgument(call, `${title}: ${problem}`, hint)
+}
+
 /** A value of any type as text for a message. */
 export const formatValue = (value: unknown): string => {
   if (typeof value === 'string') return JSON.stringify(value)
@@ -154,6 +171,12 @@ export const checkText = (call: string, option: string, value: unknown): void =>
 export const checkU32 = (call: string, option: string, value: unknown): void => {
   if (typeof value !== 'number' || value >>> 0 !== value)
     throw invalidArgument(call, `${option} ${formatValue(value)} is not a number of 32 bits`)
+}
+
+/** Checks that `value` is an integer from `min` to `max`. */
+export const checkInteger = (call: string, option: string, value: unknown, min: number, max: number): void => {
+  if (!Number.isInteger(value) || (value as number) < min || (value as number) > max)
+    throw invalidArgument(call, `${option} ${formatValue(value)} is not an integer from ${min} to ${max}`)
 }
 
 /** Checks that `value` is an integer from 0 to 2^53 - 1. */

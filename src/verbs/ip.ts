@@ -11,7 +11,7 @@ import type { Out } from '../spec/schema/schema.ts'
 import { addressText, parseAddress } from '../wire/address.ts'
 import { checkOptions, type KnownOptions } from './arguments/options.ts'
 import type { AnyCall } from './carrier.ts'
-import { checkBytes, checkText, formatValue, invalidArgument, RdmaError, refused } from './error.ts'
+import { checkBytes, checkInteger, checkText, formatValue, invalidArgument, RdmaError, refused } from './error.ts'
 import { type AbortOptions, type Arrivals, checkAbortOptions } from './mailbox.ts'
 import { descriptorCloser } from './objects/object.ts'
 import { showAs } from './objects/show.ts'
@@ -56,8 +56,8 @@ export interface UdpDatagram extends UdpEndpoint {
 }
 
 /**
- * A UDP socket of an interface. It queues up to 212,992 bytes of received datagrams, each counted as its payload and 256
- * bytes; further ones are dropped.
+ * A UDP socket of an interface. It queues up to 212,992 bytes of received datagrams, each counted as its payload and
+ * 256 bytes; further ones are dropped.
  */
 export interface UdpSocket extends Arrivals<UdpDatagram>, Disposable, AsyncIterable<UdpDatagram> {
   /** Its local port. */
@@ -120,11 +120,6 @@ const addressOf = (call: string, text: string): Uint8Array => {
       'write 10.9.0.2 or fd00:9::2',
     )
   return bytes
-}
-
-const checkInteger = (call: string, option: string, value: number, min: number, max: number): void => {
-  if (!Number.isInteger(value) || value < min || value > max)
-    throw invalidArgument(call, `${option} ${formatValue(value)} is not an integer from ${min} to ${max}`)
 }
 
 /**

@@ -7,7 +7,7 @@ import { CmEventType, CmPortSpace } from '../../spec/enums.ts'
 import { privateDataBytes, rdmaCmHeader, rejReason } from '../../spec/wire/mad.ts'
 import { checkOptions, type KnownOptions } from '../arguments/options.ts'
 import { contextOf, type Device } from '../device.ts'
-import { formatValue, invalidArgument, RdmaError, refused } from '../error.ts'
+import { checkInteger, formatValue, invalidArgument, RdmaError, refused } from '../error.ts'
 import { createMailbox, type Mailbox } from '../mailbox.ts'
 import { showAs } from '../objects/show.ts'
 import { open } from '../open.ts'
@@ -48,8 +48,8 @@ export interface ConnectToOptions<P = AwaitableRcOptions> extends ConnectionOpti
 export interface ListenOptions extends DeviceChoice {
   /**
    * Maximum requests that the connection manager keeps until the library reads them; further ones are dropped, and
-   * their senders retry. The library reads requests as they arrive, so this does not bound the number of those that wait
-   * for an answer. Default and maximum 1024; a larger number means 1024.
+   * their senders retry. The library reads requests as they arrive, so this does not bound the number of those that
+   * wait for an answer. Default and maximum 1024; a larger number means 1024.
    */
   readonly backlog?: number
 }
@@ -168,11 +168,7 @@ class RequestObject implements ConnectionRequest {
     checkOptions('request.reject', 'options', options, rejectOptionNames)
     const { privateData = new Uint8Array(0), reason = rejReason.CONSUMER_DEFINED } = options
     checkPrivateData('request.reject', privateData, MAX_REJ_DATA)
-    if (!Number.isInteger(reason) || reason < 1 || reason > HIGHEST_REASON)
-      throw invalidArgument(
-        'request.reject',
-        `reason ${formatValue(reason)} is not an integer from 1 to ${HIGHEST_REASON}`,
-      )
+    checkInteger('request.reject', 'reason', reason, 1, HIGHEST_REASON)
     const id = this.#takeIdentifier('request.reject')
     const { carrier } = this.#shared.context
     try {
@@ -202,18 +198,14 @@ showAs<RequestObject>(
 )
 
 /**
- * A refusal of `cm_id.bind` or `cm_id.listen` as one of `listen`. For a port that is in use the connection manager, like
- * Linux's, may also answer EADDRNOTAVAIL.
+ * A refusal of `cm_id.bind` or `cm_id.listen` as one of `listen`. For a port that is in use the connection manager,
+ * like Linux's, may also answer EADDRNOTAVAIL.
  */
 const bindError = (url: string, port: number, error: unknown): unknown => {
   if (!(error instanceof RdmaError)) return error
-  const isPortUsed = error.reason.endsWith(`port ${port} is in use`)
-  if (!isPortUsed && error.code !== 'EADDRNOTAVAIL') return error
-  return refused(
-    isPortUsed ? 'EADDRINUSE' : error.code,
-    'listen',
-    `url "${url}": ${isPortUsed ? `port ${port} is in use` : error.reason}`,
-  )
+  const portInUse = `port ${port} is in use`
+  if (error.reason.endsWith(portInUse)) return refused('EADDRINUSE', 'listen', `url "${url}": ${portInUse}`)
+  return error.code === 'EADDRNOTAVAIL' ? refused(error.code, 'listen', `url "${url}": ${error.reason}`) : error
 }
 
 /**

@@ -15,7 +15,7 @@ import type { Device } from '../device.ts'
 import {
   checkBytes,
   checkFunction,
-  formatValue,
+  checkInteger,
   invalidArgument,
   RdmaError,
   recognizeCopies,
@@ -149,8 +149,7 @@ export const checkConnectionOptions = (call: string, options: ConnectionOptions<
   const { privateData, maxRdAtomic, prepare } = options
   if (privateData !== undefined) checkPrivateData(call, privateData, maxBytes)
   if (prepare !== undefined) checkFunction(call, 'prepare', prepare)
-  if (maxRdAtomic !== undefined && !(Number.isInteger(maxRdAtomic) && maxRdAtomic >= 0 && maxRdAtomic <= MAX_RD_ATOMIC))
-    throw invalidArgument(call, `maxRdAtomic ${formatValue(maxRdAtomic)} is not an integer from 0 to ${MAX_RD_ATOMIC}`)
+  if (maxRdAtomic !== undefined) checkInteger(call, 'maxRdAtomic', maxRdAtomic, 0, MAX_RD_ATOMIC)
   checkSignal(call, options)
 }
 

@@ -6,7 +6,7 @@ import { Mr } from '../../spec/classes/mr.ts'
 import { AccessFlags, MrKind } from '../../spec/enums.ts'
 import type { In, Out } from '../../spec/schema/schema.ts'
 import { checkOptions, type KnownOptions } from '../arguments/options.ts'
-import { checkBytes, formatValue, invalidArgument } from '../error.ts'
+import { checkByteCount, checkBytes, invalidArgument } from '../error.ts'
 import { addressHex, inspectAs } from '../objects/show.ts'
 import { defineVerbsClass, RELEASED, SHOWN, VerbsObject } from '../objects/verbs-object.ts'
 import {
@@ -316,8 +316,7 @@ const rangePlan = (
   kindArgs: Pick<In<typeof Mr.methods.create>, 'kind' | 'start' | 'file'>,
 ): Plan<Region> => {
   checkObject(context, 'mr.create', 'pd', pd)
-  if (!Number.isSafeInteger(length) || length < 0)
-    throw invalidArgument('mr.create', `length ${formatValue(length)} is not a number of bytes`)
+  checkByteCount('mr.create', 'length', length)
   const iova = kindArgs.start
   const rights = accessFlags('mr.create', access, true)
   const args = { pd: pd.handle, iova, length: BigInt(length), access: rights, ...kindArgs }
@@ -337,11 +336,6 @@ export const nullRegionPlan = (
   access: Access = {},
 ): Plan<Region> => rangePlan(context, pd, access, length, { kind: NULL, start: 0n })
 
-const checkOffset = (offset: number): void => {
-  if (!Number.isSafeInteger(offset) || offset < 0)
-    throw invalidArgument('mr.create', `offset ${formatValue(offset)} is not a number of bytes`)
-}
-
 /** A region of kind FILE; `file`: a file descriptor of this process. */
 export const fileRegionPlan = (
   context: DeviceContext,
@@ -351,7 +345,7 @@ export const fileRegionPlan = (
 ): Plan<Region> => {
   checkOptions('mr.create', 'options', options, fileOptionNames)
   const { offset = 0, length, access = {} } = options
-  checkOffset(offset)
+  checkByteCount('mr.create', 'offset', offset)
   return rangePlan(context, pd, access, length, { kind: FILE, start: BigInt(offset), file })
 }
 

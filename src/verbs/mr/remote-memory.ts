@@ -5,7 +5,7 @@
  */
 import { TWO_32 } from '../../spec/memory.ts'
 import { checkRecord } from '../arguments/options.ts'
-import { formatValue, invalidArgument, withoutObject } from '../error.ts'
+import { formatValue, invalidArgument, type RdmaError, withoutObject, wrongField } from '../error.ts'
 import { addressHex, inspectAs } from '../objects/show.ts'
 
 /** Remote memory as plain data, for example parsed from JSON. */
@@ -97,20 +97,19 @@ inspectAs<RemoteRange>(
 
 const HINT = 'give { address, rkey, length } as the peer has it from mr.remote()'
 
+const wrongRemote = (call: string, field: keyof RemoteMemoryData, value: unknown, expected: string): RdmaError =>
+  wrongField(call, 'remote memory', field, value, expected, HINT)
+
 /** Remote memory from plain data. Throws RdmaError EINVAL. */
 const checkedRange = (call: string, remote: RemoteMemoryData): RemoteRange => {
   checkRecord(call, 'remote memory', remote, HINT)
   const address = parseRemoteAddress(remote.address)
-  const refuse = (field: keyof RemoteMemoryData, expected: string): never => {
-    const value = remote[field]
-    const reason = value === undefined ? `has no ${field}` : `${field} ${formatValue(value)} is not ${expected}`
-    throw invalidArgument(call, `remote memory: ${reason}`, HINT)
-  }
+  const { rkey, length } = remote
   if (address === undefined || address < 0n || address > LAST_ADDRESS)
-    return refuse('address', "a bigint or text of 64 bits: 4096n, '0x1000'")
-  if (remote.rkey >>> 0 !== remote.rkey) return refuse('rkey', 'a number of 32 bits')
-  if (!Number.isSafeInteger(remote.length) || remote.length < 0) return refuse('length', 'a number of bytes')
-  return new RemoteRange(address, remote.rkey, remote.length)
+    throw wrongRemote(call, 'address', remote.address, "a bigint or text of 64 bits: 4096n, '0x1000'")
+  if (rkey >>> 0 !== rkey) throw wrongRemote(call, 'rkey', rkey, 'a number of 32 bits')
+  if (!Number.isSafeInteger(length) || length < 0) throw wrongRemote(call, 'length', length, 'a number of bytes')
+  return new RemoteRange(address, rkey, length)
 }
 
 /** The remote memory of a request. Throws RdmaError EINVAL. Hot: a `RemoteRange` costs one comparison. */

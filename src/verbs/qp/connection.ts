@@ -4,6 +4,7 @@
  */
 import { secureRandom } from '../../host/random.ts'
 import { AccessFlags, Mtu, QpState } from '../../spec/enums.ts'
+import { mtuEnum } from '../../spec/mtu.ts'
 import { addressText } from '../../wire/address.ts'
 import { addressing, type PathOptions, pathOptionNames } from '../address.ts'
 import { checkOptions, checkRecord, type KnownOptions } from '../arguments/options.ts'
@@ -74,7 +75,7 @@ const accessOf = (access: ConnectOptions['access'] = {}): number => {
 
 /** The ibv_mtu of an MTU in bytes: 1 for 256, 5 for 4096. Throws RdmaError EINVAL. */
 const mtuCode = (bytes: number): number => {
-  const code = typeof bytes === 'number' ? Math.log2(bytes) - 7 : -1
+  const code = typeof bytes === 'number' ? mtuEnum(bytes) : -1
   if (Object.values(Mtu.values).includes(code as 1)) return code
   throw invalidArgument('qp.connect', `pathMtu ${formatValue(bytes)} is not 256, 512, 1024, 2048 or 4096`)
 }
@@ -93,7 +94,8 @@ export interface PeerOptions<O extends ConnectOptions> {
 /** The attributes of all steps, with the state of the last one: `create` makes the steps with one call. */
 export const combineSteps = <A extends object>(steps: readonly A[]): A => Object.assign({}, ...steps)
 
-const TWO_24 = 2 ** 24
+/** Above all queue pair numbers and PSNs. */
+export const TWO_24 = 2 ** 24
 
 /** Throws RdmaError EINVAL for an invalid qpn or psn, before the first step has changed the queue pair. */
 const checkNumbers = (peer: Endpoint): void => {

@@ -22,7 +22,7 @@ import {
   makeAwaitable,
 } from '../awaitable/queue-pair.ts'
 import type { CompletedRequest } from '../awaitable/request-promises.ts'
-import { checkBytes, checkU32, formatValue, invalidArgument, RdmaError, withoutObject } from '../error.ts'
+import { checkBytes, checkU32, formatValue, invalidArgument, RdmaError, withoutObject, wrongField } from '../error.ts'
 import { defineVerbsClass, markClosed, SHOWN, VerbsObject } from '../objects/verbs-object.ts'
 import {
   checkDevicePresent,
@@ -35,7 +35,7 @@ import {
 } from '../plan.ts'
 import type { ProgramRing } from '../ring.ts'
 import { type Activatable, type ActiveOptions, activate, activeAtCreation } from './activation.ts'
-import { firstPsn } from './connection.ts'
+import { firstPsn, TWO_24 } from './connection.ts'
 import {
   beginRequest,
   DEFAULT_QKEY,
@@ -216,14 +216,9 @@ const checkAddress = (context: DeviceContext, call: string, ah: AddressHandle): 
 }
 
 const RECEIVER_HINT = "give { ah, qpn, qkey }: an address handle, and the receiver's endpoint"
-const TWO_24 = 2 ** 24
 
 const wrongReceiver = (field: string, value: unknown, bits: number): RdmaError =>
-  invalidArgument(
-    'qp.send',
-    `the receiver: ${value === undefined ? `has no ${field}` : `${field} ${formatValue(value)} is not a number of ${bits} bits`}`,
-    RECEIVER_HINT,
-  )
+  wrongField('qp.send', 'the receiver', field, value, `a number of ${bits} bits`, RECEIVER_HINT)
 
 /** Throws RdmaError EINVAL unless `receiver` is a `DatagramPeer` with an address handle of this device. */
 const checkReceiver = (context: DeviceContext, receiver: DatagramPeer): void => {

@@ -205,11 +205,9 @@ export abstract class ReliableQp<C extends ObjectClass = ObjectClass>
 
   flush(remote: RemoteMemoryData, options?: SendOptions & FlushExtent): void {
     const range = rangeOf('qp.flush', remote)
-    if (options !== undefined) {
-      checkFlag('qp.flush', 'persistent', options.persistent)
-      checkFlag('qp.flush', 'wholeRegion', options.wholeRegion)
-    }
     const at = beginRequest(this, 'qp.flush', wr.FLUSH, undefined, options, FLUSH_OPTIONS)
+    checkFlag('qp.flush', 'persistent', options?.persistent)
+    checkFlag('qp.flush', 'wholeRegion', options?.wholeRegion)
     const placement = options?.persistent === true ? flushPlacement.PERSISTENT : flushPlacement.GLOBAL
     const selectivity = options?.wholeRegion === true ? flushSelectivity.REGION : flushSelectivity.RANGE
     putFlush(ringOf(this), at, range, placement, selectivity)

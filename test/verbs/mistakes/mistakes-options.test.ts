@@ -7,10 +7,9 @@ import { test } from 'node:test'
 import { Classes } from '../../../src/spec/classes.ts'
 import { createNetwork, type Device, open, openSystem, RdmaError } from '../../../src/verbs/index.ts'
 import { eachCarrier } from '../connections/endpoints.ts'
-import { refuses, untyped } from './mistakes.ts'
+import { notOfDevice, refuses, untyped } from './mistakes.ts'
 
 const { mr: Mr } = Classes
-const notOfDevice = (option: string) => new RegExp(`^${option} is (?:closed or )?of another device$`)
 const closed = (option: string) => new RegExp(`^${option} is closed$`)
 const unknown = (record: string, name: string) => new RegExp(`^${record}: "${name}" is unknown$`)
 

@@ -147,6 +147,7 @@ eachCarrier(openTwo => {
       qp.fetchAdd(slice, remote, 2n ** 64n),
     )
     refuses('qp.flush', /^persistent "no" is not true or false$/, () => qp.flush(remote, { persistent: untyped('no') }))
+    refuses('qp.flush', /^options: null is not an object/, () => qp.flush(remote, untyped(null)))
     refuses('qp.read', /^fence 1 is not true or false$/, () => qp.read(slice, remote, { fence: untyped(1) }))
     refuses('qp.fetchAdd', /^4 bytes for the old value, which has 8$/, () => qp.fetchAdd(a.mr.slice(0, 4), remote, 1n))
     refuses('qp.fetchAdd', /^remote address 0x\w+ is not a multiple of 8$/, () =>

@@ -8,7 +8,7 @@ import { test } from 'node:test'
 import { Classes } from '../../../src/spec/classes.ts'
 import { type CqOptions, createNetwork, type Endpoint, open, openSystem } from '../../../src/verbs/index.ts'
 import { eachCarrier } from '../connections/endpoints.ts'
-import { refuses, untyped } from './mistakes.ts'
+import { notOfDevice, refuses, untyped } from './mistakes.ts'
 
 eachCarrier(openTwo => {
   test('a closed queue and a queue of another device are refused, although their handles exist', async () => {
@@ -18,7 +18,6 @@ eachCarrier(openTwo => {
     const foreignPd = otherDevice.pd()
     const foreignCq = otherDevice.cq()
     assert.equal(foreignCq.handle, sendCq.handle)
-    const notOfDevice = (option: string) => new RegExp(`^${option} is of another device$`)
     refuses('rc_qp.create', notOfDevice('sendCq'), () => pd.rcQp({ sendCq: foreignCq }))
     refuses('uc_qp.create', notOfDevice('recvCq'), () => pd.ucQp({ sendCq, recvCq: foreignCq }))
     refuses('ud_qp.create', notOfDevice('srq'), () => pd.udQp({ sendCq, srq: foreignPd.srq() }))

@@ -7,6 +7,9 @@ import { RdmaError } from '../../../src/verbs/index.ts'
 /** A value of a wrong type, as a JavaScript program could pass it. */
 export const untyped = <T>(value: unknown): T => value as T
 
+/** The reason of a refused object of another device. */
+export const notOfDevice = (option: string): RegExp => new RegExp(`^${option} is of another device$`)
+
 /** Asserts that `body` throws RdmaError EINVAL of this call with a matching reason; returns the hint. */
 export const refuses = (call: string, reason: RegExp, body: () => unknown): string => {
   let hint = ''
