@@ -147,17 +147,16 @@ interface Running {
   state?: DaemonState
 }
 
-/** A new turn begins: checks of processes expire. */
-const countTurn = ({ state }: Running): void => {
-  if (state !== undefined) state.turn++
-}
-
 /** The parts of a daemon below its sessions: core with its devices and clients, and their network. */
 const createParts = (config: DaemonConfig, { log, createRxeDevice }: Partial<DaemonParts>, running: Running) => {
   const interfaces = config.link === 'memory' ? undefined : openInterfaces()
   const network = createNetwork(config, interfaces)
   const containment = createContainment(log)
-  const slices = createSlices(() => countTurn(running))
+  /** A new turn begins: checks of processes expire. */
+  const onTurn = (): void => {
+    if (running.state !== undefined) running.state.turn++
+  }
+  const slices = createSlices(onTurn)
   const objectJobs = createSlices(undefined, STEPS_PER_TURN)
   const core = createCore({
     classes: classesWithClients(() => clients),
@@ -191,7 +190,20 @@ const createParts = (config: DaemonConfig, { log, createRxeDevice }: Partial<Dae
   // On a memory link received packets need no notification: the loop itself moves packets between devices.
   const wakeLoop = config.link === 'memory' ? undefined : () => running.loop?.kick()
   const devices = createDevices(core, network, interfaces, polled, wakeLoop, createRxeDevice, torment)
-  return { interfaces, network, containment, slices, objectJobs, core, clients, thresholds, polled, torment, devices }
+  return {
+    interfaces,
+    network,
+    containment,
+    onTurn,
+    slices,
+    objectJobs,
+    core,
+    clients,
+    thresholds,
+    polled,
+    torment,
+    devices,
+  }
 }
 type Parts = ReturnType<typeof createParts>
 
@@ -230,7 +242,6 @@ class RunningDaemon implements Daemon {
   readonly ended: Promise<void>
   readonly #parts: Parts
   readonly #options: DaemonOptions
-  readonly #running: Running
   readonly #listening: number
   readonly #trace = new TraceHub(nowMicroseconds)
   // A pool of its own, because `userdma stat` shows the counts of the other pool as those of contexts' memory.
@@ -249,7 +260,6 @@ class RunningDaemon implements Daemon {
   /** Takes ownership of `listening`, which listens at `socket`. Throws the system's error. */
   constructor(options: DaemonOptions, socket: string, parts: Parts, running: Running, listening: number) {
     this.socket = socket
-    this.#running = running
     this.#options = options
     this.#parts = parts
     this.#listening = listening
@@ -286,13 +296,13 @@ class RunningDaemon implements Daemon {
   }
 
   #createLoop(): Loop {
-    const { devices, containment, polled, thresholds } = this.#parts
+    const { devices, containment, polled, thresholds, onTurn } = this.#parts
     const onFailure = (failed: Pollable, error: unknown): void => {
       const device = devices.rxe.find(rxe => rxe === failed)
       if (device !== undefined) this.#hotPlug.removeFaulty(device, error)
       else containment.report(failed === thresholds ? 'thresholds of events' : 'timers of clients', error)
     }
-    return new Loop(this.#parkedPage.mapping.i32, polled, () => countTurn(this.#running), onFailure)
+    return new Loop(this.#parkedPage.mapping.i32, polled, onTurn, onFailure)
   }
 
   #createState(): DaemonState {

@@ -17,7 +17,7 @@ import { addGid, NO_EVENT, type PortEvent, removeGid, replaceInterface, setLink 
 import { EADDRINUSE, SystemError } from '../../host/errno.ts'
 import type { Interfaces, NetworkInterface } from '../../host/net/interfaces.ts'
 import { pathMtuOf } from '../../phy/udp/window.ts'
-import { addressText } from '../../wire/address.ts'
+import { addressText, isSameAddress } from '../../wire/address.ts'
 
 /** A device that follows its interface. */
 type Followed = Pick<RxeDevice, 'device' | 'state'>
@@ -27,8 +27,6 @@ const OWN_GID = 1
 
 /** The link state of a device whose interface was deleted. */
 const DELETED_LINK = { isUp: false, hasCarrier: false }
-
-const isSameAddress = (a: Uint8Array, b: Uint8Array): boolean => a.every((byte, i) => byte === b[i])
 
 /** Receives the MACs that connections depend on. */
 export interface MacListener {

@@ -93,24 +93,21 @@ type Files = Record<string, string>
 /** The folder of a device's port, below the tree's root. */
 export const portFolder = ({ name }: Pick<TreeDevice, 'name'>): string => `${folderOf(rdmaEntry(name))}/ports/1`
 
-/** The file with the name of the network interface. */
-const parentFile = ({ name, interfaceName }: TreeDevice): Files =>
-  interfaceName === '' ? {} : { [`${folderOf(rdmaEntry(name))}/parent`]: interfaceName }
-
 /** The files whose contents can change, but for those with the device's name. */
 const changingFiles = (device: TreeDevice): Files => {
   if (device.port === undefined) return {}
   const port = portFolder(device)
+  const { name, interfaceName } = device
   const { state, physState, gids } = device.port
   return {
-    ...parentFile(device),
+    ...(interfaceName !== '' && { [`${folderOf(rdmaEntry(name))}/parent`]: interfaceName }),
     [`${port}/state`]: stateText(state),
     [`${port}/phys_state`]: physStateText(physState),
     ...Object.fromEntries(
       gids.flatMap(({ index, gid }) => [
         [`${port}/gids/${index}`, hexGroups(gid)],
         [`${port}/gid_attrs/types/${index}`, 'RoCE v2'],
-        [`${port}/gid_attrs/ndevs/${index}`, device.interfaceName],
+        [`${port}/gid_attrs/ndevs/${index}`, interfaceName],
       ]),
     ),
   }
@@ -171,7 +168,6 @@ const deviceFiles = (device: TreeDevice): Files => {
     [`${folder}/node_desc`]: driver,
     [`${folder}/fw_ver`]: '',
     [`${folder}/uevent`]: `NAME=${name}`,
-    ...parentFile(device),
     ...portFiles(device),
     ...umadFiles(device),
     [`${verbs}/dev`]: `${uverbs.major}:${uverbs.minor + node}`,

@@ -14,7 +14,7 @@ import { MessageType } from '../../spec/session.ts'
 import type { Answer } from '../../uapi/call.ts'
 import { decodeWrite } from '../../uapi/linux/write.ts'
 import { callOfRequest } from '../../uapi/object/format.ts'
-import { type Header, type InstallAt, writeCallReply } from '../../uapi/session-codec.ts'
+import { type Header, type InstallAt, type Request, writeCallReply } from '../../uapi/session-codec.ts'
 import type { EventSocket } from '../context/event-socket.ts'
 import { installKindOf } from '../context/event-sockets.ts'
 import { type NetlinkAnswer, type NetlinkCaller, netlinkCall } from '../netlink/calls.ts'
@@ -30,6 +30,7 @@ const TRACE_SLICES = 8
 
 export class SessionCalls {
   readonly #client: Client
+  readonly #request: Request
   readonly #daemon: DaemonState
   /**
    * /proc/PID/fd targets of the descriptors that the last call with new ones created; its trace record needs their
@@ -54,6 +55,7 @@ export class SessionCalls {
 
   constructor(client: Client) {
     this.#client = client
+    this.#request = client.request
     const { daemon, process, quota, standing, caller } = client
     this.#daemon = daemon
     this.#netlinkCaller = {
@@ -69,30 +71,27 @@ export class SessionCalls {
 
   /** Handles a message of type IOCTL, WRITE, READ or MAP. */
   call(): void {
-    const open = this.#daemon.contexts.byNumber(this.#client.request.context)
-    if (this.#client.request.context === 0) this.#callOnDescriptor()
+    const open = this.#daemon.contexts.byNumber(this.#request.context)
+    if (this.#request.context === 0) this.#callOnDescriptor()
     else if (
       !open ||
       !this.#client.contexts.has(open) ||
-      this.#client.request.type === MessageType.MAP ||
-      this.#client.request.type === MessageType.READ
+      this.#request.type === MessageType.MAP ||
+      this.#request.type === MessageType.READ
     )
-      this.#client.refuse(this.#client.request, Errno.EBADF)
-    else if (this.#client.request.type === MessageType.WRITE)
+      this.#client.refuse(this.#request, Errno.EBADF)
+    else if (this.#request.type === MessageType.WRITE)
       // The dialect refuses lengths that a header cannot describe.
-      this.#runCall(open.context, 'write', decodeWrite, [
-        this.#client.request.buffer,
-        Number(this.#client.request.length),
-      ])
+      this.#runCall(open.context, 'write', decodeWrite, [this.#request.buffer, Number(this.#request.length)])
     else {
-      const { name, dialect } = ioctlDialect(this.#client.request.request)
-      this.#runCall(open.context, name, dialect, [this.#client.request.request, this.#client.request.argument])
+      const { name, dialect } = ioctlDialect(this.#request.request)
+      this.#runCall(open.context, name, dialect, [this.#request.request, this.#request.argument])
     }
   }
 
   /** Handles a message of type NETLINK. */
   netlink(): void {
-    const header = { ...this.#client.request }
+    const header = { ...this.#request }
     const send = ({ ret, socket }: NetlinkAnswer): void => {
       this.#client.reply(writeCallReply(this.#client.outgoing, header, ret), socket && [socket.peerEnd])
       socket?.closePeerEnd()
@@ -118,14 +117,14 @@ export class SessionCalls {
 
   #factsOf(context: Context, dialect: CallerFacts['dialect']): CallerFacts {
     return {
-      pid: this.#client.request.pid,
-      tid: this.#client.request.tid,
-      fd: this.#client.request.fd,
+      pid: this.#request.pid,
+      tid: this.#request.tid,
+      fd: this.#request.fd,
       command: this.#client.name(),
       device: context.device.name,
       dialect,
       ...((dialect === 'object' || dialect === 'driver') &&
-        this.#client.request.type === MessageType.IOCTL && { request: this.#client.request.request }),
+        this.#request.type === MessageType.IOCTL && { request: this.#request.request }),
     }
   }
 
@@ -185,7 +184,7 @@ export class SessionCalls {
       accesses,
     )
     const tracedCaller = accesses === undefined ? this.#client.caller : recordingCaller(this.#client.caller, accesses)
-    const header = { ...this.#client.request }
+    const header = { ...this.#request }
     this.#daemon.callingProcess = this.#client.process
     if (this.#daemon.check !== undefined)
       this.#daemon.check.currentStack = this.#daemon.check.stackOf(this.#client.process.pid, header.stack)
@@ -226,29 +225,29 @@ export class SessionCalls {
 
   /** Handles a call on an event or driver descriptor, an rdma_cm channel or a umad file. */
   #callOnDescriptor(): void {
-    const number = this.#client.caller.descriptor(this.#client.request.fd)
+    const number = this.#client.caller.descriptor(this.#request.fd)
     const fd = number === undefined ? undefined : this.#daemon.core.descriptors.get(number)
-    const { type } = this.#client.request
-    if (number === undefined) this.#client.refuse(this.#client.request, Errno.EBADF)
+    const { type } = this.#request
+    if (number === undefined) this.#client.refuse(this.#request, Errno.EBADF)
     // The descriptor's context was closed, or its device removed.
-    else if (fd === undefined) this.#client.refuse(this.#client.request, Errno.EIO)
-    else if (type === MessageType.IOCTL && callOfRequest(this.#client.request.request) !== undefined) {
-      const { name, dialect } = ioctlDialect(this.#client.request.request)
-      this.#runCall(fd.context, name, dialect, [this.#client.request.request, this.#client.request.argument], fd.handle)
+    else if (fd === undefined) this.#client.refuse(this.#request, Errno.EIO)
+    else if (type === MessageType.IOCTL && callOfRequest(this.#request.request) !== undefined) {
+      const { name, dialect } = ioctlDialect(this.#request.request)
+      this.#runCall(fd.context, name, dialect, [this.#request.request, this.#request.argument], fd.handle)
     } else if (fd.class.name === MadChannel.name && type !== MessageType.MAP) this.#callOnUmad(fd)
-    else if (type === MessageType.READ) this.#client.refuse(this.#client.request, Errno.EINVAL)
+    else if (type === MessageType.READ) this.#client.refuse(this.#request, Errno.EINVAL)
     else if (type === MessageType.WRITE && fd.class.name === CmChannel.name)
-      this.#runCall(fd.context, 'write', ucmaDialect(fd, this.#client.request.fd, this.#client.caller), [
-        this.#client.request.buffer,
-        Number(this.#client.request.length),
+      this.#runCall(fd.context, 'write', ucmaDialect(fd, this.#request.fd, this.#client.caller), [
+        this.#request.buffer,
+        Number(this.#request.length),
       ])
-    else this.#runCall(fd.context, 'driver', driverDialect(fd, this.#client.caller), [{ ...this.#client.request }])
+    else this.#runCall(fd.context, 'driver', driverDialect(fd, this.#client.caller), [{ ...this.#request }])
   }
 
   #callOnUmad(fd: FdObject): void {
-    const { type, buffer, length, argument } = this.#client.request
-    const { ioctl, write, read } = umadDialects(fd, this.#client.request.fd)
-    if (type === MessageType.IOCTL) this.#runCall(fd.context, 'umad', ioctl, [this.#client.request.request, argument])
+    const { type, buffer, length, argument } = this.#request
+    const { ioctl, write, read } = umadDialects(fd, this.#request.fd)
+    if (type === MessageType.IOCTL) this.#runCall(fd.context, 'umad', ioctl, [this.#request.request, argument])
     else if (type === MessageType.WRITE) this.#runCall(fd.context, 'umad', write, [buffer, Number(length)])
     else this.#runCall(fd.context, 'umad', read, [buffer, Number(length)])
   }

@@ -221,7 +221,6 @@ class ClientSession implements Session, Client {
   }
 
   #createToolRequests(): ToolRequests {
-    const session = this
     return new ToolRequests(this.daemon, {
       buffer: outgoing,
       send: length => send(this.#fd, outgoing.bytes.subarray(0, length)) > 0,
@@ -231,9 +230,6 @@ class ClientSession implements Session, Client {
       },
       user: this.account.user,
       isTrusted: this.standing === 'owner',
-      get isClosed() {
-        return session.isClosed
-      },
       close: () => this.close(),
     })
   }
@@ -388,7 +384,7 @@ class ClientSession implements Session, Client {
     this.reply(writeHelloReply(outgoing, request, { error, root: daemon.root }), error === 0 ? [daemon.parkedFd] : [])
   }
 
-  /** Takes the descriptor that came with HELLO if it is a userfaultfd. False if it is none, but a memory file. */
+  /** Takes the descriptor that came with HELLO if it is a userfaultfd; false without a descriptor, and for a memory file. */
   #takeUserfault(fd: number | undefined): boolean {
     if (fd === undefined || (this.request.wants & HelloWants.UNMAPPING) === 0) return false
     // Using the userfaultfd can block on the mmap lock of the program's address space, so it is accepted only from

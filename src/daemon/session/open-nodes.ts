@@ -15,7 +15,7 @@ import { MadChannel } from '../../spec/classes/mad/mad_channel.ts'
 import { CallError, Errno } from '../../spec/errno.ts'
 import { CM_NODE, OpenWants, SYSTEM_NODE, UMAD_NAME, UMAD_NODES } from '../../spec/session.ts'
 import type { Result } from '../../uapi/call.ts'
-import { writeOpenReply } from '../../uapi/session-codec.ts'
+import { type Request, writeOpenReply } from '../../uapi/session-codec.ts'
 import type { OpenContext } from '../context/contexts.ts'
 import type { EventSocket } from '../context/event-socket.ts'
 import { nodeRdev } from '../files/tree.ts'
@@ -30,6 +30,7 @@ const MAX_CONTEXTS = 256
 
 export class NodeOpening {
   readonly #client: Client
+  readonly #request: Request
   readonly #daemon: DaemonState
   /** Numbers of the contexts that the session opened; the next open removes those that have ended. */
   readonly #opened = new Set<number>()
@@ -42,12 +43,13 @@ export class NodeOpening {
 
   constructor(client: Client) {
     this.#client = client
+    this.#request = client.request
     this.#daemon = client.daemon
   }
 
   /** Opens the node of the request. */
   open(): void {
-    this.#openingLater(this.#openerOf(this.#client.request.node))
+    this.#openingLater(this.#openerOf(this.#request.node))
   }
 
   /** Attaches the context whose memory file is the descriptor in the request. */
@@ -57,7 +59,7 @@ export class NodeOpening {
 
   #refuseOpen(errno: number): void {
     this.#client.reply(
-      writeOpenReply(this.#client.outgoing, this.#client.request, { error: errno, context: 0, rdev: 0, inode: 0 }),
+      writeOpenReply(this.#client.outgoing, this.#request, { error: errno, context: 0, rdev: 0, inode: 0 }),
     )
   }
 
@@ -74,7 +76,7 @@ export class NodeOpening {
     this.#client.contexts.add(open)
     const { number: context, node, memory } = open
     this.#client.reply(
-      writeOpenReply(this.#client.outgoing, this.#client.request, {
+      writeOpenReply(this.#client.outgoing, this.#request, {
         error: 0,
         context,
         rdev: nodeRdev(node),
@@ -96,7 +98,7 @@ export class NodeOpening {
       throw error
     }
     this.#client.reply(
-      writeOpenReply(this.#client.outgoing, this.#client.request, {
+      writeOpenReply(this.#client.outgoing, this.#request, {
         error: 0,
         context: 0,
         rdev: nodeRdev(node),
@@ -109,17 +111,17 @@ export class NodeOpening {
 
   #openNode(): void {
     const device =
-      this.#client.request.node === SYSTEM_NODE
+      this.#request.node === SYSTEM_NODE
         ? systemDevice(this.#daemon.core)
-        : this.#daemon.devices.atNode(this.#client.request.node)
-    if (!device) throw new CallError('ENXIO', `there is no device node uverbs${this.#client.request.node}`)
+        : this.#daemon.devices.atNode(this.#request.node)
+    if (!device) throw new CallError('ENXIO', `there is no device node uverbs${this.#request.node}`)
     for (const number of this.#opened) if (!this.#daemon.contexts.byNumber(number)) this.#opened.delete(number)
     if (this.#opened.size >= MAX_CONTEXTS)
       throw new CallError('EMFILE', `this process has ${MAX_CONTEXTS} contexts open already, the maximum`)
-    const isPacked = (this.#client.request.wants & OpenWants.PACKED_RINGS) !== 0
+    const isPacked = (this.#request.wants & OpenWants.PACKED_RINGS) !== 0
     const { open, doorbell } = this.#daemon.contexts.open(
       device,
-      this.#client.request.node,
+      this.#request.node,
       this.#client.quota,
       isPacked,
       this.#client.account,
@@ -152,7 +154,7 @@ export class NodeOpening {
 
   /** Opens a umad file of a device: only for the daemon's own user, like Linux's nodes with mode 0600. */
   #openUmad(): void {
-    const { node } = this.#client.request
+    const { node } = this.#request
     const device = this.#daemon.devices.atNode(node - UMAD_NODES)
     if (!device) throw new CallError('ENXIO', `there is no device node ${UMAD_NAME}${node - UMAD_NODES}`)
     if (this.#client.standing !== 'owner')
@@ -176,18 +178,13 @@ export class NodeOpening {
   }
 
   #attachFile(): void {
-    const fd = pidfdGetfd(this.#client.process, this.#client.request.fd)
-    if (fd === -EINVAL)
-      throw new CallError('ENODEV', `descriptor ${this.#client.request.fd} does not belong to a context`)
+    const fd = pidfdGetfd(this.#client.process, this.#request.fd)
+    if (fd === -EINVAL) throw new CallError('ENODEV', `descriptor ${this.#request.fd} does not belong to a context`)
     if (fd < 0)
-      throw new SystemError(
-        'pidfd_getfd',
-        fd,
-        `descriptor ${this.#client.request.fd} of process ${this.#client.process.pid}`,
-      )
+      throw new SystemError('pidfd_getfd', fd, `descriptor ${this.#request.fd} of process ${this.#client.process.pid}`)
     try {
       const open = this.#daemon.contexts.byFile(fd)
-      if (!open) throw new CallError('ENODEV', `descriptor ${this.#client.request.fd} does not belong to a context`)
+      if (!open) throw new CallError('ENODEV', `descriptor ${this.#request.fd} does not belong to a context`)
       this.#grantOpen(open, this.#daemon.contexts.addDoorbell(open, this.#client.quota), [])
     } finally {
       close(fd)
@@ -200,7 +197,7 @@ export class NodeOpening {
    */
   #openingLater(opener: () => void): void {
     this.#client.answerLater(
-      { ...this.#client.request },
+      { ...this.#request },
       this.#daemon.untilContextsDestroyed(this.#client.account.user).then(() => {
         if (!this.#client.isClosed) this.#openNow(opener)
       }),

@@ -27,9 +27,7 @@ export interface ToolSession {
   readonly user: number
   /** Whether the client may see other processes' calls, packets and findings, and change the daemon: its own user. */
   readonly isTrusted: boolean
-  /** Whether the session has ended. */
-  readonly isClosed: boolean
-  /** Ends the session. */
+  /** Ends the session, and with it these requests; no effect when repeated. */
   close(): void
 }
 
@@ -87,6 +85,7 @@ export class ToolRequests {
   readonly #queue: Queued[] = []
   /** Number of replies in the queue. */
   #waitingReplies = 0
+  #isClosed = false
   /** Ends the subscription; undefined without one. */
   #endSubscription: (() => void) | undefined
   /** Number of records dropped since the last one that was queued. */
@@ -106,11 +105,7 @@ export class ToolRequests {
     const header = { ...request }
     const reply = (): void => {
       // After the end of the session its socket's number may belong to another file.
-      if (this.#session.isClosed) {
-        for (const fd of fds) close(fd)
-        return
-      }
-      if (this.#waitingReplies === MAX_REPLIES) {
+      if (this.#isClosed || this.#waitingReplies === MAX_REPLIES) {
         for (const fd of fds) close(fd)
         this.#session.close()
         return
@@ -136,6 +131,7 @@ export class ToolRequests {
   }
 
   close(): void {
+    this.#isClosed = true
     this.#endSubscription?.()
     this.#endSubscription = undefined
     this.#queue.length = 0

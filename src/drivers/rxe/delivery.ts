@@ -16,8 +16,6 @@ const BURST_BYTES = 1 << 20
 
 /** `run`: the record into which `port` writes each run of packets. */
 export class PacketDelivery {
-  /** Packets that the last `deliver` has received. */
-  received = 0
   readonly #port: Port
   readonly #engine: Engine
   readonly #run: ReceivedRun
@@ -35,14 +33,14 @@ export class PacketDelivery {
     this.#coreQueues = coreQueues.byNumber
   }
 
-  /** Passes all packets that have arrived; true if there were any. `time` in microseconds. */
-  deliver(time: number): boolean {
-    this.received = 0
-    if (!this.#port.receive(this.#run)) return false
+  /** Passes all packets that have arrived; returns their number. `time` in microseconds. */
+  deliver(time: number): number {
+    if (!this.#port.receive(this.#run)) return 0
+    let received = 0
     let unreleased = 0
     do {
       this.#deliverRun(time)
-      this.received += this.#run.count
+      received += this.#run.count
       unreleased += this.#run.count * this.#run.packetBytes
       // Deferred payloads still lie in the runs: they are written before the port gets the runs back, once for all
       // runs, since a message may lie in several.
@@ -54,7 +52,7 @@ export class PacketDelivery {
     } while (this.#port.receive(this.#run))
     this.#engine.endBurst()
     this.#port.release()
-    return true
+    return received
   }
 
   /** Passes a packet of `run` to all queue pairs of its group. */

@@ -196,7 +196,7 @@ class SoftDevice implements RxeDevice {
   readonly #port: Port
   readonly #work: WorkSource
   #completions: Completions
-  // Set last: the engine needs the device's memory table, the device its classes, and the classes the engine.
+  // Set after the device is registered: the engine needs the device's memory table, the device its classes, and the classes the engine.
   readonly #engine: Engine
   readonly #posts: PostScan
   readonly #delivery: PacketDelivery
@@ -365,8 +365,9 @@ class SoftDevice implements RxeDevice {
     const wasHeld = this.#isHeld
     this.#isHeld = this.#mayHold && !this.#isHeld && !progress
     // before timeouts: if this process was not scheduled for a while, an ACK that arrived in time is still in the port
-    if (!wasHeld) progress = this.#delivery.deliver(time) || progress
-    this.#isHeld = this.#isHeld && this.#delivery.received > 0 && this.#delivery.received <= DELAYED_ACK_PACKETS
+    const received = wasHeld ? 0 : this.#delivery.deliver(time)
+    if (received > 0) progress = true
+    this.#isHeld = this.#isHeld && received > 0 && received <= DELAYED_ACK_PACKETS
     if (time >= this.#engine.nextTimeout()) {
       this.#engine.onTimeout(time)
       progress = true

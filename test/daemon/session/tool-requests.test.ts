@@ -157,9 +157,6 @@ const createRequests = (isTrusted: boolean, more: Partial<DaemonState> = {}) => 
     wantWritable: value => {
       isWritableWanted = value
     },
-    get isClosed() {
-      return isClosed
-    },
     close: () => end(),
   })
   return {
