@@ -59,6 +59,7 @@ export const protocolHeader = session => {
     MessageType,
     Messages,
     MAX_STACKS,
+    DRIVER_RECORD_BYTES,
     SessionLimits,
     ParkedPage,
     ContextFile,
@@ -102,6 +103,9 @@ ${constants('MESSAGE_', lowered(SessionLimits)).join('\n')}
 
 /* Stacks of a process that the daemon keeps; a client sends one more. */
 ${constants('', { max_stacks: MAX_STACKS }).join('\n')}
+
+/* Maximum bytes of a record of a driver's descriptor. */
+${constants('', { driver_record_bytes: DRIVER_RECORD_BYTES }).join('\n')}
 
 /* Kinds of new descriptors. */
 ${constants('INSTALL_', lowered(InstallKind)).join('\n')}

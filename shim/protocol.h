@@ -57,6 +57,9 @@
 /* Stacks of a process that the daemon keeps; a client sends one more. */
 #define USERDMA_MAX_STACKS 4096u
 
+/* Maximum bytes of a record of a driver's descriptor. */
+#define USERDMA_DRIVER_RECORD_BYTES 256u
+
 /* Kinds of new descriptors. */
 #define USERDMA_INSTALL_EVENT 0u
 #define USERDMA_INSTALL_DRIVER 1u

@@ -4,10 +4,12 @@
  * test.
  */
 import { spawnSync } from 'node:child_process'
-import { mkdtempSync, readdirSync, rmSync, statSync } from 'node:fs'
+import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { basename, extname, join } from 'node:path'
 import { after, type TestContext } from 'node:test'
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
 import { repoRoot } from './paths.ts'
 
 /** Whether missing programs are failures: USERDMA_CI decides, then CI. */
@@ -30,6 +32,35 @@ export const findTool = (name: string): string | undefined =>
         return false
       }
     })
+
+/** Runs the garbage collector. */
+export const collectGarbage = (): void => {
+  setFlagsFromString('--expose-gc')
+  const collect = runInNewContext('gc') as () => void
+  collect()
+}
+
+const O_CLOEXEC = 0o2000000
+
+/** Whether a descriptor of this process is closed by exec. */
+export const closesOnExec = (fd: number): boolean => {
+  const flags = /flags:\s*(\d+)/.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'latin1'))?.[1] ?? '0'
+  return (Number.parseInt(flags, 8) & O_CLOEXEC) !== 0
+}
+
+/** Ids of the movers (native/mover.c) that a process has started; `state`: only those in this state (proc(5)). */
+export const moversOf = (parent: number, state = '\\w'): number[] => {
+  const pattern = new RegExp(`\\(userdma-mover\\) ${state} ${parent} `)
+  const isMover = (name: string): boolean => {
+    try {
+      return /^\d+$/.test(name) && pattern.test(readFileSync(`/proc/${name}/stat`, 'latin1'))
+    } catch {
+      // The process has ended.
+      return false
+    }
+  }
+  return readdirSync('/proc').filter(isMover).map(Number)
+}
 
 /** Skips the test with a message; in CI throws it. Returns false, for `if (!need(…)) return`. */
 export const skipTest = (t: TestContext, message: string): false => {

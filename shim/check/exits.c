@@ -4,8 +4,7 @@
  *
  * _exit is also called in handlers of signals, which may interrupt a holder of a lock: signals are blocked while the
  * session's lock is held (session.c), and requests_lock() gives up after a number of attempts. Without a kept report
- * nothing is done. A child of vfork has its parent's
- * memory, and must not send the parent's reports.
+ * nothing is done. A child of vfork has its parent's memory, and must not send the parent's reports.
  */
 #define _GNU_SOURCE
 #include "../shim.h"

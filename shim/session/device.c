@@ -36,10 +36,9 @@ _Static_assert(sizeof(struct post_send) == 32, "layout of the ABI");
 
 /*
  * Maximum bytes of a record. The records of one FD_EVENT have 8, 16 or 24 bytes each; those of an FD_DRIVER differ in
- * size (RECORD_BYTES of src/core/events/events.ts).
+ * size (USERDMA_DRIVER_RECORD_BYTES).
  */
 #define MAX_RECORD_BYTES 24
-#define MAX_DRIVER_RECORD_BYTES 256
 
 /* Sends the doorbell message of a context. Result as of the write(2) of a doorbell command. */
 static ssize_t ring_doorbell(int fd, uint32_t qp_handle)
@@ -82,7 +81,7 @@ ssize_t event_read(int fd, void *buffer, size_t count)
 {
     struct fd_entry *entry = fd_table + fd;
     const bool is_driver = entry->kind == FD_DRIVER;
-    if (is_driver ? count < MAX_DRIVER_RECORD_BYTES
+    if (is_driver ? count < USERDMA_DRIVER_RECORD_BYTES
                   : count < MAX_RECORD_BYTES && (entry->record_bytes == 0 || count < entry->record_bytes)) {
         /* A record is truncated if the buffer is too small: peek its length first, blocking as read would. */
         char first;

@@ -64,7 +64,6 @@ static ssize_t receive(int fd, struct reply *reply)
         do
             length = REAL(recvmsg)(fd, &header, MSG_CMSG_CLOEXEC);
         while (length < 0 && errno == EINTR);
-    reply->fd_count = 0;
     reply->is_truncated = false;
     if (length < 0)
         return -1;

@@ -355,6 +355,9 @@ export const DescriptorMark = { FIRST: 0x1_7573_6572, MICROSECONDS: 500000 } as 
  */
 export const MAX_STACKS = 4096
 
+/** Maximum bytes of a record that a driver posts on its descriptor. */
+export const DRIVER_RECORD_BYTES = 256
+
 /** Maximum attached descriptors, bytes, and `range`s of one message. */
 export const SessionLimits = { descriptors: 8, bytes: 65536, ranges: 64 } as const
 

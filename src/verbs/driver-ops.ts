@@ -4,12 +4,12 @@
  * that the driver has is opened. Without names the driver's provider channel is opened. What ioctl numbers, bytes and
  * records mean is defined by the driver.
  */
-import { RECORD_BYTES } from '../core/events/events.ts'
 import { Device as DeviceClass } from '../spec/classes/device/device.ts'
 import { DriverOps } from '../spec/classes/driver_ops.ts'
+import { DRIVER_RECORD_BYTES } from '../spec/session.ts'
 import { checkOptions, type KnownOptions } from './arguments/options.ts'
 import type { MappedBytes } from './carrier.ts'
-import { checkBytes, checkText, checkU32, formatValue, invalidArgument, RdmaError } from './error.ts'
+import { checkByteCount, checkBytes, checkText, checkU32, invalidArgument, RdmaError } from './error.ts'
 import { type Arrivals, createMailbox } from './mailbox.ts'
 import { descriptorCloser } from './objects/object.ts'
 import { showAs } from './objects/show.ts'
@@ -72,7 +72,7 @@ export const openDriverOps = (context: DeviceContext, names: readonly string[]):
   // A copy: the record is only valid during the call.
   const keepRecord = (record: DataView): void =>
     mailbox.put(new Uint8Array(record.buffer, record.byteOffset, record.byteLength).slice())
-  descriptors.read(handle, RECORD_BYTES, keepRecord, mailbox.end)
+  descriptors.read(handle, DRIVER_RECORD_BYTES, keepRecord, mailbox.end)
   const close = descriptorCloser(carrier, DriverOps, handle, () => {
     self.handle = CLOSED
     for (const mapping of mappings) mapping.release()
@@ -101,9 +101,8 @@ export const openDriverOps = (context: DeviceContext, names: readonly string[]):
     map(length, options = {}) {
       checkOptions('driver_ops.map', 'options', options, mapOptionNames)
       const { offset = 0, writable = true } = options
-      for (const [name, value] of Object.entries({ length, offset }))
-        if (!Number.isSafeInteger(value) || value < 0)
-          throw invalidArgument('driver_ops.map', `${name} ${formatValue(value)} is not a number of bytes`)
+      checkByteCount('driver_ops.map', 'length', length)
+      checkByteCount('driver_ops.map', 'offset', offset)
       const mapping = descriptors.map(openHandle('map'), offset, length, writable)
       mappings.push(mapping)
       return mapping.bytes

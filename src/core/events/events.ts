@@ -11,6 +11,7 @@ import { createCause } from '../../spec/check/causes.ts'
 import { ClassId } from '../../spec/classes/ids.ts'
 import { EventKind } from '../../spec/enums.ts'
 import { CallError } from '../../spec/errno.ts'
+import { DRIVER_RECORD_BYTES } from '../../spec/session.ts'
 import { noteFault } from '../attempt.ts'
 import { reportFailure } from '../failures.ts'
 import {
@@ -187,17 +188,14 @@ const postUnlessRemoved = (fd: FdObject | undefined, event: EventRecord): void =
 
 // ---- a driver's own records ----
 
-/** Maximum bytes of a driver's record. */
-export const RECORD_BYTES = 256
-
 /**
- * Posts a driver's own record of 1 to RECORD_BYTES bytes on a descriptor: poll(2) reports it, and each read returns one
+ * Posts a driver's own record of 1 to DRIVER_RECORD_BYTES bytes on a descriptor: poll(2) reports it, and each read returns one
  * record. If a client leaves very many unread, some are lost (`createEventQueue`), so a record should announce data
  * rather than contain it.
  */
 export const postRecord = (fd: FdObject, bytes: Uint8Array): void => {
-  if (bytes.length === 0 || bytes.length > RECORD_BYTES)
-    throw new Error(`a record has 1 to ${RECORD_BYTES} bytes, not ${bytes.length}`)
+  if (bytes.length === 0 || bytes.length > DRIVER_RECORD_BYTES)
+    throw new Error(`a record has 1 to ${DRIVER_RECORD_BYTES} bytes, not ${bytes.length}`)
   fd.events ??= affiliationOf(0n)
   post(fd, { element: fd.events, bytes: bytes.slice(), type: COMPLETION })
 }

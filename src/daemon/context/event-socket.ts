@@ -12,7 +12,7 @@
  * turn of the event loop.
  */
 import { fstatSync } from 'node:fs'
-import { RECORD_BYTES, uncountEvent } from '../../core/events/events.ts'
+import { uncountEvent } from '../../core/events/events.ts'
 import type { Affiliation, EventRecord, EventSink } from '../../core/model.ts'
 import { EAGAIN } from '../../host/errno.ts'
 import { type Watch, watch } from '../../host/event-loop/poll.ts'
@@ -29,6 +29,7 @@ import {
   socketPair,
   unreadBytes,
 } from '../../host/net/sockets.ts'
+import { DRIVER_RECORD_BYTES } from '../../spec/session.ts'
 import { type Containment, createContainment } from '../containment.ts'
 
 export interface EventSocketParts {
@@ -65,7 +66,7 @@ export class EventSocket implements EventSink {
   readonly #ino: number
   /** The target of descriptors of the program's end in /proc/PID/fd: 'socket:[inode]'. */
   readonly target: string
-  readonly #scratch = new Uint8Array(RECORD_BYTES)
+  readonly #scratch = new Uint8Array(DRIVER_RECORD_BYTES)
   #isPeerEndOpen = true
   #isClosed = false
   /** Whether the socket was closed, here or by the program: nothing is sent or searched any more. */

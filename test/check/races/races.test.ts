@@ -3,20 +3,16 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import { setFlagsFromString } from 'node:v8'
-import { runInNewContext } from 'node:vm'
 import { MAX_SLOTS } from '../../../src/check/races/clock.ts'
 import { MAX_CLOCKS, MAX_IN_FLIGHT, Races } from '../../../src/check/races/races.ts'
 import { AccessKind } from '../../../src/check/races/shadow.ts'
+import { collectGarbage } from '../../tools.ts'
 import { cases } from './cases.ts'
 import { type Memory, script } from './script.ts'
 
 const data3: Memory = [3, 0x3000, 64]
 const data1: Memory = [1, 0x1000, 64]
 const otherData1: Memory = [1, 0x2000, 64]
-
-setFlagsFromString('--expose-gc')
-const collectGarbage = runInNewContext('gc') as () => void
 
 const findingsOf = ({ run }: (typeof cases)[number]): string[] => {
   const steps = script()

@@ -8,7 +8,7 @@ import { once } from 'node:events'
 import { closeSync, openSync } from 'node:fs'
 import { type TestContext, test } from 'node:test'
 import fc from 'fast-check'
-import { eventStateOf, RECORD_BYTES } from '../../../src/core/events/events.ts'
+import { eventStateOf } from '../../../src/core/events/events.ts'
 import type { Affiliation, EventRecord } from '../../../src/core/model.ts'
 import { EventSocket } from '../../../src/daemon/context/event-socket.ts'
 import { EAGAIN } from '../../../src/host/errno.ts'
@@ -22,6 +22,7 @@ import {
   pidfdGetfd,
 } from '../../../src/host/memory/process.ts'
 import { close, recvBytes, shutdown } from '../../../src/host/net/sockets.ts'
+import { DRIVER_RECORD_BYTES } from '../../../src/spec/session.ts'
 
 /** A source of events. */
 const element = (userHandle: bigint): Affiliation => ({
@@ -356,7 +357,7 @@ test('an end that a call has named is not searched, unless its number has change
 test('a driver’s own record of the maximum length can be taken, and its successor still be read', () => {
   const setup = setUp()
   const a = element(0n)
-  const long = new Uint8Array(RECORD_BYTES).fill(7)
+  const long = new Uint8Array(DRIVER_RECORD_BYTES).fill(7)
   setup.socket.post({ element: a, bytes: long, type: -1 })
   setup.socket.post(record(a, 1))
   assert.deepEqual(

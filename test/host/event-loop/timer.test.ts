@@ -44,9 +44,10 @@ describe('a timer', { skip: hasNative() ? false : 'koffi is missing' }, () => {
     closed.close()
     closed.set(1)
     const other = createTimer(() => {})
-    let timer = other
+    let expired = (): void => {}
+    const timer = createTimer(() => expired())
     await new Promise<void>(done => {
-      timer = createTimer(done)
+      expired = done
       other.set(1e9)
       timer.set(2000)
     })

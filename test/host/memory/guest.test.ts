@@ -2,33 +2,21 @@
  * A guest's files: a mover reads and writes them, and its process may be killed by another program at any time.
  */
 import assert from 'node:assert/strict'
-import { closeSync, readdirSync, readFileSync } from 'node:fs'
+import { closeSync } from 'node:fs'
 import { test } from 'node:test'
 import { nativeLibraryPath } from '../../../src/host/library.ts'
 import { createGuest } from '../../../src/host/memory/guest.ts'
 import { createMemfd } from '../../../src/host/memory/memfd.ts'
 import { closeProcess, openProcess, type ProcessHandle } from '../../../src/host/memory/process.ts'
+import { moversOf } from '../../tools.ts'
 
 const skip = nativeLibraryPath() === undefined && 'the native library was not built'
 
-/** Kills the child processes of this process, which are movers. */
+/** Kills the movers of this process; returns their number. */
 const killMovers = (): number => {
-  let killed = 0
-  for (const pid of readdirSync('/proc').filter(name => /^\d+$/.test(name))) {
-    let parent: string | undefined
-    try {
-      // After the name in parentheses: state, parent.
-      parent = readFileSync(`/proc/${pid}/stat`, 'latin1')
-        .replace(/^.*\) /s, '')
-        .split(' ')[1]
-    } catch {
-      continue
-    }
-    if (parent !== `${process.pid}`) continue
-    process.kill(Number(pid), 'SIGKILL')
-    killed++
-  }
-  return killed
+  const movers = moversOf(process.pid)
+  for (const pid of movers) process.kill(pid, 'SIGKILL')
+  return movers.length
 }
 
 test('a file of a guest is accessible after another program has killed the mover', { skip }, () => {

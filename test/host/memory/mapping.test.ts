@@ -1,11 +1,10 @@
 import assert from 'node:assert/strict'
 import { closeSync, ftruncateSync, openSync, readFileSync, readSync, writeSync } from 'node:fs'
 import { test } from 'node:test'
-import { setFlagsFromString } from 'node:v8'
-import { runInNewContext } from 'node:vm'
 import { addressOf, createRingPool, type Mapping, mapArena, mapReadOnly } from '../../../src/host/memory/mapping.ts'
 import { addSeals, createMemfd, SEAL_FUTURE_WRITE, SEAL_SHRINK } from '../../../src/host/memory/memfd.ts'
 import { closeProcess, openProcess, readAt } from '../../../src/host/memory/process.ts'
+import { collectGarbage } from '../../tools.ts'
 
 const PAGE = 4096
 
@@ -53,14 +52,12 @@ test('a write-sealed file can be mapped for reading', t => {
 })
 
 test('the address of a buffer is that of its bytes, for small ones on V8’s heap too', () => {
-  setFlagsFromString('--expose-gc')
-  const collect = runInNewContext('gc') as () => void
   const small = Uint8Array.of(1, 2, 3)
   const large = new Uint8Array(100_000)
   const part = large.subarray(500, 600)
   const addresses = [small, large, part].map(addressOf)
   assert.equal(addresses[2], addresses[1] + 500n)
-  for (let i = 0; i < 3; i++) collect()
+  for (let i = 0; i < 3; i++) collectGarbage()
   assert.deepEqual([small, large, part].map(addressOf), addresses)
   // A read at the address returns the byte.
   large[500] = 77

@@ -3,8 +3,8 @@
  * disconnected is named in the log. The same for guests that try to block the daemon in other ways.
  */
 import assert from 'node:assert/strict'
-import { readdirSync, readFileSync } from 'node:fs'
 import { describe, it } from 'node:test'
+import { moversOf } from '../../tools.ts'
 import { type StartedPair, startPair } from '../pairs/pingpong.ts'
 import {
   lacking,
@@ -56,14 +56,7 @@ const startSlow = (t: Scope, daemon: TestDaemon, kind: string, guest?: number): 
   })
 
 /** The number of movers of a daemon that are in uninterruptible sleep (state D). */
-const stuckMoversOf = (daemon: number): number =>
-  readdirSync('/proc').filter(name => {
-    try {
-      return /^\d+$/.test(name) && readFileSync(`/proc/${name}/stat`, 'latin1').includes(`(userdma-mover) D ${daemon} `)
-    } catch {
-      return false
-    }
-  }).length
+const stuckMoversOf = (daemon: number): number => moversOf(daemon, 'D').length
 
 /** Checks that the daemon serves other programs, and stops on SIGTERM. */
 const assertServes = async (daemon: TestDaemon, neighbours: StartedPair): Promise<void> => {
