@@ -100,8 +100,8 @@ interface UnsentMessage {
 }
 
 /**
- * Opens a session at `socket`. Throws NoDaemonError if no daemon serves it or the daemon ends meanwhile; an Error with a
- * message if the socket cannot be used, or the daemon has another version of the protocol or refuses the session.
+ * Opens a session at `socket`. Throws NoDaemonError if no daemon serves it or the daemon ends meanwhile; an Error with
+ * a message if the socket cannot be used, or the daemon has another version of the protocol or refuses the session.
  */
 export const openSession = async (
   socket: string,

@@ -46,8 +46,8 @@ export const writeBytes = (view: DataView, at: number, size: number, bytes: Uint
 }
 
 /**
- * The value of type `type`, not a record or list, in `size` bytes at `at`. A kind of at most 32 bits may occupy 8 bytes:
- * throws EINVAL, as Linux does for constants, if the number does not fit 32 bits. `where`: the beginning of the
+ * The value of type `type`, not a record or list, in `size` bytes at `at`. A kind of at most 32 bits may occupy 8
+ * bytes: throws EINVAL, as Linux does for constants, if the number does not fit 32 bits. `where`: the beginning of the
  * message.
  */
 export const readScalar = (
@@ -66,7 +66,9 @@ export const readScalar = (
   return Number(wide)
 }
 
-/** Writes a value of type `type`, not a record or list, into `size` bytes at `at`; longer byte strings are truncated. */
+/**
+ * Writes a value of type `type`, not a record or list, into `size` bytes at `at`; longer byte strings are truncated.
+ */
 export const writeScalar = (view: DataView, at: number, size: number, type: Kind, value: AnyValue): void => {
   if (type.kind === 'bytes' || type.kind === 'blob') writeBytes(view, at, size, value as Uint8Array)
   else if (size === 8) view.setBigUint64(at, BigInt.asUintN(64, BigInt(value as number | bigint)), true)
@@ -169,8 +171,8 @@ export const problemOf = (type: Kind, value: unknown, strict: boolean): string |
 }
 
 /**
- * Throws EINVAL with a message if a value is not of type `type` or outside its limits. Unnamed bits of flags are accepted
- * unless `strict`, because the handler decides which bits the device accepts.
+ * Throws EINVAL with a message if a value is not of type `type` or outside its limits. Unnamed bits of flags are
+ * accepted unless `strict`, because the handler decides which bits the device accepts.
  */
 export const checkValue = (where: string, type: Kind, value: unknown, strict = false): void => {
   const problem = problemOf(type, value, strict)

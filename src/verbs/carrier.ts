@@ -63,13 +63,13 @@ export interface MappedBytes {
  */
 export interface Descriptors {
   /**
-   * Calls `onRecord` with each record of at most `maxBytes` bytes, which is valid only during the call, and `onEnd` when
-   * no more records can follow. A descriptor has one reader: there is no second `read` of it.
+   * Calls `onRecord` with each record of at most `maxBytes` bytes, which is valid only during the call, and `onEnd`
+   * when no more records can follow. A descriptor has one reader: there is no second `read` of it.
    */
   read(fd: number, maxBytes: number, onRecord: (record: DataView) => void, onEnd: () => void): void
   /**
-   * Calls `onReadable` when a call that reads records (`cm_channel.getEvent`) may find one. There is no second `watch` of
-   * a descriptor.
+   * Calls `onReadable` when a call that reads records (`cm_channel.getEvent`) may find one. There is no second `watch`
+   * of a descriptor.
    */
   watch(fd: number, onReadable: () => void): void
   /** ioctl(2) of the driver. A Uint8Array is passed by address, and the driver may change its bytes. */

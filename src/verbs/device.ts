@@ -58,7 +58,9 @@ export interface Device extends AsyncDisposable {
   queryPort(port?: number): RecordOf<typeof PortAttributes>
   /** All GIDs of all ports. */
   gids(): readonly RecordOf<typeof GidEntry>[]
-  /** One entry of the GID table of a port (default 1). Throws RdmaError ENODATA if it is empty, EINVAL beyond the end. */
+  /**
+   * One entry of the GID table of a port (default 1). Throws RdmaError ENODATA if it is empty, EINVAL beyond the end.
+   */
   gid(index: number, port?: number): RecordOf<typeof GidEntry>
   /** The device's clock in nanoseconds, exact up to 2^53; it gives completions their timestamps. */
   clock(): number

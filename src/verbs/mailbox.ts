@@ -40,8 +40,8 @@ export interface Arrivals<T> {
   /** Resolves when `poll` may find a value, or when no more can follow. */
   wait(options?: AbortOptions): Promise<void>
   /**
-   * Yields values until the object is closed or the device is removed. Rejects with the signal's reason if the signal is
-   * aborted during a wait.
+   * Yields values until the object is closed or the device is removed. Rejects with the signal's reason if the signal
+   * is aborted during a wait.
    */
   arrivals(options?: AbortOptions): AsyncIterableIterator<T>
 }

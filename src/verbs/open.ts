@@ -25,7 +25,9 @@ import { socketPath } from './remote/user-socket.ts'
 export interface OpenOptions {
   /** Devices opened on the same network reach each other; default: a new network. */
   readonly network?: Network
-  /** Link of a new network, see `NetworkOptions.link`. On a link other than memory the default `address` is loopback. */
+  /**
+   * Link of a new network, see `NetworkOptions.link`. On a link other than memory the default `address` is loopback.
+   */
   readonly link?: Link
   /**
    * For a new soft device: layout of work requests and completions in memory, 'compact' (default), or 'rxe' as used by
@@ -131,7 +133,9 @@ const checkLink = (network: LocalNetwork, link: Link | undefined): void => {
     throw invalidArgument('open', `link "${link}": the network has link "${network.link}"`, 'give network or link')
 }
 
-/** Imports the checker; resolves with the function that starts the check of a context. Rejects with RdmaError EINVAL. */
+/**
+ * Imports the checker; resolves with the function that starts the check of a context. Rejects with RdmaError EINVAL.
+ */
 const loadCheck = async (check: true | CheckOptions): Promise<StartCheck> => {
   const { readCheckOptions } = await import('./check/options.ts')
   const options = readCheckOptions('open', check)
@@ -140,8 +144,8 @@ const loadCheck = async (check: true | CheckOptions): Promise<StartCheck> => {
 }
 
 /**
- * Opens a device. Rejects with RdmaError: EINVAL for an invalid option, EEXIST or EADDRINUSE if the network has a device
- * with this name or address, ENODEV if there is no such device, ECONNREFUSED if no daemon listens at the socket.
+ * Opens a device. Rejects with RdmaError: EINVAL for an invalid option, EEXIST or EADDRINUSE if the network has a
+ * device with this name or address, ENODEV if there is no such device, ECONNREFUSED if no daemon listens at the socket.
  */
 export const open = async (options: OpenOptions = {}): Promise<Device> => {
   checkOptions('open', 'options', options, openOptionNames)

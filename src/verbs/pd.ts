@@ -106,8 +106,8 @@ export interface ProtectionDomain extends Disposable, Kind<'pd'> {
   /** An address handle: the destination of datagrams. Throws RdmaError EINVAL for an invalid address. */
   addressHandle(destination: Destination): AddressHandle
   /**
-   * Many address handles, all or none (R25). One call of the device creates up to 32,768 of them, if the device supports
-   * it and no destination has `dmac` or `vlan`.
+   * Many address handles, all or none (R25). One call of the device creates up to 32,768 of them, if the device
+   * supports it and no destination has `dmac` or `vlan`.
    */
   addressHandles(destinations: readonly Destination[]): readonly AddressHandle[]
   /**

@@ -130,8 +130,8 @@ const accessNetwork = (network: LocalNetwork, report: Report): SystemAccess => {
 }
 
 /**
- * Opens a context on a device node of a daemon: its descriptors, and the function that makes calls on it. `call`, `name`:
- * of the call and the device, for errors.
+ * Opens a context on a device node of a daemon: its descriptors, and the function that makes calls on it. `call`,
+ * `name`: of the call and the device, for errors.
  */
 const openNode = (session: Session, call: string, node: number, name: string) => {
   const { reply, fds } = session.ask(call, (buffer, header) => writeRequest(buffer, 'OPEN', header, { node }))
@@ -195,8 +195,8 @@ const guidText = (bytes: Uint8Array): string =>
 const systemOptionNames: KnownOptions<SystemOptions> = { network: true, socket: true }
 
 /**
- * Opens the system-wide device of a network or of a daemon. Throws RdmaError: EINVAL unless exactly one of the options is
- * set, ECONNREFUSED without a daemon.
+ * Opens the system-wide device of a network or of a daemon. Throws RdmaError: EINVAL unless exactly one of the options
+ * is set, ECONNREFUSED without a daemon.
  */
 export const openSystem = (options: SystemOptions = {}): System => {
   checkOptions('openSystem', 'options', options, systemOptionNames)

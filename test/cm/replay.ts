@@ -1,8 +1,8 @@
 /*
  * Replays a capture with our connection manager in place of one side, in virtual time: it receives the other side's
  * recorded messages in order, except lost ones, and gets commands when the recorded consumer gave them. It must send
- * the recorded messages, field by field; random ids are compared after the recorded ones are replaced by ours. Recorded retransmissions must
- * occur without a command: as an answer, or by a timer.
+ * the recorded messages, field by field; random ids are compared after the recorded ones are replaced by ours. Recorded
+ * retransmissions must occur without a command: as an answer, or by a timer.
  */
 import assert from 'node:assert/strict'
 import type { CmConnection, CmPath } from '../../src/cm/connection.ts'

@@ -1,6 +1,7 @@
 /*
  * Fuzz targets for parsers of untrusted bytes and text: packets, frames, capture files, fault rules. Emitting a parsed
- * packet or frame gives the same bytes; other inputs are refused by an Error with a message, never by a TypeError or RangeError.
+ * packet or frame gives the same bytes; other inputs are refused by an Error with a message, never by a TypeError or
+ * RangeError.
  */
 import assert from 'node:assert/strict'
 import { readdirSync, readFileSync } from 'node:fs'

@@ -85,11 +85,15 @@ const packetRecord = (queuePair: number, flags: number, psnDelta: number, packet
   return [firstByte(queuePair, RecordKind.PACKET), flags, psnDelta, words >> 8, words, head.length, ...head]
 }
 
-/** By the upper three bits of BTH.opcode, the service: the queue pair (`SERVICES` in engine.ts) that gets the packet. */
+/**
+ * By the upper three bits of BTH.opcode, the service: the queue pair (`SERVICES` in engine.ts) that gets the packet.
+ */
 const QUEUE_PAIR_OF_SERVICE = [0, 2, 0, 3, 0, 5]
 const ALL_CORRECTIONS = PacketFlag.QPN | PacketFlag.PSN | PacketFlag.KEY | PacketFlag.PKEY | PacketFlag.VERSION
 
-/** A program from a capture: its packets go to queue pairs of their services; a request is posted before each response. */
+/**
+ * A program from a capture: its packets go to queue pairs of their services; a request is posted before each response.
+ */
 const programOf = (name: string): Uint8Array => {
   const program: number[] = []
   const packets = recordedPackets(name).slice(0, 16)

@@ -131,7 +131,9 @@ describe('mistakes in a call of the object dialect are reported', () => {
 })
 
 describe('a wrong handle or descriptor gets Linux’s errno in its dialects', () => {
-  /** Makes the call in every Linux encoding that can carry `attribute`; returns the results, with the encodings' names. */
+  /**
+   * Makes the call in every Linux encoding that can carry `attribute`; returns the results, with the encodings' names.
+   */
   const run = (call: Call, attribute: string | undefined): string[] =>
     encodings(call, client.context.device.driver.id, BUFFERS_AT).flatMap(encoding => {
       // The call without the arguments that this encoding cannot carry.

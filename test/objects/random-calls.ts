@@ -48,7 +48,9 @@ const handleOf = ({ random, opening }: CallSite, cls: string): number => {
 const fdsOf = ({ process }: CallSite, matches: (modelObject: ModelObject) => boolean): number[] =>
   [...process.fds].flatMap(([fd, modelObject]) => (matches(modelObject) ? [fd] : []))
 
-/** A descriptor, usually of the class and of this context; undefined at least half of the time: the argument is absent. */
+/**
+ * A descriptor, usually of the class and of this context; undefined at least half of the time: the argument is absent.
+ */
 const fdOf = (site: CallSite, cls: string): number | undefined => {
   const { random, opening } = site
   if (random.hits(0.5)) return undefined

@@ -99,8 +99,8 @@ const cmtime: ConnectionCase = {
 }
 
 /**
- * RC messages are one packet long, as above. `isSameRelease`: both ends have programs of one release. cmtime of rdma-core
- * 56 works only with its own version, and without IPv6.
+ * RC messages are one packet long, as above. `isSameRelease`: both ends have programs of one release. cmtime of
+ * rdma-core 56 works only with its own version, and without IPv6.
  */
 export const connectionCases = (isSameRelease: boolean, version: 4 | 6): readonly ConnectionCase[] => [
   rping('-C 5 -v'),

@@ -224,8 +224,8 @@ const viaObjectDialect = (view: CallerView, linux: Decoded): Decoded | Answer =>
 }
 
 /**
- * Replays a log of one process; throws an assertion with the line of the first call with a different answer. `last`: the
- * machine of the recording. `dialect` object: every call reaches core as a message of the object dialect.
+ * Replays a log of one process; throws an assertion with the line of the first call with a different answer. `last`:
+ * the machine of the recording. `dialect` object: every call reaches core as a message of the object dialect.
  */
 export const replay = (
   name: string,

@@ -193,8 +193,8 @@ export class RaceFeed {
 
   /**
    * Joins all events of devices with `entries`, which were read from the logs afterwards; the reading began at time
-   * `readStart`. Entries after that time wait for the next call: another log may have been read before earlier ones were in
-   * it.
+   * `readStart`. Entries after that time wait for the next call: another log may have been read before earlier ones
+   * were in it.
    */
   join(entries: readonly LoggedEvent[], readStart: number): void {
     const sorted = inOrder(this.#laterEntries.length === 0 ? entries : [...this.#laterEntries, ...entries])

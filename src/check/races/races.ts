@@ -75,7 +75,9 @@ export class Request<Info> implements Queued {
   /** When the first thread knew that the request was done, and that it was placed (clock.ts); infinite: none knows. */
   doneKnownTime = Number.POSITIVE_INFINITY
   placedKnownTime = Number.POSITIVE_INFINITY
-  /** The clocks of the words that it has read or changed, and that are used as flags or locks (`Interval.syncClock`). */
+  /**
+   * The clocks of the words that it has read or changed, and that are used as flags or locks (`Interval.syncClock`).
+   */
   syncClocks: readonly Clock[] = NONE
 
   constructor(

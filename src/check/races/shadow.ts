@@ -211,7 +211,10 @@ export class Shadow<R extends { readonly queue: object }> {
     this.#size++
   }
 
-  /** Adds intervals in the gaps of a range; returns all intervals of the range. `firstIndex`, `endIndex`: as in `access`. */
+  /**
+   * Adds intervals in the gaps of a range; returns all intervals of the range. `firstIndex`, `endIndex`: as in
+   * `access`.
+   */
   #fillGaps(
     intervals: Interval<R>[],
     firstIndex: number,

@@ -63,7 +63,8 @@ export const fileMappings = (pid: number, queryMapping: typeof mappingAt = mappi
   let allUntil = Number.NEGATIVE_INFINITY
 
   /**
-   * Queries the mapping at an address into `cached`. Returns its end; Infinity if no query of later addresses is needed.
+   * Queries the mapping at an address into `cached`. Returns its end; Infinity if no query of later addresses is
+   * needed.
    */
   const learn = (address: number, now: number): number => {
     if (now > devicesUntil) {

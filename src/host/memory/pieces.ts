@@ -7,8 +7,8 @@ import type { Arena } from './mapping.ts'
 export type LocalMemory = Pick<Arena, 'address' | 'bytes'>
 
 /**
- * An address in another process (high·2^32 + low), and `total` bytes of our memory in pieces of `chunk` bytes, one every
- * `stride` bytes from `offset`; the last piece may be shorter.
+ * An address in another process (high·2^32 + low), and `total` bytes of our memory in pieces of `chunk` bytes, one
+ * every `stride` bytes from `offset`; the last piece may be shorter.
  */
 export type MoveArguments = [
   high: number,

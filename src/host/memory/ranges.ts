@@ -54,8 +54,8 @@ export interface MappedRanges {
   permits(start: number, end: number, rights: number, turn: number): boolean
   /**
    * Like `permits`, for programs with very many mappings: yields between slices of the work. `currentTurn` returns the
-   * number of the present turn. In the turn in which a search ends, `permits` repeats its answer without queries, unless
-   * another search has ended since.
+   * number of the present turn. In the turn in which a search ends, `permits` repeats its answer without queries,
+   * unless another search has ended since.
    */
   search(start: number, end: number, rights: number, currentTurn: () => number): Generator<undefined, boolean>
   close(): void

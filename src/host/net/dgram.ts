@@ -42,7 +42,7 @@ const lookup: Lookup = (host, family, done) => (typeof family === 'function' ? f
  * A socket bound to `address` (text, without the brackets of IPv6; link-local with %interface) and `port`. `onMessage`
  * gets each datagram, the sender's address and port; it owns the bytes. `multicast.sendThrough`: the interface through
  * which datagrams to groups are sent, if possible. `multicast.memberOn`: `address` is a group, and the socket joins it
- * on that interface, as any number of sockets may. An interface is given by one of its addresses, for IPv6 by
+ * on that interface; any number of sockets may. An interface is given by one of its addresses, for IPv6 by
  * ::%interface.
  * Throws SystemError: EADDRNOTAVAIL, EADDRINUSE, EACCES, ENODEV.
  */

@@ -363,7 +363,9 @@ export const peerCredentials = (fd: number): PeerCredentials => {
   return { pid: i32[SCRATCH >> 2]!, uid: u32[(SCRATCH + 4) >> 2]!, gid: u32[(SCRATCH + 8) >> 2]! }
 }
 
-/** Supplementary groups of the other end when it connected; none where the kernel does not report them (before 4.13). */
+/**
+ * Supplementary groups of the other end when it connected; none where the kernel does not report them (before 4.13).
+ */
 export const peerGroups = (fd: number): readonly number[] => {
   const { address, u32 } = workArena()
   u32[SCRATCH >> 2] = MAX_MESSAGE

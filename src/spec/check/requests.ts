@@ -85,8 +85,8 @@ export interface RequestCompletion {
   /** `CoreObject.id` of the queue pair; for a request of a shared receive queue, the one that took it. */
   readonly qp: number
   /**
-   * Of a successful receive: the SEND or WRITE with immediate that took it, if a device of this process sent it, but not
-   * to a multicast group.
+   * Of a successful receive: the SEND or WRITE with immediate that took it, if a device of this process sent it, but
+   * not to a multicast group.
    */
   readonly message: WorkRequest | undefined
 }

@@ -103,9 +103,9 @@ export const CtxContext = objectClass('ctx_context', 0x8000, {
       out: {},
     }),
     /**
-     * Sends `data` from this context to context number `destination`; with `slot`, as the part at `offset` of an expected
-     * message. ENXIO: there is no such context with the same key. EAGAIN: no buffer is free, or receiving is disabled.
-     * EMSGSIZE: more bytes than an eager buffer. EINVAL: more than the announced length.
+     * Sends `data` from this context to context number `destination`; with `slot`, as the part at `offset` of an
+     * expected message. ENXIO: there is no such context with the same key. EAGAIN: no buffer is free, or receiving is
+     * disabled. EMSGSIZE: more bytes than an eager buffer. EINVAL: more than the announced length.
      */
     send: method(Block.DRIVER_FAST + 3, {
       in: {

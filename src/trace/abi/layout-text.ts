@@ -1,6 +1,6 @@
 /*
- * The bytes of calls of the object dialect as lines and as JSON, and of calls on a driver's descriptor as lines (`userdma
- * trace --abi`). layout.ts splits messages; spec/ has the names.
+ * The bytes of calls of the object dialect as lines and as JSON, and of calls on a driver's descriptor as lines
+ * (`userdma trace --abi`). layout.ts splits messages; spec/ has the names.
  */
 import { AttributeFlag, ChainEntryFlag, MessageFlag } from '../../spec/classes/ids.ts'
 import { CtxArguments, CtxInterface, CtxSend } from '../../spec/drivers/ctx.ts'

@@ -10,8 +10,8 @@ import { type Style, valueText } from '../values.ts'
 import { hex } from './memory-range.ts'
 
 /**
- * The numbers of the descriptors that a call has created, by attribute; undefined: not known. The bytes of the answer do
- * not have them: they are inserted after it was traced.
+ * The numbers of the descriptors that a call has created, by attribute; undefined: not known. The bytes of the answer
+ * do not have them: they are inserted after it was traced.
  */
 export type NewDescriptors = ReadonlyMap<string, number | undefined>
 

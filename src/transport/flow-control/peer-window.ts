@@ -11,8 +11,8 @@
  * written off, so that they do not block other rows forever.
  *
  * UC and UD have no acknowledgements. All their queue pairs share one window that is free again after an interval,
- * `s.pacingInterval`: what is sent in one interval fits into a socket buffer, and receivers have an interval to read it. On the
- * memory link, which loses nothing, neither limit is set.
+ * `s.pacingInterval`: what is sent in one interval fits into a socket buffer, and receivers have an interval to read
+ * it. On the memory link, which loses nothing, neither limit is set.
  */
 import { reliableService } from '../../spec/wire/services.ts'
 import { QP } from '../fields.ts'

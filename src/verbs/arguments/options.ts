@@ -9,8 +9,8 @@
 import { formatValue, invalidArgument } from '../error.ts'
 
 /**
- * The names of all options in `O`; the compiler checks that the list is complete. 'flag': `checkOptions` checks that the
- * option is true or false; 'record': that it is an object.
+ * The names of all options in `O`; the compiler checks that the list is complete. 'flag': `checkOptions` checks that
+ * the option is true or false; 'record': that it is an object.
  */
 export type KnownOptions<O> = {
   readonly [K in keyof Required<O>]: [Required<O>[K]] extends [boolean] ? 'flag' : 'record' | true

@@ -42,7 +42,10 @@ const foreignSlice = (call: string): RdmaError =>
     'register the buffer at the device of the queue pair',
   )
 
-/** Throws RdmaError EINVAL unless `local` is a slice, a copy of one, or a list of them; and for slices of another device. */
+/**
+ * Throws RdmaError EINVAL unless `local` is a slice, a copy of one, or a list of them; and for slices of another
+ * device.
+ */
 export const checkLocal = (call: string, context: DeviceContext, local: Slice | readonly Slice[]): void => {
   if (!areSlices(local)) throw notSlice(call, local)
   const isForeign = Array.isArray(local)

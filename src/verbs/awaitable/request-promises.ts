@@ -30,8 +30,8 @@ interface Outstanding {
   readonly queue: 'send' | 'receive'
   resolve(completed: CompletedRequest): void
   /**
-   * `isConsequence`: of the failure of another request, or of what the program or the device did to the queue pair; Node
-   * then does not report an unhandled rejection.
+   * `isConsequence`: of the failure of another request, or of what the program or the device did to the queue pair;
+   * Node then does not report an unhandled rejection.
    */
   reject(error: RdmaError, isConsequence: boolean): void
 }

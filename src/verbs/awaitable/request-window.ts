@@ -46,7 +46,10 @@ export class RequestWindow {
     }
   }
 
-  /** Waits until no request is in flight; rejects with the error of the first failed request that `add` has not reported. */
+  /**
+   * Waits until no request is in flight; rejects with the error of the first failed request that `add` has not
+   * reported.
+   */
   async drain(): Promise<void> {
     checkWindow('requestWindow.drain', this)
     while (this.#inFlight > 0) await this.#nextSettlement()

@@ -18,8 +18,8 @@ export interface PostWatch {
   /** Forgets the work queue with this ring, which is released. */
   forget(info: MmapInfo): void
   /**
-   * Reports a post that was refused with `error`, a positive errno. `state`: of its queue pair (ibv_qp_state); RTS for a
-   * full queue, whose state is not queried.
+   * Reports a post that was refused with `error`, a positive errno. `state`: of its queue pair (ibv_qp_state); RTS for
+   * a full queue, whose state is not queried.
    */
   refused(queue: number, number: number, wrId: number, error: number, state: number): void
   // Set only with the search for races:
@@ -31,7 +31,9 @@ export interface PostWatch {
   counted?(cq: number, count: number): void
 }
 
-/** The completion object of a CQ: each poll that finds a completion sets `at`, the offset of its CQE. `id`: its wr_id. */
+/**
+ * The completion object of a CQ: each poll that finds a completion sets `at`, the offset of its CQE. `id`: its wr_id.
+ */
 export interface PolledCompletion {
   readonly id: number
   at: number

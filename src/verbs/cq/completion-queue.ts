@@ -49,8 +49,8 @@ export interface CompletionQueue extends Disposable, AsyncIterable<Completion>, 
   /** Takes the oldest completion; false if there is none. Allocates nothing. Throws RdmaError EINVAL once closed. */
   poll(): boolean
   /**
-   * Resolves when `poll` may find a completion (of a queue of kind 'counting': when `count` has grown), or when the queue
-   * is closed meanwhile. Rejects with RdmaError EOVERFLOW if the queue has lost completions.
+   * Resolves when `poll` may find a completion (of a queue of kind 'counting': when `count` has grown), or when the
+   * queue is closed meanwhile. Rejects with RdmaError EOVERFLOW if the queue has lost completions.
    */
   wait(options?: WaitOptions): Promise<void>
   /**

@@ -1,6 +1,6 @@
 /*
- * Promises that wait for events, by id. Objects with events, mailboxes, connections and IP sockets have one id each. The
- * id of an object is its user handle at the device, which its events carry.
+ * Promises that wait for events, by id. Objects with events, mailboxes, connections and IP sockets have one id each.
+ * The id of an object is its user handle at the device, which its events carry.
  */
 
 export interface WaiterList {

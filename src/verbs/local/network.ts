@@ -66,8 +66,8 @@ export interface NetworkOptions {
   readonly fault?: string
   /**
    * What connects the devices: 'memory' of this process (default), or sockets on their addresses, which this machine
-   * must have. 'udp' reaches every RoCE device and needs the package koffi; 'udp-plain' is the same without segmentation
-   * by the kernel. 'dgram' reaches other 'dgram' devices only.
+   * must have. 'udp' reaches every RoCE device and needs the package koffi; 'udp-plain' is the same without
+   * segmentation by the kernel. 'dgram' reaches other 'dgram' devices only.
    */
   readonly link?: Link
   /**

@@ -68,8 +68,8 @@ export interface AwaitableRcQueuePair
     Operations<AwaitedRcMessageOptions, AwaitedOptions, PromisedCompletion, Promise<RemoteMemory>>,
     ReliableOperations<AwaitedOptions, PromisedCompletion> {
   /**
-   * Checks that the peer answers, by a WRITE of zero bytes. Rejects with RequestError (status RETRY_EXC_ERR) if the peer
-   * acknowledges neither the WRITE nor one of its retries.
+   * Checks that the peer answers, by a WRITE of zero bytes. Rejects with RequestError (status RETRY_EXC_ERR) if the
+   * peer acknowledges neither the WRITE nor one of its retries.
    */
   ping(): PromisedCompletion
 }

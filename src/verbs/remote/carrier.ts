@@ -70,8 +70,8 @@ const devicesOf = (session: Session): readonly RemoteDevice[] => {
 
 /**
  * Opens a context on the device with this name, or on the first one that has a network. Returns the device, the
- * context's number, and its descriptors: memory file and doorbell. Throws RdmaError: EACCES if the daemon may not access
- * this program's memory, ENODEV without such a device.
+ * context's number, and its descriptors: memory file and doorbell. Throws RdmaError: EACCES if the daemon may not
+ * access this program's memory, ENODEV without such a device.
  */
 const openContext = (session: Session, name: string | undefined) => {
   if (session.memory !== undefined)

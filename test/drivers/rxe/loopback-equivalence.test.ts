@@ -99,7 +99,9 @@ const step = (requests: fc.Arbitrary<readonly Request[]>, maxReceives: number): 
     },
     { weight: 1, arbitrary: fc.record({ do: fc.constant('wait' as const), microseconds: fc.nat(600) }) },
   )
-/** `isFastPath`: up to 50 requests of the fast path at once, which are more than one batch; otherwise up to 5 of any. */
+/**
+ * `isFastPath`: up to 50 requests of the fast path at once, which are more than one batch; otherwise up to 5 of any.
+ */
 const script = (kind: Kind, isFastPath: boolean): fc.Arbitrary<Script> => {
   const requests = isFastPath
     ? fc.array(fastPathRequest.map(comparable), { minLength: 1, maxLength: 50, size: 'max' })

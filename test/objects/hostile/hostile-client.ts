@@ -1,6 +1,6 @@
 /*
- * A client that encodes plausible calls (plausible.ts) in the object dialect and Linux's two, and makes calls: each that
- * is refused must get an errno and a message.
+ * A client that encodes plausible calls (plausible.ts) in the object dialect and Linux's two, and makes calls: each
+ * that is refused must get an errno and a message.
  */
 import assert from 'node:assert/strict'
 import { type Caller, type Context, dispatch, openContext } from '../../../src/core/index.ts'

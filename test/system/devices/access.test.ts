@@ -1,6 +1,6 @@
 /*
- * Programs whose memory the daemon may not access, because they are not dumpable: `userdma devices` and `userdma schema`
- * work, the library opens no device, other programs find none, and a message gives the reason.
+ * Programs whose memory the daemon may not access, because they are not dumpable: `userdma devices` and `userdma
+ * schema` work, the library opens no device, other programs find none, and a message gives the reason.
  */
 import assert from 'node:assert/strict'
 import { type SpawnOptions, spawnSync } from 'node:child_process'

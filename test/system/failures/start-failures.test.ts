@@ -60,7 +60,9 @@ describe('a failed start', { skip: !hasNative() && 'koffi is missing' }, () => {
     const folder = temporaryFolder(t)
     chmodSync(folder, 0o755)
     mkdirSync(join(folder, 'userdma-0'), { mode: 0o755 })
-    /** What a command prints on standard error as UID 0 of a user namespace that does not have the owner of `folder`. */
+    /**
+     * What a command prints on standard error as UID 0 of a user namespace that does not have the owner of `folder`.
+     */
     const messageOf = async (command: string, env: NodeJS.ProcessEnv = {}) => {
       const words = ['--reuid', '65533', '--regid', '65533', '--clear-groups', 'unshare', '-Ur', 'sh', '-c', command]
       const { stderr } = await run(t, 'setpriv', words, { cwd: '/', env: cleanEnvironment({ HOME: '/', ...env }) })

@@ -144,7 +144,9 @@ export const assertGoodPair = ({ server, client }: Pair): void => {
   }
 }
 
-/** Runs a case of ibv_rc_pingpong with `messages` messages each way, and asserts that both ends sent and received all. */
+/**
+ * Runs a case of ibv_rc_pingpong with `messages` messages each way, and asserts that both ends sent and received all.
+ */
 export const runCase = async (
   scope: Scope,
   daemon: TestDaemon,

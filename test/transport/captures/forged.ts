@@ -194,7 +194,9 @@ export const run = (linux: Linux, name: string, frames: readonly Ipv4Frame[]): R
   return { replies, after: [...lines, `state ${state} rq_psn 0x${hex}`, `word ${word}`].join('; ') }
 }
 
-/** The table's last column in the form of `run`: without opcode and length of failed completions, and without sq_psn. */
+/**
+ * The table's last column in the form of `run`: without opcode and length of failed completions, and without sq_psn.
+ */
 export const plainAfter = (after: string): string =>
   after
     .split('; ')

@@ -38,7 +38,8 @@ export const SOCKET_RECEIVE_BYTES = 212_992
 /**
  * Packets of an interface: `sent`; `dropped`, which could not be sent; `received`, and of these `delivered` or dropped:
  * `malformed`, `checksum` (wrong checksum), `fragment` (fragments are not supported), `foreign` (for another host, from
- * a host that is not on the link, or of an unsupported protocol), `unclaimed` (no socket has the port or echo identifier).
+ * a host that is not on the link, or of an unsupported protocol), `unclaimed` (no socket has the port or echo
+ * identifier).
  */
 export const IpStatistics = {
   received: at(0, u64(0)),
@@ -124,8 +125,8 @@ export const IpSocket = objectClass('ip_socket', ClassId.ip_socket, {
       out: { address: bytes(64, ADDRESS_BYTES), port: u16(65), payload: blob(66, MAX_MTU_BYTES) },
     }),
     /**
-     * Joins the multicast group: the socket then receives its datagrams. EADDRINUSE if it is a member already, ENOMEM if
-     * it is in too many groups. `leave`: EADDRNOTAVAIL if it is not a member.
+     * Joins the multicast group: the socket then receives its datagrams. EADDRINUSE if it is a member already, ENOMEM
+     * if it is in too many groups. `leave`: EADDRNOTAVAIL if it is not a member.
      */
     join: method(CallNumber.ip_socket.join, { in: { group: bytes(1, ADDRESS_BYTES) }, out: {} }),
     leave: method(CallNumber.ip_socket.leave, { in: { group: bytes(1, ADDRESS_BYTES) }, out: {} }),

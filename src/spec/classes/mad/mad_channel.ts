@@ -35,9 +35,9 @@ export const MadChannel = objectClass('mad_channel', ClassId.mad_channel, {
     query: method(QUERY, { in: {}, out: { unread: u32(64) } }),
     destroy: method(DESTROY, { in: {}, out: {} }),
     /**
-     * Takes the oldest message, if it has at most `bufferBytes` bytes. If it is longer, only its first datagram is returned,
-     * and the message stays the oldest one. Fails with EAGAIN if there is no message, with EIO if none can follow, with
-     * EINVAL if even the first datagram is longer than `bufferBytes`.
+     * Takes the oldest message, if it has at most `bufferBytes` bytes. If it is longer, only its first datagram is
+     * returned, and the message stays the oldest one. Fails with EAGAIN if there is no message, with EIO if none can
+     * follow, with EINVAL if even the first datagram is longer than `bufferBytes`.
      */
     receive: method(CallNumber.mad_channel.receive, {
       in: { bufferBytes: u32(1) },

@@ -1,6 +1,6 @@
 /*
- * Kinds of completion queues of the soft device: a counting CQ, which has counts instead of entries, works wherever a CQ
- * does (R11), an extended one has timestamps; and all combinations of vectors and channels (R34).
+ * Kinds of completion queues of the soft device: a counting CQ, which has counts instead of entries, works wherever a
+ * CQ does (R11), an extended one has timestamps; and all combinations of vectors and channels (R34).
  */
 
 import assert from 'node:assert/strict'

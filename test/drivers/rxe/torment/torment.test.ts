@@ -1,6 +1,6 @@
 /*
- * `--torment SEED` on two devices of one machine, in virtual time, with packets ('packets') and without ('direct'): what
- * the specification guarantees is true with every seed, and what it does not guarantee is false with some seed
+ * `--torment SEED` on two devices of one machine, in virtual time, with packets ('packets') and without ('direct'):
+ * what the specification guarantees is true with every seed, and what it does not guarantee is false with some seed
  * (spec/check/torment.ts lists the kinds).
  */
 import assert from 'node:assert/strict'
