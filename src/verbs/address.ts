@@ -23,7 +23,7 @@ export interface PathOptions {
   readonly dmac?: string
   /** RoCE: the VLAN, 0–4094. Default: that of the GID's interface. */
   readonly vlan?: number
-  /** InfiniBand, Omni-Path: packets have a GRH with the peer's GID. Default: no GRH, the peer has the LID only. */
+  /** InfiniBand, Omni-Path: packets have a GRH with the peer's GID. Default: no GRH, only the peer's LID. */
   readonly isGlobal?: boolean
   /** InfiniBand, Omni-Path: offset of the source LID within the port's LIDs; default 0. */
   readonly srcPathBits?: number

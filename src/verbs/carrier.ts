@@ -32,8 +32,8 @@ export interface CallResult<O> {
 }
 
 /**
- * Receives the events of objects that were created through this carrier. `userHandle`: the attribute with which the
- * object was created.
+ * Receives the events of the device, of its ports, and of objects that were created through this carrier. `userHandle`:
+ * the attribute with which the object was created.
  */
 export interface EventTargets {
   /** A completion event of a CQ that was armed. */
@@ -45,8 +45,8 @@ export interface EventTargets {
 }
 
 /**
- * Counters of a device: Linux's files by name, and the counters that they are computed from, especially the transport's
- * (`transport.retransmissions`; docs/reference/counters.md).
+ * Counters of a device by name: those of Linux's files, of its port, of its transport engine
+ * (`transport.retransmissions`), and of injected faults (docs/reference/counters.md).
  */
 export type DeviceCounters = Pick<DeviceStat, 'hw_counters' | 'counters' | 'port' | 'transport' | 'faults'>
 
@@ -59,7 +59,7 @@ export interface MappedBytes {
 
 /**
  * Operations on the descriptors that calls create, beside the methods of their classes (R28, R37); `fd` is the object
- * number that the creation returned. All throw RdmaError.
+ * number that the creation returned. `ioctl`, `write` and `map` throw RdmaError.
  */
 export interface Descriptors {
   /**
@@ -81,7 +81,7 @@ export interface Descriptors {
 
 /**
  * `Carrier.call` for a class or method that is known only at run time; implementations have this type. `object`: the
- * handle of the object, the number of the port, or 0 for calls on the device.
+ * handle of the object, the number of the descriptor or port, or 0 for calls on the device.
  */
 export type AnyCall = (cls: ObjectClass, method: string, object: number, args: AnyValues) => CallResult<AnyValues>
 export type AnyCallAsync = (...args: [...Parameters<AnyCall>, signal?: AbortSignal]) => Promise<CallResult<AnyValues>>

@@ -137,7 +137,7 @@ export const withoutObject = (call: string): RdmaError =>
 const isBinary = (value: object): value is ArrayBufferView | ArrayBufferLike =>
   ArrayBuffer.isView(value) || /^\[object (?:Shared)?ArrayBuffer\]$/.test(Object.prototype.toString.call(value))
 
-/** The error for a field of a peer's data, `title`, whose value is missing or not `expected`: 'a number of 32 bits'. */
+/** The error for a field that is missing or not `expected` ('a number of 32 bits'). `title`: names the peer's data. */
 export const wrongField = (
   call: string,
   title: string,

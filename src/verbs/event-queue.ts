@@ -48,7 +48,7 @@ export interface EventQueue extends Arrivals<QueuedEvent>, Disposable, AsyncIter
   detach(source: Attachable): void
   /** The attached sources. */
   attached(): readonly Attachable[]
-  /** Closes it; events of attached sources go to the device again. */
+  /** Closes it, which detaches its sources. */
   close(): void
 }
 

@@ -1,5 +1,5 @@
 /*
- * A mailbox: keeps values that arrive asynchronously until the program takes them by `poll`, `wait` or `for await`.
+ * A mailbox: keeps values that arrive asynchronously until the program takes them by `poll` or `for await`.
  * Each iteration of `device.events` has one for asynchronous events, an event queue for its events, a `driver_ops`
  * descriptor for the driver's records, a listener for connection requests.
  */

@@ -1,6 +1,6 @@
 /*
- * `open`: opens a device for a TypeScript program. By default a soft device in this process, on a network of its own or
- * a shared one; on request, a device of a daemon.
+ * `open`: opens a device for a TypeScript program. By default a new soft device in this process, on a network of its
+ * own or a shared one; on request, an existing device of a network or of a daemon.
  */
 
 import { Device as DeviceClass } from '../spec/classes/device/device.ts'
@@ -25,9 +25,7 @@ import { socketPath } from './remote/user-socket.ts'
 export interface OpenOptions {
   /** Devices opened on the same network reach each other; default: a new network. */
   readonly network?: Network
-  /**
-   * Link of a new network, see `NetworkOptions.link`. On a link other than memory the default `address` is loopback.
-   */
+  /** Link of a new network, see `NetworkOptions.link`. */
   readonly link?: Link
   /**
    * For a new soft device: layout of work requests and completions in memory, 'compact' (default), or 'rxe' as used by

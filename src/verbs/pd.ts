@@ -70,8 +70,8 @@ export interface ProtectionDomain extends Disposable, Kind<'pd'> {
   register(buffer: Uint8Array, access?: Access): MemoryRegion
   /**
    * Registers bytes of a file, by a file descriptor of this process; a daemon accepts memory files (memfd_create(2))
-   * only. Each request reads or writes the file; a write never makes it longer. Throws RdmaError EBADF, EINVAL, and
-   * EFAULT beyond the end of the file.
+   * only. Each request reads or writes the file; a write never makes it longer. Throws RdmaError EBADF, EACCES, EINVAL,
+   * and EFAULT beyond the end of the file.
    */
   registerFile(file: number, options: FileRegionOptions): Region
   /** A region of `length` bytes without memory: READs return zeros, WRITEs are discarded. */

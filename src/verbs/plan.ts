@@ -68,7 +68,7 @@ export interface DeviceContext {
   readonly sources: Map<number, Disposable | undefined>
   readonly path: LocalPath
   readonly makeAll: MakeAll
-  /** Set only for a checked device (`open({ check })`). */
+  /** Set only for a checked device (`open({ check })`, or `userdma check`). */
   readonly check: DeviceCheck | undefined
 }
 

@@ -1,7 +1,7 @@
 /*
  * The program's side of the rings that it shares with a device, in either layout (spec/drivers/ring-layout.ts): the
- * program produces requests and consumes completions. `loadIndex` and `storeIndex` order the accesses to the index of a
- * ring before or after those to its elements where the device is in another process.
+ * program produces requests and consumes completions. Where the device is in another process, `loadIndex` orders the
+ * load of an index before the accesses to elements, and `storeIndex` the store after them.
  */
 import { indexMask, loadIndex, type RingLayout, storeIndex } from '../spec/drivers/ring-layout.ts'
 import type { Carrier, MmapInfo } from './carrier.ts'
@@ -24,7 +24,7 @@ export interface ProgramRing {
   /** Offsets of the producer's and the consumer's index in `words`. */
   readonly producer: number
   readonly consumer: number
-  /** The program's index (producer of requests, consumer of completions), not masked: it only counts up. */
+  /** The program's index (producer of requests, consumer of completions), not masked. */
   index: number
 }
 
@@ -98,7 +98,7 @@ export const produce = (ring: ProgramRing): void => {
   storeIndex(ring.layout, ring.words, ring.producer, ring.index & ring.wrap)
 }
 
-/** Requests that the device has not finished. */
+/** Number of requests that the device has not consumed: sends are consumed when they complete. */
 export const outstandingRequests = (ring: ProgramRing): number =>
   (ring.index - loadIndex(ring.layout, ring.words, ring.consumer)) & ring.wrap
 

@@ -272,7 +272,7 @@ export const localCarrier = (
   return Object.assign(carrierOn(local, soft.rxe.device, soft, layout, startCheck, soft.remove), { rxe: soft.rxe })
 }
 
-/** A context on a device that the network has; `close` leaves the device. Throws RdmaError ENODEV. */
+/** A context on a device that the network has; `close` does not remove the device. Throws RdmaError ENODEV. */
 export const contextCarrier = (network: Network, name: string, startCheck?: StartCheck): LocalCarrier => {
   const local = network as LocalNetwork
   const { devices } = local.core

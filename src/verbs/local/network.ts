@@ -4,7 +4,8 @@
  *
  * The program's event loop drives the devices: a drive polls them until they have no work. Drives run
  * - in a microtask after the program has posted, once for all requests that it posts without an await in between;
- * - when the program polls an empty CQ or an event queue, or waits for a completion;
+ * - when the program polls an empty CQ, an event queue or a UDP socket, or waits for a completion;
+ * - when an asynchronous call ends, or a client (connection manager, IP) has work;
  * - when packets arrive;
  * - when a device's timer expires.
  * Since microtasks run before timers and sockets of the program, only BUDGET drives in microtasks, and waits, are
@@ -76,8 +77,8 @@ export interface NetworkOptions {
    */
   readonly path?: Path
   /**
-   * Returns integers from 0 to 2^32 - 1, from which the first memory keys and queue pair numbers are made. Default: the
-   * system's secure generator; a function with a seed makes them repeatable.
+   * Returns integers from 0 to 2^32 - 1, from which memory keys and queue pair numbers are made. Default: the system's
+   * secure generator; a function with a seed makes them repeatable.
    */
   readonly random?: () => number
   /** Checks all devices that are opened on it, see `OpenOptions.check`. Default: false. */

@@ -2,9 +2,9 @@
  * Observation of a network in this process: packets as pcapng, calls as records, and failures as messages on Node's
  * diagnostics channels, which cost nothing without subscribers.
  *
- *   userdma:failure         FailureJson (spec/check/failures.ts): a failed or flushed request, or an asynchronous event
- *   userdma:rnr             { device, count }: RNR NAKs received; the sender waits until the peer posts a receive
- *   userdma:retransmission  { device, count }: send queues that have gone back to resend
+ *   userdma:failure         FailureJson: one failure (spec/check/failures.ts)
+ *   userdma:rnr             { device, count }: RNR NAKs received, after which the sender waits and retries
+ *   userdma:retransmission  { device, count }: how often send queues went back to resend
  *
  * `device` is the name of the device; `count` is the number since the last message.
  */

@@ -1,7 +1,7 @@
 /*
  * Objects of any class (R1, R12–R14): `device.create` and the planned objects of `chain.create`. Their methods,
  * arguments and results are those of the class's declaration. For classes without an interface of their own in the
- * library: private classes of drivers, and classes of a newer release.
+ * library, for example private classes of drivers.
  */
 import type { AnyValues, In, ObjectClass, Out } from '../../spec/schema/schema.ts'
 import { checkRecord } from '../arguments/options.ts'

@@ -12,8 +12,8 @@ import { type Shown, showAs } from './show.ts'
 /** Called once after the object is destroyed: releases its rings, buffers and user handle. */
 export const RELEASED = Symbol('released')
 /**
- * Called when the device is closed, and for queue pairs when it is removed: drops the rings, because another device may
- * use their memory.
+ * Drops the rings, because another device may use their memory: called when the device is closed, for queue pairs also
+ * when the device is removed.
  */
 export const DROP_RINGS = Symbol('drop rings')
 /** Returns the properties that `console.log` and JSON show. */

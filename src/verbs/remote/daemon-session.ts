@@ -49,7 +49,7 @@ export interface Session {
    * does not answer, or sends an invalid message.
    */
   ask(call: string, write: (buffer: ReturnType<typeof messageBuffer>, header: Partial<Header>) => number): Answer
-  /** The number by which the daemon knows the caller's stack; 0: no stack, or stacks are not recorded. */
+  /** The number by which the daemon knows the caller's stack; 0 if it has none, or stacks are not recorded. */
   stackNumber(): number
   /** A request of the daemon's tools. */
   tool(request: ToolRequest): ToolReply

@@ -42,10 +42,10 @@ export const remoteDescriptors = (session: Pick<Session, 'ask'>, onAnyEnd: () =>
     for (const fd of fds) close(fd)
     throw refusal(errnoName(-ret), -ret, call, reply.text || 'refused')
   }
-  const addWatch = (fd: number, watch: Watch): void => {
-    if (hasWaiters) watch.ref()
-    else watch.unref()
-    watches.set(fd, watch)
+  const addWatch = (fd: number, added: Watch): void => {
+    if (hasWaiters) added.ref()
+    else added.unref()
+    watches.set(fd, added)
   }
   return {
     read(fd, maxBytes, onRecord, onEnd) {
@@ -99,12 +99,12 @@ export const remoteDescriptors = (session: Pick<Session, 'ask'>, onAnyEnd: () =>
     },
     setWaiting(isWaiting) {
       hasWaiters = isWaiting
-      for (const watch of watches.values())
-        if (isWaiting) watch.ref()
-        else watch.unref()
+      for (const active of watches.values())
+        if (isWaiting) active.ref()
+        else active.unref()
     },
     closeAll() {
-      for (const watch of watches.values()) watch.stop()
+      for (const active of watches.values()) active.stop()
       for (const fd of ownedFds) close(fd)
       watches.clear()
       ownedFds.clear()

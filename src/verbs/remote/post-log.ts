@@ -1,7 +1,7 @@
 /*
  * The records of `userdma check` about a program on a daemon's device, in the logs of the context's file
- * (spec/session.ts). Each post writes the number of its stack to the post log. With `--races` each post and each polled
- * completion is also written to the event log.
+ * (spec/session.ts). Each post writes the number of its stack to the post log. With `--races` posts and polls are also
+ * written to the event log.
  *
  * `acquired` of an event is the time of the first event in the same turn of the event loop: each turn counts as a wait
  * for other programs, since its cause is unknown.
@@ -17,8 +17,8 @@ import { ringPool } from './file-rings.ts'
 import { areEventsWanted } from './stack-numbers.ts'
 
 /**
- * How often, at most, an event wakes the daemon while the event log is full, before it overwrites an entry. As in the
- * preload library.
+ * How often, at most, an event yields to the daemon while the event log is full, before it overwrites an entry. As in
+ * the preload library.
  */
 const MAX_YIELDS = 10_000
 

@@ -28,7 +28,7 @@ const userFolder = (): string => {
   return resolve(tmpdir(), `userdma-${uid()}`)
 }
 
-/** Throws an Error if the folder exists and is another user's, or if other users can access it. */
+/** Throws an Error if the path exists and is not a folder of this user to which others have no access. */
 const requirePrivate = (folder: string): void => {
   const stats = statOf(folder)
   if (!stats) return
