@@ -136,7 +136,7 @@ export class CmConnection implements Timed {
   listener: CmListener | undefined
   /** Whether the peer has offered an alternate path, which the REP declines. */
   hasAlternatePath = false
-  /** Whether the consumer has destroyed the connection, which then exists only while it is in TIMEWAIT. */
+  /** Whether the connection was destroyed or removed; a destroyed one exists until its TIMEWAIT ends. */
   isDestroyed = false
   readonly agreed: CmAgreement = {
     localQpn: 0,

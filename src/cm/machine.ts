@@ -173,7 +173,7 @@ export class CmMachine {
     this.timers.clear(connection)
   }
 
-  /** Enters TIMEWAIT: packets of the connection may still be in flight, so its queue pair must not be reused yet. */
+  /** Enters TIMEWAIT, in which packets of the connection may still be in flight. */
   enterTimewait(connection: CmConnection, now: number): void {
     this.stopRetries(connection)
     this.releaseBacklog(connection)

@@ -43,8 +43,8 @@ const MAX_TRANSFERS = 256
 const MAX_RECEIVING_BYTES = 4 << 20
 
 /**
- * How a send ended. `sent`: no response was expected; `timeout`: the answer did not come in time; `aborted`: by the
- * peer or for its error, or because the agent was closed.
+ * How a send ended. `sent`: no response was expected; `timeout`: a response or ACK did not come in time; `aborted`: by
+ * the peer or for its error, or because the agent was closed.
  */
 export type SendOutcome = 'sent' | 'answered' | 'timeout' | 'aborted'
 

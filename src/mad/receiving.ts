@@ -1,6 +1,6 @@
 /*
- * RMPP transfers that an agent is receiving, and the choice of the one to stop when there are too many: one of the peer
- * with the most, so that a peer that starts many transfers and finishes none cannot keep out those of other peers.
+ * RMPP transfers that an agent is receiving, and the choice of the one to stop when there are too many, or too many
+ * bytes: one of the peer with the most, so that a peer that finishes no transfers cannot keep out those of other peers.
  */
 import type { MadFields } from '../wire/mad/management.ts'
 import type { SegmentReceiver } from './rmpp-receiver.ts'

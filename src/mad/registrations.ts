@@ -1,7 +1,7 @@
 /*
  * Finds the agent of a datagram that is not a response. Agents register for methods of one class in one version, and
- * for a vendor class also for one OUI. Each method has at most one agent (IBA 13.4.4; Linux's ib_register_mad_agent).
- * The caller chooses the type of the agents.
+ * for a vendor class that has OUIs also for one of them. Each method has at most one agent (IBA 13.4.4; Linux's
+ * ib_register_mad_agent). The caller chooses the type of the agents.
  */
 import { isVendorClass, MAD_METHODS, MadMethod } from '../spec/wire/management.ts'
 import type { MadFields } from '../wire/mad/management.ts'
@@ -10,7 +10,7 @@ import type { MadFields } from '../wire/mad/management.ts'
 export interface MadClaim {
   readonly mgmtClass: number
   readonly classVersion: number
-  /** 0 except for vendor classes. */
+  /** 0 for a class without an OUI. */
   readonly oui: number
   /** Methods without the response bit. */
   readonly methods: readonly number[]
