@@ -69,7 +69,7 @@ class Simulation {
     this.timewaitEnd.set(connection, this.now + fromExponent(connection.agreed.ackTimeout))
   }
 
-  /** Delivers a message. `isRepeated`: it stays on the wire, and will be delivered again. */
+  /** Delivers a message. `isRepeated`: it stays on the wire, and can be delivered again. */
   deliver(index: number, isRepeated = false): void {
     const message = this.wire[index]
     if (message === undefined) return

@@ -1,6 +1,6 @@
 /*
  * Permitted differences between captures of Linux's connection manager and our engine: each row has the messages of one
- * capture, the values on both sides, the reason, and the clause that we follow. A difference without a row fails the
+ * capture, the recorded and our values, the reason, and the clause that we follow. A difference without a row fails the
  * replay, and so does an unused row.
  */
 import type { Side } from '../transport/captures/conversation.ts'
@@ -12,7 +12,7 @@ export interface Row {
   /** Message numbers in the file; 0: messages that the recording lacks. */
   readonly packets: readonly number[]
   /**
-   * Field → recorded and our value; `packet`: a message that one side lacks (`-`); `wait`: time before a
+   * Field → recorded and our value; `packet`: a message that one of them lacks (`-`); `wait`: time before a
    * retransmission.
    */
   readonly fields: Readonly<Record<string, readonly [recorded: string, ours: string]>>

@@ -181,7 +181,7 @@ class Replay {
     if (name === 'SIDR_REQ_RECEIVED') this.#requests.set((message as MessageOf<'SIDR_REQ'>).requestId, connection)
   }
 
-  /** A DREQ or DREP that both sides send before they receive the peer's. */
+  /** If the DREQs or DREPs of both sides have crossed in the recording, sends ours before the peer's is received. */
   #sendCrossing(number: number, { name, remoteId }: MessageOf<'DREQ' | 'DREP'>): void {
     const ownMessage = this.#all.find(
       ({ from, message }) => from === this.#side && message.name === name && message.localId === remoteId,

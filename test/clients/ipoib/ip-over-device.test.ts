@@ -26,11 +26,6 @@ const bytes = (...values: number[]) => Uint8Array.from(values)
 const two = (family: 4 | 6 = 4, fault = '') => {
   const base = family === 4 ? '10.9.0.' : 'fd00:9::'
   const { network, a, b } = twoHosts(fault)
-  // Both directions lose packets.
-  if (fault !== '') {
-    b.unplug(2)
-    b.plug(2, fault)
-  }
   const [deviceA, deviceB] = [deviceOf(a, 1), deviceOf(b, 2)]
   return { network, a, b, base, stackA: new Stack(deviceA, `${base}1`), stackB: new Stack(deviceB, `${base}2`) }
 }

@@ -587,7 +587,7 @@ describe('a neighbour that gets another MAC', () => {
 })
 
 describe('datagrams', () => {
-  it('resolve an address by SIDR', () => {
+  it('resolve a service id to a queue pair by SIDR', () => {
     const { network, a, b } = twoHosts()
     const listener = b.listen(ip4(2, PORT), { portSpace: UDP })
     const active = a.connect(ip4(2, PORT), 0, { portSpace: UDP, data: Uint8Array.of(9) })

@@ -1,8 +1,8 @@
 /*
  * A model of rdma_cm's identifiers: three hosts whose consumers connect, accept, reject, disconnect, destroy and are
- * killed at random, with and without packet loss. Each event of an identifier must be legal in its state; once all
- * timers have expired it is in a stable state, both ends of a connection agree, and when all are destroyed nothing is
- * left. Queue pairs are reused after TIMEWAIT, and only when no host uses them any more.
+ * killed at random, with and without packet loss. Each event of an identifier must be legal in its stage; once all
+ * timers have expired it is in a stable stage, without loss both ends of a connection agree, and when all are destroyed
+ * nothing is left. Queue pairs are reused after TIMEWAIT.
  */
 import assert from 'node:assert/strict'
 import type { Identifier } from '../../../src/clients/rdma-cm/identifier.ts'
