@@ -142,8 +142,9 @@ export interface Carrier {
    */
   drive(): boolean
   /**
-   * Called before each wait. A program that posts and waits may run in microtasks only, which starves timers and I/O:
-   * after many waits without a turn of the event loop the result is a promise for the next turn, otherwise undefined.
+   * Called before waits for completions, events and datagrams. A program that posts and waits may run in microtasks
+   * only, which starves timers and I/O: after many waits without a turn of the event loop the result is a promise for
+   * the next turn, otherwise undefined.
    */
   pause(): Promise<void> | undefined
   /** Whether the device continues its work in the next turn of the event loop; waiters must not poll until then. */

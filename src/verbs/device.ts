@@ -44,7 +44,7 @@ export interface DeviceEvent {
   readonly port: number | undefined
 }
 
-/** An open device; it creates all other objects. */
+/** An open device, on which all other objects are created. */
 export interface Device extends AsyncDisposable {
   /** Its name: 'rxe0' … */
   readonly name: string
@@ -72,7 +72,7 @@ export interface Device extends AsyncDisposable {
   interface(): readonly ObjectClass[]
   /** Whether it has a class, or a method of the class. */
   supports(className: string, method?: string): boolean
-  /** Creates a protection domain. Throws RdmaError ENOMEM at the device's limit. */
+  /** Creates a protection domain. Throws RdmaError EINVAL at the device's limit. */
   pd(): ProtectionDomain
   /** Creates a completion queue. Throws RdmaError EINVAL, ENOMEM. */
   cq(options?: CqOptions): CompletionQueue
@@ -80,7 +80,7 @@ export interface Device extends AsyncDisposable {
   xrcd(options?: XrcDomainOptions): XrcDomain
   /**
    * Creates an interface of IP over the device (RFC 4391), with an address beside the device's own. Throws RdmaError
-   * EINVAL, EADDRINUSE, EOPNOTSUPP.
+   * EINVAL, EADDRINUSE, ENOMEM, EOPNOTSUPP.
    */
   ip(options: IpOptions): IpInterface
   /** Creates an event queue, which can receive the events of all objects of the device (R38). */
@@ -126,7 +126,10 @@ export interface Device extends AsyncDisposable {
    * created objects in place of the planned ones. Throws RdmaError.
    */
   chain<T>(build: (chain: Chain) => T): Resolved<T>
-  /** Calls `handler` with each asynchronous event, until the returned function is called or the device is closed. */
+  /**
+   * Calls `handler` with each asynchronous event that goes to no event queue, until the returned function is called or
+   * the device is closed.
+   */
   onEvent(handler: (event: DeviceEvent) => void): () => void
   /**
    * Yields asynchronous events from this call on, until the device is closed or removed. Rejects with the signal's

@@ -48,7 +48,7 @@ export const interfaceNames = ({ carrier }: DeviceContext): string[] => {
   return new TextDecoder().decode(names).split('\0').filter(Boolean)
 }
 
-/** Opens the first interface of `names` that the driver has; returns the handle. Throws RdmaError ENOENT. */
+/** Opens the first interface of `names` that the driver has; returns the handle. Throws RdmaError. */
 const openFirst = (context: DeviceContext, names: readonly string[]): number => {
   const { carrier } = context
   if (names.length === 0) return carrier.call(DriverOps, 'create', 0, {}).object

@@ -42,7 +42,10 @@ export type Attachable = Disposable | 'device' | { readonly port: number }
 export interface EventQueue extends Arrivals<QueuedEvent>, Disposable, AsyncIterable<QueuedEvent> {
   /** Its number as an object; with a daemon a descriptor of this process. */
   readonly handle: number
-  /** Attaches a source. Throws RdmaError EBUSY if it is attached to a queue already, EINVAL if it has no events. */
+  /**
+   * Attaches a source. Throws RdmaError EINVAL if it has no events, EBUSY if it is attached to this queue already, or,
+   * for an object, to any.
+   */
   attach(source: Attachable): void
   /** Detaches a source and discards its unread events. Throws RdmaError ENOENT if it is not attached here. */
   detach(source: Attachable): void

@@ -54,7 +54,7 @@ export interface Mailbox<T> extends Arrivals<T> {
   end(): void
 }
 
-/** `owner`: the class of its object, as errors name it. */
+/** `owner`: names its object in errors. */
 export const createMailbox = <T>(
   { carrier, waiters }: { readonly carrier: Pick<Carrier, 'pause'>; readonly waiters: WaiterList },
   owner: string,

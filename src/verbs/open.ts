@@ -142,8 +142,9 @@ const loadCheck = async (check: true | CheckOptions): Promise<StartCheck> => {
 }
 
 /**
- * Opens a device. Rejects with RdmaError: EINVAL for an invalid option, EEXIST or EADDRINUSE if the network has a
- * device with this name or address, ENODEV if there is no such device, ECONNREFUSED if no daemon listens at the socket.
+ * Opens a device. Rejects with RdmaError: EINVAL for an invalid option, EEXIST or EADDRINUSE if the name or address is
+ * in use, EADDRNOTAVAIL if this machine does not have the address, ENODEV if there is no such device, ECONNREFUSED if
+ * no daemon listens at the socket.
  */
 export const open = async (options: OpenOptions = {}): Promise<Device> => {
   checkOptions('open', 'options', options, openOptionNames)

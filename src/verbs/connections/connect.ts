@@ -210,7 +210,7 @@ const bindError = (url: string, port: number, error: unknown): unknown => {
 
 /**
  * Listens at `rdma://HOST:PORT` on one device; 0.0.0.0 and [::] are all its addresses, port 0 any free port. Rejects
- * with RdmaError: EADDRINUSE if the port is in use, EADDRNOTAVAIL if no device has the address, EINVAL.
+ * with RdmaError: EADDRINUSE if the port is in use, EADDRNOTAVAIL if the device does not have the address, EINVAL.
  */
 export const listen = async (url: string, options: ListenOptions = {}): Promise<Server> => {
   checkOptions('listen', 'options', options, listenOptionNames)

@@ -21,7 +21,7 @@ const kinds = {
   counting: CqKind.values.COUNTING,
 } as const
 
-/** Event moderation (R36): limits; the first that is reached raises the event. Both 0: each completion does. */
+/** Limits of event moderation (R36): the first one reached raises the event; both 0: each completion does. */
 export interface Threshold {
   /** After this many completions, 0 to 65,535; 0: no limit. */
   readonly completions?: number

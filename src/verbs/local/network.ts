@@ -57,7 +57,10 @@ export interface Network {
    * RdmaError for a file that cannot be written: ENOENT, EACCES …, EINVAL for a symbolic link or another user's file.
    */
   capture(path: string): () => void
-  /** Calls `handler` after each call on one of its devices, until the returned function is called. */
+  /**
+   * Calls `handler` after each call on one of its devices, except calls of methods that the device lacks, until the
+   * returned function is called.
+   */
   trace(handler: (call: TracedCall) => void): () => void
 }
 
@@ -128,7 +131,7 @@ const MAX_ROUNDS = 64
 const LONGEST_DRIVE = 1000
 /** Maximum drives of `kick`, and waits of programs, in one turn of the event loop. */
 const BUDGET = 256
-/** One in so many idle drives reads the clock, which takes longer than the rest of the drive (some 20 ns). */
+/** One in so many idle drives reads the clock, which takes longer than the rest of the drive. */
 const CLOCK_INTERVAL = 32
 
 /** Parses fault rules. Throws RdmaError EINVAL. */

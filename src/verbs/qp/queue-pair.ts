@@ -350,7 +350,7 @@ export type QpCreateResult = Out<AnyQpClass['methods']['create']> & {
   readonly recvQueue?: MmapInfo
 }
 
-/** A queue pair with a send queue and, except for XRC initiators, a receive queue. */
+/** A queue pair with a send queue and, except for XRC initiators, a receive queue or an SRQ. */
 export abstract class QueuedQp<C extends ObjectClass = ObjectClass> extends BareQp<C> implements QueuePair<C> {
   /** Offsets (`offsetOf`) and bytes of the rings. */
   readonly sendOffset: number

@@ -102,6 +102,7 @@ export const createPostLog = (session: Session, context: number, file: number, w
         onPost(ring, slot => {
           const wrId = ring.view.getBigUint64(wrIdAt + (slot << ring.log2Element), true)
           const stack = stackOf(slot)
+          // The kind of a post is its PostQueue.
           if (hasEventLog) noteEvent(queue, number, 1, wrId, stack)
           notePost(queue, number, wrId, stack)
         })

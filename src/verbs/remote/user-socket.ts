@@ -28,7 +28,7 @@ const userFolder = (): string => {
   return resolve(tmpdir(), `userdma-${uid()}`)
 }
 
-/** Throws an Error if the path exists and is not a folder of this user to which others have no access. */
+/** Throws an Error if the path exists and is not a folder, or is another user's, or others can access it. */
 const requirePrivate = (folder: string): void => {
   const stats = statOf(folder)
   if (!stats) return
