@@ -11,7 +11,7 @@ export interface ProgramRing {
   readonly bytes: Uint8Array
   readonly words: Int32Array
   readonly layout: RingLayout
-  /** Elements that fit: all slots if stored indices only count up (layout `hasFreeRunningIndices`), otherwise one less. */
+  /** Elements that fit: all slots in a layout that `hasFreeRunningIndices`, otherwise one less. */
   readonly capacity: number
   /** Mask from an index to its slot. */
   readonly mask: number

@@ -123,7 +123,7 @@ it('a client that fails to start does not affect the others, and its start is tr
   stack.close()
 })
 
-it('clients stop in reverse order, and devices continue without them', () => {
+it('clients stop in reverse order, and are not notified about devices afterwards', () => {
   const { network, a, b } = twoHosts()
   startAll(b)
   const { active } = establish(network, a, b, b.listen(ip4(2, PORT)), [0x11, 0x22])
