@@ -1,6 +1,6 @@
 /*
  * Many objects with one call. The function that is passed to `device.chain` describes them, and later ones may refer to
- * earlier ones; either all are created or none. With a daemon that is one message instead of hundreds.
+ * earlier ones; either all are created or none. With a daemon that is one message instead of one for each object.
  *
  *   node dist/examples/chained-set-up.js [queue pairs] [socket of a daemon]
  */

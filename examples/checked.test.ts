@@ -1,6 +1,6 @@
 /*
  * How the tests of a program find its mistakes with RDMA: checked devices report them as findings, with lines of the
- * program, and closing a device that has findings fails, and with it the test.
+ * program; closing a device that has findings of severity error fails, and with it the test.
  *
  *   node --enable-source-maps --test dist/examples/checked.test.js
  */

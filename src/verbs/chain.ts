@@ -64,7 +64,7 @@ export type Resolved<T> =
 /** The planned object of a plan. */
 type PlannedBy<P> = P extends Plan<infer T> ? PlannedObject<T> : never
 
-/** The argument of `device.chain`'s builder: the library's methods, each of which adds an entry to the chain. */
+/** The argument of the function that describes a chain: the library's methods, each of which adds an entry. */
 export interface Chain {
   /** `device.pd()`. */
   pd(): PlannedObject<ProtectionDomain>
@@ -105,7 +105,7 @@ export interface Chain {
 
 /** An entry of the chain: the planned object that the builder returns. */
 interface Entry extends ChainedCall {
-  /** -1 - the entry's number. */
+  /** -1 minus the entry's number. */
   readonly handle: number
   /** The class as the program knows it; `chainedMethod.class` is the device's declaration. */
   readonly cls: ObjectClass

@@ -44,7 +44,7 @@ export interface RcMessageOptions extends MessageOptions, InvalidateOptions {}
 /** Options of a FLUSH. */
 export interface FlushOptions extends SendOptions, FlushExtent {}
 
-/** Options of requests of an XRC initiator. */
+/** Options of an XRC initiator's requests to its peer. */
 export interface XrcOptions extends SendOptions {
   /** Number of the receiving SRQ, 24 bits. */
   readonly srqNumber: number

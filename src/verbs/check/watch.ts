@@ -52,7 +52,7 @@ export interface DeviceCheck {
   readonly findings: readonly CountedFinding[]
   /** What the check of its network has left out. */
   readonly omissions: readonly Omission[]
-  /** Called when the device is closed. Throws FindingsError. */
+  /** Called when the device is closed. Throws FindingsError if there are findings that fail. */
   end(): void
 }
 

@@ -51,7 +51,7 @@ export interface Session {
   ask(call: string, write: (buffer: ReturnType<typeof messageBuffer>, header: Partial<Header>) => number): Answer
   /** The number by which the daemon knows the caller's stack; 0 if it has none, or stacks are not recorded. */
   stackNumber(): number
-  /** A request of the daemon's tools. */
+  /** Sends a request as userdma's tools do (uapi/tool.ts). */
   tool(request: ToolRequest): ToolReply
   /** Whether the daemon's end of the socket is still open; if not, the session ends. */
   checkAlive(): boolean
