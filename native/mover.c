@@ -12,7 +12,7 @@
  * It copies through a buffer of its own, so that an abandoned mover that wakes up later touches nothing else. It shares
  * our thread-local storage, so it makes raw system calls, which do not set errno.
  *
- * Called from one thread only, by src/host/memory/mover.ts, which works without this file too.
+ * Called from one thread only, by src/host/memory/mover.ts.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -39,7 +39,7 @@ enum {
     STACK_BYTES = 16384,
     BUFFER_BYTES = 1 << 18,
     YIELDS = 64, /* sched_yield before a futex wait */
-    MAX_EXTENSIONS = 20, /* of the time limit, for a mover that waits for the processor */
+    MAX_EXTENSIONS = 20, /* of the time limit, for a mover that is running or runnable */
     MAX_ABANDONED = 8, /* movers of one user that cannot die */
     MAX_KEPT_FDS = 2,
     MAX_FDS = 1 << 20, /* closed one by one where the kernel has no close_range */
@@ -54,7 +54,7 @@ struct mover {
     uint64_t waited_us; /* microseconds of calls that slept, since userdma_mover_waited was last called */
     pid_t pid, parent; /* the mover's process and the daemon's */
     int64_t user; /* whose memory is moved; -1: not counted for a user */
-    int32_t is_abandoned; /* it did not answer, and may not be able to die */
+    int32_t is_abandoned; /* it may not be able to die */
     struct mover *next; /* in the list `killed` */
     uint8_t stack[STACK_BYTES] __attribute__((aligned(64)));
     uint8_t own_buffer[BUFFER_BYTES] __attribute__((aligned(4096)));
@@ -208,7 +208,7 @@ EXPORT int64_t userdma_mover_start(int first, int second, int64_t user)
     return -error;
 }
 
-/* Kills a mover. `is_abandoned`: it may die only when the page that it waits for arrives. */
+/* Kills a mover. `is_abandoned`: it may not be able to die, and counts towards MAX_ABANDONED until it has died. */
 EXPORT void userdma_mover_end(struct mover *m, int is_abandoned)
 {
     m->is_abandoned = is_abandoned;
@@ -218,7 +218,7 @@ EXPORT void userdma_mover_end(struct mover *m, int is_abandoned)
     reap();
 }
 
-/* Microseconds that its calls have waited for pages or locks since the previous call of this function. */
+/* Microseconds of its calls that have slept, for a page or a lock, since the previous call of this function. */
 EXPORT uint64_t userdma_mover_waited(struct mover *m)
 {
     const uint64_t waited_us = m->waited_us;
@@ -245,7 +245,7 @@ static int is_running(const struct mover *m)
 
 /*
  * Waits for the answer: 0, -ETIMEDOUT if there is none after `timeout_us` microseconds, or -ECHILD if the mover has
- * ended. While the mover waits for the processor the time is extended, up to MAX_EXTENSIONS times.
+ * ended. While the mover runs or waits for the processor the time is extended, up to MAX_EXTENSIONS times.
  */
 static int64_t await_answer(struct mover *m, uint64_t timeout_us)
 {
@@ -263,7 +263,6 @@ static int64_t await_answer(struct mover *m, uint64_t timeout_us)
                 return -ECHILD;
             if (!is_running(m) || extensions++ == MAX_EXTENSIONS)
                 return __atomic_load_n(&m->is_busy, __ATOMIC_ACQUIRE) ? -ETIMEDOUT : 0;
-            /* The mover waits for the processor, not for a page. */
             due = now + timeout_us;
         }
         const uint64_t wait_us = due - now;
@@ -293,7 +292,7 @@ void userdma_copy(uint8_t *to, uint64_t to_stride, const uint8_t *from, uint64_t
  * `is_write`: to the program. `pid` is the program's, or -1: then `remote` is an offset in the file behind `fd`, a
  * descriptor of the mover. Each of its system calls, of at most BUFFER_BYTES, may wait `timeout_us` microseconds for a
  * page; after -ETIMEDOUT the mover must be ended. Returns the bytes copied, fewer if a page does not permit the access;
- * -errno if that is the first page; -ETIMEDOUT or -ECHILD (the mover was killed) whatever was copied; -EINVAL if
+ * -errno if that is the first page; -ETIMEDOUT or -ECHILD (the mover has ended) whatever was copied; -EINVAL if
  * several chunks are longer than BUFFER_BYTES.
  */
 EXPORT int64_t userdma_mover_move(struct mover *m, int is_write, int pid, int fd, uint64_t remote, uint8_t *local,

@@ -11,8 +11,7 @@
  * Polynomials Using PCLMULQDQ Instruction", Intel 2009. Every constant but Barrett's two is x^k mod P, bit-reflected
  * and shifted left by one, where k, in bits, is in the comment beside its first use.
  *
- * userdma_copy, at the end, is for src/host/memory/copy.ts; where it is absent src/core/memory/local-space.ts copies
- * without it.
+ * userdma_copy, at the end, is for src/host/memory/copy.ts and mover.c.
  *
  * Build: cc -O2 -shared -fPIC
  */

@@ -176,7 +176,10 @@ void shim_init(void);
 
 /* ---- verbs.c ---- */
 
-/* Whether the program has asked for memory that survives fork (ibv_fork_init). */
+/*
+ * Whether the program has asked libibverbs to keep registered memory from children, by ibv_fork_init or an environment
+ * variable.
+ */
 bool verbs_is_fork_safe(void);
 
 /* ---- stacks.c ---- */
@@ -444,7 +447,7 @@ void netlink_received(int fd, struct msghdr *message, socklen_t address_size);
 /* Registers descriptors of ours that this program has inherited. */
 void received_at_start(void);
 /*
- * Registers an unknown descriptor if it is one of ours, and returns whether it is. One system call for most others.
+ * Registers an unknown descriptor if it is one of ours, and returns whether it is. One or two system calls for others.
  * Changes errno.
  */
 bool received_recognise(int fd, bool is_inherited);

@@ -1,6 +1,6 @@
 /*
  * Reports of outstanding requests to the daemon (MISUSE). Inside free() nothing is sent: reports are kept until the
- * next post, poll or call.
+ * next post, poll, call or fork, or the end of the process.
  */
 #define _GNU_SOURCE
 #include "requests.h"

@@ -16,7 +16,7 @@
 bool shim_records_stacks;
 
 /*
- * Slots of the table of stacks, a power of two. About half of them are used, so that probes stay short: the stack after
+ * Slots of the table of stacks, a power of two. At most about half are used, so that probes stay short: the stack after
  * USERDMA_MAX_STACKS is sent to the daemon, which then reports that some are missing, and further ones have no number.
  */
 #define STACK_SLOTS (2 * USERDMA_MAX_STACKS)

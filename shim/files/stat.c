@@ -11,8 +11,8 @@
 _Static_assert(sizeof(struct stat) == sizeof(struct stat64), "64-bit systems only");
 
 /*
- * Linux's device numbers of umad nodes (IB_UMAD_MAJOR, and minors below IB_UMAD_NUM_FIXED_MINOR). Only root may open
- * them, since management datagrams have the authority of the system.
+ * Linux's device numbers of umad nodes (IB_UMAD_MAJOR, and minors below IB_UMAD_NUM_FIXED_MINOR). Their mode permits
+ * only the owner, since management datagrams have the authority of the system.
  */
 #define UMAD_MAJOR 231
 #define UMAD_MINORS 64

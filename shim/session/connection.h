@@ -54,9 +54,10 @@ int session_exchange_with(struct request *request, size_t body, int attached, st
 
 /*
  * Waits for the next message on the connection `*fd` without the lock, and with the program's own signal mask and
- * cancellation. Meanwhile the connection belongs to this thread alone, and `*fd` follows it to another number;
- * afterwards it is the session's again unless another one was opened. False if nothing arrived in `seconds` (-1: no
- * limit); true also after a signal. In the child of a fork by a signal handler: true, with `*fd` -1.
+ * cancellation (if many calls wait so already: with the lock). Meanwhile the connection belongs to this thread alone,
+ * and `*fd` follows it to another number; afterwards it is the session's again unless another one was opened. False if
+ * nothing arrived in `seconds` (-1: no limit); true also after a signal. In the child of a fork by a signal handler:
+ * true, with `*fd` -1.
  */
 bool detached_wait(int *fd, const struct shim_guard *guard, int seconds);
 /* Closes the connections of this thread's calls that siglongjmp has left. `frame`: of a function that runs now. */

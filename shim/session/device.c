@@ -34,10 +34,7 @@ _Static_assert(sizeof(struct post_send) == 32, "layout of the ABI");
 /* Sent instead of a queue pair's handle: the daemon polls all queues before it sleeps again. */
 #define NO_QP UINT32_MAX
 
-/*
- * Maximum bytes of a record. The records of one FD_EVENT have 8, 16 or 24 bytes each; those of an FD_DRIVER differ in
- * size (USERDMA_DRIVER_RECORD_BYTES).
- */
+/* Maximum bytes of a record of an FD_EVENT. All records of one such descriptor have the same size: 8, 16 or 24. */
 #define MAX_RECORD_BYTES 24
 
 /* Sends the doorbell message of a context. Result as of the write(2) of a doorbell command. */

@@ -108,8 +108,8 @@ IN_CHILD static void after_fork(void)
 }
 
 /*
- * Reports the fork, which is a mistake where an adapter pins registered memory, unless the program has called
- * ibv_fork_init: that keeps the memory from the child.
+ * Reports the fork, which is a mistake where an adapter pins registered memory, unless the program has asked libibverbs
+ * to keep that memory from children.
  */
 static void before_fork(void)
 {

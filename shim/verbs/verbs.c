@@ -7,6 +7,7 @@
  * - Posting: a send to a queue pair that is not in RTS yet is refused (IBA 10.8.3.1). The daemon cannot refuse it,
  *   since a post makes no call.
  * - XRC, for a provider without it (xrc.c).
+ * - For `userdma check`: posts and polls are recorded (the files of check/).
  *
  * The functions are in public tables of libibverbs' objects, so they are replaced there: those of a context when a
  * provider has filled its table (verbs_set_ops) or the program gets it, those of an extended CQ or QP when it is

@@ -1,11 +1,11 @@
 /*
  * A preload library of its own, for `userdma check --races`: tells the shim (shim/check/events.c) when a thread has
- * waited for other threads or programs, and when it creates a thread. It interposes the ways to wait that do not go
- * through RDMA: reading from sockets and pipes, locks, condition variables, semaphores, barriers, joins, and ends of
+ * waited for other threads or programs, and when it creates a thread. It interposes ways to wait that do not go through
+ * RDMA: reading from sockets and pipes, locks, condition variables, semaphores, barriers, joins, and ends of
  * processes. Programs that are not checked do not load it.
  *
- * Locks that libibverbs, its rxe provider and librdmacm take for themselves do not count: they do not order the
- * program's own accesses.
+ * Locks that libibverbs, its rxe provider, librdmacm and our libraries take for themselves do not count: they do not
+ * order the program's own accesses.
  */
 #define _GNU_SOURCE
 #undef _FORTIFY_SOURCE

@@ -41,8 +41,8 @@ import { createRaceDetector, type RaceDetector } from './races/detector.ts'
 import { type RefusedPost, refusalOf } from './refused-post.ts'
 import { FindingReporter, MAX_NAMED, type Occurrence } from './reporting.ts'
 
-/** Whether programs have to destroy objects of this class. Channels are files, which the kernel closes at exit. */
-const mustBeDestroyed = (name: string): boolean =>
+/** Whether a class is one of verbs, whose objects programs have to destroy. Channels are files, which exit closes. */
+const isVerbsClass = (name: string): boolean =>
   ['pd', 'cq', 'mr', 'mw', 'ah', 'srq', 'xrc_srq', 'xrcd', ...QP_CLASSES].includes(name)
 
 /** Whether an errno may mean wrong arguments; the others mean limits, missing rights or unsupported features. */
@@ -74,7 +74,7 @@ const participles = (name: string): { readonly created: string; readonly destroy
 /** Names a queue pair, SRQ or CQ: `queue` is a PostQueue or EventKind.POLL, `number` a queue pair number or handle. */
 type QueueName = Pick<RefusedPost, 'deviceNumber' | 'context' | 'queue' | 'number'>
 
-/** Findings about failures that show a table of the attributes of both ends; `#reportUnanswered` always shows it. */
+/** Findings about failures that show a table of the attributes of both ends, beside those of `#reportUnanswered`. */
 const showsBothEnds: ReadonlySet<FindingId> = new Set([
   'rd-atomic-exceeds',
   'no-receive-posted',
@@ -194,7 +194,7 @@ export class Checker {
       const use = users.length === 0 ? 'in use' : `used by ${names.join(', ')}${more}`
       const text = `${known?.name ?? call.class} cannot be ${participles(call.class).destroyed}, it is ${use} (EBUSY)`
       this.#reporter.report('destroy-busy', call, { text, objects: [known, ...users] })
-    } else if (isArgumentError(errno) && mustBeDestroyed(call.class))
+    } else if (isArgumentError(errno) && isVerbsClass(call.class))
       this.#reporter.report('refused-call', call, { text: `${errnoName(errno)}: ${reason}`, objects: [known] })
   }
 
@@ -266,7 +266,7 @@ export class Checker {
       remove: 'removed with its device',
     }[call.why]
     this.#objects.remove(known, moment(action, call.time, call.stack))
-    if (call.why === 'close' && mustBeDestroyed(known.class))
+    if (call.why === 'close' && isVerbsClass(known.class))
       this.#reporter.report(
         'leak',
         { ...call, stack: known.creation.stack, action: known.creation.action },

@@ -1,7 +1,7 @@
 /*
  * Findings about UD sends. A receiver drops a datagram that it does not accept, without an answer (IBA 9.8.3). The
  * detector therefore compares each send, when the device fetches it, with the receiving queue pair, if that is on a
- * device of this process.
+ * device of this process. Sends to multicast groups and to queue pair 1 are left out.
  */
 import { requestName } from '../spec/check/causes.ts'
 import { type FindingId, findings, type Severity } from '../spec/check/findings.ts'

@@ -38,7 +38,7 @@ export interface QpAttributes {
   address?: { readonly dgid: Uint8Array; readonly sgidIndex: number }
 }
 
-/** The sizes of a queue pair or SRQ that limit its requests, as the device granted them. */
+/** The sizes of a queue pair or SRQ that limit its requests: as the call returned them, else as requested. */
 export interface QueueLimits {
   readonly maxSendWr?: number
   readonly maxSendSge?: number

@@ -1,7 +1,7 @@
 /*
  * Findings about how a program uses its queues: send queues that fill because no send is signaled, receives that are
- * posted after the first message, completions that are never polled, and CQs that are armed (ibv_req_notify_cq) with
- * unpolled completions in them.
+ * posted after the first message, completions that are never polled, CQs that are armed (ibv_req_notify_cq) with
+ * unpolled completions in them, and regions that are deregistered before the completion of a request is polled.
  */
 
 import type { Stack } from '../spec/check/findings.ts'

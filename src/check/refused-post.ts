@@ -1,5 +1,5 @@
 /*
- * Findings about posts that the program's library (libibverbs' provider, or src/verbs) refused: ibv_post_send,
+ * Findings about posts that a library (libibverbs' provider, the preload library, or src/verbs) refused: ibv_post_send,
  * ibv_post_recv or ibv_post_srq_recv returned an error, and the device never saw the request. Some adapters accept such
  * a request and complete it in error. The finding names the broken rule if the library reported the request
  * (`RequestFacts`).

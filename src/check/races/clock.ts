@@ -1,7 +1,7 @@
 /*
  * Vector clocks for the search for races. The clock of a thread (or of a message) tells which requests the thread can
- * know to have ended. A queue that has a slot in clocks numbers its requests from 0, and a clock has two counts for
- * each slot:
+ * know to have ended. A queue has a slot in clocks, which a later queue may get after it; the requests of a slot are
+ * numbered from 0. A clock has two counts for each slot:
  *
  * - `done`: requests with lower numbers are complete, since the completion of the last of them was polled;
  * - `placed`: the bytes that requests with lower numbers send have arrived, since a message that was received is the

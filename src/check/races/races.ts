@@ -10,8 +10,10 @@
  * - WRITEs, READs and atomics of one word, which programs use as a flag or lock;
  * - waits of a thread by other means than RDMA, such as a pipe or mutex, of which only the time is known (`acquired`).
  *
- * A race is proven if the second request was posted before the first one had ended, and its poster cannot have known
- * that it had ended. Otherwise the poster may have known by means that are not seen; it may poll memory, for example.
+ * A race is proven if the second request was posted before the device fetched the first one, or by the same thread
+ * before the first one had ended, without a wait between. Otherwise the poster may have known by means that are not
+ * seen that it had ended; it may poll memory, for example. Races with an atomic access or a receive, and of two words,
+ * are never proven.
  *
  * Memory is bounded by the shadow memory (shadow.ts), MAX_CLOCKS and MAX_IN_FLIGHT.
  */
@@ -43,7 +45,7 @@ interface Queue<Info> {
   readonly isReliable: boolean
   /** The requests whose completions no thread has polled, oldest first. */
   inFlight: Request<Info>[]
-  /** Number of requests at the front of `inFlight` that are placed (clock.ts), which a thread knows. */
+  /** Number of requests at the front of `inFlight` that a thread knows to be placed (clock.ts). */
   placedCount: number
   /** The number of the next request of the slot. */
   nextEpoch: number
@@ -444,7 +446,7 @@ const isKnownPlaced = <Info>(request: Request<Info>, clock: Clock): boolean => {
   return queue.slot < 0 ? placedKnownTime < Number.POSITIVE_INFINITY : clock.placed(queue.slot) > epoch
 }
 
-/** Whether the poster of the second access cannot have known that the first one had ended. */
+/** Whether a race is proven: the poster of the second access cannot have known that the first one had ended. */
 const isProven = <Info>(first: Access<Request<Info>>, second: Access<Request<Info>>): boolean => {
   const { request } = first
   const { postTime, thread, kind, clock } = second.request
