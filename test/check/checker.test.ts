@@ -366,6 +366,7 @@ test('calls refused for their arguments are reported with the reason, calls refu
   const s = scenario()
   s.call({ class: 'rc_qp', method: 'modify', refused: { errno: Errno.EINVAL, reason: 'no pathMtu' } })
   s.call({ class: 'ah', method: 'create', refused: { errno: Errno.ENODATA, reason: 'GID index 200 is empty' } })
+  // Device memory is not among the classes of verbs' objects (checker.ts).
   s.call({ class: 'dm', method: 'create', refused: { errno: Errno.EINVAL, reason: 'none here' } })
   const origin = { time: 1, device: 'rxe0', program: client, stack: [] }
   s.checker.refusedAttempt({ ...origin, attempt: 'QUERY_DEVICE', errno: Errno.ENOSPC, reason: 'short' })
