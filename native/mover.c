@@ -288,7 +288,8 @@ void userdma_copy(uint8_t *to, uint64_t to_stride, const uint8_t *from, uint64_t
                   uint64_t total);
 
 /*
- * Copies `total` bytes between `remote` in a program and chunks of `chunk` bytes every `stride` bytes from `local`.
+ * Copies `total` bytes, at least one, between `remote` in a program and chunks of `chunk` bytes every `stride` bytes from
+ * `local`.
  * `is_write`: to the program. `pid` is the program's, or -1: then `remote` is an offset in the file behind `fd`, a
  * descriptor of the mover. Each of its system calls, of at most BUFFER_BYTES, may wait `timeout_us` microseconds for a
  * page; after -ETIMEDOUT the mover must be ended. Returns the bytes copied, fewer if a page does not permit the access;

@@ -67,7 +67,7 @@ enum order {
     HOLD,          /* is never answered */
     EVENT_BEHIND,  /* creates an event descriptor; stores its number 64 bytes after the argument's address */
     DRIVER_8,      /* as EVENT_8, for a descriptor of a driver */
-    WRONG_SERIAL,  /* is answered with a descriptor, as another call */
+    WRONG_SERIAL,  /* the reply is that of another call, and brings a descriptor */
 };
 
 /* Sends an order on a device descriptor; returns its answer, or -1 with errno. */
