@@ -1,6 +1,6 @@
 /*
- * Ends of the process that run no function of atexit(3), for `userdma check`: reports that were kept inside free()
- * (reports.c) are sent before them.
+ * _exit and _Exit, which end the process without the functions of atexit(3), for `userdma check`: reports that were
+ * kept inside free() (reports.c) are sent before.
  *
  * _exit is also called in handlers of signals, which may interrupt a holder of a lock: signals are blocked while the
  * session's lock is held (session.c), and requests_lock() gives up after a number of attempts. Without a kept report

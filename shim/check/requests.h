@@ -7,7 +7,7 @@
  *   unwind.c       walks of the caller's stack
  *   reports.c      reports to the daemon
  *   outstanding.c  posts, completions, frees, forks
- *   exits.c        ends of the process
+ *   exits.c        _exit and _Exit
  */
 #ifndef USERDMA_REQUESTS_H
 #define USERDMA_REQUESTS_H
