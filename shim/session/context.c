@@ -4,8 +4,8 @@
  * MAP forward calls; REFRESH updates the files of counters.
  *
  * A context is an opened uverbsN or userdma node. The program's descriptor is the context's memory file; each copy of
- * the descriptor has a doorbell socket at a high number, hidden from the program. The daemon has the other end and
- * closes the context when the last copy is closed.
+ * the descriptor has a doorbell socket at a high number, hidden from the program. The daemon has the other end. It
+ * closes the context when no program has a doorbell socket or the file any more.
  */
 #define _GNU_SOURCE
 #include "session_internal.h"
