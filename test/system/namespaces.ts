@@ -23,15 +23,16 @@ export const canMakeNamespaces = (t: Scope & { skip(why: string): void; name: st
   return succeeded || skipTest(t as Parameters<typeof skipTest>[0], 'network namespaces need root and iproute2')
 }
 
-let namespaces = 0
+/** How many pairs of namespaces this process has created. */
+let createdPairs = 0
 
 /**
  * Creates two namespaces joined by a veth pair v0 (see `connectNamespaces`), and removes them at the end of the scope;
  * returns their names.
  */
 export const twoNamespaces = (scope: Scope, mtu: number, hasOffload: boolean): readonly [string, string] => {
-  const names = [0, 1].map(i => `ud${process.pid}n${namespaces}${i}`)
-  namespaces++
+  const names = [0, 1].map(i => `ud${process.pid}n${createdPairs}${i}`)
+  createdPairs++
   scope.after(() => {
     for (const name of names) spawnSync('ip', ['netns', 'delete', name])
   })

@@ -46,8 +46,8 @@ export const userdma = join(repoRoot, 'bin', 'userdma')
 export const ownProgram = (name: string): string => join(repoRoot, 'build', 'programs', name)
 
 /**
- * Which of these programs (names in PATH, or paths) is missing, as a reason for the option `skip`; false: none. In CI
- * no test may be skipped, so there it throws.
+ * Which of these programs (names in PATH, or paths) and the preload library are missing, as a reason for the option
+ * `skip`; false: none. In CI no test may be skipped, so there it throws.
  */
 export const lacking = (...programs: readonly string[]): string | false => {
   const needed = [join(repoRoot, 'build', 'native', 'libuserdma_shim.so'), ...programs]
@@ -184,7 +184,7 @@ export interface TestDaemon {
   readonly env: NodeJS.ProcessEnv
   stat(): Promise<Stat>
   /**
-   * Polls until the numbers match; rejects after 60 seconds. The daemon destroys objects a little after their process
+   * Polls `stat` until `isReached`; rejects after 60 seconds. The daemon destroys objects a little after their process
    * exits.
    */
   settled(isReached: (stat: Stat) => boolean): Promise<Stat>
@@ -254,7 +254,7 @@ export const startDaemon = async (
       for (;;) {
         const found = await stat()
         if (isReached(found)) return found
-        assert.ok(Date.now() < deadline, `the numbers of the daemon do not match: ${JSON.stringify(found, null, 2)}`)
+        assert.ok(Date.now() < deadline, `the daemon's numbers are still: ${JSON.stringify(found, null, 2)}`)
       }
     },
   }

@@ -1,5 +1,5 @@
 /*
- * `userdma run`, `daemon`, `stat` and `demo` as a user calls them: exit statuses and signals, which daemon a command
+ * `userdma run`, `daemon`, `stat`, `devices` and `demo` as a user calls them: exit statuses and signals, which daemon a command
  * joins or starts, and what remains when either ends.
  */
 import assert from 'node:assert/strict'
@@ -293,8 +293,8 @@ describe('userdma daemon', { skip: lacking() }, () => {
   })
 })
 
-describe('userdma stat', { skip: lacking() }, () => {
-  it('counts objects', async t => {
+describe('userdma stat and devices', { skip: lacking() }, () => {
+  it('stat shows sessions and objects, as text and as JSON', async t => {
     const daemon = await startDaemon(t)
     const text = await runUserdma(t, ['stat', '--socket', daemon.socket])
     assert.equal(text.status, 0)
@@ -305,7 +305,7 @@ describe('userdma stat', { skip: lacking() }, () => {
     assert.equal(JSON.parse(json.stdout).devices[0].name, 'rxe0')
   })
 
-  it('finds the daemon through the environment of a program that runs under it', async t => {
+  it('devices finds the daemon through the environment of a program that runs under it', async t => {
     const daemon = await startDaemon(t)
     const { stdout } = await run(t, userdma, ['devices', '--json'], { env: daemon.env })
     const [{ name, address, driverId, nodeType, classes, ...rest }, ...more] = JSON.parse(stdout)

@@ -8,9 +8,9 @@ import { createInterface } from 'node:readline'
 import { type Running, type Scope, start, type TestDaemon } from './programs.ts'
 
 export interface StepResult {
-  /** The return value of the system call, or minus an errno. */
+  /** The result of the step, or minus an errno. */
   readonly result: number
-  /** The bytes, of the length that the program answers. */
+  /** The bytes of the answer. */
   readonly view: DataView
 }
 

@@ -175,15 +175,9 @@ describe('userdma trace', { skip: lacking('ibv_rc_pingpong', 'ibv_devinfo') }, (
   })
 
   it('names the error of a refused call', async t => {
-    const daemon = await startDaemon(t)
-    const port = String(await freePort())
-    const server = start(t, 'ibv_rc_pingpong', ['-p', port], { env: daemon.env })
-    await untilListening(Number(port), server.ended)
-    const args = ['trace', '--socket', daemon.socket, '--', 'ibv_rc_pingpong', '-p', port, '-n', '5', 'localhost']
-    const { status, stderr } = await run(t, userdma, args)
-    assert.equal(status, 1)
-    assert.equal((await server.ended).status, 1)
-    assert.match(stderr, /^\[pid \d+ ibv_rc_pingpong\] fd 3 ioctl\(QUERY_DEVICE\) = -1 ENOSPC \(.*\) <0\./m)
+    const { status, stderr } = await runUserdma(t, ['trace', '--private', '--', 'ibv_devinfo'])
+    assert.equal(status, 0)
+    assert.match(stderr, /^\[pid \d+ ibv_devinfo\] fd \d+ ioctl\(QUERY_DEVICE\) = -1 ENOSPC \(.*\) <0\./m)
   })
 
   it('shows only the calls of its own program', async t => {

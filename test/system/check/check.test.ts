@@ -354,7 +354,7 @@ describe('userdma check', { skip: lacking(faulty('leak'), fixed('leak'), ownProg
     assert.ok(objects?.includes('odd?name') && !objects.includes('name'), String(objects))
   })
 
-  it('the same mistake in 20 children is one finding; posts by threads, children and signal handlers cause none', async t => {
+  it('the same mistake in 20 children is one finding; posts during forks and in a signal handler cause none', async t => {
     const { found } = await checkScript(t, `${ownProgram('check_cases')} forks 20`)
     assert.deepEqual(
       found.map(({ id, count }) => [id, count]),
@@ -414,7 +414,7 @@ describe('userdma check', { skip: lacking(faulty('leak'), fixed('leak'), ownProg
     assertFound('unknown-lkey', found)
   })
 
-  it('a static program and a program without verbs are not reported as correct', { skip: lacking('cc') }, async t => {
+  it('a static program is not reported as correct', { skip: lacking('cc') }, async t => {
     const folder = temporaryFolder(t)
     writeFileSync(join(folder, 'main.c'), 'int main(void) { return 0; }\n')
     const program = compileC(join(folder, 'alone'), [join(folder, 'main.c')], ['-static'])

@@ -54,7 +54,7 @@ const warning = (programs: string, id: FindingId, source: string, why: string, t
   why,
 })
 
-/** All programs of perftest. */
+/** The programs of perftest. */
 const PERFTEST = 'ib_*'
 
 export const knownFindings: readonly KnownFinding[] = [

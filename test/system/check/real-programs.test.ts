@@ -1,6 +1,6 @@
 /*
- * The short form of real-programs.long.test.ts: some pairs of programs, with and without --races. All findings of
- * `userdma check` are in the table of known findings.
+ * The short form of real-programs.long.test.ts: some pairs of programs, with and without --races. All errors
+ * and warnings of `userdma check` are in the table of known findings.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'

@@ -20,7 +20,7 @@ export interface RealFinding {
 
 export interface CheckedDaemon {
   readonly daemon: TestDaemon
-  /** The findings that were reported since the last call, by `command`. */
+  /** The findings that were reported since the last call; `command`: the command line that ran since then. */
   newFindings(command: string): Promise<readonly RealFinding[]>
 }
 

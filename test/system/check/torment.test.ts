@@ -31,7 +31,7 @@ describe('userdma run --torment', { skip: lacking(cases) }, () => {
 
   for (const [name, title] of [
     ['depth', 'a post beyond the size that was asked for'],
-    ['unsignaled', 'unsignaled sends without an end'],
+    ['unsignaled', 'more unsignaled sends than the queue holds'],
   ] as const)
     it(`rdma-core refuses ${title}`, async t => {
       assert.equal(await statusOf(t, name, []), 0)
@@ -142,7 +142,7 @@ describe('userdma check --torment-search', { skip: lacking(cases) }, () => {
     assert.match(found.stderr, /finding stale-rkey: /)
     for (const { status } of [killed, late, found]) assert.equal(status, 65)
   })
-  it('refuses values that are no numbers or out of range', async t => {
+  it('refuses wrong values and combinations of options', async t => {
     const cases: readonly (readonly [options: readonly string[], message: RegExp])[] = [
       [['--torment-search', '0'], /--torment-search "0": give an integer from 1 to 4294967295/],
       [['--torment-search', '2', '--torment', '4294967295'], /give an integer from 1 to 1/],

@@ -60,7 +60,7 @@ const startWithoutAccess = async (t: TestContext): Promise<{ socket: string; opt
 }
 
 describe('a program whose memory the daemon may not access', { skip: lacking('python3') }, () => {
-  it('lists the names and attributes of devices', { skip: isRoot && noOtherUser() }, async t => {
+  it('lists the names and attributes of devices, and cannot open one', { skip: isRoot && noOtherUser() }, async t => {
     const { socket, options } = await startWithoutAccess(t)
     const devices = await runUserdma(t, ['devices', '--socket', socket], options)
     assert.deepEqual([devices.status, devices.stderr], [0, ''])
@@ -73,7 +73,7 @@ describe('a program whose memory the daemon may not access', { skip: lacking('py
     assert.match(stdout, /^open: the daemon at .* may not access this program's memory \(EACCES\); start the daemon as/)
   })
 
-  it('is reported once, if it is not dumpable', { skip: isRoot && 'root may access any memory' }, async t => {
+  it('is reported once, and finds no device', { skip: isRoot && 'root may access any memory' }, async t => {
     const daemon = await startDaemon(t)
     const script = `import ctypes, os; ctypes.CDLL(None).prctl(${PR_SET_DUMPABLE}, 0); print(os.path.exists("/sys/class/infiniband/rxe0"))`
     const { stdout, stderr } = await run(t, 'python3', ['-c', script], { env: daemon.env })

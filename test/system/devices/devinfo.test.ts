@@ -1,6 +1,6 @@
 /*
- * ibv_devinfo and ibv_devices: their output is Linux's except for listed differences, and they see no device without a
- * daemon.
+ * ibv_devinfo, whose output is Linux's except for listed differences, and ibv_devices; without a daemon there is no
+ * device.
  */
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'

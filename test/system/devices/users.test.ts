@@ -25,7 +25,7 @@ import {
 } from '../programs.ts'
 
 const NOBODY = 65534
-/** Number of a group that nobody else is in, and of a user for whom nothing is allowed. */
+/** Number of a user and of a group that the system does not have. */
 const UNUSED_ID = 54321
 
 /** Why tests with two users cannot run here; false if they can. */
@@ -163,7 +163,7 @@ describe('a daemon of another user', { skip: oneUserOnly() }, () => {
   })
 })
 
-describe('the daemon’s folder', () => {
+describe('the socket of a daemon', () => {
   it('must not be in a folder that others may write to', async t => {
     const folder = join(temporaryFolder(t), 'shared')
     mkdirSync(folder)
@@ -176,7 +176,7 @@ describe('the daemon’s folder', () => {
     }
   })
 
-  it('has files with the same modes whatever the umask is', async t => {
+  it('and the files beside it have the same modes whatever the umask is', async t => {
     const folder = temporaryFolder(t)
     const umask = process.umask(0o777)
     const daemon = start(t, userdma, ['daemon', '--socket', join(folder, 'sock')], { env: cleanEnvironment() })
@@ -197,7 +197,7 @@ describe('the daemon’s folder', () => {
     const lock = await takeLock(`${socket}.lock`)
     const daemon = start(t, userdma, ['daemon', '--socket', socket], { env: cleanEnvironment() })
     const descriptors = `/proc/${daemon.child.pid}/fd`
-    const waitsForLock = (): boolean =>
+    const hasOpenedLock = (): boolean =>
       readdirSync(descriptors).some(fd => {
         try {
           return readlinkSync(join(descriptors, fd)) === `${socket}.lock`
@@ -206,8 +206,8 @@ describe('the daemon’s folder', () => {
         }
       })
     const deadline = Date.now() + 10_000
-    while (!waitsForLock()) {
-      assert.ok(Date.now() < deadline, 'the daemon does not wait for the lock')
+    while (!hasOpenedLock()) {
+      assert.ok(Date.now() < deadline, 'the daemon does not open the lock')
       await new Promise(resolve => setImmediate(resolve))
     }
     daemon.child.kill('SIGTERM')

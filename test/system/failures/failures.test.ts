@@ -1,6 +1,6 @@
 /*
- * Where failures of programs are reported: failed requests, and destroys that wait for acknowledgements, in the
- * daemon's log, in traces and in `userdma stat --qps`.
+ * Where failures of programs are reported: failed requests in the daemon's log, in traces and in `userdma stat --qps`;
+ * destroys that wait for acknowledgements in the log and in stat.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -27,9 +27,9 @@ it('a failed request is in the log, and stat lists its queue pair', { skip: !has
   while (a.state !== 'ERR' || b.state !== 'ERR') await cq.wait()
 
   const logged = await daemon.running.printed(/userdma daemon: rxe0: (QP .* WRITE wr_id 7: .*)\n/)
-  const process = `(${globalThis.process.pid}, node)`
+  const program = `(${process.pid}, node)`
   assert.ok(
-    logged[1].startsWith(`QP 0x${a.qpn.toString(16)} ${process} WRITE wr_id 7: REM_ACCESS_ERR: peer QP`),
+    logged[1].startsWith(`QP 0x${a.qpn.toString(16)} ${program} WRITE wr_id 7: REM_ACCESS_ERR: peer QP`),
     logged[1],
   )
 
@@ -42,7 +42,7 @@ it('a failed request is in the log, and stat lists its queue pair', { skip: !has
     { ...shown, lastError: undefined, send: undefined, receive: undefined },
     {
       device: 'rxe0',
-      pid: globalThis.process.pid,
+      pid: process.pid,
       command: 'node',
       qpn: a.qpn,
       type: 'rc_qp',
@@ -62,7 +62,7 @@ it('a failed request is in the log, and stat lists its queue pair', { skip: !has
 })
 
 describe('a trace', { skip: lacking(errors) }, () => {
-  it('has a line for each failure, and a record as JSON', async t => {
+  it('has lines for failures, and records as JSON', async t => {
     const args = ['-g', '1', '-d', 'rxe0']
     const { stderr } = await run(t, userdma, ['trace', '--private', '--errors', '--', errors, ...args])
     assert.match(
@@ -100,7 +100,7 @@ describe('a destroy that waits for acknowledgements', { skip: lacking(unacknowle
       assert.equal((await waiting.ended).stdout, 'destroyed\n')
       assert.doesNotMatch(await list(), /waits/)
     })
-  it("is found by libibverbs' event counts, whose offsets the installed libibverbs confirms", async t => {
+  it("is found by libibverbs' event counts, at the offsets of the installed header", async t => {
     const { stdout } = await run(t, unacknowledged, ['layout'])
     const rows = Object.entries(layouts).map(([name, { handle, number, counts }]) => [name, handle, number, counts])
     assert.equal(stdout, rows.map(row => `${row.join(' ')}\n`).join(''))

@@ -41,8 +41,7 @@ describe('when a process dies', { skip: lacking('ibv_rc_pingpong', 'ib_write_bw'
     await daemon.settled(isEmpty)
   })
 
-  // A polling program gets an error from the poll. One that sleeps gets it from the read of its channel, or from the
-  // next doorbell.
+  // Which call gets the error depends on the moment at which the daemon ends.
   for (const [name, args, message] of [
     ['polls', ENDLESS, /poll CQ failed -1|Couldn't post/],
     ['waits for events', [...ENDLESS, '-e'], /Failed to get cq_event|poll CQ failed -1|Couldn't post|Couldn't request/],

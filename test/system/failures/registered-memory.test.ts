@@ -34,7 +34,7 @@ const limited = ['-c', 'ulimit -l "$0" && exec "$@"']
 const UNPRIVILEGED = process.geteuid?.() === 0 ? ['setpriv', '--bounding-set=-ipc_lock'] : []
 
 describe('RLIMIT_MEMLOCK', { skip: skip || lacking(...UNPRIVILEGED.slice(0, 1)) }, () => {
-  /** The output of a program that registers regions of 64 KiB until one is refused, and the daemon's log. */
+  /** The output of a program that registers regions of 64 KiB until one is refused, at most 64, and the daemon's log. */
   const register = async (t: Parameters<typeof startDaemon>[0], kibibytes: number, ...options: string[]) => {
     const daemon = await startDaemon(t, { options })
     const [shell, ...args] = [...UNPRIVILEGED, 'sh', ...limited, `${kibibytes}`, program, 'limit', '65536']

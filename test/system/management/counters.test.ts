@@ -1,5 +1,6 @@
 /*
- * Counter files of sysfs and `userdma stat --watch`: the same current values. On a full disk, reading a file fails.
+ * Counter files of sysfs, which have the values of `userdma stat`, and `stat --watch`. On a full disk, reading a file
+ * fails.
  */
 import assert from 'node:assert/strict'
 import { mkdirSync, readFileSync } from 'node:fs'

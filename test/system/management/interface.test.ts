@@ -115,7 +115,7 @@ describe('a device follows its interface', {
     assert.deepEqual((await daemon.stat()).devices.length, 1, 'the daemon still runs')
   })
 
-  it('that is deleted and created again, also with another name: link, GIDs, connections and groups are restored', {
+  it('that is deleted and created again, also with another name: link, GIDs and groups are restored', {
     skip: !hasNative() && 'koffi is missing',
   }, async t => {
     if (!canMakeNamespaces(t)) return
@@ -168,7 +168,7 @@ describe('a device follows its interface', {
       listener.qp.receive(listener.mr.slice())
       speaker.qp.send(Uint8Array.of(1, 2, 3), { ah, qpn: MULTICAST_QPN, qkey: 0x11111111 })
       const [sent, received] = [await nextCompletion(speaker.cq), await nextCompletion(listener.cq)]
-      // 40 bytes of GRH and 3 of payload.
+      // The payload of 3 bytes follows 40 bytes for the network header.
       assert.deepEqual([sent.status, received.status, received.bytes], [0, 0, 43])
     }
   })

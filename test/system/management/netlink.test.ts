@@ -152,10 +152,10 @@ const UNCOMPARED: ReadonlySet<string> = new Set([
   ...['RES_LOCAL_DMA_LKEY', 'MIN_RANGE', 'MAX_RANGE'],
 ])
 /**
- * Flags of CAP_FLAGS that only our devices have: XRC (bit 20), which Linux's rxe lacks, and FLUSH (bit 39), which the
- * recorded rxe lacks.
+ * Flags of CAP_FLAGS that differ: XRC (bit 20), which Linux's rxe lacks, and FLUSH_PERSISTENT (bit 39), which our
+ * devices lack.
  */
-const ONLY_USERDMA = (1n << 20n) | (1n << 39n)
+const UNCOMPARED_FLAGS = (1n << 20n) | (1n << 39n)
 
 /** Attributes that are tables of objects, whose order is unspecified. */
 const TABLES: ReadonlySet<string> = new Set(Object.values(NldevResources).map(({ table }) => table))
@@ -164,7 +164,7 @@ const TABLES: ReadonlySet<string> = new Set(Object.values(NldevResources).map(({
 const comparable = (entries: Entries): unknown[] =>
   entries.map(([name, value]) => {
     if (UNCOMPARED.has(name)) return name
-    if (name === 'CAP_FLAGS') return [name, BigInt(value as bigint) & ~ONLY_USERDMA]
+    if (name === 'CAP_FLAGS') return [name, BigInt(value as bigint) & ~UNCOMPARED_FLAGS]
     if (typeof value !== 'object' || value instanceof Uint8Array) return [name, value]
     const isFlagged = 'flagged' in value
     // Linux lists its own clients' objects (RES_KERN_NAME); of ours only queue pair 1 is listed.

@@ -36,7 +36,7 @@ const OUI = 0x1405
 const POLLOUT = 4
 /** Result of the write of a whole MAD: 64 bytes of header and 256 of MAD. */
 const WRITTEN = 320
-/** Status of a response: method and attribute not supported (IBA 13.4.7). */
+/** Status of a response: the combination of method and attribute is not supported (IBA 13.4.7). */
 const UNSUPPORTED = 0x0c
 const TALK = ownProgram('umad_talk')
 
@@ -273,7 +273,7 @@ describe('umad files', { skip }, () => {
     for (const one of [client, server]) await one.close()
   })
 
-  it('appear in traces as calls of their classes, with the bytes read and written', async t => {
+  it('appear in traces as calls of their classes, with their bytes', async t => {
     const registration = Buffer.alloc(40)
     registration[4] = 1
     const steps = `open /dev/infiniband/umad0\\nregister2 ${registration.toString('hex')}\\nread 64\\nunregister 0\\n`

@@ -1,6 +1,6 @@
 /*
- * All cases of matrix.ts on every network: loopback without and with losses, veth between namespaces at MTU 1500 and
- * 9000, IPv4 and IPv6, each with GSO (--link udp) and without (--link udp-plain).
+ * The cases of matrix.ts on every network: loopback without losses, with losses (reliable services), veth between
+ * namespaces at MTU 1500 and 9000, IPv4 and IPv6, each with GSO (--link udp) and without (--link udp-plain).
  */
 import { before, describe, it } from 'node:test'
 import { loopbackText } from '../../loopback.ts'
@@ -90,9 +90,10 @@ describe('two daemons, the whole matrix', { skip: lacking(...matrixPrograms) }, 
       })
 
       // In a test and not in `before`, so that it can be skipped.
-      it('two daemons in namespaces start', async t => {
-        if (needsNamespaces && canMakeNamespaces(t)) daemons = await startTwoDaemons(scope, network(scope))
-      })
+      if (needsNamespaces)
+        it('two daemons in namespaces start', async t => {
+          if (canMakeNamespaces(t)) daemons = await startTwoDaemons(scope, network(scope))
+        })
 
       for (const one of cases)
         it(caseTitle(one), t =>

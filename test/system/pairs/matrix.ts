@@ -74,7 +74,7 @@ export const unreliableCases: readonly MatrixCase[] = [
   'ib_send_lat -c UD -s 64 -n 100 -e',
 ].map(caseOf)
 
-/** Cases for every test run: one of each service and each kind of operation. */
+/** Cases for every test run: at least one of each service and of each kind of operation. */
 export const fewCases: readonly MatrixCase[] = [
   'ibv_srq_pingpong -n 200 -q 3 -r 50 -e -c -s 10000',
   'ibv_xsrq_pingpong -m 512 -n 200 -e -s 10000',

@@ -63,7 +63,7 @@ export const pairwise = (): PingpongCase[] => {
   return chosen
 }
 
-/** The default number of messages each way: enough to fill the queues, few enough to finish quickly. */
+/** The default number of messages each way: few enough to finish quickly. */
 const defaultMessages = ({ size }: PingpongCase): number => (size > 100_000 ? 20 : size > 10_000 ? 100 : 300)
 
 export const caseName = ({ waitsForEvents, checksData, size, mtu, usesTwoDevices }: PingpongCase): string =>

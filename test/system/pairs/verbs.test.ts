@@ -1,6 +1,6 @@
 /*
- * Our own programs of libibverbs (test/programs): every byte of every operation, errors, threads, fork, memory windows,
- * the object dialect from C.
+ * Our own programs of libibverbs (test/programs): every byte of every operation, errors, threads, fork, memory windows.
+ * Also a C program of the object dialect.
  */
 import assert from 'node:assert/strict'
 import { before, describe, it } from 'node:test'

@@ -18,8 +18,8 @@ const [EPERM, ENOENT, EFAULT, EINVAL, EADDRINUSE] = [-1, -2, -14, -22, -98]
 const skip = lacking(UCMA_PROGRAM)
 const skipUnlessRoot = skip || (process.geteuid?.() !== 0 && "needs root: only root's daemon has guests")
 
-describe("programs of two users on root's daemon", { skip: skipUnlessRoot }, () => {
-  it("cannot reach each other's identifiers, requests, ports and queue pairs", async t => {
+describe("a guest's program on root's daemon", { skip: skipUnlessRoot }, () => {
+  it('cannot reach identifiers, requests, ports and queue pairs of another user', async t => {
     const daemon = await startDaemon(t, { guest: NOBODY })
     const owner = await UcmaProgram.start(t, daemon)
     const guest = await UcmaProgram.start(t, daemon, NOBODY)
@@ -263,8 +263,7 @@ describe('a program that rejects', { skip }, () => {
     const listener = await program.create()
     await program.bind(listener, PORT)
     await program.listen(listener)
-    // 28 is CONSUMER_DEFINED, which also stands for 0; 35 VENDOR_OPTION_NOT_SUPPORTED; 8, INVALID_SERVICE_ID, is not
-    // allowed.
+    // 0 stands for 28, CONSUMER_DEFINED; 35 is VENDOR_OPTION_NOT_SUPPORTED; 8, INVALID_SERVICE_ID, is not allowed.
     for (const [reason, reported] of [
       [0, 28],
       [28, 28],
@@ -289,7 +288,7 @@ describe('killed and stopped programs', { skip }, () => {
     await killInEveryState(t, await startDaemon(t), 8)
   })
 
-  it('release their port and backlog immediately: 20 listeners on one port', async t => {
+  it('release their port immediately: 20 listeners on one port, one after the other', async t => {
     const daemon = await startDaemon(t)
     for (let turn = 0; turn < 20; turn++) {
       const program = await UcmaProgram.start(t, daemon)
