@@ -48,7 +48,7 @@ const faults: Partial<Record<FindingId, (ends: Ends) => Promise<void> | void>> =
   },
   'unknown-rkey': async ({ a, b }) => {
     const remote: RemoteMemory = { ...b.mr.remote(0, 8), rkey: 0x1234 }
-    // All four requests have id 0.
+    // All requests have id 0.
     for (let i = 0; i < 3; i++) a.qp.write(a.mr.slice(0, 8), b.mr.remote(0, 8))
     a.qp.write(a.mr.slice(0, 8), remote) // FAULT unknown-rkey
     a.qp.write(a.mr.slice(0, 8), b.mr.remote(0, 8))

@@ -203,7 +203,7 @@ eachCarrier(openTwo => {
     await two.close()
   })
 
-  test('a counting queue is never full, and wakes waiters when its count has grown by the threshold', async () => {
+  test('a counting queue wakes waiters when its count has grown by the threshold, or after its time', async () => {
     const [one, two] = await openTwo()
     const [a, b] = [resourcesOn(one), resourcesOn(two)]
     const counting = b.device.cq({ kind: 'counting' })

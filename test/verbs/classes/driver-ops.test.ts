@@ -1,6 +1,6 @@
 /*
  * Devices without verbs, private classes and the driver's own descriptors in the library (R12, R14, R28–R30, R37), in
- * this process and on a daemon; and a descriptor that was passed to another process.
+ * this process and on a daemon.
  */
 import assert from 'node:assert/strict'
 import { before, describe, test } from 'node:test'

@@ -46,7 +46,7 @@ const xrcSrq = (device: Device) => {
   return pd.xrcSrq({ xrcd: device.xrcd(), cq })
 }
 let hostCount = 0
-/** An interface; each gets its own address. */
+/** An interface of IP; each gets its own address. */
 const ip = (device: Device) => device.ip({ address: `10.9.0.${++hostCount}` })
 const udp = (device: Device) => ip(device).udp()
 const RESET = { state: QpState.values.RESET }

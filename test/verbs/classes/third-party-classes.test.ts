@@ -13,7 +13,7 @@ import { createThirdPartyDevice } from './third-party-driver.ts'
 
 /**
  * Runs `body` with a device of that driver, a protection domain, memory and a completion queue. Closes the device, and
- * checks that the next program sees no objects of these classes.
+ * checks that the next program sees no rules, work queues, device memory and raw packet queue pairs.
  */
 const withResources = async (
   body: (resources: ReturnType<typeof resourcesOn>) => Promise<void> | void,
@@ -71,7 +71,7 @@ test('flow steering rules and counters: matching frames are delivered and counte
     counters.close()
   }))
 
-test('work queues, their tables, device memory and tags are created, queried, modified and closed', () =>
+test('calls of work queues, their tables, device memory and tags work, and wrong ones are refused', () =>
   withResources(resources => {
     const { device, pd, cq } = resources
     const queues = [wq(resources), wq(resources)]

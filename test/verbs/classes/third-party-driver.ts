@@ -3,9 +3,9 @@
  * project does: queue pairs of raw packets, of subnet management and of reliable datagrams, work queues and tables of
  * them, flow steering rules, counters, device memory, tag-matching receive queues.
  *
- * A sent frame is looped back: to the queue pair of the first rule that matches its headers, into its own receive queue
- * or into a work queue of its table (by the last byte of the destination). Rings are those of rxe. Tags are only
- * stored. Other classes are as simple as possible; object numbers and keys are constants.
+ * A sent frame is looped back: to the queue pair of the first rule, by priority, that matches its headers, into its own
+ * receive queue or into a work queue of its table (by the last byte of the destination). Rings are those of rxe. Tags
+ * are only stored. Other classes are as simple as possible; object numbers and keys are constants.
  */
 import {
   addParent,

@@ -6,7 +6,7 @@ import { test } from 'node:test'
 import { createNetwork, open } from '../../../src/verbs/index.ts'
 import { addressText } from '../../../src/wire/address.ts'
 
-test('each address handle sends to its own address, and has its own attributes', async () => {
+test('each address handle has its own address and attributes', async () => {
   await using device = await open({ network: createNetwork() })
   const pd = device.pd()
   const texts = ['10.0.0.7', '10.0.0.7', '10.0.0.8', '10.0.0.7']

@@ -161,7 +161,7 @@ const connectionTests = (openTwo: OpenTwo): void => {
     await serverEnd.close()
   })
 
-  it('an event queue delivers events of identifiers besides those of other objects', async () => {
+  it('an event queue delivers events of identifiers', async () => {
     const queue = clientDevice.eventQueue()
     const channel = clientDevice.create(CmChannel)
     const id = clientDevice.create(CmId, { channel: channel.handle, portSpace: CmPortSpace.values.TCP })

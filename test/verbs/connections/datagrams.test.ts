@@ -13,7 +13,7 @@ import { createNetwork, open, RdmaError } from '../../../src/verbs/index.ts'
 import { ipv4 } from '../../drivers/rxe/machine.ts'
 import { plainMad } from '../../mad/pair.ts'
 
-test("an agent queries the other device's counters", async () => {
+test("an agent queries the other device's performance management", async () => {
   const network = createNetwork()
   await using device = await open({ network, address: '10.0.0.1' })
   await using _queried = await open({ network, address: '10.0.0.2' })

@@ -208,7 +208,7 @@ test('a long message does not starve the event loop', async () => {
   }
   assert.equal(await done, '1 RDMA_WRITE')
   assert.equal(received, mebibytes)
-  // More than the fastest memory copies in a millisecond, after which a drive starts no further round.
+  // More than the fastest memory copies in a millisecond, after which a drive of the devices starts no further round.
   assert.ok(maxInTurn <= 64, `${maxInTurn} MiB in one turn`)
   await closeAll(a, b)
 })

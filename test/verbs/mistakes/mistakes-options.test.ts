@@ -204,7 +204,7 @@ eachCarrier(openTwo => {
   })
 })
 
-test('the hint for memory that is not a Uint8Array keeps its bytes', async () => {
+test('the hint for memory that is not a Uint8Array shows how to make one of its bytes', async () => {
   const device = await open()
   const pd = device.pd()
   const register = (value: unknown, type: string) =>

@@ -105,7 +105,7 @@ test('wrong options of networks, an address in use, and handlers that are not fu
   await (await open({ network, address: '127.0.0.9' })).close()
 })
 
-test('a value of a wrong type is quoted in the message', async () => {
+test('the message shows a value of a wrong type', async () => {
   const device = await open()
   const pd = device.pd()
   const values = [10n, Symbol('s'), () => 1, [], new Uint8Array(16), null, 1.5]

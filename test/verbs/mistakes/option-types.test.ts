@@ -89,11 +89,11 @@ const errorOf = async (call: () => unknown): Promise<unknown> => {
   try {
     const answer = call()
     if (!(answer instanceof Promise)) return undefined
-    const opened = answer.then(
+    const outcome = answer.then(
       value => void (value as Partial<Device> | undefined)?.close?.(),
       error => error,
     )
-    return await Promise.race([opened, pause()])
+    return await Promise.race([outcome, pause()])
   } catch (error) {
     return error
   }

@@ -1,7 +1,7 @@
 /*
  * JavaScript programs: a method that is called without its object, or with a wrong argument, throws no error other than
  * an RdmaError, no TypeError of V8 for example. The test calls all public methods of the objects in `createAll` except
- * `network.capture`, so that it covers new methods too.
+ * `network.capture`; it finds those of objects other than networks by itself.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

@@ -4,6 +4,7 @@
 import assert from 'node:assert/strict'
 import { constants } from 'node:os'
 import { test } from 'node:test'
+import { Classes } from '../../../src/spec/classes.ts'
 import { createNetwork, type RcQueuePair, RdmaError } from '../../../src/verbs/index.ts'
 import {
   closeAll,
@@ -172,6 +173,7 @@ eachCarrier(openTwo => {
       using mr = pd.register(new Uint8Array(8))
       assert.equal(mr.remote().length, 8)
     }
+    assert.deepEqual(device.handles(Classes.pd, Classes.mr), [])
     const { cq } = endpointOn(device)
     const waiting = cq.wait()
     await device.close()
