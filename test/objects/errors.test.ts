@@ -1,7 +1,7 @@
 /*
- * Errors of calls: for every method of every class of a soft device, every mistake that its declaration permits to
- * construct, one at a time (mistakes.ts). The errno is Linux's where Linux has such a call, the message says what
- * is wrong, and the state of the device is as before.
+ * Errors of calls: for every method of a soft device's classes except gsi_qp, the mistakes of mistakes.ts, one at a
+ * time. The errno is Linux's where Linux has such a call, the message says what is wrong, and the state of the device
+ * is as before.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -163,14 +163,14 @@ describe('a wrong handle or descriptor gets Linux’s errno in its dialects', ()
     const other = handleOf(cls.name === 'pd' ? 'mr' : 'pd')
     const wrong: [title: string, code: string, change: (call: Call) => Call, attribute?: string][] = []
     if (cls.identity === 'handle' && !isCreate(cls.methods[methodName].call)) {
-      wrong.push(['a handle of a destroyed object', 'ENOENT', call => ({ ...call, object: ABSENT_HANDLE })])
+      wrong.push(['a handle of no object', 'ENOENT', call => ({ ...call, object: ABSENT_HANDLE })])
       wrong.push(['a handle of another class', 'EINVAL', call => ({ ...call, object: other })])
     }
     for (const [name, { type }] of Object.entries(inputs)) {
       const withValue = (value: number) => (call: Call) => ({ ...call, args: { ...call.args, [name]: value } })
       if (!hasValidValue(type)) continue
       if (type.kind === 'ref') {
-        wrong.push([`${name} of a destroyed object`, 'ENOENT', withValue(ABSENT_HANDLE), name])
+        wrong.push([`${name} of no object`, 'ENOENT', withValue(ABSENT_HANDLE), name])
         wrong.push([`${name} of another class`, 'EINVAL', withValue(notOf(state.handles, type.class)), name])
       } else if (type.kind === 'fd') {
         wrong.push([`${name} that is not a descriptor`, 'EBADF', withValue(ABSENT_FD), name])

@@ -1,7 +1,7 @@
 /*
- * Every possible mistake in a call of the object dialect, from its method's declaration: for each attribute violations
- * of its kind and limits, for each output too little room, and mistakes of the call as a whole. Each call has one
- * mistake, and its expected errno and message.
+ * Mistakes in a call of the object dialect, from its method's declaration: for each attribute violations of its kind
+ * and limits, for each output too little room, and mistakes of the call as a whole. Each call has one mistake, and its
+ * expected errno and message.
  */
 import assert from 'node:assert/strict'
 import { AttributeFlag } from '../../src/spec/classes/ids.ts'
@@ -179,7 +179,7 @@ const wrongValues = ({ state }: CallTarget, type: Kind, payload: Uint8Array): Wr
   return found
 }
 
-/** Every possible mistake in one input; `call` has the attribute. */
+/** Mistakes in one input; `call` has the attribute. */
 export const wrongInput = (target: CallTarget, call: Call, name: string): Wrong[] => {
   const { class: cls, methodName } = call
   const { id, type, optional } = call.method.in[name]
@@ -237,7 +237,7 @@ export const wrongInput = (target: CallTarget, call: Call, name: string): Wrong[
   return found
 }
 
-/** Every possible mistake in one output. */
+/** Mistakes in one output; none for lists and blobs. */
 export const wrongOutput = (call: Call, name: string): Wrong[] => {
   const { class: cls, methodName } = call
   const { id, type } = call.method.out[name]
@@ -254,7 +254,7 @@ export const wrongOutput = (call: Call, name: string): Wrong[] => {
   ]
 }
 
-/** Every possible mistake in a call outside its attributes. */
+/** Mistakes in a call outside its attributes. */
 export const wrongCalls = ({ state }: CallTarget, call: Call): Wrong[] => {
   const { class: cls, methodName } = call
   const bytes = encodeCall(call)
