@@ -155,7 +155,7 @@ export const onSendCompleted = (end: End, completion: Completed, statistics: Sta
     const { flags, opcode } = operation.request
     assert.ok(end.pair.signalsAll || (flags & SIGNALED) !== 0, `${nameOf(end, operation)} has a completion`)
     assert.equal(completion.opcode, sendOperations[opcode].completion)
-    // A FLUSH reports the requested length.
+    // A FLUSH reports the requested length, which it has in `compare`.
     const { compare } = operation.request
     assert.equal(completion.bytes, opcode === WrOpcode.values.FLUSH ? Number(compare) : totalOf(operation.request))
     onSendSucceeded(end, operation, statistics)

@@ -1,6 +1,6 @@
 /*
  * An attacker that knows all PSNs and keys sends one packet to an idle RC queue pair, so its exact effect is known. If
- * every field is right, it takes effect once; if one field is wrong, it has no effect or moves the queue pair to ERR.
+ * every field is right, it takes effect once; if a field is wrong, it has no effect or moves the queue pair to ERR.
  * Afterwards the PSNs of the two ends differ, so the pair is reset.
  */
 import assert from 'node:assert/strict'

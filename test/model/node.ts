@@ -29,7 +29,7 @@ export interface SendRequest {
   readonly id: number
   /** ibv_wr_opcode. */
   readonly opcode: number
-  /** ibv_send_flags. */
+  /** ibv_send_flags; of XRC also the number of the peer's SRQ, from bit 8 on. */
   readonly flags: number
   readonly sges: readonly Element[]
   readonly inline?: Uint8Array | undefined

@@ -205,7 +205,7 @@ const datagramFatalKinds: readonly Kind[] = [
   { name: 'WRITE_WITH_IMM', weight: 1, make: unsupported(make.write(true)) },
 ]
 
-/** To an SRQ outside the target's domain. */
+/** To an SRQ that the target does not have. */
 const sendToUnknownSrq: make.Make = (end, random) => {
   const request = plain(end, random, wr.SEND)
   const flags = request.flags | ((end.peer.srqn + 1 + random.int(1000)) << 8)
@@ -230,7 +230,7 @@ const tables: Readonly<Record<number, readonly [good: readonly Kind[], bad: read
 export const chooseKind = (end: End, isFatal: boolean, random: RandomSource): Kind =>
   random.weighted(tables[end.pair.service][isFatal ? 1 : 0])
 
-/** Posts an operation of `end`, and records its expected effect. */
+/** Posts an operation of `end`, and records its expected effect; undefined if it is impossible now. */
 export const post = (end: End, kind: Kind, random: RandomSource): Operation | undefined => {
   const drawn = kind.make(end, random)
   if (drawn === undefined) return undefined

@@ -1,7 +1,7 @@
 /*
- * Requests of the model test: for each operation of the engine a function that draws one at random and records its
- * expected effect on the peer's memory, its receive queue and its own memory. operations.ts decides which are posted
- * and which are broken deliberately; checks.ts checks the results.
+ * Requests of the model test: for each operation of the engine a function that draws one at random, with its expected
+ * effect on the peer's memory and receive queue and on its own end's memory. operations.ts decides which are posted and
+ * which are broken deliberately; checks.ts checks the results.
  */
 import { flushPlacement, flushSelectivity } from '../../src/spec/wire/headers.ts'
 import { SendFlags, WcOpcode, WcStatus, WrOpcode } from '../../src/spec/work.ts'
