@@ -56,7 +56,7 @@ const TRANSITIONS: readonly (readonly number[])[] = [
 const REMOTE_ACCESS = Access.REMOTE_WRITE | Access.REMOTE_READ | Access.REMOTE_ATOMIC
 const { FLUSH_GLOBAL } = Access
 const ALL_ACCESS = Access.LOCAL_WRITE | REMOTE_ACCESS | FLUSH_GLOBAL
-/** The longest payload, and more than the longest headers. */
+/** Bytes: the longest payload, and more than the longest headers. */
 const MAX_PACKET = 4096 + 60
 /** Words of the engine's pool that a queue pair may take. */
 const MAX_POOL_WORDS = 40 * 64

@@ -1,7 +1,7 @@
 /*
  * Fuzz targets for data between a daemon and its clients: session messages in both directions, and devices'
- * descriptions (`interface.query`). A valid message is the same after decoding and encoding; invalid data is refused
- * with a sentence that says why.
+ * descriptions (`interface.query`). A decoded request or description is the same after encoding and decoding again;
+ * invalid data is refused with a sentence that says why.
  */
 import assert from 'node:assert/strict'
 import { Interface } from '../../src/spec/classes/device/interface.ts'
@@ -34,7 +34,7 @@ import type { Target } from './fuzzer.ts'
 
 const { HELLO, OPEN, ATTACH, IOCTL, WRITE, MAP, REFRESH, TOOL, REPLY, TRACE } = MessageType
 
-/** Encodes a decoded request again; undefined for HELLO and TOOL, whose encoding has text and a version. */
+/** Encodes a decoded request again; undefined for a type that is not listed here. */
 const encodeAgain = (to: MessageBuffer, request: Request): number | undefined => {
   const { type } = request
   if (type === OPEN) return writeRequest(to, 'OPEN', request, { node: request.node, wants: request.wants })
