@@ -2,7 +2,7 @@
  * Real programs under the test's own daemon: start, wait for output, run with a time limit, collect output, clean up.
  *
  * Nothing here sleeps: a daemon is ready when it prints so, a server when the kernel shows it listening, a program is
- * over when it has exited. Everything that a test starts is killed when the test ends, whatever its result.
+ * over when it has exited. Every program that a test starts is killed when the test ends, whatever its result.
  */
 import assert from 'node:assert/strict'
 import { type ChildProcess, type SpawnOptions, spawn } from 'node:child_process'

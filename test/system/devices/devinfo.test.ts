@@ -10,7 +10,7 @@ import { lacking, ONE_DEVICE, run, runUserdma, startDaemon, TWO_DEVICES } from '
 
 /**
  * Lines of `ibv_devinfo -v` that differ from the recorded output of a kernel's rxe0 at 10.77.0.2, as that line and
- * ours, with the reason. All other lines are identical, including spaces.
+ * ours, with the reason. All other lines that both have are identical, including spaces.
  */
 const differences: readonly (readonly [line: RegExp, ours: RegExp])[] = [
   // Derived from the device's address, since the interface of 127.0.0.1 has no MAC address.

@@ -1,11 +1,11 @@
 /*
- * ibv_rc_pingpong on one daemon with every combination of its options.
+ * ibv_rc_pingpong on one daemon: all cases of pingpong.ts.
  */
 import { before, describe, it } from 'node:test'
 import { lacking, startDaemon, suiteScope, type TestDaemon, TWO_DEVICES } from '../programs.ts'
 import { allCases, caseName, runCase } from './pingpong.ts'
 
-describe('ibv_rc_pingpong, every combination', { skip: lacking('ibv_rc_pingpong') }, () => {
+describe('ibv_rc_pingpong, all cases', { skip: lacking('ibv_rc_pingpong') }, () => {
   const suite = suiteScope()
   let daemon: TestDaemon
   before(async () => {

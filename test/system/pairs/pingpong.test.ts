@@ -1,5 +1,6 @@
 /*
- * ibv_rc_pingpong on one daemon: each pair of values of its options, many messages, ten pairs at the same time.
+ * ibv_rc_pingpong on one daemon: cases of pingpong.ts with each pair of values, many messages, ten pairs of programs at
+ * the same time.
  */
 import assert from 'node:assert/strict'
 import { before, describe, it } from 'node:test'

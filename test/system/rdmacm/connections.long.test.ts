@@ -9,7 +9,7 @@ import { killInEveryState } from './killed-rdmacm.ts'
 import { UCMA_PROGRAM, UcmaProgram } from './ucma.ts'
 
 describe('killed programs', { skip: lacking(UCMA_PROGRAM) }, () => {
-  it('leave nothing: 200 killed in every state, some while stopped', async t => {
+  it('leave nothing: 200 killed in several states, some while stopped', async t => {
     await killInEveryState(t, await startDaemon(t), 40)
   })
 

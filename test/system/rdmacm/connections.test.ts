@@ -284,7 +284,7 @@ describe('a program that rejects', { skip }, () => {
 })
 
 describe('killed and stopped programs', { skip }, () => {
-  it('leave nothing, and their peers are notified: 40 killed in every state, some while stopped', async t => {
+  it('leave nothing, and their peers are notified: 40 killed in several states, some while stopped', async t => {
     await killInEveryState(t, await startDaemon(t), 8)
   })
 

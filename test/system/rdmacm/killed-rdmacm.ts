@@ -1,5 +1,5 @@
 /*
- * Kills rdma_cm programs in every state of a connection, some while they are stopped: their peers get events, and
+ * Kills rdma_cm programs in several states of a connection, some while they are stopped: their peers get events, and
  * nothing is left of them. Used by connections.test.ts and, with more programs, by connections.long.test.ts.
  */
 import assert from 'node:assert/strict'
