@@ -1,6 +1,6 @@
 /*
- * `userdma run`, `daemon`, `stat`, `devices` and `demo` as a user calls them: exit statuses and signals, which daemon a command
- * joins or starts, and what remains when either ends.
+ * `userdma run`, `daemon`, `stat`, `devices` and `demo` as a user calls them: exit statuses and signals, which daemon a
+ * command joins or starts, and what remains when either ends.
  */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'

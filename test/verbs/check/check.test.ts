@@ -263,7 +263,7 @@ describe('close() of a checked device', () => {
 
 describe('a program with a checked device', () => {
   const library = new URL('../../../src/verbs/index.js', import.meta.url).href
-  /** Runs the program, without the variables of the test runner. */
+  /** Runs the program, without the variable of the test runner. */
   const run = (scope: Parameters<typeof temporaryFolder>[0], body: string, ...options: string[]) => {
     const file = join(temporaryFolder(scope), 'program.mjs')
     writeFileSync(file, `import { open } from '${library}'\n${body}\n`)

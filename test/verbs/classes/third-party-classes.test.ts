@@ -98,7 +98,7 @@ test('calls of work queues, their tables, device memory and tags work, and wrong
   }))
 
 test('a chain creates objects that refer to each other', () =>
-  withResources(({ device, pd, cq }) => {
+  withResources(({ device, cq }) => {
     const created = device.chain(chain => {
       const chainedPd = chain.pd()
       const queue = chain.create(Classes.wq, { pd: chainedPd.handle, cq: cq.handle, type: 0, maxWr: 1, maxSge: 1 })
@@ -108,7 +108,6 @@ test('a chain creates objects that refer to each other', () =>
     assert.equal(created.queue.query().state, WqState.values.RESET)
     created.raw.modify({ state: QpState.values.INIT, port: 1 })
     assert.equal(created.raw.query().state, QpState.values.INIT)
-    assert.ok(pd.handle >= 0)
   }))
 
 test('an event queue accepts an object of these classes; closing the device ends a wait for events', () =>

@@ -1,6 +1,6 @@
 /*
  * The library on devices of other releases (R47). It uses the device's own description: methods and attributes that
- * both have work, and those that one of them lacks are refused with a message.
+ * both have work, and what is needed and one of them lacks is refused with a message.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
