@@ -146,7 +146,7 @@ describe('userdma trace', { skip: lacking('ibv_rc_pingpong', 'ibv_devinfo') }, (
     ])
     assert.equal(status, 0, stdout + stderr)
     assert.match(stderr, /comp_channel\.create\(\) = 0 \{object fd \d+\}/)
-    assert.equal(stderr.split('interface.query(').length - 1, 1, 'attributes of the device are queried once')
+    assert.equal(stderr.split('interface.query(').length - 1, 1, 'the description of the device is queried once')
     const [completed, refused] = stderr.split('\n').filter(line => line.includes('interface.chain('))
     assert.match(
       completed,

@@ -135,7 +135,10 @@ const post = (ring: ProgramRing, request: Request, isDatagram: boolean): void =>
   produce(ring)
 }
 
-/** The words of a request, with 0 in the words that its opcode does not use, because the layouts differ there. */
+/**
+ * The words of a request, with 0 where the layouts differ: in the words that its opcode does not use, and in the offset
+ * of inline data.
+ */
 const usedWords = (words: Uint32Array, isDatagram: boolean): number[] => {
   const opcode = words[Send.OPCODE]
   const used = Array.from(words.subarray(0, Send.SGE + words[Send.SGES] * Sge.WORDS))

@@ -120,7 +120,7 @@ test("a program’s writes to its header do not move the device's elements", nat
   close()
 })
 
-test('a slab of rings beyond the end of the shared mapping is mapped separately', native, () => {
+test('rings of a slab that crosses the boundary of a chunk of the file are mapped too', native, () => {
   const { rings, programRingOf, close } = deviceAndLibrary(true)
   // Number of rings, elements, bytes of an element. The first ring shifts those after it by a page; the slabs of the
   // others have 193, 3 × 18, 6 and 3 pages, which fill a chunk of 256 pages.

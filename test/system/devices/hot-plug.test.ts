@@ -53,7 +53,7 @@ describe('a ctx device', { skip: lacking(contexts) }, () => {
   })
 })
 
-describe('soft devices', { skip: lacking('ibv_rc_pingpong', 'ibv_asyncwatch') }, () => {
+describe('devices', { skip: lacking('ibv_rc_pingpong', 'ibv_asyncwatch') }, () => {
   const pingpong = { waitsForEvents: false, checksData: true, size: 4096, mtu: 1024, usesTwoDevices: true }
 
   it('are added at run time, removed under a program that is notified, and added again', async t => {
