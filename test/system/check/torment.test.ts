@@ -35,7 +35,7 @@ describe('userdma run --torment', { skip: lacking(cases) }, () => {
   ] as const)
     it(`rdma-core refuses ${title}`, async t => {
       assert.equal(await statusOf(t, name, []), 0)
-      // A seed whose kinds include `queue`, with probability 1.
+      // A seed whose kinds of torment include `queue`, with probability 1.
       const seed = seedWith('queue', 1)
       const { status, stderr } = await runUserdma(t, [
         ...['run', '--private', '--torment', String(seed), '--', cases, name],
