@@ -267,7 +267,7 @@ export const objectsOf = (devices: readonly DeviceStat[]): number =>
   devices.reduce((total, device) => total + sum(device.objects), 0)
 
 /**
- * Whether each process of which the daemon has objects still runs: it destroys the objects of an ended process a little
+ * Whether each process of which the daemon has objects still exists: it destroys those of an ended process a little
  * later.
  */
 export const hasOnlyLiving = ({ charged }: Stat): boolean =>
