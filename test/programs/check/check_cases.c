@@ -201,7 +201,7 @@ static int constructor(const char *library)
     return 0;
 }
 
-/* ---- exec: a program replaces itself by another one; neither destroys its object ---- */
+/* ---- exec: a program creates an object and executes itself, which creates another; neither is destroyed ---- */
 
 static int leave_domain(void)
 {

@@ -5,8 +5,8 @@
  *   initialised recv|extended|read|write|beyond
  *
  * recv: a SEND, polled; extended: two SENDs, polled with ibv_start_poll and ibv_next_poll; read: an RDMA READ; write:
- * an RDMA WRITE of which the program sees only its own completion; beyond: as recv, and it branches on the byte after
- * the received ones, which valgrind reports.
+ * an RDMA WRITE, which completes at the requester only; beyond: as recv, and it branches on the byte after the received
+ * ones, which valgrind reports.
  */
 #include "../endpoint.h"
 

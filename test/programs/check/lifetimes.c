@@ -83,7 +83,7 @@ static void ends_quickly(void)
     quick_exit(0);
 }
 
-/* A child of vfork shares the memory with its parent's reports, which only the parent may send. */
+/* A child of vfork shares its parent's memory, unsent reports included; only the parent may send them. */
 static void ends_child(void)
 {
     free_posted();
@@ -104,7 +104,7 @@ static void unpolled(void)
     free(block);
 }
 
-/* The request is posted by ibv_wr_*. */
+/* For requests that ibv_wr_* post. */
 static void begin_built(void)
 {
     begin();

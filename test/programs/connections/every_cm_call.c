@@ -1,5 +1,5 @@
 /*
- * Writes the commands of rdma_cm to its file, with identifiers in all states, and prints each result: lines that are
+ * Writes the commands of rdma_cm to its file, with identifiers in many states, and prints the results: lines that are
  * the same on every machine where GID 1 of device rxe0 is an IPv4 address. It does not use librdmacm, which refuses
  * some of these commands itself.
  */
@@ -24,8 +24,7 @@
 #define UNMAPPED 16 /* an address without memory */
 /* RDMA_CM_EVENT_* of librdmacm's <rdma/rdma_cma.h>; Linux's own headers lack them. */
 enum { EVENT_ROUTE_RESOLVED = 2, EVENT_CONNECT_REQUEST = 4, EVENT_ESTABLISHED = 9, EVENT_MULTICAST_JOIN = 12 };
-/* Levels of SET_OPTION and their options: RDMA_OPTION_* of the same header. */
-enum { LEVEL_ID = 0, OPTION_TOS = 0, OPTION_REUSEADDR = 1, OPTION_ACK_TIMEOUT = 3 };
+
 
 static int channel;
 static struct in6_addr own_gid;
@@ -121,7 +120,7 @@ static void find_own_gid(void)
 
 /* ---- commands ---- */
 
-/* Each function writes one command, and returns the result of write(2). */
+/* A function that returns `long` writes one command, and returns the result of write(2). */
 
 /* The identifier in the response of the last CREATE_ID, JOIN_MCAST or JOIN_IP_MCAST. */
 static uint32_t created_id;
@@ -361,7 +360,7 @@ static bool wait_for_event(void)
     return poll(&readable, 1, MAX_WAIT_MS) == 1;
 }
 
-/* Prints the next event after `subject`, and returns its identifier; 0 if none comes within MAX_WAIT_MS. */
+/* Prints `subject` and the next event; returns the event's identifier, 0 if none comes within MAX_WAIT_MS. */
 static uint32_t print_event(const char *subject)
 {
     if (!wait_for_event() || get_event() < 0) {
@@ -388,7 +387,7 @@ static uint32_t print_event(const char *subject)
     return event.id;
 }
 
-/* ---- the commands, in all states ---- */
+/* ---- the commands, in many states ---- */
 
 static void lengths(void)
 {
@@ -490,9 +489,10 @@ static void options(const char *state, int space)
     }
     uint32_t id = create_id(space);
     const uint8_t too_large = 32; /* ACK_TIMEOUT has 5 bits */
-    step(set_option(id, LEVEL_ID, OPTION_ACK_TIMEOUT, &too_large, 1), "%s, space %#x: ACK_TIMEOUT of 32", state, space);
-    step(set_option(id, LEVEL_ID, OPTION_TOS, (void *)UNMAPPED, 1), "%s, space %#x: TOS at a bad address", state,
-         space);
+    step(set_option(id, RDMA_OPTION_ID, RDMA_OPTION_ID_ACK_TIMEOUT, &too_large, 1),
+         "%s, space %#x: ACK_TIMEOUT of 32", state, space);
+    step(set_option(id, RDMA_OPTION_ID, RDMA_OPTION_ID_TOS, (void *)UNMAPPED, 1),
+         "%s, space %#x: TOS at a bad address", state, space);
     destroy(id);
 }
 
@@ -535,19 +535,19 @@ static void bindings(void)
     step(bind_to(other, parse_address("own", 7000)), "BIND to the same port of UDP");
     destroy(other);
     const int on = 1, off = 0;
-    step(set_option(id, LEVEL_ID, OPTION_REUSEADDR, &on, 4), "REUSEADDR of a bound one");
+    step(set_option(id, RDMA_OPTION_ID, RDMA_OPTION_ID_REUSEADDR, &on, 4), "REUSEADDR of a bound one");
     other = create_id(RDMA_PS_TCP);
-    set_option(other, LEVEL_ID, OPTION_REUSEADDR, &on, 4);
+    set_option(other, RDMA_OPTION_ID, RDMA_OPTION_ID_REUSEADDR, &on, 4);
     step(bind_to(other, parse_address("own", 7000)), "BIND to a shared port");
-    step(set_option(other, LEVEL_ID, OPTION_REUSEADDR, &off, 4), "REUSEADDR taken back");
+    step(set_option(other, RDMA_OPTION_ID, RDMA_OPTION_ID_REUSEADDR, &off, 4), "REUSEADDR taken back");
     step(listen_on(id, 0), "LISTEN on a shared port");
     step(listen_on(other, 0), "LISTEN on a shared port that has a listener");
     destroy(id);
     step(listen_on(other, 0), "LISTEN after that one is gone");
     step(listen_on(other, 0), "LISTEN again");
-    step(set_option(other, LEVEL_ID, OPTION_REUSEADDR, &on, 4), "REUSEADDR of a listener");
+    step(set_option(other, RDMA_OPTION_ID, RDMA_OPTION_ID_REUSEADDR, &on, 4), "REUSEADDR of a listener");
     id = create_id(RDMA_PS_TCP);
-    set_option(id, LEVEL_ID, OPTION_REUSEADDR, &on, 4);
+    set_option(id, RDMA_OPTION_ID, RDMA_OPTION_ID_REUSEADDR, &on, 4);
     step(bind_to(id, parse_address("own", 7000)), "BIND to the port of a listener, shared");
     destroy(other);
     destroy(id);
@@ -710,8 +710,8 @@ static void connections(void)
 static void endings(void)
 {
     uint32_t listener = create_listener(RDMA_PS_TCP, 7003);
-    static const char *const ends[] = {"requested", "answered", "established"};
-    for (size_t i = 0; i < LENGTH(ends); i++)
+    static const char *const states[] = {"requested", "answered", "established"};
+    for (size_t i = 0; i < LENGTH(states); i++)
         for (int side = 0; side < 2; side++) {
             uint32_t client = create_routed(RDMA_PS_TCP, 7003);
             connect_to(client, 0);
@@ -725,7 +725,7 @@ static void endings(void)
                 print_event("of the server");
             }
             step(destroy(side ? client : server), "DESTROY_ID of the %s that is %s",
-                 side ? "client" : "server", ends[i]);
+                 side ? "client" : "server", states[i]);
             print_event("of its peer");
             destroy(side ? server : client);
         }

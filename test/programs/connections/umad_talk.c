@@ -1,6 +1,6 @@
 /*
- * Two programs of libibumad: one requests a number of bytes, the other answers with this number, in a message of
- * several datagrams (RMPP) if necessary. For test/system/management/umad.test.ts.
+ * Two programs of libibumad: one requests a number of bytes, the other sends that many, in a message of several
+ * datagrams (RMPP) if necessary. For test/system/management/umad.test.ts.
  *
  *   umad_talk server CA                      prints "ready" and answers until its input ends or a client stops it
  *   umad_talk client CA GID BYTES [RETRIES [INDEX]]

@@ -102,7 +102,7 @@ static uint64_t random_pointer(void)
     }
 }
 
-/* A number that is a limit or has a meaning in some field. */
+/* A limit, a small number, a key, a handle, a pointer, or any number. */
 static uint64_t random_number(void)
 {
     static const uint64_t limits[] = {0, 1, 2, 7, 8, 0x7f, 0xff, 0x7fff, 0xffff, 0x7fffffff, 0x80000000u, 0xffffffffu,

@@ -1,6 +1,5 @@
 /*
- * A client that becomes another program by exec, for test/host/owner.test.ts. Each of its programs maps a page at
- * PAGE_ADDRESS.
+ * A client that becomes another program by exec, for test/host/owner.test.ts. Each mode maps a page at PAGE_ADDRESS.
  *
  *   identity client [keep] PROGRAM    prints "ready", waits for a line, then executes "PROGRAM victim"; `keep`: a child
  *                                     shares its address space and outlives the exec

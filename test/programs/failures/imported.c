@@ -59,7 +59,7 @@ static int query_mr(uint32_t handle, struct region *found)
     return call(&message);
 }
 
-/* A method with which an object is destroyed: its attribute 0 is the handle. Returns an errno. */
+/* Calls a method that destroys an object; its attribute 0 is the handle. Returns an errno. */
 static int destroy(int object, int method, uint32_t handle)
 {
     struct message message = begin(object, method);

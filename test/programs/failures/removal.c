@@ -54,7 +54,7 @@ static void set_up(const char *device)
     NEED(ibv_modify_srq(srq, &limit, IBV_SRQ_LIMIT) == 0, "ibv_modify_srq: %s", strerror(errno));
 }
 
-/* Sends one message: it causes a completion event and a limit event, which stay unread. */
+/* Sends one message: it causes a completion event of each CQ and a limit event, which stay unread. */
 static void send_one(void)
 {
     for (int side = 0; side < 2; side++)

@@ -9,7 +9,7 @@
  *   stalling queued      that descriptor is in a message that the daemon never reads, behind one that ends the session
  *   stalling doorbell    a doorbell has that descriptor
  *   stalling written     the file that HELLO has is locked by a write that never ends, when a call is answered
- *   stalling exec        programs that connect and whose exec never ends, because of such a lock
+ *   stalling exec        programs that connect and whose exec never ends, because mmap_lock is held
  *   stalling shown       another process uses the session of such a program, and sends ATTACH for a descriptor of it
  *   stalling mapped      another process registers memory of such a program; the arguments of its calls are in a file
  *
@@ -134,7 +134,10 @@ static int lingering_socket(void)
     return client;
 }
 
-/* The memory file that HELLO passes as the program's memory, and its contents; addresses of calls are offsets in it. */
+/*
+ * The memory file that HELLO passes as the program's memory, and its contents; the addresses of a call's message and
+ * response are offsets in it.
+ */
 static int passed_file;
 static uint8_t *passed_bytes;
 

@@ -13,7 +13,7 @@
 #include <rdma/rdma_user_rxe.h>
 #include <stddef.h>
 
-#define PART 4096 /* offset and length of a window */
+#define PART 4096 /* the offset of all windows, and the length of most */
 /* IBV_ACCESS_FLUSH_GLOBAL and so on: names that older headers lack. */
 #define ACCESS_FLUSH_GLOBAL (1 << 8)
 #define ACCESS_FLUSH_PERSISTENT (1 << 9)
@@ -379,7 +379,7 @@ static void atomic_write(void)
 }
 
 /*
- * The ring entry with this wr_id. The program has no other writable shared mappings than rings, and entries start at
+ * The ring entry with this wr_id: searches all writable shared mappings, of which rings are some. Entries start at
  * multiples of 64 bytes.
  */
 static uint8_t *ring_entry(uint64_t id)

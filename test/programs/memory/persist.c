@@ -37,8 +37,8 @@ struct newer_qp {
 };
 
 /*
- * Each side's buffer: the number of the last published block in the first 8 bytes, and from byte FIRST_SLOT on slots of
- * one block.
+ * Each side's buffer: from byte FIRST_SLOT on slots of one block; in the server's first 8 bytes the number of the last
+ * published block.
  */
 #define FIRST_SLOT 64
 #define SLOTS 8

@@ -1,6 +1,6 @@
 /*
- * A program whose memory blocks every access forever: a WRITE between two of its queue pairs accesses pages that are
- * never provided. It prints how the WRITE completed, and runs until its standard input ends.
+ * A program whose memory blocks accesses forever: a WRITE between two of its queue pairs accesses pages that are never
+ * provided. It prints how the WRITE completed, and runs until its standard input ends.
  *
  *   slow_memory fuse           a mapping of a file system in user space that takes a request and never answers (root)
  *   slow_memory late           the same, but the file system answers the first read; then the pages are dropped, and

@@ -208,7 +208,7 @@ static void multicast(void)
     NEED(ibv_attach_mcast(ud[1], &gid, 0) == 0, "ibv_attach_mcast: %s", strerror(errno));
     check("attached twice", ibv_attach_mcast(ud[1], &gid, 0), 0);
     check("attached to a GID that is no group", ibv_attach_mcast(ud[1], &ends[1].gid, 0), EINVAL);
-    check("attached, but not of datagrams", ibv_attach_mcast(ends[1].qp, &gid, 0), EINVAL);
+    check("an RC queue pair attached", ibv_attach_mcast(ends[1].qp, &gid, 0), EINVAL);
     post_receive(ud[1], &ends[1], 14, 2000);
     send_datagram(7, 300, to, MULTICAST_QPN, QKEY);
     wait_for_completion(&ends[0], 7, IBV_WC_SUCCESS);

@@ -135,7 +135,7 @@ static void run(const struct scenario *s, int peer, bool is_requester, struct op
 {
     struct ibv_mr *read_only_mr = NULL;
     options.rnr_retry = s->rnr_retry;
-    /* The PSNs wrap during the long requests. */
+    /* The first PSN is close to the wrap. */
     create_endpoint(&end, context, &options, LENGTH, 0xfffff0);
     struct address peer_address, own_address = address_of(&end);
     if (s->target == READ_ONLY) {

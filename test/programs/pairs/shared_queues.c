@@ -313,7 +313,7 @@ static struct ibv_srq *create_xrc_srq(struct ibv_xrcd *xrcd, uint32_t *srqn)
     return srq;
 }
 
-/* Operations of one initiator, with two SRQs of the target. */
+/* Operations of one initiator, with two SRQs of the target's domain. */
 static void xrc_operations(void)
 {
     struct ibv_xrcd *xrcd = open_domain(-1, O_CREAT);

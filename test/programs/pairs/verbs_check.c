@@ -1,5 +1,5 @@
 /*
- * Transfers data by every RC operation and compares every byte on both sides.
+ * Transfers data by SEND, WRITE, READ and atomics of RC, and compares every byte on both sides.
  *
  *   verbs_check [options]          server: waits for a client on the TCP port
  *   verbs_check [options] HOST     client
