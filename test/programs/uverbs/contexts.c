@@ -1,6 +1,7 @@
 /*
- * A device without verbs, used from C (src/spec/drivers/ctx.ts): finds it in sysfs, requests the driver's newest
- * interface or an older one, and uses the descriptor's ioctl, write, read, poll, epoll and mmap.
+ * A device without verbs, used from C (src/spec/drivers/ctx.ts, whose contexts send each other messages): finds it in
+ * sysfs, requests the driver's newest interface or an older one, and uses the descriptor's ioctl, write, read, poll,
+ * epoll and mmap.
  *
  *   contexts [messages N]     two processes send each other N messages through queues in shared memory (default 1000);
  *                             then the operations of the descriptor, also in other programs to which it is passed
@@ -56,7 +57,7 @@ struct header {
     uint32_t sequence, reserved;
 };
 enum { HEADER_PRODUCER, HEADER_CONSUMER, EAGER_CONSUMER };
-/* Kinds of headers. */
+/* Kinds of messages: into the next buffer of a ring, or into a buffer that the receiver has announced. */
 enum { EAGER = 1, EXPECTED = 2 };
 /* Bytes of a message before its data, and the job key of all contexts. */
 enum { HEAD = offsetof(struct message, data), KEY = 0x5eed };

@@ -1,7 +1,7 @@
 /*
  * Makes uverbs calls and prints their results: a line "NAME = OK" or "NAME = ERRNO" each, and lines with outputs. This
  * program covers which calls exist, contexts, ports, device attributes, features that soft devices lack, and the
- * destruction of objects; every_region_call.c and every_queue_call.c cover the others.
+ * destruction of objects; every_region_call.c and every_queue_call.c cover others.
  *
  * test/fixtures/abi/every-call.txt has the results of Linux's own rxe; test/system/suites/every-call.test.ts compares.
  */

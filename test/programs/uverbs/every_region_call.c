@@ -165,7 +165,7 @@ static void regions(void)
     add(&message, UVERBS_ATTR_FREE_DM_HANDLE, 0, 0);
     step(call(&message), "DM_FREE of a PD");
 
-    /* UVERBS_METHOD_REG_MR of Linux 6.17: handle, PD, address, iova, length, access; keys. */
+    /* UVERBS_METHOD_REG_MR of Linux 6.17: handle, PD, iova, address, length, access; keys. */
     message = begin(UVERBS_OBJECT_MR, 5);
     add(&message, 0, 0, 0);
     add(&message, 1, 0, pd);

@@ -5,9 +5,9 @@
  *   object_dialect [NODE]          NODE: /dev/infiniband/uverbs0
  *
  * A call is ioctl(fd, _IOWR(0xdb, METHOD, u64), message); the message is a header and attributes, and the answer
- * overwrites it. Creates a PD, an MR, a CQ with its channel, queries the device, maps the CQ's ring, and makes the
- * mistakes that have their own errno. Prints the device's attributes; the first wrong answer is printed, and the exit
- * status is 1.
+ * overwrites it. Creates a PD, an MR, a CQ with its channel and an event queue, queries the device and the system-wide
+ * device, maps the CQ's ring, and makes mistakes. Prints attributes of the device; the first wrong answer is printed,
+ * and the exit status is 1.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -48,6 +48,8 @@ enum method {
 };
 /* Flags of attributes; the upper 16 bits of the flags of an output are the number of bytes written. */
 enum flag { MANDATORY = 1, OUT = 2, FILLED = 4, INDIRECT = 8 };
+/* A flag of the header of an answer. */
+enum { ANSWERED = 1 };
 
 struct header {
     uint16_t length, class;
@@ -152,7 +154,7 @@ static void query_device(void)
 {
     begin(DEVICE, 0);
     const uint8_t *attributes = add_out(64, 256);
-    EXPECT(call(QUERY) == 0 && bytes_written(attributes) >= 172 && message.header.flags == 1);
+    EXPECT(call(QUERY) == 0 && bytes_written(attributes) >= 172 && message.header.flags == ANSWERED);
     /* Linux's struct ib_uverbs_query_device_resp: node_guid, max_qp, max_sge, phys_port_cnt. */
     uint64_t guid;
     uint32_t max_qp, max_sge;
