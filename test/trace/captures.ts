@@ -1,5 +1,5 @@
 /*
- * The RoCEv2 packets of Linux in test/fixtures/wire, as a port passes packets to the tracer.
+ * The RoCEv2 packets of the captures in test/fixtures/wire, as a port passes packets to the tracer.
  */
 import { readdirSync, readFileSync } from 'node:fs'
 import { ROCE_UDP_PORT } from '../../src/spec/wire/headers.ts'

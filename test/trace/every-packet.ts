@@ -1,7 +1,7 @@
 /*
- * Packets of every opcode that our engine sends. For each service two connected nodes do every operation in several
- * lengths; an RC requester also posts requests that are refused with NAKs. All packets come from the engine; this file
- * has only the work requests.
+ * Packets of every opcode that our engine sends. For each service two connected nodes do every operation, most in
+ * several lengths; an RC requester also posts requests that are refused with NAKs. All packets come from the engine;
+ * this file has only the work requests.
  */
 import { MULTICAST_QPN } from '../../src/spec/wire/headers.ts'
 import { Service } from '../../src/spec/wire/services.ts'

@@ -20,7 +20,7 @@ const wr = WrOpcode.values
 const { SEND, SEND_WITH_IMM, SEND_WITH_INV, RDMA_WRITE, RDMA_WRITE_WITH_IMM, RDMA_READ } = wr
 const { ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD, ATOMIC_WRITE, FLUSH, BIND_MW, LOCAL_INV } = wr
 const sendsAndWrites = [SEND, SEND_WITH_IMM, RDMA_WRITE, RDMA_WRITE_WITH_IMM]
-/** Operations that have a response with data or a result, besides an ACK. */
+/** Operations that are answered by a response of their own, not only by an ACK. */
 const withResponse = [RDMA_READ, ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD, ATOMIC_WRITE, FLUSH]
 /** One operation in twenty is an operation that often fails. */
 const opcodesOf = (kind: Kind) => {

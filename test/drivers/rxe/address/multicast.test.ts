@@ -1,5 +1,6 @@
 /*
- * The limit of queue pairs in a multicast group, which does not apply to the queue pairs of core's clients.
+ * The limit of queue pairs in a multicast group, which does not apply to the queue pairs of core's clients: these have
+ * negative rows.
  */
 
 import assert from 'node:assert/strict'

@@ -86,7 +86,7 @@ test('a request consumes from the SRQ that it names and completes to its CQ, wit
   close()
 })
 
-test('a target that is destroyed after its receive completion has acknowledged the request, also under torment', () => {
+test('under torment too a target that is destroyed after its receive completion has acknowledged the request', () => {
   for (let seed = 0; seed < 20; seed++) {
     const torment = createTorment({ seed, maxDecisions: Number.POSITIVE_INFINITY }, plainArena(4096))
     const { m, cqA, cqB, srq, tgt, send, receive } = setUp(torment)

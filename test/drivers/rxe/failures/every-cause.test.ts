@@ -1,6 +1,6 @@
 /*
- * Each cause of the table (spec/check) is raised: by a soft device if possible, otherwise by an engine alone. This file
- * compiles only if every cause has an entry, and a cause that is not raised fails its test.
+ * Each cause of the table (spec/check) is raised, by soft devices or by an engine alone. This file compiles only if
+ * every cause has an entry, and a cause that is not raised fails its test.
  */
 import assert from 'node:assert/strict'
 import { it } from 'node:test'

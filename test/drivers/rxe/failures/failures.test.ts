@@ -129,7 +129,7 @@ describe('queues', () => {
     connectQps(a.qp, b.qp)
     for (let i = 0; i < 4; i++) {
       const remote = b.mr.address
-      postSend(a.qp.send, { opcode: Wr.WRITE, id: 1n, sges: [sgeOf(a.mr, 0, 8)], remote, rkey: b.mr.rkey, flags: 2 })
+      postSend(a.qp.send, { opcode: Wr.WRITE, id: 1n, sges: [sgeOf(a.mr, 0, 8)], remote, rkey: b.mr.rkey })
     }
     m.settle()
     const full = `CQ ${a.cq.handle} of ${a.cq.cqe} is full`

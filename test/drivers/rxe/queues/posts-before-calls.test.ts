@@ -1,6 +1,6 @@
 /*
  * A program posts and then calls: the call's result includes the earlier posts, although the rings were not polled in
- * between (no `settle` here).
+ * between.
  */
 
 import assert from 'node:assert/strict'
