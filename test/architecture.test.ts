@@ -1,7 +1,7 @@
 /*
- * Rules of the source tree: folders of src/ are floors and imports only go down (the table below is the one in
- * ARCHITECTURE.md), no import cycles, packages and Node's modules only in certain folders, engines without clocks, and
- * no suppressions of the type checker or the linter.
+ * Rules of the source tree: folders of src/ are on floors (those of ARCHITECTURE.md) and imports only go down, no
+ * import cycles, packages and Node's modules only in certain folders, engines without clocks, no `any`, and no
+ * suppressions of the type checker or the linter. Comments name only existing files.
  */
 import assert from 'node:assert/strict'
 import { existsSync, readdirSync, readFileSync } from 'node:fs'

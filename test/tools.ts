@@ -62,7 +62,7 @@ export const moversOf = (parent: number, state = '\\w'): number[] => {
   return readdirSync('/proc').filter(isMover).map(Number)
 }
 
-/** Skips the test with a message; in CI throws it. Returns false, for `if (!need(…)) return`. */
+/** Skips the test with a message; in CI throws it. Returns false. */
 export const skipTest = (t: TestContext, message: string): false => {
   if (inCi()) throw new Error(message)
   t.skip(message)
@@ -70,8 +70,8 @@ export const skipTest = (t: TestContext, message: string): false => {
 }
 
 /**
- * Full path of a program that the test needs, or undefined after the test was skipped. `from`: the Debian package, for
- * the message.
+ * Full path of a program that the test needs, or undefined after the test was skipped. `debianPackage` is for the
+ * message.
  */
 export const requireTool = (name: string, t: TestContext, debianPackage?: string): string | undefined => {
   const path = findTool(name)
@@ -110,8 +110,8 @@ export const filesBelow = (folder: string): string[] =>
     .sort()
 
 /**
- * The program that the build has made of C sources (all files below their folder), if nothing has changed there since;
- * a path below build/.
+ * The program that the build has made of the C sources below `folder`, if none of them has changed since. `output`: its
+ * path below build/.
  */
 export const currentBuild = (output: string, folder: string): string | undefined => {
   const built = join(repoRoot, 'build', output)

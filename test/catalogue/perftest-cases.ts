@@ -1,12 +1,13 @@
 /*
- * Programs of perftest with their options: every tool over sockets and over rdma_cm (-R, -z), polling and with events,
+ * Programs ib_* of perftest with their options: each over sockets and over rdma_cm (-R, -z), polling and with events,
  * in both directions, with many queue pairs, of every transport.
  */
 import { type MatrixCase, reliableCases, unreliableCases } from '../system/pairs/matrix.ts'
 import type { ProgramCase } from './cases.ts'
 
 /**
- * A case on the first device with GID 1 (-x), unless the options name another device; addresses are exchanged over TCP.
+ * A case on the first device with GID 1 (-x), unless the options name another device; addresses are exchanged over TCP,
+ * with -z over rdma_cm.
  */
 const perftest = (program: string, options: string, properties: Partial<ProgramCase> = {}): ProgramCase => {
   const device = / -d /.test(options) ? '' : ' -d rxe0 -x 1'

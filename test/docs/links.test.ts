@@ -43,7 +43,7 @@ test('links in documents have existing targets', () => {
 })
 
 test('code refers to existing documents', () => {
-  // No document has one of the names without docs/, so that comments may not mention them.
+  // The three names without a folder are always reported: the checkout's own folder has no such file.
   const wrong: string[] = []
   for (const file of ['src', 'shim', 'native', 'test', 'bench', 'scripts'].flatMap(folder =>
     filesBelow(folder, /\.(ts|mjs|c|h)$/),

@@ -49,7 +49,7 @@ const linked = (type: JsonType): string => {
 
 // ---- methods ----
 
-/** Attributes that a driver adds to methods of common classes. */
+/** A method of a common class as a driver declares it, with the attributes that the driver adds. */
 interface Addition {
   readonly driver: string
   readonly method: JsonMethod

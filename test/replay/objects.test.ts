@@ -13,7 +13,6 @@ for (const dialect of ['linux', 'object'] as const)
       // Linux accepts a path MTU beyond the interface's, we refuse it.
       pathMtu: 4096,
       // This device has XRC initiators, Linux's rxe does not. Neighbour discovery does not exist here and cannot fail.
-      // On-demand regions are EOPNOTSUPP since Linux 6.12, and were EINVAL.
       skippedSteps: /unreachable|XRC_SEND/,
       chosen: {
         // max_mtu and active_mtu.
@@ -24,6 +23,7 @@ for (const dialect of ['linux', 'object'] as const)
     })
     assert.ok(calls > 40, `${calls} calls`)
     assert.ok(refused > 10, `${refused} refused`)
+    // On-demand regions are EOPNOTSUPP since Linux 6.12, and were EINVAL.
     assert.deepEqual(
       skipped.filter(step => !/XRC_SEND/.test(step)),
       ['reg_mr on demand', 'create_ah unreachable destination'],

@@ -1,6 +1,6 @@
 /*
- * Scans of rings for posted requests (`ScanScope`: changed, recently used, all rows, or a slice of them), and which rows a
- * scan passes to the engine.
+ * Scans of rings for posted requests (`ScanScope`: changed, recently used, all rows, or a slice of them), and which
+ * rows a scan passes to the engine.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
