@@ -1,5 +1,5 @@
 /*
- * Hostile clients of a ctx device: modified messages of its classes, especially the private one, arbitrary requests,
+ * Hostile clients of a ctx device: modified messages of its classes, the private one among them, arbitrary requests,
  * bytes and mappings on its descriptors, arbitrary words in its queues. All calls are answered, two honest clients are
  * not affected, and nothing is left. Seeded.
  */

@@ -122,7 +122,7 @@ interface Side {
   posted: number
 }
 
-/** Capacity of send and receive queues. */
+/** Capacity of the queues of `connectedQp`, and of the SRQ of kind 'SRQ'. */
 const DEPTH = 63
 
 const connectedQp = (p: Program, cls: typeof RcQp, sendCq: TestCq, recvCq: TestCq) => {
@@ -143,7 +143,7 @@ const connectedQp = (p: Program, cls: typeof RcQp, sendCq: TestCq, recvCq: TestC
   }
 }
 
-/** A side with an unconnected queue pair; `isFirst`: it sends on XRC and has no SRQ. */
+/** A side with an unconnected queue pair; `isFirst`: the side that sends on XRC, and that never has an SRQ. */
 const makeSide = (m: Machine, kind: Kind, device: number, isFirst: boolean): Side => {
   const p = program(m, device)
   const sendCq = makeCq(p, 255)

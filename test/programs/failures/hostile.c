@@ -102,7 +102,7 @@ static uint64_t random_pointer(void)
     }
 }
 
-/* A limit, a small number, a key, a handle, a pointer, or any number. */
+/* A boundary value, a small number, a key, a handle, a pointer, or any number. */
 static uint64_t random_number(void)
 {
     static const uint64_t limits[] = {0, 1, 2, 7, 8, 0x7f, 0xff, 0x7fff, 0xffff, 0x7fffffff, 0x80000000u, 0xffffffffu,
@@ -296,7 +296,7 @@ static void random_write(void)
 static void doorbell(void)
 {
     const uint64_t response = (uintptr_t)scratch;
-    /* struct ib_uverbs_cmd_hdr (8 and 1 words) and struct ib_uverbs_post_send: response, handle, counts, WQE size. */
+    /* struct ib_uverbs_cmd_hdr (in_words 8, out_words 1); response, handle, counts, WQE size of ib_uverbs_post_send. */
     const uint32_t handle = one_in(3) ? (uint32_t)random_number() : qp_handles[below(2)];
     uint32_t command[8] = {POST_SEND, 8 | 1 << 16, 0, 0, handle, 0, 0, 128};
     memcpy(&command[2], &response, 8);

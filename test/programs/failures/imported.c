@@ -23,7 +23,7 @@ enum { PATTERN = 0x5a, ANSWER = 0xa5 };
 enum { ALL_PDS = 4 };
 
 /*
- * What one process tells the other: a region with its PD, and of the exporter a second region, which the importer
+ * What one process tells the other: a region with its PD; the exporter also a second region, which the importer
  * destroys, and the number of completion vectors.
  */
 struct region {

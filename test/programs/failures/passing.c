@@ -75,7 +75,7 @@ static void take(int socket, const char *numbers, int first)
         find_nobody(fds);
         return;
     }
-    /* Afterwards all calls of a device work. */
+    /* Afterwards the other calls work. */
     NEED(fstat(fds[DEVICE], &stat) == 0 && S_ISCHR(stat.st_mode), "fstat: %o", stat.st_mode);
     allocate_pd(fds[DEVICE]);
     uint64_t invalid_call[8] = {0};

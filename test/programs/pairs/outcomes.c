@@ -28,7 +28,7 @@ struct scenario {
     enum ibv_wr_opcode opcode;
     uint32_t length;
     enum target target;
-    /* Bytes of both receives of the responder; or NO_RECEIVE, LATE_RECEIVE (posted after the request), GONE (no QP). */
+    /* Bytes of both receives of the responder; or NO_RECEIVE, LATE_RECEIVE (posted 20 ms later), GONE (no QP). */
     int receive;
     uint8_t rnr_retry;
 };

@@ -57,7 +57,7 @@ const inState = (qp: TestQp, state: number): TestQp => {
   return qp
 }
 
-test('create returns sizes as in recordings: those requested, and the inline data that fits into the SGE space', () => {
+test('create returns sizes as in recordings: SGEs and inline data share their space, the others are as requested', () => {
   const { p, cq } = setUp()
   const createdCap = (requested: Partial<Cap>) => makeQp(p, cq, { cap: requested }).cap
   const oneSge = { maxSendWr: 1, maxRecvWr: 500, maxSendSge: 1, maxRecvSge: 1, maxInlineData: 0 }
@@ -224,9 +224,9 @@ test('a transition between any two states is accepted with exactly its required 
   for (const from of Object.keys(legal).map(Number))
     for (const to of Object.values(Qps)) {
       const q = inState(qp(), from)
-      // These two need no other attributes.
-      const isRepeated = (from === Qps.INIT && to === Qps.INIT) || (from >= Qps.RTS && to === Qps.RTS)
-      const args = isRepeated ? { state: to } : { state: to, ...needed[to] }
+      // INIT to INIT, RTS to RTS and SQD to RTS need no other attributes.
+      const needsOnlyState = (from === Qps.INIT && to === Qps.INIT) || (from >= Qps.RTS && to === Qps.RTS)
+      const args = needsOnlyState ? { state: to } : { state: to, ...needed[to] }
       assert.equal(
         errnoOf(() => modify(q, args)),
         legal[from].includes(to) ? 'ok' : 'EINVAL',

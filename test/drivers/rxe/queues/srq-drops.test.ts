@@ -1,7 +1,7 @@
 /*
  * A receive of an SRQ consumed for a message that is then dropped, which happens only without acknowledgements (IBA
  * 9.8.2.2, 10.2.9): it stays with its queue pair and serves the next message there, is flushed in ERR, and is discarded
- * when the queue pair is reset or destroyed.
+ * when the queue pair is reset.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

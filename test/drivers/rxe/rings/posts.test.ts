@@ -29,7 +29,7 @@ const setUp = (count: number, slots = 15, ownerOf?: (row: number) => QueueOwner)
     onReceiveScan: (row: number) => notified.push(`receive ${row}`),
   } as unknown as Engine
   const posts = createPostScan(rings, engine, () => ownerOf !== undefined)
-  /** Returns the calls of the engine. `isEmpty`: nothing is posted, and rows are passed only because of `recheck`. */
+  /** Returns the calls to the engine. `isEmpty`: nothing is posted, and rows are passed only because of `recheck`. */
   const scan = (scope: ScanScope, isEmpty = false): string[] => {
     notified.length = 0
     const hasSends = posts.scan(scope)
