@@ -270,7 +270,7 @@ describe('protocol errors', () => {
     assert.equal(pair.wire.filter(sent => segmentText(sent) === `STOP ${RmppStatus.RESX}`).length, 300 - 256)
   })
 
-  it('a message of more than 1.5 MiB is stopped', () => {
+  it('a message of more than 8192 segments is stopped', () => {
     const { pair, first } = startTransfer()
     /** The segment that was answered with a STOP; 0: none yet. */
     let stopped = 0

@@ -71,7 +71,7 @@ UNUSED static void post(uint64_t id, enum ibv_wr_opcode opcode, uint32_t length,
     NEED(error == 0, "ibv_post_send: %s", strerror(error));
 }
 
-/* For the message of on_alarm: the current case, and the wr_id for which it waits. */
+/* For the message of on_alarm: the current case, and the wr_id of its last `wait_for`. */
 static const char *current_case = "start";
 static uint64_t awaited_id;
 

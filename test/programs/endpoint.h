@@ -215,7 +215,7 @@ UNUSED static void create_pair(struct endpoint *one, struct endpoint *other, str
 
 /*
  * Polls one completion and returns the number found. With a channel it arms the CQ and waits for events until there is
- * a completion; without one it returns 0 immediately if there is none.
+ * a completion; without a channel it returns 0 immediately if there is no completion.
  */
 UNUSED static int next_completion(struct endpoint *end, struct ibv_wc *wc)
 {

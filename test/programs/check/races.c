@@ -556,7 +556,7 @@ CASE(many_threads)
     for (int i = 0; i < THREADS; i++)
         pthread_join(threads[i], NULL);
 }
-/* As before, and then a thread that does not lock the mutex. */
+/* The threads use link `one`; then a thread that does not lock the mutex writes over link `two`. */
 CASE(many_threads_but_one)
 {
     const pthread_t last = start_thread(write_later, one);
