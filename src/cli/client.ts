@@ -1,7 +1,7 @@
 /*
- * A tool's session with a daemon (spec/session.ts): HELLO, then requests with JSON bodies. The daemon also sends
- * records without a request: traces and findings. Messages of a session stay in order: when a reply
- * arrives, all records that the daemon sent before it have arrived.
+ * A tool's session with a daemon (spec/session.ts): HELLO, then requests with JSON bodies. The daemon sends replies, and
+ * records that are not replies: traces and findings. Messages of a session stay in order: when a reply arrives, all
+ * records that the daemon sent before it have arrived.
  */
 import { EACCES, EAGAIN, EMFILE, EPERM, errnoName, SystemError } from '../host/errno.ts'
 import { type Watch, watch } from '../host/event-loop/poll.ts'
@@ -26,7 +26,7 @@ import {
 } from '../uapi/tool.ts'
 import { connectToDaemon, daemonCommand, notServed } from '../verbs/remote/user-socket.ts'
 
-/** No daemon serves the socket, or the daemon ended before it replied. */
+/** No daemon serves the socket, or the session ended before the reply. */
 export class NoDaemonError extends Error {
   override readonly name = 'NoDaemonError'
 }
@@ -43,13 +43,14 @@ export interface ToolClient {
   qps(): Promise<readonly QpStat[]>
   /** Calls that destroy an object and wait until the program acknowledges its events (ibv_ack_async_event). */
   waits(): Promise<readonly WaitStat[]>
-  /** The fault rules with their counts. `set`: rules that first replace all others. */
+  /** The fault rules with their counts. `set`: rules that replace all present ones first. */
   faults(set?: string): Promise<readonly FaultStat[]>
   /** Adds or removes a device; returns the resulting list of devices. */
   changeDevices(change: { readonly add: DeviceSpec } | { readonly remove: string }): Promise<readonly ListedDevice[]>
   /**
-   * From now on the daemon sends the calls of programs with this tag, which are passed to `onTrace`; `abi`: with the
-   * bytes of the calls. It writes packets to the descriptor `pcap`, if that is given.
+   * From now on the daemon sends calls and failures of programs with this tag, which are passed to `onTrace`, and
+   * decisions of torment, which are passed to `onTorment`; `abi`: with the bytes of the calls. It writes packets to the
+   * descriptor `pcap`, if that is given.
    */
   trace(tag: string, pcap?: number, abi?: boolean): Promise<void>
   /** Passes all findings so far to `onFinding`, and from now on each new one. */
@@ -79,7 +80,7 @@ const connect = (socket: string): ReturnType<typeof connectToDaemon> => {
   }
 }
 
-/** Handlers of records that the daemon sends without a request. */
+/** Handlers of records, which are sent after `trace` and `findings`. */
 export interface Handlers {
   /** Calls and failures of traced programs. */
   readonly onTrace?: (record: TraceEvent) => void

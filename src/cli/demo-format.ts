@@ -36,7 +36,7 @@ const wrapped = (text: string, columns: number): string[] => {
 
 export const heading = (text: string): void => print(`\n${styled(1, text)}\n`)
 
-/** An explanation, wrapped to the output width. */
+/** An explanation, wrapped. */
 export const paragraph = (explanation: string): void => {
   for (const text of wrapped(explanation, Math.min(width(), MAX_PARAGRAPH))) print(text)
 }

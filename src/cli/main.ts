@@ -34,7 +34,7 @@ const BUFFERS_HELP =
 const PATH = '--path <kind>'
 const PATH_HELP = `how messages pass between devices in memory: ${kindsText(pathKinds)}`
 
-/** Adds the options that configure a daemon. */
+/** Adds options that configure a daemon. */
 const withConfig = (command: Command): Command =>
   command
     .option(DEVICE, 'a device and its IP address; may be given several times (default: rxe0@127.0.0.1)', collect)

@@ -1,5 +1,5 @@
 /*
- * Output files of commands (host/output-file.ts). A file that cannot be written is a usage error.
+ * Output files of commands (host/output-file.ts). A file that cannot be opened is a usage error.
  */
 import { closeSync, writeSync } from 'node:fs'
 import { createOutputFile } from '../host/output-file.ts'

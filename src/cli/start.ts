@@ -28,7 +28,7 @@ export interface StartedDaemon {
   lastOutput(): string
 }
 
-/** The daemon ended before it was ready; the message contains its output. */
+/** The daemon could not be started, or ended before it was ready; the message contains its last output, if any. */
 export class StartError extends Error {
   override readonly name = 'StartError'
 }
@@ -48,7 +48,7 @@ const lastLines = (path: string): string =>
 
 /**
  * Starts `userdma daemon --end-with-last-client` at `socket`. `options`: further options. Resolves when it is ready.
- * Throws StartError.
+ * Throws StartError if it ends before.
  */
 export const startInBackground = async (
   socket: string,

@@ -49,7 +49,7 @@ const parseFrame = (text: string, position: string): FramePattern => {
 /** Parses a file's text. Throws an Error with a message that names the line. */
 export const parseSuppressions = (text: string, file: string): Suppression[] => {
   const suppressions: Suppression[] = []
-  /** The lines of the block that is being read, with their positions, and the number of its `{`. */
+  /** The lines of the block that is being read, with their positions, and the line number of its `{`. */
   let block: { readonly line: string; readonly position: string }[] | undefined
   let blockStart = 0
   text.split('\n').forEach((raw, i) => {

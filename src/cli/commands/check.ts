@@ -1,7 +1,7 @@
 /*
  * `userdma check`: runs a program and reports its mistakes with verbs, with the stacks of its calls and posts.
- * Exits with the program's status, or with 65 (EX_DATAERR) if there is a finding of severity --fail-on or above; but
- * with 1 instead of 0 if an output file could not be written entirely.
+ * Exits with 65 (EX_DATAERR) if it reports a finding of severity --fail-on or above, else with the program's status, but
+ * with 1 instead of 0 if an output file could not be written entirely. The status 130 of Ctrl-C is always kept.
  */
 import { readFileSync } from 'node:fs'
 import os from 'node:os'
@@ -39,7 +39,7 @@ export interface CheckOptions extends JoinOptions {
   readonly genSuppressions?: boolean
 }
 
-/** The exit status after Ctrl-C, which is kept: shells then end the loop or script that runs the command. */
+/** A program's exit status after Ctrl-C. It is kept: shells then end the loop or script that runs the command. */
 const INTERRUPTED = 128 + os.constants.signals.SIGINT
 
 const failLimitOf = (text: string): FailLimit => {
@@ -59,8 +59,8 @@ const readSuppressions = (paths: readonly string[]) => {
 const plural = (count: number, word: string): string => `${count} ${word}${count === 1 ? '' : 's'}`
 
 /**
- * Returns a function that decides what happens to a finding: `hide` (a note that was not asked for), `suppress` (it is
- * counted), `show`, or `fail`: it is shown, and the exit status is FOUND_STATUS.
+ * Returns a function that decides what happens to a finding: `hide` (a note that was not asked for), `suppress` (only
+ * counted), `show`, or `fail`: it is shown, and the exit status is FOUND_STATUS. Throws UsageError.
  */
 export const createJudge = (
   { failOn: text = 'error', suppressions: paths = [], notes }: CheckOptions,

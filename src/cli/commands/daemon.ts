@@ -116,7 +116,7 @@ export const daemon = async (options: DaemonOptions): Promise<void> => {
     if (options.endWithLastClient) process.stdout.write(`${FAILED}${messageOf(explained)}\n`)
     throw explained
   })
-  // A signal came while the start waited for the lock of the socket: nothing was created that must be removed.
+  // A signal came while the start waited for the lock of the socket: nothing was created that outlives the process.
   if (running === undefined) process.exit(0)
   const faults = config.fault === '' ? '' : `, faults ${config.fault}`
   const link = config.link === 'memory' ? '' : `, link ${config.link}`

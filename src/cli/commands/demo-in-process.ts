@@ -119,7 +119,7 @@ const putSge = ({ address, lkey }: Endpoint, view: DataView, offset: number): vo
   view.setUint32(offset + RingSge.LKEY, lkey, true)
 }
 
-/** Advances the producer index (a word of the ring's header) from 0 to 1: the ring has one element. */
+/** Advances the producer index (a word of the ring's header) from 0 to 1, for the first element of the ring. */
 const produce = ({ words }: MappedChunk): void => {
   Atomics.store(words, RingHeader.PRODUCER >> 2, 1)
 }

@@ -24,7 +24,7 @@ const findingPage = (id: FindingId): string[] => {
   ]
 }
 
-/** The line about a cause; arguments of its sentence as `<name>`. */
+/** The line about a cause; placeholders in its text are printed as `<name>`. */
 const causeLine = (name: CauseName): string => {
   const { code, text } = causes[name]
   return `  vendor_err 0x${code.toString(16)}  ${name}: ${text.replace(/\{(\w+)(?::\w+)?\}/g, '<$1>')}`
@@ -32,7 +32,7 @@ const causeLine = (name: CauseName): string => {
 
 const isStatus = (name: StatusName | EventName): name is StatusName => Object.hasOwn(statuses, name)
 
-/** The lines about a completion status or event: its meaning, findings and causes, likeliest first. */
+/** The lines about a completion status or event: findings that lead to it, likeliest first, and causes. */
 const statusPage = (name: StatusName | EventName): string[] => {
   const isCause = (cause: CauseName): boolean => causes[cause].results.some(result => result === name)
   const ids = findingsOf(name)

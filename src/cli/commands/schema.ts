@@ -6,7 +6,7 @@ import { classesWithClients } from '../../clients/clients.ts'
 import { knownDevices } from '../../drivers/known.ts'
 import { DRIVER_FIRST } from '../../spec/classes/ids.ts'
 import { classes } from '../../spec/classes.ts'
-import { Block, type ObjectClass } from '../../spec/schema/schema.ts'
+import type { ObjectClass } from '../../spec/schema/schema.ts'
 import {
   type DriversOf,
   type JsonAttribute,
@@ -30,7 +30,7 @@ const neverCalled = (): never => {
   throw new Error('a device that is only described was called')
 }
 
-/** A device of every driver; it can be described, and not called. */
+/** One device of every driver; they can be described, and not called. */
 export const describedDevices = (): ReturnType<typeof knownDevices> => knownDevices(classesWithClients(neverCalled))
 
 /** All declared classes: the common ones, and drivers' own. */
@@ -109,7 +109,7 @@ const attributeText = (arrow: string, { name, id, optional, type }: JsonAttribut
 /** Names of the blocks of 32 call numbers (`Block` of spec/schema/schema.ts); the last four have none. */
 const BLOCKS = ['common', 'management', 'driver', 'experimental', '4', '5', '6', '7']
 /** A call number, with the name of its block and its number within the block. */
-export const callText = (call: number): string => `${call}, ${BLOCKS[call >> 5]} ${call % Block.MANAGEMENT}`
+export const callText = (call: number): string => `${call}, ${BLOCKS[call >> 5]} ${call % 32}`
 
 /** The drivers that have a class or method, as the end of a line. `undefined`: the schema is that of a device. */
 const driversText = (drivers: readonly string[] | undefined): string => {

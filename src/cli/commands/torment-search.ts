@@ -221,7 +221,7 @@ const sayFailure = (search: Search, { failure = '', output: printed }: Run): voi
   for (const line of lines) search.output.write(`  ${printable(line)}\n`)
 }
 
-/** Prints commands that repeat a run and, with torment, trace it, with the options that were given. */
+/** Prints commands that repeat a run and, with torment, trace it. */
 const sayCommands = async (search: Search, setting: TormentSetting | undefined): Promise<void> => {
   const { program, args, options } = search
   const commandLine = (words: readonly string[]): string =>

@@ -1,6 +1,6 @@
 /*
- * Checks, before a program is started, whether the dynamic linker will load the preload library into it. Otherwise the
- * program would only report that it finds no devices.
+ * Checks, before a program is started, whether the dynamic linker will load the preload library into it. A program
+ * without the library only reports that it finds no devices.
  */
 import { closeSync, openSync, readSync, statSync } from 'node:fs'
 import { basename } from 'node:path'

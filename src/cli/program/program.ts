@@ -49,8 +49,8 @@ export const preloadedLibraries = ({ stacks = false, events = false }: Recording
 ]
 
 /**
- * The environment in which a program sees the devices of the daemon at `socket`. Throws an Error if the preload
- * library is missing.
+ * The environment in which a program sees the devices of the daemon at `socket`. Throws an Error if a preload library
+ * is missing.
  */
 export const programEnvironment = (socket: string, recording: Recording = {}): NodeJS.ProcessEnv => {
   const { tag, stacks, events } = recording
