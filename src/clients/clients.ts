@@ -1,8 +1,8 @@
 /*
- * The clients of the subsystem (R31, R40). Their order in one table (`starters`) is the order in which they start and
- * in which core adds a device to them. Core removes a device in reverse order, and the clients stop in reverse order.
- * So a client may use the clients before it in the table. A client that fails to start, entirely or for one device,
- * does not affect those that do not use it.
+ * The clients of the subsystem that serve programs (R31, R40). Their order in one table (`starters`) is the order in
+ * which they start and in which core adds a device to them. Core removes a device in reverse order, and the clients
+ * stop in reverse order. So a client may use the clients before it in the table. A client that fails to start, entirely
+ * or for one device, does not affect those that do not use it.
  */
 import { coreClasses } from '../core/base/all.ts'
 import type { Core, DriverClass } from '../core/model.ts'
@@ -94,7 +94,7 @@ export class Clients {
   }
 }
 
-/** The classes of a core with clients. A client starts at the first call of one of its classes. */
+/** The classes of a core with clients. A client starts when a method of its classes first needs it. */
 export const classesWithClients = (clients: () => Clients): readonly DriverClass[] => [
   ...coreClasses,
   ...madClasses(() => clients().use('mad')),

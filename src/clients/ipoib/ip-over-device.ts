@@ -49,7 +49,7 @@ class IpPort {
 
   /** Throws CallError EOPNOTSUPP if the device has no GID or no queue pairs for clients. */
   constructor(device: Device, receive: (packet: Uint8Array) => void) {
-    // GID 0 is the link-local default
+    // The first GID is the link-local default: another one is preferred.
     const [first, ...others] = device.ports[0]?.gids.entries.flatMap(entry => entry?.gid ?? []) ?? []
     const gid = others.find(candidate => !isLinkLocal(candidate)) ?? first
     const queuePair = gid && device.driver.openDatagrams?.(device, IPOIB_QKEY, receive)

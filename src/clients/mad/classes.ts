@@ -1,6 +1,6 @@
 /*
  * The classes of management datagrams: channels and agents, for umad files and the object model (R18, R40). Rules and
- * errors are those of Linux's user_mad.c and ib_register_mad_agent.
+ * errors follow Linux's user_mad.c and ib_register_mad_agent.
  */
 import { driverClass } from '../../core/devices/driver.ts'
 import { findGid, getGid } from '../../core/devices/gids.ts'

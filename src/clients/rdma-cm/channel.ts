@@ -1,6 +1,6 @@
 /*
- * Events of identifiers on the descriptors of channels. Each event has a record of EVENT_BYTES, which wakes the program
- * and names the identifier; `cm_channel.getEvent` returns the details.
+ * Events of identifiers and multicast memberships on the descriptors of channels. Each event has a record of
+ * EVENT_BYTES, which wakes the program and has the handle; `cm_channel.getEvent` returns the details.
  */
 import { affiliate, moveToChannel, postOnChannel } from '../../core/events/events.ts'
 import { type Affiliation, type CoreObject, type EventRecord, type FdObject, Lifecycle } from '../../core/model.ts'
@@ -83,7 +83,7 @@ const MAX_UNREAD = 8
 /** Throws CallError ENOMEM if the identifier has too many unread events. */
 export const requireUnreadBelowMax = ({ events, state: id }: CmIdObject): void => {
   if (id.unreadEvents < MAX_UNREAD) return
-  // The count is too high if the program has read records without `getEvent`: then nothing is unread.
+  // A program that reads records without `getEvent` leaves the count too high.
   if (events?.route.channel?.sink.unread() === 0) id.unreadEvents = 0
   else
     throw new CallError('ENOMEM', `cm_id: ${id.unreadEvents} events of the identifier wait to be read; read them first`)
@@ -103,7 +103,8 @@ class ProgramOwner implements IdOwner {
     const { events, handle, state: id } = this.#object
     if (events === undefined) return
     // As on Linux, a request that was not accepted has no user handle by which the program could know the identifier,
-    // so its events are dropped. If the peer has ended the connection, `accept` fails.
+    // so its events are dropped, unless it is attached to an event queue. If the peer has ended the connection,
+    // `accept` fails.
     if (id.isUnanswered && events.userHandle === 0n && events.state?.attached === undefined) return
     id.unreadEvents++
     const subject = request?.object === undefined ? { id, handle } : { id, request, handle: request.object.handle }

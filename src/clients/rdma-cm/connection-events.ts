@@ -172,7 +172,7 @@ const onMessage = (cm: EventHost, id: Identifier, event: CmEvent): void => {
       answerRepeatsWithMra(cm, connection)
       break
     case 'RTU':
-      // Without private data, as in Linux's cma: so consumers distinguish the passive side from the active one.
+      // Without private data, as in Linux's cma.
       id.owner.event(ESTABLISHED, {})
       break
     case 'REJ':

@@ -110,9 +110,9 @@ export class CmDevices {
   }
 
   /**
-   * The remote GID for a destination. A loopback or wildcard address that no device has means the first device of this
-   * host. But if a device has an address in 127.0.0.0/8 and the network is not closed, other loopback addresses are
-   * those of other hosts.
+   * The remote GID for a destination. A loopback or wildcard address that no device has means the first device address
+   * of the family. But if a device has an address in 127.0.0.0/8 and the network is not closed, other loopback
+   * addresses are those of other hosts.
    */
   #remoteGidOf(destination: SocketAddress): Uint8Array {
     const { address, family } = destination

@@ -111,7 +111,7 @@ export const replyParameters = (
   srq: message.srq ? 1 : 0,
 })
 
-/** The parameters with which the consumer sends datagrams to a queue pair or group at `gid`: those of an event. */
+/** The parameters in an event, with which the consumer sends datagrams to a queue pair or group at `gid`. */
 export const datagramParameters = (
   { device, localGid, trafficClass, flowLabel }: Identifier,
   gid: Uint8Array,

@@ -55,7 +55,7 @@ const conflict = (
 export class PortTable {
   readonly #random: () => number
   readonly #holders = new Map<number, Set<PortHolder>>()
-  /** Number of ephemeral ports in use: by port space, and by port space and limited user. */
+  /** Number of holders of ephemeral ports: by port space, and by port space and limited user. */
   readonly #ephemeralCounts = new Map<string, number>()
   /** The keys of `#ephemeralCounts` that count a holder. */
   readonly #countedUnder = new Map<PortHolder, readonly string[]>()

@@ -111,9 +111,9 @@ const toRts = ({ connection, qpType, ackTimeout }: Identifier): QpAttributes => 
 }
 
 /**
- * Attributes for a transition to `state`. Throws CallError EINVAL without a device, for a listener, if the connection
- * has ended or (for RTR and RTS) its parameters are not agreed yet, and for other states of a connected queue pair than
- * INIT, RTR and RTS.
+ * Attributes for a transition to `state`. Throws CallError EINVAL without a device, for a listener, for a value that is
+ * no state, if the connection has ended or (for RTR and RTS) its parameters are not agreed yet, and for other states of
+ * a connected queue pair than INIT, RTR and RTS.
  */
 export const qpAttributesFor = (id: Identifier, state: number): QpAttributes => {
   if (id.device === undefined) return refuse('no device is known yet: resolve or bind an address')

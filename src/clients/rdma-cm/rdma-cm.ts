@@ -3,7 +3,7 @@
  * manager (src/cm) runs the protocol, and the MAD layer carries its messages. An identifier need not have a device: it
  * gets one when an address is bound or resolved. A listener without an address listens on every device, also on devices
  * that are added later, unless it was created for one device. When a device is removed, identifiers bound to it get
- * DEVICE_REMOVAL. Rules, events and errors are those of Linux's cma.c. The caller supplies the time.
+ * DEVICE_REMOVAL. Rules, events and errors follow Linux's cma.c. The caller supplies the time.
  */
 import type { CmConnection, CmPath } from '../../cm/connection.ts'
 import { CmEngine } from '../../cm/engine.ts'
@@ -608,7 +608,7 @@ const offerOf = ({ startingPsn, ece }: Identifier, parameters: ConnectionParamet
   srq: parameters.srq !== 0,
 })
 
-/** An error of the engine, which is a mistake of the program, as a CallError; other errors as they are. */
+/** A CmError or RangeError, which is a mistake of the program, as a CallError; other errors as they are. */
 const asCallError = (error: unknown): unknown => {
   if (error instanceof CmError) return new CallError(error.code, `cm_id: ${error.message}`)
   return error instanceof RangeError ? new CallError('EINVAL', `cm_id: ${error.message}`) : error

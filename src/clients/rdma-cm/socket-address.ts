@@ -55,8 +55,8 @@ export const anyAddress = (family: number): SocketAddress => ({
 })
 
 /**
- * Parses a struct sockaddr by its family; undefined for a family that rdma_cm does not know. Ports, flow information
- * and service ids are big-endian, the other fields little-endian.
+ * Parses a struct sockaddr by its family; undefined for a family that rdma_cm does not know. Family and scope are
+ * little-endian, the other numbers big-endian.
  */
 export const parseAddress = (bytes: Uint8Array): SocketAddress | undefined => {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
