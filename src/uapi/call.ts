@@ -65,7 +65,7 @@ export interface Answer {
   /** ≥ 0: the return value. < 0: negative errno. */
   readonly ret: number
   readonly installs: readonly Install[]
-  /** Reason of a refusal, for the trace; absent on success. */
+  /** Reason of a refusal; absent on success. */
   readonly reason?: string
   /** Name of the call, for the trace, if it was answered without being decoded into a method: most are refused. */
   readonly attempt?: string
@@ -83,8 +83,8 @@ export interface Decoded {
   legacy(): Uint8Array | undefined
   /**
    * Writes the result to the caller's memory; the returned answer has the return value and what remains to be done. If
-   * the answer to a Result has ret < 0, the caller did not learn the result, and core undoes the call: it destroys
-   * created objects and calls `undelivered`. Never throws a CallError.
+   * the answer to a Result has ret < 0, the result was not delivered, and core undoes the call: it destroys created
+   * objects and calls `undelivered`. Never throws a CallError.
    */
   answer(outcome: Result | CallError): Answer
 }

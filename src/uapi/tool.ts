@@ -41,7 +41,7 @@ export const pathKinds = {
 export type Path = keyof typeof pathKinds
 export const paths = Object.keys(pathKinds) as readonly Path[]
 
-/** A daemon's configuration; commands that join it must request the same. */
+/** A daemon's configuration. A command that requests another one cannot join it. */
 export interface DaemonConfig {
   readonly devices: readonly DeviceSpec[]
   /** The current fault rules as text (phy/faults/rules.ts); empty for none. */
@@ -102,7 +102,7 @@ export interface DeviceStat {
   /** All counters of the device's `Port` and of its transport engine, by their own names. */
   readonly port: Readonly<Record<string, number>>
   readonly transport: Readonly<Record<string, number>>
-  /** Numbers of packets since the start by the fault that the rules caused. */
+  /** Numbers of packets since the start, by the fault that the rules caused to them. */
   readonly faults: Readonly<Record<string, number>>
 }
 

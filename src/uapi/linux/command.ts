@@ -3,8 +3,8 @@
  * spec/linux/write.ts).
  *
  * The envelope locates request, response and the driver's parts; this file turns them into a call, and its result into
- * a response. As in the kernel a request longer than the struct must end in zeros (EOPNOTSUPP), and a longer response
- * buffer is filled with zeros.
+ * a response. As in the kernel what follows the struct of a request, and its tail (tail.ts), must be zeros (EOPNOTSUPP),
+ * and a longer response buffer is filled with zeros.
  */
 import { CallError } from '../../spec/errno.ts'
 import { type LinkName, Links } from '../../spec/links.ts'
@@ -91,7 +91,7 @@ export const findCommand = (number: number, onName?: (name: string) => void): Co
   throw new CallError('EOPNOTSUPP', `${known.name}: ${known.absent}`)
 }
 
-/** As `findCommand`, for a device: throws EOPNOTSUPP also for a command about classes that the device lacks. */
+/** As `findCommand`, for a device: throws EOPNOTSUPP also for a command whose method the device lacks. */
 export const deviceCommand = (view: CallerView, number: number, onName: (name: string) => void): CompiledCommand => {
   const found = findCommand(number, onName)
   const { classes, method, name: title } = found.command

@@ -40,7 +40,7 @@ export interface Encoding {
   readonly legacy: Uint8Array
 }
 
-/** Bytes of the driver's parts of request and response; its input may only be the address of its output. */
+/** Bytes of the driver's parts of request and response; its input, if it has any, is the address of its output. */
 const driverSizes = (hasDriverBytes: boolean, call: Call, driverId: number): { input: number; output: number } => {
   if (!hasDriverBytes) return { input: 0, output: 0 }
   const part = driverLayouts(driverId)?.[`${call.class.name}.${call.methodName}`]
@@ -90,12 +90,13 @@ const legacyWrite = (command: WriteCommand, call: Call, driverId: number, memory
 
 // ---- ioctls ----
 
-/** An attribute of an ioctl's message. */
+/** An attribute of an ioctl's message: an input, an output, or neither (a handle, a descriptor, flags). */
 interface EncodedAttribute {
   readonly id: number
   readonly length: number
-  /** Input bytes (at an address if long), the address of an output, or neither: a handle, a descriptor, flags. */
+  /** The bytes of an input; if they are more than INLINE, the attribute has their address. */
   readonly in?: Uint8Array
+  /** Whether it is an output: the attribute has the address of its buffer. */
   readonly out?: boolean
 }
 

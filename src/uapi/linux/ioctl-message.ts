@@ -53,7 +53,7 @@ const compileMethod = (spec: IoctlMethod): CompiledMethod => {
   const attributes = all.map(attribute => {
     const struct = layout(attribute.max, attribute.cells)
     const direction = attribute.kind === 'out' ? 'out' : 'in'
-    // Linux's methods that have none here have no cells, and their layouts are not used.
+    // A method of Linux that is not supported here (`spec.method` is undefined) has no cells; its layouts are not used.
     const compiled = layoutByClass(spec.name, spec.classes, struct, spec.method ?? '', direction)
     return [attribute.id, { spec: attribute, layout: compiled }] as const
   })
@@ -63,8 +63,8 @@ const compileMethod = (spec: IoctlMethod): CompiledMethod => {
 const methods = new Map(ioctlMethods.map(spec => [(spec.object << 16) | spec.number, compileMethod(spec)]))
 
 /**
- * The method of Linux's {object, method}. Throws EPROTONOSUPPORT if there is none, as for every object or method that
- * Linux or its driver lacks. `onName` is called with Linux's name of the method.
+ * The method of Linux's {object, method}. Throws EPROTONOSUPPORT if there is none, as Linux does for methods that it or
+ * the driver lacks. `onName` is called with Linux's name of the method.
  */
 export const findMethod = (object: number, number: number, onName?: (name: string) => void): CompiledMethod => {
   const known = linuxCall('ioctl', object, number)

@@ -125,13 +125,13 @@ interface Header {
   readonly length: number
 }
 
-/** Checks the header of a message of call number `call` in `bytes`, at least HEADER. Throws CallError. */
-const readHeader = (view: CallerView, call: number, header: DataView, bytes: number): Header => {
+/** Checks the header of a message of call number `call`, of which `room` bytes (≥ HEADER) are there. Throws CallError. */
+const readHeader = (view: CallerView, call: number, header: DataView, room: number): Header => {
   const length = header.getUint16(0, true)
-  if (length < HEADER || length > bytes || length % 8 !== 0)
+  if (length < HEADER || length > room || length % 8 !== 0)
     throw new CallError(
       'EINVAL',
-      `the header has length ${length}, allowed is a multiple of 8 from ${HEADER} to ${bytes}`,
+      `the header has length ${length}, allowed is a multiple of 8 from ${HEADER} to ${room}`,
     )
   const classId = header.getUint16(2, true)
   const cls = view.schema.classById(classId)
