@@ -20,10 +20,10 @@ export interface Symbols {
   framesOf(stack: Stack): readonly Frame[]
 }
 
-/** A line of a stack of V8: `at function (file:line:column)`. */
+/** A line of a stack of V8, `at function (file:line:column)`, or a frame of Python, `function (file:line)`. */
 const V8_FRAME = /^(?:at )?(?:(.*?) \()?(?:file:\/\/)?(.+?):(\d+)(?::\d+)?\)?$/
 
-/** The frame in a line of a stack of V8. `shorten` returns a path as it is printed. */
+/** The frame in a text as for V8_FRAME. `shorten` returns a path as it is printed. */
 export const v8Frame = (text: string, shorten: (path: string) => string): Frame => {
   const [, name = '<anonymous>', file, line] = V8_FRAME.exec(text) ?? []
   return file === undefined ? { function: text } : { function: name, file: shorten(file), line: Number(line) }

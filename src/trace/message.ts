@@ -21,7 +21,10 @@ export interface ReadMessage {
   readonly unreadable: readonly string[]
 }
 
-/** The attributes of a message, up to the first that does not fit; the bytes from `at` to `end` are behind them. */
+/**
+ * The attributes of a message that has a header, up to the first that does not fit; the bytes from `at` to `end` are
+ * behind them.
+ */
 export const itemsOf = (bytes: Uint8Array): { items: readonly Item[]; at: number; end: number } => {
   const view = viewOf(bytes)
   const end = Math.min(bytes.length, Math.max(HEADER, view.getUint16(0, true)))

@@ -1,7 +1,7 @@
 /*
  * Finds function, source file and line of the frames of a stack. For a frame of a C program, `FILE+0xOFFSET SYMBOL`, it
  * runs addr2line or llvm-symbolizer, if one of them is installed; without debug information only SYMBOL is known. A
- * frame of V8 contains function, file and line already.
+ * frame of JavaScript or Python contains function, file and line already.
  */
 import { spawnSync } from 'node:child_process'
 import { statSync } from 'node:fs'

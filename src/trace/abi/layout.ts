@@ -79,7 +79,7 @@ export interface ChainParts {
   readonly reason: string | undefined
 }
 
-/** The beginning of the messages of `readableEntries`. */
+/** The beginning of the error texts of `readableEntries`. */
 const ENTRY_PREFIX = /^entry \d+ of the chain, at \d+: /
 
 /** The chain in `bytes`. A chain within it is not split: one that points to itself would never end. */

@@ -1,6 +1,5 @@
 /*
- * Ranges of the program's memory that a traced call has read or written (`userdma trace --abi`), and their text. raw.ts
- * and layout.ts interpret the bytes.
+ * Ranges of the program's memory that a traced call has read or written (`userdma trace --abi`), and their text.
  */
 import type { RawAccess } from '../../uapi/tool.ts'
 import { bytesText } from '../bytes.ts'

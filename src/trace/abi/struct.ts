@@ -1,7 +1,6 @@
 /*
- * Structs of Linux as they are in memory (`userdma trace --abi`, R46): a line for each cell of the layout in
- * spec/linux, with offset, attribute name and value. Bytes without a cell are padding, pointers or unused; the line
- * above these has the bytes in hexadecimal.
+ * Structs of Linux as they are in memory (`userdma trace --abi`, R46): lines for the cells of the layout in spec/linux,
+ * with offset, attribute name and value. Bytes without a cell are padding, pointers or unused.
  */
 import type { Cell } from '../../spec/linux/layout.ts'
 import type { BoundCell, CompiledLayout } from '../../uapi/linux/cells.ts'

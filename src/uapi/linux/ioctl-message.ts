@@ -53,7 +53,7 @@ const compileMethod = (spec: IoctlMethod): CompiledMethod => {
   const attributes = all.map(attribute => {
     const struct = layout(attribute.max, attribute.cells)
     const direction = attribute.kind === 'out' ? 'out' : 'in'
-    // A method of Linux that is not supported here (`spec.method` is undefined) has no cells; its layouts are not used.
+    // Where `spec.method` is undefined, the attributes have no cells, and their layouts are not used.
     const compiled = layoutByClass(spec.name, spec.classes, struct, spec.method ?? '', direction)
     return [attribute.id, { spec: attribute, layout: compiled }] as const
   })
