@@ -7,8 +7,9 @@ import type { Bench, Row } from './harness/harness.ts'
 import { Unavailable } from './harness/harness.ts'
 import { type Daemon, needProgram, runPair, runReference, startDaemon } from './harness/processes.ts'
 
-/** Microseconds that a measurement should take, and round trips of the trial that determines their number. */
+/** Microseconds that a measurement should take. */
 const TARGET_US = 500_000
+/** Round trips of the trial that determines how many a measurement has; and their maximum. */
 const TRIAL = 300
 const MAX_ITERATIONS = 100_000
 

@@ -1,6 +1,6 @@
 /*
- * Rows "udp …": two processes, each with a soft device on a real UDP port of the loopback interface or of a veth
- * pair, compared with C, iperf3 and node:dgram (docs/reference/performance.md).
+ * Rows "udp …": two processes, each with a soft device on a real UDP port of the loopback interface or of a veth pair,
+ * compared with C, iperf3 and node:dgram; and many queue pairs, compared with one (docs/reference/performance.md).
  */
 import { execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'

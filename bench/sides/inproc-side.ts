@@ -1,7 +1,7 @@
 /*
- * A process with two connected queue pairs, each on its own device, for the rows of inproc.ts: it posts requests, moves
- * the data and polls on one thread, through the public API. A process of its own, so that earlier rows do not influence
- * the measurement.
+ * A process with two connected queue pairs, each on its own device, for rows of inproc.ts and check.ts: it posts
+ * requests, moves the data and polls on one thread, through the public API. A process of its own, so that earlier rows
+ * do not influence the measurement.
  */
 import { once } from 'node:events'
 import { type CheckOptions, createNetwork, open } from '../../src/verbs/index.ts'

@@ -1,7 +1,7 @@
 /*
  * A process that creates very many objects of one kind, once, and measures their cost: for the rows of objects.ts and
- * for test/bench/objects.test.ts (R15). Each process executes one order, because what an earlier one
- * leaves in memory would change the result.
+ * for test/bench/objects.test.ts (R15). Each process executes one order, because what an earlier one leaves in memory
+ * would change the result.
  */
 import { once } from 'node:events'
 import { createConnection, createServer, type Socket } from 'node:net'

@@ -3,7 +3,7 @@
  * process, queue pairs to the other end. Its parent sends orders (`Order`), each of which it answers (`Answer`).
  *
  * All slots of a ring contain the same request, written once. So posting only advances an index, and what is measured
- * is the device, the engine and the port. The device is driven by the daemon's loop, or by endless polling (`spin`).
+ * is the device, the engine and the port. The device is driven by the daemon's loop, or by constant polling (`spin`).
  */
 import { createCore, openContext } from '../../src/core/devices/registry.ts'
 import { invokeNow } from '../../src/core/dispatch/invoke.ts'
@@ -47,7 +47,7 @@ export interface SideOptions {
   readonly size: number
   /** Maximum outstanding requests of a queue pair. */
   readonly depth: number
-  /** What drives the device while messages stream: the daemon's loop, or endless polling. */
+  /** What drives the device while messages stream: the daemon's loop, or constant polling. */
   readonly drive: 'loop' | 'spin'
 }
 
@@ -235,7 +235,7 @@ const SLICE_US = 1000
 /** Polls without work after which every queue is polled, as the daemon's loop does before it parks. */
 const POLLS_BEFORE_ALL = 32
 
-/** Polls endlessly, with the event loop in between, until `step` reports the end. */
+/** Polls without a pause, with the event loop in between, until `step` reports the end. */
 const runPolling = (side: Side, step: () => boolean): Promise<void> =>
   new Promise((resolve, reject) => {
     let idlePolls = 0
