@@ -31,6 +31,7 @@ test('a static program and one for another processor are reported; a truncated f
   const staticProgram = compileC(join(folder, 'static'), [source], ['-static'])
   assert.match(preloadProblem(staticProgram, []) ?? '', /linked statically/)
   const foreign = join(folder, 'foreign')
+  // The copy is executable, and stays so with other contents.
   copyFileSync(process.execPath, foreign)
   // An ELF header of 64 bits for machine 8, EM_MIPS.
   const bytes = Buffer.from([0x7f, 0x45, 0x4c, 0x46, 2, 1, 1, ...new Array(11).fill(0), 8, 0, ...new Array(44).fill(0)])

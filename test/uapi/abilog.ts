@@ -31,7 +31,7 @@ interface Logged {
   /** Positive, 0 on success. */
   readonly errno: number
   readonly fd: number
-  /** The last step that was announced. */
+  /** The text of the last line `# …` before it. */
   readonly step: string
 }
 export interface LoggedIoctl extends Logged {
@@ -285,13 +285,13 @@ export const ioctlMessageAfter = (call: LoggedIoctl): Uint8Array => {
   return bytes
 }
 
-/** The process's memory just before the call. A response buffer was filled with 0xcc in the hand-made calls. */
+/** The process's memory just before the call. Response buffers are filled with 0xcc, as in the hand-made calls. */
 export const memoryBefore = (call: LoggedIoctl | LoggedWrite): FakeMemory => {
   const memory = fakeMemory()
   if (call.kind === 'ioctl') {
     for (const { id, data, before } of call.attributes) {
       if (before === undefined) continue
-      // A driver's input of 8 bytes is an address; the log has the first 8 bytes of its struct.
+      // A driver's input of 8 bytes is an address; the log has only the first 8 bytes of the struct there.
       if (id === UHW_IN) memory.map(data, new Uint8Array(MMAP_INFO))
       memory.map(data, before)
     }

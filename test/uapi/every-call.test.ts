@@ -90,7 +90,7 @@ describe('every call', () => {
     }
   })
 
-  it('is in one table only, and the tables have no other calls', () => {
+  it('of our tables is a call of Linux', () => {
     const names = new Set(linuxCalls.map(({ name }) => name))
     for (const name of [...Object.keys(absentCommands), ...Object.keys(absentIoctls)]) assert.ok(names.has(name), name)
     const numbers = new Set(

@@ -168,6 +168,7 @@ test('a driver may use rxe’s driver id for its programs, without rxe’s outpu
   const bytes = createAh(pd)
   new DataView(bytes.buffer).setUint16(6, 3, true)
   let driverPart: Uint8Array | undefined
+  // The response is at address 0: the 4 bytes of CREATE_AH, then the driver's part.
   const copyOut = (address: bigint, written: Uint8Array): void => {
     if (address === 4n) driverPart = written
   }

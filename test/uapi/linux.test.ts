@@ -282,7 +282,7 @@ const createQp = (changes: Readonly<Record<number, Attr | null>> = {}): Attr[] =
   return Object.values(all).filter(attribute => attribute !== null)
 }
 
-test('ioctl QP_CREATE: several mistakes give the kernel’s first error', () => {
+test('ioctl QP_CREATE: each mistake gives the kernel’s error', () => {
   const answers: [string, Readonly<Record<number, Attr | null>>][] = [
     ['OK', {}],
     ['EINVAL', { 0: null }],

@@ -27,6 +27,7 @@ const readCalls = (log: string): DecodedCall[] => {
   const all: DecodedCall[] = []
   for (const logged of readAbilog(log)) {
     if (logged.kind !== 'ioctl' && logged.kind !== 'write') continue
+    // Before GET_CONTEXT (object DEVICE, method 3) there is no context.
     view.hasContext = !(logged.kind === 'ioctl' && logged.object === 0 && logged.method === 3)
     view.memory = memoryBefore(logged)
     const decoded = decodeLogged(view, logged)

@@ -1,6 +1,6 @@
 /*
  * Recorded calls of real programs (R41, R42): they decode, re-encode to the same bytes, survive the object dialect, and
- * get the kernel's answer, given core's answer. test/replay tests core itself.
+ * get the kernel's answer if core returns the recorded result. test/replay tests core itself.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -98,7 +98,7 @@ for (const name of PROGRAM_LOGS) {
       const { result, numbers } = recordedResult(call, logged)
       const { message } = there.answer(result)
       const decodedResult = decodeResult(call, message)
-      // The carrier inserts the descriptor numbers.
+      // The numbers of descriptors are inserted into the message later.
       for (const attribute of numbers.keys()) delete decodedResult.out[attribute]
       assert.deepEqual(decodedResult.out, result.out, `${where}: result`)
       if (result.object !== undefined) assert.equal(decodedResult.object, result.object, `${where}: handle`)
@@ -162,7 +162,7 @@ test('the legacy part has no arguments: only pointers to responses and ignored f
   )
 })
 
-test('a MODIFY_QP without its legacy part is the same call', () => {
+test('a MODIFY_QP with a zeroed struct in its legacy part is the same call', () => {
   let seen = 0
   for (const { logged, view, decoded } of replay('ibv_rc_pingpong.client.abilog')) {
     if (isAnswer(decoded) || decoded.call.methodName !== 'modify' || logged.kind !== 'ioctl') continue
@@ -208,6 +208,7 @@ const CORE_DECIDES = new Set([
 test('raw.abilog: hand-made calls, most of them wrong, are answered as the kernel answered', async () => {
   const { readFileSync } = await import('node:fs')
   const { fixture } = await import('../paths.ts')
+  // A line has the name in 62 columns, then the answer.
   const names = readFileSync(fixture('abi', 'raw.out'), 'utf8')
     .split('\n## rdma_cm')[0]
     .split('\n')

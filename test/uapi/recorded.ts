@@ -1,5 +1,6 @@
 /*
- * Core's answer in a recorded call: the result in the kernel's bytes, decoded with the tables of spec/linux.
+ * Recorded calls, decoded, and their results: the kernel's bytes, decoded with the tables of spec/linux into what core
+ * would have returned.
  */
 
 import { RXE_DRIVER_ID } from '../../src/spec/drivers/rxe.ts'

@@ -31,7 +31,7 @@ export const withoutShim = (env: NodeJS.ProcessEnv): NodeJS.ProcessEnv => {
   return others.length > 0 ? { ...rest, LD_PRELOAD: others.join(':') } : rest
 }
 
-/** What the preload library reports about the program in addition to its calls. */
+/** How the preload library marks the program's calls, and what else it reports. */
 export interface Recording {
   /** Identifies its calls for `userdma trace`. */
   readonly tag?: string | undefined

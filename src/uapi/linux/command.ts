@@ -3,8 +3,8 @@
  * spec/linux/write.ts).
  *
  * The envelope locates request, response and the driver's parts; this file turns them into a call, and its result into
- * a response. As in the kernel what follows the struct of a request, and its tail (tail.ts), must be zeros (EOPNOTSUPP),
- * and a longer response buffer is filled with zeros.
+ * a response. As in the kernel only zeros may follow the struct of a request and its tail (tail.ts; EOPNOTSUPP), and a
+ * longer response buffer is filled with zeros.
  */
 import { CallError } from '../../spec/errno.ts'
 import { type LinkName, Links } from '../../spec/links.ts'

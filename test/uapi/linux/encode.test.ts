@@ -1,8 +1,8 @@
 /*
- * Round trips of Linux's dialects (R41): every command by write() and within INVOKE_WRITE, every method by ioctl, for
- * every class that it can concern. Any call that a dialect can express is decoded from its bytes, survives the object
- * dialect with its `legacy` part, and encodes to the same bytes; so do modified bytes, as long as they are a call. Any
- * result is answered, and by write() also read from the response.
+ * Round trips of Linux's dialects (R41): every command by write() and within INVOKE_WRITE, every method by ioctl that
+ * has no converter, for every class that it can concern. Any call that a dialect can express is decoded from its bytes,
+ * survives the object dialect with its `legacy` part, and encodes to the same bytes; so do modified bytes, as long as
+ * they are a call. Any result is answered, and by write() also read from the response.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -76,8 +76,8 @@ const assertAnswers = (view: FakeView, decoded: Decoded, image: LinuxImage, resu
   assert.equal(answer.ret, image.bytes.length, answer.reason)
   const header = new DataView(image.bytes.buffer, image.bytes.byteOffset)
   const extended = header.getUint32(0, true) >= EXTENDED
-  const words = header.getUint16(6, true) * (extended ? 8 : 4) + (extended ? header.getUint16(18, true) * 8 : 0)
-  const logged = { kind: 'write', data: image.bytes, response: view.memory.copyIn(ARENA, words) }
+  const room = header.getUint16(6, true) * (extended ? 8 : 4) + (extended ? header.getUint16(18, true) * 8 : 0)
+  const logged = { kind: 'write', data: image.bytes, response: view.memory.copyIn(ARENA, room) }
   const { result: read } = recordedResult(decoded.call, logged as Parameters<typeof recordedResult>[1])
   for (const [attribute, value] of Object.entries(read.out)) {
     const expected = result.out[attribute]

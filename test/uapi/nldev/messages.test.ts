@@ -1,6 +1,6 @@
 /*
- * RDMA_NLDEV messages: every message that Linux and iproute2 exchanged is decoded and encoded to the same bytes, and
- * the decoder never throws on a program's bytes.
+ * RDMA_NLDEV messages: those of recordings of Linux and iproute2 are decoded and encoded to the same bytes, and the
+ * decoder never throws on a program's bytes.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'

@@ -205,7 +205,7 @@ test('an attribute that an RC queue pair does not have cannot be passed (R9)', (
   assert.equal(decode(plus(modify, qkey), MODIFY), 'EPROTONOSUPPORT')
 })
 
-test('an attribute that ends outside the message is EINVAL', () => {
+test('an attribute that is shorter than its header or ends outside the message is EINVAL', () => {
   const at = find(create, 5)
   for (const length of [0, 7, 200, 0xffff]) {
     const bad = create.slice()
