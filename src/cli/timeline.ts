@@ -75,7 +75,7 @@ export const timeline = (
   return [...calls, ...packets].sort((a, b) => a.time - b.time)
 }
 
-/** The entries up to the ACK of the message with this number, counted from 1; all entries if there are fewer. */
+/** The entries of the first messages, up to the ACK of the last of these; all entries if there are fewer messages. */
 export const firstMessages = (entries: readonly Entry[], messages: number): readonly Entry[] => {
   let remaining = messages
   const end = entries.findIndex(({ isAck }) => isAck && --remaining === 0)

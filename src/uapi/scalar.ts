@@ -223,8 +223,8 @@ export const writeRecord = (view: DataView, at: number, fields: Fields, record: 
 }
 
 /**
- * Reads a record's fields at `at`; all its bytes must be present. No message begins with `where`: each field has
- * exactly its kind's size, so that `readScalar` does not throw.
+ * Reads a record's fields at `at`; all its bytes must be present. Never throws, since each field has exactly its kind's
+ * size: `where` is only passed to `readScalar`.
  */
 export const readRecord = <F extends Fields>(view: DataView, at: number, fields: F, where: string): RecordOf<F> => {
   const record: AnyRecord = {}
