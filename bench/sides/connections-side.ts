@@ -26,7 +26,7 @@ const WARM_UP = 500
 /** Milliseconds, longer than queue pairs of closed connections stay in TIMEWAIT. */
 const TIMEWAIT_MS = 2000
 
-/** Two devices in this process. `opened` has both ends of each connection between them; `openMore` opens connections. */
+/** Two devices in this process. `opened` has both ends of each connection between them; `openMore` opens more. */
 const connectionSource = async () => {
   const network = createNetwork()
   const [serverDevice, clientDevice] = [await open({ network }), await open({ network })]

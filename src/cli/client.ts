@@ -1,6 +1,6 @@
 /*
- * A tool's session with a daemon (spec/session.ts): HELLO, then requests with JSON bodies. The daemon sends replies, and
- * records that are not replies: traces and findings. Messages of a session stay in order: when a reply arrives, all
+ * A tool's session with a daemon (spec/session.ts): HELLO, then requests with JSON bodies. The daemon sends replies,
+ * and records that are not replies: traces and findings. Messages of a session stay in order: when a reply arrives, all
  * records that the daemon sent before it have arrived.
  */
 import { EACCES, EAGAIN, EMFILE, EPERM, errnoName, SystemError } from '../host/errno.ts'
@@ -41,7 +41,7 @@ export interface ToolClient {
   stat(): Promise<Stat>
   /** All queue pairs. */
   qps(): Promise<readonly QpStat[]>
-  /** Calls that destroy an object and wait until the program acknowledges its events (ibv_ack_async_event). */
+  /** Destroys that wait until the program has acknowledged events (ibv_ack_cq_events, ibv_ack_async_event). */
   waits(): Promise<readonly WaitStat[]>
   /** The fault rules with their counts. `set`: rules that replace all present ones first. */
   faults(set?: string): Promise<readonly FaultStat[]>

@@ -116,6 +116,6 @@ export interface CallerView {
    * `where`: the beginning of error messages. Throws CallError EINVAL if the entry created none.
    */
   readonly chained?: ((where: string, type: Kind, entry: number) => number) | undefined
-  /** Whether GET_CONTEXT (device.open) has succeeded on this descriptor; before that any other call is EINVAL. */
+  /** Whether GET_CONTEXT (device.open) has succeeded on this descriptor; before that other calls are EINVAL. */
   readonly hasContext: boolean
 }

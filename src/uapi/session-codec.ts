@@ -2,9 +2,9 @@
  * Codec of session messages, by the tables of spec/session.ts, which define their meaning; a new message is a row
  * there. shim/protocol.h has the same layouts for C.
  *
- * A message is read into a record and written into a buffer, which the caller can reuse. The readers check the type of a
- * received message, its length, and the length in its header; they return a sentence about a wrong one, and never throw.
- * Both directions are here, since tools, the library and tests are clients too.
+ * A message is read into a record and written into a buffer, which the caller can reuse. The readers check the type of
+ * a received message, its length, and the length in its header; they return a sentence about a wrong one, and never
+ * throw. Both directions are here, since tools, the library and tests are clients too.
  */
 import {
   Exchanges,

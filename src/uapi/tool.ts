@@ -231,7 +231,7 @@ export interface TraceRecord {
   readonly dialect: 'ioctl' | 'write' | 'umad' | 'object' | 'driver'
   /** The request of an ioctl of the object dialect (with its call number) or of a driver. */
   readonly request?: number
-  /** Linux's name of a call that was refused before it was decoded, or the text of a driver's call. */
+  /** The name of a call that was not decoded into a method, or the text of a driver's call. */
   readonly attempt?: string
   /** Absent when the bytes could not be decoded. */
   readonly call?: {

@@ -1,7 +1,7 @@
 /*
  * `userdma check`: runs a program and reports its mistakes with verbs, with the stacks of its calls and posts.
- * Exits with 65 (EX_DATAERR) if it reports a finding of severity --fail-on or above, else with the program's status, but
- * with 1 instead of 0 if an output file could not be written entirely. The status 130 of Ctrl-C is always kept.
+ * Exits with 65 (EX_DATAERR) if it reports a finding of severity --fail-on or above, else with the program's status,
+ * but with 1 instead of 0 if an output file could not be written entirely. The status 130 of Ctrl-C is always kept.
  */
 import { readFileSync } from 'node:fs'
 import os from 'node:os'

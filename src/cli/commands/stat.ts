@@ -118,7 +118,7 @@ export const qpsText = (qps: readonly QpStat[]): string => {
   return `${lines.join('\n')}\n`
 }
 
-/** Calls that wait before they destroy an object, at the end of `userdma stat --qps`. */
+/** The end of the output of `userdma stat --qps`: destroys that wait until their programs have acknowledged events. */
 const waitsText = (waits: readonly WaitStat[]): string =>
   waits.map(({ device, pid, command, text }) => `${device}: (${pid}, ${command}) ${text}\n`).join('')
 
