@@ -13,6 +13,8 @@ import type { Operation, Order, SideFacts, SideOptions } from './sides/udp-side.
 
 /** Bytes of a MIDDLE packet beside its payload: BTH and ICRC. */
 const OVERHEAD = 16
+/** Bytes of the packet of a WRITE of 64 bytes: BTH, RETH, payload, ICRC. */
+const SMALL_PACKET = 96
 
 interface Pair {
   /** Seconds for this many messages. */
@@ -364,7 +366,7 @@ const spinRow: Row = {
     const pair = await latency(true)
     return {
       ours: async () => (await pair.pingpong(ROUNDS, true)) / 2,
-      reference: async () => (await runReference('udp_pingpong', 'spin', 96, ROUNDS)) / 2,
+      reference: async () => (await runReference('udp_pingpong', 'spin', SMALL_PACKET, ROUNDS)) / 2,
       close: () => pair.close(),
     }
   },
@@ -418,8 +420,8 @@ const rateRow: Row = {
     })
     return {
       ours: async () => RATE_MESSAGES / (await pair.stream(RATE_MESSAGES)) / 1e6,
-      // Counts a payload of 1000 bytes for each datagram of 96, so that GB/s are million datagrams per second.
-      reference: () => runReference('udp_stream', 'gso', 96, 1000, 2e9),
+      // Counts a payload of 1000 bytes for each datagram, so that GB/s are million datagrams per second.
+      reference: () => runReference('udp_stream', 'gso', SMALL_PACKET, 1000, 2e9),
       close: () => pair.close(),
     }
   },

@@ -27,6 +27,7 @@ export const classesOf = (record: TraceRecord): readonly string[] => {
     return [decoded.class.name, ...entries.flatMap(({ call }) => (call === undefined ? [] : [call.class.name]))]
   }
   const { attempt } = record
+  // An ioctl's name is OBJECT.METHOD, of which `attempt` has only the method.
   const call = linuxCalls.find(({ name }) => name === attempt || name.split('.')[1] === attempt)
   return call?.classes ?? []
 }

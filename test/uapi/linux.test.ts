@@ -424,6 +424,7 @@ test('garbage and mutated commands and ioctls throw nothing', () => {
   const seeds = ['ibv_rc_pingpong_events.client.abilog', 'raw.abilog'].flatMap(name =>
     readAbilog(name).flatMap(call => (call.kind === 'write' ? [call.data] : [])),
   )
+  // QP_CREATE; INVOKE_WRITE of MODIFY_QP; QUERY_PORT.
   const ioctls = [
     ioctl(4, 0, createQp()),
     ioctl(0, 0, [

@@ -60,6 +60,7 @@ export const programEnvironment = (socket: string, recording: Recording = {}): N
     LD_PRELOAD: [...preloadedLibraries(recording), ...preloadsIn(env).filter(path => !isOwnLibrary(path))].join(':'),
     [SessionEnv.socket]: socket,
     ...(tag !== undefined && { [SessionEnv.tag]: tag }),
+    // 1: stacks; 2: also the event log.
     ...(stacks && { [SessionEnv.stacks]: events ? '2' : '1' }),
   }
 }

@@ -125,7 +125,7 @@ interface Header {
   readonly length: number
 }
 
-/** Checks the header of a message of call number `call`; `room`: the bytes that are there, ≥ HEADER. Throws CallError. */
+/** Checks the header of a message of call number `call`; `room`: bytes that are there, ≥ HEADER. Throws CallError. */
 const readHeader = (view: CallerView, call: number, header: DataView, room: number): Header => {
   const length = header.getUint16(0, true)
   if (length < HEADER || length > room || length % 8 !== 0)
