@@ -345,7 +345,8 @@ const vethRow: Row = {
 
 const ROUNDS = 20_000
 
-const latency = async (spin: boolean): Promise<Pair> =>
+/** A pair that has exchanged SENDs of 64 bytes, so that code is compiled. */
+const latencyPair = async (spin: boolean): Promise<Pair> =>
   startPair({ operation: 'send', size: 64, mtu: 1024, segmentation: 'auto', qps: 1, depth: 16, drive: 'spin' }).then(
     async pair => {
       await pair.pingpong(ROUNDS, spin)
@@ -363,7 +364,7 @@ const spinRow: Row = {
   aim: 1.35,
   cores: 2,
   async prepare() {
-    const pair = await latency(true)
+    const pair = await latencyPair(true)
     return {
       ours: async () => (await pair.pingpong(ROUNDS, true)) / 2,
       reference: async () => (await runReference('udp_pingpong', 'spin', SMALL_PACKET, ROUNDS)) / 2,
@@ -384,7 +385,7 @@ const eventRow: Row = {
   async prepare() {
     const nodeDgram = await startDgram()
     await nodeDgram.far.ask({ kind: 'echo' })
-    const pair = await latency(false)
+    const pair = await latencyPair(false)
     return {
       ours: async () => (await pair.pingpong(ROUNDS, false)) / 2,
       reference: async () =>

@@ -86,23 +86,23 @@ const RDMACM = { header: 'rdma/rdma_cma.h', package: 'librdmacm-dev' }
 const benchNeeds = source =>
   source.endsWith('rdmacm_connects.c') ? { libraries: ['-lrdmacm', '-libverbs'], needs: RDMACM } : {}
 
-/** A target for each C file of a folder. */
-const targetsOf = (folder, output, flags, needs) =>
+/** A target for each C file below a folder. `more`: further fields of the targets. */
+const targetsOf = (folder, output, flags, more) =>
   sourcesIn(folder, '.c').map(source => ({
     output: join(output, basename(source, extname(source))),
     sources: [source],
     headers: folder,
     flags,
-    ...needs,
+    ...more,
   }))
 
 /** The programs of docs/findings, each with its fault and without (FIXED). */
 const findingTargets = () => {
   const flags = [...C_FLAGS, '-O1', '-g']
-  const needs = { libraries: ['-libverbs'], needs: VERBS, without: 'tests of `userdma check` do not run' }
+  const more = { libraries: ['-libverbs'], needs: VERBS, without: 'tests of `userdma check` do not run' }
   return [
-    ...targetsOf('docs/findings', 'findings', flags, needs),
-    ...targetsOf('docs/findings', 'findings/fixed', [...flags, '-DFIXED'], needs),
+    ...targetsOf('docs/findings', 'findings', flags, more),
+    ...targetsOf('docs/findings', 'findings/fixed', [...flags, '-DFIXED'], more),
   ]
 }
 

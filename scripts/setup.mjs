@@ -104,16 +104,16 @@ const PACKAGES = [
   },
   { name: 'perftest', for: ['test', 'bench'], use: 'ib_write_bw', found: program('ib_write_bw') },
   { name: 'tshark', for: ['test'], use: 'reads our packet captures', found: program('tshark') },
-  { name: 'gdb', for: ['test'], use: 'docs/how-to/debuggers.md is tried', found: program('gdb') },
-  { name: 'strace', for: ['test'], use: 'docs/how-to/debuggers.md is tried', found: program('strace') },
-  { name: 'valgrind', for: ['test'], use: 'docs/how-to/debuggers.md is tried', found: program('valgrind') },
+  { name: 'gdb', for: ['test'], use: 'tests docs/how-to/debuggers.md', found: program('gdb') },
+  { name: 'strace', for: ['test'], use: 'tests docs/how-to/debuggers.md', found: program('strace') },
+  { name: 'valgrind', for: ['test'], use: 'tests docs/how-to/debuggers.md', found: program('valgrind') },
   {
     name: 'iproute2',
     for: ['test', 'bench'],
     use: 'network namespaces, which some tests need',
     found: program('ip'),
   },
-  { name: 'iperf3', for: ['bench'], use: 'what TCP moves here, beside what we do', found: program('iperf3') },
+  { name: 'iperf3', for: ['bench'], use: 'measures TCP, with which benchmarks compare', found: program('iperf3') },
   ...(process.arch === 'x64'
     ? [
         {

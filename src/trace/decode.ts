@@ -11,6 +11,7 @@ import { type ReadMessage, readMessage } from './message.ts'
 /** A call with its method. */
 export interface DecodedCall {
   readonly class: Pick<ObjectClass, 'name' | 'id' | 'identity'>
+  /** The method's name. */
   readonly name: string
   /** The declared inputs and outputs, those of the driver included. */
   readonly in: Attributes

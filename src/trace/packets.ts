@@ -1,7 +1,8 @@
 /*
  * Packets as one line of text and as JSON: `SEND_FIRST qp 0x11 psn 0x3f2a1c A 1024 B`. A line has: opcode (without
  * `RC_`), destination QP, PSN, A if AckReq is set, S for a solicited event, other fields of the BTH if they are
- * unusual, the fields of further headers, bytes of payload, and the message of connection management in it.
+ * unusual, the fields of further headers, bytes of payload, the message of connection management in it, and pad bytes
+ * that are not zeros.
  *
  * Opcodes, headers and fields have the names of spec/wire/opcodes.ts and spec/wire/headers.ts. This file adds the
  * meaning of numbers: syndromes, timers, and which fields are counts.

@@ -190,7 +190,10 @@ export class CmDevices {
     return this.#findAddress(({ gid }) => isLoopbackIpv4(gid))
   }
 
-  /** The device to which a local address binds; undefined for a wildcard. Throws CallError EADDRNOTAVAIL. */
+  /**
+   * The device to which a local address binds; undefined for a wildcard. A loopback address that no device has means
+   * the first device. Throws CallError EADDRNOTAVAIL.
+   */
   deviceToBind(source: SocketAddress, onlyDevice?: CmDevice): CmDevice | undefined {
     if (isAny(source)) return undefined
     const device =

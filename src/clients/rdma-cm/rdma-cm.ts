@@ -157,7 +157,7 @@ export class RdmaCm implements EventHost {
     return true
   }
 
-  // ---- identifiers: each throws CallError ----
+  // ---- identifiers: wrong use throws CallError ----
 
   /** Creates an identifier, which is not bound. `qpType` 0: the default of the port space. */
   create(owner: IdOwner, portSpace: number, qpType: number, onlyDevice?: CmDevice): Identifier {

@@ -1,8 +1,8 @@
 /*
- * A write command of Linux without its envelope: what write() and the ioctl INVOKE_WRITE have in common (R41,
+ * A write command of Linux without its headers: what write() and the ioctl INVOKE_WRITE have in common (R41,
  * spec/linux/write.ts).
  *
- * The envelope locates request, response and the driver's parts; this file turns them into a call, and its result into
+ * The headers locate request, response and the driver's parts; this file turns them into a call, and its result into
  * a response. As in the kernel only zeros may follow the struct of a request and its tail (tail.ts; EOPNOTSUPP), and a
  * longer response buffer is filled with zeros.
  */
@@ -43,8 +43,8 @@ export interface CompiledCommand {
   readonly out: LayoutByClass | undefined
 }
 
-/** The parts of a command, as located by an envelope. */
-export interface Envelope {
+/** The parts of a command, located by the headers of write() or by the attributes of the ioctl. */
+export interface CommandParts {
   /** The core's part of the request, at least `command.minRequestBytes` bytes. */
   readonly request: Uint8Array
   /** Room for the core's part of the response; undefined if there is none. */
@@ -111,12 +111,12 @@ const chooseByClass = (view: CallerView, { choices }: CompiledLayout, values: An
   for (const choice of choices) if (choice !== chosen) delete values[choice.attribute]
 }
 
-/** Turns the parts of a command into a call. Throws CallError. */
-export const readCommand = (view: CallerView, found: CompiledCommand, envelope: Envelope): DecodedCommand => {
+/** Turns a command into a call. Throws CallError. */
+export const readCommand = (view: CallerView, found: CompiledCommand, parts: CommandParts): DecodedCommand => {
   const { command } = found
   const { link } = view.schema
   const { layout } = found.in(command.classes[0]!, link)
-  let { request } = envelope
+  let { request } = parts
   const tail = request.subarray(Math.min(layout.size, request.length))
   if (request.length < layout.size) {
     const padded = new Uint8Array(layout.size)
@@ -143,9 +143,7 @@ export const readCommand = (view: CallerView, found: CompiledCommand, envelope: 
   const call = isAgain
     ? callOf(view, 'device', 'query', 0, {})
     : callOf(view, className, command.method, facts.object, args)
-  const part = command.hasDriverBytes
-    ? driverPart(view, call, envelope.driverInput, envelope.driverResponse)
-    : undefined
+  const part = command.hasDriverBytes ? driverPart(view, call, parts.driverInput, parts.driverResponse) : undefined
   return {
     compiled: struct,
     call,
@@ -153,7 +151,7 @@ export const readCommand = (view: CallerView, found: CompiledCommand, envelope: 
     args,
     answer: outcome => {
       if (outcome instanceof CallError) return refuse(outcome)
-      const { response } = envelope
+      const { response } = parts
       writeDriverPart(view, part, outcome)
       let installs: Answer['installs'] = []
       if (found.out !== undefined && response !== undefined) {

@@ -100,7 +100,8 @@ interface EncodedAttribute {
   readonly out?: boolean
 }
 
-const ioctlMessage = (
+/** The legacy part of an ioctl's message with these attributes, and of its memory from `memoryAddress` on. */
+const packIoctl = (
   object: number,
   method: number,
   driverId: number,
@@ -140,7 +141,7 @@ const legacyInvoke = (command: WriteCommand, call: Call, driverId: number, memor
   const number = new Uint8Array(8)
   viewOf(number).setUint32(0, (command.number + (command.isExtended ? EXTENDED : 0)) >>> 0, true)
   const size = requestSize(command, call)
-  return ioctlMessage(LinuxObject.DEVICE, INVOKE_WRITE, driverId, memoryAddress, [
+  return packIoctl(LinuxObject.DEVICE, INVOKE_WRITE, driverId, memoryAddress, [
     { id: InvokeWrite.CORE_IN, length: size, in: new Uint8Array(size) },
     ...(command.out === undefined ? [] : [{ id: InvokeWrite.CORE_OUT, length: command.out.size, out: true }]),
     { id: InvokeWrite.WRITE_CMD, length: 8, in: number },
@@ -189,7 +190,7 @@ const legacyIoctl = (spec: IoctlMethod, call: Call, driverId: number, memoryAddr
   const { output } = driverSizes(spec.hasDriverAttributes, call, driverId)
   const attributes = [...findMethod(spec.object, spec.number).attributes.values()]
   const parts = attributes.flatMap(({ spec: attribute }) => encodedAttributes(attribute, call, output))
-  return ioctlMessage(spec.object, spec.number, driverId, memoryAddress, parts)
+  return packIoctl(spec.object, spec.number, driverId, memoryAddress, parts)
 }
 
 // ---- all of them ----

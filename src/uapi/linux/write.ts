@@ -10,7 +10,7 @@ import { EXTENDED } from '../../spec/linux/write.ts'
 import type { Answer, CallerView, Decoded } from '../call.ts'
 import { viewOf } from '../scalar.ts'
 import { answering, answeringAs, type DriverInput, type UserBuffer } from './caller.ts'
-import { type CompiledCommand, clearRequest, deviceCommand, type Envelope, readCommand } from './command.ts'
+import { type CommandParts, type CompiledCommand, clearRequest, deviceCommand, readCommand } from './command.ts'
 import { EntryPoint, packLegacy } from './legacy.ts'
 
 /**
@@ -43,7 +43,7 @@ const bufferAt = (address: bigint, length: number): UserBuffer | undefined =>
 const inputOf = (bytes: Uint8Array): DriverInput => ({ length: bytes.length, bytes: () => bytes })
 
 /** The parts of a command without a second header. Throws CallError. */
-const plainEnvelope = (found: CompiledCommand, bytes: Uint8Array): Envelope => {
+const plainParts = (found: CompiledCommand, bytes: Uint8Array): CommandParts => {
   const { command } = found
   const header = viewOf(bytes)
   const words = header.getUint16(WriteHeader.inWords, true)
@@ -75,7 +75,7 @@ const plainEnvelope = (found: CompiledCommand, bytes: Uint8Array): Envelope => {
 }
 
 /** The parts of an extended command. Throws CallError. */
-const extendedEnvelope = (found: CompiledCommand, bytes: Uint8Array): Envelope => {
+const extendedParts = (found: CompiledCommand, bytes: Uint8Array): CommandParts => {
   const { command } = found
   const start = HEADER + EX_HEADER
   if (bytes.length < start)
@@ -133,8 +133,8 @@ export const decodeWriteBytes = (view: CallerView, bytes: Uint8Array): Decoded |
       throw new CallError('EINVAL', `a command has at least ${HEADER} bytes, not ${bytes.length}`)
     const number = viewOf(bytes).getUint32(WriteHeader.command, true)
     const found = deviceCommand(view, number, onName)
-    const envelope = (number & EXTENDED ? extendedEnvelope : plainEnvelope)(found, bytes)
-    const decoded = readCommand(view, found, envelope)
+    const parts = (number & EXTENDED ? extendedParts : plainParts)(found, bytes)
+    const decoded = readCommand(view, found, parts)
     return {
       call: decoded.call,
       legacy: () => {
