@@ -102,7 +102,7 @@ export interface DeviceStat {
   /** All counters of the device's `Port` and of its transport engine, by their own names. */
   readonly port: Readonly<Record<string, number>>
   readonly transport: Readonly<Record<string, number>>
-  /** Numbers of packets since the start, by the fault that the rules caused to them. */
+  /** Numbers of the device's packets since it was added, by the fault that the rules caused. */
   readonly faults: Readonly<Record<string, number>>
 }
 
