@@ -251,7 +251,7 @@ export class DaemonChecker {
     return owner && { pid: owner.pid, command: owner.command }
   }
 
-  /** The fields of an event that tell where it happened. */
+  /** The fields of an event that tell when and where it happened. */
   #originOf(context: Context): {
     time: number
     device: string

@@ -1,6 +1,6 @@
 /*
- * Reports failures (spec/check/failures.ts): to the daemon's log, one line each within rate limits, without notes; and
- * to tools that trace the program of the failed object. `userdma stat --qps` shows the last failure of a queue pair.
+ * Reports failures (spec/check/failures.ts): to the daemon's log, one line each within rate limits, but no notes
+ * (`isNote`); and to tools that trace the program of the failed object.
  */
 import { addFailureHandler } from '../core/failures.ts'
 import type { Context, Core } from '../core/model.ts'

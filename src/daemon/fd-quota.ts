@@ -3,9 +3,10 @@
  *
  * Sessions, contexts, event sockets and files of programs take descriptors of the daemon, so one program could use up
  * the descriptors that the daemon has for all. A process may have a quarter of the descriptors that no other process
- * has, and all processes of another user than the daemon's own half of those that no other user has. So a new process
- * gets some, even if others have used up their quotas. Each of these quotas is at least MINIMUM. Descriptors are
- * charged to the process that requests them. Node raises the soft limit to the hard limit at its start.
+ * has. The processes of one user together, unless it is the daemon's own user, may have half of those that no other
+ * user has. So a new process gets some, even if others have used up their quotas. Each of these quotas is at least
+ * MINIMUM. Descriptors are charged to the process that requests them. Node raises the soft limit to the hard limit at
+ * its start.
  */
 import { readdirSync, readFileSync } from 'node:fs'
 import { CallError } from '../spec/errno.ts'

@@ -6,9 +6,9 @@
  * polls on for LINGER, and yields the processor between polls to the programs that produce work. (If another process
  * keeps the processor then, sleeping is better, and lingering is suspended for a while.) Then the loop parks: it sets
  * the parked word, so that programs ring doorbells, and polls all queues once more. If that finds no work, the loop
- * returns to the event loop, where a doorbell, a call or a timer wakes it. With very many queues that last poll is done
- * in slices, with the event loop running in between. A busy loop also returns to the event loop after each slice, so
- * that calls are answered.
+ * returns to the event loop, where a doorbell, packets, a call or a timer wake it. With very many queues that last poll
+ * is done in slices, with the event loop running in between. A busy loop also returns to the event loop, after SLICE,
+ * so that calls are answered.
  *
  * A device that throws is reported to `onFailure` after the others were polled; the loop continues with the others.
  */
@@ -44,8 +44,8 @@ const rethrow = (_device: Pollable, error: unknown): void => {
 /**
  * `kick`, `touch` and `advance` have no effect while the loop is awake: it is polling, or polls soon.
  *
- * `parked`: the parked page, which programs read. `devices` may change while the loop runs. `onTurn` is called at the
- * start of each turn of the loop: cached facts about processes expire then. `onFailure` is called for a device that
+ * `parked`: the parked page, which programs read. `devices` may change while the loop runs. `onTurn` is called each
+ * time the loop begins to poll: cached facts about processes expire then. `onFailure` is called for a device that
  * threw, and may remove it.
  */
 export class Loop {

@@ -51,7 +51,10 @@ export const outerUser = (uid: number): number => {
   return mapping === undefined ? uid : uid - mapping[0] + mapping[1]
 }
 
-/** As `exposure`, for `path` and all its parents. `isLast`: the folder in question, not one of its parents. */
+/**
+ * As `exposure`, for `path` and all its parents. `isLast`: whether `path` is the folder in question, not one of its
+ * parents. `owners`: the users who may replace files.
+ */
 const exposureOf = (path: string, isLast: boolean, owners: readonly (number | undefined)[]): string | undefined => {
   const folder = dirname(path)
   const parentExposure = folder === path ? undefined : exposureOf(folder, false, owners)

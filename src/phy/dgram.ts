@@ -2,7 +2,7 @@
  * The UDP port without native code: single datagrams by node:dgram (docs/decisions/udp.md).
  *
  * With such a socket the kernel chooses the IPv4 identification, which the ICRC covers: other ports could not check our
- * packets, and over IPv6 this port could not receive those without a UDP checksum. So it works only between ports of
+ * packets; and over IPv6 packets without a UDP checksum cannot be received. So it works only between ports of
  * this kind, which mark their packets: the ICRC is computed for identification 0 and XORed with ICRC_MARK. Packets with
  * a standard ICRC come from another kind of port; they are dropped, counted and reported. Hop limit, traffic class and
  * flow label can neither be set nor read.
@@ -35,7 +35,7 @@ export interface DgramPort extends Port {
 }
 
 export interface DgramPortOptions {
-  /** Maximum IP packet of the interface in bytes, and the interface's name, for link-local addresses. */
+  /** Maximum IP packet of the interface in bytes, and the interface's name, for link-local addresses and groups. */
   readonly mtu: number
   readonly interfaceName: string
   /** Creates the memory for packets. Native code that accesses it needs an address. Default: ordinary memory. */

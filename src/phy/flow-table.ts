@@ -93,7 +93,7 @@ export const createFlowTable = (): FlowTable => {
   const records: FlowAddress[] = []
   /** Computed at the first packet that needs it: most flows of the memory link never compute ICRCs. */
   const icrcFlows: (Flow | undefined)[] = []
-  /** Number of `open` calls without `close`; runs in flight hold the flow too. */
+  /** By flow: number of `open` and `reopen` calls without `close`. Its references in `flows` include runs in flight. */
   const opened: number[] = []
   const peerOfFlow: number[] = []
   const key = new Uint32Array(FLOW_WORDS)

@@ -6,7 +6,10 @@
  */
 
 export interface KeyTable {
-  /** The words of key number n begin at n × words. The array is replaced when the table grows, so do not keep it. */
+  /**
+   * The words of the keys, in the order of their numbers. The array is replaced when the table grows, so do not keep
+   * it.
+   */
   readonly keys: Uint32Array
   /** The number of the key at `at` in `words`; -1 if there is none. */
   find(words: Uint32Array, at: number): number

@@ -33,7 +33,7 @@ export interface ReceivedRun {
   peer: number
   /** The sender's flow record, for GRH, tracer and pcap. */
   flowAddress: FlowAddress
-  /** IPv4 identification of the first packet; the following packets count up. */
+  /** IPv4 identification of the first packet. The following ones count up at least while `requireSeal` demands it. */
   identification: number
 }
 
@@ -130,12 +130,12 @@ export interface Port {
   readonly counters: PortCounters
 
   /**
-   * Adds a local address (of the GID table); no effect if the port has it. Throws SystemError if the system does not
-   * allow it, and an Error if another port of a memory link has it. `claim` 'spare': another process may take over the
-   * address.
+   * Adds a local address (of the GID table); no effect if the port has it, or for a link-local address that the system
+   * lacks or another socket uses. Throws SystemError if the system does not allow it, and an Error if another port of a
+   * memory link has it. `claim` 'spare': another process may take over the address.
    */
   addAddress(address: Uint8Array, claim?: 'own' | 'spare'): void
-  /** Stops receiving on an address; packets of flows from it are lost until it is added again. */
+  /** Stops receiving on an address. A port with sockets loses packets of flows from it until it is added again. */
   removeAddress(address: Uint8Array): void
   /**
    * Joins a multicast group: runs to it are received here, including this port's own; no effect if it was joined.
@@ -177,8 +177,8 @@ export interface Port {
   /** Releases all runs received since the last `release`. */
   release(): void
   /**
-   * Called to schedule the device: a run has arrived at an empty port, or a `reserve` that failed may succeed now. It
-   * must not call `receive`.
+   * Called to schedule the device: a run has arrived at an empty port, or, at a port with sockets, a `reserve` that
+   * failed may succeed now. It must not call `receive`.
    */
   wake: (() => void) | null
 
@@ -199,7 +199,8 @@ export interface Port {
   /** The tap or null; set by `addTap` of tap.ts, through which several taps share it. */
   tap: PortTap | null
   /**
-   * For ports that can omit ICRCs: +1 when a tap or a layer begins to need the real bytes, -1 when it no longer does.
+   * +1 when a tap or a layer begins to need real ICRCs, and identifications that count up within a run; -1 when it no
+   * longer does. Without this need a port may omit them.
    */
   requireSeal(change: 1 | -1): void
   /**

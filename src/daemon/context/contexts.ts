@@ -37,8 +37,8 @@ const MAX_TOKENS = 64
 const CHECK_INTERVAL = { first: 10, longest: 1000 }
 
 /**
- * `onPosted` is called with the handle of a queue pair to whose send queue a program has posted; `onRung` after any
- * number of such calls, and when a context has ended.
+ * `onPosted` is called with the handle of a queue pair to whose send queue a program has posted, as the program wrote
+ * it; `onRung` after any number of such calls, and when a context may have ended.
  */
 export class Contexts {
   readonly #pool: RingPool

@@ -123,7 +123,7 @@ export class EventSocket implements EventSink {
     this.#sendQueued()
   }
 
-  /** `process` has the program's end as its descriptor `number`: it is looked for there first, then everywhere. */
+  /** `process` has the program's end as its descriptor `number`: it is looked for there first. */
   setPeerEnd(process: ProcessHandle, number: number): void {
     this.#peerEndLocation = { process, number }
   }

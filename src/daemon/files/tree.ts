@@ -126,7 +126,7 @@ const nodePath = (node: number): string => `${NODES}/${nodeNames[node] ?? `${uve
 /** Whether the tree at `root` has a device node with this name. */
 export const hasNode = (root: string, name: string): boolean => existsSync(join(root, NODES, name))
 
-/** The port's files; those with fixed contents have the values of Linux's rxe. */
+/** The files of the port and its interface; those with fixed contents have the values of Linux's rxe. */
 const portFiles = (device: TreeDevice): Files => {
   const port = portFolder(device)
   if (device.port === undefined) return {}

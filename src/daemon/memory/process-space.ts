@@ -172,12 +172,12 @@ export class ProcessSpace implements AddressSpace {
     return this.#written?.take(max) ?? []
   }
 
-  /** Takes ownership of a userfaultfd of the process: from now on a region fails when its pages are unmapped. */
+  /** Takes ownership of a userfaultfd of the process; registered-ranges.ts says what it reports. */
   watchUnmapping(fd: number): void {
     this.#registered.setUserfault(fd)
   }
 
-  /** The handle is not used any more: from now on reads and writes fail with ESRCH. */
+  /** The handle is not used any more: from now on reads and writes fail. */
   close(): void {
     if (!this.#isClosed) this.#moves.close()
     this.#registered.close()

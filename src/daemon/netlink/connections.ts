@@ -29,7 +29,7 @@ export function* cmIdsOf({ core }: DaemonState, found: DaemonDevice): Generator<
 const addressEntries = (name: NldevAttributeName, value: SocketAddress | undefined): readonly Entry[] =>
   value === undefined ? [] : [[name, emitAddress(value)]]
 
-/** As in Linux: the zero address if it is not connected, undefined without a device. */
+/** As in Linux: undefined without a device, the zero address without a destination. */
 const destinationOf = ({ destination, source, device }: Identifier): SocketAddress | undefined =>
   device && (destination ?? (source && anyAddress(source.family)))
 

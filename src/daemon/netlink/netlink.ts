@@ -29,7 +29,7 @@ export interface Sender {
 }
 
 export interface Netlink {
-  /** A new socket; the caller passes on the program's end. Throws CallError EMFILE, ENFILE. */
+  /** A new socket; the caller passes on the program's end. Throws CallError EMFILE, ENFILE; SystemError. */
   open(type: number, isAdmin: boolean, quota: FdQuota): NetlinkSocket
   /** The socket whose program end has this target in /proc/PID/fd: 'socket:[inode]'. */
   find(target: string): NetlinkSocket | undefined
@@ -49,7 +49,7 @@ export interface Netlink {
   closeAll(): void
 }
 
-/** Linux uses groups up to 4. The answer to NAME (calls.ts), a safe integer, has space for 20 besides the port. */
+/** Linux uses groups up to 4. With 20 above the port's 32 bits the answer to NAME (calls.ts) is a safe integer. */
 const MAX_GROUPS = 20
 const { ADD_MEMBERSHIP, DROP_MEMBERSHIP, LIST_MEMBERSHIPS } = NetlinkOption
 const KNOWN_OPTIONS: ReadonlySet<number> = new Set(Object.values(NetlinkOption))

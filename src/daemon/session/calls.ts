@@ -33,13 +33,13 @@ export class SessionCalls {
   readonly #request: Request
   readonly #daemon: DaemonState
   /**
-   * /proc/PID/fd targets of the descriptors that the last call with new ones created; its trace record needs their
+   * The descriptors that a call created last, by their targets in /proc/PID/fd; the call's trace record needs their
    * numbers.
    */
   #createdTargets: readonly string[] = []
   /**
-   * The numbers of these descriptors in the program; undefined for one that was not found in TRACE_SLICES. The trace
-   * hub knows the session's records by this function.
+   * The numbers of these descriptors in the program; undefined for one that was not found in TRACE_SLICES. For the
+   * trace hub this function identifies the session.
    */
   readonly #createdNumbers = (): (number | undefined)[] =>
     this.#createdTargets.map(target => {

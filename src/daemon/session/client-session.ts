@@ -5,7 +5,7 @@
  *
  * A process is identified by the kernel (peer credentials, a pidfd), not by its own messages. A context may be used by
  * the session that opened it, and by sessions that have shown its memory file (ATTACH). A client that sends anything
- * invalid is at worst disconnected; its contexts end when their doorbell sockets are closed.
+ * invalid is at worst disconnected; its contexts exist until no program holds them (context/contexts.ts).
  */
 
 import type { Caller, MemoryAccount } from '../../core/model.ts'
@@ -66,7 +66,8 @@ const LINGER = 20
 /** Maximum number of sessions of one process: the shim needs one, the library and userdma's commands open others. */
 const MAX_SESSIONS = 16
 /**
- * Descriptors charged for a session: socket, pidfd, owner, memory, map of pages, userfaultfd, a memory file, a capture.
+ * Descriptors charged for a session. That of a program has at most these: socket, pidfd, userfaultfd, and of /proc/PID
+ * ns, mem, pagemap, and maps twice.
  */
 const SESSION_DESCRIPTORS = 8
 
@@ -172,7 +173,7 @@ class ClientSession implements Session, Client {
   /** The memory file that the client has passed with HELLO, if it has. */
   #passedMemory: PassedMemory | undefined
   #isCutOff = false
-  /** Number of messages that are answered later: until then the client's next message is not read. */
+  /** Number of messages in `answerLater`: until they are answered the client's next message is not read. */
   #callsInProgress = 0
   /** Whether messages for a tool wait until the socket can take them. */
   #wantsWritable = false
@@ -384,7 +385,7 @@ class ClientSession implements Session, Client {
     this.reply(writeHelloReply(outgoing, request, { error, root: daemon.root }), error === 0 ? [daemon.parkedFd] : [])
   }
 
-  /** Takes the descriptor that came with HELLO if it is a userfaultfd; false without a descriptor, and for a memory file. */
+  /** Takes the descriptor that came with HELLO if it is a userfaultfd; false if it is none, or absent. */
   #takeUserfault(fd: number | undefined): boolean {
     if (fd === undefined || (this.request.wants & HelloWants.UNMAPPING) === 0) return false
     // Using the userfaultfd can block on the mmap lock of the program's address space, so it is accepted only from

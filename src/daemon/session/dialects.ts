@@ -21,7 +21,10 @@ type Ioctl = readonly [request: number, argument: bigint]
 const objectIoctl: Dialect<Ioctl> = (view, request, argument) =>
   decodeObject(view, callOfRequest(request) as number, argument)
 
-/** The dialect of an ioctl: requests of the object dialect have their own magic number, all others are Linux's. */
+/**
+ * The dialect of an ioctl on a context; requests of the object dialect, which have their own magic number, may be on
+ * other descriptors too.
+ */
 export const ioctlDialect = (request: number): { name: 'ioctl' | 'object'; dialect: Dialect<Ioctl> } =>
   callOfRequest(request) === undefined
     ? { name: 'ioctl', dialect: decodeVerbsIoctl }
@@ -37,7 +40,7 @@ export const ucmaDialect = (
   /** Core's number of the fd object behind a descriptor of the caller; undefined if the descriptor has no fd object. */
   const coreFdOf = (callerFd: number): number | undefined =>
     callerFd === fd ? channel.handle : caller.descriptor(callerFd)
-  /** Whether the identifier with this handle reports its events on this channel of the caller. */
+  /** Whether the identifier with this handle reports its events on the channel behind a descriptor of the caller. */
   const reportsTo = (handle: number, callerFd: number): boolean => {
     const eventChannel = findHandle(context.handles, handle)?.events?.route.channel
     return eventChannel !== undefined && eventChannel.handle === coreFdOf(callerFd)

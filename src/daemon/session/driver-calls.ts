@@ -2,8 +2,8 @@
  * The dialect for ioctl, write and mmap on a driver's own descriptor (R28), whose meaning only the driver knows.
  *
  * These calls are not methods of a class, so the dialect does not decode them: it runs the call itself and returns the
- * answer. They still pass through the same dispatch as all other calls, and appear in traces with the names of
- * interface and request.
+ * answer. They still pass through the same dispatch as all other calls, and appear in traces with the name of the
+ * interface.
  */
 
 import { opsIoctl, opsMap, opsWrite } from '../../core/devices/driver-ops.ts'

@@ -18,7 +18,7 @@ export interface Reserve {
 export interface ReserveParts {
   readonly listening: number
   readonly refuseConnection: RefuseConnection
-  /** Starts or stops accepting connections: none are accepted while the reserve is in use. */
+  /** Starts or stops accepting connections: no further ones are accepted while the reserve is in use. */
   setAccepting(isAccepting: boolean): void
   readonly log: (line: string) => void
   readonly guard: Containment['guard']

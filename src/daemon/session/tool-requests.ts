@@ -25,7 +25,10 @@ export interface ToolSession {
   send(length: number): boolean
   wantWritable(wanted: boolean): void
   readonly user: number
-  /** Whether the client may see other processes' calls, packets and findings, and change the daemon: its own user. */
+  /**
+   * Whether the client may see calls, packets, queue pairs, waits and findings of other processes, and change the
+   * daemon: its own user.
+   */
   readonly isTrusted: boolean
   /** Ends the session, and with it these requests; no effect when repeated. */
   close(): void

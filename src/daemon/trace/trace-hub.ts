@@ -6,7 +6,8 @@
  * records; the next record tells how many.
  *
  * A call that creates descriptors is answered before they have numbers in the program. Its record is published at the
- * program's next message, when the numbers can be looked up, or before a query of a tool is answered.
+ * program's next message, when the numbers can be looked up, at the end of its session, or before a query of a tool is
+ * answered.
  */
 import type { Dialect } from '../../core/dispatch/dispatch.ts'
 import { type Answer, type CallerView, type Decoded, isAnswer } from '../../uapi/call.ts'
@@ -19,7 +20,7 @@ export interface Subscriber {
   /** Whether the subscriber wants the raw bytes of every call. */
   readonly abi?: boolean
   post(record: TraceRecord): void
-  /** Called with a failure of a queue pair or device when it occurs. */
+  /** Called with a failure (spec/check/failures.ts) when it occurs. */
   postFailure?(record: FailureRecord): void
 }
 

@@ -85,7 +85,7 @@ type IndirectValue = NonNullable<NonNullable<TraceRecord['call']>['pointed']>[nu
 
 /**
  * The memory to which indirect attributes of a chain's entries point; `done`: number of entries that succeeded. Entries
- * run in order, so the first access to an address after those of earlier entries belongs to this entry.
+ * run in order, so the access of an entry to an address is the first one after those of earlier entries.
  */
 const indirectMemory = (
   { class: cls, methodName, args }: Call,
@@ -247,7 +247,7 @@ export const recordingCaller = (caller: Caller, accesses: Access[]): Caller => (
 const rawAccesses = (memory: ReadonlyMap<bigint, Uint8Array>): RawAccess[] =>
   [...memory].map(([address, bytes]) => [hex(address), base64(bytes.subarray(0, MAX_RAW)), bytes.length])
 
-/** A view of a caller that records what is read and written through it. */
+/** A view of a caller, and the record of what a call reads and writes. */
 export interface RecordingView {
   readonly view: CallerView
   readonly accesses: readonly Access[]

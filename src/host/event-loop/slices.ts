@@ -12,13 +12,13 @@ export interface Slices {
   /** Runs a job to its end; `run` itself runs no slice. Rejects with what the job throws. */
   run<T>(job: Job<T>): Promise<T>
   /**
-   * Like `run`, but the slices that this turn still allows run before `begin` returns. `failed` gets an exception of
-   * the job.
+   * Like `run`, but the slices that this turn still allows run before `begin` returns, unless a slice calls it.
+   * `failed` gets an exception of the job.
    */
   begin(job: Job<unknown>, failed: (error: unknown) => void): void
   /** Runs all jobs to their ends before it returns. */
   finish(): void
-  /** Number of jobs that have not ended. */
+  /** Number of jobs that wait for their next slice. */
   readonly waiting: number
 }
 

@@ -154,7 +154,7 @@ const requireMappable = (fd: number, offset: number, length: number): void => {
   }
 }
 
-/** A pool of address ranges for shared memory; see the head of this file. A process needs one. */
+/** A pool of address ranges for shared memory; see the head of this file. */
 export const createRingPool = (): RingPool => {
   const idle = new Map<number, Arena[]>()
   const inUse = new Map<Mapping, Arena>()

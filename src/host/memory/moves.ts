@@ -7,7 +7,8 @@
  * after our check. There a mover copies everything, and its waiting time is charged to the user; once that is used up,
  * copies fail.
  *
- * Where the native library or /proc/PID/pagemap is absent, this process copies everything itself, and waits.
+ * Where the native library is absent, this process copies everything itself, and waits; where /proc/PID/pagemap is
+ * absent, everything of programs of our own user.
  */
 import { MAX_WAIT } from './budget.ts'
 import type { Guest } from './guest.ts'

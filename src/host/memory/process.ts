@@ -6,7 +6,7 @@
  * small pieces (docs/decisions/client-memory.md). But process_vm_readv takes a pid, which may be reused, or run another
  * program after exec. So a handle has a pidfd, and an open /proc/PID/mem, which refers to one address space: `isSame`
  * checks both, and a caller checks once per batch, before the batch. See process_vm_readv(2), pidfd_open(2), proc(5).
- * Remote addresses are 64-bit and passed as two 32-bit words.
+ * Remote addresses are passed as two 32-bit words, or as a Number (`readAt`, `writeAt`).
  *
  * That is enough where the kernel's check is made with rights no greater than the client's. Otherwise (a daemon of root
  * and a client that is not; owner.ts) a copy by pid would access whatever program the process has become since. Then

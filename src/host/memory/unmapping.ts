@@ -61,7 +61,7 @@ export interface UnmapWatch {
   add(start: number, end: number): boolean
   /** Ends the watch of whole pages. */
   remove(start: number, end: number): void
-  /** The caller closes the descriptor, which waits for the lock of the process's address space. */
+  /** No further calls. The caller closes the descriptor, which waits for the lock of the process's address space. */
   stop(): void
 }
 

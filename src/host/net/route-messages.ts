@@ -1,8 +1,7 @@
 /*
  * Messages of rtnetlink: network interfaces, their addresses and their neighbours, from dumps and changes
  * (rtnetlink(7), netlink(7); numbers of linux/rtnetlink.h, if_link.h, if_addr.h and neighbour.h). Only what a device
- * needs is parsed: name, MAC, MTU, whether it is up and has a carrier, addresses, and MACs of neighbours. Lengths are
- * checked, so that any bytes can be parsed.
+ * needs is parsed. Lengths are checked, so that any bytes can be parsed.
  */
 import { AF_INET, AF_INET6 } from './socket-constants.ts'
 

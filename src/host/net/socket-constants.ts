@@ -1,5 +1,5 @@
 /*
- * Linux's numbers of sockets that several files of this folder pass to the kernel.
+ * Linux's constants for sockets that several files of this folder need.
  */
 export const AF_INET = 2
 export const AF_INET6 = 10

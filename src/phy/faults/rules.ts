@@ -22,7 +22,7 @@ export interface FaultRule extends Probabilities {
   readonly dir: FaultDirection
   /** Selector: destination QPNs (BTH.destQP); empty: all. */
   readonly qp: readonly number[]
-  /** Selector: opcode names, in which `*` stands for any letters, or numbers (0x11); empty: all. */
+  /** Selector: opcode names, in which `*` stands for any characters, or numbers (0x11); empty: all. */
   readonly opcode: readonly string[]
   /** Effect: delay of every packet, milliseconds. */
   readonly delay: number

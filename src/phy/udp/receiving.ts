@@ -140,7 +140,8 @@ export const createUdpReceiving = (
 
   /**
    * Number of packets of equal length from `index` on with correct ICRCs whose identifications count up from
-   * `identification`; the last one is recorded. One call checks them; 0 if fewer than two such packets are left.
+   * `identification`; the last one is recorded. One call checks them; 0 if fewer than two packets of equal length are
+   * left.
    */
   const countCorrect = (buffer: number, index: number, identification: number): number => {
     const packets = packetsOf[buffer]
