@@ -1,5 +1,6 @@
 /*
- * Stacks that programs send to a daemon that checks them: limits on their number and length, and ids per process.
+ * Stacks and refused posts that programs report to a daemon that checks them: limits on the number and length of
+ * stacks, ids per process, random contents.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

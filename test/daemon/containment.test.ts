@@ -196,7 +196,7 @@ test('a message whose handling throws ends only its session', async t => {
   assert.equal((await other.stat()).sessions, 0, 'beside the client that sends the request')
 })
 
-test('the loop continues without a device that throws, and by itself if the exception is thrown on', async () => {
+test('the loop continues without a device that throws, and also after an exception that its caller gets', async () => {
   const words = new Int32Array(ParkedPage.bytes / 4)
   const reported: unknown[] = []
   let polls = 0

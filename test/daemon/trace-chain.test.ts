@@ -102,7 +102,7 @@ test('values of a chain’s entries that lie elsewhere in memory are shown as of
     callLine(record),
     /entries \[sink\.take\(object \d, data (ab){32}… \(600 bytes\)\), interface\.query\(\)/,
   )
-  // For --abi, besides the bytes of the call itself.
+  // --abi shows the call's own bytes, and the memory that its entries read.
   assert.deepEqual(
     record.raw?.in.map(([address]) => Number(address)),
     [MESSAGE, CHAIN, DATA],

@@ -1,9 +1,9 @@
 /*
  * The counters of ports as files with Linux's paths: `hw_counters` and `counters` of each port in the tree that
  * programs read (tree.ts). Values must be current when a program reads them, and an idle daemon must do no work, so
- * they are written when the shim reports that a program is about to read (REFRESH, spec/session.ts), and only if they
- * have changed. As in Linux, values younger than `lifespan` milliseconds are not renewed, so a program that reads all
- * files renews them once; programs may write `lifespan`.
+ * after their creation they are written when the shim reports that a program is about to read (REFRESH,
+ * spec/session.ts), and only if they have changed. As in Linux, values younger than `lifespan` milliseconds are not
+ * renewed, so a program that reads all files renews them once; programs may write `lifespan`.
  *
  * A file is replaced as a whole, so that readers never see part of a number. If that fails (the disk is full) the file
  * is removed, so that no outdated number stays. spec/counters.ts defines the counters.

@@ -1,6 +1,6 @@
 /*
  * Finds the pages of a process that are in memory: a copy to or from them does not wait (/proc/PID/pagemap, proc(5)).
- * Pages of shared mappings of disk files never count as resident (file-mappings.ts), nor do pages that userfaultfd
+ * Pages of shared mappings of disk files do not count as resident (file-mappings.ts), nor do pages that userfaultfd
  * protects from writes.
  *
  * A page that was found is not checked again for a millisecond: then a copy of 64 KiB costs 0.05 µs more, otherwise 1.1

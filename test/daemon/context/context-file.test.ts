@@ -107,7 +107,7 @@ test('rings of one size are reused in place: allocating and freeing them does no
 
 test('a full file is ENOMEM, and freed space can be allocated again', () =>
   withMemory((memory, pool) => {
-    // The file has 64 GiB, of which the first page and the event log at the end are not for rings.
+    // The file has 64 GiB, of which the first page and the logs at the end are not for rings.
     const chunks = Array.from({ length: 31 }, () => memory.allocate(2 ** 31))
     assert.throws(() => memory.allocate(2 ** 31), { code: 'ENOMEM' })
     assert.throws(() => memory.allocate(2 ** 40), { code: 'ENOMEM' })

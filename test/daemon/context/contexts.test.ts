@@ -44,7 +44,7 @@ const setUp = (throwsOnPost = false) => {
   }
 }
 
-test('closing the last doorbell ends the context, its objects and its memory; closing others does not', async () => {
+test('closing the last doorbell ends the context and releases its memory; closing others does not', async () => {
   const self = openProcess(process.pid) as ProcessHandle
   const before = openDescriptors()
   const setup = setUp()

@@ -121,7 +121,7 @@ test('every access to the memory of an exited process fails', async () => {
   closeProcess(handle)
 })
 
-test('a closed space faults although the process still runs', async () => {
+test('every access by a closed space fails although the process still runs', async () => {
   const { address } = await peer.request('arena', { bytes: PAGE })
   const { space, handle } = spaceOf(peer.pid)
   space.close()

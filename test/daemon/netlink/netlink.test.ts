@@ -80,7 +80,7 @@ describe('devices', () => {
     ])
     assert.deepEqual((await node('rdma_cm')).entries, [
       [
-        ['CHARDEV', BigInt(10 * 256 + 122)], // a misc device,
+        ['CHARDEV', BigInt(10 * 256 + 122)], // a misc device
         ['CHARDEV_ABI', 4n],
         ['CHARDEV_NAME', 'rdma_cm'],
       ],
@@ -157,7 +157,7 @@ describe('devices', () => {
     assert.deepEqual(await rules(), ['device=mlx5_0,drop=0.01'])
   })
 
-  it('let all programs use controlled Q_Keys when the system setting says so', async t => {
+  it('share settings of the system: that for privileged Q_Keys can be changed, that for namespaces cannot', async t => {
     const { socket } = await setUp(t)
     const mode = async (): Promise<unknown> =>
       attributeOf((await socket.request('SYS_GET')).entries[0]!, 'SYS_PRIVILEGED_QKEY_MODE')

@@ -28,7 +28,7 @@ const Command = { GET_CONTEXT: 0, ALLOC_PD: 3, DEALLOC_PD: 4, CREATE_COMP_CHANNE
  */
 const [COMMAND_BYTES, DEALLOC_PD_BYTES] = [16, 12]
 
-/** A message with a valid header except for the given fields. */
+/** A message with a valid header except for the given fields. `fill`: the value of the body's bytes. */
 const message = (
   type: number,
   length = HEADER,

@@ -206,7 +206,7 @@ test('a reply to a tool whose socket is full is sent later, after the records th
   assert.doesNotMatch(records[1]!, /"pid":7/)
 })
 
-test('a session whose tool reads none of its replies ends with the 17th request', () => {
+test('a session with 16 replies that its tool has not read ends with the next request', () => {
   const { requests, records, setFreeMessages, isClosed } = createRequests(true)
   setFreeMessages(0)
   const send = (fds: readonly number[] = []) =>
