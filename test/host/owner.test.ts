@@ -181,7 +181,7 @@ test('why an owner cannot be opened: the process does not exist, or this one has
   const [soft, before] = [mapArena(16), mapArena(16)]
   assert.equal(sys().prlimit(0, RLIMIT_NOFILE, 0, before.address), 0)
   soft.bytes.set(before.bytes.subarray(0, 16))
-  // No descriptor has a number below the limit then.
+  // All numbers below the limit are in use then.
   soft.u32[0] = 3
   soft.u32[1] = 0
   try {

@@ -85,7 +85,7 @@ test('a long message is segmented into datagrams, and they arrive coalesced', as
   assert.ok(content(memory, 0).equals(bytes))
   assert.deepEqual([memory.hopLimits[0], memory.trafficClasses[0]], [9, 4])
   assert.deepEqual([memory.lengths[1], memory.segments[1]], [100, 100])
-  assert.equal(memory.hopLimits[1], 64, 'an earlier message in the same slot leaves no control data')
+  assert.equal(memory.hopLimits[1], 64, 'the default one')
 })
 
 test('an unsendable message is reported only if it is the first', t => {
