@@ -198,7 +198,7 @@ export class DaemonChecker {
     return this.#checker.counts
   }
 
-  /** Records that the checks dropped. */
+  /** What the checks left out so far, and how often. */
   get omissions(): readonly Omission[] {
     return this.#checker.omissions
   }

@@ -8,10 +8,11 @@
  * checks both, and a caller checks once per batch, before the batch. See process_vm_readv(2), pidfd_open(2), proc(5).
  * Remote addresses are passed as two 32-bit words, or as a Number (`readAt`, `writeAt`).
  *
- * That is enough where the kernel's check is made with rights no greater than the client's. Otherwise (a daemon of root
- * and a client that is not; owner.ts) a copy by pid would access whatever program the process has become since. Then
- * copies use /proc/PID/mem: no exec redirects it. On most kernels it ignores page protection, which registration has
- * checked; pages that are protected later are accessed nevertheless, as by an RDMA adapter, which has pinned them.
+ * Copies by pid are enough where the kernel's check is made with rights no greater than the client's. Otherwise (a
+ * daemon of root and a client that is not; owner.ts) they would access whatever program the process has become since
+ * `isSame`. Then copies use /proc/PID/mem: no exec redirects it. On most kernels it ignores page protection, which
+ * registration has checked; pages that are protected later are accessed nevertheless, as by an RDMA adapter, which has
+ * pinned them.
  */
 import { closeSync, type Dir, opendirSync, openSync, readlinkSync } from 'node:fs'
 import { EFAULT, EIO, EPERM, ESRCH, ETIMEDOUT, errnoNumber, SystemError } from '../errno.ts'

@@ -61,7 +61,7 @@ export interface UnmapWatch {
   add(start: number, end: number): boolean
   /** Ends the watch of whole pages. */
   remove(start: number, end: number): void
-  /** No further calls. The caller closes the descriptor, which waits for the lock of the process's address space. */
+  /** Reads no further events. The caller closes the descriptor, which waits for the process's mmap lock. */
   stop(): void
 }
 

@@ -185,7 +185,7 @@ export const openInterfaces = (): Interfaces | undefined => {
     check('netlink: send', sys().send(fd, address, request.length, 0))
     for (;;) {
       const length = receive()
-      // the socket has dropped changes; this dump includes those of its list
+      // the socket has dropped changes; the dump continues
       if (length === -ENOBUFS) continue
       if (length <= 0) throw new SystemError('netlink: recv', -length)
       const ended = table.apply(bytes.subarray(0, length))
