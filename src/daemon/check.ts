@@ -223,7 +223,7 @@ export class DaemonChecker {
     return -1
   }
 
-  /** The stack of the post of a request, from the post log in the context's memory file. */
+  /** The stack of the post of a request, from the post log in the context's memory file (`Messages.post`). */
   #postStack(context: Context, queue: number, number: number, wrId: bigint): Stack {
     const memory = this.#contexts.of(context)?.memory
     const owner = this.#failures.ownerOf(context)

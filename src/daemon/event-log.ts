@@ -84,18 +84,18 @@ export class EventLogs {
   /** Adds the new entries of a context to `entries`; false if some were lost. */
   #readContext(context: Context, fd: number, entries: LoggedEvent[]): boolean {
     readSync(fd, this.#head, 0, this.#head.byteLength, EventLog.offset)
-    const written = Number(this.#head.getBigUint64(HEAD_OFFSET, true))
+    const claimed = Number(this.#head.getBigUint64(HEAD_OFFSET, true))
     let reader = this.#readers.get(context)
-    if (written === (reader?.tail ?? 0)) return true
+    if (claimed === (reader?.tail ?? 0)) return true
     if (reader === undefined) {
       reader = { tail: 0, claimedSince: undefined }
       this.#readers.set(context, reader)
     }
     /** Whether the ring still has all entries since the last read. */
-    const hasAll = written > reader.tail && written - reader.tail <= EventLog.entries
-    if (!hasAll) reader.tail = Math.max(0, written - EventLog.entries)
+    const hasAll = claimed > reader.tail && claimed - reader.tail <= EventLog.entries
+    if (!hasAll) reader.tail = Math.max(0, claimed - EventLog.entries)
     const now = nowMicroseconds()
-    const count = written - reader.tail
+    const count = claimed - reader.tail
     this.#load(fd, reader.tail, count)
     let done = 0
     let isLost = !hasAll

@@ -34,7 +34,7 @@ const connect = async (t: Parameters<typeof dial>[0], daemon: Parameters<typeof 
   return client
 }
 
-test('devices are added and removed with their files; names and nodes are reused', async t => {
+test('devices are added and removed with their files; addresses and nodes are reused', async t => {
   const daemon = await daemonOf(t, folder)
   const client = await connect(t, daemon)
   const inTree = (path: string): string => join(`${daemon.socket}.tree`, path)

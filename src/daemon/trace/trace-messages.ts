@@ -247,7 +247,7 @@ export const recordingCaller = (caller: Caller, accesses: Access[]): Caller => (
 const rawAccesses = (memory: ReadonlyMap<bigint, Uint8Array>): RawAccess[] =>
   [...memory].map(([address, bytes]) => [hex(address), base64(bytes.subarray(0, MAX_RAW)), bytes.length])
 
-/** A view of a caller, and the record of what a call reads and writes. */
+/** A view of a caller, and the recorded accesses to its memory. */
 export interface RecordingView {
   readonly view: CallerView
   readonly accesses: readonly Access[]

@@ -16,7 +16,7 @@ import { ipv4 } from '../../drivers/rxe/machine.ts'
 /** Index of the interface that the device follows. */
 const INDEX = 7
 
-it('the MAC of a bond and MACs of its neighbours are reported, but no MAC without bond or of other neighbours', () => {
+it('the MAC of the interface is reported while it is a bond, and MACs of neighbours on this interface', () => {
   const link = createMemorySwitch({ arena: plainArena(memorySwitchBytes()) })
   const rxe = createRxeDevice(createCore(), {
     name: 'rxe0',
