@@ -38,19 +38,17 @@ export interface CoreObject<S = unknown> {
   /** Handle in its context; number of an fd object; port number; 0 for the other fixed objects. */
   handle: number
   life: Lifecycle
-  /** Number of objects and running calls that use this one: unless it is 0, destroy returns EBUSY. */
+  /** Number of uses by objects and by asynchronous calls: unless it is 0, a client's destroy fails with EBUSY. */
   uses: number
   /** The objects that this one uses; each entry counts as one use. */
   parents: readonly CoreObject[]
-  /** The class's own data, set by its create handler. */
+  /** The class's own data. */
   state: S
-  /** The object as a source of events; undefined for a class without events (core/events/events.ts). */
+  /** The object as a source of events (core/events/events.ts); undefined if it is none. */
   events: Affiliation | undefined
 }
 
-/**
- * An object to which its client refers by a descriptor (R37). It exists while the descriptor is open or objects use it.
- */
+/** An object to which its client refers by a descriptor (R37). It outlives the descriptor while it is in use. */
 export interface FdObject<S = unknown> extends CoreObject<S> {
   readonly context: Context
   readonly sink: EventSink
@@ -79,7 +77,7 @@ export interface EventRecord {
 
 /**
  * The destination of the events of one fd object: a queue in core, or a sink that a carrier has attached with
- * `attachSink` (a socket).
+ * `attachSink`, for example a socket.
  */
 export interface EventSink {
   /** Delivers an event to the client, or queues it. */
@@ -338,9 +336,9 @@ export interface Hook {
    */
   pre?(call: CallContext, object: CoreObject, args: HandlerValues): void
   /**
-   * Runs when the handler has ended, with its results or with what it threw; an exception of the hook itself is only
-   * counted. Also runs if the call was refused because of its arguments or its object: then `pre` did not run and
-   * `args` are unchecked; of these calls only the destroy of an object in use has an `object`.
+   * Runs when the handler has ended, with its results or with what it threw, or when a `pre` has refused the call; an
+   * exception of the hook itself is only counted. Also runs if the call was refused before `pre`: then `args` are
+   * unchecked, and only the destroy of an object in use has an `object`.
    */
   post?(call: CallContext, object: CoreObject | undefined, args: HandlerValues, out: AnyResult, error: unknown): void
 }
@@ -355,7 +353,10 @@ export interface Client {
    * called.
    */
   add(device: Device): boolean | undefined
-  /** The device is being removed, and its calls return EIO. The client closes its contexts (`closeContext`). */
+  /**
+   * The device is being removed, and its calls return EIO; or the client is unregistered. The client closes its
+   * contexts (`closeContext`).
+   */
   remove(device: Device): void
 }
 
@@ -444,7 +445,7 @@ export interface DriverClass {
   readonly methods: Methods
   /** Versions of methods for devices of one link, which replace those in `handlers` (R27). */
   readonly variants?: Readonly<Partial<Record<LinkName, DriverClass['handlers']>>>
-  /** Optional arguments of any method that the driver does not support, each with the reason. */
+  /** Optional attributes of any method that the driver does not support, each with the reason. */
   readonly unsupported?: Readonly<Record<string, string>>
 }
 
@@ -599,7 +600,7 @@ export interface MemoryAccount {
   /** Charges bytes that were released for a call that then failed, also beyond the quota. */
   recharge(bytes: number): void
   release(bytes: number): void
-  /** The process's uid. */
+  /** The client's uid. */
   readonly user: number
 }
 
@@ -652,7 +653,7 @@ export interface Core {
   readonly clients: ClientEntry[]
   /** The system-wide device, created at its first use (core/devices/system.ts). */
   system: Device | undefined
-  /** Microseconds: the clock of thresholds. */
+  /** Microseconds: the clock of thresholds and of device.queryClock. */
   readonly now: () => number
   /** Returns a u32, from which the first keys and QPNs of a device come. */
   readonly random: () => number

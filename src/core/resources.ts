@@ -9,7 +9,7 @@ import { type Context, type CoreObject, type Device, Lifecycle } from './model.t
 /** Handles per step. */
 const STEP = 1024
 
-/** Open contexts whose clients have made the opening call, oldest first. */
+/** Open contexts whose calls are accepted (`Context.isOpened`), oldest first. */
 export function* openedContexts(device: Device): Generator<Context> {
   for (const context of device.contexts) if (context.isOpened && !context.isClosed) yield context
 }

@@ -1,6 +1,5 @@
 /*
- * Core's own methods of classes device and port (R8): opening a context, and queries, answered from the driver's
- * description and the GID tables.
+ * Core's own methods of classes device and port (R8): opening a context, and queries.
  */
 import { Device } from '../../spec/classes/device/device.ts'
 import { Port } from '../../spec/classes/device/port.ts'

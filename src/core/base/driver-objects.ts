@@ -1,6 +1,6 @@
 /*
- * Core's own methods of the classes whose objects belong to a driver (R22): destroys that count events, arming a CQ,
- * and its event threshold.
+ * Core's own methods of the classes whose objects belong to a driver (R22): destroys, arming a CQ, and its event
+ * threshold.
  */
 import { Ah } from '../../spec/classes/ah.ts'
 import { Cq } from '../../spec/classes/cq.ts'

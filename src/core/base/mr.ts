@@ -147,7 +147,7 @@ export const keysOf = (table: MemoryTable, row: number): { lkey: number; rkey: n
   return { lkey, rkey: table.access[row]! & REMOTE_RIGHTS ? lkey : 0 }
 }
 
-/** Length of an implicit region, which starts at 0: beyond all addresses of a process, and exact as a Number. */
+/** Length of an implicit region, which starts at 0: the largest exact Number. */
 const IMPLICIT_LENGTH = BigInt(Number.MAX_SAFE_INTEGER)
 
 type CreateArguments = In<typeof Mr.methods.create, CoreObject>

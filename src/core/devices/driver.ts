@@ -81,7 +81,7 @@ export const withLinkVariants = <C extends ObjectClass, S = unknown>(
 ): DriverClass => ({ ...base, variants: variants as NonNullable<DriverClass['variants']> })
 
 /**
- * Removes optional arguments that the driver does not support, each with the reason: its devices do not list them, and
+ * Removes optional attributes that the driver does not support, each with the reason: its devices do not list them, and
  * a call that passes one fails with EOPNOTSUPP and the reason.
  */
 export const withoutOptions = (base: DriverClass, attributes: Readonly<Record<string, string>>): DriverClass => ({

@@ -37,7 +37,8 @@ export interface CoreOptions {
   /** Default: `coreClasses`. Clients and tests add classes of their own. */
   readonly classes?: readonly DriverClass[]
   /**
-   * The clock for event thresholds, in microseconds; the owner of core calls `expire` at `nextDue`. Default: always 0.
+   * The clock for event thresholds and device.queryClock, in microseconds; the owner of core calls `expire` at
+   * `nextDue`. Default: always 0.
    */
   readonly now?: () => number
   /**

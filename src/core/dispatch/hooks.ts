@@ -1,8 +1,8 @@
 /*
  * Hooks around the calls of a device (R24): tracing, policy, faults. `pre` runs before the handler and may refuse the
- * call; `post` runs once, after the handler or when the call is refused because of its arguments or its object. A
- * device with hooks has its own table, so that a device without hooks has no cost. Hooks do not see calls that are
- * refused earlier: with malformed bytes, or of methods that the device does not have.
+ * call; `post` runs once, after the handler or when the call is refused. A device with hooks has its own table, so that
+ * a device without hooks has no cost. Hooks do not see calls that are refused before their arguments are checked, for
+ * example with malformed bytes, or of methods that the device does not have.
  */
 import { noteFault } from '../attempt.ts'
 import type {

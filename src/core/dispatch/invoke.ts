@@ -4,11 +4,11 @@
  *
  * A call finds its method in the device's compiled table, its object, and the objects to which its arguments refer;
  * then it runs the handler between its hooks. A create makes the object before the handler runs, a destroy removes it
- * afterwards. The call is synchronous if the handler is, unless a sink must first prepare for the withdrawal of events
- * (`prepareCall`). While an asynchronous handler runs, other calls cannot destroy its object and the objects of its
- * arguments; if the context is closed or the device removed meanwhile, the caller gets EIO. Errors are CallErrors with
- * Linux' numbers: no class or method EOPNOTSUPP, unknown handle ENOENT, handle of another class EINVAL, object in use
- * EBUSY, descriptor of another context or class EBADF, context closed or device removed EIO.
+ * afterwards. The call is synchronous if the handler is, unless a sink of events must prepare first (`prepareCall`).
+ * While an asynchronous handler runs, other calls cannot destroy its object and the objects of its arguments; if the
+ * context is closed or the device removed meanwhile, the caller gets EIO. Errors are CallErrors with Linux' numbers: no
+ * class or method EOPNOTSUPP, unknown handle ENOENT, handle of another class EINVAL, object in use EBUSY, descriptor of
+ * another context or class EBADF, context closed or device removed EIO.
  */
 import { CallError } from '../../spec/errno.ts'
 import { lacksMethod } from '../../spec/schema/lacking.ts'
@@ -288,8 +288,9 @@ const rollBack = (call: CallContext, object: CoreObject): void => {
 }
 
 /**
- * Finishes a call whose handler is asynchronous. Its objects count as used until then; core itself may have destroyed
- * them by then, because the context was closed or the device removed.
+ * Finishes a call whose handler is asynchronous. Until then its object, unless the call creates or destroys it, and the
+ * objects of its arguments count as used; core itself may have destroyed them by then, because the context was closed
+ * or the device removed.
  */
 const finishLater = async (
   call: CallContext,
@@ -388,7 +389,7 @@ const beginDestroy = (entry: Entry, object: CoreObject): void => {
 const MAX_SINKS = 3
 
 /**
- * A promise to await before a call that withdraws or counts unread events, if a sink needs to prepare for that
+ * A promise to await before a call that withdraws, counts or reads unread events, if a sink needs to prepare for that
  * (`EventSink.prepareWithdraw`); undefined otherwise.
  */
 const prepareCall = (

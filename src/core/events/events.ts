@@ -5,7 +5,7 @@
  * event queue to which it is attached gets its events instead, those of connections in addition. `arm` makes the next
  * completion (or the next solicited or failed one) raise exactly one event. A destroy withdraws the object's unread
  * events and returns how many the client has read, since libibverbs waits until the program has acknowledged that many.
- * The records of completion and async events have Linux' bytes; the sink of the fd object delivers them to the client.
+ * Records on completion channels and async fds have Linux' bytes; the sink of the fd object delivers them to the client.
  */
 import { createCause } from '../../spec/check/causes.ts'
 import { ClassId } from '../../spec/classes/ids.ts'
@@ -54,7 +54,7 @@ interface MutableFd {
 /** Once a queue has this number of unread events, it drops an event if it has one of the same source and type. */
 const QUEUE_LIMIT = 65536
 
-/** `EventRecord.type` of records that are not async events: -1. */
+/** `EventRecord.type` of completions, and of the other records without a type of their own. */
 const COMPLETION = -1
 
 /**
@@ -189,9 +189,9 @@ const postUnlessRemoved = (fd: FdObject | undefined, event: EventRecord): void =
 // ---- a driver's own records ----
 
 /**
- * Posts a driver's own record of 1 to DRIVER_RECORD_BYTES bytes on a descriptor: poll(2) reports it, and each read returns one
- * record. If a client leaves very many unread, some are lost (`createEventQueue`), so a record should announce data
- * rather than contain it.
+ * Posts a driver's own record of 1 to DRIVER_RECORD_BYTES bytes on a descriptor: poll(2) reports it, and each read
+ * returns one record. If a client leaves very many unread, some are lost (`createEventQueue`), so a record should
+ * announce data rather than contain it.
  */
 export const postRecord = (fd: FdObject, bytes: Uint8Array): void => {
   if (bytes.length === 0 || bytes.length > DRIVER_RECORD_BYTES)

@@ -9,7 +9,7 @@ type Handler = (region: CoreObject) => void
 /** Not a field of `Core`, since most cores have no handler. */
 const handlers = new WeakMap<Core, Handler>()
 
-/** Sets the core's only handler: it is called once for each region whose memory was unmapped. */
+/** Sets the core's only handler: it is called with each region whose memory was unmapped. */
 export const onRegionUnmapped = (core: Core, handler: Handler): void => {
   handlers.set(core, handler)
 }

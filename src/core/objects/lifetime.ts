@@ -3,9 +3,9 @@
  *
  * An object becomes visible when its create handler has succeeded; if the handler fails, the object is removed. An
  * object uses its parents, the objects to which the arguments of its create referred. When a context closes or a device
- * is removed, its objects are destroyed in reverse order of dependency: an unused one, highest handle first. That is
- * stricter than reverse order of creation, since a modify may add a dependency. There may be very many objects, so they
- * are destroyed in steps. If a destroy handler throws, the exception is counted, and the object is removed
+ * is removed, its objects are destroyed in reverse order of dependency: always an unused one, the highest handle first.
+ * That is stricter than reverse order of creation, since a modify may add a dependency. There may be very many objects,
+ * so they are destroyed in steps. If a destroy handler throws then, the exception is counted, and the object is removed
  * nevertheless.
  */
 import { CallError } from '../../spec/errno.ts'
@@ -32,7 +32,7 @@ const throwNoCaller = (operation: string): never => {
   throw new CallError('EFAULT', `${operation}: core itself destroys the object; there is no caller`)
 }
 
-/** The caller of calls that core makes itself. */
+/** The caller of destroys by core itself. */
 const noCaller: Caller = {
   memory: noMemory,
   copyIn: () => throwNoCaller('copyIn'),
@@ -73,7 +73,7 @@ const charge = (context: Context, cls: ObjectClass): void => {
 }
 
 /**
- * Creates an object with a handle that is not visible yet, and counts the use of its parents. Throws EINVAL at the
+ * Creates an object, which has a handle but is not visible yet, and counts the use of its parents. Throws EINVAL at the
  * device's limit of the class, ENOMEM at the limit of the context's account.
  */
 export const createObject = (context: Context, cls: ObjectClass, parents: readonly CoreObject[]): CoreObject => {
@@ -184,8 +184,8 @@ export const destroyNow = (object: CoreObject, why: Exclude<CallContext['why'], 
 }
 
 /**
- * Destroys objects whose handles the caller never got: always an unused one, newest first. An object that another
- * object or an asynchronous call uses by now stays.
+ * Destroys objects whose handles the caller never got: the unused ones, newest first, then those that only they used.
+ * An object that another object or an asynchronous call uses by now stays.
  */
 export const undoObjects = (context: Context, objects: readonly (CoreObject | undefined)[]): void => {
   const remaining = new Set(objects.filter(object => object !== undefined))
@@ -218,7 +218,10 @@ export const runDestroy = (
   }
 }
 
-/** Destroys an unused object, and then its parents that nothing uses any more; yields after each. */
+/**
+ * Destroys an unused object, then its parents that nothing uses any more, and theirs, except fd objects and objects of
+ * other contexts; yields after each.
+ */
 function* destroyUnused(object: CoreObject, why: 'close' | 'remove'): Generator<void> {
   const ready = [object]
   // The array grows during the loop.
@@ -256,7 +259,8 @@ export function* destroyAll(context: Context, why: 'close' | 'remove'): Generato
     if (object?.uses === 0) yield* destroyUnused(object, why)
     else yield
   }
-  // The remaining objects are used by asynchronous calls, which find them destroyed when they end, or by each other.
+  // The remaining objects are used by asynchronous calls, which find them destroyed when they end, by fd objects, or by
+  // each other.
   for (const object of objectsDownwards(context)) {
     if (object !== undefined) destroyNow(object, why)
     yield

@@ -16,7 +16,7 @@ const BYTES: Readonly<Record<string, number>> = {
   xrc_srq: 2560,
   xrcd: 768,
   cm_id: 4096,
-  // The maximum that peers can cause: packets that wait for address resolution and for the port; received datagrams.
+  // With the maximum of queued data: packets that wait for address resolution and for the port; received datagrams.
   ip_interface: 3 << 20,
   ip_socket: SOCKET_RECEIVE_BYTES + 2048,
 }
