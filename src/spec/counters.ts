@@ -1,7 +1,7 @@
 /*
  * Tables of counters: the counters of an engine, and the sysfs files of a port's counters with the source of each
- * value. File names are Linux's: in `hw_counters` those of rxe, in `counters` those of PortCounters in the InfiniBand
- * Architecture Specification (volume 1, clause 16.1.3.5). The engine's record, the files, `userdma stat` and
+ * value. File names are Linux's: in `hw_counters` those of rxe, in `counters` those of performance management
+ * (InfiniBand Architecture Specification, volume 1, clause 16.1). The engine's record, the files, `userdma stat` and
  * docs/reference/counters.md are generated from these tables or compared with them by tests.
  */
 

@@ -1,6 +1,6 @@
 /*
- * Enumerations and flag sets of the verbs, with the names and numbers of Linux's user ABI (ib_user_verbs.h,
- * ib_user_ioctl_verbs.h) and of the InfiniBand Architecture Specification.
+ * Enumerations and flag sets of the verbs. Those of Linux's user ABI (ib_user_verbs.h, ib_user_ioctl_verbs.h) and of
+ * the InfiniBand Architecture Specification have their names and numbers from there.
  */
 import { enumeration } from './schema/schema.ts'
 
@@ -31,7 +31,7 @@ export const MwType = enumeration('mw_type', { TYPE_1: 1, TYPE_2: 2 })
 /** States of a queue pair (IBA 10.3.1). RC never enters SQE. */
 export const QpState = enumeration('qp_state', { RESET: 0, INIT: 1, RTR: 2, RTS: 3, SQD: 4, SQE: 5, ERR: 6 })
 
-/** Types of queue pairs in Linux's ABI; in the object dialect each is a class of its own. */
+/** Types of queue pairs in Linux's ABI; in the object dialect each but DRIVER is a class of its own. */
 export const QpType = enumeration('qp_type', {
   RC: 2,
   UC: 3,

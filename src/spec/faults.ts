@@ -44,7 +44,7 @@ type Counter = (typeof FaultKinds)[FaultKind]['counter']
 /** Numbers of packets: those that matched a rule, and those that each kind affected. */
 export type FaultRuleCounts = Record<'matched' | Counter, number>
 
-/** Numbers of packets of one device by outcome. `overflowed`: dropped because too many others were delayed. */
+/** Numbers of packets of one device by outcome. `overflowed`: dropped because there was no room to delay them. */
 export type FaultCounters = Record<Counter | 'delayed' | 'overflowed', number>
 
 const zeros = (): Record<Counter, number> =>

@@ -1,15 +1,15 @@
 /*
  * Differences between links (R10, R27): devices on InfiniBand, RoCE, iWARP and Omni-Path have the same classes and
- * methods, but each link has its own address attributes. A device lacks the attributes of other links: its description
- * omits them, and a caller that passes one gets EINVAL with the reason. Linux's dialects have one struct for all links:
- * the fields of the device's link become its attributes, and the others are ignored, as in Linux.
+ * methods, but each link except iWARP has its own address attributes. A device lacks those of other links: its
+ * description omits them, and a caller that passes one gets EINVAL with the reason. Linux's dialects have one struct
+ * for all links: the fields of the device's link become its attributes, and the others are ignored, as in Linux.
  */
 
 export type LinkName = 'ib' | 'roce' | 'iwarp' | 'opa'
 
 /**
- * Roles of address attributes: a destination, a list of destinations, the alternate path. Each link has its own
- * attribute for each role.
+ * Roles of address attributes: a destination, a list of destinations, the alternate path. Each link except iWARP has
+ * its own attribute for each role.
  */
 export type AddressRole = 'address' | 'addresses' | 'alternatePath'
 
@@ -20,7 +20,7 @@ interface Link {
   readonly attributes: Readonly<Partial<Record<AddressRole, string>>>
   /** Optional attributes, which are passed together with an attribute of role `address`. */
   readonly optional: readonly string[]
-  /** How the link addresses a path, which is why it has its own attributes: the end of a message. */
+  /** How the link addresses a path, which is why it has its own attributes: a part of a message. */
   readonly addressing: string
 }
 

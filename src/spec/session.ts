@@ -4,24 +4,24 @@
  * system calls is not part of the protocol.
  *
  * Transport: AF_UNIX SOCK_SEQPACKET; a message is one packet, with descriptors attached (SCM_RIGHTS). Little-endian.
- * Each message is a header (`Messages.header`) and a body. The shim opens one session per process. Each request has one
- * reply, matched by `serial`.
+ * Each message is a header (`Messages.header`) and, for most types, a body. The shim opens one session per process.
+ * Each request has one reply, matched by `serial`.
  *
  * - HELLO opens a session. The reply carries the parked page (`ParkedPage`, read-only for the client) and the folder of
  *   the daemon's sysfs and device tree, into which the client rewrites paths. A client whose memory the daemon may not
  *   access can attach a memory file (`PassedFile`); addresses in its calls are then offsets in that file. Other clients
  *   can attach a userfaultfd (HelloWants.UNMAPPING).
  * - OPEN opens a device node. The reply carries the context's memory file, which is the descriptor that the program
- *   gets and has the rings at their mmap offsets, and the context's doorbell socket. The context exists while a
- *   program has one of its doorbell sockets or its memory file. SYSTEM_NODE is the system-wide device, which lists the devices (R13).
- *   CM_NODE and the nodes from UMAD_NODES on have no context: the reply carries only the socket of a channel, which is
- *   the program's descriptor; calls on it are forwarded with context 0.
+ *   gets and has the rings at their mmap offsets, and the context's doorbell socket. The context exists while a program
+ *   has one of its doorbell sockets or its memory file. SYSTEM_NODE is the system-wide device, which lists the devices
+ *   (R13). CM_NODE and umad nodes (UMAD_NODES) have no context: the reply carries only the socket of a channel, which
+ *   is the program's descriptor; calls on it are forwarded with context 0.
  * - ATTACH makes a context known to another session: after fork, or for a passed or inherited descriptor. The daemon
  *   checks that descriptor `fd` of the calling process is the context's memory file. The request has the header only,
  *   whose `context` is the inherited number, or 0 if unknown. The reply is that of OPEN, with the doorbell socket only.
  * - IOCTL and WRITE forward a system call; the daemon accesses the caller's memory itself. New descriptors are attached
  *   to the reply; for each, in the same order, an `install` struct says at which address of the caller's memory its
- *   number belongs. With context 0 the call is on descriptor `fd` itself, an event or driver descriptor (R28, R37). The
+ *   number belongs. With context 0 the call is on descriptor `fd` itself, which is that of an fd object (R28, R37). The
  *   daemon inspects that descriptor of the process, so that clients need not track duplicates, also in other processes.
  * - READ forwards a read(2) of a channel of management datagrams.
  * - MAP resolves mmap(2) on a driver's descriptor: `ret` is the offset in the file attached to the reply.
@@ -40,7 +40,7 @@
  *   without relocation. A client records stacks if its environment has `SessionEnv.stacks`.
  * - REFUSED reports that the user library refused a post without a call of the daemon.
  * - FORK reports that the program is about to fork without ibv_fork_init. The request has the header only.
- * - MISUSE reports a mistake that the program's side sees: to the memory of an outstanding request, or to a queue
+ * - MISUSE reports a mistake that the program's side sees: with the memory of an outstanding request, or with a queue
  *   (`MisuseKind`).
  * - A doorbell socket carries 4-byte tokens (the QP's handle); any token makes the daemon poll all send queues of the
  *   context.
@@ -197,8 +197,8 @@ export const Messages = {
   /** The second and third argument of write(2) or, in READ, of read(2). */
   write: layout(['buffer', 'u64'], ['length', 'u64']),
   /**
-   * ret ≥ 0: the call's result, < 0: negative errno. Followed by `installCount` install structs or, after an error, by
-   * the message in UTF-8 if the client has set HelloWants.REASONS.
+   * ret ≥ 0: the call's result, < 0: negative errno. Followed by `installCount` install structs, in WRITTEN by `ret`
+   * range structs, or, after an error, by the message in UTF-8 if the client has set HelloWants.REASONS.
    */
   callReply: layout(['ret', 's64'], ['installCount', 'u32'], ['reserved', 'u32']),
   /** A new descriptor, whose number belongs in `width` bytes at `address` of the caller. kind: InstallKind. */

@@ -5,7 +5,7 @@
  * event queue to which it is attached gets its events instead, those of connections in addition. `arm` makes the next
  * completion (or the next solicited or failed one) raise exactly one event. A destroy withdraws the object's unread
  * events and returns how many the client has read, since libibverbs waits until the program has acknowledged that many.
- * Records on completion channels and async fds have Linux' bytes; the sink of the fd object delivers them to the client.
+ * Records on completion channels and async fds have Linux' bytes; the fd object's sink delivers them to the client.
  */
 import { createCause } from '../../spec/check/causes.ts'
 import { ClassId } from '../../spec/classes/ids.ts'

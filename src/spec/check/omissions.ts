@@ -82,7 +82,7 @@ export type OmissionId = keyof typeof omissions
 export interface Omission {
   /** Key of `omissions`. */
   readonly id: OmissionId
-  /** Number of dropped records. */
+  /** The number that `text` continues: of dropped records, for example. */
   readonly count: number
 }
 

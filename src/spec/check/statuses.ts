@@ -13,7 +13,7 @@ export type StatusName = keyof typeof WcStatus.values
 export type EventName = keyof typeof AsyncEventType.values
 
 interface StatusRow {
-  /** One sentence. */
+  /** In full sentences. */
   readonly meaning: string
   /** The likeliest, or quickest to check, comes first. */
   readonly likelyFindings: readonly FindingId[]

@@ -1,7 +1,7 @@
 /*
  * Class `mr`: a region of the caller's memory (IBA 10.6). `start` is its address in the caller's memory, `iova` the
  * address that work requests use; both must have the same offset in their page. `modify` changes memory, protection
- * domain or access flags, and keeps the keys (Linux: REREG_MR).
+ * domain or access flags, and keeps the lkey (Linux: REREG_MR).
  *
  * Other kinds of regions: FILE, pages of a memory file (`file`), from byte `start`; NULL, which has a length and
  * addresses from `iova` but no memory; IMPLICIT, the whole address space of the caller, ignoring `start`, `length` and

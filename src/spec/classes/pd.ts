@@ -1,6 +1,6 @@
 /*
- * Class `pd`: a protection domain (IBA 10.2.3). Destroying one that is in use is refused with EBUSY. `createAhs` and
- * `destroyAhs` create and destroy many address handles with one call (R25), all of them or none.
+ * Class `pd`: a protection domain (IBA 10.2.3). Destroying one that is in use is refused with EBUSY. `createAhs`
+ * creates many address handles with one call, all of them or none; `destroyAhs` destroys many (R25).
  */
 import { at, CREATE, DESTROY, list, method, objectClass, optional, u32 } from '../schema/schema.ts'
 import { CallNumber, ClassId } from './ids.ts'

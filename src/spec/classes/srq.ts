@@ -85,8 +85,8 @@ export const TmSrq = objectClass('tm_srq', ClassId.tm_srq, {
     }),
     ...common,
     /**
-     * Adds a receive buffer (`sgList`) for the message whose tag equals `tag` in the bits of
-     * `mask`. `handle` identifies the entry for `tagDel`.
+     * Adds a receive buffer (`sgList`) for the message whose tag equals `tag` in the bits of `mask`. `handle`
+     * identifies the entry for `tagDel`.
      */
     tagAdd: method(tagAdd, {
       in: { ...tagOperation, tag: u64(4), mask: u64(5), recvWrId: u64(6), sgList: list(7, Sge, MAX_SGE) },

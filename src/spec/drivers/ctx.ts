@@ -65,7 +65,7 @@ export const CtxInfo = {
   headersAt: at(32, u32(0)),
   eagerAt: at(36, u32(0)),
   expectedAt: at(40, u32(0)),
-  /** Bytes of the memory, and its offset in the context's file. */
+  /** Bytes of the memory, and its offset for mmap(2) of the uverbs context. */
   bytes: at(44, u32(0)),
   offset: at(48, u64(0)),
 }
@@ -140,7 +140,7 @@ export const CtxAssign = {
 }
 export const CtxExpect = { slot: at(0, u32(0)), length: at(4, u32(0)) }
 
-/** Header of the bytes of write(2), which the message follows. `flags`: CTX_EXPECTED or 0. */
+/** Header of the bytes of write(2); the message follows it. `flags`: CTX_EXPECTED or 0. */
 export const CtxSend = {
   destination: at(0, u32(0)),
   flags: at(4, u32(0)),

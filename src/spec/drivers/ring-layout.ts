@@ -1,8 +1,8 @@
 /*
  * Ring layouts (docs/decisions/rings.md): the offsets of the indices of a ring and of the fields of its elements. There
  * are two layouts with the same field names: that of rxe's user library (rxe-rings.ts), which unmodified programs use,
- * and a compact one for programs in this process (compact-rings.ts). All code that reads or writes rings takes the
- * layout as an argument. Offsets are in bytes; fields are little-endian.
+ * and a compact one for programs in this process (compact-rings.ts). Driver and library take the layout as an argument.
+ * Offsets are in bytes; fields are little-endian.
  */
 import { RecvWqe, RingHeader, SendWqe, Wc } from './rxe-rings.ts'
 

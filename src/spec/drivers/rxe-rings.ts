@@ -7,7 +7,7 @@
  * elements. The program produces send and receive requests and consumes completions; the device does the opposite.
  */
 
-/** struct rxe_queue_buf. The program reads LOG2_ELEMENT and INDEX_MASK once, after mmap. */
+/** struct rxe_queue_buf. */
 export const RingHeader = { LOG2_ELEMENT: 0, INDEX_MASK: 4, PRODUCER: 128, CONSUMER: 256, DATA: 384 } as const
 
 /**

@@ -34,8 +34,8 @@ export interface IoctlAttribute {
   readonly id: number
   readonly kind: IoctlAttributeKind
   /**
-   * Minimum and maximum length in bytes. `isExtensible`: a longer attribute is accepted; a longer input must end in zeros, a
-   * longer output is filled with zeros.
+   * Minimum and maximum length in bytes. `isExtensible`: a longer attribute is accepted; a longer input must end in
+   * zeros, a longer output is filled with zeros.
    */
   readonly min: number
   readonly max: number

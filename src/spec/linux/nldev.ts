@@ -29,7 +29,7 @@ export const NetlinkOption = {
   DROP_MEMBERSHIP: 2,
   BROADCAST_ERROR: 4,
   NO_ENOBUFS: 5,
-  /** Messages are the same for all network namespaces. */
+  /** No effect: messages are the same for all network namespaces. */
   LISTEN_ALL_NSID: 8,
   LIST_MEMBERSHIPS: 9,
   CAP_ACK: 10,
@@ -177,7 +177,7 @@ const LONGEST_INTERFACE = 15
 /** Maximum bytes of texts that only the kernel sends (RDMA_NLDEV_ATTR_EMPTY_STRING). */
 const EMPTY = 1
 
-/** By name, without RDMA_NLDEV_ATTR_, or RDMA_NLDEV_ for those of the system and of namespaces. */
+/** By name, without RDMA_NLDEV_ and ATTR_. */
 export const NldevAttributes = {
   DEV_INDEX: attribute(1, 'u32'),
   DEV_NAME: attribute(2, 'text', LONGEST_DEVICE_NAME + 1),
@@ -303,7 +303,7 @@ export interface NldevResource {
   readonly hasPort?: true
 }
 
-/** By class; in the order of the summary (RES_GET). */
+/** By kind; in the order of the summary (RES_GET). */
 export const NldevResources = {
   pd: { name: 'pd', command: 'RES_PD_GET', table: 'RES_PD', entry: 'RES_PD_ENTRY', id: 'RES_PDN' },
   cq: { name: 'cq', command: 'RES_CQ_GET', table: 'RES_CQ', entry: 'RES_CQ_ENTRY', id: 'RES_CQN' },

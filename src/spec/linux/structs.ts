@@ -50,7 +50,7 @@ export const qpDest = (at: number, role: QpRole): Cell[] =>
     name => [value(at + 20, 2, `${name}.dlid`), value(at + 28, 1, `${name}.srcPathBits`)],
   )
 
-/** ib_uverbs_qp_dest in a response. On Ethernet is_global is always 1, even if the QP has no path yet. */
+/** ib_uverbs_qp_dest in a response. On Ethernet is_global is 1 also for types of QPs without a path. */
 export const qpDestResponse = (at: number, role: QpRole): Cell[] =>
   qpDest(at, role).map(cell => (cell.kind === 'bool' && cell.link === 'roce' ? withFallback(cell, 1) : cell))
 

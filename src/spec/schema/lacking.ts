@@ -9,8 +9,8 @@ import type { ObjectClass } from './schema.ts'
 export const lacksMethod = (className: string, method: string): string => `this device has no ${className}.${method}`
 
 /**
- * The same for a class id and a call number. `deviceClass`: the device's class with this id, if there is one. A method
- * that src/spec does not declare is shown as its number, and so is a class that neither src/spec nor the device has.
+ * The same for a class id and a call number. `deviceClass`: the device's class with this id, if there is one. Without a
+ * known name the class or method is shown as its number.
  */
 export const lacksCall = (deviceClass: ObjectClass | undefined, classId: number, call: number): string => {
   const cls = deviceClass ?? classes.find(({ id }) => id === classId)

@@ -246,7 +246,7 @@ export interface Method<I extends Attributes = Attributes, O extends Attributes 
    * call is refused with EPERM.
    */
   readonly needs?: Capability
-  /** Arguments that this device refuses, by name: those of other links (spec/links.ts), or that its driver lacks. */
+  /** Arguments that this device refuses, by name: because of its link (spec/links.ts), driver, or a missing class. */
   readonly refused?: Readonly<Record<string, RefusedArgument>>
 }
 export const method = <const I extends Attributes, const O extends Attributes>(

@@ -45,7 +45,7 @@ export const MAD_STATUS_UNSUPPORTED = 0x000c
 /** Bytes of the common header. */
 export const MAD_HEADER_BYTES = 24
 
-/** Id of the attribute ClassPortInfo, which every class has. */
+/** Id of the attribute ClassPortInfo. */
 export const CLASS_PORT_INFO = 0x0001
 
 /** Bit of the attribute modifier that makes a datagram of baseboard management a response. */

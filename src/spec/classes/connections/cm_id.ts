@@ -1,7 +1,7 @@
 /*
  * Class `cm_id`: an identifier of the RDMA connection manager, one end of a connection, comparable to a socket (R17,
- * R18). It is created on the system-wide device; binding or resolving an address associates it with an RDMA device. Its
- * channel receives its events. Methods are those of rdma_cma.h; errors are Linux's.
+ * R18). On the system-wide device, binding or resolving an address associates it with an RDMA device. Its channel
+ * receives its events. Most methods are those of rdma_cma.h; errors are Linux's.
  */
 import { CmOptionLevel, CmPortSpace } from '../../enums.ts'
 import {

@@ -1,7 +1,7 @@
 /*
  * IP over the device (RFC 4391; R31, R40). Class `ip_interface`: an interface with one address on the link of a device,
  * which answers ARP, neighbour discovery and echo requests. Class `ip_socket`: a descriptor for UDP datagrams or echo
- * requests of an interface; it can be read while datagrams wait, and `receive` takes them.
+ * requests of an interface; it is readable while datagrams wait, and `receive` takes them.
  *
  * Addresses are 16 bytes, IPv4 as ::ffff:a.b.c.d. Datagrams that find no room in a socket are dropped.
  */
@@ -36,10 +36,10 @@ const ADDRESS_BYTES = 16
 export const SOCKET_RECEIVE_BYTES = 212_992
 
 /**
- * Packets of an interface: `sent`; `dropped`, which could not be sent; `received`, and of these `delivered` or dropped:
- * `malformed`, `checksum` (wrong checksum), `fragment` (fragments are not supported), `foreign` (for another host, from
- * a host that is not on the link, or of an unsupported protocol), `unclaimed` (no socket has the port or echo
- * identifier).
+ * Packets of an interface: `sent`; `dropped`, which could not be sent; `received`. Of the received packets some are for
+ * the interface itself (ARP, for example), others are `delivered` to a socket or discarded: `malformed`, `checksum`
+ * (wrong checksum), `fragment` (fragments are not supported), `foreign` (for another host, from a host that is not on
+ * the link, or of an unsupported protocol), `unclaimed` (no socket has the port or echo identifier).
  */
 export const IpStatistics = {
   received: at(0, u64(0)),

@@ -3,8 +3,8 @@
  * this one select its attributes from `qpAttributes`, so that a caller cannot pass an attribute that the type lacks,
  * for example a Q_Key to RC.
  *
- * The ids of the attributes of `modify` and `query` follow Linux's attribute mask: id = 1 + bit number. The QP state
- * table says which of them a transition needs (spec/qp-states.ts).
+ * Up to 21 the ids of the attributes of `modify` and `query` follow Linux's attribute mask: id = 1 + bit number. The QP
+ * state table says which of them a transition needs (spec/qp-states.ts).
  */
 import { AccessFlags, Mtu, PathMigState, QpFlags, QpState } from '../../enums.ts'
 import type { QpTypeName } from '../../qp-states.ts'
