@@ -156,7 +156,7 @@ test('the device’s removal is the last event of a queue', () => {
   assert.equal(unreadQueue.sink.take(9).length, 0)
 })
 
-test('attach refuses no source, two sources, a source that is attached already, and an unknown port', () => {
+test('attach is refused without a source, with two sources, with an attached one, and with an unknown port', () => {
   const { newQueue, cq, qp, attach, detach } = setUp()
   const [queue, otherQueue] = [newQueue(), newQueue()]
   const assertRefused = (code: string, message: RegExp, call: () => unknown) => assert.throws(call, { code, message })

@@ -1,6 +1,6 @@
 /*
- * A device for tests of src/core: it has every common class; its driver creates CQs and RC queue pairs, and leaves all
- * other methods to core.
+ * A device for tests of src/core: it has every common class; its driver creates CQs and RC queue pairs and logs their
+ * destroys, and leaves all other methods to core.
  */
 
 import { coreClasses } from '../../src/core/base/all.ts'

@@ -37,7 +37,7 @@ const { interface: Interface, pd: Pd, cq: Cq, mr: Mr, rc_qp: RcQp, comp_channel:
 /** Asynchronous handlers in progress: each succeeds, or fails with EAGAIN. */
 interface Gate {
   readonly pending: ((ok: boolean) => void)[]
-  /** Whether the next handler waits. */
+  /** Whether a handler that starts now waits. */
   shouldWait: boolean
   /** Ids of the objects that the driver's handlers have created and not destroyed. */
   readonly live: Set<number>
@@ -50,7 +50,7 @@ const waitAtGate = async (gate: Gate): Promise<void> => {
   if (!ok) throw new CallError('EAGAIN', 'the test lets this call fail')
 }
 
-/** The test driver's classes, with handlers that may wait. */
+/** The test driver's classes; handlers of CQs and queue pairs may wait. */
 const waitingClasses = (gate: Gate): DriverClass[] => {
   const take = (id: number): void => {
     assert.ok(!gate.live.has(id), 'an object was created twice')

@@ -129,7 +129,7 @@ test('a client that throws at registration is not registered; one that throws la
   assert.equal(core.faults, 7, 'd for d2 to d4, c for all four devices')
 })
 
-test('callbacks may add and remove clients and devices: each client is notified of each live device, and of its removal', () => {
+test('callbacks may remove clients and devices: each client is notified of each live device, and of its removal', () => {
   const { core, addDevice, client, seen } = subsystem()
   /** A client that acts when it is notified of a device. */
   const actingClient = (name: string, onAdd: (device: Device) => void): Client => ({

@@ -31,7 +31,8 @@ const { device: Device, driver_ops: Ops, pd: Pd } = Classes
 const name = (text: string) => ({ name: new TextEncoder().encode(text) })
 
 /**
- * An interface whose ioctl 1 takes the handle of a protection domain and uses that domain; `log` records its closes.
+ * An interface whose ioctl 1 takes the handle of a protection domain and uses that domain, and whose write posts the
+ * bytes as a record; `log` records its closes.
  */
 const pdInterface = (log: string[]): DriverOps<{ pds: CoreObject[] }> => ({
   open: () => ({ pds: [] }),
@@ -154,7 +155,7 @@ test('mmap returns whole pages; an unaligned, negative or empty range is refused
     )
 })
 
-test('a call that an interface lacks fails with the errno of a Linux file without it; so does a call on another class’s descriptor', () => {
+test('a call that an interface lacks fails with the errno of a Linux file without it; descriptors of other classes have no such calls', () => {
   const setup = setUp()
   const fd = open(setup, 'test.userdma.1')
   const asyncFd = install(setup, invokeNow(setup.context, Classes.async_fd, 'create', 0, {}, setup.caller))

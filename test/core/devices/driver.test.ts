@@ -45,7 +45,7 @@ test("a handler's arguments and result are typed by its method's declaration", (
       same<Equal<typeof pd, CoreObject>>()
       same<Equal<typeof sendCq, CoreObject>>()
       same<Equal<typeof cap.maxSendWr, number>>()
-      // @ts-expect-error RC has no Q_Key: an attribute that the type does not have cannot be named (R9)
+      // @ts-expect-error a record has only its declared fields
       ;({}) as { qkey: (typeof cap)['qkey'] }
       return { cap, qpNum: 1 }
     },

@@ -199,7 +199,7 @@ test('after random armings and thresholds, an event is raised when the first of 
     fc.record({ arm: fc.option(rule) }),
     fc.record({ set: rule }),
   )
-  /** Requests of one CQ: every rule since it was armed, and the times of completions since. */
+  /** One CQ: its rule, every rule since it was armed, and the times of completions since. */
   const model = () => ({
     rule: { count: 0, period: 0 },
     armings: [] as { count: number; period: number }[],
