@@ -1,6 +1,6 @@
 /*
- * Reports failures (spec/check/failures.ts) to handlers. Drivers report failures of their objects; core reports the
- * events of devices and ports.
+ * Reports failures (spec/check/failures.ts) to handlers. Drivers report failures of their objects, core the events of
+ * devices and ports, the daemon destroys that wait.
  */
 import type { Failure } from '../spec/check/failures.ts'
 import { noteFault } from './attempt.ts'

@@ -481,7 +481,7 @@ export interface DriverOps<S = unknown> {
   write?(call: OpsCall<S>, bytes: Uint8Array): number
   /** The memory of `length` bytes at `offset`, which is a multiple of the page size. Without it: ENODEV. */
   mmap?(call: OpsCall<S>, offset: number, length: number, isWritable: boolean): MappedChunk
-  /** The descriptor was closed. Cannot refuse. */
+  /** The descriptor was closed, or its object destroyed. Cannot refuse. */
   close?(call: OpsCall<S>): void
 }
 

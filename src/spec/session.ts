@@ -42,8 +42,8 @@
  * - FORK reports that the program is about to fork without ibv_fork_init. The request has the header only.
  * - MISUSE reports a mistake that the program's side sees: with the memory of an outstanding request, or with a queue
  *   (`MisuseKind`).
- * - A doorbell socket carries 4-byte tokens (the QP's handle); any token makes the daemon poll all send queues of the
- *   context.
+ * - A doorbell socket carries 4-byte tokens (the QP's handle); any token wakes the daemon, which polls all send queues
+ *   before it sleeps again.
  * - The other messages are for tools; bodies and replies are JSON text.
  *
  * The replies of REFRESH, STACK, REFUSED, FORK and MISUSE are those of IOCTL; `ret` is 0 or a negative errno.

@@ -104,8 +104,9 @@ export const CtxContext = objectClass('ctx_context', 0x8000, {
     }),
     /**
      * Sends `data` from this context to context number `destination`; with `slot`, as the part at `offset` of an
-     * expected message. ENXIO: there is no such context with the same key. EAGAIN: no buffer is free, or receiving is
-     * disabled. EMSGSIZE: more bytes than an eager buffer. EINVAL: more than the announced length.
+     * expected message. ENXIO: there is no such context with the same key. EAGAIN: no header or buffer is free, or
+     * receiving is disabled. EMSGSIZE: more bytes than an eager buffer. EINVAL: the slot is not announced, or the part
+     * goes beyond the announced length.
      */
     send: method(Block.DRIVER_FAST + 3, {
       in: {

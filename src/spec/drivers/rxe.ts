@@ -23,7 +23,7 @@ export const MmapInfo = { offset: at(0, u64(0)), size: at(8, u32(0)) }
 /** The location of a queue, as an output with this id. */
 const queue = (id: number) => optional(record(id, MmapInfo))
 
-/** Outputs of the creation of a queue pair of any type. */
+/** Outputs of the creation of a queue pair; an XRC target has no queues. */
 export const QpQueues = { create: { out: { recvQueue: queue(0x8000), sendQueue: queue(0x8001) } } }
 
 /** The attributes that the driver adds to core's, by class and method. */
