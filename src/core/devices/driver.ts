@@ -4,8 +4,8 @@
  *   const cq = driverClass(Cq, {
  *     create(call, object, args) { …; object.state = {…}; return { cqe: … } },
  *     destroy: (call, object, args, core) => { …; return core(call, object, args) },
- *     resize: null,
- *   }, { create: { out: { mmapInfo: record(0x8001, {…}) } } })
+ *     modify: null,
+ *   }, { create: { out: { mmapInfo: optional(record(0x8001, {…})) } } })
  *
  * The compiler checks arguments and results, including the driver's own attributes; references arrive as objects. A
  * method that is omitted is core's, `null` removes it, and an override gets core's version as its last parameter.

@@ -94,7 +94,10 @@ export const findObject = (
   return object
 }
 
-/** The fd object of class `className` with this number. Throws EBADF unless it belongs to the context and is open. */
+/**
+ * The fd object of class `className` with this number. Throws EBADF unless it has this class, belongs to the context and
+ * is open; as `findObject` while it is being created or destroyed.
+ */
 const findFdObject = (
   context: Context,
   className: string,

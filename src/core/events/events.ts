@@ -203,8 +203,8 @@ export const postRecord = (fd: FdObject, bytes: Uint8Array): void => {
 // ---- events of connections ----
 
 /**
- * Posts an event that the connection manager has encoded on the channel of its element. If the element is attached to
- * an event queue, also posts a record of kind CONNECTION there.
+ * Posts an event, which the connection manager has encoded, on the channel of its element. If the element is attached
+ * to an event queue, also posts a record of kind CONNECTION there.
  */
 export const postOnChannel = (event: EventRecord): void => {
   const { element } = event

@@ -249,7 +249,7 @@ export function* objectsDownwards({ handles: { slots } }: Context): Generator<Co
 
 /** Destroys all objects of a context in reverse order of dependency; yields after each. */
 export function* destroyAll(context: Context, why: 'close' | 'remove'): Generator<void> {
-  // Programs do not read events of a closed context, and withdrawing them per object is slow.
+  // Withdraws the unread events of all objects at once: withdrawing them per object is slow.
   if (why === 'close')
     for (const fd of context.descriptors) {
       closeEvents(fd)
