@@ -83,7 +83,7 @@ export interface EventSink {
   /** Delivers an event to the client, or queues it. */
   post(event: EventRecord): void
   /**
-   * A promise to await before `withdraw`, `unread` and `take`, while the client's end of a socket is searched;
+   * A promise to await before `withdraw`, `unread` and `take`, since a socket must first find its client's end;
    * undefined if there is nothing to wait for.
    */
   prepareWithdraw?(): Promise<void> | undefined
@@ -108,19 +108,19 @@ export interface Attachment {
 }
 
 /**
- * When completions raise an event (core/events/thresholds.ts): the queue's setting, and the state of the current
+ * When completions of a CQ raise an event (core/events/thresholds.ts): the CQ's setting, and the state of its current
  * arming.
  */
 export interface Threshold {
   readonly core: Core
-  /** The queue's setting: number of completions, and microseconds; 0: no such condition. */
+  /** The CQ's setting: number of completions, and microseconds; 0: no such condition. */
   count: number
   period: number
   /** The same two values for the current arming. */
   armedCount: number
   armedPeriod: number
   /**
-   * Number of completions since the queue was armed; the times on core's clock of the first of them, and of the event
+   * Number of completions since the CQ was armed; the times on core's clock of the first of them, and of the event
    * (Infinity: none is scheduled).
    */
   completions: number
@@ -150,7 +150,7 @@ export interface EventState {
    * in addition to its channel.
    */
   attached: Attachment | undefined
-  /** Undefined: the next completion of the armed queue raises its event immediately. */
+  /** Undefined: the next completion of the armed CQ raises its event immediately. */
   threshold: Threshold | undefined
 }
 

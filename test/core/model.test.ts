@@ -65,7 +65,7 @@ const run = (steps: readonly Step[]): void => {
   const setup = openTestDevice()
   const { core, device, caller } = setup
   const address = BigInt(caller.memory.add(new Uint8Array(4096)))
-  const stale = new Set<number>()
+  const staleKeys = new Set<number>()
   const models: ModelContext[] = []
   const open = (): void => {
     models.push({ context: openContext(device, { isOpened: true }), handles: new Map(), descriptors: new Map() })
@@ -75,7 +75,7 @@ const run = (steps: readonly Step[]): void => {
 
   const removeObject = (model: ModelContext, handle: number): void => {
     const { key } = model.handles.get(handle)!
-    if (key !== undefined) stale.add(key)
+    if (key !== undefined) staleKeys.add(key)
     model.handles.delete(handle)
     // A closed channel is destroyed with the last CQ that needs it.
     for (const [number, { object, isClosed }] of model.descriptors)
@@ -101,7 +101,7 @@ const run = (steps: readonly Step[]): void => {
     assert.equal(errno, refused ?? 'ok', `${cls.name}.create`)
     if (refused !== undefined) return
     assert.equal(handle, lowest(model.handles))
-    if (key !== undefined) assert.ok(!stale.has(key), 'a key was used twice')
+    if (key !== undefined) assert.ok(!staleKeys.has(key), 'a key was used twice')
     const parents = named as ModelObject[]
     model.handles.set(handle!, { class: cls.name, parents, ...(key === undefined ? {} : { key }) })
   }
@@ -144,7 +144,7 @@ const run = (steps: readonly Step[]): void => {
       if (uses(model, entry.object) === 0) model.descriptors.delete(number)
     } else if (action === 'close' && models.length > 1) {
       closeContext(model.context)
-      for (const { key } of model.handles.values()) if (key !== undefined) stale.add(key)
+      for (const { key } of model.handles.values()) if (key !== undefined) staleKeys.add(key)
       models.splice(models.indexOf(model), 1)
     } else if (action === 'open' && models.length < 4) open()
   }
@@ -167,7 +167,7 @@ const run = (steps: readonly Step[]): void => {
     assert.equal(now.devices.test0.regions, counts.mr ?? 0)
     assert.equal(now.descriptors, descriptors)
     assert.equal(now.contexts, models.length)
-    for (const key of stale) assert.equal(findKey(device.memory, key), -1)
+    for (const key of staleKeys) assert.equal(findKey(device.memory, key), -1)
   }
 
   for (const step of steps) {

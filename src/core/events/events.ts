@@ -51,7 +51,7 @@ interface MutableFd {
   sink: EventSink
 }
 
-/** Once a queue has this number of unread events, it drops an event if it has one of the same source and type. */
+/** Once a queue of `createEventQueue` has this number of unread events, it drops an event if it has one of the same source and type. */
 const QUEUE_LIMIT = 65536
 
 /** `EventRecord.type` of completions, and of the other records without a type of their own. */
@@ -289,7 +289,7 @@ export const handleEvents = ({ context, events }: CoreObject, handlers: EventHan
 /**
  * REQ_NOTIFY: the next completion, or with `solicitedOnly` the next solicited or failed one, raises one event. With a
  * threshold (R36) the event is raised after `count` such completions, or `period` microseconds after the first of them;
- * undefined values are those of the queue's own threshold. If the queue is armed already, the event can only become
+ * undefined values are those of the CQ's own threshold. If the CQ is armed already, the event can only become
  * earlier (thresholds.ts), and arming for the next completion stays (as on Linux).
  */
 export const arm = (object: CoreObject, solicitedOnly: boolean, count?: number, period?: number): void => {
@@ -311,7 +311,7 @@ const thresholdOf = ({ context }: CoreObject, events: Affiliation): Threshold | 
   return state.threshold
 }
 
-/** Sets the threshold of a queue (R36); undefined values are not changed. */
+/** Sets the threshold of a CQ (R36); undefined values are not changed. */
 export const setThreshold = (object: CoreObject, count: number | undefined, period: number | undefined): void => {
   const { events } = object
   const threshold = events && thresholdOf(object, events)
@@ -331,7 +331,7 @@ const callHandler = (core: Core | undefined, run: () => void): void => {
   }
 }
 
-/** Raises the event of an armed queue, and disarms it. */
+/** Raises the event of an armed CQ, and disarms it. */
 const notify = (events: Affiliation): void => {
   events.armed = Armed.NO
   const { handlers, core } = events.route
@@ -345,7 +345,7 @@ const notify = (events: Affiliation): void => {
 }
 
 /**
- * Called for each completion that was written; `isSolicited`: solicited or failed. Hot: one comparison if the queue is
+ * Called for each completion that was written; `isSolicited`: solicited or failed. Hot: one comparison if the CQ is
  * not armed.
  */
 export const completed = (events: Affiliation, isSolicited: boolean): void => {
@@ -524,7 +524,7 @@ export const attachEvents = (events: Affiliation, attached: Attachment): void =>
   state.record = undefined
 }
 
-/** Detaches an object from its queue: withdraws its unread events; later ones are routed as before. */
+/** Detaches an object from its event queue: withdraws its unread events; later ones are routed as before. */
 export const detachEvents = (events: Affiliation): void => {
   const { state } = events
   if (state === undefined) return

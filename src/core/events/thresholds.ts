@@ -3,7 +3,7 @@
  * the first of them. Drivers are not involved: core counts completions, and its owner calls `expire` at the time
  * `nextDue` on core's clock.
  *
- * The event of an armed queue is never postponed: arming again or a new threshold can only make it earlier, and
+ * The event of an armed CQ is never postponed: arming again or a new threshold can only make it earlier, and
  * completions since the first arming count. Otherwise a program that waits could wait for ever.
  */
 import { type Affiliation, Armed, type Core, type Deadline, type Threshold } from '../model.ts'
@@ -31,7 +31,7 @@ const schedule = ({ deadlines }: Core, deadline: Deadline): void => {
   deadlines.splice(index, 0, deadline)
 }
 
-/** Removes the deadline of a queue's event, if there is one. */
+/** Removes the deadline of a CQ's event, if there is one. */
 export const cancelDeadline = (events: Affiliation, threshold: Threshold): void => {
   const { core, due } = threshold
   if (due === Number.POSITIVE_INFINITY) return
@@ -48,7 +48,7 @@ export const cancelDeadline = (events: Affiliation, threshold: Threshold): void 
   if (deadlines[index]?.due === due) deadlines.splice(index, 1)
 }
 
-/** Arms a queue that is not armed: sets the values for its next event, and restarts counting. */
+/** Arms a CQ that is not armed: sets the values for its next event, and restarts counting. */
 export const rearmThreshold = (events: Affiliation, threshold: Threshold, count: number, period: number): void => {
   threshold.armedCount = count
   threshold.armedPeriod = period
@@ -68,7 +68,7 @@ const isReached = (events: Affiliation, threshold: Threshold): boolean => {
   return false
 }
 
-/** Counts a completion of an armed queue; true if the event is due now. */
+/** Counts a completion of an armed CQ; true if the event is due now. */
 export const countCompletion = (events: Affiliation, threshold: Threshold): boolean => {
   if (isImmediate(threshold.armedCount, threshold.armedPeriod)) return true
   threshold.completions++
@@ -79,7 +79,7 @@ export const countCompletion = (events: Affiliation, threshold: Threshold): bool
 /** The smaller of two limits; 0 means unlimited. */
 const smallerLimit = (a: number, b: number): number => (a === 0 || (b !== 0 && b < a) ? b : a)
 
-/** Applies new values to an armed queue, as far as they make its event earlier; true if the event is due now. */
+/** Applies new values to an armed CQ, as far as they make its event earlier; true if the event is due now. */
 export const tightenThreshold = (events: Affiliation, threshold: Threshold, count: number, period: number): boolean => {
   const { armedCount, armedPeriod } = threshold
   if (isImmediate(armedCount, armedPeriod)) return false
@@ -92,7 +92,7 @@ export const tightenThreshold = (events: Affiliation, threshold: Threshold, coun
 /** When to call `expire`, in microseconds of core's clock; Infinity for never. */
 export const nextDue = ({ deadlines }: Core): number => deadlines[0]?.due ?? Number.POSITIVE_INFINITY
 
-/** Calls `notify` for the queues whose event is due at `now`. Returns whether there were any. */
+/** Calls `notify` for the CQs whose event is due at `now`. Returns whether there were any. */
 export const expireDue = ({ deadlines }: Core, now: number, notify: (events: Affiliation) => void): boolean => {
   let isAnyDue = false
   while (deadlines.length > 0 && deadlines[0]!.due <= now) {

@@ -126,7 +126,7 @@ test('a client that throws at registration is not registered; one that throws la
   addDevice('d4')
   seen()
   unregisterClient()
-  assert.equal(core.faults, 7, 'd for d2 to d4, c for all four devices')
+  assert.equal(core.faults, 7, 'client d at d2 to d4, client c at all four devices')
 })
 
 test('callbacks may remove clients and devices: each client is notified of each live device, and of its removal', () => {
