@@ -51,7 +51,7 @@ interface MutableFd {
   sink: EventSink
 }
 
-/** Once a queue of `createEventQueue` has this number of unread events, it drops an event if it has one of the same source and type. */
+/** An `EventQueue` with this number of unread events drops an event if it has one of the same source and type. */
 const QUEUE_LIMIT = 65536
 
 /** `EventRecord.type` of completions, and of the other records without a type of their own. */
