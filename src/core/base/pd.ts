@@ -31,7 +31,7 @@ export const pdClass = driverClass(Pd, {
 
   createAhs(call, pd, { addresses, ibAddresses, opaAddresses }) {
     const { context, caller } = call
-    const entry = methodOf(context, Ah, CREATE, 'create')
+    const createMethod = methodOf(context, Ah, CREATE, 'create')
     const created: CoreObject[] = []
     // Keyed by the attribute of ah.create. A device has only one of the three lists, that of its link.
     const lists: Record<string, AnyRecord[] | undefined> = {
@@ -53,7 +53,7 @@ export const pdClass = driverClass(Pd, {
       try {
         while (created.length < list.length) {
           const address = list[created.length]
-          const result = execute(context, entry, 0, { pd: pd.handle, [name]: address, userHandle: 0n }, caller)
+          const result = execute(context, createMethod, 0, { pd: pd.handle, [name]: address, userHandle: 0n }, caller)
           if (result instanceof Promise) return result.then(recordHandle).then(createRemaining, undoAndThrow)
           recordHandle(result)
         }
@@ -67,7 +67,7 @@ export const pdClass = driverClass(Pd, {
   },
 
   destroyAhs({ context, caller }, pd, { handles }) {
-    const entry = methodOf(context, Ah, DESTROY, 'destroy')
+    const destroyMethod = methodOf(context, Ah, DESTROY, 'destroy')
     const seen = new Set<number>()
     for (const [index, { handle }] of handles.entries()) {
       const ah = findHandle(context.handles, handle)
@@ -82,7 +82,7 @@ export const pdClass = driverClass(Pd, {
     }
     // Now only the driver or a hook can refuse. No call can use the handles meanwhile.
     const pending = handles
-      .map(({ handle }) => execute(context, entry, handle, {}, caller))
+      .map(({ handle }) => execute(context, destroyMethod, handle, {}, caller))
       .filter(result => result instanceof Promise)
     return pending.length === 0 ? {} : awaitAll(pending)
   },

@@ -74,8 +74,8 @@ export const runTypedChain = (
       const { class: cls, name, method } = chainedMethod
       checkEntry(i, chainedMethod, object < 0 ? -1 - object : undefined)
       const number = object < 0 ? createdByEntry(created, `${cls.name}.${name}`, -1 - object).handle : object
-      const entry = methodOf(context, cls, method.call, name)
-      const result = invokeTyped(context, entry, number, resolveRefs(created, calls[i]!), caller)
+      const deviceMethod = methodOf(context, cls, method.call, name)
+      const result = invokeTyped(context, deviceMethod, number, resolveRefs(created, calls[i]!), caller)
       if (result instanceof Promise) {
         pending = result
         throw new CallError(

@@ -184,7 +184,7 @@ export const runChain = (
   /** Runs the entries from `first` on. */
   const runFrom = (first: number): ChainOutcome | Promise<ChainOutcome> => {
     for (let index = first; index < entries.length; index++) {
-      const { call: number, ref, at, message } = entries[index]!
+      const { call: callNumber, ref, at, message } = entries[index]!
       const additionalBefore = additional.length
       const endWith = (error: unknown): ChainOutcome => {
         if (!(error instanceof CallError)) throw error
@@ -194,7 +194,7 @@ export const runChain = (
         return endChain(index, error)
       }
       try {
-        const decoded = decodeMessage(view, number, message)
+        const decoded = decodeMessage(view, callNumber, message)
         const { call: decodedCall } = decoded
         if (decoded.roomError !== undefined) {
           decoded.refuse()
@@ -204,7 +204,7 @@ export const runChain = (
         checkEntry(index, { class: cls, name: methodName, method: decodedCall.method }, ref)
         const object =
           ref === undefined ? decodedCall.object : createdByEntry(created, `${cls.name}.${methodName}`, ref).handle
-        const entry = methodOf(context, cls, number, methodName)
+        const deviceMethod = methodOf(context, cls, callNumber, methodName)
         const recordAnswer = (result: Result): void => {
           created[index] = createdBy(context, result, additional)
           try {
@@ -216,7 +216,7 @@ export const runChain = (
           }
           if (result.undelivered !== undefined) onUndelivered(call, result.undelivered)
         }
-        const result = execute(context, entry, object, decodedCall.args, chainCaller)
+        const result = execute(context, deviceMethod, object, decodedCall.args, chainCaller)
         if (result instanceof Promise)
           return result
             .then(recordAnswer)

@@ -198,7 +198,7 @@ const valueName = (values: Readonly<Record<string, number>>, number: number, nou
   Object.keys(values).find(name => values[name] === number) ?? refuse(`${noun} ${number} is unknown`)
 
 const NAME = /^[A-Za-z]\w*$/
-/** Maximum bytes of a type, and maximum fields including those of nested records; our own types have far fewer. */
+/** Maximum bytes of a type, and maximum of its fields as `weights` counts them; our own types have far fewer. */
 const MAX_BYTES = 1 << 20
 const MAX_FIELDS = 4096
 
@@ -228,7 +228,7 @@ const widthOf = (width: number): 1 | 2 | 4 =>
 const declareTypes = (description: Description, nameAt: NameAt): Kind[] => {
   const enumerations = declareEnumerations(description, nameAt)
   const types: Kind[] = []
-  /** By type: its fields, nested ones included, and its bytes: of a list those of an element, of a blob 0. */
+  /** By type: 1 plus its fields, nested ones included; and its bytes: of a list those of an element, of a blob 0. */
   const weights: { readonly fields: number; readonly bytes: number }[] = []
   const fieldsOf = (first: number, count: number): Fields =>
     Object.fromEntries(
