@@ -176,7 +176,7 @@ export const Messages = {
   hello: layout(['version', 'u32'], ['wants', 'u32'], ['tag', 64]),
   /**
    * error: 0 or a positive errno. EPROTO: the versions differ; EACCES: the daemon may not access the process's memory,
-   * and serves only requests of tools; EPERM: the daemon does not serve this user, and closes the session; EINVAL: the
+   * and refuses to open devices; EPERM: the daemon does not serve this user, and closes the session; EINVAL: the
    * attached memory file is unusable, or the session has one already. root: the folder of the daemon's tree. Attached:
    * without an error, the parked page.
    */

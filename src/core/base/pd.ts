@@ -33,7 +33,7 @@ export const pdClass = driverClass(Pd, {
     const { context, caller } = call
     const createMethod = methodOf(context, Ah, CREATE, 'create')
     const created: CoreObject[] = []
-    // Keyed by the attribute of ah.create. A device has only one of the three lists, that of its link.
+    // Keyed by the attribute of ah.create. A device of a link has only the list of that link.
     const lists: Record<string, AnyRecord[] | undefined> = {
       ibAddress: ibAddresses,
       opaAddress: opaAddresses,

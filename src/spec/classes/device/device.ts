@@ -1,5 +1,5 @@
 /*
- * Class `device`: the device behind a context (R8). It always exists and is object 0.
+ * Class `device`: the device behind a context (R8). Its only object is object 0, which no call creates.
  *
  * `open` creates the context of the descriptor on which it is called (Linux: GET_CONTEXT); before `open` every other
  * call is refused with EINVAL. The two records of `query` have the layouts of Linux's ib_uverbs_query_device_resp and

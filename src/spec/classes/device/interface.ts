@@ -1,5 +1,6 @@
 /*
- * Class `interface`: the device's description of what it supports (R13). It always exists and is object 0.
+ * Class `interface`: the device's description of what it supports (R13). Its only object is object 0, which no call
+ * creates.
  *
  * `query` returns every class, method, attribute, type, enumeration and name as lists of small records that refer to
  * each other by index; spec/schema/description.ts converts between declarations and records. A list's records never
