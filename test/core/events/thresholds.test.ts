@@ -104,7 +104,7 @@ test('an arming may have its own threshold, and may count only solicited complet
   assert.equal(events(), 1)
 })
 
-test('later thresholds and armings of an armed queue can only make its event earlier', () => {
+test('later thresholds and armings of an armed CQ can only make its event earlier', () => {
   const { core, clock, newCq, set, notify, events, wait } = setUp()
   const cq = newCq()
   const { handle } = cq
