@@ -4,9 +4,9 @@
  * strided write, the pending DMA. It is executed when a payload does not continue it, before a completion, and at the
  * end of a burst. Nothing is acknowledged before it is written (docs/decisions/client-memory.md).
  *
- * A key is resolved when a DMA begins, so that a peer's mistake is reported for the right packet, and again when it is
- * executed, since the region may have been deregistered in between. The caller, or `onDmaFailed` for the pending
- * DMA, decides how a failure is reported.
+ * The key of a deferred write is resolved when the pending DMA begins, so that a peer's mistake is reported for the
+ * right packet, and again when that is executed, since the region may have been deregistered in between. The caller, or
+ * `onDmaFailed` for the pending DMA, decides how a failure is reported.
  */
 import { SendFlags } from '../spec/work.ts'
 import type { Arena } from '../wire/arena.ts'

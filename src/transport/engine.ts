@@ -90,7 +90,7 @@ export interface Engine {
   onReceiveScan(row: number): void
   /**
    * Handles a UDP payload from `peer` for the queue pair: `length` bytes at `offset`, including the ICRC, which the
-   * port has verified. The bytes must not change until `endBurst`.
+   * engine does not check. The bytes must not change until `endBurst`.
    */
   onPacket(row: number, arena: Arena, offset: number, length: number, peer: number, now: number): void
   /**
@@ -126,7 +126,9 @@ export interface EngineOptions {
    * it sends no packets of SENDs and WRITEs. Default 256 KiB. A loss shrinks the window temporarily.
    */
   readonly windowBytes?: number
-  /** Maximum size of the window that all QPs with the same peer share, in window bytes. Default 0: unlimited. */
+  /**
+   * Maximum size of the window that all reliable QPs with the same peer share, in window bytes. Default 0: unlimited.
+   */
   readonly sharedWindowBytes?: number
   /**
    * READ responses count in the window too, and a READ is requested in parts of at most half of it: for links that lose
@@ -134,8 +136,8 @@ export interface EngineOptions {
    */
   readonly boundReads?: boolean
   /**
-   * Interval in µs in which all unreliable QPs together send at most `windowBytes`, and at most 256 KiB. Default 0:
-   * unlimited.
+   * Interval in µs: after all unreliable QPs together have sent `windowBytes` in it, or 256 KiB if that is less, they
+   * wait until it is over. Default 0: unlimited.
    */
   readonly pacingInterval?: number
 }

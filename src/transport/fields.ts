@@ -1,6 +1,7 @@
 /*
  * Word offsets of the engine's rows and blocks (state.ts has the arrays): queue pairs, WQEs, READ and atomic resources,
- * and the pending DMA. Words are 32 bits; addresses, keys and lengths are read with `>>> 0`.
+ * and the pending DMA. Words are 32 bits, those of rows signed: addresses, keys and lengths in rows are read with
+ * `>>> 0`.
  *
  * They are const enums so that the compiled code has numbers: as properties of an object they cost a small WRITE 10 %
  * (V8 inlines by the size of the bytecode).
@@ -179,7 +180,7 @@ export const enum RES {
   /** READ: the address of packet BASE. Atomic: the word before the operation. */
   DATA_HI = 11,
   DATA_LO = 12,
-  /** READ: bytes from packet BASE to the end; 0 for FLUSH and ATOMIC WRITE. */
+  /** READ: bytes of packets [BASE, END); 0 for FLUSH and ATOMIC WRITE. */
   READ_LENGTH = 13,
   /** 1: the responses are repeated and may be dropped. */
   REPLAY = 14,

@@ -4,8 +4,9 @@
  * another packet commits it and begins a new run. Space is first found (`openRun`), then filled by the caller, then
  * accepted (`acceptRun`): if reading client memory fails in between, the run is unchanged.
  *
- * Runs follow each other in the port's buffer with no gaps other than for alignment. So a message whose first packet is
- * longer than the others, and thus in another run, is still read from and written to client memory with one DMA.
+ * A message may have a first packet that is longer than the others, and thus in another run. `openRunWithFirst` and
+ * `continueRun` put both runs into the port's buffer without a gap, so that the message is still read from and written
+ * to client memory with one DMA.
  */
 import type { EngineState } from './state.ts'
 
@@ -49,8 +50,7 @@ export const openRun = (s: EngineState, size: number, flow: number, want: number
  * `size` bytes after it. Returns how many of the latter fit; -1 if not even the first packet fits.
  *
  * On a port that sets `maxSinglePacketRun` each run costs a message to the kernel, so fewer runs are cheaper: the first
- * packet joins the open run if that has packets of the same length. For example the first response to a READ joins the
- * run of the first response to the previous READ.
+ * packet joins the open run if that has packets of the same length.
  */
 export const openRunWithFirst = (
   s: EngineState,
@@ -90,9 +90,10 @@ const beginRun = (s: EngineState, size: number, flow: number): void => {
 }
 
 /**
- * A new run begins at 4 modulo 16, so that the payload after a BTH (12 bytes), or after a BTH and a RETH (28 bytes),
- * begins at 0 modulo 16: copies are 15 % faster (measured with process_vm_readv and writev of 16 × 4096 bytes, 4112
- * apart). After packets with the payload of a full path MTU the next packet has the same alignment.
+ * A run that does not continue another begins at 4 modulo 16 if there is space, so that the payload after a BTH (12
+ * bytes), or after a BTH and a RETH (28 bytes), begins at 0 modulo 16: copies are 15 % faster (measured with
+ * process_vm_readv and writev of 16 × 4096 bytes, 4112 apart). After packets with the payload of a full path MTU the
+ * next packet has the same alignment.
  */
 const PHASE = 4
 const aligned = (offset: number): number => ((offset + (15 - PHASE)) & ~15) + PHASE

@@ -97,8 +97,8 @@ export interface EngineState {
    */
   readonly readPartBytes: number
   /**
-   * Interval (µs) in which all unreliable QPs together send at most `maxCwnd` window bytes, but no more than 256 KiB;
-   * 0: unlimited.
+   * Interval in µs: after all unreliable QPs together have sent `maxCwnd` window bytes in it, or 256 KiB if that is
+   * less, they wait until it is over. 0: unlimited.
    */
   readonly pacingInterval: number
   readonly onDmaFailed: DmaFailed

@@ -44,8 +44,8 @@ export const Send = {
   /** Position of inline data in the WorkSource; passed back to its `copyInline`. */
   INLINE_AT: 14,
   /**
-   * UD, instead of the remote address: QPN (24 bits); Q_Key (top bit set: the QP's own is sent); the port's number of
-   * the path to the destination.
+   * UD, in words that it does not use otherwise: QPN (24 bits); Q_Key (top bit set: the QP's own is sent); the port's
+   * number of the path to the destination.
    */
   DEST_QPN: 8,
   QKEY: 9,
@@ -139,7 +139,7 @@ export interface WorkSource {
   takeReceive(row: number, into: Uint32Array, at: number): boolean
   /**
    * XRC target: from now on `takeReceive` of this row takes from the SRQ with number `srqn`; `into` gets its protection
-   * domain and CQ. False if the row's domain has no such SRQ. Absent if no row is an XRC target.
+   * domain and CQ. False if the row's XRC domain has no such SRQ. Absent if no row is an XRC target.
    */
   selectShared?(row: number, srqn: number, into: Int32Array): boolean
 }
@@ -227,8 +227,8 @@ export interface Memory {
    */
   locate?(region: number, hi: number, lo: number, length: number, offset: Float64Array): Arena | undefined
   /**
-   * `resolve` and `locate` combined, for regions; undefined if one of them fails, and for memory windows. Defined
-   * together with `locate`.
+   * `resolve` and `locate` combined; undefined if one of them fails, and for the key of a memory window. Defined together
+   * with `locate`.
    */
   resolveAndLocate?(
     pd: number,
@@ -285,7 +285,7 @@ export interface Completions {
 export interface Events {
   /**
    * Raises an affiliated asynchronous event of a QP (ibv_event_type: 1 QP_FATAL, 2 QP_REQ_ERR, 3 QP_ACCESS_ERR, 4
-   * COMM_EST, 5 SQ_DRAINED, 16 LAST_WQE_REACHED …).
+   * COMM_EST, 5 SQ_DRAINED, 16 LAST_WQE_REACHED).
    */
   raise(row: number, type: number, cause: Cause): void
 }
@@ -336,8 +336,9 @@ export interface TransmitSink {
 /** Builds the GRH of received datagrams (IBA 11.4.1.2, annex A17.4.5.2). */
 export interface DatagramRoute {
   /**
-   * Writes the GRH (40 bytes) of the received packet of `length` bytes at `at` elsewhere into `arena`, where space for
-   * 4096 bytes of payload follows. Over IPv4 its last 20 bytes are the IPv4 header. Returns its offset.
+   * Writes the GRH (40 bytes) of the received packet, which is `length` bytes at `at` of `arena`, to another place in
+   * `arena`, where space for 4096 bytes of payload follows. Over IPv4 its last 20 bytes are the IPv4 header. Returns the
+   * offset of the GRH.
    */
   header(arena: Arena, at: number, length: number): number
 }
@@ -383,7 +384,7 @@ export interface Environment {
   readonly completions: Completions
   readonly events: Events
   readonly causes?: Causes
-  /** Absent: no ACK waits, and RNR NAKs have the timer code of the row. */
+  /** Absent: no ACK or NAK waits, and RNR NAKs have the timer code of the row. */
   readonly choices?: Choices
 }
 
@@ -427,7 +428,7 @@ export interface QpAttributes {
   readonly maxRdAtomic?: number
   /** max_dest_rd_atomic. */
   readonly maxDestRdAtomic?: number
-  /** ibv_access_flags for the peer: 2 remote write, 4 remote read, 8 remote atomic. */
+  /** ibv_access_flags (`Access`) for the peer. */
   readonly access?: number
   readonly pkeyIndex?: number
   /** UD: the Q_Key that received packets must have, and that is sent if the request selects the QP's own. */

@@ -39,9 +39,12 @@ export interface PeerWindows {
   isWaiting: Uint8Array
   /** The row that was taken from a queue and is being polled; -1: none. */
   servedRow: number
-  /** Bytes that the row being polled may have in flight, and bytes that it needed in addition (0: none). */
+  /**
+   * Bytes that the row being polled may have in flight; and the free bytes that it needs if that was too little (0: it
+   * was not).
+   */
   rowLimit: number
-  missingBytes: number
+  neededBytes: number
 }
 
 /** `rowLimit` of a row whose window is unlimited. */
@@ -51,7 +54,7 @@ export const MAX_PACED_BYTES = 0x4_0000
 /** Initial size of a peer's window, bytes. */
 const INITIAL_WINDOW = 0x8_0000
 
-/** Number of the window of all unreliable queue pairs: these are paced (`EngineState.pace`). */
+/** Number of the window of all unreliable queue pairs, which are paced (`EngineState.pacingInterval`). */
 export const PACED = 0
 
 /** `rows`: number of rows; 0 if sending is unlimited. */
@@ -75,7 +78,7 @@ export const createPeerWindows = (maxBytes: number, rows: number): PeerWindows =
   isWaiting: new Uint8Array(rows),
   servedRow: -1,
   rowLimit: NO_LIMIT,
-  missingBytes: 0,
+  neededBytes: 0,
 })
 
 /** Whether sending is limited at all. */

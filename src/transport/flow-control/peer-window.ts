@@ -30,7 +30,7 @@ import {
 
 /** A peer that has acknowledged nothing for so many µs has read or dropped all that was sent. */
 const STALL_TIMEOUT = 200_000
-/** A waiting row is polled when its window has this many free bytes, or when half of a smaller window is free. */
+/** A waiting row is polled when its window has this many free bytes, or half of its size if that is less. */
 const MIN_FREE = 0x8000
 /** Minimum window of a peer, bytes. */
 const MIN_WINDOW = 0x1_0000
@@ -66,7 +66,7 @@ export const openWindow = (s: EngineState, row: number, now: number): void => {
   const w = s.rows
   const base = row * QP.WORDS
   const isReliable = reliableService[w[base + QP.SERVICE]] !== 0
-  windows.missingBytes = 0
+  windows.neededBytes = 0
   windows.rowLimit = NO_LIMIT
   if (isReliable ? windows.maxBytes === 0 || w[base + QP.PEER] < 0 : s.pacingInterval === 0) return
   const window = isReliable ? w[base + QP.PEER] + 1 : PACED
@@ -96,11 +96,11 @@ export const closeWindow = (s: EngineState, row: number, sent: number, now: numb
   if (window < 0) return
   if (window === PACED) windows.inFlight[PACED] += sent
   else updateInFlight(s, row)
-  if (windows.missingBytes === 0 || windows.isWaiting[row] !== 0) return
+  if (windows.neededBytes === 0 || windows.isWaiting[row] !== 0) return
   // A row that was first but could not send, because it needs more than was free, stays first.
   const staysFirst = windows.servedRow === row && sent === 0
   enqueue(windows, window, row, staysFirst)
-  if (staysFirst) windows.neededByFirst[window] = windows.missingBytes
+  if (staysFirst) windows.neededByFirst[window] = windows.neededBytes
   if (windows.deadline === Number.POSITIVE_INFINITY) windows.deadline = now + STALL_TIMEOUT
 }
 

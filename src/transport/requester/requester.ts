@@ -137,15 +137,18 @@ const mayStart = (s: EngineState, row: number, request: number): boolean => {
   return true
 }
 
-/** The shared window (transport/flow-control/peer-window.ts) is full: records the missing bytes for `closeWindow`. */
+/**
+ * The shared window (transport/flow-control/peer-window.ts) is full: records for `closeWindow` how many free bytes are
+ * needed.
+ */
 const waitForWindow = (s: EngineState, bytes: number): number => {
-  s.windows.missingBytes = bytes
+  s.windows.neededBytes = bytes
   return WAITS
 }
 
 /**
- * Sends the request packet of a READ, atomic, FLUSH or ATOMIC WRITE. A READ is requested part by part; after a loss,
- * the rest of a part is requested.
+ * Sends the request packet of a READ, atomic, FLUSH or ATOMIC WRITE. A READ is requested as a whole or part by part
+ * (`readPartBytes`); after a loss, the rest of the READ or of the part is requested.
  */
 const sendReadAtomicRequest = (s: EngineState, row: number, request: number): number => {
   const w = s.rows

@@ -77,7 +77,7 @@ export const onFlush = (s: EngineState, row: number, arena: Arena, feth: number,
 }
 
 /**
- * Checks range and rights as for a WRITE; sets the cause if they are wrong. With selectivity REGION (`isRegion`) the
+ * Checks range and rights; sets the cause if they are wrong. With selectivity REGION (`isRegion`) the
  * range is not checked; otherwise a range of zero bytes is allowed with any key.
  */
 const checkFlush = (

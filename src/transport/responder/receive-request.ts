@@ -22,7 +22,7 @@ export const takeReceive = (s: EngineState, row: number): boolean => {
     return false
   }
   s.rows[base + QP.RESP_RECEIVE] = block
-  // A WorkSource must bound the number of elements; this protects the pool from one that does not.
+  // A WorkSource must bound the number of elements; if one does not, no elements beyond the block are used.
   if (s.pool[block + Receive.SGES] > maxRecvSge(s.rows, base)) s.pool[block + Receive.LENGTH] = 0
   return true
 }

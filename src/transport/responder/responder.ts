@@ -1,9 +1,9 @@
 /*
  * The receiving half of the responder: it checks and executes request packets (InfiniBand Architecture Specification,
  * volume 1, clauses 9.7.4 to 9.7.5.2 and 9.9.3). A pipeline of small steps: PSN (expected, duplicate, ahead), position
- * in the message, length, SRQ (XRC), rights, resources, execution, ACK. A step that refuses sends a NAK and moves the
- * QP to ERR, or sends an RNR NAK. responses.ts sends responses and ACKs in PSN order; send-write.ts executes SENDs and
- * WRITEs, of packets and of local peers.
+ * in the message, length, SRQ (XRC), rights, resources, execution, ACK. nak.ts has what happens when a step refuses.
+ * responses.ts sends responses and ACKs in PSN order; send-write.ts executes SENDs and WRITEs, of packets and of local
+ * peers.
  */
 
 import { createCause } from '../../spec/check/causes.ts'

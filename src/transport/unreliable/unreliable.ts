@@ -1,10 +1,9 @@
 /*
  * UC (InfiniBand Architecture Specification, volume 1, clause 9.8), and sends of UD. A responder drops a message of
  * which a packet is missing, and continues with the next message; a send WQE completes when its last packet was sent.
- * Everything else is as for RC.
  *
  * There are no acknowledgements; transport/flow-control/peer-window.ts limits the rate at which these services send, if
- * `EngineState.pace` is set.
+ * `EngineState.pacingInterval` is set.
  */
 import { OP_SEND, OP_START } from '../../spec/wire/opcodes.ts'
 import { SendKind, WcStatus } from '../../spec/work.ts'
