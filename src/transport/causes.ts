@@ -77,8 +77,8 @@ export const takeStoredCause = (s: EngineState, row: number): Cause => {
 }
 
 /**
- * The cause when the peer's NAK refuses the oldest request: the peer's own if the peer is in this process, otherwise
- * `nakCause`, the cause for the NAK code.
+ * The cause when the peer's NAK refuses the oldest request: the peer's own if it is known (`Causes.causeAtPeer`),
+ * otherwise `nakCause`, the cause for the NAK code.
  */
 export const peerCause = (s: EngineState, row: number, nakCause: Cause): Cause =>
   s.env.causes?.causeAtPeer(row, s.rows[row * QP.WORDS + QP.COMP_PSN]) ?? nakCause

@@ -222,13 +222,13 @@ export interface Memory {
   completeWrites?(qpn: number): void
   /**
    * For memory of this process that JavaScript can access: returns the arena with these bytes, and in `offset[0]` their
-   * offset, valid until the engine's current call returns. Undefined for other memory. Absent if no memory can be
-   * accessed by JavaScript.
+   * offset, valid until the engine's current call returns. Undefined for other memory. Absent: all data is copied with
+   * `read` and `write`.
    */
   locate?(region: number, hi: number, lo: number, length: number, offset: Float64Array): Arena | undefined
   /**
-   * `resolve` and `locate` combined; undefined if one of them fails, and for the key of a memory window. Defined together
-   * with `locate`.
+   * `resolve` and `locate` combined; undefined if one of them fails, and for the key of a memory window. Defined
+   * together with `locate`.
    */
   resolveAndLocate?(
     pd: number,
@@ -305,7 +305,7 @@ export interface Causes {
   nak(row: number, psn: number, cause: Cause): void
   /** A message or packet was dropped silently. `wrId`: of its request, or of the receive that it would use. */
   dropped(row: number, cause: Cause, wrId?: bigint): void
-  /** Why the peer of a queue pair has refused `psn`; undefined if the peer is not in this process. */
+  /** Why the peer of a queue pair has refused `psn`; undefined if unknown, as of a peer in another process. */
   causeAtPeer(row: number, psn: number): Cause | undefined
 }
 
@@ -337,8 +337,8 @@ export interface TransmitSink {
 export interface DatagramRoute {
   /**
    * Writes the GRH (40 bytes) of the received packet, which is `length` bytes at `at` of `arena`, to another place in
-   * `arena`, where space for 4096 bytes of payload follows. Over IPv4 its last 20 bytes are the IPv4 header. Returns the
-   * offset of the GRH.
+   * `arena`, where space for 4096 bytes of payload follows. Over IPv4 its last 20 bytes are the IPv4 header. Returns
+   * the offset of the GRH.
    */
   header(arena: Arena, at: number, length: number): number
 }

@@ -196,7 +196,8 @@ class SoftDevice implements RxeDevice {
   readonly #port: Port
   readonly #work: WorkSource
   #completions: Completions
-  // Set after the device is registered: the engine needs the device's memory table, the device its classes, and the classes the engine.
+  // Set after the device is registered: the engine needs the device's memory table, the device its classes, and the
+  // classes the engine.
   readonly #engine: Engine
   readonly #posts: PostScan
   readonly #delivery: PacketDelivery
@@ -305,7 +306,7 @@ class SoftDevice implements RxeDevice {
     return device
   }
 
-  /** What the engine uses of the device, without `--torment`. `run`: the record of received runs. */
+  /** What the engine uses of the device; `DeviceTorment.environment` wraps it. `run`: the record of received runs. */
   #createEnvironment(run: ReceivedRun): Environment {
     const { state } = this
     const { port, qpns } = state
@@ -460,7 +461,7 @@ class SoftDevice implements RxeDevice {
 }
 
 /**
- * Registers a device of this driver. Throws CallError EEXIST for a name in use, EINVAL for an invalid name, and
- * SystemError if the port cannot use the device's addresses.
+ * Registers a device of this driver. Throws CallError EEXIST for a name in use, EINVAL for an invalid name, and what
+ * `Port.addAddress` throws if the port cannot use the device's addresses.
  */
 export const createRxeDevice = (core: Core, options: RxeOptions): RxeDevice => new SoftDevice(core, options)

@@ -44,7 +44,7 @@ const explainedError = (error: unknown, { name, address }: DeviceSpec, link: Lin
 /** MTU of an interface whose MTU is not known, bytes. */
 const DEFAULT_MTU = 1500
 
-/** MTU of an interface, bytes, by a native call or else from /sys; undefined if neither reports it. */
+/** MTU of an interface, bytes, by a native call, or without native code from /sys; undefined if it is not known. */
 const mtuOf = (interfaceName: string): number | undefined => {
   if (hasNative()) return interfaceMtu(interfaceName)
   try {

@@ -82,7 +82,7 @@ export interface Failures extends Causes {
   event(row: number, type: number, cause: Cause): void
   /** Reports a failure that belongs to no queue pair, such as an asynchronous event of a CQ. */
   report(failure: Omit<Failure, 'device'>, context: Context | undefined): void
-  /** The last failure of this row; undefined if there is none. */
+  /** The last failure of this row, drops and notes excepted; undefined if there is none. */
   last(row: number): Failure | undefined
   /** The queue pair was destroyed: its last failure and counts of drops are deleted. */
   forget(row: number): void

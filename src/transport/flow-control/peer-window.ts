@@ -1,7 +1,7 @@
 /*
- * A window for all queue pairs that send to one peer (docs/decisions/peer-window.md): together their unacknowledged
- * bytes fit into half of the peer's socket buffer. A peer is the address of a device. Each queue pair also has its
- * own congestion window (QP.REQ_CWND).
+ * A window for all reliable queue pairs that send to one peer (docs/decisions/peer-window.md), so that their
+ * unacknowledged bytes together fit into the peer's socket buffer. A peer is the address of a device. Each queue pair
+ * also has its own congestion window (QP.REQ_CWND).
  *
  * A loss or a timeout halves the peer's window; acknowledged bytes grow it again.
  *

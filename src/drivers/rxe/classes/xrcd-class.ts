@@ -1,7 +1,7 @@
 /*
  * Class `xrcd` of the soft device: XRC domains (IBA annex A14), shared by all processes that open the domain of the
- * same file. Errors are Linux's: EAGAIN for a file without a domain if CREAT is not set, EINVAL for an existing domain
- * if EXCL is set, EBADF for a number that is no descriptor.
+ * same file. Errors for a file are Linux's: EAGAIN if it has no domain and CREAT is not set, EINVAL if it has one and
+ * EXCL is set, EBADF for a number that is no descriptor.
  */
 import { driverClass } from '../../../core/devices/driver.ts'
 import { Xrcd } from '../../../spec/classes/xrcd.ts'

@@ -1,8 +1,8 @@
 /*
- * Random decisions of `--torment SEED` (spec/check/torment.ts). A seed first chooses how often each kind occurs, which
- * is never with a probability of one third, and the longest delay. So a mistake that shows with one kind only is found
- * by some seeds even if another kind hides it. Then a kind that delays has one random sequence for each queue pair or
- * CQ, in the order of their first use: the decisions about one object do not depend on when requests of others come.
+ * Random decisions of `--torment SEED` (spec/check/torment.ts). A seed first chooses the longest delay, and how often
+ * each kind occurs; one seed in three never uses a given kind. So a mistake that shows with one kind only is found by
+ * some seeds even if another kind hides it. Then a kind that delays has one random sequence for each queue pair or CQ,
+ * in the order of their first use: the decisions about one object do not depend on when requests of others come.
  */
 import { createRandom, hashOf } from '../../../phy/faults/random.ts'
 import {

@@ -69,7 +69,7 @@ export const createPartialWrites = (
   const waiting = new Map<number, PartialWrite[]>()
   let heldBytes = 0
   let nextDue = Number.POSITIVE_INFINITY
-  /** The arguments of the last `resolve`, which a write follows immediately. */
+  /** The arguments of the last `resolve`; each write immediately follows the `resolve` of its key. */
   const lastResolve = { pd: 0, key: 0, access: 0, qp: 0 }
 
   /** Executes a partial write, if its key still permits it. */

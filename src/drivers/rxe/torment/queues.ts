@@ -16,7 +16,8 @@ import type { Decisions } from './decisions.ts'
 
 export interface ExactQueues {
   /**
-   * `plain` with two functions replaced: retiring a send, or taking a receive, does not release slots of exact queues.
+   * `plain` with two functions replaced: retiring a send, or taking a receive, releases no slot of an exact queue that
+   * is not an SRQ.
    */
   work(plain: WorkSource, rings: readonly (QpRings | undefined)[]): WorkSource
   /** The queues of a new queue pair of `device`: `rings`, or exact queues if the seed decides so. */
