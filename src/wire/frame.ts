@@ -2,7 +2,7 @@
  * Ethernet II frames with UDP over IPv4 or IPv6 as plain records, for captures and tests; devices do not use them.
  * `parseFrame` and `emitFrame` are exact inverses. Any other frame (ARP, IGMP, VLAN tags, IP options, fragments, wrong
  * lengths or a wrong header checksum) becomes an opaque record with its bytes and the reason. Layouts: IEEE 802.3, RFC
- * 791, RFC 8200, RFC 768. RoCEv2 senders leave the UDP checksum 0, over IPv6 too. packet.ts parses the UDP payload.
+ * 791, RFC 8200, RFC 768. RoCEv2 senders may leave the UDP checksum 0, over IPv6 too. packet.ts parses the UDP payload.
  */
 
 import {

@@ -58,7 +58,7 @@ const id4Hi = changeTable(PREFIX4, ONES + 4)
 const id4Lo = changeTable(PREFIX4, ONES + 5)
 const udp4Hi = changeTable(PREFIX4, ONES + IPV4_BYTES + 4)
 const udp4Lo = changeTable(PREFIX4, ONES + IPV4_BYTES + 5)
-/** Over IPv6 the payload length and the UDP length are the same number, so that one table has the changes by both. */
+/** Over IPv6 payload length and UDP length are the same number, so that one table per byte has the changes by both. */
 const lengths6 = (byte: number): Int32Array => {
   const udpLength = changeTable(PREFIX6, ONES + IPV6_BYTES + byte)
   return changeTable(PREFIX6, ONES + byte).map((change, i) => change ^ udpLength[i])
@@ -282,7 +282,7 @@ const makeUndoTables = (): Int32Array[] => {
   return tables
 }
 
-/** The difference of two registers `count` equal bytes before they differ by `difference`. */
+/** Two registers differ by `difference` after `count` bytes that are equal: their difference before these bytes. */
 const earlierDifference = (difference: number, count: number): number => {
   undoTables ??= makeUndoTables()
   let result = difference

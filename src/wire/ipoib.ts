@@ -100,7 +100,7 @@ export interface Arp {
   readonly target: Uint8Array
 }
 
-/** The target of an ARP request. */
+/** The target's link-layer address in an ARP request. */
 export const unspecifiedLink: LinkAddress = { qpn: 0, gid: new Uint8Array(16) }
 
 /** The encapsulation header and the ARP message. */

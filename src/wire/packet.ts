@@ -4,8 +4,8 @@
  * inverses: packets with unknown opcodes and malformed packets become opaque records with their bytes and the reason.
  * The record has the ICRC, but this file does not check it, because that needs the IP header (icrc.ts).
  *
- * `checkPacket` is the one check per packet that hot code makes; after it every accessor of bth.ts and extensions.ts
- * stays inside the packet.
+ * Hot code calls only `checkPacket`; after it the accessors of the packet's headers (bth.ts, extensions.ts) stay inside
+ * the packet.
  */
 import { type BitField, type HeaderName, headers, ICRC_BYTES } from '../spec/wire/headers.ts'
 import {
