@@ -2,8 +2,8 @@
  * The base transport header (InfiniBand Architecture Specification, volume 1, clause 9.2) for hot code: functions that
  * read or write fields of the header at byte `at` of a DataView, without allocation or checks: received bytes must be
  * known to be as many as a BTH (`checkPacket` in packet.ts checks that). Layout, twelve bytes: opcode · SE, MigReq,
- * PadCnt, TVer · P_Key (2) · FECN, BECN, reserved · DestQP (3) · AckReq, reserved · PSN (3). A test compares it with the
- * layout in spec/wire/headers.ts.
+ * PadCnt, TVer · P_Key (2) · FECN, BECN, reserved · DestQP (3) · AckReq, reserved · PSN (3). A test compares it with
+ * the layout in spec/wire/headers.ts.
  */
 
 export const BTH_BYTES = 12
