@@ -131,8 +131,8 @@ export interface EngineOptions {
    */
   readonly sharedWindowBytes?: number
   /**
-   * READ responses count in the window too, and a READ is requested in parts of at most half of it: for links that lose
-   * packets that arrive faster than they are read. Default false.
+   * READ responses count in the window too, and a READ is requested in parts of at most half of it
+   * (docs/decisions/reads-in-parts.md). Default false.
    */
   readonly boundReads?: boolean
   /**
