@@ -1,7 +1,7 @@
 /*
  * The table of work operations (spec/work.ts) as typed arrays, indexed by `operationOf`, for all services. Entries for
- * packets are the lower five bits of BTH.opcode; the upper three are `serviceBits` of the service. An operation that the
- * service does not have is of kind NONE.
+ * packets are the lower five bits of BTH.opcode; the upper three are `serviceBits` of the service. An operation that
+ * the service does not have is of kind NONE.
  */
 import { opcodeHeaderBytes, operationCode } from '../spec/wire/opcodes.ts'
 import { hasOperation, SERVICE_COUNT, Service, serviceBits } from '../spec/wire/services.ts'

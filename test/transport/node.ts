@@ -310,7 +310,7 @@ export const createNode = (options: NodeOptions = {}) => {
   /** IP version of received datagrams: 4 or 6. */
   const receivedIp = { version: 4 }
   /** `DatagramRoute.header`: writes the GRH fields that tests check near the end of the arena. */
-  const writeRoute = (arena: Arena, _at: number, length: number): number => {
+  const writeGrh = (arena: Arena, _at: number, length: number): number => {
     const grhAt = arena.bytes.length - GRH_SPACE
     arena.bytes.fill(0, grhAt, grhAt + 40)
     arena.view.setUint16(grhAt + 20, receivedIp.version === 6 ? 0 : 0x4500)
@@ -320,7 +320,7 @@ export const createNode = (options: NodeOptions = {}) => {
   }
   const engine: Engine = createEngine(
     {
-      route: { header: writeRoute },
+      route: { header: writeGrh },
       work,
       memory: clientMemory,
       completions: {
@@ -441,7 +441,7 @@ export const createNode = (options: NodeOptions = {}) => {
       queues[row] = { sends: [], receives: [], retired: 0 }
       return row
     },
-    /** RESET to RTS with default attributes. */
+    /** RESET to RTS; absent attributes have defaults. */
     connect(row: number, attributes: QpAttributes): void {
       engine.modify(row, INIT, { pkeyIndex: 0, access: REMOTE_ACCESS })
       const { sqPsn, timeout, retryCnt, rnrRetry, maxRdAtomic, ...rtr } = attributes
@@ -461,8 +461,8 @@ export const createNode = (options: NodeOptions = {}) => {
       engine.onPacket(row, receiveArena, storeReceived(bytes), bytes.length, peer, now)
     },
     /**
-     * Hands packets of one length in as one run, as a device does; the last may be shorter. `rowOf` names each packet's
-     * QP.
+     * Hands packets of one length in as one run, as a device does; the last may be shorter. `rowOf`: the row of a
+     * packet's QP.
      */
     injectRun(packets: readonly Uint8Array[], rowOf: (bytes: Uint8Array) => number, now: number, peer = 0): void {
       const total = packets.reduce((sum, bytes) => sum + bytes.length, 0)
