@@ -24,6 +24,7 @@ export type Linux = '6.1' | '6.12'
 /** A row of the table. */
 export interface TableRow {
   readonly name: string
+  /** Number of forged packets. */
   readonly sent: number
   /** Completions, state and word, in the table's form. */
   readonly after: string

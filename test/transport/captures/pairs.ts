@@ -25,7 +25,7 @@ export interface Pair {
   readonly responderQpn: number
   /** PSN of the first request. */
   readonly firstPsn: number
-  /** Path MTU, from the MIDDLE packets of messages. */
+  /** Path MTU: the payload length of a FIRST or MIDDLE; DEFAULT_MTU if there is none. */
   readonly mtu: number
 }
 

@@ -266,7 +266,7 @@ describe('a local error', () => {
     assert.deepEqual(t.sent(), [])
     assert.deepEqual(t.completions(), ['2 LOC_QP_OP'])
   })
-  it('memory that is deregistered while the message is sent', () => {
+  it('memory that is unmapped while the message is sent', () => {
     const t = startScript({}, { windowBytes: 3 * (MTU + 64) })
     t.post({ id: 1, opcode: SEND, ...sge(0, 10 * MTU) })
     assert.equal(t.sent().length, 3)
@@ -275,7 +275,7 @@ describe('a local error', () => {
     assert.deepEqual(t.sent(), [])
     assert.deepEqual(t.completions(), ['1 LOC_PROT'])
   })
-  it('READ whose buffer is deregistered before the data arrives', () => {
+  it('READ whose buffer is unmapped before the data arrives', () => {
     const t = startScript()
     t.post({ id: 1, opcode: READ, ...sge(0, 3 * MTU) }, { id: 2, opcode: SEND })
     t.sent()

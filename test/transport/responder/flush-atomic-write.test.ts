@@ -1,6 +1,6 @@
 /*
- * FLUSH and ATOMIC WRITE, requester and responder (IBA 1.5 annex A19): packets,
- * responses, rights, resources, duplicates, and how the requester handles valid and invalid responses.
+ * FLUSH and ATOMIC WRITE, requester and responder (IBA 1.5 annex A19): packets, responses, rights, resources,
+ * duplicates, and how the requester handles valid and invalid responses.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -212,7 +212,7 @@ describe('the responder: FLUSH', () => {
       assert.deepEqual(t.sent(), [`NAK(${code})@0 msn 0`])
       assert.equal(t.state, ERR)
     })
-  it('of a region without the right: REMOTE_ACCESS', () => {
+  it('of bytes in a region without the right: REMOTE_ACCESS', () => {
     const t = startWithFlush()
     t.node.regions[0].access = REMOTE_ACCESS
     t.request('FLUSH', 0, { dmaLen: 8 })

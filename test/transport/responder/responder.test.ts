@@ -96,7 +96,7 @@ describe('a SEND', () => {
     t.request('SEND_ONLY', 0, { payload: 10 })
     assertRefused(t, ['NAK(INVALID_REQUEST)@0 msn 0'], ['1 LOC_LEN'])
   })
-  it('into memory outside the region is a remote operational error', () => {
+  it('into a buffer with a wrong lkey is a remote operational error', () => {
     const t = startScript()
     t.node.postReceive(t.row, { id: 1, sges: [{ at: 0, length: 100, key: 0xbad }] })
     t.request('SEND_ONLY', 0, { payload: 10 })
@@ -417,7 +417,7 @@ describe('unexpected packets', () => {
     ['UD', t => t.request('UD_SEND_ONLY', 0, { payload: 1, ackReq: true })],
     ['XRC', t => t.request('XRC_SEND_ONLY', 0, { payload: 1, ackReq: true })],
     ['CNP', t => t.request('CNP', 0, { payload: 16 })],
-    // 0x15 is reserved (RDC)
+    // 0x15 is reserved
     ['an unknown opcode', t => t.injectRaw(packet('SEND_ONLY', RQ_PSN, { payload: 1 }).fill(0x15, 0, 1))],
     ['ten bytes', t => t.injectRaw(packet('SEND_ONLY', RQ_PSN).slice(0, 10))],
     // PadCnt, bits 4 and 5 of byte 1, is 3

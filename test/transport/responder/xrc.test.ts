@@ -86,7 +86,7 @@ test('retransmissions name the SRQ again', () => {
   )
 })
 
-test('a target serves all operations', () => {
+test('a target serves SENDs, WRITEs, READs and atomics', () => {
   const t = target()
   t.request('XRC_SEND_FIRST', 0, { payload: MTU })
   t.request('XRC_SEND_MIDDLE', 1, { payload: MTU })
@@ -140,7 +140,7 @@ const assertRefusedForSrq = (name: string, spec: Parameters<typeof packet>[2]): 
   assert.equal(t.node.queues[t.row].receives.length, 8)
 }
 
-test('an SRQ outside the domain is an invalid request for every operation', () => {
+test('an SRQ outside the domain is an invalid request for SENDs, WRITEs, READs and atomics', () => {
   assertRefusedForSrq('XRC_SEND_ONLY', { payload: 4 })
   assertRefusedForSrq('XRC_WRITE_ONLY', { payload: 4, remote: 0 })
   assertRefusedForSrq('XRC_READ_REQUEST', { dmaLen: 4, remote: 0 })
