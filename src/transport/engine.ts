@@ -479,7 +479,7 @@ const pollTransmit = (s: EngineState, sink: TransmitSink, now: number): boolean 
   return hasMore
 }
 
-/** The next row to poll: scheduled rows first, then rows that waited for their peer's window; -1 if there is none. */
+/** The next row to poll: scheduled rows first, then rows that waited for their shared window; -1 if there is none. */
 const nextRow = (s: EngineState): number => {
   s.windows.servedRow = -1
   const row = dequeueScheduled(s)

@@ -116,7 +116,7 @@ export const Completion = {
 export interface WorkSource {
   /**
    * Copies send WQE number `index` (counted from 0 since RESET, modulo 2^32) to word `at` of `into`; false if it was
-   * not posted yet. Writes at most the number of elements given at `create`.
+   * not posted yet. Writes at most the number of elements given to `Engine.create`.
    */
   loadSend(row: number, index: number, into: Uint32Array, at: number): boolean
   /** The `count` oldest send WQEs have completed: their slots are free. */
@@ -202,8 +202,8 @@ export interface Memory {
   /** Whether the last access failed because missing pages took too long. Absent if that cannot happen. */
   hasTimedOut?(): boolean
   /**
-   * Copies from the arena to memory; without `completeWrites` in ascending order, in as few steps as possible. Returns
-   * as `read`.
+   * Copies from the arena to memory; if `completeWrites` is absent, in ascending order and in as few steps as possible.
+   * Returns as `read`.
    */
   write(
     region: number,
@@ -327,7 +327,7 @@ export interface TransmitSink {
    */
   reserve(bytes: number): number
   /**
-   * Sends a run that was built in the last reservation, after the runs sent from it before; `flow` as in
+   * Sends a run that was built in the last reservation, behind the runs sent from it before; `flow` as in
    * `QpAttributes.flow`. Back-to-back runs let the receiver write memory with one DMA.
    */
   commit(offset: number, packetBytes: number, count: number, lastBytes: number, flow: number): void
