@@ -3,8 +3,8 @@
  * 10.2.9, annex A14). drivers/rxe/rings/receive-queue.ts consumes the WQEs.
  *
  * Sizes and the SRQ limit are checked as by Linux's rxe. A limit at creation is ignored: the specification has none
- * there, and man ibv_create_srq calls it irrelevant. If a queue is below its limit when it is armed, the event is raised
- * when the next WQE is taken, as with rxe.
+ * there, and man ibv_create_srq calls it irrelevant. If a queue is below its limit when it is armed, the event is
+ * raised when the next WQE is taken, as with rxe.
  */
 import { driverClass } from '../../../core/devices/driver.ts'
 import { affiliate, raiseObjectEvent } from '../../../core/events/events.ts'
