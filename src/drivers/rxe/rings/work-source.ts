@@ -2,10 +2,10 @@
  * The program's send and receive queues in rings as a WorkSource of the engine (transport/types.ts).
  *
  * A WQE of either ring layout is converted into the engine's words (`Send`). An invalid WQE (unknown opcode, too many
- * elements, too long) gets a status in `Send.REFUSED`, with which the engine completes it. Two peculiarities of
- * Debian's provider are tolerated: a wrong total length in requests of the ibv_wr_* calls (the elements are summed
- * instead), and inline data without the inline flag. An ATOMIC WRITE has its 8 bytes in the WQE, where inline data is,
- * whatever its flags.
+ * elements, too long, no address handle) gets a status in `Send.REFUSED`, with which the engine completes it. Two
+ * peculiarities of Debian's provider are tolerated: a wrong total length in requests of the ibv_wr_* calls (the
+ * elements are summed instead), and inline data without the inline flag. An ATOMIC WRITE has its 8 bytes in the WQE,
+ * where inline data is, whatever its flags.
  */
 
 import { type CauseName, vendorErrorOf } from '../../../spec/check/causes.ts'
@@ -78,8 +78,8 @@ export interface QpRings {
 }
 
 /**
- * A queue for at least `requests` requests of at most `maxSge` elements, or `maxInline` bytes of inline data. Throws
- * CallError ENOMEM.
+ * A queue for at least `requests` requests. Each has `maxInline` bytes, for inline data or for at most `maxSge`
+ * elements. Throws CallError ENOMEM.
  */
 export const createSendQueue = (
   memory: RingMemory,
