@@ -115,8 +115,8 @@ const checkWqe = (s: EngineState, row: number, request: number): number => {
   // The elements of READs and atomics are checked when the response is written, as adapters do: a NAK comes before
   // that.
   if (isInline || (kind & (RESPONSE | EMPTY_RESPONSE)) === RESPONSE) return 0
-  // The element of a SEND or WRITE of one packet is checked when its payload is read. A longer message is checked here,
-  // so that it does not fail after some packets were sent.
+  // The only element of a SEND or WRITE of one packet is checked when its payload is read. All others are checked here:
+  // a longer message would otherwise fail after some packets were sent.
   if ((kind & RESPONSE) === 0 && count <= 1 && p[wr + Send.LENGTH] <= s.rows[base + QP.MTU]) return 0
   if (checkElements(s, row, wr + Send.SGE, count, Access.LOCAL_READ) === DmaResult.OK) return 0
   return storeCause(s, row, LOC_PROT_ERR, takeCause(s))
