@@ -332,7 +332,7 @@ const countAnsweredRead = (s: EngineState, base: number, request: number): void 
 
 /**
  * Handles the response to an atomic: the word before the operation, big-endian on the wire, is written in host byte
- * order.
+ * order. `at`: offset of the AtomicAckETH.
  */
 const onAtomicResponse = (s: EngineState, row: number, arena: Arena, at: number, ahead: number, now: number): void => {
   const base = row * QP.WORDS

@@ -412,7 +412,7 @@ const admitSlicePacket = (peer: EngineState, peerRow: number, psn: number, kind:
 
 /**
  * UC: if the responder has dropped the message at packet number `accepted` of the slice, drops the packets after that
- * one too, and counts each as a dropped packet.
+ * one too, and counts each as a dropped packet. `psn`: of the slice's first packet.
  */
 const dropRest = (
   peer: EngineState,

@@ -68,20 +68,20 @@ const countAccepted = (s: EngineState, row: number, packets: number, isEnd: bool
 const isTerminated = (w: Int32Array, base: number): boolean =>
   w[base + QP.STATE] === ERR || (w[base + QP.RESP_FLAGS] & RespFlag.DROPPING) !== 0
 
-/** Completes the current receive WQE at the end of a message. */
+/** Completes the current receive WQE at the end of a message. `opcode`: of the completion. */
 const completeMessage = (
   s: EngineState,
   row: number,
   flags: number,
   value: number,
   isSolicited: boolean,
-  completion: number,
+  opcode: number,
 ): void => {
   const base = row * QP.WORDS
   const receive = s.rows[base + QP.RESP_RECEIVE]
   const wcFlags = (flags & OP_IMM) !== 0 ? WITH_IMM : (flags & OP_INV) !== 0 ? WITH_INV : 0
   s.rows[base + QP.RESP_RECEIVE] = 0
-  completeReceive(s, row, receive, completion, s.rows[base + QP.RESP_BYTES], value, wcFlags, isSolicited)
+  completeReceive(s, row, receive, opcode, s.rows[base + QP.RESP_BYTES], value, wcFlags, isSolicited)
   giveBlock(s, recvBlockLog2(s.rows, base), receive)
 }
 
