@@ -55,7 +55,10 @@ export interface PartialWrites {
   writeAll(): void
 }
 
-/** `scratch`: memory from which the address spaces of `table` can write. */
+/**
+ * `scratch`: memory from which the address spaces of `table` can write; `device`: its name; `isSuspended`: whether new
+ * delays are forbidden for now.
+ */
 export const createPartialWrites = (
   inner: Memory,
   table: MemoryTable,

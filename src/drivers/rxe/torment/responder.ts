@@ -40,6 +40,7 @@ export interface Responder {
   releaseAll(): void
 }
 
+/** `device`: its name; `isSuspended`: whether new delays are forbidden for now. */
 export const createResponder = (
   state: RxeState,
   device: string,
