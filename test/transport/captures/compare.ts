@@ -1,7 +1,8 @@
 /*
  * Compares the packets that a side of a capture sent with those that our engine sent in its place: each stream
- * (responses, requests) of each queue pair in order, every header field, payload, pad and the kind of timing. The ICRC
- * is not compared: it covers addresses and belongs to the port. Permitted differences are rows of permitted.ts.
+ * (responses, requests) of each queue pair in order, every header field, payload, pad, the kind of timing and the wait.
+ * The ICRC is not compared: it covers addresses and belongs to the port. Permitted differences are rows of
+ * permitted.ts.
  */
 
 import { ackTimeoutMicroseconds, rnrMicroseconds } from '../../../src/spec/work.ts'

@@ -1,6 +1,6 @@
 /*
- * Permitted differences between a capture of Linux's rxe and our engine: each row names packets of one capture, the
- * values on both sides, the reason, and the clause of the InfiniBand Architecture Specification, volume 1, that we
+ * Permitted differences between captures of Linux's rxe and our engine: each row names packets of one or all captures,
+ * the values on both sides, the reason, and the clause of the InfiniBand Architecture Specification, volume 1, that we
  * follow. A difference without a row fails the replay, and so does an unused row.
  */
 
