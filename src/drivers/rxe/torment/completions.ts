@@ -6,6 +6,7 @@
  * also waits until the payload bytes that it announces, of its own queue pair and of the peer, are in memory
  * (partial-writes.ts).
  */
+import { Armed } from '../../../core/model.ts'
 import { WcOpcode } from '../../../spec/work.ts'
 import { Completion } from '../../../transport/types.ts'
 import type { CqObject } from '../state.ts'
@@ -167,10 +168,9 @@ export const createLateCompletions = (sink: CompletionSink): LateCompletions => 
     },
 
     notify(cq, solicited) {
-      // `Affiliation.armed`: 0 not armed, 1 for a solicited or failed completion, 2 for any completion
-      const armed = cq.events?.armed ?? 0
+      const armed = cq.events?.armed ?? Armed.NO
       const hasThreshold = cq.events?.state?.threshold !== undefined
-      if (armed === 0 || (armed === 1 && !solicited) || hasThreshold || sink.isSuspended()) {
+      if (armed === Armed.NO || (armed === Armed.SOLICITED && !solicited) || hasThreshold || sink.isSuspended()) {
         sink.raise(cq, solicited)
         return
       }
