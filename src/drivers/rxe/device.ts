@@ -184,7 +184,7 @@ const MAX_TRANSMIT_CALLS = 4
 const DELAYED_ACK_PACKETS = 4
 
 /**
- * Average rate at which unreliable queue pairs send on a port with a window
+ * Maximum average rate at which all unreliable queue pairs together send on a port with a window
  * (transport/flow-control/peer-window.ts): the receiver's socket buffer must hold what arrives while the receiver is
  * not scheduled.
  */

@@ -128,7 +128,8 @@ export interface QpCap {
 }
 
 /**
- * The functions of `--torment` (drivers/rxe/torment/torment.ts) that class handlers and the removal of a device call.
+ * The functions of `--torment` (drivers/rxe/torment/torment.ts) that class handlers, `catchUp` and the removal of a
+ * device call.
  */
 export interface CallTorment {
   /** The size that a CQ gets: `requested` entries, or the `capacity` of its ring. */
