@@ -17,7 +17,7 @@ const { LOC_LEN_ERR, LOC_QP_OP_ERR } = WcStatus.values
 const addressText = (offset: number): string => `0x${(MEMORY_BASE + BigInt(offset)).toString(16)}`
 const tooLong = { sges: [1, 2, 3].map(() => ({ at: 0, length: 0x4000_0000 })) }
 
-/** Mistakes of a requester: the cause, its sentence, and the script. */
+/** Failures of a request: the cause, its sentence, and the script. */
 export const requester: readonly [CauseName, string, (t: Script) => void][] = [
   // 99 is no ibv_wr_opcode, so the sentence has the number.
   ['BAD_OPCODE', 'this type of queue pair has no 99', t => t.post({ id: 1, opcode: 99 })],
@@ -122,8 +122,8 @@ export const refusedRkeyText = (key: number, offset: number, length: number): st
   `rkey 0x${key.toString(16)} does not allow [${addressText(offset)}, ${addressText(offset + length)})`
 
 /**
- * Mistakes of a peer: the cause, its sentence, the packets of the peer, and the access flags of the QP if they matter.
- * The QP has one receive WQE of 8 bytes.
+ * Requests that the responder refuses: the cause, its sentence, the script, and the access flags of the QP if they
+ * matter. The QP has one receive WQE of 8 bytes.
  */
 export const responder: readonly [CauseName, string, (t: Script) => void, access?: number][] = [
   [

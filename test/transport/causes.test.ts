@@ -1,6 +1,6 @@
 /*
  * Each failure of the engine has a cause: a sentence, and a number in the completion's vendor_err
- * (spec/check/causes.ts). In every engine test reports.ts checks that the table lists the cause for the failure.
+ * (spec/check/causes.ts). In every test with node.ts, reports.ts checks that the table lists the cause for the failure.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -44,7 +44,7 @@ describe('a responder refuses with a cause:', () => {
       t.sent()
       const [cause] = t.node.reported
       assert.deepEqual([cause.id, causeText(cause)], [id, text])
-      // The peer gets a NAK with the same cause, except after a SEND whose key cannot be invalidated.
+      // It is also the cause of the NAK; a SEND whose key cannot be invalidated gets none.
       if (id !== 'NOT_INVALIDATED') assert.equal([...t.node.naks.values()][0], cause)
     })
   it('NO_SRQ', () => {

@@ -1,8 +1,8 @@
 /*
  * Many connections with one mistake each: requests before the wrong one complete with success, the wrong one with its
  * status, later ones are flushed; each exactly once, on both sides, whatever the link loses. If a NAK is lost, the
- * responder is in ERR and does not repeat it, so over a bad link the wrong request may complete with RETRY_EXC_ERR
- * instead.
+ * responder is in ERR and repeats neither it nor earlier ACKs, so over a bad link the wrong request, or one before it,
+ * may complete with RETRY_EXC_ERR instead.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'

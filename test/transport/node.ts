@@ -1,7 +1,7 @@
 /*
  * An engine with its environment, for tests: plain memory with regions, work queues of JavaScript objects, a port that
- * keeps sent packets, and everything that the engine reports, in order. The engine numbers its queue pairs; this number
- * is called row. Time is virtual: the test passes it to each call.
+ * keeps sent packets, and lists of completions, events and causes. The engine numbers its queue pairs; this number is
+ * called row. Time is virtual: the test passes it to each call.
  */
 import type { CauseName } from '../../src/spec/check/causes.ts'
 import { QpState } from '../../src/spec/enums.ts'
@@ -53,10 +53,11 @@ export interface SendSpec {
   flags?: number
   sges?: SgeSpec[]
   inline?: Uint8Array
-  /** Immediate data, or the key to invalidate. */
+  /** Immediate data, or the key to invalidate; BIND_MW: the new key. */
   imm?: number
-  /** Offset in the peer's client memory. */
+  /** Offset in the peer's client memory; BIND_MW: of the window, in this node's. */
   remote?: number
+  /** BIND_MW: the window's current key. */
   rkey?: number
   /** Atomics: compare or add; FLUSH: the length; BIND_MW: the length. */
   compare?: bigint
@@ -150,7 +151,7 @@ export const createNode = (options: NodeOptions = {}) => {
   /** Arguments of `Memory.bindWindow`; a window of key 0 cannot be bound. */
   const binds: { qp: number; window: number; key: number; at: number; length: number; lkey: number; access: number }[] =
     []
-  /** By row: posted sends by index, of which `retired` are retired, and posted receives. */
+  /** By row: posted sends by index, of which the first `retired` are retired, and receives that were not taken. */
   const queues: { sends: (SendSpec | undefined)[]; receives: ReceiveSpec[]; retired: number }[] = []
 
   /** Copies client memory to the arena (`isRead`) or back, in chunks as in `Memory.read`. */

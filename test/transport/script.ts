@@ -158,7 +158,7 @@ export const startScript = (
   node.connect(row, { destQpn: PEER_QPN, sqPsn: SQ_PSN, rqPsn: RQ_PSN, ...attributes })
   node.events.length = 0
   let now = 0
-  /** Packets and CQEs that `sent` and `completions` have returned. */
+  /** Numbers of packets and CQEs that `sent` and `completions` have returned. */
   let returnedPackets = 0
   let returnedCqes = 0
   return {
@@ -172,7 +172,7 @@ export const startScript = (
       return node.engine.query(row).state
     },
     post: (...specs: SendSpec[]) => node.post(row, ...specs),
-    /** Posts `count` receive WQEs of `length` bytes at `at`, ids from 100 on. */
+    /** Posts `count` receive WQEs with buffers of `length` bytes, one after the other from `at` on; ids from 100 on. */
     postReceives(count: number, length: number, at = 0): void {
       for (let i = 0; i < count; i++) node.postReceive(row, { id: 100 + i, sges: [{ at: at + i * length, length }] })
     },
@@ -219,8 +219,8 @@ export const startScript = (
       now = end
     },
     /**
-     * Completions since the last call, as `id status`; for receives also `recv` or (of a WRITE) `recv-imm`, the byte
-     * count, and the immediate or the invalidated key.
+     * Completions since the last call, as `id status`; for successful receives also `recv` or (of a WRITE) `recv-imm`,
+     * the byte count, and the immediate or the invalidated key.
      */
     completions(): string[] {
       const fresh = node.cqes.slice(returnedCqes)

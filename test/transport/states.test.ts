@@ -86,7 +86,7 @@ describe('attributes', () => {
 })
 
 describe('an error', () => {
-  it('flushes both queues, requests in flight first, signaled or not, and later posts', () => {
+  it('flushes the receive of the current message, the sends, signaled or not, the other receives, and later posts', () => {
     const t = startScript({}, { windowBytes: 100 })
     t.postReceives(2, 2000)
     t.post(...[1, 2, 3].map(id => ({ id, opcode: SEND, flags: 0 })))
@@ -302,7 +302,7 @@ describe('a hostile program', () => {
 })
 
 describe('packets of garbage', () => {
-  it('make no call throw, and change no memory outside the region and the buffers', () => {
+  it('make no call throw, and change no memory above the region and the buffers', () => {
     const random = createRandom(11)
     for (let round = 0; round < 300; round++) {
       const t = startScript({ maxDestRdAtomic: 2 })

@@ -1,5 +1,5 @@
 /*
- * The timer heap against a plain list: random sequences of set, clear and expire, with growth.
+ * The timer heap against a map: random sequences of set, clear and expire, with growth.
  */
 import assert from 'node:assert/strict'
 import { it } from 'node:test'

@@ -28,7 +28,7 @@ const PAGE = 4096n
 export interface Space {
   /** Total bytes. */
   readonly bytes: number
-  /** Offset of an address; -1 if nothing accessed it. */
+  /** Offset of an address; -1 outside the packed pages. */
   locate(address: bigint): number
 }
 

@@ -96,7 +96,7 @@ const responseData = ({ entries }: Conversation, end: Work, message: Message, mt
 
 /** Compares a queue pair's send completions, and the data of READs and atomics, with the recorded responses. */
 const sendFaults = (conversation: Conversation, end: Work, cqes: readonly Cqe[], memory: Uint8Array): string[] =>
-  end.posted.flatMap(({ message, resultAt, signaled }, k) => {
+  end.posted.flatMap(({ message, dataAt, signaled }, k) => {
     const completions = cqes.filter(c => c.cq !== RECV_CQ && c.id === k)
     const isComplete = message.completeAt !== Number.POSITIVE_INFINITY
     if (isComplete && signaled && completions.length !== 1) return [`request ${k}: ${completions.length} completions`]
@@ -105,7 +105,7 @@ const sendFaults = (conversation: Conversation, end: Work, cqes: readonly Cqe[],
     const hasData = (message.flags & (OP_READ | OP_ATOMIC)) !== 0
     if (!isComplete || completions[0]?.status !== SUCCESS || !hasData) return []
     const expected = responseData(conversation, end, message, end.asRequester!.mtu)
-    if (hex(memory.subarray(resultAt, resultAt + message.length)) === hex(expected)) return []
+    if (hex(memory.subarray(dataAt, dataAt + message.length)) === hex(expected)) return []
     return [`request ${k}: its data differs from the responses`]
   })
 

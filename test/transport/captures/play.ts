@@ -92,7 +92,7 @@ const DEFAULT_RD_ATOMIC = 16
 export interface Posted {
   readonly message: Message
   /** Offset of the request's data in the node's memory. */
-  readonly resultAt: number
+  readonly dataAt: number
   readonly signaled: boolean
 }
 
@@ -152,6 +152,7 @@ export const play = (
     memoryBytes: space.bytes + bufferBytes,
     maxPackets: 1,
     locate: address => {
+      // Our own buffers are at MEMORY_BASE + offset; other addresses are recorded ones.
       const local = address - MEMORY_BASE
       return local >= space.bytes && local < 0x1000_0000n ? Number(local) : space.locate(address)
     },
@@ -332,12 +333,12 @@ const post = (node: TestNode, end: End, i: number, facts: Facts, allocate: (byte
     const message = end.toPost[0]
     if (message === undefined || (message.postedAt > i && facts.postedAtOnce !== true)) break
     end.toPost.shift()
-    const resultAt = allocate(message.length)
-    node.memory.set(message.payload, resultAt)
+    const dataAt = allocate(message.length)
+    node.memory.set(message.payload, dataAt)
     const fence = facts.fences?.includes(end.posted.length) === true ? FENCE : 0
     const signaled = facts.signaled?.includes(end.posted.length) === false ? 0 : SIGNALED
     const remote = remoteOf(message)
-    const sges: SgeSpec[] = message.length === 0 ? [] : [{ at: resultAt, length: message.length }]
+    const sges: SgeSpec[] = message.length === 0 ? [] : [{ at: dataAt, length: message.length }]
     const { AtomicETH, FETH, RETH, DETH } = headersOf(message.entry.packet)
     const swap = BigInt(AtomicETH?.swapDt ?? 0)
     const compare = BigInt(AtomicETH?.cmpDt ?? 0)
@@ -356,7 +357,7 @@ const post = (node: TestNode, end: End, i: number, facts: Facts, allocate: (byte
         swap: BigInt(FETH.plt) | (BigInt(FETH.sel) << 32n),
       }),
     })
-    end.posted.push({ message, resultAt, signaled: signaled !== 0 })
+    end.posted.push({ message, dataAt, signaled: signaled !== 0 })
   }
   if (specs.length > 0) node.post(end.row, ...specs)
 }

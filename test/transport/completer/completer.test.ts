@@ -56,7 +56,7 @@ describe('a completion', () => {
     t.response('ACKNOWLEDGE', 1)
     assert.deepEqual(t.completions(), ['1 ok', '2 ok'])
   })
-  it('of a READ comes with its last response, which brings the data', () => {
+  it('of a READ comes with its last response; the data is in its SGEs', () => {
     const t = startScript()
     t.post({
       id: 1,
@@ -104,7 +104,7 @@ describe('a completion', () => {
     t.response('ATOMIC_ACK', 3)
     assert.deepEqual(t.completions(), ['3 ok', '4 ok'])
   })
-  it('ignores an ACK for a PSN that was never sent', () => {
+  it('does not come with an ACK for a PSN that was never sent', () => {
     const t = startScript()
     assert.equal(t.node.engine.query(t.row).sqPsn, SQ_PSN)
     t.post({ id: 1, opcode: SEND })
@@ -390,7 +390,7 @@ describe('a lost response', () => {
     t.response('ACKNOWLEDGE', 5)
     assert.deepEqual(t.completions(), ['1 ok', '2 ok'])
   })
-  it('may be repeated from FIRST on, as hardware does', () => {
+  it('of a READ may be repeated as a FIRST, as hardware does', () => {
     const t = startScript()
     t.post(read)
     t.sent()
@@ -433,12 +433,12 @@ describe('an invalid response', () => {
       (t: Script) => t.response('READ_RESP_FIRST', 0, { payload: MTU - 4 }),
     ],
     [
-      'a LAST too early',
+      'an ONLY instead of the FIRST',
       { opcode: READ, ...sge(0, 2 * MTU) },
       (t: Script) => t.response('READ_RESP_ONLY', 0, { payload: MTU }),
     ],
     [
-      'a MIDDLE instead of the LAST',
+      'a MIDDLE instead of the ONLY',
       { opcode: READ, ...sge(0, MTU) },
       (t: Script) => t.response('READ_RESP_MIDDLE', 0, { payload: MTU }),
     ],

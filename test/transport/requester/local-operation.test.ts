@@ -151,10 +151,10 @@ describe('fences', () => {
   })
 })
 
-describe('a refused local request', () => {
+describe('errors of local requests', () => {
   const refused: [string, SendSpec, string][] = [
-    ['a bind', bind(2, { rkey: 0 }), 'MW_BIND'],
-    ['an invalidation', invalidate(2, 0xbad), 'LOC_QP_OP'],
+    ['a refused bind', bind(2, { rkey: 0 }), 'MW_BIND'],
+    ['a refused invalidation', invalidate(2, 0xbad), 'LOC_QP_OP'],
   ]
   for (const [title, spec, status] of refused)
     it(`${title}: ${status} after earlier requests, and the queue pair is in error`, () => {

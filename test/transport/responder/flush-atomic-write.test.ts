@@ -24,7 +24,7 @@ const PERSISTENT = BigInt(flushPlacement.PERSISTENT)
 /** Selectivity levels, in the high half of `swap`: the range (0), the whole memory region. */
 const WHOLE_REGION = BigInt(flushSelectivity.REGION) << 32n
 const UNKNOWN_SELECTIVITY = 2n << 32n
-/** A FLUSH of 100 bytes. */
+/** A FLUSH of 100 bytes (`compare`). */
 const flush = (id: number, fields: Partial<SendSpec> = {}): SendSpec => ({
   id,
   opcode: FLUSH,
@@ -70,7 +70,7 @@ describe('the requester', () => {
     assert.deepEqual(t.sent(), [second])
     assert.deepEqual(t.payloads()[1], word)
   })
-  it('both count as READs and atomics for max_rd_atomic and fences', () => {
+  it('both count for max_rd_atomic, and a fence waits for a FLUSH', () => {
     const t = startScript({ maxRdAtomic: 2 })
     t.post(flush(1), atomicWrite(2), { id: 3, opcode: READ, ...sge(0, 4) })
     assert.equal(t.sent().length, 2)
@@ -82,7 +82,7 @@ describe('the requester', () => {
     fenced.response('READ_RESP_ONLY', 0)
     assert.equal(fenced.sent().length, 1)
   })
-  it('an ACK completes neither; an ACK of a later PSN shows that the response was lost', () => {
+  it('an ACK of a later PSN does not complete a FLUSH: it shows that the response was lost', () => {
     const t = startScript({ maxRdAtomic: 2, timeout: 14 })
     t.post(flush(1), { id: 2, opcode: WRITE, ...sge(0, 4) })
     const packets = t.sent()

@@ -392,7 +392,7 @@ describe('a PSN', () => {
     assert.equal(t.completions().length, 2)
     assert.equal(t.node.engine.counters.duplicateRequests, 2)
   })
-  it('belongs to the half of the PSNs before the expected one, or to the other half', () => {
+  it('is behind if it is one of the 2^23 before the expected one, otherwise ahead', () => {
     const t = startResponder()
     t.request('SEND_ONLY', -0x80_0000, { payload: 1 })
     assert.deepEqual(t.sent(), ['ACK@-1 msn 0'])

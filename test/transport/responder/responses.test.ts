@@ -37,7 +37,7 @@ describe('a READ', () => {
     const responses = t.payloads().slice(0, 3)
     assert.deepEqual(Uint8Array.from(responses.flatMap(p => [...p])), patternOf(2500))
   })
-  it('counts once against the bytes that its queue pair sends per turn', () => {
+  it('counts once against the 64 KiB that its queue pair sends per turn', () => {
     const attributes = { pathMtu: 4096, maxDestRdAtomic: 16 }
     const t = startResponder(attributes, { maxBytes: 0x4_0000 })
     const second = t.node.createQp(0x12)
@@ -50,7 +50,7 @@ describe('a READ', () => {
     const destinations = t.node.sent.map(({ bytes }) => bytes[7]) // the low byte of BTH.DestQP
     assert.deepEqual(destinations, [...Array(16).fill(0x22), ...Array(16).fill(0x23)])
   })
-  it('may end in the run in which the next begins, if the port flushes runs early (maxSinglePacketRun)', () => {
+  it('may end in the run in which the next begins, if the port sets maxSinglePacketRun', () => {
     const runsOf = (maxSinglePacketRun?: number): number[][] => {
       const t = startResponder(
         {},
@@ -173,7 +173,7 @@ describe('a READ', () => {
     t.node.port.freeRuns = 2
     t.request('READ_REQUEST', 0, { remote: 0x9000, dmaLen: 10 * MTU })
     assert.equal(t.sent().length, 2)
-    assert.equal(t.node.dmaCalls.reads, 1, 'the first response, and the following ones in one turn')
+    assert.equal(t.node.dmaCalls.reads, 1, 'one DMA read for both responses')
     t.node.port.freeRuns = 1
     assert.equal(t.sent().length, 2)
     t.node.port.freeRuns = 100
