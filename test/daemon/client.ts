@@ -55,7 +55,7 @@ export interface Client {
   next(): Promise<ReceivedReply | undefined>
   /** Sends HELLO; returns its reply. The descriptors are closed with the client. */
   hello(): Promise<ReceivedReply>
-  /** Sends OPEN; returns its reply and descriptors: memory file, doorbell. */
+  /** Sends OPEN; returns its reply and descriptors, of a device's node: memory file, doorbell. */
   open(node?: number): Promise<ReceivedReply>
   /** Sends ATTACH of a context's memory file; returns its reply and descriptor: a doorbell. */
   attach(fd: number): Promise<ReceivedReply>
@@ -63,6 +63,7 @@ export interface Client {
    * Opens a node and makes the opening call; returns the context's number. The descriptors are closed with the client.
    */
   context(node?: number): Promise<number>
+  /** Calls on a context; return the return value. */
   ioctl(context: number, request: number, argument: bigint): Promise<number>
   write(context: number, buffer: bigint, length: bigint): Promise<number>
   /**

@@ -95,7 +95,7 @@ test('calls on a context of a removed device fail with EIO after DEVICE_FATAL, a
   await eventually(last, stat => stat.contexts === 0 && stat.descriptors === 0 && stat.mappings.count === 0)
 })
 
-/** A ctx device, a context on it and a descriptor of its driver. */
+/** A ctx device, a context on it, and a function that opens a descriptor of its driver. */
 const setUpDriver = async (t: Parameters<typeof dial>[0]) => {
   const daemon = await daemonOf(t, folder)
   const client = await connect(t, daemon)

@@ -1,6 +1,6 @@
 /*
- * The causes that an engine reports, and a check in every test with node.ts that spec/check/causes.ts lists the cause for
- * the status or event.
+ * The causes that an engine reports, and a check in every test with node.ts that spec/check/causes.ts lists the cause
+ * for the status or event.
  */
 import { type Cause, type CauseName, causeOfCode, causes } from '../../src/spec/check/causes.ts'
 import { AsyncEventType } from '../../src/spec/enums.ts'

@@ -1,6 +1,6 @@
 /*
- * Event sockets: records arrive whole and in order, and a withdrawal returns exactly the records that the program has
- * not read.
+ * Event sockets: records arrive whole and in order, and a withdrawal returns exactly those records of an element that
+ * the program has not read.
  */
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
@@ -45,7 +45,7 @@ interface Setup {
   readonly socket: EventSocket
   /** The program's copy of its end. */
   readonly programEnd: number
-  /** One read of the program, at most `limit` records. */
+  /** The program reads the records that have arrived, at most `limit`. */
   read(limit?: number): string[]
   /** Reads until the program has `count` records. */
   readUntil(count: number): Promise<string[]>

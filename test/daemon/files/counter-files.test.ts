@@ -100,6 +100,7 @@ test('a value younger than lifespan is not refreshed; programs may change lifesp
 
 test('the file of a value that cannot be written is removed until a refresh can write it', () => {
   const setup = setUp('d')
+  // The file that `replaceFile` (tree-files.ts) writes before it renames it.
   const blocked = join(folder, 'd', 'new')
   mkdirSync(blocked)
   setup.engine.sentPackets = 4

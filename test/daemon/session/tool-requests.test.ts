@@ -114,7 +114,7 @@ test('a capture needs a descriptor of a writable regular file, and a session has
 
 // ---- requests without a daemon ----
 
-/** Tool requests of a session that records what it sends; `freeMessages` of them fit in its socket. */
+/** Tool requests of a session that records what it sends; `freeMessages` more messages fit in its socket. */
 const createRequests = (isTrusted: boolean, more: Partial<DaemonState> = {}) => {
   const subscribers = new Set<(record: TraceRecord) => void>()
   const daemon = {

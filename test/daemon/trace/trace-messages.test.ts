@@ -21,7 +21,7 @@ import { testCaller } from '../../core/fixture.ts'
 import { fakeView, rxeClasses } from '../../uapi/fake-view.ts'
 
 const cq = rxeClasses.find(({ name }) => name === 'cq')!
-/** A device whose queues have an attribute `colour`. */
+/** A driver's CQ class, whose `destroy` returns an attribute `colour`. */
 const coloured: ObjectClass = {
   ...cq,
   methods: {

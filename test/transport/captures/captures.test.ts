@@ -1,7 +1,7 @@
 /*
- * Replay: for every capture of Linux's rxe but those of `excluded` (facts.ts), our engine replaces each side in turn. It
- * must send the recorded packets, field by field and with the same kind of timing, and end with the same completions and
- * memory, except for the rows of permitted.ts. Mutated recordings must fail.
+ * Replay: for every capture of Linux's rxe, except the `excluded` (facts.ts), our engine replaces each side in turn. It
+ * must send the recorded packets, field by field and with the same kind of timing, and end with the same completions
+ * and memory, except for the rows of permitted.ts. Mutated recordings must fail.
  */
 import assert from 'node:assert/strict'
 import { readdirSync, readFileSync } from 'node:fs'

@@ -1,7 +1,7 @@
 /*
  * Forged packets (test/fixtures/wire/responder.md): the replies of our engine equal those of Linux's rxe, field by
- * field, and so do completions, state and the atomic word, except for the rows of departures.ts. Mutated recordings must
- * fail.
+ * field, and so do completions, state and the atomic word, except for the rows of departures.ts. Mutated recordings
+ * must fail.
  */
 import assert from 'node:assert/strict'
 import { after, describe, test } from 'node:test'

@@ -1,7 +1,7 @@
 /*
- * A side's memory as a capture shows it: the addresses that the peer accessed (`Space`), the keys, the rights (a request
- * without a NAK was allowed), and the initial contents (returned by READs and atomics before any write). Captured
- * addresses lie far apart; `Space` packs them into one small array for the engine under test.
+ * A side's memory as a capture shows it: the addresses that the peer accessed (`Space`), the keys, the rights (a
+ * request without a NAK was allowed), and the initial contents (returned by READs and atomics before any write).
+ * Captured addresses lie far apart; `Space` packs them into one small array for the engine under test.
  */
 import { nakCode, syndromeKind } from '../../../src/spec/wire/headers.ts'
 import { OP_ATOMIC, OP_ATOMIC_WRITE, OP_READ, OP_WRITE } from '../../../src/spec/wire/opcodes.ts'
@@ -153,7 +153,7 @@ interface Access {
   readonly wasRefused: boolean
 }
 
-/** The initial contents: bytes that a READ or atomic returned before a WRITE changed them; zeros where there is none. */
+/** The initial contents: bytes that a READ or atomic returned before a WRITE changed them; zeros elsewhere. */
 const contentOf = ({ entries }: Conversation, accesses: readonly Access[], space: Space): Uint8Array => {
   const content = new Uint8Array(space.bytes)
   /** By byte, 1: it was returned or written by an earlier packet. */

@@ -1,6 +1,6 @@
 /*
- * Local requests, BIND_MW and LOCAL_INV, in the send queue (IBA 10.6.7, 10.8.3.3): order, fences, completion, losses and
- * errors. test/core/memory/windows.test.ts tests their effect on keys.
+ * Local requests, BIND_MW and LOCAL_INV, in the send queue (IBA 10.6.7, 10.8.3.3): order, fences, completion, losses
+ * and errors. test/core/memory/windows.test.ts tests their effect on keys.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
