@@ -103,7 +103,7 @@ describe('node:dgram', () => {
     }
   })
 
-  it('refuses addresses in use or of other hosts, and flows from others, but ignores an absent link-local one', () => {
+  it('refuses addresses in use or of other hosts, and flows from an address it lacks; ignores an absent link-local one', () => {
     const [a] = pair()
     const second = createDgramPort({ mtu: 1500, interfaceName: 'lo' })
     open.push(second)

@@ -1,5 +1,5 @@
 /*
- * Common parts of ports with sockets: address numbers, which stay while flows use them, and layer buffers.
+ * Common parts of ports with sockets: numbers of addresses, which stay without a socket, and layer buffers.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

@@ -82,7 +82,7 @@ describe('faults on sent packets', () => {
       const setup = setUp(`dir=sent,${name}=0.1,seed=7`)
       const packets = transfer(setup, total, [16, 5, 1])
       const hits = setup.sender.faults[counter]
-      // Five standard deviations around the mean of 400.
+      // More than five standard deviations around the mean of 400.
       assert.ok(hits > 300 && hits < 500, `${name}: ${hits}`)
       assert.equal(
         Object.values(setup.sender.faults).reduce((sum, count) => sum + count),

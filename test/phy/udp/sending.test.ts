@@ -17,7 +17,7 @@ const ENETUNREACH = 101
 const startSending = (errnoOf: (segment: number, bytes: number) => number) => {
   const arena = plainArena(SEND_AREA_BYTES)
   const slots = Array.from({ length: MESSAGE_SLOTS }, () => ({ offset: 0, bytes: 0, segment: 0 }))
-  /** Sent messages: offset, bytes, segment. */
+  /** Sent messages: offset, bytes, and bytes of a segment (0: not segmented). */
   const sent: (readonly [number, number, number])[] = []
   /** The arguments of the calls of `onBlocked`. */
   const blockedChanges: boolean[] = []
