@@ -1,5 +1,5 @@
 /*
- * Fuzz target for the engine (src/transport/): queue pairs of each service in each state, and a program
+ * Fuzz target for the engine (src/transport/): queue pairs of each service in each state, and an input
  * (engine-program.ts) that acts as peer, program and clock. For any input nothing throws, memory changes only in
  * registered regions that allow it, every request completes at most once and in order, sent packets are well-formed,
  * counters agree with the input, and after the destruction of all queue pairs no state remains.

@@ -1,6 +1,6 @@
 /*
- * Short fuzzing: every input of the corpus, which has the input of every earlier finding, and then a fixed number of
- * executions from a fixed seed, guided by coverage. fuzz.long.test.ts and main.ts run longer.
+ * Short fuzzing: every input of the corpus, with those of earlier findings, and then a fixed number of executions from
+ * a fixed seed, guided by coverage. fuzz.long.test.ts and main.ts run longer.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'

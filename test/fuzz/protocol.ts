@@ -50,7 +50,7 @@ const encodeAgain = (to: MessageBuffer, request: Request): number | undefined =>
   return undefined
 }
 
-/** The messages that are decoded, and those that are encoded again. */
+/** For messages that are decoded, and for those that are encoded again. */
 const buffer = messageBuffer()
 const secondBuffer = messageBuffer()
 

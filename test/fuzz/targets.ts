@@ -1,5 +1,5 @@
 /*
- * All fuzz targets, by name.
+ * All fuzz targets.
  */
 import { callTargets } from './calls.ts'
 import { codecTargets } from './codecs.ts'

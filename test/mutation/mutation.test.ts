@@ -11,7 +11,7 @@ import { inOrderOf } from './mutants.ts'
 import { programs } from './programs.ts'
 import { applyEdit, fieldsOf, searchable, statementsWith, valuesOf } from './source.ts'
 
-/** Kinds that are found in every program that reaches the mistake. */
+/** Kinds whose mutants must be found. */
 const certain: readonly KindName[] = [
   'sq-psn-ahead',
   'peer-number-wrong',

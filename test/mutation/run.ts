@@ -107,7 +107,7 @@ export interface JudgedMutant {
   /** Whether a finding that names the mistake has the changed line in a stack. */
   readonly isAtChangedLine: boolean
   readonly result: RunResult
-  /** Findings that the program without the mistake does not have. */
+  /** Findings that the program without the mistake does not have, or has fewer times. */
   readonly newFindings: readonly FindingJson[]
 }
 
