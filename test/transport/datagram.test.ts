@@ -106,7 +106,7 @@ describe('a sender of datagrams', () => {
       `a datagram of ${MTU + 1} bytes is longer than the path MTU, ${MTU}, and is not sent`,
     ])
   })
-  it('has no WRITE or READ, and may be refused a request by its work queue: LOC_QP_OP_ERR, flush, SQE', () => {
+  it('fails a WRITE, a READ, and a request that its work queue refuses: LOC_QP_OP_ERR, flush, SQE', () => {
     for (const wrong of [{ opcode: RDMA_WRITE }, { opcode: RDMA_READ }, { opcode: SEND, refused: LOC_QP_OP_ERR }]) {
       const t = start()
       t.post({ id: 1, ...to(0x22), ...wrong }, { id: 2, opcode: SEND, ...to(0x22) })

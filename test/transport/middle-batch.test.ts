@@ -172,7 +172,7 @@ describe('a run of READ responses', () => {
     assert.equal(t.node.engine.counters.dropped, 3)
     assert.deepEqual(t.sent(), [`READ_REQUEST@2 ackreq reth +${2 * MTU}:${2 * MTU}`])
   })
-  it('whose last one, of a part of the READ, is a MIDDLE is a bad response', () => {
+  it('that has a MIDDLE at the end of a part of the READ is a bad response', () => {
     const t = startScript({}, { windowBytes: 6 * (MTU + 64), boundReads: true })
     t.post({ id: 1, opcode: READ, ...sge(0x9000, 6 * MTU) })
     assert.equal(t.sent().length, 2, 'three packets each')

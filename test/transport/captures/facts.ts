@@ -33,7 +33,7 @@ export interface Facts {
   readonly exhaustsRetries?: boolean
   /** A side's queue pair is destroyed before packet number `from` of the file. */
   readonly destroyed?: { readonly side: Side; readonly from: number }
-  /** This side's program rewrites the memory that the peer reads: the contents come from the recorded responses. */
+  /** Each program rewrites the memory that its peer reads: the contents come from the recorded responses. */
   readonly programWrites?: boolean
   /** Additional ibv_access_flags of memory and queue pairs. */
   readonly access?: number

@@ -1,6 +1,6 @@
 /*
  * The window that queue pairs to one peer share (transport/flow-control/peer-window.ts): bytes in flight stay within
- * it, every QP gets its turn, and neither queue pairs without a responder nor large requests block the others.
+ * it, every QP gets its turn, and queue pairs without a responder do not block the others.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
