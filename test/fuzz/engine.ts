@@ -172,7 +172,7 @@ class EngineRun {
       [INIT]: { pkeyIndex: 0, qkey: QKEY, access: (choice & 1) !== 0 ? 0 : ALL_ACCESS & ~Access.LOCAL_WRITE },
       [RTR]: {
         destQpn: PEER_QPN,
-        // PSNs of both directions soon wrap, or soon have another upper half.
+        // The peer's PSNs begin around the wrap, ours (sqPsn) around 2^23.
         rqPsn: (0xff_fffe + choice) & 0xff_ffff,
         pathMtu: MTUS[choice % 5],
         minRnrTimer: choice & 31,

@@ -61,7 +61,7 @@ test('a write to a read-only file faults', () => {
 
 const descriptors = (): number => readdirSync('/proc/self/fd').length
 
-/** Descriptors of this process for the same file. */
+/** Number of descriptors of this process for the same file. */
 const copiesOf = (fd: number): number => {
   const { ino, dev } = fstatSync(fd)
   return readdirSync('/proc/self/fd').filter(number => {

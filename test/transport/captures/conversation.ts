@@ -1,7 +1,7 @@
 /*
- * A capture of two endpoints as a conversation: who sent which packet when, and which queue pairs are connected.
- * Everything is derived from the packets. Side 0 sent the first packet, unless its address is that of the server
- * (test/fixtures/wire/ORIGIN.md), which is side 1. This file does not depend on the engine.
+ * A capture of two endpoints as a conversation: who sent which packet when. Everything is derived from the packets.
+ * Side 0 sent the first packet, unless its address is that of the server (test/fixtures/wire/ORIGIN.md), which is
+ * side 1. This file does not depend on the engine.
  */
 import { readFileSync } from 'node:fs'
 import { ROCE_UDP_PORT, SYNDROME_KIND_MASK, SYNDROME_VALUE_MASK, syndromeKind } from '../../../src/spec/wire/headers.ts'

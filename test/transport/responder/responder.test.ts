@@ -43,7 +43,7 @@ describe('a SEND', () => {
     assert.deepEqual(memoryAt(t, MTU, MTU), patternOf(MTU))
     assert.deepEqual(memoryAt(t, 3 * MTU, 4), Uint8Array.of(1, 8, 15, 0))
   })
-  it('is scattered to all SGEs of the receive WQE, empty ones too', () => {
+  it('is scattered to the SGEs of the receive WQE, and empty ones are skipped', () => {
     const t = startScript()
     const sges = [
       { at: 10, length: 3 },
