@@ -76,7 +76,7 @@ export interface PlayResult {
   readonly memory: SideMemory
   /** The queue pairs of the side. */
   readonly ends: readonly Work[]
-  /** Requests that our engine sent although the recorded program waited, as sentences. */
+  /** Requests that our engine sent earlier than the recorded side, as sentences. */
   readonly unexpected: readonly string[]
 }
 
@@ -252,7 +252,7 @@ export const play = (
       const end = endOf(entry.packet.BTH.destQp)
       const bytes = deliver(entry)
       if (end === undefined || bytes === undefined) continue
-      // a receive WQE is posted once the earlier ones are consumed
+      // The packets so far consume their receive WQEs before the next one is posted.
       if (takesReceiveWqe(entry)) burst.endRun(now)
       if (isRequest(entry.packet) && takesReceiveWqe(entry) && !getsRnrNak(entries, i, end))
         postReceive(node, end, allocate)
