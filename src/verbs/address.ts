@@ -60,8 +60,7 @@ export const invalidGid = (call: string, gid: unknown): RdmaError =>
 let lastParsed: { readonly text: string; readonly gid: Uint8Array } | undefined
 
 /**
- * The GID of an address as text. The array is shared between calls: callers copy the bytes that they keep. Throws
- * RdmaError EINVAL.
+ * The GID of an address as text. The array is shared between calls and must not be changed. Throws RdmaError EINVAL.
  */
 const gidOf = (call: string, text: string | undefined): Uint8Array => {
   if (lastParsed === undefined || lastParsed.text !== text) {
@@ -154,7 +153,7 @@ export const addressRecord = (call: string, path: LocalPath, peer: PeerAddress, 
 
 /**
  * The address attributes of `ah.create` and of `modify` to RTR for this peer: none on iWARP, which ignores the options;
- * those of RoCE if the link is unknown. Throws RdmaError EINVAL for options of another link.
+ * those of RoCE if `path` has no link. Throws RdmaError EINVAL for options of another link.
  */
 export const addressing = (call: string, path: LocalPath, peer: PeerAddress, options: PathOptions = {}): Addressing => {
   const { link } = path

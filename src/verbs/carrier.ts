@@ -81,7 +81,7 @@ export interface Descriptors {
 
 /**
  * `Carrier.call` for a class or method that is known only at run time; implementations have this type. `object`: the
- * handle of the object, the number of the descriptor or port, or 0 for calls on the device.
+ * handle of the object, the number of the descriptor or port, otherwise 0.
  */
 export type AnyCall = (cls: ObjectClass, method: string, object: number, args: AnyValues) => CallResult<AnyValues>
 export type AnyCallAsync = (...args: [...Parameters<AnyCall>, signal?: AbortSignal]) => Promise<CallResult<AnyValues>>
@@ -132,7 +132,10 @@ export interface Carrier {
   counters(): DeviceCounters
   /** A sentence that explains the failure of the request with this id better than its completion, if one is known. */
   explain?(qpn: number, id: number): string | undefined
-  /** True: the first waiter starts, and the process must stay alive; false: the last one has ended. */
+  /**
+   * Called with true when the first waiter starts, with false when the last one has ended. In between the descriptors
+   * of a daemon's device keep the process alive.
+   */
   setWaiting(hasWaiters: boolean): void
   /** Called after each post to a queue of the queue pair with this handle. */
   posted(handle: number): void
@@ -143,8 +146,8 @@ export interface Carrier {
   drive(): boolean
   /**
    * Called before waits for completions, events and datagrams. A program that posts and waits may run in microtasks
-   * only, which starves timers and I/O: after many waits without a turn of the event loop the result is a promise for
-   * the next turn, otherwise undefined.
+   * only, which starves timers and I/O: with a device of this process, after many waits without a turn of the event
+   * loop, the result is a promise for the next turn; otherwise it is undefined.
    */
   pause(): Promise<void> | undefined
   /** Whether the device continues its work in the next turn of the event loop; waiters must not poll until then. */

@@ -132,8 +132,8 @@ export interface Device extends AsyncDisposable {
    */
   onEvent(handler: (event: DeviceEvent) => void): () => void
   /**
-   * Yields asynchronous events from this call on, until the device is closed or removed. Rejects with the signal's
-   * reason if the signal is aborted during a wait.
+   * Yields the events that handlers of `onEvent` get, from this call on, until the device is closed or removed. Rejects
+   * with the signal's reason if the signal is aborted during a wait.
    */
   events(options?: AbortOptions): AsyncIterableIterator<DeviceEvent>
   /**
@@ -287,7 +287,7 @@ export const createDevice = (
     }
     return iterate()
   }
-  /** Checks the arguments of `call` and `callAsync`; returns the handle of the object, or the number of the port. */
+  /** Checks the arguments of `call` and `callAsync`; returns the handle of the object, or the given number. */
   const checkedHandle = (
     call: string,
     cls: ObjectClass,

@@ -46,7 +46,7 @@ export interface LocalPath {
   readonly gidIndex: number
   /** Largest path MTU of the port, in bytes; 0 if unknown. */
   readonly pathMtu: number
-  /** The port's link; undefined if unknown. */
+  /** The port's link; without it the path is addressed as on RoCE. */
   readonly link?: LinkName | undefined
   /** The port's LID, on InfiniBand and Omni-Path. */
   readonly lid?: number
