@@ -52,13 +52,13 @@ export class RdmaError extends Error {
   /** The part of `call` after the dot, or all of it. */
   readonly method: string
   /**
-   * The refused option ('maxSendWr'), or the refused attribute of the class where no option sets it, with the field of
-   * a record ('addresses[2].dgid'). Undefined if the error is not about an option or attribute.
+   * The option ('maxSendWr') that the device refuses, or the attribute of the class where no option sets it, with the
+   * field of a record ('addresses[2].dgid'). Undefined in other errors, also where the library refuses an option.
    */
   readonly attribute: string | undefined
   /** The reason. */
   readonly reason: string
-  /** A remedy; empty if there is no general remedy. */
+  /** A remedy; '' without one. */
   readonly hint: string
 
   constructor(
@@ -115,7 +115,7 @@ export const refusal = (code: string, errno: number, call: string, sentence: str
     hint,
   )
 
-/** Core's refusal as an RdmaError. */
+/** A CallError as an RdmaError. */
 export const rdmaError = (error: CallError, call: string): RdmaError =>
   refusal(error.code, error.errno, call, error.message)
 
@@ -137,7 +137,7 @@ export const withoutObject = (call: string): RdmaError =>
 const isBinary = (value: object): value is ArrayBufferView | ArrayBufferLike =>
   ArrayBuffer.isView(value) || /^\[object (?:Shared)?ArrayBuffer\]$/.test(Object.prototype.toString.call(value))
 
-/** The error for a field that is missing or not `expected` ('a number of 32 bits'). `title`: names the peer's data. */
+/** The error for a field that is missing or not `expected` ('a number of 32 bits'). `title`: names the record. */
 export const wrongField = (
   call: string,
   title: string,
@@ -212,7 +212,7 @@ export const checkChoice = (call: string, option: string, value: unknown, choice
     throw invalidArgument(call, `${option} ${formatValue(value)} is not one of ${choices.join(', ')}`)
 }
 
-/** A refusal by core as an RdmaError; other errors unchanged. */
+/** A CallError as an RdmaError; other errors unchanged. */
 export const toRdmaError = (error: unknown, call: string): unknown =>
   error instanceof CallError ? rdmaError(error, call) : error
 
@@ -240,7 +240,7 @@ export const withOptionNames = <T>(names: OptionNames, body: () => T): T => {
   }
 }
 
-/** Runs `body`; core's refusals become RdmaErrors. */
+/** Runs `body`; a CallError becomes an RdmaError. */
 export const rethrow = <T>(call: string, body: () => T): T => {
   try {
     return body()

@@ -1,7 +1,7 @@
 /*
  * Event queues in the library (R38): one queue receives the events of many objects (CQs, QPs, SRQs, ports, the device).
- * Events of an attached object go to its event queue only, until the object is detached, or one of the two is closed. A
- * CQ must be armed for each event, as without an event queue (`cq.arm`).
+ * Events of an attached CQ, QP or SRQ go to its event queue only, until it is detached, or one of the two is closed;
+ * those of ports and of the device also go to `device.onEvent`. A CQ must be armed for each event (`cq.arm`).
  */
 import { Device as DeviceClass } from '../spec/classes/device/device.ts'
 import { Port as PortClass } from '../spec/classes/device/port.ts'
@@ -27,7 +27,7 @@ export type EventKindName = keyof typeof EventKind.values
  * undefined.
  */
 export interface QueuedEvent {
-  /** 'COMPLETION', or the name of an asynchronous event. */
+  /** 'COMPLETION', 'CONNECTION' (of a `cm_id`), or the name of an asynchronous event. */
   readonly type: EventKindName
   /** The object of the event; undefined for an event of a port or of the device. */
   readonly source: Disposable | undefined
@@ -43,8 +43,8 @@ export interface EventQueue extends Arrivals<QueuedEvent>, Disposable, AsyncIter
   /** Its number as an object; with a daemon a descriptor of this process. */
   readonly handle: number
   /**
-   * Attaches a source. Throws RdmaError EINVAL if it has no events, EBUSY if it is attached to this queue already, or,
-   * for an object, to any.
+   * Attaches a source. Throws RdmaError EINVAL or EOPNOTSUPP if it has no events, EBUSY if it is attached to this
+   * queue already, or, for an object, to any.
    */
   attach(source: Attachable): void
   /** Detaches a source and discards its unread events. Throws RdmaError ENOENT if it is not attached here. */
