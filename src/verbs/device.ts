@@ -127,8 +127,8 @@ export interface Device extends AsyncDisposable {
    */
   chain<T>(build: (chain: Chain) => T): Resolved<T>
   /**
-   * Calls `handler` with each asynchronous event, except those of objects attached to an event queue, until the returned
-   * function is called or the device is closed.
+   * Calls `handler` with each asynchronous event, except those of objects attached to an event queue, until the
+   * returned function is called or the device is closed.
    */
   onEvent(handler: (event: DeviceEvent) => void): () => void
   /**

@@ -81,9 +81,9 @@ export interface ProtectionDomain extends Disposable, Kind<'pd'> {
   /** A memory window, not bound yet; type 2 (default) belongs to the queue pair that binds it. */
   window(type?: 1 | 2): MemoryWindow
   /**
-   * A reliable connected queue pair. With a `sendCq`, requests complete there, and nothing is allocated for a request.
-   * Without one each request returns a promise, and the queue pair has a completion queue of its own. Throws RdmaError
-   * EINVAL, ENOMEM.
+   * A reliable connected queue pair. With a `sendCq`, requests complete in completion queues of the program, and
+   * nothing is allocated for a request. Without one each request returns a promise, and the queue pair has a completion
+   * queue of its own. Throws RdmaError EINVAL, ENOMEM.
    */
   rcQp(options: RcQueuePairOptions): RcQueuePair
   rcQp(options?: AwaitableRcOptions): AwaitableRcQueuePair

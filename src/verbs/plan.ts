@@ -40,7 +40,7 @@ export const checkDevicePresent = (call: string, { waiters }: DeviceContext): vo
 
 /** The local end of a queue pair's path: properties of the device and of its port 1. */
 export interface LocalPath {
-  /** The GID of the device's address, or the first GID of another driver's device; zeros without either. */
+  /** The GID of the device's address, or of another driver's device in this process the first; otherwise zeros. */
   readonly gid: Uint8Array
   /** Index of `gid` in the port's GID table. */
   readonly gidIndex: number
@@ -162,7 +162,7 @@ export const eventSource = ({ waiters, sources }: DeviceContext, cls: ObjectClas
   }
 }
 
-/** User handle, class and handle of an object with events; undefined if it does not belong to this device. */
+/** User handle, class and handle of an open object with events of this device; otherwise undefined. */
 export const sourceIdentity = ({ sources }: DeviceContext, object: object): SourceIdentity | undefined => {
   const { userHandle = 0 } = object as Partial<SourceIdentity>
   return sources.get(userHandle) === object ? (object as SourceIdentity) : undefined

@@ -74,8 +74,8 @@ export interface System extends Disposable {
    */
   interface(name?: string): readonly ObjectClass[]
   /**
-   * Calls `handler` for each device that is added or removed from now on, until the returned function is called. Does
-   * not keep the process alive.
+   * Calls `handler` for each device that is added or removed from now on, until the returned function or `close` is
+   * called. Does not keep the process alive.
    */
   onChange(handler: (change: DeviceChange) => void): () => void
   /** Closes it. */
