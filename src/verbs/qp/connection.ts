@@ -165,7 +165,10 @@ export const reliableSteps = (options: RcConnectOptions = {}) => {
 export interface Connectable<O extends ConnectOptions> {
   /** What the peer needs to connect to the queue pair. */
   readonly endpoint: Endpoint
-  /** Connects it to a peer: moves it from RESET to RTS, or back to RESET if a step fails. Throws RdmaError EINVAL. */
+  /**
+   * Connects it to a peer: moves it from RESET to RTS; if a step after the first fails, back to RESET. Throws RdmaError
+   * EINVAL.
+   */
   connect(peer: Endpoint, options?: O): void
 }
 
