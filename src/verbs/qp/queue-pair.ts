@@ -116,7 +116,7 @@ export interface InitialOptions<C extends ObjectClass> {
   readonly initial?: InitialAttributes<C>
 }
 
-/** A class with the methods and attributes that the classes of all types have. */
+/** A class with the methods of every type, and with the attributes of all types together. */
 type AnyQpClass = ObjectClass<ReturnType<typeof qpMethods<QpAttributeName>>>
 
 /** States of a queue pair (IBA 10.3.1) by name. */
@@ -243,7 +243,10 @@ const openSends = (qp: QueuedQp, call: string, id: number): ProgramRing => {
   return qp.sends
 }
 
-/** Maps the receive ring for the first receive. Throws RdmaError EINVAL if the queue pair has no receive queue. */
+/**
+ * Maps the receive ring for the first receive. Throws RdmaError as `checkUsable`, and EINVAL if the queue pair has no
+ * receive queue.
+ */
 const openReceives = (qp: QueuedQp): ProgramRing => {
   checkUsable('qp.receive', qp)
   if (qp.maxRecvSge < 0)
@@ -339,7 +342,7 @@ export const markReady = (qp: object): void => {
   ;(qp as BareQp).canSend = true
 }
 
-/** A class of queue pairs as one with the methods and attributes that all types have. */
+/** `cls` with the type `AnyQpClass`: an attribute that it lacks is undefined. */
 const anyQp = (cls: ObjectClass): AnyQpClass => cls as AnyQpClass
 const queryOf = ({ context, cls, handle }: BareQp<ObjectClass>) =>
   context.carrier.call(anyQp(cls), 'query', handle, {}).out
@@ -388,7 +391,7 @@ export abstract class QueuedQp<C extends ObjectClass = ObjectClass> extends Bare
   /** The options that requests of this type may have, as `RequestOptionBits`. */
   abstract get requestOptionBits(): number
 
-  /** Returns the steps that connect it to a peer; undefined for types without connections. */
+  /** The `StepsTo` of its type; undefined for types without connections. */
   get [STEPS](): StepsTo | undefined {
     return undefined
   }
