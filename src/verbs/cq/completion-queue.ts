@@ -50,7 +50,8 @@ export interface CompletionQueue extends Disposable, AsyncIterable<Completion>, 
   poll(): boolean
   /**
    * Resolves when `poll` may find a completion (of a queue of kind 'counting': when `count` has grown), or when the
-   * queue is closed meanwhile. Rejects with RdmaError EOVERFLOW if the queue has lost completions.
+   * queue or the device is closed meanwhile. Rejects with RdmaError EOVERFLOW if no completion is unread and the queue
+   * has lost some.
    */
   wait(options?: WaitOptions): Promise<void>
   /**
@@ -65,8 +66,8 @@ export interface CompletionQueue extends Disposable, AsyncIterable<Completion>, 
   /** All attributes, as declared in the class. Throws RdmaError. */
   query(): Out<typeof Cq.methods.query>
   /**
-   * Sets event moderation (R36): a waiter wakes after `completions` completions, or `microseconds` after the first of
-   * them, whichever is first. Default of each: 0, no limit; both 0: after the next completion.
+   * Sets event moderation (R36): an armed queue raises its event after `completions` completions, or `microseconds`
+   * after the first of them, whichever is first. Default of each: 0, no limit; both 0: after the next completion.
    */
   moderate(threshold: Threshold): void
   /**

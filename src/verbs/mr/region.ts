@@ -23,7 +23,7 @@ import { createRemoteMemory, lengthOfPart, type RemoteMemory } from './remote-me
 
 /** Access rights of a region beside local read; the default is false except for `localWrite`. */
 export interface Access {
-  /** Local write, needed by receives and READs; default true. */
+  /** Local write, needed by receives, READs and atomics; default true. */
   readonly localWrite?: boolean
   /** Peers may READ. */
   readonly remoteRead?: boolean
@@ -89,7 +89,7 @@ export interface MemoryRegion extends Region {
   readonly buffer: Uint8Array
   /**
    * Re-registers it with other rights or in another protection domain. Keys and `address` may change, so earlier slices
-   * become invalid. Throws RdmaError EBUSY while a window is bound to it.
+   * must not be used. Throws RdmaError EBUSY while a window is bound to it.
    */
   reregister(changes: RegionChanges): void
 }
