@@ -1,7 +1,7 @@
 /*
  * Queue pairs whose requests return promises. The program creates them without completion queues: each has one of its
  * own. `awaitable` derives their class from that of queue pairs with a `sendCq`, and wraps the posting methods: each
- * request gets an id, by which its completion resolves the promise.
+ * request gets an id, by which its completion settles the promise.
  */
 import { QpState } from '../../spec/enums.ts'
 import { checkOptions, type KnownOptions } from '../arguments/options.ts'
@@ -178,11 +178,11 @@ export const makeAwaitable = <T extends BareQueuePair, O extends QueuePairOption
 ): T => {
   const { sendCq: _, recvCq: __, srq: ___, signalAll: ____, ...known } = optionNames as KnownOptions<QueuePairOptions>
   const call = `${cls}.create`
-  const withSendCq = ['recvCq', 'srq', 'signalAll'].find(name => (options as AnyOptions)?.[name] !== undefined)
-  if (withSendCq !== undefined)
+  const sendCqOption = ['recvCq', 'srq', 'signalAll'].find(name => (options as AnyOptions)?.[name] !== undefined)
+  if (sendCqOption !== undefined)
     throw invalidArgument(
       call,
-      `options: ${withSendCq} is for queue pairs with a sendCq`,
+      `options: ${sendCqOption} is for queue pairs with a sendCq`,
       'pass a sendCq too; without one the queue pair has completion and receive queues of its own',
     )
   const qpOptions = options === undefined ? ({} as AwaitableOptions<O>) : options

@@ -52,7 +52,9 @@ export class RequestError extends RdmaError {
    * the queue pair is in ERR or SQE.
    */
   readonly status: StatusName
-  /** ibv_wc_opcode by name: 'RDMA_WRITE' … */
+  /**
+   * ibv_wc_opcode by name: 'RDMA_WRITE' … The soft device sets it in failed completions; other drivers need not.
+   */
   readonly opcode: OpcodeName
   /**
    * Name of the cause (docs/reference/vendor-errors.md). If the peer refused the request, the peer's cause, provided

@@ -26,7 +26,8 @@ export class RequestWindow {
 
   /**
    * Waits until fewer than `limit` requests are in flight, calls `post`, and resolves; it does not wait for the request
-   * to complete. If an earlier request has failed, it rejects with the error of that request and does not call `post`.
+   * to complete. If a request has failed and no call has reported it, it rejects with that request's error and does not
+   * call `post`.
    */
   async add(post: () => PromiseLike<unknown>): Promise<void> {
     checkWindow('requestWindow.add', this)
