@@ -144,16 +144,17 @@ export interface Device extends AsyncDisposable {
   /** What the check of the device's network has left out, because its memory is bounded; empty without a check. */
   readonly omissions: readonly Omission[]
   /**
-   * Closes the device and all its objects. Incomplete sends are abandoned, unless `drain` is set. If `signal` is
-   * aborted while it drains, it rejects with the signal's reason, and the device stays open. If the device was checked
-   * and has findings that fail (`CheckOptions.failOn`), it rejects with FindingsError, and the device is closed.
+   * Closes the device and all its objects. Outstanding requests are abandoned; with `drain` those of send queues are
+   * awaited first. If `signal` is aborted meanwhile, it rejects with the signal's reason, and the device stays open. If
+   * the device was checked and has findings that fail (`CheckOptions.failOn`), it rejects with FindingsError, and the
+   * device is closed.
    */
   close(options?: CloseOptions): Promise<void>
 }
 
 /** Options of `device.close`. `signal` aborts `drain`; the device then stays open. */
 export interface CloseOptions extends AbortOptions {
-  /** First waits until all posted sends are complete; default false. */
+  /** First waits until all requests of all send queues are complete; default false. */
   readonly drain?: boolean
 }
 const closeOptionNames: KnownOptions<CloseOptions> = { drain: 'flag', signal: true }
@@ -223,7 +224,7 @@ export const createDevice = (
     completion: userHandle => waiters.wake(userHandle),
     event(type, userHandle, port) {
       if (type === AsyncEventType.values.CQ_ERR && userHandle !== undefined) onOverrun(userHandle)
-      const event = {
+      const deviceEvent: DeviceEvent = {
         type: eventNames[type]!,
         source: userHandle === undefined ? undefined : context.sources.get(userHandle),
         port,
@@ -232,7 +233,7 @@ export const createDevice = (
       queueMicrotask(() => {
         for (const handler of [...handlers])
           try {
-            handler(event)
+            handler(deviceEvent)
           } catch (error) {
             // Thrown in a microtask of its own, so that it is an uncaught exception, and the other handlers still run.
             queueMicrotask(() => {

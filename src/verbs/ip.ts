@@ -12,7 +12,7 @@ import { addressText, parseAddress } from '../wire/address.ts'
 import { checkOptions, type KnownOptions } from './arguments/options.ts'
 import type { AnyCall } from './carrier.ts'
 import { checkBytes, checkInteger, checkText, formatValue, invalidArgument, RdmaError, refused } from './error.ts'
-import { type AbortOptions, type Arrivals, checkAbortOptions } from './mailbox.ts'
+import { type AbortOptions, type Arrivals, checkAbortOptions, checkSignal } from './mailbox.ts'
 import { descriptorCloser } from './objects/object.ts'
 import { showAs } from './objects/show.ts'
 import { defineVerbsClass, SHOWN, VerbsObject } from './objects/verbs-object.ts'
@@ -247,7 +247,7 @@ class IpInterfaceObject extends VerbsObject implements IpInterface {
     const { timeout = DEFAULT_TIMEOUT, size = DEFAULT_SIZE, signal } = options
     checkInteger(call, 'timeout', timeout, 1, MAX_TIMER_DELAY)
     checkInteger(call, 'size', size, 0, MAX_MTU_BYTES)
-    checkAbortOptions(call, signal === undefined ? {} : { signal })
+    checkSignal(call, options)
     const target = addressText(addressOf(call, address))
     const socket = openSocket(this.context, this.handle, IpProtocol.values.ICMP, 0)
     const timedOut = new AbortController()
@@ -267,7 +267,7 @@ class IpInterfaceObject extends VerbsObject implements IpInterface {
       clearTimeout(timer)
       socket.close()
     }
-    throw refused('EIO', call, 'the device was removed')
+    throw refused('EIO', call, 'the device is closed or removed')
   }
 
   udp(options: UdpOptions = {}): UdpSocket {

@@ -36,11 +36,11 @@ export type AwaitableOptions<O> = Omit<O, 'sendCq' | 'recvCq' | 'srq' | 'signalA
 export interface AwaitableQueuePair extends BareQueuePair {
   /** Maximum inline data in bytes. */
   readonly maxInlineData: number
-  /** Number of sends whose promises are not settled. */
+  /** Number of requests of the send queue whose promises are not settled. */
   readonly pending: number
   /** Posts a receive; resolves when a message has consumed it. Rejects with RdmaError ENOMEM when the queue is full. */
   receive(local?: Slice | readonly Slice[]): Promise<CompletedRequest>
-  /** Resolves when no send is outstanding. */
+  /** Resolves when no request of the send queue is outstanding. */
   drained(): Promise<void>
   /** Destroys it; requests that are not complete reject with RdmaError ECANCELED. */
   close(): void

@@ -60,7 +60,7 @@ const outstandingRequest = (call: string, queue: Outstanding['queue'], value: un
       },
     }
   })
-  return { request, promise }
+  return { outstanding: request, promise }
 }
 
 export class RequestPromises {
@@ -113,8 +113,8 @@ export class RequestPromises {
     const id = ++this.#lastId
     const value = post(id)
     this.#counts[queue]++
-    const { request, promise } = outstandingRequest(call, queue, value)
-    this.#outstanding.set(id, request)
+    const { outstanding, promise } = outstandingRequest(call, queue, value)
+    this.#outstanding.set(id, outstanding)
     if (!this.#isPolling) void this.#poll()
     return promise
   }

@@ -151,9 +151,9 @@ class CqObject extends VerbsObject implements CompletionQueue {
 
   get count(): number {
     if (!this.#isCounting) return Number(this.query().completions)
-    const count = this.#uncounted()
-    this.#counted += count
-    if (count > 0) this.context.check?.posts.counted?.(this.handle, count)
+    const added = this.#uncounted()
+    this.#counted += added
+    if (added > 0) this.context.check?.posts.counted?.(this.handle, added)
     return this.#counted
   }
 

@@ -108,7 +108,7 @@ export interface WholeRegion extends Disposable {
   remote(buffer: Uint8Array, offset?: number, length?: number): RemoteMemory
   /** All attributes, as declared in the class. Throws RdmaError. */
   query(): Out<typeof Mr.methods.query>
-  /** Deregisters it; later calls do nothing. Throws RdmaError EBUSY while it is in use. */
+  /** Deregisters it. Throws RdmaError EBUSY while a window is bound to it. */
   close(): void
 }
 

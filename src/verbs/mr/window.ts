@@ -21,7 +21,7 @@ export interface MemoryWindow extends Disposable {
   readonly rkey: number
   /** All attributes, as declared in the class. Throws RdmaError. */
   query(): Out<typeof Mw.methods.query>
-  /** Deallocates it; later calls do nothing. Throws RdmaError EBUSY while it is in use. */
+  /** Deallocates it; later calls do nothing. */
   close(): void
 }
 

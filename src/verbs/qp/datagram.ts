@@ -73,7 +73,7 @@ export interface AddressHandle extends Disposable {
   query(): Out<typeof Ah.methods.query>
   /** Changes the destination of datagrams that are sent afterwards. */
   modify(destination: Destination): void
-  /** Destroys it; later calls do nothing. Throws RdmaError EBUSY while it is in use. */
+  /** Destroys it; later calls do nothing. */
   close(): void
 }
 

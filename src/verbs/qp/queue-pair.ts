@@ -55,7 +55,7 @@ import { putInline, putMany, putOne, putReceive, putSend } from './requests.ts'
 /** The bytes of a send request: a slice, several slices, or a Uint8Array, which the WQE contains (inline data). */
 export type SendData = Slice | readonly Slice[] | Uint8Array
 
-/** Options of queue pairs with a send queue. */
+/** Options of queue pairs with a send queue. A send is any request of this queue: READs, atomics and binds too. */
 export interface SendQueueOptions {
   /** The completion queue of sends. */
   readonly sendCq: Reference<'cq'>
@@ -161,7 +161,7 @@ export interface BareQueuePair<C extends ObjectClass = AnyQpClass> extends Dispo
 
 /** A queue pair with a send queue. */
 export interface SendingQueuePair<C extends ObjectClass = AnyQpClass> extends BareQueuePair<C> {
-  /** Number of sends that the device has not completed. */
+  /** Number of requests of the send queue that the device has not completed. */
   readonly pending: number
   /** Maximum inline data in bytes. */
   readonly maxInlineData: number
