@@ -49,9 +49,9 @@ export interface CompletionQueue extends Disposable, AsyncIterable<Completion>, 
   /** Takes the oldest completion; false if there is none. Allocates nothing. Throws RdmaError EINVAL once closed. */
   poll(): boolean
   /**
-   * Resolves when `poll` may find a completion (of a queue of kind 'counting': when `count` has grown), or when the
-   * queue or the device is closed meanwhile. Rejects with RdmaError EOVERFLOW if no completion is unread and the queue
-   * has lost some.
+   * Resolves when `poll` may find a completion (of a queue of kind 'counting': when `count` has grown since it was
+   * read), or when the queue or the device is closed meanwhile. Rejects with RdmaError EOVERFLOW if no completion is
+   * unread and the queue has lost some.
    */
   wait(options?: WaitOptions): Promise<void>
   /**

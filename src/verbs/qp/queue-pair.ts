@@ -179,6 +179,7 @@ export interface QueuePair<C extends ObjectClass = AnyQpClass> extends SendingQu
 const { SIGNALED, SOLICITED, FENCE, INLINE } = SendFlags.values
 const stateNames = Object.keys(QpState.values) as QpStateName[]
 
+/** The flags word of a send WQE: ibv_send_flags, and for XRC the SRQ number in the upper 24 bits. */
 const flagsOf = (options: (SendOptions & { readonly srqNumber?: number }) | undefined): number =>
   options === undefined
     ? SIGNALED
