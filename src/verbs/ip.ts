@@ -143,7 +143,7 @@ const openSocket = (context: DeviceContext, ipInterface: number, protocol: numbe
     currentHandle = CLOSED
     markEnded()
   })
-  /** A call on the socket, whatever `object` is: after `close` it is refused. */
+  /** `carrier.call` on this socket: it ignores `object`, and is refused after `close`. */
   const anyCall: AnyCall = (cls, method, _object, args) => carrier.call(cls, method, currentHandle, args)
   const call = anyCall as typeof carrier.call
   const hasDatagrams = (): boolean => !isEnded && !waiters.isOver && call(SocketClass, 'query', 0, {}).out.waiting > 0

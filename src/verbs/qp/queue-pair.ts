@@ -116,7 +116,7 @@ export interface InitialOptions<C extends ObjectClass> {
   readonly initial?: InitialAttributes<C>
 }
 
-/** A class with the methods of every type, and with the attributes of all types together. */
+/** A class with the methods that all types have, and the attributes of all types together. */
 type AnyQpClass = ObjectClass<ReturnType<typeof qpMethods<QpAttributeName>>>
 
 /** States of a queue pair (IBA 10.3.1) by name. */
