@@ -61,7 +61,7 @@ export interface Region extends Disposable {
   readonly length: number
   /** Local key, 32 bits. */
   readonly lkey: number
-  /** Remote key, 32 bits. */
+  /** Remote key, 32 bits; 0 without remote rights. */
   readonly rkey: number
   /** Address of its first byte in work requests and for peers. */
   readonly address: bigint
@@ -100,7 +100,7 @@ export interface WholeRegion extends Disposable {
   readonly handle: number
   /** Local key, 32 bits. */
   readonly lkey: number
-  /** Remote key, 32 bits. */
+  /** Remote key, 32 bits; 0 without remote rights. */
   readonly rkey: number
   /** As `MemoryRegion.slice`, of any buffer. The buffer must not be resized or transferred afterwards. */
   slice(buffer: Uint8Array, offset?: number, length?: number): Slice

@@ -26,7 +26,7 @@ export interface Endpoint {
 
 /** Options of `qp.connect`. */
 export interface ConnectOptions extends PathOptions {
-  /** Rights of the peer at this queue pair; default: all, so that only the rights of the regions count. */
+  /** Rights of the peer at this queue pair; default of each: true, so that only the rights of the regions count. */
   readonly access?: Omit<Access, 'localWrite' | 'mwBind' | 'zeroBased'>
   /** Path MTU in bytes: 256, 512, 1024, 2048 or 4096. Default: the port's. */
   readonly pathMtu?: number

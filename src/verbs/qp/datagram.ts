@@ -101,7 +101,7 @@ export interface DatagramPeer {
 export interface DatagramSender<M extends object = MessageOptions, R = void> {
   /**
    * Sends a datagram, at most the path MTU in bytes. In the receiver's buffer 40 bytes precede the payload
-   * (`senderOf`). Throws RdmaError EINVAL, ENOMEM when the send queue is full, and EIO if the device is closed or
+   * (`senderOf`). Fails with RdmaError EINVAL, ENOMEM when the send queue is full, and EIO if the device is closed or
    * removed.
    */
   send(local: SendData, receiver: DatagramPeer, options?: M): R

@@ -31,7 +31,7 @@ import { bytesOf, putAtomic, putBind, putFlush, putImmediate, putInvalidate, put
  */
 export interface Operations<M extends object, O extends object, R = void, B = RemoteMemory> {
   /**
-   * SEND: the message goes into the peer's next receive. As all operations it throws RdmaError ENOMEM when the send
+   * SEND: the message goes into the peer's next receive. As all operations it fails with RdmaError ENOMEM when the send
    * queue is full, and EINVAL for bytes that are not a slice of this device or too long for inline data.
    */
   send(local: SendData, options?: M): R
