@@ -53,7 +53,7 @@ export class RdmaError extends Error {
   readonly method: string
   /**
    * The option ('maxSendWr') that the device refuses, or the attribute of the class where no option sets it, with the
-   * field of a record ('addresses[2].dgid'). Undefined in other errors, also where the library refuses an option.
+   * field of a record ('addresses[2].dgid'). Undefined in other errors; the library's checks of options do not set it.
    */
   readonly attribute: string | undefined
   /** The reason. */
