@@ -60,7 +60,10 @@ export interface XrcInitiator
     Pick<Operations<RcMessageOptions, SendOptions>, 'bind' | 'invalidate'>,
     Connectable<RcConnectOptions> {}
 
-/** The receiving end of an XRC connection; it has no queues. */
+/**
+ * The receiving end of an XRC connection; it has no queues. `close` of a target that was opened more than once ends
+ * this opening only.
+ */
 export interface XrcTarget extends BareQueuePair<typeof XrcTgtQp>, Connectable<RcConnectOptions> {}
 
 /** Options of `xrcd.target`. */
