@@ -267,7 +267,7 @@ class IpInterfaceObject extends VerbsObject implements IpInterface {
       clearTimeout(timer)
       socket.close()
     }
-    throw refused('EIO', call, 'the device is closed or removed')
+    throw refused('EIO', call, 'the device was removed')
   }
 
   udp(options: UdpOptions = {}): UdpSocket {
