@@ -46,17 +46,20 @@ export interface CompletionQueue extends Disposable, AsyncIterable<Completion>, 
   readonly entries: number
   /** The completion that `poll` found; valid until the next `poll`, `wait` or `resize`. */
   readonly completion: Completion
-  /** Takes the oldest completion; false if there is none. Allocates nothing. Throws RdmaError EINVAL once closed. */
+  /**
+   * Takes the oldest completion; false if there is none. Allocates nothing. Throws RdmaError EINVAL once closed;
+   * repeated polls throw EIO once the device's daemon has ended.
+   */
   poll(): boolean
   /**
    * Resolves when `poll` may find a completion (of a queue of kind 'counting': when `count` has grown since it was
-   * read), or when the queue or the device is closed meanwhile. Rejects with RdmaError EOVERFLOW if no completion is
-   * unread and the queue has lost some.
+   * read), or when the queue or the device is closed meanwhile. Where it would have to wait it rejects with RdmaError:
+   * EOVERFLOW if the queue has lost completions, EINVAL if it is closed, EIO if the device is closed or removed.
    */
   wait(options?: WaitOptions): Promise<void>
   /**
    * Yields completions until the queue is closed. The yielded object is always `completion`, which the next iteration
-   * overwrites. Rejects with RdmaError EINVAL for a queue of kind 'counting'.
+   * overwrites. Rejects with RdmaError EIO once the device is closed or removed, EINVAL for a queue of kind 'counting'.
    */
   completions(options?: WaitOptions): AsyncIterableIterator<Completion>
   /** Resizes the queue to at least `entries`; unread completions stay. Throws RdmaError EINVAL if they do not fit. */
