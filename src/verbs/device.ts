@@ -44,7 +44,7 @@ export interface DeviceEvent {
   readonly port: number | undefined
 }
 
-/** An open device, on which all other objects are created. */
+/** An open device, on which all other objects are created. Calls throw RdmaError EIO once it is closed or removed. */
 export interface Device extends AsyncDisposable {
   /** Its name: 'rxe0' … */
   readonly name: string
@@ -52,7 +52,7 @@ export interface Device extends AsyncDisposable {
   readonly address: string
   /** Number of completion vectors. */
   readonly numCompVectors: number
-  /** Its attributes. Throws RdmaError EIO once it is removed. */
+  /** Its attributes. */
   query(): RecordOf<typeof DeviceAttributes>
   /** Attributes of a port, by its number (from 1; default 1). Throws RdmaError EINVAL if the port does not exist. */
   queryPort(port?: number): RecordOf<typeof PortAttributes>
