@@ -1,7 +1,7 @@
 /*
  * The logs in a context's memory file, for `userdma check`. The post log tells where requests were posted. The event
- * log, with USERDMA_STACKS=2, tells what threads did in order: posts, polls that found completions, and when each
- * thread last waited for others. The daemon joins both with what the device saw.
+ * log, with USERDMA_STACKS=2, tells what threads did in order: posts, refused ones too, polls that found completions,
+ * and when each thread last waited for others. The daemon joins both with what the device saw.
  *
  * The logs are mapped through another descriptor of the file, which is closed at once and does not keep the context
  * alive. They stay mapped until another context has the same descriptor number.
@@ -16,7 +16,7 @@
 
 bool shim_logs_events;
 
-/* Contexts with higher descriptors have no event log, and their posts are written to the post log by pwrite. */
+/* Contexts with this descriptor or a higher one have no event log, and their posts are written to the post log by pwrite. */
 #define MAX_LOGS 4096
 /*
  * How often a thread yields to let the daemon read a full log, before it overwrites an entry; and the yields between

@@ -13,7 +13,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-/* Contexts with higher descriptors are not reported when children use them. */
+/* Contexts with this descriptor or a higher one are not reported when children use them. */
 #define MAX_CONTEXTS 4096
 /* Maximum elements of requests that one fork reports. */
 #define MAX_FORKED 4

@@ -21,7 +21,7 @@ void outstanding_built(const struct ibv_qp_ex *qp);
 void outstanding_elements(const struct ibv_qp_ex *qp, const struct ibv_sge *list, size_t count, uintptr_t frame);
 /* The last `count` requests were refused. */
 void outstanding_refused(int fd, uint32_t kind, uint32_t number, uint32_t count);
-/* Sends since the last signaled one of queue pair `number`. */
+/* The number of outstanding sends of queue pair `number` since its last signaled one. */
 uint32_t outstanding_unsignaled(int fd, uint32_t number);
 
 /* A completion was polled. */

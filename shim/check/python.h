@@ -8,7 +8,7 @@ struct python_frame {
     int line;
 };
 
-/* Where the interpreter is loaded; NULL: there is no interpreter. */
+/* Where the interpreter is loaded; NULL: none was found. */
 const void *python_base(void);
 
 /*

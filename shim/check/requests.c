@@ -77,7 +77,7 @@ void queue_forget(struct queue *queue)
             break;
         }
     queue->fd = -1;
-    /* A forgotten entry keeps probes going; before an entry that was never used it need not, so it becomes one too. */
+    /* A forgotten entry keeps probes going; before an empty entry it need not, so it becomes empty too. */
     uint32_t entry = (uint32_t)(queue - queues);
     if (queues[(entry + 1) % MAX_QUEUES].kind == 0)
         for (; queues[entry].kind != 0 && queues[entry].fd < 0; entry = (entry + MAX_QUEUES - 1) % MAX_QUEUES)

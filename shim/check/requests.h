@@ -1,5 +1,6 @@
 /*
- * Outstanding requests as the files of this folder share them. The public interface is outstanding.h.
+ * Outstanding requests as the files of this folder share them. The public interface is outstanding.h. A slot is the index
+ * of an element in `elements`, and of its memory in `ranges`.
  *
  *   ranges.c       memory ranges by slot, and whether a freed block overlaps one
  *   requests.c     the lock, queues, and the scatter/gather elements of their requests
@@ -27,13 +28,13 @@
 
 /* ---- ranges.c ---- */
 
-/* The memory of each element, by slot, {0, 0} if it has none. Apart from the elements, since all ranges are scanned. */
+/* The memory of an element, {0, 0} if it has none. Apart from the elements, since all ranges are scanned. */
 struct range {
     uintptr_t start, end;
 };
 extern struct range ranges[MAX_RANGES];
 
-/* Ranges that are not empty: read by every free() (shim/frees/frees.c). */
+/* The number of ranges that are not empty. Every free() of a block reads it (shim/frees/frees.c). */
 EXPORT extern uint32_t userdma_outstanding;
 
 /* With the lock held. A range of 0 bytes stays empty. */
@@ -62,7 +63,7 @@ extern struct element elements[MAX_RANGES];
 extern uint32_t used_slots;
 
 struct queue {
-    /* USERDMA_POST_SEND, _RECEIVE or _SHARED; 0: the entry was never used. */
+    /* USERDMA_POST_SEND, _RECEIVE or _SHARED; 0: the entry is empty, and ends a probe. */
     uint32_t kind;
     /* Queue pair number, or handle of a shared receive queue. */
     uint32_t number;
@@ -147,7 +148,7 @@ void reports_forget_all(void);
 
 /* ---- outstanding.c ---- */
 
-/* A block was freed that may overlap a range. May change errno. */
+/* A block that may overlap a range is freed. May change errno. */
 void outstanding_freed(uintptr_t start, uintptr_t end);
 
 #endif
