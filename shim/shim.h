@@ -406,7 +406,7 @@ void fd_set_close_on_exec(int fd, bool close_on_exec);
 int fd_close_range(unsigned first, unsigned last, int flags);
 /* The kernel has just assigned a number that is still in the table: it was closed by a raw system call. */
 void fd_reused(int fd);
-/* For each number, or -1, that a call has just returned: returns it. */
+/* A call has just returned this descriptor, or -1: removes a stale entry, and returns `fd`. */
 static inline int fd_opened(int fd)
 {
     if (UNLIKELY(fd_kind(fd) != FD_OTHER))
@@ -447,7 +447,7 @@ void netlink_received(int fd, struct msghdr *message, socklen_t address_size);
 /* Registers descriptors of ours that this program has inherited. */
 void received_at_start(void);
 /*
- * Registers an unknown descriptor if it is one of ours, and returns whether it is. One or two system calls for others.
+ * Registers an unknown descriptor if it is one of ours, and returns whether it did. One or two system calls for others.
  * Changes errno.
  */
 bool received_recognise(int fd, bool is_inherited);

@@ -16,7 +16,7 @@
 
 bool shim_logs_events;
 
-/* Contexts with this descriptor or a higher one have no event log, and their posts are written to the post log by pwrite. */
+/* Contexts with this descriptor or a higher one have no event log; their posts reach the post log by pwrite. */
 #define MAX_LOGS 4096
 /*
  * How often a thread yields to let the daemon read a full log, before it overwrites an entry; and the yields between

@@ -1,6 +1,6 @@
 /*
- * Outstanding requests as the files of this folder share them. The public interface is outstanding.h. A slot is the index
- * of an element in `elements`, and of its memory in `ranges`.
+ * Outstanding requests as the files of this folder share them. The public interface is outstanding.h. A slot is the
+ * index of an element in `elements`, and of its memory in `ranges`.
  *
  *   ranges.c       memory ranges by slot, and whether a freed block overlaps one
  *   requests.c     the lock, queues, and the scatter/gather elements of their requests

@@ -4,7 +4,7 @@
  * Each copy of a context's descriptor has its own copy of the doorbell socket, with the same close-on-exec flag, so
  * that the kernel keeps the socket open as long as any process has a copy. Hidden sockets have high numbers, to avoid
  * numbers that programs choose. The table is a sparse mapping, created with the first descriptor of ours; readers take
- * no lock (an entry's kind is written last), writers are serialised.
+ * no lock (an entry's kind is written last), entries are added and removed with the lock held.
  *
  * A vfork child shares our memory but has its own descriptors: its closes and copies do not modify the table, which is
  * the parent's.

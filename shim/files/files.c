@@ -1,6 +1,6 @@
 /*
  * Interposed calls with paths, except those of stat.c and walks.c: RDMA paths are redirected to the daemon's tree, and
- * opening a device node is a request to the daemon. All others pass through.
+ * opening a device node is a request to the daemon. Other paths pass through.
  */
 #define _GNU_SOURCE
 #include "../shim.h"
@@ -46,7 +46,10 @@ static bool may_open(const char *path, int flags)
     if ((flags & O_PATH) || !(is_write || (flags & O_CREAT)) || strcmp(name, "/node_desc") == 0 ||
         strcmp(name, "/lifespan") == 0)
         return true;
-    if (REAL(stat)(path, &found) == 0 ? !is_write || !S_ISREG(found.st_mode) : !(flags & O_CREAT))
+    const bool exists = REAL(stat)(path, &found) == 0;
+    const bool writes_file = exists && is_write && S_ISREG(found.st_mode);
+    const bool creates_file = !exists && (flags & O_CREAT);
+    if (!writes_file && !creates_file)
         return true;
     errno = EACCES;
     return false;

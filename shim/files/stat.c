@@ -59,7 +59,7 @@ void stat_show_node(const char *path, struct stat *out)
         show_device(out, path_node_rdev((unsigned)node));
 }
 
-/* The same after a stat; `path` is the path before its redirection. */
+/* As show_fd, after a stat; `path` is the path before its redirection. */
 static int show_path(int result, const char *path, void *out)
 {
     if (result == 0 && UNLIKELY(path_is_ours(path)))
@@ -67,7 +67,7 @@ static int show_path(int result, const char *path, void *out)
     return result;
 }
 
-/* The same after an fstatat. */
+/* As show_fd, after an fstatat. */
 static int show_at(int result, int dir, const char *path, void *out, int flags)
 {
     if ((flags & AT_EMPTY_PATH) && path && path[0] == 0)

@@ -1,5 +1,5 @@
 /*
- * The state of the connection to the daemon, shared by its four files; all of it is used with the lock held.
+ * The state of the connection to the daemon, shared by its four files:
  *
  *   session.c   the lock, the connection's socket, fork
  *   connect.c   connects and exchanges HELLO

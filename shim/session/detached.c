@@ -90,7 +90,7 @@ void detached_moved(int old_fd, int new_fd)
             calls[i].fd = new_fd;
 }
 
-static struct detached_call *free_call(void)
+static struct detached_call *find_free_call(void)
 {
     for (unsigned i = 0; i < MAX_DETACHED_CALLS; i++)
         if (calls[i].fd == 0)
@@ -106,7 +106,7 @@ bool detached_wait(int *fd, const struct shim_guard *guard, int seconds)
     const struct timespec limit = {.tv_sec = seconds};
     const uint16_t generation = session.generation;
     close_calls_of_ended_threads();
-    struct detached_call *call = free_call();
+    struct detached_call *call = find_free_call();
     if (!call) {
         /* With the lock: signals stay blocked, since siglongjmp would leave it locked. */
         struct pollfd poll = {.fd = *fd, .events = POLLIN};

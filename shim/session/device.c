@@ -46,7 +46,7 @@ static ssize_t ring_doorbell(int fd, uint32_t qp_handle)
     do
         sent = send(doorbell, &qp_handle, sizeof qp_handle, MSG_DONTWAIT | MSG_NOSIGNAL);
     while (sent < 0 && errno == EINTR);
-    /* A full socket (EAGAIN) wakes the daemon too: any handle makes it poll all queues of the context. */
+    /* A full socket (EAGAIN) wakes the daemon too, with other handles: it polls all queues before it sleeps again. */
     if (sent < 0 && errno != EAGAIN) {
         errno = EIO;
         return -1;

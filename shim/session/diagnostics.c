@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <sys/prctl.h>
 
-/* Prints only once, also in forked children. */
+/* Prints nothing after the first call, nor in children forked after it. */
 static void print_once(const char *subject, const char *reason)
 {
     static bool is_printed;

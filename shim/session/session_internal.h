@@ -75,8 +75,9 @@ int session_no_device_errno(void);
 uint16_t session_generation(void);
 
 /*
- * Sends a request with `body` bytes after its header, and waits for the reply. 0, or -errno: EIO if the daemon has
- * ended or answers wrongly, EMFILE if the reply's descriptors are too many for this process, ETIMEDOUT only for HELLO.
+ * With the lock held and a connection: sends a request with `body` bytes after its header, and waits for the reply. 0,
+ * or -errno: EIO if the daemon has ended or answers wrongly, EMFILE if the reply's descriptors are too many for this
+ * process, ETIMEDOUT only for HELLO.
  */
 int session_exchange(struct request *request, size_t body, struct reply *reply, const struct shim_guard *guard);
 

@@ -1,5 +1,5 @@
 /*
- * Users by number, for messages: in a user namespace a number means another user than for the daemon.
+ * Users by number, for messages: in a user namespace a number may mean another user than for the daemon.
  */
 #define _GNU_SOURCE
 #include "session_internal.h"
