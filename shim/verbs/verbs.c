@@ -85,7 +85,7 @@ static bool check_or_yield(const struct ibv_context *context)
     return false;
 }
 
-/* The stack pointer of the program when it called the function in which this stands: lower frames have returned. */
+/* The stack pointer when the function in which this stands was called: lower frames have returned. */
 #define FRAME ((uintptr_t)__builtin_dwarf_cfa())
 
 /* Before a poll, if stacks are recorded. */
@@ -123,7 +123,7 @@ static int poll_cq(poll_cq_function *original, struct ibv_cq *cq, int entries, s
     return -1;
 }
 
-/* The same for one completion of an extended completion queue, if `result` is 0. */
+/* Records a completion of an extended completion queue if `result`, that of its poll, is 0. Returns `result`. */
 static int record_completion(struct ibv_cq_ex *cq, int result)
 {
     if (UNLIKELY(shim_records_stacks) && result == 0)
@@ -372,10 +372,10 @@ static bind_mw_function *const bind_mw_wrapper[SLOTS] = {bind_mw_0, bind_mw_1, b
         for (int slot = 0; current && slot < SLOTS; slot++) {                                                          \
             if (current == (wrappers)[slot])                                                                           \
                 break;                                                                                                 \
-            __typeof__(*(originals)) free_slot = NULL;                                                                 \
-            if (__atomic_compare_exchange_n(&(originals)[slot], &free_slot, current, false, __ATOMIC_ACQ_REL,          \
+            __typeof__(*(originals)) present = NULL;                                                                   \
+            if (__atomic_compare_exchange_n(&(originals)[slot], &present, current, false, __ATOMIC_ACQ_REL,            \
                                             __ATOMIC_ACQUIRE) ||                                                       \
-                free_slot == current) {                                                                                \
+                present == current) {                                                                                  \
                 (function) = (wrappers)[slot];                                                                         \
                 break;                                                                                                 \
             }                                                                                                          \
@@ -538,8 +538,8 @@ EXPORT struct ibv_context *ibv_import_device(int fd)
 }
 
 /*
- * Providers call this function of libibverbs when they have filled a context's table. Wrapped too, for programs that
- * look up ibv_open_device in libibverbs by dlsym.
+ * Providers call this function of libibverbs to fill a context's table. Wrapped too, for programs that look up
+ * ibv_open_device in libibverbs by dlsym.
  */
 struct verbs_context_ops;
 EXPORT void verbs_set_ops(struct verbs_context *context, const struct verbs_context_ops *operations);

@@ -33,7 +33,7 @@ int refused_request(const struct ibv_qp *qp, uint64_t wr_id, int error);
  * (IBV_QP_EX_WITH_…).
  */
 void batch_watch(struct ibv_qp_ex *qp, uint64_t operations);
-/* Requests since this thread has called ibv_wr_start; 0: unknown. */
+/* The number of requests since this thread called ibv_wr_start for this queue pair; 0 also if it is unknown. */
 uint32_t batch_size(const struct ibv_qp_ex *qp);
 
 #endif
