@@ -9,8 +9,8 @@
  * has its own table of descriptors, and closes all except those that it uses. A descriptor whose last close may block
  * is closed by the daemon first, and then by a mover that has a copy.
  *
- * It copies through a buffer of its own, so that an abandoned mover that wakes up later touches nothing else. It shares
- * our thread-local storage, so it makes raw system calls, which do not set errno.
+ * A mover copies through a buffer of its own, so that an abandoned one that wakes up later touches nothing else. It
+ * shares our thread-local storage, so it makes raw system calls, which do not set errno.
  *
  * Called from one thread only, by src/host/memory/mover.ts.
  */
@@ -289,12 +289,11 @@ void userdma_copy(uint8_t *to, uint64_t to_stride, const uint8_t *from, uint64_t
 
 /*
  * Copies `total` bytes, at least one, between `remote` in a program and chunks of `chunk` bytes every `stride` bytes from
- * `local`.
- * `is_write`: to the program. `pid` is the program's, or -1: then `remote` is an offset in the file behind `fd`, a
- * descriptor of the mover. Each of its system calls, of at most BUFFER_BYTES, may wait `timeout_us` microseconds for a
+ * `local`. `is_write`: to the program. `pid` is the program's, or -1: then `remote` is an offset in the file behind `fd`,
+ * a descriptor of the mover. Each of its system calls, of at most BUFFER_BYTES, may wait `timeout_us` microseconds for a
  * page; after -ETIMEDOUT the mover must be ended. Returns the bytes copied, fewer if a page does not permit the access;
- * -errno if that is the first page; -ETIMEDOUT or -ECHILD (the mover has ended) whatever was copied; -EINVAL if
- * several chunks are longer than BUFFER_BYTES.
+ * -errno if that is the first page; -ETIMEDOUT or -ECHILD (the mover has ended) whatever was copied; -EINVAL if several
+ * chunks, with gaps between them, are longer than BUFFER_BYTES.
  */
 EXPORT int64_t userdma_mover_move(struct mover *m, int is_write, int pid, int fd, uint64_t remote, uint8_t *local,
                                   uint64_t chunk, uint64_t stride, uint64_t total, uint64_t timeout_us)
@@ -303,11 +302,11 @@ EXPORT int64_t userdma_mover_move(struct mover *m, int is_write, int pid, int fd
         chunk = stride = total < BUFFER_BYTES ? total : BUFFER_BYTES;
     if (chunk > BUFFER_BYTES)
         return -EINVAL;
-    const uint64_t max = BUFFER_BYTES / chunk * chunk;
+    const uint64_t max_bytes = BUFFER_BYTES / chunk * chunk;
     int64_t done = 0;
     while ((uint64_t)done < total) {
         const uint64_t remaining = total - (uint64_t)done;
-        const uint64_t bytes = remaining < max ? remaining : max;
+        const uint64_t bytes = remaining < max_bytes ? remaining : max_bytes;
         uint8_t *const local_chunks = local + (uint64_t)done / chunk * stride;
         if (is_write)
             userdma_copy(m->own_buffer, chunk, local_chunks, stride, chunk, bytes);
