@@ -288,12 +288,12 @@ void userdma_copy(uint8_t *to, uint64_t to_stride, const uint8_t *from, uint64_t
                   uint64_t total);
 
 /*
- * Copies `total` bytes, at least one, between `remote` in a program and chunks of `chunk` bytes every `stride` bytes from
- * `local`. `is_write`: to the program. `pid` is the program's, or -1: then `remote` is an offset in the file behind `fd`,
- * a descriptor of the mover. Each of its system calls, of at most BUFFER_BYTES, may wait `timeout_us` microseconds for a
- * page; after -ETIMEDOUT the mover must be ended. Returns the bytes copied, fewer if a page does not permit the access;
- * -errno if that is the first page; -ETIMEDOUT or -ECHILD (the mover has ended) whatever was copied; -EINVAL if several
- * chunks, with gaps between them, are longer than BUFFER_BYTES.
+ * Copies `total` bytes, at least one, between `remote` in a program and chunks of `chunk` bytes every `stride` bytes
+ * from `local`. `is_write`: to the program. `pid` is the program's, or -1: then `remote` is an offset in the file
+ * behind `fd`, a descriptor of the mover. Each of its system calls, of at most BUFFER_BYTES, may wait `timeout_us`
+ * microseconds for a page; after -ETIMEDOUT the mover must be ended. Returns the bytes copied, fewer if a page does not
+ * permit the access; -errno if that is the first page; -ETIMEDOUT or -ECHILD (the mover has ended) whatever was copied;
+ * -EINVAL if several chunks, with gaps between them, are longer than BUFFER_BYTES.
  */
 EXPORT int64_t userdma_mover_move(struct mover *m, int is_write, int pid, int fd, uint64_t remote, uint8_t *local,
                                   uint64_t chunk, uint64_t stride, uint64_t total, uint64_t timeout_us)

@@ -70,9 +70,7 @@ const operationsOf = ({ class: name, method, args }: CallWithArguments): Operati
   ]
 }
 
-/**
- * The sizes that a call requests, by the limit for each (struct ibv_device_attr); undefined: the call does not set it.
- */
+/** The sizes that a call requests, by the limit for each; undefined: the call does not set it. */
 const requestedSizes = ({ class: name, args }: CallWithArguments): Partial<Record<LimitName, unknown>> => {
   if (isSrq(name)) return { max_srq_wr: args.maxWr, max_srq_sge: args.maxSge }
   if (name === 'cq') return { max_cqe: args.cqe }

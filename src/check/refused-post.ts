@@ -12,13 +12,13 @@ import { PostQueue } from '../spec/session.ts'
 import { SendFlags, WrOpcode } from '../spec/work.ts'
 import { type KnownObject, stateName } from './objects.ts'
 
-/** A refused request, as the REFUSED message of spec/session.ts describes it. */
+/** A refused request, as the REFUSED message of spec/session.ts describes it: all 0 if it is not known. */
 export interface RequestFacts {
   /** ibv_wr_opcode. */
   readonly opcode: number
   /** ibv_send_flags. */
   readonly flags: number
-  /** Number of scatter/gather elements, and the sum of their lengths in bytes. */
+  /** Number of scatter/gather elements, and the bytes of a single one; 0 bytes if there are several. */
   readonly elements: number
   readonly length: bigint
   /** The low 32 bits of the remote address of an atomic. */

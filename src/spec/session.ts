@@ -241,8 +241,8 @@ export const Messages = {
   /**
    * queue, number: as in `post`; error: a positive errno; state: the queue pair's state, as libibverbs knows it. The
    * request, all 0 if it is not known: opcode (ibv_wr_opcode), flags (ibv_send_flags), elements: number of
-   * scatter/gather elements, length: their bytes, addressLow: the low bits of the remote address of an atomic.
-   * unsignaled: how many outstanding sends at the end of the queue lack IBV_SEND_SIGNALED.
+   * scatter/gather elements, length: the bytes of a single one (0 if there are several), addressLow: the low bits of the
+   * remote address of an atomic. unsignaled: how many outstanding sends at the end of the queue lack IBV_SEND_SIGNALED.
    */
   refused: layout(
     ['wrId', 'u64'],

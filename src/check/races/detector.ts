@@ -35,7 +35,7 @@ const { ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD, ATOMIC_WRITE } = WrOpcode.valu
 /** What a send opcode does to memory. */
 interface Operation {
   readonly kind: RequestKind
-  /** The AccessKind of its access to memory of the poster, and to memory of the peer (unused of a SEND). */
+  /** The AccessKind of its access to memory of the poster, and to memory of the peer (unused for a SEND). */
   readonly localAccess: number
   readonly remoteAccess: number
 }

@@ -81,7 +81,7 @@ export interface SeenCompletion {
 /** An event of a device. */
 type DeviceEvent = SeenRequest | SeenEnd | SeenCompletion
 
-/** A call that has posted requests that the device has not seen. */
+/** A call that has posted requests. */
 interface PostCall {
   readonly stamp: PostStamp
   readonly process: number

@@ -121,7 +121,7 @@ export class Shadow<R extends { readonly queue: object }> {
 
   /**
    * Calls `compare` with each earlier access to bytes of the range, and with `clock`; then stores the access. Returns
-   * the interval that then is the range; undefined if several are.
+   * the interval of the range; undefined if the range consists of several, or is empty.
    */
   access(
     access: Access<R>,

@@ -1,6 +1,6 @@
 /*
- * Facts that the search for races gets from the daemon or library that serves the calls: the memory of keys, and the
- * event logs of programs.
+ * Facts that the search for races gets from the daemon or library that serves the calls: the memory of keys, stacks,
+ * and the event logs of programs.
  */
 import type { Stack } from '../../spec/check/findings.ts'
 import type { LoggedEvent } from './feed.ts'
