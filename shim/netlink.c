@@ -147,7 +147,8 @@ static void store_address(struct sockaddr *buffer, socklen_t size, socklen_t *le
     *length = sizeof *address;
 }
 
-void netlink_sender(int fd, struct sockaddr *from, socklen_t address_size, socklen_t *length)
+/* Stores the sender of what a NETLINK_RDMA socket has received: the kernel. */
+static void store_sender(int fd, struct sockaddr *from, socklen_t address_size, socklen_t *length)
 {
     const struct sockaddr_nl kernel = {.nl_family = AF_NETLINK};
     if (is_netlink(fd) && from && length)
@@ -158,7 +159,7 @@ void netlink_received(int fd, struct msghdr *message, socklen_t address_size)
 {
     if (!is_netlink(fd))
         return;
-    netlink_sender(fd, message->msg_name, address_size, &message->msg_namelen);
+    store_sender(fd, message->msg_name, address_size, &message->msg_namelen);
     for (struct cmsghdr *c = CMSG_FIRSTHDR(message); c; c = CMSG_NXTHDR(message, c))
         if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_CREDENTIALS &&
             c->cmsg_len >= CMSG_LEN(sizeof(struct ucred)))
@@ -170,7 +171,7 @@ EXPORT ssize_t recvfrom(int fd, void *buffer, size_t count, int flags, struct so
     const socklen_t address_size = UNLIKELY(fd_table != NULL) && from && length ? *length : 0;
     const ssize_t received = REAL(recvfrom)(fd, buffer, count, flags, from, length);
     if (received >= 0)
-        netlink_sender(fd, from, address_size, length);
+        store_sender(fd, from, address_size, length);
     return received;
 }
 
@@ -180,7 +181,7 @@ EXPORT ssize_t __recvfrom_chk(int fd, void *buffer, size_t count, size_t buffer_
     const socklen_t address_size = UNLIKELY(fd_table != NULL) && from && length ? *length : 0;
     const ssize_t received = REAL(__recvfrom_chk)(fd, buffer, count, buffer_size, flags, from, length);
     if (received >= 0)
-        netlink_sender(fd, from, address_size, length);
+        store_sender(fd, from, address_size, length);
     return received;
 }
 
@@ -238,7 +239,7 @@ EXPORT int getpeername(int fd, struct sockaddr *address, socklen_t *length)
 {
     if (!is_netlink(fd))
         return REAL(getpeername)(fd, address, length);
-    netlink_sender(fd, address, *length, length);
+    store_sender(fd, address, *length, length);
     return 0;
 }
 

@@ -346,7 +346,7 @@ struct fd_entry {
     };
     /* FD_CONTEXT: `session_generation` of the session that knows `context`. */
     uint16_t generation;
-    /* FD_CONTEXT: its doorbell socket. FD_HIDDEN: the context whose doorbell socket it is, -1: a session's socket. */
+    /* FD_CONTEXT: its doorbell socket. FD_HIDDEN: the descriptor whose doorbell socket it is; -1: a session's. */
     int32_t partner;
     /* FD_CONTEXT: the daemon's number of it. */
     uint32_t context;
@@ -373,7 +373,7 @@ static inline int fd_kind(int fd)
 
 /*
  * Moves a descriptor to a high number and registers it as hidden; its new number, or -1 with errno. `fd` is closed in
- * either case. `owner`: the context whose doorbell socket it is, -1 for a session's socket.
+ * either case. `owner`: the descriptor whose doorbell socket it is, -1 for a session's socket.
  */
 int fd_hide(int fd, int owner, bool close_on_exec);
 /* Removes a hidden socket from the table; the socket stays open. */
@@ -425,8 +425,6 @@ static inline int fd_socket_option(int fd, int option, void *value, socklen_t *l
 }
 /* Marks a doorbell socket with the inode of its context's file, so that a program that inherits both can match them. */
 void fd_mark(int hidden, ino_t inode);
-/* Closes one inherited doorbell socket of the context with that inode. */
-void fd_drop_inherited(ino_t inode);
 
 /* ---- netlink.c ---- */
 
@@ -439,7 +437,6 @@ ssize_t netlink_writev(int fd, const struct iovec *vector, size_t count);
  * After a receive: on NETLINK_RDMA sockets the sender is the kernel. `address_size`: bytes of the program's buffer for
  * the sender's address.
  */
-void netlink_sender(int fd, struct sockaddr *from, socklen_t address_size, socklen_t *length);
 void netlink_received(int fd, struct msghdr *message, socklen_t address_size);
 
 /* ---- received.c ---- */

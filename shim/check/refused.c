@@ -1,7 +1,7 @@
 /*
  * Reports of requests that the provider or the shim (before RTS, verbs.c) refused when they were posted, for `userdma
- * check`: the daemon is not called then, and the program only gets EINVAL or ENOMEM. From the reported fields the
- * daemon finds the rule that the request breaks.
+ * check`: the daemon is not called then, and the program only gets an errno. From the reported fields the daemon finds
+ * the rule that the request breaks.
  */
 #define _GNU_SOURCE
 #include "../shim.h"

@@ -209,7 +209,8 @@ void fd_mark(int hidden, ino_t inode)
     early_syscall(SYS_setsockopt, hidden, SOL_SOCKET, SO_SNDTIMEO, (long)&mark, sizeof mark, 0);
 }
 
-void fd_drop_inherited(ino_t inode)
+/* Closes one inherited doorbell socket of the context with that inode. */
+static void drop_inherited(ino_t inode)
 {
     const struct timeval mark = mark_of(inode);
     const int base = hidden_base();
@@ -262,7 +263,7 @@ void fd_forget(int fd)
     if (hidden >= 0)
         REAL(close)(hidden);
     if (has_inherited_doorbell)
-        fd_drop_inherited(file.st_ino);
+        drop_inherited(file.st_ino);
     errno = saved;
 }
 

@@ -49,7 +49,7 @@ export interface QueueLimits {
 }
 
 /** The call that created an object; fields as in `CheckedCall`. */
-export interface CheckedCreate {
+interface CheckedCreate {
   readonly device: string
   readonly deviceNumber: number
   readonly context: number

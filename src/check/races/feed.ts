@@ -44,7 +44,7 @@ export interface Posted {
 }
 
 /** A request that a device has seen: a send when it fetches it. */
-export interface SeenRequest {
+interface SeenRequest {
   readonly event: 'send' | 'receive'
   readonly request: WorkRequest
   readonly context: number
@@ -58,7 +58,7 @@ export interface SeenRequest {
 }
 
 /** The device has finished a send. */
-export interface SeenEnd {
+interface SeenEnd {
   readonly event: 'end'
   readonly request: WorkRequest
   /** As in `SeenRequest`. */
@@ -66,7 +66,7 @@ export interface SeenEnd {
 }
 
 /** The device has written a completion. */
-export interface SeenCompletion {
+interface SeenCompletion {
   readonly event: 'completion'
   readonly request: WorkRequest
   /** As in `SeenRequest`. */
