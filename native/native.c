@@ -12,8 +12,6 @@
  * and shifted left by one, where k, in bits, is in the comment beside its first use.
  *
  * userdma_copy, at the end, is for src/host/memory/copy.ts and mover.c.
- *
- * Build: cc -O2 -shared -fPIC
  */
 #include <stddef.h>
 #include <stdint.h>

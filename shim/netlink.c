@@ -147,7 +147,7 @@ static void store_address(struct sockaddr *buffer, socklen_t size, socklen_t *le
     *length = sizeof *address;
 }
 
-/* Stores the sender of what a NETLINK_RDMA socket has received: the kernel. */
+/* If `fd` is a NETLINK_RDMA socket, stores the kernel's address: the kernel is its only peer. */
 static void store_sender(int fd, struct sockaddr *from, socklen_t address_size, socklen_t *length)
 {
     const struct sockaddr_nl kernel = {.nl_family = AF_NETLINK};

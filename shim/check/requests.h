@@ -116,7 +116,7 @@ bool frames_is_on_stack(uintptr_t address);
 
 /*
  * Without the lock: the address of this thread's outermost frame if any of the elements' memory is on this thread's
- * stack above `frame`; else 0.
+ * stack above `frame`; else 0, or if it is unknown.
  */
 uintptr_t frames_outermost(const struct ibv_sge *list, int count, uintptr_t frame);
 /*

@@ -142,9 +142,9 @@ static void write_python(const struct stack *stack, struct frame_text *frames)
 }
 
 /*
- * Writes the frames as text, without those of our libraries; Python's frames replace the interpreter's. Called without
- * the session's lock, since dladdr takes the loader's lock: a constructor of a library, which runs with the loader's
- * lock held, may make a call that waits for the session's.
+ * Writes the frames as text, without those of our libraries; Python's frames replace the interpreter's and all frames
+ * outside them. Called without the session's lock, since dladdr takes the loader's lock: a constructor of a library,
+ * which runs with the loader's lock held, may make a call that waits for the session's.
  */
 static void write_frames(const struct stack *stack, char *text, size_t size)
 {
