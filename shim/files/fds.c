@@ -317,27 +317,27 @@ void fd_set_close_on_exec(int fd, bool close_on_exec)
 
 int fd_close_range(unsigned first, unsigned last, int flags)
 {
-    if (!fd_table || first > last)
+    if (!fd_table || highest_fd < 0 || first > last)
         return REAL(close_range)(first, last, flags);
     /* The last number of the range that may be in the table. */
-    const int last_fd = last < (unsigned)highest_fd ? (int)last : highest_fd;
-    for (int fd = (int)first; first <= (unsigned)last_fd && fd <= last_fd; fd++) {
-        const int kind = fd_kind(fd);
+    const unsigned last_fd = last < (unsigned)highest_fd ? last : (unsigned)highest_fd;
+    for (unsigned fd = first; fd <= last_fd; fd++) {
+        const int kind = fd_kind((int)fd);
         if (kind == FD_OTHER || kind == FD_HIDDEN)
             continue;
         if ((unsigned)flags & CLOSE_RANGE_CLOEXEC)
-            fd_set_close_on_exec(fd, true);
+            fd_set_close_on_exec((int)fd, true);
         else
-            fd_forget(fd);
+            fd_forget((int)fd);
     }
     /* The kernel closes the ranges between hidden sockets. */
     unsigned range_start = first;
-    for (int fd = (int)first; first <= (unsigned)last_fd && fd <= last_fd; fd++) {
-        if (fd_kind(fd) != FD_HIDDEN)
+    for (unsigned fd = first; fd <= last_fd; fd++) {
+        if (fd_kind((int)fd) != FD_HIDDEN)
             continue;
-        if (range_start < (unsigned)fd && REAL(close_range)(range_start, (unsigned)fd - 1, flags) != 0)
+        if (range_start < fd && REAL(close_range)(range_start, fd - 1, flags) != 0)
             return -1;
-        range_start = (unsigned)fd + 1;
+        range_start = fd + 1;
     }
-    return range_start > last || range_start < first ? 0 : REAL(close_range)(range_start, last, flags);
+    return range_start > last ? 0 : REAL(close_range)(range_start, last, flags);
 }
