@@ -13,7 +13,7 @@
 #include <string.h>
 #include <unwind.h>
 
-/* The outermost frame of a stack with so many frames is unknown. */
+/* The outermost frame of a stack with so many frames or more is unknown. */
 #define MAX_FRAMES 512
 
 /* Of the unwinder that backtrace() has loaded, not linked: programs that are not checked do not need it. */

@@ -385,7 +385,7 @@ export class Checker {
       stack: postStackOf(failed, qp),
       action: failedActionOf(failure),
     }
-    if (id === 'no-answer') this.#reportUnanswered(id, occurrence, failure, qp, peer)
+    if (id === 'no-answer') this.#reportUnanswered(occurrence, failure, qp, peer)
     else {
       const key = cause.args.key
       const keyDevice = failure.isCauseAtPeer === true ? peerDevice : deviceNumber
@@ -415,10 +415,9 @@ export class Checker {
 
   /**
    * Retries ran out. The finding is the first mismatch of attributes that explains it, or the peer's own first failure;
-   * otherwise `id`.
+   * otherwise `no-answer`.
    */
   #reportUnanswered(
-    id: FindingId,
     occurrence: Occurrence,
     failure: Failure,
     qp: KnownObject | undefined,
@@ -431,7 +430,7 @@ export class Checker {
       return
     }
     if (qp === undefined || peer === undefined) {
-      this.#reporter.report(id, occurrence, { text, objects })
+      this.#reporter.report('no-answer', occurrence, { text, objects })
       return
     }
     const details = attributeTable(qp, peer)
@@ -446,6 +445,6 @@ export class Checker {
       })
     else if (reason !== undefined)
       this.#reporter.report(reason, occurrence, { text: `${text}: ${findings[reason].title}`, details, objects })
-    else this.#reporter.report(id, occurrence, { text, details, objects })
+    else this.#reporter.report('no-answer', occurrence, { text, details, objects })
   }
 }

@@ -67,11 +67,11 @@ export const createLifetimeDetector = (services: DetectorServices, isCopiedByFor
     const { kind, more, stack, program } = misuse
     const name = `${requestText(request)} of ${owner.name}`
     const others = more === 0 ? '' : `, and of ${more} more`
-    const until = isFinished ? 'before its completion was polled' : 'while it was outstanding'
+    const when = isFinished ? 'before its completion was polled' : 'while it was outstanding'
     const objects = [region, owner]
     if (kind === MisuseKind.FREED)
       services.report('buffer-freed', services.occurrenceAt(owner, stack, 'freed'), {
-        text: `the memory of ${name}${others} was freed ${until}`,
+        text: `the memory of ${name}${others} was freed ${when}`,
         // The device has finished with the memory: only the order of free and poll is wrong.
         ...(isFinished && { severity: 'warning' as const }),
         moments: [services.postMoment(request)],
@@ -79,7 +79,7 @@ export const createLifetimeDetector = (services: DetectorServices, isCopiedByFor
       })
     else if (kind === MisuseKind.RETURNED)
       services.report('frame-returned', services.occurrenceAtPost(owner, request), {
-        text: `the stack frame with the memory of ${name}${others} returned ${until}`,
+        text: `the stack frame with the memory of ${name}${others} returned ${when}`,
         ...(isFinished && { severity: 'warning' as const }),
         moments: [moment('noticed', services.sources.now(), stack)],
         objects,

@@ -418,15 +418,16 @@ export class Races<Info> {
 }
 
 /**
- * Whether a poster with this clock knows from a polled completion that the access has ended. `isLocal`: the access is
- * to memory of the poster. A completion of an unreliable queue proves nothing about memory of the peer.
+ * Whether a poster with this clock knows from a polled completion that an access of the request has ended.
+ * `isLocalAccess`: it is an access to memory of the poster. A completion of an unreliable queue proves nothing about
+ * memory of the peer.
  */
 const isKnownDone = <Info>(
   { queue, epoch, doneKnownTime, kind }: Request<Info>,
   clock: Clock,
-  isLocal: boolean,
+  isLocalAccess: boolean,
 ): boolean => {
-  if (!queue.isReliable && !isLocal && kind !== 'RECEIVE') return false
+  if (!queue.isReliable && !isLocalAccess && kind !== 'RECEIVE') return false
   if (doneKnownTime <= clock.acquired) return true
   return queue.slot < 0 ? doneKnownTime < Number.POSITIVE_INFINITY : clock.done(queue.slot) > epoch
 }
