@@ -1,5 +1,5 @@
 /*
- * Passes descriptors from one program to another over a socket (SCM_RIGHTS).
+ * Passes descriptors from one process to another over a socket (SCM_RIGHTS).
  */
 #ifndef DESCRIPTORS_H
 #define DESCRIPTORS_H

@@ -1,6 +1,6 @@
 /*
- * The smallest program that transfers data: two queue pairs of one process, and one SEND into memory that was never
- * written before. It needs no arguments, so that tools (debuggers, sanitizers) can be tried on it.
+ * The smallest program that transfers data: two queue pairs of one process, and one SEND into memory that the program
+ * has not written. It needs no arguments, so that tools (debuggers, sanitizers) can be tried on it.
  *
  *   loopback [-d DEVICE] [-g GID-INDEX]
  */

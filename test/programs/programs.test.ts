@@ -1,6 +1,5 @@
 /*
- * Each C program below this folder compiles against plain libibverbs, and refuses wrong arguments with a message. Tests
- * of the daemon run them on a device.
+ * Each C program below this folder compiles, and refuses wrong arguments with a message. Other tests run them on devices.
  */
 import assert from 'node:assert/strict'
 import { basename, join } from 'node:path'

@@ -28,7 +28,10 @@ struct scenario {
     enum ibv_wr_opcode opcode;
     uint32_t length;
     enum target target;
-    /* Bytes of both receives of the responder; or NO_RECEIVE, LATE_RECEIVE (posted 20 ms later), GONE (no QP). */
+    /*
+     * Bytes of each of the responder's two receives; or NO_RECEIVE, LATE_RECEIVE (both posted after 20 ms), GONE (the
+     * responder's queue pair is destroyed).
+     */
     int receive;
     uint8_t rnr_retry;
 };

@@ -1,7 +1,7 @@
 /*
- * Many threads on one context, as in a server: each creates two ends of a connection, writes between them, waits for
- * the completion event and destroys everything, ROUNDS times. Meanwhile another thread opens and closes the device
- * again and again, and with -f one more thread forks.
+ * Many threads on one context, as in a server: each creates two ends of a connection, WRITEs once in each direction,
+ * waits for the completions by events and destroys everything, ROUNDS times. Meanwhile another thread opens and closes
+ * the device again and again, and with -f one more thread forks.
  *
  *   threads [options]
  *
