@@ -3,8 +3,8 @@
  *
  *   datagrams [-d DEVICE] [-x SECOND DEVICE] [-g GID-INDEX] [CASE]
  *
- * All in one process: end 0 is on the first device, end 1 on the second device (or the same). Prints one line per case;
- * the exit status is 1 if a result differs.
+ * All in one process: end 0 is on the first device, end 1 on the second device (or the same). Prints the results that
+ * differ and a verdict per case; the exit status is 1 if a result differs or a call fails.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -24,7 +24,7 @@
 static struct options options;
 static struct endpoint ends[2]; /* their RC queue pairs transfer nothing */
 static struct ibv_qp *ud[2];
-static struct ibv_ah *ah_of_end_1;
+static struct ibv_ah *ah_to_end_1;
 static int wrong_results;
 
 static void check(const char *subject, long long actual, long long expected)
@@ -64,7 +64,7 @@ static struct ibv_qp *create_ud(struct endpoint *end)
     return qp;
 }
 
-/* An address handle of end `from`, for the path to a GID. */
+/* An address handle of end `from`, for the path to the GID `to`. */
 static struct ibv_ah *create_ah(struct endpoint *from, union ibv_gid to)
 {
     struct ibv_ah_attr attr = {
@@ -150,7 +150,7 @@ static void one_datagram(void)
 {
     fill(&ends[0], 1000);
     post_receive(ud[1], &ends[1], 10, 2000);
-    send_datagram(1, 1000, ah_of_end_1, ud[1]->qp_num, QKEY);
+    send_datagram(1, 1000, ah_to_end_1, ud[1]->qp_num, QKEY);
     wait_for_completion(&ends[0], 1, IBV_WC_SUCCESS);
     const struct ibv_wc wc = wait_for_completion(&ends[1], 10, IBV_WC_SUCCESS);
     check("length", wc.byte_len, 1000 + GRH_BYTES);
@@ -169,7 +169,7 @@ static void reply_address(void)
 {
     struct ibv_wc wc;
     post_receive(ud[1], &ends[1], 11, 2000);
-    send_datagram(2, 8, ah_of_end_1, ud[1]->qp_num, QKEY);
+    send_datagram(2, 8, ah_to_end_1, ud[1]->qp_num, QKEY);
     wait_for_completion(&ends[0], 2, IBV_WC_SUCCESS);
     wc = wait_for_completion(&ends[1], 11, IBV_WC_SUCCESS);
     struct ibv_ah_attr attr;
@@ -193,9 +193,9 @@ static void reply_address(void)
 static void dropped_datagrams(void)
 {
     post_receive(ud[1], &ends[1], 13, GRH_BYTES + 100);
-    send_datagram(4, 8, ah_of_end_1, ud[1]->qp_num, QKEY + 1);
-    send_datagram(5, 101, ah_of_end_1, ud[1]->qp_num, QKEY);
-    send_datagram(6, 100, ah_of_end_1, ud[1]->qp_num, QKEY);
+    send_datagram(4, 8, ah_to_end_1, ud[1]->qp_num, QKEY + 1);
+    send_datagram(5, 101, ah_to_end_1, ud[1]->qp_num, QKEY);
+    send_datagram(6, 100, ah_to_end_1, ud[1]->qp_num, QKEY);
     for (uint64_t id = 4; id <= 6; id++)
         wait_for_completion(&ends[0], id, IBV_WC_SUCCESS);
     check("length", wait_for_completion(&ends[1], 13, IBV_WC_SUCCESS).byte_len, 100 + GRH_BYTES);
@@ -219,7 +219,7 @@ static void multicast(void)
     check("detached twice", ibv_detach_mcast(ud[1], &gid, 0), EINVAL);
     post_receive(ud[1], &ends[1], 15, 2000);
     send_datagram(8, 8, to, MULTICAST_QPN, QKEY);
-    send_datagram(9, 9, ah_of_end_1, ud[1]->qp_num, QKEY);
+    send_datagram(9, 9, ah_to_end_1, ud[1]->qp_num, QKEY);
     wait_for_completion(&ends[0], 8, IBV_WC_SUCCESS);
     wait_for_completion(&ends[0], 9, IBV_WC_SUCCESS);
     check("length", wait_for_completion(&ends[1], 15, IBV_WC_SUCCESS).byte_len, 9 + GRH_BYTES);
@@ -231,7 +231,7 @@ static void send_queue_error(void)
 {
     struct ibv_qp_attr attr;
     struct ibv_qp_init_attr init;
-    struct ibv_send_wr wr = {.wr_id = 20, .opcode = IBV_WR_SEND, .wr.ud = {ah_of_end_1, ud[1]->qp_num, QKEY}};
+    struct ibv_send_wr wr = {.wr_id = 20, .opcode = IBV_WR_SEND, .wr.ud = {ah_to_end_1, ud[1]->qp_num, QKEY}};
     struct ibv_mr *mr = ends[0].mr;
     struct ibv_mr wrong_mr = *mr;
     wrong_mr.lkey = mr->lkey ^ 0x100;
@@ -241,11 +241,11 @@ static void send_queue_error(void)
     wait_for_completion(&ends[0], 20, IBV_WC_LOC_PROT_ERR);
     NEED(ibv_query_qp(ud[0], &attr, IBV_QP_STATE, &init) == 0, "ibv_query_qp: %s", strerror(errno));
     check("state", attr.qp_state, IBV_QPS_SQE);
-    send_datagram(21, 8, ah_of_end_1, ud[1]->qp_num, QKEY);
+    send_datagram(21, 8, ah_to_end_1, ud[1]->qp_num, QKEY);
     wait_for_completion(&ends[0], 21, IBV_WC_WR_FLUSH_ERR);
     modify_state(ud[0], (struct ibv_qp_attr){.qp_state = IBV_QPS_RTS, .cur_qp_state = IBV_QPS_SQE}, IBV_QP_CUR_STATE);
     post_receive(ud[1], &ends[1], 22, 2000);
-    send_datagram(23, 8, ah_of_end_1, ud[1]->qp_num, QKEY);
+    send_datagram(23, 8, ah_to_end_1, ud[1]->qp_num, QKEY);
     wait_for_completion(&ends[0], 23, IBV_WC_SUCCESS);
     wait_for_completion(&ends[1], 22, IBV_WC_SUCCESS);
 }
@@ -343,7 +343,7 @@ int main(int argc, char **argv)
     create_endpoint(&ends[1], second ? open_named(second) : ends[0].context, &options, LENGTH, 1);
     for (int i = 0; i < 2; i++)
         ud[i] = create_ud(&ends[i]);
-    ah_of_end_1 = create_ah(&ends[0], ends[1].gid);
+    ah_to_end_1 = create_ah(&ends[0], ends[1].gid);
     int wrong_cases = 0;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         if (optind < argc && strcmp(argv[optind], cases[i].name) != 0)
@@ -355,7 +355,7 @@ int main(int argc, char **argv)
     }
     for (int i = 0; i < 2; i++)
         NEED(ibv_destroy_qp(ud[i]) == 0, "ibv_destroy_qp: %s", strerror(errno));
-    NEED(ibv_destroy_ah(ah_of_end_1) == 0, "ibv_destroy_ah: %s", strerror(errno));
+    NEED(ibv_destroy_ah(ah_to_end_1) == 0, "ibv_destroy_ah: %s", strerror(errno));
     destroy_endpoint(&ends[0]);
     destroy_endpoint(&ends[1]);
     return wrong_cases > 0;

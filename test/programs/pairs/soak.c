@@ -1,5 +1,5 @@
 /*
- * A stream of RC operations in each direction at the same time, for links that lose packets: every byte and every
+ * A stream of RC operations in each direction at the same time, for links that lose packets: every block and every
  * result of an atomic is checked.
  *
  *   soak [options]        server: waits for a client on the TCP port
@@ -9,10 +9,10 @@
  *   -T EXPONENT (local ACK timeout, 4.096 us * 2^EXPONENT)  -R RETRIES  -t SECONDS (give up; 300)
  *
  * Each end generates the scripts of both streams from the seed: SEND, WRITE with immediate, WRITE with a SEND behind
- * it, READ, compare-and-swap, fetch-and-add; up to WINDOW operations of a stream are in flight. A block's bytes follow
- * from its number, so a block that is lost, duplicated or at a wrong offset has wrong contents. Atomics count: the old
- * value shows whether each was executed exactly once. A receiver announces free slots by WRITEs to a word of the
- * sender, so no SEND meets an empty receive queue.
+ * it, READ, compare-and-swap, fetch-and-add; up to WINDOW operations of a stream are in flight. The bytes of a SEND or
+ * WRITE follow from its number, so a block that is lost, duplicated or at a wrong offset has wrong contents. The old
+ * value of an atomic shows whether each one before it was executed exactly once. A receiver announces free slots by
+ * WRITEs to a word of the sender, so no SEND meets an empty receive queue.
  */
 #define _GNU_SOURCE
 #include <sched.h>
@@ -34,8 +34,8 @@ static const char *const kind_names[KINDS] = {"send", "write_imm", "write", "rea
 
 /*
  * The offsets of the areas in each buffer. The first four have WINDOW slots of one block. A SEND or WRITE
- * takes the receiver's next slot, in `receive` and in `write`; the blocks of an end's own operation i are in slot
- * i % WINDOW of `read` and `out`.
+ * takes the receiver's next slot, in `receive` and in `write`; the block of an end's own operation i is in slot
+ * i % WINDOW of `read` or `out`.
  */
 struct layout {
     size_t receive; /* what SENDs bring */
@@ -62,9 +62,8 @@ struct operation {
 struct stream {
     uint64_t state; /* of the generator of the script */
     uint64_t next;  /* number of the next operation */
-    uint64_t bytes, added, swapped; /* bytes, fetch-and-adds and compare-and-swaps so far */
-    uint64_t counts[KINDS];
-    struct operation ring[WINDOW];
+    uint64_t bytes;         /* of all operations before `next` */
+    uint64_t counts[KINDS]; /* their number, by kind */
 };
 
 static struct options options;
@@ -101,20 +100,20 @@ static uint64_t key_of(uint64_t key, uint64_t number)
 }
 
 /* The next operation of a script. */
-static struct operation *advance(struct stream *s)
+static struct operation advance(struct stream *s)
 {
-    struct operation *op = &s->ring[s->next % WINDOW];
+    struct operation op;
     const uint64_t random = next_random(s);
     static const enum kind frequencies[16] = {SEND, SEND,  SEND, SEND, WRITE_IMM, WRITE_IMM,    WRITE_IMM, WRITE,
                                         READ, WRITE, READ, READ, READ,      COMPARE_SWAP, FETCH_ADD, FETCH_ADD};
-    op->kind = frequencies[random & 15];
+    op.kind = frequencies[random & 15];
     /* Half of the blocks have full size; the others any size, including zero. */
-    op->size = (uint32_t)(random & 16 ? largest_block : (random >> 8) % (largest_block + 1));
-    op->offset = (uint32_t)(random >> 40) & (SOURCE_BYTES - 8);
-    if (op->kind >= COMPARE_SWAP)
-        op->size = 8;
-    s->bytes += op->size;
-    s->counts[op->kind]++;
+    op.size = (uint32_t)(random & 16 ? largest_block : (random >> 8) % (largest_block + 1));
+    op.offset = (uint32_t)(random >> 40) & (SOURCE_BYTES - 8);
+    if (op.kind >= COMPARE_SWAP)
+        op.size = 8;
+    s->bytes += op.size;
+    s->counts[op.kind]++;
     s->next++;
     return op;
 }
@@ -170,33 +169,32 @@ static uint64_t swap_value(uint64_t key, uint64_t count)
 static void post_operation(struct stream *mine, uint64_t slot_number)
 {
     const uint64_t number = mine->next;
-    const struct operation *op = advance(mine);
+    const struct operation op = advance(mine);
+    const uint64_t swaps = mine->counts[COMPARE_SWAP];
     const size_t slot = number % WINDOW * slot_size, remote_slot = slot_number % WINDOW * slot_size;
     const size_t out = areas.out + slot, result = areas.results + number % WINDOW * 8;
-    if (uses_slot(op->kind))
-        fill(end.buffer + out, op->size, key_of(my_key, number));
-    switch (op->kind) {
+    if (uses_slot(op.kind))
+        fill(end.buffer + out, op.size, key_of(my_key, number));
+    switch (op.kind) {
     case SEND:
-        post_request(IBV_WR_SEND_WITH_IMM, number, out, op->size, 0, (uint32_t)number, true, 0, 0);
+        post_request(IBV_WR_SEND_WITH_IMM, number, out, op.size, 0, (uint32_t)number, true, 0, 0);
         break;
     case WRITE_IMM:
-        post_request(IBV_WR_RDMA_WRITE_WITH_IMM, number, out, op->size, areas.write + remote_slot, (uint32_t)number,
+        post_request(IBV_WR_RDMA_WRITE_WITH_IMM, number, out, op.size, areas.write + remote_slot, (uint32_t)number,
                      true, 0, 0);
         break;
     case WRITE:
-        post_request(IBV_WR_RDMA_WRITE, number, out, op->size, areas.write + remote_slot, 0, false, 0, 0);
+        post_request(IBV_WR_RDMA_WRITE, number, out, op.size, areas.write + remote_slot, 0, false, 0, 0);
         post_request(IBV_WR_SEND_WITH_IMM, number, areas.out, MARKER, 0, (uint32_t)number, true, 0, 0);
         break;
     case READ:
-        post_request(IBV_WR_RDMA_READ, number, areas.read + slot, op->size, areas.source + op->offset, 0, true, 0, 0);
+        post_request(IBV_WR_RDMA_READ, number, areas.read + slot, op.size, areas.source + op.offset, 0, true, 0, 0);
         break;
     case COMPARE_SWAP:
-        mine->swapped++;
         post_request(IBV_WR_ATOMIC_CMP_AND_SWP, number, result, 8, areas.words + 8 * SWAPPED, 0, true,
-                     swap_value(my_key, mine->swapped - 1), swap_value(my_key, mine->swapped));
+                     swap_value(my_key, swaps - 1), swap_value(my_key, swaps));
         break;
     default:
-        mine->added++;
         post_request(IBV_WR_ATOMIC_FETCH_AND_ADD, number, result, 8, areas.words + 8 * COUNTED, 0, true, ADDEND, 0);
     }
 }
@@ -207,20 +205,20 @@ static void post_operation(struct stream *mine, uint64_t slot_number)
 static void check_done(struct stream *done, const struct ibv_wc *wc)
 {
     const uint64_t number = done->next;
-    const struct operation *op = advance(done);
+    const struct operation op = advance(done);
     uint64_t old, expected;
     NEED(wc->wr_id == number, "completion of %lu, not %lu", (unsigned long)wc->wr_id, (unsigned long)number);
-    if (op->kind == READ)
-        expect_bytes("READ", number, end.buffer + areas.read + number % WINDOW * slot_size, op->size, their_key,
-                     op->offset);
-    if (op->kind < COMPARE_SWAP)
+    if (op.kind == READ)
+        expect_bytes("READ", number, end.buffer + areas.read + number % WINDOW * slot_size, op.size, their_key,
+                     op.offset);
+    if (op.kind < COMPARE_SWAP)
         return;
     memcpy(&old, end.buffer + areas.results + number % WINDOW * 8, 8);
-    if (op->kind == COMPARE_SWAP)
-        expected = swap_value(my_key, done->swapped++);
+    if (op.kind == COMPARE_SWAP)
+        expected = swap_value(my_key, done->counts[COMPARE_SWAP] - 1);
     else
-        expected = ADDEND * done->added++;
-    NEED(old == expected, "operation %lu, %s: old value %lx, not %lx", (unsigned long)number, kind_names[op->kind],
+        expected = ADDEND * (done->counts[FETCH_ADD] - 1);
+    NEED(old == expected, "operation %lu, %s: old value %lx, not %lx", (unsigned long)number, kind_names[op.kind],
          (unsigned long)old, (unsigned long)expected);
 }
 
@@ -228,21 +226,21 @@ static void check_done(struct stream *done, const struct ibv_wc *wc)
 static void check_received(struct stream *theirs, uint64_t slot_number, const struct ibv_wc *wc)
 {
     uint64_t number;
-    const struct operation *op;
+    struct operation op;
     do {
         number = theirs->next;
         op = advance(theirs);
-    } while (!uses_slot(op->kind));
-    const uint32_t size = op->kind == WRITE ? MARKER : op->size;
-    const bool is_send = op->kind != WRITE_IMM;
+    } while (!uses_slot(op.kind));
+    const uint32_t size = op.kind == WRITE ? MARKER : op.size;
+    const bool is_send = op.kind != WRITE_IMM;
     const enum ibv_wc_opcode opcode = is_send ? IBV_WC_RECV : IBV_WC_RECV_RDMA_WITH_IMM;
     NEED(wc->wr_id == slot_number && ntohl(wc->imm_data) == (uint32_t)number && wc->byte_len == size &&
              wc->opcode == opcode,
          "operation %lu, %s of %u bytes: received as %u, %u bytes, opcode %d, into %lu, not %lu", (unsigned long)number,
-         kind_names[op->kind], size, ntohl(wc->imm_data), wc->byte_len, wc->opcode, (unsigned long)wc->wr_id,
+         kind_names[op.kind], size, ntohl(wc->imm_data), wc->byte_len, wc->opcode, (unsigned long)wc->wr_id,
          (unsigned long)slot_number);
-    const size_t area = op->kind == SEND ? areas.receive : areas.write;
-    expect_bytes(kind_names[op->kind], number, end.buffer + area + slot_number % WINDOW * slot_size, op->size,
+    const size_t area = op.kind == SEND ? areas.receive : areas.write;
+    expect_bytes(kind_names[op.kind], number, end.buffer + area + slot_number % WINDOW * slot_size, op.size,
                  key_of(their_key, number), 0);
 }
 
@@ -265,8 +263,16 @@ static uint64_t length_of(uint64_t key, uint64_t *slots)
     struct stream s = {.state = key};
     *slots = 0;
     while (s.bytes < min_bytes)
-        *slots += uses_slot(advance(&s)->kind);
+        *slots += uses_slot(advance(&s).kind);
     return s.next;
+}
+
+/* Waits until the peer has come to the same call. */
+static void synchronise(void)
+{
+    const uint32_t ready = 1;
+    uint32_t theirs;
+    exchange(peer_socket, &ready, &theirs, sizeof ready);
 }
 
 static void run(void)
@@ -278,12 +284,12 @@ static void run(void)
     length_of(their_key, &their_slots);
     while (done.next < total || received < their_slots || is_announcing) {
         /*
-         * Posts while fewer than WINDOW operations are in flight and the receiver has a free slot. A free slot is
-         * required before the kind of the next operation is known.
+         * Posts while fewer than WINDOW operations are in flight and the receiver has a free slot, which is required
+         * for every kind of operation.
          */
         while (posted.next < total && posted.next - done.next < WINDOW && slots_taken - shared_word(CREDIT) < WINDOW) {
             struct stream preview = posted;
-            const bool needs_slot = uses_slot(advance(&preview)->kind);
+            const bool needs_slot = uses_slot(advance(&preview).kind);
             post_operation(&posted, slots_taken);
             slots_taken += needs_slot;
         }
@@ -313,8 +319,7 @@ static void run(void)
             check_done(&done, &wc);
         }
     }
-    uint64_t finished = done.next, peers;
-    exchange(peer_socket, &finished, &peers, sizeof peers);
+    synchronise();
     struct stream all = {.state = their_key};
     while (all.bytes < min_bytes)
         advance(&all);
@@ -384,10 +389,9 @@ int main(int argc, char **argv)
     for (int i = 0; i < WINDOW; i++)
         post_receive((uint64_t)i);
     connect_to(&end, &peer_address, &options);
-    uint32_t ready = 1, theirs;
-    exchange(peer_socket, &ready, &theirs, sizeof ready);
+    synchronise();
     run();
-    exchange(peer_socket, &ready, &theirs, sizeof ready);
+    synchronise();
     struct ibv_context *context = end.context;
     destroy_endpoint(&end);
     NEED(ibv_close_device(context) == 0, "ibv_close_device: %s", strerror(errno));

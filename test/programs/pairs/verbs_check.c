@@ -173,7 +173,7 @@ static void copy_elements(uint8_t *to, const struct element *to_element, const u
 static void apply(struct operation *op, int slot)
 {
     uint8_t *local = models[op->poster] + slot * slot_size, *remote = models[!op->poster] + slot * slot_size;
-    uint64_t old;
+    uint64_t old, new_value;
     switch (op->kind) {
     case READ:
         copy_elements(local, op->local, remote, op->remote, op->size);
@@ -184,7 +184,10 @@ static void apply(struct operation *op, int slot)
         memcpy(local + op->local[0].offset, &old, 8);
         if (op->kind == COMPARE_SWAP && op->compare == 0)
             op->compare = old;
-        const uint64_t new_value = op->kind == FETCH_ADD ? old + op->swap : old == op->compare ? op->swap : old;
+        if (op->kind == FETCH_ADD)
+            new_value = old + op->swap;
+        else
+            new_value = old == op->compare ? op->swap : old;
         memcpy(remote + op->remote[0].offset, &new_value, 8);
         break;
     default:
@@ -268,7 +271,7 @@ static void check_completion(const struct ibv_wc *wc, const struct operation *ba
     NEED(wc->qp_num == ends[side].qp->qp_num, "%s: completion of QP 0x%x", name, wc->qp_num);
     if (!is_receive) {
         NEED(wc->opcode == opcodes[op->kind], "%s: completion opcode %d", name, wc->opcode);
-        NEED((op->kind != READ && op->kind < COMPARE_SWAP) || wc->byte_len == op->size, "%s: byte_len %u, not %u", name,
+        NEED(op->kind < READ || wc->byte_len == op->size, "%s: byte_len %u, not %u", name,
              wc->byte_len, op->size);
         return;
     }
