@@ -6,7 +6,6 @@
  */
 #include "../endpoint.h"
 
-#include <infiniband/verbs.h>
 #include <sys/wait.h>
 
 int main(int count, char **arguments)

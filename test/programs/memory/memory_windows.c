@@ -25,6 +25,8 @@
 /* Placement types of FLUSH. */
 #define PLACEMENT_GLOBAL 1
 #define PLACEMENT_PERSISTENT 2
+/* Offsets in struct rxe_send_wqe of the members of a FLUSH (Linux 6.2). */
+enum { FLUSH_RKEY = 36, FLUSH_PLACEMENT = 40, FLUSH_SELECTIVITY = 41 };
 
 static const unsigned peer_rights = IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ;
 
@@ -320,7 +322,7 @@ static void remote_invalidate_region(void)
     check_state(1, IBV_QPS_ERR);
 }
 
-/* ---- the new operations, on queue pairs of the extended interface ---- */
+/* ---- ATOMIC WRITE and FLUSH, on queue pairs of the extended interface ---- */
 
 /* Replaces the queue pairs of both ends with ones of the extended interface, and connects them. */
 static void use_extended_qps(unsigned operations)
@@ -403,8 +405,8 @@ static uint8_t *ring_entry(uint64_t id)
 }
 
 /*
- * Posts a FLUSH: a WRITE whose entry (struct rxe_send_wqe) gets its opcode, its length in dma.length, and rkey,
- * placement type and selectivity level of the FLUSH member of the union in struct rxe_send_wr (Linux 6.2).
+ * Posts a FLUSH: a WRITE whose ring entry (struct rxe_send_wqe) is given the opcode and the members of a FLUSH; the
+ * device reads the length from dma.length.
  */
 static void flush_range(uint64_t id, uint32_t rkey, uint64_t offset, uint32_t length, uint8_t placement, int status)
 {
@@ -417,9 +419,9 @@ static void flush_range(uint64_t id, uint32_t rkey, uint64_t offset, uint32_t le
     const uint32_t opcode = WR_FLUSH;
     memcpy(entry + offsetof(struct rxe_send_wqe, wr.opcode), &opcode, 4);
     memcpy(entry + offsetof(struct rxe_send_wqe, dma.length), &length, 4);
-    memcpy(entry + 36, &rkey, 4);
-    entry[40] = placement;
-    entry[41] = 0; /* selectivity: a range */
+    memcpy(entry + FLUSH_RKEY, &rkey, 4);
+    entry[FLUSH_PLACEMENT] = placement;
+    entry[FLUSH_SELECTIVITY] = 0; /* a range */
     const int error = ibv_wr_complete(qp);
     NEED(error == 0, "ibv_wr_complete: %s", strerror(error));
     const struct ibv_wc wc = wait_for_completion(0, id, status);
