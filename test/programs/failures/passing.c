@@ -3,7 +3,7 @@
  * socket or across exec, and closes all of its own; only then the second program uses them.
  *
  *   passing              both ways, with every first call of the second program
- *   passing nobody       the second program looks for its daemon at the socket PASSING_OTHER, where there is none
+ *   passing nobody       the second program looks for its daemon at the socket $PASSING_OTHER, where there is none
  *   passing take …       the second program
  *
  * The first unexpected result is printed, and the exit status is 1.
@@ -23,6 +23,8 @@
 enum { DEVICE, ASYNC, CHANNEL, DESCRIPTORS };
 /* A handle that no object has. */
 enum { NO_HANDLE = 0xdead };
+/* The letters of the ioctls of Linux's verbs and of the object dialect. */
+enum { VERBS_LETTER = 0x1b, OBJECT_LETTER = 0xdb };
 
 /* ALLOC_PD (command 3: 4 words, response of 1 word) by write(2). A memory file would accept the bytes too. */
 static void allocate_pd(int device)
@@ -33,7 +35,7 @@ static void allocate_pd(int device)
     NEED(write(device, command, sizeof command) == sizeof command && handle != NO_HANDLE, "write: %s", strerror(errno));
 }
 
-/* The second program's first call: one of the FIRSTS, each with a device of its own; NOBODY: there is no daemon. */
+/* The second program's first call: one of the FIRSTS, each on a newly opened device; NOBODY: there is no daemon. */
 enum { FIRST_WRITE, FIRST_STAT, FIRST_READ, FIRST_EVENT, FIRSTS, NOBODY };
 
 /* There is no daemon: calls fail with EIO (lseek with ESPIPE, as always), not as on a memory file or a socket. */
@@ -41,12 +43,13 @@ static void find_nobody(const int *fds)
 {
     char text[64];
     NEED(write(fds[DEVICE], text, 16) < 0 && errno == EIO, "write: %s", strerror(errno));
-    NEED(ioctl(fds[DEVICE], _IOWR(0x1b, 1, uint64_t), text) < 0 && errno == EIO, "ioctl: %s", strerror(errno));
+    NEED(ioctl(fds[DEVICE], _IOWR(VERBS_LETTER, 1, uint64_t), text) < 0 && errno == EIO, "ioctl: %s", strerror(errno));
     NEED(read(fds[DEVICE], text, 1) < 0 && errno == EIO, "read: %s", strerror(errno));
     NEED(mmap(NULL, 4096, PROT_READ, MAP_SHARED, fds[DEVICE], 4096) == MAP_FAILED && errno == EIO, "mmap: %s",
          strerror(errno));
     NEED(lseek(fds[DEVICE], 0, SEEK_END) < 0 && errno == ESPIPE, "lseek: %s", strerror(errno));
-    NEED(ioctl(fds[CHANNEL], _IOWR(0xdb, 1, uint64_t), text) < 0 && errno == EIO, "ioctl: %s", strerror(errno));
+    NEED(ioctl(fds[CHANNEL], _IOWR(OBJECT_LETTER, 1, uint64_t), text) < 0 && errno == EIO, "ioctl: %s",
+         strerror(errno));
     NEED(close(fds[DEVICE]) == 0, "close: %s", strerror(errno));
 }
 
@@ -79,7 +82,7 @@ static void take(int socket, const char *numbers, int first)
     NEED(fstat(fds[DEVICE], &stat) == 0 && S_ISCHR(stat.st_mode), "fstat: %o", stat.st_mode);
     allocate_pd(fds[DEVICE]);
     uint64_t invalid_call[8] = {0};
-    NEED(ioctl(fds[DEVICE], _IOWR(0x1b, 1, uint64_t[3]), invalid_call) < 0 && errno != ENOTTY, "ioctl: %s",
+    NEED(ioctl(fds[DEVICE], _IOWR(VERBS_LETTER, 1, uint64_t[3]), invalid_call) < 0 && errno != ENOTTY, "ioctl: %s",
          strerror(errno));
     NEED(read(fds[ASYNC], &byte, 1) < 0 && errno == EAGAIN, "read without an event: %s", strerror(errno));
 }

@@ -4,7 +4,7 @@
  *
  *   memory_windows [-d DEVICE] [-g GID-INDEX] [-m MTU] [CASE]
  *
- * End 1 binds windows to part of its region, end 0 uses them. libibverbs before rdma-core 47 has no FLUSH: the program
+ * End 1 binds windows to part of its region, end 0 uses them. libibverbs before rdma-core 45 has no FLUSH: the program
  * posts a WRITE and changes its ring entry before the doorbell.
  */
 #define _GNU_SOURCE

@@ -8,8 +8,8 @@
  *   -d DEVICE  -g GID-INDEX  -p TCP-PORT  -m MTU  -n BLOCKS  -s BYTES of a block  -t SECONDS (give up; 60)
  *
  * Every third FLUSH is of the whole region, the others of the block. Then two requests must fail: a FLUSH beyond the
- * region, and one of a region without that right. The client needs libibverbs of rdma-core 47 or newer at run time;
- * the declarations for FLUSH, which older headers lack, are in this file.
+ * region, and one of a region without the right FLUSH_GLOBAL. The client needs libibverbs of rdma-core 45 or newer at
+ * run time; the declarations for FLUSH, which older headers lack, are in this file.
  */
 #define _GNU_SOURCE
 #include <sched.h>
@@ -30,15 +30,15 @@ enum {
     WC_ATOMIC_WRITE = 9,
 };
 
-/* struct ibv_qp_ex of rdma-core 47, whose headers have one member more. */
+/* struct ibv_qp_ex of rdma-core 45, whose headers have one member more. */
 struct newer_qp {
     struct ibv_qp_ex qp;
     void (*wr_flush)(struct ibv_qp_ex *qp, uint32_t rkey, uint64_t address, size_t length, uint8_t type, uint8_t level);
 };
 
 /*
- * Each side's buffer: from byte FIRST_SLOT on slots of one block; in the server's first 8 bytes the number of the last
- * published block.
+ * Each side's buffer has slots of one block, the first at byte FIRST_SLOT. The first 8 bytes of the server's buffer are
+ * the number of the last published block.
  */
 #define FIRST_SLOT 64
 #define SLOTS 8

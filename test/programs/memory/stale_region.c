@@ -1,6 +1,6 @@
 /*
- * Regions whose memory is unmapped: later WRITEs to them must not reach memory that is mapped there afterwards. The peers
- * are queue pairs of this program.
+ * Regions whose memory is unmapped: later WRITEs to them must not reach memory that is mapped there afterwards. The
+ * peers are queue pairs of this program.
  *
  *   stale_region CASE          registers memory, WRITEs to it, unmaps it, maps other memory at the same address, WRITEs
  *                              with the old rkey and with that of a new region there; prints the results of the three
