@@ -1,8 +1,8 @@
 /*
  * Test cases for programs with libibverbs. Each case gets two fresh queue pairs of one process, connected to each
- * other, and states the expected results. A program lists its cases and calls `run_cases`, which prints the results that
- * differ and a verdict per case. The exit status is 1 if a result differs or a call fails, and 3 if a case takes more
- * than 20 seconds.
+ * other, and states the expected results. A program lists its cases and calls `run_cases`, which prints the results
+ * that differ and a verdict per case. The exit status is 1 if a result differs or a call fails, and 3 if a case takes
+ * more than 20 seconds.
  *
  *   PROGRAM [-d DEVICE] [-g GID-INDEX] [-m MTU] [CASE]
  */
@@ -50,8 +50,8 @@ UNUSED static void post_receive(int side, uint64_t id, uint32_t length)
 }
 
 /*
- * Posts a request at end 0, with the first `length` bytes of its buffer. WRITE, READ and atomic requests use `rkey`, and
- * `offset` in the buffer of end 1. FETCH_AND_ADD adds 1.
+ * Posts a request at end 0, with the first `length` bytes of its buffer. WRITE, READ and atomic requests use `rkey`,
+ * and `offset` in the buffer of end 1. FETCH_AND_ADD adds 1.
  */
 UNUSED static void post(uint64_t id, enum ibv_wr_opcode opcode, uint32_t length, uint64_t offset, uint32_t rkey,
                         uint32_t lkey)

@@ -1,5 +1,6 @@
 /*
- * Each C program below this folder compiles, and refuses wrong arguments with a message. Other tests run them on devices.
+ * Each C program below this folder compiles, and refuses wrong arguments with a message. Other tests run them on
+ * devices.
  */
 import assert from 'node:assert/strict'
 import { basename, join } from 'node:path'

@@ -128,7 +128,7 @@ static void random_bytes(uint8_t *bytes, size_t length)
 
 /* ---- recording ---- */
 
-/* Whether a value is an address of this program, by its size. */
+/* Whether a value looks like an address of this program. */
 static bool is_pointer(uint64_t value)
 {
     return value > 1ull << 32 && value < 1ull << 47;

@@ -126,8 +126,8 @@ static void connect_to_itself(uint32_t qp)
 }
 
 /*
- * The importer maps the queues that it creates in the other program's context. It writes from one half of its region to
- * the other, with the other program's protection domain.
+ * Creates a CQ and a queue pair in the exporter's context, maps their queues, and by these WRITEs the first half of the
+ * importer's region to the second half. `pd`: of the exporter.
  */
 static void write_by_mapped_queues(uint32_t pd, const struct region *own_region, uint8_t *memory)
 {

@@ -246,7 +246,7 @@ static int connect_and_exec(void *session)
     return 1;
 }
 
-/* A process that shares this address space, and waits in its exec. */
+/* Starts a process that shares this address space until its exec. */
 static pid_t start_exec(int i)
 {
     is_prepared = false;
@@ -329,15 +329,15 @@ int main(int count, char **arguments)
             act = register_memory;
         }
         memset(stacks, 1, sizeof stacks);
-        /* The pages that this connection uses must be present before the lock is held. */
+        /* A session in advance: the pages that `prepare` uses must be present before the lock is held. */
         if (prepare)
             prepare(connect_session());
         lock_address_space(slow);
-        for (int i = 0, is_waiting = 0; i < EXECS && !(is_waiting && act); i++) {
-            is_waiting = waits_in_exec(start_exec(i));
-            if (is_waiting && act)
-                act(sessions[i]);
-        }
+        for (int program = 0; program < EXECS; program++)
+            if (waits_in_exec(start_exec(program)) && act) {
+                act(sessions[program]);
+                break;
+            }
     }
     printf("sent\n");
     fflush(stdout);
