@@ -40,7 +40,6 @@ static int batch(void)
 
 static struct end poster_end;
 
-/* The assembler comments keep the compiler from merging the two callers, and from turning their calls into jumps. */
 __attribute__((noinline)) static void post_one(void)
 {
     /* The post log has one stack for each wr_id of a queue. */
@@ -50,6 +49,7 @@ __attribute__((noinline)) static void post_one(void)
     check(ibv_post_recv(poster_end.qp, &wr, &bad), "ibv_post_recv");
 }
 
+/* The assembler comments keep the compiler from merging the two callers, and from turning their calls into jumps. */
 __attribute__((noinline)) static void one_caller(void)
 {
     post_one();

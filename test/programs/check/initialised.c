@@ -1,5 +1,5 @@
 /*
- * Branches on received bytes in memory that the program itself has never written: valgrind must report nothing, except
+ * Branches on received bytes in memory that the program itself has not written: valgrind must report nothing, except
  * in the last case.
  *
  *   initialised recv|extended|read|write|beyond

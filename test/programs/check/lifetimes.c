@@ -109,7 +109,7 @@ static void begin_built(void)
 {
     begin();
     extend(&one, IBV_QP_EX_WITH_RDMA_WRITE);
-    /* Only this end is connected, so a request does not complete. */
+    /* Only this end is connected, so a request is retried until it fails. */
     to_rtr(&one, &other);
     to_rts(&one);
 }
