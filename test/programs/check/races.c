@@ -559,13 +559,13 @@ CASE(many_threads)
 /* The threads use link `one`; then a thread that does not lock the mutex writes over link `two`. */
 CASE(many_threads_but_one)
 {
+    (void)two;
     const pthread_t last = start_thread(write_later, one);
     pthread_t threads[THREADS];
     for (int i = 0; i < THREADS; i++)
         threads[i] = start_thread(write_in_turn, one);
     for (int i = 0; i < THREADS; i++)
         pthread_join(threads[i], NULL);
-    (void)two;
     set_flag();
     pthread_join(last, NULL);
 }
@@ -670,6 +670,12 @@ static void lock_c11(void)
 }
 WAITING_CASE(c11_lock, mtx_init(&c11_mutex, mtx_plain), lock_c11(), set_flag())
 
+static void prepare_c11(void)
+{
+    cnd_init(&c11_condition);
+    mtx_init(&c11_mutex, mtx_plain);
+    is_ready = false;
+}
 static void set_ready_c11(void)
 {
     mtx_lock(&c11_mutex);
@@ -684,8 +690,7 @@ static void await_c11(void)
         cnd_wait(&c11_condition, &c11_mutex);
     mtx_unlock(&c11_mutex);
 }
-WAITING_CASE(c11_condition_wait, is_ready = (cnd_init(&c11_condition), mtx_init(&c11_mutex, mtx_plain), false),
-             await_c11(), set_ready_c11())
+WAITING_CASE(c11_condition_wait, prepare_c11(), await_c11(), set_ready_c11())
 
 static int write_and_poll_c11(void *link)
 {
