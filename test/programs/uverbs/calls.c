@@ -27,9 +27,9 @@ static void query_gids(long count)
 
 int main(int argc, char **argv)
 {
-    const int endless = argc == 2 && strcmp(argv[1], "endless") == 0;
+    const int is_endless = argc == 2 && strcmp(argv[1], "endless") == 0;
     const long count = argc == 2 ? strtol(argv[1], NULL, 0) : 0;
-    if (count < 1 && !endless) {
+    if (count < 1 && !is_endless) {
         fprintf(stderr, "usage: calls COUNT | calls endless\n");
         return 1;
     }
@@ -39,7 +39,7 @@ int main(int argc, char **argv)
         return 1;
     }
     query_gids(1);
-    if (endless) {
+    if (is_endless) {
         printf("asking\n");
         fflush(stdout);
         for (;;)

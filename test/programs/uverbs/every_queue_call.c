@@ -238,16 +238,12 @@ static void shared_queues(void)
     create_srq(0, pd, -1, -1, 10, 1, -1, &srq);
     static const struct {
         const char *name;
-        uint32_t mask, max_wr, limit;
-    } changes[] = {{"nothing", 0, 0, 0},
-                   {"limit 5", IB_SRQ_LIMIT, 0, 5},
-                   {"limit 100", IB_SRQ_LIMIT, 0, 100},
-                   {"unknown", 4, 0, 0}};
+        uint32_t mask, limit;
+    } changes[] = {{"nothing", 0, 0}, {"limit 5", IB_SRQ_LIMIT, 5}, {"limit 100", IB_SRQ_LIMIT, 100}, {"unknown", 4, 0}};
     for (size_t i = 0; i < LENGTH(changes); i++) {
         struct ib_uverbs_modify_srq in = {
             .srq_handle = srq,
             .attr_mask = changes[i].mask,
-            .max_wr = changes[i].max_wr,
             .srq_limit = changes[i].limit,
         };
         step(INVOKE_NO_OUT(IB_USER_VERBS_CMD_MODIFY_SRQ, in), "MODIFY_SRQ %s", changes[i].name);

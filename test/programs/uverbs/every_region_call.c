@@ -13,7 +13,7 @@ static int advise(uint32_t pd, uint64_t advice, uint32_t flags, const struct ib_
     return call(&message);
 }
 
-/* `access` is of IBV_ACCESS_* bits: 1 is local write, 2 remote write. */
+/* Access rights are numbers of IBV_ACCESS_* bits: 1 local write, 2 remote write, and so on. */
 static void regions(void)
 {
     open_context();
@@ -96,20 +96,25 @@ static void regions(void)
     dereg_mr(mr);
 
     reg_mr(pd, pages_address() + 8, PAGE, 0x10008, 3, &mr);
-    static const char *const region_names[] = {"with iova", "without iova", "of a PD", "of none"};
-    for (int variant = 0; variant < 4; variant++) {
+    const struct {
+        const char *name;
+        uint32_t handle;
+        bool has_iova;
+    } queries[] = {
+        {"with iova", mr, true}, {"without iova", mr, false}, {"of a PD", pd, true}, {"of none", NO_HANDLE, true}};
+    for (size_t i = 0; i < LENGTH(queries); i++) {
         uint32_t lkey = 0, rkey = 0;
         uint64_t length = 0, iova = 0;
         struct message message = begin(UVERBS_OBJECT_MR, UVERBS_METHOD_QUERY_MR);
-        add(&message, UVERBS_ATTR_QUERY_MR_HANDLE, 0, variant == 2 ? pd : variant == 3 ? NO_HANDLE : mr);
+        add(&message, UVERBS_ATTR_QUERY_MR_HANDLE, 0, queries[i].handle);
         add_pointer(&message, UVERBS_ATTR_QUERY_MR_RESP_LKEY, &lkey, sizeof lkey);
         add_pointer(&message, UVERBS_ATTR_QUERY_MR_RESP_RKEY, &rkey, sizeof rkey);
         add_pointer(&message, UVERBS_ATTR_QUERY_MR_RESP_LENGTH, &length, sizeof length);
-        if (variant != 1)
+        if (queries[i].has_iova)
             add_pointer(&message, UVERBS_ATTR_QUERY_MR_RESP_IOVA, &iova, sizeof iova);
         int result = call(&message);
-        const bool is_right = lkey == rkey && length == PAGE && iova == (variant == 1 ? 0 : 0x10008);
-        step(result, "QUERY_MR %s%s", region_names[variant],
+        const bool is_right = lkey == rkey && length == PAGE && iova == (queries[i].has_iova ? 0x10008 : 0);
+        step(result, "QUERY_MR %s%s", queries[i].name,
              result != 0 ? "" : is_right ? ", as registered" : ", wrong");
     }
 
