@@ -319,7 +319,7 @@ static void use_passed(int given, bool over_socket, int first, uint32_t number)
     REFUSED((int)write(interface, &message, HEAD), ENXIO);
     int pair[2];
     EXPECT(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, pair) == 0);
-    REFUSED(ioctl(pair[0], INFO, &info), ENOTTY); /* the receiver's own sockets are not forwarded */
+    REFUSED(ioctl(pair[0], INFO, &info), ENOTTY); /* calls on this program's own sockets are not forwarded */
     EXPECT(write(pair[0], "x", 1) == 1);
 }
 
@@ -327,22 +327,23 @@ static void use_passed(int given, bool over_socket, int first, uint32_t number)
 static void pass_descriptor(int fd)
 {
     for (int i = 0; i < 2 * FIRSTS; i++) {
+        const int over_socket = i % 2, first = i / 2;
         int pair[2], status;
         EXPECT(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, pair) == 0);
-        char descriptor[16], over_socket[16], first[16], number[16];
-        snprintf(descriptor, sizeof descriptor, "%d", i % 2 ? pair[0] : fd);
-        snprintf(over_socket, sizeof over_socket, "%d", i % 2);
-        snprintf(first, sizeof first, "%d", i / 2);
+        char given[16], over_socket_text[16], first_text[16], number[16];
+        snprintf(given, sizeof given, "%d", over_socket ? pair[0] : fd);
+        snprintf(over_socket_text, sizeof over_socket_text, "%d", over_socket);
+        snprintf(first_text, sizeof first_text, "%d", first);
         snprintf(number, sizeof number, "%u", info.number);
         fflush(stdout);
         const pid_t other = fork();
         if (other == 0) {
-            if (i % 2)
+            if (over_socket)
                 EXPECT(close(fd) == 0 && close(interface) == 0);
-            execl("/proc/self/exe", "contexts", "given", descriptor, over_socket, first, number, (char *)NULL);
+            execl("/proc/self/exe", "contexts", "given", given, over_socket_text, first_text, number, (char *)NULL);
             _exit(127);
         }
-        if (i % 2)
+        if (over_socket)
             EXPECT(sendmsg(pair[1], message_with_fd(fd), 0) == 1);
         EXPECT(waitpid(other, &status, 0) == other && status == 0);
         EXPECT(close(pair[0]) == 0 && close(pair[1]) == 0);

@@ -239,7 +239,8 @@ static void shared_queues(void)
     static const struct {
         const char *name;
         uint32_t mask, limit;
-    } changes[] = {{"nothing", 0, 0}, {"limit 5", IB_SRQ_LIMIT, 5}, {"limit 100", IB_SRQ_LIMIT, 100}, {"unknown", 4, 0}};
+    } changes[] = {
+        {"nothing", 0, 0}, {"limit 5", IB_SRQ_LIMIT, 5}, {"limit 100", IB_SRQ_LIMIT, 100}, {"unknown", 4, 0}};
     for (size_t i = 0; i < LENGTH(changes); i++) {
         struct ib_uverbs_modify_srq in = {
             .srq_handle = srq,
