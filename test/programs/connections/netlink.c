@@ -137,13 +137,13 @@ static void check_refusal(int fd, bool is_capped, bool has_text)
     query.header.nlmsg_len = sizeof query;
     EXPECT(send(fd, &query, sizeof query, 0) == sizeof query);
     const ssize_t length = recv(fd, &answer, sizeof answer, 0);
-    const ssize_t capped = NLMSG_SPACE(sizeof(struct nlmsgerr)), whole = capped + sizeof query.body;
+    const ssize_t without_text = NLMSG_SPACE(sizeof(struct nlmsgerr)) + (is_capped ? 0 : sizeof query.body);
     const struct nlmsgerr *error = NLMSG_DATA(&answer.header);
     EXPECT(answer.header.nlmsg_type == NLMSG_ERROR && error->error == -EINVAL);
     EXPECT(error->msg.nlmsg_seq == query.header.nlmsg_seq);
-    EXPECT(!(answer.header.nlmsg_flags & NLM_F_CAPPED) == !is_capped);
-    EXPECT(!(answer.header.nlmsg_flags & NLM_F_ACK_TLVS) == !has_text);
-    EXPECT(has_text ? length > whole : length == (is_capped ? capped : whole));
+    EXPECT(((answer.header.nlmsg_flags & NLM_F_CAPPED) != 0) == is_capped);
+    EXPECT(((answer.header.nlmsg_flags & NLM_F_ACK_TLVS) != 0) == has_text);
+    EXPECT(has_text ? length > without_text : length == without_text);
 }
 
 static void check_options(void)
@@ -270,6 +270,19 @@ static void expect_success(pid_t child)
     EXPECT(child > 0 && waitpid(child, &status, 0) == child && status == 0);
 }
 
+/* Executes this program with the arguments `mode` and `fd` in a child. */
+static void run_self(const char *self, const char *mode, int fd)
+{
+    char number[16];
+    snprintf(number, sizeof number, "%d", fd);
+    const pid_t child = fork();
+    if (child == 0) {
+        execl(self, self, mode, number, NULL);
+        _exit(127);
+    }
+    expect_success(child);
+}
+
 static void check_copies(const char *self)
 {
     enum { FREE_FD = 77 };
@@ -280,15 +293,17 @@ static void check_copies(const char *self)
     close(fd);
     query_system(copy);
     EXPECT(dup2(copy, FREE_FD) == FREE_FD && name_of(FREE_FD).nl_pid == port);
-    expect_success(fork() ?: (query_system(FREE_FD), _exit(0), 0));
+    const pid_t child = fork();
+    if (child == 0) {
+        query_system(FREE_FD);
+        _exit(0);
+    }
+    expect_success(child);
     query_system(copy);
-    char number[16];
-    snprintf(number, sizeof number, "%d", copy);
-    expect_success(fork() ?: (execl(self, self, "child", number, NULL), 0));
+    run_self(self, "child", copy);
     EXPECT(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, pair) == 0);
     send_fds(pair[0], &copy, 1);
-    snprintf(number, sizeof number, "%d", pair[1]);
-    expect_success(fork() ?: (execl(self, self, "take", number, NULL), 0));
+    run_self(self, "take", pair[1]);
     close(copy);
     close(FREE_FD);
     close(pair[0]);

@@ -48,15 +48,14 @@ static void answer(long result, const void *data, long length)
     fflush(stdout);
 }
 
-/* Stores the bytes of a hexadecimal text in `bytes`, followed by zeros; returns their number. */
-static long unhex(const char *text)
+/* Stores the bytes of a hexadecimal text in `bytes`, followed by zeros. */
+static void unhex(const char *text)
 {
     static const char digits[] = "0123456789abcdef";
     long length = 0;
     memset(bytes, 0, sizeof bytes);
     for (; length < MAX_BYTES && text[0] && text[1]; text += 2)
         bytes[length++] = (strchr(digits, text[0]) - digits) << 4 | (strchr(digits, text[1]) - digits);
-    return length;
 }
 
 /* An ioctl with `bytes` as its argument; answers with the first `length` of them. */

@@ -46,7 +46,7 @@ enum method {
     ATTACH = 32,
     GET_EVENTS = 34,
 };
-/* Flags of attributes. The upper 16 bits of the flags of an output: the number of bytes written, or after ENOSPC needed. */
+/* Flags of attributes. The upper 16 bits of an output's flags: the number of bytes written, or after ENOSPC needed. */
 enum flag { MANDATORY = 1, OUT = 2, FILLED = 4, INDIRECT = 8 };
 /* A flag of the header of an answer. */
 enum { ANSWERED = 1 };
