@@ -25,7 +25,6 @@
 /* RDMA_CM_EVENT_* of librdmacm's <rdma/rdma_cma.h>; Linux's own headers lack them. */
 enum { EVENT_ROUTE_RESOLVED = 2, EVENT_CONNECT_REQUEST = 4, EVENT_ESTABLISHED = 9, EVENT_MULTICAST_JOIN = 12 };
 
-
 static int channel;
 static struct in6_addr own_gid;
 
@@ -70,12 +69,9 @@ static long command(int number, const void *body, size_t length, size_t out)
     return write(channel, &message, sizeof message.header + length);
 }
 /* The same, with the body `in`, for a command by its name. */
-#define WRITE_COMMAND(number, in, out) command(RDMA_USER_CM_CMD_##number, &(in), sizeof(in), out)
+#define WRITE_COMMAND(name, in, out) command(RDMA_USER_CM_CMD_##name, &(in), sizeof(in), out)
 
 /* ---- addresses ---- */
-
-/* The last text that parse_address got. */
-static const char *address_text;
 
 /*
  * The address that a text names: "own", the IPv4 address of the device; an IPv4 or IPv6 address; or the number of an
@@ -86,7 +82,6 @@ static struct sockaddr_storage parse_address(const char *text, int port)
     struct sockaddr_storage storage = {0};
     struct sockaddr_in *four = (void *)&storage;
     struct sockaddr_in6 *six = (void *)&storage;
-    address_text = text;
     if (strcmp(text, "own") == 0) {
         *four = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons(port)};
         memcpy(&four->sin_addr, own_gid.s6_addr + 12, 4);
@@ -226,7 +221,6 @@ static long accept_with(uint32_t id, int data, bool has_parameters)
 {
     struct rdma_ucm_accept in = {.uid = 9, .conn_param = parameters(data), .id = id};
     in.conn_param.valid = has_parameters;
-    in.conn_param.qkey = 0;
     return WRITE_COMMAND(ACCEPT, in, 0);
 }
 
@@ -503,10 +497,10 @@ static void bindings(void)
     for (size_t i = 0; i < LENGTH(addresses); i++) {
         struct sockaddr_storage address = parse_address(addresses[i], 0);
         uint32_t id = create_id(RDMA_PS_TCP);
-        step(bind_to(id, address), "BIND to %s", address_text);
+        step(bind_to(id, address), "BIND to %s", addresses[i]);
         destroy(id);
         id = create_id(RDMA_PS_TCP);
-        step(bind_ip(id, address), "BIND_IP to %s", address_text);
+        step(bind_ip(id, address), "BIND_IP to %s", addresses[i]);
         destroy(id);
     }
     uint32_t id = create_id(RDMA_PS_TCP);
@@ -565,11 +559,11 @@ static void resolutions(void)
     for (size_t i = 0; i < LENGTH(targets); i++) {
         struct sockaddr_storage to = parse_address(targets[i], 7001);
         uint32_t id = create_id(RDMA_PS_TCP);
-        if (step(resolve(id, NULL, to), "RESOLVE_ADDR of %s", address_text) >= 0)
+        if (step(resolve(id, NULL, to), "RESOLVE_ADDR of %s", targets[i]) >= 0)
             print_event("of it");
         destroy(id);
         id = create_id(RDMA_PS_TCP);
-        if (step(resolve_ip(id, to), "RESOLVE_IP of %s", address_text) >= 0)
+        if (step(resolve_ip(id, to), "RESOLVE_IP of %s", targets[i]) >= 0)
             print_event("of it");
         destroy(id);
     }
@@ -625,7 +619,7 @@ static uint32_t create_listener(int space, int port)
     return id;
 }
 
-/* A new identifier in the state "route resolved", with the port of a listener as its destination. */
+/* A new identifier in the state "route resolved"; its destination is `port` of the own address. */
 static uint32_t create_routed(int space, int port)
 {
     uint32_t id = create_id(space);
