@@ -62,7 +62,7 @@ const MEMORY_BYTES = 4 * AREA_BYTES + 0x1000
 /** What is wrong with a request. ADDRESS: not a multiple of 8, as atomics and ATOMIC WRITE require. */
 export const Mistake = { NONE: 0, RKEY: 1, RANGE: 2, LKEY: 3, ADDRESS: 4 } as const
 
-/** One request. Offsets are taken modulo the size of their area. */
+/** One request. Offsets wrap, so that the data stays within its area. */
 export interface Request {
   readonly opcode: number
   readonly length: number
@@ -114,7 +114,7 @@ interface Side {
   readonly qpn: number
   readonly send: MappedRing | undefined
   readonly receive: MappedRing | undefined
-  /** XRC: number of the receiver's SRQ. */
+  /** Number of the side's XRC SRQ; 0 if it has none. */
   readonly srqn: number
   /** R_Key of a type 2 window. */
   readonly window: number
@@ -122,10 +122,10 @@ interface Side {
   posted: number
 }
 
-/** Capacity of the queues of `connectedQp`, and of the SRQ of kind 'SRQ'. */
+/** Capacity of the queues of `rcOrUcQp`, and of the SRQ of kind 'SRQ'. */
 const DEPTH = 63
 
-const connectedQp = (p: Program, cls: typeof RcQp, sendCq: TestCq, recvCq: TestCq) => {
+const rcOrUcQp = (p: Program, cls: typeof RcQp, sendCq: TestCq, recvCq: TestCq) => {
   const args = {
     pd: p.pd,
     sendCq: sendCq.handle,
@@ -168,7 +168,7 @@ const makeSide = (m: Machine, kind: Kind, device: number, isFirst: boolean): Sid
     }
   }
   const cls = (kind === 'UC' ? UcQp : RcQp) as typeof RcQp
-  if (kind !== 'SRQ' || isFirst) return { ...base, cls, ...connectedQp(p, cls, sendCq, receiveCq) }
+  if (kind !== 'SRQ' || isFirst) return { ...base, cls, ...rcOrUcQp(p, cls, sendCq, receiveCq) }
   const srq = makeSrq(p, { maxWr: DEPTH })
   const qp = makeSharedQp(p, sendCq, srq)
   return { ...base, cls, handle: qp.handle, qpn: qp.qpn, send: qp.send, receive: srq.ring }
@@ -209,7 +209,7 @@ const sgesOf = (side: Side, offset: number, length: number, split: number, hasWr
 
 const READING_OPCODES: readonly number[] = [wr.RDMA_READ, wr.ATOMIC_CMP_AND_SWP, wr.ATOMIC_FETCH_AND_ADD]
 
-/** A step's request as the program posts it. */
+/** A step's request as the program posts it, with the next wr_id. */
 const sendRequestOf = (side: Side, peer: Side, request: Request): SendRequest => {
   const { opcode, value, mistake } = request
   const isAtomic = opcode === wr.ATOMIC_CMP_AND_SWP || opcode === wr.ATOMIC_FETCH_AND_ADD

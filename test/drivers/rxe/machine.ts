@@ -56,8 +56,8 @@ export interface Machine {
 
 /**
  * Devices rxe0@127.0.0.1, rxe1@127.0.0.2, …, with the IPv6 addresses fd00::1, fd00::2, … as GID 2. `fault`: as for
- * `--fault`; `path`: whether messages between devices are packets, always with their ICRCs, or copied without packets
- * (phy/memory.ts); `windowBytes`: as of a port to a network (phy/port.ts).
+ * `--fault`; `path`: whether messages between devices are packets, always with their ICRCs, or may be copied without
+ * packets (phy/memory.ts); `windowBytes`: as of a port to a network (phy/port.ts).
  */
 export const machine = (
   count = 2,

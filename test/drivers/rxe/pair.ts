@@ -59,7 +59,7 @@ export const pattern = (bytes: Uint8Array, seed: number): void => {
 
 /**
  * A WRITE and a SEND of the same 5000 bytes from `from` to `to`. Throws unless both complete successfully within 100
- * steps of time, and both data arrive.
+ * ticks, and the bytes of both arrive.
  */
 export const exchange = (m: Machine, from: End, to: End, seed: number): void => {
   const writtenAt = 16384 + ((seed * 64) % 8192)

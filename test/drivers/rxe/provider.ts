@@ -15,7 +15,7 @@ const PAGE = 4096
 export interface TestRings extends RingMemory {
   /** Chunks that are not freed, oldest first. */
   readonly live: Set<MappedChunk>
-  /** Number of allocations that succeed before one fails with ENOMEM; initially Infinity. */
+  /** Number of allocations that succeed; later ones fail with ENOMEM. Initially Infinity. */
   allocationsLeft: number
   /** The chunk whose ring a program maps at `offset`; throws an Error if there is none. */
   at(offset: bigint): MappedChunk

@@ -2,7 +2,6 @@
  * The limit of queue pairs in a multicast group, which does not apply to the queue pairs of core's clients: these have
  * negative rows.
  */
-
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
 import { createGroups } from '../../../../src/drivers/rxe/address/multicast.ts'
@@ -10,7 +9,7 @@ import type { Port } from '../../../../src/phy/port.ts'
 import { errnoOf } from '../../../core/fixture.ts'
 import { address } from '../../../ip/link.ts'
 
-it("a group with its maximum of programs' queue pairs still accepts queue pairs of core, which are not counted", () => {
+it("a group with its maximum of programs' queue pairs accepts those of core's clients, which are not counted", () => {
   const port: Pick<Port, 'joinGroup' | 'leaveGroup'> = { joinGroup: () => {}, leaveGroup: () => {} }
   const groups = createGroups(port, { groups: 8, members: 2, memberships: 100 })
   const gid = address('239.255.255.255')
