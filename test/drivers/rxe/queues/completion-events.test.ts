@@ -127,8 +127,9 @@ describe('every combination', () => {
 test('any number of CQs share a vector and a channel, and each counts its own read events', () => {
   const b = setUp()
   const { A, B } = b.channels
+  const isOnB = (i: number): boolean => i % 3 === 0
   const connections = Array.from({ length: 12 }, (_, i) =>
-    connect(b, { vector: i & 1, channel: i % 3 === 0 ? 'B' : 'A', cookie: BigInt(100 + i) }),
+    connect(b, { vector: i & 1, channel: isOnB(i) ? 'B' : 'A', cookie: BigInt(100 + i) }),
   )
   const rounds = 3
   for (let round = 0; round < rounds; round++)
@@ -136,7 +137,6 @@ test('any number of CQs share a vector and a channel, and each counts its own re
       connection.arm(0)
       connection.send('plain')
     }
-  const isOnB = (i: number): boolean => i % 3 === 0
   const onA = connections.flatMap((_, i) => (isOnB(i) ? [] : [BigInt(100 + i)]))
   // Reads one event of each CQ of the first channel and four more, and none of the other channel.
   const read = readEvents(A.queue, onA.length + 4)

@@ -1,8 +1,7 @@
 /*
- * Kinds of completion queues of the soft device: a counting CQ, which has counts instead of entries, works wherever a
- * CQ does (R11), an extended one has timestamps; and all combinations of vectors and channels (R34).
+ * Kinds of completion queues of the soft device (R11): a counting CQ has counts instead of entries, an extended one has
+ * timestamps; and all combinations of vectors and channels (R34).
  */
-
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { completed, invokeNow } from '../../../../src/core/index.ts'
@@ -80,7 +79,7 @@ test('a counting CQ counts more completions than its cqe, and does not overrun',
   assertNothingLeft(m, [a, b])
 })
 
-test('a counting CQ raises events, at thresholds too, and counts failures', () => {
+test('a counting CQ raises an event at its threshold, and counts failures', () => {
   const m = machine()
   const { b, cqOfKind, channel, send, receiver } = pairWith(m, COUNTING, true)
   const notify = () => invokeNow(b.context, Cq, 'reqNotify', cqOfKind.handle, { solicitedOnly: 0 }, b.caller)

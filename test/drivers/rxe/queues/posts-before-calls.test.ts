@@ -2,7 +2,6 @@
  * A program posts and then calls: the call's result includes the earlier posts, although the rings were not polled in
  * between.
  */
-
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { closeContext, invoke, invokeNow } from '../../../../src/core/index.ts'

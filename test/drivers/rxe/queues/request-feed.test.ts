@@ -20,8 +20,8 @@ import { connectXrc, makeInitiator, makeSharedQp, makeSrq, makeTarget, makeXrcSr
 const nameOf = ({ opcode, wrId }: WorkRequest): string => `${opcode < 0 ? 'receive' : requestName(opcode)} ${wrId}`
 
 /**
- * Watches all devices: `take` returns the reports since the last call; `posted` are all posted requests; `polls` are
- * the devices' functions that look for polled completions and read the bytes of requests.
+ * Watches all devices: `take` returns the reports since the last call; `posted` are all posted requests; `polls`: the
+ * RequestPoll of each device.
  */
 const watch = (m: Machine) => {
   const lines: string[] = []

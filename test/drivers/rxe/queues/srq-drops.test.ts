@@ -70,7 +70,7 @@ test('a WQE consumed by an incomplete UC message serves the next message of its 
     connect(a, qp, receivers[i].qpn, gid(b))
     connect(b, receivers[i], qp.qpn, gid(a))
   })
-  /** A message of one packet arrives; of one of two packets, only the first arrives. */
+  /** A message of one packet arrives; of a message of two packets, only the first packet arrives. */
   const send = (i: number, length: number): void => {
     assert.ok(postSend(senders[i].send, { opcode: Wr.SEND, id: 9n, sges: [sgeOf(mrA, 0, length)] }))
     m.settle()
