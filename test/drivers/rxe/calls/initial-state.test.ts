@@ -54,7 +54,7 @@ const allAttributes = (): Partial<Create> => {
   return { ...init, ...rtr, ...toRts() }
 }
 
-test('one call creates a queue pair that sends, with all attributes of three transitions', () => {
+test('one call creates a queue pair in RTS, with all attributes of three transitions', () => {
   const { p, base, create, queryOf } = setUp()
   const created = create(allAttributes())
   const modified = invokeNow(p.context, RcQp, 'create', 0, base, p.caller)

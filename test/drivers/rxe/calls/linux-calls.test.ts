@@ -182,7 +182,7 @@ test('REG_DMABUF_MR registers pages of the descriptor’s file', () => {
   const memory = fakeMemory()
   memory.map(0x8000n, new Uint8Array(8))
   assert.equal(run(p, 'ioctl', bytes, { memory, openFile }), 'OK')
-  // the kernel's answer is in `data` of the first attribute
+  // the handle of the region is in `data` of the first attribute
   const handle = Number(new DataView(memory.copyIn(AT + 32n, 8).buffer).getBigUint64(0, true))
   const { lkey, length, iova, kind } = invokeNow(p.context, Mr, 'query', handle, {}, p.caller).out
   assert.deepEqual([length, iova, kind], [4096n, 0x70000n, MrKind.values.FILE])
