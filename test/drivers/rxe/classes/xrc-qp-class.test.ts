@@ -86,7 +86,7 @@ test('a request consumes from the SRQ that it names and completes to its CQ, wit
   close()
 })
 
-test('under torment too a target that is destroyed after its receive completion has acknowledged the request', () => {
+test('a request whose receive has completed succeeds although its target is then destroyed, under torment too', () => {
   for (let seed = 0; seed < 20; seed++) {
     const torment = createTorment({ seed, maxDecisions: Number.POSITIVE_INFINITY }, plainArena(4096))
     const { m, cqA, cqB, srq, tgt, send, receive } = setUp(torment)
