@@ -132,7 +132,7 @@ test('a new post is found after the engine took requests itself and the index of
   assert.deepEqual(scan(ScanScope.ALL), ['receive 0', 'send 0'])
 })
 
-test('with memory windows, a scan checks all queues of the posting context, in the order of posts, and no others', () => {
+test('with memory windows, a scan checks all queues of the posting context, and no others', () => {
   const [withWindows, withoutWindows] = [{ windowCount: 1 }, { windowCount: 0 }]
   const { rings, posts, scan, send } = setUp(30, 15, row => (row % 2 === 0 ? withWindows : withoutWindows))
   for (const row of [0, 6, 7]) send(row, 1)

@@ -61,7 +61,7 @@ test('a receive queue is shared if and only if it has a function for the limit e
   assert.equal(createReceiveQueue(testRings(), 3, 1, () => {}).isShared, true)
 })
 
-/** Resizes a queue and frees its old ring; false if it has more requests. */
+/** Resizes a queue and frees its old ring; false if more than `requests` are posted. */
 const resize = (memory: TestRings, queue: ReceiveQueue, requests: number): boolean => {
   const old = resizeReceives(memory, queue, requests)
   if (old === undefined) return false
@@ -105,7 +105,7 @@ test('random posts, receives and resizes: each request is consumed once, in orde
   )
 })
 
-test('garbage in the ring leads to no access outside it, also after a resize', () => {
+test('garbage in the ring leads to no write outside it, also after a resize', () => {
   const u32 = fc.integer({ min: 0, max: 2 ** 32 - 1 })
   fc.assert(
     fc.property(

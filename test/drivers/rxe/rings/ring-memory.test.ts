@@ -1,5 +1,5 @@
 /*
- * Memory of rings, which is allocated in slabs: rings of any size never overlap, lie at the offset that a program maps,
+ * Memory of rings, which is allocated in slabs: rings of any size never overlap, are found by the offset of `mmapInfo`,
  * have zero indices when new, and waste little memory.
  */
 import assert from 'node:assert/strict'

@@ -122,7 +122,7 @@ test('any index that a program writes stays inside the ring', () => {
   )
 })
 
-test('published indices are masked, and nothing else is written', () => {
+test('published indices are masked, and nothing is written outside the ring', () => {
   const ring = createRing(testRings(), 3, 64)
   storeProducer(ring, 7)
   storeConsumer(ring, 6)

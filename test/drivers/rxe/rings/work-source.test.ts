@@ -1,6 +1,6 @@
 /*
- * Work requests from rxe's rings (`ringWork`): every field of the provider's struct is copied to the engine's layout
- * (`Send`, `Receive`), and invalid contents are refused without an access outside the ring.
+ * Work requests from rxe's rings (`ringWork`): the fields of the provider's structs are copied to the engine's layout
+ * (`Send`, `Receive`), and invalid contents are refused or bounded.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -201,7 +201,7 @@ test('BIND_MW, LOCAL_INV and FLUSH have operands and no data, whatever their SGE
   )
 })
 
-test('an ATOMIC WRITE has its 8 bytes in the request, inline flag or not', () => {
+test('an ATOMIC WRITE has its 8 bytes in the request, even without the inline flag', () => {
   const data = Uint8Array.from([1, 2, 3, 4, 5, 6, 7, 8])
   const b = setUp()
   writeSend(b.send, { opcode: ATOMIC_WRITE, inline: data, rkey: 0xbeef, dmaLength: 0xffff_ffff })
