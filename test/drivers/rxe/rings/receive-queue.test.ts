@@ -105,7 +105,7 @@ test('random posts, receives and resizes: each request is consumed once, in orde
   )
 })
 
-test('garbage in the ring leads to no write outside it, also after a resize', () => {
+test('garbage in the ring leads to no access outside it, also after a resize', () => {
   const u32 = fc.integer({ min: 0, max: 2 ** 32 - 1 })
   fc.assert(
     fc.property(
