@@ -1,3 +1,6 @@
+/*
+ * Driver ctx: messages between contexts, through descriptors and through the class `ctx_context`, and its interfaces.
+ */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'

@@ -1,3 +1,6 @@
+/*
+ * Driver null, the example of docs/how-to/drivers.md: its size, its class `sink`, and the classes that it lists.
+ */
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'

@@ -89,7 +89,7 @@ it('a receive buffer that is too short is reported by both ends', () => {
   ])
 })
 
-describe('a peer that does not answer', () => {
+describe('a peer that cannot receive a SEND', () => {
   /** The first error of `a` after it posts a SEND, from the status on. */
   const errorAfter = (prepare: (p: ReturnType<typeof recordedPair>) => void): string => {
     const p = recordedPair()
