@@ -53,7 +53,7 @@ export const flatCaller = (): Caller & { readonly bytes: Uint8Array } => {
 export const decode = <F extends Fields>(fields: F, bytes: Uint8Array, at = 0): RecordOf<F> =>
   readRecord(viewOf(bytes), at, fields, 'test') as unknown as RecordOf<F>
 
-export type Info = RecordOf<typeof CtxInfo>
+type Info = RecordOf<typeof CtxInfo>
 
 /** The mapped memory of a context. */
 export interface Mapped {
@@ -63,7 +63,7 @@ export interface Mapped {
 
 /** `word`: an index of the first page (CtxWord). */
 const wordAt = ({ chunk }: Mapped, word: number): number => (chunk.at >> 2) + word
-export const getWord = (mapped: Mapped, word: number): number => mapped.chunk.words[wordAt(mapped, word)] >>> 0
+const getWord = (mapped: Mapped, word: number): number => mapped.chunk.words[wordAt(mapped, word)] >>> 0
 export const setWord = (mapped: Mapped, word: number, value: number): void => {
   mapped.chunk.words[wordAt(mapped, word)] = value
 }
