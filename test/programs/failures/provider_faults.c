@@ -45,7 +45,7 @@ static void post_receive(void)
     NEED(ibv_post_recv(qp, &receive, &bad) == 0, "ibv_post_recv: %s", strerror(errno));
 }
 
-/* Waits for both completions of a SEND; returns the number of bytes received, or -1 if it failed. */
+/* Waits for the completions of a SEND and its receive; returns the number of bytes received, or -1 if one failed. */
 static int wait_for_message(void)
 {
     int bytes = -1;

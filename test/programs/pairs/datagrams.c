@@ -85,7 +85,7 @@ static void post_receive(struct ibv_qp *qp, struct endpoint *end, uint64_t id, u
     NEED(error == 0, "ibv_post_recv: %s", strerror(error));
 }
 
-/* Posts a signaled request with the first `length` bytes of the end's buffer; returns an errno. */
+/* Posts a signaled request with the first `length` bytes of the end's buffer; returns 0 or an errno. */
 static int post(struct ibv_qp *qp, struct endpoint *end, struct ibv_send_wr wr, uint32_t length)
 {
     struct ibv_sge sge = {(uintptr_t)end->buffer, length, end->mr->lkey};

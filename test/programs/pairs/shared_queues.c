@@ -127,7 +127,7 @@ static struct ibv_wc wait_for_completion(int side, uint64_t id, int status)
     return wc;
 }
 
-/* The completion of receive request `id` must have `value`, on queue pair `qp`. */
+/* The next completion of end 1 must be of receive request `id` and queue pair `qp`, and the received byte `value`. */
 static void expect_received(uint64_t id, uint8_t value, const struct ibv_qp *qp)
 {
     const struct ibv_wc wc = wait_for_completion(1, id, IBV_WC_SUCCESS);

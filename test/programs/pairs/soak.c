@@ -48,8 +48,8 @@ struct layout {
     size_t total;
 };
 /*
- * Words: how many of our blocks the peer has checked (the peer WRITEs it), the targets of the peer's fetch-and-add and
- * compare-and-swap, and the source of the WRITE to the peer's CREDIT.
+ * Words: how many of our SENDs and WRITEs the peer has checked (the peer WRITEs it), the targets of the peer's
+ * fetch-and-add and compare-and-swap, and the source of the WRITE to the peer's CREDIT.
  */
 enum { CREDIT, COUNTED, SWAPPED, CREDIT_OUT };
 
@@ -93,7 +93,7 @@ static void expect_bytes(const char *kind_name, uint64_t number, const uint8_t *
     }
 }
 
-/* The key of block `number` of a stream with this key. */
+/* The key of operation `number` of the stream with this key. */
 static uint64_t key_of(uint64_t key, uint64_t number)
 {
     return mix(key ^ mix(number + 1));
@@ -249,7 +249,7 @@ static uint64_t shared_word(int index)
     return __atomic_load_n((uint64_t *)(end.buffer + areas.words) + index, __ATOMIC_ACQUIRE);
 }
 
-/* Tells the peer how many of its blocks have been checked: their slots are free. */
+/* Tells the peer how many of its SENDs and WRITEs have been checked: their slots are free. */
 static void announce_slots(uint64_t received)
 {
     __atomic_store_n((uint64_t *)(end.buffer + areas.words) + CREDIT_OUT, received, __ATOMIC_RELEASE);
