@@ -94,7 +94,7 @@ const setUp = (m: ReturnType<typeof machine>) => {
     senders.push({
       post: length =>
         void postSend(sender.send, {
-          opcode: length % 3 === 0 ? Wr.WRITE : length % 3 === 1 ? Wr.READ : Wr.SEND,
+          opcode: [Wr.WRITE, Wr.READ, Wr.SEND][length % 3],
           id: 1n,
           sges: [sgeOf(a.mr, 0, length)],
           remote: b.mr.address,

@@ -132,7 +132,7 @@ it('reports requests that fail and are flushed, and that a reset discards the re
   assert.deepEqual(take(), ['posted WRITE 3', 'ended WRITE 3'])
 })
 
-it('reports shared receives with the queue pair that took them, of XRC too', () => {
+it('reports shared receives with the messages that took them, of XRC too', () => {
   const m = machine(2)
   const a = makeEnd(m, 0)
   const p = program(m, 1)
