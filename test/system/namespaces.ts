@@ -2,6 +2,7 @@
  * Network namespaces for tests: two joined by a veth pair, and changes to them.
  */
 import { spawnSync } from 'node:child_process'
+import type { TestContext } from 'node:test'
 import { findTool, skipTest } from '../tools.ts'
 import type { Scope } from './programs.ts'
 
@@ -12,7 +13,7 @@ export const ip = (...args: readonly string[]): void => {
 }
 
 /** Whether network namespaces can be created here; skips the test if not. */
-export const canMakeNamespaces = (t: Scope & { skip(why: string): void; name: string }): boolean => {
+export const canMakeNamespaces = (t: TestContext): boolean => {
   const name = `ud${process.pid}x`
   const attempts = [
     ['netns', 'add', name],
@@ -20,7 +21,7 @@ export const canMakeNamespaces = (t: Scope & { skip(why: string): void; name: st
   ]
   const succeeded = findTool('ip') !== undefined && attempts.every(args => spawnSync('ip', args).status === 0)
   spawnSync('ip', ['netns', 'delete', name])
-  return succeeded || skipTest(t as Parameters<typeof skipTest>[0], 'network namespaces need root and iproute2')
+  return succeeded || skipTest(t, 'network namespaces need root and iproute2')
 }
 
 /** How many pairs of namespaces this process has created. */
@@ -60,7 +61,7 @@ export const connectNamespaces = (
   namespaces.forEach((name, i) => {
     ip('-n', name, 'address', 'add', `10.99.0.${i + 1}/24`, 'dev', dev)
     ip('-n', name, 'address', 'add', `fd99::${i + 1}/64`, 'dev', dev, 'nodad')
-    // Without offload the kernel segments datagrams before the interface, so that single packets are on the wire.
+    // Without offload the kernel splits messages into datagrams before the interface: single packets are on the wire.
     ip('-n', name, 'link', 'set', dev, 'mtu', String(mtu), ...(hasOffload ? [] : ['gso_max_segs', '1']), 'up')
   })
   for (const name of namespaces) untilUp(name, dev)

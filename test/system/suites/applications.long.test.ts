@@ -20,12 +20,12 @@ import {
   untilListening,
 } from '../programs.ts'
 
+/** In its texts PORT stands for a free TCP port, ADDRESS for 127.0.0.1, FOLDER for a folder that contains dat.conf. */
 interface Application {
-  /** PORT stands for a free TCP port, ADDRESS for 127.0.0.1, FOLDER for an empty folder. */
   readonly server: string
   /** Clients that run one after the other. */
   readonly clients: readonly string[]
-  /** The sign that the server is ready: it listens on an rdma_cm port or a TCP port, or prints text that matches. */
+  /** The sign that the server is ready: it listens on an rdma_cm port or on TCP port PORT, or prints text that matches. */
   readonly readyBy: 'rdma_cm' | 'tcp' | RegExp
   /** The server keeps listening: it is stopped after the clients. */
   readonly isServerEndless?: true

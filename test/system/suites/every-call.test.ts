@@ -12,6 +12,7 @@ const programs = EVERY_CALL.map(ownProgram)
 
 describe('every call', { skip: lacking(...programs) }, () => {
   it('ends as on Linux’s rxe, except for those listed with a reason', async t => {
+    // With the guest's address.
     const daemon = await startDaemon(t, { devices: ['rxe0@10.77.0.2'] })
     const lines: string[] = []
     for (const program of programs) {

@@ -1,5 +1,5 @@
 /*
- * Runs rdma-core's own pyverbs tests, as Debian ships them with its documentation, in a userland.
+ * Runs rdma-core's own pyverbs tests, which Debian ships in /usr/share/doc, in a userland (test/catalogue/userland.ts).
  */
 import assert from 'node:assert/strict'
 import { cpSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
@@ -47,11 +47,11 @@ export interface PyverbsOptions {
   readonly root: string
   /** The command that runs a program of the userland. */
   command(words: readonly [string, ...string[]]): readonly string[]
-  /** Its first device is used; default: a daemon with one device. */
+  /** Has the device rxe0 with address 127.0.0.1, which the tests use; default: a new daemon with this device. */
   readonly daemon?: TestDaemon
 }
 
-/** Runs all tests; rejects if the Python interpreter crashes. */
+/** Runs all tests; rejects if the Python interpreter crashes or exceeds LIMIT. */
 export const runPyverbs = async (
   scope: Scope,
   { root, command, daemon: runningDaemon }: PyverbsOptions,
