@@ -1,6 +1,6 @@
 /*
- * Counter files of sysfs, which have the values of `userdma stat`, and `stat --watch`. On a full disk, reading a file
- * fails.
+ * Counter files of sysfs, which have the values of `userdma stat`, and `stat --watch`. While a full disk prevents their
+ * update, reading them fails.
  */
 import assert from 'node:assert/strict'
 import { mkdirSync, readFileSync } from 'node:fs'

@@ -1,6 +1,6 @@
 /*
- * Debian's infiniband-diags. Tools that read sysfs show the devices like an adapter's. The others need LIDs or the
- * subnet manager's queue pair, which RoCE lacks: they end as on Linux 6.12 with its soft device.
+ * Debian's infiniband-diags. Tools that read sysfs show the devices. The others need LIDs or queue pair 0, which RoCE
+ * lacks: they end as on Linux 6.12 with its soft device.
  */
 import assert from 'node:assert/strict'
 import { before, describe, it } from 'node:test'

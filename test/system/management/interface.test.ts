@@ -163,7 +163,7 @@ describe('a device follows its interface', {
       )
       assert.equal(shown, `${dev}\n`)
       const { stdout } = await run(t, 'ip', ['-n', two[0], 'maddress', 'show', 'dev', dev])
-      for (const gid of groups) assert.ok(stdout.includes(gid), `${gid} is not in:\n${stdout}`)
+      for (const group of groups) assert.ok(stdout.includes(group), `${group} is not in:\n${stdout}`)
       using ah = speaker.pd.addressHandle({ gid: groups[0] })
       listener.qp.receive(listener.mr.slice())
       speaker.qp.send(Uint8Array.of(1, 2, 3), { ah, qpn: MULTICAST_QPN, qkey: 0x11111111 })

@@ -28,7 +28,7 @@ describe("Debian 13's rdma", { skip: lacking('ibv_rc_pingpong', 'ibv_srq_pingpon
   it('is notified of devices that are added, renamed and removed', { skip }, async t => {
     const daemon = await startDaemon(t)
     const monitor = start(t, 'stdbuf', ['-oL', join(path, 'rdma'), 'monitor'], { env: daemon.env })
-    // The monitor does not print when it is subscribed: rename the device until it prints the event.
+    // Nothing shows when the monitor has subscribed: rename the device until it prints the event.
     let isSubscribed = false
     const renamed = monitor.printed(/\[RENAME\]/).then(() => {
       isSubscribed = true

@@ -145,7 +145,7 @@ describe('rdma', { skip: lacking('rdma', 'ibv_rc_pingpong', 'ibv_srq_pingpong') 
   })
 })
 
-/** Attributes whose values differ from machine to machine; only their names are compared. */
+/** Attributes whose values need not be Linux's; only their names are compared. */
 const UNCOMPARED: ReadonlySet<string> = new Set([
   ...['NODE_GUID', 'SYS_IMAGE_GUID', 'NDEV_INDEX', 'NDEV_NAME', 'RES_SUMMARY_ENTRY_CURR', 'STAT_HWCOUNTER_ENTRY_VALUE'],
   ...['RES_LQPN', 'RES_PID', 'RES_PDN', 'RES_CQN', 'RES_MRN', 'RES_CTXN', 'RES_SRQN', 'RES_RKEY', 'RES_LKEY'],
@@ -160,7 +160,7 @@ const UNCOMPARED_FLAGS = (1n << 20n) | (1n << 39n)
 /** Attributes that are tables of objects, whose order is unspecified. */
 const TABLES: ReadonlySet<string> = new Set(Object.values(NldevResources).map(({ table }) => table))
 
-/** Entries without values that differ from machine to machine, for comparison. */
+/** The entries without what is not compared. */
 const comparable = (entries: Entries): unknown[] =>
   entries.map(([name, value]) => {
     if (UNCOMPARED.has(name)) return name
@@ -193,8 +193,8 @@ describe('requests of iproute2', { skip: lacking('ibv_rc_pingpong', 'ibv_srq_pin
     await client.hello()
     const socket = await openTestSocket(client)
     const recording = recorded('nldev-6.12.abilog.gz')
-    const [qp] = (await socket.request('RES_QP_GET', [['DEV_INDEX', 0]], NlmsgFlags.DUMP)).entries
-    const [, firstQp] = (attributeOf(qp, 'RES_QP') as Entries)[0]
+    const [firstMessage] = (await socket.request('RES_QP_GET', [['DEV_INDEX', 0]], NlmsgFlags.DUMP)).entries
+    const [, firstQp] = (attributeOf(firstMessage, 'RES_QP') as Entries)[0]
     const qpn = attributeOf(firstQp as Entries, 'RES_LQPN') as number
     let compared = 0
     for (const [i, request] of recording.entries()) {

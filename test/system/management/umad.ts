@@ -1,5 +1,5 @@
 /*
- * The program test/programs/connections/umad.c, which calls umad files as the test tells it, with the structs of
+ * The program test/programs/connections/umad.c, which makes calls on umad files as a test requests, with the structs of
  * Linux's ib_user_mad.h.
  */
 import assert from 'node:assert/strict'
@@ -119,8 +119,11 @@ export class UmadProgram extends StepProgram {
     return { agent, flags: out.getUint32(RegisterAgent2.flags, true) }
   }
 
-  /** REGISTER_AGENT, after which the file's headers have no P_Key index. */
-  async registerOld({ mgmtClass = 0, version = 0, methods = [], qpn = 1 }: Registration): Promise<number> {
+  /**
+   * REGISTER_AGENT, which does not add a P_Key index to the file's headers; returns the agent's number, or minus an errno.
+   */
+  async registerOld(registration: Omit<Registration, 'flags' | 'oui' | 'rmpp'>): Promise<number> {
+    const { qpn = 1, mgmtClass = 0, version = 0, methods = [] } = registration
     const bytes = new Uint8Array(RegisterAgent.bytes)
     bytes.set(maskOf(methods), RegisterAgent.methods)
     bytes[RegisterAgent.qpn] = qpn
