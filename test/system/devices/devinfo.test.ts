@@ -32,7 +32,7 @@ const differences: readonly (readonly [line: RegExp, ours: RegExp])[] = [
 ]
 /** Capabilities that only userdma has: XRC, and FLUSH and ATOMIC WRITE, for which Debian 12's program has no names. */
 const onlyUserdma = /^\t{5}(XRC|Unknown flags: 0x14000000000)$/
-/** The interface of the kernel's device has a second address; ours has only the given one. */
+/** The kernel's device has a second address. */
 const onlyLinux = /^\t\t\tGID\[ {2}2\]:/
 
 describe('device programs', { skip: lacking('ibv_devinfo', 'ibv_devices') }, () => {

@@ -1,7 +1,7 @@
 /*
  * Descriptors of a device passed from one program to another (R28, R37), across exec and over a socket; the sender
- * closes its own copies before they are used. Also contexts that two programs use. For descriptors of drivers see
- * hot-plug.test.ts.
+ * closes its own copies before they are used. Also contexts that two programs use. hot-plug.test.ts tests descriptors
+ * of a ctx device.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -23,7 +23,7 @@ describe('passed descriptors', { skip: lacking(passing) }, () => {
     await daemon.settled(isEmpty)
   })
 
-  it('answer EIO if no daemon serves the receiver; the event descriptor then reports the end', async t => {
+  it('answer EIO if no daemon serves the receiver', async t => {
     const daemon = await startDaemon(t)
     const env = { ...daemon.env, PASSING_OTHER: `${daemon.socket}.none` }
     const { status, stderr } = await run(t, passing, ['nobody'], { env })

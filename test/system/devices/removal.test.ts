@@ -1,7 +1,7 @@
 /*
  * A device is removed while programs use it (R23): each program notices and exits, whether it polls, waits for events,
  * or has only posted shared receive requests, which are not flushed. test/drivers/rxe/failures/removal.test.ts tests
- * programs on other devices.
+ * peers on other devices.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'

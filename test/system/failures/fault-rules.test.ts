@@ -11,7 +11,7 @@ import { isEmpty, lacking, runUserdma, type Scope, startDaemon, type TestDaemon,
 
 /**
  * Rules, the counters of faults that must grow, and the number of messages that this takes. No rule drops ACKs: a
- * program that misses the last ACK would wait for a peer that has exited.
+ * sender that misses the last ACK completes with RETRY_EXC, because its peer has exited.
  */
 const cases: readonly (readonly [rules: string, counters: readonly string[], iterations: number])[] = [
   ['delay=1ms,jitter=500us', ['delayed'], 20],

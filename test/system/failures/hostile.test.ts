@@ -28,7 +28,7 @@ describe('a hostile client', { skip: lacking(hostile, ownProgram('verbs_check'),
     daemon = await startDaemon(suite, { devices: TWO_DEVICES })
   })
 
-  /** One runs beside the hostile program in each test: a standard program, and one that checks every byte. */
+  /** Each runs beside the hostile program in a test: a standard program, and one that checks every byte. */
   const neighbours: readonly PairOptions[] = [
     { program: 'ibv_rc_pingpong', devices: ['rxe0', 'rxe0'] },
     { program: ownProgram('verbs_check'), devices: ['rxe0', 'rxe0'] },

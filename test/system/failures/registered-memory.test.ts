@@ -3,7 +3,7 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import { lacking, ownProgram, run, startDaemon } from '../programs.ts'
+import { lacking, ownProgram, run, type Scope, startDaemon } from '../programs.ts'
 
 const program = ownProgram('stale_region')
 const skip = lacking(program)
@@ -35,7 +35,7 @@ const UNPRIVILEGED = process.geteuid?.() === 0 ? ['setpriv', '--bounding-set=-ip
 
 describe('RLIMIT_MEMLOCK', { skip: skip || lacking(...UNPRIVILEGED.slice(0, 1)) }, () => {
   /** The output of a program that registers regions of 64 KiB until one is refused, at most 64, and the daemon's log. */
-  const register = async (t: Parameters<typeof startDaemon>[0], kibibytes: number, ...options: string[]) => {
+  const register = async (t: Scope, kibibytes: number, ...options: string[]) => {
     const daemon = await startDaemon(t, { options })
     const [shell, ...args] = [...UNPRIVILEGED, 'sh', ...limited, `${kibibytes}`, program, 'limit', '65536']
     const { stdout } = await run(t, shell, args, { env: daemon.env })
