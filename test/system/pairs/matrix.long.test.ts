@@ -38,8 +38,8 @@ const onLoopback: readonly Plan[] = links.map((link, i) => ({
 
 /**
  * ACKs are lost only in cases whose ends wait for each other before they exit: a pingpong that has received everything
- * destroys its queue pairs, and if its last ACK is lost, the other end waits for ever. Cases with -e are left out too:
- * ib_send_lat takes the events of both its queues from one channel, and fails if they arrive in another order.
+ * destroys its queue pairs, and if its last ACK is lost, the other end fails with RETRY_EXC. Cases with -e are left out
+ * too: ib_send_lat takes the events of both its queues from one channel, and fails if they arrive in another order.
  */
 const losses = [
   {

@@ -1,6 +1,6 @@
 /*
- * Programs of every transport service between two daemons on loopback: one case of each kind, refused requests, and a
- * soak test with losses. matrix.long.test.ts has all cases.
+ * Programs of every transport service between two daemons on loopback: a few cases, refused requests, and a soak test
+ * with losses. matrix.long.test.ts has all cases.
  */
 import assert from 'node:assert/strict'
 import { before, describe, it } from 'node:test'

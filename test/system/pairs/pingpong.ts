@@ -108,10 +108,10 @@ export const startPair = async (
   const port = await freePort()
   const startProgram = (
     device: string,
-    options: readonly string[],
+    programArgs: readonly string[],
     peer: readonly string[],
     { env }: TestDaemon,
-  ): Running => start(scope, program, ['-d', device, ...options, '-p', String(port), ...peer], { env })
+  ): Running => start(scope, program, ['-d', device, ...programArgs, '-p', String(port), ...peer], { env })
   const server = startProgram(devices[0], args, [], daemon)
   if (!(await untilListening(port, server.ended)))
     assert.fail(`${program} ended before it listened:\n${server.output()}`)

@@ -12,6 +12,7 @@ import {
   lacking,
   ownProgram,
   run,
+  type Scope,
   start,
   startDaemon,
   suiteScope,
@@ -60,7 +61,7 @@ describe('shared receive queues and XRC', { skip: lacking(...programs, ownProgra
 
   /** Runs ibv_xsrq_pingpong as a server with `count` clients. */
   const runXsrqPingpong = async (
-    t: Parameters<typeof run>[0],
+    t: Scope,
     serverDaemon: TestDaemon,
     count: number,
     args: readonly string[],

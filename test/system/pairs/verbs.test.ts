@@ -1,5 +1,5 @@
 /*
- * Our own programs of libibverbs (test/programs): every byte of every operation, errors, threads, fork, memory windows.
+ * Our own programs with libibverbs (test/programs): every byte of every operation, errors, threads, fork, memory windows.
  * Also a C program of the object dialect.
  */
 import assert from 'node:assert/strict'
