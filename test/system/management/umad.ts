@@ -119,9 +119,7 @@ export class UmadProgram extends StepProgram {
     return { agent, flags: out.getUint32(RegisterAgent2.flags, true) }
   }
 
-  /**
-   * REGISTER_AGENT, which does not add a P_Key index to the file's headers; returns the agent's number, or minus an errno.
-   */
+  /** REGISTER_AGENT, which adds no P_Key index to the file's headers; returns the agent's number, or minus an errno. */
   async registerOld(registration: Omit<Registration, 'flags' | 'oui' | 'rmpp'>): Promise<number> {
     const { qpn = 1, mgmtClass = 0, version = 0, methods = [] } = registration
     const bytes = new Uint8Array(RegisterAgent.bytes)

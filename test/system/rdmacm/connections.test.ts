@@ -43,8 +43,8 @@ describe("a guest's program on root's daemon", { skip: skipUnlessRoot }, () => {
         `identifier ${id}`,
       )
     }
-    // Guests use their own queue pairs or none: with the number of another user's queue pair, the peer would terminate
-    // that user's connection.
+    // Guests use their own queue pairs or none: a REQ with the number of another user's queue pair would make the peer
+    // end that user's connection as stale.
     assert.ok((await guest.resolve(guestId, PORT)) >= 0)
     assert.equal(await guest.connect(guestId, QPN), EPERM)
     assert.ok((await guest.connect(guestId, 0)) >= 0)
@@ -106,7 +106,7 @@ describe('an event', { skip }, () => {
 })
 
 describe('a request whose peer has ended', { skip }, () => {
-  it('raises no event, because its program has not given it a uid yet; accepting it fails, as on Linux', async t => {
+  it('raises no event, because its program has not given it a user handle yet; accepting it fails, as on Linux', async t => {
     const daemon = await startDaemon(t)
     const [server, client] = [await UcmaProgram.start(t, daemon), await UcmaProgram.start(t, daemon)]
     const listener = await server.create(7n)
@@ -121,7 +121,7 @@ describe('a request whose peer has ended', { skip }, () => {
     const id = await request(QPN)
     const first = await server.until('CONNECT_REQUEST')
     await client.destroy(id)
-    // The next request is sent after the previous client has ended.
+    // The next request is sent after the first one's identifier was destroyed.
     await request(QPN + 1)
     let event = await server.event()
     while (event === undefined) event = await server.event()

@@ -16,9 +16,7 @@ import {
 } from '../programs.ts'
 
 export interface RdmacmCase {
-  /**
-   * The command lines; SERVER and PORT stand for the server's address and a free port, for others see `Placeholders`.
-   */
+  /** The command lines, with placeholders (`Placeholders`). */
   readonly server: string
   readonly client: string
   /** The server keeps listening: it is stopped after the client. */
@@ -68,7 +66,10 @@ export const listeningPort = ({ server }: RdmacmCase, port: number): number =>
   server.startsWith('udaddy') ? UDADDY_PORT : port
 
 const placeholderPattern = /\b(?:SERVER6|SERVER|CLIENT|PORT|FILE|COPY|RSOCKETS)\b/g
-/** Values of the placeholders in command lines, by name. */
+/**
+ * Values of the placeholders in command lines, by name: SERVER, SERVER6 and CLIENT are addresses, PORT is a free port of
+ * the server, FILE and COPY are paths, RSOCKETS is the path of librspreload.
+ */
 export type Placeholders = Readonly<Record<string, string>>
 
 /** A line of a case as program and arguments. */
@@ -151,13 +152,11 @@ const untilReady = async (daemon: TestDaemon, line: string, port: number, before
   if (/^ib(v?)_/.test(program) && !/ -[Rz]\b/.test(line)) return untilListening(port, ended)
   // A datagram rsocket creates no objects in the daemon before its first message.
   if (program === 'udpong') return
-  const isReady = {
-    // mckey creates an address handle for each group that it has joined.
-    mckey: (now: Stat) =>
-      countAddressHandles(now) >= countAddressHandles(before) + Number(/ -c (\d+)/.exec(line)?.[1] ?? 1),
-  }[program]
   const listens = (now: Stat): boolean => now.connections.listeners > before.connections.listeners
-  await Promise.race([daemon.settled(isReady ?? listens), ended])
+  // mckey creates an address handle for each group that it has joined.
+  const groups = Number(/ -c (\d+)/.exec(line)?.[1] ?? 1)
+  const hasJoined = (now: Stat): boolean => countAddressHandles(now) >= countAddressHandles(before) + groups
+  await Promise.race([daemon.settled(program === 'mckey' ? hasJoined : listens), ended])
 }
 
 /** Starts a program; `LD_PRELOAD=LIBRARY` before it preloads that library behind ours. */
@@ -213,8 +212,8 @@ export const assertGoodRdmacm = (
   { server, client }: RdmacmResult,
 ): void => {
   const output = `client:\n${client.stdout}${client.stderr}\nserver:\n${server.stdout}${server.stderr}`
-  const check = (side: string, { status: ended, signal }: Finished) =>
-    assert.ok(ended === 0 || ended === status, `${side}: status ${ended}, signal ${signal}\n${output}`)
+  const check = (side: string, { status: found, signal }: Finished) =>
+    assert.ok(found === 0 || found === status, `${side}: status ${found}, signal ${signal}\n${output}`)
   check('client', client)
   if (!isServerEndless) check('server', server)
 }

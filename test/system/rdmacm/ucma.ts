@@ -1,5 +1,5 @@
 /*
- * The program test/programs/connections/ucma.c, which writes commands to an rdma_cm file as the test tells it: those
+ * The program test/programs/connections/ucma.c, which writes commands to an rdma_cm file as a test requests: those
  * commands of Linux's rdma_user_cm.h that tests need. Offsets are those of its structs.
  */
 import assert from 'node:assert/strict'
@@ -27,6 +27,9 @@ export const UcmaCommand = {
 
 const EAGAIN = -11
 
+/** Offset of `valid` in struct rdma_ucm_conn_param. */
+const VALID = 271
+
 const body = (size: number): DataView => new DataView(new ArrayBuffer(size))
 const bytesOf = (view: DataView): Buffer => Buffer.from(view.buffer, view.byteOffset, view.byteLength)
 
@@ -45,7 +48,7 @@ export interface UcmaEvent {
   readonly ece: Ece
 }
 
-/** Vendor options of a connection's peer (enhanced connection establishment). */
+/** Vendor options of one end of a connection (enhanced connection establishment). */
 export interface Ece {
   readonly vendorId: number
   readonly attrMod: number
@@ -126,7 +129,7 @@ export class UcmaProgram extends StepProgram {
   async connect(id: number, qpn: number, ece = noEce): Promise<number> {
     const view = body(288)
     view.setUint32(0, qpn, true)
-    view.setUint8(271, 1)
+    view.setUint8(VALID, 1)
     view.setUint32(272, id, true)
     storeEce(view, 280, ece)
     return (await this.write(UcmaCommand.CONNECT, view)).result
@@ -136,7 +139,7 @@ export class UcmaProgram extends StepProgram {
   async accept(id: number, qpn?: number, ece = noEce): Promise<number> {
     const view = body(296)
     view.setUint32(8, qpn ?? 0, true)
-    view.setUint8(8 + 271, qpn === undefined ? 0 : 1)
+    view.setUint8(8 + VALID, qpn === undefined ? 0 : 1)
     view.setUint32(280, id, true)
     storeEce(view, 288, ece)
     return (await this.write(UcmaCommand.ACCEPT, view)).result

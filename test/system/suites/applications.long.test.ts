@@ -25,7 +25,7 @@ interface Application {
   readonly server: string
   /** Clients that run one after the other. */
   readonly clients: readonly string[]
-  /** The sign that the server is ready: it listens on an rdma_cm port or on TCP port PORT, or prints text that matches. */
+  /** The server is ready when it listens on an rdma_cm port or on TCP port PORT, or prints text that matches. */
   readonly readyBy: 'rdma_cm' | 'tcp' | RegExp
   /** The server keeps listening: it is stopped after the clients. */
   readonly isServerEndless?: true
