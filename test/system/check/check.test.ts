@@ -75,7 +75,7 @@ const ids = readdirSync(sources)
   .map(name => name.slice(0, -2))
   .filter(id => !withOwnTest.includes(id))
 
-/** Asserts that the program of a finding has that finding, with a marked line in its stacks. */
+/** Asserts that the program of a finding has that finding; its stacks have a marked line, if there is a symbolizer. */
 const assertFound = (id: string, found: readonly FindingJson[]): void => {
   const ofProgram = found.filter(({ program: { command } }) => command === id.slice(0, COMM))
   const finding = ofProgram.find(one => one.id === id)
@@ -424,11 +424,11 @@ describe('userdma check', { skip: lacking(faulty('leak'), fixed('leak'), ownProg
   })
 
   it('after Ctrl-C the findings so far are printed, and the exit status is 130', async t => {
-    // A program with a terminal gets its signals from there, others through the command.
     const script = `${faulty('unknown-lkey')}; echo over; exec sleep 1000`
     const running = start(t, userdma, ['check', '--', 'sh', '-c', script], { env: cleanEnvironment(), detached: true })
     await running.printed(/over/)
     await running.printed(/error unknown-lkey/)
+    // The signal is sent to the process group, as by a terminal.
     process.kill(-running.child.pid!, 'SIGINT')
     const { status, stderr } = await running.ended
     assert.match(stderr, /userdma check: 1 error\n/)

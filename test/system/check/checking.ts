@@ -13,6 +13,7 @@ export interface FrameJson {
   readonly file?: string
   readonly line?: number
 }
+/** A call or request that a finding names, or an event in the history of an object. */
 export interface MomentJson {
   readonly frames: readonly FrameJson[]
 }

@@ -61,6 +61,7 @@ const matchesName = (pattern: string, name: string): boolean =>
 
 const matches = (known: KnownFinding, { finding, frames }: RealFinding): boolean =>
   known.id === finding.id &&
+  // The row's severity is at least the finding's.
   isFailure(known.severity, finding.severity) &&
   known.programs.some(pattern => matchesName(pattern, finding.program?.command ?? '')) &&
   (known.text?.test(finding.text) ?? true) &&

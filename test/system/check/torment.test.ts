@@ -11,7 +11,7 @@ import { repoRoot } from '../../paths.ts'
 import { lacking, ownProgram, runUserdma, type Scope, temporaryFolder } from '../programs.ts'
 
 const cases = ownProgram('torment_cases')
-/** Seeds that are tried, from 1 on. */
+/** Number of seeds that are tried, from 1 on. */
 const SEEDS = 100
 
 /** Runs a case; returns its exit status: 0 if it passes, 1 if it fails. */
@@ -37,9 +37,7 @@ describe('userdma run --torment', { skip: lacking(cases) }, () => {
       assert.equal(await statusOf(t, name, []), 0)
       // A seed whose kinds of torment include `queue`, with probability 1.
       const seed = seedWith('queue', 1)
-      const { status, stderr } = await runUserdma(t, [
-        ...['run', '--private', '--torment', String(seed), '--', cases, name],
-      ])
+      const { status, stderr } = await runUserdma(t, ['run', '--private', '--torment', `${seed}`, '--', cases, name])
       assert.equal(status, 1, stderr)
       assert.match(stderr, /^ibv_post_send: Cannot allocate memory\n$/)
     })
@@ -55,14 +53,15 @@ describe('userdma trace --torment', { skip: lacking(cases) }, () => {
     const { status, stderr } = await runUserdma(t, ['trace', '--private', '--torment', '5', '--', cases, 'event-right'])
     assert.equal(status, 0, stderr)
     const lines = stderr.split('\n')
-    const decisions = lines.flatMap(line => /^\[rxe0 torment (\d+), (\w+)\] ./.exec(line)?.slice(1, 3) ?? [])
-    assert.ok(decisions.length > 10, stderr)
-    const numbers = decisions.filter((_, i) => i % 2 === 0).map(Number)
-    assert.deepEqual(
-      numbers,
-      numbers.map((_, i) => i + 1),
-    )
-    for (const kind of decisions.filter((_, i) => i % 2 === 1)) assert.ok(Object.hasOwn(TormentKinds, kind), kind)
+    const decisions = lines.flatMap(line => {
+      const [, number, kind] = /^\[rxe0 torment (\d+), (\w+)\] ./.exec(line) ?? []
+      return kind === undefined ? [] : [{ number: Number(number), kind }]
+    })
+    assert.ok(decisions.length > 5, stderr)
+    for (const [i, { number, kind }] of decisions.entries()) {
+      assert.equal(number, i + 1)
+      assert.ok(Object.hasOwn(TormentKinds, kind), kind)
+    }
     const lastDestroy = lines.findLastIndex(line => line.includes('cq.destroy'))
     assert.ok(lines.findIndex(line => line.includes('torment 1,')) < lastDestroy)
   })
@@ -143,14 +142,14 @@ describe('userdma check --torment-search', { skip: lacking(cases) }, () => {
     for (const { status } of [killed, late, found]) assert.equal(status, 65)
   })
   it('refuses wrong values and combinations of options', async t => {
-    const cases: readonly (readonly [options: readonly string[], message: RegExp])[] = [
+    const refused: readonly (readonly [options: readonly string[], message: RegExp])[] = [
       [['--torment-search', '0'], /--torment-search "0": give an integer from 1 to 4294967295/],
       [['--torment-search', '2', '--torment', '4294967295'], /give an integer from 1 to 1/],
       [['--torment-search', '2', '--time-limit', 'long'], /--time-limit "long": give an integer from 1 to 86400/],
       [['--time-limit', '5'], /--time-limit is for --torment-search/],
       [['--torment-search', '2', '--json'], /--json and --sarif are for one run/],
     ]
-    for (const [options, message] of cases) {
+    for (const [options, message] of refused) {
       const { status, stderr } = await search(t, options, 'true')
       assert.match(stderr, message)
       assert.equal(status, 2)

@@ -67,8 +67,8 @@ export const listeningPort = ({ server }: RdmacmCase, port: number): number =>
 
 const placeholderPattern = /\b(?:SERVER6|SERVER|CLIENT|PORT|FILE|COPY|RSOCKETS)\b/g
 /**
- * Values of the placeholders in command lines, by name: SERVER, SERVER6 and CLIENT are addresses, PORT is a free port of
- * the server, FILE and COPY are paths, RSOCKETS is the path of librspreload.
+ * Values of the placeholders in command lines, by name: SERVER, SERVER6 and CLIENT are addresses, PORT is a free TCP
+ * port, FILE and COPY are paths, RSOCKETS is the path of librspreload.
  */
 export type Placeholders = Readonly<Record<string, string>>
 
