@@ -2,7 +2,6 @@
  * Event queues in the library (R38): one queue has the events of a device, a port, CQs, queue pairs and SRQs.
  */
 import assert from 'node:assert/strict'
-
 import { test } from 'node:test'
 import type { EventQueue, QueuedEvent } from '../../src/verbs/index.ts'
 import { closeAll, completionText, eachCarrier, nextCompletion, pair, resourcesOn } from './connections/endpoints.ts'

@@ -58,7 +58,7 @@ eachCarrier(openTwo => {
     await closeAll(a, b)
   })
 
-  test('a creation with a wrong peer or in an impossible state is refused, and leaves no object', async () => {
+  test('a creation with a wrong peer or without the attributes of its state is refused, and leaves no object', async () => {
     const [a, b] = await bothResources()
     const peer = { qpn: 1, gid: 'nowhere', psn: 0 }
     assert.throws(() => a.pd.rcQp({ sendCq: a.cq, peer }), {

@@ -125,8 +125,7 @@ const post = (ring: ProgramRing, request: Request, isDatagram: boolean): void =>
   if (isDatagram) putDestination(ring, at, 1 + (rkey % 1000), qpnOrNewRkey & 0xffffff, qkeyOrLkey)
   if (opcode === SEND_WITH_IMM || opcode === RDMA_WRITE_WITH_IMM) putImmediate(ring, at, request.length)
   if (opcode === SEND_WITH_INV || opcode === LOCAL_INV) putInvalidate(ring, at, request.length)
-  if (opcode === RDMA_READ || opcode === RDMA_WRITE || opcode === RDMA_WRITE_WITH_IMM || opcode === ATOMIC_WRITE)
-    putRemote(ring, at, remote)
+  if (REMOTE.includes(opcode)) putRemote(ring, at, remote)
   if (opcode === ATOMIC_CMP_AND_SWP || opcode === ATOMIC_FETCH_AND_ADD)
     putAtomic(ring, at, remote, request.operand, request.swap)
   if (opcode === ATOMIC_WRITE) putWord(ring, at, request.operand)
@@ -157,7 +156,7 @@ const usedWords = (words: Uint32Array, isDatagram: boolean): number[] => {
 
 describe('requests', () => {
   for (const isDatagram of [false, true])
-    it(`of both layouts become the same words${isDatagram ? ', of datagrams too' : ''}`, () => {
+    it(`${isDatagram ? 'of datagrams ' : ''}become the same words in both layouts`, () => {
       const { SEND } = WrOpcode.values
       const requestOf = isDatagram
         ? request.filter(({ opcode }) => opcode === SEND || opcode === SEND_WITH_IMM)
@@ -183,7 +182,7 @@ describe('requests', () => {
       )
     })
 
-  it('of receives of both layouts become the same words', () => {
+  it('of receive queues become the same words in both layouts', () => {
     fc.assert(
       fc.property(fc.array(fc.record({ id: fc.nat({ max: 2 ** 53 - 1 }), local }), { maxLength: 12 }), requests => {
         const queues = layoutNames.map(name => createQueues(name))

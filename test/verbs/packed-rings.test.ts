@@ -1,6 +1,7 @@
 /*
- * Packed rings in a context's memory file: the device puts the headers of rings side by side, the library maps each
- * ring by the offset and size that the call returned, and both see the same elements, for random sizes and orders.
+ * Packed rings in a context's memory file: the device puts rings of one size into a slab, with their headers side by
+ * side (drivers/rxe/rings/ring-memory.ts), the library maps each ring by the offset and size that its creation returned,
+ * and both see the same elements, for random sizes and orders.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -123,12 +124,13 @@ test("a program’s writes to its header do not move the device's elements", nat
 test('rings of a slab that crosses the boundary of a chunk of the file are mapped too', native, () => {
   const { rings, programRingOf, close } = deviceAndLibrary(true)
   // Number of rings, elements, bytes of an element. The first ring shifts those after it by a page; the slabs of the
-  // others have 193, 3 × 18, 6 and 3 pages, which fill a chunk of 256 pages.
+  // others have 193, 2 × 18, 2 × 10, 4 and 3 pages, which fill a chunk of 256 pages, so that the last one crosses.
   const sizes = [
     [1, 20_000, 128],
     [1, 2047, 128],
-    [48, 63, 64],
-    [1, 15, 64],
+    [32, 63, 64],
+    [32, 31, 64],
+    [1, 7, 64],
     [16, 3, 64],
   ]
   const created = sizes.flatMap(([count, elements, bytes]) =>

@@ -5,8 +5,8 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { setImmediate as nextTurn } from 'node:timers/promises'
-import { createNetwork, GRH_BYTES, open, RdmaError, RequestError, requestWindow } from '../../../src/verbs/index.ts'
-import { eachCarrier, type OpenTwo } from '../connections/endpoints.ts'
+import { GRH_BYTES, RdmaError, RequestError, requestWindow } from '../../../src/verbs/index.ts'
+import { eachCarrier, type OpenTwo, openTwoHere } from '../connections/endpoints.ts'
 import { untyped } from '../mistakes/mistakes.ts'
 
 const pair = async (openTwo: OpenTwo) => {
@@ -153,10 +153,7 @@ eachCarrier(openTwo => {
 })
 
 test('invalid arguments are refused with a message that says what is wrong', async () => {
-  const { a, b, close } = await pair(async () => {
-    const network = createNetwork()
-    return [await open({ network }), await open({ network })]
-  })
+  const { a, b, close } = await pair(openTwoHere())
   assert.match((await failureOf(a.qp.write(untyped('x'), b.mr.remote()))).message, /"x" is not a slice/)
   assert.match((await failureOf(a.qp.send(Uint8Array.of(1), untyped({ id: 4 })))).message, /id is for queue pairs with/)
   assert.match(
@@ -173,10 +170,7 @@ test('a failed request says what starts a queue pair of its service again, and f
   const errHint = (call: string): string =>
     `the queue pair is in ERR: modify({ state: "RESET" }) and ${call} start it again`
   const sqeHint = 'the queue pair is in SQE and still receives: modify({ state: "RTS" }) lets it send again'
-  const { a, b, close } = await pair(async () => {
-    const network = createNetwork()
-    return [await open({ network }), await open({ network })]
-  })
+  const { a, b, close } = await pair(openTwoHere())
   /** Memory that the queue pairs may not use, since it is in another protection domain: LOC_PROT_ERR. */
   const [foreignA, foreignB] = [a, b].map(({ device }) => device.pd().register(new Uint8Array(64)).slice())
   const failSend = async (send: (local: ReturnType<typeof a.mr.slice>) => Promise<unknown>) => {
@@ -218,10 +212,7 @@ test('a failed request says what starts a queue pair of its service again, and f
 })
 
 test('a ping rejects with the status RETRY_EXC_ERR after the device of the peer is closed', async () => {
-  const { a, b, close } = await pair(async () => {
-    const network = createNetwork()
-    return [await open({ network }), await open({ network })]
-  })
+  const { a, b, close } = await pair(openTwoHere())
   a.qp.modify({ state: 'RESET' })
   a.qp.connect(b.qp.endpoint, { timeout: 1, retryCount: 1 })
   await a.qp.ping()
