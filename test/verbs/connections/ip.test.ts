@@ -4,6 +4,7 @@
  */
 import assert from 'node:assert/strict'
 import { afterEach, beforeEach, describe, it } from 'node:test'
+import { createCtxDevice } from '../../../src/drivers/ctx/device.ts'
 import {
   createNetwork,
   type Device,
@@ -192,7 +193,6 @@ describe('IP over devices of this process', () => {
 
   it('a device without datagrams for clients refuses interfaces with EOPNOTSUPP', async () => {
     const network = createNetwork()
-    const { createCtxDevice } = await import('../../../src/drivers/index.ts')
     network.addDevice(core => createCtxDevice(core, 'ctx0'))
     const device = await open({ network, device: 'ctx0' })
     assert.equal(

@@ -136,10 +136,9 @@ test('the soft device accepts and returns a MAC address; it adds no VLAN tags', 
   assert.throws(() => pd.addressHandle({ ...qp.endpoint, vlan: 7 }), noVlans)
   assert.throws(() => pd.rcQp({ sendCq: cq, peer: qp.endpoint, connection: { vlan: 7 } }), noVlans)
   assert.throws(() => qp.modify({ dmac: mac }), { code: 'EINVAL', message: /dmac is part of the destination/ })
-  const { in: inputs, out } = device.interface().find(({ name }) => name === 'rc_qp')!.methods.modify
-  const { out: queried } = device.interface().find(({ name }) => name === 'rc_qp')!.methods.query
+  const { modify, query } = device.interface().find(({ name }) => name === 'rc_qp')!.methods
   assert.deepEqual(
-    [inputs.dmac?.optional, inputs.vlan, out.vlan, queried.vlan],
+    [modify.in.dmac?.optional, modify.in.vlan, modify.out.vlan, query.out.vlan],
     [true, undefined, undefined, undefined],
   )
 })

@@ -6,7 +6,7 @@ import { test } from 'node:test'
 import { createNetwork } from '../../../src/verbs/index.ts'
 import { closeAll, nextCompletion, openTwoHere, pair } from '../connections/endpoints.ts'
 
-test('packet loss causes retransmissions, and no data is lost', async () => {
+test('WRITEs complete, and no data is lost, while packets are dropped', async () => {
   const network = createNetwork({ fault: 'drop=0.2,seed=3' })
   const { a, b } = await pair(openTwoHere(network))
   for (let round = 0; round < 20; round++) {
@@ -79,7 +79,7 @@ test('polling and reading queued completions allocates nothing', async () => {
   await closeAll(a, b)
 })
 
-test('polling an empty queue allocates nothing while a timer runs', async () => {
+test('polling an empty queue allocates almost nothing while a timer runs', async () => {
   const { a, b } = await pair()
   const lost = a.pd.rcQp({ sendCq: a.device.cq() })
   lost.connect({ qpn: 5, gid: '127.0.0.99', psn: 0 })

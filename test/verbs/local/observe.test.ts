@@ -41,7 +41,7 @@ test('a trace reports calls, arguments and refusals, until it is stopped', async
   const calls: TracedCall[] = []
   const stop = network.trace(call => calls.push(call))
   const device = await open({ network })
-  const pd = device.pd()
+  device.pd()
   const cq = device.cq({ entries: 10 })
   assert.throws(() => device.cq({ vector: 99 }))
   stop()
@@ -58,7 +58,7 @@ test('a trace reports calls, arguments and refusals, until it is stopped', async
   assert.equal(created?.object, cq.handle)
   assert.equal(created?.device, 'rxe0')
   assert.match(inspect(created), /cq\.create\(.*cqe 10.*\) = \{/)
-  assert.ok(JSON.stringify(calls) && pd)
+  assert.ok(JSON.stringify(calls))
 })
 
 test('diagnostics channels report RNR waits, retransmissions and failures', async () => {
