@@ -152,6 +152,7 @@ eachCarrier(openTwo => {
     a.qp.atomicWrite(b.mr.remote(24, 8), 0x1122334455667788n, { id: 2 })
     assert.equal(await completionText(a.cq), '1 FLUSH')
     assert.equal(await completionText(a.cq), '2 ATOMIC_WRITE')
+    assert.equal(b.buffer[16], 9)
     assert.equal(new DataView(b.buffer.buffer).getBigUint64(24, true), 0x1122334455667788n)
     await closeAll(a, b)
   })

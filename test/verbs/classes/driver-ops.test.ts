@@ -31,7 +31,7 @@ const contextOptions = { eagerCount: 16, eagerBytes: 1024, expectedCount: 0, exp
 const decode = <F extends Fields>(fields: F, bytes: Uint8Array, at = 0): RecordOf<F> =>
   readRecord(viewOf(bytes), at, fields, 'record') as unknown as RecordOf<F>
 
-/** The output of an ioctl, in its argument. */
+/** The struct with which an ioctl fills its argument. */
 const ioctlOutput = <F extends Fields>(ops: DriverDescriptor, request: number, fields: F): RecordOf<F> => {
   const bytes = new Uint8Array(recordSize(fields))
   assert.equal(ops.ioctl(request, bytes), 0)
@@ -122,7 +122,7 @@ const testsOfCarrier = (openDevice: (name: string) => Promise<Device>): void => 
     device.call(Sink, 'take', { data: new Uint8Array(11) }, sink)
     assert.equal(sink.query().taken, 111n)
     assert.throws(() => pd.close(), { code: 'EBUSY' })
-    // This program knows the class only from the device's description.
+    // As a program that knows the class only from the device's description.
     const described = device.interface().find(({ name }) => name === 'sink')
     assert.ok(described !== undefined)
     assert.deepEqual(device.call(described, 'query', {}, sink), { taken: 111n })
