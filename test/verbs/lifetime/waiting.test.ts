@@ -110,6 +110,7 @@ test('an awaited call returns the driver’s answer or refusal', async () => {
       fixture.resume(new CallError('EAGAIN', 'slow.add: not now')),
     ])
     assert.equal(liveObjects(), 1)
+    // Resumes the destroy call of the block's end.
     setImmediate(() => void fixture.resume())
   }
   assert.equal(liveObjects(), 0)
