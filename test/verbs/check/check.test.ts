@@ -16,7 +16,7 @@ import {
   open,
   type RemoteMemory,
 } from '../../../src/verbs/index.ts'
-import { temporaryFolder } from '../../system/programs.ts'
+import { type Scope, temporaryFolder } from '../../system/programs.ts'
 import { closeAll, completionText, openTwoHere, pair } from '../connections/endpoints.ts'
 import { lineOf, markedLines } from './marks.ts'
 
@@ -25,7 +25,7 @@ const reportAll = { notes: true, onFinding: () => {} }
 const checkedPair = (check: true | CheckOptions = reportAll) => pair(openTwoHere(createNetwork({ check })))
 type Ends = Awaited<ReturnType<typeof checkedPair>>
 
-/** The innermost lines of the failed requests, and of the histories of the objects. */
+/** The innermost line of each call and request of a finding, and of the histories of its objects. */
 const linesOf = ({ moments, objects }: CountedFinding): string[] =>
   [...moments, ...objects.flatMap(({ history }) => history)].map(({ stack: [frame] }) => lineOf(frame))
 
@@ -264,7 +264,7 @@ describe('close() of a checked device', () => {
 describe('a program with a checked device', () => {
   const library = new URL('../../../src/verbs/index.js', import.meta.url).href
   /** Runs the program, without the variable of the test runner. */
-  const run = (scope: Parameters<typeof temporaryFolder>[0], body: string, ...options: string[]) => {
+  const run = (scope: Scope, body: string, ...options: string[]) => {
     const file = join(temporaryFolder(scope), 'program.mjs')
     writeFileSync(file, `import { open } from '${library}'\n${body}\n`)
     const { NODE_TEST_CONTEXT: _, ...env } = process.env

@@ -1,5 +1,5 @@
 /*
- * Compares stacks with marked lines of a test file: both become text of the form `file:line`.
+ * Lines of stacks and marked lines of a test file, as text of the form `file:line`, for comparison.
  */
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'

@@ -25,7 +25,7 @@ const racesOf = (...devices: readonly Device[]): CountedFinding[] =>
 /** Lines of this file that end with the mark of a case. */
 const marked = (name: string): string[] => markedLines('races.test.ts', `// RACE ${name}`)
 
-/** Two connections between two devices, a–b and near–far; each end has its own completion queue. */
+/** Two connections between two devices, a–b and near–far (near on a's device); each end has its own completion queue. */
 const openLinks = async (check: CheckOptions = {}) => {
   const checkOptions: CheckOptions = { races: true, failOn: 'never', onFinding: () => {}, ...check }
   const first = await pair(openTwoHere(createNetwork({ check: checkOptions })))
@@ -193,6 +193,7 @@ describe('races of a checked device', () => {
     const promise = new Promise<string>(r => {
       resolve = r
     })
+    // The timer that reports races does not keep the process alive.
     const keepAlive = setInterval(() => {}, 1000)
     const opened = await openLinks({ failOn: 'error', onFinding: ({ id }) => resolve(id) })
     const [, run] = cases['two writes']!
