@@ -25,7 +25,7 @@ const racesOf = (...devices: readonly Device[]): CountedFinding[] =>
 /** Lines of this file that end with the mark of a case. */
 const marked = (name: string): string[] => markedLines('races.test.ts', `// RACE ${name}`)
 
-/** Two connections between two devices, a–b and near–far (near on a's device); each end has its own completion queue. */
+/** Two connections between two devices, a–b and near–far (near is on a's device); each end has its own CQ. */
 const openLinks = async (check: CheckOptions = {}) => {
   const checkOptions: CheckOptions = { races: true, failOn: 'never', onFinding: () => {}, ...check }
   const first = await pair(openTwoHere(createNetwork({ check: checkOptions })))
