@@ -7,14 +7,14 @@ import type { FindingId } from '../../../src/spec/check/findings.ts'
 import type { OmissionId } from '../../../src/spec/check/omissions.ts'
 import { cleanEnvironment, freePort, runUserdma, type Scope, temporaryFolder } from '../programs.ts'
 
-export interface FrameJson {
+interface FrameJson {
   readonly function: string
   readonly object?: string
   readonly file?: string
   readonly line?: number
 }
 /** A call or request that a finding names, or an event in the history of an object. */
-export interface MomentJson {
+interface MomentJson {
   readonly frames: readonly FrameJson[]
 }
 export interface FindingJson {
@@ -28,10 +28,8 @@ export interface FindingJson {
   readonly objects: readonly { readonly history: readonly MomentJson[] }[]
 }
 
-export interface OmissionJson {
+interface OmissionJson {
   readonly omission: OmissionId
-  readonly count: number
-  readonly text: string
 }
 
 /** A shell script that runs a command as server, and as its client once `ss` shows that the server listens. */

@@ -11,14 +11,14 @@ import { CATALOGUE_DEVICES } from '../../catalogue/run.ts'
 import { type Scope, startDaemon, type TestDaemon } from '../programs.ts'
 import { type KnownFinding, knownFindings } from './known-findings.ts'
 
-export interface RealFinding {
+interface RealFinding {
   readonly finding: Finding
   /** The command line that ran when it was reported. */
   readonly command: string
   readonly frames: readonly Frame[]
 }
 
-export interface CheckedDaemon {
+interface CheckedDaemon {
   readonly daemon: TestDaemon
   /** The findings that were reported since the last call; `command`: the command line that ran since then. */
   newFindings(command: string): Promise<readonly RealFinding[]>

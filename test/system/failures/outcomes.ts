@@ -8,7 +8,7 @@
  */
 import assert from 'node:assert/strict'
 
-export type Responder = 'userdma' | 'Linux'
+type Responder = 'userdma' | 'Linux'
 
 interface Outcome {
   readonly requester: string

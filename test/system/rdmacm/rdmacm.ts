@@ -119,7 +119,7 @@ export interface RdmacmOptions {
   readonly limit?: number
 }
 
-export interface RdmacmResult {
+interface RdmacmResult {
   readonly server: Finished
   readonly client: Finished
 }

@@ -40,7 +40,7 @@ const storeLoopback = (view: DataView, offset: number, port: number): void => {
   view.setUint32(offset + 4, 0x7f00_0001)
 }
 
-export interface UcmaEvent {
+interface UcmaEvent {
   readonly name: string
   readonly id: number
   readonly userHandle: bigint
@@ -49,7 +49,7 @@ export interface UcmaEvent {
 }
 
 /** Vendor options of one end of a connection (enhanced connection establishment). */
-export interface Ece {
+interface Ece {
   readonly vendorId: number
   readonly attrMod: number
 }

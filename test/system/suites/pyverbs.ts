@@ -42,7 +42,7 @@ const unpack = (scope: Scope, shipped: string): string => {
 
 const RESULT = /^(pass|skip|fail) (\S+) ?(.*)$/
 
-export interface PyverbsOptions {
+interface PyverbsOptions {
   /** The root folder of the userland. */
   readonly root: string
   /** The command that runs a program of the userland. */

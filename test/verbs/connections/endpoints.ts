@@ -58,7 +58,7 @@ export const nextEvent = async (device: Device): Promise<DeviceEvent | undefined
   return undefined
 }
 
-export interface EndOptions {
+interface EndOptions {
   /** Bytes of the memory; default 4096. */
   readonly bytes?: number
   readonly maxSendSge?: number
