@@ -31,7 +31,6 @@ export interface Message {
   readonly gidIndex?: number
   /** grh_present: 1, or 0 for a message without a global route. */
   readonly grh?: number
-  readonly qpn?: number
   readonly data: Uint8Array
 }
 
@@ -55,7 +54,7 @@ const maskOf = (methods: readonly number[]): Uint8Array => {
   return mask
 }
 
-/** A MAD of `bytes` bytes with these header fields. `tid`: the lower half of the transaction id. */
+/** A MAD of `bytes` bytes with these header fields; `tid` is the lower half of the transaction id. */
 export const madOf = (
   fields: {
     readonly mgmtClass: number
@@ -63,15 +62,15 @@ export const madOf = (
     readonly version?: number
     readonly attribute?: number
     readonly tid?: number
-    readonly base?: number
     readonly oui?: number
   },
   bytes = MAD_BYTES,
 ): Uint8Array => {
-  const { mgmtClass, method, version = 1, attribute = 1, tid = 1, base = 1, oui = 0 } = fields
+  const { mgmtClass, method, version = 1, attribute = 1, tid = 1, oui = 0 } = fields
   const mad = new Uint8Array(Math.max(bytes, 40))
   const view = viewOf(mad)
-  mad.set([base, mgmtClass, version, method])
+  // The base version is 1.
+  mad.set([1, mgmtClass, version, method])
   view.setUint32(12, tid)
   view.setUint16(16, attribute)
   if (oui !== 0) view.setUint32(36, oui)
@@ -133,13 +132,13 @@ export class UmadProgram extends StepProgram {
 
   /** Writes a message; returns the bytes written, or minus an errno. */
   async send(message: Message): Promise<number> {
-    const { agent = 0, timeout = 0, retries = 0, gid = ipGid(2), gidIndex = 1, grh = 1, qpn = 1, data } = message
+    const { agent = 0, timeout = 0, retries = 0, gid = ipGid(2), gidIndex = 1, grh = 1, data } = message
     const bytes = new Uint8Array(this.headerBytes + data.length)
     const view = viewOf(bytes)
     view.setUint32(UmadHeader.id, agent, true)
     view.setUint32(UmadHeader.timeout, timeout, true)
     view.setUint32(UmadHeader.retries, retries, true)
-    view.setUint32(UmadHeader.qpn, qpn)
+    view.setUint32(UmadHeader.qpn, 1)
     bytes[UmadHeader.grhPresent] = grh
     bytes[UmadHeader.gidIndex] = gidIndex
     bytes.set(gid, UmadHeader.gid)

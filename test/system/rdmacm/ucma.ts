@@ -81,10 +81,10 @@ export class UcmaProgram extends StepProgram {
   }
 
   /** CREATE_ID; returns the identifier. */
-  async create(userHandle = 0n, portSpace: number = CmPortSpace.values.TCP): Promise<number> {
+  async create(userHandle = 0n): Promise<number> {
     const view = body(24)
     view.setBigUint64(0, userHandle, true)
-    view.setUint16(16, portSpace, true)
+    view.setUint16(16, CmPortSpace.values.TCP, true)
     const { result, view: response } = await this.write(UcmaCommand.CREATE_ID, view, 8, 4)
     return result < 0 ? result : response.getUint32(0, true)
   }

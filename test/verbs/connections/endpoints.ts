@@ -59,15 +59,13 @@ export const nextEvent = async (device: Device): Promise<DeviceEvent | undefined
 }
 
 interface EndOptions {
-  /** Bytes of the memory; default 4096. */
-  readonly bytes?: number
   readonly maxSendSge?: number
 }
 
 /** A device with a protection domain, registered memory, and a CQ. */
-export const resourcesOn = (device: Device, { bytes = 4096 }: EndOptions = {}) => {
+export const resourcesOn = (device: Device) => {
   const pd = device.pd()
-  const buffer = new Uint8Array(bytes)
+  const buffer = new Uint8Array(4096)
   const access = { remoteRead: true, remoteWrite: true, remoteAtomic: true, flushGlobal: true, mwBind: true }
   const mr = pd.register(buffer, access)
   const cq = device.cq({ entries: 64 })
@@ -76,9 +74,8 @@ export const resourcesOn = (device: Device, { bytes = 4096 }: EndOptions = {}) =
 
 /** One endpoint: the resources of `resourcesOn`, and an RC queue pair. */
 export const endpointOn = (device: Device, options: EndOptions = {}) => {
-  const { bytes: _, ...queueOptions } = options
-  const resources = resourcesOn(device, options)
-  return { ...resources, qp: resources.pd.rcQp({ sendCq: resources.cq, ...queueOptions }) }
+  const resources = resourcesOn(device)
+  return { ...resources, qp: resources.pd.rcQp({ sendCq: resources.cq, ...options }) }
 }
 
 /** Two connected endpoints, `a` on the first device and `b` on the second; `options` are those of `a`. */
