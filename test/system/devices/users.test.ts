@@ -41,6 +41,7 @@ const startDaemonOf = async (t: Scope, uid: number, options: readonly string[] =
   chmodSync(folder, 0o755)
   chownSync(folder, uid, uid)
   const socket = join(folder, 'sock')
+  // The umask would keep other users out.
   const umask = process.umask(0o077)
   const daemon = start(t, userdma, ['daemon', '--socket', socket, ...options], {
     uid,

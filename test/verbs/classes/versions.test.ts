@@ -53,11 +53,13 @@ const changed = (cls: ObjectClass, methods: Partial<Record<string, object>>): Ob
 
 /** A device of the test driver with these declarations, without the classes named in `omitted`. */
 const deviceOf = (classes: readonly ObjectClass[], omitted: readonly string[] = []) => {
+  /** A class with its declaration of `classes`, and handlers for the methods that tests add. */
   const redeclared = (base: DriverClass): DriverClass => ({
     ...base,
     class: classes.find(({ name }) => name === base.class.name) ?? base.class,
     handlers: { create: () => ({}), modify: () => ({}), tint: () => ({ tint: 5 }), ...base.handlers },
   })
+  /** The class without handlers of methods that its declaration lacks. */
   const withDeclaredHandlers = (base: DriverClass): DriverClass => ({
     ...base,
     handlers: Object.fromEntries(Object.entries(base.handlers).filter(([name]) => name in base.class.methods)),

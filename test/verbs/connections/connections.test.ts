@@ -28,7 +28,7 @@ import { eachCarrier, nextCompletion, type OpenTwo, openTwoHere } from './endpoi
 
 /** The text of private data, which is padded with zeros. */
 const text = (bytes: Uint8Array): string => new TextDecoder().decode(bytes).replace(/\0+$/, '')
-const bytes = (text: string): Uint8Array => new TextEncoder().encode(text)
+const bytes = (content: string): Uint8Array => new TextEncoder().encode(content)
 
 /** The next request at the server. */
 const nextRequest = async (server: Server): Promise<ConnectionRequest> => {

@@ -10,9 +10,12 @@ import { loopbackText } from '../../loopback.ts'
 import { start, startDaemon, temporaryFolder } from '../../system/programs.ts'
 import { closeAll, completionText, endpointOn, pair } from '../connections/endpoints.ts'
 
-for (const link of ['dgram', 'udp', 'udp-plain'] as const)
+for (const [link, first] of [
+  ['dgram', 1],
+  ['udp', 3],
+  ['udp-plain', 5],
+] as const)
   test(`devices on sockets of this machine: ${link}`, { skip: link !== 'dgram' && !hasNative() }, async () => {
-    const first = link === 'dgram' ? 1 : link === 'udp' ? 3 : 5
     const openOn = (n: number) => open({ link, address: loopbackText(first + n) })
     const { a, b } = await pair(async () => [await openOn(0), await openOn(1)])
     b.qp.receive(b.mr.slice(), 3)

@@ -31,8 +31,8 @@ test('posting, polling and reading completions allocate almost nothing', async (
     const { completion } = a.cq
     sum += completion.id + completion.status + completion.opcode + completion.bytes + completion.qpn
   }
-  // V8 compiles concurrently, late on a busy machine, and times are doubles on its heap: the minimum of several runs is
-  // the cost of 1000 rounds, at most 350 bytes each.
+  // V8 compiles concurrently, late on a busy machine, and readings of the clock are numbers on its heap: the minimum of
+  // several runs is the cost of 1000 rounds, at most 350 bytes each.
   const limit = 350 * 1000
   let min = Number.POSITIVE_INFINITY
   for (let run = 0; run < 200 && min >= limit; run++) {

@@ -123,10 +123,7 @@ eachCarrier(openTwo => {
     peer.connect(qp.endpoint)
     for (let i = 0; i < 600; i++) qp.write(new Uint8Array(8), b.mr.remote(0, 8), { id: i })
     const pollUntilRefused = async (): Promise<void> => {
-      for (;;) {
-        await nextTurn()
-        if (qp.state === 'ERR') break
-      }
+      while (qp.state !== 'ERR') await nextTurn()
       for (;;) {
         await cq.wait()
         while (cq.poll());
