@@ -85,7 +85,7 @@ const u32 = fc.integer({ min: 0, max: 0xffffffff })
 const u64 = fc.bigInt({ min: 0n, max: (1n << 64n) - 1n })
 const slice = fc.record({ hi: u32, lo: u32, length: fc.nat(0x100_0000), lkey: u32 })
 const local = fc.oneof(slice, fc.array(slice, { maxLength: MAX_SGE }), fc.constant(undefined))
-const request = fc.record({
+const anyRequest = fc.record({
   opcode: fc.constantFrom(...Object.values(WrOpcode.values)),
   id: fc.nat({ max: Number.MAX_SAFE_INTEGER }),
   flags: fc.nat(7),
@@ -99,7 +99,7 @@ const request = fc.record({
   swap: u64,
   length: u32,
 })
-type Request = typeof request extends fc.Arbitrary<infer T> ? T : never
+type Request = typeof anyRequest extends fc.Arbitrary<infer T> ? T : never
 
 const { RDMA_WRITE, RDMA_WRITE_WITH_IMM, SEND_WITH_IMM, SEND_WITH_INV, RDMA_READ, LOCAL_INV } = WrOpcode.values
 const { ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD, BIND_MW, FLUSH, ATOMIC_WRITE } = WrOpcode.values
@@ -159,8 +159,8 @@ describe('requests', () => {
     it(`${isDatagram ? 'of datagrams ' : ''}become the same words in both layouts`, () => {
       const { SEND } = WrOpcode.values
       const requestOf = isDatagram
-        ? request.filter(({ opcode }) => opcode === SEND || opcode === SEND_WITH_IMM)
-        : request
+        ? anyRequest.filter(({ opcode }) => opcode === SEND || opcode === SEND_WITH_IMM)
+        : anyRequest
       fc.assert(
         fc.property(fc.array(requestOf, { minLength: 1, maxLength: 12 }), requests => {
           const queues = layoutNames.map(name => createQueues(name, isDatagram ? 100 : undefined))

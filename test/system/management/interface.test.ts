@@ -28,10 +28,10 @@ const pingpong = async (t: Scope, [a, b]: readonly TestDaemon[]): Promise<void> 
 const startWatching = async (t: Scope, daemon: TestDaemon): Promise<(event: string) => Promise<void>> => {
   const watching = start(t, 'stdbuf', ['-oL', 'ibv_asyncwatch'], { env: daemon.env })
   await watching.printed(/async event FD/)
-  const seen: Record<string, number> = {}
+  const awaited: Record<string, number> = {}
   return async event => {
-    seen[event] = (seen[event] ?? 0) + 1
-    await watching.printed(new RegExp(`(IBV_EVENT_${event} [^]*?port 1\\n[^]*?){${seen[event]}}`))
+    awaited[event] = (awaited[event] ?? 0) + 1
+    await watching.printed(new RegExp(`(IBV_EVENT_${event} [^]*?port 1\\n[^]*?){${awaited[event]}}`))
   }
 }
 

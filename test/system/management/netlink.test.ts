@@ -176,13 +176,13 @@ const comparable = (entries: Entries): unknown[] =>
     return [name, isFlagged, TABLES.has(name) ? values.map(one => inspect(one, { depth: 9 })).sort() : values]
   })
 
-/** The answer to a request: messages, and the errno at its end. */
+/** The answer to a request: its messages, the errnos of NLMSG_ERROR, and whether it ends with NLMSG_DONE. */
 const answerOf = (messages: readonly Message[]) => ({
   bodies: messages
     .filter(({ type }) => type >= NlmsgType.FIRST)
     .map(({ type, flags, body }) => ({ type, flags, entries: comparable(decodeAttributes(body)) })),
   errors: messages.filter(({ type }) => type === NlmsgType.ERROR).map(errnoOf),
-  ended: messages.some(({ type }) => type === NlmsgType.DONE),
+  isDone: messages.some(({ type }) => type === NlmsgType.DONE),
 })
 
 describe('requests of iproute2', { skip: lacking('ibv_rc_pingpong', 'ibv_srq_pingpong') }, () => {
