@@ -7,8 +7,9 @@
  * the lock, on a connection that it owns until the answer arrives; other threads open another one (detached.c).
  *
  * After fork the child closes its copy of the socket and opens a connection of its own; it attaches inherited contexts
- * to its session (ATTACH) on first use. The socket may also disappear when a program closes all descriptors by raw
- * system calls, so session_ensure_connected compares its inode.
+ * to its session (ATTACH) on first use. A vfork child has its parent's memory and may not use the connection: its calls
+ * get EIO, and it finds no devices. The socket may also disappear when a program closes all descriptors by raw system
+ * calls, so session_ensure_connected compares its inode.
  *
  * A dead daemon is detected by a failing send or the end of the stream: the call returns EIO. Contexts of a dead daemon
  * stay dead; opening a device or an RDMA path connects again, since another daemon may serve the same path by then.
@@ -19,6 +20,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "../check/outstanding.h"
 
@@ -84,10 +86,32 @@ void session_disconnect(void)
         REAL(close)(fd);
 }
 
+/*
+ * A byte that fork clears and vfork leaves: nonzero in the process that owns this memory, and in its vfork children.
+ * NULL if the system cannot clear pages.
+ */
+static char *fork_mark;
+
+static void create_fork_mark(void)
+{
+    void *page = mmap(NULL, 1, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (page == MAP_FAILED || madvise(page, 1, MADV_WIPEONFORK) != 0)
+        return;
+    fork_mark = page;
+    *fork_mark = 1;
+}
+
+static bool is_vfork_child(void)
+{
+    return shim_is_other_process() && fork_mark && *fork_mark;
+}
+
 /* In the child of a fork: the connections are the parent's, and our copies must not keep them alive. */
 IN_CHILD static void reset_in_child(void)
 {
     shim_pid = getpid();
+    if (fork_mark)
+        *fork_mark = 1;
     session_thread_id = 0;
     detached_close_all();
     session_disconnect();
@@ -122,6 +146,7 @@ static void before_fork(void)
 void session_own_process(void)
 {
     shim_pid = getpid();
+    create_fork_mark();
     pthread_atfork(before_fork, NULL, after_fork);
 }
 
@@ -133,6 +158,8 @@ static bool is_same_socket(void)
 
 bool session_ensure_connected(const struct shim_guard *guard, bool must_be_alive)
 {
+    if (is_vfork_child())
+        return false; /* `session` is the parent's */
     if (shim_is_other_process())
         reset_in_child(); /* a fork that ran no handlers */
     if (session.fd >= 0 && !is_same_socket())

@@ -212,10 +212,11 @@ export const openSystem = (options: SystemOptions = {}): System => {
   const report: Report = (type, index) => {
     if (type !== DEVICE_ADDED && type !== DEVICE_REMOVED) return
     const change: DeviceChange = { type: type === DEVICE_ADDED ? 'added' : 'removed', index }
-    // The device is in the middle of its work: handlers run afterwards.
-    queueMicrotask(() => {
-      for (const handler of [...handlers]) handler(change)
-    })
+    // The device is in the middle of its work: handlers run afterwards, each alone, because one may throw.
+    for (const handler of handlers)
+      queueMicrotask(() => {
+        if (handlers.has(handler)) handler(change)
+      })
   }
   const access = path === undefined ? accessNetwork(network as LocalNetwork, report) : accessDaemon(path, report)
   let isOpen = true

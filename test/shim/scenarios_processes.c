@@ -223,7 +223,9 @@ void vforks(void)
     int fd = open_device(), kept = fcntl(fd, F_DUPFD, 40);
     pid_t pid = vfork();
     if (pid == 0) {
-        /* Changes here must not affect the parent's table. */
+        /* Neither the calls nor the changes may affect the parent's connection and table. */
+        if (order(fd, ECHO, 5) != -1 || errno != EIO || access("/sys/class/infiniband_verbs", F_OK) != -1)
+            _exit(8);
         close(kept);
         dup2(fd, 20);
         close(fd);

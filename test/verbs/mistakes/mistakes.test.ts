@@ -155,13 +155,23 @@ test('a handler that throws does not stop the others, and an iterator gets event
   process.on('uncaughtException', error => uncaught.push(error.message))
   device.onEvent(() => assert.fail('mine'))
   device.onEvent(({ type }) => events.push(type))
+  using system = openSystem({ network })
+  system.onChange(() => assert.fail('also mine'))
+  system.onChange(({ type }) => events.push(type))
   const iteration = device.events()
   await owner.close()
   await new Promise(setImmediate)
   process.removeAllListeners('uncaughtException')
   for (const listener of listeners) process.on('uncaughtException', listener)
-  assert.deepEqual([uncaught, events], [['mine'], ['DEVICE_FATAL']])
-  for await (const { type } of iteration) events.push(type)
-  assert.deepEqual(events, ['DEVICE_FATAL', 'DEVICE_FATAL'])
+  assert.deepEqual(
+    [uncaught.toSorted(), events.toSorted()],
+    [
+      ['also mine', 'mine'],
+      ['DEVICE_FATAL', 'removed'],
+    ],
+  )
+  const iterated: string[] = []
+  for await (const { type } of iteration) iterated.push(type)
+  assert.deepEqual(iterated, ['DEVICE_FATAL'])
   await device.close()
 })
