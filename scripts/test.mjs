@@ -32,11 +32,12 @@ export const testFiles = (isLong, words) => {
     .filter(path => existsSync(inRoot(path.replace(/^dist\//, '').replace(/\.js$/, '.ts'))))
   const wanted = compiled.filter(path => isLong || !path.endsWith('.long.test.js'))
   if (words.length === 0) return wanted
+  const has = (path, word) => path.slice('dist/test/'.length).includes(word)
   for (const word of words) {
-    if (wanted.some(path => path.includes(word))) continue
+    if (wanted.some(path => has(path, word))) continue
     throw new StepError(`no test file has "${word}" in its path; there are:\n  ${wanted.join('\n  ')}`)
   }
-  return wanted.filter(path => words.some(word => path.slice('dist/test/'.length).includes(word)))
+  return wanted.filter(path => words.some(word => has(path, word)))
 }
 
 /** A test's source path, from the runner's path. */

@@ -148,6 +148,9 @@ int session_exchange_with(struct request *request, size_t body, int attached, st
     close_if_detached(fd);
     if (reply->is_truncated) {
         reply_close_all(reply);
+        /* A connection without the reply to HELLO is of no use. */
+        if (header->type == USERDMA_HELLO && fd == session.fd)
+            session_disconnect();
         return -EMFILE;
     }
     reply->body = length - sizeof reply->message.header;

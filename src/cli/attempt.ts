@@ -4,7 +4,7 @@
  * the program has ended.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
-import { ProgramError } from './program/program.ts'
+import { spawnError } from './program/program.ts'
 
 export interface AttemptResult {
   /** Why the attempt failed: exit status, signal or time limit. Undefined: the program ended with exit status 0. */
@@ -45,16 +45,21 @@ export const attempt = (
       isTimedOut = true
       kill()
     }, limitSeconds * 1000)
-    child = spawn(program, args, { env, stdio: ['ignore', 'pipe', 'pipe'], detached: true })
+    const rejectSpawn = (error: unknown): void => {
+      settle()
+      reject(spawnError(program, error))
+    }
+    try {
+      child = spawn(program, args, { env, stdio: ['ignore', 'pipe', 'pipe'], detached: true })
+    } catch (error) {
+      rejectSpawn(error)
+      return
+    }
     for (const stream of [child.stdout, child.stderr])
       stream?.setEncoding('utf8').on('data', (text: string) => {
         output = (output + text).slice(-MAX_OUTPUT)
       })
-    child.once('error', error => {
-      settle()
-      const { code } = error as NodeJS.ErrnoException
-      reject(new ProgramError(126, `${program}: it cannot be executed (${code})`))
-    })
+    child.once('error', rejectSpawn)
     child.once('exit', (status, signal) => {
       settle()
       // Child processes that still run would keep the devices and the output open.

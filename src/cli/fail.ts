@@ -30,7 +30,12 @@ export const exitOnBrokenPipe = (): void => {
 const ownerAdvice = (path: string | undefined): string => {
   if (path === undefined) return ''
   const folder = dirname(path)
-  const owner = statSync(folder, { throwIfNoEntry: false })?.uid
+  let owner: number | undefined
+  try {
+    owner = statSync(folder).uid
+  } catch {
+    // It does not exist, or this user may not search the folders above it.
+  }
   if (owner === undefined || owner === process.geteuid?.()) return ''
   return `; ${folder} belongs to ${userText(owner)}: use a folder of your own (\`mkdir -m 700 FOLDER\`, --socket FOLDER/sock)`
 }

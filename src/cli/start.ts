@@ -36,15 +36,22 @@ export class StartError extends Error {
 /** Maximum lines of a log that messages contain, the last ones. */
 const MAX_LINES = 5
 
-/** The last MAX_LINES lines of a log, without those of NOTE. */
-const lastLines = (path: string): string =>
-  readFileSync(path, 'utf8')
+/** The last MAX_LINES lines of a log, without those of NOTE; '' if it cannot be read. */
+const lastLines = (path: string): string => {
+  let log = ''
+  try {
+    log = readFileSync(path, 'utf8')
+  } catch {
+    // A daemon that ends with `--remove-folder` removes its log too.
+  }
+  return log
     .trim()
     .split('\n')
     .filter(line => !line.startsWith(NOTE))
     .slice(-MAX_LINES)
     .join('\n')
     .replace(/^userdma: /, '')
+}
 
 /**
  * Starts `userdma daemon --end-with-last-client` at `socket`. `options`: further options. Resolves when it is ready.

@@ -228,7 +228,7 @@ export interface TraceRecord {
   readonly command: string
   readonly device: string
   /** `driver`: a call on the descriptor of a driver's interface, which has no class. */
-  readonly dialect: 'ioctl' | 'write' | 'umad' | 'object' | 'driver'
+  readonly dialect: 'ioctl' | 'write' | 'rdma_cm' | 'umad' | 'object' | 'driver'
   /** The request of an ioctl of the object dialect (with its call number) or of a driver. */
   readonly request?: number
   /** The name of a call that was not decoded into a method, or the text of a driver's call. */

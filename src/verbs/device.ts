@@ -14,7 +14,7 @@ import { checkOptions, checkRecord, type KnownOptions } from './arguments/option
 import type { Carrier, DeviceCounters } from './carrier.ts'
 import { type Chain, createChains, type Resolved } from './chain.ts'
 import type { CountedFinding, DeviceCheck } from './check/watch.ts'
-import { type CompletionQueue, type CqOptions, cqPlan } from './cq/completion-queue.ts'
+import { type CompletionQueue, type CqOptions, cqPlan, noteOverrun } from './cq/completion-queue.ts'
 import { createWaiterList } from './cq/waiters.ts'
 import { type DriverDescriptor, interfaceNames, openDriverOps } from './driver-ops.ts'
 import { checkFunction, checkText, checkU32, invalidArgument, rethrow, warn } from './error.ts'
@@ -216,14 +216,10 @@ export const createDevice = (
   const waiters = createWaiterList(onWaiting, sources)
   const context: DeviceContext = { carrier, waiters, sources, path, makeAll: plans => chains.makeAll(plans), check }
   const handlers = new Set<(event: DeviceEvent) => void>()
-  const onOverrun = (userHandle: number): void => {
-    Object.assign(sources.get(userHandle) ?? {}, { isOverrun: true })
-    waiters.wake(userHandle)
-  }
   carrier.targets = {
     completion: userHandle => waiters.wake(userHandle),
     event(type, userHandle, port) {
-      if (type === AsyncEventType.values.CQ_ERR && userHandle !== undefined) onOverrun(userHandle)
+      if (type === AsyncEventType.values.CQ_ERR && userHandle !== undefined) noteOverrun(context, userHandle)
       const deviceEvent: DeviceEvent = {
         type: eventNames[type]!,
         source: userHandle === undefined ? undefined : context.sources.get(userHandle),

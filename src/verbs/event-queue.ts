@@ -13,6 +13,7 @@ import {
 import { EventKind } from '../spec/enums.ts'
 import { type In, recordSize } from '../spec/schema/schema.ts'
 import { readRecord } from '../uapi/scalar.ts'
+import { noteOverrun } from './cq/completion-queue.ts'
 import { invalidArgument } from './error.ts'
 import { type Arrivals, createMailbox } from './mailbox.ts'
 import { descriptorCloser } from './objects/object.ts'
@@ -57,7 +58,7 @@ export interface EventQueue extends Arrivals<QueuedEvent>, Disposable, AsyncIter
 
 const kindNames: EventKindName[] = []
 for (const [name, value] of Object.entries(EventKind.values)) kindNames[value] = name as EventKindName
-const { COMPLETION } = EventKind.values
+const { COMPLETION, CQ_ERR } = EventKind.values
 
 /** The attribute that names the source: `device`, `port`, or the class of an object. */
 type SourceArguments = Omit<In<typeof EventQueueClass.methods.attach>, 'cookie'>
@@ -82,8 +83,9 @@ export const openEventQueue = (context: DeviceContext): EventQueue => {
         port: event.class === PortClass.id ? event.object : undefined,
         cookie,
       })
-      // `cq.wait` of the completion queue resolves too.
-      if (event.type === COMPLETION) waiters.wake(cookie)
+      // `cq.wait` of the completion queue ends too.
+      if (event.type === CQ_ERR) noteOverrun(context, cookie)
+      else if (event.type === COMPLETION) waiters.wake(cookie)
     },
     mailbox.end,
   )

@@ -6,7 +6,9 @@ import childProcess from 'node:child_process'
 import { chmodSync, mkdirSync, symlinkSync, writeFileSync } from 'node:fs'
 import { syncBuiltinESMExports } from 'node:module'
 import { join } from 'node:path'
-import { after, describe, it } from 'node:test'
+import { after, describe, it, test } from 'node:test'
+import { attempt } from '../../src/cli/attempt.ts'
+import { messageOf } from '../../src/cli/fail.ts'
 import { privateFolder, removeFolder, shimLibrary } from '../../src/cli/paths.ts'
 import {
   ProgramError,
@@ -87,7 +89,15 @@ describe('a program that runs', () => {
         error instanceof ProgramError && error.status === 126 && /^true: it cannot be executed/.test(error.message),
     )
     assert.equal(process.listenerCount('SIGTERM'), 0)
+    const { signal } = new AbortController()
+    await assert.rejects(attempt('true', [tooLong], process.env, 60, signal), { status: 126 })
   })
+})
+
+test('advice about a folder that cannot be reached is left out of a message', () => {
+  const path = `/${'x'.repeat(300)}/sock`
+  const error = Object.assign(new Error('EACCES: permission denied'), { code: 'EACCES', path })
+  assert.equal(messageOf(error), 'EACCES: permission denied')
 })
 
 describe('the environment of a program', { skip: lacking() }, () => {

@@ -28,6 +28,7 @@ import {
   MessageType,
   NetlinkOperation,
   ParkedPage,
+  SessionLimits,
 } from '../../src/spec/session.ts'
 import {
   messageBuffer,
@@ -105,6 +106,9 @@ export interface FakeDaemon {
 /** Device number of /dev/infiniband/uverbs0, as on Linux: major 231, minor 192. */
 const RDEV = (231 << 8) | 192
 
+/** For `refusal`: the reply has more descriptors than a client can receive, so that it loses some. */
+export const TOO_MANY_DESCRIPTORS = -1
+
 const PROT_READ_WRITE = 3
 /** MAP_SHARED | MAP_FIXED. */
 const MAP_SHARED_FIXED = 0x11
@@ -142,8 +146,8 @@ const TREE: Readonly<Record<string, string>> = {
 }
 
 /**
- * Starts the daemon: its socket is `sock` in the folder. `refusal`: an errno with which every HELLO is answered; 0:
- * none.
+ * Starts the daemon: its socket is `sock` in the folder. `refusal`: an errno with which every HELLO is answered, 0:
+ * none, or TOO_MANY_DESCRIPTORS for the first one.
  */
 export const startFakeDaemon = (folder: string, refusal = 0): FakeDaemon => {
   const root = join(folder, 'sock.tree')
@@ -338,7 +342,11 @@ export const startFakeDaemon = (folder: string, refusal = 0): FakeDaemon => {
     switch (request.type) {
       case MessageType.HELLO:
         log.push(`hello ${request.tag}`)
-        if (refusal !== 0) return reply(fd, writeHelloReply(buffer, request, { error: refusal, root: '' }))
+        if (refusal === TOO_MANY_DESCRIPTORS && log.length === 1) {
+          const fds = Array.from({ length: SessionLimits.descriptors + 1 }, () => parked.fd)
+          return reply(fd, writeHelloReply(buffer, request, { error: 0, root }), fds)
+        }
+        if (refusal > 0) return reply(fd, writeHelloReply(buffer, request, { error: refusal, root: '' }))
         Atomics.store(parked.words, ParkedPage.PARKED, 1)
         return reply(fd, writeHelloReply(buffer, request, { error: 0, root }), [parked.fd])
       case MessageType.OPEN:

@@ -380,9 +380,9 @@ int main(int argc, char **argv)
         SCENARIO(netlink),          SCENARIO(no_daemon),         SCENARIO(not_served),
         SCENARIO(passed_and_closed), SCENARIO(passed_descriptors), SCENARIO(paths),
         SCENARIO(relative_paths),   SCENARIO(signals),           SCENARIO(spawns),
-        SCENARIO(stray_stores),     SCENARIO(threads),           SCENARIO(unanswered_call),
-        SCENARIO(uring),            SCENARIO(vforks),            SCENARIO(without_socket),
-        SCENARIO(wrong_reply),
+        SCENARIO(stray_stores),     SCENARIO(threads),           SCENARIO(truncated_hello),
+        SCENARIO(unanswered_call),  SCENARIO(uring),             SCENARIO(vforks),
+        SCENARIO(without_socket),   SCENARIO(wrong_reply),
     };
     self = argv[0];
     if (argc == 4 && strcmp(argv[1], "spawned") == 0)

@@ -97,6 +97,15 @@ void full_table(void)
     EXPECT(order(fd, ECHO, 3) == 3);
 }
 
+/* The reply to HELLO loses descriptors; the next access connects again. */
+void truncated_hello(void)
+{
+    struct stat st;
+    FAILS(stat("/sys/class/infiniband", &st), EMFILE);
+    EXPECT(stat("/sys/class/infiniband", &st) == 0);
+    EXPECT(order(open_device(), ECHO, 3) == 3);
+}
+
 /* The daemon has no free descriptors. */
 void daemon_full(void)
 {

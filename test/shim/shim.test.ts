@@ -9,7 +9,7 @@ import { test } from 'node:test'
 import { NetlinkOperation } from '../../src/spec/session.ts'
 import { repoRoot } from '../paths.ts'
 import { compileC, scratchFolder } from '../tools.ts'
-import { type FakeDaemon, startFakeDaemon } from './fake-daemon.ts'
+import { type FakeDaemon, startFakeDaemon, TOO_MANY_DESCRIPTORS } from './fake-daemon.ts'
 import { compileScenarios, compileShim, type Ended, runProgram, scenarioTitles, shimIsPossible } from './program.ts'
 
 const [EACCES, EMFILE] = [13, 24]
@@ -136,6 +136,7 @@ test('a full descriptor table is EMFILE from the first access on, in the program
   for (const [name, refusal] of [
     ['full_table', 0],
     ['daemon_full', EMFILE],
+    ['truncated_hello', TOO_MANY_DESCRIPTORS],
   ] as const) {
     const { status, stdout, stderr } = await run([name], {}, refusal)
     assert.deepEqual({ status, stdout }, { status: 0, stdout: '' })

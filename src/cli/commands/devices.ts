@@ -46,7 +46,7 @@ export const devices = (options: QueryOptions): Promise<void> =>
     try {
       const found = system
         .devices()
-        .map(entry => ({ ...entry, address: configured.find(({ name }) => name === entry.name)?.address }))
+        .map(entry => ({ ...entry, address: configured.find(({ name }) => name === entry.name)?.address || undefined }))
       if (!options.json) return devicesText(found)
       return `${JSON.stringify(
         found.map(({ classes: ids, ...device }) => ({ ...device, classes: ids.map(classNameOf) })),

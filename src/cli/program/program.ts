@@ -123,6 +123,15 @@ const FORWARDED = ['SIGHUP', 'SIGTERM', 'SIGUSR1', 'SIGUSR2', 'SIGCONT'] as cons
 /** Signals that the program gets from the terminal, or from us if there is none. */
 const TERMINAL_SIGNALS = ['SIGINT', 'SIGQUIT'] as const
 
+/** The error of a `spawn` that failed, which throws it (E2BIG) or reports it as an event. */
+export const spawnError = (program: string, error: unknown): ProgramError => {
+  const { code } = error as NodeJS.ErrnoException
+  // The program itself was found before (`requireProgram`): the interpreter in its #! line is missing.
+  return code === 'ENOENT'
+    ? new ProgramError(127, `${program}: its interpreter does not exist`)
+    : new ProgramError(126, `${program}: it cannot be executed (${code})`)
+}
+
 /**
  * Runs the program to its end and returns its exit status, or 128+n after signal n. Throws ProgramError if it cannot be
  * started.
@@ -146,10 +155,7 @@ export const runProgram = (program: string, args: readonly string[], env: NodeJS
     }
     const rejectSpawn = (error: unknown): void => {
       removeHandlers()
-      const { code } = error as NodeJS.ErrnoException
-      // The program itself was found before (`requireProgram`): the interpreter in its #! line is missing.
-      if (code === 'ENOENT') reject(new ProgramError(127, `${program}: its interpreter does not exist`))
-      else reject(new ProgramError(126, `${program}: it cannot be executed (${code})`))
+      reject(spawnError(program, error))
     }
     try {
       child = spawn(program, args, { env, stdio: 'inherit' })

@@ -237,7 +237,7 @@ export class SessionCalls {
     } else if (fd.class.name === MadChannel.name && type !== MessageType.MAP) this.#callOnUmad(fd)
     else if (type === MessageType.READ) this.#client.refuse(this.#request, Errno.EINVAL)
     else if (type === MessageType.WRITE && fd.class.name === CmChannel.name)
-      this.#runCall(fd.context, 'write', ucmaDialect(fd, this.#request.fd, this.#client.caller), [
+      this.#runCall(fd.context, 'rdma_cm', ucmaDialect(fd, this.#request.fd, this.#client.caller), [
         this.#request.buffer,
         Number(this.#request.length),
       ])

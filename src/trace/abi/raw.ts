@@ -8,6 +8,7 @@ import { CallError } from '../../spec/errno.ts'
 import { linuxCall } from '../../spec/linux/coverage.ts'
 import { InvokeWrite, UHW_IN, UHW_OUT } from '../../spec/linux/ioctl.ts'
 import { requestStruct, responseStruct } from '../../spec/linux/names.ts'
+import { absentUcmaCommands, UCMA_HEADER_BYTES, ucmaCommands } from '../../spec/linux/ucma.ts'
 import { EXTENDED } from '../../spec/linux/write.ts'
 import { findCommand } from '../../uapi/linux/command.ts'
 import { findMethod } from '../../uapi/linux/ioctl-message.ts'
@@ -241,6 +242,23 @@ const ioctlLines = (
 
 // ---- all dialects ----
 
+/** A write on an rdma_cm file begins with struct rdma_ucm_cmd_hdr, whose first u32 is the command. */
+const ucmaName = ({ bytes }: MemoryRange): string | undefined => {
+  if (bytes.length < UCMA_HEADER_BYTES) return undefined
+  const command = viewOf(bytes).getUint32(0, true)
+  const { name } = ucmaCommands.find(({ number }) => number === command) ?? absentUcmaCommands[command] ?? {}
+  return name ?? String(command)
+}
+
+const rdmaCmLines = (inputs: readonly MemoryRange[], out: readonly MemoryRange[], style: Style): string[] => {
+  const [message, ...userMemory] = inputs
+  return [
+    ['rdma_cm', ucmaName(message!), memoryText(message!, style)].filter(part => part !== undefined).join(' '),
+    ...userMemory.map(memory => `  in ${memoryText(memory, style)}`),
+    ...out.map(memory => `  out ${memoryText(memory, style)}`),
+  ]
+}
+
 const umadLines = (inputs: readonly MemoryRange[], out: readonly MemoryRange[], style: Style): string[] => [
   'umad',
   ...inputs.map(memory => `  in ${memoryText(memory, style)}`),
@@ -251,6 +269,7 @@ const umadLines = (inputs: readonly MemoryRange[], out: readonly MemoryRange[], 
 const linesOfDialect = {
   write: writeLines,
   ioctl: ioctlLines,
+  rdma_cm: rdmaCmLines,
   umad: umadLines,
   object: objectLines,
   driver: driverLines,
@@ -289,6 +308,7 @@ export const rawJson = (record: TraceRecord): Record<string, unknown> => {
   return {
     ...(dialect === 'object' && objectJson(inputs, out, record)),
     ...(ioctl !== undefined && { ioctl: ioctl.name }),
+    ...(dialect === 'rdma_cm' && message !== undefined && { command: ucmaName(message) }),
     ...(command !== undefined && { command: command.name, struct: requestStruct(command.name) }),
     in: inputs.map(memoryJson),
     out: out.map(memoryJson),

@@ -4,7 +4,7 @@
  *
  * Hot: a request without options costs nothing, and each option one or two nanoseconds.
  */
-import { invalidArgument } from '../error.ts'
+import { checkInteger, invalidArgument } from '../error.ts'
 import { checkFlag, checkRecord, type KnownOptions } from './options.ts'
 import { checkId } from './request-checks.ts'
 
@@ -117,4 +117,12 @@ export const checkRequestOptions = (call: string, options: SendOptions, allowed:
   if (solicited !== undefined) checkFlag(call, 'solicited', solicited)
   if (fence !== undefined) checkFlag(call, 'fence', fence)
   if (options.id !== undefined) checkId(call, options.id)
+  if ((allowed & SRQ) !== 0) checkSrqNumber(call, options)
 }
+
+/** Largest number of an SRQ. */
+const MAX_SRQ_NUMBER = 0xffffff
+
+/** Checks the number of the receiving SRQ, which requests of an XRC initiator must have. Throws RdmaError EINVAL. */
+export const checkSrqNumber = (call: string, options: Partial<XrcOptions> | undefined): void =>
+  checkInteger(call, 'srqNumber', options?.srqNumber, 0, MAX_SRQ_NUMBER)

@@ -333,6 +333,13 @@ class CqObject extends VerbsObject implements CompletionQueue {
 }
 defineVerbsClass(CqObject, 'cq', 'CompletionQueue')
 
+/** Records the event CQ_ERR of the completion queue with this user handle, and wakes its `wait`. */
+export const noteOverrun = ({ sources, waiters }: DeviceContext, userHandle: number): void => {
+  const cq = sources.get(userHandle)
+  if (cq instanceof CqObject) cq.isOverrun = true
+  waiters.wake(userHandle)
+}
+
 export const cqPlan = (context: DeviceContext, options: CqOptions = {}): Plan<CompletionQueue> => {
   checkOptions('cq.create', 'options', options, cqOptionNames)
   const { entries = DEFAULT_ENTRIES, vector = 0, kind = 'entries' } = options

@@ -15,7 +15,12 @@ import { PostQueue } from '../../spec/session.ts'
 import { SendFlags, SRQN_SHIFT } from '../../spec/work.ts'
 import { checkRecord, type KnownOptions } from '../arguments/options.ts'
 import { checkId, checkLocal } from '../arguments/request-checks.ts'
-import { checkRequestOptions, type SendOptions } from '../arguments/request-options.ts'
+import {
+  checkRequestOptions,
+  checkSrqNumber,
+  RequestOptionBits,
+  type SendOptions,
+} from '../arguments/request-options.ts'
 import type { Carrier, MmapInfo } from '../carrier.ts'
 import { watchedRing } from '../check/watch.ts'
 import { invalidArgument, type RdmaError, refused, withoutObject } from '../error.ts'
@@ -177,6 +182,7 @@ export interface QueuePair<C extends ObjectClass = AnyQpClass> extends SendingQu
 }
 
 const { SIGNALED, SOLICITED, FENCE, INLINE } = SendFlags.values
+const { SRQ } = RequestOptionBits
 const stateNames = Object.keys(QpState.values) as QpStateName[]
 
 /** The flags word of a send WQE: ibv_send_flags, and for XRC the SRQ number in the upper 24 bits. */
@@ -188,9 +194,16 @@ const flagsOf = (options: (SendOptions & { readonly srqNumber?: number }) | unde
       (options.fence === true ? FENCE : 0) |
       (options.srqNumber === undefined ? 0 : options.srqNumber << SRQN_SHIFT)
 
-/** ENOMEM for a post to a full queue. `depth`: its capacity; 0 for a queue of size 0, or of a driver without rings. */
-export const fullError = (call: string, queue: 'send' | 'receive', depth: number): RdmaError => {
-  const option = queue === 'send' ? 'maxSendWr' : 'maxRecvWr'
+/**
+ * ENOMEM for a post to a full queue. `depth`: its capacity, 0 for a queue of size 0, or of a driver without rings;
+ * `option`: the option that sets it.
+ */
+export const fullError = (
+  call: string,
+  queue: 'send' | 'receive',
+  depth: number,
+  option: 'maxSendWr' | 'maxRecvWr' | 'maxWr' = queue === 'send' ? 'maxSendWr' : 'maxRecvWr',
+): RdmaError => {
   if (depth === 0)
     return refused(
       'ENOMEM',
@@ -466,7 +479,9 @@ export const beginRequest = (
   options: SendOptions | undefined,
   allowed: number,
 ): number => {
-  if (options !== undefined) checkRequestOptions(call, options, allowed & requestOptionsOf(qp, call))
+  const optionBits = allowed & requestOptionsOf(qp, call)
+  if (options !== undefined) checkRequestOptions(call, options, optionBits)
+  else if ((optionBits & SRQ) !== 0) checkSrqNumber(call, options)
   const ring = qp?.sends ?? openSends(qp, call, options?.id ?? 0)
   const at = nextSlot(ring)
   if (at < 0) throw queueFull(qp, call, 'send', ring.capacity, options?.id ?? 0)

@@ -81,7 +81,7 @@ export abstract class ReceiveRing extends VerbsObject implements ReceiveQueue {
     if (at < 0) {
       // The state is that of a queue pair; ENOMEM does not depend on it.
       this.context.check?.posts.refused(PostQueue.SHARED, this.handle, id, Errno.ENOMEM, QpState.values.RTS)
-      throw fullError(CALL, 'receive', ring.capacity)
+      throw fullError(CALL, 'receive', ring.capacity, 'maxWr')
     }
     if (Array.isArray(local) && local.length > this.#maxSge) throw tooManySges(CALL, local.length, this.#maxSge)
     if (id !== 0) checkId(CALL, id)

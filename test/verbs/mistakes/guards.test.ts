@@ -114,27 +114,29 @@ eachCarrier(openTwo => {
     await closeAll(a, b)
   })
 
-  test('a wait reports that its queue overflowed', async () => {
-    const { a, b } = await pair(openTwo)
-    const cq = a.device.cq({ entries: 1 })
-    const qp = a.pd.rcQp({ sendCq: cq, recvCq: a.cq, maxSendWr: 600 })
-    const peer = b.pd.rcQp({ sendCq: b.cq })
-    qp.connect(peer.endpoint)
-    peer.connect(qp.endpoint)
-    for (let i = 0; i < 600; i++) qp.write(new Uint8Array(8), b.mr.remote(0, 8), { id: i })
-    const pollUntilRefused = async (): Promise<void> => {
-      while (qp.state !== 'ERR') await nextTurn()
-      for (;;) {
-        await cq.wait()
-        while (cq.poll());
+  for (const title of ['a wait reports that its queue overflowed', 'so does one on a queue with an event queue'])
+    test(title, async () => {
+      const { a, b } = await pair(openTwo)
+      const cq = a.device.cq({ entries: 1 })
+      if (title.startsWith('so')) a.device.eventQueue().attach(cq)
+      const qp = a.pd.rcQp({ sendCq: cq, recvCq: a.cq, maxSendWr: 600 })
+      const peer = b.pd.rcQp({ sendCq: b.cq })
+      qp.connect(peer.endpoint)
+      peer.connect(qp.endpoint)
+      for (let i = 0; i < 600; i++) qp.write(new Uint8Array(8), b.mr.remote(0, 8), { id: i })
+      const pollUntilRefused = async (): Promise<void> => {
+        while (qp.state !== 'ERR') await nextTurn()
+        for (;;) {
+          await cq.wait()
+          while (cq.poll());
+        }
       }
-    }
-    await assert.rejects(pollUntilRefused(), {
-      code: 'EOVERFLOW',
-      message: /completions were lost: the queue has room for \d+/,
+      await assert.rejects(pollUntilRefused(), {
+        code: 'EOVERFLOW',
+        message: /completions were lost: the queue has room for \d+/,
+      })
+      await closeAll(a, b)
     })
-    await closeAll(a, b)
-  })
 })
 
 test('a network serves any number of devices, 64 at the same time', async () => {

@@ -124,6 +124,20 @@ eachCarrier(openTwo => {
       refuses('qp.send', unknown, () => xrc.send(slice, { srqNumber: 1, ...misspelled })),
       /, srqNumber$/,
     )
+    for (const [shown, value] of [
+      ['undefined', undefined],
+      ['-1', -1],
+      ['16777216', 2 ** 24],
+      ['"1"', '1'],
+    ] as const) {
+      const wrong = new RegExp(`^srqNumber ${shown} is not an integer from 0 to 16777215$`)
+      refuses('qp.send', wrong, () => xrc.send(slice, { srqNumber: untyped<number>(value) }))
+      refuses('qp.read', wrong, () => xrc.read(slice, remote, { srqNumber: untyped<number>(value) }))
+    }
+    refuses('qp.send', /^srqNumber undefined is/, () => xrc.send(slice, untyped(undefined)))
+    const srq = pd.srq({ maxWr: 4 })
+    for (let i = 0; i < srq.maxWr; i++) srq.receive()
+    assert.throws(() => srq.receive(), { code: 'ENOMEM', message: /is full.*ask for a larger maxWr/ })
     assert.deepEqual([qp.pending, uc.pending, ud.pending, xrc.pending], [0, 0, 0, 0])
 
     // An option that is undefined counts as omitted, even one that does not exist.
