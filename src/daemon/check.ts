@@ -9,12 +9,14 @@ import type { RefusedPost, RequestFacts } from '../check/refused-post.ts'
 import { createChecker } from '../clients/check/check-client.ts'
 import type { Context, Core } from '../core/model.ts'
 import { mapArena } from '../host/memory/mapping.ts'
+import type { ProcessHandle } from '../host/memory/process.ts'
 import { commandName, isCopiedByFork, lockLimit } from '../host/process-status.ts'
 import type { Finding, Program, Stack } from '../spec/check/findings.ts'
 import type { Omission } from '../spec/check/omissions.ts'
 import { SCRATCH_BYTES } from '../spec/check/requests.ts'
-import { MAX_STACKS, Messages, offsetsOf, PostLog, PostQueue, postSlot } from '../spec/session.ts'
+import { MAX_STACKS, Messages, MisuseKind, offsetsOf, PostLog, PostQueue, postSlot } from '../spec/session.ts'
 import type { DaemonConfig } from '../uapi/tool.ts'
+import type { Containment } from './containment.ts'
 import type { Contexts } from './context/contexts.ts'
 import { EventLogs } from './event-log.ts'
 import type { FailureReports } from './failures.ts'
@@ -50,6 +52,7 @@ export class DaemonChecker {
   readonly #now: () => number
   readonly #contexts: Contexts
   readonly #failures: FailureReports
+  readonly #containment: Containment
   readonly #stacks = new Map<number, Stacks>()
   readonly #findings: Finding[] = []
   readonly #receivers = new Set<(finding: Finding) => void>()
@@ -64,12 +67,17 @@ export class DaemonChecker {
   constructor(
     core: Core,
     now: () => number,
-    { contexts, failures }: { readonly contexts: Contexts; readonly failures: FailureReports },
+    {
+      contexts,
+      failures,
+      containment,
+    }: { readonly contexts: Contexts; readonly failures: FailureReports; readonly containment: Containment },
     { adapters = [], buffers = 'sampled' }: Pick<DaemonConfig, 'adapters' | 'buffers'> = {},
   ) {
     this.#now = now
     this.#contexts = contexts
     this.#failures = failures
+    this.#containment = containment
     const logs = new EventLogs(contexts, (context, pid) => this.#processOf(failures.ownerOf(context)?.pid ?? -1, pid))
     this.#checker = createChecker(core, finding => this.#report(finding), {
       scratch: mapArena(SCRATCH_BYTES),
@@ -144,7 +152,7 @@ export class DaemonChecker {
   /** Reports a MISUSE message of a process. The context may belong to its parent process. */
   misused(
     context: Context,
-    { pid }: { readonly pid: number },
+    { pid, guest }: Pick<ProcessHandle, 'pid' | 'guest'>,
     stack: Stack,
     {
       address,
@@ -155,6 +163,8 @@ export class DaemonChecker {
       readonly age: bigint
     },
   ): void {
+    // Whether the child has a copy of the memory is read from smaps, where a guest could make the daemon wait.
+    if (guest !== undefined && misuse.kind === MisuseKind.FORKED) return
     const origin = this.#originOf(context)
     this.#checker.misused({
       ...misuse,
@@ -182,7 +192,8 @@ export class DaemonChecker {
     if (this.#areLogsRead) return
     this.#areLogsRead = true
     this.#checker.races?.begin()
-    setInterval(() => this.#checker.races?.join(), READ_LOGS_INTERVAL).unref()
+    const join = this.#containment.guard('the search for races', () => this.#checker.races?.join())
+    setInterval(join, READ_LOGS_INTERVAL).unref()
   }
 
   /** Calls `receive` with all findings so far and then with each new one, until the returned function is called. */

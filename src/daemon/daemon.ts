@@ -342,13 +342,13 @@ class RunningDaemon implements Daemon {
       trace: this.#trace,
       cm: clients.use('rdma_cm'),
       failures,
-      check: config.check ? new DaemonChecker(core, nowMicroseconds, { contexts, failures }, config) : undefined,
+      check: config.check
+        ? new DaemonChecker(core, nowMicroseconds, { contexts, failures, containment }, config)
+        : undefined,
       torment: torment?.decisions,
-      destroyWaits: createDestroyWaits(
-        containment.guard('a destroy that waits', ({ object: { context }, failure }) => {
-          if (context !== undefined) reportFailure(failure, context.device, context)
-        }),
-      ),
+      destroyWaits: createDestroyWaits(({ object: { context }, failure }) => {
+        if (context !== undefined) reportFailure(failure, context.device, context)
+      }, containment),
       refreshCounters: () => hotPlug.refreshCounters(),
       netlink: createNetlink({ containment, slices, answer: createRequests(() => this.#state) }),
       untilContextsDestroyed: user => this.#untilContextsDestroyed(user),

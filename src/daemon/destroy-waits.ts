@@ -9,6 +9,7 @@ import type { Caller, CoreObject, EventsRead } from '../core/model.ts'
 import { createCause } from '../spec/check/causes.ts'
 import type { Failure } from '../spec/check/failures.ts'
 import { CallError } from '../spec/errno.ts'
+import type { Containment } from './containment.ts'
 
 export interface DestroyWaits {
   /** Watches the destroy of an object; `caller` has read events of it. */
@@ -89,6 +90,7 @@ const causeOfWait = ({ object, read, caller }: Watched) => {
  */
 export const createDestroyWaits = (
   report: (wait: DestroyWait) => void,
+  containment: Pick<Containment, 'guard'>,
   schedule: (run: () => void) => void = run => void setTimeout(run, REPORT_AFTER).unref(),
 ): DestroyWaits => {
   const watched = new Set<Watched>()
@@ -116,10 +118,12 @@ export const createDestroyWaits = (
       const destroy = { object, read, caller }
       if (causeOfWait(destroy) === undefined || countOf(caller) >= MAX_WAITS) return
       watched.add(destroy)
-      schedule(() => {
-        const wait = watched.has(destroy) ? waitOf(destroy) : undefined
-        if (wait !== undefined) report(wait)
-      })
+      schedule(
+        containment.guard('a destroy that waits', () => {
+          const wait = watched.has(destroy) ? waitOf(destroy) : undefined
+          if (wait !== undefined) report(wait)
+        }),
+      )
     },
     removeCaller(caller) {
       for (const destroy of watched) if (destroy.caller === caller) watched.delete(destroy)

@@ -13,18 +13,21 @@ const QPS_PER_MESSAGE = 50
 
 /** Up to QPS_PER_MESSAGE queue pairs from `cursor` on, by default from the first one of the first device. */
 export const qpsOf = (daemon: DaemonState, cursor?: QpCursor): ToolReply => {
-  const names = daemon.devices.listed.map(({ name }) => name)
   const qps: QpStat[] = []
-  for (const device of cursor === undefined ? names : names.slice(Math.max(names.indexOf(cursor.device), 0))) {
-    const rxe = daemon.devices.find(device)?.rxe
-    if (rxe === undefined) continue
-    const row = device === cursor?.device ? cursor.row : 0
+  for (const {
+    spec,
+    device: { index: node },
+    rxe,
+  } of daemon.devices.all) {
+    if (rxe === undefined || node < (cursor?.node ?? 0)) continue
+    const { name: device } = spec
+    const row = node === cursor?.node ? cursor.row : 0
     const found = qpsFrom(rxe.state, row, QPS_PER_MESSAGE - qps.length)
     for (const { facts, context } of found.qps) {
       const { pid = 0, command = '' } = (context && daemon.failures.ownerOf(context)) ?? {}
       qps.push({ device, pid, command, ...facts })
     }
-    if (found.next !== undefined) return { qps, next: { device, row: found.next } }
+    if (found.next !== undefined) return { qps, next: { node, row: found.next } }
   }
   return { qps }
 }

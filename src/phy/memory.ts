@@ -11,7 +11,7 @@
  * Buffers have two sizes, so that an ACK need not wait for a large one, and each port has guaranteed buffers. A
  * receiver that does not read its runs blocks only its own senders.
  */
-import { addressText } from '../wire/address.ts'
+import { addressText, isLinkLocal } from '../wire/address.ts'
 import type { Arena } from '../wire/arena.ts'
 import { sealIcrc, verifyIcrc } from '../wire/icrc.ts'
 import { createFlowTable } from './flow-table.ts'
@@ -280,7 +280,8 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
         addressWords(address, addressKey, 0)
         const existing = addresses.find(addressKey, 0)
         if (existing >= 0) {
-          if (portOfAddress[existing] === portNumber) return
+          // Devices of one interface, or whose addresses end alike, have the same link-local address: the first gets it.
+          if (portOfAddress[existing] === portNumber || isLinkLocal(address)) return
           throw new Error(`the memory link has a port with the address ${addressText(address)} already`)
         }
         const number = addresses.acquire(addressKey, 0)

@@ -138,7 +138,8 @@ export interface Stat {
 
 /** Where a list of queue pairs continues. */
 export interface QpCursor {
-  readonly device: string
+  /** Node number of the device (`ListedDevice.node`), which no later device has. */
+  readonly node: number
   /** The row of the next queue pair in the device's table. */
   readonly row: number
 }

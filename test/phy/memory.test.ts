@@ -60,6 +60,14 @@ describe('memory link', () => {
     assert.throws(() => a.addAddress(ipv4(2)), /10\.0\.0\.2/)
   })
 
+  it('a link-local address that two ports have is that of the first', () => {
+    const [a, b] = attachPorts(smallSwitch(), 2)
+    const linkLocal = Uint8Array.of(0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1)
+    for (const port of [a, b]) port.addAddress(linkLocal)
+    sendRun(b, b.openFlow(flowBetween(ipv6(2), linkLocal)), 5, 1)
+    assert.deepEqual([psns(receiveAll(a)), psns(receiveAll(b))], [[5], []])
+  })
+
   it('drops and counts packets without a receiver, and frees their buffer', () => {
     const link = smallSwitch()
     const [a] = attachPorts(link, 1)

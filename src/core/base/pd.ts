@@ -9,7 +9,7 @@ import { type AnyRecord, CREATE, DESTROY, type Out } from '../../spec/schema/sch
 import type { Result } from '../../uapi/call.ts'
 import { driverClass } from '../devices/driver.ts'
 import { execute, methodOf } from '../dispatch/invoke.ts'
-import type { CoreObject } from '../model.ts'
+import { type CoreObject, Lifecycle } from '../model.ts'
 import { findHandle } from '../objects/handles.ts'
 import { undoObjects } from '../objects/lifetime.ts'
 
@@ -77,6 +77,8 @@ export const pdClass = driverClass(Pd, {
       if (ah === undefined || seen.has(handle)) return refuse('ENOENT', ah ? 'is named twice' : 'does not exist')
       if (ah.class.id !== Ah.id) refuse('EINVAL', `is of class ${ah.class.name}, not ah`)
       if (!ah.parents.includes(pd)) refuse('EINVAL', 'belongs to another protection domain')
+      if (ah.life === Lifecycle.CREATING) refuse('ENOENT', 'is still being created')
+      if (ah.life !== Lifecycle.LIVE) refuse('EBUSY', 'is being destroyed')
       if (ah.uses > 0) refuse('EBUSY', 'is used')
       seen.add(handle)
     }

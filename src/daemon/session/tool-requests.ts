@@ -55,8 +55,8 @@ const isDeviceSpec = (value: unknown): value is DeviceSpec => {
 }
 
 const isQpCursor = (value: unknown): value is QpCursor => {
-  const { device, row } = (value ?? {}) as Partial<QpCursor>
-  return typeof device === 'string' && Number.isSafeInteger(row)
+  const { node, row } = (value ?? {}) as Partial<QpCursor>
+  return Number.isSafeInteger(node) && Number.isSafeInteger(row)
 }
 
 /** The request, without unknown fields; undefined if it is invalid. */

@@ -112,12 +112,17 @@ function* failAllQps({ qps, engine }: RxeState): Generator<void> {
 /** Number of objects of a context that `resetQps` checks in one step. */
 const OBJECTS_PER_STEP = 64
 
+/** Whether a queue pair ends with a context: a target that another context has opened too does not. */
+const endsWith = (context: Context, { state: { openers } }: QpObject): boolean =>
+  openers === undefined || openers.every(opener => opener.context === context)
+
 /** Resets the queue pairs of a context that closes: they neither send nor respond until they are destroyed. */
 function* resetQps(context: Context, { qps, engine }: RxeState): Generator<void> {
   let remaining = OBJECTS_PER_STEP
   for (const object of objectsDownwards(context)) {
-    const row = (object as QpObject | undefined)?.state?.row
-    if (row !== undefined && qps[row] === object) engine().modify(row, RESET, {})
+    const qp = object as QpObject | undefined
+    const row = qp?.state?.row
+    if (row !== undefined && qps[row] === qp && endsWith(context, qp)) engine().modify(row, RESET, {})
     if (--remaining > 0) continue
     yield
     remaining = OBJECTS_PER_STEP
@@ -276,10 +281,12 @@ class SoftDevice implements RxeDevice {
     }
   }
 
-  /** Registers the device, and adds its GIDs to the port. */
+  /** Adds the GIDs to the port, and registers the device. */
   #register(core: Core, name: string): Device<RxeState> {
     const { state } = this
     const { identity, port } = state
+    // First, because it may fail: a registered device would stay.
+    for (const gid of identity.gids) port.addAddress(gid)
     const attributes = deviceAttributes(identity.guid, state.limits)
     const device = register(core, {
       name,
@@ -301,7 +308,6 @@ class SoftDevice implements RxeDevice {
     })
     identity.gids.forEach((gid, index) => {
       setGid(device.ports[0].gids, index, { gid, type: GidType.values.ROCE_V2, ifindex: identity.interfaceIndex })
-      port.addAddress(gid)
     })
     return device
   }

@@ -281,7 +281,7 @@ export const ioctlMethods: readonly IoctlMethod[] = [
       optional(handle('CREATE_QP_SRQ_HANDLE', 'srq', ['srq'])),
       checkedByHandler(handle('CREATE_QP_SEND_CQ_HANDLE', 'sendCq', ['cq']), 'ENOENT'),
       checkedByHandler(handle('CREATE_QP_RECV_CQ_HANDLE', 'recvCq', ['cq']), 'ENOENT'),
-      optional(handle('CREATE_QP_IND_TABLE_HANDLE', 'rwqIndTbl', [])),
+      optional(handle('CREATE_QP_IND_TABLE_HANDLE', 'rwqIndTable', ['rwq_ind_table'])),
       into('CREATE_QP_USER_HANDLE', 8, value(0, 8, 'userHandle')),
       extensible(into('CREATE_QP_CAP', 20, ...qpCap(0))),
       into('CREATE_QP_TYPE', 8, classSelector(0, 8)),

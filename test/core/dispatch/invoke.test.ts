@@ -442,6 +442,15 @@ test('a batch of address handles is all or none also with asynchronous handlers'
   refused = -1
   const { handles } = (await create()).out
   assert.equal(handles.length, 3)
+  const creating = create()
+  const { handle } = context.handles.slots.find(object => object?.life === Lifecycle.CREATING)!
+  const withUnfinished = { handles: [handles[0]!, { handle }] }
+  assert.equal(
+    errnoOf(() => invokeNow(context, Pd, 'destroyAhs', pd, withUnfinished, caller)),
+    'ENOENT',
+  )
+  assert.equal(context.handles.slots[handles[0]!.handle]?.life, Lifecycle.LIVE)
+  await invoke(context, Pd, 'destroyAhs', pd, { handles: (await creating).out.handles }, caller)
   const destroyed = invoke(context, Pd, 'destroyAhs', pd, { handles }, caller)
   assert.equal(
     errnoOf(() => invokeNow(context, Ah, 'destroy', handles[2]!.handle, {}, caller)),

@@ -73,6 +73,16 @@ describe('the bytes of a call', () => {
     assert.match(textOf({ ...channel, descriptors: newDescriptors }), /CORE_OUT .*\n {8}\+0 object fd 77$/m)
   })
 
+  it('of a write on an rdma_cm file have the command of rdma_cm', () => {
+    const range = (bytes: number[]) => ['4096', Buffer.from(bytes).toString('base64'), bytes.length] as const
+    const record = { ...findRecord('raw.abilog', / port\.query\(/), dialect: 'rdma_cm' } as const
+    const text = (bytes: number[]) =>
+      textOf({ ...record, raw: { in: [range(bytes)], out: [range([7])] } }).replace(/ at .*/g, '')
+    assert.equal(text([0, 0, 0, 0, 24, 0, 4, 0]), '    rdma_cm CREATE_ID\n      out')
+    assert.equal(text([13, 0, 0, 0, 24, 0, 4, 0]), '    rdma_cm GET_OPTION\n      out')
+    assert.equal(text([0]), '    rdma_cm\n      out')
+  })
+
   it('of a write have the command, its struct and the response', () => {
     const record = findRecord('raw.abilog', / port\.query\(object 1\) = \d/)
     assert.equal(record.dialect, 'write')

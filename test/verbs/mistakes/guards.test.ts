@@ -139,6 +139,16 @@ eachCarrier(openTwo => {
     })
 })
 
+test('a network serves devices whose IPv6 addresses end alike', async () => {
+  const network = createNetwork()
+  const devices = [await open({ network, address: 'fd00::1' }), await open({ network, address: 'fd01::1' })]
+  assert.deepEqual(
+    devices.map(({ address }) => address),
+    ['fd00::1', 'fd01::1'],
+  )
+  for (const device of devices) await device.close()
+})
+
 test('a network serves any number of devices, 64 at the same time', async () => {
   const network = createNetwork()
   for (let i = 0; i < 600; i++) await (await open({ network })).close()

@@ -231,7 +231,7 @@ test('a target is one queue pair for all processes that opened it, and exists un
   close(c)
 })
 
-test('events of a target go to all processes that opened it', () => {
+test('events of a target go to all processes that opened it; it stays as it is when one of them ends', () => {
   const m = machine()
   const [p, q] = [program(m), program(m)]
   const tgt = makeTarget(p, openDomain(p, FILE))
@@ -240,6 +240,7 @@ test('events of a target go to all processes that opened it', () => {
   assert.deepEqual([asyncEvents(p), asyncEvents(q)], [[QP_LAST_WQE_REACHED], [QP_LAST_WQE_REACHED]])
   assert.equal(queryTarget(opened).state, Qps.ERR)
   p.close()
+  assert.equal(queryTarget(opened).state, Qps.ERR)
   q.close()
   assertNothingLeft(m, [p, q])
 })

@@ -6,6 +6,7 @@ import assert from 'node:assert/strict'
 import { it } from 'node:test'
 import { addFailureHandler } from '../../../../src/core/failures.ts'
 import { type Caller, invokeNow, raiseDevice, raisePort, unregister } from '../../../../src/core/index.ts'
+import { createContainment } from '../../../../src/daemon/containment.ts'
 import { createDestroyWaits } from '../../../../src/daemon/destroy-waits.ts'
 import { type CauseName, causes } from '../../../../src/spec/check/causes.ts'
 import { Cq } from '../../../../src/spec/classes/cq.ts'
@@ -172,6 +173,7 @@ const unacknowledged: Raise = () => {
   const reported: CauseName[] = []
   const waits = createDestroyWaits(
     ({ failure }) => reported.push(failure.cause.id),
+    createContainment(),
     check => check(),
   )
   const structure = new DataView(new ArrayBuffer(256))
