@@ -7,6 +7,7 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { repoRoot } from '../paths.ts'
+import { skipTest } from '../tools.ts'
 import { apiPage } from './api.ts'
 
 const path = join(repoRoot, 'docs', 'reference', 'api.md')
@@ -14,7 +15,7 @@ const path = join(repoRoot, 'docs', 'reference', 'api.md')
 test('the reference of the library is current, and every public member is documented', t => {
   const page = apiPage()
   if (page === undefined) {
-    t.skip('typescript-oldest is not installed')
+    skipTest(t, 'typescript-oldest is not installed')
     return
   }
   assert.deepEqual(page.undocumented, [], 'write a comment above each of these, with units and errors')

@@ -4,11 +4,12 @@
  */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
-import { chmodSync, existsSync, readdirSync, readFileSync, statSync } from 'node:fs'
+import { chmodSync, existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
 import { openSession } from '../../src/cli/client.ts'
 import { READY } from '../../src/cli/start.ts'
+import { open } from '../../src/verbs/index.ts'
 import {
   cleanEnvironment,
   lacking,
@@ -107,11 +108,16 @@ describe('userdma run', { skip: lacking('ibv_devices') }, () => {
 
   it('does not keep a pipeline waiting for the daemon', async t => {
     const { env } = freshUser(t)
+    const folder = temporaryFolder(t)
+    const joined = join(folder, 'joined')
+    const script = `"$0" run -- sh -c 'echo ready >&2; until [ -e ${joined} ]; do :; done; echo quick' | cat`
+    const pipeline = start(t, 'sh', ['-c', script, userdma], { env })
+    await pipeline.printed(/ready/)
     const holder = start(t, userdma, ['run', ...shell('echo here; read x')], { env, stdio: ['pipe', 'pipe', 'pipe'] })
     await holder.printed(/here/)
-    // The daemon outlives this pipeline, and has none of its pipes open.
-    const { stdout } = await run(t, 'sh', ['-c', '"$0" run -- echo quick | cat', userdma], { env })
-    assert.equal(stdout, 'quick\n')
+    writeFileSync(joined, '')
+    // The daemon that the pipeline has started outlives it, and has none of its pipes open.
+    assert.equal((await pipeline.ended).stdout, 'quick\n')
     holder.child.stdin?.end('x\n')
     assert.equal((await holder.ended).status, 0)
   })
@@ -287,6 +293,15 @@ describe('userdma daemon', { skip: lacking() }, () => {
     await running.printed(/ready/)
     running.child.stdout?.destroy()
     running.child.stderr?.destroy()
+    const device = await open({ socket })
+    const cq = device.cq()
+    const qp = device.pd().rcQp({ sendCq: cq })
+    qp.connect(qp.endpoint)
+    // The daemon logs this failure.
+    qp.write(new Uint8Array(8), { address: 0n, rkey: 5, length: 8 })
+    await cq.wait()
+    assert.equal(cq.poll()?.status, 'REM_ACCESS_ERR')
+    await device.close()
     const client = await openSession(socket)
     assert.equal((await client.stat()).sessions, 0)
     client.close()

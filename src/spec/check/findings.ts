@@ -489,7 +489,7 @@ const table = {
   race: {
     severity: 'error',
     title: 'two requests access the same bytes, at least one writes, and nothing orders them',
-    why: 'Requests of different queues are executed in any order, also at the same time (IBA 10.8.3.3). The second request is ordered after the first only if the thread that posts it knows that the first is complete: it has polled the completion, or a thread that has polled it has passed this on by a message, an atomic or thread synchronization. It is an error if the second request was posted before the first was complete. It is a warning if the first was complete by then, but userdma saw nothing from which the posting thread could know it; the program may know it from memory that it polls.',
+    why: 'Requests of different queues are executed in any order, also at the same time (IBA 10.8.3.3). The second request is ordered after the first only if the thread that posts it knows that the first is complete: it has polled the completion, or a thread that has polled it has passed this on by a message, an atomic or thread synchronization. It is an error if the second request was posted before the device started the first, or by the same thread before the first was complete and without a wait between. Otherwise it is a warning: the program may know from memory that it polls that the first is complete.',
     advice:
       'poll the completion of the first request before the second is posted; if another thread or process posts the second, notify it after the poll',
     statuses: ['SUCCESS'],

@@ -3,7 +3,7 @@
  * log of a start that succeeds, and starts with a strict umask.
  */
 import assert from 'node:assert/strict'
-import { chmodSync, mkdirSync, readdirSync, readFileSync } from 'node:fs'
+import { chmodSync, mkdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
 import { hasNative } from '../../../src/host/native.ts'
@@ -20,7 +20,7 @@ describe('a failed start', { skip: !hasNative() && 'koffi is missing' }, () => {
     if (!isRoot || findTool('unshare') === undefined)
       return void skipTest(t, 'a small file system needs root and unshare')
     const folder = temporaryFolder(t)
-    const script = `mount -t tmpfs -o size=16k,mode=700 none ${folder} && head -c 20000 /dev/zero > ${folder}/fill; ${userdma} run -- true; echo "status $?"; ls -A ${folder}/userdma`
+    const script = `mount -t tmpfs -o size=16k,mode=700 none ${folder} && head -c 20000 /dev/zero > ${folder}/fill; ${userdma} run -- true; echo "status $?"; rm ${folder}/fill; find ${folder} -type f`
     const { stdout, stderr } = await run(t, 'unshare', inMountNamespace(script), {
       env: cleanEnvironment({ XDG_RUNTIME_DIR: folder }),
     })
@@ -28,8 +28,7 @@ describe('a failed start', { skip: !hasNative() && 'koffi is missing' }, () => {
       stderr,
       /userdma: ENOSPC: no space left on device.*; free some disk space, or choose a socket on another file system with --socket PATH/,
     )
-    assert.equal(stdout, 'status 1\n')
-    assert.deepEqual(readdirSync(folder), [])
+    assert.equal(stdout, 'status 1\n', 'it leaves no files')
   })
 
   it('without /proc gives the reason', async t => {

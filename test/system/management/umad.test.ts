@@ -40,7 +40,7 @@ const WRITTEN = 320
 const UNSUPPORTED = 0x0c
 const TALK = ownProgram('umad_talk')
 
-const skip = lacking(UMAD_PROGRAM, TALK)
+const skip = lacking(UMAD_PROGRAM, TALK, 'rdma')
 
 describe('umad files', { skip }, () => {
   const suite = suiteScope()

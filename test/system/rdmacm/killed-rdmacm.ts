@@ -93,8 +93,8 @@ export const killInEveryState = async (t: Scope, daemon: TestDaemon, rounds: num
     for (const { running } of victims) running.child.kill('SIGKILL')
     while (expected.size > 0) {
       const event = await survivor.event()
-      if (event === undefined) continue
-      assert.ok(event.name === 'TIMEWAIT_EXIT' || expected.get(event.id) === event.name, `${event.name} of ${event.id}`)
+      if (event === undefined || event.name === 'TIMEWAIT_EXIT') continue
+      assert.equal(event.name, expected.get(event.id), `identifier ${event.id}`)
       expected.delete(event.id)
     }
     for (const id of ids) assert.ok((await survivor.destroy(id)) >= 0)
