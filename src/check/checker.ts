@@ -198,7 +198,7 @@ export class Checker {
       this.#reporter.report('refused-call', call, { text: `${errnoName(errno)}: ${reason}`, objects: [known] })
   }
 
-  /** A call was refused before it could be decoded. */
+  /** A call without a method of the object model was refused. */
   refusedAttempt({ attempt, errno, reason, ...occurrence }: RefusedAttempt): void {
     if (isArgumentError(errno))
       this.#reporter.report('refused-call', occurrence, { text: `${attempt}: ${errnoName(errno)}: ${reason}` })

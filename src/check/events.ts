@@ -70,7 +70,10 @@ export interface Misuse {
   readonly stack: Stack
 }
 
-/** A call that was refused before it could be decoded. `attempt`: Linux's name of the call, such as `MODIFY_QP`. */
+/**
+ * A refused call without a method of the object model. `attempt`: Linux's name of the call, such as `MODIFY_QP`, if it
+ * could not be decoded; the text of a call on a driver's descriptor.
+ */
 export interface RefusedAttempt {
   readonly time: number
   readonly device: string
