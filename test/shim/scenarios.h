@@ -140,6 +140,7 @@ void copies(void);
 void hidden_sockets(void);
 void low_limit(void);
 void full_table(void);
+void truncated_hello(void);
 void daemon_full(void);
 void forks(void);
 void exec(void);

@@ -5,7 +5,7 @@
  *
  * A process is identified by the kernel (peer credentials, a pidfd), not by its own messages. A context may be used by
  * the session that opened it, and by sessions that have shown its memory file (ATTACH). A client that sends anything
- * invalid is at worst disconnected; its contexts exist until no program holds them (context/contexts.ts).
+ * invalid is at worst disconnected; its contexts exist until no program holds them (daemon/context/contexts.ts).
  */
 
 import type { Caller, MemoryAccount } from '../../core/model.ts'
