@@ -35,7 +35,7 @@ export interface Scope {
 export const suiteScope = (): Scope => {
   const cleanups: (() => unknown)[] = []
   after(async () => {
-    for (const cleanup of cleanups) await cleanup()
+    for (const cleanup of cleanups.reverse()) await cleanup()
   })
   return { after: cleanup => void cleanups.push(cleanup) }
 }
