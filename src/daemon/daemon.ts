@@ -172,7 +172,7 @@ const createParts = (config: DaemonConfig, { log, createRxeDevice }: Partial<Dae
       config.link === 'memory'
         ? { isClosed: true }
         : { sourceOf: sourceAddress, neighbourOf: (index, address) => interfaces?.neighbourOf(index, address) },
-    // A program may connect only queue pairs of its own user.
+    // A program may connect only queue pairs of its own user; numbers of no queue pair are for the daemon's user.
     mayConnect({ account }, { name }, qpn) {
       const rxe = devices.find(name)?.rxe
       const qp = rxe && qpOfNumber(rxe.state, qpn)
@@ -395,7 +395,7 @@ class RunningDaemon implements Daemon {
   async #untilContextsDestroyed(user: number): Promise<void> {
     const { core, objectJobs } = this.#parts
     await afterHangUps()
-    // Queued jobs may still close contexts.
+    // Queued jobs may still close contexts, in their first slices. An empty job ends after these.
     if (objectJobs.waiting > 0) await objectJobs.run([].values())
     // A program closes its doorbell before its memory file.
     this.#state.contexts.endUnheld()

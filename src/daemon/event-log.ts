@@ -56,7 +56,7 @@ export class EventLogs {
     this.#processOf = processOf
   }
 
-  /** New entries of all contexts; and the ids of the contexts of which some were lost, such as overwritten ones. */
+  /** New entries of all contexts, and the ids of the contexts with lost (such as overwritten) entries. */
   read(): { entries: LoggedEvent[]; lost: number[] } {
     const entries: LoggedEvent[] = []
     const lost: number[] = []
@@ -119,7 +119,7 @@ export class EventLogs {
         })
         continue
       }
-      // A smaller sequence number is that of the entry before in this slot: the new one is not written yet.
+      // A smaller number is that of the slot's previous entry: the new one is not written yet.
       if (sequence < reader.tail + done + 1) {
         reader.claimedSince ??= now
         if (now - reader.claimedSince < MAX_CLAIMED) break

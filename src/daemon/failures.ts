@@ -19,7 +19,7 @@ export interface FailureReports {
   /** From now on failures of this context's objects are attributed to `owner`. */
   setOwner(context: Context, owner: Owner): void
   ownerOf(context: Context): Owner | undefined
-  /** A process has disconnected: logs how many of its failures were not logged. */
+  /** A session of the process has ended: logs how many failures of the process were not logged. */
   onDisconnect(pid: number): void
 }
 
@@ -50,7 +50,7 @@ interface Client {
   suppressed: number
 }
 
-/** The log line of a failure, with pid and command after the QPN, or at the start if there is none. */
+/** The log line of a failure, with pid and command after the QPN, or at the start if the line has no QPN. */
 const lineOf = (failure: Failure, owner: Owner | undefined): string => {
   const text = failureText(failure)
   if (owner === undefined) return text

@@ -14,7 +14,7 @@ import { CallError } from '../spec/errno.ts'
 export interface FdQuota {
   /**
    * Charges for `count` new descriptors; the returned function releases them (once). Throws CallError: EMFILE beyond
-   * the quota, ENFILE if there are none left.
+   * the quota, ENFILE if fewer are left.
    */
   take(count: number): () => void
 }
@@ -58,8 +58,8 @@ const descriptorLimit = (): number => {
 }
 
 /**
- * `available`: number of descriptors for programs, by default all that this process may still open but RESERVED.
- * `owner`: the user without a quota of all its processes, by default ours.
+ * `available`: number of descriptors for programs; by default all that this process may still open, except RESERVED.
+ * `owner`: the user whose processes have no common quota; by default ours.
  */
 export const createFdQuotas = (
   available: number = Math.max(0, descriptorLimit() - readdirSync('/proc/self/fd').length - RESERVED),

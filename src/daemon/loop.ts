@@ -10,7 +10,7 @@
  * is done in slices, with the event loop running in between. A busy loop also returns to the event loop, after SLICE,
  * so that calls are answered.
  *
- * A device that throws is reported to `onFailure` after the others were polled; the loop continues with the others.
+ * A device that throws is reported to `onFailure` after the others were polled, and the loop continues.
  */
 
 import { ScanScope } from '../drivers/rxe/rings/posts.ts'
@@ -95,8 +95,8 @@ export class Loop {
   }
 
   /**
-   * A device has work that no program posted (messages of the connection manager): does that work, and polls only the
-   * changed queues.
+   * A device has work that is in no program's queue, such as messages of the connection manager: does that work, and
+   * polls only the changed queues.
    */
   advance(): void {
     if (this.#isRunning || this.#isStopped || this.#nextSlice !== undefined) return

@@ -1,13 +1,13 @@
 /*
  * Records the calls of programs for subscribers, such as `userdma trace` (R46). A record contains the call as a message
- * of the object dialect, and is made only while there is a subscriber.
+ * of the object dialect, or raw bytes if it could not be decoded, and is made only while there is a subscriber.
  *
  * To see each decoded call and its answer, `watch` wraps the dialect of the call. A tool that reads too slowly loses
  * records; the next record tells how many.
  *
- * A call that creates descriptors is answered before they have numbers in the program. Its record is published at the
- * program's next message, when the numbers can be looked up, at the end of its session, or before a query of a tool is
- * answered.
+ * A call that creates descriptors is answered before they have numbers in the program. Its record is published later:
+ * at the next message of the session, which follows the receipt of the descriptors, at the end of the session, or before
+ * a query of a tool is answered.
  */
 import type { Dialect } from '../../core/dispatch/dispatch.ts'
 import { type Answer, type CallerView, type Decoded, isAnswer } from '../../uapi/call.ts'
@@ -24,7 +24,7 @@ export interface Subscriber {
   postFailure?(record: FailureRecord): void
 }
 
-/** The part of a record that describes the caller. */
+/** The fields of a record that are known before the call is decoded. */
 export type CallerFacts = Pick<TraceRecord, 'pid' | 'tid' | 'fd' | 'command' | 'device' | 'dialect' | 'request'>
 
 /**
@@ -65,9 +65,8 @@ export class TraceHub {
 
   /**
    * The dialect for a call of a process with tag `tag`: `dialect` itself, or a wrapper if the tag has a subscriber.
-   * `facts` describes the caller. `numbers` looks up the descriptors that the process's last call created. `accesses`:
-   * the list to which the caller records its reads and writes (`recordingCaller`); without it the wrapper records those
-   * of the dialect only.
+   * `numbers` looks up the descriptors that the session's last call created. `accesses`: the list to which the caller
+   * records its reads and writes (`recordingCaller`); without it the wrapper records those of the dialect only.
    */
   watch<M extends readonly unknown[]>(
     dialect: Dialect<M>,

@@ -1,6 +1,6 @@
 /*
  * The contents of a trace record: the call as message and answer of the object dialect, whichever dialect the program
- * used, with long values apart; and the program's memory that the call read and wrote.
+ * used, with long values in `memory`; and the program's memory that the call read and wrote.
  */
 import type { Caller } from '../../core/model.ts'
 import { Interface } from '../../spec/classes/device/interface.ts'
@@ -20,7 +20,7 @@ import type { Declaration, RawAccess, TraceRecord } from '../../uapi/tool.ts'
 
 /** Maximum bytes of a value in the message; longer ones are in `memory` of the record. */
 const MAX_INLINE = 4096
-/** Maximum bytes of one access in a record; further ones are omitted. */
+/** Maximum bytes of one access in `raw` of the record; further ones are omitted. */
 const MAX_RAW = 16384
 
 const base64 = (bytes: Uint8Array): string =>
@@ -215,7 +215,7 @@ export interface Access {
 /** Maximum bytes recorded per call: entries of a chain may read the same memory repeatedly. */
 export const MAX_RECORDED_BYTES = 1 << 23
 
-/** The functions of a caller or view that access the program's memory, with each access recorded. */
+/** The functions of a caller or view that access the program's memory; they record up to MAX_RECORDED_BYTES. */
 const recordAccesses = (caller: Pick<CallerView, 'copyIn' | 'copyOut'>, accesses: Access[]) => {
   let remainingBytes = MAX_RECORDED_BYTES
   const record = (direction: Access['direction'], address: bigint, bytes: Uint8Array): void => {
