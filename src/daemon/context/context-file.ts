@@ -4,8 +4,8 @@
  *
  * The file is sized once, sparse and sealed, so that no program can cause a SIGBUS here by truncating it
  * (docs/decisions/context-file.md). The first page is unused, so that a stray write(2) damages no ring. A freed range
- * is reused for rings of the same size. Its memory is returned once its chunk has no rings left; a program that still
- * maps a freed range sees zeros or later rings of the same context, never those of another.
+ * is reused for rings of the same size. Its memory is returned to the system once its chunk has no rings left; a program
+ * that still maps a freed range sees freed or later rings of the same context, or zeros, never rings of another context.
  */
 
 import type { MappedChunk, MappedMemory } from '../../core/memory/mappable-memory.ts'
@@ -150,7 +150,7 @@ export class ContextMemory implements MappedMemory {
       if (this.#nextOffset + length > EventLog.offset)
         throw new CallError(
           'ENOMEM',
-          `a ring of ${length} bytes: the rings of one context have at most ${EventLog.offset} bytes`,
+          `the rings of one context have at most ${EventLog.offset - ContextFile.firstRing} bytes`,
         )
       offset = this.#nextOffset
       this.#nextOffset += length
@@ -162,7 +162,7 @@ export class ContextMemory implements MappedMemory {
       return chunk
     } catch (error) {
       appendTo(this.#holes, length, offset)
-      if (error instanceof SystemError) throw new CallError('ENOMEM', `a ring of ${length} bytes: ${error.message}`)
+      if (error instanceof SystemError) throw new CallError('ENOMEM', `memory for rings: ${error.message}`)
       throw error
     }
   }

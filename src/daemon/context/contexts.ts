@@ -1,7 +1,8 @@
 /*
- * Open contexts of all processes: memory file, doorbell sockets, lifetime (docs/decisions/context-file.md).
+ * Open contexts with a memory file, of all processes: the file, doorbell sockets, lifetime
+ * (docs/decisions/context-file.md).
  *
- * A context exists while a program holds any of its doorbell sockets or its memory file. The shim keeps a copy of a
+ * Such a context exists while a program holds any of its doorbell sockets or its memory file. The shim keeps a copy of a
  * doorbell socket for each copy of the program's uverbs descriptor, so that fork, dup and exit need no bookkeeping
  * here. A descriptor in transit between programs has no doorbell until the receiver uses it. So while a context has no
  * doorbell, this file checks from time to time whether a program holds the memory file. The sockets carry only tokens:
@@ -257,8 +258,8 @@ export class Contexts {
   }
 
   /**
-   * Reads up to MAX_TOKENS pending tokens; false once the client's side is closed. Packets of other lengths are
-   * ignored.
+   * Reads up to MAX_TOKENS pending tokens; false once the client's side is closed or sends an empty packet. Packets of
+   * other lengths are ignored.
    */
   #drain(open: OpenContext, fd: number): boolean {
     for (let tokens = 0; tokens < MAX_TOKENS; tokens++) {

@@ -8,8 +8,8 @@
  * other objects again in the same order.
  *
  * A call that names the program's descriptor tells which process has it, and its number there (`setPeerEnd`). If it is
- * not there, the descriptors of the processes are searched when the end is needed (`prepareWithdraw`), a slice in each
- * turn of the event loop.
+ * not there, the descriptors of all processes that may have it are searched when it is needed (`prepareWithdraw`), a
+ * slice in each turn of the event loop.
  */
 import { fstatSync } from 'node:fs'
 import { uncountEvent } from '../../core/events/events.ts'

@@ -1,6 +1,6 @@
 /*
- * A memory file of a program as core's AddressSpace, for memory regions of kind FILE. Only files that support seals
- * (memfd_create) are accepted, since access to other files could block the daemon.
+ * A memory file of a program as core's AddressSpace, for memory regions of kind FILE. Only files that support seals (of
+ * memfd_create or tmpfs) are accepted, since access to other files could block the daemon.
  */
 import { closeSync } from 'node:fs'
 import type { FileMemory } from '../../core/model.ts'

@@ -22,7 +22,7 @@ import { TWO_32 } from '../../spec/memory.ts'
 import { RegisteredRanges, type RegistrationOptions } from './registered-ranges.ts'
 import { createWrittenRanges, type WrittenRange, type WrittenRanges } from './written-ranges.ts'
 
-/** Bytes of the buffer for 8-byte atomics and for the data of copyIn and copyOut, which is thus limited to them. */
+/** Bytes of the buffer for 8-byte atomics and for the data of copyIn and copyOut, whose length it limits. */
 const SCRATCH_BYTES = 1 << 20
 let scratchArena: Arena | undefined
 const scratch = (): Arena => {

@@ -67,8 +67,8 @@ export class RegisteredRanges {
   }
 
   /**
-   * Registers `length` bytes at `address`; the returned function ends the registration. `onUnmapped` is called
-   * once if the range is watched and any of its pages is unmapped before. Throws CallError EPERM or ENOMEM.
+   * Registers `length` bytes at `address`; the returned function ends the registration. `onUnmapped` is called once, if
+   * the range is watched and any of its pages is unmapped before that end. Throws CallError EPERM or ENOMEM.
    */
   register(address: number, length: number, onUnmapped: () => void): () => void {
     const start = pageBelow(address)
