@@ -24,7 +24,7 @@ export interface EventSockets {
    */
   create(fd: FdObject, quota: FdQuota): EventSocket
   /**
-   * The handle of the fd object behind 'socket:[inode]', to which `process` has just referred by descriptor
+   * Core's number of the fd object behind 'socket:[inode]', to which `process` has just referred by descriptor
    * `number`; the socket notes that `process` has it (`setPeerEnd`). Undefined if there is none.
    */
   find(target: string, process: ProcessHandle, number: number): number | undefined

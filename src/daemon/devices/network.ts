@@ -65,7 +65,7 @@ export const faultRules = (text: string, devices: readonly DeviceSpec[]): FaultR
   return rules
 }
 
-/** `interfaces`: the interfaces of this system; undefined for a memory link. */
+/** `interfaces`: the interfaces of this system; undefined for a memory link, and without netlink. */
 export const createNetwork = (
   { devices, fault, link, path = 'direct' }: DaemonConfig,
   interfaces?: Interfaces,

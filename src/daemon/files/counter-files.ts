@@ -59,7 +59,7 @@ export const createCounterFiles = (
 ): CounterFiles => {
   const folderOf = (device: CountedDevice, folder: CounterFolder): string => join(portFolder(device), folder)
   const write = (path: string, value: number, mode: number): void => replaceFile(root, path, `${value}\n`, mode)
-  /** Creates the counter files of a device; returns the function that updates them. */
+  /** Creates a device's folders and `lifespan`; returns the function that writes its counter files. */
   const updaterOf = (device: CountedDevice): (() => void) => {
     const lifespan = join(folderOf(device, 'hw_counters'), 'lifespan')
     for (const folder of folders) makeFolder(join(root, folderOf(device, folder)))

@@ -93,7 +93,7 @@ type Files = Record<string, string>
 /** The folder of a device's port, below the tree's root. */
 export const portFolder = ({ name }: Pick<TreeDevice, 'name'>): string => `${folderOf(rdmaEntry(name))}/ports/1`
 
-/** The files whose contents can change, but for those with the device's name. */
+/** The files whose contents can change, except those that contain the device's name. */
 const changingFiles = (device: TreeDevice): Files => {
   if (device.port === undefined) return {}
   const port = portFolder(device)

@@ -42,7 +42,7 @@ const { CAP_ACK, EXT_ACK } = NetlinkOption
 export const createRequests = (daemon: () => DaemonState): AnswerMessage => {
   /**
    * Sends an acknowledgement, or a refusal with `errno`. A refusal has the message `reason`, which tools print, only
-   * for commands that need CAP_NET_ADMIN (changes): Linux sends none for queries.
+   * for commands that need CAP_NET_ADMIN: Linux sends none for others.
    */
   const acknowledge = (socket: NetlinkSocket, message: Message, errno = 0, reason?: string): void =>
     socket.send(

@@ -257,7 +257,10 @@ const listOf = (
     yield* tableMessages(handleOf(query.found), table, entries())
   }
 
-/** The objects among which the one with number `id` is: a queue pair is found by its QPN, otherwise all of the kind. */
+/**
+ * Objects among which that with number `id` is: for queue pairs a program's with this QPN, or all of the daemon; for
+ * other kinds all objects.
+ */
 function* candidatesOf(query: ResourceQuery, kind: NldevResourceName, id: number): Generator<Entries | undefined> {
   const { found } = query
   const qp = kind === 'qp' && found.rxe ? qpOfNumber(found.rxe.state, id) : undefined
@@ -273,11 +276,9 @@ const oneOf = (kind: NldevResourceName, select: (described: Entries) => Entries 
     const resource = NldevResources[kind]
     const id = required(parsed.attributes, resource.id)
     const port = portOf(query.found, parsed)
-    if ((port !== undefined) !== 'hasPort' in resource)
-      throw new CallError(
-        'EINVAL',
-        `attribute PORT_INDEX ${port === undefined ? 'is missing' : `is not allowed for a ${kind}`}`,
-      )
+    const needsPort = 'hasPort' in resource
+    if (needsPort !== (port !== undefined))
+      throw new CallError('EINVAL', `attribute PORT_INDEX ${needsPort ? 'is missing' : `is not allowed for a ${kind}`}`)
     for (const described of candidatesOf(query, kind, id)) {
       if (described?.some(([name, value]) => name === resource.id && value === id))
         return [...handleOf(query.found), ...select(described)]

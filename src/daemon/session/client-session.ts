@@ -385,7 +385,7 @@ class ClientSession implements Session, Client {
     this.reply(writeHelloReply(outgoing, request, { error, root: daemon.root }), error === 0 ? [daemon.parkedFd] : [])
   }
 
-  /** Takes the descriptor that came with HELLO if it is a userfaultfd; false if it is none, or absent. */
+  /** Takes the descriptor that came with HELLO if it is a userfaultfd according to the client; false if it is not. */
   #takeUserfault(fd: number | undefined): boolean {
     if (fd === undefined || (this.request.wants & HelloWants.UNMAPPING) === 0) return false
     // Using the userfaultfd can block on the mmap lock of the program's address space, so it is accepted only from

@@ -27,7 +27,7 @@ export interface ToolSession {
   readonly user: number
   /**
    * Whether the client may see calls, packets, queue pairs, waits and findings of other processes, and change the
-   * daemon: its own user.
+   * daemon. Only clients of the daemon's own user may.
    */
   readonly isTrusted: boolean
   /** Ends the session, and with it these requests; no effect when repeated. */
