@@ -6,7 +6,7 @@
 import { AttributeFlag, CommonAttribute } from '../spec/classes/ids.ts'
 import { CallError } from '../spec/errno.ts'
 import { type AnyValue, type Attributes, type Kind, recordSize, sizeOf } from '../spec/schema/schema.ts'
-import { ATTRIBUTE, HEADER, INDIRECT, type Item, itemAt, WRITTEN_SHIFT } from '../uapi/object/format.ts'
+import { ATTRIBUTE, HEADER, INDIRECT_BYTES, type Item, itemAt, WRITTEN_SHIFT } from '../uapi/object/format.ts'
 import { readRecord, readScalar, viewOf } from '../uapi/scalar.ts'
 import { bytesText, MAX_BYTES } from './bytes.ts'
 
@@ -94,7 +94,7 @@ export const readMessage = (
       const inMessage = bytes.subarray(offset, offset + length)
       const declared = names.get(id)
       const name = declared?.name ?? `attribute 0x${id.toString(16)}`
-      const isIndirect = (flags & AttributeFlag.INDIRECT) !== 0 && inMessage.length >= INDIRECT
+      const isIndirect = (flags & AttributeFlag.INDIRECT) !== 0 && inMessage.length >= INDIRECT_BYTES
       const address = isIndirect ? view.getBigUint64(offset, true) : 0n
       const pointed = isIndirect ? memory.get(address) : undefined
       if (isIndirect && pointed === undefined)

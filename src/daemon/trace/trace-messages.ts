@@ -14,7 +14,7 @@ import type { Call, CallerView, Result } from '../../uapi/call.ts'
 import { chainEntries } from '../../uapi/object/chain.ts'
 import { encodeCall, type OutputBuffer } from '../../uapi/object/client.ts'
 import { decodeMessage } from '../../uapi/object/dialect.ts'
-import { INDIRECT, methodByCall, payloadOf } from '../../uapi/object/format.ts'
+import { INDIRECT_BYTES, methodByCall, payloadOf } from '../../uapi/object/format.ts'
 import { viewOf } from '../../uapi/scalar.ts'
 import type { Declaration, RawAccess, TraceRecord } from '../../uapi/tool.ts'
 
@@ -102,7 +102,7 @@ const indirectMemory = (
     const view = viewOf(message)
     let next = first
     for (const { flags, payload, length } of itemsOf(message).items) {
-      if ((flags & AttributeFlag.INDIRECT) === 0 || length < INDIRECT) continue
+      if ((flags & AttributeFlag.INDIRECT) === 0 || length < INDIRECT_BYTES) continue
       const direction = (flags & AttributeFlag.OUT) === 0 ? 'in' : 'out'
       const address = view.getBigUint64(payload, true)
       let at = first

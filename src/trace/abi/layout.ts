@@ -8,7 +8,7 @@ import { Interface } from '../../spec/classes/device/interface.ts'
 import { AttributeFlag, CommonAttribute } from '../../spec/classes/ids.ts'
 import type { AnyValue, Kind } from '../../spec/schema/schema.ts'
 import { type ChainEntry, readableEntries } from '../../uapi/object/chain.ts'
-import { HEADER, INDIRECT, WRITTEN_SHIFT } from '../../uapi/object/format.ts'
+import { HEADER, INDIRECT_BYTES, WRITTEN_SHIFT } from '../../uapi/object/format.ts'
 import { viewOf } from '../../uapi/scalar.ts'
 import type { Declaration } from '../../uapi/tool.ts'
 import { methodOf } from '../decode.ts'
@@ -115,7 +115,7 @@ const messageParts = (source: MessageSource, splitsChain: boolean): MessageParts
       id === CommonAttribute.LEGACY ? 'legacy' : `attribute 0x${id.toString(16)}`,
       undefined,
     ]
-    const isIndirect = (flags & AttributeFlag.INDIRECT) !== 0 && length === INDIRECT
+    const isIndirect = (flags & AttributeFlag.INDIRECT) !== 0 && length === INDIRECT_BYTES
     // An indirect value is an address and a length, 64 bits each.
     const address = isIndirect ? view.getBigUint64(payload, true) : undefined
     const size = isIndirect ? view.getBigUint64(payload + 8, true) : length

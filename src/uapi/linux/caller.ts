@@ -1,5 +1,6 @@
 /*
  * Common parts of the codecs of Linux's dialects: the target of a call, the driver's part of a response, and refusals.
+ * The object dialect uses `refuse`, `answering`, `descriptorOf` and `isZero` too.
  */
 import { Classes } from '../../spec/classes.ts'
 import { CallError } from '../../spec/errno.ts'
@@ -185,7 +186,7 @@ const POINTER_BYTES = 8
 /**
  * Checks what Linux's driver checks about its parts of request and response: EINVAL for a response buffer that is too
  * small, unexpected input, or too little input. `writeDriverPart` takes the result; undefined if the driver has no
- * struct in the response, or the caller no buffer that is large enough for an optional one.
+ * struct in the response, or one that it may omit (`minBytes` 0) and that does not fit in the caller's buffer.
  */
 export const driverPart = (
   view: CallerView,

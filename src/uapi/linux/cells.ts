@@ -152,8 +152,8 @@ const readMask = (compiled: CompiledLayout, view: DataView, isChecked: boolean):
 
 /**
  * Reads a struct into `values` and `facts`; `bytes` has at least the layout's size. `isChecked`: values outside their
- * limits and wrong mask bits are refused (a caller's struct); otherwise they are accepted (answers, and structs whose
- * class is not known yet). Cells that must be 0 are checked in any case. Throws CallError.
+ * limits and wrong mask bits are refused (a caller's struct); otherwise they are accepted (a struct whose class is not
+ * known yet, and answers in tests). Cells that must be 0 are checked in any case. Throws CallError.
  */
 export const readCells = (
   compiled: CompiledLayout,

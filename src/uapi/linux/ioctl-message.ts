@@ -33,7 +33,7 @@ export const IoctlHeader = {
 export const IoctlAttr = { id: 0, length: 2, flags: 4, reserved: 6, data: 8, bytes: 16 } as const
 /** Maximum bytes of a message: one page. */
 const MAX_MESSAGE = 4096
-/** Values up to this many bytes are in the attribute's data; others are at the address there. */
+/** Input values up to this many bytes are in the attribute's data; others are at the address there. */
 export const INLINE = 8
 
 // ---- the compiled table ----

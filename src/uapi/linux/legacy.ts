@@ -34,7 +34,7 @@ export const packLegacy = ({ entryPoint, parts }: Legacy): Uint8Array => {
   return bytes
 }
 
-/** The error for a part that no call of Linux can have. `defect` follows "the legacy attribute". */
+/** The error for a LEGACY attribute that no call of Linux can have. `defect` follows "the legacy attribute". */
 export const badLegacy = (defect: string): CallError => new CallError('EINVAL', `the legacy attribute ${defect}`)
 
 /** Throws CallError EINVAL for anything that `packLegacy` cannot produce. */

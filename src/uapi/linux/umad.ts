@@ -19,7 +19,7 @@ export interface UmadFile {
   /** Core's number of the channel, and its descriptor's number in the caller. */
   readonly object: number
   readonly fd: number
-  /** The mode that the program has chosen; the functions of this file change it. */
+  /** The mode that the program has chosen; the decoders below change it. */
   readonly mode: UmadMode
 }
 
@@ -220,6 +220,7 @@ const writeHeader = (bytes: Uint8Array, values: AnyValues, mode: UmadMode): void
   if (tag !== undefined) bytes.set((tag as Uint8Array).subarray(0, bytes.length))
   view.setUint32(UmadHeader.id, agent as number, true)
   view.setUint32(UmadHeader.status, status as number, true)
+  // A request that timed out comes back without an address.
   if (address === undefined) return
   view.setUint32(UmadHeader.length, bytes.length + (length as number), true)
   view.setUint32(UmadHeader.qpn, values.qpn as number)

@@ -14,7 +14,7 @@ import {
   ATTRIBUTE,
   creates,
   HEADER,
-  INDIRECT,
+  INDIRECT_BYTES,
   indirect,
   itemAt,
   methodOfCall,
@@ -59,7 +59,7 @@ const outputBufferOf = ({ attribute: { type }, name }: Slot, { outputBuffers }: 
 }
 
 /** Bytes of an output's payload in the message. */
-const outputPayloadSize = (buffer: OutputBuffer): number => (typeof buffer === 'number' ? buffer : INDIRECT)
+const outputPayloadSize = (buffer: OutputBuffer): number => (typeof buffer === 'number' ? buffer : INDIRECT_BYTES)
 
 const tooLong = (where: string, length: number): CallError =>
   new CallError('EMSGSIZE', `${where}: the message would have ${length} bytes, at most 65,528 are possible`)
@@ -81,7 +81,8 @@ export const messageLength = (call: Call, options: EncodeOptions = NO_OPTIONS, r
       throw new CallError('EINVAL', `${path} is missing`)
     }
     if (!isValid) checkValue(path, type, value)
-    length += ATTRIBUTE + (options.inputAddresses?.[name] === undefined ? pad(payloadSize(type, value)) : INDIRECT)
+    length +=
+      ATTRIBUTE + (options.inputAddresses?.[name] === undefined ? pad(payloadSize(type, value)) : INDIRECT_BYTES)
   }
   for (const slot of outputs) {
     const buffer = outputBufferOf(slot, options)
@@ -130,14 +131,14 @@ export const writeMessage = (
     const address = options.inputAddresses?.[name]
     const size = payloadSize(type, value)
     if (address === undefined) writePayload(view, addAttribute(id, flags, size), type, value)
-    else writeIndirect(addAttribute(id, flags | IS_INDIRECT, INDIRECT), address, size)
+    else writeIndirect(addAttribute(id, flags | IS_INDIRECT, INDIRECT_BYTES), address, size)
   }
   for (const slot of outputs) {
     const { id } = slot.attribute
     const buffer = outputBufferOf(slot, options)
     if (buffer === 0) continue
     if (typeof buffer === 'number') addAttribute(id, OUT, buffer)
-    else writeIndirect(addAttribute(id, OUT | IS_INDIRECT, INDIRECT), buffer.address, buffer.length)
+    else writeIndirect(addAttribute(id, OUT | IS_INDIRECT, INDIRECT_BYTES), buffer.address, buffer.length)
   }
   const { legacy } = options
   if (legacy !== undefined)

@@ -25,7 +25,7 @@ import { readRecord, readScalar, viewOf, writeBytes, writeRecord, writeRecords, 
 export const HEADER = 16
 export const ATTRIBUTE = 8
 /** Bytes of an indirect payload: {u64 address, u64 length}. */
-export const INDIRECT = 16
+export const INDIRECT_BYTES = 16
 /** Position of the number of written bytes in the flags of a filled output. */
 export const WRITTEN_SHIFT = 16
 
@@ -212,7 +212,10 @@ export const itemAt = (where: string, view: DataView, at: number, end: number): 
 
 /** The address and length in an indirect payload. Throws CallError EINVAL for a payload of another size. */
 export const indirect = (where: string, view: DataView, item: Item): { address: bigint; length: bigint } => {
-  if (item.length !== INDIRECT)
-    throw new CallError('EINVAL', `${where}: an indirect payload must have ${INDIRECT} bytes and has ${item.length}`)
+  if (item.length !== INDIRECT_BYTES)
+    throw new CallError(
+      'EINVAL',
+      `${where}: an indirect payload must have ${INDIRECT_BYTES} bytes and has ${item.length}`,
+    )
   return { address: view.getBigUint64(item.payload, true), length: view.getBigUint64(item.payload + 8, true) }
 }
