@@ -11,7 +11,7 @@ const MIB = 2 ** 20
 /**
  * Maximum bytes for a process, for a user's processes, and for all processes: the daemon stays below 2 GiB.
  */
-export const MEMORY_LIMITS = { process: 768 * MIB, user: 1024 * MIB, daemon: 1280 * MIB } as const
+const MEMORY_LIMITS = { process: 768 * MIB, user: 1024 * MIB, daemon: 1280 * MIB } as const
 
 export interface MemoryQuotas {
   /** The account of a process, common to all its contexts. */

@@ -45,7 +45,7 @@ const unmappedUser = (): number | undefined => {
 export const userText = (uid: number): string =>
   uid === unmappedUser() ? 'a user outside this user namespace' : `user ${uid}`
 
-/** The id that a user of this user namespace has in the parent namespace. */
+/** The id that a user of this user namespace has in the parent namespace; `uid` itself if that is unknown. */
 export const outerUser = (uid: number): number => {
   const mapping = userMap().find(([inside, , count]) => uid >= inside && uid < inside + count)
   return mapping === undefined ? uid : uid - mapping[0] + mapping[1]

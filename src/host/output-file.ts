@@ -37,7 +37,7 @@ const truncateOwn = (name: string, fd: number): void => {
 
 /**
  * Opens `name` for writing: an empty file, which is created if necessary, or a device or FIFO. Returns the descriptor.
- * Throws an Error with a message, and with `code` if a system call failed.
+ * Throws an Error with a message, and with `code` if open(2) failed for another reason than a symbolic link.
  */
 export const createOutputFile = (name: string): number => {
   const path = resolve(name)

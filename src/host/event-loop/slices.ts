@@ -16,7 +16,7 @@ export interface Slices {
    * `failed` gets an exception of the job.
    */
   begin(job: Job<unknown>, failed: (error: unknown) => void): void
-  /** Runs all jobs to their ends before it returns. */
+  /** Runs all jobs to their ends before it returns, unless a slice calls it. */
   finish(): void
   /** Number of jobs that wait for their next slice. */
   readonly waiting: number

@@ -84,7 +84,7 @@ const openMem = (pid: number, owner: Owner | undefined, guest: Guest | undefined
     return -1
   }
   if (mem < 0) return -1
-  // Checked after the open: the kernel refuses access to an address space between its exec and its new owner.
+  // Checked after the open, which the kernel refuses during an exec until the process has its new owner.
   if (owner === undefined || isOwned(owner)) return mem
   closeSync(mem)
   return -1
@@ -162,8 +162,8 @@ export const closeProcess = (handle: ProcessHandle): void => {
 export const isStillOwned = ({ owner }: ProcessHandle): boolean => owner === undefined || isOwned(owner)
 
 /**
- * Whether no process uses any more the address space that the process had when the handle was opened; false if unknown.
- * If one does, the write fails with EFAULT, since our address 0 is not readable, before the kernel takes that address
+ * Whether the address space that the process had when the handle was opened has no users left; false if unknown. If it
+ * has one, the write fails with EFAULT, since our address 0 is not readable, before the kernel takes that address
  * space's lock, which may be held for ever.
  */
 export const isAddressSpaceGone = ({ mem }: ProcessHandle): boolean => mem >= 0 && sys().pwrite(mem, 0, 1, 0) === 0

@@ -21,7 +21,7 @@ export interface DgramSocket {
     address: string,
     done: (errno: number) => void,
   ): void
-  /** Closes the socket; `done` of unsent datagrams is not called. */
+  /** Closes the socket; no `done` is called afterwards. */
   close(): void
 }
 

@@ -47,7 +47,7 @@ export interface NeighbourMessage {
   readonly mac: Uint8Array
 }
 
-/** `done`: a dump has ended; `errno` is 0, or the error number if it failed. */
+/** `done`: a dump has ended, with NLMSG_DONE (`errno` is 0) or NLMSG_ERROR. */
 export type RouteMessage =
   | LinkMessage
   | AddressMessage

@@ -1,10 +1,10 @@
 /*
  * Unix sockets of type SOCK_SEQPACKET: reliable, ordered, with message boundaries and file descriptors.
  *
- * All are non-blocking and close-on-exec. Opening throws SystemError; sending and receiving return a length or -errno
- * (-EAGAIN when the peer is slow or silent) and allocate little: message headers and control data lie in one arena,
- * built once and patched. The receiver cannot tell an empty message from the end of the stream (length 0), so an empty
- * message cannot be sent, and a received one counts as the end. See unix(7), sendmsg(2), recvmsg(2).
+ * All are opened non-blocking and close-on-exec. Opening throws SystemError; sending and receiving return a length or
+ * -errno (-EAGAIN when the peer is slow or silent) and allocate little: message headers and control data lie in one
+ * arena, built once and patched. The receiver cannot tell an empty message from the end of the stream (length 0), so an
+ * empty message cannot be sent, and a received one counts as the end. See unix(7), sendmsg(2), recvmsg(2).
  */
 import { chmodSync, lstatSync, unlinkSync } from 'node:fs'
 import { EADDRINUSE, EAGAIN, ECONNREFUSED, EEXIST, EINTR, EMFILE, EMSGSIZE, ENOENT, SystemError } from '../errno.ts'
