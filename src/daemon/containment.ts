@@ -2,8 +2,9 @@
  * Containment of the daemon's own bugs: what happens when its code throws unexpectedly.
  *
  * Callbacks of the event loop are boundaries: for a session's messages, a doorbell, a timer, a device's poll (loop.ts).
- * An exception there is logged with its stack, and ends at most the session, device or call that was served; all others
- * continue. Repeated faults of the same work are logged the 1st, 2nd, 4th, 8th … time, so that they cannot fill a disk.
+ * An exception there is logged with its stack, and ends at most the session, device, socket or call that was served;
+ * all others continue. Repeated faults of the same work are logged the 1st, 2nd, 4th, 8th … time, so that they cannot
+ * fill a disk.
  */
 
 export interface Containment {

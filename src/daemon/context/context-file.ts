@@ -4,8 +4,9 @@
  *
  * The file is sized once, sparse and sealed, so that no program can cause a SIGBUS here by truncating it
  * (docs/decisions/context-file.md). The first page is unused, so that a stray write(2) damages no ring. A freed range
- * is reused for rings of the same size. Its memory is returned to the system once its chunk has no rings left; a program
- * that still maps a freed range sees freed or later rings of the same context, or zeros, never rings of another context.
+ * is reused for rings of the same size. Its memory is returned to the system once its chunk has no rings left; a
+ * program that still maps a freed range sees freed or later rings of the same context, or zeros, never rings of another
+ * context.
  */
 
 import type { MappedChunk, MappedMemory } from '../../core/memory/mappable-memory.ts'

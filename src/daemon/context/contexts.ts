@@ -2,10 +2,10 @@
  * Open contexts with a memory file, of all processes: the file, doorbell sockets, lifetime
  * (docs/decisions/context-file.md).
  *
- * Such a context exists while a program holds any of its doorbell sockets or its memory file. The shim keeps a copy of a
- * doorbell socket for each copy of the program's uverbs descriptor, so that fork, dup and exit need no bookkeeping
+ * Such a context exists while a program holds any of its doorbell sockets or its memory file. The shim keeps a copy of
+ * a doorbell socket for each copy of the program's uverbs descriptor, so that fork, dup and exit need no bookkeeping
  * here. A descriptor in transit between programs has no doorbell until the receiver uses it. So while a context has no
- * doorbell, this file checks from time to time whether a program holds the memory file. The sockets carry only tokens:
+ * doorbell, the daemon checks from time to time whether a program holds the memory file. The sockets carry only tokens:
  * the handle of a queue pair to whose send queue the program has posted. Shutting down the daemon's end tells programs
  * that the device was removed.
  */

@@ -1,5 +1,5 @@
 /*
- * A memory file that a client passed with HELLO (spec/session.ts, R13). Addresses in its calls are offsets in this file
+ * A memory file that a client passed with HELLO (spec/session.ts, R13). Addresses in its calls are offsets in that file
  * instead of addresses in its process, so a client whose memory the daemon may not access, such as another user's
  * program, can still query devices.
  *

@@ -70,7 +70,8 @@ const parseRequest = (text: string): ToolRequest | undefined => {
   if (typeof value !== 'object' || value === null) return undefined
   const fields = value as Partial<Record<string, unknown>>
   const { kind, tag = '', pcap = false, set, abi = false, add, remove, cursor } = fields
-  if (kind === 'qps') return isQpCursor(cursor) ? { kind, cursor } : cursor === undefined ? { kind } : undefined
+  if (kind === 'qps' && cursor === undefined) return { kind }
+  if (kind === 'qps') return isQpCursor(cursor) ? { kind, cursor } : undefined
   if (kind === 'findings' || kind === 'counts') return { kind }
   if (kind === 'config' || kind === 'stat' || kind === 'waits' || (kind === 'fault' && set === undefined))
     return { kind }

@@ -6,8 +6,8 @@
  * records; the next record tells how many.
  *
  * A call that creates descriptors is answered before they have numbers in the program. Its record is published later:
- * at the next message of the session, which follows the receipt of the descriptors, at the end of the session, or before
- * a query of a tool is answered.
+ * at the next message of the session, which follows the receipt of the descriptors, at the end of the session, or
+ * before a query of a tool is answered.
  */
 import type { Dialect } from '../../core/dispatch/dispatch.ts'
 import { type Answer, type CallerView, type Decoded, isAnswer } from '../../uapi/call.ts'

@@ -11,7 +11,7 @@ import { CallError } from '../../spec/errno.ts'
 import type { AnyValue, Attributes, Method, ObjectClass } from '../../spec/schema/schema.ts'
 import { itemsOf } from '../../trace/message.ts'
 import type { Call, CallerView, Result } from '../../uapi/call.ts'
-import { chainEntries } from '../../uapi/object/chain.ts'
+import { type ChainEntry, chainEntries } from '../../uapi/object/chain.ts'
 import { encodeCall, type OutputBuffer } from '../../uapi/object/client.ts'
 import { decodeMessage } from '../../uapi/object/dialect.ts'
 import { INDIRECT_BYTES, methodByCall, payloadOf } from '../../uapi/object/format.ts'
@@ -51,8 +51,14 @@ const isKnown = (cls: ObjectClass, name: string, method: Method): boolean => {
   return known
 }
 
+/** The entries of a chain; none for another call, or for a chain that cannot be read. */
+const entriesOf = ({ class: cls, methodName, args }: Call): readonly ChainEntry[] => {
+  if (cls.id !== Interface.id || methodName !== 'chain') return []
+  return undefinedIfRefused(() => chainEntries((args.entries ?? new Uint8Array()) as Uint8Array)) ?? []
+}
+
 /** Declarations of the methods in a call, and in its chain, that tools do not know. */
-const declarationsOf = (view: CallerView, { class: cls, methodName, method, args }: Call): Declaration[] => {
+const declarationsOf = (view: CallerView, called: Call): Declaration[] => {
   const found = new Map<string, Declaration>()
   const add = (declaring: ObjectClass, name: string, method: Method): void => {
     if (isKnown(declaring, name, method)) return
@@ -68,10 +74,8 @@ const declarationsOf = (view: CallerView, { class: cls, methodName, method, args
     }
     found.set(`${classId} ${method.call}`, declaration)
   }
-  add(cls, methodName, method)
-  const entries = cls.id === Interface.id && methodName === 'chain' ? args.entries : undefined
-  for (const { call, classId } of undefinedIfRefused(() => chainEntries((entries ?? new Uint8Array()) as Uint8Array)) ??
-    []) {
+  add(called.class, called.methodName, called.method)
+  for (const { call, classId } of entriesOf(called)) {
     const target = view.schema.classById(classId)
     const named = target && methodByCall(target, call)
     if (target !== undefined && named !== undefined) add(target, named.name, named.method)
@@ -87,18 +91,13 @@ type IndirectValue = NonNullable<NonNullable<TraceRecord['call']>['pointed']>[nu
  * The memory to which indirect attributes of a chain's entries point; `done`: number of entries that succeeded. Entries
  * run in order, so the access of an entry to an address is the first one after those of earlier entries.
  */
-const indirectMemory = (
-  { class: cls, methodName, args }: Call,
-  done: number,
-  accesses: readonly Access[],
-): IndirectValue[] => {
-  const chain = cls.id === Interface.id && methodName === 'chain' ? (args.entries as Uint8Array | undefined) : undefined
-  const entries = undefinedIfRefused(() => chainEntries(chain ?? new Uint8Array())) ?? []
+const indirectMemory = (call: Call, done: number, accesses: readonly Access[]): IndirectValue[] => {
   const found: IndirectValue[] = []
   /** Index of the first access after those of earlier entries. */
   let first = 0
   // The entry after the successful ones failed, but may have read its inputs.
-  entries.slice(0, done + 1).forEach(({ message }, index) => {
+  const entries = entriesOf(call).slice(0, done + 1)
+  for (const [index, { message }] of entries.entries()) {
     const view = viewOf(message)
     let next = first
     for (const { flags, payload, length } of itemsOf(message).items) {
@@ -112,7 +111,7 @@ const indirectMemory = (
       next = Math.max(next, at + 1)
     }
     first = next
-  })
+  }
   return found
 }
 

@@ -28,7 +28,7 @@ interface CachedMapping {
 
 /** Minimum time for which results are valid, microseconds. */
 const VALID = 1_000_000
-/** Maximum cached mappings where the kernel answers queries of single mappings; otherwise all shared ones are cached. */
+/** Maximum cached mappings where the kernel answers queries of single mappings; otherwise all shared ones are. */
 const MAX_MAPPINGS = 64
 const IN_MEMORY = new Set(['tmpfs', 'ramfs', 'hugetlbfs', 'devtmpfs'])
 

@@ -62,7 +62,8 @@ const FD: Kind = { kind: 'fd', class: '' }
 
 const kindOf = (where: string, attributes: Attributes, attribute: string, field: string | undefined): Kind => {
   const type = attributes[attribute]?.type
-  const kind = field === undefined ? type : type?.kind === 'record' ? type.fields[field]?.type : undefined
+  const fields = type?.kind === 'record' ? type.fields : undefined
+  const kind = field === undefined ? type : fields?.[field]?.type
   if (kind === undefined) throw new Error(`${where}: the method has no such attribute`)
   return kind
 }

@@ -161,10 +161,9 @@ const MAX_OUTPUT = 1024
 
 /** Whether a call has all arguments for which an ioctl has mandatory handles or descriptors. */
 const hasMandatoryReferences = ({ attributes }: IoctlMethod, { args, method }: Call): boolean =>
-  attributes.every(
-    ({ kind, name, mandatory }) =>
-      !mandatory || (kind !== 'handle' && kind !== 'fd') || method.in[name] === undefined || args[name] !== undefined,
-  )
+  attributes
+    .filter(({ kind, mandatory }) => mandatory && (kind === 'handle' || kind === 'fd'))
+    .every(({ name }) => method.in[name] === undefined || args[name] !== undefined)
 
 /** Whether an ioctl can encode a call. */
 const canExpress = (entry: IoctlMethod, call: Call): boolean =>

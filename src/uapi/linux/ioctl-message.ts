@@ -132,11 +132,10 @@ export const bytesOf = (message: Message, attribute: PassedAttribute): Uint8Arra
   return bytes
 }
 
-const wrongLength = (where: string, length: number, { min, max, isExtensible }: IoctlAttribute): CallError =>
-  new CallError(
-    'EINVAL',
-    `${where} has ${length} bytes; ${isExtensible ? 'at least ' : ''}${min}${!isExtensible && max !== min ? ` to ${max}` : ''} are right`,
-  )
+const wrongLength = (where: string, length: number, { min, max, isExtensible }: IoctlAttribute): CallError => {
+  const range = max === min ? `${min}` : `${min} to ${max}`
+  return new CallError('EINVAL', `${where} has ${length} bytes; ${isExtensible ? `at least ${min}` : range} are right`)
+}
 
 const checkHandle = (view: CallerView, where: string, handle: bigint, classes: readonly string[]): void => {
   if (classes.every(name => view.schema.classByName(name) === undefined))
