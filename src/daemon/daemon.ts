@@ -462,7 +462,7 @@ export const startDaemon = async (options: DaemonOptions): Promise<Daemon> => {
   const { devices, interfaces } = parts
   let listening: number
   try {
-    // Creating the devices checks that their addresses exist and are free, so this comes first.
+    // Over UDP, creating the devices checks that their addresses exist and are free, so this comes first.
     for (const spec of config.devices) devices.add(spec)
     listening = await listenAt(socket, served)
   } catch (error) {

@@ -58,7 +58,7 @@ export interface LockFile {
 
 /**
  * Locks the file `path`; waits for it at most `timeout` milliseconds. The holder removes the file before it closes the
- * descriptor, and a lock on a removed file excludes no other process; so after such a lock the new file is locked.
+ * descriptor, and a lock on a removed file excludes no other process, so the new file is locked instead.
  * Throws an Error with a message.
  */
 export const takeLock = async (path: string, timeout = 10_000): Promise<LockFile> => {

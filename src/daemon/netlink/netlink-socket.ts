@@ -54,8 +54,8 @@ export interface NetlinkSocket {
 }
 
 /**
- * Steps of a list per slice, and one more (`advance`): making a datagram of 40 queue pairs takes up to half a
- * millisecond.
+ * Steps of a list per slice; `advance` takes one more. A step, such as making a datagram of 40 queue pairs, takes up to
+ * half a millisecond.
  */
 const STEPS_PER_SLICE = 3
 /** Maximum number of a program's datagrams read in one callback of the event loop. */

@@ -48,7 +48,7 @@ const compiledCommands: readonly CompiledCommand[] = ucmaCommands.map(command =>
   }
 })
 
-/** The highest command, RDMA_USER_CM_CMD_JOIN_MCAST. */
+/** The highest command of Linux 6.1, RDMA_USER_CM_CMD_JOIN_MCAST. */
 const LAST_COMMAND = 22
 /** Maximum bytes of an option; all known options are much shorter. */
 const MAX_OPTION = 4096
