@@ -34,7 +34,7 @@ const driverAttributes: Readonly<Record<string, Readonly<Record<string, { in?: A
 const commonClasses: Readonly<Record<string, ObjectClass | undefined>> = Classes
 const knownMethods = new WeakMap<Method, boolean>()
 
-/** Whether tools that read records know the method, with all attributes that the device's version has. */
+/** Whether tools that read records know the method, with all attributes that the device declares for it. */
 const isKnown = (cls: ObjectClass, name: string, method: Method): boolean => {
   let known = knownMethods.get(method)
   if (known === undefined) {
