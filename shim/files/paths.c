@@ -74,11 +74,17 @@ static bool leads_to_counters(const char *prefix, const char *suffix)
         return false;
     if (strstr(suffix, "counters"))
         return true;
-    /* "", /DEVICE, /DEVICE/ports, /DEVICE/ports/N */
-    const char *after_device = *suffix ? strchr(suffix + 1, '/') : NULL;
-    if (!after_device || after_device[1] == 0)
-        return true;
-    return strncmp(after_device, "/ports", 6) == 0 && (after_device[6] == 0 || !strchr(after_device + 7, '/'));
+    /* "", DEVICE, DEVICE/ports, DEVICE/ports/N, with any number of slashes between and behind */
+    unsigned depth = 0;
+    for (const char *name = suffix + strspn(suffix, "/"); *name; name += strspn(name, "/")) {
+        const size_t length = strcspn(name, "/");
+        if (depth == 1 && (length != 5 || memcmp(name, "ports", length) != 0))
+            return false;
+        if (++depth > 3)
+            return false;
+        name += length;
+    }
+    return true;
 }
 
 const char *path_rewrite(const char *path, char path_buffer[PATH_SIZE])
@@ -112,8 +118,8 @@ void path_folder_changed(void)
     char folder[PATH_SIZE];
     int saved = errno;
     /* All trees' folders have names that end so; the whole name is known only after HELLO. */
-    shim_may_be_in_tree = early_syscall(SYS_getcwd, (long)folder, sizeof folder, 0, 0, 0, 0) > 0 &&
-                          strstr(folder, ".tree/sys/") && strstr(folder, "/infiniband/");
+    const long length = early_syscall(SYS_getcwd, (long)folder, sizeof folder - 1, 0, 0, 0, 0);
+    shim_may_be_in_tree = length > 0 && strstr(folder, ".tree/sys/") && strstr(strcat(folder, "/"), "/infiniband/");
     errno = saved;
 }
 

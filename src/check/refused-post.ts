@@ -77,12 +77,15 @@ const brokenRule = (
   if (max !== undefined && elements > max)
     return ['bad-request', `it has ${elements} scatter/gather elements, and ${name} is ${max}`]
   if (!isSend) return undefined
-  if ((flags & SendFlags.values.INLINE) !== 0 && maxInlineData !== undefined && length > maxInlineData)
+  // The preload library reports the bytes of a single element only.
+  const hasLength = elements <= 1
+  if (hasLength && (flags & SendFlags.values.INLINE) !== 0 && maxInlineData !== undefined && length > maxInlineData)
     return ['request-length', `it has ${length} bytes inline, and max_inline_data is ${maxInlineData}`]
   if (opcode !== ATOMIC_CMP_AND_SWP && opcode !== ATOMIC_FETCH_AND_ADD) return undefined
   if (addressLow % ATOMIC_BYTES !== 0)
     return ['atomic-misaligned', `its remote address modulo ${ATOMIC_BYTES} is ${addressLow % ATOMIC_BYTES}`]
-  if (length < ATOMIC_BYTES) return ['request-length', `it has ${length} bytes for the result of an atomic`]
+  if (hasLength && length < ATOMIC_BYTES)
+    return ['request-length', `it has ${length} bytes for the result of an atomic`]
   return undefined
 }
 

@@ -148,6 +148,7 @@ const openSocket = (context: DeviceContext, ipInterface: number, protocol: numbe
   const call = anyCall as typeof carrier.call
   const hasDatagrams = (): boolean => !isEnded && !waiters.isOver && call(SocketClass, 'query', 0, {}).out.waiting > 0
   const poll = (): UdpDatagram | undefined => {
+    if (isEnded) return undefined
     carrier.drive()
     try {
       const { address, port: senderPort, payload } = call(SocketClass, 'receive', 0, {}).out
@@ -267,7 +268,7 @@ class IpInterfaceObject extends VerbsObject implements IpInterface {
       clearTimeout(timer)
       socket.close()
     }
-    throw refused('EIO', call, 'the device was removed')
+    throw refused('EIO', call, 'the device is closed or removed')
   }
 
   udp(options: UdpOptions = {}): UdpSocket {

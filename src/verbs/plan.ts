@@ -233,7 +233,7 @@ export const clearOwner = (object: object): void => {
 /** EIO: the device was removed, and its objects with it. */
 const isRemovalError = (error: unknown): boolean => error instanceof RdmaError && error.code === 'EIO'
 
-/** Makes a call that destroys an object; does nothing if the device was removed. */
+/** Makes a call that belongs to the end of an object; does nothing if the device was removed. */
 export const destroyUnlessRemoved = (call: () => void): void => {
   try {
     call()

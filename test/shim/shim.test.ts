@@ -199,12 +199,14 @@ test('the daemon is notified before counters are read, by any path, and not befo
   assert.ok((await countRefreshes(`cat ${port}/hw_counters/sent_pkts`)) > 0)
   assert.ok((await countRefreshes(`cat //sys/class/./infiniband/rxe0/ports/1/counters/port_xmit_data`)) > 0)
   // Also before a folder above counters is opened: they may be read relative to it.
-  for (const walk of ['', '/rxe0', '/rxe0/ports', '/rxe0/ports/1', '/rxe0/ports/1/counters'])
+  for (const walk of ['', '//rxe0', '/rxe0/ports', '/rxe0/ports/1', '/rxe0/ports/1/', '/rxe0/ports/1/counters'])
     assert.ok((await countRefreshes(`ls /sys/class/infiniband${walk}`)) > 0, walk)
   const byChdir = await countRefreshes(`cd ${port}/hw_counters`)
   assert.ok((await countRefreshes(`cd ${port}/hw_counters && cat sent_pkts`)) > byChdir, 'a relative path')
+  const fromFolder = 'cd /sys/class/infiniband && cat rxe0/ports/1/hw_counters/sent_pkts'
+  assert.ok((await countRefreshes(fromFolder)) > (await countRefreshes('cd /sys/class/infiniband')))
   assert.equal(await countRefreshes(`cd ${port}/hw_counters && cd / && cat etc/passwd > /dev/null`), byChdir)
-  for (const other of ['infiniband/rxe0/node_guid', 'infiniband_verbs/uverbs0/dev'])
+  for (const other of ['infiniband/rxe0/node_guid', 'infiniband//rxe0//node_guid', 'infiniband_verbs/uverbs0/dev'])
     assert.equal(await countRefreshes(`cat /sys/class/${other}`), 0, other)
   assert.equal(await countRefreshes('ls /sys/class/infiniband_verbs'), 0)
 })

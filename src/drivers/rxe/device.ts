@@ -122,7 +122,8 @@ function* resetQps(context: Context, { qps, engine }: RxeState): Generator<void>
   for (const object of objectsDownwards(context)) {
     const qp = object as QpObject | undefined
     const row = qp?.state?.row
-    if (qp !== undefined && row !== undefined && qps[row] === qp && endsWith(context, qp)) engine().modify(row, RESET, {})
+    if (qp !== undefined && row !== undefined && qps[row] === qp && endsWith(context, qp))
+      engine().modify(row, RESET, {})
     if (--remaining > 0) continue
     yield
     remaining = OBJECTS_PER_STEP

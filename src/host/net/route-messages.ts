@@ -47,7 +47,7 @@ export interface NeighbourMessage {
   readonly mac: Uint8Array
 }
 
-/** `done`: a dump has ended, with NLMSG_DONE (`errno` is 0) or NLMSG_ERROR. */
+/** `done`: a dump has ended; `errno` is 0 unless it is incomplete. */
 export type RouteMessage =
   | LinkMessage
   | AddressMessage
@@ -180,8 +180,8 @@ const neighbourOf = (
 const messageOf = (bytes: Uint8Array, view: DataView, at: number, end: number): RouteMessage | undefined => {
   const type = view.getUint16(at + 4, true)
   const body = at + HEADER
-  if (type === NLMSG_DONE) return { kind: 'done', errno: 0 }
-  if (type === NLMSG_ERROR) return { kind: 'done', errno: body + 4 <= end ? Math.abs(view.getInt32(body, true)) : 0 }
+  if (type === NLMSG_DONE || type === NLMSG_ERROR)
+    return { kind: 'done', errno: body + 4 <= end ? Math.abs(view.getInt32(body, true)) : 0 }
   if (type === RTM_NEWLINK || type === RTM_DELLINK) {
     // another family, AF_BRIDGE: membership in a bridge
     if (body + LINK_BODY > end || view.getUint8(body) !== AF_UNSPEC) return undefined

@@ -9,7 +9,7 @@ import type { ImmediateOptions, InvalidateOptions, SendOptions } from '../argume
 import { type CompletionQueue, cqPlan } from '../cq/completion-queue.ts'
 import { invalidArgument, RdmaError, withoutObject } from '../error.ts'
 import type { Slice } from '../mr/region.ts'
-import { type DeviceContext, make, type Plan } from '../plan.ts'
+import { type DeviceContext, destroyUnlessRemoved, make, type Plan } from '../plan.ts'
 import type { BareQueuePair, QueuedQp, QueuePairOptions } from '../qp/queue-pair.ts'
 import { restartsOf } from './request-error.ts'
 import { type CompletedRequest, RequestPromises } from './request-promises.ts'
@@ -133,7 +133,8 @@ export const awaitable = <T extends AwaitableQueuePair>(
 
     override close(): void {
       if (!this.isOpen) return
-      this.promises.settle()
+      // Without the device there are no completions: the requests are canceled below.
+      destroyUnlessRemoved(() => this.promises.settle())
       super.close()
       this.promises.close()
     }

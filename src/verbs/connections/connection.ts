@@ -344,7 +344,7 @@ export class ConnectionEnd {
       this.#events.endWait()
     }
     if (this.#failure !== undefined) throw this.#failure
-    if (!this.#isEstablished) throw refused('EIO', this.#call, 'the device was removed')
+    if (!this.#isEstablished) throw refused('EIO', this.#call, 'the device is closed or removed')
     return new ConnectionObject(
       this,
       this.#shared.device,

@@ -527,11 +527,14 @@ export const queuePairType = <T extends QueuedQp>(
  * `initial`. Undefined for a queue pair in RESET.
  */
 export const initialAttributesOf = (
+  call: string,
   stepsTo: StepsTo | undefined,
   { path }: DeviceContext,
   psn: number,
   { peer, connection, initial }: PeerOptions<ConnectOptions> & { readonly initial?: object },
 ): { readonly qkey?: number } | undefined => {
+  if (connection !== undefined && peer === undefined)
+    throw invalidArgument(call, 'connection is given without peer', 'give the endpoint of the peer too')
   const initialArgs = initial === undefined ? undefined : withStateNumber(initial)
   if (peer === undefined || stepsTo === undefined) return initialArgs
   return { ...combineSteps(stepsTo(path, psn, peer, connection)), ...initialArgs }
@@ -554,7 +557,7 @@ export const queuePairPlan = <T extends Disposable & ObjectReference>(
   checkObject(context, call, 'recvCq', recvCq)
   if (srq !== undefined) checkObject(context, call, 'srq', srq)
   const psn = firstPsn()
-  const initial = initialAttributesOf(stepsTo, context, psn, options)
+  const initial = initialAttributesOf(call, stepsTo, context, psn, options)
   const source = eventSource(context, cls)
   const hasReceiveQueue = hasRecvCq && srq === undefined
   const cap = {

@@ -26,6 +26,7 @@ import {
   type Endpoint,
   endpointOf,
   firstPsn,
+  optionsByQpAttribute,
   type PeerOptions,
   type RcConnectOptions,
   rcConnectOptionNames,
@@ -140,7 +141,7 @@ const targetPlan = (context: DeviceContext, xrcd: ObjectReference, options: XrcT
   checkOptions('xrc_tgt_qp.create', 'options', options, targetOptionNames)
   const { qpn } = options
   const psn = firstPsn()
-  const initial = initialAttributesOf(targetSteps, context, psn, options)
+  const initial = initialAttributesOf('xrc_tgt_qp.create', targetSteps, context, psn, options)
   const source = eventSource(context, XrcTgtQp)
   const { userHandle } = source
   return plan(
@@ -153,7 +154,7 @@ const targetPlan = (context: DeviceContext, xrcd: ObjectReference, options: XrcT
     },
     ({ object, out }) => source.assign(new TargetObject(context, object, userHandle, out.qpNum, psn)),
     source.release,
-    { qpNum: 'qpn' },
+    { ...optionsByQpAttribute, qpNum: 'qpn' },
   )
 }
 

@@ -68,6 +68,15 @@ const startTable = () => {
 }
 
 describe('interfaces', () => {
+  it('an aborted list ends with its errno', () => {
+    const done = new Uint8Array(20)
+    const view = new DataView(done.buffer)
+    view.setUint32(0, 20, true)
+    view.setUint16(4, 3, true) // NLMSG_DONE
+    view.setInt32(16, -12, true)
+    assert.equal(createInterfaceTable().apply(done), 12)
+  })
+
   it('parses links and addresses from the dumps', () => {
     const { table, ends, v0 } = startTable()
     assert.deepEqual(ends, [0, 0], 'each list ends with NLMSG_DONE')

@@ -43,7 +43,8 @@ export const fetchDebian13 = (packages: readonly string[]): string => {
     const archives = join(folder, 'archives')
     for (const name of readdirSync(archives).filter(one => one.endsWith('.deb')))
       runOrThrow('dpkg-deb', ['-x', join(archives, name), join(folder, 'root')])
-    renameSync(join(folder, 'root'), root)
+    // Another test file may have fetched it meanwhile.
+    if (!existsSync(root)) renameSync(join(folder, 'root'), root)
   } finally {
     rmSync(folder, { recursive: true, force: true })
   }

@@ -117,6 +117,15 @@ eachCarrier(openTwo => {
     await nextTurn()
   })
 
+  test('queue pairs can be closed after their device', async () => {
+    const { a, b, close } = await pair(openTwo)
+    // More than the polls after which a client looks for the end of its daemon.
+    const qps = Array.from({ length: 200 }, () => a.pd.rcQp())
+    await close()
+    for (const qp of qps) qp.close()
+    b.qp.close()
+  })
+
   test('a full queue rejects requests; with a window no more are in flight than the queue holds', async () => {
     const { a, b, close } = await pair(openTwo)
     const receives = Array.from({ length: 17 }, () => a.qp.receive())

@@ -83,6 +83,7 @@ eachCarrier(openTwo => {
     refuses('qp.connect', /^psn undefined is not a number of 24 bits$/, () =>
       qp.connect(untyped({ ...endpoint, psn: undefined })),
     )
+    refuses('rc_qp.create', /^connection is given without peer$/, () => pd.rcQp({ sendCq, connection: { timeout: 3 } }))
     refuses('qp.connect', /^peer: "x" is not an object$/, () => pd.rcQp(untyped({ sendCq, peer: 'x' })))
     assert.equal(qp.state, 'RESET')
     refuses('ah.create', /^the destination is missing$/, () => pd.addressHandle(untyped(undefined)))
