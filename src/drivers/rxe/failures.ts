@@ -101,8 +101,9 @@ export const createFailures = (state: () => RxeState, deviceOf: () => Device): F
     flushed(row, isSend, count, code) {
       if (!hasFailureHandlers(deviceOf().core)) return
       const id = causeOfCode(code)
-      const root = id === 'FLUSHED' ? lastFailures.get(row) : undefined
-      const cause = flushCause(id, state().engine().stateOf(row), root)
+      const last = lastFailures.get(row)
+      const root = id === 'FLUSHED' ? last : undefined
+      const cause = flushCause(id, state().engine().stateOf(row), last)
       const queue = isSend ? 'send' : 'receive'
       reportQp(row, { kind: 'flush', status: WR_FLUSH_ERR, count, queue, cause, ...(root && { root }) })
     },
@@ -137,15 +138,16 @@ export const createFailures = (state: () => RxeState, deviceOf: () => Device): F
   }
 }
 
-const flushCause = (id: CauseName | undefined, state: number, root: Failure | undefined): Cause => {
+/** The cause of a flush. `last`: the last failure of the queue pair. */
+const flushCause = (id: CauseName | undefined, state: number, last: Failure | undefined): Cause => {
   switch (id) {
     case 'MODIFIED':
       return createCause('MODIFIED', {})
     case 'DEVICE_REMOVED':
       return createCause('DEVICE_REMOVED', {})
     case 'COMPLETION_LOST':
-      return root?.cause.id === 'COMPLETION_LOST'
-        ? root.cause
+      return last?.cause.id === 'COMPLETION_LOST'
+        ? last.cause
         : createCause('COMPLETION_LOST', { cq: '?', entries: '?' })
     default:
       return createCause('FLUSHED', { state })

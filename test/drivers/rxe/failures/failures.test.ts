@@ -124,9 +124,10 @@ describe('a peer that cannot receive a SEND', () => {
 
 describe('queues', () => {
   it('that overrun move their queue pairs to ERR, and the report names the CQ', () => {
-    const { m, errors } = recordedPair()
+    const { m, errors, records } = recordedPair()
     const [a, b] = [makeEnd(m, 0, 1), makeEnd(m, 1, 31)]
     connectQps(a.qp, b.qp)
+    postReceive(a.qp.receive, 7n, [sgeOf(a.mr, 0, 10)])
     for (let i = 0; i < 4; i++) {
       const remote = b.mr.address
       postSend(a.qp.send, { opcode: Wr.WRITE, id: 1n, sges: [sgeOf(a.mr, 0, 8)], remote, rkey: b.mr.rkey })
@@ -137,7 +138,9 @@ describe('queues', () => {
       `event CQ_ERR: ${full}; a completion was lost`,
       `QP ${hex(a.qp.qpn)} event QP_FATAL: ${full}`,
     ])
+    assert.ok(records.some(record => failureText(record).includes(`1 receive request flushed: WR_FLUSH_ERR: ${full}`)))
   })
+
   it('that are flushed name the failure that moved the queue pair to ERR', () => {
     const { m, a, records } = recordedPair()
     postReceive(a.qp.receive, 7n, [sgeOf(a.mr, 0, 10)])
