@@ -1,6 +1,6 @@
 /*
- * Reports failures (spec/check/failures.ts) to handlers. Drivers report failures of their objects, core the events of
- * devices and ports, the daemon destroys that wait.
+ * Reports failures (spec/check/failures.ts) to handlers. Drivers report failures of their objects; core reports the
+ * events of devices and ports, the daemon reports destroys that wait.
  */
 import type { Failure } from '../spec/check/failures.ts'
 import { noteFault } from './attempt.ts'
@@ -27,8 +27,8 @@ export const addFailureHandler = (core: Core, handler: FailureHandler): (() => v
 export const hasFailureHandlers = (core: Core): boolean => (handlers.get(core)?.size ?? 0) > 0
 
 /**
- * Calls the registered handlers. An exception is only counted and reported, since this runs in the middle of the
- * device's work.
+ * Calls the registered handlers. An exception is counted and reported, since this runs in the middle of the device's
+ * work.
  */
 export const reportFailure = (failure: Failure, device: Device, context: Context | undefined): void => {
   const { core } = device

@@ -120,8 +120,8 @@ export interface Threshold {
   armedCount: number
   armedPeriod: number
   /**
-   * Number of completions since the CQ was armed; the times on core's clock of the first of them, and of the event
-   * (Infinity: none is scheduled).
+   * Number of completions counted since the CQ was armed, for SOLICITED only solicited and failed ones; the times on
+   * core's clock of the first of them, and of the event (Infinity: none is scheduled).
    */
   completions: number
   firstCompletion: number
@@ -180,7 +180,8 @@ export interface EventRoute {
 
 /**
  * Event handlers of a caller in this process (R33), called instead of queueing events. A handler runs in the middle of
- * the device's work: it records what happened and must not make calls. An exception is only counted.
+ * the device's work: it records what happened and must not make calls. An exception is counted and
+ * reported (core/attempt.ts).
  */
 export interface EventHandlers {
   /** An armed CQ, identified by the user handle of its create, has a completion. */
@@ -337,7 +338,7 @@ export interface Hook {
   pre?(call: CallContext, object: CoreObject, args: HandlerValues): void
   /**
    * Runs when the handler has ended, with its results or with what it threw, or when a `pre` has refused the call; an
-   * exception of the hook itself is only counted. Also runs if the call was refused before `pre`: then `args` are
+   * exception of the hook itself is counted and reported. Also runs if the call was refused before `pre`: then `args` are
    * unchecked, and only the destroy of an object in use has an `object`.
    */
   post?(call: CallContext, object: CoreObject | undefined, args: HandlerValues, out: AnyResult, error: unknown): void

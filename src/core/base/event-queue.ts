@@ -1,6 +1,6 @@
 /*
  * Core's own classes of event descriptors (R35, R37–R39): completion channels, async fds, and event queues, to which
- * the device, ports, and objects of any class with events can be attached. getEvent and getEvents return the fields of
+ * the device, ports, and objects of the classes in EVENT_SOURCES can be attached. getEvent and getEvents return the fields of
  * the records that read(2) of the descriptor would return.
  */
 import { AsyncFd } from '../../spec/classes/events/async_fd.ts'

@@ -24,7 +24,7 @@ import { addParent, dropParent } from '../objects/lifetime.ts'
 export interface MrState {
   /** Row of the device's MemoryTable. */
   readonly row: number
-  /** As passed by the caller; work requests do not use it for a zero-based region. */
+  /** `Range.iova`: the region's first address in work requests, unless it is zero-based. */
   readonly iova: bigint
   /** For a region of a kind other than MEMORY: its MrKind, and its file if it has one. */
   readonly special?: { readonly kind: number; readonly file?: FileMemory }
@@ -153,8 +153,8 @@ const IMPLICIT_LENGTH = BigInt(Number.MAX_SAFE_INTEGER)
 type CreateArguments = In<typeof Mr.methods.create, CoreObject>
 
 /**
- * The range and memory of the region that a create call describes. EINVAL for attributes that do not fit the kind,
- * EOPNOTSUPP for a kind that the device or the caller does not support; for a FILE also the errors of `openFile`.
+ * The range and memory of the region that a create call describes. EINVAL for a `file` with another kind than FILE, or
+ * FILE without one; EOPNOTSUPP for a kind that the device or the caller does not support; the errors of `openFile`.
  */
 const sourceOf = (
   { caller, device }: CallContext,
@@ -258,8 +258,8 @@ export const mrClass = driverClass<typeof Mr, MrState>(Mr, {
     const oldRights = table.access[row]!
     // A region that is not on demand any more is as a new one: its pages may be gone, and are registered from now on.
     const endsOnDemand = (oldRights & ~rights & ON_DEMAND) !== 0
-    // Other unchanged pages were checked at registration, perhaps by a program that has ended and whose child still
-    // uses them.
+    // Other unchanged pages are not checked again: the process that registered them may have ended, and its child uses
+    // the region.
     const needsCheck =
       translation !== undefined || endsOnDemand || ((rights & WRITE_FLAGS) !== 0 && (oldRights & WRITE_FLAGS) === 0)
     const bytes = isImplicit || !needsCheck ? Number(range.length) : checkPages('modify', memory, range, rights)
@@ -280,9 +280,9 @@ export const mrClass = driverClass<typeof Mr, MrState>(Mr, {
     return keysOf(table, row)
   },
 
-  query({ device: { memory } }, { state: { row, special } }) {
-    const iova = (BigInt(memory.iovaHi[row]!) << 32n) | BigInt(memory.iovaLo[row]!)
-    return { ...keysOf(memory, row), length: BigInt(memory.length[row]!), iova, kind: special?.kind ?? MEMORY }
+  query({ device: { memory: table } }, { state: { row, special } }) {
+    const iova = (BigInt(table.iovaHi[row]!) << 32n) | BigInt(table.iovaLo[row]!)
+    return { ...keysOf(table, row), length: BigInt(table.length[row]!), iova, kind: special?.kind ?? MEMORY }
   },
 
   destroy({ device, why }, { state: { row, special, unregister } }) {

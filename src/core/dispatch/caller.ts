@@ -1,5 +1,5 @@
 /*
- * The caller of calls that code of this process makes itself: it has no memory to which arguments could point.
+ * A caller for calls of this process whose arguments do not point to memory.
  */
 import { CallError } from '../../spec/errno.ts'
 import { noMemory } from '../memory/address-space.ts'

@@ -1,7 +1,7 @@
 /*
  * Chains (R16) of typed calls from this process: no message is encoded or decoded. The rules are those of chain.ts,
  * which runs encoded chains; every call runs as it would outside a chain. If an entry fails, the objects that the chain
- * has created are destroyed, newest first (UNDO).
+ * has created are destroyed (UNDO).
  */
 import { Interface } from '../../spec/classes/device/interface.ts'
 import { CallError } from '../../spec/errno.ts'

@@ -4,7 +4,7 @@
  * The entries are messages of the object dialect, so this file is the only one of core that decodes messages. Each
  * entry runs as it would outside a chain (decode, look up, run, answer), except that its references may also name
  * objects that the chain created. The first entry that fails ends the chain. With UNDO all objects that the chain
- * created are then destroyed, newest first. Calls that change existing objects cannot be undone, so with UNDO a chain
+ * created are then destroyed. Calls that change existing objects cannot be undone, so with UNDO a chain
  * with such calls is refused before it starts (`checkUndoable`).
  */
 import { ChainErrors, Interface } from '../../spec/classes/device/interface.ts'

@@ -373,7 +373,8 @@ const bank = (tables: readonly ClassTable[], isPrivate: boolean): Bank => {
   const slots: (ClassTable | undefined)[] = []
   for (const table of tables) {
     const { id } = table.class
-    if (id >= FIRST_DRIVER_ID !== isPrivate) continue
+    const isDriversOwn = id >= FIRST_DRIVER_ID
+    if (isDriversOwn !== isPrivate) continue
     while (slots.length <= (id & 0x7fff)) slots.push(undefined)
     slots[id & 0x7fff] = table
   }

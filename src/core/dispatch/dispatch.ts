@@ -44,9 +44,7 @@ const refusal = (error: unknown): CallError => {
   throw error
 }
 
-/**
- * The answer was not delivered: destroys the objects that the call created, newest first, and puts back what it took.
- */
+/** The answer was not delivered: destroys the objects that the call created, and puts back what it took. */
 const undo = (
   context: Context,
   entry: Entry,

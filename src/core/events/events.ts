@@ -51,7 +51,7 @@ interface MutableFd {
   sink: EventSink
 }
 
-/** An `EventQueue` with this number of unread events drops an event if it has one of the same source and type. */
+/** An `EventQueue` sink with this number of unread events drops an event if it has one of the same source and type. */
 const QUEUE_LIMIT = 65536
 
 /** `EventRecord.type` of completions, and of the other records without a type of their own. */
@@ -59,6 +59,7 @@ const COMPLETION = -1
 
 /**
  * The first sink of an fd object: events wait in core until they are read, or until a carrier attaches its own sink.
+ * Not the class `event_queue`, which the other comments call event queue.
  */
 export interface EventQueue extends EventSink {
   readonly queue: EventRecord[]
@@ -322,7 +323,7 @@ export const setThreshold = (object: CoreObject, count: number | undefined, peri
     notify(events)
 }
 
-/** Calls a client's handler. It runs in the middle of the device's work, so an exception is only counted. */
+/** Calls a client's handler. It runs in the middle of the device's work, so an exception does not end that work. */
 const callHandler = (core: Core | undefined, run: () => void): void => {
   try {
     run()

@@ -5,7 +5,8 @@
  */
 import { wholePages } from '../../spec/memory.ts'
 
-/** A range of mapped memory: `length` bytes from `at` on in `bytes`, `view` and `words`, which may be larger. */
+/** A range of mapped memory: `length` bytes from byte `at` on in `bytes`, `view` and `words`, which may be
+ * larger. */
 export interface MappedChunk {
   /** The offset at which the client maps the range. */
   readonly offset: number

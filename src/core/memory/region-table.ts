@@ -4,7 +4,7 @@
  *
  * A key has 32 bits: an index of 24 bits above a key byte, as in Linux' soft device. Indices are assigned in ascending
  * order, wrapping around, and the key byte changes with every round through the indices, so a region's freed key is not
- * reused in the next 255 rounds. Index 0 is not used, so key 0 is never valid. The first index and the key bytes come
+ * assigned in the next 255 rounds. Index 0 is not used, so key 0 is never valid. The first index and the key bytes come
  * from the caller's random numbers. Rows are typed arrays that grow; a two-level directory finds a row by index without
  * hashing. `resolve` makes the checks of an access and allocates nothing.
  */

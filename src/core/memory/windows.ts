@@ -135,8 +135,8 @@ export const bindWindow = (table: MemoryTable, pd: number, qp: number, bind: Bin
   const isType1 = table.kind[row] === KeyKind.WINDOW_1
   if ((access & ~windowRights(isType1)) !== 0) return false
   const length = (bind.lengthHi >>> 0) * TWO_32 + (bind.lengthLo >>> 0)
-  if (isType1 ? length === 0 : table.windowRegion[row]! >= 0) return isType1 && unbindAndSetKey(table, row, bind.key)
-  if (length === 0) return false
+  if (isType1 && length === 0) return unbindAndSetKey(table, row, bind.key)
+  if (length === 0 || (!isType1 && table.windowRegion[row]! >= 0)) return false
   const region = findKey(table, bind.lkey)
   if (region < 0 || table.kind[region] !== KeyKind.REGION || table.pd[region] !== pd) return false
   const regionAccess = table.access[region]!
@@ -176,7 +176,10 @@ const unbindAndSetKey = (table: MemoryTable, row: number, key: number): boolean 
   return true
 }
 
-/** Results of `invalidateWindow`: invalidated; no bound window with that key; bound to another queue pair. */
+/**
+ * Results of `invalidateWindow`: invalidated; the protection domain has no bound window of type 2 with that key; it is
+ * bound to another queue pair.
+ */
 export const Invalidated = { DONE: 0, NOT_BOUND: 1, OTHER_QP: 2 } as const
 export type Invalidated = (typeof Invalidated)[keyof typeof Invalidated]
 

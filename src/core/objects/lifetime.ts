@@ -3,10 +3,9 @@
  *
  * An object becomes visible when its create handler has succeeded; if the handler fails, the object is removed. An
  * object uses its parents, the objects to which the arguments of its create referred. When a context closes or a device
- * is removed, its objects are destroyed in reverse order of dependency: always an unused one, the highest handle first.
- * That is stricter than reverse order of creation, since a modify may add a dependency. There may be very many objects,
- * so they are destroyed in steps. If a destroy handler throws then, the exception is counted, and the object is removed
- * nevertheless.
+ * is removed, its objects are destroyed in reverse order of dependency, which is stricter than reverse order of
+ * creation, since a modify may add a dependency. There may be very many objects, so they are destroyed in steps. If a
+ * destroy handler throws then, the exception is counted, and the object is removed nevertheless.
  */
 import { CallError } from '../../spec/errno.ts'
 import type { ObjectClass } from '../../spec/schema/schema.ts'
@@ -199,7 +198,7 @@ export const undoObjects = (context: Context, objects: readonly (CoreObject | un
   }
 }
 
-/** Runs a destroy handler for core itself; an exception or rejection is only counted. */
+/** Runs a destroy handler for core itself; an exception or rejection is counted and reported. */
 export const runDestroy = (
   context: Context,
   entry: Entry,
