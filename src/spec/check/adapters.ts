@@ -1,5 +1,5 @@
 /*
- * Limits of other adapters, and operations of the soft device that they lack, for `userdma check --like`. Each has the
+ * Limits of other adapters, and operations of userdma's device that they lack, for `userdma check --like`. Each has the
  * source that states it. docs/reference/adapters.md is generated from this table.
  *
  * A limit is the largest value that the adapter accepts. If a queue's limit depends on the size of its WQEs, the table

@@ -117,7 +117,7 @@ const table = {
     text: 'lkey {key:hex} does not allow [{accessStart:hex}, {accessEnd:hex})',
   },
 
-  // ---- 0x3..: the peer sent a NAK or no answer; a peer in the same daemon gives a more precise cause (0x4, 0x5) ----
+  // ---- 0x3..: the peer sent a NAK, a wrong response or nothing; a peer in the same daemon gives a more precise cause (0x4, 0x5) ----
   NAK_INVALID_REQUEST: { code: 0x301, results: ['REM_INV_REQ_ERR'], text: 'the peer answered: invalid request' },
   NAK_REMOTE_ACCESS: { code: 0x302, results: ['REM_ACCESS_ERR'], text: 'the peer answered: remote access error' },
   NAK_REMOTE_OPERATION: { code: 0x303, results: ['REM_OP_ERR'], text: 'the peer answered: remote operational error' },
@@ -143,7 +143,7 @@ const table = {
     text: 'the response does not match {opcode:request} or its length',
   },
 
-  // ---- 0x4..: why a responder refuses a request ----
+  // ---- 0x4..: why a responder refuses a request or drops a packet ----
   OUT_OF_PLACE: {
     code: 0x401,
     results: ['REM_INV_REQ_ERR', 'QP_REQ_ERR'],

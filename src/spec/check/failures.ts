@@ -48,8 +48,6 @@ export interface Failure {
   readonly peer?: FailurePeer
   /** Whether the cause lies at the peer. */
   readonly isCauseAtPeer?: boolean
-  /** Packets dropped by fault rules, if there are any. */
-  readonly faultDrops?: number
 }
 
 const hex = (value: number): string => `0x${value.toString(16)}`
@@ -85,14 +83,13 @@ const subjectText = (failure: Failure): string => {
   }
 }
 
-/** The part of the line after `subjectText`: the cause, the peer's state, fault rules, the root failure. */
+/** The part of the line after `subjectText`: the cause, the peer's state, the root failure. */
 export const failureReason = (failure: Failure): string => {
-  const { cause, peer, isCauseAtPeer, root, faultDrops } = failure
+  const { cause, peer, isCauseAtPeer, root } = failure
   const owner = isCauseAtPeer && peer !== undefined ? `peer QP ${hex(peer.qpn)}: ` : ''
   const peerState = peer !== undefined && causesWithPeer.has(cause.id) ? `; ${peerText(peer)}` : ''
-  const faults = faultDrops ? `; fault rules have dropped ${faultDrops} packets` : ''
   const rootText = root === undefined ? '' : ` (${failureText(root)})`
-  return `${owner}${causeText(cause)}${peerState}${faults}${rootText}`
+  return `${owner}${causeText(cause)}${peerState}${rootText}`
 }
 
 /** The line of a failure, without the process's name and without a full stop. */
@@ -125,12 +122,10 @@ export interface FailureJson {
   readonly queue?: 'send' | 'receive'
   readonly peer?: FailurePeer
   readonly isCauseAtPeer?: true
-  readonly faultDrops?: number
 }
 
 export const failureJson = (failure: Failure): FailureJson => {
-  const { kind, device, cause, qpn, opcode, wrId, status, event, count, queue, peer, isCauseAtPeer, faultDrops } =
-    failure
+  const { kind, device, cause, qpn, opcode, wrId, status, event, count, queue, peer, isCauseAtPeer } = failure
   return {
     kind,
     device,
@@ -143,7 +138,6 @@ export const failureJson = (failure: Failure): FailureJson => {
     ...(queue !== undefined && { queue }),
     ...(peer !== undefined && { peer }),
     ...(isCauseAtPeer && { isCauseAtPeer }),
-    ...(faultDrops !== undefined && { faultDrops }),
     cause: cause.id,
     vendorErr: vendorErrorOf(cause.id),
     args: jsonArgs(cause),

@@ -2,8 +2,8 @@
  * Findings of `userdma check`: the records that are reported, and one table of all kinds. The id of a finding is its
  * key; ids keep their meaning. docs/findings.md is generated from this table, with a program for each finding.
  *
- * Severities: `error`: the program is wrong, and something failed or cannot work; `warning`: works here, and fails or
- * leaks elsewhere; `note`: worth knowing.
+ * Severities: `error`: the program is wrong, and something failed or cannot work; `warning`: it may fail or leak, here or
+ * elsewhere; `note`: worth knowing.
  */
 
 import type { WcStatus } from '../work.ts'
