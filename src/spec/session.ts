@@ -317,8 +317,8 @@ export const HelloWants = { REASONS: 1, UNMAPPING: 2, WRITTEN: 4, EVENTS: 8 } as
 export const OpenWants = { PACKED_RINGS: 1 } as const
 
 /**
- * The kind of a new descriptor. EVENT: `comp_channel`, `async_fd` or `event_queue`; DRIVER: `driver_ops`; NETLINK: a
- * NETLINK_RDMA socket; CM: `cm_channel`; UMAD: `mad_channel`.
+ * The kind of a new descriptor. DRIVER: `driver_ops`; NETLINK: a NETLINK_RDMA socket; CM: `cm_channel`; UMAD:
+ * `mad_channel`; EVENT: the other classes, for example `comp_channel`.
  */
 export const InstallKind = { EVENT: 0, DRIVER: 1, NETLINK: 2, CM: 3, UMAD: 4 } as const
 

@@ -10,6 +10,7 @@
  * same declarations and handlers.
  */
 import { Device } from '../../spec/classes/device/device.ts'
+import { DRIVER_FIRST } from '../../spec/classes/ids.ts'
 import { QpTypes } from '../../spec/classes/qp/qp.ts'
 import { CallError } from '../../spec/errno.ts'
 import { type AddressRole, absentOn, addressRoles, type LinkName, Links, whyAbsent } from '../../spec/links.ts'
@@ -42,7 +43,6 @@ import type {
   TablePool,
 } from '../model.ts'
 import { createInState } from '../objects/create-in-state.ts'
-import { FIRST_DRIVER_ID } from './lookup.ts'
 
 export const createPool = (): TablePool => ({
   classes: new Map(),
@@ -66,7 +66,7 @@ const noCoreVersion: AnyHandler = call => {
 const mergeAttributes = (subject: string, base: Attributes, added: Attributes | undefined): Attributes => {
   if (added === undefined) return base
   for (const [name, attribute] of Object.entries(added)) {
-    if (attribute.id < FIRST_DRIVER_ID)
+    if (attribute.id < DRIVER_FIRST)
       throw new Error(`${subject}: a driver's attribute ${name} has id ${attribute.id}; a driver's ids start at 0x8000`)
     if (base[name] !== undefined)
       throw new Error(`${subject}: the driver's attribute ${name} exists in the common method`)
@@ -103,7 +103,7 @@ const coreClassOf = (
       `driver ${driver}: class ${cls.name} has id ${cls.id}, the common class of that name has ${coreClass.class.id}`,
     )
   }
-  if (cls.id < FIRST_DRIVER_ID)
+  if (cls.id < DRIVER_FIRST)
     throw new Error(
       `driver ${driver}: there is no common class ${cls.name}; ids of a driver's own classes start at 0x8000, not ${cls.id}`,
     )
@@ -373,7 +373,7 @@ const bank = (tables: readonly ClassTable[], isPrivate: boolean): Bank => {
   const slots: (ClassTable | undefined)[] = []
   for (const table of tables) {
     const { id } = table.class
-    const isDriversOwn = id >= FIRST_DRIVER_ID
+    const isDriversOwn = id >= DRIVER_FIRST
     if (isDriversOwn !== isPrivate) continue
     while (slots.length <= (id & 0x7fff)) slots.push(undefined)
     slots[id & 0x7fff] = table

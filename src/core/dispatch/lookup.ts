@@ -1,15 +1,13 @@
 /*
  * Look-ups in a device's compiled table (R5, R20). Each call makes them, so they are array reads without hashing.
  */
+import { DRIVER_FIRST } from '../../spec/classes/ids.ts'
 import { DESTROY } from '../../spec/schema/schema.ts'
 import type { ClassTable, DispatchTable, Entry } from '../model.ts'
 
-/** First id of a driver's own classes, and of the attributes that a driver adds to common classes. */
-export const FIRST_DRIVER_ID = 0x8000
-
 /** The class with this id; undefined if the device has none. */
 export const classTable = (table: DispatchTable, id: number): ClassTable | undefined =>
-  id >= FIRST_DRIVER_ID ? table.private[id - FIRST_DRIVER_ID] : table.common[id]
+  id >= DRIVER_FIRST ? table.private[id - DRIVER_FIRST] : table.common[id]
 
 /** The method with this class id and call number (0 … 255); undefined if the device has none. */
 export const findEntry = (table: DispatchTable, classId: number, call: number): Entry | undefined =>

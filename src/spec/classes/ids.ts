@@ -121,5 +121,5 @@ export const OpCtrl = { ATTRIBUTES: 0 } as const
  */
 export const CommonAttribute = { LEGACY: 0x7ff0 } as const
 
-/** First id of drivers' own attributes, and of drivers' private classes (R12). */
+/** First id of drivers' own classes, and of the attributes that drivers add to common classes (R12). */
 export const DRIVER_FIRST = 0x8000

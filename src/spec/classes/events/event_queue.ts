@@ -64,7 +64,7 @@ export const EventQueue = objectClass('event_queue', ClassId.event_queue, {
     query: method(QUERY, { in: {}, out: { attached: list(64, attached, MAX_SOURCES), unread: optional(u32(65)) } }),
     /** EBUSY if the object is already attached to an event queue, or the device or port to this one. */
     attach: method(CallNumber.event_queue.attach, { in: { cookie: u64(1), ...source }, out: {} }),
-    /** Withdraws the object's unread events. ENOENT if it is not attached to this queue. */
+    /** Withdraws the source's unread events. ENOENT if it is not attached to this queue. */
     detach: method(CallNumber.event_queue.detach, { in: source, out: {} }),
     /** Takes the oldest events, at most `max`. EAGAIN if there is none, EIO if no event can follow. */
     getEvents: method(CallNumber.event_queue.getEvents, {

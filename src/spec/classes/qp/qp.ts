@@ -87,8 +87,8 @@ export const ADDRESSES = ['address', 'ibAddress', 'opaAddress', 'dmac', 'vlan'] 
 
 /**
  * RoCE's attributes beside the address (spec/links.ts): the next hop's MAC address and the VLAN. Without them the
- * device determines both, as Linux's kernel does from the route and the GID's interface; none of Linux's structs has
- * them.
+ * device determines both, as Linux's kernel does from the route and the GID's interface; no struct of ib_user_verbs.h
+ * has them.
  */
 export const ethernetOf = (dmac: number, vlan: number) => ({
   dmac: optional(bytes(dmac, 6)),
