@@ -338,8 +338,8 @@ export interface Hook {
   pre?(call: CallContext, object: CoreObject, args: HandlerValues): void
   /**
    * Runs when the handler has ended, with its results or with what it threw, or when a `pre` has refused the call; an
-   * exception of the hook itself is counted and reported. Also runs if the call was refused before `pre`: then `args` are
-   * unchecked, and only the destroy of an object in use has an `object`.
+   * exception of the hook itself is counted and reported. Also runs if the call was refused before `pre`: then `args`
+   * are unchecked, and only the destroy of an object in use has an `object`.
    */
   post?(call: CallContext, object: CoreObject | undefined, args: HandlerValues, out: AnyResult, error: unknown): void
 }
@@ -424,7 +424,10 @@ export interface Device<D = unknown> {
   readonly hooks: Hook[]
   /** Receives unaffiliated events (core/devices/clients.ts). */
   readonly eventHandlers: Set<DeviceEventHandler>
-  /** The fixed objects other than ports (device, interface; of the system-wide device: system), by class name. */
+  /**
+   * The fixed objects other than ports, by class name: interface and device; of the system-wide device interface and
+   * system.
+   */
   readonly fixedObjects: ReadonlyMap<string, CoreObject>
   /** The table without hooks, shared with devices that have an equal one. */
   readonly sharedTable: DispatchTable

@@ -24,7 +24,7 @@ import { unknownAttribute } from '../../spec/schema/versions.ts'
 import { hasValidArguments } from '../../uapi/argument-check.ts'
 import type { NewDescriptor, Result } from '../../uapi/call.ts'
 import { problemOf } from '../../uapi/scalar.ts'
-import { handleEvents, prepareWithdrawEvents } from '../events/events.ts'
+import { prepareWithdrawEvents, setEventHandlers } from '../events/events.ts'
 import {
   type AnyResult,
   type CallContext,
@@ -275,7 +275,7 @@ const finishCall = (call: CallContext, object: CoreObject, out: AnyResult): Resu
   }
   if (kind === 'create') {
     object.life = Lifecycle.LIVE
-    handleEvents(object, call.caller.handlers)
+    setEventHandlers(object, call.caller.handlers)
     return resultOf(call, object, out)
   }
   if (kind === 'destroy') removeObject(object)

@@ -244,7 +244,7 @@ export const noRoute: EventRoute = { channel: undefined, asyncFd: undefined, han
 
 /**
  * A route to these descriptors: the context's last route if it has the same ones, otherwise a new route. The handlers
- * may be those of another caller; `handleEvents` sets the right ones later.
+ * may be those of another caller; `setEventHandlers` sets the right ones later.
  */
 const routeTo = (
   context: Context | undefined,
@@ -281,7 +281,7 @@ export const affiliate = (
 }
 
 /** Sets the event handlers that a caller in this process has for the object's events. */
-export const handleEvents = ({ context, events }: CoreObject, handlers: EventHandlers | undefined): void => {
+export const setEventHandlers = ({ context, events }: CoreObject, handlers: EventHandlers | undefined): void => {
   if (events === undefined || events.route.handlers === handlers) return
   events.route = { ...events.route, handlers, core: context?.device.core }
   if (context !== undefined) context.lastRoute = events.route

@@ -1,5 +1,5 @@
 /*
- * Handles of one context: one number space for all classes; the lowest free number is assigned, from 0
+ * Handles of one context: one number space for all its objects with handles; the lowest free number is assigned, from 0
  * (docs/decisions/one-way-in.md, R23).
  *
  * Linux assigns the lowest free number, programs print it and recorded calls contain it, so this order is part of the

@@ -86,7 +86,7 @@ export type DriversOf = (className: string, method?: string) => readonly string[
 
 // ---- classes → JSON ----
 
-/** The schema of `classes`, in their order. `device` and `driversOf` as in `Schema`. */
+/** The schema of `classes`, in their order. `device`: as in `Schema`; `driversOf`: gives the lists `drivers`. */
 export const schemaOf = (
   classes: readonly ObjectClass[],
   { device, driversOf }: { readonly device?: string; readonly driversOf?: DriversOf } = {},
