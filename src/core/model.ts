@@ -216,7 +216,7 @@ export interface Caller {
    * undefined if the descriptor is not open.
    */
   file?(fd: number): string | undefined
-  /** The memory file behind one of the caller's descriptors. Throws CallError EBADF, EINVAL. */
+  /** The memory file behind one of the caller's descriptors. Throws CallError EBADF, EINVAL, EMFILE, ENFILE. */
   openFile?(fd: number): FileMemory
   /** Whether the caller has this capability now. Absent: it has all. */
   allows?(capability: Capability): boolean

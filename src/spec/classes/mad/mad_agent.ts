@@ -27,8 +27,8 @@ import { MAD_MESSAGE_BYTES, MAD_TAG_BYTES } from './mad_channel.ts'
 export const MadAgent = objectClass('mad_agent', ClassId.mad_agent, {
   methods: {
     /**
-     * Fails with EINVAL if another agent has one of the methods, or if no agent can have the class; with
-     * EPROTONOSUPPORT for queue pair 0, with ENOMEM if the channel has its maximum of agents.
+     * Fails with EINVAL if another agent or userdma itself has one of the methods, or if no agent can have the class;
+     * with EPROTONOSUPPORT for queue pair 0, with ENOMEM if the channel has its maximum of agents.
      */
     create: method(CREATE, {
       in: {
