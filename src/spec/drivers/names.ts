@@ -14,7 +14,7 @@ export type DriverName = keyof typeof Drivers
 export type NetworkDriverName = {
   [N in DriverName]: (typeof Drivers)[N]['hasNetwork'] extends true ? N : never
 }[DriverName]
-export const driverNames = Object.keys(Drivers) as readonly DriverName[]
+const driverNames = Object.keys(Drivers) as readonly DriverName[]
 
 /** The driver whose name a device's name begins with; undefined if there is none. */
 export const driverOfName = (name: string): DriverName | undefined =>

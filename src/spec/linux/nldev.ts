@@ -43,7 +43,7 @@ export const MAX_DATAGRAM_BYTES = 3776
 // ---- commands ----
 
 /** The client number of the device interface, from bit 10 on in a message's type. */
-export const RDMA_NL_NLDEV = 5
+const RDMA_NL_NLDEV = 5
 /** The multicast group of notifications (`MonitorEvent`). */
 export const RDMA_NL_GROUP_NOTIFY = 4
 export const nldevType = (command: number): number => (RDMA_NL_NLDEV << 10) | command
@@ -172,7 +172,7 @@ const attribute = <N extends number, K extends NldevKind>(number: N, kind: K, ma
 })
 
 /** IB_DEVICE_NAME_MAX - 1 and IFNAMSIZ - 1: bytes of the longest names without NUL. */
-export const LONGEST_DEVICE_NAME = 63
+const LONGEST_DEVICE_NAME = 63
 const LONGEST_INTERFACE = 15
 /** Maximum bytes of texts that only the kernel sends (RDMA_NLDEV_ATTR_EMPTY_STRING). */
 const EMPTY = 1

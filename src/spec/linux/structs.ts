@@ -92,7 +92,7 @@ export const qpCap = (at: number): Cell[] => [
 /**
  * The class of a QP type. A type whose class is undefined is refused with EOPNOTSUPP, an unknown number with EINVAL.
  */
-export const QpTypeClasses: Readonly<Record<number, string | undefined>> = {
+const QpTypeClasses: Readonly<Record<number, string | undefined>> = {
   ...Object.fromEntries(Object.values(QpType.values).map(type => [type, undefined])),
   [QpType.values.RC]: 'rc_qp',
   [QpType.values.UC]: 'uc_qp',
@@ -106,7 +106,7 @@ export const QpTypeClasses: Readonly<Record<number, string | undefined>> = {
 export const SRQ_CLASSES = ['srq', 'xrc_srq', 'tm_srq'] as const
 
 /** The class of an SRQ type. */
-export const SrqTypeClasses: Readonly<Record<number, string | undefined>> = {
+const SrqTypeClasses: Readonly<Record<number, string | undefined>> = {
   [SrqType.values.BASIC]: 'srq',
   [SrqType.values.XRC]: 'xrc_srq',
   [SrqType.values.TM]: 'tm_srq',

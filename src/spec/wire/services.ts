@@ -11,7 +11,7 @@ export const Service = { RC: 0, UC: 1, UD: 2, XRC_INI: 3, XRC_TGT: 4 } as const
 export type ServiceName = keyof typeof Service
 
 /** The service in the opcodes of packets, by service of the queue pair. */
-export const serviceTransport: Readonly<Record<ServiceName, TransportName>> = {
+const serviceTransport: Readonly<Record<ServiceName, TransportName>> = {
   RC: 'RC',
   UC: 'UC',
   UD: 'UD',

@@ -41,7 +41,7 @@ export const SOCKET_RECEIVE_BYTES = 212_992
  * (wrong checksum), `fragment` (fragments are not supported), `foreign` (for another host, from a host that is not on
  * the link, or of an unsupported protocol), `unclaimed` (no socket has the port or echo identifier).
  */
-export const IpStatistics = {
+const IpStatistics = {
   received: at(0, u64(0)),
   sent: at(8, u64(0)),
   delivered: at(16, u64(0)),

@@ -12,7 +12,7 @@ import { ClassId } from '../ids.ts'
 
 export const NAME_BYTES = 64
 
-export const DeviceRow = {
+const DeviceRow = {
   name: at(0, bytes(0, NAME_BYTES)),
   driver: at(64, bytes(0, NAME_BYTES)),
   /** The number N of uverbsN: the lowest number that was free when the device was added. */
@@ -29,7 +29,7 @@ export const DeviceRow = {
 }
 
 /** The device with this index has the class with this id. */
-export const DeviceClassRow = { index: at(0, u32(0)), class: at(4, u32(0)) }
+const DeviceClassRow = { index: at(0, u32(0)), class: at(4, u32(0)) }
 
 /** Version of Linux's uverbs ABI of all devices (sysfs: infiniband_verbs/abi_version). */
 export const UVERBS_ABI = 6

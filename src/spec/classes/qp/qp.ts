@@ -96,7 +96,7 @@ export const ethernetOf = (dmac: number, vlan: number) => ({
 })
 
 /** The alternate path of automatic path migration; one attribute per link, like addresses. */
-export const QpAlternatePath = {
+const QpAlternatePath = {
   ...QpAddress,
   altPort: at(27, u8(0)),
   pkeyIndex: at(28, u16(0)),
@@ -104,8 +104,8 @@ export const QpAlternatePath = {
 }
 /** The same fields behind an address with LIDs. */
 const alternateWithLids = { altPort: at(32, u8(0)), timeout: at(33, u8(0, { max: 31 })), pkeyIndex: at(34, u16(0)) }
-export const IbAlternatePath = { ...IbAddress, ...alternateWithLids }
-export const OpaAlternatePath = { ...OpaAddress, ...alternateWithLids }
+const IbAlternatePath = { ...IbAddress, ...alternateWithLids }
+const OpaAlternatePath = { ...OpaAddress, ...alternateWithLids }
 export const ALTERNATE_PATHS = ['alternatePath', 'ibAlternatePath', 'opaAlternatePath'] as const
 
 const PSN = { max: 0xffffff }
