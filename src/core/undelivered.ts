@@ -1,6 +1,6 @@
 /*
  * Events and messages that a call takes for its answer must be put back if the answer cannot be written to the caller's
- * memory (on Linux a read removes them only after the copy).
+ * memory.
  */
 import type { CallContext } from './model.ts'
 

@@ -1,7 +1,7 @@
 /*
  * The state machine of queue pairs as a table: the transitions of MODIFY_QP, with the required and the optional
- * attributes of each (InfiniBand Architecture Specification, volume 1, clause 10.3.1 and table 91; Linux's
- * ib_modify_qp_is_ok agrees). From every state MODIFY_QP may move to RESET or ERR, without attributes. The device
+ * attributes of each (InfiniBand Architecture Specification, volume 1, clause 10.3.1 and table 91). From every state
+ * MODIFY_QP may move to RESET or ERR, without attributes (Linux's ib_modify_qp_is_ok refuses RESET to ERR). The device
  * itself moves a QP to ERR or, for UD and UC, to SQE. Attribute names are those of the classes in spec/classes; an
  * address attribute has the name of its role (spec/links.ts). Docs and tests use the same table.
  */
