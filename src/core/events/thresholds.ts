@@ -21,7 +21,7 @@ export const createThreshold = (core: Core): Threshold => ({
 })
 
 /** Whether every completion raises an event with these values (0: no limit); `period` in microseconds. */
-const isImmediate = (count: number, period: number): boolean => count <= 1 && (count === 1 || period === 0)
+const isImmediate = (count: number, period: number): boolean => count === 1 || (count === 0 && period === 0)
 
 /** Inserts a deadline in order of time. */
 const schedule = ({ deadlines }: Core, deadline: Deadline): void => {
@@ -79,7 +79,7 @@ export const countCompletion = (events: Affiliation, threshold: Threshold): bool
 /** The smaller of two limits; 0 means unlimited. */
 const smallerLimit = (a: number, b: number): number => (a === 0 || (b !== 0 && b < a) ? b : a)
 
-/** Applies new values to an armed CQ, as far as they make its event earlier; true if the event is due now. */
+/** Applies new values to an armed CQ where they make its event earlier; true if the event is due now. */
 export const tightenThreshold = (events: Affiliation, threshold: Threshold, count: number, period: number): boolean => {
   const { armedCount, armedPeriod } = threshold
   if (isImmediate(armedCount, armedPeriod)) return false
