@@ -1,7 +1,7 @@
 /*
- * Fd objects for carriers (R37). A carrier finds an fd object by the number in `Result.descriptors` or `Install`,
- * attaches its sink (`attachSink`), and closes the fd object when the client has closed its last copy of the
- * descriptor. A closed fd object still exists, without events, while other objects use it.
+ * Fd objects for carriers (R37). A carrier finds an fd object by the number in `Result.descriptors` or `Install`
+ * (uapi/call.ts), attaches its sink (`attachSink`), and closes the fd object when the client has closed its last copy of
+ * the descriptor. A closed fd object still exists, without events, while other objects use it.
  */
 import { CallError } from '../../spec/errno.ts'
 import { closeEvents } from '../events/events.ts'
