@@ -7,8 +7,8 @@
 import { WrOpcode } from '../work.ts'
 
 /**
- * `userdma check --buffers`: the sends whose bytes are compared at fetch and at completion. `sampled`: a sample of the
- * requests, and of long messages a sample of the bytes; `all`: all bytes of all requests.
+ * `userdma check --buffers`: the sends whose bytes are compared at fetch and when the device has finished them.
+ * `sampled`: a sample of the sends, and of long messages a sample of the bytes; `all`: all bytes of all sends.
  */
 export const bufferChecks = ['sampled', 'all'] as const
 export type BufferCheck = (typeof bufferChecks)[number]
