@@ -51,7 +51,7 @@ interface MutableFd {
   sink: EventSink
 }
 
-/** An `EventQueue` sink with this number of unread events drops an event if it has one of the same source and type. */
+/** An `EventQueue` with this many unread events or more drops an event if it has one of the same source and type. */
 const QUEUE_LIMIT = 65536
 
 /** `EventRecord.type` of completions, and of the other records without a type of their own. */
