@@ -160,7 +160,7 @@ export type Armed = (typeof Armed)[keyof typeof Armed]
 
 /** A source of events: an object, or the device, a port or a driver's descriptor. */
 export interface Affiliation {
-  /** The u64 that identifies the source in event records. */
+  /** The u64 that identifies the source in event records, except those of event queues (`Attachment.cookie`). */
   userHandle: bigint
   route: EventRoute
   armed: Armed

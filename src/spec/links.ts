@@ -20,7 +20,7 @@ interface Link {
   readonly attributes: Readonly<Partial<Record<AddressRole, string>>>
   /** Optional attributes, which are passed together with an attribute of role `address`. */
   readonly optional: readonly string[]
-  /** How the link addresses a path, which is why it has its own attributes: a part of a message. */
+  /** How the link addresses a path: a part of the message for an attribute of another link. */
   readonly addressing: string
 }
 

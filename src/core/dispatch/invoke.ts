@@ -52,7 +52,7 @@ const nameOf = (entry: Entry): string => `${entry.class.name}.${entry.name}`
 
 // ---- look-up ----
 
-/** The start of an error message: a method, or an attribute of it. A function, since few calls fail. */
+/** The start of an error message: a method, or an attribute of it. Built only for a call that fails. */
 const messagePrefix = (subject: Entry | string, attribute: ReferenceAttribute | undefined): string => {
   const name = typeof subject === 'string' ? subject : nameOf(subject)
   return attribute === undefined ? name : `${name}: attribute ${attribute.name}`
