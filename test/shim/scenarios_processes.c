@@ -233,8 +233,10 @@ void vforks(void)
     pid_t pid = vfork();
     if (pid == 0) {
         /* Neither the calls nor the changes may affect the parent's connection and table. */
+#ifndef __SANITIZE_THREAD__ /* with it vfork is fork */
         if (order(fd, ECHO, 5) != -1 || errno != EIO || access("/sys/class/infiniband_verbs", F_OK) != -1)
             _exit(8);
+#endif
         close(kept);
         dup2(fd, 20);
         close(fd);
