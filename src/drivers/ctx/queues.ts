@@ -32,7 +32,8 @@ export interface Queues {
   produced: number
   producedEager: number
   /**
-   * By expected buffer: the length of the announced message (0: none), and the number of its bytes that were written.
+   * By expected buffer: the length of the announced message (0: none), and the sum of the lengths of the fragments that
+   * were written.
    */
   readonly announcedBytes: Uint32Array
   readonly arrivedBytes: Uint32Array
@@ -147,10 +148,7 @@ export const announce = (queues: Queues, slot: number, length: number): void => 
   arrivedBytes[slot] = 0
 }
 
-/**
- * Writes a fragment of an expected message. True if as many bytes as announced have now arrived: then a header is
- * added.
- */
+/** Writes a fragment of an expected message. True if it completes the message: then a header is added. */
 export const putExpected = (
   queues: Queues,
   source: number,

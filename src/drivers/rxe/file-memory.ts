@@ -65,8 +65,8 @@ const transferAll = (
 }
 
 /**
- * The memory of a region whose bytes are the file behind `fd`. `FileMemory.close` closes the descriptor. Writes never
- * extend the file.
+ * The memory of a region whose bytes are the file behind `fd`. `FileMemory.close` closes the descriptor. A write beyond
+ * the end of the file returns EFAULT.
  */
 export const fileMemory = (
   fd: number,

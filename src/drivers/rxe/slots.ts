@@ -1,5 +1,5 @@
 /*
- * Small integers that identify objects in hot code; the last freed number is used first.
+ * Slots: small integers that identify objects in hot code. The last freed slot is used first.
  */
 export interface Slots<T> {
   add(value: T): number

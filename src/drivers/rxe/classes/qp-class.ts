@@ -121,8 +121,8 @@ const createRings = (
 ): QpRings => {
   const memory = ringMemoryOf(context)
   const { layout } = memory
-  // rxe's user library maps both queues of every queue pair; the compact layout is that of callers in this process,
-  // which get no ring for a queue without requests
+  // rxe's user library maps both queues of every queue pair; in the compact layout, which it does not know, a queue
+  // without requests needs no ring
   const hasNoRing = (requests: number): boolean => layout.hasFreeRunningIndices && requests === 0
   // elements and inline data occupy the same bytes of a WQE: each limit becomes as large as the bytes allow
   const inlineBytes = Math.max(cap.maxSendSge * RingSge.BYTES, cap.maxInlineData)
@@ -333,7 +333,7 @@ export const qpClass = (
       },
 
       postSend(call, { state }, { wrCount }) {
-        // requests are in the mapped queue; like rxe, a list in the call is refused
+        // requests are in the mapped queue, as with rxe
         if (wrCount)
           throw new CallError(
             'EINVAL',

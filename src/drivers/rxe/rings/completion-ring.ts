@@ -40,7 +40,7 @@ export interface CqRing {
   outstanding: number
   /** Whether a completion was lost. */
   hasOverrun: boolean
-  /** Completions since creation, and those of them with an error status; both below 2^53. */
+  /** Completions that were written since creation, and those of them with an error status; both below 2^53. */
   completions: number
   errors: number
 }

@@ -39,7 +39,7 @@ export interface PostScan {
   hasUnseenSends(row: number): boolean
   /** Whether `recheck` was called since the last scan. */
   hasChanges(): boolean
-  /** Passes rows with new posts to the engine; true if any send queue has new requests. */
+  /** Passes rows with new posts to the engine; true if any send queue may have new requests. */
   scan(scope: ScanScope): boolean
   /** Whether slices of the current round are left. */
   isUnfinished(): boolean
@@ -87,7 +87,7 @@ export const createPostScan = (
     ;(hasWindowOperation ? windowRows : otherRows).push(row)
   }
 
-  /** Checks the queues of a row; true if its send queue has new requests. */
+  /** Checks the queues of a row; true if its send queue may have new requests. */
   const inspect = (row: number): boolean => {
     const queues = rings[row]
     if (queues === undefined) return false

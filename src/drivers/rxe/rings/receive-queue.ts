@@ -2,8 +2,8 @@
  * Receive WQEs in a ring that a program, which may be hostile, fills: the receive queue of one queue pair, or an SRQ
  * (IBA 10.2.9). The engine takes them one at a time, oldest first.
  *
- * Indices and sizes are the device's own; a WQE is copied once, when it is taken. An SRQ that is armed with a limit
- * raises one event when fewer WQEs are left than the limit.
+ * Indices and sizes are the device's own; the engine uses a copy of the WQE, made when it is taken. An SRQ that is
+ * armed with a limit raises one event when fewer WQEs are left than the limit.
  */
 import { RingSge } from '../../../spec/drivers/rxe-rings.ts'
 import { Receive } from '../../../transport/types.ts'

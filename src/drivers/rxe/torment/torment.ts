@@ -5,7 +5,7 @@
  *
  * Everything that is delayed is due at a time of the clock of `poll`. Before a call that modifies or destroys an
  * object, before a call whose result depends on earlier posts, and when a device has been removed, all delays end
- * (`endDelays`); before an asynchronous event of a queue pair, those of the device's completions end. So calls and
+ * (`endDelays`); before the engine raises an asynchronous event, those of the device's completions end. So calls and
  * events have the same effects as without torment.
  */
 
