@@ -184,7 +184,7 @@ export interface Port {
 
   /**
    * The object that receives messages at this port, set by its owner; null while the owner needs packets. This property
-   * and the next four are absent from ports that cannot pass messages without packets.
+   * and the next three are absent from ports that cannot pass messages without packets.
    */
   receiver?: object | null | undefined
   /** Offset of STAGING_BYTES bytes in the arena, which all ports of the arena share. */
@@ -193,7 +193,7 @@ export interface Port {
   receiverOf?: ((flow: number) => object | null) | undefined
   /** The `ReceivedRun.peer` that the destination sees for runs of a flow. */
   peerAt?: ((flow: number) => number) | undefined
-  /** Whether runs wait to be received. */
+  /** Whether runs may wait to be received. Absent from ports that cannot tell. */
   isWaiting?: (() => boolean) | undefined
 
   /** The tap or null; set by `addTap` of tap.ts, through which several taps share it. */

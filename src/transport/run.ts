@@ -115,14 +115,8 @@ const isWorthFilling = (s: EngineState, freeBytes: number): boolean => freeBytes
 const reserveRun = (s: EngineState, size: number, total: number): boolean => {
   const at = aligned(s.reservedAt)
   const freeBytes = s.reservedEnd - at
-  if (
-    freeBytes >= total ||
-    (freeBytes >= size && isWorthFilling(s, freeBytes)) ||
-    (!reserve(s, size) && freeBytes >= size)
-  ) {
-    s.reservedAt = at
-    return true
-  }
+  const usesRest = freeBytes >= total || (freeBytes >= size && isWorthFilling(s, freeBytes))
+  if ((usesRest || !reserve(s, size)) && freeBytes >= size) s.reservedAt = at
   return s.reservedEnd - s.reservedAt >= size
 }
 

@@ -11,7 +11,7 @@ import type { Cause } from '../spec/check/causes.ts'
 import type { EngineCounter } from '../spec/counters.ts'
 import type { Arena } from '../wire/arena.ts'
 
-// ---- work requests: the compact layout, 32-bit words (docs/decisions/rings.md) ----
+// ---- work requests: 32-bit words, in the same layout for every kind of ring ----
 
 /** Words of a send work request; scatter/gather elements follow at `SGE`, four words each (lo, hi, length, lkey). */
 export const Send = {

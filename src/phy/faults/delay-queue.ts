@@ -75,7 +75,7 @@ export const createDelayQueue = <Tag>(
   const timed: DelayedPacket<Tag>[] = []
   let passable: DelayedPacket<Tag>[] = []
   let ready: DelayedPacket<Tag>[] = []
-  const slots: { readonly bytes: Uint8Array; readonly offset: number }[] = []
+  const freeSlots: { readonly bytes: Uint8Array; readonly offset: number }[] = []
   let count = 0
   let nextOrder = 0
 
@@ -117,11 +117,11 @@ export const createDelayQueue = <Tag>(
     },
     hold: (bytes, offset, length, tag, passesLeft, delayTime, rateLimits) => {
       if (length > MAX_DELAYED_BYTES || count >= MAX_DELAYED) return false
-      if (slots.length === 0) {
+      if (freeSlots.length === 0) {
         const chunk = new Uint8Array(CHUNK_SLOTS * MAX_DELAYED_BYTES)
-        for (let i = CHUNK_SLOTS - 1; i >= 0; i--) slots.push({ bytes: chunk, offset: i * MAX_DELAYED_BYTES })
+        for (let i = CHUNK_SLOTS - 1; i >= 0; i--) freeSlots.push({ bytes: chunk, offset: i * MAX_DELAYED_BYTES })
       }
-      const slot = slots.pop() as (typeof slots)[number]
+      const slot = freeSlots.pop() as (typeof freeSlots)[number]
       slot.bytes.set(bytes.subarray(offset, offset + length), slot.offset)
       const packet = {
         ...slot,
@@ -156,7 +156,7 @@ export const createDelayQueue = <Tag>(
       const packet = ready.shift()
       if (packet === undefined) return undefined
       count--
-      slots.push({ bytes: packet.bytes, offset: packet.offset })
+      freeSlots.push({ bytes: packet.bytes, offset: packet.offset })
       return packet
     },
     readyAll: () => {
@@ -171,7 +171,7 @@ export const createDelayQueue = <Tag>(
       unstarted = []
       passable = []
       ready = []
-      slots.length = 0
+      freeSlots.length = 0
       count = 0
     },
     nextTimeout: () => {

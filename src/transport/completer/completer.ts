@@ -109,7 +109,9 @@ export const onAcknowledge = (s: EngineState, row: number, syndrome: number, ahe
     if (!acknowledge(s, row, ahead + 1, now)) resendFromLostResponse(s, row)
     return
   }
-  if (kind !== RNR_NAK && (kind !== NAK || (value !== nakCode.PSN_SEQUENCE && nakStatus[value] === 0))) {
+  const isRefusal = kind === NAK && nakStatus[value] !== 0
+  const isRetryable = kind === RNR_NAK || (kind === NAK && value === nakCode.PSN_SEQUENCE)
+  if (!isRefusal && !isRetryable) {
     s.counters.dropped++
     return
   }
@@ -119,7 +121,7 @@ export const onAcknowledge = (s: EngineState, row: number, syndrome: number, ahe
     return
   }
   if (s.rows[base + QP.REQ_HEAD] === 0) return
-  if (kind === NAK && value !== nakCode.PSN_SEQUENCE) {
+  if (isRefusal) {
     failOldest(s, row, nakStatus[value], peerCause(s, row, nakCauses[value]))
     return
   }

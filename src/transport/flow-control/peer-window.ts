@@ -30,7 +30,10 @@ import {
 
 /** A peer that has acknowledged nothing for so many µs has read or dropped all that was sent. */
 const STALL_TIMEOUT = 200_000
-/** A waiting row is polled when its window has this many free bytes, or half of its size if that is less. */
+/**
+ * A waiting row that needs no more than this is polled when its window has so many free bytes, or half of its size if
+ * that is less.
+ */
 const MIN_FREE = 0x8000
 /** Minimum window of a peer, bytes. */
 const MIN_WINDOW = 0x1_0000
@@ -129,7 +132,10 @@ export const leaveWindow = (s: EngineState, row: number): void => {
   windows.windowOfRow[row] = -1
 }
 
-/** After a loss on the path to the row's peer: halves its window, once for all bytes in flight at that time. */
+/**
+ * After a loss on the path to the row's peer: halves its window, which is then not halved again until as many bytes as
+ * it has now are acknowledged.
+ */
 export const shrinkWindow = (s: EngineState, row: number): void => {
   const { windows } = s
   if (!isBounded(windows)) return

@@ -231,7 +231,7 @@ const sendReadSlice = (s: EngineState, row: number, request: number, now: number
   const done = psnDistance(p[request + WQE.FIRST_PSN], w[base + QP.REQ_PSN])
   const part = readPartPackets(s, mtu)
   const inPart = done % part
-  const partEnd = psns - done > part - inPart ? done - inPart + part : psns
+  const partEnd = Math.min(done - inPart + part, psns)
   const packets = slicePackets(mtu, partEnd, done)
   const ends = done + packets === psns
   const bytes = ends ? p[wr + Send.LENGTH] - done * mtu : packets * mtu

@@ -88,13 +88,11 @@ export const onRequest = (s: EngineState, row: number, arena: Arena, at: number,
 }
 
 /**
- * Whether a packet is at a wrong position. A MIDDLE or LAST must continue a message of its own kind; all other packets
- * require that no message is in progress.
+ * Whether a packet is at a wrong position. A MIDDLE or LAST must continue a message of its own kind; a FIRST or ONLY,
+ * such as each READ or atomic, requires that no message is in progress.
  */
 const isOutOfSequence = (message: number, flags: number): boolean =>
-  (flags & (OP_START | OP_READ | OP_ATOMIC)) !== 0
-    ? message !== NONE
-    : message !== ((flags & OP_SEND) !== 0 ? SEND : WRITE)
+  (flags & OP_START) !== 0 ? message !== NONE : message !== ((flags & OP_SEND) !== 0 ? SEND : WRITE)
 
 /** Whether the payload is legal: FIRST and MIDDLE have the path MTU, LAST 1 byte up to it, ONLY 0 bytes up to it. */
 const isLengthValid = (mtu: number, flags: number, payload: number): boolean => {

@@ -5,15 +5,13 @@
  * as for RC.
  */
 import { type Cause, createCause } from '../../spec/check/causes.ts'
-import { OP_ATOMIC, OP_ATOMIC_WRITE, OP_FLUSH, OP_READ, OP_START } from '../../spec/wire/opcodes.ts'
+import { OP_START } from '../../spec/wire/opcodes.ts'
 import { Service } from '../../spec/wire/services.ts'
 import { flushDmaOf } from '../dma.ts'
 import { QP } from '../fields.ts'
 import { recvBlockLog2 } from '../qp-layout.ts'
 import { type EngineState, giveBlock } from '../state.ts'
 
-/** Bits of packets that begin a request. */
-const REQUEST_BEGINS = OP_START | OP_READ | OP_ATOMIC | OP_FLUSH | OP_ATOMIC_WRITE
 /** QP.RESP_SRQN after the SRQ was destroyed. */
 const DESTROYED = -1
 
@@ -24,7 +22,7 @@ const DESTROYED = -1
 export const selectSrq = (s: EngineState, row: number, srqn: number, flags: number): boolean => {
   const w = s.rows
   const base = row * QP.WORDS
-  if ((flags & REQUEST_BEGINS) === 0) return w[base + QP.RESP_SRQN] === srqn
+  if ((flags & OP_START) === 0) return w[base + QP.RESP_SRQN] === srqn
   if (!s.env.work.selectShared?.(row, srqn, s.result.shared)) return false
   w[base + QP.RESP_SRQN] = srqn
   w[base + QP.PD] = s.result.shared[0]
