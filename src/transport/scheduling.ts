@@ -1,6 +1,7 @@
 /*
- * Results of polling a row and of one sending step, and the requester's cursor (the PSN to send next): used for packets
- * (transport/requester/requester.ts) and for messages between local queue pairs (transport/loopback/slices.ts).
+ * Results of polling a row (a queue pair) and of one sending step, and the requester's cursor (the PSN to send next):
+ * used for packets (transport/requester/requester.ts) and for messages between local queue pairs
+ * (transport/loopback/slices.ts).
  */
 import { WcStatus } from '../spec/work.ts'
 import { storeCause, takeCause } from './causes.ts'
@@ -24,8 +25,8 @@ export const PollResult = { DONE: 0, MORE: 1, FULL: -1 } as const
 export const Step = { SENT_SOME: 1, WAITS: 0, PORT_FULL: -1, FAILS: -2 } as const
 
 /**
- * After packets of a WQE were sent: advances the cursor by `count` PSNs and `weight` window bytes. `ends`: the packets
- * were the last of the WQE.
+ * After packets of a WQE were sent: advances the cursor by `count` PSNs and `weight` window bytes (payload, and
+ * PACKET_WEIGHT per packet). `ends`: the packets were the last of the WQE.
  */
 export const advance = (
   s: EngineState,

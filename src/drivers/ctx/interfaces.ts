@@ -1,11 +1,11 @@
 /*
- * The driver's interfaces (R28, R30): a context by ioctl, write, mmap and read of a descriptor, for programs that do
- * not use classes. They call the methods of the class, so there is one implementation.
+ * The driver's interfaces (R28, R30): a context (`ctx_context`) by ioctl, write, mmap and read of a descriptor, for
+ * programs that do not use classes. They call the methods of the class, so there is one implementation.
  *
  * A descriptor has at most one context: one that the ioctl ASSIGN creates and that is destroyed with the descriptor, or
  * one that a class method has created and that the ioctl USE binds to the descriptor until it is closed.
- * `ctx.userdma.2` added expected messages; the earlier version is kept for programs that request it. The provider
- * channel has the device's statistics.
+ * `ctx.userdma.2` added expected messages; the earlier version is kept for programs that request it. The interface
+ * with the driver's own name, its provider channel, has the device's statistics.
  */
 import {
   addParent,

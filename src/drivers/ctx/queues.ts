@@ -1,7 +1,7 @@
 /*
- * The receive queues of one context, in memory that its client maps and may corrupt (spec/drivers/ctx.ts has the
- * layout): headers, one for each message; eager buffers for short messages; expected buffers for long messages, each of
- * which the client announces with `expect`.
+ * The receive queues of one context (`ctx_context`), in memory that its client maps and may corrupt
+ * (spec/drivers/ctx.ts has the layout): headers, one for each message; eager buffers for short messages; expected
+ * buffers for long messages, each of which the client announces with `expect`.
  *
  * The device keeps its own counts and sizes, and reads the client's counts only to compute free entries and to find out
  * whether messages are unread. An impossible count makes a queue count as full, and messages as unread. The bytes of a

@@ -13,8 +13,8 @@ export const countersByLayer = ({ state }: Pick<RxeDevice, 'state'>) => ({
 })
 
 /**
- * All counters of a device's statistics but `faults`, which the fault layer around the port counts. Without a device
- * those of files are 0, and `port` and `transport` are empty.
+ * All counters of a device's statistics but `faults`, which the fault layer around the port counts. `rxe`: undefined
+ * for a device of another driver, whose counters of files are 0, and whose `port` and `transport` are empty.
  */
 export const countersOf = (
   rxe: Pick<RxeDevice, 'state'> | undefined,

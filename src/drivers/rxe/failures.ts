@@ -43,10 +43,10 @@ interface ConnectedPeer {
 
 /** `state`, `deviceOf`: state and device, which are created later. */
 export const createFailures = (state: () => RxeState, deviceOf: () => Device): Failures => {
-  /** By row. */
+  /** By row of the engine. */
   const lastFailures = new Map<number, Failure>()
   const naks: Nak[] = []
-  /** By row: the number of dropped packets or messages of each cause. */
+  /** By row of the engine: the number of dropped packets or messages of each cause. */
   const drops = new Map<number, Map<CauseName, number>>()
 
   const objectOf = (row: number): QpObject | undefined => state().qps[row]

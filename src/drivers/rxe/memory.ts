@@ -1,6 +1,6 @@
 /*
  * Registered memory as the engine uses it: `Memory` of transport/types.ts on core's table of regions. Core checks keys,
- * ranges and rights; bytes are copied from or to the address space of the process that registered the region.
+ * ranges and rights; bytes are copied from or to the region's address space.
  */
 
 import { explainBind, explainKey } from '../../core/explain.ts'

@@ -9,7 +9,7 @@ import { AttributeBits, type QpObject, type RxeState, type SrqObject } from './s
 
 export interface QpResource {
   readonly qpn: number
-  /** 0 if the port was never set. */
+  /** 0 if the port is not set. */
   readonly port: number
   readonly state: number
   readonly destQpn: number

@@ -1,5 +1,6 @@
 /*
- * Limits of runs, and checks of committed runs, once per run. A violation is a bug, so it throws.
+ * Limits of runs of packets (phy/port.ts), and checks of committed runs, once per run. A violation is a bug, so it
+ * throws.
  */
 
 /**

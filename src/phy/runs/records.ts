@@ -1,7 +1,7 @@
 /*
- * Records of the runs in flight on a link: buffer, offset, sizes, flow. They are rows of typed arrays, linked by `next`
- * into a receiver's queue or the free list. The arrays are replaced when they grow, because a buffer may contain many
- * runs; so read them from the table each time.
+ * Records of the runs of packets in flight on a link: buffer, offset, sizes, flow. They are rows of typed arrays,
+ * linked by `next` into a receiver's queue or the free list. The arrays are replaced when they grow, because a buffer
+ * may contain many runs; so read them from the table each time.
  */
 
 export interface RunRecords {

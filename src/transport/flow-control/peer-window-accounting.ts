@@ -1,6 +1,6 @@
 /*
- * Accounting of the windows that queue pairs share (peer-window.ts): bytes in flight of each row to its peer, and for
- * each peer a queue of rows that wait. Nothing is allocated once the arrays have grown.
+ * Accounting of the windows that queue pairs share (peer-window.ts): bytes in flight of each row (a queue pair) to its
+ * peer, and for each peer a queue of rows that wait. Nothing is allocated once the arrays have grown.
  *
  * Windows are numbered: window PACED is shared by all unreliable queue pairs, window p + 1 by all reliable ones whose
  * peer is p (QP.PEER). All bytes are window bytes: payload, and PACKET_WEIGHT per packet.

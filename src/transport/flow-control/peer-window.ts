@@ -5,10 +5,10 @@
  *
  * A loss or a timeout halves the peer's window; acknowledged bytes grow it again.
  *
- * A row that finds the window full waits in the window's queue. When bytes are acknowledged, the first row is polled;
- * rows that need the window later are appended, so that no row starves. If a peer acknowledges nothing for a while, the
- * bytes in flight have left its socket buffer: they were lost, or its queue pairs no longer exist. They are then
- * written off, so that they do not block other rows forever.
+ * A row (a queue pair) that finds the window full waits in the window's queue. When bytes are acknowledged, the first
+ * row is polled; rows that need the window later are appended, so that no row starves. If a peer acknowledges nothing
+ * for a while, the bytes in flight have left its socket buffer: they were lost, or its queue pairs no longer exist.
+ * They are then written off, so that they do not block other rows forever.
  *
  * UC and UD have no acknowledgements. All their queue pairs share one window that is free again after an interval,
  * `s.pacingInterval`: what is sent in one interval fits into a socket buffer, and receivers have an interval to read

@@ -29,7 +29,9 @@ const { NONE } = SendKind
 /** Maximum bytes of a message on the fast path. */
 const MAX_BYTES = 0x10_0000
 
-/** Window bytes to a local peer after which a poll of a queue pair ends. */
+/**
+ * Window bytes (payload, and PACKET_WEIGHT per packet) to a local peer after which a poll of a queue pair ends.
+ */
 export const FAST_QUANTUM = 0x10_0000
 
 /** Maximum number of WQEs of a batch. */

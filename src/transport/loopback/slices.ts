@@ -354,7 +354,8 @@ const sendReadAtomicSlice = (s: EngineState, row: number, request: number, now: 
 
 /**
  * Handles the response of a reliable responder, which has accepted `accepted` of the slice's `packets`. `weight`:
- * window bytes of the slice; `ends`: whether it is the last slice of the WQE. Returns a `Step`.
+ * window bytes of the slice (payload, and PACKET_WEIGHT per packet); `ends`: whether it is the last slice of the WQE.
+ * Returns a `Step`.
  */
 const onSliceReceived = (
   s: EngineState,

@@ -48,7 +48,10 @@ const DETH_AT = headerAt.DETH
 const HEADER_BYTES = opcodeHeaderBytes
 const FLAGS_OF = opcodeFlags
 
-/** Window bytes after which a poll of a QP ends, unless its peer is local. */
+/**
+ * Window bytes (payload, and PACKET_WEIGHT per packet) after which a poll of a QP ends, unless its peer is in this
+ * process.
+ */
 const QUANTUM = 0x1_0000
 
 /** Sends requests of a QP, as many as one poll may send. Returns a PollResult. */

@@ -1,7 +1,7 @@
 /*
  * Reports the work requests of a watched device to `userdma check` (spec/check/requests.ts): functions of the device's
  * WorkSource and Completions are replaced by ones that also report. A device that nobody watches keeps the plain ones,
- * so watching costs it nothing.
+ * at no cost.
  *
  * The engine may load a send several times, if it cannot execute it immediately. It completes the sends and the
  * receives of one queue pair in order, so the request of a completion is the oldest one. The message that completes a

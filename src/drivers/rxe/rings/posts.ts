@@ -30,6 +30,7 @@ import { isWindowOperationPosted, type QpRings, type QueueOwner, type SendQueue 
 export const ScanScope = { CHANGED: 0, USED: 1, ALL: 2, BEGIN: 3, CONTINUE: 4 } as const
 export type ScanScope = (typeof ScanScope)[keyof typeof ScanScope]
 
+/** A row is a queue pair: its row in the engine. */
 export interface PostScan {
   /** The queues of a row were created; includes `recheck`. */
   add(row: number): void

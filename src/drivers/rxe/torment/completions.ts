@@ -23,7 +23,7 @@ interface HeldCompletion {
   readonly solicited: boolean
   /** When it is written, by the clock of `poll` in microseconds. */
   readonly due: number
-  /** The slot behind those that it releases (`CompletionSink.slotOf`). */
+  /** The slot after the last one that it releases (`CompletionSink.slotOf`). */
   readonly slot: number
 }
 
@@ -67,7 +67,7 @@ export interface CompletionSink {
   writeAllBytes(): void
   /** Whether the CQ exists. */
   exists(cq: CqObject): boolean
-  /** The slot of the work queue behind those that a completion releases (queues.ts). */
+  /** The slot of the work queue after the last one that the completion releases (queues.ts). */
   slotOf(qpn: number, isReceive: boolean): number
   /** Releases the slots before `slot`, writes a completion, and calls `notify`. */
   deliver(cq: CqObject, words: Uint32Array, solicited: boolean, slot: number): void

@@ -28,7 +28,7 @@ export interface ExactQueues {
   limitShared(device: string, queue: ReceiveQueue, name: string, requests: number): void
   /** The rings were emptied: the slots of exact queues are released. */
   onRingsEmptied(rings: QpRings): void
-  /** The slot behind those that the next completion releases, for `release`. */
+  /** The slot after the last one that the next completion releases, for `release`. */
   slotOf(rings: QpRings, isReceive: boolean): number
   /** Releases the slots of an exact queue before `slot`. */
   release(rings: QpRings, isReceive: boolean, slot: number): void

@@ -49,7 +49,7 @@ export const createResponder = (
   isSuspended: () => boolean,
 ): Responder => {
   const { now } = state
-  /** By row. */
+  /** By row of the engine. */
   const held = new Map<number, HeldAck>()
   /** By QPN: microseconds that RNR NAKs have added. */
   const added = new Map<number, number>()

@@ -77,7 +77,7 @@ const CHANGES = ['modify', 'destroy']
 /** Kind `request` of torment (spec/check/torment.ts): the engine gets some doorbells of a device late. */
 const createDoorbells = (device: Device<RxeState>, decisions: Decisions, isSuspended: () => boolean) => {
   const { state, name } = device
-  /** By row: when the doorbell is due. */
+  /** By row of the engine: when the doorbell is due. */
   const held = new Map<number, number>()
   let nextDue = Number.POSITIVE_INFINITY
   const poll = (now: number): boolean => {
