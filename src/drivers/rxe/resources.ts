@@ -50,7 +50,8 @@ export const qpOfNumber = (state: RxeState, qpn: number): QpObject | undefined =
 export const cqEntries = (object: CoreObject): number => (object as CoreObject<CqRing>).state.ring.capacity
 
 /**
- * QPNs of the queue pairs that use a shared receive queue. Yields undefined after each 1024 rows, so that others run.
+ * QPNs of the queue pairs that use a shared receive queue. Yields undefined after each 1024 rows of the engine, so that
+ * the caller can return to the event loop.
  */
 export function* qpsOfSrq(state: RxeState, srq: CoreObject): Generator<number | undefined> {
   const { queue } = (srq as SrqObject).state

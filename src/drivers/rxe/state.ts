@@ -62,7 +62,7 @@ export type QpModify = In<AnyQp['methods']['modify'], CoreObject>
 export interface QueuePair extends QpRings {
   readonly row: number
   readonly qpn: number
-  /** XRC target: its domain, and all objects that have it open; each of these gets the target's events. */
+  /** XRC target: its domain, and all objects that have the target open; each of these gets its events. */
   readonly domain?: XrcDomain
   openers?: readonly QpObject[]
   /** Attributes that the engine does not keep (`AttributeBits`). */
@@ -212,7 +212,7 @@ export interface RxeState {
 /** The device's state, for class handlers, which are the same for all soft devices. */
 export const stateOf = (call: CallContext): RxeState => call.device.state as RxeState
 
-/** Allocates QPNs, SRQ numbers or address handle numbers: 24 bits, each with a row (or slot) once it is bound. */
+/** Allocates QPNs, SRQ numbers (both have a row or slot once they are bound) or address handle numbers: 24 bits. */
 export interface Numbers {
   /** Allocates a number, which has no row yet. */
   take(): number

@@ -230,14 +230,14 @@ const sendReadSlice = (s: EngineState, row: number, request: number, now: number
   const psns = p[request + WQE.PSNS]
   const done = psnDistance(p[request + WQE.FIRST_PSN], w[base + QP.REQ_PSN])
   const part = readPartPackets(s, mtu)
-  const inPart = done % part
-  const partEnd = Math.min(done - inPart + part, psns)
+  const doneInPart = done % part
+  const partEnd = Math.min(done - doneInPart + part, psns)
   const packets = slicePackets(mtu, partEnd, done)
   const ends = done + packets === psns
   const bytes = ends ? p[wr + Send.LENGTH] - done * mtu : packets * mtu
   const peer = s.peerState as EngineState
   const peerBase = s.peerRow * QP.WORDS
-  if (inPart === 0 && !beginReadPart(s, peer, row, request, done, partEnd))
+  if (doneInPart === 0 && !beginReadPart(s, peer, row, request, done, partEnd))
     return onSliceReceived(s, row, request, packets, 0, 0, false, now)
   const result = bytes === 0 ? DmaResult.OK : locateRemote(s, peer, request, done * mtu, bytes)
   if (result !== DmaResult.OK) {
@@ -250,7 +250,7 @@ const sendReadSlice = (s: EngineState, row: number, request: number, now: number
   peerRows[peerBase + QP.RESP_EPSN] = (peerRows[peerBase + QP.RESP_EPSN] + packets) & PSN_MASK
   if (endsPart) peerRows[peerBase + QP.RESP_MSN] = (peerRows[peerBase + QP.RESP_MSN] + 1) & PSN_MASK
   // The first and the last response of a part have an AETH.
-  const extra = (inPart === 0 ? AETH_BYTES : 0) + (endsPart && inPart + packets > 1 ? AETH_BYTES : 0)
+  const extra = (doneInPart === 0 ? AETH_BYTES : 0) + (endsPart && doneInPart + packets > 1 ? AETH_BYTES : 0)
   countInbound(s, packets, packets * (BTH_BYTES + ICRC_BYTES) + extra + bytes + (-bytes & 3))
   if (bytes > 0) {
     setPayload(s, s.result.dataArena, s.result.dataAt, bytes)

@@ -245,10 +245,10 @@ const sendMessage = (s: EngineState, row: number, request: number): number => {
   const operation = operationOf(service, p[request + WQE.WR + Send.OPCODE])
   const lastOpcode = serviceBits[service] | (psns === 1 ? onlyOf[operation] : lastOf[operation])
   if (left === 1) return sendLastPacket(s, row, request, lastOpcode, done * mtu)
-  const hasBasicLast = HEADER_BYTES[lastOpcode] === basicHeaderBytes[service]
   const allowed = Math.ceil(free / (mtu + PACKET_WEIGHT))
-  const sameHeaders = hasBasicLast ? left : left - 1
-  const want = allowed < sameHeaders ? allowed : sameHeaders
+  // a LAST with further headers is left to the next step
+  const maxPackets = HEADER_BYTES[lastOpcode] === basicHeaderBytes[service] ? left : left - 1
+  const want = allowed < maxPackets ? allowed : maxPackets
   if (done === 0 && p[request + WQE.KIND] === WRITE) return sendWriteFirst(s, row, request, want)
   return sendBasicPackets(s, row, request, done, want)
 }
