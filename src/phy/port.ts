@@ -162,7 +162,7 @@ export interface Port {
 
   /**
    * As of `TransmitSink` in transport/types.ts. The ICRCs of a run are written when `commit` returns, unless the port
-   * omits them (`requireSeal`); fault layers may change its bytes until the next `commit` or `flush`.
+   * omits them (`requireSeal`); fault layers may change its bytes until the next call of these three functions.
    */
   reserve(bytes: number): number
   commit(offset: number, packetBytes: number, count: number, lastBytes: number, flow: number): void

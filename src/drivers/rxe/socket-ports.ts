@@ -74,7 +74,7 @@ const portConstructors: {
     }),
 }
 
-/** Uses native code for ICRCs if it is available. */
+/** Uses native code for ICRCs if it is available. The arena is for the check of the code (`useCrcEngine`). */
 export const useNativeCrc = (): void => {
   const crc = hasNative() ? loadNativeCrc() : undefined
   if (crc) useCrcEngine(crc, mapArena(1024))
