@@ -175,8 +175,8 @@ export interface RxeState {
   /** The next `poll` checks the row's queues, even if their indices have not changed. */
   readonly recheck: (row: number) => void
   /**
-   * Polls if the send queue of `row` has requests that the engine does not know (with `--torment` always), for methods
-   * whose result depends on them: a program posts before it calls, but the doorbell may arrive after the call.
+   * Polls if the send queue of `row` may have requests that the engine does not know (with `--torment` always), for
+   * methods whose result depends on them: a program posts before it calls, but the doorbell may arrive after the call.
    */
   readonly catchUp: (row: number) => void
   /**

@@ -133,8 +133,8 @@ export const leaveWindow = (s: EngineState, row: number): void => {
 }
 
 /**
- * After a loss on the path to the row's peer: halves its window, which is then not halved again until as many bytes as
- * it has now are acknowledged.
+ * After a loss on the path to the row's peer: halves its window. It is not halved again before as many bytes as the
+ * halved window has are acknowledged.
  */
 export const shrinkWindow = (s: EngineState, row: number): void => {
   const { windows } = s

@@ -36,7 +36,7 @@ export interface PostScan {
   add(row: number): void
   /** The next scan passes this row to the engine even if its indices have not changed. */
   recheck(row: number): void
-  /** Whether the row's send queue has requests that no scan has found. */
+  /** Whether the row's send queue may have requests that no scan has found. */
   hasUnseenSends(row: number): boolean
   /** Whether `recheck` was called since the last scan. */
   hasChanges(): boolean
