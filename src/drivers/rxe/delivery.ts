@@ -33,7 +33,7 @@ export class PacketDelivery {
     this.#coreQueues = coreQueues.byNumber
   }
 
-  /** Passes all packets that have arrived; returns their number. `time` in microseconds. */
+  /** Passes the packets that the port delivers in this poll; returns their number. `time` in microseconds. */
   deliver(time: number): number {
     if (!this.#port.receive(this.#run)) return 0
     let received = 0

@@ -153,7 +153,7 @@ export interface RxeState {
   readonly port: Port
   /** Completion queues by the number that the engine uses. */
   readonly cqs: Slots<CqObject>
-  /** QPNs, each with its row in the engine. */
+  /** QPNs, with their rows in the engine; those of core clients have none. */
   readonly qpns: Numbers
   /** Address handles by number. */
   readonly ahs: Map<number, AddressHandle>

@@ -1,8 +1,8 @@
 /*
  * Decisions of fault rules, packet by packet, for one device and one direction. Every rule that matches a packet acts
  * on it. Each rule has its own random sequence, generated from its seed, the device's name and the direction. So the
- * decisions of a rule depend on the packets that it matches and their order, not on other rules, nor on how packets are
- * grouped into runs. Rules with the same seed get different sequences, according to their order.
+ * decisions of a rule depend on the packets that it matches and their order, not on the decisions of other rules, nor on
+ * how packets are grouped into runs. Rules with the same seed get different sequences, according to their order.
  */
 import { type FaultRuleCounts, faultKinds, noFaultRuleCounts } from '../../spec/faults.ts'
 import { bthDestQp, bthOpcode } from '../../wire/bth.ts'

@@ -1,5 +1,5 @@
 /*
- * Completions of send and receive WQEs, and the error state, in which all WQEs complete (InfiniBand Architecture
+ * Completions of send and receive WQEs, and the error states, in which WQEs are flushed (InfiniBand Architecture
  * Specification, volume 1, clauses 10.3.1 and 11.4.2.1). The slot of a send WQE is released before its completion is
  * visible, so that the program may post again immediately. Flushing is bounded per call, since a hostile program can
  * refill its queue meanwhile.
