@@ -43,12 +43,12 @@ export const regionMemory = (table: MemoryTable): Memory => {
   /** Error of the last copy or atomic; `resolve` sets it to 0. */
   let errno = 0
   return {
-    resolve: (pd, key, hi, lo, length, access, qp) => {
+    resolve: (pd, key, hi, lo, length, access, qpn) => {
       errno = 0
-      return resolve(table, pd, key, hi, lo, length, access, qp)
+      return resolve(table, pd, key, hi, lo, length, access, qpn)
     },
-    explain: (pd, key, hi, lo, length, access, qp) => explainKey(table, pd, key, hi, lo, length, access, qp),
-    grants: (pd, key, access, qp) => findKeyWithRights(table, pd, key, access, qp) >= 0,
+    explain: (pd, key, hi, lo, length, access, qpn) => explainKey(table, pd, key, hi, lo, length, access, qpn),
+    grants: (pd, key, access, qpn) => findKeyWithRights(table, pd, key, access, qpn) >= 0,
     read: (region, hi, lo, to, at, chunk, stride, total) => {
       const spaceHi = addressHi(table, region, hi, lo)
       const spaceLo = addressLo(table, region, lo)
@@ -81,8 +81,8 @@ export const regionMemory = (table: MemoryTable): Memory => {
     },
     hasProcessEnded: () => errno === Errno.ESRCH,
     hasTimedOut: () => errno === Errno.ETIMEDOUT,
-    bindWindow: (pd, qp, words, at) => bindWindow(table, pd, qp, bindOf(words, at)),
+    bindWindow: (pd, qpn, words, at) => bindWindow(table, pd, qpn, bindOf(words, at)),
     explainBind: (pd, words, at) => explainBind(table, pd, bindOf(words, at)),
-    invalidate: (pd, qp, key) => INVALIDATION_STATUS[invalidateWindow(table, pd, qp, key)],
+    invalidate: (pd, qpn, key) => INVALIDATION_STATUS[invalidateWindow(table, pd, qpn, key)],
   }
 }

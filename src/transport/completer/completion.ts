@@ -37,11 +37,11 @@ for (const [opcode, { completion }] of Object.entries(sendOperations)) {
 }
 
 /** Pushes `s.completion`, in which QPN and P_Key index are still missing. `cq`: QP.SEND_CQ or QP.RECV_CQ. */
-const pushCompletion = (s: EngineState, row: number, cq: number, solicited: boolean): void => {
+const pushCompletion = (s: EngineState, row: number, cq: number, isSolicited: boolean): void => {
   const base = row * QP.WORDS
   s.completion[Completion.QPN] = s.rows[base + QP.QPN]
   s.completion[Completion.PKEY_INDEX] = s.rows[base + QP.PKEY_INDEX]
-  s.env.completions.push(s.rows[base + cq], s.completion, solicited)
+  s.env.completions.push(s.rows[base + cq], s.completion, isSolicited)
 }
 
 /**
@@ -107,7 +107,7 @@ export const completeReceive = (
   bytes: number,
   imm: number,
   flags: number,
-  solicited: boolean,
+  isSolicited: boolean,
 ): void => {
   const c = s.completion
   const base = row * QP.WORDS
@@ -123,7 +123,7 @@ export const completeReceive = (
   c[SL] = isDatagram ? s.rows[base + QP.RESP_SL] : 0
   c[FLAGS] = isDatagram ? flags | GRH : flags
   c[VENDOR] = 0
-  pushCompletion(s, row, QP.RECV_CQ, solicited)
+  pushCompletion(s, row, QP.RECV_CQ, isSolicited)
 }
 
 /** Pushes the completion of a receive WQE (a block) with an error. `code`: vendor error of the cause. */

@@ -149,8 +149,8 @@ const sendBatch = (s: EngineState, row: number, sentBefore: number): boolean => 
 const completeReceived = (s: EngineState, receive: number, wr: number): void => {
   const peer = s.peerState as EngineState
   const peerRow = s.peerRow
-  const solicited = (s.pool[wr + Send.FLAGS] & SOLICITED) !== 0
-  completeReceive(peer, peerRow, receive, RECV, s.pool[wr + Send.LENGTH], 0, 0, solicited)
+  const isSolicited = (s.pool[wr + Send.FLAGS] & SOLICITED) !== 0
+  completeReceive(peer, peerRow, receive, RECV, s.pool[wr + Send.LENGTH], 0, 0, isSolicited)
   giveBlock(peer, recvBlockLog2(peer.rows, peerRow * QP.WORDS), receive)
 }
 

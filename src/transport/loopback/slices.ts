@@ -191,9 +191,9 @@ const receiveMessageSlice = (
   const lastFlags = ends ? opcodeFlags[serviceBits[service] | lastOf[operation]] & (OP_IMM | OP_INV) : 0
   const flags = position | lastFlags
   const value = lastFlags === 0 ? 0 : p[wr + Send.IMM]
-  const solicited = (p[wr + Send.FLAGS] & SOLICITED) !== 0
+  const isSolicited = (p[wr + Send.FLAGS] & SOLICITED) !== 0
   setPayload(peer, arena, at, bytes)
-  if (p[request + WQE.KIND] === SEND) return receiveSend(peer, peerRow, flags, packets, value, solicited, true)
+  if (p[request + WQE.KIND] === SEND) return receiveSend(peer, peerRow, flags, packets, value, isSolicited, true)
   if (starts) {
     const isMultiPacket = p[request + WQE.PSNS] > 1
     const refusal = beginWrite(
@@ -212,12 +212,12 @@ const receiveMessageSlice = (
   }
   // As with packets, the data before the last packet is written before the last packet takes the receive WQE.
   if ((flags & OP_IMM) === 0 || packets === 1)
-    return receiveWrite(peer, peerRow, flags, packets, value, solicited, true)
+    return receiveWrite(peer, peerRow, flags, packets, value, isSolicited, true)
   const bytesBefore = (packets - 1) * s.rows[row * QP.WORDS + QP.MTU]
   setPayload(peer, arena, at, bytesBefore)
   if (receiveWrite(peer, peerRow, starts ? OP_FIRST : OP_MIDDLE, packets - 1, 0, false, true) === 0) return 0
   setPayload(peer, arena, at + bytesBefore, bytes - bytesBefore)
-  return packets - 1 + receiveWrite(peer, peerRow, OP_LAST | lastFlags, 1, value, solicited, true)
+  return packets - 1 + receiveWrite(peer, peerRow, OP_LAST | lastFlags, 1, value, isSolicited, true)
 }
 
 /** Sends a slice of a READ, which is requested in parts as with packets. */

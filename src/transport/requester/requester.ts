@@ -274,12 +274,12 @@ const sendLastPacket = (s: EngineState, row: number, request: number, opcode: nu
     return failLocalAccess(s, row, request)
   for (let i = 0; i < pad; i++) arena.bytes[at + header + payload + i] = 0
   const flags = FLAGS_OF[opcode]
-  const solicited =
+  const solicitedBit =
     (p[wr + Send.FLAGS] & SOLICITED) !== 0 && maySolicit(p[request + WQE.KIND], flags) ? BTH_SOLICITED : 0
   const psn = w[base + QP.REQ_PSN] | lastAckReq(w, base)
   const srqn = srqnOf(s, base, request)
   const qpn = isUd ? p[wr + Send.DEST_QPN] & 0xff_ffff : w[base + QP.DEST_QPN]
-  putRequestHeader(view, at, opcode, solicited | (pad << BTH_PAD_SHIFT), qpn, psn, srqn)
+  putRequestHeader(view, at, opcode, solicitedBit | (pad << BTH_PAD_SHIFT), qpn, psn, srqn)
   if (isUd) putDatagramHeader(s, row, wr, view, at + DETH_AT[opcode])
   else if (p[request + WQE.KIND] === WRITE && offset === 0)
     putReth(
@@ -398,9 +398,9 @@ const putPackets = (s: EngineState, row: number, request: number, done: number, 
     const pad = -lastPayload & 3
     lastSize = basicBytes + lastPayload + pad + ICRC_BYTES
     for (let i = 0; i < pad; i++) arena.bytes[at + basicBytes + lastPayload + i] = 0
-    const solicited =
+    const solicitedBit =
       (p[request + WQE.WR + Send.FLAGS] & SOLICITED) !== 0 && p[request + WQE.KIND] !== WRITE ? BTH_SOLICITED : 0
-    const bthBits = solicited | (pad << BTH_PAD_SHIFT)
+    const bthBits = solicitedBit | (pad << BTH_PAD_SHIFT)
     putRequestHeader(view, at, bits | lastOf[operation], bthBits, qpn, psn | lastAckReq(w, base), srqn)
     w[base + QP.REQ_BYTES_SINCE_ACKREQ] = 0
   }

@@ -1,8 +1,8 @@
 /*
  * Kind `packet` of torment (spec/check/torment.ts): a fault layer (phy/faults/) on the port of a device. Its rules
- * duplicate and reorder packets of RC and XRC, which reliable connections repair, and reorder datagrams. No message is
- * lost: services without acknowledgements may lose messages, but few programs tolerate it. So UC has no rule, because a
- * UC message is dropped if one of its packets is overtaken.
+ * duplicate and reorder packets of RC and XRC, which reliable connections repair if retry_cnt permits, and reorder
+ * datagrams. No datagram and no UC message is lost: that is allowed, but few programs tolerate it. So UC has no rule,
+ * because a UC message is dropped if one of its packets is overtaken.
  */
 import { type FaultPort, withFaults } from '../../../phy/faults/layer.ts'
 import { parseFaults } from '../../../phy/faults/rules.ts'

@@ -30,7 +30,7 @@ interface PartialWrite {
   readonly pd: number
   readonly key: number
   readonly access: number
-  readonly qp: number
+  readonly qpn: number
   /** The payload's address as requests name it, and the offset of `bytes` in the payload. */
   readonly hi: number
   readonly lo: number
@@ -47,7 +47,7 @@ export interface PartialWrites {
   /** The engine's `Memory`, whose writes may be divided and late. */
   readonly memory: Memory
   /** When the last partial write of a queue pair is executed; 0: none waits. */
-  readyAt(qp: number): number
+  readyAt(qpn: number): number
   /** Executes the partial writes that are due; true if there were any. */
   poll(now: number): boolean
   nextTimeout(): number
@@ -73,17 +73,17 @@ export const createPartialWrites = (
   let heldBytes = 0
   let nextDue = Number.POSITIVE_INFINITY
   /** The arguments of the last `resolve`; each write immediately follows the `resolve` of its key. */
-  const lastResolve = { pd: 0, key: 0, access: 0, qp: 0 }
+  const lastResolve = { pd: 0, key: 0, access: 0, qpn: 0 }
 
   /** Executes a partial write, if its key still permits it. */
-  const execute = ({ pd, key, access, qp, hi, lo, begin, bytes }: PartialWrite): void => {
+  const execute = ({ pd, key, access, qpn, hi, lo, begin, bytes }: PartialWrite): void => {
     heldBytes -= bytes.length
     for (let done = 0; done < bytes.length; ) {
       const size = Math.min(bytes.length - done, scratch.bytes.length)
       const low = lo + begin + done
       const partHi = upperWord(hi, low)
       const partLo = low >>> 0
-      const region = inner.resolve(pd, key, partHi, partLo, size, access, qp)
+      const region = inner.resolve(pd, key, partHi, partLo, size, access, qpn)
       if (region < 0) return
       scratch.bytes.set(bytes.subarray(done, done + size))
       if (inner.write(region, partHi, partLo, scratch, 0, size, size, size) !== 0) return
@@ -92,23 +92,23 @@ export const createPartialWrites = (
   }
 
   /** Executes those partial writes of a queue pair for which `isIncluded` is true; true if there were any. */
-  const executeIf = (qp: number, isIncluded: (part: PartialWrite) => boolean): boolean => {
-    const parts = waiting.get(qp)
+  const executeIf = (qpn: number, isIncluded: (part: PartialWrite) => boolean): boolean => {
+    const parts = waiting.get(qpn)
     if (parts === undefined) return false
     const kept = parts.filter(part => !isIncluded(part))
     if (kept.length === parts.length) return false
-    if (kept.length === 0) waiting.delete(qp)
-    else waiting.set(qp, kept)
+    if (kept.length === 0) waiting.delete(qpn)
+    else waiting.set(qpn, kept)
     for (const part of parts) if (isIncluded(part)) execute(part)
     return true
   }
   const includeAll = (): boolean => true
   /** Executes all partial writes of a queue pair. */
-  const completeWrites = (qp: number): void => {
-    executeIf(qp, includeAll)
+  const completeWrites = (qpn: number): void => {
+    executeIf(qpn, includeAll)
   }
   const writeAll = (): void => {
-    for (const qp of [...waiting.keys()]) completeWrites(qp)
+    for (const qpn of [...waiting.keys()]) completeWrites(qpn)
     nextDue = Number.POSITIVE_INFINITY
   }
 
@@ -137,13 +137,13 @@ export const createPartialWrites = (
   }
 
   const write: Memory['write'] = (region, hi, lo, from, at, chunk, stride, total) => {
-    const { pd, key, access, qp } = lastResolve
+    const { pd, key, access, qpn } = lastResolve
     const space = table.space[region]
     const spaceHi = addressHi(table, region, hi, lo)
     const spaceLo = addressLo(table, region, lo)
     const start = spaceHi * TWO_32 + spaceLo
-    executeIf(qp, part => part.space === space && part.start < start + total && start < part.start + part.bytes.length)
-    const sequence = decisions.sequence('bytes', device, qp)
+    executeIf(qpn, part => part.space === space && part.start < start + total && start < part.start + part.bytes.length)
+    const sequence = decisions.sequence('bytes', device, qpn)
     const mayHold =
       !isSuspended() &&
       total > 0 &&
@@ -151,7 +151,7 @@ export const createPartialWrites = (
       Number.isSafeInteger(start) &&
       table.spaces[space]?.check(spaceHi, spaceLo, total, true) === true
     // again, because `executeIf` may have resolved other keys since the engine resolved this one
-    inner.resolve(pd, key, hi, lo, total, access, qp)
+    inner.resolve(pd, key, hi, lo, total, access, qpn)
     if (!mayHold) return inner.write(region, hi, lo, from, at, chunk, stride, total)
     const bytes = new Uint8Array(total)
     for (let done = 0, source = at; done < total; done += chunk, source += stride)
@@ -167,7 +167,7 @@ export const createPartialWrites = (
         pd,
         key,
         access,
-        qp,
+        qpn,
         hi,
         lo,
         begin,
@@ -180,8 +180,8 @@ export const createPartialWrites = (
       texts.push(`${begin}–${ends[i] - 1}${wait === 0 ? '' : ` after ${wait} µs`}`)
       if (wait === 0) execute(part)
       else {
-        const parts = waiting.get(qp)
-        if (parts === undefined) waiting.set(qp, [part])
+        const parts = waiting.get(qpn)
+        if (parts === undefined) waiting.set(qpn, [part])
         else parts.push(part)
         nextDue = Math.min(nextDue, due)
       }
@@ -189,7 +189,7 @@ export const createPartialWrites = (
     decisions.note(
       'bytes',
       device,
-      () => `${total} bytes for QP 0x${qp.toString(16)} at 0x${start.toString(16)} arrive as ${texts.join(', ')}`,
+      () => `${total} bytes for QP 0x${qpn.toString(16)} at 0x${start.toString(16)} arrive as ${texts.join(', ')}`,
     )
     if (heldBytes > MAX_HELD_BYTES) writeAll()
     return 0
@@ -199,35 +199,35 @@ export const createPartialWrites = (
   const { locate: _locate, resolveAndLocate: _resolveAndLocate, copyLocated: _copyLocated, ...otherFunctions } = inner
   const memory: Memory = {
     ...otherFunctions,
-    resolve(pd, key, hi, lo, length, access, qp) {
-      if (waiting.size > 0 && access !== REMOTE_WRITE && access !== LOCAL_WRITE) completeWrites(qp)
+    resolve(pd, key, hi, lo, length, access, qpn) {
+      if (waiting.size > 0 && access !== REMOTE_WRITE && access !== LOCAL_WRITE) completeWrites(qpn)
       lastResolve.pd = pd
       lastResolve.key = key
       lastResolve.access = access
-      lastResolve.qp = qp
-      return inner.resolve(pd, key, hi, lo, length, access, qp)
+      lastResolve.qpn = qpn
+      return inner.resolve(pd, key, hi, lo, length, access, qpn)
     },
     write,
     completeWrites,
-    bindWindow(pd, qp, words, at) {
+    bindWindow(pd, qpn, words, at) {
       writeAll()
-      return inner.bindWindow(pd, qp, words, at)
+      return inner.bindWindow(pd, qpn, words, at)
     },
-    invalidate(pd, qp, key) {
+    invalidate(pd, qpn, key) {
       writeAll()
-      return inner.invalidate(pd, qp, key)
+      return inner.invalidate(pd, qpn, key)
     },
   }
   return {
     memory,
-    readyAt: qp => waiting.get(qp)?.reduce((latest, { due }) => Math.max(latest, due), 0) ?? 0,
+    readyAt: qpn => waiting.get(qpn)?.reduce((latest, { due }) => Math.max(latest, due), 0) ?? 0,
     poll(time) {
       if (time < nextDue) return false
       let hasWritten = false
       nextDue = Number.POSITIVE_INFINITY
-      for (const qp of [...waiting.keys()]) {
-        hasWritten = executeIf(qp, ({ due }) => due <= time) || hasWritten
-        for (const { due } of waiting.get(qp) ?? []) nextDue = Math.min(nextDue, due)
+      for (const qpn of [...waiting.keys()]) {
+        hasWritten = executeIf(qpn, ({ due }) => due <= time) || hasWritten
+        for (const { due } of waiting.get(qpn) ?? []) nextDue = Math.min(nextDue, due)
       }
       return hasWritten
     },
