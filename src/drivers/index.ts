@@ -1,5 +1,5 @@
 /*
- * Entry point of `userdma/drivers`: the drivers, each as the function that creates a device.
+ * Entry point of `userdma/drivers`: for each driver the function that creates a device, and what its callers need.
  */
 
 export { createCtxDevice } from './ctx/device.ts'
