@@ -151,6 +151,6 @@ export const failOverrunQps = (device: RxeState): void => {
     if (qp === undefined || device.engine().stateOf(row) === ERR) continue
     device.failures.event(row, QP_FATAL, cause)
     device.engine().modify(row, ERR, {}, cause)
-    raiseObjectEvent(qp, QP_FATAL)
+    for (const object of qp.state.openers ?? [qp]) raiseObjectEvent(object, QP_FATAL)
   }
 }

@@ -30,7 +30,7 @@ import {
 } from '../srq-and-xrc.ts'
 
 const { CREAT, EXCL } = XrcdFlags.values
-const { QP_REQ_ERR, QP_ACCESS_ERR, QP_LAST_WQE_REACHED } = AsyncEventType.values
+const { QP_FATAL, QP_REQ_ERR, QP_ACCESS_ERR, QP_LAST_WQE_REACHED } = AsyncEventType.values
 const { REM_INV_REQ_ERR, REM_ACCESS_ERR } = WcStatus.values
 /** Descriptor of an open file (machine.ts), which identifies an XRC domain. */
 const FILE = 0x100
@@ -243,6 +243,20 @@ test('events of a target go to all processes that opened it; it stays as it is w
   assert.equal(queryTarget(opened).state, Qps.ERR)
   q.close()
   assertNothingLeft(m, [p, q])
+})
+
+test('a lost completion of a target is an event of all processes that opened it', () => {
+  const { m, b, xrcd, tgt, send, receive, close } = setUp()
+  const c = program(m, 1)
+  const opened = makeTarget(c, openDomain(c, FILE, 0), tgt.qpn)
+  const cq = makeCq(b, 1)
+  const srq = makeXrcSrq(b, xrcd, cq)
+  for (let i = 0; i <= cq.cqe; i++) receive(srq, i)
+  for (let i = 0; i <= cq.cqe; i++) send(srq.number)
+  assert.ok(asyncEvents(b).includes(QP_FATAL))
+  assert.deepEqual(asyncEvents(c), [QP_LAST_WQE_REACHED, QP_FATAL])
+  destroyTarget(opened)
+  close(c)
 })
 
 test('a request for a destroyed SRQ is invalid, and the WQEs of the SRQ leave nothing behind', () => {
