@@ -124,7 +124,7 @@ describe('a peer that cannot receive a SEND', () => {
 
 describe('queues', () => {
   it('that overrun move their queue pairs to ERR, and the report names the CQ', () => {
-    const { m, errors, records } = recordedPair()
+    const { m, errors } = recordedPair()
     const [a, b] = [makeEnd(m, 0, 1), makeEnd(m, 1, 31)]
     connectQps(a.qp, b.qp)
     postReceive(a.qp.receive, 7n, [sgeOf(a.mr, 0, 10)])
@@ -137,8 +137,8 @@ describe('queues', () => {
     assert.deepEqual(errors(), [
       `event CQ_ERR: ${full}; a completion was lost`,
       `QP ${hex(a.qp.qpn)} event QP_FATAL: ${full}`,
+      `QP ${hex(a.qp.qpn)} 1 receive request flushed: WR_FLUSH_ERR: ${full}`,
     ])
-    assert.ok(records.some(record => failureText(record).includes(`1 receive request flushed: WR_FLUSH_ERR: ${full}`)))
   })
 
   it('that are flushed name the failure that moved the queue pair to ERR', () => {
