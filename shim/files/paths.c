@@ -212,8 +212,8 @@ static bool may_lead_to_rdma(const char *path)
 }
 
 /*
- * Before ".." of a device in a class: /sys/class/CLASS/DEVICE is a link to /sys/devices/virtual/CLASS/DEVICE, whose
- * parent is meant.
+ * Replaces /sys/class/CLASS/DEVICE, which is a link, by its target /sys/devices/virtual/CLASS/DEVICE: a ".." that follows
+ * means the target's parent. Leaves other paths alone.
  */
 static void follow_link(char path_buffer[PATH_SIZE])
 {

@@ -296,7 +296,7 @@ export const giveBlock = (s: EngineState, log2: number, block: number): void => 
   s.freeBlocks[log2] = block
 }
 
-/** Number of words of the pool that are not in free lists. Slow: walks the lists; for statistics. */
+/** Number of words of the pool in blocks that are in use. Slow: walks the free lists; for statistics. */
 export const usedWords = (s: EngineState): number => {
   let words = s.poolTop - POOL_START
   for (let log2 = 0; log2 < s.freeBlocks.length; log2++)

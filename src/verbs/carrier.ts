@@ -149,7 +149,7 @@ export interface Carrier {
    * only, which starves timers and I/O: with a device of this process, after many waits without a turn of the event
    * loop, the result is a promise for the next turn; otherwise it is undefined.
    */
-  pause(): Promise<void> | undefined
+  overdueTurn(): Promise<void> | undefined
   /** Whether the device continues its work in the next turn of the event loop; waiters must not poll until then. */
   awaitsNextTurn(): boolean
   /** Counts a registration of a buffer, and returns its address for the device: the same for all its registrations. */

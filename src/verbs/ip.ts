@@ -161,8 +161,8 @@ const openSocket = (context: DeviceContext, ipInterface: number, protocol: numbe
   const wait = async (options: AbortOptions = {}): Promise<void> => {
     checkAbortOptions('ip_socket.wait', options)
     options.signal?.throwIfAborted()
-    const pause = carrier.pause()
-    if (pause !== undefined) await pause
+    const turn = carrier.overdueTurn()
+    if (turn !== undefined) await turn
     if (!hasDatagrams() && !isEnded && !waiters.isOver) await waiters.wait(waiterId, options.signal)
   }
   const arrivals = async function* (options: AbortOptions = {}): AsyncGenerator<UdpDatagram> {

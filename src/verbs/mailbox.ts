@@ -56,7 +56,7 @@ export interface Mailbox<T> extends Arrivals<T> {
 
 /** `owner`: names its object in errors. */
 export const createMailbox = <T>(
-  { carrier, waiters }: { readonly carrier: Pick<Carrier, 'pause'>; readonly waiters: WaiterList },
+  { carrier, waiters }: { readonly carrier: Pick<Carrier, 'overdueTurn'>; readonly waiters: WaiterList },
   owner: string,
 ): Mailbox<T> => {
   const id = waiters.add()
@@ -67,8 +67,8 @@ export const createMailbox = <T>(
     checkAbortOptions(`${owner}.wait`, options)
     const { signal } = options
     signal?.throwIfAborted()
-    const pause = carrier.pause()
-    if (pause !== undefined) await pause
+    const turn = carrier.overdueTurn()
+    if (turn !== undefined) await turn
     if (values.length === 0 && !isOver()) await waiters.wait(id, signal)
   }
   return {

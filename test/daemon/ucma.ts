@@ -5,7 +5,7 @@ import type { Client } from './client.ts'
 
 /** Bytes of struct rdma_ucm_cmd_hdr. */
 export const CM_HEADER_BYTES = 8
-/** Length of the response, which is a u32, as the header has it. */
+/** Bytes of the response: a u32. */
 const RESPONSE_BYTES = 4
 /** Offset of responses in the client's memory. */
 const RESPONSE_AT = 8192

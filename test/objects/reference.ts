@@ -91,7 +91,7 @@ export interface ModelDevice {
   isAlive: boolean
   readonly openings: Set<Opening>
   readonly domains: Map<number, Domain>
-  /** Keys of destroyed objects: no object of the same run may get one again. */
+  /** Keys of destroyed objects: no later object of this device may get one. */
   readonly staleKeys: Set<number>
 }
 
@@ -177,7 +177,7 @@ export const complete = (modelObject: ModelObject, solicited: boolean): void => 
   post(modelObject.attached?.queue ?? modelObject.channel, { source: modelObject, type: COMPLETION })
 }
 
-/** Raises an event of a device (source 0) or of a port, for every async fd and the event queues attached to it. */
+/** Raises an event of a device (source 0) or of a port: on every async fd, and on event queues attached to the source. */
 export const raisePort = (device: ModelDevice, source: number, type: number): void => {
   for (const { descriptors } of device.openings)
     for (const fd of descriptors) if (fd.class === 'async_fd' || fd.ports.has(source)) post(fd, { source, type })

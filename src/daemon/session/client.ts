@@ -35,7 +35,7 @@ export interface Client {
   /** From HELLO: the tag by which traces select the client's calls, and whether it wants the reasons of refusals. */
   tag: string
   wantsReasons: boolean
-  /** Whether the daemon can access the process's memory, or a file that it passed with HELLO. */
+  /** Whether arguments of calls are accessible: in the process's memory, or in the memory file passed with HELLO. */
   isReachable: boolean
   /** Whether the session has ended. */
   isClosed: boolean

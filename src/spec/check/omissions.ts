@@ -18,7 +18,7 @@ export const omissions = {
     advice: 'correct or suppress those that are shown, and check again',
   },
   stacks: {
-    text: 'stacks were not kept, so that findings lack them or their lines',
+    text: 'stacks were not kept: findings lack them',
     advice: SHORTER_RUN,
   },
   'destroyed-objects': {
@@ -70,7 +70,7 @@ export const omissions = {
     advice: POLL_COMPLETIONS,
   },
   'race-requests': {
-    text: 'requests without a completion were forgotten: they count as outstanding',
+    text: 'requests that were incomplete, unsignaled or unreliable were forgotten, which can hide races or cause a warning without a race',
     advice: `signal and ${POLL_COMPLETIONS} now and then`,
   },
 } as const satisfies Readonly<Record<string, OmissionRow>>

@@ -28,14 +28,14 @@ export const NakSyndrome = {
 } as const
 const { SEQUENCE_ERROR, INVALID_REQUEST, REMOTE_ACCESS, REMOTE_OPERATION } = NakSyndrome
 
-/** Handles a packet whose PSN is ahead of the expected one: one NAK for each gap. */
+/** Handles a packet whose PSN is ahead of the expected one: one NAK until that arrives. */
 export const onGap = (s: EngineState, row: number): void => {
   s.counters.outOfSequence++
   if ((s.rows[row * QP.WORDS + QP.RESP_FLAGS] & RespFlag.NAK_SENT) === 0) scheduleNak(s, row, SEQUENCE_ERROR)
 }
 
 /**
- * Schedules a NAK for the expected PSN; until that PSN arrives, further gaps are ignored. If a memory access failed
+ * Schedules a NAK for the expected PSN; until that PSN arrives, packets ahead of it get no NAK. If a memory access failed
  * because the process has ended, nothing is sent, as after the queue pair's destruction, which follows.
  */
 export const scheduleNak = (s: EngineState, row: number, syndrome: number): void => {

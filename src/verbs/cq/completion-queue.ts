@@ -203,8 +203,8 @@ class CqObject extends VerbsObject implements CompletionQueue {
     signal?.throwIfAborted()
     this.#consume()
     const wasOver = waiters.isOver
-    const pause = carrier.pause()
-    if (pause !== undefined) await pause
+    const turn = carrier.overdueTurn()
+    if (turn !== undefined) await turn
     // Peers in this process often complete a request within a few microtasks.
     for (let i = 0; i < POLLS_BEFORE_ARMING; i++) {
       if (this.#hasUnread()) return

@@ -233,7 +233,7 @@ const carrierOn = (
       network.kick()
     },
     drive: () => network.drive(),
-    pause: () => network.pause(),
+    overdueTurn: () => network.overdueTurn(),
     awaitsNextTurn: () => network.awaitsNextTurn(),
     addressOf(buffer) {
       let registration = registrations.get(buffer)

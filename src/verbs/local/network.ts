@@ -119,8 +119,8 @@ export interface LocalNetwork extends Network {
   scheduleTimers(): void
   /** As `Carrier.drive`. */
   drive(): boolean
-  /** As `Carrier.pause`. */
-  pause(): Promise<void> | undefined
+  /** As `Carrier.overdueTurn`. */
+  overdueTurn(): Promise<void> | undefined
   /** As `Carrier.awaitsNextTurn`: a drive stopped before its work was done, and the next turn continues it. */
   awaitsNextTurn(): boolean
 }
@@ -298,12 +298,12 @@ const createDriveLoop = (core: Core, devices: readonly RxeDevice[], isMemoryLink
     isScheduled = true
     if (spend()) queueMicrotask(runScheduled)
   }
-  const pause = (): Promise<void> | undefined => (spend() ? undefined : nextTurn())
+  const overdueTurn = (): Promise<void> | undefined => (spend() ? undefined : nextTurn())
   const touch = (): void => {
     isTouched = true
     wasCalled = true
   }
-  return { drive, kick, touch, scheduleTimers, pause, awaitsNextTurn: () => isInterrupted, stop: disarm }
+  return { drive, kick, touch, scheduleTimers, overdueTurn, awaitsNextTurn: () => isInterrupted, stop: disarm }
 }
 
 /** Handles exceptions of jobs: they are bugs of the library, and reach the program as uncaught exceptions. */
@@ -362,7 +362,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
   if (memory === undefined) useNativeCrc()
   const devices: RxeDevice[] = []
   const attached = new Map<string, AttachedDevice>()
-  const { drive, kick, touch, scheduleTimers, pause, awaitsNextTurn, stop } = createDriveLoop(
+  const { drive, kick, touch, scheduleTimers, overdueTurn, awaitsNextTurn, stop } = createDriveLoop(
     core,
     devices,
     link === 'memory',
@@ -414,7 +414,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
     kick,
     touch,
     scheduleTimers,
-    pause,
+    overdueTurn,
     awaitsNextTurn,
     add(name, address) {
       const { port: barePort, identity } = attach(name, address)

@@ -220,7 +220,7 @@ export const remoteCarrier = (socket: string, name?: string): RemoteCarrier => {
       return true
     },
     // Waits for a daemon's events always let the event loop run.
-    pause: () => undefined,
+    overdueTurn: () => undefined,
     awaitsNextTurn: () => false,
     addressOf(buffer) {
       const backing = buffer.buffer as ArrayBufferLike & { resizable?: boolean; growable?: boolean }

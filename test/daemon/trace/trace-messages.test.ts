@@ -80,7 +80,7 @@ test('private classes and driver attributes of common classes are shown by name'
   )
 })
 
-test('private classes and driver attributes within a chain are shown by name', () => {
+test('methods of private classes within a chain are shown by name', () => {
   const entries = encodeChain([
     { call: callOf('pd', 'create') },
     { call: callOf('sink', 'create', 0, { pd: 0 }), refs: { pd: 0 } },
@@ -129,6 +129,7 @@ test('the recorded bytes of a call are limited', () => {
   const accesses: Access[] = []
   const MEBIBYTE = 2 ** 20
   const caller = recordingCaller({ ...testCaller(), copyIn: (_, length) => new Uint8Array(length) }, accesses)
+  // Once an access is left out, all later ones are.
   for (let i = 0; i < 100; i++) caller.copyIn(BigInt(i), i % 2 === 0 ? MEBIBYTE : 8)
   assert.deepEqual(
     accesses.map(({ address }) => Number(address)),

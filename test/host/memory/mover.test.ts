@@ -50,6 +50,7 @@ const checkMover = (): void => {
   const [high, low] = [Math.floor(arena.address / 2 ** 32), arena.address % 2 ** 32]
   // one byte from the arena's start to its byte 8
   const [to, chunk, stride, total] = [8, 1, 1, 1]
+  // This first call starts the process, while the socket is open.
   assert.equal(mover.move(false, process.pid, -1, high, low, arena, to, chunk, stride, total, MAX_WAIT), 1)
   assert.equal(arena.bytes[to], 7)
   close(ours)

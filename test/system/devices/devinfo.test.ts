@@ -19,7 +19,8 @@ const differences: readonly (readonly [line: RegExp, ours: RegExp])[] = [
   // XRC, which rxe lacks; FLUSH and ATOMIC WRITE, which the recorded kernel did not have yet.
   [/^\tdevice_cap_flags:/, /^\tdevice_cap_flags:\t\t0x01323c76$/],
   [/^\tdevice_cap_flags_ex:/, /^\tdevice_cap_flags_ex:\t\t0x14001323C76$/],
-  // rxe reports limits that exceed any machine's memory.
+  // rxe reports about a million queue pairs, CQs and SRQs, for whose rings no machine has memory. A ring of 2^20 slots
+  // holds one WQE fewer (max_qp_wr, max_srq_wr).
   [/^\tmax_qp:/, /^\tmax_qp:\t\t\t\t131072$/],
   [/^\tmax_qp_wr:/, /^\tmax_qp_wr:\t\t\t1048575$/],
   [/^\tmax_cq:/, /^\tmax_cq:\t\t\t\t131072$/],

@@ -28,7 +28,7 @@ import type { PlayResult, Sent, Timing } from './play.ts'
 export interface Recorded {
   readonly packet: WellFormedPacket
   readonly timing: Timing
-  /** µs since the RNR NAK, or since the previous request for the ACK timer; 0 for an immediate packet. */
+  /** µs since the RNR NAK or, for the ACK timer, since the previous request; 0 for an immediate packet. */
   readonly waited: number
   /** Packet number in the capture file, from 1. */
   readonly number: number
@@ -86,8 +86,8 @@ export const recordedStreams = (
 }
 
 /**
- * Classifies a recorded request as immediate or sent after a timer. Half the ACK timeout is the limit, because the
- * recorded guests are slow.
+ * Classifies a recorded request as immediate or sent after a timer. A retransmission half the ACK timeout after the
+ * previous packet counts as sent after that timer, because the recorded guests are slow.
  */
 const timingOf = (
   entries: readonly Entry[],
@@ -160,8 +160,8 @@ export const differingFields = (recorded: Recorded, ours: Sent): FieldDifference
 export type Permit = (difference: Difference) => { readonly recorded: number; readonly ours: number } | undefined
 
 /**
- * All differences that `permit` does not permit. `inBursts`: packets came in bursts, so one ACK may acknowledge several
- * (IBA 9.7.5.1.2), and there are fewer of them; ACKs are not compared, except for a last one.
+ * All differences that `permit` does not permit. `inBursts`: packets came in bursts, and one ACK may acknowledge several
+ * (IBA 9.7.5.1.2): ACKs are not compared, except for one that is the last packet.
  */
 export const compareStreams = (
   recorded: readonly RecordedStream[],

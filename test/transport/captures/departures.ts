@@ -19,7 +19,7 @@ export interface Departure {
    */
   readonly fields: Readonly<Record<string, readonly [recorded: string, ours: string]>>
   /**
-   * Our completions, final state, rq_psn and value of the atomic word, in the form of `run` (forged.ts); absent: equal.
+   * Our completions, final state, rq_psn and value of the atomic word, as `Result.after` (forged.ts); absent: equal.
    */
   readonly after?: string
   readonly clause: string

@@ -113,7 +113,7 @@ export const readCases = (linux: Linux): Case[] => {
 /** The result of a case. */
 export interface Result {
   readonly replies: readonly Sent[]
-  /** Completions, state, rq_psn and word, in the form of `plainAfter`. */
+  /** Completions, state, rq_psn and word, such as 'status 0 opcode 128 len 1; state 3 rq_psn 0x000201; word 5'. */
   readonly after: string
 }
 
@@ -196,7 +196,8 @@ export const run = (linux: Linux, name: string, frames: readonly Ipv4Frame[]): R
 }
 
 /**
- * The table's last column in the form of `run`: without opcode and length of failed completions, and without sq_psn.
+ * The table's last column in the form of `Result.after`: without opcode and length of failed completions, and without
+ * sq_psn.
  */
 export const plainAfter = (after: string): string =>
   after

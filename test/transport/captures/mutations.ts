@@ -116,8 +116,8 @@ export const recordedMutants = (
   )
 
 /**
- * Mutants of the packets handed to `side`: its peer's first request withheld, its last response withheld, and the
- * payload of the last delivered message of `incoming` (in order) changed.
+ * Mutants of the packets handed to `side`: the peer's first request withheld, the peer's last response withheld, and
+ * the payload of the last delivered message of `incoming` (in order) changed.
  */
 export const deliveredMutants = (
   { entries }: Conversation,

@@ -80,7 +80,7 @@ const receiveFaults = (end: Work, cqes: readonly Cqe[], memory: Uint8Array): str
   })
 }
 
-/** The data that the responses to a READ or atomic returned; that of the last response for each packet. */
+/** The data that the responses to a READ or atomic returned; that of the last response with each PSN. */
 const responseData = ({ entries }: Conversation, end: Work, message: Message, mtu: number): Uint8Array => {
   const bytes = new Uint8Array(message.length)
   for (const entry of entries) {

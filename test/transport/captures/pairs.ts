@@ -42,7 +42,7 @@ const unique = (values: readonly number[]): number[] => [...new Set(values)]
 const mtuOf = (entries: readonly Entry[]): number | undefined =>
   entries.find(e => /_(FIRST|MIDDLE)$/.test(e.packet.name))?.packet.payload.length
 
-/** Both directions of each connection, requests of side 0 first, and each datagram path. */
+/** The directions of each connection in which there are requests, that of side 0 first, and each datagram path. */
 export const pairsOf = ({ entries }: Conversation): Pair[] => [
   ...(['RC', 'UC'] as const).flatMap(name =>
     connectionsOf(

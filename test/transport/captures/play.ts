@@ -76,7 +76,7 @@ export interface PlayResult {
   readonly memory: SideMemory
   /** The queue pairs of the side. */
   readonly ends: readonly Work[]
-  /** Requests that our engine sent earlier than the recorded side, as sentences. */
+  /** With `postedAtOnce`: requests that our engine sent before a packet for which the recorded side waited; sentences. */
   readonly unexpected: readonly string[]
 }
 
@@ -278,7 +278,7 @@ export const play = (
   return { node, memory, ends, unexpected }
 }
 
-/** Whether the packet's destination queue pair was already destroyed. */
+/** Whether the packet's destination, a connected queue pair, was already destroyed. Datagrams go to QP 1, which stays. */
 const isDestroyed = ({ destroyed }: Facts, side: Side, { number, packet }: Entry): boolean =>
   destroyed !== undefined && destroyed.side === side && number >= destroyed.from && headersOf(packet).DETH === undefined
 
@@ -339,6 +339,7 @@ const post = (node: TestNode, end: End, i: number, facts: Facts, allocate: (byte
     const signaled = facts.signaled?.includes(end.posted.length) === false ? 0 : SIGNALED
     const remote = remoteOf(message)
     const sges: SgeSpec[] = message.length === 0 ? [] : [{ at: dataAt, length: message.length }]
+    // In a SendSpec, `compare` is also the operand of a fetch and add, and the length of a FLUSH.
     const { AtomicETH, FETH, RETH, DETH } = headersOf(message.entry.packet)
     const swap = BigInt(AtomicETH?.swapDt ?? 0)
     const compare = BigInt(AtomicETH?.cmpDt ?? 0)

@@ -369,7 +369,7 @@ describe('a malformed sequence', () => {
 })
 
 describe('a PSN', () => {
-  it('ahead gets one NAK until the gap is filled', () => {
+  it('ahead gets one NAK until the expected PSN arrives', () => {
     const t = startResponder()
     t.request('SEND_ONLY', 3, { payload: 1, ackReq: true })
     assert.deepEqual(t.sent(), ['NAK(PSN_SEQUENCE)@0 msn 0'])

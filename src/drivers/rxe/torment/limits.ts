@@ -1,6 +1,7 @@
 /*
  * Kind `adapter` of torment (spec/check/torment.ts): some limits of a device are the smallest that any adapter with
- * reliable connections has (spec/check/adapters.ts). Its attributes show them, and calls that ask for more are refused.
+ * reliable connections has (spec/check/adapters.ts). Its attributes show them, except for maxInline, and calls that
+ * ask for more are refused.
  */
 import { adapters, type LimitName } from '../../../spec/check/adapters.ts'
 import { Limits, type QueueLimits } from '../attributes.ts'

@@ -1,7 +1,7 @@
 /*
  * Objects are destroyed and queue pairs modified while posted requests wait: for free buffers of a port whose receiver
  * takes no packets, or for pacing. Each destroy or modify succeeds or is refused, no poll throws, and nothing is left
- * at the end.
+ * at the end unless a device was removed.
  */
 
 import assert from 'node:assert/strict'
@@ -41,7 +41,7 @@ import { type MappedRing, mapRing, postReceive, postSend, Wr } from '../provider
 import { connectXrc, makeInitiator, makeSharedQp, makeSrq, makeTarget, makeXrcSrq, openDomain } from '../srq-and-xrc.ts'
 
 const QKEY = 0x77
-/** More packets than a port of `machine` has buffers (8 large and 64 small ones). */
+/** More packets than the link of `machine` has buffers (8 large and 64 small ones). */
 const FLOOD_POSTS = 90
 
 interface TestObject {
@@ -196,8 +196,8 @@ const play = (steps: readonly Step[], path: Path, windowBytes: number | undefine
   for (const step of steps) {
     if (step.do === 'post') for (let i = 0; i < step.count; i++) at(senders, step.index).post(step.length)
     else if (step.do === 'flood') {
-      // One device polls after each post. If it is the sender's, each message takes a buffer of the port, and none is
-      // returned: later posts wait.
+      // One device polls after each post. If it is the sender's, each datagram takes a buffer, and none is returned:
+      // later datagrams wait. The send queues of RC and XRC are full before.
       const sender = at(senders, step.index)
       for (let i = 0; i < FLOOD_POSTS; i++) {
         sender.post(step.length)
