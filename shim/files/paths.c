@@ -212,8 +212,8 @@ static bool may_lead_to_rdma(const char *path)
 }
 
 /*
- * Replaces /sys/class/CLASS/DEVICE, which is a link, by its target /sys/devices/virtual/CLASS/DEVICE: a ".." that follows
- * means the target's parent. Leaves other paths alone.
+ * Replaces /sys/class/CLASS/DEVICE, which is a link, by its target /sys/devices/virtual/CLASS/DEVICE: a ".." that
+ * follows means the target's parent. Leaves other paths alone.
  */
 static void follow_link(char path_buffer[PATH_SIZE])
 {

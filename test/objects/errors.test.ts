@@ -187,7 +187,7 @@ describe('a wrong handle or descriptor gets Linux’s errno in its dialects', ()
   }
 })
 
-it('every call is refused with EINVAL before the context is opened, and with EIO after device removal', () => {
+it('calls are refused with EINVAL before the context is opened, and with EIO after device removal', () => {
   const closed = openContext(client.p.rxe.device as Device)
   const calls = allMethods.map(([cls, name]): [ObjectClass, Call] => [cls, goodCall(cls, name)])
   for (const [cls, call] of calls) {

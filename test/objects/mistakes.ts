@@ -1,6 +1,6 @@
 /*
  * Mistakes in a call of the object dialect, from its method's declaration: for each attribute violations of its kind
- * and limits, for each output too little room, and mistakes of the call as a whole. Each call has one mistake, and its
+ * and limits, for outputs too little room, and mistakes of the call as a whole. Each call has one mistake, and its
  * expected errno and message.
  */
 import assert from 'node:assert/strict'

@@ -153,7 +153,7 @@ function* end(state: State, process: Process): Run {
 }
 
 function* readOne({ random, facts, process }: CallSite): Run {
-  // In a daemon's sockets, unread records of objects that were destroyed with their device remain: not compared.
+  // A daemon (which raises no events) leaves records in the sockets of a removed device's descriptors: not compared.
   const fds = [...process.fds].filter(([, { isGone }]) => facts.raisesEvents || !isGone)
   const withEvents = fds.filter(([, { unread }]) => unread.length > 0)
   if (fds.length === 0) return
@@ -197,11 +197,11 @@ const objectsOf = ({ devices }: State, classes: readonly string[]): ModelObject[
 function* raiseEvent(state: State, { random }: CallSite): Run {
   const choice = random.int(10)
   if (choice < 6) {
-    const armed = objectsOf(state, ['cq']).filter(
+    const cqs = objectsOf(state, ['cq']).filter(
       ({ armed, channel, attached }) => random.hits(0.1) || (armed !== 0 && (channel ?? attached) !== undefined),
     )
-    if (armed.length === 0) return
-    const modelObject = random.pick(armed)
+    if (cqs.length === 0) return
+    const modelObject = random.pick(cqs)
     const solicited = random.hits(0.5)
     complete(modelObject, solicited)
     yield { do: 'complete', modelObject, solicited }

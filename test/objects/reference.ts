@@ -41,7 +41,7 @@ export interface ModelObject {
   readonly class: string
   /** The opening that created it. */
   readonly home: Opening
-  /** Handle in its context; unused for a descriptor. */
+  /** Handle in its context; -1 for a descriptor. */
   handle: number
   parents: ModelObject[]
   /** Whether it was destroyed. */
@@ -177,7 +177,7 @@ export const complete = (modelObject: ModelObject, solicited: boolean): void => 
   post(modelObject.attached?.queue ?? modelObject.channel, { source: modelObject, type: COMPLETION })
 }
 
-/** Raises an event of a device (source 0) or of a port: on every async fd, and on event queues attached to the source. */
+/** Raises an event of a device (source 0) or port: on every async fd, and on event queues attached to the source. */
 export const raisePort = (device: ModelDevice, source: number, type: number): void => {
   for (const { descriptors } of device.openings)
     for (const fd of descriptors) if (fd.class === 'async_fd' || fd.ports.has(source)) post(fd, { source, type })

@@ -397,7 +397,7 @@ export const readRecord = (fd: ModelObject): { code: Code; bytes?: Uint8Array } 
 /** Whether the reference implements a method. */
 export const isKnown = (cls: string, method: string): boolean => rules[cls]?.[method] !== undefined
 
-/** Performs one call in the reference. `object`: the target's handle, or the object itself if it is a descriptor. */
+/** Performs one call in the reference. `object`: the target, or its handle. */
 export const perform = (
   scope: Scope,
   cls: ObjectClass,

@@ -26,7 +26,7 @@ export const omissions = {
     advice: SHORTER_RUN,
   },
   'race-log': {
-    text: 'times a log of posts and polls was overwritten before it was read: races of the requests in it are not found',
+    text: 'times a log of posts and polls lost entries: races of the requests in it are not found',
     advice: 'give the program or the daemon more processor time, or post less at a time',
   },
   'race-unlogged': {

@@ -35,8 +35,8 @@ export const onGap = (s: EngineState, row: number): void => {
 }
 
 /**
- * Schedules a NAK for the expected PSN; until that PSN arrives, packets ahead of it get no NAK. If a memory access failed
- * because the process has ended, nothing is sent, as after the queue pair's destruction, which follows.
+ * Schedules a NAK for the expected PSN; until that PSN arrives, packets ahead of it get no NAK. If a memory access
+ * failed because the process has ended, nothing is sent, as after the queue pair's destruction, which follows.
  */
 export const scheduleNak = (s: EngineState, row: number, syndrome: number): void => {
   if (syndrome === REMOTE_OPERATION && s.env.memory.hasProcessEnded()) return

@@ -1,6 +1,6 @@
 /*
  * The model test on core and soft devices in this process: calls by `invoke`, descriptors in tables of numbers, device
- * events by core's own functions. After each step the whole state of core is compared.
+ * events by core's own functions. After each step the state of core is compared.
  */
 import assert from 'node:assert/strict'
 import {

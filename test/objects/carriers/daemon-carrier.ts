@@ -161,7 +161,7 @@ export const daemonCarrier = async (
         const { ret, message, descriptors: fds } = await sendCall(client, subject, call)
         if (ret < 0n) return { code: errnoName(-Number(ret)), out: {}, fds }
         descriptors += fds.length
-        // The reply to `stat` comes after the event loop has handled the call.
+        // Events that the change causes are raised before the reply to `stat`.
         if (op.methodName === 'modify') await client.stat()
         return { code: 'ok', ...decodeResult(call, message), fds }
       }

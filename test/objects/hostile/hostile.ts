@@ -34,7 +34,7 @@ export interface Results {
 /** Maximum messages of a context; then it is closed, and nothing of it may be left. */
 const MESSAGES_PER_CONTEXT = 250
 
-/** The message, mutated with a probability of 65 %. */
+/** The message, mutated with a probability of 65 %. `last`: the bytes of the previous one, to copy from. */
 const changed = (dialect: DialectName, message: Message, last: Uint8Array, random: RandomSource): Message => {
   if (random.hits(0.35)) return message
   const bytes = mutate(message.bytes, last, splits[dialect], random)

@@ -160,8 +160,8 @@ export const differingFields = (recorded: Recorded, ours: Sent): FieldDifference
 export type Permit = (difference: Difference) => { readonly recorded: number; readonly ours: number } | undefined
 
 /**
- * All differences that `permit` does not permit. `inBursts`: packets came in bursts, and one ACK may acknowledge several
- * (IBA 9.7.5.1.2): ACKs are not compared, except for one that is the last packet.
+ * All differences that `permit` does not permit. `inBursts`: packets came in bursts, and one ACK may acknowledge
+ * several (IBA 9.7.5.1.2): ACKs are not compared, except for one that is the last packet.
  */
 export const compareStreams = (
   recorded: readonly RecordedStream[],

@@ -76,7 +76,7 @@ export interface PlayResult {
   readonly memory: SideMemory
   /** The queue pairs of the side. */
   readonly ends: readonly Work[]
-  /** With `postedAtOnce`: requests that our engine sent before a packet for which the recorded side waited; sentences. */
+  /** Sentences, if `postedAtOnce`: a request was sent before a packet for which the recorded side waited. */
   readonly unexpected: readonly string[]
 }
 
@@ -278,7 +278,7 @@ export const play = (
   return { node, memory, ends, unexpected }
 }
 
-/** Whether the packet's destination, a connected queue pair, was already destroyed. Datagrams go to QP 1, which stays. */
+/** Whether the packet's destination, a connected QP, was already destroyed. Datagrams go to QP 1, which stays. */
 const isDestroyed = ({ destroyed }: Facts, side: Side, { number, packet }: Entry): boolean =>
   destroyed !== undefined && destroyed.side === side && number >= destroyed.from && headersOf(packet).DETH === undefined
 

@@ -1,6 +1,6 @@
 /*
- * Each cause of the table (spec/check) is raised, by soft devices or by an engine alone. This file compiles only if
- * every cause has an entry, and a cause that is not raised fails its test.
+ * Each cause of the table (spec/check/causes.ts) is raised. This file compiles only if every cause has an entry, and a
+ * cause that is not raised fails its test.
  */
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
@@ -60,7 +60,7 @@ const script =
 
 type Pair = ReturnType<typeof pair>
 
-/** The causes that a pair of queue pairs on two devices reports; `play` is followed by time until there is one. */
+/** The causes that a pair of queue pairs on two devices reports: after `play`, time passes until one is reported. */
 const devices =
   (play: (p: Pair) => void, fault = ''): Raise =>
   () => {

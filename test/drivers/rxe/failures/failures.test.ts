@@ -32,7 +32,7 @@ const recordedPair = (...args: Parameters<typeof pair>) => {
 }
 
 describe('a WRITE that the peer refuses', () => {
-  it('names the deregistered key in the reports of both sides, in the last failure of both queue pairs, and as JSON', () => {
+  it('names the deregistered key in the reports of both sides, and is the last failure of both queue pairs', () => {
     const { m, a, b, records, errors } = recordedPair()
     invokeNow(b.p.context, Mr, 'destroy', b.mr.handle, {}, b.p.caller)
     const remote = b.mr.address
@@ -123,7 +123,7 @@ describe('a peer that cannot receive a SEND', () => {
 })
 
 describe('queues', () => {
-  it('that overrun move their queue pairs to ERR, and the report names the CQ', () => {
+  it('that overrun raise an event for the CQ and one for the queue pair, and both reports name the CQ', () => {
     const { m, errors } = recordedPair()
     const [a, b] = [makeEnd(m, 0, 1), makeEnd(m, 1, 31)]
     connectQps(a.qp, b.qp)
