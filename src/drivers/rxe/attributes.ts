@@ -1,8 +1,9 @@
 /*
  * Device attributes: those of Linux's rxe (rxe_param.h, as `ibv_devinfo -v` shows them in test/fixtures/abi), so that
  * programs choose the same sizes as there. GUIDs and the active MTU are the device's own. Some limits are lower than
- * rxe's: a ring of 2^20 slots holds one WQE fewer (max_qp_wr), and rxe reports about a million queue pairs, CQs and
- * SRQs, for whose rings no machine has memory. The largest ring has 2 GiB, of which only touched pages take memory.
+ * rxe's: a ring of 2^20 slots holds one WQE fewer (max_qp_wr, max_srq_wr), and rxe reports about a million queue pairs,
+ * CQs and SRQs, for whose rings no machine has memory. The largest ring has 2 GiB, of which only touched pages take
+ * memory.
  */
 
 import type { DeviceAttributes, ExtendedDeviceAttributes } from '../../spec/classes/device/device.ts'

@@ -31,12 +31,8 @@ const coloured: ObjectClass = {
 }
 const byName = new Map<string, ObjectClass>(rxeClasses.map(cls => [cls.name, cls]))
 byName.set('sink', Sink).set('cq', coloured)
-const plain = fakeView()
 const view: CallerView = {
-  ...plain,
-  copyIn: plain.copyIn,
-  copyOut: plain.copyOut,
-  classOf: plain.classOf,
+  ...fakeView(),
   schema: {
     driverId: 0,
     classById: id => [...byName.values()].find(cls => cls.id === id),
