@@ -116,16 +116,16 @@ describe('mistakes in a call of the object dialect are reported', () => {
       const method = cls.methods[methodName]
       const before = JSON.stringify(stat(m.core).devices)
       const call = goodCall(cls, methodName)
-      const wrongValues = [
+      const mistakes = [
         ...Object.entries(method.in).flatMap(([name, { type }]) =>
-          hasValidValue(type) ? wrongInput(objects, goodCall(cls, methodName, name), name) : [],
+          hasValidValue(type) ? wrongInput(state, goodCall(cls, methodName, name), name) : [],
         ),
         ...Object.keys(method.out).flatMap(name => wrongOutput(call, name)),
-        ...wrongCalls(objects, call),
+        ...wrongCalls(state, call),
       ]
-      assert.ok(wrongValues.length >= 4)
+      assert.ok(mistakes.length >= 4)
       const fd = descriptorOf(cls, method.call)
-      for (const wrong of wrongValues) assertRefused(sendCall(method.call, wrong.bytes, client.context, fd), wrong)
+      for (const wrong of mistakes) assertRefused(sendCall(method.call, wrong.bytes, client.context, fd), wrong)
       assert.equal(JSON.stringify(stat(m.core).devices), before, 'the state has changed')
     })
 })

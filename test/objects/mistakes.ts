@@ -14,11 +14,6 @@ import { type ClientState, isCreate } from './plausible.ts'
 
 const { MANDATORY, OUT, INDIRECT, CHAINED } = AttributeFlag
 
-/** The client that makes the calls. */
-export interface CallTarget {
-  readonly state: ClientState
-}
-
 /** No object and no descriptor of the tests has these numbers. */
 export const ABSENT_HANDLE = 4000
 export const ABSENT_FD = 999
@@ -91,7 +86,7 @@ const littleEndian = (value: number, size: number): Uint8Array => {
   return bytes.subarray(0, size)
 }
 
-const wrongValues = ({ state }: CallTarget, type: Kind, payload: Uint8Array): WrongValue[] => {
+const wrongValues = (client: ClientState, type: Kind, payload: Uint8Array): WrongValue[] => {
   const found: WrongValue[] = []
   const add = (title: string, code: string, message: string, bytes: Uint8Array): void => {
     found.push({ title, code, message, payload: bytes })
@@ -124,7 +119,7 @@ const wrongValues = ({ state }: CallTarget, type: Kind, payload: Uint8Array): Wr
     }
     case 'ref': {
       add('no such object', 'ENOENT', `there is no object with handle ${ABSENT_HANDLE}`, littleEndian(ABSENT_HANDLE, 4))
-      const other = notOf(state.handles, type.class)
+      const other = notOf(client.handles, type.class)
       add('another class', 'EINVAL', `handle ${other} is of class \\w+, not ${type.class}`, littleEndian(other, 4))
       found.push({
         title: 'a reference to a chain entry',
@@ -141,7 +136,7 @@ const wrongValues = ({ state }: CallTarget, type: Kind, payload: Uint8Array): Wr
         'another class',
         'EBADF',
         `the descriptor is of class \\w+, not ${type.class}`,
-        littleEndian(notOf(state.fds, type.class), 4),
+        littleEndian(notOf(client.fds, type.class), 4),
       )
       break
     case 'record': {
@@ -149,7 +144,7 @@ const wrongValues = ({ state }: CallTarget, type: Kind, payload: Uint8Array): Wr
       longer.set(payload)
       add('a longer record', 'E2BIG', 'those after the \\d+ known ones are not 0', longer)
       for (const [name, field] of Object.entries(type.fields))
-        for (const wrong of wrongValues({ state }, field.type, payload)) {
+        for (const wrong of wrongValues(client, field.type, payload)) {
           // A field of a record has a fixed size.
           if (wrong.title === 'too short') continue
           const whole = payload.slice()
@@ -180,13 +175,13 @@ const wrongValues = ({ state }: CallTarget, type: Kind, payload: Uint8Array): Wr
 }
 
 /** Mistakes in one input; `call` has the attribute. */
-export const wrongInput = (target: CallTarget, call: Call, name: string): Wrong[] => {
+export const wrongInput = (client: ClientState, call: Call, name: string): Wrong[] => {
   const { class: cls, methodName } = call
   const { id, type, optional } = call.method.in[name]
   const bytes = encodeCall(call)
   const payload = payloadOf(type, call.args[name]!)
   const path = `${cls.name}\\.${methodName}: attribute ${name}`
-  const found: Wrong[] = wrongValues(target, type, payload).map(({ title, code, message, payload: wrong, flags }) => ({
+  const found: Wrong[] = wrongValues(client, type, payload).map(({ title, code, message, payload: wrong, flags }) => ({
     title: `${name}: ${title}`,
     code,
     message: new RegExp(`^${path}${message.startsWith('\\.') ? '' : ': .*'}${message}`),
@@ -255,7 +250,7 @@ export const wrongOutput = (call: Call, name: string): Wrong[] => {
 }
 
 /** Mistakes in a call outside its attributes. */
-export const wrongCalls = ({ state }: CallTarget, call: Call): Wrong[] => {
+export const wrongCalls = (client: ClientState, call: Call): Wrong[] => {
   const { class: cls, methodName } = call
   const bytes = encodeCall(call)
   const prefix = `^${cls.name}\\.${methodName}: `
@@ -317,7 +312,7 @@ export const wrongCalls = ({ state }: CallTarget, call: Call): Wrong[] => {
       'another class',
       'EINVAL',
       `handle \\d+ is of class \\w+, not ${cls.name}`,
-      notOf(state.handles, cls.name),
+      notOf(client.handles, cls.name),
     )
   } else if (cls.identity === 'fixed')
     addWrongObject(
