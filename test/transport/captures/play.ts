@@ -76,7 +76,7 @@ export interface PlayResult {
   readonly memory: SideMemory
   /** The queue pairs of the side. */
   readonly ends: readonly Work[]
-  /** Sentences, if `postedAtOnce`: a request was sent before a packet for which the recorded side waited. */
+  /** If `postedAtOnce`: sentences about requests sent before a packet for which the recorded side waited. */
   readonly unexpected: readonly string[]
 }
 
