@@ -268,8 +268,8 @@ describe('userdma trace --pcap', { skip: lacking('ibv_rc_pingpong', 'tshark', 'e
       )
     })
 
-  it('writes packets after fault injection', async t => {
-    const daemon = await startDaemon(t, { devices: TWO_DEVICES, fault: 'dup=0.05,seed=2' })
+  it('writes packets as they were sent: one that a fault drops, and its retransmission', async t => {
+    const daemon = await startDaemon(t, { devices: TWO_DEVICES, fault: 'drop=0.05,seed=2' })
     const { pcap } = await tracedPingpong(t, daemon, ['-n', '20', '-s', '5001', '-m', '1024'])
     await verifyIcrcs(t, pcap)
     const psns = readCapture(readFileSync(pcap)).map(({ bytes }) => {
