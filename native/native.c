@@ -78,7 +78,9 @@ SSE static inline uint32_t finish(__m128i x, const uint8_t *p, uint64_t n)
     for (; n >= 16; p += 16, n -= 16)
         x = fold(x, k128, load(p));
     if (n) {
-        /* The last 16 bytes are of `x` and of the buffer; those of `x` before them are folded. */
+        /*
+         * `x` and the n bytes left are 16 + n bytes. The first n, which are of `x`, are folded into the last 16.
+         */
         const __m128i left_shift = load(shift_masks + n), right_shift = load(shift_masks + 16 + n);
         const __m128i last = _mm_blendv_epi8(load(p + n - 16), _mm_shuffle_epi8(x, right_shift), left_shift);
         x = fold(_mm_shuffle_epi8(x, left_shift), k128, last);

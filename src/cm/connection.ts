@@ -64,11 +64,9 @@ export interface CmRequest extends CmOffer {
   readonly transport: CmTransport
   /** 0 to 7. */
   readonly retryCount: number
-  /**
-   * CM response timeouts, as exponents of 4.096 µs: how long the peer may take to answer a message, and how long this
-   * side, the packet life time of both directions included.
-   */
+  /** Exponent n of 4.096 µs × 2^n: how long the peer may take to answer a message, without the packet life times. */
   readonly remoteResponseTimeout: number
+  /** Exponent: how long the peer waits for an answer of this side, the packet life time of both directions included. */
   readonly localResponseTimeout: number
   /** Retries of a message, 0 to 15. */
   readonly maxCmRetries: number
@@ -86,7 +84,7 @@ export interface CmAgreement {
   retryCount: number
   rnrRetryCount: number
   transport: CmTransport
-  /** Exponent of the ACK timeout: local ACK timeout of the queue pair, and duration of TIMEWAIT. */
+  /** Exponent of the queue pair's ACK timeout. TIMEWAIT lasts as long, at most MAX_TIMEWAIT (machine.ts). */
   ackTimeout: number
 }
 
@@ -118,7 +116,7 @@ export interface CmListener {
 
 export class CmConnection implements Timed {
   state: CmState = 'IDLE'
-  /** The peer's communication id; 0 until its first message. */
+  /** The peer's communication id, from its REQ or REP; of a received SIDR_REQ its request id. 0: none yet. */
   remoteId = 0
   remoteCaGuid = 0n
   /** Transaction id of our own last request, or of the message that is being answered; 0 before the first. */
@@ -136,7 +134,7 @@ export class CmConnection implements Timed {
   listener: CmListener | undefined
   /** Whether the peer has offered an alternate path, which the REP declines. */
   hasAlternatePath = false
-  /** Whether the connection was destroyed or removed; a destroyed one exists until its TIMEWAIT ends. */
+  /** Whether the connection was destroyed or removed. A destroyed one may still be in TIMEWAIT. */
   isDestroyed = false
   readonly agreed: CmAgreement = {
     localQpn: 0,

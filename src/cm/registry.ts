@@ -152,7 +152,7 @@ export class CmRegistry {
     return connection !== undefined && isSameAddress(connection.path.remoteGid, from.remoteGid) ? connection : undefined
   }
 
-  /** The connection with our id `localId` and the peer's id `remoteId` (0: the peer has not sent its id yet). */
+  /** The connection with our id `localId` and the peer's id `remoteId` (0: not known yet). */
   byIds(from: CmPath, localId: number, remoteId: number): CmConnection | undefined {
     const connection = this.byLocalId(from, localId)
     return connection?.remoteId === remoteId ? connection : undefined

@@ -56,7 +56,7 @@ export class EventLogs {
     this.#processOf = processOf
   }
 
-  /** New entries of all contexts, and the ids of the contexts with lost (such as overwritten) entries. */
+  /** New entries of all contexts, and the ids of the contexts of which entries were lost. */
   read(): { entries: LoggedEvent[]; lost: number[] } {
     const entries: LoggedEvent[] = []
     const lost: number[] = []

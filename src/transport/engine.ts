@@ -449,7 +449,7 @@ const onRun = (
 const MAX_ROW_POLLS = 0x1_0000
 const FLUSH_COST = 0x4000
 
-/** Window bytes passed to local peers after which a call ends. */
+/** Window bytes (payload, and 64 bytes per packet) passed to local peers after which a call ends. */
 const MAX_LOCAL_BYTES = 0x10_0000
 
 const pollTransmit = (s: EngineState, sink: TransmitSink, now: number): boolean => {

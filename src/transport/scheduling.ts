@@ -25,7 +25,7 @@ export const PollResult = { DONE: 0, MORE: 1, FULL: -1 } as const
 export const Step = { SENT_SOME: 1, WAITS: 0, PORT_FULL: -1, FAILS: -2 } as const
 
 /**
- * After packets of a WQE were sent: advances the cursor by `count` PSNs and `weight` window bytes (payload, and
+ * After packets of a WQE were sent: advances the cursor by `count` PSNs and `weight` window bytes (payload and
  * PACKET_WEIGHT per packet). `ends`: the packets were the last of the WQE.
  */
 export const advance = (

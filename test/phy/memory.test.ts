@@ -242,7 +242,7 @@ describe('memory link', () => {
     assert.equal(link.stat().smallRuns, 0)
   })
 
-  it('sends several runs from one reservation, which is free when all are released and the poll has ended', () => {
+  it('sends several runs from one reservation, which is free when all are released and the sender has flushed', () => {
     const link = smallSwitch()
     const [a, b] = attachPorts(link, 2)
     const flow = a.openFlow(flowBetween(ipv4(1), ipv4(2)))

@@ -4,8 +4,8 @@
  * numbered from 0. A clock has two counts for each slot:
  *
  * - `done`: requests with lower numbers are complete, since the completion of the last of them was polled;
- * - `placed`: the bytes that requests with lower numbers send have arrived, since a message that was received is the
- *   last of them or follows them. READs and atomics among them may still be outstanding (IBA 10.8.3.3).
+ * - `placed`: the bytes that requests with lower numbers send have arrived, for example since a message after them was
+ *   received. READs and atomics among them may still be outstanding (IBA 10.8.3.3).
  *
  * Threads are also ordered by pipes, mutexes and other means that are not seen. For these there is one time,
  * `acquired`: the clock contains what any thread knew then. A clock that several owners share must not be changed:

@@ -56,8 +56,8 @@ const operations: ReadonlyMap<number, Operation> = new Map([
   [ATOMIC_WRITE, { ...atomicOperation, localAccess: AccessKind.SOURCE }],
 ])
 
-/** Verbs for accesses, by AccessKind. */
-const accessVerbs: Readonly<Record<number, string>> = {
+/** What an access does, by AccessKind. */
+const accessWords: Readonly<Record<number, string>> = {
   [AccessKind.SOURCE]: 'reads',
   [AccessKind.RESULT]: 'writes',
   [AccessKind.READ]: 'reads',
@@ -104,7 +104,7 @@ export const createRaceDetector = (services: DetectorServices, sources: RaceSour
     return region
   }
 
-  /** The memory of `length` bytes that a request accesses with a key; undefined: the key has none. */
+  /** The memory of `length` bytes that a request accesses with a key; undefined: the key or `length` gives none. */
   const rangeOf = (device: number, key: number, address: number, length: number, kind: number): Range | undefined => {
     const memory = length === 0 ? undefined : sources.memoryOf(device, key)
     if (memory === undefined) return undefined
@@ -129,7 +129,7 @@ export const createRaceDetector = (services: DetectorServices, sources: RaceSour
     return ranges
   }
 
-  /** The memory of the poster that a send accesses, and the remote memory that it names if that is in this process. */
+  /** The memory of the poster that a send accesses, and the remote memory if the peer is a device of this process. */
   const sendRanges = (
     qp: KnownObject,
     { elements, remote, length }: WorkRequest,
@@ -158,7 +158,7 @@ export const createRaceDetector = (services: DetectorServices, sources: RaceSour
     const { program } = (region as KnownRegion).object ?? {}
     const memory = program === undefined ? '' : ` of process ${program.pid} (${program.command})`
     const subject = `${nameOf(request.info.request)} of ${owner?.nameWithProgram ?? 'a queue pair that is gone'}`
-    return `${subject}, wr_id ${request.info.request.wrId}, ${accessVerbs[kind]} ${end - start} bytes at ${hex(start)}${memory}`
+    return `${subject}, wr_id ${request.info.request.wrId}, ${accessWords[kind]} ${end - start} bytes at ${hex(start)}${memory}`
   }
 
   /** Why the two accesses are a race. */

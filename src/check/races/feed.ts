@@ -18,7 +18,7 @@ import type { Range } from './shadow.ts'
 /** An entry of an event log: a post, a refused post, or a poll. Times are microseconds of the clock of all logs. */
 export interface LoggedEvent {
   readonly time: number
-  /** As in `Races.post`. */
+  /** When the thread last waited for others without RDMA (`Races.post`); if it never did, when it began. */
   readonly acquired: number
   /** Of a single posted request, or of the last polled completion; 0 for a counting CQ. */
   readonly wrId: bigint
@@ -43,7 +43,7 @@ export interface Posted {
   readonly stack: number
 }
 
-/** A request that a device has seen: a send when it fetches it. */
+/** A request that a device has seen: a send when the device fetches it, a receive when it checks the queue. */
 interface SeenRequest {
   readonly event: 'send' | 'receive'
   readonly request: WorkRequest
@@ -65,7 +65,7 @@ interface SeenEnd {
   readonly time: number
 }
 
-/** The device has written a completion. */
+/** The device has written a completion. `cq`, `filled.qp`: `CoreObject.id`. */
 interface SeenCompletion {
   readonly event: 'completion'
   readonly request: WorkRequest
@@ -117,7 +117,10 @@ const MAX_UNSEEN = 2 ** 19
 /** Maximum threads; those without an entry for the longest time are forgotten. */
 const MAX_THREADS = 4096
 
-/** Queues of the race engine: the send queue of a queue pair, and the messages that a queue pair receives. */
+/**
+ * Queues of the race engine: the send queue of a queue pair, and the messages that a queue pair receives. `qp`: its
+ * `CoreObject.id`.
+ */
 const sendQueueId = (qp: number): number => qp * 2
 const messageQueueId = (qp: number): number => qp * 2 + 1
 /** Key of a queue in a context: `queue` is a PostQueue. */
@@ -158,7 +161,7 @@ export class RaceFeed {
    * oldest of MAX_REQUESTS.
    */
   readonly #requests = new Map<number, Request<Posted>>()
-  /** Ids of completed sends, which are removed from `#requests` at the end of a join. */
+  /** Ids of completed sends of reliable queues, which are removed from `#requests` at the end of a join. */
   #completedIds: number[] = []
   /** Posts of receives that no message has filled, by WorkRequest.id. */
   readonly #receives = new Map<number, PostCall>()
@@ -225,8 +228,8 @@ export class RaceFeed {
   }
 
   /**
-   * A queue pair or SRQ was reset or destroyed; all its events were joined. `number`: the number of the queue pair, or
-   * the handle of the SRQ.
+   * A queue pair or SRQ was reset or destroyed; all its events were joined. `owner`: its `CoreObject.id`; `number`: the
+   * number of the queue pair, or the handle of the SRQ.
    */
   forget(owner: number, context: number, kind: 'qp' | 'srq', number: number): void {
     for (const id of [sendQueueId(owner), messageQueueId(owner)]) if (this.#openQueues.delete(id)) this.#races.close(id)
@@ -245,7 +248,7 @@ export class RaceFeed {
     this.#races.closeCq(id)
   }
 
-  /** Entries of a context's log were overwritten. */
+  /** Entries of a context's log were lost. */
   markLogLost(context: number): void {
     this.#omit('race-log', 1)
     for (const queue of this.#posted.get(context)?.values() ?? []) queue.isLost = true
@@ -344,7 +347,7 @@ export class RaceFeed {
     while ((unpolled === undefined || unpolled.length < count) && handleNext()) unpolled ??= this.#cqs.get(id)
     if (unpolled === undefined) return
     let end = Math.min(count, unpolled.length)
-    // If the wr_id is another one, an earlier poll of another thread is logged after this one.
+    // Another wr_id: an earlier poll of another thread is logged after this one; or the CQ is a counting one.
     if (unpolled[end - 1]?.wrId !== entry.wrId) {
       const limit = Math.min(unpolled.length, end + MAX_REORDERED)
       for (let i = end; i < limit; i++) if (unpolled[i]!.wrId === entry.wrId) end = i + 1

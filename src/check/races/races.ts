@@ -1,7 +1,7 @@
 /*
  * The engine that finds races between requests: two accesses to overlapping bytes, of which at least one is a write or
- * atomic, and nothing orders the two. It receives posts, requests and polls, and reports races; it does no I/O and
- * reads no clock. Loads and stores of the programs themselves are not seen.
+ * atomic, and nothing orders the two. It receives posts, requests and polls, and reports races; it does no I/O, and
+ * times are arguments. Loads and stores of the programs themselves are not seen.
  *
  * Accesses are ordered by
  * - the order of requests within a queue (order.ts);
@@ -12,10 +12,10 @@
  *
  * A race is proven if the second request was posted before the device fetched the first one, or by the same thread
  * before the first one had ended, without a wait between. Otherwise the poster may have known by means that are not
- * seen that it had ended; it may poll memory, for example. Races with an atomic access or a receive, and of two words,
- * are never proven.
+ * seen that it had ended; it may poll memory, for example. Races with an atomic access or a receive, and of two
+ * accesses that are both words (`isWord`), are never proven.
  *
- * Memory is bounded by the shadow memory (shadow.ts), MAX_CLOCKS and MAX_IN_FLIGHT.
+ * Memory is bounded by MAX_INTERVALS (shadow.ts), MAX_SLOTS (clock.ts), MAX_CLOCKS and MAX_IN_FLIGHT.
  */
 import type { NoteOmission } from '../../spec/check/omissions.ts'
 import { Clock, MAX_SLOTS } from './clock.ts'
@@ -69,7 +69,7 @@ export class Request<Info> implements Queued {
   readonly info: Info
   /** Of a received message: the request that sent it. */
   readonly sender: Request<Info> | undefined
-  /** The clock of the post, of a received message joined with its sender's; undefined once it is no longer needed. */
+  /** The clock of the post; of a received message, joined with its sender's. Undefined once it is no longer needed. */
   clock: Clock | undefined
   /** When the device fetched it, and when the device finished it; infinite: not yet. */
   readonly fetchTime: number
@@ -263,7 +263,7 @@ export class Races<Info> {
     const request = new Request(queue, 'RECEIVE', info, stamp, this.#clockOf(clock, stamp.time), time, sender)
     request.endTime = time
     this.#enqueue(queue, request)
-    // Without the clock of the sender no race is reported.
+    // If the sender is not known, no race is reported.
     this.#access(request, sender === undefined ? undefined : clock, ranges)
     return request
   }
@@ -380,7 +380,7 @@ export class Races<Info> {
     }
   }
 
-  /** Reports if two accesses to the same bytes are a race. A property, so that no closure is created per request. */
+  /** Reports two accesses to the same bytes if they race. A property, so that no closure is created per request. */
   readonly #compare = (
     earlier: Access<Request<Info>>,
     later: Access<Request<Info>>,
@@ -433,8 +433,8 @@ const isKnownDone = <Info>(
 }
 
 /**
- * Whether a poster with this clock knows that a later message of the queue has arrived. A READ or atomic has then ended
- * only if a request after it, up to that message, was fenced.
+ * Whether a poster with this clock knows that the request, or a later message of its queue, has arrived. A READ or
+ * atomic has then ended only if a request after it, up to that message, was fenced.
  */
 const isKnownPlaced = <Info>(request: Request<Info>, clock: Clock): boolean => {
   const { queue, kind, fencesSoFar } = request

@@ -7,7 +7,7 @@ import type { LoggedEvent } from './feed.ts'
 
 /** The memory that a key grants access to. */
 export interface KeyedMemory {
-  /** The number of the address space: that of a process. */
+  /** The number of the address space, such as the memory of a process. */
   readonly space: number
   /** Added to an address of a request, it gives the address in that space. */
   readonly shift: number
@@ -20,6 +20,6 @@ export interface RaceSources {
   memoryOf(device: number, key: number): KeyedMemory | undefined
   /** The stack with this number (`LoggedEvent.stack`) of a process. */
   stackOf(process: number, stack: number): Stack
-  /** Reads the entries since the previous call. `lost`: numbers of contexts of which entries were overwritten. */
+  /** Reads the entries since the previous call. `lost`: numbers of contexts of which entries were lost. */
   read(): { readonly entries: readonly LoggedEvent[]; readonly lost: readonly number[] }
 }

@@ -2,8 +2,8 @@
  * `userdma demo`, also `npm start`: unmodified Debian programs find a device and exchange data; the demo shows their
  * calls and packets.
  *
- * It runs under a private daemon, which ends with it. Without the programs it connects two queue pairs in this process
- * instead (demo-in-process.ts), and says what is missing.
+ * They run under a private daemon, which ends with the demo. If a prerequisite is missing, the demo connects two queue
+ * pairs in this process instead (demo-in-process.ts), and says what is missing.
  */
 import { spawn } from 'node:child_process'
 import { closeSync, openSync, readFileSync } from 'node:fs'
@@ -148,7 +148,9 @@ const showTimeline = (records: readonly TraceRecord[], capture: Uint8Array, { se
   const notShown = entries.slice(shown.length)
   const packets = notShown.filter(({ kind }) => kind === 'packet').length
   blank()
-  paragraph(`After that: ${packets} more packets, and ${notShown.length - packets} calls that destroy the objects.`)
+  paragraph(
+    `After that: ${packets} more packets, and ${notShown.length - packets} more calls; the last calls destroy the objects.`,
+  )
 }
 
 /** Maximum number of queries whether the daemon has no contexts left, and milliseconds between them. */

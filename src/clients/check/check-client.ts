@@ -1,6 +1,6 @@
 /*
  * Feeds the checker (src/check/) from a core: every call (by a hook of each device), every failure and every request.
- * Calls and failures of contexts that are not those of checked programs are left out (`CheckSources.isChecked`).
+ * Calls and failures of contexts that are not those of checked programs are left out (`HostSources.isChecked`).
  */
 import { Checker } from '../../check/checker.ts'
 import type { DeviceWithGid } from '../../check/connection.ts'
@@ -19,8 +19,10 @@ import type { Arena } from '../../wire/arena.ts'
 import { deviceByIndex } from './device-by-index.ts'
 import { keyMemory } from './key-memory.ts'
 
-/** Facts that the daemon or library that serves the calls provides. */
-export interface CheckSources extends Pick<CheckerSources, 'adapters' | 'buffers' | 'lockLimit' | 'isCopiedByFork'> {
+/**
+ * Facts that the daemon or library that serves the calls provides. `CheckerSources` has numbers in place of contexts.
+ */
+export interface HostSources extends Pick<CheckerSources, 'adapters' | 'buffers' | 'lockLimit' | 'isCopiedByFork'> {
   /** An arena of SCRATCH_BYTES (spec/check/requests.ts), into which the driver reads memory of programs to hash it. */
   readonly scratch: Arena
   /** Microseconds. */
@@ -52,12 +54,13 @@ const NO_STACK: Stack = []
 const noStack = (): Stack => NO_STACK
 
 /** The hook that reports the calls of a device to the checker. `poll`: undefined if the driver reports no requests. */
-const hookOf = (device: Device, checker: Checker, sources: CheckSources, poll: RequestPoll | undefined): Hook => {
+const hookOf = (device: Device, checker: Checker, sources: HostSources, poll: RequestPoll | undefined): Hook => {
   const stacks = new WeakMap<CallContext, () => Stack>()
   return {
     pre(call, object, args) {
       const { context, entry, why } = call
       if (!sources.isChecked(context)) return
+      // The driver reports what the program has polled, and posted, before the call.
       if (entry.class.name === 'cq' && entry.name !== 'create') poll?.reportCq(object)
       if (why !== 'call') return
       const stack = sources.callStack()
@@ -114,7 +117,7 @@ const contextOf = (core: Core, id: number): Context | undefined => {
 const checkerSources = (
   core: Core,
   findDevice: (index: number) => Device | undefined,
-  { now, postStack, adapters, buffers, lockLimit, isCopiedByFork }: CheckSources,
+  { now, postStack, adapters, buffers, lockLimit, isCopiedByFork }: HostSources,
   polls: ReadonlyMap<number, RequestPoll>,
 ): CheckerSources => ({
   now,
@@ -135,7 +138,7 @@ const checkerSources = (
 })
 
 /** Creates a checker, and feeds it until the core ends. */
-export const createChecker = (core: Core, report: (finding: Finding) => void, sources: CheckSources): Checker => {
+export const createChecker = (core: Core, report: (finding: Finding) => void, sources: HostSources): Checker => {
   /** By device index. */
   const polls = new Map<number, RequestPoll>()
   const findDevice = deviceByIndex(core)

@@ -1,6 +1,6 @@
 /*
- * Reports memory regions whose memory the program unmaps while they are registered; `userdma check` makes a finding of
- * each.
+ * Reports registered memory regions of which an address space learns that their memory was unmapped
+ * (`AddressSpace.register`); `userdma check` makes findings of them.
  */
 import type { Core, CoreObject } from '../model.ts'
 
@@ -9,7 +9,7 @@ type Handler = (region: CoreObject) => void
 /** Not a field of `Core`, since most cores have no handler. */
 const handlers = new WeakMap<Core, Handler>()
 
-/** Sets the core's only handler: it is called with each region whose memory was unmapped. */
+/** Sets the core's only handler: it is called with each such region. */
 export const onRegionUnmapped = (core: Core, handler: Handler): void => {
   handlers.set(core, handler)
 }

@@ -26,7 +26,7 @@ export const omissions = {
     advice: SHORTER_RUN,
   },
   'race-log': {
-    text: 'times a log of posts and polls lost entries: races of the requests in it are not found',
+    text: 'times a log of posts and polls has lost entries: races of the requests in them are not found',
     advice: 'give the program or the daemon more processor time, or post less at a time',
   },
   'race-unlogged': {

@@ -1,9 +1,9 @@
 /*
- * Fast path: SENDs, WRITEs and READs of at most MAX_BYTES, without immediate or invalidation, between idle RC queue
- * pairs of one process, if there is one SGE on each side and JavaScript can access the memory of both. These WQEs are
- * not added to the list of fetched WQEs. Only success is handled here: each WQE is checked before it is executed, and
- * one that fails a check is left to transport/requester/requester.ts and slices.ts, which report the error. Counters
- * count the packets that would have been sent.
+ * Fast path: SENDs, WRITEs and READs of 1 to MAX_BYTES bytes, without immediate or invalidation, between idle RC queue
+ * pairs whose engines run in this process, if each WQE has one SGE and JavaScript can access the memory of both sides.
+ * These WQEs are not added to the list of fetched WQEs. Only success is handled here: each WQE is checked before it is
+ * executed, and one that fails a check is left to transport/requester/requester.ts and slices.ts, which report the
+ * error. Counters count the packets that would have been sent.
  */
 import { QpState } from '../../spec/enums.ts'
 import { Service } from '../../spec/wire/services.ts'
@@ -29,9 +29,7 @@ const { NONE } = SendKind
 /** Maximum bytes of a message on the fast path. */
 const MAX_BYTES = 0x10_0000
 
-/**
- * Window bytes (payload, and PACKET_WEIGHT per packet) to a local peer after which a poll of a queue pair ends.
- */
+/** Window bytes (payload and PACKET_WEIGHT per packet) to a local peer after which a poll of a queue pair ends. */
 export const FAST_QUANTUM = 0x10_0000
 
 /** Maximum number of WQEs of a batch. */
@@ -102,8 +100,8 @@ const sendAllFast = (s: EngineState, row: number): void => {
 
 /**
  * Executes a batch of WQEs: checks all of them, then copies, then completes. Long copies evict the engine's code and
- * data from the L1 cache, so one loop per step is cheaper than one loop for all steps. True if there may be more.
- * `sentBefore`: REQ_SENT_BYTES when the row was polled.
+ * data from the L1 cache, so one loop per step is cheaper than one loop for all steps. True if the batch is
+ * full. `sentBefore`: REQ_SENT_BYTES when the row was polled.
  */
 const sendBatch = (s: EngineState, row: number, sentBefore: number): boolean => {
   s.fastBatch ??= createBatch()
@@ -194,6 +192,7 @@ const prepareFast = (s: EngineState, row: number, wr: number, batch: FastBatch, 
   if (opcode === SEND) peerRows[peerBase + QP.RESP_RECEIVE] = 0
   const mtu = w[base + QP.MTU]
   const packets = Math.ceil(length / mtu)
+  // The MSN counts each part of a READ.
   const messages = isRead ? countRead(s, row, packets, readPartPackets(s, mtu), length) : 1
   if (!isRead) countFastMessage(s, packets, length, opcode === RDMA_WRITE)
   const psn = (w[base + QP.REQ_PSN] + packets) & PSN_MASK

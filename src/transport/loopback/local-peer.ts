@@ -1,7 +1,7 @@
 /*
- * Finds the peer of a queue pair in this process, for messages without packets (slices.ts, fast-path.ts), and counts
- * the packets that would have been sent. Both ends must match as they would for packets: flows, peers, QPNs, services,
- * path MTUs, states.
+ * Finds the peer of a queue pair if its engine runs in this process, for messages without packets (slices.ts,
+ * fast-path.ts), and counts the packets that would have been sent. Both ends must match as they would for packets:
+ * flows, peers, QPNs, services, path MTUs, states.
  */
 import { QpState } from '../../spec/enums.ts'
 import { ICRC_BYTES } from '../../spec/wire/headers.ts'

@@ -1,14 +1,15 @@
 /*
- * Messages between queue pairs of one process, without packets (docs/decisions/loopback.md). The peer's responder gets
- * slices of at most 64 KiB, and its response takes effect immediately. Programs observe the same as with packets: PSNs
- * and MSNs advance, the responder's own checks and refusals apply (transport/responder/send-write.ts,
- * transport/responder/rd-atomic.ts, transport/responder/flush-atomic-write.ts), RNR timers and retries run, counters
- * count packets and their bytes.
+ * Messages between queue pairs whose engines run in this process, without packets (docs/decisions/loopback.md). The
+ * peer's responder gets slices of at most 64 KiB, and its response takes effect immediately. Programs observe the same
+ * as with packets: PSNs and MSNs advance, the responder's own checks and refusals apply
+ * (transport/responder/send-write.ts, transport/responder/rd-atomic.ts, transport/responder/flush-atomic-write.ts), RNR
+ * timers and retries run, counters count packets and their bytes.
  *
  * A queue pair is eligible while none of its PSNs is outstanding and its peer would accept its packets: the peer is
  * connected to it, has the same service and path MTU, and has no other message in progress. All other messages are sent
- * as packets, and so are all messages while packets are captured at the port (`LocalPeerDevice`). After each slice both
- * ends are in the state in which packets would have left them, so the next slice may be sent either way.
+ * as packets, and so are all messages while either port needs packets, for a capture for example
+ * (`LocalPeerDevice.receiverOf`). After each slice both ends are in the state in which packets would have left them, so
+ * the next slice may be sent either way.
  *
  * `peer` is the state of the peer's engine, and `peerRow` the peer's row in it.
  */
@@ -354,7 +355,7 @@ const sendReadAtomicSlice = (s: EngineState, row: number, request: number, now: 
 
 /**
  * Handles the response of a reliable responder, which has accepted `accepted` of the slice's `packets`. `weight`:
- * window bytes of the slice (payload, and PACKET_WEIGHT per packet); `ends`: whether it is the last slice of the WQE.
+ * window bytes (payload and PACKET_WEIGHT per packet) of the slice; `ends`: whether it is the last slice of the WQE.
  * Returns a `Step`.
  */
 const onSliceReceived = (

@@ -122,7 +122,10 @@ export const classNameOf = (view: CallerView, classes: readonly string[], facts:
 export const hasMethodOnDevice = (view: CallerView, classes: readonly string[], method: string): boolean =>
   classes.some(name => view.schema.classByName(name)?.methods[method] !== undefined)
 
-/** The facts of a call in its struct: of a create the type number, if the class has one; of other calls the object. */
+/**
+ * What the struct of a call has besides attributes: of a create the number of the QP or SRQ type, if the class has one;
+ * of any other call the object.
+ */
 export const factsOf = (call: Call): Facts => {
   const type = typeTables.flatMap(({ types }) => Object.entries(types)).find(([, name]) => name === call.class.name)
   const creates = call.method.call === CREATE

@@ -53,7 +53,7 @@ const stackOfRequest = ({ queue, ring, stacks }: WatchedQueue, wrId: bigint): La
 }
 
 export interface PostStacks extends Pick<PostWatch, 'watch' | 'forget'> {
-  /** The stack of the post of a failed request, see `CheckSources.postStack`; empty if it is not known. */
+  /** The stack of the post of a failed request, see `HostSources.postStack`; empty if it is not known. */
   stackOf(queue: number, number: number, wrId: bigint): Stack
 }
 

@@ -34,11 +34,12 @@ const { TCP, UDP } = CmPortSpace.values
 const QPNS = [0x11, 0x22] as const
 /** CA GUID of a peer. */
 const GUID = 7n
-const localAddress = Uint8Array.of(...new Uint8Array(12), 10, 0, 0, 2)
+/** The address of b. Nothing checks that the header's source is the sender's address. */
+const listenerAddress = Uint8Array.of(...new Uint8Array(12), 10, 0, 0, 2)
 const SOURCE_PORT = 9
 /** Private data with a valid header of rdma_cm, and without one. */
 const withHeader = emitRdmaCmHeader(
-  { ipVersion: 4, port: SOURCE_PORT, source: localAddress, destination: localAddress },
+  { ipVersion: 4, port: SOURCE_PORT, source: listenerAddress, destination: listenerAddress },
   Uint8Array.of(1),
 )
 const withoutHeader = new Uint8Array(rdmaCmHeader.bytes).fill(0xee)
@@ -51,7 +52,7 @@ const CM_ATTRIBUTES = 12
 /** The largest local ACK timeout. */
 const ACK_TIMEOUT = 31
 
-/** A REQ with the local id `number`, from a peer that no host simulates. */
+/** A REQ with the local id `number`, of which the rdma_cm of `a` knows nothing. */
 const req = (
   number: number,
   caGuid: bigint,
@@ -77,7 +78,7 @@ const req = (
     privateData,
   })
 
-/** A SIDR_REQ from a peer that no host simulates. */
+/** A SIDR_REQ of which the rdma_cm of `a` knows nothing. */
 const sidrReq = (requestId: number, privateData = withHeader, portSpace: number = UDP) =>
   emitCm({
     name: 'SIDR_REQ',
@@ -190,7 +191,7 @@ describe('a listener', () => {
 })
 
 describe('a connection', () => {
-  it('is not ended by messages from peers that do not know its ids', () => {
+  it('is not ended by messages that have only one of its two ids right', () => {
     const { network, a, b } = twoHosts()
     const listener = b.listen(ip4(2, PORT))
     const { active, passive } = establish(network, a, b, listener, QPNS)
@@ -198,10 +199,10 @@ describe('a connection', () => {
     const send = senderOf(network, a)
     const random = randomFrom(9)
     for (let i = 0; i < 2000; i++) {
-      const guessedId = { tid: BigInt(random()), localId: random(), remoteId: localId }
-      send(emitCm({ name: 'DREQ', ...guessedId, remoteQpn: QPNS[1] }))
-      send(emitCm({ name: 'REJ', ...guessedId, message: cmAnswered.OTHER, reason: rejReason.TIMEOUT }))
-      send(emitCm({ name: 'DREQ', ...guessedId, localId: remoteId, remoteId: random(), remoteQpn: QPNS[1] }))
+      const ids = { tid: BigInt(random()), localId: random(), remoteId: localId }
+      send(emitCm({ name: 'DREQ', ...ids, remoteQpn: QPNS[1] }))
+      send(emitCm({ name: 'REJ', ...ids, message: cmAnswered.OTHER, reason: rejReason.TIMEOUT }))
+      send(emitCm({ name: 'DREQ', ...ids, localId: remoteId, remoteId: random(), remoteQpn: QPNS[1] }))
     }
     // A program on the same host that names the queue pair cannot end it either.
     const otherProgram = a.create()

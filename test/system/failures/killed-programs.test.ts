@@ -35,8 +35,8 @@ describe('when a process dies', { skip: lacking('ibv_rc_pingpong', 'ib_write_bw'
     pair.server.child.kill('SIGKILL')
     const { status, stdout, stderr } = await pair.client.ended
     assert.notEqual(status, 0)
-    // Status 12 is IBV_WC_RETRY_EXC_ERR: a dead peer sends nothing, although its memory is released before its queue
-    // pair.
+    // Status 12 is IBV_WC_RETRY_EXC_ERR: a dead peer sends no NAK, although the kernel frees its address space before
+    // the daemon destroys its queue pair.
     assert.match(stdout + stderr, /Failed status 12/)
     await daemon.settled(isEmpty)
   })

@@ -16,12 +16,13 @@ import {
 import type { Engine } from '../../../../src/transport/engine.ts'
 import { testRings } from '../provider.ts'
 
-const setUp = (count: number, slots = 15, ownerOf?: (row: number) => QueueOwner) => {
+/** `requests`: that each queue can hold; its ring has one slot more. */
+const setUp = (count: number, requests = 15, ownerOf?: (row: number) => QueueOwner) => {
   const memory = testRings()
   const rings: (QpRings | undefined)[] = Array.from({ length: count }, (_, row) => ({
     ...(ownerOf && { owner: ownerOf(row) }),
-    send: createSendQueue(memory, slots, 1, 0),
-    receive: createReceiveQueue(memory, slots, 1),
+    send: createSendQueue(memory, requests, 1, 0),
+    receive: createReceiveQueue(memory, requests, 1),
   }))
   const notified: string[] = []
   const engine = {
