@@ -534,7 +534,7 @@ export interface DatagramPort {
 }
 
 /**
- * Functions that examine queues of a watched device now, and report to its `RequestWatcher` what the program has done
+ * Functions that examine a watched device now. Those named `report` tell its `RequestWatcher` what the program has done
  * since the last time.
  */
 export interface RequestPoll {

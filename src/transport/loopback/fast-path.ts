@@ -100,8 +100,8 @@ const sendAllFast = (s: EngineState, row: number): void => {
 
 /**
  * Executes a batch of WQEs: checks all of them, then copies, then completes. Long copies evict the engine's code and
- * data from the L1 cache, so one loop per step is cheaper than one loop for all steps. True if the batch is
- * full. `sentBefore`: REQ_SENT_BYTES when the row was polled.
+ * data from the L1 cache, so one loop per step is cheaper than one loop for all steps. True if the batch is full.
+ * `sentBefore`: REQ_SENT_BYTES when the row was polled.
  */
 const sendBatch = (s: EngineState, row: number, sentBefore: number): boolean => {
   s.fastBatch ??= createBatch()

@@ -217,7 +217,7 @@ const sendLocal = (s: EngineState, row: number, request: number): number => {
   return SENT_SOME
 }
 
-/** Sends as many packets of a SEND or WRITE as the window and one run permit. */
+/** Sends one or more packets of a SEND or WRITE, if the window has room. */
 const sendMessage = (s: EngineState, row: number, request: number): number => {
   const w = s.rows
   const p = s.pool

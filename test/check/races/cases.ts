@@ -173,7 +173,7 @@ export const cases: readonly Case[] = [
     s.poll(1, s.read(1, qp, data3, data1))
     s.write(1, qp, otherData1, data3)
   }),
-  race('one queue: a fence before the read does not help', 'read-then-write-unfenced', s => {
+  race('one queue: a fence of the read itself does not help', 'read-then-write-unfenced', s => {
     const qp = s.qp()
     s.read(1, qp, data3, data1, { isFenced: true })
     s.write(1, qp, otherData1, data3)
