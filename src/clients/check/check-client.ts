@@ -33,7 +33,7 @@ export interface HostSources extends Pick<CheckerSources, 'adapters' | 'buffers'
   program(context: Context): Program | undefined
   /** Captures the stack of the call that runs now; the returned function gives it, also after the call. */
   callStack(): () => Stack
-  /** As in `CheckerSources`. */
+  /** The stack of the last post with this wr_id to a queue, as in `CheckerSources`. */
   postStack(context: Context, queue: number, number: number, wrId: bigint): Stack
   /** The event logs of programs; absent: the checker does not search for races. */
   readonly events?: Omit<RaceSources, 'memoryOf'>
@@ -60,7 +60,7 @@ const hookOf = (device: Device, checker: Checker, sources: HostSources, poll: Re
     pre(call, object, args) {
       const { context, entry, why } = call
       if (!sources.isChecked(context)) return
-      // The driver reports what the program has polled, and posted, before the call.
+      // Before the call, the driver reports what the program has polled and posted so far.
       if (entry.class.name === 'cq' && entry.name !== 'create') poll?.reportCq(object)
       if (why !== 'call') return
       const stack = sources.callStack()
