@@ -1,6 +1,6 @@
 /*
- * Hostile peers: floods of requests from one peer and from many, malformed messages, and messages that guess the ids of
- * connections. Their cost is bounded, and other listeners continue (docs/why/threat-model.md).
+ * Hostile peers: floods of requests from one peer and from many, malformed messages, and messages that guess an id of a
+ * connection. Their cost is bounded, and other listeners continue (docs/why/threat-model.md).
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
