@@ -8,17 +8,17 @@ import type { Numbers } from '../state.ts'
 
 /** Undefined for a port that can only carry packets, such as UDP. The engine sets `state` of the result. */
 export const localPeerDeviceOf = (port: Port, { rowOf }: Numbers): LocalPeerDevice | undefined => {
-  const { staging, peerAt, isWaiting } = port
-  if (staging === undefined || peerAt === undefined || isWaiting === undefined) return undefined
+  const { staging, peerAt } = port
+  if (staging === undefined || peerAt === undefined || port.isWaiting === undefined) return undefined
   return {
     state: undefined,
     arena: port.arena,
     staging,
     counters: port.counters,
     rowOf,
-    // the property is read at each call: a fault layer replaces it
+    // The properties of the port are read at each call: a fault layer replaces them.
     receiverOf: flow => (port.receiverOf?.(flow) ?? null) as LocalPeerDevice | null,
     peerAt,
-    isIdle: () => !isWaiting(),
+    isIdle: () => port.isWaiting?.() === false,
   }
 }
