@@ -1,6 +1,6 @@
 /*
- * What verbs.c, which replaces functions in the operation tables of contexts, uses of xrc.c, refused.c and
- * batches.c.
+ * What verbs.c, which replaces functions in the operation tables of contexts, uses of xrc.c, and of
+ * ../check/refused.c and ../check/batches.c for `userdma check`.
  */
 #ifndef USERDMA_VERBS_OPS_H
 #define USERDMA_VERBS_OPS_H

@@ -134,7 +134,7 @@ export class CmEngine {
     this.#machine.applyCommand(connection, 'RTU')
   }
 
-  /** Sends an MRA: the answer to a REQ or REP will take 4.096 µs × 2^`serviceTimeout` longer. */
+  /** Sends an MRA: the answer to a REQ or REP may take 4.096 µs × 2^`serviceTimeout`. */
   delay(connection: CmConnection, serviceTimeout: number, privateData?: Uint8Array): void {
     this.#machine.requireAllowed(connection, 'MRA')
     this.#machine.sendReply(connection, messages.mra(connection, serviceTimeout, privateData))
@@ -148,7 +148,7 @@ export class CmEngine {
     this.#machine.applyCommand(connection, 'MRA')
   }
 
-  /** Rejects the peer's message with a REJ. */
+  /** Ends the connection with a REJ. */
   reject(connection: CmConnection, rejection: messages.CmRejection, now: number): void {
     this.#machine.requireAllowed(connection, 'REJ')
     this.#machine.sendRej(connection, rejection)

@@ -100,7 +100,7 @@ export class CmRegistry {
 
   /**
    * Assigns our queue pair to the connection. Throws CmError EINVAL if another connection has it: the peer would end
-   * that one as stale. QPNs 0 and 1 are not reserved.
+   * that one as stale. QPNs 0 and 1 are not claimed: any number of connections may have them.
    */
   claimQpn(connection: CmConnection, qpn: number): void {
     const key = localKey(connection, qpn)

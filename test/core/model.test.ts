@@ -40,7 +40,7 @@ const lowest = (handles: Map<number, unknown>): number => {
   return handle
 }
 
-/** A call, or another action; `a`, `b` and `d` are handles, or select objects. */
+/** A call, or another action; `a`, `b` and `d` are handles or random choices. */
 interface Step {
   readonly action: string
   readonly contextIndex: number

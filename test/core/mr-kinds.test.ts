@@ -163,7 +163,7 @@ test('a region of kind DEVICE is refused with EOPNOTSUPP', () => {
   )
 })
 
-test('a registration waits until the address space has prepared the check, by a method of its own', async () => {
+test('a registration waits until the address space has prepared the check', async () => {
   const { context, caller } = openTestDevice()
   const { memory } = caller
   const start = BigInt(memory.add(new Uint8Array(4096)))

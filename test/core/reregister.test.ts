@@ -105,6 +105,7 @@ test('unchanged pages are not checked again: the program that registered them ma
   caller.memory.remove(Number(first))
   assert.deepEqual({ ...modify({ access: 0 }) }, { lkey, rkey: 0 })
   assert.deepEqual({ ...modify({ access: REMOTE_READ, pd: 1 }) }, { lkey, rkey: lkey })
+  // Checked, since the region would become writable.
   assert.equal(errno({ access: LOCAL_WRITE }), 'EFAULT')
 })
 

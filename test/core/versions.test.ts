@@ -179,6 +179,7 @@ const agreed = (device: Context, cls: ObjectClass, name: string): ObjectClass =>
 
 test('a client that queries the device first gets longer and shorter answers', () => {
   const newer = deviceOf(newClass)
+  // Inputs: the device's `colour` is passed, but `size` is the client's own record, which lacks `height`.
   assert.deepEqual(
     callAs(newer, agreed(newer, oldClass, 'create'), 'create', { size: { ...size, height: 5 }, colour: 1 }),
     {
@@ -202,7 +203,7 @@ test('a client that queries the device first gets longer and shorter answers', (
   })
 })
 
-test('a client that queries the device first knows before a call what the device lacks', () => {
+test('a client that queries the device first knows before a call which methods and required outputs the device lacks', () => {
   const older = deviceOf(oldClass)
   const message = (cls: ObjectClass, name: string): string => {
     try {
@@ -219,6 +220,7 @@ test('a client that queries the device first knows before a call what the device
   )
   assert.equal(message(newClass, 'fold'), 'EOPNOTSUPP this device has no sheet.fold')
   assert.equal(message(removedClass, 'query'), 'EOPNOTSUPP this device has no ruler.query')
+  // The device refuses the call, since it lacks the input `unit`.
   assert.equal(message(strict, 'query'), 'agreed')
   assert.equal(agreed(older, newClass, 'query'), agreed(older, newClass, 'query'))
 })

@@ -1,7 +1,7 @@
 /*
  * Fuzz targets for data between a daemon and its clients: session messages in both directions, and devices'
- * descriptions (`interface.query`). A decoded request or description is the same after encoding and decoding again;
- * invalid data is refused with a sentence that says why.
+ * descriptions (`interface.query`). Decoded requests of the types in `encodeAgain` and decoded descriptions are the same
+ * after encoding and decoding again; invalid data is refused with a sentence that says why.
  */
 import assert from 'node:assert/strict'
 import { Interface } from '../../src/spec/classes/device/interface.ts'
@@ -65,7 +65,7 @@ const requests = (): Uint8Array[] => [
   encoded(to => writeRequest(to, 'WRITE', header, { buffer: 0x1000n, length: 24n })),
   encoded(to => writeRequest(to, 'MAP', header, { offset: 4096n, length: 8192n, protection: 3 })),
   encoded(to => writeRequest(to, 'REFRESH', header)),
-  encoded(to => writeTool(to, header, '{"what":"stat"}')),
+  encoded(to => writeTool(to, header, '{"kind":"stat"}')),
 ]
 const replies = (): Uint8Array[] => [
   encoded(to => writeHelloReply(to, header, { error: 0, root: '/tmp/x.tree' })),

@@ -61,6 +61,7 @@ it('statements, values and fields are found in C text', () => {
 `)
   const found = (ranges: readonly { readonly from: number; readonly to: number }[]): string[] =>
     ranges.map(({ from, to }) => text.slice(from, to).replace(/\s+/g, ' '))
+  // Not the declaration and the condition, which cannot be removed.
   assert.deepEqual(found(statementsWith(text, 'modify|ibv_modify_qp')), [
     'check(ibv_modify_qp(qp, &attr, A | B), " ");',
     'NEED(!qp || modify(qp) == 0, " ");',

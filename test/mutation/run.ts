@@ -1,5 +1,5 @@
 /*
- * Runs programs and mutants under one `userdma check`, two at a time, and judges the mutants by their findings.
+ * Runs programs or mutants, many under one `userdma check` and two at a time, and judges the mutants by their findings.
  */
 import { spawnSync } from 'node:child_process'
 import { cpSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'

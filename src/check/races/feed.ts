@@ -145,7 +145,7 @@ const indexOfPost = (calls: readonly PostCall[], wrId: bigint): number =>
 export class RaceFeed {
   /** Number of requests that were joined with their posts. */
   joinedRequests = 0
-  /** Number of requests that were left out because their posts are unknown. */
+  /** Number of requests that were left out because a post to their queue is unknown. */
   requestsWithoutPost = 0
   /** Number of post calls with requests that no device has seen. */
   unseenPosts = 0

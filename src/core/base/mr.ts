@@ -258,8 +258,8 @@ export const mrClass = driverClass<typeof Mr, MrState>(Mr, {
     const oldRights = table.access[row]!
     // A region that is not on demand any more is as a new one: its pages may be gone, and are registered from now on.
     const endsOnDemand = (oldRights & ~rights & ON_DEMAND) !== 0
-    // Other unchanged pages are not checked again: the process that registered them may have ended, and its child uses
-    // the region.
+    // Other unchanged pages are checked again only if the region becomes writable: the process that registered them may
+    // have ended, and its child uses the region.
     const needsCheck =
       translation !== undefined || endsOnDemand || ((rights & WRITE_FLAGS) !== 0 && (oldRights & WRITE_FLAGS) === 0)
     const bytes = isImplicit || !needsCheck ? Number(range.length) : checkPages('modify', memory, range, rights)

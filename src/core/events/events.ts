@@ -139,7 +139,7 @@ export const attachSink = (fd: FdObject, sink: EventSink): void => {
 
 /**
  * The record of an event of `element`. `type`: as `EventRecord.type`. `object` and `kind`: the fields `object` and
- * `type` of an event queue's record (spec/classes/events/event_queue.ts); other records do not have them.
+ * `type` of an event queue's record (spec/classes/events/event_queue.ts), not used for other records.
  */
 const recordOf = (
   element: Affiliation,

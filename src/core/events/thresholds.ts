@@ -1,7 +1,7 @@
 /*
  * Thresholds of completion events (R36; uDAPL's EVD threshold): one event after n completions, or t microseconds after
- * the first of them. Drivers are not involved: core counts completions, and its owner calls `expire` at the time
- * `nextDue` on core's clock.
+ * the first of them. Drivers are not involved: core counts completions, and its owner calls `expire` (events.ts) at
+ * the time `nextDue` on core's clock.
  *
  * The event of an armed CQ is never postponed: arming again or a new threshold can only make it earlier, and
  * completions since the first arming count. Otherwise a program that waits could wait for ever.
@@ -48,7 +48,7 @@ export const cancelDeadline = (events: Affiliation, threshold: Threshold): void 
   if (deadlines[index]?.due === due) deadlines.splice(index, 1)
 }
 
-/** Arms a CQ that is not armed: sets the values for its next event, and restarts counting. */
+/** For a CQ that was not armed and is armed now: sets the values for its next event, and restarts counting. */
 export const rearmThreshold = (events: Affiliation, threshold: Threshold, count: number, period: number): void => {
   threshold.armedCount = count
   threshold.armedPeriod = period

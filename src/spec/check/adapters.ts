@@ -53,7 +53,7 @@ export interface Adapter {
 const MLX5_DEVINFO = '`ibv_devinfo -v` of ConnectX-5 in open-mpi/ompi pull request 6137'
 const MLX5_SRQ = '`ibv_devinfo -v` of mlx5 in openucx/ucx issue 9212'
 const MLX5_INLINE =
-  'rdma-core providers/mlx5/verbs.c, mlx5_calc_send_wqe: 192 bytes of a WQE of 1024 bytes are reserved for other operations (1004 bytes on ConnectX-4 Lx if send_ops_flags exclude these operations: linux-rdma/perftest pull request 176)'
+  'rdma-core providers/mlx5/verbs.c, mlx5_calc_send_wqe: of a WQE of 1024 bytes, 192 are reserved for other operations and 4 are the header of inline data (1004 bytes remain on ConnectX-4 Lx if send_ops_flags exclude these operations: linux-rdma/perftest pull request 176)'
 const MLX5_OPCODES = 'rdma-core providers/mlx5/qp.c: no opcode for this operation'
 const NO_FLUSH_ACCESS = 'Linux include/rdma/ib_verbs.h, ib_check_mr_access; rdma-core: only providers/rxe posts it'
 const IRDMA_DEFS = 'Linux drivers/infiniband/hw/irdma/defs.h'

@@ -26,12 +26,12 @@ export const omissions = {
     advice: SHORTER_RUN,
   },
   'race-log': {
-    text: 'times a log of posts and polls has lost entries: races of the requests in them are not found',
+    text: 'times a log of posts and polls has lost entries: races of its queues are not found until their RESET',
     advice: 'give the program or the daemon more processor time, or post less at a time',
   },
   'race-unlogged': {
-    text: 'requests whose posts are not in a log: races with them are not found',
-    advice: 'run all programs under `userdma check --races`; a queue is complete again after its RESET',
+    text: 'requests were left out because a post to their queue is not in a log: races with them are not found',
+    advice: 'run all programs under `userdma check --races`; a queue is checked again after its RESET',
   },
   'race-posts': {
     text: 'posts were forgotten because too many posted requests were not fetched by a device: races of their queues are not found',

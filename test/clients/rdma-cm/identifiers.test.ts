@@ -393,7 +393,7 @@ describe('ports', () => {
     assert.deepEqual([four.source?.port, six.source?.port], [PORT, PORT])
   })
 
-  it('cannot be reserved through their service ids, so no identifier gets requests for another’s address', () => {
+  it('are reserved as service ids too, so no identifier gets requests for another’s address', () => {
     const { network, a, b } = twoHosts()
     const serviceId = rdmaCmServiceId(CmPortSpace.values.TCP, PORT)
     const byGid = ({ address }: SocketAddress): SocketAddress => ({
@@ -417,7 +417,7 @@ describe('ports', () => {
     assert.deepEqual(b.requests(other), [])
     a.cm.destroy(active)
     for (const id of [passive, listener, other]) b.cm.destroy(id)
-    // A service id is of both families, so an IPv6-only wildcard identifier reserves its port against them too.
+    // A service id is of both families, so an IPv6-only wildcard identifier reserves its port against service ids too.
     const six = b.create()
     six.onlyIpv6 = true
     b.cm.bind(six, any6(PORT))

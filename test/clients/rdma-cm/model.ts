@@ -10,7 +10,10 @@ import { rejReason } from '../../../src/spec/wire/mad.ts'
 import { createRandomSource } from '../../model/random.ts'
 import { any4, assertNothingLeft, type Host, ip4, parametersOf, type ReportedEvent, VirtualNetwork } from './hosts.ts'
 
-/** The stage of an identifier, as its program knows it. */
+/**
+ * The stage of an identifier, as its program knows it. `failed`: its connection is in IDLE again; `rejected`: a
+ * REJ has moved it to TIMEWAIT.
+ */
 type Stage =
   | 'requested'
   | 'replied'
@@ -23,7 +26,7 @@ type Stage =
   | 'closed'
   | 'failed'
 
-const ended = { DISCONNECTED: 'disconnected', REJECTED: 'rejected' } as const
+const endings = { DISCONNECTED: 'disconnected', REJECTED: 'rejected' } as const
 
 /** The events that an identifier may get in each stage, and the stage that follows. */
 const stageAfter: Readonly<Record<Stage, Readonly<Record<string, Stage>>>> = {
@@ -31,8 +34,8 @@ const stageAfter: Readonly<Record<Stage, Readonly<Record<string, Stage>>>> = {
   replied: { REJECTED: 'rejected' },
   incoming: { REJECTED: 'failed' },
   accepted: { ESTABLISHED: 'established', DISCONNECTED: 'disconnected', REJECTED: 'failed', UNREACHABLE: 'failed' },
-  established: ended,
-  disconnecting: ended,
+  established: endings,
+  disconnecting: endings,
   disconnected: { TIMEWAIT_EXIT: 'closed' },
   // As on Linux, the end of TIMEWAIT is not reported after a rejection.
   rejected: {},
@@ -40,8 +43,9 @@ const stageAfter: Readonly<Record<Stage, Readonly<Record<string, Stage>>>> = {
   failed: {},
 }
 
-/** Stages in which no event follows, and stages without a running timer. */
+/** Stages in which no event follows. */
 const ENDED: readonly Stage[] = ['rejected', 'closed', 'failed']
+/** Stages that remain when all timers have expired. */
 const LASTING: readonly Stage[] = ['established', ...ENDED]
 /** Stages that wait for the consumer. The peer may have timed out, and its only REJ may be lost. */
 const PEER_MAY_TIME_OUT: readonly Stage[] = ['incoming', 'replied']
@@ -70,7 +74,8 @@ export class CmModel {
   /** QPNs in TIMEWAIT, with the time at which each may be reused, earliest first. */
   readonly #inTimewait: { readonly qpn: number; readonly until: number }[] = []
   #nextQpn = 0x100
-  connections = 0
+  /** Two for each connection. */
+  establishedEnds = 0
 
   constructor(seed: number, hasLoss: boolean) {
     this.#random = createRandomSource(seed)
@@ -109,7 +114,7 @@ export class CmModel {
     const isStale = name === 'REJECTED' && details.status === rejReason.STALE_CONN
     assert.ok(!isStale || this.#hasLoss, 'a queue pair after TIMEWAIT is still in use')
     modelId.stage = isStale ? 'rejected' : nextStage
-    if (nextStage === 'established') this.connections++
+    if (nextStage === 'established') this.establishedEnds++
     if (nextStage === 'failed' || nextStage === 'closed') this.#release(modelId)
     // Programs confirm a disconnect when its event arrives.
     if (name === 'DISCONNECTED') host.cm.disconnect(id)
@@ -150,7 +155,7 @@ export class CmModel {
       if (this.#random.hits(0.9)) {
         cm.accept(id, undefined)
         modelId.stage = 'established'
-        this.connections++
+        this.establishedEnds++
       } else this.#destroy(modelId)
     } else if (modelId.stage === 'established') {
       if (this.#random.hits(0.6)) {
@@ -219,7 +224,7 @@ export class CmModel {
   }
 }
 
-/** The number of connections that were established. */
+/** The number of connections that were established, counted as 0.5 if only one end was. */
 export const runModel = (seed: number, steps: number, hasLoss: boolean): number => {
   const model = new CmModel(seed, hasLoss)
   try {
@@ -228,5 +233,5 @@ export const runModel = (seed: number, steps: number, hasLoss: boolean): number 
   } catch (error) {
     throw new Error(`seed ${seed}, ${steps} steps, ${hasLoss ? 'with' : 'without'} loss`, { cause: error })
   }
-  return model.connections / 2
+  return model.establishedEnds / 2
 }

@@ -1,6 +1,6 @@
 /*
  * The compile phase (R5, R19, R20, R22): core's classes with a driver's, dense tables, their sharing, and the errors
- * for invalid drivers. The classes box, lid and pot are invented.
+ * for invalid drivers. The classes are invented.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

@@ -240,7 +240,7 @@ test('after random armings and thresholds, an event is raised when the first of 
             if (cqModel.armings.length > 0) cqModel.completionTimes.push(clock.now)
             expectIfDue(cqModel)
           }
-        // An event by time is noticed when the clock is read.
+        // `wait` raises the events that are due by time.
         wait(0)
         for (const each of models) expectIfDue(each)
         assert.equal(events(), expected)

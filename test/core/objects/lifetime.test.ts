@@ -1,6 +1,6 @@
 /*
  * Lifetimes of objects (R23): the order in which a context's objects are destroyed, and descriptors that are closed
- * first.
+ * before the objects that use them.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

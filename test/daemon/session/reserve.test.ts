@@ -61,6 +61,7 @@ test('a connection without free descriptors is refused with EMFILE and logged; l
     assert.equal((await client.hello()).error, Errno.EMFILE)
     assert.equal(await client.next(), undefined, 'the connection is hung up')
   }
+  // The third refusal is not logged: only those whose number is a power of two are.
   assert.deepEqual(
     lines.map(line => /no descriptors left.*EMFILE(, 2 so far)?; end some programs.*ulimit -n/.test(line)),
     [true, true],

@@ -3,7 +3,7 @@
  * this table, and real-programs.ts compares the findings of a run with it.
  *
  * Programs of Debian 12: rdma-core 44.0, perftest 4.5-0.17. Those in C are stripped, so findings have no source lines:
- * a row matches the text of a finding, and `source` is from reading the sources.
+ * `source` is from reading the sources.
  */
 import { basename } from 'node:path'
 import type { FindingId, Severity } from '../../../src/spec/check/findings.ts'
@@ -236,7 +236,7 @@ export const knownFindings: readonly KnownFinding[] = [
     'python3',
     'refused-call',
     'tests/test_addr.py:62, test_cq.py:74, :78, :136, test_cqex.py:125, :133, test_device.py:109, test_mr.py:181, :184, :382, test_qp.py:201, :212, :223, :234',
-    'tests of wrong arguments, and of what they skip',
+    'tests that pass wrong arguments, or skip when the call is refused',
   ),
   warning(
     'python3',

@@ -1,7 +1,7 @@
 /*
  * Classes `ud_qp` and `gsi_qp` of the soft device: differences from qp-class.ts (R9). UD queue pairs may be attached to
  * multicast groups, and cannot be destroyed while they are (Linux: EBUSY). The queue pair of the general services is
- * number 1 of its port, for clients in this process; it has the well-known Q_Key whatever is set (IBA 10.2.5, 16.3).
+ * number 1 of its port, for clients in this process; it has the well-known Q_Key whatever is set (IBA 10.2.5).
  */
 
 import { driverClass, type Handlers } from '../../../core/devices/driver.ts'

@@ -104,7 +104,7 @@ export const copyElements = (ring: Ring, from: number, count: number, next: Ring
   }
 }
 
-/** Instead of the index that was read last: differs from every index of a ring, so that the next one read is new. */
+/** A `seenProducer` of a queue that differs from every index, so that the next scan finds a change. */
 export const NO_INDEX = -1
 
 const emptyBuffer = new ArrayBuffer(compactLayout.header.DATA)

@@ -274,9 +274,9 @@ test('a request for a destroyed SRQ is invalid, and the WQEs of the SRQ leave no
   close()
 })
 
-test('a target lacks the attributes of an initiator, and refuses those that a transition does not take', () => {
+test('a target lacks CQs and the attributes of a requester, and refuses those that a transition does not take', () => {
   const { b, tgt, close } = setUp()
-  assert.equal('recvCq' in XrcTgtQp.methods.create.in, false)
+  assert.equal('sendCq' in XrcTgtQp.methods.create.in, false)
   assert.equal('retryCnt' in XrcTgtQp.methods.modify.in, false)
   assert.throws(() => invokeNow(b.context, XrcTgtQp, 'modify', tgt.handle, { state: Qps.RESET, port: 1 }, b.caller), {
     code: 'EINVAL',
