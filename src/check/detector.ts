@@ -20,8 +20,8 @@ export interface CheckerSources {
   now(): number
   deviceName(device: number): string
   /**
-   * The stack of the last post with this wr_id to a queue of this kind (`queue`: PostQueue) and number; empty: it is
-   * not known.
+   * The stack of a post with this wr_id to a queue of this kind (`queue`: PostQueue) and number; for BATCH, with any
+   * wr_id, of the last ibv_wr_complete. Empty: it is not known.
    */
   postStack(context: number, queue: number, number: number, wrId: bigint): Stack
   /**
@@ -124,8 +124,8 @@ export class DetectorServices {
   }
 
   /**
-   * The stack of the post of a request of `owner`, its queue pair or SRQ; of a later post, if that has the same wr_id.
-   * Sends of the ibv_wr_ interface are logged as BATCH, without a wr_id.
+   * The stack of the post of a request of this queue pair or SRQ; it may be of another post with the same wr_id. For a
+   * send of the ibv_wr_ interface it is that of the last ibv_wr_complete (BATCH).
    */
   postStack({ context }: KnownObject, { queue, number, wrId }: WorkRequest): Stack {
     const { sources } = this

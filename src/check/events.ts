@@ -50,9 +50,9 @@ export interface CheckedFailure {
 }
 
 /**
- * A program freed memory of an outstanding request, returned from its stack frame, or forked with it, or used a queue
- * that it inherited by fork: the fields of the MISUSE message (spec/session.ts). `program` is the one that did it,
- * `context` that of the queue.
+ * A program freed memory of a request before its completion was polled, returned from its stack frame, or forked with
+ * it, or used a queue that it inherited by fork: the fields of the MISUSE message (spec/session.ts). `program` is the
+ * one that did it, `context` that of the queue.
  */
 export interface Misuse {
   readonly time: number

@@ -102,7 +102,10 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
     services.report('late-receives', services.occurrenceAtPost(queue, request), { text, objects: [queue] })
   }
 
-  /** A CQ is used again or destroyed: reports if it was armed with completions in it and not polled for long. */
+  /**
+   * A completion comes to the CQ, or there is a call on it: reports if it was armed with completions in it at least
+   * WAITING_MICROSECONDS ago, and not polled since.
+   */
   const checkArmed = (cq: KnownObject | undefined, state: CqState): void => {
     const { armingCall, unpolled } = state
     state.armingCall = undefined
@@ -112,7 +115,7 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
     services.report('lost-wakeup', services.occurrenceAt(cq, armingCall.stack), { text, objects: [cq] })
   }
 
-  /** A CQ was destroyed: reports completions that were never polled, except flushed ones. */
+  /** A CQ was destroyed: reports completions that were never polled, unless all were flushed. */
   const cqDestroyed = (cq: KnownObject, stack: Stack): void => {
     const state = cqs.get(cq.id)
     if (state === undefined) return

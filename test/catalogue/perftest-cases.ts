@@ -1,6 +1,6 @@
 /*
- * Programs ib_* of perftest with their options: each over sockets and over rdma_cm (-R, -z), polling and with events,
- * in both directions, with many queue pairs, of every transport.
+ * Programs ib_* of perftest with their options: over sockets and over rdma_cm (-R, -z), polling and with events, in
+ * both directions, with many queue pairs, of every transport.
  */
 import { type MatrixCase, reliableCases, unreliableCases } from '../system/pairs/matrix.ts'
 import type { ProgramCase } from './cases.ts'

@@ -1,5 +1,6 @@
 /*
- * The lock of a daemon's start: its holder excludes others, and existing files with its name are harmless.
+ * The lock of a daemon's start: its holder excludes others, and a file with its name that cannot be the
+ * lock is refused and not changed.
  */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'

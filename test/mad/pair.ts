@@ -63,7 +63,7 @@ export class Pair {
     return agent === this.a ? this.b : this.a
   }
 
-  /** The destination of `agent`. */
+  /** The path between `agent` and the other one, as `agent` sees it. */
   pathOf(agent: Agent): MadPath {
     return { localGid: gid(agent.host), remoteGid: gid(this.other(agent).host), qpn: 1 }
   }
@@ -112,7 +112,10 @@ export const longMessage = (method: number, tid: number, length: number): Uint8A
   return message
 }
 
-/** A segment as text for packet scripts, `DATA 3 last of 30`: type, segment number, flags, and length or window. */
+/**
+ * A segment as text: `DATA 3 last of 30` (30: the length in its RMPP header), `ACK 3 window 65`, `ABORT 118` (the
+ * status).
+ */
 export const segmentText = ({ mad }: Pick<OnWire, 'mad'>): string => {
   const { type, segment, lengthOrWindow, status, flags } = parseRmpp(mad)
   const [name = String(type)] = Object.entries(RmppType).find(([, value]) => value === type) ?? []

@@ -17,7 +17,7 @@ const GUARD = 0x5a
 export interface Region {
   readonly key: number
   readonly pd: number
-  /** Offset in client memory, in bytes. A window has these once bound. */
+  /** Offset in client memory, and bytes. A window has offset, length and access once it is bound. */
   offset: number
   length: number
   access: number

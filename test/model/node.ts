@@ -37,6 +37,7 @@ export interface SendRequest {
   /** Offset in the peer's client memory. */
   readonly remote: number
   readonly rkey: number
+  /** Operands of atomics (FETCH_AND_ADD adds `compare`), and the arguments of a FLUSH (requests.ts). */
   readonly compare: bigint
   readonly swap: bigint
   /** BIND_MW: the window's key and its range. */

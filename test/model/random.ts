@@ -1,5 +1,5 @@
 /*
- * Randomness of the model test and the fuzzer: everything comes from one seed, so that the seed reproduces a failure.
+ * Random values for tests: all follow from one seed, so that the seed reproduces a failure.
  */
 import { createRandom } from '../../src/phy/faults/random.ts'
 

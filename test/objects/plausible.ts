@@ -148,7 +148,7 @@ const modifyQp = (client: ClientState, cls: ObjectClass): AnyValues => {
   if (random.hits(0.1)) return argumentsOf(client, cls, 'modify')
   const [state, ...needed] = random.pick(transitions)
   const { in: attributes } = cls.methods.modify
-  const declared = needed.filter(name => attributes[name] !== undefined && !(name === 'accessFlags' && attributes.qkey))
+  const declared = needed.filter(name => attributes[name] !== undefined)
   return {
     state,
     ...Object.fromEntries(declared.map(name => [name, likelyValue(client, name, attributes[name].type)])),

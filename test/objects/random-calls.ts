@@ -3,7 +3,6 @@
  * class, a descriptor of another context, or a refused value.
  */
 import { ChainErrors } from '../../src/spec/classes/device/interface.ts'
-import { MAX_EVENTS } from '../../src/spec/classes/events/event_queue.ts'
 import { QpTypes } from '../../src/spec/classes/qp/qp.ts'
 import { Classes, ClassId } from '../../src/spec/classes.ts'
 import { AccessFlags, CqKind, Mtu, MwType, QpState, XrcdFlags } from '../../src/spec/enums.ts'
@@ -28,7 +27,10 @@ export interface CallSite {
 /** Drawn arguments. */
 export interface Drawn {
   readonly args: AnyValues
-  /** Arguments that name the object of an earlier entry of the chain: the index of the entry, by attribute. */
+  /**
+   * Arguments that name the object of an entry of the chain: the index of the entry, by attribute. An entry that is not
+   * an earlier one is rare, and refused.
+   */
   readonly refs: Record<string, number>
 }
 
@@ -245,7 +247,7 @@ const makers: Readonly<Record<string, Maker>> = {
     const { class: cls, handle } = site.random.pick(attachedObjects)
     return { [cls]: handle }
   },
-  'event_queue.getEvents': ({ random }) => ({ max: random.hits(0.5) ? 1 : MAX_EVENTS >> 6 }),
+  'event_queue.getEvents': ({ random }) => ({ max: random.hits(0.5) ? 1 : 16 }),
   'device.queryHandles': ({ random }) => ({
     classes: ['pd', 'mr', 'cq', 'ah', 'rc_qp', 'srq']
       .filter(() => random.hits(0.5))
@@ -326,7 +328,7 @@ const choose = (site: CallSite, methods: readonly Weighted[]): Weighted => {
 export const drawCall = (site: CallSite): DrawnCall => {
   const { cls, method } = choose(site, onContext)
   const creates = isCreate(cls.methods[method])
-  // Usually a handle of this class, because the call names the class.
+  // Usually a handle of this class: another is refused.
   const object = creates || cls.identity !== 'handle' ? 0 : handleOf(site, cls.name)
   return { cls, method, object, ...drawArguments(site, cls, method, site.opening.handles.get(object)) }
 }

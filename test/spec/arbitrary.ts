@@ -1,6 +1,6 @@
 /*
  * fast-check generators derived from the classes' declarations: values of any kind within its limits, arguments and
- * results of any method, whole calls. For property tests of codecs, core and tracer.
+ * results of any method, whole calls. For property tests of codecs.
  */
 import fc from 'fast-check'
 import {
@@ -26,7 +26,7 @@ const MAX_LIST_BYTES = 1000
 const highest = { u8: 0xff, u16: 0xffff, u32: 0xffffffff }
 
 /** Any value of a kind, within its limits. */
-export const anyValue = (type: Kind): fc.Arbitrary<AnyValue> => {
+const anyValue = (type: Kind): fc.Arbitrary<AnyValue> => {
   switch (type.kind) {
     case 'u8':
     case 'u16':
@@ -58,11 +58,11 @@ export const anyValue = (type: Kind): fc.Arbitrary<AnyValue> => {
 }
 
 /** Any record with all of its fields. */
-export const recordOf = (fields: Fields): fc.Arbitrary<AnyRecord> =>
+const recordOf = (fields: Fields): fc.Arbitrary<AnyRecord> =>
   fc.record(Object.fromEntries(Object.entries(fields).map(([name, { type }]) => [name, anyValue(type)])), PLAIN)
 
-/** Values for a set of attributes. Optional attributes may be absent; with `all` every attribute is present. */
-export const valuesOf = (attributes: Attributes, all = false): fc.Arbitrary<AnyValues> => {
+/** Values for a set of attributes. Optional attributes may be absent. */
+const valuesOf = (attributes: Attributes): fc.Arbitrary<AnyValues> => {
   const optional = Object.entries(attributes).filter(([, attribute]) => attribute.optional)
   return fc
     .tuple(
@@ -70,7 +70,7 @@ export const valuesOf = (attributes: Attributes, all = false): fc.Arbitrary<AnyV
         Object.fromEntries(Object.entries(attributes).map(([name, { type }]) => [name, anyValue(type)])),
         PLAIN,
       ),
-      all ? fc.constant<string[]>([]) : fc.subarray(optional.map(([name]) => name)),
+      fc.subarray(optional.map(([name]) => name)),
     )
     .map(([values, omitted]) => Object.fromEntries(Object.entries(values).filter(([name]) => !omitted.includes(name))))
 }

@@ -76,7 +76,7 @@ const wiresharkName = ({ name, transport }: Opcode): string => {
   return `${TRANSPORTS[transport ?? '']} - ${operation}`.toLowerCase()
 }
 
-/** Wireshark's field → ours. */
+/** Wireshark's field → ours. Its RETH fields of address and key are also those of an AtomicETH. */
 const FIELDS: readonly (readonly [theirs: string, header: string, ours: string])[] = [
   ['infiniband.bth.se', 'BTH', 'se'],
   ['infiniband.bth.m', 'BTH', 'migReq'],

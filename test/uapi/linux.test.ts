@@ -175,7 +175,7 @@ test('MODIFY_QP of UD takes a Q_Key; attributes of connected services are EINVAL
   assert.equal(errorOf(write(modify(1 << 8, { 98: 5 }), asUd)), 'EINVAL')
 })
 
-test('MODIFY_QP: Linux takes 24 bits of a PSN; the others are kept in the legacy part', () => {
+test('MODIFY_QP: Linux takes 24 bits of a PSN; the others are kept in the LEGACY attribute', () => {
   const bytes = modify(1 << 12, { 76: 1, 77: 2, 78: 3, 79: 0xff })
   const decoded = write(bytes)
   assert.ok(!isAnswer(decoded))

@@ -135,9 +135,9 @@ test('objects.abilog: calls of classes that exist re-encode to the same bytes, t
     assert.ok(classes.has(method), method)
 })
 
-// ---- permitted contents of the legacy part ----
+// ---- permitted contents of LEGACY attributes ----
 
-test('the legacy part has no arguments: only pointers to responses and ignored fields of MODIFY_QP are nonzero', () => {
+test('LEGACY attributes have no arguments: only pointers to responses and ignored fields of MODIFY_QP are nonzero', () => {
   /** Nonzero bytes beyond headers and attributes: 'class.method OFFSET'. */
   const nonzero = new Set<string>()
   for (const name of PROGRAM_LOGS)
@@ -162,7 +162,7 @@ test('the legacy part has no arguments: only pointers to responses and ignored f
   )
 })
 
-test('a MODIFY_QP with a zeroed struct in its legacy part is the same call', () => {
+test('a MODIFY_QP with a zeroed struct in its LEGACY attribute is the same call', () => {
   let seen = 0
   for (const { logged, view, decoded } of replay('ibv_rc_pingpong.client.abilog')) {
     if (isAnswer(decoded) || decoded.call.methodName !== 'modify' || logged.kind !== 'ioctl') continue

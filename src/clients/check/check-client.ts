@@ -33,7 +33,7 @@ export interface HostSources extends Pick<CheckerSources, 'adapters' | 'buffers'
   program(context: Context): Program | undefined
   /** Captures the stack of the call that runs now; the returned function gives it, also after the call. */
   callStack(): () => Stack
-  /** The stack of the last post with this wr_id to a queue, as in `CheckerSources`. */
+  /** The stack of a post with this wr_id to a queue, as in `CheckerSources`. */
   postStack(context: Context, queue: number, number: number, wrId: bigint): Stack
   /** The event logs of programs; absent: the checker does not search for races. */
   readonly events?: Omit<RaceSources, 'memoryOf'>

@@ -1,7 +1,5 @@
 /*
- * The drivers, by name. drivers/known.ts creates their devices. The default name of a device begins with its driver's
- * name, because libibverbs chooses a provider by that name if it has no netlink: it has one for `rxe…`, and ignores the
- * others, which have no verbs.
+ * The drivers, by name. The name of a device without a network begins with its driver's name, for example ctx0.
  */
 export const Drivers = {
   /** `hasNetwork`: whether the driver's devices have a port and an address. */

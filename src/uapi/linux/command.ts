@@ -184,7 +184,7 @@ const linkOf = ({ in: attributes, refused }: Method): LinkName | undefined =>
     Object.values(Links[link].attributes).some(name => attributes[name] !== undefined),
   ) ?? (refused === undefined ? undefined : 'iwarp')
 
-/** The end of the message for a legacy part whose command or method `name` is for other classes than the call's. */
+/** What is wrong with a LEGACY attribute whose command or method `name` is for other classes than the call's. */
 export const notOfClass = (name: string, call: Call): string =>
   `has ${name}, which is not a call of class ${call.class.name}`
 

@@ -100,7 +100,7 @@ interface EncodedAttribute {
   readonly out?: boolean
 }
 
-/** The legacy part of an ioctl's message with these attributes, and of its memory from `memoryAddress` on. */
+/** The LEGACY attribute for an ioctl with these attributes, whose memory begins at `memoryAddress`. */
 const packIoctl = (
   object: number,
   method: number,

@@ -256,14 +256,15 @@ const invokeWrite = (message: Message, onName: (name: string) => void): Decoded 
   }
 }
 
-// ---- legacy part ----
+// ---- LEGACY attribute ----
 
 /** Whether an attribute is a handle, a descriptor or flags that only the method's other classes have. */
 const isForeign = ({ args }: DecodedAttributes, { kind, name }: IoctlAttribute): boolean =>
   (kind === 'handle' || kind === 'fd' || kind === 'flags') && name !== 'object' && args[name] === undefined
 
 /**
- * The legacy part of a message: its bytes with zeros for those that the arguments of `attributes` or `command` restore.
+ * The LEGACY attribute of a message: its bytes with zeros for those that the arguments of `attributes` or `command`
+ * restore.
  */
 const legacyOf = (
   message: Message,

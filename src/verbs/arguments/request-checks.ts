@@ -85,7 +85,7 @@ const WORD_BYTES = 8
 const MIN_WORD = -(2n ** 63n)
 const MAX_WORD = 2n ** 64n - 1n
 
-/** Throws RdmaError EINVAL unless an operand of an atomic is a bigint of 64 bits, signed or unsigned. */
+/** Throws RdmaError EINVAL unless `word` is a bigint of 64 bits, signed or unsigned. */
 export const checkWord = (call: string, name: string, word: bigint): void => {
   if (typeof word !== 'bigint') throw invalidArgument(call, `${name} ${formatValue(word)} is not a bigint`, 'write 5n')
   if (word < MIN_WORD || word > MAX_WORD)

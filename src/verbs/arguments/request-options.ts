@@ -80,6 +80,7 @@ const bitOf = (name: keyof RequestOptions): number => {
       return SRQ
   }
 }
+/** For the message of a refusal. Only the names are used; `checkRequestOptions` has checks of its own. */
 const requestOptionNames: KnownOptions<RequestOptions> = {
   id: true,
   signaled: 'flag',
@@ -102,8 +103,8 @@ const refuseOption = (call: string, options: object, name: string, allowed: numb
 }
 
 /**
- * Checks that a request's options are an object with options of `allowed` (`RequestOptionBits`) only, and the values of
- * those in `SendOptions`. Throws RdmaError EINVAL.
+ * Checks that a request's options are an object with options of `allowed` (`RequestOptionBits`) only, the values of
+ * those in `SendOptions`, and with SRQ also `srqNumber`. Throws RdmaError EINVAL.
  */
 export const checkRequestOptions = (call: string, options: SendOptions, allowed: number): void => {
   if (typeof options !== 'object' || options === null)

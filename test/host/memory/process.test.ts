@@ -28,7 +28,7 @@ import { startPeer } from '../peer-control.ts'
 
 const SIZE = 1 << 20
 const PAGE = 4096
-/** The peer's read-only page. */
+/** Offset of the peer's read-only page. */
 const READ_ONLY = 4 * PAGE
 const local: Arena = mapArena(SIZE)
 const peer = startPeer()

@@ -1,6 +1,7 @@
 /*
  * For programs that try to block the daemon: a file system in user space (FUSE, needs root) that leaves some requests
- * unanswered, and a lock of the program's own address space (mmap_lock) that is never released.
+ * unanswered, and a lock of the program's own address space (mmap_lock) that is never released. A message that begins
+ * with "cannot: " means that this machine does not allow it: the test is skipped.
  */
 #ifndef SLOW_FILE_H
 #define SLOW_FILE_H

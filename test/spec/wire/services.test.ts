@@ -13,7 +13,7 @@ const namesOf = (service: number): string[] =>
     .filter(([, opcode]) => sendKindOf[operationOf(service, opcode)] !== 0)
     .map(([name]) => name)
 
-it('a service has the work requests for which it has packets; connected services also have the local ones', () => {
+it('a service that sends has the work requests for which it has packets; connected ones also have the local ones', () => {
   const sends = ['SEND', 'SEND_WITH_IMM']
   const writes = ['RDMA_WRITE', 'RDMA_WRITE_WITH_IMM']
   const local = ['LOCAL_INV', 'BIND_MW']

@@ -1,6 +1,6 @@
 /*
- * Counter files of sysfs, which have the values of `userdma stat`, and `stat --watch`. While a full disk prevents their
- * update, reading them fails.
+ * Counter files of sysfs: they have the values that `userdma stat` shows, and reading them fails while a full disk
+ * prevents their update. And `stat --watch`.
  */
 import assert from 'node:assert/strict'
 import { mkdirSync, readFileSync } from 'node:fs'

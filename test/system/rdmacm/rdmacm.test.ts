@@ -1,6 +1,6 @@
 /*
- * Unmodified programs of librdmacm: connections by addresses and ports, over memory, over UDP and between namespaces;
- * events of killed peers and of neighbours with another MAC.
+ * Unmodified programs that use librdmacm: connections by addresses and ports, over memory, over UDP and between
+ * namespaces; events of killed peers and of neighbours with another MAC. And a channel that is closed during a call.
  */
 import assert from 'node:assert/strict'
 import { before, describe, it } from 'node:test'

@@ -240,7 +240,7 @@ test('a response is the handle of the rule', () => {
   assert.deepEqual([...view.memory.copyIn(ARENA, 8)], [0, 0, 0, 0, ...u32(0x1234)])
 })
 
-test('a rule that Linux cannot express is not encoded; a legacy part of another rule is EINVAL', () => {
+test('a rule that Linux cannot express is not encoded; a LEGACY attribute of another rule is EINVAL', () => {
   const cls = rxeSchema.classByName('flow')!
   const args = argsOf({ specs: [UDP_4791] })
   const call = { class: cls, methodName: 'create', method: cls.methods.create, object: 0, args }
@@ -263,7 +263,7 @@ test('a rule that Linux cannot express is not encoded; a legacy part of another 
   assert.throws(() => encodeLinux(call, empty.legacy()!), { code: 'EINVAL', message: /has no room for spec 0/ })
 })
 
-test('a legacy part with random bytes is encoded or is EINVAL', () => {
+test('a LEGACY attribute with random bytes is encoded or is EINVAL', () => {
   const specs = [UDP_4791, spec(COUNT, [...u32(COUNTERS), ...u32(0)]), spec(IPV6, zeros(80))]
   const { decoded } = decode(rule({ specs }))
   assert.ok(!isAnswer(decoded))

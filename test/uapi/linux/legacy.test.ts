@@ -1,5 +1,5 @@
 /*
- * Legacy parts (src/uapi/linux/legacy.ts): forged ones, packing and unpacking.
+ * LEGACY attributes (src/uapi/linux/legacy.ts): forged ones, packing and unpacking.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -15,7 +15,7 @@ import { ARENA, rxeSchema } from '../fake-view.ts'
 
 const { WRITE, IOCTL } = EntryPoint
 
-test('a forged legacy part is encoded or throws a CallError', () => {
+test('a forged LEGACY attribute is encoded or throws a CallError', () => {
   const cls = rxeSchema.classByName('rc_qp')!
   const call: Call = { class: cls, methodName: 'modify', method: cls.methods.modify, object: 3, args: { state: 1 } }
   const seeds = encodings(call, RXE_DRIVER_ID, ARENA).map(way => way.legacy)
@@ -51,7 +51,7 @@ test('a forged legacy part is encoded or throws a CallError', () => {
   )
 })
 
-test('a legacy part with an ioctl about another class is EINVAL', () => {
+test('a LEGACY attribute with an ioctl about another class is EINVAL', () => {
   const rc_qp = rxeSchema.classByName('rc_qp')!
   const port = rxeSchema.classByName('port')!
   const query: Call = {
@@ -68,19 +68,19 @@ test('a legacy part with an ioctl about another class is EINVAL', () => {
     object: 3,
     args: { state: 1 },
   }
-  const queryParts = encodings(query, RXE_DRIVER_ID, ARENA).map(way => way.legacy)
-  assert.notEqual(queryParts.length, 0)
-  for (const legacy of queryParts)
+  const queryAttributes = encodings(query, RXE_DRIVER_ID, ARENA).map(way => way.legacy)
+  assert.notEqual(queryAttributes.length, 0)
+  for (const legacy of queryAttributes)
     assert.throws(() => encodeLinux(modify, legacy), { code: 'EINVAL', message: /rc_qp/ })
 })
 
-test('the reserved byte of legacy parts is 0', () => {
+test('the reserved byte of a LEGACY attribute is 0', () => {
   const bytes = packLegacy({ entryPoint: WRITE, parts: [Uint8Array.of(1)] })
   bytes[1] = 7
   assert.throws(() => unpackLegacy(bytes), { code: 'EINVAL', message: /7 as its second byte/ })
 })
 
-test('legacy parts are packed and unpacked', () => {
+test('LEGACY attributes are packed and unpacked', () => {
   fc.assert(
     fc.property(
       fc.constantFrom(WRITE, IOCTL),

@@ -62,9 +62,9 @@ type Pair = ReturnType<typeof pair>
 
 /** The causes that a pair of queue pairs on two devices reports: after `play`, time passes until one is reported. */
 const devices =
-  (play: (p: Pair) => void, fault = ''): Raise =>
+  (play: (p: Pair) => void): Raise =>
   () => {
-    const p = pair([0, 1], fault)
+    const p = pair()
     const reported: CauseName[] = []
     addFailureHandler(p.m.core, ({ cause }) => reported.push(cause.id))
     play(p)
@@ -124,8 +124,7 @@ const bind = (
   return { handle, key, oldKey, post }
 }
 
-const binds = (wrong: Parameters<typeof bind>[1] | ((p: Pair) => Parameters<typeof bind>[1])): Raise =>
-  devices(p => bind(p.a, typeof wrong === 'function' ? wrong(p) : wrong).post())
+const binds = (wrong: Parameters<typeof bind>[1]): Raise => devices(p => bind(p.a, wrong).post())
 
 /** A window of `b` that is bound to `qp`. */
 const boundWindow = (p: Pair, qp = p.b.qp) => {
