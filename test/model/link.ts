@@ -8,7 +8,7 @@ import { arenaOver } from '../../src/wire/arena.ts'
 import { type Flow, makeFlow, sealIcrc, verifyIcrc } from '../../src/wire/icrc.ts'
 import type { RandomSource } from './random.ts'
 
-/** Fractions of packets, 0 to 1. */
+/** Faults as fractions of packets, 0 to 1. `weight`: how often the network has this quality. */
 export interface Quality {
   readonly name: string
   readonly weight: number

@@ -85,7 +85,7 @@ export interface End {
   readonly host: ModelNode
   readonly pd: number
   readonly areas: Areas
-  /** Key of the source, which all ends of a node share: data of sends, WRITEs and the peer's READs. Read-only. */
+  /** Its own key of the source, memory that all ends of a node share: data of sends, WRITEs and the peer's READs. */
   readonly sourceKey: number
   /** Target and atomic words, for the peer. */
   readonly target: Region

@@ -16,7 +16,7 @@ export interface Entry {
   /** The index of the entry whose object is the target; then `object` is unused. */
   readonly targetEntry?: number
   readonly args: AnyValues
-  /** By attribute: the index of the earlier entry whose object is the argument; replaces the value in `args`. */
+  /** By attribute: the index of the entry whose object is the argument; replaces the value in `args`. */
   readonly refs: Readonly<Record<string, number>>
 }
 
