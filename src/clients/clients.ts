@@ -51,8 +51,7 @@ export class Clients {
 
   /**
    * Returns a client. If it has not started, starts the clients before it in the table, then the client itself. Throws
-   * the error of its start. Errors of earlier clients are reported to core; their start is tried again when another
-   * client starts.
+   * the error of its start. Errors of earlier clients are reported to core.
    */
   use<N extends ClientName>(name: N): ClientTypes[N] {
     const started = this.#started[name]
@@ -94,7 +93,7 @@ export class Clients {
   }
 }
 
-/** The classes of a core with clients. A client starts when a method of its classes first needs it. */
+/** The classes of a core with clients. A method starts the client that it needs, if that has not started. */
 export const classesWithClients = (clients: () => Clients): readonly DriverClass[] => [
   ...coreClasses,
   ...madClasses(() => clients().use('mad')),

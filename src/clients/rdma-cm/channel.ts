@@ -1,6 +1,6 @@
 /*
  * Events of identifiers and multicast memberships on the descriptors of channels. Each event has a record of
- * EVENT_BYTES, which wakes the program and has the handle; `cm_channel.getEvent` returns the details.
+ * EVENT_BYTES, which wakes the program; `cm_channel.getEvent` returns the details.
  */
 import { affiliate, moveToChannel, postOnChannel } from '../../core/events/events.ts'
 import { type Affiliation, type CoreObject, type EventRecord, type FdObject, Lifecycle } from '../../core/model.ts'
@@ -35,7 +35,10 @@ interface EventSubject {
   readonly handle: number
 }
 
-/** An unread event. The bytes of its record are built on demand: a program that uses `getEvent` does not read them. */
+/**
+ * An event. The bytes of its record are built on demand: a program in this process that uses `getEvent` does not read
+ * them.
+ */
 class ConnectionEvent implements CmEventRecord {
   readonly element: Affiliation
   readonly type: number

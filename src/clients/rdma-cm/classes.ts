@@ -112,7 +112,7 @@ interface Membership {
   readonly id: Identifier
 }
 
-/** `service` returns rdma_cm, which it starts when it is first called. */
+/** `service` returns rdma_cm, and starts it if it has not started. */
 export const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
   const channelClass = driverClass(CmChannel, {
     create: () => ({}),

@@ -48,18 +48,18 @@ export interface EventHost {
 }
 
 /**
- * The addresses of a request: those of rdma_cm's header in the private data, or the GIDs of the path for a listener
- * bound by AF_IB. Undefined if the header is invalid.
+ * The addresses of a request: those of rdma_cm's header in the private data, or the GIDs of the path if
+ * there is a listener bound by AF_IB. Undefined if the header is invalid.
  */
 const addressesOf = (
   event: CmEvent,
   privateData: Uint8Array,
-  listener: Identifier | undefined,
+  ibListener: Identifier | undefined,
 ): { readonly peer: SocketAddress; readonly local: SocketAddress } | undefined => {
   const { path, serviceId } = event.connection
   const port = Number(serviceId & 0xffffn)
-  if (listener?.source?.family === Family.IB)
-    return { peer: ipAddress(path.remoteGid, 0), local: { ...listener.source, address: path.localGid, serviceId } }
+  if (ibListener?.source?.family === Family.IB)
+    return { peer: ipAddress(path.remoteGid, 0), local: { ...ibListener.source, address: path.localGid, serviceId } }
   const header = parseRdmaCmHeader(privateData)
   if (header === undefined) return undefined
   const { ipVersion, source, destination } = header
@@ -111,7 +111,7 @@ const onRequest = (cm: EventHost, event: CmEvent, message: Request): void => {
     refuse(cm, event, rejReason.CONSUMER_DEFINED, sidrStatus.REJECT)
     return
   }
-  // If the backlog is full the request is dropped: the peer repeats it, and then there may be space.
+  // If there is no space for the request it is dropped: the peer repeats it, and then there may be space.
   const request = listener.unreadRequests.size < listener.backlog ? listener.owner.createRequest(listener) : undefined
   if (request === undefined) {
     cm.engine.drop(connection)

@@ -91,7 +91,7 @@ export class CmDevices {
 
   /**
    * The path to `destination`, from `source` unless that is a wildcard. `onlyDevice`: the device that must be used.
-   * Throws CallError ENODEV if no usable device has the local address, EHOSTUNREACH, ENETUNREACH.
+   * Throws CallError ENODEV, EHOSTUNREACH, ENETUNREACH.
    */
   route(destination: SocketAddress, source: SocketAddress | undefined, onlyDevice?: CmDevice): Route {
     const remoteGid = this.#remoteGidOf(destination)
@@ -103,8 +103,8 @@ export class CmDevices {
           : this.#localOn(onlyDevice, remoteGid)
     if (onlyDevice !== undefined && local.device !== onlyDevice)
       throw new CallError('ENODEV', 'cm_id: the local address belongs to another device than the identifier')
-    const isOfThisProcess = this.withAddress(remoteGid) !== undefined || isMulticastGid(remoteGid)
-    if (this.#routing.isClosed && !isOfThisProcess)
+    const isOfThisProcess = this.withAddress(remoteGid) !== undefined
+    if (this.#routing.isClosed && !isOfThisProcess && !isMulticastGid(remoteGid))
       throw new CallError('EHOSTUNREACH', 'cm_id.resolveAddress: no device of this network has the address')
     return { ...local, remoteGid }
   }
@@ -112,13 +112,13 @@ export class CmDevices {
   /**
    * The remote GID for a destination. A loopback or wildcard address that no device has means the first device address
    * of the family. But if a device has an address in 127.0.0.0/8 and the network is not closed, other loopback
-   * addresses are those of other hosts.
+   * addresses are those of other processes' devices.
    */
   #remoteGidOf(destination: SocketAddress): Uint8Array {
     const { address, family } = destination
     if (this.withAddress(address) !== undefined) return address
-    const isOtherHost = isLoopback(destination) && !this.#routing.isClosed && this.#loopbackAddress() !== undefined
-    if (isOtherHost || !(isLoopback(destination) || isAny(destination))) return address
+    const isOfOtherProcess = isLoopback(destination) && !this.#routing.isClosed && this.#loopbackAddress() !== undefined
+    if (isOfOtherProcess || !(isLoopback(destination) || isAny(destination))) return address
     return this.#firstAddress(family === Family.INET).localGid
   }
 

@@ -63,7 +63,7 @@ export interface EventDetails {
 export interface IdOwner {
   /** Receives an event. `type`: CmEventType; `request`: the new identifier of a CONNECT_REQUEST. */
   event(type: number, details: EventDetails, request?: Identifier): void
-  /** Creates an identifier for a peer's request; undefined if there is no space for it. */
+  /** Creates an identifier for a peer's request; undefined if it cannot be created. */
   createRequest(template: { readonly portSpace: number; readonly qpType: number }): Identifier | undefined
 }
 

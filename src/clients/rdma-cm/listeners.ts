@@ -8,9 +8,9 @@ import { rdmaCmServiceId } from '../../wire/mad/mad.ts'
 import type { CmDevice, Identifier } from './identifier.ts'
 import { Family, isAny, isLoopback, type SocketAddress } from './socket-address.ts'
 
-/** A service id and the identifiers that listen to it. */
+/** The engine's listener to a service id, and the identifiers that listen to it. */
 interface Service {
-  readonly listener: CmListener
+  readonly engineListener: CmListener
   readonly ids: Set<Identifier>
 }
 
@@ -29,10 +29,12 @@ const EXACT = 4
 const matchOf = (listener: Identifier, local: SocketAddress, arrival: CmDevice): number => {
   const { source, device, onlyDevice, onlyIpv6 } = listener
   if (source === undefined || (onlyDevice !== undefined && onlyDevice !== arrival)) return NONE
-  const isFamily = source.family === local.family || source.family === Family.IB
-  if (isAny(source))
-    return isFamily ? WILDCARD : source.family === Family.INET6 && !onlyIpv6 ? WILDCARD_OF_BOTH_FAMILIES : NONE
-  if (!isFamily || device !== arrival) return NONE
+  const isSameFamily = source.family === local.family || source.family === Family.IB
+  if (isAny(source)) {
+    if (isSameFamily) return WILDCARD
+    return source.family === Family.INET6 && !onlyIpv6 ? WILDCARD_OF_BOTH_FAMILIES : NONE
+  }
+  if (!isSameFamily || device !== arrival) return NONE
   if (isSameAddress(source.address, local.address)) return EXACT
   // A loopback address stands for every address of the device.
   return isLoopback(source) || isLoopback(local) ? LOOPBACK : NONE
@@ -56,7 +58,7 @@ export class Listeners {
     const serviceId = serviceIdOf(id, source)
     let service = this.#services.get(serviceId)
     if (service === undefined) {
-      service = { listener: this.#engine.listen(serviceId), ids: new Set() }
+      service = { engineListener: this.#engine.listen(serviceId), ids: new Set() }
       this.#services.set(serviceId, service)
     }
     service.ids.add(id)
@@ -69,7 +71,7 @@ export class Listeners {
     const service = this.#services.get(serviceId)
     service?.ids.delete(id)
     if (service === undefined || service.ids.size > 0) return
-    this.#engine.unlisten(service.listener)
+    this.#engine.unlisten(service.engineListener)
     this.#services.delete(serviceId)
   }
 

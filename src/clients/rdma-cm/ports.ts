@@ -81,7 +81,7 @@ export class PortTable {
     return port
   }
 
-  /** Throws CallError if another holder has the port, even if both reuse addresses: then `holder` may not listen. */
+  /** Throws CallError if another holder's address conflicts, even if both reuse addresses: `holder` may not listen. */
   checkListen(holder: PortHolder, source: SocketAddress): void {
     for (const other of this.#holders.get(portKey(holder.portSpace, source.port)) ?? [])
       if (other !== holder) this.#throwIf(conflict(holder, source, other, false), source.port)

@@ -1,8 +1,8 @@
 /*
  * rdma_cm: connections by IP addresses and ports (R17, R18), a client of the subsystem. The InfiniBand connection
  * manager (src/cm) runs the protocol, and the MAD layer carries its messages. An identifier need not have a device: it
- * gets one when an address is bound or resolved. A listener without an address listens on every device, also on devices
- * that are added later, unless it was created for one device. When a device is removed, identifiers bound to it get
+ * gets one when it is bound to an address other than a wildcard, or when its destination is resolved. A listener bound
+ * to a wildcard listens on every device, also on devices that are added later, unless it was created for one device. When a device is removed, identifiers bound to it get
  * DEVICE_REMOVAL. Rules, events and errors follow Linux's cma.c. The caller supplies the time.
  */
 import type { CmConnection, CmPath } from '../../cm/connection.ts'
@@ -159,7 +159,7 @@ export class RdmaCm implements EventHost {
 
   // ---- identifiers: wrong use throws CallError ----
 
-  /** Creates an identifier, which is not bound. `qpType` 0: the default of the port space. */
+  /** Creates an identifier, which is not bound. `qpType`: 0 for RC; UDP and IPOIB always have UD. */
   create(owner: IdOwner, portSpace: number, qpType: number, onlyDevice?: CmDevice): Identifier {
     const isDatagram = portSpace === UDP || portSpace === IPOIB
     const type = isDatagram ? QpType.values.UD : qpType || QpType.values.RC
@@ -182,7 +182,10 @@ export class RdmaCm implements EventHost {
     if (device !== undefined) this.#attach(id, device, source.address)
   }
 
-  /** Resolves a destination to a device and GIDs; the event ADDR_RESOLVED or ADDR_ERROR follows. */
+  /**
+   * Resolves a destination to a device and GIDs; the event ADDR_RESOLVED or ADDR_ERROR follows. `source` is used only if
+   * the identifier is not bound.
+   */
   resolveAddress(id: Identifier, destination: SocketAddress, source: SocketAddress | undefined): void {
     if (id.state === 'IDLE') this.bind(id, source ?? anyAddress(destination.family))
     if (id.state !== 'ADDR_BOUND')
@@ -357,7 +360,7 @@ export class RdmaCm implements EventHost {
     this.flush()
   }
 
-  /** Sends a DREQ, or confirms the peer's; does nothing in any other state (as in Linux). */
+  /** Sends a DREQ, or confirms the peer's; does nothing in any other state of a connection (as in Linux). */
   disconnect(id: Identifier): void {
     const { connection } = id
     if (id.isListening) return
@@ -409,7 +412,9 @@ export class RdmaCm implements EventHost {
     const text = mac.join(':')
     if (this.#macs.get(cmDevice) === text) return
     this.#macs.set(cmDevice, text)
-    const bound = [...(this.#bound.get(cmDevice) ?? [])].filter(({ mac }) => mac !== undefined && mac !== text)
+    const bound = [...(this.#bound.get(cmDevice) ?? [])].filter(
+      ({ mac: macWhenBound }) => macWhenBound !== undefined && macWhenBound !== text,
+    )
     this.#core.runJob(this.#notifyBound(cmDevice, bound, ADDR_CHANGE, {}))
   }
 
@@ -505,7 +510,7 @@ export class RdmaCm implements EventHost {
     const client = id.object?.context
     const user = client && this.#environment.limitedUserOf?.(client)
     if (address.family !== Family.IB) return { ...address, port: this.#ports.bind(id, address, user) }
-    // A service id contains port space and port, within its mask.
+    // Bits 16 to 31 of a service id are the port space, bits 0 to 15 the port; 0 outside the mask asks for a free port.
     id.portSpace = Number((address.serviceId >> 16n) & 0xffffn) || TCP
     const wanted = Number(address.serviceId & address.serviceMask & 0xffffn)
     const port = this.#ports.bind(id, { ...address, port: wanted }, user)
