@@ -80,7 +80,7 @@ export class Clients {
     return next
   }
 
-  /** Returns whether a timer was due. */
+  /** Returns false if the time of no client's `nextTimeout` had come. */
   onTimeout(now: number): boolean {
     let progress = false
     for (const client of this.#timed) progress = client.onTimeout(now) || progress

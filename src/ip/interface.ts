@@ -207,6 +207,7 @@ export class IpInterface implements NeighbourHost {
         'ENETUNREACH',
         `${addressText(destination)} is not in the prefix ${this.prefix.text} of the link`,
       )
+    // An echo message has as many header bytes as UDP.
     const maxBytes = this.mtu - ipHeaderBytes(destination) - UDP_BYTES
     if (payload.length > maxBytes)
       throw new IpError(
@@ -275,17 +276,18 @@ export class IpInterface implements NeighbourHost {
     const { source, destination, protocol } = packet
     const { prefix } = this
     if (isMappedIpv4(destination) !== this.#isIpv4) return 'malformed'
-    const isToThisHost = prefix.isOwn(destination)
+    const isToOwnAddress = prefix.isOwn(destination)
     // Packets with our own source address: multicast packets of ours that the link has looped back are ignored; packets
     // to us are forged, since those to ourselves do not use the link.
-    if (prefix.isOwn(source) && !isLoop) return isToThisHost ? 'foreign' : undefined
+    if (prefix.isOwn(source) && !isLoop) return isToOwnAddress ? 'foreign' : undefined
     // A host that has no address yet detects duplicate addresses (RFC 4862, 5.4).
     const isFromUnspecified = isUnspecified(source) && protocol === IpProtocolNumber.ICMPV6
-    const isForThisHost = isToThisHost || prefix.isBroadcast(destination) || this.#groups.has(addressText(destination))
+    const isForThisHost =
+      isToOwnAddress || prefix.isBroadcast(destination) || this.#groups.has(addressText(destination))
     if (!isForThisHost || !(isFromUnspecified || prefix.isOwn(source) || prefix.isNeighbour(source))) return 'foreign'
     if (protocol === IpProtocolNumber.UDP) return this.#onUdp(packet)
     const isIcmp = protocol === (this.#isIpv4 ? IpProtocolNumber.ICMP : IpProtocolNumber.ICMPV6)
-    return isIcmp ? this.#onIcmp(packet, isToThisHost, now) : 'foreign'
+    return isIcmp ? this.#onIcmp(packet, isToOwnAddress, now) : 'foreign'
   }
 
   #onUdp(packet: IpPacket): Verdict {
@@ -299,7 +301,7 @@ export class IpInterface implements NeighbourHost {
     return 'delivered'
   }
 
-  #onIcmp(packet: IpPacket, isToThisHost: boolean, now: number): Verdict | undefined {
+  #onIcmp(packet: IpPacket, isToOwnAddress: boolean, now: number): Verdict | undefined {
     const message = parseIcmp(packet)
     if (isFault(message)) return message
     const { type, code, body } = message
@@ -312,8 +314,8 @@ export class IpInterface implements NeighbourHost {
     if (type !== request && type !== reply) return 'foreign'
     if (body.length < ECHO_BYTES || isUnspecified(packet.source)) return 'malformed'
     if (type === reply) return this.#onEchoReply(packet, body)
-    // Requests to a group are not answered, because all its members would answer (RFC 1122, 3.2.2.6).
-    if (isToThisHost) this.#sendIp(icmpPacket(this.#headerTo(packet.source), { type: reply, code: 0, body }), now)
+    // Requests to a group or a broadcast address are not answered, because all hosts would answer (RFC 1122, 3.2.2.6).
+    if (isToOwnAddress) this.#sendIp(icmpPacket(this.#headerTo(packet.source), { type: reply, code: 0, body }), now)
     return undefined
   }
 

@@ -15,6 +15,7 @@ export interface IpEnd {
 /** Called with each received datagram; the receiver owns both arguments. */
 export type IpReceiver = (from: IpEnd, payload: Uint8Array) => void
 
+/** ICMP: also ICMPv6, on an IPv6 interface. */
 export type SocketProtocol = typeof IpProtocolNumber.UDP | typeof IpProtocolNumber.ICMP
 
 export interface IpSocket {

@@ -201,8 +201,8 @@ export class MadAgentEngine<P extends MadPath, T> {
   }
 
   /**
-   * The number of segments that may be sent before the first ACK: for a response the window that came with the peer's
-   * request, otherwise 1.
+   * The number of segments that may be sent before the first ACK: for the response to an RMPP request its
+   * `replyWindow`, otherwise 1.
    */
   #firstWindow({ isResponse, ...fields }: MadFields, path: P): number {
     if (!isResponse) return 1
@@ -339,13 +339,15 @@ export class MadAgentEngine<P extends MadPath, T> {
     } else if (outcome === 'done') {
       if (sending.options.timeout === 0) this.#end(sending, 'sent')
       else {
+        // Nothing is left to transmit: this sets the deadline of the response.
         if (!wasDone) this.#transmit(sending, now)
+        // The ACK of segment 0, with our window for the response.
         this.#owner.transmit(answerRmpp(mad, { type: RmppType.ACK, lengthOrWindow: 1 }), from)
       }
     }
   }
 
-  /** The transfer to which a segment belongs. */
+  /** The transfer to which a segment, or the ACK of segment 0, belongs. */
   #receivingOf(fields: MadFields, from: P): Receiving<P> | undefined {
     for (const receiving of this.#receiving) {
       const { fields: known, from: peer } = receiving
@@ -400,7 +402,7 @@ export class MadAgentEngine<P extends MadPath, T> {
       this.#deliver(message, fields, from)
     } else
       while (this.#receiving.has(receiving) && this.#receivingBytes() > MAX_RECEIVING_BYTES)
-        if (!this.#makeRoom(from, receiving => receiving.segments.bytes)) {
+        if (!this.#makeRoom(from, transfer => transfer.segments.bytes)) {
           this.#receiving.delete(receiving)
           this.#refuseTransfer(mad, from)
         }

@@ -73,7 +73,7 @@ const toBigints = <K extends string>(counters: Readonly<Record<K, number>>): Rec
     bigint
   >
 
-/** `service` returns the client, which it starts when it is first called. */
+/** `service` returns the client, and starts it if it has not started. */
 export const ipClasses = (service: () => IpOverDevice): readonly DriverClass[] => {
   const linkAttributes = ({ port: { queuePair, gid }, ip }: DeviceInterface) => ({
     qpn: queuePair.qpn,

@@ -1,13 +1,13 @@
 /*
- * The queue of received messages of a channel. Each message has a record on the channel's descriptor, which wakes the
- * program and is consumed with the message.
+ * The queue of a channel: received messages, and sends that timed out. Each has a record on the channel's descriptor, which
+ * wakes the program and is consumed with it.
  */
 import { postRecord } from '../../core/events/events.ts'
 import type { FdObject, MadAddress } from '../../core/model.ts'
 import { CallError } from '../../spec/errno.ts'
 import { MAD_BYTES } from '../../spec/wire/mad.ts'
 
-/** A message that the program has not received. */
+/** A message, or a send that timed out, which the program has not received. */
 export interface WaitingMessage {
   /** Handle of the agent. */
   readonly agent: number

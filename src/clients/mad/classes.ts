@@ -133,7 +133,7 @@ const addressOf = (address: MadAddress, object: CoreObject): RecordOf<typeof QpA
   port: 1,
 })
 
-/** `layer` returns the MAD layer, which it starts when it is first called. */
+/** `layer` returns the MAD layer, and starts it if it has not started. */
 export const madClasses = (layer: () => MadLayer): readonly DriverClass[] => {
   const channelClass = driverClass<typeof MadChannel, MadQueue>(MadChannel, {
     create(_call, object) {

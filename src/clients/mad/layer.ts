@@ -25,7 +25,7 @@ export interface MadService extends MadClaim {
 
 /** Callbacks of an agent. */
 export interface MadConsumer<T> {
-  /** A request, or the response to a send. */
+  /** A request or response: a whole message if the engine does RMPP, otherwise a datagram. */
   receive(message: Uint8Array, from: MadAddress): void
   /** A send has ended. `message`: the message that was sent. */
   ended(tag: T, outcome: SendOutcome, message: Uint8Array): void
@@ -185,7 +185,7 @@ export class MadLayer {
     return this.#nextTimer
   }
 
-  /** Returns false if no timer was due. Work beyond MAX_TIMER_STEPS is left to the next call. */
+  /** Returns false before the time of `nextTimeout`. Work beyond MAX_TIMER_STEPS is left to the next call. */
   onTimeout(now: number): boolean {
     if (now < this.#nextTimer) return false
     this.#nextTimer = Number.POSITIVE_INFINITY

@@ -31,7 +31,7 @@ const refuse = (reason: string): never => {
   throw new CallError('EINVAL', `cm_id.initQpAttr: ${reason}`)
 }
 
-/** The attributes without a connection, the same for every state. */
+/** The attributes without a connection and those of datagrams, the same for every state. */
 const unconnectedAttributes = (id: Identifier, state: number): QpAttributes => ({
   state,
   pkeyIndex: 0,
