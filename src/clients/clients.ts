@@ -40,6 +40,7 @@ interface TimedClient {
 
 export class Clients {
   readonly core: Core
+  /** Of all clients: the others need a part of it. */
   readonly environment: RdmaCmEnvironment
   readonly #started: Partial<{ -readonly [N in ClientName]: ClientTypes[N] }> = {}
   readonly #timed: TimedClient[] = []

@@ -67,7 +67,8 @@ type Verdict = IpFault | 'delivered' | 'foreign' | 'unclaimed'
 
 /**
  * Numbers of packets. `malformed`, `checksum`, `fragment`: see IpFault. `foreign`: for another host, from a host that
- * is not on the link, or of an unsupported protocol; `unclaimed`: no socket receives it; `dropped`: could not be sent.
+ * is not on the link, or of an unsupported protocol; `unclaimed`: no socket receives it; `sent`: returned by
+ * `pollTransmit`; `dropped`: could not be sent.
  */
 export type IpCounters = Record<Verdict | 'received' | 'sent' | 'dropped', number>
 

@@ -31,9 +31,9 @@ const DEFAULT_IPV6_PREFIX = 64
 const MAX_INTERFACES = 64
 
 /**
- * The destination GID of packets to a multicast GID. From an IPv4-mapped local GID RoCE sends with an IPv4 header, which
- * cannot hold an MGID of RFC 4391: 239.255.0.0/16 and the MGID's last two bytes are used (RFC 2365, 6.1). Groups with
- * the same IPv4 address are distinguished by the IP address in the payload.
+ * The destination GID of packets to a multicast GID. From an IPv4-mapped local GID RoCE sends with an IPv4 header,
+ * which cannot hold an MGID of RFC 4391: 239.255.0.0/16 and the MGID's last two bytes are used (RFC 2365, 6.1). Groups
+ * with the same IPv4 address are distinguished by the IP address in the payload.
  */
 const wireGid = (mgid: Uint8Array, localGid: Uint8Array): Uint8Array =>
   isMappedIpv4(localGid)

@@ -1,6 +1,6 @@
 /*
- * The queue of a channel: received messages, and sends that timed out. Each has a record on the channel's descriptor, which
- * wakes the program and is consumed with it.
+ * The queue of a channel: received messages, and sends that timed out. Each has a record on the channel's descriptor,
+ * which wakes the program and is consumed with it.
  */
 import { postRecord } from '../../core/events/events.ts'
 import type { FdObject, MadAddress } from '../../core/model.ts'

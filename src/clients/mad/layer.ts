@@ -191,11 +191,11 @@ export class MadLayer {
     this.#nextTimer = Number.POSITIVE_INFINITY
     for (const { agents } of this.#ports.values()) {
       let budget = MAX_TIMER_STEPS
-      for (const [tid, agent] of [...agents]) {
+      for (const [highTid, agent] of [...agents]) {
         if (budget > 0 && agent.nextTimeout() <= now) {
           budget -= agent.onTimeout(now, budget)
           // Round robin: at the next call the other agents come first.
-          if (agents.delete(tid)) agents.set(tid, agent)
+          if (agents.delete(highTid)) agents.set(highTid, agent)
         }
         this.#nextTimer = Math.min(this.#nextTimer, agent.nextTimeout())
       }

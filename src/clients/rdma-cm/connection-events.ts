@@ -48,8 +48,8 @@ export interface EventHost {
 }
 
 /**
- * The addresses of a request: those of rdma_cm's header in the private data, or the GIDs of the path if
- * there is a listener bound by AF_IB. Undefined if the header is invalid.
+ * The addresses of a request: those of rdma_cm's header in the private data, or the GIDs of the path if there is a
+ * listener bound by AF_IB. Undefined if the header is invalid.
  */
 const addressesOf = (
   event: CmEvent,

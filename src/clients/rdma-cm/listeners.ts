@@ -29,6 +29,7 @@ const EXACT = 4
 const matchOf = (listener: Identifier, local: SocketAddress, arrival: CmDevice): number => {
   const { source, device, onlyDevice, onlyIpv6 } = listener
   if (source === undefined || (onlyDevice !== undefined && onlyDevice !== arrival)) return NONE
+  // An AF_IB address may be of either family.
   const isSameFamily = source.family === local.family || source.family === Family.IB
   if (isAny(source)) {
     if (isSameFamily) return WILDCARD

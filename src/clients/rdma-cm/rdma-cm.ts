@@ -2,8 +2,9 @@
  * rdma_cm: connections by IP addresses and ports (R17, R18), a client of the subsystem. The InfiniBand connection
  * manager (src/cm) runs the protocol, and the MAD layer carries its messages. An identifier need not have a device: it
  * gets one when it is bound to an address other than a wildcard, or when its destination is resolved. A listener bound
- * to a wildcard listens on every device, also on devices that are added later, unless it was created for one device. When a device is removed, identifiers bound to it get
- * DEVICE_REMOVAL. Rules, events and errors follow Linux's cma.c. The caller supplies the time.
+ * to a wildcard listens on every device, also on devices that are added later, unless it was created for one device.
+ * When a device is removed, identifiers bound to it get DEVICE_REMOVAL. Rules, events and errors follow Linux's cma.c.
+ * The caller supplies the time.
  */
 import type { CmConnection, CmPath } from '../../cm/connection.ts'
 import { CmEngine } from '../../cm/engine.ts'
@@ -183,8 +184,8 @@ export class RdmaCm implements EventHost {
   }
 
   /**
-   * Resolves a destination to a device and GIDs; the event ADDR_RESOLVED or ADDR_ERROR follows. `source` is used only if
-   * the identifier is not bound.
+   * Resolves a destination to a device and GIDs; the event ADDR_RESOLVED or ADDR_ERROR follows. `source` is used only
+   * if the identifier is not bound.
    */
   resolveAddress(id: Identifier, destination: SocketAddress, source: SocketAddress | undefined): void {
     if (id.state === 'IDLE') this.bind(id, source ?? anyAddress(destination.family))
@@ -510,7 +511,7 @@ export class RdmaCm implements EventHost {
     const client = id.object?.context
     const user = client && this.#environment.limitedUserOf?.(client)
     if (address.family !== Family.IB) return { ...address, port: this.#ports.bind(id, address, user) }
-    // Bits 16 to 31 of a service id are the port space, bits 0 to 15 the port; 0 outside the mask asks for a free port.
+    // Bits 16 to 31 of a service id are the port space, bits 0 to 15 the port; a mask of 0 asks for a free port.
     id.portSpace = Number((address.serviceId >> 16n) & 0xffffn) || TCP
     const wanted = Number(address.serviceId & address.serviceMask & 0xffffn)
     const port = this.#ports.bind(id, { ...address, port: wanted }, user)
