@@ -42,7 +42,7 @@ const OPTION_BYTES = RECORD_AT + RECORD_BYTES
 /** The value that follows a selector. */
 const SIX_BITS = 0x3f
 
-/** The path record of an identifier; empty until the route is resolved. */
+/** The path record of an identifier; none before the route is resolved and after the device was removed. */
 export const pathRecord = (id: Identifier): RecordOf<typeof CmPathRecord>[] => {
   const { device, localGid, remoteGid, source, destination } = id
   const isKnown = id.state === 'ROUTE_RESOLVED' || id.state === 'CONNECT' || id.state === 'DISCONNECT'

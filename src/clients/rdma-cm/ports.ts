@@ -2,9 +2,9 @@
  * Ports of rdma_cm: numbers in a port space to which identifiers are bound, by the rules of Linux's cma_check_port.
  * They are independent of TCP and UDP ports.
  *
- * A limited user (`RdmaCmEnvironment.limitedUserOf`) may have at most half of the ephemeral ports that no other user
- * has, but always MIN_SHARE, so that no single user can take all. A similar rule applies to the descriptors of the
- * daemon.
+ * In each port space a limited user (`RdmaCmEnvironment.limitedUserOf`) may have at most half of the ephemeral ports
+ * that no other user has, but always MIN_SHARE, so that no single user can take all. A similar rule applies to the
+ * descriptors of the daemon.
  */
 import { CallError } from '../../spec/errno.ts'
 import { isSameAddress } from '../../wire/address.ts'

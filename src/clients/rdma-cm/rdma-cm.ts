@@ -283,7 +283,7 @@ export class RdmaCm implements EventHost {
     if (id.state !== 'ADDR_BOUND' || source === undefined)
       throw new CallError('EINVAL', `cm_id.listen: the identifier is in state ${id.state}, not IDLE or ADDR_BOUND`)
     this.#ports.checkListen(id, source)
-    // From now on no other identifier can share its address and port.
+    // Otherwise identifiers with REUSEADDR could still share its address and port.
     id.reuseAddress = false
     this.#listeners.add(id, source)
     id.backlog = backlog > 0 && backlog < MAX_BACKLOG ? backlog : MAX_BACKLOG
