@@ -31,13 +31,16 @@ const start = (options: NodeOptions & { maxSge?: number } = {}) => {
   node.engine.modify(row, INIT, { pkeyIndex: 0, qkey: QKEY })
   node.engine.modify(row, RTR, { pathMtu: MTU })
   node.engine.modify(row, RTS, { sqPsn: FIRST_PSN })
-  /** Packets that `sent` has returned. */
+  /** Number of packets that `sent` has returned. */
   let returned = 0
   return {
     node,
     row,
     post: (...specs: SendSpec[]): void => node.post(row, ...specs),
-    /** Packets sent since the last call: `name to QPN key Q_KEY from QPN @psn flow FLOW se imm IMM [length]`. */
+    /**
+     * Packets sent since the last call: `name to QPN key Q_KEY from QPN @psn flow FLOW se imm IMM [length]`; the PSN is
+     * relative to FIRST_PSN.
+     */
     sent(now = 0): string[] {
       node.transmit(now)
       const fresh = node.sent.slice(returned)

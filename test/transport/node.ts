@@ -1,7 +1,7 @@
 /*
  * An engine with its environment, for tests: plain memory with regions, work queues of JavaScript objects, a port that
- * keeps sent packets, and lists of completions, events and causes. The engine numbers its queue pairs; this number is
- * called row. Time is virtual: the test passes it to each call.
+ * keeps sent packets, and lists of completions, events and causes. The engine numbers its queue pairs from 0; this
+ * number is called row. Time is virtual: the test passes it to each call.
  */
 import type { CauseName } from '../../src/spec/check/causes.ts'
 import { QpState } from '../../src/spec/enums.ts'
@@ -43,6 +43,7 @@ export interface SgeSpec {
   /** Offset in client memory. */
   at: number
   length: number
+  /** LOCAL_KEY by default. */
   key?: number
 }
 
@@ -57,9 +58,9 @@ export interface SendSpec {
   imm?: number
   /** Offset in the peer's client memory; BIND_MW: of the window, in this node's. */
   remote?: number
-  /** BIND_MW: the window's current key. */
+  /** REMOTE_KEY by default; BIND_MW: the window's current key. */
   rkey?: number
-  /** Atomics: compare or add; FLUSH: the length; BIND_MW: the length. */
+  /** Atomics: compare or add; FLUSH and BIND_MW: the length. */
   compare?: bigint
   /** Atomics: swap; FLUSH: placement, and selectivity in the high half; BIND_MW: lkey, and access in the high half. */
   swap?: bigint
@@ -93,7 +94,7 @@ export interface Cqe {
 export interface SentPacket {
   readonly bytes: Uint8Array
   readonly flow: number
-  /** Index of its run. */
+  /** Number of its run, from 1. */
   readonly run: number
 }
 
@@ -144,17 +145,24 @@ export const createNode = (options: NodeOptions = {}) => {
   const reports = createReports()
   /** Number of calls of `Memory.read` and `Memory.write`. */
   const dmaCalls = { reads: 0, writes: 0 }
-  /** Errno with which reads and writes of memory fail; 0: they succeed. */
+  /** Errno that `Memory.read` and `Memory.write` return; 0: they succeed. */
   const faults = { read: 0, write: 0 }
   /** Keys passed to `Memory.invalidate`, except unknown ones. */
   const invalidated: number[] = []
   /** Arguments of `Memory.bindWindow`; a window of key 0 cannot be bound. */
-  const binds: { qp: number; window: number; key: number; at: number; length: number; lkey: number; access: number }[] =
-    []
+  const binds: {
+    qpn: number
+    window: number
+    key: number
+    at: number
+    length: number
+    lkey: number
+    access: number
+  }[] = []
   /** By row: posted sends by index, of which the first `retired` are retired, and receives that were not taken. */
   const queues: { sends: (SendSpec | undefined)[]; receives: ReceiveSpec[]; retired: number }[] = []
 
-  /** Copies client memory to the arena (`isRead`) or back, in chunks as in `Memory.read`. */
+  /** Copies client memory to the arena (`isRead`) or back, in chunks as in `Memory`. */
   const copy = (
     region: number,
     hi: number,
@@ -167,13 +175,13 @@ export const createNode = (options: NodeOptions = {}) => {
     isRead: boolean,
   ): void => {
     if (regions[region] === undefined) throw new Error(`region ${region} was not resolved`)
-    let address = offsetOf(hi, lo)
-    if (address < 0 || address + total > memoryBytes) throw new Error(`DMA of ${total} bytes at ${address}`)
+    let offset = offsetOf(hi, lo)
+    if (offset < 0 || offset + total > memoryBytes) throw new Error(`DMA of ${total} bytes at offset ${offset}`)
     for (let left = total, chunkAt = at; left > 0; chunkAt += stride) {
       const size = Math.min(left, chunk)
-      if (isRead) arena.bytes.set(memory.subarray(address, address + size), chunkAt)
-      else memory.set(arena.bytes.subarray(chunkAt, chunkAt + size), address)
-      address += size
+      if (isRead) arena.bytes.set(memory.subarray(offset, offset + size), chunkAt)
+      else memory.set(arena.bytes.subarray(chunkAt, chunkAt + size), offset)
+      offset += size
       left -= size
     }
   }
@@ -224,12 +232,12 @@ export const createNode = (options: NodeOptions = {}) => {
       words.setBigUint64(at, BigInt.asUintN(64, value), true)
       return 0
     },
-    bindWindow(_pd, qp, words, at) {
+    bindWindow(_pd, qpn, words, at) {
       const window = words[at + BindMw.WINDOW]
-      const address = offsetOf(words[at + BindMw.HI], words[at + BindMw.LO])
+      const offset = offsetOf(words[at + BindMw.HI], words[at + BindMw.LO])
       const length = words[at + BindMw.LENGTH_LO]
       const [key, lkey, access] = [words[at + BindMw.KEY], words[at + BindMw.LKEY], words[at + BindMw.ACCESS]]
-      binds.push({ qp, window, key, at: address, length, lkey, access })
+      binds.push({ qpn, window, key, at: offset, length, lkey, access })
       return window !== 0
     },
     invalidate(pd, _qp, key) {
@@ -310,13 +318,14 @@ export const createNode = (options: NodeOptions = {}) => {
 
   /** IP version of received datagrams: 4 or 6. */
   const receivedIp = { version: 4 }
-  /** `DatagramRoute.header`: writes the GRH fields that tests check near the end of the arena. */
+  /** `DatagramRoute.header`: writes, near the end of the arena, the GRH fields that tests check. */
   const writeGrh = (arena: Arena, _at: number, length: number): number => {
     const grhAt = arena.bytes.length - GRH_SPACE
     arena.bytes.fill(0, grhAt, grhAt + 40)
-    arena.view.setUint16(grhAt + 20, receivedIp.version === 6 ? 0 : 0x4500)
     if (receivedIp.version === 6) arena.view.setUint16(grhAt, 0x6000)
-    arena.view.setUint16(grhAt + 22, 28 + length)
+    else arena.view.setUint16(grhAt + 20, 0x4500)
+    // IPv4: total length, with the IPv4 and UDP headers.
+    arena.view.setUint16(grhAt + 22, 20 + 8 + length)
     return grhAt
   }
   const engine: Engine = createEngine(
@@ -360,7 +369,10 @@ export const createNode = (options: NodeOptions = {}) => {
 
   const maxBytes = options.maxBytes ?? 0x1_1000
   const arena = plainArena(maxBytes * 2)
-  /** `freeRuns`: runs that the port still accepts, unlimited by default; `runs`: runs that it was given. */
+  /**
+   * `runs`: runs that the port was given. Each decrements `freeRuns`; at 0 or less `reserve` finds the port full, but
+   * the last reservation may still become runs.
+   */
   const port = { freeRuns: Number.POSITIVE_INFINITY, runs: 0 }
   /** The bytes of the last reservation that are not committed: from `free` to `end` - 1. */
   let free = 0
@@ -379,9 +391,10 @@ export const createNode = (options: NodeOptions = {}) => {
       return free
     },
     commit(offset, packetBytes, count, lastBytes, flow) {
-      const runEnd = offset + (count - 1) * packetBytes + lastBytes
+      const runBytes = (count - 1) * packetBytes + lastBytes
+      const runEnd = offset + runBytes
       if (offset < free || runEnd > end) throw new Error(`commit of ${offset}…${runEnd} in reservation ${free}…${end}`)
-      if (count > sink.maxPackets || (count - 1) * packetBytes + lastBytes > maxBytes || lastBytes > packetBytes)
+      if (count > sink.maxPackets || runBytes > maxBytes || lastBytes > packetBytes)
         throw new Error(`run of ${count} × ${packetBytes}, last ${lastBytes}`)
       free = runEnd
       port.freeRuns--
@@ -457,7 +470,7 @@ export const createNode = (options: NodeOptions = {}) => {
     postReceive(row: number, ...specs: ReceiveSpec[]): void {
       queues[row].receives.push(...specs)
     },
-    /** Hands a packet to the engine; it lies behind the previous one, as packets of a run do. */
+    /** Hands a packet to the engine; it lies behind the previous one of the burst, as packets of a run do. */
     inject(row: number, bytes: Uint8Array, now: number, peer = 0): void {
       engine.onPacket(row, receiveArena, storeReceived(bytes), bytes.length, peer, now)
     },

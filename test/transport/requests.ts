@@ -1,13 +1,12 @@
 /*
- * Shared by packet scripts for the requester and the completer: short names of opcodes, flags and syndromes, and
- * contents of client memory.
+ * Shared by tests of the engine: short names of opcodes, flags and syndromes, and contents of client memory.
  */
 import { QpState } from '../../src/spec/enums.ts'
 import { nakCode, syndromeKind } from '../../src/spec/wire/headers.ts'
 import { SendFlags, WrOpcode } from '../../src/spec/work.ts'
 import type { startScript } from './script.ts'
 
-/** Path MTU of a script's queue pair, bytes. */
+/** Path MTU of a script's queue pair, bytes, unless the test sets another. */
 export const MTU = 1024
 export const { RTS, SQD, ERR } = QpState.values
 export const wr = WrOpcode.values

@@ -6,7 +6,7 @@ import assert from 'node:assert/strict'
 import { QpState } from '../../src/spec/enums.ts'
 import { startScript } from './script.ts'
 
-/** Path MTU of a script's queue pair, bytes. */
+/** Path MTU of a script's queue pair, bytes, unless the test sets another. */
 export const MTU = 1024
 export const { ERR } = QpState.values
 

@@ -1,7 +1,7 @@
 /*
  * Packet scripts: one engine with one connected queue pair, and the test as its peer. Sent packets are shown as short
- * text, `SEND_ONLY@0 ackreq [5]`: opcode, PSN relative to the first one of its direction, flags, header fields and
- * payload length, so that a test reads like a capture.
+ * text, `SEND_ONLY@0 ackreq [5]`: opcode, PSN relative to that of the first request (of the engine, or, for a response,
+ * of the peer), flags, header fields and payload length, so that a test reads like a capture.
  */
 import assert from 'node:assert/strict'
 import { CREDITS_NONE, SYNDROME_KIND_MASK, SYNDROME_VALUE_MASK, syndromeKind } from '../../src/spec/wire/headers.ts'

@@ -47,7 +47,7 @@ describe('a local request', () => {
     assert.deepEqual(t.completions(), ['1 ok'])
     assert.equal(t.node.cqes[0].opcode, WcOpcode.values.BIND_MW)
     assert.deepEqual(t.node.binds, [
-      { qp: 0x11, window: KEY, key: 0x12, at: 4096, length: 512, lkey: 0x1111, access: REMOTE_READ_WRITE },
+      { qpn: 0x11, window: KEY, key: 0x12, at: 4096, length: 512, lkey: 0x1111, access: REMOTE_READ_WRITE },
     ])
   })
   it('LOCAL_INV completes with its own opcode', () => {
@@ -211,7 +211,7 @@ it('local requests among others over a bad link: each is executed once, in order
     )
     const binds = specs.filter(({ opcode }) => opcode === BIND_MW).map(({ id }) => id)
     assert.deepEqual(
-      nodes[0].binds.filter(b => b.qp === 100 + i).map(b => b.key),
+      nodes[0].binds.filter(b => b.qpn === 100 + i).map(b => b.key),
       binds,
     )
     const keys = specs.filter(({ opcode }) => opcode === LOCAL_INV).map(({ imm }) => imm)
