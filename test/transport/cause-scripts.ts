@@ -13,8 +13,9 @@ type Script = ReturnType<typeof startScript>
 
 const { LOC_LEN_ERR, LOC_QP_OP_ERR } = WcStatus.values
 
-/** The address of an offset in client memory, as sentences have it. */
+/** The address of an offset in client memory, as in the sentences of causes. */
 const addressText = (offset: number): string => `0x${(MEMORY_BASE + BigInt(offset)).toString(16)}`
+/** 3 GiB. */
 const tooLong = { sges: [1, 2, 3].map(() => ({ at: 0, length: 0x4000_0000 })) }
 
 /** Failures of a request: the cause, its sentence, and the script. */

@@ -16,7 +16,7 @@ describe('a run of packets', () => {
     t.request('WRITE_FIRST', 0, { payload: MTU, remote: 0x9000, dmaLen: count * MTU })
     return t
   }
-  it('that continues a WRITE is written contiguously with its first packet', () => {
+  it('that continues a WRITE is written in one DMA with its first packet', () => {
     const t = startMessage(6)
     t.requestRun(
       ['WRITE_MIDDLE', 1, full],
@@ -88,11 +88,11 @@ describe('a run of packets', () => {
     assert.equal(t.node.engine.query(t.row).rqPsn, RQ_PSN + 2)
     assert.equal(t.node.engine.query(other).state, ERR, 'a MIDDLE without a FIRST')
   })
-  it("from another queue pair's peer is dropped", () => {
+  it('from another source than the peer is dropped', () => {
     const t = startMessage(4)
-    const OTHER_PEER = 5
+    const otherPeer = 5
     const stray = [1, 2].map(psn => packet('WRITE_MIDDLE', RQ_PSN + psn, full))
-    t.node.injectRun(stray, () => t.row, 0, OTHER_PEER)
+    t.node.injectRun(stray, () => t.row, 0, otherPeer)
     assert.equal(t.node.engine.counters.dropped, 2)
     assert.deepEqual(t.sent(), [])
   })
@@ -117,7 +117,7 @@ describe('a run of READ responses', () => {
     t.response('READ_RESP_FIRST', 0, full)
     return t
   }
-  it('is written contiguously with the first one', () => {
+  it('is written in one DMA with the first one', () => {
     const t = startMessage(6)
     t.responseRun(...middles(1, 4))
     assert.deepEqual(t.completions(), [])
@@ -163,7 +163,7 @@ describe('a run of READ responses', () => {
     assert.deepEqual(t.completions(), ['1 BAD_RESP'], 'PSN 5 should be the LAST')
   })
   it('for a request not sent yet is dropped', () => {
-    // half of the window is two packets: the READ is sent in parts of two, with one part in flight
+    // Half of the window is two packets: the READ is sent in parts of two, with one part in flight.
     const t = startScript({ maxRdAtomic: 1 }, { windowBytes: 4 * (MTU + 64), boundReads: true })
     t.post({ id: 1, opcode: READ, ...sge(0x9000, 6 * MTU) })
     assert.deepEqual(t.sent(), [`READ_REQUEST@0 ackreq reth +0:${2 * MTU}`])
@@ -175,7 +175,7 @@ describe('a run of READ responses', () => {
   it('that has a MIDDLE at the end of a part of the READ is a bad response', () => {
     const t = startScript({}, { windowBytes: 6 * (MTU + 64), boundReads: true })
     t.post({ id: 1, opcode: READ, ...sge(0x9000, 6 * MTU) })
-    assert.equal(t.sent().length, 2, 'three packets each')
+    assert.equal(t.sent().length, 2, 'two requests of three packets each')
     t.response('READ_RESP_FIRST', 0, full)
     t.responseRun(...middles(1, 2))
     assert.deepEqual(t.completions(), ['1 BAD_RESP'])

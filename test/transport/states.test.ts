@@ -86,7 +86,7 @@ describe('attributes', () => {
 })
 
 describe('an error', () => {
-  it('flushes the current receive, the sends, signaled or not, the other receives, and later posts', () => {
+  it('flushes the current receive, the sends, also unsignaled ones, the other receives, and later posts', () => {
     const t = startScript({}, { windowBytes: 100 })
     t.postReceives(2, 2000)
     t.post(...[1, 2, 3].map(id => ({ id, opcode: SEND, flags: 0 })))
