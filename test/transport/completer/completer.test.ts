@@ -426,7 +426,7 @@ describe('a lost response', () => {
 })
 
 describe('an invalid response', () => {
-  for (const [title, post, respond] of [
+  for (const [title, request, respond] of [
     [
       'a READ response that is too short',
       { opcode: READ, ...sge(0, 2 * MTU) },
@@ -451,7 +451,7 @@ describe('an invalid response', () => {
   ] as const)
     it(`${title}: bad response`, () => {
       const t = startScript()
-      t.post({ id: 1, ...post, sges: [...post.sges] }, { id: 2, opcode: SEND })
+      t.post({ id: 1, ...request, sges: [...request.sges] }, { id: 2, opcode: SEND })
       t.sent()
       respond(t)
       assert.deepEqual(t.completions(), ['1 BAD_RESP', '2 FLUSH'])

@@ -58,7 +58,7 @@ const start = (
   const [node] = nodes
   const { cqes } = node
   /**
-   * Peak of bytes in flight, as the window counts them (payload, and PACKET_WEIGHT for each packet): packets to the
+   * Peak of bytes in flight (headers after the BTH, payload and pad, and PACKET_WEIGHT for each packet): packets to the
    * second node, and its READ responses.
    */
   let peak = 0
@@ -171,7 +171,7 @@ describe('a window shared by queue pairs', () => {
     assert.ok(t.cqes.length === 60 && t.cqes.every(({ status }) => status === SUCCESS))
   })
 
-  it('shrinks once per loss event, and grows again', () => {
+  it('grows from half of its maximum, and shrinks once per loss event', () => {
     const link = { drop: 0 }
     const large = { sharedWindowBytes: 0x10_0000, windowBytes: 0x2_0000, memoryBytes: 0x8_0000, maxPackets: 64 }
     const t = start(30, [], large, link)

@@ -109,7 +109,7 @@ describe('after a loss', () => {
     t.response('ACKNOWLEDGE', 1)
     assert.deepEqual(t.completions(), ['1 ok', '2 ok', '3 ok'])
   })
-  it('an ACK that overtakes the retransmission completes it too', () => {
+  it('an ACK that overtakes the retransmission completes a local request too', () => {
     const t = startScript({ timeout: 14, retryCnt: 3 })
     t.post(write(1), bind(2), write(3))
     t.sent()

@@ -30,7 +30,7 @@ import {
 import { startScript } from '../script.ts'
 
 describe('packets of a message', () => {
-  const sizes: [SendSpec, string[]][] = [
+  const messages: [SendSpec, string[]][] = [
     [{ id: 1, opcode: SEND }, ['SEND_ONLY@0 ackreq']],
     [{ id: 1, opcode: SEND, ...sge(0, 5) }, ['SEND_ONLY@0 ackreq [5]']],
     [{ id: 1, opcode: SEND, ...sge(0, MTU), flags: SIGNALED | SOLICITED }, ['SEND_ONLY@0 ackreq se [1024]']],
@@ -60,7 +60,7 @@ describe('packets of a message', () => {
     [{ id: 1, opcode: CAS, remote: 8, ...sge(0, 8), compare: 3n, swap: 4n }, ['COMPARE_SWAP@0 ackreq +8 swap 4 cmp 3']],
     [{ id: 1, opcode: FAA, remote: 8, ...sge(0, 8), compare: 3n }, ['FETCH_ADD@0 ackreq +8 swap 3 cmp 0']],
   ]
-  for (const [spec, expected] of sizes)
+  for (const [spec, expected] of messages)
     it(expected.join(', '), () => {
       const t = startScript()
       t.post(spec)
@@ -222,7 +222,7 @@ describe('a local error', () => {
     ['an atomic of four bytes', { opcode: FAA, ...sge(0, 4) }, 'LOC_LEN'],
     ['more than 2 GiB', { opcode: SEND, sges: [sge(0, 0x8000_0000).sges[0], sge(0, 1).sges[0]] }, 'LOC_LEN'],
     ['an unknown opcode', { opcode: 77 }, 'LOC_QP_OP'], // ibv_wr_opcode ends at 15
-    ['an opcode above the highest', { opcode: 0xffff_ffff }, 'LOC_QP_OP'],
+    ['the largest number as opcode', { opcode: 0xffff_ffff }, 'LOC_QP_OP'],
     ['an operation that is not supported', { opcode: 10 }, 'LOC_QP_OP'], // IBV_WR_TSO
     ['an inline READ', { opcode: READ, inline: new Uint8Array(4) }, 'LOC_QP_OP'],
     ['a request that the work queue refuses', { opcode: SEND, refused: WcStatus.values.LOC_LEN_ERR }, 'LOC_LEN'],
@@ -275,7 +275,7 @@ describe('a local error', () => {
     assert.deepEqual(t.sent(), [])
     assert.deepEqual(t.completions(), ['1 LOC_PROT'])
   })
-  it('READ whose buffer is unmapped before the data arrives', () => {
+  it('READ whose buffer is unmapped before the data is written', () => {
     const t = startScript()
     t.post({ id: 1, opcode: READ, ...sge(0, 3 * MTU) }, { id: 2, opcode: SEND })
     t.sent()
