@@ -44,7 +44,7 @@ describe('a responder refuses with a cause:', () => {
       t.sent()
       const [cause] = t.node.reported
       assert.deepEqual([cause.id, causeText(cause)], [id, text])
-      // It is also the cause of the NAK; a SEND whose key cannot be invalidated gets none.
+      // It is also reported for the NAK; a SEND whose key cannot be invalidated gets none.
       if (id !== 'NOT_INVALIDATED') assert.equal([...t.node.naks.values()][0], cause)
     })
   it('NO_SRQ', () => {

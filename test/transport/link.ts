@@ -1,7 +1,7 @@
 /*
  * Two nodes connected in virtual time by a link that drops, duplicates, delays and corrupts packets at random, from a
- * seed. A corrupted packet is dropped, because a port never delivers a packet with a wrong ICRC. Each step lets both
- * engines send, and delivers the packets that are due in one burst, in runs of at most MAX_RUN packets.
+ * seed. A corrupted packet is dropped, because a port never delivers a packet with a wrong ICRC. Packets that are due
+ * at the same time are one burst, in runs of at most MAX_RUN packets.
  */
 import type { TestNode } from './node.ts'
 
@@ -11,6 +11,7 @@ const MAX_RUN = 20
 /** Probabilities for each packet, 0 to 1, and the latency. */
 export interface LinkOptions {
   readonly drop?: number
+  /** A second copy arrives after one to 21 latencies. */
   readonly duplicate?: number
   /** The packet is delayed by one to five latencies more. */
   readonly reorder?: number

@@ -358,7 +358,7 @@ describe('the window', () => {
     t.sleep(T14)
     const retransmitted = t.sent()
     assert.equal(retransmitted.length, 8)
-    assert.match(retransmitted[1], /ackreq/)
+    assert.match(retransmitted[1], /ackreq/, 'AckReq after a quarter of the window')
     t.response('ACKNOWLEDGE', 17)
     assert.equal(t.sent().length, 16)
     t.response('ACKNOWLEDGE', 33)

@@ -14,9 +14,10 @@ import { patternOf } from '../responding.ts'
 import { type PacketSpec, startScript } from '../script.ts'
 
 const { FLUSH, ATOMIC_WRITE } = wr
-// Access flags.
-const WITH_FLUSH = REMOTE_ACCESS | Access.FLUSH_GLOBAL
-const WITH_FLUSH_PERSISTENT = { access: WITH_FLUSH | Access.FLUSH_PERSISTENT }
+/** Access flags of a queue pair and a region that allow FLUSH. */
+const FLUSH_ACCESS = REMOTE_ACCESS | Access.FLUSH_GLOBAL
+// Attributes of queue pairs.
+const WITH_FLUSH_PERSISTENT = { access: FLUSH_ACCESS | Access.FLUSH_PERSISTENT }
 const WITHOUT_WRITE = { access: Access.REMOTE_READ | Access.REMOTE_ATOMIC }
 /** Placement types: global visibility, and persistence. */
 const GLOBAL = BigInt(flushPlacement.GLOBAL)
@@ -123,7 +124,7 @@ describe('the requester', () => {
     ['an ATOMIC WRITE of 4 bytes', atomicWrite(1, { inline: word.slice(4) }), 'LOC_LEN'],
     ['an ATOMIC WRITE of 16 bytes', { id: 1, opcode: ATOMIC_WRITE, remote: 64, ...sge(0, 16) }, 'LOC_LEN'],
     [
-      'an ATOMIC WRITE from unregistered memory',
+      'an ATOMIC WRITE with a wrong lkey',
       { id: 1, opcode: ATOMIC_WRITE, remote: 64, sges: [{ at: 0, length: 8, key: 1 }] },
       'LOC_PROT',
     ],
@@ -145,10 +146,10 @@ describe('the requester', () => {
   })
 })
 
-/** A script whose queue pair and region allow FLUSH, with two resources for READs and atomics. */
+/** A script whose queue pair and region allow FLUSH, with two responder resources. */
 const startWithFlush = (attributes = {}) => {
-  const t = startScript({ access: WITH_FLUSH, maxDestRdAtomic: 2, ...attributes })
-  t.node.regions[0].access = WITH_FLUSH
+  const t = startScript({ access: FLUSH_ACCESS, maxDestRdAtomic: 2, ...attributes })
+  t.node.regions[0].access = FLUSH_ACCESS
   return t
 }
 
@@ -263,7 +264,7 @@ describe('the responder: ATOMIC WRITE', () => {
     ['unaligned', { remote: 68, payload: word }, 'INVALID_REQUEST'],
     ['of 4 bytes', { remote: 64, payload: 4 }, 'INVALID_REQUEST'],
     ['of 16 bytes', { remote: 64, payload: 16 }, 'INVALID_REQUEST'],
-    ['whose RETH says 4', { remote: 64, payload: word, dmaLen: 4 }, 'INVALID_REQUEST'],
+    ['whose RETH has length 4', { remote: 64, payload: word, dmaLen: 4 }, 'INVALID_REQUEST'],
     ['that the queue pair does not allow', { remote: 64, payload: word }, 'INVALID_REQUEST', WITHOUT_WRITE],
     ['without resources', { remote: 64, payload: word }, 'INVALID_REQUEST', { maxDestRdAtomic: 0 }],
     ['with a wrong key', { remote: 64, payload: word, rkey: 5 }, 'REMOTE_ACCESS'],
@@ -285,7 +286,7 @@ describe('the responder: ATOMIC WRITE', () => {
   })
 })
 
-it('a refused FLUSH ends the request with the code of its NAK', () => {
+it('a refused FLUSH completes with the status of its NAK', () => {
   const t = startScript()
   t.post(flush(1, { rkey: REMOTE_KEY ^ 1 }))
   t.sent()

@@ -51,6 +51,7 @@ describe('a READ', () => {
     assert.deepEqual(destinations, [...Array(16).fill(0x22), ...Array(16).fill(0x23)])
   })
   it('may end in the run in which the next begins, if the port sets maxSinglePacketRun', () => {
+    /** By run: the bytes of each of its packets. */
     const runsOf = (maxSinglePacketRun?: number): number[][] => {
       const t = startResponder(
         {},

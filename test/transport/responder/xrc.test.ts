@@ -140,7 +140,7 @@ const assertRefusedForSrq = (name: string, spec: Parameters<typeof packet>[2]): 
   assert.equal(t.node.queues[t.row].receives.length, 8)
 }
 
-test('an SRQ outside the domain is an invalid request for SENDs, WRITEs, READs and atomics', () => {
+test('an SRQ outside the XRC domain is an invalid request for SENDs, WRITEs, READs and atomics', () => {
   assertRefusedForSrq('XRC_SEND_ONLY', { payload: 4 })
   assertRefusedForSrq('XRC_WRITE_ONLY', { payload: 4, remote: 0 })
   assertRefusedForSrq('XRC_READ_REQUEST', { dmaLen: 4, remote: 0 })
