@@ -93,7 +93,10 @@ export const packet = (name: string, psn: number, spec: PacketSpec = {}, qpn = Q
 /** Names of NAK codes, by value. */
 const NAKS = ['PSN_SEQUENCE', 'INVALID_REQUEST', 'REMOTE_ACCESS', 'REMOTE_OPERATION']
 
-/** A sent packet as text; its PSN is relative to SQ_PSN (a request) or RQ_PSN (a response). Checks DestQP and P_Key. */
+/**
+ * A sent packet as text; its PSN is relative to SQ_PSN (a request) or RQ_PSN (a response). Checks DestQP, P_Key, and that
+ * an ACK has no credit count.
+ */
 const describePacket = (bytes: Uint8Array): string => {
   const p = parsePacket(bytes)
   if (p.kind === 'opaque') return `opaque (${p.reason})`
