@@ -37,7 +37,10 @@ const HIGHEST_REASON = 255
 
 /** The device of a connection or server. */
 export interface DeviceChoice {
-  /** Default: the first device with a network of the daemon under which the program runs, or else of the user's own. */
+  /**
+   * Default: the first device with a network, of the daemon under which the program runs or else of the user's own
+   * daemon.
+   */
   readonly device?: Device
 }
 
@@ -72,7 +75,7 @@ export interface ConnectionRequest {
   readonly remotePort: number
   /**
    * Accepts the request; resolves when the connection is established. Rejects with ConnectionError: ECONNREFUSED if the
-   * peer has canceled the request, ETIMEDOUT if it does not answer.
+   * peer cancels the request or rejects the REP, ETIMEDOUT if it does not answer.
    */
   accept(options?: ConnectionOptions): Promise<Connection>
   accept(options: ConnectionOptions<RcQueuePairOptions>): Promise<Connection<RcQueuePair>>
@@ -88,7 +91,7 @@ export interface Server extends AsyncDisposable, AsyncIterable<ConnectionRequest
   readonly address: string
   /** The port; if the URL has port 0, the free port that was chosen. */
   readonly port: number
-  /** Stops listening, and rejects the requests that wait; accepted connections stay open. */
+  /** Stops listening, and rejects the requests that were not yielded; accepted connections stay open. */
   close(): Promise<void>
 }
 
@@ -103,8 +106,8 @@ const sharedDevice = async (call: string, chosen: Device | undefined): Promise<S
 }
 
 /**
- * Connects to the listener at `rdma://HOST:PORT`. Rejects with RdmaError: EINVAL for another URL or an invalid option,
- * EHOSTUNREACH for an unknown name; with ConnectionError if the peer refuses or does not answer.
+ * Connects to the listener at `rdma://HOST:PORT`. Rejects with RdmaError: EINVAL for a URL of another form or an invalid
+ * option, EHOSTUNREACH for an unknown name; with ConnectionError if the peer refuses or does not answer.
  */
 export function connect(url: string, options?: ConnectToOptions): Promise<Connection>
 export function connect(url: string, options: ConnectToOptions<RcQueuePairOptions>): Promise<Connection<RcQueuePair>>

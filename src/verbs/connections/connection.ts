@@ -194,7 +194,7 @@ export class SharedDevice {
     this.#isOwned = isOwned
   }
 
-  /** Adds a user of the device: a connection that a server has accepted. */
+  /** Adds a user of the device: a connection that a server accepts. */
   share(): this {
     this.#users++
     return this
@@ -229,7 +229,7 @@ const noAddresses: Addresses = { local: shownAddress(undefined), remote: shownAd
 export class LazyAddresses {
   #queried: Addresses | undefined
 
-  /** `id`: the identifier; undefined once it is destroyed. */
+  /** `id`: handle of the identifier; undefined once the caller no longer has it. */
   of({ carrier }: DeviceContext, id: number | undefined): Addresses {
     if (this.#queried !== undefined || id === undefined) return this.#queried ?? noAddresses
     const { addresses } = carrier.call(CmId, 'query', id, {}).out
@@ -243,7 +243,7 @@ export class LazyAddresses {
 
 /** One end of a connection from its first call to its close. */
 export class ConnectionEnd {
-  /** Of its identifier; also its id in the waiter list. */
+  /** User handle of the identifier, and the id of this end in the waiter list. */
   readonly userHandle: number
   /** The method that the program has called, for errors. */
   readonly #call: string

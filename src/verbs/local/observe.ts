@@ -1,6 +1,6 @@
 /*
- * Observation of a network in this process: packets as pcapng, calls as records, and failures as messages on Node's
- * diagnostics channels, which cost nothing without subscribers.
+ * Observation of a network in this process: packets as pcapng, calls as records, failures and retries as messages on
+ * Node's diagnostics channels, which cost nothing without subscribers.
  *
  *   userdma:failure         FailureJson: one failure (spec/check/failures.ts)
  *   userdma:rnr             { device, count }: RNR NAKs received, after which the sender waits and retries
@@ -40,7 +40,10 @@ export interface TracedCall {
   readonly class: string
   /** Name of the method. */
   readonly method: string
-  /** Handle of the object, of `create` that of the new object; undefined for calls on the device itself. */
+  /**
+   * Handle of the object: of `create` that of the new object, of a port its number, of the device 0. Undefined for most
+   * calls that were refused before their handler.
+   */
   readonly object: number | undefined
   /** Arguments by name, objects by their handles. */
   readonly args: Readonly<Record<string, unknown>>
@@ -56,14 +59,14 @@ const failures = channel('userdma:failure')
 const rnrWaits = channel('userdma:rnr')
 const retransmissions = channel('userdma:retransmission')
 
-/** Counters of a device at the last call of `publishWaits`. */
+/** Counters of a device at the last call of `publishWaits` while a channel had subscribers. */
 interface PublishedCounters {
   readonly receivedRnr: number
   readonly retransmissions: number
 }
 const published = new WeakMap<RxeDevice, PublishedCounters>()
 
-/** Publishes the RNR NAKs and retransmissions since the last call, if the channels have subscribers. */
+/** Publishes the RNR NAKs and retransmissions since `published`, if one of the channels has subscribers. */
 export const publishWaits = (devices: readonly RxeDevice[]): void => {
   if (!rnrWaits.hasSubscribers && !retransmissions.hasSubscribers) return
   for (const rxe of devices) {
@@ -85,14 +88,14 @@ const withHandles = (values: object | undefined): Record<string, unknown> =>
     }),
   )
 
-const argumentsText = (values: Readonly<Record<string, unknown>>): string =>
+const valuesText = (values: Readonly<Record<string, unknown>>): string =>
   Object.entries(values)
     .map(([name, value]) => `${name} ${formatValue(value)}`)
     .join(', ')
 
 const callText = ({ class: cls, method, object, args, result, error }: TracedCall): string => {
-  const inputs = [object === undefined ? '' : `object ${object}`, argumentsText(args)].filter(Boolean).join(', ')
-  const outcome = error === undefined ? `{${argumentsText(result ?? {})}}` : `${error.code} (${error.message})`
+  const inputs = [object === undefined ? '' : `object ${object}`, valuesText(args)].filter(Boolean).join(', ')
+  const outcome = error === undefined ? `{${valuesText(result ?? {})}}` : `${error.code} (${error.message})`
   return `${cls}.${method}(${inputs}) = ${outcome}`
 }
 
