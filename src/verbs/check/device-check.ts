@@ -36,7 +36,7 @@ interface NetworkCheck {
   readonly checker: Checker
   readonly log: ProgramLog
   readonly devices: Map<Context, CheckedDevice>
-  /** The adapters in the options of all its devices. */
+  /** The adapters in the options of all its checked devices, also of closed ones. */
   readonly adapters: AdapterName[]
 }
 
@@ -49,7 +49,7 @@ const shortPath = (path: string): string => {
   return short.startsWith('..') ? path : short
 }
 
-/** Formats V8's frames as `userdma check` does: with paths relative to the current directory. */
+/** Formats V8's frames as `userdma check` does: paths below the current directory are relative to it. */
 const v8Symbols: Symbols = {
   framesOf: stack => stack.map(frame => v8Frame(frame, typeof process === 'object' ? shortPath : path => path)),
 }
@@ -99,8 +99,8 @@ const openDevices = new Set<CheckedDevice>()
 let hasExitListener = false
 
 /**
- * At the program's exit with status 0: closes the contexts of devices that are still open, which may lead to findings
- * (leaked objects), and sets the exit status if a device has findings that fail (`failOn`).
+ * At the program's exit with status 0: closes the contexts of checked devices that are still open, which may lead to
+ * findings (leaked objects), and sets the exit status if one of them has findings that fail (`failOn`).
  */
 const onExit = (status: number): void => {
   if (status !== 0) return

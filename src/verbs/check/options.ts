@@ -12,8 +12,8 @@ export interface CheckOptions {
   /** Called once with each finding; without it the finding is printed to standard error. Must not call the device. */
   readonly onFinding?: (finding: Finding) => void
   /**
-   * `device.close()` rejects with a `FindingsError` if there was a finding of this severity or a higher one; 'never':
-   * it does not reject. Default: 'error'.
+   * `device.close()` rejects with a `FindingsError` if a finding of this severity or a higher one was reported;
+   * 'never': it does not reject. Default: 'error'.
    */
   readonly failOn?: Severity | 'never'
   /** Whether findings of severity 'note' are reported too; default false, with `failOn: 'note'` true. */

@@ -17,7 +17,7 @@ const MAX_STACKS = 16_384
 const READ_DELAY_MS = 100
 
 export interface ProgramLog extends Omit<RaceSources, 'memoryOf'> {
-  /** A post to a work queue. `context`: its id; `queue`: PostQueue; `number`: the QPN, or the handle of the SRQ. */
+  /** A post to a work queue. `context`: id of the context; `queue`: PostQueue; `number`: the QPN, or the handle of the SRQ. */
   post(context: number, queue: number, number: number, wrId: bigint, stack: LazyStack): void
   /** A polled completion, or `count` completions of a counting CQ, with `wrId` 0. `cq`: handle of the CQ. */
   poll(context: number, cq: number, count: number, wrId: bigint): void
@@ -27,7 +27,7 @@ export interface ProgramLog extends Omit<RaceSources, 'memoryOf'> {
 export const createProgramLog = (join: () => void, omit: NoteOmission): ProgramLog => {
   let entries: LoggedEvent[] = []
   let hasTimer = false
-  /** By number, in the order in which they were captured. */
+  /** By number. */
   const stacks = new Map<number, LazyStack>()
   const numbers = new WeakMap<LazyStack, number>()
   let lastStack = 0

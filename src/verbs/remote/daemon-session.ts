@@ -195,7 +195,7 @@ const newSession = (socket: string, openCall: string): JoinableSession => {
 }
 
 /**
- * This process's session with the daemon at `socket`, opened on first use. Throws RdmaError; `call`: as for
+ * This process's session with the daemon at `socket`, opened if there is none. Throws RdmaError; `call`: as for
  * `Session.ask`.
  */
 export const joinDaemon = (socket: string, call: string): Session => {

@@ -27,7 +27,7 @@ export interface RemoteDescriptors extends Descriptors {
   closeAll(): void
 }
 
-/** `onAnyEnd`: called when a descriptor has reached its end, which may mean that the daemon has ended. */
+/** `onAnyEnd`: called when `read` has reached the end of a descriptor, which may mean that the daemon has ended. */
 export const remoteDescriptors = (session: Pick<Session, 'ask'>, onAnyEnd: () => void): RemoteDescriptors => {
   const ownedFds = new Set<number>()
   const watches = new Map<number, Watch>()
