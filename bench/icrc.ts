@@ -1,5 +1,5 @@
 /*
- * Row "icrc": the invariant CRC of a packet, with the pseudo header of masked fields, compared with zlib's crc32 over
+ * Rows "icrc": the invariant CRC of a packet, with the pseudo header of masked fields, compared with zlib's crc32 over
  * the packet's bytes alone, in an existing view. The implementation is the daemon's: native code if it was built,
  * otherwise zlib, and a table for short packets.
  */

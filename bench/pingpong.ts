@@ -1,5 +1,5 @@
 /*
- * Row "pingpong": Debian's unmodified ibv_rc_pingpong, two processes through one daemon, compared with two processes
+ * Rows "pingpong": Debian's unmodified ibv_rc_pingpong, two processes through one daemon, compared with two processes
  * of a C program that exchange a message of the same size over a unix socket. Both report microseconds per round trip
  * by their own clocks, without start-up.
  */

@@ -21,7 +21,7 @@ interface Pair {
   stream(messages: number): Promise<number>
   /** Microseconds per round trip. */
   pingpong(rounds: number, spin: boolean): Promise<number>
-  /** Total CPU seconds of both ends, and retransmitted packets. */
+  /** Total CPU seconds of both ends, and how often their send queues went back to resend. */
   usage(): Promise<{ cpu: number; resent: number }>
   close(): Promise<void>
 }

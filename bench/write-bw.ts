@@ -1,5 +1,5 @@
 /*
- * Row "write_bw": perftest's unmodified ib_write_bw, two processes through one daemon, compared with a C program that
+ * Rows "write_bw": perftest's unmodified ib_write_bw, two processes through one daemon, compared with a C program that
  * moves the same messages between two processes through a third, in two copies.
  */
 import type { Bench, Row } from './harness/harness.ts'

@@ -93,9 +93,9 @@ export const median = (values: readonly number[]): number => {
   return sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2
 }
 
-/** The limit that a ratio meets. */
-export const judge = ({ better, floor, aim }: Pick<Row, 'better' | 'floor' | 'aim'>, ratio: number): Verdict => {
-  const meets = (limit: number): boolean => (better === 'lower' ? ratio <= limit : ratio >= limit)
+/** The limit that `value`, a ratio or our value, meets. */
+export const judge = ({ better, floor, aim }: Pick<Row, 'better' | 'floor' | 'aim'>, value: number): Verdict => {
+  const meets = (limit: number): boolean => (better === 'lower' ? value <= limit : value >= limit)
   return meets(aim) ? 'aim reached' : meets(floor) ? 'floor met' : 'floor missed'
 }
 

@@ -8,7 +8,7 @@ import { memoryAfterCollection } from '../memory.ts'
 
 export interface IdleOrder {
   readonly count: number
-  /** Seconds for which the processor time is measured; 0: not at all. */
+  /** Seconds for which the processor time is measured; 0: `cpuPercent` is meaningless. */
   readonly seconds: number
 }
 

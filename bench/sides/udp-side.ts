@@ -55,6 +55,7 @@ export interface SideOptions {
 export interface SideFacts {
   readonly address: string
   readonly qpns: readonly number[]
+  /** Address of the memory for messages. */
   readonly buffer: number
   readonly rkey: number
 }
