@@ -13,7 +13,7 @@ import type { ProgramRing } from '../ring.ts'
  * or the handle of the SRQ.
  */
 export interface PostWatch {
-  /** Starts to record the posts to a work queue; `info`: its ring. */
+  /** Starts to record the posts to a work queue, until `forget` is called with the `info` of its ring. */
   watch(queue: number, number: number, info: MmapInfo, ring: ProgramRing): void
   /** Forgets the work queue with this ring, which is released. */
   forget(info: MmapInfo): void

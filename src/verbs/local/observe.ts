@@ -3,10 +3,10 @@
  * Node's diagnostics channels, which cost nothing without subscribers.
  *
  *   userdma:failure         FailureJson: one failure (spec/check/failures.ts)
- *   userdma:rnr             { device, count }: RNR NAKs received, after which the sender waits and retries
+ *   userdma:rnr             { device, count }: RNR NAKs received: the peer had no receive posted
  *   userdma:retransmission  { device, count }: how often send queues went back to resend
  *
- * `device` is the name of the device; `count` is the number since the last message.
+ * `device` is the name of the device; `count` is the number of new ones.
  */
 
 import { channel } from 'node:diagnostics_channel'

@@ -50,6 +50,7 @@ const POLLS_PER_CHECK = 128
 
 export interface RemoteDevice {
   readonly name: string
+  /** As text; '' for a device without a network. */
   readonly address: string
   /** N of uverbsN. */
   readonly node: number

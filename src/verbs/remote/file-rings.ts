@@ -16,7 +16,6 @@ export const ringPool = (): RingPool => {
   return pool
 }
 
-// A ring that crosses the boundary of a chunk has its own mapping.
 const { chunk: CHUNK_BYTES, firstRing: FIRST_CHUNK, bytes: FILE_BYTES } = ContextFile
 
 interface SharedMapping {
@@ -44,6 +43,7 @@ export const createFileRings = (file: number): FileRings => {
     const start = at - ((at - FIRST_CHUNK) % CHUNK_BYTES)
     const end = Math.min(start + CHUNK_BYTES, FILE_BYTES)
     if (at + size <= end) return { at, key: start, start, length: end - start }
+    // A ring that crosses the boundary of a chunk has its own mapping.
     const pageStart = at - (at % PAGE_BYTES)
     return { at, key: -at, start: pageStart, length: at + size - pageStart }
   }
