@@ -17,7 +17,10 @@ const MAX_STACKS = 16_384
 const READ_DELAY_MS = 100
 
 export interface ProgramLog extends Omit<RaceSources, 'memoryOf'> {
-  /** A post to a work queue. `context`: id of the context; `queue`: PostQueue; `number`: the QPN, or the handle of the SRQ. */
+  /**
+   * A post to a work queue. `context`: id of the context; `queue`: PostQueue; `number`: the QPN, or the handle of the
+   * SRQ.
+   */
   post(context: number, queue: number, number: number, wrId: bigint, stack: LazyStack): void
   /** A polled completion, or `count` completions of a counting CQ, with `wrId` 0. `cq`: handle of the CQ. */
   poll(context: number, cq: number, count: number, wrId: bigint): void

@@ -106,8 +106,8 @@ const sharedDevice = async (call: string, chosen: Device | undefined): Promise<S
 }
 
 /**
- * Connects to the listener at `rdma://HOST:PORT`. Rejects with RdmaError: EINVAL for a URL of another form or an invalid
- * option, EHOSTUNREACH for an unknown name; with ConnectionError if the peer refuses or does not answer.
+ * Connects to the listener at `rdma://HOST:PORT`. Rejects with RdmaError: EINVAL for a URL of another form or an
+ * invalid option, EHOSTUNREACH for an unknown name; with ConnectionError if the peer refuses or does not answer.
  */
 export function connect(url: string, options?: ConnectToOptions): Promise<Connection>
 export function connect(url: string, options: ConnectToOptions<RcQueuePairOptions>): Promise<Connection<RcQueuePair>>

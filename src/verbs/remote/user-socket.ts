@@ -2,9 +2,9 @@
  * Paths of daemons' sockets, and the check whether a daemon can be trusted.
  *
  * A user's daemon is at $XDG_RUNTIME_DIR/userdma/sock or, if that variable names no folder of the user, at
- * userdma-UID/sock in the temporary directory (docs/decisions/joining-a-daemon.md). Any user can create folders in the temporary directory, so a folder
- * that belongs to another user, or that others can access, is refused: the owner of the socket can read and change our
- * programs' memory.
+ * userdma-UID/sock in the temporary directory (docs/decisions/joining-a-daemon.md). Any user can create folders there,
+ * so a folder that belongs to another user, or that others can access, is refused: the owner of the socket can read and
+ * change our programs' memory.
  */
 import { accessSync, constants, lstatSync, mkdirSync, type Stats } from 'node:fs'
 import { tmpdir } from 'node:os'
