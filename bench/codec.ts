@@ -1,6 +1,6 @@
 /*
- * Rows "codec": write and read the headers of an RDMA WRITE (BTH and RETH) with the accessors of src/wire, compared with
- * the obvious way: Buffer's write* and read* methods, with the 64-bit address as a BigInt.
+ * Rows "codec": write and read the headers of an RDMA WRITE (BTH and RETH) with the accessors of src/wire, compared
+ * with the obvious way: Buffer's write* and read* methods, with the 64-bit address as a BigInt.
  */
 import { plainArena } from '../src/wire/arena.ts'
 import {

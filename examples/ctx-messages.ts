@@ -58,8 +58,8 @@ ops.ioctl(CtxIoctl.INFO, answer)
 const info = readRecord(viewOf(answer), 0, CtxInfo, 'info') as Info
 const memory = ops.map(info.bytes)
 
-// The sender: an object of the private class. With ARM the receiver requests a record for the next message; `wait` waits
-// for it.
+// The sender: an object of the private class. With ARM the receiver requests a record for the next message; `wait`
+// waits for it.
 const sender = senderDevice.create(CtxContext, contextOptions)
 ops.ioctl(CtxIoctl.ARM)
 for (const [i, word] of ['contexts', 'without', 'verbs'].entries())

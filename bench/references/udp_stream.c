@@ -69,7 +69,7 @@ static int open_socket(struct sockaddr_in *address)
     return fd;
 }
 
-/* Maximum bytes in flight: the share of the receiver's buffer that userdma's UDP port uses too; at least four messages. */
+/* Maximum bytes in flight: the receiver buffer's share that userdma's UDP port uses too; at least four messages. */
 static uint64_t window_of(int fd)
 {
     int buffer;

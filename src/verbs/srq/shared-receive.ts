@@ -1,6 +1,6 @@
 /*
- * Shared receive queues in the library (IBA 10.2.9; annex A14 for XRC): the messages that arrive on the queue pairs of
- * an SRQ consume its receives in order.
+ * Shared receive queues in the library (IBA 10.2.9; annex A14 for XRC): the queue pairs of an SRQ take its receives in
+ * order.
  */
 import { Srq, XrcSrq } from '../../spec/classes/srq.ts'
 import type { AnyValues, ObjectClass, Out } from '../../spec/schema/schema.ts'
