@@ -37,7 +37,7 @@ export const attempt = (
       }
     }
     stop.addEventListener('abort', kill)
-    const settle = (): void => {
+    const cleanUp = (): void => {
       clearTimeout(limitTimer)
       stop.removeEventListener('abort', kill)
     }
@@ -46,7 +46,7 @@ export const attempt = (
       kill()
     }, limitSeconds * 1000)
     const rejectSpawn = (error: unknown): void => {
-      settle()
+      cleanUp()
       reject(spawnError(program, error))
     }
     try {
@@ -61,7 +61,7 @@ export const attempt = (
       })
     child.once('error', rejectSpawn)
     child.once('exit', (status, signal) => {
-      settle()
+      cleanUp()
       // Child processes that still run would keep the devices and the output open.
       kill()
       const failure = isTimedOut

@@ -1,7 +1,7 @@
 /*
  * The options that configure a daemon: `--device`, `--link`, `--path`, `--fault`, `--torment`, `--ignore-memlock`,
- * `--check`, `--like` and `--buffers`. Parses them, and compares them with the configuration of a running daemon. An
- * option means the same in every command that has it (docs/decisions/joining-a-daemon.md).
+ * `--check`, `--like` and `--buffers`. Parses them, and compares them with the configuration of a running daemon
+ * (docs/decisions/joining-a-daemon.md).
  */
 import { checkDevices, defaultDevice, deviceText, parseDevice } from '../daemon/devices/device-spec.ts'
 import { type AdapterName, adapterNames } from '../spec/check/adapters.ts'

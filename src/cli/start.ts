@@ -55,15 +55,15 @@ const lastLines = (path: string): string => {
 
 /**
  * Starts `userdma daemon --end-with-last-client` at `socket`. `options`: further options. Resolves when it is ready.
- * Throws StartError if it ends before.
+ * Throws StartError.
  */
 export const startInBackground = async (
   socket: string,
   config: DaemonConfig,
   options: readonly string[] = [],
 ): Promise<StartedDaemon> => {
-  // A temporary name until this daemon serves the socket: another command may start a daemon at the same time.
   const log = join(dirname(socket), 'daemon.log')
+  // A temporary name until this daemon serves the socket: another command may start a daemon at the same time.
   const ownLog = `${log}.${process.pid}`
   const { [SessionEnv.tag]: _tag, [SessionEnv.socket]: _socket, ...env } = withoutShim(process.env)
   const output = openSync(ownLog, 'w', 0o600)
@@ -95,7 +95,7 @@ export const startInBackground = async (
   }
 }
 
-/** Resolves when the daemon has printed READY; rejects with StartError if it ends before. */
+/** Resolves when the daemon has printed READY; rejects with StartError if it ends before, or was not spawned. */
 const untilReady = (child: ChildProcess, log: string): Promise<void> =>
   new Promise((resolve, reject) => {
     const failed = (error: Error): void => reject(new StartError(`the daemon cannot be started: ${error.message}`))

@@ -75,9 +75,9 @@ export const timeline = (
   return [...calls, ...packets].sort((a, b) => a.time - b.time)
 }
 
-/** The entries of the first messages, up to the ACK of the last of these; all entries if there are fewer messages. */
-export const firstMessages = (entries: readonly Entry[], messages: number): readonly Entry[] => {
-  let remaining = messages
+/** The entries up to the ACK of message number `count`; all entries if there are fewer messages. */
+export const firstMessages = (entries: readonly Entry[], count: number): readonly Entry[] => {
+  let remaining = count
   const end = entries.findIndex(({ isAck }) => isAck && --remaining === 0)
   return end < 0 ? entries : entries.slice(0, end + 1)
 }

@@ -117,8 +117,11 @@ const driversText = (drivers: readonly string[] | undefined): string => {
   return drivers.length === 0 ? '; no driver has it' : `; ${drivers.join(', ')}`
 }
 
-const methodText = ({ name, call, drivers, in: inputs, out }: JsonMethod, ofClass: JsonClass['drivers']): string[] => [
-  `  ${name} (${callText(call)})${drivers?.join() === ofClass?.join() ? '' : driversText(drivers)}`,
+const methodText = (
+  { name, call, drivers, in: inputs, out }: JsonMethod,
+  classDrivers: JsonClass['drivers'],
+): string[] => [
+  `  ${name} (${callText(call)})${drivers?.join() === classDrivers?.join() ? '' : driversText(drivers)}`,
   ...inputs.flatMap(attribute => attributeText('→', attribute)),
   ...out.flatMap(attribute => attributeText('←', attribute)),
 ]

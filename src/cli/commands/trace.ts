@@ -1,6 +1,6 @@
 /*
- * `userdma trace`: runs a program and prints its calls, one line each or as JSON, or counts them; its daemon can write
- * the packets to a file (R46).
+ * `userdma trace`: runs a program and prints its calls, as text or JSON, or counts them; its daemon can write the
+ * packets to a file (R46).
  *
  * A tag in the environment of the program and its children identifies their calls. Packets have no tag: the file
  * contains the packets of all programs of the daemon, so both ends of a connection are in it.
@@ -62,7 +62,7 @@ const printer = (options: TraceOptions, print: (text: string) => void) => {
       const isShown = isSelected(record, selection)
       if (summary !== undefined) summary.add(record, isShown)
       else if (isShown) print(json ? JSON.stringify(callJson(record)) : callLine(record, { verbose, abi }))
-      // That calls were lost is reported even if this one is not selected.
+      // The text says that calls were lost even if this one is not selected.
       else if (record.lost && !json) print(lostLine(record.lost))
     },
     /** A decision of torment is neither a call of a class nor an error: it is omitted if such calls are selected. */

@@ -9,7 +9,7 @@ import { startedPrograms } from './started-programs.ts'
 /** \x7fELF, big-endian. */
 const ELF_MAGIC = 0x7f454c46
 const ELFCLASS64 = 2
-/** Offsets in the file header (Elf64_Ehdr): e_ident[EI_CLASS], e_machine, e_phoff, e_phentsize, e_phnum. */
+/** Offsets in the file header (Elf64_Ehdr): e_ident[EI_CLASS], e_machine, e_phoff, e_phentsize, e_phnum; its size. */
 const FILE_HEADER = { CLASS: 4, MACHINE: 18, PHOFF: 32, PHENTSIZE: 54, PHNUM: 56, BYTES: 64 } as const
 /** Offsets in a program header (Elf64_Phdr): p_type, p_offset, p_filesz. */
 const PROGRAM_HEADER = { TYPE: 0, OFFSET: 8, FILESZ: 32, MIN_BYTES: 40 } as const

@@ -1,6 +1,6 @@
 /*
- * Runs the program of a command line: it inherits input and output, gets our signals, and its exit status becomes ours.
- * Its environment names the preload library and the daemon's socket, which make the devices visible.
+ * Runs the program of a command line: it inherits input and output, and gets our signals. Its environment names the
+ * preload library and the daemon's socket, which make the devices visible.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { accessSync, closeSync, constants, openSync, type Stats, statSync } from 'node:fs'
@@ -41,17 +41,14 @@ export interface Recording {
   readonly events?: boolean
 }
 
-/** The libraries to preload, in the order of LD_PRELOAD. Throws an Error if one is missing. */
+/** The libraries to preload, in the order of LD_PRELOAD. Throws as `shimLibrary`. */
 export const preloadedLibraries = ({ stacks = false, events = false }: Recording): string[] => [
   ...(events ? [waitsLibrary()] : []),
   shimLibrary(),
   ...(stacks ? [freesLibrary()] : []),
 ]
 
-/**
- * The environment in which a program sees the devices of the daemon at `socket`. Throws an Error if a preload library
- * is missing.
- */
+/** The environment in which a program sees the devices of the daemon at `socket`. Throws as `shimLibrary`. */
 export const programEnvironment = (socket: string, recording: Recording = {}): NodeJS.ProcessEnv => {
   const { tag, stacks, events } = recording
   const { [SessionEnv.tag]: _, [SessionEnv.stacks]: _stacks, ...env } = process.env

@@ -25,7 +25,7 @@ const FIRST_LINE_BYTES = 256
 const LAUNCHERS = new Set(['env', 'nice', 'nohup', 'numactl', 'setsid', 'stdbuf', 'taskset', 'time', 'timeout'])
 const SHELLS = new Set(['ash', 'bash', 'dash', 'ksh', 'sh', 'zsh'])
 
-/** The interpreter in a script's #! line, and its argument; undefined if the file is not a script. */
+/** The interpreter in a script's #! line, and its argument; undefined if there is none or the file is unreadable. */
 const interpreterLine = (path: string): { readonly interpreter: string; readonly argument?: string } | undefined => {
   let fd: number
   try {
