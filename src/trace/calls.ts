@@ -1,5 +1,5 @@
 /*
- * Calls of the ABI, one line each, in the style of strace, and as JSON:
+ * Calls of the ABI as text in the style of strace, and as JSON:
  *
  *   [pid 123 ibv_rc_pingpong] fd 3 rc_qp.modify(object 3, state RTR, address {…}, pathMtu MTU_1024, …) = 0 <0.000034>
  *   [pid 123 a.out] fd 3 cq.create(cqe 0, …) = -1 EINVAL (cq.create: attribute cqe: 0 is below 1) <0.000011>

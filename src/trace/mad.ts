@@ -1,6 +1,6 @@
 /*
- * Messages of communication management (REQ, REP, …) in packets to queue pair 1, as text and as JSON. The text has the
- * fields that identify a connection or explain a refusal, the JSON all fields:
+ * Messages of communication management (REQ, REP, …) in packets to queue pair 1, as text and as JSON. The text has some
+ * of the fields (`shownFields`), the JSON all:
  *
  *   REQ localId 0x5c01 serviceId 0x1061b58 qpn 0x11 startingPsn 0x3f2a1c
  */

@@ -37,7 +37,8 @@ const hex = (value: Value): string =>
 const nameOf = (table: Readonly<Record<string, number>>, value: number): string | undefined =>
   Object.keys(table).find(name => table[name] === value)
 
-const durationText = (value: number): string => (value < 1000 ? `${value} µs` : `${value / 1000} ms`)
+const durationText = (microseconds: number): string =>
+  microseconds < 1000 ? `${microseconds} µs` : `${microseconds / 1000} ms`
 
 /** The syndrome of an AETH (IBA 9.7.5.1): ACK with credits, RNR NAK with the RNR timer, NAK with its code. */
 export const syndromeText = (syndrome: number): string => {

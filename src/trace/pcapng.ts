@@ -117,7 +117,7 @@ const block = (type: number, words: readonly number[], data: Uint8Array, options
     bytes.set(value, at + 4)
     at += 4 + pad4(value.length)
   }
-  // Four zero bytes end the options.
+  // The four bytes before this length stay zero: they end the options, if there are any.
   view.setUint32(length - 4, length, true)
   return bytes
 }

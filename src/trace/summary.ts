@@ -15,7 +15,7 @@ interface Count {
 }
 
 export interface SummaryRow {
-  /** class.method; for an undecoded call its dialect and Linux's name. */
+  /** class.method; for an undecoded call its dialect and `TraceRecord.attempt`. */
   readonly name: string
   readonly calls: number
   readonly errors: number

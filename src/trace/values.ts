@@ -1,9 +1,10 @@
 /*
- * Values of attributes as text and as JSON, by their kinds in spec/: enumerations and flags by name, addresses and keys
- * in hexadecimal, GIDs as IPv6 addresses, records as {field value, …}. All names come from the declarations.
+ * Values of attributes as text and as JSON, by their kinds in spec/. The text has enumerations and flags by name,
+ * addresses and keys in hexadecimal, GIDs as IPv6 addresses, records as {field value, …}. All names come from the
+ * declarations.
  *
  * Text is abridged by default (`ABRIDGED`): of a record at most eight fields, and none that are zero; of a list four
- * records; of a byte string 32 bytes.
+ * records; of bytes in hexadecimal 32.
  */
 import type { AnyRecord, AnyValue, Attributes, Enumeration, Fields, Kind } from '../spec/schema/schema.ts'
 

@@ -40,7 +40,10 @@ const flagWords = ({ flags, isOut }: AttributeLayout): string[] => {
   return isOut ? words : ['optional', ...words]
 }
 
-/** The fields of a record in `bytes`, each with its offset; then the bytes after the last known field. */
+/**
+ * Lines `+offset name value` of the nonzero fields of a record in `bytes`, or of all if `style.showsZeros`; then the
+ * bytes after the last known field.
+ */
 const fieldLines = (fields: Fields, value: AnyRecord, bytes: Uint8Array, style: Style): string[] => {
   const shown = Object.entries(fields).filter(([, { offset, type }]) => {
     const size = sizeOf(type)

@@ -42,9 +42,9 @@ export interface AttributeLayout {
   readonly length: number | bigint
   /** Of an output whose value is in the message: bytes that were written, or that are needed. */
   readonly written: number
-  /** The bytes of the value; undefined: there is no value yet, or it was not traced. */
+  /** The bytes of the value; undefined: there is no value, or it was not traced. */
   readonly bytes: Uint8Array | undefined
-  /** Undefined: it cannot be decoded. */
+  /** Undefined: `bytes` are absent or incomplete, or cannot be decoded. */
   readonly value: AnyValue | undefined
   /** Of an attribute that contains a chain. */
   readonly chain: ChainParts | undefined

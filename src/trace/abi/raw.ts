@@ -203,7 +203,7 @@ const ioctlLines = (
   const { name, object, method, driver, command, attributes } = message
   const facts = factsOf(record)
   const table = ifExists(() => findMethod(object, method))
-  /** The value of an attribute: a memory range, or bytes in the attribute itself; undefined: it was not traced. */
+  /** The value of an attribute: a memory range, or bytes in the attribute itself; undefined: none was traced. */
   const attributeValueOf = ({ length, data }: IoctlAttribute, isOut: boolean): MemoryRange | Uint8Array | undefined =>
     (isOut ? out : inputs).find(range => range.address === data) ??
     (isOut || length === 0 || length > INLINE_BYTES ? undefined : inlineBytes(data, length))
@@ -279,7 +279,7 @@ const linesOfDialect = {
 export const rawLines = (record: TraceRecord, style: Style): string[] => {
   const { raw, dialect } = record
   const [inputs, out] = [raw?.in.map(memoryRangeOf) ?? [], raw?.out.map(memoryRangeOf) ?? []]
-  // Only a read(2) on the descriptor of a driver or of umad has outputs without inputs.
+  // Only an ioctl of a driver and a read(2) on a umad file can have outputs without inputs.
   if (inputs.length === 0 && ((dialect !== 'driver' && dialect !== 'umad') || out.length === 0)) return []
   return linesOfDialect[dialect](inputs, out, style, record).map(line => `    ${line}`)
 }
@@ -291,8 +291,8 @@ const memoryJson = ({ address, bytes, length }: MemoryRange): Record<string, unk
 })
 
 /**
- * A traced call for `JSON.stringify`: names of the call, messages laid out, and the memory read (`in`) and written
- * (`out`).
+ * A traced call for `JSON.stringify`: names of the call, messages of the object dialect split into their parts, and the
+ * memory read (`in`) and written (`out`).
  */
 export const rawJson = (record: TraceRecord): Record<string, unknown> => {
   const { raw, dialect } = record

@@ -1,6 +1,6 @@
 /*
- * Structs of Linux as they are in memory (`userdma trace --abi`, R46): lines for the cells of the layout in spec/linux,
- * with offset, attribute name and value. Bytes without a cell are padding, pointers or unused.
+ * Structs of Linux as they are in memory (`userdma trace --abi`, R46): lines for the cells of the layout in spec/linux
+ * and for its attribute mask, with offset, name and value.
  */
 import type { Cell } from '../../spec/linux/layout.ts'
 import type { BoundCell, CompiledLayout } from '../../uapi/linux/cells.ts'
@@ -27,7 +27,7 @@ const cellText = (
   const { at, size, kind, name } = cell
   const isWide = size === 8 && type.kind !== 'u64' && type.kind !== 'bytes'
   if (kind === 'value' && !isWide) return valueText(name, type, readScalar(view, at, size, type, where), style)
-  // A cell that is wider than the kind of its attribute is shown as a plain number.
+  // A value in a wider cell than its type needs, and cells of the other kinds, are shown as plain numbers.
   if (kind !== 'fd') return String(size === 8 ? view.getBigUint64(at, true) : readUint(view, at, size))
   if (newDescriptors.has(name)) return fdText(newDescriptors, name)
   const fd = view.getInt32(at, true)
