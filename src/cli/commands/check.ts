@@ -39,7 +39,7 @@ export interface CheckOptions extends JoinOptions {
   readonly genSuppressions?: boolean
 }
 
-/** A program's exit status after Ctrl-C. It is kept: shells then end the loop or script that runs the command. */
+/** A program's exit status after Ctrl-C. It is kept, so that a script can tell that the user ended the program. */
 const INTERRUPTED = 128 + os.constants.signals.SIGINT
 
 const failLimitOf = (text: string): FailLimit => {

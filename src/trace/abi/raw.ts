@@ -1,8 +1,8 @@
 /*
  * A call as the program made it (`userdma trace --abi`): its dialect; Linux's names of the write command, or of the
- * ioctl's object, method and attributes; the fields of structs of ib_user_verbs.h; and the memory that the call has
- * read and written. layout-text.ts shows messages of the object dialect and calls of drivers. Calls that cannot be
- * decoded are shown too. Nothing here throws.
+ * ioctl's object, method and attributes; the fields of their structs; and the memory that the call has read and
+ * written. layout-text.ts shows messages of the object dialect and calls of drivers. Calls that cannot be decoded are
+ * shown too. Nothing here throws.
  */
 import { CallError } from '../../spec/errno.ts'
 import { linuxCall } from '../../spec/linux/coverage.ts'
