@@ -6,7 +6,7 @@ import type { QpStat, Stat, WaitStat } from '../../uapi/tool.ts'
 import { namedSocket, userSocket } from '../../verbs/remote/user-socket.ts'
 import { openSession, type ToolClient } from '../client.ts'
 
-/** Options of commands that query a daemon, as commander parses them. */
+/** Options of commands that query or change a daemon, as commander parses them. */
 export interface QueryOptions {
   readonly socket?: string
   readonly json?: boolean

@@ -3,7 +3,7 @@
  * packets to a file (R46).
  *
  * A tag in the environment of the program and its children identifies their calls. Packets have no tag: the file
- * contains the packets of all programs of the daemon, so both ends of a connection are in it.
+ * contains the packets of all programs of the daemon, so both ends of a connection within the daemon are in it.
  */
 import { randomBytes } from 'node:crypto'
 import { closeSync } from 'node:fs'
