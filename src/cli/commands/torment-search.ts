@@ -31,7 +31,7 @@ export interface SearchOptions extends CheckOptions {
   readonly timeLimit?: string
 }
 
-/** A run with its findings: `failure` may also be a finding. */
+/** A run of the program; its `failure` may also be a finding. */
 interface Run extends AttemptResult {
   /** Undefined: without torment. */
   readonly setting: TormentSetting | undefined
