@@ -21,7 +21,11 @@ test('no problem is reported for system programs, scripts, and files that are no
   const script = join(folder, 'script')
   writeFileSync(script, '#!/bin/sh\n')
   assert.equal(preloadProblem(script, []), undefined)
-  assert.equal(preloadProblem('/usr/bin/env', ['A=1', 'true']), undefined)
+  for (const args of [
+    ['A=1', 'true'],
+    ['A=1', 'true', '-i', '1'],
+  ])
+    assert.equal(preloadProblem('/usr/bin/env', args), undefined)
 })
 
 test('a static program and one for another processor are reported; a truncated file is not', t => {

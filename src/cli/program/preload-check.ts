@@ -4,7 +4,7 @@
  */
 import { closeSync, openSync, readSync, statSync } from 'node:fs'
 import { basename } from 'node:path'
-import { startedPrograms } from './started-programs.ts'
+import { ownArguments, startedPrograms } from './started-programs.ts'
 
 /** \x7fELF, big-endian. */
 const ELF_MAGIC = 0x7f454c46
@@ -63,7 +63,8 @@ const problemOfFile = (fd: number): string | undefined => {
  * `isFirst`: it is the program of the command line itself.
  */
 const problemOf = (path: string, args: readonly string[], isFirst: boolean): string | undefined => {
-  if (basename(path) === 'env' && args.some(arg => /^-[a-zA-Z]*i[a-zA-Z]*$|^--ignore-environment$|^-$/.test(arg)))
+  const emptiesEnvironment = /^-[a-zA-Z]*i[a-zA-Z]*$|^--ignore-environment$|^-$/
+  if (basename(path) === 'env' && ownArguments(args).some(arg => emptiesEnvironment.test(arg)))
     return 'it starts its program without the environment that names the preload library'
   let fd: number
   try {

@@ -63,6 +63,16 @@ const shellText = (args: readonly string[]): string | undefined => {
   return option >= 0 && args.slice(0, option).every(arg => /^[-+]/.test(arg)) ? args[option + 1] : undefined
 }
 
+/** Index of the program that a launcher starts in the launcher's arguments; -1 if there is none. */
+const startedIndex = (args: readonly string[]): number =>
+  args.findIndex(arg => !/^-|=/.test(arg) && findProgram(arg) !== undefined)
+
+/** A launcher's own arguments, without the program that it starts and what follows. */
+export const ownArguments = (args: readonly string[]): readonly string[] => {
+  const index = startedIndex(args)
+  return index < 0 ? args : args.slice(0, index)
+}
+
 /** Adds a program, and the programs that it starts, to `found`. `script`: as in StartedProgram. */
 const collect = (
   name: string,
@@ -81,7 +91,7 @@ const collect = (
     return
   }
   if (LAUNCHERS.has(basename(path))) {
-    const index = args.findIndex(arg => !/^-|=/.test(arg) && findProgram(arg) !== undefined)
+    const index = startedIndex(args)
     if (index >= 0) collect(args[index]!, args.slice(index + 1), depth + 1, found, script)
   } else if (SHELLS.has(basename(path))) {
     for (const [command = '', ...words] of shellCommands(shellText(args) ?? ''))
