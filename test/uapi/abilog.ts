@@ -13,7 +13,7 @@ export interface LoggedAttribute {
   readonly id: number
   readonly length: number
   readonly flags: number
-  /** The reserved field (enum element of an array). */
+  /** `attr_data` of struct ib_uverbs_attr: reserved, or `elem_id` of an enum attribute. */
   readonly element: number
   readonly data: bigint
   /** Flags and data after the call, if it changed them. */
@@ -44,8 +44,8 @@ export interface LoggedIoctl extends Logged {
   readonly attributes: readonly LoggedAttribute[]
 }
 /**
- * Whether a call is QUERY_CONTEXT (object DEVICE, method 4), which Linux's rxe refuses with EOPNOTSUPP, and userdma
- * answers.
+ * Whether a call is a QUERY_CONTEXT (object DEVICE, method 4) that Linux's rxe refused with EOPNOTSUPP; userdma answers
+ * it.
  */
 export const isQueryContext = (logged: LoggedCall): boolean =>
   logged.kind === 'ioctl' && logged.object === 0 && logged.method === 4 && logged.errno === Errno.EOPNOTSUPP
@@ -171,7 +171,7 @@ export const readAbilog = (name: string): LoggedCall[] => {
   return parseAbilog((name.endsWith('.gz') ? gunzipSync(bytes) : bytes).toString('latin1'))
 }
 
-/** The recorded runs of programs that this release supports. */
+/** All logs but `raw` and `objects`. */
 export const PROGRAM_LOGS = [
   'ibv_devinfo.abilog.gz',
   'ibv_rc_pingpong.client.abilog',
@@ -188,7 +188,9 @@ export const PROGRAM_LOGS = [
   'ibv_srq_pingpong.server.abilog',
 ] as const
 
-/** False for the calls on rdma_cm's file; only their lines have its path. */
+/**
+ * Whether a call is on a uverbs file. Calls without `path` count as such; among them is a close of rdma_cm's file.
+ */
 export const onUverbs = (call: LoggedCall): boolean => !('path' in call) || call.path.includes('uverbs')
 
 // ---- memory of a simulated process ----
@@ -285,13 +287,16 @@ export const ioctlMessageAfter = (call: LoggedIoctl): Uint8Array => {
   return bytes
 }
 
-/** The process's memory just before the call. Response buffers are filled with 0xcc, as in the hand-made calls. */
+/**
+ * The memory that a call refers to, before the call. The log has a write's response only after the call; here it is
+ * filled with 0xcc before, as in the hand-made calls (`raw`).
+ */
 export const memoryBefore = (call: LoggedIoctl | LoggedWrite): FakeMemory => {
   const memory = fakeMemory()
   if (call.kind === 'ioctl') {
     for (const { id, data, before } of call.attributes) {
       if (before === undefined) continue
-      // A driver's input of 8 bytes is an address; the log has only the first 8 bytes of the struct there.
+      // rxe's input is the address of a struct mminfo, of which the log has only the first 8 bytes.
       if (id === UHW_IN) memory.map(data, new Uint8Array(MMAP_INFO))
       memory.map(data, before)
     }
@@ -303,6 +308,6 @@ export const memoryBefore = (call: LoggedIoctl | LoggedWrite): FakeMemory => {
   return memory
 }
 
-/** The response pointer of a write, at byte 8 in both kinds of headers. */
+/** The response pointer of a write, at byte 8 of basic and of extended commands. */
 export const responseAddress = (call: LoggedWrite): bigint =>
   new DataView(call.data.buffer, call.data.byteOffset).getBigUint64(8, true)

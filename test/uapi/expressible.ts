@@ -1,6 +1,6 @@
 /*
- * Generated calls reduced to what one of Linux's dialects can express: values for which it has no field are removed,
- * and values that it always has are set.
+ * Generated calls reduced to what one of Linux's commands or methods can express: values for which it has no field are
+ * removed, and values that it always has are set.
  */
 import { FlowSpecType, FlowType } from '../../src/spec/enums.ts'
 import { type FlowFilter, flowFilters } from '../../src/spec/linux/flow.ts'
@@ -14,7 +14,7 @@ import { type Encoding, expressibleArguments } from '../../src/uapi/linux/envelo
 const impliedArguments = ({ form, name }: Pick<Encoding, 'name' | 'form'>): AnyValues =>
   [...(form === 'ioctl' ? ioctlMethods : writeCommands)].find(one => one.name === name)?.impliedArguments ?? {}
 
-/** The bytes of a filter that Linux defines, followed by zeros; bits beyond a field's width are 0. */
+/** The bytes of a filter that Linux defines, followed by zeros. The upper two bytes of a limited field are 0. */
 const expressibleFilter = (bytes: AnyValue, { bytes: known, limit }: FlowFilter): Uint8Array => {
   const filter = (bytes as Uint8Array).slice().fill(0, known)
   return limit === undefined ? filter : filter.fill(0, limit.at, limit.at + 1 + ((32 - limit.bits) >>> 3))
@@ -36,6 +36,7 @@ const expressibleSpec = (spec: AnyRecord): AnyRecord[] => {
 const expressibleRule = (args: AnyValues): void => {
   if (args.rawQp === undefined) args.udQp ??= 1
   else delete args.udQp
+  // Linux refuses DONT_TRAP in default rules.
   if (args.type !== FlowType.values.NORMAL) args.flags = 0
   args.specs = (args.specs as AnyRecord[]).flatMap(expressibleSpec).slice(0, 9)
 }
@@ -46,7 +47,7 @@ export const expressible = (way: Pick<Encoding, 'name' | 'form'>, call: Call): C
   const known = expressibleArguments(way)
   const kept = Object.entries(call.args).filter(([attribute]) => known.has(attribute))
   const args: AnyValues = { ...Object.fromEntries(kept), ...impliedArguments(way) }
-  // The command always has the method's optional arguments.
+  // The command always has a cqe, which is optional in cq.modify.
   if (way.name === 'RESIZE_CQ') args.cqe ??= 1
   // Work requests must match the counts.
   if (call.methodName === 'postSend')
@@ -59,6 +60,7 @@ export const expressible = (way: Pick<Encoding, 'name' | 'form'>, call: Call): C
   if (Array.isArray(args.queues))
     args.queues = [{ wq: 1 }, ...args.queues].slice(0, 1 << Math.log2(args.queues.length + 1))
   if (way.name === 'CREATE_FLOW') expressibleRule(args)
+  // Numbers of ports have 8 bits in commands; other fixed objects have no number.
   let { object } = call
   if (call.class.identity === 'fixed')
     object = call.class.name !== 'port' ? 0 : form === 'ioctl' ? object : object & 0xff

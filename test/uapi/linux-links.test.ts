@@ -1,7 +1,7 @@
 /*
- * Linux's calls on devices of every link (R10, R27): its structs have the same fields for the addresses of all links.
- * Fields of the device's link reach the driver, others are ignored as on Linux, and calls are encoded again to the same
- * bytes. Also devices of drivers that use another driver's id.
+ * Linux's calls with addresses (MODIFY_QP, CREATE_AH, QUERY_QP) on devices of every link (R10, R27): its structs have
+ * the same fields for the addresses of all links. Fields of the device's link reach the driver, others are ignored as on
+ * Linux, and calls are encoded again to the same bytes. Also a driver that uses rxe's driver id.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -57,7 +57,9 @@ const deviceOn = (link: LinkName, id = NO_DRIVER) => {
   return { ...setup, pd, qp, handled, setQueryResult }
 }
 
-/** A command whose `length` bytes after the header `fill` writes; its response buffer has `words` words of 4 bytes. */
+/**
+ * A command with `length` bytes after the header, written by `fill`; its response buffer has `words` words of 4 bytes.
+ */
 const command = (number: number, length: number, words: number, fill: (view: DataView) => void): Uint8Array => {
   const bytes = new Uint8Array(8 + length)
   const view = new DataView(bytes.buffer)
@@ -68,6 +70,7 @@ const command = (number: number, length: number, words: number, fill: (view: Dat
   return bytes
 }
 
+/** IB_QP_AV and IB_QP_ALT_PATH of ib_qp_attr_mask. */
 const ADDRESS_BITS = (1 << (qpAttributes.address.id - 1)) | (1 << (qpAttributes.alternatePath.id - 1))
 
 /** MODIFY_QP to RTR, with a primary and an alternate path (offsets of struct ib_uverbs_modify_qp). */
@@ -102,7 +105,7 @@ const lids = { dlid: DLID, srcPathBits: SOURCE_BITS }
 const alternate = { ...plain, ...path, altPort: 2, timeout: 14, pkeyIndex: 7 }
 const alternateLids = { ...lids, dlid: DLID + 32 }
 
-/** The driver's arguments for both commands, by link. */
+/** The driver's arguments for MODIFY_QP and CREATE_AH, by link. */
 const expected: Readonly<Record<LinkName, { modify: object; create: object }>> = {
   ib: {
     modify: { ibAddress: { ...plain, ...path, ...lids }, ibAlternatePath: { ...alternate, ...alternateLids } },
@@ -157,13 +160,14 @@ for (const link of ['ib', 'roce', 'opa'] as const)
     assert.equal(answer.ret, query.length, answer.reason)
     const view = new DataView((answered as Uint8Array).buffer)
     const hasLids = link !== 'roce'
+    // dlid, sl and src_path_bits of the path; dlid and alt_port_num of the alternate path.
     assert.deepEqual(
       [view.getUint16(20, true), view.getUint8(27), view.getUint8(28), view.getUint16(52, true), view.getUint8(120)],
       [hasLids ? DLID : 0, path.sl, hasLids ? SOURCE_BITS : 0, hasLids ? DLID + 32 : 0, 2],
     )
   })
 
-test('a driver may use rxe’s driver id for its programs, without rxe’s outputs', () => {
+test('a driver that uses rxe’s driver id without rxe’s outputs answers with zeros', () => {
   const { context, caller, pd } = deviceOn('roce', RXE_DRIVER_ID)
   const bytes = createAh(pd)
   new DataView(bytes.buffer).setUint16(6, 3, true)

@@ -59,7 +59,7 @@ const extended = (number: number, body: number[], out: number, response = ARENA,
   ...body,
 ]
 
-test('write: a command that is longer or shorter than its header says is refused', () => {
+test('write: another length than the header’s is EINVAL; a request or response buffer that is too small ENOSPC', () => {
   assert.equal(errorOf(write([])), 'EINVAL')
   assert.equal(errorOf(write(command(ALLOC_PD, [], 1).slice(0, 7))), 'EINVAL')
   assert.equal(errorOf(write(command(ALLOC_PD, u64(ARENA), 1))), 'OK')
@@ -69,7 +69,7 @@ test('write: a command that is longer or shorter than its header says is refused
   assert.equal(errorOf(write(command(REG_MR, u64(ARENA), 3))), 'ENOSPC')
 })
 
-test('write: a command without driver data must end in zeros', () => {
+test('write: bytes after the request of a command without driver data must be zero', () => {
   assert.equal(errorOf(write(command(DEALLOC_PD, [...u32(3), ...u32(0)], 0))), 'OK')
   assert.equal(errorOf(write(command(DEALLOC_PD, [...u32(3), ...u32(1)], 0))), 'EOPNOTSUPP')
 })
@@ -127,10 +127,11 @@ const createQpCommand = (type: number, driverInput: number[] = []): number[] =>
     16,
   )
 
-test('a QP type is a class of its own; types that no device has are EOPNOTSUPP, unknown ones EINVAL (R9)', () => {
+test('a QP type is a class of its own; the type DRIVER is EOPNOTSUPP, types that programs cannot create EINVAL (R9)', () => {
   const decoded = write(createQpCommand(2))
   assert.ok(!isAnswer(decoded))
   assert.equal(decoded.call.class.name, 'rc_qp')
+  // IB_UVERBS_QP_CREATE_SQ_SIG_ALL, from the byte sq_sig_all.
   assert.equal(decoded.call.args.flags, 0x1000)
   for (const [type, name] of [
     [3, 'uc_qp'],
@@ -183,7 +184,7 @@ test('MODIFY_QP: Linux takes 24 bits of a PSN; the others are kept in the LEGACY
   assert.deepEqual([...encodeLinux(decoded.call, decoded.legacy()!).bytes], bytes)
 })
 
-test('an invalid QP handle is left to core, with the expected class', () => {
+test('an invalid QP handle is left to core, as one of class rc_qp', () => {
   const decoded = write(modify(0), view => view.handles.clear())
   assert.ok(!isAnswer(decoded))
   assert.equal(decoded.call.class.name, 'rc_qp')
@@ -372,13 +373,13 @@ test('ioctl: the room of a list must be whole entries of the caller’s size, an
   assert.equal(handles(4n, 0), 'EINVAL')
 })
 
-test('ioctl INFO_HANDLES: Linux checks late that count and list are present', () => {
+test('ioctl INFO_HANDLES: without a count it is ENOENT, without a list EINVAL', () => {
   const objectId: Attr = [0, 8, 4n]
   assert.equal(errorOf(verbs(LinuxObject.DEVICE, INFO_HANDLES, [objectId, [2, 8, ARENA]])), 'ENOENT')
   assert.equal(errorOf(verbs(LinuxObject.DEVICE, INFO_HANDLES, [objectId, [1, 4, ARENA]])), 'EINVAL')
 })
 
-test('ioctl REG_MR takes an address, and refuses files and DMA handles, which soft devices lack', () => {
+test('ioctl REG_MR takes an address, and refuses DMA-BUFs and DMA handles, which soft devices lack', () => {
   const region = (...more: readonly Attr[]): Decoded | Answer =>
     verbs(LinuxObject.MR, REG_MR_METHOD, [
       [0, 0, 0n],
@@ -420,7 +421,7 @@ const someResult = (call: Call): Result => {
   return result
 }
 
-test('garbage and mutated commands and ioctls throw nothing', () => {
+test('garbage and mutated commands and ioctls throw nothing; what is decoded is encoded to the same bytes', () => {
   const seeds = ['ibv_rc_pingpong_events.client.abilog', 'raw.abilog'].flatMap(name =>
     readAbilog(name).flatMap(call => (call.kind === 'write' ? [call.data] : [])),
   )
@@ -448,9 +449,9 @@ test('garbage and mutated commands and ioctls throw nothing', () => {
   )
   const random = fc.uint8Array({ minLength: 256, maxLength: 256 })
   fc.assert(
-    fc.property(message, random, fc.boolean(), (bytes, there, hasContext) => {
+    fc.property(message, random, fc.boolean(), (bytes, arenaBytes, hasContext) => {
       const memory = fakeMemory()
-      memory.map(ARENA, there)
+      memory.map(ARENA, arenaBytes)
       memory.map(AT, bytes)
       const view = fakeView(memory)
       view.hasContext = hasContext
