@@ -81,11 +81,11 @@ export const recordedResult = (call: Call, logged: LoggedIoctl | LoggedWrite): R
   if (logged.kind === 'write') {
     const found = findCommand(viewOf(logged.data).getUint32(0, true))
     if (found.out !== undefined) {
-      const core = found.command.isExtended
+      const coreBytes = found.command.isExtended
         ? viewOf(logged.data).getUint16(6, true) * 8
         : found.command.minResponseBytes
       readStruct(reading, found.out(name), logged.response!)
-      readDriver(reading, call, logged.response!.subarray(core))
+      readDriver(reading, call, logged.response!.subarray(coreBytes))
     }
     return finish(reading)
   }

@@ -1,8 +1,8 @@
 /*
  * Round trips of Linux's dialects (R41): every command by write() and within INVOKE_WRITE, every method by ioctl that
  * has no converter, for every class that it can concern. Any call that a dialect can express is decoded from its bytes,
- * survives the object dialect with its `legacy` part, and encodes to the same bytes; so do modified bytes, as long as
- * they are a call. Any result is answered, and by write() also read from the response.
+ * survives the object dialect with its `legacy` part, and encodes to the same bytes; so do modified bytes that are a
+ * call of both dialects. Any result is answered, and by write() also read from the response.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -52,7 +52,7 @@ const mapped = (image: LinuxImage): FakeMemory => {
 }
 
 type Change = readonly [where: number, byte: number]
-/** The image with some bytes changed: the request number, padding, lengths, or anything else. */
+/** The image with some of its bytes changed, also in the memory that attributes point to. */
 const changed = (image: LinuxImage, changes: readonly Change[]): LinuxImage => {
   const parts = [image.bytes, ...image.memory.map(({ bytes }) => bytes)].map(bytes => bytes.slice())
   const size = parts.reduce((sum, { length }) => sum + length, 0)
@@ -96,7 +96,7 @@ const kinds: readonly { name: string; form: Encoding['form']; classes: readonly 
 ]
 
 for (const { name, form, classes, method } of kinds)
-  test(`${form} ${name}: any call and any result survive the round trip`, () => {
+  test(`${form} ${name}: any call survives the round trip, and any result is answered`, () => {
     for (const className of classes) {
       const cls = rxeSchema.classByName(className)!
       const change = fc.tuple(fc.nat(0xffff), fc.nat(255))
@@ -117,7 +117,7 @@ for (const { name, form, classes, method } of kinds)
           assert.equal(decoded.call.object, call.object)
           for (const attribute of Object.keys(call.args))
             assert.deepEqual(decoded.call.args[attribute], call.args[attribute], attribute)
-          // Additional attributes are empty: no flags.
+          // Arguments that decoding adds are flags, of which none is set.
           for (const [attribute, value] of Object.entries(decoded.call.args))
             if (call.args[attribute] === undefined) assert.equal(Number(value), 0, attribute)
           assertSurvives(view, decoded, image)

@@ -1,6 +1,6 @@
 /*
- * Linux's CREATE_FLOW (R41): the mapping from bytes to arguments of flow.create, the kernel's error for every mistake,
- * and alternative encodings of a rule, which survive a round trip. Structs as in ib_user_verbs.h.
+ * Linux's CREATE_FLOW (R41): the mapping from bytes to arguments of flow.create, the kernel's errors, and alternative
+ * encodings of a rule, which survive a round trip. Structs as in ib_user_verbs.h.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -128,7 +128,7 @@ test('the handle of the queue pair is the attribute of its class, or rawQp if th
   assert.equal(argsOf({ qp: RC }).rawQp, RC)
 })
 
-test('a rule may match every header of Linux, and each except the tunnel itself also within a tunnel', () => {
+test('a rule may match every header that Linux accepts, each except VXLAN_TUNNEL also within a tunnel', () => {
   for (const [type, size] of [
     [ETH, 16],
     [IPV4, 12],
@@ -174,7 +174,7 @@ test('a rule may have the actions tag, drop and counters, in any position', () =
   }
 })
 
-test('with older Linux headers a filter is shorter; with newer ones longer, if its extra mask is zero', () => {
+test('a filter may be shorter (older ib_user_verbs.h), or longer (newer) with zeros at the end of its mask', () => {
   const [short] = argsOf({ specs: [spec(IPV4, [...ones(8), ...ones(4), 1, 2, 3, 4])] }).specs as AnyRecord[]
   assert.deepEqual([short.value, short.mask], [padded(ones(8)), padded([...ones(4), 1, 2, 3, 4])])
   const [long] = argsOf({ specs: [spec(TCP, [1, 2, 3, 4, 9, 9, 9, 9, ...ones(4), ...zeros(4)]), UDP_4791] })
@@ -226,8 +226,8 @@ test('rules that Linux refuses are refused, and the limits of valid ones are acc
     ['an action that names an object, of another size', { specs: [spec(HANDLE, zeros(16))] }, 'EOPNOTSUPP'],
     ['a flow label of 21 bits', { specs: [ipv6(32)] }, 'EINVAL'],
     ['a mask of a flow label of 21 bits', { specs: [ipv6(72)] }, 'EINVAL'],
-    ['a tunnel of 25 bits', { specs: [spec(VXLAN_TUNNEL, [1, ...zeros(7)])] }, 'EINVAL'],
-    ['a mask of a tunnel of 25 bits', { specs: [spec(VXLAN_TUNNEL, [...zeros(4), 1, ...zeros(3)])] }, 'EINVAL'],
+    ['a tunnel id of 25 bits', { specs: [spec(VXLAN_TUNNEL, [1, ...zeros(7)])] }, 'EINVAL'],
+    ['a mask of a tunnel id of 25 bits', { specs: [spec(VXLAN_TUNNEL, [...zeros(4), 1, ...zeros(3)])] }, 'EINVAL'],
   ]
   for (const [title, parts, expected] of cases) assert.equal(errorOf(parts), expected, title)
 })

@@ -42,7 +42,7 @@ describe('messages that Linux sent and received', () => {
         const errno = -new DataView(message.body.buffer, message.body.byteOffset).getInt32(0, true)
         if (message.type === NlmsgType.DONE)
           assert.deepEqual(writeDone(request, message.port, errno), new Uint8Array(message.bytes))
-        // Linux adds a message of its own to a refusal.
+        // A longer body has Linux's own text about a refusal (NETLINK_EXT_ACK).
         if (message.type === NlmsgType.ERROR && message.body.length === 20)
           assert.deepEqual(
             writeAcknowledgement(request, message.port, { errno, isCapped: true }),
@@ -98,7 +98,7 @@ describe('requests', () => {
     assert.deepEqual(readAttributes(longer, false), { DEV_INDEX: 7 })
   })
 
-  it('of random bytes are decoded without an exception, and no attribute exceeds them', () => {
+  it('of random bytes are decoded without an exception, and no message exceeds them', () => {
     fc.assert(
       fc.property(fc.uint8Array({ maxLength: 200 }), fc.boolean(), (bytes, strict) => {
         readAttributes(bytes, strict)
