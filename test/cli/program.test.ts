@@ -20,7 +20,7 @@ import {
 import { lacking } from '../system/programs.ts'
 
 const folder = privateFolder()
-const path = process.env.PATH
+const searchPath = process.env.PATH
 after(() => removeFolder(folder))
 
 describe('a program that cannot be run', () => {
@@ -51,7 +51,7 @@ describe('a program that cannot be run', () => {
       )
     })
 
-  it('is searched in PATH, past one that may not be executed', () => {
+  it('is one for which no folder of PATH has an executable file', () => {
     requireProgram(good)
     requireProgram('sh')
     mkdirSync(join(folder, 'first'))
@@ -60,7 +60,7 @@ describe('a program that cannot be run', () => {
     assert.throws(() => requireProgram('good'), /^ProgramError: good: \/\S*first\/good is not executable for you$/)
     process.env.PATH = `${join(folder, 'first')}:${folder}`
     requireProgram('good')
-    process.env.PATH = path
+    process.env.PATH = searchPath
   })
 })
 

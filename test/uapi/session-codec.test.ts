@@ -1,5 +1,5 @@
 /*
- * The session codec: each side decodes what the other encodes, and anything else is refused.
+ * The session codec: each side decodes what the other encodes, and refuses malformed messages.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -181,7 +181,7 @@ test('a reply to OPEN carries the new context, whatever context the request name
   assert.equal(reply(length).serial, 3)
 })
 
-test('a reused buffer leaves no bytes in a shorter text', () => {
+test('a reused buffer leaves no bytes in a shorter text; a root has at most 239 bytes', () => {
   const requestHeader = { type: MessageType.HELLO, serial: 1, context: 0, fd: -1, pid: 1, tid: 1, stack: 0 }
   writeHelloReply(buffer, requestHeader, { error: 0, root: `/${'x'.repeat(238)}` })
   assert.equal(reply(writeHelloReply(buffer, requestHeader, { error: 0, root: '/a' })).root, '/a')
@@ -191,21 +191,21 @@ test('a reused buffer leaves no bytes in a shorter text', () => {
   )
 })
 
-test('a text too long for one message has length 0, too many descriptors are an internal error', () => {
+test('a message with a text that is too long for it has length 0; too many descriptors are an internal error', () => {
   assert.equal(writeTrace(buffer, 'x'.repeat(SessionLimits.bytes)), 0)
   const requestHeader = { type: MessageType.IOCTL, serial: 1, context: 0, fd: -1, pid: 1, tid: 1, stack: 0 }
   const installs = Array.from({ length: SessionLimits.descriptors + 1 }, () => ({ address: 1n, width: 4 as const }))
   assert.throws(() => writeCallReply(buffer, requestHeader, 0, installs), /9 descriptors in one reply; at most 8/)
 })
 
-test('garbage is refused with a message and never throws', () => {
+test('garbage is decoded or refused with a message; reading it never throws', () => {
   const into = newRequest()
   const answer = newReply()
   fc.assert(
-    fc.property(fc.uint8Array({ maxLength: 200 }), fc.boolean(), (bytes, correctLength) => {
+    fc.property(fc.uint8Array({ maxLength: 200 }), fc.boolean(), (bytes, hasCorrectLength) => {
       const garbage = messageBuffer(new Uint8Array(256))
       garbage.bytes.set(bytes)
-      if (correctLength && bytes.length >= 8) garbage.view.setUint32(4, bytes.length, true)
+      if (hasCorrectLength && bytes.length >= 8) garbage.view.setUint32(4, bytes.length, true)
       for (const fault of [readRequest(garbage, bytes.length, into), readReply(garbage, bytes.length, answer)])
         assert.ok(fault === undefined || fault.length > 10)
     }),

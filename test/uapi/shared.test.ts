@@ -1,6 +1,6 @@
 /*
- * Shared receive queues and XRC in Linux's dialects beyond the recorded calls: types that select classes, a response at
- * the address in the driver's input, attributes that Linux clears.
+ * Shared receive queues and XRC in Linux's write() dialect beyond the recorded calls: types that select classes, a
+ * response at the address in the driver's input, attributes that Linux clears.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -23,7 +23,7 @@ const write = (number: number, body: readonly number[], room = 0): { view: FakeV
   const handles = ['pd', 'cq', 'srq', 'xrcd', 'xrc_srq', 'xrc_ini_qp', 'xrc_tgt_qp', 'rc_qp']
   const view = fakeView(memory, new Map(handles.map((name, handle) => [handle, name])))
   const decoded = decodeWrite(view, AT, bytes.length)
-  // Translation is lossless for any values.
+  // The accepted command is encoded to the same bytes.
   if (!isAnswer(decoded)) assert.deepEqual(encodeLinux(decoded.call, decoded.legacy()!).bytes, bytes)
   return { view, decoded }
 }
@@ -39,7 +39,7 @@ const { CREATE_QP, CREATE_XSRQ, DESTROY_SRQ, MODIFY_QP, MODIFY_SRQ, OPEN_QP, OPE
 const XSRQ_RESPONSE = 16
 const XSRQ_DRIVER = 24
 
-/** CREATE_XSRQ: user handle, type, PD, requests, elements, limit, tags, domain, CQ. */
+/** CREATE_XSRQ: response, user handle, type, PD, max_wr, max_sge, limit, tags, XRCD, CQ. */
 const xsrq = (type: number): number[] => [...u64(ARENA), ...u64(0x77n), ...[type, 0, 20, 2, 5, 9, 3, 1].flatMap(u32)]
 
 test('CREATE_XSRQ: the type selects the class, and attributes that the class lacks are ignored', () => {
@@ -99,14 +99,14 @@ test('QUERY_SRQ and DESTROY_SRQ are methods of the class of their handle', () =>
     }
 })
 
-test('OPEN_XRCD: a negative descriptor means none, and only two flags exist', () => {
+test('OPEN_XRCD: a negative descriptor means none, and flags other than O_CREAT and O_EXCL are ignored', () => {
   const open = (fd: number, flags: number) =>
     callOf(write(OPEN_XRCD, [...u64(ARENA), ...u32(fd >>> 0), ...u32(flags)], 4).decoded)
   assert.deepEqual(open(-1, 0o100).args, { flags: 0o100 })
   assert.deepEqual(open(7, 0o2000302).args, { file: 7, flags: 0o300 })
 })
 
-/** CREATE_QP: PD or domain, CQs, SRQ, sizes, then signal_all, type, is_srq. */
+/** CREATE_QP: response, user handle, PD or XRCD (`parent`), CQs, SRQ, sizes, then sq_sig_all, type, is_srq. */
 const createQp = (type: number, parent: number, isSrq: number): number[] => [
   ...u64(ARENA),
   ...u64(1n),
@@ -115,7 +115,7 @@ const createQp = (type: number, parent: number, isSrq: number): number[] => [
   ...[0, type, isSrq, 0],
 ]
 
-test('CREATE_QP: a flag says whether there is an SRQ; a target has only a domain', () => {
+test('CREATE_QP: is_srq says whether there is an SRQ; an XRC target has only an XRCD', () => {
   const srqOf = (isSrq: number) => callOf(write(CREATE_QP, createQp(2, 0, isSrq), 64).decoded).args.srq
   assert.deepEqual([srqOf(0), srqOf(1), srqOf(200)], [undefined, 2, 2])
   const target = callOf(write(CREATE_QP, createQp(10, 3, 0), 32).decoded)
@@ -138,12 +138,13 @@ test('MODIFY_QP clears attributes that initiators and targets lack, as Linux doe
     body.splice(64, 8, ...u32(handle), ...u32(mask))
     return write(MODIFY_QP, body).decoded
   }
+  // Bits of ib_qp_attr_mask. REQUESTER: retry counts and MAX_QP_RD_ATOMIC.
   const MIN_RNR = 1 << 15
   const MAX_DEST_RD = 1 << 17
-  const RETRIES = (1 << 10) | (1 << 11) | (1 << 13)
+  const REQUESTER = (1 << 10) | (1 << 11) | (1 << 13)
   assert.deepEqual(callOf(change(5, 1 | MIN_RNR | MAX_DEST_RD)).args, { state: 0 })
-  assert.deepEqual(callOf(change(6, 1 | RETRIES)).args, { state: 0 })
-  assert.deepEqual(Object.keys(callOf(change(7, 1 | MIN_RNR | RETRIES)).args).sort(), [
+  assert.deepEqual(callOf(change(6, 1 | REQUESTER)).args, { state: 0 })
+  assert.deepEqual(Object.keys(callOf(change(7, 1 | MIN_RNR | REQUESTER)).args).sort(), [
     'maxRdAtomic',
     'minRnrTimer',
     'retryCnt',

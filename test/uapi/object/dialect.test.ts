@@ -78,7 +78,6 @@ for (const { cls, name } of everyMethod(rxeClasses)) {
         const decodedResult = decodeResult(call, answered)
         assert.deepEqual(decodedResult.out, result.out)
         if (cls.identity === 'handle') assert.equal(decodedResult.object, result.object)
-        // The same bytes: a call has only one encoding.
         assert.deepEqual(encodeCall(there.call, legacy === null ? {} : { legacy }), message)
       }),
       { numRuns: 40 },
@@ -132,7 +131,7 @@ test('a class or method that does not exist is EOPNOTSUPP', () => {
   assert.equal(decode(create, 255), 'EOPNOTSUPP')
 })
 
-test('a header with a wrong length, op_ctrl or flags, or with an object to be created, is refused', () => {
+test('a header with a wrong length, op_ctrl or flags, or with an object_id in create, is refused', () => {
   assert.equal(decode(create), 'OK')
   for (const [at, value, expected] of [
     [0, 15, 'EINVAL'],
@@ -164,7 +163,7 @@ test('before device.open another call is EINVAL', () => {
   )
 })
 
-test('attributes that are missing, passed twice, unknown, or in the wrong direction are refused (R3)', () => {
+test('attributes that are missing, passed twice, mandatory but unknown, or in the wrong direction are refused (R3)', () => {
   assert.equal(decode(without(create, 2)), 'EINVAL')
   assert.equal(decode(plus(create, attribute(1, 1, [1, 0, 0, 0]))), 'EINVAL')
   assert.equal(decode(plus(create, attribute(99, AttributeFlag.MANDATORY, [1]))), 'EPROTONOSUPPORT')
@@ -237,8 +236,7 @@ const AT = 0x10000n
 /** Decodes a message at AT in memory, and answers it. */
 const run = (message: Uint8Array, call: number, result: Result | CallError, memory = fakeMemory()) => {
   memory.map(AT, message)
-  const there = fakeView(memory)
-  const decoded = decodeObject(there, call, AT) as Decoded
+  const decoded = decodeObject(fakeView(memory), call, AT) as Decoded
   assert.ok(!isAnswer(decoded), (decoded as unknown as Answer).reason)
   return { answer: decoded.answer(result), bytes: memory.copyIn(AT, message.length), memory }
 }
@@ -285,7 +283,7 @@ test('a list that does not fit is ENOSPC after the call', () => {
   assert.equal(new DataView(bytes.buffer).getUint32(find(message, 64) + 4, true) >>> 16, 12)
 })
 
-test('a descriptor without an attribute for it is not created', () => {
+test('a descriptor without an attribute for its number is ENOSPC', () => {
   const message = encodeCall(callOf('device', 'open', { wantAsyncFd: 1 }), { outputBuffers: { asyncFd: 0 } })
   const descriptors = [{ object: 78, attribute: 'asyncFd' }]
   const { answer } = run(message, CallNumber.device.open, { out: { numCompVectors: 2, coreSupport: 1n }, descriptors })
@@ -317,15 +315,15 @@ test('indirect inputs are read from their addresses, and indirect outputs writte
   assert.deepEqual(decodeResult(call, bytes, memory.copyIn), { out: { handles } })
   // Too many to fit: the length field has the needed size.
   const many = Array.from({ length: 17 }, (_, i) => ({ handle: i }))
-  const room = encodeCall(call, {
+  const shortMessage = encodeCall(call, {
     inputAddresses: { classes: 0x50000n },
     outputBuffers: { handles: { address: 0x60000n, length: 8 } },
   })
-  memory.map(AT, room)
+  memory.map(AT, shortMessage)
   const short = decodeObject(fakeView(memory), CallNumber.device.queryHandles, AT) as Decoded
   assert.equal(short.answer({ out: { handles: many } }).ret, -Errno.ENOSPC)
-  const at = find(room, 64)
-  assert.equal(new DataView(memory.copyIn(AT, room.length).buffer).getBigUint64(at + 16, true), 4n * 17n)
+  const at = find(shortMessage, 64)
+  assert.equal(new DataView(memory.copyIn(AT, shortMessage.length).buffer).getBigUint64(at + 16, true), 4n * 17n)
 })
 
 test('unmapped memory is EFAULT, before and after the call', () => {
