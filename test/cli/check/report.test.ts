@@ -11,6 +11,7 @@ import { findingText } from '../../../src/trace/findings.ts'
 import { fixture } from '../../paths.ts'
 import { problemsOf, type Schema } from './json-schema.ts'
 
+// The caller of main is not shown.
 const stack = ['at post (/app/client.ts:42:7)', 'main (file:///app/main.ts:3:1)', 'somewhere']
 const finding: Finding = {
   number: 1,
@@ -63,13 +64,13 @@ test('special characters of file names are encoded in the URIs of SARIF', () => 
   assert.equal(run?.results[0]?.locations?.[0]?.physicalLocation.artifactLocation.uri, '/a%20b/50%25%23%3F.ts')
 })
 
-test('JSON has frames instead of addresses, and the count of the finding', () => {
+test('JSON has the frames of stacks, and the count of the finding', () => {
   const { moments, count } = findingJson(finding, createSymbols(), 3)
   assert.equal(count, 3)
   assert.deepEqual(moments[0]?.frames[0], { function: 'post', file: '/app/client.ts', line: 42 })
 })
 
-test('SARIF has a rule for each id, and a result with its location for each finding', () => {
+test('SARIF has a rule for each id, and a result for each finding, with its location if it has a stack', () => {
   const log = sarifLog(
     [
       [finding, 2],

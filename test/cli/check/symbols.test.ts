@@ -51,6 +51,7 @@ test('a tool that does not end is started once for each file, and never after th
     process.env.PATH = before
   })
   process.env.PATH = `${tools}:${before}`
+  /** How often tools were started: each start adds a byte to the log. */
   const started = (): number => readFileSync(log, 'utf8').length
   for (const name of ['one', 'two', 'three']) writeFileSync(join(folder, name), '')
   const frames = (symbols: Symbols, name: string, address: string) =>
