@@ -138,7 +138,7 @@ describe('call lines', () => {
     assert.match(callLine({ ...base, ret: -4095 }), /= -1 errno 4095 </)
   })
 
-  it('undecodable calls, unknown classes and unreadable attributes are shown as bytes', () => {
+  it('undecodable calls are shown as ?, unknown classes and unreadable attributes as bytes', () => {
     assert.equal(
       callLine({ ...base, dialect: 'write', ret: -Errno.EINVAL, reason: 'the command is truncated' }),
       '[pid 123 ibv_rc_pingpong] fd 3 write(?) = -1 EINVAL (the command is truncated) <0.000034>',
@@ -251,9 +251,9 @@ describe('call lines', () => {
         bytes,
         built,
         fc.boolean(),
-        (classId, call, garbage, raw, out) => {
+        (classId, call, garbage, raw, isAnswer) => {
           const garbled = Buffer.from(garbage).toString('base64')
-          const built64 = message(classId, 1, raw, out)
+          const built64 = message(classId, 1, raw, isAnswer)
           for (const [request, answer] of [
             [garbled, built64],
             [built64, garbled],

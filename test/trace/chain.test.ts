@@ -152,6 +152,7 @@ describe('a chain', () => {
   it('that is malformed is shown as bytes; so is an entry of an unknown class', () => {
     assert.match(callLine(recordOf(Uint8Array.of(1, 2, 3), { done: 0, error: 0 })), /chain\(entries 010203, onError/)
     const unknownEntries = entries.slice()
+    // The class id of the first entry's message.
     unknownEntries[10] = 0x77
     unknownEntries[11] = 0x77
     assert.match(callLine(recordOf(unknownEntries, { done: 0, error: 0 })), /\[\(class 30583, call 0, 1000777700/)

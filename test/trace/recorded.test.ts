@@ -99,7 +99,7 @@ describe('recorded calls', () => {
     assert.deepEqual(lines, readFileSync(golden, 'utf8').trimEnd().split('\n'))
   })
 
-  it('of ibv_devinfo and ibv_rc_pingpong have class and method, or the reason why they were refused', () => {
+  it('of ibv_devinfo and ibv_rc_pingpong have class and method, or the errno of a refusal', () => {
     for (const log of ['ibv_devinfo.abilog.gz', 'ibv_rc_pingpong.client.abilog', 'ibv_rc_pingpong.server.abilog'])
       for (const line of linesOf(log)) {
         assert.match(

@@ -60,7 +60,7 @@ const TRANSPORTS: Readonly<Record<string, string>> = {
   XRC: 'Extended Reliable Connection (XRC)',
 }
 
-/** The name of an opcode in Wireshark's spelling; upper and lower case vary there. */
+/** The name of an opcode as Wireshark spells it, but in lower case: Wireshark's varies. */
 const wiresharkName = ({ name, transport }: Opcode): string => {
   const operation = name
     .slice(name.indexOf('_') + 1)
@@ -189,6 +189,7 @@ describe('tshark', { skip }, () => {
       assert.equal(Number(pad), -packet.payload.length & 3, title)
       const records = packet as unknown as Record<string, Record<string, number | bigint | boolean> | undefined>
       for (const [k, [theirs, header, ours]] of FIELDS.entries()) {
+        // tshark shows va and rkey of an AtomicETH as fields of a RETH.
         const record = records[header] ?? (header === 'RETH' ? records.AtomicETH : undefined)
         const expected = record?.[ours]
         if (header !== 'BTH' && HEADERS_UNKNOWN.test(packet.name)) continue

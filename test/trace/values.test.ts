@@ -53,7 +53,7 @@ describe('values as text', () => {
     assert.equal(bytesText(new Uint8Array(100), 2), '0000… (100 bytes)')
   })
 
-  it('numbers, enumerations and flags are shown by their kinds', () => {
+  it('enumerations and flags are shown by name; keys, PSNs and numbers from 4 GiB on in hexadecimal', () => {
     const color = enumeration('color', { RED: 1, GREEN: 2, BLUE: 4, ALL: 7 })
     assert.equal(valueText('retryCnt', u8(1).type, 7), '7')
     assert.equal(valueText('rkey', u32(1).type, 6719), '0x1a3f')
@@ -84,7 +84,7 @@ describe('values as text', () => {
     assert.deepEqual(valueJson(record(1, fields).type, ones), ones)
   })
 
-  it('the style WHOLE shows zeros, all fields, all records and all bytes', () => {
+  it('the style WHOLE shows zeros, all fields, all records and all bytes; three or more printable bytes are quoted', () => {
     const fields = Object.fromEntries(Array.from({ length: 12 }, (_, i) => [`f${i}`, at(i, u8(0))]))
     const values = Object.fromEntries(Array.from({ length: 12 }, (_, i) => [`f${i}`, i % 3]))
     const allFields = Object.entries(values).map(([name, value]) => `${name} ${value}`)

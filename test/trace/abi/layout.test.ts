@@ -144,6 +144,7 @@ describe('a message of the object dialect', () => {
   it('shows what it cannot decode as bytes: unknown classes, attributes and flags, lengths that do not fit', () => {
     const unknownBytes = encodeCall(cq)
     const view = new DataView(unknownBytes.buffer)
+    // The id of the first attribute, the flags of the second, the lengths of the third and fourth, op_ctrl.
     view.setUint16(18, 0x77, true)
     view.setUint32(36, 0x21, true)
     view.setUint16(48, 11, true)
@@ -244,10 +245,10 @@ describe('the bytes of calls', () => {
   })
 
   it('of a driver are its inputs and outputs, by the fields of spec/', () => {
-    const piece = (bytes: Uint8Array) => ['0x1000', Buffer.from(bytes).toString('base64'), bytes.length] as const
+    const range = (bytes: Uint8Array) => ['0x1000', Buffer.from(bytes).toString('base64'), bytes.length] as const
     const driver = { ...base, dialect: 'driver', ret: 0 } as const
     const send = [...encodeRecords(CtxSend, [{ destination: 1, flags: 1, slot: 2, offset: 0, tag: 4n }]), 1, 2, 3]
-    const write = { attempt: 'ctx.userdma.2: write(27)', raw: { in: [piece(Uint8Array.from(send))], out: [] } }
+    const write = { attempt: 'ctx.userdma.2: write(27)', raw: { in: [range(Uint8Array.from(send))], out: [] } }
     assert.deepEqual(linesOf({ ...driver, ...write }).slice(2), [
       '    +0 destination 1',
       '    +4 flags 1',
@@ -256,14 +257,14 @@ describe('the bytes of calls', () => {
       '    +24 data, 3 bytes: 010203',
     ])
     const contextOptions = { eagerCount: 4, eagerBytes: 4096, expectedCount: 0, expectedBytes: 64, jobKey: 9 }
-    const assign = (handle: number) => piece(encodeRecords(CtxAssign, [{ ...contextOptions, handle }]))
+    const assign = (handle: number) => range(encodeRecords(CtxAssign, [{ ...contextOptions, handle }]))
     const attempt = 'ctx.userdma.2: ioctl(ASSIGN, 0x1000)'
     const record = { ...driver, attempt, request: CtxIoctl.ASSIGN, raw: { in: [assign(0)], out: [assign(3)] } }
     const lines = linesOf(record)
     assert.equal(lines[0], `driver request 0x${CtxIoctl.ASSIGN.toString(16)}`)
     assert.equal(lines.filter(line => line === '    +16 jobKey 9').length, 2)
     assert.equal(lines.at(-1), '    +20 handle 3')
-    const info = { ...driver, request: CtxIoctl.INFO, raw: { in: [], out: [piece(new Uint8Array(56).fill(1))] } }
+    const info = { ...driver, request: CtxIoctl.INFO, raw: { in: [], out: [range(new Uint8Array(56).fill(1))] } }
     assert.match(callLine(info, { abi: true }), /\n {6}out at 0x1000, 56 bytes: .*\n {8}\+0 number 16843009\n/)
     assert.match(linesOf({ ...driver, request: 1, raw: { in: [assign(0)], out: [] } }).join(), /^driver.*00$/)
   })
