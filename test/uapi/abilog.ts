@@ -78,6 +78,7 @@ export interface LoggedMmap extends Logged {
   readonly kind: 'mmap'
   readonly length: number
   readonly offset: bigint
+  /** The first bytes of the mapping, at most 512. */
   readonly head: Uint8Array
 }
 export type LoggedCall = LoggedIoctl | LoggedWrite | LoggedRequest | LoggedOpen | LoggedClose | LoggedRead | LoggedMmap

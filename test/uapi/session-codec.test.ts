@@ -35,7 +35,7 @@ const header = fc.record({
   tid: u32,
   stack: u32,
 })
-/** The header's fields without its type. */
+/** The header's fields without type and size. */
 type HeaderFields = { serial: number; context: number; fd: number; pid: number; tid: number; stack: number }
 
 const request = (length: number): Request => {
