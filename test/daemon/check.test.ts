@@ -11,19 +11,20 @@ import { scratchFolder } from '../tools.ts'
 import { daemonOf, dial } from './client.ts'
 
 const folder = scratchFolder()
-const REFUSED = -Errno.ENOSPC
+/** The answer to a STACK message whose stack is not kept. */
+const NOT_KEPT = -Errno.ENOSPC
 
 test('a process has at most 4096 stacks with different ids; a new session of it starts without stacks', async t => {
   const daemon = await daemonOf(t, folder, ['127.0.0.1'], { check: true })
   const client = dial(t, daemon)
   await client.hello()
   for (let id = 1; id <= MAX_STACKS; id++) assert.equal(await client.stack(id, `/app+0x${id.toString(16)} main\n`), 0)
-  assert.equal(await client.stack(MAX_STACKS + 1, '/app+0x1 main\n'), REFUSED)
-  assert.equal(await client.stack(1, '/app+0x1 main\n'), REFUSED)
+  assert.equal(await client.stack(MAX_STACKS + 1, '/app+0x1 main\n'), NOT_KEPT)
+  assert.equal(await client.stack(1, '/app+0x1 main\n'), NOT_KEPT)
   const newSession = dial(t, daemon)
   await newSession.hello()
   assert.equal(await newSession.stack(1, '/other+0x1 main\n'), 0)
-  assert.equal(await newSession.stack(1, '/other+0x1 main\n'), REFUSED)
+  assert.equal(await newSession.stack(1, '/other+0x1 main\n'), NOT_KEPT)
 })
 
 test('the stacks of a process are limited to 16 MiB, counting text and frames', async t => {
@@ -32,10 +33,10 @@ test('the stacks of a process are limited to 16 MiB, counting text and frames', 
   await client.hello()
   const long = 'x'.repeat(4087)
   const manyFrames = 'x\n'.repeat(2043)
-  let kept = 0
+  let id = 0
   // Of a stack only the first 64 frames are kept; the whole text is charged.
-  while ((await client.stack(++kept, kept % 2 === 0 ? long : manyFrames)) === 0);
-  assert.ok(kept > 2500 && kept < MAX_STACKS, `${kept} stacks`)
+  while ((await client.stack(++id, id % 2 === 0 ? long : manyFrames)) === 0);
+  assert.ok(id > 2500 && id < MAX_STACKS, `stack ${id} is not kept`)
 })
 
 test('a daemon that does not check programs keeps no stacks', async t => {

@@ -55,9 +55,9 @@ export interface Client {
   next(): Promise<ReceivedReply | undefined>
   /** Sends HELLO; returns its reply. The descriptors are closed with the client. */
   hello(): Promise<ReceivedReply>
-  /** Sends OPEN; returns its reply and descriptors, of a device's node: memory file, doorbell. */
+  /** Sends OPEN; returns its reply. A device's node has two descriptors: memory file and doorbell. */
   open(node?: number): Promise<ReceivedReply>
-  /** Sends ATTACH of a context's memory file; returns its reply and descriptor: a doorbell. */
+  /** Sends ATTACH of a context's memory file; returns its reply with one descriptor: a doorbell. */
   attach(fd: number): Promise<ReceivedReply>
   /**
    * Opens a node and makes the opening call; returns the context's number. The descriptors are closed with the client.
@@ -80,9 +80,9 @@ export interface Client {
   /** Calls on a descriptor of this process, an event descriptor or a driver's; return the return value. */
   ioctlOn(fd: number, request: number, argument: bigint): Promise<number>
   writeOn(fd: number, buffer: bigint, length: bigint): Promise<number>
-  /** Sends MAP of PROT_READ | PROT_WRITE; returns its reply and descriptor. */
+  /** Sends MAP of PROT_READ | PROT_WRITE; returns its reply with a descriptor. */
   mapOn(fd: number, offset: bigint, length: bigint, context?: number): Promise<ReceivedReply>
-  /** Sends NETLINK about a descriptor of this process; returns its reply, and the program's end of a new socket. */
+  /** Sends NETLINK about a descriptor of this process; returns its reply with the program's end of a new socket. */
   netlink(fd: number, operation: number, extra: number, argument: bigint): Promise<ReceivedReply>
   /** Sends REFRESH, which announces that counter files are about to be read. */
   refresh(): Promise<ReceivedReply>
@@ -104,7 +104,7 @@ const GET_CONTEXT = 0
 const RESPONSE = 2048
 
 export const dial = (t: TestContext, daemon: Pick<Daemon, 'socket'>): Client => {
-  const fd = connect(daemon.socket)
+  const session = connect(daemon.socket)
   const incoming = messageBuffer()
   const outgoing = messageBuffer()
   const memory = mapArena(65536)
@@ -119,9 +119,9 @@ export const dial = (t: TestContext, daemon: Pick<Daemon, 'socket'>): Client => 
     if (waiter) waiter(message)
     else received.push(message)
   }
-  const watcher = watch(fd, { readable: true }, () => {
+  const watcher = watch(session, { readable: true }, () => {
     while (!hasEnded) {
-      const { length, fds } = recv(fd, incoming.bytes)
+      const { length, fds } = recv(session, incoming.bytes)
       if (length === -EAGAIN) return
       if (length <= 0) {
         hasEnded = true
@@ -137,7 +137,7 @@ export const dial = (t: TestContext, daemon: Pick<Daemon, 'socket'>): Client => 
 
   const self: Client = {
     memory,
-    send: (bytes, fds = []) => send(fd, bytes, fds),
+    send: (bytes, fds = []) => send(session, bytes, fds),
     next: () => {
       if (received.length > 0) return Promise.resolve(received.shift())
       if (hasEnded) return Promise.resolve(undefined)
@@ -149,7 +149,7 @@ export const dial = (t: TestContext, daemon: Pick<Daemon, 'socket'>): Client => 
       return reply
     },
     open: (node = 0) => exchange(writeRequest(outgoing, 'OPEN', {}, { node })),
-    attach: number => exchange(writeRequest(outgoing, 'ATTACH', { fd: number })),
+    attach: fd => exchange(writeRequest(outgoing, 'ATTACH', { fd })),
     async context(node = 0) {
       const { error, context, descriptors } = await self.open(node)
       assert.equal(error, 0)
@@ -184,14 +184,14 @@ export const dial = (t: TestContext, daemon: Pick<Daemon, 'socket'>): Client => 
       const response = Array.from({ length: responseWords }, (_, i) => memory.u32[RESPONSE / 4 + i])
       return { ret: Number(ret), response, fds: descriptors }
     },
-    ioctlOn: async (number, request, argument) =>
-      Number((await exchange(writeRequest(outgoing, 'IOCTL', { fd: number }, { request, argument }))).ret),
-    writeOn: async (number, buffer, length) =>
-      Number((await exchange(writeRequest(outgoing, 'WRITE', { fd: number }, { buffer, length }))).ret),
-    mapOn: (number, offset, length, context = 0) =>
-      exchange(writeRequest(outgoing, 'MAP', { fd: number, context }, { offset, length, protection: 3 })),
-    netlink: (number, operation, extra, argument) =>
-      exchange(writeRequest(outgoing, 'NETLINK', { fd: number, pid: process.pid }, { operation, extra, argument })),
+    ioctlOn: async (fd, request, argument) =>
+      Number((await exchange(writeRequest(outgoing, 'IOCTL', { fd }, { request, argument }))).ret),
+    writeOn: async (fd, buffer, length) =>
+      Number((await exchange(writeRequest(outgoing, 'WRITE', { fd }, { buffer, length }))).ret),
+    mapOn: (fd, offset, length, context = 0) =>
+      exchange(writeRequest(outgoing, 'MAP', { fd, context }, { offset, length, protection: 3 })),
+    netlink: (fd, operation, extra, argument) =>
+      exchange(writeRequest(outgoing, 'NETLINK', { fd, pid: process.pid }, { operation, extra, argument })),
     refresh: () => exchange(writeRequest(outgoing, 'REFRESH', {})),
     refused: async (context, stack, body) =>
       Number((await exchange(writeRequest(outgoing, 'REFUSED', { context, stack }, body))).ret),
@@ -212,8 +212,8 @@ export const dial = (t: TestContext, daemon: Pick<Daemon, 'socket'>): Client => 
       isOpen = false
       hasEnded = true
       watcher.stop()
-      close(fd)
-      for (const number of kept.splice(0)) close(number)
+      close(session)
+      for (const fd of kept.splice(0)) close(fd)
     },
   }
   const exchange = async (length: number, fds: readonly number[] = []): Promise<ReceivedReply> => {

@@ -125,11 +125,8 @@ for (const method of ['poll', 'nextTimeout'] as const)
     isBroken = true
     await assertServed(client, healthy)
     assert.equal((await client.command(context, Command.ALLOC_PD, [], 1)).ret, -Errno.EIO)
-    assert.equal(
-      readFileSync(fds[0]).readUInt32LE(EVENT_TYPE_AT),
-      AsyncEventType.values.DEVICE_FATAL,
-      'then the end of events',
-    )
+    // The first event; that readFileSync returns shows that the events end.
+    assert.equal(readFileSync(fds[0]).readUInt32LE(EVENT_TYPE_AT), AsyncEventType.values.DEVICE_FATAL)
     assert.equal(lines.length, 1)
     assert.match(lines[0], /device rxe1.*injected into the device\n\s+at /s)
     assert.equal(existsSync(`${daemon.socket}.tree/sys/class/infiniband/rxe1`), false)
@@ -193,7 +190,7 @@ test('a message whose handling throws ends only its session', async t => {
   isBroken = false
   assert.match(lines[0], /a session: Error: injected into the statistics\n\s+at /)
   await assertServed(other, otherContext)
-  assert.equal((await other.stat()).sessions, 0, 'beside the client that sends the request')
+  assert.equal((await other.stat()).sessions, 0, 'without the session that sends the request')
 })
 
 test('the loop continues without a device that throws, and also after an exception that its caller gets', async () => {
@@ -247,35 +244,36 @@ test('errors in a timer and in a doorbell are logged, and the context still ends
   failOnUncaught(t)
   const { lines, log } = createLog()
   const m = machine(1)
-  let calls = 0
-  let onCall = (): void => {}
+  let rungCount = 0
+  let resolveRung = (): void => {}
   const contexts = new Contexts(
     createRingPool(),
     () => {},
     () => {
-      calls++
-      onCall()
+      rungCount++
+      resolveRung()
       throw new Error('injected into the following step')
     },
     createContainment(log),
   )
-  const nextCall = (): Promise<void> =>
+  /** Resolves when the contexts next call `onRung`, their third argument. */
+  const nextRung = (): Promise<void> =>
     new Promise(done => {
-      onCall = done
+      resolveRung = done
     })
   const { open, doorbell } = contexts.open(m.devices[0].device, 0, unbounded)
   const held = open.memory.share()
-  const doorbellCall = nextCall()
+  const doorbellRung = nextRung()
   closeSync(doorbell)
-  await doorbellCall
-  const timerCall = nextCall()
-  await timerCall
+  await doorbellRung
+  const timerRung = nextRung()
+  await timerRung
   closeSync(held)
-  while (contexts.count > 0) await nextCall()
+  while (contexts.count > 0) await nextRung()
   await new Promise(setImmediate)
   assert.match(lines[0], /a doorbell: Error: injected/)
   assert.match(lines[1], /without doorbells: Error: injected/)
-  assert.ok(calls >= 3)
+  assert.ok(rungCount >= 3)
 })
 
 test('a device is removed completely although its driver throws', () => {

@@ -55,6 +55,7 @@ const connect = async (t: TestContext, daemon: { readonly socket: string }): Pro
   return client
 }
 
+/** Creates MANY PDs in a new context; returns the context's number. */
 const createPds = async (client: Client, node: number): Promise<number> => {
   const context = await client.context(node)
   for (let i = 0; i < MANY; i++)
@@ -92,13 +93,13 @@ test('a few objects of a program that has exited are destroyed in each turn', as
 test('while objects are destroyed other clients are served, and the user’s next open waits for the end', async t => {
   const { daemon, core } = await setUp(t)
   const device = deviceOf(core, 'rxe0')
-  const [client, neighbour, sameUser] = [await connect(t, daemon), await connect(t, daemon), await connect(t, daemon)]
+  const [client, neighbour, opener] = [await connect(t, daemon), await connect(t, daemon), await connect(t, daemon)]
   const neighbourContext = await neighbour.context(1)
   await createPds(client, 0)
   client.close()
   assert.equal((await neighbour.command(neighbourContext, Command.ALLOC_PD, [], 1)).ret, ALLOC_PD_BYTES)
   assert.ok(device.counts.pd > 0, 'the call was answered before the objects were destroyed')
-  await sameUser.context(0)
+  await opener.context(0)
   assert.equal(device.counts.pd, 0)
 })
 

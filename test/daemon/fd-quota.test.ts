@@ -35,7 +35,7 @@ test('a process may take a quarter of all descriptors, over all its sessions; th
   assert.deepEqual(takeAll(quotas.of(1, OWNER)), { taken: 10, code: 'EMFILE' })
 })
 
-test('each new process may take a quarter of the rest, and at least 16 while any are left', () => {
+test('each new process may take a quarter of the rest, and at least 16 if so many are left', () => {
   const quotas = createFdQuotas(200, OWNER)
   const taken = Array.from({ length: 10 }, (_, pid) => takeAll(quotas.of(pid, OWNER)))
   assert.deepEqual(

@@ -91,7 +91,7 @@ test('rings never overlap, and are zeroed when allocated', () => {
 
 test('rings of one size are reused in place: allocating and freeing them does not exhaust the file', () =>
   withMemory(memory => {
-    // Keeps the mapped part of the file that has the small rings in use.
+    // The mapping that small rings share remains while this ring is in use.
     const keep = memory.allocate(PAGE)
     const offsets = new Set<number>()
     for (let i = 0; i < 1000; i++) {
@@ -116,7 +116,7 @@ test('a full file is ENOMEM, and freed space can be allocated again', () =>
     const { offset } = chunks[3]
     memory.free(chunks[3])
     assert.equal(memory.allocate(2 ** 31).offset, offset)
-    // Smaller areas still fit.
+    // Smaller rings still fit.
     assert.equal(memory.allocate(PAGE).length, PAGE)
   }))
 

@@ -15,7 +15,7 @@ import { close, sendBytes } from '../../../src/host/net/sockets.ts'
 import { machine } from '../../drivers/rxe/machine.ts'
 import { unbounded } from '../unbounded.ts'
 
-const openDescriptors = (): number => readdirSync('/proc/self/fd').length
+const countDescriptors = (): number => readdirSync('/proc/self/fd').length
 
 const setUp = (throwsOnPost = false) => {
   const m = machine(1)
@@ -46,7 +46,7 @@ const setUp = (throwsOnPost = false) => {
 
 test('closing the last doorbell ends the context and releases its memory; closing others does not', async () => {
   const self = openProcess(process.pid) as ProcessHandle
-  const before = openDescriptors()
+  const before = countDescriptors()
   const setup = setUp()
   const { open, doorbell } = setup.contexts.open(setup.device, 0, unbounded)
   const second = setup.contexts.addDoorbell(open, unbounded)
@@ -72,7 +72,7 @@ test('closing the last doorbell ends the context and releases its memory; closin
   assert.deepEqual(setup.contexts.rings, { count: 0, bytes: 0 })
   assert.equal(setup.contexts.byNumber(open.number), undefined)
   assert.throws(() => setup.contexts.addDoorbell(open, unbounded), /closed/)
-  assert.equal(openDescriptors(), before)
+  assert.equal(countDescriptors(), before)
 })
 
 test('a context without doorbells exists while a program holds its file, and can get new doorbells', async () => {
@@ -147,7 +147,7 @@ test('a context ends if the handling of its last doorbell throws', async () => {
   close(doorbell)
 })
 
-test('a token of any size rings the doorbell; the number of a context is not reused', async () => {
+test('a packet of 1 to 1000 bytes rings the doorbell, one of 4 is a token; the number of a context is not reused', async () => {
   const setup = setUp()
   const { open, doorbell } = setup.contexts.open(setup.device, 0, unbounded)
   for (const size of [4, 1, 5, 1000]) {
@@ -156,8 +156,8 @@ test('a token of any size rings the doorbell; the number of a context is not reu
     await nextRing
     assert.equal(setup.contexts.count, 1)
   }
-  assert.deepEqual(setup.tokens, [0], 'the handle in a complete token')
-  // More tokens than one read takes.
+  assert.deepEqual(setup.tokens, [0], 'the handle in the packet of 4 bytes')
+  // More tokens than are read in one turn.
   for (let i = 0; i < 100; i++) sendBytes(doorbell, new Uint8Array(4))
   await setup.nextRing()
   await setup.nextRing()
@@ -187,9 +187,9 @@ test('only the memory file itself identifies a context', () => {
 
 test('opening a removed device fails and leaves nothing', () => {
   const setup = setUp()
-  const before = openDescriptors()
+  const before = countDescriptors()
   unregister(setup.device)
   for (let i = 0; i < 5; i++) assert.throws(() => setup.contexts.open(setup.device, 0, unbounded), { code: 'EIO' })
-  assert.equal(openDescriptors(), before)
+  assert.equal(countDescriptors(), before)
   assert.equal(setup.contexts.count, 0)
 })

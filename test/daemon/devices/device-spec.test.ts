@@ -28,6 +28,7 @@ test('IPv4 and IPv6 addresses in all spellings are parsed as by Node', () => {
   const spelling = fc
     .tuple(fc.array(group, { minLength: 8, maxLength: 8 }), fc.nat(8), fc.nat(8), fc.option(fc.ipV4()))
     .map(([groups, from, length, dotted]) => {
+      // :: replaces `length` groups at `from`, never the dotted tail.
       const all = dotted === null ? groups : [...groups.slice(0, 6), dotted]
       if (length === 0 || from + length > all.length - (dotted === null ? 0 : 1)) return all.join(':')
       return `${all.slice(0, from).join(':')}::${all.slice(from + length).join(':')}`
