@@ -25,7 +25,7 @@ const EVENT_TYPE_AT = 8
 /** Linux's numbers of write commands (IB_USER_VERBS_CMD_…), and the length of ALLOC_PD, which it returns. */
 const Command = { GET_CONTEXT: 0, ALLOC_PD: 3 } as const
 const ALLOC_PD_BYTES = 16
-/** Offset of an output in the client's memory. */
+/** Offset in the client's memory of the name that a call returns. */
 const NAME_AT = 2048
 
 const connect = async (t: Parameters<typeof dial>[0], daemon: Parameters<typeof dial>[1]): Promise<Client> => {
@@ -88,8 +88,8 @@ test('calls on a context of a removed device fail with EIO after DEVICE_FATAL, a
   assert.equal((await client.command(context, Command.ALLOC_PD, [], 1)).ret, -Errno.EIO)
   assert.equal((await client.command(other, Command.ALLOC_PD, [], 1)).ret, ALLOC_PD_BYTES)
   const event = readFileSync(fds[0])
-  assert.equal(event.length, ASYNC_EVENT_BYTES)
-  assert.equal(event.readUInt32LE(EVENT_TYPE_AT), AsyncEventType.values.DEVICE_FATAL, 'then the end of events')
+  assert.equal(event.length, ASYNC_EVENT_BYTES, 'one event, then the end of events')
+  assert.equal(event.readUInt32LE(EVENT_TYPE_AT), AsyncEventType.values.DEVICE_FATAL)
   client.close()
   const last = await connect(t, daemon)
   await eventually(last, stat => stat.contexts === 0 && stat.descriptors === 0 && stat.mappings.count === 0)
@@ -109,7 +109,7 @@ const setUpDriver = async (t: Parameters<typeof dial>[0]) => {
     )
     return client.ioctl(context, ioctlRequest(Ops.methods.create.call), BigInt(client.memory.address))
   }
-  return { daemon, client, context, openInterface }
+  return { client, context, openInterface }
 }
 
 test('a driver’s descriptor takes ioctl, write and mmap; other descriptors are refused', async t => {

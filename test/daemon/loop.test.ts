@@ -14,9 +14,9 @@ import { ParkedPage } from '../../src/spec/session.ts'
 import type { Engine } from '../../src/transport/engine.ts'
 import { testRings } from '../drivers/rxe/provider.ts'
 
-const setUp = (device: Pollable, turn?: () => void): { loop: Loop; parked: () => number } => {
+const setUp = (device: Pollable, onTurn?: () => void): { loop: Loop; parked: () => number } => {
   const words = new Int32Array(ParkedPage.bytes / 4)
-  const loop = new Loop(words, [device], turn)
+  const loop = new Loop(words, [device], onTurn)
   return { loop, parked: () => words[ParkedPage.PARKED] }
 }
 
@@ -29,7 +29,7 @@ const stopClock = (t: TestContext): ((microseconds: number) => void) => {
   }
 }
 
-test('the loop is parked at the start, awake while it polls, and parked when idle', async () => {
+test('the loop is parked at the start, awake while there is work, and parked when idle', async () => {
   /** The parked word at each poll. */
   const parkedWords: number[] = []
   const { loop, parked } = setUp({
@@ -53,7 +53,7 @@ test('the loop is parked at the start, awake while it polls, and parked when idl
   loop.stop()
 })
 
-test('the loop does work that its poll after parking finds, and is not parked while it does', t => {
+test('the loop continues, parked no longer, if its poll after parking finds work', t => {
   const advanceClock = stopClock(t)
   let latePosts = 0
   /** The parked word at each poll. */
@@ -62,7 +62,7 @@ test('the loop does work that its poll after parking finds, and is not parked wh
     poll: () => {
       advanceClock(1)
       parkedWords.push(parked())
-      // A program that read the word earlier posts just as the loop parks.
+      // A program that read the parked word earlier posts just as the loop parks.
       if (parked() === 1 && latePosts < 2) {
         latePosts++
         return true
@@ -115,12 +115,12 @@ test('a kick from within the loop or after stop has no effect', () => {
 })
 
 test('a busy loop is never parked, and lets the event loop run', async () => {
-  let busy = true
+  let isBusy = true
   let polls = 0
   const { loop, parked } = setUp({
     poll: () => {
       polls++
-      return busy
+      return isBusy
     },
     nextTimeout: () => Number.POSITIVE_INFINITY,
   })
@@ -132,7 +132,7 @@ test('a busy loop is never parked, and lets the event loop run', async () => {
     await new Promise(done => setImmediate(done))
     assert.ok(polls > before, 'it continues by itself')
   }
-  busy = false
+  isBusy = false
   await new Promise(done => setImmediate(done))
   assert.equal(parked(), 1)
   const idlePolls = polls
@@ -217,7 +217,7 @@ test('a device’s timer calls it back, and an earlier deadline is not missed', 
   loop.stop()
 })
 
-test('each kick calls the turn function once', () => {
+test('each kick of an idle loop calls `onTurn` once', () => {
   let turns = 0
   const { loop } = setUp({ poll: () => false, nextTimeout: () => Number.POSITIVE_INFINITY }, () => turns++)
   loop.kick()
@@ -279,6 +279,7 @@ test('very many idle queue pairs are checked a slice per turn, and a post among 
     checked = 0
     act()
     await new Promise(setImmediate)
+    // The slice of a kick and the next one; after a found post another one, and recently used rows.
     assert.ok(checked <= 3 * SLICE_ROWS, `${checked} in one turn`)
   }
   found.length = 0

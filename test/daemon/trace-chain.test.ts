@@ -47,7 +47,7 @@ test('values of a chain’s entries that lie elsewhere in memory are shown as of
     args: { data: new Uint8Array(600) },
   }
   const query: Call = { class: Interface, methodName: 'query', method: Interface.methods.query, object: 0, args: {} }
-  // The other output lists need room too.
+  // `classes` is written to DATA, as given below; the other output lists need room too.
   const lists = Object.keys(Interface.methods.query.out).map((name, i) => [
     name,
     { address: listAddress(i), length: 0x8000 },

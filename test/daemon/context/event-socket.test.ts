@@ -1,6 +1,6 @@
 /*
- * Event sockets: records arrive whole and in order, and a withdrawal returns exactly those records of an element that
- * the program has not read.
+ * Event sockets: records arrive whole and in order, and a withdrawal returns the records of an element that the
+ * program has not read.
  */
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
@@ -32,6 +32,7 @@ const element = (userHandle: bigint): Affiliation => ({
   state: undefined,
 })
 
+/** A record of the element `of`; `number` distinguishes it from others. */
 const record = (of: Affiliation, number = 0): EventRecord => {
   const bytes = new Uint8Array(16)
   new DataView(bytes.buffer).setBigUint64(0, of.userHandle, true)
@@ -45,7 +46,7 @@ interface Setup {
   readonly socket: EventSocket
   /** The program's copy of its end. */
   readonly programEnd: number
-  /** The program reads the records that have arrived, at most `limit`. */
+  /** The program reads the records that have arrived, at most `limit`; returns them in hex. */
   read(limit?: number): string[]
   /** Reads until the program has `count` records. */
   readUntil(count: number): Promise<string[]>
@@ -166,16 +167,16 @@ test('records with the same bytes are distinguished by their position', () => {
 test('records that do not fit in the socket arrive in order when the program reads, and withdrawals count them', async () => {
   const setup = setUp()
   const [a, c] = [element(1n), element(2n)]
-  const sent: string[] = []
+  const ofC: string[] = []
   for (let i = 0; i < 3000; i++) {
     const event = record(i % 3 === 0 ? a : c, i)
     setup.socket.post(event)
-    if (i % 3 !== 0) sent.push(hex(event.bytes))
+    if (i % 3 !== 0) ofC.push(hex(event.bytes))
   }
   const early = setup.read(30)
   assert.equal(early.length, 30)
   assert.equal(setup.socket.withdraw(a).length, 1000 - 10)
-  assert.deepEqual(await setup.readUntil(2000 - 20), sent.slice(20))
+  assert.deepEqual(await setup.readUntil(2000 - 20), ofC.slice(20))
   setup.close()
 })
 
@@ -292,7 +293,7 @@ test('records can be withdrawn only if the program’s end is found in one of th
   closeProcess(init)
 })
 
-/** A socket whose program has `count` other descriptors, and has not named its end in a call. */
+/** A socket whose program has `count` further descriptors, and has not named its end in a call. */
 const createUnnamedEnd = (t: TestContext, count: number) => {
   const self = openProcess(process.pid) as ProcessHandle
   let turns = 0

@@ -1,6 +1,6 @@
 /*
- * Counter files exist from the start, and a refresh writes values that are older than the milliseconds in the file
- * `lifespan`.
+ * Counter files exist from the start, and a refresh renews them once `lifespan` milliseconds have passed since the last
+ * renewal.
  */
 import assert from 'node:assert/strict'
 import {
@@ -29,16 +29,16 @@ const setUp = (name: string) => {
   const engine = { sentPackets: 3 }
   const port = { sentBytes: 4000 }
   let time = 0
-  let reads = 0
+  let renewals = 0
   const counted = () => {
-    reads++
+    renewals++
     return { engine, port }
   }
   const files = createCounterFiles(root, [{ name: 'rxe0', counted }], () => time)
   const path = (file: string): string => join(root, 'sys/devices/virtual/infiniband/rxe0/ports/1', file)
   return {
     ...{ files, engine, port, path },
-    reads: () => reads,
+    renewals: () => renewals,
     read: (file: string): string => readFileSync(path(file), 'utf8'),
     refreshAt: (milliseconds: number): void => {
       time = milliseconds
@@ -80,7 +80,7 @@ test('a value younger than lifespan is not refreshed; programs may change lifesp
   assert.equal(setup.read('hw_counters/sent_pkts'), '3\n')
   setup.refreshAt(10)
   assert.equal(setup.read('hw_counters/sent_pkts'), '4\n')
-  assert.equal(setup.reads(), 2)
+  assert.equal(setup.renewals(), 2)
   writeFileSync(setup.path('hw_counters/lifespan'), '0\n')
   setup.engine.sentPackets = 5
   setup.refreshAt(10)
@@ -106,7 +106,7 @@ test('the file of a value that cannot be written is removed until a refresh can 
   setup.engine.sentPackets = 4
   assert.throws(() => setup.refreshAt(100), { code: 'EEXIST' })
   assert.ok(!existsSync(setup.path('hw_counters/sent_pkts')), 'an old value is not shown')
-  assert.ok(existsSync(setup.path('hw_counters/rcvd_pkts')), 'a current value is')
+  assert.ok(existsSync(setup.path('hw_counters/rcvd_pkts')), 'the file of an unchanged value remains')
   assert.throws(() => setup.refreshAt(100), { code: 'EEXIST' })
   rmdirSync(blocked)
   setup.refreshAt(100)
@@ -124,7 +124,7 @@ test('the counters of a device are refreshed although those of another one fail'
   assert.equal(readFileSync(other, 'utf8'), '2\n')
 })
 
-test('a daemon refreshes its counter files when a client asks', async t => {
+test('a daemon has counter files, and answers REFRESH', async t => {
   const daemon = await daemonOf(t, folder)
   const client = dial(t, daemon)
   const { root } = await client.hello()

@@ -59,7 +59,7 @@ test('the tree has the files in which libibverbs looks for devices', () => {
   assert.equal(read('sys/class/infiniband/rxe0/ports/1/state'), '4: ACTIVE\n')
   assert.ok(existsSync(join(root, 'dev/infiniband/uverbs0')) && existsSync(join(root, 'dev/infiniband/uverbs1')))
   assert.ok(existsSync(join(root, 'dev/infiniband/userdma')))
-  assert.equal(nodeRdev(1), 231 * 256 + 193, 'major 231, minor 192 and more')
+  assert.equal(nodeRdev(1), 231 * 256 + 193, 'major 231, minor 192 + node')
 })
 
 test('classes link to their devices; node_guid and ibdev are read-only, node_desc is writable', () => {
