@@ -55,10 +55,10 @@ test('a shortened file faults, and writes do not extend it', () => {
     assert.ok(space.check(0, 4096, 4096, true))
     assert.ok(!space.check(0, 4097, 4096, true))
     ftruncateSync(fd, 4096)
-    const to = bufferOf(5, 5)
-    assert.equal(space.read(0, 4095, to, 0, 2, 2, 2), Errno.EFAULT)
-    assert.equal(space.write(0, 4095, to, 0, 2, 2, 2), Errno.EFAULT)
-    assert.equal(space.write(0, 4094, to, 0, 2, 2, 2), 0)
+    const local = bufferOf(5, 5)
+    assert.equal(space.read(0, 4095, local, 0, 2, 2, 2), Errno.EFAULT)
+    assert.equal(space.write(0, 4095, local, 0, 2, 2, 2), Errno.EFAULT)
+    assert.equal(space.write(0, 4094, local, 0, 2, 2, 2), 0)
     assert.equal(space.fetchAdd(0, 4092, 0, 1, new Uint32Array(2)), Errno.EFAULT)
     close()
   })
@@ -84,7 +84,7 @@ test('atomics carry into the high half, and compare all 64 bits', () => {
   })
 })
 
-test('a descriptor that is closed or no memory file is refused; a read-only file is not writable', () => {
+test('a descriptor that is closed, or not of a memory file, is refused; one that is read-only is not writable', () => {
   withFile(4096, (fd, self) => {
     const code = (number: number): string => {
       try {

@@ -51,7 +51,7 @@ test('bytes are read and written only inside the file', () => {
   assertFault(() => memory.copyOut(0n, Uint8Array.of(1)))
 })
 
-test('a write to a read-only file faults', () => {
+test('a write to a file that is sealed against writing faults', () => {
   const memory = takePassedMemory(createFile(4096, SEALS | SEAL_FUTURE_WRITE))
   assert.ok(memory)
   assert.deepEqual([...memory.copyIn(0n, 2)], [0, 0])
@@ -59,7 +59,7 @@ test('a write to a read-only file faults', () => {
   memory.close()
 })
 
-const descriptors = (): number => readdirSync('/proc/self/fd').length
+const countDescriptors = (): number => readdirSync('/proc/self/fd').length
 
 /** Number of descriptors of this process for the same file. */
 const copiesOf = (fd: number): number => {
@@ -71,15 +71,15 @@ const copiesOf = (fd: number): number => {
 }
 
 test('files that can change size, are too large, or are not memory files are closed', () => {
-  const before = descriptors()
+  const before = countDescriptors()
   assert.equal(takePassedMemory(createFile(4096, SEAL_SHRINK)), undefined)
   assert.equal(takePassedMemory(createFile(4096, SEAL_GROW)), undefined)
   assert.equal(takePassedMemory(createFile(PassedFile.bytes + 1, SEALS)), undefined)
   assert.equal(takePassedMemory(openSync('/dev/zero', 'r+')), undefined)
-  assert.equal(descriptors(), before)
+  assert.equal(countDescriptors(), before)
 })
 
-test('a session passes one file, its calls are at offsets in it, and it is closed with the session', async t => {
+test('a session passes one file, addresses in its calls are offsets in it, and it is closed with the session', async t => {
   const daemon = await daemonOf(t, folder)
   const client = dial(t, daemon)
   const hello = async (fd: number): Promise<ReceivedReply> => {

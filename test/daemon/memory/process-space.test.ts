@@ -28,7 +28,7 @@ const spaceOf = (pid: number, turn: () => number = () => 0): { space: ProcessSpa
 const READ_ONLY = 3
 const PROT_READ = 1
 
-test('registration checks that every page is mapped and writable', async () => {
+test('a check tells whether every page is mapped and permits the access', async () => {
   const { address } = await peer.request('arena', { bytes: 8 * PAGE, protect: READ_ONLY * PAGE, protection: PROT_READ })
   const { space, handle } = spaceOf(peer.pid)
   const check = (from: number, length: number, writable: boolean) =>
@@ -96,7 +96,7 @@ test('copyIn and copyOut access the program’s memory, and throw EFAULT for oth
     assert.throws(() => space.copyOut(at, new Uint8Array(8)), { code: 'EFAULT' })
   }
   assert.throws(() => space.copyOut(BigInt(address + READ_ONLY * PAGE), new Uint8Array(1)), { code: 'EFAULT' })
-  assert.throws(() => space.copyIn(BigInt(address), (1 << 20) + 1), { code: 'EFAULT' }, 'no struct is that long')
+  assert.throws(() => space.copyIn(BigInt(address), (1 << 20) + 1), { code: 'EFAULT' }, 'beyond the maximum length')
   space.close()
   closeProcess(handle)
 })

@@ -244,6 +244,7 @@ describe('objects', () => {
       contexts.map(entry => attributeOf(entry, 'RES_CTXN')),
       [attributeOf(list[0], 'RES_CTXN')],
     )
+    // The queue pair is the device's queue pair 1.
     const [summary] = (await socket.request('RES_GET', [], DUMP)).entries
     const counts = (attributeOf(summary, 'RES_SUMMARY') as Entries).map(([, entry]) => entry as Entries)
     assert.deepEqual(
@@ -290,6 +291,7 @@ describe('a program with invalid or unusual requests', () => {
     for (let i = 0; i < 20; i++) assert.equal(await socket.send(datagram), datagram.length)
     const first = socket.received()
     assert.ok(first.length > 0 && first.length < 64 * 20)
+    // A request: the daemon handles the socket meanwhile.
     await eventually(client, () => true)
     const [overrun] = socket.received()
     assert.equal(overrun.type, NlmsgType.OVERRUN)
@@ -316,7 +318,7 @@ describe('a program with invalid or unusual requests', () => {
     assert.equal(await socket.call('SET', NetlinkOption.ADD_MEMBERSHIP, 99n), -Errno.EINVAL)
   })
 
-  it('is refused what Linux refuses: dumps of commands without one, unknown types, non-requests', async t => {
+  it('is refused dumps of commands without one, and unknown types; what is no request is ignored, as in Linux', async t => {
     const { socket } = await setUp(t)
     assert.equal((await socket.request('SYS_GET', [], DUMP)).errno, Errno.EINVAL)
     assert.equal((await socket.request('SET', [['DEV_INDEX', 0]], DUMP)).errno, Errno.EINVAL)

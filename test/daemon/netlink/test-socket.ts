@@ -24,7 +24,7 @@ export interface NetlinkTestSocket {
   send(datagram: Uint8Array): Promise<number>
   /** Sends a datagram on the socket itself, as without the preload library; returns its length, or -errno. */
   sendDirectly(datagram: Uint8Array): number
-  /** The messages that have arrived since the last call. */
+  /** The messages that have arrived and were not returned yet. */
   received(): Message[]
   /** Sends a request and returns the answer; dumps to their end. */
   request(command: NldevCommandName, attributes?: Entries, flags?: number): Promise<Answer>

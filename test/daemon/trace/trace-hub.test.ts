@@ -52,6 +52,7 @@ test('subscribers that want bytes get those that a call read and wrote; all get 
   hub.subscribe({ tag: '', post: record => plain.push(record) })
   hub.subscribe({ tag: '', abi: true, post: record => abi.push(record) })
   const memory = fakeView(arena())
+  // ALLOC_PD: 4 words, with the pointer to a response of 1 word.
   const command = Uint8Array.from([3, 0, 0, 0, 4, 0, 1, 0, ...new Uint8Array(8)])
   new DataView(command.buffer).setBigUint64(8, ARENA, true)
   memory.memory.map(AT, command)
