@@ -109,7 +109,7 @@ const setUpDriver = async (t: Parameters<typeof dial>[0]) => {
     )
     return client.ioctl(context, ioctlRequest(Ops.methods.create.call), BigInt(client.memory.address))
   }
-  return { client, context, openInterface }
+  return { daemon, client, context, openInterface }
 }
 
 test('a driver’s descriptor takes ioctl, write and mmap; other descriptors are refused', async t => {

@@ -63,8 +63,8 @@ const Order = {
 } as const
 
 /**
- * The answer to EVENT_BEHIND stores the number of an event descriptor BEHIND bytes after the call's argument. A write
- * of WRITE_BEHIND bytes is answered in the same way, BEHIND bytes after the start of its buffer.
+ * The answer to EVENT_BEHIND has an event descriptor whose number the shim would store BEHIND bytes after the call's
+ * argument; the answer to a write of WRITE_BEHIND bytes, BEHIND bytes after the start of the buffer.
  */
 const BEHIND = 64n
 const WRITE_BEHIND = 40n

@@ -11,6 +11,7 @@ static void no_daemon(void)
     FAILS(stat("/sys/class/infiniband", &st), ENOENT);
     EXPECT(!opendir("/sys/class/infiniband_verbs") && errno == ENOENT);
     FAILS(open(NODE, O_RDWR), ENOENT);
+    /* A child does not print the reason again. */
     expect_exit_0(fork() ?: (open(NODE, O_RDWR), _exit(0), 0));
 }
 
@@ -202,9 +203,12 @@ static void driver_records(void)
     EXPECT(read((int)driver, bytes, 64) == 60);
 }
 
-/* ---- a daemon whose answers store outside the memory that the call passed ---- */
+/* ---- a daemon whose answers name addresses outside the memory that the call passed ---- */
 
-/* EVENT_BEHIND, and the answer to a write of WRITE_BEHIND bytes, store this many words of 4 bytes after the start. */
+/*
+ * The number that EVENT_BEHIND, or a write of WRITE_BEHIND bytes, creates belongs this many words of 4 bytes after the
+ * start of the argument or buffer.
+ */
 #define BEHIND_WORDS 16
 #define WRITE_BEHIND 40
 
@@ -216,7 +220,7 @@ static void stray_stores(void)
     close(next);
     FAILS(order(fd, EVENT_BEHIND, (unsigned long)words), EIO);
 
-    /* A message whose indirect attribute is at another address, and one whose attribute is too short for the number. */
+    /* A message whose indirect attribute points elsewhere, and one whose attribute is too short for the number. */
     struct {
         uint16_t length, class_id, header[6];
         uint16_t attribute_length, id;

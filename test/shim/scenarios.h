@@ -65,7 +65,7 @@ enum order {
     LAST_HANDLE,   /* returns the queue pair's handle in the last doorbell */
     SESSIONS,      /* returns the number of connected processes */
     HOLD,          /* is never answered */
-    EVENT_BEHIND,  /* creates an event descriptor; stores its number 64 bytes after the argument's address */
+    EVENT_BEHIND,  /* as EVENT_4, but the number belongs 64 bytes after the argument's address */
     DRIVER_8,      /* as EVENT_8, for a descriptor of a driver */
     WRONG_SERIAL,  /* the reply is that of another call, and brings a descriptor */
 };
@@ -153,7 +153,7 @@ void not_served(void);
 void left_by_longjmp(void);
 void signals(void);
 void threads(void);
-/* The program's own path, and what it does after exec: `number` and `context` are numbers of inherited descriptors. */
+/* The program's own path, and what it does after exec, with numbers of inherited descriptors (`number`, `context`). */
 extern const char *self;
 void inherited(const char *number, const char *remaining);
 void inherited_events(const char *number, const char *context);

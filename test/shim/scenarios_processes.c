@@ -183,7 +183,7 @@ void exec(void)
     EXPECT(!"exec");
 }
 
-/* Expects that a plain file that gets the number of a closed device descriptor behaves as a plain file. */
+/* Expects that a plain file that gets the number of a closed descriptor of the daemon behaves as a plain file. */
 void expect_reusable(int fd)
 {
     char path[] = "/tmp/userdma-reuse-XXXXXX", text[8] = {0};
@@ -281,7 +281,7 @@ static void send_fd(int socket, int fd)
     EXPECT(sendmsg(socket, &message, 0) == 1);
 }
 
-/* Makes call number `first` of those with which a receiver may begin, which must find a device; then another call. */
+/* Makes the first call of a receiver, one of eight, which must find a device; then another call. */
 static void make_first_call(int fd, int first)
 {
     struct stat st;
@@ -492,10 +492,10 @@ void left_by_longjmp(void)
             EXPECT(!"the daemon answered");
         }
         int cancel;
-        sigset_t mask, alarms;
-        sigemptyset(&alarms);
-        sigaddset(&alarms, SIGALRM);
-        EXPECT(sigprocmask(SIG_UNBLOCK, &alarms, &mask) == 0 && !sigismember(&mask, SIGUSR1));
+        sigset_t mask, only_alarm;
+        sigemptyset(&only_alarm);
+        sigaddset(&only_alarm, SIGALRM);
+        EXPECT(sigprocmask(SIG_UNBLOCK, &only_alarm, &mask) == 0 && !sigismember(&mask, SIGUSR1));
         pthread_t thread;
         EXPECT(pthread_create(&thread, NULL, call_once, &fd) == 0 && pthread_join(thread, NULL) == 0);
         EXPECT(order(fd, ECHO, 30) == 30);

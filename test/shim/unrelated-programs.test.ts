@@ -183,7 +183,7 @@ test('the shim exports functions that it interposes, and none of its internal on
 const otherLibraries: Readonly<Record<string, readonly [file: string, extraEnv?: NodeJS.ProcessEnv]>> = {
   'a program whose dlsym opens and maps files': ['early_calls'],
   'a program whose allocator reads a link at its first allocation': ['early_allocator'],
-  'the same while stacks are recorded': ['early_allocator', { USERDMA_STACKS: '1' }],
+  'a program with this allocator, while stacks are recorded': ['early_allocator', { USERDMA_STACKS: '1' }],
   'a program with a library whose functions on sockets work only after socket()': ['late_calls'],
 }
 
