@@ -63,7 +63,7 @@ const scenario = (...adapters: AdapterName[]) => {
     }
     checker.requests.posted(request)
   }
-  /** Findings since the last call, without the text in parentheses. */
+  /** Findings since the last `take`, without the text in parentheses. */
   const take = (): string[] => found.splice(0).map(({ id, text }) => `${id}: ${text.replace(/ \(.*?\)/g, '')}`)
   return { take, found, create, modify, destroy, call, post }
 }
@@ -108,7 +108,7 @@ test('a limit may be for some types of queue pair only', () => {
   )
 })
 
-test('a queue pair with a shared receive queue needs no receive queue of its own', () => {
+test('the receive capacity of a queue pair with a shared receive queue is not compared', () => {
   const { take, create } = scenario('mlx5')
   const srq = create('srq', { maxWr: 10, maxSge: 1 })
   create('rc_qp', { cap: { maxRecvWr: 100000, maxRecvSge: 31 }, srq })

@@ -44,7 +44,7 @@ it('a change to the buffer of an outstanding send is found; a change to the buff
     const same = s.post({ opcode })
     s.complete(same)
     const changed = s.post({ opcode, ...at(1000, 64) })
-    s.bytes.sampledDigest++
+    s.digests.sampledDigest++
     s.complete(changed)
     assert.deepEqual(s.ids(), ids)
   }
@@ -55,7 +55,7 @@ it('the first 16 sends of a queue are checked, and then every 16th', () => {
   let checked = 0
   for (let index = 0; index < 1000; index++) {
     const request = s.post({ index })
-    s.bytes.sampledDigest++
+    s.digests.sampledDigest++
     const before = s.checker.counts[0] ?? 0
     s.complete(request)
     checked += (s.checker.counts[0] ?? 0) - before
@@ -70,7 +70,7 @@ it("all bytes of all sends are checked with buffers 'all'", () => {
   ] as const) {
     const s = requestScenario({ buffers })
     const request = s.post({ index: 17 })
-    s.bytes.otherDigest++
+    s.digests.otherDigest++
     s.complete(request)
     assert.deepEqual(s.ids(), ids)
   }

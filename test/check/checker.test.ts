@@ -292,7 +292,7 @@ test('an event of a queue pair with a peer on another machine is a finding, unle
 
 test('handles are numbered per context, and a renamed device keeps its objects', () => {
   const s = scenario()
-  const cqOf = (id: number, context: number): void =>
+  const createCq = (id: number, context: number): void =>
     s.call({
       class: 'cq',
       method: 'create',
@@ -301,8 +301,8 @@ test('handles are numbered per context, and a renamed device keeps its objects',
       context,
       stack: [`context ${context}`],
     })
-  cqOf(100, 1)
-  cqOf(101, 2)
+  createCq(100, 1)
+  createCq(101, 2)
   s.connected(1, 2)
   const cause = createCause('CQ_FULL', { cq: 0, entries: 4 })
   s.fail({ kind: 'event', event: CQ_ERR, cause, device: 'renamed' }, undefined, { context: 1 })
@@ -369,6 +369,7 @@ test('calls refused for their arguments are reported with the reason, calls refu
   // Device memory is not among the classes of verbs' objects (checker.ts).
   s.call({ class: 'dm', method: 'create', refused: { errno: Errno.EINVAL, reason: 'none here' } })
   const origin = { time: 1, device: 'rxe0', program: client, stack: [] }
+  // ENOSPC is not an error of an argument.
   s.checker.refusedAttempt({ ...origin, attempt: 'QUERY_DEVICE', errno: Errno.ENOSPC, reason: 'short' })
   s.checker.refusedAttempt({ ...origin, attempt: 'MODIFY_QP', errno: Errno.EINVAL, reason: 'attribute mask' })
   s.call({ class: 'mw', method: 'create', refused: { errno: Errno.EOPNOTSUPP, reason: 'no such type' } })

@@ -1,6 +1,6 @@
 /*
  * Findings about memory that is freed, left by its stack frame or forked while requests use it. The scripts make the
- * reports of the program's library, and the progress of the device with the request.
+ * reports of the preload library, and the progress of the device with the request.
  */
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
@@ -80,9 +80,9 @@ it('memory of a region that was deregistered, or whose iova is not its address, 
   deregistered.checker.misused(misuse())
   assert.deepEqual(deregistered.ids(), [])
   const translated = requestScenario()
-  const LKEY_OF_ZERO = LKEY + 0x100
-  translated.register({ start: BigInt(START), iova: 0n, length: 4096n }, LKEY_OF_ZERO)
-  translated.post({ wrId: 7n, elements: [{ address: START, length: 64, lkey: LKEY_OF_ZERO }] })
+  const TRANSLATED_LKEY = LKEY + 0x100
+  translated.register({ start: BigInt(START), iova: 0n, length: 4096n }, TRANSLATED_LKEY)
+  translated.post({ wrId: 7n, elements: [{ address: START, length: 64, lkey: TRANSLATED_LKEY }] })
   translated.checker.misused(misuse())
   assert.deepEqual(translated.ids(), [])
 })

@@ -36,6 +36,7 @@ const omittedByEngine = (fill: (races: Races<string>) => void): ReadonlyMap<Omis
   return counts
 }
 
+/** A READ is posted to a queue, and the device fetches it. */
 const fetch = (
   races: Races<string>,
   queue: number,
@@ -135,37 +136,37 @@ const fillScripts: Readonly<Record<OmissionId, () => ReadonlyMap<OmissionId, num
     for (let i = 0; i <= 16_384; i++) log.post(1, PostQueue.SEND, 1, 0n, () => [])
     return counts
   },
-  'race-log': () => omittedByFeed(all => all.markLogLost(1)),
+  'race-log': () => omittedByFeed(feed => feed.markLogLost(1)),
   'race-unlogged': () =>
-    omittedByFeed((all, _, request) => {
-      all.add({ ...seenSend, request: request(1) })
-      all.join([], 10)
+    omittedByFeed((feed, _, request) => {
+      feed.add({ ...seenSend, request: request(1) })
+      feed.join([], 10)
     }),
   'race-posts': () =>
-    omittedByFeed((all, log) => {
+    omittedByFeed((feed, log) => {
       const many = Array.from({ length: 2 ** 19 + 1 }, () => log({}))
-      all.join(many, 10)
+      feed.join(many, 10)
     }),
   'race-threads': () =>
-    omittedByFeed((all, log) => {
-      all.join(
+    omittedByFeed((feed, log) => {
+      feed.join(
         Array.from({ length: 4097 }, (_, thread) => log({ thread })),
         10,
       )
     }),
   'race-completions': () =>
-    omittedByFeed((all, _, request) => {
-      for (let i = 0; i <= 65_536; i++) all.add({ event: 'completion', request: request(1), time: 1, cq: 1 })
-      all.join([], 10)
+    omittedByFeed((feed, _, request) => {
+      for (let i = 0; i <= 65_536; i++) feed.add({ event: 'completion', request: request(1), time: 1, cq: 1 })
+      feed.join([], 10)
     }),
   'race-requests': () =>
-    omittedByFeed((all, log, request) => {
+    omittedByFeed((feed, log, request) => {
       const posts: LoggedEvent[] = []
       for (let i = 0; i <= 65_536; i++) {
         posts.push(log({}))
-        all.add({ ...seenSend, time: 100, request: request(1) })
+        feed.add({ ...seenSend, time: 100, request: request(1) })
       }
-      all.join(posts, 10)
+      feed.join(posts, 10)
     }),
   'race-memory': () =>
     omittedByEngine(races => {

@@ -45,7 +45,7 @@ export const requestScenario = (
 ) => {
   const found: Finding[] = []
   let now = 0
-  let ids = 0
+  let lastId = 0
   let completions = 0
   /** Digests of the buffers of sends: of the sampled bytes, and of the others. */
   const digests = { sampledDigest: 0, otherDigest: 0 }
@@ -65,7 +65,7 @@ export const requestScenario = (
   const origin = { device: 'rxe0', deviceNumber: 0, context: 0, program, why: 'call' as const }
   const names = new Map<number, ObjectName>()
   const create = (name: string, args: Record<string, unknown> = {}, out: Record<string, unknown> = {}): number => {
-    const object = { id: ++ids, handle: ids, class: { name } }
+    const object = { id: ++lastId, handle: lastId, class: { name } }
     names.set(object.id, object)
     checker.called({
       ...origin,
@@ -96,7 +96,7 @@ export const requestScenario = (
 
   const post = (changes: Partial<WorkRequest> = {}): WorkRequest => {
     const request = workRequest({
-      ...{ id: ++ids, time: now, owner: qp, wrId: BigInt(ids) },
+      ...{ id: ++lastId, time: now, owner: qp, wrId: BigInt(lastId) },
       length: 64,
       elements: [{ address: START, length: 64, lkey: LKEY }],
       ...changes,
@@ -108,7 +108,7 @@ export const requestScenario = (
   return {
     checker,
     found,
-    bytes: digests,
+    digests,
     qp,
     peer,
     cq,
