@@ -1,6 +1,6 @@
 /*
  * The order of clients (R31, R40): mad, rdma_cm and ipoib are started on a device in this order and stopped in reverse
- * order, also under load; a client that fails does not affect the others.
+ * order, also under load; a client that fails does not affect those that do not use it.
  */
 
 import assert from 'node:assert/strict'
@@ -13,8 +13,8 @@ import { Stack } from './ipoib/stack.ts'
 import { establish, type Host, ip4, twoHosts, VirtualNetwork } from './rdma-cm/hosts.ts'
 
 /**
- * Records the notifications of clients about devices, and makes those fail that `fails` selects. The returned function
- * returns the log and clears it.
+ * Records the clients' notifications of added and removed devices, and makes those of added devices fail that `fails`
+ * selects. The returned function returns the log and clears it.
  */
 const watchClients = ({ clients }: Core, fails: (client: string, device: Device) => boolean = () => false) => {
   const log: string[] = []
@@ -81,7 +81,7 @@ it('clients keep their order for devices that are added and removed under load',
   assert.deepEqual([a.core.faults, b.core.faults], [0, 0])
 })
 
-it('a client that fails on a device does not affect the others', () => {
+it('a client that fails on a device does not affect those that do not use it', () => {
   for (const name of clientNames) {
     const network = new VirtualNetwork()
     const host = startAll(network.host())
@@ -108,7 +108,7 @@ it('a client that fails on a device does not affect the others', () => {
   }
 })
 
-it('a client that fails to start does not affect the others, and its start is tried again', () => {
+it('a client that fails to start does not affect those that do not use it, and its start is tried again', () => {
   const network = new VirtualNetwork()
   const host = network.host({}, false)
   const device = host.plug(1)

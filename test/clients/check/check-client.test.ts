@@ -1,5 +1,5 @@
 /*
- * The checker of a core with a soft device: its options reach the driver.
+ * The checker of a core with a soft device: its option `buffers` reaches the driver.
  */
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
@@ -11,7 +11,7 @@ import { machine } from '../../drivers/rxe/machine.ts'
 import { pairOn, sgeOf } from '../../drivers/rxe/pair.ts'
 import { Flag, postSend, Wr } from '../../drivers/rxe/provider.ts'
 
-/** Ids of the findings about a WRITE of 16 KiB, of which the program changes one byte while it is outstanding. */
+/** Ids of the findings about a WRITE of 16 KiB, of which the program changes byte `changed` while it is outstanding. */
 const findingsOf = (buffers: BufferCheck, changed: number): string[] => {
   const m = machine()
   const found: Finding[] = []

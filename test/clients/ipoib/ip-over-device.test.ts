@@ -81,7 +81,7 @@ for (const family of [4, 6] as const)
 
 // ---- a transfer that checks every byte ----
 
-/** Bytes of the transfer, and of each datagram's data; before its data each datagram has its number. */
+/** Bytes of the transfer, and of a datagram's data (the last one has fewer); before its data a datagram has its number. */
 const TOTAL = 1_000_000
 const CHUNK = 1400
 const NUMBER_BYTES = 4

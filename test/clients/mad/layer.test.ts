@@ -99,7 +99,7 @@ describe('the MAD layer', () => {
     assert.equal(second.ports[0]!.attributes.badPkeyCntr, 2)
   })
 
-  it('answers unclaimed Get and Set, and nothing else', () => {
+  it('answers unclaimed Get and Set of general services, and nothing else', () => {
     const { a, first, send } = setUp()
     const client = listen(a.mads, first)
     send(client, plainMad(PERFORMANCE, SET, 1))
@@ -181,7 +181,7 @@ describe('the MAD layer', () => {
 })
 
 describe('the classes of management datagrams', () => {
-  const channelOf = (device: Device, caller?: Partial<Caller>, account?: MemoryAccount) => {
+  const programOn = (device: Device, caller?: Partial<Caller>, account?: MemoryAccount) => {
     const context = openContext(device, { isOpened: true, ...(account && { account }) })
     const callerWithoutMemory = {
       memory: undefined as never,
@@ -190,19 +190,20 @@ describe('the classes of management datagrams', () => {
       descriptor: (number: number) => number,
       ...caller,
     } as Caller
-    const make = () => invokeNow(context, MadChannel, 'create', 0, {}, callerWithoutMemory).descriptors![0]!.object
-    return { context, callerWithoutMemory, make }
+    const createChannel = () =>
+      invokeNow(context, MadChannel, 'create', 0, {}, callerWithoutMemory).descriptors![0]!.object
+    return { context, callerWithoutMemory, createChannel }
   }
 
   it('require CAP_NET_RAW', () => {
     const { first } = setUp()
-    assertRefused(Errno.EPERM, () => channelOf(first, { allows: () => false }).make())
+    assertRefused(Errno.EPERM, () => programOn(first, { allows: () => false }).createChannel())
   })
 
   it('carry a request and its response, and signal a channel when a message arrives', () => {
     const { network, first } = setUp()
-    const { context, callerWithoutMemory, make } = channelOf(first)
-    const channel = make()
+    const { context, callerWithoutMemory, createChannel } = programOn(first)
+    const channel = createChannel()
     const fd = findDescriptor(first.core, channel)
     const methods = new Uint8Array(16)
     const { object: agent = -1 } = invokeNow(
@@ -225,6 +226,7 @@ describe('the classes of management datagrams', () => {
       )
     assertRefused(Errno.EINVAL, () => send({ ...address, isGlobal: 0 }))
     send(address)
+    // The transaction id is in use.
     assertRefused(Errno.EINVAL, () => send(address))
     assert.deepEqual(invokeNow(context, MadAgentClass, 'query', agent, {}, callerWithoutMemory).out, { outstanding: 1 })
     assertRefused(Errno.EAGAIN, () =>
@@ -258,8 +260,8 @@ describe('the classes of management datagrams', () => {
         charged -= bytes
       },
     }
-    const { context, callerWithoutMemory, make } = channelOf(first, {}, account)
-    const channel = make()
+    const { context, callerWithoutMemory, createChannel } = programOn(first, {}, account)
+    const channel = createChannel()
     const withoutClass = { channel, mgmtClass: 0, classVersion: 0, methods: new Uint8Array(16) }
     const { object: agent = -1 } = invokeNow(context, MadAgentClass, 'create', 0, withoutClass, callerWithoutMemory)
     const address = { ...zeroRecord(QpAddress), dgid: ipv4(10, 0, 0, 2), sgidIndex: 1, isGlobal: 1, port: 1 }
