@@ -1,6 +1,6 @@
 /*
- * The files that libibverbs reads before it opens a device: contents as in Linux, and creation and removal of the whole
- * tree.
+ * The files that RDMA programs read before they open a device: contents as in Linux, and creation and removal of the
+ * whole tree.
  */
 import assert from 'node:assert/strict'
 import {

@@ -61,6 +61,7 @@ test('subscribers that want bytes get those that a call read and wrote; all get 
   assert.ok(!isAnswer(decoded))
   assert.equal(decoded.answer({ object: 9, out: {} }).ret, 16)
   assert.equal(plain[0].raw, undefined)
+  // The addresses are AT and ARENA.
   assert.deepEqual(abi[0].raw, {
     in: [['0x100000', Buffer.from(memory.memory.copyIn(AT, 16)).toString('base64'), 16]],
     out: [['0x200000', Buffer.from([9, 0, 0, 0]).toString('base64'), 4]],
