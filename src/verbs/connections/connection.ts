@@ -338,12 +338,15 @@ export class ConnectionEnd {
     const { waiters } = this.#shared.context
     this.#events.beginWait()
     try {
-      while (!this.#isEstablished && this.#failure === undefined && !waiters.isOver)
+      while (!this.#isEstablished && this.#failure === undefined && this.#closeReason !== 'peer' && !waiters.isOver)
         await waiters.wait(this.userHandle, signal)
     } finally {
       this.#events.endWait()
     }
     if (this.#failure !== undefined) throw this.#failure
+    // Its RTU was lost.
+    if (!this.#isEstablished && this.#closeReason === 'peer')
+      throw new ConnectionError('ECONNREFUSED', this.#call, 'the peer has ended the connection')
     if (!this.#isEstablished) throw refused('EIO', this.#call, 'the device is closed or removed')
     return new ConnectionObject(
       this,

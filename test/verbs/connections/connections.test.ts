@@ -358,6 +358,25 @@ it('a thousand connections are open together in one process, and leave no object
   await clientDevice.close()
 })
 
+it('`accept` rejects if the peer closes the connection and its RTU was lost', async () => {
+  const network = createNetwork()
+  const [client, owner] = [await open({ network, name: 'client' }), await open({ network })]
+  const server = await listen('rdma://0.0.0.0:0', { device: owner })
+  const connecting = connect(`rdma://${owner.address}:${server.port}`, { device: client })
+  const request = await nextRequest(server)
+  network.setFaults('device=client,dir=sent,drop=1')
+  const rejected = assert.rejects(request.accept(), {
+    code: 'ECONNREFUSED',
+    message: /the peer has ended the connection/,
+  })
+  const connection = await connecting
+  network.setFaults('')
+  await connection.close()
+  await rejected
+  await server.close()
+  for (const device of [client, owner]) await device.close()
+})
+
 describe('over UDP', () =>
   connectionTests(async () => {
     const network = createNetwork({ link: 'udp' })
