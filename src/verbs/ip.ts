@@ -148,7 +148,6 @@ const openSocket = (context: DeviceContext, ipInterface: number, protocol: numbe
   const call = anyCall as typeof carrier.call
   const hasDatagrams = (): boolean => !isEnded && !waiters.isOver && call(SocketClass, 'query', 0, {}).out.waiting > 0
   const poll = (): UdpDatagram | undefined => {
-    if (isEnded) return undefined
     carrier.drive()
     try {
       const { address, port: senderPort, payload } = call(SocketClass, 'receive', 0, {}).out
