@@ -22,8 +22,9 @@ import { type Body, perCall } from './loops.ts'
 /** RC RDMA_WRITE_ONLY. */
 const OPCODE = 0x0a
 const PKEY = 0xffff
-/** Bytes of a slot, which has the headers of one packet; and slots, which are used in turn. */
+/** Bytes of a slot, which has the headers of one packet. */
 const SLOT_BYTES = 64
+/** Number of slots, which are used in turn. */
 const SLOTS = 64
 const { view, bytes } = plainArena(SLOT_BYTES * SLOTS)
 const buffer = Buffer.from(bytes.buffer)

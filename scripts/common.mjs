@@ -1,7 +1,7 @@
 /*
  * Helpers shared by the scripts of this folder: the checkout's path, announcing and running steps, finding files. Plain
- * Node without packages, since setup.mjs runs before any are installed. Its syntax is one that old versions of Node can
- * parse, so that setup.mjs can say which version is needed.
+ * Node without packages, since setup.mjs runs before any are installed. Its syntax is one that Node 14 can parse, so
+ * that setup.mjs can say which version is needed.
  */
 import { spawnSync } from 'node:child_process'
 import { existsSync, readdirSync, realpathSync, statSync } from 'node:fs'
@@ -17,7 +17,7 @@ export const inRoot = (...parts) => join(root, ...parts)
 /** An explained failure: what failed, and the remedy. The scripts print it without a stack. */
 export class StepError extends Error {}
 
-/** Prints progress of the scripts on standard error; standard output is for the programs' own output. */
+/** Prints progress of the scripts on standard error; standard output is for the programs that they run. */
 export const say = text => process.stderr.write(`userdma: ${text}\n`)
 
 /** stat(2); undefined for a file that does not exist or is not accessible. */

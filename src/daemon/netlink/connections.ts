@@ -1,6 +1,7 @@
 /*
- * Lists rdma_cm identifiers for RDMA_NLDEV (Linux: fill_res_cm_id_entry): each with its device. A listener without an
- * address listens on every device, and is listed for all.
+ * Lists the identifiers of rdma_cm files, which are objects of the system device, for RDMA_NLDEV (Linux:
+ * fill_res_cm_id_entry): each with the device to which it is bound. A listener bound to a wildcard listens on every
+ * device, and is listed for all.
  */
 import type { Identifier } from '../../clients/rdma-cm/identifier.ts'
 import { anyAddress, emitAddress, type SocketAddress } from '../../clients/rdma-cm/socket-address.ts'

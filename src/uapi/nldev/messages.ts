@@ -1,6 +1,6 @@
 /*
- * Netlink messages of RDMA_NLDEV, bytes ⇄ values: the header (struct nlmsghdr), acknowledgements and refusals (struct
- * nlmsgerr), the end of a list.
+ * Netlink messages of RDMA_NLDEV: reads and writes messages (struct nlmsghdr); writes acknowledgements and refusals
+ * (struct nlmsgerr) and the end of a list.
  */
 import { NLMSGERR_ATTR_MSG, NlmsgFlags, NlmsgType } from '../../spec/linux/nldev.ts'
 import { viewOf } from '../scalar.ts'

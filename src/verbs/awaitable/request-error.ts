@@ -1,5 +1,5 @@
 /*
- * The error with which a request's promise rejects: the failed completion.
+ * The error with which a request's promise rejects if its completion has failed.
  */
 import { type CauseName, causes } from '../../spec/check/causes.ts'
 import { Errno, type ErrnoName } from '../../spec/errno.ts'

@@ -1,7 +1,7 @@
 /*
- * Compares the packets that a side of a capture sent with those that our engine sent in its place: each stream
- * (responses, requests) of each queue pair in order, every header field, payload, pad, the kind of timing and the wait.
- * The ICRC is not compared: it covers addresses and belongs to the port. Permitted differences are rows of
+ * Compares the packets that a side of a capture sent with those that our engine sent in its place: the responses and
+ * the requests of each queue pair, each in order, with every header field, payload, pad, the kind of timing and the
+ * wait. The ICRC is not compared: it covers addresses and belongs to the port. Permitted differences are rows of
  * permitted.ts.
  */
 
@@ -86,8 +86,8 @@ export const recordedStreams = (
 }
 
 /**
- * Classifies a recorded request as immediate or sent after a timer. A retransmission half the ACK timeout after the
- * previous packet counts as sent after that timer, because the recorded guests are slow.
+ * Classifies a recorded request as immediate or sent after a timer. A retransmission counts as sent after the ACK
+ * timeout if at least half of it has passed since the previous packet of either side.
  */
 const timingOf = (
   entries: readonly Entry[],
@@ -116,8 +116,8 @@ const timingOf = (
 }
 
 /**
- * The recorded guests were emulated and slow: a wait was up to 30 % longer than the timer, and at most 2 % shorter. The
- * specification allows up to four times as long (IBA 9.7.6.1.3).
+ * The recorded guests were emulated and slow: a wait was up to 30 % longer than the timer (permitted.ts has the
+ * exception), and at most 2 % shorter. The specification allows up to four times the ACK timeout (IBA 9.7.6.1.3).
  */
 const isSimilarWait = (recorded: number, ours: number): boolean => recorded >= ours * 0.98 && recorded <= ours * 1.3
 
