@@ -1,6 +1,6 @@
 /*
- * Builds the messages of a connection from its state and the consumer's arguments: records for `emitCm`, which throws
- * if a value does not fit its field. Also maps the fields of a REQ to the transport (RC, UC, XRC) and back.
+ * Builds CM messages from the state of a connection and the consumer's arguments: records for `emitCm`, which throws if
+ * a value does not fit its field. Also reads transport (RC, UC, XRC), path, QPN and ECE options of received messages.
  */
 import { cmAnswered, failoverAccepted, transportType } from '../spec/wire/mad.ts'
 import type { CmDraft } from '../wire/mad/mad.ts'
@@ -151,7 +151,7 @@ export const rtu = (connection: CmConnection, privateData?: Uint8Array): CmDraft
   ...withPrivateData(privateData),
 })
 
-/** The type of the peer's message that is not answered yet (clause 12.6.6). */
+/** `message` of an MRA or REJ: the peer's message that is not answered yet; OTHER unless it is a REQ or REP. */
 const messageTypeOf = ({ state }: CmConnection): number => {
   if (state === 'REQ_RCVD' || state === 'MRA_REQ_SENT') return cmAnswered.REQ
   return state === 'REP_RCVD' || state === 'MRA_REP_SENT' ? cmAnswered.REP : cmAnswered.OTHER
@@ -217,8 +217,8 @@ export const sidrRep = (connection: CmConnection, reply: SidrReply): CmDraft<'SI
 }
 
 /**
- * The path back to the sender of a REQ, with the fields of the REQ that describe it. The hop limit is our own: the path
- * back may be longer.
+ * The path for answers to a REQ: `from`, the path back to its sender, with the path's values in the REQ. The hop
+ * limit is our own: the path back may be longer.
  */
 export const pathOf = (message: ReceivedMessage<'REQ'>, from: CmPath): CmPath => ({
   ...from,

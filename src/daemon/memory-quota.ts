@@ -1,16 +1,14 @@
 /*
  * Quotas of the daemon's memory for the objects of one process, of one user's processes, and of all processes
  * (core/objects/object-bytes.ts has the size of each object). Beyond them a create fails with ENOMEM, so that no
- * program can exhaust the daemon. Management datagrams that wait in a channel count too (clients/mad/channel.ts). Rings
- * are not counted: they are in the context's memory file.
+ * program can exhaust the daemon. Management datagrams count too: sends until they end, received ones until they are
+ * read (clients/mad/channel.ts). Rings are not counted: they are in the context's memory file.
  */
 import type { MemoryAccount } from '../core/model.ts'
 import { CallError } from '../spec/errno.ts'
 
 const MIB = 2 ** 20
-/**
- * Maximum bytes for a process, for a user's processes, and for all processes: the daemon stays below 2 GiB.
- */
+/** Maximum bytes for a process, for a user's processes, and for all processes. */
 const MEMORY_LIMITS = { process: 768 * MIB, user: 1024 * MIB, daemon: 1280 * MIB } as const
 
 export interface MemoryQuotas {

@@ -1,7 +1,6 @@
 /*
- * Bit fields of big-endian headers, as the tables of spec/wire describe them: the reader, the writer and the range
- * check of every codec that uses these tables. A field of 1 bit is a boolean, of 64
- * bits a bigint, any other a number.
+ * Bit fields of big-endian headers, as the tables of spec/wire describe them: reading, writing and a range check. A
+ * field of 1 bit is a boolean, of 64 bits a bigint, any other a number.
  */
 import type { BitField } from '../spec/wire/headers.ts'
 
@@ -21,7 +20,7 @@ export const getBits = (view: DataView, at: number, [first, width]: BitField): B
   return width === 1 ? value !== 0 : value
 }
 
-/** Writes a field whose bits are zero. The value must fit, which `misfit` checks. */
+/** Writes a field whose bits are 0 so far. The value must fit, which `misfit` checks. */
 export const putBits = (view: DataView, at: number, [first, width]: BitField, value: BitValue): void => {
   if (typeof value === 'bigint') {
     view.setBigUint64(at + (first >> 3), value)

@@ -454,8 +454,8 @@ const run = (
 }
 
 /**
- * Runs a method that was looked up, with arguments from a codec. `number` is `object` of `Call`. A refusal is thrown,
- * or rejects, as CallError.
+ * Runs a method that was looked up, with arguments from a codec. `number`: as `object` of `invoke`. A refusal is
+ * thrown, or rejects, as CallError.
  */
 export const execute = (
   context: Context,

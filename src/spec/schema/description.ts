@@ -1,9 +1,9 @@
 /*
  * Class declarations ⇄ the rows that method `query` of class `interface` returns (R13, R47).
  *
- * `describe` flattens classes into rows, each type and enumeration once. `declare` turns rows into declarations, so
- * that codecs, tracer and reference pages work from a device's description as from the built-in tables. Rows are
- * untrusted: `declare` checks every index and refuses the description at the first bad one.
+ * `describe` flattens classes into rows, each type and enumeration once. `declare` turns rows into declarations; the
+ * library and `userdma schema` use those of a device. Rows are untrusted: `declare` checks every index and refuses the
+ * description at the first bad one.
  */
 
 import {
@@ -52,7 +52,7 @@ const uniqueRows = <T>(): { indexOf(key: string, makeRow: () => T): number; read
     indexOf(key, makeRow) {
       const known = indices.get(key)
       if (known !== undefined) return known
-      // `makeRow` may add other rows: those of a record's fields come before the record.
+      // `makeRow` may add other rows: the types of a record's fields come before the record.
       const row = makeRow()
       indices.set(key, rows.length)
       return rows.push(row) - 1

@@ -88,8 +88,8 @@ export interface MemoryRegion extends Region {
   /** The registered buffer. */
   readonly buffer: Uint8Array
   /**
-   * Re-registers it with other rights or in another protection domain. Keys and `address` may change, so earlier slices
-   * must not be used. Throws RdmaError EBUSY while a window is bound to it.
+   * Re-registers it with other rights or in another protection domain. `rkey` and `address` may change, so earlier
+   * slices and remote memory must not be used. Throws RdmaError EBUSY while a window is bound to it.
    */
   reregister(changes: RegionChanges): void
 }
