@@ -1,6 +1,6 @@
 /*
  * Memory of outstanding requests in stack frames that have returned. When the program calls a post or poll, all frames
- * at lower addresses than the caller's have returned; outstanding memory there is reported.
+ * at lower addresses than the caller's have returned; outstanding memory there, if this thread posted it, is reported.
  *
  * Coroutines may have stacks within their thread's stack; they are told apart by the address of their outermost frame.
  */
@@ -18,7 +18,7 @@ static __thread struct {
     uintptr_t bottom, top;
     /* A number of this thread, from 1. */
     uint32_t id;
-    /* No outstanding memory on this thread's stack is lower; 0: there is none. */
+    /* No outstanding memory that frames_note has noted for this thread is lower; 0: there is none. */
     uintptr_t lowest;
 } this_thread __attribute__((tls_model("initial-exec")));
 
@@ -36,8 +36,8 @@ static void find_stack(void)
         return;
     if (pthread_attr_getstack(&attributes, &start, &bytes) == 0) {
         /*
-         * Without a limit of the stack, the answer for the main thread is its present length. The stack may grow;
-         * nothing else is mapped that close to it.
+         * The main thread's stack may grow beyond the answer, if its limit is raised; nothing else is mapped that close
+         * to it.
          */
         if (early_syscall(SYS_gettid, 0, 0, 0, 0, 0, 0) == getpid() && bytes < MAIN_STACK_BYTES) {
             start = (char *)start + bytes - MAIN_STACK_BYTES;

@@ -151,6 +151,6 @@ test('MODIFY_QP clears attributes that initiators and targets lack, as Linux doe
     'rnrRetry',
     'state',
   ])
-  // Attributes that Linux does not clear are refused as usual.
+  // An initiator has no Q_Key either, but Linux does not clear it, so it is refused as usual.
   assert.equal(errorOf(change(5, 1 << 6)), 'EINVAL')
 })

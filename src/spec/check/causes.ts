@@ -1,7 +1,8 @@
 /*
- * Why requests fail and events are raised: one table for the engine, the daemon's log, trace, stat and the library. The
- * code of a cause is the `vendor_err` of the completion that fails for it; a successful completion has 0. Codes are
- * never reused and keep their meaning. docs/reference/vendor-errors.md is generated from this table.
+ * Why requests fail, packets are dropped, events are raised and destroys wait: one table for the engine, the daemon's
+ * log, trace, stat and the library. The code of a cause is the `vendor_err` of the completion that fails for it; a
+ * successful completion has 0. Codes are never reused and keep their meaning. docs/reference/vendor-errors.md is
+ * generated from this table.
  */
 import { AccessFlags, type AsyncEventType, nameIn, QpState } from '../enums.ts'
 import { type WcStatus, WrOpcode } from '../work.ts'
@@ -17,8 +18,8 @@ interface CauseRow {
   readonly isNote?: boolean
   /**
    * A sentence without its full stop; `causeText` fills in the arguments, which are in braces: `{length}` a decimal
-   * number, `{key:hex}` in hexadecimal, `{right:rights}` ibv_access_flags, `{opcode:request}` an ibv_wr_opcode,
-   * `{state:state}` a queue pair's state.
+   * number or a text, `{key:hex}` in hexadecimal, `{right:rights}` ibv_access_flags, `{opcode:request}` an
+   * ibv_wr_opcode, `{state:state}` a queue pair's state.
    */
   readonly text: string
 }
@@ -117,7 +118,7 @@ const table = {
     text: 'lkey {key:hex} does not allow [{accessStart:hex}, {accessEnd:hex})',
   },
 
-  // ---- 0x3..: the peer sent a NAK, a wrong response or nothing; a peer in the same daemon gives a more precise cause (0x4, 0x5) ----
+  // ---- 0x3..: the peer sent a NAK, a wrong response or nothing; a peer in the same process gives a more precise cause (0x2, 0x4, 0x5) ----
   NAK_INVALID_REQUEST: { code: 0x301, results: ['REM_INV_REQ_ERR'], text: 'the peer answered: invalid request' },
   NAK_REMOTE_ACCESS: { code: 0x302, results: ['REM_ACCESS_ERR'], text: 'the peer answered: remote access error' },
   NAK_REMOTE_OPERATION: { code: 0x303, results: ['REM_OP_ERR'], text: 'the peer answered: remote operational error' },
@@ -373,13 +374,13 @@ export type CauseArguments<N extends CauseName> = {
   readonly [name in ArgumentName<(typeof table)[N]['text']>]: number | bigint | string
 }
 
-/** Why a request failed or an event was raised. */
+/** A cause with its arguments. */
 export interface Cause {
   readonly id: CauseName
   readonly args: Readonly<Record<string, number | bigint | string>>
 }
 
-/** A cause with its arguments. Allocates; for error paths only. */
+/** Allocates a cause. */
 export const createCause = <N extends CauseName>(id: N, args: CauseArguments<N>): Cause => ({ id, args })
 
 /** The `vendor_err` of a completion that fails for a cause. */
@@ -406,7 +407,7 @@ const formats: Readonly<Record<string, (value: number | bigint | string) => stri
 /** Name of an ibv_wr_opcode without the prefix RDMA_. */
 export const requestName = (opcode: number): string => nameIn(WrOpcode.values, opcode).replace(/^RDMA_/, '')
 
-/** The sentence of a cause with its arguments, without its full stop; `?` for a missing argument. */
+/** The sentence of a cause with its arguments, without its full stop; `?` or NaN for a missing argument. */
 export const causeText = ({ id, args }: Cause): string =>
   causes[id].text.replace(/\{(\w+)(?::(\w+))?\}/g, (_, name: string, format: string | undefined) => {
     const value = args[name] ?? '?'

@@ -84,7 +84,7 @@ test('devices of one driver share their tables, and release them (R20)', () => {
   assert.deepEqual(stat(core).tables, { classes: 0, devices: 0 })
 })
 
-test('removing a device destroys the objects of each context in order, then calls the driver; later calls are EIO', () => {
+test('removing a device destroys the objects of each context in reverse order of dependency, then calls driver.removed; later calls are EIO', () => {
   const order: string[] = []
   const driver = {
     ...testDriver(),

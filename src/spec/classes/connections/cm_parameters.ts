@@ -1,5 +1,5 @@
 /*
- * Records shared by the classes of connection management. They have the layout of Linux's structs (rdma_user_cm.h,
+ * Records of the classes of connection management. They have the layout of Linux's structs (rdma_user_cm.h,
  * ib_user_sa.h), so that librdmacm's dialect (src/uapi/linux/ucma*.ts) copies them unchanged.
  */
 import { at, bytes, u8, u16, u32 } from '../../schema/schema.ts'
