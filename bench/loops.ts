@@ -1,7 +1,6 @@
 /*
  * Times work that is repeated many times in this process. The number of repetitions is determined once, so that a slice
- * takes some milliseconds. Each measurement is the fastest of a few slices, which excludes garbage collections and
- * interrupts.
+ * takes some milliseconds. Each measurement is the fastest of a few slices: the one that was interrupted least.
  */
 import type { Measure } from './harness/harness.ts'
 

@@ -25,7 +25,7 @@ test('numbers that node:os lacks have names, and an unknown number n is "errno n
   assert.equal(errnoNumber('ENOSUCHNAME'), undefined)
 })
 
-test('a SystemError has number, name and call, created from a positive or a negative number', () => {
+test('a SystemError that is created from a negative number has the positive one, its name, and the call', () => {
   const error = new SystemError('mmap', -12, 'too much')
   assert.deepEqual([error.errno, error.code, error.call], [12, 'ENOMEM', 'mmap'])
   assert.equal(error.message, 'mmap: ENOMEM: too much')

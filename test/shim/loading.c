@@ -1,7 +1,7 @@
 /*
  * loading MODE LIBRARY: loads a library with dlopen (MODE plain), with RTLD_DEEPBIND (deep) or with dlmopen, and prints
- * the number of RDMA devices that the library finds: the result of its function `devices`, or of ibv_get_device_list if
- * the library is libibverbs itself; -1 if it has neither.
+ * the number of RDMA devices that the library finds: the result of the function `devices` of the library or of one that
+ * it needs, or else the number from ibv_get_device_list; -1 if there is neither.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>

@@ -46,7 +46,7 @@ describe('pcapng', () => {
     })
   })
 
-  it('the headers that are built equal those of Linux’s packets, except for Ethernet addresses', () => {
+  it('the headers that are built equal the captured ones, except for Ethernet addresses', () => {
     for (const { frame, flow, identification } of capturedPackets) {
       const { destinationMac: _d, sourceMac: _s, trailer: _t, ...original } = frame
       const built = parseFrame(frameOf({ flow, identification, payload: frame.payload }))

@@ -1,12 +1,12 @@
 /*
  * Clients of the subsystem (R31, R32, R40): parts that are told of every device, as Linux' ib_client.
  *
- * Core calls a client's `add` and `remove` for each device. Registering a client calls `add` for the existing devices,
- * unregistering it calls `remove` for the remaining ones, both before they return. A new device is added to the clients
- * in the order in which they registered, and a removed one is removed from them in reverse order, so that a client that
- * uses another client gets the device after it and loses it before it. Everything here is synchronous: once the
- * function that unregisters a client has returned, no callback of it runs. Callbacks may register and remove devices
- * and other clients. Clients receive a device's unaffiliated events with `addEventHandler`.
+ * Core calls a client's `add` for each device, and its `remove` for each that it uses. Registering a client calls `add`
+ * for the existing devices, unregistering it calls `remove` for the remaining ones, both before they return. A new
+ * device is added to the clients in the order in which they registered, and a removed one is removed from them in
+ * reverse order, so that a client that uses another client gets the device after it and loses it before it. Everything
+ * here is synchronous: once the function that unregisters a client has returned, no callback of it runs. Callbacks may
+ * register and remove devices and other clients. Clients receive a device's unaffiliated events with `addEventHandler`.
  */
 import { attempt } from '../attempt.ts'
 import type { Client, ClientEntry, Core, Device, DeviceEventHandler } from '../model.ts'
@@ -23,7 +23,7 @@ const runCallback = (entry: ClientEntry, run: () => void): void => {
 /** Adds a device to a client, unless `add` returns false or throws; what it throws is rethrown. */
 const add = (entry: ClientEntry, device: Device): void =>
   runCallback(entry, () => {
-    // Before the callback, which may call this function again.
+    // Before the callback, which may remove this device, or register another, which is then added after it.
     entry.devices.add(device)
     let wanted: boolean | undefined = false
     try {

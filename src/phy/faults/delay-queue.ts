@@ -22,7 +22,7 @@ export interface DelayedPacket<Tag> {
   /** Delay in microseconds, and bits of the rules (decider.ts) whose rate limits apply after it. */
   readonly delayTime: number
   rateLimits: number
-  /** When its delay ends (µs); Infinity until `onTimeout` sets it. */
+  /** When its delay ends (µs), then when the rate limits admit it; Infinity until `onTimeout` sets it. */
   dueTime: number
   /** The lower one leaves first among packets with the same `dueTime`. */
   readonly order: number
@@ -59,7 +59,7 @@ export interface DelayQueue<Tag> {
   clear(): void
   /** When to call `onTimeout` next (µs): 0 for immediately, Infinity for never. */
   nextTimeout(): number
-  /** Begins the delay of new packets, and makes those ready whose delay has ended; true if there was one. */
+  /** Begins the delay of new packets, and makes those ready that need wait no longer; true if there was one. */
   onTimeout(now: number): boolean
 }
 
@@ -68,8 +68,8 @@ export const createDelayQueue = <Tag>(
   departure: (rateLimits: number, time: number, length: number, tag: Tag) => number,
 ): DelayQueue<Tag> => {
   /**
-   * Packets whose delay has not begun; those whose delay has begun, as a heap by its end; those that wait until others
-   * have overtaken them, which are in one of the first two lists too; those that are ready.
+   * Packets whose delay has not begun; those whose delay has begun, as a heap by `dueTime`; those of both that wait
+   * until others have overtaken them; those that are ready, some of which are still in the other lists.
    */
   let unstarted: DelayedPacket<Tag>[] = []
   const timed: DelayedPacket<Tag>[] = []

@@ -75,7 +75,8 @@ export interface ConnectionRequest {
   readonly remotePort: number
   /**
    * Accepts the request; resolves when the connection is established. Rejects with ConnectionError: ECONNREFUSED if the
-   * peer cancels the request or rejects the REP, ETIMEDOUT if it does not answer.
+   * peer cancels the request, rejects the REP or ends the connection before its RTU has arrived, ETIMEDOUT if it does
+   * not answer.
    */
   accept(options?: ConnectionOptions): Promise<Connection>
   accept(options: ConnectionOptions<RcQueuePairOptions>): Promise<Connection<RcQueuePair>>

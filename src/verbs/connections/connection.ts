@@ -103,7 +103,10 @@ const rejectHints: Readonly<Record<number, string>> = {
   [rejReason.CONSUMER_DEFINED]: 'the application has refused with request.reject()',
 }
 
-/** The peer refused the connection or canceled its request (ECONNREFUSED), or did not answer (ETIMEDOUT). */
+/**
+ * The peer refused the connection, canceled its request or ended the connection too early (ECONNREFUSED), or did not
+ * answer (ETIMEDOUT).
+ */
 export class ConnectionError extends RdmaError {
   /** 'ConnectionError'. */
   override readonly name: string = 'ConnectionError'
@@ -322,7 +325,8 @@ export class ConnectionEnd {
     try {
       this.#callWithQp('accept', { parameters: parametersOf(options), userHandle: BigInt(this.userHandle) })
     } catch (error) {
-      // EINVAL means that the connection manager has no such request any more, unless the queue pair is refused.
+      // EINVAL means that the connection manager has no such request any more. The exception is a refused
+      // `rc_qp.modify`, which the manager calls: then the reason begins with its name.
       if (!(error instanceof RdmaError && error.code === 'EINVAL') || error.reason.startsWith('rc_qp.')) throw error
       throw new ConnectionError('ECONNREFUSED', this.#call, 'the peer has canceled the request')
     }
@@ -344,7 +348,7 @@ export class ConnectionEnd {
       this.#events.endWait()
     }
     if (this.#failure !== undefined) throw this.#failure
-    // Its RTU was lost.
+    // The DREQ of the active side has arrived, but not its RTU.
     if (!this.#isEstablished && this.#closeReason === 'peer')
       throw new ConnectionError('ECONNREFUSED', this.#call, 'the peer has ended the connection')
     if (!this.#isEstablished) throw refused('EIO', this.#call, 'the device is closed or removed')

@@ -1,7 +1,7 @@
 /*
- * Objects are destroyed and queue pairs modified while posted requests wait: for free buffers of a port whose receiver
- * takes no packets, or for pacing. Each destroy or modify succeeds or is refused, no poll throws, and nothing is left
- * at the end unless a device was removed.
+ * Objects are destroyed and queue pairs modified while posted requests wait: for free buffers of a link whose receiver
+ * takes no packets, or, with `windowBytes` as of a port to a network, for its window or pacing. Each destroy or modify
+ * succeeds or is refused, and no poll throws. If no device was removed, nothing is left at the end.
  */
 
 import assert from 'node:assert/strict'
@@ -55,7 +55,7 @@ interface Sender {
   post(length: number): void
 }
 
-/** Two programs on two devices, with RC, XRC and UD queue pairs between them and objects of the other classes. */
+/** Two programs on two devices, with RC, XRC and UD queue pairs between them, and other objects. */
 const setUp = (m: ReturnType<typeof machine>) => {
   const objects: TestObject[] = []
   const senders: Sender[] = []
@@ -197,7 +197,7 @@ const play = (steps: readonly Step[], path: Path, windowBytes: number | undefine
     if (step.do === 'post') for (let i = 0; i < step.count; i++) at(senders, step.index).post(step.length)
     else if (step.do === 'flood') {
       // One device polls after each post. If it is the sender's, each datagram takes a buffer, and none is returned:
-      // later datagrams wait. The send queues of RC and XRC are full before.
+      // later datagrams wait. The send queues of RC and XRC have space for 15 requests only.
       const sender = at(senders, step.index)
       for (let i = 0; i < FLOOD_POSTS; i++) {
         sender.post(step.length)
