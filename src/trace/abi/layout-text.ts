@@ -29,8 +29,8 @@ const bitsText = (table: Readonly<Record<string, number>>, value: number): strin
 // ---- attributes ----
 
 /**
- * Flags of an attribute: `mandatory`, `optional` of an input; `out`, `filled`, `indirect`, `chained`; unknown bits as a
- * number.
+ * The names of an attribute's flags in lower case, and unknown bits as a number; `optional` for an input that is not
+ * mandatory.
  */
 const flagWords = ({ flags, isOut }: AttributeLayout): string[] => {
   // Bits 16 to 31 are no flags: in an answer they are the number of bytes written or needed.
@@ -116,7 +116,7 @@ const attributeLines = (
   if (bytes === undefined) {
     if (!isOut) return [`${begin}, ${length} bytes${addressText}`]
     if (!isAnswer) return [`${begin}, room for ${length} bytes${addressText}`]
-    // `written` of an output that did not fit is the number of bytes that it needs.
+    // `written` of an output in the message that did not fit is the number of bytes that it needs.
     return [
       `${begin}${addressText}, ${written === 0 ? `not filled, ${length} bytes` : `needs ${written} bytes, has ${length}`}`,
     ]

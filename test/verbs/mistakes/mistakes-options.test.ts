@@ -1,6 +1,6 @@
 /*
- * Options from JavaScript programs: an unknown option, a missing one, and objects that are closed or belong to another
- * device, whose handles alone would be accepted. Each throws an RdmaError that names the call and the option.
+ * Options from JavaScript programs: unknown, missing, of a wrong type or out of range; and objects that are closed or
+ * belong to another device, whose handles alone would be accepted. Each is refused with an RdmaError.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -54,12 +54,13 @@ eachCarrier(openTwo => {
       assert.match(hint, /^there are \w+/)
     }
     assert.equal(qp.state, 'RESET')
+    // An option that is undefined counts as absent.
     pd.register(mr.buffer, bad({ remoteWrit: undefined })).close()
     await device.close()
     await otherDevice.close()
   })
 
-  test('a missing option is named', async () => {
+  test('a missing option, or one of a wrong type, is named', async () => {
     const [device, otherDevice] = await openTwo()
     const pd = device.pd()
     const sendCq = device.cq()
@@ -73,7 +74,7 @@ eachCarrier(openTwo => {
       ['xrcSrq', 'xrc_srq'],
     ] as const) {
       const makers = untyped<Record<typeof make, (options?: unknown) => unknown>>(pd)
-      // Without options a queue pair creates its own completion queue.
+      // Without options RC, UC and UD queue pairs create their own completion queue.
       if (make.startsWith('xrc')) refuses(`${cls}.create`, /^options is missing$/, () => makers[make]())
       refuses(`${cls}.create`, /^options: 5 is not an object$/, () => makers[make](5))
     }
@@ -165,7 +166,7 @@ eachCarrier(openTwo => {
 })
 
 eachCarrier(openTwo => {
-  test('a flag that is not true or false, a list in place of options, and an object of another class are refused', async () => {
+  test('values of a wrong type or out of range are refused', async () => {
     const [device, otherDevice] = await openTwo()
     const pd = device.pd()
     const sendCq = device.cq()
@@ -216,7 +217,7 @@ test('the hint for memory that is not a Uint8Array shows how to make one of its 
   await device.close()
 })
 
-test('unknown options of `createNetwork`, `open` and `openSystem` are refused', async () => {
+test('wrong options of `createNetwork`, `open` and `openSystem` are refused', async () => {
   refuses('createNetwork', unknown('options', 'lnk'), () => createNetwork(untyped({ lnk: 'udp' })))
   refuses('openSystem', unknown('options', 'sock'), () => openSystem(untyped({ sock: true })))
   const rejects = (options: object, reason: RegExp) =>
