@@ -1,8 +1,7 @@
 /*
  * The headers that rules of class `flow` can match, and the offsets of their fields in `value` and `mask` of a spec.
  * They have the layout of Linux's filters (ib_uverbs_flow_eth_filter and so on, ib_user_verbs.h; for IB the
- * kernel-internal ib_flow_ib_filter), big-endian as in the packet. linux/flow.ts has their lengths in Linux's calls.
- * The driver defines which of them a device can match.
+ * kernel-internal ib_flow_ib_filter), big-endian as in the packet. The driver defines which headers a device can match.
  */
 import type { FlowSpecType } from '../enums.ts'
 
@@ -10,9 +9,9 @@ export interface FlowField {
   /** Offset in bytes. */
   readonly at: number
   readonly bytes: number
-  /** Width of the packet's field: the lower bits of `bytes`. */
+  /** How many bits of the field may be set: its lower ones. */
   readonly bits: number
-  /** `mac` and `address` (IPv4 or IPv6) are shown as text. */
+  /** `address`: IPv4 or IPv6, by `bytes`. */
   readonly kind: 'number' | 'mac' | 'address'
 }
 

@@ -1,6 +1,7 @@
 /*
- * Kills rdma_cm programs in several states of a connection, some while they are stopped: their peers get events, and
- * nothing is left of them. Used by connections.test.ts and, with more programs, by connections.long.test.ts.
+ * Kills rdma_cm programs in several states of a connection, some while they are stopped, and asserts that their peers
+ * get the right events and that nothing is left of them. Used by connections.test.ts and, with more programs, by
+ * connections.long.test.ts.
  */
 import assert from 'node:assert/strict'
 import { isEmpty, type Scope, type TestDaemon } from '../programs.ts'
@@ -19,10 +20,13 @@ const victimStates = {
 } as const
 type VictimState = keyof typeof victimStates
 
-/** Unused queue pair numbers, each used once. */
+/** The next unused queue pair number. */
 let nextQpn = 0x1000
 
-/** Brings both programs into a state; returns the survivor's identifier of the connection. */
+/**
+ * Brings both programs into a state, except that the victim is not stopped yet. Returns the survivor's identifier of the
+ * connection.
+ */
 const prepare = async (
   survivor: UcmaProgram,
   victim: UcmaProgram,

@@ -1,6 +1,6 @@
 /*
- * The limit of queue pairs in a multicast group, which does not apply to the queue pairs of core's clients: these have
- * negative rows.
+ * The limit of queue pairs in a multicast group, which does not apply to the queue pairs of core's clients: `attach`
+ * gets their negated QPNs as rows.
  */
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
