@@ -9,7 +9,7 @@
 #include <errno.h>
 #include <sys/syscall.h>
 
-/* Makes the system call itself, since syscall() is interposed. */
+/* A system call without the C library. The shim's syscall() jumps here until the C library's is known (syscalls.c). */
 long early_syscall(long number, long a, long b, long c, long d, long e, long f)
 {
     long result;

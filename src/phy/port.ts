@@ -31,7 +31,7 @@ export interface ReceivedRun {
   lastBytes: number
   /** The number of the source address among the port's peers; -1 if no flow to it is open. */
   peer: number
-  /** The sender's flow record, for GRH, tracer and pcap. */
+  /** Path and headers of the run's packets, for GRH, tracer and pcap. */
   flowAddress: FlowAddress
   /** IPv4 identification of the first packet. The following ones count up at least while `requireSeal` demands it. */
   identification: number
@@ -131,8 +131,8 @@ export interface Port {
 
   /**
    * Adds a local address (of the GID table); no effect if the port has it, or for a link-local address that the system
-   * lacks or another socket uses. Throws SystemError if the system does not allow it, and an Error if another port of a
-   * memory link has it. `claim` 'spare': another process may take over the address.
+   * lacks or another socket or port uses. Throws SystemError if the system does not allow it, and an Error if another
+   * port of a memory link has it and it is not link-local. `claim` 'spare': another process may take over the address.
    */
   addAddress(address: Uint8Array, claim?: 'own' | 'spare'): void
   /** Stops receiving on an address. A port with sockets loses packets of flows from it until it is added again. */

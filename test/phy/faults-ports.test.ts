@@ -12,8 +12,8 @@ import { portContract } from './contract.ts'
 import { collect, flowBetween, ipv4, psns, receiveAll, sendRun, smallSwitch } from './helpers.ts'
 
 /**
- * Rules that enable both halves of the layer, the second also its need for ICRCs. No packet has the first one's opcode,
- * and the second's probability is so low that its fixed seed hits none.
+ * Two rules for both directions; the second, with `corrupt`, also makes the layer need ICRCs. No packet has the opcode
+ * of the first rule, and the probabilities of the second are so low that with its fixed seed no packet is hit.
  */
 const rulesWithoutHits = 'dir=both,opcode=0xff,drop=1;dir=both,drop=0.00001%,corrupt=0.00001%'
 

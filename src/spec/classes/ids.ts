@@ -1,7 +1,7 @@
 /*
  * The frozen numbers of the object dialect: class ids, call numbers, and flags of messages and attributes (R2, R3, R5,
  * docs/reference/object-dialect.md). A number is never changed or reused, because programs are built against it;
- * test/spec/classes.test.ts compares the numbers with test/fixtures/spec/frozen.txt.
+ * test/spec/classes.test.ts compares all but `ChainEntryFlag` and `DRIVER_FIRST` with test/fixtures/spec/frozen.txt.
  *
  * Each QP type is a class (R9): 16 to 24.
  */

@@ -1,6 +1,6 @@
 /*
  * The library on devices of other releases (R47). It uses the device's own description: methods and attributes that
- * both have work, and what is needed and one of them lacks is refused with a message.
+ * both have work; a call that needs others is refused with a message.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -53,7 +53,7 @@ const changed = (cls: ObjectClass, methods: Partial<Record<string, object>>): Ob
 
 /** A device of the test driver with these declarations, without the classes named in `omitted`. */
 const deviceOf = (classes: readonly ObjectClass[], omitted: readonly string[] = []) => {
-  /** A class with its declaration of `classes`, and handlers for the methods that tests add. */
+  /** A class with its declaration from `classes`, and handlers for methods that core does not have. */
   const redeclared = (base: DriverClass): DriverClass => ({
     ...base,
     class: classes.find(({ name }) => name === base.class.name) ?? base.class,
@@ -137,7 +137,7 @@ test('an old library on a newer device uses the attributes that it knows', nativ
   end()
 })
 
-test('an old library on a newer device reports which required attribute it lacks', native, () => {
+test('a required attribute that the library lacks, or a class that the device lacks, is reported', native, () => {
   const { create } = Pd.methods
   const strict = changed(Pd, { create: method(create.call, { in: { shade: u32(1) }, out: {} }) })
   const { device, end } = openInLibrary(deviceOf([strict], ['xrcd']))
