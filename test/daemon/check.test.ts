@@ -11,7 +11,7 @@ import { scratchFolder } from '../tools.ts'
 import { daemonOf, dial } from './client.ts'
 
 const folder = scratchFolder()
-/** The answer to a STACK message whose stack is not kept. */
+/** The answer to a STACK message if the daemon checks programs and does not keep the stack. */
 const NOT_KEPT = -Errno.ENOSPC
 
 test('a process has at most 4096 stacks with different ids; a new session of it starts without stacks', async t => {

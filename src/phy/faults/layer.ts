@@ -1,7 +1,7 @@
 /*
  * A fault layer: wraps any port and applies the fault rules (`--fault`, `userdma fault set`, rules.ts) to the packets
- * that it sends and receives. Rules may change at any time. While no rule applies to this device, the layer's functions
- * for runs are the port's own, so it costs nothing; they are replaced when rules are set, each direction separately.
+ * that it sends and receives. Rules may change at any time. While no rule applies to this device and no packet is
+ * delayed, the layer's functions for runs are the port's own, so it costs nothing.
  *
  * Each device of a daemon has such a layer. A rule applies to received packets unless it selects another direction, so
  * a packet between two devices of one daemon is subject to it once. Randomness comes from seeds (decider.ts), time from
@@ -39,7 +39,7 @@ interface LayerState {
   connect(): void
 }
 
-/** Properties of a layer that are accessors: they belong to the inner port, or setting them changes connections. */
+/** Properties of a layer that are accessors: they belong to the inner port, or setting them calls `connect`. */
 type AccessorProperties = Pick<Port, 'windowBytes' | 'sharedWindowBytes' | 'receiver' | 'wake' | 'tap'>
 
 /**
@@ -103,7 +103,7 @@ export const withFaults = (port: Port, device: string, initial: readonly FaultRu
     layer.flush = sendsThroughLayer ? flush : port.flush
     layer.nextTimeout = receivesThroughLayer || sendsThroughLayer ? nextTimeout : port.nextTimeout
     layer.onTimeout = receivesThroughLayer || sendsThroughLayer ? onTimeout : port.onTimeout
-    // The layer passes received packets to the tap itself, with the outcome of their faults.
+    // The layer passes received packets with correct ICRCs to the tap itself, with the outcome of their faults.
     port.tap =
       layer.ownTap === null || !receivesThroughLayer
         ? layer.ownTap

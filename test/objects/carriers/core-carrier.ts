@@ -86,7 +86,7 @@ export const coreCarrier = (): { facts: Facts; perform(op: Op): Answer } => {
   const contexts = new Map<Opening, Context>()
   const rings = new Map<Opening, TestRings>()
   /**
-   * Readable records of a descriptor, by core's number. The client may still have the descriptor after core released
+   * Readable records of a descriptor, by core's number. A process may still have the descriptor after core released
    * it.
    */
   const sinks = new Map<number, EventQueue>()

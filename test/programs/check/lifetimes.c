@@ -12,7 +12,7 @@
 #include <ucontext.h>
 
 static struct end one, other;
-/* The memory that is freed; one.extra is its region. */
+/* Memory that cases free; `begin` registers it as one.extra. */
 static char *block;
 
 static void begin_with(struct ibv_qp_init_attr init)
@@ -109,7 +109,7 @@ static void begin_built(void)
 {
     begin();
     extend(&one, IBV_QP_EX_WITH_RDMA_WRITE);
-    /* Only this end is connected, so a request is retried until it fails. */
+    /* The other end answers the replaced queue pair, so a request is retried until it fails. */
     to_rtr(&one, &other);
     to_rts(&one);
 }
