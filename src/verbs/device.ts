@@ -17,8 +17,9 @@ import type { CountedFinding, DeviceCheck } from './check/watch.ts'
 import { type CompletionQueue, type CqOptions, cqPlan, noteOverrun } from './cq/completion-queue.ts'
 import { createWaiterList } from './cq/waiters.ts'
 import { type DriverDescriptor, interfaceNames, openDriverOps } from './driver-ops.ts'
-import { checkFunction, checkText, checkU32, invalidArgument, rethrow, warn } from './error.ts'
+import { checkText, checkU32, invalidArgument, rethrow, warn } from './error.ts'
 import { type EventQueue, openEventQueue } from './event-queue.ts'
+import { Handlers } from './handlers.ts'
 import { type IpInterface, type IpOptions, ipPlan } from './ip.ts'
 import { type AbortOptions, checkAbortOptions, checkSignal, createMailbox } from './mailbox.ts'
 import { type CreateArguments, checkClass, type ObjectOf, objectPlan } from './objects/object.ts'
@@ -215,27 +216,15 @@ export const createDevice = (
   }
   const waiters = createWaiterList(onWaiting, sources)
   const context: DeviceContext = { carrier, waiters, sources, path, makeAll: plans => chains.makeAll(plans), check }
-  const handlers = new Set<(event: DeviceEvent) => void>()
+  const handlers = new Handlers<DeviceEvent>()
   carrier.targets = {
     completion: userHandle => waiters.wake(userHandle),
     event(type, userHandle, port) {
       if (type === AsyncEventType.values.CQ_ERR && userHandle !== undefined) noteOverrun(context, userHandle)
-      const deviceEvent: DeviceEvent = {
+      handlers.notify({
         type: eventNames[type]!,
         source: userHandle === undefined ? undefined : context.sources.get(userHandle),
         port,
-      }
-      // The device is in the middle of its work: handlers run afterwards.
-      queueMicrotask(() => {
-        for (const handler of [...handlers])
-          try {
-            handler(deviceEvent)
-          } catch (error) {
-            // Thrown in a microtask of its own, so that it is an uncaught exception, and the other handlers still run.
-            queueMicrotask(() => {
-              throw error
-            })
-          }
       })
     },
     ended() {
@@ -256,15 +245,7 @@ export const createDevice = (
   const { numCompVectors } = carrier.call(DeviceClass, 'query', 0, {}).out
   const state: FinalizerState = { name, isOpen: true }
 
-  const onEvent = (handler: (event: DeviceEvent) => void): (() => void) => {
-    checkFunction('device.onEvent', 'handler', handler)
-    // A function of its own, because the program may add the same handler twice.
-    const wrapper = (event: DeviceEvent): void => handler(event)
-    handlers.add(wrapper)
-    return () => {
-      handlers.delete(wrapper)
-    }
-  }
+  const onEvent: Device['onEvent'] = handler => handlers.add('device.onEvent', handler)
   const events = (options: AbortOptions = {}): AsyncGenerator<DeviceEvent> => {
     checkAbortOptions('device.events', options)
     // Collects events from this call on, and not only from the first `next()`.

@@ -21,7 +21,8 @@ import type { AnyValues, ObjectClass, Out } from '../spec/schema/schema.ts'
 import { SYSTEM_NODE } from '../spec/session.ts'
 import { writeRequest } from '../uapi/session-codec.ts'
 import { checkOptions, type KnownOptions } from './arguments/options.ts'
-import { checkFunction, checkText, invalidArgument, refusal, refused, rethrow } from './error.ts'
+import { checkText, invalidArgument, refusal, refused, rethrow } from './error.ts'
+import { Handlers } from './handlers.ts'
 import { checkNetwork, type LocalNetwork, type Network } from './local/network.ts'
 import { orElse, showAs } from './objects/show.ts'
 import { joinDaemon, type Session } from './remote/daemon-session.ts'
@@ -208,15 +209,10 @@ export const openSystem = (options: SystemOptions = {}): System => {
     )
   if (network !== undefined) checkNetwork('openSystem', network)
   const path = socket === undefined ? undefined : socketPath('openSystem', socket)
-  const handlers = new Set<(change: DeviceChange) => void>()
+  const handlers = new Handlers<DeviceChange>()
   const report: Report = (type, index) => {
     if (type !== DEVICE_ADDED && type !== DEVICE_REMOVED) return
-    const change: DeviceChange = { type: type === DEVICE_ADDED ? 'added' : 'removed', index }
-    // The device is in the middle of its work: handlers run afterwards, each alone, because one may throw.
-    for (const handler of handlers)
-      queueMicrotask(() => {
-        if (handlers.has(handler)) handler(change)
-      })
+    handlers.notify({ type: type === DEVICE_ADDED ? 'added' : 'removed', index })
   }
   const access = path === undefined ? accessNetwork(network as LocalNetwork, report) : accessDaemon(path, report)
   let isOpen = true
@@ -252,15 +248,7 @@ export const openSystem = (options: SystemOptions = {}): System => {
       const names = entries.map(entry => entry.name).join(', ') || 'none'
       throw refused('ENODEV', 'system.interface', `there is no device ${name}; there are: ${names}`)
     },
-    onChange(handler) {
-      checkFunction('system.onChange', 'handler', handler)
-      // A function of its own, because the program may add the same handler twice.
-      const wrapper = (change: DeviceChange): void => handler(change)
-      handlers.add(wrapper)
-      return () => {
-        handlers.delete(wrapper)
-      }
-    },
+    onChange: handler => handlers.add('system.onChange', handler),
     close: end,
     [Symbol.dispose]: end,
   }

@@ -54,7 +54,15 @@ import { watchRequests } from './requests/request-feed.ts'
 import { createPostScan, type PostScan, ScanScope, SLICE_ROWS } from './rings/posts.ts'
 import { ringWork } from './rings/work-source.ts'
 import { createSlots } from './slots.ts'
-import { AttributeBits, createNumbers, FIRST_QPN, FIRST_SRQN, type QpObject, type RxeState } from './state.ts'
+import {
+  AttributeBits,
+  createNumbers,
+  FIRST_QPN,
+  FIRST_SRQN,
+  openersOf,
+  type QpObject,
+  type RxeState,
+} from './state.ts'
 import type { DeviceTorment, Torment } from './torment/torment.ts'
 
 export interface RxeDevice {
@@ -112,18 +120,17 @@ function* failAllQps({ qps, engine }: RxeState): Generator<void> {
 /** Number of objects of a context that `resetQps` checks in one step. */
 const OBJECTS_PER_STEP = 64
 
-/** Whether a queue pair ends with a context: a target that another context has opened too does not. */
-const endsWith = (context: Context, { state: { openers } }: QpObject): boolean =>
-  openers === undefined || openers.every(opener => opener.context === context)
-
-/** Resets the queue pairs of a context that closes: they neither send nor respond until they are destroyed. */
+/**
+ * Resets the queue pairs of a context that closes: they neither send nor respond until they are destroyed. A target
+ * that another context has open too stays as it is.
+ */
 function* resetQps(context: Context, { qps, engine }: RxeState): Generator<void> {
   let remaining = OBJECTS_PER_STEP
   for (const object of objectsDownwards(context)) {
     const qp = object as QpObject | undefined
     const row = qp?.state?.row
-    if (qp !== undefined && row !== undefined && qps[row] === qp && endsWith(context, qp))
-      engine().modify(row, RESET, {})
+    if (qp !== undefined && row !== undefined && qps[row] === qp)
+      if (openersOf(qp).every(opener => opener.context === context)) engine().modify(row, RESET, {})
     if (--remaining > 0) continue
     yield
     remaining = OBJECTS_PER_STEP
@@ -332,7 +339,7 @@ class SoftDevice implements RxeDevice {
           // a drained send queue raises an event only if the program has enabled it (IBV_QP_EN_SQD_ASYNC_NOTIFY)
           if (!qp || (type === SQ_DRAINED && (qp.state.attributeBits & AttributeBits.SQD_EVENT) === 0)) return
           state.failures.event(row, type, cause)
-          for (const object of qp.state.openers ?? [qp]) raiseObjectEvent(object, type)
+          for (const object of openersOf(qp)) raiseObjectEvent(object, type)
         },
       },
     }

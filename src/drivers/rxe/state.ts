@@ -76,6 +76,9 @@ export interface QueuePair extends QpRings {
 export const AttributeBits = { PORT: 1, SQD_EVENT: 2 } as const
 export type QpObject = CoreObject<QueuePair>
 
+/** The objects of a queue pair: of an XRC target all that have it open. */
+export const openersOf = (qp: QpObject): readonly QpObject[] => qp.state.openers ?? [qp]
+
 /** Records of failures (failures.ts). */
 export interface Failures extends Causes {
   /** Reports an asynchronous event of a queue pair. */

@@ -250,19 +250,23 @@ const ucmaName = ({ bytes }: MemoryRange): string | undefined => {
   return name ?? String(command)
 }
 
+const rangeLines = (direction: 'in' | 'out', ranges: readonly MemoryRange[], style: Style): string[] =>
+  ranges.map(range => `  ${direction} ${memoryText(range, style)}`)
+
 const rdmaCmLines = (inputs: readonly MemoryRange[], out: readonly MemoryRange[], style: Style): string[] => {
   const [message, ...userMemory] = inputs
+  const name = ucmaName(message!)
   return [
-    ['rdma_cm', ucmaName(message!), memoryText(message!, style)].filter(part => part !== undefined).join(' '),
-    ...userMemory.map(memory => `  in ${memoryText(memory, style)}`),
-    ...out.map(memory => `  out ${memoryText(memory, style)}`),
+    `rdma_cm${name === undefined ? '' : ` ${name}`} ${memoryText(message!, style)}`,
+    ...rangeLines('in', userMemory, style),
+    ...rangeLines('out', out, style),
   ]
 }
 
 const umadLines = (inputs: readonly MemoryRange[], out: readonly MemoryRange[], style: Style): string[] => [
   'umad',
-  ...inputs.map(memory => `  in ${memoryText(memory, style)}`),
-  ...out.map(memory => `  out ${memoryText(memory, style)}`),
+  ...rangeLines('in', inputs, style),
+  ...rangeLines('out', out, style),
 ]
 
 /** Functions that make the lines, by dialect. */

@@ -15,7 +15,7 @@ import { Completion, type Completions } from '../../../transport/types.ts'
 import { Limits } from '../attributes.ts'
 import { isInProcess, mmapInfo, ringMemoryOf } from '../context.ts'
 import { type CqRing, createCqRing, pushCompletion, resizeCqRing } from '../rings/completion-ring.ts'
-import { type CqObject, type RxeState, stateOf } from '../state.ts'
+import { type CqObject, openersOf, type RxeState, stateOf } from '../state.ts'
 
 const { CQ_ERR, QP_FATAL } = AsyncEventType.values
 const { ERR } = QpState.values
@@ -151,6 +151,6 @@ export const failOverrunQps = (device: RxeState): void => {
     if (qp === undefined || device.engine().stateOf(row) === ERR) continue
     device.failures.event(row, QP_FATAL, cause)
     device.engine().modify(row, ERR, {}, cause)
-    for (const object of qp.state.openers ?? [qp]) raiseObjectEvent(object, QP_FATAL)
+    for (const object of openersOf(qp)) raiseObjectEvent(object, QP_FATAL)
   }
 }
