@@ -1,7 +1,7 @@
 /*
  * Network interfaces of this network namespace, their addresses and neighbours, kept current by a rtnetlink socket. At
- * the start, and when the socket has dropped messages, the kernel dumps all of them; in between each change is applied
- * when it is received, so that an interface that goes down and up again is noticed too.
+ * the start, and when the socket has dropped messages (ENOBUFS), the kernel dumps all of them; in between each change is
+ * applied when it is received, so that an interface that goes down and up again is noticed too.
  *
  * Without netlink there is no table, and interface changes are not followed.
  */
@@ -12,6 +12,7 @@ import { check, libcFunctions, orErrno } from '../native.ts'
 import {
   type Dump,
   dumpRequest,
+  hasInterruptedDump,
   type LinkMessage,
   type NeighbourMessage,
   parseRouteMessages,
@@ -75,7 +76,18 @@ const isSameLink = (a: NetworkInterface, b: NetworkInterface): boolean =>
   a.hasCarrier === b.hasCarrier &&
   keyOf(a.mac) === keyOf(b.mac)
 
-/** The table: `apply` takes messages; `begin` comes before the dumps of all three lists, and `end` after them. */
+/** What the messages of a datagram say about the dump in progress. */
+export interface DumpProgress {
+  /** The dump's error number, 0 for success, if it ends with this datagram; otherwise undefined. */
+  readonly ended: number | undefined
+  /** Whether the kernel has found that the list changed during the dump, which may lack entries (NLM_F_DUMP_INTR). */
+  readonly isInterrupted: boolean
+}
+
+/**
+ * The table: `apply` takes messages; `begin` comes before the dumps of all three lists, and `end` after them if they are
+ * complete.
+ */
 export const createInterfaceTable = () => {
   const links = new Map<number, NetworkInterface>()
   const addresses = new Map<number, Map<string, Uint8Array>>()
@@ -132,11 +144,8 @@ export const createInterfaceTable = () => {
     begin: (): void => {
       listed = new Set()
     },
-    /**
-     * Applies the messages of one datagram. If a dump ends with them, returns its error number, 0 for success;
-     * otherwise undefined.
-     */
-    apply: (datagram: Uint8Array): number | undefined => {
+    /** Applies the messages of one datagram. */
+    apply: (datagram: Uint8Array): DumpProgress => {
       let ended: number | undefined
       for (const message of parseRouteMessages(datagram)) {
         if (message.kind === 'done') ended = message.errno
@@ -150,7 +159,7 @@ export const createInterfaceTable = () => {
           listed?.add(String(message.index))
         } else removeLink(message.index)
       }
-      return ended
+      return { ended, isInterrupted: hasInterruptedDump(datagram) }
     },
     /** Removes interfaces, addresses and neighbours that were not listed since `begin`. */
     end: (): void => {
@@ -164,6 +173,67 @@ export const createInterfaceTable = () => {
   }
 }
 
+/** The netlink socket, as a reader uses it. */
+export interface RouteSocket {
+  /** Requests a dump. Throws SystemError. */
+  request(type: Dump): void
+  /** The next datagram, valid until the next call, or -errno. */
+  receive(): Uint8Array | number
+}
+
+/**
+ * Keeps the table current: returns a function that applies all waiting messages, and reads all lists again if messages
+ * were dropped. It returns false if messages were dropped meanwhile: it must then be called again. It throws SystemError
+ * if the socket, or a dump on it, has failed.
+ */
+export const createTableReader = (
+  table: ReturnType<typeof createInterfaceTable>,
+  { request, receive }: RouteSocket,
+): (() => boolean) => {
+  /** Whether the lists must be read: at the start, and after ENOBUFS. */
+  let isOutdated = true
+
+  /** Applies changes until none waits. After ENOBUFS the kernel drops all others until then. */
+  const applyWaiting = (): void => {
+    for (;;) {
+      const datagram = receive()
+      if (typeof datagram !== 'number') table.apply(datagram)
+      else if (datagram === -ENOBUFS) isOutdated = true
+      else if (datagram === -EAGAIN) return
+      else throw new SystemError('netlink: recv', -datagram)
+    }
+  }
+  /** Requests a dump and applies it. The kernel generates it in our recv calls, so none returns EAGAIN. */
+  const dump = (type: Dump): void => {
+    request(type)
+    for (;;) {
+      const datagram = receive()
+      if (typeof datagram === 'number' && datagram !== -ENOBUFS) throw new SystemError('netlink: recv', -datagram)
+      const { ended, isInterrupted } =
+        typeof datagram === 'number' ? { ended: ENOBUFS, isInterrupted: false } : table.apply(datagram)
+      // ENOBUFS: changes were dropped, or the buffer was full when the dump started. The dump continues.
+      if (isInterrupted || ended === ENOBUFS) isOutdated = true
+      if (ended === undefined || ended === ENOBUFS) continue
+      // Some sandboxes cannot list neighbours.
+      if (ended === 0 || type === RTM_GETNEIGH) return
+      throw new SystemError('netlink: list of interfaces', ended)
+    }
+  }
+
+  return () => {
+    // Waiting changes are older than the dumps: they must not count as listed.
+    applyWaiting()
+    if (!isOutdated) return true
+    isOutdated = false
+    table.begin()
+    dump(RTM_GETLINK)
+    dump(RTM_GETADDR)
+    dump(RTM_GETNEIGH)
+    if (!isOutdated) table.end()
+    return !isOutdated
+  }
+}
+
 let memory: Arena | undefined
 
 /** Opens the socket and reads the table; undefined where netlink is not available. */
@@ -174,52 +244,33 @@ export const openInterfaces = (): Interfaces | undefined => {
   if (fd < 0) return undefined
   const table = createInterfaceTable()
   let watching: Watch | undefined
+  let nextRead: NodeJS.Immediate | undefined
 
-  /** The next datagram's length, or -errno. */
-  const receive = (): number => orErrno(sys().recv(fd, address, RECEIVE_BYTES, 0))
-
-  /** Requests a dump and applies it. The kernel generates it in our recv calls, so none returns EAGAIN. */
-  const dump = (type: Dump): void => {
-    const request = dumpRequest(type)
-    bytes.set(request)
-    check('netlink: send', sys().send(fd, address, request.length, 0))
-    for (;;) {
-      const length = receive()
-      // the socket has dropped changes; the dump continues
-      if (length === -ENOBUFS) continue
-      if (length <= 0) throw new SystemError('netlink: recv', -length)
-      const ended = table.apply(bytes.subarray(0, length))
-      if (ended === 0) return
-      // Some sandboxes cannot list neighbours.
-      if (ended !== undefined && type === RTM_GETNEIGH) return
-      if (ended !== undefined) throw new SystemError('netlink: list of interfaces', ended)
-    }
-  }
-  const readAll = (): void => {
-    table.begin()
-    dump(RTM_GETLINK)
-    dump(RTM_GETADDR)
-    dump(RTM_GETNEIGH)
-    table.end()
-  }
+  const readTable = createTableReader(table, {
+    request: type => {
+      const request = dumpRequest(type)
+      bytes.set(request)
+      check('netlink: send', sys().send(fd, address, request.length, 0))
+    },
+    receive: () => {
+      const length = orErrno(sys().recv(fd, address, RECEIVE_BYTES, 0))
+      return length > 0 ? bytes.subarray(0, length) : length
+    },
+  })
 
   const close = (): void => {
+    clearImmediate(nextRead)
     watching?.stop()
     sys().close(fd)
   }
-  /** Applies all waiting messages. Throws if the socket, or a dump on it, has failed. */
-  const drain = (): void => {
-    for (;;) {
-      const length = receive()
-      if (length > 0) table.apply(bytes.subarray(0, length))
-      else if (length === -ENOBUFS) readAll()
-      else if (length === -EAGAIN) return
-      else throw new SystemError('netlink: recv', -length)
-    }
+  /** Reads the table; again in the next turn of the event loop if messages were dropped. */
+  const read = (): void => {
+    clearImmediate(nextRead)
+    nextRead = readTable() ? undefined : setImmediate(onReadable)
   }
   const onReadable = (): void => {
     try {
-      drain()
+      read()
     } catch (error) {
       // the table stays as it is, and later changes are not followed
       if (!(error instanceof SystemError)) throw error
@@ -232,7 +283,7 @@ export const openInterfaces = (): Interfaces | undefined => {
     view.setUint16(0, AF_NETLINK, true)
     view.setUint32(8, GROUPS, true)
     check('netlink: bind', sys().bind(fd, address, SOCKADDR))
-    readAll()
+    read()
     watching = watch(fd, { readable: true }, onReadable)
   } catch (error) {
     if (!(error instanceof SystemError)) throw error

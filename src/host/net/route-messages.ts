@@ -68,6 +68,7 @@ const RTM_NEWNEIGH = 28
 const RTM_DELNEIGH = 29
 export const RTM_GETNEIGH = 30
 const NLM_F_REQUEST_DUMP = 0x301
+const NLM_F_DUMP_INTR = 0x10
 
 const AF_UNSPEC = 0
 
@@ -199,18 +200,34 @@ const messageOf = (bytes: Uint8Array, view: DataView, at: number, end: number): 
   return undefined
 }
 
-/** Parses one datagram of a netlink socket; a truncated or malformed message ends it. */
-export const parseRouteMessages = (bytes: Uint8Array): RouteMessage[] => {
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
-  const found: RouteMessage[] = []
-  for (let at = 0; at + HEADER <= bytes.length; ) {
+/** The offsets of the messages in a datagram, and of their ends; a truncated or malformed message ends it. */
+function* spansOf(view: DataView): Generator<readonly [at: number, end: number]> {
+  for (let at = 0; at + HEADER <= view.byteLength; ) {
     const length = view.getUint32(at, true)
-    if (length < HEADER || at + length > bytes.length) break
-    const message = messageOf(bytes, view, at, at + length)
-    if (message !== undefined) found.push(message)
+    if (length < HEADER || at + length > view.byteLength) return
+    yield [at, at + length]
     at += align4(length)
   }
+}
+
+const viewOf = (bytes: Uint8Array): DataView => new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+
+/** Parses one datagram of a netlink socket; a truncated or malformed message ends it. */
+export const parseRouteMessages = (bytes: Uint8Array): RouteMessage[] => {
+  const view = viewOf(bytes)
+  const found: RouteMessage[] = []
+  for (const [at, end] of spansOf(view)) {
+    const message = messageOf(bytes, view, at, end)
+    if (message !== undefined) found.push(message)
+  }
   return found
+}
+
+/** Whether a message says that its list changed during the dump, which may lack entries. */
+export const hasInterruptedDump = (bytes: Uint8Array): boolean => {
+  const view = viewOf(bytes)
+  for (const [at] of spansOf(view)) if ((view.getUint16(at + 6, true) & NLM_F_DUMP_INTR) !== 0) return true
+  return false
 }
 
 /** Lists that can be requested. */

@@ -7,9 +7,10 @@ import { networkInterfaces } from 'node:os'
 import { describe, it } from 'node:test'
 import { gunzipSync } from 'node:zlib'
 import fc from 'fast-check'
+import { EAGAIN, ENOBUFS, EPERM } from '../../../src/host/errno.ts'
 import { hasNative } from '../../../src/host/native.ts'
-import { createInterfaceTable, openInterfaces } from '../../../src/host/net/interfaces.ts'
-import { dumpRequest, parseRouteMessages, RTM_GETADDR } from '../../../src/host/net/route-messages.ts'
+import { createInterfaceTable, createTableReader, openInterfaces } from '../../../src/host/net/interfaces.ts'
+import { dumpRequest, parseRouteMessages, RTM_GETADDR, RTM_GETLINK } from '../../../src/host/net/route-messages.ts'
 import { fixture } from '../../paths.ts'
 
 const recorded = gunzipSync(readFileSync(fixture('netlink', 'interfaces.txt.gz')))
@@ -46,7 +47,7 @@ const startTable = () => {
   const table = createInterfaceTable()
   table.begin()
   const ends = recorded.flatMap(({ label, datagram }) =>
-    label.startsWith('dump') ? [table.apply(datagram)].filter(end => end !== undefined) : [],
+    label.startsWith('dump') ? [table.apply(datagram).ended].filter(end => end !== undefined) : [],
   )
   table.end()
   const changes: string[] = []
@@ -67,14 +68,97 @@ const startTable = () => {
   return { table, ends, change, v0, changes }
 }
 
+/** NLMSG_ERROR (2) or NLMSG_DONE (3) with an error number. */
+const endMessage = (type: number, errno: number): Uint8Array => {
+  const bytes = new Uint8Array(20)
+  const view = new DataView(bytes.buffer)
+  view.setUint32(0, 20, true)
+  view.setUint16(4, type, true)
+  view.setInt32(16, -errno, true)
+  return bytes
+}
+const [NLMSG_ERROR, NLMSG_DONE] = [2, 3]
+
+/**
+ * A table whose socket is played by the test: `waiting` is the receive buffer, a number is what recv returns, and
+ * `answers` has what the kernel appends for each request for a list, by default what was recorded.
+ */
+const playedTable = () => {
+  const table = createInterfaceTable()
+  const waiting: (Uint8Array | number)[] = []
+  const recordedAs = (wanted: string) => recorded.flatMap(({ label, datagram }) => (label === wanted ? datagram : []))
+  const lists = { links: recordedAs('dump-links'), addresses: recordedAs('dump-addresses') }
+  const neighbours = [endMessage(NLMSG_DONE, 0)]
+  const answers: (readonly (Uint8Array | number)[])[] = []
+  const read = createTableReader(table, {
+    request: type =>
+      void waiting.push(
+        ...(answers.shift() ??
+          (type === RTM_GETLINK ? lists.links : type === RTM_GETADDR ? lists.addresses : neighbours)),
+      ),
+    receive: () => waiting.shift() ?? -EAGAIN,
+  })
+  const added = recordedAs('add-ipv4')
+  const addedAddress = mapped(10, 99, 0, 7)
+  const has = (address: string): boolean => table.withAddress(Buffer.from(address, 'hex')) !== undefined
+  return { table, waiting, lists, answers, read, added, addedAddress, has }
+}
+
+describe('messages dropped by the kernel (ENOBUFS)', () => {
+  it('changes that waited before the dumps do not count as listed', () => {
+    const { read, waiting, added, addedAddress, has } = playedTable()
+    assert.equal(read(), true)
+    waiting.push(-ENOBUFS, ...added) // the message that it was removed again was dropped
+    assert.equal(read(), true)
+    assert.equal(has(addedAddress), false)
+  })
+
+  it('changes dropped during a dump make it be repeated', () => {
+    const { read, answers, lists, added, addedAddress, has, waiting } = playedTable()
+    answers.push(lists.links, [...added, -ENOBUFS, ...lists.addresses])
+    assert.equal(read(), false)
+    assert.deepEqual(waiting, [], 'the dump was read to its end')
+    assert.equal(read(), true)
+    assert.equal(has(addedAddress), false)
+  })
+
+  it('nothing is removed after an incomplete dump', () => {
+    const { read, answers, lists, table, waiting } = playedTable()
+    assert.equal(read(), true)
+    const known = table.links.size
+    const interrupted = endMessage(NLMSG_DONE, 0)
+    interrupted[6] = 0x10 // NLM_F_DUMP_INTR
+    for (const incomplete of [[interrupted], [-ENOBUFS, endMessage(NLMSG_DONE, 0)]]) {
+      waiting.push(-ENOBUFS)
+      answers.push(incomplete, lists.addresses)
+      assert.equal(read(), false)
+      assert.equal(table.links.size, known)
+    }
+    assert.equal(read(), true)
+  })
+
+  it('a dump that starts with a full buffer is read to its end', () => {
+    const { read, answers, lists, table } = playedTable()
+    answers.push([endMessage(NLMSG_ERROR, ENOBUFS), ...lists.links])
+    assert.equal(read(), false)
+    assert.equal(read(), true)
+    assert.equal(table.links.size, 3)
+  })
+
+  it('a refused dump throws, but for the list of neighbours', () => {
+    const refused = [endMessage(NLMSG_ERROR, EPERM)]
+    const links = playedTable()
+    links.answers.push(refused)
+    assert.throws(links.read, /list of interfaces/)
+    const neighbours = playedTable()
+    neighbours.answers.push(neighbours.lists.links, neighbours.lists.addresses, refused)
+    assert.equal(neighbours.read(), true)
+  })
+})
+
 describe('interfaces', () => {
   it('an aborted list ends with its errno', () => {
-    const done = new Uint8Array(20)
-    const view = new DataView(done.buffer)
-    view.setUint32(0, 20, true)
-    view.setUint16(4, 3, true) // NLMSG_DONE
-    view.setInt32(16, -12, true)
-    assert.equal(createInterfaceTable().apply(done), 12)
+    assert.equal(createInterfaceTable().apply(endMessage(NLMSG_DONE, 12)).ended, 12)
   })
 
   it('parses links and addresses from the dumps', () => {
