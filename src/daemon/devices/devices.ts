@@ -43,8 +43,11 @@ export interface Devices {
    * have the address.
    */
   add(spec: DeviceSpec): DaemonDevice
-  /** Removes a device, regardless of its clients. Throws an Error with a message for people if there is none. */
-  remove(name: string): void
+  /**
+   * Removes a device, regardless of its clients. `onEnded` is called when its objects are destroyed and its port is
+   * closed. Throws an Error with a message for people if there is none.
+   */
+  remove(name: string, onEnded?: () => void): void
   /** Renames a device. Throws CallError EINVAL, EEXIST. */
   rename(device: DaemonDevice, name: string): void
   removeAll(): void
@@ -100,7 +103,7 @@ export const createDevices = (
       all.push(created)
       return created
     },
-    remove(name) {
+    remove(name, onEnded = () => {}) {
       const found = devices.find(name)
       if (found === undefined)
         throw new Error(`there is no device ${name}; there are ${all.map(({ spec }) => spec.name).join(', ')}`)
@@ -109,7 +112,10 @@ export const createDevices = (
         rxe.splice(rxe.indexOf(found.rxe), 1)
         polled.splice(polled.indexOf(found.rxe), 1)
       }
-      unregister(found.device, () => network.detach(name))
+      unregister(found.device, () => {
+        network.detach(name)
+        onEnded()
+      })
     },
     rename(found, name) {
       const nameError = deviceNameError(name)

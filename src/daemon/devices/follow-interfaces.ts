@@ -3,8 +3,9 @@
  *
  * As in Linux's rxe, all addresses of an interface become GIDs of its device, which was created with one of them. But
  * on the loopback interface, and while several devices of the daemon share an interface, they get no additional
- * addresses. Other daemons may use the interface too. An address that another program uses is omitted, with a line in
- * the log; an additional address is released to a daemon that is started with it (`spare` in host/net/udp.ts).
+ * addresses; those that the first of them has already, it keeps until a device is created with them. Other daemons may
+ * use the interface too. An address that another program uses is omitted, with a line in the log; an additional address
+ * is released to a daemon that is started with it (`spare` in host/net/udp.ts).
  *
  * Deleting an interface leaves its device without link, and with no GID but the default one, until an interface with
  * its name or with the device's own address appears. (Linux deletes an rxe device with its interface.)
@@ -37,6 +38,10 @@ export interface MacListener {
 }
 
 const indexOf = ({ state }: Followed): number => state.identity.interfaceIndex
+
+/** Whether the device was created with the address, or it is its default GID. */
+const hasOwn = ({ state: { identity } }: Followed, address: Uint8Array): boolean =>
+  identity.gids.some(gid => isSameAddress(gid, address))
 
 /**
  * Adds the address to the port and the GIDs. Undefined if the GIDs do not change; if that is because the port cannot
@@ -95,6 +100,11 @@ export class InterfaceFollower {
     this.#applyInterface(indexOf(added))
   }
 
+  /** A device was removed, and its port is closed: another one on its interface may get additional addresses. */
+  unfollow(removed: Followed): void {
+    this.#applyInterface(indexOf(removed))
+  }
+
   #devicesOn(index: number): readonly Followed[] {
     return this.#devices.filter(device => indexOf(device) === index)
   }
@@ -109,8 +119,8 @@ export class InterfaceFollower {
   }
 
   /** The use of this address by a device: its own, an additional one ('spare'), or none (undefined). */
-  #claimOf({ state }: Followed, index: number, address: Uint8Array): 'own' | 'spare' | undefined {
-    if (state.identity.gids.some(gid => isSameAddress(gid, address))) return 'own'
+  #claimOf(followed: Followed, index: number, address: Uint8Array): 'own' | 'spare' | undefined {
+    if (hasOwn(followed, address)) return 'own'
     return this.#devicesOn(index).length > 1 || this.#interfaces.links().get(index)?.isLoopback ? undefined : 'spare'
   }
 
@@ -151,11 +161,15 @@ export class InterfaceFollower {
   #onAddress(index: number, address: Uint8Array, isPresent: boolean): void {
     const link = this.#interfaces.links().get(index)
     if (isPresent && link !== undefined) this.#adoptDevices(link, address)
-    this.#forEachDevice(this.#devicesOn(index), followed => {
+    const devices = this.#devicesOn(index)
+    const isOwned = devices.some(followed => hasOwn(followed, address))
+    this.#forEachDevice(devices, followed => {
       const claim = this.#claimOf(followed, index, address)
-      if (claim === undefined) return
-      if (!isPresent) followed.state.port.removeAddress(address)
-      this.#notify(followed, isPresent ? addAddress(followed, address, claim) : removeGid(followed.device, address))
+      // A device may have additional addresses from the time when it was alone on the interface.
+      if (!isPresent || (isOwned && claim !== 'own')) {
+        followed.state.port.removeAddress(address)
+        this.#notify(followed, removeGid(followed.device, address))
+      } else if (claim !== undefined) this.#notify(followed, addAddress(followed, address, claim))
     })
   }
 

@@ -66,7 +66,9 @@ export class HotPlug {
   unplug(name: string): void {
     const { contexts, netlink } = this.#daemon()
     const removed = this.#devices.find(name)
-    this.#devices.remove(name)
+    this.#devices.remove(name, () => {
+      if (removed?.rxe !== undefined) this.#follower?.unfollow(removed.rxe)
+    })
     if (removed === undefined) return
     contexts.hangUp(removed.device)
     this.#files?.remove(removed)

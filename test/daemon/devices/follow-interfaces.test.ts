@@ -13,51 +13,103 @@ import { createMemorySwitch, memorySwitchBytes } from '../../../src/phy/memory.t
 import { plainArena } from '../../../src/wire/arena.ts'
 import { ipv4 } from '../../drivers/rxe/machine.ts'
 
-/** Index of the interface that the device follows. */
+/** Index of the interface that the devices follow. */
 const INDEX = 7
 
-it('the MAC of the interface is reported while it is a bond, and MACs of neighbours on this interface', () => {
-  const link = createMemorySwitch({ arena: plainArena(memorySwitchBytes()) })
-  const rxe = createRxeDevice(createCore(), {
-    name: 'rxe0',
-    identity: identify(ipv4(10, 0, 0, 1), { name: 'bond0', index: INDEX }),
-    port: withFaults(link.attach(), 'rxe0', []),
-    now: () => 0,
-  })
-  const mac = (last: number): Uint8Array => Uint8Array.of(2, 0, 0, 0, 0, last)
-  const bond: NetworkInterface = {
-    index: INDEX,
-    name: 'bond0',
-    mac: mac(1),
-    mtu: 1500,
-    isUp: true,
-    hasCarrier: true,
-    isLoopback: false,
-    isBond: true,
-  }
-  const links = new Map([[INDEX, bond]])
-  let listener: InterfaceListener | undefined
+const mac = (last: number): Uint8Array => Uint8Array.of(2, 0, 0, 0, 0, last)
+const link: NetworkInterface = {
+  index: INDEX,
+  name: 'eth7',
+  mac: mac(1),
+  mtu: 1500,
+  isUp: true,
+  hasCarrier: true,
+  isLoopback: false,
+  isBond: false,
+}
+
+/** The interface with these addresses; `change` adds or removes one. */
+const simulate = (simulated: NetworkInterface, addresses: Uint8Array[] = []) => {
+  const listeners: InterfaceListener[] = []
   const interfaces: Interfaces = {
-    links: () => links,
-    addresses: () => [],
+    links: () => new Map([[INDEX, simulated]]),
+    addresses: () => addresses,
     withAddress: () => undefined,
     neighbourOf: () => undefined,
-    listen(added) {
-      listener = added
-    },
+    listen: added => void listeners.push(added),
     close() {},
   }
+  const change = (address: Uint8Array, isPresent: boolean): void => {
+    if (isPresent) addresses.push(address)
+    else addresses.splice(addresses.indexOf(address), 1)
+    for (const listener of listeners) listener.address(INDEX, address, isPresent)
+  }
+  return { interfaces, listeners, change }
+}
+
+/** Creates devices on one memory link. */
+const deviceMaker = () => {
+  const memoryLink = createMemorySwitch({ arena: plainArena(memorySwitchBytes()) })
+  const core = createCore()
+  return (name: string, address: Uint8Array, interfaceName = link.name) =>
+    createRxeDevice(core, {
+      name,
+      identity: identify(address, { mac: mac(1), name: interfaceName, index: INDEX }),
+      port: withFaults(memoryLink.attach(), name, []),
+      now: () => 0,
+    })
+}
+
+const fail = (_device: object, error: unknown): void => {
+  throw error
+}
+const noMacs = { ownMac: () => {}, neighbourMac: () => {} }
+
+/** The last bytes of a device's GIDs behind the default one. */
+const lastBytes = ({ device: { ports } }: ReturnType<ReturnType<typeof deviceMaker>>): number[] =>
+  ports[0]!.gids.entries.slice(1).flatMap(entry => (entry === undefined ? [] : [entry.gid[15]!]))
+
+it('a device that joins an interface gets its own address from the first one, which gets it back afterwards', () => {
+  const [first, second, third, fourth] = [1, 2, 3, 4].map(last => ipv4(10, 0, 0, last)) as [
+    Uint8Array,
+    Uint8Array,
+    Uint8Array,
+    Uint8Array,
+  ]
+  const { interfaces, change } = simulate(link, [first, second, third])
+  const create = deviceMaker()
+  const a = create('rxe0', first)
+  const devices = [a]
+  const follower = new InterfaceFollower(interfaces, devices, () => {}, fail, noMacs)
+  assert.deepEqual(lastBytes(a), [1, 2, 3])
+  // As over UDP, where the new device's socket takes the address.
+  a.state.port.removeAddress(second)
+  const b = create('rxe1', second)
+  devices.push(b)
+  follower.follow(b)
+  assert.deepEqual([lastBytes(a), lastBytes(b)], [[1, 3], [2]])
+  change(fourth, true)
+  change(third, false)
+  assert.deepEqual([lastBytes(a), lastBytes(b)], [[1], [2]], 'no additional addresses for both')
+  devices.pop()
+  b.state.port.close()
+  follower.unfollow(b)
+  assert.deepEqual(lastBytes(a), [1, 2, 4])
+})
+
+it('the MAC of the interface is reported while it is a bond, and MACs of neighbours on this interface', () => {
+  const rxe = deviceMaker()('rxe0', ipv4(10, 0, 0, 1), 'bond0')
+  const bond = { ...link, name: 'bond0', isBond: true }
+  const { interfaces, listeners } = simulate(bond)
   /** Last bytes of the MACs that were reported as the device's own. */
   const reported: number[] = []
-  const fail = (_device: object, error: unknown): void => {
-    throw error
-  }
   const neighbours: string[] = []
   new InterfaceFollower(interfaces, [rxe], () => {}, fail, {
     ownMac: (_device, { 5: last }) => reported.push(last!),
     neighbourMac: ({ device: { name } }, { 15: last }, mac) => neighbours.push(`${name} ${last} ${mac}`),
   })
   assert.deepEqual(reported, [1])
+  const [listener] = listeners
   listener?.link(INDEX, { ...bond, mac: mac(2) })
   listener?.link(INDEX, { ...bond, mac: mac(3), isBond: false })
   assert.deepEqual(reported, [1, 2])
