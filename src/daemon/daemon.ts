@@ -334,6 +334,7 @@ class RunningDaemon implements Daemon {
         ({ context }) => {
           // A context without memory file has only rdma_cm channels or a umad file; it ends with the last of them.
           if (context.mapped === undefined && context.descriptors.size === 0) closeContext(context)
+          this.#endIfUnused()
         },
       ),
       fdQuotas: createFdQuotas(),
@@ -350,7 +351,12 @@ class RunningDaemon implements Daemon {
         if (context !== undefined) reportFailure(failure, context.device, context)
       }, containment),
       refreshCounters: () => hotPlug.refreshCounters(),
-      netlink: createNetlink({ containment, slices, answer: createRequests(() => this.#state) }),
+      netlink: createNetlink({
+        containment,
+        slices,
+        answer: createRequests(() => this.#state),
+        onClosed: () => this.#endIfUnused(),
+      }),
       untilContextsDestroyed: user => this.#untilContextsDestroyed(user),
       plug: spec => hotPlug.plug(spec),
       rename: (name, newName) => hotPlug.rename(name, newName),
@@ -402,9 +408,11 @@ class RunningDaemon implements Daemon {
     await untilContextsDestroyed(core, user)
   }
 
-  /** A context can outlive all sessions, if its descriptor is in transit to another program or was inherited. */
+  /** Descriptors can outlive all sessions, if they are in transit to another program or were inherited. */
   #isUnused(): boolean {
-    return this.#options.endWithLastClient && this.#sessions.size === 0 && this.#state.contexts.count === 0
+    const { contexts, events, netlink } = this.#state
+    const isHeld = contexts.count > 0 || events.count > 0 || netlink.count > 0
+    return this.#options.endWithLastClient && this.#sessions.size === 0 && !isHeld
   }
 
   #endIfUnused(): void {

@@ -18,6 +18,8 @@ export interface NetlinkParts {
   readonly containment: Containment
   readonly slices: Slices
   readonly answer: AnswerMessage
+  /** Called when a socket was closed. */
+  onClosed?(): void
 }
 
 /** The sender of a request. */
@@ -59,7 +61,7 @@ const FIRST_SPARE_PORT = 0x8000_0000
 /** Maximum number of messages of one datagram that are answered in one step. */
 const MESSAGES_PER_STEP = 64
 
-export const createNetlink = ({ containment, slices, answer }: NetlinkParts): Netlink => {
+export const createNetlink = ({ containment, slices, answer, onClosed = () => {} }: NetlinkParts): Netlink => {
   const sockets = new Map<string, NetlinkSocket>()
   const quotaReleases = new Map<NetlinkSocket, () => void>()
   const ports = new Map<number, NetlinkSocket>()
@@ -71,6 +73,7 @@ export const createNetlink = ({ containment, slices, answer }: NetlinkParts): Ne
     socket.close()
     quotaReleases.get(socket)?.()
     quotaReleases.delete(socket)
+    onClosed()
   }
 
   const takePort = (socket: NetlinkSocket, port: number): void => {
