@@ -36,8 +36,8 @@ const restoreWrite = (call: Call, part: Uint8Array): LinuxImage => {
 const restoreIoctl = (call: Call, parts: readonly Uint8Array[]): LinuxImage => {
   const bytes = parts[0]?.slice() ?? new Uint8Array()
   const view = viewOf(bytes)
-  const count = bytes.length < IoctlHeader.bytes ? -1 : view.getUint16(IoctlHeader.attributeCount, true)
-  if (bytes.length !== offsetOf(count)) throw badLegacy('has no ioctl')
+  const count = bytes.length < IoctlHeader.bytes ? undefined : view.getUint16(IoctlHeader.attributeCount, true)
+  if (count === undefined || bytes.length !== offsetOf(count)) throw badLegacy('has no ioctl')
   const method = findMethod(view.getUint16(IoctlHeader.object, true), view.getUint16(IoctlHeader.method, true))
   const { name, classes, converter } = method.spec
   if (converter !== 'invokeWrite' && !classes.includes(call.class.name)) throw badLegacy(notOfClass(name, call))

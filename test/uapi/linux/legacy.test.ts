@@ -74,6 +74,26 @@ test('a LEGACY attribute with an ioctl about another class is EINVAL', () => {
     assert.throws(() => encodeLinux(modify, legacy), { code: 'EINVAL', message: /rc_qp/ })
 })
 
+test('a LEGACY attribute with an ioctl shorter than its header, or of another length than its attributes, is EINVAL', () => {
+  const cls = rxeSchema.classByName('rc_qp')!
+  const call: Call = { class: cls, methodName: 'modify', method: cls.methods.modify, object: 3, args: { state: 1 } }
+  const ioctls = encodings(call, RXE_DRIVER_ID, ARENA)
+    .map(way => unpackLegacy(way.legacy))
+    .filter(({ entryPoint }) => entryPoint === IOCTL)
+  assert.notEqual(ioctls.length, 0)
+  for (const { parts } of ioctls) {
+    const [message, ...memory] = parts
+    assert.ok(message)
+    // 8 bytes have the object and the method, but no number of attributes.
+    for (const length of [0, 8, 23, 24, message.length - 1])
+      assert.throws(
+        () => encodeLinux(call, packLegacy({ entryPoint: IOCTL, parts: [message.slice(0, length), ...memory] })),
+        { code: 'EINVAL', message: /has no ioctl/ },
+        `${length} bytes`,
+      )
+  }
+})
+
 test('the reserved byte of a LEGACY attribute is 0', () => {
   const bytes = packLegacy({ entryPoint: WRITE, parts: [Uint8Array.of(1)] })
   bytes[1] = 7
