@@ -7,7 +7,7 @@ import type { Failure } from '../spec/check/failures.ts'
 import type { Moment, Program, Stack } from '../spec/check/findings.ts'
 import type { NoteOmission } from '../spec/check/omissions.ts'
 import type { QpClassName } from '../spec/classes/qp/qp.ts'
-import { nameIn, QpFlags, QpState } from '../spec/enums.ts'
+import { CqKind, nameIn, QpFlags, QpState } from '../spec/enums.ts'
 
 /** An object of core (`CoreObject`). Its `id` is unique for the life of the process; handles are reused. */
 export interface ObjectName {
@@ -86,6 +86,8 @@ export class KnownObject {
   readonly rkey: number | undefined
   /** Of a region: bytes. Of a completion queue: entries. */
   size: number | undefined
+  /** Whether it is a completion queue that only counts, and so has no entries. */
+  readonly isCounting: boolean
   /** Of a queue pair or SRQ. */
   readonly limits: QueueLimits
   /** Of a region: the address of its first byte in the program's memory, and in requests. */
@@ -122,6 +124,7 @@ export class KnownObject {
     this.lkey = numberOf(out.lkey)
     this.rkey = numberOf(out.rkey)
     this.size = numberOf(out.cqe) ?? numberOf(args.length)
+    this.isCounting = this.class === 'cq' && args.kind === CqKind.values.COUNTING
     this.limits = (out.cap ?? args.cap ?? { maxSge: out.maxSge ?? args.maxSge }) as QueueLimits
     this.start = numberOf(args.start)
     this.iova = numberOf(args.iova)

@@ -196,7 +196,7 @@ export const createRaceDetector = (services: DetectorServices, sources: RaceSour
   }
 
   const races = new Races<Posted>(report, services.omit)
-  const feed = new RaceFeed(races, (context, handle) => objects.byHandle(context, 'cq', handle)?.id, services.omit)
+  const feed = new RaceFeed(races, (context, handle) => objects.byHandle(context, 'cq', handle), services.omit)
 
   /**
    * The last send that ended, until the next event. Its completion, which mostly is the next event, also says that it

@@ -104,6 +104,11 @@ interface UnpolledCompletion {
   readonly wrId: bigint
 }
 
+/**
+ * The CQ with a handle. `id`: as in `SeenCompletion.cq`; `isCounting`: it has no entries, so its polls have no wr_id.
+ */
+type FindCq = (context: number, handle: number) => { readonly id: number; readonly isCounting: boolean } | undefined
+
 /** Microseconds by which the times of devices and programs may differ. */
 const CLOCK_SLACK = 20
 /** Maximum distance between the positions of a post or poll in the log and in the queue, if several threads use it. */
@@ -112,6 +117,8 @@ const MAX_REORDERED = 64
 const MAX_UNPOLLED = 65_536
 /** Maximum entries of `#requests`, and of `#receives`. */
 const MAX_REQUESTS = 65_536
+/** Maximum entries of `#ended`. */
+const MAX_ENDED = 16_384
 /** Maximum post calls that no device has seen, and maximum queues of a context. */
 const MAX_UNSEEN = 2 ** 19
 /** Maximum threads; those without an entry for the longest time are forgotten. */
@@ -156,13 +163,15 @@ export class RaceFeed {
   #laterEntries: LoggedEvent[] = []
   /** Posts that no device has seen, by context, then `queueKey`. */
   readonly #posted = new Map<number, Map<number, PostedQueue>>()
-  /**
-   * Sends by WorkRequest.id, until the completion; unsignaled ones and those of unreliable queues until they are the
-   * oldest of MAX_REQUESTS.
-   */
+  /** Sends by WorkRequest.id, until the completion; unsignaled ones until their end. */
   readonly #requests = new Map<number, Request<Posted>>()
-  /** Ids of completed sends of reliable queues, which are removed from `#requests` at the end of a join. */
-  #completedIds: number[] = []
+  /** Ids of sends that are removed from `#requests` at the end of a join. */
+  #overIds: number[] = []
+  /**
+   * The latest sends that are over, and whose entry an event may still need: an unreliable send completes before its
+   * message is received, and an unsignaled one has a completion if it failed.
+   */
+  readonly #ended = new Map<number, Request<Posted>>()
   /** Posts of receives that no message has filled, by WorkRequest.id. */
   readonly #receives = new Map<number, PostCall>()
   /** Queues that the race engine knows: `sendQueueId`, `messageQueueId`. */
@@ -174,11 +183,10 @@ export class RaceFeed {
   #lastThreadNumber = 0
   /** The thread of the previous entry, cached. */
   #recentThread = { process: -1, thread: -1, number: 0 }
-  readonly #cqOf: (context: number, handle: number) => number | undefined
+  readonly #cqOf: FindCq
   readonly #omit: NoteOmission
 
-  /** `cqOf`: the id of the CQ with a handle, as in `SeenCompletion.cq`. */
-  constructor(races: Races<Posted>, cqOf: (context: number, handle: number) => number | undefined, omit: NoteOmission) {
+  constructor(races: Races<Posted>, cqOf: FindCq, omit: NoteOmission) {
     this.#races = races
     this.#cqOf = cqOf
     this.#omit = omit
@@ -223,8 +231,8 @@ export class RaceFeed {
     this.#laterEntries = joined === sorted.length ? [] : sorted.slice(joined)
     while (handleNext());
     // All together: a map that becomes empty again and again would allocate a new table each time.
-    for (const id of this.#completedIds) this.#requests.delete(id)
-    this.#completedIds = []
+    for (const id of this.#overIds) this.#requests.delete(id)
+    this.#overIds = []
   }
 
   /**
@@ -339,16 +347,17 @@ export class RaceFeed {
 
   /** A thread has polled `count` completions of a CQ. */
   #polled(entry: LoggedEvent, handleNext: () => boolean): void {
-    const id = this.#cqOf(entry.context, entry.number)
-    if (id === undefined) return
+    const cq = this.#cqOf(entry.context, entry.number)
+    if (cq === undefined) return
+    const { id, isCounting } = cq
     const { count } = entry
     let unpolled = this.#cqs.get(id)
     // The event of a completion may come after the poll: the program sees the CQE before the driver reports it.
     while ((unpolled === undefined || unpolled.length < count) && handleNext()) unpolled ??= this.#cqs.get(id)
     if (unpolled === undefined) return
     let end = Math.min(count, unpolled.length)
-    // Another wr_id: an earlier poll of another thread is logged after this one; or the CQ is a counting one.
-    if (unpolled[end - 1]?.wrId !== entry.wrId) {
+    // Another wr_id: an earlier poll of another thread is logged after this one.
+    if (!isCounting && unpolled[end - 1]?.wrId !== entry.wrId) {
       const limit = Math.min(unpolled.length, end + MAX_REORDERED)
       for (let i = end; i < limit; i++) if (unpolled[i]!.wrId === entry.wrId) end = i + 1
     }
@@ -367,8 +376,24 @@ export class RaceFeed {
     else if (seen.event === 'completion') this.#completed(seen)
     else {
       const request = this.#requests.get(seen.request.id)
-      if (request !== undefined) this.#races.end(request, seen.time)
+      if (request === undefined) return
+      this.#races.end(request, seen.time)
+      if (!seen.request.isSignaled) this.#keepEnded(request)
     }
+  }
+
+  #keepEnded(request: Request<Posted>): void {
+    const { id } = request.info.request
+    this.#overIds.push(id)
+    this.#ended.set(id, request)
+    if (this.#ended.size <= MAX_ENDED) return
+    const [oldest] = this.#ended.keys()
+    if (oldest !== undefined) this.#ended.delete(oldest)
+  }
+
+  /** A send; undefined: it was left out or forgotten. */
+  #sendWith(id: number): Request<Posted> | undefined {
+    return this.#requests.get(id) ?? this.#ended.get(id)
   }
 
   /** The call that posted a request; undefined: it is not known. */
@@ -428,17 +453,17 @@ export class RaceFeed {
   }
 
   #completed({ request, cq, filled, time }: SeenCompletion): void {
-    let completed = this.#requests.get(request.id)
+    let completed = this.#sendWith(request.id)
     const post = this.#receives.get(request.id)
     this.#receives.delete(request.id)
     if (completed !== undefined) this.#races.end(completed, time)
-    // An unreliable send completes before its message is received, which still needs the entry.
-    if (completed?.queue.isReliable) this.#completedIds.push(request.id)
+    if (completed?.queue.isReliable) this.#overIds.push(request.id)
+    else if (completed !== undefined) this.#keepEnded(completed)
     if (filled !== undefined && post !== undefined) {
       const { qp, message, ranges } = filled
       const { process, stack } = post
       this.#openQueue(messageQueueId(qp), true)
-      const sender = message && this.#requests.get(message.id)
+      const sender = message && this.#sendWith(message.id)
       const info = { request, process, stack }
       completed = this.#races.receive(messageQueueId(qp), post.stamp, sender, ranges, info, time)
     }

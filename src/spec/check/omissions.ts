@@ -70,8 +70,8 @@ export const omissions = {
     advice: POLL_COMPLETIONS,
   },
   'race-requests': {
-    text: 'requests that were incomplete, unsignaled or unreliable were forgotten, which can hide races or cause a warning without a race',
-    advice: `signal and ${POLL_COMPLETIONS} now and then`,
+    text: 'outstanding requests were forgotten, which can hide races or cause a warning without a race',
+    advice: 'check with fewer outstanding requests',
   },
 } as const satisfies Readonly<Record<string, OmissionRow>>
 

@@ -16,12 +16,15 @@ const { POLL, REFUSED } = EventKind
 const { SEND, RECEIVE, SHARED } = PostQueue
 /** The CQ with handle h has the id CQ + h. */
 const CQ = 1000
+/** The handle of a CQ without entries. */
+const COUNTING = 9
 
 const scenario = () => {
   const races: Race<Posted>[] = []
   const omitted = new Map<OmissionId, number>()
   const omit = (id: OmissionId, count: number): void => void omitted.set(id, (omitted.get(id) ?? 0) + count)
-  const feed = new RaceFeed(new Races<Posted>(race => races.push(race), omit), (_, handle) => CQ + handle, omit)
+  const cqOf = (_: number, handle: number) => ({ id: CQ + handle, isCounting: handle === COUNTING })
+  const feed = new RaceFeed(new Races<Posted>(race => races.push(race), omit), cqOf, omit)
   const region = { isDeregistered: false }
   let logged: LoggedEvent[] = []
   let time = 1000
@@ -35,13 +38,14 @@ const scenario = () => {
     const stack = thread * 10
     logged.push({ time: at, acquired: 0, wrId, process: 1, thread, kind, context: 1, number, count, stack })
   }
-  const request = (queue: number, qp: number, wrId: bigint): WorkRequest => {
+  const request = (queue: number, qp: number, wrId: bigint, changes: Partial<WorkRequest> = {}): WorkRequest => {
     const key = `${queue} ${qp}`
     const index = counts.get(key) ?? 0
     counts.set(key, index + 1)
     return workRequest({
       ...{ id: ++ids, time, owner: qp, queue, number: qp, index, wrId },
       opcode: queue === SEND ? 0 : -1,
+      ...changes,
     })
   }
   const scenario = {
@@ -50,8 +54,8 @@ const scenario = () => {
     omitted,
     log,
     /** The device fetches a WRITE. All WRITEs have the same target bytes, so those without order race. */
-    write(qp: number, wrId = 0n): WorkRequest {
-      const created = request(SEND, qp, wrId)
+    write(qp: number, wrId = 0n, isReliable = true, changes: Partial<WorkRequest> = {}): WorkRequest {
+      const created = request(SEND, qp, wrId, changes)
       const range = { space: 1, start: 0x1000, end: 0x1040, kind: AccessKind.WRITE, region }
       const seen = {
         request: created,
@@ -59,7 +63,7 @@ const scenario = () => {
         kind: 'WRITE',
         isFenced: false,
         ranges: [range],
-        isReliable: true,
+        isReliable,
       } as const
       feed.add({ event: 'send', ...seen, time: tick() })
       return created
@@ -77,6 +81,7 @@ const scenario = () => {
       feed.add({ event: 'receive', ...seen, time: tick() })
       return created
     },
+    end: (created: WorkRequest): void => feed.add({ event: 'end', request: created, time: tick() }),
     complete(created: WorkRequest, handle: number, message?: WorkRequest): void {
       const filled = created.queue === SEND ? undefined : { qp: created.owner, message, ranges: [] }
       feed.add({ event: 'completion', request: created, time: tick(), cq: CQ + handle, filled })
@@ -204,6 +209,63 @@ describe('races: logs and devices', () => {
     write(6)
     join()
     assert.deepEqual(races, [])
+  })
+
+  it('the count of a counting CQ has no wr_id', () => {
+    const { log, write, complete, join, races } = scenario()
+    log(1, SEND, 5)
+    log(2, SEND, 5)
+    const [one, other] = [write(5, 1n), write(5, 0n)]
+    complete(one, COUNTING)
+    complete(other, COUNTING)
+    // Thread 3 has read the count before the second completion.
+    log(3, POLL, COUNTING, 1)
+    log(3, SEND, 6)
+    write(6)
+    join()
+    assert.deepEqual(
+      races.map(({ first, second }) => [first.request.info.stack, second.request.info.stack]),
+      [[20, 30]],
+    )
+  })
+
+  it('a message of an unreliable queue may be received long after the completion of the send was polled', () => {
+    const { log, write, receive, complete, join, races } = scenario()
+    log(2, RECEIVE, 15)
+    const taken = receive(15)
+    log(1, SEND, 5)
+    const sent = write(5, 0n, false)
+    complete(sent, 1)
+    log(1, POLL, 1)
+    join()
+    complete(taken, 2, sent)
+    log(2, POLL, 2)
+    log(2, SEND, 6)
+    write(6)
+    join()
+    assert.deepEqual(races, [])
+  })
+
+  it('sends that are over are not counted as forgotten', () => {
+    // Every send is signaled, or every 100th.
+    for (const [isReliable, interval] of [
+      [false, 1],
+      [false, 100],
+      [true, 100],
+    ] as const) {
+      const { log, write, end, complete, join, omitted } = scenario()
+      for (let i = 1; i <= 70_000; i++) {
+        const isSignaled = i % interval === 0
+        log(1, SEND, 5)
+        const sent = write(5, 0n, isReliable, { isSignaled })
+        end(sent)
+        if (!isSignaled) continue
+        complete(sent, 1)
+        log(1, POLL, 1)
+        join()
+      }
+      assert.deepEqual([...omitted], [])
+    }
   })
 
   it('a request without a post in the log is left out, and so are later requests of its queue', () => {

@@ -144,6 +144,31 @@ describe('a checked device', () => {
     assert.deepEqual(found, [])
   })
 
+  it('finds nothing in a program that reuses buffers after the count of a counting queue has grown', async () => {
+    const ends = await checkedPair()
+    const { a, b } = ends
+    const counting = b.device.cq({ kind: 'counting' })
+    const buffer = b.pd.register(new Uint8Array(64))
+    const receiver = b.pd.rcQp({ recvCq: counting, sendCq: b.cq })
+    const sender = a.pd.rcQp({ sendCq: a.cq })
+    receiver.connect(sender.endpoint)
+    sender.connect(receiver.endpoint)
+    for (let i = 0; i < 3; i++) {
+      receiver.receive(buffer.slice(0, 64))
+      sender.send(Uint8Array.of(i))
+      assert.equal(await completionText(a.cq), '0 SEND')
+      while (counting.count <= i) await counting.wait()
+    }
+    buffer.close()
+    for (const one of [receiver, sender, counting]) one.close()
+    await closeObjectsAndDevices(ends)
+    const found = [a, b].flatMap(({ device }) => device.findings)
+    assert.deepEqual(
+      found.map(({ id }) => id),
+      [],
+    )
+  })
+
   it('finds objects that are still open when it is closed', async () => {
     const device = await open({ check: reportAll })
     device.pd() // FAULT leak

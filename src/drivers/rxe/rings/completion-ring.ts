@@ -84,9 +84,9 @@ const readConsumer = (cq: CqRing): void => {
   cq.consumer = consumer
 }
 
-/** Number of completions that the program has polled since creation; 0 for a counting CQ. */
+/** Number of completions that the program has polled since creation; all of a counting CQ, which it cannot poll. */
 export const polledCompletions = (cq: CqRing): number => {
-  if (cq.kind === COUNTING) return 0
+  if (cq.kind === COUNTING) return cq.completions
   readConsumer(cq)
   return cq.completions - cq.outstanding
 }
