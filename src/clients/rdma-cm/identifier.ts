@@ -65,6 +65,8 @@ export interface IdOwner {
   event(type: number, details: EventDetails, request?: Identifier): void
   /** Creates an identifier for a peer's request; undefined if it cannot be created. */
   createRequest(template: { readonly portSpace: number; readonly qpType: number }): Identifier | undefined
+  /** The identifier is destroyed; it has no events any more. */
+  destroyed?(): void
 }
 
 /** The transport of a connection, by ibv_qp_type. */

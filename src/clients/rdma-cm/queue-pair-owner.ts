@@ -1,6 +1,6 @@
 /*
  * Queue pairs that connection management modifies itself (R17; the attribute `qp` of cm_id.connect and cm_id.accept):
- * to INIT when the request is sent, to RTR and RTS with the agreed parameters, to ERR when the connection ends.
+ * to INIT when the request is sent, to RTR and RTS with the agreed parameters, to ERR when the connection fails or ends.
  * Meanwhile the program may only modify them to ERR.
  */
 import { addHook } from '../../core/devices/registry.ts'
@@ -20,7 +20,7 @@ import type { SocketAddress } from './socket-address.ts'
 
 const { INIT, RTR, RTS, ERR } = QpState.values
 const { ADDR_RESOLVED, ROUTE_RESOLVED, CONNECT_RESPONSE, CONNECT_ERROR, ESTABLISHED } = CmEventType.values
-const { DISCONNECTED, REJECTED, UNREACHABLE, ADDR_CHANGE, DEVICE_REMOVAL } = CmEventType.values
+const { UNREACHABLE, ADDR_CHANGE } = CmEventType.values
 /** 0.64 ms, the default of userdma; Linux leaves the timer at 0, which is 655 ms. */
 const MIN_RNR_TIMER = 12
 
@@ -98,8 +98,12 @@ class QueuePairOwner implements IdOwner {
     id.owner = this
   }
 
-  /** The connection failed or ended: the program may modify the queue pair again. */
-  release(): void {
+  /**
+   * The connection failed or ended: moves the queue pair to ERR, unless it is still in INIT, where the same identifier
+   * can connect it again. The program may modify it from now on.
+   */
+  end(): void {
+    if (this.#hasLeftInit) this.#moveToError()
     ownedQps.delete(this.#qp)
     if (this.#id.owner === this) this.#id.owner = this.#previousOwner
   }
@@ -152,18 +156,19 @@ class QueuePairOwner implements IdOwner {
       this.#onResponse(details)
       return
     }
-    // A queue pair that is still in INIT can be connected again by the same identifier.
-    if (type === DISCONNECTED || type === DEVICE_REMOVAL || (type === REJECTED && this.#hasLeftInit))
-      this.#moveToError()
     // After UNREACHABLE because a neighbour's MAC changed (`neighbourChanged`), the connection continues.
     const hasConnection =
       type === ESTABLISHED || type === ADDR_CHANGE || (type === UNREACHABLE && this.#id.state === 'CONNECT')
-    if (!hasConnection) this.release()
+    if (!hasConnection) this.end()
     this.#previousOwner.event(type, details)
   }
 
   createRequest(): undefined {
     return undefined
+  }
+
+  destroyed(): void {
+    this.end()
   }
 
   /** The peer has accepted: connects the queue pair and confirms, or rejects the connection. */
@@ -174,7 +179,7 @@ class QueuePairOwner implements IdOwner {
     } catch (error) {
       if (!(error instanceof CallError)) throw error
       this.#cm.reject(this.#id, new Uint8Array(0), rejReason.CONSUMER_DEFINED)
-      this.release()
+      this.end()
       this.#previousOwner.event(CONNECT_ERROR, { status: -error.errno })
       return
     }
@@ -202,7 +207,7 @@ export const connectQueuePair = (
     owner.modifyThrough(INIT)
     cm.connect(id, { ...parameters, qpNum: qpnOf(qp) })
   } catch (error) {
-    owner.release()
+    owner.end()
     throw error
   }
 }
@@ -219,7 +224,7 @@ export const acceptWithQueuePair = (
     owner.modifyThrough(INIT, RTR, RTS)
     cm.accept(id, { ...parameters, qpNum: qpnOf(qp) })
   } catch (error) {
-    owner.release()
+    owner.end()
     throw error
   }
 }

@@ -395,6 +395,7 @@ export class RdmaCm implements EventHost {
     this.#ports.release(id)
     id.source = undefined
     id.state = 'IDLE'
+    id.owner.destroyed?.()
     const { connection } = id
     if (connection === undefined) return
     id.connection = undefined

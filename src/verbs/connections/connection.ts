@@ -401,7 +401,7 @@ export class ConnectionEnd {
     return this.#closeReason ?? 'device'
   }
 
-  /** Destroys the identifier, which tells the peer that the connection ends, and the queue pair. */
+  /** Destroys the queue pair, and the identifier, which tells the peer that the connection ends. */
   async close(): Promise<void> {
     if (this.#isClosed) return
     this.#isClosed = true
@@ -410,8 +410,9 @@ export class ConnectionEnd {
     this.#id = undefined
     this.#events.removeHandler(this.userHandle)
     try {
-      if (id !== undefined) destroy(context.carrier, CmId, id)
+      // The queue pair first: the end of the connection would flush its requests.
       this.#qp?.close()
+      if (id !== undefined) destroy(context.carrier, CmId, id)
     } finally {
       context.waiters.remove(this.userHandle)
       this.#setCloseReason('local')

@@ -1,5 +1,5 @@
 /*
- * Queue pairs that connection management modifies (R17), when the peer rejects the connection.
+ * Queue pairs that connection management modifies (R17), when the connection fails.
  */
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
@@ -13,8 +13,8 @@ import { ip4, parametersOf, twoHosts } from './hosts.ts'
 
 const PORT = 7471
 
-/** A request of `a` that `b` accepts with a queue pair. */
-const acceptRequest = () => {
+/** A request of `a` that has arrived at `b`, and a queue pair of `b`. */
+const receiveRequest = () => {
   const { network, a, b } = twoHosts()
   const listener = b.listen(ip4(2, PORT))
   const settle = (): void => network.settle()
@@ -34,10 +34,17 @@ const acceptRequest = () => {
   const [passive] = b.requests(listener)
   const object = findHandle(programOfB.context.handles, qp.handle)
   assert.ok(passive && object)
+  return { network, a, b, active, passive, qp, object }
+}
+
+/** A request of `a` that `b` accepts with a queue pair. */
+const acceptRequest = () => {
+  const request = receiveRequest()
+  const { network, b, passive, object, qp } = request
   acceptWithQueuePair(b.cm, passive, object, parametersOf(0))
   network.settle()
   assert.equal(query(qp).state, Qps.RTS)
-  return { network, a, b, active, passive, qp }
+  return request
 }
 
 it('a queue pair whose reply is rejected is moved to ERR, and its program may modify it again', () => {
@@ -61,4 +68,33 @@ it('a queue pair whose established connection is rejected is moved to ERR', () =
   network.settle()
   assert.deepEqual(b.eventNames(passive), ['ESTABLISHED', 'REJECTED'])
   assert.equal(query(qp).state, Qps.ERR)
+})
+
+it('a queue pair whose reply is never answered is moved to ERR', () => {
+  const { network, a, b, passive, qp } = acceptRequest()
+  a.unplug(1)
+  network.runTimers()
+  assert.deepEqual(b.eventNames(passive), ['UNREACHABLE'])
+  assert.equal(query(qp).state, Qps.ERR)
+  modify(qp, { state: Qps.RESET })
+})
+
+it('a queue pair whose reply cannot be sent is moved to ERR, and the request is rejected', () => {
+  const { network, a, b, active, passive, qp, object } = receiveRequest()
+  assert.throws(() => acceptWithQueuePair(b.cm, passive, object, parametersOf(0, new Uint8Array(197))), {
+    code: 'EINVAL',
+  })
+  network.settle()
+  assert.equal(a.eventNames(active).at(-1), 'REJECTED')
+  assert.equal(query(qp).state, Qps.ERR)
+  modify(qp, { state: Qps.RESET })
+})
+
+it('a queue pair whose identifier is destroyed is moved to ERR', () => {
+  const { network, a, b, active, passive, qp } = acceptRequest()
+  a.cm.accept(active, undefined)
+  network.settle()
+  b.cm.destroy(passive)
+  assert.equal(query(qp).state, Qps.ERR)
+  modify(qp, { state: Qps.RESET })
 })

@@ -110,7 +110,7 @@ export const CmId = objectClass('cm_id', ClassId.cm_id, {
      * `qp`: the handle of a queue pair of the same device, which this call connects completely (R17): it resolves the
      * address and route of `destination`, if that is given, moves the queue pair to INIT, and to RTS when the peer
      * accepts; then ESTABLISHED is raised. Until the connection ends, the program may move the queue pair only to ERR;
-     * the end of the connection moves it to ERR too.
+     * the end of the connection moves it to ERR too, as does a failure once it has left INIT.
      */
     connect: method(calls.connect, {
       in: {
@@ -129,7 +129,7 @@ export const CmId = objectClass('cm_id', ClassId.cm_id, {
     listen: method(calls.listen, { in: { backlog: optional(u32(1)) }, out: {} }),
     /**
      * Accepts a connection request; without `parameters`, confirms a CONNECT_RESPONSE. Later events carry `userHandle`.
-     * `qp`: the handle of a queue pair of the same device, which this call moves to RTS first.
+     * `qp`: the handle of a queue pair of the same device, which this call moves to RTS first; otherwise as in `connect`.
      */
     accept: method(calls.accept, {
       in: {
