@@ -73,7 +73,11 @@ const MAX_BACKLOG = 1024
 /** QPNs and PSNs have 24 bits. */
 const MASK_24 = 0xff_ffff
 
-const { TCP, UDP, IPOIB } = CmPortSpace.values
+const { TCP, UDP, IPOIB, IB } = CmPortSpace.values
+/** Bits 0 to 15 of a service id are the port, those above it the port space. */
+const PORT_BITS = 0xffffn
+/** Port spaces of service ids to which an identifier can be bound, by its own. */
+const boundSpaces: Readonly<Record<number, readonly number[]>> = { [IB]: [IB, TCP, UDP], [TCP]: [TCP], [UDP]: [UDP] }
 const { ADDR_RESOLVED, ADDR_ERROR, ROUTE_RESOLVED, UNREACHABLE, ADDR_CHANGE, DEVICE_REMOVAL } = CmEventType.values
 
 export class RdmaCm implements EventHost {
@@ -512,11 +516,17 @@ export class RdmaCm implements EventHost {
     const client = id.object?.context
     const user = client && this.#environment.limitedUserOf?.(client)
     if (address.family !== Family.IB) return { ...address, port: this.#ports.bind(id, address, user) }
-    // Bits 16 to 31 of a service id are the port space, bits 0 to 15 the port; a mask of 0 asks for a free port.
-    id.portSpace = Number((address.serviceId >> 16n) & 0xffffn) || TCP
-    const wanted = Number(address.serviceId & address.serviceMask & 0xffffn)
-    const port = this.#ports.bind(id, { ...address, port: wanted }, user)
-    return { ...address, port, serviceId: rdmaCmServiceId(id.portSpace, port), serviceMask: (1n << 64n) - 1n }
+    // A mask of 0 asks for a free port.
+    const wanted = Number(address.serviceId & address.serviceMask & PORT_BITS)
+    const { portSpace } = id
+    id.portSpace = portSpaceOf(id, address)
+    try {
+      const port = this.#ports.bind(id, { ...address, port: wanted }, user)
+      return { ...address, port, serviceId: rdmaCmServiceId(id.portSpace, port), serviceMask: (1n << 64n) - 1n }
+    } catch (error) {
+      id.portSpace = portSpace
+      throw error
+    }
   }
 
   /**
@@ -582,6 +592,17 @@ export class RdmaCm implements EventHost {
       yield
     }
   }
+}
+
+/** The port space of an AF_IB address, as Linux's cma_select_ib_ps chooses it. Throws CallError EPROTONOSUPPORT. */
+const portSpaceOf = ({ portSpace }: Identifier, { serviceId, serviceMask }: SocketAddress): number => {
+  const mask = serviceMask & ~PORT_BITS
+  const found = boundSpaces[portSpace]?.find(space => (serviceId & mask) === (rdmaCmServiceId(space, 0) & mask))
+  if (found !== undefined) return found
+  throw new CallError(
+    'EPROTONOSUPPORT',
+    `cm_id.bind: service id 0x${serviceId.toString(16)} is not of port space 0x${portSpace.toString(16)}`,
+  )
 }
 
 type PathEnds = Pick<CmPath, 'localGid' | 'remoteGid' | 'flowLabel' | 'trafficClass' | 'pkey'>

@@ -24,7 +24,7 @@ import {
   VirtualNetwork,
 } from './hosts.ts'
 
-const { UDP } = CmPortSpace.values
+const { IB, IPOIB, TCP, UDP } = CmPortSpace.values
 const PORT = 7471
 /** Maximum bytes of private data: in a REQ after rdma_cm's own header, in a REJ, and in a REP. */
 const MAX_REQUEST_DATA = 56
@@ -425,6 +425,35 @@ describe('ports', () => {
       errnoOf(() => bound(b, byGid(any6(PORT)))),
       'EADDRNOTAVAIL',
     )
+  })
+
+  it('of a service id are in the port space of the identifier, or in that of TCP or UDP for one of IB', () => {
+    const { a } = twoHosts()
+    const all = (1n << 64n) - 1n
+    const serviceOf = (serviceId: bigint, serviceMask: bigint): SocketAddress => ({
+      ...any6(0),
+      family: Family.IB,
+      serviceId,
+      serviceMask,
+    })
+    const datagramService = serviceOf(rdmaCmServiceId(UDP, PORT), all)
+    for (const portSpace of [TCP, IPOIB])
+      assert.equal(
+        errnoOf(() => a.cm.bind(a.create(portSpace), datagramService)),
+        'EPROTONOSUPPORT',
+      )
+    const holder = a.create(UDP)
+    a.cm.bind(holder, datagramService)
+    const id = a.create(IB)
+    assert.equal(
+      errnoOf(() => a.cm.bind(id, datagramService)),
+      'EADDRNOTAVAIL',
+    )
+    assert.equal(id.portSpace, IB)
+    a.cm.bind(id, serviceOf(rdmaCmServiceId(TCP, PORT), all))
+    const any = a.create(UDP)
+    a.cm.bind(any, serviceOf(0n, 0n))
+    assert.deepEqual([id.portSpace, any.portSpace], [TCP, UDP])
   })
 
   it('cannot be bound at an address that no device has', () => {
