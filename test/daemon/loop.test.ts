@@ -80,13 +80,15 @@ test('the loop continues, parked no longer, if its poll after parking finds work
   loop.stop()
 })
 
-test('the loop parks even if a deadline is near or past', () => {
+test('the loop parks even if a deadline is near or past', t => {
+  const advanceClock = stopClock(t)
   for (const due of [100, 0, -1000]) {
     const begin = nowMicroseconds()
     let polls = 0
     const { loop, parked } = setUp({
       poll: () => {
-        assert.ok(++polls < 10_000, 'the loop polls until the deadline')
+        advanceClock(1)
+        assert.ok(++polls <= 2, 'the loop does not poll until the deadline')
         return false
       },
       nextTimeout: () => begin + due,
@@ -211,9 +213,6 @@ test('a device’s timer calls it back, and an earlier deadline is not missed', 
   due = nowMicroseconds() + 3600e6
   loop.kick()
   await wait(2000)
-  // A deadline beyond the timer's range.
-  due = nowMicroseconds() + 1e16
-  loop.kick()
   loop.stop()
 })
 

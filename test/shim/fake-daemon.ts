@@ -97,8 +97,6 @@ export interface FakeDaemon {
    * ARGUMENT" (of SEND without ARGUMENT, an address), "fault TEXT" (an invalid message), "close" (a context ended).
    */
   readonly log: string[]
-  readonly contexts: ReadonlyMap<number, Context>
-  sessions(): number
   /** Closes all its descriptors, as when a daemon crashes. */
   crash(): void
 }
@@ -414,5 +412,5 @@ export const startFakeDaemon = (folder: string, refusal = 0): FakeDaemon => {
     if (netlink !== undefined) close(netlink)
   }
 
-  return { socket, log, contexts, sessions: () => sessions.size, crash }
+  return { socket, log, crash }
 }

@@ -170,7 +170,7 @@ describe('the pacing of UC', () => {
       assert.ok(now < 3000, 'no queue pair starves')
       node.engine.onTimeout(now)
       node.transmit(now)
-      assert.ok(node.sent.length <= 9, `${node.sent.length} packets in one interval`)
+      assert.ok(node.sent.length <= 8, `${node.sent.length} packets in one interval`)
       sentTo.push(...node.sent.map(({ bytes }) => bytes[7]))
       node.sent.length = 0
     }
@@ -269,9 +269,9 @@ describe('a responder of UC', () => {
     assert.deepEqual(t.sent(), [])
   })
   const dropped: readonly (readonly [title: string, name: string, spec: PacketSpec])[] = [
-    ['a key that does not exist', 'WRITE_ONLY', { payload: 4, rkey: 0x99 }],
+    ['a key that does not exist', 'WRITE_ONLY', { payload: 4, remote: 0x8000, rkey: 0x99 }],
     ['a range that is not registered', 'WRITE_FIRST', { payload: MTU, remote: 0x1_fff0, dmaLen: 2 * MTU }],
-    ['a length that is not the payload’s', 'WRITE_ONLY', { payload: 4, dmaLen: 8 }],
+    ['a length that is not the payload’s', 'WRITE_ONLY', { payload: 4, remote: 0x8000, dmaLen: 8 }],
     ['a packet longer than the path MTU', 'SEND_ONLY', { payload: MTU + 4 }],
     ['a FIRST that is not full', 'SEND_FIRST', { payload: MTU - 4 }],
     ['a message that is longer than the buffer', 'SEND_ONLY', { payload: 700 }],
@@ -286,7 +286,8 @@ describe('a responder of UC', () => {
       assert.deepEqual(t.completions(), ['100 ok recv 3'])
       assert.deepEqual(t.node.events, [])
       assert.equal(t.state, RTS)
-      assert.ok(memoryAt(t, 0x1_0000, 0x1_0000).every(byte => byte === 0))
+      assert.deepEqual(memoryAt(t, 0, 3), patternOf(3))
+      assert.ok(memoryAt(t, 3, 0x2_0000 - 3).every(byte => byte === 0))
     })
   it('goes to error if its own buffer is not writable', () => {
     const t = startUc()

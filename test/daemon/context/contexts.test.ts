@@ -160,7 +160,9 @@ test('a packet of 1 to 1000 bytes rings the doorbell, one of 4 is a token; the n
   // More tokens than are read in one turn.
   for (let i = 0; i < 100; i++) sendBytes(doorbell, new Uint8Array(4))
   await setup.nextRing()
+  assert.ok(setup.tokens.length > 1 && setup.tokens.length < 101, `${setup.tokens.length} tokens`)
   await setup.nextRing()
+  assert.equal(setup.tokens.length, 101)
   setup.contexts.closeAll()
   assert.equal(setup.contexts.count, 0)
   const again = setup.contexts.open(setup.device, 0, unbounded)

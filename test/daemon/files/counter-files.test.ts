@@ -124,15 +124,16 @@ test('the counters of a device are refreshed although those of another one fail'
   assert.equal(readFileSync(other, 'utf8'), '2\n')
 })
 
-test('a daemon has counter files, and answers REFRESH', async t => {
+test('a daemon has counter files, and refreshes them at REFRESH', async t => {
   const daemon = await daemonOf(t, folder)
   const client = dial(t, daemon)
   const { root } = await client.hello()
+  const counters = join(root, 'sys/devices/virtual/infiniband/rxe0/ports/1/hw_counters')
+  assert.equal(readFileSync(join(counters, 'rcvd_pkts'), 'utf8'), '0\n')
+  // A refresh replaces an invalid lifespan.
+  writeFileSync(join(counters, 'lifespan'), 'x')
   assert.equal((await client.refresh()).ret, 0n)
-  assert.equal(
-    readFileSync(join(root, 'sys/devices/virtual/infiniband/rxe0/ports/1/hw_counters/rcvd_pkts'), 'utf8'),
-    '0\n',
-  )
+  assert.equal(readFileSync(join(counters, 'lifespan'), 'utf8'), '10\n')
 })
 
 test('a renamed device keeps its lifespan', () => {

@@ -104,7 +104,7 @@ describe('devices', () => {
     const listener = await openTestSocket(client)
     assert.equal(await listener.call('SET', NetlinkOption.ADD_MEMBERSHIP, BigInt(RDMA_NL_GROUP_NOTIFY)), 0)
     // Refused: required attributes are missing.
-    assert.deepEqual(names(await socket.request('NEWLINK', [])), [])
+    assert.deepEqual(await socket.request('NEWLINK', []), { errno: Errno.EINVAL, entries: [] })
     const change = async (command: 'NEWLINK' | 'SET' | 'DELLINK', ...attributes: Entries): Promise<number> =>
       (await socket.request(command, attributes, ACK)).errno
     const link: Entries = [

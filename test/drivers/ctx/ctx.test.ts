@@ -12,6 +12,7 @@ import {
   invokeNow,
   openContext,
   opsIoctl,
+  readEvents,
   stat,
   unregister,
 } from '../../../src/core/index.ts'
@@ -25,6 +26,7 @@ import {
   CtxIoctl,
   CtxKind,
   CtxLimits,
+  CtxRecord,
   CtxStatistics,
   CtxWord,
 } from '../../../src/spec/drivers/ctx.ts'
@@ -205,8 +207,11 @@ test('a client that uses only the class sends, and is notified on the descriptor
   const core = createCore()
   const context = openContext(createCtxDevice(core, 'ctx0'), { isOpened: true })
   const caller = flatCaller()
-  const ops = invokeNow(context, Classes.driver_ops, 'create', 0, {}, caller).descriptors?.[0].object as number
+  const makeOps = () =>
+    invokeNow(context, Classes.driver_ops, 'create', 0, {}, caller).descriptors?.[0].object as number
+  const [ops, otherOps] = [makeOps(), makeOps()]
   const to = invokeNow(context, CtxContext, 'create', 0, { ...CREATE_INPUTS, ops }, caller)
+  invokeNow(context, CtxContext, 'create', 0, { ...CREATE_INPUTS, ops: otherOps }, caller)
   const from = invokeNow(context, CtxContext, 'create', 0, CREATE_INPUTS, caller)
   invokeNow(context, CtxContext, 'arm', to.object as number, {}, caller)
   assert.equal(
@@ -215,7 +220,13 @@ test('a client that uses only the class sends, and is notified on the descriptor
   )
   const message = { destination: to.out.info.number, tag: 1n, data: bytes(5) }
   invokeNow(context, CtxContext, 'send', from.object as number, message, caller)
-  assert.equal(core.events, 1)
+  const notifications = (handle: number) =>
+    readEvents(core.descriptors.get(handle) as FdObject).map(event => decode(CtxRecord, event.bytes))
+  assert.deepEqual(notifications(ops), [{ number: to.out.info.number, producer: 1 }])
+  assert.equal(
+    errnoOf(() => notifications(otherOps)),
+    'EAGAIN',
+  )
 })
 
 test('the provider channel has only statistics (R30)', () => {

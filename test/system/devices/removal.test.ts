@@ -47,11 +47,12 @@ describe('a device removed under load', { skip: lacking('ibv_rc_pingpong') }, ()
         await removeDevice(t, daemon, 'rxe1')
         // Of two devices only the client's is removed: the server waits for a message, as if a machine had failed, and
         // is stopped.
-        const { server, client } = await pair.ended()
-        for (const { status, signal, stderr } of devices[0] === 'rxe1' ? [server, client] : [client]) {
+        const users = devices[0] === 'rxe1' ? [pair.server, pair.client] : [pair.client]
+        for (const { status, signal, stderr } of await Promise.all(users.map(({ ended }) => ended))) {
           assert.equal(signal, null)
           assert.equal(status, 1, stderr)
         }
+        await pair.ended()
         await daemon.settled(isEmpty)
       })
 })

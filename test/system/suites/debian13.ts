@@ -6,6 +6,7 @@ import { spawnSync } from 'node:child_process'
 import { chmodSync, existsSync, mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { repoRoot } from '../../paths.ts'
+import { inCi } from '../../tools.ts'
 
 const KEYRING = '/usr/share/keyrings/debian-archive-keyring.gpg'
 const FOLDER = join(repoRoot, 'build', 'debian13')
@@ -51,7 +52,10 @@ export const fetchDebian13 = (packages: readonly string[]): string => {
   return root
 }
 
-/** A folder for PATH with Debian 13's program `name`, or the reason why there is none. */
+/**
+ * A folder for PATH with Debian 13's program `name`, or the reason why there is none; in CI it throws if it cannot fetch
+ * the packages.
+ */
 export const debian13 = (
   packages: readonly string[],
   name: string,
@@ -68,6 +72,7 @@ export const debian13 = (
     chmodSync(join(path, name), 0o755)
     return { path }
   } catch (error) {
+    if (inCi()) throw error
     return { skip: `programs of Debian 13 cannot be fetched: ${String(error)}` }
   }
 }

@@ -1,7 +1,7 @@
 /*
  * A receive of an SRQ consumed for a message that is then dropped, which happens only without acknowledgements (IBA
  * 9.8.2.2, 10.2.9): it stays with its queue pair and serves the next message there, is flushed in ERR, and is discarded
- * when the queue pair is reset.
+ * when the queue pair is reset or destroyed.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -101,6 +101,16 @@ test('a WQE consumed by an incomplete UC message serves the next message of its 
   connect(b, receivers[1], senders[1].qpn, gid(a))
   send(1, 30)
   assert.deepEqual(received(), [[5, 0, 30]])
+  // So does the destruction of the queue pair, number 6; another queue pair in its row takes number 7.
+  postReceives(2, 4096)
+  send(1, MTU + 1)
+  invokeNow(b.context, UcQp, 'destroy', receivers[1].handle, {}, b.caller)
+  receivers[1] = makeQp(b, UcQp, cqB, srq)
+  senders[1] = makeQp(a, UcQp, cqA)
+  connect(a, senders[1], receivers[1].qpn, gid(b))
+  connect(b, receivers[1], senders[1].qpn, gid(a))
+  send(1, 40)
+  assert.deepEqual(received(), [[7, 0, 40]])
 })
 
 test('a WQE that is too short for a datagram serves the next datagram of its queue pair', () => {

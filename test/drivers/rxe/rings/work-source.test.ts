@@ -132,12 +132,19 @@ for (const [name, opcode] of Object.entries(Wr)) {
 }
 
 test('immediate data is big-endian, the key to invalidate is in host order', () => {
-  const b = setUp()
-  writeSend(b.send, { opcode: Wr.SEND_IMM, imm: 0x01020304 })
-  const at = RingHeader.DATA + SendWqe.IMM
-  assert.deepEqual([...new Uint8Array(b.send.view.buffer, b.send.view.byteOffset + at, 4)], [1, 2, 3, 4])
-  writeSend(b.send, { opcode: Wr.SEND_INV, imm: 0x01020304 })
-  assert.deepEqual([...new Uint8Array(b.send.view.buffer, b.send.view.byteOffset + at, 4)], [4, 3, 2, 1])
+  for (const [opcode, bytes] of [
+    [Wr.SEND_IMM, [1, 2, 3, 4]],
+    [Wr.WRITE_IMM, [1, 2, 3, 4]],
+    [Wr.SEND_INV, [4, 3, 2, 1]],
+  ] as const) {
+    const b = setUp()
+    writeSend(b.send, { opcode })
+    bytes.forEach((byte, i) => {
+      b.send.view.setUint8(RingHeader.DATA + SendWqe.IMM + i, byte)
+    })
+    b.send.producer = 1
+    assert.equal(b.load(0)?.[Send.IMM], 0x01020304, `opcode ${opcode}`)
+  }
 })
 
 test('a wrong total length is replaced by the sum of the elements', () => {
