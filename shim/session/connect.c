@@ -39,7 +39,10 @@ static bool is_trusted(uid_t daemon_user)
     return daemon_user == 0 || daemon_user == geteuid();
 }
 
-/* Sends HELLO on the new connection, which is closed if that fails. 0 or -errno. */
+/*
+ * Sends HELLO on the new connection, which is closed if that fails. 0 or -errno. If the answer was late, another thread
+ * may have connected meanwhile: 0 too, and its connection stays the session's.
+ */
 static int exchange_hello(const struct shim_guard *guard)
 {
     struct request request = {.header = {.type = USERDMA_HELLO, .fd = -1}};
@@ -70,6 +73,10 @@ static int exchange_hello(const struct shim_guard *guard)
     if (shim_logs_events)
         request.hello.wants |= USERDMA_HELLO_EVENTS;
     int error = session_exchange_with(&request, sizeof request.hello, userfaultfd, &reply, guard);
+    if (session.fd >= 0 && (error || reply.generation != session.generation)) {
+        reply_close_all(&reply);
+        return 0;
+    }
     if (error)
         return error;
     const struct userdma_hello_reply *hello = &reply.message.hello;
@@ -148,18 +155,13 @@ bool session_connect(const struct shim_guard *guard)
             REAL(close)(fd);
         return false;
     }
-    struct stat stat;
-    session.fd = fd_hide(fd, -1, true);
-    if (session.fd < 0 || REAL(fstat)(session.fd, &stat) != 0) {
+    fd = fd_hide(fd, -1, true);
+    if (fd < 0) {
         set_refusal(errno);
         diagnose_no_daemon(strerror(errno));
-        session_disconnect();
         return false;
     }
-    session.dev = stat.st_dev;
-    session.ino = stat.st_ino;
-    if (++session.generation == 0)
-        session.generation = 1;
+    session_take_socket(fd);
     int error = exchange_hello(guard);
     if (error == 0)
         return true;

@@ -34,6 +34,8 @@ extern pthread_mutex_t session_lock;
 /* This thread's number as of gettid(2); 0 until its first request. */
 extern __thread pid_t session_thread_id __attribute__((tls_model("initial-exec")));
 
+/* Makes `fd`, a hidden socket, that of a new connection. */
+void session_take_socket(int fd);
 /* Forgets the socket without closing it. */
 void session_forget_socket(void);
 /* Closes the connection, if there is one. */
@@ -56,10 +58,10 @@ int session_exchange_with(struct request *request, size_t body, int attached, st
  * Waits for the next message on the connection `*fd` without the lock, and with the program's own signal mask and
  * cancellation (if many calls wait so already: with the lock). Meanwhile the connection belongs to this thread alone,
  * and `*fd` follows it to another number; afterwards it is the session's again unless another one was opened. False if
- * nothing arrived in `seconds` (-1: no limit); true also after a signal. In the child of a fork by a signal handler:
- * true, with `*fd` -1.
+ * nothing arrived before `deadline` (as shim_nanoseconds; UINT64_MAX: no limit); true also after a signal. In the child
+ * of a fork by a signal handler: true, with `*fd` -1.
  */
-bool detached_wait(int *fd, const struct shim_guard *guard, int seconds);
+bool detached_wait(int *fd, const struct shim_guard *guard, uint64_t deadline);
 /* Closes the connections of this thread's calls that siglongjmp has left. `frame`: of a function that runs now. */
 void detached_close_abandoned(uintptr_t frame);
 /* In the child of a fork: closes all. */

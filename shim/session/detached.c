@@ -98,19 +98,26 @@ static struct detached_call *find_free_call(void)
     return NULL;
 }
 
-bool detached_wait(int *fd, const struct shim_guard *guard, int seconds)
+/* ppoll(2) for data on `fd`; false after the deadline. */
+static bool wait_until(int fd, uint64_t deadline, const sigset_t *mask)
+{
+    const uint64_t now = shim_nanoseconds(), left = deadline > now ? deadline - now : 0;
+    const struct timespec limit = {.tv_sec = (time_t)(left / 1000000000), .tv_nsec = (long)(left % 1000000000)};
+    struct pollfd poll = {.fd = fd, .events = POLLIN};
+    return ppoll(&poll, 1, deadline == UINT64_MAX ? NULL : &limit, mask) != 0;
+}
+
+bool detached_wait(int *fd, const struct shim_guard *guard, uint64_t deadline)
 {
     /* Starts at a value that a frame does not contain by chance. */
     static uint64_t stamps = 0x7573657264ull << 24;
     volatile uint64_t frame = ++stamps;
-    const struct timespec limit = {.tv_sec = seconds};
     const uint16_t generation = session.generation;
     close_calls_of_ended_threads();
     struct detached_call *call = find_free_call();
     if (!call) {
         /* With the lock: signals stay blocked, since siglongjmp would leave it locked. */
-        struct pollfd poll = {.fd = *fd, .events = POLLIN};
-        return ppoll(&poll, 1, seconds < 0 ? NULL : &limit, NULL) != 0;
+        return wait_until(*fd, deadline, NULL);
     }
     const unsigned bit = 1u << (call - calls);
     *call = (struct detached_call){.fd = *fd, .thread = session_thread_id, .frame = &frame, .stamp = frame};
@@ -119,8 +126,7 @@ bool detached_wait(int *fd, const struct shim_guard *guard, int seconds)
         session.fd = -1;
     pthread_mutex_unlock(&session_lock);
     pthread_setcancelstate(guard->cancel_state, NULL);
-    struct pollfd poll = {.fd = *fd, .events = POLLIN};
-    const bool is_in_time = ppoll(&poll, 1, seconds < 0 ? NULL : &limit, &guard->mask) != 0;
+    const bool is_in_time = wait_until(*fd, deadline, &guard->mask);
     pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
     pthread_mutex_lock(&session_lock);
     frame = 0;

@@ -9,8 +9,8 @@
 #include <sched.h>
 #include <string.h>
 
-/* Seconds that HELLO waits after the first UNBLOCK_SECONDS; other requests have no limit. */
-#define HELLO_SECONDS 8
+/* Nanoseconds that HELLO waits after the first UNBLOCK_SECONDS; other requests have no limit. */
+#define HELLO_NS 8000000000u
 /* Nanoseconds of polling for an answer before sleeping. */
 #define SPIN_NS 50000
 /*
@@ -48,9 +48,9 @@ static ssize_t receive_spinning(int fd, struct msghdr *header)
 
 /*
  * Receives one message into `reply`. Returns its length, 0 at the end of the stream, or -1 with errno: EAGAIN if
- * nothing arrives for UNBLOCK_SECONDS, the socket's SO_RCVTIMEO.
+ * nothing arrives for UNBLOCK_SECONDS, the socket's SO_RCVTIMEO; without `may_wait` at once.
  */
-static ssize_t receive(int fd, struct reply *reply)
+static ssize_t receive(int fd, struct reply *reply, bool may_wait)
 {
     union {
         struct cmsghdr align;
@@ -60,7 +60,7 @@ static ssize_t receive(int fd, struct reply *reply)
     struct msghdr header = {
         .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof control.bytes};
     ssize_t length = receive_spinning(fd, &header);
-    if (length < 0 && errno == EAGAIN)
+    if (length < 0 && errno == EAGAIN && may_wait)
         do
             length = REAL(recvmsg)(fd, &header, MSG_CMSG_CLOEXEC);
         while (length < 0 && errno == EINTR);
@@ -133,10 +133,10 @@ int session_exchange_with(struct request *request, size_t body, int attached, st
         REAL(close)(attached);
     if (length < 0)
         goto broken;
-    do {
-        length = receive(fd, reply);
-    } while (length < 0 && errno == EAGAIN &&
-             detached_wait(&fd, guard, header->type == USERDMA_HELLO ? HELLO_SECONDS : -1));
+    length = receive(fd, reply, true);
+    const uint64_t deadline = header->type == USERDMA_HELLO ? shim_nanoseconds() + HELLO_NS : UINT64_MAX;
+    while (length < 0 && errno == EAGAIN && detached_wait(&fd, guard, deadline))
+        length = receive(fd, reply, false);
     if (length < 0 && errno == EAGAIN) {
         close_connection(fd);
         return -ETIMEDOUT;
@@ -145,6 +145,11 @@ int session_exchange_with(struct request *request, size_t body, int attached, st
         goto broken;
     if (reply->message.header.type != (USERDMA_REPLY | header->type) || reply->message.header.size != (size_t)length)
         goto broken;
+    /* Of threads that connect at the same time, the first to be answered has connected for all. */
+    if (header->type == USERDMA_HELLO && session.fd < 0) {
+        session_take_socket(fd);
+        reply->generation = session.generation;
+    }
     close_if_detached(fd);
     if (reply->is_truncated) {
         reply_close_all(reply);

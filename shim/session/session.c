@@ -86,6 +86,17 @@ void session_disconnect(void)
         REAL(close)(fd);
 }
 
+void session_take_socket(int fd)
+{
+    struct stat stat = {0};
+    REAL(fstat)(fd, &stat);
+    session.fd = fd;
+    session.dev = stat.st_dev;
+    session.ino = stat.st_ino;
+    if (++session.generation == 0)
+        session.generation = 1;
+}
+
 /*
  * A byte that fork clears and vfork leaves: nonzero in the process that owns this memory, and in its vfork children.
  * NULL if the system cannot clear pages.

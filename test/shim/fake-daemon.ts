@@ -3,7 +3,7 @@
  * small device tree, and opens contexts with real memory files and doorbell sockets. A program under the shim controls
  * it by ioctls: the request number says what the daemon does (Order, the same numbers as in scenarios.h).
  */
-import { mkdirSync, statSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, statSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { type Watch, watch } from '../../src/host/event-loop/poll.ts'
 import { mapArena } from '../../src/host/memory/mapping.ts'
@@ -106,6 +106,11 @@ const RDEV = (231 << 8) | 192
 
 /** For `refusal`: the reply has more descriptors than a client can receive, so that it loses some. */
 export const TOO_MANY_DESCRIPTORS = -1
+/**
+ * For `refusal`: the first two HELLOs create the files `hello1` and `hello2` beside the socket. The first one is
+ * answered when the program has created `answer` there, the second before the next request.
+ */
+export const LATE = -2
 
 const PROT_READ_WRITE = 3
 /** MAP_SHARED | MAP_FIXED. */
@@ -145,7 +150,7 @@ const TREE: Readonly<Record<string, string>> = {
 
 /**
  * Starts the daemon: its socket is `sock` in the folder. `refusal`: an errno with which every HELLO is answered, 0:
- * none, or TOO_MANY_DESCRIPTORS for the first one.
+ * none, or TOO_MANY_DESCRIPTORS for the first one, or LATE.
  */
 export const startFakeDaemon = (folder: string, refusal = 0): FakeDaemon => {
   const root = join(folder, 'sock.tree')
@@ -336,17 +341,38 @@ export const startFakeDaemon = (folder: string, refusal = 0): FakeDaemon => {
     }
   }
 
+  const acceptHello = (fd: number, hello = request): number =>
+    reply(fd, writeHelloReply(buffer, hello, { error: 0, root }), [parked.fd])
+
+  /** For LATE: answers the HELLOs that wait, oldest first. */
+  const late: (() => number)[] = []
+  const answerLate = (): number => late.shift()?.() ?? 0
+  let polling: NodeJS.Timeout | undefined
+  const holdHello = (fd: number): number => {
+    const hello = { ...request }
+    late.push(() => acceptHello(fd, hello))
+    writeFileSync(join(folder, `hello${late.length}`), '')
+    polling ??= setInterval(() => {
+      if (!existsSync(join(folder, 'answer'))) return
+      clearInterval(polling)
+      answerLate()
+    }, 10)
+    return 0
+  }
+
   const onRequest = (fd: number): number => {
+    if (request.type !== MessageType.HELLO) answerLate()
     switch (request.type) {
       case MessageType.HELLO:
         log.push(`hello ${request.tag}`)
+        if (refusal === LATE && log.length <= 2) return holdHello(fd)
         if (refusal === TOO_MANY_DESCRIPTORS && log.length === 1) {
           const fds = Array.from({ length: SessionLimits.descriptors + 1 }, () => parked.fd)
           return reply(fd, writeHelloReply(buffer, request, { error: 0, root }), fds)
         }
         if (refusal > 0) return reply(fd, writeHelloReply(buffer, request, { error: refusal, root: '' }))
         Atomics.store(parked.words, ParkedPage.PARKED, 1)
-        return reply(fd, writeHelloReply(buffer, request, { error: 0, root }), [parked.fd])
+        return acceptHello(fd)
       case MessageType.OPEN:
         log.push('open')
         return answerOpen(fd, openContext(), true)
@@ -403,6 +429,7 @@ export const startFakeDaemon = (folder: string, refusal = 0): FakeDaemon => {
   const crash = (): void => {
     if (!isRunning) return
     isRunning = false
+    clearInterval(polling)
     listening.stop()
     close(listener)
     for (const fd of [...sessions.keys()]) endSession(fd)

@@ -19,6 +19,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -151,6 +152,8 @@ void passed_descriptors(void);
 void passed_and_closed(void);
 void not_served(void);
 void left_by_longjmp(void);
+void late_hellos(void);
+void no_hello(void);
 void signals(void);
 void threads(void);
 /* The program's own path, and what it does after exec, with numbers of inherited descriptors (`number`, `context`). */

@@ -446,6 +446,73 @@ void threads(void)
     EXPECT(order(fd, CONTEXTS, 0) == 1 && hidden_count() == 2);
 }
 
+/* ---- two threads connect while the daemon is slow ---- */
+
+static sem_t is_waiting;
+
+static void on_waiting(int number)
+{
+    (void)number;
+    sem_post(&is_waiting);
+}
+
+static void *open_and_call(void *argument)
+{
+    const int fd = open_device();
+    EXPECT(order(fd, ECHO, 6) == 6);
+    *(int *)argument = fd;
+    return NULL;
+}
+
+/* The path of a file beside the daemon's socket, in a static buffer. */
+static const char *beside_socket(const char *name)
+{
+    static char path[256];
+    const char *socket = getenv("USERDMA_SOCKET");
+    snprintf(path, sizeof path, "%.*s%s", (int)(strlen(socket) - strlen("sock")), socket, name);
+    return path;
+}
+
+/*
+ * Starts a thread that opens a device, and returns when it waits for the daemon without the session's lock. `hello`:
+ * the file that the daemon creates when it has the thread's HELLO.
+ */
+static pthread_t start_waiting(int *fd, const char *hello)
+{
+    pthread_t thread;
+    EXPECT(pthread_create(&thread, NULL, open_and_call, fd) == 0);
+    while (access(beside_socket(hello), F_OK) != 0)
+        poll(NULL, 0, 1);
+    /* While the thread has the lock, signals are blocked. */
+    EXPECT(pthread_kill(thread, SIGUSR1) == 0);
+    while (sem_wait(&is_waiting) != 0)
+        EXPECT(errno == EINTR);
+    return thread;
+}
+
+void late_hellos(void)
+{
+    int fds[2];
+    struct sigaction action = {.sa_handler = on_waiting};
+    EXPECT(sem_init(&is_waiting, 0, 0) == 0 && sigaction(SIGUSR1, &action, NULL) == 0);
+    const pthread_t first = start_waiting(&fds[0], "hello1"), second = start_waiting(&fds[1], "hello2");
+    EXPECT(close(open(beside_socket("answer"), O_CREAT | O_WRONLY, 0600)) == 0);
+    EXPECT(pthread_join(first, NULL) == 0 && pthread_join(second, NULL) == 0);
+    EXPECT(order(fds[0], ECHO, 7) == 7 && order(fds[1], ECHO, 8) == 8);
+    EXPECT(order(fds[0], CONTEXTS, 0) == 2 && order(fds[0], SESSIONS, 0) == 1 && hidden_count() == 3);
+}
+
+/* Handled signals do not extend the time that a program waits for a daemon that does not answer. */
+void no_hello(void)
+{
+    struct sigaction action = {.sa_handler = on_waiting};
+    struct itimerval each_second = {{1, 0}, {1, 0}};
+    EXPECT(sem_init(&is_waiting, 0, 0) == 0 && sigaction(SIGALRM, &action, NULL) == 0);
+    EXPECT(setitimer(ITIMER_REAL, &each_second, NULL) == 0);
+    FAILS(open(NODE, O_RDWR), ENOENT);
+    EXPECT(sem_trywait(&is_waiting) == 0);
+}
+
 /* ---- a call abandoned by siglongjmp ---- */
 
 static sigjmp_buf jump_target;

@@ -9,7 +9,7 @@ import { test } from 'node:test'
 import { NetlinkOperation } from '../../src/spec/session.ts'
 import { repoRoot } from '../paths.ts'
 import { compileC, scratchFolder } from '../tools.ts'
-import { type FakeDaemon, startFakeDaemon, TOO_MANY_DESCRIPTORS } from './fake-daemon.ts'
+import { type FakeDaemon, LATE, startFakeDaemon, TOO_MANY_DESCRIPTORS } from './fake-daemon.ts'
 import { compileScenarios, compileShim, type Ended, runProgram, scenarioTitles, shimIsPossible } from './program.ts'
 
 const [EACCES, EMFILE] = [13, 24]
@@ -105,6 +105,19 @@ test('a signal interrupts a call to a daemon that does not answer', async t => {
   if (!shimIsPossible(t)) return
   const { status, stdout, stderr } = await run(['unanswered_call'])
   assert.deepEqual({ status, stdout, stderr }, { status: 'SIGALRM', stdout: '', stderr: '' })
+})
+
+test('two threads that open devices while the daemon is slow share one connection', async t => {
+  if (!shimIsPossible(t)) return
+  const { status, stdout, stderr } = await run(['late_hellos'], {}, LATE)
+  assert.deepEqual({ status, stdout, stderr }, { status: 0, stdout: '', stderr: '' })
+})
+
+test('a daemon that does not answer the first message is given up, whatever signals the program handles', async t => {
+  if (!shimIsPossible(t)) return
+  const { status, stdout, stderr } = await run(['no_hello'], {}, LATE)
+  assert.deepEqual({ status, stdout }, { status: 0, stdout: '' })
+  assert.match(stderr, /^userdma: no daemon at .*: it does not answer\n$/)
 })
 
 for (const scope of ['verbs_global', 'verbs_private']) {
