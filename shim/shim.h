@@ -316,7 +316,7 @@ int session_netlink(unsigned type);
 /* mmap(2) on a driver's descriptor: the daemon answers with the file and offset to map. */
 void *session_map(int fd, void *address, size_t length, int protection, int flags, off64_t offset);
 
-/* The socket of a connection was moved to another number. */
+/* The socket of a connection was moved to another number. With the session's lock held. */
 void session_moved(int old_fd, int new_fd);
 
 /* The page with the parked word, which is 1 while the daemon sleeps; read-only. NULL before the first session. */
@@ -425,6 +425,8 @@ static inline int fd_socket_option(int fd, int option, void *value, socklen_t *l
 }
 /* Marks a doorbell socket with the inode of its context's file, so that a program that inherits both can match them. */
 void fd_mark(int hidden, ino_t inode);
+/* Whether a descriptor has that mark. Changes errno. */
+bool fd_has_mark(int fd, ino_t inode);
 
 /* ---- netlink.c ---- */
 

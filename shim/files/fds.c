@@ -10,10 +10,9 @@
  * the parent's.
  */
 #define _GNU_SOURCE
-#include "../shim.h"
+#include "../session/session_internal.h"
 
 #include <errno.h>
-#include <pthread.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/time.h>
@@ -171,26 +170,36 @@ void fd_forget_hidden(int hidden)
     unlock_table(&guard);
 }
 
+/* With the locks of the session and of the table held. */
+static void vacate(int fd)
+{
+    struct fd_entry entry = fd_table[fd];
+    const int flags = REAL(fcntl)(fd, F_GETFD);
+    if (entry.kind != FD_HIDDEN)
+        return;
+    const int moved = copy_high(fd, flags >= 0 && (flags & FD_CLOEXEC));
+    clear_entry(fd);
+    if (moved >= 0)
+        put_entry(moved, &entry);
+    if (entry.partner < 0)
+        session_moved(fd, moved);
+    else if (fd_kind(entry.partner) == FD_CONTEXT)
+        __atomic_store_n(&fd_table[entry.partner].partner, moved, __ATOMIC_RELEASE);
+}
+
 void fd_vacate(int fd)
 {
     if (fd_kind(fd) != FD_HIDDEN || shim_is_other_process())
         return;
-    struct shim_guard guard;
-    int saved = errno;
+    struct shim_guard session_guard, guard;
+    const int saved = errno;
+    /* A thread that has the lock uses these numbers: the caller waits, at most until that thread waits without it. */
+    const bool is_locked = session_enter(&session_guard);
     lock_table(&guard);
-    struct fd_entry entry = fd_table[fd];
-    int flags = REAL(fcntl)(fd, F_GETFD);
-    if (entry.kind == FD_HIDDEN) {
-        int moved = copy_high(fd, flags >= 0 && (flags & FD_CLOEXEC));
-        clear_entry(fd);
-        if (moved >= 0)
-            put_entry(moved, &entry);
-        if (entry.partner < 0)
-            session_moved(fd, moved);
-        else if (fd_kind(entry.partner) == FD_CONTEXT)
-            __atomic_store_n(&fd_table[entry.partner].partner, moved, __ATOMIC_RELEASE);
-    }
+    vacate(fd);
     unlock_table(&guard);
+    if (is_locked)
+        session_leave(&session_guard);
     errno = saved;
 }
 
@@ -209,21 +218,24 @@ void fd_mark(int hidden, ino_t inode)
     early_syscall(SYS_setsockopt, hidden, SOL_SOCKET, SO_SNDTIMEO, (long)&mark, sizeof mark, 0);
 }
 
+bool fd_has_mark(int fd, ino_t inode)
+{
+    const struct timeval mark = mark_of(inode);
+    struct timeval found = {0};
+    socklen_t length = sizeof found;
+    return fd_socket_option(fd, SO_SNDTIMEO, &found, &length) == 0 && found.tv_sec == mark.tv_sec &&
+           found.tv_usec == mark.tv_usec;
+}
+
 /* Closes one inherited doorbell socket of the context with that inode. */
 static void drop_inherited(ino_t inode)
 {
-    const struct timeval mark = mark_of(inode);
     const int base = hidden_base();
-    for (int fd = base; fd < base + HIDDEN_SEARCHED; fd++) {
-        struct timeval found = {0};
-        socklen_t length = sizeof found;
-        if (fd_kind(fd) != FD_OTHER || fd_socket_option(fd, SO_SNDTIMEO, &found, &length) != 0)
-            continue;
-        if (found.tv_sec == mark.tv_sec && found.tv_usec == mark.tv_usec) {
+    for (int fd = base; fd < base + HIDDEN_SEARCHED; fd++)
+        if (fd_kind(fd) == FD_OTHER && fd_has_mark(fd, inode)) {
             REAL(close)(fd);
             return;
         }
-    }
 }
 
 /* ---- changes of the program's descriptors ---- */

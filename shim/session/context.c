@@ -179,7 +179,7 @@ static int request_attach(int fd, uint32_t context, struct fd_entry *entry, cons
 
 /*
  * Attaches a context that was opened or attached on another connection: before a fork, for example. The new doorbell
- * socket takes the number of the old one. 0 or -errno.
+ * socket takes the number of the old one if that is still open. 0 or -errno.
  */
 static int attach_again(int fd, const struct shim_guard *guard)
 {
@@ -188,9 +188,23 @@ static int attach_again(int fd, const struct shim_guard *guard)
     int error = request_attach(fd, known->context, &fresh, guard);
     if (error)
         return error == -EMFILE ? error : -EIO;
-    if (REAL(dup3)(fresh.partner, known->partner, closes_on_exec(fd) ? O_CLOEXEC : 0) < 0)
-        error = -errno;
-    REAL(close)(fresh.partner);
+    if (fd_kind(fd) != FD_CONTEXT) {
+        /* The program has closed it while the daemon did not answer. */
+        REAL(close)(fresh.partner);
+        return -EBADF;
+    }
+    if (fd_has_mark(known->partner, inode_of(fd))) {
+        if (REAL(dup3)(fresh.partner, known->partner, closes_on_exec(fd) ? O_CLOEXEC : 0) < 0)
+            error = -errno;
+        REAL(close)(fresh.partner);
+    } else {
+        /* The program has closed the old one by a raw system call, and its number may be another file's. */
+        fd_forget_hidden(known->partner);
+        const int partner = fd_hide(fresh.partner, fd, closes_on_exec(fd));
+        if (partner < 0)
+            error = -errno;
+        __atomic_store_n(&known->partner, partner, __ATOMIC_RELEASE);
+    }
     if (error)
         return error;
     known->context = fresh.context;

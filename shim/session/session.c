@@ -97,6 +97,15 @@ void session_take_socket(int fd)
         session.generation = 1;
 }
 
+/* Forgets the socket if the program has closed it: its number may be another file's. */
+static void check_socket(void)
+{
+    struct stat stat;
+    if (session.fd >= 0 && (REAL(fstat)(session.fd, &stat) != 0 || stat.st_ino != session.ino ||
+                            stat.st_dev != session.dev))
+        session_forget_socket();
+}
+
 /*
  * A byte that fork clears and vfork leaves: nonzero in the process that owns this memory, and in its vfork children.
  * NULL if the system cannot clear pages.
@@ -125,6 +134,7 @@ IN_CHILD static void reset_in_child(void)
         *fork_mark = 1;
     session_thread_id = 0;
     detached_close_all();
+    check_socket();
     session_disconnect();
 }
 
@@ -161,20 +171,13 @@ void session_own_process(void)
     pthread_atfork(before_fork, NULL, after_fork);
 }
 
-static bool is_same_socket(void)
-{
-    struct stat stat;
-    return REAL(fstat)(session.fd, &stat) == 0 && stat.st_ino == session.ino && stat.st_dev == session.dev;
-}
-
 bool session_ensure_connected(const struct shim_guard *guard, bool must_be_alive)
 {
     if (is_vfork_child())
         return false; /* `session` is the parent's */
     if (shim_is_other_process())
         reset_in_child(); /* a fork that ran no handlers */
-    if (session.fd >= 0 && !is_same_socket())
-        session_forget_socket(); /* the number is no longer ours to close */
+    check_socket();
     if (session.fd >= 0 && must_be_alive) {
         struct pollfd hung = {.fd = session.fd};
         if (poll(&hung, 1, 0) > 0)

@@ -60,6 +60,7 @@ const Order = {
   EVENT_BEHIND: 14,
   DRIVER_8: 15,
   WRONG_SERIAL: 16,
+  DELAY: 17,
 } as const
 
 /**
@@ -304,6 +305,12 @@ export const startFakeDaemon = (folder: string, refusal = 0): FakeDaemon => {
         return answerLater(() => sessions.size)
       case Order.HOLD:
         return 0
+      case Order.DELAY: {
+        const delayed = { ...request }
+        setTimeout(() => sessions.has(fd) && reply(fd, writeCallReply(buffer, delayed, argument)), argument)
+        writeFileSync(join(folder, 'delay'), '')
+        return 0
+      }
       case Order.WRONG_SERIAL:
         return reply(fd, writeCallReply(buffer, { ...request, serial: request.serial + 1 }, 0), [parked.fd])
       default:

@@ -34,6 +34,7 @@
 #include <sys/sysmacros.h>
 #include <sys/time.h>
 #include <sys/uio.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -69,6 +70,7 @@ enum order {
     EVENT_BEHIND,  /* as EVENT_4, but the number belongs 64 bytes after the argument's address */
     DRIVER_8,      /* as EVENT_8, for a descriptor of a driver */
     WRONG_SERIAL,  /* the reply is that of another call, and brings a descriptor */
+    DELAY,         /* creates the file `delay` beside the socket; returns the argument after as many milliseconds */
 };
 
 /* Sends an order on a device descriptor; returns its answer, or -1 with errno. */
@@ -139,6 +141,7 @@ void uring(void);
 
 void copies(void);
 void hidden_sockets(void);
+void lost_sockets(void);
 void low_limit(void);
 void full_table(void);
 void truncated_hello(void);
@@ -153,6 +156,7 @@ void passed_and_closed(void);
 void not_served(void);
 void left_by_longjmp(void);
 void late_hellos(void);
+void replaced_session(void);
 void no_hello(void);
 void signals(void);
 void threads(void);

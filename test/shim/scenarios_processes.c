@@ -62,6 +62,34 @@ void hidden_sockets(void)
     EXPECT(again == 3 && order(again, CONTEXTS, 0) == 1);
 }
 
+static void expect_null(int fd)
+{
+    struct stat st;
+    EXPECT(fstat(fd, &st) == 0 && st.st_rdev == makedev(1, 3));
+}
+
+/* The program closes the first hidden sockets, those of the session and of `fd`, and uses their numbers. */
+void lost_sockets(void)
+{
+    int fd = open_device(), copy = dup(fd), null = open("/dev/null", O_RDWR);
+    EXPECT(order(fd, PARK, 1) == 0 && hidden_count() == 3);
+    /* A child of which the shim does not know. */
+    const pid_t pid = (pid_t)syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
+    if (pid == 0) {
+        EXPECT(dup2(null, 900) == 900 && order(fd, ECHO, 5) == 5);
+        expect_null(900);
+        _exit(0);
+    }
+    expect_exit_0(pid);
+    EXPECT(syscall(SYS_dup3, null, 900, 0) == 900 && syscall(SYS_dup3, null, 901, 0) == 901);
+    EXPECT(order(fd, ECHO, 6) == 6);
+    expect_null(900);
+    expect_null(901);
+    EXPECT(order(fd, PARK, 1) == 0 && write(fd, doorbell(1), 32) == 32 && order(fd, DOORBELLS, 0) == 1);
+    EXPECT(close(fd) == 0 && order(copy, CONTEXTS, 0) == 1 && hidden_count() == 2);
+    expect_null(901);
+}
+
 void low_limit(void)
 {
     struct rlimit limit = {64, 64};
@@ -473,6 +501,21 @@ static const char *beside_socket(const char *name)
     return path;
 }
 
+static void wait_for_file(const char *name)
+{
+    while (access(beside_socket(name), F_OK) != 0)
+        poll(NULL, 0, 1);
+}
+
+/* Returns when the thread, which has sent a request, waits for the answer without the session's lock. */
+static void wait_without_lock(pthread_t thread)
+{
+    /* While the thread has the lock, signals are blocked. */
+    EXPECT(pthread_kill(thread, SIGUSR1) == 0);
+    while (sem_wait(&is_waiting) != 0)
+        EXPECT(errno == EINTR);
+}
+
 /*
  * Starts a thread that opens a device, and returns when it waits for the daemon without the session's lock. `hello`:
  * the file that the daemon creates when it has the thread's HELLO.
@@ -481,12 +524,8 @@ static pthread_t start_waiting(int *fd, const char *hello)
 {
     pthread_t thread;
     EXPECT(pthread_create(&thread, NULL, open_and_call, fd) == 0);
-    while (access(beside_socket(hello), F_OK) != 0)
-        poll(NULL, 0, 1);
-    /* While the thread has the lock, signals are blocked. */
-    EXPECT(pthread_kill(thread, SIGUSR1) == 0);
-    while (sem_wait(&is_waiting) != 0)
-        EXPECT(errno == EINTR);
+    wait_for_file(hello);
+    wait_without_lock(thread);
     return thread;
 }
 
@@ -500,6 +539,50 @@ void late_hellos(void)
     EXPECT(pthread_join(first, NULL) == 0 && pthread_join(second, NULL) == 0);
     EXPECT(order(fds[0], ECHO, 7) == 7 && order(fds[1], ECHO, 8) == 8);
     EXPECT(order(fds[0], CONTEXTS, 0) == 2 && order(fds[0], SESSIONS, 0) == 1 && hidden_count() == 3);
+}
+
+static void *call_delayed(void *argument)
+{
+    const int fd = ((int *)argument)[0], milliseconds = ((int *)argument)[1];
+    EXPECT(order(fd, DELAY, (unsigned long)milliseconds) == milliseconds);
+    return NULL;
+}
+
+/* The number of the session's socket: the only hidden one that is connected to a path. */
+static int session_socket(void)
+{
+    for (int fd = 900; fd < 1200; fd++) {
+        struct sockaddr_un peer = {0};
+        socklen_t length = sizeof peer;
+        if (getpeername(fd, (struct sockaddr *)&peer, &length) == 0 && peer.sun_path[0] == '/')
+            return fd;
+    }
+    EXPECT(!"there is a session");
+    return -1;
+}
+
+/*
+ * The program takes the number of the session's socket while another thread waits for an answer: with the session's
+ * lock, and then without it.
+ */
+void replaced_session(void)
+{
+    static const int delays[] = {300, 2600};
+    struct sigaction action = {.sa_handler = on_waiting};
+    EXPECT(sem_init(&is_waiting, 0, 0) == 0 && sigaction(SIGUSR1, &action, NULL) == 0);
+    int fd = open_device(), null = open("/dev/null", O_RDWR);
+    for (int i = 0; i < 2; i++) {
+        pthread_t thread;
+        int arguments[2] = {fd, delays[i]}, number = session_socket();
+        unlink(beside_socket("delay"));
+        EXPECT(pthread_create(&thread, NULL, call_delayed, arguments) == 0);
+        wait_for_file("delay");
+        if (i == 1)
+            wait_without_lock(thread);
+        EXPECT(dup2(null, number) == number && pthread_join(thread, NULL) == 0);
+        expect_null(number);
+        EXPECT(order(fd, ECHO, 4) == 4 && order(fd, SESSIONS, 0) == 1 && hidden_count() == 2);
+    }
 }
 
 /* Handled signals do not extend the time that a program waits for a daemon that does not answer. */
