@@ -78,6 +78,7 @@
 
 /* Send timeouts that identify descriptors: seconds, to which the USERDMA_INSTALL_ kind is added, and microseconds. */
 #define USERDMA_MARK_FIRST 0x175736572u
+#define USERDMA_MARK_RDEV 256u
 #define USERDMA_MARK_MICROSECONDS 0x7a120u
 
 /* The parked page: words by index, and its size. */

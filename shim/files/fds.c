@@ -331,6 +331,9 @@ int fd_close_range(unsigned first, unsigned last, int flags)
 {
     if (!fd_table || highest_fd < 0 || first > last)
         return REAL(close_range)(first, last, flags);
+    /* A range without descriptors: does the kernel accept the flags? */
+    if (REAL(close_range)(~0u, ~0u, flags) != 0)
+        return -1;
     /* The last number of the range that may be in the table. */
     const unsigned last_fd = last < (unsigned)highest_fd ? last : (unsigned)highest_fd;
     for (unsigned fd = first; fd <= last_fd; fd++) {

@@ -15,14 +15,16 @@
 #include <sys/syscall.h>
 #include <sys/time.h>
 
-/* The kind of a socket that has the daemon's mark in its send timeout, otherwise FD_OTHER. */
-static int kind_of_socket(int fd)
+/* The entry of a socket that has the daemon's mark in its send timeout, otherwise one of kind FD_OTHER. */
+static struct fd_entry entry_of_socket(int fd)
 {
     struct timeval mark = {0};
     socklen_t length = sizeof mark;
     if (fd_socket_option(fd, SO_SNDTIMEO, &mark, &length) != 0 || mark.tv_usec != USERDMA_MARK_MICROSECONDS)
-        return FD_OTHER;
-    return fd_kind_installed((uint64_t)mark.tv_sec - USERDMA_MARK_FIRST);
+        return (struct fd_entry){.kind = FD_OTHER};
+    const uint64_t value = (uint64_t)mark.tv_sec - USERDMA_MARK_FIRST;
+    return (struct fd_entry){.kind = fd_kind_installed(value % USERDMA_MARK_RDEV),
+                             .rdev = (uint32_t)(value / USERDMA_MARK_RDEV)};
 }
 
 /*
@@ -43,9 +45,9 @@ bool received_recognise(int fd, bool is_inherited)
     if (fd < 0 || fd_kind(fd) != FD_OTHER)
         return false;
     errno = 0;
-    const int kind = kind_of_socket(fd);
-    if (kind != FD_OTHER)
-        return fd_add_event(fd, kind) == 0;
+    const struct fd_entry entry = entry_of_socket(fd);
+    if (entry.kind != FD_OTHER)
+        return fd_add(fd, &entry) == 0;
     return errno == ENOTSOCK && is_context_file(fd) && fd_add_received(fd, is_inherited) == 0;
 }
 

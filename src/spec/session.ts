@@ -343,11 +343,11 @@ export const NetlinkOperation = {
 /**
  * The mark by which a shim recognizes a descriptor of userdma that another program has passed to its program: the
  * socket's send timeout (SO_SNDTIMEO), which these sockets do not need otherwise. Its seconds are FIRST + InstallKind
- * for the socket of a new descriptor. For a doorbell socket, which the shim marks, they are smaller and made from the
- * inode of the context's memory file (shim/files/fds.c). MICROSECONDS is a fraction that kernels of any timer frequency
- * store exactly.
+ * for the socket of a new descriptor, and for that of an opened device node RDEV times its st_rdev more. For a doorbell
+ * socket, which the shim marks, they are smaller and made from the inode of the context's memory file
+ * (shim/files/fds.c). MICROSECONDS is a fraction that kernels of any timer frequency store exactly.
  */
-export const DescriptorMark = { FIRST: 0x1_7573_6572, MICROSECONDS: 500000 } as const
+export const DescriptorMark = { FIRST: 0x1_7573_6572, RDEV: 256, MICROSECONDS: 500000 } as const
 
 /**
  * Maximum stacks of a process that the daemon keeps. A client sends one more, so that the daemon notes that some are

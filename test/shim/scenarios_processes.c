@@ -39,6 +39,8 @@ void hidden_sockets(void)
     EXPECT(order(fd, ECHO, 1) == 1);
     closefrom(fd + 1);
     EXPECT(order(fd, ECHO, 2) == 2 && close_range(fd + 1, ~0u, 0) == 0 && order(fd, ECHO, 3) == 3);
+    FAILS(close_range(fd, ~0u, 64), EINVAL);
+    EXPECT(hidden_count() == 2 && order(fd, ECHO, 4) == 4);
     EXPECT(close_range(895, 950, CLOSE_RANGE_CLOEXEC) == 0 && order(fd, ECHO, 4) == 4);
     /* The program uses numbers of hidden sockets. */
     int null = open("/dev/null", O_RDWR);

@@ -19,10 +19,11 @@ import { EventSocket, type EventSocketParts } from './event-socket.ts'
 
 export interface EventSockets {
   /**
-   * Creates a socket for an fd object; the program's end, to be passed on, is `peerEnd`. Throws CallError EMFILE,
+   * Creates a socket for an fd object; the program's end, to be passed on, is `peerEnd`. `rdev`: st_rdev of the node
+   * whose opening created the object, otherwise 0. Throws CallError EMFILE,
    * ENFILE if the program's quota is exhausted; SystemError if the system refuses a descriptor.
    */
-  create(fd: FdObject, quota: FdQuota): EventSocket
+  create(fd: FdObject, quota: FdQuota, rdev?: number): EventSocket
   /**
    * Core's number of the fd object behind 'socket:[inode]', to which `process` has just referred by descriptor
    * `number`; the socket notes that `process` has it (`setPeerEnd`). Undefined if there is none.
@@ -56,13 +57,14 @@ export const createEventSockets = (
   const handles = new Map<string, number>()
   const sockets = new Map<string, EventSocket>()
   return {
-    create(fd, quota) {
+    create(fd, quota, rdev = 0) {
       const releaseQuota = quota.take(1)
       const socket = orRelease(
         releaseQuota,
         () => new EventSocket(holders, () => core.runJob(oneSlice(peerClosed)), parts),
       )
-      setSendTimeout(socket.peerEnd, DescriptorMark.FIRST + installKindOf(fd), DescriptorMark.MICROSECONDS)
+      const mark = DescriptorMark.FIRST + installKindOf(fd) + DescriptorMark.RDEV * rdev
+      setSendTimeout(socket.peerEnd, mark, DescriptorMark.MICROSECONDS)
       const peerClosed = (): void => {
         closeDescriptor(core, fd.handle)
         removeSocket()

@@ -91,9 +91,10 @@ export class NodeOpening {
   /** Answers with the program's end of the event socket of a new channel or umad file. */
   #grantChannel(node: number, { descriptors = [] }: Result): void {
     const { object: number } = descriptors[0]!
+    const rdev = nodeRdev(node)
     let socket: EventSocket
     try {
-      socket = this.#daemon.events.create(findDescriptor(this.#daemon.core, number), this.#client.quota)
+      socket = this.#daemon.events.create(findDescriptor(this.#daemon.core, number), this.#client.quota, rdev)
     } catch (error) {
       closeDescriptor(this.#daemon.core, number)
       throw error
@@ -102,7 +103,7 @@ export class NodeOpening {
       writeOpenReply(this.#client.outgoing, this.#request, {
         error: 0,
         context: 0,
-        rdev: nodeRdev(node),
+        rdev,
         inode: 0,
       }),
       [socket.peerEnd],

@@ -6,6 +6,7 @@
  */
 import assert from 'node:assert/strict'
 import { before, describe, it } from 'node:test'
+import { CharDevices, rdevOf } from '../../../src/spec/linux/chardevs.ts'
 import { MadClass, MadMethod } from '../../../src/spec/wire/management.ts'
 import {
   isEmpty,
@@ -293,6 +294,17 @@ describe('umad files', { skip }, () => {
     assert.match(output, /\n {4}umad\n {6}in .*0x[0-9a-f]+.*\n/)
     assert.match(output, /mad_channel\.receive\(.*bufferBytes 0\) = -1 EAGAIN/)
     assert.match(output, /mad_agent\.destroy\(object 0\) = 0/)
+  })
+
+  it('are character devices, also for a program that inherits them by exec', async t => {
+    const program = await UmadProgram.start(t, daemon)
+    const file = await program.open(1)
+    const rdev = rdevOf(CharDevices.umad, 1)
+    assert.equal((await program.step('stat')).result, rdev)
+    await program.step('exec')
+    await program.step(`use ${file}`)
+    assert.equal((await program.step('stat')).result, rdev)
+    assert.equal(await program.register({ mgmtClass: PERFORMANCE, version: 1 }), 0)
   })
 
   it('are shared with a forked child, which reads and sends like its parent', async t => {
