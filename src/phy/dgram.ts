@@ -179,7 +179,7 @@ export const createDgramPort = ({
       counters.lastSendError = errno
       counters.dropped++
     }
-    if (--unsentDatagrams > 0 || !isReserveWaiting) return
+    if (--unsentDatagrams > 0 || !isReserveWaiting || isClosed) return
     isReserveWaiting = false
     port.wake?.()
   }
@@ -313,11 +313,12 @@ export const createDgramPort = ({
     reserve: bytes => {
       requireRunBytes(bytes)
       if (isClosed) return -1
-      const at = unsentDatagrams === 0 && queue.length === 0 ? 0 : (filled + 63) & ~63
+      let at = unsentDatagrams === 0 && queue.length === 0 ? 0 : (filled + 63) & ~63
       if (at + bytes > SEND_AREA_BYTES) {
         sendQueued()
         isReserveWaiting = unsentDatagrams > 0
-        return -1
+        if (isReserveWaiting) return -1
+        at = 0
       }
       filled = at
       reservationEnd = at + bytes

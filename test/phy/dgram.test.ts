@@ -161,4 +161,37 @@ describe('node:dgram', () => {
     assert.ok(sendRun(a, flow, runs, 1))
     await collect(b, 1)
   })
+
+  it('continues with another address when one is removed whose datagrams are not sent yet', async () => {
+    const [a, b] = pair()
+    a.addAddress(loopback(5))
+    // Nothing receives there.
+    const flow = a.openFlow(flowBetween(loopback(1), loopback(6)))
+    const otherFlow = a.openFlow(flowBetween(loopback(5), loopback(2)))
+    while (sendRun(a, flow, 0, 64, 4112));
+    let isWoken = false
+    a.wake = () => {
+      isWoken = true
+    }
+    a.removeAddress(loopback(1))
+    for (let turn = 0; turn < 100 && !isWoken; turn++) await new Promise(setImmediate)
+    assert.equal(isWoken, true)
+    assert.ok(sendRun(a, otherFlow, 9, 1))
+    assert.deepEqual(psns(await collect(b, 1)), [9])
+  })
+
+  it('is never full of packets of an address that was removed', () => {
+    const [a] = pair()
+    const flow = a.openFlow(flowBetween(loopback(1), loopback(2)))
+    a.removeAddress(loopback(1))
+    const PACKETS = 64
+    // More than the send area has room for, in one poll.
+    for (let run = 0; run < 100; run++) {
+      const at = a.reserve(PACKETS * 4112)
+      assert.ok(at >= 0, `run ${run}`)
+      a.commit(at, 4112, PACKETS, 4112, flow)
+    }
+    a.flush()
+    assert.equal(a.counters.dropped, 100 * PACKETS)
+  })
 })

@@ -11,7 +11,7 @@ export interface DgramSocket {
   readonly receiveBuffer: number
   /**
    * Sends a datagram: `length` bytes at `offset`, which must not change until `done` is called, with 0 or an error
-   * number.
+   * number: ECANCELED if the socket is closed before.
    */
   send(
     bytes: Uint8Array,
@@ -21,7 +21,7 @@ export interface DgramSocket {
     address: string,
     done: (errno: number) => void,
   ): void
-  /** Closes the socket; no `done` is called afterwards. */
+  /** Closes the socket. `done` is called afterwards for datagrams for which it was not called yet. */
   close(): void
 }
 
@@ -87,16 +87,10 @@ export const openDgramSocket = (
       // refused by a limit, or by an interface without multicast: the default stays
     }
   socket.on('message', (bytes, from) => onMessage(bytes, from.address, from.port))
-  let isClosed = false
   return {
     receiveBuffer: socket.getRecvBufferSize(),
     send: (bytes, offset, length, destinationPort, destination, done) =>
-      socket.send(bytes, offset, length, destinationPort, destination, error => {
-        if (!isClosed) done(error ? errnoOf(error) : 0)
-      }),
-    close: () => {
-      isClosed = true
-      socket.close()
-    },
+      socket.send(bytes, offset, length, destinationPort, destination, error => done(error ? errnoOf(error) : 0)),
+    close: () => void socket.close(),
   }
 }
