@@ -96,6 +96,7 @@ export const createDevices = (
     atNode: node => all.find(({ device }) => device.index === node)?.device,
     hasAddress: address => rxe.some(({ device: { ports } }) => ports.some(({ gids }) => findGid(gids, address) >= 0)),
     add(spec) {
+      if (devices.find(spec.name) !== undefined) throw new Error(`there is a device ${spec.name} already`)
       checkDevices([...all.map(device => device.spec), spec])
       const driver = driverOf(spec)
       const created: DaemonDevice =

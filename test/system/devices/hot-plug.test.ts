@@ -84,7 +84,7 @@ describe('devices', { skip: lacking('ibv_rc_pingpong', 'ibv_asyncwatch') }, () =
   it('that cannot be added or removed are refused with a message', async t => {
     const daemon = await startDaemon(t)
     for (const [args, message] of [
-      [['add', 'rxe0@127.0.0.3'], /device name "rxe0" is given twice/],
+      [['add', 'rxe0@127.0.0.3'], /there is a device rxe0 already/],
       [['add', 'rxe1@127.0.0.1'], /devices rxe0 and rxe1 have the same address 127.0.0.1/],
       [['add', 'ctx0@127.0.0.3'], /a device of driver ctx has no network; omit the address/],
       [['add', 'mlx5_0'], /device "mlx5_0": the address is missing/],
