@@ -228,7 +228,7 @@ const widthOf = (width: number): 1 | 2 | 4 =>
 const declareTypes = (description: Description, nameAt: NameAt): Kind[] => {
   const enumerations = declareEnumerations(description, nameAt)
   const types: Kind[] = []
-  /** By type: 1 plus its fields, nested ones included; and its bytes: of a list those of an element, of a blob 0. */
+  /** By type: number of its fields, nested ones included; and its bytes: of a list those of an element, of a blob 0. */
   const weights: { readonly fields: number; readonly bytes: number }[] = []
   const fieldsOf = (first: number, count: number): Fields =>
     Object.fromEntries(
@@ -239,10 +239,10 @@ const declareTypes = (description: Description, nameAt: NameAt): Kind[] => {
     )
   const weightOf = ({ target: first, count, size }: Row<'types'>, type: Kind): (typeof weights)[number] => {
     if (type.kind !== 'record' && type.kind !== 'list')
-      return { fields: 1, bytes: type.kind === 'bytes' ? size : type.kind === 'blob' ? 0 : sizeOf(type) }
+      return { fields: 0, bytes: type.kind === 'bytes' ? size : type.kind === 'blob' ? 0 : sizeOf(type) }
     const rows = description.fields.slice(first, first + count)
     return {
-      fields: rows.reduce((sum, { type }) => sum + weights[type]!.fields, 1),
+      fields: rows.reduce((sum, { type }) => sum + 1 + weights[type]!.fields, 0),
       bytes: rows.reduce((end, { offset, type }) => Math.max(end, offset + weights[type]!.bytes), 0),
     }
   }

@@ -93,3 +93,29 @@ test('unusable descriptions are refused: invalid names, types that are too large
   }
   assert.throws(() => declare(nested), /type \d+ has \d+ fields, at most 4096 are allowed/)
 })
+
+test('a type may have 4096 fields, nested ones and the fields that contain them included', () => {
+  const row = { kind: KindNumber.values.u8, width: 0, flags: 0, size: 0, count: 0, min: 0, max: 0, target: 0 }
+  const NAMES = 5000
+  const nameOf = (i: number): string => `f${String(i).padStart(4, '0')}`
+  const names = new TextEncoder().encode(Array.from({ length: NAMES }, (_, i) => `${nameOf(i)}\0`).join(''))
+  /** A record of one-byte fields, and a record with the first one as a field and some one-byte fields. */
+  const declareRecords = (innerFields: number, outerFields: number): ReturnType<typeof declare> => {
+    const bytes = (count: number) => Array.from({ length: count }, (_, i) => ({ name: 6 * i, offset: i, type: 0 }))
+    const record = { ...row, kind: KindNumber.values.record }
+    return declare({
+      ...structuredClone(describe([])),
+      names,
+      types: [
+        row,
+        { ...record, target: 0, count: innerFields },
+        { ...record, target: innerFields, count: 1 + outerFields },
+      ],
+      fields: [...bytes(innerFields), { name: 6 * (NAMES - 1), offset: 5000, type: 1 }, ...bytes(outerFields)],
+    })
+  }
+  assert.deepEqual(declareRecords(4095, 0), [])
+  assert.deepEqual(declareRecords(95, 4000), [])
+  assert.throws(() => declareRecords(4096, 0), /type 2 has 4097 fields, at most 4096 are allowed/)
+  assert.throws(() => declareRecords(4097, 0), /type 1 has 4097 fields, at most 4096 are allowed/)
+})
