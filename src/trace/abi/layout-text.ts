@@ -109,12 +109,13 @@ const attributeLines = (
   style: Style,
   newDescriptors: NewDescriptors,
 ): string[] => {
-  const { name, id, type, address, length, written, bytes, isOut } = attribute
+  const { name, id, flags, type, address, length, written, bytes, isOut } = attribute
   const label = name.startsWith('attribute ') ? name : `${name} ${hex(id)}`
   const addressText = address === undefined ? '' : ` at ${hex(address)}`
   const begin = `${label} ${flagWords(attribute).join(' ')}`
   if (bytes === undefined) {
-    if (!isOut) return [`${begin}, ${length} bytes${addressText}`]
+    // The memory of an input, or of an output that was filled, was not traced.
+    if (!isOut || (isAnswer && (flags & AttributeFlag.FILLED) !== 0)) return [`${begin}, ${length} bytes${addressText}`]
     if (!isAnswer) return [`${begin}, room for ${length} bytes${addressText}`]
     // `written` of an output in the message that did not fit is the number of bytes that it needs.
     return [

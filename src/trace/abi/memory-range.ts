@@ -22,10 +22,10 @@ export const memoryRangeOf = ([address, bytes, length]: RawAccess): MemoryRange 
 export const hex = (number: bigint | number): string => `0x${number.toString(16)}`
 
 /** Bytes as text, limited by `style`. `length`: how many there were; the tracer may have kept fewer. */
-export const limitedBytes = (bytes: Uint8Array, length: number, style: Style): string =>
-  `${bytesText(bytes, Math.min(style.bytes, bytes.length))}${
-    length > bytes.length && bytes.length <= style.bytes ? '…' : ''
-  }`
+export const limitedBytes = (bytes: Uint8Array, length: number, style: Style): string => {
+  if (bytes.length > style.bytes) return `${bytesText(bytes.subarray(0, style.bytes), style.bytes)}… (${length} bytes)`
+  return `${bytesText(bytes, bytes.length)}${length > bytes.length ? '…' : ''}`
+}
 
 /** Address, length and bytes of a range. */
 export const memoryText = ({ address, bytes, length }: MemoryRange, style: Style): string =>

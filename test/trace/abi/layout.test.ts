@@ -119,6 +119,16 @@ describe('a message of the object dialect', () => {
     assert.match(whole.find(line => line.includes('172 bytes')) as string, /: [0-9a-f]{344}$/)
   })
 
+  it('says that an indirect output is filled even if its memory was not traced', () => {
+    const message = encodeCall(callOf('device', 'query'), {
+      outputBuffers: { attributes: { address: ARENA, length: 232 } },
+    })
+    const record = recordOf(QUERY, message, { out: { attributes: { maxQp: 5 } } })
+    const out = record.raw!.out.filter(([address]) => BigInt(address) !== ARENA)
+    const lines = linesOf({ ...record, raw: { ...record.raw!, out } })
+    assert.ok(lines.includes('    attributes 0x40 out filled indirect, 172 bytes at 0x200000'), lines.join('\n'))
+  })
+
   it('shows the numbers of new descriptors', () => {
     const descriptors = [{ attribute: 'object', fd: 12 }]
     const channel = encodeCall(callOf('comp_channel', 'create'))
@@ -209,6 +219,15 @@ describe('the bytes of a chain', () => {
     const lines = linesOf(recordOf(CHAIN, chainMessage(many), undefined, {}, chainMemory(many)), WHOLE)
     assert.ok(lines.some(line => line.startsWith('    entry 681 pd.create')))
     assert.match(lines.find(line => line.startsWith('    cut off')) as string, /^ {4}cut off [0-9a-f]{32}…$/)
+  })
+
+  it('of more than the tracer keeps have one length, that of the range', () => {
+    const many = encodeChain(Array.from({ length: 1000 }, () => links[0]))
+    const lines = linesOf(recordOf(CHAIN, chainMessage(many), undefined, {}, chainMemory(many)))
+    assert.match(
+      lines[1],
+      /^ {2}entries 0x1 mandatory indirect at 0x300000, 24000 bytes: [0-9a-f]{64}… \(24000 bytes\)$/,
+    )
   })
 
   it('that points to itself are finite', () => {
