@@ -77,7 +77,7 @@ describe('a program that runs', () => {
       t.mock.restoreAll()
       syncBuiltinESMExports()
     })
-    assert.equal(await runProgram('sleep', ['60'], process.env), 143)
+    assert.deepEqual(await runProgram('sleep', ['60'], process.env), { status: 143, signal: 'SIGTERM' })
     assert.equal(process.listenerCount('SIGTERM'), 0)
   })
 

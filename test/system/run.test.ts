@@ -58,10 +58,39 @@ describe('userdma run', { skip: lacking('ibv_devices') }, () => {
     assert.equal(result.stderr, 'err\n')
   })
 
-  it('has status 128+n when signal n ended the program', async t => {
+  it('ends by the signal that ended the program, as timeout and strace do', async t => {
     const { env } = freshUser(t)
-    assert.equal((await runUserdma(t, ['run', ...shell('kill -9 $$')], { env })).status, 137)
-    assert.equal((await runUserdma(t, ['run', ...shell('kill -15 $$')], { env })).status, 143)
+    for (const signal of ['SIGINT', 'SIGTERM', 'SIGKILL', 'SIGPIPE', 'SIGUSR1', 'SIGSEGV'] as const) {
+      const ended = await runUserdma(t, ['run', ...shell(`ulimit -c 0; kill -${signal.slice(3)} $$`)], { env })
+      assert.deepEqual([ended.signal, ended.status, ended.stderr], [signal, null, ''])
+    }
+  })
+
+  it('ends at Ctrl-C with the shell that runs it', { skip: lacking('bash') }, async t => {
+    const { env } = freshUser(t)
+    const script = `"$0" run -- sh -c 'echo ready; exec sleep 60'; echo continued`
+    const running = start(t, 'bash', ['-c', script, userdma], { env, detached: true })
+    await running.printed(/ready/)
+    // The signal is sent to the process group, as by a terminal.
+    process.kill(-running.child.pid!, 'SIGINT')
+    const { signal, stdout } = await running.ended
+    assert.deepEqual([signal, stdout], ['SIGINT', 'ready\n'])
+  })
+
+  it('dumps no core of its own', async t => {
+    const { env, folder } = freshUser(t)
+    const script = `cd "${folder}"; ulimit -c unlimited; "$0" run -- sh -c 'ulimit -c 0; kill -SEGV $$'; echo $?; ls`
+    const { stdout } = await run(t, 'sh', ['-c', script, userdma], { env })
+    assert.equal(stdout, '139\nuserdma\n')
+  })
+
+  it('has status 128+n if signal n cannot end it, as the first process of a container', {
+    skip: whyNoNamespaces(),
+  }, async t => {
+    const { env } = freshUser(t)
+    const args = [...NAMESPACES, userdma, 'run', ...shell('kill -15 $$')]
+    const { status } = await run(t, 'unshare', args, { env })
+    assert.equal(status, 143)
   })
 
   it('passes options after the program to the program', async t => {

@@ -1,7 +1,7 @@
 /*
  * `userdma check`: runs a program and reports its mistakes with verbs, with the stacks of its calls and posts.
- * Exits with 65 (EX_DATAERR) if it reports a finding of severity --fail-on or above, else with the program's status,
- * but with 1 instead of 0 if an output file could not be written entirely. The status 130 of Ctrl-C is always kept.
+ * Exits with 65 (EX_DATAERR) if it reports a finding of severity --fail-on or above, else ends as the program, but with
+ * 1 instead of 0 if an output file could not be written entirely. After Ctrl-C it always ends as the program.
  */
 import { readFileSync } from 'node:fs'
 import os from 'node:os'
@@ -23,7 +23,7 @@ import { UsageError } from '../fail.ts'
 import { type JoinOptions, joinDaemon } from '../join.ts'
 import { openOutput } from '../output-file.ts'
 import { packageVersion } from '../paths.ts'
-import { preloadedLibraries } from '../program/program.ts'
+import { endAs, type ProgramEnd, preloadedLibraries } from '../program/program.ts'
 import { checkProgram, runUnder } from './run.ts'
 
 /** As commander parses them. */
@@ -104,10 +104,10 @@ export const check = async (program: string, args: readonly string[], options: C
   // Without --socket the daemon is private, so that findings are those of this program and its children only.
   const isPrivate = options.private === true || options.socket === undefined
   const joined = await joinDaemon({ ...options, private: isPrivate, check: true }, { onFinding })
-  let status = 1
+  let programEnd: ProgramEnd
   try {
     await joined.client.findings()
-    status = await runUnder(joined, program, args, recording)
+    programEnd = await runUnder(joined, program, args, recording)
     // Messages of the session stay in order: all findings have arrived before this reply.
     const { counts, omissions, calls } = await joined.client.counts()
     const { contexts } = await joined.client.stat()
@@ -122,7 +122,9 @@ export const check = async (program: string, args: readonly string[], options: C
     await joined.leave()
   }
   const isIncomplete = output.hasFailed || sarif?.hasFailed === true
-  process.exitCode = status === INTERRUPTED ? status : hasFailure ? FOUND_STATUS : isIncomplete ? status || 1 : status
+  const { status, signal } = programEnd
+  if (hasFailure && status !== INTERRUPTED) process.exitCode = FOUND_STATUS
+  else endAs({ status: isIncomplete ? status || 1 : status, signal })
 }
 
 /** Warns if programs still run, in the background for example: the private daemon that serves them ends now. */

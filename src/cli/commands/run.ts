@@ -1,22 +1,26 @@
 /*
- * `userdma run`: runs a program that sees userdma's devices, under a daemon that it joins or starts. Exits with the
- * program's status.
+ * `userdma run`: runs a program that sees userdma's devices, under a daemon that it joins or starts. Ends as
+ * the program: with its exit status, or by the same signal.
  */
 import { type Joined, type JoinOptions, joinDaemon } from '../join.ts'
 import { shimLibrary } from '../paths.ts'
 import { preloadProblems } from '../program/preload-check.ts'
-import { programEnvironment, type Recording, requireProgram, runProgram } from '../program/program.ts'
+import {
+  endAs,
+  type ProgramEnd,
+  programEnvironment,
+  type Recording,
+  requireProgram,
+  runProgram,
+} from '../program/program.ts'
 
-/**
- * Runs a program under a joined daemon and returns its exit status. Prints a message if the daemon ends before the
- * program.
- */
+/** Runs a program under a joined daemon to its end. Prints a message if the daemon ends before the program. */
 export const runUnder = async (
   { client, lastOutput }: Joined,
   program: string,
   args: readonly string[],
   recording?: Recording,
-): Promise<number> => {
+): Promise<ProgramEnd> => {
   let isRunning = true
   void client.ended.then(() => {
     if (!isRunning) return
@@ -47,11 +51,11 @@ export const run = async (program: string, args: readonly string[], options: Joi
   // Throws now if it is missing, not after a daemon was started.
   shimLibrary()
   const joined = await joinDaemon(options)
-  let status = 1
+  let end: ProgramEnd
   try {
-    status = await runUnder(joined, program, args)
+    end = await runUnder(joined, program, args)
   } finally {
     await joined.leave()
   }
-  process.exitCode = status
+  endAs(end)
 }

@@ -8,7 +8,7 @@
  * first COUNT decisions of its seed (`--torment SEED:COUNT`): the last of these is probably the cause. That run is
  * repeated, since timing may decide too.
  *
- * A signal ends the search; what was found so far is printed.
+ * A signal ends the search: what was found so far is printed, then the command ends by the signal.
  */
 import os from 'node:os'
 import { type Finding, FOUND_STATUS } from '../../spec/check/findings.ts'
@@ -20,7 +20,7 @@ import { configArguments, fullConfig, orUsageError, parseCount, parseTorment, wa
 import { UsageError } from '../fail.ts'
 import { joinDaemon } from '../join.ts'
 import { type Output, openOutput } from '../output-file.ts'
-import { preloadedLibraries, programEnvironment, type Recording } from '../program/program.ts'
+import { endAs, preloadedLibraries, programEnvironment, type Recording } from '../program/program.ts'
 import { type CheckOptions, createJudge } from './check.ts'
 import { checkProgram } from './run.ts'
 
@@ -104,7 +104,8 @@ export const tormentSearch = async (
   removeHandlers()
   const signal = endSignal(search)
   const status = hasFailure ? FOUND_STATUS : output.hasFailed ? 1 : 0
-  process.exitCode = signal === undefined ? status : 128 + os.constants.signals[signal]
+  if (signal === undefined) process.exitCode = status
+  else endAs({ status: 128 + os.constants.signals[signal], signal })
 }
 
 /** The signal that has ended the search. */

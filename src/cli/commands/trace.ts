@@ -17,6 +17,7 @@ import { UsageError } from '../fail.ts'
 import { type JoinOptions, joinDaemon } from '../join.ts'
 import { createOutput, openOutput } from '../output-file.ts'
 import { shimLibrary } from '../paths.ts'
+import { endAs, type ProgramEnd } from '../program/program.ts'
 import { checkProgram, runUnder } from './run.ts'
 
 /** As commander parses them. */
@@ -87,11 +88,11 @@ export const trace = async (program: string, args: readonly string[], options: T
   const output = openOutput(options.output)
   const pcap = options.pcap === undefined ? undefined : createOutput(options.pcap)
   const joined = await joinDaemon(options, { onTrace, onTorment })
-  let status = 1
+  let programEnd: ProgramEnd
   try {
     const tag = newTag()
     await joined.client.trace(tag, pcap, options.abi === true)
-    status = await runUnder(joined, program, args, { tag })
+    programEnd = await runUnder(joined, program, args, { tag })
     // Messages of the session stay in order: all calls of the program have arrived before this reply, or before the end
     // of the daemon.
     await joined.client.config().catch(() => {})
@@ -101,5 +102,6 @@ export const trace = async (program: string, args: readonly string[], options: T
     output.close()
     if (pcap !== undefined) closeSync(pcap)
   }
-  process.exitCode = output.hasFailed ? status || 1 : status
+  const { status } = programEnd
+  endAs({ ...programEnd, status: output.hasFailed ? status || 1 : status })
 }

@@ -6,6 +6,7 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { accessSync, closeSync, constants, openSync, type Stats, statSync } from 'node:fs'
 import { constants as os } from 'node:os'
 import { delimiter, join } from 'node:path'
+import { endBySignal } from '../../host/end-by-signal.ts'
 import { SessionEnv } from '../../spec/session.ts'
 import { freesLibrary, shimLibrary, waitsLibrary } from '../paths.ts'
 
@@ -129,11 +130,16 @@ export const spawnError = (program: string, error: unknown): ProgramError => {
     : new ProgramError(126, `${program}: it cannot be executed (${code})`)
 }
 
-/**
- * Runs the program to its end and returns its exit status, or 128+n after signal n. Throws ProgramError if it cannot be
- * started.
- */
-export const runProgram = (program: string, args: readonly string[], env: NodeJS.ProcessEnv): Promise<number> =>
+/** How a program has ended. */
+export interface ProgramEnd {
+  /** Its exit status, or 128+n after signal n. */
+  readonly status: number
+  /** The signal that ended it. */
+  readonly signal: NodeJS.Signals | null
+}
+
+/** Runs the program to its end. Throws ProgramError if it cannot be started. */
+export const runProgram = (program: string, args: readonly string[], env: NodeJS.ProcessEnv): Promise<ProgramEnd> =>
   new Promise((resolve, reject) => {
     let child: ChildProcess | undefined
     const forward = (signal: NodeJS.Signals): void => {
@@ -163,6 +169,16 @@ export const runProgram = (program: string, args: readonly string[], env: NodeJS
     child.once('error', rejectSpawn)
     child.once('exit', (status, signal) => {
       removeHandlers()
-      resolve(signal === null ? (status ?? 0) : 128 + os.signals[signal])
+      resolve({ status: signal === null ? (status ?? 0) : 128 + os.signals[signal], signal })
     })
   })
+
+/**
+ * Ends the command as its program: with its exit status or, like strace, timeout and sudo, by the same signal. Only
+ * then a shell ends its loop at Ctrl-C: an exit status of 130 means to it that the program has handled the signal.
+ */
+export const endAs = ({ status, signal }: ProgramEnd): void => {
+  // The exit status if the signal does not end this process.
+  process.exitCode = status
+  if (signal !== null) endBySignal(signal)
+}
