@@ -1,7 +1,6 @@
 /*
  * Helpers shared by the scripts of this folder: the checkout's path, announcing and running steps, finding files. Plain
- * Node without packages, since setup.mjs runs before any are installed. Its syntax is one that Node 14 can parse, so
- * that setup.mjs can say which version is needed.
+ * Node without packages, since setup-steps.mjs runs before any are installed.
  */
 import { spawnSync } from 'node:child_process'
 import { existsSync, readdirSync, realpathSync, statSync } from 'node:fs'
@@ -30,10 +29,7 @@ const statOf = path => {
 }
 
 /** Modification time in milliseconds; 0 for a file that does not exist. */
-export const modified = path => {
-  const stat = statOf(path)
-  return stat ? stat.mtimeMs : 0
-}
+export const modified = path => statOf(path)?.mtimeMs ?? 0
 
 /** Sorted paths of all files below `folder` (absolute) that `keep` accepts; none if the folder does not exist. */
 export const filesBelow = (folder, keep) => {
@@ -49,7 +45,7 @@ export const filesBelow = (folder, keep) => {
 
 /** Full path of a program in PATH, or undefined. */
 export const findProgram = name => {
-  for (const folder of (process.env.PATH || '').split(':')) {
+  for (const folder of (process.env.PATH ?? '').split(':')) {
     const path = join(folder || '.', name)
     const stat = statOf(path)
     if (stat?.isFile() && stat.mode & 0o111) return path

@@ -1,0 +1,192 @@
+/*
+ * The steps of setup.mjs: npm packages, Debian packages (when root), build. Each does only what is missing.
+ *
+ * Debian packages are looked for by the files that are used, not by name, so other distributions work when they have
+ * them. Without root, or if apt-get fails, it says exactly what to install, and continues.
+ */
+import { spawnSync } from 'node:child_process'
+import { existsSync, lstatSync, realpathSync } from 'node:fs'
+import { build, purposeOf } from './build.mjs'
+import { findProgram, inRoot, main, modified, run, StepError, say } from './common.mjs'
+
+/** npm ci when node_modules is missing, unfinished or older than the lock file. No package needs an install script. */
+const installPackages = () => {
+  // npm writes this file last.
+  const stamp = inRoot('node_modules', '.package-lock.json')
+  if (modified(stamp) >= modified(inRoot('package-lock.json'))) return
+  const folder = inRoot('node_modules')
+  // npm ci empties the folder, also through a link, and other checkouts may use it.
+  if (existsSync(folder) && lstatSync(folder).isSymbolicLink())
+    throw new StepError(
+      `node_modules is a link to ${realpathSync(folder)}, which is older than package-lock.json: run \`npm ci\` there`,
+    )
+  const npm = findProgram('npm')
+  if (!npm)
+    throw new StepError('npm is not in PATH: install it (it comes with Node.js from nodejs.org), then try again')
+  say('installing npm packages (npm ci)')
+  const args = ['ci', '--include=dev', '--include=optional', '--ignore-scripts', '--no-audit', '--no-fund']
+  if (!run(npm, args, { stdio: ['ignore', 2, 2] })) {
+    throw new StepError('npm ci failed (see above): check the network and the npm registry, then run `npm ci` by hand')
+  }
+}
+
+const anyOf = paths => () => paths.some(existsSync)
+const program = name => () => findProgram(name) !== undefined
+
+/** The package python3-pyverbs has its tests in a folder of documentation. */
+const PYVERBS_TESTS = '/usr/share/doc/rdma-core/tests'
+
+/** Debian packages. `for`: purposes of `--for`; `use`: for messages; `found`: whether the needed files are there. */
+const PACKAGES = [
+  {
+    name: 'gcc',
+    for: ['start', 'test', 'bench'],
+    use: 'builds the preload shim',
+    found: () => ['cc', 'gcc', 'clang'].some(name => findProgram(name)),
+  },
+  {
+    name: 'libc6-dev',
+    for: ['start', 'test', 'bench'],
+    use: 'builds the preload shim',
+    found: anyOf(['/usr/include/stdio.h']),
+  },
+  {
+    name: 'libibverbs-dev',
+    for: ['start', 'test', 'bench'],
+    use: 'builds the preload shim',
+    found: anyOf(['/usr/include/infiniband/verbs.h']),
+  },
+  {
+    name: 'librdmacm-dev',
+    for: ['bench'],
+    use: 'builds a benchmark of connections',
+    found: anyOf(['/usr/include/rdma/rdma_cma.h']),
+  },
+  {
+    name: 'rdmacm-utils',
+    for: ['test'],
+    use: 'rping, ucmatose and the other programs of rdma_cm',
+    found: program('rping'),
+  },
+  {
+    name: 'infiniband-diags',
+    for: ['test'],
+    use: 'ibstat and ibstatus',
+    found: program('ibstat'),
+  },
+  {
+    name: 'ibverbs-utils',
+    for: ['start', 'test', 'bench'],
+    use: 'ibv_devinfo and ibv_rc_pingpong',
+    found: program('ibv_rc_pingpong'),
+  },
+  {
+    name: 'ibverbs-providers',
+    for: ['start', 'test', 'bench'],
+    use: 'the rxe provider of libibverbs',
+    found: anyOf(['/etc/libibverbs.d/rxe.driver']),
+  },
+  { name: 'perftest', for: ['test', 'bench'], use: 'ib_write_bw', found: program('ib_write_bw') },
+  { name: 'tshark', for: ['test'], use: 'reads our packet captures', found: program('tshark') },
+  { name: 'gdb', for: ['test'], use: 'tests docs/how-to/debuggers.md', found: program('gdb') },
+  { name: 'strace', for: ['test'], use: 'tests docs/how-to/debuggers.md', found: program('strace') },
+  { name: 'valgrind', for: ['test'], use: 'tests docs/how-to/debuggers.md', found: program('valgrind') },
+  {
+    name: 'iproute2',
+    for: ['test', 'bench'],
+    use: 'network namespaces, which some tests need',
+    found: program('ip'),
+  },
+  { name: 'iperf3', for: ['bench'], use: 'measures TCP, with which benchmarks compare', found: program('iperf3') },
+  ...(process.arch === 'x64'
+    ? [
+        {
+          name: 'qemu-system-x86',
+          for: ['test'],
+          use: "runs a guest with Linux's own soft device, which ours talks to",
+          found: program('qemu-system-x86_64'),
+        },
+        { name: 'e2fsprogs', for: ['test'], use: "makes the guest's disk", found: program('mke2fs') },
+        { name: 'xz-utils', for: ['test'], use: "unpacks the guest's kernel modules", found: program('xz') },
+      ]
+    : []),
+  {
+    name: 'musl-tools',
+    for: ['test'],
+    use: 'compiles a test program with another C library',
+    found: program('musl-gcc'),
+  },
+  ...Object.entries({
+    fio: 'fio',
+    qperf: 'qperf',
+    'libfabric-bin': 'fi_pingpong',
+    'ucx-utils': 'ucx_perftest',
+    'dapl2-utils': 'dtest',
+    curl: 'curl',
+  }).map(([name, file]) => ({
+    name,
+    for: ['long'],
+    use: `an application, whose ${file} is run`,
+    found: program(file),
+  })),
+  { name: 'git', for: ['test'], use: 'runs under the preload library without RDMA', found: program('git') },
+  {
+    name: 'python3',
+    for: ['test'],
+    use: 'checks captures; runs under the preload library without RDMA',
+    found: program('python3'),
+  },
+  {
+    name: 'python3-pyverbs',
+    for: ['test'],
+    use: "a library in Python on ours, with rdma-core's own tests of it",
+    found: () => ['/usr/lib/python3/dist-packages/pyverbs', `${PYVERBS_TESTS}/__init__.py`].every(existsSync),
+  },
+]
+
+/** Runs apt-get quietly: its output is shown only if it fails. True if it succeeded. */
+const apt = args => {
+  const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive' }
+  const { status, error, stdout, stderr } = spawnSync('apt-get', args, { env, encoding: 'utf8', maxBuffer: 1 << 26 })
+  if (status === 0) return true
+  process.stderr.write(`${stdout || ''}${stderr || ''}${error ? `${error.message}\n` : ''}`)
+  return false
+}
+
+/** Reinstalls, since a package may be installed without files that are needed: small images omit documentation. */
+const INSTALL = [
+  ...['-y', '-q', '--no-install-recommends', '--reinstall'],
+  ...['-o', `Dpkg::Options::=--path-include=${PYVERBS_TESTS}/*`],
+]
+const aptInstall = names => {
+  say(`installing Debian packages, which takes a minute: ${names.join(' ')}`)
+  return apt(['-q', 'update']) && apt([...INSTALL, 'install', ...names])
+}
+
+const isFor = (entry, purpose) => entry.for.includes(purpose) || (purpose === 'long' && entry.for.includes('test'))
+
+/**
+ * Installs Debian packages, as root. Those that are still missing are named with their use. Tests that need them are
+ * skipped; with CI in the environment they fail.
+ */
+const installDebian = purpose => {
+  const findMissing = () => PACKAGES.filter(entry => isFor(entry, purpose) && !entry.found())
+  const missing = findMissing()
+  if (missing.length === 0) return
+  const canInstall = process.getuid && process.getuid() === 0 && findProgram('apt-get')
+  const hasFailed = canInstall && !aptInstall(missing.map(entry => entry.name))
+  const stillMissing = findMissing()
+  if (stillMissing.length === 0) return
+  for (const entry of stillMissing) say(`missing: ${entry.name} (${entry.use})`)
+  const reason = hasFailed ? 'apt-get failed (see above). ' : ''
+  const names = stillMissing.map(entry => entry.name).join(' ')
+  say(`${reason}To have everything, run: sudo apt-get update && sudo apt-get install ${names}`)
+  say('continuing without')
+}
+
+main(async args => {
+  const purpose = purposeOf(args, 'setup.mjs')
+  installPackages()
+  installDebian(purpose)
+  if (!(await build(purpose))) throw new StepError('the build failed: the messages above say where')
+})
