@@ -173,8 +173,11 @@ export const createDgramPort = ({
     port.tap(run)
   }
 
-  const onSent = (errno: number): void => {
-    if (errno !== 0) {
+  const onSent = (errno: number, bytes: number): void => {
+    if (errno === 0) {
+      counters.sentPackets++
+      counters.sentBytes += bytes
+    } else {
       counters.sendErrors++
       counters.lastSendError = errno
       counters.dropped++
@@ -195,7 +198,7 @@ export const createDgramPort = ({
     for (const { at, length, source: sourceNumber, destination } of queue) {
       mark(at, length)
       const socket = sockets[sourceNumber]
-      if (socket === undefined) onSent(EADDRNOTAVAIL)
+      if (socket === undefined) onSent(EADDRNOTAVAIL, length)
       else socket.send(arena.bytes, at, length, ROCE_UDP_PORT, destination, onSent)
     }
     queue.length = 0
@@ -233,7 +236,7 @@ export const createDgramPort = ({
     reuseMemory()
     const at = RECEIVED_AT + PHASE + ((usedBytes + 15) & ~15)
     if (bytes.length < SHORTEST_PACKET || at + bytes.length > RECEIVED_AT + RECEIVED_BYTES) {
-      if (bytes.length > 0 && bytes.length < SHORTEST_PACKET) counters.icrcErrors++
+      if (bytes.length < SHORTEST_PACKET) counters.icrcErrors++
       else counters.dropped++
       return
     }
@@ -328,8 +331,6 @@ export const createDgramPort = ({
       const end = requireRun(offset, size, count, last, filled, reservationEnd)
       if (!flows.isOpen(0, flow)) throw new Error(`flow ${flow} is not open`)
       filled = end
-      counters.sentPackets += count
-      counters.sentBytes += end - offset
       for (let i = 0; i < count; i++) queuePacket(flow, offset + i * size, i === count - 1 ? last : size)
     },
     flush: () => {

@@ -337,8 +337,6 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
         records.flow[run] = flow
         records.isSealed[run] = 0
         if (sealReasons > 0) sealRun(run)
-        port.counters.sentPackets += count
-        port.counters.sentBytes += end - offset
         if (port.tap !== null) showTap('sent', 'passed', run, 0, count)
         const destination = route(flow)
         if (destination === NOWHERE) {
@@ -346,6 +344,8 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
           releaseRun(run)
           return
         }
+        port.counters.sentPackets += count
+        port.counters.sentBytes += end - offset
         if (destination <= GROUP) {
           for (const member of membersOf[GROUP - destination]) links[member]?.enqueue(copyRun(run))
           releaseRun(run)

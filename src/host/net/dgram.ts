@@ -11,7 +11,7 @@ export interface DgramSocket {
   readonly receiveBuffer: number
   /**
    * Sends a datagram: `length` bytes at `offset`, which must not change until `done` is called, with 0 or an error
-   * number: ECANCELED if the socket is closed before.
+   * number: ECANCELED if the socket is closed before; and `length`.
    */
   send(
     bytes: Uint8Array,
@@ -19,7 +19,7 @@ export interface DgramSocket {
     length: number,
     port: number,
     address: string,
-    done: (errno: number) => void,
+    done: (errno: number, length: number) => void,
   ): void
   /** Closes the socket. `done` is called afterwards for datagrams for which it was not called yet. */
   close(): void
@@ -90,7 +90,9 @@ export const openDgramSocket = (
   return {
     receiveBuffer: socket.getRecvBufferSize(),
     send: (bytes, offset, length, destinationPort, destination, done) =>
-      socket.send(bytes, offset, length, destinationPort, destination, error => done(error ? errnoOf(error) : 0)),
+      socket.send(bytes, offset, length, destinationPort, destination, error =>
+        done(error ? errnoOf(error) : 0, length),
+      ),
     close: () => void socket.close(),
   }
 }

@@ -91,7 +91,7 @@ export const createUdpReceiving = (
       if (received <= 0) continue
       for (const end = filled + received; filled < end; filled++) {
         const length = lengths[filled]
-        if (length <= 0) counters.dropped++
+        if (length <= 0) counters.icrcErrors++
         packetsOf[filled] = length <= 0 ? 0 : Math.ceil(length / segments[filled])
         senderOf[filled] = senders.findOrAdd(batches, filled, addresses[lastSocket], lastSocket)
       }

@@ -97,6 +97,11 @@ export const createUdpSending = (
     putMessage(slot, offset, bytes, flow, segment, hopLimit, trafficClass)
   }
 
+  const countSent = (bytes: number, packetBytes: number): void => {
+    counters.sentPackets += Math.ceil(bytes / packetBytes)
+    counters.sentBytes += bytes
+  }
+
   const countRefused = (errno: number, packets: number): void => {
     counters.sendErrors += packets
     counters.lastSendError = errno
@@ -134,6 +139,7 @@ export const createUdpSending = (
       counters.sendCalls++
       const result = send(socket, RESEND_SLOT, 1)
       if (result < 0) sendSingly(socket, slot, firstByte, length, -result)
+      else countSent(length, packetBytes)
     }
   }
 
@@ -154,10 +160,14 @@ export const createUdpSending = (
       setMessage(RESEND_SLOT, offsets[slot] + at, length, flow, 0)
       counters.sendCalls++
       const result = send(socket, RESEND_SLOT, 1)
-      if (result < 0) countRefused(-result, 1)
+      if (result < 0) {
+        countRefused(-result, 1)
+        continue
+      }
+      countSent(length, packetBytes)
       // A full single datagram was accepted, so the network card or the kernel cannot segment any message. (If the MTU
       // had shrunk, single datagrams would fail too, and segmentation would work again once it has grown.)
-      else if (length === packetBytes) isSegmenting = false
+      if (length === packetBytes) isSegmenting = false
     }
   }
 
@@ -184,11 +194,13 @@ export const createUdpSending = (
         setBlocked(true)
         return false
       }
-      if (result >= 0) sent += result
-      else {
+      if (result < 0) {
         resendRefused(socket, sent, -result)
         sent++
+        continue
       }
+      for (let i = sent; i < sent + result; i++) countSent(sizes[i], packetSizes[i])
+      sent += result
     }
     for (let i = 0; i < queued; i++) flows.release(flowsOf[i])
     sent = 0
@@ -248,8 +260,6 @@ export const createUdpSending = (
       filled = end
       // The earlier runs only: a fault layer may change the bytes of this run after `commit`.
       if (queuedPackets >= FLUSH_EARLY_PACKETS && !isBlocked) sendQueued()
-      counters.sentPackets += count
-      counters.sentBytes += end - offset
       const peer = flows.peerOf(0, flows.words(), flows.destinationAt(flow))
       const maySegment = isSegmenting && (flows.icrcFlowOf(flow).version === 6 || senders.numbersSegments(peer))
       const maxPackets = maySegment ? Math.max(1, Math.min(messagePackets, Math.floor(MESSAGE_BYTES / packetBytes))) : 1

@@ -140,8 +140,7 @@ describe('UDP', { skip }, () => {
     closeUdpSocket(foreignSocket)
     sendRun(a, toB, 9, 1)
     assert.deepEqual(psns(await collect(b, 1)), [9])
-    assert.equal(b.counters.icrcErrors, 4)
-    assert.equal(b.counters.dropped, 1, 'the empty one')
+    assert.deepEqual([b.counters.icrcErrors, b.counters.dropped], [5, 0])
   })
 
   it('drops and counts packets that are too long to be sent', async () => {
@@ -173,7 +172,7 @@ describe('UDP', { skip }, () => {
     const [a, b, toB] = pair()
     a.removeAddress(loopback(1))
     sendRun(a, toB, 0, 5)
-    assert.deepEqual([a.counters.dropped, a.counters.lastSendError], [5, EADDRNOTAVAIL])
+    assert.deepEqual([a.counters.dropped, a.counters.lastSendError, a.counters.sentPackets], [5, EADDRNOTAVAIL, 0])
     assert.throws(() => a.openFlow(flowBetween(loopback(1), loopback(2))), /has no address .*; it has none/)
     a.addAddress(loopback(1))
     sendRun(a, toB, 5, 1)

@@ -167,6 +167,30 @@ describe('sending over UDP', () => {
     assert.deepEqual(t.sent, [])
   })
 
+  it('counts as sent only what the system accepted', () => {
+    let errno = ENETUNREACH
+    const t = startSending(() => errno)
+    const sentCounts = () => [t.counters.sentPackets, t.counters.sentBytes]
+    t.sendRun(3)
+    assert.deepEqual(sentCounts(), [0, 0])
+    errno = EAGAIN
+    t.sendRun(3)
+    assert.deepEqual(sentCounts(), [0, 0])
+    errno = 0
+    t.sending.sendQueued()
+    assert.deepEqual(sentCounts(), [3, 192])
+    // The last packet is shorter, and the kernel refuses to segment, and to send more than 32 bytes.
+    const s = startSending((segment, bytes) => (segment > 0 || bytes > 32 ? EINVAL : 0))
+    const at = s.sending.reserve(160)
+    s.sending.commit(at, 64, 3, 32, s.flow)
+    s.sending.flush()
+    assert.deepEqual([s.counters.sentPackets, s.counters.sentBytes, s.counters.dropped], [1, 32, 2])
+    // An older kernel segments up to 62 packets.
+    const old = startSending((segment, bytes) => (segment > 0 && bytes > 62 * segment ? EINVAL : 0))
+    old.sendRun(70)
+    assert.deepEqual([old.counters.sentPackets, old.counters.sentBytes], [70, 70 * 64])
+  })
+
   it('segments again once an interface accepts long packets again', () => {
     let mtu = 50
     const t = startSending(() => (mtu < 64 ? EMSGSIZE : 0))
