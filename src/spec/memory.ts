@@ -1,7 +1,6 @@
 /*
- * Arithmetic of pages and of 64-bit addresses in two 32-bit words. A page has 4 KiB, for registrations and ring
- * mappings, because rxe's device page has 4 KiB on every machine. src/host/ uses the operating system's page size
- * instead of this file.
+ * Arithmetic of pages and of 64-bit addresses in two 32-bit words. A page has 4 KiB, as rxe's device page on every
+ * machine. What the system maps, watches or counts uses `pageSize` of src/host/memory/mapping.ts instead.
  */
 
 /** Bytes of a page. */

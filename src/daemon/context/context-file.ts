@@ -11,7 +11,7 @@
 
 import type { MappedChunk, MappedMemory } from '../../core/memory/mappable-memory.ts'
 import { SystemError } from '../../host/errno.ts'
-import type { Mapping, RingPool } from '../../host/memory/mapping.ts'
+import { type Mapping, pageSize, type RingPool } from '../../host/memory/mapping.ts'
 import {
   addSeals,
   createMemfd,
@@ -25,7 +25,6 @@ import {
 } from '../../host/memory/memfd.ts'
 import { close } from '../../host/net/sockets.ts'
 import { CallError } from '../../spec/errno.ts'
-import { wholePages } from '../../spec/memory.ts'
 import { ContextFile, EventLog } from '../../spec/session.ts'
 
 /** The name by which the shim recognises our memory files among inherited descriptors. */
@@ -50,7 +49,10 @@ interface Chunk {
   live: number
 }
 
-/** `isPacked`: the driver may put many rings into one range (`MappedMemory.packed`). */
+/**
+ * `isPacked`: the driver may put many rings into one range (`MappedMemory.packed`). `pageBytes`: ranges begin and end at
+ * its multiples.
+ */
 export class ContextMemory implements MappedMemory {
   readonly #pool: RingPool
   readonly packed: { count: number } | undefined
@@ -64,7 +66,8 @@ export class ContextMemory implements MappedMemory {
   /** The chunk from which new ranges are allocated. */
   #current: Chunk | undefined
   /** Offset in the file of the next new chunk. */
-  #nextOffset: number = ContextFile.firstRing
+  #nextOffset: number
+  readonly #pageBytes: number
   #usedBytes = 0
   /** Whether freed ranges are not reused any more (`keepMapped`). */
   #isKept = false
@@ -72,8 +75,10 @@ export class ContextMemory implements MappedMemory {
   readonly dev: number
   readonly inode: number
 
-  constructor(pool: RingPool, isPacked = false) {
+  constructor(pool: RingPool, isPacked = false, pageBytes = pageSize()) {
     this.#pool = pool
+    this.#pageBytes = pageBytes
+    this.#nextOffset = Math.max(ContextFile.firstRing, pageBytes)
     this.packed = isPacked ? { count: 0 } : undefined
     addSeals(this.fd, SEAL_SHRINK | SEAL_GROW | SEAL_SEAL)
     const { dev, ino } = fileIdentity(this.fd)
@@ -102,7 +107,7 @@ export class ContextMemory implements MappedMemory {
   }
 
   allocate(bytes: number): MappedChunk {
-    const length = wholePages(bytes)
+    const length = Math.ceil(bytes / this.#pageBytes) * this.#pageBytes
     const { chunk, at } = this.#reuse(length) ?? this.#allocateNew(length)
     const { bytes: all, view, i32 } = chunk.mapping
     const range: MappedChunk = { offset: chunk.offset + at, length, at, bytes: all, view, words: i32 }

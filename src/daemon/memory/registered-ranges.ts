@@ -8,12 +8,12 @@
  * user namespace.
  */
 import { closeSync } from 'node:fs'
+import { pageSize } from '../../host/memory/mapping.ts'
 import { closeElsewhere } from '../../host/memory/mover.ts'
 import { isAddressSpaceGone, type ProcessHandle } from '../../host/memory/process.ts'
 import { type UnmapWatch, watchUnmapping } from '../../host/memory/unmapping.ts'
 import { hasInitialCapability, lockLimit } from '../../host/process-status.ts'
 import { CallError } from '../../spec/errno.ts'
-import { pageAbove, pageBelow } from '../../spec/memory.ts'
 import type { Containment } from '../containment.ts'
 
 export interface RegistrationOptions {
@@ -71,8 +71,9 @@ export class RegisteredRanges {
    * the range is watched and any of its pages is unmapped before that end. Throws CallError EPERM or ENOMEM.
    */
   register(address: number, length: number, onUnmapped: () => void): () => void {
-    const start = pageBelow(address)
-    const end = pageAbove(address + length)
+    const pageBytes = pageSize()
+    const start = address - (address % pageBytes)
+    const end = Math.ceil((address + length) / pageBytes) * pageBytes
     const bytes = end - start
     if (!this.#ignoreLimit) this.#requireLockable(bytes)
     this.#locked += bytes

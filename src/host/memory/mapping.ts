@@ -53,7 +53,8 @@ const mmap = (
   return result
 }
 
-const pageSize = (() => {
+/** Bytes of the system's pages: 4 KiB, on arm64 also 16 or 64 KiB. */
+export const pageSize = (() => {
   let size = 0
   return () => {
     if (size === 0) size = sys().getpagesize()

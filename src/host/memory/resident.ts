@@ -8,15 +8,13 @@
  * the page on purpose (moves.ts).
  */
 import { closeSync, openSync } from 'node:fs'
+import { TWO_32 } from '../halves.ts'
 import { libcFunctions } from '../native.ts'
 import { fileMappings } from './file-mappings.ts'
-import { type Arena, mapArena } from './mapping.ts'
+import { type Arena, mapArena, pageSize } from './mapping.ts'
 
 const sys = libcFunctions({ pread: 'int64_t pread(int fd, int64_t bytes, uint64_t length, int64_t offset)' })
 
-const PAGE_BITS = 12
-const PAGE = 1 << PAGE_BITS
-const PAGES_PER_4_GIB = 2 ** 20
 /**
  * Bits of the high half of a pagemap entry: the page is in memory (bit 63); userfaultfd is notified of writes to it
  * (bit 57); it belongs to a file, or is shared (bit 61).
@@ -28,7 +26,7 @@ const FILE = 0x2000_0000
 const ENTRY = 8
 /** Entries that are read with one call. */
 const BATCH = 512
-/** Number of cached pages, a power of two: 32 MiB. */
+/** Number of cached pages, a power of two: 32 MiB with pages of 4 KiB. */
 const CACHED_PAGES = 8192
 /** Time for which a cached page is not checked again, microseconds. */
 const VALID = 1000
@@ -53,6 +51,9 @@ export const residentPages = (pid: number): ResidentPages | undefined => {
   const cachedPages = new Float64Array(CACHED_PAGES).fill(-1)
   const checkedAt = new Float64Array(CACHED_PAGES)
   const files = fileMappings(pid)
+  const pageBytes = pageSize()
+  const pageBits = Math.log2(pageBytes)
+  const pagesPer4GiB = TWO_32 / pageBytes
 
   /** Checks pages [first, last], and caches those that are in memory; true if all are. */
   const query = (first: number, last: number, now: number): boolean => {
@@ -65,7 +66,8 @@ export const residentPages = (pid: number): ResidentPages | undefined => {
       if (sys().pread(fd, address, count * ENTRY, page * ENTRY) !== count * ENTRY) return false
       let anyBits = 0
       for (let i = 0; i < count; i++) anyBits |= u32[2 * i + 1]!
-      const mayWaitBit = (anyBits & FILE) !== 0 && files.mayWait(page * PAGE, (page + count) * PAGE, now) ? FILE : 0
+      const mayWaitBit =
+        (anyBits & FILE) !== 0 && files.mayWait(page * pageBytes, (page + count) * pageBytes, now) ? FILE : 0
       for (let i = 0; i < count; i++) {
         if ((u32[2 * i + 1]! & PRESENT) === 0 || (u32[2 * i + 1]! & (WRITE_PROTECTED | mayWaitBit)) !== 0) {
           areAll = false
@@ -81,9 +83,9 @@ export const residentPages = (pid: number): ResidentPages | undefined => {
 
   return {
     areResident(hi, lo, length, now) {
-      const low = lo >>> PAGE_BITS
-      const base = hi * PAGES_PER_4_GIB
-      const count = ((lo & ((1 << PAGE_BITS) - 1)) + length + ((1 << PAGE_BITS) - 1)) >>> PAGE_BITS
+      const low = lo >>> pageBits
+      const base = hi * pagesPer4GiB
+      const count = ((lo & (pageBytes - 1)) + length + (pageBytes - 1)) >>> pageBits
       for (let i = 0; i < count; i++) {
         const slot = (low + i) & (CACHED_PAGES - 1)
         if (cachedPages[slot] !== base + low + i || now - checkedAt[slot]! > VALID)

@@ -2,10 +2,9 @@
  * Rings of a context in a daemon: mappings of the context's memory file. The rings of a chunk of the file share one
  * mapping, since a mapping is most of the cost of creating a queue. It is unmapped with its last ring.
  */
-import { createRingPool, type Mapping, type RingPool } from '../../host/memory/mapping.ts'
+import { createRingPool, type Mapping, pageSize, type RingPool } from '../../host/memory/mapping.ts'
 import { rxeLayout } from '../../spec/drivers/ring-layout.ts'
 import { PACKED_ELEMENTS } from '../../spec/drivers/rxe-rings.ts'
-import { PAGE_BYTES } from '../../spec/memory.ts'
 import { ContextFile } from '../../spec/session.ts'
 import type { MmapInfo, RingBytes } from '../carrier.ts'
 
@@ -16,7 +15,7 @@ export const ringPool = (): RingPool => {
   return pool
 }
 
-const { chunk: CHUNK_BYTES, firstRing: FIRST_CHUNK, bytes: FILE_BYTES } = ContextFile
+const { chunk: CHUNK_BYTES, bytes: FILE_BYTES } = ContextFile
 
 interface SharedMapping {
   readonly mapping: Mapping
@@ -32,19 +31,20 @@ export interface FileRings {
   close(): void
 }
 
-/** `file`: the context's memory file. */
-export const createFileRings = (file: number): FileRings => {
+/** `file`: the context's memory file. `pageBytes`: mappings begin at its multiples. */
+export const createFileRings = (file: number, pageBytes = pageSize()): FileRings => {
+  const firstChunk = Math.max(ContextFile.firstRing, pageBytes)
   /** By file offset of the chunk; that of a ring which crosses a boundary by the ring's negated offset. */
   const mappings = new Map<number, SharedMapping>()
 
   /** The mapping of a ring at file offset `at`: its key in `mappings`, file offset and length. */
   const spanOf = ({ offset, size }: MmapInfo) => {
     const at = Number(offset)
-    const start = at - ((at - FIRST_CHUNK) % CHUNK_BYTES)
+    const start = at - ((at - firstChunk) % CHUNK_BYTES)
     const end = Math.min(start + CHUNK_BYTES, FILE_BYTES)
     if (at + size <= end) return { at, key: start, start, length: end - start }
     // A ring that crosses the boundary of a chunk has its own mapping.
-    const pageStart = at - (at % PAGE_BYTES)
+    const pageStart = at - (at % pageBytes)
     return { at, key: -at, start: pageStart, length: at + size - pageStart }
   }
   return {

@@ -11,6 +11,7 @@ import { ContextMemory } from '../../../src/daemon/context/context-file.ts'
 import { createRingPool, type RingPool } from '../../../src/host/memory/mapping.ts'
 import { SEAL_GROW, SEAL_SEAL, SEAL_SHRINK, sealsOf } from '../../../src/host/memory/memfd.ts'
 import { ContextFile } from '../../../src/spec/session.ts'
+import { createFileRings } from '../../../src/verbs/remote/file-rings.ts'
 
 const PAGE = 4096
 
@@ -52,6 +53,23 @@ test('a ring is visible in the file at its offset, after the first page', () =>
       pool.release(seen)
     }
   }))
+
+test('rings begin and end at pages of the system, which may be larger than 4 KiB', () => {
+  const pool = createRingPool()
+  const memory = new ContextMemory(pool, false, 2 ** 16)
+  const file = createFileRings(memory.fd, 2 ** 16)
+  // Large ones have mappings of their own, and cross chunks of the library.
+  for (const bytes of [1, 70_000, 2_000_000, 1]) {
+    const { offset, length, at, bytes: ring } = memory.allocate(bytes)
+    assert.deepEqual([offset % 2 ** 16, length % 2 ** 16], [0, 0])
+    assert.ok(offset > 0)
+    ring[at + 8] = bytes & 0xff
+    const seen = file.ring({ offset: BigInt(offset), size: length })
+    assert.equal(seen.bytes[seen.headerAt + 8], bytes & 0xff)
+  }
+  file.close()
+  memory.close()
+})
 
 test('rings never overlap, and are zeroed when allocated', () => {
   const anyStep = fc.oneof(
