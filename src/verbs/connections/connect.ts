@@ -119,13 +119,14 @@ export async function connect(url: string, options: object = {}): Promise<Connec
   checked.signal?.throwIfAborted()
   const destination = await resolveUrl('connect', url)
   const shared = await sharedDevice('connect', checked.device)
-  const end = new ConnectionEnd('connect', shared)
+  let end: ConnectionEnd | undefined
   try {
+    end = new ConnectionEnd('connect', shared)
     checked.signal?.throwIfAborted()
     end.create()
     return await end.connect(destination, checked)
   } catch (error) {
-    await end.close()
+    await (end === undefined ? shared.release() : end.close())
     throw error
   }
 }
@@ -139,7 +140,8 @@ class RequestObject implements ConnectionRequest {
 
   constructor(shared: SharedDevice, event: ConnectionEvent) {
     this.privateData = dataOf(event)
-    this.#shared = shared
+    // It can be answered after the close of its server.
+    this.#shared = shared.share()
     this.#id = event.object
   }
 
@@ -158,7 +160,7 @@ class RequestObject implements ConnectionRequest {
     checkConnectionOptions('request.accept', checked, MAX_REP_DATA)
     checked.signal?.throwIfAborted()
     const id = this.#takeIdentifier('request.accept')
-    const end = new ConnectionEnd('request.accept', this.#shared.share())
+    const end = new ConnectionEnd('request.accept', this.#shared)
     end.setIdentifier(id, this.privateData)
     try {
       return await end.accept(checked)
@@ -179,10 +181,14 @@ class RequestObject implements ConnectionRequest {
       carrier.call(CmId, 'reject', id, { privateData, reason })
     } finally {
       destroy(carrier, CmId, id)
+      void this.#shared.release()
     }
   }
 
-  /** The identifier, which `accept` or `reject` owns from now on. Throws RdmaError EINVAL at the second call. */
+  /**
+   * The identifier, which `accept` or `reject` owns from now on, with the share of the device. Throws RdmaError EINVAL
+   * at the second call.
+   */
   #takeIdentifier(call: string): number {
     const id = this.#id
     if (id === undefined) throw refused('EINVAL', call, 'the request was answered already')
@@ -235,9 +241,8 @@ export const listen = async (url: string, options: ListenOptions = {}): Promise<
     isOpen = false
     try {
       connectionEvents(context).removeHandler(userHandle)
-      destroyUnlessRemoved(() => {
-        for (let request = requests.poll(); request !== undefined; request = requests.poll()) request.reject()
-      })
+      for (let request = requests.poll(); request !== undefined; request = requests.poll())
+        destroyUnlessRemoved(request.reject)
       if (id !== undefined) destroy(carrier, CmId, id)
     } finally {
       requests.end()

@@ -183,7 +183,7 @@ const parametersOf = ({
   }
 }
 
-/** A device that a server and its connections, or one connection, use. */
+/** A device that a server, its unanswered requests and its connections, or one connection, use. */
 export class SharedDevice {
   readonly device: Device
   readonly context: DeviceContext
@@ -197,7 +197,7 @@ export class SharedDevice {
     this.#isOwned = isOwned
   }
 
-  /** Adds a user of the device: a connection that a server accepts. */
+  /** Adds a user of the device: a request to a server, then its connection. */
   share(): this {
     this.#users++
     return this

@@ -2,8 +2,9 @@
  * Connections by address and port (R17), on devices of this process and of a daemon, and over UDP.
  */
 import assert from 'node:assert/strict'
-import { afterEach, beforeEach, describe, it } from 'node:test'
+import { after, afterEach, before, beforeEach, describe, it } from 'node:test'
 import { emitAddress, ipAddress } from '../../../src/clients/rdma-cm/socket-address.ts'
+import { hasNative } from '../../../src/host/native.ts'
 import { CmChannel } from '../../../src/spec/classes/connections/cm_channel.ts'
 import { CmId } from '../../../src/spec/classes/connections/cm_id.ts'
 import { EventQueue } from '../../../src/spec/classes/events/event_queue.ts'
@@ -19,11 +20,13 @@ import {
   type Device,
   listen,
   open,
+  type RdmaError,
   type Server,
 } from '../../../src/verbs/index.ts'
 import { parseAddress } from '../../../src/wire/address.ts'
 import { parametersOf } from '../../clients/rdma-cm/hosts.ts'
 import { loopbackText } from '../../loopback.ts'
+import { isEmpty, startDaemon, suiteScope } from '../../system/programs.ts'
 import { eachCarrier, nextCompletion, type OpenTwo, openTwoHere } from './endpoints.ts'
 
 /** The text of private data, which is padded with zeros. */
@@ -375,6 +378,60 @@ it('`accept` rejects if the peer closes the connection and its RTU was lost', as
   await rejected
   await server.close()
   for (const device of [client, owner]) await device.close()
+})
+
+describe('without the option `device`, on a device of their own', { skip: !hasNative() && 'koffi is missing' }, () => {
+  const scope = suiteScope()
+  const { USERDMA_SOCKET } = process.env
+  let daemon: Awaited<ReturnType<typeof startDaemon>>
+  before(async () => {
+    daemon = await startDaemon(scope, { descriptors: 256 })
+    process.env.USERDMA_SOCKET = daemon.socket
+  })
+  afterEach(async () => void (await daemon.settled(isEmpty)))
+  after(() => {
+    if (USERDMA_SOCKET === undefined) delete process.env.USERDMA_SOCKET
+    else process.env.USERDMA_SOCKET = USERDMA_SOCKET
+  })
+
+  it('a request can be accepted or rejected after `server.close()`, and the device is then closed', async () => {
+    const server = await listen('rdma://0.0.0.0:0')
+    const url = `rdma://${server.device.address}:${server.port}`
+    const connecting = [connect(url), connect(url)] as const
+    const requests = [await nextRequest(server), await nextRequest(server)] as const
+    await server.close()
+    const accepted = await requests[0].accept()
+    requests[1].reject()
+    const [clientEnd, rejected] = await Promise.allSettled(connecting)
+    assert.equal(rejected.status, 'rejected')
+    assert.ok(clientEnd.status === 'fulfilled')
+    await clientEnd.value.close()
+    await accepted.close()
+  })
+
+  it('`connect` closes its device if the daemon has no descriptor for its events', async () => {
+    const filler = await open({ socket: true })
+    const channels: { close(): void }[] = []
+    assert.throws(
+      () => {
+        for (;;) channels.push(filler.create(CmChannel))
+      },
+      { code: 'EMFILE' },
+    )
+    let call = ''
+    while (call !== 'cm_channel.create') {
+      const channel = channels.pop()
+      assert.ok(channel, 'no number of descriptors is too small for the events only')
+      channel.close()
+      await assert.rejects(connect('rdma://127.0.0.1:7471'), (error: RdmaError) => {
+        call = error.call
+        return error.code === 'EMFILE'
+      })
+    }
+    for (const channel of channels) channel.close()
+    await daemon.settled(({ contexts }) => contexts === 1)
+    await filler.close()
+  })
 })
 
 describe('over UDP', () =>
