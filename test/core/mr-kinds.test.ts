@@ -4,7 +4,15 @@
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { type Bytes, createLocalSpace, type FileMemory, invoke, invokeNow, resolve } from '../../src/core/index.ts'
+import {
+  type Bytes,
+  closeContext,
+  createLocalSpace,
+  type FileMemory,
+  invoke,
+  invokeNow,
+  resolve,
+} from '../../src/core/index.ts'
 import { Classes } from '../../src/spec/classes.ts'
 import { AccessFlags, MrKind } from '../../src/spec/enums.ts'
 import { CallError } from '../../src/spec/errno.ts'
@@ -163,15 +171,18 @@ test('a region of kind DEVICE is refused with EOPNOTSUPP', () => {
   )
 })
 
-test('a registration waits until the address space has prepared the check', async () => {
-  const { context, caller } = openTestDevice()
+/**
+ * A caller whose memory prepares the check of pages; `calls` records what is asked of the memory, and `whilePreparing` is
+ * called when a preparation starts.
+ */
+const preparingCaller = (caller: ReturnType<typeof openTestDevice>['caller'], whilePreparing = () => {}) => {
   const { memory } = caller
-  const start = BigInt(memory.add(new Uint8Array(4096)))
   const calls: string[] = []
   const { check } = memory
   const prepared = Object.assign(memory, {
     async prepareCheck(this: unknown): Promise<void> {
       assert.equal(this, memory)
+      whilePreparing()
       await new Promise(setImmediate)
       calls.push('prepared')
     },
@@ -180,10 +191,56 @@ test('a registration waits until the address space has prepared the check', asyn
       return check(...args)
     },
   })
+  return { calls, caller: { ...caller, memory: prepared } }
+}
+
+test('a registration waits until the address space has prepared the check', async () => {
+  const setup = openTestDevice()
+  const { context } = setup
+  const start = BigInt(setup.caller.memory.add(new Uint8Array(4096)))
+  const { calls, caller } = preparingCaller(setup.caller)
   const pd = invokeNow(context, Pd, 'create', 0, {}, caller).object!
   const args = { pd, start, length: 4096n, iova: start, access: LOCAL_WRITE }
-  const result = invoke(context, Mr, 'create', 0, args, { ...caller, memory: prepared })
+  const result = invoke(context, Mr, 'create', 0, args, caller)
   assert.ok(result instanceof Promise)
   assert.notEqual((await result).out.lkey, 0)
   assert.deepEqual(calls, ['prepared', 'checked'])
+})
+
+test('so does a re-registration with pages to check; its region cannot be destroyed meanwhile', async () => {
+  const setup = openTestDevice()
+  const { context } = setup
+  const [first, second] = [0, 1].map(() => BigInt(setup.caller.memory.add(new Uint8Array(4096))))
+  const pd = invokeNow(context, Pd, 'create', 0, {}, setup.caller).object!
+  const args = { pd, start: first!, length: 4096n, iova: first!, access: 0 }
+  const { object } = invokeNow(context, Mr, 'create', 0, args, setup.caller)
+  const { calls, caller } = preparingCaller(setup.caller)
+  const modify = (changes: In<typeof Mr.methods.modify>) => invoke(context, Mr, 'modify', object!, changes, caller)
+  assert.ok(!(modify({ access: REMOTE_READ }) instanceof Promise))
+  assert.deepEqual(calls, [])
+  for (const changes of [{ access: LOCAL_WRITE }, { translation: { start: second!, length: 4096n, iova: second! } }]) {
+    const result = modify(changes)
+    assert.ok(result instanceof Promise)
+    assert.equal(
+      errnoOf(() => invokeNow(context, Mr, 'destroy', object!, {}, caller)),
+      'EBUSY',
+    )
+    await result
+    assert.deepEqual(calls.splice(0), ['prepared', 'checked'])
+  }
+  assert.equal(invokeNow(context, Mr, 'query', object!, {}, caller).out.iova, second)
+})
+
+test('a re-registration whose context is closed meanwhile is EIO', async () => {
+  const setup = openTestDevice()
+  const { context } = setup
+  const start = BigInt(setup.caller.memory.add(new Uint8Array(4096)))
+  const pd = invokeNow(context, Pd, 'create', 0, {}, setup.caller).object!
+  const args = { pd, start, length: 4096n, iova: start, access: 0 }
+  const { object } = invokeNow(context, Mr, 'create', 0, args, setup.caller)
+  const { caller } = preparingCaller(setup.caller, () => closeContext(context))
+  await assert.rejects(async () => invoke(context, Mr, 'modify', object!, { access: LOCAL_WRITE }, caller), {
+    code: 'EIO',
+  })
+  assert.equal(setup.device.memory.liveKeys, 0)
 })

@@ -119,7 +119,7 @@ const setUpWithPaging = (access: number) => {
   const extended = { ...zeroRecord(ExtendedDeviceAttributes), odpGeneralCaps: 1n }
   const setup = setUp(LOCAL_WRITE | REMOTE_READ, { extended })
   const { memory } = setup.caller
-  memory.register = (hi, lo, length, _isShared, unmap) => {
+  memory.register = (hi, lo, length, unmap) => {
     if (isFull) throw new CallError('ENOMEM', 'the limit of locked memory')
     const range = { start: hi * 2 ** 32 + lo, length, unmap }
     registered.push(range)
@@ -170,4 +170,17 @@ test('a region stays on demand if its pages are gone or cannot be locked', () =>
   assert.equal(errno({ access: LOCAL_WRITE }), 'EFAULT')
   assert.ok(rowFor(second, 1, LOCAL_WRITE) >= 0)
   assert.deepEqual(ranges(), [])
+})
+
+test('the memory learns once that peers may write to it', () => {
+  const { caller, first, second, modify } = setUp(LOCAL_WRITE)
+  const shared: (readonly [start: bigint, length: number])[] = []
+  caller.memory.share = (hi, lo, length) => void shared.push([BigInt(hi * 2 ** 32 + lo), length])
+  modify({ access: LOCAL_WRITE | REMOTE_READ })
+  assert.deepEqual(shared, [])
+  modify({ access: LOCAL_WRITE | REMOTE_WRITE })
+  modify({ access: LOCAL_WRITE | REMOTE_WRITE | MW_BIND, pd: 1 })
+  assert.deepEqual(shared, [[first, 8192]])
+  modify({ translation: { start: second, length: 64n, iova: second } })
+  assert.deepEqual(shared.slice(1), [[second, 64]])
 })

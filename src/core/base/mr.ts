@@ -41,8 +41,10 @@ interface Range {
 
 const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_ATOMIC, MW_BIND, ON_DEMAND, ZERO_BASED, FLUSH_PERSISTENT } =
   AccessFlags.values
+/** Rights with which peers may write, or be given the right by a window. */
+const SHARE_FLAGS = REMOTE_WRITE | REMOTE_ATOMIC | MW_BIND
 /** Rights that require writable pages. */
-const WRITE_FLAGS = LOCAL_WRITE | REMOTE_WRITE | REMOTE_ATOMIC | MW_BIND
+const WRITE_FLAGS = LOCAL_WRITE | SHARE_FLAGS
 const KNOWN_FLAGS = Object.values(AccessFlags.values).reduce((all, bit) => all | bit, 0)
 
 const { MEMORY, FILE, NULL, IMPLICIT } = MrKind.values
@@ -118,16 +120,15 @@ const registerRange = (
 ): (() => void) | undefined =>
   access & ON_DEMAND
     ? undefined
-    : memory.register?.(
-        Number(start >> 32n),
-        Number(start & 0xffffffffn),
-        bytes,
-        (access & (REMOTE_WRITE | REMOTE_ATOMIC | MW_BIND)) !== 0,
-        () => {
-          unmapRegion(table, object.state.row)
-          reportUnmappedRegion(core, object)
-        },
-      )
+    : memory.register?.(Number(start >> 32n), Number(start & 0xffffffffn), bytes, () => {
+        unmapRegion(table, object.state.row)
+        reportUnmappedRegion(core, object)
+      })
+
+/** Tells the address space if peers may write to the range from now on. */
+const shareRange = (memory: AddressSpace, { start }: Range, bytes: number, access: number): void => {
+  if ((access & SHARE_FLAGS) !== 0) memory.share?.(Number(start >> 32n), Number(start & 0xffffffffn), bytes)
+}
 
 const requireNoWindows = (method: string, table: MemoryTable, row: number): void => {
   const windows = table.boundWindows[row]!
@@ -207,8 +208,72 @@ const createRegion = (
     unregister?.()
     throw error
   }
+  if (special === undefined) shareRange(memory, range, bytes, access)
   object.state = { row, iova: range.iova, ...(special !== undefined && { special }), ...(unregister && { unregister }) }
   return keysOf(device.memory, row)
+}
+
+type ModifyArguments = In<typeof Mr.methods.modify, CoreObject>
+
+/** The range, memory and rights that a modify call gives to a region. Throws CallError if they are not allowed. */
+const changeOf = (
+  { caller, device }: CallContext,
+  { state: { row, iova, special } }: CoreObject<MrState>,
+  { translation, pd, access }: ModifyArguments,
+): { range: Range; memory: AddressSpace; rights: number; needsCheck: boolean } => {
+  const table = device.memory
+  if (special !== undefined && translation !== undefined)
+    refuse('modify', 'attribute translation: only regions of kind MEMORY can get another translation')
+  if (translation === undefined && pd === undefined && access === undefined)
+    refuse('modify', 'translation, pd or access is required')
+  requireNoWindows('modify', table, row)
+  const oldRights = table.access[row]!
+  const rights = access ?? oldRights
+  const range = translation ?? rangeOf(table, row, iova)
+  const memory = translation ? caller.memory : (table.spaces[table.space[row]!] as AddressSpace)
+  checkOffsets('modify', range)
+  checkAccess('modify', device, rights)
+  const isImplicit = special?.kind === IMPLICIT
+  if (!isImplicit) checkRange('modify', range)
+  // A region that is not on demand any more is as a new one: its pages may be gone, and are registered from now on.
+  const endsOnDemand = (oldRights & ~rights & ON_DEMAND) !== 0
+  // Other unchanged pages are checked again only if the region becomes writable: the process that registered them may
+  // have ended, and its child uses the region.
+  const becomesWritable = (rights & WRITE_FLAGS) !== 0 && (oldRights & WRITE_FLAGS) === 0
+  return {
+    range,
+    memory,
+    rights,
+    needsCheck: !isImplicit && (translation !== undefined || endsOnDemand || becomesWritable),
+  }
+}
+
+const modifyRegion = (
+  { device }: CallContext,
+  object: CoreObject<MrState>,
+  { translation, pd }: ModifyArguments,
+  { range, memory, rights, needsCheck }: ReturnType<typeof changeOf>,
+) => {
+  const table = device.memory
+  const { row, special, unregister: endOld } = object.state
+  const oldRights = table.access[row]!
+  const bytes = needsCheck ? checkPages('modify', memory, range, rights) : Number(range.length)
+  const needsRegistration =
+    special === undefined && (translation !== undefined || ((oldRights ^ rights) & ON_DEMAND) !== 0)
+  const unregister = needsRegistration ? registerRange(memory, range, bytes, rights, device, object) : endOld
+  // Nothing fails after this line.
+  if (needsRegistration) endOld?.()
+  if (special === undefined && (translation !== undefined || (oldRights & SHARE_FLAGS) === 0))
+    shareRange(memory, range, bytes, rights)
+  relocateRegion(table, row, range.start, baseOf(range, rights), bytes, memory)
+  table.access[row] = rights >>> 0
+  object.state = { row, iova: range.iova, ...(special && { special }), ...(unregister && { unregister }) }
+  if (pd !== undefined) {
+    addParent(object, pd)
+    dropParent(object, object.parents[0]!)
+    table.pd[row] = pd.id
+  }
+  return keysOf(table, row)
 }
 
 /** A promise to await before the pages are checked; undefined if none is needed. */
@@ -240,44 +305,15 @@ export const mrClass = driverClass<typeof Mr, MrState>(Mr, {
     return preparing === undefined ? finish() : preparing.then(finish)
   },
 
-  modify({ caller, device }, object, { translation, pd, access }) {
-    const table = device.memory
-    const { row, special } = object.state
-    if (special !== undefined && translation !== undefined)
-      refuse('modify', 'attribute translation: only regions of kind MEMORY can get another translation')
-    if (translation === undefined && pd === undefined && access === undefined)
-      refuse('modify', 'translation, pd or access is required')
-    requireNoWindows('modify', table, row)
-    const rights = access ?? table.access[row]!
-    const range = translation ?? rangeOf(table, row, object.state.iova)
-    const memory = translation ? caller.memory : (table.spaces[table.space[row]!] as AddressSpace)
-    checkOffsets('modify', range)
-    checkAccess('modify', device, rights)
-    const isImplicit = special?.kind === IMPLICIT
-    if (!isImplicit) checkRange('modify', range)
-    const oldRights = table.access[row]!
-    // A region that is not on demand any more is as a new one: its pages may be gone, and are registered from now on.
-    const endsOnDemand = (oldRights & ~rights & ON_DEMAND) !== 0
-    // Other unchanged pages are checked again only if the region becomes writable: the process that registered them may
-    // have ended, and its child uses the region.
-    const needsCheck =
-      translation !== undefined || endsOnDemand || ((rights & WRITE_FLAGS) !== 0 && (oldRights & WRITE_FLAGS) === 0)
-    const bytes = isImplicit || !needsCheck ? Number(range.length) : checkPages('modify', memory, range, rights)
-    const { unregister: endOld } = object.state
-    const needsRegistration =
-      special === undefined && (translation !== undefined || ((oldRights ^ rights) & ON_DEMAND) !== 0)
-    const unregister = needsRegistration ? registerRange(memory, range, bytes, rights, device, object) : endOld
-    // Nothing fails after this line.
-    if (needsRegistration) endOld?.()
-    relocateRegion(table, row, range.start, baseOf(range, rights), bytes, memory)
-    table.access[row] = rights >>> 0
-    object.state = { row, iova: range.iova, ...(special && { special }), ...(unregister && { unregister }) }
-    if (pd !== undefined) {
-      addParent(object, pd)
-      dropParent(object, object.parents[0]!)
-      table.pd[row] = pd.id
-    }
-    return keysOf(table, row)
+  modify(call, object, args) {
+    const change = changeOf(call, object, args)
+    const preparing = change.needsCheck ? preparePageCheck(change.memory, change.range, change.rights) : undefined
+    if (preparing === undefined) return modifyRegion(call, object, args, change)
+    return preparing.then(() => {
+      // Meanwhile the context may have been closed, and other calls may have changed the region or bound windows.
+      if (object.life !== Lifecycle.LIVE) throw new CallError('EIO', 'mr.modify: the context was closed')
+      return modifyRegion(call, object, args, changeOf(call, object, args))
+    })
   },
 
   query({ device: { memory: table } }, { state: { row, special } }) {

@@ -37,12 +37,13 @@ export interface AddressSpace {
   /** A promise to await before `check` of the same bytes, if `check` would block for long; undefined otherwise. */
   prepareCheck?(hi: number, lo: number, length: number, needsWrite: boolean): Promise<unknown> | undefined
   /**
-   * Registers checked bytes; the returned function ends the registration. `isShared`: peers may write to them at any
-   * time. `onUnmapped` is called, at most once, if the space learns that its owner has unmapped some of them: later
-   * accesses must not reach memory that is mapped there afterwards. Throws CallError if the owner may not register so
-   * many bytes.
+   * Registers checked bytes; the returned function ends the registration. `onUnmapped` is called, at most once, if the
+   * space learns that its owner has unmapped some of them: later accesses must not reach memory that is mapped there
+   * afterwards. Throws CallError if the owner may not register so many bytes.
    */
-  register?(hi: number, lo: number, length: number, isShared: boolean, onUnmapped: () => void): () => void
+  register?(hi: number, lo: number, length: number, onUnmapped: () => void): () => void
+  /** From now on peers may write to these bytes at any time. */
+  share?(hi: number, lo: number, length: number): void
   /**
    * Copies from the space to `to`. Returns 0 or an errno: EFAULT, ESRCH if the owner of the space has ended, ETIMEDOUT
    * if its memory blocks for too long. After an error the bytes in `to` are undefined.

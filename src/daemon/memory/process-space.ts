@@ -90,10 +90,12 @@ export class ProcessSpace implements AddressSpace {
     return search === undefined || search.next().done ? undefined : this.#slices.run(search)
   }
 
-  register(hi: number, lo: number, length: number, isShared: boolean, onUnmapped: () => void): () => void {
-    const release = this.#registered.register(hi * TWO_32 + lo, length, onUnmapped)
-    if (isShared) this.#written?.add(hi * TWO_32 + lo, length)
-    return release
+  register(hi: number, lo: number, length: number, onUnmapped: () => void): () => void {
+    return this.#registered.register(hi * TWO_32 + lo, length, onUnmapped)
+  }
+
+  share(hi: number, lo: number, length: number): void {
+    this.#written?.add(hi * TWO_32 + lo, length)
   }
 
   read(hi: number, lo: number, to: Bytes, at: number, chunk: number, stride: number, total: number): number {
@@ -162,7 +164,7 @@ export class ProcessSpace implements AddressSpace {
       throw faultError(address, length)
   }
 
-  /** From now on records which ranges of the process's memory are written, or registered such that peers may write. */
+  /** From now on records which ranges of the process's memory are written, or shared. */
   recordWritten(): void {
     this.#written ??= createWrittenRanges()
   }
