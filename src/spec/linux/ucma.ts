@@ -46,12 +46,10 @@ export interface UcmaCommand {
   readonly userMemory?: { readonly address: number; readonly length: number; readonly attribute: string }
   /** An attribute in the struct whose length is the byte at `length`. */
   readonly inlineBytes?: { readonly at: number; readonly length: number; readonly attribute: string }
-  /** Linux accepts only these values of the byte at `at`; another value is refused with `code`, default EINVAL. */
-  readonly acceptedByte?: {
-    readonly at: number
-    readonly values: readonly number[] | 'nonzero'
-    readonly code?: 'ENOSYS'
-  }
+  /** Linux accepts only these values of the byte at `at`; another value is EINVAL. */
+  readonly acceptedByte?: { readonly at: number; readonly values: readonly number[] | 'nonzero' }
+  /** Linux implements only these values of the u32 at `at`: another one is ENOSYS, after `userMemory` was read. */
+  readonly implemented?: { readonly at: number; readonly values: readonly number[] }
   /** Linux does not read `attribute` if the u16 at `at` is `value`. */
   readonly ignored?: { readonly attribute: string; readonly at: number; readonly value: number }
   /** A list in the response: its offset, the bytes of an element, and the offset of the number of elements. */
@@ -260,7 +258,7 @@ export const ucmaCommands: readonly UcmaCommand[] = [
     method: 'setOption',
     in: layout(24, object(8), value(12, 4, 'level'), value(16, 4, 'option')),
     userMemory: { address: 0, length: 20, attribute: 'value' },
-    acceptedByte: { at: 12, values: Object.values(CmOptionLevel.values), code: 'ENOSYS' },
+    implemented: { at: 12, values: Object.values(CmOptionLevel.values) },
   },
   {
     name: 'NOTIFY',

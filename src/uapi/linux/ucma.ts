@@ -105,11 +105,11 @@ const checkStruct = ({ command }: CompiledCommand, body: Uint8Array, inLength: n
   if (inLength < minBytes)
     throw new CallError('EINVAL', `${name}: a struct of ${inLength} bytes; it has at least ${minBytes}`)
   if (acceptedByte !== undefined) {
-    const { at, values, code = 'EINVAL' } = acceptedByte
+    const { at, values } = acceptedByte
     const byte = body[at]!
     if (values === 'nonzero' ? byte === 0 : !values.includes(byte))
       throw new CallError(
-        code,
+        'EINVAL',
         `${name}: the byte at ${at} is ${byte}, not ${values === 'nonzero' ? values : values.join(' or ')}`,
       )
   }
@@ -121,21 +121,40 @@ const checkStruct = ({ command }: CompiledCommand, body: Uint8Array, inLength: n
   }
 }
 
-/** Reads the arguments for which a struct has no cells, and removes those that are invalid in this struct. */
-const readSpecialFields = (view: CallerView, { command }: CompiledCommand, body: Uint8Array, args: AnyValues): void => {
-  const struct = viewOf(body)
-  const { userMemory, inlineBytes, omittedIfZero, ignored } = command
+/** Reads the caller's memory that becomes an attribute, and checks values that Linux checks after it. */
+const readMemory = (
+  view: CallerView,
+  { name, userMemory, implemented }: UcmaCommand,
+  struct: DataView,
+  args: AnyValues,
+): void => {
   if (userMemory !== undefined) {
     const length = struct.getUint32(userMemory.length, true)
     if (length > MAX_OPTION)
-      throw new CallError('EINVAL', `${command.name}: an option of ${length} bytes; at most ${MAX_OPTION} are allowed`)
+      throw new CallError('EINVAL', `${name}: an option of ${length} bytes; at most ${MAX_OPTION} are allowed`)
     args[userMemory.attribute] = view.copyIn(struct.getBigUint64(userMemory.address, true), length)
   }
+  if (implemented === undefined) return
+  const number = struct.getUint32(implemented.at, true)
+  if (!implemented.values.includes(number))
+    throw new CallError(
+      'ENOSYS',
+      `${name}: the u32 at ${implemented.at} is ${number}, not ${implemented.values.join(' or ')}`,
+    )
+}
+
+/** Reads the arguments for which a struct has no cells, and removes those that are invalid in this struct. */
+const readSpecialFields = (
+  { inlineBytes, omittedIfZero, ignored }: UcmaCommand,
+  body: Uint8Array,
+  args: AnyValues,
+): void => {
   if (inlineBytes !== undefined)
     args[inlineBytes.attribute] = body.slice(inlineBytes.at, inlineBytes.at + body[inlineBytes.length]!)
   if (omittedIfZero !== undefined && body[omittedIfZero.at] === 0)
     for (const name of omittedIfZero.attributes) delete args[name]
-  if (ignored !== undefined && struct.getUint16(ignored.at, true) === ignored.value) delete args[ignored.attribute]
+  if (ignored !== undefined && viewOf(body).getUint16(ignored.at, true) === ignored.value)
+    delete args[ignored.attribute]
 }
 
 /**
@@ -201,14 +220,18 @@ export const decodeUcma = (view: CallerView, channel: UcmaChannel, address: bigi
       throw new CallError('ENOSPC', `${command.name}: the response has ${needed} bytes, there is room for ${outLength}`)
     }
     if (!command.checksObjectFirst) checkOutLength()
-    readCells(found.in, body.subarray(0, command.in.size), args, facts, true)
-    readSpecialFields(view, found, body, args)
+    const struct = body.subarray(0, command.in.size)
+    // Values are checked below: Linux first looks up the object.
+    readCells(found.in, struct, args, facts, false)
     if (command.channel !== undefined) args[command.channel] = channel.fd
     const channelFd =
       command.currentChannelAt === undefined ? channel.fd : viewOf(body).getInt32(command.currentChannelAt, true)
     const handle = facts.object ?? (args.id as number | undefined)
     if (handle !== undefined) checkObject(view, channel, command, handle, channelFd)
     checkOutLength()
+    readMemory(view, command, viewOf(body), args)
+    readCells(found.in, struct, args, facts, true)
+    readSpecialFields(command, body, args)
     const object = command.class === 'cm_channel' ? channel.object : facts.object
     const call = callOf(view, command.class, command.method, object, args)
     const response = command.response === undefined ? 0n : viewOf(body).getBigUint64(command.response, true)
