@@ -152,8 +152,11 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
       )
       .action(async (name, args, options, command) => {
         const { tormentSearch } = options
-        if (options.explain !== undefined) (await import('./commands/explain.ts')).explainFinding(options.explain)
-        else if (name === undefined) command.error("error: missing required argument 'program'")
+        if (options.explain !== undefined) {
+          exitOnBrokenPipe()
+          const { explainFinding } = await import('./commands/explain.ts')
+          explainFinding(options.explain)
+        } else if (name === undefined) command.error("error: missing required argument 'program'")
         else if (tormentSearch !== undefined)
           await (await import('./commands/torment-search.ts')).tormentSearch(name, args, options)
         else if (options.timeLimit !== undefined) command.error('error: --time-limit is for --torment-search')
@@ -287,6 +290,12 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
   },
 }
 
+/** Prints help; ends the process if its reader has closed the output, also for the commands that then continue. */
+const writeHelp = (text: string): void => {
+  exitOnBrokenPipe()
+  process.stdout.write(text)
+}
+
 /**
  * The whole command line; with `named` only that command: each declaration makes the start slower. `named` is set if
  * the first argument is the name of a command.
@@ -320,6 +329,7 @@ const buildProgram = (named: string | undefined): Command => {
     const { parent } = command
     const name = `userdma ${parent === null || parent === program ? '' : `${parent.name()} `}${command.name()}`
     command.helpOption('-h, --help', 'print this help').configureOutput({
+      writeOut: writeHelp,
       outputError: (text, write) => write(`${text.replace(/^error: /, `${name}: `)}see \`${name} --help\`\n`),
     })
   }

@@ -110,6 +110,9 @@ describe('if the reader of the output exits', () => {
   const example = join(repoRoot, 'dist', 'examples', 'ping-pong.js')
   for (const [name, program, ...args] of [
     ['help', userdma, '--help'],
+    ['help of run', userdma, 'run', '--help'],
+    ['help of daemon', userdma, 'daemon', '--help'],
+    ['the list of findings', userdma, 'check', '--explain'],
     ['schema', userdma, 'schema', '--json'],
     ['an example', process.execPath, example, '10'],
   ])
