@@ -69,7 +69,10 @@ const methods = new Map(ioctlMethods.map(spec => [(spec.object << 16) | spec.num
 export const findMethod = (object: number, number: number, onName?: (name: string) => void): CompiledMethod => {
   const known = linuxCall('ioctl', object, number)
   if (known === undefined)
-    throw new CallError('EPROTONOSUPPORT', `object ${object} method ${number}: Linux has no such method`)
+    throw new CallError(
+      'EPROTONOSUPPORT',
+      `object ${object} method ${number}: the core of Linux 6.12 has no such method`,
+    )
   onName?.(known.name.slice(known.name.indexOf('.') + 1))
   const found = methods.get((object << 16) | number)
   if (found !== undefined) return found

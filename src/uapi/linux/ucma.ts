@@ -65,7 +65,7 @@ const findCommand = (number: number, body: DataView): CompiledCommand => {
   const found = rows.find(
     ({ command: { option } }) => option === undefined || body.getUint32(option.at, true) === option.value,
   )
-  if (found === undefined) throw new CallError('ENOSYS', `${rows[0]!.command.name}: Linux has no such option`)
+  if (found === undefined) throw new CallError('ENOSYS', `${rows[0]!.command.name}: Linux 6.12 has no such option`)
   return found
 }
 
