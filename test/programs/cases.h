@@ -1,8 +1,6 @@
 /*
- * Test cases for programs with libibverbs. Each case gets two fresh queue pairs of one process, connected to each
- * other, and states the expected results. A program lists its cases and calls `run_cases`, which prints the results
- * that differ and a verdict per case. The exit status is 1 if a result differs or a call fails, and 3 if a case takes
- * more than 20 seconds.
+ * Test cases for programs with libibverbs. Each case gets two new RC queue pairs, connected to each other. The exit
+ * status is 1 if a result differs or a call fails, and 3 if a case takes more than 20 seconds.
  *
  *   PROGRAM [-d DEVICE] [-g GID-INDEX] [-m MTU] [CASE]
  */
@@ -18,13 +16,11 @@ struct test_case {
     void (*run)(void);
 };
 
-/* Bytes of the buffer of each end. */
-#define LENGTH 65536
+#define LENGTH 65536 /* bytes of the buffer of each end */
 
 static struct options options;
 static struct endpoint ends[2];
 static struct ibv_context *context;
-/* Whether all results of the current case have been right so far. */
 static bool passes;
 
 static void report_difference(const char *subject, int actual, int expected)
@@ -50,8 +46,8 @@ UNUSED static void post_receive(int side, uint64_t id, uint32_t length)
 }
 
 /*
- * Posts a request at end 0, with the first `length` bytes of its buffer. WRITE, READ and atomic requests use `rkey`,
- * and `offset` in the buffer of end 1. FETCH_AND_ADD adds 1.
+ * Posts a request at end 0, with the first `length` bytes of its buffer. `offset`: in the buffer of end 1.
+ * FETCH_AND_ADD adds 1.
  */
 UNUSED static void post(uint64_t id, enum ibv_wr_opcode opcode, uint32_t length, uint64_t offset, uint32_t rkey,
                         uint32_t lkey)
@@ -72,11 +68,11 @@ UNUSED static void post(uint64_t id, enum ibv_wr_opcode opcode, uint32_t length,
     NEED(error == 0, "ibv_post_send: %s", strerror(error));
 }
 
-/* For the message of on_alarm: the current case, and the wr_id of the last `wait_for`. */
+/* For the message of on_alarm. */
 static const char *current_case = "start";
 static uint64_t awaited_id;
 
-/* Waits for the next completion of an end, and checks that it has this status; returns its wr_id. */
+/* Waits for the next completion of end `side`, and returns its wr_id. */
 static uint64_t wait_for_any(int side, int status)
 {
     struct ibv_wc wc;
@@ -90,7 +86,7 @@ static uint64_t wait_for_any(int side, int status)
     return wc.wr_id;
 }
 
-/* The same, and checks that the completion is of request `id`. */
+/* Waits for the completion of request `id`. */
 UNUSED static void wait_for(int side, uint64_t id, int status)
 {
     awaited_id = id;
@@ -120,7 +116,6 @@ static bool run_case(const struct test_case *test, unsigned i)
     current_case = test->name;
     passes = true;
     for (int side = 0; side < 2; side++) {
-        /* The ends start with different PSNs. */
         create_endpoint(&ends[side], context, &options, LENGTH, 1000 * i + 77 * (unsigned)side);
     }
     for (int side = 0; side < 2; side++) {
@@ -138,10 +133,9 @@ static bool run_case(const struct test_case *test, unsigned i)
     return passes;
 }
 
-/* The program's main. */
 static int run_cases(const struct test_case *cases, size_t count, int argc, char **argv)
 {
-    /* One retry after 17 ms (4.096 us * 2^12), and no RNR retry, so that errors are reported soon. */
+    /* Fast errors: one retry after 17 ms (4.096 us * 2^12), and no RNR retry. */
     options = default_options;
     options.timeout = 12;
     options.retry_count = 1;

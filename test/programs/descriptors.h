@@ -10,7 +10,7 @@
 
 #define MAX_PASSED 4
 
-/* A message of one byte, with space for descriptors. Its pointers lead into itself, so it must not be copied. */
+/* A message of one byte, with space for descriptors. Its pointers point into itself: it must not be copied. */
 struct descriptor_message {
     char byte;
     struct iovec iov;
@@ -34,7 +34,6 @@ static void prepare_message(struct descriptor_message *space, size_t count)
     };
 }
 
-/* Sends `count` descriptors, at most MAX_PASSED, in one message. */
 static void send_fds(int socket, const int *fds, size_t count)
 {
     struct descriptor_message space;
@@ -45,7 +44,6 @@ static void send_fds(int socket, const int *fds, size_t count)
     NEED(sendmsg(socket, &space.message, 0) == 1, "sendmsg: %s", strerror(errno));
 }
 
-/* Receives a message that has `count` descriptors. */
 static void receive_fds(int socket, int *fds, size_t count)
 {
     struct descriptor_message space;

@@ -1,7 +1,6 @@
 /*
- * One end of an RC connection with plain libibverbs, for the programs of this folder: device, protection domain, one
- * registered buffer, one completion queue, one queue pair, and the steps that connect two of them. A failure ends the
- * program with a message and exit status 1.
+ * One end of an RC connection with libibverbs: device, protection domain, one registered buffer, one completion queue,
+ * one queue pair. A failure ends the program with a message and exit status 1.
  */
 #ifndef ENDPOINT_H
 #define ENDPOINT_H
@@ -29,7 +28,6 @@ UNUSED __attribute__((format(printf, 1, 2), noreturn)) static void fail(const ch
     exit(1);
 }
 
-/* Ends the program with a message (printf) unless the condition is true. */
 #define NEED(condition, ...)                                                                                           \
     do {                                                                                                               \
         if (!(condition))                                                                                              \
@@ -37,8 +35,8 @@ UNUSED __attribute__((format(printf, 1, 2), noreturn)) static void fail(const ch
     } while (0)
 
 struct options {
-    const char *device; /* NULL: the first */
-    int gid_index;      /* -1: the first IPv4 one, else 0 */
+    const char *device; /* NULL: the first device */
+    int gid_index;      /* -1: of the first IPv4 address, else 0 */
     int mtu;            /* bytes */
     bool events;
     uint8_t timeout, retry_count, rnr_retry; /* as in struct ibv_qp_attr: the timeout is 4.096 us * 2^timeout */
@@ -48,8 +46,7 @@ static const struct options default_options = {
     .gid_index = -1, .mtu = 1024, .timeout = 14, .retry_count = 7, .rnr_retry = 7};
 
 #define MAX_SGE 4
-/* The capacity of each send queue and each receive queue, in requests. */
-#define QUEUE 64
+#define QUEUE 64 /* requests in each send queue and each receive queue */
 
 struct endpoint {
     struct ibv_context *context;
@@ -64,11 +61,10 @@ struct endpoint {
     int gid_index;
     union ibv_gid gid;
     uint32_t psn;
-    /* Events of the channel that were read and not acknowledged. */
-    unsigned unacknowledged;
+    unsigned unacknowledged; /* completion events that were read, but not acknowledged */
 };
 
-/* What an end must know of the other to connect to it and to access its buffer; sent over TCP as it is. */
+/* What the peer must know of an end; sent over TCP in host byte order. */
 struct address {
     uint32_t qpn, psn, rkey, reserved;
     uint64_t buffer; /* its virtual address */
@@ -83,7 +79,6 @@ UNUSED static enum ibv_mtu mtu_of(int bytes)
     fail("MTU %d: 256, 512, 1024, 2048 and 4096 are allowed", bytes);
 }
 
-/* Opens the device of that name; the first one if the name is NULL. */
 UNUSED static struct ibv_context *open_named(const char *name)
 {
     int count = 0;
@@ -100,7 +95,7 @@ UNUSED static struct ibv_context *open_named(const char *name)
     return context;
 }
 
-/* `wanted`, or if it is negative the index of the first GID that is an IPv4 address; 0 if there is none. */
+/* `wanted`, or if it is negative, the index of the first IPv4 address; 0 if there is none. */
 static int choose_gid(struct ibv_context *context, int wanted)
 {
     static const uint8_t mapped[12] = {[10] = 0xff, [11] = 0xff};
@@ -139,7 +134,6 @@ UNUSED static void create_qp(struct endpoint *end)
          "to INIT: %s", strerror(errno));
 }
 
-/* Creates an end with a buffer of `length` bytes; its queue pair is in INIT and sends from `psn` on. */
 UNUSED static void create_endpoint(struct endpoint *end, struct ibv_context *context, const struct options *options,
                                    size_t length, uint32_t psn)
 {
@@ -172,7 +166,6 @@ UNUSED static struct address address_of(const struct endpoint *end)
                             .gid = end->gid};
 }
 
-/* Modifies the queue pair from INIT to RTR to RTS. */
 UNUSED static void connect_to(struct endpoint *end, const struct address *peer, const struct options *options)
 {
     struct ibv_qp_attr attr = {
@@ -202,7 +195,7 @@ UNUSED static void connect_to(struct endpoint *end, const struct address *peer, 
          "to RTS: %s", strerror(errno));
 }
 
-/* Creates two ends with buffers of 4096 bytes, and connects them to each other. */
+/* Two connected ends with buffers of 4096 bytes. */
 UNUSED static void create_pair(struct endpoint *one, struct endpoint *other, struct ibv_context *context,
                                const struct options *options)
 {
@@ -213,10 +206,7 @@ UNUSED static void create_pair(struct endpoint *one, struct endpoint *other, str
     connect_to(other, &ends[0], options);
 }
 
-/*
- * Polls one completion and returns the number found. With a channel it arms the CQ and waits for events until there is
- * a completion; without a channel it returns 0 immediately if there is no completion.
- */
+/* Polls one completion. Returns 0 if there is none; with a completion channel, waits for one. */
 UNUSED static int next_completion(struct endpoint *end, struct ibv_wc *wc)
 {
     int found = ibv_poll_cq(end->cq, 1, wc);

@@ -1,6 +1,6 @@
 /*
- * The smallest program that transfers data: two queue pairs of one process, and one SEND into memory that the program
- * has not written. It needs no arguments, so that tools (debuggers, sanitizers) can be tried on it.
+ * Two queue pairs of one process, and one SEND into memory that the program has not written: a small program for
+ * debuggers and sanitizers.
  *
  *   loopback [-d DEVICE] [-g GID-INDEX]
  */

@@ -1,6 +1,5 @@
 /*
- * Bytes that follow from a key, for the programs of this folder: a receiver that knows the key can compute what it must
- * receive.
+ * Bytes computed from a key: a receiver that knows the key knows what it must receive.
  */
 #ifndef PATTERN_H
 #define PATTERN_H
@@ -9,7 +8,7 @@
 #include <stdint.h>
 #include <string.h>
 
-/* A bijection (the finalizer of splitmix64): neighbouring inputs give unrelated outputs. */
+/* The finalizer of splitmix64, a bijection. */
 static uint64_t mix(uint64_t x)
 {
     x ^= x >> 30;
@@ -25,7 +24,6 @@ static uint64_t word_of(uint64_t key, size_t offset)
     return mix(key + offset * 0x9e3779b97f4a7c15u);
 }
 
-/* Fills a buffer with the bytes of a key. */
 static void fill(uint8_t *bytes, size_t length, uint64_t key)
 {
     for (size_t i = 0; i < length; i += 8) {

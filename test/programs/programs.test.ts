@@ -1,6 +1,5 @@
 /*
- * Each C program below this folder compiles, and refuses wrong arguments with a message. Other tests run them on
- * devices.
+ * Each C program below this folder compiles and refuses wrong arguments. Other tests run the programs on devices.
  */
 import assert from 'node:assert/strict'
 import { basename, join } from 'node:path'
@@ -12,7 +11,7 @@ import { compileC, currentBuild, filesBelow, hasHeader, requireTool, scratchFold
 const folder = scratchFolder()
 const sources = join(repoRoot, 'test/programs')
 
-/** For each program: arguments that it must refuse, and its message. */
+/** Arguments that each program must refuse, and its message. */
 const refusals: Readonly<Record<string, readonly [args: readonly string[], message: RegExp]>> = {
   verbs_check: [['-s', '3'], /largest size 3: 8 to 67108864 are allowed/],
   verbs_errors: [['-q'], /usage: .*verbs_errors/],
@@ -58,7 +57,7 @@ const refusals: Readonly<Record<string, readonly [args: readonly string[], messa
 
 for (const source of filesBelow(sources).filter(name => name.endsWith('.c'))) {
   const name = basename(source, '.c')
-  test(`${name} compiles, and refuses wrong arguments`, async t => {
+  test(`${name} compiles and refuses wrong arguments`, async t => {
     if (!requireTool('cc', t, 'gcc libc6-dev')) return
     if (!hasHeader('infiniband/verbs.h')) {
       skipTest(t, '<infiniband/verbs.h> is not installed here (Debian: apt-get install libibverbs-dev)')

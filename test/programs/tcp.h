@@ -1,6 +1,5 @@
 /*
- * The TCP connection by which the two sides of a program of this folder exchange addresses and synchronise, and the
- * time limit of each side.
+ * The TCP connection by which the two sides of a program exchange addresses and synchronise, and a time limit.
  */
 #ifndef TCP_H
 #define TCP_H
@@ -13,7 +12,6 @@
 
 #include "endpoint.h"
 
-/* Makes the socket send without delay, and returns it. */
 static int without_delay(int fd)
 {
     const int one = 1;
@@ -21,7 +19,6 @@ static int without_delay(int fd)
     return fd;
 }
 
-/* Listens on a port, and returns the connection of the first client. */
 UNUSED static int accept_client(const char *port)
 {
     const int one = 1, fd = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -35,7 +32,7 @@ UNUSED static int accept_client(const char *port)
     return without_delay(connected);
 }
 
-/* Connects to a server, which may still be starting: tries for 10 seconds. */
+/* The server may still be starting: retries for 10 seconds. */
 UNUSED static int connect_to_server(const char *host, const char *port)
 {
     struct addrinfo *list, hints = {.ai_socktype = SOCK_STREAM};
@@ -69,7 +66,6 @@ static void on_alarm(int number)
     _exit(3);
 }
 
-/* Exits with status 3 if the program still runs after this time. */
 UNUSED static void set_time_limit(unsigned seconds)
 {
     signal(SIGALRM, on_alarm);

@@ -1,5 +1,5 @@
 /*
- * Cases in which the stacks of `userdma check` are difficult to record or to tell apart; the first argument names one.
+ * Cases in which `userdma check` can hardly record stacks or tell them apart; the first argument names one.
  */
 #include "../../../docs/findings/pair.h"
 #include "../../../shim/protocol.h"
@@ -13,7 +13,7 @@
 
 #define UNKNOWN_LKEY 77
 
-/* ---- batch: two requests in one ibv_wr_complete, of which the first fails ---- */
+/* ---- batch: two requests in one ibv_wr_complete; the first fails ---- */
 
 static int batch(void)
 {
@@ -36,7 +36,7 @@ static int batch(void)
     return destroy_pair(&one, &other);
 }
 
-/* ---- callers: two functions post four receives each, in turn, with the same stack pointer ---- */
+/* ---- callers: two functions post receives in turn, with the same stack pointer ---- */
 
 static struct end poster_end;
 
@@ -49,7 +49,7 @@ __attribute__((noinline)) static void post_one(void)
     check(ibv_post_recv(poster_end.qp, &wr, &bad), "ibv_post_recv");
 }
 
-/* The assembler comments keep the compiler from merging the two callers, and from turning their calls into jumps. */
+/* The assembler comments keep the compiler from merging the callers and from making their calls jumps. */
 __attribute__((noinline)) static void one_caller(void)
 {
     post_one();
@@ -66,12 +66,12 @@ static int callers(void)
 {
     struct end peer = {0};
     make_pair(&poster_end, &peer);
-    /* Volatile: an unrolled loop would have several calls. */
+    /* Volatile: against unrolling, which would make several calls. */
     for (volatile int i = 0; i < 4; i++) {
         one_caller();
         other_caller();
     }
-    /* The device reads the receives when a message comes. */
+    /* The device reads the receives when a message arrives. */
     post(&peer, IBV_WR_SEND, all_of(&peer), 0, 0);
     completion(&peer);
     completion(&poster_end);
@@ -94,7 +94,7 @@ static int forks(int count)
     return 0;
 }
 
-/* ---- threads: one posts while the main thread forks; after that a signal handler posts ---- */
+/* ---- threads: one posts while the main thread forks; then a signal handler posts ---- */
 
 static struct end one, other;
 static atomic_bool stop_posting;
@@ -119,7 +119,7 @@ static void *poster(void *unused)
 
 static atomic_int signals_handled;
 
-/* The signal is raised while the thread is not within a call of libibverbs. */
+/* The signal is raised outside the calls of libibverbs. */
 static void on_signal(int number)
 {
     signals_handled += number == SIGUSR1;
@@ -151,9 +151,9 @@ static int threads(void)
     return destroy_pair(&one, &other);
 }
 
-/* ---- constructor: a library's constructor makes a call while another thread makes its first call ---- */
+/* ---- constructor: a library's constructor and another thread make calls ---- */
 
-/* The thread id of call_once; 0 before it runs. */
+/* Thread id; 0: not yet known. */
 static atomic_int calling_thread;
 
 static void *call_once(void *pd)
@@ -167,8 +167,8 @@ static void *call_once(void *pd)
 static pthread_t thread;
 
 /*
- * Called by the library's constructor, which has the loader's lock. Makes a call, starts a thread that makes its first
- * call, waits until that thread waits for the loader's lock or has ended, and makes another call.
+ * The library's constructor has the loader's lock. Starts a thread whose first call waits for that lock, and makes
+ * another call when the thread waits or has ended.
  */
 static void in_constructor(void)
 {
@@ -201,7 +201,7 @@ static int constructor(const char *library)
     return 0;
 }
 
-/* ---- exec: a program creates an object and executes itself, which creates another; neither is destroyed ---- */
+/* ---- exec: a program executes itself; neither program destroys its object ---- */
 
 static int leave_domain(void)
 {
@@ -219,7 +219,7 @@ static int replace_program(char *program)
     return 1;
 }
 
-/* ---- unloaded: two libraries in turn, often at the same addresses, make the same call ---- */
+/* ---- unloaded: two libraries in turn, often at the same addresses, make calls ---- */
 
 static void in_library(void)
 {
@@ -238,7 +238,7 @@ static int unloaded(char *const libraries[2])
     return 0;
 }
 
-/* ---- forged: all records of posts are overwritten, with the parent's process id and invented stacks ---- */
+/* ---- forged: all records of posts get the parent's process id and invented stacks ---- */
 
 static int forged(void)
 {

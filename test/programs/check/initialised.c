@@ -1,12 +1,11 @@
 /*
- * Branches on received bytes in memory that the program itself has not written: valgrind must report nothing, except
- * in the last case.
+ * Branches on received bytes in memory that the program has not written: valgrind must report only the case "beyond".
  *
- *   initialised recv|extended|read|write|beyond
- *
- * recv: a SEND, polled; extended: two SENDs, polled with ibv_start_poll and ibv_next_poll; read: an RDMA READ; write:
- * an RDMA WRITE, which completes at the requester only; beyond: as recv, and it branches on the byte after the received
- * ones, which valgrind reports.
+ *   initialised recv        a SEND
+ *   initialised extended    two SENDs, polled with ibv_start_poll and ibv_next_poll
+ *   initialised read        an RDMA READ
+ *   initialised write       an RDMA WRITE, which completes at the requester only
+ *   initialised beyond      as recv; branches on one byte more than was received
  */
 #include "../endpoint.h"
 
@@ -34,7 +33,6 @@ static void poll_two_by_start_poll(struct ibv_cq_ex *cq)
     }
 }
 
-/* Branches on each byte. */
 static size_t count_zeros(const uint8_t *bytes, size_t length)
 {
     size_t zeros = 0;

@@ -1,7 +1,6 @@
 /*
- * Memory of outstanding requests that is freed, or is in the frame of a function that returns, for `userdma check`
- * (test/system/check/lifetimes.test.ts). The argument names the case, a function below; some are mistakes, the others
- * are not.
+ * Memory of outstanding requests that is freed, or belongs to a function that returns, for `userdma check`
+ * (test/system/check/lifetimes.test.ts). The argument names a case.
  */
 #include "../../../docs/findings/pair.h"
 
@@ -12,7 +11,7 @@
 #include <ucontext.h>
 
 static struct end one, other;
-/* Memory that cases free; `begin` registers it as one.extra. */
+/* Registered as one.extra. */
 static char *block;
 
 static void begin_with(struct ibv_qp_init_attr init)
@@ -57,13 +56,13 @@ static void moved(void)
 {
     begin();
     post_receive(&one, all_of_block());
-    /* A block behind it, so that realloc has to move it. */
+    /* Keeps realloc from growing the block in place. */
     char *volatile next = need(malloc(SIZE), "malloc");
     block = need(realloc(block, 16 * SIZE), "realloc");
     free(next);
 }
 
-/* Frees the block of a posted receive. Its callers then end the program without the functions of atexit. */
+/* The cases that call this end without the functions of atexit. */
 static void free_posted(void)
 {
     begin();
@@ -83,7 +82,7 @@ static void ends_quickly(void)
     quick_exit(0);
 }
 
-/* A child of vfork shares its parent's memory, unsent reports included; only the parent may send them. */
+/* A child of vfork shares its parent's memory, and must not send the parent's reports. */
 static void ends_child(void)
 {
     free_posted();
@@ -94,7 +93,7 @@ static void ends_child(void)
     _Exit(0);
 }
 
-/* The peer has the message, and the completion is not polled. */
+/* The peer has received the message, but the completion is not polled. */
 static void unpolled(void)
 {
     begin();
@@ -104,12 +103,12 @@ static void unpolled(void)
     free(block);
 }
 
-/* For requests that ibv_wr_* post. */
+/* For ibv_wr_*. */
 static void begin_built(void)
 {
     begin();
     extend(&one, IBV_QP_EX_WITH_RDMA_WRITE);
-    /* The other end answers the replaced queue pair, so a request is retried until it fails. */
+    /* The other end still expects the replaced queue pair: a request is retried until it fails. */
     to_rtr(&one, &other);
     to_rts(&one);
 }
@@ -134,7 +133,7 @@ static void built(void)
 
 static struct ibv_srq *srq;
 
-/* Gives `one` a shared receive queue, connects the ends anew, and posts the block to that queue. */
+/* Gives `one` an SRQ, connects the ends again, and posts the block to the SRQ. */
 static void begin_shared(void)
 {
     begin();
@@ -158,7 +157,7 @@ static void begin_shared(void)
     check(ibv_post_srq_recv(srq, &wr, &bad), "ibv_post_srq_recv");
 }
 
-/* Posts as many ranges as the check follows (MAX_RANGES of shim/check), so that it does not follow the second WRITE. */
+/* The receives alone have MAX_RANGES of shim/check: the check does not follow the second WRITE. */
 static void built_when_full(void)
 {
     enum { RECEIVES = 2048, ELEMENTS = 16 };
@@ -194,7 +193,6 @@ static void freed_shared(void)
     exit(finish_shared());
 }
 
-/* Posts a receive into its own frame. */
 static __attribute__((noinline)) void post_local(void)
 {
     char local[SIZE];
@@ -256,7 +254,7 @@ static void polled(void)
     free(block);
 }
 
-/* The completion of a later request shows that the unsignaled one has ended. */
+/* The completion of the second WRITE implies the first, which is unsignaled. */
 static void unsignaled(void)
 {
     struct ibv_qp_init_attr init = small_qp();
@@ -302,7 +300,7 @@ static void free_block(void)
     free(block);
 }
 
-/* Freed by a function of atexit, as by the destructor of a static object. */
+/* A function of atexit frees the block, as the destructor of a static object would. */
 static void exits(void)
 {
     atexit(free_block);
@@ -311,7 +309,6 @@ static void exits(void)
     exit(0);
 }
 
-/* The child frees its copy of the block. */
 static void child(void)
 {
     begin();
@@ -325,8 +322,8 @@ static void child(void)
 }
 
 /*
- * Coroutines with stacks in the main stack; the stack of the one that posts is below that of the one that polls. The
- * posting one posts a receive into its own frame, as post_local does, but does not return before the receive ends.
+ * Two coroutines with stacks in the main stack: the stack of the poster is below that of the poller. The poster does
+ * not return before its receive ends.
  */
 static ucontext_t main_context, poster, poller;
 
@@ -383,7 +380,7 @@ static __attribute__((noinline)) void post_and_raise(void)
     one.qp = NULL;
 }
 
-/* The handler polls on a stack of its own, which is above the buffer. */
+/* The handler polls on a stack above the buffer. */
 static void alternate_stack(void)
 {
     char stack[1 << 16];

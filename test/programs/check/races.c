@@ -1,6 +1,5 @@
 /*
- * Requests with and without races, for `userdma check --races` (test/system/check/races.test.ts): cases like those of
- * test/check/races/cases.ts, and cases of many threads, of functions that wait, and of ibv_wr_*. Prints one line per
+ * Requests with and without races, for `userdma check --races` (test/system/check/races.test.ts). Prints one line per
  * case: its number, which is the wr_id of its requests, its name, and the id of the expected finding or "none".
  */
 #define _GNU_SOURCE
@@ -22,8 +21,8 @@
 #include <unistd.h>
 
 /*
- * Offsets in the buffer: local sources, remote addresses, local destinations of READs and receives, words of atomics
- * (WORD) and their results. LENGTH: bytes of a request. BYTES: bytes of the buffer.
+ * Offsets in the buffer. SOURCE: local sources; REMOTE: remote memory; DEST: local destinations; WORD: targets of
+ * atomics; RESULT: old values that atomics return. LENGTH: bytes of a request. BYTES: bytes of the buffer.
  */
 enum {
     SOURCE = 0,
@@ -45,17 +44,15 @@ enum {
         IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_ATOMIC,
 };
 
-/* A queue pair. `outstanding`: its requests and receives whose completions have not been polled. */
 struct side {
     struct ibv_qp *qp;
     struct ibv_cq *cq;
-    int outstanding;
+    int outstanding; /* requests and receives without a polled completion */
     /* The peer's memory. */
     uint64_t address;
     uint32_t rkey;
 };
 
-/* Two queue pairs that are connected to each other. */
 struct link {
     struct side a, b;
 };
@@ -66,7 +63,7 @@ static struct ibv_mr *mr;
 static char *buffer;
 static union ibv_gid gid;
 static uint64_t case_number;
-/* A flag in shared memory: one thread or process sets it, another polls it, which `userdma check` does not see. */
+/* In shared memory: threads and processes poll it, which `userdma check` does not see. */
 static volatile int *shared_flag;
 
 static void *need(void *object, const char *function)
@@ -78,7 +75,7 @@ static void *need(void *object, const char *function)
     return object;
 }
 
-/* `error`: an errno; negative: that of `errno`; 0: no error. */
+/* Negative: the error is errno. */
 static void check(int error, const char *call)
 {
     if (error) {
@@ -99,7 +96,7 @@ static void open_device(void)
     mr = need(ibv_reg_mr(pd, buffer, BYTES, ALL_RIGHTS), "ibv_reg_mr");
 }
 
-/* `operations`: IBV_QP_EX_WITH_… of a queue pair for ibv_wr_*; 0: one for ibv_post_send. */
+/* `operations`: IBV_QP_EX_WITH_…, for ibv_wr_*; 0: for ibv_post_send. */
 static struct side make_side(uint64_t operations)
 {
     struct side side = {.cq = need(ibv_create_cq(context, 64, NULL, NULL, 0), "ibv_create_cq")};
@@ -158,7 +155,7 @@ static struct link make_link(uint64_t operations)
 
 /* ---- requests ---- */
 
-/* Inlined, so that each case has stacks of its own: findings with the same stacks are reported as one. */
+/* Inlined: findings with the same stacks would be reported as one. */
 #define INLINE static inline __attribute__((always_inline))
 
 INLINE void post_one(struct side *side, struct ibv_send_wr wr, int local, int length)
@@ -206,7 +203,6 @@ INLINE void receive(struct side *side, int into)
     check(ibv_post_recv(side->qp, &wr, &bad), "ibv_post_recv");
 }
 
-/* Waits for one completion. */
 static void poll_one(struct side *side)
 {
     struct ibv_wc wc;
@@ -232,7 +228,6 @@ static void end_side(struct side *side)
     check(ibv_destroy_cq(side->cq), "ibv_destroy_cq");
 }
 
-/* A SEND of `from` that its peer `to` receives. */
 INLINE void send_message(struct side *from, struct side *to)
 {
     receive(to, DEST2);
@@ -253,7 +248,7 @@ static void set_flag(void)
     *shared_flag = 1;
 }
 
-/* Starts a thread. A body that must run later than the code of the case waits with `wait_for_flag()`. */
+/* A body that must run after the code of the case calls `wait_for_flag()`. */
 static pthread_t start_thread(void *(*body)(void *), struct link *links)
 {
     pthread_t thread;
@@ -266,9 +261,7 @@ struct address {
     uint64_t address;
 };
 
-/*
- * Connects a side with one of the process at the other end of the socket; `address`, `rkey`: of this process's memory.
- */
+/* Connects a side to the process at the other end of the socket. */
 static struct side exchange_and_connect(struct side side, int socket, uint64_t address, uint32_t rkey)
 {
     const struct address own = {.qpn = side.qp->qp_num, .rkey = rkey, .address = address};
@@ -281,7 +274,7 @@ static struct side exchange_and_connect(struct side side, int socket, uint64_t a
     return side;
 }
 
-/* Waits until the process at the other end of the socket calls this too. */
+/* Returns when the process at the other end of the socket calls barrier too. */
 static void barrier(int socket)
 {
     char none = 0;
@@ -295,7 +288,7 @@ struct child {
     struct side side;
 };
 
-/* Starts a child that opens the device itself, is connected to this process, runs `body` and exits. */
+/* Starts a child with a device of its own, connected to this process. */
 static struct child start_child(void (*body)(struct side *, int))
 {
     int pair[2];
@@ -538,7 +531,7 @@ CASE(polled_by_another)
 
 enum { THREADS = 200 };
 
-/* Threads write to one address, in any order, but each only when the one before has polled its completion. */
+/* A thread WRITEs when the previous thread has polled its completion. */
 static void *write_in_turn(void *argument)
 {
     struct link *link = argument;
@@ -556,7 +549,7 @@ CASE(many_threads)
     for (int i = 0; i < THREADS; i++)
         pthread_join(threads[i], NULL);
 }
-/* The threads use link `one`; then a thread that does not lock the mutex writes over link `two`. */
+/* The last thread does not lock the mutex. */
 CASE(many_threads_but_one)
 {
     (void)two;
@@ -571,9 +564,8 @@ CASE(many_threads_but_one)
 }
 
 /*
- * A case whose other thread waits with `wait` until this one has polled its completion and called `wake`. Whatever a
- * thread locks, joins or waits for, `userdma check` takes it to have waited for all threads; so a lock that nobody else
- * has, locked after `wait_for_flag()`, is enough.
+ * Another thread WRITEs after `wait`, when this thread has polled its completion and called `wake`. `userdma check`
+ * treats each lock, join or wait of a thread as a wait for all threads: any lock after `wait_for_flag()` is enough.
  */
 #define WAITING_CASE(name, prepare, wait, wake)                                                                        \
     static void *name##_later(void *links)                                                                             \
@@ -593,7 +585,7 @@ CASE(many_threads_but_one)
         pthread_join(thread, NULL);                                                                                    \
     }
 
-/* A time of CLOCK_MONOTONIC, the clock of std::condition_variable::wait_for and std::timed_mutex, that never comes. */
+/* A time of CLOCK_MONOTONIC, the clock of std::condition_variable::wait_for and std::timed_mutex. */
 static const struct timespec *far_future(void)
 {
     static const struct timespec time = {.tv_sec = 1L << 40};
@@ -619,9 +611,7 @@ static void await_condition(void)
 }
 WAITING_CASE(condition_of_a_clock, is_ready = false, await_condition(), set_ready())
 
-/*
- * The wait ends at its time limit, without a signal: the two threads are ordered because it locks the mutex again.
- */
+/* The wait ends at its time limit. The lock of the mutex orders the two threads. */
 static void await_briefly(void)
 {
     const struct timespec past = {0};
@@ -807,7 +797,7 @@ CASE(processes_with_early_message)
     SEND(&child.side, SOURCE2);
     end_child(&child);
 }
-/* WORD is a lock: the completion of an `add` locks it, a second `add` unlocks it. */
+/* WORD is a lock: the completion of the first `add` locks it, the second `add` unlocks it. */
 CHILD(child_locks)
 {
     (void)socket;
@@ -829,7 +819,6 @@ CASE(processes_with_lock)
     set_flag();
     end_child(&child);
 }
-/* The child locks another word than the parent. */
 CHILD(child_locks_another)
 {
     (void)socket;

@@ -1,6 +1,6 @@
 /*
  * Mistakes that work with most hardware most of the time, for `--torment`, and correct counterparts (-right). Each line
- * names the assumption that is the mistake:
+ * names the wrong assumption:
  *
  *   torment_cases last-byte | last-byte-right       a WRITE is complete when its last byte has arrived
  *   torment_cases order | order-right               a SEND completes before the peer's reply arrives
@@ -21,7 +21,6 @@ static struct ibv_sge first_bytes(const struct end *end, uint32_t length)
     return (struct ibv_sge){.addr = address_of(end), .length = length, .lkey = end->mr->lkey};
 }
 
-/* Waits for the next completion, which must be SUCCESS. */
 static struct ibv_wc next_completion(struct end *end)
 {
     struct ibv_wc wc;
@@ -32,10 +31,7 @@ static struct ibv_wc next_completion(struct end *end)
     return wc;
 }
 
-/*
- * A WRITE with a new value in every byte. The receiver polls the last byte in its memory; if `is_right`, the CQ for the
- * immediate.
- */
+/* The receiver polls the last byte in its memory; if `is_right`, the CQ for the immediate. */
 static int last_byte(int is_right)
 {
     for (int round = 1; round <= ROUNDS; round++) {
@@ -59,7 +55,7 @@ static int last_byte(int is_right)
     return 0;
 }
 
-/* A SEND and the peer's reply, on one CQ; unless `is_right` the SEND must complete first. */
+/* The CQ has the completions of a SEND and of the peer's reply. */
 static int order(int is_right)
 {
     for (int round = 1; round <= ROUNDS; round++) {
@@ -80,7 +76,7 @@ static int order(int is_right)
     return 0;
 }
 
-/* Messages one at a time, each announced by an event. */
+/* One message at a time, each with an event. */
 static int event(int is_right)
 {
     struct ibv_comp_channel *channel = need(ibv_create_comp_channel(context), "ibv_create_comp_channel");
@@ -122,7 +118,7 @@ static int event(int is_right)
     return status;
 }
 
-/* WRITEs, one more in flight than the queue was created for; if `is_right` it waits for a completion first. */
+/* One WRITE more than the queue was created for; if `is_right`, one completes first. */
 static int depth(int is_right)
 {
     const int requested_depth = small_qp().cap.max_send_wr;
@@ -141,10 +137,7 @@ static int depth(int is_right)
     return 0;
 }
 
-/*
- * SENDs that are unsignaled, so that only the peer's answers tell that they have arrived; more of them than the queue
- * holds. If `is_right` they are signaled, and polled.
- */
+/* Unsignaled SENDs, more than the queue holds; if `is_right`, signaled and polled. */
 static int unsignaled(int is_right)
 {
     for (int end = 0; end < 2; end++) {

@@ -1,10 +1,8 @@
 /*
- * A thread waits for an rdma_cm event on a channel, and another thread closes the channel after the call has started.
- * As on Linux, where the call holds a reference to the channel, the thread keeps waiting until a signal arrives.
+ * A thread waits for an rdma_cm event on a channel that another thread closes. As on Linux, where the call holds a
+ * reference to the channel, the thread waits until a signal arrives, and gets EINTR.
  *
- * userfaultfd tells when the call has started: the body of the message is on a missing page, and the daemon faults on
- * it when it reads the message. Then the program closes the channel, provides the page, and signals the thread until
- * the call has ended: with EINTR.
+ * userfaultfd tells when the call has started: the body of the message is on a missing page, which the daemon reads.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -23,7 +21,7 @@ enum { PAGE = 4096 };
 
 static int channel;
 static struct rdma_ucm_cmd_hdr *message;
-static atomic_int call_result; /* 0 during the call, then its errno, or -1 if it succeeded */
+static atomic_int call_result; /* 0 during the call, then its errno, or -1 for success */
 
 static void *wait_for_event(UNUSED void *unused)
 {

@@ -1,7 +1,9 @@
 /*
- * A program with plain TCP sockets and no RDMA code. `echo server ADDRESS PORT` returns what it receives; `echo client
- * ADDRESS PORT BYTES` sends this number of bytes, receives them back at the same time, and compares them. With
- * librspreload its sockets are rsockets.
+ * A program with TCP sockets and no RDMA code. The server returns what it receives; the client compares it with what it
+ * sent. With librspreload the sockets are rsockets.
+ *
+ *   echo server ADDRESS PORT
+ *   echo client ADDRESS PORT BYTES
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -22,7 +24,7 @@ static void fail(const char *call)
     exit(1);
 }
 
-/* The byte at an offset: lost, repeated or displaced data changes the bytes. */
+/* Depends on the offset: lost, repeated or displaced data is detected. */
 static unsigned char byte_at(size_t offset)
 {
     return (unsigned char)(offset * 31 + (offset >> 8) * 7 + (offset >> 16));
@@ -59,7 +61,7 @@ static void run_server(const struct sockaddr_in *address)
     close(listener);
 }
 
-/* Sends at most CHUNK bytes, as many as the socket takes now; returns how many of `bytes` have been sent so far. */
+/* Sends what the socket accepts, at most CHUNK bytes; returns how many of `bytes` have been sent so far. */
 static size_t send_some(int fd, size_t sent, size_t bytes)
 {
     static unsigned char buffer[CHUNK];
@@ -72,7 +74,7 @@ static size_t send_some(int fd, size_t sent, size_t bytes)
     return accepted < 0 ? sent : sent + (size_t)accepted;
 }
 
-/* Receives what has arrived, and compares it; returns how many bytes have been received so far. */
+/* Receives and compares what has arrived; returns how many bytes have been received so far. */
 static size_t receive_some(int fd, size_t received)
 {
     static unsigned char buffer[CHUNK];

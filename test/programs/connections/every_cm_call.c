@@ -1,7 +1,6 @@
 /*
- * Writes the commands of rdma_cm to its file, with identifiers in many states, and prints the results: lines that are
- * the same on every machine where GID 1 of device rxe0 is an IPv4 address. It does not use librdmacm, which refuses
- * some of these commands itself.
+ * Writes the commands of rdma_cm to its file and prints the results, which are the same on every machine where GID 1 of
+ * device rxe0 is an IPv4 address. librdmacm itself would refuse some of these commands.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -19,19 +18,15 @@
 #include <unistd.h>
 
 #define LENGTH(array) (sizeof(array) / sizeof *(array))
-/* Milliseconds to wait for an event, at most. */
-#define MAX_WAIT_MS 3000
+#define MAX_WAIT_MS 3000 /* for an event */
 #define UNMAPPED 16 /* an address without memory */
-/* RDMA_CM_EVENT_* of librdmacm's <rdma/rdma_cma.h>; Linux's own headers lack them. */
+/* RDMA_CM_EVENT_* of librdmacm's <rdma/rdma_cma.h>; Linux's headers lack them. */
 enum { EVENT_ROUTE_RESOLVED = 2, EVENT_CONNECT_REQUEST = 4, EVENT_ESTABLISHED = 9, EVENT_MULTICAST_JOIN = 12 };
 
 static int channel;
 static struct in6_addr own_gid;
 
-/*
- * Prints a command (printf) and its result: OK, or the errno if it is negative; returns the result. strerrorname_np
- * calls EOPNOTSUPP ENOTSUP, which is the same number.
- */
+/* Prints a command and its result. strerrorname_np calls EOPNOTSUPP ENOTSUP, which is the same number. */
 __attribute__((format(printf, 2, 3))) static long step(long result, const char *format, ...)
 {
     const int error = result < 0 ? errno : 0;
@@ -58,7 +53,7 @@ static int open_channel(void)
     return fd;
 }
 
-/* Writes a command to the file `channel`; `out`: the response size that its header announces. */
+/* `out`: the response size that the header announces. */
 static long command(int number, const void *body, size_t length, size_t out)
 {
     struct {
@@ -68,14 +63,13 @@ static long command(int number, const void *body, size_t length, size_t out)
     memcpy(message.body, body, length);
     return write(channel, &message, sizeof message.header + length);
 }
-/* The same, with the body `in`, for a command by its name. */
 #define WRITE_COMMAND(name, in, out) command(RDMA_USER_CM_CMD_##name, &(in), sizeof(in), out)
 
 /* ---- addresses ---- */
 
 /*
- * The address that a text names: "own", the IPv4 address of the device; an IPv4 or IPv6 address; or the number of an
- * address family, with zeros as its address.
+ * `text`: "own" for the IPv4 address of the device; an IPv4 or IPv6 address; or the number of an address family, for an
+ * address of zeros.
  */
 static struct sockaddr_storage parse_address(const char *text, int port)
 {
@@ -115,7 +109,7 @@ static void find_own_gid(void)
 
 /* ---- commands ---- */
 
-/* A function that returns `long` writes one command, and returns the result of write(2). */
+/* A function that returns `long` writes one command. */
 
 /* The identifier in the response of the last CREATE_ID, JOIN_MCAST or JOIN_IP_MCAST. */
 static uint32_t created_id;
@@ -129,7 +123,6 @@ static long create(int port_space, int qp_type)
     return result;
 }
 
-/* Creates an identifier, which must succeed. */
 static uint32_t create_id(int space)
 {
     if (create(space, space == RDMA_PS_TCP || space == RDMA_PS_IB ? IBV_QPT_RC : IBV_QPT_UD) < 0)
@@ -194,10 +187,10 @@ static long listen_on(uint32_t id, int backlog)
     return WRITE_COMMAND(LISTEN, in, 0);
 }
 
-/* The number of the next queue pair, each used once; none of them exists. */
+/* The number of the next queue pair. No queue pair has this number. */
 static uint32_t next_qp = 0x4000;
 
-/* Parameters of a connection. Here and below `data` is the number of bytes of private data. */
+/* `data`: bytes of private data; here and below. */
 static struct rdma_ucm_conn_param parameters(int data)
 {
     struct rdma_ucm_conn_param param = {.qp_num = next_qp++,
@@ -300,7 +293,7 @@ static long leave(uint32_t id)
     return result;
 }
 
-/* Moves an identifier to `channel`; `from`: the descriptor of the file that has it. */
+/* Moves an identifier to `channel` from the file `from`. */
 static long migrate(uint32_t id, int from)
 {
     struct rdma_ucm_migrate_resp answer = {0};
@@ -347,14 +340,13 @@ static long get_event(void)
     return WRITE_COMMAND(GET_EVENT, in, sizeof event);
 }
 
-/* Whether the file has an event within MAX_WAIT_MS. */
 static bool wait_for_event(void)
 {
     struct pollfd readable = {.fd = channel, .events = POLLIN};
     return poll(&readable, 1, MAX_WAIT_MS) == 1;
 }
 
-/* Prints `subject` and the next event; returns the event's identifier, 0 if none comes within MAX_WAIT_MS. */
+/* Prints the next event; returns its identifier, or 0 if no event comes. */
 static uint32_t print_event(const char *subject)
 {
     if (!wait_for_event() || get_event() < 0) {
@@ -381,12 +373,11 @@ static uint32_t print_event(const char *subject)
     return event.id;
 }
 
-/* ---- the commands, in many states ---- */
 
 static void lengths(void)
 {
     static const uint8_t zeros[600];
-    /* A command's header has 8 bytes. JOIN_MCAST is the last command of Linux 6.12. */
+    /* The header has 8 bytes. JOIN_MCAST is the last command of Linux 6.12. */
     for (int length = 0; length < 9; length += 4)
         step(write(channel, zeros, length), "write of %d zeros", length);
     for (int number = 0; number <= RDMA_USER_CM_CMD_JOIN_MCAST + 1; number++)
@@ -421,7 +412,7 @@ static void creations(void)
                 destroy(created_id);
 }
 
-/* Commands that leave the state of the identifier unchanged, most of them because they are invalid in it. */
+/* Commands that do not change the state of the identifier. */
 static void refusals(const char *state, uint32_t id)
 {
     if (strcmp(state, "listening") != 0)
@@ -619,7 +610,7 @@ static uint32_t create_listener(int space, int port)
     return id;
 }
 
-/* A new identifier in the state "route resolved"; its destination is `port` of the own address. */
+/* A new identifier in the state "route resolved", towards `port` of the own address. */
 static uint32_t create_routed(int space, int port)
 {
     uint32_t id = create_id(space);
@@ -700,7 +691,7 @@ static void connections(void)
     destroy(client);
 }
 
-/* One side is destroyed in each state of the connection. */
+/* Destroys one side in each state of the connection. */
 static void endings(void)
 {
     uint32_t listener = create_listener(RDMA_PS_TCP, 7003);
@@ -820,7 +811,6 @@ static void datagrams(int space, int port)
         step(destroy(ids[i]), "space %#x: DESTROY_ID", space);
 }
 
-/* An identifier moves between two files. */
 static void migration(void)
 {
     const int first = channel, second = open_channel();

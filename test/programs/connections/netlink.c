@@ -1,12 +1,9 @@
 /*
- * Sockets of NETLINK_RDMA as programs use them: names, socket options, messages and errors of netlink(7), duplicates,
- * fork, exec, passing to another program.
+ * Sockets of NETLINK_RDMA as programs use them (netlink(7)).
  *
- *   netlink              all cases; prints "right"
+ *   netlink              all cases; prints "right", or the first unexpected result
  *   netlink child FD     a program that inherits the netlink socket FD
  *   netlink take FD      a program that receives a netlink socket over the Unix socket FD
- *
- * The first unexpected result is printed, and the exit status is 1.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -22,17 +19,16 @@
 #include "../descriptors.h"
 
 #define EXPECT(condition) NEED(condition, "line %d: %s (%s)", __LINE__, #condition, strerror(errno))
-/* The call must return -1 with this errno. */
 #define FAILS(call, error) EXPECT((errno = 0, (call) == -1) && errno == (error))
 
-/* Message types of the RDMA_NL_NLDEV client. */
+/* Message types. */
 enum {
     GET = RDMA_NL_GET_TYPE(RDMA_NL_NLDEV, RDMA_NLDEV_CMD_GET),
     DELLINK = RDMA_NL_GET_TYPE(RDMA_NL_NLDEV, RDMA_NLDEV_CMD_DELLINK),
     SYS_GET = RDMA_NL_GET_TYPE(RDMA_NL_NLDEV, RDMA_NLDEV_CMD_SYS_GET),
 };
 
-/* Multicast groups: RDMA_NL_GROUP_LS and RDMA_NL_GROUP_NOTIFY; and their bits in nl_groups. */
+/* Multicast groups, and their bits in nl_groups. */
 enum { GROUP_LS = 3, GROUP_NOTIFY = 4, LS_BIT = 1 << (GROUP_LS - 1), NOTIFY_BIT = 1 << (GROUP_NOTIFY - 1) };
 
 static const struct sockaddr_nl kernel = {.nl_family = AF_NETLINK};
@@ -49,7 +45,6 @@ static struct nlmsghdr request(uint16_t type, uint16_t flags)
         .nlmsg_len = NLMSG_HDRLEN, .nlmsg_type = type, .nlmsg_flags = NLM_F_REQUEST | flags, .nlmsg_seq = ++sequence};
 }
 
-/* The address of a socket. */
 static struct sockaddr_nl name_of(int fd)
 {
     struct sockaddr_nl name;
@@ -59,7 +54,7 @@ static struct sockaddr_nl name_of(int fd)
     return name;
 }
 
-/* Sends SYS_GET. The answer must be queued when the send returns. */
+/* The answer must be queued when the send returns. */
 static void query_system(int fd)
 {
     const struct nlmsghdr query = request(SYS_GET, 0);
@@ -87,7 +82,7 @@ static void check_names(void)
     EXPECT(bind(first, (struct sockaddr *)&name, sizeof name) == 0 && name_of(first).nl_pid == (uint32_t)getpid());
     name.nl_pid = getpid();
     FAILS(bind(second, (struct sockaddr *)&name, sizeof name), EADDRINUSE);
-    /* A port ID as libnl chooses it for a further socket of the process. */
+    /* libnl chooses such a port ID for a further socket of the process. */
     name.nl_pid = getpid() + (7 << 22);
     name.nl_groups = NOTIFY_BIT;
     EXPECT(bind(second, (struct sockaddr *)&name, sizeof name) == 0);
@@ -109,7 +104,6 @@ static void check_names(void)
     FAILS(socket(AF_NETLINK, SOCK_STREAM, NETLINK_RDMA), ESOCKTNOSUPPORT);
 }
 
-/* The value of an option, an int. */
 static int option_of(int fd, int level, int option)
 {
     int value = -1;
@@ -124,8 +118,8 @@ static int set_option(int fd, int option, int value)
 }
 
 /*
- * A DELLINK that names no device gets EINVAL. The error message repeats the request, only its header if `is_capped`;
- * with `has_text` an attribute with the reason as text follows.
+ * A DELLINK that names no device gets EINVAL. The error message repeats the request, or only its header if `is_capped`;
+ * with `has_text` an attribute has the reason as text.
  */
 static void check_refusal(int fd, bool is_capped, bool has_text)
 {
@@ -183,7 +177,7 @@ static void check_options(void)
     check_refusal(fd, true, true);
     EXPECT(set_option(fd, NETLINK_CAP_ACK, 0) == 0 && set_option(fd, NETLINK_EXT_ACK, 0) == 0);
     check_refusal(fd, false, false);
-    /* The sender is the kernel, also for programs that request credentials. */
+    /* Credentials: the sender is the kernel. */
     const int on = 1;
     const struct nlmsghdr query = request(SYS_GET, 0);
     union answer answer;
@@ -212,7 +206,7 @@ static void sending_and_receiving(void)
     const struct iovec halves[2] = {{&query, 5}, {(char *)&query + 5, sizeof query - 5}};
     EXPECT(writev(fd, halves, 2) == sizeof query);
     EXPECT(epoll_wait(epoll, &event, 1, 0) == 1 && poll(&poll_fd, 1, 0) == 1 && poll_fd.revents == (POLLIN | POLLOUT));
-    /* Peeks at the length first, as libnl does; a receive with less space truncates the datagram. */
+    /* libnl peeks at the length first. A receive with less space truncates the datagram. */
     union answer answer;
     struct sockaddr_nl from;
     struct iovec iov = {&answer, 4};
@@ -225,7 +219,7 @@ static void sending_and_receiving(void)
     EXPECT(read(fd, &answer, sizeof answer) == NLMSG_SPACE(sizeof(struct nlmsgerr)));
     EXPECT(answer.header.nlmsg_type == NLMSG_ERROR);
     FAILS(recv(fd, &answer, sizeof answer, MSG_DONTWAIT), EAGAIN);
-    /* Two datagrams, and two messages in one. */
+    /* Two datagrams in one call; then two messages in one datagram. */
     struct nlmsghdr requests[2] = {request(SYS_GET, 0), request(GET, NLM_F_DUMP)};
     struct iovec iovs[3] = {{&requests[0], sizeof requests[0]}, {&requests[1], sizeof requests[1]}};
     struct mmsghdr messages[3] = {{.msg_hdr = {.msg_iov = &iovs[0], .msg_iovlen = 1}},
@@ -248,7 +242,6 @@ static void sending_and_receiving(void)
     EXPECT(send(fd, requests, sizeof requests, 0) == sizeof requests);
     for (int i = 0; i < 3; i++)
         EXPECT(recv(fd, &answer, sizeof answer, MSG_DONTWAIT) > 0);
-    /* Invalid requests, and destinations to which no program may send. */
     FAILS(send(fd, requests, 0, 0), ENODATA);
     FAILS(send(fd, (void *)4096, 100, 0), EFAULT);
     struct sockaddr_nl other = {.nl_family = AF_NETLINK, .nl_pid = 12345};
@@ -263,14 +256,13 @@ static void sending_and_receiving(void)
     close(fd);
 }
 
-/* Waits for the child, which must exit with status 0. */
 static void expect_success(pid_t child)
 {
     int status;
     EXPECT(child > 0 && waitpid(child, &status, 0) == child && status == 0);
 }
 
-/* Executes this program with the arguments `mode` and `fd` in a child. */
+/* Executes this program in a child. */
 static void run_self(const char *self, const char *mode, int fd)
 {
     char number[16];
@@ -310,7 +302,7 @@ static void check_copies(const char *self)
     close(pair[1]);
 }
 
-/* Sockets of other protocols and families are the kernel's own; NETLINK_ROUTE may be forbidden here. */
+/* Other sockets are the kernel's own. NETLINK_ROUTE may be forbidden here. */
 static void check_other_sockets(void)
 {
     const int fd = socket(AF_NETLINK, SOCK_RAW, NETLINK_ROUTE), unix_fd = socket(AF_UNIX, SOCK_DGRAM, 0);

@@ -1,18 +1,18 @@
 /*
  * Writes to rdma_cm files as a test requests, for test/system/rdmacm/connections.test.ts.
  *
- * Each input line is one step; each answer is one line: "RESULT HEX". RESULT is that of the system call or minus an
- * errno, HEX is the response of the command, empty for other steps. An unknown step ends the program with status 2.
+ * Each input line is one step; each answer is a line "RESULT HEX". RESULT is that of the system call or minus an errno,
+ * HEX the response of the command. An unknown step ends the program with status 2.
  *
- *   open                              opens another channel, to which later lines write; RESULT is its descriptor
- *   use FD                            later lines write to that descriptor
- *   write NUMBER OFFSET OUT HEX       writes command NUMBER with the body HEX; at OFFSET the body gets the address of a
- *                                     response of OUT bytes (OFFSET -1: no address)
- *   poll                              RESULT is the sum of 1, 2 and 4 if poll(2), select(2) and epoll(7) say that the
- *                                     channel is readable
- *   fork                              a child answers 0 and runs the steps that follow; the parent answers 0 when the
+ *   open                              opens another channel for the later steps; RESULT is its descriptor
+ *   use FD                            later steps use that descriptor
+ *   write NUMBER OFFSET OUT HEX       writes command NUMBER with the body HEX, which gets the address of a response of
+ *                                     OUT bytes at OFFSET (-1: no address)
+ *   poll                              RESULT is the sum of 1, 2 and 4 if poll(2), select(2) and epoll(7) report the
+ *                                     channel as readable
+ *   fork                              a child answers 0 and runs the following steps; the parent answers 0 when the
  *                                     child has exited, and continues
- *   exit                              this process ends, without an answer
+ *   exit                              ends this process without an answer
  *   raw LENGTH HEX                    calls write(2) with these bytes and this length
  */
 #define _GNU_SOURCE
@@ -33,7 +33,6 @@
 
 static int channel = -1;
 
-/* Prints an answer; a negative result stands for errno. */
 static void answer(long result, const unsigned char *bytes, int length)
 {
     printf("%ld ", result < 0 ? -(long)errno : result);
@@ -43,7 +42,7 @@ static void answer(long result, const unsigned char *bytes, int length)
     fflush(stdout);
 }
 
-/* Stores the bytes of a hexadecimal text; returns their number. */
+/* Returns the number of bytes. */
 static int unhex(const char *text, unsigned char *bytes)
 {
     int length = 0;
@@ -53,7 +52,6 @@ static int unhex(const char *text, unsigned char *bytes)
     return length;
 }
 
-/* The result of the step poll. */
 static int readiness(void)
 {
     struct pollfd poll_fd = {.fd = channel, .events = POLLIN};
@@ -79,7 +77,7 @@ int main(int argc, char **argv)
     }
     static char line[4 * MAX_BYTES], hex[2 * MAX_BYTES + 1];
     static unsigned char message[2 * MAX_BYTES], response[MAX_BYTES];
-    setvbuf(stdin, NULL, _IONBF, 0); /* a child continues with the next input line */
+    setvbuf(stdin, NULL, _IONBF, 0); /* unbuffered: a child continues with the next line */
     while (fgets(line, sizeof line, stdin)) {
         int number, offset, out;
         long length;

@@ -1,22 +1,22 @@
 /*
  * Makes calls on umad files as a test requests, for test/system/management/umad.test.ts.
  *
- * Each input line is one step; each answer is one line: "RESULT HEX". RESULT is that of the system call or minus an
- * errno, HEX is the output, empty where none is named. An unknown step ends the program with status 2.
+ * Each input line is one step; each answer is a line "RESULT HEX". RESULT is that of the system call or minus an errno,
+ * HEX the output if the step has one. An unknown step ends the program with status 2.
  *
- *   open PATH [wait]       opens another file, which later lines use, with O_NONBLOCK unless `wait`; RESULT is its
+ *   open PATH [wait]       opens another file for the later steps, with O_NONBLOCK unless `wait`; RESULT is its
  *                          descriptor
- *   use FD                 later lines use that descriptor
- *   close                  closes it
+ *   use FD                 later steps use that descriptor
+ *   close                  closes the file
  *   pkeys                  IB_USER_MAD_ENABLE_PKEY
- *   register HEX           IB_USER_MAD_REGISTER_AGENT with that struct, which is the output
+ *   register HEX           IB_USER_MAD_REGISTER_AGENT with this struct; HEX is the struct afterwards
  *   register2 HEX          IB_USER_MAD_REGISTER_AGENT2
  *   unregister ID          IB_USER_MAD_UNREGISTER_AGENT
  *   ioctl NUMBER           any other ioctl, without an argument
- *   write LENGTH HEX       these bytes, followed by zeros up to LENGTH
+ *   write LENGTH HEX       these bytes, and zeros up to LENGTH
  *   read LENGTH            HEX is what was read
  *   fault LENGTH           read to an address without memory
- *   poll MILLISECONDS      poll(2) for reading, with 0 also for writing; HEX is the events that it returns
+ *   poll MILLISECONDS      poll(2) for reading, with 0 also for writing; HEX is `revents`
  *   stat                   fstat(2); RESULT is st_rdev
  *   exec                   answers 0, and executes this program again, which inherits the files
  *   fork                   a child answers 0 and runs the following steps; the parent waits, and exits with its status
@@ -41,7 +41,6 @@ static int file = -1;
 static char line[2 * MAX_BYTES + 64], hex[2 * MAX_BYTES + 1];
 static unsigned char bytes[MAX_BYTES];
 
-/* Prints an answer; a negative result stands for errno. */
 static void answer(long result, const void *data, long length)
 {
     printf("%ld ", result < 0 ? -(long)errno : result);
@@ -51,7 +50,6 @@ static void answer(long result, const void *data, long length)
     fflush(stdout);
 }
 
-/* Stores the bytes of a hexadecimal text in `bytes`, followed by zeros. */
 static void unhex(const char *text)
 {
     static const char digits[] = "0123456789abcdef";
@@ -61,14 +59,13 @@ static void unhex(const char *text)
         bytes[length++] = (strchr(digits, text[0]) - digits) << 4 | (strchr(digits, text[1]) - digits);
 }
 
-/* An ioctl with `bytes` as its argument; answers with the first `length` of them. */
+/* An ioctl with `bytes` as argument; answers with the first `length` bytes. */
 static void run_ioctl(unsigned long request, long length)
 {
     long result = ioctl(file, request, bytes);
     answer(result, bytes, length);
 }
 
-/* Runs the step of `line`; returns 2 if it is unknown, else 0. */
 static int step(void)
 {
     char path[256], mode[16] = "";
@@ -136,7 +133,7 @@ int main(int argc, char **argv)
         return 1;
     }
     int status = 0;
-    setvbuf(stdin, NULL, _IONBF, 0); /* a child continues with the next input line */
+    setvbuf(stdin, NULL, _IONBF, 0); /* unbuffered: a child continues with the next line */
     while (status == 0 && fgets(line, sizeof line, stdin))
         status = step();
     return status;

@@ -1,11 +1,10 @@
 /*
- * Two programs of libibumad: one requests a number of bytes, the other sends that many, in a message of several
- * datagrams (RMPP) if necessary. For test/system/management/umad.test.ts.
+ * A server and a client with libibumad: the client requests a number of bytes, which the server sends by RMPP if they
+ * need more than one datagram. For test/system/management/umad.test.ts.
  *
- *   umad_talk server CA                      prints "ready" and answers until its input ends or a client stops it
+ *   umad_talk server CA                      prints "ready"; ends with its input or when a client stops it
  *   umad_talk client CA GID BYTES [RETRIES [INDEX]]
- *                                            GID: 32 hex digits; INDEX: of the client's own GID (1); prints how many
- *                                            bytes arrived, and checks them
+ *                                            GID: 32 hex digits; INDEX: of the client's own GID (1); checks the bytes
  *   umad_talk client CA GID stop [0 [INDEX]]   ends the server
  *
  * The library is loaded with dlopen, as some programs do.
@@ -21,16 +20,14 @@
 #include <string.h>
 
 #define VENDOR_CLASS 0x32 /* one of the classes with an OUI and RMPP (IBA 16.5) */
-/* Methods Get and GetResp. */
 #define GET 1
 #define GET_RESPONSE 0x81
-/* Bytes of the MAD, RMPP and vendor headers. */
-#define HEADERS 40
+#define HEADERS 40 /* bytes of the MAD, RMPP and vendor headers */
 #define RMPP_FLAGS 26 /* offset */
 #define MAD_BYTES 256
 #define MAX_BYTES (600 * 1024)
 #define TIMEOUT_MS 1000
-/* A number of bytes that ends the server. */
+/* As a number of bytes: ends the server. */
 #define STOP UINT32_MAX
 
 static int (*umad_init)(void);
@@ -47,7 +44,6 @@ static struct {
     uint8_t mad[HEADERS + MAX_BYTES];
 } message;
 
-/* Prints a failed call with its result; returns the exit status. */
 static int fail(const char *call, long result)
 {
     fprintf(stderr, "%s: %ld\n", call, result);
@@ -70,7 +66,7 @@ static int load(void)
     return umad_init() == 0 ? 0 : fail("umad_init", -1);
 }
 
-/* Writes the headers of a message that is one RMPP transfer. */
+/* Writes the headers of an RMPP DATA message. */
 static void begin(int method)
 {
     uint8_t *mad = message.mad;
@@ -117,7 +113,6 @@ static int serve(int port, int agent)
     }
 }
 
-/* The client: requests `bytes` bytes of the port with this GID, and compares them. */
 static int request_bytes(int port, int agent, const char *gid, uint32_t bytes, int retries, int index)
 {
     begin(GET);
@@ -136,7 +131,7 @@ static int request_bytes(int port, int agent, const char *gid, uint32_t bytes, i
     int length = MAD_BYTES;
     int agent_of_answer = umad_recv(port, &message, &length, 60000);
     if (agent_of_answer < 0 && length > MAD_BYTES)
-        agent_of_answer = umad_recv(port, &message, &length, 0); /* length is now the size of the answer */
+        agent_of_answer = umad_recv(port, &message, &length, 0); /* `length` is now that of the answer */
     if (agent_of_answer < 0)
         return fail("umad_recv", agent_of_answer);
     if (message.header.status)

@@ -5,11 +5,10 @@
  *
  *   -k  ends by SIGKILL after half of the calls
  *
- * First libibverbs sets up objects; its ioctls are recorded (by this file's ioctl), and then repeated with changed
- * fields. Between them the program makes random calls in every dialect, writes random bytes into the rings, and rings
- * doorbells. None of this may end this program or harm the daemon: at the end a new context must work. Pointers in the
- * calls point to a scratch area, or to memory that is inaccessible or read-only, or are random numbers, so responses of
- * the daemon hardly ever overwrite anything else. Prints the number of results per errno.
+ * libibverbs sets up objects; its ioctls are recorded (by this file's ioctl), and repeated with changed fields. Random
+ * calls, random bytes in the rings and doorbells come between them. None of this may end this program or harm the
+ * daemon: at the end a new context must work. Pointers in the calls point to a scratch area or to memory that is
+ * inaccessible or read-only, or are random, so that the daemon's responses hardly ever overwrite anything else.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -22,14 +21,13 @@
 
 #define VERBS_IOCTL 0xc0181b01u /* Linux's RDMA_VERBS_IOCTL */
 #define SCRATCH_BYTES 65536
-#define RINGS_BYTES (1u << 20) /* mapped bytes of the context file, from the start on, where its rings are */
-/* Maximum numbers of recorded calls, of attributes of a call, and of bytes that an attribute points to. */
-#define TEMPLATES 96
-#define ATTRIBUTES 24
-#define CONTENT 512
+#define RINGS_BYTES (1u << 20) /* of the start of the context file, where its rings are */
+#define TEMPLATES 96           /* recorded calls */
+#define ATTRIBUTES 24          /* of a call */
+#define CONTENT 512            /* bytes that an attribute points to */
 #define CALLS_PER_CONTEXT 2000
 #define DRIVER_RXE 14         /* RDMA_DRIVER_RXE */
-#define DRIVER_NAMESPACE 4096 /* attributes of drivers have this number or higher ones */
+#define DRIVER_NAMESPACE 4096 /* number of the first attribute of drivers */
 #define EXTENDED 0x80000000u  /* IB_USER_VERBS_CMD_FLAG_EXTENDED */
 #define POST_SEND 28          /* IB_USER_VERBS_CMD_POST_SEND */
 
@@ -48,21 +46,19 @@ struct message {
     struct ioctl_attribute attributes[ATTRIBUTES];
 };
 
-/* Recorded calls. */
 static struct template {
     struct message message;
-    /* The memory that attributes point to. */
-    uint8_t content[ATTRIBUTES][CONTENT];
+    uint8_t content[ATTRIBUTES][CONTENT]; /* what the attributes point to */
 } templates[TEMPLATES];
 static unsigned template_count;
 static bool is_recording;
 
 static uint8_t *scratch, *read_only, *inaccessible;
 static uint32_t *rings;
-static int device; /* descriptor of the context; 0: none yet */
+static int device; /* 0: none yet */
 static uint32_t keys[2];
 static uint32_t qp_handles[2];
-/* By errno; 0: the call has succeeded. */
+/* Number of calls by errno; 0: success. */
 static unsigned long outcomes[256];
 
 /* ---- pseudo-random ---- */
@@ -102,7 +98,6 @@ static uint64_t random_pointer(void)
     }
 }
 
-/* A boundary value, a small number, a key, a handle, a pointer, or any number. */
 static uint64_t random_number(void)
 {
     static const uint64_t limits[] = {0, 1, 2, 7, 8, 0x7f, 0xff, 0x7fff, 0xffff, 0x7fffffff, 0x80000000u, 0xffffffffu,
@@ -128,7 +123,6 @@ static void random_bytes(uint8_t *bytes, size_t length)
 
 /* ---- recording ---- */
 
-/* Whether a value looks like an address of this program. */
 static bool is_pointer(uint64_t value)
 {
     return value > 1ull << 32 && value < 1ull << 47;
@@ -148,7 +142,7 @@ static void record(const struct message *message)
     }
 }
 
-/* Is called instead of the shim's ioctl, which it calls; records the calls of libibverbs. */
+/* Called instead of the shim's ioctl. */
 int ioctl(int fd, unsigned long request, ...)
 {
     static int (*next)(int, unsigned long, ...);
@@ -171,9 +165,8 @@ static void count_outcome(long result)
 }
 
 /*
- * Copies a template's message to scratch, followed by its contents; all pointers then point into scratch. Queue pairs
- * that execute garbage in their rings write to scratch at any time, so a value of scratch that bounds an access of ours
- * is read once.
+ * Copies a template to scratch; all pointers then point into scratch. Queue pairs that execute garbage write to scratch
+ * at any time: this program reads a value that bounds its accesses only once.
  */
 static struct message *copy_template(const struct template *template)
 {
@@ -185,7 +178,7 @@ static struct message *copy_template(const struct template *template)
         if (!is_pointer(template->message.attributes[i].data))
             continue;
         memcpy(next, template->content[i], CONTENT);
-        /* Pointers inside: to a memory region, to a response. */
+        /* Pointers to a memory region or a response. */
         for (int word = 0; word + 8 <= CONTENT; word += 8) {
             uint64_t value;
             memcpy(&value, next + word, 8);
@@ -200,7 +193,7 @@ static struct message *copy_template(const struct template *template)
     return message;
 }
 
-/* Changes one field of the message, or of the memory that an attribute points to. */
+/* Changes one field of the message, or of the memory of an attribute. */
 static void mutate(struct message *message)
 {
     const uint16_t count = *(volatile uint16_t *)&message->header.count;
@@ -253,7 +246,7 @@ static void random_ioctl(void)
     count_outcome(ioctl(device, VERBS_IOCTL, message));
 }
 
-/* A call of the object dialect: ioctls with the letter 0xdb. */
+/* Ioctls of the object dialect have the letter 0xdb. */
 static void random_object_call(void)
 {
     struct {
@@ -283,7 +276,7 @@ static void random_write(void)
     const uint32_t length = lengths[below(sizeof lengths / sizeof lengths[0])];
     random_bytes(scratch, 4096);
     const uint32_t command = (one_in(8) ? EXTENDED : 0) | below(40);
-    /* The lengths of the command and of its response, in words of 4 bytes. */
+    /* Of the command and of its response, in words of 4 bytes. */
     const uint16_t words[2] = {(uint16_t)(one_in(3) ? random_number() : length / 4),
                                (uint16_t)(one_in(3) ? random_number() : below(64))};
     const uint64_t response = random_pointer();
@@ -310,10 +303,7 @@ static void doorbell(void)
     count_outcome(write(device, command, sizeof command));
 }
 
-/*
- * Writes random numbers into the rings, preferably into the first ones. Each page is treated as the start of a ring, a
- * struct rxe_queue_buf; the numbers are words of its header or bytes of its data.
- */
+/* Writes random numbers into the rings. Each page is treated as the start of a struct rxe_queue_buf. */
 static void corrupt_rings(void)
 {
     for (uint32_t i = 1 + below(16); i > 0; i--) {
@@ -328,7 +318,7 @@ static void corrupt_rings(void)
     }
 }
 
-/* An ioctl of another number: near those of verbs (letter 0x1b) and objects, TCGETS, FIONREAD. */
+/* Requests near those of verbs (letter 0x1b) and objects, TCGETS, FIONREAD. */
 static void random_request(void)
 {
     static const unsigned long requests[] = {0x1b00, 0x1b02,     0xc0181b02, 0x5401,
@@ -341,7 +331,6 @@ static void random_request(void)
 
 static struct options options;
 
-/* Opens the device and creates two connected ends; stores what the calls need. */
 static void set_up(void)
 {
     static struct endpoint ends[2];
@@ -390,12 +379,11 @@ int main(int argc, char **argv)
     mprotect(inaccessible, 4096, PROT_NONE);
 
     is_recording = true;
-    /* The lowest descriptor that is free now. */
     const int first_free = dup(0);
     close(first_free);
     for (long i = 0; i < calls; i++) {
         if (i % CALLS_PER_CONTEXT == 0) {
-            /* Closes all descriptors of the last context, whose objects and rings may be in any state. */
+            /* The objects and rings of the last context may be in any state. */
             if (device)
                 close_range((unsigned)first_free, ~0u, 0);
             set_up();

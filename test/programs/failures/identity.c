@@ -1,12 +1,12 @@
 /*
- * A client that becomes another program by exec, for test/host/owner.test.ts. Each mode maps a page at PAGE_ADDRESS.
+ * A client that becomes another program by exec, for test/host/owner.test.ts. Each program maps a page at PAGE_ADDRESS.
  *
  *   identity client [keep] PROGRAM    prints "ready", waits for a line, then executes "PROGRAM victim"; `keep`: a child
  *                                     shares its address space and outlives the exec
- *   identity victim                   prints "victim" and its effective UID; at the end of its input prints "intact" if
- *                                     its page is unchanged, else "overwritten"
- *   identity alone                    prints "ready"; at each line of input switches PR_SET_DUMPABLE off or on (off
- *                                     first) and prints "done"
+ *   identity victim                   prints "victim" and its effective UID; at the end of its input prints "intact" or
+ *                                     "overwritten" about its page
+ *   identity alone                    prints "ready"; at each line of input switches PR_SET_DUMPABLE, first off, and
+ *                                     prints "done"
  */
 #define _GNU_SOURCE
 #include <poll.h>
@@ -28,7 +28,6 @@ static void print_line(const char *text)
     fflush(stdout);
 }
 
-/* Maps a page at PAGE_ADDRESS and fills it. */
 static char *map_page(char fill)
 {
     char *page = mmap(PAGE_ADDRESS, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
@@ -37,7 +36,6 @@ static char *map_page(char fill)
     return memset(page, fill, PAGE);
 }
 
-/* Waits until the other end of standard input is closed. */
 static int wait_for_hangup(void *unused)
 {
     struct pollfd input = {.fd = 0};
@@ -47,7 +45,7 @@ static int wait_for_hangup(void *unused)
     return 0;
 }
 
-/* Reads a line of standard input; returns 0 at the end of the input. */
+/* Returns 0 at the end of the input. */
 static int read_line(void)
 {
     char c;

@@ -1,10 +1,9 @@
 /*
- * A context used by two programs: one opens it with libibverbs and passes its descriptor over a socket; the other
- * queries it (QUERY_CONTEXT, QUERY_MR), and uses its objects by their handles. These are the kernel calls of
- * ibv_import_device, ibv_import_pd and ibv_import_mr, which rxe's provider lacks.
+ * A context used by two programs: the exporter opens it with libibverbs and passes its descriptor; the importer makes
+ * the kernel calls of ibv_import_device, ibv_import_pd and ibv_import_mr, which rxe's provider lacks.
  *
- *   imported share [USER]  both use it at the same time, the importer as that UID and GID; the importer exits first
- *   imported outlive       the exporter is killed, then the importer uses it
+ *   imported share [USER]  both use the context at the same time, the importer as UID and GID USER
+ *   imported outlive       the exporter is killed, then the importer uses the context
  *   imported take …        the importer
  *
  * The first unexpected result is printed, and the exit status is 1.
@@ -17,15 +16,12 @@
 #include "../uverbs/uverbs_calls.h"
 
 #define RIGHTS (IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ)
-/* The bytes that the importer's memory has first, and those that WRITEs bring. */
+/* PATTERN: bytes of the importer's memory. ANSWER: bytes that WRITEs bring. */
 enum { PATTERN = 0x5a, ANSWER = 0xa5 };
 /* The exporter creates three PDs, the importer one. */
 enum { ALL_PDS = 4 };
 
-/*
- * What one process tells the other: a region with its PD; the exporter also a second region, which the importer
- * destroys, and the number of completion vectors.
- */
+/* What one process tells the other. `second_mr`: the importer destroys it. `vectors`: completion vectors. */
 struct region {
     uint32_t pd, mr, second_mr, lkey, rkey, vectors;
     uint64_t address;
@@ -46,7 +42,7 @@ static void expect_error(int error, int expected, const char *call_name)
     NEED(error == expected, "%s: %s, and not %s", call_name, name_of(error), name_of(expected));
 }
 
-/* Stores the keys and the address of a region in `found`; returns an errno. */
+/* Stores the keys and the address of a region in `found`. */
 static int query_mr(uint32_t handle, struct region *found)
 {
     uint64_t length = 0;
@@ -59,7 +55,7 @@ static int query_mr(uint32_t handle, struct region *found)
     return call(&message);
 }
 
-/* Calls a method that destroys an object; its attribute 0 is the handle. Returns an errno. */
+/* Calls a method whose attribute 0 is the handle. */
 static int destroy(int object, int method, uint32_t handle)
 {
     struct message message = begin(object, method);
@@ -87,7 +83,7 @@ static struct rxe_queue_buf *map(const struct mminfo *queue)
     return memory;
 }
 
-/* Connects the last created queue pair to itself: INIT, RTR, RTS. */
+/* `qp`: the last created queue pair. */
 static void connect_to_itself(uint32_t qp)
 {
     struct ib_uverbs_gid_entry entry = {0};
@@ -126,8 +122,8 @@ static void connect_to_itself(uint32_t qp)
 }
 
 /*
- * Creates a CQ and a queue pair in the exporter's context, maps their queues, and by these WRITEs the first half of the
- * importer's region to the second half. `pd`: of the exporter.
+ * Creates a CQ and a queue pair in the exporter's context, and WRITEs from the first half of the importer's region to
+ * the second half. `pd`: of the exporter.
  */
 static void write_by_mapped_queues(uint32_t pd, const struct region *own_region, uint8_t *memory)
 {
@@ -170,7 +166,6 @@ static void write_by_mapped_queues(uint32_t pd, const struct region *own_region,
     expect_error(call(&message), 0, "QP_DESTROY");
 }
 
-/* The importer's queries find what the exporter has sent, and what is in use cannot be destroyed. */
 static void check_region(const struct region *exported)
 {
     struct region found = {0};
@@ -192,7 +187,6 @@ static void check_region(const struct region *exported)
     expect_error(call(&message), 0, "ASYNC_EVENT_ALLOC");
 }
 
-/* In another context the handles name other objects, or none. */
 static void check_new_context(const struct region *exported)
 {
     const int imported = device;
@@ -220,20 +214,20 @@ static void import_context(int socket, const char *mode)
     }
     check_region(&exported);
     check_new_context(&exported);
-    /* A region of our memory in the exporter's PD, and a PD that we create in its context. */
+    /* A region in the exporter's PD, and a PD, both of the importer. */
     uint8_t *memory = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     memset(memory, PATTERN, PAGE);
     own_region = (struct region){.pd = alloc_pd(), .address = (uintptr_t)memory};
     expect_error(reg_mr(exported.pd, own_region.address, PAGE, own_region.address, RIGHTS, &own_region.mr), 0,
                  "REG_MR");
-    expect_error(query_mr(own_region.mr, &own_region), 0, "QUERY_MR of our own");
+    expect_error(query_mr(own_region.mr, &own_region), 0, "QUERY_MR of the importer's region");
     write_by_mapped_queues(exported.pd, &own_region, memory);
     expect_error(destroy(UVERBS_OBJECT_MR, UVERBS_METHOD_MR_DESTROY, exported.second_mr), 0,
                  "the exporter's second region");
     send_region(socket, &own_region);
     receive_region(socket, &exported);
     NEED(memory[0] == ANSWER && memory[PAGE - 1] == ANSWER, "the exporter's WRITE has not arrived");
-    /* ibv_unimport_* would make no kernel call; only the descriptor is closed. */
+    /* ibv_unimport_* would make no kernel call. */
     close(device);
 }
 
@@ -270,8 +264,8 @@ static void check_shared(int socket, pid_t importer, struct endpoint *from, cons
     NEED(transfer(from, IBV_WR_RDMA_WRITE, &theirs) == IBV_WC_SUCCESS, "WRITE to the importer's memory");
     send_region(socket, exported);
     NEED(waitpid(importer, &status, 0) == importer && status == 0, "the importer: status %x", status);
-    /* The importer's objects stay, since they belong to the context. */
-    expect_error(query_mr(exported->mr, &found), 0, "our region after the importer's end");
+    /* The importer's objects belong to the context, which remains. */
+    expect_error(query_mr(exported->mr, &found), 0, "the exporter's region after the importer's end");
     expect_error(query_mr(theirs.mr, &found), 0, "the importer's region after its end");
     expect_error(destroy(UVERBS_OBJECT_PD, UVERBS_METHOD_PD_DESTROY, exported->pd), EBUSY, "the PD in use");
     expect_error(destroy(UVERBS_OBJECT_MR, UVERBS_METHOD_MR_DESTROY, theirs.mr), 0, "the importer's region");
@@ -307,7 +301,7 @@ int main(int argc, char **argv)
     fflush(stdout);
     const pid_t child_pid = fork();
     NEED(child_pid >= 0, "fork: %s", strerror(errno));
-    /* For `outlive` the child is the exporter, so that the process whose end the test awaits is not the killed one. */
+    /* For `outlive` the child is the exporter, which is killed: the test waits for the parent. */
     if ((child_pid == 0) != outlives) {
         char socket[16];
         snprintf(socket, sizeof socket, "%d", pair[0]);

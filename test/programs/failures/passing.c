@@ -1,9 +1,9 @@
 /*
- * A device that one program opens and another one uses (R28, R37): the first program passes the descriptors over a
- * socket or across exec, and closes all of its own; only then the second program uses them.
+ * A device that one program opens and another one uses (R28, R37). The first program passes the descriptors over a
+ * socket or across exec, and closes its own; only then the second program uses them.
  *
- *   passing              both ways, with every first call of the second program
- *   passing nobody       the second program looks for its daemon at the socket $PASSING_OTHER, where there is none
+ *   passing              both ways, with different first calls of the second program
+ *   passing nobody       the daemon's socket of the second program is $PASSING_OTHER, where there is no daemon
  *   passing take …       the second program
  *
  * The first unexpected result is printed, and the exit status is 1.
@@ -19,14 +19,13 @@
 
 #include "../descriptors.h"
 
-/* The descriptors that are passed, and their number. */
+/* DESCRIPTORS: number of passed descriptors. */
 enum { DEVICE, ASYNC, CHANNEL, DESCRIPTORS };
-/* A handle that no object has. */
 enum { NO_HANDLE = 0xdead };
-/* The letters of the ioctls of Linux's verbs and of the object dialect. */
+/* Letters of ioctls: Linux's verbs, the object dialect. */
 enum { VERBS_LETTER = 0x1b, OBJECT_LETTER = 0xdb };
 
-/* ALLOC_PD (command 3: 4 words, response of 1 word) by write(2). A memory file would accept the bytes too. */
+/* ALLOC_PD by write(2): command 3, 4 words, response of 1 word. A plain memory file would accept the bytes too. */
 static void allocate_pd(int device)
 {
     uint32_t handle = NO_HANDLE, command[4] = {3, 4 | 1 << 16};
@@ -35,10 +34,10 @@ static void allocate_pd(int device)
     NEED(write(device, command, sizeof command) == sizeof command && handle != NO_HANDLE, "write: %s", strerror(errno));
 }
 
-/* The second program's first call: one of the FIRSTS, each on a newly opened device; NOBODY: there is no daemon. */
+/* The second program's first call, on a newly opened device. NOBODY: there is no daemon. */
 enum { FIRST_WRITE, FIRST_STAT, FIRST_READ, FIRST_EVENT, FIRSTS, NOBODY };
 
-/* There is no daemon: calls fail with EIO (lseek with ESPIPE, as always), not as on a memory file or a socket. */
+/* Calls fail with EIO (lseek with ESPIPE, as always), and not as on a memory file or a socket. */
 static void find_nobody(const int *fds)
 {
     char text[64];
@@ -53,7 +52,7 @@ static void find_nobody(const int *fds)
     NEED(close(fds[DEVICE]) == 0, "close: %s", strerror(errno));
 }
 
-/* The second program: receives the descriptors over `socket`, or has inherited those of `numbers` if it is -1. */
+/* The second program. `numbers`: the inherited descriptors if `socket` is -1. */
 static void take(int socket, const char *numbers, int first)
 {
     int fds[DESCRIPTORS];
@@ -78,7 +77,6 @@ static void take(int socket, const char *numbers, int first)
         find_nobody(fds);
         return;
     }
-    /* Afterwards the other calls work. */
     NEED(fstat(fds[DEVICE], &stat) == 0 && S_ISCHR(stat.st_mode), "fstat: %o", stat.st_mode);
     allocate_pd(fds[DEVICE]);
     uint64_t invalid_call[8] = {0};
@@ -89,7 +87,7 @@ static void take(int socket, const char *numbers, int first)
 
 static void open_and_pass(const char *self, bool over_socket, int first)
 {
-    /* The pipe `closed` ends when this program has closed its descriptors. */
+    /* The pipe `closed` tells the second program that the first has closed its descriptors. */
     int pair[2], closed[2];
     NEED(socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0 && pipe2(closed, O_CLOEXEC) == 0, "%s", strerror(errno));
     struct ibv_context *context = open_named(NULL);
@@ -122,7 +120,7 @@ static void open_and_pass(const char *self, bool over_socket, int first)
     close(pair[0]);
     if (over_socket)
         send_fds(pair[1], fds, DESCRIPTORS);
-    /* The objects are not destroyed: they exist as long as some program has the device. */
+    /* The objects exist as long as some program has the device. */
     for (int i = 0; i < DESCRIPTORS; i++)
         close(fds[i]);
     close(closed[0]);

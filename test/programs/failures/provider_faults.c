@@ -1,5 +1,5 @@
 /*
- * Prints the behaviour of the installed libibverbs rxe provider for its known faults, which also occur with Linux's rxe
+ * Prints how the installed rxe provider of libibverbs behaves for its known faults, which Linux's rxe also meets
  * (docs/reference/provider-faults.md).
  */
 #include "../endpoint.h"
@@ -10,7 +10,7 @@ static struct endpoint end;
 static struct ibv_qp *qp;
 static struct ibv_qp_ex *requests;
 
-/* Replaces the queue pair of `end` with one for ibv_wr_*, and connects it to itself. */
+/* Gives `end` a queue pair for ibv_wr_*, connected to itself. */
 static void connect_self(void)
 {
     struct ibv_qp_init_attr_ex init = {
@@ -45,7 +45,7 @@ static void post_receive(void)
     NEED(ibv_post_recv(qp, &receive, &bad) == 0, "ibv_post_recv: %s", strerror(errno));
 }
 
-/* Waits for the completions of a SEND and its receive; returns the number of bytes received, or -1 if one failed. */
+/* Waits for a SEND and its receive; returns the number of bytes received, or -1 if one failed. */
 static int wait_for_message(void)
 {
     int bytes = -1;
@@ -88,7 +88,7 @@ static void sge_list(void)
     printf("ibv_wr_set_sge_list: %d of %d bytes\n", wait_for_message(), 3 * BYTES);
 }
 
-/* One completion is queued. Polls as ibv_start_poll(3) describes, and prints how many completions that finds. */
+/* Polls as ibv_start_poll(3) describes, with one completion in the CQ. */
 static void next_poll(void)
 {
     struct ibv_cq_init_attr_ex init = {.cqe = 15};
@@ -119,7 +119,7 @@ static void next_poll(void)
     if (ibv_start_poll(cq, &attr_of_poll) == 0)
         polled++;
     printf("ibv_next_poll: %d of 1 completions\n", polled);
-    /* The provider may have unlocked the lock of the CQ twice: so the CQ is not destroyed. */
+    /* The provider may have unlocked the lock of the CQ twice: the CQ is not destroyed. */
 }
 
 int main(int count, char **arguments)

@@ -1,12 +1,11 @@
 /*
- * A program whose receive requests are all in an SRQ, when its device is removed: which completions it can still poll,
- * what its CQ reports, and whether all objects can be destroyed (R23; IBA 10.2.9, 11.6.3).
+ * A program whose receives are in an SRQ, when its device is removed (R23; IBA 10.2.9, 11.6.3). Receives of an SRQ are
+ * not flushed. The removal drops the unread events of objects.
  *
- *   removal [-d DEVICE]      prints "ready", waits for a line of input, which comes when the device has been removed,
- *                            then checks, destroys all objects and prints "gone"
+ *   removal [-d DEVICE]      prints "ready", waits for a line of input, which comes after the removal, and prints
+ *                            "gone" after its checks
  *
- * Requests of an SRQ are not flushed. The removal drops the unread events of objects. The first unexpected result is
- * printed, and the exit status is 1.
+ * The first unexpected result is printed, and the exit status is 1.
  */
 #include <fcntl.h>
 
@@ -26,7 +25,7 @@ static void set_up(const char *device)
     struct ibv_context *context = open_named(options.device);
     for (int side = 0; side < 2; side++)
         create_endpoint(&ends[side], context, &options, 4096, 100 + (uint32_t)side);
-    /* The receiver's queue pair, and its SRQ; the first message reaches the limit. */
+    /* The first message reaches the limit of the SRQ. */
     struct ibv_srq_init_attr srq_init = {.attr = {.max_wr = REQUESTS, .max_sge = 1}};
     srq = ibv_create_srq(ends[1].pd, &srq_init);
     NEED(srq, "ibv_create_srq: %s", strerror(errno));
@@ -54,7 +53,7 @@ static void set_up(const char *device)
     NEED(ibv_modify_srq(srq, &limit, IBV_SRQ_LIMIT) == 0, "ibv_modify_srq: %s", strerror(errno));
 }
 
-/* Sends one message: it causes a completion event of each CQ and a limit event, which stay unread. */
+/* Causes a completion event of each CQ and a limit event, which stay unread. */
 static void send_one(void)
 {
     for (int side = 0; side < 2; side++)
@@ -85,7 +84,7 @@ static void check_removal(void)
         NEED(ibv_get_cq_event(ends[1].channel, &cq, &cq_context) < 0 && errno == EIO, "ibv_get_cq_event: %s",
              strerror(errno));
     }
-    /* The receive of the message can be polled; then ibv_poll_cq fails, and no receive of the SRQ is flushed. */
+    /* The receive of the message is polled; then ibv_poll_cq fails, and no receive of the SRQ is flushed. */
     struct ibv_wc wc;
     int found;
     NEED(ibv_poll_cq(ends[1].cq, 1, &wc) == 1 && wc.status == IBV_WC_SUCCESS && wc.wr_id == 100, "no completion");
@@ -95,7 +94,7 @@ static void check_removal(void)
     NEED(ibv_query_srq(srq, &(struct ibv_srq_attr){0}) == EIO, "ibv_query_srq");
 }
 
-/* Destroys all objects. With RDMAV_ALLOW_DISASSOC_DESTROY in the environment libibverbs treats EIO as success. */
+/* With RDMAV_ALLOW_DISASSOC_DESTROY in the environment libibverbs treats EIO as success. */
 static void clean_up(void)
 {
     NEED(ibv_destroy_qp(ends[1].qp) == 0, "ibv_destroy_qp: %s", strerror(errno));

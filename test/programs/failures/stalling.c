@@ -1,19 +1,18 @@
 /*
- * A client without the preload library that tries to block the daemon by files and processes that it makes the
- * daemon access. It prints "sent" after it has sent its messages, and runs until its standard input ends. The messages
- * are those of shim/protocol.h.
+ * A client without the preload library that tries to block the daemon with files and processes. It prints "sent" after
+ * its messages (shim/protocol.h), and runs until its standard input ends.
  *
- *   stalling passed      HELLO has a file of a file system that never answers its close
+ *   stalling passed      HELLO has a file whose file system never answers the close
  *   stalling attached    ATTACH names such a file
- *   stalling linger      HELLO has the last descriptor of a TCP connection whose close waits long for its peer
- *   stalling queued      that descriptor is in a message that the daemon never reads, behind one that ends the session
+ *   stalling linger      HELLO has the last descriptor of a TCP connection whose close waits ten minutes
+ *   stalling queued      that descriptor is in a message after one that ends the session, which the daemon never reads
  *   stalling doorbell    a doorbell has that descriptor
- *   stalling written     the file that HELLO has is locked by a write that never ends, when a call is answered
+ *   stalling written     the daemon answers a call into a file that is locked by a write that never ends
  *   stalling exec        programs that connect and whose exec never ends, because mmap_lock is held
- *   stalling shown       another process uses the session of such a program, and sends ATTACH for a descriptor of it
- *   stalling mapped      another process registers memory of such a program; the arguments of its calls are in a file
+ *   stalling shown       another process sends ATTACH on the session of such a program
+ *   stalling mapped      another process registers memory of such a program
  *
- * A second argument is the number of the user and group that it takes before it connects.
+ * A second argument is a UID and GID, which it takes before it connects.
  */
 #define _GNU_SOURCE
 #include "../../../shim/protocol.h"
@@ -24,12 +23,11 @@
 #include <sys/un.h>
 #include <sys/wait.h>
 
-/* A socket option of Linux 6.16. */
 #ifndef SO_PASSRIGHTS
-#define SO_PASSRIGHTS 83
+#define SO_PASSRIGHTS 83 /* of Linux 6.16 */
 #endif
 
-/* EXECS: maximum number of programs in their exec. PASSED_BYTES: size of the memory file that HELLO passes. */
+/* EXECS: maximum number of programs in exec. PASSED_BYTES: of the file that HELLO passes. */
 enum { EXECS = 40, NO_FD = -1, PASSED_BYTES = 65536 };
 
 static int connect_session(void)
@@ -43,7 +41,7 @@ static int connect_session(void)
     return session;
 }
 
-/* Sends bytes, with a descriptor unless `fd` is NO_FD. Returns whether the kernel accepted them. */
+/* `fd`: NO_FD for none. Returns whether the kernel accepted the message. */
 static bool send_with_fd(int to, const void *bytes, size_t length, int fd)
 {
     union {
@@ -78,7 +76,7 @@ static bool send_hello(int session, int fd)
     return send_message(session, USERDMA_HELLO, (struct userdma_header){0}, &hello, sizeof hello, fd);
 }
 
-/* Receives a reply, and stores at most `length` bytes of its body. Returns the last of its descriptors, or NO_FD. */
+/* Stores at most `length` bytes of the reply's body. Returns its last descriptor, or NO_FD. */
 static int receive_reply(int session, void *body, size_t length)
 {
     struct userdma_header header;
@@ -102,7 +100,7 @@ static void exchange_hello(int session, int fd)
     NEED(reply.error == 0, "HELLO: %s", strerror(reply.error));
 }
 
-/* Opens the first device. Returns the daemon's number of the context, and stores its doorbell socket. */
+/* Returns the daemon's number of the context, and stores its doorbell socket. */
 static uint32_t open_device(int session, int *doorbell)
 {
     const struct userdma_open open = {0};
@@ -113,7 +111,7 @@ static uint32_t open_device(int session, int *doorbell)
     return reply.context;
 }
 
-/* One end of a TCP connection with much unread data at the other end, so that a close waits ten minutes. */
+/* A TCP socket whose close waits ten minutes: the peer does not read. */
 static int lingering_socket(void)
 {
     static const char data[1 << 16];
@@ -134,17 +132,11 @@ static int lingering_socket(void)
     return client;
 }
 
-/*
- * The memory file that HELLO passes as the program's memory, and its contents; the addresses of a call's message and
- * response are offsets in it.
- */
+/* What HELLO passes as the program's memory: addresses in calls are offsets in this file. */
 static int passed_file;
 static uint8_t *passed_bytes;
 
-/*
- * Makes a write command whose message and response are in the passed file. If `waits`, returns the first word of the
- * response; else 0.
- */
+/* Makes a write command. If `waits`, returns the first word of the response; else 0. */
 static uint32_t command(int session, uint32_t context, uint32_t number, const void *body, size_t length, bool waits)
 {
     enum { RESPONSE = 4096 };
@@ -178,7 +170,7 @@ static void make_passed_file(void)
     NEED(passed_bytes != MAP_FAILED, "mmap: %s", strerror(errno));
 }
 
-/* Writes to the passed file from memory whose pages never come, and holds the lock of the file meanwhile. */
+/* The write holds the lock of the passed file, and waits for pages that never come. */
 static void *write_slowly(void *slow)
 {
     sleeping_thread[0] = gettid();
@@ -208,7 +200,7 @@ static void send_attach(int session)
     send_message(session, USERDMA_ATTACH, (struct userdma_header){.fd = 0}, NULL, 0, NO_FD);
 }
 
-/* The context and PD of the session of a program that waits in its exec. */
+/* Of the session of a program that waits in its exec. */
 static uint32_t exec_context, exec_pd;
 
 static void prepare_registration(int session)
@@ -229,10 +221,10 @@ static void register_memory(int session)
     command(session, exec_context, IB_USER_VERBS_CMD_REG_MR, &region, sizeof region, false);
 }
 
-/* A stack for each program. They are written before the lock is held: later page faults would wait for it. */
+/* Written before the lock is held: later page faults would wait for it. */
 static char stacks[EXECS + 1][65536];
 static atomic_bool is_prepared;
-/* `prepare`: what each program does on its session before its exec. `act`: what this process does there meanwhile. */
+/* `prepare`: what each program does before its exec. `act`: what this process does with its session meanwhile. */
 static void (*prepare)(int session), (*act)(int session);
 static int sessions[EXECS];
 
@@ -246,7 +238,7 @@ static int connect_and_exec(void *session)
     return 1;
 }
 
-/* Starts a process that shares this address space until its exec. */
+/* The process shares this address space until its exec. */
 static pid_t start_exec(int i)
 {
     is_prepared = false;
@@ -255,7 +247,7 @@ static pid_t start_exec(int i)
     return pid;
 }
 
-/* Whether the process waits in its exec; false if the exec has ended. */
+/* Returns false if the exec has ended. */
 static bool waits_in_exec(pid_t pid)
 {
     char path[64], status[512];
@@ -289,7 +281,7 @@ int main(int count, char **arguments)
     void *slow = needs_no_file ? NULL : map_slow_file(user, 0, MAP_PRIVATE);
     become(user);
     make_passed_file();
-    /* The first output allocates the buffer of stdout, which may block once the address space is locked. */
+    /* The first output allocates the buffer of stdout, which may block when the address space is locked. */
     printf("ready\n");
     if (strcmp(kind, "passed") == 0) {
         kill(file_server, SIGSTOP);
@@ -329,7 +321,7 @@ int main(int count, char **arguments)
             act = register_memory;
         }
         memset(stacks, 1, sizeof stacks);
-        /* A session in advance: the pages that `prepare` uses must be present before the lock is held. */
+        /* `prepare` needs its pages before the lock is held. */
         if (prepare)
             prepare(connect_session());
         lock_address_space(slow);
@@ -344,7 +336,7 @@ int main(int count, char **arguments)
     char byte;
     while (read(0, &byte, 1) > 0)
         ;
-    /* Threads that wait for the file system can end only after its process. */
+    /* Threads that wait for the file system end only after its process. */
     if (file_server)
         kill(file_server, SIGKILL);
     return 0;

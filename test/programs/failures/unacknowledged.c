@@ -1,10 +1,9 @@
 /*
- * Destroys a queue pair and its completion queue, after it has read an event of one of them and not acknowledged it:
- * libibverbs waits for the acknowledgement. Then it prints "destroyed".
+ * Destroys a queue pair and its completion queue while an event of one of them is unacknowledged: libibverbs waits for
+ * the acknowledgement. Then the program prints "destroyed".
  *
- *   unacknowledged cq|qp           the event is of the completion queue or of the queue pair; a line on standard input
- *                                  makes another thread acknowledge it
- *   unacknowledged cq|qp at-once   acknowledges it before the destruction, as a correct program does
+ *   unacknowledged cq|qp           whose event; a line on standard input makes another thread acknowledge it
+ *   unacknowledged cq|qp at-once   acknowledges before the destruction, as a correct program does
  *   unacknowledged layout          prints the offsets in libibverbs' structures that the daemon reads
  */
 #include "../endpoint.h"
@@ -16,7 +15,7 @@
 static struct ibv_context *context;
 static struct ibv_cq *cq;
 
-/* Acknowledges an asynchronous event, or if it is NULL one event of the completion queue. */
+/* `event`: NULL for an event of the completion queue. */
 static void acknowledge(struct ibv_async_event *event)
 {
     if (event)
@@ -75,7 +74,6 @@ int main(int argc, char **argv)
         NEED(ibv_get_cq_event(channel, &event_cq, &cq_context) == 0, "ibv_get_cq_event: %s", strerror(errno));
     } else
         NEED(ibv_get_async_event(context, &event) == 0, "ibv_get_async_event: %s", strerror(errno));
-    /* NULL: that of the completion queue. */
     struct ibv_async_event *const unacknowledged_event = is_cq ? NULL : &event;
     pthread_t thread;
     if (is_at_once)

@@ -1,6 +1,5 @@
 /*
- * Fork with registered memory: the kernel copies pages at fork, so ibv_fork_init has nothing to do, and a child may use
- * data on registered pages.
+ * Fork with registered memory: the kernel copies pages at fork, so ibv_fork_init has nothing to do.
  *
  *   fork_safe [-d DEVICE]
  */

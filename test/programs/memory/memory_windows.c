@@ -1,11 +1,10 @@
 /*
- * Memory windows, invalidation, ATOMIC WRITE and FLUSH with plain libibverbs: which accesses of a peer are allowed,
- * until when, and with which status the others complete.
+ * Memory windows, invalidation, ATOMIC WRITE and FLUSH with libibverbs.
  *
  *   memory_windows [-d DEVICE] [-g GID-INDEX] [-m MTU] [CASE]
  *
  * End 1 binds windows to part of its region, end 0 uses them. libibverbs before rdma-core 45 has no FLUSH: the program
- * posts a WRITE and changes its ring entry before the doorbell.
+ * changes the ring entry of a WRITE before the doorbell.
  */
 #define _GNU_SOURCE
 #include "../cases.h"
@@ -13,16 +12,15 @@
 #include <rdma/rdma_user_rxe.h>
 #include <stddef.h>
 
-#define PART 4096 /* the offset of all windows, and the length of most */
-/* IBV_ACCESS_FLUSH_GLOBAL and so on: names that older headers lack. */
+#define PART 4096 /* bytes: offset of all windows, and length of most */
+/* Names that older headers lack: IBV_ACCESS_FLUSH_GLOBAL and so on. */
 #define ACCESS_FLUSH_GLOBAL (1 << 8)
 #define ACCESS_FLUSH_PERSISTENT (1 << 9)
 #define WR_FLUSH 14
 #define WC_FLUSH 8
 #define WC_ATOMIC_WRITE 9
-/* wr_ids of FLUSHes are above this number: bytes that are nowhere else in a ring ("FLUSH"). */
+/* wr_ids of FLUSHes are above this number ("FLUSH"), which occurs nowhere else in a ring. */
 #define FLUSH_ID 0x464c555348000000
-/* Placement types of FLUSH. */
 #define PLACEMENT_GLOBAL 1
 #define PLACEMENT_PERSISTENT 2
 /* Offsets in struct rxe_send_wqe of the members of a FLUSH (Linux 6.2). */
@@ -30,7 +28,7 @@ enum { FLUSH_RKEY = 36, FLUSH_PLACEMENT = 40, FLUSH_SELECTIVITY = 41 };
 
 static const unsigned peer_rights = IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ;
 
-/* Registers the whole buffer of end 1 once more, so that windows can be bound. */
+/* A region of the whole buffer of end 1, for windows. */
 static struct ibv_mr *register_bindable(int access)
 {
     struct ibv_mr *mr = ibv_reg_mr(ends[1].pd, ends[1].buffer, LENGTH, access | IBV_ACCESS_MW_BIND);
@@ -56,7 +54,7 @@ static struct ibv_mw_bind_info part_of(struct ibv_mr *mr, uint64_t length, unsig
     return (struct ibv_mw_bind_info){mr, (uintptr_t)ends[1].buffer + PART, length, access};
 }
 
-/* Posts a bind of a type 1 window, which gets a new key. */
+/* Each bind of a type 1 window changes its key. */
 static void bind_type1(uint64_t id, struct ibv_mw *mw, struct ibv_mr *mr, uint64_t length)
 {
     struct ibv_mw_bind bind = {
@@ -74,7 +72,7 @@ static void post_to(int side, struct ibv_send_wr *wr)
     NEED(error == 0, "ibv_post_send: %s", strerror(error));
 }
 
-/* Posts a bind of a type 2 window, whose key gets the next low byte; returns the new key. */
+/* The new key of a type 2 window has the next low byte; returns the new key. */
 static uint32_t bind_type2(uint64_t id, struct ibv_mw *mw, struct ibv_mr *mr, uint64_t length, unsigned access,
                            int flags)
 {
@@ -105,7 +103,7 @@ static void send_invalidate(uint64_t id, uint32_t rkey)
     post_to(0, &wr);
 }
 
-/* Waits for the next completion of an end, and checks that it is of request `id` and has this status. */
+/* Waits for the completion of request `id`. */
 static struct ibv_wc wait_for_completion(int side, uint64_t id, int status)
 {
     struct ibv_wc wc;
@@ -117,7 +115,7 @@ static struct ibv_wc wait_for_completion(int side, uint64_t id, int status)
     return wc;
 }
 
-/* End 0 WRITEs a pattern through `rkey`; it must arrive, and the next byte must be unchanged. */
+/* End 0 WRITEs through `rkey`, and nothing beyond `length` changes. */
 static void write_through(uint64_t id, uint32_t rkey, uint64_t offset, uint32_t length)
 {
     memset(ends[1].buffer, 0, LENGTH);
@@ -126,10 +124,10 @@ static void write_through(uint64_t id, uint32_t rkey, uint64_t offset, uint32_t 
     wait_for(0, id, IBV_WC_SUCCESS);
     check("first byte", ends[1].buffer[offset], 0x5a);
     check("last byte", ends[1].buffer[offset + length - 1], 0x5a);
-    check("byte behind", ends[1].buffer[offset + length], 0);
+    check("byte after", ends[1].buffer[offset + length], 0);
 }
 
-/* End 0 posts a request through `rkey`, which must fail with REM_ACCESS_ERR. */
+/* A request of end 0 through `rkey` must fail. */
 static void expect_refusal(uint64_t id, uint32_t rkey, enum ibv_wr_opcode opcode, uint64_t offset, uint32_t length)
 {
     post(id, opcode, length, offset, rkey, ends[0].mr->lkey);
@@ -232,7 +230,7 @@ static void type2_local_invalidate(void)
     ibv_dereg_mr(mr);
 }
 
-/* The peer of another queue pair cannot use a type 2 window. */
+/* A type 2 window belongs to one queue pair. */
 static void type2_other_qp(void)
 {
     struct ibv_mr *mr = register_bindable(IBV_ACCESS_LOCAL_WRITE);
@@ -251,7 +249,7 @@ static void type2_other_qp(void)
     free_window(mw);
 }
 
-/* A bind of a type 2 window, which must fail with MW_BIND_ERR. Frees the window and the region. */
+/* A bind of a type 2 window must fail. Frees the window and the region. */
 static void expect_bind_error(struct ibv_mw *mw, struct ibv_mr *mr, uint64_t length, unsigned access)
 {
     bind_type2(50, mw, mr, length, access, 0);
@@ -322,9 +320,9 @@ static void remote_invalidate_region(void)
     check_state(1, IBV_QPS_ERR);
 }
 
-/* ---- ATOMIC WRITE and FLUSH, on queue pairs of the extended interface ---- */
+/* ---- ATOMIC WRITE and FLUSH ---- */
 
-/* Replaces the queue pairs of both ends with ones of the extended interface, and connects them. */
+/* Gives both ends new queue pairs, for ibv_wr_*. */
 static void use_extended_qps(unsigned operations)
 {
     for (int side = 0; side < 2; side++) {
@@ -376,14 +374,11 @@ static void atomic_write(void)
     atomic_write_at(1, 64, IBV_WC_SUCCESS);
     atomic_write_at(2, LENGTH - 8, IBV_WC_SUCCESS);
     check("byte before", ends[1].buffer[63], 0);
-    check("byte behind", ends[1].buffer[72], 0);
+    check("byte after", ends[1].buffer[72], 0);
     atomic_write_at(3, 68, IBV_WC_REM_INV_REQ_ERR);
 }
 
-/*
- * The ring entry with this wr_id: searches all writable shared mappings, of which rings are some. Entries start at
- * multiples of 64 bytes.
- */
+/* Searches all writable shared mappings, of which rings are some. Entries start at multiples of 64 bytes. */
 static uint8_t *ring_entry(uint64_t id)
 {
     FILE *maps = fopen("/proc/self/maps", "r");
@@ -404,10 +399,7 @@ static uint8_t *ring_entry(uint64_t id)
     return found;
 }
 
-/*
- * Posts a FLUSH: a WRITE whose ring entry (struct rxe_send_wqe) is given the opcode and the members of a FLUSH; the
- * device reads the length from dma.length.
- */
+/* A WRITE whose ring entry gets the opcode and the members of a FLUSH. The device reads the length from dma.length. */
 static void flush_range(uint64_t id, uint32_t rkey, uint64_t offset, uint32_t length, uint8_t placement, int status)
 {
     struct ibv_qp_ex *qp = ibv_qp_to_qp_ex(ends[0].qp);

@@ -1,5 +1,5 @@
 /*
- * FLUSH and ATOMIC WRITE between two processes: a block is written and flushed, then its number is published by an
+ * FLUSH and ATOMIC WRITE between two processes: the client WRITEs and FLUSHes a block, and publishes its number by an
  * ATOMIC WRITE; when the server sees the number, the whole block must be in its memory.
  *
  *   persist [options]        server, whose memory is written
@@ -7,9 +7,7 @@
  *
  *   -d DEVICE  -g GID-INDEX  -p TCP-PORT  -m MTU  -n BLOCKS  -s BYTES of a block  -t SECONDS (give up; 60)
  *
- * Every third FLUSH is of the whole region, the others of the block. Then two requests must fail: a FLUSH beyond the
- * region, and one of a region without the right FLUSH_GLOBAL. The client needs libibverbs of rdma-core 45 or newer at
- * run time; the declarations for FLUSH, which older headers lack, are in this file.
+ * The client needs libibverbs of rdma-core 45 or newer at run time. This file declares FLUSH, which older headers lack.
  */
 #define _GNU_SOURCE
 #include <sched.h>
@@ -18,7 +16,7 @@
 #include "../pattern.h"
 #include "../tcp.h"
 
-/* The values of IBV_ACCESS_FLUSH_GLOBAL and so on in <infiniband/verbs.h>. */
+/* IBV_ACCESS_FLUSH_GLOBAL and so on of <infiniband/verbs.h>. */
 enum {
     ACCESS_FLUSH_GLOBAL = 1 << 8,
     QP_EX_ATOMIC_WRITE = 1 << 12,
@@ -36,10 +34,7 @@ struct newer_qp {
     void (*wr_flush)(struct ibv_qp_ex *qp, uint32_t rkey, uint64_t address, size_t length, uint8_t type, uint8_t level);
 };
 
-/*
- * Each side's buffer has slots of one block, the first at byte FIRST_SLOT. The first 8 bytes of the server's buffer are
- * the number of the last published block.
- */
+/* The server's buffer starts with the number of the last published block. Slots of one block begin at FIRST_SLOT. */
 #define FIRST_SLOT 64
 #define SLOTS 8
 #define RIGHTS_BUT_FLUSH                                                                                               \
@@ -53,7 +48,7 @@ static uint64_t block_count = 100;
 
 /* ---- the client ---- */
 
-/* Replaces the queue pair with one of ibv_create_qp_ex, to which ibv_wr_* functions post. */
+/* For ibv_wr_*. */
 static void use_extended_qp(void)
 {
     NEED(ibv_destroy_qp(end.qp) == 0, "ibv_destroy_qp: %s", strerror(errno));
@@ -101,7 +96,7 @@ static void post_atomic_write(uint64_t id, uint64_t address, uint64_t value)
     finish_request();
 }
 
-/* Waits for the next completion, which must be of request `id`. `opcode` is compared only if the status is SUCCESS. */
+/* Waits for the completion of request `id`. `opcode` is compared only for SUCCESS. */
 static void expect_completion(uint64_t id, int status, int opcode)
 {
     struct ibv_wc wc;
@@ -113,13 +108,11 @@ static void expect_completion(uint64_t id, int status, int opcode)
          (unsigned long)id, wc.opcode, opcode);
 }
 
-/* The offset of a block in the buffer. */
 static uint64_t slot_of(uint64_t number)
 {
     return FIRST_SLOT + number % SLOTS * block_bytes;
 }
 
-/* Waits until the other side is here too. */
 static void synchronise(int peer)
 {
     const uint32_t mine = 0;
@@ -144,7 +137,7 @@ static void write_blocks(int peer)
         expect_completion(3 * number, IBV_WC_SUCCESS, IBV_WC_RDMA_WRITE);
         expect_completion(3 * number + 1, IBV_WC_SUCCESS, WC_FLUSH);
         expect_completion(3 * number + 2, IBV_WC_SUCCESS, WC_ATOMIC_WRITE);
-        /* The server has compared all blocks before slots are reused. */
+        /* The server compares all blocks before their slots are reused. */
         if (number % SLOTS == 0)
             synchronise(peer);
     }
@@ -179,10 +172,7 @@ static void check_blocks(int peer)
 
 /* ---- both sides ---- */
 
-/*
- * Creates and connects a queue pair; its first PSN is close to the wrap. The server registers its buffer with the
- * rights `access`.
- */
+/* `access`: rights of the server's region. The PSN wraps soon. */
 static void open_connection(int peer, struct ibv_context *context, const struct options *options, bool is_client,
                             int access)
 {

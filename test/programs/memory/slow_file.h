@@ -1,7 +1,7 @@
 /*
- * For programs that try to block the daemon: a file system in user space (FUSE, needs root) that leaves some requests
- * unanswered, and a lock of the program's own address space (mmap_lock) that is never released. A message that begins
- * with "cannot: " means that this machine does not allow it: the test is skipped.
+ * For programs that try to block the daemon: a FUSE file system (needs root) that leaves some requests unanswered, and
+ * an mmap_lock that is never released. A message that begins with "cannot: " means that this machine does not allow
+ * that: the test is skipped.
  */
 #ifndef SLOW_FILE_H
 #define SLOW_FILE_H
@@ -20,10 +20,7 @@
 
 #define LENGTH 16384 /* bytes of the file */
 
-/*
- * Takes the number `user` as its UID and GID, and stays dumpable, so that the daemon can access it; NULL: keeps its
- * own.
- */
+/* Takes `user` as UID and GID. Stays dumpable, so that the daemon can access its memory. */
 static void become(const char *user)
 {
     if (!user)
@@ -32,7 +29,7 @@ static void become(const char *user)
     NEED(prctl(PR_SET_DUMPABLE, 1) == 0, "PR_SET_DUMPABLE: %s", strerror(errno));
 }
 
-/* Answers the FUSE request `unique` with an errno, or 0 and data. */
+/* `error`: an errno, or 0. */
 static void answer(int fd, uint64_t unique, int error, const void *data, size_t length)
 {
     struct fuse_out_header header = {.len = (uint32_t)(sizeof header + length), .error = -error, .unique = unique};
@@ -43,10 +40,10 @@ static void answer(int fd, uint64_t unique, int error, const void *data, size_t 
     NEED(write(fd, reply, header.len) == (ssize_t)header.len, "an answer to the kernel: %s", strerror(errno));
 }
 
-/* Seconds for which the kernel may cache the attributes of the file. */
+/* How long the kernel may cache the attributes of the file. */
 static unsigned attribute_seconds = 1000;
 
-/* A file system with one file. It answers `answered_reads` reads, and leaves later reads and all writes unanswered. */
+/* A file system with one file. Only the first `answered_reads` reads are answered, and no writes. */
 static void serve(int fd, int answered_reads)
 {
     static char request[1 << 17], zeros[LENGTH];
@@ -72,14 +69,11 @@ static void serve(int fd, int answered_reads)
     }
 }
 
-/* The descriptor of the file, and the process of the file system. */
+/* `file_server`: the process of the file system. */
 static int slow_file;
 static pid_t file_server;
 
-/*
- * Mounts the file system in a mount namespace of this process, and returns a mapping of its file. `user`: as in
- * `become`, for the process of the file system; `answered_reads`: as in `serve`; `flags`: of mmap.
- */
+/* Returns a mapping of the file. `user`: of the file system's process. `flags`: of mmap. */
 static void *map_slow_file(const char *user, int answered_reads, int flags)
 {
     char path[] = "slow-XXXXXX", mount_options[100];
@@ -108,11 +102,11 @@ static void *map_slow_file(const char *user, int answered_reads, int flags)
     return memory;
 }
 
-/* Threads that are about to sleep in the kernel. The second one waits until `may_lock` is 1. */
+/* Threads that will sleep in the kernel. The second one waits until `may_lock` is 1. */
 static _Atomic pid_t sleeping_thread[2];
 static atomic_int may_lock;
 
-/* Reads, through /proc/self/mem, a page that never comes: such a read holds the lock, a page fault does not. */
+/* A read of a missing page through /proc/self/mem holds the lock; a page fault does not. */
 static void *hold_lock(void *memory)
 {
     char byte;
@@ -122,7 +116,7 @@ static void *hold_lock(void *memory)
     fail("/proc/self/mem has answered: %zd, %s", length, strerror(errno));
 }
 
-/* Waits for the lock as a writer: a waiting writer blocks later readers. */
+/* A waiting writer blocks later readers. */
 static void *wait_for_lock(void *unused)
 {
     while (may_lock == 0)
@@ -132,7 +126,6 @@ static void *wait_for_lock(void *unused)
     return unused;
 }
 
-/* Waits until the thread has stored its id and sleeps. */
 static void wait_until_asleep(_Atomic pid_t *thread)
 {
     char path[64], stat[64] = "";
@@ -146,10 +139,7 @@ static void wait_until_asleep(_Atomic pid_t *thread)
     } while (strstr(stat, ") R"));
 }
 
-/*
- * Makes the lock of the address space (mmap_lock) unavailable for ever: one thread holds it while it reads `memory`,
- * whose pages must never come, another waits for it as a writer.
- */
+/* Makes mmap_lock unavailable for ever. The pages of `memory` must never come. */
 static void lock_address_space(void *memory)
 {
     pthread_t reader, writer;

@@ -1,19 +1,18 @@
 /*
- * A program whose memory blocks accesses forever: a WRITE between two of its queue pairs accesses pages that are never
- * provided. It prints how the WRITE completed, and runs until its standard input ends.
+ * A program with memory that blocks accesses forever. It prints how a WRITE to this memory completes, and runs until
+ * its standard input ends.
  *
- *   slow_memory fuse           a mapping of a file system in user space that takes a request and never answers (root)
- *   slow_memory late           the same, but the file system answers the first read; then the pages are dropped, and
- *                              a second WRITE follows
- *   slow_memory dirty          a shared mapping of such a file: the file system answers reads, and never the writeback
- *                              between two WRITEs
+ *   slow_memory fuse           a mapping of a FUSE file system that never answers (root)
+ *   slow_memory late           the file system answers the first read; then the pages are dropped, and a second WRITE
+ *                              follows
+ *   slow_memory dirty          a shared mapping: the file system answers reads, but not the writeback between two
+ *                              WRITEs
  *   slow_memory userfaultfd    memory whose missing pages userfaultfd would have to provide
- *   slow_memory argument       such memory is the argument of a call on the device; no WRITE
+ *   slow_memory argument       the argument of a call on the device is in such memory; no WRITE
  *   slow_memory descriptor     the file of an XRC domain is on such a file system; no WRITE
- *   slow_memory lock           the lock of the address space (mmap_lock) is held, see lock_address_space() in
- *                              slow_file.h, while other memory is registered
+ *   slow_memory lock           other memory is registered while mmap_lock is held (slow_file.h)
  *
- * A second argument is the UID and GID that it takes before it opens the device. A message that begins with "cannot: "
+ * A second argument is a UID and GID, which it takes before it opens the device. A message that begins with "cannot: "
  * means that this machine does not allow such memory: the test is skipped.
  */
 #define _GNU_SOURCE
@@ -85,11 +84,10 @@ int main(int count, char **arguments)
              strcmp(kind, "userfaultfd") == 0,
          "usage: %s fuse|late|dirty|userfaultfd|argument|descriptor|lock [USER]", arguments[0]);
     const bool uses_fuse = is_late || is_lock || is_descriptor || is_dirty || strcmp(kind, "fuse") == 0;
-    /* So the daemon's fstat of the file needs the file system, which is stopped below. */
+    /* The daemon's fstat of the file then needs the file system, which is stopped below. */
     if (is_descriptor)
         attribute_seconds = 0;
-    /* With `dirty` all reads are answered. */
-    const int answered_reads = is_dirty ? 100 : is_late ? 1 : 0;
+    const int answered_reads = is_dirty ? 100 /* all */ : is_late ? 1 : 0;
     void *memory =
         uses_fuse ? map_slow_file(user, answered_reads, is_dirty ? MAP_SHARED : MAP_PRIVATE) : map_anonymous();
     if (!uses_fuse)
@@ -104,7 +102,7 @@ int main(int count, char **arguments)
         kill(file_server, SIGSTOP);
         printf("ibv_open_xrcd: %s\n", ibv_open_xrcd(context, &attr) ? "done" : strerror(errno));
     } else if (is_lock) {
-        /* The first output allocates the buffer of stdout, which may block once the address space is locked. */
+        /* The first output allocates the buffer of stdout, which may block when the address space is locked. */
         printf("ready\n");
         lock_address_space(memory);
         struct ibv_mr *mr = ibv_reg_mr(to.pd, to.buffer, 4096, IBV_ACCESS_LOCAL_WRITE);
@@ -130,7 +128,7 @@ int main(int count, char **arguments)
     char byte;
     while (read(0, &byte, 1) > 0)
         ;
-    /* Threads that wait for the file system can end only after its process. */
+    /* Threads that wait for the file system end only after its process. */
     if (file_server)
         kill(file_server, SIGKILL);
     return 0;

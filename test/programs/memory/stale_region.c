@@ -1,17 +1,16 @@
 /*
- * Regions whose memory is unmapped: later WRITEs to them must not reach memory that is mapped there afterwards. The
- * peers are queue pairs of this program.
+ * Regions whose memory is unmapped: later WRITEs must not reach memory that is mapped there afterwards. The peers are
+ * queue pairs of this program.
  *
- *   stale_region CASE          registers memory, WRITEs to it, unmaps it, maps other memory at the same address, WRITEs
- *                              with the old rkey and with that of a new region there; prints the results of the three
- *                              WRITEs, and the memory's first byte after the second and the third
- *
- * CASE is how the memory is unmapped: munmap; fixed: by the new mapping (MAP_FIXED); mremap: it is moved; part: one
- * page by munmap, the rest by the new mapping; window: munmap, and the old rkey is that of a memory window; twice:
- * munmap, after another region of the same memory was deregistered.
- *
- *   stale_region limit BYTES   registers regions of BYTES until one is refused, at most 64, and prints their number;
+ *   stale_region CASE          WRITEs to a region, unmaps its memory, maps other memory there, WRITEs with the old rkey
+ *                              and with that of a new region; prints the results of the three WRITEs, and the memory's
+ *                              first byte after the last two
+ *   stale_region limit BYTES   registers up to 64 regions of BYTES until one is refused, and prints their number;
  *                              deregisters one, and prints whether another can be registered
+ *
+ * CASE is how the memory is unmapped. munmap; fixed: by the new mapping (MAP_FIXED); mremap: it is moved; part: one
+ * page by munmap, the rest by the new mapping; window: munmap, with the rkey of a memory window; twice: munmap, after
+ * another region of the same memory was deregistered.
  */
 #define _GNU_SOURCE
 #include "../endpoint.h"
@@ -24,7 +23,7 @@
 #define MAX_REGIONS 64
 #define RIGHTS (IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE)
 
-/* Maps LENGTH bytes at this address, or anywhere if it is NULL. */
+/* `address`: NULL for any. */
 static uint8_t *map_at(void *address)
 {
     uint8_t *memory = mmap(address, LENGTH, PROT_READ | PROT_WRITE,
@@ -33,7 +32,7 @@ static uint8_t *map_at(void *address)
     return memory;
 }
 
-/* Posts a request and waits for its completion; stores the vendor_err, returns the status. */
+/* Returns the status, and stores the vendor_err. */
 static enum ibv_wc_status post_and_wait(struct endpoint *end, struct ibv_send_wr *send, unsigned *vendor)
 {
     struct ibv_send_wr *bad;
@@ -97,7 +96,7 @@ int main(int count, char **arguments)
         count_registrations(context, strtoul(arguments[2], NULL, 10));
         return 0;
     }
-    /* userdma learns by userfaultfd that memory is unmapped. */
+    /* userdma uses userfaultfd to notice that memory is unmapped. */
     NEED(syscall(SYS_userfaultfd, O_CLOEXEC | UFFD_USER_MODE_ONLY) >= 0, "cannot: userfaultfd: %s", strerror(errno));
     struct endpoint from, to, other_from, other_to;
     create_pair(&from, &to, context, &options);

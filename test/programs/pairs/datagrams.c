@@ -3,8 +3,8 @@
  *
  *   datagrams [-d DEVICE] [-x SECOND DEVICE] [-g GID-INDEX] [CASE]
  *
- * All in one process: end 0 is on the first device, end 1 on the second device (or the same). Prints the results that
- * differ and a verdict per case; the exit status is 1 if a result differs or a call fails.
+ * End 0 is on the first device, end 1 on the second device (or the same). The exit status is 1 if a result differs or a
+ * call fails.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -13,7 +13,7 @@
 
 #define QKEY 0x1234567
 #define LENGTH 65536
-/* Bytes ahead of the payload of a datagram in a receive buffer; the IPv4 header is the last 20 of them. */
+/* Bytes before the payload of a datagram in a receive buffer. The IPv4 header is the last 20 of these bytes. */
 #define GRH_BYTES 40
 #define IPV4_HEADER 20
 #define IPV4_SOURCE (IPV4_HEADER + 12)
@@ -22,7 +22,7 @@
 #define GROUP "239.91.2.3"
 
 static struct options options;
-static struct endpoint ends[2]; /* their RC queue pairs transfer nothing */
+static struct endpoint ends[2]; /* their RC queue pairs are unused */
 static struct ibv_qp *ud[2];
 static struct ibv_ah *ah_to_end_1;
 static int wrong_results;
@@ -64,7 +64,6 @@ static struct ibv_qp *create_ud(struct endpoint *end)
     return qp;
 }
 
-/* An address handle of end `from`, for the path to the GID `to`. */
 static struct ibv_ah *create_ah(struct endpoint *from, union ibv_gid to)
 {
     struct ibv_ah_attr attr = {
@@ -85,7 +84,7 @@ static void post_receive(struct ibv_qp *qp, struct endpoint *end, uint64_t id, u
     NEED(error == 0, "ibv_post_recv: %s", strerror(error));
 }
 
-/* Posts a signaled request with the first `length` bytes of the end's buffer; returns 0 or an errno. */
+/* Posts a signaled request with the first `length` bytes of the end's buffer. */
 static int post(struct ibv_qp *qp, struct endpoint *end, struct ibv_send_wr wr, uint32_t length)
 {
     struct ibv_sge sge = {(uintptr_t)end->buffer, length, end->mr->lkey};
@@ -96,7 +95,7 @@ static int post(struct ibv_qp *qp, struct endpoint *end, struct ibv_send_wr wr, 
     return ibv_post_send(qp, &wr, &bad);
 }
 
-/* Sends from end 0, with the immediate data 77. */
+/* Sends from end 0, with immediate data 77. */
 static void send_datagram(uint64_t id, uint32_t length, struct ibv_ah *to, uint32_t qpn, uint32_t qkey)
 {
     struct ibv_send_wr wr = {.wr_id = id,
@@ -106,7 +105,7 @@ static void send_datagram(uint64_t id, uint32_t length, struct ibv_ah *to, uint3
     NEED(post(ud[0], &ends[0], wr, length) == 0, "ibv_post_send: %s", strerror(errno));
 }
 
-/* Polls the next completion; returns false if there is none within about `milliseconds`. */
+/* Returns false if no completion arrives within about `milliseconds`. */
 static bool poll_for(struct endpoint *end, struct ibv_wc *wc, int milliseconds)
 {
     for (long polls = 0; polls < milliseconds * 10L; polls++) {
@@ -119,7 +118,7 @@ static bool poll_for(struct endpoint *end, struct ibv_wc *wc, int milliseconds)
     return false;
 }
 
-/* Waits for the next completion, and checks that it is of request `id` and has this status. */
+/* Waits for the completion of request `id`. */
 static struct ibv_wc wait_for_completion(struct endpoint *end, uint64_t id, int status)
 {
     struct ibv_wc wc = {0};
@@ -137,7 +136,6 @@ static union ibv_gid group_gid(void)
     return gid;
 }
 
-/* Fills the start of the buffer with a pattern. */
 static void fill(struct endpoint *end, uint32_t length)
 {
     for (uint32_t i = 0; i < length; i++)
@@ -164,7 +162,6 @@ static void one_datagram(void)
     check("destination in the header", memcmp(ends[1].buffer + IPV4_DESTINATION, ends[1].gid.raw + 12, 4), 0);
 }
 
-/* libibverbs derives the reply address from the completion and the GRH. */
 static void reply_address(void)
 {
     struct ibv_wc wc;
@@ -189,7 +186,7 @@ static void reply_address(void)
     NEED(ibv_destroy_ah(reply_ah) == 0, "ibv_destroy_ah: %s", strerror(errno));
 }
 
-/* A datagram with a wrong Q_Key, or too long for the buffer, is dropped; the buffer receives the next one. */
+/* A datagram with a wrong Q_Key, or too long for the buffer, consumes no receive. */
 static void dropped_datagrams(void)
 {
     post_receive(ud[1], &ends[1], 13, GRH_BYTES + 100);
@@ -226,7 +223,7 @@ static void multicast(void)
     NEED(ibv_destroy_ah(to) == 0, "ibv_destroy_ah: %s", strerror(errno));
 }
 
-/* A local error (an unknown lkey) stops the send queue until the program modifies the state. */
+/* A local error (a wrong lkey) stops the send queue until the program modifies the state. */
 static void send_queue_error(void)
 {
     struct ibv_qp_attr attr;
@@ -280,7 +277,7 @@ static void unreliable_connection(void)
     wait_for_completion(&ends[0], 31, IBV_WC_SUCCESS);
     check("length", wait_for_completion(&ends[1], 30, IBV_WC_SUCCESS).byte_len, 30000);
     check("payload", memcmp(ends[0].buffer, ends[1].buffer, 30000), 0);
-    /* A message without a receive is dropped. Then a WRITE with immediate arrives, at another offset. */
+    /* A message without a receive is dropped. */
     NEED(post(uc[0], &ends[0], (struct ibv_send_wr){.wr_id = 32, .opcode = IBV_WR_SEND}, 100) == 0, "ibv_post_send");
     wait_for_completion(&ends[0], 32, IBV_WC_SUCCESS);
     usleep(20000);

@@ -1,15 +1,13 @@
 /*
- * The results of requests between two processes: refused requests, requests without a receive, requests without a
- * response.
+ * The results of failing requests between two processes.
  *
  *   outcomes [options]        server: the responder of every case
  *   outcomes [options] HOST   client: the requester
  *
  *   -d DEVICE  -g GID-INDEX  -p TCP-PORT  -m MTU  -t SECONDS (give up; 120)
  *
- * Each case has a new RC queue pair at both ends, one request, and a SEND of 16 bytes after it. Each end prints one
- * line per case, with the statuses of its completions in order and the state of its queue pair. The caller judges them,
- * since implementations differ.
+ * Each case: new RC queue pairs, one request, and a SEND of 16 bytes. Each end prints a line per case: the statuses of
+ * its completions and the state of its queue pair. Implementations differ, so the caller judges the lines.
  */
 #define _GNU_SOURCE
 #include <time.h>
@@ -19,8 +17,9 @@
 
 #define LENGTH 65536
 
-/* What the request accesses: the region, with a wrong rkey, beyond its end, a region without the right to write. */
+/* PAST_END: the last byte is beyond the region. READ_ONLY: a region without the right of remote WRITE. */
 enum target { WHOLE_REGION, WRONG_RKEY, PAST_END, READ_ONLY };
+/* LATE_RECEIVE: two receives posted after 20 ms. GONE: the responder's queue pair is destroyed. */
 enum receive { NO_RECEIVE = -1, LATE_RECEIVE = -2, GONE = -3 };
 
 struct scenario {
@@ -28,11 +27,7 @@ struct scenario {
     enum ibv_wr_opcode opcode;
     uint32_t length;
     enum target target;
-    /*
-     * Bytes of each of the responder's two receives; or NO_RECEIVE, LATE_RECEIVE (both posted after 20 ms), GONE (the
-     * responder's queue pair is destroyed).
-     */
-    int receive;
+    int receive; /* bytes of each of the responder's two receives, or an enum receive */
     uint8_t rnr_retry;
 };
 
@@ -67,10 +62,9 @@ static void post_receives(int length)
     }
 }
 
-/* The request of the case, and a SEND. */
+/* Posts the request of the case, and a SEND. */
 static void post_requests(const struct scenario *s, const struct address *peer_address)
 {
-    /* PAST_END: 8192 bytes, of which the last one is beyond the region. */
     const uint64_t offset = s->target == PAST_END ? LENGTH - 8191 : 0;
     const uint64_t address = peer_address->buffer + offset;
     const uint32_t rkey = s->target == WRONG_RKEY ? peer_address->rkey ^ 0x55 : peer_address->rkey;
@@ -95,7 +89,7 @@ static void post_requests(const struct scenario *s, const struct address *peer_a
     NEED(error == 0, "ibv_post_send: %s", strerror(error));
 }
 
-/* Prints `expected` completions, or fewer if they do not come within 20 s: responders differ in what they flush. */
+/* Prints `expected` completions, or fewer after 20 s: responders differ in what they flush. */
 static void report(const struct scenario *s, int expected)
 {
     struct timespec start, now;
@@ -132,13 +126,12 @@ static void synchronise(int peer, uint32_t step)
     NEED(step == peer_step, "the peer is at step %u, this program at %u", peer_step, step);
 }
 
-/* Runs one case, at this end. */
 static void run(const struct scenario *s, int peer, bool is_requester, struct options options,
                 struct ibv_context *context)
 {
     struct ibv_mr *read_only_mr = NULL;
     options.rnr_retry = s->rnr_retry;
-    /* The first PSN is close to the wrap. */
+    /* The PSN wraps. */
     create_endpoint(&end, context, &options, LENGTH, 0xfffff0);
     struct address peer_address, own_address = address_of(&end);
     if (s->target == READ_ONLY) {
@@ -162,7 +155,7 @@ static void run(const struct scenario *s, int peer, bool is_requester, struct op
         }
         synchronise(peer, 1);
         if (s->receive == LATE_RECEIVE) {
-            /* By now the requests are in flight, or will be soon: both orders are valid. */
+            /* Whether the requests have arrived by now is unknown: both orders are valid. */
             usleep(20000);
             post_receives(LENGTH);
         }
@@ -179,10 +172,7 @@ int main(int argc, char **argv)
     const char *port = "18515";
     unsigned time_limit = 120;
     struct options options = default_options;
-    /*
-     * Timeouts short enough for errors, and long enough for a slow machine: 0.27 s and six retries. Some
-     * implementations treat 7 retries as unlimited.
-     */
+    /* 0.27 s and six retries: some implementations treat 7 retries as unlimited. */
     options.timeout = 16;
     options.retry_count = 6;
     for (int c; (c = getopt(argc, argv, "d:g:p:m:t:")) != -1;) {

@@ -1,10 +1,9 @@
 /*
- * Shared receive queues and XRC with plain libibverbs: which queue pair gets which request, which events the queues
- * raise, and what two processes share.
+ * Shared receive queues and XRC with libibverbs.
  *
  *   shared_queues [-d DEVICE] [-g GID-INDEX] [-m MTU] [CASE]
  *
- * End 1 receives, end 0 sends. The two queue pairs that cases.h creates are not used.
+ * End 1 receives, end 0 sends. The RC queue pairs of cases.h are unused.
  */
 #define _GNU_SOURCE
 #include "../cases.h"
@@ -82,8 +81,8 @@ static void post_shared(struct ibv_srq *srq, uint64_t id)
 }
 
 /*
- * Fills the first `length` bytes of end 0's buffer with `value`, and posts an operation with them and with `value` as
- * immediate data. `srqn`: number of the peer's SRQ, for an XRC initiator. FETCH_AND_ADD adds 1.
+ * Posts a request with `length` bytes of `value`, and with `value` as immediate data. `srqn`: the peer's SRQ, for XRC.
+ * FETCH_AND_ADD adds 1.
  */
 static void send_on(struct ibv_qp *qp, uint64_t id, enum ibv_wr_opcode opcode, uint8_t value, uint32_t length,
                     uint32_t srqn)
@@ -115,7 +114,7 @@ static void send_byte(struct ibv_qp *qp, uint64_t id, uint8_t value, uint32_t sr
     send_on(qp, id, IBV_WR_SEND, value, 1, srqn);
 }
 
-/* Waits for the next completion of an end, and checks that it is of request `id` and has this status. */
+/* Waits for the completion of request `id`. */
 static struct ibv_wc wait_for_completion(int side, uint64_t id, int status)
 {
     struct ibv_wc wc;
@@ -127,7 +126,7 @@ static struct ibv_wc wait_for_completion(int side, uint64_t id, int status)
     return wc;
 }
 
-/* The next completion of end 1 must be of receive request `id` and queue pair `qp`, and the received byte `value`. */
+/* Waits for receive `id` of queue pair `qp`. */
 static void expect_received(uint64_t id, uint8_t value, const struct ibv_qp *qp)
 {
     const struct ibv_wc wc = wait_for_completion(1, id, IBV_WC_SUCCESS);
@@ -135,7 +134,7 @@ static void expect_received(uint64_t id, uint8_t value, const struct ibv_qp *qp)
     check("byte received", ends[1].buffer[(id - 100) * CHUNK], value);
 }
 
-/* The next asynchronous event must come within 10 seconds, have this type and be of the object `element`. */
+/* Waits up to 10 seconds for the next asynchronous event. */
 static void expect_event(enum ibv_event_type type, const void *element)
 {
     struct ibv_async_event event;
@@ -162,7 +161,7 @@ static struct ibv_srq_attr query_srq(struct ibv_srq *srq)
 
 /* ---- shared receive queues ---- */
 
-/* Two queue pairs take requests from one queue, in the order in which their messages arrive. */
+/* Two queue pairs take receives from one SRQ, in the order of the messages. */
 static void order(void)
 {
     struct ibv_srq *srq = create_srq(8);
@@ -184,7 +183,7 @@ static void order(void)
     struct ibv_qp_init_attr init;
     NEED(ibv_query_qp(receiver[0], &attr, IBV_QP_CAP, &init) == 0, "ibv_query_qp: %s", strerror(errno));
     check("max_recv_wr", (int)attr.cap.max_recv_wr, 0);
-    /* The queue is empty: RNR. */
+    /* RNR: the SRQ is empty. */
     send_byte(sender[0], 9, 1, 0);
     wait_for_completion(0, 9, IBV_WC_RNR_RETRY_EXC_ERR);
     for (int i = 0; i < 2; i++) {
@@ -194,7 +193,7 @@ static void order(void)
     destroy_srq(srq);
 }
 
-/* Below the limit the queue raises one event, and must be armed again. */
+/* The SRQ raises one event below its limit. The program must set a new limit for another event. */
 static void limit(void)
 {
     struct ibv_srq *srq = create_srq(8);
@@ -224,7 +223,7 @@ static void limit(void)
     destroy_srq(srq);
 }
 
-/* A resized queue keeps its posted requests, in order. */
+/* A resized SRQ keeps its posted receives, in order. */
 static void resize(void)
 {
     struct ibv_srq *srq = create_srq(4);
@@ -253,7 +252,7 @@ static void resize(void)
     destroy_srq(srq);
 }
 
-/* A queue pair in the error state takes no more requests, and raises an event after its last one. */
+/* A queue pair in the error state takes no more receives from the SRQ, and raises an event after its last one. */
 static void last_request(void)
 {
     struct ibv_srq *srq = create_srq(4);
@@ -270,7 +269,7 @@ static void last_request(void)
     expect_event(IBV_EVENT_QP_LAST_WQE_REACHED, receiver);
     destroy_qp(receiver);
     destroy_qp(sender);
-    /* The remaining request goes to the next message. */
+    /* Another queue pair takes the remaining receive. */
     sender = create_qp_of_type(0, IBV_QPT_RC, NULL, NULL);
     receiver = create_qp_of_type(1, IBV_QPT_RC, srq, NULL);
     connect_both(sender, receiver);
@@ -296,7 +295,6 @@ static void close_domain(struct ibv_xrcd *xrcd)
     NEED(ibv_close_xrcd(xrcd) == 0, "ibv_close_xrcd: %s", strerror(errno));
 }
 
-/* Creates an SRQ of the domain at end 1, and stores its number. */
 static struct ibv_srq *create_xrc_srq(struct ibv_xrcd *xrcd, uint32_t *srqn)
 {
     struct ibv_srq_init_attr_ex init = {
@@ -313,7 +311,7 @@ static struct ibv_srq *create_xrc_srq(struct ibv_xrcd *xrcd, uint32_t *srqn)
     return srq;
 }
 
-/* Operations of one initiator, with two SRQs of the target's domain. */
+/* One initiator sends to two SRQs of the target's domain. */
 static void xrc_operations(void)
 {
     struct ibv_xrcd *xrcd = open_domain(-1, O_CREAT);
@@ -358,7 +356,7 @@ static void xrc_operations(void)
     send_on(sender, 7, IBV_WR_ATOMIC_FETCH_AND_ADD, 0, 8, srqn[0]);
     wait_for_completion(0, 7, IBV_WC_SUCCESS);
     check("counter", ends[1].buffer[0], 1);
-    /* There is no SRQ with this number: the responder answers with NAK invalid request. */
+    /* No SRQ has this number: the responder answers with NAK invalid request. */
     send_byte(sender, 8, 1, 0x123456);
     wait_for_completion(0, 8, IBV_WC_REM_INV_REQ_ERR);
     expect_event(IBV_EVENT_QP_LAST_WQE_REACHED, receiver);
@@ -402,7 +400,7 @@ static void domain_flags(void)
     unlink(path);
 }
 
-/* A message to the other process or from it; `value`: a queue pair number, a byte, or whether its checks pass. */
+/* A message between the processes; `value`: a queue pair number, a byte, or `passes`. */
 struct numbers {
     uint32_t srqn, value;
 };
@@ -419,10 +417,7 @@ static struct numbers receive_numbers(int fd)
     return numbers;
 }
 
-/*
- * The other process: creates an SRQ in the domain of the file, and opens the target that the first process created.
- * `in`, `out`: pipes from and to the first process.
- */
+/* Creates an SRQ in the domain of the file, and opens the first process's target. `in`, `out`: pipes. */
 static int other_process(int file, int in, int out)
 {
     const uint32_t qpn = receive_numbers(in).value;
@@ -451,7 +446,7 @@ static int other_process(int file, int in, int out)
     return 0;
 }
 
-/* Two processes share a domain and its target, which remains when its creator has destroyed it. */
+/* Two processes share an XRC target, which remains when its creator has destroyed it. */
 static void two_processes(void)
 {
     char path[] = "/tmp/shared_queues-XXXXXX", fd_path[] = "/proc/self/fd/0000000000";
@@ -460,7 +455,7 @@ static void two_processes(void)
     NEED(file >= 0 && pipe(to_child) == 0 && pipe(from_child) == 0, "pipe: %s", strerror(errno));
     const pid_t child = fork();
     NEED(child >= 0, "fork: %s", strerror(errno));
-    /* The child opens the file again: a domain belongs to the file, not to a descriptor. */
+    /* The child opens the file again: a domain belongs to the inode, not to a descriptor. */
     if (child == 0) {
         close(to_child[1]);
         close(from_child[0]);
@@ -488,7 +483,7 @@ static void two_processes(void)
     int status;
     NEED(waitpid(child, &status, 0) == child, "waitpid: %s", strerror(errno));
     check("status of the other process", status, 0);
-    /* The other process, the last one that had the target open, has destroyed it too. */
+    /* The other process was the last user of the target, and has destroyed it. */
     send_byte(sender, 3, 63, srqn);
     wait_for_completion(0, 3, IBV_WC_RETRY_EXC_ERR);
     destroy_qp(sender);

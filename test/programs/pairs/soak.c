@@ -1,6 +1,6 @@
 /*
- * A stream of RC operations in each direction at the same time, for links that lose packets: every block and every
- * result of an atomic is checked.
+ * A stream of RC operations in each direction, for links that lose packets: each block and each result of an atomic is
+ * checked.
  *
  *   soak [options]        server: waits for a client on the TCP port
  *   soak [options] HOST   client
@@ -8,11 +8,8 @@
  *   -d DEVICE  -g GID-INDEX  -p TCP-PORT  -m MTU  -b BYTES (each way, at least)  -s BYTES (largest block)  -S SEED
  *   -T EXPONENT (local ACK timeout, 4.096 us * 2^EXPONENT)  -R RETRIES  -t SECONDS (give up; 300)
  *
- * Each end generates the scripts of both streams from the seed: SEND, WRITE with immediate, WRITE with a SEND behind
- * it, READ, compare-and-swap, fetch-and-add; up to WINDOW operations of a stream are in flight. The bytes of a SEND or
- * WRITE follow from its number, so a block that is lost, duplicated or at a wrong offset has wrong contents. The old
- * value of an atomic shows whether each one before it was executed exactly once. A receiver announces free slots by
- * WRITEs to a word of the sender, so no SEND meets an empty receive queue.
+ * Each end generates the scripts of both streams from the seed. The bytes of a SEND or WRITE follow from its number, so
+ * that lost, duplicated and misplaced blocks are detected.
  */
 #define _GNU_SOURCE
 #include <sched.h>
@@ -22,36 +19,36 @@
 #include "../tcp.h"
 
 #define WINDOW 16
-#define MARKER 8 /* bytes of the SEND behind a WRITE */
+#define MARKER 8 /* bytes of the SEND that follows a WRITE */
 #define SOURCE_BYTES 65536
-/* What each fetch-and-add adds. */
-#define ADDEND 3
-/* wr_id of the WRITEs that announce slots; the operations have their numbers. */
+#define ADDEND 3 /* of each fetch-and-add */
+/* wr_id of the WRITEs that announce free slots. The wr_id of an operation is its number. */
 #define ANNOUNCEMENT ~0ull
 
 enum kind { SEND, WRITE_IMM, WRITE, READ, COMPARE_SWAP, FETCH_ADD, KINDS };
 static const char *const kind_names[KINDS] = {"send", "write_imm", "write", "read", "cmp_swap", "fetch_add"};
 
 /*
- * The offsets of the areas in each buffer. The first four have WINDOW slots of one block. A SEND or WRITE
- * takes the receiver's next slot, in `receive` and in `write`; the block of an end's own operation i is in slot
- * i % WINDOW of `read` or `out`.
+ * Offsets in the buffer. The first four areas have WINDOW slots of one block. A SEND or WRITE uses the receiver's next
+ * slot of `receive` or `write`; operation i uses slot i % WINDOW of the requester's `read` or `out`.
  */
 struct layout {
-    size_t receive; /* what SENDs bring */
-    size_t write;   /* what WRITEs bring */
-    size_t read;    /* what READs bring */
-    size_t out;     /* what SENDs and WRITEs take */
-    size_t results; /* the old values of atomics, 8 bytes each */
-    size_t words;   /* the words below */
-    size_t source;  /* what the peer's READs take: SOURCE_BYTES and one block more */
+    size_t receive; /* target of SENDs */
+    size_t write;   /* target of WRITEs */
+    size_t read;    /* target of READs */
+    size_t out;     /* source of SENDs and WRITEs */
+    size_t results; /* old values that atomics return, 8 bytes each */
+    size_t words;   /* see below */
+    size_t source;  /* source of the peer's READs: SOURCE_BYTES and one block */
     size_t total;
 };
-/*
- * Words: how many of our SENDs and WRITEs the peer has checked (the peer WRITEs it), the targets of the peer's
- * fetch-and-add and compare-and-swap, and the source of the WRITE to the peer's CREDIT.
- */
-enum { CREDIT, COUNTED, SWAPPED, CREDIT_OUT };
+/* Words of 8 bytes. */
+enum {
+    CREDIT,     /* how many of our SENDs and WRITEs the peer has checked; the peer WRITEs it */
+    COUNTED,    /* target of the peer's fetch-and-add */
+    SWAPPED,    /* target of the peer's compare-and-swap */
+    CREDIT_OUT, /* source of the WRITE to the peer's CREDIT */
+};
 
 struct operation {
     enum kind kind;
@@ -60,10 +57,10 @@ struct operation {
 };
 
 struct stream {
-    uint64_t state; /* of the generator of the script */
-    uint64_t next;  /* number of the next operation */
+    uint64_t state;         /* of the random generator */
+    uint64_t next;          /* number of the next operation */
     uint64_t bytes;         /* of all operations before `next` */
-    uint64_t counts[KINDS]; /* their number, by kind */
+    uint64_t counts[KINDS]; /* of all operations before `next` */
 };
 
 static struct options options;
@@ -72,8 +69,7 @@ static struct address own_address, peer_address;
 static struct layout areas;
 static int peer_socket;
 static size_t largest_block = 65536, slot_size;
-/* Bytes of each stream, at least. */
-static uint64_t min_bytes = 1 << 20;
+static uint64_t min_bytes = 1 << 20; /* of each stream */
 static uint64_t seed = 1;
 static uint64_t my_key, their_key;
 
@@ -99,7 +95,6 @@ static uint64_t key_of(uint64_t key, uint64_t number)
     return mix(key ^ mix(number + 1));
 }
 
-/* The next operation of a script. */
 static struct operation advance(struct stream *s)
 {
     struct operation op;
@@ -107,7 +102,6 @@ static struct operation advance(struct stream *s)
     static const enum kind frequencies[16] = {SEND, SEND,  SEND, SEND, WRITE_IMM, WRITE_IMM,    WRITE_IMM, WRITE,
                                         READ, WRITE, READ, READ, READ,      COMPARE_SWAP, FETCH_ADD, FETCH_ADD};
     op.kind = frequencies[random & 15];
-    /* Half of the blocks have full size; the others any size, including zero. */
     op.size = (uint32_t)(random & 16 ? largest_block : (random >> 8) % (largest_block + 1));
     op.offset = (uint32_t)(random >> 40) & (SOURCE_BYTES - 8);
     if (op.kind >= COMPARE_SWAP)
@@ -118,7 +112,6 @@ static struct operation advance(struct stream *s)
     return op;
 }
 
-/* Whether an operation takes a slot of the receiver. */
 static bool uses_slot(enum kind kind)
 {
     return kind <= WRITE;
@@ -135,7 +128,7 @@ static void post_receive(uint64_t slot_number)
     NEED(error == 0, "ibv_post_recv: %s", strerror(error));
 }
 
-/* `local`, `remote`: offsets in our buffer and in the peer's. `compare`: for FETCH_AND_ADD what it adds. */
+/* `local`, `remote`: offsets in this end's buffer and the peer's. `compare`: the addend of FETCH_AND_ADD. */
 static void post_request(enum ibv_wr_opcode opcode, uint64_t id, size_t local, uint32_t length, uint64_t remote,
                          uint32_t immediate, bool is_signaled, uint64_t compare, uint64_t swap)
 {
@@ -165,7 +158,7 @@ static uint64_t swap_value(uint64_t key, uint64_t count)
     return count ? key_of(key, count) : 0;
 }
 
-/* Posts our next operation. `slot_number`: the number of slots of the receiver that were taken before. */
+/* `slot_number`: how many of the receiver's slots have been used. */
 static void post_operation(struct stream *mine, uint64_t slot_number)
 {
     const uint64_t number = mine->next;
@@ -201,7 +194,7 @@ static void post_operation(struct stream *mine, uint64_t slot_number)
 
 /* ---- checking ---- */
 
-/* Checks the completion of our next operation. */
+/* Checks the completion of this end's next operation. */
 static void check_done(struct stream *done, const struct ibv_wc *wc)
 {
     const uint64_t number = done->next;
@@ -222,7 +215,7 @@ static void check_done(struct stream *done, const struct ibv_wc *wc)
          (unsigned long)old, (unsigned long)expected);
 }
 
-/* Checks the arrival of the next operation of the other stream that takes a slot. */
+/* Checks the arrival of the peer's next SEND or WRITE. */
 static void check_received(struct stream *theirs, uint64_t slot_number, const struct ibv_wc *wc)
 {
     uint64_t number;
@@ -249,7 +242,7 @@ static uint64_t shared_word(int index)
     return __atomic_load_n((uint64_t *)(end.buffer + areas.words) + index, __ATOMIC_ACQUIRE);
 }
 
-/* Tells the peer how many of its SENDs and WRITEs have been checked: their slots are free. */
+/* Tells the peer how many of its SENDs and WRITEs have been checked. */
 static void announce_slots(uint64_t received)
 {
     __atomic_store_n((uint64_t *)(end.buffer + areas.words) + CREDIT_OUT, received, __ATOMIC_RELEASE);
@@ -257,7 +250,7 @@ static void announce_slots(uint64_t received)
                  0);
 }
 
-/* The number of operations of a whole script; `slots`: those that use a slot of the receiver. */
+/* The number of operations of a script; `slots`: of its SENDs and WRITEs. */
 static uint64_t length_of(uint64_t key, uint64_t *slots)
 {
     struct stream s = {.state = key};
@@ -267,7 +260,6 @@ static uint64_t length_of(uint64_t key, uint64_t *slots)
     return s.next;
 }
 
-/* Waits until the peer has come to the same call. */
 static void synchronise(void)
 {
     const uint32_t ready = 1;
@@ -283,10 +275,7 @@ static void run(void)
     bool is_announcing = false;
     length_of(their_key, &their_slots);
     while (done.next < total || received < their_slots || is_announcing) {
-        /*
-         * Posts while fewer than WINDOW operations are in flight and the receiver has a free slot, which is required
-         * for every kind of operation.
-         */
+        /* A free slot of the receiver is required even for operations that do not use one. */
         while (posted.next < total && posted.next - done.next < WINDOW && slots_taken - shared_word(CREDIT) < WINDOW) {
             struct stream preview = posted;
             const bool needs_slot = uses_slot(advance(&preview).kind);

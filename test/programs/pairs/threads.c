@@ -1,13 +1,10 @@
 /*
- * Many threads on one context, as in a server: each creates two ends of a connection, WRITEs once in each direction,
- * waits for the completions by events and destroys everything, ROUNDS times. Meanwhile another thread opens and closes
- * the device again and again, and with -f one more thread forks.
+ * Many threads on one context: each creates and connects two ends, WRITEs in each direction, and destroys the ends,
+ * ROUNDS times. Meanwhile another thread opens and closes the device, and with -f one more thread forks.
  *
  *   threads [options]
  *
  *   -d DEVICE  -g GID-INDEX  -t THREADS (1 to 64; 4)  -n ROUNDS (10)  -f (fork)
- *
- * A failure ends the program with a message and exit status 1.
  */
 #define _GNU_SOURCE
 #include <pthread.h>
@@ -21,13 +18,9 @@
 static struct options options;
 static struct ibv_context *context;
 static int rounds = 10;
-/* Until all transfers are complete. */
 static bool is_running = true;
 
-/*
- * WRITEs the whole buffer, filled with the byte `id`, and checks that the first and the last byte have arrived. `id`:
- * the number of the thread, plus 100 for the WRITE in the other direction.
- */
+/* WRITEs the whole buffer, filled with `id`. */
 static void write_between(struct endpoint *from, const struct endpoint *to, uint64_t id)
 {
     memset(from->buffer, (int)id, LENGTH);

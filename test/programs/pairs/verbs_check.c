@@ -8,10 +8,9 @@
  *   -d DEVICE  -x DEVICE (of the second end, with -1)  -g GID-INDEX  -p TCP-PORT  -m MTU  -s BYTES (largest operation)
  *   -n OPERATIONS (at least)  -S SEED  -e (completion events)  -t SECONDS (give up; 60)  -v (print every operation)
  *
- * Both ends generate the same pseudo-random script from the seed: which end posts which operation, its size, its
- * scatter/gather elements. Each end keeps a model of both buffers and applies the script to it; after each batch the
- * buffers must equal the models, including the gaps between elements. Every operation of a batch has its own slot, so
- * the result does not depend on timing. Completions are checked too: order, status, opcode, length, immediate data.
+ * Both ends generate the same script of operations from the seed, and apply it to models of both buffers. After each
+ * batch the buffers must equal the models. The operations of a batch use different slots of the buffers, so that the
+ * result does not depend on timing.
  */
 #define _GNU_SOURCE
 
@@ -20,31 +19,28 @@
 #include "../tcp.h"
 
 #define BATCH 16
-/* Bytes of a slot beyond the largest operation: for the first offset and the gaps between elements. */
-#define MARGIN 256
-/* The wr_id of a request is its slot, that of a receive RECEIVE_ID + its slot. */
-#define RECEIVE_ID 1000
+#define MARGIN 256 /* bytes of a slot for the first offset and the gaps between elements */
+#define RECEIVE_ID 1000 /* wr_id of a receive: RECEIVE_ID + its slot; of a request: its slot */
 
 enum kind { SEND, SEND_IMM, WRITE, WRITE_IMM, READ, COMPARE_SWAP, FETCH_ADD, KINDS };
 static const char *const kind_names[KINDS] = {"send", "send_imm", "write", "write_imm",
                                               "read", "cmp_swap", "fetch_add"};
 
-/* A scatter/gather element, at an offset in the slot. */
+/* A scatter/gather element; `offset`: in the slot. */
 struct element {
     uint32_t offset, length;
 };
 
-/* One operation of the script. */
 struct operation {
     enum kind kind;
-    int poster; /* the end that posts it */
+    int poster; /* the end that posts the operation */
     uint32_t size;
     int local_count, remote_count;
-    /* remote: the list of the receive for SEND and SEND_IMM, else one element */
+    /* remote: the elements of the receive for SEND and SEND_IMM, else one element */
     struct element local[MAX_SGE], remote[MAX_SGE];
     bool is_inline, is_signaled;
     uint32_t immediate;
-    uint64_t compare, swap; /* swap: of FETCH_ADD what it adds */
+    uint64_t compare, swap; /* swap: the addend of FETCH_ADD */
 };
 
 static struct options options;
@@ -57,7 +53,7 @@ static bool is_verbose;
 static struct endpoint ends[2];
 static struct address addresses[2];
 static bool is_local[2];
-static uint8_t *models[2]; /* what the buffers must contain */
+static uint8_t *models[2];
 static int peer_socket = -1;
 
 /* ---- pseudo-random ---- */
@@ -76,7 +72,6 @@ static uint32_t below(uint32_t limit)
 
 /* ---- the script ---- */
 
-/* Often a size near a multiple of the MTU, or near the largest. */
 static uint32_t random_size(void)
 {
     const uint32_t mtu = (uint32_t)options.mtu, limit = (uint32_t)largest_size;
@@ -101,8 +96,8 @@ static uint32_t random_size(void)
 }
 
 /*
- * Splits `size` bytes into scatter/gather elements with gaps between them; no element for size 0, and no empty element
- * (hardware reads length 0 as 2 GiB).
+ * Splits `size` bytes into scatter/gather elements with gaps between them. An empty element is not allowed: hardware
+ * reads length 0 as 2 GiB.
  */
 static int random_elements(struct element *elements, uint32_t size)
 {
@@ -128,14 +123,14 @@ static void random_operation(struct operation *op)
         op->local_count = op->remote_count = 1;
         op->local[0] = (struct element){below(64), 8};
         op->remote[0] = (struct element){8 * below(8), 8};
-        op->compare = below(2) ? next_random() : 0; /* 0: the current value, filled in later */
+        op->compare = below(2) ? next_random() : 0; /* 0: `apply` stores the current value */
         op->swap = next_random();
         return;
     }
     op->size = random_size();
     op->local_count = random_elements(op->local, op->size);
     if (op->kind == SEND || op->kind == SEND_IMM) {
-        /* The receive's scatter/gather list: long enough, often longer. */
+        /* A receive may be longer than the message. */
         op->remote_count = random_elements(op->remote, op->size);
         if (op->remote_count > 0)
             op->remote[op->remote_count - 1].length += below(9);
@@ -146,11 +141,10 @@ static void random_operation(struct operation *op)
     op->is_inline = op->kind != READ && op->size <= 32 && below(2);
 }
 
-/* Copies `size` bytes between scatter/gather lists in the slots `to` and `from`. */
+/* Copies `size` bytes between scatter/gather lists in two slots. */
 static void copy_elements(uint8_t *to, const struct element *to_element, const uint8_t *from,
                           const struct element *from_element, uint32_t size)
 {
-    /* Bytes of the two current elements that have been copied. */
     uint32_t to_done = 0, from_done = 0;
     while (size > 0) {
         uint32_t length = size;
@@ -169,7 +163,7 @@ static void copy_elements(uint8_t *to, const struct element *to_element, const u
     }
 }
 
-/* Applies the operation to the models; fills in its `compare` if that is still 0. */
+/* Applies the operation to the models. Replaces a `compare` of 0 by the current value. */
 static void apply(struct operation *op, int slot)
 {
     uint8_t *local = models[op->poster] + slot * slot_size, *remote = models[!op->poster] + slot * slot_size;
@@ -197,7 +191,6 @@ static void apply(struct operation *op, int slot)
 
 /* ---- posting ---- */
 
-/* Whether the operation consumes a receive of the other end. */
 static bool receives(const struct operation *op)
 {
     return op->kind == SEND || op->kind == SEND_IMM || op->kind == WRITE_IMM;
@@ -214,7 +207,6 @@ static void fill_sges(struct ibv_sge *sge, const struct endpoint *end, int slot,
 static void post_receive(const struct endpoint *end, const struct operation *op, int slot)
 {
     struct ibv_sge sge[MAX_SGE];
-    /* WRITE with immediate consumes a receive, and leaves its buffer unchanged. */
     const bool has_buffer = op->kind != WRITE_IMM;
     fill_sges(sge, end, slot, op->remote, op->remote_count);
     struct ibv_recv_wr *bad, wr = {.wr_id = RECEIVE_ID + (uint64_t)slot, .sg_list = sge};
@@ -284,10 +276,7 @@ static void check_completion(const struct ibv_wc *wc, const struct operation *ba
          ntohl(wc->imm_data), op->immediate);
 }
 
-/*
- * Stores the slots of an end's completions, of its receives or of its own requests, in their required order; returns
- * their number.
- */
+/* Stores the slots of an end's receives, or of its signaled requests, in completion order; returns their number. */
 static int expected_slots(const struct operation *batch, int side, bool of_receives, int *slots)
 {
     int count = 0;
@@ -298,13 +287,12 @@ static int expected_slots(const struct operation *batch, int side, bool of_recei
     return count;
 }
 
-/* The expected completions of an end: index 0 of its requests, index 1 of its receives. */
+/* The expected completions of an end. Index 0: of requests; 1: of receives. */
 struct expected {
     int slots[2][BATCH];
     int count[2], done[2];
 };
 
-/* Waits for all completions of a batch, and checks them. */
 static void take_completions(const struct operation *batch)
 {
     struct expected expected[2] = {0};
@@ -318,7 +306,7 @@ static void take_completions(const struct operation *batch)
         for (int side = 0; side < 2; side++) {
             struct expected *w = &expected[side];
             struct ibv_wc wc;
-            /* With both ends in one process an end without work would wait for events that never arrive. */
+            /* An end without work would wait forever for a completion event. */
             const bool is_idle = w->done[0] + w->done[1] == w->count[0] + w->count[1];
             if (!is_local[side] || is_idle || next_completion(&ends[side], &wc) == 0)
                 continue;
@@ -347,7 +335,6 @@ static void barrier(uint32_t step)
     NEED(theirs == step, "the other side is at step %u, this one at %u", theirs, step);
 }
 
-/* Compares the buffers with the models. */
 static void compare(const struct operation *batch, long number)
 {
     for (int side = 0; side < 2; side++) {
@@ -379,7 +366,7 @@ static void run(void)
             done++;
         }
         for (int side = 0; side < 2; side++) {
-            /* The last operation of each end is signaled: its completion implies those before it. */
+            /* The last operation of each end is signaled: its completion implies the earlier ones. */
             if (last[side] >= 0)
                 batch[last[side]].is_signaled = true;
             fill(models[side], buffer_bytes, mix(seed ^ mix((uint64_t)number * 2 + (uint64_t)side + 1)));

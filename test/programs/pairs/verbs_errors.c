@@ -1,21 +1,12 @@
 /*
- * Errors of RC requests: they complete with the status that the InfiniBand specification defines, and later requests
- * are flushed.
+ * Errors of RC requests complete with the status that the InfiniBand specification defines, and flush later requests.
  *
  *   verbs_errors [-d DEVICE] [-g GID-INDEX] [-m MTU] [CASE]
- *
- * Each case gets two new queue pairs of one process. Most cause one error, and check the statuses, the states of the
- * queue pairs and the flushed work requests.
  */
 #define _GNU_SOURCE
 #include "../cases.h"
 
-/* ---- cases ---- */
-
-/*
- * Request 1 of end 0 has been posted and must fail with `status`. Posts two more requests, which are flushed; and then,
- * in the error state, a receive and a request, which are flushed too.
- */
+/* Request 1 of end 0 must fail with `status`. Requests before and after the failure are flushed. */
 static void expect_failure(int status)
 {
     post(2, IBV_WR_RDMA_WRITE, 64, 0, ends[1].mr->rkey, ends[0].mr->lkey);
@@ -24,7 +15,7 @@ static void expect_failure(int status)
     wait_for(0, 2, IBV_WC_WR_FLUSH_ERR);
     wait_for(0, 3, IBV_WC_WR_FLUSH_ERR);
     check_state(0, IBV_QPS_ERR);
-    /* A receive has no doorbell; the send's makes the device poll both queues. */
+    /* A receive rings no doorbell: the send makes the device poll both queues. */
     post_receive(0, 104, 64);
     post(5, IBV_WR_SEND, 64, 0, 0, ends[0].mr->lkey);
     uint64_t sum_of_ids = 0;
@@ -93,7 +84,7 @@ static void stale_rkey(void)
     ibv_dereg_mr(mr);
 }
 
-/* A SEND that is longer than the receive: here of one packet, below of several. */
+/* A SEND of one packet, longer than the receive. */
 static void send_too_long(void)
 {
     post_receive(1, 100, 32);
@@ -143,7 +134,6 @@ static void no_answer(void)
     expect_failure(IBV_WC_RETRY_EXC_ERR);
 }
 
-/* The program itself moves the queue pair to the error state. */
 static void flush(void)
 {
     struct ibv_qp_attr attr = {.qp_state = IBV_QPS_ERR};
@@ -156,7 +146,7 @@ static void flush(void)
     check_state(0, IBV_QPS_RTS);
 }
 
-/* After an error the queue pairs can be reset; new ones of the same ends transfer data. */
+/* After an error the queue pairs can be reset, and new queue pairs of the same ends transfer data. */
 static void reset(void)
 {
     write_bad_rkey();
@@ -177,7 +167,7 @@ static void reset(void)
     wait_for(1, 100, IBV_WC_SUCCESS);
 }
 
-/* Before RTS nothing can be sent by any interface: EINVAL immediately (IBA 10.8.3.1), and no completion later. */
+/* Before RTS a send returns EINVAL immediately (IBA 10.8.3.1), and does not complete later. */
 static void not_ready(void)
 {
     struct ibv_qp_init_attr_ex init = {.send_cq = ends[0].cq,

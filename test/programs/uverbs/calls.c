@@ -1,8 +1,8 @@
 /*
- * Repeats a control call (ibv_query_gid) and measures its cost.
+ * Repeats a control call, ibv_query_gid.
  *
  *   calls COUNT        queries a GID COUNT times, and prints microseconds per call
- *   calls endless      repeats the query until it is killed; prints a line after the first call
+ *   calls endless      repeats the query until it is killed; prints "asking" after the first query
  */
 #include <infiniband/verbs.h>
 #include <stdio.h>
@@ -10,8 +10,7 @@
 #include <string.h>
 #include <time.h>
 
-/* Calls before the clock starts: the first ones are slower. */
-#define WARM_UP 2000
+#define WARM_UP 2000 /* calls before the measurement: the first ones are slower */
 
 static struct ibv_context *context;
 

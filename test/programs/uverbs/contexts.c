@@ -1,11 +1,9 @@
 /*
- * A device without verbs, used from C (src/spec/drivers/ctx.ts, whose contexts send each other messages): finds it in
- * sysfs, requests the driver's newest interface or an older one, and uses the descriptor's ioctl, write, read, poll,
- * epoll and mmap.
+ * A device without verbs, used from C (src/spec/drivers/ctx.ts): its contexts send each other messages.
  *
- *   contexts [messages N]     two processes send each other N messages through queues in shared memory (default 1000);
- *                             then the operations of the descriptor, also in other programs to which it is passed
- *   contexts wait             uses a context until the device is removed, and reports the removal
+ *   contexts [messages N]     two processes send each other N messages (1000) through queues in shared memory; then the
+ *                             operations of the descriptor, also in programs to which it is passed
+ *   contexts wait             uses a context until the device is removed
  *   contexts measure          prints the cost of calls on the descriptor
  *   contexts given …          a program to which the descriptor is passed
  *
@@ -31,7 +29,7 @@
 #include <time.h>
 #include <unistd.h>
 
-/* Structures, ioctls and words of the memory, as in ctx.ts. */
+/* Structures and ioctls as in ctx.ts. */
 struct assign {
     uint32_t eager_count, eager_bytes, expected_count, expected_bytes, job_key, handle;
 };
@@ -57,12 +55,9 @@ struct header {
     uint32_t sequence, reserved;
 };
 enum { HEADER_PRODUCER, HEADER_CONSUMER, EAGER_CONSUMER };
-/* Kinds of messages: into the next buffer of a ring, or into a buffer that the receiver has announced. */
+/* EAGER: into the next buffer of a ring. EXPECTED: into a buffer that the receiver has announced. */
 enum { EAGER = 1, EXPECTED = 2 };
-/* Bytes of a message before its data, and the job key of all contexts. */
-enum { HEAD = offsetof(struct message, data), KEY = 0x5eed };
-/* A context number that no context has. */
-enum { NO_CONTEXT = 4711 };
+enum { HEAD = offsetof(struct message, data), JOB_KEY = 0x5eed, NO_CONTEXT = 4711 };
 
 #define ASSIGN _IOWR(0xc7, 1, struct assign)
 #define INFO _IOR(0xc7, 2, struct info)
@@ -79,7 +74,7 @@ enum { NO_CONTEXT = 4711 };
     } while (0)
 #define REFUSED(result, error) EXPECT((result) == -1 && errno == (error))
 
-/* Descriptors of the device and of an interface of its driver, and the context's memory. */
+/* `interface`: a descriptor of an interface of the driver. `memory`: of the context. */
 static int device = -1, interface = -1;
 static struct info info;
 static uint8_t *memory;
@@ -113,7 +108,7 @@ static void open_device(void)
 /* Numbers of the object dialect (src/spec/classes). */
 enum { CLASS_DEVICE = 2, CLASS_DRIVER_OPS = 40, QUERY = 1, CREATE_FD = 4, DEVICE_OPEN = 32, ATTRIBUTE_NAME = 1 };
 
-/* Makes a call of the object dialect with attribute `id`; 0: with none. Stores the object of the answer. */
+/* A call of the object dialect. `id`: of the attribute; 0: none. `object`: of the answer. */
 static int call(unsigned method, uint16_t class, uint16_t id, const char *payload, uint32_t *object)
 {
     struct {
@@ -142,7 +137,7 @@ static int open_interface(const char *name)
     return call(CREATE_FD, CLASS_DRIVER_OPS, ATTRIBUTE_NAME, name, &fd) == 0 ? (int)fd : -1;
 }
 
-/* Opens the device and its newest interface, assigns a context and maps its memory. */
+/* Opens the driver's newest interface, assigns a context and maps its memory. */
 static void open_and_assign(void)
 {
     uint32_t ignored;
@@ -152,10 +147,10 @@ static void open_and_assign(void)
     interface = open_interface("ctx.userdma.2");
     EXPECT(interface >= 0);
     REFUSED(ioctl(interface, INFO, &info), ENODATA);
-    struct assign assign = {64, 4096, 4, 4096, KEY, 0};
+    struct assign assign = {64, 4096, 4, 4096, JOB_KEY, 0};
     EXPECT(ioctl(interface, ASSIGN, &assign) == 0);
     REFUSED(ioctl(interface, ASSIGN, &assign), EBUSY);
-    EXPECT(ioctl(interface, INFO, &info) == 0 && info.job_key == KEY && info.eager_count == 64);
+    EXPECT(ioctl(interface, INFO, &info) == 0 && info.job_key == JOB_KEY && info.eager_count == 64);
     memory = mmap(NULL, info.bytes, PROT_READ | PROT_WRITE, MAP_SHARED, interface, 0);
     EXPECT(memory != MAP_FAILED);
 }
@@ -187,7 +182,6 @@ static void send_message(uint32_t to, uint64_t tag, uint32_t length)
     }
 }
 
-/* Waits on the descriptor for a message. */
 static void wait_for_message(void)
 {
     struct pollfd readable = {.fd = interface, .events = POLLIN};
@@ -198,7 +192,7 @@ static void wait_for_message(void)
     EXPECT(load(HEADER_PRODUCER) - load(HEADER_CONSUMER) > 0);
 }
 
-/* Receives the next message, waiting if there is none, and checks kind, length and data; returns its tag. */
+/* Receives the next message, waits if there is none, and checks it; returns its tag. */
 static uint64_t receive_message(uint32_t kind, uint32_t length)
 {
     const uint32_t count = load(HEADER_CONSUMER);
@@ -222,7 +216,7 @@ static uint32_t length_of(unsigned i)
     return 1 + i * 37 % 4096;
 }
 
-/* One side: sends `count` messages to `peer` and receives as many; then one expected message each way. */
+/* Exchanges `count` messages with `peer`, then one expected message each way. */
 static void exchange_messages(uint32_t peer, unsigned count, int in, int out)
 {
     for (unsigned i = 0; i < count; i++) {
@@ -244,7 +238,6 @@ static void exchange_messages(uint32_t peer, unsigned count, int in, int out)
     EXPECT(receive_message(EXPECTED, 4000) == 7);
 }
 
-/* Runs `exchange_messages` in this process and in a child. */
 static void exchange(unsigned count)
 {
     int from_child[2], to_child[2];
@@ -268,7 +261,7 @@ static void exchange(unsigned count)
 
 /* ---- passing to another program ---- */
 
-/* A message of one byte with a descriptor, to send; or to receive one. */
+/* `fd`: to send; -1: to receive a descriptor. */
 static struct msghdr *message_with_fd(int fd)
 {
     static union {
@@ -286,13 +279,10 @@ static struct msghdr *message_with_fd(int fd)
     return &header;
 }
 
-/* The other program's first call; the other calls follow. */
+/* First calls of the other program. */
 enum { FIRST_IOCTL, FIRST_WRITE, FIRST_MAP, FIRST_READ, FIRST_POLL, FIRSTS };
 
-/*
- * The other program: `given` is the descriptor, or if `over_socket` a socket over which it receives one. `number`: of
- * the context.
- */
+/* The other program. `given`: the descriptor, or if `over_socket`, a socket over which it arrives. */
 static void use_passed(int given, bool over_socket, int first, uint32_t number)
 {
     struct info found;
@@ -323,7 +313,7 @@ static void use_passed(int given, bool over_socket, int first, uint32_t number)
     EXPECT(write(pair[0], "x", 1) == 1);
 }
 
-/* Passes the descriptor to other programs, across exec and over a socket, with each first call. */
+/* Passes the descriptor to other programs, across exec and over a socket. */
 static void pass_descriptor(int fd)
 {
     for (int i = 0; i < 2 * FIRSTS; i++) {
@@ -368,7 +358,7 @@ static void check_file_operations(void)
     EXPECT(fcntl(interface, F_SETFL, O_NONBLOCK) == 0);
     REFUSED((int)read(interface, &record, sizeof record), EAGAIN);
 
-    /* epoll, a duplicate of the descriptor, and a child that inherits it: all share one open file. */
+    /* A duplicate of the descriptor, and a child that inherits it, share one open file. */
     const int epoll = epoll_create1(0), copy = dup(interface);
     struct epoll_event event = {.events = EPOLLIN};
     EXPECT(epoll >= 0 && copy >= 0 && epoll_ctl(epoll, EPOLL_CTL_ADD, copy, &event) == 0);
@@ -389,11 +379,10 @@ static void check_file_operations(void)
     EXPECT(fcntl(interface, F_SETFL, 0) == 0 && receive_message(EAGER, 100) == 5);
     EXPECT(ioctl(interface, RESET) == 0 && load(HEADER_PRODUCER) == 0);
 
-    /* The older interface on the same device. */
     EXPECT(close(interface) == 0 && munmap(memory, info.bytes) == 0);
     REFUSED(ioctl(interface, INFO, &found), EBADF);
     interface = open_interface("ctx.userdma.1");
-    struct assign assign = {1, 64, 0, 64, KEY, 0};
+    struct assign assign = {1, 64, 0, 64, JOB_KEY, 0};
     EXPECT(interface >= 0 && ioctl(interface, ASSIGN, &assign) == 0);
     EXPECT(ioctl(interface, INFO, &info) == 0 && info.eager_bytes == 64);
     REFUSED(ioctl(interface, EXPECT_MESSAGE, &(struct expect){0, 1}), ENOTTY);
@@ -419,7 +408,7 @@ static void wait_for_removal(void)
     device = interface = -1;
     printf("removed\n");
     fflush(stdout);
-    EXPECT(getchar() == 'g'); /* the test says that the device was added again */
+    EXPECT(getchar() == 'g'); /* the device was added again */
     open_and_assign();
     printf("again\n");
 }

@@ -1,9 +1,7 @@
 /*
- * Makes uverbs calls and prints their results: a line "NAME = OK" or "NAME = ERRNO" each, and lines with outputs. This
- * program covers which calls exist, contexts, ports, device attributes, features that soft devices lack, and the
- * destruction of objects; every_region_call.c and every_queue_call.c cover others.
- *
- * test/fixtures/abi/every-call.txt has the results of Linux's own rxe; test/system/suites/every-call.test.ts compares.
+ * Makes uverbs calls and prints a line "NAME = OK" or "NAME = ERRNO" for each call. every_region_call.c and
+ * every_queue_call.c cover memory and queues. test/system/suites/every-call.test.ts compares the lines with those of
+ * Linux's rxe.
  */
 #include "uverbs_calls.h"
 
@@ -72,7 +70,7 @@ static void info_handles(void)
 }
 
 #define SHOW(field) printf("  %s %" PRIu64 "\n", #field, (uint64_t)(field))
-/* The offset of active_speed_ex in struct ib_uverbs_query_port_resp_ex; older headers have reserved bytes there. */
+/* Of active_speed_ex in struct ib_uverbs_query_port_resp_ex; older headers have reserved bytes there. */
 #define ACTIVE_SPEED_EX 44
 
 static void ports(void)
@@ -255,7 +253,7 @@ static void lacking_features_and_destruction(void)
     add_pointer(&message, UVERBS_ATTR_READ_COUNTERS_BUFF, counts, sizeof counts);
     add(&message, UVERBS_ATTR_READ_COUNTERS_FLAGS, 4, 0);
     step(call(&message), "COUNTERS_READ of a PD");
-    /* Each destroy call with a handle that no object has, and with handles of a CQ and a PD. `response`: its bytes. */
+    /* `response`: bytes of the response. */
     static const struct {
         const char *name;
         int object, method, response;

@@ -1,6 +1,6 @@
 /*
- * Calls functions of libibverbs, among them those that some providers or devices lack, and prints their results: a line
- * "NAME = OK" or "NAME = ERRNO" each, like every_call.c.
+ * Calls functions of libibverbs, among them those that some providers or devices lack, and prints results as
+ * uverbs/every_call.c does.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -9,7 +9,7 @@
 
 #include "../endpoint.h"
 
-/* Prints a call (printf) and OK or its errno; returns whether it succeeded. */
+/* Prints a call and its result; returns whether it succeeded. */
 __attribute__((format(printf, 2, 3))) static bool print_result(int error, const char *format, ...)
 {
     va_list arguments;
@@ -22,14 +22,12 @@ __attribute__((format(printf, 2, 3))) static bool print_result(int error, const 
     return error == 0;
 }
 
-/* Prints the result of a function that returns an object. */
 #define PRINT_OBJECT(object, ...) print_result((object) ? 0 : errno, __VA_ARGS__)
 /* Some functions return an errno, some -1, some minus an errno. */
 static int errno_of(int result)
 {
     return result == 0 ? 0 : result == -1 ? errno : abs(result);
 }
-/* Prints the result of a function that returns a number. */
 #define PRINT_NUMBER(result, ...) print_result((errno = 0, errno_of(result)), __VA_ARGS__)
 
 static struct ibv_context *context;
@@ -125,7 +123,7 @@ static void queue_pairs(void)
             .qp_type = type, .send_cq = cq, .recv_cq = cq, .cap = {.max_send_wr = 1, .max_send_sge = 1}};
         PRINT_OBJECT(ibv_create_qp(pd, &init_attr), "ibv_create_qp type %d", type);
     }
-    /* Older libraries have no FLUSH and ATOMIC WRITE: bits 11 and 12. */
+    /* Bits 11 and 12 are FLUSH and ATOMIC WRITE, which older libraries lack. */
     for (int bit = 0; bit < 11; bit++) {
         struct ibv_qp_init_attr_ex init_attr = {.qp_type = IBV_QPT_RC,
                                            .send_cq = cq,

@@ -1,5 +1,5 @@
 /*
- * Makes the uverbs calls about memory with valid and invalid arguments, and prints the results as every_call.c does.
+ * Makes the uverbs calls about memory, and prints results as every_call.c does.
  */
 #include "uverbs_calls.h"
 
@@ -13,7 +13,7 @@ static int advise(uint32_t pd, uint64_t advice, uint32_t flags, const struct ib_
     return call(&message);
 }
 
-/* Access rights are numbers of IBV_ACCESS_* bits: 1 local write, 2 remote write, and so on. */
+/* Access rights are IBV_ACCESS_* bits: 1 local write, 2 remote write, and so on. */
 static void regions(void)
 {
     open_context();
@@ -170,7 +170,7 @@ static void regions(void)
     add(&message, UVERBS_ATTR_FREE_DM_HANDLE, 0, 0);
     step(call(&message), "DM_FREE of a PD");
 
-    /* UVERBS_METHOD_REG_MR of Linux 6.17: handle, PD, iova, address, length, access; keys. */
+    /* UVERBS_METHOD_REG_MR of Linux 6.17. */
     message = begin(UVERBS_OBJECT_MR, 5);
     add(&message, 0, 0, 0);
     add(&message, 1, 0, pd);

@@ -1,13 +1,10 @@
 /*
- * The object dialect from C (src/uapi/object/dialect.ts): opens the device node and makes calls without any RDMA
- * library.
+ * The object dialect from C (src/uapi/object/dialect.ts), without any RDMA library. A call is
+ * ioctl(fd, _IOWR(0xdb, METHOD, u64), message); the message is a header and attributes, and the answer overwrites it.
  *
  *   object_dialect [NODE]          NODE: /dev/infiniband/uverbs0
  *
- * A call is ioctl(fd, _IOWR(0xdb, METHOD, u64), message); the message is a header and attributes, and the answer
- * overwrites it. Creates a PD, an MR, a CQ with its channel and an event queue, queries the device and the system-wide
- * device, maps the CQ's ring, and makes mistakes. Prints attributes of the device; the first wrong answer is printed,
- * and the exit status is 1.
+ * The first wrong answer is printed, and the exit status is 1.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -23,7 +20,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* Numbers of classes and methods; attributes have the numbers that `userdma schema` prints. */
+/* Numbers of classes and methods. `userdma schema` prints the numbers of attributes. */
 enum class {
     DEVICE = 2,
     PD = 4,
@@ -46,9 +43,9 @@ enum method {
     ATTACH = 32,
     GET_EVENTS = 34,
 };
-/* Flags of attributes. The upper 16 bits of an output's flags: the number of bytes written, or after ENOSPC needed. */
+/* Flags of attributes. Upper 16 bits of an output's flags: bytes written, or after ENOSPC, bytes needed. */
 enum flag { MANDATORY = 1, OUT = 2, FILLED = 4, INDIRECT = 8 };
-/* A flag of the header of an answer. */
+/* A flag of an answer's header. */
 enum { ANSWERED = 1 };
 
 struct header {
@@ -61,7 +58,7 @@ struct attribute {
 };
 _Static_assert(sizeof(struct header) == 16 && sizeof(struct attribute) == 8, "layout of the dialect");
 
-/* An output of the rxe driver, as Linux's struct mminfo: mmap offset and size of a ring. */
+/* An output of the rxe driver: Linux's struct mminfo. */
 enum { RXE_RING = 0x8000 };
 /* Words of a ring: Linux's struct rxe_queue_buf. */
 enum { LOG2_ELEM_SIZE = 0, INDEX_MASK = 1, PRODUCER_INDEX = 32, CONSUMER_INDEX = 64 };
@@ -109,13 +106,13 @@ static void add_u64(uint16_t id, uint64_t value)
     add(id, MANDATORY, &value, sizeof value);
 }
 
-/* Adds an output with space for `size` bytes; returns its payload. */
+/* Adds an output of at most `size` bytes; returns its payload. */
 static void *add_out(uint16_t id, uint16_t size)
 {
     return add(id, MANDATORY | OUT, NULL, size);
 }
 
-/* The number of bytes that the answer has in an output; -1: the output was not written. */
+/* -1: the output was not written. */
 static int bytes_written(const void *payload)
 {
     const struct attribute *attribute = (const struct attribute *)payload - 1;
@@ -133,7 +130,6 @@ static int call(enum method method)
     return call_on(device, method);
 }
 
-/* A call without attributes. */
 static int call_plain(enum class class, enum method method, uint32_t object)
 {
     begin(class, object);
@@ -165,13 +161,13 @@ static void query_device(void)
     EXPECT(max_qp > 0 && max_sge > 0 && ports == 1);
     printf("device: GUID %016llx, %u QPs, %u SGEs, %d port\n", (unsigned long long)__builtin_bswap64(guid), max_qp,
            max_sge, ports);
-    /* An indirect output; the answer has its length. */
+    /* The answer has the length of an indirect output. */
     static uint8_t elsewhere[256];
     const uint64_t pointer[2] = {(uintptr_t)elsewhere, sizeof elsewhere};
     begin(DEVICE, 0);
     const uint64_t *indirect = add(64, MANDATORY | OUT | INDIRECT, pointer, sizeof pointer);
     EXPECT(call(QUERY) == 0 && indirect[1] >= 172 && elsewhere[171] == 1 && memcmp(elsewhere + 8, &guid, 8) == 0);
-    /* The buffer is too short: nothing is written, and the needed length is returned. */
+    /* Too short: nothing is written, and the needed length is returned. */
     begin(DEVICE, 0);
     attributes = add_out(64, 8);
     REFUSED(call(QUERY), ENOSPC);
@@ -197,7 +193,6 @@ static int create_mr(uint32_t pd, const void *start, uint64_t length)
     return call(CREATE);
 }
 
-/* The value of output `id` of the answer. */
 static uint32_t out_u32(uint16_t id)
 {
     for (unsigned offset = sizeof message.header; offset < message.header.length;) {
@@ -231,7 +226,7 @@ static void pd_and_mr(void)
     EXPECT(call_plain(PD, DESTROY, pd) == 0);
 }
 
-/* Creates a CQ; `channel`: -1 for none. */
+/* `channel`: -1 for none. */
 static int create_cq(uint32_t cqe, int channel)
 {
     begin(CQ, 0);
@@ -277,9 +272,7 @@ static void cq(void)
     EXPECT(close(channel) == 0 && munmap(ring, size) == 0);
 }
 
-/*
- * Creates a queue pair, puts a receive into its ring, and moves it to the error state, so that the receive completes.
- */
+/* Puts a receive into the ring of a new queue pair, and moves it to the error state: the receive completes. */
 static uint32_t create_failing_qp(uint32_t pd, uint32_t cq)
 {
     const uint32_t cap[5] = {0, 4, 0, 1, 0}; /* max_recv_wr 4, max_recv_sge 1 */
@@ -308,10 +301,9 @@ static uint32_t create_failing_qp(uint32_t pd, uint32_t cq)
 
 /* Attribute 0x100 + CLASS of ATTACH names an object of that class. */
 enum { EVENTS_OF_CQ = 0x100 + CQ };
-/* The type of completion events. */
-enum { COMPLETION = 0x100 };
+enum { COMPLETION = 0x100 }; /* type of events */
 
-/* Methods of descriptors are called on the descriptors, with object 0 (R37-R39). */
+/* Methods of descriptors are called on the descriptor, with object 0 (R37-R39). */
 static void event_queue(void)
 {
     EXPECT(call_plain(COMP_CHANNEL, CREATE_FD, 0) == 0);
@@ -367,7 +359,7 @@ static void event_queue(void)
     REFUSED(call_on(queue, GET_EVENTS), EAGAIN);
     begin(CQ, cq);
     add_out(64, 4);
-    EXPECT(call(DESTROY) == 0 && out_u32(64) == 2); /* events that were read */
+    EXPECT(call(DESTROY) == 0 && out_u32(64) == 2); /* events read */
     EXPECT(call_plain(PD, DESTROY, pd) == 0 && close(queue) == 0 && close(channel) == 0);
 }
 
@@ -397,7 +389,7 @@ static void mistakes(void)
     REFUSED(ioctl(device, _IOWR(0xda, CREATE, uint64_t), &message), ENOTTY);
 }
 
-/* The system-wide device lists the others, and needs no opening call. */
+/* The system-wide device lists all devices, and needs no DEVICE_OPEN. */
 static void system_wide(void)
 {
     struct {
@@ -421,7 +413,7 @@ static void system_wide(void)
     begin(PD, 0);
     REFUSED(call_on(system, CREATE), EOPNOTSUPP);
     begin(SYSTEM, 0);
-    REFUSED(call(QUERY), EOPNOTSUPP); /* on the other device */
+    REFUSED(call(QUERY), EOPNOTSUPP); /* on device rxe0 */
     EXPECT(close(system) == 0);
 }
 

@@ -1,6 +1,6 @@
 /*
- * Calls of uverbs without libibverbs: ioctls with their attributes, write commands within INVOKE_WRITE, and the objects
- * that such programs need. The library's provider would refuse some of them before the kernel.
+ * Calls of uverbs without libibverbs, whose provider would refuse some of them: ioctls, and write commands within
+ * INVOKE_WRITE.
  */
 #ifndef UVERBS_CALLS_H
 #define UVERBS_CALLS_H
@@ -26,23 +26,21 @@
 
 #define UNUSED __attribute__((unused))
 #define PAGE 4096
-/* IB_USER_VERBS_CMD_FLAG_EXTENDED */
-#define EXTENDED 0x80000000u
-/* A handle that no object has. */
-#define NO_HANDLE 999
+#define EXTENDED 0x80000000u /* IB_USER_VERBS_CMD_FLAG_EXTENDED */
+#define NO_HANDLE 999        /* no object has this handle */
 /* Of Linux's <rdma/ib_verbs.h>: the user-space headers lack them. */
 enum { IB_MR_REREG_TRANS = 1, IB_MR_REREG_PD = 2, IB_MR_REREG_ACCESS = 4, IB_SRQ_LIMIT = 2 };
 #define LENGTH(array) (sizeof(array) / sizeof *(array))
 
 static int device = -1;
 
-/* OK for 0, else the errno's name; strerrorname_np calls EOPNOTSUPP ENOTSUP, which is the same number. */
+/* strerrorname_np calls EOPNOTSUPP ENOTSUP, which is the same number. */
 UNUSED static const char *name_of(int error)
 {
     return error == 0 ? "OK" : error == EOPNOTSUPP ? "EOPNOTSUPP" : strerrorname_np(error);
 }
 
-/* Prints a call (printf) and its result, an errno or 0; returns the result. */
+/* Prints a call and its result, an errno or 0; returns the result. */
 __attribute__((format(printf, 2, 3))) static int step(int error, const char *format, ...)
 {
     va_list arguments;
@@ -54,7 +52,6 @@ __attribute__((format(printf, 2, 3))) static int step(int error, const char *for
     return error;
 }
 
-/* Ends the program if it has arguments. */
 UNUSED static void take_no_arguments(int argc, char **argv)
 {
     if (argc == 1)
@@ -65,7 +62,7 @@ UNUSED static void take_no_arguments(int argc, char **argv)
 
 /* ---- ioctl ---- */
 
-/* A call. The functions that make calls return an errno, or 0. */
+/* The functions that make calls return an errno, or 0. */
 struct message {
     struct ib_uverbs_ioctl_hdr header;
     struct ib_uverbs_attr attributes[20];
@@ -76,7 +73,7 @@ UNUSED static struct message begin(int object, int method)
     return (struct message){.header = {.object_id = object, .method_id = method, .driver_id = RDMA_DRIVER_RXE}};
 }
 
-/* Adds an attribute: an object handle (length 0), an input of at most 8 bytes, or the address of any other memory. */
+/* Adds an object handle (length 0), an input of at most 8 bytes, or the address of any other memory. */
 UNUSED static struct ib_uverbs_attr *add(struct message *message, int id, int length, uint64_t data)
 {
     struct ib_uverbs_attr *attribute = &message->attributes[message->header.num_attrs++];
@@ -90,7 +87,7 @@ UNUSED static void add_pointer(struct message *message, int id, const void *memo
     add(message, id, length, (uintptr_t)memory);
 }
 
-/* Adds an input from memory: a value if it has at most 8 bytes. */
+/* Inputs of at most 8 bytes are within the attribute. */
 UNUSED static void add_in(struct message *message, int id, const void *memory, int length)
 {
     uint64_t data = (uintptr_t)memory;
@@ -101,7 +98,6 @@ UNUSED static void add_in(struct message *message, int id, const void *memory, i
     add(message, id, length, data);
 }
 
-/* Makes the call. */
 UNUSED static int call(struct message *message)
 {
     message->header.length = sizeof message->header + message->header.num_attrs * sizeof *message->attributes;
@@ -110,7 +106,7 @@ UNUSED static int call(struct message *message)
 
 /* ---- write commands, by INVOKE_WRITE ---- */
 
-/* Makes a write command. `driver`: the memory of the driver's response, if `driver_length` is not 0. */
+/* `driver`: memory for the driver's response, if `driver_length` is not 0. */
 UNUSED static int invoke(uint32_t command, const void *in, int in_length, void *out, int out_length, void *driver,
                   int driver_length)
 {
@@ -158,7 +154,7 @@ UNUSED static void open_context(void)
 
 /* ---- objects ---- */
 
-/* The memory of a program's regions. */
+/* For memory regions. */
 static uint8_t *pages;
 
 UNUSED static uint32_t alloc_pd(void)
@@ -190,13 +186,12 @@ UNUSED static void dereg_mr(uint32_t handle)
         step(error, "  MR_DESTROY");
 }
 
-/* The address of `pages`. */
 UNUSED static uint64_t pages_address(void)
 {
     return (uintptr_t)pages;
 }
 
-/* The mmap offsets of the rings of the last created completion queue and queue pair, and the queue pair's number. */
+/* Of the last created completion queue and queue pair. */
 static struct rxe_create_cq_resp cq_queue;
 static struct rxe_create_qp_resp qp_queues;
 static uint32_t qp_number;
@@ -230,7 +225,7 @@ UNUSED static uint32_t some_cq(void)
     return handle;
 }
 
-/* The attributes of QP_CREATE: type, handles, flags, source QPN; -1: the attribute is absent. */
+/* The attributes of QP_CREATE; -1: absent. */
 struct qp_spec {
     uint64_t type;
     int64_t pd, send_cq, recv_cq, srq, xrcd, ind_table;
@@ -272,7 +267,7 @@ UNUSED static int qp_create(const struct qp_spec *spec, uint32_t *handle)
     return error;
 }
 
-/* A queue pair with this CQ for both queues, of one request each, and without the optional attributes. */
+/* Without optional attributes. */
 UNUSED static struct qp_spec spec_of(uint64_t type, uint32_t pd, uint32_t cq)
 {
     return (struct qp_spec){.type = type,
