@@ -1,5 +1,5 @@
 /*
- * Calls of several programs at the same time: programs that call in a loop do not starve others.
+ * Calls of several programs at the same time.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

@@ -1,5 +1,5 @@
 /*
- * A program of the library that trace.test.ts traces: one chain of 503 calls that succeeds, and one that is refused.
+ * A program for trace.test.ts: a chain of 503 calls that succeeds, and a chain that is refused.
  */
 import { open } from '../../src/verbs/index.ts'
 

@@ -1,6 +1,6 @@
 /*
- * Libraries that a program loads by dlopen with RTLD_DEEPBIND or by dlmopen, which both bypass preloaded functions:
- * those of the former find devices all the same, those of the latter do not, and a message says so.
+ * Libraries loaded by dlopen with RTLD_DEEPBIND or by dlmopen, which bypass preloaded functions: the former find
+ * devices, the latter do not.
  */
 import assert from 'node:assert/strict'
 import { mkdirSync, writeFileSync } from 'node:fs'
@@ -23,7 +23,7 @@ int devices(void)
 `
 
 /**
- * Compiles test/shim/loading.c with a RUNPATH to the folder `lib`, in which plugin.so needs libibverbs through
+ * Compiles test/shim/loading.c with a RUNPATH to the folder `lib`. There plugin.so needs libibverbs through
  * libinner.so, and other.so needs no RDMA.
  */
 const build = () => {
@@ -52,7 +52,7 @@ const build = () => {
 
 describe('libraries loaded at run time', { skip: lacking('cc', 'ibv_devices') }, () => {
   const { lib, program } = build()
-  /** The output of the program that loads `library` in this mode (test/shim/loading.c). */
+  /** The output of the program that loads `library`. */
   const load = async (t: Scope, mode: string, library: string) => {
     const env = cleanEnvironment({ XDG_RUNTIME_DIR: temporaryFolder(t) })
     const { stdout, stderr } = await runUserdma(t, ['run', '--', program, mode, library], { env })
@@ -72,7 +72,7 @@ describe('libraries loaded at run time', { skip: lacking('cc', 'ibv_devices') },
     assert.match(stdout, /^\.\/none\.so: cannot open shared object file/)
   })
 
-  it('libraries loaded by dlmopen into a namespace find no devices, and a line says so', async t => {
+  it('libraries in a namespace of dlmopen find no devices: a message says why', async t => {
     assert.deepEqual(await load(t, 'dlmopen', join(lib, 'plugin.so')), {
       stdout: '0\n',
       stderr: `userdma: ${lib}/plugin.so will find no devices: dlmopen loads it into a namespace without the preload library\n`,

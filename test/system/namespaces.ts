@@ -1,18 +1,18 @@
 /*
- * Network namespaces for tests: two joined by a veth pair, and changes to them.
+ * Pairs of network namespaces, joined by veth.
  */
 import { spawnSync } from 'node:child_process'
 import type { TestContext } from 'node:test'
 import { findTool, skipTest } from '../tools.ts'
 import type { Scope } from './programs.ts'
 
-/** Runs iproute2's `ip`; throws its message if it fails. */
+/** iproute2's `ip`. */
 export const ip = (...args: readonly string[]): void => {
   const { status, stderr } = spawnSync('ip', args, { encoding: 'utf8' })
   if (status !== 0) throw new Error(`ip ${args.join(' ')}: ${stderr}`)
 }
 
-/** Whether network namespaces can be created here; skips the test if not. */
+/** Skips the test if network namespaces cannot be created here. */
 export const canMakeNamespaces = (t: TestContext): boolean => {
   const name = `ud${process.pid}x`
   const attempts = [
@@ -24,13 +24,9 @@ export const canMakeNamespaces = (t: TestContext): boolean => {
   return succeeded || skipTest(t, 'network namespaces need root and iproute2')
 }
 
-/** How many pairs of namespaces this process has created. */
 let createdPairs = 0
 
-/**
- * Creates two namespaces joined by a veth pair v0 (see `connectNamespaces`), and removes them at the end of the scope;
- * returns their names.
- */
+/** Creates two namespaces joined by a veth pair v0 (see `connectNamespaces`), until the end of the scope. */
 export const twoNamespaces = (scope: Scope, mtu: number, hasOffload: boolean): readonly [string, string] => {
   const names = [0, 1].map(i => `ud${process.pid}n${createdPairs}${i}`)
   createdPairs++
@@ -46,10 +42,7 @@ export const twoNamespaces = (scope: Scope, mtu: number, hasOffload: boolean): r
   return pair
 }
 
-/**
- * Creates a veth pair with the name `dev` in both namespaces: 10.99.0.1 and fd99::1 in the first, 10.99.0.2 and fd99::2
- * in the second. Without `hasOffload` the interfaces have no segmentation offload.
- */
+/** Creates a veth pair `dev`: 10.99.0.1 and fd99::1 in the first namespace, 10.99.0.2 and fd99::2 in the second. */
 export const connectNamespaces = (
   namespaces: readonly [string, string],
   dev: string,
@@ -61,17 +54,17 @@ export const connectNamespaces = (
   namespaces.forEach((name, i) => {
     ip('-n', name, 'address', 'add', `10.99.0.${i + 1}/24`, 'dev', dev)
     ip('-n', name, 'address', 'add', `fd99::${i + 1}/64`, 'dev', dev, 'nodad')
-    // Without offload the kernel splits messages into datagrams before the interface: single packets are on the wire.
+    // Without offload the kernel segments messages before the interface: single packets are on the wire.
     ip('-n', name, 'link', 'set', dev, 'mtu', String(mtu), ...(hasOffload ? [] : ['gso_max_segs', '1']), 'up')
   })
   for (const name of namespaces) untilUp(name, dev)
 }
 
-/** The index of interface `dev` in a namespace (if_nametoindex). */
+/** if_nametoindex */
 export const indexOf = (namespace: string, dev: string): number =>
   Number.parseInt(spawnSync('ip', ['-n', namespace, '-o', 'link', 'show', 'dev', dev], { encoding: 'utf8' }).stdout, 10)
 
-/** Waits until the interface is up: Linux attaches its queue within a second, and drops packets until then. */
+/** Linux attaches an interface's queue within a second, and drops packets until then. */
 const untilUp = (namespace: string, dev: string): void => {
   for (let tries = 0; tries < 2000; tries++) {
     const { stdout } = spawnSync('ip', ['-n', namespace, 'link', 'show', 'dev', dev], { encoding: 'utf8' })

@@ -1,8 +1,6 @@
 /*
- * Real programs under the test's own daemon: start, wait for output, run with a time limit, collect output, clean up.
- *
- * Nothing here sleeps: a daemon is ready when it prints so, a server when the kernel shows it listening, a program is
- * over when it has exited. Every program that a test starts is killed when the test ends, whatever its result.
+ * Real programs under the test's own daemon. Nothing here sleeps: a daemon is ready when it prints so, a server when
+ * the kernel shows its listener. All programs are killed when the test ends.
  */
 import assert from 'node:assert/strict'
 import { type ChildProcess, type SpawnOptions, spawn } from 'node:child_process'
@@ -20,17 +18,17 @@ import { findTool, inCi } from '../tools.ts'
 
 export { freePort, untilListening }
 
-/** Milliseconds after which a program counts as hung: it is killed, and the test fails with its output. */
-const LIMIT = 60_000
+/** After this time a program counts as hung: it is killed, and the test fails. */
+const LIMIT_MS = 60_000
 
-/** What these helpers use of node:test's contexts; `suiteScope` provides it for hooks. */
+/** What this file uses of node:test's contexts. */
 export interface Scope {
   after(cleanup: () => unknown): void
 }
 
 /**
- * A scope that ends with the file or the `describe` in which this is called. Use it in `before`: a function given to
- * the hook's own `after` would run at the end of the hook.
+ * A scope that ends with the file or `describe` in which this is called, for `before`: a function given to the hook's
+ * own `after` would run at the end of the hook.
  */
 export const suiteScope = (): Scope => {
   const cleanups: (() => unknown)[] = []
@@ -42,12 +40,12 @@ export const suiteScope = (): Scope => {
 
 export const userdma = join(repoRoot, 'bin', 'userdma')
 
-/** Path of one of our own C programs (test/programs). */
+/** Path of a C program of test/programs. */
 export const ownProgram = (name: string): string => join(repoRoot, 'build', 'programs', name)
 
 /**
- * Which of these programs (names in PATH, or paths) and the preload library are missing, as a reason for the option
- * `skip`; false: none. In CI no test may be skipped, so there it throws.
+ * A reason for the option `skip` if one of these programs (names in PATH, or paths) or the preload library is missing.
+ * Throws in CI, where no test may be skipped.
  */
 export const lacking = (...programs: readonly string[]): string | false => {
   const needed = [join(repoRoot, 'build', 'native', 'libuserdma_shim.so'), ...programs]
@@ -59,7 +57,7 @@ export const lacking = (...programs: readonly string[]): string | false => {
 }
 
 export interface Finished {
-  /** Exit status; null if a signal ended it. */
+  /** null if a signal ended the program. */
   readonly status: number | null
   readonly signal: NodeJS.Signals | null
   readonly stdout: string
@@ -69,29 +67,26 @@ export interface Finished {
 export interface Running {
   readonly child: ChildProcess
   readonly ended: Promise<Finished>
-  /** Resolves when standard output or error has text that matches; rejects if the program ends first. */
+  /** Resolves when the output matches; rejects if the program ends before. */
   printed(pattern: RegExp): Promise<RegExpExecArray>
   output(): string
 }
 
-/** A temporary folder, removed at the end of the test. */
+/** Removed at the end of the test. */
 export const temporaryFolder = (scope: Scope): string => {
   const folder = mkdtempSync(join(tmpdir(), 'userdma-test-'))
   scope.after(() => rmSync(folder, { recursive: true, force: true }))
   return folder
 }
 
-/**
- * Starts a program; killed at the end of the test, and after `limit` milliseconds, which is a failure. With `detached`
- * it leads a process group, which is killed as a whole, including its children.
- */
+/** `limit`: milliseconds. `detached`: the program leads a process group, which is killed as a whole. */
 export const start = (
   scope: Scope,
   program: string,
   args: readonly string[],
   options: SpawnOptions & { limit?: number } = {},
 ): Running => {
-  const { limit = LIMIT, ...spawnOptions } = options
+  const { limit = LIMIT_MS, ...spawnOptions } = options
   const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'pipe'], ...spawnOptions })
   let stdout = ''
   let stderr = ''
@@ -114,13 +109,13 @@ export const start = (
       if (spawnOptions.detached && child.pid !== undefined) process.kill(-child.pid, 'SIGKILL')
       else child.kill('SIGKILL')
     } catch {
-      // The group is empty.
+      // The process group is empty.
     }
   }
   const timer = setTimeout(() => {
     hasTimedOut = true
     kill()
-    // Another process may still have the pipes open; it must not block this test.
+    // Another process may have the pipes open: `close` would not come.
     child.stdout?.destroy()
     child.stderr?.destroy()
   }, limit)
@@ -135,7 +130,7 @@ export const start = (
       else resolve({ status, signal, stdout, stderr })
     })
   })
-  // A caller that awaits `ended` gets the rejection; without this line one that does not would end the process.
+  // Without this handler a rejection that no caller awaits would end the process.
   ended.catch(() => {})
   scope.after(kill)
   return {
@@ -158,7 +153,6 @@ export const start = (
   }
 }
 
-/** Runs a program to its end. */
 export const run = (
   scope: Scope,
   program: string,
@@ -166,13 +160,12 @@ export const run = (
   options: SpawnOptions & { limit?: number } = {},
 ): Promise<Finished> => start(scope, program, args, options).ended
 
-/** Our environment without the variables that lead a program to a daemon or tag it for a trace. */
+/** Without the variables that lead a program to a daemon or tag it for a trace. */
 export const cleanEnvironment = (extra: NodeJS.ProcessEnv = {}): NodeJS.ProcessEnv => {
   const { USERDMA_SOCKET: _socket, USERDMA_TAG: _tag, XDG_RUNTIME_DIR: _folder, ...env } = process.env
   return { ...env, ...extra }
 }
 
-/** Runs `userdma` with these arguments. */
 export const runUserdma = (scope: Scope, args: readonly string[], options: SpawnOptions = {}): Promise<Finished> =>
   run(scope, userdma, args, { env: cleanEnvironment(), ...options })
 
@@ -180,17 +173,14 @@ export interface TestDaemon {
   readonly socket: string
   readonly running: Running
   readonly pid: number
-  /** The environment of programs that use it: the one `userdma run --socket` sets. */
+  /** For programs that use the daemon. */
   readonly env: NodeJS.ProcessEnv
   stat(): Promise<Stat>
-  /**
-   * Polls `stat` until `isReached`; rejects after 60 seconds. The daemon destroys objects a little after their process
-   * exits.
-   */
+  /** Polls `stat` for up to 60 seconds: the daemon destroys objects a little after their process exits. */
   settled(isReached: (stat: Stat) => boolean): Promise<Stat>
 }
 
-/** --device options of a daemon. */
+/** Options --device. */
 export const ONE_DEVICE = ['rxe0@127.0.0.1']
 export const TWO_DEVICES = ['rxe0@127.0.0.1', 'rxe1@127.0.0.2']
 
@@ -198,19 +188,19 @@ export interface DaemonSettings {
   readonly devices?: readonly string[]
   readonly fault?: string
   readonly link?: string
-  /** Name of its network namespace; the programs need not be in it. */
+  /** Network namespace of the daemon; its programs may be in others. */
   readonly netns?: string
   /** Limit of open descriptors. */
   readonly descriptors?: number
-  /** Number of another user who may use it; only root's daemon can be shared. */
+  /** UID of another user; only root's daemon can be shared. */
   readonly guest?: number
   /** More options of `userdma daemon`. */
   readonly options?: readonly string[]
-  /** Its time limit in milliseconds. */
+  /** Time limit in milliseconds. */
   readonly limit?: number
 }
 
-/** Starts `userdma daemon`, which is ready when this resolves and is killed at the end of the scope. */
+/** The daemon is killed at the end of the scope. */
 export const startDaemon = async (
   scope: Scope,
   { devices = ONE_DEVICE, fault, link, netns, descriptors, guest, options = [], limit = 600_000 }: DaemonSettings = {},
@@ -266,14 +256,11 @@ const sum = (counts: Readonly<Record<string, number>>): number =>
 export const objectsOf = (devices: readonly DeviceStat[]): number =>
   devices.reduce((total, device) => total + sum(device.objects), 0)
 
-/**
- * Whether each process of which the daemon has objects still exists: it destroys those of an ended process a little
- * later.
- */
+/** Whether the daemon has only objects of processes that exist. */
 export const hasOnlyLiving = ({ charged }: Stat): boolean =>
   charged.processes.every(({ pid }) => existsSync(`/proc/${pid}`))
 
-/** Whether the daemon has no session and no object of any program. */
+/** Whether the daemon has no object of any program. */
 export const isEmpty = ({ sessions, contexts, rings, mappings, descriptors, connections, devices }: Stat): boolean =>
   sessions === 0 &&
   contexts === 0 &&

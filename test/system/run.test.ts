@@ -1,6 +1,5 @@
 /*
- * `userdma run`, `daemon`, `stat`, `devices` and `demo` as a user calls them: exit statuses and signals, which daemon a
- * command joins or starts, and what remains when either ends.
+ * `userdma run`, `daemon`, `stat`, `devices` and `demo` as a user calls them.
  */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
@@ -23,7 +22,7 @@ import {
   userdma,
 } from './programs.ts'
 
-/** The environment of a user who has no daemon, and the path at which `userdma run` will create the socket. */
+/** A user without a daemon; `socket`: the path at which `userdma run` will create it. */
 const freshUser = (t: Scope): { env: NodeJS.ProcessEnv; folder: string; socket: string } => {
   const folder = temporaryFolder(t)
   return { env: cleanEnvironment({ XDG_RUNTIME_DIR: folder }), folder, socket: join(folder, 'userdma', 'sock') }
@@ -33,12 +32,12 @@ const shell = (script: string): string[] => ['--', 'sh', '-c', script]
 
 const NAMESPACES = ['--user', '--map-root-user', '--pid', '--fork', '--mount-proc']
 
-/** Why programs cannot run in user and PID namespaces of their own here; false if they can. */
+/** The reason why programs cannot have user and PID namespaces here; false if they can. */
 const whyNoNamespaces = (): string | false =>
   lacking('unshare', ownProgram('loopback')) ||
   (spawnSync('unshare', [...NAMESPACES, 'true']).status !== 0 && 'this system allows programs no namespaces')
 
-/** Resolves when a path no longer exists: a daemon that exits removes its socket, and a query would keep it alive. */
+/** Waits until the daemon has removed its socket and exited: a query would keep the daemon alive. */
 const untilRemoved = async (path: string): Promise<void> => {
   const deadline = Date.now() + 10_000
   while (existsSync(path)) {
@@ -145,7 +144,7 @@ describe('userdma run', { skip: lacking('ibv_devices') }, () => {
     const holder = start(t, userdma, ['run', ...shell('echo here; read x')], { env, stdio: ['pipe', 'pipe', 'pipe'] })
     await holder.printed(/here/)
     writeFileSync(joined, '')
-    // The daemon that the pipeline has started outlives it, and has none of its pipes open.
+    // The daemon outlives the pipeline that started it, and must have closed the pipes.
     assert.equal((await pipeline.ended).stdout, 'quick\n')
     holder.child.stdin?.end('x\n')
     assert.equal((await holder.ended).status, 0)
@@ -165,9 +164,9 @@ describe('userdma run', { skip: lacking('ibv_devices') }, () => {
     assert.equal((await holder.ended).status, 0)
   })
 
-  it('starts one daemon even when many programs start at the same time', async t => {
+  it('starts one daemon for many programs that start at the same time', async t => {
     const { env, socket } = freshUser(t)
-    // Each program waits until all are connected, so that the first daemon still runs when the last one starts.
+    // Each program waits until all are connected: else the first daemon might end before the last program starts.
     const folder = temporaryFolder(t)
     const script = `touch "${folder}/$$"; while [ "$(ls "${folder}" | wc -l)" -lt 6 ]; do :; done; "${userdma}" stat --json`
     const results = await Promise.all(
@@ -181,7 +180,7 @@ describe('userdma run', { skip: lacking('ibv_devices') }, () => {
     await untilRemoved(socket)
   })
 
-  it('refuses a running daemon with other devices or faults, and says what it has', async t => {
+  it('refuses a running daemon that has other devices or faults', async t => {
     const daemon = await startDaemon(t, { fault: 'drop=0.01' })
     const runWith = (...args: string[]) =>
       runUserdma(t, ['run', '--socket', daemon.socket, ...args, '--', 'echo', 'joined'])
@@ -195,7 +194,7 @@ describe('userdma run', { skip: lacking('ibv_devices') }, () => {
     assert.equal((await runWith()).stdout, 'joined\n')
   })
 
-  it('starts a private daemon, which it stops and removes', async t => {
+  it('stops and removes the private daemon that it has started', async t => {
     const { env, folder } = freshUser(t)
     const tmp = temporaryFolder(t)
     const args = ['run', '--private', '--device', 'rxe7@127.0.0.7', '--fault', 'seed=3,drop=0.5']
@@ -208,7 +207,7 @@ describe('userdma run', { skip: lacking('ibv_devices') }, () => {
     assert.deepEqual(readdirSync(folder), [])
   })
 
-  it('leaves nothing of a private daemon behind when it is killed itself', async t => {
+  it('leaves nothing of its private daemon when it is killed', async t => {
     const tmp = temporaryFolder(t)
     const env = cleanEnvironment({ TMPDIR: tmp })
     const running = start(t, userdma, ['run', '--private', ...shell('echo $USERDMA_SOCKET; read x')], {
@@ -315,7 +314,7 @@ describe('userdma daemon', { skip: lacking() }, () => {
     assert.equal((await second.ended).status, 0)
   })
 
-  it('continues when its output is no longer read', async t => {
+  it('continues after its output was closed', async t => {
     const { env, socket, folder } = freshUser(t)
     await run(t, 'mkdir', ['-m', '700', join(folder, 'userdma')])
     const running = start(t, userdma, ['daemon'], { env })
@@ -327,7 +326,7 @@ describe('userdma daemon', { skip: lacking() }, () => {
     const [qp, peer] = [pd.rcQp({ sendCq: cq }), pd.rcQp({ sendCq: cq })]
     qp.connect(peer.endpoint)
     peer.connect(qp.endpoint)
-    // The daemon logs this failure.
+    // The log gets a line about this failure.
     qp.write(new Uint8Array(8), { address: 0n, rkey: 5, length: 8 })
     await cq.wait()
     assert.equal(qp.state, 'ERR')
@@ -365,7 +364,7 @@ describe('userdma stat and devices', { skip: lacking() }, () => {
 })
 
 describe('userdma demo', { skip: lacking('ibv_devinfo', 'ibv_rc_pingpong') }, () => {
-  it('shows device, exchange, calls and packets, and leaves nothing behind', async t => {
+  it('shows device, exchange, calls and packets', async t => {
     const tmp = temporaryFolder(t)
     const { status, stdout, stderr } = await runUserdma(t, ['demo'], { env: cleanEnvironment({ TMPDIR: tmp }) })
     assert.equal(status, 0, stderr)
@@ -380,7 +379,7 @@ describe('userdma demo', { skip: lacking('ibv_devinfo', 'ibv_rc_pingpong') }, ()
     assert.deepEqual(readdirSync(tmp), [])
   })
 
-  it('connects two queue pairs in one process if the programs are missing, and prints that', async t => {
+  it('connects two queue pairs in one process if the programs are missing', async t => {
     const folder = temporaryFolder(t)
     await run(t, 'ln', ['-s', process.execPath, join(folder, 'node')])
     const { status, stdout, stderr } = await runUserdma(t, ['demo'], { env: { PATH: folder } })

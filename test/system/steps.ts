@@ -1,6 +1,6 @@
 /*
- * Programs of test/programs that a test controls step by step: the test writes a line for each step to their standard
- * input, and they answer with a line: a result and bytes in hexadecimal (test/programs/connections/ucma.c and umad.c).
+ * Programs of test/programs that a test controls by steps: one line of their input each. They answer each step with a
+ * line: a result and bytes in hexadecimal (test/programs/connections/ucma.c and umad.c).
  */
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
@@ -8,9 +8,8 @@ import { createInterface } from 'node:readline'
 import { type Running, type Scope, start, type TestDaemon } from './programs.ts'
 
 export interface StepResult {
-  /** The result of the step, or minus an errno. */
+  /** Minus an errno if the step failed. */
   readonly result: number
-  /** The bytes of the answer. */
   readonly view: DataView
 }
 
@@ -18,7 +17,7 @@ export class StepProgram {
   readonly running: Running
   readonly #lines: AsyncIterator<string>
 
-  /** `user`: number of the user and group as which the program runs; undefined: as this process. */
+  /** `user`: UID and GID of the program; undefined: those of this process. */
   constructor(t: Scope, program: string, daemon: TestDaemon, user?: number) {
     const credentials = user === undefined ? {} : { uid: user, gid: user }
     this.running = start(t, program, [], { env: daemon.env, stdio: ['pipe', 'pipe', 'pipe'], ...credentials })
@@ -27,7 +26,6 @@ export class StepProgram {
     this.#lines = createInterface({ input: stdout })[Symbol.asyncIterator]()
   }
 
-  /** Runs one step and waits for its answer. */
   async step(line: string): Promise<StepResult> {
     this.running.child.stdin?.write(`${line}\n`)
     const { value, done } = await this.#lines.next()
@@ -37,7 +35,6 @@ export class StepProgram {
     return { result: Number(result), view: new DataView(bytes.buffer) }
   }
 
-  /** Ends the program by closing its input, and waits for its end. */
   async close(): Promise<void> {
     this.running.child.stdin?.end()
     await once(this.running.child, 'close')

@@ -1,6 +1,6 @@
 /*
- * `userdma trace` with unmodified programs, programs of the library and drivers' descriptors: calls and their
- * arguments, selections, tables, JSON, bytes, and captures that tshark reads.
+ * `userdma trace` with unmodified programs, programs of the library, and descriptors of drivers; captures as tshark
+ * reads them.
  */
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
@@ -29,9 +29,7 @@ import {
 
 const contexts = ownProgram('contexts')
 
-/**
- * Runs ibv_rc_pingpong with its client under `userdma trace`; returns the lines of calls and the path of the capture.
- */
+/** Runs ibv_rc_pingpong, the client under `userdma trace`; returns the trace and the path of the capture. */
 const tracedPingpong = async (t: Scope, daemon: TestDaemon, args: readonly string[]) => {
   const folder = temporaryFolder(t)
   const calls = join(folder, 'calls.txt')
@@ -48,7 +46,7 @@ const tracedPingpong = async (t: Scope, daemon: TestDaemon, args: readonly strin
   return { calls: readFileSync(calls, 'utf8'), pcap }
 }
 
-/** The methods that were called, in order, without those that only some versions of libibverbs call. */
+/** The called methods, without those that only some versions of libibverbs call. */
 const calledMethods = (calls: string): string[] =>
   calls
     .trimEnd()
@@ -67,7 +65,7 @@ describe('userdma trace', { skip: lacking('ibv_rc_pingpong', 'ibv_devinfo') }, (
     assert.deepEqual(called.slice(0, 6), before, calls)
     assert.deepEqual(called.slice(6, 11), connect, calls)
     assert.deepEqual(called.slice(-4), after, calls)
-    // The program requests a notification before every wait.
+    // One before each wait.
     assert.ok(called.filter(name => name === 'cq.reqNotify').length >= 10, calls)
     assert.match(
       calls,
@@ -78,7 +76,7 @@ describe('userdma trace', { skip: lacking('ibv_rc_pingpong', 'ibv_devinfo') }, (
       /rc_qp\.modify\(object \d+, state RTR, .*dgid ::ffff:127\.0\.0\.1.*pathMtu MTU_1024.*\) = 0 <0\./,
     )
     assert.match(calls, /rc_qp\.create\(.*\) = 0 \{.*qpNum 0x[0-9a-f]+.*\} <0\./)
-    // New descriptors are shown by their numbers in the program, which later calls use.
+    // New descriptors have their numbers in the program, which later calls use.
     const [, channel] = /comp_channel\.create\(\) = 0 \{object fd (\d+)\} </.exec(calls) ?? []
     assert.ok(channel, calls)
     assert.match(calls, new RegExp(`cq\\.create\\(.*channel fd ${channel}\\b`))
@@ -114,8 +112,7 @@ describe('userdma trace', { skip: lacking('ibv_rc_pingpong', 'ibv_devinfo') }, (
       selected.length >= 2 && selected.every(line => /(port\.\w+|async_fd\.create)\(/.test(line)),
       selected.join('\n'),
     )
-    // Only a query that libibverbs itself makes fails, to find out whether the kernel has ioctls; --errors leaves it
-    // out.
+    // The only failure is a query by which libibverbs finds out whether the kernel has ioctls; --errors omits it.
     assert.deepEqual(await traced('--errors', '--json'), [''])
     const all = (await traced('--json')).map(line => JSON.parse(line))
     assert.deepEqual(
@@ -134,7 +131,7 @@ describe('userdma trace', { skip: lacking('ibv_rc_pingpong', 'ibv_devinfo') }, (
     assert.match(stderr, /CORE_OUT struct ib_uverbs_ex_query_device_resp out at /)
   })
 
-  it('shows programs of the library, and every entry of their chains', async t => {
+  it('shows the chains of programs of the library, entry by entry', async t => {
     const { status, stdout, stderr } = await runUserdma(t, [
       'trace',
       '--private',
@@ -180,7 +177,7 @@ describe('userdma trace', { skip: lacking('ibv_rc_pingpong', 'ibv_devinfo') }, (
     assert.match(stderr, /^\[pid \d+ ibv_devinfo\] fd \d+ ioctl\(QUERY_DEVICE\) = -1 ENOSPC \(.*\) <0\./m)
   })
 
-  it('shows only the calls of its own program', async t => {
+  it('shows only the calls of the traced program', async t => {
     const daemon = await startDaemon(t)
     const { calls } = await tracedPingpong(t, daemon, ['-n', '10'])
     assert.equal(new Set([...calls.matchAll(/^\[pid (\d+)/gm)].map(match => match[1])).size, 1)
@@ -201,7 +198,7 @@ describe('userdma trace', { skip: lacking('ibv_rc_pingpong', 'ibv_devinfo') }, (
   })
 })
 
-/** The lines that tshark prints about a capture. */
+/** The output of tshark for a capture, by lines. */
 const tshark = async (t: Scope, pcap: string, ...args: readonly string[]): Promise<string[]> => {
   const { status, stdout, stderr } = await run(t, 'tshark', ['-r', pcap, ...args])
   assert.equal(status, 0, stderr)
@@ -214,7 +211,7 @@ describe('a connection of rdma_cm', { skip: lacking('rping', 'tshark') }, () => 
       const daemon = await startDaemon(t, { devices: [`rxe0@${address}`] })
       const pcap = join(temporaryFolder(t), 'packets.pcapng')
       const addressOptions = ['-a', address, '-p', String(await freePort()), '-C', '2']
-      // The server is traced: it sends the last message, the DREP.
+      // The traced program is the server, which sends the last message, the DREP.
       const options = ['trace', '--socket', daemon.socket, '-o', '/dev/null', '--pcap', pcap]
       const server = start(t, userdma, [...options, '--', 'rping', '-s', ...addressOptions])
       await Promise.race([daemon.settled(({ connections }) => connections.listeners > 0), server.ended])
@@ -235,7 +232,7 @@ describe('a connection of rdma_cm', { skip: lacking('rping', 'tshark') }, () => 
 const [SEND_FIRST, SEND_MIDDLE, SEND_LAST, ACKNOWLEDGE] = [0x00, 0x01, 0x02, 0x11]
 
 describe('userdma trace --pcap', { skip: lacking('ibv_rc_pingpong', 'tshark', 'editcap', 'python3') }, () => {
-  /** The summary of verify.py, which checks the ICRC of each packet without our code. */
+  /** verify.py checks the ICRC of each packet without the code of userdma. */
   const verifyIcrcs = async (t: Scope, pcap: string): Promise<string> => {
     const classic = `${pcap}.pcap`
     const converted = await run(t, 'editcap', ['-F', 'pcap', pcap, classic])
@@ -250,14 +247,13 @@ describe('userdma trace --pcap', { skip: lacking('ibv_rc_pingpong', 'tshark', 'e
       const daemon = await startDaemon(t, { devices: [device] })
       const { pcap } = await tracedPingpong(t, daemon, ['-n', '20', '-s', '5001', '-m', '1024'])
       const lines = await tshark(t, pcap, '-T', 'fields', '-e', 'frame.protocols', '-e', 'infiniband.bth.opcode')
-      // Each message has FIRST, three MIDDLE, LAST, and is acknowledged.
+      // Each message of 5001 bytes has FIRST, three MIDDLE and LAST.
       const opcodes = lines.map(line => Number(line.split('\t')[1]))
       const count = (opcode: number): number => opcodes.filter(one => one === opcode).length
       assert.deepEqual([count(SEND_FIRST), count(SEND_MIDDLE), count(SEND_LAST)], [40, 120, 40], lines.join('\n'))
       assert.ok(count(ACKNOWLEDGE) > 0)
       for (const line of lines) assert.match(line, /^eth:ethertype:ipv?6?:udp:infiniband/)
-      // 0x600000 is tshark's severity "warning" (PI_WARN). Over IPv6 tshark warns of a UDP checksum of 0, which RoCE
-      // uses there too.
+      // 0x600000 is tshark's severity "warning" (PI_WARN). Over IPv6 RoCE's UDP checksum of 0 is such a warning.
       const warned = device.includes('::') ? '' : ' || _ws.expert.severity >= 0x600000'
       const output = await tshark(t, pcap, '-Y', `_ws.malformed${warned}`)
       assert.deepEqual(output, [''])
@@ -268,7 +264,7 @@ describe('userdma trace --pcap', { skip: lacking('ibv_rc_pingpong', 'tshark', 'e
       )
     })
 
-  it('writes packets as they were sent: one that a fault drops, and its retransmission', async t => {
+  it('writes dropped packets and their retransmissions', async t => {
     const daemon = await startDaemon(t, { devices: TWO_DEVICES, fault: 'drop=0.05,seed=2' })
     const { pcap } = await tracedPingpong(t, daemon, ['-n', '20', '-s', '5001', '-m', '1024'])
     await verifyIcrcs(t, pcap)

@@ -1,6 +1,5 @@
 /*
- * Counter files of sysfs: they have the values that `userdma stat` shows, and reading them fails while a full disk
- * prevents their update. And `stat --watch`.
+ * Counter files of sysfs, and `stat --watch`.
  */
 import assert from 'node:assert/strict'
 import { mkdirSync, readFileSync } from 'node:fs'
@@ -13,7 +12,7 @@ import { cleanEnvironment, lacking, run, start, startDaemon, temporaryFolder, us
 
 const PORT = '/sys/class/infiniband/rxe0/ports/1'
 
-/** The values in the output of `grep -H`, by folder and file. */
+/** By folder and file. */
 const parseCounters = (text: string): Record<string, Record<string, number>> => {
   const values: Record<string, Record<string, number>> = {}
   for (const [, folder, name, value] of text.matchAll(/(\w+)\/(\w+):(\d+)\n/g)) {
@@ -23,10 +22,7 @@ const parseCounters = (text: string): Record<string, Record<string, number>> => 
   return values
 }
 
-/**
- * A script that starts a daemon on a small file system and reads a counter file, first while the file system is full,
- * then when it has room.
- */
+/** Starts a daemon on a small file system, and reads a counter file with the file system full, then with space. */
 const fullDiskScript = (folder: string): string => `
   mount -t tmpfs -o size=1m,mode=700 none ${folder} || exit 9
   ${userdma} daemon --socket ${folder}/sock --device rxe0@127.0.0.1 > ${folder}/../log 2>&1 & daemon=$!
@@ -61,7 +57,7 @@ describe('counter files', { skip: lacking('ibv_rc_pingpong') }, () => {
       assert.deepEqual([status, stderr], [0, ''], script)
       return stdout
     }
-    // A lifespan of 0 ms makes values current from here on; before, they are up to 10 ms old.
+    // With a lifespan of 0 ms values are current; before, they are up to 10 ms old.
     assert.equal(
       await read(`cd ${PORT}/hw_counters; cat lifespan sent_pkts; echo 0 > lifespan; cat lifespan`),
       '10\n0\n0\n',
@@ -78,7 +74,7 @@ describe('counter files', { skip: lacking('ibv_rc_pingpong') }, () => {
     assert.equal(hw.sent_pkts, hw.rcvd_pkts)
     assert.equal(all.counters.port_xmit_packets, hw.sent_pkts)
     assert.ok(all.counters.port_xmit_data * 4 > 100 * 4096)
-    // A program that stays in the folder sees changes too.
+    // The shell stays in the folder, whose files change.
     const script = `cd ${PORT}/hw_counters; cat rdma_sends; (ibv_rc_pingpong -g 1 -n 5 & until ibv_rc_pingpong -g 1 -n 5 localhost; do :; done; wait) > /dev/null 2>&1; cat rdma_sends`
     assert.equal(await read(script), '100\n110\n')
   })

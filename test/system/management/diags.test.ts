@@ -1,6 +1,5 @@
 /*
- * Debian's infiniband-diags. Tools that read sysfs show the devices. The others need LIDs or queue pair 0, which RoCE
- * lacks: they end as on Linux 6.12 with its soft device.
+ * Debian's infiniband-diags. Tools that need LIDs or queue pair 0, which RoCE lacks, end as on Linux 6.12 with rxe.
  */
 import assert from 'node:assert/strict'
 import { before, describe, it } from 'node:test'

@@ -1,6 +1,6 @@
 /*
- * A device's interface changes while programs use it: addresses are added as GIDs and removed, the link goes down and
- * up, the MTU grows, and programs get events. The daemon continues throughout.
+ * A device's interface changes while programs use it: addresses, which are GIDs, link state and MTU. Programs get
+ * events.
  */
 import assert from 'node:assert/strict'
 import { readdirSync, readFileSync } from 'node:fs'
@@ -12,7 +12,7 @@ import { canMakeNamespaces, connectNamespaces, ip, twoNamespaces } from '../name
 import { assertGoodPair, runPair, startPair } from '../pairs/pingpong.ts'
 import { lacking, run, type Scope, start, startDaemon, type TestDaemon } from '../programs.ts'
 
-/** Arguments of ibv_rc_pingpong on GID 1. */
+/** Of ibv_rc_pingpong. */
 const PINGPONG_ARGS = ['-g', '1', '-n', '20', '-c']
 
 /** The GIDs that ibv_devinfo shows, by index. */
@@ -24,7 +24,7 @@ const gidsOf = async (t: Scope, daemon: TestDaemon): Promise<Readonly<Record<num
 const pingpong = async (t: Scope, [a, b]: readonly TestDaemon[]): Promise<void> =>
   assertGoodPair(await runPair(t, a, PINGPONG_ARGS, { clientDaemon: b }))
 
-/** Starts a program that prints events; the returned function resolves when another event of that kind has arrived. */
+/** Starts ibv_asyncwatch; the returned function waits for the next event of a kind. */
 const startWatching = async (t: Scope, daemon: TestDaemon): Promise<(event: string) => Promise<void>> => {
   const watching = start(t, 'stdbuf', ['-oL', 'ibv_asyncwatch'], { env: daemon.env })
   await watching.printed(/async event FD/)
@@ -43,7 +43,7 @@ const nextCompletion = async (cq: CompletionQueue): Promise<Completion> => {
 describe('a device follows its interface', {
   skip: lacking('ibv_asyncwatch', 'ibv_rc_pingpong', 'ibv_devinfo'),
 }, () => {
-  it('in a network namespace: addresses, MTU, link', async t => {
+  it('when addresses, MTU and link change', async t => {
     if (!canMakeNamespaces(t)) return
     const [netns, peerNetns] = twoNamespaces(t, 1500, true)
     const daemons = await Promise.all(
@@ -80,7 +80,7 @@ describe('a device follows its interface', {
     assert.match(tooLong.client.stderr, /Failed to modify QP to RTR/, 'its interface has the old MTU')
     const interrupted = await startPair(t, daemon, ['-g', '1', '-n', '100000000'], { clientDaemon: daemons[1] })
     await daemon.settled(({ devices }) => devices[0].port.sentPackets > 1000)
-    // Linux removes 10.99.0.7, the secondary address of that network, with the primary one.
+    // Linux removes 10.99.0.7, the secondary address of that network, with 10.99.0.1.
     ip('-n', netns, 'address', 'delete', '10.99.0.1/24', 'dev', 'v0')
     await next('GID_CHANGE')
     await next('GID_CHANGE')
@@ -115,7 +115,7 @@ describe('a device follows its interface', {
     assert.deepEqual((await daemon.stat()).devices.length, 1, 'the daemon still runs')
   })
 
-  it('that is deleted and created again, also with another name: link, GIDs and groups are restored', {
+  it('when the interface is deleted and created again, also with another name', {
     skip: !hasNative() && 'koffi is missing',
   }, async t => {
     if (!canMakeNamespaces(t)) return
@@ -150,7 +150,6 @@ describe('a device follows its interface', {
       connectNamespaces(two, dev, mtu, true)
       current = dev
       await next('PORT_ACTIVE')
-      // Both daemons have both addresses again.
       for (const one of daemons) {
         let gids: Readonly<Record<number, string>>
         do gids = await gidsOf(t, one)
@@ -168,12 +167,12 @@ describe('a device follows its interface', {
       listener.qp.receive(listener.mr.slice())
       speaker.qp.send(Uint8Array.of(1, 2, 3), { ah, qpn: MULTICAST_QPN, qkey: 0x11111111 })
       const [sent, received] = [await nextCompletion(speaker.cq), await nextCompletion(listener.cq)]
-      // The payload of 3 bytes follows 40 bytes for the network header.
+      // 3 bytes of payload after 40 bytes for the network header.
       assert.deepEqual([sent.status, received.status, received.bytes], [0, 0, 43])
     }
   })
 
-  it('and leaves addresses of the interface to other devices, of its own daemon and of others', async t => {
+  it('and leaves addresses of the interface to other devices that have them', async t => {
     if (!canMakeNamespaces(t)) return
     const [name] = twoNamespaces(t, 1500, true)
     ip('-n', name, 'address', 'add', '10.99.0.8/24', 'dev', 'v0')

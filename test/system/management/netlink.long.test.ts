@@ -1,5 +1,5 @@
 /*
- * Debian 13's `rdma` (iproute2 6.15) compared with its output on Linux 6.12, and its monitor.
+ * Debian 13's `rdma` (iproute2 6.15).
  */
 import assert from 'node:assert/strict'
 import { join } from 'node:path'
@@ -28,7 +28,7 @@ describe("Debian 13's rdma", { skip: lacking('ibv_rc_pingpong', 'ibv_srq_pingpon
   it('is notified of devices that are added, renamed and removed', { skip }, async t => {
     const daemon = await startDaemon(t)
     const monitor = start(t, 'stdbuf', ['-oL', join(path, 'rdma'), 'monitor'], { env: daemon.env })
-    // Nothing shows when the monitor has subscribed: rename the device until it prints the event.
+    // Nothing shows when the monitor has subscribed: renames the device until the monitor prints it.
     let isSubscribed = false
     const renamed = monitor.printed(/\[RENAME\]/).then(() => {
       isSubscribed = true

@@ -6,14 +6,13 @@ import { readFileSync } from 'node:fs'
 import { fixture } from '../../paths.ts'
 import { freePort, run, type Scope, start, startDaemon, type TestDaemon, untilListening } from '../programs.ts'
 
-/** A command, its output, and its exit status. */
 interface Transcript {
   readonly command: string
   readonly output: string
   readonly status: number
 }
 
-/** The recorded commands of a file of test/fixtures/netlink. */
+/** `name`: of a file of test/fixtures/netlink. */
 const readTranscripts = (name: string): Transcript[] =>
   [...readFileSync(fixture('netlink', name), 'utf8').matchAll(/^\$ (.*)\n([\s\S]*?)^= (\d+)\n/gm)].map(
     ([, command, output, status]) => ({
@@ -23,10 +22,7 @@ const readTranscripts = (name: string): Transcript[] =>
     }),
   )
 
-/**
- * The lines of an output, sorted, without numbers that differ, and without the objects of Linux's own clients except
- * queue pair 1.
- */
+/** Sorted lines, without numbers that differ, and without objects of Linux's own clients except queue pair 1. */
 const comparable = (output: string): string[] =>
   output
     .replace(/\{[^{}]*"comm": "ib_core"[^{}]*\},?/g, object => (object.includes('"GSI"') ? object : ''))
@@ -39,34 +35,29 @@ const comparable = (output: string): string[] =>
     .replace(/0x[0-9a-f]+/g, 'HEX')
     .replace(/"([rl]key|local_dma_lkey)": ".*"/g, '"$1": "HEX"')
     .replace(/\b(netdev"?:? ?"?)(?:eth0|lo)\b/g, '$1IF')
-    // rxe lacks XRC, and that of Linux 6.1 FLUSH and ATOMIC_WRITE, which `rdma` prints as UNKNOWN.
+    // Linux's rxe lacks XRC, and in 6.1 FLUSH and ATOMIC_WRITE, which `rdma` prints as UNKNOWN.
     .replaceAll('MEM_WINDOW, XRC,', 'MEM_WINDOW,')
     .replaceAll('"MEM_WINDOW","XRC",', '"MEM_WINDOW",')
     .replace(/(?:, UNKNOWN)+/g, '')
     .replace(/(?:,"UNKNOWN")+/g, '')
     .split('\n')
     .filter(line => !line.includes('comm [ib_core]') || line.includes(' type GSI '))
-    // The text of an extended ACK, which most errors of Linux do not have.
+    // Texts of extended ACKs, which most errors of Linux lack.
     .filter(line => !line.startsWith('Error: '))
     .filter(line => !/^\s*[[\]{}, ]*$/.test(line))
     .sort()
 
-/** The command with the number of an existing queue pair in place of the recorded one (`rdma res show qp lqpn 17`). */
+/** Replaces the recorded queue pair number. */
 const withQpn = (command: string, qpn: string): string => command.replace('lqpn 17', `lqpn ${qpn}`)
 
-/**
- * Runs a shell line under a daemon; returns its status and whole output. `path`: a folder searched first for programs.
- */
+/** Runs a shell line under a daemon. `path`: a folder searched first for programs. */
 export const shell = async (t: Scope, { env }: Pick<TestDaemon, 'env'>, command: string, path?: string) => {
   const environment = path === undefined ? env : { ...env, PATH: `${path}:${env.PATH}` }
   const { status, stdout, stderr } = await run(t, 'sh', ['-c', command], { env: environment })
   return { status, output: stdout + stderr }
 }
 
-/**
- * Starts two servers that wait for a client, with all their objects, one after the other, so that numbers increase as
- * on Linux; returns their process ids.
- */
+/** Starts two servers that wait for a client, in turn, so that numbers increase as on Linux. Returns their PIDs. */
 export const startServers = async (t: Scope, daemon: TestDaemon): Promise<number[]> => {
   const pids: number[] = []
   for (const [program, ...args] of [['ibv_rc_pingpong'], ['ibv_srq_pingpong', '-q', '3']]) {
@@ -78,7 +69,7 @@ export const startServers = async (t: Scope, daemon: TestDaemon): Promise<number
   return pids
 }
 
-/** Asserts that every command has the recorded exit status and, in what `comparable` leaves, the recorded output. */
+/** Asserts that each command has the recorded exit status and output. */
 const assertRecorded = async (
   t: Scope,
   daemon: TestDaemon,
@@ -93,17 +84,13 @@ const assertRecorded = async (
   }
 }
 
-/**
- * Asserts that `rdma` shows devices, objects and counters as recorded. `recordings`: the version of `rdma`, with the
- * kernel if it is not of the same version; `path`: a folder with that `rdma`; undefined: the installed one.
- */
+/** `recordings`: version of `rdma`, and of the kernel if it differs. `path`: folder of that `rdma`. */
 export const assertShowsObjects = async (t: Scope, recordings: string, path?: string): Promise<void> => {
   const daemon = await startDaemon(t)
   const pids = await startServers(t, daemon)
   const recording = readTranscripts(`rdma-${recordings}.out`)
   const firstChange = recording.findIndex(({ command }) => command.startsWith('rdma link add'))
-  // Linux accepts `set netns exclusive`, we refuse it. After `statistic set` version 6.1 prints a stale errno, left
-  // behind by attributes that it does not know.
+  // Linux accepts `set netns exclusive`. Version 6.1 prints a stale errno after `statistic set`.
   const different = recordings === '6.1' ? /^rdma (?:system set netns|statistic set)/ : /^rdma system set netns/
   const sameOutput = recording.slice(0, firstChange).filter(({ command }) => !different.test(command))
   assert.ok(sameOutput.length > 50)
@@ -118,7 +105,7 @@ export const assertShowsObjects = async (t: Scope, recordings: string, path?: st
   assert.deepEqual({ ifname, port, values }, { ifname: 'rxe0', port: 1, values: devices[0].hw_counters })
 }
 
-/** Asserts that `rdma` shows identifiers of rdma_cm as recorded; arguments as of `assertShowsObjects`. */
+/** The arguments are those of `assertShowsObjects`. */
 export const assertShowsIdentifiers = async (t: Scope, recordings: string, path?: string): Promise<void> => {
   const daemon = await startDaemon(t)
   const { env } = daemon

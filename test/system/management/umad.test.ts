@@ -1,8 +1,6 @@
 /*
- * umad files as libibumad programs use them: nodes, agents, requests and responses between devices, long messages, and
- * clean-up after programs are killed and devices are removed. Expected results are those of Linux 6.12 with its soft
- * device, where the same program (test/programs/connections/umad.c) was run; docs/reference/management-datagrams.md
- * lists differences.
+ * umad files as libibumad programs use them. Expected results are those of Linux 6.12's rxe with the same program
+ * (test/programs/connections/umad.c); docs/reference/management-datagrams.md lists differences.
  */
 import assert from 'node:assert/strict'
 import { before, describe, it } from 'node:test'
@@ -26,18 +24,18 @@ import { ipGid, madOf, type Registration, UMAD_PROGRAM, UmadProgram } from './um
 const [EIO, ENXIO, EAGAIN, ENOMEM, EACCES, EFAULT] = [-5, -6, -11, -12, -13, -14]
 const [EINVAL, ENOTTY, ENODATA] = [-22, -25, -61]
 const EPROTONOSUPPORT = -93
-/** In a header an errno is positive. */
+/** Positive: an errno in a header. */
 const ETIMEDOUT = 110
 const NOBODY = 65534
 const { GET, SET, SEND, TRAP, RESPONSE } = MadMethod
 const { PERFORMANCE, SUBNET_ADMINISTRATION, COMMUNICATION } = MadClass
-/** A vendor class with RMPP, and the OUI that its agents register. */
+/** A vendor class with RMPP. */
 const VENDOR = 0x32
 const OUI = 0x1405
 const POLLOUT = 4
-/** Result of the write of a whole MAD: 64 bytes of header and 256 of MAD. */
+/** Result of the write of a MAD: 64 bytes of header and 256 of MAD. */
 const WRITTEN = 320
-/** Status of a response: the combination of method and attribute is not supported (IBA 13.4.7). */
+/** MAD status: the combination of method and attribute is not supported (IBA 13.4.7). */
 const UNSUPPORTED = 0x0c
 const TALK = ownProgram('umad_talk')
 
@@ -50,7 +48,7 @@ describe('umad files', { skip }, () => {
     daemon = await startDaemon(suite, { devices: TWO_DEVICES })
   })
 
-  it('exist as on Linux 6.12: for one user, without those of the subnet manager', async t => {
+  it('exist as on Linux 6.12, without those of the subnet manager', async t => {
     const { stdout } = await run(
       t,
       'sh',
@@ -114,7 +112,7 @@ describe('umad files', { skip }, () => {
       assert.equal(await program.register({}), agent)
     assert.equal(await program.register({}), ENOMEM)
 
-    // Another file of the same port: a method of a class belongs to one agent of the port.
+    // Another file of the port: only one agent of a port has a method of a class.
     assert.ok((await program.open(0)) >= 0)
     assert.deepEqual([(await program.step('pkeys')).result, (await program.step('pkeys')).result], [0, 0])
     assert.equal(await program.register({ ...pm, methods: [SET] }), EINVAL)
@@ -144,7 +142,7 @@ describe('umad files', { skip }, () => {
     assert.equal(await send({ data: data.subarray(0, 35) }), EINVAL)
     assert.equal(await send({ data: data.subarray(0, 36) }), 100)
     assert.equal(await send({ data: madOf({ mgmtClass: SUBNET_ADMINISTRATION, method: GET }, 40) }), EINVAL)
-    // Of the messages of an RMPP agent only DATA may be longer than a MAD; this one is an ACK.
+    // This ACK is longer than a MAD, which RMPP agents may send only as DATA.
     const rmpp = { mgmtClass: SUBNET_ADMINISTRATION, version: 2, rmpp: 1 }
     assert.equal(await program.register(rmpp), 1)
     const ack = madOf({ mgmtClass: SUBNET_ADMINISTRATION, method: GET, version: 2 }, 1000)
@@ -155,13 +153,12 @@ describe('umad files', { skip }, () => {
     await program.close()
   })
 
-  it('match responses with requests, and report unanswered ones', async t => {
+  it('match responses with requests, and report unanswered requests', async t => {
     const client = await UmadProgram.start(t, daemon, 0)
     const server = await UmadProgram.start(t, daemon, 1, 'wait')
     assert.equal(await client.register({ mgmtClass: VENDOR, version: 1, oui: OUI }), 0)
     assert.equal(await server.register({ mgmtClass: VENDOR, version: 1, oui: OUI, methods: [GET] }), 0)
     const data = madOf({ mgmtClass: VENDOR, method: GET, tid: 77, oui: OUI })
-    // The read blocks until the request below has arrived.
     const waiting = server.read()
     assert.equal(await client.send({ data, timeout: 10_000 }), WRITTEN)
     assert.equal(await client.send({ data, timeout: 10_000 }), EINVAL, 'the same transaction ID again')
@@ -191,7 +188,7 @@ describe('umad files', { skip }, () => {
     for (const one of [client, server]) await one.close()
   })
 
-  it('Get and Set without an agent are answered: performance counters, and otherwise an error status', async t => {
+  it('answer Get and Set without an agent: with performance counters or an error status', async t => {
     const program = await UmadProgram.start(t, daemon)
     assert.equal(await program.register({}), 0)
     const request = async (mgmtClass: number, method: number, attribute: number): Promise<Uint8Array> => {
@@ -208,7 +205,7 @@ describe('umad files', { skip }, () => {
     const counters = Buffer.from(await request(PERFORMANCE, GET, 0x12))
     const extended = Buffer.from(await request(PERFORMANCE, GET, 0x1d))
     assert.deepEqual([statusOf(counters), counters[65]], [0, 1])
-    // Packets received, including the request.
+    // Received packets, the request among them.
     assert.ok(counters.readUInt32BE(100) >= 2)
     assert.equal(Number(extended.readBigUInt64BE(96)), counters.readUInt32BE(100) + 1)
     for (const [mgmtClass, method, attribute] of [
@@ -232,11 +229,10 @@ describe('umad files', { skip }, () => {
     await program.close()
   })
 
-  it('use the header without P_Keys for programs that did not enable them', async t => {
+  it('use the header without P_Key index for programs that did not enable it', async t => {
     const program = await UmadProgram.start(t, daemon)
     assert.equal(await program.registerOld({ mgmtClass: PERFORMANCE, version: 1 }), 0)
     assert.equal(await program.registerOld({ qpn: 0 }), EPROTONOSUPPORT)
-    // The header without P_Key index.
     program.headerBytes = 56
     assert.equal(await program.send({ data: madOf({ mgmtClass: PERFORMANCE, method: GET }), timeout: 10_000 }), 312)
     const { length, data } = await program.receive()
@@ -244,7 +240,7 @@ describe('umad files', { skip }, () => {
     await program.close()
   })
 
-  it('return the agent of each message, and keep messages of an unregistered agent', async t => {
+  it('return the agent of each message, also after it was unregistered', async t => {
     const client = await UmadProgram.start(t, daemon, 0)
     const server = await UmadProgram.start(t, daemon, 1)
     assert.equal(await client.register({}), 0)
@@ -259,7 +255,7 @@ describe('umad files', { skip }, () => {
     for (const one of [client, server]) await one.close()
   })
 
-  it('keep a message that is read into a bad buffer for the next read', async t => {
+  it('keep a message for the next read if the buffer is bad', async t => {
     const client = await UmadProgram.start(t, daemon, 0)
     const server = await UmadProgram.start(t, daemon, 1)
     assert.equal(await client.register({}), 0)
@@ -274,7 +270,7 @@ describe('umad files', { skip }, () => {
     for (const one of [client, server]) await one.close()
   })
 
-  it('appear in traces as calls of their classes, with their bytes', async t => {
+  it('appear in traces as calls of their classes', async t => {
     const registration = Buffer.alloc(40)
     registration[4] = 1
     const steps = `open /dev/infiniband/umad0\\nregister2 ${registration.toString('hex')}\\nread 64\\nunregister 0\\n`
@@ -307,7 +303,7 @@ describe('umad files', { skip }, () => {
     assert.equal(await program.register({ mgmtClass: PERFORMANCE, version: 1 }), 0)
   })
 
-  it('are shared with a forked child, which reads and sends like its parent', async t => {
+  it('are shared with a forked child', async t => {
     const program = await UmadProgram.start(t, daemon)
     assert.equal(await program.register({ mgmtClass: PERFORMANCE, version: 1 }), 0)
     const data = madOf({ mgmtClass: PERFORMANCE, method: GET })
@@ -333,7 +329,7 @@ describe('umad files', { skip }, () => {
     )
   })
 
-  it('carry long messages of libibumad, and report the buffer size they need', async t => {
+  it('carry long messages of libibumad, and report the required buffer size', async t => {
     const server = start(t, TALK, ['server', 'rxe1'], { env: daemon.env, stdio: ['pipe', 'pipe', 'pipe'] })
     await server.printed(/ready/)
     const gid = Buffer.from(ipGid(2)).toString('hex')
@@ -359,7 +355,7 @@ describe('umad files under failures', { skip }, () => {
     assert.equal((await server.ended).status, 0, server.output())
   })
 
-  it('end when their device is removed: every call is EIO, and waiters are woken', async t => {
+  it('answer EIO when their device is removed, and wake waiters', async t => {
     const daemon = await startDaemon(t, { devices: TWO_DEVICES })
     const program = await UmadProgram.start(t, daemon, 1)
     const waiting = await UmadProgram.start(t, daemon, 1, 'wait')
@@ -379,13 +375,13 @@ describe('umad files under failures', { skip }, () => {
     await daemon.settled(isEmpty)
   })
 
-  it('of killed programs leave nothing: 20 with agents, requests and unread messages', async t => {
+  it('of killed programs leave nothing: agents, requests, unread messages', async t => {
     const daemon = await startDaemon(t, { devices: TWO_DEVICES })
     const survivor = await UmadProgram.start(t, daemon, 0)
     assert.equal(await survivor.register({ mgmtClass: VENDOR, version: 1, oui: OUI }), 0)
     for (let round = 0; round < 20; round++) {
       const victim = await UmadProgram.start(t, daemon, 1)
-      // The same method each time, which the agent of the last program no longer has.
+      // The agent of the last program has released this method.
       assert.equal(await victim.register({ mgmtClass: VENDOR, version: 1, oui: OUI, methods: [GET] }), 0)
       const data = madOf({ mgmtClass: VENDOR, method: GET, oui: OUI, tid: round })
       assert.equal(await survivor.send({ data }), WRITTEN)

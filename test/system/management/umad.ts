@@ -1,6 +1,5 @@
 /*
- * The program test/programs/connections/umad.c, which makes calls on umad files as a test requests, with the structs of
- * Linux's ib_user_mad.h.
+ * The program test/programs/connections/umad.c, which makes calls on umad files as a test requests.
  */
 import assert from 'node:assert/strict'
 import { RegisterAgent, RegisterAgent2, UmadHeader } from '../../../src/spec/linux/umad.ts'
@@ -10,7 +9,7 @@ import { StepProgram } from '../steps.ts'
 
 export const UMAD_PROGRAM = ownProgram('umad')
 
-/** Arguments of REGISTER_AGENT2; absent: 0, and queue pair 1. */
+/** Arguments of REGISTER_AGENT2. */
 export interface Registration {
   readonly qpn?: number
   readonly mgmtClass?: number
@@ -36,9 +35,9 @@ export interface Message {
 
 export interface Received {
   readonly agent: number
-  /** 0, or an errno: ETIMEDOUT for a request without a response. */
+  /** 0, or ETIMEDOUT for a request without a response. */
   readonly status: number
-  /** Bytes of header and message. */
+  /** Bytes, header included. */
   readonly length: number
   readonly qpn: number
   readonly gid: Uint8Array
@@ -54,7 +53,7 @@ const maskOf = (methods: readonly number[]): Uint8Array => {
   return mask
 }
 
-/** A MAD of `bytes` bytes with these header fields; `tid` is the lower half of the transaction id. */
+/** `tid`: lower half of the transaction ID. */
 export const madOf = (
   fields: {
     readonly mgmtClass: number
@@ -69,7 +68,6 @@ export const madOf = (
   const { mgmtClass, method, version = 1, attribute = 1, tid = 1, oui = 0 } = fields
   const mad = new Uint8Array(Math.max(bytes, 40))
   const view = viewOf(mad)
-  // The base version is 1.
   mad.set([1, mgmtClass, version, method])
   view.setUint32(12, tid)
   view.setUint16(16, attribute)
@@ -77,21 +75,20 @@ export const madOf = (
   return mad.subarray(0, bytes)
 }
 
-/** The GID of the IPv4 address 127.0.0.`last`. */
 export const ipGid = (last: number): Uint8Array => Uint8Array.of(...new Uint8Array(10), 0xff, 0xff, 127, 0, 0, last)
 
 export class UmadProgram extends StepProgram {
-  /** Bytes of the header of messages, in the file that is used. */
+  /** Bytes of the header of a message. */
   headerBytes: number = UmadHeader.bytes
 
-  /** Starts the program, which opens node `umadN`; `mode`: 'wait' opens it without O_NONBLOCK. */
+  /** Starts the program with node `umadN` open; `mode`: 'wait' opens the node without O_NONBLOCK. */
   static async start(t: Scope, daemon: TestDaemon, node = 0, mode: '' | 'wait' = ''): Promise<UmadProgram> {
     const self = new UmadProgram(t, UMAD_PROGRAM, daemon)
     assert.ok((await self.open(node, mode)) >= 0)
     return self
   }
 
-  /** Opens node `umadN`, and uses this file from now on; returns its descriptor, or minus an errno. */
+  /** Opens node `umadN` for later calls; returns its descriptor, or minus an errno. */
   async open(node: number, mode: '' | 'wait' = ''): Promise<number> {
     return (await this.step(`open /dev/infiniband/umad${node} ${mode}`)).result
   }
@@ -101,7 +98,7 @@ export class UmadProgram extends StepProgram {
     return (await this.registerWithFlags(registration)).agent
   }
 
-  /** REGISTER_AGENT2; also returns the flags that the answer contains. */
+  /** REGISTER_AGENT2; also returns the flags of the answer. */
   async registerWithFlags(registration: Registration): Promise<{ readonly agent: number; readonly flags: number }> {
     const { qpn = 1, mgmtClass = 0, version = 0, flags = 0, methods = [], oui = 0, rmpp = 0 } = registration
     const bytes = new Uint8Array(RegisterAgent2.bytes)
@@ -118,7 +115,7 @@ export class UmadProgram extends StepProgram {
     return { agent, flags: out.getUint32(RegisterAgent2.flags, true) }
   }
 
-  /** REGISTER_AGENT, which adds no P_Key index to the file's headers; returns the agent's number, or minus an errno. */
+  /** REGISTER_AGENT; the file's headers then have no P_Key index. Returns the agent's number, or minus an errno. */
   async registerOld(registration: Omit<Registration, 'flags' | 'oui' | 'rmpp'>): Promise<number> {
     const { qpn = 1, mgmtClass = 0, version = 0, methods = [] } = registration
     const bytes = new Uint8Array(RegisterAgent.bytes)
@@ -146,7 +143,7 @@ export class UmadProgram extends StepProgram {
     return (await this.step(`write ${bytes.length} ${hex(bytes)}`)).result
   }
 
-  /** Reads a message into a buffer of `size` bytes; returns it, or minus an errno. */
+  /** Reads a message of at most `size` bytes; returns minus an errno if that fails. */
   async read(size = this.headerBytes + MAD_BYTES): Promise<Received | number> {
     const { result, view } = await this.step(`read ${size}`)
     if (result < 0) return result
@@ -161,7 +158,6 @@ export class UmadProgram extends StepProgram {
     }
   }
 
-  /** Waits for a message and reads it. */
   async receive(size?: number): Promise<Received> {
     assert.equal((await this.step('poll 30000')).result, 1)
     const received = await this.read(size)

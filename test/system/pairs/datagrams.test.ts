@@ -1,5 +1,5 @@
 /*
- * Unreliable connections, datagrams and multicast with real programs and our own, on the memory link and over UDP.
+ * Unreliable connections, datagrams and multicast, on the memory link and over UDP.
  */
 import assert from 'node:assert/strict'
 import { before, describe, it } from 'node:test'
@@ -21,7 +21,7 @@ import { type Pair, runPair } from './pingpong.ts'
 const assertGood = ({ status, signal, stdout, stderr }: Finished): void => {
   assert.equal(status, 0, `status ${status}, signal ${signal}\n${stdout}${stderr}`)
 }
-/** Asserts that both ends succeeded, printed this line, and received no wrong data. */
+/** Asserts that both ends succeeded, printed this line and received no wrong data. */
 const assertBoth = ({ server, client }: Pair, line: RegExp): void => {
   for (const finished of [client, server]) {
     assertGood(finished)
@@ -82,10 +82,10 @@ describe('unreliable services', {
     assertGood(server)
   })
 
-  it('our own program gets GRHs, replies, groups, drops and errors as specified', async t => {
+  it('a C program gets GRHs, replies, multicast, drops and errors as specified', async t => {
     assertGood(await run(t, datagrams, ['-d', 'rxe0', '-x', 'rxe1', '-g', '1'], { env: daemon.env }))
   })
-  it('our own program gets the same over UDP, and the trace has its calls', async t => {
+  it('the C program works over UDP, and its trace names the calls', async t => {
     const devices = [81, 82].flatMap((n, i) => ['--device', `rxe${i}@${loopbackText(n)}`])
     const args = [
       'trace',

@@ -1,6 +1,5 @@
 /*
- * The cases of matrix.ts on every network: loopback without losses, with losses (reliable services), veth between
- * namespaces at MTU 1500 and 9000, IPv4 and IPv6, each with GSO (--link udp) and without (--link udp-plain).
+ * The cases of matrix.ts on loopback, on loopback with losses, and between network namespaces.
  */
 import { before, describe, it } from 'node:test'
 import { loopbackText } from '../../loopback.ts'
@@ -18,7 +17,6 @@ import {
   unreliableCases,
 } from './matrix.ts'
 
-/** A network, and the cases that run on it. */
 interface Plan {
   readonly name: string
   readonly network: (scope: Scope) => Network
@@ -37,9 +35,9 @@ const onLoopback: readonly Plan[] = links.map((link, i) => ({
 }))
 
 /**
- * ACKs are lost only in cases whose ends wait for each other before they exit: a pingpong that has received everything
- * destroys its queue pairs, and if its last ACK is lost, the other end fails with RETRY_EXC. Cases with -e are left out
- * too: ib_send_lat takes the events of both its queues from one channel, and fails if they arrive in another order.
+ * ACKs are lost only in cases whose ends wait for each other before they exit: a pingpong destroys its queue pairs when
+ * it has received everything, and if its last ACK is lost, the other end fails with RETRY_EXC. ib_send_lat -e fails if
+ * the events of its two queues, which share a channel, arrive in another order.
  */
 const losses = [
   {
@@ -89,7 +87,7 @@ describe('two daemons, the whole matrix', { skip: lacking(...matrixPrograms) }, 
         if (!needsNamespaces) daemons = await startTwoDaemons(scope, network(scope))
       })
 
-      // In a test and not in `before`, so that it can be skipped.
+      // A test can be skipped; `before` cannot.
       if (needsNamespaces)
         it('two daemons in namespaces start', async t => {
           if (canMakeNamespaces(t)) daemons = await startTwoDaemons(scope, network(scope))

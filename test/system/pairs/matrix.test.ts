@@ -1,6 +1,5 @@
 /*
- * Programs of every transport service between two daemons on loopback: a few cases, refused requests, and a soak test
- * with losses. matrix.long.test.ts has all cases.
+ * Programs of every transport service between two daemons on loopback: a few cases of matrix.ts.
  */
 import assert from 'node:assert/strict'
 import { before, describe, it } from 'node:test'

@@ -1,10 +1,9 @@
 /*
- * Debian's RDMA programs of every transport service between two of our daemons: the cases, and functions that start the
- * daemons and run a case. Server and client of a case have the same options.
+ * Debian's RDMA programs of every transport service between two daemons; server and client have the same options.
  *
- * Packets of unreliable services that overflow a receiver's socket buffer are lost, and the programs would wait for
- * them for ever: these cases send less than such a buffer holds. ib_write_lat polls memory without calling the device,
- * so a round trip takes as long as the scheduler decides; its cases have few round trips.
+ * Programs wait forever for packets of unreliable services that overflow the receiver's socket buffer: these cases send
+ * less than a buffer holds. ib_write_lat polls memory without calling the device: a round trip takes as long as the
+ * scheduler decides, so its cases have few round trips.
  */
 import assert from 'node:assert/strict'
 import { type Scope, startDaemon, type TestDaemon } from '../programs.ts'
@@ -22,7 +21,7 @@ const caseOf = (line: string): MatrixCase => {
 
 export const caseTitle = ({ program, args }: MatrixCase): string => `${program} ${args.join(' ')}`
 
-/** Cases of services that retransmit lost packets. */
+/** Lost packets are retransmitted. */
 export const reliableCases: readonly MatrixCase[] = [
   'ibv_rc_pingpong -s 65536 -n 100 -c',
   'ibv_rc_pingpong -s 4096 -m 256 -r 5 -n 200 -l 1 -e -c',
@@ -58,7 +57,7 @@ export const reliableCases: readonly MatrixCase[] = [
   'ib_atomic_lat -c XRC -n 100',
 ].map(caseOf)
 
-/** Cases of UC and UD. */
+/** UC and UD. */
 export const unreliableCases: readonly MatrixCase[] = [
   'ibv_uc_pingpong -s 4096 -n 200 -c',
   'ibv_uc_pingpong -s 100000 -m 512 -n 20 -e -c',
@@ -74,7 +73,7 @@ export const unreliableCases: readonly MatrixCase[] = [
   'ib_send_lat -c UD -s 64 -n 100 -e',
 ].map(caseOf)
 
-/** Cases for every test run: at least one of each service and of each kind of operation. */
+/** For every test run: each service, and each kind of operation. */
 export const fewCases: readonly MatrixCase[] = [
   'ibv_srq_pingpong -n 200 -q 3 -r 50 -e -c -s 10000',
   'ibv_xsrq_pingpong -m 512 -n 200 -e -s 10000',
@@ -90,23 +89,21 @@ export const fewCases: readonly MatrixCase[] = [
   'ib_send_bw -s 65536 -n 200 --use-srq -q 4',
 ].map(caseOf)
 
-/** The programs of all cases. */
 export const matrixPrograms: readonly string[] = [
   ...new Set([...reliableCases, ...unreliableCases].map(({ program }) => program)),
 ]
 
 export interface Network {
-  /** The device address of each daemon. */
+  /** Of the device of each daemon. */
   readonly addresses: readonly [string, string]
   readonly link: string
   readonly fault?: string
-  /** The network namespace of each daemon. */
+  /** Of each daemon. */
   readonly netns?: readonly [string, string]
 }
 
 export type TwoDaemons = readonly [TestDaemon, TestDaemon]
 
-/** Starts two daemons, each with one device rxe0. */
 export const startTwoDaemons = async (
   scope: Scope,
   { addresses, link, fault, netns }: Network,
@@ -121,7 +118,7 @@ export const startTwoDaemons = async (
   return [await startEnd(0), await startEnd(1)]
 }
 
-/** Runs a case, with the server on the first daemon and the client on the second, and asserts that both succeed. */
+/** Runs the server on the first daemon and the client on the second, and asserts that both succeed. */
 export const runMatrixCase = async (t: Scope, [a, b]: TwoDaemons, { program, args }: MatrixCase): Promise<void> => {
   if (!program.startsWith('ib_')) {
     assertGoodPair(await runPair(t, a, ['-g', '1', ...args], { program, clientDaemon: b }))

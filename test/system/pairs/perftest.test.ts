@@ -1,5 +1,5 @@
 /*
- * perftest's tools, which exchange addresses over TCP, between processes of one daemon: RC, polling and with events.
+ * perftest over RC between programs of one daemon.
  */
 import assert from 'node:assert/strict'
 import { before, describe, it } from 'node:test'
@@ -9,7 +9,7 @@ import { type PairOptions, runPair } from './pingpong.ts'
 interface PerftestCase {
   readonly program: string
   readonly args: readonly string[]
-  /** Message size in bytes, the start of the result line. */
+  /** Bytes of a message: the result line starts with this number. */
   readonly size: number
 }
 
@@ -32,7 +32,7 @@ const cases: readonly PerftestCase[] = [
   perftest('ib_read_bw', 4096, 300, '-b'),
   { program: 'ib_atomic_bw', args: ['-n', '500', '-A', 'FETCH_AND_ADD'], size: 8 },
   { program: 'ib_atomic_bw', args: ['-n', '500', '-A', 'CMP_AND_SWAP'], size: 8 },
-  // ib_write_lat polls memory without calling the device, so a message takes as long as the scheduler decides.
+  // ib_write_lat polls memory without calling the device: a message takes as long as the scheduler decides.
   perftest('ib_write_lat', 64, 100),
   perftest('ib_send_lat', 64, 500),
   perftest('ib_send_lat', 8192, 200, '-e'),

@@ -1,5 +1,5 @@
 /*
- * ibv_rc_pingpong on one daemon: all cases of pingpong.ts.
+ * All cases of pingpong.ts.
  */
 import { before, describe, it } from 'node:test'
 import { lacking, startDaemon, suiteScope, type TestDaemon, TWO_DEVICES } from '../programs.ts'

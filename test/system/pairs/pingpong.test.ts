@@ -1,6 +1,5 @@
 /*
- * ibv_rc_pingpong on one daemon: cases of pingpong.ts with each pair of values, many messages, ten pairs of programs at
- * the same time.
+ * ibv_rc_pingpong on one daemon: the cases `pairwise` of pingpong.ts, and more.
  */
 import assert from 'node:assert/strict'
 import { before, describe, it } from 'node:test'
@@ -16,7 +15,7 @@ describe('ibv_rc_pingpong', { skip: lacking('ibv_rc_pingpong') }, () => {
 
   for (const one of pairwise()) it(caseName(one), t => runCase(t, daemon, one))
 
-  it('transfers messages of an odd length, and more of them than the queue holds', async t => {
+  it('transfers more messages of an odd length than the queue holds', async t => {
     assertGoodPair(await runPair(t, daemon, ['-g', '1', '-s', '1027', '-m', '256', '-n', '1200', '-r', '10', '-c']))
   })
 
@@ -30,12 +29,12 @@ describe('ibv_rc_pingpong', { skip: lacking('ibv_rc_pingpong') }, () => {
   })
 
   it('cannot connect without a GID index, as on Linux', async t => {
-    // Both exit by themselves, in any order.
+    // The ends exit in any order.
     const pair = await startPair(t, daemon, ['-n', '4'])
     const [server, client] = await Promise.all([pair.server.ended, pair.client.ended])
     assert.equal(server.status, 1)
     assert.match(server.stderr, /Failed to modify QP to RTR/)
-    // The server exits before it has sent its address to the client.
+    // The server exits before it has sent its address.
     assert.equal(client.status, 1)
     assert.match(client.stderr, /Couldn't read\/write remote address/)
   })

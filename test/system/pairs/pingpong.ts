@@ -1,6 +1,6 @@
 /*
- * Runs a server and a client as processes: ibv_rc_pingpong, whose cases are here, or another program with the same
- * options for device and port.
+ * Runs a server and a client as processes: ibv_rc_pingpong, or another program with the same options for device and
+ * port.
  */
 import assert from 'node:assert/strict'
 import {
@@ -14,19 +14,17 @@ import {
 } from '../programs.ts'
 
 export interface PingpongCase {
-  /** Waits for events instead of polling. */
   readonly waitsForEvents: boolean
-  /** Checks the received data. */
   readonly checksData: boolean
-  /** Bytes of a message. */
+  /** Bytes. */
   readonly size: number
-  /** Path MTU in bytes. */
+  /** Bytes. */
   readonly mtu: number
-  /** Server and client use rxe0 and rxe1; otherwise both use rxe0. */
+  /** rxe0 and rxe1; otherwise rxe0 at both ends. */
   readonly usesTwoDevices: boolean
 }
 
-/** The members of a case, with the values that are tried. */
+/** The tried values of each member of a case. */
 const factors = {
   waitsForEvents: [false, true],
   checksData: [false, true],
@@ -38,18 +36,16 @@ const factors = {
 type Factor = keyof typeof factors
 const names = Object.keys(factors) as Factor[]
 
-/** Every combination of values. */
 export const allCases = (): PingpongCase[] =>
   names.reduce<Record<string, unknown>[]>(
     (cases, name) => cases.flatMap(one => factors[name].map(value => ({ ...one, [name]: value }))),
     [{}],
   ) as unknown as PingpongCase[]
 
-/** All pairs of values in a case, as text. */
 const pairsOf = (one: PingpongCase): string[] =>
   names.flatMap((a, i) => names.slice(i + 1).map(b => `${a}=${one[a]} ${b}=${one[b]}`))
 
-/** A few of the combinations, chosen greedily: each pair of values of two factors occurs in at least one of them. */
+/** Greedily chosen cases: each pair of values of two factors occurs in at least one case. */
 export const pairwise = (): PingpongCase[] => {
   const all = allCases()
   const uncovered = new Set(all.flatMap(pairsOf))
@@ -63,7 +59,7 @@ export const pairwise = (): PingpongCase[] => {
   return chosen
 }
 
-/** The default number of messages each way: few enough to finish quickly. */
+/** Messages each way. */
 const defaultMessages = ({ size }: PingpongCase): number => (size > 100_000 ? 20 : size > 10_000 ? 100 : 300)
 
 export const caseName = ({ waitsForEvents, checksData, size, mtu, usesTwoDevices }: PingpongCase): string =>
@@ -82,22 +78,21 @@ export interface Pair {
 
 export interface PairOptions {
   readonly program?: string
-  /** Devices of server and client; default: rxe0 for both. */
+  /** Of server and client; default: rxe0 for both. */
   readonly devices?: readonly [string, string]
-  /** The client's daemon, if it is not the server's. */
+  /** Default: the server's. */
   readonly clientDaemon?: TestDaemon
-  /** The client's arguments, if they differ. */
-  readonly clientArgs?: readonly string[]
+  /** Default: the server's. */
 }
 
 export interface StartedPair {
   readonly server: Running
   readonly client: Running
-  /** Waits for both ends. A server whose client failed may wait forever, so it is stopped. */
+  /** Stops the server if the client failed: it may wait forever. */
   ended(): Promise<Pair>
 }
 
-/** Starts server and client; the client once the server listens. */
+/** The client starts when the server listens. */
 export const startPair = async (
   scope: Scope,
   daemon: TestDaemon,
@@ -127,7 +122,6 @@ export const startPair = async (
   }
 }
 
-/** Runs server and client to their ends. */
 export const runPair = async (
   scope: Scope,
   daemon: TestDaemon,
@@ -135,7 +129,7 @@ export const runPair = async (
   options: PairOptions = {},
 ): Promise<Pair> => (await startPair(scope, daemon, args, options)).ended()
 
-/** Asserts that both exited with status 0 and without a message, and that neither received wrong data. */
+/** Asserts that both ends exited with status 0, without a message and without wrong data. */
 export const assertGoodPair = ({ server, client }: Pair): void => {
   for (const [name, { status, signal, stdout, stderr }] of Object.entries({ client, server })) {
     assert.equal(status, 0, `${name}: status ${status}, signal ${signal}\n${stdout}${stderr}`)
@@ -144,9 +138,7 @@ export const assertGoodPair = ({ server, client }: Pair): void => {
   }
 }
 
-/**
- * Runs a case of ibv_rc_pingpong with `messages` messages each way, and asserts that both ends sent and received all.
- */
+/** Runs ibv_rc_pingpong with `messages` messages each way, and asserts that both ends sent and received all. */
 export const runCase = async (
   scope: Scope,
   daemon: TestDaemon,

@@ -1,6 +1,5 @@
 /*
- * Shared receive queues and XRC with unmodified programs (ibv_srq_pingpong, ibv_xsrq_pingpong, perftest) and our own.
- * rxe's provider has no XRC; the preload library adds it.
+ * Shared receive queues and XRC, which rxe's provider lacks and the preload library adds.
  */
 import assert from 'node:assert/strict'
 import { before, describe, it } from 'node:test'
@@ -111,7 +110,7 @@ describe('shared receive queues and XRC', { skip: lacking(...programs, ownProgra
     })
   })
 
-  it('limits, resizing, LAST_WQE_REACHED, domains, and targets of two processes work as specified', async t => {
+  it('limits, resizing, LAST_WQE_REACHED, domains and targets of two processes work as specified', async t => {
     assertGood(await run(t, ownProgram('shared_queues'), ['-d', 'rxe0', '-g', '1'], { env: daemon.env }))
   })
 
@@ -122,7 +121,7 @@ describe('shared receive queues and XRC', { skip: lacking(...programs, ownProgra
   it('work over a network that loses and duplicates packets', async t => {
     const lossy = await startDaemon(t, { devices: TWO_DEVICES, fault: 'drop=0.02,dup=0.02,seed=9' })
     await runXsrqPingpong(t, lossy, 2, ['-n', '100', '-s', '8000', '-m', '1024'])
-    // Not ibv_srq_pingpong: one end exits as soon as it has finished, and the other may still wait for a lost ACK.
+    // Not ibv_srq_pingpong: an end that has finished exits, and the other end may still wait for a lost ACK.
     const args = ['-x', '1', '-F', '--use-srq', '-q', '4', '-n', '100', '-s', '5000']
     const { server, client } = await runPair(t, lossy, args, { program: 'ib_send_bw' })
     assertGood(client)

@@ -1,5 +1,5 @@
 /*
- * Devices on real sockets: programs of two daemons exchange data over UDP, on loopback and between network namespaces.
+ * Programs of two daemons over UDP, on loopback and between network namespaces.
  */
 import assert from 'node:assert/strict'
 import { readFileSync, watch } from 'node:fs'
@@ -35,7 +35,6 @@ const pingpong = (size: number, mtu: number, waitsForEvents = false): PingpongCa
 
 type TwoDaemons = readonly [TestDaemon, TestDaemon]
 
-/** Starts two daemons, each with one device rxe0. */
 const startTwoDaemons = async (
   scope: Scope,
   addresses: readonly [string, string],
@@ -61,7 +60,7 @@ const startTwoDaemons = async (
   return [await startEnd(0), await startEnd(1)]
 }
 
-/** The counters of the port of a daemon's first device. */
+/** Of the first device. */
 const portCountersOf = async (daemon: TestDaemon): Promise<Readonly<Record<string, number>>> =>
   (await daemon.stat()).devices[0].port
 
@@ -84,7 +83,7 @@ const perftest = async (t: Scope, [a, b]: TwoDaemons, program: string, ...args: 
 const verbsCheck = ownProgram('verbs_check')
 const CHECK_ARGS = ['-g', '1', '-s', '20000', '-n', '200', '-S', '6', '-m', '1024']
 
-/** Runs verbs_check, which compares every byte, with the server on the first daemon; asserts that both ends succeed. */
+/** Runs verbs_check with the server on the first daemon, and asserts that both ends succeed. */
 const runVerbsCheck = async (t: Scope, [a, b]: TwoDaemons): Promise<void> => {
   const { server, client } = await runPair(t, a, CHECK_ARGS, { program: verbsCheck, clientDaemon: b })
   for (const { status, stdout, stderr } of [server, client]) assert.equal(status, 0, stdout + stderr)
@@ -127,7 +126,7 @@ describe('two daemons on loopback', { skip }, () => {
         await runVerbsCheck(t, [daemons[1], daemons[0]])
       })
 
-      it('nothing was lost, and the kernel segmented datagrams only with --link udp', async () => {
+      it('nothing was lost, and the kernel segmented messages only with --link udp', async () => {
         await assertNothingLost(daemons)
         const { segmentedMessages, sentPackets } = await portCountersOf(daemons[0])
         assert.ok(sentPackets > 1000)
@@ -161,7 +160,7 @@ describe('two daemons on loopback', { skip }, () => {
       for (const daemon of daemons) await daemon.settled(isEmpty)
     })
 
-  it('devices of one daemon send to each other, and to themselves', async t => {
+  it('devices of one daemon send to each other and to themselves', async t => {
     const devices = [`rxe0@${loopbackText(41)}`, `rxe1@${loopbackText(42)}`]
     const daemon = await startDaemon(t, { devices, link: 'udp' })
     await runCase(t, daemon, { ...pingpong(65536, 4096), usesTwoDevices: true })
@@ -210,7 +209,7 @@ describe('a daemon with --link udp', { skip: lacking('ibv_devinfo') }, () => {
 
   it('refuses a path from an address that the machine does not have', async t => {
     const daemon = await startDaemon(t, { devices: [`rxe0@${loopbackText(54)}`], link: 'udp' })
-    // GID 0 is link-local, and loopback has no such address.
+    // GID 0 is a link-local address, which loopback lacks.
     const pair = await startPair(t, daemon, ['-g', '0', '-n', '4'])
     const [client, server] = [await pair.client.ended, await pair.server.ended]
     assert.deepEqual([client.status, server.status], [1, 1])
@@ -218,10 +217,7 @@ describe('a daemon with --link udp', { skip: lacking('ibv_devinfo') }, () => {
   })
 })
 
-/**
- * Waits until a capture in progress has this number of packets, or for 10 seconds: the caller compares the numbers.
- * Checks whenever the file has grown.
- */
+/** Waits until a capture in progress has `count` packets, or for 10 seconds. The caller compares the numbers. */
 const untilCaptured = async (path: string, count: number): Promise<void> => {
   const captured = (): number => {
     try {
@@ -283,7 +279,7 @@ describe('two network namespaces', { skip }, () => {
       for (const daemon of daemons) await daemon.settled(isEmpty)
     })
 
-  // Groups in perftest's notation: 239.91.0.7, ff02::7 (link scope) and ff0e::7 (global scope).
+  // In perftest's notation: 239.91.0.7, ff02::7 (link scope) and ff0e::7 (global scope).
   for (const [version, group] of [
     [4, '0:0:0:0:0:0:0:0:0:0:255:255:239:91:0:7'],
     [6, '255:2:0:0:0:0:0:0:0:0:0:0:0:0:0:7'],
@@ -297,7 +293,7 @@ describe('two network namespaces', { skip }, () => {
       for (const program of ['ib_send_bw', 'ib_send_lat'])
         await perftest(t, daemons, program, '-c', 'UD', '-n', '100', '-s', '1000', '-g', '-M', group)
       await assertNothingLost(daemons)
-      // 100 datagrams, then 100 in each direction. A sender that is a member of its group receives its own datagrams.
+      // 100 datagrams, then 100 in each direction. A sender in the group receives its own datagrams.
       const [a, b] = [await portCountersOf(daemons[0]), await portCountersOf(daemons[1])]
       assert.deepEqual([a.sentPackets, b.sentPackets], [100, 200])
       assert.ok(a.receivedPackets > 200 && b.receivedPackets > 100, `${a.receivedPackets} and ${b.receivedPackets}`)
@@ -305,7 +301,7 @@ describe('two network namespaces', { skip }, () => {
 
   for (const link of ['udp', 'udp-plain'])
     for (const version of [4, 6] as const)
-      it(`tshark decodes the packets on the wire, every ICRC is right (--link ${link}, IPv${version})`, async t => {
+      it(`packets on the wire are well-formed, and every ICRC is right (--link ${link}, IPv${version})`, async t => {
         for (const tool of ['tshark', 'dumpcap', 'editcap', 'python3'])
           if (findTool(tool) === undefined) return void skipTest(t, `${tool} is not installed here`)
         if (!canMakeNamespaces(t)) return
@@ -332,7 +328,7 @@ describe('two network namespaces', { skip }, () => {
         assert.equal(malformed.stdout, '')
         const verified = await run(t, 'python3', [fixture('wire', 'verify.py'), pcap])
         assert.match(verified.stdout, new RegExp(`ICRC right in ${lines.length}\\n`), verified.stderr)
-        // A virtual interface leaves UDP checksums to hardware that does not exist, so they are wrong in the capture.
+        // A virtual interface leaves UDP checksums to hardware that does not exist: the capture has wrong ones.
         const errors = verified.stdout.split('\n').filter(line => /ERROR/.test(line) && !/UDP checksum$/.test(line))
         assert.deepEqual(errors, [])
         assert.ok(readFileSync(pcap).length > 20 * 2 * 9000)

@@ -1,6 +1,5 @@
 /*
- * Our own programs with libibverbs (test/programs): every byte of every operation, errors, threads, fork, memory windows.
- * Also a C program of the object dialect.
+ * Programs of test/programs with libibverbs, and one of the object dialect.
  */
 import assert from 'node:assert/strict'
 import { before, describe, it } from 'node:test'
@@ -33,7 +32,7 @@ const programs = [
   ownProgram('fork_safe'),
 ]
 
-describe('our own programs with libibverbs', { skip: lacking(...programs) }, () => {
+describe('programs of test/programs with libibverbs', { skip: lacking(...programs) }, () => {
   const suite = suiteScope()
   let daemon: TestDaemon
   before(async () => {
@@ -64,7 +63,7 @@ describe('our own programs with libibverbs', { skip: lacking(...programs) }, () 
     assertGood(await run(t, ownProgram('verbs_errors'), ['-d', 'rxe0', '-g', '1'], { env: daemon.env }))
   })
 
-  it('a child uses data on registered pages, with ibv_fork_init', async t => {
+  it('a child uses data on registered pages after ibv_fork_init', async t => {
     assertGood(await run(t, ownProgram('fork_safe'), ['-d', 'rxe0'], { env: daemon.env }))
   })
 
@@ -102,8 +101,8 @@ describe('our own programs with libibverbs', { skip: lacking(...programs) }, () 
   }
 })
 
-describe('the object dialect is usable from C', { skip: lacking(ownProgram('object_dialect')) }, () => {
-  it('opens the device and makes calls without any library', async t => {
+describe('a C program of the object dialect', { skip: lacking(ownProgram('object_dialect')) }, () => {
+  it('opens the device and makes calls without a library', async t => {
     const daemon = await startDaemon(t)
     assertGood(await run(t, ownProgram('object_dialect'), [], { env: daemon.env }))
     await daemon.settled(isEmpty)

@@ -1,6 +1,5 @@
 /*
- * 200 programs of rdma_cm that are killed (test/system/rdmacm/killed-rdmacm.ts), and 5,000 requests that end at the
- * same time.
+ * 200 killed programs of rdma_cm, and 5,000 requests that end at the same time.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -9,11 +8,11 @@ import { killInEveryState } from './killed-rdmacm.ts'
 import { UCMA_PROGRAM, UcmaProgram } from './ucma.ts'
 
 describe('killed programs', { skip: lacking(UCMA_PROGRAM) }, () => {
-  it('leave nothing: 200 killed in several states, some while stopped', async t => {
+  it('leave nothing: 200 killed in several states', async t => {
     await killInEveryState(t, await startDaemon(t), 40)
   })
 
-  it('reject all requests that they have read and not accepted: 5,000', async t => {
+  it('reject their requests that are not accepted: 5,000', async t => {
     const daemon = await startDaemon(t)
     const [server, client] = [await UcmaProgram.start(t, daemon), await UcmaProgram.start(t, daemon)]
     const listener = await server.create()

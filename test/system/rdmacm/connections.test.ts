@@ -1,7 +1,5 @@
 /*
- * rdma_cm calls of controlled programs (test/programs/connections/ucma.c): no program reaches another's identifiers,
- * nothing is left of killed and stopped programs, and their peers are notified; events, channels, removed devices, ECE
- * and QUERY_ROUTE (docs/reference/connection-manager.md, docs/why/threat-model.md).
+ * rdma_cm calls of test/programs/connections/ucma.c (docs/reference/connection-manager.md, docs/why/threat-model.md).
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -11,7 +9,7 @@ import { UCMA_PROGRAM, UcmaCommand, UcmaProgram } from './ucma.ts'
 
 const NOBODY = 65534
 const PORT = 7471
-/** A queue pair number; no queue pair needs to exist. */
+/** No queue pair has this number. */
 const QPN = 0x33
 const [EPERM, ENOENT, EFAULT, EINVAL, EADDRINUSE] = [-1, -2, -14, -22, -98]
 
@@ -19,7 +17,7 @@ const skip = lacking(UCMA_PROGRAM)
 const skipUnlessRoot = skip || (process.geteuid?.() !== 0 && "needs root: only root's daemon has guests")
 
 describe("a guest's program on root's daemon", { skip: skipUnlessRoot }, () => {
-  it('cannot reach identifiers, requests, ports and queue pairs of another user', async t => {
+  it('cannot reach objects of another user', async t => {
     const daemon = await startDaemon(t, { guest: NOBODY })
     const owner = await UcmaProgram.start(t, daemon)
     const guest = await UcmaProgram.start(t, daemon, NOBODY)
@@ -43,8 +41,7 @@ describe("a guest's program on root's daemon", { skip: skipUnlessRoot }, () => {
         `identifier ${id}`,
       )
     }
-    // Guests use their own queue pairs or none: a REQ with the number of another user's queue pair would make the peer
-    // end that user's connection as stale.
+    // A REQ with the number of another user's queue pair would make the peer end that queue pair's connection as stale.
     assert.ok((await guest.resolve(guestId, PORT)) >= 0)
     assert.equal(await guest.connect(guestId, QPN), EPERM)
     assert.ok((await guest.connect(guestId, 0)) >= 0)
@@ -60,7 +57,7 @@ describe("a guest's program on root's daemon", { skip: skipUnlessRoot }, () => {
 })
 
 describe('programs', { skip }, () => {
-  it('exchange vendor options (ECE) in the fields of CONNECT, ACCEPT and GET_EVENT', async t => {
+  it('exchange vendor options (ECE) by CONNECT, ACCEPT and GET_EVENT', async t => {
     const daemon = await startDaemon(t)
     const [server, client] = [await UcmaProgram.start(t, daemon), await UcmaProgram.start(t, daemon)]
     const listener = await server.create()
@@ -79,7 +76,7 @@ describe('programs', { skip }, () => {
 })
 
 describe('an event', { skip }, () => {
-  it('that is read into a bad buffer stays for the next read', async t => {
+  it('stays for the next read if the buffer is bad', async t => {
     const daemon = await startDaemon(t)
     const [server, client] = [await UcmaProgram.start(t, daemon), await UcmaProgram.start(t, daemon)]
     const listener = await server.create(7n)
@@ -93,7 +90,7 @@ describe('an event', { skip }, () => {
     for (let tries = 0; tries < 3; tries++) assert.equal(await server.eventInto(16n), EFAULT)
     const request = await server.event()
     assert.deepEqual([request?.name, request?.userHandle], ['CONNECT_REQUEST', 7n])
-    // Failed reads make no room in the backlog, and do not count as read.
+    // Failed reads make no room in the backlog, and are not counted.
     assert.equal(await server.event(), undefined)
     assert.equal(await server.destroy(listener), 1)
     for (let tries = 0; tries < 3; tries++) assert.equal(await client.eventInto(16n), EFAULT)
@@ -106,7 +103,7 @@ describe('an event', { skip }, () => {
 })
 
 describe('a request whose peer has ended', { skip }, () => {
-  it('raises no event, because its program has not given it a user handle yet; accepting it fails, as on Linux', async t => {
+  it('raises no event, and cannot be accepted, as on Linux', async t => {
     const daemon = await startDaemon(t)
     const [server, client] = [await UcmaProgram.start(t, daemon), await UcmaProgram.start(t, daemon)]
     const listener = await server.create(7n)
@@ -121,7 +118,7 @@ describe('a request whose peer has ended', { skip }, () => {
     const id = await request(QPN)
     const first = await server.until('CONNECT_REQUEST')
     await client.destroy(id)
-    // The next request is sent after the first one's identifier was destroyed.
+    // The second request is sent after the first one's identifier was destroyed.
     await request(QPN + 1)
     let event = await server.event()
     while (event === undefined) event = await server.event()
@@ -134,10 +131,10 @@ describe('a request whose peer has ended', { skip }, () => {
 })
 
 describe('a channel', { skip }, () => {
-  it('is readable by poll, select and epoll while an event is queued; a child uses it like its parent', async t => {
+  it('is readable by poll, select and epoll while an event is queued, also for a child', async t => {
     const daemon = await startDaemon(t)
     const [server, client] = [await UcmaProgram.start(t, daemon), await UcmaProgram.start(t, daemon)]
-    /** The sum of 1, 2 and 4 if poll, select and epoll report that the client's channel is readable. */
+    /** The sum of 1, 2 and 4 if poll, select and epoll report the client's channel as readable. */
     const readiness = async () => (await client.step('poll')).result
     const listener = await server.create()
     await server.bind(listener, PORT)
@@ -148,7 +145,7 @@ describe('a channel', { skip }, () => {
     assert.equal(await readiness(), 7)
     assert.equal((await client.event())?.name, 'ADDR_RESOLVED')
     assert.equal(await readiness(), 7)
-    // While a request is in flight a child takes over: it reads the events that its parent has not read, and connects.
+    // A child takes over while a request is in flight: it reads its parent's unread events, and connects.
     assert.ok((await client.connect(id, QPN)) >= 0)
     await client.step('fork')
     assert.equal((await client.event())?.name, 'ROUTE_RESOLVED')
@@ -158,7 +155,7 @@ describe('a channel', { skip }, () => {
     assert.ok((await client.accept(id)) >= 0)
     await server.until('ESTABLISHED')
     const ofChild = await client.create(5n)
-    // The child exits. Its identifiers belong to the channel, which the parent still has open.
+    // The child's identifiers belong to the channel, which the parent still has open.
     assert.equal((await client.step('exit')).result, 0)
     assert.equal(await readiness(), 0)
     assert.ok((await client.disconnect(id)) >= 0)
@@ -172,7 +169,7 @@ describe('a channel', { skip }, () => {
 })
 
 describe('an identifier', { skip }, () => {
-  it('may be destroyed by either end after each step of a connection, and nothing is left', async t => {
+  it('may be destroyed by either end after each step of a connection', async t => {
     const daemon = await startDaemon(t)
     const [server, client] = [await UcmaProgram.start(t, daemon), await UcmaProgram.start(t, daemon)]
     const listener = await server.create()
@@ -201,7 +198,7 @@ describe('an identifier', { skip }, () => {
         const destroyServer = async () => request === undefined || server.destroy(request)
         const order = isClientFirst ? [destroyClient, destroyServer] : [destroyServer, destroyClient]
         for (const destroy of order) await destroy()
-        // The client destroyed its identifier, and the server has not read the request: its event stays, as on Linux.
+        // The event of an unread request stays when the client destroys its identifier, as on Linux.
         if (lastStep === 1) await server.destroy((await server.until('CONNECT_REQUEST')).id)
       }
     await client.close()
@@ -213,7 +210,7 @@ describe('an identifier', { skip }, () => {
 })
 
 describe('a removed device', { skip }, () => {
-  it('raises DEVICE_REMOVAL on each of its identifiers, which are unusable then; its address can be used again', async t => {
+  it('raises DEVICE_REMOVAL on its identifiers, and its address can be used again', async t => {
     const daemon = await startDaemon(t, { devices: TWO_DEVICES })
     const changeDevice = async (...args: string[]): Promise<void> => {
       const { status, stderr } = await runUserdma(t, ['device', ...args, '--socket', daemon.socket])
@@ -263,7 +260,7 @@ describe('a program that rejects', { skip }, () => {
     const listener = await program.create()
     await program.bind(listener, PORT)
     await program.listen(listener)
-    // 0 stands for 28, CONSUMER_DEFINED; 35 is VENDOR_OPTION_NOT_SUPPORTED; 8, INVALID_SERVICE_ID, is not allowed.
+    // 0 stands for 28, CONSUMER_DEFINED; 35 is VENDOR_OPTION_NOT_SUPPORTED; 8, INVALID_SERVICE_ID, is refused.
     for (const [reason, reported] of [
       [0, 28],
       [28, 28],
@@ -284,11 +281,11 @@ describe('a program that rejects', { skip }, () => {
 })
 
 describe('killed and stopped programs', { skip }, () => {
-  it('leave nothing, and their peers are notified: 40 killed in several states, some while stopped', async t => {
+  it('leave nothing, and their peers are notified', async t => {
     await killInEveryState(t, await startDaemon(t), 8)
   })
 
-  it('release their port immediately: 20 listeners on one port, one after the other', async t => {
+  it('release their port immediately', async t => {
     const daemon = await startDaemon(t)
     for (let turn = 0; turn < 20; turn++) {
       const program = await UcmaProgram.start(t, daemon)
@@ -301,7 +298,7 @@ describe('killed and stopped programs', { skip }, () => {
     }
   })
 
-  it('do not block others: requests beyond a stopped program’s backlog are dropped, and other listeners get theirs', async t => {
+  it('do not block others: requests beyond a stopped program’s backlog are dropped', async t => {
     const daemon = await startDaemon(t)
     const stopped = await UcmaProgram.start(t, daemon)
     const running = await UcmaProgram.start(t, daemon)
@@ -321,7 +318,7 @@ describe('killed and stopped programs', { skip }, () => {
       assert.ok((await client.connect(id, qpn)) >= 0)
     }
     const { connections } = await daemon.stat()
-    // Two listeners, the client's identifiers, and as many requests as the backlog allows.
+    // Two listeners, the client's identifiers, and the requests that the backlog allows.
     assert.equal(connections.identifiers, 2 + 128 + 4)
     assert.ok(connections.connections <= 128 + 4)
     const id = await client.create()
@@ -350,7 +347,6 @@ describe('QUERY_ROUTE', { skip }, () => {
     await program.resolve(id, PORT)
     const { result, view } = await queryRoute()
     const bytes = Buffer.from(view.buffer)
-    /** Family, port and address of the sockaddr_in at this offset. */
     const sockaddr = (offset: number): unknown[] => [
       view.getUint16(offset, true),
       view.getUint16(offset + 2),
@@ -360,7 +356,7 @@ describe('QUERY_ROUTE', { skip }, () => {
     assert.equal(result, 24)
     assert.deepEqual(sockaddr(164), [2, PORT, host])
     assert.deepEqual([sockaddr(136)[0], sockaddr(136)[2]], [2, host])
-    // Number of paths, port number, device index.
+    // Paths, port number, device index.
     assert.deepEqual([view.getUint32(192, true), view.getUint8(196), view.getUint32(200, true)], [1, 1, 0])
     const gid = Buffer.of(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, ...host)
     const path = bytes.subarray(8, 72)

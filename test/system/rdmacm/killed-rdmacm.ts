@@ -1,16 +1,12 @@
 /*
- * Kills rdma_cm programs in several states of a connection, some while they are stopped, and asserts that their peers
- * get the right events and that nothing is left of them. Used by connections.test.ts and, with more programs, by
- * connections.long.test.ts.
+ * Kills rdma_cm programs in several states of a connection. Their peers must get the right events, and nothing may be
+ * left.
  */
 import assert from 'node:assert/strict'
 import { isEmpty, type Scope, type TestDaemon } from '../programs.ts'
 import { UcmaProgram } from './ucma.ts'
 
-/**
- * The states in which a program (the victim) is killed, and the event that its peer (the survivor) gets; '': none, as
- * on Linux for a request that is not answered yet.
- */
+/** The states in which a program (the victim) is killed, and the event that its peer (the survivor) gets; '': none. */
 const victimStates = {
   'with an unread request': 'REJECTED',
   'before its request is answered': '',
@@ -20,13 +16,9 @@ const victimStates = {
 } as const
 type VictimState = keyof typeof victimStates
 
-/** The next unused queue pair number. */
 let nextQpn = 0x1000
 
-/**
- * Brings both programs into a state, except that the victim is not stopped yet. Returns the survivor's identifier of the
- * connection.
- */
+/** Brings both programs into a state; the victim is not stopped yet. Returns the survivor's identifier. */
 const prepare = async (
   survivor: UcmaProgram,
   victim: UcmaProgram,
@@ -62,16 +54,13 @@ const prepare = async (
 }
 
 interface Ports {
-  /** The port on which the survivor listens. */
+  /** Of the survivor's listener. */
   readonly survivor: number
-  /** The next unused port, for listeners of victims. */
+  /** Of the next victim's listener. */
   next: number
 }
 
-/**
- * Kills one program in each state, `rounds` times, and asserts that the survivor's events and the daemon's objects are
- * right.
- */
+/** Kills one program in each state, `rounds` times. */
 export const killInEveryState = async (t: Scope, daemon: TestDaemon, rounds: number): Promise<void> => {
   const survivor = await UcmaProgram.start(t, daemon)
   const ports: Ports = { survivor: 7000, next: 7001 }
@@ -81,7 +70,7 @@ export const killInEveryState = async (t: Scope, daemon: TestDaemon, rounds: num
   for (let round = 0; round < rounds; round++) {
     const states = Object.keys(victimStates) as VictimState[]
     const victims = await Promise.all(states.map(() => UcmaProgram.start(t, daemon)))
-    /** The event that each identifier of the survivor still has to get. */
+    /** Events that identifiers of the survivor have not got yet. */
     const expected = new Map<number, string>()
     const ids: number[] = []
     for (const [i, state] of states.entries()) {

@@ -1,6 +1,5 @@
 /*
- * Thousands of connections (R44): librdmacm's own benchmark cmtime, and 10,000 connections of userdma's
- * TypeScript library in one process.
+ * Thousands of connections (R44): librdmacm's benchmark cmtime, and the TypeScript library in one process.
  */
 import assert from 'node:assert/strict'
 import { before, describe, it } from 'node:test'

@@ -1,6 +1,5 @@
 /*
- * Debian's programs of rdma_cm: the cases, and functions that run a case as a server and a client. Other pairs of
- * programs of the catalogue (test/catalogue) run with these functions too.
+ * Debian's programs of rdma_cm as pairs of server and client. test/catalogue runs other pairs with these functions.
  */
 import assert from 'node:assert/strict'
 import type { Stat } from '../../../src/uapi/tool.ts'
@@ -16,24 +15,24 @@ import {
 } from '../programs.ts'
 
 export interface RdmacmCase {
-  /** The command lines, with placeholders (`Placeholders`). */
+  /** With placeholders (`Placeholders`). */
   readonly server: string
   readonly client: string
-  /** The server keeps listening: it is stopped after the client. */
+  /** The server is stopped after the client. */
   readonly isServerEndless?: true
   /**
-   * The server listens again between two connections of one client (perftest -R), so a fast client may find no
-   * listener; then the case is repeated. It is the same with Linux's rxe: if the server's second rdma_listen is 0.3 s
-   * late, its client ends with REJECTED, error 8, and the client's own retry crashes (perftest 25.01).
+   * The server listens again between two connections of one client (perftest -R). A fast client finds no listener: the
+   * case is repeated. With Linux's rxe the client ends with REJECTED, error 8, too, and its own retry crashes (perftest
+   * 25.01).
    */
   readonly listensTwice?: true
-  /** An exit status of successful programs, besides 0. */
+  /** Besides 0, of successful programs. */
   readonly status?: number
 }
 
 const POLLHUP = 16
 
-/** `options` on both sides, the server bound to SERVER. */
+/** Options on both sides; the server is bound to SERVER. */
 export const bothSides = (program: string, options: string): RdmacmCase => ({
   server: `${program} -b SERVER -p PORT ${options}`,
   client: `${program} -s SERVER -p PORT ${options}`,
@@ -58,21 +57,20 @@ export const rpingCases: readonly RdmacmCase[] = [
   { server: 'rping -s -P -p PORT', client: 'rping -c -a SERVER -p PORT -C 3 -V', isServerEndless: true },
 ]
 
-/** udaddy's port, which is fixed. */
-const UDADDY_PORT = 7174
+const UDADDY_PORT = 7174 // fixed
 
-/** The port on which the server of a case listens if its PORT is `port`. */
+/** `port`: of the placeholder PORT. */
 export const listeningPort = ({ server }: RdmacmCase, port: number): number =>
   server.startsWith('udaddy') ? UDADDY_PORT : port
 
 const placeholderPattern = /\b(?:SERVER6|SERVER|CLIENT|PORT|FILE|COPY|RSOCKETS)\b/g
 /**
- * Values of the placeholders in command lines, by name: SERVER, SERVER6 and CLIENT are addresses, PORT is a free TCP
- * port, FILE and COPY are paths, RSOCKETS is the path of librspreload.
+ * SERVER, SERVER6 and CLIENT are addresses, PORT is a free TCP port, FILE and COPY are paths, RSOCKETS is the path of
+ * librspreload.
  */
 export type Placeholders = Readonly<Record<string, string>>
 
-/** A line of a case as program and arguments. */
+/** Program and arguments of a line. */
 export const wordsOf = (line: string, values: Placeholders): [program: string, ...args: string[]] => {
   const [program, ...args] = line
     .trim()
@@ -92,7 +90,7 @@ export const rdmacmCases: readonly RdmacmCase[] = [
   { server: 'rdma_xserver -p PORT', client: 'rdma_xclient -s SERVER -p PORT' },
   { server: 'cmtime -b SERVER -p PORT -c 20', client: 'cmtime -s SERVER -p PORT -c 20', isServerEndless: true },
   bothSides('rstream', '-S 65536 -C 20'),
-  // Its poll returns POLLHUP (16) if the server has exited before the client reads its last answer.
+  // poll returns POLLHUP if the server has exited before the client reads the last answer.
   { ...bothSides('rstream', '-S 4096 -C 50 -T a'), status: POLLHUP },
   bothSides('rstream', '-S 4096 -C 50 -T b'),
   bothSides('rstream', '-S 4096 -C 50 -T n'),
@@ -109,13 +107,13 @@ export const rdmacmCases: readonly RdmacmCase[] = [
 ]
 
 export interface RdmacmOptions {
-  /** The client's daemon, if it is not the server's. */
+  /** Default: the server's. */
   readonly clientDaemon?: TestDaemon
-  /** Values of the placeholders; SERVER is 127.0.0.1 by default. */
+  /** SERVER is 127.0.0.1 by default. */
   readonly values?: Placeholders
-  /** Turns a program and its arguments into the command that runs it, for example in another userland. */
+  /** Returns the command that runs a program, for example in another userland. */
   readonly command?: (words: readonly [string, ...string[]]) => readonly [string, ...string[]]
-  /** Time limit of a program in milliseconds. */
+  /** Milliseconds for a program. */
   readonly limit?: number
 }
 
@@ -124,11 +122,11 @@ interface RdmacmResult {
   readonly client: Finished
 }
 
-/** perftest's messages when the peer has no listener: for a REJ, and for a SIDR_REP. */
+/** perftest's messages for a REJ and for a SIDR_REP when the peer has no listener. */
 const NO_LISTENER = /REJECTED; error: 8\b|UNREACHABLE; error: 1\b/
 const MAX_TRIES = 20
 
-/** Runs a case to its end on both sides; again if the client found no listener (see `listensTwice`). */
+/** Repeats the case if the client found no listener (see `listensTwice`). */
 export const runRdmacm = async (
   scope: Scope,
   daemon: TestDaemon,
@@ -145,10 +143,10 @@ export const runRdmacm = async (
 const countAddressHandles = ({ devices }: Stat): number =>
   devices.reduce((sum, { objects }) => sum + (objects.ah ?? 0), 0)
 
-/** Resolves when a server waits for its client, or has exited. `before`: the state of the daemon before the start. */
+/** Resolves when a server waits for its client, or has exited. `before`: before its start. */
 const untilReady = async (daemon: TestDaemon, line: string, port: number, before: Stat, ended: Promise<unknown>) => {
   const [program] = wordsOf(line, {})
-  // Without rdma_cm (-R, -z) these programs exchange addresses over TCP.
+  // Without rdma_cm (-R, -z) programs exchange addresses over TCP.
   if (/^ib(v?)_/.test(program) && !/ -[Rz]\b/.test(line)) return untilListening(port, ended)
   // A datagram rsocket creates no objects in the daemon before its first message.
   if (program === 'udpong') return
@@ -159,7 +157,7 @@ const untilReady = async (daemon: TestDaemon, line: string, port: number, before
   await Promise.race([daemon.settled(program === 'mckey' ? hasJoined : listens), ended])
 }
 
-/** Starts a program; `LD_PRELOAD=LIBRARY` before it preloads that library behind ours. */
+/** `LD_PRELOAD=LIBRARY` before the program preloads that library after userdma's. */
 export const startLine = (
   scope: Scope,
   daemon: TestDaemon,
@@ -174,9 +172,7 @@ export const startLine = (
   return start(scope, program, args, { env: daemon.env, ...(limit !== undefined && { limit }) })
 }
 
-/**
- * Waits until both sides have ended. A server is stopped if it would wait for more clients, or if its client failed.
- */
+/** Waits for both sides. Stops a server that would wait for more clients, or whose client failed. */
 export const finishRdmacm = async (
   { isServerEndless, status }: Pick<RdmacmCase, 'isServerEndless' | 'status'>,
   server: Running,
@@ -187,10 +183,7 @@ export const finishRdmacm = async (
   return { server: await server.ended, client: finished }
 }
 
-/**
- * Starts the server of a case; the returned function runs the client once the server waits for it, and resolves when
- * both have exited.
- */
+/** Starts the server; the returned function runs the client, and resolves when both have exited. */
 export const startRdmacm = async (
   scope: Scope,
   daemon: TestDaemon,
@@ -199,14 +192,14 @@ export const startRdmacm = async (
 ): Promise<() => Promise<RdmacmResult>> => {
   const port = await freePort()
   const optionsWithPort = { ...options, values: { ...options.values, PORT: String(port) } }
-  // Waits until the daemon has destroyed the listeners of servers that have ended: `untilReady` compares counts.
+  // `untilReady` compares counts: the daemon must have destroyed the listeners of ended servers.
   const before = await daemon.settled(hasOnlyLiving)
   const server = startLine(scope, daemon, one.server, optionsWithPort)
   await untilReady(daemon, one.server, port, before, server.ended)
   return () => finishRdmacm(one, server, startLine(scope, options.clientDaemon ?? daemon, one.client, optionsWithPort))
 }
 
-/** Asserts that both sides succeeded; of an endless server, which was stopped, only the client counts. */
+/** Asserts that both sides succeeded; of an endless server, which was stopped, only the client. */
 export const assertGoodRdmacm = (
   { isServerEndless, status }: Pick<RdmacmCase, 'isServerEndless' | 'status'>,
   { server, client }: RdmacmResult,

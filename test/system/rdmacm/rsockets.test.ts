@@ -1,7 +1,6 @@
 /*
- * rsockets, librdmacm's sockets over RC queue pairs, between two daemons over UDP: programs of rsockets, and a TCP
- * program whose sockets librspreload turns into rsockets, one after the other and all concurrently, without losses and
- * with losses, which also hit CM messages. The programs compare the received data byte by byte.
+ * rsockets, librdmacm's sockets over RC queue pairs, between two daemons over UDP, without and with losses. The
+ * programs compare the received data.
  */
 import assert from 'node:assert/strict'
 import { before, describe, it } from 'node:test'
@@ -20,7 +19,7 @@ const echoCase = (bytes: number): RdmacmCase => ({
   client: `LD_PRELOAD=RSOCKETS ${echo} client SERVER PORT ${bytes}`,
 })
 
-/** Cases whose programs compare the data: rstream and riostream with -T v. */
+/** rstream and riostream compare the data with -T v. */
 const verifying: readonly RdmacmCase[] = [
   bothSides('rstream', '-T v -S 16384 -C 50'),
   bothSides('rstream', '-T v -T b -S 100000 -C 10 -I 2'),
@@ -46,7 +45,7 @@ for (const { name, hosts, fault } of networks)
       daemons = [await daemonAt(SERVER), await daemonAt(client)]
     })
 
-    /** Starts the server; the returned function runs the client. */
+    /** The returned function runs the client. */
     const startServer = (scope: Scope, one: RdmacmCase) =>
       startRdmacm(scope, daemons[0], one, { clientDaemon: daemons[1], values: { SERVER, RSOCKETS: library! } })
 
@@ -56,7 +55,7 @@ for (const { name, hosts, fault } of networks)
         assertGoodRdmacm(one, await finish())
       })
 
-    it('all of them concurrently', async t => {
+    it('all cases concurrently', async t => {
       const started: (() => Promise<void>)[] = []
       for (const one of verifying) {
         const finish = await startServer(t, one)

@@ -1,6 +1,6 @@
 /*
- * The program test/programs/connections/ucma.c, which writes commands to an rdma_cm file as a test requests: those
- * commands of Linux's rdma_user_cm.h that tests need. Offsets are those of its structs.
+ * The program test/programs/connections/ucma.c, which writes commands to an rdma_cm file as a test requests. Offsets
+ * are those of the structs of Linux's rdma_user_cm.h.
  */
 import assert from 'node:assert/strict'
 import { CmEventType, CmPortSpace } from '../../../src/spec/enums.ts'
@@ -9,7 +9,7 @@ import { StepProgram, type StepResult } from '../steps.ts'
 
 export const UCMA_PROGRAM = ownProgram('ucma')
 
-/** Numbers of commands (RDMA_USER_CM_CMD_*). */
+/** RDMA_USER_CM_CMD_* */
 export const UcmaCommand = {
   CREATE_ID: 0,
   DESTROY_ID: 1,
@@ -33,7 +33,7 @@ const VALID = 271
 const body = (size: number): DataView => new DataView(new ArrayBuffer(size))
 const bytesOf = (view: DataView): Buffer => Buffer.from(view.buffer, view.byteOffset, view.byteLength)
 
-/** Stores a sockaddr_in of 127.0.0.1 at this offset. */
+/** A sockaddr_in of 127.0.0.1. */
 const storeLoopback = (view: DataView, offset: number, port: number): void => {
   view.setUint16(offset, 2, true) // AF_INET
   view.setUint16(offset + 2, port)
@@ -60,22 +60,16 @@ const storeEce = (view: DataView, offset: number, { vendorId, attrMod }: Ece): v
 }
 const noEce: Ece = { vendorId: 0, attrMod: 0 }
 
-/**
- * Each method is a command, and returns the result of write(2), the command's size, or minus an errno, unless it says
- * otherwise.
- */
+/** Each method is a command, and returns the command's size or minus an errno, if it does not say otherwise. */
 export class UcmaProgram extends StepProgram {
-  /** Starts the program and opens a channel; `user`: the user it runs as. */
+  /** Starts the program and opens a channel; `user`: UID of the program. */
   static async start(t: Scope, daemon: TestDaemon, user?: number): Promise<UcmaProgram> {
     const self = new UcmaProgram(t, UCMA_PROGRAM, daemon, user)
     assert.ok((await self.step('open')).result >= 0)
     return self
   }
 
-  /**
-   * Writes a command with this body. `responseAt`: offset in the body of the response's address, -1 for none;
-   * `responseBytes`: size of the response.
-   */
+  /** `responseAt`: offset in the body of the response's address, -1 for none. */
   write(number: number, view: DataView, responseAt = -1, responseBytes = 0): Promise<StepResult> {
     return this.step(`write ${number} ${responseAt} ${responseBytes} ${bytesOf(view).toString('hex')}`)
   }
@@ -89,7 +83,7 @@ export class UcmaProgram extends StepProgram {
     return result < 0 ? result : response.getUint32(0, true)
   }
 
-  /** DESTROY_ID; returns the number of the identifier's events that were read. */
+  /** DESTROY_ID; returns the number of events of the identifier that were read. */
   async destroy(id: number): Promise<number> {
     const view = body(16)
     view.setUint32(8, id, true)
@@ -135,7 +129,7 @@ export class UcmaProgram extends StepProgram {
     return (await this.write(UcmaCommand.CONNECT, view)).result
   }
 
-  /** ACCEPT: with `qpn` a server accepts a request; without it a client confirms the server's reply. */
+  /** With `qpn` a server accepts a request; without it a client confirms the server's reply. */
   async accept(id: number, qpn?: number, ece = noEce): Promise<number> {
     const view = body(296)
     view.setUint32(8, qpn ?? 0, true)
@@ -174,7 +168,7 @@ export class UcmaProgram extends StepProgram {
     }
   }
 
-  /** GET_EVENT whose response buffer is at this address of the program. */
+  /** GET_EVENT; `address`: of the response buffer. */
   async eventInto(address: bigint): Promise<number> {
     const message = body(16)
     message.setUint32(0, UcmaCommand.GET_EVENT, true)
@@ -184,7 +178,7 @@ export class UcmaProgram extends StepProgram {
     return (await this.step(`raw 16 ${bytesOf(message).toString('hex')}`)).result
   }
 
-  /** Waits for an event, skipping the ones before it. */
+  /** Skips the events before `name`. */
   async until(name: string): Promise<UcmaEvent> {
     for (let tries = 0; tries < 20_000; tries++) {
       const event = await this.event()

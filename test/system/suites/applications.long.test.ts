@@ -1,6 +1,5 @@
 /*
- * Third-party applications on librdmacm and libibverbs, each with a server and a client, as
- * docs/reference/applications.md lists them (those with a star; the others were tried by hand).
+ * Third-party applications on librdmacm and libibverbs: those with a star in docs/reference/applications.md.
  */
 import assert from 'node:assert/strict'
 import { readFileSync, writeFileSync } from 'node:fs'
@@ -20,14 +19,14 @@ import {
   untilListening,
 } from '../programs.ts'
 
-/** In its texts PORT stands for a free TCP port, ADDRESS for 127.0.0.1, FOLDER for a folder that contains dat.conf. */
+/** Placeholders: PORT is a free TCP port, ADDRESS is 127.0.0.1, FOLDER contains dat.conf. */
 interface Application {
   readonly server: string
-  /** Clients that run one after the other. */
+  /** They run one after the other. */
   readonly clients: readonly string[]
-  /** The server is ready when it listens on an rdma_cm port or on TCP port PORT, or prints text that matches. */
+  /** What shows that the server listens: a listener of rdma_cm, one on TCP port PORT, or output. */
   readonly readyBy: 'rdma_cm' | 'tcp' | RegExp
-  /** The server keeps listening: it is stopped after the clients. */
+  /** Whether the server is stopped after the clients. */
   readonly isServerEndless?: true
   readonly env?: NodeJS.ProcessEnv
 }
@@ -92,7 +91,7 @@ const applications: Readonly<Record<string, Application>> = {
   },
 }
 
-/** uDAPL's list of providers, with one entry `lo`: rdma_cm on the interface lo. */
+/** uDAPL's list of providers: `lo`, which is rdma_cm on the interface lo. */
 const DAT_CONF = 'lo u2.0 nonthreadsafe default libdaplofa.so.2 dapl.2.0 "lo 0" ""\n'
 
 describe('applications', () => {
@@ -140,7 +139,7 @@ describe('applications', () => {
     writeFileSync(join(folder, 'bytes'), bytes)
     const port = await freePort()
     const options = { env: { ...daemon.env, LD_PRELOAD: `${daemon.env.LD_PRELOAD}:${preload}` }, cwd: folder }
-    // The interpreter itself, not a python3 wrapper script, whose shell would create the first sockets.
+    // The interpreter itself: the shell of a python3 wrapper script would create the first sockets.
     const python = findTool('python3')!
     const server = start(t, python, ['-m', 'http.server', `${port}`, '--bind', '127.0.0.1'], options)
     await server.printed(/Serving HTTP/)

@@ -1,5 +1,5 @@
 /*
- * Programs built with AddressSanitizer run with the setting that docs/how-to/debuggers.md names.
+ * Programs built with AddressSanitizer run with the setting of docs/how-to/debuggers.md.
  */
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
@@ -11,7 +11,7 @@ import { isEmpty, lacking, ownProgram, run, startDaemon, TWO_DEVICES } from '../
 
 const folder = scratchFolder()
 
-/** The path of verbs_check built with AddressSanitizer; undefined, with the test skipped, if the compiler cannot. */
+/** Returns the program's path; undefined, with the test skipped, if the compiler cannot build it. */
 const compileWithAsan = (t: TestContext): string | undefined => {
   const sources = [join(repoRoot, 'test', 'programs', 'pairs', 'verbs_check.c')]
   const options = ['-g', '-fsanitize=address', '-libverbs', '-lpthread']
@@ -34,7 +34,7 @@ test('a program built with AddressSanitizer transfers data', { skip: lacking(own
   const args = ['-g', '1', '-d', 'rxe0', '-x', 'rxe1', '-1', '-s', '5000', '-n', '50', '-S', '1']
   const withoutSetting = await run(t, program, args, { env: daemon.env })
   assert.match(withoutSetting.stderr, /runtime does not come first/)
-  // Leak detection is off: it needs rights that containers lack.
+  // Leak detection needs rights that containers lack.
   const env = { ...daemon.env, ASAN_OPTIONS: `${setting}:detect_leaks=0` }
   const { status, stdout, stderr } = await run(t, program, args, { env })
   assert.equal(status, 0, stdout + stderr)

@@ -1,6 +1,6 @@
 /*
- * Programs of Debian 13 on a machine with an older userland: apt-get fetches packages into a folder of build/, with its
- * own lists and state, and their own dynamic linker runs them. Nothing is installed.
+ * Programs of Debian 13 on a machine with an older userland: apt-get fetches packages into a folder of build/, and
+ * Debian 13's dynamic linker runs them. Nothing is installed.
  */
 import { spawnSync } from 'node:child_process'
 import { chmodSync, existsSync, mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs'
@@ -11,20 +11,17 @@ import { inCi } from '../../tools.ts'
 const KEYRING = '/usr/share/keyrings/debian-archive-keyring.gpg'
 const FOLDER = join(repoRoot, 'build', 'debian13')
 
-/** Runs a command; throws its message if it fails. */
 const runOrThrow = (command: string, args: readonly string[]): void => {
   const { status, stderr } = spawnSync(command, args, { encoding: 'utf8' })
   if (status !== 0) throw new Error(`${command} ${args.join(' ')}: ${stderr ?? 'it cannot be started'}`)
 }
 
-/**
- * The folder with these packages and their dependencies, unpacked; fetches them the first time. Throws if it cannot.
- */
+/** The folder with these packages and their dependencies, unpacked. */
 export const fetchDebian13 = (packages: readonly string[]): string => {
   if (!existsSync(KEYRING)) throw new Error(`there is no ${KEYRING}: programs of Debian 13 are fetched on Debian only`)
   const root = join(FOLDER, packages.join('+'))
   if (existsSync(root)) return root
-  // Renamed to `root` when it is complete: several test files may fetch at the same time.
+  // Several test files may fetch at the same time: the folder is renamed to `root` when it is complete.
   const folder = `${root}.${process.pid}`
   for (const path of ['lists/partial', 'archives/partial', 'root']) mkdirSync(join(folder, path), { recursive: true })
   const sources = join(folder, 'sources.list')
@@ -44,7 +41,6 @@ export const fetchDebian13 = (packages: readonly string[]): string => {
     const archives = join(folder, 'archives')
     for (const name of readdirSync(archives).filter(one => one.endsWith('.deb')))
       runOrThrow('dpkg-deb', ['-x', join(archives, name), join(folder, 'root')])
-    // Another test file may have fetched it meanwhile.
     if (!existsSync(root)) renameSync(join(folder, 'root'), root)
   } finally {
     rmSync(folder, { recursive: true, force: true })

@@ -1,7 +1,6 @@
 /*
- * The calls of uverbs and rdma_cm that the programs `EVERY_CALL` make, every call that Linux numbers among them, end as
- * on Linux 6.12's rxe (R41, R42), except those that the fixture lists with a reason. The guest of test/peer makes the
- * same calls on Linux itself.
+ * The calls of uverbs and rdma_cm that the programs `EVERY_CALL` make end as on Linux 6.12's rxe (R41, R42), except
+ * those that the fixture lists with a reason.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -11,8 +10,8 @@ import { isEmpty, lacking, ownProgram, run, startDaemon } from '../programs.ts'
 const programs = EVERY_CALL.map(ownProgram)
 
 describe('every call', { skip: lacking(...programs) }, () => {
-  it('ends as on Linux’s rxe, except for those listed with a reason', async t => {
-    // With the guest's address.
+  it('ends as on Linux’s rxe, unless it is listed with a reason', async t => {
+    // The address of test/peer's guest, which made the calls on Linux.
     const daemon = await startDaemon(t, { devices: ['rxe0@10.77.0.2'] })
     const lines: string[] = []
     for (const program of programs) {
@@ -24,7 +23,7 @@ describe('every call', { skip: lacking(...programs) }, () => {
     await daemon.settled(isEmpty)
   })
 
-  it('that is an exception exists on Linux, and ends differently there', () => {
+  it('that is listed ends differently on Linux', () => {
     for (const [line, here] of departures.flatMap(({ lines }) => lines)) {
       assert.ok(onLinux.includes(line), line)
       assert.ok(!line.endsWith(` ${here}`), line)

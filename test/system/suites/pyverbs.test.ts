@@ -1,6 +1,5 @@
 /*
- * rdma-core's own pyverbs tests, which check objects, errors and traffic of every service. They skip what the device
- * lacks, as they do on Linux's soft device; docs/reference/programs.md lists the skipped tests with their reasons.
+ * rdma-core's tests of pyverbs. docs/reference/programs.md lists the skipped tests with their reasons.
  */
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'

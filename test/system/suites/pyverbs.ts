@@ -1,5 +1,5 @@
 /*
- * Runs rdma-core's own pyverbs tests, which Debian ships in /usr/share/doc, in a userland (test/catalogue/userland.ts).
+ * Runs rdma-core's tests of pyverbs, which Debian ships in /usr/share/doc, in a userland (test/catalogue/userland.ts).
  */
 import assert from 'node:assert/strict'
 import { cpSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
@@ -9,26 +9,21 @@ import { fixture, repoRoot } from '../../paths.ts'
 import { ONE_DEVICE, run, type Scope, startDaemon, type TestDaemon, temporaryFolder } from '../programs.ts'
 
 export const SHIPPED = '/usr/share/doc/rdma-core/tests'
-/** Debian's interpreter, for which its modules are compiled; another one may come first in PATH. */
+/** Debian compiles the modules for this interpreter; another one may come first in PATH. */
 export const PYTHON = '/usr/bin/python3'
 
-/** Fixtures that list the tests that must pass, by the userland of the suite. */
+/** Fixtures that list the tests that must pass. */
 const LISTS = { 'Debian 12': 'pyverbs-debian12.txt', 'Debian 13': 'pyverbs-debian13.txt' } as const
 
-/** Milliseconds for all tests. */
-const LIMIT = 300_000
+const LIMIT_MS = 300_000
 
 export interface PyverbsResult {
   readonly kind: 'pass' | 'skip' | 'fail'
   readonly test: string
-  /** The reason of a skip or failure. */
   readonly reason: string
 }
 
-/**
- * Unpacks the suite so that Python can import it: Debian compresses the larger files. Returns the folder that contains
- * `tests`.
- */
+/** Unpacks the suite, whose larger files Debian compresses. Returns the folder that contains `tests`. */
 const unpack = (scope: Scope, shipped: string): string => {
   const folder = temporaryFolder(scope)
   const tests = join(folder, 'tests')
@@ -43,15 +38,14 @@ const unpack = (scope: Scope, shipped: string): string => {
 const RESULT = /^(pass|skip|fail) (\S+) ?(.*)$/
 
 interface PyverbsOptions {
-  /** The root folder of the userland. */
   readonly root: string
   /** The command that runs a program of the userland. */
   command(words: readonly [string, ...string[]]): readonly string[]
-  /** Has the device rxe0 with address 127.0.0.1, which the tests use; default: a new daemon with this device. */
+  /** A daemon with device rxe0 at 127.0.0.1; default: a new one. */
   readonly daemon?: TestDaemon
 }
 
-/** Runs all tests; rejects if the Python interpreter crashes or exceeds LIMIT. */
+/** Rejects if the interpreter crashes or exceeds LIMIT_MS. */
 export const runPyverbs = async (
   scope: Scope,
   { root, command, daemon: runningDaemon }: PyverbsOptions,
@@ -62,7 +56,7 @@ export const runPyverbs = async (
     ...([PYTHON, suite, unpack(scope, join(root, SHIPPED)), '127.0.0.1'] as const),
     ...['--dev', 'rxe0', '--gid', '1'],
   ])
-  const { status, signal, stdout, stderr } = await run(scope, program!, args, { env: daemon.env, limit: LIMIT })
+  const { status, signal, stdout, stderr } = await run(scope, program!, args, { env: daemon.env, limit: LIMIT_MS })
   const lines = stdout.trim().split('\n')
   assert.deepEqual([status, signal], [0, null], `it ended after "${lines.at(-1)}"\n${stderr}`)
   return lines.flatMap(line => {
@@ -72,8 +66,8 @@ export const runPyverbs = async (
 }
 
 /**
- * Asserts that no test failed, and that every listed test passed: all that pass with Linux's soft device, and more.
- * Listed tests that this version of rdma-core does not have are ignored.
+ * Asserts that no test failed and every listed test passed. Listed tests that this version of rdma-core lacks are
+ * ignored.
  */
 export const assertGoodPyverbs = (tests: readonly PyverbsResult[], userland: keyof typeof LISTS): void => {
   assert.deepEqual(

@@ -1,6 +1,5 @@
 /*
- * Under valgrind the bytes of a buffer that have arrived are initialised, and the others are not: using them is
- * reported.
+ * Under valgrind a buffer's received bytes are initialised, its other bytes are not.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -24,6 +23,6 @@ describe('under valgrind', { skip: lacking(program, 'valgrind') }, () => {
       assert.equal(stdout, 'arrived\n', stderr)
       assert.equal(status, isReported ? 9 : 0, stderr)
       assert.equal(/uninitialised/.test(stderr), isReported)
-      assert.doesNotMatch(stderr, /unhandled/) // no system call or ioctl that valgrind does not know
+      assert.doesNotMatch(stderr, /unhandled/) // system calls that valgrind does not know
     })
 })
