@@ -1,6 +1,5 @@
 /*
- * `userdma check` on the programs of docs/findings: each fault is found at a marked line, and the same programs
- * without their faults have no finding; exit statuses, output formats, suppressions, stacks; no error in real programs.
+ * `userdma check` on the programs of docs/findings and test/programs/check, and on real programs.
  */
 import assert from 'node:assert/strict'
 import { copyFileSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
@@ -26,13 +25,11 @@ import {
 import { checkScript, type FindingJson, serverAndClient } from './checking.ts'
 
 const sources = join(repoRoot, 'docs', 'findings')
-/** Paths of a program of docs/findings, compiled with its fault and without. */
+/** Programs of docs/findings, compiled with their fault and without. */
 const faulty = (name: string): string => join(repoRoot, 'build', 'findings', name)
 const fixed = (name: string): string => join(repoRoot, 'build', 'findings', 'fixed', name)
 
-/**
- * A library whose constructor calls the program's function at the address $CONSTRUCTOR while the loader holds its lock.
- */
+/** A library whose constructor calls the function at the address $CONSTRUCTOR; the loader holds its lock meanwhile. */
 const CONSTRUCTOR = `
 #include <stdint.h>
 #include <stdlib.h>
@@ -42,26 +39,26 @@ __attribute__((constructor)) static void begin(void)
 }
 `
 
-/** Debian's interpreter, for which its modules are compiled. */
+/** Debian compiles the modules for this interpreter. */
 const PYTHON = '/usr/bin/python3'
 const PYVERBS = '/usr/lib/python3/dist-packages/pyverbs'
 
-/** Linux keeps this many bytes of a command's name (TASK_COMM_LEN - 1). */
+/** Bytes that Linux keeps of a command's name (TASK_COMM_LEN - 1). */
 const COMM = 15
 
-/** The lines in a finding's stacks, as FILE:LINE. */
+/** FILE:LINE of the frames in a finding's stacks. */
 const linesOf = ({ moments, objects }: FindingJson): string[] =>
   [...moments, ...objects.flatMap(({ history }) => history)].flatMap(({ frames }) =>
     frames.map(({ file, line }) => `${file?.split('/').at(-1)}:${line}`),
   )
 
-/** The lines of a program that are marked FAULT, as FILE:LINE. */
+/** FILE:LINE of the lines that are marked FAULT. */
 const markedLines = (id: string): string[] =>
   readFileSync(join(sources, `${id}.c`), 'utf8')
     .split('\n')
     .flatMap((text, i) => (text.includes('/* FAULT */') ? [`${id}.c:${i + 1}`] : []))
 
-/** Findings whose programs need options, rights or another daemon; tests of their own below run them. */
+/** Their programs need options, rights or another daemon: tests below run them. */
 const withOwnTest = [
   'peer-refused',
   'slow-memory',
@@ -75,7 +72,7 @@ const ids = readdirSync(sources)
   .map(name => name.slice(0, -2))
   .filter(id => !withOwnTest.includes(id))
 
-/** Asserts that the program of a finding has that finding; its stacks have a marked line, if there is a symbolizer. */
+/** Asserts that a program has its finding, with a marked line in the stacks if there is a symbolizer. */
 const assertFound = (id: string, found: readonly FindingJson[]): void => {
   const ofProgram = found.filter(({ program: { command } }) => command === id.slice(0, COMM))
   const finding = ofProgram.find(one => one.id === id)
@@ -88,9 +85,7 @@ const assertFound = (id: string, found: readonly FindingJson[]): void => {
     )
 }
 
-/**
- * Writes a program `program.mjs`, which imports `open` in line 1 and has these lines from line 2 on; returns its path.
- */
+/** A program of the library; `lines`: its lines from 2 on. Returns its path. */
 const libraryProgram = (scope: Scope, lines: readonly string[]): string => {
   const file = join(temporaryFolder(scope), 'program.mjs')
   const library = new URL('../../../src/verbs/index.js', import.meta.url).href
@@ -138,7 +133,7 @@ describe('userdma check', { skip: lacking(faulty('leak'), fixed('leak'), ownProg
     assertFound('slow-memory', (await checkScript(t, `${faulty('slow-memory')} >&2; true`)).found)
   })
 
-  it('uses that other adapters refuse are reported with --like, with their line; without the fault nothing is', async t => {
+  it('uses that other adapters refuse are reported with --like', async t => {
     for (const [id, adapters, text] of [
       ['adapter-limit', 'mlx5,rxe', /^max_send_sge 32 exceeds 30 of mlx5 /],
       ['adapter-operation', 'irdma', /^irdma \(.*\) lacks unreliable connections/],
@@ -177,7 +172,7 @@ describe('userdma check', { skip: lacking(faulty('leak'), fixed('leak'), ownProg
     }
   })
 
-  it('races of a program in TypeScript are reported with the lines of its posts; none if it polls in between', {
+  it('races of a program in TypeScript are reported with the lines of its posts', {
     skip: !hasNative(),
   }, async t => {
     const program = (between: string): string => {
@@ -211,7 +206,7 @@ describe('userdma check', { skip: lacking(faulty('leak'), fixed('leak'), ownProg
     const sarif = join(temporaryFolder(t), 'log.sarif')
     const file = libraryProgram(t, [
       'const device = await open({ socket: true })',
-      // The checker keeps the last 4096 destroyed objects.
+      // Destroyed objects beyond the last 4096 are forgotten.
       'for (let i = 0; i < 4100; i++) device.pd().close()',
       'await device.close()',
     ])
@@ -230,7 +225,7 @@ describe('userdma check', { skip: lacking(faulty('leak'), fixed('leak'), ownProg
     )
   })
 
-  it('the exit status is the program’s, or 65 for a finding of the severity of --fail-on or a higher one', async t => {
+  it('the exit status is 65 for findings from the severity of --fail-on, else the program’s', async t => {
     const statusOf = async (...args: string[]): Promise<number | null> =>
       (await runUserdma(t, ['check', ...args], { env: cleanEnvironment() })).status
     assert.equal(await statusOf('--', 'sh', '-c', 'exit 3'), 3)
@@ -241,7 +236,7 @@ describe('userdma check', { skip: lacking(faulty('leak'), fixed('leak'), ownProg
     assert.equal(await statusOf('--fail-on', 'never', '--', 'sh', '-c', `${faulty('unknown-lkey')}; exit 3`), 3)
   })
 
-  it('text has each finding and a summary; --suppressions leaves findings out, also of SARIF', async t => {
+  it('--suppressions removes findings from text and SARIF', async t => {
     const folder = temporaryFolder(t)
     const script = `${faulty('unknown-lkey')} >&2; ${faulty('leak')}; ${faulty('stale-rkey')} >&2`
     const busy = await runUserdma(t, ['check', '--', faulty('destroy-busy')])
@@ -279,7 +274,7 @@ describe('userdma check', { skip: lacking(faulty('leak'), fixed('leak'), ownProg
     assert.match(await checked('--suppressions', file), /userdma check: no findings, \d+ suppressed\n/)
   })
 
-  it('an output that cannot be written is reported once, and the program continues', async t => {
+  it('an output that cannot be written is reported once', async t => {
     const script = `${faulty('unknown-lkey')}; ${faulty('leak')}; echo over`
     for (const options of [
       ['-o', '/dev/full'],
@@ -295,7 +290,7 @@ describe('userdma check', { skip: lacking(faulty('leak'), fixed('leak'), ownProg
     assert.equal(silent.status, 1)
   })
 
-  it('stacks of a Python program have its functions and lines', { skip: lacking(PYTHON, PYVERBS) }, async t => {
+  it('stacks of a Python program have Python functions and lines', { skip: lacking(PYTHON, PYVERBS) }, async t => {
     const program = join(temporaryFolder(t), 'program.py')
     const lines = [
       'from pyverbs.device import Context',
@@ -322,7 +317,7 @@ describe('userdma check', { skip: lacking(faulty('leak'), fixed('leak'), ownProg
     )
   })
 
-  it('a request posted by ibv_wr_* has the stack of ibv_wr_complete, whatever its wr_id', async t => {
+  it('a request posted by ibv_wr_* has the stack of ibv_wr_complete', async t => {
     const { found } = await checkScript(t, `${ownProgram('check_cases')} batch`)
     assert.deepEqual(
       found.map(({ id, moments: [moment] }) => [id, moment?.frames.some(frame => frame.function === 'batch')]),
@@ -346,7 +341,7 @@ describe('userdma check', { skip: lacking(faulty('leak'), fixed('leak'), ownProg
     )
   })
 
-  it('a frame is one line, even if the name of its file has a newline', async t => {
+  it('a frame is one line, even if a file name has a newline', async t => {
     const program = join(temporaryFolder(t), 'odd\nname')
     copyFileSync(faulty('unknown-lkey'), program)
     const { found } = await checkScript(t, `'${program}' >&2`)
@@ -354,7 +349,7 @@ describe('userdma check', { skip: lacking(faulty('leak'), fixed('leak'), ownProg
     assert.ok(objects?.includes('odd?name') && !objects.includes('name'), String(objects))
   })
 
-  it('the same mistake in 20 children is one finding; posts during forks and in a signal handler cause none', async t => {
+  it('the same mistake in 20 children is one finding, and correct posts during forks are none', async t => {
     const { found } = await checkScript(t, `${ownProgram('check_cases')} forks 20`)
     assert.deepEqual(
       found.map(({ id, count }) => [id, count]),
@@ -374,7 +369,7 @@ describe('userdma check', { skip: lacking(faulty('leak'), fixed('leak'), ownProg
     assert.equal(stdout, 'loaded\n')
   })
 
-  it('after exec findings have the stacks of both programs', async t => {
+  it('findings before and after exec have different stacks', async t => {
     const { found } = await checkScript(t, `${ownProgram('check_cases')} exec`)
     const stacks = found.map(({ moments: [moment] }) => moment?.frames.map(frame => frame.function) ?? [])
     assert.equal(stacks.length, 2)
@@ -428,14 +423,14 @@ describe('userdma check', { skip: lacking(faulty('leak'), fixed('leak'), ownProg
     const running = start(t, userdma, ['check', '--', 'sh', '-c', script], { env: cleanEnvironment(), detached: true })
     await running.printed(/over/)
     await running.printed(/error unknown-lkey/)
-    // The signal is sent to the process group, as by a terminal.
+    // As by a terminal: to the process group.
     process.kill(-running.child.pid!, 'SIGINT')
     const { signal, stderr } = await running.ended
     assert.match(stderr, /userdma check: 1 error\n/)
     assert.equal(signal, 'SIGINT')
   })
 
-  it('a program that still has a device open when the command ends is mentioned', {
+  it('a program that still has a device open at the end is mentioned', {
     skip: lacking('ibv_asyncwatch'),
   }, async t => {
     const opened = 'until ls -l /proc/$!/fd | grep -q userdma-context; do :; done'
@@ -446,14 +441,14 @@ describe('userdma check', { skip: lacking(faulty('leak'), fixed('leak'), ownProg
     )
   })
 
-  it('a daemon with --check reports to tools that join it; a daemon without it is refused', async t => {
+  it('only a daemon with --check can be joined', async t => {
     const plain = await startDaemon(t)
     const refused = await runUserdma(t, ['check', '--socket', plain.socket, '--', 'true'])
     assert.match(refused.stderr, /does not check programs \(--check\); use --private/)
     const daemon = await startDaemon(t, { options: ['--check'] })
     const joined = await runUserdma(t, ['check', '--socket', daemon.socket, '--', faulty('leak')])
     assert.match(joined.stderr, /2 warnings/)
-    // A program that runs without `userdma check` is checked too, without stacks.
+    // A program without `userdma check` is checked too, without stacks.
     await run(t, faulty('unknown-rkey'), [], { env: daemon.env })
     const later = await runUserdma(t, ['check', '--socket', daemon.socket, '--', 'true'])
     assert.match(later.stderr, /error unknown-rkey/)
@@ -476,7 +471,7 @@ describe('userdma check', { skip: lacking(faulty('leak'), fixed('leak'), ownProg
     }
   })
 
-  it('--explain explains findings, `userdma explain` statuses, events and vendor errors', async t => {
+  it('--explain explains findings; `userdma explain` explains statuses, events and vendor errors', async t => {
     const outputOf = async (...args: string[]): Promise<string> => (await runUserdma(t, args)).stdout
     assert.match(
       await outputOf('check', '--explain'),

@@ -1,5 +1,5 @@
 /*
- * Runs shell scripts under `userdma check --json`, and reads the findings: the types have those members that tests use.
+ * Runs shell scripts under `userdma check --json`, and reads the findings.
  */
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -13,7 +13,7 @@ interface FrameJson {
   readonly file?: string
   readonly line?: number
 }
-/** A call or request that a finding names, or an event in the history of an object. */
+/** A call, a request, or an event in the history of an object. */
 interface MomentJson {
   readonly frames: readonly FrameJson[]
 }
@@ -32,17 +32,14 @@ interface OmissionJson {
   readonly omission: OmissionId
 }
 
-/** A shell script that runs a command as server, and as its client once `ss` shows that the server listens. */
+/** A shell script that runs a command as server, and as client when `ss` shows that the server listens. */
 export const serverAndClient = async (command: string): Promise<string> => {
   const port = await freePort()
   const line = `${command} -p ${port}`
   return `${line} > /dev/null & until ss -Htln "sport = :${port}" | grep -q .; do :; done; ${line} localhost > /dev/null; wait`
 }
 
-/**
- * Runs a shell script under `userdma check`; returns its findings of all severities, and the omissions: what the report
- * leaves out because of a bound.
- */
+/** `omitted`: what the report leaves out because of a bound. */
 export const checkScript = async (scope: Scope, script: string, options: readonly string[] = [], env = {}) => {
   const output = join(temporaryFolder(scope), 'findings')
   const { status, stdout, stderr } = await runUserdma(

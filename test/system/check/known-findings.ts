@@ -1,30 +1,29 @@
 /*
- * True findings of `userdma check` in third-party programs and in ours, with their source lines. docs/findings.md shows
- * this table, and real-programs.ts compares the findings of a run with it.
+ * True findings of `userdma check` in third-party programs and in test/programs. docs/findings.md shows this table.
  *
- * Programs of Debian 12: rdma-core 44.0, perftest 4.5-0.17. Those in C are stripped, so findings have no source lines:
- * `source` is from reading the sources.
+ * Programs of Debian 12: rdma-core 44.0, perftest 4.5-0.17. C programs are stripped, so their findings have no source
+ * lines: `source` is from reading the sources.
  */
 import { basename } from 'node:path'
 import type { FindingId, Severity } from '../../../src/spec/check/findings.ts'
 
 export interface KnownFinding {
-  /** Names of processes as the kernel keeps them, cut to 15 characters; a `*` at the end stands for any characters. */
+  /** Process names, cut to 15 characters; a `*` at the end stands for any characters. */
   readonly programs: readonly string[]
   readonly id: FindingId
-  /** The highest severity that the row matches. */
+  /** Findings of a lower severity match too. */
   readonly severity: Exclude<Severity, 'note'>
-  /** Matches the text of the finding; absent: any text. */
+  /** Of the finding; absent: any text. */
   readonly text?: RegExp
   /** A function of the program that is in the stack; absent: any stack. */
   readonly stackFunction?: string
-  /** Where the mistake is in the sources: file and line, or function. */
+  /** File and line, or function. */
   readonly source: string
-  /** Why it is true: a sentence without a full stop. */
+  /** A sentence without a full stop. */
   readonly why: string
 }
 
-/** A row for a test of pyverbs that provokes the failure that it expects. */
+/** A test of pyverbs that provokes the failure. */
 const python = (id: FindingId, file: string, test: string, why: string): KnownFinding => ({
   programs: ['python3'],
   id,
@@ -34,7 +33,7 @@ const python = (id: FindingId, file: string, test: string, why: string): KnownFi
   why,
 })
 
-/** A row for a mistake that a program of test/programs makes on purpose in this function; `file` without `.c`. */
+/** A mistake that a program of test/programs makes on purpose; `file`: without `.c`. */
 const ownProgram = (file: string, id: FindingId, stackFunction: string, why: string): KnownFinding => ({
   programs: [basename(file)],
   id,
@@ -44,7 +43,7 @@ const ownProgram = (file: string, id: FindingId, stackFunction: string, why: str
   why,
 })
 
-/** A row for a warning; `programs`: their names, separated by spaces. */
+/** `programs`: separated by spaces. */
 const warning = (programs: string, id: FindingId, source: string, why: string, text?: RegExp): KnownFinding => ({
   programs: programs.split(' '),
   id,
@@ -54,7 +53,6 @@ const warning = (programs: string, id: FindingId, source: string, why: string, t
   why,
 })
 
-/** The programs of perftest. */
 const PERFTEST = 'ib_*'
 
 export const knownFindings: readonly KnownFinding[] = [

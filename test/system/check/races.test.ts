@@ -1,5 +1,5 @@
 /*
- * `userdma check --races` on real requests: the cases of test/programs/check/races.c, and programs without races.
+ * `userdma check --races` on test/programs/check/races.c and on programs without races.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -12,7 +12,7 @@ const program = ownProgram('races')
 const racesOf = (found: readonly FindingJson[]): readonly FindingJson[] =>
   found.filter(({ id }) => raceIds.some(one => one === id))
 
-/** The ids of the race findings of each case, by the wr_id of the case's requests. */
+/** The ids of race findings, by the wr_id of the case's requests. */
 const findingsByCase = (found: readonly FindingJson[]): Map<string, string[]> => {
   const byCase = new Map<string, string[]>()
   for (const { id, details } of racesOf(found))
@@ -24,7 +24,7 @@ const findingsByCase = (found: readonly FindingJson[]): Map<string, string[]> =>
 }
 
 describe('userdma check --races', { skip: lacking(program) }, () => {
-  it('is right about at least 95 % of the cases, and finds no race in a case without one', async t => {
+  it('is right about 95 % of the cases, and about all without a race', async t => {
     const { found, stdout, stderr } = await checkScript(t, program, ['--races'])
     const byCase = findingsByCase(found)
     const cases = stdout
@@ -88,7 +88,7 @@ describe('userdma check --races finds no race in', {
       assert.equal(status, 0, stderr)
     })
 
-  it('ibv_srq_pingpong, apart from a warning: it sends and receives with one buffer', async t => {
+  it('ibv_srq_pingpong except a warning: it sends and receives with one buffer', async t => {
     const { found } = await checkScript(t, await serverAndClient('ibv_srq_pingpong -g 1 -n 200'), ['--races'])
     const races = racesOf(found)
     assert.notDeepEqual(races, [])

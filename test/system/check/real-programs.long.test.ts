@@ -1,6 +1,6 @@
 /*
- * The programs of the catalogue, pyverbs' tests and our own programs under `userdma check`, with and without --races:
- * every error and warning is in the table of known findings. The last test names the rows that no run matched.
+ * The programs of the catalogue, pyverbs' tests and programs of test/programs under `userdma check`: all errors and
+ * warnings are known findings.
  */
 import assert from 'node:assert/strict'
 import { basename } from 'node:path'
@@ -14,10 +14,7 @@ import { freePort, lacking, ONE_DEVICE, ownProgram, run, type Scope } from '../p
 import { runPyverbs, SHIPPED } from '../suites/pyverbs.ts'
 import { startCheckedDaemon, unknownFindings, unmatchedRows } from './real-programs.ts'
 
-/**
- * Runs a program, and then ends the processes that it started. That the program fails is only a diagnostic: other tests
- * check its success.
- */
+/** Runs a program, and ends the processes that it started. Failure is only a diagnostic: other tests check success. */
 const attempt = async (t: TestContext, title: string, body: (scope: Scope) => Promise<unknown>): Promise<void> => {
   const cleanups: (() => unknown)[] = []
   try {
@@ -58,7 +55,7 @@ for (const races of [false, true])
       assert.deepEqual(unknownFindings(await newFindings('pyverbs')), [])
     })
 
-    it('our own programs', async t => {
+    it('programs of test/programs', async t => {
       const { daemon, newFindings } = await startCheckedDaemon(t, { races, devices: ONE_DEVICE })
       for (const { name, file, command } of ownPrograms) {
         const words = ['-c', command, builtFrom(file), `${await freePort()}`]
@@ -69,6 +66,6 @@ for (const races of [false, true])
   })
 
 it('names the rows of the table that no run matched', { skip }, t => {
-  // No failure: some findings depend on the timing of the programs.
+  // Not a failure: some findings depend on the timing of the programs.
   for (const row of unmatchedRows()) t.diagnostic(`no run matched: ${row}`)
 })

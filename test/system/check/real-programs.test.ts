@@ -1,6 +1,5 @@
 /*
- * The short form of real-programs.long.test.ts: some pairs of programs, with and without --races. All errors
- * and warnings of `userdma check` are in the table of known findings.
+ * The short form of real-programs.long.test.ts.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -11,7 +10,7 @@ import { userlandRoot } from '../../catalogue/userland.ts'
 import { lacking, ownProgram, run } from '../programs.ts'
 import { startCheckedDaemon, unknownFindings, unmatchedRows } from './real-programs.ts'
 
-/** Of each of these programs the first command line of the catalogue is run. */
+/** The first command line of the catalogue is run for each program. */
 const fewPrograms = [
   'ibv_rc_pingpong',
   'ibv_ud_pingpong',
@@ -51,7 +50,7 @@ describe('findings in real programs are known', {
         unmatched.some(row => row.includes('memory_windows.c, type2')),
         'type2 did not run',
       )
-      // The same finding in a program that the table does not name is unknown.
+      // The finding is unknown in a program that the table does not name.
       const [one] = provoked.filter(({ finding }) => finding.severity === 'error')
       assert.ok(one)
       const ofOther = { ...one, finding: { ...one.finding, program: { pid: 1, command: 'other' } } }

@@ -1,6 +1,5 @@
 /*
- * A daemon with --check for the tests of real programs: its findings, with the command during which each was reported,
- * and the comparison with the table of known findings.
+ * A daemon with --check for real programs, and the comparison of its findings with the table of known findings.
  */
 import { createSymbols } from '../../../src/cli/check/symbols.ts'
 import { openSession } from '../../../src/cli/client.ts'
@@ -13,21 +12,19 @@ import { type KnownFinding, knownFindings } from './known-findings.ts'
 
 interface RealFinding {
   readonly finding: Finding
-  /** The command line that ran when it was reported. */
   readonly command: string
   readonly frames: readonly Frame[]
 }
 
 interface CheckedDaemon {
   readonly daemon: TestDaemon
-  /** The findings that were reported since the last call; `command`: the command line that ran since then. */
+  /** Findings since the last call. `command`: the command line that ran meanwhile. */
   newFindings(command: string): Promise<readonly RealFinding[]>
 }
 
-/** Milliseconds that the daemon may run: longer than all programs of a long test take. */
-const LIMIT = 3_000_000
+const LIMIT_MS = 3_000_000
 
-/** Starts a daemon that checks programs as `userdma check` does, with `races` as `userdma check --races` does. */
+/** `races`: as with `userdma check --races`. */
 export const startCheckedDaemon = async (
   scope: Scope,
   {
@@ -35,7 +32,7 @@ export const startCheckedDaemon = async (
     devices = CATALOGUE_DEVICES,
   }: { readonly races?: boolean; readonly devices?: readonly string[] } = {},
 ): Promise<CheckedDaemon> => {
-  const daemon = await startDaemon(scope, { devices, options: ['--check'], limit: LIMIT })
+  const daemon = await startDaemon(scope, { devices, options: ['--check'], limit: LIMIT_MS })
   const unread: Finding[] = []
   const client = await openSession(daemon.socket, { onFinding: finding => void unread.push(finding) })
   scope.after(() => client.close())
@@ -55,19 +52,18 @@ export const startCheckedDaemon = async (
   }
 }
 
-/** Whether a pattern of `KnownFinding.programs` matches a process name. */
+/** `pattern`: of `KnownFinding.programs`. */
 const matchesName = (pattern: string, name: string): boolean =>
   pattern.endsWith('*') ? name.startsWith(pattern.slice(0, -1)) : name === pattern
 
 const matches = (known: KnownFinding, { finding, frames }: RealFinding): boolean =>
   known.id === finding.id &&
-  // The row's severity is at least the finding's.
   isFailure(known.severity, finding.severity) &&
   known.programs.some(pattern => matchesName(pattern, finding.program?.command ?? '')) &&
   (known.text?.test(finding.text) ?? true) &&
   (known.stackFunction === undefined || frames.some(frame => frame.function === known.stackFunction))
 
-/** The rows of the table that matched a finding so far. */
+/** Rows that matched a finding. */
 const matched = new Set<KnownFinding>()
 
 const isKnown = (found: RealFinding): boolean => {
@@ -76,7 +72,7 @@ const isKnown = (found: RealFinding): boolean => {
   return rows.length > 0
 }
 
-/** Errors and warnings that are not in the table, as text. */
+/** Errors and warnings that are not in the table. */
 export const unknownFindings = (found: readonly RealFinding[]): string[] =>
   found
     .filter(one => one.finding.severity !== 'note' && !isKnown(one))
@@ -86,7 +82,7 @@ export const unknownFindings = (found: readonly RealFinding[]): string[] =>
       return `${severity} ${id} in ${program?.command} (${command}): ${text}; ${stack}`
     })
 
-/** The rows of the table that matched none of the findings given to `unknownFindings` so far, as text. */
+/** Rows that matched no finding given to `unknownFindings`. */
 export const unmatchedRows = (): string[] =>
   knownFindings
     .filter(row => !matched.has(row))

@@ -1,6 +1,5 @@
 /*
- * Programs whose memory the daemon may not access, because they are not dumpable: `userdma devices` and `userdma
- * schema` work, the library opens no device, other programs find none, and a message gives the reason.
+ * Programs whose memory the daemon may not access, because they are not dumpable.
  */
 import assert from 'node:assert/strict'
 import { type SpawnOptions, spawnSync } from 'node:child_process'
@@ -23,26 +22,23 @@ import {
 const isRoot = process.getuid?.() === 0
 const NOBODY = 65534
 
-/** Why root cannot start a daemon as another user here; false if it can. */
+/** The reason why root cannot start a daemon as another user here; false if it can. */
 const noOtherUser = (): string | false => {
   const { status } = spawnSync(userdma, ['--version'], { uid: NOBODY, gid: NOBODY })
   return status === 0 ? false : 'other users may not read this checkout'
 }
 
-/** The option of prctl(2) that sets whether a process is dumpable (PR_SET_DUMPABLE). */
+/** Option of prctl(2). */
 const PR_SET_DUMPABLE = 4
 
-/** NODE_OPTIONS that make a program undumpable, so that a daemon of its user may not access its memory. */
+/** NODE_OPTIONS that make a program undumpable. */
 const undumpableOptions = (): string => {
   const koffi = import.meta.resolve('koffi')
   const module = `import koffi from '${koffi}'; koffi.load(null).func('int prctl(int, long)')(${PR_SET_DUMPABLE}, 0)`
   return `--import=data:text/javascript,${encodeURIComponent(module)}`
 }
 
-/**
- * Starts a daemon; returns its socket, and options for programs whose memory it may not access. Root may access any
- * memory, so as root both run as another user.
- */
+/** Returns a daemon's socket, and options for programs whose memory it may not access: for root, as another user. */
 const startWithoutAccess = async (t: TestContext): Promise<{ socket: string; options: SpawnOptions }> => {
   const NODE_OPTIONS = undumpableOptions()
   if (!isRoot) {

@@ -1,6 +1,5 @@
 /*
- * Devices are added and removed while programs use them (R23, R28, R29), and programs without libibverbs use a ctx
- * device.
+ * Devices are added and removed while programs use them (R23, R28, R29).
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -20,14 +19,14 @@ import {
 
 const contexts = ownProgram('contexts')
 
-/** Runs `userdma device`; returns its output, or its message if it is refused. */
+/** Returns the output of `userdma device`, or its message if it is refused. */
 const changeDevice = async (t: Scope, { socket }: TestDaemon, ...args: string[]): Promise<string> => {
   const { status, stdout, stderr } = await runUserdma(t, ['device', ...args, '--socket', socket])
   return status === 0 ? stdout : stderr.trim()
 }
 
 describe('a ctx device', { skip: lacking(contexts) }, () => {
-  it('moves messages between two processes, and its descriptor behaves like a file', async t => {
+  it('moves messages between two processes', async t => {
     const daemon = await startDaemon(t, { devices: [...ONE_DEVICE, 'ctx0'] })
     const { status, stdout } = await run(t, contexts, ['messages', '200'], { env: daemon.env })
     assert.equal(stdout, '200 messages each way and an expected one\nthe descriptor behaves as a file\n')
@@ -35,7 +34,7 @@ describe('a ctx device', { skip: lacking(contexts) }, () => {
     await daemon.settled(isEmpty)
   })
 
-  it('is removed under a program that uses it, and is added again', async t => {
+  it('is removed while a program uses it, and added again', async t => {
     const daemon = await startDaemon(t)
     assert.equal(await changeDevice(t, daemon, 'add', 'ctx0'), '')
     const program = start(t, contexts, ['wait'], { env: daemon.env, stdio: ['pipe', 'pipe', 'pipe'] })
@@ -56,7 +55,7 @@ describe('a ctx device', { skip: lacking(contexts) }, () => {
 describe('devices', { skip: lacking('ibv_rc_pingpong', 'ibv_asyncwatch') }, () => {
   const pingpong = { waitsForEvents: false, checksData: true, size: 4096, mtu: 1024, usesTwoDevices: true }
 
-  it('are added at run time, removed under a program that is notified, and added again', async t => {
+  it('are added, removed while programs use them, and added again', async t => {
     const daemon = await startDaemon(t)
     assert.equal(await changeDevice(t, daemon, 'add', 'rxe1@127.0.0.2'), '')
     await runCase(t, daemon, pingpong, 50)

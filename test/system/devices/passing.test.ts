@@ -1,7 +1,5 @@
 /*
- * Descriptors of a device passed from one program to another (R28, R37), across exec and over a socket; the sender
- * closes its own copies before they are used. Also contexts that two programs use. hot-plug.test.ts tests descriptors
- * of a ctx device.
+ * Descriptors of a device passed from one program to another (R28, R37), and contexts that two programs use.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -9,12 +7,11 @@ import { isEmpty, lacking, ownProgram, run, startDaemon } from '../programs.ts'
 
 const passing = ownProgram('passing')
 const imported = ownProgram('imported')
-/** A user other than the daemon's. */
 const OTHER_USER = 65534
 const notRoot = process.getuid?.() === 0 ? false : 'only root can run a program as another user'
 
 describe('passed descriptors', { skip: lacking(passing) }, () => {
-  it('work from the first call on, whichever call it is, and leave nothing behind', async t => {
+  it('work from the first call on, whichever call that is', async t => {
     const daemon = await startDaemon(t)
     const { status, stdout, stderr } = await run(t, passing, [], { env: daemon.env })
     assert.equal(stderr, '')
@@ -34,7 +31,7 @@ describe('passed descriptors', { skip: lacking(passing) }, () => {
 })
 
 describe('a context used by two programs', { skip: lacking(imported) }, () => {
-  it('has objects that both programs can use, and that remain when one program exits', async t => {
+  it('has objects of both programs, which remain when one program exits', async t => {
     const daemon = await startDaemon(t)
     for (const mode of ['share', 'outlive']) {
       const { status, stdout, stderr } = await run(t, imported, [mode], { env: daemon.env })

@@ -1,6 +1,5 @@
 /*
- * Which users a daemon serves, which daemons programs and tools trust, and where a daemon's socket may be
- * (docs/why/threat-model.md).
+ * Which users a daemon serves, and which daemons programs and tools trust (docs/why/threat-model.md).
  */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
@@ -25,23 +24,23 @@ import {
 } from '../programs.ts'
 
 const NOBODY = 65534
-/** Number of a user and of a group that the system does not have. */
+/** A UID and GID that the system does not have. */
 const UNUSED_ID = 54321
 
-/** Why tests with two users cannot run here; false if they can. */
+/** The reason why tests with two users cannot run here; false if they can. */
 const oneUserOnly = (): string | false => {
   if (process.geteuid?.() !== 0) return 'only root can start programs of two users'
   const { status } = spawnSync(userdma, ['--version'], { uid: NOBODY, gid: NOBODY })
   return status === 0 ? lacking('setpriv') : 'other users may not read this checkout'
 }
 
-/** Starts a daemon of user `uid` in a folder of that user that every user may enter; returns its socket. */
+/** The daemon's folder can be entered by every user; returns its socket. */
 const startDaemonOf = async (t: Scope, uid: number, options: readonly string[] = []): Promise<string> => {
   const folder = temporaryFolder(t)
   chmodSync(folder, 0o755)
   chownSync(folder, uid, uid)
   const socket = join(folder, 'sock')
-  // The umask would keep other users out.
+  // This umask would keep other users out.
   const umask = process.umask(0o077)
   const daemon = start(t, userdma, ['daemon', '--socket', socket, ...options], {
     uid,
@@ -53,13 +52,13 @@ const startDaemonOf = async (t: Scope, uid: number, options: readonly string[] =
   return socket
 }
 
-/** Runs a program that prints whether it finds rxe0. `prefix`: a command that runs it as another user. */
+/** Prints whether a program finds rxe0. `prefix`: a command that runs the program as another user. */
 const findDevices = (t: Scope, socket: string, ...prefix: readonly string[]): Promise<Finished> => {
   const script = 'if [ -e /sys/class/infiniband/rxe0/node_guid ]; then echo True; else echo False; fi'
   const [program, ...args] = [...prefix, 'sh', '-c', script]
   return run(t, program, args, { env: programEnvironment(socket) })
 }
-/** Prefixes of commands: as user NOBODY, as root of a user namespace, as user NOBODY in group UNUSED_ID. */
+/** Prefixes: user NOBODY, root of a user namespace, user NOBODY in group UNUSED_ID. */
 const asNobody = ['setpriv', `--reuid=${NOBODY}`, `--regid=${NOBODY}`, '--clear-groups']
 const asNamespaceRoot = [
   'setpriv',
@@ -98,7 +97,7 @@ describe("root's daemon", { skip: oneUserOnly() }, () => {
     assert.ok(stdout.includes(NOT_SERVED), stdout)
   })
 
-  it('serves another user with --allow-user, by name or number, whatever the umask was', async t => {
+  it('serves another user with --allow-user, by name or number, despite the umask', async t => {
     for (const name of ['nobody', String(NOBODY)]) {
       const socket = await startDaemonOf(t, 0, ['--allow-user', name])
       for (const prefix of [[], asNobody]) {
@@ -124,7 +123,7 @@ describe("root's daemon", { skip: oneUserOnly() }, () => {
     assert.deepEqual([tool.status, tool.stderr], [1, `userdma: the daemon at ${socket} ${NOT_SERVED}\n`])
   })
 
-  it('names users outside a user namespace as such, and those inside by their outer numbers', async t => {
+  it('explains refusals to programs in a user namespace', async t => {
     if (findTool('unshare') === undefined) return void skipTest(t, 'a user namespace needs unshare')
     const shared = await findDevices(t, await startDaemonOf(t, 0, ['--allow-user', String(NOBODY)]), ...asNamespaceRoot)
     assert.match(shared.stderr, /: it runs as a user outside this user namespace, who could read/)
@@ -140,7 +139,7 @@ describe("root's daemon", { skip: oneUserOnly() }, () => {
 })
 
 describe('a daemon of another user', { skip: oneUserOnly() }, () => {
-  it('is not trusted: programs find no device, tools and the library say whose it is', async t => {
+  it('is not trusted by programs, tools and the library', async t => {
     const socket = await startDaemonOf(t, NOBODY)
     const program = await findDevices(t, socket)
     assert.equal(program.stdout, 'False\n')
@@ -179,7 +178,7 @@ describe('the socket of a daemon', () => {
     }
   })
 
-  it('and the files beside it have the same modes whatever the umask is', async t => {
+  it('and the files beside it have modes independent of the umask', async t => {
     const folder = temporaryFolder(t)
     const umask = process.umask(0o777)
     const daemon = start(t, userdma, ['daemon', '--socket', join(folder, 'sock')], { env: cleanEnvironment() })
@@ -194,7 +193,7 @@ describe('the socket of a daemon', () => {
     assert.equal(mode('sock.tree/sys/class/infiniband/rxe0/ports/1/hw_counters/sent_pkts'), 0o444)
   })
 
-  it('is locked by one start at a time, and a waiting start reacts to signals', async t => {
+  it('is locked by one start at a time, and a waiting start ends on SIGTERM', async t => {
     const folder = temporaryFolder(t)
     const socket = join(folder, 'sock')
     const lock = await takeLock(`${socket}.lock`)

@@ -1,6 +1,5 @@
 /*
- * Where failures of programs are reported: failed requests in the daemon's log, in traces and in `userdma stat --qps`;
- * destroys that wait for acknowledgements in the log and in stat.
+ * Where failures of programs are reported: the daemon's log, traces and `userdma stat --qps`.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -13,7 +12,7 @@ import { lacking, ownProgram, run, start, startDaemon, userdma } from '../progra
 const errors = ownProgram('verbs_errors')
 const unacknowledged = ownProgram('unacknowledged')
 
-it('a failed request is in the log, and stat lists its queue pair', { skip: !hasNative() }, async t => {
+it('a failed request is in the log and in stat', { skip: !hasNative() }, async t => {
   const daemon = await startDaemon(t)
   const device = await open({ socket: daemon.socket })
   const pd = device.pd()
@@ -21,7 +20,7 @@ it('a failed request is in the log, and stat lists its queue pair', { skip: !has
   const [a, b] = [pd.rcQp({ sendCq: cq }), pd.rcQp({ sendCq: cq })]
   a.connect(b.endpoint)
   b.connect(a.endpoint)
-  // The daemon lists at most 50 in a message.
+  // A message of the daemon lists at most 50.
   for (let i = 0; i < 120; i++) pd.udQp({ sendCq: cq })
   b.receive()
   a.write(new Uint8Array(8), { address: 0n, rkey: 5, length: 8 }, { id: 7 })
@@ -63,7 +62,7 @@ it('a failed request is in the log, and stat lists its queue pair', { skip: !has
 })
 
 describe('a trace', { skip: lacking(errors) }, () => {
-  it('has lines for failures, and records as JSON', async t => {
+  it('has failures as lines and as JSON', async t => {
     const args = ['-g', '1', '-d', 'rxe0']
     const { stderr } = await run(t, userdma, ['trace', '--private', '--errors', '--', errors, ...args])
     assert.match(
@@ -86,7 +85,7 @@ describe('a destroy that waits for acknowledgements', { skip: lacking(unacknowle
     ['cq', 'ibv_ack_cq_events'],
     ['qp', 'ibv_ack_async_event'],
   ])
-    it(`destroy_${kind} is in the log and in stat while it waits, with its program`, async t => {
+    it(`destroy_${kind} is in the log and in stat while it waits`, async t => {
       const daemon = await startDaemon(t)
       const waiting = start(t, unacknowledged, [kind], { env: daemon.env, stdio: ['pipe', 'pipe', 'pipe'] })
       const [, pid, text] = await daemon.running.printed(

@@ -7,9 +7,8 @@ import { caseName, type PingpongCase, runCase } from '../pairs/pingpong.ts'
 import { isEmpty, lacking, startDaemon, TWO_DEVICES } from '../programs.ts'
 
 /**
- * Cases and their numbers of messages. Each loss that no later packet reveals costs ibv_rc_pingpong's local ACK
- * timeout, 67 ms. So messages are few, and most cases have long ones: the next packet of the message reveals most
- * losses.
+ * With the numbers of messages. A loss that no later packet reveals costs the local ACK timeout, 67 ms: so messages are
+ * few, and most are long.
  */
 const cases: readonly (readonly [pingpong: PingpongCase, iterations: number])[] = [
   [{ waitsForEvents: false, checksData: true, size: 64, mtu: 1024, usesTwoDevices: true }, 60],
@@ -18,7 +17,7 @@ const cases: readonly (readonly [pingpong: PingpongCase, iterations: number])[] 
   [{ waitsForEvents: true, checksData: true, size: 1048576, mtu: 4096, usesTwoDevices: false }, 2],
 ]
 
-/** Counters that must be above 0 after faults of a kind: otherwise the fault layer has injected none. */
+/** Counters that must be above 0 after faults of a kind. */
 const evidence: Readonly<Record<string, readonly string[]>> = {
   drop: ['retransmissions'],
   dup: ['duplicateRequests'],

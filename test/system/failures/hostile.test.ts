@@ -1,6 +1,5 @@
 /*
- * A hostile client (test/programs/failures/hostile.c: random and mutated calls) affects no other program, and no client
- * exhausts the daemon's descriptors.
+ * A hostile client (test/programs/failures/hostile.c) affects no other program.
  */
 import assert from 'node:assert/strict'
 import { before, describe, it } from 'node:test'
@@ -17,7 +16,6 @@ import {
   TWO_DEVICES,
 } from '../programs.ts'
 
-/** Calls of the hostile program beside a neighbour. */
 const CALLS = 10_000
 const hostile = ownProgram('hostile')
 
@@ -28,7 +26,7 @@ describe('a hostile client', { skip: lacking(hostile, ownProgram('verbs_check'),
     daemon = await startDaemon(suite, { devices: TWO_DEVICES })
   })
 
-  /** Each runs beside the hostile program in a test: a standard program, and one that checks every byte. */
+  /** verbs_check checks every byte. */
   const neighbours: readonly PairOptions[] = [
     { program: 'ibv_rc_pingpong', devices: ['rxe0', 'rxe0'] },
     { program: ownProgram('verbs_check'), devices: ['rxe0', 'rxe0'] },
@@ -57,7 +55,7 @@ describe('a hostile client', { skip: lacking(hostile, ownProgram('verbs_check'),
     await daemon.settled(isEmpty)
   })
 
-  it('gets only its quota of a daemon’s few descriptors, and other clients can still get theirs', async t => {
+  it('gets only its quota of a daemon’s few descriptors', async t => {
     const small = await startDaemon(t, { descriptors: 300 })
     const greedy = await open({ socket: small.socket })
     t.after(() => greedy.close())
@@ -72,7 +70,7 @@ describe('a hostile client', { skip: lacking(hostile, ownProgram('verbs_check'),
     const pair = await startPair(t, small, ['-g', '1', '-e'], { program: 'ibv_rc_pingpong', devices: ['rxe0', 'rxe0'] })
     assertGoodPair(await pair.ended())
     await assert.rejects(small.stat(), /has no sessions or descriptors left for this process or user/)
-    // Once the daemon has noticed that descriptors are released, the client can get them again.
+    // The daemon notices a little later that descriptors were released.
     const quota = queues.length
     for (const queue of queues.splice(0, 5)) queue.close()
     for (const deadline = Date.now() + 10_000; queues.length < quota; ) {

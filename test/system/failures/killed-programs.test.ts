@@ -1,13 +1,12 @@
 /*
- * Programs and daemons that are killed: nothing is left of a program, its peer gets a transport error, and programs get
- * errors when the daemon is gone.
+ * Programs and daemons that are killed.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { runPair, startPair } from '../pairs/pingpong.ts'
 import { isEmpty, lacking, objectsOf, startDaemon } from '../programs.ts'
 
-/** Arguments of pingpongs that run until they are killed. */
+/** Until the pingpong is killed. */
 const ENDLESS = ['-g', '1', '-s', '4096', '-n', '100000000']
 
 describe('when a process dies', { skip: lacking('ibv_rc_pingpong', 'ib_write_bw') }, () => {
@@ -20,7 +19,7 @@ describe('when a process dies', { skip: lacking('ibv_rc_pingpong', 'ib_write_bw'
       assert.ok(objectsOf(busy.devices) >= 8, JSON.stringify(busy))
       pair.client.child.kill('SIGKILL')
       await pair.client.ended
-      // The other end waits for ever, or fails when its message is not acknowledged.
+      // The other end waits forever, or fails when its message is not acknowledged.
       await daemon.settled(({ contexts }) => contexts < 2)
       pair.server.child.kill('SIGKILL')
       await pair.server.ended
@@ -35,13 +34,12 @@ describe('when a process dies', { skip: lacking('ibv_rc_pingpong', 'ib_write_bw'
     pair.server.child.kill('SIGKILL')
     const { status, stdout, stderr } = await pair.client.ended
     assert.notEqual(status, 0)
-    // Status 12 is IBV_WC_RETRY_EXC_ERR: a dead peer sends no NAK, although the kernel frees its address space before
-    // the daemon destroys its queue pair.
+    // Status 12 is IBV_WC_RETRY_EXC_ERR. A dead peer sends no NAK, although its memory is freed before its queue pair.
     assert.match(stdout + stderr, /Failed status 12/)
     await daemon.settled(isEmpty)
   })
 
-  // Which call gets the error depends on the moment at which the daemon ends.
+  // Which call gets the error depends on when the daemon ends.
   for (const [name, args, message] of [
     ['polls', ENDLESS, /poll CQ failed -1|Couldn't post/],
     ['waits for events', [...ENDLESS, '-e'], /Failed to get cq_event|poll CQ failed -1|Couldn't post|Couldn't request/],
@@ -58,7 +56,7 @@ describe('when a process dies', { skip: lacking('ibv_rc_pingpong', 'ib_write_bw'
       }
     })
 
-  it('a program started afterwards reports that there is no daemon', async t => {
+  it('a program that starts after the daemon’s end reports that there is no daemon', async t => {
     const daemon = await startDaemon(t)
     daemon.running.child.kill('SIGKILL')
     await daemon.running.ended

@@ -1,10 +1,9 @@
 /*
- * The expected output of test/programs/pairs/outcomes.c at each end, case by case. With userdma as the responder it
- * follows the InfiniBand specification, with Linux's rxe it is rxe's (docs/reference/conformance.md lists the
- * differences).
+ * The expected output of test/programs/pairs/outcomes.c. With userdma as responder it follows the InfiniBand
+ * specification, with Linux's rxe it is rxe's (docs/reference/conformance.md lists the differences).
  *
- * A line has the wr_id and the status of each completion (ibv_wc_status_str), then the state of the queue pair at the
- * end (enum ibv_qp_state): 3 is RTS, 6 ERR, 7 UNKNOWN, which the program prints for a queue pair that it destroyed.
+ * A line has the wr_id and the status of each completion (ibv_wc_status_str), then the state of the queue pair (enum
+ * ibv_qp_state): 3 is RTS, 6 ERR; 7 is UNKNOWN, for a destroyed queue pair.
  */
 import assert from 'node:assert/strict'
 
@@ -53,7 +52,6 @@ const outcomes = (responder: Responder): Readonly<Record<string, Outcome>> => ({
   no_answer: failed('transport retry counter exceeded', 'state 7'),
 })
 
-/** Compares the output of both ends. */
 export const assertOutcomes = (responder: Responder, requesterOutput: string, responderOutput: string): void => {
   const expected = Object.entries(outcomes(responder))
   const lines = (end: keyof Outcome): string => expected.map(([name, one]) => `${name}: ${one[end]}\n`).join('')

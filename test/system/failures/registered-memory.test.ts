@@ -9,9 +9,9 @@ const program = ownProgram('stale_region')
 const skip = lacking(program)
 
 describe('a region whose memory was unmapped', { skip }, () => {
-  /** Ways to unmap it: arguments of test/programs/memory/stale_region.c. */
+  /** Arguments of test/programs/memory/stale_region.c. */
   for (const kind of ['munmap', 'fixed', 'mremap', 'part', 'window', 'twice'])
-    it(`fails after the unmap, and later mappings at its address are not changed (${kind})`, async t => {
+    it(`fails, and memory mapped there later is unchanged (${kind})`, async t => {
       const daemon = await startDaemon(t)
       const { stdout, stderr, status } = await run(t, program, [kind], { env: daemon.env })
       if (/^cannot: /.test(stderr)) {
@@ -28,13 +28,13 @@ describe('a region whose memory was unmapped', { skip }, () => {
     })
 })
 
-/** Arguments of sh: runs the command that follows the limit in KiB. */
+/** Arguments of sh, before the limit in KiB and a command. */
 const limited = ['-c', 'ulimit -l "$0" && exec "$@"']
-/** For root: a prefix that drops CAP_IPC_LOCK, which lifts the limit. */
+/** Root loses CAP_IPC_LOCK, which lifts the limit. */
 const UNPRIVILEGED = process.geteuid?.() === 0 ? ['setpriv', '--bounding-set=-ipc_lock'] : []
 
 describe('RLIMIT_MEMLOCK', { skip: skip || lacking(...UNPRIVILEGED.slice(0, 1)) }, () => {
-  /** The output of a program that registers regions of 64 KiB until one is refused, at most 64, and the daemon's log. */
+  /** Registers up to 64 regions of 64 KiB until one is refused; returns the program's output and the daemon's log. */
   const register = async (t: Scope, kibibytes: number, ...options: string[]) => {
     const daemon = await startDaemon(t, { options })
     const [shell, ...args] = [...UNPRIVILEGED, 'sh', ...limited, `${kibibytes}`, program, 'limit', '65536']
@@ -42,7 +42,7 @@ describe('RLIMIT_MEMLOCK', { skip: skip || lacking(...UNPRIVILEGED.slice(0, 1)) 
     return { output: stdout, log: daemon.running.output() }
   }
 
-  it('limits the bytes of all regions together; a registration beyond it fails with ENOMEM', async t => {
+  it('limits the bytes of all regions together with ENOMEM', async t => {
     const { output, log } = await register(t, 256)
     assert.equal(output, '4, then Cannot allocate memory\nafter a deregistration: registered\n')
     assert.match(
@@ -51,7 +51,7 @@ describe('RLIMIT_MEMLOCK', { skip: skip || lacking(...UNPRIVILEGED.slice(0, 1)) 
     )
   })
 
-  it('fails a registration with EPERM if it is 0', async t => {
+  it('of 0 fails a registration with EPERM', async t => {
     assert.equal((await register(t, 0)).output, '0, then Operation not permitted\n')
   })
 

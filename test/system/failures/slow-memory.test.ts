@@ -1,6 +1,6 @@
 /*
- * Memory whose access never completes: other programs continue, and the daemon still ends on SIGTERM; a program that is
- * disconnected is named in the log. The same for guests that try to block the daemon in other ways.
+ * Memory whose access never completes, and guests that try to block the daemon in other ways: other programs continue,
+ * and the daemon still ends on SIGTERM.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -20,7 +20,6 @@ import {
 const program = ownProgram('slow_memory')
 const stalling = ownProgram('stalling')
 const skip = lacking(program, 'ibv_rc_pingpong')
-/** The program's message if the machine does not allow such memory. */
 const CANNOT = /cannot: .*/
 
 const NOBODY = 65534
@@ -29,9 +28,8 @@ const NOBODY = 65534
 const SLOW = /remote operation error, vendor_err 0x50c/
 
 /**
- * Kinds of memory (test/programs/memory/slow_memory.c), whose it is, what its program prints, and whether the program
- * is disconnected. A guest's memory is copied through /proc/PID/mem, where the kernel refuses userfaultfd's missing
- * pages immediately.
+ * `kind`: see test/programs/memory/slow_memory.c. A guest's memory is copied through /proc/PID/mem, where the kernel
+ * refuses userfaultfd's missing pages immediately.
  */
 const cases: readonly { kind: string; guest?: number; printed: RegExp; isDisconnected: boolean }[] = [
   { kind: 'fuse', printed: SLOW, isDisconnected: true },
@@ -55,10 +53,10 @@ const startSlow = (t: Scope, daemon: TestDaemon, kind: string, guest?: number): 
     stdio: ['pipe', 'pipe', 'pipe'],
   })
 
-/** The number of movers of a daemon that are in uninterruptible sleep (state D). */
+/** Movers of a daemon in uninterruptible sleep (state D). */
 const stuckMoversOf = (daemon: number): number => moversOf(daemon, 'D').length
 
-/** Checks that the daemon serves other programs, and stops on SIGTERM. */
+/** Asserts that the daemon serves other programs, and stops on SIGTERM. */
 const assertServes = async (daemon: TestDaemon, neighbours: StartedPair): Promise<void> => {
   const { sentPackets } = (await daemon.stat()).devices[0].transport
   await daemon.settled(({ devices }) => devices[0].transport.sentPackets > sentPackets + 1000)
@@ -104,9 +102,7 @@ describe('memory whose access never completes', { skip }, () => {
   })
 })
 
-/**
- * Files and processes with which a guest tries to block the daemon; test/programs/failures/stalling.c describes each.
- */
+/** See test/programs/failures/stalling.c. */
 const stalls = ['passed', 'queued', 'attached', 'linger', 'doorbell', 'written', 'exec', 'shown', 'mapped']
 const disconnectedStalls = ['written', 'shown', 'mapped']
 

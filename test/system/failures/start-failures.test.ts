@@ -1,6 +1,5 @@
 /*
- * A start that fails gives the reason: no disk space, no /proc, too few descriptors, folders of other users. Also the
- * log of a start that succeeds, and starts with a strict umask.
+ * Starts of the daemon that fail for a reason outside userdma, and starts that succeed.
  */
 import assert from 'node:assert/strict'
 import { chmodSync, mkdirSync, readFileSync } from 'node:fs'
@@ -13,10 +12,10 @@ import { cleanEnvironment, run, temporaryFolder, userdma } from '../programs.ts'
 const isRoot = process.getuid?.() === 0
 
 describe('a failed start', { skip: !hasNative() && 'koffi is missing' }, () => {
-  /** Arguments of unshare: runs a script in a mount namespace of its own. */
+  /** Arguments of unshare. */
   const inMountNamespace = (script: string) => ['-m', 'sh', '-c', script]
 
-  it('without disk space gives the reason, and leaves nothing', async t => {
+  it('without disk space gives the reason and leaves no files', async t => {
     if (!isRoot || findTool('unshare') === undefined)
       return void skipTest(t, 'a small file system needs root and unshare')
     const folder = temporaryFolder(t)
@@ -28,7 +27,7 @@ describe('a failed start', { skip: !hasNative() && 'koffi is missing' }, () => {
       stderr,
       /userdma: ENOSPC: no space left on device.*; free some disk space, or choose a socket on another file system with --socket PATH/,
     )
-    assert.equal(stdout, 'status 1\n', 'it leaves no files')
+    assert.equal(stdout, 'status 1\n')
   })
 
   it('without /proc gives the reason', async t => {
@@ -59,9 +58,7 @@ describe('a failed start', { skip: !hasNative() && 'koffi is missing' }, () => {
     const folder = temporaryFolder(t)
     chmodSync(folder, 0o755)
     mkdirSync(join(folder, 'userdma-0'), { mode: 0o755 })
-    /**
-     * What a command prints on standard error as UID 0 of a user namespace that does not have the owner of `folder`.
-     */
+    /** Standard error of a command as UID 0 of a user namespace that lacks the owner of `folder`. */
     const messageOf = async (command: string, env: NodeJS.ProcessEnv = {}) => {
       const words = ['--reuid', '65533', '--regid', '65533', '--clear-groups', 'unshare', '-Ur', 'sh', '-c', command]
       const { stderr } = await run(t, 'setpriv', words, { cwd: '/', env: cleanEnvironment({ HOME: '/', ...env }) })
@@ -86,7 +83,7 @@ describe('a failed start', { skip: !hasNative() && 'koffi is missing' }, () => {
 })
 
 describe('a successful start', { skip: !hasNative() && 'koffi is missing' }, () => {
-  it('leaves a log with the devices served, and with the reason of the exit', async t => {
+  it('leaves a log with the devices and the reason of the exit', async t => {
     const folder = temporaryFolder(t)
     chmodSync(folder, 0o700)
     const { status, stderr } = await run(t, userdma, ['run', '--', 'true'], {
@@ -100,7 +97,7 @@ describe('a successful start', { skip: !hasNative() && 'koffi is missing' }, () 
       assert.ok(Date.now() < deadline, readFileSync(log, 'utf8'))
   })
 
-  it('of a private daemon is possible with a umask that removes all rights', async t => {
+  it('of a private daemon is possible with a umask of 777', async t => {
     const asNobody =
       isRoot && findTool('setpriv') !== undefined
         ? 'setpriv --reuid 65534 --regid 65534 --clear-groups env HOME=/ '

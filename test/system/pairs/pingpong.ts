@@ -83,6 +83,7 @@ export interface PairOptions {
   /** Default: the server's. */
   readonly clientDaemon?: TestDaemon
   /** Default: the server's. */
+  readonly clientArgs?: readonly string[]
 }
 
 export interface StartedPair {
