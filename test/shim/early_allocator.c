@@ -1,6 +1,6 @@
 /*
  * An allocator that reads a link at its first allocation, as jemalloc does, and must not be called meanwhile. Preloaded
- * behind the shim. Nothing is freed; each block is preceded by a header of 16 bytes with its size.
+ * after the shim. Nothing is freed; a header of 16 bytes has the size of each block.
  */
 #include <stdbool.h>
 #include <stdlib.h>

@@ -1,6 +1,6 @@
 /*
- * A library whose dlsym opens, reads, maps and closes a file before it looks up a symbol, as an allocator that dlsym
- * calls may do. Preloaded behind the shim, whose functions may be called before they have found the C library's.
+ * A library whose dlsym opens, reads, maps and closes a file first, as an allocator that dlsym calls may do. Preloaded
+ * after the shim, whose functions may be called before they have found the C library's.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -19,7 +19,7 @@ void *dlsym(void *restrict handle, const char *restrict name)
     void *page = mmap(NULL, 4096, PROT_READ, MAP_PRIVATE, fd, 0);
     if (page == MAP_FAILED || munmap(page, 4096) != 0 || close(fd) != 0)
         abort();
-    /* The versions of dlsym: on x86-64 until glibc 2.33, since 2.34, on arm64 until 2.33. */
+    /* Versions: x86-64 until glibc 2.33; since 2.34; arm64 until 2.33. */
     if (!real)
         real = dlvsym(RTLD_NEXT, "dlsym", "GLIBC_2.2.5") ?: dlvsym(RTLD_NEXT, "dlsym", "GLIBC_2.34") ?:
             dlvsym(RTLD_NEXT, "dlsym", "GLIBC_2.17");

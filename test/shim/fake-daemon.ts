@@ -1,7 +1,6 @@
 /*
- * A daemon that implements the session protocol and no RDMA, for tests of the preload library (the shim). It has a
- * small device tree, and opens contexts with real memory files and doorbell sockets. A program under the shim controls
- * it by ioctls: the request number says what the daemon does (Order, the same numbers as in scenarios.h).
+ * A daemon without RDMA for tests of the preload library (the shim): a small device tree, and contexts with real memory
+ * files and doorbell sockets. A program under the shim controls it by ioctls (`Order`).
  */
 import { existsSync, mkdirSync, statSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
@@ -39,10 +38,7 @@ import {
   writeOpenReply,
 } from '../../src/uapi/session-codec.ts'
 
-/**
- * Numbers of ioctls with the object dialect's magic by which a program controls the daemon; the same as `enum order` of
- * scenarios.h, which says what each does.
- */
+/** Numbers of ioctls with the object dialect's magic; `enum order` of scenarios.h says what each does. */
 const Order = {
   ECHO: 1,
   FAIL: 2,
@@ -64,8 +60,8 @@ const Order = {
 } as const
 
 /**
- * The answer to EVENT_BEHIND has an event descriptor whose number the shim would store BEHIND bytes after the call's
- * argument; the answer to a write of WRITE_BEHIND bytes, BEHIND bytes after the start of the buffer.
+ * The shim would store the number of EVENT_BEHIND's event descriptor BEHIND bytes after the call's argument, and of a
+ * write of WRITE_BEHIND bytes, BEHIND bytes after the start of the buffer.
  */
 const BEHIND = 64n
 const WRITE_BEHIND = 40n
@@ -74,38 +70,38 @@ const EBADF = 9
 const EAGAIN = 11
 const ENODEV = 19
 const ENOTTY = 25
-/** The upper 24 bits of _IOWR(0xdb, NUMBER, uint64_t); NUMBER is the lowest byte. */
+/** The upper 24 bits of _IOWR(0xdb, NUMBER, uint64_t). */
 const OBJECT_REQUEST = 0xc008db
 
 interface Context {
   readonly id: number
-  /** Descriptor of its memory file, and the file's inode number. */
+  /** Descriptor of the memory file. */
   readonly file: number
   readonly inode: number
-  /** The daemon's ends of the live doorbell sockets. */
+  /** The daemon's ends. */
   readonly doorbells: Map<number, Watch>
-  /** The daemon's ends of its event descriptors. */
+  /** The daemon's ends. */
   readonly events: number[]
-  /** Number of doorbells received, and the queue pair's handle in the last one. */
   doorbellCount: number
+  /** The queue pair's handle in the last doorbell. */
   lastHandle: number
 }
 
 export interface FakeDaemon {
   readonly socket: string
   /**
-   * What happened, in order: "hello TAG", "open", "attach", "refresh", "write BYTES", "netlink OPERATION EXTRA
-   * ARGUMENT" (of SEND without ARGUMENT, an address), "fault TEXT" (an invalid message), "close" (a context ended).
+   * In order: "hello TAG", "open", "attach", "refresh", "write BYTES", "netlink OPERATION EXTRA ARGUMENT" (SEND without
+   * ARGUMENT), "fault TEXT" (an invalid message), "close" (a context ended).
    */
   readonly log: string[]
   /** Closes all its descriptors, as when a daemon crashes. */
   crash(): void
 }
 
-/** Device number of /dev/infiniband/uverbs0, as on Linux: major 231, minor 192. */
+/** /dev/infiniband/uverbs0, as on Linux: major 231, minor 192. */
 const RDEV = (231 << 8) | 192
 
-/** For `refusal`: the reply has more descriptors than a client can receive, so that it loses some. */
+/** For `refusal`: the reply has more descriptors than a client can receive. */
 export const TOO_MANY_DESCRIPTORS = -1
 /**
  * For `refusal`: the first two HELLOs create the files `hello1` and `hello2` beside the socket. The first one is
@@ -114,27 +110,26 @@ export const TOO_MANY_DESCRIPTORS = -1
 export const LATE = -2
 
 const PROT_READ_WRITE = 3
-/** MAP_SHARED | MAP_FIXED. */
+/** MAP_SHARED | MAP_FIXED */
 const MAP_SHARED_FIXED = 0x11
-/** The file can be mapped writable no more; existing mappings stay writable. */
+/** New mappings cannot be writable; existing ones stay writable. */
 const F_SEAL_FUTURE_WRITE = 16
 
 const sys = libcFunctions({
   mmap: 'int64_t mmap(int64_t address, uint64_t length, int prot, int flags, int fd, int64_t offset)',
 })
 
-/** Creates the page with the parked word, and maps it; clients get its descriptor, which they cannot map writable. */
+/** The page with the parked word; clients cannot map its descriptor writable. */
 const parkedPage = () => {
   const fd = createMemfd('fake-parked', ParkedPage.bytes)
   const arena = mapArena(ParkedPage.bytes)
-  // Over the arena's own page.
   if (sys().mmap(arena.address, ParkedPage.bytes, PROT_READ_WRITE, MAP_SHARED_FIXED, fd, 0) !== arena.address)
     throw new Error('mmap failed')
   addSeals(fd, F_SEAL_FUTURE_WRITE)
   return { fd, words: arena.u32 }
 }
 
-/** The contents of the files in the tree, by path; the shim needs no others. */
+/** The device tree: texts of files by path. */
 const TREE: Readonly<Record<string, string>> = {
   '/sys/class/infiniband_verbs/abi_version': '6\n',
   '/sys/class/infiniband_verbs/uverbs0/ibdev': 'rxe0\n',
@@ -180,7 +175,7 @@ export const startFakeDaemon = (folder: string, refusal = 0): FakeDaemon => {
     for (const event of context.events) close(event)
   }
 
-  /** Adds a doorbell socket to a context; returns the program's end. */
+  /** Returns the program's end of a new doorbell socket. */
   const addDoorbell = (context: Context): number => {
     const [ours, theirs] = socketPair()
     const handle = new Uint8Array(4)
@@ -216,14 +211,11 @@ export const startFakeDaemon = (folder: string, refusal = 0): FakeDaemon => {
     return context
   }
 
-  /** Sends the first `length` bytes of the buffer with descriptors; returns the length sent, or minus an errno. */
+  /** Sends the first `length` bytes of the buffer; returns the length sent, or minus an errno. */
   const reply = (fd: number, length: number, fds: readonly number[] = []): number =>
     send(fd, buffer.bytes.subarray(0, length), fds)
 
-  /**
-   * Answers OPEN (with the context's file) or ATTACH (without it), with a new doorbell socket; ENODEV without a
-   * context.
-   */
+  /** Answers OPEN or ATTACH with a new doorbell socket; ENODEV without a context. */
   const answerOpen = (fd: number, context: Context | undefined, isOpen: boolean): number => {
     if (!context) return reply(fd, writeOpenReply(buffer, request, { error: ENODEV, context: 0, rdev: 0, inode: 0 }))
     const doorbell = addDoorbell(context)
@@ -233,13 +225,13 @@ export const startFakeDaemon = (folder: string, refusal = 0): FakeDaemon => {
     return sent
   }
 
-  /** The context whose memory file is open under this descriptor number in the process. */
+  /** The context whose memory file the process has as descriptor `fd`. */
   const contextOfDescriptor = (pid: number, fd: number): Context | undefined => {
     const status = statSync(`/proc/${pid}/fd/${fd}`, { throwIfNoEntry: false })
     return [...contexts.values()].find(context => context.inode === status?.ino)
   }
 
-  /** Answers with a new descriptor of this InstallKind, whose number the shim stores at this address. */
+  /** Answers with a new descriptor of an InstallKind, whose number the shim stores at `address`. */
   const answerEvent = (
     fd: number,
     context: Context,
@@ -260,10 +252,7 @@ export const startFakeDaemon = (folder: string, refusal = 0): FakeDaemon => {
     const number = request.request & 0xff
     const argument = Number(request.argument)
     const answer = (ret: number): number => reply(fd, writeCallReply(buffer, request, ret))
-    /*
-     * Answers after a full turn of the event loop, so that messages which arrived on other sockets before this request
-     * are counted.
-     */
+    // After a turn of the event loop, earlier messages on other sockets have been counted.
     const answerLater = (count: () => number): number => {
       const delayed = { ...request }
       setImmediate(() => setImmediate(() => sessions.has(fd) && reply(fd, writeCallReply(buffer, delayed, count()))))
@@ -318,7 +307,7 @@ export const startFakeDaemon = (folder: string, refusal = 0): FakeDaemon => {
     }
   }
 
-  /** The daemon's end of the only socket of NETLINK_RDMA. It answers a datagram with as many bytes of the value 7. */
+  /** The daemon's end of the only socket of NETLINK_RDMA. The answer to a datagram is as many bytes of the value 7. */
   let netlink: number | undefined
   const answerNetlink = (fd: number): number => {
     const { operation, extra, argument } = request

@@ -1,6 +1,6 @@
 /*
- * A replacement of libibverbs.so.1 in the shim's tests: it opens a device node and returns a context whose polling
- * functions return scripted results, so that the wrappers can be tested. It has only what the shim uses.
+ * A replacement of libibverbs.so.1: it opens a device node and returns a context whose polling functions return
+ * scripted results. It has only what the shim uses.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -8,9 +8,8 @@
 #include <infiniband/verbs.h>
 #include <stdlib.h>
 
-/* The number of completions that each poll returns, and the number of polls so far. */
-int fake_found;
-int fake_polls;
+int fake_found; /* completions that each poll returns */
+int fake_polls; /* polls so far */
 
 static int poll_cq(struct ibv_cq *cq, int entries, struct ibv_wc *wc)
 {
@@ -46,7 +45,7 @@ static struct ibv_context *context_of(int fd)
     return &context->context;
 }
 
-/* The "device" is a path here. */
+/* `device` is a path. */
 struct ibv_context *ibv_open_device(struct ibv_device *device)
 {
     int fd = open((const char *)device, O_RDWR | O_CLOEXEC);

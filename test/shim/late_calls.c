@@ -1,6 +1,5 @@
 /*
- * A library whose socket functions work only after its own socket() was called, like librspreload. Preloaded behind the
- * shim.
+ * A library whose socket functions work only after its own socket(), like librspreload. Preloaded after the shim.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>

@@ -1,7 +1,7 @@
 /*
  * loading MODE LIBRARY: loads a library with dlopen (MODE plain), with RTLD_DEEPBIND (deep) or with dlmopen, and prints
- * the number of RDMA devices that the library finds: the result of the function `devices` of the library or of one that
- * it needs, or else the number from ibv_get_device_list; -1 if there is neither.
+ * the number of RDMA devices that the library finds: by its function `devices`, else by ibv_get_device_list; -1 if it
+ * has neither.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>

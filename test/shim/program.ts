@@ -1,6 +1,6 @@
 /*
- * Compiles the preload library (the shim) and the programs of its tests, and runs programs without blocking this
- * process, which acts as their daemon.
+ * Compiles the preload library (the shim) and the programs of its tests. Runs programs asynchronously: this process is
+ * their daemon.
  */
 import { spawn } from 'node:child_process'
 import { join } from 'node:path'
@@ -9,7 +9,7 @@ import { hasNative } from '../../src/host/native.ts'
 import { repoRoot } from '../paths.ts'
 import { compileC, currentBuild, filesBelow, hasHeader, requireTool, skipTest } from '../tools.ts'
 
-/** Whether the shim can be compiled and used here; if not, skips the test. */
+/** Skips the test if the shim cannot be compiled and used here. */
 export const shimIsPossible = (t: TestContext): boolean => {
   if (!requireTool('cc', t, 'gcc libc6-dev')) return false
   if (!hasHeader('infiniband/verbs.h'))
@@ -19,7 +19,7 @@ export const shimIsPossible = (t: TestContext): boolean => {
 
 let shim: string | undefined
 
-/** The shim's path: the built one if it is up to date, otherwise one compiled for this test file. */
+/** Returns the shim's path: the built one if it is up to date, otherwise compiles one. */
 export const compileShim = (folder: string): string => {
   shim ??= currentBuild('native/libuserdma_shim.so', 'shim')
   if (shim) return shim
@@ -27,9 +27,8 @@ export const compileShim = (folder: string): string => {
   return shim
 }
 
-/** Compiles the shim with additional options of the compiler; returns its path. */
 export const compileShimWith = (folder: string, extraOptions: readonly string[] = []): string => {
-  // The libraries of `userdma check --races` and `userdma check`.
+  // Libraries of `userdma check`.
   const separateFolders = ['waits', 'frees'].map(name => join(repoRoot, 'shim', name))
   const isOfShim = (path: string): boolean =>
     path.endsWith('.c') && !separateFolders.some(separate => path.startsWith(separate))
@@ -38,40 +37,40 @@ export const compileShimWith = (folder: string, extraOptions: readonly string[] 
   return compileC(join(folder, 'libuserdma_shim.so'), sources, options)
 }
 
-/** Scenarios of scenarios.c that need only a daemon, and their titles. */
+/** Scenarios of scenarios.c that need only a daemon. */
 export const scenarioTitles = {
   paths: 'RDMA paths are served by the daemon, others are unchanged',
-  relative_paths: 'relative paths lead to devices, as absolute ones do',
+  relative_paths: 'relative paths lead to devices',
   directory_walks: 'functions that walk directories find devices',
   attribute_writes: 'only a few attributes can be written',
   device: 'a device node opens as a character device whose calls are forwarded',
   doorbells: 'a doorbell reaches the daemon only while it is parked',
   events: "event descriptors read like Linux's",
-  driver_records: 'a read that is too short for the record of a driver fails and leaves the record',
+  driver_records: 'a read that is too short for a driver’s record leaves the record',
   stray_stores: 'a reply is stored only where the call expects it',
   copies: 'a context lives as long as a copy of its descriptor',
   hidden_sockets: 'the program cannot close hidden sockets, but can use their numbers',
   lost_sockets: 'hidden sockets that the program has closed are replaced, and their numbers are its own',
   wrong_reply: 'the descriptors of a wrong reply are closed',
-  low_limit: 'a full descriptor table is EMFILE, and leaves nothing behind',
+  low_limit: 'a full descriptor table is EMFILE',
   forks: 'a child has its own session and shares the contexts',
-  exec: 'a device descriptor still works after exec, and its context ends when it is closed',
+  exec: 'a device descriptor works after exec until it is closed',
   exec_events: 'numbers of event descriptors inherited by exec are free after close',
   passed_and_closed: 'numbers of passed descriptors are free after close',
   replaced_session: "the number of the session's socket can be taken while a call waits for its answer",
   left_by_longjmp: 'a call abandoned by siglongjmp blocks no later calls',
-  bare_calls: 'syscall(2) with statx and openat2 reaches devices, as functions of the C library do',
+  bare_calls: 'syscall(2) with statx and openat2 reaches devices',
   spawns: 'a context inherited and duplicated by posix_spawn works in the child',
   vforks: 'a vfork child does not affect its parent',
   passed_descriptors: 'a passed descriptor works in the receiver',
   signals: 'signal handlers may ring doorbells and make calls',
-  threads: 'threads call, open and close concurrently, while the process forks',
+  threads: 'threads call, open and close while the process forks',
 } as const
 
-/** Paths of the compiled programs, by their additional options. */
+/** Paths by additional options. */
 const programs = new Map<string, string>()
 
-/** Compiles the program of the scenarios, once for each set of additional options; returns its path. */
+/** Returns the path of the program, compiled once for each set of options. */
 export const compileScenarios = (folder: string, extraOptions: readonly string[] = []): string => {
   const key = extraOptions.join(' ')
   const compiled = programs.get(key)
@@ -93,7 +92,7 @@ export interface Ended {
   readonly stderr: string
 }
 
-/** Runs a program to its end, without blocking this process. A program that hangs is killed after 30 seconds. */
+/** A program that hangs is killed after 30 seconds. */
 export const runProgram = (
   program: string,
   args: readonly string[],

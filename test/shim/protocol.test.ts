@@ -1,6 +1,6 @@
 /*
- * shim/protocol.h: the committed header is what scripts/generate-protocol.mjs makes of src/spec/session.ts, and a C
- * compiler lays out its structs in the same way.
+ * shim/protocol.h is what scripts/generate-protocol.mjs makes of src/spec/session.ts, and a C compiler agrees with the
+ * layout of its structs.
  */
 import assert from 'node:assert/strict'
 import { readFileSync, writeFileSync } from 'node:fs'
@@ -33,7 +33,7 @@ test('the header follows the table', () => {
   )
 })
 
-test('every field of every message is naturally aligned, and sizes are multiples of 8 bytes', () => {
+test('fields of messages are naturally aligned, and sizes are multiples of 8 bytes', () => {
   for (const [name, { fields, size }] of Object.entries(session.Messages)) {
     for (const field of fields)
       assert.equal(field.offset % (field.type === 'bytes' ? 1 : field.size), 0, `${name}.${field.name}`)

@@ -1,7 +1,6 @@
 /*
- * `scenarios NAME` runs one scenario under the preload library (the shim). Scenarios use the functions that ordinary
- * programs use, and control the fake daemon (fake-daemon.ts) by ioctls with the object dialect's magic (`order`). The
- * first expectation that is false is printed with its line, and the exit status is 1.
+ * `scenarios NAME` runs one scenario under the preload library (the shim), and controls the fake daemon
+ * (fake-daemon.ts) by `order`. The first false expectation is printed with its line, and the exit status is 1.
  */
 #include "scenarios.h"
 
@@ -25,7 +24,7 @@ static void without_socket(void)
 
 /* ---- netlink ---- */
 
-/* Expects a datagram of bytes 7 from the kernel's address, although the daemon sent it. */
+/* The datagram seems to come from the kernel, although the daemon sent it. */
 static void expect_datagram(int fd, size_t length)
 {
     char bytes[64];
@@ -65,7 +64,7 @@ static void netlink(void)
     expect_datagram(copy, 23);
     EXPECT(close(copy) == 0);
     expect_reusable(copy);
-    /* Other protocols and families are the kernel's. */
+    /* Other protocols and families go to the kernel. */
     fd = socket(AF_NETLINK, SOCK_RAW, 0);
     EXPECT(fd >= 0 && bind(fd, (struct sockaddr *)&kernel, sizeof kernel) == 0);
     length = sizeof name;
@@ -134,10 +133,7 @@ static void doorbells(void)
     EXPECT(write(copy, command, 32) == 32 && order(copy, DOORBELLS, 0) == 2);
 }
 
-/*
- * The program's calls are traced, so a doorbell is forwarded as a call and not sent on the doorbell socket, even while
- * the daemon is parked.
- */
+/* Doorbells of a traced program are calls, even while the daemon is parked. */
 static void doorbells_traced(void)
 {
     int fd = open_device();
@@ -155,9 +151,9 @@ static void events(void)
     EXPECT(order(fd, EVENT_8, (unsigned long)&wide) == 0 && wide == 4);
     EXPECT(order(fd, EVENT_4, (unsigned long)narrow) == 0 && narrow[0] == 5 && narrow[1] == -1);
     FAILS(order(fd, EVENT_4, 64), EFAULT);
-    FAILS(fcntl(6, F_GETFD), EBADF); /* the descriptor whose number could not be stored is closed */
+    FAILS(fcntl(6, F_GETFD), EBADF); /* closed: its number could not be stored */
     int channel = narrow[0];
-    EXPECT(order(fd, HANG_UP_EVENT, 0) == 0); /* closes the daemon's end of the third one */
+    EXPECT(order(fd, HANG_UP_EVENT, 0) == 0); /* of the third event descriptor */
     EXPECT((fcntl(channel, F_GETFD) & FD_CLOEXEC) && !(fcntl(channel, F_GETFL) & O_NONBLOCK));
     char bytes[16] = {0};
     EXPECT(order(fd, RECORD, 8) == 0);
@@ -205,10 +201,7 @@ static void driver_records(void)
 
 /* ---- a daemon whose answers name addresses outside the memory that the call passed ---- */
 
-/*
- * The number that EVENT_BEHIND, or a write of WRITE_BEHIND bytes, creates belongs this many words of 4 bytes after the
- * start of the argument or buffer.
- */
+/* fake-daemon.ts has these numbers too: BEHIND, in words of 4 bytes, and WRITE_BEHIND. */
 #define BEHIND_WORDS 16
 #define WRITE_BEHIND 40
 
@@ -220,7 +213,7 @@ static void stray_stores(void)
     close(next);
     FAILS(order(fd, EVENT_BEHIND, (unsigned long)words), EIO);
 
-    /* A message whose indirect attribute points elsewhere, and one whose attribute is too short for the number. */
+    /* The indirect attribute points elsewhere; then it is too short for the number. */
     struct {
         uint16_t length, class_id, header[6];
         uint16_t attribute_length, id;
@@ -236,7 +229,7 @@ static void stray_stores(void)
     message.size = 3;
     FAILS(order(fd, EVENT_BEHIND, (unsigned long)&message), EIO);
 
-    /* A command whose response is elsewhere, and one whose response buffer is too small. */
+    /* The response buffer is elsewhere; then it is too small. */
     struct {
         uint32_t command;
         uint16_t in_words, out_words;
@@ -249,7 +242,7 @@ static void stray_stores(void)
     FAILS(write(fd, &command, WRITE_BEHIND), EIO);
     for (int i = 0; i < 2 * BEHIND_WORDS; i++)
         EXPECT(words[i] == 0 && (i >= 8 || command.behind[i] == 0));
-    FAILS(fcntl(next, F_GETFD), EBADF); /* the descriptors that were received are closed */
+    FAILS(fcntl(next, F_GETFD), EBADF); /* received descriptors are closed */
 
     command.out_words = 2;
     EXPECT(write(fd, &command, WRITE_BEHIND) == 0 && command.behind[0] == next);
@@ -286,7 +279,7 @@ static void daemon_death(void)
     EXPECT(close(fd) == 0 && open("/dev/null", O_RDONLY) == fd);
 }
 
-/* A wrong reply ends the session, and the descriptors that came with it are closed. */
+/* A wrong reply ends the session, and its descriptors are closed. */
 static void wrong_reply(void)
 {
     int fd = open_device();
@@ -296,7 +289,7 @@ static void wrong_reply(void)
     EXPECT(hidden_count() == 1 && open("/dev/null", O_RDONLY) == next);
 }
 
-/* The daemon runs but does not answer: signals still end the program. */
+/* Signals end the program although the daemon does not answer. */
 static void unanswered_call(void)
 {
     int fd = open_device();
@@ -307,21 +300,18 @@ static void unanswered_call(void)
 
 /* ---- verbs ---- */
 
-/* Variables of fake_verbs.c. */
+/* Of fake_verbs.c. */
 static int *poll_result, *poll_count;
 static int yields;
 
-/* Replaces the C library's: counts the calls by which the shim yields after an empty poll. */
+/* Replaces the C library's: the shim yields after an empty poll. */
 int sched_yield(void)
 {
     yields++;
     return 0;
 }
 
-/*
- * Expects that empty polls yield, that polls fail once the daemon is dead, and that arrived completions are delivered
- * then.
- */
+/* Empty polls yield; polls fail when the daemon has died, but arrived completions are still delivered. */
 static void poll_through(struct ibv_context *context)
 {
     EXPECT(context);
@@ -349,12 +339,12 @@ static void poll_through(struct ibv_context *context)
     EXPECT(ibv_poll_cq(&cq, 1, &wc) == -1 && ibv_poll_cq(&cq, 1, &wc) == -1);
     EXPECT(ibv_start_poll(cq_ex, &none) == EIO);
     *poll_result = 1;
-    EXPECT(ibv_poll_cq(&cq, 1, &wc) == 1); /* completions that have arrived are still delivered */
+    EXPECT(ibv_poll_cq(&cq, 1, &wc) == 1); /* arrived before */
 }
 
 static void verbs(const char *library, bool is_global)
 {
-    /* Like a program linked with libibverbs, or one that loads it itself. */
+    /* As in a program that is linked with libibverbs, or loads it itself. */
     void *handle = dlopen(library, RTLD_NOW | (is_global ? RTLD_GLOBAL : RTLD_LOCAL));
     EXPECT(handle);
     poll_result = dlsym(handle, "fake_found");

@@ -1,6 +1,5 @@
 /*
- * Common parts of the scenarios (scenarios.c): expectations, and orders to the fake daemon, whose numbers
- * fake-daemon.ts has too.
+ * Common parts of the scenarios (scenarios.c). fake-daemon.ts has the numbers of orders too.
  */
 #ifndef SCENARIOS_H
 #define SCENARIOS_H
@@ -42,7 +41,6 @@
 
 #define NODE "/dev/infiniband/uverbs0"
 
-/* Prints the condition with its line and exits with 1 if it is false. */
 #define EXPECT(condition)                                                                                              \
     do {                                                                                                               \
         if (!(condition)) {                                                                                            \
@@ -50,7 +48,6 @@
             exit(1);                                                                                                   \
         }                                                                                                              \
     } while (0)
-/* Expects that the call returns -1 with this errno. */
 #define FAILS(call, error) EXPECT((errno = 0, (call) == -1) && errno == (error))
 
 enum order {
@@ -73,7 +70,7 @@ enum order {
     DELAY,         /* creates the file `delay` beside the socket; returns the argument after as many milliseconds */
 };
 
-/* Sends an order on a device descriptor; returns its answer, or -1 with errno. */
+/* Returns the daemon's answer, or -1 with errno. */
 UNUSED static long order(int fd, enum order number, unsigned long argument)
 {
     return ioctl(fd, _IOWR(0xdb, number, uint64_t), argument);
@@ -87,8 +84,8 @@ UNUSED static int open_device(void)
 }
 
 /*
- * Number of the shim's hidden sockets: the session's, and a doorbell of each device descriptor. Their descriptors begin
- * at 900 (HIDDEN_BASE of shim/files/fds.c).
+ * The shim's hidden sockets: one of the session, and a doorbell of each device descriptor. Their numbers begin at 900
+ * (HIDDEN_BASE of shim/files/fds.c).
  */
 UNUSED static int hidden_count(void)
 {
@@ -106,10 +103,7 @@ UNUSED static void expect_exit_0(pid_t pid)
     EXPECT(WIFEXITED(status) && WEXITSTATUS(status) == 0);
 }
 
-/*
- * The write command with which rxe's provider rings the doorbell of a queue pair: struct ib_uverbs_post_send without
- * requests, 32 bytes.
- */
+/* The doorbell of rxe's provider: a write command of 32 bytes, struct ib_uverbs_post_send without requests. */
 UNUSED static const uint32_t *doorbell(uint32_t handle)
 {
     static __thread uint32_t command[8], response;
@@ -133,7 +127,6 @@ void attribute_writes(void);
 
 void bare_calls(void);
 void spawns(void);
-/* In the program that `spawns` starts: numbers of two descriptors of a context. */
 void spawned(const char *number, const char *copy);
 void uring(void);
 
@@ -160,7 +153,7 @@ void replaced_session(void);
 void no_hello(void);
 void signals(void);
 void threads(void);
-/* The program's own path, and what it does after exec, with numbers of inherited descriptors (`number`, `context`). */
+/* The program's own path. `inherited…` run after exec, with numbers of inherited descriptors. */
 extern const char *self;
 void inherited(const char *number, const char *remaining);
 void inherited_events(const char *number, const char *context);

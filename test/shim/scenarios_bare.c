@@ -1,6 +1,5 @@
 /*
- * Scenarios (scenarios.c) of programs that bypass the C library's functions for files: syscall(2), posix_spawn,
- * io_uring.
+ * Scenarios (scenarios.c) of programs that bypass the C library's functions for files.
  */
 #include "scenarios.h"
 
@@ -28,7 +27,7 @@ void bare_calls(void)
     int file = (int)syscall(SYS_openat2, AT_FDCWD, "/sys/class/infiniband/rxe0/node_type", &how, sizeof how);
     char text[16] = {0};
     EXPECT(file >= 0 && read(file, text, sizeof text) == 6 && strcmp(text, "1: CA\n") == 0 && close(file) == 0);
-    /* Calls on other paths, and wrong arguments (8: an invalid address, too small a size), go to the kernel. */
+    /* Calls on other paths and wrong arguments (8: an invalid address, a size that is too small) go to the kernel. */
     EXPECT((file = (int)syscall(SYS_openat2, AT_FDCWD, "/dev/null", &how, sizeof how)) >= 0 && close(file) == 0);
     FAILS(syscall(SYS_openat2, AT_FDCWD, "/dev/null", 8, sizeof how), EFAULT);
     FAILS(syscall(SYS_openat2, AT_FDCWD, NODE, 8, sizeof how), EFAULT);
@@ -39,10 +38,7 @@ void bare_calls(void)
     EXPECT(mapped != MAP_FAILED && syscall(SYS_munmap, mapped, 4096l) == 0 && syscall(SYS_getpid) == getpid());
 }
 
-/*
- * In a program started by posix_spawn, which has two descriptors of a context: one is inherited, one is a copy
- * (adddup2).
- */
+/* A program of posix_spawn with two descriptors of a context: one inherited, one a copy (adddup2). */
 void spawned(const char *number, const char *copy)
 {
     const int fds[] = {atoi(number), atoi(copy)};
@@ -77,7 +73,7 @@ static struct {
     struct io_uring_cqe *cqes;
 } ring;
 
-/* Creates and maps a ring; false if io_uring is missing or forbidden. */
+/* Returns false if io_uring is missing or forbidden. */
 static bool set_up_ring(void)
 {
     struct io_uring_params params = {0};
@@ -98,7 +94,7 @@ static bool set_up_ring(void)
     return true;
 }
 
-/* Submits one request; with `should_wait` returns when it is complete. `next_result` returns its result. */
+/* Submits one request; with `should_wait` returns when the request is complete. */
 static void submit(struct io_uring_sqe request, bool should_wait)
 {
     const unsigned slot = *ring.sq_tail & ring.sq_mask;
@@ -108,7 +104,7 @@ static void submit(struct io_uring_sqe request, bool should_wait)
     EXPECT(syscall(SYS_io_uring_enter, ring.fd, 1, should_wait ? 1 : 0, IORING_ENTER_GETEVENTS, NULL, 0) == 1);
 }
 
-/* Waits for the oldest completion that was not returned yet, and returns its result: -errno if the request failed. */
+/* Waits for the next completion; returns its result, -errno if the request failed. */
 static int next_result(void)
 {
     while (__atomic_load_n(ring.cq_tail, __ATOMIC_ACQUIRE) == *ring.cq_head)
@@ -129,7 +125,7 @@ void uring(void)
     EXPECT(order(fd, EVENT_4, (uintptr_t)&channel) == 0);
     const struct io_uring_sqe read_event = {
         .opcode = IORING_OP_READ, .fd = channel, .addr = (uintptr_t)bytes, .len = sizeof bytes, .off = -1ull};
-    /* Events: one for each read, before or after the read is submitted; none is read twice. */
+    /* Each read gets one event, before or after the read was submitted. */
     EXPECT(order(fd, RECORD, 8) == 0 && order(fd, RECORD, 8) == 0);
     submit(read_event, true);
     EXPECT(next_result() == 8 && bytes[7] == 8 && bytes[8] == 0);
@@ -138,12 +134,12 @@ void uring(void)
     EXPECT(order(fd, RECORD, 8) == 0 && next_result() == 8);
     submit((struct io_uring_sqe){.opcode = IORING_OP_POLL_ADD, .fd = channel, .poll32_events = POLLIN}, false);
     EXPECT(order(fd, RECORD, 8) == 0 && next_result() == POLLIN && read(channel, bytes, sizeof bytes) == 8);
-    /* End of file on a channel is 0 here, and EIO for read(2). */
+    /* End of file on a channel is 0 for io_uring, and EIO for read(2). */
     EXPECT(order(fd, HANG_UP_EVENT, 0) == 0);
     submit(read_event, true);
     EXPECT(next_result() == 0);
     FAILS(read(channel, bytes, sizeof bytes), EIO);
-    /* io_uring opens files without the shim, so it finds no device. */
+    /* io_uring opens files without the shim: there is no device. */
     submit((struct io_uring_sqe){
         .opcode = IORING_OP_OPENAT, .fd = AT_FDCWD, .addr = (uintptr_t)NODE, .open_flags = O_RDWR}, true);
     EXPECT(next_result() == -ENOENT);

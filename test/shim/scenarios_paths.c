@@ -1,6 +1,5 @@
 /*
- * Scenarios (scenarios.c) of programs that use RDMA paths: absolute, relative to a folder, with functions that walk
- * directories, for reading and for writing.
+ * Scenarios (scenarios.c) of programs that use RDMA paths.
  */
 #include "scenarios.h"
 
@@ -66,7 +65,6 @@ void paths(void)
 #define ATTRIBUTE "infiniband/rxe0/node_type"
 #define IS_NODE(st) ((st).st_mode == (S_IFCHR | 0666) && (st).st_rdev == makedev(231, 192))
 
-/* Whether the file has this text; closes it. */
 static bool file_has(int fd, const char *expected)
 {
     char text[64] = "";
@@ -74,7 +72,7 @@ static bool file_has(int fd, const char *expected)
     return strcmp(text, expected) == 0;
 }
 
-/* Expects a descriptor of the device, and not of the file that the daemon's tree has in its place; closes it. */
+/* A descriptor of the device, and not of the file that the daemon's tree has in its place. */
 static void expect_device(int fd)
 {
     struct stat st;
@@ -108,14 +106,14 @@ void relative_paths(void)
     char *folder = get_current_dir_name();
     EXPECT(strcmp(folder, "/sys/class/infiniband/rxe0") == 0 && file_has(open("node_type", O_RDONLY), "1: CA\n"));
 
-    /* `..` of the class, and of the folder to which a link in the class leads. */
+    /* `..` of the class, and of a folder in the class that is a link. */
     EXPECT(file_has(open("/sys/class/net/../" ATTRIBUTE, O_RDONLY), "1: CA\n"));
     EXPECT(file_has(open("/dev/..//sys/class/./" ATTRIBUTE, O_RDONLY), "1: CA\n"));
     EXPECT(stat("/sys/class/infiniband/../../../dev/null", &st) == 0 && st.st_rdev == makedev(1, 3));
     EXPECT(stat("/sys/class/infiniband/rxe0/../../net/lo", &st) == 0 && S_ISDIR(st.st_mode));
     expect_device(open("/sys/../dev/infiniband/uverbs0", O_RDWR));
 
-    /* Files elsewhere with the same names are ordinary files. */
+    /* Other files with the same names are ordinary files. */
     char scratch[] = "/tmp/shim-XXXXXX";
     EXPECT(mkdtemp(scratch) && chdir(scratch) == 0 && mkdir("infiniband", 0700) == 0 && chdir("infiniband") == 0);
     FILE *file = fopen("uverbs0", "w");
@@ -159,7 +157,7 @@ void directory_walks(void)
     EXPECT(glob("/dev/infiniband/x*", 0, NULL, &found) == GLOB_NOMATCH);
     EXPECT(glob("/dev/nul[l]", 0, NULL, &found) == 0 && strcmp(found.gl_pathv[0], "/dev/null") == 0);
 
-    /* Numbers of files and folders in the fake daemon's tree. */
+    /* Files and folders in the fake daemon's tree: 3 and 6. */
     EXPECT(nftw("/dev/infiniband", visit_nftw, 8, FTW_PHYS) == 0 && visits == 3 && nodes == 1);
     visits = 0;
     EXPECT(ftw("/sys/class/infiniband_verbs", visit_ftw, 8) == 0 && visits == 6);
@@ -174,9 +172,7 @@ void directory_walks(void)
     EXPECT(statfs("/dev/infiniband", &system) == 0 && system.f_type == TMPFS_MAGIC);
 }
 
-/*
- * The program's user owns the files of the tree; nevertheless only those can be written that root can write in sysfs.
- */
+/* The files belong to the program's user, who may write only what root may write in sysfs. */
 void attribute_writes(void)
 {
     FAILS(open("/sys/class/" ATTRIBUTE, O_WRONLY), EACCES);

@@ -1,6 +1,5 @@
 /*
- * Scenarios (scenarios.c) of descriptors and processes: copies, closing in every way, fork, vfork, exec, passing,
- * signals, threads.
+ * Scenarios (scenarios.c) of descriptors and processes.
  */
 #include "scenarios.h"
 
@@ -51,13 +50,13 @@ void hidden_sockets(void)
     for (int i = 895; i < 910; i++)
         EXPECT(close(i) == 0);
     EXPECT(order(fd, ECHO, 6) == 6 && order(fd, CONTEXTS, 0) == 1);
-    /* The hidden sockets are closed without the shim's knowledge, and their numbers reused. */
+    /* The hidden sockets are closed behind the shim's back, and their numbers reused. */
     for (int i = 895; i < 1200; i++)
         syscall(SYS_dup2, null, i);
     FAILS(write(fd, doorbell(1), 32), EIO);
     int again = open_device();
     EXPECT(order(again, ECHO, 7) == 7);
-    /* All of a range, including the device. */
+    /* The range includes the device. */
     EXPECT(close_range(3, ~0u, 0) == 0);
     FAILS(order(fd, ECHO, 1), EBADF);
     again = open_device();
@@ -185,14 +184,11 @@ void forks(void)
 
 const char *self;
 
-/*
- * After exec. `number`: a descriptor of a context that this program has not opened; `remaining`: the number of contexts
- * that live after it is closed.
- */
+/* After exec. `number`: an inherited descriptor of a context; `remaining`: contexts after that descriptor is closed. */
 void inherited(const char *number, const char *remaining)
 {
     int fd = atoi(number);
-    EXPECT(hidden_count() == 1); /* its doorbell socket was inherited too */
+    EXPECT(hidden_count() == 1); /* the inherited doorbell socket */
     EXPECT(write(fd, doorbell(1), 32) == 32 && order(fd, ECHO, 44) == 44 && hidden_count() == 2);
     struct stat st;
     EXPECT(fstat(fd, &st) == 0 && S_ISCHR(st.st_mode));
@@ -213,7 +209,7 @@ void exec(void)
     EXPECT(!"exec");
 }
 
-/* Expects that a plain file that gets the number of a closed descriptor of the daemon behaves as a plain file. */
+/* A file with the number of a closed descriptor of the daemon must behave as a plain file. */
 void expect_reusable(int fd)
 {
     char path[] = "/tmp/userdma-reuse-XXXXXX", text[8] = {0};
@@ -232,9 +228,7 @@ static int open_event(int fd)
     return channel;
 }
 
-/*
- * After exec, before any request to the daemon: event descriptors and a context are closed, and each number is reused.
- */
+/* After exec, before any request to the daemon: the numbers of closed descriptors are reused. */
 void inherited_events(const char *number, const char *context)
 {
     int fd = atoi(number), by_dup = dup(fd), by_dup2 = dup2(fd, 60);
@@ -311,7 +305,7 @@ static void send_fd(int socket, int fd)
     EXPECT(sendmsg(socket, &message, 0) == 1);
 }
 
-/* Makes the first call of a receiver, one of eight, which must find a device; then another call. */
+/* A receiver's first call, one of eight, must find a device. */
 static void make_first_call(int fd, int first)
 {
     struct stat st;
@@ -344,11 +338,11 @@ void passed_descriptors(void)
         if (pid == 0) {
             fd = receive_fd(pair[0]);
             event = receive_fd(pair[0]);
-            EXPECT(hidden_count() == 0); /* no request was sent yet */
+            EXPECT(hidden_count() == 0); /* no request yet */
             make_first_call(fd, first);
             EXPECT(write(pair[0], "", 1) == 1 && read(pair[0], &byte, 1) == 1);
             EXPECT(order(fd, ECHO, 22) == 22 && order(fd, CONTEXTS, 0) == 1);
-            /* The event descriptor that it received behaves like one that it has created. */
+            /* A received event descriptor behaves like an event descriptor that the program has created. */
             FAILS(write(event, "x", 1), EBADF);
             FAILS(read(event, &byte, 1), EINVAL);
             EXPECT(order(fd, HANG_UP_EVENT, 0) == 0);
@@ -364,7 +358,7 @@ void passed_descriptors(void)
         EXPECT(close(fd) == 0 && close(event) == 0 && write(pair[1], "", 1) == 1);
         expect_exit_0(pid);
     }
-    /* A memory file that is not the daemon's is no context, whatever its name and however it arrives. */
+    /* Another memory file is no context, whatever its name and however it arrives. */
     int other = memfd_create("userdma-contextual", 0);
     FAILS(order(other, ECHO, 1), ENOTTY);
     int forged = memfd_create("userdma-context", 0), pair[2], received;
@@ -373,14 +367,14 @@ void passed_descriptors(void)
     received = receive_fd(pair[0]);
     EXPECT(write(received, "mine", 4) == 4 && lseek(received, 0, SEEK_END) == 4);
     FAILS(order(forged, ECHO, 1), ENOTTY);
-    /* A socket with another send timeout than the daemon's mark is no event descriptor. */
+    /* A socket without the daemon's mark, a send timeout, is no event descriptor. */
     EXPECT(setsockopt(pair[0], SOL_SOCKET, SO_SNDTIMEO, &(struct timeval){.tv_sec = 5}, sizeof(struct timeval)) == 0);
     send_fd(pair[0], pair[0]);
     received = receive_fd(pair[1]);
     EXPECT(write(received, "x", 1) == 1 && read(pair[1], &(char){0}, 1) == 1);
 }
 
-/* A receiver that makes no call of a device: the numbers that it received and closed are free. */
+/* The receiver makes no call of a device. */
 void passed_and_closed(void)
 {
     int pair[2], fd, event;
@@ -432,7 +426,7 @@ static void on_alarm(int number)
     (void)number;
     alarms++;
     int saved = errno;
-    /* A doorbell of handle 3 in a buffer of its own: the interrupted call may be using that of doorbell(). */
+    /* The interrupted call may be using the buffer of doorbell(). */
     uint32_t response = 0, command[8] = {28, 8 | 1 << 16, 0, 0, 3, 0, 0, 128};
     memcpy(&command[2], &(uint64_t){(uintptr_t)&response}, 8);
     if (write(signalled_fd, command, 32) != 32 || ioctl(signalled_fd, _IOWR(0xdb, ECHO, uint64_t), 6L) != 6)
@@ -615,13 +609,13 @@ static void *call_once(void *argument)
     return NULL;
 }
 
-/* Waits for an answer 64 KiB deeper in the stack. */
+/* 64 KiB deeper in the stack. */
 __attribute__((noinline)) static void hold_deep_in_stack(int fd)
 {
     volatile char padding[1 << 16];
     padding[0] = 1;
     order(fd, HOLD, 0);
-    /* Used after the call, so that the compiler does not free the padding first by a tail call. */
+    /* Used after the call: a tail call would free the padding first. */
     EXPECT(padding[0] == 1);
 }
 
@@ -630,10 +624,7 @@ void left_by_longjmp(void)
     struct sigaction action = {.sa_handler = leave_call};
     EXPECT(sigaction(SIGALRM, &action, NULL) == 0);
     int fd = open_device();
-    /*
-     * Once without a saved signal mask; then with it, and from so deep in the stack that no later call overwrites the
-     * frames of the abandoned one.
-     */
+    /* The second call, with a saved signal mask, is so deep that no later call overwrites its frames. */
     for (volatile int saves_mask = 0; saves_mask < 2; saves_mask++) {
         if (sigsetjmp(jump_target, saves_mask) == 0) {
             alarm(1);

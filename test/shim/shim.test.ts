@@ -1,6 +1,5 @@
 /*
- * The behaviour of the preload library (the shim) towards programs and the daemon: each scenario of scenarios.c runs
- * under the shim, with the fake daemon.
+ * The preload library (the shim): each scenario of scenarios.c runs under the shim, with the fake daemon.
  */
 import assert from 'node:assert/strict'
 import { mkdirSync } from 'node:fs'
@@ -13,8 +12,7 @@ import { type FakeDaemon, LATE, startFakeDaemon, TOO_MANY_DESCRIPTORS } from './
 import { compileScenarios, compileShim, type Ended, runProgram, scenarioTitles, shimIsPossible } from './program.ts'
 
 const [EACCES, EMFILE] = [13, 24]
-/** Exit status of the scenario `uring` where io_uring is missing or forbidden. */
-const NO_URING = 77
+const NO_URING = 77 // exit status
 
 const folder = scratchFolder()
 
@@ -30,7 +28,7 @@ const compileFakeVerbs = (): string => {
 
 let runs = 0
 
-/** Runs a scenario, or another program, under the shim with its own daemon; `refusal`: see `startFakeDaemon`. */
+/** `refusal`: see `startFakeDaemon`. */
 const run = async (
   args: readonly string[],
   env: NodeJS.ProcessEnv = {},
@@ -61,13 +59,13 @@ const testScenario = (title: string, name: string): void => {
   })
 }
 
-test('operations on a NETLINK_RDMA socket go to the daemon, and not to the kernel', async t => {
+test('operations on a NETLINK_RDMA socket go to the daemon', async t => {
   if (!shimIsPossible(t)) return
   const { status, stdout, stderr, daemon } = await run(['netlink'])
   assert.deepEqual({ status, stdout, stderr }, { status: 0, stdout: '', stderr: '' })
   const { OPEN, SEND, BIND, NAME, SET, GET } = NetlinkOperation
-  // The fields `extra` and `argument` of each message. `extra`: SOCK_RAW (3) of OPEN, the option of SET and GET, the
-  // length of SEND. `argument`: port ID and groups (high half) of BIND, the value of SET; an address of SEND, left out.
+  // The fields `extra` and `argument`. `extra`: SOCK_RAW (3) of OPEN, the option of SET and GET, the length of SEND.
+  // `argument`: port ID and groups (high half) of BIND, the value of SET.
   assert.deepEqual(
     daemon.log.filter(line => line.startsWith('netlink')),
     [
@@ -94,7 +92,7 @@ test('io_uring reads and polls events, and cannot open devices', async t => {
 const noDaemonLine = (socket: string): string =>
   `userdma: no daemon at ${socket}: no daemon serves this socket; start \`userdma daemon --socket ${socket}\`\n`
 
-test('after the daemon has died, calls, events and doorbells fail with EIO, and no device is found', async t => {
+test('calls, events and doorbells fail with EIO after the daemon has died', async t => {
   if (!shimIsPossible(t)) return
   const { status, stdout, stderr, daemon } = await run(['daemon_death'])
   assert.deepEqual({ status, stdout }, { status: 0, stdout: '' })
@@ -128,7 +126,7 @@ for (const scope of ['verbs_global', 'verbs_private']) {
   })
 }
 
-test('without a daemon there is no device, and one line gives the reason', async t => {
+test('without a daemon there is no device', async t => {
   if (!shimIsPossible(t)) return
   const USERDMA_SOCKET = join(folder, 'nobody')
   const { status, stdout, stderr, daemon } = await run(['no_daemon'], { USERDMA_SOCKET })
@@ -137,14 +135,14 @@ test('without a daemon there is no device, and one line gives the reason', async
   assert.deepEqual(daemon.log, [])
 })
 
-test('a program that the daemon may not access finds no device, and one line gives the reason', async t => {
+test('a program that the daemon may not access finds no device', async t => {
   if (!shimIsPossible(t)) return
   const { status, stdout, stderr, daemon } = await run(['no_daemon'], {}, EACCES)
   assert.deepEqual({ status, stdout }, { status: 0, stdout: '' })
   assert.match(stderr, new RegExp(`^userdma: the daemon at ${daemon.socket}: the system does not let it access .*\n$`))
 })
 
-test('a full descriptor table is EMFILE from the first access on, in the program and in the daemon', async t => {
+test('a full descriptor table of program or daemon is EMFILE from the first access on', async t => {
   if (!shimIsPossible(t)) return
   for (const [name, refusal] of [
     ['full_table', 0],
@@ -182,13 +180,13 @@ test('a USERDMA_SOCKET that is too long for a socket path is refused with a mess
 
 test('doorbells of a traced program go to the daemon as calls', async t => {
   if (!shimIsPossible(t)) return
-  // A program with a tag is traced.
+  // USERDMA_TAG: the program is traced.
   const { status, daemon } = await run(['doorbells_traced'], { USERDMA_TAG: 'some tag' })
   assert.equal(status, 0)
   assert.equal(daemon.log.filter(line => line === 'write 32').length, 1)
 })
 
-test('the first RDMA access connects, once, and sends the tag; a program without RDMA does not connect', async t => {
+test('only the first RDMA access connects, and sends the tag', async t => {
   if (!shimIsPossible(t)) return
   const { status, daemon } = await run(['device'], { USERDMA_TAG: 'some tag' })
   assert.equal(status, 0)
@@ -200,10 +198,9 @@ test('the first RDMA access connects, once, and sends the tag; a program without
   assert.deepEqual({ status: withoutRdma.status, log: withoutRdma.daemon.log }, { status: 0, log: [] })
 })
 
-test('the daemon is notified before counters are read, by any path, and not before other files', async t => {
+test('the daemon is notified only before counters are read', async t => {
   if (!shimIsPossible(t)) return
   const port = '/sys/class/infiniband/rxe0/ports/1'
-  /** The number of REFRESH messages that a shell script causes. */
   const countRefreshes = async (script: string): Promise<number> => {
     const { status, stderr, daemon } = await run(['-c', script], {}, 0, '/bin/sh')
     assert.deepEqual({ status, stderr }, { status: 0, stderr: '' }, script)
@@ -211,7 +208,7 @@ test('the daemon is notified before counters are read, by any path, and not befo
   }
   assert.ok((await countRefreshes(`cat ${port}/hw_counters/sent_pkts`)) > 0)
   assert.ok((await countRefreshes(`cat //sys/class/./infiniband/rxe0/ports/1/counters/port_xmit_data`)) > 0)
-  // Also before a folder above counters is opened: they may be read relative to it.
+  // A folder above counters: they may be read relative to it.
   for (const walk of ['', '//rxe0', '/rxe0/ports', '/rxe0/ports/1', '/rxe0/ports/1/', '/rxe0/ports/1/counters'])
     assert.ok((await countRefreshes(`ls /sys/class/infiniband${walk}`)) > 0, walk)
   const byChdir = await countRefreshes(`cd ${port}/hw_counters`)

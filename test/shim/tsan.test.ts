@@ -1,8 +1,6 @@
 /*
- * The scenarios, with the shim and their program built with ThreadSanitizer: no data races, no misused locks.
- *
- * Its runtime is preloaded before the shim, which is instrumented and needs it from its start; the runtime's versions
- * of C library functions then call ours.
+ * The scenarios with ThreadSanitizer in the shim and in their program. Its runtime is preloaded before the shim: the
+ * runtime's versions of C library functions call the shim's.
  */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
@@ -15,13 +13,13 @@ import { compileScenarios, compileShimWith, runProgram, scenarioTitles, shimIsPo
 
 const folder = scratchFolder()
 
-/** Scenarios that are left out: ThreadSanitizer runs signal handlers later, with its own masks. */
+/** ThreadSanitizer runs signal handlers later, with its own masks. */
 const EXCLUDED: readonly string[] = ['left_by_longjmp']
 
-/** -Wno-tsan: ThreadSanitizer does not know the doorbell's fence (atomic_thread_fence), and gcc would warn of it. */
+/** -Wno-tsan: against gcc's warning of the doorbell's fence (atomic_thread_fence). */
 const OPTIONS = ['-g', '-fsanitize=thread', '-Wno-tsan']
 
-/** The path of ThreadSanitizer's runtime; undefined: gcc has none. */
+/** undefined: gcc has no ThreadSanitizer. */
 const runtime = (): string | undefined => {
   const { stdout } = spawnSync('gcc', ['-print-file-name=libtsan.so'], { encoding: 'utf8' })
   const path = stdout?.trim() ?? ''
@@ -29,7 +27,7 @@ const runtime = (): string | undefined => {
 }
 
 let built: { readonly program: string; readonly preload: string } | undefined
-/** Builds shim and program with ThreadSanitizer; skips the test and returns undefined if gcc cannot. */
+/** Skips the test and returns undefined if gcc has no ThreadSanitizer. */
 const build = (t: TestContext): typeof built => {
   const tsan = runtime()
   if (tsan === undefined) {

@@ -1,6 +1,6 @@
 /*
- * Programs without RDMA behave the same with and without the preload library (the shim): same output, same status, no
- * message of ours. No daemon serves the socket, so an attempt to connect would print a message.
+ * Programs without RDMA behave the same with and without the preload library (the shim). No daemon serves the socket:
+ * an attempt to connect would print a message.
  */
 import assert from 'node:assert/strict'
 import { mkdirSync, mkdtempSync, writeFileSync } from 'node:fs'
@@ -12,9 +12,7 @@ import { compileShim, runProgram, shimIsPossible } from './program.ts'
 
 const folder = scratchFolder()
 
-/**
- * A shell script and the tool that it needs, by the behaviour that it shows; each runs in an empty folder of its own.
- */
+/** Each script runs in an empty folder. */
 const commands: Readonly<Record<string, readonly [tool: string, script: string]>> = {
   'a shell with pipes, redirections and high descriptors': [
     'sh',
@@ -77,14 +75,14 @@ new Worker("require(\\"worker_threads\\").parentPort.postMessage(7)", { eval: tr
   'xargs and many processes': ['xargs', 'seq 40 | xargs -P 4 -n 1 sh -c "echo \\$0" | sort -n'],
 }
 
-/** Runs a program without and with the shim, asserts that both runs are equal, and returns the result. */
+/** Asserts that a program does the same without and with the shim. */
 const runBothWays = async (program: string, args: readonly string[], t: { name: string }) => {
   const runFolder = mkdtempSync(join(folder, 'run-'))
   const plain = { PATH: process.env.PATH, TZ: 'UTC', LC_ALL: 'C', GIT_COMMITTER_DATE: '@0 +0000' }
   const withShim = { ...plain, LD_PRELOAD: compileShim(folder), USERDMA_SOCKET: join(runFolder, 'nobody') }
   const results = []
   for (const [name, env] of Object.entries({ plain, withShim })) {
-    // The same folder name for both, since programs print it.
+    // The same name for both runs: programs print it.
     const cwd = join(runFolder, name, 'x')
     mkdirSync(cwd, { recursive: true })
     const { status, stdout, stderr } = await runProgram(program, args, env, { cwd })
@@ -103,7 +101,7 @@ for (const [title, [tool, script]] of Object.entries(commands)) {
   })
 }
 
-/** A C program that closes, copies and passes on its descriptors in ways in which shells do not. */
+/** Closes, copies and passes on its descriptors as shells do not. */
 const UNUSUAL = `
 #define _GNU_SOURCE
 #include <errno.h>
@@ -159,7 +157,7 @@ int main(void)
 }
 `
 
-test('unchanged: a program that closes all descriptors, copies them to high numbers, and uses vfork and posix_spawn', async t => {
+test('unchanged: a program with unusual calls on descriptors, vfork and posix_spawn', async t => {
   if (!shimIsPossible(t)) return
   const source = join(folder, 'unusual.c')
   writeFileSync(source, UNUSUAL)
@@ -168,7 +166,7 @@ test('unchanged: a program that closes all descriptors, copies them to high numb
   assert.match(stdout, /from vfork.*spawned/s)
 })
 
-test('the shim exports functions that it interposes, and none of its internal ones', async t => {
+test('the shim exports no internal functions', async t => {
   if (!shimIsPossible(t) || !requireTool('nm', t, 'binutils')) return
   const { stdout } = await runProgram('nm', ['-D', '--defined-only', compileShim(folder)], { PATH: process.env.PATH })
   const names = stdout.split('\n').flatMap(line => line.split(' ')[2] ?? [])
@@ -179,7 +177,7 @@ test('the shim exports functions that it interposes, and none of its internal on
   )
 })
 
-/** Libraries that are preloaded behind the shim: their source file, and additional environment variables. */
+/** Libraries that are preloaded after the shim. */
 const otherLibraries: Readonly<Record<string, readonly [file: string, extraEnv?: NodeJS.ProcessEnv]>> = {
   'a program whose dlsym opens and maps files': ['early_calls'],
   'a program whose allocator reads a link at its first allocation': ['early_allocator'],
