@@ -1,5 +1,5 @@
 /*
- * All programs and options that are tested, by package: the sections of docs/reference/programs.md.
+ * All programs and options that are tested: the sections of docs/reference/programs.md.
  */
 import type { ProgramCase } from './cases.ts'
 import { perftestPrograms } from './perftest-cases.ts'

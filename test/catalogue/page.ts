@@ -1,5 +1,5 @@
 /*
- * docs/reference/programs.md: the programs and options that were run, and their verdicts.
+ * docs/reference/programs.md.
  */
 import { join } from 'node:path'
 import { repoRoot } from '../paths.ts'
@@ -10,22 +10,19 @@ export const PAGE = join(repoRoot, 'docs', 'reference', 'programs.md')
 
 export type Verdict = 'works' | 'fails' | '–'
 
-/** The verdict of a case that the catalogue expects; '–': the userland's program does not have its options. */
+/** '–': the userland's program lacks these options. */
 export const expectedVerdict = (programCase: ProgramCase, userland: Userland): Verdict =>
   !isRunIn(programCase, userland) ? '–' : reasonOf(programCase, userland) === undefined ? 'works' : 'fails'
 
-/** Text as the cell of a table. */
 const cell = (text: string): string => text.replaceAll('|', '\\|')
-/** A command line as inline code. */
 const code = (line: string): string => `\`${line.trim()}\``
 
-/** The command; a client that differs from its server only by the server's address is not shown separately. */
+/** A client that differs from its server only by the server's address is not shown. */
 const commandOf = ({ server, client }: ProgramCase): string =>
   server === undefined || client === `${server} localhost` || client === `${server} SERVER`
     ? code(client)
     : `${code(server)}, ${code(client)}`
 
-/** A row of the page's tables: command, verdicts, reasons. */
 export const rowOf = (programCase: ProgramCase, verdict: (userland: Userland) => Verdict): string => {
   const reasons = [...new Set(userlands.flatMap(userland => reasonOf(programCase, userland) ?? []))]
   return `| ${[commandOf(programCase), ...userlands.map(verdict), reasons.join('; ')].map(cell).join(' | ')} |`
@@ -42,7 +39,7 @@ given, the server's is the same without the address. \`–\`: the program of tha
 
 const COLUMNS = `| command | ${userlands.join(' | ')} | why not |\n|---|${userlands.map(() => '---|').join('')}---|`
 
-/** The page. `pyverbs`: its last section. */
+/** `pyverbs`: the last section. */
 export const renderPage = (
   verdict: (programCase: ProgramCase, userland: Userland) => Verdict,
   pyverbs: string,

@@ -1,21 +1,17 @@
 /*
- * Programs ib_* of perftest with their options: over sockets and over rdma_cm (-R, -z), polling and with events, in
- * both directions, with many queue pairs, of every transport.
+ * Programs of perftest with their options.
  */
 import { type MatrixCase, reliableCases, unreliableCases } from '../system/pairs/matrix.ts'
 import type { ProgramCase } from './cases.ts'
 
-/**
- * A case on the first device with GID 1 (-x), unless the options name another device; addresses are exchanged over TCP,
- * with -z over rdma_cm.
- */
+/** On rxe0 with GID 1 (-x) if the options name no device. Addresses are exchanged over TCP, with -z over rdma_cm. */
 const perftest = (program: string, options: string, properties: Partial<ProgramCase> = {}): ProgramCase => {
   const device = / -d /.test(options) ? '' : ' -d rxe0 -x 1'
   const line = `${program} -F -p PORT${device} ${options}`
   return { server: line, client: `${line} localhost`, ...properties }
 }
 
-/** A case over rdma_cm, where the server's address selects the device. */
+/** The server's address selects the device. */
 const overRdmacm = (program: string, options: string, properties: Partial<ProgramCase> = {}): ProgramCase => ({
   server: `${program} -F -p PORT -R ${options}`,
   client: `${program} -F -p PORT -R ${options} SERVER`,
@@ -25,9 +21,9 @@ const overRdmacm = (program: string, options: string, properties: Partial<Progra
 
 const CONNECTED_BW = ['ib_send_bw', 'ib_write_bw', 'ib_read_bw', 'ib_atomic_bw'] as const
 const LATENCY = ['ib_send_lat', 'ib_write_lat', 'ib_read_lat', 'ib_atomic_lat'] as const
-/** The option for the message size, which atomics do not have. */
+/** Atomics have no option for the message size. */
 const sizeOption = (program: string, bytes: number): string => (program.includes('atomic') ? '' : ` -s ${bytes}`)
-/** Whether the program has -e: WRITEs have no events. */
+/** Whether the program has -e. */
 const hasEvents = (program: string): boolean => !program.includes('write')
 
 const bandwidth = CONNECTED_BW.flatMap(program => {
@@ -58,7 +54,6 @@ const GROUP_IPV6 =
   'its default group is an IPv6 address, which the program refuses with an IPv4 address (-M names another group)'
 const ODP = 'no on-demand paging, as rxe of Linux 6.12'
 
-/** A case of the tests between two daemons. */
 const asCase = ({ program, args }: MatrixCase): ProgramCase => perftest(program, args.join(' '))
 
 export const perftestPrograms: readonly ProgramCase[] = [

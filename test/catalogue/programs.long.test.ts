@@ -1,6 +1,6 @@
 /*
- * Every program and option of the catalogue in both userlands, and rdma-core's pyverbs tests. UPDATE_GOLDEN=1 writes
- * the results to docs/reference/programs.md (npm run docs:programs).
+ * The catalogue and rdma-core's tests of pyverbs in both userlands. UPDATE_GOLDEN=1 writes the results to
+ * docs/reference/programs.md (npm run docs:programs).
  */
 import assert from 'node:assert/strict'
 import { writeFileSync } from 'node:fs'
@@ -15,10 +15,8 @@ import { pyverbsSection, type Skipped } from './pyverbs-section.ts'
 import { CATALOGUE_DEVICES, runProgram } from './run.ts'
 import { type UserlandRoot, userlandRoot, type Words } from './userland.ts'
 
-/** Milliseconds that the daemon may run: longer than all programs take on a busy machine. */
-const DAEMON_LIMIT = 3_000_000
+const DAEMON_LIMIT_MS = 3_000_000
 
-/** The verdicts so far. */
 const results = new Map<ProgramCase, Map<Userland, Verdict>>()
 const skippedTests = new Map<Userland, Skipped>()
 
@@ -36,7 +34,7 @@ for (const userland of userlands) {
     const root = rootOrReason as UserlandRoot
     let daemon: TestDaemon
     before(async () => {
-      daemon = await startDaemon(suite, { devices: CATALOGUE_DEVICES, limit: DAEMON_LIMIT })
+      daemon = await startDaemon(suite, { devices: CATALOGUE_DEVICES, limit: DAEMON_LIMIT_MS })
     })
 
     it('rping works under `userdma run`', async t => {

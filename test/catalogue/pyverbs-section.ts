@@ -1,5 +1,5 @@
 /*
- * The section of docs/reference/programs.md about rdma-core's own pyverbs tests: those that skip themselves, by reason.
+ * The section of docs/reference/programs.md about rdma-core's tests of pyverbs that skip themselves.
  */
 import type { PyverbsResult } from '../system/suites/pyverbs.ts'
 import { type Userland, userlands } from './cases.ts'
@@ -11,10 +11,8 @@ const HEAD = `## pyverbs
 rdma-core's own tests of pyverbs, those of other vendors' devices left out. Every test that passes with Linux's rxe
 passes here, and none fails. These skip themselves, for the reason that they give:`
 
-/** A test as the page lists it. */
 export const shortName = (test: string): string => test.replace(/^tests\./, '')
 
-/** A reason as the cell of a table, whose cells `|` separates. */
 const tableCell = (reason: string): string => reason.replaceAll('|', '\\|').trim()
 
 export const pyverbsSection = (skipped: ReadonlyMap<Userland, Skipped>): string => {

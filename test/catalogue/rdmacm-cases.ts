@@ -1,6 +1,5 @@
 /*
- * Programs of rdmacm-utils with their options: addresses of both versions of IP, formats of addresses, port spaces,
- * types of service, queue pairs of the program's own, many connections, rsockets in every mode.
+ * Programs of rdmacm-utils with their options.
  */
 import { bothSides, rdmacmCases, udaddy } from '../system/rdmacm/rdmacm.ts'
 import { type ProgramCase, withProperties } from './cases.ts'
@@ -10,7 +9,7 @@ const rping = (server: string, client: string): ProgramCase => ({
   client: `rping -c -p PORT ${client}`,
 })
 
-/** A receiver (the server) and a sender of a multicast group; `client`: the sender's options, if they differ. */
+/** Receiver and sender of a multicast group; `client`: options of the sender. */
 const mckey = (server: string, client = server): ProgramCase => ({
   server: `mckey ${server} -b SERVER`,
   client: `mckey ${client} -b CLIENT -s`,
@@ -22,7 +21,7 @@ const cmtime = (server: string, client: string): ProgramCase => ({
   isServerEndless: true,
 })
 
-/** The case with SERVER6, an IPv6 address, in place of SERVER. */
+/** With SERVER6 in place of SERVER. */
 const overIpv6 = ({ server, client, ...properties }: ProgramCase): ProgramCase => ({
   ...properties,
   ...(server !== undefined && { server: server.replaceAll('SERVER', 'SERVER6') }),
@@ -30,13 +29,13 @@ const overIpv6 = ({ server, client, ...properties }: ProgramCase): ProgramCase =
 })
 
 const GID = '::ffff:SERVER'
-/** A case with addresses in the format of GIDs. */
+/** Addresses in the format of GIDs. */
 const byGid = (program: string, options: string): ProgramCase => ({
   server: `${program} -b ${GID} -f gid ${options}`,
   client: `${program} -s ${GID} -f gid ${options}`,
 })
 
-/** "addresses": the address handles that the rsocket creates. */
+/** "addresses" are address handles. */
 const NO_GID =
   'rsockets of datagrams name no GID in their addresses, which every RoCE device requires; on rxe the result is the same'
 const CMTIME_13 = 'the program of rdma-core 56 does not support IPv6'
@@ -100,8 +99,8 @@ export const rdmacmPrograms: readonly ProgramCase[] = [
   cmtime('-b SERVER -c 20', '-s SERVER -b CLIENT -c 20'),
   cmtime('-c 20', '-s SERVER -b CLIENT -c 20 -r 5 -t 1000'),
   withProperties(cmtime('-b SERVER6 -c 20', '-s SERVER6 -c 20'), { fails: { 'Debian 13': CMTIME_13 } }),
-  // The last round of cmtime is without queue pairs, and counts QPNs from `-q` on (default 1000). Both ends use one
-  // device here: the QPNs must differ, as on Linux.
+  // cmtime's last round is without queue pairs, and counts QPNs from `-q` on (1000). As on Linux, the QPNs must differ
+  // on one device.
   withProperties(cmtime('-b SERVER -c 20 -q 5000', '-s SERVER -c 20 -q 1000'), { onlyIn: 'Debian 13' }),
   withProperties(cmtime('-b SERVER -c 20 -n 4', '-s SERVER -b CLIENT -c 20 -n 4'), { onlyIn: 'Debian 13' }),
   { server: 'rcopy -p PORT', client: 'rcopy FILE SERVER:COPY -p PORT', isServerEndless: true },

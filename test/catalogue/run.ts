@@ -1,5 +1,5 @@
 /*
- * Runs a case of the catalogue in a userland. The daemon has three devices: SERVER's, CLIENT's, and one over IPv6.
+ * Runs a case of the catalogue in a userland, with a daemon that has three devices.
  */
 import assert from 'node:assert/strict'
 import { readFileSync, writeFileSync } from 'node:fs'
@@ -17,12 +17,11 @@ import { rsocketsLibrary, type UserlandRoot } from './userland.ts'
 
 export const CATALOGUE_DEVICES = ['rxe0@127.0.0.1', 'rxe1@127.0.0.2', 'rxe2@::1']
 
-/** Maximum milliseconds of a program: polling programs share two CPUs with other load. */
-const LIMIT = 120_000
-/** Bytes of the file that rcopy copies. */
+/** For a program: polling programs share two CPUs with other load. */
+const LIMIT_MS = 120_000
+/** Of the file that rcopy copies. */
 const FILE_BYTES = 100_000
 
-/** The values of the placeholders in command lines. */
 const valuesFor = (scope: Scope, { root }: UserlandRoot): Placeholders => {
   const folder = temporaryFolder(scope)
   const [FILE, COPY] = [join(folder, 'file'), join(folder, 'copy')]
@@ -31,7 +30,7 @@ const valuesFor = (scope: Scope, { root }: UserlandRoot): Placeholders => {
   return { ...addresses, FILE, COPY, ...(library !== undefined && { RSOCKETS: library }) }
 }
 
-/** Runs a case to its end; rejects with the output of its programs if it fails. */
+/** Rejects with the output of the programs if the case fails. */
 export const runProgram = async (
   scope: Scope,
   daemon: TestDaemon,
@@ -39,7 +38,7 @@ export const runProgram = async (
   programCase: ProgramCase,
 ): Promise<void> => {
   const values = valuesFor(scope, userland)
-  const options: RdmacmOptions = { values, command: userland.command, limit: LIMIT }
+  const options: RdmacmOptions = { values, command: userland.command, limit: LIMIT_MS }
   const { server, client } = programCase
   if (server === undefined) {
     const { status, signal, stdout, stderr } = await startLine(scope, daemon, client, options).ended

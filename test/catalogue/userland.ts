@@ -1,6 +1,6 @@
 /*
- * Where programs come from: this machine (Debian 12), or a folder with the userland of Debian 13, entered by chroot in
- * a mount namespace. Nothing is installed, and nothing stays mounted.
+ * Where programs come from: this machine (Debian 12), or a folder with Debian 13, entered by chroot in a mount
+ * namespace. Nothing is installed, and nothing stays mounted.
  */
 import { existsSync, mkdirSync, realpathSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -9,36 +9,31 @@ import { repoRoot } from '../paths.ts'
 import { fetchDebian13 } from '../system/suites/debian13.ts'
 import type { Userland } from './cases.ts'
 
-/** A program and its arguments. */
 export type Words = readonly [string, ...string[]]
 
 export interface UserlandRoot {
-  /** The folder of its root. */
   readonly root: string
-  /** The command that runs one of its programs. */
+  /** Returns the command that runs a program of the userland. */
   readonly command: (words: Words) => Words
 }
 
-/** Packages of Debian 13 in the folder, without those that they depend on. */
+/** Of Debian 13, without their dependencies. */
 const PACKAGES = [
   ...['ibverbs-utils', 'ibverbs-providers', 'rdmacm-utils', 'infiniband-diags', 'iproute2', 'perftest'],
   ...['python3-pyverbs', 'rdma-core', 'base-files', 'coreutils', 'dash', 'grep', 'sed', 'libstdc++6'],
 ]
 
-/**
- * Folders that are mounted in the userland too: the system's own trees, the daemons' sockets and files (in the
- * temporary folder), and this checkout, for the preload library and `userdma run`.
- */
+/** Shared with the userland: the system's own folders, the daemons' (in the temporary folder), and this checkout. */
 const FOLDERS = ['/proc', '/sys', '/dev', tmpdir(), repoRoot, realpathSync(join(repoRoot, 'node_modules'))]
-/** The same, and the executable of Node.js. */
+/** With the executable of Node.js. */
 const SHARED = [...FOLDERS, process.execPath]
-/** A script whose $0 is the root folder and whose arguments are the command. */
+/** `$0`: the root folder; the arguments are the command. */
 const ENTER = `for path in ${SHARED.map(path => `'${path}'`).join(' ')}; do mount --rbind "$path" "$0$path" || exit 125; done
 exec chroot "$0" "$@"`
 
 const LIBRARIES = 'usr/lib/x86_64-linux-gnu'
 
-/** Fetches the userland, the first time; throws the reason if it cannot. */
+/** Fetches the userland if necessary; throws the reason if it cannot. */
 const debian13 = (): UserlandRoot => {
   const root = fetchDebian13(PACKAGES)
   for (const path of [...FOLDERS, dirname(process.execPath)]) mkdirSync(join(root, path), { recursive: true })
@@ -49,7 +44,7 @@ const debian13 = (): UserlandRoot => {
   return { root, command: words => [...enter, ...words] }
 }
 
-/** A userland, or the reason why it cannot be used here. */
+/** `skip`: the reason why the userland cannot be used here. */
 export const userlandRoot = (userland: Userland): UserlandRoot | { readonly skip: string } => {
   if (userland === 'Debian 12') return { root: '/', command: words => words }
   if (process.getuid?.() !== 0) return { skip: "Debian 13's userland is entered by chroot, which needs root" }
@@ -61,8 +56,6 @@ export const userlandRoot = (userland: Userland): UserlandRoot | { readonly skip
   }
 }
 
-/**
- * The path, within the userland, of the library that turns a program's sockets into rsockets; undefined: not installed.
- */
+/** The path of librspreload within the userland; undefined: not installed. */
 export const rsocketsLibrary = (root: string): string | undefined =>
   existsSync(join(root, LIBRARIES, 'rsocket', 'librspreload.so')) ? `/${LIBRARIES}/rsocket/librspreload.so` : undefined

@@ -3,7 +3,6 @@
  */
 import { type ProgramCase, singleProgram } from './cases.ts'
 
-/** A server and its client with the same options. */
 const pair = (program: string, options: string, fails?: string): ProgramCase => ({
   server: `${program} -p PORT ${options}`,
   client: `${program} -p PORT ${options} localhost`,
@@ -76,7 +75,7 @@ export const iproutePrograms: readonly ProgramCase[] = [
   'rdma statistic mode',
   'rdma system',
   'rdma system show',
-  // These change the devices, so they are the last of the whole catalogue.
+  // The last cases of the catalogue: they change the devices.
   'rdma link delete rxe0',
   'rdma link delete rxe1',
   'rdma link delete rxe2',

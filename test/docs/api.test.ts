@@ -1,6 +1,5 @@
 /*
- * docs/reference/api.md matches the library's types, and every export and member is documented. UPDATE_GOLDEN=1 (`npm
- * run docs`) rewrites it.
+ * docs/reference/api.md matches the library's types. UPDATE_GOLDEN=1 (`npm run docs`) rewrites it.
  */
 import assert from 'node:assert/strict'
 import { readFileSync, writeFileSync } from 'node:fs'

@@ -1,7 +1,6 @@
 /*
- * Generates the reference of the library from its types and comments as a program gets them
- * (dist/src/verbs/index.d.ts): every export with its declaration, and its members with their comments, except
- * constructors and computed names. It uses TypeScript 5, since TypeScript 7 has no API.
+ * Generates the reference of the library from its types and comments (dist/src/verbs/index.d.ts), without constructors
+ * and computed names. It uses TypeScript 5: TypeScript 7 has no API.
  */
 import { createRequire } from 'node:module'
 import { join } from 'node:path'
@@ -10,7 +9,6 @@ import { repoRoot } from '../paths.ts'
 
 export interface ApiPage {
   readonly text: string
-  /** Exports and members without a comment. */
   readonly undocumented: readonly string[]
 }
 
@@ -23,7 +21,7 @@ together. Lengths are in bytes; each time is given with its unit. A refused call
 
 const oneLine = (text: string): string => text.replace(/\s+/g, ' ').trim()
 
-/** Undefined without TypeScript 5 (a development dependency). */
+/** undefined without TypeScript 5 (a development dependency). */
 export const apiPage = (): ApiPage | undefined => {
   let ts: typeof TypeScript
   try {

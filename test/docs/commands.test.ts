@@ -1,6 +1,5 @@
 /*
- * The commands of the pages about CI, debuggers and sanitizers run as written, each page in one shell, and the page
- * about the provider matches the installed one. `./my-program` is test/programs/loopback.c.
+ * The commands of pages run, each page in one shell. `./my-program` is test/programs/loopback.c.
  */
 import assert from 'node:assert/strict'
 import { copyFileSync, mkdirSync, readFileSync } from 'node:fs'
@@ -11,7 +10,7 @@ import { cleanEnvironment, lacking, ownProgram, run, startDaemon, temporaryFolde
 
 const page = (name: string): string => readFileSync(join(repoRoot, 'docs', name), 'utf8')
 
-/** Programs that a page's commands need besides those of a checkout. */
+/** Programs that the page's commands need. */
 const pages: Readonly<Record<string, readonly string[]>> = {
   'how-to/ci.md': ['ibv_devinfo', 'cc'],
   'how-to/debuggers.md': ['gdb', 'strace', 'valgrind', 'gcc'],
@@ -50,7 +49,7 @@ test('docs/reference/provider-faults.md matches the installed provider', {
   const daemon = await startDaemon(t)
   const { status, stdout, stderr } = await run(t, ownProgram('provider_faults'), [], { env: daemon.env })
   assert.deepEqual({ status, stderr }, { status: 0, stderr: '' })
-  // Newer versions of the provider have fewer faults; the page shows a version with all of them.
+  // Newer versions of the provider have fewer faults.
   const repaired = promised.map(line => line.replace(/\d+ of (\d+)/, '$1 of $1'))
   const lines = stdout.trim().split('\n')
   assert.equal(lines.length, promised.length)

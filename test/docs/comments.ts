@@ -1,5 +1,5 @@
 /*
- * The comments of classes, methods, attributes and enumerations in the sources, which the reference pages show.
+ * Comments of classes, methods, attributes and enumerations in the sources, for the reference pages.
  */
 import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -14,7 +14,7 @@ const sources: readonly string[] = FOLDERS.flatMap(folder =>
     .map(name => readFileSync(join(repoRoot, folder, name), 'utf8')),
 )
 
-/** Paragraphs of a comment without its stars: each as one line, a list as one line per item. */
+/** A paragraph is one line, a list one line per item. */
 const paragraphsOf = (comment: string): string[] =>
   comment
     .replace(/^\/\*+/, '')
@@ -28,7 +28,6 @@ const paragraphsOf = (comment: string): string[] =>
 
 const COMMENT = String.raw`\/\*\*((?:(?!\*\/)[\s\S])*)\*\/\s*`
 
-/** The comment right before what the pattern matches. */
 const commentBefore = (source: string, pattern: string): string[] | undefined => {
   const found = new RegExp(`${COMMENT}${pattern}`).exec(source)
   return found === null ? undefined : paragraphsOf(found[1])
@@ -36,9 +35,8 @@ const commentBefore = (source: string, pattern: string): string[] | undefined =>
 
 const DECLARES = "objectClass('"
 
-/** The documentation of one class: its file's opening, its methods, its attributes and fields. */
+/** `opening`: of the class's file. */
 export interface ClassComments {
-  /** Paragraphs. */
   readonly opening: readonly string[]
   method(name: string): readonly string[] | undefined
   attribute(method: string, name: string): string | undefined
@@ -50,7 +48,7 @@ export const commentsOf = (className: string): ClassComments => {
   const [fileHead, ...declarations] = own.split(DECLARES)
   const declaration = declarations.find(text => text.startsWith(`${className}'`)) ?? ''
   const commonToQps = className.endsWith('_qp') ? sources.filter(source => source.includes('const qpMethods =')) : []
-  /** The texts that are searched for a comment, in this order. */
+  /** In the order of the search. */
   const searched = [declaration, fileHead, ...commonToQps]
   const first = (pattern: string): string[] | undefined => {
     for (const text of searched) {
@@ -64,12 +62,12 @@ export const commentsOf = (className: string): ClassComments => {
     opening: opening === null ? [] : paragraphsOf(opening[0]),
     method: name => first(`${name}: (?:method|postSend)\\(`),
     attribute(method, name) {
-      // Attributes of one name differ between methods: only a comment in the first declaration of the method counts.
+      // Methods have different attributes of one name: only the first declaration of the method counts.
       for (const text of searched) {
         const at = text.search(new RegExp(`\\b${method}: method\\(`))
         if (at < 0) continue
         const fromMethod = text.slice(at)
-        // The method ends at the next one, or at that one's comment: those of attributes are indented further.
+        // Until the next method or its comment; those of attributes are indented further.
         const end = fromMethod.slice(1).search(/\n {2,4}(?:\/\*\*|\w+: method\()/)
         return commentBefore(end < 0 ? fromMethod : fromMethod.slice(0, end + 1), `${name}: `)?.join(' ')
       }
@@ -79,7 +77,6 @@ export const commentsOf = (className: string): ClassComments => {
   }
 }
 
-/** The comment of an enumeration. */
 export const commentOfEnumeration = (name: string): string | undefined => {
   for (const source of sources) {
     const paragraphs = commentBefore(source, `export const \\w+ = enumeration\\('${name}'`)

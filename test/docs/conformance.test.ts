@@ -1,5 +1,5 @@
 /*
- * docs/reference/conformance.md: every row names at least one test, and each test that it names exists.
+ * docs/reference/conformance.md.
  */
 import assert from 'node:assert/strict'
 import { existsSync, readFileSync } from 'node:fs'
@@ -8,7 +8,7 @@ import { test } from 'node:test'
 import { repoRoot } from '../paths.ts'
 
 const page = readFileSync(join(repoRoot, 'docs', 'reference', 'conformance.md'), 'utf8')
-/** Rows of the tables, those of their heads included. */
+/** With the heads of the tables. */
 const rows = page
   .split('\n')
   .filter(line => /^\|/.test(line) && !/^\|[\s|:-]+\|$/.test(line))

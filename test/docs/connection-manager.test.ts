@@ -11,8 +11,8 @@ import { repoRoot } from '../paths.ts'
 const path = join(repoRoot, 'docs', 'reference', 'connection-manager.md')
 
 /**
- * Mermaid: `send X` is a command of the consumer, `data` its report of data before the RTU, `X` a received message
- * (`/ Y`: answered with Y), `no answer` the last timeout.
+ * `send X` is a command of the consumer, `data` its report of data before the RTU; `X` is a received message (`/ Y`:
+ * answered with Y), `no answer` the last timeout.
  */
 const diagram = (): string => {
   const lines = [

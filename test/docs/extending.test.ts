@@ -1,6 +1,5 @@
 /*
- * docs/how-to/extending.md: its diffs are applied to a copy of the sources, which is built; its programs print what the
- * page shows, and the schema has the additions.
+ * docs/how-to/extending.md: its diffs are applied to a copy of the sources, and its programs run.
  */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
@@ -16,9 +15,9 @@ interface Part {
   readonly title: string
   readonly diff: string
   readonly program: string
-  /** The output of the program. */
+  /** Of the program. */
   readonly prints: string
-  /** What `userdma schema` shows of the addition. */
+  /** Part of the output of `userdma schema`. */
   readonly schema: string
 }
 const fences = (text: string, kind: string): string[] =>
@@ -39,7 +38,7 @@ const parts = page
 
 // ---- diffs ----
 
-/** Applies a diff without line numbers: a hunk is located by the text of its lines. */
+/** The diff has no line numbers: a hunk is located by its text. */
 const apply = (root: string, diff: string): void => {
   for (const file of diff.split(/^--- /m).slice(1)) {
     const [from, to, ...lines] = file.replace(/\n$/, '').split('\n')
@@ -74,7 +73,7 @@ const run = (cwd: string, program: string, ...args: string[]): string => {
   return stdout
 }
 
-test('the diffs apply, the programs print what the page shows, and the schema has the additions', t => {
+test('the diffs apply, and programs and schema print what the page shows', t => {
   const root = temporaryFolder(t)
   for (const name of ['src', 'package.json', 'tsconfig.json'])
     cpSync(join(repoRoot, name), join(root, name), { recursive: true })
@@ -100,7 +99,7 @@ test('the diffs apply, the programs print what the page shows, and the schema ha
   })
 })
 
-test('each change is in the files that the page names: the declarations, core’s handler, the driver', () => {
+test('each diff changes declarations and a handler', () => {
   const touched = parts.map(({ diff }) => [...diff.matchAll(/^\+\+\+ b\/(.+)$/gm)].map(match => match[1]))
   assert.deepEqual(touched, [
     ['src/spec/classes/device/system.ts', 'src/core/base/system.ts'],

@@ -1,6 +1,5 @@
 /*
- * TypeScript and JavaScript programs of the documentation run: the code blocks of docs/start/library.md as one program,
- * those of the other pages each alone.
+ * TypeScript and JavaScript programs of the documentation run.
  */
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'

@@ -15,7 +15,7 @@ const filesBelow = (folder: string, ending: RegExp): string[] =>
 const read = (path: string): string => readFileSync(join(repoRoot, path), 'utf8')
 const documents = [...readdirSync(repoRoot).filter(name => name.endsWith('.md')), ...filesBelow('docs', /\.md$/)]
 
-/** GitHub's names of headings. */
+/** As GitHub names headings. */
 const anchors = (text: string): ReadonlySet<string> =>
   new Set(
     [...text.matchAll(/^#+ (.+)$/gm)].map(([, heading]) =>
@@ -43,7 +43,7 @@ test('links in documents have existing targets', () => {
 })
 
 test('code refers to existing documents', () => {
-  // The three names without a folder are always reported: the checkout's own folder has no such file.
+  // The names without a folder are always reported: the checkout's root has no such files.
   const wrong: string[] = []
   for (const file of ['src', 'shim', 'native', 'test', 'bench', 'scripts'].flatMap(folder =>
     filesBelow(folder, /\.(ts|mjs|c|h)$/),

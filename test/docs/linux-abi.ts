@@ -1,6 +1,5 @@
 /*
- * Generates docs/reference/linux-abi.md from the tables of spec/linux: the method of every call of Linux, or the reason
- * why there is none.
+ * Generates docs/reference/linux-abi.md from the tables of spec/linux.
  */
 import { type LinuxCall, linuxCalls } from '../../src/spec/linux/coverage.ts'
 import { type IoctlAttribute, ioctlMethods } from '../../src/spec/linux/ioctl.ts'
@@ -10,7 +9,7 @@ import { umadCalls } from '../../src/spec/linux/umad.ts'
 import { EXTENDED } from '../../src/spec/linux/write.ts'
 import { departures, onLinux } from '../every-call.ts'
 
-/** Whether the soft device has a method. */
+/** Of the soft device. */
 export type HasMethod = (className: string, method: string) => boolean
 
 const code = (text: string): string => `\`${text}\``
@@ -24,7 +23,6 @@ const table = (head: readonly string[], rows: readonly (readonly string[])[]): s
 const methodsOf = (classes: readonly string[], method: string): string =>
   classes.map(name => code(`${name}.${method}`)).join(', ')
 
-/** Our version of a call, and the soft device's answer. */
 const meaning = (call: LinuxCall, hasMethod: HasMethod): [effect: string, device: string] => {
   const { classes, method, carriesCommand, absent } = call
   if (carriesCommand) return ['any command', 'yes']
@@ -42,8 +40,8 @@ const meaning = (call: LinuxCall, hasMethod: HasMethod): [effect: string, device
 const recorded = new Map(onLinux.map(line => line.split(' = ') as [string, string]))
 
 /**
- * Whether Linux's own rxe has a call: 'yes', or the errno that says that it has not. Recorded from calls without
- * arguments (ADVISE_MR: with arguments).
+ * 'yes', or the errno that says that Linux's rxe lacks the call. Recorded from calls without arguments (ADVISE_MR: with
+ * arguments).
  */
 const linuxHas = ({ dialect, name, number, methodNumber }: LinuxCall): string => {
   const empty =
@@ -103,7 +101,7 @@ const LIBRARY_ONLY = [
   '',
 ]
 
-/** Calls of test/programs/every_*.c whose result differs from that on Linux's rxe. */
+/** Calls of test/programs/uverbs/every_*.c and connections/every_cm_call.c. */
 const differences = (): string[] => [
   '## Where Linux’s rxe answers differently',
   '',

@@ -1,6 +1,5 @@
 /*
- * docs/reference/programs.md lists, before its part about pyverbs, exactly the programs and options that the tests run,
- * with the verdicts that they expect. The tests themselves write it: npm run docs:programs.
+ * docs/reference/programs.md, except its section about pyverbs. `npm run docs:programs` writes it.
  */
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
@@ -19,7 +18,7 @@ test('the page lists the commands of the tests and their verdicts', () => {
   assert.equal(programs, rendered.split(PYVERBS)[0], '`npm run docs:programs` regenerates the page')
 })
 
-test('no command is run twice, and a failing one has a reason', () => {
+test('no command is run twice, and failing commands have a reason', () => {
   const lines = catalogue.flatMap(({ cases }) => cases.map(({ server, client }) => `${server} ${client}`))
   assert.deepEqual(
     lines.filter((line, i) => lines.indexOf(line) !== i),

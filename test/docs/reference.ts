@@ -1,6 +1,5 @@
 /*
- * Generates the pages of docs/reference/classes from the declarations (R13): one per class, with its comments, one for
- * enumerations, and an index. State diagrams are drawn from the state tables.
+ * Generates docs/reference/classes from the declarations and their comments (R13).
  */
 import { callText, declaredSchema, describedDevices, namedBy, typeText } from '../../src/cli/commands/schema.ts'
 import { QpState } from '../../src/spec/enums.ts'
@@ -17,7 +16,6 @@ const table = (head: readonly string[], rows: readonly (readonly string[])[]): s
   rows.length === 0 ? [] : [row(...head), `|${'---|'.repeat(head.length)}`, ...rows.map(cells => row(...cells)), '']
 
 const COLUMNS = 118
-/** Paragraphs wrapped to the page's width. */
 const wrapped = (paragraphs: readonly string[]): string[] =>
   paragraphs.flatMap(paragraph => {
     const lines = ['']
@@ -37,7 +35,7 @@ const idText = (id: number): string => (id < 0x8000 ? String(id) : `0x${id.toStr
 const driversText = (drivers: readonly string[]): string =>
   drivers.length === 0 ? 'none: calls answer EOPNOTSUPP' : drivers.join(', ')
 
-/** A type, with links to enumerations and classes. */
+/** With links to enumerations and classes. */
 const linked = (type: JsonType): string => {
   const text = typeText(type)
   if (type.kind === 'enum' || type.kind === 'flags')
@@ -49,7 +47,7 @@ const linked = (type: JsonType): string => {
 
 // ---- methods ----
 
-/** A method of a common class as a driver declares it, with the attributes that the driver adds. */
+/** A driver's attributes of a method of a common class. */
 interface Addition {
   readonly driver: string
   readonly method: JsonMethod
@@ -107,7 +105,7 @@ const structs = (method: JsonMethod, comments: ClassComments, additions: readonl
   )
 }
 
-/** Errors that follow from the declaration; the pages' README.md has those of every call. */
+/** Errors that follow from the declaration, without those of every call. */
 const errorsOf = (cls: JsonClass, { call, in: inputs, out: outputs }: JsonMethod): string[] => {
   const isCreation = call === CREATE || call === CREATE_FD
   const references = inputs.flatMap(({ name, type }) => (type.kind === 'ref' ? [code(name)] : []))
@@ -288,7 +286,7 @@ In the library each is an \`RdmaError\` with the reason.
 ## Classes
 `
 
-/** Texts of all pages, by file name. */
+/** By file name. */
 export const referencePages = (): ReadonlyMap<string, string> => {
   const { classes, enumerations } = declaredSchema()
   const devices = describedDevices().map(({ driver, sharedTable }) => ({

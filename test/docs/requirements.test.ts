@@ -1,6 +1,5 @@
 /*
- * docs/reference/requirements.md: every requirement has a row; the named code, tests and commands exist, and `npm test`
- * includes the tests. scripts/test.mjs checks that they ran.
+ * docs/reference/requirements.md names code, tests and commands that exist. scripts/test.mjs checks that the tests ran.
  */
 import assert from 'node:assert/strict'
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
@@ -22,7 +21,7 @@ const REQUIREMENTS = 47
 
 const quoted = (cell: string): string[] => [...cell.matchAll(/`([^`]+)`/g)].map(match => match[1])
 
-/** The files that `npm test`, or with words a part of it, runs: paths below test/. */
+/** Test files that `npm test` runs, or `npm test -- words`. */
 const runnersFiles = async (words: readonly string[] = []): Promise<string[]> => {
   const { testFiles } = (await import(pathToFileURL(join(repoRoot, 'scripts', 'test.mjs')).href)) as {
     testFiles(long: boolean, words: readonly string[]): string[]

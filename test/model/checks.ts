@@ -1,10 +1,8 @@
 /*
- * Invariants of the model test at every completion, at every written byte and at the end of a pair's life: each request
- * completes exactly once, in order, with the expected status, and its data is in memory when it completes; memory
- * changes only where an outstanding request allows it, and to that request's bytes; at the end memory is the result of
- * the successful requests, and possibly of part of the next ones. After a forged packet that is right in everything a
- * receiver can check, the outcome is unpredictable (`Pair.unpredictableBecause`); then only order, exactly-once and the
- * bounds of memory are checked.
+ * Invariants of the model test: each request completes exactly once, in order, with the expected status, and its data
+ * is in memory then; memory changes only where an outstanding request allows it. At the end memory is the result of
+ * the successful requests, and possibly of part of the next ones. When a forged packet has made the outcome unpredictable
+ * (`Pair.unpredictableBecause`), only order, exactly-once and the bounds of memory are checked.
  */
 import assert from 'node:assert/strict'
 import { AsyncEventType, QpState } from '../../src/spec/enums.ts'
@@ -29,17 +27,16 @@ const { SIGNALED, SOLICITED } = SendFlags.values
 const { SQE, ERR } = QpState.values
 const { COMM_EST, SQ_DRAINED, QP_LAST_WQE_REACHED } = AsyncEventType.values
 
-/** Counts of results. */
 export const createStatistics = () => ({
-  /** Send requests, by outcome. */
+  /** Send requests. */
   succeeded: 0,
   failed: 0,
   flushed: 0,
   /** Received messages. */
   messages: 0,
-  /** Requests that failed because the network exhausted their retries: few are allowed. */
+  /** Requests that failed because the network exhausted their retries. */
   lost: 0,
-  /** Lives of pairs, and those whose outcome became unpredictable. */
+  /** Lives of pairs; `unpredictable`: of those with an unpredictable outcome. */
   lives: 0,
   unpredictable: 0,
   /** Attacks on idle pairs (exact.ts). */
@@ -48,7 +45,7 @@ export const createStatistics = () => ({
 export type Statistics = ReturnType<typeof createStatistics>
 
 const stateOf = (end: End): number => end.host.engine.query(end.row).state
-/** Unreliable queue pairs have SQE, in which only the send queue is in error. */
+/** In SQE of unreliable queue pairs only the send queue is in error. */
 const isInError = (end: End): boolean => stateOf(end) === ERR || (stateOf(end) === SQE && !isReliable(end.pair))
 const nameOf = (end: End, operation: Operation): string =>
   `${end.name} request ${operation.request.id} (${operation.kind})`
@@ -56,11 +53,10 @@ const nameOf = (end: End, operation: Operation): string =>
 const totalOf = (request: SendRequest): number =>
   request.inline?.length ?? request.sges.reduce((sum, sge) => sum + sge.length, 0)
 
-/** Packets of a request or of its response; 0 for local ones. */
+/** Packets of the request or of its response; 0 for local requests. */
 const psnsOf = (end: End, { request }: Operation): number =>
   sendOperations[request.opcode]?.kind === SendKind.LOCAL ? 0 : Math.max(1, Math.ceil(totalOf(request) / end.pair.mtu))
 
-/** Whether two WRITEs overlap. */
 const doOverlap = (a: NonNullable<Operation['write']>, b: NonNullable<Operation['write']>): boolean =>
   a.at < b.at + b.data.length && b.at < a.at + a.data.length
 
@@ -74,7 +70,6 @@ const assertSame = (actual: Uint8Array, expected: Uint8Array, subject: () => str
 
 // ---- sends ----
 
-/** A request succeeded: checks and records its effect. */
 const onSendSucceeded = (end: End, operation: Operation, statistics: Statistics): void => {
   const { peer, pair } = end
   const { request, write, message, read, atomic } = operation
@@ -104,7 +99,7 @@ const onSendSucceeded = (end: End, operation: Operation, statistics: Statistics)
   }
 }
 
-/** The first request of an end that fails: checks its status. */
+/** The first request of an end that fails. */
 const onSendFailed = (end: End, operation: Operation, status: number, statistics: Statistics): void => {
   const { peer, pair } = end
   end.hasFailed = true
@@ -116,7 +111,7 @@ const onSendFailed = (end: End, operation: Operation, status: number, statistics
     assert.ok(end.isForcedToError || peer.fatalAt < peer.sends.length, `${subject}, although no request was wrong`)
   } else if (!(operation.request.id === end.fatalAt && operation.statuses.includes(status))) {
     assert.equal(status, RETRY_EXC_ERR, `${subject}; allowed: ${operation.statuses}`)
-    // A peer in the error state does not answer; otherwise the network exhausted the retries.
+    // A peer in the error state does not answer; else the network exhausted the retries.
     if (stateOf(peer) !== ERR) statistics.lost++
   }
 }
@@ -125,7 +120,7 @@ const retireSend = (end: End): void => {
   end.ackedPsns += psnsOf(end, end.sends[end.endedSends++])
 }
 
-/** Completes the unsignaled requests before `id`. */
+/** Unsignaled requests before `id` have succeeded. */
 const completeUnsignaled = (end: End, id: number, statistics: Statistics): void => {
   while (end.endedSends < id) {
     const operation = end.sends[end.endedSends]
@@ -136,7 +131,7 @@ const completeUnsignaled = (end: End, id: number, statistics: Statistics): void 
   }
 }
 
-/** If the send queue is empty and no request failed, the remaining requests are unsignaled, and succeeded. */
+/** Without a failure an empty send queue means that the remaining requests, which are unsignaled, have succeeded. */
 const completeTrailing = (end: End, statistics: Statistics): void => {
   if (!end.hasFailed && end.host.queues[end.row].sends.length === 0)
     completeUnsignaled(end, end.sends.length, statistics)
@@ -155,7 +150,7 @@ export const onSendCompleted = (end: End, completion: Completed, statistics: Sta
     const { flags, opcode } = operation.request
     assert.ok(end.pair.signalsAll || (flags & SIGNALED) !== 0, `${nameOf(end, operation)} has a completion`)
     assert.equal(completion.opcode, sendOperations[opcode].completion)
-    // A FLUSH reports the requested length, which it has in `compare`.
+    // A FLUSH has its length in `compare`.
     const { compare } = operation.request
     assert.equal(completion.bytes, opcode === WrOpcode.values.FLUSH ? Number(compare) : totalOf(operation.request))
     onSendSucceeded(end, operation, statistics)
@@ -164,7 +159,7 @@ export const onSendCompleted = (end: End, completion: Completed, statistics: Sta
     statistics.flushed++
   } else onSendFailed(end, operation, completion.status, statistics)
   if (completion.status !== SUCCESS) assert.ok(completion.isSolicited)
-  // The failing request completes just before the state changes.
+  // The first failed request completes just before the state changes.
   if (completion.status === WR_FLUSH_ERR) assert.ok(isInError(end), `${nameOf(end, operation)} is flushed`)
   retireSend(end)
 }
@@ -202,7 +197,7 @@ export const onReceiveCompleted = (end: End, completion: Completed, statistics: 
     end.arrived++
     const isKnown =
       end.pair.unpredictableBecause !== undefined ||
-      // Usually one of the newest.
+      // Usually one of the newest messages.
       end.sentOperations.findLast(
         one => one.operation.message && !wrongMessage(end, one.operation, request, completion),
       ) !== undefined
@@ -217,7 +212,7 @@ export const onReceiveCompleted = (end: End, completion: Completed, statistics: 
   assert.ok(operation.request.id >= end.peer.succeededSends, `${subject}: after its request completed`)
 }
 
-/** The difference between a completion and the message of `operation`; undefined if there is none. */
+/** How a completion differs from the message of `operation`; undefined if it does not. */
 const wrongMessage = (
   end: End,
   operation: Operation,
@@ -266,7 +261,7 @@ const isInside = (request: { sges: SendRequest['sges'] }, at: number, length: nu
   return at >= start && at + length <= start + request.sges.reduce((sum, sge) => sum + sge.length, 0)
 }
 
-/** Private bytes of `end`: only the oldest receive WQE and results in flight may change. */
+/** Only the oldest receive WQE and results in flight may change. */
 const checkLocalWrite = (end: End, at: number, length: number): void => {
   const receive = end.receives[end.received]
   if (receive !== undefined && isInside(receive, at, length)) return
@@ -277,7 +272,7 @@ const checkLocalWrite = (end: End, at: number, length: number): void => {
   assert.fail(`${end.name}: ${length} bytes are written at ${at}, where nothing is expected`)
 }
 
-/** Target bytes of `end`: contents of the peer's WRITEs in flight. Adjacent bytes may be written in one step. */
+/** Only contents of the peer's WRITEs in flight are allowed. One step may write adjacent ones. */
 const checkTargetWrite = (end: End, at: number, length: number): void => {
   const { peer } = end
   const { bytes } = end.host.memory
@@ -333,7 +328,7 @@ export const onAtomic = (end: End, region: Region, at: number, before: bigint): 
   if (Number.isInteger(index) && index >= 0 && index < WORDS) end.words[index] = after
 }
 
-/** Requests in flight, or executed although an earlier one fails. */
+/** Without requests after one that fails locally. */
 const inFlight = (end: End): Operation[] => {
   const failing = end.sends[end.fatalAt]
   return end.sends.slice(end.succeededSends, failing?.fatal === 'local' ? end.fatalAt : end.sends.length)
@@ -352,7 +347,7 @@ export const onInvalidated = (end: End, region: Region): void => {
   assert.equal(region.key, expected, `${end.name}: an invalidated key that the next message does not name`)
 }
 
-/** Whether the target is the result of the successful requests and of part of the next ones. */
+/** The target has the result of the successful requests and of part of the next ones. */
 const isTargetExpected = (end: End): boolean => {
   const { peer, pair } = end
   const memory = memoryOf(end, end.areas.target, TARGET_BYTES)
@@ -369,7 +364,7 @@ const isTargetExpected = (end: End): boolean => {
   return false
 }
 
-/** At the end of a life. `isFlushed`: the end went through the error state, so all requests must have completed. */
+/** At the end of a life. `isFlushed`: the end was in the error state, so that all requests must have completed. */
 export const checkEnd = (end: End, isFlushed: boolean, statistics: Statistics): void => {
   const { pair, host } = end
   completeTrailing(end, statistics)
@@ -383,7 +378,7 @@ export const checkEnd = (end: End, isFlushed: boolean, statistics: Statistics): 
     assert.equal(end.received + unconsumed, end.receives.length, `${end.name}: receive requests that never complete`)
   }
   if (pair.unpredictableBecause !== undefined) return
-  // Some are lost, and some find no receive WQE, but not nearly all.
+  // Messages may be lost or find no receive WQE, but not nearly all.
   const isLossTooHigh = !isReliable(pair) && end.transmitted >= 60 && end.arrived < end.transmitted / 10
   assert.ok(!isLossTooHigh, `${end.name}: ${end.arrived} of ${end.transmitted} messages have arrived`)
   assert.ok(
@@ -394,7 +389,7 @@ export const checkEnd = (end: End, isFlushed: boolean, statistics: Statistics): 
     assert.equal(host.memory.words.getBigUint64(end.areas.words + 8 * i, true), end.words[i], `${end.name}: word ${i}`)
 }
 
-/** After only successes: the target is the result of everything posted. */
+/** The target is the result of all posted requests if all have succeeded. */
 export const checkFinished = (pair: Pair, statistics: Statistics): void => {
   for (const end of pair.ends) completeTrailing(end, statistics)
   if (pair.unpredictableBecause !== undefined || pair.isFailing || !isReliable(pair)) return

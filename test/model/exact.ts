@@ -1,7 +1,7 @@
 /*
- * An attacker that knows all PSNs and keys sends one packet to an idle RC queue pair, so its exact effect is known. If
- * every field is right, it takes effect once; if a field is wrong, it has no effect or moves the queue pair to ERR.
- * Afterwards the PSNs of the two ends differ, so the pair is reset.
+ * An attacker that knows all PSNs and keys sends one packet to an idle RC queue pair. With right fields the packet
+ * takes effect once; with a wrong field it has no effect or moves the queue pair to ERR. Afterwards the PSNs of the
+ * ends differ, and the pair is reset.
  */
 import assert from 'node:assert/strict'
 import { QpState } from '../../src/spec/enums.ts'
@@ -11,7 +11,7 @@ import type { RandomSource } from './random.ts'
 
 const { RTS, SQD, ERR } = QpState.values
 
-/** The effect of a packet: data in the target, a message, a changed word, a READ response, nothing, or an error. */
+/** 'write': of data to the target; 'word': a changed word; 'read': a READ response. */
 type Effect = 'write' | 'message' | 'word' | 'read' | 'none' | 'error'
 
 interface Attack {
@@ -52,7 +52,7 @@ const attacks: readonly Attack[] = [
 
 const ADDED = 0x1_0000_0001n
 
-/** A packet to `end`, and a check of its effect, to be called after its delivery. */
+/** `check` is called after the delivery of the packet. */
 export const attack = (end: End, random: RandomSource) => {
   const chosen = random.pick(attacks)
   const { memory, engine } = end.host
@@ -103,5 +103,5 @@ export const attack = (end: End, random: RandomSource) => {
   }
 }
 
-/** Whether the state of an end makes the effect of an attack known. */
+/** Whether the effect of an attack is known. */
 export const canBeAttacked = (end: End): boolean => [RTS, SQD].includes(end.host.engine.query(end.row).state as 3 | 4)

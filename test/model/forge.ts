@@ -1,7 +1,6 @@
 /*
- * The attacker of the model test: forges packets from observed ones. Most are wrong in a field that the receiver
- * checks, and must have no effect; some are right in everything (PSN, queue pair, source, key), and may take effect:
- * before the delivery `whyUnpredictable` decides whether the outcome becomes unpredictable, in doubtful cases with yes.
+ * The attacker of the model test forges packets from observed ones. Most have a wrong field, and must have no effect;
+ * some are right in everything that a receiver can check, and make the outcome unpredictable (`whyUnpredictable`).
  */
 import { QpState } from '../../src/spec/enums.ts'
 import { DEFAULT_PKEY } from '../../src/spec/wire/headers.ts'
@@ -39,7 +38,7 @@ const put32 = (bytes: Uint8Array, at: number, value: number): void => {
   put24(bytes, at + 1, value)
 }
 
-/** The attacker's knowledge: live queue pairs, by node and number. */
+/** `find`: a live queue pair. */
 export interface Knowledge {
   readonly ends: readonly End[]
   readonly nodes: number
@@ -49,7 +48,7 @@ export interface Knowledge {
 interface Mutation {
   readonly name: string
   readonly weight: number
-  /** Changes the packet in place, or returns another one. */
+  /** Changes the packet in place, or returns another packet. */
   apply(packet: Packet, knowledge: Knowledge, random: RandomSource): Packet | undefined
 }
 
@@ -59,7 +58,7 @@ const change =
     edit(packet.bytes, random)
     return packet
   }
-/** Changes 8 or 32 bits at an offset of an extension header. */
+/** Changes 8 or 32 bits of an extension header. */
 const inHeader = (header: 'RETH' | 'AtomicETH' | 'AETH' | 'IETH' | 'DETH', offset: number, bits: 8 | 32) =>
   change((bytes, random) => {
     const at = headerAt[header][bytes[0]]
@@ -67,7 +66,7 @@ const inHeader = (header: 'RETH' | 'AtomicETH' | 'AETH' | 'IETH' | 'DETH', offse
     if (bits === 8) bytes[at + offset] = random.u32()
     else put32(bytes, at + offset, random.hits(0.5) ? random.u32() : random.int(64))
   })
-/** The PSN that the receiver expects. */
+/** Sets the PSN that the receiver expects. */
 const expectedPsn: Mutation['apply'] = (packet, { find }) => {
   const end = find(packet.to, qpnOf(packet.bytes))
   if (end === undefined) return undefined
@@ -136,7 +135,6 @@ const mutations: readonly Mutation[] = [
   },
 ]
 
-/** A packet forged from an observed one. */
 export const forge = (seen: Packet, knowledge: Knowledge, random: RandomSource): Packet | undefined => {
   let packet: Packet | undefined = { ...seen, bytes: seen.bytes.slice() }
   for (let count = 1 + random.int(2); count > 0 && packet !== undefined; count--)
@@ -144,15 +142,12 @@ export const forge = (seen: Packet, knowledge: Knowledge, random: RandomSource):
   return packet
 }
 
-/**
- * Why a forged packet that is about to be delivered to `end` makes the outcome unpredictable; undefined if it must have
- * no effect.
- */
+/** Why a forged packet for `end` makes the outcome unpredictable; undefined if it must have no effect. */
 export const whyUnpredictable = (packet: Packet, end: End): string | undefined => {
   const { bytes, from } = packet
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
   if (checkPacket(view, 0, bytes.length) !== 0) return undefined
-  // The TVer must be 0, and the P_Key the default one, with or without its membership bit.
+  // The TVer must be 0, and the P_Key the default, with or without its membership bit.
   if ((bytes[1] & 15) !== 0 || ((view.getUint16(2) ^ DEFAULT_PKEY) & 0x7fff) !== 0) return undefined
   const opcode = bytes[0]
   if (isDatagram(end.pair)) {

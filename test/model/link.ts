@@ -1,14 +1,13 @@
 /*
- * A hostile network in virtual time: it loses, duplicates, delays and corrupts packets, replays old ones, and lets an
- * attacker inject forged ones. Every packet has its real ICRC, computed here like a port's and checked on arrival, so
- * that corrupted packets are dropped like at a port. Its quality changes with time.
+ * A hostile network in virtual time: it loses, duplicates, delays, corrupts and replays packets, and an attacker
+ * injects forged ones. As at a port, every packet has its ICRC, which is checked on arrival.
  */
 import assert from 'node:assert/strict'
 import { arenaOver } from '../../src/wire/arena.ts'
 import { type Flow, makeFlow, sealIcrc, verifyIcrc } from '../../src/wire/icrc.ts'
 import type { RandomSource } from './random.ts'
 
-/** Faults as fractions of packets, 0 to 1. `weight`: how often the network has this quality. */
+/** Faults as fractions of packets, 0 to 1. `weight`: of the quality among all. */
 export interface Quality {
   readonly name: string
   readonly weight: number
@@ -16,7 +15,7 @@ export interface Quality {
   readonly duplicate: number
   readonly reorder: number
   readonly corrupt: number
-  /** Replayed and forged packets per packet sent. */
+  /** Replayed and forged packets per sent packet. */
   readonly replay: number
   readonly forge: number
 }
@@ -29,45 +28,44 @@ export const qualities: readonly Quality[] = [
   { name: 'storm', weight: 1, drop: 0.06, duplicate: 0.1, reorder: 0.2, corrupt: 0.03, replay: 0.1, forge: 0.05 },
 ]
 
-/** One-way latency, µs. */
-const LATENCY = 10
-/** Packets that the network remembers for replay. */
+/** One way. */
+const LATENCY_US = 10
+/** Packets that may be replayed. */
 const REPLAY_PACKETS = 256
-/** Maximum packets of a run (`LinkHooks.deliver`). */
+/** Packets of a run (`LinkHooks.deliver`). */
 const MAX_IN_RUN = 20
-/** The UDP port of RoCEv2. */
 const ROCE_PORT = 4791
 
 export interface Packet {
-  /** The numbers of its nodes. */
+  /** Node numbers. */
   readonly from: number
   readonly to: number
   readonly bytes: Uint8Array
-  /** Number of packets sent before it; a forged packet has the number of the one that it copies. */
+  /** Of packets sent before; a forged packet has the number of the copied packet. */
   readonly number: number
 }
 
 interface InFlight extends Packet {
   /** µs. */
   readonly arrival: number
-  /** Ascending in the order of sending: decides between packets that arrive at the same time. */
+  /** Ascending in the order of sending, for packets that arrive at the same time. */
   readonly order: number
   readonly isForged: boolean
 }
 
 export interface LinkHooks {
-  /** Packets back to back, all of one size except the last, which may be shorter. */
+  /** Packets back to back, of one size except the last, which may be shorter. */
   deliver(to: number, from: number, packets: readonly Uint8Array[]): void
-  /** A forged packet with a correct ICRC is about to be delivered. */
+  /** Called before the delivery of a forged packet with a correct ICRC. */
   forged(packet: Packet): void
-  /** Forges a packet from an observed one; undefined if it cannot. */
+  /** Forges a packet from an observed packet; undefined if it cannot. */
   forge(seen: Packet): Packet | undefined
 }
 
 const isBefore = (a: InFlight, b: InFlight): boolean =>
   a.arrival < b.arrival || (a.arrival === b.arrival && a.order < b.order)
 
-/** Priority queue of packets by time, then by order. */
+/** Priority queue by arrival, then by order. */
 const createHeap = () => {
   const heap: InFlight[] = []
   return {
@@ -101,12 +99,12 @@ const createHeap = () => {
 
 /** BTH byte 4 (FECN, BECN, reserved bits) may change in flight: the ICRC does not cover it. */
 const UNCOVERED_BYTE = 4
-/** The opcode of RC_FLUSH, whose ICRC is that of rxe; XRC's has the standard ICRC. */
+/** Its ICRC is that of rxe; XRC's FLUSH has the standard ICRC. */
 const RC_FLUSH = 0x1c
 
 export type Link = ReturnType<typeof createLink>
 
-/** A network of `count` nodes. */
+/** `count`: of nodes. */
 export const createLink = (count: number, hooks: LinkHooks, random: RandomSource) => {
   const flows: Flow[][] = Array.from({ length: count }, (_, from) =>
     Array.from({ length: count }, (_, to) =>
@@ -127,11 +125,11 @@ export const createLink = (count: number, hooks: LinkHooks, random: RandomSource
   const schedule = (packet: Packet, at: number, isForged = false): void => {
     push({ ...packet, arrival: at, order: order++, isForged })
   }
-  /** Flips one to three bits; true if the ICRC covers one of them. */
+  /** Flips one to three bits; returns whether the ICRC covers one of them. */
   const corrupt = (bytes: Uint8Array): boolean => {
     const before = bytes.slice()
     for (let bits = 1 + random.int(3); bits > 0; bits--) bytes[random.int(bytes.length)] ^= 1 << random.int(8)
-    // A FLUSH of RC has the ICRC of rxe, which covers that byte as well.
+    // The ICRC of rxe's FLUSH covers that byte too.
     const isFlush = before[0] === RC_FLUSH
     return bytes.some((byte, i) => byte !== before[i] && (i !== UNCOVERED_BYTE || isFlush))
   }
@@ -147,42 +145,42 @@ export const createLink = (count: number, hooks: LinkHooks, random: RandomSource
     setQuality(to: Quality): void {
       quality = to
     },
-    /** When the next packet arrives; Infinity if none is in flight. */
+    /** Infinity if no packet is in flight. */
     nextArrival: (): number => heap[0]?.arrival ?? Number.POSITIVE_INFINITY,
-    /** The number of the oldest packet that may still arrive, in flight or kept for replay. */
+    /** Number of the oldest packet that may still arrive, in flight or replayed. */
     oldest: (): number =>
       heap.reduce((oldest, { number }) => Math.min(oldest, number), Math.max(0, counts.sent - REPLAY_PACKETS)),
-    /** A sender's packet, with room for its ICRC. */
+    /** `bytes`: a packet, with room for its ICRC. */
     send(from: number, to: number, bytes: Uint8Array): void {
       sealIcrc(arenaOver(bytes), 0, bytes.length, flows[from][to], 0)
       const packet = { from, to, bytes, number: counts.sent }
       seen[counts.sent++ % REPLAY_PACKETS] = packet
-      const extraDelay = random.hits(quality.reorder) ? LATENCY * (1 + 4 * (random.int(100) / 100)) : 0
+      const extraDelay = random.hits(quality.reorder) ? LATENCY_US * (1 + 4 * (random.int(100) / 100)) : 0
       if (random.hits(quality.drop)) counts.dropped++
       else if (random.hits(quality.corrupt)) {
         const bad = bytes.slice()
         const covered = corrupt(bad)
         assert.equal(isIcrcRight({ from, to, bytes: bad }), !covered, 'the ICRC detects corrupted packets')
         counts.corrupted++
-        schedule({ ...packet, bytes: bad }, self.now + LATENCY + extraDelay)
-      } else schedule(packet, self.now + LATENCY + extraDelay)
-      if (random.hits(quality.duplicate)) schedule(packet, self.now + LATENCY * (1 + random.int(20)))
+        schedule({ ...packet, bytes: bad }, self.now + LATENCY_US + extraDelay)
+      } else schedule(packet, self.now + LATENCY_US + extraDelay)
+      if (random.hits(quality.duplicate)) schedule(packet, self.now + LATENCY_US * (1 + random.int(20)))
       if (random.hits(quality.replay)) {
         counts.replayed++
-        schedule(random.pick(seen), self.now + LATENCY + random.int(100))
+        schedule(random.pick(seen), self.now + LATENCY_US + random.int(100))
       }
       if (random.hits(quality.forge)) {
         const forged = hooks.forge(random.pick(seen))
-        if (forged !== undefined) self.inject(forged, LATENCY + random.int(100))
+        if (forged !== undefined) self.inject(forged, LATENCY_US + random.int(100))
       }
     },
-    /** An attacker's packet; it gets a right ICRC. */
+    /** The attacker's packet gets a right ICRC. */
     inject(packet: Packet, delay: number): void {
       sealIcrc(arenaOver(packet.bytes), 0, packet.bytes.length, flows[packet.from][packet.to], 0)
       counts.forged++
       schedule(packet, self.now + delay, true)
     },
-    /** Delivers everything that is due, with runs as long as possible. */
+    /** Delivers all packets that are due, in runs as long as possible. */
     deliver(): void {
       let run: InFlight[] = []
       const flush = (): void => {

@@ -1,14 +1,13 @@
 /*
- * Client memory of the model test: one range of bytes with registered regions, guards between them, and an observer
- * called at every write, so that an unexpected byte is found when it is written and not at the end. Each queue pair has
- * its own protection domain, so the owner of a written byte is known.
+ * Client memory of the model test: registered regions with guards between them, and an observer that is called at every
+ * write. Each queue pair has its own protection domain, so that the owner of a written byte is known.
  */
 import assert from 'node:assert/strict'
 import { WcStatus } from '../../src/spec/work.ts'
 import { Access, BindMw, type Memory } from '../../src/transport/types.ts'
 import type { Arena } from '../../src/wire/arena.ts'
 
-/** Client memory starts here, just below a 4 GiB line. */
+/** Start of client memory, just below a 4 GiB line. */
 const BASE_HI = 0x7f01
 const BASE_LO = 0xffff_c000
 /** Every byte between the areas. */
@@ -17,11 +16,11 @@ const GUARD = 0x5a
 export interface Region {
   readonly key: number
   readonly pd: number
-  /** Offset in client memory, and bytes. A window has offset, length and access once it is bound. */
+  /** Bytes in client memory. A window has offset, length and access when it is bound. */
   offset: number
   length: number
   access: number
-  /** A window: may be bound when not live, and invalidated when live. */
+  /** A window may be bound when not live, and invalidated when live. */
   readonly isWindow: boolean
   isLive: boolean
 }
@@ -34,7 +33,7 @@ export interface Observer {
   invalidated(region: Region): void
 }
 
-/** Offset in client memory of a 64-bit address; out of range for an address elsewhere. */
+/** Of a 64-bit address, in client memory; out of range for an address elsewhere. */
 const offsetOf = (hi: number, lo: number): number => (hi - BASE_HI) * 0x1_0000_0000 + lo - BASE_LO
 
 export const addressHi = (offset: number): number => BASE_HI + (BASE_LO + offset > 0xffff_ffff ? 1 : 0)
@@ -42,13 +41,13 @@ export const addressLo = (offset: number): number => (BASE_LO + offset) >>> 0
 
 export type ClientMemory = ReturnType<typeof createMemory>
 
-/** `size` bytes of memory, all guard until areas are allocated. */
+/** All bytes are guards until areas are allocated. */
 export const createMemory = (size: number, observer: Observer) => {
   const bytes = new Uint8Array(size).fill(GUARD)
   const words = new DataView(bytes.buffer)
   const regions: Region[] = []
   const byKey = new Map<number, number>()
-  /** Offset of the first free byte. */
+  /** The first free byte. */
   let top = 64
   const offsetInRegion = (index: number, hi: number, lo: number, total: number): number => {
     const region = regions[index]
@@ -146,7 +145,7 @@ export const createMemory = (size: number, observer: Observer) => {
     bytes,
     words,
     engineMemory,
-    /** Allocates `length` bytes with guards around; returns their offset, a multiple of 64. */
+    /** `length` bytes with guards around; returns their offset, a multiple of 64. */
     allocate(length: number): number {
       const at = top
       top = (at + length + 64 + 63) & ~63
@@ -159,7 +158,7 @@ export const createMemory = (size: number, observer: Observer) => {
     /** A window, unbound, or bound with length 0. */
     addWindow: (key: number, pd: number, isBound: boolean): Region =>
       add({ key, pd, offset: 0, length: 0, access: 0, isWindow: true, isLive: isBound }),
-    /** The key may be reused. */
+    /** The key may be used again. */
     deregister(region: Region): void {
       region.isLive = false
       byKey.delete(region.key)

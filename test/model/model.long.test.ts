@@ -1,5 +1,5 @@
 /*
- * As model.test.ts: 1,000,000 operations with other seeds.
+ * model.test.ts with 1,000,000 operations and other seeds.
  */
 import { describe, it } from 'node:test'
 import { runModel } from './run.ts'

@@ -1,7 +1,6 @@
 /*
- * Random operations on random queue pairs over a hostile network (simulation.ts): 50,000 in 20 simulations. A failure
- * prints the seed and the last steps; USERDMA_MODEL_SEED=n runs only the simulation with that seed, with
- * USERDMA_MODEL_OPERATIONS operations.
+ * Random operations on random queue pairs over a hostile network (simulation.ts). USERDMA_MODEL_SEED=n runs only that
+ * seed, with USERDMA_MODEL_OPERATIONS operations.
  */
 import { describe, it } from 'node:test'
 import { runModel } from './run.ts'

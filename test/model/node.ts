@@ -1,7 +1,6 @@
 /*
- * One engine of the model test, with client memory, work queues and a port that hands packets to the link; the only
- * file here that creates an engine. The port is full at times; the queues are plain lists, because tests of drivers/rxe
- * cover rings. Time is virtual.
+ * One engine of the model test, with client memory, work queues and a port, which is full at times. The queues are
+ * plain lists: tests of drivers/rxe cover rings.
  */
 import { Service } from '../../src/spec/wire/services.ts'
 import { createEngine, type Engine } from '../../src/transport/engine.ts'
@@ -27,9 +26,9 @@ export interface Element {
 
 export interface SendRequest {
   readonly id: number
-  /** ibv_wr_opcode. */
+  /** ibv_wr_opcode */
   readonly opcode: number
-  /** ibv_send_flags; of XRC also the number of the peer's SRQ, from bit 8 on. */
+  /** ibv_send_flags; of XRC also the number of the peer's SRQ, from bit 8 on */
   readonly flags: number
   readonly sges: readonly Element[]
   readonly inline?: Uint8Array | undefined
@@ -37,14 +36,14 @@ export interface SendRequest {
   /** Offset in the peer's client memory. */
   readonly remote: number
   readonly rkey: number
-  /** Operands of atomics (FETCH_AND_ADD adds `compare`), and the arguments of a FLUSH (requests.ts). */
+  /** Operands of atomics (FETCH_AND_ADD adds `compare`), and arguments of a FLUSH (requests.ts). */
   readonly compare: bigint
   readonly swap: bigint
-  /** BIND_MW: the window's key and its range. */
+  /** BIND_MW; `window`: its key. */
   readonly bind?: { readonly window: number; readonly at: number; readonly length: number; readonly access: number }
-  /** A datagram: destination queue pair, Q_Key (top bit: the sender's own) and node. */
+  /** Q_Key: the top bit stands for the sender's own. */
   readonly datagram?: { readonly qpn: number; readonly qkey: number; readonly node: number } | undefined
-  /** An ibv_wc_status with which the work queue refuses it, or 0. */
+  /** 0, or the ibv_wc_status with which the work queue refuses the request. */
   readonly refused: number
 }
 
@@ -53,7 +52,6 @@ export interface ReceiveRequest {
   readonly sges: readonly Element[]
 }
 
-/** A completion of the engine. */
 export interface Completed {
   readonly id: number
   readonly status: number
@@ -66,18 +64,17 @@ export interface Completed {
   readonly isSolicited: boolean
 }
 
-/** Queues of one queue pair. `first`: number of the oldest send request still stored. */
+/** `first`: number of the oldest send request in `sends`. */
 export interface Queues {
   sends: SendRequest[]
   first: number
   receives: ReceiveRequest[]
-  /** The receive queue is the SRQ of this number, which has this protection domain and CQ. */
+  /** The SRQ, if the queue pair has one. */
   readonly shared?: { readonly srqn: number; readonly pd: number; readonly cq: number } | undefined
 }
 
-/** Creation attributes of a queue pair. */
 export interface QpSpec {
-  /** A `Service` value. */
+  /** `Service` */
   readonly service: number
   readonly qpn: number
   readonly pd: number
@@ -85,29 +82,28 @@ export interface QpSpec {
   readonly recvCq: number
   readonly maxSge: number
   readonly sqSigAll: boolean
-  /** Number of its SRQ. */
+  /** Of the SRQ. */
   readonly srqn?: number | undefined
 }
 
 export interface NodeHooks extends Observer {
-  /** `cq` is the CQ of the queue pair. */
   completed(cq: number, completion: Completed): void
   event(row: number, type: number): void
-  /** A packet leaves. `bytes` is a copy, with room for the ICRC. */
+  /** `bytes`: a copy of the packet, with room for the ICRC. */
   sent(bytes: Uint8Array, flow: number): void
 }
 
 export interface NodeOptions {
   readonly memoryBytes: number
-  /** Options of the engine (`createEngine`). */
+  /** Of the engine (`createEngine`). */
   readonly windowBytes?: number | undefined
   readonly boundReads?: boolean | undefined
   readonly pacingInterval?: number | undefined
   readonly sharedWindowBytes?: number | undefined
-  /** Maximum packets and bytes of a run that the port accepts. */
+  /** Of a run that the port accepts. */
   readonly maxPackets: number
   readonly maxBytes: number
-  /** Arena of received packets; by default a new one of 256 KiB. */
+  /** For received packets; default: 256 KiB. */
   readonly arrivals?: Arena
 }
 
@@ -116,31 +112,26 @@ export interface ModelNode {
   readonly memory: ClientMemory
   /** By row. */
   readonly queues: Queues[]
-  /** Creates a queue pair in RESET; returns its row. */
+  /** Returns the row of the queue pair, which is in RESET. */
   create(qp: QpSpec): number
-  /**
-   * Passes one run of packets to the engine; `rowOf`: the row of the packet's destination, negative if there is none.
-   */
+  /** Passes a run to the engine; `rowOf`: of the packet's destination, negative if there is none. */
   receive(packets: readonly Uint8Array[], rowOf: (bytes: Uint8Array) => number, peer: number, now: number): void
-  /** Sends what the port accepts; true if the port was full and this has to be called again. */
+  /** Sends what the port accepts; returns whether there is more to send. */
   transmit(now: number): boolean
 }
 
-/** Length of the GRH before a datagram's payload, in bytes. */
+/** Bytes of the GRH before a datagram's payload. */
 export const GRH_BYTES = 40
 /** Every byte of the GRHs that this node writes. */
 export const GRH_FILL = 0x47
-/** Bytes at the end of the receive arena for one GRH and the payload of a datagram. */
+/** For a GRH and the payload of a datagram, at the end of the receive arena. */
 const GRH_AND_PAYLOAD_BYTES = GRH_BYTES + 4096
-/** Offset of the first packet in the arenas of this node. */
+/** Offset in the arenas. */
 const FIRST_PACKET = 64
-/**
- * Fill of the first bytes that the engine reserves, all of which it must write, and of packets that it has handled,
- * which it must not read again.
- */
+/** Bytes that the engine reserves, and must overwrite; packets that it has handled, and must not read again. */
 const RESERVED_FILL = 0xdb
 const HANDLED_FILL = 0xee
-/** An empty protection domain. */
+/** No region has this protection domain. */
 const NO_DOMAIN = 0xdead
 
 const u32 = (value: bigint, shift: bigint): number => Number((value >> shift) & 0xffff_ffffn)
@@ -296,7 +287,7 @@ export const createNode = (options: NodeOptions, hooks: NodeHooks, random: Rando
     queues,
     create({ maxSge, srqn, ...init }) {
       const hasSrq = srqn !== undefined
-      // An XRC target uses the domain of the SRQ that a request names.
+      // An XRC target uses the protection domain of the SRQ.
       const pd = init.service === Service.XRC_TGT ? NO_DOMAIN : init.pd
       const row = engine.create({ ...init, pd, hasSrq, maxSendSge: maxSge, maxRecvSge: maxSge })
       const shared = srqn === undefined ? undefined : { srqn, pd: init.pd, cq: init.recvCq }
@@ -326,7 +317,7 @@ export const createNode = (options: NodeOptions, hooks: NodeHooks, random: Rando
       arrivals.bytes.fill(HANDLED_FILL, FIRST_PACKET, end)
     },
     transmit(now) {
-      // The port is full at times: the engine has to retry where it stopped.
+      // A full port: the engine must continue where it stopped.
       remainingRuns = random.hits(0.1) ? random.int(3) : 1_000_000
       let hasMore = engine.pollTransmit(sink, now)
       while (hasMore && remainingRuns > 0) hasMore = engine.pollTransmit(sink, now)

@@ -1,6 +1,6 @@
 /*
- * The operations of the model test: requests that succeed (requests.ts makes them), requests that must fail locally or
- * remotely, with their status, and the operations of each service. A new operation of the engine is a new entry.
+ * The operations of the model test: valid requests (requests.ts makes them), requests that must fail with a status, and
+ * the operations of each service.
  */
 import { flushPlacement } from '../../src/spec/wire/headers.ts'
 import { Service } from '../../src/spec/wire/services.ts'
@@ -29,7 +29,7 @@ interface Kind {
   readonly name: string
   readonly weight: number
   readonly make: make.Make
-  /** UC has it as well. */
+  /** Whether UC has it too. */
   readonly alsoUc?: true
 }
 
@@ -49,7 +49,7 @@ const kinds: readonly Kind[] = [
   { name: 'LOCAL_INV', weight: 3, make: make.localInvalidate, alsoUc: true },
 ]
 
-/** A valid request, changed so that the peer refuses it. */
+/** A valid request with a change that the peer refuses. */
 const refusedByPeer =
   (valid: make.Make, status: number, change: (end: End, random: RandomSource) => Partial<SendRequest>): make.Make =>
   (end, random) => {
@@ -57,7 +57,7 @@ const refusedByPeer =
     if (operation === undefined) return undefined
     const { kind, request } = operation
     const length = request.inline?.length ?? request.sges.reduce((sum, sge) => sum + sge.length, 0)
-    // Without data the key is not checked.
+    // A request without data does not check the key.
     if (length === 0) return undefined
     const bad = { ...request, ...change(end, random) }
     return { kind: `bad ${kind}`, request: bad, fatal: 'remote', statuses: [status] }
@@ -72,7 +72,6 @@ const keyOfOtherDomain = (end: End): Partial<SendRequest> => ({ rkey: end.target
 const outside = (end: End): Partial<SendRequest> => ({ remote: end.peer.areas.target + TARGET_BYTES + WORDS * 8 })
 const misaligned = (end: End): Partial<SendRequest> => ({ remote: end.peer.areas.words + 4 })
 
-/** A request that fails locally. */
 const failedLocally =
   (kind: string, status: number, request: (end: End, random: RandomSource) => SendRequest): make.Make =>
   (end, random) => ({ kind, request: request(end, random), fatal: 'local', statuses: [status] })
@@ -111,7 +110,7 @@ const tooLong: make.Make = (end, random) => {
   }
 }
 
-/** Operations that end the life of the pair, or put the send queue in error. */
+/** They end the life of the pair, or put the send queue in error. */
 const fatalKinds: readonly Kind[] = [
   { name: 'WRITE, wrong key', weight: 2, make: refusedByPeer(make.write(false), REM_ACCESS_ERR, wrongKey) },
   { name: 'WRITE, read-only key', weight: 1, make: refusedByPeer(make.write(false), REM_ACCESS_ERR, readOnlyKey) },
@@ -150,7 +149,7 @@ const fatalKinds: readonly Kind[] = [
   { name: 'BIND_MW of a wrong key', weight: 1, make: bindWrongKey, alsoUc: true },
 ]
 
-/** A request that the peer of a reliable connection would refuse: UC ignores it, and the sender is not notified. */
+/** A request that RC refuses: UC ignores it without notifying the sender. */
 const ignoredByPeer =
   (refused: make.Make): make.Make =>
   (end, random) => {
@@ -168,7 +167,6 @@ const ucKinds: readonly Kind[] = [
   },
   { name: 'SEND that is too long', weight: 1, make: ignoredByPeer(tooLong) },
 ]
-/** A request that the service lacks. */
 const unsupported =
   (request: make.Make): make.Make =>
   (end, random) => {
@@ -182,7 +180,7 @@ const unsupported =
       }
     )
   }
-/** The fatal operations that UC has as well, and the operations that it does not support. */
+/** Fatal operations that UC has too, and operations that it lacks. */
 const ucFatalKinds: readonly Kind[] = [
   ...fatalKinds.filter(kind => kind.alsoUc),
   ...kinds
@@ -198,14 +196,13 @@ const datagramKinds: readonly Kind[] = [
   { name: 'datagram, wrong Q_Key', weight: 2, make: make.datagram(true) },
   { name: 'datagram that is too long', weight: 1, make: make.longDatagram },
 ]
-/** Of a connection's requests, datagrams have only SEND. */
+/** Of a connection's requests, UD has only SEND. */
 const datagramFatalKinds: readonly Kind[] = [
   ...ucFatalKinds.filter(kind => /SEND with a|unknown|AND|READ/.test(kind.name)),
   { name: 'WRITE', weight: 1, make: unsupported(make.write(false)) },
   { name: 'WRITE_WITH_IMM', weight: 1, make: unsupported(make.write(true)) },
 ]
 
-/** To an SRQ that the target does not have. */
 const sendToUnknownSrq: make.Make = (end, random) => {
   const request = plain(end, random, wr.SEND)
   const flags = request.flags | ((end.peer.srqn + 1 + random.int(1000)) << 8)
@@ -226,11 +223,11 @@ const tables: Readonly<Record<number, readonly [good: readonly Kind[], bad: read
   [Service.XRC_INI]: [kinds, xrcFatalKinds],
 }
 
-/** Draws an operation for a pair's service. */
+/** An operation of the pair's service. */
 export const chooseKind = (end: End, isFatal: boolean, random: RandomSource): Kind =>
   random.weighted(tables[end.pair.service][isFatal ? 1 : 0])
 
-/** Posts an operation of `end`, and records its expected effect; undefined if it is impossible now. */
+/** Posts an operation of `end` and records its expected effect; undefined if it is impossible now. */
 export const post = (end: End, kind: Kind, random: RandomSource): Operation | undefined => {
   const drawn = kind.make(end, random)
   if (drawn === undefined) return undefined
@@ -238,7 +235,7 @@ export const post = (end: End, kind: Kind, random: RandomSource): Operation | un
   const isFenced = changesTarget && end.fencedUntil >= end.endedSends
   const { peer } = end
   const { flags } = drawn.request
-  // An XRC request without an SRQ of its own uses the peer's.
+  // A valid XRC request goes to the peer's SRQ.
   const queue = end.pair.service === Service.XRC_INI && flags >> 8 === 0 ? peer.srqn << 8 : 0
   const operation = { ...drawn, request: { ...drawn.request, flags: flags | (isFenced ? FENCE : 0) | queue } }
   end.sends.push(operation)
@@ -256,7 +253,7 @@ export const post = (end: End, kind: Kind, random: RandomSource): Operation | un
   return operation
 }
 
-/** Posts a receive WQE, if a buffer is free. */
+/** Returns false if no buffer is free. */
 export const postReceive = (end: End, random: RandomSource): boolean => {
   const id = end.receives.length
   if (id - end.received >= RECEIVE_SLOTS) return false

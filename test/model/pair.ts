@@ -1,7 +1,6 @@
 /*
- * Two connected queue pairs in the model: their areas of client memory and keys, posted and completed requests, and the
- * expected memory. Each end has its own protection domain, so the owner of a written byte is known. Each life of a
- * pair, from RESET to RESET, starts with the current memory. checks.ts checks, operations.ts posts.
+ * Two connected queue pairs of the model: their areas of client memory and keys, their requests, and the expected
+ * memory. A life of a pair is the time from RESET to RESET.
  */
 import { QpState } from '../../src/spec/enums.ts'
 import { Service } from '../../src/spec/wire/services.ts'
@@ -12,45 +11,45 @@ import type { RandomSource } from './random.ts'
 
 const { INIT, RTR, RTS } = QpState.values
 
-/** Expected effect of one send request. */
+/** A send request and its expected effect. */
 export interface Operation {
   readonly kind: string
   readonly request: SendRequest
-  /** The side on which it must fail, or 'no', and the allowed statuses. */
+  /** The side on which the request must fail; `statuses`: allowed. */
   readonly fatal: 'no' | 'local' | 'remote'
   readonly statuses: readonly number[]
-  /** A datagram: the destination; undefined: the peer. */
+  /** Of a datagram; undefined: the peer. */
   readonly destination?: End
-  /** It may still succeed although it puts the peer in error. */
+  /** The request may succeed although it puts the peer in error. */
   readonly maySucceed?: boolean
-  /** Index of its message among those for the peer. */
+  /** Index in the peer's `incoming`. */
   messageIndex?: number
-  /** It consumes a receive WQE of the peer. `opcode`: the completion's; `status`: of the receive. */
+  /** For a receive WQE of the peer. `opcode`, `status`: of the receive's completion. */
   readonly message?: {
     readonly data: Uint8Array
     readonly imm: number | undefined
     readonly opcode: number
     readonly status: number
     readonly invalidates: number | undefined
-    /** A datagram: the source queue pair. */
+    /** The source queue pair of a datagram. */
     readonly source?: number
   }
-  /** It changes the peer's target; offset in its memory. */
+  /** A change of the peer's target; `at`: offset in its memory. */
   readonly write?: { readonly at: number; readonly data: Uint8Array }
-  /** Final contents of its elements. */
+  /** Final contents of the request's elements. */
   readonly read?: Uint8Array
-  /** It binds or invalidates a window of its own end. */
+  /** Windows of the request's own end. */
   readonly binds?: Region
   readonly invalidates?: Region
-  /** An atomic on the word at an offset of the peer's memory. */
+  /** `at`: offset of the word in the peer's memory. */
   readonly atomic?: { readonly at: number; executed: number; original: bigint }
 }
 
-/** A posted operation of an unreliable service. */
+/** Of an unreliable service. */
 export interface SentOperation {
   readonly operation: Operation
   readonly from: End
-  /** All its packets have lower numbers in the network; undefined while more may be sent. */
+  /** All packets of the operation have lower numbers in the network; undefined while more may be sent. */
   endNumber: number | undefined
 }
 
@@ -58,11 +57,11 @@ export interface SentOperation {
 export const SOURCE_BYTES = 0x8000
 export const TARGET_BYTES = 0x2000
 export const MESSAGE_BYTES = 0x1400
-/** Number of 64-bit words for atomics, behind the target. */
+/** 64-bit words for atomics, after the target. */
 export const WORDS = 8
-/** The first id of receive requests; those of sends are smaller. */
+/** Ids of sends are smaller. */
 export const FIRST_RECEIVE_ID = 0x4000_0000
-/** Numbers of buffers for receives, and of result buffers for READs and atomics. */
+/** Receive buffers, and result buffers of READs and atomics. */
 export const RECEIVE_SLOTS = 12
 export const READ_SLOTS = 12
 export const ATOMIC_SLOTS = 64
@@ -80,16 +79,16 @@ export interface Areas {
 
 export interface End {
   readonly name: string
-  /** The number of its node, and the node. */
+  /** The number of the node. */
   readonly node: number
   readonly host: ModelNode
   readonly pd: number
   readonly areas: Areas
-  /** Its own key of the source, memory that all ends of a node share: data of sends, WRITEs and the peer's READs. */
+  /** Of the source: memory that all ends of a node share. */
   readonly sourceKey: number
-  /** Target and atomic words, for the peer. */
+  /** With the atomic words. */
   readonly target: Region
-  /** Receive buffers and results: LOCAL_WRITE only. */
+  /** Receive buffers and results. */
   readonly local: Region
   nextKey(): number
   /** All ends of the simulation. */
@@ -99,70 +98,69 @@ export interface End {
   qpn: number
   row: number
   srqn: number
-  /** The Q_Key that datagrams to this end must carry. */
+  /** Of datagrams to this end. */
   qkey: number
-  /** First PSN of its requests in this life. */
+  /** First PSN of this life. */
   psn: number
   maxRdAtomic: number
 
   // Since the last RESET.
   sends: Operation[]
-  /** Sends that have ended, and those that succeeded. */
+  /** Numbers of sends. */
   endedSends: number
   succeededSends: number
   hasFailed: boolean
   receives: ReceiveRequest[]
   received: number
-  /** Messages that the peer posted, in order, and the number received. */
+  /** Messages that the peer posted; `arrived`: how many were received. */
   incoming: Operation[]
   arrived: number
-  /** Unreliable: messages for this end that have been sent. */
+  /** Unreliable: messages sent to this end. */
   transmitted: number
-  /** Atomics that the peer posted, in order, and the number executed. */
+  /** Atomics that the peer posted; `executed`: how many were executed. */
   atomics: Operation[]
   executed: number
   /** The test moved the queue pair to the error state. */
   isForcedToError: boolean
   isDraining: boolean
-  /** Requests up to this one must complete before the peer's target may change. */
+  /** Requests up to this id must complete before the peer's target may change. */
   fencedUntil: number
-  /** The target after all successful requests, and after all posted ones. */
+  /** The target after all successful requests, and after all posted requests. */
   completedTarget: Uint8Array
   plannedTarget: Uint8Array
   readonly words: BigUint64Array
-  /** The first request that must fail, and the number of PSNs of the requests that have ended. */
+  /** The first request that must fail; `ackedPsns`: PSNs of the requests that have ended. */
   fatalAt: number
   ackedPsns: number
   hasReceiveFailed: boolean
-  /** Windows of this life; the second list has those that are bound for the peer. */
+  /** Of this life; `usableWindows`: bound for the peer. */
   ownWindows: Region[]
   usableWindows: Region[]
-  /** Unreliable: operations posted to this end, in all lives, whose packets may still arrive. */
+  /** Unreliable: operations to this end, of all lives, whose packets may still arrive. */
   sentOperations: SentOperation[]
 }
 
 export interface Pair {
   readonly name: string
-  /** A `Service` value; XRC_INI for an initiator (the first end) with its target. */
+  /** A `Service`; XRC_INI: the first end is the initiator. */
   readonly service: number
-  /** The receives of each end come from an SRQ of its own. */
+  /** Each end has an SRQ. */
   hasSrq: boolean
   readonly ends: readonly [End, End]
   mtu: number
   maxSge: number
   signalsAll: boolean
   life: number
-  /** The reason why the outcome is unpredictable: a forged packet was right in everything that a receiver can check. */
+  /** A forged packet was right in everything that a receiver can check. */
   unpredictableBecause: string | undefined
-  /** Turns until it ends, -1 while it lives. */
+  /** -1: not ending. */
   turnsToEnd: number
-  /** No send is posted until all have ended. */
+  /** No send is posted until all sends have ended. */
   isSettling: boolean
-  /** An end failed as expected, or was moved to error by the test. */
+  /** An end failed as expected, or the test moved it to error. */
   isFailing: boolean
 }
 
-/** Allocates memory and keys for an end. */
 export const createEnd = (
   name: string,
   node: number,
@@ -219,7 +217,7 @@ export const createEnd = (
   return beginLife(end as unknown as End)
 }
 
-/** Forgets posted requests; memory keeps its contents. */
+/** Memory keeps its contents. */
 export const beginLife = (end: End): End => {
   const { bytes, words } = end.host.memory
   for (const region of end.ownWindows ?? []) end.host.memory.deregister(region)
@@ -273,11 +271,10 @@ export const createPair = (name: string, service: number, a: End, b: End): Pair 
   return pair
 }
 
-/** Datagrams need no connection: they go to any UD end. */
+/** A datagram goes to any UD end. */
 export const isDatagram = (pair: Pair): boolean => pair.service === Service.UD
 export const isReliable = (pair: Pair): boolean => pair.service !== Service.UC && !isDatagram(pair)
 
-/** The service of one end. */
 export const serviceOf = (end: End): number =>
   end.pair.service === Service.XRC_INI && end === end.pair.ends[1] ? Service.XRC_TGT : end.pair.service
 
@@ -285,13 +282,10 @@ export const serviceOf = (end: End): number =>
 export const canSend = (end: End): boolean => serviceOf(end) !== Service.XRC_TGT
 export const canReceive = (end: End): boolean => serviceOf(end) !== Service.XRC_INI
 
-/** Posted sends without a known outcome. */
+/** Sends without a known outcome. */
 export const outstanding = (end: End): number => end.sends.length - end.endedSends
 
-/**
- * Forgets operations that can no longer take effect: the network has sent `sent` packets, and will deliver none before
- * number `oldest`.
- */
+/** Forgets operations that can take no effect: packets before number `oldest` of `sent` will not arrive. */
 export const forgetSent = (end: End, sent: number, oldest: number): void => {
   end.sentOperations = end.sentOperations.filter(one => {
     const { id } = one.operation.request
@@ -301,15 +295,14 @@ export const forgetSent = (end: End, sent: number, oldest: number): void => {
   })
 }
 
-/** Whether every posted send has ended; unsignaled ones have no completion. */
+/** Unsignaled requests have no completion: an empty send queue shows their end. */
 export const isFinished = (pair: Pair): boolean =>
   pair.ends.every(end => outstanding(end) === 0 || end.host.queues[end.row].sends.length === 0)
 
-/** All rights of a peer. */
 const REMOTE_ACCESS = Access.REMOTE_WRITE | Access.REMOTE_READ | Access.REMOTE_ATOMIC | Access.FLUSH_GLOBAL
 const INIT_ATTRIBUTES = { pkeyIndex: 0, access: REMOTE_ACCESS }
 
-/** RESET to RTS for datagrams; both ends have the same Q_Key. */
+/** RESET to RTS; both ends have the same Q_Key. */
 const connectDatagrams = (pair: Pair, random: RandomSource): void => {
   const qkey = random.u32() & 0x7fff_ffff
   for (const end of pair.ends) {
@@ -321,7 +314,7 @@ const connectDatagrams = (pair: Pair, random: RandomSource): void => {
   }
 }
 
-/** RESET to RTS with random attributes; XRC targets sometimes only to RTR. */
+/** RESET to RTS; XRC targets sometimes only to RTR. */
 export const connect = (pair: Pair, random: RandomSource): void => {
   pair.life++
   pair.unpredictableBecause = undefined
@@ -330,7 +323,7 @@ export const connect = (pair: Pair, random: RandomSource): void => {
   pair.isFailing = false
   pair.mtu = random.pick([256, 256, 512, 1024, 1024, 2048, 4096])
   for (const end of pair.ends) {
-    // So far from the PSNs of the last lives that their packets do not count as new.
+    // Far from the PSNs of the last life: its packets must not count as new.
     end.psn = (end.psn + 0x30_0000 + random.int(0x1000)) & 0xff_ffff
     end.maxRdAtomic = 1 + random.int(4)
   }

@@ -1,11 +1,10 @@
 /*
- * Random values for tests: all follow from one seed, so that the seed reproduces a failure.
+ * Random values for tests: a seed determines all of them.
  */
 import { createRandom } from '../../src/phy/faults/random.ts'
 
 export type RandomSource = ReturnType<typeof createRandomSource>
 
-/** Random values that follow from a seed. */
 export const createRandomSource = (seed: number) => {
   const next = createRandom(seed)
   return {

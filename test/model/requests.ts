@@ -1,7 +1,6 @@
 /*
- * Requests of the model test: for each operation of the engine a function that draws one at random, with its expected
- * effect on the peer's memory and receive queue and on its own end's memory. operations.ts decides which are posted and
- * which are broken deliberately; checks.ts checks the results.
+ * Requests of the model test: a function for each operation of the engine draws a request and its expected effect.
+ * operations.ts decides which requests are posted; checks.ts checks the results.
  */
 import { flushPlacement, flushSelectivity } from '../../src/spec/wire/headers.ts'
 import { SendFlags, WcOpcode, WcStatus, WrOpcode } from '../../src/spec/work.ts'
@@ -26,19 +25,19 @@ const wc = WcOpcode.values
 const { FENCE, SIGNALED, SOLICITED, INLINE } = SendFlags.values
 const { REM_INV_REQ_ERR, SUCCESS } = WcStatus.values
 
-/** The operation that `end` posts; undefined if impossible now. */
+/** undefined if the operation is impossible now. */
 export type Make = (end: End, random: RandomSource) => Operation | undefined
 
-/** An unused key: allocated keys are even. */
+/** Allocated keys are even. */
 export const badKey = (random: RandomSource): number => (random.u32() | 1) >>> 0
 
-/** Maximum message length of the pair, and the length of its receive buffers: five packets, at most MESSAGE_BYTES. */
+/** Bytes of receive buffers, and of the longest message: five packets, at most MESSAGE_BYTES. */
 export const bufferBytes = (end: End): number => Math.min(5 * end.pair.mtu, MESSAGE_BYTES)
 
 export const lengthOf = (end: End, random: RandomSource): number =>
   random.hits(0.3) ? random.int(80) : random.hits(0.1) ? end.pair.mtu : random.int(bufferBytes(end) + 1)
 
-/** A range of memory as one element or as several, some of them empty. */
+/** One or several elements, some of them empty. */
 export const split = (
   start: number,
   length: number,
@@ -59,7 +58,7 @@ export const split = (
   return elements
 }
 
-/** A request with random flags and no data. */
+/** With random flags and no data. */
 export const plain = (
   end: End,
   random: RandomSource,
@@ -83,7 +82,7 @@ export const plain = (
   ...more,
 })
 
-/** Bytes of the source, and how a request passes them: in elements, or inline. */
+/** Bytes of the source, in elements or inline. */
 export const payload = (end: End, random: RandomSource, length: number) => {
   const at = end.areas.source + random.int(SOURCE_BYTES - length + 1)
   const data = end.host.memory.bytes.slice(at, at + length)
@@ -106,10 +105,10 @@ export const send =
     }
   }
 
-/** A Q_Key with this bit means the sender's own. */
+/** A Q_Key with this bit stands for the sender's own. */
 const OWN_QKEY = 0x8000_0000
 
-/** To the peer, or to any UD end; `hasWrongQkey`: with a Q_Key that the destination does not accept. */
+/** To the peer, or to any UD end. */
 export const datagram =
   (hasWrongQkey: boolean): Make =>
   (end, random) => {
@@ -137,7 +136,7 @@ export const datagram =
     }
   }
 
-/** Longer than the path MTU: not sent, and completed with success. */
+/** Longer than the path MTU: not sent, but completes with success. */
 export const longDatagram: Make = (end, random) => {
   const { qpn, qkey, node } = end.peer
   const { more } = payload(end, random, end.pair.mtu + 1 + random.int(1000))
@@ -145,7 +144,7 @@ export const longDatagram: Make = (end, random) => {
   return { kind: 'datagram that is too long', request, ...noFailure }
 }
 
-/** Sometimes a window that the peer has bound for this end. */
+/** A window that the peer has bound. */
 const windowFor = (end: End, random: RandomSource): Region | undefined =>
   end.peer.usableWindows.length > 0 && random.hits(0.3) ? random.pick(end.peer.usableWindows) : undefined
 
@@ -172,11 +171,11 @@ export const write =
     return { kind, request, ...noFailure, write: { at, data }, ...message }
   }
 
-/** The result slot of request `id`; undefined while an earlier request may still write there. */
+/** undefined while an earlier request may still write to the result slot of request `id`. */
 const slotOf = (end: End, id: number, slots: number): number | undefined =>
   id - slots >= end.endedSends ? undefined : id % slots
 
-/** Reads the constant source, or the target as all earlier requests left it. */
+/** Of the constant source, or of the target as all earlier requests left it. */
 export const read =
   (fromTarget: boolean): Make =>
   (end, random) => {
@@ -210,7 +209,7 @@ export const atomic =
     const { peer } = end
     const at = peer.areas.words + 8 * random.int(WORDS)
     const value = (BigInt(random.u32()) << 32n) | BigInt(random.u32())
-    // Half of the comparisons match the current word, unless an atomic in flight changes it.
+    // Half of the comparisons match the word, if no atomic in flight changes it.
     const now = peer.host.memory.words.getBigUint64(at, true)
     return {
       kind: isCompareSwap ? 'CMP_AND_SWP' : 'FETCH_AND_ADD',
@@ -242,7 +241,7 @@ export const atomicWrite: Make = (end, random) => {
   }
 }
 
-/** The fields of a FLUSH of `length` bytes in which the request has its arguments. */
+/** A FLUSH has its arguments in the fields of atomics. */
 const flushArguments = (length: number, selectivity: number, placement: number): Partial<SendRequest> => ({
   compare: BigInt(length),
   swap: (BigInt(selectivity) << 32n) | BigInt(placement),
@@ -266,10 +265,10 @@ export const flush =
     }
   }
 
-/** An end that has this many usable windows binds no more. */
+/** Usable windows of an end. */
 const MAX_WINDOWS = 4
 
-/** Binds a fresh window to a part of the target. The peer uses it once the bind has completed. */
+/** A fresh window of a part of the target, which the peer uses when the bind has completed. */
 export const bindWindow: Make = (end, random) => {
   if (end.usableWindows.length >= MAX_WINDOWS) return undefined
   const window = end.host.memory.addWindow(end.nextKey(), end.pd, false)
@@ -280,7 +279,7 @@ export const bindWindow: Make = (end, random) => {
   return { kind: 'BIND_MW', request: plain(end, random, wr.BIND_MW, { bind }), ...noFailure, binds: window }
 }
 
-/** Invalidates a key of its own that no request uses. */
+/** Invalidates a key that no request uses. */
 export const localInvalidate: Make = (end, random) => {
   const window = end.host.memory.addWindow(end.nextKey(), end.pd, true)
   end.ownWindows.push(window)
@@ -292,7 +291,7 @@ export const localInvalidate: Make = (end, random) => {
   }
 }
 
-/** The peer names a key for this message to invalidate: a used one, a fresh one, or an unknown one. */
+/** Invalidates a key of the peer: a used key, a fresh key, or an unknown key. */
 export const sendInvalidate =
   (isKeyKnown: boolean): Make =>
   (end, random) => {
@@ -315,7 +314,7 @@ export const sendInvalidate =
         status: isKeyKnown ? SUCCESS : REM_INV_REQ_ERR,
         invalidates: key,
       },
-      // The data arrived, so the sender may see success.
+      // The data arrives: the sender may see success.
       ...(isKeyKnown ? noFailure : ({ fatal: 'remote', maySucceed: true, statuses: [] } as const)),
     }
   }

@@ -1,11 +1,10 @@
 /*
- * One run of the model test from a seed, which also determines the size of the simulation. A failure becomes an error
- * with the command that reproduces it, and the last steps.
+ * One run of the model test. A failure has the command that reproduces it, and the last steps.
  */
 import { createRandomSource } from './random.ts'
 import { createSimulation, type SimulationOptions } from './simulation.ts'
 
-/** The simulation of a seed: number of nodes and pairs, sizes of windows and ports. */
+/** The seed also determines the size of the simulation. */
 export const optionsOf = (seed: number): SimulationOptions => {
   const random = createRandomSource(seed ^ 0x5eed)
   const hasSmallWindows = random.hits(0.4)
@@ -24,7 +23,7 @@ export const optionsOf = (seed: number): SimulationOptions => {
   }
 }
 
-/** Runs `operations` requests and returns statistics. Throws with the seed and the last events. */
+/** Posts `operations` requests. Throws with the seed and the last events. */
 export const runModel = (seed: number, operations: number) => {
   const simulation = createSimulation(optionsOf(seed))
   try {

@@ -1,7 +1,6 @@
 /*
- * The simulation of the model test: engines on a hostile network, pairs of queue pairs, and random events: requests,
- * receives, draining, errors, resets, new queue pairs, forged packets. A seed determines it completely. checks.ts has
- * the invariants; a failure has the seed and the last steps.
+ * The simulation of the model test: engines on a hostile network, pairs of queue pairs, and random events. A seed
+ * determines it completely. checks.ts has the invariants.
  */
 import assert from 'node:assert/strict'
 import { QpState } from '../../src/spec/enums.ts'
@@ -46,10 +45,10 @@ const { RESET, RTS, SQD, SQE, ERR } = QpState.values
 
 export interface SimulationOptions {
   readonly seed: number
-  /** Numbers of nodes and pairs of queue pairs. */
+  /** `pairs`: of queue pairs. */
   readonly nodes: number
   readonly pairs: number
-  /** The options of the nodes (`NodeOptions`). */
+  /** See `NodeOptions`. */
   readonly windowBytes?: number
   readonly boundReads?: boolean
   readonly pacingInterval?: number
@@ -58,17 +57,17 @@ export interface SimulationOptions {
   readonly maxBytes?: number
 }
 
-/** Services of pairs, weighted by repetition. */
+/** Repetition is weight. */
 const SERVICES = [Service.RC, Service.RC, Service.UC, Service.UD, Service.XRC_INI]
 
-/** Maximum requests in flight per end. */
+/** Requests in flight per end. */
 const MAX_OUTSTANDING = 24
 const MAX_LOG_LINES = 60
-/** Maximum µs by which a step is late at times, for all nodes; ACK timeouts are 1 to 4 ms. */
-const MAX_SLEEP = 10_000
-/** Turns with the same quality of the network. */
+/** How late a step can be, for all nodes; ACK timeouts are 1 to 4 ms. */
+const MAX_SLEEP_US = 10_000
+/** Turns until the network's quality changes. */
 const QUALITY_TURNS = 400
-/** Turns until a pair with an expected failure is reset, and those that remain once all its requests have ended. */
+/** Turns until a pair with an expected failure is reset: at most, and when all its requests have ended. */
 const FAILED_TURNS = 2000
 const FINISHED_TURNS = 10
 
@@ -82,13 +81,13 @@ export const createSimulation = (options: SimulationOptions) => {
   }
   const pairs: Pair[] = []
   const ends: End[] = []
-  /** Ends by protection domain; and by queue pair number, for each node. */
+  /** By protection domain; by queue pair number, for each node. */
   const byPd: End[] = []
   const byQpn: Map<number, End>[] = []
   let now = 0
   let nextQpn = 0x100
   let nextKey = 0x1000
-  /** A key that no region has had; keys are even. */
+  /** No region has had this key; keys are even. */
   const newKey = (): number => {
     nextKey += 2 + 2 * random.int(0x1000)
     return nextKey
@@ -200,7 +199,7 @@ export const createSimulation = (options: SimulationOptions) => {
     createQps(pair)
     connect(pair, random)
   }
-  /** The memory of each node at the start; `checkUnwritable` copies to it the areas that may change. */
+  /** Memory of each node at the start; `checkUnwritable` updates the areas that may change. */
   const unwritable = nodes.map(node => node.memory.bytes.slice())
   const checkUnwritable = (): void => {
     nodes.forEach((node, i) => {
@@ -223,7 +222,7 @@ export const createSimulation = (options: SimulationOptions) => {
     end.pair.isFailing = true
     end.host.engine.modify(end.row, ERR, {})
   }
-  /** Posts in the error state are flushed immediately. */
+  /** Requests posted in the error state are flushed immediately. */
   const postInError = (end: End): void => {
     for (let count = canSend(end) ? random.int(3) : 0; count > 0; count--) {
       post(end, chooseKind(end, false, random), random)
@@ -232,7 +231,7 @@ export const createSimulation = (options: SimulationOptions) => {
     if (canReceive(end) && random.hits(0.5) && postReceive(end, random)) end.host.engine.onReceiveScan(end.row)
   }
 
-  /** The end of a life, and the start of the next. */
+  /** Ends a life and starts the next. */
   const restart = (pair: Pair): void => {
     log(
       `pair ${pair.name}: life ${pair.life} ends${pair.unpredictableBecause === undefined ? '' : `, unpredictable: ${pair.unpredictableBecause}`}`,
@@ -280,7 +279,7 @@ export const createSimulation = (options: SimulationOptions) => {
     return posted
   }
 
-  /** Leaves SQE, after all its requests have ended: the next ones can succeed again. */
+  /** Leaves SQE after all its requests have ended. */
   const recover = (end: End): void => {
     log(`${end.name} recovers`)
     end.hasFailed = false
@@ -288,7 +287,7 @@ export const createSimulation = (options: SimulationOptions) => {
     end.host.engine.modify(end.row, RTS, {})
   }
 
-  /** A forged packet with a known effect, sent to an idle pair. */
+  /** A forged packet with a known effect. */
   const attackIdle = (pair: Pair): void => {
     const end = random.pick(pair.ends)
     if (!pair.ends.every(canBeAttacked)) return
@@ -304,7 +303,7 @@ export const createSimulation = (options: SimulationOptions) => {
     check()
   }
 
-  /** One turn of a pair; returns the number of requests posted. */
+  /** Returns the number of requests posted. */
   const turn = (pair: Pair, isPosting: boolean): number => {
     let posted = 0
     if (isPosting && random.hits(0.004)) pair.isSettling = true
@@ -340,14 +339,14 @@ export const createSimulation = (options: SimulationOptions) => {
     return posted
   }
 
-  /** Sends what may be sent, then moves time to the next event, if there is one. */
+  /** Sends what may be sent, and moves time to the next event. */
   const step = (): void => {
     for (const node of nodes) node.transmit(now)
     let next = link.nextArrival()
     for (const { engine } of nodes) next = Math.min(next, engine.nextTimeout())
     if (next === Number.POSITIVE_INFINITY) return
-    // Sometimes the step is late: then timers run late, and before the packets that arrived meanwhile.
-    now = Math.max(now, next) + (random.hits(0.003) ? random.int(MAX_SLEEP) : 0)
+    // A late step: timers expire before the packets that arrived meanwhile.
+    now = Math.max(now, next) + (random.hits(0.003) ? random.int(MAX_SLEEP_US) : 0)
     link.now = now
     for (const { engine } of nodes) if (engine.nextTimeout() <= now) engine.onTimeout(now)
     link.deliver()
@@ -359,7 +358,7 @@ export const createSimulation = (options: SimulationOptions) => {
     get now() {
       return now
     },
-    /** Posts at least `operations` requests while the network interferes, then lets all of them complete. */
+    /** Posts at least `operations` requests on the hostile network, then lets all complete on a calm one. */
     run(operations: number): void {
       let remaining = operations
       for (let turns = 0; remaining > 0; turns++) {
@@ -393,7 +392,7 @@ export const createSimulation = (options: SimulationOptions) => {
           'leaks',
         )
       }
-      // Eight losses in a row are rare, even in a storm.
+      // Eight losses in a row are rare.
       assert.ok(
         statistics.lost <= operations / 5000,
         `${statistics.lost} requests exceeded their retries, although the receiver existed`,
