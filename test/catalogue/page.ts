@@ -11,8 +11,10 @@ export const PAGE = join(repoRoot, 'docs', 'reference', 'programs.md')
 export type Verdict = 'works' | 'fails' | '–'
 
 /** '–': the userland's program lacks these options. */
-export const expectedVerdict = (programCase: ProgramCase, userland: Userland): Verdict =>
-  !isRunIn(programCase, userland) ? '–' : reasonOf(programCase, userland) === undefined ? 'works' : 'fails'
+export const expectedVerdict = (programCase: ProgramCase, userland: Userland): Verdict => {
+  if (!isRunIn(programCase, userland)) return '–'
+  return reasonOf(programCase, userland) === undefined ? 'works' : 'fails'
+}
 
 const cell = (text: string): string => text.replaceAll('|', '\\|')
 const code = (line: string): string => `\`${line.trim()}\``

@@ -33,8 +33,8 @@ const meaning = (call: LinuxCall, hasMethod: HasMethod): [effect: string, device
     return [`none: ${absent}`, call.dialect === 'write' || isKnownIoctl ? 'EOPNOTSUPP' : 'EPROTONOSUPPORT']
   }
   const lacking = classes.filter(name => !hasMethod(name, method))
-  const device = lacking.length === 0 ? 'yes' : lacking.length === classes.length ? 'no' : `no ${lacking.join(', ')}`
-  return [methodsOf(classes, method), device]
+  if (lacking.length === 0) return [methodsOf(classes, method), 'yes']
+  return [methodsOf(classes, method), lacking.length === classes.length ? 'no' : `no ${lacking.join(', ')}`]
 }
 
 const recorded = new Map(onLinux.map(line => line.split(' = ') as [string, string]))

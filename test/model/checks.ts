@@ -1,7 +1,7 @@
 /*
  * Invariants of the model test: each request completes exactly once, in order, with the expected status, and its data
  * is in memory then; memory changes only where an outstanding request allows it. At the end memory is the result of
- * the successful requests, and possibly of part of the next ones. When a forged packet has made the outcome unpredictable
+ * the successful requests, and possibly of part of the next ones. When a forged packet makes the outcome unpredictable
  * (`Pair.unpredictableBecause`), only order, exactly-once and the bounds of memory are checked.
  */
 import assert from 'node:assert/strict'
@@ -316,11 +316,8 @@ export const onAtomic = (end: End, region: Region, at: number, before: bigint): 
     assert.equal(before, end.words[index], `${subject}: the word before`)
     const isCompareSwap = operation.kind === 'CMP_AND_SWP'
     const sum = BigInt.asUintN(64, before + request.compare)
-    assert.equal(
-      after,
-      !isCompareSwap ? sum : before === request.compare ? request.swap : before,
-      `${subject}: the word after`,
-    )
+    const swapped = before === request.compare ? request.swap : before
+    assert.equal(after, isCompareSwap ? swapped : sum, `${subject}: the word after`)
     operation.atomic!.executed++
     operation.atomic!.original = before
     end.executed++

@@ -34,8 +34,11 @@ export const badKey = (random: RandomSource): number => (random.u32() | 1) >>> 0
 /** Bytes of receive buffers, and of the longest message: five packets, at most MESSAGE_BYTES. */
 export const bufferBytes = (end: End): number => Math.min(5 * end.pair.mtu, MESSAGE_BYTES)
 
-export const lengthOf = (end: End, random: RandomSource): number =>
-  random.hits(0.3) ? random.int(80) : random.hits(0.1) ? end.pair.mtu : random.int(bufferBytes(end) + 1)
+export const lengthOf = (end: End, random: RandomSource): number => {
+  if (random.hits(0.3)) return random.int(80)
+  if (random.hits(0.1)) return end.pair.mtu
+  return random.int(bufferBytes(end) + 1)
+}
 
 /** One or several elements, some of them empty. */
 export const split = (
@@ -117,11 +120,9 @@ export const datagram =
     const imm = random.hits(0.4) ? random.u32() : undefined
     const { data, more } = payload(end, random, random.hits(0.3) ? random.int(80) : random.int(end.pair.mtu + 1))
     const usesOwnQkey = !hasWrongQkey && destination.qkey === end.qkey && random.hits(0.5)
-    const qkey = usesOwnQkey
-      ? (OWN_QKEY | random.u32()) >>> 0
-      : hasWrongQkey
-        ? (destination.qkey ^ (1 << random.int(31))) >>> 0
-        : destination.qkey
+    let { qkey } = destination
+    if (usesOwnQkey) qkey = (OWN_QKEY | random.u32()) >>> 0
+    else if (hasWrongQkey) qkey = (qkey ^ (1 << random.int(31))) >>> 0
     const message = { data, imm, opcode: wc.RECV, status: SUCCESS, invalidates: undefined, source: end.qpn }
     return {
       kind: hasWrongQkey ? 'datagram with a wrong Q_Key' : 'datagram',

@@ -13,9 +13,11 @@ int main(int count, char **arguments)
     if (count != 3)
         return 2;
     const char *mode = arguments[1], *library = arguments[2];
-    void *handle = strcmp(mode, "dlmopen") == 0 ? dlmopen(LM_ID_NEWLM, library, RTLD_NOW)
-                   : strcmp(mode, "deep") == 0  ? dlopen(library, RTLD_NOW | RTLD_DEEPBIND)
-                                                : dlopen(library, RTLD_NOW);
+    void *handle;
+    if (strcmp(mode, "dlmopen") == 0)
+        handle = dlmopen(LM_ID_NEWLM, library, RTLD_NOW);
+    else
+        handle = dlopen(library, RTLD_NOW | (strcmp(mode, "deep") == 0 ? RTLD_DEEPBIND : 0));
     if (!handle) {
         printf("%s\n", dlerror());
         return 1;

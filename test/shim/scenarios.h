@@ -103,6 +103,9 @@ UNUSED static void expect_exit_0(pid_t pid)
     EXPECT(WIFEXITED(status) && WEXITSTATUS(status) == 0);
 }
 
+/* The expression must be true in a child. */
+#define EXPECT_IN_CHILD(expression) expect_exit_0(fork() ?: (_exit((expression) ? 0 : 1), 0))
+
 /* The doorbell of rxe's provider: a write command of 32 bytes, struct ib_uverbs_post_send without requests. */
 UNUSED static const uint32_t *doorbell(uint32_t handle)
 {

@@ -305,31 +305,43 @@ static void send_fd(int socket, int fd)
     EXPECT(sendmsg(socket, &message, 0) == 1);
 }
 
-/* A receiver's first call, one of eight, must find a device. */
+/* First calls of a receiver. */
+enum {
+    FIRST_ORDER,
+    FIRST_DOORBELL,
+    FIRST_FSTAT,
+    FIRST_READ,
+    FIRST_LSEEK,
+    FIRST_MMAP,
+    FIRST_DUP,
+    FIRST_IN_CHILD,
+    FIRST_CALLS,
+};
+
 static void make_first_call(int fd, int first)
 {
     struct stat st;
     char byte;
     switch (first) {
-    case 0: EXPECT(order(fd, ECHO, 21) == 21); break;
-    case 1: EXPECT(write(fd, doorbell(1), 32) == 32 && order(fd, DOORBELLS, 0) == 1); break;
-    case 2: EXPECT(fstat(fd, &st) == 0 && S_ISCHR(st.st_mode) && st.st_rdev == makedev(231, 192)); break;
-    case 3: FAILS(read(fd, &byte, 1), EINVAL); break;
-    case 4: FAILS(lseek(fd, 0, SEEK_CUR), ESPIPE); break;
-    case 5: EXPECT(mmap(NULL, 4096, PROT_READ, MAP_SHARED, fd, 4096) != MAP_FAILED); break;
-    case 6: {
+    case FIRST_ORDER: EXPECT(order(fd, ECHO, 21) == 21); break;
+    case FIRST_DOORBELL: EXPECT(write(fd, doorbell(1), 32) == 32 && order(fd, DOORBELLS, 0) == 1); break;
+    case FIRST_FSTAT: EXPECT(fstat(fd, &st) == 0 && S_ISCHR(st.st_mode) && st.st_rdev == makedev(231, 192)); break;
+    case FIRST_READ: FAILS(read(fd, &byte, 1), EINVAL); break;
+    case FIRST_LSEEK: FAILS(lseek(fd, 0, SEEK_CUR), ESPIPE); break;
+    case FIRST_MMAP: EXPECT(mmap(NULL, 4096, PROT_READ, MAP_SHARED, fd, 4096) != MAP_FAILED); break;
+    case FIRST_DUP: {
         const int copy = dup(fd);
         EXPECT(close(fd) == 0 && write(copy, doorbell(1), 32) == 32 && dup2(copy, fd) == fd && close(copy) == 0);
         break;
     }
-    case 7: expect_exit_0(fork() ?: (make_first_call(fd, 1), _exit(0), 0)); break;
+    case FIRST_IN_CHILD: EXPECT_IN_CHILD((make_first_call(fd, FIRST_DOORBELL), true)); break;
     }
     EXPECT(order(fd, ECHO, 22) == 22);
 }
 
 void passed_descriptors(void)
 {
-    for (int first = 0; first < 8; first++) {
+    for (int first = 0; first < FIRST_CALLS; first++) {
         int pair[2];
         EXPECT(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, pair) == 0);
         pid_t pid = fork();
@@ -464,7 +476,7 @@ void threads(void)
         EXPECT(pthread_create(&thread[i], NULL, call_often, &fd) == 0);
     /* Forks while other threads may hold locks of the shim. */
     for (int i = 0; i < 20; i++)
-        expect_exit_0(fork() ?: (order(fd, ECHO, 1) == 1 ? _exit(0) : _exit(1), 0));
+        EXPECT_IN_CHILD(order(fd, ECHO, 1) == 1);
     for (int i = 0; i < 4; i++)
         EXPECT(pthread_join(thread[i], NULL) == 0);
     EXPECT(order(fd, CONTEXTS, 0) == 1 && hidden_count() == 2);

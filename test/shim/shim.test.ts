@@ -155,7 +155,7 @@ test('a full descriptor table of program or daemon is EMFILE from the first acce
   }
 })
 
-test('a context that another program passed is EACCES if the daemon may not access this program', async t => {
+test('calls on a passed context are EACCES if the daemon may not access the program', async t => {
   if (!shimIsPossible(t)) return
   const { status, stdout, stderr } = await run(['not_served'], {}, EACCES)
   assert.deepEqual({ status, stdout }, { status: 0, stdout: '' })

@@ -150,7 +150,7 @@ describe('userdma run', { skip: lacking('ibv_devices') }, () => {
     assert.equal((await holder.ended).status, 0)
   })
 
-  it('joins a running daemon, and starts only one', async t => {
+  it('joins a running daemon', async t => {
     const { env, socket } = freshUser(t)
     const holder = start(t, userdma, ['run', ...shell('echo here; read x')], { env, stdio: ['pipe', 'pipe', 'pipe'] })
     await holder.printed(/here/)
@@ -263,7 +263,7 @@ describe('userdma run', { skip: lacking('ibv_devices') }, () => {
 })
 
 describe('userdma daemon', { skip: lacking() }, () => {
-  it('prints that it is ready and its devices, and ends with status 0', async t => {
+  it('prints when it is ready, and ends on SIGINT and SIGTERM', async t => {
     for (const signal of ['SIGINT', 'SIGTERM'] as const) {
       const folder = temporaryFolder(t)
       const socket = join(folder, 'sock')
@@ -349,7 +349,7 @@ describe('userdma stat and devices', { skip: lacking() }, () => {
     assert.equal(JSON.parse(json.stdout).devices[0].name, 'rxe0')
   })
 
-  it('devices finds the daemon through the environment of a program that runs under it', async t => {
+  it('devices finds the daemon by the environment of a program', async t => {
     const daemon = await startDaemon(t)
     const { stdout } = await run(t, userdma, ['devices', '--json'], { env: daemon.env })
     const [{ name, address, driverId, nodeType, classes, ...rest }, ...more] = JSON.parse(stdout)

@@ -94,7 +94,7 @@ describe('userdma trace', { skip: lacking('ibv_rc_pingpong', 'ibv_devinfo') }, (
     assert.match(await query('--verbose'), /\{.*smLid 0\b.*\}/)
   })
 
-  it('counts calls, filters them by class and failure, and writes JSON', async t => {
+  it('prints calls as a table, by class, by failure and as JSON', async t => {
     const daemon = await startDaemon(t)
     const traced = async (...options: string[]): Promise<string[]> => {
       const args = ['trace', ...options, '--socket', daemon.socket, '--', 'ibv_devinfo']

@@ -143,6 +143,11 @@ static int request_bytes(int port, int agent, const char *gid, uint32_t bytes, i
     return 0;
 }
 
+static uint32_t parse_bytes(const char *text)
+{
+    return strcmp(text, "stop") == 0 ? STOP : (uint32_t)atol(text);
+}
+
 int main(int argc, char **argv)
 {
     const int is_server = argc == 3 && strcmp(argv[1], "server") == 0;
@@ -160,8 +165,8 @@ int main(int argc, char **argv)
     if (agent < 0)
         return fail("umad_register_oui", agent);
     const int retries = argc > 5 ? atoi(argv[5]) : 0, index = argc > 6 ? atoi(argv[6]) : 1;
-    const uint32_t bytes = is_server ? 0 : strcmp(argv[4], "stop") == 0 ? STOP : (uint32_t)atol(argv[4]);
-    const int result = is_server ? serve(port, agent) : request_bytes(port, agent, argv[3], bytes, retries, index);
+    const int result = is_server ? serve(port, agent)
+                                 : request_bytes(port, agent, argv[3], parse_bytes(argv[4]), retries, index);
     umad_close_port(port);
     return result;
 }

@@ -114,7 +114,7 @@ describe('userdma check', { skip: lacking(faulty('leak'), fixed('leak'), ownProg
     assert.equal(status, 0, stderr)
   })
 
-  it('a NAK of another daemon is reported without its cause', async t => {
+  it('a NAK of another daemon is reported without a cause', async t => {
     const peer = await startDaemon(t, { devices: [`rxe0@${loopbackText(91)}`], link: 'udp' })
     const { found } = await checkScript(
       t,
@@ -202,7 +202,7 @@ describe('userdma check', { skip: lacking(faulty('leak'), fixed('leak'), ownProg
     for (const { omitted } of [racing, polling]) assert.deepEqual(omitted, [])
   })
 
-  it('what was left out for a bound is reported in text, JSON and SARIF', { skip: !hasNative() }, async t => {
+  it('omissions are reported in text, JSON and SARIF', { skip: !hasNative() }, async t => {
     const sarif = join(temporaryFolder(t), 'log.sarif')
     const file = libraryProgram(t, [
       'const device = await open({ socket: true })',
@@ -377,7 +377,7 @@ describe('userdma check', { skip: lacking(faulty('leak'), fixed('leak'), ownProg
     assert.notDeepEqual(stacks[0], stacks[1])
   })
 
-  it('a library that is loaded at the address of an unloaded one has its own stacks', {
+  it('two libraries loaded in turn have different stacks', {
     skip: lacking('cc'),
   }, async t => {
     const folder = temporaryFolder(t)

@@ -172,7 +172,7 @@ describe('a device follows its interface', {
     }
   })
 
-  it('and leaves addresses of the interface to other devices that have them', async t => {
+  it('except addresses that other devices have', async t => {
     if (!canMakeNamespaces(t)) return
     const [name] = twoNamespaces(t, 1500, true)
     ip('-n', name, 'address', 'add', '10.99.0.8/24', 'dev', 'v0')

@@ -48,7 +48,7 @@ describe('umad files', { skip }, () => {
     daemon = await startDaemon(suite, { devices: TWO_DEVICES })
   })
 
-  it('exist as on Linux 6.12, without those of the subnet manager', async t => {
+  it('exist as on Linux 6.12, without issm files', async t => {
     const { stdout } = await run(
       t,
       'sh',
@@ -188,7 +188,7 @@ describe('umad files', { skip }, () => {
     for (const one of [client, server]) await one.close()
   })
 
-  it('answer Get and Set without an agent: with performance counters or an error status', async t => {
+  it('answer Get and Set for which no agent is registered', async t => {
     const program = await UmadProgram.start(t, daemon)
     assert.equal(await program.register({}), 0)
     const request = async (mgmtClass: number, method: number, attribute: number): Promise<Uint8Array> => {
@@ -229,7 +229,7 @@ describe('umad files', { skip }, () => {
     await program.close()
   })
 
-  it('use the header without P_Key index for programs that did not enable it', async t => {
+  it('use the header without P_Key index by default', async t => {
     const program = await UmadProgram.start(t, daemon)
     assert.equal(await program.registerOld({ mgmtClass: PERFORMANCE, version: 1 }), 0)
     assert.equal(await program.registerOld({ qpn: 0 }), EPROTONOSUPPORT)

@@ -60,7 +60,10 @@ export const pairwise = (): PingpongCase[] => {
 }
 
 /** Messages each way. */
-const defaultMessages = ({ size }: PingpongCase): number => (size > 100_000 ? 20 : size > 10_000 ? 100 : 300)
+const defaultMessages = ({ size }: PingpongCase): number => {
+  if (size > 100_000) return 20
+  return size > 10_000 ? 100 : 300
+}
 
 export const caseName = ({ waitsForEvents, checksData, size, mtu, usesTwoDevices }: PingpongCase): string =>
   `${size} bytes, MTU ${mtu}${waitsForEvents ? ', -e' : ''}${checksData ? ', -c' : ''}${usesTwoDevices ? ', two devices' : ''}`

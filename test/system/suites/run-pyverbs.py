@@ -1,12 +1,12 @@
-"""Runs rdma-core's own tests of pyverbs, one line of output per step: "start TEST", then "pass TEST", "skip TEST REASON" or
-"fail TEST REASON". Arguments: the folder that contains the package `tests`, the address of the device, then the suite's
-own (--dev, --gid).
+"""Runs rdma-core's tests of pyverbs. Prints "start TEST", then "pass TEST", "skip TEST REASON" or "fail TEST REASON".
 
-Tests of other vendors' devices are left out: they would skip themselves. Tests of the connection manager look for a
-network interface in the device's sysfs folder, which Linux's soft devices lack too; here they get the device's address.
+Arguments: the folder that contains the package `tests`, the address of the device, then the suite's own (--dev, --gid).
 
-The garbage collector is off: pyverbs of rdma-core 56 crashes if the collector frees a context before queue pairs that are
-in one reference cycle with it.
+Tests of the connection manager look for a network interface in the device's sysfs folder, which Linux's soft devices
+lack too; here they get the device's address.
+
+The garbage collector is off: pyverbs of rdma-core 56 crashes if the collector frees a context before queue pairs that
+are in one reference cycle with it.
 """
 
 import gc
