@@ -16,14 +16,14 @@ export interface ProgramCase extends Omit<RdmacmCase, 'server'> {
   readonly onlyIn?: Userland
 }
 
-/** undefined: the case works. */
+/** Why the case fails; undefined: it works. */
 export const reasonOf = ({ fails }: ProgramCase, userland: Userland): string | undefined =>
   typeof fails === 'string' ? fails : fails?.[userland]
 
 export const isRunIn = ({ onlyIn }: ProgramCase, userland: Userland): boolean =>
   onlyIn === undefined || onlyIn === userland
 
-/** Of a test. */
+/** The title of a test. */
 export const titleOf = ({ server, client }: ProgramCase): string =>
   server === undefined ? client : `${server} | ${client}`
 

@@ -1,5 +1,5 @@
 /*
- * docs/reference/programs.md.
+ * The page docs/reference/programs.md.
  */
 import { join } from 'node:path'
 import { repoRoot } from '../paths.ts'
@@ -41,7 +41,7 @@ given, the server's is the same without the address. \`–\`: the program of tha
 
 const COLUMNS = `| command | ${userlands.join(' | ')} | why not |\n|---|${userlands.map(() => '---|').join('')}---|`
 
-/** `pyverbs`: the last section. */
+/** `pyverbs`: the last section of the page. */
 export const renderPage = (
   verdict: (programCase: ProgramCase, userland: Userland) => Verdict,
   pyverbs: string,

@@ -21,7 +21,7 @@ const cmtime = (server: string, client: string): ProgramCase => ({
   isServerEndless: true,
 })
 
-/** With SERVER6 in place of SERVER. */
+/** The case with SERVER6 in place of SERVER. */
 const overIpv6 = ({ server, client, ...properties }: ProgramCase): ProgramCase => ({
   ...properties,
   ...(server !== undefined && { server: server.replaceAll('SERVER', 'SERVER6') }),

@@ -17,7 +17,7 @@ export interface UserlandRoot {
   readonly command: (words: Words) => Words
 }
 
-/** Of Debian 13, without their dependencies. */
+/** Packages of Debian 13, without their dependencies. */
 const PACKAGES = [
   ...['ibverbs-utils', 'ibverbs-providers', 'rdmacm-utils', 'infiniband-diags', 'iproute2', 'perftest'],
   ...['python3-pyverbs', 'rdma-core', 'base-files', 'coreutils', 'dash', 'grep', 'sed', 'libstdc++6'],
@@ -25,7 +25,7 @@ const PACKAGES = [
 
 /** Shared with the userland: the system's own folders, the daemons' (in the temporary folder), and this checkout. */
 const FOLDERS = ['/proc', '/sys', '/dev', tmpdir(), repoRoot, realpathSync(join(repoRoot, 'node_modules'))]
-/** With the executable of Node.js. */
+/** The folders, and the executable of Node.js. */
 const SHARED = [...FOLDERS, process.execPath]
 /** `$0`: the root folder; the arguments are the command. */
 const ENTER = `for path in ${SHARED.map(path => `'${path}'`).join(' ')}; do mount --rbind "$path" "$0$path" || exit 125; done

@@ -21,7 +21,7 @@ together. Lengths are in bytes; each time is given with its unit. A refused call
 
 const oneLine = (text: string): string => text.replace(/\s+/g, ' ').trim()
 
-/** undefined without TypeScript 5 (a development dependency). */
+/** Returns undefined without TypeScript 5, a development dependency. */
 export const apiPage = (): ApiPage | undefined => {
   let ts: typeof TypeScript
   try {

@@ -15,7 +15,7 @@ interface Part {
   readonly title: string
   readonly diff: string
   readonly program: string
-  /** Of the program. */
+  /** Expected output of the program. */
   readonly prints: string
   /** Part of the output of `userdma schema`. */
   readonly schema: string

@@ -15,7 +15,7 @@ const filesBelow = (folder: string, ending: RegExp): string[] =>
 const read = (path: string): string => readFileSync(join(repoRoot, path), 'utf8')
 const documents = [...readdirSync(repoRoot).filter(name => name.endsWith('.md')), ...filesBelow('docs', /\.md$/)]
 
-/** As GitHub names headings. */
+/** The anchors that GitHub gives to headings. */
 const anchors = (text: string): ReadonlySet<string> =>
   new Set(
     [...text.matchAll(/^#+ (.+)$/gm)].map(([, heading]) =>

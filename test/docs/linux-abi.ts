@@ -9,7 +9,7 @@ import { umadCalls } from '../../src/spec/linux/umad.ts'
 import { EXTENDED } from '../../src/spec/linux/write.ts'
 import { departures, onLinux } from '../every-call.ts'
 
-/** Of the soft device. */
+/** Whether the soft device has a method. */
 export type HasMethod = (className: string, method: string) => boolean
 
 const code = (text: string): string => `\`${text}\``

@@ -35,7 +35,7 @@ const idText = (id: number): string => (id < 0x8000 ? String(id) : `0x${id.toStr
 const driversText = (drivers: readonly string[]): string =>
   drivers.length === 0 ? 'none: calls answer EOPNOTSUPP' : drivers.join(', ')
 
-/** With links to enumerations and classes. */
+/** A type as text, with links to enumerations and classes. */
 const linked = (type: JsonType): string => {
   const text = typeText(type)
   if (type.kind === 'enum' || type.kind === 'flags')
@@ -286,7 +286,7 @@ In the library each is an \`RdmaError\` with the reason.
 ## Classes
 `
 
-/** By file name. */
+/** The pages by file name. */
 export const referencePages = (): ReadonlyMap<string, string> => {
   const { classes, enumerations } = declaredSchema()
   const devices = describedDevices().map(({ driver, sharedTable }) => ({

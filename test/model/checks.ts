@@ -325,7 +325,7 @@ export const onAtomic = (end: End, region: Region, at: number, before: bigint): 
   if (Number.isInteger(index) && index >= 0 && index < WORDS) end.words[index] = after
 }
 
-/** Without requests after one that fails locally. */
+/** Outstanding requests, without those after one that fails locally. */
 const inFlight = (end: End): Operation[] => {
   const failing = end.sends[end.fatalAt]
   return end.sends.slice(end.succeededSends, failing?.fatal === 'local' ? end.fatalAt : end.sends.length)

@@ -28,7 +28,7 @@ export const qualities: readonly Quality[] = [
   { name: 'storm', weight: 1, drop: 0.06, duplicate: 0.1, reorder: 0.2, corrupt: 0.03, replay: 0.1, forge: 0.05 },
 ]
 
-/** One way. */
+/** Latency of one direction. */
 const LATENCY_US = 10
 /** Packets that may be replayed. */
 const REPLAY_PACKETS = 256
@@ -104,7 +104,7 @@ const RC_FLUSH = 0x1c
 
 export type Link = ReturnType<typeof createLink>
 
-/** `count`: of nodes. */
+/** `count`: number of nodes. */
 export const createLink = (count: number, hooks: LinkHooks, random: RandomSource) => {
   const flows: Flow[][] = Array.from({ length: count }, (_, from) =>
     Array.from({ length: count }, (_, to) =>

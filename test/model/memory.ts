@@ -33,7 +33,7 @@ export interface Observer {
   invalidated(region: Region): void
 }
 
-/** Of a 64-bit address, in client memory; out of range for an address elsewhere. */
+/** Offset of a 64-bit address in client memory; out of range for an address elsewhere. */
 const offsetOf = (hi: number, lo: number): number => (hi - BASE_HI) * 0x1_0000_0000 + lo - BASE_LO
 
 export const addressHi = (offset: number): number => BASE_HI + (BASE_LO + offset > 0xffff_ffff ? 1 : 0)

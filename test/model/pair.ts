@@ -45,7 +45,7 @@ export interface Operation {
   readonly atomic?: { readonly at: number; executed: number; original: bigint }
 }
 
-/** Of an unreliable service. */
+/** An operation of an unreliable service that was sent. */
 export interface SentOperation {
   readonly operation: Operation
   readonly from: End

@@ -25,7 +25,7 @@ const wc = WcOpcode.values
 const { FENCE, SIGNALED, SOLICITED, INLINE } = SendFlags.values
 const { REM_INV_REQ_ERR, SUCCESS } = WcStatus.values
 
-/** undefined if the operation is impossible now. */
+/** Returns undefined if the operation is impossible now. */
 export type Make = (end: End, random: RandomSource) => Operation | undefined
 
 /** Allocated keys are even. */
@@ -61,7 +61,7 @@ export const split = (
   return elements
 }
 
-/** With random flags and no data. */
+/** A request with random flags and no data. */
 export const plain = (
   end: End,
   random: RandomSource,
@@ -85,7 +85,7 @@ export const plain = (
   ...more,
 })
 
-/** Bytes of the source, in elements or inline. */
+/** A payload of bytes of the source, in elements or inline. */
 export const payload = (end: End, random: RandomSource, length: number) => {
   const at = end.areas.source + random.int(SOURCE_BYTES - length + 1)
   const data = end.host.memory.bytes.slice(at, at + length)
@@ -111,7 +111,7 @@ export const send =
 /** A Q_Key with this bit stands for the sender's own. */
 const OWN_QKEY = 0x8000_0000
 
-/** To the peer, or to any UD end. */
+/** A datagram to the peer, or to any UD end. */
 export const datagram =
   (hasWrongQkey: boolean): Make =>
   (end, random) => {
@@ -176,7 +176,7 @@ export const write =
 const slotOf = (end: End, id: number, slots: number): number | undefined =>
   id - slots >= end.endedSends ? undefined : id % slots
 
-/** Of the constant source, or of the target as all earlier requests left it. */
+/** A READ of the constant source, or of the target as all earlier requests left it. */
 export const read =
   (fromTarget: boolean): Make =>
   (end, random) => {

@@ -45,7 +45,7 @@ const { RESET, RTS, SQD, SQE, ERR } = QpState.values
 
 export interface SimulationOptions {
   readonly seed: number
-  /** `pairs`: of queue pairs. */
+  /** `pairs`: number of pairs of queue pairs. */
   readonly nodes: number
   readonly pairs: number
   /** See `NodeOptions`. */
@@ -57,7 +57,7 @@ export interface SimulationOptions {
   readonly maxBytes?: number
 }
 
-/** Repetition is weight. */
+/** A service that stands twice is chosen twice as often. */
 const SERVICES = [Service.RC, Service.RC, Service.UC, Service.UD, Service.XRC_INI]
 
 /** Requests in flight per end. */

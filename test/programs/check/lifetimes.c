@@ -103,7 +103,7 @@ static void unpolled(void)
     free(block);
 }
 
-/* For ibv_wr_*. */
+/* Begins a request with ibv_wr_*. */
 static void begin_built(void)
 {
     begin();

@@ -75,7 +75,7 @@ static void *need(void *object, const char *function)
     return object;
 }
 
-/* Negative: the error is errno. */
+/* `error`: as returned by a call; negative: the error is in errno. */
 static void check(int error, const char *call)
 {
     if (error) {
