@@ -28,12 +28,12 @@ export interface Scope {
 
 /**
  * A scope that ends with the file or `describe` in which this is called, for `before`: a function given to the hook's
- * own `after` would run at the end of the hook.
+ * own `after` would run at the end of the hook. Cleanups run in the order of registration, as node:test runs them.
  */
 export const suiteScope = (): Scope => {
   const cleanups: (() => unknown)[] = []
   after(async () => {
-    for (const cleanup of cleanups.reverse()) await cleanup()
+    for (const cleanup of cleanups) await cleanup()
   })
   return { after: cleanup => void cleanups.push(cleanup) }
 }
