@@ -101,7 +101,7 @@ const LIBRARY_ONLY = [
   '',
 ]
 
-/** Calls of test/programs/uverbs/every_*.c and connections/every_cm_call.c. */
+/** Calls of test/programs/uverbs/every_*.c and test/programs/connections/every_cm_call.c. */
 const differences = (): string[] => [
   '## Where Linux’s rxe answers differently',
   '',

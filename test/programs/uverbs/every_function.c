@@ -1,6 +1,6 @@
 /*
  * Calls functions of libibverbs, among them those that some providers or devices lack, and prints results as
- * uverbs/every_call.c does.
+ * test/programs/uverbs/every_call.c does.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
