@@ -14,7 +14,7 @@ import {
   NlmsgType,
   nldevType,
 } from '../../spec/linux/nldev.ts'
-import { type Entries, encodeAttributes, readAttributes } from '../../uapi/nldev/attributes.ts'
+import { type Attributes, type Entries, encodeAttributes, readAttributes } from '../../uapi/nldev/attributes.ts'
 import { type Message, writeAcknowledgement, writeDone, writeMessage } from '../../uapi/nldev/messages.ts'
 import type { DaemonState } from '../state.ts'
 import type { Answers, ParsedRequest, Work } from './answers.ts'
@@ -66,11 +66,20 @@ export const createRequests = (daemon: () => DaemonState): AnswerMessage => {
     body: Uint8Array,
   ): Uint8Array => writeMessage({ type, flags, sequence, port: socket.port, body })
 
-  const parsedOf = (command: NldevCommand, message: Message, isAdmin: boolean): ParsedRequest => {
-    const attributes = readAttributes(message.body, command.isStrict === true)
-    if (typeof attributes === 'string') throw new CallError('EINVAL', attributes)
-    return { attributes, isAdmin }
+  const attributesOf = ({ isStrict, returnsParserErrno }: NldevCommand, { body }: Message): Attributes => {
+    try {
+      return readAttributes(body, isStrict === true)
+    } catch (error) {
+      if (returnsParserErrno || !(error instanceof CallError)) throw error
+      throw new CallError('EINVAL', error.message)
+    }
   }
+  const parsedOf = (command: NldevCommand, message: Message, isAdmin: boolean): ParsedRequest => ({
+    attributes: attributesOf(command, message),
+    isAdmin,
+  })
+  const parsedListOf = (command: NldevCommand, message: Message, isAdmin: boolean): ParsedRequest =>
+    command.listIgnoresAttributes ? { attributes: {}, isAdmin } : parsedOf(command, message, isAdmin)
 
   /** A list as datagrams. The last one is NLMSG_DONE with 0, or with the errno of the failure. */
   function* datagramsOf(
@@ -129,7 +138,7 @@ export const createRequests = (daemon: () => DaemonState): AnswerMessage => {
       const body = message.body.slice()
       socket.sendList(
         datagramsOf(socket, { ...message, body }, () =>
-          list(daemon(), parsedOf(command, { ...message, body }, isAdmin)),
+          list(daemon(), parsedListOf(command, { ...message, body }, isAdmin)),
         ),
       )
       return undefined

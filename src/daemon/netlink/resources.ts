@@ -322,12 +322,13 @@ function* summaries(daemon: DaemonState, parsed: ParsedRequest): Generator<Uint8
   }
 }
 
-/** No driver provides raw data of its objects. */
+/** No driver provides raw data of its objects: a request for an object that exists is refused. */
 const refuseRaw = (): never => {
   throw new CallError('EINVAL', 'the driver does not provide raw data of its objects')
 }
 
 const oneAndList = (kind: NldevResourceName) => ({ one: oneOf(kind), list: listOf(kind) })
+const rawData = (kind: NldevResourceName) => ({ one: oneOf(kind, refuseRaw), list: listOf(kind, refuseRaw) })
 
 /** Memory regions have no counters: their statistics contain only the number. */
 const onlyNumber = (described: Entries): Entries => described.filter(([name]) => name === 'RES_MRN')
@@ -343,8 +344,8 @@ export const resourceAnswers: Answers = {
   RES_PD_GET: oneAndList('pd'),
   RES_CTX_GET: oneAndList('ctx'),
   RES_SRQ_GET: oneAndList('srq'),
-  RES_QP_GET_RAW: { one: refuseRaw, list: refuseRaw },
-  RES_CQ_GET_RAW: { one: refuseRaw, list: refuseRaw },
-  RES_MR_GET_RAW: { one: refuseRaw, list: refuseRaw },
-  RES_SRQ_GET_RAW: { one: refuseRaw, list: refuseRaw },
+  RES_QP_GET_RAW: rawData('qp'),
+  RES_CQ_GET_RAW: rawData('cq'),
+  RES_MR_GET_RAW: rawData('mr'),
+  RES_SRQ_GET_RAW: rawData('srq'),
 }

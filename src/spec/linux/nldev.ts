@@ -56,6 +56,10 @@ export interface NldevCommand {
   readonly requestKind: 'one' | 'list' | 'both'
   /** Unknown attributes and attributes with a wrong length are refused. */
   readonly isStrict?: true
+  /** Linux does not read the attributes of a request for a list. */
+  readonly listIgnoresAttributes?: true
+  /** The errno of malformed attributes is that of Linux's parser, ERANGE or EINVAL; EINVAL for other commands. */
+  readonly returnsParserErrno?: true
   /** The command number in the reply about one object, if it is not the request's. */
   readonly replyNumber?: number
   /** What userdma returns or does, for docs/reference/linux-abi.md. */
@@ -65,7 +69,7 @@ export interface NldevCommand {
 const noRawData = "EINVAL: the driver has no raw data, like Linux's rxe"
 
 export const NldevCommands = {
-  GET: { number: 1, requestKind: 'both', effect: 'devices' },
+  GET: { number: 1, requestKind: 'both', listIgnoresAttributes: true, effect: 'devices' },
   SET: {
     number: 2,
     requestKind: 'one',
@@ -82,7 +86,12 @@ export const NldevCommands = {
   },
   DELLINK: { number: 4, requestKind: 'one', needsNetAdmin: true, isStrict: true, effect: 'removes a soft device' },
   PORT_GET: { number: 5, requestKind: 'both', replyNumber: 1, effect: 'ports, with their network interfaces' },
-  SYS_GET: { number: 6, requestKind: 'one', effect: 'network namespace mode (shared), copy-on-fork, event monitoring' },
+  SYS_GET: {
+    number: 6,
+    requestKind: 'one',
+    returnsParserErrno: true,
+    effect: 'network namespace mode (shared), copy-on-fork, event monitoring',
+  },
   SYS_SET: {
     number: 7,
     requestKind: 'one',
@@ -90,7 +99,7 @@ export const NldevCommands = {
     isStrict: true,
     effect: 'sets whether programs may use privileged Q_Keys; another network namespace mode is EOPNOTSUPP',
   },
-  RES_GET: { number: 9, requestKind: 'both', effect: 'numbers of objects, by kind' },
+  RES_GET: { number: 9, requestKind: 'both', listIgnoresAttributes: true, effect: 'numbers of objects, by kind' },
   RES_QP_GET: { number: 10, requestKind: 'both', effect: 'queue pairs' },
   RES_CM_ID_GET: { number: 11, requestKind: 'both', effect: 'identifiers of rdma_cm' },
   RES_CQ_GET: { number: 12, requestKind: 'both', effect: 'completion queues' },
@@ -156,7 +165,8 @@ export type MonitorEventName = keyof typeof MonitorEvent
 
 // ---- attributes ----
 
-export type NldevKind = 'u8' | 'u32' | 'u64' | 's32' | 's64' | 'text' | 'bytes' | 'nested'
+/** `address`: a struct sockaddr_storage. */
+export type NldevKind = 'u8' | 'u32' | 'u64' | 's32' | 's64' | 'text' | 'bytes' | 'address' | 'nested'
 
 export interface NldevAttribute {
   readonly number: number
@@ -211,8 +221,8 @@ export const NldevAttributes = {
   RES_CM_ID: attribute(30, 'nested'),
   RES_CM_ID_ENTRY: attribute(31, 'nested'),
   RES_PS: attribute(32, 'u32'),
-  RES_SRC_ADDR: attribute(33, 'bytes'),
-  RES_DST_ADDR: attribute(34, 'bytes'),
+  RES_SRC_ADDR: attribute(33, 'address'),
+  RES_DST_ADDR: attribute(34, 'address'),
   RES_CQ: attribute(35, 'nested'),
   RES_CQ_ENTRY: attribute(36, 'nested'),
   RES_CQE: attribute(37, 'u32'),

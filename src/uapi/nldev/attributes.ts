@@ -2,6 +2,7 @@
  * Attributes of netlink messages, bytes ⇄ values, by the table of spec/linux/nldev.ts (struct nlattr: u16 length
  * including the header of 4 bytes, u16 type, value, padded to 4 bytes; numbers in host byte order, little-endian here).
  */
+import { CallError } from '../../spec/errno.ts'
 import {
   NLA_F_NESTED,
   NLA_TYPE_MASK,
@@ -34,6 +35,8 @@ type ValueOf<K extends NldevKind> = K extends 'u8' | 'u32' | 's32'
 
 /** Size of struct nlattr. */
 const HEADER = 4
+/** Size of struct sockaddr_storage. */
+const SOCKADDR_STORAGE_BYTES = 128
 /** The length with its padding. */
 export const padded = (length: number): number => (length + 3) & ~3
 
@@ -135,40 +138,56 @@ const decodeValue = (kind: NldevKind, bytes: Uint8Array): number | bigint | stri
   }
 }
 
-const textProblem = (name: string, bytes: Uint8Array, maxBytes: number | undefined): string | undefined => {
-  const end = bytes.indexOf(0)
-  if (end < 0) return `attribute ${name} is a text without NUL at its end`
-  return maxBytes !== undefined && end > maxBytes ? `attribute ${name} has more than ${maxBytes} characters` : undefined
+/** Why an attribute of a request is refused, as by Linux's validate_nla; undefined if it is not. */
+type Problem = readonly [code: 'EINVAL' | 'ERANGE', reason: string] | undefined
+
+const textProblem = (name: string, bytes: Uint8Array, maxBytes = Number.POSITIVE_INFINITY): Problem => {
+  const end = bytes.subarray(0, maxBytes + 1).indexOf(0)
+  const length = bytes.at(-1) === 0 ? bytes.length - 1 : bytes.length
+  if (end < 0 && bytes.length <= maxBytes) return ['EINVAL', `attribute ${name} is a text without NUL at its end`]
+  return end < 0 || length > maxBytes ? ['EINVAL', `attribute ${name} has more than ${maxBytes} characters`] : undefined
 }
 
-/** Why an attribute of a request is refused, as by Linux; undefined if it is not. `strict` as for `readAttributes`. */
-const problemOf = (name: NldevAttributeName, bytes: Uint8Array, strict: boolean): string | undefined => {
+/** Problems that only a strict reader has: NLA_F_NESTED, and lengths and kinds that Linux accepts from old programs. */
+const strictProblem = (name: NldevAttributeName, type: number, length: number): Problem => {
+  const { kind } = table[name]!
+  const isFlagged = (type & NLA_F_NESTED) !== 0
+  if (isFlagged !== (kind === 'nested') && kind !== 'address')
+    return ['EINVAL', `attribute ${name}: NLA_F_NESTED ${isFlagged ? 'is not expected' : 'is missing'}`]
+  const size = sizeOf(kind)
+  if (size > 0 && length !== size) return ['EINVAL', `attribute ${name} has ${length} bytes; ${size} are right`]
+  return kind === 'address' ? ['EINVAL', `attribute ${name} is not for requests`] : undefined
+}
+
+const problemOf = (name: NldevAttributeName, bytes: Uint8Array): Problem => {
   const { kind, maxBytes } = table[name]!
   if (kind === 'text') return textProblem(name, bytes, maxBytes)
-  const size = sizeOf(kind)
-  if (size > 0 && (bytes.length < size || (strict && bytes.length > size)))
-    return `attribute ${name} has ${bytes.length} bytes; ${size} are right`
-  return undefined
+  const size = kind === 'address' ? SOCKADDR_STORAGE_BYTES : sizeOf(kind)
+  if (bytes.length < size) return ['ERANGE', `attribute ${name} has ${bytes.length} bytes; ${size} are right`]
+  return kind === 'nested' && bytes.length > 0 && bytes.length < HEADER
+    ? ['ERANGE', `attribute ${name} has ${bytes.length} bytes, less than a nested attribute`]
+    : undefined
 }
 
 /**
- * The attributes of a request, or why Linux refuses them with EINVAL. `strict`: also refused are unknown attributes,
- * numbers with more bytes than their kind, and bytes at the end that are not an attribute.
+ * The attributes of a request. Throws CallError as Linux's parser does: ERANGE for a number or nested attribute that is
+ * cut short, otherwise EINVAL. `strict`: also refused are unknown attributes, numbers with more bytes than their kind, a
+ * missing or unexpected NLA_F_NESTED, and bytes at the end that are not an attribute.
  */
-export const readAttributes = (bytes: Uint8Array, strict: boolean): Attributes | string => {
+export const readAttributes = (bytes: Uint8Array, strict: boolean): Attributes => {
   const { raw, unreadBytes } = split(bytes)
-  if (strict && unreadBytes > 0) return `${unreadBytes} bytes at the end are not an attribute`
   const found: Record<string, unknown> = {}
   for (const { type, bytes: value } of raw) {
     const name = byNumber[type & NLA_TYPE_MASK]
     if (name === undefined) {
-      if (strict) return `attribute ${type & NLA_TYPE_MASK} is unknown`
+      if (strict) throw new CallError('EINVAL', `attribute ${type & NLA_TYPE_MASK} is unknown`)
       continue
     }
-    const problem = problemOf(name, value, strict)
-    if (problem !== undefined) return problem
+    const problem = (strict ? strictProblem(name, type, value.length) : undefined) ?? problemOf(name, value)
+    if (problem !== undefined) throw new CallError(...problem)
     found[name] = decodeValue(table[name]!.kind, value)
   }
+  if (strict && unreadBytes > 0) throw new CallError('EINVAL', `${unreadBytes} bytes at the end are not an attribute`)
   return found
 }
 

@@ -336,6 +336,102 @@ describe('a program with invalid or unusual requests', () => {
     assert.deepEqual(socket.received().map(errnoOf), [0])
   })
 
+  it('is answered as by Linux when attributes are malformed, unknown or of a wrong kind', async t => {
+    const { client, socket } = await setUp(t)
+    const context = await client.context()
+    assert.ok((await client.command(context, ALLOC_PD, [], 1)).ret > 0)
+    /** An attribute with these bytes; `length` replaces its own length, `flags` are added to its type. */
+    const attribute = (number: number, bytes: number[] | string, { length = 0, flags = 0 } = {}): number[] => {
+      const value = [...Buffer.from(bytes as string)]
+      const header = Uint16Array.of(length || 4 + value.length, number | flags)
+      return [...new Uint8Array(header.buffer), ...value, ...new Uint8Array(-value.length & 3)]
+    }
+    const number = (name: keyof typeof NldevAttributes): number => NldevAttributes[name].number
+    const index = attribute(number('DEV_INDEX'), [0, 0, 0, 0])
+    const unknown = attribute(999, [1, 2, 3, 4])
+    const name = number('DEV_NAME')
+    const { EINVAL, ENOENT, ERANGE, EOPNOTSUPP } = Errno
+    const NESTED = { flags: 0x8000 }
+    const NET_BYTEORDER = { flags: 0x4000 }
+    const nestedBytes = (bytes: number[]) => attribute(number('RES_SUMMARY'), bytes)
+    /** Of a list: 0 and the number of messages. */
+    const listed = (messages: number) => [0, messages]
+    const rows: [string, keyof typeof NldevCommands, number, number[], number | number[]][] = [
+      // Requests with a reader that accepts what old programs send.
+      ['unknown attribute', 'GET', ACK, [...index, ...unknown], 0],
+      ['attribute 0', 'GET', ACK, [...index, ...attribute(0, [1])], 0],
+      ['longer number', 'GET', ACK, attribute(1, [0, 0, 0, 0, 9]), 0],
+      ['shorter number', 'GET', ACK, attribute(1, [0, 0]), EINVAL],
+      ['number with NLA_F_NESTED', 'GET', ACK, attribute(1, [0, 0, 0, 0], NESTED), 0],
+      ['number with NLA_F_NET_BYTEORDER', 'GET', ACK, attribute(1, [0, 0, 0, 0], NET_BYTEORDER), 0],
+      ['length beyond the message', 'GET', ACK, attribute(1, [0, 0, 0, 0], { length: 9 }), EINVAL],
+      ['length below the header', 'GET', ACK, attribute(1, [0, 0, 0, 0], { length: 3 }), EINVAL],
+      ['bytes at the end', 'GET', ACK, [...index, 1, 2, 3], 0],
+      ['empty nested attribute', 'GET', ACK, [...index, ...nestedBytes([])], 0],
+      ['nested attribute cut in its header', 'GET', ACK, [...index, ...nestedBytes([8, 0, 16])], EINVAL],
+      ['nested attribute cut in its value', 'GET', ACK, [...index, ...nestedBytes([8, 0, 16, 0])], 0],
+      ['short address', 'GET', ACK, [...index, ...attribute(number('RES_SRC_ADDR'), [2, 0])], EINVAL],
+      ['text without NUL', 'GET', ACK, [...index, ...attribute(name, 'rxe0')], EINVAL],
+      ['text of 65 bytes after its NUL', 'GET', ACK, [...index, ...attribute(name, `a\0${'x'.repeat(63)}`)], EINVAL],
+      ['text of 65 bytes with NUL', 'GET', ACK, [...index, ...attribute(name, `${'x'.repeat(64)}\0`)], 0],
+      ['empty text', 'GET', ACK, [...index, ...attribute(name, '')], EINVAL],
+      ['shorter number', 'SYS_GET', ACK, attribute(1, [0, 0]), ERANGE],
+      ['text without NUL', 'SYS_GET', ACK, attribute(name, 'rxe0'), EINVAL],
+      ['shorter number', 'GET_CHARDEV', ACK, attribute(1, [0, 0]), EINVAL],
+      // Strict readers.
+      ['unknown attribute', 'SET', ACK, [...index, ...unknown], EINVAL],
+      ['longer number', 'SET', ACK, attribute(1, [0, 0, 0, 0, 9]), EINVAL],
+      ['number with NLA_F_NESTED', 'SET', ACK, attribute(1, [0, 0, 0, 0], NESTED), EINVAL],
+      ['bytes at the end', 'SET', ACK, [...index, 1, 2, 3], EINVAL],
+      ['nested attribute without NLA_F_NESTED', 'SET', ACK, [...index, ...nestedBytes([])], EINVAL],
+      ['nested attribute', 'SET', ACK, [...index, ...attribute(number('RES_SUMMARY'), [], NESTED)], 0],
+      ['address', 'SET', ACK, [...index, ...attribute(number('RES_SRC_ADDR'), Array(128).fill(0))], EINVAL],
+      ['nothing to set', 'SET', ACK, index, 0],
+      ['namespace', 'SET', ACK, [...index, ...attribute(number('NET_NS_FD'), [0, 0, 0, 0])], EOPNOTSUPP],
+      // Lists.
+      ['malformed attribute', 'GET', DUMP, attribute(1, [0, 0]), listed(1)],
+      ['malformed attribute', 'RES_GET', DUMP, attribute(1, [0, 0]), listed(1)],
+      ['malformed attribute', 'PORT_GET', DUMP, attribute(1, [0, 0]), EINVAL],
+      ['malformed attribute', 'RES_PD_GET', DUMP, attribute(1, [0, 0]), EINVAL],
+      ['no device', 'RES_PD_GET', DUMP, [], EINVAL],
+      ['no objects', 'RES_SRQ_GET', DUMP, index, listed(0)],
+      ['one flag of NLM_F_DUMP', 'RES_PD_GET', 0x200, index, listed(1)],
+      ['command without list', 'SET', DUMP, index, EINVAL],
+      // Raw data: only objects that exist are refused.
+      ['no objects', 'RES_SRQ_GET_RAW', DUMP, index, listed(0)],
+      ['no object', 'RES_SRQ_GET_RAW', ACK, [...index, ...attribute(number('RES_SRQN'), [9, 0, 0, 0])], ENOENT],
+      ['no number', 'RES_MR_GET_RAW', ACK, index, EINVAL],
+      ['no device', 'RES_QP_GET_RAW', DUMP, [], EINVAL],
+    ]
+    for (const [what, command, flags, body, expected] of rows) {
+      const request = requestOf(command, [], flags)
+      const whole = new Uint8Array([...request, ...body])
+      new DataView(whole.buffer).setUint32(0, whole.length, true)
+      await socket.send(whole)
+      const answers = socket.received()
+      const end = answers.find(({ type }) => type < NlmsgType.FIRST)
+      assert.ok(end, `${command}: ${what}`)
+      const errno = errnoOf(end)
+      const actual = Array.isArray(expected) ? [errno, answers.length - 1] : errno
+      assert.deepEqual(actual, expected, `${command}: ${what}`)
+    }
+  })
+
+  it('is answered for all messages before one with a wrong length', async t => {
+    const { socket } = await setUp(t)
+    const request = requestOf('SYS_GET', [], ACK)
+    for (const length of [0, 15, 17, 0xffff_ffff]) {
+      const invalid = request.slice()
+      new DataView(invalid.buffer).setUint32(0, length, true)
+      await socket.send(Buffer.concat([request, invalid, request]))
+      const answers = socket.received().map(({ type }) => type)
+      // The length 17 includes a byte of the next message, which then has no beginning.
+      const expected = [nldevType(NldevCommands.SYS_GET.number), NlmsgType.ERROR]
+      assert.deepEqual(answers.slice(0, 2), expected)
+      assert.equal(answers.length, length === 17 ? 4 : 2, `length ${length}`)
+    }
+  })
+
   it('is answered also after datagrams of random bytes', async t => {
     const { client, socket } = await setUp(t, ['127.0.0.1', '127.0.0.2'])
     const context = await client.context()
