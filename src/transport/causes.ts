@@ -1,9 +1,8 @@
 /*
- * Causes of failures in the engine (spec/check/causes.ts). A step that refuses an access or a request sets
- * `s.result.cause`; the function that completes the request takes it from there. If a request fails locally while
- * earlier ones are outstanding, its cause is stored until they have completed: no later request is sent, so there is at
- * most one stored cause per queue pair. Only failures, RNR NAKs and changes of a QP's state run this code; it may
- * allocate.
+ * Causes of failures in the engine (spec/check/causes.ts). A check that fails sets `s.result.cause`. The function that
+ * completes the request takes the cause from there. If earlier requests are outstanding, the cause is stored until they
+ * have completed. No later request is sent, so a queue pair has at most one stored cause. This code may allocate: it
+ * does not run for successful requests.
  */
 import { type Cause, createCause } from '../spec/check/causes.ts'
 import { joinWords } from '../spec/memory.ts'
@@ -11,8 +10,7 @@ import { QP } from './fields.ts'
 import type { EngineState } from './state.ts'
 import { Access } from './types.ts'
 
-/** Bits of all rights but the local ones: they are checked for a peer's request. */
-const REMOTE = ~Access.LOCAL_WRITE
+const REMOTE_RIGHTS = ~Access.LOCAL_WRITE
 
 /** The cause when a message of an unreliable service finds no receive request. */
 export const NO_RECEIVE = createCause('NO_RECEIVE', {})
@@ -22,7 +20,7 @@ const rangeOf = (key: number, hi: number, lo: number, length: number) => {
   return { key: key >>> 0, accessStart, accessEnd: accessStart + BigInt(length) }
 }
 
-/** Sets the cause after `resolve` has refused these arguments. */
+/** Sets the cause after `Memory.resolve` has refused these arguments. */
 export const noteRefusedKey = (
   s: EngineState,
   pd: number,
@@ -35,7 +33,7 @@ export const noteRefusedKey = (
 ): void => {
   s.result.cause =
     s.env.memory.explain?.(pd, key, hi, lo, length, access, qpn) ??
-    createCause((access & REMOTE) !== 0 ? 'RKEY_REFUSED' : 'LKEY_REFUSED', rangeOf(key, hi, lo, length))
+    createCause((access & REMOTE_RIGHTS) !== 0 ? 'RKEY_REFUSED' : 'LKEY_REFUSED', rangeOf(key, hi, lo, length))
 }
 
 /** Sets the cause after a read or write of memory has failed. */
@@ -47,7 +45,7 @@ export const noteMemoryFault = (
   length: number,
   access: number,
 ): void => {
-  const isRemote = (access & REMOTE) !== 0
+  const isRemote = (access & REMOTE_RIGHTS) !== 0
   const { memory } = s.env
   s.result.cause = memory.hasProcessEnded()
     ? createCause(isRemote ? 'REMOTE_ENDED' : 'LOCAL_ENDED', {})
@@ -63,13 +61,12 @@ export const takeCause = (s: EngineState): Cause => {
   return cause
 }
 
-/** Stores the cause of a request that has failed locally. Returns `status`, with which the request will complete. */
+/** Stores the cause of a request that has failed locally. Returns `status`. */
 export const storeCause = (s: EngineState, row: number, status: number, cause: Cause): number => {
   s.stoppedCauses.set(row, cause)
   return status
 }
 
-/** Returns and clears the cause stored for a row. */
 export const takeStoredCause = (s: EngineState, row: number): Cause => {
   const cause = s.stoppedCauses.get(row) ?? createCause('REFUSED', {})
   s.stoppedCauses.delete(row)
@@ -77,13 +74,13 @@ export const takeStoredCause = (s: EngineState, row: number): Cause => {
 }
 
 /**
- * The cause when the peer's NAK refuses the oldest request: the peer's own if it is known (`Causes.causeAtPeer`),
- * otherwise `nakCause`, the cause for the NAK code.
+ * The cause when the peer's NAK refuses the oldest request: what the peer's device reports (`Causes.causeAtPeer`), or
+ * `nakCause` if that is unknown.
  */
 export const peerCause = (s: EngineState, row: number, nakCause: Cause): Cause =>
   s.env.causes?.causeAtPeer(row, s.rows[row * QP.WORDS + QP.COMP_PSN]) ?? nakCause
 
-/** Counts an RNR NAK for the oldest unacknowledged PSN; returns how many were counted for it so far. */
+/** Counts an RNR NAK for the oldest unacknowledged PSN; returns the count for this PSN. */
 export const countRnrNak = (s: EngineState, row: number): number => {
   const psn = s.rows[row * QP.WORDS + QP.COMP_PSN]
   const counted = s.rnrNaks.get(row)

@@ -1,12 +1,11 @@
 /*
- * Copies between packets and client memory. `gather` reads part of a message into the payloads of a run of packets.
- * Writes of long messages are deferred: consecutive packets whose payloads go to consecutive addresses become one
- * strided write, the pending DMA. It is executed when a payload does not continue it, before a completion, and at the
- * end of a burst. Nothing is acknowledged before it is written (docs/decisions/client-memory.md).
+ * Copies between packets and client memory. `gather` reads message data into packets. `writePayloads` writes payloads
+ * to memory, deferred: payloads for consecutive addresses are collected into one strided write, the pending DMA. The
+ * pending DMA is executed when a payload does not continue it, before a completion, and at the end of a burst of
+ * packets. No payload is acknowledged before it is written (docs/decisions/client-memory.md).
  *
- * The key of a deferred write is resolved when the pending DMA begins, so that a peer's mistake is reported for the
- * right packet, and again when that is executed, since the region may have been deregistered in between. The caller, or
- * `onDmaFailed` for the pending DMA, decides how a failure is reported.
+ * The key of a deferred write is resolved twice: when the pending DMA begins, so that a refused key is reported for the
+ * right packet, and when the DMA is executed, because the region may have been deregistered since.
  */
 import { SendFlags } from '../spec/work.ts'
 import type { Arena } from '../wire/arena.ts'
@@ -19,15 +18,14 @@ import { Access, Send, Sge } from './types.ts'
 const { LOCAL_READ, LOCAL_WRITE, REMOTE_WRITE } = Access
 const INLINE = SendFlags.values.INLINE
 
-/** Result of a DMA. NO_REGION: the key does not allow the access; FAULT: the memory could not be accessed. */
+/** NO_REGION: the key does not allow the access; FAULT: the memory could not be accessed. */
 export const DmaResult = { OK: 0, NO_REGION: 1, FAULT: 2 } as const
 const { OK, NO_REGION, FAULT } = DmaResult
 
-/** What a DMA writes to memory: a WRITE or ATOMIC WRITE; a SEND, to its receive WQE; a READ or atomic response. */
+/** What a DMA writes: a WRITE or ATOMIC WRITE; a SEND to its receive WQE; a READ or atomic response. */
 export const DmaKind = { WRITE: 1, RECEIVE: 2, READ_RESPONSE: 3 } as const
 
-/** The protection domain in which the key is resolved. */
-const domainOf = (s: EngineState, row: number, kind: number): number =>
+const protectionDomainOf = (s: EngineState, row: number, kind: number): number =>
   s.rows[row * QP.WORDS + (kind === DmaKind.RECEIVE ? QP.RECV_PD : QP.PD)]
 
 /** Sets the cause after `Memory.resolve` has refused; returns NO_REGION. */
@@ -52,8 +50,8 @@ const fault = (s: EngineState, key: number, hi: number, lo: number, length: numb
 }
 
 /**
- * Reads `total` bytes of a send WQE's data, from byte `offset` of the message on, into chunks of `chunk` bytes every
- * `stride` bytes of the arena, from `at` on. Returns a DmaResult.
+ * Reads `total` bytes of a send WQE's data, from byte `offset` of the message on. They are written to the arena from
+ * `at` on, in chunks of `chunk` bytes, one every `stride` bytes. Returns a DmaResult.
  */
 export const gather = (
   s: EngineState,
@@ -88,9 +86,8 @@ export const gather = (
   }
   let skip = offset
   let left = total
-  /** Offset of the current chunk, and number of its bytes that are filled. */
   let chunkAt = at
-  let filled = 0
+  let chunkFilled = 0
   for (let i = 0; i < count && left > 0; i++, sge += Sge.WORDS) {
     const length = p[sge + Sge.LENGTH]
     if (skip >= length) {
@@ -106,14 +103,14 @@ export const gather = (
     const region = memory.resolve(pd, p[sge + Sge.LKEY], hi, lo, bytes, LOCAL_READ, qpn)
     if (region < 0) return refuseKey(s, pd, p[sge + Sge.LKEY], hi, lo, bytes, LOCAL_READ, qpn)
     let done = 0
-    if (filled > 0) {
+    if (chunkFilled > 0) {
       // this element continues the chunk in which the previous one ended
-      const added = chunk - filled < bytes ? chunk - filled : bytes
-      if (memory.read(region, hi, lo, arena, chunkAt + filled, added, added, added) !== 0)
+      const added = chunk - chunkFilled < bytes ? chunk - chunkFilled : bytes
+      if (memory.read(region, hi, lo, arena, chunkAt + chunkFilled, added, added, added) !== 0)
         return fault(s, p[sge + Sge.LKEY], hi, lo, added, LOCAL_READ)
-      filled += added
-      if (filled === chunk) {
-        filled = 0
+      chunkFilled += added
+      if (chunkFilled === chunk) {
+        chunkFilled = 0
         chunkAt += stride
       }
       done = added
@@ -124,15 +121,15 @@ export const gather = (
         return fault(s, p[sge + Sge.LKEY], hi, lo, done + bytes, LOCAL_READ)
       const wholeChunks = (bytes / chunk) | 0
       chunkAt += wholeChunks * stride
-      filled = bytes - wholeChunks * chunk
+      chunkFilled = bytes - wholeChunks * chunk
     }
   }
   return left === 0 ? OK : NO_REGION
 }
 
 /**
- * Whether the key of every scatter/gather element of a WQE, but empty ones, grants `access` to its range: OK or
- * NO_REGION. `sge`: the pool's word at which the first element begins.
+ * Checks that the key of every non-empty scatter/gather element of a WQE grants `access` to its range. `sge`: index of
+ * the first element in the pool. Returns OK or NO_REGION.
  */
 export const checkElements = (s: EngineState, row: number, sge: number, count: number, access: number): number => {
   const p = s.pool
@@ -147,11 +144,11 @@ export const checkElements = (s: EngineState, row: number, sge: number, count: n
   return OK
 }
 
-/** Sets `s.payloads` to `bytes` bytes at `at`: the payload of one packet, or a contiguous part of a message. */
+/** Sets `s.payloads` to one payload: `bytes` bytes at `at`. */
 export const setPayload = (s: EngineState, arena: Arena, at: number, bytes: number): void =>
   setPayloads(s, arena, at, bytes, bytes, 1)
 
-/** Sets `s.payloads` to the payloads of `count` packets: `bytes` bytes each, every `stride` bytes from `at` on. */
+/** Sets `s.payloads` to `count` payloads of `bytes` bytes each, one every `stride` bytes from `at` on. */
 export const setPayloads = (
   s: EngineState,
   arena: Arena,
@@ -168,15 +165,15 @@ export const setPayloads = (
   payloads.count = count
 }
 
-/** A pending DMA of this many bytes or more is not extended: its length must remain a 32-bit number. */
+/** A pending DMA of this size is not extended: its length must remain a 32-bit number. */
 const MAX_PENDING_BYTES = 0x1000_0000
 
-/** The access that the key must grant: remote for a peer's WRITE, local for the memory of this QP's own WQEs. */
 const accessOf = (kind: number): number => (kind === DmaKind.WRITE ? REMOTE_WRITE : LOCAL_WRITE)
 
 /**
- * Writes `s.payloads` to an address: adds them to the pending DMA, or executes that and makes them the pending one.
- * Returns a DmaResult. If the earlier DMA fails, `s.onDmaFailed` is called: check the row's state afterwards.
+ * Writes `s.payloads` to an address, deferred. If they do not continue the pending DMA, it is executed and they begin a
+ * new one. If the old DMA fails, `s.onDmaFailed` is called, so check the row's state afterwards. Returns a DmaResult
+ * for the new payloads.
  */
 export const writePayloads = (
   s: EngineState,
@@ -221,7 +218,7 @@ export const writePayloads = (
   }
   const w = s.rows
   const base = row * QP.WORDS
-  const pd = domainOf(s, row, kind)
+  const pd = protectionDomainOf(s, row, kind)
   const access = accessOf(kind)
   const qpn = w[base + QP.QPN]
   if (s.env.memory.resolve(pd, key, hi, lo, length, access, qpn) < 0)
@@ -245,10 +242,7 @@ export const writePayloads = (
   return OK
 }
 
-/**
- * As `writePayloads`, but executes the write immediately. For one payload: that of a single-packet message, or data of
- * a local peer.
- */
+/** As `writePayloads`, but not deferred. Only for a single payload. */
 export const writePayloadNow = (
   s: EngineState,
   row: number,
@@ -260,7 +254,7 @@ export const writePayloadNow = (
   if (s.dmaArena !== undefined) flushDma(s)
   const { arena, at, bytes } = s.payloads
   const memory = s.env.memory
-  const pd = domainOf(s, row, kind)
+  const pd = protectionDomainOf(s, row, kind)
   const access = accessOf(kind)
   const qpn = s.rows[row * QP.WORDS + QP.QPN]
   const region = memory.resolve(pd, key, hi, lo, bytes, access, qpn)
@@ -310,8 +304,8 @@ export const flushDmaOf = (s: EngineState, row: number): void => {
 }
 
 /**
- * Writes as many of `s.payloads` as fit into the element that contains byte `offset` of the message; `s.result.written`
- * tells how many. `sge`: the pool's word at which the first of `count` elements begins. Returns a DmaResult.
+ * Writes as many of `s.payloads` as fit into the element that contains byte `offset` of the message. Returns a
+ * DmaResult, and the number of written payloads in `s.result.written`. `sge`: index of the first element in the pool.
  */
 export const scatterPayloads = (
   s: EngineState,
@@ -340,9 +334,8 @@ export const scatterPayloads = (
 }
 
 /**
- * Writes the single payload of `s.payloads` to the elements of a WQE, from byte `offset` of the message on. `sge`: the
- * pool's word at which the first of `count` elements begins; `writesNow`: the write is not deferred. Returns a
- * DmaResult.
+ * Writes the single payload of `s.payloads` to the elements of a WQE, from byte `offset` of the message on. `sge`:
+ * index of the first element in the pool; `writesNow`: not deferred. Returns a DmaResult.
  */
 export const scatter = (
   s: EngineState,

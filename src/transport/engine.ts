@@ -1,10 +1,9 @@
 /*
- * The transport engine (docs/decisions/engines-without-io.md): queue pairs of all services (InfiniBand Architecture
- * Specification, volume 1, chapter 9), sans-IO. Packets, doorbells and time go in; runs of packets, completions and
- * events come out through `Environment` and `TransmitSink`, which may query the engine but not change it. This file
- * creates rows, changes their states, dispatches packets to responder and completer, and polls responder and requester
- * of scheduled rows. It does not check whether a program may request a transition: the driver does, with
- * spec/qp-states.ts.
+ * The transport engine: queue pairs of all services (InfiniBand Architecture Specification, volume 1, chapter 9),
+ * without I/O (docs/decisions/engines-without-io.md). This file creates queue pairs, changes their states, dispatches
+ * received packets to responder and completer, and polls responder and requester for packets to send. Methods of
+ * `Environment` and `TransmitSink` may query the engine but not change it. The driver checks which transitions a
+ * program may request (spec/qp-states.ts).
  */
 import { type Cause, createCause } from '../spec/check/causes.ts'
 import { QpState } from '../spec/enums.ts'
@@ -62,40 +61,41 @@ import { onDatagram } from './unreliable/datagram.ts'
 
 const { RESET, INIT, RTR, RTS, SQD, SQE, ERR } = QpState.values
 const FLAGS_OF = opcodeFlags
-/** Bits of a P_Key that identify the partition; the top bit is the membership. */
+/** The P_Key without its membership bit. */
 const PKEY_BASE = 0x7fff
 const { XRC_INI, XRC_TGT } = Service
 
 export interface Engine {
   readonly counters: Counters
-  /** Creates a queue pair in RESET; returns its row. */
+  /** Creates a queue pair in RESET; returns its row, the number that identifies it to the engine. */
   create(init: QpInit): number
   /** Destroys a queue pair, without completions. Its row is reused. */
   destroy(row: number): void
   /**
-   * Sets attributes, and the state (a number of `QpState`) unless it is undefined. The transition must be legal.
-   * `cause`: why the QP goes to ERR, if the program did not request it.
+   * Sets attributes, and the state (`QpState`) unless it is undefined. The transition must be legal. `cause`: why the
+   * QP goes to ERR; absent: the program requested it.
    */
   modify(row: number, state: number | undefined, attributes: QpAttributeChanges, cause?: Cause): void
   query(row: number): QpSnapshot
-  /** The state, a number of `QpState`. */
+  /** Returns the state (`QpState`). */
   stateOf(row: number): number
-  /** The XRC SRQ with this number was destroyed, and possibly its CQ: messages for it end without completions. */
+  /** The XRC SRQ with this number was destroyed: messages for it end without completions. */
   forgetSrq(srqn: number): void
   /** Send doorbell: WQEs may have been posted. In ERR and SQE they are flushed. */
   onDoorbell(row: number): void
-  /** An acknowledgement that was held (`Choices.holdsAcknowledge`) may be sent. */
+  /** A held acknowledgement (`Choices.holdsAcknowledge`) may be sent. */
   resume(row: number): void
   /** Receive WQEs may have been posted: a QP in ERR flushes them. */
   onReceiveScan(row: number): void
   /**
-   * Handles a UDP payload from `peer` for the queue pair: `length` bytes at `offset`, including the ICRC, which the
-   * engine does not check. The bytes must not change until `endBurst`.
+   * Handles a UDP payload from `peer` for the queue pair: `length` bytes at `offset`. The bytes include the ICRC, which
+   * the engine does not check. They must not change until `endBurst`.
    */
   onPacket(row: number, arena: Arena, offset: number, length: number, peer: number, now: number): void
   /**
-   * Handles `count` back-to-back packets of `packetBytes` bytes each, the last of `lastBytes`, which begin with one for
-   * `row`. Returns how many were handled, at least one; pass the others again, each with its own row.
+   * Handles the first of `count` back-to-back packets, which is for `row`, and as many of the following packets as
+   * possible. All have `packetBytes` bytes, except the last, which has `lastBytes`. Returns the number of handled
+   * packets. Pass the rest in another call, with the row of its first packet.
    */
   onRun(
     row: number,
@@ -107,37 +107,36 @@ export interface Engine {
     peer: number,
     now: number,
   ): number
-  /** Ends a burst: executes the pending DMA. To be called before the bytes of the burst are reused. */
+  /** Writes all received payloads to memory. Call this before the bytes of the packets are reused. */
   endBurst(): void
   /** Sends for scheduled rows. True if the port is full or there is more to send: call again. */
   pollTransmit(sink: TransmitSink, now: number): boolean
-  /** Whether there is nothing to send, so `pollTransmit` need not be called before the next input. */
+  /** Whether there is nothing to send: `pollTransmit` need not be called before the next input. */
   isIdle(): boolean
-  /** The time at which to call `onTimeout`, µs; Infinity for never. */
+  /** The time at which to call `onTimeout`, µs; Infinity: never. */
   nextTimeout(): number
   onTimeout(now: number): void
-  /** Number of queue pairs, and words of the pool that are in use (state.ts). */
+  /** Number of queue pairs, and of words in use in the pool (state.ts). */
   stat(): { queuePairs: number; poolWords: number }
 }
 
 export interface EngineOptions {
   /**
-   * Maximum congestion window of one QP: with so many window bytes (payload, and 64 bytes per packet) unacknowledged,
-   * it sends no packets of SENDs and WRITEs. Default 256 KiB. A loss shrinks the window temporarily.
+   * Maximum congestion window of one QP, in window bytes: payload plus 64 bytes per packet. A QP with so many
+   * unacknowledged window bytes sends no packets of SENDs and WRITEs. A loss shrinks the window temporarily. Default
+   * 256 KiB.
    */
   readonly windowBytes?: number
-  /**
-   * Maximum size of the window that all reliable QPs with the same peer share, in window bytes. Default 0: unlimited.
-   */
+  /** Maximum window that all reliable QPs with the same peer share, in window bytes. Default 0: unlimited. */
   readonly sharedWindowBytes?: number
   /**
-   * READ responses count in the window too, and a READ is requested in parts of at most half of it
+   * Whether READ responses count in the window. If so, a READ is requested in parts of at most half the window
    * (docs/decisions/reads-in-parts.md). Default false.
    */
   readonly boundReads?: boolean
   /**
-   * Interval in µs: after all unreliable QPs together have sent `windowBytes` in it, or 256 KiB if that is less, they
-   * wait until it is over. Default 0: unlimited.
+   * Pacing of unreliable QPs, µs. Once they have together sent `windowBytes` (but no more than 256 KiB) within this
+   * interval, they wait for its end. Default 0: unlimited.
    */
   readonly pacingInterval?: number
 }
@@ -204,7 +203,7 @@ const create = (s: EngineState, init: QpInit): number => {
   return row
 }
 
-/** Clears the attributes and the requester's, completer's and responder's state of a row: the QP is in RESET. */
+/** Clears a row's attributes and protocol state: the QP is in RESET. */
 const clearRow = (w: Int32Array, base: number): void => {
   w.fill(0, base + QP.STATE, base + QP.WORDS)
   w[base + QP.STATE] = RESET
@@ -212,7 +211,7 @@ const clearRow = (w: Int32Array, base: number): void => {
   w[base + QP.PEER] = -1
 }
 
-/** The first word of a row in use; throws an Error for another row. */
+/** Returns the index of a row's first word. Throws an Error if the row has no queue pair. */
 const requireRow = (s: EngineState, row: number): number => {
   const base = row * QP.WORDS
   if (row < 0 || row >= s.rowCount || s.rows[base + QP.ALIVE] === 0)
@@ -246,8 +245,8 @@ const reset = (s: EngineState, row: number): void => {
 }
 
 /**
- * Resizes the ring of READ and atomic resources to max_dest_rd_atomic, and keeps the youngest ones. A ring that is not
- * allocated yet is allocated at the first READ or atomic (transport/responder/rd-atomic.ts).
+ * Resizes the ring of READ and atomic resources to max_dest_rd_atomic, and keeps the youngest ones. The ring is
+ * allocated at the first READ or atomic (transport/responder/rd-atomic.ts).
  */
 const sizeResources = (s: EngineState, row: number): void => {
   const base = row * QP.WORDS
@@ -278,7 +277,7 @@ const sizeResources = (s: EngineState, row: number): void => {
   w[base + QP.RESP_RESOURCE_NEXT] = 0
 }
 
-/** Stores attributes in the row. One statement per attribute, because a loop over names would look up each name. */
+/** One statement per attribute: a loop over names would look up each name. */
 const setAttributes = (w: Int32Array, base: number, attributes: QpAttributeChanges): void => {
   const { sqPsn, retryCnt, rnrRetry } = attributes
   if (attributes.destQpn !== undefined) w[base + QP.DEST_QPN] = attributes.destQpn
@@ -370,7 +369,7 @@ const onDoorbell = (s: EngineState, row: number): void => {
     return
   }
   w[base + QP.REQ_FLAGS] |= ReqFlag.MORE
-  // A row with a current WQE is scheduled already, or is scheduled by the event for which it waits.
+  // A row with a current WQE is already scheduled, or waits for an event that schedules it.
   if (state !== RTS || w[base + QP.REQ_CURRENT] !== 0) return
   // No other row is scheduled: the fast path to a local peer can run without scheduling.
   if (s.queueHead < 0 && s.env.localDevice !== undefined && sendIdleFastPath(s, row)) return
@@ -445,11 +444,11 @@ const onRun = (
   return 1
 }
 
-/** Maximum number of polls of rows in one call; one with WQEs to flush counts as FLUSH_COST polls more. */
+/** Maximum number of row polls in one call. A row with WQEs to flush costs FLUSH_COST more. */
 const MAX_ROW_POLLS = 0x1_0000
 const FLUSH_COST = 0x4000
 
-/** Window bytes (payload, and 64 bytes per packet) passed to local peers after which a call ends. */
+/** A call ends after so many window bytes were passed to local peers. */
 const MAX_LOCAL_BYTES = 0x10_0000
 
 const pollTransmit = (s: EngineState, sink: TransmitSink, now: number): boolean => {
@@ -460,7 +459,7 @@ const pollTransmit = (s: EngineState, sink: TransmitSink, now: number): boolean 
   let hasMore = false
   let pollsLeft = MAX_ROW_POLLS
   for (let row = nextRow(s); row >= 0; row = nextRow(s)) {
-    // A program can fill a queue in shared memory as fast as it is flushed, so a call flushes few rows, and returns.
+    // A program can refill its queue while it is flushed, so a call flushes only a few rows.
     if ((s.rows[row * QP.WORDS + QP.REQ_FLAGS] & ReqFlag.FLUSHING) !== 0) pollsLeft -= FLUSH_COST
     const result = pollsLeft-- > 0 ? transmitRow(s, row, now) : PollResult.FULL
     if (result === PollResult.FULL) {
@@ -479,14 +478,14 @@ const pollTransmit = (s: EngineState, sink: TransmitSink, now: number): boolean 
   return hasMore
 }
 
-/** The next row to poll: scheduled rows first, then rows that waited for their shared window; -1 if there is none. */
+/** The next row to poll: a scheduled row, else a row that waited for its shared window; -1: none. */
 const nextRow = (s: EngineState): number => {
   s.windows.servedRow = -1
   const row = dequeueScheduled(s)
   return row >= 0 || s.windows.waitingWindows.length === 0 ? row : takeWaiting(s)
 }
 
-/** Polls a row: sends responses, flushes WQEs that are left to flush, then sends requests. Returns a PollResult. */
+/** Sends a row's responses, continues its flush, then sends its requests. Returns a PollResult. */
 const transmitRow = (s: EngineState, row: number, now: number): number => {
   const base = row * QP.WORDS
   if (s.rows[base + QP.ALIVE] === 0 || s.rows[base + QP.STATE] < RTR) return PollResult.DONE

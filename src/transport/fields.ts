@@ -1,15 +1,15 @@
 /*
  * Word offsets of the engine's rows and blocks (state.ts has the arrays): queue pairs, WQEs, READ and atomic resources,
- * and the pending DMA. Words are 32 bits, those of rows signed: addresses, keys and lengths in rows are read with
- * `>>> 0`.
+ * and the pending DMA. Words have 32 bits. Words of rows are signed, so addresses, keys and lengths in rows are read
+ * with `>>> 0`.
  *
- * They are const enums so that the compiled code has numbers: as properties of an object they cost a small WRITE 10 %
- * (V8 inlines by the size of the bytecode).
+ * These are const enums because V8 inlines functions by bytecode size: with object properties a small WRITE took 10 %
+ * longer.
  */
 
 /** A queue pair. Prefixes: REQ_ requester, COMP_ completer, RESP_ responder. */
 export const enum QP {
-  // ---- kept at RESET; a message of an XRC target changes PD, RECV_CQ and RECV_PD (responder/xrc.ts) ----
+  // ---- kept at RESET; for an XRC target, each message sets PD, RECV_CQ and RECV_PD (responder/xrc.ts) ----
   /** Whether the row is in use. */
   ALIVE = 0,
   /** A number of `Service`. */
@@ -18,7 +18,7 @@ export const enum QP {
   PD = 3,
   SEND_CQ = 4,
   RECV_CQ = 5,
-  /** Protection domain of the receive WQEs' memory: an SRQ's may differ from PD. */
+  /** Protection domain of the receive WQEs' memory: with an SRQ, the SRQ's. */
   RECV_PD = 6,
   /** Limits, options and block sizes, packed into one word by qp-layout.ts. */
   LAYOUT = 7,
@@ -54,16 +54,13 @@ export const enum QP {
   /** PSN to send next, and the PSN after the highest that was sent. */
   REQ_PSN = 28,
   REQ_MAX_PSN = 29,
-  /** Window bytes (payload and PACKET_WEIGHT per packet) sent up to REQ_PSN, modulo 2^32. */
+  /** Window bytes (payload plus PACKET_WEIGHT per packet) sent up to REQ_PSN, modulo 2^32. */
   REQ_SENT_BYTES = 30,
   /** Window bytes since the last packet with AckReq. */
   REQ_BYTES_SINCE_ACKREQ = 31,
   /** Number of outstanding READ and atomic requests. */
   REQ_RD_ATOMIC = 32,
-  /**
-   * Congestion window: with so many window bytes in flight, SENDs, WRITEs and parts of READs wait. A loss shrinks it,
-   * ACKs grow it.
-   */
+  /** Congestion window: with so many window bytes in flight, SENDs, WRITEs and parts of READs wait. */
   REQ_CWND = 33,
 
   // ---- completer ----
@@ -118,15 +115,15 @@ export const enum ReqFlag {
   /** After an RNR NAK: no request is sent until the timer expires or PSNs are acknowledged. */
   RNR_WAIT = 2,
   /**
-   * Went back after a NAK, an RNR NAK or a lost response, without progress since then: further reports of the same loss
-   * are ignored.
+   * Go-back-N was done after a NAK, an RNR NAK or a lost response, and there was no progress since. Further reports of
+   * the same loss are ignored.
    */
   RESENT = 4,
   /** SQD: the event SQ_DRAINED was not raised yet. */
   DRAINING = 8,
   /** ERR and SQE: there may be more WQEs to flush than one call allows. */
   FLUSHING = 16,
-  /** The ACK timeout expired late and was extended (once). */
+  /** The ACK timeout expired late and was extended; it is extended only once. */
   LATE = 32,
   /** Set only while PSNs are being acknowledged (completer.ts): the PSN to send next was advanced too. */
   SKIPPED_AHEAD = 64,
@@ -136,7 +133,7 @@ export const enum ReqFlag {
 export const enum RespFlag {
   ACK_DUE = 1,
   NAK_DUE = 2,
-  /** A NAK was scheduled for the expected PSN: packets after a gap cause no other until that PSN arrives. */
+  /** A NAK was scheduled for the expected PSN. Until that PSN arrives, packets after it cause no further NAK. */
   NAK_SENT = 4,
   /** RTR: the event COMM_EST was raised. */
   ESTABLISHED = 8,
@@ -155,9 +152,9 @@ export const enum WQE {
   KIND = 4,
   /** Its contribution to QP.REQ_RD_ATOMIC: for a READ the number of outstanding parts. */
   COUNTED = 5,
-  /** Local error: the status with which it completes when it is the oldest; 0: no error. */
+  /** Status of a local error, with which the WQE completes once it is the oldest; 0: no error. */
   STATUS = 6,
-  /** Local operation: was executed, and waits for the WQEs before it. */
+  /** 1: this local operation was executed, and waits for the WQEs before it. */
   DONE = 7,
   WR = 8,
 }
@@ -173,9 +170,10 @@ export const enum RES {
   LO = 5,
   KEY = 6,
   LENGTH = 7,
-  /** Response packets [NEXT, END) are still to be sent. READ: the address of packet BASE is in DATA. */
+  /** Response packets [NEXT, END) are still to be sent. */
   NEXT = 8,
   END = 9,
+  /** READ: the packet whose data begins at the address DATA. */
   BASE = 10,
   /** READ: the address of packet BASE. Atomic: the word before the operation. */
   DATA_HI = 11,
@@ -207,9 +205,9 @@ export const enum DMA {
   CHUNKS = 10,
   /** Bytes of all chunks. */
   TOTAL = 11,
-  /** 1: the last chunk is shorter than CHUNK, so that no other can follow. */
+  /** 1: the last chunk is shorter than CHUNK, so no chunk can follow. */
   CLOSED = 12,
-  /** Expected PSN and MSN before the first packet: a failure is reported for that packet. */
+  /** Expected PSN and MSN before the first packet, for reporting a failure. */
   PSN = 13,
   MSN = 14,
   WORDS = 16,

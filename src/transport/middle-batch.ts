@@ -1,9 +1,8 @@
 /*
- * Batches of MIDDLE packets, of which long messages mostly consist: they have only a BTH (XRC requests: and an XRCETH)
- * and are back to back in a run. As many as continue the current WRITE, or the response to the oldest READ, are checked
- * and handled in one step (InfiniBand Architecture Specification, volume 1, clauses 9.7.4 and 9.7.5). The first packet
- * that differs, and all other packets, are handled by transport/responder/responder.ts or
- * transport/completer/completer.ts, which report errors.
+ * Fast path for MIDDLE packets, which are most packets of long messages. They have only a BTH (XRC requests also an
+ * XRCETH). As many as continue the current WRITE, or the response to the oldest READ, are checked and handled in one
+ * step (InfiniBand Architecture Specification, volume 1, clauses 9.7.4 and 9.7.5). All other packets take the full
+ * checks, which report errors: transport/responder/responder.ts and transport/completer/completer.ts.
  */
 
 import { QpState } from '../spec/enums.ts'
@@ -36,8 +35,8 @@ const PLAIN_MASK = 0xff3f_7fff | 0
 const PLAIN_PKEY = DEFAULT_PKEY & 0x7fff
 
 /**
- * Counts how many packets from `at` on, at most `max`, each `size` bytes long, are for the row and have this opcode and
- * consecutive PSNs from `psn` on. `s.result.isAckRequested` tells whether one of them has AckReq.
+ * Counts the packets from `at` on that are for the row and have this opcode and consecutive PSNs from `psn` on. Each
+ * has `size` bytes; at most `max` are counted. Sets `s.result.isAckRequested` if one of them has AckReq.
  */
 const countMatching = (
   s: EngineState,
@@ -74,8 +73,8 @@ const countMatching = (
 }
 
 /**
- * Handles as many of `count` packets of `size` bytes at `at` as are the next MIDDLEs of the current message. Returns
- * their number; the next packet needs the full checks. The caller has checked the row's peer and state.
+ * Handles the packets at `at` that are the next MIDDLEs of the current message: at most `count`, of `size` bytes each.
+ * Returns their number; the next packet needs the full checks. The caller has checked the row's peer and state.
  */
 export const onMiddles = (
   s: EngineState,
@@ -131,11 +130,11 @@ const onReadMiddles = (
   if (s.pool[request + WQE.KIND] !== READ) return 0
   const unacked = w[base + QP.COMP_PSN]
   const done = psnDistance(s.pool[request + WQE.FIRST_PSN], unacked)
-  // The last packet of the response, or of a part, is not a MIDDLE; and only responses that were requested are
-  // accepted.
+  // The last packet of the response, or of a part, is not a MIDDLE.
   const part = readPartPackets(s, mtu)
   const middles = Math.min(s.pool[request + WQE.PSNS] - done - 1, part - (done % part) - 1)
-  const max = Math.min(middles, count, psnDistance(unacked, w[base + QP.REQ_MAX_PSN]))
+  const requested = psnDistance(unacked, w[base + QP.REQ_MAX_PSN])
+  const max = Math.min(middles, count, requested)
   const matching = countMatching(s, base, arena.view, at, size, max, opcode, unacked)
   if (matching === 0) return 0
   setPayloads(s, arena, at + headerBytes, mtu, size, matching)

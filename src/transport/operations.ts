@@ -1,17 +1,15 @@
 /*
- * The table of work operations (spec/work.ts) as typed arrays, indexed by `operationOf`, for all services. Entries for
- * packets are the lower five bits of BTH.opcode; the upper three are `serviceBits` of the service. An operation that
- * the service does not have is of kind NONE.
+ * The table of work operations (spec/work.ts) for all services as typed arrays, indexed by `operationOf`. An operation
+ * that the service does not have is of kind NONE. In BTH.opcode, the upper three bits are `serviceBits` of the service.
  */
 import { opcodeHeaderBytes, operationCode } from '../spec/wire/opcodes.ts'
 import { hasOperation, SERVICE_COUNT, Service, serviceBits } from '../spec/wire/services.ts'
 import { SendKind, sendOperations } from '../spec/work.ts'
 
-/** Number of opcodes of a service in a table. */
 const OPCODES = 256
 const TABLE_ENTRIES = SERVICE_COUNT * OPCODES
 
-/** Index in the tables of an ibv_wr_opcode (any u32); an unknown one has an entry of zeros. */
+/** Index in the tables of an ibv_wr_opcode (any u32). The entry of an unknown opcode is zero. */
 export const operationOf = (service: number, opcode: number): number =>
   opcode < OPCODES ? service * OPCODES + opcode : OPCODES - 1
 
@@ -21,7 +19,6 @@ export const basicHeaderBytes = Uint8Array.from(
   bits => opcodeHeaderBytes[bits | operationCode.SEND_MIDDLE],
 )
 
-/** SendKind of an operation. */
 export const sendKindOf = new Uint16Array(TABLE_ENTRIES)
 /** Lower five bits of BTH.opcode of the packets of a message. */
 export const firstOf = new Uint8Array(TABLE_ENTRIES)

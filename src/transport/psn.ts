@@ -1,7 +1,7 @@
 /*
  * Arithmetic of packet sequence numbers: 24 bits, wrapping, compared by halves (InfiniBand Architecture Specification,
- * volume 1, clause 9.7.2). A requester never has more than 2^23 PSNs outstanding, so that the responder can tell
- * whether a PSN is ahead of the expected one or a duplicate.
+ * volume 1, clause 9.7.2). A requester has at most 2^23 PSNs outstanding, so the responder can tell duplicates from
+ * PSNs that are ahead of the expected one.
  */
 
 export const PSN_MASK = 0xff_ffff

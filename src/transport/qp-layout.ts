@@ -1,26 +1,21 @@
 /*
- * Creation parameters of a queue pair, and the sizes of its blocks in the pool (state.ts), packed into one word of its
- * row (QP.LAYOUT), since there may be very many rows (R15).
+ * Creation parameters of a queue pair and the sizes of its pool blocks (state.ts), packed into one word of its row
+ * (QP.LAYOUT), since there may be very many rows (R15).
  */
 import { QP } from './fields.ts'
 import { log2OfRequest } from './state.ts'
 
-/** Bit positions of the numbers, 5 or 6 bits each; the last two are masks of one bit. */
+/** Bit positions of numbers of 5 or 6 bits; the last two are masks of one bit. */
 const QpLayout = {
-  /** maxSendSge and maxRecvSge. */
   MAX_SEND_SGE: 0,
   MAX_RECV_SGE: 6,
-  /**
-   * log2 of the words of the QP's blocks: of a send WQE, of a receive WQE, and, once allocated, of all responder
-   * resources (READs and atomics).
-   */
+  /** log2 of the words in a block: of a send WQE, of a receive WQE, and of all READ and atomic resources. */
   SEND_BLOCK: 12,
   RECV_BLOCK: 17,
   RESOURCE_BLOCK: 22,
   /** sq_sig_all. */
   SIGNAL_ALL: 1 << 27,
-  /** Receive WQEs come from an SRQ. */
-  SHARED: 1 << 28,
+  USES_SRQ: 1 << 28,
 } as const
 
 /** Maximum of maxSendSge and of maxRecvSge. */
@@ -41,12 +36,11 @@ export const setResourcesBlockLog2 = (w: Int32Array, base: number, log2: number)
   w[base + QP.LAYOUT] =
     (w[base + QP.LAYOUT] & ~(BLOCK_MASK << QpLayout.RESOURCE_BLOCK)) | (log2 << QpLayout.RESOURCE_BLOCK)
 }
-export const usesSrq = (w: Int32Array, base: number): boolean => (w[base + QP.LAYOUT] & QpLayout.SHARED) !== 0
+export const usesSrq = (w: Int32Array, base: number): boolean => (w[base + QP.LAYOUT] & QpLayout.USES_SRQ) !== 0
 export const signalsAll = (w: Int32Array, base: number): boolean => (w[base + QP.LAYOUT] & QpLayout.SIGNAL_ALL) !== 0
 
 /**
- * QP.LAYOUT of a new queue pair; `sends`, `receives`: its maxSendSge and maxRecvSge. Throws an Error for more
- * scatter/gather elements than an engine supports.
+ * QP.LAYOUT of a new queue pair. `sends`: maxSendSge; `receives`: maxRecvSge. Throws an Error if one is too large.
  */
 export const qpLayoutOf = (sends: number, receives: number, sqSigAll = false, hasSrq = false): number => {
   if (sends > MAX_ELEMENTS || receives > MAX_ELEMENTS)
@@ -59,6 +53,6 @@ export const qpLayoutOf = (sends: number, receives: number, sqSigAll = false, ha
     (log2OfRequest(sends) << QpLayout.SEND_BLOCK) |
     (log2OfRequest(receives) << QpLayout.RECV_BLOCK) |
     (sqSigAll ? QpLayout.SIGNAL_ALL : 0) |
-    (hasSrq ? QpLayout.SHARED : 0)
+    (hasSrq ? QpLayout.USES_SRQ : 0)
   )
 }

@@ -1,25 +1,26 @@
 /*
- * Runs of packets (docs/decisions/engines-without-io.md): back-to-back packets of one flow and of equal length, except
- * the last, which may be shorter. A run stays open while packets of its flow and length are added, from any queue pair;
- * another packet commits it and begins a new run. Space is first found (`openRun`), then filled by the caller, then
- * accepted (`acceptRun`): if reading client memory fails in between, the run is unchanged.
+ * Runs of packets (docs/decisions/engines-without-io.md): back-to-back packets of one flow and equal length, except the
+ * last, which may be shorter. Packets of any queue pair are added to the open run if flow and length are the same.
+ * Otherwise the run is committed (sent), and a new one begins.
  *
- * A message may have a first packet that is longer than the others, and thus in another run. `openRunWithFirst` and
- * `continueRun` put both runs into the port's buffer without a gap, so that the message is still read from and written
- * to client memory with one DMA.
+ * A packet is added in three steps: `openRun` finds space, the caller fills it, `acceptRun` adds it to the run. If
+ * reading client memory fails, the last step is left out, and the run is unchanged.
+ *
+ * A message's first packet may be longer than the others, and is then in another run. `openRunWithFirst` and
+ * `continueRun` put the two runs into the port's buffer without a gap, so that one DMA can still read or write the
+ * message.
  */
 import type { EngineState } from './state.ts'
 
-/** Minimum of three numbers. */
 const minOf = (a: number, b: number, c: number): number => {
   const ab = a < b ? a : b
   return ab < c ? ab : c
 }
 
 /**
- * Finds space for up to `want` packets of `size` bytes to `flow`, back to back at `s.result.runAt`; the last one may be
- * shorter. A single packet joins the open run only while that has fewer than `s.maxSinglePacketRun` packets. Returns
- * how many packets fit; 0 if the port is full.
+ * Finds space for up to `want` back-to-back packets of `size` bytes to `flow`; the last one may be shorter. A single
+ * packet joins the open run only if the run has fewer than `s.maxSinglePacketRun` packets. Returns how many packets
+ * fit (0: the port is full), and in `s.result.runAt` their offset.
  */
 export const openRun = (s: EngineState, size: number, flow: number, want: number): number => {
   const maxPackets = want === 1 ? s.maxSinglePacketRun : s.sink!.maxPackets
@@ -47,10 +48,10 @@ export const openRun = (s: EngineState, size: number, flow: number, want: number
 
 /**
  * Finds space for a first packet of `firstSize` bytes at `s.result.runAt`, and for up to `want` shorter packets of
- * `size` bytes after it. Returns how many of the latter fit; -1 if not even the first packet fits.
+ * `size` bytes after it. Returns how many of the shorter packets fit; -1 if not even the first packet fits.
  *
- * On a port that sets `maxSinglePacketRun` each run costs a message to the kernel, so fewer runs are cheaper: the first
- * packet joins the open run if that has packets of the same length.
+ * On a port with `maxSinglePacketRun` each run costs a message to the kernel. There the first packet joins the open run
+ * if the length is the same.
  */
 export const openRunWithFirst = (
   s: EngineState,
@@ -90,21 +91,19 @@ const beginRun = (s: EngineState, size: number, flow: number): void => {
 }
 
 /**
- * A run that does not continue another begins at 4 modulo 16 if there is space, so that the payload after a BTH (12
- * bytes), or after a BTH and a RETH (28 bytes), begins at 0 modulo 16: copies are 15 % faster (measured with
- * process_vm_readv and writev of 16 × 4096 bytes, 4112 apart). After packets with the payload of a full path MTU the
- * next packet has the same alignment.
+ * `reserveRun` begins a run at 4 modulo 16 if there is space. The payload after a BTH (12 bytes), or after a BTH and a
+ * RETH (28 bytes), then begins at 0 modulo 16, so that process_vm_readv and process_vm_writev copy 15 % faster.
  */
 const PHASE = 4
 const aligned = (offset: number): number => ((offset + (15 - PHASE)) & ~15) + PHASE
 
-/** Packets up to this size, such as ACKs and requests without data, get a reservation of SMALL_RESERVATION_BYTES. */
+/** Packets up to this size, such as ACKs, get a reservation of SMALL_RESERVATION_BYTES. */
 const SMALL_PACKET_BYTES = 64
 const SMALL_RESERVATION_BYTES = 2048
 
 /**
- * Whether the free bytes of a reservation are used for a part of a message: if they are at least half of a full
- * reservation. Otherwise a new one is made, so that the message is not split.
+ * Whether a message is split to use the rest of a reservation: if the rest is at least half of a full reservation.
+ * Otherwise a new reservation is made.
  */
 const isWorthFilling = (s: EngineState, freeBytes: number): boolean => freeBytes * 2 >= s.sink!.maxBytes
 
@@ -116,11 +115,12 @@ const reserveRun = (s: EngineState, size: number, total: number): boolean => {
   const at = aligned(s.reservedAt)
   const freeBytes = s.reservedEnd - at
   const usesRest = freeBytes >= total || (freeBytes >= size && isWorthFilling(s, freeBytes))
-  if ((usesRest || !reserve(s, size)) && freeBytes >= size) s.reservedAt = at
+  const isNew = !usesRest && reserve(s, size)
+  if (!isNew && freeBytes >= size) s.reservedAt = at
   return s.reservedEnd - s.reservedAt >= size
 }
 
-/** Makes a new reservation, for at least one packet of `size` bytes; false, without any change, if the port is full. */
+/** Makes a new reservation for at least one packet of `size` bytes. False, without any change, if the port is full. */
 const reserve = (s: EngineState, size: number): boolean => {
   const sink = s.sink!
   let bytes =
@@ -146,23 +146,19 @@ export const acceptRun = (s: EngineState, count: number, size: number, lastSize:
   s.counters.sentPackets += count
 }
 
-/**
- * Commits the run and begins the next one, with packets of `size` bytes, in the space that `openRunWithFirst` has
- * found.
- */
+/** Commits the run, and begins a run of packets of `size` bytes in the space that `openRunWithFirst` has found. */
 export const continueRun = (s: EngineState, size: number): void => {
   commitRun(s)
   beginRun(s, size, s.runFlow)
 }
 
-/** Sends the accepted packets. */
 const commitRun = (s: EngineState): void => {
   if (s.runCount === 0) return
   s.sink!.commit(s.runOffset, s.runPacketBytes, s.runCount, s.runLastBytes, s.runFlow)
   s.runCount = 0
 }
 
-/** End of a poll: commits the run, and forgets the rest of the reservation, which ends with the poll. */
+/** Commits the run and forgets the reservation, both of which end with the poll. */
 export const endRun = (s: EngineState): void => {
   commitRun(s)
   s.reservedAt = 0

@@ -1,7 +1,6 @@
 /*
- * Results of polling a row (a queue pair) and of one sending step, and the requester's cursor (the PSN to send next):
- * used for packets (transport/requester/requester.ts) and for messages between local queue pairs
- * (transport/loopback/slices.ts).
+ * Sending, for packets (transport/requester/requester.ts) and for messages between local queue pairs
+ * (transport/loopback/slices.ts): result codes, and the requester's cursor, which is the PSN to send next.
  */
 import { WcStatus } from '../spec/work.ts'
 import { storeCause, takeCause } from './causes.ts'
@@ -13,8 +12,8 @@ import { clearTimer } from './timers.ts'
 const { LOC_PROT_ERR } = WcStatus.values
 
 /**
- * Result of polling a row. DONE: nothing more can be sent now; MORE: there is more than one poll may send; FULL: the
- * port is full.
+ * Result of polling a row (queue pair). DONE: nothing more can be sent now; MORE: poll the row again; FULL: the port is
+ * full.
  */
 export const PollResult = { DONE: 0, MORE: 1, FULL: -1 } as const
 
@@ -25,8 +24,8 @@ export const PollResult = { DONE: 0, MORE: 1, FULL: -1 } as const
 export const Step = { SENT_SOME: 1, WAITS: 0, PORT_FULL: -1, FAILS: -2 } as const
 
 /**
- * After packets of a WQE were sent: advances the cursor by `count` PSNs and `weight` window bytes (payload and
- * PACKET_WEIGHT per packet). `ends`: the packets were the last of the WQE.
+ * Advances the cursor after `count` packets of a WQE were sent. `weight`: their window bytes (payload plus
+ * PACKET_WEIGHT per packet); `ends`: they were the last of the WQE.
  */
 export const advance = (
   s: EngineState,
@@ -41,7 +40,7 @@ export const advance = (
   const psn = psnAdd(w[base + QP.REQ_PSN], count)
   const unacked = w[base + QP.COMP_PSN]
   w[base + QP.REQ_PSN] = psn
-  // The PSNs are compared by their distances from the oldest unacknowledged one, because a READ may have 2^23 PSNs.
+  // PSNs are compared by their distance from the oldest unacknowledged one, because a READ may have 2^23 PSNs.
   if (psnDistance(unacked, psn) > psnDistance(unacked, w[base + QP.REQ_MAX_PSN])) w[base + QP.REQ_MAX_PSN] = psn
   w[base + QP.REQ_SENT_BYTES] += weight
   if (ends) w[base + QP.REQ_CURRENT] = s.pool[request + WQE.NEXT]

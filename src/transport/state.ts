@@ -1,11 +1,10 @@
 /*
- * The engine's state: an array of words with one row per queue pair, and a pool of words for what is in flight.
- * fields.ts has the word offsets.
+ * The engine's state: `rows`, an array of words with one row per queue pair, and `pool`, an array of words for requests
+ * in flight. fields.ts has the word offsets.
  *
- * A queue pair is one row of `rows`. Fetched WQEs, the current receive WQE and the responder's READ and atomic
- * resources are blocks of the pool, 2^n words each, with free lists by size. A block's number is the index of its first
- * word; 0 means none. The arrays are replaced when they grow: a function must reload `s.rows` and `s.pool` after each
- * call that may create a row or take a block.
+ * Fetched WQEs, the current receive WQE and the responder's READ and atomic resources are blocks of the pool, 2^n words
+ * each, with free lists by size. A block's number is the index of its first word; 0 means none. The arrays are replaced
+ * when they grow: a function must reload `s.rows` and `s.pool` after each call that may create a row or take a block.
  *
  * All files of the engine use these short names: `s` is the state, `w` its rows, `p` its pool, `base` the first word of
  * a queue pair's row, `request` the block of a fetched send WQE, and `wr` the first word of its work request (`Send`).
@@ -27,12 +26,10 @@ import {
   type TransmitSink,
 } from './types.ts'
 
-/** Indices of `pollCounts`: packets and bytes that a poll has sent to a local peer and received from it. */
+/** Indices of `pollCounts`. */
 export const PollCounts = { SENT: 0, SENT_BYTES: 1, RECEIVED: 2, RECEIVED_BYTES: 3, WORDS: 4 } as const
 
-/**
- * A batch of WQEs of the fast path (transport/loopback/fast-path.ts), by their number in the batch.
- */
+/** A batch of WQEs of the fast path (transport/loopback/fast-path.ts): arrays indexed by the position in the batch. */
 export interface FastBatch {
   /** Blocks of the WQEs, and of the peer's receive WQEs (0: not a SEND). */
   readonly requests: Int32Array
@@ -44,16 +41,16 @@ export interface FastBatch {
   readonly targetAt: Float64Array
 }
 
-/** Windows count bytes in flight: the payload of a packet, and this many bytes in addition. */
+/** In windows each packet counts with its payload plus this many bytes. */
 export const PACKET_WEIGHT = 64
 
 /**
- * Called when the pending DMA write fails (dma.ts). `kind`: its DmaKind; `result`: the DmaResult; `psn` and `msn`:
- * expected PSN and MSN before its first packet.
+ * Called when the pending DMA write fails (dma.ts). `kind`: DmaKind; `result`: DmaResult; `psn` and `msn`: expected PSN
+ * and MSN before the first packet of the DMA.
  */
 export type DmaFailed = (s: EngineState, row: number, kind: number, result: number, psn: number, msn: number) => void
 
-/** Payloads to write to memory: `count` payloads of `bytes` bytes each, every `stride` bytes from `at` on. */
+/** Payloads to write to memory: `count` payloads of `bytes` bytes each, one every `stride` bytes from `at` on. */
 export interface Payloads {
   arena: Arena
   at: number
@@ -62,10 +59,7 @@ export interface Payloads {
   count: number
 }
 
-/**
- * Results of functions in addition to their return value. Each field is valid until the next call of a function that
- * sets it.
- */
+/** Second results of functions. Each field is valid until the next call of a function that sets it. */
 export interface Results {
   /** Of openRun, openRunWithFirst and continueRun: offset of the packets. */
   runAt: number
@@ -92,14 +86,11 @@ export interface EngineState {
   /** Maximum of QP.REQ_CWND. */
   readonly maxCwnd: number
   /**
-   * A READ is requested in parts, whose responses are at most this many window bytes (but at least one packet) and
-   * count in the window. 0: it is requested as a whole, and its responses do not count.
+   * Maximum window bytes of the responses to one part of a READ, which is at least one packet. 0: READs are not split,
+   * and their responses do not count in the window.
    */
   readonly readPartBytes: number
-  /**
-   * Interval in µs: after all unreliable QPs together have sent `maxCwnd` window bytes in it, or 256 KiB if that is
-   * less, they wait until it is over. 0: unlimited.
-   */
+  /** As in EngineOptions (engine.ts). */
   readonly pacingInterval: number
   readonly onDmaFailed: DmaFailed
 
@@ -110,14 +101,14 @@ export interface EngineState {
   /** Rows of destroyed QPs, to be reused. */
   readonly freeRows: number[]
   pool: Uint32Array
-  /** The words of the pool from here on were never used. */
+  /** From this index on, the pool was never used. */
   poolTop: number
-  /** First free block, by log2 of its words; the first word of a free block is the next one. */
+  /** First free block, by log2 of its words. The first word of a free block is the number of the next free block. */
   readonly freeBlocks: Int32Array
   readonly timers: Timers
   /** The windows that QPs with the same peer share. */
   readonly windows: PeerWindows
-  /** Transmit queue of rows that may have something to send: head, tail, and next by row; -1: end. */
+  /** Transmit queue of rows that may have something to send: head, tail, and next row by row; -1: end. */
   queueHead: number
   queueTail: number
   queueNext: Int32Array
@@ -133,15 +124,13 @@ export interface EngineState {
   /** The unused part of the reservation in the sink's arena (run.ts). */
   reservedAt: number
   reservedEnd: number
-  /**
-   * The run that is being built: offset, bytes of its packets, their number (0: no run), bytes of the last packet,
-   * flow, and whether no packet can follow because the last one is shorter.
-   */
+  /** The open run (run.ts); `runCount` 0: none. */
   runOffset: number
   runPacketBytes: number
   runCount: number
   runLastBytes: number
   runFlow: number
+  /** The last packet is shorter than the others, so no packet can follow. */
   isRunClosed: boolean
   /** The pending DMA write (dma.ts). */
   readonly dma: Uint32Array
@@ -152,7 +141,7 @@ export interface EngineState {
   peerRow: number
   /** Window bytes sent to local peers since `pollTransmit` was called. */
   localBytes: number
-  /** By `PollCounts`. */
+  /** Packets and bytes that a poll has sent to local peers and received from them, by `PollCounts`. */
   readonly pollCounts: Float64Array
   /** Created at the first use of the fast path. */
   fastBatch: FastBatch | undefined
@@ -167,7 +156,7 @@ export interface EngineState {
 const noArena = plainArena(0)
 const INITIAL_ROWS = 16
 const INITIAL_POOL_WORDS = 4096
-/** The first block; it is not 0, since block number 0 means none. */
+/** The first block: not 0, since block number 0 means none. */
 const POOL_START = 16
 
 export const createState = (
@@ -231,13 +220,13 @@ export const createState = (
 })
 
 /**
- * Number of response packets of one part of a READ. Parts end at multiples of it, counted from the READ's first PSN,
- * also those that are requested again after a loss.
+ * Number of response packets of one part of a READ. Every part ends at a multiple of this number, counted from the
+ * READ's first PSN; so do parts that are requested again after a loss.
  */
 export const readPartPackets = (s: EngineState, mtu: number): number =>
   s.readPartBytes === 0 ? PSN_HALF : Math.max(1, Math.floor(s.readPartBytes / (mtu + PACKET_WEIGHT)))
 
-/** Takes a row for a new queue pair: zero but for ALIVE, and SCHEDULED if the row is still in the transmit queue. */
+/** Takes a row for a new queue pair. Keeps SCHEDULED, because the row may still be in the transmit queue. */
 export const takeRow = (s: EngineState): number => {
   let row = s.freeRows.pop()
   if (row === undefined) {
@@ -252,7 +241,7 @@ export const takeRow = (s: EngineState): number => {
   return row
 }
 
-/** The number of rows to which a table of `count` rows grows: an eighth more, at least 16, so that little is unused. */
+/** The number of rows to which a full table of `count` rows grows. */
 export const largerCount = (count: number): number => count + Math.max(INITIAL_ROWS, count >> 3)
 
 const growRows = (s: EngineState, count: number): void => {
@@ -296,7 +285,7 @@ export const giveBlock = (s: EngineState, log2: number, block: number): void => 
   s.freeBlocks[log2] = block
 }
 
-/** Number of words of the pool in blocks that are in use. Slow: walks the free lists; for statistics. */
+/** Number of words of the pool that are in use. Slow: walks the free lists. */
 export const usedWords = (s: EngineState): number => {
   let words = s.poolTop - POOL_START
   for (let log2 = 0; log2 < s.freeBlocks.length; log2++)
@@ -304,7 +293,7 @@ export const usedWords = (s: EngineState): number => {
   return words
 }
 
-/** Appends a row to the transmit queue, unless it is in the queue. */
+/** Appends a row to the transmit queue, unless the row is already queued. */
 export const schedule = (s: EngineState, row: number): void => {
   const w = s.rows
   const base = row * QP.WORDS
@@ -326,7 +315,7 @@ export const dequeueScheduled = (s: EngineState): number => {
   return row
 }
 
-/** Returns a row that was not polled completely to the front of the transmit queue, unless it is in the queue. */
+/** Puts a row that has more to send at the front of the transmit queue, unless the row is already queued. */
 export const scheduleFirst = (s: EngineState, row: number): void => {
   const w = s.rows
   const base = row * QP.WORDS

@@ -1,7 +1,7 @@
 /*
- * One timer per queue pair, all in one heap (docs/decisions/engines-without-io.md). Moving a timer to a later time, as
- * ACKs do, costs one store: the heap keeps the earlier key, and moves the timer down when it reaches the top.
- * Times are microseconds of the caller's clock.
+ * One timer per queue pair, all in one heap (docs/decisions/engines-without-io.md). If a timer is set to a later time,
+ * as by an ACK, only its deadline changes. The heap keeps the earlier key, and moves the timer down when it reaches the
+ * top. Times are microseconds of the caller's clock.
  */
 
 export interface Timers {
@@ -9,7 +9,7 @@ export interface Timers {
   deadline: Float64Array
   /** By row: index in the heap; -1 if not in the heap. */
   heapIndex: Int32Array
-  /** By heap index: the row, and its key, which is at most its deadline. */
+  /** By heap index: the row, and its key, which is never later than its deadline. */
   heap: Int32Array
   key: Float64Array
   size: number
@@ -90,7 +90,6 @@ const removeTop = (t: Timers): void => {
   if (t.size > 0) siftDown(t, t.heap[t.size], t.key[t.size])
 }
 
-/** Sets the timer of `row` to expire at `at`, whether it was set or not. */
 export const setTimer = (t: Timers, row: number, at: number): void => {
   if (row >= t.deadline.length) growRows(t, row)
   t.deadline[row] = at
@@ -106,11 +105,10 @@ export const clearTimer = (t: Timers, row: number): void => {
   if (row < t.deadline.length) t.deadline[row] = Number.POSITIVE_INFINITY
 }
 
-/** Whether the timer of `row` is set. */
 export const isTimerSet = (t: Timers, row: number): boolean =>
   row < t.deadline.length && t.deadline[row] !== Number.POSITIVE_INFINITY
 
-/** The time at which the next timer expires; Infinity if none is set. Corrects entries of moved and cleared timers. */
+/** The time at which the next timer expires; Infinity if none is set. Corrects outdated heap keys. */
 export const nextDeadline = (t: Timers): number => {
   while (t.size > 0) {
     const row = t.heap[0]
