@@ -1,11 +1,10 @@
 /*
  * Interfaces between a transport engine and the driver that owns it (docs/decisions/engines-without-io.md). The engine
- * does no I/O: packets, doorbells and time go in; runs of packets, completions and events come out, through interfaces
- * that the driver implements. Times are microseconds of any monotonic clock, as Numbers.
+ * does no I/O. Packets, doorbells and time go in; runs of packets, completions and events come out, through interfaces
+ * that the driver implements. Times are microseconds of any monotonic clock.
  *
- * Queue pairs are rows: small integers that index the engine's arrays. 64-bit addresses are pairs of u32 (hi, lo),
- * since a remote address may be any 64-bit number. Nothing here allocates per packet or per work request, but for
- * causes of failures.
+ * A queue pair is identified by its row, a small integer. 64-bit addresses are pairs of u32 (hi, lo). Only causes of
+ * failures are allocated per packet or work request.
  */
 import type { Cause } from '../spec/check/causes.ts'
 import type { EngineCounter } from '../spec/counters.ts'
@@ -13,7 +12,7 @@ import type { Arena } from '../wire/arena.ts'
 
 // ---- work requests: 32-bit words, in the same layout for every kind of ring ----
 
-/** Words of a send work request; scatter/gather elements follow at `SGE`, four words each (lo, hi, length, lkey). */
+/** Words of a send work request; scatter/gather elements (`Sge`) follow at `SGE`. */
 export const Send = {
   /**
    * ibv_wr_opcode: 0 WRITE, 1 WRITE_WITH_IMM, 2 SEND, 3 SEND_WITH_IMM, 4 READ, 5 CMP_SWAP, 6 FETCH_ADD, 7 LOCAL_INV, 8
@@ -41,26 +40,26 @@ export const Send = {
   COMPARE_HI: 11,
   SWAP_LO: 12,
   SWAP_HI: 13,
-  /** Position of inline data in the WorkSource; passed back to its `copyInline`. */
+  /** Position of inline data in the WorkSource; the engine passes it to `copyInline`. */
   INLINE_AT: 14,
   /**
-   * UD, in words that it does not use otherwise: QPN (24 bits); Q_Key (top bit set: the QP's own is sent); the port's
-   * number of the path to the destination.
+   * UD only, in words that UD does not use otherwise: QPN (24 bits); Q_Key (if its top bit is set, the QP's own Q_Key
+   * is sent); the port's number of the path to the destination.
    */
   DEST_QPN: 8,
   QKEY: 9,
   FLOW: 10,
   /**
-   * 0 for a valid request. For an invalid one (too many elements, unknown opcode): bits 0 to 7 are the ibv_wc_status
-   * with which it completes, the bits above are the number of the cause (spec/check/causes.ts), 0 if unknown.
+   * 0 for a valid request. For an invalid request, such as one with too many elements: bits 0 to 7 are the
+   * ibv_wc_status of its completion, the other bits the number of the cause (spec/check/causes.ts; 0: unknown).
    */
   REFUSED: 15,
   SGE: 16,
 } as const
 
-/** Words of a BIND_MW request: words of `Send` that a bind does not use otherwise. */
+/** Words of a BIND_MW request. */
 export const BindMw = {
-  /** The new key, of which the low byte is used. */
+  /** The new key; only its low byte is used. */
   KEY: Send.IMM,
   /** The window's current key. */
   WINDOW: Send.RKEY,
@@ -83,7 +82,7 @@ export const Flush = {
   SELECTIVITY: Send.SWAP_HI,
 } as const
 
-/** Words of a receive work request; elements follow at `SGE` as above. */
+/** Words of a receive work request; elements (`Sge`) follow at `SGE`. */
 export const Receive = { ID_LO: 0, ID_HI: 1, SGES: 2, LENGTH: 3, SGE: 4 } as const
 
 /** Words of one scatter/gather element. */
@@ -110,20 +109,20 @@ export const Completion = {
 } as const
 
 /**
- * The rings of queue pairs, in any layout. A hostile program may write to them: an implementation must bound what it
- * reads, and reports invalid requests through `Send.REFUSED`. The engine checks and executes its copy of a WQE.
+ * The rings of queue pairs, in any layout. A hostile program may write to them, so the implementation must bound what
+ * it reads. It reports invalid requests through `Send.REFUSED`. The engine checks and executes its own copy of a WQE.
  */
 export interface WorkSource {
   /**
-   * Copies send WQE number `index` (counted from 0 since RESET, modulo 2^32) to word `at` of `into`; false if it was
-   * not posted yet. Writes at most the number of elements given to `Engine.create`.
+   * Copies send WQE number `index` (counted from 0 since RESET, modulo 2^32) to `into`, from word `at` on, with at most
+   * the number of elements given to `Engine.create`. False if the WQE was not posted yet.
    */
   loadSend(row: number, index: number, into: Uint32Array, at: number): boolean
   /** The `count` oldest send WQEs have completed: their slots are free. */
   retireSend(row: number, count: number): void
   /**
-   * Copies `total` inline bytes, from byte `start` on, of the request whose INLINE_AT is `inlineAt`, to the arena; in
-   * chunks as in `Memory.read`.
+   * Copies `total` bytes of inline data, from byte `start` on, to the arena, in chunks as in `Memory.read`. `inlineAt`:
+   * the request's INLINE_AT.
    */
   copyInline(
     row: number,
@@ -138,15 +137,15 @@ export interface WorkSource {
   /** Takes the oldest receive WQE and copies it; false if there is none. */
   takeReceive(row: number, into: Uint32Array, at: number): boolean
   /**
-   * XRC target: from now on `takeReceive` of this row takes from the SRQ with number `srqn`; `into` gets its protection
-   * domain and CQ. False if the row's XRC domain has no such SRQ. Absent if no row is an XRC target.
+   * XRC target: from now on, `takeReceive` of this row takes from the SRQ with number `srqn`. `into` gets the SRQ's
+   * protection domain and CQ. False if the row's XRC domain has no such SRQ. Absent if no row is an XRC target.
    */
   selectShared?(row: number, srqn: number, into: Int32Array): boolean
 }
 
 /** Access rights to check: bits of ibv_access_flags. */
 export const Access = {
-  /** No bit: every region grants it. */
+  /** Every region grants this. */
   LOCAL_READ: 0,
   LOCAL_WRITE: 1,
   REMOTE_WRITE: 2,
@@ -157,10 +156,11 @@ export const Access = {
 } as const
 
 /**
- * Registered memory. A region is a small integer that is valid until the engine's current call returns; later the key
- * is resolved again, so a deregistered region is never accessed. Data is copied in strides: `total` bytes are
- * consecutive in memory, and chunks of `chunk` bytes every `stride` bytes in the arena, like payloads in a run of
- * packets.
+ * Registered memory. A region is a small integer that is valid until the engine's current call returns. Later the key
+ * is resolved again, so a deregistered region is never accessed.
+ *
+ * Copies are strided. In memory the `total` bytes are consecutive. In the arena they are chunks of `chunk` bytes, one
+ * every `stride` bytes, like payloads in a run of packets.
  */
 export interface Memory {
   /**
@@ -181,8 +181,8 @@ export interface Memory {
   /** Whether `key` belongs to `pd` and grants `access` to the queue pair `qpn`, regardless of the range. */
   grants(pd: number, key: number, access: number, qpn: number): boolean
   /**
-   * Copies memory to the arena, from offset `at` on. Returns 0, or the errno (EFAULT: the pages were unmapped), and
-   * then the bytes in the arena are undefined.
+   * Copies memory to the arena, from offset `at` on. Returns 0 or an errno (EFAULT: the pages were unmapped). After an
+   * error the bytes in the arena are undefined.
    */
   read(
     region: number,
@@ -194,16 +194,13 @@ export interface Memory {
     stride: number,
     total: number,
   ): number
-  /**
-   * Whether the last access failed because the process has ended. Its queue pairs will be destroyed; until then they do
-   * not respond.
-   */
+  /** Whether the last access failed because the process has ended. If so, the queue pair does not respond. */
   hasProcessEnded(): boolean
   /** Whether the last access failed because missing pages took too long. Absent if that cannot happen. */
   hasTimedOut?(): boolean
   /**
-   * Copies from the arena to memory; if `completeWrites` is absent, in ascending order and in as few steps as possible.
-   * Returns as `read`.
+   * Copies from the arena to memory. Returns as `read`. If `completeWrites` is absent, it copies in ascending order and
+   * in as few steps as possible.
    */
   write(
     region: number,
@@ -215,14 +212,11 @@ export interface Memory {
     stride: number,
     total: number,
   ): number
-  /**
-   * When this returns, all bytes that `write` got for the queue pair `qpn` are in memory. Absent: they are when `write`
-   * returns.
-   */
+  /** Completes all writes for the queue pair `qpn`. Absent: they are complete when `write` returns. */
   completeWrites?(qpn: number): void
   /**
-   * For memory of this process that JavaScript can access: returns the arena with these bytes, and in `offset[0]` their
-   * offset, valid until the engine's current call returns. Undefined for other memory. Absent: all data is copied with
+   * For memory that JavaScript can access: returns the arena with these bytes, and in `offset[0]` their offset. Both
+   * are valid until the engine's current call returns. Undefined for other memory. Absent: all data is copied with
    * `read` and `write`.
    */
   locate?(region: number, hi: number, lo: number, length: number, offset: Float64Array): Arena | undefined
@@ -239,13 +233,11 @@ export interface Memory {
     access: number,
     offset: Float64Array,
   ): Arena | undefined
-  /**
-   * Copies bytes between located ranges, which may overlap. Defined together with `locate`.
-   */
+  /** Copies bytes between located ranges, which may overlap. Defined together with `locate`. */
   copyLocated?(source: Arena, sourceAt: number, target: Arena, targetAt: number, length: number): void
   /**
-   * 64-bit compare and swap, host byte order, atomic among this device's operations. `original` gets (lo, hi). Returns
-   * as `read`.
+   * 64-bit compare and swap in host byte order, atomic among this device's operations. `original` gets the old value
+   * (lo, hi). Returns as `read`.
    */
   compareSwap(
     region: number,
@@ -260,24 +252,23 @@ export interface Memory {
   /** 64-bit fetch and add; otherwise as compareSwap. */
   fetchAdd(region: number, hi: number, lo: number, addHi: number, addLo: number, original: Uint32Array): number
   /**
-   * Executes a BIND_MW of the queue pair `qpn`: the request's words begin at `words[at]` (`Send`, with the names of
-   * `BindMw`). False, without any change, if a rule forbids it (IBA 10.6.7).
+   * Executes a BIND_MW of the queue pair `qpn`; its words (`BindMw`) begin at `words[at]`. False, without any change,
+   * if a rule forbids it (IBA 10.6.7).
    */
   bindWindow(pd: number, qpn: number, words: Uint32Array, at: number): boolean
   /** Why `bindWindow` refuses; as `explain`. */
   explainBind?(pd: number, words: Uint32Array, at: number): Cause | undefined
   /**
-   * Executes a LOCAL_INV, or the invalidation of a peer's SEND: invalidates `key` of `pd`, a window that is bound to
-   * the queue pair `qpn` and may be invalidated this way. Returns 0, or the ibv_wc_status with which a LOCAL_INV of
-   * this key completes.
+   * Executes a LOCAL_INV, or the invalidation by a peer's SEND. `key` must be of a window in `pd` that is bound to the
+   * queue pair `qpn` and may be invalidated this way. Returns 0, or the ibv_wc_status with which a LOCAL_INV fails.
    */
   invalidate(pd: number, qpn: number, key: number): number
 }
 
 export interface Completions {
   /**
-   * Adds a completion (`words` as in `Completion`, valid during the call) to CQ `cq`. `solicited`: it raises an event
-   * also on a CQ that is armed for solicited completions only.
+   * Adds a completion to CQ `cq`. `words`: as in `Completion`, valid during the call. `solicited`: raises an event also
+   * on a CQ that is armed for solicited completions only.
    */
   push(cq: number, words: Uint32Array, solicited: boolean): void
 }
@@ -291,35 +282,35 @@ export interface Events {
 }
 
 /**
- * Receives the causes of failures (spec/check/causes.ts): `send` and `receive` before the completion, `flushed` after
- * the completions. `status`: ibv_wc_status, never SUCCESS.
+ * Receives the causes of failures (spec/check/causes.ts). `send` and `receive` are called before the completion,
+ * `flushed` after the completions. `status`: ibv_wc_status, never SUCCESS.
  */
 export interface Causes {
   /** A send request failed; its words (`Send`) begin at `words[at]`. */
   send(row: number, words: Uint32Array, at: number, status: number, cause: Cause): void
   /** The receive request with this wr_id failed. */
   receive(row: number, idHi: number, idLo: number, status: number, cause: Cause): void
-  /** `count` WQEs of the send or of the receive queue were flushed; `code`: vendor error of the cause. */
+  /** `count` WQEs of the send or receive queue were flushed; `code`: vendor error of the cause. */
   flushed(row: number, isSend: boolean, count: number, code: number): void
   /** The request with `psn` was refused with a NAK that moves the queue pair to ERR. */
   nak(row: number, psn: number, cause: Cause): void
-  /** A message or packet was dropped silently. `wrId`: of its request, or of the receive that it would use. */
+  /** A message or packet was dropped silently. `wrId`: of the affected send or receive request. */
   dropped(row: number, cause: Cause, wrId?: bigint): void
-  /** Why the peer of a queue pair has refused `psn`; undefined if unknown, as of a peer in another process. */
+  /** Why the queue pair's peer has refused `psn`; undefined if unknown, for example if it is in another process. */
   causeAtPeer(row: number, psn: number): Cause | undefined
 }
 
 /**
- * The destination of packets. A run is `count` back-to-back packets in the sink's arena, each `packetBytes` long except
- * the last, which is `lastBytes` ≤ packetBytes long. A packet is a UDP payload: BTH … payload, padding, and 4 bytes of
- * space for the ICRC, which the port writes.
+ * The destination of packets. A run is `count` back-to-back packets in the sink's arena. Each has `packetBytes` bytes,
+ * except the last, which has `lastBytes` ≤ packetBytes. A packet is a UDP payload: BTH … payload, padding, and 4 bytes
+ * of space for the ICRC, which the port writes.
  */
 export interface TransmitSink {
   readonly arena: Arena
   /** Limits: packets of a run, and bytes of a run and of a reservation. */
   readonly maxPackets: number
   readonly maxBytes: number
-  /** A packet that is added alone joins a run only while that has fewer packets than this; absent: maxPackets. */
+  /** A single packet is added to a run only if the run has fewer packets than this; absent: maxPackets. */
   readonly maxSinglePacketRun?: number | undefined
   /**
    * Reserves `bytes` in the arena for runs. Returns the offset (a multiple of 64), or -1 if the port is full. A
@@ -327,8 +318,8 @@ export interface TransmitSink {
    */
   reserve(bytes: number): number
   /**
-   * Sends a run that was built in the last reservation, behind the runs sent from it before; `flow` as in
-   * `QpAttributes.flow`. Back-to-back runs let the receiver write memory with one DMA.
+   * Sends a run that was built in the last reservation, behind the runs already sent from it. Back-to-back runs let the
+   * receiver write memory with one DMA. `flow`: as in `QpAttributes`.
    */
   commit(offset: number, packetBytes: number, count: number, lastBytes: number, flow: number): void
 }
@@ -336,21 +327,20 @@ export interface TransmitSink {
 /** Builds the GRH of received datagrams (IBA 11.4.1.2, annex A17.4.5.2). */
 export interface DatagramRoute {
   /**
-   * Writes the GRH (40 bytes) of the received packet, which is `length` bytes at `at` of `arena`, to another place in
-   * `arena`, where space for 4096 bytes of payload follows. Over IPv4 its last 20 bytes are the IPv4 header. Returns
-   * the offset of the GRH.
+   * Writes the GRH (40 bytes) of a received packet of `length` bytes at `at` of `arena`. Over IPv4 the last 20 bytes of
+   * the GRH are the IPv4 header. Returns the offset of the GRH in `arena`; space for 4096 bytes of payload follows it.
    */
   header(arena: Arena, at: number, length: number): number
 }
 
 /**
  * A device that receives messages from engines of this process without packets (transport/loopback/slices.ts). Flows
- * and peers are numbers of its port.
+ * (`QpAttributes.flow`) are numbers of this device's port.
  */
 export interface LocalPeerDevice {
   /** The state of the device's engine, set by `createEngine`. */
   state: object | undefined
-  /** Staging buffer of 64 KiB, for a slice, in an arena that all local devices share. */
+  /** Staging buffer of 64 KiB, in an arena that all local devices share. */
   readonly arena: Arena
   readonly staging: number
   /** The port's counters, updated as for packets. */
@@ -359,21 +349,20 @@ export interface LocalPeerDevice {
   rowOf(qpn: number): number
   /** The device that receives this flow; null if it is not in this process, or must be sent packets. */
   receiverOf(flow: number): LocalPeerDevice | null
-  /** The number of this port's address among the peers of the device that receives this flow (`QpAttributes.peer`). */
+  /** This port's address as a `QpAttributes.peer` of the device that receives this flow. */
   peerAt(flow: number): number
-  /** Whether no packets are waiting to be received. */
+  /** Whether the device has received all packets sent to it. */
   isIdle(): boolean
 }
 
 /** Choices that the specification leaves to a responder (drivers/rxe/torment/). */
 export interface Choices {
-  /** Whether the row's ACK or NAK, which is to be sent now, waits until `Engine.resume`. */
+  /** Whether an ACK or NAK that would be sent now waits until `Engine.resume`. */
   holdsAcknowledge(row: number, isNak: boolean): boolean
-  /** The timer code of an RNR NAK; its time is at least that of `code`, the row's min_rnr_timer. */
+  /** The timer code of an RNR NAK; its time is not below that of `code`, the row's min_rnr_timer. */
   rnrTimer(row: number, code: number): number
 }
 
-/** The surroundings of an engine, given at its creation. */
 export interface Environment {
   /** The engine's own device as other engines see it. Absent: all messages are sent as packets. */
   readonly localDevice?: LocalPeerDevice
@@ -384,7 +373,6 @@ export interface Environment {
   readonly completions: Completions
   readonly events: Events
   readonly causes?: Causes
-  /** Absent: no ACK or NAK waits, and RNR NAKs have the timer code of the row. */
   readonly choices?: Choices
 }
 
@@ -400,7 +388,7 @@ export interface QpInit {
   readonly recvCq: number
   readonly maxSendSge: number
   readonly maxRecvSge: number
-  /** Whether it uses an SRQ, whose WQEs it does not flush. */
+  /** If so, the queue pair does not flush receive WQEs. */
   readonly hasSrq?: boolean
   /** Protection domain of its receive WQEs' memory; absent: `pd`. */
   readonly recvPd?: number | undefined
@@ -431,15 +419,14 @@ export interface QpAttributes {
   /** ibv_access_flags (`Access`) for the peer. */
   readonly access?: number
   readonly pkeyIndex?: number
-  /** UD: the Q_Key that received packets must have, and that is sent if the request selects the QP's own. */
+  /** UD: the Q_Key that received packets must have, and that is sent if a request selects the QP's own. */
   readonly qkey?: number
   /** The port's number of the path to the peer, passed with each run. */
   readonly flow?: number
-  /** The port's number of the peer's address: packets from other sources are dropped. -1: not set. */
+  /** The port's number of the peer's address; packets from other sources are dropped. -1: not set. */
   readonly peer?: number
 }
 
-/** Attributes for a MODIFY_QP; undefined ones are not changed. */
 export type QpAttributeChanges = { readonly [K in keyof QpAttributes]?: QpAttributes[K] | undefined }
 
 /** Result of QUERY_QP: the attributes, with the current PSNs, and the state. */

@@ -1,9 +1,8 @@
 /*
  * The completer: it turns response packets into completions of send WQEs (InfiniBand Architecture Specification, volume
  * 1, clauses 9.7.5, 9.7.6 and 9.7.8). Steps: check that the PSN is outstanding, complete the WQEs before it, then
- * handle the WQE of the PSN itself: response, NAK or RNR NAK. A READ or atomic is acknowledged only by its own
- * response, so an ACK for a later PSN means that the response was lost. Losses are repaired by go-back-N (`goBack`);
- * this file decides when to go back, and when the WQE fails.
+ * handle the response, NAK or RNR NAK for the PSN itself. A READ or atomic is acknowledged only by its own response, so
+ * an ACK for a later PSN means that the response was lost. Losses are repaired by go-back-N.
  */
 
 import { type Cause, createCause } from '../../spec/check/causes.ts'
@@ -45,10 +44,9 @@ const HEADER_BYTES = opcodeHeaderBytes
 const { ACK, RNR_NAK, NAK } = syndromeKind
 /** The rnr_retry that means unlimited; a retry_cnt of 7 means seven. */
 const RNR_RETRY_UNLIMITED = 7
-/** Bytes of the word that an atomic returns. */
 const ATOMIC_BYTES = 8
 
-/** By NAK code: the status with which the request completes; 0 for PSN_SEQUENCE, and for reserved codes. */
+/** By NAK code: the status with which the request completes; 0 for PSN_SEQUENCE and reserved codes. */
 const nakStatus = new Uint8Array(32)
 nakStatus[nakCode.INVALID_REQUEST] = REM_INV_REQ_ERR
 nakStatus[nakCode.REMOTE_ACCESS] = REM_ACCESS_ERR
@@ -62,7 +60,6 @@ const nakCauses: Readonly<Record<number, Cause>> = {
   [nakCode.INVALID_RD_REQUEST]: createCause('NAK_INVALID_RD', {}),
 }
 
-/** Fails the oldest request because the response does not match it. */
 const failResponse = (s: EngineState, row: number): void => {
   const opcode = s.pool[s.rows[row * QP.WORDS + QP.REQ_HEAD] + WQE.WR + Send.OPCODE]
   failOldest(s, row, BAD_RESP_ERR, createCause('BAD_RESPONSE', { opcode }))
@@ -98,8 +95,8 @@ export const onResponse = (
 }
 
 /**
- * Handles an ACK, RNR NAK or NAK. `syndrome`: of the AETH; `ahead`: distance of the PSN from the oldest unacknowledged
- * one.
+ * Handles an ACK, RNR NAK or NAK. `syndrome`: of the AETH; `ahead`: distance of the packet's PSN from the oldest
+ * unacknowledged PSN.
  */
 export const onAcknowledge = (s: EngineState, row: number, syndrome: number, ahead: number, now: number): void => {
   const base = row * QP.WORDS
@@ -125,7 +122,7 @@ export const onAcknowledge = (s: EngineState, row: number, syndrome: number, ahe
     failOldest(s, row, nakStatus[value], peerCause(s, row, nakCauses[value]))
     return
   }
-  // Nothing was sent since the last go-back, so this NAK is for the same loss.
+  // If nothing was sent since the last go-back, this NAK is for the same loss.
   if (s.rows[base + QP.REQ_PSN] === s.rows[base + QP.COMP_PSN]) return
   if (kind === RNR_NAK) onRnrNak(s, row, value, now)
   else {
@@ -135,8 +132,8 @@ export const onAcknowledge = (s: EngineState, row: number, syndrome: number, ahe
 }
 
 /**
- * Acknowledges `count` PSNs from the oldest unacknowledged one on. False if it stops before, at a READ or atomic whose
- * response has not arrived, or at a WQE with a local error.
+ * Acknowledges `count` PSNs from the oldest unacknowledged one on. It stops at a WQE that waits for its own response
+ * (READ, atomic) or has a local error, and then returns false.
  */
 const acknowledge = (s: EngineState, row: number, count: number, now: number): boolean => {
   const w = s.rows
@@ -161,8 +158,8 @@ const acknowledge = (s: EngineState, row: number, count: number, now: number): b
 }
 
 /**
- * Advances the oldest unacknowledged PSN by `count`, and the PSN to send next if that was passed: after a go-back, ACKs
- * for the first transmission may arrive. To be called before the WQE completes.
+ * Advances the oldest unacknowledged PSN by `count`. After a go-back, ACKs for the first transmission may pass the PSN
+ * to send next, which is then advanced too. Call this before the WQE completes.
  */
 const advanceUnacked = (s: EngineState, base: number, count: number): void => {
   const w = s.rows
@@ -175,9 +172,8 @@ const advanceUnacked = (s: EngineState, base: number, count: number): void => {
 }
 
 /**
- * After PSNs were acknowledged: resets the retry counters, grows the windows, restarts the timer, and schedules the
- * row. If the oldest WQE now is one with a local error, it fails. If a draining QP has no WQE left, SQ_DRAINED is
- * raised.
+ * After PSNs were acknowledged: resets the retry counters, grows the windows, restarts the timer, schedules the row.
+ * Fails the oldest WQE if it has a local error. Raises SQ_DRAINED if a draining QP has no WQE left.
  */
 const onProgress = (s: EngineState, row: number, now: number): void => {
   const w = s.rows
@@ -195,7 +191,7 @@ const onProgress = (s: EngineState, row: number, now: number): void => {
   } else {
     const done = psnDistance(p[request + WQE.FIRST_PSN], w[base + QP.COMP_PSN])
     const kind = p[request + WQE.KIND]
-    // the responses of a READ count in the window only if READs are requested in parts
+    // READ responses count in the window only if READs are requested in parts.
     const isCounted = (kind & RESPONSE) === 0 || (kind === READ && s.readPartBytes !== 0)
     w[base + QP.COMP_ACKED_BYTES] = p[request + WQE.START] + (isCounted ? done * (w[base + QP.MTU] + PACKET_WEIGHT) : 0)
     if (hasSkipped) w[base + QP.REQ_SENT_BYTES] = w[base + QP.COMP_ACKED_BYTES]
@@ -216,7 +212,7 @@ const onProgress = (s: EngineState, row: number, now: number): void => {
 }
 
 /**
- * Handles a READ response packet: checks its position and length, and writes its data; the last one completes the WQE.
+ * Handles a READ response packet: checks position and length, and writes the data. The last packet completes the WQE.
  * `isEnd`: it is a LAST or ONLY.
  */
 const onReadResponse = (
@@ -280,9 +276,9 @@ const onReadResponse = (
 }
 
 /**
- * Handles the next MIDDLEs of the response to the oldest WQE, a READ, of which more packets follow; `s.payloads` is
- * their data. `done`: number of earlier response packets. Returns how many were handled: those that go into the current
- * scatter/gather element; 0 if the next one goes into more than one element.
+ * Handles the next MIDDLEs of the response to the oldest WQE, which is a READ; `s.payloads` is their data. `done`:
+ * number of earlier response packets. Returns how many were handled: those that fit into the current scatter/gather
+ * element, which may be none.
  */
 export const receiveReadMiddles = (s: EngineState, row: number, done: number, now: number): number => {
   const base = row * QP.WORDS
@@ -303,7 +299,7 @@ export const receiveReadMiddles = (s: EngineState, row: number, done: number, no
   return written
 }
 
-/** Handles the response to a FLUSH or ATOMIC WRITE, a READ response ONLY without payload (annex A19). */
+/** Handles the response to a FLUSH or ATOMIC WRITE: a READ response ONLY without payload (annex A19). */
 const onFlushAtomicWriteResponse = (
   s: EngineState,
   row: number,
@@ -323,8 +319,8 @@ const onFlushAtomicWriteResponse = (
 }
 
 /**
- * Counts a READ, a part of it, or an atomic as no longer outstanding; unless a go-back has done so, after which the
- * response to the first transmission may still arrive.
+ * Counts a READ, a part of a READ, or an atomic as no longer outstanding. A go-back has already done so if the response
+ * is to the first transmission.
  */
 const countAnsweredRead = (s: EngineState, base: number, request: number): void => {
   if (s.pool[request + WQE.COUNTED] === 0) return
@@ -333,8 +329,8 @@ const countAnsweredRead = (s: EngineState, base: number, request: number): void 
 }
 
 /**
- * Handles the response to an atomic: the word before the operation, big-endian on the wire, is written in host byte
- * order. `at`: offset of the AtomicAckETH.
+ * Handles the response to an atomic. Its word is big-endian on the wire, and is written in host byte order. `at`:
+ * offset of the AtomicAckETH.
  */
 const onAtomicResponse = (s: EngineState, row: number, arena: Arena, at: number, ahead: number, now: number): void => {
   const base = row * QP.WORDS
@@ -345,7 +341,7 @@ const onAtomicResponse = (s: EngineState, row: number, arena: Arena, at: number,
     failResponse(s, row)
     return
   }
-  // The words are swapped in the packet for the copy, then restored: native code can copy only from the packet's arena.
+  // The word is swapped in the packet for the copy, then restored: native code can copy only from the packet's arena.
   const view = arena.view
   const hi = atomicAckHi(view, at)
   const lo = atomicAckLo(view, at)
@@ -368,15 +364,15 @@ const onAtomicResponse = (s: EngineState, row: number, arena: Arena, at: number,
   onProgress(s, row, now)
 }
 
-/** Whether the QP is in RTS or SQD; a failed DMA moves it to ERR. */
+/** False after a failed DMA, which moves the QP to ERR. */
 const isConnected = (s: EngineState, base: number): boolean => {
   const state = s.rows[base + QP.STATE]
   return state === RTS || state === SQD
 }
 
 /**
- * Acknowledges everything before a response. False if the response is not handled: an earlier one was lost, and
- * requests are sent again, or the QP went to ERR.
+ * Acknowledges everything before a response. False if the response must not be handled: an earlier response was lost,
+ * or the QP went to ERR.
  */
 const acknowledgeBefore = (s: EngineState, row: number, ahead: number, now: number): boolean => {
   if (ahead > 0 && !acknowledge(s, row, ahead, now)) {
@@ -387,12 +383,11 @@ const acknowledgeBefore = (s: EngineState, row: number, ahead: number, now: numb
   return isConnected(s, base) && s.rows[base + QP.REQ_HEAD] !== 0
 }
 
-/** After a NAK for a sequence error: sends everything from its PSN on again. */
 const onSequenceError = (s: EngineState, row: number): void => {
   if ((s.rows[row * QP.WORDS + QP.REQ_FLAGS] & (ReqFlag.RNR_WAIT | ReqFlag.RESENT)) === 0) retry(s, row, true)
 }
 
-/** A response was lost: sends everything from the first READ or atomic without a response on again. */
+/** Goes back to the first READ or atomic without a response. */
 const resendFromLostResponse = (s: EngineState, row: number): void => {
   const base = row * QP.WORDS
   if (!isConnected(s, base)) return
@@ -401,8 +396,8 @@ const resendFromLostResponse = (s: EngineState, row: number): void => {
 }
 
 /**
- * Goes back and counts a retry; if no retries are left, the oldest WQE fails. `isReported`: the loss was found by a
- * packet of the peer, and not by a timeout; further packets about the same loss are ignored.
+ * Goes back and counts a retry. If no retries are left, the oldest WQE fails. `isReported`: a packet of the peer, not a
+ * timeout, has shown the loss. Further packets about the same loss are ignored.
  */
 const retry = (s: EngineState, row: number, isReported: boolean): void => {
   const w = s.rows
@@ -428,10 +423,8 @@ const retry = (s: EngineState, row: number, isReported: boolean): void => {
   schedule(s, row)
 }
 
-/** Losses shrink the congestion window to no less than this many packets. */
 const MIN_CWND_PACKETS = 8
 
-/** Halves the congestion window after a loss. */
 const halveCwnd = (s: EngineState, base: number): void => {
   const w = s.rows
   const min = MIN_CWND_PACKETS * (w[base + QP.MTU] + PACKET_WEIGHT)
@@ -455,7 +448,7 @@ const onRnrNak = (s: EngineState, row: number, code: number, now: number): void 
     w[base + QP.COMP_RNR_RETRIES]--
   }
   goBack(s, row)
-  // RESENT: Linux also sends a sequence NAK for the packets after this one, possibly late, which must not cost a retry.
+  // RESENT: Linux also sends a sequence NAK for the packets after this one, which must not cost a retry.
   w[base + QP.REQ_FLAGS] |= ReqFlag.RNR_WAIT | ReqFlag.RESENT
   setTimer(s.timers, row, now + rnrMicroseconds(code))
 }
@@ -463,10 +456,9 @@ const onRnrNak = (s: EngineState, row: number, code: number, now: number): void 
 /**
  * The row's timer has expired: the RNR wait is over, or no response came within the ACK timeout.
  *
- * When this process was not scheduled for a while, timers have expired before it reads the ACKs that arrived meanwhile,
- * and before a peer in the same process could send any. A timeout that is noticed late is therefore extended once, by
- * as much as it was late, at most by its own length: the specification allows between one and four times the timeout
- * (9.7.6.1.3).
+ * If this process was not scheduled for a while, timers expire before it has read the ACKs that arrived meanwhile, or
+ * before a peer in this process could send them. A timeout that is noticed late is therefore extended once, by as much
+ * as it was late, but at most by its own length. The specification allows one to four times the timeout (9.7.6.1.3).
  */
 export const onTimer = (s: EngineState, row: number, now: number): void => {
   const w = s.rows
@@ -485,7 +477,7 @@ export const onTimer = (s: EngineState, row: number, now: number): void => {
   } else retry(s, row, false)
 }
 
-/** The data of a READ response could not be written after the response was accepted: the oldest WQE, a READ, fails. */
+/** The pending DMA of a READ response has failed: the oldest WQE, the READ, fails. */
 export const onReadDmaFailed = (s: EngineState, row: number): void => {
   const base = row * QP.WORDS
   if (isConnected(s, base) && s.rows[base + QP.REQ_HEAD] !== 0) failPlacement(s, row)

@@ -1,7 +1,7 @@
 /*
  * Completions of send and receive WQEs, and the error states, in which WQEs are flushed (InfiniBand Architecture
  * Specification, volume 1, clauses 10.3.1 and 11.4.2.1). The slot of a send WQE is released before its completion is
- * visible, so that the program may post again immediately. Flushing is bounded per call, since a hostile program can
+ * visible, so that the program may post again immediately. Flushing is bounded per call, because a hostile program can
  * refill its queue meanwhile.
  */
 import { type Cause, createCause, vendorErrorOf } from '../../spec/check/causes.ts'
@@ -27,7 +27,7 @@ const { SIGNALED } = SendFlags.values
 /** Maximum number of posted WQEs of each queue that one call flushes. */
 const MAX_FLUSHED = 1024
 
-/** ibv_wc_opcode by ibv_wr_opcode; an unknown opcode has 0, which is also that of a SEND. */
+/** ibv_wc_opcode by ibv_wr_opcode; 0 (SEND) for an unknown one. */
 const completionOpcode = new Uint8Array(256)
 /** By ibv_wr_opcode: 1 for SEND, SEND with immediate and SEND with invalidate. */
 const isSend = new Uint8Array(256)
@@ -36,7 +36,7 @@ for (const [opcode, { completion }] of Object.entries(sendOperations)) {
   isSend[+opcode] = +(completion === WcOpcode.values.SEND)
 }
 
-/** Pushes `s.completion`, in which QPN and P_Key index are still missing. `cq`: QP.SEND_CQ or QP.RECV_CQ. */
+/** Adds QPN and P_Key index to `s.completion`, and pushes it. `cq`: QP.SEND_CQ or QP.RECV_CQ. */
 const pushCompletion = (s: EngineState, row: number, cq: number, isSolicited: boolean): void => {
   const base = row * QP.WORDS
   s.completion[Completion.QPN] = s.rows[base + QP.QPN]
@@ -45,7 +45,7 @@ const pushCompletion = (s: EngineState, row: number, cq: number, isSolicited: bo
 }
 
 /**
- * Pushes the completion of a send WQE (a block), if it is signaled or has failed; its slot is released already. `code`:
+ * Pushes the completion of a send WQE if it is signaled or has failed. The WQE's slot is already released. `code`:
  * vendor error of the cause.
  */
 export const completeSend = (s: EngineState, row: number, request: number, status: number, code = 0): void => {
@@ -68,8 +68,8 @@ export const completeSend = (s: EngineState, row: number, request: number, statu
 }
 
 /**
- * Completes the oldest fetched WQE and releases its slot and block. On success, executed local operations that follow
- * it complete too.
+ * Completes the oldest fetched WQE and releases its slot and block. If it succeeds, executed local operations that
+ * follow it complete too.
  */
 export const completeOldest = (s: EngineState, row: number, status: number, code = 0): void => {
   completeAndRelease(s, row, status, code)
@@ -96,9 +96,7 @@ const completeAndRelease = (s: EngineState, row: number, status: number, code: n
   giveBlock(s, sendBlockLog2(s.rows, base), request)
 }
 
-/**
- * Pushes the completion of a receive WQE (a block) with a message of `bytes` bytes. `imm`, `flags`: as in Completion.
- */
+/** Pushes the completion of a receive WQE with a message of `bytes` bytes. `imm`, `flags`: as in Completion. */
 export const completeReceive = (
   s: EngineState,
   row: number,
@@ -126,7 +124,7 @@ export const completeReceive = (
   pushCompletion(s, row, QP.RECV_CQ, isSolicited)
 }
 
-/** Pushes the completion of a receive WQE (a block) with an error. `code`: vendor error of the cause. */
+/** `code`: vendor error of the cause. */
 const completeFailedReceive = (s: EngineState, row: number, receive: number, status: number, code: number): void => {
   const c = s.completion
   c.fill(0)
@@ -149,7 +147,7 @@ const completeCurrentReceive = (s: EngineState, row: number, status: number, cod
   return true
 }
 
-/** Flushes send WQEs, in ERR or SQE: those that are fetched, then those that are posted. */
+/** In ERR or SQE: flushes fetched, then posted send WQEs. */
 export const flushSends = (s: EngineState, row: number): void => {
   const base = row * QP.WORDS
   const code = s.rows[base + QP.FLUSH_CAUSE]
@@ -173,8 +171,8 @@ export const flushSends = (s: EngineState, row: number): void => {
 }
 
 /**
- * Flushes posted receive WQEs, except those of an SRQ, which other QPs use. `flushed`: number of receive WQEs that were
- * flushed just before, and are reported together with them.
+ * Flushes posted receive WQEs, except those of an SRQ, which other QPs use. `flushed`: number of receive WQEs that the
+ * caller has flushed, to be reported together.
  */
 export const flushReceives = (s: EngineState, row: number, flushed = 0): void => {
   const base = row * QP.WORDS
@@ -183,7 +181,6 @@ export const flushReceives = (s: EngineState, row: number, flushed = 0): void =>
   if (count > 0) s.env.causes?.flushed(row, false, count, code)
 }
 
-/** Flushes posted receive WQEs; returns their number. */
 const flushPosted = (s: EngineState, row: number, code: number): number => {
   const base = row * QP.WORDS
   const log2 = recvBlockLog2(s.rows, base)
@@ -208,7 +205,7 @@ const keepFlushing = (s: EngineState, row: number): void => {
 const flushCode = ({ id }: Cause): number =>
   vendorErrorOf(id === 'MODIFIED' || id === 'DEVICE_REMOVED' || id === 'COMPLETION_LOST' ? id : 'FLUSHED')
 
-/** Moves a QP to ERR: flushes fetched and posted WQEs. Responses, and the NAK or ACK that is due, are still sent. */
+/** Moves a QP to ERR: flushes all WQEs. Pending responses, and the NAK or ACK that is due, are still sent. */
 export const enterError = (s: EngineState, row: number, cause: Cause): void => {
   flushDmaOf(s, row)
   const w = s.rows
@@ -230,13 +227,13 @@ export const enterError = (s: EngineState, row: number, cause: Cause): void => {
   if (usesSrq(w, base)) s.env.events.raise(row, QP_LAST_WQE_REACHED, createCause('LAST_WQE', {}))
 }
 
-/** To be called in SQD after the last fetched WQE has completed: raises the event SQ_DRAINED. */
+/** Call this in SQD when the last fetched WQE has completed. */
 export const onDrained = (s: EngineState, row: number): void => {
   s.rows[row * QP.WORDS + QP.REQ_FLAGS] &= ~ReqFlag.DRAINING
   s.env.events.raise(row, SQ_DRAINED, createCause('DRAINED', {}))
 }
 
-/** Moves a QP of an unreliable service to SQE: sends are flushed; receiving continues (IBA 10.3.1). */
+/** Moves an unreliable QP to SQE: sends are flushed, receiving continues (IBA 10.3.1). */
 const enterSqe = (s: EngineState, row: number, cause: Cause): void => {
   const w = s.rows
   const base = row * QP.WORDS

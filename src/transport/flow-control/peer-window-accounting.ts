@@ -1,49 +1,44 @@
 /*
- * Accounting of the windows that queue pairs share (peer-window.ts): bytes in flight of each row (a queue pair) to its
- * peer, and for each peer a queue of rows that wait. Nothing is allocated once the arrays have grown.
+ * Accounting of the windows that queue pairs share (peer-window.ts): bytes in flight of each row (queue pair), and a
+ * queue of waiting rows for each window. Nothing is allocated once the arrays have grown.
  *
- * Windows are numbered: window PACED is shared by all unreliable queue pairs, window p + 1 by all reliable ones whose
- * peer is p (QP.PEER). All bytes are window bytes: payload, and PACKET_WEIGHT per packet.
+ * Window PACED is shared by all unreliable queue pairs, window p + 1 by all reliable queue pairs with peer p (QP.PEER).
+ * All bytes are window bytes: payload plus PACKET_WEIGHT per packet.
  */
 
 export interface PeerWindows {
   /** Maximum size of a peer's window, bytes; 0: unlimited. */
   readonly maxBytes: number
-  /** By window: bytes in flight, size, and bytes to be acknowledged before another loss shrinks the window. */
+  /** By window: bytes in flight, size, and bytes to acknowledge before another loss shrinks the window. */
   inFlight: Int32Array
   size: Int32Array
   untilNextLoss: Int32Array
-  /**
-   * By window: first and last waiting row (-1: none), bytes that the first needs if fewer were free when it was polled
-   * (0: it was not), and whether the queue began or anything was acknowledged since the last check for silent peers.
-   */
+  /** By window: first and last waiting row; -1: none. */
   firstWaiting: Int32Array
   lastWaiting: Int32Array
+  /** By window: if the first waiting row was polled and too few bytes were free, the bytes that it needs; else 0. */
   neededByFirst: Int32Array
+  /** By window: whether the queue began, or bytes were acknowledged, since the last check for silent peers. */
   hasProgress: Uint8Array
   /** Windows with waiting rows. */
   readonly waitingWindows: number[]
   /** Start of the current interval of paced sending, µs. */
   intervalStart: number
-  /** Next check for silent peers, µs; Infinity for never. */
+  /** Next check for silent peers, µs; Infinity: never. */
   deadline: number
-  /**
-   * By row: bytes in flight that count in its window, its window (-1: none), and bytes in flight that are written off.
-   */
+  /** By row: bytes in flight that count in the window, the window (-1: none), and bytes in flight that do not count. */
   rowInFlight: Int32Array
   windowOfRow: Int32Array
   writtenOff: Int32Array
-  /** By row: the rows behind and before it in the queue of its window, and whether it is in the queue. */
+  /** By row: next and previous row in the queue of the window, and whether the row is in the queue. */
   nextWaiting: Int32Array
   previousWaiting: Int32Array
   isWaiting: Uint8Array
   /** The row that was taken from a queue and is being polled; -1: none. */
   servedRow: number
-  /**
-   * Bytes that the row being polled may have in flight; and the free bytes that it needs if that was too little (0: it
-   * was not).
-   */
+  /** Bytes that the polled row may have in flight. */
   rowLimit: number
+  /** If `rowLimit` was too small for the polled row: the free bytes that it needs; else 0. */
   neededBytes: number
 }
 
@@ -54,7 +49,7 @@ export const MAX_PACED_BYTES = 0x4_0000
 /** Initial size of a peer's window, bytes. */
 const INITIAL_WINDOW = 0x8_0000
 
-/** Number of the window of all unreliable queue pairs, which are paced (`EngineState.pacingInterval`). */
+/** The window of all unreliable queue pairs, which are paced (`EngineState.pacingInterval`). */
 export const PACED = 0
 
 /** `rows`: number of rows; 0 if sending is unlimited. */
@@ -81,7 +76,7 @@ export const createPeerWindows = (maxBytes: number, rows: number): PeerWindows =
   neededBytes: 0,
 })
 
-/** Whether sending is limited at all. */
+/** Whether there are any shared windows. */
 export const isBounded = (windows: PeerWindows): boolean => windows.windowOfRow.length > 0
 
 const resized = (old: Int32Array, length: number, fill: number): Int32Array => {
@@ -117,7 +112,7 @@ export const growByWindow = (windows: PeerWindows, window: number): void => {
   windows.neededByFirst = resized(windows.neededByFirst, length, 0)
 }
 
-/** Sets the bytes in flight of a row, and so those of its window. */
+/** Sets a row's bytes in flight, and changes those of its window accordingly. */
 export const setInFlight = (windows: PeerWindows, row: number, bytes: number): void => {
   const window = windows.windowOfRow[row]
   const change = bytes - windows.rowInFlight[row]
@@ -127,7 +122,6 @@ export const setInFlight = (windows: PeerWindows, row: number, bytes: number): v
   windows.rowInFlight[row] = bytes
 }
 
-/** Adds `row` to the end of the queue of its window, or to the front. */
 export const enqueue = (windows: PeerWindows, window: number, row: number, atFront: boolean): void => {
   const first = windows.firstWaiting[window]
   const last = windows.lastWaiting[window]
@@ -145,7 +139,6 @@ export const enqueue = (windows: PeerWindows, window: number, row: number, atFro
   if (last >= 0 && !atFront) windows.nextWaiting[last] = row
 }
 
-/** Removes a row from the queue of its window. */
 export const dequeue = (windows: PeerWindows, row: number): void => {
   const window = windows.windowOfRow[row]
   const next = windows.nextWaiting[row]

@@ -3,16 +3,15 @@
  * unacknowledged bytes together fit into the peer's socket buffer. A peer is the address of a device. Each queue pair
  * also has its own congestion window (QP.REQ_CWND).
  *
- * A loss or a timeout halves the peer's window; acknowledged bytes grow it again.
+ * A loss or a timeout halves the peer's window. Acknowledged bytes grow it again.
  *
- * A row (a queue pair) that finds the window full waits in the window's queue. When bytes are acknowledged, the first
- * row is polled; rows that need the window later are appended, so that no row starves. If a peer acknowledges nothing
- * for a while, the bytes in flight have left its socket buffer: they were lost, or its queue pairs no longer exist.
- * They are then written off, so that they do not block other rows forever.
+ * If the window is full, the row (queue pair) waits in the window's queue. When bytes are acknowledged, the first row
+ * is polled. Other rows are appended to the queue, so no row starves. If a peer acknowledges nothing for a while, the
+ * bytes in flight were lost, or the peer's queue pairs no longer exist. The bytes are then written off, so that they do
+ * not block other rows forever.
  *
- * UC and UD have no acknowledgements. All their queue pairs share one window that is free again after an interval,
- * `s.pacingInterval`: what is sent in one interval fits into a socket buffer, and receivers have an interval to read
- * it. On the memory link, which loses nothing, neither limit is set.
+ * UC and UD have no acknowledgements. All their queue pairs share one window, which is free again after each
+ * `s.pacingInterval`. The bytes sent in one interval fit into a socket buffer.
  */
 import { reliableService } from '../../spec/wire/services.ts'
 import { QP } from '../fields.ts'
@@ -28,23 +27,19 @@ import {
   setInFlight,
 } from './peer-window-accounting.ts'
 
-/** A peer that has acknowledged nothing for so many µs has read or dropped all that was sent. */
+/** After so many µs without acknowledgement, a peer's bytes in flight are written off. */
 const STALL_TIMEOUT = 200_000
-/**
- * A waiting row that needs no more than this is polled when its window has so many free bytes, or half of its size if
- * that is less.
- */
+/** A waiting row is polled only if its window has at least so many free bytes, or half of its size if that is less. */
 const MIN_FREE = 0x8000
 /** Minimum window of a peer, bytes. */
 const MIN_WINDOW = 0x1_0000
 
-/** Window bytes that the row has sent and that are not acknowledged. */
+/** The row's unacknowledged window bytes. */
 const outstandingOf = (s: EngineState, row: number): number => {
   const base = row * QP.WORDS
   return (s.rows[base + QP.REQ_SENT_BYTES] - s.rows[base + QP.COMP_ACKED_BYTES]) | 0
 }
 
-/** Updates the row's bytes in flight after bytes were sent or acknowledged. */
 const updateInFlight = (s: EngineState, row: number): void => {
   const { windows } = s
   const outstanding = outstandingOf(s, row)
@@ -52,18 +47,16 @@ const updateInFlight = (s: EngineState, row: number): void => {
   setInFlight(windows, row, outstanding - windows.writtenOff[row])
 }
 
-/** Starts a new interval of paced sending if the last one is over. */
 const renewPacingInterval = (s: EngineState, now: number): void => {
   const { windows } = s
-  // The same sum as in `nextWindowDeadline`: at the deadline, `now - intervalStart` may be rounded to less than the
-  // interval.
+  // The sum of `nextWindowDeadline`: at the deadline, `now - intervalStart` may be rounded to less than the interval.
   if (now < windows.intervalStart + s.pacingInterval) return
   windows.intervalStart = now
   windows.size[PACED] = s.maxCwnd < MAX_PACED_BYTES ? s.maxCwnd : MAX_PACED_BYTES
   windows.inFlight[PACED] = 0
 }
 
-/** To be called before a row is polled: sets `rowLimit`, the bytes that it may have in flight. */
+/** Call this before a row is polled. Sets `rowLimit`, the bytes that the row may have in flight. */
 export const openWindow = (s: EngineState, row: number, now: number): void => {
   const { windows } = s
   const w = s.rows
@@ -86,12 +79,12 @@ export const openWindow = (s: EngineState, row: number, now: number): void => {
   }
   const mustWait = windows.firstWaiting[window] >= 0 && windows.servedRow !== row
   const free = mustWait ? 0 : windows.size[window] - windows.inFlight[window]
-  // If nothing is in flight to the peer, the row may send as much as one poll may.
+  // If nothing is in flight to the peer, there is no limit for this poll.
   if (!isReliable || mustWait || windows.inFlight[window] > 0)
     windows.rowLimit = outstandingOf(s, row) + (free > 0 ? free : 0)
 }
 
-/** To be called after a row was polled and sent `sent` bytes: counts them, and queues the row if it needed more. */
+/** Call this after a row was polled and sent `sent` bytes. Counts them, and queues the row if it needed more. */
 export const closeWindow = (s: EngineState, row: number, sent: number, now: number): void => {
   const { windows } = s
   if (!isBounded(windows)) return
@@ -100,29 +93,26 @@ export const closeWindow = (s: EngineState, row: number, sent: number, now: numb
   if (window === PACED) windows.inFlight[PACED] += sent
   else updateInFlight(s, row)
   if (windows.neededBytes === 0 || windows.isWaiting[row] !== 0) return
-  // A row that was first but could not send, because it needs more than was free, stays first.
+  // If the first row could not send, because it needs more than was free, it stays first.
   const staysFirst = windows.servedRow === row && sent === 0
   enqueue(windows, window, row, staysFirst)
   if (staysFirst) windows.neededByFirst[window] = windows.neededBytes
   if (windows.deadline === Number.POSITIVE_INFINITY) windows.deadline = now + STALL_TIMEOUT
 }
 
-/** The time at which to call `onWindowTimer`, µs; Infinity for never. */
+/** The time at which to call `onWindowTimer`, µs; Infinity: never. */
 export const nextWindowDeadline = (s: EngineState): number => {
   const { windows } = s
   const isPacedWaiting = windows.waitingWindows.length > 0 && windows.firstWaiting[PACED] >= 0
   return isPacedWaiting ? Math.min(windows.deadline, windows.intervalStart + s.pacingInterval) : windows.deadline
 }
 
-/**
- * To be called at `nextWindowDeadline`: an interval of paced sending is over, or it is time to check for silent peers.
- */
 export const onWindowTimer = (s: EngineState, now: number): void => {
   if (s.pacingInterval !== 0 && s.windows.firstWaiting.length > 0) renewPacingInterval(s, now)
   if (now >= s.windows.deadline) checkSilentPeers(s, now)
 }
 
-/** Removes a row from its window, because it enters ERR or RESET, or has another peer. */
+/** Removes a row from its window: the row enters ERR or RESET, or has another peer. */
 export const leaveWindow = (s: EngineState, row: number): void => {
   const { windows } = s
   if (!isBounded(windows)) return
@@ -133,8 +123,8 @@ export const leaveWindow = (s: EngineState, row: number): void => {
 }
 
 /**
- * After a loss on the path to the row's peer: halves its window. It is not halved again before as many bytes as the
- * halved window has are acknowledged.
+ * Halves the window of the row's peer after a loss. The window is not halved again until as many bytes are acknowledged
+ * as it then has.
  */
 export const shrinkWindow = (s: EngineState, row: number): void => {
   const { windows } = s
@@ -147,7 +137,7 @@ export const shrinkWindow = (s: EngineState, row: number): void => {
   windows.untilNextLoss[window] = size
 }
 
-/** The row's peer has acknowledged `bytes` bytes: grows its window by an eighth of them. */
+/** The row's peer has acknowledged `bytes` bytes: grows the peer's window by an eighth of them. */
 export const growWindow = (s: EngineState, row: number, bytes: number): void => {
   const { windows } = s
   if (!isBounded(windows)) return
@@ -176,14 +166,13 @@ export const takeWaiting = (s: EngineState): number => {
   return -1
 }
 
-/** The port was full when a waiting row was polled: it returns to the front of the queue. */
+/** Puts a polled row back to the front of its window's queue, because the port is full. */
 export const requeueFirst = (s: EngineState, row: number): void => {
   const { windows } = s
   if (windows.isWaiting[row] === 0 && windows.windowOfRow[row] >= 0)
     enqueue(windows, windows.windowOfRow[row], row, true)
 }
 
-/** Writes off the bytes in flight to peers that have acknowledged nothing since the last check. */
 const checkSilentPeers = (s: EngineState, now: number): void => {
   const { windows } = s
   for (const window of windows.waitingWindows) {
@@ -193,7 +182,7 @@ const checkSilentPeers = (s: EngineState, now: number): void => {
   windows.deadline = windows.waitingWindows.length > 0 ? now + STALL_TIMEOUT : Number.POSITIVE_INFINITY
 }
 
-/** Writes off the bytes in flight in a window: they no longer count in it. */
+/** From now on, the bytes in flight of a window do not count in it. */
 const writeOff = (s: EngineState, window: number): void => {
   const { windows } = s
   for (let row = 0; row < s.rowCount; row++) {

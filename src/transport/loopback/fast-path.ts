@@ -1,9 +1,10 @@
 /*
  * Fast path: SENDs, WRITEs and READs of 1 to MAX_BYTES bytes, without immediate or invalidation, between idle RC queue
- * pairs whose engines run in this process, if each WQE has one SGE and JavaScript can access the memory of both sides.
- * These WQEs are not added to the list of fetched WQEs. Only success is handled here: each WQE is checked before it is
- * executed, and one that fails a check is left to transport/requester/requester.ts and slices.ts, which report the
- * error. Counters count the packets that would have been sent.
+ * pairs whose engines run in this process. Each WQE must have one SGE, and JavaScript must be able to access the memory
+ * of both sides. These WQEs are not added to the list of fetched WQEs.
+ *
+ * Only success is handled here: each WQE is checked before it is executed. A WQE that fails a check takes the slow path
+ * (transport/requester/requester.ts, slices.ts), which reports errors.
  */
 import { QpState } from '../../spec/enums.ts'
 import { Service } from '../../spec/wire/services.ts'
@@ -26,13 +27,12 @@ const { SUCCESS } = WcStatus.values
 const { LOCAL_READ, LOCAL_WRITE, REMOTE_READ, REMOTE_WRITE } = Access
 const { NONE } = SendKind
 
-/** Maximum bytes of a message on the fast path. */
 const MAX_BYTES = 0x10_0000
 
-/** Window bytes (payload and PACKET_WEIGHT per packet) to a local peer after which a poll of a queue pair ends. */
+/** A poll of a queue pair with a local peer ends after so many window bytes (payload plus PACKET_WEIGHT per packet). */
 export const FAST_QUANTUM = 0x10_0000
 
-/** Maximum number of WQEs of a batch. */
+/** Maximum number of WQEs in a batch. */
 const BATCH = 16
 
 const noArena = plainArena(0)
@@ -74,7 +74,7 @@ const isPeerIdle = (s: EngineState, psn: number): boolean => {
   )
 }
 
-/** Executes posted WQEs of a row that is not scheduled, if row and peer are idle. True if nothing is left to send. */
+/** Executes the posted WQEs of an unscheduled row if row and peer are idle. True if nothing is left to send. */
 export const sendIdleFastPath = (s: EngineState, row: number): boolean => {
   const base = row * QP.WORDS
   if (!isIdle(s, base) || !findLocalPeer(s, row)) return false
@@ -83,7 +83,7 @@ export const sendIdleFastPath = (s: EngineState, row: number): boolean => {
   return (s.rows[base + QP.REQ_FLAGS] & ReqFlag.MORE) === 0
 }
 
-/** Executes posted WQEs, up to FAST_QUANTUM, if the row is idle; the caller has found its local peer. */
+/** Executes posted WQEs, up to FAST_QUANTUM, if the row is idle. The caller has found the row's local peer. */
 export const sendFastPath = (s: EngineState, row: number): void => {
   if (isIdle(s, row * QP.WORDS)) sendAllFast(s, row)
 }
@@ -94,14 +94,14 @@ const sendAllFast = (s: EngineState, row: number): void => {
   if (!isPeerIdle(s, s.rows[base + QP.REQ_PSN])) return
   const sentBefore = s.rows[base + QP.REQ_SENT_BYTES]
   while (sendBatch(s, row, sentBefore)) {
-    // More may have been posted than one batch contains.
+    // More WQEs may be posted than one batch contains.
   }
 }
 
 /**
- * Executes a batch of WQEs: checks all of them, then copies, then completes. Long copies evict the engine's code and
- * data from the L1 cache, so one loop per step is cheaper than one loop for all steps. True if the batch is full.
- * `sentBefore`: REQ_SENT_BYTES when the row was polled.
+ * Executes a batch of WQEs: checks all, then copies all, then completes all. Long copies evict the engine's code and
+ * data from the L1 cache, so one loop per step is cheaper. True if the batch is full. `sentBefore`: REQ_SENT_BYTES when
+ * the row was polled.
  */
 const sendBatch = (s: EngineState, row: number, sentBefore: number): boolean => {
   s.fastBatch ??= createBatch()
@@ -143,7 +143,6 @@ const sendBatch = (s: EngineState, row: number, sentBefore: number): boolean => 
   return request === 0 && count === BATCH
 }
 
-/** Completes a receive WQE of the peer with the SEND at `wr`. */
 const completeReceived = (s: EngineState, receive: number, wr: number): void => {
   const peer = s.peerState as EngineState
   const peerRow = s.peerRow
@@ -153,8 +152,8 @@ const completeReceived = (s: EngineState, receive: number, wr: number): void => 
 }
 
 /**
- * Prepares the WQE at `wr` as entry `i` of the batch, and advances the PSNs. False if the WQE is not eligible; then
- * nothing is changed, except that `findReceive` may have taken a receive WQE.
+ * Prepares the WQE at `wr` as entry `i` of the batch, and advances the PSNs. If the WQE is not eligible, returns false
+ * and changes nothing, except that `findReceive` may have taken a receive WQE.
  */
 const prepareFast = (s: EngineState, row: number, wr: number, batch: FastBatch, i: number): boolean => {
   const p = s.pool
@@ -203,14 +202,14 @@ const prepareFast = (s: EngineState, row: number, wr: number, batch: FastBatch, 
   return true
 }
 
-/** The peer's memory for a WRITE or READ; its offset is in `s.result.offset`. Undefined: left to the slow path. */
+/** The peer's memory for a WRITE or READ; `s.result.offset` gets its offset. Undefined: use the slow path. */
 const findRemote = (s: EngineState, base: number, wr: number, length: number, isRead: boolean): Arena | undefined => {
   const p = s.pool
   const { rows: peerRows, env } = s.peerState as EngineState
   const peerBase = s.peerRow * QP.WORDS
   const right = isRead ? REMOTE_READ : REMOTE_WRITE
   if ((peerRows[peerBase + QP.ACCESS] & right) === 0) return undefined
-  // The requester may have more READs outstanding than the peer's responder accepts: the slow path refuses them.
+  // If the requester may have more READs outstanding than the responder accepts, the slow path refuses them.
   const maxRdAtomic = s.rows[base + QP.MAX_RD_ATOMIC]
   if (isRead && (maxRdAtomic === 0 || maxRdAtomic > peerRows[peerBase + QP.RESP_RESOURCE_COUNT])) return undefined
   return env.memory.resolveAndLocate?.(
@@ -224,10 +223,7 @@ const findRemote = (s: EngineState, base: number, wr: number, length: number, is
   )
 }
 
-/**
- * The peer's memory for a SEND, as `findRemote`: takes a receive WQE, which the slow path uses if the message does not
- * fit.
- */
+/** As `findRemote`, for a SEND: takes a receive WQE. If the WQE is not usable here, the slow path uses it. */
 const findReceive = (s: EngineState, length: number): Arena | undefined => {
   const peer = s.peerState as EngineState
   if (!takeReceive(peer, s.peerRow)) return undefined

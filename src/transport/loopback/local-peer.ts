@@ -1,7 +1,7 @@
 /*
- * Finds the peer of a queue pair if its engine runs in this process, for messages without packets (slices.ts,
- * fast-path.ts), and counts the packets that would have been sent. Both ends must match as they would for packets:
- * flows, peers, QPNs, services, path MTUs, states.
+ * Local peers: queue pairs whose engine runs in this process, and which get messages without packets (slices.ts,
+ * fast-path.ts). This file finds the local peer of a queue pair, and counts the packets that would have been sent. Both
+ * ends must match as they would for packets: flows, peers, QPNs, services, path MTUs, states.
  */
 import { QpState } from '../../spec/enums.ts'
 import { ICRC_BYTES } from '../../spec/wire/headers.ts'
@@ -18,22 +18,16 @@ const { NONE, LOCAL, READ } = SendKind
 const { RESPONSE } = KindFlags
 const { UD, XRC_INI, XRC_TGT } = Service
 const HEADER_BYTES = opcodeHeaderBytes
-/** Header bytes of a READ response MIDDLE, which has only a BTH; and bytes of a RETH. */
 export const BTH_BYTES = HEADER_BYTES[operationCode.READ_RESP_MIDDLE]
 const RETH_BYTES = HEADER_BYTES[operationCode.READ_REQUEST] - BTH_BYTES
 /** Bytes of an ACK packet. */
 export const ACK_BYTES = HEADER_BYTES[operationCode.ACKNOWLEDGE] + ICRC_BYTES
-/** Bytes of an AETH. */
 export const AETH_BYTES = HEADER_BYTES[operationCode.READ_RESP_ONLY] - BTH_BYTES
 const { SENT, SENT_BYTES, RECEIVED, RECEIVED_BYTES } = PollCounts
 
-/** The service that the peer of `service` must have. */
 const peerServiceOf = (service: number): number => (service === XRC_INI ? XRC_TGT : service)
 
-/**
- * Finds the local peer of `row`, and sets `s.peerDevice`, `s.peerState` and `s.peerRow`. False if there is none, so
- * that the row must send packets.
- */
+/** Finds the local peer of `row`, and sets `s.peerDevice`, `s.peerState` and `s.peerRow`. False if there is none. */
 export const findLocalPeer = (s: EngineState, row: number): boolean => {
   s.peerDevice = undefined
   const ownDevice = s.env.localDevice
@@ -73,7 +67,7 @@ export const findLocalPeer = (s: EngineState, row: number): boolean => {
   return true
 }
 
-/** Whether `request` may be sent, or continued, without packets; the caller has found the row's local peer. */
+/** Whether `request` may be sent, or continued, without packets. The caller has found the row's local peer. */
 export const isLoopback = (s: EngineState, row: number, request: number): boolean => {
   const w = s.rows
   const base = row * QP.WORDS
@@ -98,7 +92,7 @@ export const isLoopback = (s: EngineState, row: number, request: number): boolea
   )
     return false
   if (peerRows[peerBase + QP.RESP_EPSN] !== psn) return false
-  // The requester may have more READs outstanding than the peer's responder accepts: with packets, it refuses them.
+  // The requester may have more READs outstanding than the responder accepts. Packets let the responder refuse them.
   if ((kind & RESPONSE) !== 0 && w[base + QP.MAX_RD_ATOMIC] > peerRows[peerBase + QP.RESP_RESOURCE_COUNT]) return false
   const message = psn === s.pool[request + WQE.FIRST_PSN] || kind === READ ? NONE : kind
   return peerRows[peerBase + QP.RESP_MESSAGE] === message
@@ -129,7 +123,7 @@ export const countMessage = (
   countOutbound(s, packets, size)
 }
 
-/** Counts a SEND or WRITE of RC with `bytes` bytes in `packets` packets, and its ACK. */
+/** Counts an RC SEND or WRITE of `bytes` bytes in `packets` packets, and its ACK. */
 export const countFastMessage = (s: EngineState, packets: number, bytes: number, isWrite: boolean): void => {
   const rethBytes = isWrite ? RETH_BYTES : 0
   countOutbound(s, packets, packets * (BTH_BYTES + ICRC_BYTES) + rethBytes + bytes + (-bytes & 3))
@@ -137,8 +131,8 @@ export const countFastMessage = (s: EngineState, packets: number, bytes: number,
 }
 
 /**
- * Counts a READ of `bytes` bytes in `packets` responses, requested in parts of `partPackets` packets. Returns the number
- * of parts.
+ * Counts a READ of `bytes` bytes in `packets` responses, requested in parts of `partPackets` packets. Returns the
+ * number of parts.
  */
 export const countRead = (s: EngineState, row: number, packets: number, partPackets: number, bytes: number): number => {
   const parts = Math.ceil(packets / partPackets)
@@ -152,22 +146,20 @@ export const countRead = (s: EngineState, row: number, packets: number, partPack
   return parts
 }
 
-/** Counts packets to the peer. */
 export const countOutbound = (s: EngineState, packets: number, bytes: number): void => {
   s.pollCounts[SENT] += packets
   s.pollCounts[SENT_BYTES] += bytes
 }
 
-/** Counts packets from the peer. */
 export const countInbound = (s: EngineState, packets: number, bytes: number): void => {
   s.pollCounts[RECEIVED] += packets
   s.pollCounts[RECEIVED_BYTES] += bytes
 }
 
-/** At the end of a poll: adds its counts to the counters of both engines and both ports. */
+/** At the end of a poll: adds the poll's counts to the counters of both engines and both ports. */
 export const addPollCounts = (s: EngineState): void => {
   const { pollCounts } = s
-  // Both are checked, because a poll that continues a READ may count responses only.
+  // A poll that continues a READ may count responses only.
   if (pollCounts[SENT] === 0 && pollCounts[RECEIVED] === 0) return
   const ownDevice = s.env.localDevice as LocalPeerDevice
   const peerDevice = s.peerDevice as LocalPeerDevice
@@ -180,7 +172,6 @@ export const addPollCounts = (s: EngineState): void => {
   pollCounts[RECEIVED_BYTES] = 0
 }
 
-/** Counts packets from one device to another in both devices' ports and engines. */
 const addCounts = (
   sendingDevice: LocalPeerDevice,
   sender: EngineState,

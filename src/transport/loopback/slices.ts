@@ -1,15 +1,13 @@
 /*
- * Messages between queue pairs whose engines run in this process, without packets (docs/decisions/loopback.md). The
+ * Messages without packets, between queue pairs whose engines run in this process (docs/decisions/loopback.md). The
  * peer's responder gets slices of at most 64 KiB, and its response takes effect immediately. Programs observe the same
- * as with packets: PSNs and MSNs advance, the responder's own checks and refusals apply
- * (transport/responder/send-write.ts, transport/responder/rd-atomic.ts, transport/responder/flush-atomic-write.ts), RNR
- * timers and retries run, counters count packets and their bytes.
+ * as with packets: PSNs and MSNs advance, the responder applies its checks and refusals (transport/responder/), RNR
+ * timers and retries run, counters count packets and bytes.
  *
- * A queue pair is eligible while none of its PSNs is outstanding and its peer would accept its packets: the peer is
- * connected to it, has the same service and path MTU, and has no other message in progress. All other messages are sent
- * as packets, and so are all messages while either port needs packets, for a capture for example
- * (`LocalPeerDevice.receiverOf`). After each slice both ends are in the state in which packets would have left them, so
- * the next slice may be sent either way.
+ * A queue pair is eligible if none of its PSNs is outstanding and its peer would accept its packets. All other messages
+ * are sent as packets; so are all messages while a port needs packets, for example for a capture
+ * (`LocalPeerDevice.receiverOf`). After each slice both ends are in the same state as after packets, so the rest of the
+ * message may be sent either way.
  *
  * `peer` is the state of the peer's engine, and `peerRow` the peer's row in it.
  */
@@ -77,14 +75,14 @@ export const sendSlice = (s: EngineState, row: number, request: number, now: num
   return kind === READ ? sendReadSlice(s, row, request, now) : sendReadAtomicSlice(s, row, request, now)
 }
 
-/** Number of packets in the next slice of a message of `psns` packets, of which `done` were sent. */
+/** Number of packets in the next slice of a message of `psns` packets after `done` packets were sent. */
 const slicePackets = (mtu: number, psns: number, done: number): number => {
   const maxPackets = SLICE_BYTES / mtu
   return psns - done < maxPackets ? psns - done : maxPackets
 }
 
 /**
- * Finds `total` bytes of a WQE's data, from byte `offset` on: in place if that is possible, otherwise copied to the
+ * Locates `total` bytes of a WQE's data, from byte `offset` on. Data that cannot be accessed in place is copied to the
  * staging buffer. Sets `s.result.dataArena` and `s.result.dataAt`; returns a DmaResult.
  */
 const locateLocal = (s: EngineState, row: number, request: number, offset: number, total: number): number => {
@@ -104,12 +102,12 @@ const locateLocal = (s: EngineState, row: number, request: number, offset: numbe
   return gather(s, row, request, offset, total, arena, staging, total, total)
 }
 
-/** Beside the DmaResults: the memory cannot be accessed in place. */
+/** Not a DmaResult: the memory cannot be accessed in place. */
 const UNLOCATED = -1
 
 /**
- * Finds memory that is registered at the device of `owner`, one of the two engines, in place. Sets
- * `s.result.dataArena` and `s.result.dataAt`; returns a DmaResult or UNLOCATED.
+ * Locates memory that is registered at the device of `owner` (`s` or its peer). Sets `s.result.dataArena` and
+ * `s.result.dataAt`; returns a DmaResult or UNLOCATED.
  */
 const locateInPlace = (
   s: EngineState,
@@ -122,7 +120,7 @@ const locateInPlace = (
   access: number,
 ): number => {
   const { memory } = owner.env
-  // An arena with an address is for native code, which copies from or to other processes: the data must be in it.
+  // If the arena has an address, native code copies the data to another process, and only from the arena.
   if (memory.locate === undefined || (s.env.localDevice as LocalPeerDevice).arena.address !== 0) return UNLOCATED
   const qpn = owner.rows[row * QP.WORDS + QP.QPN]
   const pd = owner.rows[row * QP.WORDS + QP.PD]
@@ -138,7 +136,6 @@ const locateInPlace = (
   return DmaResult.OK
 }
 
-/** Sends a slice of a SEND or WRITE. */
 const sendMessageSlice = (s: EngineState, row: number, request: number, now: number): number => {
   const w = s.rows
   const p = s.pool
@@ -165,7 +162,7 @@ const sendMessageSlice = (s: EngineState, row: number, request: number, now: num
   return SENT_SOME
 }
 
-/** Passes a slice of a SEND or WRITE to the responder. Returns the number of packets that it has accepted. */
+/** Passes a slice of a SEND or WRITE to the responder. Returns the number of accepted packets. */
 const receiveMessageSlice = (
   s: EngineState,
   peer: EngineState,
@@ -211,7 +208,7 @@ const receiveMessageSlice = (
       return 0
     }
   }
-  // As with packets, the data before the last packet is written before the last packet takes the receive WQE.
+  // As with packets, earlier data is written before the last packet takes the receive WQE.
   if ((flags & OP_IMM) === 0 || packets === 1)
     return receiveWrite(peer, peerRow, flags, packets, value, isSolicited, true)
   const bytesBefore = (packets - 1) * s.rows[row * QP.WORDS + QP.MTU]
@@ -221,7 +218,7 @@ const receiveMessageSlice = (
   return packets - 1 + receiveWrite(peer, peerRow, OP_LAST | lastFlags, 1, value, isSolicited, true)
 }
 
-/** Sends a slice of a READ, which is requested in parts as with packets. */
+/** Sends a slice of a READ. As with packets, the READ is requested in parts. */
 const sendReadSlice = (s: EngineState, row: number, request: number, now: number): number => {
   const w = s.rows
   const p = s.pool
@@ -261,7 +258,7 @@ const sendReadSlice = (s: EngineState, row: number, request: number, now: number
   return onSliceReceived(s, row, request, packets, packets, bytes + packets * PACKET_WEIGHT, ends, now)
 }
 
-/** Begins a part of a READ: the responses `done` to `end` − 1. False if the responder refuses it. */
+/** Begins a part of a READ: the responses [done, end). False if the responder refuses it. */
 const beginReadPart = (
   s: EngineState,
   peer: EngineState,
@@ -316,8 +313,8 @@ const locateRemote = (s: EngineState, peer: EngineState, request: number, offset
 }
 
 /**
- * Sends an atomic, FLUSH or ATOMIC WRITE. Its request is one short packet, which the responder gets; the response is
- * read from the responder's resource.
+ * Sends an atomic, FLUSH or ATOMIC WRITE. The responder gets a request packet. The response is read from the
+ * responder's resource.
  */
 const sendReadAtomicSlice = (s: EngineState, row: number, request: number, now: number): number => {
   const w = s.rows
@@ -354,9 +351,8 @@ const sendReadAtomicSlice = (s: EngineState, row: number, request: number, now: 
 // ---- acknowledgement ----
 
 /**
- * Handles the response of a reliable responder, which has accepted `accepted` of the slice's `packets`. `weight`:
- * window bytes (payload and PACKET_WEIGHT per packet) of the slice; `ends`: whether it is the last slice of the WQE.
- * Returns a `Step`.
+ * Handles the response of a reliable responder that has accepted `accepted` of the slice's `packets`. `weight`: window
+ * bytes (payload plus PACKET_WEIGHT per packet) of the slice; `ends`: it is the WQE's last slice. Returns a `Step`.
  */
 const onSliceReceived = (
   s: EngineState,
@@ -378,8 +374,8 @@ const onSliceReceived = (
     return WAITS
   }
   advance(s, row, request, packets, weight, ends)
-  // Neither accepted nor refused: the peer does not respond, because its process has ended or a SEND's key could not be
-  // invalidated. The ACK timer will expire.
+  // Neither accepted nor refused: the peer's process has ended, or the key of a SEND with invalidate is wrong. The ACK
+  // timer will expire.
   if (accepted < packets) return SENT_SOME
   if (ends && (s.pool[request + WQE.KIND] & RESPONSE) === 0) countInbound(s, 1, ACK_BYTES)
   const w = s.rows
@@ -396,7 +392,7 @@ const onSliceReceived = (
   return SENT_SOME
 }
 
-/** Handles a NAK while the slice's packets count as outstanding; afterwards none are. */
+/** Handles a NAK for a slice. Meanwhile the packets of the slice count as outstanding. */
 const onSliceNak = (s: EngineState, row: number, packets: number, syndrome: number, psn: number, now: number): void => {
   const w = s.rows
   const base = row * QP.WORDS
@@ -408,13 +404,13 @@ const onSliceNak = (s: EngineState, row: number, packets: number, syndrome: numb
   w[base + QP.REQ_MAX_PSN] = w[base + QP.REQ_PSN]
 }
 
-/** UC: whether the responder accepts the packet with `psn` of a slice; otherwise it drops the message. */
+/** UC: whether the responder accepts the packet with `psn`. If not, the responder drops the message. */
 const admitSlicePacket = (peer: EngineState, peerRow: number, psn: number, kind: number, starts: boolean): boolean =>
   admitPacket(peer, peerRow, (starts ? OP_START : 0) | (kind === SEND ? OP_SEND : 0), psn)
 
 /**
- * UC: if the responder has dropped the message at packet number `accepted` of the slice, drops the packets after that
- * one too, and counts each as a dropped packet. `psn`: of the slice's first packet.
+ * UC: counts the packets of a slice after the first dropped packet, which are dropped too. `accepted`: number of
+ * accepted packets; `psn`: of the slice's first packet.
  */
 const dropRest = (
   peer: EngineState,
@@ -426,7 +422,7 @@ const dropRest = (
 ): void => {
   const peerRows = peer.rows
   const peerBase = peerRow * QP.WORDS
-  // The packet that was dropped is counted already.
+  // The first dropped packet is counted already.
   for (let i = accepted + 1; i < packets; i++) {
     if (peerRows[peerBase + QP.STATE] === ERR) peer.counters.dropped++
     else admitSlicePacket(peer, peerRow, psnAdd(psn, i), kind, false)

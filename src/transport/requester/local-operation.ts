@@ -1,8 +1,8 @@
 /*
  * BIND_MW and LOCAL_INV, which send no packets (InfiniBand Architecture Specification, volume 1, clauses 10.6.7 and
- * 10.8.3.3). They are executed in the order of the send queue, before any later request is sent: when a peer receives a
- * key in a later SEND, the window is bound. Such a WQE completes after all earlier ones. When the WQEs around it are
- * sent again after a loss, it is not executed again. `Memory` implements the effect on keys.
+ * 10.8.3.3). They are executed in the order of the send queue, before any later request is sent. When a peer gets the
+ * key by a later SEND, the window is therefore bound. They complete after all earlier WQEs. They are not executed again
+ * when requests are sent again after a loss.
  */
 import { createCause } from '../../spec/check/causes.ts'
 import { SendFlags, WcStatus, WrOpcode } from '../../spec/work.ts'
@@ -17,8 +17,8 @@ const { FENCE } = SendFlags.values
 const { SUCCESS, MW_BIND_ERR } = WcStatus.values
 
 /**
- * Whether a fence delays a local operation: a bind waits for READs and atomics like other requests, an invalidation for
- * everything before it (the local invalidate fence).
+ * Whether a fence delays a local operation. A bind waits for earlier READs and atomics, as other requests do. An
+ * invalidation waits for all earlier WQEs (local invalidate fence).
  */
 export const isFenced = (s: EngineState, row: number, request: number): boolean => {
   const base = row * QP.WORDS
@@ -29,7 +29,7 @@ export const isFenced = (s: EngineState, row: number, request: number): boolean 
     : s.rows[base + QP.REQ_RD_ATOMIC] > 0
 }
 
-/** Executes a local operation, unless it was executed before. False if it is refused, and then WQE.STATUS is set. */
+/** Executes a local operation, unless it was executed before. If it is refused, sets WQE.STATUS and returns false. */
 export const executeLocal = (s: EngineState, row: number, request: number): boolean => {
   const p = s.pool
   if (p[request + WQE.DONE] !== 0) return true

@@ -1,7 +1,7 @@
 /*
- * Request packets of READ, the atomics, FLUSH and ATOMIC WRITE, which are not answered by an ACK but by a response
- * (InfiniBand Architecture Specification, volume 1, clauses 9.4.4 and 9.4.5, annex A19). Each is one packet of headers;
- * an ATOMIC WRITE also has 8 bytes of payload. requester.ts decides when they are sent.
+ * Request packets of READ, atomics, FLUSH and ATOMIC WRITE (InfiniBand Architecture Specification, volume 1, clauses
+ * 9.4.4 and 9.4.5, annex A19). Each request is one packet without payload, except that of an ATOMIC WRITE, which has 8
+ * bytes.
  */
 
 import { flushPlacement, flushSelectivity } from '../../spec/wire/headers.ts'
@@ -20,10 +20,10 @@ const { COMPARE_SWAP } = operationCode
 const RETH_AT = headerAt.RETH
 const FETH_AT = headerAt.FETH
 const ATOMIC_AT = headerAt.AtomicETH
-/** Payload bytes of an ATOMIC WRITE, and alignment of its address. */
+/** Payload size and address alignment. */
 export const ATOMIC_WRITE_BYTES = 8
 
-/** Payload bytes of the request packet of a WQE of this kind (SendKind). */
+/** `kind`: SendKind. */
 export const requestPayloadBytes = (kind: number): number => (kind === ATOMIC_WRITE ? ATOMIC_WRITE_BYTES : 0)
 
 /** Whether the specification defines the placement and selectivity of a FLUSH. */
@@ -37,8 +37,8 @@ export const isFlushKnown = (s: EngineState, request: number): boolean => {
 }
 
 /**
- * Writes the request packet at `at` of `arena`, without its BTH and XRCETH; for a READ the request for `length` bytes
- * from byte `offset` of the message on. `headerBytes`: offset of the payload in the packet. Returns a DmaResult.
+ * Writes the request packet at `at` of `arena`, without BTH and XRCETH. A READ requests `length` bytes from byte
+ * `offset` of the message on. `headerBytes`: offset of the payload in the packet. Returns a DmaResult.
  */
 export const putReadAtomicRequest = (
   s: EngineState,
@@ -86,7 +86,7 @@ export const putReadAtomicRequest = (
     return gather(s, row, request, 0, bytes, arena, at + headerBytes, bytes, bytes)
   }
   const isSwap = (opcode & OPERATION_MASK) === COMPARE_SWAP
-  // the value to compare with, or to add
+  // The value to compare with, or to add.
   const operandHi = p[wr + Send.COMPARE_HI]
   const operandLo = p[wr + Send.COMPARE_LO]
   putAtomicEth(

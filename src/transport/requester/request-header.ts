@@ -16,11 +16,11 @@ const { XRC_INI } = Service
 const BTH_BYTES = 12
 const NO_SRQ = -1
 
-/** The number of the receiver's SRQ for a request; NO_SRQ for all services except XRC. */
+/** The number of the receiver's SRQ; NO_SRQ for services other than XRC. */
 export const srqnOf = (s: EngineState, base: number, request: number): number =>
   s.rows[base + QP.SERVICE] === XRC_INI ? s.pool[request + WQE.WR + Send.FLAGS] >>> SRQN_SHIFT : NO_SRQ
 
-/** Writes the headers. `flags`: of `putBth`; `psn`: with BTH_ACKREQ to request an ACK; `srqn`: from `srqnOf`. */
+/** `flags`: of `putBth`; `psn`: with BTH_ACKREQ to request an ACK; `srqn`: from `srqnOf`. */
 export const putRequestHeader = (
   view: DataView,
   at: number,

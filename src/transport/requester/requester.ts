@@ -1,9 +1,8 @@
 /*
  * The requester: it turns posted WQEs into request packets (InfiniBand Architecture Specification, volume 1, clauses
- * 9.4, 9.7.3, 9.7.7). A pipeline: fetch the next WQE (wqe-fetch.ts), check window, fence and max_rd_atomic, and build
- * as many of its packets as fit in one run, with the payload from client memory. After a NAK, a lost response or a
- * timeout the same steps run again from the oldest unacknowledged PSN, which may be in the middle of a
- * message. transport/completer/completer.ts handles the responses.
+ * 9.4, 9.7.3, 9.7.7). Steps: fetch the next WQE (wqe-fetch.ts); check window, fence and max_rd_atomic; build as many of
+ * its packets as fit in one run. After a loss the same steps run again from the oldest unacknowledged PSN, which may be
+ * in the middle of a message.
  */
 import { createCause } from '../../spec/check/causes.ts'
 import { QpState } from '../../spec/enums.ts'
@@ -48,13 +47,10 @@ const DETH_AT = headerAt.DETH
 const HEADER_BYTES = opcodeHeaderBytes
 const FLAGS_OF = opcodeFlags
 
-/**
- * Window bytes (payload, and PACKET_WEIGHT per packet) after which a poll of a QP ends, unless its peer is in this
- * process.
- */
+/** A poll of a QP without local peer ends after so many window bytes (payload plus PACKET_WEIGHT per packet). */
 const QUANTUM = 0x1_0000
 
-/** Sends requests of a QP, as many as one poll may send. Returns a PollResult. */
+/** Sends as many requests of a QP as one poll may send. Returns a PollResult. */
 export const transmitRequests = (s: EngineState, row: number, now: number): number => {
   const base = row * QP.WORDS
   const sentBefore = s.rows[base + QP.REQ_SENT_BYTES]
@@ -63,7 +59,7 @@ export const transmitRequests = (s: EngineState, row: number, now: number): numb
   const isLocal = s.env.localDevice !== undefined && findLocalPeer(s, row)
   let result: number = PollResult.DONE
   if (isLocal) {
-    // The peer's pending DMA is executed first: if it fails, the peer must send a NAK packet before anything else.
+    // If the peer's pending DMA fails, the peer must send a NAK packet before anything else.
     flushDma(s.peerState as EngineState)
     sendFastPath(s, row)
   }
@@ -110,13 +106,13 @@ const sendStep = (s: EngineState, row: number, request: number, kind: number): n
       ? sendLocal(s, row, request)
       : sendMessage(s, row, request)
 
-/** Completes a WQE with a local error once it is the oldest; until then neither it nor later WQEs are sent. */
+/** A WQE with a local error fails once it is the oldest. Until then no later WQE is sent. */
 const failIfOldest = (s: EngineState, row: number, request: number): void => {
   if (s.rows[row * QP.WORDS + QP.REQ_HEAD] === request)
     failOldest(s, row, s.pool[request + WQE.STATUS], takeStoredCause(s, row))
 }
 
-/** Starts the local ACK timer if PSNs are outstanding and it is not running. */
+/** Starts the local ACK timer if PSNs are outstanding and the timer is not set. */
 const armAckTimer = (s: EngineState, row: number, now: number): void => {
   const w = s.rows
   const base = row * QP.WORDS
@@ -128,9 +124,7 @@ const armAckTimer = (s: EngineState, row: number, now: number): void => {
   }
 }
 
-/**
- * Whether the first packet of a WQE may be sent: its PSNs stay within half of the PSN space, and no fence delays it.
- */
+/** Whether the first packet of a WQE may be sent. */
 const mayStart = (s: EngineState, row: number, request: number): boolean => {
   const w = s.rows
   const p = s.pool
@@ -140,18 +134,15 @@ const mayStart = (s: EngineState, row: number, request: number): boolean => {
   return true
 }
 
-/**
- * The shared window (transport/flow-control/peer-window.ts) is full: records for `closeWindow` how many free bytes are
- * needed.
- */
+/** The shared window (transport/flow-control/peer-window.ts) is full. `bytes`: free bytes that the row needs. */
 const waitForWindow = (s: EngineState, bytes: number): number => {
   s.windows.neededBytes = bytes
   return WAITS
 }
 
 /**
- * Sends the request packet of a READ, atomic, FLUSH or ATOMIC WRITE. A READ is requested as a whole or part by part
- * (`readPartBytes`); after a loss, the rest of the READ or of the part is requested.
+ * Sends the request packet of a READ, atomic, FLUSH or ATOMIC WRITE. A READ is requested as a whole, or part by part
+ * (`readPartBytes`). After a loss, the rest of the READ or part is requested.
  */
 const sendReadAtomicRequest = (s: EngineState, row: number, request: number): number => {
   const w = s.rows
@@ -198,8 +189,8 @@ const sendReadAtomicRequest = (s: EngineState, row: number, request: number): nu
 }
 
 /**
- * Executes a local operation, and completes it if it is the oldest WQE. It counts like a packet without payload, so
- * that a poll ends after many of them.
+ * Executes a local operation, and completes it if it is the oldest WQE. It has the weight of a packet without payload,
+ * so that a poll ends after many local operations.
  */
 const sendLocal = (s: EngineState, row: number, request: number): number => {
   const w = s.rows
@@ -209,8 +200,7 @@ const sendLocal = (s: EngineState, row: number, request: number): number => {
   advance(s, row, request, 0, PACKET_WEIGHT, true)
   if (w[base + QP.REQ_HEAD] !== request) return SENT_SOME
   completeOldest(s, row, SUCCESS)
-  // Nothing is outstanding. For a paced queue pair the bytes of this poll still count against `rowLimit`, until
-  // `openWindow`.
+  // Nothing is outstanding. A paced queue pair's sent bytes count against `rowLimit` until the next `openWindow`.
   if (s.pacingInterval === 0 || reliableService[w[base + QP.SERVICE]] !== 0)
     w[base + QP.COMP_ACKED_BYTES] = w[base + QP.REQ_SENT_BYTES]
   if ((w[base + QP.REQ_FLAGS] & ReqFlag.DRAINING) !== 0) onDrained(s, row)
@@ -246,7 +236,7 @@ const sendMessage = (s: EngineState, row: number, request: number): number => {
   const lastOpcode = serviceBits[service] | (psns === 1 ? onlyOf[operation] : lastOf[operation])
   if (left === 1) return sendLastPacket(s, row, request, lastOpcode, done * mtu)
   const allowed = Math.ceil(free / (mtu + PACKET_WEIGHT))
-  // a LAST with further headers is left to the next step
+  // A LAST with further headers is left to the next step.
   const maxPackets = HEADER_BYTES[lastOpcode] === basicHeaderBytes[service] ? left : left - 1
   const want = allowed < maxPackets ? allowed : maxPackets
   if (done === 0 && p[request + WQE.KIND] === WRITE) return sendWriteFirst(s, row, request, want)
@@ -298,12 +288,12 @@ const sendLastPacket = (s: EngineState, row: number, request: number, opcode: nu
   return SENT_SOME
 }
 
-/** Whether the SE bit applies: where a receive WQE completes, that is SEND, and WRITE with immediate. */
+/** The SE bit applies only where a receive WQE completes: SEND, and WRITE with immediate. */
 const maySolicit = (kind: number, flags: number): boolean => kind !== WRITE || (flags & OP_IMM) !== 0
 
 /**
- * Sends up to `want` packets of a WRITE from its FIRST on. That has a RETH, so it is longer and in another run, but the
- * payloads of all packets have the same distance, so that one read of client memory fills them.
+ * Sends up to `want` packets of a WRITE from its FIRST on. The FIRST has a RETH, so it is longer and in another run.
+ * The payloads of all packets have the same distance, so one read of client memory fills them.
  */
 const sendWriteFirst = (s: EngineState, row: number, request: number, want: number): number => {
   const w = s.rows
@@ -337,8 +327,8 @@ const sendWriteFirst = (s: EngineState, row: number, request: number, want: numb
 }
 
 /**
- * Sends up to `want` packets, from packet number `done` on, that have only the headers of every packet: SEND FIRST, and
- * MIDDLE and LAST without immediate and without IETH.
+ * Sends up to `want` packets, from packet number `done` on, that have only the basic headers (BTH, XRCETH): SEND FIRST,
+ * and MIDDLE and LAST without immediate and IETH.
  */
 const sendBasicPackets = (s: EngineState, row: number, request: number, done: number, want: number): number => {
   const w = s.rows
@@ -365,8 +355,8 @@ const payloadBytes = (s: EngineState, row: number, request: number, done: number
 }
 
 /**
- * Writes headers and padding of `count` packets in the run, from packet number `done` on, and accepts them. `total`:
- * bytes of their payloads, which are in the run already.
+ * Writes headers and padding of `count` packets, from packet number `done` on, and adds the packets to the run. Their
+ * payloads, `total` bytes, are already there.
  */
 const putPackets = (s: EngineState, row: number, request: number, done: number, count: number, total: number): void => {
   const w = s.rows
@@ -408,13 +398,12 @@ const putPackets = (s: EngineState, row: number, request: number, done: number, 
   advance(s, row, request, count, total + count * PACKET_WEIGHT, ends)
 }
 
-/** The AckReq bit of a message's last packet: set for reliable services. */
 const lastAckReq = (w: Int32Array, base: number): number =>
   reliableService[w[base + QP.SERVICE]] !== 0 ? BTH_ACKREQ : 0
 
 /**
- * Counts a packet before the last of its message, and returns its AckReq bit: set after each quarter of the congestion
- * window, so that ACKs arrive before the window is full.
+ * The AckReq bit of a packet that is not the last of its message. It is set once per quarter of the congestion window,
+ * so that ACKs arrive before the window is full.
  */
 const nextAckReq = (s: EngineState, base: number, mtu: number): number => {
   const w = s.rows

@@ -1,7 +1,6 @@
 /*
  * WQE fetch (InfiniBand Architecture Specification, volume 1, clauses 10.7.2.2 and 11.4.1.1): a send WQE is copied from
  * the program's queue, checked for local errors, assigned its PSNs, and appended to the list of fetched WQEs.
- * requester.ts sends it.
  */
 import { type Cause, causeOfCode, createCause } from '../../spec/check/causes.ts'
 import { KindFlags, MAX_MESSAGE_BYTES, SendFlags, SendKind, WcStatus } from '../../spec/work.ts'
@@ -18,10 +17,10 @@ const { NONE, LOCAL, FLUSH } = SendKind
 const { RESPONSE, EMPTY_RESPONSE, ONE_PACKET, EIGHT_BYTES, NOT_INLINE } = KindFlags
 const { LOC_LEN_ERR, LOC_QP_OP_ERR, LOC_PROT_ERR } = WcStatus.values
 const { INLINE } = SendFlags.values
-/** Bits of `Send.REFUSED` with the status (ibv_wc_status); the number of the cause is in the higher bits. */
+/** Bits of `Send.REFUSED` with the ibv_wc_status; the higher bits are the number of the cause. */
 const STATUS_BITS = 0xff
 
-/** Fetches, checks and appends the next posted WQE; returns its block, 0 if none is posted. */
+/** Fetches, checks and appends the next posted WQE; returns its block; 0: none is posted. */
 export const fetchWqe = (s: EngineState, row: number): number => {
   const base = row * QP.WORDS
   const log2 = sendBlockLog2(s.rows, base)
@@ -51,7 +50,7 @@ export const fetchWqe = (s: EngineState, row: number): number => {
   return request
 }
 
-/** The cause for a WQE that the WorkSource has refused, by the number in `Send.REFUSED`. */
+/** The cause for a WQE that the WorkSource has refused. */
 const refusalCause = (s: EngineState, row: number, wr: number): Cause => {
   const opcode = s.pool[wr + Send.OPCODE]
   switch (causeOfCode(s.pool[wr + Send.REFUSED] >>> 8)) {
@@ -70,7 +69,7 @@ const refusalCause = (s: EngineState, row: number, wr: number): Cause => {
   }
 }
 
-/** Stores the cause of an invalid WQE, which from here on is handled like one without data; returns `status`. */
+/** Stores the cause of an invalid WQE, and removes its data; returns `status`. */
 const refuse = (s: EngineState, row: number, wr: number, status: number, cause: Cause): number => {
   s.pool[wr + Send.LENGTH] = 0
   return storeCause(s, row, status, cause)
@@ -87,7 +86,7 @@ const checkWqe = (s: EngineState, row: number, request: number): number => {
   const count = p[wr + Send.SGES]
   const isInline = (p[wr + Send.FLAGS] & INLINE) !== 0
   const opcode = p[wr + Send.OPCODE]
-  // Checked before REFUSED: a READ on UD is refused for its missing address handle, but its opcode is the real mistake.
+  // Checked before REFUSED: a READ on UD is refused for its missing address handle, but the mistake is its opcode.
   if (kind === NONE) return refuse(s, row, wr, LOC_QP_OP_ERR, createCause('BAD_OPCODE', { opcode }))
   if (refused !== 0) return refuse(s, row, wr, refused & STATUS_BITS, refusalCause(s, row, wr))
   if (!isInline && count > maxSendSge(s.rows, base))
@@ -112,11 +111,10 @@ const checkWqe = (s: EngineState, row: number, request: number): number => {
     return refuse(s, row, wr, LOC_LEN_ERR, createCause('MESSAGE_TOO_LONG', {}))
   if ((kind & EIGHT_BYTES) !== 0 && p[wr + Send.LENGTH] !== ATOMIC_WRITE_BYTES)
     return refuse(s, row, wr, LOC_LEN_ERR, createCause('ATOMIC_LENGTH', { length: p[wr + Send.LENGTH] }))
-  // The elements of READs and atomics are checked when the response is written, as adapters do: a NAK comes before
-  // that.
+  // As on adapters, the elements of READs and atomics are checked when the response is written.
   if (isInline || (kind & (RESPONSE | EMPTY_RESPONSE)) === RESPONSE) return 0
-  // The only element of a SEND or WRITE of one packet is checked when its payload is read. All others are checked here:
-  // a longer message would otherwise fail after some packets were sent.
+  // The only element of a one-packet SEND or WRITE is checked when its payload is read. All others are checked here, so
+  // that a message does not fail after some of its packets were sent.
   if ((kind & RESPONSE) === 0 && count <= 1 && p[wr + Send.LENGTH] <= s.rows[base + QP.MTU]) return 0
   if (checkElements(s, row, wr + Send.SGE, count, Access.LOCAL_READ) === DmaResult.OK) return 0
   return storeCause(s, row, LOC_PROT_ERR, takeCause(s))

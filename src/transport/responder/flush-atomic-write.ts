@@ -1,11 +1,11 @@
 /*
- * FLUSH and ATOMIC WRITE at the responder (InfiniBand Architecture Specification, volume 1, annex A19). Both are
- * answered by a READ response without payload, which confirms that all earlier data is placed. Like READs and atomics
+ * FLUSH and ATOMIC WRITE at the responder (InfiniBand Architecture Specification, volume 1, annex A19). The response
+ * to either is a READ response without payload, which confirms that all earlier data is placed. Like READs and atomics
  * they use a resource, from which a duplicate is answered without executing it again.
  *
- * Memory of a process is globally visible as soon as it is written, and never persistent. So a FLUSH only executes the
- * pending DMA (dma.ts) and completes the QP's writes (`Memory.completeWrites`) before it is answered; a FLUSH for
- * persistence needs a right that no region or window grants.
+ * Written memory is globally visible but never persistent. Therefore a FLUSH only executes the pending DMA (dma.ts) and
+ * completes the QP's writes (`Memory.completeWrites`). A FLUSH for persistence needs a right that no region or window
+ * grants.
  */
 import { createCause } from '../../spec/check/causes.ts'
 import { QpState } from '../../spec/enums.ts'
@@ -29,7 +29,6 @@ const { LOC_QP_OP_ERR, LOC_ACCESS_ERR } = WcStatus.values
 const { REMOTE_ACCESS, REMOTE_OPERATION } = NakSyndrome
 const { RANGE, REGION } = flushSelectivity
 
-/** Queues the response to a request of this kind: one packet without payload. */
 const queueEmptyResponse = (s: EngineState, row: number, resource: number, kind: number): void => {
   s.pool[resource + RES.READ_LENGTH] = 0
   queueResponse(s, row, resource, kind, 1)
@@ -64,7 +63,6 @@ export const onFlush = (s: EngineState, row: number, arena: Arena, feth: number,
     nakInvalidRequest(s, row, createCause('REMOTE_TOO_LONG', { length }))
     return
   }
-  // These two calls are all that a FLUSH does.
   flushDma(s)
   s.env.memory.completeWrites?.(s.rows[base + QP.QPN])
   if (s.rows[base + QP.STATE] === ERR) return
@@ -77,8 +75,8 @@ export const onFlush = (s: EngineState, row: number, arena: Arena, feth: number,
 }
 
 /**
- * Checks range and rights; sets the cause if they are wrong. With selectivity REGION (`isRegion`) the
- * range is not checked; otherwise a range of zero bytes is allowed with any key.
+ * Checks range and rights; sets the cause if they are wrong. With selectivity REGION (`isRegion`) the range is not
+ * checked. With RANGE, zero bytes are allowed with any key.
  */
 const checkFlush = (
   s: EngineState,

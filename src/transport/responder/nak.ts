@@ -1,8 +1,8 @@
 /*
- * NAKs: for a missing packet, a missing receive WQE (RNR), or an error that moves the queue pair to ERR (InfiniBand
- * Architecture Specification, volume 1, clauses 9.7.5.2 and 9.9.3). The responder's program learns of such an error by
- * the completion of the current receive WQE, or by an asynchronous event. An unreliable service sends no NAKs and drops
- * the message (9.8.2.2, error class D).
+ * NAKs (InfiniBand Architecture Specification, volume 1, clauses 9.7.5.2 and 9.9.3): for a missing packet, for a
+ * missing receive WQE (RNR), or for a fatal error, which moves the queue pair to ERR. A fatal error is reported to the
+ * responder's program by the completion of the current receive WQE, or by an asynchronous event. An unreliable service
+ * sends no NAKs and drops the message (9.8.2.2, error class D).
  */
 import type { Cause } from '../../spec/check/causes.ts'
 import { AsyncEventType, QpState } from '../../spec/enums.ts'
@@ -19,7 +19,6 @@ const { RTR, ERR } = QpState.values
 const { LOC_PROT_ERR, LOC_ACCESS_ERR, REM_INV_REQ_ERR } = WcStatus.values
 const { QP_FATAL, QP_REQ_ERR, QP_ACCESS_ERR } = AsyncEventType.values
 
-/** Syndromes of NAKs. */
 export const NakSyndrome = {
   SEQUENCE_ERROR: syndromeKind.NAK | nakCode.PSN_SEQUENCE,
   INVALID_REQUEST: syndromeKind.NAK | nakCode.INVALID_REQUEST,
@@ -28,15 +27,15 @@ export const NakSyndrome = {
 } as const
 const { SEQUENCE_ERROR, INVALID_REQUEST, REMOTE_ACCESS, REMOTE_OPERATION } = NakSyndrome
 
-/** Handles a packet whose PSN is ahead of the expected one: one NAK until that arrives. */
+/** Handles a packet whose PSN is ahead of the expected PSN. Only one NAK is sent until the expected PSN arrives. */
 export const onGap = (s: EngineState, row: number): void => {
   s.counters.outOfSequence++
   if ((s.rows[row * QP.WORDS + QP.RESP_FLAGS] & RespFlag.NAK_SENT) === 0) scheduleNak(s, row, SEQUENCE_ERROR)
 }
 
 /**
- * Schedules a NAK for the expected PSN; until that PSN arrives, packets ahead of it get no NAK. If a memory access
- * failed because the process has ended, nothing is sent, as after the queue pair's destruction, which follows.
+ * Schedules a NAK for the expected PSN. If a memory access failed because the process has ended, nothing is sent: the
+ * queue pair will be destroyed.
  */
 export const scheduleNak = (s: EngineState, row: number, syndrome: number): void => {
   if (syndrome === REMOTE_OPERATION && s.env.memory.hasProcessEnded()) return
@@ -55,9 +54,7 @@ const scheduleFatalNak = (s: EngineState, row: number, syndrome: number, cause: 
   scheduleNak(s, row, syndrome)
 }
 
-/**
- * UC: drops the current message and all packets until the next message begins, which uses the same receive WQE.
- */
+/** UC: drops the current message and all packets until the next message. The next message uses the same receive WQE. */
 export const dropMessage = (s: EngineState, row: number): void => {
   const w = s.rows
   const base = row * QP.WORDS
@@ -67,16 +64,16 @@ export const dropMessage = (s: EngineState, row: number): void => {
 }
 
 /**
- * Handles an error of a request: schedules a NAK and moves the queue pair to ERR. The current receive WQE completes
- * with `status`; if there is none, an event is raised. An unreliable service drops the message instead, unless the
- * error is one of its own receive buffer (LOC_PROT_ERR).
+ * Handles a fatal error of a request: schedules a NAK and moves the queue pair to ERR. The current receive WQE
+ * completes with `status`; if there is none, an event is raised. An unreliable service drops the message instead,
+ * except for LOC_PROT_ERR.
  */
 export const nakFatal = (s: EngineState, row: number, syndrome: number, status: number, cause: Cause): void => {
   const base = row * QP.WORDS
-  flushDma(s) // the NAK acknowledges earlier requests, so they must be written
+  flushDma(s) // the NAK acknowledges earlier requests, so their data must be written
   if (s.rows[base + QP.STATE] === ERR) return
   if (reliableService[s.rows[base + QP.SERVICE]] === 0) {
-    // An error of the responder's own receive buffer moves a queue pair of any service to ERR.
+    // An error of its own receive buffer moves a queue pair of any service to ERR.
     if (status === LOC_PROT_ERR) failReceive(s, row, status, cause)
     else {
       s.env.causes?.dropped(row, cause)
@@ -90,14 +87,12 @@ export const nakFatal = (s: EngineState, row: number, syndrome: number, status: 
   s.env.events.raise(row, event, cause)
 }
 
-/** `nakFatal` for an invalid request. */
 export const nakInvalidRequest = (s: EngineState, row: number, cause: Cause): void =>
   nakFatal(s, row, INVALID_REQUEST, REM_INV_REQ_ERR, cause)
 
 /**
- * The pending DMA of a SEND or WRITE has failed: the NAK is for its first packet, and later packets that were received
- * since are not acknowledged. `kind`: its DmaKind; `result`: the DmaResult; `psn`, `msn`: expected PSN and MSN before
- * its first packet.
+ * Handles a failed pending DMA of a SEND or WRITE. The NAK is for the first packet of the DMA, so later packets are not
+ * acknowledged. Arguments: as of `DmaFailed`.
  */
 export const onRequestDmaFailed = (
   s: EngineState,
@@ -122,18 +117,14 @@ export const onRequestDmaFailed = (
   w[base + QP.RESP_FLAGS] &= ~RespFlag.ACK_DUE
   w[base + QP.RESP_EPSN] = psn
   w[base + QP.RESP_MSN] = msn
-  scheduleFatalNak(
-    s,
-    row,
-    kind === DmaKind.WRITE && result === DmaResult.NO_REGION ? REMOTE_ACCESS : REMOTE_OPERATION,
-    cause,
-  )
+  const isRkeyRefused = kind === DmaKind.WRITE && result === DmaResult.NO_REGION
+  scheduleFatalNak(s, row, isRkeyRefused ? REMOTE_ACCESS : REMOTE_OPERATION, cause)
   if (w[base + QP.STATE] === ERR) return
   if (failReceive(s, row, kind === DmaKind.RECEIVE ? LOC_PROT_ERR : LOC_ACCESS_ERR, cause)) return
   s.env.events.raise(row, result === DmaResult.NO_REGION ? QP_ACCESS_ERR : QP_FATAL, cause)
 }
 
-/** Moves the queue pair to ERR for an error found while sending responses, with a NAK for `psn`. */
+/** Handles a fatal error that is found while responses are sent: schedules a NAK for `psn`, moves the QP to ERR. */
 export const nakAt = (s: EngineState, row: number, psn: number, syndrome: number, cause: Cause): void => {
   const w = s.rows
   const base = row * QP.WORDS

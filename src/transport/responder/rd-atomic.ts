@@ -1,8 +1,8 @@
 /*
- * READs and atomics at the responder. Each uses one of max_dest_rd_atomic resources, which stores what is needed to
- * answer duplicates: the range of a READ or the result of an atomic (InfiniBand Architecture Specification, volume 1,
- * clauses 9.4.4, 9.4.5 and 9.7.5.1.1). An atomic is executed here, once; the data of a READ is read when its responses
- * are sent (responses.ts).
+ * READs and atomics at the responder (InfiniBand Architecture Specification, volume 1, clauses 9.4.4, 9.4.5 and
+ * 9.7.5.1.1). Each uses one of max_dest_rd_atomic resources. For duplicates the resource stores the range of a READ or
+ * the result of an atomic. An atomic is executed here, once. The data of a READ is read when its responses are sent
+ * (responses.ts).
  */
 import { createCause } from '../../spec/check/causes.ts'
 import { QpState } from '../../spec/enums.ts'
@@ -25,10 +25,10 @@ const { NONE, READ, ATOMIC } = SendKind
 const { LOC_QP_OP_ERR } = WcStatus.values
 const { REMOTE_ACCESS, REMOTE_OPERATION } = NakSyndrome
 const COMPARE_SWAP = operationCode.COMPARE_SWAP
-/** Bytes of an atomic's operand, and alignment of its address. */
+/** Operand size and address alignment. */
 const ATOMIC_BYTES = 8
 
-/** The resource of this kind whose request contains `psn`; 0 if there is none, or if it was reused. */
+/** The resource of this kind whose request contains `psn`; 0: none, or reused. */
 const findResource = (s: EngineState, row: number, kind: number, psn: number): number => {
   const base = row * QP.WORDS
   const p = s.pool
@@ -41,16 +41,13 @@ const findResource = (s: EngineState, row: number, kind: number, psn: number): n
   return 0
 }
 
-/**
- * Answers a duplicate atomic, FLUSH or ATOMIC WRITE from its resource, without executing it again; ignores it if the
- * resource was reused.
- */
+/** Answers a duplicate atomic, FLUSH or ATOMIC WRITE from its resource. Ignores it if the resource was reused. */
 export const replayResponse = (s: EngineState, row: number, kind: number, psn: number): void => {
   const resource = findResource(s, row, kind, psn)
   if (resource !== 0) replay(s, row, resource, 0, 1)
 }
 
-/** Queues the responses `from` to `end` − 1 of a resource to be sent again. */
+/** Queues the responses [from, end) of a resource to be sent again. */
 const replay = (s: EngineState, row: number, resource: number, from: number, end: number): void => {
   const p = s.pool
   if (p[resource + RES.NEXT] >= p[resource + RES.END]) s.rows[row * QP.WORDS + QP.RESP_PENDING]++
@@ -60,8 +57,8 @@ const replay = (s: EngineState, row: number, resource: number, from: number, end
 }
 
 /**
- * Answers a duplicate READ, which may request only the rest of the original READ, if it is inside the range of the
- * original. `at`: offset of the RETH.
+ * Answers a duplicate READ if its range is inside that of the original READ. It may request a part of the original.
+ * `at`: offset of the RETH.
  */
 export const replayRead = (s: EngineState, row: number, arena: Arena, at: number, psn: number): void => {
   const resource = findResource(s, row, READ, psn)
@@ -76,7 +73,7 @@ export const replayRead = (s: EngineState, row: number, arena: Arena, at: number
   const offset = lo - p[resource + RES.LO] + (hi - p[resource + RES.HI]) * TWO_32
   const totalLength = p[resource + RES.LENGTH]
   const packets = length === 0 ? 1 : Math.ceil(length / mtu)
-  // Each PSN belongs to an MTU of bytes: a READ of the rest must begin at the bytes of its PSN.
+  // Each PSN stands for MTU bytes, so the duplicate must begin at the bytes of its PSN.
   const isInside = totalLength === 0 ? length === 0 : offset === first * mtu && offset + length <= totalLength
   if (!isInside || first + packets > p[resource + RES.PSNS]) return
   if (totalLength > 0 && ext.rethRkey(view, at) !== p[resource + RES.KEY]) return
@@ -89,7 +86,6 @@ export const replayRead = (s: EngineState, row: number, arena: Arena, at: number
   p[resource + RES.READ_LENGTH] = length
 }
 
-/** Allocates the resources, at the peer's first READ or atomic: without one the queue pair needs no block. */
 const allocateResources = (s: EngineState, base: number, count: number): void => {
   const log2 = log2OfResources(count)
   const block = takeBlock(s, log2)
@@ -115,7 +111,7 @@ const takeResource = (s: EngineState, row: number): number => {
   return resource
 }
 
-/** As `takeResource`; if there is none, the request is refused with a NAK. */
+/** As `takeResource`, but refuses the request with a NAK if there is no resource. */
 export const takeResourceOrNak = (s: EngineState, row: number): number => {
   const resource = takeResource(s, row)
   if (resource === 0)
@@ -123,7 +119,7 @@ export const takeResourceOrNak = (s: EngineState, row: number): number => {
   return resource
 }
 
-/** For a local peer: marks the only pending response as sent, and returns its resource. */
+/** For a local peer: marks the single pending response as sent, and returns its resource. */
 export const consumeResponse = (s: EngineState, row: number): number => {
   const w = s.rows
   const base = row * QP.WORDS
@@ -134,9 +130,7 @@ export const consumeResponse = (s: EngineState, row: number): number => {
   return resource
 }
 
-/**
- * Accepts a new READ, atomic, FLUSH or ATOMIC WRITE: queues its response, which also acknowledges everything before it.
- */
+/** Accepts a new READ, atomic, FLUSH or ATOMIC WRITE. Its response also acknowledges all earlier requests. */
 export const queueResponse = (s: EngineState, row: number, resource: number, kind: number, psns: number): void => {
   const w = s.rows
   const p = s.pool
@@ -156,7 +150,7 @@ export const queueResponse = (s: EngineState, row: number, resource: number, kin
   schedule(s, row)
 }
 
-/** Checks rights, length and range of a READ. Refuses the READ and returns false if they are wrong. */
+/** Checks rights, length and range of a READ. If they are wrong, refuses the READ and returns false. */
 export const checkRead = (
   s: EngineState,
   row: number,

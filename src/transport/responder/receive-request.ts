@@ -9,8 +9,8 @@ import { type EngineState, giveBlock, takeBlock } from '../state.ts'
 import { Receive } from '../types.ts'
 
 /**
- * Takes the oldest receive WQE into QP.RESP_RECEIVE, unless that still has one: that of a dropped message, or one that
- * the fast path could not use. False if there is no receive WQE.
+ * Takes the oldest receive WQE into QP.RESP_RECEIVE. A WQE left there by a dropped message, or by the fast path, is
+ * used again. False if there is no receive WQE.
  */
 export const takeReceive = (s: EngineState, row: number): boolean => {
   const base = row * QP.WORDS
@@ -22,7 +22,7 @@ export const takeReceive = (s: EngineState, row: number): boolean => {
     return false
   }
   s.rows[base + QP.RESP_RECEIVE] = block
-  // A WorkSource must bound the number of elements; if one does not, no elements beyond the block are used.
+  // If a WorkSource does not bound the number of elements, none beyond the block is used.
   if (s.pool[block + Receive.SGES] > maxRecvSge(s.rows, base)) s.pool[block + Receive.LENGTH] = 0
   return true
 }

@@ -1,9 +1,7 @@
 /*
  * The receiving half of the responder: it checks and executes request packets (InfiniBand Architecture Specification,
- * volume 1, clauses 9.7.4 to 9.7.5.2 and 9.9.3). A pipeline of small steps: PSN (expected, duplicate, ahead), position
- * in the message, length, SRQ (XRC), rights, resources, execution, ACK. nak.ts has what happens when a step refuses.
- * responses.ts sends responses and ACKs in PSN order; send-write.ts executes SENDs and WRITEs, of packets and of local
- * peers.
+ * volume 1, clauses 9.7.4 to 9.7.5.2 and 9.9.3). The steps: PSN (expected, duplicate, ahead), position in the message,
+ * length, SRQ (XRC), rights, resources, execution, ACK. responses.ts sends responses and ACKs.
  */
 
 import { createCause } from '../../spec/check/causes.ts'
@@ -88,20 +86,20 @@ export const onRequest = (s: EngineState, row: number, arena: Arena, at: number,
 }
 
 /**
- * Whether a packet is at a wrong position. A MIDDLE or LAST must continue a message of its own kind; a FIRST or ONLY,
- * such as each READ or atomic, requires that no message is in progress.
+ * Whether a packet is at a wrong position. A MIDDLE or LAST must continue a message of its own kind. A FIRST or ONLY
+ * (READs and atomics are ONLY) requires that no message is in progress.
  */
 const isOutOfSequence = (message: number, flags: number): boolean =>
   (flags & OP_START) !== 0 ? message !== NONE : message !== ((flags & OP_SEND) !== 0 ? SEND : WRITE)
 
-/** Whether the payload is legal: FIRST and MIDDLE have the path MTU, LAST 1 byte up to it, ONLY 0 bytes up to it. */
+/** FIRST and MIDDLE have the path MTU; LAST has 1 byte or more, ONLY 0 bytes or more, up to the path MTU. */
 const isLengthValid = (mtu: number, flags: number, payload: number): boolean => {
   if (payload > mtu) return false
   if ((flags & OP_ONLY) !== 0) return true
   return (flags & OP_LAST) !== 0 ? payload > 0 : payload === mtu
 }
 
-/** For a packet that was received in RTR: raises the event COMM_EST, once. */
+/** Raises the event COMM_EST, once. The QP is in RTR. */
 export const raiseCommEst = (s: EngineState, row: number): void => {
   const base = row * QP.WORDS
   if ((s.rows[base + QP.RESP_FLAGS] & RespFlag.ESTABLISHED) !== 0) return
@@ -111,7 +109,7 @@ export const raiseCommEst = (s: EngineState, row: number): void => {
 
 // ---- packets out of order ----
 
-/** Whether the PSN is the expected one; if not, a duplicate is answered again, and a gap is answered with a NAK. */
+/** Whether the PSN is the expected one. If not, handles the duplicate or the gap. */
 const acceptPsn = (
   s: EngineState,
   row: number,
@@ -133,8 +131,8 @@ const acceptPsn = (
 }
 
 /**
- * Handles a duplicate: a SEND or WRITE is acknowledged again; a READ, atomic, FLUSH or ATOMIC WRITE is answered again
- * from its resource, if that was not reused.
+ * Handles a duplicate. A SEND or WRITE is acknowledged again. A READ, atomic, FLUSH or ATOMIC WRITE is answered again
+ * from its resource, unless the resource was reused.
  */
 const onDuplicate = (
   s: EngineState,
@@ -157,7 +155,7 @@ const onDuplicate = (
 
 // ---- operations ----
 
-/** After accepting packets: schedules an ACK if one is requested. */
+/** Schedules an ACK for accepted packets if one is requested. */
 export const scheduleAck = (s: EngineState, row: number, isRequested: boolean): void => {
   const base = row * QP.WORDS
   if (!isRequested || reliableService[s.rows[base + QP.SERVICE]] === 0) return
@@ -219,16 +217,13 @@ const onWrite = (
     scheduleAck(s, row, bthAckReq(view, at))
 }
 
-/** Sets the cause for a payload that does not match the length in the RETH; returns the syndrome of the NAK. */
+/** Sets the cause for a payload that does not match the RETH; returns the syndrome of the NAK. */
 const refuseLength = (s: EngineState, length: number): number => {
   s.result.cause = createCause('DMA_LENGTH', { length })
   return INVALID_REQUEST
 }
 
-/**
- * Checks the start of a WRITE and stores its range; the range of a WRITE of one packet is checked when it is written.
- * `at`: offset of the RETH. Returns 0, or the syndrome of a NAK.
- */
+/** Checks the first packet of a WRITE. `at`: offset of the RETH. Returns 0, or the syndrome of a NAK. */
 const onWriteStart = (
   s: EngineState,
   row: number,

@@ -1,8 +1,7 @@
 /*
  * The sending half of the responder: READ responses and atomic ACKs, then the scheduled NAK or ACK, in PSN order
  * (InfiniBand Architecture Specification, volume 1, clauses 9.7.5.1 and 9.7.7). The data of a READ is read from memory
- * run by run as the port accepts runs, so a READ of 2 GiB neither fills the port nor delays other queue pairs. One
- * cumulative ACK acknowledges a whole burst of packets.
+ * run by run, so a long READ does not delay other queue pairs. One cumulative ACK acknowledges a burst of packets.
  */
 
 import { CREDITS_NONE, DEFAULT_PKEY, ICRC_BYTES, nakCode, syndromeKind } from '../../spec/wire/headers.ts'
@@ -31,10 +30,10 @@ const READ_ONLY = operationCode.READ_RESP_ONLY
 const HEADER_BYTES = opcodeHeaderBytes
 /** AETH syndrome of ACKs and responses: no end-to-end flow control credits. */
 const ACK_SYNDROME = syndromeKind.ACK | CREDITS_NONE
-/** Header bytes of a READ response MIDDLE (a BTH), and of the other READ responses (a BTH and an AETH). */
+/** Header bytes of a READ response MIDDLE, and of all other READ responses. */
 const BTH_BYTES = 12
 const BTH_AETH_BYTES = 16
-/** Bytes of responses after which a poll of a QP ends. */
+/** A poll of a QP ends after so many bytes of responses. */
 const QUANTUM = 0x1_0000
 
 /** Sends pending responses of a QP, then the ACK or NAK that is due. Returns a PollResult. */
@@ -75,7 +74,7 @@ const markSent = (s: EngineState, base: number, resource: number, next: number):
   if (next === s.pool[resource + RES.END]) s.rows[base + QP.RESP_PENDING]--
 }
 
-/** Sends the response to an atomic. Returns its bytes, 0 if the port is full. */
+/** Sends the response to an atomic. Returns its bytes; 0: the port is full. */
 const sendAtomicAck = (s: EngineState, base: number, resource: number): number => {
   const w = s.rows
   const p = s.pool
@@ -92,10 +91,10 @@ const sendAtomicAck = (s: EngineState, base: number, resource: number): number =
   return size
 }
 
-/** Returned instead of a number of bytes when memory could not be read and a NAK is scheduled; 0 means a full port. */
+/** Returned instead of a number of bytes if memory could not be read, and a NAK is scheduled. */
 const NAK_SCHEDULED = 1
 
-/** Sends READ responses, as many as fit in one run. Returns their bytes or NAK_SCHEDULED; 0 if the port is full. */
+/** Sends READ responses, as many as fit in one run. Returns their bytes or NAK_SCHEDULED; 0: the port is full. */
 const sendReadResponses = (s: EngineState, row: number, resource: number): number => {
   const w = s.rows
   const p = s.pool
@@ -106,7 +105,7 @@ const sendReadResponses = (s: EngineState, row: number, resource: number): numbe
   const offset = (next - p[resource + RES.BASE]) * mtu
   const payload = p[resource + RES.READ_LENGTH] - offset
   const isLast = next + 1 === end
-  // By the position in the original READ, also when only a later part of it is repeated.
+  // If only a later part of the READ is repeated, its first response is no FIRST.
   const isFirst = next === 0
   if (!isLast)
     return isFirst ? sendReadFirst(s, row, resource, end) : sendReadMiddles(s, row, resource, next, end, offset)
@@ -127,7 +126,7 @@ const sendReadResponses = (s: EngineState, row: number, resource: number): numbe
   return size
 }
 
-/** Sends a READ response FIRST, which has an AETH, and MIDDLEs after it, all filled by one read of memory. */
+/** Sends a READ response FIRST and the MIDDLEs after it, all filled by one read of memory. */
 const sendReadFirst = (s: EngineState, row: number, resource: number, end: number): number => {
   const w = s.rows
   const p = s.pool
@@ -175,7 +174,7 @@ const sendReadMiddles = (
   return count * size
 }
 
-/** Writes the headers of `count` MIDDLEs in the run, from response number `next` on, and accepts them. */
+/** Writes the headers of `count` MIDDLEs, from response number `next` on, and adds the packets to the run. */
 const putMiddles = (s: EngineState, base: number, resource: number, next: number, count: number): void => {
   const w = s.rows
   const size = BTH_BYTES + w[base + QP.MTU] + ICRC_BYTES
@@ -191,9 +190,9 @@ const putMiddles = (s: EngineState, base: number, resource: number, next: number
 }
 
 /**
- * Reads memory into the payloads of responses from number `next` on: `total` bytes from byte `offset` of the READ on,
- * in chunks of `chunk` bytes that begin every `stride` bytes from `at` of the sink's arena on. False if that fails: the
- * QP goes to ERR, and a NAK is sent instead of the responses.
+ * Reads memory into the payloads of responses, from response number `next` on: `total` bytes from byte `offset` of the
+ * READ on. They go to the sink's arena from `at` on, in chunks of `chunk` bytes, one every `stride` bytes. False if
+ * reading fails: the QP goes to ERR, and a NAK is sent instead of the responses.
  */
 const fillReadResponses = (
   s: EngineState,
@@ -224,7 +223,7 @@ const fillReadResponses = (
   return false
 }
 
-/** Marks all resources as unused, and so drops the responses that were not sent yet. */
+/** Drops all responses that were not sent yet: marks all resources as unused. */
 const dropPending = (s: EngineState, base: number): void => {
   const w = s.rows
   let resource = w[base + QP.RESP_RESOURCES]
@@ -233,7 +232,7 @@ const dropPending = (s: EngineState, base: number): void => {
   w[base + QP.RESP_PENDING] = 0
 }
 
-/** Sends one ACK for everything received, or the NAK; false if the port is full. */
+/** Sends the ACK or NAK that is due; false if the port is full. */
 const sendAcknowledge = (s: EngineState, base: number, due: number): boolean => {
   const w = s.rows
   const opcode = serviceBits[w[base + QP.SERVICE]] | ACK

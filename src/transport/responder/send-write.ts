@@ -1,13 +1,11 @@
 /*
- * SENDs and WRITEs at the responder (InfiniBand Architecture Specification, volume 1, clauses 9.7.4 to 9.7.5.2): the
- * receive WQE that a message uses, the data, the completion, the next PSN. Called for packets (responder.ts), for
- * batches of MIDDLEs (middle-batch.ts), and for slices of local messages (transport/loopback/slices.ts), so the
- * contents of headers are arguments.
+ * SENDs and WRITEs at the responder (InfiniBand Architecture Specification, volume 1, clauses 9.7.4 to 9.7.5.2). Header
+ * fields are arguments, because slices of local messages (transport/loopback/slices.ts) have no packets.
  *
- * Each call handles a batch: `packets` consecutive packets of a message. `flags` are the OP_… bits of
- * spec/wire/opcodes.ts: OP_START if the batch begins the message, OP_END if it ends the message, OP_IMM or OP_INV if
- * `value` is an immediate or a key. `writesNow`: the data is written immediately and not deferred (dma.ts), because it
- * is a whole message, or a slice of a local message. `isSolicited`: the message has the solicited event bit.
+ * Each call handles a batch: `packets` consecutive packets of a message. `flags` are OP_… bits of spec/wire/opcodes.ts:
+ * OP_START if the batch begins the message, OP_END if it ends the message, OP_IMM or OP_INV if `value` is an immediate
+ * or a key. `writesNow`: the data is written immediately, not deferred (dma.ts). `isSolicited`: the message has the
+ * solicited event bit.
  */
 import { createCause } from '../../spec/check/causes.ts'
 import { QpState } from '../../spec/enums.ts'
@@ -35,10 +33,7 @@ const { WITH_IMM, WITH_INV } = WcFlags.values
 const { INVALID_REQUEST, REMOTE_ACCESS, REMOTE_OPERATION } = NakSyndrome
 const { REMOTE_WRITE } = Access
 
-/**
- * Takes a receive WQE for a message. False if there is none: an RNR NAK is sent, or an unreliable service drops the
- * message.
- */
+/** Takes a receive WQE for a message. If there is none, sends an RNR NAK (UC: drops the message) and returns false. */
 const requireReceive = (s: EngineState, row: number): boolean => {
   if (takeReceive(s, row)) return true
   const base = row * QP.WORDS
@@ -64,11 +59,11 @@ const countAccepted = (s: EngineState, row: number, packets: number, isEnd: bool
   }
 }
 
-/** Whether the QP has gone to ERR, or the current message was dropped: a pending DMA may have failed meanwhile. */
+/** Whether a failed DMA has moved the QP to ERR or dropped the current message. */
 const isTerminated = (w: Int32Array, base: number): boolean =>
   w[base + QP.STATE] === ERR || (w[base + QP.RESP_FLAGS] & RespFlag.DROPPING) !== 0
 
-/** Completes the current receive WQE at the end of a message. `opcode`: of the completion. */
+/** Completes the current receive WQE at the end of a message. `opcode`: ibv_wc_opcode. */
 const completeMessage = (
   s: EngineState,
   row: number,
@@ -86,8 +81,8 @@ const completeMessage = (
 }
 
 /**
- * Handles a batch of a SEND; `s.payloads` is its data, contiguous. Returns how many of its packets were accepted: if
- * not all, the message was refused or dropped, an RNR NAK was sent, or the QP went to ERR without a NAK.
+ * Handles a batch of a SEND; `s.payloads` is its contiguous data. Returns the number of accepted packets. If not all
+ * are accepted, the message was refused or dropped, an RNR NAK was sent, or the QP went to ERR without a NAK.
  */
 export const receiveSend = (
   s: EngineState,
@@ -150,8 +145,8 @@ export const receiveSend = (
 }
 
 /**
- * Begins a WRITE: checks rights, length and, if `checksRange`, the range; the range of a WRITE of one packet is checked
- * when it is written. Returns 0, or the syndrome of a NAK, and then `s.result.cause` is set.
+ * Begins a WRITE: checks rights, length and, if `checksRange`, the range. The range of a WRITE of one packet is checked
+ * when the payload is written. Returns 0, or the syndrome of a NAK with its cause in `s.result.cause`.
  */
 export const beginWrite = (
   s: EngineState,
@@ -220,13 +215,12 @@ export const receiveWrite = (
 }
 
 /**
- * After a DMA of `length` bytes of the current WRITE: advances its address. `result`: the DmaResult. False if the QP
- * has gone to ERR, or the message was dropped.
+ * Advances the address of the current WRITE by `length` after a DMA with this DmaResult. False if the WRITE failed: the
+ * QP has gone to ERR, or the message was dropped.
  */
 const advanceWrite = (s: EngineState, row: number, result: number, length: number): boolean => {
   const w = s.rows
   const base = row * QP.WORDS
-  // An earlier DMA may have failed meanwhile.
   if (isTerminated(w, base)) return false
   if (result !== DmaResult.OK) {
     nakFatal(s, row, result === DmaResult.NO_REGION ? REMOTE_ACCESS : REMOTE_OPERATION, LOC_ACCESS_ERR, takeCause(s))

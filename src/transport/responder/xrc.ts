@@ -1,8 +1,7 @@
 /*
- * XRC targets (InfiniBand Architecture Specification, volume 1, annex A14): each request contains the number of an SRQ
- * in the target's domain. The SRQ provides the receive WQEs, the CQ in which they complete, and the protection domain
- * of the memory that the request reads and writes. All packets of a message must have the same SRQ. Everything else is
- * as for RC.
+ * XRC targets (InfiniBand Architecture Specification, volume 1, annex A14). Each request contains the number of an SRQ
+ * in the target's XRC domain. The SRQ provides receive WQEs, CQ and protection domain. All packets of a message must
+ * have the same SRQ number. Everything else is as for RC.
  */
 import { type Cause, createCause } from '../../spec/check/causes.ts'
 import { OP_START } from '../../spec/wire/opcodes.ts'
@@ -12,13 +11,9 @@ import { QP } from '../fields.ts'
 import { recvBlockLog2 } from '../qp-layout.ts'
 import { type EngineState, giveBlock } from '../state.ts'
 
-/** QP.RESP_SRQN after the SRQ was destroyed. */
-const DESTROYED = -1
+const SRQ_DESTROYED = -1
 
-/**
- * Selects SRQ `srqn` for a request with the OP_… bits `flags`. False if there is no such SRQ, or if it changes within a
- * message.
- */
+/** Selects the SRQ of a packet with the OP_… bits `flags`. False if it does not exist, or changes within a message. */
 export const selectSrq = (s: EngineState, row: number, srqn: number, flags: number): boolean => {
   const w = s.rows
   const base = row * QP.WORDS
@@ -31,7 +26,6 @@ export const selectSrq = (s: EngineState, row: number, srqn: number, flags: numb
   return true
 }
 
-/** The cause when `selectSrq` has refused. */
 export const noSrqCause = (srqn: number): Cause => createCause('NO_SRQ', { srqn })
 
 /** The SRQ `srqn` was destroyed: a message for it is not continued, and its receive WQE is dropped. */
@@ -44,6 +38,6 @@ export const dropSrq = (s: EngineState, srqn: number): void => {
     flushDmaOf(s, row)
     if (w[base + QP.RESP_RECEIVE] !== 0) giveBlock(s, recvBlockLog2(w, base), w[base + QP.RESP_RECEIVE])
     w[base + QP.RESP_RECEIVE] = 0
-    w[base + QP.RESP_SRQN] = DESTROYED
+    w[base + QP.RESP_SRQN] = SRQ_DESTROYED
   }
 }

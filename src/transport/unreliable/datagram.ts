@@ -1,11 +1,10 @@
 /*
- * UD (InfiniBand Architecture Specification, volume 1, clauses 9.8.3 and 10.2.5): each packet is a message, is sent to
- * the destination of its work request, and is accepted if it has the Q_Key of the queue pair. The receive buffer gets
- * the 40 bytes of a GRH before the payload.
+ * UD (InfiniBand Architecture Specification, volume 1, clauses 9.8.3 and 10.2.5). Each packet is a message to the
+ * destination of its work request, and is accepted if it has the Q_Key of the queue pair. The receive buffer gets a GRH
+ * of 40 bytes before the payload.
  *
  * A packet is dropped silently (9.9.3, error class D) if its Q_Key is wrong, if there is no receive WQE, or if the
- * receive buffer is too small; the next message then uses that buffer. A message longer than the path MTU is not sent,
- * which is not an error (C10-93.1.1). The requester's loop, runs and window are the same for all services.
+ * receive buffer is too small. A buffer that was too small is used for the next message.
  */
 import { type Cause, createCause } from '../../spec/check/causes.ts'
 import { joinWords } from '../../spec/memory.ts'
@@ -27,18 +26,14 @@ import { Receive, Send } from '../types.ts'
 
 const DETH_AT = headerAt.DETH
 const IMM_AT = headerAt.ImmDt
-/** Bytes of the GRH before the payload in a receive buffer. */
 const GRH_BYTES = 40
-/**
- * The SL field of a completion, as RoCEv2 adapters set it: bit 3 means UDP; in the bits below it 1 means IPv6, 2 IPv4.
- * Programs read the address family from it.
- */
+/** The SL field of a completion, as RoCEv2 adapters set it: bit 3: UDP; low bits: 1: IPv6, 2: IPv4. */
 const SL_IPV4 = 0xa
 const SL_IPV6 = 0x9
-/** With this bit set in the WQE's Q_Key, the queue pair's own Q_Key is sent (10.2.5, 11.4.1.1). */
+/** If this bit is set in the WQE's Q_Key, the queue pair's own Q_Key is sent (10.2.5, 11.4.1.1). */
 const OWN_QKEY = 0x8000_0000
 
-/** Writes the DETH of a packet at `at`, for the work request at `wr` in the pool. */
+/** Writes the DETH at `at`, for the work request at `wr` in the pool. */
 export const putDatagramHeader = (s: EngineState, row: number, wr: number, view: DataView, at: number): void => {
   const w = s.rows
   const base = row * QP.WORDS
@@ -86,7 +81,7 @@ export const onDatagram = (s: EngineState, row: number, arena: Arena, at: number
     drop(s, row, createCause('RECEIVE_TOO_SHORT', { bufferBytes, length: bytes }), wrId)
     return
   }
-  // The GRH is built in space that the payload follows, so that one DMA writes both.
+  // The payload is copied behind the GRH, so that one DMA writes both.
   const grhAt = s.env.route!.header(arena, at, length)
   arena.bytes.copyWithin(grhAt + GRH_BYTES, at + header, at + header + payload)
   const count = s.pool[receive + Receive.SGES]

@@ -1,9 +1,7 @@
 /*
- * UC (InfiniBand Architecture Specification, volume 1, clause 9.8), and sends of UD. A responder drops a message of
- * which a packet is missing, and continues with the next message; a send WQE completes when its last packet was sent.
- *
- * There are no acknowledgements; transport/flow-control/peer-window.ts limits the rate at which these services send, if
- * `EngineState.pacingInterval` is set.
+ * UC (InfiniBand Architecture Specification, volume 1, clause 9.8), and sends of UD. If a packet of a message is
+ * missing, the responder drops the message. A send WQE completes when its last packet was sent. There are no
+ * acknowledgements.
  */
 import { OP_SEND, OP_START } from '../../spec/wire/opcodes.ts'
 import { SendKind, WcStatus } from '../../spec/work.ts'
@@ -15,8 +13,8 @@ import type { EngineState } from '../state.ts'
 const { NONE, SEND, WRITE } = SendKind
 
 /**
- * Accepts a packet of UC, or drops it and the current message; returns whether it is accepted. A FIRST or ONLY always
- * is, with any PSN, and ends the current message.
+ * Accepts a UC packet, or drops it and the current message; returns whether it is accepted. A FIRST or ONLY is always
+ * accepted, with any PSN, and ends the current message.
  */
 export const admitPacket = (s: EngineState, row: number, flags: number, psn: number): boolean => {
   const w = s.rows
@@ -35,7 +33,7 @@ export const admitPacket = (s: EngineState, row: number, flags: number, psn: num
   return false
 }
 
-/** To be called after packets of `request` were sent: completes it if its last packet was among them. */
+/** Call this after packets of `request` were sent: completes the WQE if its last packet was sent. */
 export const onSent = (s: EngineState, row: number, request: number): void => {
   const w = s.rows
   const base = row * QP.WORDS
