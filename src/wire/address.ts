@@ -2,13 +2,12 @@
  * IP addresses in the form of GIDs: 16 bytes, IPv6 or IPv4 as ::ffff:a.b.c.d (RFC 4291, 2.5.5.2; IBA annex A17).
  */
 
-/** Whether two addresses of 16 bytes are the same. */
 export const isSameAddress = (a: Uint8Array, b: Uint8Array): boolean => {
   for (let i = 0; i < 16; i++) if (a[i] !== b[i]) return false
   return true
 }
 
-/** Whether an address has 16 bytes and is an IPv4 address, ::ffff:a.b.c.d. */
+/** Whether an address is ::ffff:a.b.c.d. False for other lengths than 16 bytes. */
 export const isMappedIpv4 = (address: Uint8Array): boolean => {
   if (address.length !== 16 || address[10] !== 0xff || address[11] !== 0xff) return false
   for (let i = 0; i < 10; i++) if (address[i] !== 0) return false
@@ -18,10 +17,10 @@ export const isMappedIpv4 = (address: Uint8Array): boolean => {
 /** Whether an address is in 127.0.0.0/8 (RFC 1122, 3.2.1.3). */
 export const isLoopbackIpv4 = (address: Uint8Array): boolean => address[12] === 127 && isMappedIpv4(address)
 
-/** Whether an address is link-local, fe80::/10 (RFC 4291, 2.5.6): it is valid only with an interface. */
+/** Whether an address is in fe80::/10 (RFC 4291, 2.5.6). */
 export const isLinkLocal = (address: Uint8Array): boolean => address[0] === 0xfe && (address[1] & 0xc0) === 0x80
 
-/** Whether a GID is a multicast group: in ff00::/8, or an IPv4 group (224.0.0.0/4). */
+/** Whether a GID is in ff00::/8, or an IPv4 group (224.0.0.0/4). */
 export const isMulticastGid = (gid: Uint8Array): boolean => (isMappedIpv4(gid) ? gid[12] >> 4 === 14 : gid[0] === 0xff)
 
 /** An address as text: a.b.c.d, or IPv6 in groups without compression. */
@@ -37,20 +36,20 @@ const DOTTED_TAIL = new RegExp(`(^|:)(${DOTTED})$`)
 const GROUP = /^[0-9a-f]{1,4}$/i
 const GROUPS = 8
 
-/** The 16-bit groups of the text before or after the "::" of an IPv6 address; undefined if any of them is invalid. */
+/** The 16-bit groups of an IPv6 text without "::"; undefined if a group is invalid. */
 const groupsOf = (part: string): number[] | undefined => {
   const groups = part === '' ? [] : part.split(':')
   return groups.every(group => GROUP.test(group)) ? groups.map(group => Number.parseInt(group, 16)) : undefined
 }
 
-/** The 16 bytes of an address given as text; IPv4 as ::ffff:a.b.c.d. Undefined if it is not an address. */
+/** The 16 bytes of an address; IPv4 becomes ::ffff:a.b.c.d. Undefined if the text is not an address. */
 export const parseAddress = (text: string): Uint8Array | undefined => {
   const bytes = new Uint8Array(16)
   if (IPV4.test(text)) {
     bytes.set([0xff, 0xff, ...text.split('.').map(Number)], 10)
     return bytes
   }
-  // A dotted tail stands for two groups; "::" for as many zero groups as are missing, at least one.
+  // A dotted tail stands for two groups. "::" stands for the missing groups, at least one, which are zero.
   const onlyGroups = text.replace(DOTTED_TAIL, (_, before: string, tail: string) => {
     const [a, b, c, d] = tail.split('.').map(Number)
     return `${before}${(a * 256 + b).toString(16)}:${(c * 256 + d).toString(16)}`

@@ -1,17 +1,16 @@
 /*
- * Bit fields of big-endian headers, as the tables of spec/wire describe them: reading, writing and a range check. A
- * field of 1 bit is a boolean, of 64 bits a bigint, any other a number.
+ * Reads, writes and checks bit fields of big-endian headers (tables in spec/wire). A field of 1 bit is a boolean, a
+ * field of 64 bits a bigint, all others are numbers.
  */
 import type { BitField } from '../spec/wire/headers.ts'
 
 export type BitValue = number | bigint | boolean
 
-/** The type of a field's value, from its width. */
 export type FieldValue<F> = F extends readonly [number, 1] ? boolean : F extends readonly [number, 64] ? bigint : number
 
 /**
- * Reads the field that begins at bit `first` after byte `at`. It has at most 32 bits within one 4-byte word (counted
- * from `at`), or 64 bits from a byte boundary.
+ * Reads the field that begins at bit `first` after byte `at`. The field must be inside one 4-byte word (counted from
+ * `at`), or have 64 bits from a byte boundary.
  */
 export const getBits = (view: DataView, at: number, [first, width]: BitField): BitValue => {
   if (width === 64) return view.getBigUint64(at + (first >> 3))
@@ -30,11 +29,11 @@ export const putBits = (view: DataView, at: number, [first, width]: BitField, va
   view.setUint32(word, view.getUint32(word) | (Number(value) << (32 - (first & 31) - width)))
 }
 
-/** By width in bits: the smallest number that does not fit. */
+/** By width in bits: the smallest number that is too large. */
 const TOO_LARGE = Array.from({ length: 33 }, (_, width) => 2 ** width)
 const TOO_LARGE_64 = 1n << 64n
 
-/** Why a value does not fit a field of `width` bits, as the end of a message; undefined if it fits. */
+/** Why a value does not fit a field of `width` bits, as the end of an error message; undefined if it fits. */
 export const misfit = (width: number, value: unknown): string | undefined => {
   const fits =
     width === 1

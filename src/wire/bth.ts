@@ -1,9 +1,10 @@
 /*
- * The base transport header (InfiniBand Architecture Specification, volume 1, clause 9.2) for hot code: functions that
- * read or write fields of the header at byte `at` of a DataView, without allocation or checks: received bytes must be
- * known to be as many as a BTH (`checkPacket` in packet.ts checks that). Layout, twelve bytes: opcode · SE, MigReq,
- * PadCnt, TVer · P_Key (2) · FECN, BECN, reserved · DestQP (3) · AckReq, reserved · PSN (3). A test compares it with
- * the layout in spec/wire/headers.ts.
+ * The base transport header (InfiniBand Architecture Specification, volume 1, clause 9.2) for hot code. The functions
+ * read or write fields of the header at byte `at` of a DataView, without allocation or checks. `checkPacket` in
+ * packet.ts checks the length of a packet.
+ *
+ * Layout, twelve bytes: opcode · SE, MigReq, PadCnt, TVer · P_Key (2) · FECN, BECN, reserved · DestQP (3) · AckReq,
+ * reserved · PSN (3).
  */
 
 export const BTH_BYTES = 12
@@ -11,15 +12,15 @@ export const BTH_BYTES = 12
 /** Bits of `flags`, the header's second byte: solicited event, and migration request. */
 export const BTH_SOLICITED = 0x80
 export const BTH_MIGREQ = 0x40
-/** The pad count, 0 to 3, is shifted left by this in `flags`. */
+/** Position of the pad count in `flags`. */
 export const BTH_PAD_SHIFT = 4
 
-/** The AckReq bit of the header's last word, which also has the PSN. */
+/** The AckReq bit of the header's last word, together with the PSN. */
 export const BTH_ACKREQ = 0x8000_0000
 
 export const bthOpcode = (view: DataView, at: number): number => view.getUint8(at)
 
-/** Solicited event, MigReq, pad count and transport version: the whole second byte. */
+/** The second byte: solicited event, MigReq, pad count and transport version. */
 export const bthFlags = (view: DataView, at: number): number => view.getUint8(at + 1)
 
 export const bthSolicited = (view: DataView, at: number): boolean => (view.getUint8(at + 1) & BTH_SOLICITED) !== 0
@@ -34,7 +35,7 @@ export const bthVersion = (view: DataView, at: number): number => view.getUint8(
 
 export const bthPkey = (view: DataView, at: number): number => view.getUint16(at + 2)
 
-/** Whether two P_Keys name the same partition; their most significant bit (full or limited member) does not count. */
+/** Whether two P_Keys are of the same partition. The most significant bit (full or limited member) does not count. */
 export const isSamePartition = (a: number, b: number): boolean => ((a ^ b) & 0x7fff) === 0
 
 export const bthFecn = (view: DataView, at: number): boolean => (view.getUint8(at + 4) & 0x80) !== 0
@@ -67,8 +68,5 @@ export const putBth = (
   view.setUint32(at + 8, ackReqPsn)
 }
 
-/**
- * Rewrites PSN and AckReq bit; the headers of the middle packets of a message differ only in them. `ackReqPsn` as for
- * `putBth`.
- */
+/** Rewrites PSN and AckReq bit. `ackReqPsn`: as for `putBth`. */
 export const putBthPsn = (view: DataView, at: number, ackReqPsn: number): void => view.setUint32(at + 8, ackReqPsn)

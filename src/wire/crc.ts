@@ -1,44 +1,39 @@
 /*
- * The CRC-32 of Ethernet and zlib (polynomial 0x04C11DB7, reflected), of which RoCEv2's ICRC is made, with the fastest
- * implementation for each length. Short buffers use a table, sixteen bytes per step, because a call out of JavaScript
- * takes longer; long buffers use zlib. If `useCrcEngine` installed an engine in native code and the arena has an
- * address, buffers of at least the engine's minimum length use the engine (docs/decisions/native-code.md). This file
- * does not import native code: the caller of `useCrcEngine` does.
+ * The CRC-32 of Ethernet and zlib (polynomial 0x04C11DB7, reflected), the base of RoCEv2's ICRC. Short buffers use a
+ * table, because a call out of JavaScript takes longer. Long buffers use zlib, or native code if `useCrcEngine` has
+ * installed it and the arena has an address (docs/decisions/native-code.md). This file must not import native code.
  */
 import { crc32 as zlibCrc32 } from 'node:zlib'
 import { type Arena, arenaOver } from './arena.ts'
 
-/** An implementation in native code, which computes CRCs of memory by its address. */
+/** An implementation in native code. */
 export interface CrcEngine {
   /** For error messages and benchmarks. */
   readonly name: string
   /** The shortest buffer, in bytes, for which `crc` is faster than the table; 96 if absent. */
   readonly minLength?: number
-  /** CRC of `length` bytes at `address`, continued from `seed` as zlib's crc32 does (0 to start): 0 to 2^32-1. */
+  /** CRC of `length` bytes at `address`, 0 to 2^32-1, continued from `seed` as by zlib's crc32 (0 to start). */
   crc(address: number, length: number, seed: number): number
   /** Computes the CRCs of many buffers with one call; absent if that is not faster. */
   readonly batch?: BatchCrc
 }
 
 export interface BatchCrc {
-  /**
-   * Before the call, entry i is the CRC that buffer i continues from; after it, the CRC of buffer i. At least 64
-   * entries.
-   */
+  /** At least 64 entries. Before the call, entry i is the seed of buffer i; after the call, its CRC. */
   readonly registers: Int32Array
   /**
-   * Computes the CRCs of `count` buffers, at most one per register, of `length` bytes each, which begin `stride` bytes
-   * apart from `address` on.
+   * Computes the CRCs of `count` buffers of `length` bytes each, one every `stride` bytes from `address` on. `count` is
+   * at most the number of registers.
    */
   crc(address: number, length: number, stride: number, count: number): void
 }
 
-/** Below this many bytes the table is faster than zlib, which needs a new view. Browsers have no zlib. */
+/** Shorter buffers use the table: zlib needs a new view. Browsers have no zlib. */
 const ZLIB_MIN_LENGTH = typeof zlibCrc32 === 'function' ? 256 : Number.POSITIVE_INFINITY
 /** Default of `CrcEngine.minLength`. */
 const ENGINE_MIN_LENGTH = 96
 
-/** 16 rows of 256 entries. Row n: the change of the register by a byte that n more bytes follow. */
+/** 16 rows of 256 entries. Row n: the change of the register by a byte with n bytes after it. */
 const table = new Int32Array(16 * 256)
 for (let byte = 0; byte < 256; byte++) {
   let r = byte
@@ -88,7 +83,7 @@ let engineMinLength = Number.POSITIVE_INFINITY
 
 /**
  * CRC of `length` bytes at `offset` of an arena, continued from `seed` (any 32-bit integer; 0 to start). The result is
- * a signed 32-bit integer, because V8 would allocate an object for a larger number; `>>> 0` makes it unsigned.
+ * a signed 32-bit integer, because V8 would allocate an object for a larger number.
  */
 export const crcOfArena = (arena: Arena, offset: number, length: number, seed: number): number => {
   if (length >= engineMinLength && arena.address !== 0)
@@ -99,8 +94,7 @@ export const crcOfArena = (arena: Arena, offset: number, length: number, seed: n
 
 /**
  * The installed engine's `batch` for `count` buffers of `length` bytes in this arena. Undefined if there is none, if
- * the arena has no address, or if single calls are faster: for one buffer, or if all buffers together are shorter than
- * the engine's minimum length.
+ * the arena has no address, or if single calls are faster.
  */
 export const batchCrcFor = (arena: Arena, length: number, count: number): BatchCrc | undefined =>
   count > 1 && length * count >= engineMinLength && arena.address !== 0 ? engine!.batch : undefined
@@ -108,12 +102,10 @@ export const batchCrcFor = (arena: Arena, length: number, count: number): BatchC
 /** CRC-32 of bytes as zlib computes it, 0 to 2^32-1, continued from `seed`. */
 export const crc32 = (bytes: Uint8Array, seed = 0): number => crcOfArena(arenaOver(bytes), 0, bytes.length, seed) >>> 0
 
-/**
- * One step of the CRC register for a zero byte; `crcBackward` is its inverse. The ICRC's tables are built from both.
- */
+/** One step of the CRC register for a zero byte; `crcBackward` is its inverse. */
 export const crcForward = (register: number): number => (register >>> 8) ^ table[register & 255]
 
-/** The inverse of the table's first row, whose entries all have different top bytes: the byte, by that top byte. */
+/** By top byte of an entry in the table's first row: the index of the entry. All these top bytes differ. */
 const byteByTopByte = new Uint8Array(256)
 for (let byte = 0; byte < 256; byte++) byteByTopByte[table[byte] >>> 24] = byte
 
@@ -122,13 +114,13 @@ export const crcBackward = (register: number): number => {
   return ((register ^ table[byte]) << 8) | byte
 }
 
-/** The name of the implementation for long buffers of arenas with an address: the engine's, or "zlib". */
+/** The implementation for long buffers of arenas with an address: the engine's name, or "zlib". */
 export const crcEngineName = (): string => engine?.name ?? 'zlib'
 
 /**
- * Installs an engine, or with undefined removes it. The engine is first compared with known CRCs of bytes in `scratch`,
- * an arena with an address and at least 1 KiB, which is overwritten. Throws an Error, and does not install the engine,
- * if a CRC is wrong or `scratch` is not such an arena.
+ * Installs an engine; undefined removes it. The engine is first checked with known CRCs of bytes in `scratch`, an arena
+ * with an address and at least 1 KiB, which is overwritten. Throws an Error, and installs nothing, if a CRC is wrong or
+ * `scratch` is unsuitable.
  */
 export const useCrcEngine = (next: CrcEngine | undefined, scratch?: Arena): void => {
   if (next !== undefined) {
@@ -171,7 +163,6 @@ const checkEngine = (next: CrcEngine, { address, bytes }: Arena): void => {
   checkBatch(next, address)
 }
 
-/** Compares the CRCs of one call for many buffers with those of single calls. */
 const checkBatch = (next: CrcEngine, address: number): void => {
   const { name, batch } = next
   if (batch === undefined) return

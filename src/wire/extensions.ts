@@ -1,8 +1,8 @@
 /*
  * The headers that follow the BTH (InfiniBand Architecture Specification, volume 1, clause 9.3; annexes A14 and A19)
- * for hot code: each function reads a field of, or writes, the header at byte `at` of a DataView, without allocation or
- * checks. `headerAt` in spec/wire/opcodes.ts has the offsets of the headers in packets. A 64-bit value is two u32, high
- * and low word. A test compares the layouts with spec/wire/headers.ts.
+ * for hot code. The functions read a field of the header at byte `at` of a DataView, or write the header, without
+ * allocation or checks. `headerAt` in spec/wire/opcodes.ts has the offsets of the headers in packets. A 64-bit value is
+ * two u32, high and low word.
  */
 
 /** Remote virtual address, high word. */
@@ -20,7 +20,7 @@ export const putReth = (view: DataView, at: number, vaHi: number, vaLo: number, 
   view.setUint32(at + 12, dmaLen)
 }
 
-/** The syndrome, a byte: `syndromeKind` (spec/wire/headers.ts) and value. */
+/** One byte: `syndromeKind` (spec/wire/headers.ts) and value. */
 export const aethSyndrome = (view: DataView, at: number): number => view.getUint8(at)
 /** Message sequence number, 24 bits. */
 export const aethMsn = (view: DataView, at: number): number => view.getUint32(at) & 0xff_ffff

@@ -1,8 +1,8 @@
 /*
- * Ethernet II frames with UDP over IPv4 or IPv6 as plain records, for captures and tests; devices do not use them.
- * `parseFrame` and `emitFrame` are exact inverses. Any other frame (ARP, IGMP, VLAN tags, IP options, fragments, wrong
- * lengths or a wrong header checksum) becomes an opaque record with its bytes and the reason. Layouts: IEEE 802.3, RFC
- * 791, RFC 8200, RFC 768. RoCEv2 senders may leave the UDP checksum 0, over IPv6 too. packet.ts parses the UDP payload.
+ * Ethernet II frames with UDP over IPv4 or IPv6 as plain records, for captures and tests. `parseFrame` and `emitFrame`
+ * are exact inverses. Any other frame (ARP, VLAN tags, IP options, fragments, wrong lengths or header checksum) becomes
+ * an opaque record with its bytes and the reason. Layouts: IEEE 802.3, RFC 791, RFC 8200, RFC 768. RoCEv2 senders may
+ * leave the UDP checksum 0, over IPv6 too.
  */
 
 import {
@@ -20,7 +20,7 @@ interface FrameFields {
   /** 6 bytes. */
   readonly destinationMac: Uint8Array
   readonly sourceMac: Uint8Array
-  /** IPv4: 4 bytes, and for `emitFrame` also 16 as ::ffff:a.b.c.d; IPv6: 16 bytes. */
+  /** IPv4: 4 bytes (`emitFrame` also accepts ::ffff:a.b.c.d); IPv6: 16 bytes. */
   readonly source: Uint8Array
   readonly destination: Uint8Array
   readonly sourcePort: number
@@ -29,7 +29,7 @@ interface FrameFields {
   readonly trafficClass: number
   /** 8 bits; in IPv4 the TTL. */
   readonly hopLimit: number
-  /** The value on the wire; absent: 0, which means no checksum. `emitFrame` does not compute it. */
+  /** The value on the wire; `emitFrame` does not compute it. Absent: 0, no checksum. */
   readonly udpChecksum?: number
   /** The UDP payload. */
   readonly payload: Uint8Array
@@ -62,10 +62,10 @@ const ETHERNET_BYTES = 14
 const TYPE_IPV4 = 0x0800
 const TYPE_IPV6 = 0x86dd
 
-/** A copy as a plain Uint8Array, even of a Buffer, whose own slice shares memory. */
+/** A copy as a plain Uint8Array. (The slice of a Buffer would share memory.) */
 const copy = (bytes: Uint8Array, from: number, to?: number): Uint8Array => new Uint8Array(bytes.subarray(from, to))
 
-/** The record of a frame without its frame check sequence; payload and addresses are copies. */
+/** Parses a frame without frame check sequence; payload and addresses are copies. */
 export const parseFrame = (bytes: Uint8Array): Frame => {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
   const opaque = (reason: string): OpaqueFrame => ({ kind: 'opaque', reason, bytes: new Uint8Array(bytes) })
@@ -119,8 +119,8 @@ const checkNumber = (field: string, value: number, limit: number): void => {
 }
 
 /**
- * The bytes of a frame without its frame check sequence; computes the IPv4 header checksum. Throws a RangeError that
- * names the field if a value does not fit.
+ * The bytes of a frame without frame check sequence. Computes the IPv4 header checksum. Throws a RangeError that names
+ * the field if a value does not fit.
  */
 export const emitFrame = (frame: Frame): Uint8Array => {
   if (frame.kind === 'opaque') return new Uint8Array(frame.bytes)

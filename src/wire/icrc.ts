@@ -2,12 +2,11 @@
  * The invariant CRC at the end of every RoCEv2 packet (InfiniBand Architecture Specification, clause 7.8.1; annex A17):
  * CRC-32 over eight bytes of ones, the IP header, the UDP header and the UDP payload up to the ICRC. Fields that may
  * change in flight count as ones: TOS, TTL and header checksum (IPv4) or traffic class, flow label and hop limit
- * (IPv6), UDP checksum, and the byte of the BTH with FECN and BECN. It is stored little-endian.
+ * (IPv6), UDP checksum, and the byte of the BTH with FECN and BECN. The ICRC is stored little-endian.
  *
- * Only the UDP payload is read for each packet. A CRC is linear: a changed byte at a known offset changes the CRC by a
- * known value (exclusive or), whatever the other bytes are. A `Flow` therefore stores the CRC of its IP and UDP headers
- * with lengths and identification 0; tables have the changes of that CRC by the actual lengths and identification, and
- * by the masked byte of the BTH.
+ * Only the UDP payload is read for each packet. A CRC is linear: if a byte at a known offset changes, the CRC changes
+ * by a known value (exclusive or). A `Flow` therefore stores the CRC of its IP and UDP headers with lengths and
+ * identification 0. Tables have the changes for the actual lengths and identification, and for the masked BTH byte.
  */
 
 import { ICRC_BYTES } from '../spec/wire/headers.ts'
@@ -18,9 +17,9 @@ import { BTH_BYTES } from './bth.ts'
 import { batchCrcFor, crc32, crcBackward, crcForward, crcOfArena } from './crc.ts'
 import { IPV4_BYTES, IPV6_BYTES, PROTOCOL_UDP, UDP_BYTES } from './ip.ts'
 
-/** The header fields before the BTH that the ICRC covers and all packets of a flow share. */
+/** The fields before the BTH that the ICRC covers and that all packets of a flow share. */
 export interface FlowAddresses {
-  /** 4 bytes, or 16: IPv6, or IPv4 as ::ffff:a.b.c.d, as in a GID. */
+  /** 4 bytes, or 16 bytes: IPv6, or IPv4 as ::ffff:a.b.c.d. */
   readonly source: Uint8Array
   readonly destination: Uint8Array
   readonly sourcePort: number
@@ -29,7 +28,6 @@ export interface FlowAddresses {
   readonly dontFragment?: boolean
 }
 
-/** The IP and UDP headers of a flow of packets, as the ICRC covers them. */
 export interface Flow {
   readonly version: 4 | 6
   /** CRC over eight bytes of ones and the masked headers, with lengths and identification 0. */
@@ -40,7 +38,7 @@ export interface Flow {
 const ONES = 8
 const { RC_FLUSH } = opcodeNumber
 
-/** By i: the change of the CRC of `size` bytes if the byte at `offset` changes by i (both by exclusive or). */
+/** By i: how the CRC of `size` bytes changes if the byte at `offset` changes by i (exclusive or). */
 const changeTable = (size: number, offset: number): Int32Array =>
   Int32Array.from({ length: 256 }, (_, i) => {
     let register = crcForward(i)
@@ -58,7 +56,7 @@ const id4Hi = changeTable(PREFIX4, ONES + 4)
 const id4Lo = changeTable(PREFIX4, ONES + 5)
 const udp4Hi = changeTable(PREFIX4, ONES + IPV4_BYTES + 4)
 const udp4Lo = changeTable(PREFIX4, ONES + IPV4_BYTES + 5)
-/** Over IPv6 payload length and UDP length are the same number, so that one table per byte has the changes by both. */
+/** In IPv6, payload length and UDP length are the same number: one table per byte has the changes of both. */
 const lengths6 = (byte: number): Int32Array => {
   const udpLength = changeTable(PREFIX6, ONES + IPV6_BYTES + byte)
   return changeTable(PREFIX6, ONES + byte).map((change, i) => change ^ udpLength[i])
@@ -66,7 +64,7 @@ const lengths6 = (byte: number): Int32Array => {
 const lengths6Hi = lengths6(4)
 const lengths6Lo = lengths6(5)
 
-/** By value of byte 4 of the BTH: the change of the CRC before the BTH that makes the byte count as ones. */
+/** By value of byte 4 of the BTH: the change of the CRC before the BTH after which this byte counts as ones. */
 const maskBth = Int32Array.from({ length: 256 }, (_, byte) => {
   let register = crcForward(byte ^ 0xff)
   for (let at = 4; at >= 0; at--) register = crcBackward(register)
@@ -76,10 +74,7 @@ const maskBth = Int32Array.from({ length: 256 }, (_, byte) => {
 const ipv4Of = (address: Uint8Array): Uint8Array | undefined =>
   address.length === 4 ? address : isMappedIpv4(address) ? address.subarray(12) : undefined
 
-/**
- * A flow of packets between two UDP ports. Throws a RangeError for addresses that are neither both IPv4 nor both IPv6,
- * and for ports outside 0 to 65535.
- */
+/** Throws a RangeError if the addresses are neither both IPv4 nor both IPv6, or a port is not from 0 to 65535. */
 export const makeFlow = (addresses: FlowAddresses): Flow => {
   const { source, destination, sourcePort, destinationPort, dontFragment = true } = addresses
   for (const port of [sourcePort, destinationPort]) {
@@ -113,9 +108,7 @@ export const makeFlow = (addresses: FlowAddresses): Flow => {
   return { version: isIpv4 ? 4 : 6, base: crc32(prefix) | 0 }
 }
 
-/**
- * The CRC before the BTH, for a UDP payload of `length` bytes; it contains the change that masks byte 4 of the BTH.
- */
+/** The CRC before the BTH, for a UDP payload of `length` bytes. Includes the change that masks byte 4 of the BTH. */
 const seedOf = (arena: Arena, offset: number, length: number, flow: Flow, identification: number): number => {
   const udp = length + UDP_BYTES
   const seed = flow.base ^ maskBth[arena.bytes[offset + 4]]
@@ -133,15 +126,15 @@ const seedOf = (arena: Arena, offset: number, length: number, flow: Flow, identi
 }
 
 /**
- * The ICRC of the packet of `length` bytes (16 to 65,507; including the ICRC) at `offset` of an arena, as a signed
- * 32-bit integer. `identification`: of the IPv4 header, used modulo 65,536; ignored for IPv6.
+ * The ICRC of a packet at `offset` of an arena, as a signed 32-bit integer. `length`: bytes including the ICRC, 16 to
+ * 65,507. `identification`: of the IPv4 header, modulo 65,536; ignored for IPv6.
  */
 export const icrcOf = (arena: Arena, offset: number, length: number, flow: Flow, identification: number): number =>
   crcOfArena(arena, offset, length - ICRC_BYTES, seedOf(arena, offset, length, flow, identification))
 
 /**
  * The ICRC that Linux's rdma_rxe (6.12) writes and expects in a FLUSH: the CRC continues over BTH, FETH and RETH a
- * second time, without masks, so that it covers even FECN. Arguments as for `icrcOf`.
+ * second time, unmasked. Arguments as for `icrcOf`.
  */
 export const icrcOfRxeFlush = (
   arena: Arena,
@@ -162,9 +155,8 @@ const loadIcrc = (bytes: Uint8Array, at: number): number =>
   bytes[at] | (bytes[at + 1] << 8) | (bytes[at + 2] << 16) | (bytes[at + 3] << 24)
 
 /**
- * Writes the ICRC into the last four of the packet's `length` bytes. A FLUSH gets rdma_rxe's ICRC, because rdma_rxe
- * drops any other and is the only other known implementation of FLUSH over Ethernet (docs/reference/conformance.md).
- * Arguments as for `icrcOf`.
+ * Writes the ICRC into the last four bytes of the packet. A FLUSH gets rdma_rxe's ICRC, because rdma_rxe drops any
+ * other (docs/reference/conformance.md). Arguments as for `icrcOf`.
  */
 export const sealIcrc = (arena: Arena, offset: number, length: number, flow: Flow, identification: number): void => {
   const compute = arena.bytes[offset] === RC_FLUSH ? icrcOfRxeFlush : icrcOf
@@ -172,8 +164,8 @@ export const sealIcrc = (arena: Arena, offset: number, length: number, flow: Flo
 }
 
 /**
- * Writes the ICRCs of `count` packets of `length` bytes each, which are contiguous from `offset` and have consecutive
- * identifications from `identification` on. Other arguments as for `sealIcrc`.
+ * Writes the ICRCs of `count` contiguous packets of `length` bytes each, with consecutive identifications from
+ * `identification` on. Other arguments as for `sealIcrc`.
  */
 export const sealIcrcs = (
   arena: Arena,
@@ -206,7 +198,7 @@ export const sealIcrcs = (
 
 /**
  * The number of packets before the first one with a wrong ICRC; `count` if all are right. rdma_rxe's ICRC of a FLUSH
- * counts as wrong, and so does each packet if `length` is too short. Arguments as for `sealIcrcs`.
+ * counts as wrong here. 0 if `length` is too short for a packet. Arguments as for `sealIcrcs`.
  */
 export const countRightIcrcs = (
   arena: Arena,
@@ -238,8 +230,8 @@ export const countRightIcrcs = (
 }
 
 /**
- * Whether the packet of `length` bytes at `offset` has the right ICRC; a FLUSH may have rdma_rxe's. False if it is too
- * short. `identification` as for `icrcOf`.
+ * Whether the packet has the right ICRC; a FLUSH may have rdma_rxe's. False if the packet is too short. Arguments as
+ * for `icrcOf`.
  */
 export const verifyIcrc = (
   arena: Arena,
@@ -258,9 +250,8 @@ export const verifyIcrc = (
 }
 
 /**
- * Table k undoes 2^k zero bytes of a difference of registers: entry 256 p + v is the earlier difference for value v in
- * byte p (0: lowest) of the later one. Built on first use (68 KiB): only receivers that cannot see the IPv4
- * identification need it.
+ * Table k undoes the effect of 2^k equal bytes on the difference of two CRC registers: entry 256 p + v is the earlier
+ * difference for value v in byte p (0: lowest) of the later difference. Built on first use (68 KiB).
  */
 let undoTables: Int32Array[] | undefined
 /** Enough for 2^17 - 1 bytes. */
@@ -282,7 +273,7 @@ const makeUndoTables = (): Int32Array[] => {
   return tables
 }
 
-/** Two registers differ by `difference` after `count` bytes that are equal: their difference before these bytes. */
+/** The difference of two CRC registers before `count` equal bytes, if it is `difference` after them. */
 const earlierDifference = (difference: number, count: number): number => {
   undoTables ??= makeUndoTables()
   let result = difference
@@ -295,8 +286,8 @@ const earlierDifference = (difference: number, count: number): number => {
 const ID_TO_BTH = PREFIX4 - ONES - 4
 
 /**
- * Two CRCs, `count` bytes after the start of the BTH, differ by `difference`. If different identifications explain
- * that, the exclusive or of the identifications, otherwise -1.
+ * If two CRCs, `count` bytes after the start of the BTH, differ by `difference` only because their identifications
+ * differ, returns the exclusive or of the identifications; otherwise -1.
  */
 const identificationChange = (difference: number, count: number): number => {
   const change = earlierDifference(difference, count + ID_TO_BTH)
@@ -304,11 +295,10 @@ const identificationChange = (difference: number, count: number): number => {
 }
 
 /**
- * The IPv4 identification for which the packet's ICRC is right, for receivers that cannot see the IP header; -1 if
- * there is none. `expected` is tried first; for a wrong ICRC the linearity of the CRC gives the one identification that
- * makes it right, if there is one. A corrupted packet therefore passes with probability 1 in 65,536 instead of 1 in
- * 2^32; a UDP checksum, which rdma_rxe does not send, still protects it. A FLUSH may have rdma_rxe's ICRC. Over IPv6,
- * which has no identification, the result is `expected` or -1. Other arguments as for `verifyIcrc`.
+ * The IPv4 identification for which the packet's ICRC is right, for receivers that cannot see the IP header; -1: none.
+ * `expected` is tried first. If it is wrong, the linearity of the CRC gives the only identification that can be right.
+ * A corrupted packet therefore passes with probability 1 in 65,536 instead of 1 in 2^32. A FLUSH may have rdma_rxe's
+ * ICRC. IPv6 has no identification: the result is `expected` or -1. Other arguments as for `verifyIcrc`.
  */
 export const findIdentification = (
   arena: Arena,

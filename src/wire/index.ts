@@ -1,6 +1,6 @@
 /*
- * Entry point of `userdma/wire`: RoCEv2 packets as bytes and as records, their ICRC, Ethernet frames, messages of the
- * connection manager, and capture files. The tables are in `userdma/spec`. No file of the package imports this one.
+ * Entry point of `userdma/wire`: RoCEv2 packets, ICRC, Ethernet frames, messages of the connection manager, and capture
+ * files.
  */
 export { type Arena, arenaOver, plainArena } from './arena.ts'
 export * from './bth.ts'

@@ -1,8 +1,7 @@
 /*
- * IP packets as plain records, for IP over the device: IPv4 (RFC 791; options are skipped, and never emitted), IPv6
- * without extension headers (RFC 8200), UDP (RFC 768), and ICMP messages (RFC 792, RFC 4443). Addresses are 16 bytes,
- * IPv4 as ::ffff:a.b.c.d. Parsing verifies checksums and returns the reason (`IpFault`) if it does not accept a packet;
- * emitting computes checksums.
+ * IP packets as plain records, for IP over the device: IPv4 (RFC 791; options are skipped), IPv6 without extension
+ * headers (RFC 8200), UDP (RFC 768), and ICMP (RFC 792, RFC 4443). Addresses are 16 bytes, IPv4 as ::ffff:a.b.c.d.
+ * Parsing verifies checksums, and returns an `IpFault` if it refuses a packet. Emitting computes checksums.
  */
 import { isMappedIpv4 } from './address.ts'
 import { DONT_FRAGMENT, IPV4_BYTES, IPV6_BYTES, internetChecksum, PROTOCOL_UDP, UDP_BYTES } from './ip.ts'
@@ -19,7 +18,7 @@ export interface IpPacket {
   readonly payload: Uint8Array
 }
 
-/** The reason why a packet is not accepted. */
+/** Why a packet is refused. */
 export type IpFault = 'malformed' | 'checksum' | 'fragment'
 
 export const isFault = <T extends object>(parsed: T | IpFault): parsed is IpFault => typeof parsed === 'string'
@@ -47,7 +46,7 @@ const parseIpv4 = (bytes: Uint8Array): IpPacket | IpFault => {
   }
 }
 
-/** Next header of IPv6: a fragment header follows. */
+/** IPv6 next header. */
 const FRAGMENT_HEADER = 44
 
 const parseIpv6 = (bytes: Uint8Array): IpPacket | IpFault => {
@@ -62,20 +61,16 @@ const parseIpv6 = (bytes: Uint8Array): IpPacket | IpFault => {
   return { source, destination, protocol, hopLimit: bytes[7]!, payload: bytes.subarray(IPV6_BYTES, end) }
 }
 
-/** Parses a packet of the version in its first four bits. */
 export const parseIp = (bytes: Uint8Array): IpPacket | IpFault => {
   const version = (bytes[0] ?? 0) >> 4
   if (version === 4) return parseIpv4(bytes)
   return version === 6 ? parseIpv6(bytes) : 'malformed'
 }
 
-/** Bytes of the IP header of a packet to an address, without options. */
+/** Bytes of the IP header, without options, of a packet to an address. */
 export const ipHeaderBytes = (address: Uint8Array): number => (isMappedIpv4(address) ? IPV4_BYTES : IPV6_BYTES)
 
-/**
- * The bytes of a packet, after `at` zero bytes for the caller's headers. It is never a fragment: DF is set, and the
- * identification is 0.
- */
+/** The bytes of a packet, after `at` zero bytes for the caller's headers. IPv4: DF is set, the identification is 0. */
 export const emitIp = (
   { source, destination, protocol, hopLimit, payload }: IpPacket,
   at: number,
@@ -104,9 +99,7 @@ export const emitIp = (
   return bytes
 }
 
-/**
- * The sum of the words of the pseudo-header (RFC 768; RFC 8200, 8.1), which the checksum of UDP and ICMPv6 covers too.
- */
+/** The sum of the words of the pseudo-header (RFC 768; RFC 8200, 8.1). */
 const pseudoHeaderSum = ({ source, destination, protocol }: IpPacket, length: number): number => {
   let sum = protocol + length
   const first = isMappedIpv4(destination) ? 12 : 0
@@ -167,7 +160,7 @@ export interface IcmpMessage {
   readonly body: Uint8Array
 }
 
-/** The sum of the pseudo-header if the checksum covers it: that of ICMPv6 does, that of ICMP does not. */
+/** The checksum of ICMPv6 covers the pseudo-header; that of ICMP does not. */
 const icmpSum = (packet: IpPacket): number =>
   packet.protocol === IpProtocolNumber.ICMPV6 ? pseudoHeaderSum(packet, packet.payload.length) : 0
 
@@ -178,7 +171,7 @@ export const parseIcmp = (packet: IpPacket): IcmpMessage | IpFault => {
   return { type: bytes[0]!, code: bytes[1]!, body: bytes.subarray(ICMP_HEADER_BYTES) }
 }
 
-/** The IP packet with the message as its payload, of ICMP or ICMPv6 according to the destination. */
+/** The IP packet with the message as its payload: ICMP or ICMPv6, depending on the destination. */
 export const icmpPacket = (
   addresses: Omit<IpPacket, 'protocol' | 'payload'>,
   { type, code, body }: IcmpMessage,

@@ -1,7 +1,6 @@
 /*
  * IPv4 and IPv6 headers of UDP datagrams (RFC 791, RFC 8200), written at an offset of a DataView without allocation or
- * checks, and the Internet checksum. frame.ts writes the headers of captured frames with them,
- * drivers/rxe/address/route.ts the GRH of received datagrams.
+ * checks, and the Internet checksum.
  */
 
 /** Bytes of the headers; IPv4 without options. */
@@ -13,8 +12,8 @@ export const PROTOCOL_UDP = 17
 export const DONT_FRAGMENT = 0x4000
 
 /**
- * The Internet checksum (RFC 1071): the ones' complement of the ones' complement sum of 16-bit words; an odd last byte
- * is padded with zero. Over bytes that contain the right checksum the result is 0. `sum`: the sum of preceding words.
+ * The Internet checksum (RFC 1071). The result is 0 for bytes that contain the right checksum. `sum`: the sum of
+ * preceding words.
  */
 export const internetChecksum = (view: DataView, at: number, length: number, sum = 0): number => {
   const even = length & ~1

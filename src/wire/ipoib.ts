@@ -1,16 +1,15 @@
 /*
  * IP over InfiniBand on the wire (RFC 4391): the encapsulation header, link-layer addresses, ARP, neighbour discovery,
- * and the multicast GIDs of IP groups. Records and arguments have IPv4 addresses as 16 bytes, ::ffff:a.b.c.d; on the
- * wire they have four.
+ * and the multicast GIDs of IP groups. IPv4 addresses in records and arguments are 16 bytes, ::ffff:a.b.c.d.
  */
 import { MULTICAST_QPN } from '../spec/wire/headers.ts'
 import { isMappedIpv4, isMulticastGid } from './address.ts'
 
-/** The encapsulation header before each IP packet and ARP message: EtherType, and 16 reserved bits (RFC 4391, 6). */
+/** The header before each IP packet and ARP message: EtherType, and 16 reserved bits (RFC 4391, 6). */
 export const ENCAPSULATION_BYTES = 4
 export const EtherType = { IPV4: 0x0800, ARP: 0x0806, IPV6: 0x86dd } as const
 
-/** The Q_Key of all interfaces: no subnet manager assigns one here, so it is that of opensm's default partition. */
+/** The Q_Key of all interfaces. Without a subnet manager to assign one, it is that of opensm's default partition. */
 export const IPOIB_QKEY = 0x0b1b
 
 /** A link-layer address (RFC 4391, 9.1.1): a queue pair and the GID of its port. */
@@ -21,7 +20,7 @@ export interface LinkAddress {
 }
 export const LINK_ADDRESS_BYTES = 20
 
-/** Whether a link-layer address is that of a single queue pair. */
+/** Whether a link-layer address is of a single queue pair. */
 export const isUnicastLink = ({ qpn, gid }: LinkAddress): boolean =>
   qpn !== 0 && qpn !== MULTICAST_QPN && !isMulticastGid(gid)
 
@@ -34,13 +33,13 @@ export const putLinkAddress = (bytes: Uint8Array, at: number, { qpn, gid }: Link
   bytes.set(gid, at + 4)
 }
 
-/** The address at `at`; the GID is a copy. */
+/** The GID is a copy. */
 export const getLinkAddress = (bytes: Uint8Array, at: number): LinkAddress => ({
   qpn: (bytes[at + 1]! << 16) | (bytes[at + 2]! << 8) | bytes[at + 3]!,
   gid: bytes.slice(at + 4, at + LINK_ADDRESS_BYTES),
 })
 
-/** `::ffff:a.b.c.d` of the four bytes at `at`. */
+/** ::ffff:a.b.c.d from the four bytes at `at`. */
 export const mappedIpv4 = (bytes: Uint8Array, at: number): Uint8Array => {
   const address = new Uint8Array(16)
   address[10] = address[11] = 0xff
@@ -74,7 +73,7 @@ export const broadcastLink = (pkey: number): LinkAddress => {
   return { qpn: MULTICAST_QPN, gid }
 }
 
-/** The link-layer address of an IP group: its GID has the low 28 bits of an IPv4 group, the low 80 of an IPv6 group. */
+/** The link-layer address of an IP group. The GID ends with the low 28 bits (IPv4) or 80 bits (IPv6) of the group. */
 export const multicastLink = (group: Uint8Array, pkey: number): LinkAddress => {
   const isIpv4 = isMappedIpv4(group)
   const gid = groupGid(isIpv4 ? SIGNATURE_IPV4 : SIGNATURE_IPV6, pkey)
@@ -103,7 +102,7 @@ export interface Arp {
 /** The target's link-layer address in an ARP request. */
 export const unspecifiedLink: LinkAddress = { qpn: 0, gid: new Uint8Array(16) }
 
-/** The encapsulation header and the ARP message. */
+/** The ARP message with its encapsulation header. */
 export const emitArp = ({ operation, senderLink, sender, targetLink, target }: Arp): Uint8Array => {
   const bytes = new Uint8Array(ENCAPSULATION_BYTES + ARP_BYTES)
   const view = new DataView(bytes.buffer)
@@ -121,8 +120,8 @@ export const emitArp = ({ operation, senderLink, sender, targetLink, target }: A
 }
 
 /**
- * The ARP message in `bytes`, which begin after the encapsulation header; undefined if they are too short, or if the
- * message is for another link layer than IP over InfiniBand or another protocol than IPv4.
+ * Parses an ARP message without encapsulation header. Undefined if `bytes` are too short, or if the message is not for
+ * IPv4 over InfiniBand.
  */
 export const parseArp = (bytes: Uint8Array): Arp | undefined => {
   if (bytes.length < ARP_BYTES) return undefined
@@ -142,18 +141,18 @@ export const parseArp = (bytes: Uint8Array): Arp | undefined => {
   }
 }
 
-// ---- neighbour discovery of IPv6 (RFC 4861; RFC 4391, 9.3): the bytes after the checksum of ICMPv6 ----
+// ---- IPv6 neighbour discovery (RFC 4861; RFC 4391, 9.3): the bytes after the ICMPv6 checksum ----
 
 /** ICMPv6 types. */
 export const NeighbourMessage = { SOLICITATION: 135, ADVERTISEMENT: 136 } as const
-/** Flags of an advertisement: it answers a solicitation; it overrides a cached link-layer address. */
+/** Flags of an advertisement: response to a solicitation; override a cached link-layer address. */
 export const ADVERTISEMENT_SOLICITED = 0x40
 export const ADVERTISEMENT_OVERRIDE = 0x20
 const TARGET_AT = 4
 const OPTIONS_AT = TARGET_AT + 16
-/** Bytes of the option with a link-layer address: type, length, two reserved bytes, address. */
+/** Bytes of a link-layer address option: type, length, two reserved bytes, address. */
 const LINK_OPTION_BYTES = 24
-/** Type of that option: source link-layer address, target link-layer address. */
+/** Option types: source link-layer address, target link-layer address. */
 const LinkOption = { [NeighbourMessage.SOLICITATION]: 1, [NeighbourMessage.ADVERTISEMENT]: 2 } as const
 
 export interface Discovery {
@@ -176,10 +175,7 @@ export const emitDiscovery = ({ type, flags, target, link }: Discovery): Uint8Ar
   return bytes
 }
 
-/**
- * Undefined if `bytes` end before the target or within an option, or if an option has length 0. Options other than a
- * link-layer address of 20 bytes are skipped.
- */
+/** Undefined if `bytes` end before the target or within an option, or if an option has length 0. */
 export const parseDiscovery = (type: Discovery['type'], bytes: Uint8Array): Discovery | undefined => {
   if (bytes.length < OPTIONS_AT) return undefined
   let link: LinkAddress | undefined

@@ -1,11 +1,9 @@
 /*
- * A RoCEv2 packet (the UDP payload: BTH, further headers, payload, pad, ICRC) as a plain record, for tests and tools.
- * `parsePacket` and `emitPacket` use the tables of spec/wire/headers.ts and spec/wire/opcodes.ts and are exact
- * inverses: packets with unknown opcodes and malformed packets become opaque records with their bytes and the reason.
- * The record has the ICRC, but this file does not check it, because that needs the IP header (icrc.ts).
+ * RoCEv2 packets (UDP payloads: BTH, further headers, payload, pad, ICRC) as plain records, for tests and tools.
+ * `parsePacket` and `emitPacket` are exact inverses. Malformed packets and packets with unknown opcodes become opaque
+ * records with their bytes and the reason. The ICRC is not checked here, because it covers the IP header (icrc.ts).
  *
- * Hot code calls only `checkPacket`; after it the accessors of the packet's headers (bth.ts, extensions.ts) stay inside
- * the packet.
+ * Hot code calls only `checkPacket`. After it, the functions of bth.ts and extensions.ts stay inside the packet.
  */
 import { type BitField, type HeaderName, headers, ICRC_BYTES } from '../spec/wire/headers.ts'
 import {
@@ -19,15 +17,15 @@ import {
 } from '../spec/wire/opcodes.ts'
 import { type BitValue, type FieldValue, getBits, misfit, putBits } from './bits.ts'
 
-/** A header as a record: fields of one bit are booleans, of 64 bits bigints, all others numbers. */
+/** A header as a record. */
 export type HeaderRecord<H extends HeaderName> = {
   -readonly [F in keyof (typeof headers)[H]['fields']]: FieldValue<(typeof headers)[H]['fields'][F]>
 }
 
-/** The BTH of a packet record, without opcode and pad count, which follow from the rest of the record. */
+/** The BTH without opcode and pad count, which follow from the rest of the record. */
 export type BthRecord = Omit<HeaderRecord<'BTH'>, 'opcode' | 'padCnt'>
 
-/** A well-formed packet. `name` determines its headers, each a property with its own name: `packet.RETH.rkey`. */
+/** A well-formed packet. Each of its headers is a property: `packet.RETH.rkey`. */
 export type PacketOf<N extends OpcodeName> = {
   readonly kind: 'packet'
   readonly name: N
@@ -35,7 +33,7 @@ export type PacketOf<N extends OpcodeName> = {
   readonly payload: Uint8Array
   /** The 1 to 3 bytes between payload and ICRC, if they are not all zero. */
   readonly pad?: Uint8Array
-  /** The value in the packet, which is little-endian. */
+  /** Little-endian in the packet. */
   readonly icrc: number
 } & { readonly [H in HeadersOf<N>]: HeaderRecord<H> }
 
@@ -49,7 +47,7 @@ export interface OpaquePacket {
 export type WellFormedPacket = { [N in OpcodeName]: PacketOf<N> }[OpcodeName]
 export type Packet = WellFormedPacket | OpaquePacket
 
-/** By result of `checkPacket`: what is wrong; 0 for a well-formed packet. */
+/** By result of `checkPacket`: what is wrong. */
 export const packetFaults = [
   'none',
   'shorter than a BTH and an ICRC',
@@ -68,8 +66,8 @@ const HEADERS_TOO_SHORT = 4
 const HAS_PAYLOAD = 5
 
 /**
- * Checks that `length` bytes at `at` are a packet with a defined opcode and room for its headers, pad and ICRC. 0, or
- * an index into `packetFaults`.
+ * Checks that `length` bytes at `at` are a packet with a defined opcode and room for its headers, pad and ICRC. Returns
+ * 0, or an index into `packetFaults`.
  */
 export const checkPacket = (view: DataView, at: number, length: number): number => {
   if (length < headers.BTH.bytes + ICRC_BYTES) return TOO_SHORT
@@ -88,10 +86,10 @@ const fieldsOf = (header: HeaderName) => Object.entries<BitField>(headers[header
 const readHeader = (view: DataView, at: number, header: HeaderName): Record<string, BitValue> =>
   Object.fromEntries(fieldsOf(header).map(([field, bits]) => [field, getBits(view, at, bits)]))
 
-/** A copy as a plain Uint8Array, even of a Buffer, whose own slice shares memory. */
+/** A copy as a plain Uint8Array. (The slice of a Buffer would share memory.) */
 const copy = (bytes: Uint8Array, from: number, to?: number): Uint8Array => new Uint8Array(bytes.subarray(from, to))
 
-/** The record of a packet; `bytes`: exactly one UDP payload. The payload and the bytes of opaque records are copies. */
+/** Parses exactly one UDP payload. The byte arrays of the record are copies. */
 export const parsePacket = (bytes: Uint8Array): Packet => {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
   const fault = checkPacket(view, 0, bytes.length)
@@ -118,9 +116,7 @@ export const parsePacket = (bytes: Uint8Array): Packet => {
   return record as object as WellFormedPacket
 }
 
-/**
- * Writes a header of the record into zeroed bytes. Throws a RangeError that names the field if a value does not fit.
- */
+/** Writes a header into zeroed bytes. Throws a RangeError that names the field if a value does not fit. */
 const writeHeader = (
   view: DataView,
   at: number,
@@ -137,8 +133,8 @@ const writeHeader = (
 }
 
 /**
- * The bytes of a packet record, BTH to ICRC. The payload's length determines the pad count; the pad is zeros unless the
- * record has one. Throws a RangeError that names the field if a value does not fit its header.
+ * The bytes of a packet, BTH to ICRC. The pad is zeros unless the record has one. Throws a RangeError that names the
+ * field if a value does not fit.
  */
 export const emitPacket = (packet: Packet): Uint8Array => {
   if (packet.kind === 'opaque') return new Uint8Array(packet.bytes)

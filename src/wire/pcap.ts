@@ -1,7 +1,7 @@
 /*
  * Reads capture files, for tests and tools: pcap (both byte orders, microseconds and nanoseconds) and pcapng (sections,
- * interfaces, enhanced and simple packet blocks; other blocks are skipped), as in the IETF drafts
- * draft-ietf-opsawg-pcap and -pcapng. A file is read as a whole; its packets are not parsed.
+ * interfaces, enhanced and simple packet blocks; other blocks are skipped). Formats: draft-ietf-opsawg-pcap and
+ * draft-ietf-opsawg-pcapng.
  */
 
 export interface CapturedPacket {
@@ -9,7 +9,7 @@ export interface CapturedPacket {
   readonly time?: bigint
   /** LINKTYPE_…, for example 1 for Ethernet. */
   readonly linkType: number
-  /** The captured bytes, a view of the file. They can be fewer than `length`. */
+  /** A view of the file. It can have fewer bytes than `length`. */
   readonly bytes: Uint8Array
   /** Bytes of the packet on the wire. */
   readonly length: number
@@ -24,7 +24,6 @@ interface Interface {
 
 const NANOSECONDS = 1_000_000_000n
 
-/** Types of pcapng blocks. */
 export const PcapngBlock = { SECTION: 0x0a0d_0d0a, INTERFACE: 1, SIMPLE_PACKET: 3, ENHANCED_PACKET: 6 } as const
 const { SECTION, INTERFACE, SIMPLE_PACKET, ENHANCED_PACKET } = PcapngBlock
 /** The byte-order magic in a section header block. */
@@ -36,7 +35,7 @@ const OPTION_TIME_RESOLUTION = 9
 const FILE_HEADER = 24
 const PACKET_HEADER = 16
 
-/** By pcap's first four bytes, read big-endian: the byte order, and the nanoseconds in a unit of fractional time. */
+/** By pcap's first four bytes, read big-endian: byte order, and nanoseconds per unit of fractional time. */
 const pcapMagics = new Map([
   [0xa1b2_c3d4, { isLittleEndian: false, unit: 1000n }],
   [0xd4c3_b2a1, { isLittleEndian: true, unit: 1000n }],
@@ -63,10 +62,7 @@ const readPcap = (file: Uint8Array, view: DataView, isLittleEndian: boolean, uni
   return packets
 }
 
-/**
- * The time units of an interface per second, from its options: if_tsresol n means 10^n, or 2^n with the top bit set;
- * without it 10^6.
- */
+/** From the options of an interface: if_tsresol n means 10^n, or, if the top bit is set, 2^n; absent: 10^6. */
 const unitsPerSecond = (view: DataView, from: number, end: number, isLittleEndian: boolean): bigint => {
   for (let at = from; at + 4 <= end; ) {
     const code = view.getUint16(at, isLittleEndian)
@@ -126,9 +122,7 @@ const readPcapng = (file: Uint8Array, view: DataView): CapturedPacket[] => {
   return packets
 }
 
-/**
- * The packets of a pcap or pcapng file, in file order. Throws an Error for a file of another format or a damaged one.
- */
+/** The packets of a pcap or pcapng file, in file order. Throws an Error for a damaged file or another format. */
 export const readCapture = (file: Uint8Array): CapturedPacket[] => {
   if (file.length < 12) throw new Error(`not a capture file: it has ${file.length} bytes`)
   const view = new DataView(file.buffer, file.byteOffset, file.byteLength)

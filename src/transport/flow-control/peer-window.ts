@@ -123,8 +123,8 @@ export const leaveWindow = (s: EngineState, row: number): void => {
 }
 
 /**
- * Halves the window of the row's peer after a loss. The window is not halved again until as many bytes are acknowledged
- * as it then has.
+ * Halves the window of the row's peer after a loss. The window is halved again only after one window of bytes was
+ * acknowledged.
  */
 export const shrinkWindow = (s: EngineState, row: number): void => {
   const { windows } = s

@@ -1,8 +1,7 @@
 /*
- * Messages of communication management as records: `parseCm` (or `viewCm`, whose result decodes fields when they are
- * read) and `emitCm`, which use the tables of spec/wire/mad.ts. They are inverse to each other for messages that are
- * zero outside the fields of the tables. Also rdma_cm's header at the start of the private data, and its service ids
- * (annex A11). src/cm/ decides which messages are legal in which state.
+ * Messages of communication management as records, by the tables of spec/wire/mad.ts. `parseCm` and `emitCm` are
+ * inverses for messages that are zero outside the fields of the tables. Also rdma_cm's header at the start of the
+ * private data, and its service ids (annex A11).
  */
 import type { BitField } from '../../spec/wire/headers.ts'
 import {
@@ -20,12 +19,11 @@ import {
 } from '../../spec/wire/mad.ts'
 import { type BitValue, type FieldValue, getBits, misfit, putBits } from '../bits.ts'
 
-/** The record of a layout: its integer fields, and a Uint8Array for each of its byte arrays. */
+/** The record of a layout: its integer fields and byte arrays. */
 export type LayoutRecord<L extends MessageLayout> = {
   readonly [F in keyof L['fields']]: FieldValue<L['fields'][F]>
 } & { readonly [B in keyof L['blobs']]: Uint8Array }
 
-/** One message: its name, its transaction id and its fields. */
 export type CmMessage<N extends CmMessageName = CmMessageName> = {
   [M in N]: { readonly name: M; readonly tid: bigint } & LayoutRecord<(typeof cmMessages)[M]>
 }[N]
@@ -105,7 +103,6 @@ class MessageView {
   }
 }
 
-/** The class of the views of one kind of message, with an accessor for each field. */
 const viewClass = (name: CmMessageName): typeof MessageView => {
   class View extends MessageView {}
   const { fields, blobs } = entriesOf(cmMessages[name])
@@ -128,9 +125,9 @@ const names = Object.keys(cmMessages) as CmMessageName[]
 const viewsByAttribute = new Map(names.map(name => [cmMessages[name].attribute as number, viewClass(name)]))
 
 /**
- * The message in `bytes`, the payload of a packet to queue pair 1; undefined if its size, class, versions, method or
- * attribute is not that of a CM message. The result is a view: `bytes` must not change while it is used, and its byte
- * arrays are views of `bytes`.
+ * The message in `bytes`, the payload of a packet to queue pair 1. Undefined if size, class, versions, method or
+ * attribute are not those of a CM message. The result decodes fields when they are read: `bytes` must not change
+ * meanwhile. Its byte arrays are views of `bytes`.
  */
 export const viewCm = (bytes: Uint8Array): CmMessage | undefined => {
   if (bytes.length !== MAD_BYTES) return undefined
@@ -140,7 +137,7 @@ export const viewCm = (bytes: Uint8Array): CmMessage | undefined => {
   return View && (new View(bytes, view) as object as CmMessage)
 }
 
-/** As `viewCm`, but the result is a plain record of all fields; its byte arrays are views of `bytes`. */
+/** As `viewCm`, but the result is a plain record. */
 export const parseCm = (bytes: Uint8Array): CmMessage | undefined => {
   const message = viewCm(bytes)
   if (message === undefined) return undefined
@@ -148,9 +145,7 @@ export const parseCm = (bytes: Uint8Array): CmMessage | undefined => {
   return { name, tid, ...readLayout(bytes, 0, cmMessages[name]) } as CmMessage
 }
 
-/**
- * The 256 bytes of a message. Throws a RangeError that names the field if a value does not fit its field.
- */
+/** The 256 bytes of a message. Throws a RangeError that names the field if a value does not fit. */
 export const emitCm = (message: CmDraft): Uint8Array => {
   const bytes = new Uint8Array(MAD_BYTES)
   const view = viewOf(bytes)
@@ -164,7 +159,7 @@ export const emitCm = (message: CmDraft): Uint8Array => {
   return bytes
 }
 
-/** rdma_cm's header (annex A11): the source address and port, and the destination address. */
+/** rdma_cm's header (annex A11). */
 export interface RdmaCmHeader {
   /** 4 or 6. */
   readonly ipVersion: number
@@ -174,7 +169,7 @@ export interface RdmaCmHeader {
   readonly destination: Uint8Array
 }
 
-/** The header at the start of private data; undefined unless it has version 0 and a known IP version. */
+/** The header at the start of private data. Undefined for another version than 0, or an unknown IP version. */
 export const parseRdmaCmHeader = (privateData: Uint8Array): RdmaCmHeader | undefined => {
   if (privateData.length < rdmaCmHeader.bytes) return undefined
   const view = viewOf(privateData)
@@ -186,7 +181,7 @@ export const parseRdmaCmHeader = (privateData: Uint8Array): RdmaCmHeader | undef
   return { ipVersion, port, source: bytesOf(blobs.source), destination: bytesOf(blobs.destination) }
 }
 
-/** The header, followed by the application's private data. */
+/** The header with the application's private data after it. */
 export const emitRdmaCmHeader = (header: RdmaCmHeader, applicationData: Uint8Array): Uint8Array => {
   const bytes = new Uint8Array(rdmaCmHeader.bytes + applicationData.length)
   writeLayout(bytes, 0, 'rdma_cm header', rdmaCmHeader, { version: 0, ...header })

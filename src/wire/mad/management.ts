@@ -1,6 +1,6 @@
 /*
- * Management datagrams of any class, by the tables of spec/wire/mad.ts and spec/wire/management.ts: the fields by which
- * the MAD layer (src/mad/) finds the agent of a datagram, and the header of the reliable multi-packet protocol (RMPP).
+ * Management datagrams of any class (tables in spec/wire/mad.ts and spec/wire/management.ts): the fields that determine
+ * the agent of a datagram, and the header of the reliable multi-packet protocol (RMPP).
  */
 import { MAD_BYTES, madHeader } from '../../spec/wire/mad.ts'
 import {
@@ -19,7 +19,6 @@ import { type FieldValue, getBits, putBits } from '../bits.ts'
 
 const viewOf = (mad: Uint8Array): DataView => new DataView(mad.buffer, mad.byteOffset, mad.byteLength)
 
-/** The fields that determine whether a datagram is valid, and its agent. `oui`: 0 for classes without an OUI. */
 export interface MadFields {
   readonly baseVersion: number
   readonly mgmtClass: number
@@ -28,12 +27,13 @@ export interface MadFields {
   readonly method: number
   readonly attribute: number
   readonly tid: bigint
+  /** 0 for classes without an OUI, and if the datagram ends before the OUI. */
   readonly oui: number
-  /** Whether the datagram answers one that its receiver sent. */
+  /** Whether the datagram is a response to a datagram of its receiver. */
   readonly isResponse: boolean
 }
 
-/** `mad` has at least the common header; `oui` is 0 if the datagram ends before it. */
+/** `mad` must have at least the common header. */
 export const madFields = (mad: Uint8Array): MadFields => {
   const view = viewOf(mad)
   const field = (name: Exclude<keyof typeof madHeader, 'tid'>): number => Number(getBits(view, 0, madHeader[name]))
@@ -54,12 +54,12 @@ export const madFields = (mad: Uint8Array): MadFields => {
 
 const [METHOD_AT, STATUS_AT, TID_AT] = [madHeader.method[0] >> 3, madHeader.status[0] >> 3, madHeader.tid[0] >> 3]
 
-/** The upper half of the transaction id: it identifies the agent to which responses belong. */
+/** The upper half of the transaction id, which identifies the requesting agent. */
 export const tidHigh = (tid: bigint): number => Number(tid >> 32n)
 
 export const setTidHigh = (mad: Uint8Array, high: number): void => viewOf(mad).setUint32(TID_AT, high)
 
-/** The response of the receiver of `mad`: the same datagram with method GetResp and `status`. */
+/** The response to `mad`: the same datagram with method GetResp and `status`. */
 export const respond = (mad: Uint8Array, status: number): Uint8Array => {
   const response = mad.slice()
   response[METHOD_AT] = MadMethod.GET | MadMethod.RESPONSE
@@ -73,7 +73,7 @@ export type RmppFields = { readonly [F in keyof typeof rmppHeader]: FieldValue<(
 
 const rmppNames = Object.keys(rmppHeader) as (keyof typeof rmppHeader)[]
 
-/** `mad` has MAD_BYTES bytes. */
+/** `mad` must have MAD_BYTES bytes. */
 export const parseRmpp = (mad: Uint8Array): RmppFields => {
   const view = viewOf(mad)
   return Object.fromEntries(rmppNames.map(name => [name, getBits(view, 0, rmppHeader[name])])) as RmppFields
@@ -82,8 +82,8 @@ export const parseRmpp = (mad: Uint8Array): RmppFields => {
 const RMPP_AT = rmppHeader.version[0] >> 3
 
 /**
- * A datagram of MAD_BYTES bytes. `header`: the bytes before the data (common header, RMPP header, class header), of
- * which the RMPP header is replaced by `rmpp`; absent fields of `rmpp` are 0.
+ * A datagram of MAD_BYTES bytes. `header`: the bytes before the data (common header, RMPP header, class header). `rmpp`
+ * replaces its RMPP header; absent fields are 0.
  */
 export const emitRmpp = (
   header: Uint8Array,
@@ -99,7 +99,7 @@ export const emitRmpp = (
   return mad
 }
 
-/** An ACK, STOP or ABORT to the sender of `mad`. */
+/** An ACK, STOP or ABORT for the sender of `mad`. */
 export const answerRmpp = (mad: Uint8Array, rmpp: Partial<RmppFields>): Uint8Array => {
   const header = mad.slice(0, dataOffset(madFields(mad).mgmtClass))
   header[METHOD_AT] = header[METHOD_AT]! ^ MadMethod.RESPONSE
