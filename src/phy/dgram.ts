@@ -1,11 +1,10 @@
 /*
  * The UDP port without native code: single datagrams by node:dgram (docs/decisions/udp.md).
  *
- * With such a socket the kernel chooses the IPv4 identification, which the ICRC covers: other ports could not check our
- * packets; and over IPv6 packets without a UDP checksum cannot be received. So it works only between ports of
- * this kind, which mark their packets: the ICRC is computed for identification 0 and XORed with ICRC_MARK. Packets with
- * a standard ICRC come from another kind of port; they are dropped, counted and reported. Hop limit, traffic class and
- * flow label can neither be set nor read.
+ * It works only with other ports of this kind. The kernel chooses the IPv4 identification, which the ICRC covers, so
+ * other ports could not check the ICRC. Ports of this kind therefore compute the ICRC for identification 0, and mark
+ * their packets: the ICRC is XORed with ICRC_MARK. Packets with a standard ICRC are dropped, counted and reported. Hop
+ * limit, traffic class and flow label can neither be set nor read.
  */
 
 import { EADDRINUSE, EADDRNOTAVAIL, EOPNOTSUPP, SystemError } from '../host/errno.ts'
@@ -23,7 +22,7 @@ import { createSenders } from './udp/senders.ts'
 import { MAX_SHARED_WINDOW_BYTES, MAX_WINDOW_BYTES_WITHOUT_GSO, pathMtuOf, sharedWindowOf } from './udp/window.ts'
 
 export interface DgramCounters extends PortCounters {
-  /** Packets from ports of another kind, which were dropped. */
+  /** Dropped packets from other kinds of ports. */
   foreignPackets: number
   /** Datagrams that the system refused to send, and the errno of the last one. */
   sendErrors: number
@@ -35,30 +34,27 @@ export interface DgramPort extends Port {
 }
 
 export interface DgramPortOptions {
-  /** Maximum IP packet of the interface in bytes, and the interface's name, for link-local addresses and groups. */
+  /** Maximum IP packet of the interface, bytes; name of the interface, for link-local addresses and groups. */
   readonly mtu: number
   readonly interfaceName: string
-  /** Creates the memory for packets. Native code that accesses it needs an address. Default: ordinary memory. */
+  /** Creates the memory for packets. Default: ordinary memory. */
   readonly makeArena?: (bytes: number) => Arena
-  /** Called once for each address that sends packets with a standard ICRC; MAX_PEER_ADDRESSES at most. */
+  /** Called once for each address that sends packets with a standard ICRC; for at most MAX_PEER_ADDRESSES addresses. */
   readonly onForeign?: (address: Uint8Array) => void
 }
 
 /** XORed with the ICRC. No other IPv4 identification changes the ICRC of a packet by this value. */
 export const ICRC_MARK = 0x756d_6461
 
-/** Parts of the arena: runs to be sent, buffers of layers, the owner's scratch memory, received packets. */
+/** Parts of the arena: runs to send, buffers of layers, the owner's scratch memory, received packets. */
 const SEND_AREA_BYTES = 4 * RUN_BYTES
 const LAYER_BUFFERS_AT = SEND_AREA_BYTES
 const SCRATCH_AT = LAYER_BUFFERS_AT + LAYER_BUFFERS_BYTES
 const RECEIVED_AT = SCRATCH_AT + SCRATCH_BYTES
 const RECEIVED_BYTES = 4 << 20
-/**
- * Received packets begin at 4 modulo 16, so that the payload after the BTH of 12 bytes is aligned for copies, as in
- * transport/run.ts.
- */
+/** Received packets begin at 4 modulo 16, so that the payload after the BTH (12 bytes) is aligned for copies. */
 const PHASE = 4
-/** Maximum number of addresses in the cache of parsed addresses; also of those that are reported to `onForeign`. */
+/** Maximum number of cached parsed addresses, and of addresses reported to `onForeign`. */
 const MAX_PEER_ADDRESSES = 4096
 
 interface ReceivedPacket {
@@ -68,7 +64,6 @@ interface ReceivedPacket {
   readonly sender: number
 }
 
-/** A packet to be sent. */
 interface QueuedPacket {
   readonly at: number
   readonly length: number
@@ -89,13 +84,13 @@ export const createDgramPort = ({
   const senders = createSenders(flows)
   const addressTable = createAddresses<DgramSocket>()
   const { addresses, sockets, numberOf } = addressTable
-  /** By flow: number of the source address, and the destination as Node writes addresses. */
+  /** By flow: number of the source address, and the destination's text for Node. */
   const sourceOf: number[] = []
   const destinationOf: string[] = []
-  /** Addresses as bytes, by their text. */
+  /** Bytes of addresses, by their text. */
   const parsedAddresses = new Map<string, Uint8Array>()
   const reportedAddresses = new Set<string>()
-  /** The columns of one receive buffer, for `senders.findOrAdd`. */
+  /** One row, for `senders.findOrAdd`. */
   const sourceColumns = {
     addresses: new Uint32Array(4),
     ports: new Uint16Array(1),
@@ -114,34 +109,33 @@ export const createDgramPort = ({
     lastSendError: 0,
   }
   let isClosed = false
-  /**
-   * Sending: end of the used part of the send area, end of the reservation (-1: none), number of datagrams that were
-   * given to the system and are not sent yet, and whether a reservation failed and waits for them.
-   */
+  /** End of the used part of the send area. */
   let filled = 0
+  /** -1: no reservation. */
   let reservationEnd = -1
+  /** Datagrams that Node has not sent yet. */
   let unsentDatagrams = 0
+  /** Whether a reservation failed and waits for `unsentDatagrams` to be 0. */
   let isReserveWaiting = false
   /** Packets with ICRCs, for `sendQueued`. */
   const queue: QueuedPacket[] = []
-  /**
-   * Receiving: packets since the memory for received packets was reused, of which [cursor, …) were not delivered; used
-   * bytes of that memory; whether packets were delivered and not released yet.
-   */
+  /** Packets in the memory for received packets; those from `cursor` on are not delivered yet. */
   let received: ReceivedPacket[] = []
   let cursor = 0
+  /** Used bytes of this memory. */
   let usedBytes = 0
+  /** Whether packets were delivered and not released yet. */
   let hasUnreleased = false
 
-  /** An address as Node writes it: link-local with its zone. */
+  /** The text of an address for Node: link-local with its zone. */
   const textOf = (address: Uint8Array): string =>
     isLinkLocal(address) ? `${addressText(address)}%${interfaceName}` : addressText(address)
 
-  /** The interface as Node writes it in multicast options: for IPv4 by its address `ownAddress`. */
+  /** The interface in Node's multicast options: for IPv4 its address. */
   const interfaceText = (ownAddress: Uint8Array): string =>
     isMappedIpv4(ownAddress) ? addressText(ownAddress) : `::%${interfaceName}`
 
-  /** Opens a socket for an address or group, and assigns it a number if it has none. Throws as `openDgramSocket`. */
+  /** Opens a socket for an address or group. Throws as `openDgramSocket`. */
   const openSocket = (address: Uint8Array, multicast: { sendThrough?: string; memberOn?: string }): void => {
     const number = addressTable.numberIfAdded(address)
     const onDatagram = (bytes: Uint8Array, sourceText: string, sourcePort: number): void =>
@@ -152,14 +146,12 @@ export const createDgramPort = ({
     addressTable.setSocket(address, socket)
   }
 
-  /** XORs the ICRC of a packet with ICRC_MARK. */
   const mark = (offset: number, length: number): void => {
     const at = offset + length - ICRC_BYTES
     arena.view.setUint32(at, arena.view.getUint32(at) ^ ICRC_MARK)
   }
 
   const tapped = { sent: emptyTappedRun(arena, 'sent'), received: emptyTappedRun(arena, 'received') }
-  /** Passes a packet to the tap, if there is one. */
   const showTap = (
     direction: 'sent' | 'received',
     outcome: TapOutcome,
@@ -204,7 +196,7 @@ export const createDgramPort = ({
     queue.length = 0
   }
 
-  /** The 16 bytes of an address as Node writes it. */
+  /** The 16 bytes of a Node address. */
   const bytesOf = (text: string): Uint8Array => {
     let bytes = parsedAddresses.get(text)
     if (bytes === undefined) {
@@ -230,7 +222,7 @@ export const createDgramPort = ({
     senders.clearIfFull()
   }
 
-  /** Handles a datagram to the address number `localNumber`, from an address as Node writes it. */
+  /** `localNumber`: number of the destination address. */
   const onMessage = (localNumber: number, bytes: Uint8Array, sourceText: string, sourcePort: number): void => {
     if (isClosed) return
     reuseMemory()
@@ -278,7 +270,7 @@ export const createDgramPort = ({
       try {
         openSocket(address, { sendThrough: interfaceText(address) })
       } catch (error) {
-        // The default GID, as in phy/udp/port.ts.
+        // The default GID need not exist on the interface, and may be shared by devices.
         const errno = error instanceof SystemError ? error.errno : 0
         if (isLinkLocal(address) && (errno === EADDRNOTAVAIL || errno === EADDRINUSE)) return
         throw error

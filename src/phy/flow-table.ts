@@ -1,9 +1,8 @@
 /*
- * Flows and peers of the ports of one link (docs/decisions/engines-without-io.md). A flow is a path to a destination
- * and has a FlowAddress as its record; equal records of one port share one number. A peer of a port is the destination
- * address of one or more of its flows; the port identifies the source of received packets by the peer's number too. A
- * flow that is closed while runs of it are in flight exists until they have arrived, since their receiver reads its
- * record.
+ * Flows and peers of the ports of one link (docs/decisions/engines-without-io.md). A flow is a path to a destination,
+ * with a FlowAddress as its record. Equal records of one port have the same number. A peer of a port is the destination
+ * address of one or more flows; its number also identifies the source of received packets. If a flow is closed while
+ * its runs are in flight, it exists until they have arrived, because their receiver reads its record.
  */
 import { ROCE_UDP_PORT } from '../spec/wire/headers.ts'
 import type { Flow } from '../wire/icrc.ts'
@@ -11,7 +10,7 @@ import { makeFlow } from '../wire/icrc.ts'
 import { addressWords, createKeyTable } from './key-table.ts'
 import type { FlowAddress } from './port.ts'
 
-// Words of a flow's key: number of the port, two addresses, source port and traffic class and hop limit, flow label.
+// Words of a flow's key. Word 0 is the number of the port.
 const SOURCE = 1
 const DESTINATION = 5
 const PORT_CLASS_HOPS = 9
@@ -26,15 +25,14 @@ const requireRange = (name: string, value: number, max: number): void => {
 
 export interface FlowTable {
   /**
-   * Opens a flow of a port; the record is copied. Throws a RangeError for a value that does not fit in a header, and
-   * for addresses that are not both IPv4 or both IPv6.
+   * Opens a flow of a port; the record is copied. Throws a RangeError if a value does not fit in a header, or if the
+   * addresses are not both IPv4 or both IPv6.
    */
   open(port: number, address: FlowAddress): number
-  /** Opens an open flow of a port once more: it needs one more `close`. Throws an Error if it is not open. */
+  /** Opens an open flow once more, so that it needs one more `close`. Throws an Error if it is not open. */
   reopen(port: number, flow: number): void
   /** Throws an Error if the flow is not open. */
   close(port: number, flow: number): void
-  /** Closes every flow of a port. */
   closeAll(port: number): void
   isOpen(port: number, flow: number): boolean
   /** Keeps a flow while a run of it is in flight, until `release`. */
@@ -42,23 +40,23 @@ export interface FlowTable {
   release(flow: number): void
   recordOf(flow: number): FlowAddress
   icrcFlowOf(flow: number): Flow
-  /** The words of the keys of all flows. The array is replaced when the table grows, so do not keep it. */
+  /** The keys of all flows. The array is replaced when the table grows, so do not keep it. */
   words(): Uint32Array
   /** Index in `words` of the first word of a flow's source or destination address. */
   sourceAt(flow: number): number
   destinationAt(flow: number): number
   /**
-   * The number of a port's peer whose address is the four words from index `at` on; -1 if no open flow of the port has
-   * that destination.
+   * The number of a port's peer; -1 if no open flow of the port has this destination. The address is four words from
+   * index `at` on.
    */
   peerOf(port: number, words: Uint32Array, at: number): number
-  /** Increases whenever `peerOf` may return something else, or a number may refer to another flow. */
+  /** Increases whenever the result of `peerOf` or the meaning of a flow number may change. */
   version(): number
   /** Number of flows that are open or have runs in flight. */
   size(): number
 }
 
-/** Whether the address in four words is an IPv4 address (wire/address.ts). */
+/** Whether the address is ::ffff:a.b.c.d. */
 const isIpv4 = (words: Uint32Array, at: number): boolean =>
   words[at] === 0 && words[at + 1] === 0 && words[at + 2] === 0xffff
 
@@ -91,9 +89,9 @@ export const createFlowTable = (): FlowTable => {
   const flows = createKeyTable(FLOW_WORDS)
   const peers = createKeyTable(1 + ADDRESS_WORDS)
   const records: FlowAddress[] = []
-  /** Computed at the first packet that needs it: most flows of the memory link never compute ICRCs. */
+  /** Computed on first use: most flows of the memory link never need ICRCs. */
   const icrcFlows: (Flow | undefined)[] = []
-  /** By flow: number of `open` and `reopen` calls without `close`. Its references in `flows` include runs in flight. */
+  /** By flow: number of `open` and `reopen` calls without `close`. Runs in flight are not counted here. */
   const opened: number[] = []
   const peerOfFlow: number[] = []
   const key = new Uint32Array(FLOW_WORDS)
@@ -129,7 +127,7 @@ export const createFlowTable = (): FlowTable => {
       const sizeBefore = flows.size
       const flow = flows.acquire(key, 0)
       if (flows.size > sizeBefore) {
-        // A flow that is opened again keeps its record.
+        // A reused number keeps its record if the record is the same.
         if (records[flow] === undefined || !isSameRecord(records[flow], address)) {
           records[flow] = copyOf(address)
           icrcFlows[flow] = undefined

@@ -1,15 +1,11 @@
 /*
- * Numbers for keys of a few 32-bit words, such as addresses (4 words) and flows (11). Equal keys get the same number,
- * which has a reference count; a number is reused for another key once its count is 0. The table is a hash table with
- * open addressing over typed arrays, so that a look-up per run creates no string and allocates nothing
- * (docs/decisions/engines-without-io.md).
+ * Numbers for keys of a few 32-bit words, such as addresses (4 words) and flows (11). Equal keys get the same number.
+ * Numbers have reference counts; a number is reused when its count is 0. The table is a hash table with open addressing
+ * over typed arrays, so that a look-up per run allocates nothing (docs/decisions/engines-without-io.md).
  */
 
 export interface KeyTable {
-  /**
-   * The words of the keys, in the order of their numbers. The array is replaced when the table grows, so do not keep
-   * it.
-   */
+  /** The keys, in the order of their numbers. The array is replaced when the table grows, so do not keep it. */
   readonly keys: Uint32Array
   /** The number of the key at `at` in `words`; -1 if there is none. */
   find(words: Uint32Array, at: number): number
@@ -17,13 +13,13 @@ export interface KeyTable {
   acquire(words: Uint32Array, at: number): number
   /** Increments the reference count of a number. */
   retain(number: number): void
-  /** Decrements the reference count of a number; true if it is 0 now, and the number is free. Throws if it was 0. */
+  /** Decrements the reference count of a number; true if the number is now free. Throws an Error if it was free. */
   release(number: number): boolean
   /** The reference count of a number; 0 if it is free. */
   refCount(number: number): number
   /** Number of keys in the table. */
   readonly size: number
-  /** Increases whenever a key is added or removed; results of `find` may be cached while it stays the same. */
+  /** Increases when a key is added or removed. Until then, results of `find` may be cached. */
   readonly version: number
 }
 
@@ -31,11 +27,9 @@ export interface KeyTable {
 export const createKeyTable = (words: number): KeyTable => {
   /** By number. */
   let refCounts = new Int32Array(16)
-  /**
-   * By slot of the hash table: number + 1; 0 if it is empty. At least half of the slots are empty, so a search ends.
-   */
+  /** By slot of the hash table: number + 1; 0: empty. At least half of the slots are empty, so a search ends. */
   let slots = new Int32Array(32)
-  /** Numbers from 0 to `usedNumbers` - 1 have been used; those of them that are free now are in `freeNumbers`. */
+  /** Numbers from 0 to `usedNumbers` - 1 have been used; `freeNumbers` has those that are free now. */
   let usedNumbers = 0
   let freeNumbers: number[] = []
 
@@ -81,7 +75,7 @@ export const createKeyTable = (words: number): KeyTable => {
   }
 
   const table: { -readonly [K in keyof KeyTable]: KeyTable[K] } = {
-    // Plain properties: one accessor would make the whole object slow, and `version` is read for every run.
+    // No accessors: a single one would make the whole object slow, and `version` is read for every run.
     keys: new Uint32Array(16 * words),
     size: 0,
     version: 0,
@@ -124,10 +118,7 @@ export const createKeyTable = (words: number): KeyTable => {
   return table
 }
 
-/**
- * Writes the 16 bytes of an address as 4 words, in network byte order, to `target` from index `at` on. Throws a
- * RangeError for another length.
- */
+/** Writes an address as 4 words to `target`, from index `at` on. Throws a RangeError if it does not have 16 bytes. */
 export const addressWords = (address: Uint8Array, target: Uint32Array, at: number): void => {
   if (address.length !== 16) throw new RangeError(`an address has 16 bytes, not ${address.length}`)
   for (let i = 0; i < 4; i++)

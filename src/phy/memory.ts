@@ -1,15 +1,14 @@
 /*
- * The memory link (docs/decisions/memory-link.md): connects the ports of one process. A run goes without a copy to the
- * port with its destination address, which may be the sender's own port: it is built in a buffer of the shared arena,
- * queued at the destination, read there and released. The runs of one reservation share a buffer, which is free again
- * when all of them are released and the reservation has ended.
+ * The memory link (docs/decisions/memory-link.md): connects the ports of one process. A run is built in a buffer of the
+ * shared arena, queued at the port with the destination address, read there and released. It is not copied. The runs of
+ * one reservation share a buffer, which is free again when the runs are released and the reservation has ended.
  *
- * Packets are those that the UDP port would send: IPv6, or IPv4 with DF and identification 0, 1, 2 … within a run, and
- * an ICRC; the receiver drops packets with a wrong ICRC. Sealing a run means writing its ICRCs; if that is done on
- * demand, ICRCs are computed and checked only while a tap or a layer needs them.
+ * Packets are the same as those of the UDP port: IPv6, or IPv4 with DF and identification 0, 1, 2 … within a run, and
+ * an ICRC. Sealing a run means writing its ICRCs. With sealing on demand, ICRCs are written and checked only while a
+ * tap or a layer needs them.
  *
- * Buffers have two sizes, so that an ACK need not wait for a large one, and each port has guaranteed buffers. A
- * receiver that does not read its runs blocks only its own senders.
+ * Buffers have two sizes, so that an ACK need not wait for a large one. Each port has guaranteed buffers, so a receiver
+ * that does not read its runs blocks only its own senders.
  */
 import { addressText, isLinkLocal } from '../wire/address.ts'
 import type { Arena } from '../wire/arena.ts'
@@ -23,7 +22,7 @@ import { allocateRecord, createRunRecords, freeRecord } from './runs/records.ts'
 
 /** Reservations up to this size, mostly for ACKs, get a small buffer if one is free. */
 const SMALL_RUN_BYTES = 2048
-/** Number of large and small buffers guaranteed to each port; with many ports fewer (runs/pool.ts). */
+/** Buffers guaranteed to each port; with many ports fewer (runs/pool.ts). */
 const GUARANTEED_BUFFERS = 4
 const GUARANTEED_SMALL_BUFFERS = 32
 const PATH_MTU = 4096
@@ -31,11 +30,11 @@ const PATH_MTU = 4096
 const NOWHERE = -1
 const GROUP = -2
 
-/** `direct`: messages may be passed without packets (`Port.receiverOf`), unless ICRCs or taps need packets. */
+/** `direct`: messages may be passed without packets (`Port.receiverOf`) while no ICRCs and taps are needed. */
 export type Path = 'packets' | 'direct'
 
 export interface MemorySwitchOptions {
-  /** At least `memorySwitchBytes(runs, smallRuns)` bytes long; the link uses that many from offset 0. */
+  /** Has at least `memorySwitchBytes(runs, smallRuns)` bytes; the link uses them from offset 0 on. */
   readonly arena: Arena
   /** Number of run buffers of RUN_BYTES (264 KiB), default 64; also the maximum number of ports. */
   readonly runs?: number
@@ -48,11 +47,11 @@ export interface MemorySwitchOptions {
 }
 
 export interface MemorySwitch {
-  /** Adds a port. Throws if there are as many as run buffers, counting closed ones with buffers in flight. */
+  /** Adds a port. Throws an Error if there are `runs` ports already; closed ports with runs in flight count too. */
   attach(): Port
   /** Number of runs that wait to be received, at all ports together. */
   readonly waitingRuns: number
-  /** Numbers of ports, buffers in use, and flows that are open or in flight: all 0 when all ports are closed. */
+  /** Number of ports, of buffers in use, and of flows that are open or in flight. */
   stat(): { ports: number; runs: number; smallRuns: number; flows: number }
 }
 
@@ -73,30 +72,27 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
   const small = createRunPool(runs * RUN_BYTES, SMALL_RUN_BYTES, smallRuns, runs, GUARANTEED_SMALL_BUFFERS)
   const flows = createFlowTable()
   const addresses = createKeyTable(4)
-  /** By number in `addresses`: the port that has the address. */
+  /** By number in `addresses`. */
   const portOfAddress: number[] = []
-  /** Multicast groups, and by group number the ports that have joined. */
+  /** Multicast groups, and their member ports by group number. */
   const groups = createKeyTable(4)
   const membersOf: number[][] = []
-  /**
-   * By flow: its route, the peer number of its source at the destination, and the version for which these are valid.
-   */
+  /** By flow: route, peer number of the source at the destination, and the version for which these two are valid. */
   const routeOf: number[] = []
   const peerOf: number[] = []
   const routeVersion: number[] = []
-  /** Ports by number; the number of a closed port is reused when its buffers are released. */
+  /** Ports by number. */
   const links: (Link | undefined)[] = new Array(runs).fill(undefined)
   const addressKey = new Uint32Array(4)
-  /** Number of reasons to seal runs: `sealing`, and the calls of `requireSeal`. */
+  /** Number of reasons to seal runs: `sealing`, and calls of `requireSeal`. */
   let sealReasons = sealing === 'always' ? 1 : 0
-  /** As `MemorySwitch.waitingRuns`. */
   let waitingRuns = 0
 
   const records = createRunRecords(runs + smallRuns)
-  /** By buffer, large ones first: number of its runs in flight and of its reservations. */
+  /** By buffer (large ones first): references by runs in flight and by a reservation. */
   const bufferRefs = new Int32Array(runs + smallRuns)
 
-  /** The route of a flow; also updates `peerOf`. Looks both up only if something has changed since the last time. */
+  /** The route of a flow; also updates `peerOf`. */
   const route = (flow: number): number => {
     const version = addresses.version + flows.version() + groups.version
     if (routeVersion[flow] !== version) {
@@ -110,13 +106,13 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
     return routeOf[flow]
   }
 
-  /** As `Port.receiverOf`, for the port with this number. */
+  /** The `Port.receiver` of a port; null if the port has a tap. */
   const receiverAt = (portNumber: number): object | null => {
     const port = links[portNumber]?.port
     return port === undefined || port.tap !== null ? null : (port.receiver as object | null)
   }
 
-  /** A buffer for `bytes` bytes, large ones numbered first; -1 if none is free. */
+  /** Takes a buffer for `bytes` bytes; -1 if none is free. */
   const takeBuffer = (owner: number, bytes: number): number => {
     let buffer = bytes <= SMALL_RUN_BYTES ? small.take(owner) : -1
     if (buffer >= 0) buffer += runs
@@ -136,7 +132,7 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
     freeRecord(records, run)
   }
 
-  /** A second record for a run with the same bytes, for another receiver. */
+  /** A second record for the same bytes, for another receiver. */
   const copyRun = (run: number): number => {
     const copy = allocateRecord(records)
     records.buffer[copy] = records.buffer[run]
@@ -162,7 +158,6 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
   const hasCorrectIcrc = (run: number, packet: number): boolean =>
     verifyIcrc(arena, packetOffset(run, packet), packetLength(run, packet), flows.icrcFlowOf(records.flow[run]), packet)
 
-  /** The record passed to the taps of all ports; a tap must not keep it. */
   const tapped = emptyTappedRun(arena, 'sent')
 
   interface Link {
@@ -172,14 +167,11 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
   }
 
   const createLink = (portNumber: number): Link => {
-    /**
-     * The queue of received runs: first run that was not released, first that was not delivered completely, and last;
-     * -1: none.
-     */
+    /** The queue of received runs: first unreleased run, first run with undelivered packets, and last run; -1: none. */
     let oldest = -1
     let head = -1
     let tail = -1
-    /** First packet of the run at `head` that was not delivered. */
+    /** First undelivered packet of the run at `head`. */
     let cursor = 0
     /** Whether runs were delivered since the last release. */
     let hasUnreleased = false
@@ -192,7 +184,7 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
     /** Numbers of this port's addresses. */
     const ownAddresses: number[] = []
 
-    /** Passes packets [firstPacket, end) of a run to the tap. */
+    /** Packets [firstPacket, end) of a run. */
     const showTap = (
       direction: 'sent' | 'received',
       outcome: TapOutcome,
@@ -212,14 +204,14 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
       port.tap?.(tapped)
     }
 
-    /** Leaves the group with a number in `groups`; no effect if this port is not a member. */
+    /** `group`: a number in `groups`. No effect if this port is not a member. */
     const leave = (group: number): void => {
       if (group < 0 || !membersOf[group].includes(portNumber)) return
       membersOf[group] = membersOf[group].filter(member => member !== portNumber)
       groups.release(group)
     }
 
-    /** Releases the runs before `head`, which were delivered completely. */
+    /** Releases the runs before `head`. */
     const releaseDelivered = (): void => {
       while (oldest !== head) {
         const run = oldest
@@ -235,8 +227,8 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
     }
 
     /**
-     * Skips and counts packets with wrong ICRCs from `firstPacket` on. Returns the index of the next packet with a
-     * correct one, or the number of packets if there is none.
+     * Counts and skips packets with wrong ICRCs from `firstPacket` on. Returns the index of the next correct packet, or
+     * the number of packets if there is none.
      */
     const skipWrong = (run: number, firstPacket: number): number => {
       let packet = firstPacket
@@ -247,7 +239,7 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
       }
       return packet
     }
-    /** Makes the next run the first that was not delivered completely. */
+    /** Moves `head` to the next run. */
     const advance = (): void => {
       head = records.next[head]
       cursor = 0
@@ -280,7 +272,7 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
         addressWords(address, addressKey, 0)
         const existing = addresses.find(addressKey, 0)
         if (existing >= 0) {
-          // Devices of one interface, or whose addresses end alike, have the same link-local address: the first gets it.
+          // Several devices may have the same link-local address: the first device gets it.
           if (portOfAddress[existing] === portNumber || isLinkLocal(address)) return
           throw new Error(`the memory link has a port with the address ${addressText(address)} already`)
         }
@@ -383,8 +375,7 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
           port.counters.receivedPackets += received.count
           port.counters.receivedBytes += (received.count - 1) * received.packetBytes + received.lastBytes
           if (port.tap !== null) showTap('received', 'passed', run, firstPacket, end)
-          // Packets after these with wrong ICRCs are skipped now, so that the run is released with its last correct
-          // packet.
+          // Skips following packets with wrong ICRCs now, so that the run is released with its last correct packet.
           cursor = end < packets ? skipWrong(run, end) : end
           if (cursor === packets) advance()
           hasUnreleased = true
@@ -443,7 +434,7 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
 
   return {
     attach: () => {
-      // The number of a closed port cannot be reused while its buffers are in flight.
+      // The number of a closed port cannot be reused while some of its buffers are in flight.
       const portNumber = links.findIndex(
         (link, i) => link === undefined && large.usedBy(i) === 0 && small.usedBy(i) === 0,
       )

@@ -1,11 +1,10 @@
 /*
- * A port to a network: sends and receives runs of UDP payloads, each with a record of addresses
- * (docs/decisions/engines-without-io.md). The memory link, UDP and layers that wrap any port, such as faults, implement
- * this interface.
+ * A port to a network: sends and receives runs of packets (docs/decisions/engines-without-io.md). A packet is a UDP
+ * payload. The memory link, UDP, and layers that wrap any port, such as faults, implement this interface.
  *
- * The port owns the bytes: a sender builds its run in a reservation of the port; a receiver reads a run where the port
- * has put it, and releases it. The port also owns the ICRC, since only it knows the IP header, which the ICRC covers:
- * it writes the ICRCs of sent packets, and drops and counts received packets with wrong ones.
+ * The port owns the bytes: a sender builds a run in a reservation of the port, and a receiver reads and releases a run
+ * in the port's memory. The port also writes and checks ICRCs, because they cover the IP header, which only the port
+ * knows. It drops and counts packets with wrong ICRCs.
  */
 import type { Arena } from '../wire/arena.ts'
 
@@ -21,19 +20,17 @@ export interface FlowAddress {
   readonly flowLabel: number
 }
 
-/**
- * A received run: `count` packets of `packetBytes` bytes, the last of `lastBytes`, from `offset` of the arena on.
- */
+/** `count` packets of `packetBytes` bytes, the last of `lastBytes`, from `offset` of the arena on. */
 export interface ReceivedRun {
   offset: number
   packetBytes: number
   count: number
   lastBytes: number
-  /** The number of the source address among the port's peers; -1 if no flow to it is open. */
+  /** The port's number of the source address; -1 if no flow to this address is open. */
   peer: number
-  /** Path and headers of the run's packets, for GRH, tracer and pcap. */
+  /** Path and headers of the packets, for GRH, tracer and pcap. */
   flowAddress: FlowAddress
-  /** IPv4 identification of the first packet. The following ones count up at least while `requireSeal` demands it. */
+  /** IPv4 identification of the first packet. While `requireSeal` demands it, those of later packets count up. */
   identification: number
 }
 
@@ -67,10 +64,10 @@ export interface PortCounters {
   dropped: number
 }
 
-/** The outcome of a run, for taps; those after 'wrong icrc' are faults of a layer. */
+/** The outcome of a run. Those after 'wrong icrc' are injected faults. */
 export type TapOutcome = 'passed' | 'wrong icrc' | 'dropped' | 'corrupted' | 'duplicated' | 'reordered' | 'delayed'
 
-/** A run as a tap sees it. The port reuses the record, so do not keep it or the bytes. */
+/** A run for a tap. The port reuses the record and the bytes, so a tap must not keep them. */
 export interface TappedRun {
   direction: 'sent' | 'received'
   outcome: TapOutcome
@@ -83,7 +80,6 @@ export interface TappedRun {
   identification: number
 }
 
-/** A record for runs that a port passes to its tap. */
 export const emptyTappedRun = (arena: Arena, direction: TappedRun['direction']): TappedRun => ({
   direction,
   outcome: 'passed',
@@ -96,7 +92,7 @@ export const emptyTappedRun = (arena: Arena, direction: TappedRun['direction']):
   identification: 0,
 })
 
-/** Gets every run that a port sends and receives, including ICRCs; it must not change them, and must not throw. */
+/** Gets every run that a port sends and receives, with ICRCs. It must not change the run, and must not throw. */
 export type PortTap = (run: TappedRun) => void
 
 /** Bytes of `Port.staging`. */
@@ -111,58 +107,55 @@ export interface Port {
   readonly scratch: number
   /** Maximum packets of a run. */
   readonly maxPackets: number
-  /** Maximum packets of a run that has only single-packet messages; absent where short runs have no advantage. */
+  /** Maximum packets of a run of single-packet messages; absent if short runs have no advantage. */
   readonly maxSinglePacketRun?: number | undefined
   /** Maximum bytes of a run. */
   readonly maxBytes: number
   /** Maximum path MTU of the link in bytes, when the port was created. */
   readonly pathMtu: number
   /**
-   * Maximum window bytes (payload, and 64 per packet) that a queue pair should have unacknowledged; absent where no
-   * buffer can overflow.
+   * Maximum window bytes (payload plus 64 per packet) that a queue pair should have unacknowledged. Absent if no buffer
+   * can overflow.
    */
   readonly windowBytes?: number | undefined
-  /**
-   * Maximum window bytes that all queue pairs of this port together should have unacknowledged at one peer; absent
-   * where no buffer can overflow.
-   */
+  /** As `windowBytes`, for all queue pairs of this port together that send to one peer. */
   readonly sharedWindowBytes?: number | undefined
   readonly counters: PortCounters
 
   /**
-   * Adds a local address (of the GID table); no effect if the port has it, or for a link-local address that the system
-   * lacks or another socket or port uses. Throws SystemError if the system does not allow it, and an Error if another
-   * port of a memory link has it and it is not link-local. `claim` 'spare': another process may take over the address.
+   * Adds a local address (of the GID table). No effect if the port already has the address, or if a link-local address
+   * is not available. Throws SystemError if the system does not allow the address, and an Error if another port of a
+   * memory link has it. `claim` 'spare': another process may take over the address.
    */
   addAddress(address: Uint8Array, claim?: 'own' | 'spare'): void
-  /** Stops receiving on an address. A port with sockets loses packets of flows from it until it is added again. */
+  /** Stops receiving on an address. A port with sockets then loses packets of flows from this address. */
   removeAddress(address: Uint8Array): void
   /**
-   * Joins a multicast group: runs to it are received here, including this port's own; no effect if it was joined.
-   * Throws SystemError if the system does not allow it; a UDP port may need an address of the group's family, and
-   * throws a RangeError without one.
+   * Joins a multicast group: runs to the group are received here, including this port's own. No effect if the port is a
+   * member. Throws SystemError if the system does not allow it. A UDP port may need an address of the group's family,
+   * and throws a RangeError without one.
    */
   joinGroup(group: Uint8Array): void
   /**
-   * Called when the device's network interface was replaced by another one: link-local destinations and groups use the
-   * new one. Absent if the port does not depend on an interface's index.
+   * Called when the device's network interface was replaced by another one, for link-local destinations and groups.
+   * Absent if the port does not depend on an interface's index.
    */
   setInterface?(interfaceIndex: number): void
   leaveGroup(group: Uint8Array): void
   /**
-   * Opens a flow. Returns its number, which equal records share. Throws a RangeError for a record with a value out of
-   * range, or that this port cannot send.
+   * Opens a flow. Returns its number; equal records have the same number. Throws a RangeError if a value is out of
+   * range, or if this port cannot send on this path.
    */
   openFlow(address: FlowAddress): number
-  /** Opens an open flow once more: it needs one more `closeFlow`. Throws an Error if it is not open. */
+  /** Opens an open flow once more, so that it needs one more `closeFlow`. Throws an Error if it is not open. */
   reopenFlow(flow: number): void
   closeFlow(flow: number): void
-  /** The number of this source address in `ReceivedRun.peer`, while a flow to it is open; -1 otherwise. */
+  /** The number of this source address in `ReceivedRun.peer`; -1 if no flow to this address is open. */
   peerOf(address: Uint8Array): number
 
   /**
-   * As of `TransmitSink` in transport/types.ts. The ICRCs of a run are written when `commit` returns, unless the port
-   * omits them (`requireSeal`); fault layers may change its bytes until the next call of these three functions.
+   * As in `TransmitSink` (transport/types.ts). When `commit` returns, the ICRCs are written, unless the port omits them
+   * (`requireSeal`). A fault layer may change the bytes of the run until the next call of these three functions.
    */
   reserve(bytes: number): number
   commit(offset: number, packetBytes: number, count: number, lastBytes: number, flow: number): void
@@ -170,47 +163,47 @@ export interface Port {
   flush(): void
 
   /**
-   * Receives the next run with correct ICRCs; false if there is none, or if it has to wait for `release`. Its bytes are
-   * valid until `release`.
+   * Receives the next run with correct ICRCs; its bytes are valid until `release`. False if there is none, or if the
+   * next run has to wait for `release`.
    */
   receive(run: ReceivedRun): boolean
   /** Releases all runs received since the last `release`. */
   release(): void
   /**
-   * Called to schedule the device: a run has arrived at an empty port, or, at a port with sockets, a `reserve` that
-   * failed may succeed now. It must not call `receive`.
+   * Called to schedule the device: a run has arrived at an empty port, or (ports with sockets) a failed `reserve` may
+   * succeed now. It must not call `receive`.
    */
   wake: (() => void) | null
 
   /**
-   * The object that receives messages at this port, set by its owner; null while the owner needs packets. This property
-   * and the next three are absent from ports that cannot pass messages without packets.
+   * For messages without packets: the object that receives them at this port, set by the port's owner; null while the
+   * owner needs packets. This property and the next three are absent from ports that always need packets.
    */
   receiver?: object | null | undefined
-  /** Offset of STAGING_BYTES bytes in the arena, which all ports of the arena share. */
+  /** Offset of STAGING_BYTES bytes in the arena, shared by all ports of the arena. */
   readonly staging?: number | undefined
-  /** The `receiver` of the port at a flow's destination; null if there is none, or if packets must be sent to it. */
+  /** The `receiver` of the port at a flow's destination; null if packets must be sent. */
   receiverOf?: ((flow: number) => object | null) | undefined
   /** The `ReceivedRun.peer` that the destination sees for runs of a flow. */
   peerAt?: ((flow: number) => number) | undefined
-  /** Whether runs may wait to be received. Absent from ports that cannot tell. */
+  /** Whether runs may wait to be received. Absent if unknown. */
   isWaiting?: (() => boolean) | undefined
 
-  /** The tap or null; set by `addTap` of tap.ts, through which several taps share it. */
+  /** Set by `addTap` (tap.ts), which supports several taps. */
   tap: PortTap | null
   /**
-   * +1 when a tap or a layer begins to need real ICRCs, and identifications that count up within a run; -1 when it no
-   * longer does. Without this need a port may omit them.
+   * +1: a tap or a layer now needs real ICRCs, and identifications that count up within a run; -1: it no longer does.
+   * If nobody needs them, a port may omit ICRCs.
    */
   requireSeal(change: 1 | -1): void
   /**
-   * Reserves a buffer of `bytes` bytes, at most `maxBytes`, in the arena for a layer that keeps packets, until
-   * `releaseLayerBuffer`. Returns its offset, or -1 if none is free.
+   * Takes a buffer of `bytes` bytes (at most `maxBytes`) in the arena, for a layer that keeps packets. Returns its
+   * offset; -1 if none is free.
    */
   takeLayerBuffer(bytes: number): number
   releaseLayerBuffer(offset: number): void
 
-  /** For layers that delay packets: when to call `onTimeout` next (µs), Infinity for never. */
+  /** For layers that delay packets: when to call `onTimeout` next, µs; Infinity: never. */
   nextTimeout(): number
   onTimeout(now: number): void
   close(): void

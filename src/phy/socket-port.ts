@@ -1,6 +1,6 @@
 /*
- * Common parts of ports with sockets (phy/udp/port.ts, dgram.ts): numbers of addresses, buffers for layers that keep
- * packets, peers of flows.
+ * Common parts of ports with sockets (phy/udp/port.ts, dgram.ts): addresses, buffers for layers that keep packets,
+ * peers of flows.
  */
 import type { FlowTable } from './flow-table.ts'
 import { addressWords } from './key-table.ts'
@@ -8,21 +8,21 @@ import { noAddress, type Port } from './port.ts'
 import { RUN_BYTES, requireRunBytes } from './runs/limits.ts'
 import type { Senders } from './udp/senders.ts'
 
-/** Number of buffers for layers that keep packets (`Port.takeLayerBuffer`), and their bytes in the arena. */
+/** Number of buffers for `Port.takeLayerBuffer`, and their bytes in the arena. */
 const LAYER_BUFFERS = 8
 export const LAYER_BUFFERS_BYTES = LAYER_BUFFERS * RUN_BYTES
 
 export interface Addresses<S> {
-  /** By number: an address, and its socket while the port has it. Numbers do not change until `freeNumber`. */
+  /** By number: an address, and its socket while the port has the address. Numbers do not change until `freeNumber`. */
   readonly addresses: Uint8Array[]
   readonly sockets: (S | undefined)[]
   /** The number of an address; -1 if it has none. */
   numberOf(address: Uint8Array): number
-  /** The number of an address, or the one that `setSocket` would assign to it. */
+  /** The number that `setSocket` would return. */
   numberIfAdded(address: Uint8Array): number
-  /** Stores the socket of an address; assigns a number if the address has none. Returns the number. */
+  /** Stores the socket of an address. Assigns a number if the address has none. Returns the number. */
   setSocket(address: Uint8Array, socket: S): number
-  /** Frees the number of a group that was left, which is not the source of any flow. */
+  /** Frees the number of a group that was left. No flow may have it as source. */
   freeNumber(number: number): void
 }
 
@@ -55,7 +55,6 @@ export const createAddresses = <S>(): Addresses<S> => {
   }
 }
 
-/** The functions of `Port` that `socketPortParts` implements. */
 type CommonFunctions =
   | 'reopenFlow'
   | 'closeFlow'
@@ -65,7 +64,7 @@ type CommonFunctions =
   | 'nextTimeout'
   | 'onTimeout'
 
-/** The common functions; the layers' buffers are LAYER_BUFFERS_BYTES bytes at `layerBuffersAt` of the arena. */
+/** `layerBuffersAt`: offset of LAYER_BUFFERS_BYTES bytes in the arena. */
 export const socketPortParts = (
   flows: FlowTable,
   senders: Senders,

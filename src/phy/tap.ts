@@ -1,6 +1,6 @@
 /*
  * Taps: the tracer and packet captures get every run that a port sends and receives, with real ICRCs. Taps may be added
- * and removed at any time; without taps a run costs one test of the port's `tap`. Several taps share this property.
+ * and removed at any time. Without taps a run costs one test of the port's `tap`.
  */
 import type { Port, PortTap, TappedRun } from './port.ts'
 
@@ -10,10 +10,10 @@ const tapsOf = new WeakMap<Port, PortTap[]>()
 export const addTap = (port: Port, tap: PortTap): (() => void) => {
   const taps = tapsOf.get(port) ?? []
   tapsOf.set(port, taps)
-  // A new function for each call of `addTap`, so that a tap that was added twice can be removed once.
+  // A new function per call: a tap that was added twice can be removed once.
   const registration: PortTap = run => tap(run)
   const updatePort = (): void => {
-    // A copy, since a tap may remove itself during the call.
+    // A copy, because a tap may remove itself during the call.
     const current = [...taps]
     port.tap =
       current.length === 0
@@ -36,7 +36,6 @@ export const addTap = (port: Port, tap: PortTap): (() => void) => {
   }
 }
 
-/** Calls `onPacket` for every packet of a run: its offset in the arena, its length, its IPv4 identification. */
 export const forEachPacket = (
   run: TappedRun,
   onPacket: (offset: number, length: number, identification: number) => void,

@@ -1,8 +1,7 @@
 /*
  * Decisions of fault rules, packet by packet, for one device and one direction. Every rule that matches a packet acts
- * on it. Each rule has its own random sequence, generated from its seed, the device's name and the direction. So the
- * decisions of a rule depend on the packets that it matches and their order, not on the decisions of other rules, nor on
- * how packets are grouped into runs. Rules with the same seed get different sequences, according to their order.
+ * on it. Each rule has its own random sequence, generated from its seed, the device's name and the direction. Its
+ * decisions therefore depend only on the packets that it matches. Rules with equal seeds have different sequences.
  */
 import { type FaultRuleCounts, faultKinds, noFaultRuleCounts } from '../../spec/faults.ts'
 import { bthDestQp, bthOpcode } from '../../wire/bth.ts'
@@ -12,66 +11,64 @@ import { type FaultDirection, type FaultRule, isActive, opcodeNumbers } from './
 
 /** Decisions for the packets of one run, by packet. */
 export interface Decisions {
-  /** Bits of the kinds of faults that apply, and WAIT (kinds.ts). */
+  /** Bits of the kinds of faults, and WAIT (kinds.ts). */
   actions: Uint16Array
-  /** 32 random bits for each packet's effects. */
+  /** 32 random bits for the effects on each packet. */
   randomBits: Uint32Array
   /** Delay of each packet, microseconds. */
   delays: Float64Array
-  /** The rules whose rate limits apply to each packet: bit n for rule n of the list of all rules. */
+  /** Rules whose rate limits apply to each packet: bit n for rule n of the list of all rules. */
   rateLimits: Uint32Array
 }
 
 export interface FaultDecider {
-  /** Whether any rule with an effect applies to this device and direction; whether any of them changes bytes. */
+  /** Whether any rule with an effect applies to this device and direction. */
   readonly hasRules: boolean
+  /** Whether any of these rules changes bytes. */
   readonly changesBytes: boolean
   readonly decisions: Decisions
-  /**
-   * By index in the list of all rules: the rule's counts; undefined for rules that do not apply to this device and
-   * direction.
-   */
+  /** By index in the list of all rules; undefined for rules that do not apply to this device and direction. */
   readonly counts: readonly (FaultRuleCounts | undefined)[]
   /**
-   * Decides about the packets of a run that begins at `at` in `view`. May replace the arrays of `decisions`. True if a
-   * fault applies to any packet.
+   * Decides about the packets of a run at `at` in `view`. May replace the arrays of `decisions`. True if a fault
+   * applies to any packet.
    */
   decide(view: DataView, at: number, packetBytes: number, count: number): boolean
   /** Decides that no fault applies to the `count` packets of a run. */
   clear(count: number): void
   /**
-   * The time (µs) at which a packet of `bytes` bytes that arrives at `time` may leave: when it has passed all rate
-   * limits in `rateLimits`, bits as in `Decisions`. Counts the packet as sent at these rates.
+   * When a packet of `bytes` bytes that arrives at `time` has passed all rate limits in `rateLimits` (bits as in
+   * `Decisions`), µs. Counts the packet as sent.
    */
   departure(rateLimits: number, time: number, bytes: number): number
 }
 
-/** A rule that applies to the device and direction, and its state. */
+/** A rule that applies to the device and direction, with its state. */
 interface ActiveRule {
   readonly rule: FaultRule
   /** Index in the list of all rules. */
   readonly index: number
-  /** By opcode: 1 if it is selected; null if all opcodes are. */
+  /** By opcode: 1 if selected; null: all opcodes are. */
   readonly opcodes: Uint8Array | null
-  /** The selected QPNs; null if all are. */
+  /** The selected QPNs; null: all. */
   readonly qps: ReadonlySet<number> | null
   readonly random: () => number
   readonly counts: FaultRuleCounts
-  /** By kind: its probability times 2^32; the fault applies if a random number is below it. */
+  /** By kind: its probability times 2^32. The fault applies if a random number is lower. */
   readonly thresholds: readonly number[]
   /** Microseconds per byte at the limited rate; 0: unlimited. */
   readonly byteTime: number
-  /** When all packets so far have been transferred at the limited rate, microseconds. */
+  /** When all earlier packets have been transferred at the limited rate, microseconds. */
   busyUntil: number
 }
 
-/** Packets may leave this many microseconds earlier than a rate limit allows, because timers may be late by as much. */
+/** Packets may leave this many µs earlier than a rate limit allows, because timers may be late. */
 const BURST = 1000
 
 const appliesTo = (rule: FaultRule, device: string, direction: FaultDirection): boolean =>
   (rule.device === '' || rule.device === device) && (rule.dir === 'both' || rule.dir === direction)
 
-/** `rules`: the list of all rules; those for other devices and the other direction are ignored. */
+/** `rules`: all rules; those for other devices or the other direction are ignored. */
 export const createFaultDecider = (
   rules: readonly FaultRule[],
   device: string,
@@ -111,7 +108,7 @@ export const createFaultDecider = (
   })
   const decisions = makeDecisions(activeRules.length > 0 ? maxPackets : 0)
 
-  /** Adds the decisions of a rule about packet `i`. A probability of 0 uses no random number. */
+  /** Adds the decisions of a rule about packet `i`. */
   const decideFor = (state: ActiveRule, i: number): void => {
     const { rule, random, counts, thresholds } = state
     let action = 0

@@ -1,42 +1,43 @@
 /*
- * The queue of packets that a fault layer delays. It keeps copies of them until enough other packets have overtaken
- * them, or until their delay has ended and the rate limits admit them. A packet's delay begins at the first `onTimeout`
- * after it was queued. The queue is bounded, like that of any link. `Tag` is the layer's own data about a packet.
+ * The queue of packets that a fault layer delays. It keeps a copy of a packet until enough other packets have overtaken
+ * it, or until its delay has ended and the rate limits admit it. The delay begins at the first `onTimeout` after the
+ * packet was queued. The queue is bounded. `Tag` is the layer's own data about a packet.
  */
 
 /** Maximum packets in the queue, as tc-netem's limit. */
 export const MAX_DELAYED = 1000
 /** Maximum packet length: path MTU 4096 and all headers. */
 export const MAX_DELAYED_BYTES = 4224
-/** Number of packet slots that are allocated together. */
+/** Packet slots that are allocated together. */
 const CHUNK_SLOTS = 50
 
-/** A queued packet, or the one that was taken last; the latter's bytes are valid until the next `hold`. */
+/** A queued packet, or the packet that was taken last. The bytes of a taken packet are valid until the next `hold`. */
 export interface DelayedPacket<Tag> {
   readonly bytes: Uint8Array
   readonly offset: number
   readonly length: number
   readonly tag: Tag
-  /** Number of packets that must still overtake it; Infinity if only time counts. */
+  /** Number of packets that must still overtake this packet; Infinity if only time counts. */
   passesLeft: number
-  /** Delay in microseconds, and bits of the rules (decider.ts) whose rate limits apply after it. */
+  /** Delay, µs. */
   readonly delayTime: number
+  /** Bits of the rules (decider.ts) whose rate limits apply after the delay. */
   rateLimits: number
-  /** When its delay ends (µs), then when the rate limits admit it; Infinity until `onTimeout` sets it. */
+  /** When the delay ends, µs, then when the rate limits admit the packet; Infinity before the delay begins. */
   dueTime: number
-  /** The lower one leaves first among packets with the same `dueTime`. */
+  /** Among packets with equal `dueTime`, the lowest leaves first. */
   readonly order: number
-  /** Whether it may leave. */
+  /** Whether the packet may leave. */
   isReady: boolean
 }
 
 export interface DelayQueue<Tag> {
-  /** Number of queued packets, and of those that are ready to leave. */
+  /** Number of queued packets, and of packets that are ready to leave. */
   readonly count: number
   readonly ready: number
   /**
-   * Copies a packet into the queue until `passesLeft` others have overtaken it, or until `delayTime` microseconds have
-   * passed and the rate limits admit it. False if the queue is full or the packet too long.
+   * Queues a copy of a packet until `passesLeft` packets have overtaken it, or until `delayTime` µs have passed and the
+   * rate limits admit it. False if the queue is full or the packet too long.
    */
   hold(
     bytes: Uint8Array,
@@ -47,9 +48,9 @@ export interface DelayQueue<Tag> {
     delayTime: number,
     rateLimits: number,
   ): boolean
-  /** Counts `count` packets that overtake those in the queue. */
+  /** `count` packets overtake those in the queue. */
   pass(count: number): void
-  /** Number of packets that may overtake before a queued one becomes ready; Infinity if none waits for others. */
+  /** Number of overtaking packets after which a queued packet becomes ready; Infinity: none waits for packets. */
   untilNext(): number
   /** Takes the packet that leaves next; undefined if none is ready. */
   take(): DelayedPacket<Tag> | undefined
@@ -57,23 +58,23 @@ export interface DelayQueue<Tag> {
   readyAll(): void
   /** Drops all packets. */
   clear(): void
-  /** When to call `onTimeout` next (µs): 0 for immediately, Infinity for never. */
+  /** When to call `onTimeout` next, µs; 0: immediately; Infinity: never. */
   nextTimeout(): number
-  /** Begins the delay of new packets, and makes those ready that need wait no longer; true if there was one. */
+  /** Begins the delay of new packets, and makes due packets ready; true if there were due packets. */
   onTimeout(now: number): boolean
 }
 
-/** `departure`: `FaultDecider.departure`, for a packet of `length` bytes with this tag. */
+/** `departure`: as `FaultDecider.departure`, for a packet of `length` bytes with this tag. */
 export const createDelayQueue = <Tag>(
   departure: (rateLimits: number, time: number, length: number, tag: Tag) => number,
 ): DelayQueue<Tag> => {
-  /**
-   * Packets whose delay has not begun; those whose delay has begun, as a heap by `dueTime`; those of both that wait
-   * until others have overtaken them; those that are ready, some of which are still in the other lists.
-   */
+  /** Packets whose delay has not begun. */
   let unstarted: DelayedPacket<Tag>[] = []
+  /** Packets whose delay has begun: a heap by `dueTime`. */
   const timed: DelayedPacket<Tag>[] = []
+  /** Packets of `unstarted` and `timed` that become ready when other packets have overtaken them. */
   let passable: DelayedPacket<Tag>[] = []
+  /** Packets that are ready; some are still in `unstarted` and `timed`. */
   let ready: DelayedPacket<Tag>[] = []
   const freeSlots: { readonly bytes: Uint8Array; readonly offset: number }[] = []
   let count = 0
@@ -99,7 +100,7 @@ export const createDelayQueue = <Tag>(
     }
     timed[i] = last
   }
-  /** Removes from the top of the heap packets that others have made ready by overtaking them. */
+  /** Removes ready packets from the top of the heap. */
   const removeReady = (): void => {
     while (timed.length > 0 && timed[0].isReady) pop()
   }
@@ -190,7 +191,7 @@ export const createDelayQueue = <Tag>(
       for (removeReady(); timed.length > 0 && timed[0].dueTime <= now; removeReady()) {
         const packet = timed[0]
         pop()
-        // After the delay, the rate limits admit packets one after the other.
+        // After the delay, the packet waits for the rate limits.
         if (packet.rateLimits !== 0) {
           packet.dueTime = departure(packet.rateLimits, packet.dueTime, packet.length, packet.tag)
           packet.rateLimits = 0

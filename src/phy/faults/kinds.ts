@@ -1,11 +1,11 @@
 /*
- * The effect of each kind of fault on a packet, and its bit in decisions. A new kind needs a row in spec/faults.ts and
- * its effect here.
+ * The effect of each kind of fault on a packet, and the kind's bit in decisions. A new kind needs a row in
+ * spec/faults.ts and its effect here.
  */
 import { type FaultCounters, type FaultKind, FaultKinds, type FaultRuleCounts, faultKinds } from '../../spec/faults.ts'
 import { createRandom } from './random.ts'
 
-/** Changes bytes of the packet of `length` bytes at `at`; `seed`: 32 random bits. */
+/** Changes bytes of a packet. `seed`: 32 random bits. */
 type Damage = (bytes: Uint8Array, at: number, length: number, seed: number) => void
 
 /** Flips a random bit, one to three times. */
@@ -17,7 +17,6 @@ const flipBits: Damage = (bytes, at, length, seed) => {
   }
 }
 
-/** The packet is lost, arrives twice, is overtaken by later packets, or its bytes are changed. */
 type Effect = 'lose' | 'repeat' | 'overtake' | Damage
 
 const effects: { readonly [K in FaultKind]: Effect } = {
@@ -33,27 +32,26 @@ const kindTable = faultKinds.map((kind, i) => ({
   effect: effects[kind],
 }))
 
-/** Bit of each kind. */
 export const faultBits = Object.fromEntries(faultKinds.map((kind, i) => [kind, 1 << i])) as Record<FaultKind, number>
 
-/** Bit of a packet to which a delay or a rate limit applies. */
+/** Bit for a delay or a rate limit. */
 export const WAIT = 1 << kindTable.length
 
 const bitsOf = (matches: (effect: Effect) => boolean): number =>
   kindTable.reduce((bits, { bit, effect }) => (matches(effect) ? bits | bit : bits), 0)
 
-/** Masks of the kinds with each effect. */
+/** Masks of kinds by their effect. */
 export const LOSE = bitsOf(effect => effect === 'lose')
 export const REPEAT = bitsOf(effect => effect === 'repeat')
 export const OVERTAKE = bitsOf(effect => effect === 'overtake')
 export const DAMAGE = bitsOf(effect => typeof effect === 'function')
 
-/** Counts one packet for each kind with a bit in `action`. */
+/** Counts one packet for each kind in `action`. */
 export const countHits = (counters: FaultCounters | FaultRuleCounts, action: number): void => {
   for (let i = 0; i < kindTable.length; i++) if (action & kindTable[i].bit) counters[kindTable[i].counter]++
 }
 
-/** Lets each kind with a bit in `action` change the packet. */
+/** Changes a packet as each kind in `action` does. */
 export const damage = (bytes: Uint8Array, at: number, length: number, action: number, seed: number): void => {
   for (const { bit, effect } of kindTable)
     if (action & bit && typeof effect === 'function') effect(bytes, at, length, seed)

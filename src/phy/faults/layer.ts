@@ -1,11 +1,9 @@
 /*
  * A fault layer: wraps any port and applies the fault rules (`--fault`, `userdma fault set`, rules.ts) to the packets
- * that it sends and receives. Rules may change at any time. While no rule applies to this device and no packet is
- * delayed, the layer's functions for runs are the port's own, so it costs nothing.
+ * that the port sends and receives. Rules may change at any time. While no rule applies to this device and no packet is
+ * delayed, the layer's functions for runs are the port's own, so the layer costs nothing.
  *
- * Each device of a daemon has such a layer. A rule applies to received packets unless it selects another direction, so
- * a packet between two devices of one daemon is subject to it once. Randomness comes from seeds (decider.ts), time from
- * the caller through `onTimeout`.
+ * Randomness comes from seeds (decider.ts), time from the caller through `onTimeout`.
  */
 
 import { type FaultCounters, type FaultRuleCounts, noFaultCounts, sumFaultRuleCounts } from '../../spec/faults.ts'
@@ -18,20 +16,18 @@ import { createFaultySending } from './sending.ts'
 export interface FaultPort extends Port {
   readonly faults: FaultCounters
   /**
-   * Replaces all rules, including those for other devices. Random sequences restart, and delayed packets leave in the
-   * next poll. `device`: the new name of this port's device, if it was renamed.
+   * Replaces all rules. Random sequences restart, and delayed packets leave in the next poll. `rules`: of all devices;
+   * `device`: the new name of this port's device, if it was renamed.
    */
   setFaults(rules: readonly FaultRule[], device?: string): void
-  /** By rule: what it has done on this port since it was set. */
+  /** By rule: its effects on this port since the rule was set. */
   ruleCounts(): FaultRuleCounts[]
 }
 
-/** `Port.receiverOf` while packets are sent through the layer. */
 const noReceiver = (): null => null
-/** `Port.isWaiting` while packets are received through the layer: true, since the layer may have packets to deliver. */
 const isAlwaysWaiting = (): boolean => true
 
-/** State behind the accessors of a layer: the inner port, and what the layer's owner has set. */
+/** State behind the accessors of a layer: the inner port, and properties that the layer's owner has set. */
 interface LayerState {
   readonly port: Port
   ownReceiver: Port['receiver']
@@ -39,12 +35,9 @@ interface LayerState {
   connect(): void
 }
 
-/** Properties of a layer that are accessors: they belong to the inner port, or setting them calls `connect`. */
 type AccessorProperties = Pick<Port, 'windowBytes' | 'sharedWindowBytes' | 'receiver' | 'wake' | 'tap'>
 
-/**
- * Accessors in a shared prototype: an object with its own accessors is slow to read, and ports are read for every run.
- */
+/** In a shared prototype, because an object with its own accessors is slow, and ports are read for every run. */
 const accessors: AccessorProperties & ThisType<LayerState> = {
   get windowBytes() {
     return this.port.windowBytes
@@ -83,17 +76,17 @@ export const withFaults = (port: Port, device: string, initial: readonly FaultRu
     createFaultDecider(rules, deviceName, direction, port.maxPackets)
   let receivedDecider = deciderFor('received')
   let sentDecider = deciderFor('sent')
-  /** By flow: its record; that of a closed flow stays, since delayed packets may need it. */
+  /** By flow: its record. The record of a closed flow stays, because delayed packets may need it. */
   const flows: FlowAddress[] = []
 
   const receiving = createFaultyReceiving(port, receivedDecider, faults, () => layer.ownTap)
   const sending = createFaultySending(port, sentDecider, faults, flow => flows[flow])
 
-  /** Connects each direction with its half of the layer, or directly with the port. */
+  /** Connects each direction with its half of the layer, or, if there is nothing to do, directly with the port. */
   const connect = (): void => {
     const receivesThroughLayer = receivedDecider.hasRules || !receiving.isIdle()
     const sendsThroughLayer = sentDecider.hasRules || !sending.isIdle()
-    // Faults apply to packets only: with faults, messages are not passed without packets (`Port.receiverOf`).
+    // Faults apply to packets only, so messages must not be passed without packets (`Port.receiverOf`).
     port.receiver = receivesThroughLayer ? null : layer.ownReceiver
     layer.receiverOf = sendsThroughLayer ? noReceiver : port.receiverOf
     layer.isWaiting = receivesThroughLayer ? isAlwaysWaiting : port.isWaiting
@@ -103,7 +96,7 @@ export const withFaults = (port: Port, device: string, initial: readonly FaultRu
     layer.flush = sendsThroughLayer ? flush : port.flush
     layer.nextTimeout = receivesThroughLayer || sendsThroughLayer ? nextTimeout : port.nextTimeout
     layer.onTimeout = receivesThroughLayer || sendsThroughLayer ? onTimeout : port.onTimeout
-    // The layer passes received packets with correct ICRCs to the tap itself, with the outcome of their faults.
+    // The receiving half passes packets with correct ICRCs to the tap itself, with the outcome of their faults.
     port.tap =
       layer.ownTap === null || !receivesThroughLayer
         ? layer.ownTap

@@ -1,12 +1,6 @@
-/*
- * A reproducible sequence of random numbers from a seed (mulberry32, public domain), and seeds from texts. Not for
- * secrets.
- */
+/* Reproducible random numbers from a seed (mulberry32, public domain), and seeds from texts. Not for secrets. */
 
-/**
- * A function that returns the next integer of the sequence, from 0 to 2^32 - 1, uniformly distributed. Only the lower
- * 32 bits of `seed` count.
- */
+/** Returns a function for uniformly distributed integers from 0 to 2^32 - 1. Uses the lower 32 bits of `seed`. */
 export const createRandom = (seed: number): (() => number) => {
   let state = seed | 0
   return () => {

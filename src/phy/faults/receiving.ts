@@ -1,7 +1,7 @@
 /*
  * The receiving half of a fault layer: received packets are dropped, duplicated, reordered, corrupted and delayed
- * before the device gets them. Corrupting flips bits without correcting the ICRC, as a bad cable does. A run is split
- * where a fault applies; delayed packets are copied to a buffer of the port (`Port.takeLayerBuffer`) to be received.
+ * before the device gets them. Corrupting flips bits without correcting the ICRC. A run is split where a fault applies.
+ * Delayed packets are received from a buffer of the port (`Port.takeLayerBuffer`).
  */
 import type { FaultCounters } from '../../spec/faults.ts'
 import { ROCE_UDP_PORT } from '../../spec/wire/headers.ts'
@@ -28,7 +28,7 @@ export interface FaultyReceiving {
   onTimeout(now: number): void
   /** Replaces the rules. No fault applies to the rest of the current run, and delayed packets leave. */
   setDecider(decider: FaultDecider): void
-  /** Whether nothing is delayed and no run is unreleased: the inner port can be used directly. */
+  /** Whether no packet is delayed and no run is unreleased, so that the inner port can be used directly. */
   isIdle(): boolean
   close(): void
 }
@@ -49,21 +49,21 @@ export const createFaultyReceiving = (
 ): FaultyReceiving => {
   const { arena, counters } = port
   let decider = initialDecider
-  // The run of the inner port that is being received, and its number of packets; those from `nextPacket` on were not
-  // delivered yet.
+  // The current run of the inner port, and its number of packets. Packets from `nextPacket` on are not delivered yet.
   const innerRun = emptyRun()
   let nextPacket = 0
   let innerPackets = 0
   /** Packet of the inner run to deliver a second time; -1: none. */
   let repeatedPacket = -1
-  /** Whether delivered runs, and runs taken from the inner port, are not released yet. */
+  /** Whether the device has unreleased runs. */
   let hasDelivered = false
+  /** Whether the layer has unreleased runs of the inner port. */
   let isInnerTaken = false
 
   const delayQueue = createDelayQueue<Tag>((rateLimits, time, length, { flowAddress }) =>
     decider.departure(rateLimits, time, length + ipUdpHeaderBytes(flowAddress)),
   )
-  /** Offset of the layer buffer that delayed packets are received from (-1: none), and its bytes in use. */
+  /** Offset of the buffer for delayed packets (-1: none), and its bytes in use. */
   let layerBuffer = -1
   let usedBytes = 0
 
@@ -89,13 +89,12 @@ export const createFaultyReceiving = (
     run.identification = innerRun.identification + first
   }
   const packetRun = emptyRun()
-  /** Passes one packet of the inner run to the tap. */
   const showPacket = (outcome: TapOutcome, packet: number): void => {
     if (tap() === null) return
     setPart(packetRun, packet, packet + 1)
     showTap(outcome, packetRun)
   }
-  /** Undoes the inner port's count of a packet that is not delivered now. */
+  /** The inner port has counted the packet, which is not delivered now. */
   const uncount = (length: number): void => {
     counters.receivedPackets--
     counters.receivedBytes -= length
@@ -106,7 +105,7 @@ export const createFaultyReceiving = (
     counters.receivedBytes += length
   }
 
-  /** Copies a packet to the delay queue; false if the port has no layer buffer, or the queue is full. */
+  /** Copies a packet to the delay queue. False if the port has no layer buffer, or the queue is full. */
   const hold = (
     packet: number,
     outcome: TapOutcome,
@@ -123,8 +122,8 @@ export const createFaultyReceiving = (
   }
 
   /**
-   * Lets the kinds with bits in `kinds` change a packet; true if its ICRC is still correct (for bits that it does not
-   * cover, or a bit that was flipped twice).
+   * Changes a packet as each kind in `kinds` does. True if the ICRC is still correct: it does not cover all bits, and a
+   * bit may be flipped twice.
    */
   const corrupt = (packet: number, kinds: number): boolean => {
     const at = offsetOf(packet)
@@ -135,7 +134,7 @@ export const createFaultyReceiving = (
     return verifyIcrc(arena, at, length, flow, innerRun.identification + packet)
   }
 
-  /** Delays a packet by its delay and `extraDelay` (µs); false, counted as overflowed, if that is not possible. */
+  /** Delays a packet by its delay plus `extraDelay`, µs. If that is not possible, counts an overflow, returns false. */
   const delay = (packet: number, outcome: TapOutcome, extraDelay: number): boolean => {
     const { delays, rateLimits } = decider.decisions
     const isHeld = hold(packet, outcome, Number.POSITIVE_INFINITY, delays[packet] + extraDelay, rateLimits[packet])
@@ -144,8 +143,8 @@ export const createFaultyReceiving = (
   }
 
   /**
-   * Applies the faults of a packet of the inner run. True if it is delivered now, once or, if this sets
-   * `repeatedPacket`, twice; false if it is lost or delayed.
+   * Applies the faults of a packet of the inner run. True if the packet is delivered now; if `repeatedPacket` is set,
+   * twice. False if it is lost or delayed.
    */
   const applyFaults = (packet: number): boolean => {
     const { actions, randomBits } = decider.decisions
@@ -191,9 +190,7 @@ export const createFaultyReceiving = (
     return false
   }
 
-  /**
-   * Delivers a delayed packet that is ready, from the layer buffer; false if there is none, or the buffer is full.
-   */
+  /** Delivers a ready delayed packet, from the layer buffer. False if there is none, or if the buffer is full. */
   const deliverDelayed = (run: ReceivedRun): boolean => {
     if (delayQueue.ready === 0 || usedBytes + MAX_DELAYED_BYTES > port.maxBytes) return false
     const { bytes, offset, length, tag } = delayQueue.take() as DelayedPacket<Tag>
@@ -225,7 +222,7 @@ export const createFaultyReceiving = (
       const limit = Math.min(innerPackets, first + delayQueue.untilNext())
       const { actions } = decider.decisions
       while (nextPacket < limit && actions[nextPacket] === 0) nextPacket++
-      // A fault applies to this packet.
+      // If no packet was free of faults, a fault applies to the first one.
       if (nextPacket === first && !applyFaults(nextPacket++)) continue
       setPart(run, first, nextPacket)
       delayQueue.pass(nextPacket - first)
@@ -249,10 +246,10 @@ export const createFaultyReceiving = (
           hasDelivered = true
           return true
         }
-        // Ready packets wait for the release, which frees space.
+        // Ready packets wait for `release`, which frees space.
         if (delayQueue.ready > 0) return false
         if (!hasDelivered && isInnerTaken) {
-          // The device no longer uses any of the inner run.
+          // The device no longer uses the inner run.
           port.release()
           isInnerTaken = false
         }
@@ -278,7 +275,7 @@ export const createFaultyReceiving = (
       if (delayQueue.onTimeout(now)) port.wake?.()
     },
     setDecider: newDecider => {
-      // Without active rules the device has used the inner port directly, and may not have released its run yet.
+      // Without rules the device has used the inner port directly, and may not have released its run yet.
       if (newDecider.hasRules && !decider.hasRules) isInnerTaken = true
       decider = newDecider
       decider.clear(innerPackets)

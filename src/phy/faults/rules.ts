@@ -1,10 +1,8 @@
 /*
  * Fault rules of `--fault` and `userdma fault set`: as text, `dir=sent,opcode=RC_ACKNOWLEDGE,drop=1%,seed=7`, and as
- * records. A rule has selectors, which select the packets that it matches, and effects; every rule that matches a
- * packet acts on it. Several rules are separated by `;`.
- *
- * One table has the settings, their limits and their syntax; the parser and all texts use it. Units are those of
- * tc-netem, except that a probability may also be a plain number, and a time without a unit is in milliseconds.
+ * records. The selectors of a rule select packets; its effects apply to all these packets. Several rules are separated
+ * by `;`. Units are those of tc-netem, but a probability may be a plain number, and a time without a unit is in
+ * milliseconds.
  */
 import { type FaultKind, FaultSettings, faultKinds } from '../../spec/faults.ts'
 import { type OpcodeName, opcodes } from '../../spec/wire/opcodes.ts'
@@ -12,7 +10,7 @@ import { type OpcodeName, opcodes } from '../../spec/wire/opcodes.ts'
 export const faultDirections = ['received', 'sent', 'both'] as const
 export type FaultDirection = (typeof faultDirections)[number]
 
-/** Probability of each kind of fault, 0 to 1. */
+/** 0 to 1. */
 type Probabilities = { readonly [K in FaultKind]: number }
 
 export interface FaultRule extends Probabilities {
@@ -22,48 +20,45 @@ export interface FaultRule extends Probabilities {
   readonly dir: FaultDirection
   /** Selector: destination QPNs (BTH.destQP); empty: all. */
   readonly qp: readonly number[]
-  /** Selector: opcode names, in which `*` stands for any characters, or numbers (0x11); empty: all. */
+  /** Selector: opcode numbers (0x11), or names, where `*` stands for any characters; empty: all. */
   readonly opcode: readonly string[]
   /** Effect: delay of every packet, milliseconds. */
   readonly delay: number
-  /** Effect: maximum random change of `delay`, up or down, milliseconds; at most `delay`. */
+  /** Effect: maximum random change of `delay` (up or down), milliseconds; at most `delay`. */
   readonly jitter: number
   /** Effect: rate limit in bits per second, including UDP and IP headers; 0: unlimited. */
   readonly rate: number
-  /** Seed of the random sequence: the same seed and packets result in the same faults. */
+  /** Seed of the random sequence. */
   readonly seed: number
 }
 
 type Name = keyof typeof FaultSettings
 
 interface Setting<T> {
-  /** The value; undefined if the text is invalid. */
+  /** Undefined if the text is invalid. */
   read(text: string): T | undefined
   write(value: T): string
   /** The allowed values, for messages. */
   readonly allowed: string
 }
 
-/**
- * Decimals of written numbers; values are rounded to them when read, so that a written number is read back unchanged.
- */
+/** Decimals of written numbers. Read numbers are rounded to them, so that a written number is read back unchanged. */
 const DECIMALS = 12
 
 /**
- * Parses a number with a unit, and multiplies it by the unit's scale; undefined for any other text. `units`: the scale
- * of each unit, in lower case; '' is for numbers without a unit.
+ * Parses a number with a unit, and multiplies it by the unit's scale; undefined for any other text. `units`: scales by
+ * unit in lower case; '': no unit.
  */
 const parseNumber = (text: string, units: Readonly<Record<string, number>>): number | undefined => {
   const [, digits, unit] = /^([0-9]+\.?[0-9]*|\.[0-9]+)([a-z%]*)$/i.exec(text) ?? []
   const scale = digits === undefined ? undefined : units[unit.toLowerCase()]
-  // Twelve significant digits, so that 0.1 % is 0.001 exactly; and no more decimals than `formatNumber` writes.
+  // `toPrecision`: 0.1 % is exactly 0.001.
   return scale === undefined ? undefined : Number(Number((Number(digits) * scale).toPrecision(12)).toFixed(DECIMALS))
 }
-/** `value`, or undefined if it is not from `min` to `max`. */
 const inRange = (value: number | undefined, min: number, max: number): number | undefined =>
   value !== undefined && value >= min && value <= max ? value : undefined
 
-/** A number as text without an exponent, which `parseNumber` does not accept. */
+/** Without an exponent, which `parseNumber` does not accept. */
 const formatNumber = (value: number): string => value.toFixed(DECIMALS).replace(/\.?0+$/, '')
 
 const probability: Setting<number> = {
@@ -87,11 +82,11 @@ const bitsPerSecond: Setting<number> = {
 }
 const parseInteger = (text: string, max: number): number | undefined =>
   /^([0-9]+|0x[0-9a-f]+)$/i.test(text) ? inRange(Number(text), 0, max) : undefined
-/** `values`, or undefined if one of them is undefined. */
+/** `values`; undefined if one of them is undefined. */
 const allOf = <T>(values: readonly (T | undefined)[]): readonly T[] | undefined =>
   values.includes(undefined) ? undefined : (values as readonly T[])
 
-/** The opcodes that match a pattern; for a number, this opcode. Empty for any other text. */
+/** The opcodes that match a number or a name with `*`. Empty for any other text. */
 const opcodesOf = (pattern: string): number[] => {
   const number = parseInteger(pattern, 255)
   if (number !== undefined) return [number]
@@ -154,10 +149,9 @@ export const noFaults: FaultRule = {
   seed: 1,
 }
 
-/** Maximum number of rules in force at a time, since `Decisions.rateLimits` has a bit for each. */
+/** `Decisions.rateLimits` has a bit for each rule. */
 const MAX_RULES = 32
 
-/** Whether the rule has any effect. */
 export const isActive = (rule: FaultRule): boolean => effects.some(name => rule[name] > 0)
 
 /** The numbers of the opcodes that the rule selects; empty for all. */
@@ -171,8 +165,8 @@ const readSetting = <N extends Name>(name: N, text: string): FaultRule[N] => {
 }
 
 /**
- * Parses one rule. Settings that are not given are as in `noFaults`; empty text is `noFaults`. Throws an Error with the
- * setting, its value and what is allowed.
+ * Parses one rule. Absent settings are as in `noFaults`. Throws an Error with the setting, its value and what is
+ * allowed.
  */
 export const parseRule = (text: string): FaultRule => {
   const settingTexts = new Map<Name, string>()
@@ -206,7 +200,7 @@ export const formatRule = (rule: FaultRule): string => {
     .join(',')
 }
 
-/** Parses rules; those without an effect are omitted. Throws as `parseRule`, and for more than MAX_RULES. */
+/** Parses rules; rules without an effect are omitted. Throws as `parseRule`, and for more than MAX_RULES rules. */
 export const parseFaults = (text: string): FaultRule[] => {
   const rules = text.split(';').map(parseRule).filter(isActive)
   if (rules.length > MAX_RULES)
@@ -214,5 +208,4 @@ export const parseFaults = (text: string): FaultRule[] => {
   return rules
 }
 
-/** The text of rules for `parseFaults`. */
 export const formatFaults = (rules: readonly FaultRule[]): string => rules.map(formatRule).join(';')

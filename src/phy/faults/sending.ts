@@ -1,8 +1,8 @@
 /*
  * The sending half of a fault layer: packets are dropped, duplicated, reordered, corrupted and delayed before they are
- * sent, so that peers on other machines see the faults. The port writes the ICRCs of a run when it is committed; bits
- * are flipped after that, before the run is sent. Delayed packets are sent by `flush` and `onTimeout`, when the device
- * no longer uses its reservation; their flow stays open until then.
+ * sent. Bits are flipped after the port has written the ICRCs (`commit`) and before the run is sent. Delayed packets
+ * are sent by `flush` and `onTimeout`, when the device no longer uses its reservation; until then their flow stays
+ * open.
  */
 
 import type { FaultCounters } from '../../spec/faults.ts'
@@ -21,7 +21,7 @@ export interface FaultySending {
   onTimeout(now: number): void
   /** Replaces the rules; delayed packets are sent in the next poll. */
   setDecider(decider: FaultDecider): void
-  /** Whether nothing is delayed: the inner port can be used directly. */
+  /** Whether no packet is delayed, so that the inner port can be used directly. */
   isIdle(): boolean
   close(): void
 }
@@ -29,12 +29,12 @@ export interface FaultySending {
 /** Data of a delayed packet. */
 interface Tag {
   readonly flow: number
-  /** Bits of the kinds that change the packet when it is sent (DAMAGE), and their random bits. */
+  /** Kinds that change the packet when it is sent (DAMAGE), and their random bits. */
   readonly damageBits: number
   readonly seed: number
 }
 
-/** `flowOf` returns the record of a flow that is open, or was open when a packet of it was delayed. */
+/** `flowOf` returns the record of an open flow, or of a closed flow with delayed packets. */
 export const createFaultySending = (
   port: Port,
   initialDecider: FaultDecider,
@@ -46,7 +46,7 @@ export const createFaultySending = (
   const delayQueue = createDelayQueue<Tag>((rateLimits, time, length, { flow }) =>
     decider.departure(rateLimits, time, length + ipUdpHeaderBytes(flowOf(flow))),
   )
-  /** By flow: number of its delayed packets, and of `closeFlow` calls that wait until these are sent. */
+  /** By flow: number of delayed packets, and of `closeFlow` calls that wait until these packets are sent. */
   const delayedByFlow = new Map<number, { packets: number; closes: number }>()
 
   const closeFlow = (flow: number): void => {
@@ -54,7 +54,6 @@ export const createFaultySending = (
     if (delayed === undefined) port.closeFlow(flow)
     else delayed.closes++
   }
-  /** Called after a delayed packet was sent: closes its flow if that has waited for it. */
   const onDelayedSent = (flow: number): void => {
     const delayed = delayedByFlow.get(flow)
     if (delayed === undefined || --delayed.packets > 0) return
@@ -62,7 +61,7 @@ export const createFaultySending = (
     for (let i = 0; i < delayed.closes; i++) port.closeFlow(flow)
   }
 
-  /** Copies a packet to the delay queue; false, counted in `faults.overflowed`, if the queue is full. */
+  /** Copies a packet to the delay queue. If the queue is full, counts an overflow and returns false. */
   const hold = (
     at: number,
     length: number,
@@ -83,7 +82,7 @@ export const createFaultySending = (
     return true
   }
 
-  /** Applies the faults of a packet of a run, at `at` of the arena; true if it is sent now. */
+  /** Applies the faults of a packet, at `at` of the arena. True if the packet is sent now. */
   const applyFaults = (packet: number, at: number, length: number, flow: number): boolean => {
     const { actions, randomBits, delays, rateLimits } = decider.decisions
     const action = actions[packet]
@@ -120,9 +119,9 @@ export const createFaultySending = (
     damage(arena.bytes, at, length, damageBits, seed)
   }
 
-  /** Sends delayed packets that are ready, while the port accepts them. */
+  /** Sends ready delayed packets while the port accepts them. */
   const sendDelayed = (): void => {
-    // Makes second copies of duplicated packets ready, which no packet needs to overtake.
+    // Makes the second copies of duplicated packets ready: no packet needs to overtake them.
     delayQueue.pass(0)
     let at = 0
     let end = 0
@@ -142,7 +141,7 @@ export const createFaultySending = (
 
   return {
     commit: (offset, packetBytes, count, lastBytes, flow) => {
-      // The inner port throws for a run outside of the arena.
+      // A run outside of the arena is passed on, because the inner port throws for it.
       const isInside = offset >= 0 && offset + (count - 1) * packetBytes + lastBytes <= arena.bytes.length
       if (!isInside || !decider.decide(arena.view, offset, packetBytes, count)) {
         port.commit(offset, packetBytes, count, lastBytes, flow)
@@ -168,7 +167,7 @@ export const createFaultySending = (
       port.flush()
     },
     closeFlow,
-    // Ready packets are sent even if nothing else is: there may be no other poll.
+    // Ready packets need a timeout, because there may be no other poll.
     nextTimeout: () => (delayQueue.ready > 0 ? 0 : delayQueue.nextTimeout()),
     onTimeout: now => {
       if (!delayQueue.onTimeout(now) && delayQueue.ready === 0) return

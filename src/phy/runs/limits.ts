@@ -3,10 +3,8 @@
  */
 
 /**
- * Maximum bytes of a run: 65 packets with path MTU 4096, or about 990 with path MTU 256. Every run costs system calls
- * on both sides, which matter less in larger runs (measured: 1 MiB between two processes has 0.77 of the speed of 1 MiB
- * at once if it is sent 64 KiB at a time, 0.88 if 128 KiB, 0.93 if 256 KiB); a still larger run would not fit in the L2
- * cache.
+ * Maximum bytes of a run: 65 packets with path MTU 4096, or about 990 with path MTU 256. Large runs save system calls;
+ * a larger one would not fit in the L2 cache.
  */
 export const RUN_BYTES = 270336
 /** Maximum packets of a run. */
@@ -14,15 +12,14 @@ export const RUN_PACKETS = 1024
 /** Bytes of the shortest packet: BTH and ICRC. */
 export const SHORTEST_PACKET = 16
 
-/** Throws a RangeError if `bytes` exceeds the maximum of a run. */
 export const requireRunBytes = (bytes: number): void => {
   if (bytes > RUN_BYTES) throw new RangeError(`a run has at most ${RUN_BYTES} bytes, not ${bytes}`)
 }
 
 /**
- * Checks a run of `count` packets of `packetBytes` bytes, the last of `lastBytes`, at `offset`: it must be inside the
- * unused part of the reservation. Returns the end of the run. Throws a RangeError for a wrong run, and an Error if
- * there is no reservation (`reservationEnd` is -1).
+ * Checks a run of `count` packets of `packetBytes` bytes, the last of `lastBytes`, at `offset`. It must be inside the
+ * unused part of the reservation. Returns the end of the run. Throws a RangeError for a wrong run, and an Error without
+ * a reservation (`reservationEnd` is -1).
  */
 export const requireRun = (
   offset: number,

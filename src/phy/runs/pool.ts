@@ -1,11 +1,11 @@
 /*
- * Buffers of one size in an arena, shared by the ports of a link so that none can starve another: each port has a few
- * guaranteed buffers, and the others are first come, first served. A buffer counts for the port that took it until the
- * receiver has released it.
+ * Buffers of one size in an arena, shared by the ports of a link, their owners. Each port has a few guaranteed buffers,
+ * so that no port can starve another. The other buffers are first come, first served. A buffer counts for the port that
+ * took it until the receiver has released it.
  */
 
 export interface RunPool {
-  /** Takes a buffer for `owner`; -1 if there is none for it. */
+  /** Takes a buffer; -1 if there is none for this owner. */
   take(owner: number): number
   /** Frees a buffer. Throws an Error if it is free. */
   release(buffer: number): void
@@ -22,8 +22,7 @@ export interface RunPool {
 
 /**
  * `count` buffers of `size` bytes at `base`, for up to `maxOwners` owners with numbers from 0 on. Each owner has
- * `maxGuarantee` guaranteed buffers; with many owners fewer, so that at most half of all buffers are guaranteed, but at
- * least one per owner.
+ * `maxGuarantee` guaranteed buffers; with many owners fewer (together half of all buffers at most), but at least one.
  */
 export const createRunPool = (
   base: number,
@@ -36,12 +35,12 @@ export const createRunPool = (
   const stack = Int32Array.from({ length: count }, (_, i) => count - 1 - i)
   /** By buffer: its owner; -1 if it is free. */
   const ownerOf = new Int32Array(count).fill(-1)
-  /** By owner: the number of its buffers in use; whether it was added and not removed. */
+  /** By owner: number of buffers in use; 1 if the owner was added and not removed. */
   const used = new Int32Array(maxOwners)
   const isPresent = new Uint8Array(maxOwners)
   let freeCount = count
   let guarantee = maxGuarantee
-  /** Number of buffers that must stay free for owners that use fewer than their guaranteed ones. */
+  /** Number of buffers that must stay free because they are guaranteed. */
   let reservedCount = 0
 
   const updateGuarantee = (): void => {

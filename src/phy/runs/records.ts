@@ -1,7 +1,6 @@
 /*
- * Records of the runs of packets in flight on a link: buffer, offset, sizes, flow. They are rows of typed arrays,
- * linked by `next` into a receiver's queue or the free list. The arrays are replaced when they grow, because a buffer
- * may contain many runs; so read them from the table each time.
+ * Records of the runs in flight on a link. They are rows of typed arrays, linked by `next` into a receiver's queue or
+ * the free list. The arrays are replaced when they grow, so read them from the table each time.
  */
 
 export interface RunRecords {
@@ -38,7 +37,7 @@ export const createRunRecords = (count: number): RunRecords => {
   return records
 }
 
-/** Adds the records from row `first` on to the free list, so that the lowest is used first. */
+/** Adds the records from row `first` on to the free list. */
 const addFree = (records: RunRecords, first: number): void => {
   const { next } = records
   for (let run = next.length - 1; run >= first; run--) {
@@ -67,7 +66,7 @@ const grow = (records: RunRecords): void => {
   addFree(records, oldCount)
 }
 
-/** Allocates a record for a run; `next` is -1, and the caller sets the other columns. Returns its row. */
+/** Returns the row of a new record. Its `next` is -1; the caller sets the other columns. */
 export const allocateRecord = (records: RunRecords): number => {
   if (records.free < 0) grow(records)
   const run = records.free

@@ -1,8 +1,7 @@
 /*
- * The UDP port: sends and receives runs of packets on real sockets, at port 4791 of the device's addresses (RoCEv2,
- * InfiniBand Architecture Specification, annex A17; docs/decisions/udp.md). Devices of this daemon, of other daemons
- * and of other vendors are all reached in this way. This file has addresses, flows and interface changes; sending.ts
- * and receiving.ts have the two halves of the data path.
+ * The UDP port: sends and receives runs of packets on sockets at port 4791 of the device's addresses (RoCEv2,
+ * InfiniBand Architecture Specification, annex A17; docs/decisions/udp.md). This file has addresses, flows and
+ * interface changes; sending.ts and receiving.ts have the data path.
  */
 import { EADDRINUSE, EADDRNOTAVAIL, SystemError } from '../../host/errno.ts'
 import { type Watch, watch } from '../../host/event-loop/poll.ts'
@@ -36,12 +35,11 @@ export interface UdpPortOptions {
   readonly mtu: number
   /** Index of the interface, for link-local addresses and multicast groups. */
   readonly interfaceIndex: number
-  /** `never`: every packet is a message of its own. Default `auto`: UDP_SEGMENT is used where possible (sending.ts). */
+  /** `never`: one datagram per message. Default `auto`: UDP_SEGMENT is used where possible (sending.ts). */
   readonly segmentation?: 'auto' | 'never'
 }
 
 export const createUdpPort = ({ mtu, interfaceIndex, segmentation = 'auto' }: UdpPortOptions): UdpPort => {
-  /** Index of the interface; `setInterface` changes it. */
   let currentInterface = interfaceIndex
   const batches = createUdpBatches({
     staging: SEND_AREA_BYTES + LAYER_BUFFERS_BYTES + SCRATCH_BYTES,
@@ -53,10 +51,10 @@ export const createUdpPort = ({ mtu, interfaceIndex, segmentation = 'auto' }: Ud
   const senders = createSenders(flows)
   const addressTable = createAddresses<UdpSocket>()
   const { addresses, sockets, numberOf } = addressTable
-  /** By number of the address: the watch of its socket. */
+  /** By number of the address. */
   const watches: (Watch | undefined)[] = []
   let isClosed = false
-  /** Number of `requireSeal` calls in force: taps and layers that need exact identifications. */
+  /** Number of taps and layers that need exact identifications. */
   let sealReasons = 0
 
   const counters: UdpCounters = {
@@ -111,8 +109,8 @@ export const createUdpPort = ({ mtu, interfaceIndex, segmentation = 'auto' }: Ud
       try {
         socket = openUdpSocket(address, ROCE_UDP_PORT, currentInterface, claim)
       } catch (error) {
-        // A link-local address is the default GID of a RoCE device: an interface need not have it, and several devices
-        // of one interface share it.
+        // A link-local address is the default GID of a RoCE device. The interface need not have this address, and
+        // several devices of one interface share it.
         const errno = error instanceof SystemError ? error.errno : 0
         if (isLinkLocal(address) && (errno === EADDRNOTAVAIL || errno === EADDRINUSE)) return
         throw error
@@ -135,7 +133,7 @@ export const createUdpPort = ({ mtu, interfaceIndex, segmentation = 'auto' }: Ud
     },
     // Opening a socket on a multicast address joins its group (`openUdpSocket`).
     joinGroup: group => port.addAddress(group),
-    // Joins all groups again: the kernel ends memberships with their interface, without an error on the socket.
+    // Joins all groups again, because the kernel has ended the memberships together with the old interface.
     setInterface: newInterface => {
       currentInterface = newInterface
       for (let flow = 0; flow < MAX_FLOWS; flow++)

@@ -1,10 +1,9 @@
 /*
- * The receiving half of a UDP port. One system call reads several messages into buffers; a message is a datagram, or
- * many that the kernel has joined (UDP_GRO). A UDP socket does not report the IPv4 identification, which the ICRC
- * covers, so the identification is derived from the ICRC (`findIdentification`); docs/reference/cli.md explains which
- * errors the ICRC check still detects.
+ * The receiving half of a UDP port. One system call reads several messages into buffers. A message is one datagram, or
+ * several that the kernel has joined (UDP_GRO). A UDP socket does not report the IPv4 identification, which the ICRC
+ * covers. The identification is therefore derived from the ICRC (`findIdentification`).
  *
- * Buffers are used in order, and from the first again when all have been delivered and released.
+ * Buffers are used in order, and again from the first when all packets have been delivered and released.
  */
 import type { UdpBatches, UdpSocket } from '../../host/net/udp.ts'
 import { countRightIcrcs, findIdentification } from '../../wire/icrc.ts'
@@ -12,7 +11,7 @@ import { emptyTappedRun, type PortCounters, type PortTap, type ReceivedRun, type
 import type { Senders } from './senders.ts'
 
 export interface ReceiveCounters extends PortCounters {
-  /** Packets whose IPv4 identification, derived from their ICRC, was neither the expected one nor 0. */
+  /** Packets with an identification that was neither the expected one nor 0. */
   unexpectedIdentifications: number
 }
 
@@ -29,10 +28,9 @@ export const RECEIVE_BUFFERS = 32
 /** Maximum number of buffers that one system call fills. */
 const CALL_BUFFERS = 4
 /**
- * After this many bytes or packets a poll reads no more from the sockets; the next poll begins with the release. ACKs
- * are sent between polls, so that a sender gets an ACK before its window is full. Each ACK costs both sides a system
- * call, and on one processor a context switch, so a poll delivers about a quarter of the largest window (measured: with
- * 64 KiB a third more processor time per byte).
+ * After this many bytes or packets a poll reads no more from the sockets; `release` begins the next poll. ACKs are sent
+ * between polls. A poll is short, so that a sender gets an ACK before its window is full, but not too short, because
+ * each ACK costs both sides a system call (64 KiB: a third more processor time per byte).
  */
 const POLL_BYTES = 0x4_0000
 const POLL_PACKETS = 124
@@ -47,35 +45,33 @@ export const createUdpReceiving = (
   counters: ReceiveCounters,
   options: {
     readonly tap: () => PortTap | null
-    /** Whether a tap or layer needs exact identifications: then they count up within a run. */
+    /** Whether identifications must count up within a run, for a tap or layer. */
     readonly needsIdentifications: () => boolean
   },
 ): UdpReceiving => {
   const { tap, needsIdentifications } = options
-  /** Buffers [cursor, filled) are not delivered completely; `nextPacket`: index of the next packet, in the first. */
+  /** Buffers [cursor, filled) have undelivered packets. */
   let cursor = 0
-  let nextPacket = 0
   let filled = 0
-  /** The identification of that packet, if it was checked already; -1 if its ICRC is wrong. */
+  /** Index of the next packet in buffer `cursor`. */
+  let nextPacket = 0
+  /** The identification of the next packet if it was already checked; -1 if its ICRC is wrong. */
   let checkedIdentification = NOT_CHECKED
   /** Whether packets were delivered since the last release. */
   let hasUnreleased = false
   /** Bytes and packets delivered in this poll. */
   let deliveredBytes = 0
   let deliveredPackets = 0
-  /** By buffer: the number of its sender, and of its packets. */
+  /** By buffer: number of the sender, and number of packets. */
   const senderOf = new Int32Array(RECEIVE_BUFFERS)
   const packetsOf = new Int32Array(RECEIVE_BUFFERS)
   /** Index of the socket that was read last. */
   let lastSocket = 0
-  /** By socket: the poll in which it was found empty; it is not read again in that poll. */
+  /** By socket: the poll in which it was found empty. It is not read again in the same poll. */
   let emptyInPoll = new Uint32Array(4)
   let pollNumber = 1
 
-  /**
-   * Reads the next socket that has datagrams into the buffers from `filled` on. False if no socket has any, or no
-   * buffer is free.
-   */
+  /** Reads from the next socket with datagrams. False if no socket has datagrams, or no buffer is free. */
   const fillBuffers = (): boolean => {
     if (filled === 0) senders.clearIfFull()
     const maxBuffers = Math.min(CALL_BUFFERS, RECEIVE_BUFFERS - filled)
@@ -87,7 +83,7 @@ export const createUdpReceiving = (
       if (socket === undefined || emptyInPoll[lastSocket] === pollNumber) continue
       const received = receive(socket, filled, maxBuffers)
       if (received < maxBuffers) emptyInPoll[lastSocket] = pollNumber
-      // No datagram, or an ICMP error for one that was sent; neither ends the loop.
+      // No datagram, or an ICMP error for a sent datagram.
       if (received <= 0) continue
       for (const end = filled + received; filled < end; filled++) {
         const length = lengths[filled]
@@ -114,7 +110,7 @@ export const createUdpReceiving = (
   const packetLength = (buffer: number, index: number): number =>
     index === packetsOf[buffer] - 1 ? lengths[buffer] - index * segments[buffer] : segments[buffer]
 
-  /** Derives and records the identification of a packet; -1 if its ICRC is wrong. */
+  /** Derives and records the identification of a packet; -1: wrong ICRC. */
   const identify = (buffer: number, index: number): number => {
     const sender = senderOf[buffer]
     const expected = senders.nextIdentification(sender)
@@ -131,7 +127,7 @@ export const createUdpReceiving = (
     senders.recordIdentification(sender, identification)
     return identification
   }
-  /** As `identify`, but takes `checkedIdentification` if the packet was checked already. */
+  /** As `identify`, but uses `checkedIdentification` if the packet was already checked. */
   const takeIdentification = (buffer: number, index: number): number => {
     const identification = checkedIdentification === NOT_CHECKED ? identify(buffer, index) : checkedIdentification
     checkedIdentification = NOT_CHECKED
@@ -139,9 +135,8 @@ export const createUdpReceiving = (
   }
 
   /**
-   * Number of packets of equal length from `index` on with correct ICRCs whose identifications count up from
-   * `identification`; the last one is recorded. One call checks them; 0 if fewer than two packets of equal length are
-   * left.
+   * Number of packets from `index` on with equal length and correct ICRCs, if the identifications count up from
+   * `identification`. Records the last identification. 0 if fewer than two packets of equal length are left.
    */
   const countCorrect = (buffer: number, index: number, identification: number): number => {
     const packets = packetsOf[buffer]
@@ -166,9 +161,7 @@ export const createUdpReceiving = (
     return index === 0 && senders.numbersSegments(senders.peerOf(sender)) ? 0 : senders.nextIdentification(sender)
   }
 
-  /**
-   * Makes packet `index` of the buffer at `cursor` the next one, or, at the end, the first packet of the next buffer.
-   */
+  /** Moves to packet `index` of the current buffer, or, at its end, to the next buffer. */
   const advanceTo = (index: number): void => {
     nextPacket = index
     if (index < packetsOf[cursor]) return
@@ -177,7 +170,6 @@ export const createUdpReceiving = (
   }
 
   const tapped = emptyTappedRun(arena, 'received')
-  /** Passes `count` packets of a buffer from `firstPacket` on to the tap. */
   const showTap = (
     outcome: TapOutcome,
     buffer: number,
@@ -198,9 +190,9 @@ export const createUdpReceiving = (
   }
 
   /**
-   * Delivers the packets with correct ICRCs from `nextPacket` on, up to the first wrong one, or the first one that
-   * does not count up if identifications are needed. False if the first packet is wrong, which is counted and skipped,
-   * or if the buffer has no packet.
+   * Delivers packets from `nextPacket` on, up to the first with a wrong ICRC, or, if identifications are needed, the
+   * first that does not count up. A wrong first packet is counted and skipped. False in this case, or if the buffer has
+   * no packet.
    */
   const deliver = (run: ReceivedRun): boolean => {
     const buffer = cursor
@@ -252,8 +244,7 @@ export const createUdpReceiving = (
 
   return {
     receive: run => {
-      // The poll ends only when everything that was read is delivered: after the release, buffers are used from the
-      // first again, which is in the cache.
+      // The poll ends only when all buffers are delivered. Then the first buffers are used again: they are in the cache.
       if (cursor === filled && (deliveredBytes >= POLL_BYTES || deliveredPackets >= POLL_PACKETS)) return false
       for (;;) {
         while (cursor < filled) if (deliver(run)) return true

@@ -1,7 +1,7 @@
 /*
  * Senders to a UDP port. For each source (address, UDP port, traffic class, hop limit, and the local address): the flow
- * record of its runs, the headers that its ICRCs cover, and the next expected IPv4 identification. Any host can send,
- * so the table is cleared when it has MAX_SENDERS senders.
+ * record of its runs, the ICRC's flow, and the next expected IPv4 identification. Any host can send, so the table is
+ * cleared when it has MAX_SENDERS senders.
  */
 import { ROCE_UDP_PORT } from '../../spec/wire/headers.ts'
 import { type Flow, makeFlow } from '../../wire/icrc.ts'
@@ -19,33 +19,31 @@ export interface SourceColumns {
 
 export interface Senders {
   /**
-   * The number of the sender of the packets in receive buffer `buffer`; adds the sender if it is new. `destination`:
-   * the port's address to which they were sent, which has the number `localNumber`.
+   * The number of the sender of the packets in receive buffer `buffer`; adds a new sender. `destination`: the port's
+   * address that has received them; `localNumber`: its number.
    */
   findOrAdd(columns: SourceColumns, buffer: number, destination: Uint8Array, localNumber: number): number
-  /** The sender's flow record. */
   recordOf(sender: number): FlowAddress
   icrcFlowOf(sender: number): Flow
-  /** The sender's number among the peers of the flow table; -1 if no flow has it as destination. */
+  /** The sender's peer number in the flow table; -1 if no flow has the sender as destination. */
   peerOf(sender: number): number
   /** The identification to try first: the last one plus 1, modulo 65,536; 0 for a new sender. */
   nextIdentification(sender: number): number
-  /** Stores the identification of the sender's last packet; if it is 0, also that the sender's peer has sent 0. */
+  /** Stores the identification of the sender's last packet. */
   recordIdentification(sender: number, identification: number): void
   /**
-   * Whether the peer probably numbers the segments of a message 0, 1, 2 …, as Linux's unconnected sockets do:
-   * identification 0 was stored for it. rdma_rxe uses a counter.
+   * Whether the peer probably numbers the segments of a message 0, 1, 2 …, as Linux's unconnected sockets do: it has
+   * sent identification 0. rdma_rxe uses a counter.
    */
   numbersSegments(peer: number): boolean
-  /** Forgets a peer whose number may be reused for another one. */
+  /** Forgets a peer whose number may be reused. */
   forgetPeer(peer: number): void
-  /** Clears the table if it is full; called only while no sender's number is in use. */
+  /** Clears the table if it is full. Call this only while no sender's number is in use. */
   clearIfFull(): void
 }
 
-/** Words of a key: address (4), port and traffic class and hop limit, number of the local address. */
+/** Words of a key: address (4 words), port and traffic class and hop limit, number of the local address. */
 const KEY_WORDS = 6
-/** The table is cleared at the first `clearIfFull` with at least this many senders. */
 const MAX_SENDERS = 4096
 
 export const createSenders = (flows: FlowTable): Senders => {
@@ -53,7 +51,7 @@ export const createSenders = (flows: FlowTable): Senders => {
   let table = createKeyTable(KEY_WORDS)
   let records: FlowAddress[] = []
   let icrcFlows: Flow[] = []
-  /** By sender: its peer, and the version of the flow table for which this is valid. */
+  /** By sender: its peer, and the version of the flow table for which the peer is valid. */
   let peers: number[] = []
   let versions: number[] = []
   /** By sender: the next expected identification. */
@@ -95,7 +93,7 @@ export const createSenders = (flows: FlowTable): Senders => {
       key[4] = (columns.ports[buffer] << 16) | (columns.trafficClasses[buffer] << 8) | columns.hopLimits[buffer]
       key[5] = localNumber
       const sender = table.find(key, 0)
-      // The number of a group that was left may belong to another group by now.
+      // The local number may now belong to another group.
       return sender >= 0 && records[sender].destination === destination ? sender : addSender(destination)
     },
     recordOf: sender => records[sender],

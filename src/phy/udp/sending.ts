@@ -1,13 +1,15 @@
 /*
- * The sending half of a UDP port: runs are built in the send area, divided into messages of up to 124 datagrams of
- * equal size (the last may be shorter), sealed (their ICRCs are written), and queued; the queue is sent at the end of
- * the poll, or earlier if it is long. The kernel segments a message (UDP_SEGMENT); its datagrams have IPv4
- * identification 0, 1, 2 …, a single datagram has 0, and the ICRC is computed for that.
+ * The sending half of a UDP port. Runs are built in the send area, divided into messages of up to 124 datagrams of
+ * equal size (the last may be shorter), sealed (their ICRCs are written), and queued. The queue is sent at the end of
+ * the poll, or earlier if it is long.
  *
- * A network card that segments may number differently. This port accepts any numbers (receiving.ts), other
- * implementations do not, so an IPv4 peer gets single datagrams until it has sent identification 0, as this port does.
- * All peers get them if the kernel refuses to segment. Datagrams that the system refuses (no route, interface down,
- * beyond the MTU, address removed) are lost and counted; while the socket buffer is full, the send area fills up.
+ * The kernel segments a message (UDP_SEGMENT) and gives its datagrams the IPv4 identifications 0, 1, 2 …, for which the
+ * ICRCs are computed. But a network card that segments may number differently, which only this port accepts
+ * (receiving.ts). So an IPv4 peer gets single datagrams, with identification 0, until it has sent identification 0, as
+ * this port does. If the kernel refuses to segment, all peers get single datagrams.
+ *
+ * Datagrams that the system refuses (no route, interface down, beyond the MTU) are lost and counted. While the socket
+ * buffer is full, the send area fills up.
  */
 import { EADDRNOTAVAIL, EAGAIN, EINVAL, EIO, EMSGSIZE } from '../../host/errno.ts'
 import type { UdpBatches, UdpSocket } from '../../host/net/udp.ts'
@@ -18,10 +20,10 @@ import { RUN_BYTES, requireRun, requireRunBytes } from '../runs/limits.ts'
 import type { Senders } from './senders.ts'
 
 export interface SendCounters extends PortCounters {
-  /** System calls for sending, and queued messages of several datagrams, which the kernel segments. */
+  /** System calls for sending, and queued messages of several datagrams. */
   sendCalls: number
   segmentedMessages: number
-  /** Datagrams that the system refused to send, and the errno of the last ones. */
+  /** Datagrams that the system refused to send, and the errno of the last. */
   sendErrors: number
   lastSendError: number
 }
@@ -31,7 +33,7 @@ export interface UdpSending {
   reserve(bytes: number): number
   commit(offset: number, packetBytes: number, count: number, lastBytes: number, flow: number): void
   flush(): void
-  /** Sends packets of a flow through the socket with this number. */
+  /** Packets of the flow are sent through the socket with this number. */
   addFlow(flow: number, socket: number): void
   /** Sends the queued messages; false if a socket's buffer is full and some are still queued. */
   sendQueued(): boolean
@@ -39,24 +41,17 @@ export interface UdpSending {
 
 /** Bytes of the send area for queued runs, at the beginning of the arena. */
 export const SEND_AREA_BYTES = 2 * RUN_BYTES
-/** Maximum flows of a port. */
 export const MAX_FLOWS = 16384
 /** Maximum number of queued messages. */
 const MAX_MESSAGES = 2048
-/** Slot of one more message (`UdpBatches`), for parts of messages that have to be sent again. */
+/** Message slot (`UdpBatches`) for parts of messages that are sent again. */
 const RESEND_SLOT = MAX_MESSAGES
 export const MESSAGE_SLOTS = MAX_MESSAGES + 1
-/**
- * Maximum datagrams of one message, the same for older kernels, and maximum bytes of one message. They are below the
- * kernel's limits: 128 segments (64 in older kernels) and 65,507 bytes.
- */
+/** Limits of one message, below the kernel's limits: 128 segments (64 in older kernels) and 65,507 bytes. */
 const MESSAGE_PACKETS = 124
 const OLD_KERNEL_PACKETS = 62
 const MESSAGE_BYTES = 65000
-/**
- * With this many queued datagrams the next `commit` sends the queue first, so that the receiver can start while further
- * datagrams are built.
- */
+/** With this many queued datagrams the next `commit` first sends the queue, so that the receiver can start early. */
 export const FLUSH_EARLY_PACKETS = 62
 
 export const createUdpSending = (
@@ -69,7 +64,7 @@ export const createUdpSending = (
     /** Whether UDP_SEGMENT may be used, until the kernel refuses it. */
     readonly canSegment: boolean
     readonly tap: () => PortTap | null
-    /** Called with true when a socket's buffer is full, and with false when the queue could be sent again. */
+    /** Called with true when a socket's buffer is full, and with false when the queue was sent. */
     readonly onBlocked: (isBlocked: boolean) => void
   },
 ): UdpSending => {
@@ -78,7 +73,7 @@ export const createUdpSending = (
   let messagePackets = MESSAGE_PACKETS
   /** By flow: the number of its socket. */
   const socketOf = new Int32Array(MAX_FLOWS)
-  /** The queue. Messages [sent, queued) wait to be sent; each is an area of the arena with packets of one flow. */
+  /** The queue: messages [sent, queued) wait to be sent. Each is an area of the arena with packets of one flow. */
   const offsets = new Int32Array(MAX_MESSAGES)
   const sizes = new Int32Array(MAX_MESSAGES)
   const packetSizes = new Int32Array(MAX_MESSAGES)
@@ -91,7 +86,7 @@ export const createUdpSending = (
   let filled = 0
   let isBlocked = false
 
-  /** Sets message number `slot` in the arena; `segment` as for `UdpBatches.putMessage`. */
+  /** `segment`: as for `UdpBatches.putMessage`. */
   const setMessage = (slot: number, offset: number, bytes: number, flow: number, segment: number): void => {
     const { hopLimit, trafficClass } = flows.recordOf(flow)
     putMessage(slot, offset, bytes, flow, segment, hopLimit, trafficClass)
@@ -108,7 +103,7 @@ export const createUdpSending = (
     counters.dropped += packets
   }
 
-  /** Seals packets that are sent as one message: their identifications count from 0. */
+  /** Seals the packets of one message: their identifications count from 0. */
   const seal = (offset: number, packetBytes: number, count: number, lastBytes: number, flow: number): void => {
     const icrcFlow = flows.icrcFlowOf(flow)
     const fullPackets = lastBytes === packetBytes ? count : count - 1
@@ -117,8 +112,8 @@ export const createUdpSending = (
   }
 
   /**
-   * Handles message `slot`, which the kernel has refused: sends it with fewer segments, then packet by packet, if
-   * segmentation may be the reason; otherwise it is lost.
+   * Handles message `slot`, which the kernel has refused. If segmentation may be the reason, sends it with fewer
+   * segments, then packet by packet. Otherwise the message is lost.
    */
   const resendRefused = (socket: UdpSocket, slot: number, errno: number): void => {
     const bytes = sizes[slot]
@@ -144,8 +139,8 @@ export const createUdpSending = (
   }
 
   /**
-   * Sends `bytes` bytes of a message from byte `firstByte` on packet by packet, if segmentation may be the reason why
-   * the kernel has returned `errno` for them; otherwise counts them as lost.
+   * Handles `bytes` bytes of a message, from byte `firstByte` on, which the kernel has refused with `errno`. If
+   * segmentation may be the reason, sends them packet by packet. Otherwise they are lost.
    */
   const sendSingly = (socket: UdpSocket, slot: number, firstByte: number, bytes: number, errno: number): void => {
     const packetBytes = packetSizes[slot]
@@ -165,8 +160,7 @@ export const createUdpSending = (
         continue
       }
       countSent(length, packetBytes)
-      // A full single datagram was accepted, so the network card or the kernel cannot segment any message. (If the MTU
-      // had shrunk, single datagrams would fail too, and segmentation would work again once it has grown.)
+      // The kernel has accepted a full single datagram, so the MTU is not the reason: segmentation does not work.
       if (length === packetBytes) isSegmenting = false
     }
   }
@@ -212,7 +206,7 @@ export const createUdpSending = (
 
   const tapped = emptyTappedRun(arena, 'sent')
 
-  /** Queues packets as one message; drops them if the queue is full and cannot be sent. */
+  /** Queues packets as one message. If the queue is full and cannot be sent, drops them. */
   const queueMessage = (offset: number, packetBytes: number, count: number, lastBytes: number, flow: number): void => {
     if (queued === MAX_MESSAGES && !sendQueued()) {
       counters.dropped += count
@@ -258,7 +252,7 @@ export const createUdpSending = (
       const end = requireRun(offset, packetBytes, count, lastBytes, filled, reservationEnd)
       if (!flows.isOpen(0, flow)) throw new Error(`flow ${flow} is not open`)
       filled = end
-      // The earlier runs only: a fault layer may change the bytes of this run after `commit`.
+      // Sends only earlier runs, because a fault layer may change the bytes of this run after `commit`.
       if (queuedPackets >= FLUSH_EARLY_PACKETS && !isBlocked) sendQueued()
       const peer = flows.peerOf(0, flows.words(), flows.destinationAt(flow))
       const maySegment = isSegmenting && (flows.icrcFlowOf(flow).version === 6 || senders.numbersSegments(peer))
