@@ -97,8 +97,12 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
     const version = addresses.version + flows.version() + groups.version
     if (routeVersion[flow] !== version) {
       const address = addresses.find(flows.words(), flows.destinationAt(flow))
-      const group = address < 0 ? groups.find(flows.words(), flows.destinationAt(flow)) : -1
-      const destination = address >= 0 ? portOfAddress[address] : group < 0 ? NOWHERE : GROUP - group
+      let destination = NOWHERE
+      if (address >= 0) destination = portOfAddress[address]
+      else {
+        const group = groups.find(flows.words(), flows.destinationAt(flow))
+        if (group >= 0) destination = GROUP - group
+      }
       routeOf[flow] = destination
       peerOf[flow] = destination < 0 ? -1 : flows.peerOf(destination, flows.words(), flows.sourceAt(flow))
       routeVersion[flow] = version

@@ -3,6 +3,7 @@
  * completes the request takes the cause from there. If earlier requests are outstanding, the cause is stored until they
  * have completed. No later request is sent, so a queue pair has at most one stored cause. This code may allocate: it
  * does not run for successful requests.
+ * state.ts explains short names such as `row`, `base` and `request`.
  */
 import { type Cause, createCause } from '../spec/check/causes.ts'
 import { joinWords } from '../spec/memory.ts'

@@ -1,11 +1,12 @@
 /*
  * Copies between packets and client memory. `gather` reads message data into packets. `writePayloads` writes payloads
  * to memory, deferred: payloads for consecutive addresses are collected into one strided write, the pending DMA. The
- * pending DMA is executed when a payload does not continue it, before a completion, and at the end of a burst of
- * packets. No payload is acknowledged before it is written (docs/decisions/client-memory.md).
+ * pending DMA is executed when a payload does not continue it, before a completion, and in `Engine.endBurst`. No
+ * payload is acknowledged before it is written (docs/decisions/client-memory.md).
  *
  * The key of a deferred write is resolved twice: when the pending DMA begins, so that a refused key is reported for the
  * right packet, and when the DMA is executed, because the region may have been deregistered since.
+ * state.ts explains short names such as `row`, `base` and `request`.
  */
 import { SendFlags } from '../spec/work.ts'
 import type { Arena } from '../wire/arena.ts'

@@ -4,6 +4,7 @@
  * received packets to responder and completer, and polls responder and requester for packets to send. Methods of
  * `Environment` and `TransmitSink` may query the engine but not change it. The driver checks which transitions a
  * program may request (spec/qp-states.ts).
+ * state.ts explains short names such as `row`, `base` and `request`.
  */
 import { type Cause, createCause } from '../spec/check/causes.ts'
 import { QpState } from '../spec/enums.ts'

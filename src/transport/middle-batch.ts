@@ -1,8 +1,9 @@
 /*
- * Fast path for MIDDLE packets, which are most packets of long messages. They have only a BTH (XRC requests also an
- * XRCETH). As many as continue the current WRITE, or the response to the oldest READ, are checked and handled in one
- * step (InfiniBand Architecture Specification, volume 1, clauses 9.7.4 and 9.7.5). All other packets take the full
- * checks, which report errors: transport/responder/responder.ts and transport/completer/completer.ts.
+ * Fast path for MIDDLE packets, the bulk of long messages (InfiniBand Architecture Specification, volume 1, clauses
+ * 9.7.4 and 9.7.5). They have only a BTH (XRC requests also an XRCETH). As many packets as continue the current WRITE,
+ * or the response to the oldest READ, are checked and handled in one step. All other packets take the full checks of
+ * transport/responder/responder.ts or transport/completer/completer.ts.
+ * state.ts explains short names such as `row`, `base` and `request`.
  */
 
 import { QpState } from '../spec/enums.ts'

@@ -1,7 +1,7 @@
 /*
- * Runs of packets (docs/decisions/engines-without-io.md): back-to-back packets of one flow and equal length, except the
- * last, which may be shorter. Packets of any queue pair are added to the open run if flow and length are the same.
- * Otherwise the run is committed (sent), and a new one begins.
+ * Runs of packets (docs/decisions/engines-without-io.md): back-to-back packets of one flow (a path to a peer) and equal
+ * length, except the last, which may be shorter. Packets of any queue pair are added to the open run if flow and length
+ * are the same. Otherwise the run is committed (sent), and a new one begins.
  *
  * A packet is added in three steps: `openRun` finds space, the caller fills it, `acceptRun` adds it to the run. If
  * reading client memory fails, the last step is left out, and the run is unchanged.

@@ -1,6 +1,7 @@
 /*
  * Sending, for packets (transport/requester/requester.ts) and for messages between local queue pairs
  * (transport/loopback/slices.ts): result codes, and the requester's cursor, which is the PSN to send next.
+ * state.ts explains short names such as `row`, `base` and `request`.
  */
 import { WcStatus } from '../spec/work.ts'
 import { storeCause, takeCause } from './causes.ts'

@@ -6,8 +6,9 @@
  * each, with free lists by size. A block's number is the index of its first word; 0 means none. The arrays are replaced
  * when they grow: a function must reload `s.rows` and `s.pool` after each call that may create a row or take a block.
  *
- * All files of the engine use these short names: `s` is the state, `w` its rows, `p` its pool, `base` the first word of
- * a queue pair's row, `request` the block of a fetched send WQE, and `wr` the first word of its work request (`Send`).
+ * All files of the engine use these short names: `s` is the state, `w` its rows, `p` its pool, `row` the number of a
+ * queue pair's row, `base` the row's first word, `request` the block of a fetched send WQE, and `wr` the first word of
+ * the WQE's work request (`Send`).
  */
 import type { Cause } from '../spec/check/causes.ts'
 import { engineCounters } from '../spec/counters.ts'
@@ -86,8 +87,8 @@ export interface EngineState {
   /** Maximum of QP.REQ_CWND. */
   readonly maxCwnd: number
   /**
-   * Maximum window bytes of the responses to one part of a READ, which is at least one packet. 0: READs are not split,
-   * and their responses do not count in the window.
+   * Maximum window bytes of the responses to one part of a READ; a part has at least one packet. 0: READs are not
+   * split, and their responses do not count in the window.
    */
   readonly readPartBytes: number
   /** As in EngineOptions (engine.ts). */
@@ -108,7 +109,7 @@ export interface EngineState {
   readonly timers: Timers
   /** The windows that QPs with the same peer share. */
   readonly windows: PeerWindows
-  /** Transmit queue of rows that may have something to send: head, tail, and next row by row; -1: end. */
+  /** Transmit queue of rows that may have something to send. `queueNext`: by row, the next row; -1: end. */
   queueHead: number
   queueTail: number
   queueNext: Int32Array

@@ -33,16 +33,17 @@ export const putBits = (view: DataView, at: number, [first, width]: BitField, va
 const TOO_LARGE = Array.from({ length: 33 }, (_, width) => 2 ** width)
 const TOO_LARGE_64 = 1n << 64n
 
-/** Why a value does not fit a field of `width` bits, as the end of an error message; undefined if it fits. */
-export const misfit = (width: number, value: unknown): string | undefined => {
-  const fits =
-    width === 1
-      ? typeof value === 'boolean'
-      : width === 64
-        ? typeof value === 'bigint' && value >= 0n && value < TOO_LARGE_64
-        : typeof value === 'number' && Number.isInteger(value) && value >= 0 && value < TOO_LARGE[width]!
-  if (fits) return undefined
-  const allowed =
-    width === 1 ? 'a boolean' : width === 64 ? 'a bigint from 0 to 2^64-1' : `an integer from 0 to ${2 ** width - 1}`
-  return `is ${typeof value} ${value}, allowed is ${allowed}`
+const fits = (width: number, value: unknown): boolean => {
+  if (width === 1) return typeof value === 'boolean'
+  if (width === 64) return typeof value === 'bigint' && value >= 0n && value < TOO_LARGE_64
+  return typeof value === 'number' && Number.isInteger(value) && value >= 0 && value < TOO_LARGE[width]!
 }
+
+const allowedValues = (width: number): string => {
+  if (width === 1) return 'a boolean'
+  return width === 64 ? 'a bigint from 0 to 2^64-1' : `an integer from 0 to ${2 ** width - 1}`
+}
+
+/** Why a value does not fit a field of `width` bits, as the end of an error message; undefined if it fits. */
+export const misfit = (width: number, value: unknown): string | undefined =>
+  fits(width, value) ? undefined : `is ${typeof value} ${value}, allowed is ${allowedValues(width)}`

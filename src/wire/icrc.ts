@@ -85,10 +85,9 @@ export const makeFlow = (addresses: FlowAddresses): Flow => {
   const source4 = ipv4Of(source)
   const destination4 = ipv4Of(destination)
   const isIpv4 = source4 !== undefined && destination4 !== undefined
-  if (
-    !isIpv4 &&
-    (source4 !== undefined || destination4 !== undefined || source.length !== 16 || destination.length !== 16)
-  ) {
+  const isIpv6 =
+    source4 === undefined && destination4 === undefined && source.length === 16 && destination.length === 16
+  if (!isIpv4 && !isIpv6) {
     throw new RangeError(
       `a flow has two IPv4 addresses (4 bytes, or 16 as ::ffff:a.b.c.d) or two IPv6 addresses (16 bytes), not [${source}] and [${destination}]`,
     )

@@ -178,7 +178,8 @@ export const createDelayQueue = <Tag>(
     nextTimeout: () => {
       removeReady()
       // The delay of a new packet begins at the next `onTimeout`.
-      return unstarted.some(({ isReady }) => !isReady) ? 0 : timed.length > 0 ? timed[0].dueTime : Infinity
+      if (unstarted.some(({ isReady }) => !isReady)) return 0
+      return timed.length > 0 ? timed[0].dueTime : Infinity
     },
     onTimeout: now => {
       const before = ready.length

@@ -16,8 +16,8 @@ import { createFaultySending } from './sending.ts'
 export interface FaultPort extends Port {
   readonly faults: FaultCounters
   /**
-   * Replaces all rules. Random sequences restart, and delayed packets leave in the next poll. `rules`: of all devices;
-   * `device`: the new name of this port's device, if it was renamed.
+   * Replaces all rules. Random sequences restart, and delayed packets leave in the next poll. `rules`: those of all
+   * devices; `device`: the new name of this port's device, if it was renamed.
    */
   setFaults(rules: readonly FaultRule[], device?: string): void
   /** By rule: its effects on this port since the rule was set. */

@@ -22,7 +22,7 @@ export interface RunPool {
 
 /**
  * `count` buffers of `size` bytes at `base`, for up to `maxOwners` owners with numbers from 0 on. Each owner has
- * `maxGuarantee` guaranteed buffers; with many owners fewer (together half of all buffers at most), but at least one.
+ * `maxGuarantee` guaranteed buffers; with many owners fewer, but at least one.
  */
 export const createRunPool = (
   base: number,

@@ -200,8 +200,9 @@ export const createUdpReceiving = (
     const firstPacket = nextPacket
     const guess = guessIdentification(buffer, firstPacket)
     const correctCount = checkedIdentification === NOT_CHECKED ? countCorrect(buffer, firstPacket, guess) : 0
-    const identification =
-      correctCount > 0 ? guess : firstPacket < packets ? takeIdentification(buffer, firstPacket) : -1
+    let identification = -1
+    if (correctCount > 0) identification = guess
+    else if (firstPacket < packets) identification = takeIdentification(buffer, firstPacket)
     if (identification < 0) {
       if (firstPacket < packets) {
         counters.icrcErrors++
@@ -210,9 +211,9 @@ export const createUdpReceiving = (
       advanceTo(firstPacket + 1)
       return false
     }
-    let end =
-      firstPacket +
-      (correctCount > 0 ? correctCount : 1 + countCorrect(buffer, firstPacket + 1, (identification + 1) & 0xffff))
+    const correctPackets =
+      correctCount > 0 ? correctCount : 1 + countCorrect(buffer, firstPacket + 1, (identification + 1) & 0xffff)
+    let end = firstPacket + correctPackets
     while (end < packets) {
       checkedIdentification = identify(buffer, end)
       if (
@@ -244,7 +245,7 @@ export const createUdpReceiving = (
 
   return {
     receive: run => {
-      // The poll ends only when all buffers are delivered. Then the first buffers are used again: they are in the cache.
+      // The poll ends only when all buffers are delivered. Then the first buffers, still in the cache, are used again.
       if (cursor === filled && (deliveredBytes >= POLL_BYTES || deliveredPackets >= POLL_PACKETS)) return false
       for (;;) {
         while (cursor < filled) if (deliver(run)) return true

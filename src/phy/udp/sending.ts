@@ -3,10 +3,10 @@
  * equal size (the last may be shorter), sealed (their ICRCs are written), and queued. The queue is sent at the end of
  * the poll, or earlier if it is long.
  *
- * The kernel segments a message (UDP_SEGMENT) and gives its datagrams the IPv4 identifications 0, 1, 2 …, for which the
- * ICRCs are computed. But a network card that segments may number differently, which only this port accepts
- * (receiving.ts). So an IPv4 peer gets single datagrams, with identification 0, until it has sent identification 0, as
- * this port does. If the kernel refuses to segment, all peers get single datagrams.
+ * The kernel segments a message (UDP_SEGMENT), and gives its datagrams the IPv4 identifications 0, 1, 2 …. The ICRCs
+ * are computed for these. But a network card that segments may number differently, and only this port accepts other
+ * numbers (receiving.ts). An IPv4 peer therefore gets single datagrams until it has sent identification 0, as this port
+ * does. If the kernel refuses to segment, all peers get single datagrams.
  *
  * Datagrams that the system refuses (no route, interface down, beyond the MTU) are lost and counted. While the socket
  * buffer is full, the send area fills up.

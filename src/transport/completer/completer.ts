@@ -3,6 +3,7 @@
  * 1, clauses 9.7.5, 9.7.6 and 9.7.8). Steps: check that the PSN is outstanding, complete the WQEs before it, then
  * handle the response, NAK or RNR NAK for the PSN itself. A READ or atomic is acknowledged only by its own response, so
  * an ACK for a later PSN means that the response was lost. Losses are repaired by go-back-N.
+ * state.ts explains short names such as `row`, `base` and `request`.
  */
 
 import { type Cause, createCause } from '../../spec/check/causes.ts'

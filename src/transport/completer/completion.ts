@@ -3,6 +3,7 @@
  * Specification, volume 1, clauses 10.3.1 and 11.4.2.1). The slot of a send WQE is released before its completion is
  * visible, so that the program may post again immediately. Flushing is bounded per call, because a hostile program can
  * refill its queue meanwhile.
+ * state.ts explains short names such as `row`, `base` and `request`.
  */
 import { type Cause, createCause, vendorErrorOf } from '../../spec/check/causes.ts'
 import { AsyncEventType, QpState } from '../../spec/enums.ts'

@@ -12,6 +12,7 @@
  *
  * UC and UD have no acknowledgements. All their queue pairs share one window, which is free again after each
  * `s.pacingInterval`. The bytes sent in one interval fit into a socket buffer.
+ * state.ts explains short names such as `row`, `base` and `request`.
  */
 import { reliableService } from '../../spec/wire/services.ts'
 import { QP } from '../fields.ts'
@@ -64,7 +65,8 @@ export const openWindow = (s: EngineState, row: number, now: number): void => {
   const isReliable = reliableService[w[base + QP.SERVICE]] !== 0
   windows.neededBytes = 0
   windows.rowLimit = NO_LIMIT
-  if (isReliable ? windows.maxBytes === 0 || w[base + QP.PEER] < 0 : s.pacingInterval === 0) return
+  const isUnlimited = isReliable ? windows.maxBytes === 0 || w[base + QP.PEER] < 0 : s.pacingInterval === 0
+  if (isUnlimited) return
   const window = isReliable ? w[base + QP.PEER] + 1 : PACED
   if (window >= windows.inFlight.length) growByWindow(windows, window)
   if (windows.windowOfRow[row] !== window) {
@@ -156,7 +158,8 @@ export const takeWaiting = (s: EngineState): number => {
     const size = windows.size[window]
     const free = size - windows.inFlight[window]
     const needed = windows.neededByFirst[window]
-    if (windows.inFlight[window] > 0 && free < (needed > MIN_FREE ? needed : Math.min(MIN_FREE, size >> 1))) continue
+    const required = needed > MIN_FREE ? needed : Math.min(MIN_FREE, size >> 1)
+    if (windows.inFlight[window] > 0 && free < required) continue
     const row = windows.firstWaiting[window]
     windows.neededByFirst[window] = 0
     dequeue(windows, row)

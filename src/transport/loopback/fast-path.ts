@@ -5,6 +5,7 @@
  *
  * Only success is handled here: each WQE is checked before it is executed. A WQE that fails a check takes the slow path
  * (transport/requester/requester.ts, slices.ts), which reports errors.
+ * state.ts explains short names such as `row`, `base` and `request`.
  */
 import { QpState } from '../../spec/enums.ts'
 import { Service } from '../../spec/wire/services.ts'

@@ -1,7 +1,8 @@
 /*
- * Local peers: queue pairs whose engine runs in this process, and which get messages without packets (slices.ts,
+ * Local peers are queue pairs with an engine in this process. Messages to them need no packets (slices.ts,
  * fast-path.ts). This file finds the local peer of a queue pair, and counts the packets that would have been sent. Both
  * ends must match as they would for packets: flows, peers, QPNs, services, path MTUs, states.
+ * state.ts explains short names such as `row`, `base` and `request`.
  */
 import { QpState } from '../../spec/enums.ts'
 import { ICRC_BYTES } from '../../spec/wire/headers.ts'

@@ -10,6 +10,7 @@
  * message may be sent either way.
  *
  * `peer` is the state of the peer's engine, and `peerRow` the peer's row in it.
+ * state.ts explains short names such as `row`, `base` and `request`.
  */
 import { QpState } from '../../spec/enums.ts'
 import { ICRC_BYTES } from '../../spec/wire/headers.ts'

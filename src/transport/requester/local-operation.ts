@@ -3,6 +3,7 @@
  * 10.8.3.3). They are executed in the order of the send queue, before any later request is sent. When a peer gets the
  * key by a later SEND, the window is therefore bound. They complete after all earlier WQEs. They are not executed again
  * when requests are sent again after a loss.
+ * state.ts explains short names such as `row`, `base` and `request`.
  */
 import { createCause } from '../../spec/check/causes.ts'
 import { SendFlags, WcStatus, WrOpcode } from '../../spec/work.ts'

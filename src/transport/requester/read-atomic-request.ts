@@ -2,6 +2,7 @@
  * Request packets of READ, atomics, FLUSH and ATOMIC WRITE (InfiniBand Architecture Specification, volume 1, clauses
  * 9.4.4 and 9.4.5, annex A19). Each request is one packet without payload, except that of an ATOMIC WRITE, which has 8
  * bytes.
+ * state.ts explains short names such as `row`, `base` and `request`.
  */
 
 import { flushPlacement, flushSelectivity } from '../../spec/wire/headers.ts'

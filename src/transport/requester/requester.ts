@@ -3,6 +3,7 @@
  * 9.4, 9.7.3, 9.7.7). Steps: fetch the next WQE (wqe-fetch.ts); check window, fence and max_rd_atomic; build as many of
  * its packets as fit in one run. After a loss the same steps run again from the oldest unacknowledged PSN, which may be
  * in the middle of a message.
+ * state.ts explains short names such as `row`, `base` and `request`.
  */
 import { createCause } from '../../spec/check/causes.ts'
 import { QpState } from '../../spec/enums.ts'

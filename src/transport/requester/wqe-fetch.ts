@@ -1,6 +1,7 @@
 /*
  * WQE fetch (InfiniBand Architecture Specification, volume 1, clauses 10.7.2.2 and 11.4.1.1): a send WQE is copied from
  * the program's queue, checked for local errors, assigned its PSNs, and appended to the list of fetched WQEs.
+ * state.ts explains short names such as `row`, `base` and `request`.
  */
 import { type Cause, causeOfCode, createCause } from '../../spec/check/causes.ts'
 import { KindFlags, MAX_MESSAGE_BYTES, SendFlags, SendKind, WcStatus } from '../../spec/work.ts'

@@ -6,6 +6,7 @@
  * Written memory is globally visible but never persistent. Therefore a FLUSH only executes the pending DMA (dma.ts) and
  * completes the QP's writes (`Memory.completeWrites`). A FLUSH for persistence needs a right that no region or window
  * grants.
+ * state.ts explains short names such as `row`, `base` and `request`.
  */
 import { createCause } from '../../spec/check/causes.ts'
 import { QpState } from '../../spec/enums.ts'

@@ -3,6 +3,7 @@
  * missing receive WQE (RNR), or for a fatal error, which moves the queue pair to ERR. A fatal error is reported to the
  * responder's program by the completion of the current receive WQE, or by an asynchronous event. An unreliable service
  * sends no NAKs and drops the message (9.8.2.2, error class D).
+ * state.ts explains short names such as `row`, `base` and `request`.
  */
 import type { Cause } from '../../spec/check/causes.ts'
 import { AsyncEventType, QpState } from '../../spec/enums.ts'
@@ -48,7 +49,13 @@ export const scheduleNak = (s: EngineState, row: number, syndrome: number): void
   schedule(s, row)
 }
 
-/** Schedules a NAK for an error that moves the queue pair to ERR, and reports the cause. */
+/** The asynchronous event for a fatal error. */
+const eventFor = (syndrome: number): number => {
+  if (syndrome === INVALID_REQUEST) return QP_REQ_ERR
+  return syndrome === REMOTE_ACCESS ? QP_ACCESS_ERR : QP_FATAL
+}
+
+/** Schedules a NAK for a fatal error, and reports the cause. */
 const scheduleFatalNak = (s: EngineState, row: number, syndrome: number, cause: Cause): void => {
   s.env.causes?.nak(row, s.rows[row * QP.WORDS + QP.RESP_EPSN], cause)
   scheduleNak(s, row, syndrome)
@@ -83,8 +90,7 @@ export const nakFatal = (s: EngineState, row: number, syndrome: number, status: 
   }
   scheduleFatalNak(s, row, syndrome, cause)
   if (failReceive(s, row, status, cause)) return
-  const event = syndrome === INVALID_REQUEST ? QP_REQ_ERR : syndrome === REMOTE_ACCESS ? QP_ACCESS_ERR : QP_FATAL
-  s.env.events.raise(row, event, cause)
+  s.env.events.raise(row, eventFor(syndrome), cause)
 }
 
 export const nakInvalidRequest = (s: EngineState, row: number, cause: Cause): void =>
@@ -133,5 +139,5 @@ export const nakAt = (s: EngineState, row: number, psn: number, syndrome: number
   scheduleFatalNak(s, row, syndrome, cause)
   if (w[base + QP.STATE] === ERR) return
   enterError(s, row, cause)
-  s.env.events.raise(row, syndrome === REMOTE_ACCESS ? QP_ACCESS_ERR : QP_FATAL, cause)
+  s.env.events.raise(row, eventFor(syndrome), cause)
 }

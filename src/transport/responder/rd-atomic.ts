@@ -3,6 +3,7 @@
  * 9.7.5.1.1). Each uses one of max_dest_rd_atomic resources. For duplicates the resource stores the range of a READ or
  * the result of an atomic. An atomic is executed here, once. The data of a READ is read when its responses are sent
  * (responses.ts).
+ * state.ts explains short names such as `row`, `base` and `request`.
  */
 import { createCause } from '../../spec/check/causes.ts'
 import { QpState } from '../../spec/enums.ts'

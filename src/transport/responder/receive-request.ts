@@ -1,6 +1,7 @@
 /*
  * Receive WQEs at the responder: a SEND takes one with its first packet, a WRITE with immediate with its last packet
  * (InfiniBand Architecture Specification, volume 1, clause 10.8.3).
+ * state.ts explains short names such as `row`, `base` and `request`.
  */
 
 import { QP } from '../fields.ts'

@@ -2,6 +2,7 @@
  * The receiving half of the responder: it checks and executes request packets (InfiniBand Architecture Specification,
  * volume 1, clauses 9.7.4 to 9.7.5.2 and 9.9.3). The steps: PSN (expected, duplicate, ahead), position in the message,
  * length, SRQ (XRC), rights, resources, execution, ACK. responses.ts sends responses and ACKs.
+ * state.ts explains short names such as `row`, `base` and `request`.
  */
 
 import { createCause } from '../../spec/check/causes.ts'

@@ -2,6 +2,7 @@
  * The sending half of the responder: READ responses and atomic ACKs, then the scheduled NAK or ACK, in PSN order
  * (InfiniBand Architecture Specification, volume 1, clauses 9.7.5.1 and 9.7.7). The data of a READ is read from memory
  * run by run, so a long READ does not delay other queue pairs. One cumulative ACK acknowledges a burst of packets.
+ * state.ts explains short names such as `row`, `base` and `request`.
  */
 
 import { CREDITS_NONE, DEFAULT_PKEY, ICRC_BYTES, nakCode, syndromeKind } from '../../spec/wire/headers.ts'

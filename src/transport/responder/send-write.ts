@@ -6,6 +6,7 @@
  * OP_START if the batch begins the message, OP_END if it ends the message, OP_IMM or OP_INV if `value` is an immediate
  * or a key. `writesNow`: the data is written immediately, not deferred (dma.ts). `isSolicited`: the message has the
  * solicited event bit.
+ * state.ts explains short names such as `row`, `base` and `request`.
  */
 import { createCause } from '../../spec/check/causes.ts'
 import { QpState } from '../../spec/enums.ts'

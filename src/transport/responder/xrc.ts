@@ -2,6 +2,7 @@
  * XRC targets (InfiniBand Architecture Specification, volume 1, annex A14). Each request contains the number of an SRQ
  * in the target's XRC domain. The SRQ provides receive WQEs, CQ and protection domain. All packets of a message must
  * have the same SRQ number. Everything else is as for RC.
+ * state.ts explains short names such as `row`, `base` and `request`.
  */
 import { type Cause, createCause } from '../../spec/check/causes.ts'
 import { OP_START } from '../../spec/wire/opcodes.ts'

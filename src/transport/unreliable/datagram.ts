@@ -5,6 +5,7 @@
  *
  * A packet is dropped silently (9.9.3, error class D) if its Q_Key is wrong, if there is no receive WQE, or if the
  * receive buffer is too small. A buffer that was too small is used for the next message.
+ * state.ts explains short names such as `row`, `base` and `request`.
  */
 import { type Cause, createCause } from '../../spec/check/causes.ts'
 import { joinWords } from '../../spec/memory.ts'

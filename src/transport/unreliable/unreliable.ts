@@ -2,6 +2,7 @@
  * UC (InfiniBand Architecture Specification, volume 1, clause 9.8), and sends of UD. If a packet of a message is
  * missing, the responder drops the message. A send WQE completes when its last packet was sent. There are no
  * acknowledgements.
+ * state.ts explains short names such as `row`, `base` and `request`.
  */
 import { OP_SEND, OP_START } from '../../spec/wire/opcodes.ts'
 import { SendKind, WcStatus } from '../../spec/work.ts'
