@@ -39,9 +39,7 @@ export const setResourcesBlockLog2 = (w: Int32Array, base: number, log2: number)
 export const usesSrq = (w: Int32Array, base: number): boolean => (w[base + QP.LAYOUT] & QpLayout.USES_SRQ) !== 0
 export const signalsAll = (w: Int32Array, base: number): boolean => (w[base + QP.LAYOUT] & QpLayout.SIGNAL_ALL) !== 0
 
-/**
- * QP.LAYOUT of a new queue pair. `sends`: maxSendSge; `receives`: maxRecvSge. Throws an Error if one is too large.
- */
+/** QP.LAYOUT of a new queue pair. `sends`: maxSendSge; `receives`: maxRecvSge. Throws an Error above MAX_ELEMENTS. */
 export const qpLayoutOf = (sends: number, receives: number, sqSigAll = false, hasSrq = false): number => {
   if (sends > MAX_ELEMENTS || receives > MAX_ELEMENTS)
     throw new Error(

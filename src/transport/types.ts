@@ -88,7 +88,7 @@ export const Receive = { ID_LO: 0, ID_HI: 1, SGES: 2, LENGTH: 3, SGE: 4 } as con
 /** Words of one scatter/gather element. */
 export const Sge = { LO: 0, HI: 1, LENGTH: 2, LKEY: 3, WORDS: 4 } as const
 
-/** Words of a completion (ibv_wc). Status, opcode and flags have libibverbs' numbers. */
+/** Words of a completion (ibv_wc), with libibverbs' numbers for status, opcode and flags. */
 export const Completion = {
   ID_LO: 0,
   ID_HI: 1,
@@ -313,8 +313,8 @@ export interface TransmitSink {
   /** A single packet is added to a run only if the run has fewer packets than this; absent: maxPackets. */
   readonly maxSinglePacketRun?: number | undefined
   /**
-   * Reserves `bytes` in the arena for runs. Returns the offset (a multiple of 64), or -1 if the port is full. A
-   * reservation ends with the next successful one, and at the end of the poll.
+   * Reserves `bytes` in the arena for runs. Returns the offset (a multiple of 64), or -1 if the port is full. The
+   * reservation ends with the next successful `reserve`, and at the end of the poll.
    */
   reserve(bytes: number): number
   /**
@@ -347,7 +347,7 @@ export interface LocalPeerDevice {
   readonly counters: { sentPackets: number; sentBytes: number; receivedPackets: number; receivedBytes: number }
   /** The row of a QPN; -1 if there is none. */
   rowOf(qpn: number): number
-  /** The device that receives this flow; null if it is not in this process, or must be sent packets. */
+  /** The device that receives this flow; null if it is not in this process, or needs packets. */
   receiverOf(flow: number): LocalPeerDevice | null
   /** This port's address as a `QpAttributes.peer` of the device that receives this flow. */
   peerAt(flow: number): number
@@ -388,15 +388,15 @@ export interface QpInit {
   readonly recvCq: number
   readonly maxSendSge: number
   readonly maxRecvSge: number
-  /** If so, the queue pair does not flush receive WQEs. */
+  /** With an SRQ, the queue pair does not flush receive WQEs. */
   readonly hasSrq?: boolean
-  /** Protection domain of its receive WQEs' memory; absent: `pd`. */
+  /** Protection domain of the receive WQEs' memory; absent: `pd`. */
   readonly recvPd?: number | undefined
   /** sq_sig_all. */
   readonly sqSigAll: boolean
 }
 
-/** Attributes of MODIFY_QP; absent ones are not changed. spec/qp-states.ts has the legal ones of each transition. */
+/** Attributes of MODIFY_QP. Absent attributes are not changed. Legal attributes by transition: spec/qp-states.ts. */
 export interface QpAttributes {
   readonly destQpn?: number
   /** 24 bits. */

@@ -1,7 +1,8 @@
 /*
  * Decisions of fault rules, packet by packet, for one device and one direction. Every rule that matches a packet acts
- * on it. Each rule has its own random sequence, generated from its seed, the device's name and the direction. Its
- * decisions therefore depend only on the packets that it matches. Rules with equal seeds have different sequences.
+ * on it. Each rule has its own random sequence, generated from its seed, the device's name and the direction. The
+ * decisions of a rule therefore do not depend on other rules' decisions. Rules with equal seeds have different
+ * sequences.
  */
 import { type FaultRuleCounts, faultKinds, noFaultRuleCounts } from '../../spec/faults.ts'
 import { bthDestQp, bthOpcode } from '../../wire/bth.ts'

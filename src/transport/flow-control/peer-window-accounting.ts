@@ -85,7 +85,7 @@ const resized = (old: Int32Array, length: number, fill: number): Int32Array => {
   return copy
 }
 
-/** Grows the arrays that are indexed by row to `rows`. */
+/** Grows the arrays by row to `rows` rows. */
 export const growByRow = (windows: PeerWindows, rows: number): void => {
   if (!isBounded(windows)) return
   const isWaiting = new Uint8Array(rows)
@@ -98,7 +98,7 @@ export const growByRow = (windows: PeerWindows, rows: number): void => {
   windows.previousWaiting = resized(windows.previousWaiting, rows, -1)
 }
 
-/** Grows the arrays that are indexed by window, so that they include `window`. */
+/** Grows the arrays by window, so that they include `window`. */
 export const growByWindow = (windows: PeerWindows, window: number): void => {
   const length = Math.max(16, 2 * window)
   const hasProgress = new Uint8Array(length)

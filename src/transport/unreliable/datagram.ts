@@ -43,7 +43,7 @@ export const putDatagramHeader = (s: EngineState, row: number, wr: number, view:
   putDeth(view, at, (qkey & OWN_QKEY) !== 0 ? w[base + QP.QKEY] : qkey, w[base + QP.QPN])
 }
 
-/** Counts and reports a dropped packet. `wrId`: of the receive WQE that is too small for it. */
+/** Counts and reports a dropped packet. `wrId`: of a receive WQE that is too small. */
 const drop = (s: EngineState, row: number, cause: Cause, wrId?: bigint): void => {
   s.counters.dropped++
   s.env.causes?.dropped(row, cause, wrId)
