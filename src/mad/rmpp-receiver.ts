@@ -8,7 +8,7 @@ import { dataOffset, RMPP_DATA_BYTES, RmppFlag, RmppStatus, RmppType } from '../
 import { answerRmpp, parseRmpp } from '../wire/mad/management.ts'
 
 /** Window in segments: an eighth of the receive queue that Linux gives queue pair 1. */
-export const WINDOW = 64
+const WINDOW = 64
 /** Maximum number of segments of a message, more than 1 MiB. */
 export const MAX_SEGMENTS = 8192
 

@@ -27,7 +27,7 @@ export interface DecodedChain {
 }
 
 /** Whether the call is one that carries a chain. */
-export const isChain = ({ class: { id }, name }: DecodedCall): boolean => id === Interface.id && name === 'chain'
+const isChain = ({ class: { id }, name }: DecodedCall): boolean => id === Interface.id && name === 'chain'
 
 /** The entries in the value of an attribute; undefined if it is no valid chain. */
 const entriesOf = (bytes: unknown): ChainEntry[] | undefined => {

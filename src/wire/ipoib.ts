@@ -18,14 +18,14 @@ export interface LinkAddress {
   /** 16 bytes. */
   readonly gid: Uint8Array
 }
-export const LINK_ADDRESS_BYTES = 20
+const LINK_ADDRESS_BYTES = 20
 
 /** Whether a link-layer address is of a single queue pair. */
 export const isUnicastLink = ({ qpn, gid }: LinkAddress): boolean =>
   qpn !== 0 && qpn !== MULTICAST_QPN && !isMulticastGid(gid)
 
 /** Writes an address: a reserved byte, the QPN in 3 bytes, the GID. */
-export const putLinkAddress = (bytes: Uint8Array, at: number, { qpn, gid }: LinkAddress): void => {
+const putLinkAddress = (bytes: Uint8Array, at: number, { qpn, gid }: LinkAddress): void => {
   bytes[at] = 0
   bytes[at + 1] = qpn >> 16
   bytes[at + 2] = qpn >> 8
@@ -34,7 +34,7 @@ export const putLinkAddress = (bytes: Uint8Array, at: number, { qpn, gid }: Link
 }
 
 /** The GID is a copy. */
-export const getLinkAddress = (bytes: Uint8Array, at: number): LinkAddress => ({
+const getLinkAddress = (bytes: Uint8Array, at: number): LinkAddress => ({
   qpn: (bytes[at + 1]! << 16) | (bytes[at + 2]! << 8) | bytes[at + 3]!,
   gid: bytes.slice(at + 4, at + LINK_ADDRESS_BYTES),
 })

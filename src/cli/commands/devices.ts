@@ -13,7 +13,7 @@ export interface ListedDevice extends DeviceEntry {
 const HEADS = ['device', 'node', 'type', 'driver', 'ports', 'node GUID', 'address']
 
 /** The output of `userdma devices`: a table. */
-export const devicesText = (devices: readonly ListedDevice[]): string => {
+const devicesText = (devices: readonly ListedDevice[]): string => {
   const rows = devices.map(({ name, index, nodeType, driver, ports, nodeGuid, address }) => [
     name,
     `uverbs${index}`,

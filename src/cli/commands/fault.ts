@@ -8,7 +8,7 @@ import { countsText, printFromDaemon, type QueryOptions } from './stat.ts'
 /**
  * The output of `userdma fault show`: rules in the syntax of `userdma fault set`, each with its counts as a comment.
  */
-export const faultsText = (faults: readonly FaultStat[]): string => {
+const faultsText = (faults: readonly FaultStat[]): string => {
   if (faults.length === 0) return 'no faults\n'
   const width = Math.max(...faults.map(({ rule }) => rule.length))
   return faults

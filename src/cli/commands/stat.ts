@@ -90,7 +90,7 @@ export const printFromDaemon = async (
 const requestsText = ({ pending, depth }: QpStat['send']): string => `${pending}/${depth}`
 
 /** The output of `userdma stat --qps`: a table, and below each queue pair its last failure. */
-export const qpsText = (qps: readonly QpStat[]): string => {
+const qpsText = (qps: readonly QpStat[]): string => {
   if (qps.length === 0) return 'no queue pairs\n'
   const heads = ['DEVICE', 'QPN', 'PROCESS', 'TYPE', 'STATE', 'PEER', 'SEND', 'RECEIVE']
   const rows = qps.map(({ device, qpn, pid, command, type, state, peer, send, receive }) => [

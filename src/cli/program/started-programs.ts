@@ -49,7 +49,7 @@ const BEFORE_COMMANDS = /^(?:\w+=.*|if|then|else|elif|while|until|do|!|\{|exec|c
 const QUOTED = '\0'
 
 /** The words of each command in the text of `sh -c`; commands whose first word is quoted or expanded are omitted. */
-export const shellCommands = (text: string): readonly (readonly string[])[] =>
+const shellCommands = (text: string): readonly (readonly string[])[] =>
   text
     .replace(/\\.|'[^']*'|"(?:\\.|[^"\\])*"/gs, QUOTED)
     .split(/[;&|()\n]+/)

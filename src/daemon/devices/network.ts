@@ -57,7 +57,7 @@ const socketPorts =
     createSocketPort(link, device, identityOf(device, interfaces))
 
 /** Parses fault rules. Throws an Error with a message for people: invalid text, or an unknown device. */
-export const faultRules = (text: string, devices: readonly DeviceSpec[]): FaultRule[] => {
+const faultRules = (text: string, devices: readonly DeviceSpec[]): FaultRule[] => {
   const rules = parseFaults(text)
   for (const { device } of rules)
     if (device !== '' && !devices.some(({ name }) => name === device))

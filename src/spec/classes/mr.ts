@@ -27,7 +27,7 @@ import {
 import { ClassId } from './ids.ts'
 
 /** The registered memory and its addresses. */
-export const Translation = { start: at(0, u64(0)), length: at(8, u64(0)), iova: at(16, u64(0)) }
+const Translation = { start: at(0, u64(0)), length: at(8, u64(0)), iova: at(16, u64(0)) }
 
 export const Mr = objectClass('mr', ClassId.mr, {
   methods: {

@@ -6,7 +6,6 @@ import { QpType, SrqType } from '../enums.ts'
 
 // ---- netlink itself (linux/netlink.h) ----
 
-export const NETLINK_RDMA = 20
 export const NlmsgType = { ERROR: 2, DONE: 3, OVERRUN: 4, FIRST: 16 } as const
 export const NlmsgFlags = {
   REQUEST: 0x1,

@@ -20,7 +20,7 @@ import type {
 import { sizeOf } from './schema.ts'
 
 /** Version of the format. Readers may ignore additions of a later version. */
-export const SCHEMA_FORMAT = 1
+const SCHEMA_FORMAT = 1
 
 export type JsonType =
   | { readonly kind: 'u8' | 'u16' | 'u32'; readonly min?: number; readonly max?: number }

@@ -14,7 +14,7 @@ import { HEADER } from './dialect.ts'
 /** Bytes of the header {call, flags, ref, size} of an entry. */
 export const ENTRY_HEADER = 8
 /** Maximum entries of a chain: `ref` has 16 bits. */
-export const MAX_ENTRIES = 0xffff
+const MAX_ENTRIES = 0xffff
 
 export interface ChainEntry {
   /** The method's call number. */

@@ -46,7 +46,7 @@ export interface RcConnectOptions extends ConnectOptions {
   readonly maxRdAtomic?: number
 }
 
-export const connectOptionNames: KnownOptions<ConnectOptions> = { access: true, pathMtu: true, ...pathOptionNames }
+const connectOptionNames: KnownOptions<ConnectOptions> = { access: true, pathMtu: true, ...pathOptionNames }
 export const rcConnectOptionNames: KnownOptions<RcConnectOptions> = {
   ...connectOptionNames,
   timeout: true,

@@ -14,7 +14,7 @@ const SOURCE_PORT = 4791
 /**
  * Hop limit of all packets: like Linux, which takes it from the route, the device ignores that of the address vector.
  */
-export const HOP_LIMIT = 64
+const HOP_LIMIT = 64
 
 export type Address = RecordOf<typeof QpAddress>
 

@@ -53,20 +53,20 @@ export const AttributeFlags = enumeration('attribute_flags', { OPTIONAL: 1 })
 export const TypeFlags = enumeration('type_flags', { MIN: 1, MAX: 2 })
 
 /** In all rows `name` is a byte offset into `names`, where an ASCII name that ends with NUL begins. */
-export const ClassRow = {
+const ClassRow = {
   name: at(0, u32(0)),
   id: at(4, u16(0)),
   identity: at(6, enumOf(0, Identity, 1)),
   flags: at(7, flagsOf(0, ClassFlags, 1)),
 }
-export const MethodRow = {
+const MethodRow = {
   name: at(0, u32(0)),
   /** Index of its class. */
   class: at(4, u16(0)),
   call: at(6, u8(0)),
   flags: at(7, flagsOf(0, MethodFlags, 1)),
 }
-export const AttributeRow = {
+const AttributeRow = {
   name: at(0, u32(0)),
   /** Indices of its method and its type. */
   method: at(4, u32(0)),
@@ -75,7 +75,7 @@ export const AttributeRow = {
   direction: at(14, enumOf(0, Direction, 1)),
   flags: at(15, flagsOf(0, AttributeFlags, 1)),
 }
-export const TypeRow = {
+const TypeRow = {
   kind: at(0, enumOf(0, KindNumber, 1)),
   /** enum, flags: bytes of one value. */
   width: at(1, u8(0)),
@@ -91,10 +91,10 @@ export const TypeRow = {
   min: at(16, u32(0)),
   max: at(20, u32(0)),
 }
-export const FieldRow = { name: at(0, u32(0)), offset: at(4, u32(0)), type: at(8, u32(0)) }
+const FieldRow = { name: at(0, u32(0)), offset: at(4, u32(0)), type: at(8, u32(0)) }
 /** Its values are `count` rows starting at `first`. */
-export const EnumerationRow = { name: at(0, u32(0)), first: at(4, u32(0)), count: at(8, u32(0)) }
-export const ValueRow = { name: at(0, u32(0)), value: at(4, u32(0)) }
+const EnumerationRow = { name: at(0, u32(0)), first: at(4, u32(0)), count: at(8, u32(0)) }
+const ValueRow = { name: at(0, u32(0)), value: at(4, u32(0)) }
 
 /** The fate of objects that a chain created before one of its calls failed: they stay, or are destroyed. */
 export const ChainErrors = enumeration('chain_errors', { STOP: 0, UNDO: 1 })

@@ -53,7 +53,7 @@ export const Event = { ...attached, type: at(16, enumOf(0, EventKind)), reserved
 const MAX_SOURCES = 0xffff
 
 /** Maximum events of one `getEvents`. */
-export const MAX_EVENTS = 1024
+const MAX_EVENTS = 1024
 
 export const EventQueue = objectClass('event_queue', ClassId.event_queue, {
   identity: 'fd',
