@@ -2,7 +2,7 @@
  * The command line of userdma: commands, options, help. Each command's module is loaded only when it is called, for a
  * fast start.
  */
-import { Command, CommanderError, Option } from 'commander'
+import { Command, CommanderError, InvalidArgumentError, Option } from 'commander'
 import { adapterNames } from '../spec/check/adapters.ts'
 import { FaultSettings } from '../spec/faults.ts'
 import { linkKinds, pathKinds } from '../uapi/tool.ts'
@@ -11,6 +11,15 @@ import { packageVersion } from './paths.ts'
 
 /** Collects the values of an option that may be given several times. */
 const collect = (value: string, all: string[] = []): string[] => [...all, value]
+
+/** The path of a file or socket. An empty one would be the current folder: a variable of a script was not set. */
+const path = (value: string): string => {
+  if (value === '') throw new InvalidArgumentError('Give a path.')
+  return value
+}
+
+/** As `collect`, for paths. */
+const collectPaths = (value: string, all?: string[]): string[] => collect(path(value), all)
 
 const SOCKET = '--socket <path>'
 const DEVICE = '--device <name[@address]>'
@@ -53,7 +62,7 @@ const withJoin = (command: Command, program = '<program>'): Command =>
     command
       .argument(program, 'program to run')
       .argument('[arguments...]', 'its arguments')
-      .option(SOCKET, 'join the daemon at this socket')
+      .option(SOCKET, 'join the daemon at this socket', path)
       .option('--private', 'start a daemon for this program only'),
   ).passThroughOptions()
 
@@ -91,14 +100,14 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
   trace(program) {
     withJoin(program.command('trace'))
       .description('Runs a program and prints each of its calls to a device, decoded.')
-      .option('-o, --output <file>', 'write the calls to this file instead of standard error')
+      .option('-o, --output <file>', 'write the calls to this file instead of standard error', path)
       .option('-v, --verbose', 'print records, lists and byte strings in full, including zero fields')
       .option('--abi', 'print the dialect, names and bytes of each call below it')
       .option('--class <classes>', 'only calls of these classes, e.g. rc_qp,mr; may be given several times', collect)
       .option('--errors', 'only calls that failed')
       .option('-c, --summary', 'count calls and time by method, and print a table at the end')
       .option('--json', 'print one JSON object per line')
-      .option('--pcap <file>', 'write all packets of the daemon to this file (pcapng)')
+      .option('--pcap <file>', 'write all packets of the daemon to this file (pcapng)', path)
       .addHelpText(
         'after',
         examples(
@@ -115,9 +124,9 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
       .description(
         'Runs a program and reports what it does wrong with verbs, with the stacks of its calls and posts; exits with 65 for errors (see --fail-on), else with the status of the program.',
       )
-      .option('-o, --output <file>', 'write the findings to this file instead of standard error')
+      .option('-o, --output <file>', 'write the findings to this file instead of standard error', path)
       .option('--json', 'print one JSON object per finding')
-      .option('--sarif <file>', 'also write the findings to this file as SARIF 2.1.0')
+      .option('--sarif <file>', 'also write the findings to this file as SARIF 2.1.0', path)
       .option('--races', 'also find requests that access the same bytes without order; programs are slower')
       .option('--notes', 'print notes too, not only warnings and errors')
       .option(
@@ -129,7 +138,7 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
       .option(
         '--suppressions <file>',
         'do not report the findings that this file names; may be given several times',
-        collect,
+        collectPaths,
       )
       .option('--gen-suppressions', 'print after each finding a block for a suppressions file')
       .option(
@@ -177,7 +186,7 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
   daemon(program) {
     withConfig(program.command('daemon'))
       .description('Serves programs in the foreground, until SIGINT, SIGTERM or SIGHUP.')
-      .option(SOCKET, 'where programs find it (default: a socket of your own)')
+      .option(SOCKET, 'where programs find it (default: a socket of your own)', path)
       .option(
         '--allow-user <user>',
         "root's daemon: serve this user too (name or number); may be given several times",
@@ -208,7 +217,7 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
     program
       .command('stat')
       .description('Shows the state of a daemon: objects, rings, sessions, memory, counters.')
-      .option(SOCKET, 'the daemon at this socket')
+      .option(SOCKET, 'the daemon at this socket', path)
       .option('--json', 'as JSON')
       .option('--qps', 'the queue pairs: process, type, state, peer, requests, last failure')
       .option('-w, --watch [seconds]', 'activity as rates, every second or every N seconds')
@@ -226,7 +235,7 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
     program
       .command('devices')
       .description('Lists the devices of a daemon.')
-      .option(SOCKET, 'the daemon at this socket')
+      .option(SOCKET, 'the daemon at this socket', path)
       .option('--json', 'as JSON')
       .action(async options => (await import('./commands/devices.ts')).devices(options))
   },
@@ -237,7 +246,7 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
         'Prints every class, method and attribute with its type: all that are declared, or those of a device.',
       )
       .option('--device <name>', 'the classes of this device of a daemon, from its own description')
-      .option(SOCKET, 'the daemon at this socket')
+      .option(SOCKET, 'the daemon at this socket', path)
       .option('--json', 'as JSON (docs/reference/schema.md)')
       .addHelpText('after', examples('userdma schema', 'userdma schema --device rxe0 --json'))
       .action(async options => (await import('./commands/schema.ts')).schema(options))
@@ -248,14 +257,14 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
       .command('add')
       .description('Adds a device; programs find it immediately.')
       .argument('<name[@address]>', 'as for --device')
-      .option(SOCKET, 'the daemon at this socket')
+      .option(SOCKET, 'the daemon at this socket', path)
       .addHelpText('after', examples('userdma device add rxe1@127.0.0.2', 'userdma device add ctx0'))
       .action(async (text, options) => (await import('./commands/device.ts')).addDevice(text, options))
     device
       .command('remove')
       .description('Removes a device, even while programs use it.')
       .argument('<name>', 'its name')
-      .option(SOCKET, 'the daemon at this socket')
+      .option(SOCKET, 'the daemon at this socket', path)
       .action(async (name, options) => (await import('./commands/device.ts')).removeDevice(name, options))
   },
   fault(program) {
@@ -266,19 +275,19 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
     fault
       .command('show')
       .description('Prints the current rules, one per line, with their counts.')
-      .option(SOCKET, 'the daemon at this socket')
+      .option(SOCKET, 'the daemon at this socket', path)
       .option('--json', 'as JSON')
       .action(async options => (await import('./commands/fault.ts')).showFaults(options))
     fault
       .command('set')
       .description('Replaces all rules by these.')
       .argument('<rules...>', 'rules, e.g. drop=1%')
-      .option(SOCKET, 'the daemon at this socket')
+      .option(SOCKET, 'the daemon at this socket', path)
       .action(async (rules, options) => (await import('./commands/fault.ts')).setFaults(rules, options))
     fault
       .command('clear')
       .description('Removes all rules.')
-      .option(SOCKET, 'the daemon at this socket')
+      .option(SOCKET, 'the daemon at this socket', path)
       .action(async options => (await import('./commands/fault.ts')).setFaults([], options))
   },
   demo(program) {

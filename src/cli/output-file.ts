@@ -1,7 +1,8 @@
 /*
  * Output files of commands (host/output-file.ts). A file that cannot be opened is a usage error.
  */
-import { closeSync, writeSync } from 'node:fs'
+import { closeSync, realpathSync, statSync, writeSync } from 'node:fs'
+import { basename, dirname, join, resolve } from 'node:path'
 import { createOutputFile } from '../host/output-file.ts'
 import { UsageError } from './fail.ts'
 
@@ -15,6 +16,28 @@ export const createOutput = (name: string): number => {
   } catch (error) {
     throw new UsageError((error as Error).message)
   }
+}
+
+/** The path without symbolic links in its folder; output files themselves are no links. */
+const pathOf = (name: string): string => {
+  try {
+    return join(realpathSync(dirname(resolve(name))), basename(name))
+  } catch {
+    return resolve(name)
+  }
+}
+
+/**
+ * Throws UsageError if two options name one file: each would overwrite what the other has written. Devices and FIFOs
+ * may be named twice.
+ */
+export const requireDifferentFiles = (
+  [option, name]: readonly [option: string, name: string | undefined],
+  [otherOption, otherName]: readonly [option: string, name: string | undefined],
+): void => {
+  if (name === undefined || otherName === undefined || pathOf(name) !== pathOf(otherName)) return
+  if (statSync(name, { throwIfNoEntry: false })?.isFile() === false) return
+  throw new UsageError(`${option} and ${otherOption} name the same file ${name}`)
 }
 
 /** Text output of a command that runs a program. */

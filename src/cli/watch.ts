@@ -82,6 +82,7 @@ export const watchStat = async (
 /** The command. `watch`: as commander parses it, `true` if the option has no value. */
 export const watch = async (options: QueryOptions & { readonly watch: string | true }): Promise<void> => {
   const seconds = watchSeconds(options.watch)
+  if (options.qps) throw new UsageError('--qps and --watch exclude each other: the rates are those of devices')
   await printFromDaemon(options, async client => {
     await watchStat(client, seconds, options.json === true)
     return ''

@@ -52,13 +52,13 @@ export const isSelected = (record: TraceRecord, { classes, onlyFailed = false }:
   (classes === undefined || classesOf(record).some(name => classes.has(name)))
 
 /**
- * Parses lists such as `rc_qp,mr`. `driverClasses`: names of drivers' own classes. Throws an Error with a message for
+ * Parses lists of `--class`, such as `rc_qp,mr`. `driverClasses`: names of drivers' own classes. Throws an Error with a message for
  * an unknown class.
  */
 export const parseClasses = (texts: readonly string[], driverClasses: readonly string[] = []): ReadonlySet<string> => {
   const known = [...classes.map(({ name }) => name), ...driverClasses]
   const names = texts.flatMap(text => text.split(',')).map(name => name.trim())
   const unknown = names.find(name => !known.includes(name))
-  if (unknown !== undefined) throw new Error(`class ${JSON.stringify(unknown)} is not one of ${known.join(', ')}`)
+  if (unknown !== undefined) throw new Error(`--class ${JSON.stringify(unknown)} is not one of ${known.join(', ')}`)
   return new Set(names)
 }

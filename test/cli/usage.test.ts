@@ -9,7 +9,15 @@ import { repoRoot } from '../paths.ts'
 import { cleanEnvironment, runUserdma, start, temporaryFolder, userdma } from '../system/programs.ts'
 
 /** Arguments, the exit status, and the message on standard error. Standard output stays empty. */
-const cases: readonly (readonly [args: readonly string[], status: number, message: RegExp])[] = [
+type Case = readonly [args: readonly string[], status: number, message: RegExp]
+
+const emptyPath = (option: string, ...args: string[]): Case => [
+  args,
+  2,
+  new RegExp(`^userdma ${args[0]}: option '${option}' argument '' is invalid\\. Give a path\\.\n`),
+]
+
+const cases: readonly Case[] = [
   [[], 2, /^Usage: userdma \[options\] \[command\]\n/],
   [['rum'], 2, /^userdma: unknown command 'rum'\n\(Did you mean run\?\)\n/],
   [['--foo'], 2, /^userdma: unknown option '--foo'\n/],
@@ -40,7 +48,7 @@ const cases: readonly (readonly [args: readonly string[], status: number, messag
   [
     ['trace', '--class', 'rc_qp,qp', '--', 'true'],
     2,
-    /^userdma: class "qp" is not one of interface, .*rc_qp.*ctx_context/,
+    /^userdma: --class "qp" is not one of interface, .*rc_qp.*ctx_context/,
   ],
   [['trace', '--', 'no-such-program'], 127, /^userdma: no-such-program: there is no such program/],
   [['daemon', '--fault', 'drop=1.5'], 2, /^userdma: fault drop: "1\.5" is not/],
@@ -67,6 +75,65 @@ const cases: readonly (readonly [args: readonly string[], status: number, messag
   [['schema', '--socket', 'x'], 2, /^userdma: --socket selects a daemon; select one of its devices with --device\n/],
   [['schema', '--device', 'rxe0', '--socket', '/nonexistent'], 1, /^userdma: .*no daemon at \/nonexistent/],
   [['devices', '--socket', '/nonexistent'], 1, /^userdma: no daemon at/],
+
+  // Values: with = or as the next word, empty, out of range, and the last one of several.
+  [['run', '--link=', '--', 'true'], 2, /^userdma: --link "" is not one of memory, udp, udp-plain, dgram\n$/],
+  [['run', '--link', 'udp', '--link=x', '--', 'true'], 2, /^userdma: --link "x" is not one of/],
+  [['run', '--private=1', '--', 'true'], 2, /^userdma run: unknown option '--private=1'\n/],
+  [['run', '--device=', '--', 'true'], 2, /^userdma: device name "": a name begins with/],
+  [['run', '--torment=-1', '--', 'true'], 2, /^userdma: --torment "-1": a seed is an integer from 0 to 4294967295/],
+  [['run', ''], 127, /^userdma: "": there is no such program in PATH\n$/],
+  [['trace', '--class=', '--', 'true'], 2, /^userdma: --class "" is not one of interface, /],
+  [['check', '--fail-on=', '--', 'true'], 2, /^userdma: --fail-on "" is not one of note, warning, error, never\n$/],
+  [['check', '--buffers', 'All', '--', 'true'], 2, /^userdma: --buffers "All" is not one of sampled, all\n$/],
+  [['check', '--like', 'mlx5,', '--', 'true'], 2, /^userdma: --like "" is not one of mlx5, efa, irdma, rxe\n$/],
+  [['check', '--explain='], 2, /^userdma: --explain "": there is no such finding; there are /],
+  [
+    ['check', '--torment-search', '1.5', '--', 'true'],
+    2,
+    /^userdma: --torment-search "1\.5": give an integer from 1 to/,
+  ],
+  [['stat', '--watch=0'], 2, /^userdma: --watch: "0" is not a number of seconds from 0\.1 to 3600\n$/],
+  [['daemon', '--allow-group=-1'], 2, /^userdma: --allow-group "-1": there is no such group; give a name or a number/],
+  emptyPath('--socket <path>', 'run', '--socket', '', '--', 'true'),
+  emptyPath('--socket <path>', 'daemon', '--socket='),
+  emptyPath('--socket <path>', 'stat', '--socket='),
+  emptyPath('--socket <path>', 'schema', '--device', 'rxe0', '--socket', ''),
+  emptyPath('-o, --output <file>', 'trace', '-o', '', '--', 'true'),
+  emptyPath('--pcap <file>', 'trace', '--pcap=', '--', 'true'),
+  emptyPath('--sarif <file>', 'check', '--sarif=', '--', 'true'),
+  emptyPath('--suppressions <file>', 'check', '--suppressions', '', '--', 'true'),
+
+  // Options that contradict each other, or have no effect.
+  [
+    ['trace', '-o', '/nonexistent/x', '--pcap', '/nonexistent/y/../x', '--', 'true'],
+    2,
+    /^userdma: --output and --pcap name the same file /,
+  ],
+  [
+    ['check', '--output=/nonexistent/x', '--sarif=/nonexistent/x', '--', 'true'],
+    2,
+    /^userdma: --output and --sarif name the same file /,
+  ],
+  [['check', '--time-limit', '3', '--', 'true'], 2, /^userdma check: --time-limit is for --torment-search\n/],
+  [
+    ['check', '--torment-search', '2', '--socket', '/x', '--', 'true'],
+    2,
+    /^userdma: --torment-search and --socket exclude each other: each run has a daemon of its own\n$/,
+  ],
+  [
+    ['check', '--torment-search', '2', '--torment', '5:3', '--', 'true'],
+    2,
+    /^userdma: --torment "5:3": with --torment-search give the first seed, without a COUNT\n$/,
+  ],
+  [['daemon', '--like', 'mlx5'], 2, /^userdma: --like is for --check\n$/],
+  [['daemon', '--buffers', 'all'], 2, /^userdma: --buffers is for --check\n$/],
+  [
+    ['stat', '--qps', '--watch'],
+    2,
+    /^userdma: --qps and --watch exclude each other: the rates are those of devices\n$/,
+  ],
+  [['demo', '--link', 'tcp'], 2, /^userdma: --link "tcp" is not one of memory, udp, udp-plain, dgram\n$/],
 ]
 
 describe('wrong usage or a failed start is reported', () => {

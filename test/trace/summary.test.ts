@@ -91,6 +91,9 @@ describe('a selection', () => {
 
   it('of an unknown class is refused with a list of the known ones', () => {
     assert.deepEqual([...parseClasses(['rc_qp,mr', 'cq'])], ['rc_qp', 'mr', 'cq'])
-    assert.throws(() => parseClasses(['rc_qp,qp']), /^Error: class "qp" is not one of interface, device, port, .*rc_qp/)
+    assert.throws(
+      () => parseClasses(['rc_qp,qp']),
+      /^Error: --class "qp" is not one of interface, device, port, .*rc_qp/,
+    )
   })
 })

@@ -21,7 +21,7 @@ import { framesOfFinding, parseSuppressions, suppressionBlock, suppressionOf } f
 import { createSymbols } from '../check/symbols.ts'
 import { UsageError } from '../fail.ts'
 import { type JoinOptions, joinDaemon } from '../join.ts'
-import { openOutput } from '../output-file.ts'
+import { openOutput, requireDifferentFiles } from '../output-file.ts'
 import { packageVersion } from '../paths.ts'
 import { endAs, type ProgramEnd, preloadedLibraries } from '../program/program.ts'
 import { checkProgram, runUnder } from './run.ts'
@@ -85,6 +85,7 @@ export const check = async (program: string, args: readonly string[], options: C
   preloadedLibraries(recording)
   const symbols = createSymbols()
   const judge = createJudge(options, symbols)
+  requireDifferentFiles(['--output', options.output], ['--sarif', options.sarif])
   const output = openOutput(options.output)
   const sarif = options.sarif === undefined ? undefined : openOutput(options.sarif)
   const print = output.write

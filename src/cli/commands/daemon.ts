@@ -106,6 +106,8 @@ const stopSignal = (): Promise<undefined> =>
 export const daemon = async (options: DaemonOptions): Promise<void> => {
   for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {})
   const config = fullConfig(await wantedConfig(options))
+  for (const name of ['like', 'buffers'] as const)
+    if (options[name] !== undefined && !options.check) throw new UsageError(`--${name} is for --check`)
   const served = servedAccounts(options)
   const socket = options.socket === undefined ? makeUserSocket() : resolve(options.socket)
   const stopped = stopSignal()

@@ -10,6 +10,7 @@ import { closeSync, openSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { hasNative } from '../../host/native.ts'
 import type { TraceRecord } from '../../uapi/tool.ts'
+import { wantedConfig } from '../config.ts'
 import { blank, heading, line, output, paragraph, prompt } from '../demo-format.ts'
 import { type Joined, joinDaemon } from '../join.ts'
 import { freePort, untilListening } from '../listening.ts'
@@ -216,6 +217,8 @@ const demoWithPrograms = async (options: DemoOptions): Promise<void> => {
 
 /** The command. */
 export const demo = async (options: DemoOptions = {}): Promise<void> => {
+  // Throws now if the option is wrong, not after the first lines.
+  await wantedConfig(options)
   heading('userdma: RDMA without hardware')
   const problems = missingPrerequisites()
   if (problems.length === 0) return demoWithPrograms(options)

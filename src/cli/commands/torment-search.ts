@@ -67,7 +67,9 @@ const END_SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
 /** The numbers in the options. Throws UsageError. */
 const parseNumbers = ({ torment, tormentSearch, timeLimit }: SearchOptions) =>
   orUsageError(() => {
-    const firstSeed = torment === undefined ? 1 : parseTorment(torment).seed
+    const { seed: firstSeed, maxDecisions } = parseTorment(torment ?? '1')
+    if (maxDecisions !== Number.POSITIVE_INFINITY)
+      throw new Error(`--torment "${torment}": with --torment-search give the first seed, without a COUNT`)
     return {
       firstSeed,
       seedCount: parseCount('--torment-search', tormentSearch, MAX_SEED - firstSeed + 1),
@@ -82,6 +84,8 @@ export const tormentSearch = async (
   options: SearchOptions,
 ): Promise<void> => {
   const { firstSeed, seedCount, limitSeconds } = await parseNumbers(options)
+  if (options.socket !== undefined)
+    throw new UsageError('--torment-search and --socket exclude each other: each run has a daemon of its own')
   if (options.json || options.sarif !== undefined)
     throw new UsageError('--json and --sarif are for one run: search first, then repeat the run that fails')
   checkProgram(program, args)

@@ -15,7 +15,7 @@ import { createSummary, summaryJson, summaryText } from '../../trace/summary.ts'
 import type { TormentRecord, TraceEvent } from '../../uapi/tool.ts'
 import { UsageError } from '../fail.ts'
 import { type JoinOptions, joinDaemon } from '../join.ts'
-import { createOutput, openOutput } from '../output-file.ts'
+import { createOutput, openOutput, requireDifferentFiles } from '../output-file.ts'
 import { shimLibrary } from '../paths.ts'
 import { endAs, type ProgramEnd } from '../program/program.ts'
 import { checkProgram, runUnder } from './run.ts'
@@ -85,6 +85,7 @@ export const trace = async (program: string, args: readonly string[], options: T
   // Throws now if it is missing, not after a daemon was started.
   shimLibrary()
   const { onTrace, onTorment, end } = printer(options, text => output.write(`${text}\n`))
+  requireDifferentFiles(['--output', options.output], ['--pcap', options.pcap])
   const output = openOutput(options.output)
   const pcap = options.pcap === undefined ? undefined : createOutput(options.pcap)
   const joined = await joinDaemon(options, { onTrace, onTorment })
