@@ -7,7 +7,9 @@
  */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { closeSync, openSync, readFileSync, renameSync, rmSync } from 'node:fs'
+import { constants as os } from 'node:os'
 import { dirname, join } from 'node:path'
+import { endBySignal } from '../host/end-by-signal.ts'
 import { SessionEnv } from '../spec/session.ts'
 import type { DaemonConfig } from '../uapi/tool.ts'
 import { configArguments } from './config.ts'
@@ -53,6 +55,26 @@ const lastLines = (path: string): string => {
     .replace(/^userdma: /, '')
 }
 
+const END_SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
+
+/**
+ * Calls `cleanUp` before one of END_SIGNALS ends this process; not if the command handles the signal itself. Returns a
+ * function that ends this.
+ */
+const beforeEndBySignal = (cleanUp: () => void): (() => void) => {
+  const onSignal = (signal: (typeof END_SIGNALS)[number]): void => {
+    if (process.listenerCount(signal) > 1) return
+    cleanUp()
+    process.off(signal, onSignal)
+    endBySignal(signal)
+    process.exit(128 + os.signals[signal])
+  }
+  for (const signal of END_SIGNALS) process.on(signal, onSignal)
+  return () => {
+    for (const signal of END_SIGNALS) process.off(signal, onSignal)
+  }
+}
+
 /**
  * Starts `userdma daemon --end-with-last-client` at `socket`. `options`: further options. Resolves when it is ready.
  * Throws StartError.
@@ -66,6 +88,8 @@ export const startInBackground = async (
   // A temporary name until this daemon serves the socket: another command may start a daemon at the same time.
   const ownLog = `${log}.${process.pid}`
   const { [SessionEnv.tag]: _tag, [SessionEnv.socket]: _socket, ...env } = withoutShim(process.env)
+  const removeLog = (): void => rmSync(ownLog, { force: true })
+  const restoreSignals = beforeEndBySignal(removeLog)
   const output = openSync(ownLog, 'w', 0o600)
   try {
     const child = spawn(
@@ -90,8 +114,9 @@ export const startInBackground = async (
     renameSync(ownLog, log)
     return { process: child, ended, lastOutput: () => lastLines(log) }
   } finally {
+    restoreSignals()
     closeSync(output)
-    rmSync(ownLog, { force: true })
+    removeLog()
   }
 }
 

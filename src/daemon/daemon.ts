@@ -57,7 +57,7 @@ export interface DaemonOptions {
   /** Path of the socket. */
   readonly socket: string
   readonly config: DaemonConfig
-  /** Whether the daemon ends once the last session and the last context have ended. */
+  /** Whether the daemon ends once the last session has ended and no process has a descriptor of it any more. */
   readonly endWithLastClient: boolean
   /** Users to serve besides the process's own; default: none. */
   readonly served?: Served

@@ -9,6 +9,7 @@ import { describe, it } from 'node:test'
 import { openSession } from '../../src/cli/client.ts'
 import { READY } from '../../src/cli/start.ts'
 import { open } from '../../src/verbs/index.ts'
+import { loopbackText } from '../loopback.ts'
 import {
   cleanEnvironment,
   lacking,
@@ -132,6 +133,26 @@ describe('userdma run', { skip: lacking('ibv_devices') }, () => {
     assert.ok(stdout.includes(socket))
     await untilRemoved(socket)
     assert.equal(statSync(join(socket, '..')).mode & 0o777, 0o700)
+  })
+
+  it('leaves no log of its own name if a signal ends it while the daemon starts', async t => {
+    const { env, socket } = freshUser(t)
+    const folder = join(socket, '..')
+    const logs = (): string[] =>
+      existsSync(folder) ? readdirSync(folder).filter(name => /^daemon\.log\./.test(name)) : []
+    const starting = start(t, userdma, ['run', ...shell('echo started')], { env })
+    const deadline = Date.now() + 30_000
+    while (logs().length === 0) {
+      assert.ok(Date.now() < deadline)
+      await new Promise(resolve => setImmediate(resolve))
+    }
+    starting.child.kill('SIGTERM')
+    const { signal, stdout } = await starting.ended
+    assert.deepEqual({ signal, stdout, logs: logs() }, { signal: 'SIGTERM', stdout: '', logs: [] })
+    // The daemon that was started has a client now, and ends with it.
+    assert.equal((await runUserdma(t, ['run', '--', 'true'], { env })).status, 0)
+    await untilRemoved(socket)
+    assert.deepEqual(logs(), [])
   })
 
   it('does not keep a pipeline waiting for the daemon', async t => {
@@ -298,6 +319,17 @@ describe('userdma daemon', { skip: lacking() }, () => {
         `^userdma: ${daemon.socket} is served already by process ${daemon.pid} \\(\\w+\\) with rxe0@127.0.0.1; join it`,
       ),
     )
+  })
+
+  it('refuses a socket in use also if the other daemon has its address too, and names its owner', async t => {
+    const device = `rxe0@${loopbackText(93)}`
+    const daemon = await startDaemon(t, { devices: [device], link: 'udp' })
+    const args = ['daemon', '--link', 'udp', '--device', device, '--socket']
+    const { status, stderr } = await runUserdma(t, [...args, daemon.socket])
+    assert.equal(status, 1)
+    assert.match(stderr, new RegExp(`^userdma: ${daemon.socket} is served already by process ${daemon.pid} `))
+    const elsewhere = await runUserdma(t, [...args, join(temporaryFolder(t), 'sock')])
+    assert.match(elsewhere.stderr, /^userdma: device rxe0@[\d.]+: UDP port 4791 of [\d.]+ is in use by another program/)
   })
 
   it('takes over the socket of a killed daemon', async t => {

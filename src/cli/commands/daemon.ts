@@ -10,6 +10,7 @@ import { SocketInUseError, startDaemon } from '../../daemon/daemon.ts'
 import { isShared, type Served } from '../../daemon/session/served-users.ts'
 import { accountId } from '../../host/accounts.ts'
 import { commandName } from '../../host/process-status.ts'
+import { CallError } from '../../spec/errno.ts'
 import { makeUserSocket } from '../../verbs/remote/user-socket.ts'
 import { openSession } from '../client.ts'
 import { type ConfigOptions, devicesText, fullConfig, wantedConfig } from '../config.ts'
@@ -69,8 +70,10 @@ const serverText = async (socket: string): Promise<string | undefined> => {
 
 /** An error with a better message if another daemon serves the socket; otherwise the error itself. */
 const withServer = async (error: unknown, socket: string): Promise<unknown> => {
-  // After another error the socket may already be our own: a connection to it would never be answered.
-  if (!(error instanceof SocketInUseError)) return error
+  // Over UDP it also has the addresses, which come first. After other errors the socket may already be our own: a
+  // connection to it would never be answered.
+  const isInUse = error instanceof SocketInUseError || (error instanceof CallError && error.code === 'EADDRINUSE')
+  if (!isInUse) return error
   const server = await serverText(socket)
   return server === undefined
     ? error
