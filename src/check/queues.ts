@@ -86,7 +86,7 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
     const qp = services.objects.find(request.owner)
     const size = qp?.limits.maxSendWr ?? qp?.requestedSends
     if (qp === undefined || size === undefined || state.unsignaled !== size + 1) return
-    const text = `${qp.name} has had ${counted(state.unsignaled, 'unsignaled send')} in a row, and its queue holds ${size}`
+    const text = `${qp.name} has had ${counted(state.unsignaled, 'unsignaled send')} in a row, and max_send_wr is ${size}`
     services.report('never-signaled', services.occurrenceAtPost(qp, request), { text, objects: [qp] })
   }
 

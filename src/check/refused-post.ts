@@ -95,9 +95,11 @@ const brokenRule = (
  */
 const whyFull = ({ unsignaled }: RequestFacts, { signalsAll, requestedSends }: KnownObject): string | undefined => {
   if (signalsAll || unsignaled === 0) return undefined
+  const lastSends = `the last ${unsignaled} of the sends in it are not signaled (IBV_SEND_SIGNALED)`
+  // The queue may have more slots than max_send_wr.
   return unsignaled >= requestedSends
-    ? `none of the ${unsignaled} sends in it is signaled (IBV_SEND_SIGNALED), so no completion will free their slots`
-    : `the last ${unsignaled} of the sends in it are not signaled (IBV_SEND_SIGNALED)`
+    ? `${lastSends}, and max_send_wr is ${requestedSends}: on an adapter no completion frees their slots`
+    : lastSends
 }
 
 /** The verb that posts to a queue (PostQueue). */

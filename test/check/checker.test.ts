@@ -489,7 +489,10 @@ test('a finding about a full send queue says if its last sends are not signaled'
     return s.found[0]!.text
   }
   const title = 'a request was posted to a full queue'
-  assert.match(full(8), new RegExp(`${title}: none of the 8 sends in it is signaled`))
+  assert.match(
+    full(8),
+    /the last 8 of the sends in it are not signaled .*, and max_send_wr is 8: on an adapter no completion frees/,
+  )
   assert.match(full(3), new RegExp(`${title}: the last 3 of the sends in it are not signaled`))
   assert.match(full(0), new RegExp(`${title}$`))
   assert.match(full(8, QpFlags.values.SQ_SIG_ALL), new RegExp(`${title}$`))

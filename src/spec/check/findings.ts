@@ -165,8 +165,8 @@ const table = {
   },
   'peer-refused': {
     severity: 'error',
-    title: 'a peer outside this daemon refused the request',
-    why: 'The NAK tells the kind of error but not its cause (IBA 9.7.5.2).',
+    title: 'the peer refused the request, or its response does not match, for a reason that only the peer knows',
+    why: 'A NAK tells the kind of error but not its cause (IBA 9.7.5.2). A READ response of another length may come from a peer with another path MTU.',
     advice: "look into the peer's log, or run both ends under one daemon, which knows the cause",
     causes: ['NAK_INVALID_REQUEST', 'NAK_REMOTE_ACCESS', 'NAK_REMOTE_OPERATION', 'NAK_INVALID_RD', 'BAD_RESPONSE'],
   },
@@ -208,7 +208,7 @@ const table = {
   // ---- remote memory ----
   'stale-rkey': {
     severity: 'error',
-    title: 'the rkey is of memory that was deregistered',
+    title: 'the rkey is of memory that was deregistered, or of a memory window that was deallocated or has a new rkey',
     why: 'An rkey is valid until its owner deregisters the region or invalidates the window (IBA 10.6).',
     advice: 'deregister only after the peer has said that it no longer uses the rkey',
     causes: ['RKEY_DEREGISTERED', 'RKEY_OLD', 'WINDOW_DEALLOCATED'],
@@ -468,7 +468,7 @@ const table = {
   'late-receives': {
     severity: 'warning',
     title: 'the first receive was posted after the first message had arrived',
-    why: 'The responder answers RNR NAK until a receive is posted, and the sender tries rnr_retry times more (IBA 9.7.5.2.8). It succeeded here; with a smaller rnr_retry or on another network the sender fails.',
+    why: 'The responder answers RNR NAK until a receive is posted, and the sender tries rnr_retry times more (IBA 9.7.5.2.8). With a smaller rnr_retry, or on another network, the sender fails.',
     advice: 'post receives before the queue pair moves to RTR, or before the peer learns its number',
     statuses: ['RNR_RETRY_EXC_ERR'],
   },
@@ -489,7 +489,7 @@ const table = {
   race: {
     severity: 'error',
     title: 'two requests access the same bytes, at least one writes, and nothing orders them',
-    why: 'Requests of different queues are executed in any order, also at the same time (IBA 10.8.3.3). The second request is ordered after the first only if the thread that posts it knows that the first is complete: it has polled the completion, or a thread that has polled it has passed this on by a message, an atomic or thread synchronization. It is an error if the second request was posted before the device started the first, or by the same thread before the first was complete and without a wait between. Otherwise it is a warning: the program may know from memory that it polls that the first is complete.',
+    why: 'Requests of different queues are executed in any order, also at the same time (IBA 10.8.3.3). The second request is ordered after the first only if the thread that posts it knows that the first is complete: it has polled the completion, or a thread that has polled it has passed this on by a message, an atomic or thread synchronization. It is an error if the second request was posted before the device started the first, or by the same thread before the first was complete and without a wait between. Otherwise it is a warning: the program may know from memory that it polls that the first is complete. A race with a receive, or of two accesses to one aligned word of 1, 2, 4 or 8 bytes, which programs use as flags, is a warning too.',
     advice:
       'poll the completion of the first request before the second is posted; if another thread or process posts the second, notify it after the poll',
     statuses: ['SUCCESS'],
@@ -511,7 +511,7 @@ const table = {
   },
   'atomic-mixed-with-write': {
     severity: 'warning',
-    title: 'a WRITE, or a READ of more than the 8 bytes of an atomic, overlaps that atomic, and nothing orders the two',
+    title: 'an access that is neither an atomic nor a READ of one word overlaps an atomic, and nothing orders the two',
     why: 'Atomics are atomic towards other atomics only (IBA 9.4.5): a WRITE between the read and the write of an atomic is lost, on some adapters.',
     advice:
       'change the word by atomics only, for example release a lock with compare and swap, or order the two by a completion',
@@ -540,7 +540,7 @@ const table = {
   'queue-full': {
     severity: 'note',
     title: 'a request was posted to a full queue',
-    why: 'A queue has max_send_wr or max_recv_wr slots; the call returns ENOMEM, and the request is not posted. Adapters free the slots of unsignaled requests only with the completion of a later signaled one.',
+    why: 'A queue has at least max_send_wr or max_recv_wr slots, that of an SRQ at least max_wr; the call returns ENOMEM, and the request is not posted. Adapters free the slots of unsignaled requests only with the completion of a later signaled one.',
     advice: 'count outstanding requests, signal some of them, and poll before posting more',
   },
 
