@@ -102,6 +102,9 @@ const refuseOption = (call: string, options: object, name: string, allowed: numb
   throw invalidArgument(call, `options: "${name}" is unknown`, `there are ${names.join(', ')}`)
 }
 
+/** Largest number of an SRQ. */
+const MAX_SRQ_NUMBER = 0xffffff
+
 /**
  * Checks that a request's options are an object with options of `allowed` (`RequestOptionBits`) only, the values of
  * those in `SendOptions`, and with SRQ also `srqNumber`. Throws RdmaError EINVAL.
@@ -118,12 +121,6 @@ export const checkRequestOptions = (call: string, options: SendOptions, allowed:
   if (solicited !== undefined) checkFlag(call, 'solicited', solicited)
   if (fence !== undefined) checkFlag(call, 'fence', fence)
   if (options.id !== undefined) checkId(call, options.id)
-  if ((allowed & SRQ) !== 0) checkSrqNumber(call, options)
+  if ((allowed & SRQ) !== 0)
+    checkInteger(call, 'srqNumber', (options as Partial<XrcOptions>).srqNumber, 0, MAX_SRQ_NUMBER)
 }
-
-/** Largest number of an SRQ. */
-const MAX_SRQ_NUMBER = 0xffffff
-
-/** Checks the number of the receiving SRQ, which requests of an XRC initiator must have. Throws RdmaError EINVAL. */
-export const checkSrqNumber = (call: string, options: Partial<XrcOptions> | undefined): void =>
-  checkInteger(call, 'srqNumber', options?.srqNumber, 0, MAX_SRQ_NUMBER)

@@ -15,12 +15,7 @@ import { PostQueue } from '../../spec/session.ts'
 import { SendFlags, SRQN_SHIFT } from '../../spec/work.ts'
 import { checkRecord, type KnownOptions } from '../arguments/options.ts'
 import { checkId, checkLocal } from '../arguments/request-checks.ts'
-import {
-  checkRequestOptions,
-  checkSrqNumber,
-  RequestOptionBits,
-  type SendOptions,
-} from '../arguments/request-options.ts'
+import { checkRequestOptions, type SendOptions } from '../arguments/request-options.ts'
 import type { Carrier, MmapInfo } from '../carrier.ts'
 import { watchedRing } from '../check/watch.ts'
 import { invalidArgument, type RdmaError, refused, withoutObject } from '../error.ts'
@@ -182,7 +177,6 @@ export interface QueuePair<C extends ObjectClass = AnyQpClass> extends SendingQu
 }
 
 const { SIGNALED, SOLICITED, FENCE, INLINE } = SendFlags.values
-const { SRQ } = RequestOptionBits
 const stateNames = Object.keys(QpState.values) as QpStateName[]
 
 /** The flags word of a send WQE: ibv_send_flags, and for XRC the SRQ number in the upper 24 bits. */
@@ -479,9 +473,7 @@ export const beginRequest = (
   options: SendOptions | undefined,
   allowed: number,
 ): number => {
-  const optionBits = allowed & requestOptionsOf(qp, call)
-  if (options !== undefined) checkRequestOptions(call, options, optionBits)
-  else if ((optionBits & SRQ) !== 0) checkSrqNumber(call, options)
+  if (options !== undefined) checkRequestOptions(call, options, allowed & requestOptionsOf(qp, call))
   const ring = qp?.sends ?? openSends(qp, call, options?.id ?? 0)
   const at = nextSlot(ring)
   if (at < 0) throw queueFull(qp, call, 'send', ring.capacity, options?.id ?? 0)

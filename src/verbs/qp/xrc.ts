@@ -7,7 +7,16 @@ import { Xrcd } from '../../spec/classes/xrcd.ts'
 import { XrcdFlags } from '../../spec/enums.ts'
 import type { Out } from '../../spec/schema/schema.ts'
 import { checkOptions, type KnownOptions } from '../arguments/options.ts'
-import { type RcMessageOptions, type SendOptions, XRC_OPTIONS, type XrcOptions } from '../arguments/request-options.ts'
+import {
+  type FlushOptions,
+  type MessageOptions,
+  type RcMessageOptions,
+  type SendOptions,
+  XRC_OPTIONS,
+  type XrcOptions,
+} from '../arguments/request-options.ts'
+import type { Slice } from '../mr/region.ts'
+import type { RemoteMemoryData } from '../mr/remote-memory.ts'
 import { defineVerbsClass, VerbsObject } from '../objects/verbs-object.ts'
 import {
   checkObject,
@@ -40,6 +49,7 @@ import {
   initialAttributesOf,
   queuePairPlan,
   queuePairType,
+  type SendData,
   type SendingQueuePair,
   type SendQueueOptions,
   STEPS,
@@ -185,6 +195,8 @@ const initiatorSteps: StepsTo = (path, psn, peer, options) => {
   return [init, rtr, { ...rts, ...reliableSteps(options).requester }]
 }
 
+const noOptions = {}
+
 class InitiatorObject extends ReliableQp<typeof XrcIniQp> implements XrcInitiator {
   get cls(): typeof XrcIniQp {
     return XrcIniQp
@@ -196,6 +208,42 @@ class InitiatorObject extends ReliableQp<typeof XrcIniQp> implements XrcInitiato
 
   override get [STEPS](): StepsTo {
     return initiatorSteps
+  }
+
+  // Requests without options are refused as those whose options have no `srqNumber`.
+
+  override send(local: SendData, options: RcMessageOptions = noOptions): void {
+    super.send(local, options)
+  }
+
+  override write(local: SendData, remote: RemoteMemoryData, options: MessageOptions = noOptions): void {
+    super.write(local, remote, options)
+  }
+
+  override read(local: Slice | readonly Slice[], remote: RemoteMemoryData, options: SendOptions = noOptions): void {
+    super.read(local, remote, options)
+  }
+
+  override compareSwap(
+    local: Slice,
+    remote: RemoteMemoryData,
+    compare: bigint,
+    swap: bigint,
+    options: SendOptions = noOptions,
+  ): void {
+    super.compareSwap(local, remote, compare, swap, options)
+  }
+
+  override fetchAdd(local: Slice, remote: RemoteMemoryData, add: bigint, options: SendOptions = noOptions): void {
+    super.fetchAdd(local, remote, add, options)
+  }
+
+  override atomicWrite(remote: RemoteMemoryData, word: bigint, options: SendOptions = noOptions): void {
+    super.atomicWrite(remote, word, options)
+  }
+
+  override flush(remote: RemoteMemoryData, options: FlushOptions = noOptions): void {
+    super.flush(remote, options)
   }
 }
 const initiatorType = queuePairType('XrcInitiator', InitiatorObject)

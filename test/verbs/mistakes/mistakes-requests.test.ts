@@ -134,7 +134,17 @@ eachCarrier(openTwo => {
       refuses('qp.send', wrong, () => xrc.send(slice, { srqNumber: untyped<number>(value) }))
       refuses('qp.read', wrong, () => xrc.read(slice, remote, { srqNumber: untyped<number>(value) }))
     }
-    refuses('qp.send', /^srqNumber undefined is/, () => xrc.send(slice, untyped(undefined)))
+    const word = a.mr.slice(0, 8)
+    for (const [call, post] of [
+      ['qp.send', () => xrc.send(slice, untyped(undefined))],
+      ['qp.write', () => xrc.write(slice, remote, untyped(undefined))],
+      ['qp.read', () => xrc.read(slice, remote, untyped(undefined))],
+      ['qp.compareSwap', () => xrc.compareSwap(word, remote, 1n, 2n, untyped(undefined))],
+      ['qp.fetchAdd', () => xrc.fetchAdd(word, remote, 1n, untyped(undefined))],
+      ['qp.atomicWrite', () => xrc.atomicWrite(remote, 1n, untyped(undefined))],
+      ['qp.flush', () => xrc.flush(remote, untyped(undefined))],
+    ] as const)
+      refuses(call, /^srqNumber undefined is/, post)
     const srq = pd.srq({ maxWr: 4 })
     for (let i = 0; i < srq.maxWr; i++) srq.receive()
     assert.throws(() => srq.receive(), { code: 'ENOMEM', message: /is full.*ask for a larger maxWr/ })
