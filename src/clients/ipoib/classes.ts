@@ -5,6 +5,7 @@
 import { driverClass } from '../../core/devices/driver.ts'
 import { postRecord } from '../../core/events/events.ts'
 import type { CoreObject, DriverClass, FdObject } from '../../core/model.ts'
+import { onUndelivered } from '../../core/undelivered.ts'
 import type { IpSocket as EngineSocket, IpEnd, SocketProtocol } from '../../ip/sockets.ts'
 import { IpInterface, IpSocket, SOCKET_RECEIVE_BYTES } from '../../spec/classes/device/ip.ts'
 import { CallError } from '../../spec/errno.ts'
@@ -63,6 +64,13 @@ class ProgramSocket {
     this.#freeBytes += datagram.payload.length + DATAGRAM_OVERHEAD
     if (this.#waiting.length === 0) this.#object.sink.take(Number.POSITIVE_INFINITY)
     return datagram
+  }
+
+  /** Puts a datagram back at the front after its delivery failed; others may have used its part of the buffer. */
+  putBack(datagram: Datagram): void {
+    if (this.#object.isClosed) return
+    this.#freeBytes -= datagram.payload.length + DATAGRAM_OVERHEAD
+    if (this.#waiting.unshift(datagram) === 1) postRecord(this.#object, READABLE)
   }
 }
 
@@ -130,8 +138,10 @@ export const ipClasses = (service: () => IpOverDevice): readonly DriverClass[] =
       service().withEngine('ip_socket.send', iface, (ip, now) => ip.send(socket, { address, port }, payload, now))
       return {}
     },
-    receive(_call, { state }) {
-      const { from, payload } = state.take()
+    receive(call, { state }) {
+      const datagram = state.take()
+      onUndelivered(call, () => state.putBack(datagram))
+      const { from, payload } = datagram
       return { ...from, payload }
     },
     join(_call, { state: { interface: iface, socket } }, { group }) {

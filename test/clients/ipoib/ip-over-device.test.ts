@@ -319,6 +319,21 @@ describe('a socket', () => {
     assert.ok(receiver.isReadable)
   })
 
+  it('keeps a datagram whose delivery to the program fails', () => {
+    const { network, base, stackA, stackB } = two()
+    const [sender, receiver] = [stackA.udp(), stackB.udp(7)]
+    for (const payload of [bytes(1), bytes(2)]) {
+      sender.send(`${base}2`, 7, payload)
+      network.settle()
+    }
+    receiver.receiveInVain()
+    assert.deepEqual(receiver.receive()?.payload, bytes(1))
+    receiver.receiveInVain()
+    assert.ok(receiver.isReadable)
+    assert.deepEqual(receiver.receive()?.payload, bytes(2))
+    assert.equal(receiver.isReadable, false)
+  })
+
   it('receives from the groups that it has joined, also on devices with IPv4 addresses', () => {
     const { network, stackA, stackB } = two()
     const [sender, member] = [stackA.udp(), stackB.udp(7)]

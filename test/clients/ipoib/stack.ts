@@ -57,6 +57,11 @@ export class Socket {
     }
   }
 
+  /** A `receive` whose answer cannot be delivered. */
+  receiveInVain(): void {
+    invokeNow(this.#context, IpSocket, 'receive', this.number, {}, caller).undelivered?.()
+  }
+
   join(group: string): void {
     invokeNow(this.#context, IpSocket, 'join', this.number, { group: address(group) }, caller)
   }
