@@ -29,8 +29,8 @@ export interface Joined {
   leave(): Promise<void>
 }
 
-/** Maximum attempts to join or start: a daemon that had the socket may end before it can be joined. */
-const MAX_ATTEMPTS = 5
+/** Maximum attempts to start a daemon and join it: a daemon that had the socket may end before it can be joined. */
+const MAX_STARTS = 5
 /** Milliseconds after the end of the command's session after which a private daemon that still runs is killed. */
 const END_TIMEOUT = 5000
 
@@ -63,20 +63,22 @@ const joinOrStart = async (wanted: WantedConfig, handlers?: Handlers): Promise<J
   const socket = makeUserSocket()
   let lastOutput = (): string => ''
   let startError: unknown
-  for (let attempt = 0; attempt < MAX_ATTEMPTS; attempt++) {
+  for (let starts = 0; ; starts++) {
     try {
       return asJoined(await openSession(socket, handlers), lastOutput)
     } catch (error) {
       if (!(error instanceof NoDaemonError)) throw error
     }
+    if (starts === MAX_STARTS)
+      throw startError ?? new Error(`the daemon at ${socket} ends each time before it can be used`)
     try {
       lastOutput = (await startInBackground(socket, fullConfig(wanted))).lastOutput
+      startError = undefined
     } catch (error) {
       if (!(error instanceof StartError)) throw error
       startError = error
     }
   }
-  throw startError ?? new Error(`the daemon at ${socket} ends each time before it can be used`)
 }
 
 const asJoined = (client: ToolClient, lastOutput = (): string => ''): Joined => ({
