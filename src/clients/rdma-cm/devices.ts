@@ -5,7 +5,7 @@
 import { findGid, type GidTableEntry } from '../../core/devices/gids.ts'
 import type { Device } from '../../core/model.ts'
 import { GidType } from '../../spec/enums.ts'
-import { CallError } from '../../spec/errno.ts'
+import { CallError, Errno, type ErrnoName, errnoName } from '../../spec/errno.ts'
 import { isLinkLocal, isLoopbackIpv4, isMappedIpv4, isMulticastGid } from '../../wire/address.ts'
 import type { CmDevice, Neighbour } from './identifier.ts'
 import { Family, isAny, isLoopback, type SocketAddress } from './socket-address.ts'
@@ -23,14 +23,28 @@ type LocalEnd = Omit<Route, 'remoteGid'>
 /** Facts of the network that the devices do not know. */
 export interface Routing {
   /**
-   * The local address (16 bytes) from which the system reaches `destination`, which is not link-local; undefined:
-   * unreachable. `scope`: that of the destination's socket address.
+   * The local address (16 bytes) from which the system reaches `destination`, which is not link-local; -errno if there
+   * is none. `scope`: that of the destination's socket address.
    */
-  sourceOf?(destination: Uint8Array, scope: number): Uint8Array | undefined
+  sourceOf?(destination: Uint8Array, scope: number): Uint8Array | number
   /** The MAC, as text, of an address (16 bytes) on the link of an interface; undefined if the system has none. */
   neighbourOf?(interfaceIndex: number, address: Uint8Array): string | undefined
   /** Whether only devices of this process are reachable (memory link). */
   readonly isClosed?: boolean
+}
+
+/** The refusal of a destination by what `Routing.sourceOf` has returned. */
+const noLocalEnd = (source: Uint8Array | number): CallError => {
+  if (typeof source === 'object')
+    return new CallError(
+      'ENODEV',
+      'cm_id.resolveAddress: no device has the address from which the destination is reached',
+    )
+  const code = errnoName(-source)
+  return new CallError(
+    code in Errno ? (code as ErrnoName) : 'ENETUNREACH',
+    `cm_id.resolveAddress: the system does not reach the destination (${code})`,
+  )
 }
 
 export class CmDevices {
@@ -136,13 +150,9 @@ export class CmDevices {
     if (isLinkLocal(remoteGid)) return this.#linkLocalAddress(scope)
     if (isLoopbackIpv4(remoteGid)) return this.#loopbackAddress() ?? this.#firstAddress(true)
     const localGid = this.#routing.sourceOf?.(remoteGid, scope)
-    const device = localGid && this.withAddress(localGid)
-    if (localGid !== undefined && device !== undefined) return { device, localGid }
-    if (this.#routing.sourceOf !== undefined && !isMulticastGid(remoteGid))
-      throw new CallError(
-        localGid === undefined ? 'ENETUNREACH' : 'ENODEV',
-        'cm_id.resolveAddress: no device has the address from which the destination is reached',
-      )
+    const device = typeof localGid === 'object' ? this.withAddress(localGid) : undefined
+    if (typeof localGid === 'object' && device !== undefined) return { device, localGid }
+    if (localGid !== undefined && !isMulticastGid(remoteGid)) throw noLocalEnd(localGid)
     return this.#firstAddress(isMappedIpv4(remoteGid))
   }
 

@@ -2,7 +2,7 @@
  * The source address that the system chooses for a destination, as for a connected UDP socket. No packet is sent.
  */
 import { type Arena, mapArena } from '../memory/mapping.ts'
-import { libcFunctions } from '../native.ts'
+import { lastErrno, libcFunctions } from '../native.ts'
 import { AF_INET, AF_INET6 } from './socket-constants.ts'
 import { close } from './sockets.ts'
 import { putAddress } from './udp.ts'
@@ -25,20 +25,20 @@ const LENGTH_AT = 64
 let arena: Arena | undefined
 
 /**
- * The source address for packets to `destination`, both 16 bytes, IPv4 as ::ffff:a.b.c.d; undefined if there is no
- * route. `scope`: the interface index of a link-local destination.
+ * The source address for packets to `destination`, both 16 bytes, IPv4 as ::ffff:a.b.c.d; -errno if there is none.
+ * `scope`: the interface index of a link-local destination.
  */
-export const sourceAddress = (destination: Uint8Array, scope: number): Uint8Array | undefined => {
+export const sourceAddress = (destination: Uint8Array, scope: number): Uint8Array | number => {
   arena ??= mapArena(4096)
   const { address, bytes, view } = arena
   const length = putAddress(arena, 0, destination, PORT, scope)
   const isIpv4 = length === SOCKADDR_IN
   const fd = sys().socket(isIpv4 ? AF_INET : AF_INET6, SOCK_DGRAM_CLOEXEC, 0)
-  if (fd < 0) return undefined
+  if (fd < 0) return -lastErrno()
   try {
-    if (sys().connect(fd, address, length) < 0) return undefined
+    if (sys().connect(fd, address, length) < 0) return -lastErrno()
     view.setInt32(LENGTH_AT, SOCKADDR_IN6, true)
-    if (sys().getsockname(fd, address, address + LENGTH_AT) < 0) return undefined
+    if (sys().getsockname(fd, address, address + LENGTH_AT) < 0) return -lastErrno()
     if (!isIpv4) return bytes.slice(8, 24)
     return Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, ...bytes.subarray(4, 8))
   } finally {

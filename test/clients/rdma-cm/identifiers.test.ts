@@ -465,6 +465,22 @@ describe('ports', () => {
   })
 })
 
+it('the status of ADDR_ERROR is the errno with which the system refuses the route', () => {
+  const network = new VirtualNetwork()
+  let refusal: number = Errno.ENETUNREACH
+  const host = network.host({ routing: { sourceOf: () => -refusal } })
+  host.plug(1)
+  for (refusal of [Errno.ENETUNREACH, Errno.EHOSTUNREACH, Errno.EACCES]) {
+    const id = host.create()
+    host.cm.resolveAddress(id, ip4(9, PORT), undefined)
+    assert.deepEqual(
+      host.take(id).map(({ name, details }) => [name, details.status]),
+      [['ADDR_ERROR', -refusal]],
+    )
+    host.cm.destroy(id)
+  }
+})
+
 describe('a removed device', () => {
   it('gives its identifiers DEVICE_REMOVAL once; others continue', () => {
     const { network, a, b } = twoHosts()
