@@ -17,6 +17,8 @@ export interface CmEventRecord extends EventRecord {
   readonly id: Identifier | undefined
   /** The new identifier of a peer's request. */
   readonly request: Identifier | undefined
+  /** The identifier's user handle at the time of the event: a later `accept` may change it. */
+  readonly userHandle: bigint
   /** The handle in the record: that of the identifier (for a request, the new one) or of the membership. */
   readonly handle: number
 }
@@ -46,14 +48,13 @@ class ConnectionEvent implements CmEventRecord {
   readonly id: Identifier | undefined
   readonly request: Identifier | undefined
   readonly handle: number
-  readonly #userHandle: bigint
+  readonly userHandle: bigint
   readonly #sequence = nextSequence++
   #bytes: Uint8Array | undefined
 
   constructor(element: Affiliation, { id, request, handle }: EventSubject, type: number, details: EventDetails) {
     this.element = element
-    // Copied now: a later `accept` may change the user handle of the identifier.
-    this.#userHandle = element.userHandle
+    this.userHandle = element.userHandle
     this.type = type
     this.details = details
     this.id = id
@@ -65,7 +66,7 @@ class ConnectionEvent implements CmEventRecord {
     if (this.#bytes !== undefined) return this.#bytes
     const bytes = new Uint8Array(EVENT_BYTES)
     const view = new DataView(bytes.buffer)
-    view.setBigUint64(0, this.#userHandle, true)
+    view.setBigUint64(0, this.userHandle, true)
     view.setUint32(8, this.handle, true)
     view.setUint32(12, this.type, true)
     // The sequence number makes the bytes of each record unique: unread records are identified by their bytes.

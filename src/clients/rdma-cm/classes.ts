@@ -123,7 +123,7 @@ export const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
     },
     getEvent(call, object) {
       const [event] = readEventsFor(call, object as FdObject) as CmEventRecord[]
-      const { details, element, handle, type, id, request } = event!
+      const { details, userHandle, handle, type, id, request } = event!
       if (id !== undefined) id.unreadEvents--
       const listener = request?.listener
       request?.removeFromBacklog()
@@ -134,7 +134,7 @@ export const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
       })
       const { status = 0, connection, datagram, ece } = details
       return {
-        userHandle: element.userHandle,
+        userHandle,
         object: handle,
         type,
         status: status >>> 0,

@@ -72,7 +72,7 @@ class Program {
   }
 
   accept(id: number, qpn?: number, userHandle = 0n): void {
-    const args = qpn === undefined ? {} : { parameters: parametersOf(qpn), userHandle }
+    const args = { userHandle, ...(qpn !== undefined && { parameters: parametersOf(qpn) }) }
     invokeNow(this.context, CmId, 'accept', id, args, this.caller)
   }
 
@@ -147,6 +147,33 @@ describe('a channel', () => {
     assert.equal(server.destroy(request), 1)
     assert.equal(server.destroy(listener), 1)
     assert.equal(server.unread(serverChannel), 0)
+    close()
+  })
+
+  it('delivers each event with the user handle that the identifier had then', () => {
+    const { network, client, server, close } = twoPrograms()
+    const [serverChannel, clientChannel] = [server.channel(), client.channel()]
+    server.listen(serverChannel, ip4(2, PORT))
+    const active = client.connect(clientChannel, ip4(2, PORT), 0x11)
+    network.settle()
+    server.accept(server.readEvent(serverChannel).object, 0x22)
+    network.settle()
+    client.accept(active, undefined, 6n)
+    network.settle()
+    closeContext(server.context)
+    network.settle()
+    assert.deepEqual(
+      Array.from({ length: 4 }, () => client.readEvent(clientChannel)).map(({ name, userHandle }) => [
+        name,
+        userHandle,
+      ]),
+      [
+        ['ADDR_RESOLVED', 0n],
+        ['ROUTE_RESOLVED', 0n],
+        ['CONNECT_RESPONSE', 0n],
+        ['DISCONNECTED', 6n],
+      ],
+    )
     close()
   })
 
