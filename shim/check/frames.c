@@ -10,8 +10,9 @@
 
 #include <pthread.h>
 
-/* Linux's default limit of the main thread's stack. */
+/* Linux's default limit of the main thread's stack, and the part of a larger one that is watched. */
 #define MAIN_STACK_BYTES (8u << 20)
+#define MAX_MAIN_STACK_BYTES (1u << 30)
 
 static __thread struct {
     /* Of this thread's stack; `top` 0: not known yet. */
@@ -37,11 +38,14 @@ static void find_stack(void)
     if (pthread_attr_getstack(&attributes, &start, &bytes) == 0) {
         /*
          * The main thread's stack may grow beyond the answer, if its limit is raised; nothing else is mapped that close
-         * to it.
+         * to it. Without a limit the answer ends at the next mapping, and the heap may grow into it.
          */
-        if (early_syscall(SYS_gettid, 0, 0, 0, 0, 0, 0) == getpid() && bytes < MAIN_STACK_BYTES) {
-            start = (char *)start + bytes - MAIN_STACK_BYTES;
-            bytes = MAIN_STACK_BYTES;
+        if (early_syscall(SYS_gettid, 0, 0, 0, 0, 0, 0) == getpid()) {
+            const size_t watched = bytes < MAIN_STACK_BYTES       ? MAIN_STACK_BYTES
+                                   : bytes > MAX_MAIN_STACK_BYTES ? MAX_MAIN_STACK_BYTES
+                                                                  : bytes;
+            start = (char *)start + bytes - watched;
+            bytes = watched;
         }
         this_thread.bottom = (uintptr_t)start;
         this_thread.top = this_thread.bottom + bytes;

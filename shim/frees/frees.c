@@ -65,8 +65,12 @@ EXPORT void *realloc(void *block, size_t size)
         return early_realloc(block, size);
     const size_t before = watched_size(block);
     void *result = next_realloc(block, size);
-    if (UNLIKELY(before != 0) && result != block && (result || size == 0))
-        userdma_freed(block, before);
+    if (LIKELY(before == 0) || (!result && size != 0))
+        return result;
+    /* Of a block that stays where it is, what it has lost at its end. */
+    const size_t kept = result == block ? malloc_usable_size(block) : 0;
+    if (kept < before)
+        userdma_freed((char *)block + kept, before - kept);
     return result;
 }
 

@@ -62,6 +62,16 @@ static void moved(void)
     free(next);
 }
 
+/* The block stays where it is, without its end. */
+static void shrunk(void)
+{
+    begin();
+    post_receive(&one, all_of_block());
+    char *const before = block;
+    block = need(realloc(block, SIZE / 2), "realloc");
+    check(block != before, "realloc in place");
+}
+
 /* The cases that call this end without the functions of atexit. */
 static void free_posted(void)
 {
@@ -266,6 +276,19 @@ static void unsignaled(void)
     free(block);
 }
 
+/* realloc fails; then it shrinks the block in place, to more than the request's memory. */
+static void not_moved(void)
+{
+    begin();
+    struct ibv_sge sge = all_of_block();
+    sge.length = SIZE / 2;
+    post_receive(&one, sge);
+    char *const before = block;
+    check(realloc(block, PTRDIFF_MAX) != NULL, "realloc of more memory than there is");
+    block = need(realloc(block, SIZE / 2), "realloc");
+    check(block != before, "realloc in place");
+}
+
 static void flushed(void)
 {
     begin();
@@ -392,11 +415,35 @@ static void alternate_stack(void)
     post_and_raise();
 }
 
+/* A receive into this frame, which does not return before it ends, and into memory allocated after an earlier post. */
+static void beside_stack(void)
+{
+    char local[SIZE], *grown = NULL;
+    struct ibv_qp_init_attr init = small_qp();
+    init.cap.max_recv_sge = 2;
+    begin_with(init);
+    post_receive(&one, all_of_block());
+    for (int i = 0; i < 16; i++)
+        grown = need(malloc(SIZE << 4), "malloc");
+    struct ibv_mr *in_frame = need(ibv_reg_mr(one.pd, local, SIZE, IBV_ACCESS_LOCAL_WRITE), "ibv_reg_mr");
+    struct ibv_mr *in_heap = need(ibv_reg_mr(one.pd, grown, SIZE, IBV_ACCESS_LOCAL_WRITE), "ibv_reg_mr");
+    struct ibv_sge list[] = {{.addr = (uintptr_t)local, .length = SIZE, .lkey = in_frame->lkey},
+                             {.addr = (uintptr_t)grown, .length = SIZE, .lkey = in_heap->lkey}};
+    struct ibv_recv_wr *bad, wr = {.wr_id = 2, .sg_list = list, .num_sge = 2};
+    check(ibv_post_recv(one.qp, &wr, &bad), "ibv_post_recv");
+    drain(&one);
+    check(ibv_destroy_qp(one.qp), "ibv_destroy_qp");
+    one.qp = NULL;
+    check(ibv_dereg_mr(in_frame), "ibv_dereg_mr");
+    check(ibv_dereg_mr(in_heap), "ibv_dereg_mr");
+}
+
 static const struct {
     const char *name;
     void (*run)(void);
 } cases[] = {
     {"moved", moved},
+    {"shrunk", shrunk},
     {"ends_at_once", ends_at_once},
     {"ends_quickly", ends_quickly},
     {"ends_child", ends_child},
@@ -408,6 +455,7 @@ static const struct {
     {"frame_left", frame_left},
     {"polled", polled},
     {"unsignaled", unsignaled},
+    {"not_moved", not_moved},
     {"flushed", flushed},
     {"reset", reset},
     {"polled_shared", polled_shared},
@@ -415,6 +463,7 @@ static const struct {
     {"child", child},
     {"coroutines", coroutines},
     {"alternate_stack", alternate_stack},
+    {"beside_stack", beside_stack},
 };
 
 int main(int argc, char **argv)
