@@ -4,7 +4,7 @@
  */
 import { closeSync } from 'node:fs'
 import type { FileMemory } from '../../core/model.ts'
-import { fileMemory } from '../../drivers/rxe/file-memory.ts'
+import { fileMemory, isAppending } from '../../drivers/rxe/file-memory.ts'
 import { EINVAL, EMFILE } from '../../host/errno.ts'
 import { sealsOf } from '../../host/memory/memfd.ts'
 import { type ProcessHandle, pidfdGetfd } from '../../host/memory/process.ts'
@@ -13,7 +13,7 @@ import { type FdQuota, orRelease } from '../fd-quota.ts'
 
 /**
  * The file behind descriptor `number` of a program. Throws CallError: EBADF if it cannot be duplicated, EINVAL if it is
- * not a memory file, EMFILE or ENFILE if the program's quota or the daemon has no descriptors left.
+ * not a memory file or has O_APPEND, EMFILE or ENFILE if the program's quota or the daemon has no descriptors left.
  */
 export const openFileMemory = (process: ProcessHandle, number: number, quota: FdQuota): FileMemory => {
   const releaseQuota = quota.take(1)
@@ -32,9 +32,14 @@ const open = (process: ProcessHandle, number: number): FileMemory => {
   if (fd === -EMFILE) throw new CallError('EMFILE', 'the daemon has no descriptors left')
   // EINVAL: a guest's descriptor of another file than a memory file, which is not duplicated.
   if (fd < 0 && fd !== -EINVAL) throw new CallError('EBADF', `the caller has no descriptor ${number}`)
-  if (fd < 0 || sealsOf(fd) < 0) {
+  try {
+    if (fd < 0 || sealsOf(fd) < 0)
+      throw new CallError('EINVAL', `descriptor ${number} is not a memory file (memfd_create)`)
+    if (isAppending(fd))
+      throw new CallError('EINVAL', `descriptor ${number} has O_APPEND: all writes would be at the end of the file`)
+    return fileMemory(fd, process.guest?.file(fd))
+  } catch (error) {
     if (fd >= 0) closeSync(fd)
-    throw new CallError('EINVAL', `descriptor ${number} is not a memory file (memfd_create)`)
+    throw error
   }
-  return fileMemory(fd, process.guest?.file(fd))
 }

@@ -13,12 +13,19 @@ import { TWO_32 } from '../../spec/memory.ts'
 
 const O_ACCMODE = 3
 const O_RDWR = 2
+const O_APPEND = 0o2000
+
+/** The status flags of a descriptor of this process. */
+const flagsOf = (fd: number): number => {
+  const flags = /^flags:\s*([0-7]+)/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'latin1'))?.[1] ?? '0'
+  return Number.parseInt(flags, 8)
+}
 
 /** Whether a descriptor of this process is open for reading and writing. */
-export const isWritable = (fd: number): boolean => {
-  const flags = /^flags:\s*([0-7]+)/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'latin1'))?.[1] ?? '0'
-  return (Number.parseInt(flags, 8) & O_ACCMODE) === O_RDWR
-}
+export const isWritable = (fd: number): boolean => (flagsOf(fd) & O_ACCMODE) === O_RDWR
+
+/** Whether writes to a descriptor of this process are at the end of the file, whatever offset pwrite gets. */
+export const isAppending = (fd: number): boolean => (flagsOf(fd) & O_APPEND) !== 0
 
 /**
  * Reads from the file into `bytes`, or writes from `bytes` into the file: `length` bytes, at offset `at` of `bytes` and

@@ -39,18 +39,23 @@ export const SEAL_GROW = 4
 /** No new writable mapping and no write(); existing writable mappings stay writable. */
 export const SEAL_FUTURE_WRITE = 16
 
+/** Runs `body`; if it throws, closes `fd`. */
+const orClose = (fd: number, body: () => void): void => {
+  try {
+    body()
+  } catch (error) {
+    closeSync(fd)
+    throw error
+  }
+}
+
 /**
  * A new memory file of `size` bytes (sparse, zero), close-on-exec; its fd. `name` shows in /proc only. Throws
  * SystemError.
  */
 export const createMemfd = (name: string, size: number): number => {
   const fd = check('memfd_create', sys().memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING), `memory file "${name}"`)
-  try {
-    check('ftruncate', sys().ftruncate(fd, size), `memory file "${name}" of ${size} bytes`)
-  } catch (error) {
-    closeSync(fd)
-    throw error
-  }
+  orClose(fd, () => check('ftruncate', sys().ftruncate(fd, size), `memory file "${name}" of ${size} bytes`))
   return fd
 }
 
@@ -87,7 +92,7 @@ export const fileIdentity = (fd: number): { dev: number; ino: number; size: numb
  */
 export const openHeld = (fd: number): number => {
   const held = check('open', sys().open(`/proc/self/fd/${fd}`, O_RDWR_CLOEXEC), `fd ${fd} once more`)
-  check('flock', sys().flock(held, LOCK_SH | LOCK_NB), `a lock of fd ${fd}`)
+  orClose(held, () => check('flock', sys().flock(held, LOCK_SH | LOCK_NB), `a lock of fd ${fd}`))
   return held
 }
 

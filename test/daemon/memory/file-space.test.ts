@@ -2,7 +2,7 @@
  * Programs' memory files as address spaces: accesses are at offsets, fault outside the file, and never extend it.
  */
 import assert from 'node:assert/strict'
-import { closeSync, ftruncateSync, openSync, readSync, writeSync } from 'node:fs'
+import { closeSync, constants, ftruncateSync, openSync, readSync, writeSync } from 'node:fs'
 import { test } from 'node:test'
 import type { Bytes } from '../../../src/core/index.ts'
 import { openFileMemory } from '../../../src/daemon/memory/file-space.ts'
@@ -84,7 +84,7 @@ test('atomics carry into the high half, and compare all 64 bits', () => {
   })
 })
 
-test('a descriptor that is closed, or not of a memory file, is refused; one that is read-only is not writable', () => {
+test('a descriptor of no memory file, or that appends, is refused; one that is read-only is not writable', () => {
   withFile(4096, (fd, self) => {
     const code = (number: number): string => {
       try {
@@ -99,6 +99,9 @@ test('a descriptor that is closed, or not of a memory file, is refused; one that
     assert.equal(code(other), 'EINVAL')
     closeSync(other)
     assert.equal(code(1_000_000), 'EBADF')
+    const appending = openSync(`/proc/self/fd/${fd}`, constants.O_RDWR | constants.O_APPEND)
+    assert.equal(code(appending), 'EINVAL')
+    closeSync(appending)
     const readOnly = openSync(`/proc/self/fd/${fd}`, 'r')
     const { space, close } = openFileMemory(self, readOnly, unbounded)
     assert.ok(space.check(0, 0, 4096, false))

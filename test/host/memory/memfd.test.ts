@@ -6,12 +6,14 @@ import {
   addSeals,
   createMemfd,
   fileIdentity,
+  openHeld,
   SEAL_FUTURE_WRITE,
   SEAL_GROW,
   SEAL_SEAL,
   SEAL_SHRINK,
   sealsOf,
 } from '../../../src/host/memory/memfd.ts'
+import { libcFunctions } from '../../../src/host/native.ts'
 import { closesOnExec } from '../../tools.ts'
 
 const newFile = (t: { after(fn: () => void): void }, size: number): number => {
@@ -30,6 +32,15 @@ test('a memory file has its size, uses no memory yet, and closes on exec', t => 
 test('a memory file that cannot have its size leaves no descriptor', () => {
   const before = readdirSync('/proc/self/fd').length
   assert.throws(() => createMemfd('test', -1), { errno: 22 })
+  assert.equal(readdirSync('/proc/self/fd').length, before)
+})
+
+test('a held descriptor whose lock is refused is closed', t => {
+  const LOCK_EX = 2
+  const fd = newFile(t, 4096)
+  assert.equal(libcFunctions({ flock: 'int flock(int fd, int operation)' })().flock(fd, LOCK_EX), 0)
+  const before = readdirSync('/proc/self/fd').length
+  assert.throws(() => openHeld(fd), { call: 'flock' })
   assert.equal(readdirSync('/proc/self/fd').length, before)
 })
 
