@@ -31,6 +31,11 @@ struct session {
 };
 extern struct session session;
 extern pthread_mutex_t session_lock;
+/*
+ * Takes the lock, with signals blocked; false if this thread holds it. In a child whose fork ran no handlers it first
+ * does what they do.
+ */
+bool session_take_lock(void);
 /* This thread's number as of gettid(2); 0 until its first request. */
 extern __thread pid_t session_thread_id __attribute__((tls_model("initial-exec")));
 

@@ -128,7 +128,7 @@ bool detached_wait(int *fd, const struct shim_guard *guard, uint64_t deadline)
     pthread_setcancelstate(guard->cancel_state, NULL);
     const bool is_in_time = wait_until(*fd, deadline, &guard->mask);
     pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
-    pthread_mutex_lock(&session_lock);
+    session_take_lock();
     frame = 0;
     if (!(calls_of_thread & bit)) {
         /* A signal handler has forked, and this is the child: the connection is the parent's. */

@@ -49,18 +49,6 @@ void shim_guard_leave(const struct shim_guard *guard)
     pthread_sigmask(SIG_SETMASK, &guard->mask, NULL);
 }
 
-bool session_enter(struct shim_guard *guard)
-{
-    shim_guard_enter(guard);
-    if (pthread_mutex_lock(&session_lock) == 0) {
-        detached_close_abandoned((uintptr_t)__builtin_frame_address(0));
-        return true;
-    }
-    shim_guard_leave(guard);
-    errno = EIO;
-    return false;
-}
-
 void session_leave(const struct shim_guard *guard)
 {
     int saved = errno;
@@ -126,9 +114,16 @@ static bool is_vfork_child(void)
     return shim_is_other_process() && fork_mark && *fork_mark;
 }
 
-/* In the child of a fork: the connections are the parent's, and our copies must not keep them alive. */
-IN_CHILD static void reset_in_child(void)
+/*
+ * The lock may be held by a thread that the child does not have, so it is made anew. The table of descriptors needs no
+ * repair, since an entry's kind is written last. The connections are the parent's, and our copies must not keep them
+ * alive.
+ */
+IN_CHILD static void after_fork(void)
 {
+    static const pthread_mutex_t fresh = PTHREAD_ERRORCHECK_MUTEX_INITIALIZER_NP;
+    session_lock = fresh;
+    fd_after_fork();
     shim_pid = getpid();
     if (fork_mark)
         *fork_mark = 1;
@@ -136,20 +131,27 @@ IN_CHILD static void reset_in_child(void)
     detached_close_all();
     check_socket();
     session_disconnect();
-}
-
-/*
- * The lock may be held by a thread that the child does not have, so it is made anew. The table of descriptors needs no
- * repair, since an entry's kind is written last.
- */
-IN_CHILD static void after_fork(void)
-{
-    static const pthread_mutex_t fresh = PTHREAD_ERRORCHECK_MUTEX_INITIALIZER_NP;
-    session_lock = fresh;
-    fd_after_fork();
-    reset_in_child();
     if (shim_records_stacks)
         outstanding_child();
+}
+
+bool session_take_lock(void)
+{
+    if (UNLIKELY(shim_is_other_process()) && !is_vfork_child())
+        after_fork(); /* a fork that ran no handlers */
+    return pthread_mutex_lock(&session_lock) == 0;
+}
+
+bool session_enter(struct shim_guard *guard)
+{
+    shim_guard_enter(guard);
+    if (session_take_lock()) {
+        detached_close_abandoned((uintptr_t)__builtin_frame_address(0));
+        return true;
+    }
+    shim_guard_leave(guard);
+    errno = EIO;
+    return false;
 }
 
 /*
@@ -175,8 +177,6 @@ bool session_ensure_connected(const struct shim_guard *guard, bool must_be_alive
 {
     if (is_vfork_child())
         return false; /* `session` is the parent's */
-    if (shim_is_other_process())
-        reset_in_child(); /* a fork that ran no handlers */
     check_socket();
     if (session.fd >= 0 && must_be_alive) {
         struct pollfd hung = {.fd = session.fd};

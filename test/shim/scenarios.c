@@ -365,18 +365,19 @@ int main(int argc, char **argv)
         void (*run)(void);
     } scenarios[] = {
 #define SCENARIO(name) {#name, name}
-        SCENARIO(attribute_writes), SCENARIO(bare_calls),       SCENARIO(copies),
-        SCENARIO(daemon_death),     SCENARIO(daemon_full),      SCENARIO(device),
-        SCENARIO(directory_walks),  SCENARIO(doorbells),        SCENARIO(doorbells_traced),
-        SCENARIO(driver_records),   SCENARIO(events),           SCENARIO(exec),
-        SCENARIO(exec_events),      SCENARIO(forks),            SCENARIO(full_table),
-        SCENARIO(hidden_sockets),   SCENARIO(late_hellos),      SCENARIO(left_by_longjmp),
-        SCENARIO(lost_sockets),     SCENARIO(low_limit),        SCENARIO(netlink),
-        SCENARIO(no_daemon),        SCENARIO(no_hello),         SCENARIO(not_served),
-        SCENARIO(passed_and_closed), SCENARIO(passed_descriptors), SCENARIO(paths),
-        SCENARIO(relative_paths),   SCENARIO(replaced_session), SCENARIO(signals),
-        SCENARIO(spawns),           SCENARIO(stray_stores),     SCENARIO(threads),
-        SCENARIO(truncated_hello),  SCENARIO(unanswered_call),  SCENARIO(uring),
+        SCENARIO(attribute_writes), SCENARIO(bare_calls),       SCENARIO(cancelled_threads),
+        SCENARIO(copies),           SCENARIO(daemon_death),     SCENARIO(daemon_full),
+        SCENARIO(device),           SCENARIO(directory_walks),  SCENARIO(doorbells),
+        SCENARIO(doorbells_traced), SCENARIO(driver_records),   SCENARIO(events),
+        SCENARIO(exec),             SCENARIO(exec_events),      SCENARIO(forks),
+        SCENARIO(full_table),       SCENARIO(hidden_sockets),   SCENARIO(interrupted_call),
+        SCENARIO(late_hellos),      SCENARIO(left_by_longjmp),  SCENARIO(lost_sockets),
+        SCENARIO(low_limit),        SCENARIO(netlink),          SCENARIO(no_daemon),
+        SCENARIO(no_hello),         SCENARIO(not_served),       SCENARIO(passed_and_closed),
+        SCENARIO(passed_descriptors), SCENARIO(paths),            SCENARIO(relative_paths),
+        SCENARIO(replaced_session), SCENARIO(signals),          SCENARIO(spawns),
+        SCENARIO(stray_stores),     SCENARIO(threads),          SCENARIO(truncated_hello),
+        SCENARIO(unanswered_call),  SCENARIO(unknown_child),    SCENARIO(uring),
         SCENARIO(vforks),           SCENARIO(without_socket),   SCENARIO(wrong_reply),
     };
     self = argv[0];

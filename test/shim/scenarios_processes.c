@@ -593,6 +593,114 @@ void replaced_session(void)
     }
 }
 
+static int interrupted_fd;
+static volatile pid_t children[2];
+static volatile sig_atomic_t is_child, handled;
+
+/* Makes a call, and two children: of the second one the shim does not know. */
+static void on_interrupt(int number)
+{
+    (void)number;
+    if (ioctl(interrupted_fd, _IOWR(0xdb, ECHO, uint64_t), 7L) != 7)
+        _exit(3);
+    handled++;
+    for (int i = 0; i < 2 && !is_child; i++) {
+        children[i] = i == 0 ? fork() : (pid_t)syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
+        is_child = children[i] == 0;
+    }
+}
+
+/*
+ * A signal handler interrupts a call that waits for its answer: the answer is the parent's, and the children continue
+ * without it.
+ */
+void interrupted_call(void)
+{
+    struct sigaction action = {.sa_handler = on_interrupt};
+    struct itimerval once = {.it_value = {0, 100000}};
+    interrupted_fd = open_device();
+    EXPECT(sigaction(SIGALRM, &action, NULL) == 0 && setitimer(ITIMER_REAL, &once, NULL) == 0);
+    const long result = order(interrupted_fd, DELAY, 2600);
+    if (is_child) {
+        EXPECT(result == -1 && errno == EIO);
+        EXPECT(order(interrupted_fd, ECHO, 8) == 8);
+        _exit(0);
+    }
+    EXPECT(result == 2600 && handled == 1);
+    expect_exit_0(children[0]);
+    expect_exit_0(children[1]);
+    EXPECT(order(interrupted_fd, ECHO, 9) == 9 && order(interrupted_fd, SESSIONS, 0) == 1 && hidden_count() == 2);
+}
+
+/* A child of which the shim does not know, made while another thread holds the session's lock. */
+void unknown_child(void)
+{
+    pthread_t thread;
+    int arguments[2] = {open_device(), 300};
+    EXPECT(pthread_create(&thread, NULL, call_delayed, arguments) == 0);
+    wait_for_file("delay");
+    const pid_t pid = (pid_t)syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
+    if (pid == 0)
+        _exit(order(arguments[0], ECHO, 5) == 5 ? 0 : 1);
+    EXPECT(pthread_join(thread, NULL) == 0);
+    expect_exit_0(pid);
+}
+
+/* ---- cancelled threads ---- */
+
+static void *call_and_end(void *argument)
+{
+    call_delayed(argument);
+    pthread_testcancel();
+    return NULL;
+}
+
+static void *read_event(void *argument)
+{
+    const int *arguments = argument;
+    char record[32];
+    read(arguments[0], record, (size_t)arguments[1]);
+    return NULL;
+}
+
+static void expect_cancelled(pthread_t thread)
+{
+    void *result;
+    EXPECT(pthread_cancel(thread) == 0 && pthread_join(thread, &result) == 0 && result == PTHREAD_CANCELED);
+}
+
+/* Threads are cancelled in calls that wait: with the session's lock, without it, and for an event. */
+void cancelled_threads(void)
+{
+    static const int delays[] = {300, 5000};
+    struct sigaction action = {.sa_handler = on_waiting};
+    int32_t channel = -1;
+    char record[32];
+    EXPECT(sem_init(&is_waiting, 0, 0) == 0 && sigaction(SIGUSR1, &action, NULL) == 0);
+    int fd = open_device();
+    EXPECT(order(fd, EVENT_4, (uintptr_t)&channel) == 0);
+    for (int i = 0; i < 2; i++) {
+        pthread_t thread;
+        int arguments[2] = {fd, delays[i]};
+        unlink(beside_socket("delay"));
+        EXPECT(pthread_create(&thread, NULL, call_and_end, arguments) == 0);
+        wait_for_file("delay");
+        if (i == 1)
+            wait_without_lock(thread);
+        expect_cancelled(thread);
+        EXPECT(order(fd, ECHO, 3) == 3);
+    }
+    /* With a small buffer, the length of the record is looked up first. */
+    for (int bytes = 4; bytes <= 32; bytes += 28) {
+        pthread_t thread;
+        int arguments[2] = {channel, bytes};
+        EXPECT(pthread_create(&thread, NULL, read_event, arguments) == 0);
+        expect_cancelled(thread);
+        EXPECT(order(fd, RECORD, 8) == 0 && read(channel, record, sizeof record) == 8);
+    }
+    EXPECT(close(fd) == 0 && order(open_device(), ECHO, 4) == 4);
+}
+
 /* Handled signals do not extend the time that a program waits for a daemon that does not answer. */
 void no_hello(void)
 {
