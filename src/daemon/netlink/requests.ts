@@ -34,29 +34,39 @@ const commands = new Map<number, { readonly name: NldevCommandName } & NldevComm
   ]),
 )
 
+/** The attributes of a request are malformed. */
+class MalformedError extends CallError {}
+
 /** Steps of one answer that are run immediately; the others are run in slices. */
 const IMMEDIATE_STEPS = 16
 
 const { CAP_ACK, EXT_ACK } = NetlinkOption
 
 export const createRequests = (daemon: () => DaemonState): AnswerMessage => {
-  /**
-   * Sends an acknowledgement, or a refusal with `errno`. A refusal has the message `reason`, which tools print, only
-   * for commands that need CAP_NET_ADMIN: Linux sends none for others.
-   */
+  /** Sends an acknowledgement, or a refusal with `errno` and the message `reason`, which tools print. */
   const acknowledge = (socket: NetlinkSocket, message: Message, errno = 0, reason?: string): void =>
     socket.send(
       writeAcknowledgement(message, socket.port, {
         errno,
-        reason: socket.options.has(EXT_ACK) && commands.get(message.type)?.needsNetAdmin ? reason : undefined,
+        reason: socket.options.has(EXT_ACK) ? reason : undefined,
         isCapped: socket.options.has(CAP_ACK),
       }),
     )
 
+  /**
+   * A refusal has a message for malformed attributes and for commands that need CAP_NET_ADMIN: Linux sends none for
+   * others.
+   */
   const refuse = (socket: NetlinkSocket, message: Message, error: unknown): void => {
     const isExpected = error instanceof CallError || error instanceof SystemError
     if (!isExpected) daemon().containment.report('a request of netlink', error)
-    acknowledge(socket, message, isExpected ? error.errno : Errno.EIO, isExpected ? error.message : undefined)
+    const hasReason = error instanceof MalformedError || commands.get(message.type)?.needsNetAdmin === true
+    acknowledge(
+      socket,
+      message,
+      isExpected ? error.errno : Errno.EIO,
+      isExpected && hasReason ? error.message : undefined,
+    )
   }
 
   const encodeAnswer = (
@@ -70,8 +80,8 @@ export const createRequests = (daemon: () => DaemonState): AnswerMessage => {
     try {
       return readAttributes(body, isStrict === true)
     } catch (error) {
-      if (returnsParserErrno || !(error instanceof CallError)) throw error
-      throw new CallError('EINVAL', error.message)
+      if (!(error instanceof CallError)) throw error
+      throw new MalformedError(returnsParserErrno && error.code === 'ERANGE' ? 'ERANGE' : 'EINVAL', error.message)
     }
   }
   const parsedOf = (command: NldevCommand, message: Message, isAdmin: boolean): ParsedRequest => ({

@@ -417,6 +417,29 @@ describe('a program with invalid or unusual requests', () => {
     }
   })
 
+  it('gets a message (NETLINK_EXT_ACK) about malformed attributes, and about changes that are refused', async t => {
+    const { socket } = await setUp(t)
+    const ACK_TLVS = NlmsgFlags.ACK_TLVS
+    const short = Uint8Array.of(6, 0, NldevAttributes.DEV_INDEX.number, 0, 0, 0, 0, 0)
+    const refusal = async (request: Uint8Array): Promise<number> => {
+      await socket.send(request)
+      const [{ flags }] = socket.received()
+      return flags & ACK_TLVS
+    }
+    const withBody = (request: Uint8Array, body: Uint8Array): Uint8Array => {
+      const whole = new Uint8Array([...request, ...body])
+      new DataView(whole.buffer).setUint32(0, whole.length, true)
+      return whole
+    }
+    const malformed = withBody(requestOf('GET'), short)
+    assert.equal(await refusal(malformed), 0, 'the option is not set')
+    assert.equal(await socket.call('SET', NetlinkOption.EXT_ACK, 1n), 0)
+    assert.equal(await refusal(malformed), ACK_TLVS)
+    assert.equal(await refusal(withBody(requestOf('PORT_GET', [], DUMP), short)), 0, 'a list has no message')
+    assert.equal(await refusal(requestOf('GET', [['DEV_INDEX', 9]])), 0)
+    assert.equal(await refusal(requestOf('SET', [['DEV_INDEX', 9]])), ACK_TLVS)
+  })
+
   it('is answered for all messages before one with a wrong length', async t => {
     const { socket } = await setUp(t)
     const request = requestOf('SYS_GET', [], ACK)
