@@ -1,7 +1,6 @@
 /*
- * The address of a peer (R10), converted from options to the address attributes of the device's link (spec/links.ts).
- * On RoCE it is a GID written as an IP address, optionally with the next hop's MAC address and a VLAN; on InfiniBand
- * and Omni-Path a LID, and with `isGlobal` also a GID. On iWARP there is none: the TCP connection has the addresses.
+ * Converts the address of a peer (R10) to the address attributes of the device's link (spec/links.ts): a GID on RoCE,
+ * a LID on InfiniBand and Omni-Path, none on iWARP, where the TCP connection has the addresses.
  */
 import type { Ah } from '../spec/classes/ah.ts'
 import { type LinkName, Links } from '../spec/links.ts'
@@ -56,12 +55,10 @@ const HOP_LIMIT = 64
 export const invalidGid = (call: string, gid: unknown): RdmaError =>
   invalidArgument(call, `gid ${formatValue(gid)} is not an address`, 'give text: "192.0.2.7", "2001:db8::1"')
 
-/** The last parsed address: consecutive calls often have the same one. */
+/** The last parsed address: consecutive calls often have the same address. */
 let lastParsed: { readonly text: string; readonly gid: Uint8Array } | undefined
 
-/**
- * The GID of an address as text. The array is shared between calls and must not be changed. Throws RdmaError EINVAL.
- */
+/** The GID of an address as text. The result is shared: do not change it. Throws RdmaError EINVAL. */
 const gidOf = (call: string, text: string | undefined): Uint8Array => {
   if (lastParsed === undefined || lastParsed.text !== text) {
     const gid = typeof text === 'string' ? parseAddress(text) : undefined
@@ -71,7 +68,7 @@ const gidOf = (call: string, text: string | undefined): Uint8Array => {
   return lastParsed.gid
 }
 
-/** Throws RdmaError EINVAL if an option that the device's link does not have is set. */
+/** Throws RdmaError EINVAL if an option of another link is set. */
 const refuseOption = (call: string, name: string, value: unknown, link: LinkName): void => {
   if (value !== undefined)
     throw invalidArgument(
@@ -88,14 +85,14 @@ const macOf = (call: string, text: string): Uint8Array => {
   return Uint8Array.from(parts, part => Number.parseInt(part, 16))
 }
 
-/** An option of at most `max`; 0 without it. Throws RdmaError EINVAL. */
+/** An option from 0 to `max`; default 0. Throws RdmaError EINVAL. */
 const numberOf = (call: string, name: string, value: number | undefined, max: number): number => {
   if (value === undefined) return 0
   checkInteger(call, name, value, 0, max)
   return value
 }
 
-/** The fields that the address records of all links have. */
+/** The fields of the address records of all links. */
 const commonFields = (
   call: string,
   { gidIndex }: LocalPath,
@@ -143,8 +140,8 @@ const gidAddress = (call: string, path: LocalPath, peer: PeerAddress, options: P
 }
 
 /**
- * The address record of the device's link, an element of a list attribute of `pd.createAhs`; that of RoCE for a link
- * without LIDs. Throws RdmaError EINVAL for options of another link.
+ * The address record of the device's link, for the lists of `pd.createAhs`. Throws RdmaError EINVAL for options of
+ * another link.
  */
 export const addressRecord = (call: string, path: LocalPath, peer: PeerAddress, options: PathOptions) =>
   path.link === 'ib' || path.link === 'opa'
@@ -152,8 +149,8 @@ export const addressRecord = (call: string, path: LocalPath, peer: PeerAddress, 
     : gidAddress(call, path, peer, options)
 
 /**
- * The address attributes of `ah.create` and of `modify` to RTR for this peer: none on iWARP, which ignores the options;
- * those of RoCE if `path` has no link. Throws RdmaError EINVAL for options of another link.
+ * The address attributes of `ah.create` and of `modify` to RTR. If `path` has no link, the attributes of RoCE. Throws
+ * RdmaError EINVAL for options of another link.
  */
 export const addressing = (call: string, path: LocalPath, peer: PeerAddress, options: PathOptions = {}): Addressing => {
   const { link } = path

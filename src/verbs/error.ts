@@ -8,7 +8,7 @@ import type { CountedFinding } from './check/watch.ts'
 /** Values of `RdmaError.code`. */
 export type ErrorCode = ErrnoName
 
-/** The remedy of a refusal that names none, by errno. */
+/** Default remedies, by errno. */
 const HINTS: Readonly<Record<string, string>> = {
   EBUSY: 'close what uses it first',
   EIO: 'open the device again',
@@ -16,10 +16,10 @@ const HINTS: Readonly<Record<string, string>> = {
   ENOMEM: 'close what is not needed any more, or ask for less',
 }
 
-/** Matches the attribute at the start of a refusal by uapi, core or a driver: 'attribute cap.maxSendWr: …'. */
+/** Matches the attribute at the start of a device's refusal: 'attribute cap.maxSendWr: …'. */
 const ATTRIBUTE = /^attribute (\w+(?:\.\w+|\[\d+\])*)/
 
-/** Lets `instanceof` accept instances of the class with this name in other copies of the library. */
+/** Makes `instanceof` accept instances from other copies of the library in the same program. */
 export const recognizeCopies = (cls: { readonly prototype: Error }, name: string): void => {
   const brand = Symbol.for(name)
   Object.defineProperty(cls.prototype, brand, { value: true })
@@ -33,15 +33,15 @@ export const recognizeCopies = (cls: { readonly prototype: Error }, name: string
 }
 
 /**
- * A call was refused, or a work request could not be posted. `instanceof` also accepts the errors of other copies of
- * the library in the same program.
+ * A call was refused, or a work request could not be posted. `instanceof` also accepts errors from other copies of the
+ * library in the same program.
  */
 export class RdmaError extends Error {
   /** 'RdmaError'. */
   override readonly name: string = 'RdmaError'
   /** Name of the errno: 'EINVAL' … */
   readonly code: ErrorCode
-  /** Its number. */
+  /** The errno as a number. */
   readonly errno: number
   /** The refused call: 'rc_qp.modify', 'qp.send' … */
   readonly call: string
@@ -52,8 +52,8 @@ export class RdmaError extends Error {
   /** The part of `call` after the dot, or all of it. */
   readonly method: string
   /**
-   * The option ('maxSendWr') that the device refuses, or the attribute of the class where no option sets it, with the
-   * field of a record ('addresses[2].dgid'). Undefined in other errors; the library's checks of options do not set it.
+   * The option ('maxSendWr') that the device refuses. If no option sets the value: the attribute of the class, with the
+   * field of a record ('addresses[2].dgid'). Undefined in other errors, and where the library itself refuses.
    */
   readonly attribute: string | undefined
   /** The reason. */
@@ -83,15 +83,13 @@ export class RdmaError extends Error {
 }
 recognizeCopies(RdmaError, 'userdma.RdmaError')
 
-/**
- * `device.close()` of a checked device (`open({ check })`) rejects with it if there are findings that fail (`failOn`).
- */
+/** `device.close()` of a checked device (`open({ check })`) rejects with this error if findings fail (`failOn`). */
 export class FindingsError extends Error {
   /** 'FindingsError'. */
   override readonly name: string = 'FindingsError'
   /** 'ERR_USERDMA_FINDINGS'. */
   readonly code = 'ERR_USERDMA_FINDINGS'
-  /** The findings of the severity in `CheckOptions.failOn` or a higher one, in the order in which they were found. */
+  /** The findings with at least the severity `CheckOptions.failOn`, oldest first. */
   readonly findings: readonly CountedFinding[]
 
   /** `device`: its name; `texts`: the text of each finding. */
@@ -106,7 +104,7 @@ export const USE_ASYNC_HINT = 'await device.callAsync(…) or device.createAsync
 
 /** A refusal by core, a driver or a daemon. The call's name at the start of `sentence` is left out of the reason. */
 export const refusal = (code: string, errno: number, call: string, sentence: string, hint?: string): RdmaError =>
-  // `code` may be unknown here: the device may be of a newer release.
+  // A device of a newer release may return an unknown code.
   new RdmaError(
     code as ErrorCode,
     errno,
@@ -127,17 +125,17 @@ export const refused = (code: ErrnoName, call: string, reason: string, hint?: st
 export const invalidArgument = (call: string, reason: string, hint?: string): RdmaError =>
   refused('EINVAL', call, reason, hint)
 
-/** The error of a method that is called without its object, as in `const { poll } = cq`. */
+/** The error of a method that is called without its object, as after `const { poll } = cq`. */
 export const withoutObject = (call: string): RdmaError =>
   invalidArgument(call, 'the method was called without its object', `write ${call}(…)`)
 
-// The checks below are for JavaScript programs, which may pass any type. They throw RdmaError EINVAL.
+// The checks below are for JavaScript programs. They throw RdmaError EINVAL.
 
 /** Whether `value` is memory: an ArrayBuffer, a SharedArrayBuffer or a view of one. */
 const isBinary = (value: object): value is ArrayBufferView | ArrayBufferLike =>
   ArrayBuffer.isView(value) || /^\[object (?:Shared)?ArrayBuffer\]$/.test(Object.prototype.toString.call(value))
 
-/** The error for a field that is missing or not `expected` ('a number of 32 bits'). `title`: names the record. */
+/** EINVAL for a field that is missing or not `expected` ('a number of 32 bits'). `title`: the record's name. */
 export const wrongField = (
   call: string,
   title: string,
@@ -185,9 +183,9 @@ export const checkByteCount = (call: string, option: string, value: unknown): vo
     throw invalidArgument(call, `${option} ${formatValue(value)} is not a number of bytes`)
 }
 
-/** Checks that `value` is a Uint8Array or another array of bytes: otherwise `length` would not count bytes. */
+/** Checks that `value` is an array of bytes, so that `length` counts bytes. */
 export const checkBytes = (call: string, option: string, value: unknown): void => {
-  // Test runners with their own globals have another Uint8Array.
+  // Not by `instanceof`: test runners with their own globals have another Uint8Array.
   if (!ArrayBuffer.isView(value) || (value as Uint8Array).BYTES_PER_ELEMENT !== 1)
     throw invalidArgument(call, `${option}: ${formatValue(value)} is not a Uint8Array`, bytesHint(value))
 }
@@ -201,7 +199,7 @@ const bytesHint = (value: unknown): string => {
     : 'give a Uint8Array'
 }
 
-/** Checks that `value`, a callback, is a function: otherwise the failure would come much later. */
+/** Checks that `value` is a function. */
 export const checkFunction = (call: string, option: string, value: unknown): void => {
   if (typeof value !== 'function') throw invalidArgument(call, `${option} ${formatValue(value)} is not a function`)
 }
@@ -220,8 +218,8 @@ export const toRdmaError = (error: unknown, call: string): unknown =>
 export type OptionNames = Readonly<Record<string, string>>
 
 /**
- * A refusal that names the option in place of the attribute: `cq.create: entries: 0 is below 1`. Fields of `cap` are
- * options of the same name. Other errors unchanged.
+ * Names the option in place of the attribute in a refusal: `cq.create: entries: 0 is below 1`. Fields of `cap` are
+ * options of the same name. Other errors stay unchanged.
  */
 export const nameOptions = (error: unknown, names: OptionNames | undefined): unknown => {
   if (names === undefined || !(error instanceof RdmaError) || error.attribute === undefined) return error
@@ -249,6 +247,6 @@ export const rethrow = <T>(call: string, body: () => T): T => {
   }
 }
 
-/** Emits a warning of the process, of type UserdmaWarning; browsers have none. */
+/** Emits a process warning of type UserdmaWarning; does nothing in browsers. */
 export const warn = (message: string, detail?: string): void =>
   globalThis.process?.emitWarning(message, { type: 'UserdmaWarning', ...(detail !== undefined && { detail }) })

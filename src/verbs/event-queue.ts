@@ -1,7 +1,7 @@
 /*
- * Event queues in the library (R38): one queue receives the events of many objects (CQs, QPs, SRQs, ports, the device).
- * Events of an attached CQ, QP or SRQ go to its event queue only, until it is detached, or one of the two is closed;
- * those of ports and of the device also go to `device.onEvent`. A CQ must be armed for each event (`cq.arm`).
+ * Event queues (R38): one queue receives the events of many objects (CQs, QPs, SRQs, ports, the device). Events of an
+ * attached CQ, QP or SRQ go only to the event queue. Events of ports and of the device also go to `device.onEvent`.
+ * A CQ must be armed for each event (`cq.arm`).
  */
 import { Device as DeviceClass } from '../spec/classes/device/device.ts'
 import { Port as PortClass } from '../spec/classes/device/port.ts'
@@ -23,16 +23,13 @@ import { CLOSED, type DeviceContext, sourceIdentity } from './plan.ts'
 /** Kinds of events of an event queue. */
 export type EventKindName = keyof typeof EventKind.values
 
-/**
- * An event of an object created by this program, of a port, or of the device; for the device `source` and `port` are
- * undefined.
- */
+/** An event of an object, of a port, or of the device. For the device `source` and `port` are undefined. */
 export interface QueuedEvent {
   /** 'COMPLETION', 'CONNECTION' (of a `cm_id`), or the name of an asynchronous event. */
   readonly type: EventKindName
   /** The object of the event; undefined for an event of a port or of the device. */
   readonly source: Disposable | undefined
-  /** Number of the port of a port event, from 1. */
+  /** Port number of a port event, from 1. */
   readonly port: number | undefined
 }
 
@@ -41,18 +38,18 @@ export type Attachable = Disposable | 'device' | { readonly port: number }
 
 /** A queue of events of many objects (class `event_queue`). */
 export interface EventQueue extends Arrivals<QueuedEvent>, Disposable, AsyncIterable<QueuedEvent> {
-  /** Its number as an object; with a daemon a descriptor of this process. */
+  /** Handle of the event queue; on a daemon's device also a file descriptor of this process. */
   readonly handle: number
   /**
-   * Attaches a source. Throws RdmaError EINVAL or EOPNOTSUPP if it has no events, EBUSY if it is attached to this
-   * queue already, or, for an object, to any.
+   * Attaches a source. Throws RdmaError EINVAL or EOPNOTSUPP if the source has no events, EBUSY if it is attached
+   * already. Ports and the device can be attached to several queues, objects to one.
    */
   attach(source: Attachable): void
-  /** Detaches a source and discards its unread events. Throws RdmaError ENOENT if it is not attached here. */
+  /** Detaches a source and discards its unread events. Throws RdmaError ENOENT if the source is not attached here. */
   detach(source: Attachable): void
   /** The attached sources. */
   attached(): readonly Attachable[]
-  /** Closes it, which detaches its sources. */
+  /** Closes the queue and detaches its sources. */
   close(): void
 }
 
@@ -63,7 +60,7 @@ const { COMPLETION, CQ_ERR } = EventKind.values
 /** The attribute that names the source: `device`, `port`, or the class of an object. */
 type SourceArguments = Omit<In<typeof EventQueueClass.methods.attach>, 'cookie'>
 
-/** The cookie of the device and of ports. Objects have their user handle, which is never 0. */
+/** The cookie of the device and of ports. The cookie of an object is its user handle, never 0. */
 const NO_OBJECT = 0
 
 export const openEventQueue = (context: DeviceContext): EventQueue => {
@@ -83,7 +80,7 @@ export const openEventQueue = (context: DeviceContext): EventQueue => {
         port: event.class === PortClass.id ? event.object : undefined,
         cookie,
       })
-      // `cq.wait` of the completion queue ends too.
+      // CQ_ERR also ends `cq.wait`.
       if (event.type === CQ_ERR) noteOverrun(context, cookie)
       else if (event.type === COMPLETION) waiters.wake(cookie)
     },

@@ -1,5 +1,5 @@
 /*
- * The handlers that a program has added for the events of one source: `device.onEvent`, `system.onChange`.
+ * A program's handlers for events of one source: `device.onEvent`, `system.onChange`.
  */
 import { checkFunction } from './error.ts'
 
@@ -27,7 +27,7 @@ export class Handlers<T> {
           // An earlier handler may have removed it.
           if (this.#handlers.has(handler)) handler(event)
         } catch (error) {
-          // Thrown in a microtask of its own, so that it is an uncaught exception, and the other handlers still run.
+          // An uncaught exception; the remaining handlers still run.
           queueMicrotask(() => {
             throw error
           })

@@ -1,7 +1,6 @@
 /*
- * A mailbox: keeps values that arrive asynchronously until the program takes them by `poll` or `for await`.
- * Each iteration of `device.events` has one for asynchronous events, an event queue for its events, a `driver_ops`
- * descriptor for the driver's records, a listener for connection requests.
+ * A mailbox keeps values that arrive asynchronously, such as events or connection requests, until the program takes
+ * them by `poll` or `for await`.
  */
 
 import { checkOptions, type KnownOptions } from './arguments/options.ts'
@@ -54,7 +53,7 @@ export interface Mailbox<T> extends Arrivals<T> {
   end(): void
 }
 
-/** `owner`: names its object in errors. */
+/** `owner`: the name of the object in errors. */
 export const createMailbox = <T>(
   { carrier, waiters }: { readonly carrier: Pick<Carrier, 'overdueTurn'>; readonly waiters: WaiterList },
   owner: string,

@@ -1,7 +1,6 @@
 /*
- * The program's side of the rings that it shares with a device, in either layout (spec/drivers/ring-layout.ts): the
- * program produces requests and consumes completions. Where the device is in another process, `loadIndex` orders the
- * load of an index before the accesses to elements, and `storeIndex` the store after them.
+ * The program's side of the rings that it shares with a device (spec/drivers/ring-layout.ts): the program produces
+ * requests and consumes completions.
  */
 import { indexMask, loadIndex, type RingLayout, storeIndex } from '../spec/drivers/ring-layout.ts'
 import type { Carrier, MmapInfo } from './carrier.ts'
@@ -11,11 +10,11 @@ export interface ProgramRing {
   readonly bytes: Uint8Array
   readonly words: Int32Array
   readonly layout: RingLayout
-  /** Elements that fit: all slots in a layout that `hasFreeRunningIndices`, otherwise one less. */
+  /** Elements in a full ring: one less than slots, unless the layout `hasFreeRunningIndices`. */
   readonly capacity: number
   /** Mask from an index to its slot. */
   readonly mask: number
-  /** Mask from an index to the value that is stored for the device. */
+  /** Mask of stored indices. */
   readonly wrap: number
   /** Log2 of the bytes of an element. */
   readonly log2Element: number
@@ -24,12 +23,12 @@ export interface ProgramRing {
   /** Offsets of the producer's and the consumer's index in `words`. */
   readonly producer: number
   readonly consumer: number
-  /** The program's index (producer of requests, consumer of completions), not masked. */
+  /** The program's index, not masked: producer of requests, or consumer of completions. */
   index: number
 }
 
 const NO_OFFSET = -1
-/** The ring at an offset that `offsetOf` returned: queue pairs keep two numbers instead of the larger record. */
+/** The inverse of `offsetOf`: queue pairs keep two numbers, because this record is larger. */
 export const mmapInfoOf = (offset: number, size: number): MmapInfo | undefined =>
   offset === NO_OFFSET ? undefined : { offset: BigInt(offset), size }
 /** The offset of a ring as a number; -1 without a ring. */
@@ -56,7 +55,7 @@ export const programRing = ({ layout, ring }: Pick<Carrier, 'layout' | 'ring'>, 
   }
 }
 
-/** Maps a ring that already has requests; the program continues behind them. */
+/** Maps a ring that already contains requests. */
 export const producingRing = (carrier: Pick<Carrier, 'layout' | 'ring'>, info: MmapInfo): ProgramRing => {
   const ring = programRing(carrier, info)
   ring.index = loadIndex(ring.layout, ring.words, ring.producer)
@@ -66,7 +65,7 @@ export const producingRing = (carrier: Pick<Carrier, 'layout' | 'ring'>, info: M
 /** The producer's and the consumer's index, both 0. */
 const emptyHeader = new ArrayBuffer(8)
 
-/** A ring of capacity 0: of a queue without requests, of a driver without rings, or of a closed queue. */
+/** A ring of capacity 0, where there is no ring: for example of a closed queue. */
 export const noProgramRing = (layout: RingLayout): ProgramRing => ({
   view: new DataView(emptyHeader),
   bytes: new Uint8Array(emptyHeader),
@@ -118,7 +117,7 @@ export const consume = (ring: ProgramRing): void => {
   storeIndex(ring.layout, ring.words, ring.consumer, ring.index & ring.wrap)
 }
 
-/** Sets the program's index to 0, as the device did with both stored indices when the queue pair was moved to RESET. */
+/** After a move to RESET, where the device sets the stored indices to 0. */
 export const restart = (ring: ProgramRing): void => {
   ring.index = 0
 }

@@ -1,16 +1,15 @@
 /*
- * Checks of options objects. Every property must be known, because a misspelt option would be silently ignored, and a
- * flag must be true or false, because 'no' would count as true; a missing options object that is required is refused
- * too.
+ * Checks of options objects. Every property must be known, because a misspelt option would be ignored. A flag must be
+ * true or false, because 'no' would count as true.
  *
- * Not for data that comes from a peer (endpoints, remote memory), which may have additional properties. Options of
- * requests have a faster check (request-options.ts).
+ * Not for data from a peer (endpoints, remote memory): such data may have additional properties. Options of requests
+ * have a faster check (request-options.ts).
  */
 import { formatValue, invalidArgument } from '../error.ts'
 
 /**
- * The names of all options in `O`; the compiler checks that the list is complete. 'flag': `checkOptions` checks that
- * the option is true or false; 'record': that it is an object.
+ * The names of all options in `O`; the compiler checks that the list is complete. A 'flag' must be true or false, a
+ * 'record' an object.
  */
 export type KnownOptions<O> = {
   readonly [K in keyof Required<O>]: [Required<O>[K]] extends [boolean] ? 'flag' : 'record' | true
@@ -23,15 +22,15 @@ export const checkRecord = (call: string, title: string, value: unknown, hint: s
     throw invalidArgument(call, `${title}: ${formatValue(value)} is not an object`, hint)
 }
 
-/** Checks that `value`, if it is not undefined, is true or false. Throws RdmaError EINVAL. */
+/** Checks that `value` is true, false or undefined. Throws RdmaError EINVAL. */
 export const checkFlag = (call: string, option: string, value: unknown): void => {
   if (value !== undefined && typeof value !== 'boolean')
     throw invalidArgument(call, `${option} ${formatValue(value)} is not true or false`)
 }
 
 /**
- * Checks that `options` is an object, that each property is known or undefined, and the types of flags and records;
- * `title` names the object in the error. Throws RdmaError EINVAL.
+ * Checks that `options` is an object, the names of its properties, and the types of flags and records. `title` names
+ * the object in the error. Throws RdmaError EINVAL.
  */
 export const checkOptions = (call: string, title: string, options: object | undefined, known: object): void => {
   if (typeof options !== 'object' || options === null || Array.isArray(options))

@@ -1,9 +1,8 @@
 /*
- * Checks of the operands of work requests, for JavaScript programs: a value of another type or size is refused before
- * the request is posted. Without the check the device would access other bytes, or complete the request in error and
- * move the queue pair to ERR.
+ * Checks of the operands of work requests, before the request is posted. Without the checks the device would access
+ * wrong bytes, or complete the request in error and move the queue pair to ERR.
  *
- * Hot: a valid request costs a few type comparisons; only an error builds its message.
+ * Hot: a valid request costs a few type comparisons.
  */
 import { formatValue, invalidArgument, type RdmaError } from '../error.ts'
 import { isForeignSlice, type Slice } from '../mr/region.ts'
@@ -21,7 +20,7 @@ const isSlice = (value: Slice): boolean =>
   isLength(value.length) &&
   value.lkey >>> 0 === value.lkey
 
-/** Whether `local` is a slice or a copy of one, or a list of them. */
+/** Whether `local` is a slice or a list of slices. Copies of slices count as slices. */
 const areSlices = (local: Slice | readonly Slice[]): boolean => {
   if (!Array.isArray(local)) return isSlice(local as Slice)
   for (let i = 0; i < local.length; i++) if (!isSlice(local[i])) return false
@@ -42,10 +41,7 @@ const foreignSlice = (call: string): RdmaError =>
     'register the buffer at the device of the queue pair',
   )
 
-/**
- * Throws RdmaError EINVAL unless `local` is a slice, a copy of one, or a list of them; and for slices of another
- * device.
- */
+/** Throws RdmaError EINVAL unless `local` is a slice or a list of slices, and for slices of another device. */
 export const checkLocal = (call: string, context: DeviceContext, local: Slice | readonly Slice[]): void => {
   if (!areSlices(local)) throw notSlice(call, local)
   const isForeign = Array.isArray(local)
@@ -64,7 +60,7 @@ export const checkId = (call: string, id: number): void => {
     )
 }
 
-/** Throws RdmaError EINVAL if `local`, to which a READ writes, is a Uint8Array: that is inline data, not registered. */
+/** Throws RdmaError EINVAL if the destination of a READ is a Uint8Array: inline data, not registered memory. */
 export const checkTarget = (call: string, local: Slice | readonly Slice[]): void => {
   if (local instanceof Uint8Array) throw notSlice(call, local)
 }

@@ -1,8 +1,8 @@
 /*
- * Options of work requests, and their check: an option that the operation or the service does not have is refused,
- * because a misspelt option would be silently ignored.
+ * Options of work requests. Options that the operation or the service does not have are refused, because a misspelt
+ * option would be ignored.
  *
- * Hot: a request without options costs nothing, and each option one or two nanoseconds.
+ * Hot: the check takes one or two nanoseconds per option.
  */
 import { checkInteger, invalidArgument } from '../error.ts'
 import { checkFlag, checkRecord, type KnownOptions } from './options.ts'
@@ -50,7 +50,7 @@ export interface XrcOptions extends SendOptions {
   readonly srqNumber: number
 }
 
-/** Groups of options as bits; ANY: the options of `SendOptions`, which every request has. */
+/** Groups of options as bits. ANY: the options in `SendOptions`, which every request has. */
 export const RequestOptionBits = { ANY: 1, IMMEDIATE: 2, INVALIDATE: 4, FLUSH: 8, SRQ: 16 } as const
 const { ANY, IMMEDIATE, INVALIDATE, FLUSH, SRQ } = RequestOptionBits
 
@@ -80,7 +80,7 @@ const bitOf = (name: keyof RequestOptions): number => {
       return SRQ
   }
 }
-/** For the message of a refusal. Only the names are used; `checkRequestOptions` has checks of its own. */
+/** The names for error messages; `checkRequestOptions` has the checks. */
 const requestOptionNames: KnownOptions<RequestOptions> = {
   id: true,
   signaled: 'flag',
@@ -102,12 +102,11 @@ const refuseOption = (call: string, options: object, name: string, allowed: numb
   throw invalidArgument(call, `options: "${name}" is unknown`, `there are ${names.join(', ')}`)
 }
 
-/** Largest number of an SRQ. */
 const MAX_SRQ_NUMBER = 0xffffff
 
 /**
- * Checks that a request's options are an object with options of `allowed` (`RequestOptionBits`) only, the values of
- * those in `SendOptions`, and with SRQ also `srqNumber`. Throws RdmaError EINVAL.
+ * Checks that all options belong to groups in `allowed` (`RequestOptionBits`), and checks the values of `SendOptions`
+ * and `srqNumber`. Throws RdmaError EINVAL.
  */
 export const checkRequestOptions = (call: string, options: SendOptions, allowed: number): void => {
   if (typeof options !== 'object' || options === null)

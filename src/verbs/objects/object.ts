@@ -1,7 +1,6 @@
 /*
- * Objects of any class (R1, R12–R14): `device.create` and the planned objects of `chain.create`. Their methods,
- * arguments and results are those of the class's declaration. For classes without an interface of their own in the
- * library, for example private classes of drivers.
+ * Objects of any class (R1, R12–R14), for example a driver's private class: `device.create` and `chain.create`. Methods,
+ * arguments and results are those of the class's declaration.
  */
 import type { AnyValues, In, ObjectClass, Out } from '../../spec/schema/schema.ts'
 import { checkRecord } from '../arguments/options.ts'
@@ -26,8 +25,8 @@ type CallOf<M> = Record<never, never> extends In<M> ? (args?: In<M>) => Out<M> :
 export type CreateArguments<C extends ObjectClass> = Omit<In<C['methods']['create']>, 'userHandle'>
 
 /**
- * An object with the methods of its class. `handle`, `class`, `createOutput` and `close` are always properties of the
- * library; use `device.call` for methods with these names.
+ * An object with the methods of its class. `handle`, `class`, `createOutput` and `close` are properties of the library:
+ * if the class has a method of that name, use `device.call`.
  */
 export type ObjectOf<C extends ObjectClass> = {
   readonly [K in Exclude<keyof C['methods'] & string, 'create' | 'destroy'>]: CallOf<C['methods'][K]>
@@ -35,19 +34,16 @@ export type ObjectOf<C extends ObjectClass> = {
   Disposable &
   AsyncDisposable & {
     readonly class: C
-    /** The output attributes of its creation. */
+    /** The output attributes of `create`. */
     readonly createOutput: Out<C['methods']['create']>
     /**
-     * Destroys it, or closes its descriptor. Throws RdmaError EBUSY while it is in use. If the driver's destroy is
-     * asynchronous, use `await using` or `[Symbol.asyncDispose]`.
+     * Destroys the object, or closes its descriptor. Throws RdmaError EBUSY while the object is in use. If the
+     * driver's destroy is asynchronous, use `await using` or `[Symbol.asyncDispose]`.
      */
     close(): void
   }
 
-/**
- * A function that closes a descriptor: it calls `destroy` if the class has it (EBUSY if the object is in use), closes
- * the descriptor, and calls `onClosed`. Later calls do nothing.
- */
+/** A function that destroys an object that is a descriptor, and closes the descriptor. Later calls do nothing. */
 export const descriptorCloser = (carrier: Carrier, cls: ObjectClass, handle: number, onClosed: () => void) => {
   let isOpen = true
   return (): void => {
@@ -69,7 +65,7 @@ export const checkClass = (call: string, cls: ObjectClass): void => {
     )
 }
 
-/** An object of class `cls`. `call`: the method that the program has called, for errors about `cls`. */
+/** Plans an object of class `cls`. `call`: the program's call, for errors about `cls`. */
 export const objectPlan = <C extends ObjectClass>(
   context: DeviceContext,
   call: string,

@@ -1,6 +1,6 @@
 /*
- * What `console.log` and `JSON.stringify` show of the library's objects: their main properties instead of their
- * internals. JSON has no 64-bit numbers, so that addresses are text.
+ * What `console.log` and `JSON.stringify` show of the library's objects: the main properties. Addresses are text,
+ * because JSON has no bigints.
  */
 import { withoutObject } from '../error.ts'
 
@@ -23,7 +23,7 @@ export const jsonSafe = (value: unknown): unknown => {
   return Object.fromEntries(Object.entries(value).map(([name, field]) => [name, jsonSafe(field)]))
 }
 
-/** Adds util.inspect's method to `target`, an object or the prototype of objects; parameters as for `showAs`. */
+/** Adds util.inspect's method to `target`. Parameters: see `showAs`. */
 export const inspectAs = <S extends object>(
   target: object,
   name: string,
@@ -42,8 +42,8 @@ export const inspectAs = <S extends object>(
 }
 
 /**
- * Adds `toJSON` and util.inspect's method to `target`, an object or the prototype of objects. `name`: their kind;
- * `show`: the properties to show, JSON-safe; `isInstance`: false for the prototype itself.
+ * Adds `toJSON` and util.inspect's method to `target`, an object or a prototype. `name`: the kind of object; `show`:
+ * returns the properties to show, JSON-safe; `isInstance`: false for the prototype itself.
  */
 export const showAs = <S extends object>(
   target: object,
@@ -61,7 +61,7 @@ export const showAs = <S extends object>(
   })
 }
 
-/** The result of `call`, or `fallback` if it throws: a closed object, or one of a removed device, can be shown too. */
+/** The result of `call`; `fallback` if it throws, because the object is closed or the device removed. */
 export const orElse = <T>(call: () => T, fallback: T): T => {
   try {
     return call()

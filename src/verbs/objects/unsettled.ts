@@ -1,9 +1,9 @@
 /*
- * A message for programs that end during an `await` that can never settle. Node ends such a program with status 13 and
- * reports the line of the `await`; the message says for which device the program waits, and why no event can follow.
+ * A message for programs that end in an `await` that can never settle. Node reports only the line of the `await`; the
+ * message says for which device the program waits, and why no event can follow.
  */
 
-/** Node's status for a top-level `await` that never settles. */
+/** Node's exit status for a top-level `await` that never settles. */
 const UNSETTLED = 13
 
 /** The names of the devices that have waiters, by carrier. */
@@ -18,7 +18,7 @@ const explain = (): void => {
     )
 }
 
-/** Called when the first wait for an event of a device starts, and with `hasWaiters` false when the last one ends. */
+/** Records whether the program waits for events of a device. */
 export const noteWaiting = (carrier: object, name: string, hasWaiters: boolean): void => {
   if (!hasWaiters) {
     waitingDevices.delete(carrier)

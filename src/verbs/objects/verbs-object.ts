@@ -1,19 +1,19 @@
 /*
- * The base class of the library's objects. A program may have very many of them (R15), so that an object has few
- * fields, and values that all objects of a class share are accessors.
+ * The base class of the library's objects. A program may have very many objects (R15), so they have few fields: values
+ * common to a class are accessors.
  */
 import type { ObjectClass } from '../../spec/schema/schema.ts'
 import { withoutObject } from '../error.ts'
 import { CLOSED, type DeviceContext, destroy, type LibraryObject } from '../plan.ts'
 import { type Shown, showAs } from './show.ts'
 
-// Names of methods for the library itself; symbols hide them from programs.
+// Internal methods: symbols hide them from programs.
 
 /** Called once after the object is destroyed: releases its rings, buffers and user handle. */
 export const RELEASED = Symbol('released')
 /**
- * Drops the rings, because another device may use their memory: called when the device is closed, for queue pairs also
- * when the device is removed.
+ * Drops the rings, because another device may use their memory. Called when the device is closed, and for queue pairs
+ * also when the device is removed.
  */
 export const DROP_RINGS = Symbol('drop rings')
 /** Returns the properties that `console.log` and JSON show. */
@@ -52,13 +52,13 @@ export abstract class VerbsObject implements LibraryObject, Disposable {
   }
 }
 
-/** Records that the object is destroyed: further calls on it are refused. */
+/** After the object is destroyed: further calls are refused. */
 export const markClosed = (object: LibraryObject): void => {
   object.isOpen = false
   object.handle = CLOSED
 }
 
-/** Hot methods, which check `this` themselves, so that `guard` leaves them unchanged. */
+/** Hot methods: they check `this` themselves, not by `guard`. */
 const SELF_CHECKED = [
   'send',
   'write',
@@ -82,8 +82,8 @@ const methodsOf = (cls: { readonly prototype: object }): Map<string, (...args: n
 }
 
 /**
- * Makes methods of a class throw an RdmaError if they are called without their object, as in `const { query } = qp`.
- * `prefix`: the part of `RdmaError.call` before the dot.
+ * Makes the methods of a class throw an RdmaError if `this` is missing, as after `const { query } = qp`. `prefix`: the
+ * part of `RdmaError.call` before the dot.
  */
 const guard = (prefix: string, cls: { readonly prototype: object }): void => {
   for (const [name, method] of methodsOf(cls)) {
@@ -101,15 +101,15 @@ const guard = (prefix: string, cls: { readonly prototype: object }): void => {
   }
 }
 
-/** What is shown of a closed object: it has no handle, and its state at the device is unknown. */
+/** What is shown of a closed object: no handle, and no state of the device. */
 const shownClosed = ({ handle: _, ...shown }: Shown): Shown => ({
   ...Object.fromEntries(Object.entries(shown).filter(([, value]) => value !== undefined)),
   closed: true,
 })
 
 /**
- * Guards the methods of a class and defines what `console.log` and JSON show of its objects. `prefix`: as for
- * `guard`; `name`: the kind of its objects as shown.
+ * Guards the methods of a class, and defines what `console.log` and JSON show of its objects. `prefix`: see `guard`;
+ * `name`: the shown kind of object.
  */
 export const defineVerbsClass = (cls: { readonly prototype: VerbsObject }, prefix: string, name: string): void => {
   guard(prefix, cls)

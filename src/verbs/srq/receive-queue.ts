@@ -1,6 +1,5 @@
 /*
- * The receive queue of SRQs (IBA 10.2.9): a ring of its own, to which programs post as to a queue pair's receive queue,
- * and from which each of its queue pairs takes receives.
+ * The ring of an SRQ (IBA 10.2.9). Programs post receives as to a queue pair's receive queue.
  */
 import type { Srq } from '../../spec/classes/srq.ts'
 import { QpState } from '../../spec/enums.ts'
@@ -26,9 +25,9 @@ import {
   ringOrNone,
 } from '../ring.ts'
 
-/** A receive queue that is an object of its own. */
+/** A receive queue that queue pairs share. */
 export interface ReceiveQueue {
-  /** Its capacity in requests. */
+  /** Capacity in requests. */
   readonly maxWr: number
   /** Number of posted receives that no message has consumed. */
   readonly pending: number
@@ -36,7 +35,7 @@ export interface ReceiveQueue {
   receive(local?: Slice | readonly Slice[], id?: number): void
 }
 
-/** The output attributes of `create` that are used here. */
+/** The output attributes of `create` that this file uses. */
 export interface ReceiveQueueCreateResult {
   readonly maxSge: number
   /** The ring; undefined if the driver provides none. */
@@ -45,11 +44,10 @@ export interface ReceiveQueueCreateResult {
 
 const CALL = 'srq.receive'
 
-/** A queue of receive WQEs in a ring of its own. */
 export abstract class ReceiveRing extends VerbsObject implements ReceiveQueue {
   readonly userHandle: number
   readonly #maxSge: number
-  /** Undefined if the driver provides no ring, and once the queue or the device is closed. */
+  /** Undefined if the driver provides no ring, and after the queue or the device is closed. */
   #mmapInfo: MmapInfo | undefined
   #ring: ProgramRing
 
@@ -79,7 +77,7 @@ export abstract class ReceiveRing extends VerbsObject implements ReceiveQueue {
     const ring = this.#ring
     const at = nextSlot(ring)
     if (at < 0) {
-      // The state is that of a queue pair; ENOMEM does not depend on it.
+      // An SRQ has no state; ENOMEM does not depend on the state.
       this.context.check?.posts.refused(PostQueue.SHARED, this.handle, id, Errno.ENOMEM, QpState.values.RTS)
       throw fullError(CALL, 'receive', ring.capacity, 'maxWr')
     }
@@ -96,7 +94,7 @@ export abstract class ReceiveRing extends VerbsObject implements ReceiveQueue {
     const { out } = carrier.call(this.cls, 'modify', this.handle, { maxWr })
     const { queue } = out as { queue?: MmapInfo }
     if (queue === undefined) return
-    // The device has a new ring, into which it has copied the unconsumed WQEs.
+    // The device has copied the unconsumed WQEs into the new ring.
     if (this.#mmapInfo !== undefined) carrier.release(this.#mmapInfo)
     this.#mmapInfo = queue
     this.#ring = watchedRing(this.context, PostQueue.SHARED, this.handle, queue, producingRing(carrier, queue))

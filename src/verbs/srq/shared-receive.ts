@@ -1,6 +1,5 @@
 /*
- * Shared receive queues in the library (IBA 10.2.9; annex A14 for XRC): the queue pairs of an SRQ take its receives in
- * order.
+ * Shared receive queues (IBA 10.2.9; annex A14 for XRC).
  */
 import { Srq, XrcSrq } from '../../spec/classes/srq.ts'
 import type { AnyValues, ObjectClass, Out } from '../../spec/schema/schema.ts'
@@ -37,13 +36,13 @@ export interface SharedReceiveQueue extends ReceiveQueue, Disposable, Kind<'srq'
   resize(maxWr: number): void
   /** All attributes, as declared in the class. Throws RdmaError. */
   query(): Out<typeof Srq.methods.query>
-  /** Destroys it. Throws RdmaError EBUSY while a queue pair uses it. */
+  /** Destroys the queue. Throws RdmaError EBUSY while a queue pair uses it. */
   close(): void
 }
 
 /** A shared receive queue that XRC senders name by its number. */
 export interface XrcSharedReceiveQueue extends SharedReceiveQueue {
-  /** Its SRQ number, 24 bits. */
+  /** SRQ number, 24 bits. */
   readonly srqNumber: number
 }
 
@@ -54,7 +53,7 @@ type XrcSrqCreateResult = SrqCreateResult & { readonly srqNum: number }
 const DEFAULT_MAX_WR = 256
 const srqOptionNames: KnownOptions<SrqOptions> = { maxWr: true, maxSge: true }
 
-/** The arguments of `create` that SRQs of both classes have. */
+/** The arguments of `create` of both classes. */
 const srqArguments = (
   pd: ObjectReference,
   source: EventSource,
@@ -123,9 +122,9 @@ export const srqPlan = (
 
 /** Options of `pd.xrcSrq`. */
 export interface XrcSrqOptions extends SrqOptions {
-  /** The XRC domain that it belongs to. */
+  /** The XRC domain of the queue. */
   readonly xrcd: Reference<'xrcd'>
-  /** The completion queue of its receives. */
+  /** The completion queue of the receives. */
   readonly cq: Reference<'cq'>
 }
 
