@@ -1,5 +1,5 @@
 /*
- * Completion queues in the library: polled (without allocation), awaited, or iterated by `for await`.
+ * Completion queues: polled, awaited, or iterated by `for await`.
  */
 import { nextTurn } from '../../host/event-loop/next-turn.ts'
 import { Cq } from '../../spec/classes/cq.ts'
@@ -14,14 +14,13 @@ import { closedError, type DeviceContext, eventSource, type Kind, type Plan, pla
 import { consume, noProgramRing, oldestCompletion, type ProgramRing, ringOrNone, unreadCompletions } from '../ring.ts'
 import { type Completion, CompletionCursor } from './completion.ts'
 
-/** The kinds of `CqOptions` as the class has them. */
 const kinds = {
   entries: CqKind.values.ENTRIES,
   timed: CqKind.values.EXTENDED,
   counting: CqKind.values.COUNTING,
 } as const
 
-/** Limits of event moderation (R36): the first one reached raises the event; both 0: each completion does. */
+/** Limits of event moderation (R36): the event is raised at the first limit reached, at each completion if both are 0. */
 export interface Threshold {
   /** After this many completions, 0 to 65,535; 0: no limit. */
   readonly completions?: number
@@ -29,9 +28,9 @@ export interface Threshold {
   readonly microseconds?: number
 }
 
-/** When the next event is raised. Default of `completions` and `microseconds`: as `moderate` has set them. */
+/** When the next event is raised. Default of `completions` and `microseconds`: the values set by `moderate`. */
 export interface ArmOptions extends Threshold {
-  /** Only solicited and failed completions raise it; default false. */
+  /** Only solicited and failed completions raise the event; default false. */
   readonly solicitedOnly?: boolean
 }
 
@@ -42,43 +41,42 @@ export interface WaitOptions extends ArmOptions, AbortOptions {}
 export interface CompletionQueue extends Disposable, AsyncIterable<Completion>, Kind<'cq'> {
   /** Handle of the object, for `device.call` and `device.handles`. */
   readonly handle: number
-  /** Its capacity in completions. */
+  /** Capacity in completions. */
   readonly entries: number
   /** The completion that `poll` found; valid until the next `poll`, `wait` or `resize`. */
   readonly completion: Completion
   /**
-   * Takes the oldest completion; false if there is none. Allocates nothing. Throws RdmaError EINVAL once closed;
-   * repeated polls throw EIO once the device's daemon has ended.
+   * Takes the oldest completion; false if there is none. Allocates nothing. Throws RdmaError EINVAL if the queue is
+   * closed. Repeated polls throw EIO if the device's daemon has ended.
    */
   poll(): boolean
   /**
-   * Resolves when `poll` may find a completion (of a queue of kind 'counting': when `count` has grown since it was
-   * read), or when the queue or the device is closed meanwhile. Where it would have to wait it rejects with RdmaError:
+   * Resolves when `poll` may find a completion (kind 'counting': when `count` has grown since the last read), or when
+   * the queue or the device is closed during the wait. If there is no unread completion, `wait` rejects with RdmaError
    * EOVERFLOW if the queue has lost completions, EINVAL if it is closed, EIO if the device is closed or removed.
    */
   wait(options?: WaitOptions): Promise<void>
   /**
-   * Yields completions until the queue is closed. The yielded object is always `completion`, which the next iteration
-   * overwrites. Rejects with RdmaError EIO once the device is closed or removed, EINVAL for a queue of kind 'counting'.
+   * Yields completions until the queue is closed. Always yields the object `completion`: the next iteration overwrites
+   * its values. Rejects with RdmaError EIO if the device is closed or removed, EINVAL for kind 'counting'.
    */
   completions(options?: WaitOptions): AsyncIterableIterator<Completion>
   /** Resizes the queue to at least `entries`; unread completions stay. Throws RdmaError EINVAL if they do not fit. */
   resize(entries: number): void
-  /** Number of completions since its creation. Read from the ring of a queue of kind 'counting', otherwise queried. */
+  /** Number of completions since the queue's creation. Read from the ring for kind 'counting', otherwise queried. */
   readonly count: number
   /** All attributes, as declared in the class. Throws RdmaError. */
   query(): Out<typeof Cq.methods.query>
   /**
-   * Sets event moderation (R36): an armed queue raises its event after `completions` completions, or `microseconds`
-   * after the first of them, whichever is first. Default of each: 0, no limit; both 0: after the next completion.
+   * Sets event moderation (R36): an armed queue raises its event at the first limit reached. Default of each limit: 0.
    */
   moderate(threshold: Threshold): void
   /**
-   * Arms the queue (ibv_req_notify_cq): the next completion raises one event. Needed for queues that are attached to an
+   * Arms the queue (ibv_req_notify_cq): the next completion raises one event. Needed if the queue is attached to an
    * event queue; `wait` arms the queue itself.
    */
   arm(options?: ArmOptions): void
-  /** Destroys it. Throws RdmaError EBUSY while a queue pair uses it. */
+  /** Destroys the queue. Throws RdmaError EBUSY while a queue pair uses it. */
   close(): void
 }
 
@@ -89,8 +87,8 @@ export interface CqOptions {
   /** Completion vector, from 0 to `device.numCompVectors` - 1; default 0. */
   readonly vector?: number
   /**
-   * 'entries' (default): a queue of completions. 'timed': its completions have timestamps. 'counting' (R11): it has
-   * only `count` in place of completions, so that it never overflows.
+   * 'entries' (default): a queue of completions. 'timed': completions have timestamps. 'counting' (R11): the queue has
+   * only `count`, no completions, and never overflows.
    */
   readonly kind?: keyof typeof kinds
 }
@@ -107,13 +105,12 @@ const optionsByThresholdAttribute = { count: 'completions', period: 'microsecond
 const DEFAULT_ENTRIES = 256
 /** Maximum completions that an iteration yields in one turn of the event loop. */
 const YIELDS_PER_TURN = 256
-/** Maximum rounds in which `wait` drives the device and looks for a completion before it arms the queue. */
+/** Maximum rounds of polling in `wait` before it arms the queue. */
 const POLLS_BEFORE_ARMING = 4
 
-/** The argument `kind`, only where it is needed: devices of an older release do not know it. */
+/** Nothing for 'entries': devices of an older release do not know the argument `kind`. */
 const kindArgument = (kind: keyof typeof kinds) => (kind === 'entries' ? {} : { kind: kinds[kind] })
 
-/** The output attributes of `create`. */
 type CqCreateResult = Out<typeof Cq.methods.create> & { readonly queue?: MmapInfo }
 
 class CqObject extends VerbsObject implements CompletionQueue {
@@ -123,12 +120,12 @@ class CqObject extends VerbsObject implements CompletionQueue {
   /** Set by the event CQ_ERR: completions were lost, and none will follow. */
   isOverrun = false
   readonly #isCounting: boolean
-  /** Undefined if the driver provides no ring, and once the queue or the device is closed. */
+  /** Undefined if the driver provides no ring, and after the queue or the device is closed. */
   #mmapInfo: MmapInfo | undefined
   #ring: ProgramRing
-  /** Whether `poll` has found `completion`, whose slot is in use until `#consume`. */
+  /** Whether `completion` has a slot that `#consume` must return. */
   #hasCompletion = false
-  /** Of a counting queue: `count` when it was last read. The ring has the count modulo 2^32 as its producer index. */
+  /** Kind 'counting': `count` when last read. The ring's producer index is the count modulo 2^32. */
   #counted = 0
 
   constructor(
@@ -177,7 +174,7 @@ class CqObject extends VerbsObject implements CompletionQueue {
     return this.#pollRing() || (this.context.carrier.drive() && this.#pollRing()) || this.#refuseIfClosed()
   }
 
-  /** False; throws if the queue is closed: a program that polls it would wait for ever. */
+  /** Throws if the queue is closed: a polling program would wait for ever. */
   #refuseIfClosed(): false {
     if (!this.isOpen) throw closedError('cq.poll')
     return false
@@ -221,8 +218,7 @@ class CqObject extends VerbsObject implements CompletionQueue {
         `completions were lost: the queue has room for ${this.entries}`,
         'set entries to the requests that can be outstanding on all its queue pairs',
       )
-    // The device was closed or removed during the rounds above, which has woken earlier waits: this one ends too. A
-    // later wait fails in `arm`.
+    // Closed or removed during the rounds above: this wait resolves, as older waits do. A later wait fails in `arm`.
     if (waiters.isOver && !wasOver) return
     const woken = waiters.wait(this.userHandle, signal)
     try {
@@ -232,7 +228,7 @@ class CqObject extends VerbsObject implements CompletionQueue {
       waiters.wake(this.userHandle)
       if (!this.#hasUnread()) throw error
     }
-    // Completions that were there before the queue was armed raise no event.
+    // Completions older than the arming raise no event.
     if (!carrier.awaitsNextTurn()) carrier.drive()
     if (this.#hasUnread()) waiters.wake(this.userHandle)
     await woken
@@ -253,7 +249,7 @@ class CqObject extends VerbsObject implements CompletionQueue {
       }
       yield this.completion
       options.signal?.throwIfAborted()
-      // A loop that posts a request after each completion may always find the next one without the event loop.
+      // A loop that posts a request after each completion could keep the event loop from running.
       if (yielded % YIELDS_PER_TURN === 0) await nextTurn()
     }
   }
@@ -296,7 +292,7 @@ class CqObject extends VerbsObject implements CompletionQueue {
     return true
   }
 
-  /** Of a counting queue: completions since `count` was last read; 0 without a ring. */
+  /** Kind 'counting': completions since `count` was last read; 0 without a ring. */
   #uncounted(): number {
     const ring = this.#ring
     if (this.#mmapInfo === undefined) return 0
@@ -333,7 +329,7 @@ class CqObject extends VerbsObject implements CompletionQueue {
 }
 defineVerbsClass(CqObject, 'cq', 'CompletionQueue')
 
-/** Records the event CQ_ERR of the completion queue with this user handle, and wakes its `wait`. */
+/** Handles CQ_ERR of the completion queue with this user handle: its `wait` ends. */
 export const noteOverrun = ({ sources, waiters }: DeviceContext, userHandle: number): void => {
   const cq = sources.get(userHandle)
   if (cq instanceof CqObject) cq.isOverrun = true

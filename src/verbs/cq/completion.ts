@@ -1,7 +1,6 @@
 /*
- * Work completions, read in place (R45). Each CQ has one object for the completion that it has polled last. Its
- * accessors read the ring, so that nothing is allocated or copied, and the values are valid until the CQ is polled
- * again, awaited or resized.
+ * Work completions, read in place (R45). Each CQ has one object for the completion that was polled last; the object's
+ * accessors read the ring. Nothing is allocated or copied.
  */
 import { type CauseName, causeOfCode } from '../../spec/check/causes.ts'
 import { swap32, TWO_32 } from '../../spec/memory.ts'
@@ -34,17 +33,17 @@ export interface Completion {
   readonly vendorError: number
   /** Bytes received or read. */
   readonly bytes: number
-  /** The number of the queue pair, 24 bits. */
+  /** Number of the queue pair, 24 bits. */
   readonly qpn: number
-  /** Of a received message: its immediate data, u32; undefined if it has none. */
+  /** Immediate data of a received message, u32; undefined without immediate data. */
   readonly immediate: number | undefined
-  /** Of a received message: the rkey that it has invalidated; undefined if it has invalidated none. */
+  /** The rkey that a received message has invalidated; undefined if there is none. */
   readonly invalidated: number | undefined
-  /** Of a received datagram: the sender's queue pair number. */
+  /** Queue pair number of a received datagram's sender. */
   readonly sourceQpn: number
-  /** Of a received datagram: the first 40 bytes of the buffer have the GRH or IP header (`senderOf`). */
+  /** Whether a received datagram's buffer begins with 40 bytes of GRH or IP header (`senderOf`). */
   readonly hasGrh: boolean
-  /** In a CQ of kind 'timed': the time of the completion in nanoseconds of `device.clock()`, exact up to 2^53. */
+  /** Kind 'timed': time of the completion in nanoseconds of `device.clock()`, exact up to 2^53. */
   readonly timestamp: number | undefined
 }
 

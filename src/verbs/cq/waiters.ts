@@ -1,27 +1,27 @@
 /*
- * Promises that wait for events, by id. Objects with events, mailboxes, connections and IP sockets have one id each.
- * The id of an object is its user handle at the device, which its events carry.
+ * Promises that wait for events, by id. Objects with events, mailboxes, connections and IP sockets have an id. An
+ * object's id is the user handle in its events.
  */
 
 export interface WaiterList {
   /** A new id; never 0. */
   add(): number
-  /** Ends the use of an id and wakes its waiters, which then see that their object is closed. */
+  /** Ends the use of an id and wakes its waiters. */
   remove(id: number): void
   /**
-   * Resolves with the next `wake` of the id, at once if the id was removed; rejects with the signal's reason if the
+   * Resolves at the next `wake` of the id, at once if the id was removed. Rejects with the signal's reason if the
    * signal is aborted first.
    */
   wait(id: number, signal?: AbortSignal): Promise<void>
   wake(id: number): void
-  /** The device is closed or removed, so that no event can follow: sets `isOver`, and wakes the waiters of all ids. */
+  /** Sets `isOver` and wakes all waiters: the device is closed or removed, so no event can follow. */
   wakeAll(): void
   readonly isOver: boolean
 }
 
 /**
- * `onChange`: called with true when the first waiter starts, with false when the last one ends. `ids`: its keys are the
- * ids in use; a new id has the value undefined.
+ * `onChange`: called with true when the first waiter starts, with false when the last waiter ends. `ids`: the ids in
+ * use; the list only adds and deletes keys.
  */
 export const createWaiterList = (
   onChange: (hasWaiters: boolean) => void = () => {},
@@ -35,7 +35,7 @@ export const createWaiterList = (
     const waiters = waitersById.get(id)
     if (waiters !== undefined) for (const onWake of [...waiters]) onWake()
   }
-  // `isOver` is a plain property instead of an accessor, because posts of datagrams and to SRQs read it.
+  // Hot: `isOver` is a plain property, because posts of datagrams and to SRQs read it.
   const list = {
     isOver: false,
     add() {

@@ -1,24 +1,23 @@
 /*
- * The way to RTS (IBA 10.3.1) of queue pairs without a peer, which are UD, GSI and SMI: by `activate`, or with the
- * option `active` at their creation (R7). Each type defines the steps and their options.
+ * Moves queue pairs without a peer (UD, GSI, SMI) to RTS (IBA 10.3.1): by `activate`, or at creation with the option
+ * `active` (R7).
  */
-
 import { checkOptions } from '../arguments/options.ts'
 import { combineSteps } from './connection.ts'
 
 /** The option of a creation in RTS. */
 export interface ActiveOptions<A> {
-  /** Creates the queue pair in RTS (R7), as a later `activate` with these options would move it. Default: false. */
+  /** Creates the queue pair in RTS (R7). An object has the options of `activate`; true: their defaults. Default: false. */
   readonly active?: boolean | A
 }
 
 /** A queue pair without a peer. */
 export interface Activatable<A> {
-  /** Moves it from RESET to RTS. Throws RdmaError EINVAL. */
+  /** Moves the queue pair from RESET to RTS. Throws RdmaError EINVAL. */
   activate(options?: A): void
 }
 
-/** The activation of a type: its class, the names of the options, and the arguments of `modify` for each step. */
+/** The activation of a type. `steps`: the arguments of `modify` for each step to RTS. */
 export interface Activation<A> {
   readonly cls: { readonly name: string }
   readonly optionNames: object
@@ -29,10 +28,7 @@ interface WithInitial {
   readonly initial?: object
 }
 
-/**
- * The options of a creation, with `initial` set as `active` requires: the attributes of all steps to RTS. Throws
- * RdmaError EINVAL.
- */
+/** Options of a creation: for `active`, sets `initial` to the attributes of all steps to RTS. Throws RdmaError EINVAL. */
 export const activeAtCreation = <A extends object, O extends ActiveOptions<A> & WithInitial>(
   { cls, optionNames, steps }: Activation<A>,
   options: O,

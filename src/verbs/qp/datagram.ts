@@ -1,6 +1,5 @@
 /*
- * Datagrams in the library (IBA 9.8, 11.2.2): UD queue pairs and their multicast groups, address handles, and the
- * sender of a received datagram (`senderOf`).
+ * Datagrams (IBA 9.8, 11.2.2): UD queue pairs, multicast groups, and address handles.
  */
 import { Ah } from '../../spec/classes/ah.ts'
 import { Pd } from '../../spec/classes/pd.ts'
@@ -52,10 +51,7 @@ import {
 } from './queue-pair.ts'
 import { putDestination, putImmediate } from './requests.ts'
 
-/**
- * Destination of datagrams: an IPv4 or IPv6 address as text, also of a multicast group, or a LID; and options of the
- * path.
- */
+/** Destination of datagrams, also a multicast group, and options of the path. */
 export interface Destination extends PathOptions {
   /** IPv4 or IPv6 address as text. */
   readonly gid?: string
@@ -67,33 +63,33 @@ export interface Destination extends PathOptions {
 export interface AddressHandle extends Disposable {
   /** Handle of the object, for `device.call` and `device.handles`. */
   readonly handle: number
-  /** Its number in work requests. */
+  /** Number of the address handle in work requests. */
   readonly number: number
   /** All attributes, as declared in the class. Throws RdmaError. */
   query(): Out<typeof Ah.methods.query>
   /** Changes the destination of datagrams that are sent afterwards. */
   modify(destination: Destination): void
-  /** Destroys it; later calls do nothing. */
+  /** Destroys the address handle; later calls do nothing. */
   close(): void
 }
 
-/** What senders need to reach a datagram queue pair; plain data, which can be sent to them in any way. */
+/** What senders need to reach a datagram queue pair; plain data, to be sent to the senders in any way. */
 export interface DatagramEndpoint extends Destination {
-  /** Its address, as text. */
+  /** IPv4 or IPv6 address of the queue pair, as text. */
   readonly gid: string
-  /** The queue pair's number, 24 bits. */
+  /** Number of the queue pair, 24 bits. */
   readonly qpn: number
-  /** Its Q_Key, 32 bits. */
+  /** Q_Key of the queue pair, 32 bits. */
   readonly qkey: number
 }
 
-/** A receiver of datagrams: a queue pair at an address. Create it once and send to it any number of times. */
+/** A receiver of datagrams: a queue pair at an address. */
 export interface DatagramPeer {
-  /** Its address handle. */
+  /** Address handle of the receiver. */
   readonly ah: AddressHandle
-  /** Its queue pair number; `MULTICAST_QPN` for a multicast group. */
+  /** Number of the queue pair; `MULTICAST_QPN` for a multicast group. */
   readonly qpn: number
-  /** Its Q_Key, 32 bits. */
+  /** Q_Key of the queue pair, 32 bits. */
   readonly qkey: number
 }
 
@@ -109,14 +105,14 @@ export interface DatagramSender<M extends object = MessageOptions, R = void> {
 
 /** Options of `activate` of a UD queue pair. */
 export interface UdActivation {
-  /** Its Q_Key, 32 bits: received datagrams with another Q_Key are dropped. Default 0x11111111. */
+  /** Q_Key, 32 bits: received datagrams with another Q_Key are dropped. Default 0x11111111. */
   readonly qkey?: number
 }
 
 /** A queue pair for unreliable datagrams. */
 export interface UdQueuePair extends QueuePair<typeof UdQp>, DatagramSender, UdMethods {}
 
-/** A UD queue pair whose requests return promises; that of `send` resolves when the datagram has been sent. */
+/** A UD queue pair whose requests return promises. `send` resolves when the datagram has been sent. */
 export interface AwaitableUdQueuePair
   extends AwaitableQueuePair,
     DatagramSender<AwaitedMessageOptions, Promise<CompletedRequest>>,
@@ -124,11 +120,11 @@ export interface AwaitableUdQueuePair
 
 /** Members of UD queue pairs besides those for sending and receiving. */
 export interface UdMethods extends Activatable<UdActivation> {
-  /** What senders need to reach the queue pair. Its Q_Key is the default of `activate` until one is set. */
+  /** What senders need to reach the queue pair. `qkey` is the default of `activate` until another Q_Key is set. */
   readonly endpoint: DatagramEndpoint
   /** Joins a multicast group; `gid` as text: 224.0.0.0/4 or ff00::/8. */
   attach(gid: string): void
-  /** Leaves the group. Throws RdmaError EINVAL if it is not a member. */
+  /** Leaves the group. Throws RdmaError EINVAL if the queue pair is not a member. */
   detach(gid: string): void
 }
 
@@ -173,8 +169,8 @@ const checkDestination = (call: string, destination: Destination): void =>
   checkRecord(call, 'the destination', destination, 'give { gid }, an IPv4 or IPv6 address as text')
 
 /**
- * The attributes with the destination on the device's link. `address` is RoCE's: the types of `ah.create` and
- * `ah.modify` require it, but other links have another attribute in its place.
+ * The address attributes for the device's link. The type contains `address` because `ah.create` and `ah.modify` require
+ * it, but only RoCE has it.
  */
 const addressAttributes = (
   call: string,
@@ -198,7 +194,7 @@ const createAhsArguments = (
   return { [name]: addresses } as In<typeof Pd.methods.createAhs>
 }
 
-/** What is wrong with an address handle that `checkAddress` refuses. */
+/** Why `checkAddress` refuses an address handle. */
 const describeAddress = (context: DeviceContext, ah: unknown): string => {
   if (ah === undefined) return 'the address handle is missing'
   if (!(ah instanceof AhObject)) return `${formatValue(ah)} is not an address handle`
@@ -283,7 +279,7 @@ const chunks = <T>(list: readonly T[]): T[][] =>
 /** The output attributes of `createAhs`; `numbers`: for work requests, if the driver has them. */
 type CreateAhsResult = Out<typeof Pd.methods.createAhs> & { readonly numbers?: readonly { readonly number: number }[] }
 
-/** Creates many address handles, all or none; AHS_PER_CALL of them with one call if the device supports it (R25). */
+/** Creates many address handles, all or none; up to AHS_PER_CALL with one call if the device supports it (R25). */
 export const makeAddresses = (
   context: DeviceContext,
   pd: ObjectReference,
@@ -319,7 +315,7 @@ export const makeAddresses = (
   }
 }
 
-/** Destroys many address handles with one call for AHS_PER_CALL of them; each call destroys all or none. */
+/** Destroys many address handles, up to AHS_PER_CALL with one call. Each call destroys all or none. */
 export const closeAddresses = (
   context: DeviceContext,
   pd: ObjectReference,

@@ -1,6 +1,5 @@
 /*
- * The operations of connected queue pairs (IBA 9.4, 10.8; annex A19). `MessageQp` has those that UC has too;
- * `ReliableQp`, for RC and XRC, adds those that need a response of the peer: READ, atomics, ATOMIC WRITE and FLUSH.
+ * The operations of connected queue pairs (IBA 9.4, 10.8; annex A19).
  */
 import { AccessFlags } from '../../spec/enums.ts'
 import type { ObjectClass } from '../../spec/schema/schema.ts'
@@ -26,27 +25,27 @@ import { beginRequest, endRequest, QueuedQp, type SendData, STEPS, type StepsTo 
 import { bytesOf, putAtomic, putBind, putFlush, putImmediate, putInvalidate, putRemote, putWord } from './requests.ts'
 
 /**
- * Operations that need no response, which UC has too. `M`: options of `send`; `O`: options of every other request; `R`:
- * the result of a post; `B`: the result of `bind`.
+ * Operations of all connected services. `M`: options of `send`; `O`: options of every other request; `R`: the result of
+ * a post; `B`: the result of `bind`.
  */
 export interface Operations<M extends object, O extends object, R = void, B = RemoteMemory> {
   /**
-   * SEND: the message goes into the peer's next receive. As all operations it fails with RdmaError ENOMEM when the send
-   * queue is full, and EINVAL for bytes that are not a slice of this device or too long for inline data.
+   * SEND: the message goes into the peer's next receive. All operations fail with RdmaError ENOMEM if the send queue is
+   * full, and EINVAL for bytes that are not a slice of this device or too long for inline data.
    */
   send(local: SendData, options?: M): R
-  /** WRITE: writes to the peer's memory; with `immediate` it also completes a receive there. */
+  /** WRITE: writes to the peer's memory. With `immediate`, a receive of the peer completes too. */
   write(local: SendData, remote: RemoteMemoryData, options?: O & ImmediateOptions): R
   /**
-   * Binds a window: grants the peer access to part of a region. Returns address and rkey for the peer; the window's old
-   * rkey becomes invalid when the bind completes. A window of type 1 may be bound already, one of type 2 must not.
+   * Binds a window: grants the peer access to part of a region. Returns address and rkey for the peer. The window's old
+   * rkey becomes invalid when the bind completes. A type 1 window may be bound already, a type 2 window may not.
    */
   bind(window: MemoryWindow, binding: BindInfo, options?: O): B
-  /** Invalidates the rkey of a type 2 window, which is then unbound. */
+  /** Invalidates the rkey of a type 2 window and so unbinds the window. */
   invalidate(window: MemoryWindow, options?: O): R
 }
 
-/** Operations that need a response, of reliable services only; `O` and `R` as for `Operations`. */
+/** Operations of RC and XRC only. `O` and `R`: see `Operations`. */
 export interface ReliableOperations<O extends object, R = void> {
   /** READ: reads from the peer's memory into `local`. */
   read(local: Slice | readonly Slice[], remote: RemoteMemoryData, options?: O): R
@@ -69,13 +68,13 @@ const READ_ATOMIC_OPTIONS = ANY | SRQ
 const FLUSH_OPTIONS = ANY | FLUSH | SRQ
 
 const { REMOTE_READ, REMOTE_WRITE, ZERO_BASED } = AccessFlags.values
-/** The bits of an rkey that the consumer chooses, and which `bind` increments: the key portion (ibv_inc_rkey). */
+/** The key portion of an rkey, which `bind` increments (ibv_inc_rkey). */
 const KEY_BITS = 0xff
 
 /** The send ring, after `beginRequest`. */
 const ringOf = ({ sends }: QueuedQp): ProgramRing => sends as ProgramRing
 
-/** A connected queue pair with the operations that need no response: SEND, WRITE, and those on windows. */
+/** A connected queue pair with the operations that UC has: SEND, WRITE, and operations on windows. */
 export abstract class MessageQp<C extends ObjectClass = ObjectClass>
   extends QueuedQp<C>
   implements Operations<RcMessageOptions, SendOptions>, Connectable<RcConnectOptions>

@@ -1,9 +1,8 @@
 /*
- * Queue pairs in the library: the classes and functions that all types share. operations.ts has the operations of
- * connected types, connection.ts their way to RTS; datagram.ts, xrc.ts and management.ts have the other types.
+ * Queue pairs: what all types share.
  *
- * A post writes the request into a slot of the ring that device and program share, advances the ring's index, and
- * reports the queue pair to the carrier (`posted`).
+ * A post writes the request into a slot of the ring, advances the ring's index, and reports the queue pair to the
+ * carrier (carrier.ts, `posted`).
  *
  * A program may have very many queue pairs (R15): each has few fields, and a ring is mapped with its first request.
  */
@@ -96,15 +95,15 @@ export const queuePairOptionNames: KnownOptions<QueuePairOptions> = {
   maxRecvSge: true,
 }
 
-/** The Q_Key of UD queue pairs without the option `qkey`. */
+/** Default Q_Key of UD queue pairs. */
 export const DEFAULT_QKEY = 0x11111111
 
 /** Attributes of `create` that `modify` does not have. */
 type CreateOnly = 'pd' | 'sendCq' | 'recvCq' | 'cap' | 'flags' | 'userHandle' | 'asyncFd' | 'srq' | 'xrcd' | 'qpNum'
 
 /**
- * Attributes with which a queue pair is created directly in a state (R7): `state`, and the attributes that `modify`
- * needs to reach that state. If a step fails, nothing is created.
+ * Attributes of a queue pair that is created directly in a state (R7): `state`, and the attributes that `modify` needs
+ * to reach this state. If a step fails, nothing is created.
  */
 export type InitialAttributes<C extends ObjectClass> = Omit<In<C['methods']['create']>, CreateOnly | 'state'> & {
   readonly state?: QpStateName | number
@@ -116,7 +115,7 @@ export interface InitialOptions<C extends ObjectClass> {
   readonly initial?: InitialAttributes<C>
 }
 
-/** A class with the methods that all types have, and the attributes of all types together. */
+/** A class with the common methods, and the attributes of all types. */
 type AnyQpClass = ObjectClass<ReturnType<typeof qpMethods<QpAttributeName>>>
 
 /** States of a queue pair (IBA 10.3.1) by name. */
@@ -141,20 +140,20 @@ const withStateNumber = <A extends object>(args: A): A => {
 export interface BareQueuePair<C extends ObjectClass = AnyQpClass> extends Disposable {
   /** Handle of the object, for `device.call` and `device.handles`. */
   readonly handle: number
-  /** The queue pair's number, 24 bits. */
+  /** Number of the queue pair, 24 bits. */
   readonly qpn: number
-  /** Its current state at the device. Throws RdmaError when it is closed. */
+  /** Current state at the device. Throws RdmaError if the queue pair is closed. */
   readonly state: QpStateName
   /** All attributes, as declared in the class. Throws RdmaError. */
   query(): Out<C['methods']['query']>
   /**
-   * Changes attributes and, with `state` ('RESET' … or its number), the state. Throws RdmaError EINVAL for what the
-   * type's state machine does not allow.
+   * Changes attributes and, with `state` ('RESET' … or its number), the state. Throws RdmaError EINVAL if the type's
+   * state machine does not allow the change.
    */
   modify(args: ModifyArguments<C>): void
   /**
-   * Destroys it; outstanding requests get no completion. Throws RdmaError EBUSY while it is a member of a multicast
-   * group.
+   * Destroys the queue pair. Outstanding requests get no completion. Throws RdmaError EBUSY while the queue pair is a
+   * member of a multicast group.
    */
   close(): void
 }
@@ -170,7 +169,7 @@ export interface SendingQueuePair<C extends ObjectClass = AnyQpClass> extends Ba
 /** A queue pair with a send queue and a receive queue. */
 export interface QueuePair<C extends ObjectClass = AnyQpClass> extends SendingQueuePair<C> {
   /**
-   * Posts a receive; without a slice for messages without payload. `id`: wr_id, as `SendOptions.id`. Throws RdmaError
+   * Posts a receive, without `local` for a message without payload. `id`: wr_id, as `SendOptions.id`. Throws RdmaError
    * ENOMEM when the queue is full, EINVAL if the queue pair uses an SRQ.
    */
   receive(local?: Slice | readonly Slice[], id?: number): void
@@ -189,8 +188,8 @@ const flagsOf = (options: (SendOptions & { readonly srqNumber?: number }) | unde
       (options.srqNumber === undefined ? 0 : options.srqNumber << SRQN_SHIFT)
 
 /**
- * ENOMEM for a post to a full queue. `depth`: its capacity, 0 for a queue of size 0, or of a driver without rings;
- * `option`: the option that sets it.
+ * ENOMEM for a post to a full queue. `depth`: the queue's capacity, 0 without a ring; `option`: the option that sets
+ * the capacity.
  */
 export const fullError = (
   call: string,
@@ -220,8 +219,8 @@ const checkUsable = (call: string, qp: QueuedQp | undefined): void => {
 }
 
 /**
- * `fullError` for a queue of this queue pair; also reports the refused post to the check of the device, with RTS as the
- * state, since ENOMEM does not depend on it.
+ * Reports a refused post to the device's check, and returns `fullError`. The reported state is RTS, because ENOMEM does
+ * not depend on the state.
  */
 const queueFull = (qp: QueuedQp, call: string, queue: 'send' | 'receive', depth: number, id: number): RdmaError => {
   const postQueue = queue === 'send' ? PostQueue.SEND : PostQueue.RECEIVE
@@ -269,9 +268,8 @@ const releaseRing = (carrier: Carrier, offset: number, size: number): void => {
   if (info !== undefined) carrier.release(info)
 }
 
-/** Name of the property with the `StepsTo` of a connected type; a symbol hides it from programs. */
+/** The property with the `StepsTo` of a connected type; a symbol hides it from programs. */
 export const STEPS = Symbol('steps')
-/** Name of the method that unmaps the send ring. */
 const RELEASE_SENDS = Symbol('release sends')
 
 /** A queue pair of any type: query, modify, destroy. */
@@ -280,10 +278,10 @@ export abstract class BareQp<C extends ObjectClass = AnyQpClass> extends VerbsOb
   readonly userHandle: number
   /** Of types with a peer: the `psn` of the endpoint. */
   readonly psn: number
-  /** Its rings, each mapped with its first request; the send ring only in RTS and later states. */
+  /** Rings, each mapped with its first request; the send ring only in RTS and later states. */
   sends: ProgramRing | undefined = undefined
   receives: ProgramRing | undefined = undefined
-  /** Whether it is known to be in RTS or a later state, so that the first request need not query the state. */
+  /** Known to be in RTS or a later state. If false, the first request queries the state. */
   canSend = false
 
   constructor(context: DeviceContext, handle: number, userHandle: number, qpn: number, psn: number) {
@@ -439,8 +437,8 @@ const requestOptionsOf = (qp: QueuedQp | undefined, call: string): number => {
 }
 
 /**
- * Writes the bytes of the request at `at` if they are not a single slice from `mr.slice()` of this device, but inline
- * data, several slices, copies of slices, or none.
+ * Writes the bytes of the request at `at`, except one slice of this device: inline data, several slices, copies of
+ * slices, or none.
  */
 const putOtherBytes = (qp: QueuedQp, call: string, at: number, local: Exclude<SendData, Slice> | undefined): void => {
   const ring = qp.sends as ProgramRing
@@ -462,8 +460,8 @@ const putOtherBytes = (qp: QueuedQp, call: string, at: number, local: Exclude<Se
 /**
  * Writes the common fields of a send request (opcode, id, flags, local bytes) into the next slot of `qp.sends`, and
  * returns the slot's byte offset. The caller writes the fields of the operation and posts the request by `endRequest`.
- * `allowed`: the options of the operation (`RequestOptionBits`); options that the queue pair's type lacks are refused
- * too. Throws RdmaError EINVAL, and ENOMEM when the queue is full.
+ * `allowed`: the options of the operation (`RequestOptionBits`). Throws RdmaError EINVAL, and ENOMEM when the queue is
+ * full.
  */
 export const beginRequest = (
   qp: QueuedQp,
@@ -484,7 +482,7 @@ export const beginRequest = (
   return at
 }
 
-/** Posts the request that `beginRequest` has started. */
+/** Posts the request of `beginRequest`. */
 export const endRequest = ({ sends, context, handle }: QueuedQp): void => {
   produce(sends as ProgramRing)
   context.carrier.posted(handle)
@@ -495,16 +493,14 @@ export type StepsTo = (path: LocalPath, psn: number, peer: Endpoint, options?: C
 
 /** Definition of a type with queues. */
 interface QueuePairType<T> {
-  /** Its class in the object model. */
   readonly cls: ObjectClass
-  /** Constructor of its objects. */
   readonly Constructor: new (
     ...args: ConstructorParameters<typeof QueuedQp>
   ) => T
   readonly stepsTo: StepsTo | undefined
 }
 
-/** Defines a type with queues; `name`: the name of its interface, which `console.log` shows. */
+/** Defines a type with queues. `name`: the name that `console.log` shows. */
 export const queuePairType = <T extends QueuedQp>(
   name: string,
   Constructor: (new (...args: ConstructorParameters<typeof QueuedQp>) => T) & { readonly prototype: T },
@@ -515,7 +511,7 @@ export const queuePairType = <T extends QueuedQp>(
 }
 
 /**
- * Arguments of `create` that set the first state: with `peer` those of all steps of the connection, overridden by
+ * Arguments of `create` that set the first state: with `peer`, the arguments of all steps to RTS, overridden by
  * `initial`. Undefined for a queue pair in RESET.
  */
 export const initialAttributesOf = (
