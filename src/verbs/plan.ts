@@ -1,8 +1,7 @@
 /*
- * Creation of objects, and the state that all objects of a device share. A plan is the call that creates an object,
- * with the conversion of its result to the library's object. It runs at once, or as an entry of a chain (R16). In a
- * chain the objects that it refers to may not exist yet: they have a negative `handle`, which chain.ts turns into a
- * reference to the entry that creates them.
+ * Creation of objects, and the state that all objects of a device share. A plan is a call of `create`, and the
+ * conversion of the result to an object of the library. Plans run at once, or as entries of a chain (R16). Planned
+ * objects of a chain have negative handles, which chain.ts turns into references to entries.
  */
 import type { LinkName } from '../spec/links.ts'
 import type { AnyValues, In, ObjectClass, Out } from '../spec/schema/schema.ts'
@@ -11,9 +10,9 @@ import type { DeviceCheck } from './check/watch.ts'
 import type { WaiterList } from './cq/waiters.ts'
 import { formatValue, invalidArgument, nameOptions, type OptionNames, RdmaError, refused } from './error.ts'
 
-/** Anything that a call can refer to: an object of the library, or a planned one. */
+/** An object that a call can refer to, also a planned object of a chain. */
 export interface ObjectReference {
-  /** Its handle. */
+  /** Handle of the object. */
   readonly handle: number
 }
 
@@ -27,8 +26,8 @@ export type Reference<N extends string> = ObjectReference & Kind<N>
 export type KindOf<T> = T extends Kind<infer N> ? N : never
 
 /**
- * The handle of a closed object, whose former handle another object may have now. Carriers refuse calls on CLOSED. The
- * negative handles of planned objects (-1, -2, …) do not reach it.
+ * The handle of a closed object: another object may have the former handle. Carriers refuse calls on CLOSED. Planned
+ * objects have the handles -1, -2, …, above CLOSED.
  */
 export const CLOSED = -0x40000000
 export const closedError = (call: string): RdmaError => invalidArgument(call, 'the object is closed')
@@ -54,7 +53,7 @@ export interface LocalPath {
 
 /** Fields of every object with events. */
 export interface SourceIdentity {
-  /** The attribute with which the object was created; its events carry it. */
+  /** An attribute of `create`, which the object's events carry. */
   readonly userHandle: number
   readonly cls: ObjectClass
   readonly handle: number
@@ -64,7 +63,7 @@ export interface SourceIdentity {
 export interface DeviceContext {
   readonly carrier: Carrier
   readonly waiters: WaiterList
-  /** Objects with events, by user handle; undefined while one is being created, and for ids of other waiters. */
+  /** Objects with events, by user handle; undefined during the creation, and for ids of other waiters. */
   readonly sources: Map<number, Disposable | undefined>
   readonly path: LocalPath
   readonly makeAll: MakeAll
@@ -141,7 +140,7 @@ export const makeAsync = async <T>(
   return onSuccess(result)
 }
 
-/** The user handle of a new object with events: the object is assigned to it once it exists. */
+/** The user handle of a new object with events. */
 export interface EventSource {
   readonly userHandle: number
   /** Makes `object` the source of the events with this user handle; returns it. */
@@ -168,14 +167,14 @@ export const sourceIdentity = ({ sources }: DeviceContext, object: object): Sour
   return sources.get(userHandle) === object ? (object as SourceIdentity) : undefined
 }
 
-/** The property in which an `ObjectOf` without events stores its device's context; undefined once it is closed. */
+/** Property of an `ObjectOf` without events: the device's context; undefined after the object is closed. */
 const OWNER = Symbol('owner')
 interface Owned {
   [OWNER]?: DeviceContext | undefined
 }
 const SAME_DEVICE_HINT = 'use objects that were created on the device that open() returned'
 
-/** The class of the object that each option names; options that are not listed accept several classes. */
+/** Classes by option; options that are not listed accept several classes. */
 const optionClasses: Readonly<Record<string, string>> = {
   pd: 'pd',
   sendCq: 'cq',
@@ -188,9 +187,8 @@ const optionClasses: Readonly<Record<string, string>> = {
 }
 
 /**
- * Checks that `object` is open and belongs to this device: on another device, or after its close, its handle may be
- * another object's. Checks the class of a `VerbsObject` against that of the option too. Objects that a chain plans, and
- * plain `{ handle }`s, pass: the device checks their handles.
+ * Checks that `object` is open and belongs to this device: otherwise its handle may be another object's. Also checks the
+ * class of a `VerbsObject`. Planned objects and plain `{ handle }`s pass: the device checks their handles.
  */
 export const checkObject = (
   context: DeviceContext,
@@ -217,7 +215,7 @@ export const checkObject = (
   if (!isValid) throw invalidArgument(call, `${option} is closed or of another device`, SAME_DEVICE_HINT)
 }
 
-/** Whether an object that is not a `VerbsObject` is an `ObjectOf`; one with events must be of this device. */
+/** Whether an object that is not a `VerbsObject` is an `ObjectOf`. An object with events must be of this device. */
 export const isObjectOf = (context: DeviceContext, object: object): boolean =>
   OWNER in object || sourceIdentity(context, object) !== undefined
 
@@ -233,7 +231,7 @@ export const clearOwner = (object: object): void => {
 /** EIO: the device was removed, and its objects with it. */
 const isRemovalError = (error: unknown): boolean => error instanceof RdmaError && error.code === 'EIO'
 
-/** Makes a call that belongs to the end of an object; does nothing if the device was removed. */
+/** Makes a call that destroys objects. If the device was removed, its objects are gone, and EIO is ignored. */
 export const destroyUnlessRemoved = (call: () => void): void => {
   try {
     call()

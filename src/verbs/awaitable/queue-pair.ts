@@ -1,7 +1,6 @@
 /*
- * Queue pairs whose requests return promises. The program creates them without completion queues: each has one of its
- * own. `awaitable` derives their class from that of queue pairs with a `sendCq`, and wraps the posting methods: each
- * request gets an id, by which its completion settles the promise.
+ * Queue pairs whose requests return promises, each with a completion queue of its own. `awaitable` wraps the posting
+ * methods of queue pairs with a `sendCq`: each request gets an id, by which the completion finds the promise.
  */
 import { QpState } from '../../spec/enums.ts'
 import { checkOptions, type KnownOptions } from '../arguments/options.ts'
@@ -25,24 +24,24 @@ export interface AwaitedMessageOptions extends AwaitedOptions, ImmediateOptions 
 /** Options of a message on a reliable connection. */
 export interface AwaitedRcMessageOptions extends AwaitedMessageOptions, InvalidateOptions {}
 
-/** The options of a queue pair without queues of the program; all its requests are signaled. */
+/** The options of a queue pair without queues of the program. All requests are signaled. */
 export type AwaitableOptions<O> = Omit<O, 'sendCq' | 'recvCq' | 'srq' | 'signalAll'>
 
 /**
- * Members of all queue pairs whose requests return promises. A promise rejects with `RequestError`; with `RdmaError` if
- * nothing was posted; and with `RdmaError` ECANCELED if the queue pair is closed or moved to RESET, or if the device is
- * closed or removed.
+ * Members of all queue pairs whose requests return promises. A promise rejects with `RequestError` if the request
+ * completes in error, with `RdmaError` if the request was not posted, and with `RdmaError` ECANCELED if the queue pair
+ * is closed or moved to RESET, or if the device is closed or removed.
  */
 export interface AwaitableQueuePair extends BareQueuePair {
   /** Maximum inline data in bytes. */
   readonly maxInlineData: number
-  /** Number of requests of the send queue whose promises are not settled. */
+  /** Number of unsettled requests of the send queue. */
   readonly pending: number
   /** Posts a receive; resolves when a message has consumed it. Rejects with RdmaError ENOMEM when the queue is full. */
   receive(local?: Slice | readonly Slice[]): Promise<CompletedRequest>
   /** Resolves when no request of the send queue is outstanding. */
   drained(): Promise<void>
-  /** Destroys it; requests that are not complete reject with RdmaError ECANCELED. */
+  /** Destroys the queue pair. Incomplete requests reject with RdmaError ECANCELED. */
   close(): void
 }
 
@@ -62,7 +61,7 @@ const rejectOnThrow = <T>(post: () => Promise<T>): Promise<T> => {
 
 /**
  * Wraps a posting method: the new method returns a promise for the completion. `optionsIndex`: index of the options
- * among its arguments.
+ * among the arguments.
  */
 const promiseMethod = (name: string, post: PostMethod, optionsIndex: number) => {
   const call = `qp.${name}`
@@ -90,17 +89,14 @@ const refuseReservedOptions = (call: string, options: unknown): void => {
     )
 }
 
-/** The posting methods of a queue pair type by name, with the index of the options among their arguments. */
+/** Index of the options among the arguments, by posting method. */
 export type OptionsIndexes = Readonly<Record<string, number>>
 
 interface WithPromises extends QueuedQp {
   readonly promises: RequestPromises
 }
 
-/**
- * A subclass of `Plain`, a class of queue pairs with a `sendCq`, whose methods `requests` return promises. `T`: its
- * interface.
- */
+/** A subclass of `Plain` whose methods in `requests` return promises. `T`: interface of the subclass. */
 export const awaitable = <T extends AwaitableQueuePair>(
   Plain: QpConstructor<QueuedQp>,
   requests: OptionsIndexes,
@@ -133,7 +129,7 @@ export const awaitable = <T extends AwaitableQueuePair>(
 
     override close(): void {
       if (!this.isOpen) return
-      // Without the device there are no completions: the requests are canceled below.
+      // A removed device has no completions: the requests are canceled below.
       destroyUnlessRemoved(() => this.promises.settle())
       super.close()
       this.promises.close()
@@ -153,7 +149,7 @@ const DEFAULT_DEPTH = 16
 
 type AnyOptions = Readonly<Record<string, unknown>> | undefined
 
-/** A completion queue for `send` + `receive` requests. Its refusal names the options of the queue pair. */
+/** A completion queue for `send` + `receive` requests. Errors name the options of the queue pair. */
 const completionQueueFor = (context: DeviceContext, call: string, send: number, receive: number): CompletionQueue => {
   // The creation of the queue pair refuses sizes that are no numbers.
   const entries = Number.isInteger(send) && Number.isInteger(receive) ? Math.max(1, send + receive) : DEFAULT_DEPTH
@@ -166,9 +162,8 @@ const completionQueueFor = (context: DeviceContext, call: string, send: number, 
 }
 
 /**
- * Creates a queue pair whose requests return promises, and its completion queue, which has room for all its requests.
- * `cls`: the name of its class; `optionNames`: the options of the type with a `sendCq`; `planWith` returns the plan of
- * the queue pair.
+ * Creates a queue pair whose requests return promises, and a completion queue with room for all its requests. `cls`:
+ * the class name; `optionNames`: the options of the type with a `sendCq`; `planWith`: plans the queue pair.
  */
 export const makeAwaitable = <T extends BareQueuePair, O extends QueuePairOptions>(
   context: DeviceContext,

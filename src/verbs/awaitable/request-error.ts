@@ -6,7 +6,7 @@ import { Errno, type ErrnoName } from '../../spec/errno.ts'
 import type { Completion, OpcodeName, StatusName } from '../cq/completion.ts'
 import { RdmaError, recognizeCopies } from '../error.ts'
 
-/** The errno of a status; EIO for the others. */
+/** The errno of a status; EIO for statuses that are absent here. */
 const errnos: { readonly [S in StatusName]?: ErrnoName } = {
   LOC_PROT_ERR: 'EACCES',
   LOC_ACCESS_ERR: 'EACCES',
@@ -24,8 +24,8 @@ const generalText = (cause: CauseName | undefined): string =>
   cause === undefined ? 'no cause is known' : causes[cause].text.replace(/\{[^}]*\}/g, '…')
 
 /**
- * What starts a queue pair again after a failed request, as hints: after a failure of a receive, or of a send of a
- * reliable service, it is in ERR; after one of a send of an unreliable service in SQE (IBA 10.3.1).
+ * Hints: how to start a queue pair again after a failed request. A failed send of an unreliable service moves the queue
+ * pair to SQE, every other failure to ERR (IBA 10.3.1).
  */
 export interface Restarts {
   readonly afterSend: string
@@ -36,7 +36,7 @@ const fromErr = (call: string): string =>
   `the queue pair is in ERR: modify({ state: "RESET" }) and ${call} start it again`
 const FROM_SQE = 'the queue pair is in SQE and still receives: modify({ state: "RTS" }) lets it send again'
 
-/** By class. */
+/** Hints by class. */
 export const restartsOf = {
   rc_qp: { afterSend: fromErr('connect()'), afterReceive: fromErr('connect()') },
   uc_qp: { afterSend: FROM_SQE, afterReceive: fromErr('connect()') },
@@ -48,24 +48,22 @@ export class RequestError extends RdmaError {
   /** 'RequestError'. */
   override readonly name: string = 'RequestError'
   /**
-   * ibv_wc_status by name: 'REM_ACCESS_ERR', 'RETRY_EXC_ERR' …; 'WR_FLUSH_ERR' for a request that was flushed, because
-   * the queue pair is in ERR or SQE.
+   * ibv_wc_status by name: 'REM_ACCESS_ERR', 'RETRY_EXC_ERR' …; 'WR_FLUSH_ERR' if the request was flushed, because the
+   * queue pair is in ERR or SQE.
    */
   readonly status: StatusName
-  /**
-   * ibv_wc_opcode by name: 'RDMA_WRITE' … The soft device sets it in failed completions; other drivers need not.
-   */
+  /** ibv_wc_opcode by name: 'RDMA_WRITE' … Other drivers than the soft device may not set the opcode. */
   readonly opcode: OpcodeName
   /**
-   * Name of the cause (docs/reference/vendor-errors.md). If the peer refused the request, the peer's cause, provided
-   * that it is known; undefined if no cause is known.
+   * Name of the cause (docs/reference/vendor-errors.md): the peer's cause if the peer refused the request. Undefined if
+   * the cause is unknown.
    */
   override readonly cause: CauseName | undefined
-  /** Number of the cause, as `Completion.vendorError`. */
+  /** Number of the cause, see `Completion.vendorError`. */
   readonly vendorError: number
-  /** The queue pair's number, 24 bits. */
+  /** Number of the queue pair, 24 bits. */
   readonly qpn: number
-  /** With WR_FLUSH_ERR: the error of the first request that failed; undefined if this one is the first. */
+  /** With WR_FLUSH_ERR: the error of the first failed request; undefined if there is none. */
   readonly earlier: RequestError | undefined
 
   /** `explanation`: see `Carrier.explain`. `hint`: one of `Restarts`. */

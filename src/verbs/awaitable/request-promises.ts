@@ -1,7 +1,7 @@
 /*
- * The promises for the requests of one queue pair, which has a completion queue of its own. While requests are
- * outstanding, completions are polled, and the id of a completion finds the request whose promise it settles. A request
- * counts as outstanding until its completion is polled, so that the completion queue cannot overflow.
+ * The promises for the requests of one queue pair. While requests are outstanding, the queue pair's own completion queue
+ * is polled; the id of a completion finds the promise. A request counts as outstanding until its completion is polled,
+ * so that the completion queue cannot overflow.
  */
 import type { Completion, OpcodeName } from '../cq/completion.ts'
 import type { CompletionQueue } from '../cq/completion-queue.ts'
@@ -14,12 +14,12 @@ export interface CompletedRequest {
   readonly opcode: OpcodeName
   /** Bytes received or read. */
   readonly bytes: number
-  /** Of a received message: its immediate data, u32; undefined if it has none. */
+  /** Immediate data of a received message, u32; undefined without immediate data. */
   readonly immediate: number | undefined
-  /** Of a received message: the rkey that it has invalidated; undefined if it has invalidated none. */
+  /** The rkey that a received message has invalidated; undefined if there is none. */
   readonly invalidated: number | undefined
   /**
-   * Of a received datagram: the sender's queue pair number. The first 40 bytes of the buffer are for the GRH or the IP
+   * Queue pair number of a received datagram's sender. The first 40 bytes of the buffer are for the GRH or the IP
    * header (`senderOf`).
    */
   readonly sourceQpn: number
@@ -30,7 +30,7 @@ interface Outstanding {
   readonly queue: 'send' | 'receive'
   resolve(completed: CompletedRequest): void
   /**
-   * `isConsequence`: of the failure of another request, or of what the program or the device did to the queue pair;
+   * `isConsequence`: another request has failed before, or the queue pair was closed or reset, or the device is gone.
    * Node then does not report an unhandled rejection.
    */
   reject(error: RdmaError, isConsequence: boolean): void
@@ -46,7 +46,7 @@ const copyOf = ({ opcodeName, bytes, immediate, invalidated, sourceQpn }: Comple
 
 const ignore = (): void => {}
 
-/** An outstanding request and its promise, which resolves with `value`, or with the completion if that is undefined. */
+/** An outstanding request and its promise. The promise resolves with `value`, if undefined with the completion. */
 const outstandingRequest = (call: string, queue: Outstanding['queue'], value: unknown) => {
   let request: Outstanding = { call, queue, resolve: ignore, reject: ignore }
   const promise = new Promise<unknown>((resolve, reject) => {
@@ -69,15 +69,13 @@ export class RequestPromises {
   readonly #restarts: Restarts
   /** See `Carrier.explain`. */
   readonly #explain: (id: number) => string | undefined
-  /** By id. */
+  /** Outstanding requests by id. */
   readonly #outstanding = new Map<number, Outstanding>()
   readonly #counts = { send: 0, receive: 0 }
   #lastId = 0
-  /** Whether `#poll` runs. */
   #isPolling = false
   /** The first failure since the queue pair was created, reset, or moved to RTS again. */
   #failure: RequestError | undefined
-  /** Resolve the promises of `drained`. */
   #drainWaiters: (() => void)[] = []
 
   constructor(
@@ -98,9 +96,9 @@ export class RequestPromises {
   }
 
   /**
-   * Calls `post`, which posts a request with the passed id. When the request is complete, the promise resolves with the
-   * value that `post` has returned, or with the completion if that is undefined. Throws what `post` throws, and
-   * RdmaError ENOMEM when the queue is full.
+   * Calls `post`, which posts a request with the passed id. When the request completes, the promise resolves with the
+   * result of `post`, if undefined with the completion. Throws what `post` throws, and RdmaError ENOMEM if the queue is
+   * full.
    */
   request(call: string, queue: Outstanding['queue'], post: (id: number) => unknown): Promise<unknown> {
     if (this.#counts[queue] >= this.#depths[queue])
@@ -138,7 +136,7 @@ export class RequestPromises {
     this.#failure = undefined
   }
 
-  /** The queue pair was moved to RTS, perhaps from SQE: later failures are not because of earlier ones. */
+  /** The queue pair was moved to RTS, perhaps from SQE: later failures are new. */
   forgetFailure(): void {
     this.settle()
     this.#failure = undefined
@@ -157,8 +155,8 @@ export class RequestPromises {
   }
 
   /**
-   * What starts the queue pair again after this failure. A send that is flushed without an earlier failure: the queue
-   * pair was moved to ERR, as after a failed receive.
+   * How to start the queue pair again. If a send is flushed without an earlier failure, the queue pair was moved to ERR,
+   * as after a failed receive.
    */
   #hint({ queue }: Outstanding, isFlushed: boolean): string {
     const { afterSend, afterReceive } = this.#restarts

@@ -1,6 +1,6 @@
 /*
- * A window of requests: at most `limit` are in flight, and adding another waits. For programs that post more requests
- * than the queues of a queue pair hold; works with any function that returns a promise.
+ * A window of requests: at most `limit` are in flight. For programs that post more requests than the queues of a queue
+ * pair hold.
  */
 import { checkFunction, formatValue, invalidArgument, withoutObject } from '../error.ts'
 import { showAs } from '../objects/show.ts'
@@ -10,7 +10,7 @@ export class RequestWindow {
   /** Maximum requests in flight. */
   readonly limit: number
   #inFlight = 0
-  /** The rejection of the first request that failed since `add` or `drain` last reported one. */
+  /** The first failure that `add` or `drain` has not reported. */
   #failure: { readonly error: unknown } | undefined
   #waiting: (() => void)[] = []
 
@@ -25,9 +25,9 @@ export class RequestWindow {
   }
 
   /**
-   * Waits until fewer than `limit` requests are in flight, calls `post`, and resolves; it does not wait for the request
-   * to complete. If a request has failed and no call has reported it, it rejects with that request's error and does not
-   * call `post`.
+   * Waits until fewer than `limit` requests are in flight, and calls `post`. Does not wait for the completion of the
+   * new request. If an earlier request has failed and the failure was not reported, `add` does not call `post` and
+   * rejects with the failure.
    */
   async add(post: () => PromiseLike<unknown>): Promise<void> {
     checkWindow('requestWindow.add', this)
@@ -47,10 +47,7 @@ export class RequestWindow {
     }
   }
 
-  /**
-   * Waits until no request is in flight; rejects with the error of the first failed request that `add` has not
-   * reported.
-   */
+  /** Waits until no request is in flight. Rejects with the first failure that `add` has not reported. */
   async drain(): Promise<void> {
     checkWindow('requestWindow.drain', this)
     while (this.#inFlight > 0) await this.#nextSettlement()

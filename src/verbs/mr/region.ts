@@ -1,6 +1,5 @@
 /*
- * Registered memory in the library: memory regions (of buffers, of files, of the whole program, without memory), and
- * slices of them, which are the scatter/gather elements of work requests.
+ * Registered memory: memory regions, and slices of regions, which are the scatter/gather elements of work requests.
  */
 import { Mr } from '../../spec/classes/mr.ts'
 import { AccessFlags, MrKind } from '../../spec/enums.ts'
@@ -35,13 +34,13 @@ export interface Access {
   readonly flushGlobal?: boolean
   /** A peer's FLUSH may request persistence. */
   readonly flushPersistent?: boolean
-  /** Memory windows may be bound to it. */
+  /** Memory windows may be bound to the region. */
   readonly mwBind?: boolean
   /** Zero-based: the address of the first byte of the region, or of a type 2 window, is 0. */
   readonly zeroBased?: boolean
 }
 
-/** A slice: bytes of a registered region, a scatter/gather element. Create it once and post it any number of times. */
+/** A scatter/gather element: bytes of a registered region. Can be posted any number of times. */
 export interface Slice {
   /** Lower 32 bits of the address. */
   readonly lo: number
@@ -49,7 +48,7 @@ export interface Slice {
   readonly hi: number
   /** Length in bytes. */
   readonly length: number
-  /** lkey of its region. */
+  /** lkey of the region. */
   readonly lkey: number
 }
 
@@ -63,7 +62,7 @@ export interface Region extends Disposable {
   readonly lkey: number
   /** Remote key, 32 bits; 0 without remote rights. */
   readonly rkey: number
-  /** Address of its first byte in work requests and for peers. */
+  /** Address of the first byte in work requests and for peers. */
   readonly address: bigint
   /** `length` bytes from `offset`; without arguments the whole region. Throws RdmaError EINVAL outside the region. */
   slice(offset?: number, length?: number): Slice
@@ -71,7 +70,7 @@ export interface Region extends Disposable {
   remote(offset?: number, length?: number): RemoteMemory
   /** All attributes, as declared in the class. Throws RdmaError. */
   query(): Out<typeof Mr.methods.query>
-  /** Deregisters it. Throws RdmaError EBUSY while a window is bound to it. */
+  /** Deregisters the region. Throws RdmaError EBUSY while a window is bound to the region. */
   close(): void
 }
 
@@ -88,8 +87,8 @@ export interface MemoryRegion extends Region {
   /** The registered buffer. */
   readonly buffer: Uint8Array
   /**
-   * Re-registers it with other rights or in another protection domain. `rkey` and `address` may change, so earlier
-   * slices and remote memory must not be used. Throws RdmaError EBUSY while a window is bound to it.
+   * Re-registers the region with other rights or in another protection domain. `rkey` and `address` may change: do not
+   * use earlier slices and remote memory. Throws RdmaError EBUSY while a window is bound to the region.
    */
   reregister(changes: RegionChanges): void
 }
@@ -108,7 +107,7 @@ export interface WholeRegion extends Disposable {
   remote(buffer: Uint8Array, offset?: number, length?: number): RemoteMemory
   /** All attributes, as declared in the class. Throws RdmaError. */
   query(): Out<typeof Mr.methods.query>
-  /** Deregisters it. Throws RdmaError EBUSY while a window is bound to it. */
+  /** Deregisters the region. Throws RdmaError EBUSY while a window is bound to the region. */
   close(): void
 }
 
@@ -157,7 +156,7 @@ const checkOpen = (call: string, { isOpen }: LibraryObject): void => {
   if (!isOpen) throw closedError(call)
 }
 
-/** A slice from `slice()`: immutable, and it knows its device, so that a request checks only the device. */
+/** A slice from `slice()`: immutable, so that requests check only the device. */
 class DeviceSlice implements Slice {
   readonly lo: number
   readonly hi: number
@@ -174,12 +173,12 @@ class DeviceSlice implements Slice {
     Object.freeze(this)
   }
 
-  /** Whether it is a slice of this device. Hot. */
+  /** Whether `value` is a slice of this device. Hot. */
   static isOf(value: unknown, context: DeviceContext): value is DeviceSlice {
     return value instanceof DeviceSlice && value.#context === context
   }
 
-  /** Whether it is a slice of another device; false for a copy of a slice, whose device is not known. */
+  /** Whether `value` is a slice of another device. False for a copy of a slice, because its device is unknown. */
   static isForeign(value: unknown, context: DeviceContext): boolean {
     return value instanceof DeviceSlice && value.#context !== context
   }
@@ -195,7 +194,7 @@ inspectAs<DeviceSlice>(
 export const isSliceOf = DeviceSlice.isOf
 export const isForeignSlice = DeviceSlice.isForeign
 
-/** The address of a region's first byte. `iova`: as passed to its registration. */
+/** The address of a region's first byte. `iova`: as passed to `create`. */
 const firstAddress = (iova: bigint, { zeroBased = false }: Access): bigint => (zeroBased ? 0n : iova)
 
 /** A region of any kind but IMPLICIT. */

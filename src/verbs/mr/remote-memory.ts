@@ -1,7 +1,6 @@
 /*
- * Remote memory: address, rkey and length of a region or window for a peer's requests. `mr.remote()` returns it, and
- * the program sends it to the peer, for example as JSON. Requests also accept plain data, which they check each time;
- * `remoteMemory` checks it once and returns an object that requests need not check.
+ * Remote memory: address, rkey and length of a region or window for a peer's requests. Requests accept plain data and
+ * check the data each time. `remoteMemory` checks plain data once.
  */
 import { TWO_32 } from '../../spec/memory.ts'
 import { checkRecord } from '../arguments/options.ts'
@@ -18,7 +17,7 @@ export interface RemoteMemoryData {
   readonly length: number
 }
 
-/** Remote memory, as returned by `mr.remote()` and `qp.bind()`. Create it once and use it any number of times. */
+/** Remote memory, as returned by `mr.remote()` and `qp.bind()`. */
 export interface RemoteMemory extends RemoteMemoryData {
   readonly address: bigint
   /** `length` bytes from `offset`, by default up to the end. Throws RdmaError EINVAL beyond the end. */
@@ -28,8 +27,8 @@ export interface RemoteMemory extends RemoteMemoryData {
 }
 
 /**
- * The length of the part from `offset` of a region of `whole` bytes: `wanted`, or up to the region's end if that is
- * undefined. Throws RdmaError EINVAL if the part is not inside the region.
+ * The length of a part of a region of `whole` bytes: `wanted`, or from `offset` to the region's end. Throws RdmaError
+ * EINVAL if the part is not inside the region.
  */
 export const lengthOfPart = (call: string, whole: number, offset: number, wanted: number | undefined): number => {
   const length = wanted === undefined ? whole - (typeof offset === 'number' ? offset : Number.NaN) : wanted
@@ -48,7 +47,7 @@ export class RemoteRange implements RemoteMemory {
   readonly address: bigint
   readonly rkey: number
   readonly length: number
-  /** The address as two words, as a request has it. */
+  /** The address as two 32-bit words. */
   readonly #lo: number
   readonly #hi: number
 

@@ -1,6 +1,5 @@
 /*
- * Memory windows in the library (IBA 10.6.7): rights to part of a region, which work requests grant (`qp.bind`) and
- * revoke (`qp.invalidate`, in verbs/qp/operations.ts).
+ * Memory windows (IBA 10.6.7). Work requests bind and invalidate them (`qp.bind`, `qp.invalidate`).
  */
 import { Mw } from '../../spec/classes/mw.ts'
 import { MwType } from '../../spec/enums.ts'
@@ -17,17 +16,17 @@ export interface MemoryWindow extends Disposable {
   readonly handle: number
   /** 1, or 2 (type 2B). */
   readonly type: 1 | 2
-  /** rkey of the last posted bind; before the first bind, that of the allocation. */
+  /** rkey of the last posted bind; before the first bind, the rkey of the allocation. */
   readonly rkey: number
   /** All attributes, as declared in the class. Throws RdmaError. */
   query(): Out<typeof Mw.methods.query>
-  /** Deallocates it; later calls do nothing. */
+  /** Deallocates the window; later calls do nothing. */
   close(): void
 }
 
 /** Arguments of a bind: part of a region, and the peer's rights. */
 export interface BindInfo {
-  /** A region that is registered with the right `mwBind`. */
+  /** A region with the right `mwBind`. */
   readonly region: Region
   /** Offset in the region in bytes; default 0. */
   readonly offset?: number

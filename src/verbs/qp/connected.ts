@@ -1,8 +1,7 @@
 /*
- * RC and UC queue pairs in the library, each in two kinds: with completion queues of the program, and with requests
- * that return promises.
+ * RC and UC queue pairs, each in two kinds: with completion queues of the program, and with requests that return
+ * promises.
  */
-
 import { RcQp } from '../../spec/classes/qp/rc_qp.ts'
 import { UcQp } from '../../spec/classes/qp/uc_qp.ts'
 import { checkOptions, type KnownOptions } from '../arguments/options.ts'
@@ -69,12 +68,12 @@ export interface AwaitableRcQueuePair
     ReliableOperations<AwaitedOptions, PromisedCompletion> {
   /**
    * Checks that the peer answers, by a WRITE of zero bytes. Rejects with RequestError (status RETRY_EXC_ERR) if the
-   * peer acknowledges neither the WRITE nor one of its retries.
+   * peer does not answer.
    */
   ping(): PromisedCompletion
 }
 
-/** A UC queue pair whose requests return promises; those of messages resolve when the message has been sent. */
+/** A UC queue pair whose requests return promises. `send` and `write` resolve when the message has been sent. */
 export interface AwaitableUcQueuePair
   extends AwaitableQueuePair,
     Connectable<ConnectOptions>,

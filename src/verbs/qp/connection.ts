@@ -1,6 +1,6 @@
 /*
- * The way of connected queue pairs from RESET to RTS (IBA 10.3.1): the endpoints that peers exchange, the options of
- * `connect`, and the arguments of `modify` for each of the three steps. Each type adds the attributes of its service.
+ * Moves connected queue pairs from RESET to RTS (IBA 10.3.1): the endpoints that peers exchange, the options of
+ * `connect`, and the arguments of `modify` for each of the three steps.
  */
 import { secureRandom } from '../../host/random.ts'
 import { AccessFlags, Mtu, QpState } from '../../spec/enums.ts'
@@ -12,9 +12,9 @@ import { formatValue, invalidArgument, withOptionNames } from '../error.ts'
 import { type Access, accessOptionNames } from '../mr/region.ts'
 import type { LocalPath } from '../plan.ts'
 
-/** What a peer needs to connect to a queue pair; plain data, which can be sent to the peer in any way. */
+/** What a peer needs to connect to a queue pair; plain data, to be sent to the peer in any way. */
 export interface Endpoint {
-  /** The queue pair's number, 24 bits. */
+  /** Number of the queue pair, 24 bits. */
   readonly qpn: number
   /** IPv4 or IPv6 address as text. */
   readonly gid: string
@@ -26,7 +26,7 @@ export interface Endpoint {
 
 /** Options of `qp.connect`. */
 export interface ConnectOptions extends PathOptions {
-  /** Rights of the peer at this queue pair; default of each: true, so that only the rights of the regions count. */
+  /** Rights of the peer at this queue pair. Default of each: true, so only the regions' rights limit the peer. */
   readonly access?: Omit<Access, 'localWrite' | 'mwBind' | 'zeroBased'>
   /** Path MTU in bytes: 256, 512, 1024, 2048 or 4096. Default: the port's. */
   readonly pathMtu?: number
@@ -40,7 +40,7 @@ export interface RcConnectOptions extends ConnectOptions {
   readonly retryCount?: number
   /** Retries after an RNR NAK until a request fails, 0–7; 7: unlimited. Default 7. */
   readonly rnrRetryCount?: number
-  /** Time that the peer waits after an RNR NAK of this side, a code 0–31 (IBA 9.7.5.2.8); default 12 (0.64 ms). */
+  /** Wait of the peer after an RNR NAK from this queue pair, a code 0–31 (IBA 9.7.5.2.8); default 12 (0.64 ms). */
   readonly minRnrTimer?: number
   /** Maximum outstanding READs and atomics in each direction; default 16. */
   readonly maxRdAtomic?: number
@@ -80,7 +80,7 @@ const mtuCode = (bytes: number): number => {
   throw invalidArgument('qp.connect', `pathMtu ${formatValue(bytes)} is not 256, 512, 1024, 2048 or 4096`)
 }
 
-/** A random first PSN, 24 bits: it cannot be guessed from an earlier one. */
+/** A random first PSN, 24 bits. */
 export const firstPsn = (): number => secureRandom() >>> 8
 
 /** Options that create a queue pair in RTS, connected to a peer (R7). */
@@ -91,10 +91,10 @@ export interface PeerOptions<O extends ConnectOptions> {
   readonly connection?: O
 }
 
-/** The attributes of all steps, with the state of the last one: `create` makes the steps with one call. */
+/** The attributes of all steps with the state of the last step, for `create`. */
 export const combineSteps = <A extends object>(steps: readonly A[]): A => Object.assign({}, ...steps)
 
-/** Above all queue pair numbers and PSNs. */
+/** Queue pair numbers and PSNs are less. */
 export const TWO_24 = 2 ** 24
 
 /** Throws RdmaError EINVAL for an invalid qpn or psn, before the first step has changed the queue pair. */
@@ -149,8 +149,8 @@ export const optionsByQpAttribute = {
 }
 
 /**
- * The further attributes of reliable services: `responder` for RTR, `requester` for RTS. An XRC target has no
- * requester: for RTS it needs only `timeout`.
+ * Attributes of reliable services only: `responder` for RTR, `requester` for RTS. An XRC target has no requester, and
+ * needs only `timeout` for RTS.
  */
 export const reliableSteps = (options: RcConnectOptions = {}) => {
   const { timeout = 14, retryCount = 7, rnrRetryCount = 7, minRnrTimer = 12, maxRdAtomic = 16 } = options
@@ -166,13 +166,12 @@ export interface Connectable<O extends ConnectOptions> {
   /** What the peer needs to connect to the queue pair. */
   readonly endpoint: Endpoint
   /**
-   * Connects it to a peer: moves it from RESET to RTS; if a step after the first fails, back to RESET. Throws RdmaError
-   * EINVAL.
+   * Connects the queue pair to a peer: moves it from RESET to RTS. If a step fails, the queue pair is in RESET. Throws
+   * RdmaError EINVAL.
    */
   connect(peer: Endpoint, options?: O): void
 }
 
-/** The endpoint of a queue pair of a device with this path. */
 export const endpointOf = ({ gid, lid }: LocalPath, { qpn, psn }: { qpn: number; psn: number }): Endpoint => ({
   qpn,
   gid: addressText(gid),
@@ -180,7 +179,7 @@ export const endpointOf = ({ gid, lid }: LocalPath, { qpn, psn }: { qpn: number;
   ...(lid !== undefined && { lid }),
 })
 
-/** Moves a queue pair through `steps`, arguments of `modify`; back to RESET if a step after the first fails. */
+/** Moves a queue pair through `steps`, arguments of `modify`; back to RESET if a step fails. */
 export const connectBy = (qp: { modify(step: object): void }, steps: readonly object[]): void =>
   withOptionNames(optionsByQpAttribute, () => {
     let completedSteps = 0

@@ -1,9 +1,8 @@
 /*
- * Queue pairs 0 and 1 of a port in the library (IBA 13.5; classes `smi_qp`, `gsi_qp`), for management datagrams. As in
- * Linux, programs cannot create them on a device of a daemon. On a soft device in this process they can create queue
- * pair 1, once per port; it has no queue pair 0, but the device of another driver may have one.
+ * Queue pairs 0 and 1 of a port (IBA 13.5; classes `smi_qp`, `gsi_qp`), for management datagrams. As in Linux, programs
+ * cannot create them on a daemon's device. A soft device in this process has queue pair 1, once per port, but no queue
+ * pair 0.
  */
-
 import { GsiQp } from '../../spec/classes/qp/gsi_qp.ts'
 import { SmiQp } from '../../spec/classes/qp/smi_qp.ts'
 import { QpState } from '../../spec/enums.ts'

@@ -494,9 +494,7 @@ export type StepsTo = (path: LocalPath, psn: number, peer: Endpoint, options?: C
 /** Definition of a type with queues. */
 interface QueuePairType<T> {
   readonly cls: ObjectClass
-  readonly Constructor: new (
-    ...args: ConstructorParameters<typeof QueuedQp>
-  ) => T
+  readonly Constructor: new (...args: ConstructorParameters<typeof QueuedQp>) => T
   readonly stepsTo: StepsTo | undefined
 }
 

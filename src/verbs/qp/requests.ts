@@ -1,6 +1,6 @@
 /*
- * Encodes work requests into slots of rings, in the layout of each ring (spec/drivers/ring-layout.ts). Hot: stores of
- * numbers, without allocation. `at` is the byte offset of the slot.
+ * Encodes work requests into slots of rings (spec/drivers/ring-layout.ts). Hot: no allocation. `at` is the byte offset
+ * of the slot.
  */
 import { RingSge } from '../../spec/drivers/rxe-rings.ts'
 import { TWO_32 } from '../../spec/memory.ts'
@@ -80,7 +80,7 @@ export const putImmediate = ({ view, layout: { send } }: ProgramRing, at: number
   view.setUint32(at + send.IMM, immediate)
 }
 
-/** The rkey to invalidate, in native byte order: of the peer (SEND with invalidate), or of this side (LOCAL_INV). */
+/** The rkey to invalidate, in native byte order: the peer's (SEND with invalidate) or the program's (LOCAL_INV). */
 export const putInvalidate = ({ words, layout: { send } }: ProgramRing, at: number, rkey: number): void => {
   words[(at + send.IMM) >> 2] = rkey
 }
@@ -89,7 +89,7 @@ export const putInvalidate = ({ words, layout: { send } }: ProgramRing, at: numb
 export const putRemote = ({ words, layout: { send } }: ProgramRing, at: number, remote: RemoteRange): void =>
   RemoteRange.put(remote, words, at + send.REMOTE, at + send.RKEY)
 
-/** Total bytes of the send request, as `putOne`, `putMany` or `putInline` has written them. */
+/** Total bytes of the send request at `at`. */
 export const bytesOf = ({ words, layout: { send } }: ProgramRing, at: number): number =>
   words[(at + send.DMA_LENGTH) >> 2]! >>> 0
 

@@ -1,6 +1,6 @@
 /*
- * XRC in the library (IBA annex A14): domains; initiators, whose requests name an SRQ of the peer; and targets, which
- * have no queues and may be shared by processes. The SRQs are in verbs/srq/shared-receive.ts.
+ * XRC (IBA annex A14): domains, initiators and targets. Requests of initiators name an SRQ of the peer. Targets have no
+ * queues. The SRQs are in verbs/srq/shared-receive.ts.
  */
 import { XrcIniQp, XrcTgtQp } from '../../spec/classes/qp/xrc_qp.ts'
 import { Xrcd } from '../../spec/classes/xrcd.ts'
@@ -57,7 +57,7 @@ import {
   sendQueueOptionNames,
 } from './queue-pair.ts'
 
-/** The operations of `T` with options that may not be omitted, since they name the SRQ. */
+/** The operations of `T` with required options, because the options name the SRQ. */
 type WithRequiredOptions<T> = {
   [K in keyof T]: T[K] extends (...args: infer A) => infer R ? (...args: Required<A>) => R : never
 }
@@ -72,8 +72,8 @@ export interface XrcInitiator
     Connectable<RcConnectOptions> {}
 
 /**
- * The receiving end of an XRC connection; it has no queues. `close` of a target that was opened more than once ends
- * this opening only.
+ * The receiving end of an XRC connection, without queues. If the target was opened more than once, `close` ends only
+ * this opening.
  */
 export interface XrcTarget extends BareQueuePair<typeof XrcTgtQp>, Connectable<RcConnectOptions> {}
 
@@ -93,17 +93,17 @@ export interface XrcInitiatorOptions
 export interface XrcDomain extends Disposable, Kind<'xrcd'> {
   /** Handle of the object, for `device.call` and `device.handles`. */
   readonly handle: number
-  /** Creates a target in the domain; with a queue pair number (or the option `qpn`) opens an existing one. */
+  /** Creates a target in the domain. With a queue pair number (or the option `qpn`), opens the existing target. */
   target(options?: number | XrcTargetOptions): XrcTarget
-  /** All attributes, as declared in the class: among them whether it has a file, and how often it is open. */
+  /** All attributes, as declared in the class. Throws RdmaError. */
   query(): Out<typeof Xrcd.methods.query>
-  /** Closes it. Throws RdmaError EBUSY while it has an SRQ or queue pair. */
+  /** Closes the domain. Throws RdmaError EBUSY while the domain has an SRQ or queue pair. */
   close(): void
 }
 
 /** Options of `device.xrcd`. */
 export interface XrcDomainOptions {
-  /** A file descriptor: all who open an XRC domain with the same file share the domain. Default: a private domain. */
+  /** A file descriptor: programs that pass the same file share one domain. Default: a private domain. */
   readonly file?: number
   /** Fails with EINVAL if the file has a domain already; default false. */
   readonly exclusive?: boolean
