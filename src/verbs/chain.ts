@@ -1,8 +1,7 @@
 /*
- * Chains in the library (R16): many objects with one call, all or none. A function describes them with the methods of a
- * builder (`Chain`), which are those of the library; later objects may refer to earlier ones.
- *
- * The builder's methods return planned objects: entries of the chain, with a negative `handle`, -1 for the first entry.
+ * Chains (R16): many objects with one call, all or none. A function describes the objects with the methods of a builder
+ * (`Chain`). The methods return planned objects, which are entries of the chain; entry n has the handle -1 - n. Later
+ * entries may refer to earlier entries.
  */
 import type { ChainedMethod } from '../core/dispatch/chain.ts'
 import type { ChainedCall } from '../core/dispatch/chain-calls.ts'
@@ -64,7 +63,7 @@ export type Resolved<T> =
 /** The planned object of a plan. */
 type PlannedBy<P> = P extends Plan<infer T> ? PlannedObject<T> : never
 
-/** The argument of the function that describes a chain: the library's methods, each of which adds an entry. */
+/** The builder of a chain: each method adds an entry. */
 export interface Chain {
   /** `device.pd()`. */
   pd(): PlannedObject<ProtectionDomain>
@@ -114,7 +113,7 @@ interface Entry extends ChainedCall {
   readonly options: OptionNames | undefined
   readonly onSuccess: (result: CallResult<AnyValues>) => unknown
   readonly onFailure: () => void
-  /** The method as the device declares it, and the entries that the arguments name; both set before the chain runs. */
+  /** The method as the device declares it, and the entries that the arguments refer to. Set by `lookUp`. */
   chainedMethod: Chainable
   refs: ChainedRefs | undefined
 }
@@ -131,7 +130,7 @@ const chainable = (cls: ObjectClass, name: string): Chainable => {
   return { class: cls, name, method, references: references.map(([attribute]) => attribute) }
 }
 
-/** The numbers of the entries that arguments name by a negative handle, by attribute; undefined if there are none. */
+/** Numbers of the entries that arguments refer to, by attribute; undefined if there are none. */
 const refsOf = (args: AnyValues, references: readonly string[]): ChainedRefs | undefined => {
   let found: Record<string, number> | undefined
   for (const name in args) {
@@ -183,7 +182,7 @@ const outOf = ({ out }: CallResult<AnyValues>): AnyValues => out
 /** Matches the call's name at the start of a codec's message. */
 const CALL = /^\w+\.\w+(?=: )/
 
-/** The encoded chain. A refusal of the codec names the options of the first entry that makes the refused call. */
+/** The encoded chain. The codec's errors name options as the first entry with the refused call has them. */
 const encode = (links: readonly ChainLink[], entries: readonly Entry[]): Uint8Array => {
   try {
     return encodeChain(links)
@@ -241,7 +240,7 @@ const chainBuilder = (context: DeviceContext, entries: Entry[]): Chain => {
 /** Maximum plans that `makeAll` puts into one chain: a chain has at most 1 MiB. */
 const PLANS_PER_CHAIN = 2048
 
-/** Runs chains on a device. `classOf` returns the device's own declaration of a class; it throws without the method. */
+/** `classOf`: the device's own declaration of a class; throws if the device lacks the method. */
 export const createChains = (context: DeviceContext, classOf: (cls: ObjectClass, method: string) => ObjectClass) => {
   const makeAll: MakeAll = <T extends Disposable>(plans: readonly Plan<T>[]): T[] => {
     const created: T[] = []
@@ -302,7 +301,7 @@ export const createChains = (context: DeviceContext, classOf: (cls: ObjectClass,
     }
   }
 
-  /** Runs the entries, all or none; returns the objects and results of all. Throws RdmaError. */
+  /** Runs the entries, all or none. Returns the object or result of each entry. Throws RdmaError. */
   const execute = (entries: readonly Entry[]): unknown[] => {
     lookUp(entries)
     const refuse = (index: number, errno: number, reason: string, hint?: string): never => {

@@ -1,5 +1,5 @@
 /*
- * A device of the library (docs/start/library.md): its properties, the objects created on it, and its events.
+ * A device of the library (docs/start/library.md): properties, creation of objects, and events.
  */
 import { nextTurn } from '../host/event-loop/next-turn.ts'
 import type { Omission } from '../spec/check/omissions.ts'
@@ -41,37 +41,35 @@ export interface DeviceEvent {
   readonly type: AsyncEventName
   /** The object of the event: a queue pair or a queue; undefined for an event of a port or of the device. */
   readonly source: Disposable | undefined
-  /** Number of the port of a port event, from 1. */
+  /** Port number of a port event, from 1. */
   readonly port: number | undefined
 }
 
-/** An open device, on which all other objects are created. Calls throw RdmaError EIO once it is closed or removed. */
+/** An open device. Calls throw RdmaError EIO after the device is closed or removed. */
 export interface Device extends AsyncDisposable {
-  /** Its name: 'rxe0' … */
+  /** Name of the device: 'rxe0' … */
   readonly name: string
-  /** Its IP address as text; '' for a device without one. */
+  /** IP address of the device as text; '' without an address. */
   readonly address: string
   /** Number of completion vectors. */
   readonly numCompVectors: number
-  /** Its attributes. */
+  /** Attributes of the device. */
   query(): RecordOf<typeof DeviceAttributes>
   /** Attributes of a port, by its number (from 1; default 1). Throws RdmaError EINVAL if the port does not exist. */
   queryPort(port?: number): RecordOf<typeof PortAttributes>
   /** All GIDs of all ports. */
   gids(): readonly RecordOf<typeof GidEntry>[]
-  /**
-   * One entry of the GID table of a port (default 1). Throws RdmaError ENODATA if it is empty, EINVAL beyond the end.
-   */
+  /** An entry of a port's GID table. Throws RdmaError ENODATA if the entry is empty, EINVAL beyond the end. */
   gid(index: number, port?: number): RecordOf<typeof GidEntry>
-  /** The device's clock in nanoseconds, exact up to 2^53; it gives completions their timestamps. */
+  /** The device's clock in nanoseconds, exact up to 2^53: the clock of completions' timestamps. */
   clock(): number
-  /** A snapshot of its counters. Throws RdmaError EOPNOTSUPP for a device in this process that is not a soft device. */
+  /** A snapshot of the counters. Throws RdmaError EOPNOTSUPP for a device in this process that is not a soft device. */
   counters(): DeviceCounters
   /** The counters as one flat record for metrics libraries: numbers by names such as 'transport.retransmissions'. */
   metrics(): Readonly<Record<string, number>>
   /** The device's own description of its classes (R13). */
   interface(): readonly ObjectClass[]
-  /** Whether it has a class, or a method of the class. */
+  /** Whether the device has a class, or a method of the class. */
   supports(className: string, method?: string): boolean
   /** Creates a protection domain. Throws RdmaError EINVAL at the device's limit. */
   pd(): ProtectionDomain
@@ -80,16 +78,16 @@ export interface Device extends AsyncDisposable {
   /** Opens an XRC domain. Throws RdmaError EINVAL, EBADF. */
   xrcd(options?: XrcDomainOptions): XrcDomain
   /**
-   * Creates an interface of IP over the device (RFC 4391), with an address beside the device's own. Throws RdmaError
-   * EINVAL, EADDRINUSE, ENOMEM, EOPNOTSUPP.
+   * Creates an interface of IP over the device (RFC 4391) with an address of its own. Throws RdmaError EINVAL,
+   * EADDRINUSE, ENOMEM, EOPNOTSUPP.
    */
   ip(options: IpOptions): IpInterface
   /** Creates an event queue, which can receive the events of all objects of the device (R38). */
   eventQueue(): EventQueue
   /**
-   * Opens a descriptor of the first of these interfaces that the driver has (R28): list the newest version first.
-   * Without names it opens the driver's provider channel. Throws RdmaError ENOENT if the driver has none of them,
-   * EOPNOTSUPP if it has no interfaces.
+   * Opens a descriptor of a driver's own interface (R28): the first of `names` that the driver has. Without names,
+   * opens the driver's provider channel. Throws RdmaError ENOENT if the driver has none of `names`, EOPNOTSUPP if the
+   * driver has no interfaces.
    */
   driverOps(...names: readonly string[]): DriverDescriptor
   /** Names of the driver's interfaces. */
@@ -98,7 +96,7 @@ export interface Device extends AsyncDisposable {
   create<C extends ObjectClass>(cls: C, args?: CreateArguments<C>): ObjectOf<C>
   /**
    * Calls any method of any class (R14): of the device, a port (its number), or an object. Throws RdmaError EOPNOTSUPP
-   * if the device lacks it.
+   * if the device lacks the method.
    */
   call<C extends ObjectClass, K extends keyof C['methods'] & string>(
     cls: C,
@@ -107,9 +105,9 @@ export interface Device extends AsyncDisposable {
     object?: ObjectReference | number,
   ): Out<C['methods'][K]>
   /**
-   * `call` for methods whose handler is asynchronous, for which `call` throws EOPNOTSUPP; drivers in this process may
-   * have such methods. Calls to a daemon block until the answer arrives. Rejects with RdmaError. If `options.signal` is
-   * aborted first, it rejects with the signal's reason, and an object that the driver still creates is destroyed.
+   * `call` for methods with asynchronous handlers, which drivers in this process may have; `call` throws EOPNOTSUPP for
+   * them. Calls to a daemon block until the answer arrives. Rejects with RdmaError. If `options.signal` is aborted
+   * first, rejects with the signal's reason; an object that the driver creates later is destroyed.
    */
   callAsync<C extends ObjectClass, K extends keyof C['methods'] & string>(
     cls: C,
@@ -128,8 +126,8 @@ export interface Device extends AsyncDisposable {
    */
   chain<T>(build: (chain: Chain) => T): Resolved<T>
   /**
-   * Calls `handler` with each asynchronous event, except those of objects attached to an event queue, until the
-   * returned function is called or the device is closed.
+   * Calls `handler` with each asynchronous event, until the returned function is called or the device is closed. Events
+   * of objects attached to an event queue go only to that queue.
    */
   onEvent(handler: (event: DeviceEvent) => void): () => void
   /**
@@ -137,31 +135,28 @@ export interface Device extends AsyncDisposable {
    * with the signal's reason if the signal is aborted during a wait.
    */
   events(options?: AbortOptions): AsyncIterableIterator<DeviceEvent>
-  /**
-   * The findings about a checked device (`open({ check })`), in the order in which they were found; empty without a
-   * check.
-   */
+  /** The findings about a checked device (`open({ check })`), oldest first; empty without a check. */
   readonly findings: readonly CountedFinding[]
   /** What the check of the device's network has left out, because its memory is bounded; empty without a check. */
   readonly omissions: readonly Omission[]
   /**
-   * Closes the device and all its objects. Outstanding requests are abandoned; with `drain` those of send queues are
-   * awaited first. If `signal` is aborted meanwhile, it rejects with the signal's reason, and the device stays open. If
-   * the device was checked and has findings that fail (`CheckOptions.failOn`), it rejects with FindingsError, and the
-   * device is closed.
+   * Closes the device and all its objects, and abandons outstanding requests. With `drain`, waits for the requests of
+   * send queues first; if `signal` is aborted during this wait, rejects with the signal's reason, and the device stays
+   * open. If a checked device has findings that fail (`CheckOptions.failOn`), closes the device and rejects with
+   * FindingsError.
    */
   close(options?: CloseOptions): Promise<void>
 }
 
-/** Options of `device.close`. `signal` aborts `drain`; the device then stays open. */
+/** Options of `device.close`. `signal` aborts `drain`. */
 export interface CloseOptions extends AbortOptions {
   /** First waits until all requests of all send queues are complete; default false. */
   readonly drain?: boolean
 }
 const closeOptionNames: KnownOptions<CloseOptions> = { drain: 'flag', signal: true }
 /**
- * Turns of the event loop in which `drain` looks for the end of all sends; afterwards it looks once a millisecond, as
- * sends that take longer wait for a peer or a timer.
+ * Turns of the event loop in which `drain` checks whether all sends are complete; afterwards `drain` checks once a
+ * millisecond.
  */
 const DRAIN_TURNS = 64
 
@@ -201,7 +196,6 @@ export const contextOf = (call: string, device: Device): DeviceContext => {
   return context
 }
 
-/** The library's device on a carrier. */
 export const createDevice = (
   carrier: Carrier,
   name: string,
@@ -248,13 +242,13 @@ export const createDevice = (
   const onEvent: Device['onEvent'] = handler => handlers.add('device.onEvent', handler)
   const events = (options: AbortOptions = {}): AsyncGenerator<DeviceEvent> => {
     checkAbortOptions('device.events', options)
-    // Collects events from this call on, and not only from the first `next()`.
+    // Collects events from this call on, not from the first `next()`.
     const mailbox = createMailbox<DeviceEvent>(context, 'device')
     const stop = onEvent(mailbox.put)
     const iterate = async function* (): AsyncGenerator<DeviceEvent> {
       try {
         for await (const event of mailbox.arrivals(options)) {
-          // As handlers, an iteration gets no events after the close.
+          // Like a handler, an iteration gets no events after the close.
           if (!state.isOpen) return
           yield event
         }
@@ -299,7 +293,7 @@ export const createDevice = (
     checkOptions('device.close', 'options', options, closeOptionNames)
     checkSignal('device.close', options)
     if (state.isOpen && options.drain === true) await drain(options.signal)
-    // Another call may have closed the device meanwhile.
+    // Another call may have closed the device during `drain`.
     if (!state.isOpen) return
     state.isOpen = false
     handlers.clear()

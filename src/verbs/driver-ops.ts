@@ -1,8 +1,6 @@
 /*
- * Descriptors of a driver's own interfaces in the library (R28, R30; class `driver_ops`), with ioctl, write, mmap, and
- * records to read. An interface has a name with a version; the program lists the versions that it knows, and the first
- * that the driver has is opened. Without names the driver's provider channel is opened. What ioctl numbers, bytes and
- * records mean is defined by the driver.
+ * Descriptors of a driver's own interfaces (R28, R30; class `driver_ops`): ioctl, write, mmap, and records to read. The
+ * driver defines the meaning of ioctl numbers, bytes and records.
  */
 import { Device as DeviceClass } from '../spec/classes/device/device.ts'
 import { DriverOps } from '../spec/classes/driver_ops.ts'
@@ -25,9 +23,9 @@ const mapOptionNames: KnownOptions<MapOptions> = { offset: true, writable: 'flag
 
 /** A descriptor of a driver's own interface (class `driver_ops`). */
 export interface DriverDescriptor extends Arrivals<Uint8Array>, Disposable, AsyncIterable<Uint8Array> {
-  /** Its number, for calls that take descriptors: on a daemon's device a file descriptor of this process. */
+  /** Handle, for calls that take descriptors; on a daemon's device a file descriptor of this process. */
   readonly handle: number
-  /** Name of its interface; of the provider channel the driver's name. */
+  /** Name of the interface; for the provider channel, the driver's name. */
   readonly name: string
   /**
    * ioctl(2) with a request of the driver; returns its result. A Uint8Array is passed by address, and the driver may
@@ -38,7 +36,7 @@ export interface DriverDescriptor extends Arrivals<Uint8Array>, Disposable, Asyn
   write(bytes: Uint8Array): number
   /** mmap(2): maps `length` bytes of the driver's memory until the descriptor is closed. Throws RdmaError. */
   map(length: number, options?: MapOptions): Uint8Array
-  /** Closes it and unmaps its memory. */
+  /** Closes the descriptor and unmaps its memory. */
   close(): void
 }
 
@@ -78,7 +76,7 @@ export const openDriverOps = (context: DeviceContext, names: readonly string[]):
     for (const mapping of mappings) mapping.release()
     mailbox.end()
   })
-  /** The handle. Throws after `close`, because another descriptor may have the number then. */
+  /** The handle. Throws after `close`, because another descriptor may have the number. */
   const openHandle = (method: string): number => {
     if (self.handle === CLOSED) throw closedError(`driver_ops.${method}`)
     return handle

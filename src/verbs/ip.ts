@@ -1,8 +1,6 @@
 /*
- * IP over a device in the library (RFC 4391; classes `ip_interface`, `ip_socket`): interfaces with an address of their
- * own, ping, and UDP sockets, on devices of this process and of a daemon.
+ * IP over a device (RFC 4391; classes `ip_interface`, `ip_socket`): interfaces, ping, and UDP sockets.
  */
-
 import { MAX_TIMER_DELAY } from '../host/event-loop/clock.ts'
 import { IpInterface as InterfaceClass, IpSocket as SocketClass } from '../spec/classes/device/ip.ts'
 import { IpProtocol } from '../spec/enums.ts'
@@ -51,27 +49,25 @@ export interface UdpEndpoint {
 
 /** A received datagram, with the address and port of its sender. */
 export interface UdpDatagram extends UdpEndpoint {
-  /** The payload, in memory of its own. */
+  /** A copy of the payload. */
   readonly payload: Uint8Array
 }
 
 /**
- * A UDP socket of an interface. It queues up to 212,992 bytes of received datagrams, each counted as its payload and
- * 256 bytes; further ones are dropped.
+ * A UDP socket of an interface. Its receive queue holds 212,992 bytes; a datagram counts as its payload and 256 bytes.
+ * Datagrams that do not fit are dropped.
  */
 export interface UdpSocket extends Arrivals<UdpDatagram>, Disposable, AsyncIterable<UdpDatagram> {
-  /** Its local port. */
+  /** Local port. */
   readonly port: number
   /**
-   * Sends a datagram. Throws RdmaError ENETUNREACH for an address that is not on the link, EMSGSIZE for more than a
-   * packet holds (the MTU of the interface less 28 bytes, 48 of IPv6).
+   * Sends a datagram. Throws RdmaError ENETUNREACH for an address that is not on the link, EMSGSIZE if the payload is
+   * longer than the interface's MTU less 28 bytes (48 bytes with IPv6).
    */
   send(payload: Uint8Array, receiver: UdpEndpoint): void
-  /**
-   * Joins a multicast group, whose datagrams this socket then receives. Throws RdmaError EADDRINUSE, EINVAL, ENOMEM.
-   */
+  /** Joins a multicast group, to receive its datagrams. Throws RdmaError EADDRINUSE, EINVAL, ENOMEM. */
   join(group: string): void
-  /** Leaves the group. Throws RdmaError EADDRNOTAVAIL for a group that it has not joined. */
+  /** Leaves the group. Throws RdmaError EADDRNOTAVAIL if the socket is not a member. */
   leave(group: string): void
   /** Closes the socket and frees its port. */
   close(): void
@@ -81,11 +77,11 @@ export interface UdpSocket extends Arrivals<UdpDatagram>, Disposable, AsyncItera
 export interface IpInterface extends Disposable {
   /** Handle of the object. */
   readonly handle: number
-  /** Its address as text. */
+  /** Address of the interface as text. */
   readonly address: string
   /** MTU: the maximum bytes of an IP packet. */
   readonly mtu: number
-  /** Its attributes, as declared in the class: link-layer address, prefix, neighbours, counters. Throws RdmaError. */
+  /** All attributes, as declared in the class: link-layer address, prefix, neighbours, counters. Throws RdmaError. */
   query(): Out<typeof InterfaceClass.methods.query>
   /**
    * Sends an echo request, and resolves with the milliseconds until the answer. Rejects with RdmaError ETIMEDOUT,
@@ -122,10 +118,7 @@ const addressOf = (call: string, text: string): Uint8Array => {
   return bytes
 }
 
-/**
- * A socket of `protocol` (IpProtocol) on the interface with handle `ipInterface`. `poll`, `wait`, `arrivals` and
- * `close` are those of `UdpSocket`.
- */
+/** Opens a socket of `protocol` (IpProtocol) on the interface with handle `ipInterface`. */
 const openSocket = (context: DeviceContext, ipInterface: number, protocol: number, port: number) => {
   const { carrier, waiters } = context
   const { object: handle } = carrier.call(SocketClass, 'create', 0, { interface: ipInterface, protocol, port })
@@ -137,13 +130,13 @@ const openSocket = (context: DeviceContext, ipInterface: number, protocol: numbe
     isEnded = true
     waiters.remove(waiterId)
   }
-  // A record only announces that datagrams have arrived: they stay at the device until `poll`.
+  // A record only announces datagrams. The datagrams stay at the device until `poll`.
   carrier.descriptors.read(handle, ANNOUNCEMENT_BYTES, wake, markEnded)
   const close = descriptorCloser(carrier, SocketClass, handle, () => {
     currentHandle = CLOSED
     markEnded()
   })
-  /** `carrier.call` on this socket: it ignores `object`, and is refused after `close`. */
+  /** `carrier.call` on this socket; refused after `close`. */
   const anyCall: AnyCall = (cls, method, _object, args) => carrier.call(cls, method, currentHandle, args)
   const call = anyCall as typeof carrier.call
   const hasDatagrams = (): boolean => !isEnded && !waiters.isOver && call(SocketClass, 'query', 0, {}).out.waiting > 0
@@ -256,7 +249,7 @@ class IpInterfaceObject extends VerbsObject implements IpInterface {
     const sequence = this.#sequence++ & 0xffff
     const start = performance.now()
     try {
-      // On an ICMP socket `port` is the sequence number of the echo request and of its answer.
+      // On an ICMP socket `port` is the sequence number of the echo request and of the echo reply.
       socket.send(new Uint8Array(size), { address, port: sequence })
       for await (const answer of socket.arrivals({ signal: anySignal }))
         if (answer.port === sequence && answer.address === target) return performance.now() - start
@@ -279,7 +272,6 @@ class IpInterfaceObject extends VerbsObject implements IpInterface {
 }
 defineVerbsClass(IpInterfaceObject, 'ip_interface', 'IpInterface')
 
-/** An interface of IP with the address of the options. */
 export const ipPlan = (context: DeviceContext, options: IpOptions): Plan<IpInterface> => {
   const call = 'ip_interface.create'
   checkOptions(call, 'options', options, ipOptionNames)

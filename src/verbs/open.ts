@@ -1,8 +1,6 @@
 /*
- * `open`: opens a device for a TypeScript program. By default a new soft device in this process, on a network of its
- * own or a shared one; on request, an existing device of a network or of a daemon.
+ * `open`: opens a new soft device in this process, or an existing device of a network or of a daemon.
  */
-
 import { Device as DeviceClass } from '../spec/classes/device/device.ts'
 import { Port as PortClass } from '../spec/classes/device/port.ts'
 import type { RingLayout } from '../spec/drivers/ring-layout.ts'
@@ -37,18 +35,18 @@ export interface OpenOptions {
   /** IP address of the device. Default: 127.0.0.1, 127.0.0.2, … */
   readonly address?: string
   /**
-   * Opens a device of the daemon at this path; `true`: of the daemon under which the program runs, or else of the
-   * user's own (`userdma daemon`). Needs the package koffi.
+   * Opens a device of the daemon at this path. `true`: the daemon under which the program runs, otherwise the user's
+   * own daemon (`userdma daemon`). Needs the package koffi.
    */
   readonly socket?: string | true
   /**
-   * With `socket`: the device's name; default: the daemon's first device with a network. With `network`: a device that
-   * was added to it (`network.addDevice`) or is open already; closing this `Device` does not remove it.
+   * Name of an existing device. With `socket`: default is the daemon's first device with a network. With `network`: a
+   * device of `network.addDevice`, or an open device; `close` does not remove the device from the network.
    */
   readonly device?: string
   /**
-   * Reports what the program does wrong with verbs on this device, as `userdma check` does (docs/how-to/check.md); only
-   * for devices of this process. Default: that of the network.
+   * Reports mistakes in the program's use of verbs on this device (docs/how-to/check.md). Only for devices of this
+   * process. Default: `check` of the network.
    */
   readonly check?: boolean | CheckOptions
 }
@@ -83,7 +81,7 @@ const openSoftDevice = (options: OpenOptions, startCheck: StartCheck | undefined
   return createDevice(carrier, name, address, { gid, gidIndex: GID_OF_ADDRESS, pathMtu }, carrier.check)
 }
 
-/** The path of port 1 of another driver's device; NO_PATH without a link or without ports. */
+/** The path of port 1 of a device that is not a soft device; NO_PATH without a link or without ports. */
 const localPathOf = (carrier: Carrier, link: LinkName | undefined): LocalPath => {
   if (link === undefined || !carrier.call(DeviceClass, 'query', 0, {}).out.attributes.physPortCnt) return NO_PATH
   const { lid, activeMtu } = carrier.call(PortClass, 'query', 1, {}).out.attributes
@@ -93,7 +91,7 @@ const localPathOf = (carrier: Carrier, link: LinkName | undefined): LocalPath =>
   return { gid, gidIndex, pathMtu: activeMtu === 0 ? 0 : mtuBytes(activeMtu), link, ...(hasLids && { lid }) }
 }
 
-/** Opens a device that exists on the network already: a soft device, or another driver's. */
+/** Opens an existing device of the network. */
 const openNetworkDevice = (network: Network, name: string, startCheck: StartCheck | undefined): Device => {
   const carrier = contextCarrier(network, name, startCheck)
   const soft = (network as LocalNetwork).softDevice(name)
@@ -131,9 +129,7 @@ const checkLink = (network: LocalNetwork, link: Link | undefined): void => {
     throw invalidArgument('open', `link "${link}": the network has link "${network.link}"`, 'give network or link')
 }
 
-/**
- * Imports the checker; resolves with the function that starts the check of a context. Rejects with RdmaError EINVAL.
- */
+/** Imports the checker, and resolves with a function that starts a check. Rejects with RdmaError EINVAL. */
 const loadCheck = async (check: true | CheckOptions): Promise<StartCheck> => {
   const { readCheckOptions } = await import('./check/options.ts')
   const options = readCheckOptions('open', check)

@@ -1,6 +1,5 @@
 /*
- * Protection domains in the library (IBA 10.2.3): they create memory regions, windows, queue pairs, SRQs and address
- * handles.
+ * Protection domains (IBA 10.2.3) create memory regions, windows, queue pairs, SRQs and address handles.
  */
 import { Pd } from '../spec/classes/pd.ts'
 import {
@@ -66,31 +65,31 @@ import {
 export interface ProtectionDomain extends Disposable, Kind<'pd'> {
   /** Handle of the object, for `device.call` and `device.handles`. */
   readonly handle: number
-  /** Registers a buffer, which must not be resized or transferred while it is registered. Throws RdmaError. */
+  /** Registers a buffer. Do not resize or transfer the buffer while it is registered. Throws RdmaError. */
   register(buffer: Uint8Array, access?: Access): MemoryRegion
   /**
-   * Registers bytes of a file, by a file descriptor of this process; a daemon accepts memory files (memfd_create(2))
-   * only. Each request reads or writes the file; a write never makes it longer. Throws RdmaError EBADF, EACCES, EINVAL,
-   * and EFAULT beyond the end of the file.
+   * Registers bytes of a file, by a file descriptor of this process. A daemon accepts only memory files
+   * (memfd_create(2)). Requests read and write the file, but never make it longer. Throws RdmaError EBADF, EACCES,
+   * EINVAL, and EFAULT beyond the end of the file.
    */
   registerFile(file: number, options: FileRegionOptions): Region
   /** A region of `length` bytes without memory: READs return zeros, WRITEs are discarded. */
   nullRegion(length: number, access?: Access): Region
   /** Registers the program's whole memory: `slice` and `remote` of the region accept every buffer. */
   wholeRegion(access?: Access): WholeRegion
-  /** A memory window, not bound yet; type 2 (default) belongs to the queue pair that binds it. */
+  /** An unbound memory window. A window of type 2 (default) belongs to the queue pair that binds it. */
   window(type?: 1 | 2): MemoryWindow
   /**
    * A reliable connected queue pair. With a `sendCq`, requests complete in completion queues of the program, and
-   * nothing is allocated for a request. Without one each request returns a promise, and the queue pair has a completion
-   * queue of its own. Throws RdmaError EINVAL, ENOMEM.
+   * nothing is allocated for a request. Without a `sendCq`, each request returns a promise, and the queue pair has its
+   * own completion queue. Throws RdmaError EINVAL, ENOMEM.
    */
   rcQp(options: RcQueuePairOptions): RcQueuePair
   rcQp(options?: AwaitableRcOptions): AwaitableRcQueuePair
-  /** An unreliable connected queue pair; `sendCq` as for `rcQp`. */
+  /** An unreliable connected queue pair. `sendCq`: see `rcQp`. */
   ucQp(options: UcQueuePairOptions): UcQueuePair
   ucQp(options?: AwaitableUcOptions): AwaitableUcQueuePair
-  /** An unreliable datagram queue pair; `sendCq` as for `rcQp`. */
+  /** An unreliable datagram queue pair. `sendCq`: see `rcQp`. */
   udQp(options: UdQueuePairOptions): UdQueuePair
   udQp(options?: AwaitableUdOptions): AwaitableUdQueuePair
   /** Queue pair 1 of the port (general management services); there is one per port. */
@@ -101,27 +100,27 @@ export interface ProtectionDomain extends Disposable, Kind<'pd'> {
   xrcInitiator(options: XrcInitiatorOptions): XrcInitiator
   /** A shared receive queue. Throws RdmaError EINVAL, ENOMEM. */
   srq(options?: SrqOptions): SharedReceiveQueue
-  /** An SRQ for XRC, which senders name by its `srqNumber`. Throws RdmaError EINVAL, ENOMEM. */
+  /** An SRQ for XRC: senders name the SRQ by its `srqNumber`. Throws RdmaError EINVAL, ENOMEM. */
   xrcSrq(options: XrcSrqOptions): XrcSharedReceiveQueue
   /** An address handle: the destination of datagrams. Throws RdmaError EINVAL for an invalid address. */
   addressHandle(destination: Destination): AddressHandle
   /**
-   * Many address handles, all or none (R25). One call of the device creates up to 32,768 of them, if the device
-   * supports it and no destination has `dmac` or `vlan`.
+   * Creates many address handles, all or none (R25): up to 32,768 with one call if the device supports it and no
+   * destination has `dmac` or `vlan`.
    */
   addressHandles(destinations: readonly Destination[]): readonly AddressHandle[]
   /**
-   * Destroys many address handles of this protection domain. One call of the device destroys up to 32,768 of them, all
-   * or none.
+   * Destroys many address handles of this protection domain, up to 32,768 with one call. Each call destroys all or
+   * none.
    */
   closeAddressHandles(handles: readonly AddressHandle[]): void
-  /** Destroys it. Throws RdmaError EBUSY while it is in use. */
+  /** Destroys the protection domain. Throws RdmaError EBUSY while it is in use. */
   close(): void
 }
 
 /**
- * Whether the program has passed a `sendCq`; otherwise requests return promises. `sendCq: undefined` counts as passed,
- * and is then refused: it is probably a mistake.
+ * Whether the program has passed a `sendCq`. `sendCq: undefined` counts as passed and is refused later, because it is
+ * probably a mistake.
  */
 const hasSendCq = (options: object | undefined): boolean =>
   typeof options === 'object' && options !== null && 'sendCq' in options

@@ -39,7 +39,7 @@ export const checkDevicePresent = (call: string, { waiters }: DeviceContext): vo
 
 /** The local end of a queue pair's path: properties of the device and of its port 1. */
 export interface LocalPath {
-  /** The GID of the device's address, or of another driver's device in this process the first; otherwise zeros. */
+  /** GID of the device's address; for drivers other than rxe the first GID; zeros without a GID. */
   readonly gid: Uint8Array
   /** Index of `gid` in the port's GID table. */
   readonly gidIndex: number

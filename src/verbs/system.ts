@@ -1,6 +1,6 @@
 /*
- * The system-wide device in the library (R13, R18): lists the devices of a network in this process or of a daemon, with
- * the properties by which a program chooses one, and reports devices that are added or removed.
+ * The system-wide device (R13, R18): lists the devices of a network in this process or of a daemon, and reports added
+ * and removed devices.
  */
 import { addEventHandler } from '../core/devices/clients.ts'
 import { closeContext, openContext } from '../core/devices/registry.ts'
@@ -35,11 +35,11 @@ export type NodeTypeName = keyof typeof NodeType.values
 
 /** A device as the system-wide device lists it. */
 export interface DeviceEntry {
-  /** Its name. */
+  /** Name of the device. */
   readonly name: string
-  /** N of uverbsN. A new device may get the number of a removed one. */
+  /** N of uverbsN. A new device may get the number of a removed device. */
   readonly index: number
-  /** Name of its driver. */
+  /** Name of the driver. */
   readonly driver: string
   /** rdma_driver_id of Linux. */
   readonly driverId: number
@@ -47,21 +47,21 @@ export interface DeviceEntry {
   readonly nodeType: NodeTypeName | undefined
   /** Number of ports. */
   readonly ports: number
-  /** As sysfs has it: four groups of four hexadecimal digits, '0200:00ff:fe00:0001'. */
+  /** Node GUID as in sysfs: four groups of four hexadecimal digits, '0200:00ff:fe00:0001'. */
   readonly nodeGuid: string
   /** Version of Linux's uverbs ABI. */
   readonly uverbsAbi: number
   /** Version of the driver's ABI. */
   readonly driverAbi: number
-  /** Ids of its classes (`ObjectClass.id`). */
+  /** Ids of the device's classes (`ObjectClass.id`). */
   readonly classes: readonly number[]
 }
 
 /** A device was added or removed. */
 export interface DeviceChange {
-  /** Whether it was added or removed. */
+  /** Whether the device was added or removed. */
   readonly type: 'added' | 'removed'
-  /** As `DeviceEntry.index`. */
+  /** Index of the device, see `DeviceEntry.index`. */
   readonly index: number
 }
 
@@ -70,16 +70,16 @@ export interface System extends Disposable {
   /** The current devices, in the order of `index`. Throws RdmaError EIO after `close`. */
   devices(): readonly DeviceEntry[]
   /**
-   * The classes of the device with this name, as the device describes them; without a name those of the system-wide
-   * device. Throws RdmaError ENODEV if no device has the name.
+   * The classes of the device with this name, as the device describes them. Without a name, the classes of the
+   * system-wide device. Throws RdmaError ENODEV if no device has the name.
    */
   interface(name?: string): readonly ObjectClass[]
   /**
-   * Calls `handler` for each device that is added or removed from now on, until the returned function or `close` is
-   * called. Does not keep the process alive.
+   * Calls `handler` for each device that is added or removed, until the returned function or `close` is called. Does
+   * not keep the process alive.
    */
   onChange(handler: (change: DeviceChange) => void): () => void
-  /** Closes it. */
+  /** Closes the system-wide device. */
   close(): void
 }
 
@@ -87,7 +87,7 @@ export interface System extends Disposable {
 export interface SystemOptions {
   /** A network in this process. */
   readonly network?: Network
-  /** The daemon at this path; `true`: the daemon under which the program runs, or else the user's own. */
+  /** The daemon at this path; `true`: the daemon under which the program runs, otherwise the user's own daemon. */
   readonly socket?: string | true
 }
 
@@ -131,8 +131,8 @@ const accessNetwork = (network: LocalNetwork, report: Report): SystemAccess => {
 }
 
 /**
- * Opens a context on a device node of a daemon: its descriptors, and the function that makes calls on it. `call`,
- * `name`: of the call and the device, for errors.
+ * Opens a context on a device node of a daemon. Returns the context's descriptors, and a function that makes calls on
+ * the context. `call`, `name`: name of the call and of the device in errors.
  */
 const openNode = (session: Session, call: string, node: number, name: string) => {
   const { reply, fds } = session.ask(call, (buffer, header) => writeRequest(buffer, 'OPEN', header, { node }))

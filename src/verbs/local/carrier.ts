@@ -1,8 +1,7 @@
 /*
- * The carrier of devices in this process (network.ts): calls are functions, rings are ordinary memory, buffers get
- * virtual addresses. No daemon is needed.
+ * The carrier (verbs/carrier.ts) of devices in this process: calls are functions, rings are ordinary memory, buffers get
+ * virtual addresses.
  */
-
 import { addEventHandler } from '../../core/devices/clients.ts'
 import { closeContext, openContext } from '../../core/devices/registry.ts'
 import { runTypedChain } from '../../core/dispatch/chain-calls.ts'
@@ -80,8 +79,8 @@ const callResult = ({ object, descriptors, out }: Result): CallResult<AnyValues>
 })
 
 /**
- * Settles as `call`. If the signal is aborted first, it rejects with the signal's reason, and the call is undone: an
- * object that it still creates is destroyed.
+ * Settles as `call`. If the signal is aborted first, rejects with the signal's reason, and undoes the call: an object
+ * that the call creates later is destroyed.
  */
 const untilAborted = (context: Context, call: Promise<Result>, signal: AbortSignal | undefined): Promise<Result> => {
   if (signal === undefined) return call
@@ -91,7 +90,7 @@ const untilAborted = (context: Context, call: Promise<Result>, signal: AbortSign
       reject(signal.reason)
     }
     signal.addEventListener('abort', onAbort, { once: true })
-    // Called when the program gets the result: an abort must not undo it any more.
+    // After the program has the result, an abort must not undo the call.
     const stopListening = (): void => signal.removeEventListener('abort', onAbort)
     call.then(
       result => {
@@ -152,8 +151,8 @@ const carrierOn = (
   }
 
   /**
-   * Runs a call and returns its result. Throws RdmaError EOPNOTSUPP if its handler is asynchronous; an object that it
-   * still creates is then destroyed.
+   * Runs a call. If the handler is asynchronous, throws RdmaError EOPNOTSUPP and undoes the call: an object that the
+   * call creates later is destroyed.
    */
   const callNow: AnyCall = (cls, method, object, args) => {
     let result: ReturnType<typeof invoke>
@@ -174,7 +173,7 @@ const carrierOn = (
 
   const call: AnyCall = (cls, method, object, args) => {
     if (object === CLOSED) throw closedError(`${cls.name}.${method}`)
-    // `reqNotify`, with which waits arm a queue, gives the device no work.
+    // `reqNotify` gives the device no work.
     if (method !== 'reqNotify') network.touch()
     try {
       return callNow(cls, method, object, args)

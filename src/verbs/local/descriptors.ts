@@ -1,8 +1,7 @@
 /*
  * Descriptors of a device in this process (R28, R37): numbers of core's objects, not file descriptors. A buffer that is
- * passed to a driver has an address (`LocalSpace`) for the duration of the call.
+ * passed to a driver has an address (`LocalSpace`) during the call.
  */
-
 import { opsIoctl, opsMap, opsWrite } from '../../core/devices/driver-ops.ts'
 import { attachSink, createEventQueue } from '../../core/events/events.ts'
 import type { LocalSpace } from '../../core/memory/local-space.ts'

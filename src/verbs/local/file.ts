@@ -1,7 +1,6 @@
 /*
- * Files of this program as memory regions of devices in this process (class `mr`, kind FILE). Any regular file is
- * accepted, since a slow file delays this program only. The file is opened again by its name in /proc/self/fd, which
- * needs no native code.
+ * Files as memory regions of devices in this process (class `mr`, kind FILE). Any regular file is accepted, because a
+ * slow file delays only this program. The file is opened again in /proc/self/fd, which needs no native code.
  */
 import { constants, fstatSync, openSync } from 'node:fs'
 import type { FileMemory } from '../../core/model.ts'

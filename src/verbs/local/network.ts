@@ -3,15 +3,14 @@
  * sockets of this machine. The links memory and `dgram` need no native code.
  *
  * The program's event loop drives the devices: a drive polls them until they have no work. Drives run
- * - in a microtask after the program has posted, once for all requests that it posts without an await in between;
+ * - in a microtask after the program has posted;
  * - when the program polls an empty CQ, an event queue or a UDP socket, or waits for a completion;
  * - when an asynchronous call ends, or a client (connection manager, IP) has work;
  * - when packets arrive;
  * - when a device's timer expires.
- * Since microtasks run before timers and sockets of the program, only BUDGET drives in microtasks, and waits, are
- * allowed per turn of the event loop; further ones wait for the next turn.
+ * Microtasks run before timers and sockets of the program. Therefore only BUDGET drives in microtasks and waits are
+ * allowed in a turn of the event loop; further drives and waits continue in the next turn.
  */
-
 import { Clients, classesWithClients } from '../../clients/clients.ts'
 import { createCore, STEPS_PER_TURN, unregister } from '../../core/devices/registry.ts'
 import { expire } from '../../core/events/events.ts'
@@ -41,25 +40,25 @@ import { checkChoice, checkFunction, formatValue, invalidArgument, rdmaError, re
 import { showAs } from '../objects/show.ts'
 import { observe, publishWaits, type TracedCall } from './observe.ts'
 
-/** Connects the devices of this process that are opened on it. */
+/** Connects devices of this process. */
 export interface Network {
   /**
-   * Adds a device of any driver, which `make` creates (`createCtxDevice` of userdma/drivers, or your own); `open({
-   * network, device: name })` opens it. The returned function removes the device, even while it is open. Throws
-   * RdmaError EEXIST if the name is in use.
+   * Adds a device of any driver. `make` creates the device (`createCtxDevice` of userdma/drivers, or your own);
+   * `open({ network, device: name })` opens the device. The returned function removes the device, even while it is open.
+   * Throws RdmaError EEXIST if the name is in use.
    */
   addDevice(make: (core: Core) => CoreDevice): () => void
   /** Replaces the fault rules, in the syntax of `--fault`; an empty text removes them. Throws RdmaError EINVAL. */
   setFaults(text: string): void
   /**
-   * Captures every packet of its soft devices, also of those opened later, to a pcapng file with mode 0600, until the
-   * returned function is called. While it captures, all messages are sent as packets (`NetworkOptions.path`). Throws
-   * RdmaError for a file that cannot be written: ENOENT, EACCES …, EINVAL for a symbolic link or another user's file.
+   * Captures every packet of the network's soft devices to a pcapng file with mode 0600, until the returned function is
+   * called. During a capture all messages are sent as packets (`NetworkOptions.path`). Throws RdmaError if the file
+   * cannot be written: ENOENT, EACCES …, EINVAL for a symbolic link or another user's file.
    */
   capture(path: string): () => void
   /**
-   * Calls `handler` after each call on one of its devices, except calls of methods that the device lacks, until the
-   * returned function is called.
+   * Calls `handler` after each call on a device of the network, until the returned function is called. Calls of methods
+   * that the device lacks are left out.
    */
   trace(handler: (call: TracedCall) => void): () => void
 }
@@ -69,9 +68,9 @@ export interface NetworkOptions {
   /** Fault rules, see `Network.setFaults`. */
   readonly fault?: string
   /**
-   * What connects the devices: 'memory' of this process (default), or sockets on their addresses, which this machine
-   * must have. 'udp' reaches every RoCE device and needs the package koffi; 'udp-plain' is the same without
-   * segmentation by the kernel. 'dgram' reaches other 'dgram' devices only.
+   * What connects the devices: 'memory' of this process (default), or sockets on the devices' addresses, which must be
+   * addresses of this machine. 'udp' reaches every RoCE device and needs the package koffi. 'udp-plain' is 'udp' without
+   * segmentation by the kernel. 'dgram' reaches only other 'dgram' devices.
    */
   readonly link?: Link
   /**
@@ -80,15 +79,15 @@ export interface NetworkOptions {
    */
   readonly path?: Path
   /**
-   * Returns integers from 0 to 2^32 - 1, from which memory keys and queue pair numbers are made. Default: the system's
-   * secure generator; a function with a seed makes them repeatable.
+   * Returns random integers from 0 to 2^32 - 1, for memory keys and queue pair numbers. Default: the system's secure
+   * generator.
    */
   readonly random?: () => number
-  /** Checks all devices that are opened on it, see `OpenOptions.check`. Default: false. */
+  /** Checks all devices that are opened on the network, see `OpenOptions.check`. Default: false. */
   readonly check?: boolean | CheckOptions
   /**
-   * A seed, an integer from 0 to 2^32 - 1, with which the devices do what the specification allows and hardware rarely
-   * does, as with `userdma check --torment`. Default: they do not.
+   * A seed, an integer from 0 to 2^32 - 1. With a seed the devices do what the specification allows and hardware rarely
+   * does, as with `userdma check --torment`. Default: no seed.
    */
   readonly torment?: number
 }
@@ -117,11 +116,11 @@ export interface LocalNetwork extends Network {
   touch(): void
   /** Arms the timers: a call may have set an earlier one. */
   scheduleTimers(): void
-  /** As `Carrier.drive`. */
+  /** See `Carrier.drive`. */
   drive(): boolean
-  /** As `Carrier.overdueTurn`. */
+  /** See `Carrier.overdueTurn`. */
   overdueTurn(): Promise<void> | undefined
-  /** As `Carrier.awaitsNextTurn`: a drive stopped before its work was done, and the next turn continues it. */
+  /** See `Carrier.awaitsNextTurn`. */
   awaitsNextTurn(): boolean
 }
 
@@ -131,7 +130,7 @@ const MAX_ROUNDS = 64
 const LONGEST_DRIVE = 1000
 /** Maximum drives of `kick`, and waits of programs, in one turn of the event loop. */
 const BUDGET = 256
-/** One in so many idle drives reads the clock, which takes longer than the rest of the drive. */
+/** One of CLOCK_INTERVAL idle drives reads the clock, because reading takes longer than the rest of the drive. */
 const CLOCK_INTERVAL = 32
 
 /** Parses fault rules. Throws RdmaError EINVAL. */
@@ -150,8 +149,8 @@ const delayUntil = (due: number): number =>
   Math.min(Math.max(Math.ceil((due - nowMicroseconds()) / 1000), 1), MAX_TIMER_DELAY)
 
 /**
- * The functions of `LocalNetwork` that drive devices. `isMemoryLink`: devices get work from `touch`, `kick` and timers
- * only, so that a drive between them is skipped, and polling an empty CQ costs almost nothing.
+ * The functions of `LocalNetwork` that drive devices. `isMemoryLink`: devices get work only from `touch`, `kick` and
+ * timers; other drives are skipped, so that polling an empty CQ costs almost nothing.
  */
 const createDriveLoop = (core: Core, devices: readonly RxeDevice[], isMemoryLink: boolean, clients: Clients) => {
   let isTouched = true
@@ -175,7 +174,7 @@ const createDriveLoop = (core: Core, devices: readonly RxeDevice[], isMemoryLink
     let hasWorked = false
     const hasExpired = now >= timerDue
     if (hasExpired) disarm()
-    // `onDoorbell` has reported the queue pair of each post, so that only these are checked for requests.
+    // CHANGED: only queue pairs that `onDoorbell` has reported are checked for requests.
     for (let i = 0; i < devices.length; i++)
       if (hasExpired || devices[i]!.hasWork()) hasWorked = devices[i]!.poll(now, ScanScope.CHANGED) || hasWorked
     return (hasExpired && expire(core, now)) || hasWorked
@@ -204,8 +203,8 @@ const createDriveLoop = (core: Core, devices: readonly RxeDevice[], isMemoryLink
     timer = setTimeout(onTimer, delayUntil(due))
   }
   /**
-   * Arms the timer of clients (connection manager, IP). It does not keep the process alive, since it may serve
-   * connections and packets for which the program does not wait.
+   * Arms the timer of clients (connection manager, IP). The timer does not keep the process alive, because the program
+   * may not wait for the clients' connections and packets.
    */
   const scheduleClients = (): void => {
     const due = clients.nextTimeout()
@@ -264,7 +263,7 @@ const createDriveLoop = (core: Core, devices: readonly RxeDevice[], isMemoryLink
     wasCalled = false
     return hasWorked
   }
-  /** Continues an interrupted drive in the next turn of the event loop, so that the rest of the process runs before. */
+  /** Continues an interrupted drive in the next turn of the event loop, after the rest of the process. */
   const driveNextTurn = (): void => {
     isTouched = true
     if (isInterrupted) return
@@ -285,7 +284,7 @@ const createDriveLoop = (core: Core, devices: readonly RxeDevice[], isMemoryLink
     budget = BUDGET
     if (isScheduled && !isInterrupted) runScheduled()
   }
-  /** Takes one from the budget of this turn of the event loop; false if it is used up. */
+  /** Takes one from the budget of this turn of the event loop; false if the budget is used up. */
   const spend = (): boolean => {
     if (budget === BUDGET) onNextTurn(renewBudget)
     if (budget === 0) return false
@@ -306,7 +305,7 @@ const createDriveLoop = (core: Core, devices: readonly RxeDevice[], isMemoryLink
   return { drive, kick, touch, scheduleTimers, overdueTurn, awaitsNextTurn: () => isInterrupted, stop: disarm }
 }
 
-/** Handles exceptions of jobs: they are bugs of the library, and reach the program as uncaught exceptions. */
+/** Exceptions of jobs are bugs of the library, and reach the program as uncaught exceptions. */
 const rethrowBug = (error: unknown): never => {
   throw error
 }
@@ -348,7 +347,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
     classes: classesWithClients(() => clients),
     run: job => slices.begin(job, rethrowBug),
   })
-  /** Started when a call needs one (connection manager, IP); until then queue pair 1 of a device is the program's. */
+  /** A client starts when a call needs it. Until then the program may create queue pair 1. */
   const clients = new Clients(core, {
     now: nowMicroseconds,
     random: secureRandom,
@@ -433,7 +432,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
         rxe,
         port,
         remove() {
-          // Sends what is outstanding: peers of the device's connections learn that these end.
+          // Sends outstanding packets: peers learn that their connections end.
           touch()
           drive()
           devices.splice(devices.indexOf(rxe), 1)

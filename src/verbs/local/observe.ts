@@ -6,9 +6,8 @@
  *   userdma:rnr             { device, count }: RNR NAKs received: the peer had no receive posted
  *   userdma:retransmission  { device, count }: how often send queues went back to resend
  *
- * `device` is the name of the device; `count` is the number of new ones.
+ * `device`: name of the device; `count`: number since the last message.
  */
-
 import { channel } from 'node:diagnostics_channel'
 import { closeSync, writeSync } from 'node:fs'
 import { registerClient } from '../../core/devices/clients.ts'
@@ -36,22 +35,22 @@ interface ObservedDevice {
 export interface TracedCall {
   /** Name of the device. */
   readonly device: string
-  /** Class and method as declared: 'rc_qp', 'modify'. */
+  /** Name of the class: 'rc_qp' … */
   readonly class: string
-  /** Name of the method. */
+  /** Name of the method: 'modify' … */
   readonly method: string
   /**
-   * Handle of the object: of `create` that of the new object, of a port its number, of the device 0. Undefined for most
+   * Handle of the object; for `create` of the new object, for a port its number, for the device 0. Undefined for most
    * calls that were refused before their handler.
    */
   readonly object: number | undefined
   /** Arguments by name, objects by their handles. */
   readonly args: Readonly<Record<string, unknown>>
-  /** The results, if it succeeded. */
+  /** The results, if the call succeeded. */
   readonly result: Readonly<Record<string, unknown>> | undefined
-  /** Errno ('EINVAL' …) and message, if it was refused. */
+  /** Errno ('EINVAL' …) and message, if the call was refused. */
   readonly error: { readonly code: string; readonly message: string } | undefined
-  /** Microseconds until its result; 0 if it was refused before its handler. */
+  /** Microseconds until the result; 0 if the call was refused before its handler. */
   readonly microseconds: number
 }
 
@@ -59,7 +58,7 @@ const failures = channel('userdma:failure')
 const rnrWaits = channel('userdma:rnr')
 const retransmissions = channel('userdma:retransmission')
 
-/** Counters of a device at the last call of `publishWaits` while a channel had subscribers. */
+/** The counters of a device that were last published. */
 interface PublishedCounters {
   readonly receivedRnr: number
   readonly retransmissions: number
@@ -141,7 +140,7 @@ export const observe = (core: Core, attached: ReadonlyMap<string, ObservedDevice
   /** Captures the packets of the device's port. */
   const tap = ({ write, taps, stop }: Capture, name: string, { port }: ObservedDevice): void => {
     const remove = addTap(port, run => {
-      // A packet between two devices of the network is captured when it is sent; one from outside when it arrives.
+      // Each packet is captured once: when it is sent, or on arrival if it comes from outside the network.
       if (run.direction !== 'sent' && !isForeign(run.flow.source)) return
       const time = performance.timeOrigin * 1000 + nowMicroseconds()
       try {
@@ -150,7 +149,7 @@ export const observe = (core: Core, attached: ReadonlyMap<string, ObservedDevice
           write({ interface: 0, time, flow: run.flow, identification, payload, direction: run.direction })
         })
       } catch (error) {
-        // A full disk stops the capture, and the traffic continues.
+        // For example a full disk: the traffic continues.
         warn(`a capture was stopped: ${String(error)}`)
         stop()
       }
