@@ -1,6 +1,6 @@
 /*
- * A carrier is the library's connection to a device in this process or in a daemon (docs/decisions/one-provider.md). The
- * library's objects use only this interface.
+ * A carrier is the library's connection to a device in this process or in a daemon (docs/decisions/one-provider.md).
+ * The library's objects use only this interface.
  */
 import type { ChainedCall } from '../core/dispatch/chain-calls.ts'
 import type { RingLayout } from '../spec/drivers/ring-layout.ts'
@@ -45,8 +45,8 @@ export interface EventTargets {
 }
 
 /**
- * Counters of a device by name: of Linux's files, of the port, of the transport engine (`transport.retransmissions`), and
- * of injected faults (docs/reference/counters.md).
+ * Counters of a device by name: of Linux's files, of the port, of the transport engine (`transport.retransmissions`),
+ * and of injected faults (docs/reference/counters.md).
  */
 export type DeviceCounters = Pick<DeviceStat, 'hw_counters' | 'counters' | 'port' | 'transport' | 'faults'>
 
@@ -63,8 +63,8 @@ export interface MappedBytes {
  */
 export interface Descriptors {
   /**
-   * Calls `onRecord` with each record of at most `maxBytes` bytes, and `onEnd` when no more records can follow. A record
-   * is valid only during the call. A descriptor has one reader.
+   * Calls `onRecord` with each record of at most `maxBytes` bytes, and `onEnd` when no more records can follow. A
+   * record is valid only during the call. A descriptor has one reader.
    */
   read(fd: number, maxBytes: number, onRecord: (record: DataView) => void, onEnd: () => void): void
   /** Calls `onReadable` when `cm_channel.getEvent` may find an event. A descriptor has one watcher. */

@@ -1,7 +1,7 @@
 /*
  * Chains (R16): many objects with one call, all or none. A function describes the objects with the methods of a builder
- * (`Chain`). The methods return planned objects, which are entries of the chain; entry n has the handle -1 - n. Later
- * entries may refer to earlier entries.
+ * (`Chain`). The methods return planned objects, which are entries of the chain; entry n, from 0, has the handle
+ * -1 - n. Later entries may refer to earlier entries.
  */
 import type { ChainedMethod } from '../core/dispatch/chain.ts'
 import type { ChainedCall } from '../core/dispatch/chain-calls.ts'

@@ -187,8 +187,8 @@ const optionClasses: Readonly<Record<string, string>> = {
 }
 
 /**
- * Checks that `object` is open and belongs to this device: otherwise its handle may be another object's. Also checks the
- * class of a `VerbsObject`. Planned objects and plain `{ handle }`s pass: the device checks their handles.
+ * Checks that `object` is open and belongs to this device: otherwise its handle may be another object's. Also checks
+ * the class of a `VerbsObject`. Planned objects and plain `{ handle }`s pass: the device checks their handles.
  */
 export const checkObject = (
   context: DeviceContext,

@@ -1,7 +1,7 @@
 /*
- * The promises for the requests of one queue pair. While requests are outstanding, the queue pair's own completion queue
- * is polled; the id of a completion finds the promise. A request counts as outstanding until its completion is polled,
- * so that the completion queue cannot overflow.
+ * The promises for the requests of one queue pair. While requests are outstanding, the queue pair's own completion
+ * queue is polled; the id of a completion finds the promise. A request counts as outstanding until its completion is
+ * polled, so that the completion queue cannot overflow.
  */
 import type { Completion, OpcodeName } from '../cq/completion.ts'
 import type { CompletionQueue } from '../cq/completion-queue.ts'
@@ -155,8 +155,8 @@ export class RequestPromises {
   }
 
   /**
-   * How to start the queue pair again. If a send is flushed without an earlier failure, the queue pair was moved to ERR,
-   * as after a failed receive.
+   * How to start the queue pair again. If a send is flushed without an earlier failure, the queue pair was moved to
+   * ERR, as after a failed receive.
    */
   #hint({ queue }: Outstanding, isFlushed: boolean): string {
     const { afterSend, afterReceive } = this.#restarts

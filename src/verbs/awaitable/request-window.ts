@@ -10,7 +10,7 @@ export class RequestWindow {
   /** Maximum requests in flight. */
   readonly limit: number
   #inFlight = 0
-  /** The first failure that `add` or `drain` has not reported. */
+  /** The first failure that neither `add` nor `drain` has reported. */
   #failure: { readonly error: unknown } | undefined
   #waiting: (() => void)[] = []
 

@@ -1,6 +1,6 @@
 /*
  * Checked devices of this process (`open({ check })`): the checker of `userdma check`, with V8 stacks. Each network has
- * one checker for all its checked devices; a finding belongs to the device that it names.
+ * one checker.
  *
  * This file and the checker are imported with the first checked device.
  */
@@ -28,7 +28,7 @@ interface CheckedDevice {
   readonly context: Context
   readonly posts: PostStacks
   readonly options: CheckOptions
-  /** Its reported findings so far. */
+  /** Reported findings. */
   readonly findings: Finding[]
 }
 
@@ -36,7 +36,7 @@ interface NetworkCheck {
   readonly checker: Checker
   readonly log: ProgramLog
   readonly devices: Map<Context, CheckedDevice>
-  /** The adapters in the options of all its checked devices, also of closed ones. */
+  /** The adapters in the options of all checked devices, also of closed devices. */
   readonly adapters: AdapterName[]
 }
 
@@ -99,8 +99,8 @@ const openDevices = new Set<CheckedDevice>()
 let hasExitListener = false
 
 /**
- * At the program's exit with status 0: closes the contexts of checked devices that are still open, which may lead to
- * findings (leaked objects), and sets the exit status if one of them has findings that fail (`failOn`).
+ * At exit with status 0: closes the contexts of open checked devices, to find leaked objects, and sets the exit status
+ * if a device has findings that fail (`failOn`).
  */
 const onExit = (status: number): void => {
   if (status !== 0) return
@@ -156,7 +156,7 @@ export const checkContext = (context: Context, options: CheckOptions): DeviceChe
     },
     end() {
       checker.races?.join()
-      // The omissions are those of the whole network: they are printed when its last checked device is closed.
+      // The omissions are the network's: printed when its last checked device is closed.
       if (devices.size === 1 && options.onFinding === undefined)
         for (const omission of checker.omissions) console.error(`userdma check: left out: ${omissionText(omission)}`)
       devices.delete(context)

@@ -1,5 +1,5 @@
 /*
- * Options of checked devices; most are also options of the command `userdma check`.
+ * Options of checked devices.
  */
 import { type AdapterName, adapterNames } from '../../spec/check/adapters.ts'
 import { type Finding, type FindingId, failLimits, findingIds, type Severity } from '../../spec/check/findings.ts'
@@ -9,11 +9,11 @@ import { type StackSharing, stackSharings } from './posts.ts'
 
 /** Options of a checked device (`open({ check })`). */
 export interface CheckOptions {
-  /** Called once with each finding; without it the finding is printed to standard error. Must not call the device. */
+  /** Called once with each finding; must not call the device. Default: prints the finding to standard error. */
   readonly onFinding?: (finding: Finding) => void
   /**
-   * `device.close()` rejects with a `FindingsError` if a finding of this severity or a higher one was reported;
-   * 'never': it does not reject. Default: 'error'.
+   * `device.close()` rejects with a `FindingsError` if a finding of at least this severity was reported. 'never': does
+   * not reject. Default: 'error'.
    */
   readonly failOn?: Severity | 'never'
   /** Whether findings of severity 'note' are reported too; default false, with `failOn: 'note'` true. */
@@ -21,18 +21,15 @@ export interface CheckOptions {
   /** Ids of findings that are not reported. */
   readonly ignore?: readonly FindingId[]
   /**
-   * Names of RDMA adapters (docs/reference/adapters.md): a call or request that works here and would fail on one of
-   * them is a finding. Applies to all checked devices of the network.
+   * Names of RDMA adapters (docs/reference/adapters.md): a call or request that would fail on one of these adapters is
+   * a finding. Applies to all checked devices of the network.
    */
   readonly like?: readonly AdapterName[]
-  /**
-   * Searches for races: requests that access the same bytes in no defined order, at least one of them writing; default
-   * false.
-   */
+  /** Searches for races: a write and other accesses to the same bytes in no defined order. Default false. */
   readonly races?: boolean
   /**
-   * 'all': the stack of each post is captured. 'shared' (default), which costs less: from the 257th request of a queue
-   * on, equal requests (opcode, flags, region) share stacks.
+   * 'all': captures the stack of each post. 'shared' (default): costs less, because from the 257th request of a queue
+   * on equal requests (opcode, flags, region) share stacks.
    */
   readonly stacks?: StackSharing
 }

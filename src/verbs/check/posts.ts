@@ -12,12 +12,12 @@ import { sharingStacks } from './stack-sharing.ts'
 import { captureStack, type LazyStack } from './stacks.ts'
 import { onPost, type PostWatch } from './watch.ts'
 
-/** A work queue; `queue` and `number` as in `PostWatch`. */
+/** A work queue. `queue`, `number`: see `PostWatch`. */
 interface WatchedQueue {
   readonly queue: number
   readonly number: number
   readonly ring: ProgramRing
-  /** By slot. */
+  /** Stacks by slot. */
   readonly stacks: readonly (LazyStack | undefined)[]
 }
 
@@ -32,8 +32,8 @@ const wrIdOffset = (queue: number, { layout }: ProgramRing): number =>
   queue === PostQueue.SEND ? layout.send.WR_ID : layout.receive.WR_ID
 
 /**
- * The stack of the request that has failed with this wr_id. If several requests have the wr_id, it is the oldest
- * outstanding send; for a receive, and if no such send is outstanding, it is the one that the device has taken last.
+ * The stack of the failed request with this wr_id. If several requests have the wr_id, the oldest outstanding send has
+ * failed; for a receive, and without such a send, the request that the device has taken last.
  */
 const stackOfRequest = ({ queue, ring, stacks }: WatchedQueue, wrId: bigint): LazyStack | undefined => {
   const { layout, view, words, elementsAt, mask, log2Element, index, wrap, consumer } = ring
@@ -62,7 +62,7 @@ export const createPostStacks = (
   sharing: StackSharing,
   log: ((queue: number, number: number, wrId: bigint, stack: LazyStack) => void) | undefined,
 ): PostStacks => {
-  /** By offset of the ring. */
+  /** Queues by offset of the ring. */
   const queues = new Map<bigint, WatchedQueue>()
   return {
     watch(queue, number, { offset }, ring) {

@@ -1,6 +1,6 @@
 /*
  * The log of posts and polled completions on the checked devices of a network in this process, in order, for the search
- * for races. (Programs on a daemon's device write the event log of spec/session.ts.) All entries are of one thread.
+ * for races. All entries are of one thread.
  */
 import type { LoggedEvent } from '../../check/races/feed.ts'
 import type { RaceSources } from '../../check/races/sources.ts'
@@ -9,11 +9,11 @@ import type { NoteOmission } from '../../spec/check/omissions.ts'
 import { EventKind } from '../../spec/session.ts'
 import type { LazyStack } from './stacks.ts'
 
-/** Number of entries at which the search reads them. */
+/** The search reads the log when it has this number of entries. */
 const MAX_ENTRIES = 4096
-/** Maximum stacks; beyond that the oldest ones are forgotten. */
+/** Maximum stacks; then the oldest stack is forgotten. */
 const MAX_STACKS = 16_384
-/** After this time the search reads the entries even if there are fewer. */
+/** After this time the search reads fewer entries too. */
 const READ_DELAY_MS = 100
 
 export interface ProgramLog extends Omit<RaceSources, 'memoryOf'> {
@@ -30,11 +30,11 @@ export interface ProgramLog extends Omit<RaceSources, 'memoryOf'> {
 export const createProgramLog = (join: () => void, omit: NoteOmission): ProgramLog => {
   let entries: LoggedEvent[] = []
   let hasTimer = false
-  /** By number. */
+  /** Stacks by number. */
   const stacks = new Map<number, LazyStack>()
   const numbers = new WeakMap<LazyStack, number>()
   let lastStack = 0
-  /** The stack with number `lastStack`; often that of the next post, too. */
+  /** The stack with number `lastStack`: often the stack of the next post too. */
   let latest: LazyStack | undefined
 
   const numberOf = (stack: LazyStack): number => {

@@ -1,18 +1,14 @@
 /*
- * Sharing of stacks between posts, because the capture of a stack takes longer than the rest of a post. The first
- * requests of a work queue have stacks of their own. Later ones are equal if they have the same opcode, flags, and
- * region of the first scatter/gather element; POSTS_PER_STACK equal requests have the stack of the first of them.
+ * Posts share stacks, because the capture of a stack takes longer than the rest of a post. The first UNSHARED_POSTS
+ * requests of a work queue have stacks of their own. Later requests are equal if they have the same opcode, flags, and
+ * region of the first scatter/gather element. POSTS_PER_STACK equal requests share a stack.
  */
 import { PostQueue } from '../../spec/session.ts'
 import { SendFlags } from '../../spec/work.ts'
 import type { ProgramRing } from '../ring.ts'
 
-/** Number of first requests of a queue that have stacks of their own. */
 const UNSHARED_POSTS = 256
-/**
- * Number of equal requests that share a stack. A prime, so that with a loop of several equal posts it is not always the
- * same post of the loop whose stack is captured.
- */
+/** A prime: in a loop with several equal posts, captures then fall on different posts of the loop. */
 const POSTS_PER_STACK = 251
 /** Maximum kinds of equal requests of a queue; at this number the next capture forgets all stacks. */
 const MAX_KINDS = 64
@@ -21,7 +17,7 @@ const { INLINE } = SendFlags.values
 
 interface SharedStack<S> {
   readonly stack: S
-  /** Number of further requests that have this stack. */
+  /** Number of further requests that may share the stack. */
   remaining: number
 }
 

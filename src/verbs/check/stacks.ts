@@ -1,11 +1,10 @@
 /*
- * V8 stacks for findings, without the frames of userdma and of Node. V8 formats the text of a stack when it is read, so
- * that a stack which no finding needs costs the capture only. The frames name the sources if Node applies source maps
- * (--enable-source-maps).
+ * V8 stacks for findings, without the frames of userdma and of Node. V8 formats a stack when it is read, so that an
+ * unread stack costs only the capture.
  */
 import type { Stack } from '../../spec/check/findings.ts'
 
-/** Maximum frames of a captured stack; those of userdma and Node count, and are left out afterwards. */
+/** Maximum frames of a captured stack, including frames of userdma and Node. */
 const MAX_FRAMES = 32
 
 /** The folder of the package, from the frame of this file; undefined if a bundler has moved it. */

@@ -1,7 +1,6 @@
 /*
- * What the library's objects report to the check of their device (`open({ check })`, or `userdma check` for a device of
- * a daemon): posts and polls. They are observed through accessors on rings and completion objects, so that the hot code
- * of posts and polls is the same with and without a check.
+ * Observes posts and polls for the check of a device (`open({ check })` or `userdma check`). Accessors on rings and
+ * completion objects observe them, so that the hot code is the same with and without a check.
  */
 import type { Finding } from '../../spec/check/findings.ts'
 import type { Omission } from '../../spec/check/omissions.ts'
@@ -9,17 +8,17 @@ import type { MmapInfo } from '../carrier.ts'
 import type { ProgramRing } from '../ring.ts'
 
 /**
- * Records the posts and polls of a checked device. A work queue is named by `queue` (PostQueue) and `number`: the QPN,
- * or the handle of the SRQ.
+ * Records the posts and polls of a checked device. `queue` (PostQueue) and `number` name a work queue; `number`: the
+ * QPN, or the handle of the SRQ.
  */
 export interface PostWatch {
   /** Starts to record the posts to a work queue, until `forget` is called with the `info` of its ring. */
   watch(queue: number, number: number, info: MmapInfo, ring: ProgramRing): void
-  /** Forgets the work queue with this ring, which is released. */
+  /** Forgets the work queue with this ring: the ring is released. */
   forget(info: MmapInfo): void
   /**
-   * Reports a post that was refused with `error`, a positive errno. `state`: of its queue pair (ibv_qp_state); RTS for
-   * a full queue, whose state is not queried.
+   * Reports a post that was refused with `error`, a positive errno. `state`: state of the queue pair (ibv_qp_state);
+   * RTS if the queue is full.
    */
   refused(queue: number, number: number, wrId: number, error: number, state: number): void
   // Set only with the search for races:
@@ -31,9 +30,7 @@ export interface PostWatch {
   counted?(cq: number, count: number): void
 }
 
-/**
- * The completion object of a CQ: each poll that finds a completion sets `at`, the offset of its CQE. `id`: its wr_id.
- */
+/** The completion object of a CQ. A poll that finds a completion sets `at`, the offset of the CQE. `id`: wr_id. */
 export interface PolledCompletion {
   readonly id: number
   at: number
@@ -41,16 +38,16 @@ export interface PolledCompletion {
 
 /** A finding, with how often it was found. */
 export interface CountedFinding extends Finding {
-  /** How often it was found with the same id, program and stack, and the same text except for numbers. */
+  /** Number of findings with this id, program and stack, and with the same text except for numbers. */
   readonly count: number
 }
 
 /** The check of an open device. */
 export interface DeviceCheck {
   readonly posts: PostWatch
-  /** The findings about the device; empty for a device of a daemon, whose findings `userdma check` reports. */
+  /** The findings about the device; empty for a daemon's device, because `userdma check` reports them. */
   readonly findings: readonly CountedFinding[]
-  /** What the check of its network has left out. */
+  /** What the check of the device's network has left out. */
   readonly omissions: readonly Omission[]
   /** Called when the device is closed. Throws FindingsError if there are findings that fail. */
   end(): void
@@ -92,7 +89,7 @@ export const pollWatch = (
       // The handle may have been that of a closed CQ.
       promiseCqs.delete(cq)
       onPoll(completion, wrId => {
-        // This microtask is queued before the promise is resolved, and so runs before the code that awaits the promise.
+        // This microtask runs before the code that awaits the promise.
         if (promiseCqs.has(cq)) queueMicrotask(() => note(cq, 1, BigInt(wrId)))
         else note(cq, 1, BigInt(wrId))
       })
@@ -102,9 +99,7 @@ export const pollWatch = (
   }
 }
 
-/**
- * Returns `ring`; if the device is checked, posts to it are recorded from now on. `queue`, `number`: as in `PostWatch`.
- */
+/** Returns `ring`. If the device is checked, posts to `ring` are recorded. `queue`, `number`: see `PostWatch`. */
 export const watchedRing = (
   { check }: { readonly check: DeviceCheck | undefined },
   queue: number,

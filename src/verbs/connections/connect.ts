@@ -28,7 +28,7 @@ import {
 import { type ConnectionEvent, connectionEvents } from './events.ts'
 import { hostAndPort, resolveUrl, shownAddress } from './url.ts'
 
-/** Maximum bytes of a program's private data; in a REQ rdma_cm's header takes some. */
+/** Maximum bytes of a program's private data. A REQ also contains rdma_cm's header. */
 const MAX_REQ_DATA = privateDataBytes.REQ - rdmaCmHeader.bytes
 const MAX_REP_DATA = privateDataBytes.REP
 const MAX_REJ_DATA = privateDataBytes.REJ
@@ -50,9 +50,9 @@ export interface ConnectToOptions<P = AwaitableRcOptions> extends ConnectionOpti
 /** Options of `listen`. */
 export interface ListenOptions extends DeviceChoice {
   /**
-   * Maximum requests that the connection manager keeps until the library reads them; further ones are dropped, and
-   * their senders retry. The library reads requests as they arrive, so this does not bound the number of those that
-   * wait for an answer. Default and maximum 1024; a larger number means 1024.
+   * Maximum requests that the connection manager keeps until the library reads them. Further requests are dropped, and
+   * their senders retry. Does not limit the requests that wait for the program's answer. Default and maximum 1024; a
+   * larger number means 1024.
    */
   readonly backlog?: number
 }
@@ -69,14 +69,14 @@ export interface RejectOptions {
 export interface ConnectionRequest {
   /** The private data of the request. */
   readonly privateData: Uint8Array
-  /** Address of the peer, as text; '' (and the port 0) if it is read for the first time after the answer. */
+  /** Address of the peer, as text. If first read after `accept` or `reject`: '' and port 0. */
   readonly remoteAddress: string
   /** Port of the peer. */
   readonly remotePort: number
   /**
    * Accepts the request; resolves when the connection is established. Rejects with ConnectionError: ECONNREFUSED if the
-   * peer cancels the request, rejects the REP or ends the connection before its RTU has arrived, ETIMEDOUT if it does
-   * not answer.
+   * peer cancels the request, rejects the REP or ends the connection before its RTU has arrived, ETIMEDOUT if the peer
+   * does not answer.
    */
   accept(options?: ConnectionOptions): Promise<Connection>
   accept(options: ConnectionOptions<RcQueuePairOptions>): Promise<Connection<RcQueuePair>>
@@ -84,11 +84,11 @@ export interface ConnectionRequest {
   reject(options?: RejectOptions): void
 }
 
-/** A listener, which yields requests as they arrive: `for await (const request of server)`. */
+/** A listener: `for await (const request of server)` yields requests. */
 export interface Server extends AsyncDisposable, AsyncIterable<ConnectionRequest> {
-  /** The device that it listens on. */
+  /** Device of the listener. */
   readonly device: Device
-  /** Its address, as text. */
+  /** Address of the listener, as text. */
   readonly address: string
   /** The port; if the URL has port 0, the free port that was chosen. */
   readonly port: number
@@ -208,8 +208,8 @@ showAs<RequestObject>(
 )
 
 /**
- * A refusal of `cm_id.bind` or `cm_id.listen` as one of `listen`. For a port that is in use the connection manager,
- * like Linux's, may also answer EADDRNOTAVAIL.
+ * Converts a refusal of `cm_id.bind` or `cm_id.listen` to a refusal of `listen`. As in Linux, the connection manager
+ * may also answer EADDRNOTAVAIL for a port in use.
  */
 const bindError = (url: string, port: number, error: unknown): unknown => {
   if (!(error instanceof RdmaError)) return error

@@ -39,18 +39,18 @@ export type ConnectedQueuePair = RcQueuePair | AwaitableRcQueuePair
 
 /** One end of a connection by address and port, with its queue pair. */
 export interface Connection<Q extends ConnectedQueuePair = AwaitableRcQueuePair> extends AsyncDisposable {
-  /** Its device. */
+  /** Device of the connection. */
   readonly device: Device
-  /** The protection domain in which memory for its requests is registered. */
+  /** Protection domain of the queue pair: memory for its requests must be registered here. */
   readonly pd: ProtectionDomain
   /** The queue pair, ready to send. Its requests return promises, unless the option `qp` has a `sendCq`. */
   readonly qp: Q
   /**
-   * The private data of the peer's REQ or REP. These messages do not carry its length, so that it is padded with zeros:
-   * 56 bytes of a REQ, 196 bytes of a REP.
+   * The private data of the peer's REQ or REP, padded with zeros: 56 bytes of a REQ, 196 bytes of a REP. The messages
+   * do not carry the length.
    */
   readonly privateData: Uint8Array
-  /** Local address, as text; '' (and the ports 0) if the addresses are read for the first time after `close`. */
+  /** Local address, as text. If the addresses are first read after `close`: '' and port 0. */
   readonly localAddress: string
   /** Local port. */
   readonly localPort: number
@@ -61,8 +61,8 @@ export interface Connection<Q extends ConnectedQueuePair = AwaitableRcQueuePair>
   /** Resolves when the connection has ended, with what ended it. */
   readonly closed: Promise<CloseReason>
   /**
-   * Disconnects, tells the peer, and destroys the queue pair without waiting for its requests (`await qp.drained()`
-   * waits for them).
+   * Disconnects, tells the peer, and destroys the queue pair. Does not wait for outstanding requests; `qp.drained()`
+   * does.
    */
   close(): Promise<void>
 }
@@ -76,8 +76,8 @@ export interface ConnectionOptions<P = AwaitableRcOptions> {
   /** Options of the queue pair; with a `sendCq` its requests complete there and return no promises. */
   readonly qp?: P
   /**
-   * Called with the queue pair, and awaited, before the connection is established: receives that it posts are there for
-   * the peer's first message.
+   * Called with the queue pair, and awaited, before the connection is established: the place to post receives for the
+   * peer's first messages.
    */
   readonly prepare?: (
     qp: P extends { readonly sendCq: unknown } ? RcQueuePair : AwaitableRcQueuePair,
@@ -187,7 +187,7 @@ const parametersOf = ({
 export class SharedDevice {
   readonly device: Device
   readonly context: DeviceContext
-  /** Whether the device was opened here, because the program passed none: it is closed with its last user. */
+  /** Whether the program passed no device: the device was opened here, and is closed with its last user. */
   readonly #isOwned: boolean
   #users = 1
 

@@ -20,7 +20,7 @@ const kinds = {
   counting: CqKind.values.COUNTING,
 } as const
 
-/** Limits of event moderation (R36): the event is raised at the first limit reached, at each completion if both are 0. */
+/** Limits of event moderation (R36): the first limit reached raises the event; both 0: each completion does. */
 export interface Threshold {
   /** After this many completions, 0 to 65,535; 0: no limit. */
   readonly completions?: number

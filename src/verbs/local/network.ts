@@ -44,8 +44,8 @@ import { observe, publishWaits, type TracedCall } from './observe.ts'
 export interface Network {
   /**
    * Adds a device of any driver. `make` creates the device (`createCtxDevice` of userdma/drivers, or your own);
-   * `open({ network, device: name })` opens the device. The returned function removes the device, even while it is open.
-   * Throws RdmaError EEXIST if the name is in use.
+   * `open({ network, device: name })` opens the device. The returned function removes the device, even while it is
+   * open. Throws RdmaError EEXIST if the name is in use.
    */
   addDevice(make: (core: Core) => CoreDevice): () => void
   /** Replaces the fault rules, in the syntax of `--fault`; an empty text removes them. Throws RdmaError EINVAL. */
@@ -69,8 +69,8 @@ export interface NetworkOptions {
   readonly fault?: string
   /**
    * What connects the devices: 'memory' of this process (default), or sockets on the devices' addresses, which must be
-   * addresses of this machine. 'udp' reaches every RoCE device and needs the package koffi. 'udp-plain' is 'udp' without
-   * segmentation by the kernel. 'dgram' reaches only other 'dgram' devices.
+   * addresses of this machine. 'udp' reaches every RoCE device and needs the package koffi. 'udp-plain' is 'udp'
+   * without segmentation by the kernel. 'dgram' reaches only other 'dgram' devices.
    */
   readonly link?: Link
   /**

@@ -1,6 +1,6 @@
 /*
- * Objects of any class (R1, R12–R14), for example a driver's private class: `device.create` and `chain.create`. Methods,
- * arguments and results are those of the class's declaration.
+ * Objects of any class (R1, R12–R14), for example a driver's private class: `device.create` and `chain.create`.
+ * Methods, arguments and results are those of the class's declaration.
  */
 import type { AnyValues, In, ObjectClass, Out } from '../../spec/schema/schema.ts'
 import { checkRecord } from '../arguments/options.ts'

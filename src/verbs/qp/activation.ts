@@ -7,7 +7,7 @@ import { combineSteps } from './connection.ts'
 
 /** The option of a creation in RTS. */
 export interface ActiveOptions<A> {
-  /** Creates the queue pair in RTS (R7). An object has the options of `activate`; true: their defaults. Default: false. */
+  /** Creates the queue pair in RTS (R7), with the options of `activate`. true: default options. Default: false. */
   readonly active?: boolean | A
 }
 
@@ -28,7 +28,7 @@ interface WithInitial {
   readonly initial?: object
 }
 
-/** Options of a creation: for `active`, sets `initial` to the attributes of all steps to RTS. Throws RdmaError EINVAL. */
+/** The options with `initial` in place of `active`: the attributes of all steps to RTS. Throws RdmaError EINVAL. */
 export const activeAtCreation = <A extends object, O extends ActiveOptions<A> & WithInitial>(
   { cls, optionNames, steps }: Activation<A>,
   options: O,

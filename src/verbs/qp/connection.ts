@@ -166,8 +166,8 @@ export interface Connectable<O extends ConnectOptions> {
   /** What the peer needs to connect to the queue pair. */
   readonly endpoint: Endpoint
   /**
-   * Connects the queue pair to a peer: moves it from RESET to RTS. If a step fails, the queue pair is in RESET. Throws
-   * RdmaError EINVAL.
+   * Connects the queue pair to a peer: moves it from RESET to RTS. If a step after the first fails, the queue pair moves
+   * back to RESET. Throws RdmaError EINVAL.
    */
   connect(peer: Endpoint, options?: O): void
 }
@@ -179,7 +179,7 @@ export const endpointOf = ({ gid, lid }: LocalPath, { qpn, psn }: { qpn: number;
   ...(lid !== undefined && { lid }),
 })
 
-/** Moves a queue pair through `steps`, arguments of `modify`; back to RESET if a step fails. */
+/** Moves a queue pair through `steps`, arguments of `modify`; back to RESET if a step after the first fails. */
 export const connectBy = (qp: { modify(step: object): void }, steps: readonly object[]): void =>
   withOptionNames(optionsByQpAttribute, () => {
     let completedSteps = 0

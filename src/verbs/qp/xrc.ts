@@ -103,7 +103,7 @@ export interface XrcDomain extends Disposable, Kind<'xrcd'> {
 
 /** Options of `device.xrcd`. */
 export interface XrcDomainOptions {
-  /** A file descriptor: programs that pass the same file share one domain. Default: a private domain. */
+  /** A file descriptor: XRC domains with the same file are one domain. Default: a private domain. */
   readonly file?: number
   /** Fails with EINVAL if the file has a domain already; default false. */
   readonly exclusive?: boolean

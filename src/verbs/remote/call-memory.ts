@@ -1,10 +1,8 @@
 /*
- * Memory for call messages (messages.ts): memory of this process, which the daemon accesses, or, where the kernel
- * refuses that, a memory file that the session passes to the daemon (spec/session.ts). All contexts use the same
- * memory, since a call is answered before the next one is made.
+ * Memory for call messages (messages.ts). The daemon accesses memory of this process. If the kernel refuses the access,
+ * the session passes a memory file to the daemon. All contexts share the memory, because calls are synchronous.
  *
- * It has MESSAGE_BYTES for the message, then MAX_BUFFERS buffers of BUFFER_BYTES each for long values outside the
- * message. Pages that are never used take no memory.
+ * The memory has MESSAGE_BYTES for the message, then MAX_BUFFERS buffers of BUFFER_BYTES for long values.
  */
 import { type Arena, createRingPool, mapArena } from '../../host/memory/mapping.ts'
 import { addSeals, createMemfd, SEAL_GROW, SEAL_SHRINK } from '../../host/memory/memfd.ts'
@@ -13,7 +11,7 @@ export const MESSAGE_BYTES = 1 << 16
 export const BUFFER_BYTES = 1 << 20
 export const MAX_BUFFERS = 10
 
-/** `address`: by which the daemon accesses the memory. */
+/** `address`: address of the memory for the daemon. */
 export type CallMemory = Pick<Arena, 'address' | 'bytes' | 'view'>
 
 const TOTAL_BYTES = MESSAGE_BYTES + MAX_BUFFERS * BUFFER_BYTES
@@ -26,9 +24,7 @@ export const callMemory = (): CallMemory => {
 }
 
 let passedFile: { readonly fd: number; readonly memory: CallMemory } | undefined
-/**
- * The memory file and its mapping; addresses are offsets in the file. The descriptor stays open for further sessions.
- */
+/** The memory file and its mapping. Addresses are offsets in the file. Later sessions use the same file. */
 export const passedMemory = (): { readonly fd: number; readonly memory: CallMemory } => {
   if (passedFile === undefined) {
     const fd = createMemfd('userdma-calls', TOTAL_BYTES)

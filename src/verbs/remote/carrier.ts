@@ -1,9 +1,7 @@
 /*
- * The carrier of devices in a daemon (docs/decisions/one-provider.md): what the preload library does for a program of
- * libibverbs, in TypeScript. Calls are messages, rings are in the context's memory file, buffers have their real
- * addresses, events arrive on descriptors. A post wakes the daemon if it sleeps.
+ * The carrier (verbs/carrier.ts) of devices in a daemon. Calls are messages, rings are in the context's memory file,
+ * buffers have their real addresses, events arrive on descriptors. A post wakes the daemon if it sleeps.
  */
-
 import { yieldProcessor } from '../../host/event-loop/yield.ts'
 import { loadWord } from '../../host/memory/fence.ts'
 import { addressOf } from '../../host/memory/mapping.ts'
@@ -50,7 +48,7 @@ const POLLS_PER_CHECK = 128
 
 export interface RemoteDevice {
   readonly name: string
-  /** As text; '' for a device without a network. */
+  /** IP address as text; '' for a device without a network. */
   readonly address: string
   /** N of uverbsN. */
   readonly node: number
@@ -70,9 +68,9 @@ const devicesOf = (session: Session): readonly RemoteDevice[] => {
 }
 
 /**
- * Opens a context on the device with this name, or on the first one that has a network. Returns the device, the
- * context's number, and its descriptors: memory file and doorbell. Throws RdmaError: EACCES if the daemon may not
- * access this program's memory, ENODEV without such a device.
+ * Opens a context on the device with this name, or on the first device with a network. Returns the device, the
+ * context's number, and the context's descriptors (memory file, doorbell). Throws RdmaError: EACCES if the daemon may
+ * not access this program's memory, ENODEV without such a device.
  */
 const openContext = (session: Session, name: string | undefined) => {
   if (session.memory !== undefined)
@@ -98,7 +96,7 @@ const openContext = (session: Session, name: string | undefined) => {
   return { device, context: reply.context, file: fds[0]!, doorbell: fds[1]! }
 }
 
-/** Opens a device of the daemon at `socket`: the one with this name, or the first with a network. Throws RdmaError. */
+/** Opens the device with this name, or the first device with a network, of the daemon at `socket`. Throws RdmaError. */
 export const remoteCarrier = (socket: string, name?: string): RemoteCarrier => {
   const session = joinDaemon(socket, 'open')
   let opened: ReturnType<typeof openContext>
@@ -113,7 +111,7 @@ export const remoteCarrier = (socket: string, name?: string): RemoteCarrier => {
   const rings = createFileRings(file)
   /** Registered buffers, which must not be garbage-collected, and the number of registrations of each. */
   const registrations = new Map<Uint8Array, number>()
-  /** A message to the doorbell: the handle of a queue pair. */
+  /** The message to the doorbell: the handle of a queue pair. */
   const token = new Uint8Array(4)
   const tokenView = new DataView(token.buffer)
   let polls = 0
@@ -211,7 +209,7 @@ export const remoteCarrier = (socket: string, name?: string): RemoteCarrier => {
       // The store of the ring's index before this load is a full barrier (host/memory/fence.ts).
       if (isClosed || loadWord(session.parked, ParkedPage.PARKED) === 0) return
       tokenView.setUint32(0, handle, true)
-      // If the socket is full, its tokens wake the daemon, so that this one may be lost.
+      // If the socket is full, this token may be lost: the tokens in the socket wake the daemon.
       sendBytes(doorbell, token)
     },
     drive() {

@@ -1,10 +1,9 @@
 /*
- * A program's session with a daemon (spec/session.ts). Each request blocks the thread until its reply, since library
+ * A program's session with a daemon (spec/session.ts). Each request blocks the thread until the reply, because library
  * calls are synchronous. All contexts of a program on one daemon share a session.
  *
- * The daemon reads and writes the program's memory. Where the kernel allows that to permitted processes only, the
- * session permits it (PR_SET_PTRACER); where the kernel still refuses, call messages are in a memory file that the
- * session passes to the daemon (call-memory.ts).
+ * The daemon reads and writes the program's memory, which the session permits (PR_SET_PTRACER). If the kernel still
+ * refuses, call messages are in a memory file that the session passes to the daemon (call-memory.ts).
  */
 import { EAGAIN, SystemError } from '../../host/errno.ts'
 import { waitReadable } from '../../host/event-loop/wait.ts'
@@ -44,18 +43,18 @@ export interface Session {
   /** Memory for call messages, if the daemon may not access this program's memory; otherwise undefined. */
   readonly memory?: CallMemory | undefined
   /**
-   * Sends the request that `write` encodes into the buffer (it returns the length; `header`: the fields of every
-   * request), and waits for the reply. `call`: the call's name in errors. Throws RdmaError EIO if the daemon has ended,
-   * does not answer, or sends an invalid message.
+   * Sends a request and waits for the reply. `write` encodes the request into the buffer and returns the length;
+   * `header`: the fields of every request. `call`: the call's name in errors. Throws RdmaError EIO if the daemon has
+   * ended, does not answer, or sends an invalid message.
    */
   ask(call: string, write: (buffer: ReturnType<typeof messageBuffer>, header: Partial<Header>) => number): Answer
-  /** The number by which the daemon knows the caller's stack; 0 if it has none, or stacks are not recorded. */
+  /** The daemon's number of the caller's stack; 0 without a number. */
   stackNumber(): number
   /** Sends a request as userdma's tools do (uapi/tool.ts). */
   tool(request: ToolRequest): ToolReply
   /** Whether the daemon's end of the socket is still open; if not, the session ends. */
   checkAlive(): boolean
-  /** Ends the use by one caller of `joinDaemon`; the last one closes the session. */
+  /** Undoes one `joinDaemon`; the last call closes the session. */
   leave(): void
 }
 
@@ -64,7 +63,7 @@ type JoinableSession = Session & { join(): Session }
 /** Milliseconds until a call without an answer fails. */
 const ANSWER_TIMEOUT = 30_000
 
-/** By path of the socket. */
+/** Sessions by path of the socket. */
 const sessions = new Map<string, JoinableSession>()
 
 /** Connects to the daemon at `socket`. Throws RdmaError; `call`: the call's name in errors. */
@@ -100,7 +99,7 @@ const newSession = (socket: string, openCall: string): JoinableSession => {
     close(fd)
     if (sessions.get(socket) === session) sessions.delete(socket)
   }
-  /** Ends the session; returns the error of the call that has found the reason. */
+  /** Ends the session, and returns the error of `call`. */
   const failed = (call: string, reason = `the daemon at ${socket} (process ${pid}) has ended`): RdmaError => {
     end()
     return refused('EIO', call, reason)

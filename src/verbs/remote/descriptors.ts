@@ -1,9 +1,8 @@
 /*
- * Descriptors of a device in a daemon (R28, R37): sockets of this process. Their records are read as they arrive.
- * ioctl, write and mmap are messages of the session that name the descriptor and no context (`context: 0`), since the
- * descriptor may be a duplicate that another program has passed.
+ * Descriptors of a device in a daemon (R28, R37): sockets of this process. ioctl, write and mmap are messages of the
+ * session with the descriptor and without a context (`context: 0`), because another program may have passed the
+ * descriptor.
  */
-
 import { type Watch, watch } from '../../host/event-loop/poll.ts'
 import { addressOf } from '../../host/memory/mapping.ts'
 import { close } from '../../host/net/sockets.ts'
@@ -19,22 +18,22 @@ const PROT_READ = 1
 const PROT_WRITE = 2
 
 export interface RemoteDescriptors extends Descriptors {
-  /** Takes ownership of a descriptor that a call created: `close` or `closeAll` closes it, once. */
+  /** Takes ownership of a descriptor that a call created: `close` or `closeAll` closes the descriptor. */
   add(fd: number): void
-  /** As `Carrier.setWaiting`. */
+  /** See `Carrier.setWaiting`. */
   setWaiting(hasWaiters: boolean): void
   /** Stops reading, and closes all descriptors. */
   closeAll(): void
 }
 
-/** `onAnyEnd`: called when `read` has reached the end of a descriptor, which may mean that the daemon has ended. */
+/** `onAnyEnd`: called when `read` has reached the end of a descriptor: the daemon may have ended. */
 export const remoteDescriptors = (session: Pick<Session, 'ask'>, onAnyEnd: () => void): RemoteDescriptors => {
   const ownedFds = new Set<number>()
   const watches = new Map<number, Watch>()
   let hasWaiters = false
 
   type Write = (buffer: ReturnType<typeof messageBuffer>, header: Partial<Header>) => number
-  /** Sends a request. Throws RdmaError if the daemon refuses it; `ret`: its result, never negative. */
+  /** Sends a request. `ret`: the result, never negative. Throws RdmaError if the daemon refuses the request. */
   const ask = (call: string, write: Write): Answer & { readonly ret: number } => {
     const { reply, fds } = session.ask(call, write)
     const ret = Number(reply.ret)

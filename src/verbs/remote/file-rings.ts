@@ -1,6 +1,6 @@
 /*
- * Rings of a context in a daemon: mappings of the context's memory file. The rings of a chunk of the file share one
- * mapping, since a mapping is most of the cost of creating a queue. It is unmapped with its last ring.
+ * Rings of a context in a daemon, in the context's memory file. Rings in a chunk of the file share a mapping, because
+ * mapping is most of the cost of creating a queue. The last ring of a mapping unmaps it.
  */
 import { createRingPool, type Mapping, pageSize, type RingPool } from '../../host/memory/mapping.ts'
 import { rxeLayout } from '../../spec/drivers/ring-layout.ts'
@@ -37,7 +37,7 @@ export const createFileRings = (file: number, pageBytes = pageSize()): FileRings
   /** By file offset of the chunk; that of a ring which crosses a boundary by the ring's negated offset. */
   const mappings = new Map<number, SharedMapping>()
 
-  /** The mapping of a ring at file offset `at`: its key in `mappings`, file offset and length. */
+  /** File offset of a ring (`at`), and key, file offset and length of its mapping. */
   const spanOf = ({ offset, size }: MmapInfo) => {
     const at = Number(offset)
     const start = at - ((at - firstChunk) % CHUNK_BYTES)
@@ -58,7 +58,7 @@ export const createFileRings = (file: number, pageBytes = pageSize()): FileRings
       shared.uses++
       const { bytes, view, i32 } = shared.mapping
       const headerAt = at - start
-      // Packed rings have the offset of their elements in the header; in others it is 0.
+      // 0 except in packed rings.
       const elementsOffset = view.getUint32(headerAt + PACKED_ELEMENTS, true) || rxeLayout.header.DATA
       return { headerAt, elementsAt: headerAt + elementsOffset, bytes, view, words: i32 }
     },

@@ -16,7 +16,7 @@ import { invalidArgument, rdmaError, refusal, rethrow } from '../error.ts'
 import { BUFFER_BYTES, callMemory, MAX_BUFFERS, MESSAGE_BYTES } from './call-memory.ts'
 import type { Session } from './daemon-session.ts'
 
-/** Lists and blobs of more bytes are outside the message. */
+/** Longer lists and blobs are outside the message. */
 const MAX_INLINE_BYTES = 1024
 
 /** Whether values of this kind may be outside the message. */
@@ -25,11 +25,11 @@ const canBeOutside = (kind: string): boolean => kind === 'list' || kind === 'blo
 export interface Calls {
   /** Makes a call. Throws RdmaError. */
   (cls: ObjectClass, method: string, object: number, args: AnyValues): CallResult<AnyValues>
-  /** Sets the device's declarations: later calls use the methods and attributes that program and device have (R47). */
+  /** Sets the device's declarations: later calls use what both program and device declare (R47). */
   setDeviceClasses(classes: readonly ObjectClass[]): void
 }
 
-/** Makes calls on context number `context` of the daemon; `fd` is its descriptor here, for the trace. */
+/** `context`: the context's number at the daemon; `fd`: the context's descriptor in this process, for the trace. */
 export const createCalls = (session: Pick<Session, 'ask' | 'memory'>, context: number, fd: number): Calls => {
   const memory = session.memory ?? callMemory()
   let deviceClasses: ReadonlyMap<string, ObjectClass> | undefined
@@ -99,7 +99,7 @@ export const createCalls = (session: Pick<Session, 'ask' | 'memory'>, context: n
         for (const passed of fds) close(passed)
         throw refusal(errnoName(errno), errno, name, reply.text || 'refused')
       }
-      // The reply passes new descriptors, and says where in the message their numbers in this process belong.
+      // The reply passes new descriptors, and the addresses in the message for their numbers in this process.
       for (const [i, { address }] of reply.installs.entries())
         memory.view.setUint32(Number(address) - memory.address, fds[i]!, true)
       const { object: newObject = 0, out } = decodeResult(call, memory.bytes.slice(0, message.length), copyIn)

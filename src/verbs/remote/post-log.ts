@@ -1,10 +1,9 @@
 /*
- * The records of `userdma check` about a program on a daemon's device, in the logs of the context's file
- * (spec/session.ts). Each post writes the number of its stack to the post log. With `--races` posts and polls are also
- * written to the event log.
+ * Logs for `userdma check` of a program on a daemon's device, in the context's file (spec/session.ts). Each post writes
+ * its stack number to the post log. With `--races`, posts and polls also go to the event log.
  *
  * `acquired` of an event is the time of the first event in the same turn of the event loop: each turn counts as a wait
- * for other programs, since its cause is unknown.
+ * for other programs.
  */
 import type { Mapping } from '../../host/memory/mapping.ts'
 import { rxeLayout } from '../../spec/drivers/ring-layout.ts'
@@ -17,8 +16,8 @@ import { ringPool } from './file-rings.ts'
 import { areEventsWanted } from './stack-numbers.ts'
 
 /**
- * How often, at most, an event yields to the daemon while the event log is full, before it overwrites an entry. As in
- * the preload library.
+ * Maximum yields to the daemon while the event log is full; afterwards an entry is overwritten. As in the preload
+ * library.
  */
 const MAX_YIELDS = 10_000
 
@@ -43,7 +42,7 @@ export const createPostLog = (session: Session, context: number, file: number, w
     return mapping
   }
 
-  /** Writes an entry of the post log. `queue`, `number`: as in `Messages.post`. */
+  /** Writes an entry of the post log. `queue`, `number`: see `Messages.post`. */
   const notePost = (queue: number, number: number, wrId: bigint, stack: number): void => {
     if (stack === 0) return
     const { view } = logs()
@@ -65,7 +64,7 @@ export const createPostLog = (session: Session, context: number, file: number, w
     return index
   }
 
-  /** Writes an entry of the event log. `kind`, `number`, `count`: as in `Messages.event`. */
+  /** Writes an entry of the event log. `kind`, `number`, `count`: see `Messages.event`. */
   const noteEvent = (kind: number, number: number, count: number, wrId: bigint, stack: number): void => {
     const { view, bytes } = logs()
     eventWords ??= new BigInt64Array(bytes.buffer, bytes.byteOffset, EventLog.bytes / 8)
@@ -91,7 +90,6 @@ export const createPostLog = (session: Session, context: number, file: number, w
     // Written last: the entry is complete.
     Atomics.store(eventWords, (at + EVENT_FIELDS.sequence) / 8, BigInt(index + 1))
   }
-  /** With `--races`. */
   const hasEventLog = areEventsWanted()
 
   return {

@@ -10,8 +10,8 @@ export const COMPLETION_RECORD = 8
 export const ASYNC_RECORD = 16
 
 /**
- * Calls `onRecord` with each record of at most `maxBytes` bytes, which is valid only during the call, and `onEnd` when
- * no more records can follow.
+ * Calls `onRecord` with each record of at most `maxBytes` bytes, and `onEnd` when no more records can follow. A record
+ * is valid only during the call.
  */
 export const readRecords = (
   fd: number,

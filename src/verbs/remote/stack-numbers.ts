@@ -1,16 +1,14 @@
 /*
- * Numbers of stacks of a program on a daemon's device, for `userdma check` (SessionEnv.stacks). As the preload library,
- * the program sends each stack to the daemon once (message STACK), and afterwards only its number.
+ * Stack numbers for `userdma check` of a program on a daemon's device. The program sends each stack to the daemon once
+ * (message STACK), and afterwards only the stack's number.
  */
 import { MAX_STACKS, Messages, SessionEnv } from '../../spec/session.ts'
 import { captureStack } from '../check/stacks.ts'
 
-/**
- * Whether the program records stacks: it runs under `userdma check`, which sets the variable to 1, or 2 with `--races`.
- */
+/** Whether the program records stacks: `userdma check` sets the variable to 1, with `--races` to 2. */
 export const areStacksWanted = (): boolean => ['1', '2'].includes(process.env[SessionEnv.stacks] ?? '')
 
-/** Whether it runs under `userdma check --races`. */
+/** Whether the program runs under `userdma check --races`. */
 export const areEventsWanted = (): boolean => process.env[SessionEnv.stacks] === '2'
 
 /** Bytes of the field `frames`. */
@@ -28,8 +26,8 @@ const framesText = (stack: readonly string[]): string => {
 }
 
 /**
- * Returns a function for the number of the caller's stack; 0: the stack has no number. `define` sends a new stack to
- * the daemon, and returns false if the daemon does not keep it; it is called at most MAX_STACKS + 1 times.
+ * Returns a function for the number of the caller's stack; 0: no number. `define` sends a new stack to the daemon, and
+ * returns false if the daemon does not keep the stack.
  */
 export const createStackNumbers = (define: (id: number, frames: string) => boolean): (() => number) => {
   const known = new Map<string, number>()

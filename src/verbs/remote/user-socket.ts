@@ -54,7 +54,7 @@ export const userSocket = (): string => {
   return join(folder, 'sock')
 }
 
-/** As `userSocket`, and creates the folder. Throws an Error if that is not possible. */
+/** Like `userSocket`, but creates the folder. Throws an Error if the folder cannot be made or is not private. */
 export const makeUserSocket = (): string => {
   const folder = userFolder()
   try {
@@ -70,10 +70,7 @@ export const makeUserSocket = (): string => {
   return join(folder, 'sock')
 }
 
-/**
- * The socket that the option `--socket` or, without it, the environment of `userdma run` names; undefined if neither
- * does: then it is the user's own daemon.
- */
+/** The socket in the option `--socket`, or in the environment of `userdma run`; undefined: the user's own daemon. */
 export const namedSocket = (option: string | undefined): string | undefined => {
   const named = option ?? (process.env[SessionEnv.socket] || undefined)
   return named === undefined ? undefined : resolve(named)
@@ -116,8 +113,8 @@ export const connectToDaemon = (socket: string): { readonly fd: number; readonly
 }
 
 /**
- * The path of the daemon's socket that the option `socket` names; `true`: the daemon under which the program runs, or
- * else the user's own. Throws RdmaError: EINVAL for another type, EACCES if the own daemon's folder is not private.
+ * The path of the daemon's socket for the option `socket`. `true`: the daemon under which the program runs, otherwise
+ * the user's own daemon. Throws RdmaError: EINVAL for another type, EACCES if the own daemon's folder is not private.
  */
 export const socketPath = (call: string, socket: string | true): string => {
   if (typeof socket === 'string') return resolve(socket)
