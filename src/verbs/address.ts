@@ -20,7 +20,7 @@ export interface PathOptions {
   readonly sl?: number
   /** RoCE: MAC address of the next hop, as text ("02:00:00:00:00:01"). Default: the device resolves it. */
   readonly dmac?: string
-  /** RoCE: the VLAN, 0–4094. Default: that of the GID's interface. */
+  /** RoCE: the VLAN, 0–4094. Default: the VLAN of the GID's interface. */
   readonly vlan?: number
   /** InfiniBand, Omni-Path: packets have a GRH with the peer's GID. Default: no GRH, only the peer's LID. */
   readonly isGlobal?: boolean

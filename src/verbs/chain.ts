@@ -1,7 +1,7 @@
 /*
  * Chains (R16): many objects with one call, all or none. A function describes the objects with the methods of a builder
- * (`Chain`). The methods return planned objects, which are entries of the chain; entry n, from 0, has the handle
- * -1 - n. Later entries may refer to earlier entries.
+ * (`Chain`). The methods return planned objects, which are entries of the chain: entry 0 has the handle -1, entry 1
+ * the handle -2. Later entries may refer to earlier entries.
  */
 import type { ChainedMethod } from '../core/dispatch/chain.ts'
 import type { ChainedCall } from '../core/dispatch/chain-calls.ts'
@@ -247,8 +247,10 @@ export const createChains = (context: DeviceContext, classOf: (cls: ObjectClass,
     try {
       if (!context.carrier.isRemote) for (const plan of plans) created.push(make(context, plan))
       else
-        for (let first = 0; first < plans.length; first += PLANS_PER_CHAIN)
-          created.push(...(execute(plans.slice(first, first + PLANS_PER_CHAIN).map(creationEntry)) as T[]))
+        for (let first = 0; first < plans.length; first += PLANS_PER_CHAIN) {
+          const entries = plans.slice(first, first + PLANS_PER_CHAIN).map(creationEntry)
+          created.push(...(execute(entries) as T[]))
+        }
     } catch (error) {
       for (const object of created) object[Symbol.dispose]()
       throw error

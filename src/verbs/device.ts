@@ -105,9 +105,9 @@ export interface Device extends AsyncDisposable {
     object?: ObjectReference | number,
   ): Out<C['methods'][K]>
   /**
-   * `call` for methods with asynchronous handlers, which drivers in this process may have; `call` throws EOPNOTSUPP for
-   * them. Calls to a daemon block until the answer arrives. Rejects with RdmaError. If `options.signal` is aborted
-   * first, rejects with the signal's reason; an object that the driver creates later is destroyed.
+   * `call` for methods with asynchronous handlers: `call` refuses such methods with EOPNOTSUPP. Drivers in this process
+   * may have them. Calls to a daemon block until the answer arrives. Rejects with RdmaError. If `options.signal` is
+   * aborted first, rejects with the signal's reason; an object that the driver creates later is destroyed.
    */
   callAsync<C extends ObjectClass, K extends keyof C['methods'] & string>(
     cls: C,

@@ -219,7 +219,7 @@ export const checkObject = (
 export const isObjectOf = (context: DeviceContext, object: object): boolean =>
   OWNER in object || sourceIdentity(context, object) !== undefined
 
-/** Records that `object`, which has no events, belongs to this device; returns it. */
+/** Records that an object without events belongs to this device. Returns the object. */
 export const setOwner = <T extends object>(context: DeviceContext, object: T): T =>
   Object.assign(object, { [OWNER]: context })
 

@@ -41,7 +41,7 @@ const foreignSlice = (call: string): RdmaError =>
     'register the buffer at the device of the queue pair',
   )
 
-/** Throws RdmaError EINVAL unless `local` is a slice or a list of slices, and for slices of another device. */
+/** Checks that `local` is a slice or a list of slices, and not of another device. Throws RdmaError EINVAL. */
 export const checkLocal = (call: string, context: DeviceContext, local: Slice | readonly Slice[]): void => {
   if (!areSlices(local)) throw notSlice(call, local)
   const isForeign = Array.isArray(local)

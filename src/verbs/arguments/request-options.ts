@@ -56,12 +56,12 @@ const { ANY, IMMEDIATE, INVALIDATE, FLUSH, SRQ } = RequestOptionBits
 
 type RequestOptions = RcMessageOptions & FlushOptions & XrcOptions
 
-/** The options of each service; UD has those of UC. */
+/** The options of each service. UD has UC's options. */
 export const UC_OPTIONS = ANY | IMMEDIATE
 export const RC_OPTIONS = UC_OPTIONS | INVALIDATE | FLUSH
 export const XRC_OPTIONS = RC_OPTIONS | SRQ
 
-/** The bit of an option. A switch, because a table costs 5 ns per option; the compiler checks that it is complete. */
+/** The bit of an option. A switch, because a table costs 5 ns per option. */
 const bitOf = (name: keyof RequestOptions): number => {
   switch (name) {
     case 'id':

@@ -46,7 +46,7 @@ const copyOf = ({ opcodeName, bytes, immediate, invalidated, sourceQpn }: Comple
 
 const ignore = (): void => {}
 
-/** An outstanding request and its promise. The promise resolves with `value`, if undefined with the completion. */
+/** An outstanding request and its promise. The promise resolves with `value`, or with the completion if undefined. */
 const outstandingRequest = (call: string, queue: Outstanding['queue'], value: unknown) => {
   let request: Outstanding = { call, queue, resolve: ignore, reject: ignore }
   const promise = new Promise<unknown>((resolve, reject) => {
@@ -97,17 +97,20 @@ export class RequestPromises {
 
   /**
    * Calls `post`, which posts a request with the passed id. When the request completes, the promise resolves with the
-   * result of `post`, if undefined with the completion. Throws what `post` throws, and RdmaError ENOMEM if the queue is
-   * full.
+   * result of `post`, or with the completion if `post` returned undefined. Throws what `post` throws, and RdmaError
+   * ENOMEM if the queue is full.
    */
   request(call: string, queue: Outstanding['queue'], post: (id: number) => unknown): Promise<unknown> {
-    if (this.#counts[queue] >= this.#depths[queue])
+    const depth = this.#depths[queue]
+    if (this.#counts[queue] >= depth) {
+      const option = queue === 'send' ? 'maxSendWr' : 'maxRecvWr'
       throw refused(
         'ENOMEM',
         call,
-        `the ${queue} queue is full: ${this.#depths[queue]} requests are outstanding`,
-        `await earlier ones first (requestWindow() does), or ask for a larger ${queue === 'send' ? 'maxSendWr' : 'maxRecvWr'}`,
+        `the ${queue} queue is full: ${depth} requests are outstanding`,
+        `await earlier ones first (requestWindow() does), or ask for a larger ${option}`,
       )
+    }
     const id = ++this.#lastId
     const value = post(id)
     this.#counts[queue]++

@@ -46,10 +46,16 @@ const stackOfRequest = ({ queue, ring, stacks }: WatchedQueue, wrId: bigint): La
   }
   const outstanding = (index - loadIndex(layout, words, consumer)) & wrap
   const oldest = index - outstanding
-  let found: LazyStack | undefined
-  for (let i = 0; isSend && i < outstanding && found === undefined; i++) found = stackAt(oldest + i)
-  for (let i = 1; i <= stacks.length && found === undefined; i++) found = stackAt(oldest - i)
-  return found
+  if (isSend)
+    for (let i = 0; i < outstanding; i++) {
+      const stack = stackAt(oldest + i)
+      if (stack !== undefined) return stack
+    }
+  for (let i = 1; i <= stacks.length; i++) {
+    const stack = stackAt(oldest - i)
+    if (stack !== undefined) return stack
+  }
+  return undefined
 }
 
 export interface PostStacks extends Pick<PostWatch, 'watch' | 'forget'> {

@@ -86,7 +86,7 @@ export const pollWatch = (
   const promiseCqs = new Set<number>()
   return {
     watchPolls(cq, completion) {
-      // The handle may have been that of a closed CQ.
+      // A closed CQ may have had this handle.
       promiseCqs.delete(cq)
       onPoll(completion, wrId => {
         // This microtask runs before the code that awaits the promise.

@@ -37,10 +37,7 @@ const HIGHEST_REASON = 255
 
 /** The device of a connection or server. */
 export interface DeviceChoice {
-  /**
-   * Default: the first device with a network, of the daemon under which the program runs or else of the user's own
-   * daemon.
-   */
+  /** Default: the first device with a network of the daemon, see `socket: true` in `OpenOptions`. */
   readonly device?: Device
 }
 

@@ -52,8 +52,8 @@ export interface CompletionQueue extends Disposable, AsyncIterable<Completion>, 
   poll(): boolean
   /**
    * Resolves when `poll` may find a completion (kind 'counting': when `count` has grown since the last read), or when
-   * the queue or the device is closed during the wait. If there is no unread completion, `wait` rejects with RdmaError
-   * EOVERFLOW if the queue has lost completions, EINVAL if it is closed, EIO if the device is closed or removed.
+   * the queue or the device is closed during the wait. Without an unread completion, rejects with RdmaError EOVERFLOW
+   * if the queue has lost completions, EINVAL if it is closed, EIO if the device is closed or removed.
    */
   wait(options?: WaitOptions): Promise<void>
   /**

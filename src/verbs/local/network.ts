@@ -223,7 +223,7 @@ const createDriveLoop = (core: Core, devices: readonly RxeDevice[], isMemoryLink
     if (nextDue(core) < timerDue) armTimer()
   }
   const onTimer = (): void => {
-    // Node's timers may fire slightly early. The drive then finds no expired timer, and arms this one again.
+    // Node's timers may fire slightly early. The drive then finds no expired timer, and arms the timer again.
     timerDue = Number.NEGATIVE_INFINITY
     isTouched = true
     drive()

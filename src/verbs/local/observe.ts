@@ -1,6 +1,6 @@
 /*
  * Observation of a network in this process: packets as pcapng, calls as records, failures and retries as messages on
- * Node's diagnostics channels, which cost nothing without subscribers.
+ * Node's diagnostics channels.
  *
  *   userdma:failure         FailureJson: one failure (spec/check/failures.ts)
  *   userdma:rnr             { device, count }: RNR NAKs received: the peer had no receive posted

@@ -166,8 +166,8 @@ export interface Connectable<O extends ConnectOptions> {
   /** What the peer needs to connect to the queue pair. */
   readonly endpoint: Endpoint
   /**
-   * Connects the queue pair to a peer: moves it from RESET to RTS. If a step after the first fails, the queue pair moves
-   * back to RESET. Throws RdmaError EINVAL.
+   * Connects the queue pair to a peer: moves it from RESET to RTS. If a step after the first fails, the queue pair
+   * moves back to RESET. Throws RdmaError EINVAL.
    */
   connect(peer: Endpoint, options?: O): void
 }

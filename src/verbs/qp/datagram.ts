@@ -118,7 +118,7 @@ export interface AwaitableUdQueuePair
     DatagramSender<AwaitedMessageOptions, Promise<CompletedRequest>>,
     UdMethods {}
 
-/** Members of UD queue pairs besides those for sending and receiving. */
+/** Members of UD queue pairs except `send` and `receive`. */
 export interface UdMethods extends Activatable<UdActivation> {
   /** What senders need to reach the queue pair. `qkey` is the default of `activate` until another Q_Key is set. */
   readonly endpoint: DatagramEndpoint

@@ -145,7 +145,7 @@ const newSession = (socket: string, openCall: string): JoinableSession => {
       return JSON.parse(reply.text) as ToolReply
     },
     checkAlive() {
-      // The daemon sends replies only, so that a readable socket is a closed one.
+      // The daemon sends only replies: a socket that is readable between calls is closed.
       if (isAlive && waitReadable(fd, 0)) end()
       return isAlive
     },

@@ -82,7 +82,7 @@ export const daemonCommand = (socket: string): string => {
   return `userdma daemon --socket ${/^[\w./~@%+,:=-]+$/.test(socket) ? socket : `'${socket.replaceAll("'", "'\\''")}'`}`
 }
 
-/** The daemon belongs to a user other than this one and root. */
+/** The daemon belongs neither to this user nor to root. */
 export class UntrustedDaemonError extends Error {
   override readonly name = 'UntrustedDaemonError'
 }
