@@ -92,7 +92,6 @@ const numberOf = (call: string, name: string, value: number | undefined, max: nu
   return value
 }
 
-/** The fields of the address records of all links. */
 const commonFields = (
   call: string,
   { gidIndex }: LocalPath,
@@ -103,7 +102,6 @@ const commonFields = (
   dgid,
   sgidIndex: gidIndex,
   port: 1,
-  /** Whether packets have a GRH. */
   isGlobal,
   flowLabel: numberOf(call, 'flowLabel', options.flowLabel, 0xfffff),
   hopLimit: HOP_LIMIT,
@@ -115,7 +113,6 @@ const commonFields = (
 
 const noGid = new Uint8Array(16)
 
-/** The address record of a link with LIDs. */
 const lidAddress = (call: string, path: LocalPath, peer: PeerAddress, options: PathOptions, link: LinkName) => {
   refuseOption(call, 'dmac', options.dmac, link)
   refuseOption(call, 'vlan', options.vlan, link)
@@ -130,7 +127,6 @@ const lidAddress = (call: string, path: LocalPath, peer: PeerAddress, options: P
   return { ...fields, srcPathBits, dlid: peer.lid }
 }
 
-/** The address record of RoCE. */
 const gidAddress = (call: string, path: LocalPath, peer: PeerAddress, options: PathOptions) => {
   const gid = gidOf(call, peer.gid)
   refuseOption(call, 'lid', peer.lid, 'roce')

@@ -118,7 +118,6 @@ export interface Carrier {
     calls: readonly ChainedCall[],
   ): { results: readonly CallResult<AnyValues>[]; error: CallError | undefined; isAsynchronous: boolean } | undefined
   readonly descriptors: Descriptors
-  /** Layout of all rings. */
   readonly layout: RingLayout
   /** Maps the ring that a call returned. */
   ring(info: MmapInfo): RingBytes

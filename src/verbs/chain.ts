@@ -60,7 +60,6 @@ export type Resolved<T> =
         ? { readonly [K in keyof T]: Resolved<T[K]> }
         : T
 
-/** The planned object of a plan. */
 type PlannedBy<P> = P extends Plan<infer T> ? PlannedObject<T> : never
 
 /** The builder of a chain: each method adds an entry. */
@@ -159,7 +158,6 @@ const resolvePlanned = (
   )
 }
 
-/** The method of an entry before `execute` looks it up. */
 const NOT_LOOKED_UP: Chainable = { class: Interface, name: '', method: Interface.methods.chain, references: [] }
 
 /** An entry that runs a plan; `index`: its number in the chain. */
@@ -194,7 +192,6 @@ const encode = (links: readonly ChainLink[], entries: readonly Entry[]): Uint8Ar
   }
 }
 
-/** A builder that appends to `entries`. */
 const chainBuilder = (context: DeviceContext, entries: Entry[]): Chain => {
   const add = (entry: Entry): never => {
     entries.push(entry)

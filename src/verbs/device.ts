@@ -59,7 +59,7 @@ export interface Device extends AsyncDisposable {
   queryPort(port?: number): RecordOf<typeof PortAttributes>
   /** All GIDs of all ports. */
   gids(): readonly RecordOf<typeof GidEntry>[]
-  /** An entry of a port's GID table. Throws RdmaError ENODATA if the entry is empty, EINVAL beyond the end. */
+  /** A GID of a port (default 1). Throws RdmaError ENODATA if the entry is empty, EINVAL beyond the end. */
   gid(index: number, port?: number): RecordOf<typeof GidEntry>
   /** The device's clock in nanoseconds, exact up to 2^53: the clock of completions' timestamps. */
   clock(): number

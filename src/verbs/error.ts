@@ -121,7 +121,6 @@ export const rdmaError = (error: CallError, call: string): RdmaError =>
 export const refused = (code: ErrnoName, call: string, reason: string, hint?: string): RdmaError =>
   new RdmaError(code, Errno[code], call, reason, hint)
 
-/** EINVAL for a caller's mistake. */
 export const invalidArgument = (call: string, reason: string, hint?: string): RdmaError =>
   refused('EINVAL', call, reason, hint)
 
@@ -160,18 +159,15 @@ export const formatValue = (value: unknown): string => {
   return `${/^[AEIOU](?!int)/.test(name) ? 'an' : 'a'} ${name}`
 }
 
-/** Checks that `value` is a string. */
 export const checkText = (call: string, option: string, value: unknown): void => {
   if (typeof value !== 'string') throw invalidArgument(call, `${option} ${formatValue(value)} is not a string`)
 }
 
-/** Checks that `value` is an integer from 0 to 2^32 - 1. */
 export const checkU32 = (call: string, option: string, value: unknown): void => {
   if (typeof value !== 'number' || value >>> 0 !== value)
     throw invalidArgument(call, `${option} ${formatValue(value)} is not a number of 32 bits`)
 }
 
-/** Checks that `value` is an integer from `min` to `max`. */
 export const checkInteger = (call: string, option: string, value: unknown, min: number, max: number): void => {
   if (!Number.isInteger(value) || (value as number) < min || (value as number) > max)
     throw invalidArgument(call, `${option} ${formatValue(value)} is not an integer from ${min} to ${max}`)
@@ -190,7 +186,6 @@ export const checkBytes = (call: string, option: string, value: unknown): void =
     throw invalidArgument(call, `${option}: ${formatValue(value)} is not a Uint8Array`, bytesHint(value))
 }
 
-/** How to get a Uint8Array of a value. */
 const bytesHint = (value: unknown): string => {
   if (ArrayBuffer.isView(value)) return 'write new Uint8Array(view.buffer, view.byteOffset, view.byteLength)'
   if (typeof value === 'string') return 'write new TextEncoder().encode(text)'
@@ -199,12 +194,10 @@ const bytesHint = (value: unknown): string => {
     : 'give a Uint8Array'
 }
 
-/** Checks that `value` is a function. */
 export const checkFunction = (call: string, option: string, value: unknown): void => {
   if (typeof value !== 'function') throw invalidArgument(call, `${option} ${formatValue(value)} is not a function`)
 }
 
-/** Checks that `value` is one of `choices`. */
 export const checkChoice = (call: string, option: string, value: unknown, choices: readonly string[]): void => {
   if (!(choices as readonly unknown[]).includes(value))
     throw invalidArgument(call, `${option} ${formatValue(value)} is not one of ${choices.join(', ')}`)

@@ -98,10 +98,8 @@ const ipOptionNames: KnownOptions<IpOptions> = { address: true }
 const pingOptionNames: KnownOptions<PingOptions> = { timeout: true, size: true, signal: true }
 const udpOptionNames: KnownOptions<UdpOptions> = { port: true }
 
-/** Milliseconds until a ping fails. */
-const DEFAULT_TIMEOUT = 5000
-/** Payload bytes of an echo request. */
-const DEFAULT_SIZE = 56
+const DEFAULT_PING_MILLISECONDS = 5000
+const DEFAULT_PING_BYTES = 56
 const HIGHEST_PORT = 65535
 /** Bytes of a record that announces received data. */
 const ANNOUNCEMENT_BYTES = 8
@@ -237,7 +235,7 @@ class IpInterfaceObject extends VerbsObject implements IpInterface {
   async ping(address: string, options: PingOptions = {}): Promise<number> {
     const call = 'ip_interface.ping'
     checkOptions(call, 'options', options, pingOptionNames)
-    const { timeout = DEFAULT_TIMEOUT, size = DEFAULT_SIZE, signal } = options
+    const { timeout = DEFAULT_PING_MILLISECONDS, size = DEFAULT_PING_BYTES, signal } = options
     checkInteger(call, 'timeout', timeout, 1, MAX_TIMER_DELAY)
     checkInteger(call, 'size', size, 0, MAX_MTU_BYTES)
     checkSignal(call, options)

@@ -50,7 +50,6 @@ type QpConstructor<T> = (new (...args: ConstructorParameters<typeof QueuedQp>) =
 
 const reservedOptions: readonly ReservedOption[] = ['id', 'signaled']
 
-/** Calls `post` and turns its exceptions into rejections. */
 const rejectOnThrow = <T>(post: () => Promise<T>): Promise<T> => {
   try {
     return post()
@@ -106,7 +105,7 @@ export const awaitable = <T extends AwaitableQueuePair>(
     readonly promises!: RequestPromises
 
     override get pending(): number {
-      return this.promises.sends
+      return this.promises.outstandingSends
     }
 
     override receive(local?: Slice | readonly Slice[]): Promise<unknown> {

@@ -69,8 +69,7 @@ export class RequestPromises {
   readonly #restarts: Restarts
   /** See `Carrier.explain`. */
   readonly #explain: (id: number) => string | undefined
-  /** Outstanding requests by id. */
-  readonly #outstanding = new Map<number, Outstanding>()
+  readonly #outstandingById = new Map<number, Outstanding>()
   readonly #counts = { send: 0, receive: 0 }
   #lastId = 0
   #isPolling = false
@@ -90,8 +89,7 @@ export class RequestPromises {
     this.#explain = explain
   }
 
-  /** Number of outstanding sends. */
-  get sends(): number {
+  get outstandingSends(): number {
     return this.#counts.send
   }
 
@@ -115,7 +113,7 @@ export class RequestPromises {
     const value = post(id)
     this.#counts[queue]++
     const { outstanding, promise } = outstandingRequest(call, queue, value)
-    this.#outstanding.set(id, outstanding)
+    this.#outstandingById.set(id, outstanding)
     if (!this.#isPolling) void this.#poll()
     return promise
   }
@@ -132,7 +130,7 @@ export class RequestPromises {
 
   /** Rejects all outstanding requests with ECANCELED: they get no completions. */
   cancel(reason: string): void {
-    for (const [id, request] of this.#outstanding) {
+    for (const [id, request] of this.#outstandingById) {
       this.#remove(id, request)
       request.reject(refused('ECANCELED', request.call, reason), true)
     }
@@ -152,7 +150,7 @@ export class RequestPromises {
   }
 
   #remove(id: number, { queue }: Outstanding): void {
-    this.#outstanding.delete(id)
+    this.#outstandingById.delete(id)
     if (--this.#counts[queue] > 0 || queue === 'receive') return
     for (const resolve of this.#drainWaiters.splice(0)) resolve()
   }
@@ -169,7 +167,7 @@ export class RequestPromises {
 
   #settleOne(wc: Completion): void {
     const { id } = wc
-    const request = this.#outstanding.get(id)
+    const request = this.#outstandingById.get(id)
     if (request === undefined) return
     this.#remove(id, request)
     if (wc.ok) {
@@ -189,7 +187,7 @@ export class RequestPromises {
     try {
       for (;;) {
         this.settle()
-        if (this.#outstanding.size === 0) return
+        if (this.#outstandingById.size === 0) return
         await this.#cq.wait()
       }
     } catch {

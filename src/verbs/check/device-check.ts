@@ -23,12 +23,10 @@ import { createProgramLog, type ProgramLog } from './program-log.ts'
 import { captureStack } from './stacks.ts'
 import { type DeviceCheck, pollWatch } from './watch.ts'
 
-/** A checked device. */
 interface CheckedDevice {
   readonly context: Context
   readonly posts: PostStacks
   readonly options: CheckOptions
-  /** Reported findings. */
   readonly findings: Finding[]
 }
 
@@ -110,7 +108,6 @@ const onExit = (status: number): void => {
   }
 }
 
-/** Starts the check of a context. */
 export const checkContext = (context: Context, options: CheckOptions): DeviceCheck => {
   const { core, name } = context.device
   const { checker, log, devices, adapters } = networkCheck(core)

@@ -17,8 +17,7 @@ interface WatchedQueue {
   readonly queue: number
   readonly number: number
   readonly ring: ProgramRing
-  /** Stacks by slot. */
-  readonly stacks: readonly (LazyStack | undefined)[]
+  readonly stacksBySlot: readonly (LazyStack | undefined)[]
 }
 
 const NO_STACK: Stack = []
@@ -27,7 +26,6 @@ const NO_STACK: Stack = []
 export const stackSharings = ['shared', 'all'] as const
 export type StackSharing = (typeof stackSharings)[number]
 
-/** Byte offset of the wr_id in an element of the ring. */
 const wrIdOffset = (queue: number, { layout }: ProgramRing): number =>
   queue === PostQueue.SEND ? layout.send.WR_ID : layout.receive.WR_ID
 
@@ -35,14 +33,14 @@ const wrIdOffset = (queue: number, { layout }: ProgramRing): number =>
  * The stack of the failed request with this wr_id. If several requests have the wr_id, the oldest outstanding send has
  * failed; for a receive, and without such a send, the request that the device has taken last.
  */
-const stackOfRequest = ({ queue, ring, stacks }: WatchedQueue, wrId: bigint): LazyStack | undefined => {
+const stackOfRequest = ({ queue, ring, stacksBySlot }: WatchedQueue, wrId: bigint): LazyStack | undefined => {
   const { layout, view, words, elementsAt, mask, log2Element, index, wrap, consumer } = ring
   const isSend = queue === PostQueue.SEND
   const wrIdAt = elementsAt + wrIdOffset(queue, ring)
   /** The stack of the post with this ring index, if its request has the wr_id. */
   const stackAt = (postIndex: number): LazyStack | undefined => {
     const slot = postIndex & mask
-    return view.getBigUint64(wrIdAt + (slot << log2Element), true) === wrId ? stacks[slot] : undefined
+    return view.getBigUint64(wrIdAt + (slot << log2Element), true) === wrId ? stacksBySlot[slot] : undefined
   }
   const outstanding = (index - loadIndex(layout, words, consumer)) & wrap
   const oldest = index - outstanding
@@ -51,7 +49,7 @@ const stackOfRequest = ({ queue, ring, stacks }: WatchedQueue, wrId: bigint): La
       const stack = stackAt(oldest + i)
       if (stack !== undefined) return stack
     }
-  for (let i = 1; i <= stacks.length; i++) {
+  for (let i = 1; i <= stacksBySlot.length; i++) {
     const stack = stackAt(oldest - i)
     if (stack !== undefined) return stack
   }
@@ -68,24 +66,23 @@ export const createPostStacks = (
   sharing: StackSharing,
   log: ((queue: number, number: number, wrId: bigint, stack: LazyStack) => void) | undefined,
 ): PostStacks => {
-  /** Queues by offset of the ring. */
-  const queues = new Map<bigint, WatchedQueue>()
+  const queuesByOffset = new Map<bigint, WatchedQueue>()
   return {
     watch(queue, number, { offset }, ring) {
-      const stacks: LazyStack[] = []
+      const stacksBySlot: LazyStack[] = []
       const stackOfSlot = sharing === 'all' ? captureStack : sharingStacks(queue, ring, captureStack)
       const { view, elementsAt, log2Element } = ring
       const wrIdAt = elementsAt + wrIdOffset(queue, ring)
       onPost(ring, slot => {
         const stack = stackOfSlot(slot)
-        stacks[slot] = stack
+        stacksBySlot[slot] = stack
         log?.(queue, number, view.getBigUint64(wrIdAt + (slot << log2Element), true), stack)
       })
-      queues.set(offset, { queue, number, ring, stacks })
+      queuesByOffset.set(offset, { queue, number, ring, stacksBySlot })
     },
-    forget: ({ offset }: MmapInfo) => void queues.delete(offset),
+    forget: ({ offset }: MmapInfo) => void queuesByOffset.delete(offset),
     stackOf(queue, number, wrId) {
-      for (const watched of queues.values()) {
+      for (const watched of queuesByOffset.values()) {
         if (watched.queue !== queue || watched.number !== number) continue
         return stackOfRequest(watched, wrId)?.() ?? NO_STACK
       }

@@ -30,8 +30,7 @@ export interface ProgramLog extends Omit<RaceSources, 'memoryOf'> {
 export const createProgramLog = (join: () => void, omit: NoteOmission): ProgramLog => {
   let entries: LoggedEvent[] = []
   let hasTimer = false
-  /** Stacks by number. */
-  const stacks = new Map<number, LazyStack>()
+  const stacksByNumber = new Map<number, LazyStack>()
   const numbers = new WeakMap<LazyStack, number>()
   let lastStack = 0
   /** The stack with number `lastStack`: often the stack of the next post too. */
@@ -40,13 +39,13 @@ export const createProgramLog = (join: () => void, omit: NoteOmission): ProgramL
   const numberOf = (stack: LazyStack): number => {
     if (stack === latest) return lastStack
     const known = numbers.get(stack)
-    if (known !== undefined && stacks.has(known)) return known
+    if (known !== undefined && stacksByNumber.has(known)) return known
     latest = stack
     lastStack++
-    stacks.set(lastStack, stack)
+    stacksByNumber.set(lastStack, stack)
     numbers.set(stack, lastStack)
-    if (stacks.size > MAX_STACKS) {
-      stacks.delete(lastStack - MAX_STACKS)
+    if (stacksByNumber.size > MAX_STACKS) {
+      stacksByNumber.delete(lastStack - MAX_STACKS)
       omit('stacks', 1)
     }
     return lastStack
@@ -87,7 +86,7 @@ export const createProgramLog = (join: () => void, omit: NoteOmission): ProgramL
     // The kind of a post is its PostQueue.
     post: (context, queue, number, wrId, stack) => addEntry(context, queue, number, 1, wrId, numberOf(stack)),
     poll: (context, cq, count, wrId) => addEntry(context, EventKind.POLL, cq, count, wrId, 0),
-    stackOf: (_process, stack) => stacks.get(stack)?.() ?? [],
+    stackOf: (_process, stack) => stacksByNumber.get(stack)?.() ?? [],
     read() {
       const read = entries
       entries = []

@@ -25,7 +25,6 @@ const isProgramFrame = (frame: string): boolean =>
 const parse = (text: unknown): Stack =>
   typeof text === 'string' ? [...text.matchAll(FRAME)].map(([, frame = '']) => frame).filter(isProgramFrame) : []
 
-/** The stack of the caller. */
 export const captureStack = (): LazyStack => {
   const holder: { stack?: unknown } = {}
   const { stackTraceLimit } = Error

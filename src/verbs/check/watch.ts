@@ -42,7 +42,6 @@ export interface CountedFinding extends Finding {
   readonly count: number
 }
 
-/** The check of an open device. */
 export interface DeviceCheck {
   readonly posts: PostWatch
   /** The findings about the device; empty for a daemon's device, because `userdma check` reports them. */
@@ -82,7 +81,6 @@ const onPoll = (completion: PolledCompletion, note: (wrId: number) => void): voi
 export const pollWatch = (
   note: (cq: number, count: number, wrId: bigint) => void,
 ): Pick<PostWatch, 'watchPolls' | 'pollsForPromises' | 'counted'> => {
-  /** Handles of the CQs that are polled for promises. */
   const promiseCqs = new Set<number>()
   return {
     watchPolls(cq, completion) {

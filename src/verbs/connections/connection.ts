@@ -138,7 +138,6 @@ const DEFAULT_RD_ATOMIC = 16
 const RETRIES = 7
 
 const reasons = Object.entries(rejReason)
-/** Name of a reason in `rejReason`. */
 const reasonText = (reason: number): string => reasons.find(([, value]) => value === reason)?.[0] ?? `reason ${reason}`
 
 const noData = new Uint8Array(0)
@@ -221,7 +220,6 @@ const defaultPd = ({ device, context }: SharedDevice): ProtectionDomain => {
   return pd
 }
 
-/** Addresses of both ends. */
 interface Addresses {
   readonly local: ShownAddress
   readonly remote: ShownAddress

@@ -41,7 +41,6 @@ interface LocalCarrier extends Carrier {
 /** Memory for rings of one layout. */
 interface Rings {
   readonly memory: RingMemory
-  /** Finds a ring by its offset. */
   readonly ring: Carrier['ring']
   /** With layout 'rxe': the memory as drivers other than rxe use it for their rings. */
   readonly mapped?: FindableMemory

@@ -37,7 +37,6 @@ export const localCopies = (memory: LocalSpace): Pick<Caller, 'copyIn' | 'copyOu
 }
 
 export const localDescriptors = (core: Core, memory: LocalSpace, caller: Caller): Descriptors => {
-  /** Runs `body` with an address for `bytes`. */
   const withAddress = <T>(bytes: Uint8Array, body: (address: bigint) => T): T => {
     const address = memory.add(bytes)
     try {

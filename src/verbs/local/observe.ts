@@ -25,7 +25,6 @@ import { createPcapng, type PcapngPacket } from '../../trace/pcapng.ts'
 import { checkFunction, checkText, formatValue, refused, warn } from '../error.ts'
 import { jsonSafe, showAs } from '../objects/show.ts'
 
-/** A soft device and its port. */
 interface ObservedDevice {
   readonly rxe: RxeDevice
   readonly port: FaultPort
@@ -123,7 +122,7 @@ const traceHook = (device: CoreDevice, handler: (call: TracedCall) => void): Hoo
   }
 }
 
-/** Observes a network. `attached`: its soft devices by name. */
+/** `attached`: the soft devices of the network by name. */
 export const observe = (core: Core, attached: ReadonlyMap<string, ObservedDevice>) => {
   addFailureHandler(core, failure => {
     if (failures.hasSubscribers) failures.publish(failureJson(failure))
@@ -132,13 +131,11 @@ export const observe = (core: Core, attached: ReadonlyMap<string, ObservedDevice
 
   interface Capture {
     readonly write: (packet: PcapngPacket) => void
-    /** By device name: removes the tap of the device's port. */
-    readonly taps: Map<string, () => void>
+    readonly tapRemovers: Map<string, () => void>
     stop(): void
   }
 
-  /** Captures the packets of the device's port. */
-  const tap = ({ write, taps, stop }: Capture, name: string, { port }: ObservedDevice): void => {
+  const tap = ({ write, tapRemovers, stop }: Capture, name: string, { port }: ObservedDevice): void => {
     const remove = addTap(port, run => {
       // Each packet is captured once: when it is sent, or on arrival if it comes from outside the network.
       if (run.direction !== 'sent' && !isForeign(run.flow.source)) return
@@ -154,7 +151,7 @@ export const observe = (core: Core, attached: ReadonlyMap<string, ObservedDevice
         stop()
       }
     })
-    taps.set(name, remove)
+    tapRemovers.set(name, remove)
   }
   /** Whether the source address (16 bytes) belongs to no device of the network. */
   const isForeign = (source: Uint8Array): boolean => {
@@ -168,7 +165,7 @@ export const observe = (core: Core, attached: ReadonlyMap<string, ObservedDevice
       for (const capture of captures) tap(capture, name, device)
     },
     deviceRemoved(name: string): void {
-      for (const { taps } of captures) taps.delete(name)
+      for (const { tapRemovers } of captures) tapRemovers.delete(name)
     },
     capture(path: string): () => void {
       checkText('network.capture', 'path', path)
@@ -187,10 +184,10 @@ export const observe = (core: Core, attached: ReadonlyMap<string, ObservedDevice
       )
       const capture: Capture = {
         write,
-        taps: new Map(),
+        tapRemovers: new Map(),
         stop() {
           if (!captures.delete(capture)) return
-          for (const remove of capture.taps.values()) remove()
+          for (const remove of capture.tapRemovers.values()) remove()
           closeSync(fd)
         },
       }

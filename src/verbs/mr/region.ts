@@ -276,7 +276,6 @@ class BufferRegion extends RangeRegion implements MemoryRegion {
 defineVerbsClass(BufferRegion, 'mr', 'MemoryRegion')
 defineVerbsClass(RangeRegion, 'mr', 'Region')
 
-/** A region of `buffer` in protection domain `pd`. */
 export const regionPlan = (
   context: DeviceContext,
   pd: ObjectReference,
@@ -403,7 +402,6 @@ class ImplicitRegion extends VerbsObject implements WholeRegion {
 }
 defineVerbsClass(ImplicitRegion, 'mr', 'WholeRegion')
 
-/** A region of kind IMPLICIT. */
 export const wholeRegionPlan = (
   context: DeviceContext,
   pd: ObjectReference,

@@ -95,7 +95,6 @@ export interface UcQueuePairOptions
     InitialOptions<typeof UcQp>,
     PeerOptions<ConnectOptions> {}
 
-/** RC and UC queue pairs have options of the same names. */
 const optionNames: KnownOptions<RcQueuePairOptions> & KnownOptions<UcQueuePairOptions> = {
   ...queuePairOptionNames,
   initial: 'record',
@@ -176,7 +175,6 @@ Object.defineProperty(AwaitableRc.prototype, 'ping', {
 const awaitableRcType = queuePairType('RcQueuePair', AwaitableRc)
 const awaitableUcType = queuePairType('UcQueuePair', awaitable<AwaitableUcQueuePair>(UcObject, ucRequests))
 
-/** Creates an RC queue pair whose requests return promises. */
 export const awaitableRcQp = (
   context: DeviceContext,
   pd: ObjectReference,
@@ -185,7 +183,6 @@ export const awaitableRcQp = (
   makeAwaitable(context, 'rc_qp', options, optionNames, optionsWithCq =>
     queuePairPlan(context, awaitableRcType, pd, optionsWithCq),
   )
-/** Creates a UC queue pair whose requests return promises. */
 export const awaitableUcQp = (
   context: DeviceContext,
   pd: ObjectReference,

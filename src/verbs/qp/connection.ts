@@ -94,7 +94,7 @@ export interface PeerOptions<O extends ConnectOptions> {
 /** The attributes of all steps with the state of the last step, for `create`. */
 export const combineSteps = <A extends object>(steps: readonly A[]): A => Object.assign({}, ...steps)
 
-/** Queue pair numbers and PSNs are less. */
+/** Queue pair numbers and PSNs have 24 bits. */
 export const TWO_24 = 2 ** 24
 
 /** Throws RdmaError EINVAL for an invalid qpn or psn, before the first step has changed the queue pair. */

@@ -416,7 +416,6 @@ export const udQpPlan = (
   return queuePairPlan(context, udType, pd, activeAtCreation(activation, options))
 }
 
-/** Creates a queue pair whose requests return promises. */
 export const awaitableUdQp = (
   context: DeviceContext,
   pd: ObjectReference,

@@ -63,8 +63,7 @@ type JoinableSession = Session & { join(): Session }
 /** Milliseconds until a call without an answer fails. */
 const ANSWER_TIMEOUT = 30_000
 
-/** Sessions by path of the socket. */
-const sessions = new Map<string, JoinableSession>()
+const sessionsByPath = new Map<string, JoinableSession>()
 
 /** Connects to the daemon at `socket`. Throws RdmaError; `call`: the call's name in errors. */
 const connectSocket = (socket: string, call: string): ReturnType<typeof connectToDaemon> => {
@@ -97,7 +96,7 @@ const newSession = (socket: string, openCall: string): JoinableSession => {
     if (!isAlive) return
     isAlive = false
     close(fd)
-    if (sessions.get(socket) === session) sessions.delete(socket)
+    if (sessionsByPath.get(socket) === session) sessionsByPath.delete(socket)
   }
   /** Ends the session, and returns the error of `call`. */
   const failed = (call: string, reason = `the daemon at ${socket} (process ${pid}) has ended`): RdmaError => {
@@ -200,10 +199,10 @@ const newSession = (socket: string, openCall: string): JoinableSession => {
 export const joinDaemon = (socket: string, call: string): Session => {
   if (!hasNative())
     throw refused('EOPNOTSUPP', call, 'connecting to a daemon needs native calls', 'install the package koffi')
-  let session = sessions.get(socket)
+  let session = sessionsByPath.get(socket)
   if (session === undefined || !session.checkAlive()) {
     session = newSession(socket, call)
-    sessions.set(socket, session)
+    sessionsByPath.set(socket, session)
   }
   return session.join()
 }
