@@ -53,6 +53,8 @@ export interface ToolClient {
    * descriptor `pcap`, if that is given.
    */
   trace(tag: string, pcap?: number, abi?: boolean): Promise<void>
+  /** The error that has ended the capture of `trace` early; undefined: all packets so far are in the file. */
+  captureError(): Promise<string | undefined>
   /** Passes all findings so far to `onFinding`, and from now on each new one. */
   findings(): Promise<void>
   /**
@@ -259,6 +261,11 @@ export const openSession = async (
     },
     async trace(tag, pcap, abi = false) {
       await request({ kind: 'trace', tag, pcap: pcap !== undefined, abi }, pcap === undefined ? [] : [pcap])
+    },
+    async captureError() {
+      const answer = await request({ kind: 'capture' })
+      if ('captureError' in answer) return answer.captureError ?? undefined
+      throw unexpectedReply('capture')
     },
     async findings() {
       await request({ kind: 'findings' })

@@ -21,8 +21,9 @@ const BROKEN_PIPE = 128 + 13
  */
 export const exitOnBrokenPipe = (): void => {
   process.stdout.on('error', error => {
-    if ((error as NodeJS.ErrnoException).code === 'EPIPE') process.exit(BROKEN_PIPE)
-    fail(error)
+    const { code } = error as NodeJS.ErrnoException
+    if (code === 'EPIPE') process.exit(BROKEN_PIPE)
+    fail(new Error(`cannot write to standard output: ${code}`, { cause: error }))
   })
 }
 

@@ -85,6 +85,8 @@ export type ToolRequest =
    * sends the memory that each call read and wrote.
    */
   | { readonly kind: 'trace'; readonly tag: string; readonly pcap: boolean; readonly abi?: boolean }
+  /** Whether all packets so far are in the file of `pcap`. */
+  | { readonly kind: 'capture' }
 
 /** A fault rule, and its counts since it was set: packets that it matched, and the faults that it caused. */
 export interface FaultStat extends Readonly<FaultRuleCounts> {
@@ -179,6 +181,8 @@ export type ToolReply =
   | { readonly waits: readonly WaitStat[] }
   | { readonly faults: readonly FaultStat[] }
   | { readonly tracing: true }
+  /** The error that has ended the capture; null: none. */
+  | { readonly captureError: string | null }
   /**
    * `counts`: how often each finding was found, by its number − 1. `omissions`: records that the checks dropped;
    * `calls`: number of checked calls; `decisions`: number of decisions of torment, if it is on.

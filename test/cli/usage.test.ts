@@ -6,7 +6,7 @@ import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
 import { repoRoot } from '../paths.ts'
-import { cleanEnvironment, runUserdma, start, temporaryFolder, userdma } from '../system/programs.ts'
+import { cleanEnvironment, run, runUserdma, start, temporaryFolder, userdma } from '../system/programs.ts'
 
 /** Arguments, the exit status, and the message on standard error. Standard output stays empty. */
 type Case = readonly [args: readonly string[], status: number, message: RegExp]
@@ -171,6 +171,16 @@ describe('help', () => {
   it('prints the version', async t => {
     assert.match((await runUserdma(t, ['--version'])).stdout, /^\d+\.\d+\.\d+\n$/)
   })
+})
+
+describe('if the disk of standard output is full', () => {
+  for (const args of [['schema'], ['check', '--explain'], ['run', '--help'], ['--version']])
+    it(`${args.join(' ')} says so`, async t => {
+      const command = ['-c', '"$0" "$@" > /dev/full', userdma, ...args]
+      const { status, stderr } = await run(t, 'sh', command, { env: cleanEnvironment() })
+      assert.equal(stderr, 'userdma: cannot write to standard output: ENOSPC\n')
+      assert.equal(status, 1)
+    })
 })
 
 describe('if the reader of the output exits', () => {

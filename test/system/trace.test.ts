@@ -3,14 +3,16 @@
  * reads them.
  */
 import assert from 'node:assert/strict'
-import { readFileSync } from 'node:fs'
+import { mkdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
 import { parseFrame } from '../../src/wire/frame.ts'
 import { parsePacket } from '../../src/wire/packet.ts'
 import { readCapture } from '../../src/wire/pcap.ts'
 import { fixture, repoRoot } from '../paths.ts'
+import { skipTest } from '../tools.ts'
 import {
+  cleanEnvironment,
   freePort,
   lacking,
   ownProgram,
@@ -195,6 +197,19 @@ describe('userdma trace', { skip: lacking('ibv_rc_pingpong', 'ibv_devinfo') }, (
     assert.equal(status, 7)
     assert.match(stdout, /hca_id:\trxe0/)
     assert.match(stderr, /device\.query\(\) = 0 \{attributes \{nodeGuid 0000:7fff:fe00:0001, /)
+  })
+})
+
+describe('userdma trace --pcap on a full disk', { skip: lacking('unshare', ownProgram('loopback')) }, () => {
+  it('says that packets are missing, and exits with status 1', async t => {
+    if (process.geteuid?.() !== 0) return void skipTest(t, 'a small file system needs root')
+    const folder = temporaryFolder(t)
+    const options = `--private -o ${folder}/calls --pcap ${folder}/full/packets`
+    const script = `mount -t tmpfs -o size=4k none ${folder}/full && ${userdma} trace ${options} -- ${ownProgram('loopback')}`
+    mkdirSync(join(folder, 'full'))
+    const { status, stderr } = await run(t, 'unshare', ['-m', 'sh', '-c', script], { env: cleanEnvironment() })
+    assert.equal(stderr, `userdma: cannot write to ${folder}/full/packets: ENOSPC; the rest is missing\n`)
+    assert.equal(status, 1)
   })
 })
 

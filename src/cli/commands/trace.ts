@@ -90,19 +90,22 @@ export const trace = async (program: string, args: readonly string[], options: T
   const pcap = options.pcap === undefined ? undefined : createOutput(options.pcap)
   const joined = await joinDaemon(options, { onTrace, onTorment })
   let programEnd: ProgramEnd
+  let captureError: string | undefined
   try {
     const tag = newTag()
     await joined.client.trace(tag, pcap, options.abi === true)
     programEnd = await runUnder(joined, program, args, { tag })
     // Messages of the session stay in order: all calls of the program have arrived before this reply, or before the end
     // of the daemon.
-    await joined.client.config().catch(() => {})
+    captureError = await joined.client.captureError().catch(() => undefined)
     end()
   } finally {
     await joined.leave()
     output.close()
     if (pcap !== undefined) closeSync(pcap)
   }
+  if (captureError !== undefined)
+    process.stderr.write(`userdma: cannot write to ${options.pcap}: ${captureError}; the rest is missing\n`)
   const { status } = programEnd
-  endAs({ ...programEnd, status: output.hasFailed ? status || 1 : status })
+  endAs({ ...programEnd, status: output.hasFailed || captureError !== undefined ? status || 1 : status })
 }

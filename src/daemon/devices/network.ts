@@ -34,10 +34,10 @@ export interface Network {
   setFaults(text: string): void
   /**
    * Writes every packet that the existing devices send, or receive from elsewhere, to a file, as pcapng, until the
-   * returned function is called or a write fails. `isOwn`: whether a device of the daemon has an address (16 bytes).
-   * The caller closes the file. Throws the system's error if the first write fails.
+   * returned function is called or a write fails. `isOwn`: whether a device of the daemon has an address (16 bytes);
+   * `failed`: called if a write fails. The caller closes the file. Throws the system's error if the first write fails.
    */
-  capture(fd: number, isOwn: (address: Uint8Array) => boolean): () => void
+  capture(fd: number, isOwn: (address: Uint8Array) => boolean, failed: (error: unknown) => void): () => void
 }
 
 /** Creates the port of a device. */
@@ -111,7 +111,7 @@ export const createNetwork = (
       )
       for (const { port } of ports) port.setFaults(rules)
     },
-    capture(fd, isOwn) {
+    capture(fd, isOwn, failed) {
       const write = createPcapng(
         bytes => {
           for (let written = 0; written < bytes.length; ) written += writeSync(fd, bytes, written)
@@ -141,6 +141,7 @@ export const createNetwork = (
             // A full disk ends the capture; packets still flow.
             console.error('userdma daemon: a packet capture failed:', String(error))
             stopCapture()
+            failed(error)
           }
         }),
       )

@@ -72,7 +72,7 @@ const parseRequest = (text: string): ToolRequest | undefined => {
   const { kind, tag = '', pcap = false, set, abi = false, add, remove, cursor } = fields
   if (kind === 'qps' && cursor === undefined) return { kind }
   if (kind === 'qps') return isQpCursor(cursor) ? { kind, cursor } : undefined
-  if (kind === 'findings' || kind === 'counts') return { kind }
+  if (kind === 'findings' || kind === 'counts' || kind === 'capture') return { kind }
   if (kind === 'config' || kind === 'stat' || kind === 'waits' || (kind === 'fault' && set === undefined))
     return { kind }
   if (kind === 'fault' && typeof set === 'string') return { kind, set }
@@ -92,6 +92,8 @@ export class ToolRequests {
   #isClosed = false
   /** Ends the subscription; undefined without one. */
   #endSubscription: (() => void) | undefined
+  /** Why the capture ended early: the code of a system's error. */
+  #captureError: string | undefined
   /** Number of records dropped since the last one that was queued. */
   #lost = 0
   readonly #findingsRefused = { error: 'only the user of this daemon may see findings' }
@@ -173,7 +175,13 @@ export class ToolRequests {
       if (!fstatSync(file).isFile()) return { error: 'packets can be written to a regular file only' }
       try {
         const { network, devices } = this.#daemon
-        stopCapture = network.capture(file, address => devices.hasAddress(address))
+        stopCapture = network.capture(
+          file,
+          address => devices.hasAddress(address),
+          error => {
+            this.#captureError = error instanceof Error && 'code' in error ? String(error.code) : String(error)
+          },
+        )
       } catch (error) {
         return { error: `packets cannot be written to this file: ${String(error)}` }
       }
@@ -230,7 +238,7 @@ export class ToolRequests {
     const file = request?.kind === 'trace' && request.pcap ? fds[0] : undefined
     let reply: ToolReply = {
       error:
-        'unknown request of a tool: this daemon answers config, stat, qps, waits, fault, device, findings, counts and trace',
+        'unknown request of a tool: this daemon answers config, stat, qps, waits, fault, device, findings, counts, trace and capture',
     }
     if (request?.kind === 'config') reply = { config: { ...this.#daemon.config, fault: this.#daemon.network.faults } }
     else if (request?.kind === 'stat') reply = { stat: statOf(this.#daemon) }
@@ -246,6 +254,7 @@ export class ToolRequests {
       reply = (request.set !== undefined && this.#setFaults(request.set)) || {
         faults: this.#daemon.network.faultCounts(),
       }
+    else if (request?.kind === 'capture') reply = { captureError: this.#captureError ?? null }
     else if (request?.kind === 'device') reply = this.#changeDevices(request)
     else if (request?.kind === 'findings') reply = this.#watchFindings()
     else if (request?.kind === 'counts')

@@ -21,7 +21,8 @@ test('a capture has packets that devices send, and those that arrive from other 
   const port = network.attach(devices[0]!)
   const path = join(folder, 'out.pcapng')
   const fd = openSync(path, 'w')
-  const stop = network.capture(fd, address => [OWN, SECOND].some(own => String(own) === String(address)))
+  const isOwn = (address: Uint8Array) => [OWN, SECOND].some(own => String(own) === String(address))
+  const stop = network.capture(fd, isOwn, () => assert.fail())
   const arena = plainArena(64)
   const show = (direction: TappedRun['direction'], source: Uint8Array, destination: Uint8Array): void => {
     const run = emptyTappedRun(arena, direction)
@@ -34,4 +35,25 @@ test('a capture has packets that devices send, and those that arrive from other 
   show('sent', OWN, FOREIGN)
   closeSync(fd)
   assert.equal(readCapture(readFileSync(path)).length, 2, 'one sent, one from another machine')
+})
+
+test('a capture ends at a write that fails', () => {
+  const devices = [{ name: 'rxe0', address: '127.0.0.1' }]
+  const network = createNetwork({ devices, fault: '', link: 'memory' })
+  const port = network.attach(devices[0]!)
+  const fd = openSync(join(folder, 'closed.pcapng'), 'w')
+  const errors: unknown[] = []
+  network.capture(
+    fd,
+    () => true,
+    error => errors.push(error),
+  )
+  closeSync(fd)
+  assert.ok(port.tap)
+  port.tap({ ...emptyTappedRun(plainArena(64), 'sent'), count: 1, packetBytes: 16, lastBytes: 16 })
+  assert.deepEqual(
+    errors.map(error => (error as NodeJS.ErrnoException).code),
+    ['EBADF'],
+  )
+  assert.equal(port.tap, null)
 })

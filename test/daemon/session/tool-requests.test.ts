@@ -84,7 +84,7 @@ test('an invalid request is answered with a list of the valid ones', async t => 
       await client.tool(text),
       {
         error:
-          'unknown request of a tool: this daemon answers config, stat, qps, waits, fault, device, findings, counts and trace',
+          'unknown request of a tool: this daemon answers config, stat, qps, waits, fault, device, findings, counts, trace and capture',
       },
       text.slice(0, 60),
     )
