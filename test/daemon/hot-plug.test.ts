@@ -63,16 +63,19 @@ test('devices are added and removed with their files; addresses and nodes are re
 
 test('an invalid device, or the removal of an unknown one, is refused and changes nothing', async t => {
   const client = await connect(t, await daemonOf(t, folder))
-  for (const request of [
-    { add: { name: 'rxe0', address: '127.0.0.9' } },
-    { add: { name: 'rxe9', address: '127.0.0.1' } },
-    { add: { name: 'rxe9', address: 'nowhere' } },
-    { add: { name: '../../x', address: '127.0.0.9' } },
-    { add: { name: 'ctx0', address: '127.0.0.9' } },
-    { remove: 'rxe9' },
-  ])
-    assert.ok('error' in (await client.tool({ kind: 'device', ...request })), JSON.stringify(request))
-  assert.equal((await client.stat()).devices.length, 1)
+  const before = await client.tool({ kind: 'config' })
+  for (const [request, reason] of [
+    [{ add: { name: 'rxe0', address: '127.0.0.9' } }, /"rxe0" is given twice/],
+    [{ add: { name: 'rxe9', address: '127.0.0.1' } }, /rxe0 and rxe9 have the same address/],
+    [{ add: { name: 'rxe9', address: 'nowhere' } }, /"nowhere" is not an IPv4 or IPv6 address/],
+    [{ add: { name: '../../x', address: '127.0.0.9' } }, /"\.\.\/\.\.\/x": a name begins with/],
+    [{ add: { name: 'ctx0', address: '127.0.0.9' } }, /a device of driver ctx has no network/],
+    [{ remove: 'rxe9' }, /there is no device rxe9/],
+  ] as const) {
+    const reply = await client.tool({ kind: 'device', ...request })
+    assert.match('error' in reply ? reply.error : '', reason)
+  }
+  assert.deepEqual(await client.tool({ kind: 'config' }), before)
 })
 
 test('calls on a context of a removed device fail with EIO after DEVICE_FATAL, and all its memory is released', async t => {

@@ -322,6 +322,12 @@ test('the end of a program with few descriptors is found immediately, and its nu
   socket.post(record(a))
   assert.equal(socket.prepareWithdraw?.(), undefined)
   assert.equal(socket.withdraw(a).length, 1)
+  // A search among so many descriptors would take several turns of the event loop.
+  const more = Array.from({ length: 2 * FDS_PER_SLICE }, () => openSync('/dev/null', 'r'))
+  t.after(() => more.forEach(closeSync))
+  socket.post(record(a))
+  assert.equal(socket.prepareWithdraw?.(), undefined)
+  assert.equal(socket.withdraw(a).length, 1)
 })
 
 test('the end of a program with many descriptors is searched in slices, one per turn of the event loop', async t => {

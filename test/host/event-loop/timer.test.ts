@@ -1,9 +1,18 @@
 import assert from 'node:assert/strict'
-import { readdirSync } from 'node:fs'
+import { readdirSync, readFileSync } from 'node:fs'
 import { describe, it } from 'node:test'
 import { nowMicroseconds } from '../../../src/host/event-loop/clock.ts'
 import { createTimer } from '../../../src/host/event-loop/timer.ts'
 import { hasNative } from '../../../src/host/native.ts'
+
+/** The text of a file; empty if it has been closed meanwhile. */
+const textOf = (path: string): string => {
+  try {
+    return readFileSync(path, 'latin1')
+  } catch {
+    return ''
+  }
+}
 
 describe('a timer', { skip: hasNative() ? false : 'koffi is missing' }, () => {
   it('calls back once, not early, at the time that was set last', async () => {
@@ -25,7 +34,12 @@ describe('a timer', { skip: hasNative() ? false : 'koffi is missing' }, () => {
     }
     assert.equal(calls, 4)
     timer.set(1e12)
+    // 1e9 seconds, not the low bits of 1e24.
     timer.set(1e30)
+    const [fd] = readdirSync('/proc/self/fd').filter(one =>
+      textOf(`/proc/self/fdinfo/${one}`).includes('it_value: (9999'),
+    )
+    assert.ok(fd !== undefined, 'the longest wait is set')
     const start = nowMicroseconds()
     timer.set(1000)
     await expiry()

@@ -83,6 +83,7 @@ test('clearing faults releases delayed packets', async () => {
   const network = createNetwork({ fault: 'dir=sent,delay=9s' })
   const { a, b } = await pair(openTwoHere(network))
   a.qp.write(a.mr.slice(0, 64), b.mr.remote())
+  assert.equal(a.cq.poll(), false, 'the packet is delayed')
   const done = nextCompletion(a.cq)
   await new Promise(setImmediate)
   network.setFaults('')

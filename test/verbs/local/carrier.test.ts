@@ -16,6 +16,7 @@ test('WRITEs complete, and no data is lost, while packets are dropped', async ()
     assert.ok(b.buffer.subarray(0, 2000).every(byte => byte === round + 1))
   }
   network.setFaults('')
+  assert.ok(a.device.counters().transport.retransmissions > 0, 'packets were dropped')
   await closeAll(a, b)
 })
 

@@ -93,6 +93,21 @@ const errorOf = async (call: () => unknown): Promise<unknown> => {
     return error
   }
 }
+/**
+ * The methods of the objects that the tests call, with their names. Those that close an object are last: all methods of
+ * a closed object are refused alike.
+ */
+const methodsOf = (objects: Record<string, object>) => {
+  const methods: { readonly name: string; readonly object: object; readonly method: Method }[] = []
+  for (const [name, object] of Object.entries(objects))
+    for (const [member, { value }] of membersOf(object))
+      if (typeof value === 'function' && !isClass(value) && !NOT_CALLED.test(`${name}.${member}`))
+        methods.push({ name: `${name}.${member}`, object, method: value as Method })
+  assert.ok(methods.length > 200, `${methods.length} methods`)
+  const closes = ({ name }: { readonly name: string }): boolean => /\.close\w*$/.test(name)
+  return [...methods.filter(one => !closes(one)), ...methods.filter(closes)]
+}
+
 /** Whether it is an Error other than RdmaError. */
 const isForeignError = (error: unknown): boolean => error instanceof Error && !(error instanceof RdmaError)
 
@@ -101,13 +116,10 @@ const isClass = (value: unknown): boolean => typeof value === 'function' && /^cl
 test('a method that is called without its object throws no error other than an RdmaError', async () => {
   const { objects, close } = await createAll()
   const foreign: string[] = []
-  for (const [name, object] of Object.entries(objects))
-    for (const [member, { value }] of membersOf(object)) {
-      if (typeof value !== 'function' || isClass(value) || NOT_CALLED.test(`${name}.${member}`)) continue
-      for (const self of [undefined, {}]) {
-        const error = await errorOf(() => (value as Method).call(self))
-        if (isForeignError(error)) foreign.push(`${name}.${member} of ${typeof self}: ${error}`)
-      }
+  for (const { name, method } of methodsOf(objects))
+    for (const self of [undefined, {}]) {
+      const error = await errorOf(() => method.call(self))
+      if (isForeignError(error)) foreign.push(`${name} of ${typeof self}: ${error}`)
     }
   await close()
   assert.equal(foreign.join('\n'), '')
@@ -118,13 +130,11 @@ test('arguments of any type cause no error other than an RdmaError', async () =>
   for (const wrong of WRONG)
     for (const count of [1, 2, 3]) {
       const { objects, close } = await createAll()
-      for (const [name, object] of Object.entries(objects))
-        for (const [member, { value }] of membersOf(object)) {
-          if (typeof value !== 'function' || isClass(value) || NOT_CALLED.test(`${name}.${member}`)) continue
-          const args = Array.from({ length: count }, () => wrong)
-          const error = await errorOf(() => (value as Method).apply(object, args))
-          if (isForeignError(error)) foreign.add(`${name}.${member}(${args.map(arg => typeof arg)}): ${error}`)
-        }
+      const args = Array.from({ length: count }, () => wrong)
+      for (const { name, object, method } of methodsOf(objects)) {
+        const error = await errorOf(() => method.apply(object, args))
+        if (isForeignError(error)) foreign.add(`${name}(${args.map(arg => typeof arg)}): ${error}`)
+      }
       await close()
     }
   assert.equal([...foreign].join('\n'), '')
