@@ -16,6 +16,8 @@ export interface CheckedCall {
   /** The number of the context; each context has handles of its own. */
   readonly context: number
   readonly program: Program | undefined
+  /** Whether the client is the TypeScript library; absent: it is not. */
+  readonly isLibrary?: boolean
   readonly class: string
   readonly method: string
   /** The object of the call, or the created one; undefined if the call was refused before there was one. */

@@ -54,6 +54,7 @@ interface CheckedCreate {
   readonly deviceNumber: number
   readonly context: number
   readonly program: Program | undefined
+  readonly isLibrary?: boolean
   readonly args: Readonly<Record<string, unknown>>
   readonly out: Readonly<Record<string, unknown>>
 }
@@ -72,6 +73,8 @@ export class KnownObject {
   readonly context: number
   readonly deviceName: string
   readonly program: Program | undefined
+  /** Whether the TypeScript library created it. */
+  readonly isOfLibrary: boolean
   readonly creation: Moment
   readonly changes: Moment[] = []
   destruction: Moment | undefined
@@ -107,7 +110,7 @@ export class KnownObject {
 
   constructor(
     { id, handle, class: cls }: ObjectName,
-    { device, deviceNumber, context, program, args, out }: CheckedCreate,
+    { device, deviceNumber, context, program, isLibrary = false, args, out }: CheckedCreate,
     creation: Moment,
     uses: ReadonlyMap<string, KnownObject>,
   ) {
@@ -118,6 +121,7 @@ export class KnownObject {
     this.context = context
     this.deviceName = device
     this.program = program
+    this.isOfLibrary = isLibrary
     this.creation = creation
     this.uses = uses
     this.qpn = numberOf(out.qpNum)

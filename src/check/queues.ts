@@ -16,10 +16,10 @@ import type { KnownObject } from './objects.ts'
 const { SUCCESS, WR_FLUSH_ERR } = WcStatus.values
 
 /**
- * Number of polled completions that the device sees as unpolled. The TypeScript library (a CQ without `program`) frees
- * the CQE of a poll only with the next poll.
+ * Number of polled completions that the device sees as unpolled. The TypeScript library frees the CQE of a poll only
+ * with the next poll.
  */
-const unreleasedIn = ({ program }: KnownObject): number => (program === undefined ? 1 : 0)
+const unreleasedIn = ({ isOfLibrary }: KnownObject): number => (isOfLibrary ? 1 : 0)
 
 /** A program that has armed a CQ and has not polled it for this time is taken to wait for its event. */
 const WAITING_MICROSECONDS = 1_000_000

@@ -89,6 +89,8 @@ const hookOf = (device: Device, checker: Checker, sources: HostSources, poll: Re
         deviceNumber: device.index,
         context: context.id,
         program: sources.program(context),
+        // On a daemon's device only the library accepts packed rings.
+        isLibrary: context.mapped === undefined || context.mapped.packed !== undefined,
         class: entry.class.name,
         method: entry.name,
         object,

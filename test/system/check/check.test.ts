@@ -172,6 +172,26 @@ describe('userdma check', { skip: lacking(faulty('leak'), fixed('leak'), ownProg
     }
   })
 
+  it('a program in TypeScript that has polled its completions has no unpolled one', { skip: !hasNative() }, async t => {
+    const file = libraryProgram(t, [
+      'const device = await open({ socket: true })',
+      'const [pd, cq] = [device.pd(), device.cq()]',
+      'const mr = pd.register(new Uint8Array(256), { remoteWrite: true })',
+      'const [one, other] = [pd.rcQp({ sendCq: cq }), pd.rcQp({ sendCq: cq })]',
+      'one.connect(other.endpoint)',
+      'other.connect(one.endpoint)',
+      'one.write(mr.slice(0, 64), mr.remote(128, 64))',
+      'while (!cq.poll());',
+      'for (const object of [mr, one, other, cq, pd]) object.close()',
+      'await device.close()',
+    ])
+    const { found } = await checkScript(t, `exec ${process.execPath} ${file}`)
+    assert.deepEqual(
+      found.map(({ id, text }) => `${id}: ${text}`),
+      [],
+    )
+  })
+
   it('races of a program in TypeScript are reported with the lines of its posts', {
     skip: !hasNative(),
   }, async t => {
