@@ -1,7 +1,7 @@
 /*
  * Findings about how a program uses its queues: send queues that fill because no send is signaled, receives that are
  * posted after the first message, completions that are never polled, CQs that are armed (ibv_req_notify_cq) with
- * unpolled completions in them, and regions that are deregistered before the completion of a request is polled.
+ * unpolled completions in them or never, and regions that are deregistered before the completion of a request is polled.
  */
 
 import type { Stack } from '../spec/check/findings.ts'
@@ -21,7 +21,7 @@ const { SUCCESS, WR_FLUSH_ERR } = WcStatus.values
  */
 const unreleasedIn = ({ isOfLibrary }: KnownObject): number => (isOfLibrary ? 1 : 0)
 
-/** A program that has armed a CQ and has not polled it for this time is taken to wait for its event. */
+/** A program that has not polled a CQ with completions in it for this time is taken to wait for its event. */
 const WAITING_MICROSECONDS = 1_000_000
 
 interface UnpolledCompletion {
@@ -34,6 +34,11 @@ interface CqState {
   readonly unpolled: UnpolledCompletion[]
   /** The call that armed the CQ with unpolled completions in it; undefined after a later poll, completion or call. */
   armingCall: { readonly time: number; readonly stack: Stack } | undefined
+  /**
+   * When the first successful completion came to the CQ, if it has a channel; infinite: none came. Undefined once the
+   * program has armed or polled the CQ.
+   */
+  unnoticedSince: number | undefined
 }
 
 interface QueueState {
@@ -71,7 +76,7 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
   const cqOf = (id: number): CqState => {
     let state = cqs.get(id)
     if (state === undefined) {
-      state = { unpolled: [], armingCall: undefined }
+      state = { unpolled: [], armingCall: undefined, unnoticedSince: Number.POSITIVE_INFINITY }
       cqs.set(id, state)
     }
     return state
@@ -115,12 +120,22 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
     services.report('lost-wakeup', services.occurrenceAt(cq, armingCall.stack), { text, objects: [cq] })
   }
 
+  /** A CQ was destroyed: reports if it was never armed and never polled, and had a completion for a second. */
+  const checkNeverArmed = (cq: KnownObject, { unnoticedSince, unpolled }: CqState): void => {
+    if (unnoticedSince === undefined || unpolled.length <= unreleasedIn(cq)) return
+    if (services.sources.now() - unnoticedSince < WAITING_MICROSECONDS) return
+    const text = `${cq.name} was never armed (ibv_req_notify_cq) nor polled, so its channel had no event for ${counted(unpolled.length, 'completion')} in it`
+    const { stack, action } = cq.creation
+    services.report('lost-wakeup', services.occurrenceAt(cq, stack, action), { text, objects: [cq] })
+  }
+
   /** A CQ was destroyed: reports completions that were never polled, unless all were flushed. */
   const cqDestroyed = (cq: KnownObject, stack: Stack): void => {
     const state = cqs.get(cq.id)
     if (state === undefined) return
     cqs.delete(cq.id)
     checkArmed(cq, state)
+    checkNeverArmed(cq, state)
     const unpolled = state.unpolled.slice(unreleasedIn(cq))
     const isFailed = ({ completion: { status } }: UnpolledCompletion): boolean =>
       status !== SUCCESS && status !== WR_FLUSH_ERR
@@ -174,6 +189,8 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
       if (request.queue !== PostQueue.SEND && status !== WR_FLUSH_ERR) queueOf(request.owner).takenReceives++
       const state = cqOf(cq)
       if (state.armingCall !== undefined) checkArmed(services.objects.find(cq), state)
+      if (state.unnoticedSince === Number.POSITIVE_INFINITY && status === SUCCESS)
+        state.unnoticedSince = services.objects.find(cq)?.uses.has('channel') ? services.sources.now() : undefined
       if (completion.cqPosition > 0 && services.objects.find(qp) !== undefined)
         state.unpolled.push({ request, completion })
     },
@@ -186,6 +203,7 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
     polled(id, polled) {
       const state = cqOf(id)
       state.armingCall = undefined
+      state.unnoticedSince = undefined
       let removed = 0
       while (removed < state.unpolled.length && state.unpolled[removed]!.completion.cqPosition <= polled) removed++
       if (removed === 1) state.unpolled.shift()
@@ -199,6 +217,7 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
       if (name !== 'cq') return
       const state = cqOf(object.id)
       checkArmed(object, state)
+      if (method === 'reqNotify') state.unnoticedSince = undefined
       if (method === 'reqNotify' && state.unpolled.length > unreleasedIn(object))
         state.armingCall = { time: services.sources.now(), stack }
     },

@@ -63,6 +63,29 @@ it('a CQ that is armed with completions in it and then not polled for a second i
   assert.match(s.found[0]!.text, /was armed with 2 unpolled completions in it/)
 })
 
+it('a CQ with a channel and completions that was never armed or polled is a lost wake-up when it is destroyed', () => {
+  for (const [use, isFound] of [
+    ['none', true],
+    ['arm', false],
+    ['poll', false],
+    ['flush', false],
+    ['early end', false],
+    ['no channel', false],
+  ] as const) {
+    const s = requestScenario({}, use !== 'no channel')
+    const complete = (): void => s.complete(s.post(), use === 'flush' ? WR_FLUSH_ERR : SUCCESS)
+    complete()
+    s.advance(use === 'early end' ? 1000 : 2_000_000)
+    if (use === 'arm') s.call('cq', 'reqNotify', s.cq)
+    if (use === 'poll') s.poll(1)
+    complete()
+    assert.deepEqual(s.ids(), [], use)
+    s.destroy('cq', s.cq)
+    assert.equal(s.ids().includes('lost-wakeup warning'), isFound, use)
+    if (isFound) assert.match(s.found[0]!.text, /was never armed .* no event for 2 completions in it$/)
+  }
+})
+
 it('completions that were never polled are a note, a warning if one is an error, nothing if they were flushed', () => {
   for (const [status, ids] of [
     [SUCCESS, ['completions-unpolled note']],

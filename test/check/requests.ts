@@ -42,6 +42,8 @@ export const workRequest = (changes: Partial<WorkRequest> = {}): WorkRequest => 
 /** A checker with its objects, and functions that make its events; they have the virtual time `now`. */
 export const requestScenario = (
   options: Partial<Pick<CheckerSources, 'buffers' | 'isCopiedByFork' | 'postStack'>> = {},
+  /** Whether the CQ has a completion channel. */
+  hasChannel = false,
 ) => {
   const found: Finding[] = []
   let now = 0
@@ -84,7 +86,8 @@ export const requestScenario = (
     const object = names.get(id)
     checker.called({ ...origin, time: now, class: name, method, object, args, out: {}, stack: [`${name}.${method}`] })
   }
-  const cq = create('cq', {}, { cqe: 100 })
+  const channel = hasChannel ? create('comp_channel') : undefined
+  const cq = create('cq', { ...(channel && { channel: names.get(channel) }) }, { cqe: 100 })
   const cap = { maxSendWr: 8, maxRecvWr: 8 }
   const uses = { sendCq: names.get(cq), recvCq: names.get(cq), cap }
   const qp = create('rc_qp', uses, { qpNum: 1 })

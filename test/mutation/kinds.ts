@@ -502,7 +502,7 @@ export const kinds = {
   'notification-missing': {
     mistake: 'waits for an event without ibv_req_notify_cq',
     edits: text => skip(statementsWith(text, 'ibv_req_notify_cq')),
-    findings: [],
+    findings: ['lost-wakeup'],
     legalIf: 'the program does not wait for events',
   },
   'poll-after-arming-missing': {

@@ -474,9 +474,9 @@ const table = {
   },
   'lost-wakeup': {
     severity: 'warning',
-    title: 'a CQ was armed with completions in it, and not polled for a second',
-    why: 'Only the next completion after ibv_req_notify_cq raises an event; completions that are in the CQ already raise none, so the program waits for another one, perhaps for ever.',
-    advice: 'poll the CQ until it is empty after ibv_req_notify_cq, and only then wait for the event',
+    title: 'a CQ was armed with completions in it or never, and not polled for a second',
+    why: 'Only the next completion after ibv_req_notify_cq raises an event; completions that are in the CQ already raise none, so the program waits for another one, perhaps for ever. A CQ that was never armed is reported if it has a channel and was never polled.',
+    advice: 'call ibv_req_notify_cq, then poll the CQ until it is empty, and only then wait for the event',
   },
   'completions-unpolled': {
     severity: 'note',
