@@ -10,6 +10,8 @@
  * Where the native library is absent, this process copies everything itself, and waits; where /proc/PID/pagemap is
  * absent, everything of programs of our own user.
  */
+
+import { ESRCH } from '../errno.ts'
 import { MAX_WAIT } from './budget.ts'
 import type { Guest } from './guest.ts'
 import { createMover, type Mover } from './mover.ts'
@@ -47,11 +49,14 @@ const sameUserMoves = (handle: ProcessHandle): Moves => {
       }
       if (owner === undefined) shared ??= createMover()
       const mover = owner === undefined ? shared : ownMover
+      const copy = write ? writev : readv
       if (mover === undefined || pages === undefined || pages.areResident(high, low, total, now))
-        return (write ? writev : readv)(handle, high, low, local, offset, chunk, stride, total)
-      return owner === undefined
-        ? mover.move(write, pid, -1, high, low, local, offset, chunk, stride, total, MAX_WAIT)
-        : memResult(mover.move(write, -1, mem, high, low, local, offset, chunk, stride, total, MAX_WAIT))
+        return copy(handle, high, low, local, offset, chunk, stride, total)
+      if (owner !== undefined)
+        return memResult(mover.move(write, -1, mem, high, low, local, offset, chunk, stride, total, MAX_WAIT))
+      const moved = mover.move(write, pid, -1, high, low, local, offset, chunk, stride, total, MAX_WAIT)
+      // Perhaps only its main thread has ended; only this process has opened its memory.
+      return moved === -ESRCH ? copy(handle, high, low, local, offset, chunk, stride, total) : moved
     }
   const close = (): void => {
     pages?.close()

@@ -12,10 +12,11 @@
  * daemon of root and a client that is not; owner.ts) they would access whatever program the process has become since
  * `isSame`. Then copies use /proc/PID/mem: no exec redirects it. On most kernels it ignores page protection, which
  * registration has checked; pages that are protected later are accessed nevertheless, as by an RDMA adapter, which has
- * pinned them.
+ * pinned them. The same holds for a process whose main thread has ended: no pid leads to the memory of its other threads.
  */
-import { closeSync, type Dir, opendirSync, openSync, readlinkSync } from 'node:fs'
-import { EFAULT, EIO, EPERM, ESRCH, ETIMEDOUT, errnoNumber, SystemError } from '../errno.ts'
+import { closeSync, type Dir, opendirSync, openSync, readdirSync, readlinkSync } from 'node:fs'
+import { basename } from 'node:path'
+import { EBADF, EFAULT, EIO, EPERM, ESRCH, ETIMEDOUT, errnoNumber, SystemError } from '../errno.ts'
 import { TWO_32 } from '../halves.ts'
 import { libcFunctions, orErrno } from '../native.ts'
 import { closeOwner, isOwned, type Owner, openOwner } from '../owner.ts'
@@ -39,6 +40,7 @@ const sys = libcFunctions({
 // The same numbers on x86-64 and arm64.
 const SYS_PIDFD_OPEN = 434
 const SYS_PIDFD_GETFD = 438
+const PIDFD_THREAD = 0o200
 const AT_FDCWD = -100
 const AT_STATX_DONT_SYNC = 0x4000
 const STATX_INO_BTIME = 0x900
@@ -247,7 +249,9 @@ const move = (
     u32[remote + 1] = remoteHigh
     u32[remote + 2] = bytes
     u32[remote + 3] = 0
-    const moved = handle.owner ? moveByMem(write, handle.mem, count) : moveByPid(write, handle.pid, count)
+    let moved = handle.owner ? moveByMem(write, handle.mem, count) : moveByPid(write, handle.pid, count)
+    // Its main thread may have ended.
+    if (moved === -ESRCH && handle.mem >= 0) moved = moveByMem(write, handle.mem, count)
     if (moved < 0) return done > 0 ? done : moved
     done += moved
     if (moved < bytes) return done > 0 ? done : -EFAULT
@@ -302,25 +306,77 @@ export const mayAccess = (handle: ProcessHandle): boolean =>
     : readAt(handle, 0, workArena(), BYTE, 1) !== -EPERM
 
 /**
+ * As `pidfdGetfd`, from another thread if the main one has ended; otherwise undefined, and on Linux before 6.9, which
+ * has no pidfds of threads.
+ */
+const threadGetfd = ({ pid, guest }: ProcessHandle, fd: number): number | undefined => {
+  const folder = guest ? '' : procFolder(pid)
+  if (folder === '' || folder === `/proc/${pid}`) return undefined
+  const pidfd = orErrno(sys().syscall(SYS_PIDFD_OPEN, Number(basename(folder)), PIDFD_THREAD, 0))
+  if (pidfd < 0) return undefined
+  try {
+    // While its folder is there, the number is that thread's.
+    return hasEnded(folder) ? undefined : orErrno(sys().syscall(SYS_PIDFD_GETFD, pidfd, fd, 0))
+  } finally {
+    closeSync(pidfd)
+  }
+}
+
+/**
  * A duplicate of the process's descriptor `fd`, close-on-exec; or -errno: -EBADF, -ESRCH, -EPERM. From a guest only a
  * memory file, or the file with the identity `socket` if that is given, is taken: -EINVAL for another file, -ETIMEDOUT
  * if the waiting time of its user is used up.
  */
 export const pidfdGetfd = (handle: ProcessHandle, fd: number, socket?: FileIdentity): number => {
-  const got = handle.guest
+  let got = handle.guest
     ? handle.guest.descriptor(fd, socket)
     : orErrno(sys().syscall(SYS_PIDFD_GETFD, handle.pidfd, fd, 0))
+  if (got === -EBADF || got === -ESRCH) got = threadGetfd(handle, fd) ?? got
   if (got < 0 || isStillOwned(handle)) return got
   closeSync(got)
   return -EPERM
 }
 
+/** Threads of a process that are examined for one that has not ended. */
+const MAX_THREADS = 64
+
+/** Whether the thread with this folder in /proc has ended: then it has no program. */
+const hasEnded = (folder: string): boolean => {
+  try {
+    readlinkSync(`${folder}/exe`)
+    return false
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === 'ENOENT'
+  }
+}
+
+/**
+ * The folder in /proc that has a process's descriptors and mappings: that of another thread if the main one has ended.
+ */
+export const procFolder = (pid: number): string => {
+  const own = `/proc/${pid}`
+  if (!hasEnded(own)) return own
+  try {
+    const threads = readdirSync(`${own}/task`).slice(0, MAX_THREADS)
+    return threads.map(thread => `${own}/task/${thread}`).find(folder => !hasEnded(folder)) ?? own
+  } catch {
+    return own
+  }
+}
+
 /** The target of a process's descriptor in /proc: a path, 'socket:[123]', '/memfd:name (deleted)'. */
 export const fdTarget = (pid: number, fd: number): string | SystemError => {
+  const own = `/proc/${pid}`
   try {
-    return readlinkSync(`/proc/${pid}/fd/${fd}`)
+    return readlinkSync(`${own}/fd/${fd}`)
   } catch (error) {
-    return systemError('readlink', error)
+    const folder = procFolder(pid)
+    if (folder === own) return systemError('readlink', error)
+    try {
+      return readlinkSync(`${folder}/fd/${fd}`)
+    } catch (error) {
+      return systemError('readlink', error)
+    }
   }
 }
 
@@ -331,7 +387,7 @@ export const fdTarget = (pid: number, fd: number): string | SystemError => {
  */
 export const fdFile = (handle: ProcessHandle, fd: number): string | undefined => {
   const { address, u32 } = workArena()
-  const path = `/proc/${handle.pid}/fd/${fd}`
+  const path = `${procFolder(handle.pid)}/fd/${fd}`
   if (sys().statx(AT_FDCWD, path, AT_STATX_DONT_SYNC, STATX_INO_BTIME, address + STATX) < 0) return undefined
   if (!isStillOwned(handle)) return undefined
   const words = (offset: number, count: number) => u32.subarray((STATX + offset) >> 2, ((STATX + offset) >> 2) + count)
@@ -349,7 +405,7 @@ export const FDS_PER_SLICE = 32
 export function* searchFd(pid: number, target: string): Generator<undefined, number | undefined> {
   let folder: Dir
   try {
-    folder = opendirSync(`/proc/${pid}/fd`, { bufferSize: FDS_PER_SLICE })
+    folder = opendirSync(`${procFolder(pid)}/fd`, { bufferSize: FDS_PER_SLICE })
   } catch {
     return undefined
   }

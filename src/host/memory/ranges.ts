@@ -14,6 +14,7 @@ import { libcFunctions, orErrno } from '../native.ts'
 import type { Guest } from './guest.ts'
 import { type Arena, mapArena } from './mapping.ts'
 import type { ArenaRange } from './mover.ts'
+import { procFolder } from './process.ts'
 
 const sys = libcFunctions({ ioctl: 'int ioctl(int fd, uint64_t request, int64_t argument)' })
 
@@ -76,7 +77,7 @@ const fileOf = (fd: number): MapsFile => ({
   close: () => closeSync(fd),
 })
 /** Throws the error of node:fs. */
-const openMaps = (pid: number): MapsFile => fileOf(openSync(`/proc/${pid}/maps`, 'r'))
+const openMaps = (pid: number): MapsFile => fileOf(openSync(`${procFolder(pid)}/maps`, 'r'))
 
 /** The maps file of a guest, which its mover keeps open. */
 const guestMaps = (guest: Guest): MapsFile => ({
