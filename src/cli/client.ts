@@ -8,7 +8,16 @@ import { type Watch, watch } from '../host/event-loop/poll.ts'
 import { close, recv, send } from '../host/net/sockets.ts'
 import type { Finding } from '../spec/check/findings.ts'
 import { MessageType, SESSION_VERSION } from '../spec/session.ts'
-import { messageBuffer, newReply, type Reply, readReply, writeHello, writeTool } from '../uapi/session-codec.ts'
+import {
+  type Header,
+  type MessageBuffer,
+  messageBuffer,
+  newReply,
+  type Reply,
+  readReply,
+  writeHello,
+  writeTool,
+} from '../uapi/session-codec.ts'
 import {
   type DaemonConfig,
   type DeviceSpec,
@@ -102,20 +111,24 @@ interface UnsentMessage {
   readonly fds: readonly number[]
 }
 
-/**
- * Opens a session at `socket`. Throws NoDaemonError if no daemon serves it or the daemon ends meanwhile; an Error with
- * a message if the socket cannot be used, or the daemon has another version of the protocol or refuses the session.
- */
-export const openSession = async (
-  socket: string,
-  { onTrace, onFinding, onTorment }: Handlers = {},
-): Promise<ToolClient> => {
-  const { fd, peer } = connect(socket)
-  const daemon = peer.pid
+/** Messages of a session with a daemon: requests with their replies, and records. */
+interface Exchange {
+  /** As in `ToolClient`. */
+  readonly ended: Promise<void>
+  /** Sends the message that `write` puts into the buffer, with descriptors; resolves with the reply. */
+  exchange(write: (buffer: MessageBuffer, header: Partial<Header>) => number, fds?: readonly number[]): Promise<Reply>
+  /** The error for a session that the daemon has closed. */
+  daemonEnded(): NoDaemonError
+  /** Closes the session; requests without a reply fail with the error. */
+  finish(error: Error): void
+}
+
+/** Begins to read messages from the descriptor of a session, and owns it. `daemon`: in messages of errors. */
+const openExchange = (fd: number, daemon: string, { onTrace, onFinding, onTorment }: Handlers): Exchange => {
   /** Whether the daemon has sent a message. */
   let hasReplied = false
   const daemonEnded = (): NoDaemonError =>
-    new NoDaemonError(`the daemon at ${socket} (process ${daemon}) ${hasReplied ? 'ended' : 'closed the connection'}`)
+    new NoDaemonError(`${daemon} ${hasReplied ? 'ended' : 'closed the connection'}`)
   const incoming = messageBuffer()
   const outgoing = messageBuffer()
   const pending = new Map<number, PendingRequest>()
@@ -129,7 +142,6 @@ export const openSession = async (
     end = resolve
   })
 
-  /** Closes the session; requests without a reply fail with the error. */
   const finish = (error: Error): void => {
     if (!watcher) return
     watcher.stop()
@@ -153,7 +165,7 @@ export const openSession = async (
   const receive = (length: number): void => {
     const reply = newReply()
     const fault = readReply(incoming, length, reply)
-    if (fault) finish(new Error(`the daemon at ${socket} (process ${daemon}) sent an invalid message: ${fault}`))
+    if (fault) finish(new Error(`${daemon} sent an invalid message: ${fault}`))
     else if (reply.type === MessageType.TRACE) {
       const record = readTrace(reply.text)
       if (record === undefined) return
@@ -182,43 +194,61 @@ export const openSession = async (
     if (writable) flush()
   })
 
-  /** Sends the message that `write` puts into the buffer; resolves with the reply. */
-  const exchange = (write: (serial: number) => number, fds: readonly number[] = []): Promise<Reply> =>
-    new Promise((resolve, reject) => {
-      if (!watcher) {
-        reject(daemonEnded())
-        return
-      }
-      serial++
-      const length = write(serial)
-      pending.set(serial, { resolve, reject })
-      unsent.push({ bytes: outgoing.bytes.slice(0, length), fds })
-      flush()
-    })
+  return {
+    ended,
+    exchange: (write, fds = []) =>
+      new Promise((resolve, reject) => {
+        if (!watcher) {
+          reject(daemonEnded())
+          return
+        }
+        serial++
+        const length = write(outgoing, { serial, pid: process.pid, tid: process.pid })
+        pending.set(serial, { resolve, reject })
+        unsent.push({ bytes: outgoing.bytes.slice(0, length), fds })
+        flush()
+      }),
+    daemonEnded,
+    finish,
+  }
+}
 
-  const header = (serial: number) => ({ serial, pid: process.pid, tid: process.pid })
+/** Sends HELLO. Throws, and closes the session, if the daemon has another version or refuses the session. */
+const greet = async ({ exchange, finish, daemonEnded }: Exchange, socket: string, daemon: string): Promise<void> => {
+  const { version, error } = await exchange(writeHello)
+  // EACCES: the daemon cannot read the memory of this process. A tool does not need that.
+  if (version === SESSION_VERSION && (error === 0 || error === EACCES)) return
+  finish(daemonEnded())
+  if (error === EPERM) throw new Error(notServed(socket))
+  throw new Error(
+    version !== SESSION_VERSION
+      ? `${daemon} has version ${version} of the session protocol, this program ${SESSION_VERSION}; use the same userdma for both`
+      : error === EMFILE
+        ? `${daemon} has no sessions or descriptors left for this process or user`
+        : `${daemon} refused the session: ${errnoName(error)}`,
+  )
+}
+
+/**
+ * Opens a session at `socket`. Throws NoDaemonError if no daemon serves it or the daemon ends meanwhile; an Error with
+ * a message if the socket cannot be used, or the daemon has another version of the protocol or refuses the session.
+ */
+export const openSession = async (socket: string, handlers: Handlers = {}): Promise<ToolClient> => {
+  const { fd, peer } = connect(socket)
+  const daemon = peer.pid
+  const daemonText = `the daemon at ${socket} (process ${daemon})`
+  const session = openExchange(fd, daemonText, handlers)
+  const { ended, exchange, daemonEnded, finish } = session
   const request = async (toolRequest: ToolRequest, fds: readonly number[] = []): Promise<ToolReply> => {
-    const { text } = await exchange(serial => writeTool(outgoing, header(serial), JSON.stringify(toolRequest)), fds)
-    const reply = JSON.parse(text) as ToolReply
+    const text = JSON.stringify(toolRequest)
+    const answer = await exchange((buffer, header) => writeTool(buffer, header, text), fds)
+    const reply = JSON.parse(answer.text) as ToolReply
     if ('error' in reply) throw new Error(`the daemon at ${socket} refused ${toolRequest.kind}: ${reply.error}`)
     return reply
   }
   const unexpectedReply = (what: string): Error =>
     new Error(`the daemon at ${socket} gave an unexpected reply to ${what}`)
-
-  const { version, error } = await exchange(serial => writeHello(outgoing, header(serial)))
-  // EACCES: the daemon cannot read the memory of this process. A tool does not need that.
-  if (version !== SESSION_VERSION || (error !== 0 && error !== EACCES)) {
-    finish(daemonEnded())
-    if (error === EPERM) throw new Error(notServed(socket))
-    throw new Error(
-      version !== SESSION_VERSION
-        ? `the daemon at ${socket} (process ${daemon}) has version ${version} of the session protocol, this program ${SESSION_VERSION}; use the same userdma for both`
-        : error === EMFILE
-          ? `the daemon at ${socket} (process ${daemon}) has no sessions or descriptors left for this process or user`
-          : `the daemon at ${socket} (process ${daemon}) refused the session: ${errnoName(error)}`,
-    )
-  }
+  await greet(session, socket, daemonText)
 
   return {
     socket,

@@ -11,7 +11,7 @@ import { declare } from '../spec/schema/description.ts'
 import type { In, ObjectClass, Out, RecordOf } from '../spec/schema/schema.ts'
 import { agreedClass } from '../spec/schema/versions.ts'
 import { checkOptions, checkRecord, type KnownOptions } from './arguments/options.ts'
-import type { Carrier, DeviceCounters } from './carrier.ts'
+import type { Carrier, DeviceCounters, EventTargets } from './carrier.ts'
 import { type Chain, createChains, type Resolved } from './chain.ts'
 import type { CountedFinding, DeviceCheck } from './check/watch.ts'
 import { type CompletionQueue, type CqOptions, cqPlan, noteOverrun } from './cq/completion-queue.ts'
@@ -196,6 +196,46 @@ export const contextOf = (call: string, device: Device): DeviceContext => {
   return context
 }
 
+/** Passes what the carrier reports to waiters, handlers and objects of the device. */
+const eventTargets = (context: DeviceContext, handlers: Handlers<DeviceEvent>): EventTargets => {
+  const { sources, waiters } = context
+  return {
+    completion: userHandle => waiters.wake(userHandle),
+    event(type, userHandle, port) {
+      if (type === AsyncEventType.values.CQ_ERR && userHandle !== undefined) noteOverrun(context, userHandle)
+      handlers.notify({
+        type: eventNames[type]!,
+        source: userHandle === undefined ? undefined : sources.get(userHandle),
+        port,
+      })
+    },
+    ended() {
+      // Completions can still be read; further posts are refused.
+      for (const source of sources.values()) if (source instanceof BareQp) source[DROP_RINGS]()
+      waiters.wakeAll()
+    },
+  }
+}
+
+/** Requests in the send queues of the device that are not complete. */
+const outstandingSends = (sources: DeviceContext['sources']): number => {
+  let requests = 0
+  for (const source of sources.values()) {
+    const sends = source instanceof BareQp ? source.sends : undefined
+    if (sends !== undefined) requests += outstandingRequests(sends)
+  }
+  return requests
+}
+
+/** Resolves when no send is outstanding, or no completion can follow. Rejects with the signal's reason. */
+const drain = async ({ carrier, sources, waiters }: DeviceContext, signal: AbortSignal | undefined): Promise<void> => {
+  for (let turn = 0; outstandingSends(sources) > 0 && !waiters.isOver; turn++) {
+    signal?.throwIfAborted()
+    carrier.drive()
+    await (turn < DRAIN_TURNS ? nextTurn() : new Promise(resolve => setTimeout(resolve, 1)))
+  }
+}
+
 export const createDevice = (
   carrier: Carrier,
   name: string,
@@ -211,22 +251,7 @@ export const createDevice = (
   const waiters = createWaiterList(onWaiting, sources)
   const context: DeviceContext = { carrier, waiters, sources, path, makeAll: plans => chains.makeAll(plans), check }
   const handlers = new Handlers<DeviceEvent>()
-  carrier.targets = {
-    completion: userHandle => waiters.wake(userHandle),
-    event(type, userHandle, port) {
-      if (type === AsyncEventType.values.CQ_ERR && userHandle !== undefined) noteOverrun(context, userHandle)
-      handlers.notify({
-        type: eventNames[type]!,
-        source: userHandle === undefined ? undefined : context.sources.get(userHandle),
-        port,
-      })
-    },
-    ended() {
-      // Completions can still be read; further posts are refused.
-      for (const source of sources.values()) if (source instanceof BareQp) source[DROP_RINGS]()
-      waiters.wakeAll()
-    },
-  }
+  carrier.targets = eventTargets(context, handlers)
   let classes: readonly ObjectClass[] | undefined
   const deviceClasses = (): readonly ObjectClass[] => {
     classes ??= carrier.classes ?? declare(carrier.call(Interface, 'query', 0, {}).out)
@@ -274,25 +299,10 @@ export const createDevice = (
     checkObject(context, `${cls.name}.${method}`, 'object', object)
     return object.handle
   }
-  const outstandingSends = (): number => {
-    let requests = 0
-    for (const source of sources.values()) {
-      const sends = source instanceof BareQp ? source.sends : undefined
-      if (sends !== undefined) requests += outstandingRequests(sends)
-    }
-    return requests
-  }
-  const drain = async (signal: AbortSignal | undefined): Promise<void> => {
-    for (let turn = 0; outstandingSends() > 0 && !waiters.isOver; turn++) {
-      signal?.throwIfAborted()
-      carrier.drive()
-      await (turn < DRAIN_TURNS ? nextTurn() : new Promise(resolve => setTimeout(resolve, 1)))
-    }
-  }
   const close = async (options: CloseOptions = {}): Promise<void> => {
     checkOptions('device.close', 'options', options, closeOptionNames)
     checkSignal('device.close', options)
-    if (state.isOpen && options.drain === true) await drain(options.signal)
+    if (state.isOpen && options.drain === true) await drain(context, options.signal)
     // Another call may have closed the device during `drain`.
     if (!state.isOpen) return
     state.isOpen = false
