@@ -16,10 +16,13 @@ import { createRxeDevice, type RxeDevice } from '../../src/drivers/rxe/device.ts
 import { createRingPool } from '../../src/host/memory/mapping.ts'
 import { AsyncEventType } from '../../src/spec/enums.ts'
 import { Errno } from '../../src/spec/errno.ts'
+import { NlmsgFlags } from '../../src/spec/linux/nldev.ts'
 import { ParkedPage } from '../../src/spec/session.ts'
+import type { Entries } from '../../src/uapi/nldev/attributes.ts'
 import { machine } from '../drivers/rxe/machine.ts'
 import { scratchFolder } from '../tools.ts'
 import { type Client, dial } from './client.ts'
+import { openTestSocket } from './netlink/test-socket.ts'
 import { unbounded } from './unbounded.ts'
 
 const folder = scratchFolder()
@@ -191,6 +194,37 @@ test('a message whose handling throws ends only its session', async t => {
   assert.match(lines[0], /a session: Error: injected into the statistics\n\s+at /)
   await assertServed(other, otherContext)
   assert.equal((await other.stat()).sessions, 0, 'without the session that sends the request')
+})
+
+test('a request or list of netlink that throws answers EIO, and its socket continues', async t => {
+  const { lines, log } = createLog()
+  let isBroken = false
+  const daemon = await daemonWith(t, {
+    log,
+    createRxeDevice: (core, options) => {
+      const rxe = createRxeDevice(core, options)
+      return {
+        ...functionsOf(rxe),
+        get state() {
+          if (isBroken) throw new Error('injected into netlink')
+          return rxe.state
+        },
+      }
+    },
+  })
+  const socket = await openTestSocket(await connect(t, daemon))
+  const device: Entries = [['DEV_INDEX', 0]]
+  const port: Entries = [...device, ['PORT_INDEX', 1]]
+  const errnos = async () => [
+    (await socket.request('PORT_GET', port)).errno,
+    (await socket.request('PORT_GET', device, NlmsgFlags.DUMP)).errno,
+  ]
+  isBroken = true
+  assert.deepEqual(await errnos(), [Errno.EIO, Errno.EIO])
+  isBroken = false
+  assert.match(lines[0], /a request of netlink: Error: injected into netlink\n\s+at /)
+  assert.match(lines[1], /a list of netlink: Error: injected into netlink\n\s+at /)
+  assert.deepEqual(await errnos(), [0, 0])
 })
 
 test('the loop continues without a device that throws, and also after an exception that its caller gets', async () => {

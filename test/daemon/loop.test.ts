@@ -144,6 +144,22 @@ test('a busy loop is never parked, and lets the event loop run', async () => {
   loop.stop()
 })
 
+test('a busy loop polls for 500 µs before it lets the event loop run', t => {
+  const advanceClock = stopClock(t)
+  let polls = 0
+  const { loop } = setUp({
+    poll: () => {
+      advanceClock(1)
+      assert.ok(++polls < 1000, 'the loop does not return')
+      return true
+    },
+    nextTimeout: () => Number.POSITIVE_INFINITY,
+  })
+  loop.kick()
+  assert.ok(polls >= 500 && polls < 550, `${polls} polls of 1 µs in a slice`)
+  loop.stop()
+})
+
 test('work that only the poll after parking finds, again and again, lets the event loop run', async t => {
   const advanceClock = stopClock(t)
   let isBusy = true

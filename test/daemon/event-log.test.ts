@@ -1,0 +1,157 @@
+/*
+ * The daemon's reader of event logs: entries arrive once and in order, those that a program has claimed and not written
+ * are waited for, and lost ones are reported, whatever the program writes.
+ */
+import assert from 'node:assert/strict'
+import { closeSync, readSync, writeSync } from 'node:fs'
+import { type TestContext, test } from 'node:test'
+import fc from 'fast-check'
+import type { Contexts } from '../../src/daemon/context/contexts.ts'
+import { EventLogs } from '../../src/daemon/event-log.ts'
+import { nowMicroseconds } from '../../src/host/event-loop/clock.ts'
+import { createMemfd } from '../../src/host/memory/memfd.ts'
+import { ContextFile, EventKind, EventLog, Messages, offsetsOf } from '../../src/spec/session.ts'
+
+const ENTRY = offsetsOf(Messages.event)
+const HEADER = offsetsOf(Messages.eventLog)
+const ENTRY_BYTES = Messages.event.size
+const CONTEXT = 5
+const OWNER = 4711
+
+/** A context with an event log, its program, and the daemon's reader. The clock stands still, except in `sleep`. */
+const setUp = (t: TestContext) => {
+  let milliseconds = performance.now()
+  t.mock.method(performance, 'now', () => milliseconds)
+  const fd = createMemfd('event-log', ContextFile.bytes)
+  t.after(() => closeSync(fd))
+  const context = { id: CONTEXT }
+  const contexts = { withMemory: () => [{ context, memory: { fd } }] } as unknown as Contexts
+  const logs = new EventLogs(contexts, (_, pid) => OWNER + pid)
+  const writeWord = (at: number, value: bigint): void => {
+    writeSync(fd, BigUint64Array.of(value), 0, 8, EventLog.offset + at)
+  }
+  return {
+    logs,
+    /** Writes the entry with this number, from 0; its wr_id is its number. */
+    write(number: number, time = process.hrtime.bigint(), sequence = BigInt(number + 1)): void {
+      const view = new DataView(new ArrayBuffer(ENTRY_BYTES))
+      view.setBigUint64(ENTRY.sequence, sequence, true)
+      view.setBigUint64(ENTRY.time, time, true)
+      view.setBigUint64(ENTRY.acquired, time - 1000n, true)
+      view.setBigUint64(ENTRY.wrId, BigInt(number), true)
+      const words = { pid: 1, tid: 2, kind: EventKind.POLL, number: 3, count: 4, stack: 6 }
+      for (const [name, value] of Object.entries(words)) view.setUint32(ENTRY[name as keyof typeof words], value, true)
+      writeSync(
+        fd,
+        view,
+        0,
+        ENTRY_BYTES,
+        EventLog.offset + EventLog.firstEntry + (number % EventLog.entries) * ENTRY_BYTES,
+      )
+    },
+    writeBytes: (at: number, bytes: Uint8Array): void =>
+      void writeSync(fd, bytes, 0, bytes.length, EventLog.offset + at),
+    claim: (head: bigint | number): void => writeWord(HEADER.head, BigInt(head)),
+    /** What the daemon has stored as read. */
+    tail(): number {
+      const word = new BigUint64Array(1)
+      readSync(fd, word, 0, 8, EventLog.offset + HEADER.tail)
+      return Number(word[0])
+    },
+    /** The numbers of the new entries, and whether some were lost. */
+    read(): [numbers: number[], isLost: boolean] {
+      const { entries, lost } = logs.read()
+      return [entries.map(({ wrId }) => Number(wrId)), lost.includes(CONTEXT)]
+    },
+    sleep(microseconds: number): void {
+      milliseconds += microseconds / 1000
+    },
+  }
+}
+
+test('an entry is read once, with its fields, and its number is stored', t => {
+  const log = setUp(t)
+  assert.deepEqual(log.read(), [[], false])
+  log.write(0)
+  log.claim(1)
+  const { entries, lost } = log.logs.read()
+  assert.deepEqual(lost, [])
+  const [{ time, acquired, ...fields }] = entries
+  const kind = EventKind.POLL
+  const expected = { wrId: 0n, process: OWNER + 1, thread: 2, kind, context: CONTEXT, number: 3, count: 4, stack: 6 }
+  assert.deepEqual(fields, expected)
+  assert.ok(Math.abs(time - acquired - 1) < 0.01, `${time - acquired} µs`)
+  // The entry was written after the clock was stopped, less than a minute ago.
+  assert.ok(time >= nowMicroseconds() - 1e6 && time <= nowMicroseconds() + 60e6)
+  assert.equal(log.tail(), 1)
+  assert.deepEqual(log.read(), [[], false])
+})
+
+test('a time more than a second in the future is replaced by the time of reading', t => {
+  const log = setUp(t)
+  log.write(0, process.hrtime.bigint() + 3600n * 1_000_000_000n)
+  log.claim(1)
+  const [{ time, acquired }] = log.logs.read().entries
+  assert.deepEqual([time, acquired], [nowMicroseconds(), nowMicroseconds()])
+})
+
+test('entries are read in order across the end of the ring', t => {
+  const log = setUp(t)
+  const first = EventLog.entries - 10
+  for (let number = 0; number < first; number++) log.write(number)
+  log.claim(first)
+  assert.deepEqual(log.read()[0].length, first)
+  const numbers = Array.from({ length: 25 }, (_, i) => first + i)
+  for (const number of numbers) log.write(number)
+  log.claim(first + 25)
+  assert.deepEqual(log.read(), [numbers, false])
+  assert.equal(log.tail(), first + 25)
+})
+
+test('of more entries than the ring has the oldest are lost', t => {
+  const log = setUp(t)
+  for (let number = 0; number < EventLog.entries + 3; number++) log.write(number)
+  log.claim(EventLog.entries + 3)
+  const [numbers, isLost] = log.read()
+  assert.deepEqual([numbers[0], numbers.length, isLost], [3, EventLog.entries, true])
+  assert.deepEqual(log.read(), [[], false])
+})
+
+test('an entry that is claimed and not written is waited for, at most a second; it and no other is lost', t => {
+  const log = setUp(t)
+  log.write(0)
+  log.write(2)
+  log.claim(3)
+  assert.deepEqual(log.read(), [[0], false])
+  log.sleep(999_000)
+  assert.deepEqual(log.read(), [[], false])
+  log.write(1)
+  assert.deepEqual(log.read(), [[1, 2], false])
+  log.write(4)
+  log.claim(5)
+  log.sleep(500_000)
+  assert.deepEqual(log.read(), [[], false], 'a new second')
+  log.sleep(1_001_000)
+  assert.deepEqual(log.read(), [[4], true])
+})
+
+test('an entry that a later one has overwritten is lost', t => {
+  const log = setUp(t)
+  log.write(0, 0n, BigInt(EventLog.entries + 1))
+  log.write(1)
+  log.claim(2)
+  assert.deepEqual(log.read(), [[1], true])
+})
+
+test('a program may write anything: no read throws, or returns more entries than the ring has', t => {
+  const log = setUp(t)
+  const head = fc.oneof(fc.bigInt({ min: 0n, max: 2n ** 64n - 1n }), fc.bigInt({ min: 0n, max: 40_000n }))
+  const bytes = fc.uint8Array({ maxLength: 4096 })
+  fc.assert(
+    fc.property(head, fc.nat(EventLog.firstEntry + 200 * ENTRY_BYTES), bytes, (claimed, at, garbage) => {
+      log.writeBytes(at, garbage)
+      log.claim(claimed)
+      assert.ok(log.read()[0].length <= EventLog.entries)
+    }),
+  )
+})
