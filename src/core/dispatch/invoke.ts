@@ -176,7 +176,7 @@ const checkValues = (entry: Entry, args: AnyValues): void => {
     if (value === undefined) continue
     // A name that every object inherits (`constructor`) has no `type`.
     const type = attributes[name]?.type
-    if (type === undefined) throw unknownAttribute(nameOf(entry), name)
+    if (type === undefined) throw unknownAttribute(nameOf(entry), entry.method, name)
     const problem = problemOf(type, value, false)
     if (problem !== undefined) throw new CallError('EINVAL', `${nameOf(entry)}: attribute ${name}${problem}`)
   }

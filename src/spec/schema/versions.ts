@@ -66,9 +66,12 @@ export const agreedClass = (known: ObjectClass, device: ObjectClass | undefined,
   return cls
 }
 
-/** The error of the object dialect for an attribute that the device lacks; `path`: `class.method`. */
-export const unknownAttribute = (path: string, name: string): CallError =>
-  new CallError('EPROTONOSUPPORT', `${path}: the attribute ${name} is unknown to the device`)
+/** The error of the object dialect for an attribute that the device's method lacks; `path`: `class.method`. */
+export const unknownAttribute = (path: string, { in: attributes, refused = {} }: Method, name: string): CallError => {
+  const names = Object.keys(attributes).filter(known => refused[known]?.why === undefined)
+  const known = names.length === 0 ? 'none' : names.join(', ')
+  return new CallError('EPROTONOSUPPORT', `${path}: the attribute ${name} is unknown to the device; there are ${known}`)
+}
 
 /**
  * Throws CallError EPROTONOSUPPORT if `args` has an attribute that `method` does not know. Attributes in
@@ -77,5 +80,5 @@ export const unknownAttribute = (path: string, name: string): CallError =>
 export const checkKnown = (path: string, method: Method, args: Readonly<Record<string, unknown>>): void => {
   for (const name in args)
     if (method.in[name]?.type === undefined && args[name] !== undefined && method.refused?.[name]?.why === undefined)
-      throw unknownAttribute(path, name)
+      throw unknownAttribute(path, method, name)
 }

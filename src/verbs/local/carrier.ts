@@ -140,6 +140,12 @@ const carrierOn = (
     if (type === DEVICE_FATAL) carrier.targets?.ended()
   })
 
+  let isClosed = false
+  /** Throws RdmaError EIO if the program has closed the device. */
+  const requireOpen = (callName: string): void => {
+    if (isClosed) throw refused('EIO', callName, 'the device is closed')
+  }
+
   /** For drivers other than rxe the doorbell is a call of `postSend`, if the driver implements that method. */
   const ringDoorbell = (handle: number): void => {
     const object = findHandle(context.handles, handle)
@@ -172,6 +178,7 @@ const carrierOn = (
 
   const call: AnyCall = (cls, method, object, args) => {
     if (object === CLOSED) throw closedError(`${cls.name}.${method}`)
+    requireOpen(`${cls.name}.${method}`)
     // `reqNotify` gives the device no work.
     if (method !== 'reqNotify') network.touch()
     try {
@@ -184,6 +191,7 @@ const carrierOn = (
     const name = `${cls.name}.${method}`
     signal?.throwIfAborted()
     if (object === CLOSED) throw closedError(name)
+    requireOpen(name)
     network.touch()
     try {
       const result = invoke(context, cls, method, object, args as AnyArguments, caller)
@@ -204,6 +212,7 @@ const carrierOn = (
     call: call as Carrier['call'],
     callAsync: callAsync as Carrier['callAsync'],
     chain(calls) {
+      requireOpen('interface.chain')
       network.touch()
       const outcome = rethrow('interface.chain', () => runTypedChain(context, calls, caller))
       network.scheduleTimers()
@@ -215,6 +224,7 @@ const carrierOn = (
     release: mmapInfo => check?.posts.forget(mmapInfo),
     channel: {},
     counters() {
+      requireOpen('device.counters')
       if (soft === undefined) throw refused('EOPNOTSUPP', 'device.counters', `device ${device.name} has no counters`)
       return { ...countersOf(soft.rxe), faults: { ...soft.port.faults } }
     },
@@ -250,6 +260,7 @@ const carrierOn = (
     },
     targets: undefined,
     close() {
+      isClosed = true
       unsubscribe()
       return new Promise(resolve => closeContext(context, () => resolve(onClosed())))
     },

@@ -196,6 +196,7 @@ export const remoteCarrier = (socket: string, name?: string): RemoteCarrier => {
     release: rings.release,
     channel: channel === undefined ? {} : { channel },
     counters() {
+      if (isClosed) throw refused('EIO', 'device.counters', 'the device is closed')
       const answer = session.tool({ kind: 'stat' })
       const stat =
         'stat' in answer ? answer.stat.devices.find(({ name: listedName }) => listedName === device.name) : undefined

@@ -199,7 +199,10 @@ test('records, lists, bytes and 64-bit numbers are checked too, with the path to
     String(messageOf(Interface, 'chain', { entries: 'x', onError: 0 })),
     /^interface.chain: attribute entries: must be a Uint8Array/,
   )
-  assert.equal(messageOf(Pd, 'create', { depth: 5 }), 'pd.create: the attribute depth is unknown to the device')
+  assert.equal(
+    messageOf(Pd, 'create', { depth: 5 }),
+    'pd.create: the attribute depth is unknown to the device; there are none',
+  )
 })
 
 test('before the context is opened every other call is refused with EINVAL; so is a second opening', () => {

@@ -185,7 +185,7 @@ test('names inherited from Object.prototype are not methods or attributes of a d
     )
     assert.equal(
       refusal(() => device.call(Pd, 'create', { [name]: 1 } as never)),
-      `EPROTONOSUPPORT pd.create: the attribute ${name} is unknown to the device`,
+      `EPROTONOSUPPORT pd.create: the attribute ${name} is unknown to the device; there are none`,
     )
   }
   end()

@@ -60,6 +60,39 @@ eachCarrier(openTwo => {
 })
 
 eachCarrier(openTwo => {
+  test('calls on a device that the program has closed say so', async () => {
+    const [device, otherDevice] = await openTwo()
+    const pd = device.pd()
+    const [cq, qp] = [device.cq(), pd.rcQp()]
+    await device.close()
+    const closedDevice = { name: 'RdmaError', code: 'EIO', reason: 'the device is closed' }
+    for (const [call, body] of [
+      ['rc_qp.query', () => qp.query()],
+      ['pd.create', () => device.pd()],
+      ['device.query', () => device.query()],
+      ['device.counters', () => device.counters()],
+    ] as const)
+      assert.throws(body, { ...closedDevice, call })
+    await assert.rejects(device.callAsync(Classes.pd, 'create', {}), { ...closedDevice, call: 'pd.create' })
+    await assert.rejects(cq.wait(), { ...closedDevice, call: 'cq.reqNotify' })
+    await otherDevice.close()
+  })
+
+  test('the refusal of an attribute that does not exist names those that do', async () => {
+    const [device, otherDevice] = await openTwo()
+    const qp = device.pd().rcQp()
+    assert.throws(() => qp.modify(untyped({ stat: 'ERR' })), {
+      code: 'EPROTONOSUPPORT',
+      call: 'rc_qp.modify',
+      reason: /^the attribute stat is unknown to the device; there are state, .*destQpn/,
+    })
+    assert.throws(() => device.call(Classes.pd, 'create', untyped({ depth: 1 })), {
+      reason: 'the attribute depth is unknown to the device; there are none',
+    })
+    await device.close()
+    await otherDevice.close()
+  })
+
   test('posting to a device that is closed is refused, before anything is written', async () => {
     const [device, otherDevice] = await openTwo()
     const pd = device.pd()
