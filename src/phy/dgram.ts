@@ -13,12 +13,20 @@ import { ICRC_BYTES, ROCE_UDP_PORT } from '../spec/wire/headers.ts'
 import { addressText, isLinkLocal, isMappedIpv4, parseAddress } from '../wire/address.ts'
 import { type Arena, plainArena } from '../wire/arena.ts'
 import { findIdentification, sealIcrc, verifyIcrc } from '../wire/icrc.ts'
-import { createFlowTable } from './flow-table.ts'
+import { createFlowTable, type FlowTable } from './flow-table.ts'
 import { addressWords } from './key-table.ts'
-import { emptyTappedRun, type noAddress, type Port, type PortCounters, SCRATCH_BYTES, type TapOutcome } from './port.ts'
+import {
+  emptyTappedRun,
+  type noAddress,
+  type Port,
+  type PortCounters,
+  type ReceivedRun,
+  SCRATCH_BYTES,
+  type TapOutcome,
+} from './port.ts'
 import { RUN_BYTES, RUN_PACKETS, requireRun, requireRunBytes, SHORTEST_PACKET } from './runs/limits.ts'
 import { createAddresses, LAYER_BUFFERS_BYTES, socketPortParts } from './socket-port.ts'
-import { createSenders } from './udp/senders.ts'
+import { createSenders, type Senders } from './udp/senders.ts'
 import { MAX_SHARED_WINDOW_BYTES, MAX_WINDOW_BYTES_WITHOUT_GSO, pathMtuOf, sharedWindowOf } from './udp/window.ts'
 
 export interface DgramCounters extends PortCounters {
@@ -73,41 +81,36 @@ interface QueuedPacket {
   readonly destination: string
 }
 
-export const createDgramPort = ({
-  mtu,
-  interfaceName,
-  makeArena = plainArena,
-  onForeign,
-}: DgramPortOptions): DgramPort => {
-  const arena = makeArena(RECEIVED_AT + RECEIVED_BYTES)
-  const flows = createFlowTable()
-  const senders = createSenders(flows)
-  const addressTable = createAddresses<DgramSocket>()
-  const { addresses, sockets, numberOf } = addressTable
+/** What both halves of the port use. `addresses` and `sockets` are those of `Addresses`. */
+interface Shared {
+  readonly arena: Arena
+  readonly flows: FlowTable
+  readonly senders: Senders
+  readonly addresses: readonly Uint8Array[]
+  readonly sockets: readonly (DgramSocket | undefined)[]
+  readonly counters: DgramCounters
+  /** Wakes the port's owner. */
+  wake(): void
+  showTap(
+    direction: 'sent' | 'received',
+    outcome: TapOutcome,
+    flow: typeof noAddress,
+    offset: number,
+    length: number,
+  ): void
+}
+
+/** Marks the ICRC of a packet, or removes the mark. */
+const mark = (arena: Arena, offset: number, length: number): void => {
+  const at = offset + length - ICRC_BYTES
+  arena.view.setUint32(at, arena.view.getUint32(at) ^ ICRC_MARK)
+}
+
+/** The sending half: packets are sealed and queued in `commit`, and sent in `flush`. */
+const createSending = ({ arena, flows, sockets, counters, wake, showTap }: Shared) => {
   /** By flow: number of the source address, and the destination's text for Node. */
   const sourceOf: number[] = []
   const destinationOf: string[] = []
-  /** Bytes of addresses, by their text. */
-  const parsedAddresses = new Map<string, Uint8Array>()
-  const reportedAddresses = new Set<string>()
-  /** One row, for `senders.findOrAdd`. */
-  const sourceColumns = {
-    addresses: new Uint32Array(4),
-    ports: new Uint16Array(1),
-    trafficClasses: [0],
-    hopLimits: [0],
-  }
-  const counters: DgramCounters = {
-    sentPackets: 0,
-    sentBytes: 0,
-    receivedPackets: 0,
-    receivedBytes: 0,
-    icrcErrors: 0,
-    dropped: 0,
-    foreignPackets: 0,
-    sendErrors: 0,
-    lastSendError: 0,
-  }
   let isClosed = false
   /** End of the used part of the send area. */
   let filled = 0
@@ -119,51 +122,6 @@ export const createDgramPort = ({
   let isReserveWaiting = false
   /** Packets with ICRCs, for `sendQueued`. */
   const queue: QueuedPacket[] = []
-  /** Packets in the memory for received packets; those from `cursor` on are not delivered yet. */
-  let received: ReceivedPacket[] = []
-  let cursor = 0
-  /** Used bytes of this memory. */
-  let usedBytes = 0
-  /** Whether packets were delivered and not released yet. */
-  let hasUnreleased = false
-
-  /** The text of an address for Node: link-local with its zone. */
-  const textOf = (address: Uint8Array): string =>
-    isLinkLocal(address) ? `${addressText(address)}%${interfaceName}` : addressText(address)
-
-  /** The interface in Node's multicast options: for IPv4 its address. */
-  const interfaceText = (ownAddress: Uint8Array): string =>
-    isMappedIpv4(ownAddress) ? addressText(ownAddress) : `::%${interfaceName}`
-
-  /** Opens a socket for an address or group. Throws as `openDgramSocket`. */
-  const openSocket = (address: Uint8Array, multicast: { sendThrough?: string; memberOn?: string }): void => {
-    const number = addressTable.numberIfAdded(address)
-    const onDatagram = (bytes: Uint8Array, sourceText: string, sourcePort: number): void =>
-      onMessage(number, bytes, sourceText, sourcePort)
-    const socket = openDgramSocket(textOf(address), ROCE_UDP_PORT, onDatagram, multicast)
-    port.sharedWindowBytes = Math.min(port.sharedWindowBytes, sharedWindowOf(socket.receiveBuffer))
-    port.windowBytes = Math.min(MAX_WINDOW_BYTES_WITHOUT_GSO, port.sharedWindowBytes)
-    addressTable.setSocket(address, socket)
-  }
-
-  const mark = (offset: number, length: number): void => {
-    const at = offset + length - ICRC_BYTES
-    arena.view.setUint32(at, arena.view.getUint32(at) ^ ICRC_MARK)
-  }
-
-  const tapped = { sent: emptyTappedRun(arena, 'sent'), received: emptyTappedRun(arena, 'received') }
-  const showTap = (
-    direction: 'sent' | 'received',
-    outcome: TapOutcome,
-    flow: typeof noAddress,
-    at: number,
-    length: number,
-  ): void => {
-    if (port.tap === null) return
-    const run = tapped[direction]
-    Object.assign(run, { outcome, flow, offset: at, packetBytes: length, count: 1, lastBytes: length })
-    port.tap(run)
-  }
 
   const onSent = (errno: number, bytes: number): void => {
     if (errno === 0) {
@@ -176,7 +134,7 @@ export const createDgramPort = ({
     }
     if (--unsentDatagrams > 0 || !isReserveWaiting || isClosed) return
     isReserveWaiting = false
-    port.wake?.()
+    wake()
   }
 
   const queuePacket = (flow: number, at: number, length: number): void => {
@@ -188,13 +146,73 @@ export const createDgramPort = ({
   const sendQueued = (): void => {
     unsentDatagrams += queue.length
     for (const { at, length, source: sourceNumber, destination } of queue) {
-      mark(at, length)
+      mark(arena, at, length)
       const socket = sockets[sourceNumber]
       if (socket === undefined) onSent(EADDRNOTAVAIL, length)
       else socket.send(arena.bytes, at, length, ROCE_UDP_PORT, destination, onSent)
     }
     queue.length = 0
   }
+
+  return {
+    /** `source`: number of the source address. `destination`: as Node writes addresses. */
+    addFlow(flow: number, source: number, destination: string): void {
+      sourceOf[flow] = source
+      destinationOf[flow] = destination
+    },
+    reserve(bytes: number): number {
+      requireRunBytes(bytes)
+      if (isClosed) return -1
+      let at = unsentDatagrams === 0 && queue.length === 0 ? 0 : (filled + 63) & ~63
+      if (at + bytes > SEND_AREA_BYTES) {
+        sendQueued()
+        isReserveWaiting = unsentDatagrams > 0
+        if (isReserveWaiting) return -1
+        at = 0
+      }
+      filled = at
+      reservationEnd = at + bytes
+      return at
+    },
+    commit(offset: number, size: number, count: number, last: number, flow: number): void {
+      const end = requireRun(offset, size, count, last, filled, reservationEnd)
+      if (!flows.isOpen(0, flow)) throw new Error(`flow ${flow} is not open`)
+      filled = end
+      for (let i = 0; i < count; i++) queuePacket(flow, offset + i * size, i === count - 1 ? last : size)
+    },
+    flush(): void {
+      reservationEnd = -1
+      if (!isClosed) sendQueued()
+    },
+    close(): void {
+      isClosed = true
+    },
+  }
+}
+
+/** The receiving half: checks packets when they arrive, and keeps them until they are received and released. */
+const createReceiving = (
+  { arena, senders, addresses, counters, wake, showTap }: Shared,
+  onForeign: DgramPortOptions['onForeign'],
+) => {
+  /** Bytes of addresses, by their text. */
+  const parsedAddresses = new Map<string, Uint8Array>()
+  const reportedAddresses = new Set<string>()
+  /** One row, for `senders.findOrAdd`. */
+  const sourceColumns = {
+    addresses: new Uint32Array(4),
+    ports: new Uint16Array(1),
+    trafficClasses: [0],
+    hopLimits: [0],
+  }
+  let isClosed = false
+  /** Packets in the memory for received packets; those from `cursor` on are not delivered yet. */
+  let received: ReceivedPacket[] = []
+  let cursor = 0
+  /** Used bytes of this memory. */
+  let usedBytes = 0
+  /** Whether packets were delivered and not released yet. */
+  let hasUnreleased = false
 
   /** The 16 bytes of a Node address. */
   const bytesOf = (text: string): Uint8Array => {
@@ -222,32 +240,120 @@ export const createDgramPort = ({
     senders.clearIfFull()
   }
 
-  /** `localNumber`: number of the destination address. */
-  const onMessage = (localNumber: number, bytes: Uint8Array, sourceText: string, sourcePort: number): void => {
-    if (isClosed) return
-    reuseMemory()
-    const at = RECEIVED_AT + PHASE + ((usedBytes + 15) & ~15)
-    if (bytes.length < SHORTEST_PACKET || at + bytes.length > RECEIVED_AT + RECEIVED_BYTES) {
-      if (bytes.length < SHORTEST_PACKET) counters.icrcErrors++
-      else counters.dropped++
-      return
-    }
-    arena.bytes.set(bytes, at)
-    addressWords(bytesOf(sourceText), sourceColumns.addresses, 0)
-    sourceColumns.ports[0] = sourcePort
-    const sender = senders.findOrAdd(sourceColumns, 0, addresses[localNumber], localNumber)
-    const flow = senders.icrcFlowOf(sender)
-    mark(at, bytes.length)
-    if (!verifyIcrc(arena, at, bytes.length, flow, 0)) {
-      mark(at, bytes.length)
-      if (findIdentification(arena, at, bytes.length, flow, 0) >= 0) countForeign(sourceText)
-      else counters.icrcErrors++
-      showTap('received', 'wrong icrc', senders.recordOf(sender), at, bytes.length)
-      return
-    }
-    usedBytes = at + bytes.length - RECEIVED_AT
-    received.push({ offset: at, length: bytes.length, sender })
-    if (cursor === received.length - 1) port.wake?.()
+  return {
+    /** `localNumber`: number of the destination address. */
+    onMessage(localNumber: number, bytes: Uint8Array, sourceText: string, sourcePort: number): void {
+      if (isClosed) return
+      reuseMemory()
+      const at = RECEIVED_AT + PHASE + ((usedBytes + 15) & ~15)
+      if (bytes.length < SHORTEST_PACKET || at + bytes.length > RECEIVED_AT + RECEIVED_BYTES) {
+        if (bytes.length < SHORTEST_PACKET) counters.icrcErrors++
+        else counters.dropped++
+        return
+      }
+      arena.bytes.set(bytes, at)
+      addressWords(bytesOf(sourceText), sourceColumns.addresses, 0)
+      sourceColumns.ports[0] = sourcePort
+      const sender = senders.findOrAdd(sourceColumns, 0, addresses[localNumber], localNumber)
+      const flow = senders.icrcFlowOf(sender)
+      mark(arena, at, bytes.length)
+      if (!verifyIcrc(arena, at, bytes.length, flow, 0)) {
+        mark(arena, at, bytes.length)
+        if (findIdentification(arena, at, bytes.length, flow, 0) >= 0) countForeign(sourceText)
+        else counters.icrcErrors++
+        showTap('received', 'wrong icrc', senders.recordOf(sender), at, bytes.length)
+        return
+      }
+      usedBytes = at + bytes.length - RECEIVED_AT
+      received.push({ offset: at, length: bytes.length, sender })
+      if (cursor === received.length - 1) wake()
+    },
+    receive(run: ReceivedRun): boolean {
+      if (isClosed || cursor === received.length) return false
+      const { offset, length, sender } = received[cursor++]
+      run.offset = offset
+      run.packetBytes = length
+      run.count = 1
+      run.lastBytes = length
+      run.peer = senders.peerOf(sender)
+      run.flowAddress = senders.recordOf(sender)
+      run.identification = 0
+      counters.receivedPackets++
+      counters.receivedBytes += length
+      showTap('received', 'passed', run.flowAddress, offset, length)
+      hasUnreleased = true
+      return true
+    },
+    release(): void {
+      hasUnreleased = false
+      reuseMemory()
+    },
+    close(): void {
+      isClosed = true
+    },
+  }
+}
+
+export const createDgramPort = ({
+  mtu,
+  interfaceName,
+  makeArena = plainArena,
+  onForeign,
+}: DgramPortOptions): DgramPort => {
+  const arena = makeArena(RECEIVED_AT + RECEIVED_BYTES)
+  const flows = createFlowTable()
+  const senders = createSenders(flows)
+  const addressTable = createAddresses<DgramSocket>()
+  const { addresses, sockets, numberOf } = addressTable
+  const counters: DgramCounters = {
+    sentPackets: 0,
+    sentBytes: 0,
+    receivedPackets: 0,
+    receivedBytes: 0,
+    icrcErrors: 0,
+    dropped: 0,
+    foreignPackets: 0,
+    sendErrors: 0,
+    lastSendError: 0,
+  }
+  let isClosed = false
+
+  const tapped = { sent: emptyTappedRun(arena, 'sent'), received: emptyTappedRun(arena, 'received') }
+  const shared: Shared = {
+    arena,
+    flows,
+    senders,
+    addresses,
+    sockets,
+    counters,
+    wake: () => port.wake?.(),
+    showTap: (direction, outcome, flow, offset, length) => {
+      if (port.tap === null) return
+      const run = tapped[direction]
+      Object.assign(run, { outcome, flow, offset, packetBytes: length, count: 1, lastBytes: length })
+      port.tap(run)
+    },
+  }
+  const sending = createSending(shared)
+  const receiving = createReceiving(shared, onForeign)
+
+  /** The text of an address for Node: link-local with its zone. */
+  const textOf = (address: Uint8Array): string =>
+    isLinkLocal(address) ? `${addressText(address)}%${interfaceName}` : addressText(address)
+
+  /** The interface in Node's multicast options: for IPv4 its address. */
+  const interfaceText = (ownAddress: Uint8Array): string =>
+    isMappedIpv4(ownAddress) ? addressText(ownAddress) : `::%${interfaceName}`
+
+  /** Opens a socket for an address or group. Throws as `openDgramSocket`. */
+  const openSocket = (address: Uint8Array, multicast: { sendThrough?: string; memberOn?: string }): void => {
+    const number = addressTable.numberIfAdded(address)
+    const onDatagram = (bytes: Uint8Array, sourceText: string, sourcePort: number): void =>
+      receiving.onMessage(number, bytes, sourceText, sourcePort)
+    const socket = openDgramSocket(textOf(address), ROCE_UDP_PORT, onDatagram, multicast)
+    port.sharedWindowBytes = Math.min(port.sharedWindowBytes, sharedWindowOf(socket.receiveBuffer))
+    port.windowBytes = Math.min(MAX_WINDOW_BYTES_WITHOUT_GSO, port.sharedWindowBytes)
+    addressTable.setSocket(address, socket)
   }
 
   const port: DgramPort & { windowBytes: number; sharedWindowBytes: number } = {
@@ -300,61 +406,22 @@ export const createDgramPort = ({
       if (sockets[number] === undefined)
         throw new RangeError(`flow: this port has no address ${addressText(address.source)}`)
       const flow = flows.open(0, address)
-      sourceOf[flow] = number
-      destinationOf[flow] = textOf(address.destination)
+      sending.addFlow(flow, number, textOf(address.destination))
       return flow
     },
 
-    reserve: bytes => {
-      requireRunBytes(bytes)
-      if (isClosed) return -1
-      let at = unsentDatagrams === 0 && queue.length === 0 ? 0 : (filled + 63) & ~63
-      if (at + bytes > SEND_AREA_BYTES) {
-        sendQueued()
-        isReserveWaiting = unsentDatagrams > 0
-        if (isReserveWaiting) return -1
-        at = 0
-      }
-      filled = at
-      reservationEnd = at + bytes
-      return at
-    },
-    commit: (offset, size, count, last, flow) => {
-      const end = requireRun(offset, size, count, last, filled, reservationEnd)
-      if (!flows.isOpen(0, flow)) throw new Error(`flow ${flow} is not open`)
-      filled = end
-      for (let i = 0; i < count; i++) queuePacket(flow, offset + i * size, i === count - 1 ? last : size)
-    },
-    flush: () => {
-      reservationEnd = -1
-      if (!isClosed) sendQueued()
-    },
-
-    receive: run => {
-      if (isClosed || cursor === received.length) return false
-      const { offset, length, sender } = received[cursor++]
-      run.offset = offset
-      run.packetBytes = length
-      run.count = 1
-      run.lastBytes = length
-      run.peer = senders.peerOf(sender)
-      run.flowAddress = senders.recordOf(sender)
-      run.identification = 0
-      counters.receivedPackets++
-      counters.receivedBytes += length
-      showTap('received', 'passed', run.flowAddress, offset, length)
-      hasUnreleased = true
-      return true
-    },
-    release: () => {
-      hasUnreleased = false
-      reuseMemory()
-    },
+    reserve: sending.reserve,
+    commit: sending.commit,
+    flush: sending.flush,
+    receive: receiving.receive,
+    release: receiving.release,
 
     requireSeal: () => {},
     close: () => {
       if (isClosed) return
       isClosed = true
+      sending.close()
+      receiving.close()
       for (const socket of sockets) socket?.close()
       flows.closeAll(0)
     },
