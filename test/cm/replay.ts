@@ -115,8 +115,9 @@ class Replay {
   #listen({ serviceId }: MessageOf<'REQ' | 'SIDR_REQ'>): void {
     try {
       this.#engine.listen(serviceId)
-    } catch {
+    } catch (error) {
       // A listener already handles it.
+      assert.match(String(error), /has a listener/)
     }
   }
 
