@@ -178,8 +178,30 @@ static int request_attach(int fd, uint32_t context, struct fd_entry *entry, cons
 }
 
 /*
- * Attaches a context that was opened or attached on another connection: before a fork, for example. The new doorbell
- * socket takes the number of the old one if that is still open. 0 or -errno.
+ * Makes `socket` the doorbell socket of a context. It takes the number of the old one, unless the program has closed
+ * that by a raw system call, so that the number may be another file's, or has lowered its limit of descriptors below
+ * the number. 0 or -errno; `socket` is closed in either case.
+ */
+static int replace_doorbell(int fd, struct fd_entry *known, int socket)
+{
+    const int old = known->partner;
+    const bool is_open = fd_has_mark(old, inode_of(fd));
+    if (is_open && REAL(dup3)(socket, old, closes_on_exec(fd) ? O_CLOEXEC : 0) >= 0) {
+        REAL(close)(socket);
+        return 0;
+    }
+    if (fd_kind(old) == FD_HIDDEN && fd_lookup(old)->partner == fd)
+        fd_forget_hidden(old);
+    const int hidden = fd_hide(socket, fd, closes_on_exec(fd)), error = hidden < 0 ? -errno : 0;
+    __atomic_store_n(&known->partner, hidden, __ATOMIC_RELEASE);
+    if (is_open)
+        REAL(close)(old);
+    return error;
+}
+
+/*
+ * Attaches a context that was opened or attached on another connection: before a fork, for example. 0 or
+ * -errno.
  */
 static int attach_again(int fd, const struct shim_guard *guard)
 {
@@ -193,18 +215,7 @@ static int attach_again(int fd, const struct shim_guard *guard)
         REAL(close)(fresh.partner);
         return -EBADF;
     }
-    if (fd_has_mark(known->partner, inode_of(fd))) {
-        if (REAL(dup3)(fresh.partner, known->partner, closes_on_exec(fd) ? O_CLOEXEC : 0) < 0)
-            error = -errno;
-        REAL(close)(fresh.partner);
-    } else {
-        /* The program has closed the old one by a raw system call, and its number may be another file's. */
-        fd_forget_hidden(known->partner);
-        const int partner = fd_hide(fresh.partner, fd, closes_on_exec(fd));
-        if (partner < 0)
-            error = -errno;
-        __atomic_store_n(&known->partner, partner, __ATOMIC_RELEASE);
-    }
+    error = replace_doorbell(fd, known, fresh.partner);
     if (error)
         return error;
     known->context = fresh.context;

@@ -53,6 +53,7 @@ export const scenarioTitles = {
   lost_sockets: 'hidden sockets that the program has closed are replaced, and their numbers are its own',
   wrong_reply: 'the descriptors of a wrong reply are closed',
   low_limit: 'a full descriptor table is EMFILE',
+  lowered_limit: 'a limit of descriptors that is lowered later leaves contexts usable, in children too',
   forks: 'a child has its own session and shares the contexts',
   exec: 'a device descriptor works after exec until it is closed',
   exec_events: 'numbers of event descriptors inherited by exec are free after close',

@@ -372,13 +372,14 @@ int main(int argc, char **argv)
         SCENARIO(exec),             SCENARIO(exec_events),      SCENARIO(forks),
         SCENARIO(full_table),       SCENARIO(hidden_sockets),   SCENARIO(interrupted_call),
         SCENARIO(late_hellos),      SCENARIO(left_by_longjmp),  SCENARIO(lost_sockets),
-        SCENARIO(low_limit),        SCENARIO(netlink),          SCENARIO(no_daemon),
-        SCENARIO(no_hello),         SCENARIO(not_served),       SCENARIO(passed_and_closed),
-        SCENARIO(passed_descriptors), SCENARIO(paths),            SCENARIO(relative_paths),
-        SCENARIO(replaced_session), SCENARIO(signals),          SCENARIO(spawns),
-        SCENARIO(stray_stores),     SCENARIO(threads),          SCENARIO(truncated_hello),
-        SCENARIO(unanswered_call),  SCENARIO(unknown_child),    SCENARIO(uring),
-        SCENARIO(vforks),           SCENARIO(without_socket),   SCENARIO(wrong_reply),
+        SCENARIO(low_limit),        SCENARIO(lowered_limit),    SCENARIO(netlink),
+        SCENARIO(no_daemon),        SCENARIO(no_hello),         SCENARIO(not_served),
+        SCENARIO(passed_and_closed), SCENARIO(passed_descriptors), SCENARIO(paths),
+        SCENARIO(relative_paths),   SCENARIO(replaced_session), SCENARIO(signals),
+        SCENARIO(spawns),           SCENARIO(stray_stores),     SCENARIO(threads),
+        SCENARIO(truncated_hello),  SCENARIO(unanswered_call),  SCENARIO(unknown_child),
+        SCENARIO(uring),            SCENARIO(vforks),           SCENARIO(without_socket),
+        SCENARIO(wrong_reply),
     };
     self = argv[0];
     if (argc == 4 && strcmp(argv[1], "spawned") == 0)

@@ -139,6 +139,7 @@ void copies(void);
 void hidden_sockets(void);
 void lost_sockets(void);
 void low_limit(void);
+void lowered_limit(void);
 void full_table(void);
 void truncated_hello(void);
 void daemon_full(void);

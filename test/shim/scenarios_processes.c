@@ -89,6 +89,15 @@ void lost_sockets(void)
     EXPECT(order(fd, PARK, 1) == 0 && write(fd, doorbell(1), 32) == 32 && order(fd, DOORBELLS, 0) == 1);
     EXPECT(close(fd) == 0 && order(copy, CONTEXTS, 0) == 1 && hidden_count() == 2);
     expect_null(901);
+    /* Their numbers are free: they become those of the new hidden sockets. */
+    fd = dup(copy);
+    for (int i = 900; i < 1200; i++)
+        syscall(SYS_close, i);
+    EXPECT(open_device() >= 0 && hidden_count() == 2);
+    FAILS(order(fd, ECHO, 7), EIO); /* the context has ended with its doorbell sockets */
+    for (int i = 900; i < 1200; i++)
+        FAILS(close(i), EBADF);
+    EXPECT(hidden_count() == 2);
 }
 
 void low_limit(void)
@@ -105,6 +114,24 @@ void low_limit(void)
     int32_t number = -1;
     FAILS(order(fd, EVENT_4, (unsigned long)&number), EMFILE);
     EXPECT(number == -1 && order(fd, ECHO, 4) == 4 && close(last) == 0 && order(fd, CONTEXTS, 0) == 1);
+}
+
+/* The program lowers its limit below the numbers of its hidden sockets. */
+void lowered_limit(void)
+{
+    const struct rlimit limit = {64, 64};
+    int fd = open_device();
+    EXPECT(order(fd, PARK, 1) == 0 && setrlimit(RLIMIT_NOFILE, &limit) == 0);
+    int copy = dup(fd);
+    EXPECT(copy >= 0 && order(copy, ECHO, 3) == 3 && write(copy, doorbell(1), 32) == 32 && close(copy) == 0);
+    const pid_t pid = fork();
+    if (pid == 0) {
+        EXPECT(order(fd, ECHO, 4) == 4 && write(fd, doorbell(1), 32) == 32 && order(fd, DOORBELLS, 0) == 2);
+        EXPECT(hidden_count() == 0 && close(fd) == 0);
+        _exit(0);
+    }
+    expect_exit_0(pid);
+    EXPECT(order(fd, ECHO, 5) == 5 && order(fd, CONTEXTS, 0) == 1 && order(fd, SESSIONS, 0) == 1);
 }
 
 /* The program's descriptor table is full before its first access to a device. */
