@@ -28,12 +28,12 @@ export interface Scope {
 
 /**
  * A scope that ends with the file or `describe` in which this is called, for `before`: a function given to the hook's
- * own `after` would run at the end of the hook. Cleanups run in the order of registration, as node:test runs them.
+ * own `after` would run at the end of the hook. Cleanups run in reverse order.
  */
 export const suiteScope = (): Scope => {
   const cleanups: (() => unknown)[] = []
   after(async () => {
-    for (const cleanup of cleanups) await cleanup()
+    for (const cleanup of cleanups.reverse()) await cleanup()
   })
   return { after: cleanup => void cleanups.push(cleanup) }
 }
@@ -205,13 +205,15 @@ export const startDaemon = async (
   scope: Scope,
   { devices = ONE_DEVICE, fault, link, netns, descriptors, guest, options = [], limit = 600_000 }: DaemonSettings = {},
 ): Promise<TestDaemon> => {
-  // Kills the daemon first: its folder is removed once it no longer writes there.
   let started: Running | undefined
-  scope.after(() => {
+  const cleanups: (() => unknown)[] = []
+  scope.after(async () => {
     started?.child.kill('SIGKILL')
-    return started?.ended.catch(() => {})
+    await started?.ended.catch(() => {})
+    // The folder is removed once the daemon no longer writes there.
+    for (const cleanup of cleanups) await cleanup()
   })
-  const folder = temporaryFolder(scope)
+  const folder = temporaryFolder({ after: cleanup => void cleanups.push(cleanup) })
   const socket = join(folder, 'sock')
   const args = ['daemon', '--socket', socket, ...devices.flatMap(device => ['--device', device]), ...options]
   if (fault !== undefined) args.push('--fault', fault)

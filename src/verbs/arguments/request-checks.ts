@@ -75,6 +75,19 @@ export const checkExtent = (call: string, bytes: number, { length }: RemoteMemor
     )
 }
 
+/** Maximum length of a FLUSH: the RETH has 32 bits for it. */
+const MAX_FLUSH_BYTES = 0xffff_ffff
+
+/** Throws RdmaError EINVAL if remote memory is too long for a FLUSH. */
+export const checkFlushLength = ({ length }: RemoteMemory): void => {
+  if (length > MAX_FLUSH_BYTES)
+    throw invalidArgument(
+      'qp.flush',
+      `${length} bytes of remote memory, a FLUSH has at most ${MAX_FLUSH_BYTES}`,
+      'pass a part of it: remote.slice(offset, length)',
+    )
+}
+
 /** Bytes on which an atomic or ATOMIC WRITE operates. */
 const WORD_BYTES = 8
 

@@ -121,9 +121,10 @@ export const awaitable = <T extends AwaitableQueuePair>(
 
     override modify(changes: Parameters<BareQueuePair['modify']>[0]): void {
       super.modify(changes)
-      if (changes.state === RESET || changes.state === 'RESET')
+      if (changes.state === RESET || changes.state === 'RESET') {
+        this.promises.settle()
         this.promises.cancel('the queue pair was moved to RESET')
-      else if (changes.state === RTS || changes.state === 'RTS') this.promises.forgetFailure()
+      } else if (changes.state === RTS || changes.state === 'RTS') this.promises.forgetFailure()
     }
 
     override close(): void {

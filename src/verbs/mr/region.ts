@@ -156,6 +156,21 @@ const checkOpen = (call: string, { isOpen }: LibraryObject): void => {
   if (!isOpen) throw closedError(call)
 }
 
+/** Maximum length of a slice: a scatter/gather element has a length of 32 bits. */
+const MAX_SLICE_BYTES = 0xffff_ffff
+
+/** The length of a slice. `length`: undefined for the rest of `bytes`. Throws RdmaError EINVAL. */
+const sliceLength = (bytes: number, offset: number, length: number | undefined): number => {
+  const sliceBytes = lengthOfPart('mr.slice', bytes, offset, length)
+  if (sliceBytes > MAX_SLICE_BYTES)
+    throw invalidArgument(
+      'mr.slice',
+      `${sliceBytes} bytes do not fit a scatter/gather element`,
+      `give a length up to ${MAX_SLICE_BYTES}`,
+    )
+  return sliceBytes
+}
+
 /** A slice from `slice()`: immutable, so that requests check only the device. */
 class DeviceSlice implements Slice {
   readonly lo: number
@@ -218,7 +233,7 @@ class RangeRegion extends VerbsObject implements Region {
 
   slice(offset = 0, length?: number): Slice {
     checkOpen('mr.slice', this)
-    const bytes = lengthOfPart('mr.slice', this.length, offset, length)
+    const bytes = sliceLength(this.length, offset, length)
     return new DeviceSlice(this.context, this.address + BigInt(offset), bytes, this.lkey)
   }
 
@@ -367,7 +382,7 @@ class ImplicitRegion extends VerbsObject implements WholeRegion {
   slice(buffer: Uint8Array, offset = 0, length?: number): Slice {
     checkOpen('mr.slice', this)
     checkBytes('mr.slice', 'the buffer', buffer)
-    const bytes = lengthOfPart('mr.slice', buffer.length, offset, length)
+    const bytes = sliceLength(buffer.length, offset, length)
     return new DeviceSlice(this.context, this.#addressIn(buffer, offset), bytes, this.lkey)
   }
 

@@ -6,7 +6,14 @@ import type { ObjectClass } from '../../spec/schema/schema.ts'
 import { flushPlacement, flushSelectivity } from '../../spec/wire/headers.ts'
 import { WrOpcode } from '../../spec/work.ts'
 import { checkFlag, checkOptions } from '../arguments/options.ts'
-import { checkAligned, checkExtent, checkOriginal, checkTarget, checkWord } from '../arguments/request-checks.ts'
+import {
+  checkAligned,
+  checkExtent,
+  checkFlushLength,
+  checkOriginal,
+  checkTarget,
+  checkWord,
+} from '../arguments/request-checks.ts'
 import {
   type FlushExtent,
   type ImmediateOptions,
@@ -204,6 +211,7 @@ export abstract class ReliableQp<C extends ObjectClass = ObjectClass>
 
   flush(remote: RemoteMemoryData, options?: SendOptions & FlushExtent): void {
     const range = rangeOf('qp.flush', remote)
+    checkFlushLength(range)
     const at = beginRequest(this, 'qp.flush', wr.FLUSH, undefined, options, FLUSH_OPTIONS)
     checkFlag('qp.flush', 'persistent', options?.persistent)
     checkFlag('qp.flush', 'wholeRegion', options?.wholeRegion)

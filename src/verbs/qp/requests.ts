@@ -58,13 +58,16 @@ export const putOne = ({ words, layout: { send } }: ProgramRing, at: number, loc
   putSlice(words, at + send.SGE, local)
 }
 
+/** `DMA_LENGTH` of a request whose length does not fit: it is longer than any message, so the request fails. */
+const MAX_LENGTH = 0xffff_ffff
+
 /** The bytes of a send request: one or more slices, or none. */
 export const putMany = (
   { words, layout: { send } }: ProgramRing,
   at: number,
   local: Slice | readonly Slice[] | undefined,
 ): void => {
-  words[(at + send.DMA_LENGTH) >> 2] = local === undefined ? 0 : totalOf(local)
+  words[(at + send.DMA_LENGTH) >> 2] = local === undefined ? 0 : Math.min(totalOf(local), MAX_LENGTH)
   words[(at + send.DMA_NUM_SGE) >> 2] = local === undefined ? 0 : putSlices(words, at + send.SGE, local)
 }
 

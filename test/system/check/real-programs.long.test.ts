@@ -22,7 +22,7 @@ const attempt = async (t: TestContext, title: string, body: (scope: Scope) => Pr
   } catch (error) {
     t.diagnostic(`${title} failed: ${String(error)}`)
   } finally {
-    for (const cleanup of cleanups) await cleanup()
+    for (const cleanup of cleanups.reverse()) await cleanup()
   }
 }
 

@@ -5,7 +5,9 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { setImmediate as nextTurn } from 'node:timers/promises'
-import { GRH_BYTES, RdmaError, RequestError, requestWindow } from '../../../src/verbs/index.ts'
+import { hasNative } from '../../../src/host/native.ts'
+import { GRH_BYTES, open, RdmaError, RequestError, requestWindow } from '../../../src/verbs/index.ts'
+import { startDaemon, TWO_DEVICES } from '../../system/programs.ts'
 import { eachCarrier, type OpenTwo, openTwoHere } from '../connections/endpoints.ts'
 import { untyped } from '../mistakes/mistakes.ts'
 
@@ -217,6 +219,27 @@ test('a failed request says what starts a queue pair of its service again, and f
   ucSender.modify({ state: 'RTS' })
   await ucSender.send(Uint8Array.of(1))
   assert.equal(await failSend(local => a.qp.send(local)), errHint('connect()'))
+  await close()
+})
+
+const skip = !hasNative() && 'koffi is missing'
+
+test('a request that has completed resolves, also if the queue pair is reset before its promise is settled', {
+  skip,
+}, async t => {
+  const { socket } = await startDaemon(t, { devices: TWO_DEVICES })
+  const { a, b, close } = await pair(async () => [await open({ socket }), await open({ socket, device: 'rxe1' })])
+  const cq = a.device.cq()
+  const [probe, probePeer] = [a.pd.rcQp({ sendCq: cq }), b.pd.rcQp()]
+  probe.connect(probePeer.endpoint)
+  probePeer.connect(probe.endpoint)
+  const write = a.qp.write(Uint8Array.of(7), b.mr.remote(0, 1))
+  while (b.buffer[0] !== 7);
+  // When the daemon has completed this request, it has completed the WRITE too.
+  probe.write(Uint8Array.of(1), b.mr.remote(1, 1))
+  while (!cq.poll());
+  a.qp.modify({ state: 'RESET' })
+  assert.equal((await write).opcode, 'RDMA_WRITE')
   await close()
 })
 
