@@ -350,14 +350,19 @@ const CONTINUE_WITHOUT_OUTPUT = ['daemon', 'run', 'trace', 'check']
 
 /** A function: bundled modules (scripts/bundle.mjs) cannot have a top-level await. */
 const main = async (): Promise<void> => {
-  const [, , first] = process.argv
+  const [, , first, second] = process.argv
   try {
     if (first === undefined || !CONTINUE_WITHOUT_OUTPUT.includes(first)) exitOnBrokenPipe()
     const program = buildProgram(first !== undefined && Object.hasOwn(commands, first) ? first : undefined)
     if (first === undefined) {
       program.outputHelp({ error: true })
       process.exitCode = 2
-    } else await program.parseAsync()
+    } else {
+      // Commander would print its help without a message.
+      if (first === 'help' && second !== undefined && /^(?!help$)\w/.test(second) && !Object.hasOwn(commands, second))
+        program.error(`error: unknown command '${second}'`)
+      await program.parseAsync()
+    }
   } catch (error) {
     if (error instanceof CommanderError) process.exitCode = error.exitCode === 0 ? 0 : 2
     else fail(error)
