@@ -1,5 +1,5 @@
 /*
- * Packet scripts (script.ts), each of which makes the engine report one cause of spec/check/causes.ts.
+ * Packet scripts (script.ts). Each makes the engine report one cause of spec/check/causes.ts.
  */
 import { type CauseName, causes } from '../../src/spec/check/causes.ts'
 import { Errno } from '../../src/spec/errno.ts'
@@ -13,14 +13,14 @@ type Script = ReturnType<typeof startScript>
 
 const { LOC_LEN_ERR, LOC_QP_OP_ERR } = WcStatus.values
 
-/** The address of an offset in client memory, as in the sentences of causes. */
+/** The address of an offset in client memory. */
 const addressText = (offset: number): string => `0x${(MEMORY_BASE + BigInt(offset)).toString(16)}`
-/** 3 GiB. */
+/** A request of 3 GiB. */
 const tooLong = { sges: [1, 2, 3].map(() => ({ at: 0, length: 0x4000_0000 })) }
 
-/** Failures of a request: the cause, its sentence, and the script. */
-export const requester: readonly [CauseName, string, (t: Script) => void][] = [
-  // 99 is no ibv_wr_opcode, so the sentence has the number.
+/** Requests that fail at the requester. */
+export const requester: readonly [id: CauseName, text: string, play: (t: Script) => void][] = [
+  // 99 is not an ibv_wr_opcode, so the text has no name
   ['BAD_OPCODE', 'this type of queue pair has no 99', t => t.post({ id: 1, opcode: 99 })],
   [
     'TOO_MANY_SGE',
@@ -118,15 +118,12 @@ export const requester: readonly [CauseName, string, (t: Script) => void][] = [
 
 /** A key that no region has. */
 export const UNKNOWN_KEY = 7
-/** The sentence of RKEY_REFUSED for a range of client memory. */
+/** The text of RKEY_REFUSED for a range of client memory. */
 export const refusedRkeyText = (key: number, offset: number, length: number): string =>
   `rkey 0x${key.toString(16)} does not allow [${addressText(offset)}, ${addressText(offset + length)})`
 
-/**
- * Requests that the responder refuses: the cause, its sentence, the script, and the access flags of the QP if they
- * matter. The QP has one receive WQE of 8 bytes.
- */
-export const responder: readonly [CauseName, string, (t: Script) => void, access?: number][] = [
+/** Requests that the responder refuses. The queue pair has one receive WQE of 8 bytes. */
+export const responder: readonly [id: CauseName, text: string, play: (t: Script) => void, access?: number][] = [
   [
     'OUT_OF_PLACE',
     'a packet with BTH opcode 0x1 does not continue the message',

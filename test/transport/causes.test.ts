@@ -1,6 +1,5 @@
 /*
- * Each failure of the engine has a cause: a sentence, and a number in the completion's vendor_err
- * (spec/check/causes.ts). In every test with node.ts, reports.ts checks that the table lists the cause for the failure.
+ * The engine reports a cause for each failure (spec/check/causes.ts).
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -44,7 +43,7 @@ describe('a responder refuses with a cause:', () => {
       t.sent()
       const [cause] = t.node.reported
       assert.deepEqual([cause.id, causeText(cause)], [id, text])
-      // It is also reported for the NAK; a SEND whose key cannot be invalidated gets none.
+      // a SEND whose key cannot be invalidated is not answered with a NAK
       if (id !== 'NOT_INVALIDATED') assert.equal([...t.node.naks.values()][0], cause)
     })
   it('NO_SRQ', () => {
@@ -105,7 +104,7 @@ describe('exhausted retries report', () => {
 })
 
 describe('a queue pair in error', () => {
-  it('flushes with FLUSHED after a failure, with MODIFIED after a modify', () => {
+  it('flushes with FLUSHED after a failure, with MODIFIED after a modify to ERR', () => {
     const t = startScript()
     t.post({ id: 1, opcode: SEND, sges: [{ at: 0, length: 1, key: UNKNOWN_KEY }] }, { id: 2, opcode: SEND })
     t.sent()
@@ -125,7 +124,7 @@ describe('a queue pair in error', () => {
     )
     assert.deepEqual(modified.node.reported, [])
   })
-  it('is flushed with the cause that its device reports', () => {
+  it('flushes with the cause that the driver passes to modify', () => {
     const t = startScript()
     t.postReceives(1, 8)
     t.node.engine.modify(t.row, ERR, {}, createCause('DEVICE_REMOVED', {}))
@@ -152,7 +151,7 @@ it('events that are not failures have a cause: ESTABLISHED, DRAINED, LAST_WQE', 
   )
 })
 
-it('if the peer is in the same process, a requester reports the cause for which the peer refused', () => {
+it('a requester reports why a peer in the same process refused', () => {
   const nodes = [createNode(), createNode()] as const
   const wire = linkNodes([nodes[0], nodes[1]], {}, () => 0)
   nodes.forEach((node, side) => {

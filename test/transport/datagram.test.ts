@@ -1,6 +1,5 @@
 /*
- * Packet scripts for datagrams (IBA 9.8.3, 10.2.5): destinations and contents, which packets are delivered and which
- * silently dropped, and the GRH before the payload.
+ * Packet scripts for datagrams (IBA 9.8.3, 10.2.5).
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -21,18 +20,16 @@ const { LOC_QP_OP_ERR, LOC_PROT_ERR, WR_FLUSH_ERR } = WcStatus.values
 const QPN = 0x11
 const QKEY = 0x1234_5678
 const MTU = 1024
-/** PSN of the first datagram. */
 const FIRST_PSN = 0xff_fffe
 
-/** An engine with one UD queue pair in RTS; the test is the network. */
+/** An engine with one UD queue pair in RTS. */
 const start = (options: NodeOptions & { maxSge?: number } = {}) => {
   const node = createNode(options)
   const row = node.createQp(QPN, { service: Service.UD, ...options })
   node.engine.modify(row, INIT, { pkeyIndex: 0, qkey: QKEY })
   node.engine.modify(row, RTR, { pathMtu: MTU })
   node.engine.modify(row, RTS, { sqPsn: FIRST_PSN })
-  /** Number of packets that `sent` has returned. */
-  let returned = 0
+  let returnedPackets = 0
   return {
     node,
     row,
@@ -43,8 +40,8 @@ const start = (options: NodeOptions & { maxSge?: number } = {}) => {
      */
     sent(now = 0): string[] {
       node.transmit(now)
-      const fresh = node.sent.slice(returned)
-      returned = node.sent.length
+      const fresh = node.sent.slice(returnedPackets)
+      returnedPackets = node.sent.length
       return fresh.map(({ bytes, flow }) => {
         const p = parsePacket(bytes)
         assert.ok(p.kind === 'packet' && 'DETH' in p)
@@ -67,7 +64,6 @@ const start = (options: NodeOptions & { maxSge?: number } = {}) => {
     completions: () => node.cqes.map(({ id, status, bytes }) => `${id} ${status} ${bytes}`),
   }
 }
-/** The destination of a datagram. */
 const to = (qpn: number, flow = 3, qkey = 0x55) => ({ to: { qpn, qkey, flow } })
 const sge = (at: number, length: number) => ({ sges: [{ at, length }] })
 
@@ -109,7 +105,7 @@ describe('a sender of datagrams', () => {
       `a datagram of ${MTU + 1} bytes is longer than the path MTU, ${MTU}, and is not sent`,
     ])
   })
-  it('fails a WRITE, a READ, and a request that its work queue refuses: LOC_QP_OP_ERR, flush, SQE', () => {
+  it('completes a WRITE, a READ or a refused request with LOC_QP_OP_ERR, and goes to SQE', () => {
     for (const wrong of [{ opcode: RDMA_WRITE }, { opcode: RDMA_READ }, { opcode: SEND, refused: LOC_QP_OP_ERR }]) {
       const t = start()
       t.post({ id: 1, ...to(0x22), ...wrong }, { id: 2, opcode: SEND, ...to(0x22) })
@@ -150,7 +146,7 @@ describe('a receiver of datagrams', () => {
     assert.equal((memory[22] << 8) | memory[23], 20 + 8 + 12 + 8 + 101 + 3 + 4, 'IPv4, UDP, BTH, DETH, data, pad, ICRC')
     assert.deepEqual(memory.slice(40, 141), patternOf(101))
     assert.equal(memory[141], 9, 'the pad is not written')
-    assert.equal(t.node.dmaCalls.writes, 2, 'one DMA write for each')
+    assert.equal(t.node.dmaCalls.writes, 2, 'one DMA write per datagram')
     assert.deepEqual(t.sent(), [])
   })
   it('reports in the service level that a datagram is IPv6', () => {
@@ -161,7 +157,7 @@ describe('a receiver of datagrams', () => {
     assert.equal(t.node.cqes[0].sl, 0x9)
     assert.equal(t.node.memory[0] >> 4, 6)
   })
-  it('may scatter a datagram over SGEs, GRH included', () => {
+  it('scatters GRH and payload over SGEs', () => {
     const t = start()
     const sges = [
       { at: 0, length: 30 },
@@ -184,15 +180,15 @@ describe('a receiver of datagrams', () => {
     ],
     ['another P_Key', 'SEND_ONLY', { pkey: 0x8001 }, 'a packet has P_Key 0x8001, and the port has 0xffff'],
     [
-      'more than the buffer holds',
+      'more bytes than the buffer',
       'SEND_ONLY',
       { payload: 61 },
       'the receive buffer of 100 bytes is too short for a message of 101 bytes or more',
     ],
-    ['another version', 'SEND_ONLY', { tver: 1 }],
+    ['another transport version', 'SEND_ONLY', { tver: 1 }],
   ]
   for (const [title, name, spec, cause] of dropped)
-    it(`drops a datagram with ${title}; its buffer serves the next one`, () => {
+    it(`drops a datagram with ${title}, and does not consume a receive WQE`, () => {
       const t = start()
       t.postReceives(1, 100)
       t.receiveDatagram(name, spec)
@@ -218,7 +214,7 @@ describe('a receiver of datagrams', () => {
     t.receiveDatagram('SEND_ONLY', { payload: 9 })
     assert.deepEqual(t.completions(), ['100 0 49'])
   })
-  it('accepts datagrams in any PSN order and from any source, and none of other services', () => {
+  it('accepts datagrams in any PSN order and from any source, but no packets of other services', () => {
     const t = start()
     t.postReceives(4, 100)
     t.node.inject(t.row, packet('UD_SEND_ONLY', 900, { qkey: QKEY, srcQpn: 1 }), 0, 7)
@@ -246,7 +242,7 @@ describe('a receiver of datagrams', () => {
     assert.equal(t.node.cqes.length, 3)
     assert.deepEqual(t.node.events, [], 'no COMM_EST')
   })
-  it('goes to error if its own buffer is not writable', () => {
+  it('goes to ERR if its receive buffer is not writable', () => {
     const t = start()
     t.node.postReceive(t.row, { id: 100, sges: [{ at: 0, length: 100, key: 99 }] }, { id: 101, ...sge(0, 100) })
     t.receiveDatagram('SEND_ONLY', { payload: 3 })
@@ -261,7 +257,7 @@ describe('a receiver of datagrams', () => {
   })
 })
 
-it('an engine whose environment cannot write a GRH (`route`) creates no UD queue pairs', () => {
+it('an engine without `route` creates no UD queue pairs', () => {
   const engine = createEngine({ work: {}, memory: {}, completions: {}, events: {} } as never)
   assert.throws(
     () => engine.create({ service: Service.UD } as never),

@@ -1,8 +1,7 @@
 /*
- * Many connections with one mistake each: requests before the wrong one complete with success, the wrong one with its
- * status, later ones are flushed; each exactly once, on both sides, whatever the link loses. If a NAK is lost, the
- * responder is in ERR and repeats neither it nor earlier ACKs, so over a bad link the wrong request, or one before it,
- * may complete with RETRY_EXC_ERR instead.
+ * Connections with one wrong request each: earlier requests succeed, later requests are flushed, and every request
+ * completes once. A responder in ERR does not repeat a lost NAK or ACK. So over a bad link the wrong request, or an
+ * earlier request, may complete with RETRY_EXC_ERR.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -13,16 +12,17 @@ import { ERR, FAA, READ, SEND, WRITE } from './requests.ts'
 
 const { SUCCESS, LOC_LEN_ERR, LOC_PROT_ERR, WR_FLUSH_ERR } = WcStatus.values
 const { REM_INV_REQ_ERR, REM_ACCESS_ERR, REM_OP_ERR, RETRY_EXC_ERR } = WcStatus.values
-/** Number of requests, and of receive WQEs, of each connection. */
+/** Requests and receive WQEs of each connection. */
 const REQUESTS = 9
 const RECEIVES = 12
 
 interface Mistake {
   readonly name: string
   readonly spec: Omit<SendSpec, 'id'>
-  /** Status of the wrong request, and of the receive WQE that it consumes, if any. */
+  /** Status of the wrong request. */
   readonly status: number
-  readonly receive?: number
+  /** Status of the receive WQE that the wrong request consumes. */
+  readonly receiveStatus?: number
   /** The receive WQE that the wrong request consumes has a wrong lkey. */
   readonly hasWrongLkey?: boolean
 }
@@ -34,13 +34,13 @@ const mistakes: readonly Mistake[] = [
     name: 'SEND, too long',
     spec: { opcode: SEND, sges: [{ at: 0, length: 1300 }] },
     status: REM_INV_REQ_ERR,
-    receive: LOC_LEN_ERR,
+    receiveStatus: LOC_LEN_ERR,
   },
   {
     name: 'SEND, wrong key of the buffer',
     spec: { opcode: SEND, sges },
     status: REM_OP_ERR,
-    receive: LOC_PROT_ERR,
+    receiveStatus: LOC_PROT_ERR,
     hasWrongLkey: true,
   },
   {
@@ -55,12 +55,12 @@ const mistakes: readonly Mistake[] = [
   },
 ]
 
-/** Runs `count` connections, each with one of the mistakes at a random one of its requests. */
+/** Runs `count` connections, each with one mistake in a random request. */
 const run = (seed: number, count: number, link: LinkOptions): void => {
   const random = createRandom(seed)
   const nodes: [TestNode, TestNode] = [createNode(), createNode()]
   const wire = linkNodes(nodes, link, random)
-  /** By connection: index of the wrong request, and the mistake. */
+  // by connection
   const wrongIndexes: number[] = []
   const mistakesMade: Mistake[] = []
   for (let i = 0; i < count; i++) {
@@ -89,7 +89,7 @@ const run = (seed: number, count: number, link: LinkOptions): void => {
   const isLossless = link.drop === undefined
   for (let i = 0; i < count; i++) {
     const cqesOf = (side: number) => nodes[side].cqes.filter(c => c.qpn === 100 + i)
-    const { name, status, receive } = mistakesMade[i]
+    const { name, status, receiveStatus } = mistakesMade[i]
     const wrong = wrongIndexes[i]
     const sends = cqesOf(0)
     assert.deepEqual(
@@ -115,7 +115,7 @@ const run = (seed: number, count: number, link: LinkOptions): void => {
       receives.slice(0, wrong).every(c => c.status === SUCCESS),
       name,
     )
-    assert.equal(receives[wrong].status, receive ?? WR_FLUSH_ERR, name)
+    assert.equal(receives[wrong].status, receiveStatus ?? WR_FLUSH_ERR, name)
     assert.ok(
       receives.slice(wrong + 1).every(c => c.status === WR_FLUSH_ERR),
       name,
@@ -125,6 +125,6 @@ const run = (seed: number, count: number, link: LinkOptions): void => {
 
 describe('one mistake on each connection', () => {
   it('ends the connection as the specification says', () => run(1, 120, {}))
-  it('ends a connection over a bad link too, with every request completed once', () =>
+  it('ends the connection over a bad link too; every request completes once', () =>
     run(2, 300, { drop: 0.05, duplicate: 0.05, reorder: 0.1 }))
 })

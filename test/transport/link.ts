@@ -1,20 +1,18 @@
 /*
- * Two nodes connected in virtual time by a link that drops, duplicates, delays and corrupts packets at random, from a
- * seed. A corrupted packet is dropped, because a port never delivers a packet with a wrong ICRC. Packets that are due
- * at the same time are one burst, in runs of at most MAX_RUN packets.
+ * A link between two nodes, in virtual time, with random faults. Packets that are due together are one burst.
  */
 import type { TestNode } from './node.ts'
 
-/** Maximum packets of a run. */
-const MAX_RUN = 20
+const MAX_RUN_PACKETS = 20
 
-/** Probabilities for each packet, 0 to 1, and the latency. */
+/** Faults are probabilities per packet, 0 to 1. */
 export interface LinkOptions {
   readonly drop?: number
   /** A second copy arrives after one to 21 latencies. */
   readonly duplicate?: number
   /** The packet is delayed by one to five latencies more. */
   readonly reorder?: number
+  /** The packet is dropped, as a port drops a packet with a wrong ICRC. */
   readonly corrupt?: number
   /** One-way latency, µs; 10 by default. */
   readonly latency?: number
@@ -32,20 +30,20 @@ export const createRandom = (seed: number): (() => number) => {
 }
 
 interface InFlight {
-  /** Time of delivery, µs. */
+  /** µs. */
   readonly deliveryTime: number
-  /** Counts packets: those with the same time are delivered in the order in which they were sent. */
+  /** Packets with one delivery time are delivered in this order. */
   readonly order: number
   /** The receiving node: 0 or 1. */
   readonly to: number
   readonly bytes: Uint8Array
 }
 
-/** `random`: numbers in [0, 1). */
+/** `random` returns numbers in [0, 1). */
 export const linkNodes = (nodes: readonly [TestNode, TestNode], options: LinkOptions, random: () => number) => {
   const latency = options.latency ?? 10
   const inFlight: InFlight[] = []
-  /** By node and QPN: the row of the queue pair in the node's engine. */
+  /** By node and QPN: the row of the queue pair. */
   const rowsByQpn: Map<number, number>[] = [new Map(), new Map()]
   let now = 0
   let order = 0
@@ -78,11 +76,11 @@ export const linkNodes = (nodes: readonly [TestNode, TestNode], options: LinkOpt
     const later = inFlight.filter(packet => packet.deliveryTime > now)
     inFlight.length = 0
     inFlight.push(...later)
-    // Packets of one size form a run, whose last may be shorter, whatever their destination QPs.
+    // a run may have several destination QPs; its packets have one size, except for a shorter last packet
     for (let i = 0; i < due.length; ) {
       const { to, bytes } = due[i]
       const run = [bytes]
-      for (i++; i < due.length && due[i].to === to && run.length < MAX_RUN; i++) {
+      for (i++; i < due.length && due[i].to === to && run.length < MAX_RUN_PACKETS; i++) {
         const next = due[i].bytes
         if (run[run.length - 1].length < bytes.length || next.length > bytes.length) break
         run.push(next)
@@ -95,13 +93,13 @@ export const linkNodes = (nodes: readonly [TestNode, TestNode], options: LinkOpt
     get now() {
       return now
     },
-    /** Delivers packets for QP number `qpn` of node `side` to the queue pair that its engine has in `row`. */
+    /** Packets to `qpn` of node `side` go to the queue pair in `row`. */
     bind(side: number, qpn: number, row: number): void {
       rowsByQpn[side].set(qpn, row)
     },
     /**
-     * One step: both engines send all they may, then time moves to the next timer or delivery, which takes place. False
-     * if there is none by `until`; time then moves to `until` if there is a later one.
+     * Lets both engines send, and moves time to the next timer or delivery. Returns false if nothing is due by `until`;
+     * time then moves to `until` if something is due later.
      */
     step(until = Number.POSITIVE_INFINITY): boolean {
       send(0)

@@ -1,6 +1,6 @@
 /*
- * Packet scripts for the MIDDLE batch path (transport/middle-batch.ts): runs of packets of which the responder or the
- * completer handles several in one step.
+ * Packet scripts for the MIDDLE batch path (transport/middle-batch.ts), which handles several packets of a run in one
+ * step.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -37,7 +37,7 @@ describe('a run of packets', () => {
     assert.deepEqual(t.completions(), ['100 ok recv 1024'])
     assert.deepEqual(memoryAt(t, 0x9000 + 2 * MTU, MTU), patternOf(MTU))
   })
-  it('is acknowledged if any of its packets requests it', () => {
+  it('is acknowledged if one of its packets has AckReq', () => {
     const t = startMessage(5)
     t.requestRun(['WRITE_MIDDLE', 1, { ...full, ackReq: true }], ['WRITE_MIDDLE', 2, full], ['WRITE_MIDDLE', 3, full])
     assert.deepEqual(t.sent(), ['ACK@3 msn 0'])
@@ -61,7 +61,7 @@ describe('a run of packets', () => {
     assert.deepEqual(t.sent(), ['ACK@4 msn 0'])
     assert.equal(t.node.engine.counters.duplicateRequests, 1)
   })
-  it('that continues past the end of its message is an invalid request', () => {
+  it('that continues past the end of the message is an invalid request', () => {
     const t = startMessage(3)
     t.requestRun(['WRITE_MIDDLE', 1, full], ['WRITE_MIDDLE', 2, full], ['WRITE_MIDDLE', 3, full])
     assertRefused(t, ['NAK(INVALID_REQUEST)@2 msn 0'], flushed(100, 107), ['QP_REQ_ERR'])
@@ -88,7 +88,7 @@ describe('a run of packets', () => {
     assert.equal(t.node.engine.query(t.row).rqPsn, RQ_PSN + 2)
     assert.equal(t.node.engine.query(other).state, ERR, 'a MIDDLE without a FIRST')
   })
-  it('from another source than the peer is dropped', () => {
+  it('is dropped if its source is not the peer', () => {
     const t = startMessage(4)
     const otherPeer = 5
     const stray = [1, 2].map(psn => packet('WRITE_MIDDLE', RQ_PSN + psn, full))
@@ -117,18 +117,18 @@ describe('a run of READ responses', () => {
     t.response('READ_RESP_FIRST', 0, full)
     return t
   }
-  it('is written in one DMA with the first one', () => {
+  it('is written in one DMA with the first response', () => {
     const t = startMessage(6)
     t.responseRun(...middles(1, 4))
     assert.deepEqual(t.completions(), [])
     t.response('READ_RESP_LAST', 5, full)
     assert.deepEqual(t.completions(), ['1 ok'])
-    assert.equal(t.node.dmaCalls.writes, 2, 'the last one has a longer header')
+    assert.equal(t.node.dmaCalls.writes, 2, 'one DMA for the LAST, whose header is longer')
     for (let i = 0; i < 6; i++) assert.deepEqual(memoryAt(t, 0x9000 + i * MTU, MTU), patternOf(MTU))
     assert.equal(t.node.engine.counters.receivedPackets, 6)
     assert.equal(t.node.engine.nextTimeout(), Number.POSITIVE_INFINITY)
   })
-  it('may contain the end of a READ and the next one', () => {
+  it('may contain the end of a READ and the responses to the next READ', () => {
     const t = startMessage(4)
     t.post({ id: 2, opcode: READ, ...sge(0x1000, 2 * MTU) })
     t.sent()
@@ -163,7 +163,7 @@ describe('a run of READ responses', () => {
     assert.deepEqual(t.completions(), ['1 BAD_RESP'], 'PSN 5 should be the LAST')
   })
   it('for a request not sent yet is dropped', () => {
-    // Half of the window is two packets: the READ is sent in parts of two, with one part in flight.
+    // half of the window is two packets, so each part of the READ has two packets
     const t = startScript({ maxRdAtomic: 1 }, { windowBytes: 4 * (MTU + 64), boundReads: true })
     t.post({ id: 1, opcode: READ, ...sge(0x9000, 6 * MTU) })
     assert.deepEqual(t.sent(), [`READ_REQUEST@0 ackreq reth +0:${2 * MTU}`])
@@ -172,7 +172,7 @@ describe('a run of READ responses', () => {
     assert.equal(t.node.engine.counters.dropped, 3)
     assert.deepEqual(t.sent(), [`READ_REQUEST@2 ackreq reth +${2 * MTU}:${2 * MTU}`])
   })
-  it('that has a MIDDLE at the end of a part of the READ is a bad response', () => {
+  it('with a MIDDLE where a part of the READ ends is a bad response', () => {
     const t = startScript({}, { windowBytes: 6 * (MTU + 64), boundReads: true })
     t.post({ id: 1, opcode: READ, ...sge(0x9000, 6 * MTU) })
     assert.equal(t.sent().length, 2, 'two requests of three packets each')

@@ -1,7 +1,6 @@
 /*
- * An engine with its environment, for tests: plain memory with regions, work queues of JavaScript objects, a port that
- * keeps sent packets, and lists of completions, events and causes. The engine numbers its queue pairs from 0; this
- * number is called row. Time is virtual: the test passes it to each call.
+ * An engine with memory, work queues and a port for tests. Tests pass the virtual time to each call. A row is the
+ * engine's number of a queue pair, from 0.
  */
 import type { CauseName } from '../../src/spec/check/causes.ts'
 import { QpState } from '../../src/spec/enums.ts'
@@ -56,7 +55,7 @@ export interface SendSpec {
   inline?: Uint8Array
   /** Immediate data, or the key to invalidate; BIND_MW: the new key. */
   imm?: number
-  /** Offset in the peer's client memory; BIND_MW: of the window, in this node's. */
+  /** Offset in the peer's client memory; BIND_MW: offset of the window in this node's. */
   remote?: number
   /** REMOTE_KEY by default; BIND_MW: the window's current key. */
   rkey?: number
@@ -64,7 +63,7 @@ export interface SendSpec {
   compare?: bigint
   /** Atomics: swap; FLUSH: placement, and selectivity in the high half; BIND_MW: lkey, and access in the high half. */
   swap?: bigint
-  /** `Send.REFUSED`: the status with which the work queue refuses the request; the bits above 7 are the cause. */
+  /** `Send.REFUSED`: the work queue refuses the request with this status; bits 8 and above are the cause. */
   refused?: number
   /** Datagrams: the destination. */
   to?: { qpn: number; qkey: number; flow: number }
@@ -87,34 +86,36 @@ export interface Cqe {
   sl: number
   cq: number
   solicited: boolean
-  /** The cause of its vendor_err. */
+  /** The cause in vendor_err. */
   cause: CauseName | undefined
 }
 
 export interface SentPacket {
   readonly bytes: Uint8Array
   readonly flow: number
-  /** Number of its run, from 1. */
+  /** Number of the packet's run, from 1. */
   readonly run: number
 }
 
-/** Keys of the two regions that cover all client memory: the lkey of work requests, and the rkey for the peer. */
+// keys of two regions that cover all client memory
+/** lkey of work requests. */
 export const LOCAL_KEY = 0x1111
+/** rkey for the peer. */
 export const REMOTE_KEY = 0x8000_2222
 /** Access flags of a queue pair whose peer may WRITE, READ and execute atomics. */
 export const REMOTE_ACCESS = Access.REMOTE_WRITE | Access.REMOTE_READ | Access.REMOTE_ATOMIC
-/** The same, and local write: access flags of a region. */
+/** REMOTE_ACCESS and local write: access flags of a region. */
 export const ALL_ACCESS = Access.LOCAL_WRITE | REMOTE_ACCESS
-/** SRQ number of the only SRQ, that of an XRC target; its WQEs are those in the target's `receives`. */
+/** Number of the only SRQ. Its WQEs are in `receives` of the XRC target. */
 export const SHARED_QUEUE = 0x5a
 
-/** Bytes at the end of the receive arena, in which a datagram is assembled with its GRH. */
+/** Bytes at the end of the receive arena for a datagram with its GRH. */
 const GRH_SPACE = 0x1100
 
 const low = (value: bigint): number => Number(value & 0xffff_ffffn)
 const high = (value: bigint): number => Number((value >> 32n) & 0xffff_ffffn)
 
-/** Size of the memory, options of the engine (`EngineOptions`), and limits of the port's runs (`TransmitSink`). */
+/** Options of the engine (`EngineOptions`) and limits of the port's runs (`TransmitSink`). */
 export interface NodeOptions {
   memoryBytes?: number
   windowBytes?: number
@@ -124,7 +125,7 @@ export interface NodeOptions {
   maxPackets?: number
   maxSinglePacketRun?: number
   maxBytes?: number
-  /** Offset in client memory of an address; relative to MEMORY_BASE if absent. */
+  /** Returns the offset of an address in client memory. Default: relative to MEMORY_BASE. */
   locate?: (address: bigint) => number
 }
 
@@ -132,7 +133,7 @@ export type TestNode = ReturnType<typeof createNode>
 
 export const createNode = (options: NodeOptions = {}) => {
   const memoryBytes = options.memoryBytes ?? 0x2_0000
-  /** Client memory: that of the program whose queue pairs the engine runs. */
+  /** Memory of the program that owns the queue pairs. */
   const memory = new Uint8Array(memoryBytes)
   const words = new DataView(memory.buffer)
   const regions: Region[] = [
@@ -145,7 +146,7 @@ export const createNode = (options: NodeOptions = {}) => {
   const reports = createReports()
   /** Number of calls of `Memory.read` and `Memory.write`. */
   const dmaCalls = { reads: 0, writes: 0 }
-  /** Errno that `Memory.read` and `Memory.write` return; 0: they succeed. */
+  /** Errno that `Memory.read` and `Memory.write` return; 0 for success. */
   const faults = { read: 0, write: 0 }
   /** Keys passed to `Memory.invalidate`, except unknown ones. */
   const invalidated: number[] = []
@@ -159,7 +160,7 @@ export const createNode = (options: NodeOptions = {}) => {
     lkey: number
     access: number
   }[] = []
-  /** By row: posted sends by index, of which the first `retired` are retired, and receives that were not taken. */
+  /** By row. The first `retired` sends are undefined; `receives` are those that were not taken. */
   const queues: { sends: (SendSpec | undefined)[]; receives: ReceiveSpec[]; retired: number }[] = []
 
   /** Copies client memory to the arena (`isRead`) or back, in chunks as in `Memory`. */
@@ -186,7 +187,6 @@ export const createNode = (options: NodeOptions = {}) => {
     }
   }
   const locate = options.locate ?? (address => Number(address - MEMORY_BASE))
-  /** Offset in client memory of an address. */
   const offsetOf = (hi: number, lo: number): number => locate((BigInt(hi) << 32n) | BigInt(lo))
 
   const clientMemory: Memory = {
@@ -318,13 +318,13 @@ export const createNode = (options: NodeOptions = {}) => {
 
   /** IP version of received datagrams: 4 or 6. */
   const receivedIp = { version: 4 }
-  /** `DatagramRoute.header`: writes, near the end of the arena, the GRH fields that tests check. */
+  /** Writes only the GRH fields that tests check. */
   const writeGrh = (arena: Arena, _at: number, length: number): number => {
     const grhAt = arena.bytes.length - GRH_SPACE
     arena.bytes.fill(0, grhAt, grhAt + 40)
     if (receivedIp.version === 6) arena.view.setUint16(grhAt, 0x6000)
     else arena.view.setUint16(grhAt + 20, 0x4500)
-    // IPv4: total length, with the IPv4 and UDP headers.
+    // total length of IPv4, with the IPv4 and UDP headers
     arena.view.setUint16(grhAt + 22, 20 + 8 + length)
     return grhAt
   }
@@ -369,12 +369,9 @@ export const createNode = (options: NodeOptions = {}) => {
 
   const maxBytes = options.maxBytes ?? 0x1_1000
   const arena = plainArena(maxBytes * 2)
-  /**
-   * `runs`: runs that the port was given. Each decrements `freeRuns`; at 0 or less `reserve` finds the port full, but
-   * the last reservation may still become runs.
-   */
+  /** Each run increments `runs` and decrements `freeRuns`. At 0 the port is full: it accepts no reservation. */
   const port = { freeRuns: Number.POSITIVE_INFINITY, runs: 0 }
-  /** The bytes of the last reservation that are not committed: from `free` to `end` - 1. */
+  /** `free` to `end` - 1: bytes that are reserved but not committed. */
   let free = 0
   let end = -1
   const sink: TransmitSink = {
@@ -455,7 +452,7 @@ export const createNode = (options: NodeOptions = {}) => {
       queues[row] = { sends: [], receives: [], retired: 0 }
       return row
     },
-    /** RESET to RTS; absent attributes have defaults. */
+    /** Moves a QP from RESET to RTS. Absent attributes have defaults. */
     connect(row: number, attributes: QpAttributes): void {
       engine.modify(row, INIT, { pkeyIndex: 0, access: REMOTE_ACCESS })
       const { sqPsn, timeout, retryCnt, rnrRetry, maxRdAtomic, ...rtr } = attributes
@@ -470,14 +467,11 @@ export const createNode = (options: NodeOptions = {}) => {
     postReceive(row: number, ...specs: ReceiveSpec[]): void {
       queues[row].receives.push(...specs)
     },
-    /** Hands a packet to the engine; it lies behind the previous one of the burst, as packets of a run do. */
+    /** Hands a packet to the engine. In the arena, the packet follows the previous packet of the burst. */
     inject(row: number, bytes: Uint8Array, now: number, peer = 0): void {
       engine.onPacket(row, receiveArena, storeReceived(bytes), bytes.length, peer, now)
     },
-    /**
-     * Hands packets of one length in as one run, as a device does; the last may be shorter. `rowOf`: the row of a
-     * packet's QP.
-     */
+    /** Hands packets to the engine as one run. Only the last may be shorter. `rowOf` returns the row of a packet's QP. */
     injectRun(packets: readonly Uint8Array[], rowOf: (bytes: Uint8Array) => number, now: number, peer = 0): void {
       const total = packets.reduce((sum, bytes) => sum + bytes.length, 0)
       const run = new Uint8Array(total)
@@ -505,13 +499,13 @@ export const createNode = (options: NodeOptions = {}) => {
         at += handled * size
       }
     },
-    /** Ends the burst; the engine must not use the received packets after it, so they are overwritten. */
+    /** Ends the burst, and overwrites its packets, which the engine must not use any more. */
     endBurst(): void {
       engine.endBurst()
       receiveArena.bytes.fill(0xee, 0, receiveAt)
       receiveAt = 0
     },
-    /** Lets the engine send until it has nothing to send, or the port accepts no more runs. */
+    /** Lets the engine send until it has nothing to send or the port is full. */
     transmit(now: number): void {
       while (engine.pollTransmit(sink, now) && port.freeRuns > 0) {}
     },

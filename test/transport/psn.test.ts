@@ -1,5 +1,5 @@
 /*
- * PSN arithmetic: wraps at 2^24, with a half window of 2^23.
+ * PSN arithmetic modulo 2^24.
  */
 import assert from 'node:assert/strict'
 import { it } from 'node:test'

@@ -1,6 +1,6 @@
 /*
- * Random operations between two engines over a link that drops, duplicates, reorders and corrupts: memory equals a
- * model, every request completes exactly once, in order and with success, at every path MTU, although PSNs wrap.
+ * Random operations between two engines over a bad link, compared with a model. Every request must complete once, in
+ * order and with success.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -11,21 +11,25 @@ import { CAS, FAA, FENCE, READ, SEND, SEND_IMM, SIGNALED, SOLICITED, WRITE, WRIT
 
 const { RECV, RECV_RDMA_WITH_IMM } = WcOpcode.values
 
-// Offsets in client memory: data of SENDs, WRITEs and the peer's READs, results of READs and atomics, targets of the
-// peer's WRITEs, receive buffers, words for the peer's atomics.
+// offsets in client memory
+/** Data of SENDs, WRITEs and the peer's READs. */
 const SOURCE = 0
+/** Results of READs and atomics. */
 const RESULTS = 0x1_0000
+/** Target of the peer's WRITEs. */
 const TARGET = 0x2_0000
+/** Receive buffers. */
 const BUFFERS = 0x3_0000
+/** Target of the peer's atomics. */
 const WORDS = 0xc_0000
 const MEMORY_BYTES = 0xc_1000
-/** Bytes of the areas of sources, results and targets. */
+/** Size of SOURCE, RESULTS and TARGET. */
 const AREA_BYTES = 0x1_0000
-/** Number of receive buffers, and bytes from one to the next. */
 const RECEIVE_BUFFERS = 16
 const RECEIVE_BUFFER_BYTES = 0x8000
-/** Ids of receives; ids of sends are lower. */
+/** IDs of sends are lower. */
 const FIRST_RECEIVE_ID = 1_000_000
+const OPCODES = [SEND, SEND_IMM, WRITE, WRITE_IMM, READ, CAS, FAA]
 
 interface Side {
   readonly node: TestNode
@@ -33,29 +37,26 @@ interface Side {
   /** The model: expected contents of TARGET and WORDS after the peer's WRITEs and atomics. */
   readonly target: Uint8Array
   readonly words: BigUint64Array
-  /** Number of posted sends. */
-  posted: number
-  /** By id of a send: checks its result when it has completed. */
+  postedSends: number
+  /** By ID of a send: checks the result of the completed send. */
   readonly checks: ((side: Side) => void)[]
   /** Expected received messages, in order. */
   readonly expected: { data: Uint8Array; imm: number | undefined; isWrite: boolean }[]
-  /** Number of completed receives, and of posted ones. */
-  received: number
-  receives: number
-  /** Number of CQEs that were checked. */
+  completedReceives: number
+  postedReceives: number
   checkedCqes: number
-  /** The id after that of the last send that completed with a CQE. */
+  /** Sends complete in order: the next CQE has this ID or a higher one. */
   nextSendId: number
 }
 
-/** Runs `operations` random operations. `link`, `options`: of the link, and of both nodes. */
+/** `options` are those of both nodes. */
 const run = (seed: number, mtu: number, operations: number, link: LinkOptions, options: NodeOptions = {}): void => {
   const random = createRandom(seed)
   const int = (n: number): number => Math.floor(random() * n)
-  /** Probability of posting another receive in each step: mostly, but not always, one is available. */
+  /** Low, so that sometimes no receive is posted. */
   const receiveProbability = 0.15
   const maxMessageBytes = Math.min(6 * mtu, RECEIVE_BUFFER_BYTES)
-  /** By side: the first PSN; that of the first side wraps soon. */
+  /** By side. The PSNs of side 0 wrap soon. */
   const firstPsns = [0xfffff0, 0x1000 + int(1000)]
   const sides = [0, 1].map((i): Side => {
     const node = createNode({ memoryBytes: MEMORY_BYTES, ...options })
@@ -66,11 +67,11 @@ const run = (seed: number, mtu: number, operations: number, link: LinkOptions, o
       row,
       target: new Uint8Array(AREA_BYTES),
       words: new BigUint64Array(16),
-      posted: 0,
+      postedSends: 0,
       checks: [],
       expected: [],
-      received: 0,
-      receives: 0,
+      completedReceives: 0,
+      postedReceives: 0,
       checkedCqes: 0,
       nextSendId: 0,
     }
@@ -91,7 +92,7 @@ const run = (seed: number, mtu: number, operations: number, link: LinkOptions, o
   })
 
   const memoryAt = (side: Side, at: number, length: number): Uint8Array => side.node.memory.slice(at, at + length)
-  /** One SGE for a range, or three for its parts, some of which may be empty. */
+  /** Returns one SGE, or three SGEs that may be empty. */
   const split = (at: number, length: number): { at: number; length: number }[] => {
     if (random() < 0.6) return [{ at, length }]
     const first = int(length + 1)
@@ -103,24 +104,23 @@ const run = (seed: number, mtu: number, operations: number, link: LinkOptions, o
     ]
   }
 
-  /** Posts one random operation from `side` to its peer and applies it to the model. */
+  /** Posts a random operation, and applies it to the model. */
   const postOne = (side: Side, peer: Side): void => {
-    const id = side.posted++
+    const id = side.postedSends++
     const length = random() < 0.3 ? int(80) : int(maxMessageBytes + 1)
     const at = SOURCE + int(AREA_BYTES - length)
     const flags = (random() < 0.8 ? SIGNALED : 0) | (random() < 0.2 ? FENCE : 0) | (random() < 0.3 ? SOLICITED : 0)
-    // SEND, SEND with immediate, WRITE, WRITE with immediate, READ, compare and swap, fetch and add
-    const kind = int(7)
-    const spec: SendSpec = { id, opcode: WRITE, flags }
+    const opcode = OPCODES[int(OPCODES.length)]
+    const isWrite = opcode === WRITE || opcode === WRITE_IMM
+    const isSwap = opcode === CAS
+    const spec: SendSpec = { id, opcode, flags }
     let check = (): void => {}
-    if (kind <= 3) {
+    if (isWrite || opcode === SEND || opcode === SEND_IMM) {
       const data = memoryAt(side, at, length)
       if (length <= 200 && random() < 0.3) spec.inline = data
       else spec.sges = split(at, length)
-      const isWrite = kind >= 2
-      const hasImm = kind === 1 || kind === 3
+      const hasImm = opcode === SEND_IMM || opcode === WRITE_IMM
       const imm = hasImm ? int(0x1_0000_0000) : undefined
-      spec.opcode = [SEND, SEND_IMM, WRITE, WRITE_IMM][kind]
       if (imm !== undefined) spec.imm = imm
       if (isWrite) {
         const targetOffset = int(AREA_BYTES - length)
@@ -128,13 +128,12 @@ const run = (seed: number, mtu: number, operations: number, link: LinkOptions, o
         peer.target.set(data, targetOffset)
       }
       if (!isWrite || hasImm) peer.expected.push({ data, imm, isWrite })
-    } else if (kind === 4) {
+    } else if (opcode === READ) {
       const remote = SOURCE + int(AREA_BYTES - length)
       const result = RESULTS + (id % 2) * (AREA_BYTES / 2)
-      spec.opcode = READ
       spec.remote = remote
       spec.sges = split(result, length)
-      // Fenced, so that no two READs write to the same address at the same time.
+      // fenced, because two READs may have one result address
       spec.flags = flags | FENCE | SIGNALED
       check = () => assert.deepEqual(memoryAt(side, result, length), memoryAt(peer, remote, length), `READ ${id}`)
     } else {
@@ -144,8 +143,6 @@ const run = (seed: number, mtu: number, operations: number, link: LinkOptions, o
       /** The value to add or to swap in. */
       const operand = BigInt(int(0x1_0000_0000)) << BigInt(int(32))
       const compare = random() < 0.5 ? before : operand
-      const isSwap = kind === 5
-      spec.opcode = isSwap ? CAS : FAA
       spec.remote = WORDS + index * 8
       spec.sges = [{ at: result, length: 8 }]
       spec.flags = flags | FENCE | SIGNALED
@@ -160,7 +157,7 @@ const run = (seed: number, mtu: number, operations: number, link: LinkOptions, o
   }
 
   const postReceive = (side: Side): void => {
-    const id = side.receives++
+    const id = side.postedReceives++
     const at = BUFFERS + (id % RECEIVE_BUFFERS) * RECEIVE_BUFFER_BYTES
     side.node.postReceive(side.row, { id: FIRST_RECEIVE_ID + id, sges: split(at, maxMessageBytes) })
   }
@@ -179,8 +176,8 @@ const run = (seed: number, mtu: number, operations: number, link: LinkOptions, o
         side.checks[c.id](side)
       } else {
         const id = c.id - FIRST_RECEIVE_ID
-        assert.equal(id, side.received, 'receives complete in order')
-        const { data, imm, isWrite } = side.expected[side.received++]
+        assert.equal(id, side.completedReceives, 'receives complete in order')
+        const { data, imm, isWrite } = side.expected[side.completedReceives++]
         assert.equal(c.bytes, data.length)
         assert.equal((c.flags & WcFlags.values.WITH_IMM) !== 0 ? c.imm : undefined, imm)
         assert.equal(c.opcode, isWrite ? RECV_RDMA_WITH_IMM : RECV)
@@ -199,23 +196,24 @@ const run = (seed: number, mtu: number, operations: number, link: LinkOptions, o
   while (remaining > 0 || idleSteps < 3) {
     sides.forEach((side, i) => {
       const peer = sides[1 - i]
-      while (remaining > 0 && side.posted - side.node.queues[side.row].retired < 24 && random() < 0.7) {
+      while (remaining > 0 && side.postedSends - side.node.queues[side.row].retired < 24 && random() < 0.7) {
         remaining--
         postOne(side, peer)
       }
-      while (side.receives - side.received < RECEIVE_BUFFERS && random() < receiveProbability) postReceive(side)
+      while (side.postedReceives - side.completedReceives < RECEIVE_BUFFERS && random() < receiveProbability)
+        postReceive(side)
     })
     idleSteps = wire.step() ? 0 : idleSteps + 1
     for (const side of sides) onCompletions(side)
   }
-  assert.equal(sides[0].posted + sides[1].posted, operations)
+  assert.equal(sides[0].postedSends + sides[1].postedSends, operations)
   if (link.drop !== undefined) assert.ok(sides[0].node.engine.counters.retransmissions > 10, 'losses were repaired')
   const rnr = sides[0].node.engine.counters.sentRnr + sides[1].node.engine.counters.sentRnr
   if (options.windowBytes === undefined) assert.ok(rnr > 0, 'a receiver was not ready')
   sides.forEach((side, i) => {
     const queue = side.node.queues[side.row]
-    assert.equal(queue.retired, side.posted, `all requests of side ${i} are complete`)
-    assert.equal(side.received, side.expected.length, `all messages to side ${i} arrived`)
+    assert.equal(queue.retired, side.postedSends, `all requests of side ${i} are complete`)
+    assert.equal(side.completedReceives, side.expected.length, `all messages to side ${i} arrived`)
     assert.deepEqual(memoryAt(side, TARGET, AREA_BYTES), side.target, `memory of side ${i}`)
     assert.deepEqual(new BigUint64Array(side.node.memory.slice(WORDS, WORDS + 128).buffer), side.words)
     assert.equal(side.node.engine.nextTimeout(), Number.POSITIVE_INFINITY, 'no timer is left')

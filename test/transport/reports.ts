@@ -1,5 +1,5 @@
 /*
- * The causes that an engine reports, and a check in every test with node.ts that spec/check/causes.ts lists the cause
+ * Collects the causes that an engine reports. Every test with node.ts checks that spec/check/causes.ts lists the cause
  * for the status or event.
  */
 import { type Cause, type CauseName, causeOfCode, causes } from '../../src/spec/check/causes.ts'
@@ -10,13 +10,13 @@ import type { Causes } from '../../src/transport/types.ts'
 const nameIn = (values: Readonly<Record<string, number>>, value: number): string =>
   Object.keys(values).find(name => values[name] === value) ?? String(value)
 
-/** Throws unless the table lists this cause for `result`, the name of a completion status or asynchronous event. */
+/** `result` is the name of a completion status or asynchronous event. */
 const assertListed = (result: string, cause: CauseName | undefined): void => {
   if (cause === undefined || !causes[cause].results.some(name => name === result))
     throw new Error(`${result} was reported with cause ${cause}, but spec/check/causes.ts does not list it there`)
 }
 
-/** The cause of a completion's vendor_err. Throws unless the table lists it for the status; a success has none. */
+/** Returns the cause in vendor_err (`code`). A success must have none. */
 export const checkCompletion = (status: number, code: number): CauseName | undefined => {
   const cause = causeOfCode(code)
   if (status !== 0) assertListed(nameIn(WcStatus.values, status), cause)
@@ -27,9 +27,9 @@ export const checkCompletion = (status: number, code: number): CauseName | undef
 export const createReports = () => {
   /** The causes of failures and events, in order. */
   const reported: Cause[] = []
-  /** Causes of the NAKs with which this engine moves a queue pair to ERR, by PSN. */
+  /** By PSN: causes of the NAKs with which this engine moves a queue pair to ERR. */
   const naks = new Map<number, Cause>()
-  /** Those of the peer's engine, if a test sets them: as if the peer were in the same process. */
+  /** `naks` of the peer's engine, if a test sets them. */
   const peer: { naks?: ReadonlyMap<number, Cause> } = {}
   const causes: Causes = {
     send: (_row, _words, _at, _status, cause) => reported.push(cause),

@@ -1,12 +1,12 @@
 /*
- * Shared by tests of the engine: short names of opcodes, flags and syndromes, and contents of client memory.
+ * Short names and helpers for packet scripts.
  */
 import { QpState } from '../../src/spec/enums.ts'
 import { nakCode, syndromeKind } from '../../src/spec/wire/headers.ts'
 import { SendFlags, WrOpcode } from '../../src/spec/work.ts'
 import type { startScript } from './script.ts'
 
-/** Path MTU of a script's queue pair, bytes, unless the test sets another. */
+/** Default path MTU of scripts, bytes. */
 export const MTU = 1024
 export const { RTS, SQD, ERR } = QpState.values
 export const wr = WrOpcode.values
@@ -22,7 +22,7 @@ export const fillMemory = (t: Script, at: number, length: number): Uint8Array =>
   for (let i = 0; i < length; i++) t.node.memory[at + i] = i * 5 + 3
   return t.node.memory.slice(at, at + length)
 }
-/** The payloads of all packets that the engine ever sent, one after the other. */
+/** The joined payloads of all sent packets. */
 export const sentPayload = (t: Script): Uint8Array => Uint8Array.from(t.payloads().flatMap(p => [...p]))
 /** AETH syndromes of NAKs. */
 export const NAK = {

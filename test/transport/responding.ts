@@ -1,16 +1,15 @@
 /*
- * Shared by packet scripts for the responder: a script with receive buffers, payloads and memory contents, and the check
- * of a refused request.
+ * Helpers for packet scripts for the responder.
  */
 import assert from 'node:assert/strict'
 import { QpState } from '../../src/spec/enums.ts'
 import { startScript } from './script.ts'
 
-/** Path MTU of a script's queue pair, bytes, unless the test sets another. */
+/** Default path MTU of scripts, bytes. */
 export const MTU = 1024
 export const { ERR } = QpState.values
 
-/** A script with eight receive WQEs (ids 100 to 107) of 4096 bytes, and a word of value 5 at 0x8000 for atomics. */
+/** A script with eight receive WQEs of 4096 bytes (IDs 100 to 107), and the atomic word 5 at 0x8000. */
 export const startResponder = (...args: Parameters<typeof startScript>) => {
   const t = startScript(...args)
   t.postReceives(8, 4096)
@@ -18,9 +17,8 @@ export const startResponder = (...args: Parameters<typeof startScript>) => {
   return t
 }
 export type Script = ReturnType<typeof startResponder>
-/** The word at 0x8000. */
 export const atomicWord = (t: Script): bigint => t.node.words.getBigUint64(0x8000, true)
-/** The payload that `packet` (script.ts) writes for a length. */
+/** The payload that `packet` (script.ts) makes for a length. */
 export const patternOf = (length: number): Uint8Array => Uint8Array.from({ length }, (_, i) => i * 7 + 1)
 /** A copy of a range of client memory. */
 export const memoryAt = (t: Script, at: number, length: number): Uint8Array => t.node.memory.slice(at, at + length)
@@ -28,7 +26,7 @@ export const memoryAt = (t: Script, at: number, length: number): Uint8Array => t
 export const flushed = (first: number, last: number): string[] =>
   Array.from({ length: last - first + 1 }, (_, i) => `${first + i} FLUSH`)
 
-/** Checks that the engine has sent `sent` and the QP is in ERR, with these completions and asynchronous events. */
+/** The QP must be in ERR. */
 export const assertRefused = (t: Script, sent: string[], completions: string[], events: string[] = []): void => {
   assert.deepEqual(t.sent(), sent)
   assert.deepEqual(t.completions(), completions)

@@ -1,7 +1,7 @@
 /*
- * Packet scripts: one engine with one connected queue pair, and the test as its peer. Sent packets are shown as short
- * text, `SEND_ONLY@0 ackreq [5]`: opcode, PSN relative to that of the first request (of the engine, or, for a response,
- * of the peer), flags, header fields and payload length, so that a test reads like a capture.
+ * Packet scripts: an engine with one connected queue pair; the test is the peer. Sent packets are shown as text, such
+ * as `SEND_ONLY@0 ackreq [5]`: opcode, PSN, flags, header fields, payload length. PSNs are relative to SQ_PSN in the
+ * engine's requests and in the responses to them, otherwise to RQ_PSN.
  */
 import assert from 'node:assert/strict'
 import { CREDITS_NONE, SYNDROME_KIND_MASK, SYNDROME_VALUE_MASK, syndromeKind } from '../../src/spec/wire/headers.ts'
@@ -11,13 +11,14 @@ import type { QpAttributes } from '../../src/transport/types.ts'
 import { emitPacket, type Packet, parsePacket } from '../../src/wire/packet.ts'
 import { createNode, MEMORY_BASE, type NodeOptions, REMOTE_KEY, type SendSpec, SHARED_QUEUE } from './node.ts'
 
-/** First PSN of the engine's requests, which wraps after two packets, and of the peer's. */
+/** First PSN of the engine's requests; wraps after two packets. */
 export const SQ_PSN = 0xff_fffe
+/** First PSN of the peer's requests. */
 export const RQ_PSN = 0x00_0200
 const QPN = 0x11
 const PEER_QPN = 0x22
 
-/** Fields of a packet; defaults are those of `packet`. */
+/** Fields of a packet. `packet` has the defaults. */
 export interface PacketSpec {
   ackReq?: boolean
   solicited?: boolean
@@ -90,13 +91,10 @@ export const packet = (name: string, psn: number, spec: PacketSpec = {}, qpn = Q
   } as unknown as Packet)
 }
 
-/** Names of NAK codes, by value. */
+/** Names of NAK codes. */
 const NAKS = ['PSN_SEQUENCE', 'INVALID_REQUEST', 'REMOTE_ACCESS', 'REMOTE_OPERATION']
 
-/**
- * A sent packet as text; its PSN is relative to SQ_PSN (a request) or RQ_PSN (a response). Checks DestQP, P_Key, and that
- * an ACK has no credit count.
- */
+/** Also checks DestQP, P_Key, and that an ACK has no credit count. */
 const describePacket = (bytes: Uint8Array): string => {
   const p = parsePacket(bytes)
   if (p.kind === 'opaque') return `opaque (${p.reason})`
@@ -112,7 +110,8 @@ const describePacket = (bytes: Uint8Array): string => {
     const kind = Number(AETH.syndrome) & SYNDROME_KIND_MASK
     const value = Number(AETH.syndrome) & SYNDROME_VALUE_MASK
     const isRnr = kind === syndromeKind.RNR_NAK
-    words.push(isRnr ? `RNR(${value})${psn}` : kind === syndromeKind.NAK ? `NAK(${NAKS[value]})${psn}` : `ACK${psn}`)
+    if (isRnr) words.push(`RNR(${value})${psn}`)
+    else words.push(kind === syndromeKind.NAK ? `NAK(${NAKS[value]})${psn}` : `ACK${psn}`)
     if (kind === syndromeKind.ACK) assert.equal(value, CREDITS_NONE, 'credits')
     words.push(`msn ${AETH.msn}`)
   } else {
@@ -151,7 +150,6 @@ const MORE_STATUS: Record<number, string> = { 11: 'REM_OP', 12: 'RETRY_EXC', 13:
 const { RECV, RECV_RDMA_WITH_IMM } = WcOpcode.values
 const { WITH_IMM, WITH_INV } = WcFlags.values
 
-/** An engine with one QP in RTS; the test is its peer. */
 export const startScript = (
   attributes: QpAttributes = {},
   options: NodeOptions & { service?: number; sqSigAll?: boolean; maxSge?: number } = {},
@@ -161,12 +159,10 @@ export const startScript = (
   node.connect(row, { destQpn: PEER_QPN, sqPsn: SQ_PSN, rqPsn: RQ_PSN, ...attributes })
   node.events.length = 0
   let now = 0
-  /** Numbers of packets and CQEs that `sent` and `completions` have returned. */
   let returnedPackets = 0
   let returnedCqes = 0
   return {
     node,
-    /** The row of the QP in the engine. */
     row,
     get now() {
       return now
@@ -175,33 +171,33 @@ export const startScript = (
       return node.engine.query(row).state
     },
     post: (...specs: SendSpec[]) => node.post(row, ...specs),
-    /** Posts `count` receive WQEs with buffers of `length` bytes, one after the other from `at` on; ids from 100 on. */
+    /** Posts `count` receive WQEs with contiguous buffers of `length` bytes, and IDs from 100. */
     postReceives(count: number, length: number, at = 0): void {
       for (let i = 0; i < count; i++) node.postReceive(row, { id: 100 + i, sges: [{ at: at + i * length, length }] })
     },
-    /** The peer sends a request, PSN relative to RQ_PSN; `sent` returns the response. */
+    /** The peer sends a request. */
     request: (name: string, psn: number, spec: PacketSpec = {}) =>
       node.inject(row, packet(name, RQ_PSN + psn, spec), now),
-    /** Several requests of the peer as one run, PSNs relative to RQ_PSN. */
+    /** The peer's requests arrive as one run. */
     requestRun: (...packets: (readonly [name: string, psn: number, spec?: PacketSpec])[]) =>
       node.injectRun(
         packets.map(([name, psn, spec]) => packet(name, RQ_PSN + psn, spec)),
         () => row,
         now,
       ),
-    /** Several responses of the peer as one run, PSNs relative to SQ_PSN. */
+    /** The peer's responses arrive as one run. */
     responseRun: (...packets: (readonly [name: string, psn: number, spec?: PacketSpec])[]) =>
       node.injectRun(
         packets.map(([name, psn, spec]) => packet(name, SQ_PSN + psn, spec)),
         () => row,
         now,
       ),
-    /** The peer sends a response (PSN relative to SQ_PSN). */
+    /** The peer sends a response. */
     response: (name: string, psn: number, spec: PacketSpec = {}) =>
       node.inject(row, packet(name, SQ_PSN + psn, spec), now),
-    /** Hands in bytes as they are, from the peer with this number in the port. */
+    /** `peer` is the source's number in the port. */
     injectRaw: (bytes: Uint8Array, peer = 0) => node.inject(row, bytes, now, peer),
-    /** Ends the burst, lets the engine send, and returns the packets that it sent since the last call. */
+    /** Ends the burst, lets the engine send, and returns the packets sent since the last call. */
     sent(): string[] {
       node.endBurst()
       node.transmit(now)
@@ -209,10 +205,10 @@ export const startScript = (
       returnedPackets = node.sent.length
       return fresh.map(p => describePacket(p.bytes))
     },
-    /** The payloads of all packets that the engine ever sent. */
+    /** The payloads of all sent packets. */
     payloads: () =>
       node.sent.map(p => parsePacket(p.bytes)).map(p => (p.kind === 'packet' ? p.payload : new Uint8Array())),
-    /** Advances time; a timer that expires meanwhile is handled at its time. */
+    /** Advances time, and runs the timers that expire. */
     sleep(micros: number): void {
       const end = now + micros
       for (let next = node.engine.nextTimeout(); next <= end; next = node.engine.nextTimeout()) {
@@ -222,7 +218,7 @@ export const startScript = (
       now = end
     },
     /**
-     * Completions since the last call, as `id status`; for successful receives also `recv` or (of a WRITE) `recv-imm`,
+     * Completions since the last call, as `id status`. A successful receive has also `recv` (`recv-imm` for a WRITE),
      * the byte count, and the immediate or the invalidated key.
      */
     completions(): string[] {

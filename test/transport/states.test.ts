@@ -1,6 +1,6 @@
 /*
- * Queue pair states in the engine (legal transitions: test/spec/qp-states.test.ts), reuse of rows (numbers of queue
- * pairs in the engine), work queues written by a hostile program, and packets of garbage.
+ * Queue pair states in the engine, hostile work queues, and garbage packets. test/spec/qp-states.test.ts tests the
+ * legal transitions.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -17,7 +17,7 @@ import { RQ_PSN, SQ_PSN, startScript } from './script.ts'
 const { RESET, INIT, RTR, RTS, SQD, ERR } = QpState.values
 
 describe('SQD', () => {
-  it('finishes requests in flight, fetches no others, and reports when it is drained', () => {
+  it('finishes requests in flight, fetches no more, and raises SQ_DRAINED', () => {
     const t = startScript({}, { windowBytes: 2000 })
     t.post({ id: 1, opcode: SEND, ...sge(0, 3000) }, { id: 2, opcode: SEND })
     assert.equal(t.sent().length, 2)
@@ -63,7 +63,7 @@ describe('attributes', () => {
     t.request('READ_REQUEST', 0, { dmaLen: 1 })
     assert.deepEqual(t.sent(), ['NAK(INVALID_REQUEST)@0 msn 0'])
   })
-  it('change in SQD: max_dest_rd_atomic, and the youngest resources are kept', () => {
+  it('change in SQD: a smaller max_dest_rd_atomic keeps the youngest responder resources', () => {
     for (const [count, expected] of [
       [3, ['ATOMIC_ACK@0 msn 1 = 0', 'ATOMIC_ACK@1 msn 2 = 1', 'READ_RESP_ONLY@2 msn 3 [1]']],
       [2, ['ATOMIC_ACK@1 msn 2 = 1', 'READ_RESP_ONLY@2 msn 3 [1]']],
@@ -86,7 +86,7 @@ describe('attributes', () => {
 })
 
 describe('an error', () => {
-  it('flushes the current receive, the sends, also unsignaled ones, the other receives, and later posts', () => {
+  it('flushes the current receive, all sends, the other receives, and later posts', () => {
     const t = startScript({}, { windowBytes: 100 })
     t.postReceives(2, 2000)
     t.post(...[1, 2, 3].map(id => ({ id, opcode: SEND, flags: 0 })))
@@ -126,7 +126,7 @@ describe('an error', () => {
 })
 
 describe('RESET', () => {
-  it('discards everything without completions, and counts requests from 0 again', () => {
+  it('discards all requests without completions', () => {
     const t = startScript()
     t.postReceives(2, 2000)
     t.post({ id: 1, opcode: SEND }, { id: 2, opcode: READ, ...sge(0, 100) })
@@ -160,7 +160,7 @@ describe('requests posted before RTS', () => {
 })
 
 describe('rows', () => {
-  it('are reused, and a destroyed one does nothing more', () => {
+  it('are reused, and a destroyed queue pair sends nothing', () => {
     const t = startScript()
     const rows = Array.from({ length: 100 }, (_, i) => t.node.createQp(100 + i))
     assert.equal(new Set([t.row, ...rows]).size, 101)
@@ -205,7 +205,7 @@ describe('rows', () => {
 })
 
 describe('a hostile program', () => {
-  /** A `Memory` access that succeeds and does nothing; `resolve` knows no key, so the engine makes none. */
+  /** Never called, because `resolve` finds no key. */
   const succeed = (): number => 0
   const memory = {
     resolve: () => -1,
@@ -260,7 +260,7 @@ describe('a hostile program', () => {
       assert.ok(statuses.every(status => status > 0))
     }
   })
-  it('that posts faster than its requests are flushed does not block other queue pairs', () => {
+  it('that posts faster than the engine flushes does not block other queue pairs', () => {
     let loads = 0
     const { engine, row } = start({
       loadSend(_row, _index, into, at) {

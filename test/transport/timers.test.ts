@@ -1,5 +1,5 @@
 /*
- * The timer heap against a map: random sequences of set, clear and expire, with growth.
+ * The timer heap, compared with a map.
  */
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
@@ -17,7 +17,7 @@ it('timers expire at the deadline that was set last, earliest first', () => {
   fc.assert(
     fc.property(fc.array(action, { maxLength: 60 }), actions => {
       const timers = createTimers()
-      /** By row: the deadline of its timer, if it is set. */
+      /** By row. */
       const deadlines = new Map<number, number>()
       for (const action of actions) {
         if (action.kind === 'expire') {

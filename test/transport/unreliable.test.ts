@@ -1,6 +1,5 @@
 /*
- * Packet scripts for unreliable connections (IBA 9.8): sends that complete without acknowledgement, gaps and refused
- * packets at the receiver, the SQE state, and pacing.
+ * Packet scripts for unreliable connections (IBA 9.8).
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -73,10 +72,10 @@ describe('a requester of UC', () => {
     for (const row of rows) node.post(row, { id: row, opcode: SEND, ...sge(0, 0x4_0000) })
     node.transmit(0)
     const destinations = node.sent.map(({ bytes }) => bytes[7]) // the low byte of BTH.DestQP
-    assert.ok(destinations.indexOf(rows[1] + 0x40) < 80, 'the second one waits at most one turn')
-    assert.ok(destinations.lastIndexOf(rows[0] + 0x40) > 256, 'the first one, with 256 packets, is interrupted')
+    assert.ok(destinations.indexOf(rows[1] + 0x40) < 80, 'the second queue pair waits for one turn of 64 packets')
+    assert.ok(destinations.lastIndexOf(rows[0] + 0x40) > 256, 'the 256 packets of the first queue pair are interrupted')
   })
-  it('has no READ, atomic, invalidate or unknown opcode: LOC_QP_OP_ERR, later requests are flushed, state SQE', () => {
+  it('completes a READ, atomic, invalidate or unknown opcode with LOC_QP_OP, and goes to SQE', () => {
     for (const opcode of [RDMA_READ, SEND_WITH_INV, ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD, 77]) {
       const t = startReceiving()
       t.post({ id: 1, opcode: SEND }, { id: 2, opcode, ...sge(0, 8) }, { id: 3, opcode: SEND })
@@ -85,7 +84,7 @@ describe('a requester of UC', () => {
       assert.equal(t.state, SQE)
     }
   })
-  it('in SQE continues to receive, flushes posted requests, and can return to RTS', () => {
+  it('receives in SQE, flushes posted requests, and can return to RTS', () => {
     const t = startReceiving()
     t.post({ id: 1, opcode: SEND, sges: [{ at: 0, length: 3, key: 99 }] })
     assert.deepEqual(t.sent(), [])
@@ -100,7 +99,7 @@ describe('a requester of UC', () => {
     assert.deepEqual(t.completions(), ['3 ok'])
     assert.deepEqual(t.node.events, [])
   })
-  it('stops a message whose memory is deregistered while it is sent, and goes to SQE', () => {
+  it('stops a message whose memory is deregistered meanwhile, and goes to SQE', () => {
     const t = startUc({ maxBytes: 2200 })
     t.node.port.freeRuns = 1
     t.post({ id: 1, opcode: SEND, ...sge(0, 4 * MTU) })
@@ -137,13 +136,13 @@ describe('a requester of UC', () => {
 })
 
 describe('the pacing of UC', () => {
-  /** A script whose limit is 8 packets per 100 µs, with a message of `count` packets. */
+  /** Sends a message of `count` packets; the limit is 8 packets per 100 µs. */
   const startPaced = (count: number) => {
     const t = startUc({ windowBytes: 8 * (MTU + 64), pacingInterval: 100 })
     t.post({ id: 1, opcode: SEND, ...sge(0, count * MTU) })
     return t
   }
-  it('sends one window per interval, and the next at its end', () => {
+  it('sends one window per interval', () => {
     const t = startPaced(20)
     t.sleep(1000)
     assert.equal(t.sent().length, 8)
@@ -178,7 +177,7 @@ describe('the pacing of UC', () => {
     const counts = rows.map(row => sentTo.slice(0, 40).filter(qpn => qpn === 0x40 + row).length)
     assert.ok(Math.min(...counts) > 0, `of the first 40 packets: ${counts.join(' ')}`)
   })
-  it('resumes exactly at the time of `nextTimeout`, also with fractions of µs', () => {
+  it('resumes at the time of `nextTimeout`, also with fractions of µs', () => {
     const node = createNode({ windowBytes: 8 * (MTU + 64), pacingInterval: 524.288, memoryBytes: 0x10_0000 })
     const row = node.createQp(0x20, { service: Service.UC })
     node.connect(row, { destQpn: 0x40 })
@@ -220,7 +219,7 @@ describe('a responder of UC', () => {
     assert.deepEqual(memoryAt(t, 0x8000 + 2 * MTU, MTU), patternOf(MTU))
     assert.equal(t.node.engine.query(t.row).rqPsn, RQ_PSN + 7)
   })
-  it('drops a message with a gap; its buffer serves the next one', () => {
+  it('drops a message with a gap, and uses its buffer for the next message', () => {
     const t = startReceiving()
     request(t, 'SEND_FIRST', 0, { payload: MTU })
     request(t, 'SEND_LAST', 2, { payload: 1 })
@@ -232,7 +231,7 @@ describe('a responder of UC', () => {
     assert.deepEqual(t.sent(), [])
     assert.equal(t.node.engine.counters.outOfSequence, 3)
   })
-  it('starts a new message at a FIRST in the middle of one, of either kind', () => {
+  it('starts a new message at a FIRST in the middle of a SEND or WRITE', () => {
     const t = startReceiving()
     request(t, 'SEND_FIRST', 0, { payload: MTU })
     request(t, 'WRITE_FIRST', 1, { payload: MTU, remote: 0x8000, dmaLen: MTU + 1 })
@@ -289,7 +288,7 @@ describe('a responder of UC', () => {
       assert.deepEqual(memoryAt(t, 0, 3), patternOf(3))
       assert.ok(memoryAt(t, 3, 0x2_0000 - 3).every(byte => byte === 0))
     })
-  it('goes to error if its own buffer is not writable', () => {
+  it('goes to ERR if its receive buffer is not writable', () => {
     const t = startUc()
     t.node.postReceive(t.row, { id: 100, sges: [{ at: 0, length: 100, key: 99 }] }, { id: 101, ...sge(0, 100) })
     request(t, 'SEND_ONLY', 0, { payload: 3 })

@@ -1,10 +1,9 @@
 /*
- * Packets that arrive together, as a port delivers them: a burst of runs, each of packets for one queue pair that are
- * equal in length, except that the last may be shorter. Runs are as long as these rules and `endRun` allow.
+ * Hands packets to a node in bursts of runs, as a port does. The packets of a run are for one queue pair and have one
+ * length; only the last may be shorter.
  */
 import type { TestNode } from '../node.ts'
 
-/** Collects packets and hands them to the node as runs. */
 export const createBurst = (node: TestNode) => {
   let row = -1
   let run: Uint8Array[] = []
@@ -24,9 +23,9 @@ export const createBurst = (node: TestNode) => {
       run.push(bytes)
       hasPackets = true
     },
-    /** The next packet starts another run. */
+    /** The next packet starts a new run. */
     endRun: deliver,
-    /** Ends the burst; false if it is empty. */
+    /** Returns false if the burst is empty. */
     finish(now: number): boolean {
       deliver(now)
       if (hasPackets) node.endBurst()

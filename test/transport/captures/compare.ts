@@ -1,8 +1,6 @@
 /*
- * Compares the packets that a side of a capture sent with those that our engine sent in its place: the responses and
- * the requests of each queue pair, each in order, with every header field, payload, pad, the kind of timing and the
- * wait. The ICRC is not compared: it covers addresses and belongs to the port. Permitted differences are rows of
- * permitted.ts.
+ * Compares recorded packets with our engine's packets: the responses of each queue pair, and its requests. The ICRC is
+ * not compared, because the port computes it.
  */
 
 import { ackTimeoutMicroseconds, rnrMicroseconds } from '../../../src/spec/work.ts'
@@ -24,11 +22,10 @@ import type { Facts } from './facts.ts'
 import { type Pair, peerOf, qpnOn } from './pairs.ts'
 import type { PlayResult, Sent, Timing } from './play.ts'
 
-/** A recorded packet, described like a packet of our engine. */
 export interface Recorded {
   readonly packet: WellFormedPacket
   readonly timing: Timing
-  /** µs since the RNR NAK or, for the ACK timer, since the previous request; 0 for an immediate packet. */
+  /** µs since the RNR NAK or, after an ACK timeout, since the previous request; 0 for an immediate packet. */
   readonly waited: number
   /** Packet number in the capture file, from 1. */
   readonly number: number
@@ -42,7 +39,7 @@ export interface RecordedStream {
 
 export type StreamKind = 'answers' | 'requests'
 
-/** A difference between a recorded packet and ours; undefined: there is none on that side. */
+/** `recorded` and `ours` are undefined if that side lacks the packet. */
 export interface Difference {
   readonly qpn: number
   readonly kind: StreamKind
@@ -51,7 +48,7 @@ export interface Difference {
   readonly fields: readonly FieldDifference[]
 }
 
-/** Values as text; `-` for an absent field, and for `packet` if one side has none. */
+/** Values as text; `-` for an absent field or packet. */
 export interface FieldDifference {
   readonly path: string
   readonly recorded: string
@@ -87,7 +84,7 @@ export const recordedStreams = (
 
 /**
  * Classifies a recorded request as immediate or sent after a timer. A retransmission counts as sent after the ACK
- * timeout if at least half of it has passed since the previous packet of either side.
+ * timeout if half of the timeout has passed since the last packet of either side.
  */
 const timingOf = (
   entries: readonly Entry[],
@@ -108,22 +105,17 @@ const timingOf = (
   const rnr = rnrSince(entries, entry.number, side)
   if (rnr !== undefined) {
     const minWait = rnrMicroseconds(syndromeValueOf(rnr.packet)) * 0.9
-    // Otherwise the request was sent before the RNR timer expired.
     if (entry.time - rnr.time >= minWait) return { timing: 'after the RNR timer', waited: entry.time - rnr.time }
   }
   const timeout = ackTimeoutMicroseconds(facts.timeout ?? 14)
   return entry.time - previous.time >= timeout / 2 ? { timing: 'after the ACK timeout', waited } : immediate
 }
 
-/**
- * The recorded guests were emulated and slow: a wait was up to 30 % longer than the timer (permitted.ts has the
- * exception), and at most 2 % shorter. The specification allows up to four times the ACK timeout (IBA 9.7.6.1.3).
- */
+/** Linux was recorded on slow, emulated machines, whose waits are imprecise. */
 const isSimilarWait = (recorded: number, ours: number): boolean => recorded >= ours * 0.98 && recorded <= ours * 1.3
 
 type Fields = Map<string, string>
 
-/** Every field of a packet by its path, as text. */
 const fieldsOf = (packet: WellFormedPacket): Fields => {
   const fields: Fields = new Map([['opcode', packet.name]])
   for (const [header, record] of Object.entries(headersOf(packet))) {
@@ -138,7 +130,6 @@ const fieldsOf = (packet: WellFormedPacket): Fields => {
 const abbreviate = (text: string): string =>
   text.length > 24 ? `${text.slice(0, 24)}… (${text.length / 2} bytes)` : text
 
-/** The differences between two packets; empty if they are equal. */
 export const differingFields = (recorded: Recorded, ours: Sent): FieldDifference[] => {
   const recordedFields = fieldsOf(recorded.packet)
   const ourFields = fieldsOf(ours.packet)
@@ -156,12 +147,12 @@ export const differingFields = (recorded: Recorded, ours: Sent): FieldDifference
   return differences
 }
 
-/** Permits a difference: the number of recorded packets and of ours that it consumes; undefined if no row applies. */
+/** Returns how many packets of each side a permitted difference covers; undefined if the difference is not permitted. */
 export type Permit = (difference: Difference) => { readonly recorded: number; readonly ours: number } | undefined
 
 /**
- * All differences that `permit` does not permit. `inBursts`: packets came in bursts, and one ACK may acknowledge
- * several (IBA 9.7.5.1.2): ACKs are not compared, except for one that is the last packet.
+ * The differences that `permit` does not permit. With `inBursts`, only an ACK that is the last packet is compared,
+ * because one ACK may acknowledge a whole burst (IBA 9.7.5.1.2).
  */
 export const compareStreams = (
   recorded: readonly RecordedStream[],
@@ -179,11 +170,10 @@ export const compareStreams = (
     ]
   })
 
-/** A list without its ACKs, except for its last packet. */
+/** Leaves out all ACKs but one that is the last packet. */
 const withoutAcks = <P extends Sent | Recorded>(list: readonly P[]): readonly P[] =>
   list.filter(({ packet }, i) => i === list.length - 1 || packet.name !== 'RC_ACKNOWLEDGE' || !isPositive(packet))
 
-/** Compares two lists packet by packet. After a permitted difference, the packets that it consumes are skipped. */
 export const compareLists = (
   qpn: number,
   kind: StreamKind,
@@ -215,7 +205,6 @@ export const compareLists = (
   return differences
 }
 
-/** The difference if only one side has a packet. */
 const absentPacket = (recorded: Recorded | undefined, ours: Sent | undefined): FieldDifference[] => [
   { path: 'packet', recorded: recorded?.packet.name ?? '-', ours: ours?.packet.name ?? '-' },
 ]
@@ -226,7 +215,6 @@ const describePacket = (packet: WellFormedPacket): string => {
   return `${packet.name} PSN 0x${packet.BTH.psn.toString(16)}${aeth}`
 }
 
-/** A difference as a sentence. */
 export const describeDifference = ({ qpn, kind, recorded, ours, fields }: Difference): string => {
   const recordedText =
     recorded === undefined ? 'nothing' : `packet ${recorded.number} ${describePacket(recorded.packet)}`

@@ -1,7 +1,6 @@
 /*
- * A capture of two endpoints as a conversation: who sent which packet when. Everything is derived from the packets.
- * Side 0 sent the first packet, unless its address is that of the server (test/fixtures/wire/ORIGIN.md), which is
- * side 1. This file does not depend on the engine.
+ * Reads a capture of two endpoints. Side 1 is the server (test/fixtures/wire/ORIGIN.md); in a capture without the
+ * server's address, side 0 is the sender of the first packet.
  */
 import { readFileSync } from 'node:fs'
 import { ROCE_UDP_PORT, SYNDROME_KIND_MASK, SYNDROME_VALUE_MASK, syndromeKind } from '../../../src/spec/wire/headers.ts'
@@ -27,12 +26,11 @@ export interface Entry {
   readonly number: number
   /** µs since the first packet of the file. */
   readonly time: number
-  /** The sender. */
   readonly from: Side
   readonly packet: WellFormedPacket
   /** The UDP payload. */
   readonly bytes: Uint8Array
-  /** Captured, but dropped before the receiver. */
+  /** The packet was captured, but dropped before the receiver. */
   readonly isLost: boolean
 }
 
@@ -40,16 +38,15 @@ export const flagsOf = (packet: WellFormedPacket): number => opcodeFlags[opcodeN
 export const isRequest = (packet: WellFormedPacket): boolean => (flagsOf(packet) & OP_REQUEST) !== 0
 export const isResponse = (packet: WellFormedPacket): boolean => (flagsOf(packet) & OP_RESPONSE) !== 0
 export const isRead = (packet: WellFormedPacket): boolean => isRequest(packet) && (flagsOf(packet) & OP_READ) !== 0
-/** The kind of an AETH's syndrome (`syndromeKind`). */
+/** A `syndromeKind` value. */
 export const syndromeKindOf = (packet: WellFormedPacket): number =>
   field(packet, 'AETH', 'syndrome') & SYNDROME_KIND_MASK
-/** The value of an AETH's syndrome: credits, RNR timer code or NAK code. */
+/** Credits, RNR timer code or NAK code. */
 export const syndromeValueOf = (packet: WellFormedPacket): number =>
   field(packet, 'AETH', 'syndrome') & SYNDROME_VALUE_MASK
-/** Whether a packet is an RNR NAK. */
 export const isRnrNak = (packet: WellFormedPacket): boolean =>
   packet.name === 'RC_ACKNOWLEDGE' && syndromeKindOf(packet) === syndromeKind.RNR_NAK
-/** Whether a response is an ACK or carries data or a result, so that it is no NAK. */
+/** Whether a response is not a NAK. */
 export const isPositive = (packet: WellFormedPacket): boolean =>
   headersOf(packet).AETH === undefined || syndromeKindOf(packet) === syndromeKind.ACK
 
@@ -58,7 +55,7 @@ export interface Conversation {
   readonly entries: readonly Entry[]
 }
 
-/** A loss: of the packets to a side, number `interval`, 2 · `interval`, … were dropped by the recording's filter. */
+/** Every `interval`-th packet to side `to` was dropped. */
 export interface Loss {
   readonly to: Side
   readonly interval: number
@@ -66,7 +63,7 @@ export interface Loss {
 
 const IPV4_SERVER = '10.77.0.3'
 
-/** The RoCE packets of capture `name` in test/fixtures/wire; malformed packets throw. */
+/** The RoCE packets of test/fixtures/wire/NAME.pcap. */
 export const readConversation = (name: string, loss?: Loss): Conversation => {
   const frames = readCapture(readFileSync(fixture('wire', `${name}.pcap`)))
   const entries: Entry[] = []
@@ -80,8 +77,9 @@ export const readConversation = (name: string, loss?: Loss): Conversation => {
     if (packet.kind === 'opaque') throw new Error(`${name}: packet ${i + 1}: ${packet.reason}`)
     const source = Buffer.from(frame.source).toString('hex')
     if (!sides.has(source)) {
-      const [first] = sides.values()
-      sides.set(source, first !== undefined ? otherSide(first) : isServer(frame.source) ? 1 : 0)
+      const [knownSide] = sides.values()
+      const firstSide = isServer(frame.source) ? 1 : 0
+      sides.set(source, knownSide === undefined ? firstSide : otherSide(knownSide))
     }
     const from = sides.get(source)!
     const to = otherSide(from)
@@ -93,7 +91,7 @@ export const readConversation = (name: string, loss?: Loss): Conversation => {
   return { name, entries }
 }
 
-/** Whether an address is the server's: IPV4_SERVER, or fd77::3, the only recorded IPv6 address that ends in 3. */
+/** The server's IPv6 address is fd77::3; no other recorded IPv6 address ends in 3. */
 const isServer = (address: Uint8Array): boolean =>
   address.length === 4 ? address.join('.') === IPV4_SERVER : address[0] === 0xfd && address[15] === 3
 

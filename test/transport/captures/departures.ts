@@ -1,7 +1,6 @@
 /*
- * Forged packets that Linux's rxe answers differently from our engine: for each case the reply fields that differ, the
- * final state and completions of our queue pair, the reason, and the clause of the InfiniBand Architecture
- * Specification, volume 1, that we follow. A difference without a row fails the test, and so does an unused row.
+ * Forged packets that Linux's rxe and our engine answer differently, with the clause of the InfiniBand Architecture
+ * Specification, volume 1, that we follow.
  */
 import { QpState } from '../../../src/spec/enums.ts'
 import { CREDITS_NONE, nakCode, syndromeKind } from '../../../src/spec/wire/headers.ts'
@@ -13,14 +12,9 @@ export interface Departure {
   readonly name: string
   /** The Linux version whose capture differs; absent: both. */
   readonly linux?: Linux
-  /**
-   * By field of the only reply that differs: the recorded value and ours. `packet`: a reply that only one side sent
-   * (`-`: none).
-   */
+  /** Fields that differ in the reply. Field `packet`: only one side replies; the other has `-`. */
   readonly fields: Readonly<Record<string, readonly [recorded: string, ours: string]>>
-  /**
-   * Our completions, final state, rq_psn and value of the atomic word, as `Result.after` (forged.ts); absent: equal.
-   */
+  /** Our `Result.after` (forged.ts), if Linux's differs. */
   readonly after?: string
   readonly clause: string
   readonly reason: string
@@ -29,13 +23,12 @@ export interface Departure {
 const { WR_FLUSH_ERR, LOC_LEN_ERR, REM_INV_REQ_ERR } = WcStatus.values
 const { RTS, ERR } = QpState.values
 
-/** AETH syndromes as text: of an ACK, and of NAKs. */
+/** AETH syndromes as text. */
 const ACK = String(syndromeKind.ACK | CREDITS_NONE)
 const NAK_INVALID_REQUEST = String(syndromeKind.NAK | nakCode.INVALID_REQUEST)
 const NAK_REMOTE_ACCESS = String(syndromeKind.NAK | nakCode.REMOTE_ACCESS)
 const NAK_REMOTE_OPERATION = String(syndromeKind.NAK | nakCode.REMOTE_OPERATION)
 
-/** Completions of `count` flushed receive WQEs. */
 const flushed = (count: number): string => Array<string>(count).fill(`status ${WR_FLUSH_ERR}`).join('; ')
 
 /** The packet is refused before it consumes a receive WQE: all eight are flushed. */
@@ -104,7 +97,7 @@ export const departures: readonly Departure[] = [
     linux: '6.1',
     fields: { 'AETH.syndrome': [NAK_REMOTE_ACCESS, NAK_INVALID_REQUEST] },
     clause: '9.4.4, 9.9.3',
-    reason: 'as write_over_2gib',
+    reason: 'the limit of 2 GiB is checked before the access rights, as in rxe 6.12',
   },
   {
     name: 'invalidate_unknown',
@@ -145,7 +138,7 @@ export const departures: readonly Departure[] = [
   },
 ]
 
-/** Departures for malformed packets, which are only in the table of responder.md and not in the captures. */
+/** Malformed packets are only in the table of responder.md, not in the captures. */
 export const malformedDepartures: readonly {
   readonly name: string
   readonly clause: string

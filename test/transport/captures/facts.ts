@@ -1,16 +1,17 @@
 /*
- * Facts that the engine under test needs and that the packets of a capture do not show: queue pair attributes, losses,
- * receive buffers that are too small, memory windows. Taken from the options and sources of the recorded programs
- * (test/fixtures/wire/ORIGIN.md); everything else is derived. Also lists the captures that cannot be replayed.
+ * Facts that a replay needs and that the packets of a capture do not show. They are taken from the options and sources
+ * of the recorded programs (test/fixtures/wire/ORIGIN.md).
  */
 import { Access } from '../../../src/transport/types.ts'
 import type { Loss, Side } from './conversation.ts'
 
 export interface Facts {
   readonly loss?: Loss
-  /** Local ACK timeout code, retry_cnt, rnr_retry; absent: 14, 7, 7. */
+  /** Code of the local ACK timeout; 14 if absent. */
   readonly timeout?: number
+  /** 7 if absent. */
   readonly retryCnt?: number
+  /** 7 if absent. */
   readonly rnrRetry?: number
   /** READs and atomics that both sides allow in flight. */
   readonly rdAtomic?: number
@@ -20,7 +21,7 @@ export interface Facts {
   readonly fences?: readonly number[]
   /** Receive buffer sizes of the server; large enough if absent. */
   readonly receives?: readonly number[]
-  /** Server keys for a part of its buffer: offset, length, ibv_access_flags. */
+  /** Keys for parts of the server's buffer; `access` has ibv_access_flags. */
   readonly windows?: readonly {
     readonly key: number
     readonly offset: number
@@ -29,11 +30,11 @@ export interface Facts {
   }[]
   /** Indexes of the signaled messages; all if absent. */
   readonly signaled?: readonly number[]
-  /** The client exhausts its retries at the end: one more timeout. */
+  /** After the last packet the client's last retry times out. */
   readonly exhaustsRetries?: boolean
   /** A side's queue pair is destroyed before packet number `from` of the file. */
   readonly destroyed?: { readonly side: Side; readonly from: number }
-  /** Each program rewrites the memory that its peer reads: the contents come from the recorded responses. */
+  /** Programs rewrite the memory that the peer reads, so its contents are taken from the recorded responses. */
   readonly programWrites?: boolean
   /** Additional ibv_access_flags of memory and queue pairs. */
   readonly access?: number
@@ -41,7 +42,7 @@ export interface Facts {
   readonly hasLog?: boolean
 }
 
-/** The recording's own programs, which have logs: retry_cnt 7, timeout 16, rnr_retry 7, four READs in flight. */
+/** Programs that were written for the recordings. */
 const probe: Facts = { hasLog: true, timeout: 16, rdAtomic: 4 }
 
 export const factsOf: Readonly<Record<string, Facts>> = {
@@ -95,7 +96,7 @@ export const factsOf: Readonly<Record<string, Facts>> = {
   loss_atomic_responses: { ...probe, loss: { to: 0, interval: 3 } },
 }
 
-/** Captures that this replay cannot drive, each with the reason. */
+/** Captures that are not replayed, and the reasons. */
 export const excluded: Readonly<Record<string, string>> = {
   inject: 'forged packets: test/transport/captures/forged.test.ts',
   linux612_inject: 'forged packets: test/transport/captures/forged.test.ts',

@@ -1,7 +1,6 @@
 /*
- * Forged packets (test/fixtures/wire/responder.md): the replies of our engine equal those of Linux's rxe, field by
- * field, and so do completions, state and the atomic word, except for the rows of departures.ts. Mutated recordings
- * must fail.
+ * Our engine handles forged packets (test/fixtures/wire/responder.md) as Linux's rxe does. departures.ts lists the
+ * exceptions.
  */
 import assert from 'node:assert/strict'
 import { after, describe, test } from 'node:test'
@@ -13,7 +12,7 @@ import { type Departure, departures, malformedDepartures } from './departures.ts
 import { type Case, type Linux, notCaptured, plainAfter, type Result, readCases, run, tableOf } from './forged.ts'
 import { recordedMutants } from './mutations.ts'
 
-/** Offset behind BTH.DestQP: a packet of this length still has its destination QP, but is dropped as too short. */
+/** A packet of this length contains BTH.DestQP, but is dropped as too short. */
 const QPN_END = 8
 
 const usedDepartures = new Set<Departure>()
@@ -31,7 +30,7 @@ const permitFor =
     return { recorded: packet?.[0] === '-' ? 0 : 1, ours: packet?.[1] === '-' ? 0 : 1 }
   }
 
-/** Every difference of a result that no row of departures.ts permits, as sentences. */
+/** Sentences about differences that departures.ts does not permit. */
 const faultsOf = (
   linux: Linux,
   { name }: Case,
@@ -55,7 +54,7 @@ for (const linux of ['6.1', '6.12'] as const) {
         assert.deepEqual(faultsOf(linux, testCase, testCase.after, testCase.replies, result), []),
       )
 
-      test(`${testCase.name}: mutants fail`, () => {
+      test(`${testCase.name}: mutations are noticed`, () => {
         const departure = departures.find(d => d.name === testCase.name && (d.linux ?? linux) === linux)
         const isExempt = (): boolean => Object.keys(departure?.fields ?? {}).length > 0
         const stream = { qpn: 0, answers: testCase.replies, requests: [] }
@@ -72,10 +71,9 @@ for (const linux of ['6.1', '6.12'] as const) {
             if (expected !== testCase.after)
               assert.notEqual(faultsOf(linux, testCase, expected, testCase.replies, result).length, 0, changed)
           }
-        // for at least one of the packets, the result differs if it is cut to QPN_END bytes
         if (testCase.replies.length === 0) return
         const isNoticed = testCase.frames.some((_, i) => {
-          const without = run(
+          const resultOfCut = run(
             linux,
             testCase.name,
             testCase.frames.with(i, {
@@ -83,9 +81,9 @@ for (const linux of ['6.1', '6.12'] as const) {
               payload: testCase.frames[i].payload.subarray(0, QPN_END),
             }),
           )
-          return faultsOf(linux, testCase, testCase.after, testCase.replies, without).length > 0
+          return faultsOf(linux, testCase, testCase.after, testCase.replies, resultOfCut).length > 0
         })
-        assert.ok(isNoticed, 'without one of the packets')
+        assert.ok(isNoticed, 'no packet matters: each may be cut to QPN_END bytes')
       })
     }
   })
@@ -124,6 +122,6 @@ after(() => {
   assert.deepEqual(
     departures.filter(row => !usedDepartures.has(row)),
     [],
-    'unused rows',
+    'rows of departures.ts that permit nothing',
   )
 })

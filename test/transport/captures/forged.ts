@@ -1,9 +1,6 @@
 /*
- * Forged packets and Linux's replies (test/fixtures/wire/responder.md, inject.pcap, linux612_inject.pcap): each case is
- * one connected queue pair with eight receive buffers of 4096 bytes at the start of a region of 64 KiB, path MTU 1024,
- * at most four READs and atomics, and a word of value 5 at offset 40960. This file reads the cases and runs them on our
- * engine. Packets with a wrong ICRC are dropped, as a port does, and packets for other queue pairs too, as a device
- * does.
+ * Reads forged packets and Linux's replies (inject.pcap, linux612_inject.pcap), and runs the cases on our engine.
+ * test/fixtures/wire/responder.md describes the cases.
  */
 import { readFileSync } from 'node:fs'
 import { opcodeNumber } from '../../../src/spec/wire/opcodes.ts'
@@ -21,7 +18,7 @@ import type { Sent } from './play.ts'
 
 export type Linux = '6.1' | '6.12'
 
-/** A row of the table. */
+/** A row of a table in responder.md. */
 export interface TableRow {
   readonly name: string
   /** Number of forged packets. */
@@ -31,21 +28,19 @@ export interface TableRow {
 }
 
 export interface Case extends TableRow {
-  /** The packets, with addresses. */
   readonly frames: readonly Ipv4Frame[]
   readonly replies: readonly Recorded[]
 }
 
-/** The peer, which sends the forged packets. */
+/** Source address of forged packets. */
 const ATTACKER = [10, 77, 0, 1]
-/** Offset of the atomic word in the region. */
 const WORD_OFFSET = 40960
 const REGION_BYTES = 0x1_0000
 const FIRST_PSN = 0x200
 /** Offset of BTH.DestQP in a packet. */
 const QPN_AT = 5
-/** Region offset of the first address of cases for which the rule in `run` is wrong. */
-const OTHER_OFFSETS: Readonly<Record<string, number>> = {
+/** Region offset of the first remote address, for the cases in which `run` cannot derive it. */
+const FIRST_OFFSETS: Readonly<Record<string, number>> = {
   read_past_end: REGION_BYTES - 10,
   atomic_unaligned: WORD_OFFSET + 4,
   atomic_write_unaligned: WORD_OFFSET + 4,
@@ -67,12 +62,12 @@ export const tableOf = (heading: string): TableRow[] => {
     }))
 }
 
-/** Malformed cases, which are only in the table. */
+/** Malformed cases are only in the table. */
 export const notCaptured = ['bad_icrc', 'short_packet', 'pad_more_than_body']
 
 /**
- * The rows of a capture, in its order. The table of 6.12 has only rows that differ from 6.1; its additional cases were
- * captured after `opcode_flush`.
+ * The rows in the order of the capture. The table of 6.12 has only rows that differ from 6.1; additional cases of 6.12
+ * were captured after `opcode_flush`.
  */
 const rowsOf = (linux: Linux): TableRow[] => {
   const rows = tableOf('Linux 6.1.192').filter(row => !notCaptured.includes(row.name))
@@ -87,7 +82,6 @@ const rowsOf = (linux: Linux): TableRow[] => {
 
 const isIpv4 = (frame: Frame): frame is Ipv4Frame => frame.kind === 'ipv4'
 
-/** All cases of a capture, in order. */
 export const readCases = (linux: Linux): Case[] => {
   const file = linux === '6.1' ? 'inject.pcap' : 'linux612_inject.pcap'
   const frames = readCapture(readFileSync(fixture('wire', file)))
@@ -110,7 +104,6 @@ export const readCases = (linux: Linux): Case[] => {
   })
 }
 
-/** The result of a case. */
 export interface Result {
   readonly replies: readonly Sent[]
   /** Completions, state, rq_psn and word, such as 'status 0 opcode 128 len 1; state 3 rq_psn 0x000201; word 5'. */
@@ -140,13 +133,13 @@ const isToWord = (packet: Uint8Array): boolean => WORD_OPCODES.includes(packet[0
 /** Keys of forged packets that name no region. */
 const WRONG_KEYS = [0xdeadbeef]
 
-/** Runs a case: hands the frames to our engine one by one, and collects its replies and the state after them. */
+/** Drops frames with a wrong ICRC, as a port does, and frames for other queue pairs, as a device does. */
 export const run = (linux: Linux, name: string, frames: readonly Ipv4Frame[]): Result => {
   const frameWithAddress = frames.find(f => remoteOf(f.payload) !== undefined)
   const first = frameWithAddress && remoteOf(frameWithAddress.payload)
-  // the first address of most cases is that of the region, or of the word
+  // most cases access first the start of the region, or the atomic word
   const offset =
-    OTHER_OFFSETS[name] ??
+    FIRST_OFFSETS[name] ??
     (name === 'flush_global' || (frameWithAddress !== undefined && isToWord(frameWithAddress.payload))
       ? WORD_OFFSET
       : 0)
@@ -196,8 +189,8 @@ export const run = (linux: Linux, name: string, frames: readonly Ipv4Frame[]): R
 }
 
 /**
- * The table's last column in the form of `Result.after`: without opcode and length of failed completions, and without
- * sq_psn.
+ * The table's last column in the form of `Result.after`, without sq_psn, and without opcode and length of failed
+ * completions.
  */
 export const plainAfter = (after: string): string =>
   after

@@ -1,6 +1,6 @@
 /*
- * The output of the recorded programs (test/fixtures/wire/logs): key and address of a side's buffer, and its work
- * completions. Side a is the client, b the server.
+ * Reads the output of recorded programs (test/fixtures/wire/logs). Lines of the client start with [a], lines of the
+ * server with [b].
  */
 import { readFileSync } from 'node:fs'
 import { fixture } from '../../paths.ts'
@@ -27,7 +27,7 @@ export interface Log {
 /** Buffer length of every program. */
 export const BUFFER_BYTES = 65536
 
-/** The output of one side in `logs/NAME.log`. Throws if it lacks the line with the side's numbers. */
+/** The output of one side in `logs/NAME.log`. */
 export const readLog = (name: string, side: Side): Log => {
   const prefix = side === 0 ? '[a] ' : '[b] '
   const lines = readFileSync(fixture('wire', 'logs', `${name}.log`), 'utf8')

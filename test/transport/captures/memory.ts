@@ -1,7 +1,6 @@
 /*
- * A side's memory as a capture shows it: the addresses that the peer accessed (`Space`), the keys, the rights (a
- * request without a NAK was allowed), and the initial contents (returned by READs and atomics before any write).
- * Captured addresses lie far apart; `Space` packs them into one small array for the engine under test.
+ * Derives a side's memory from a capture: addresses, keys, rights and initial contents. Captured addresses lie far
+ * apart; `Space` packs them into one array.
  */
 import { nakCode, syndromeKind } from '../../../src/spec/wire/headers.ts'
 import { OP_ATOMIC, OP_ATOMIC_WRITE, OP_READ, OP_WRITE } from '../../../src/spec/wire/opcodes.ts'
@@ -79,7 +78,7 @@ const rightOf = (flags: number): number => {
   return (flags & (OP_WRITE | OP_ATOMIC_WRITE)) !== 0 ? AccessRight.REMOTE_WRITE : 0
 }
 
-/** Whether the responder refused the message with a NAK and went to ERR. */
+/** Whether the responder answered with a NAK other than a PSN sequence error. */
 export const isRefused = ({ entries }: Conversation, pair: Pair, message: Message): boolean =>
   entries.some(
     e =>
@@ -98,7 +97,6 @@ export interface SideMemory {
   readonly content: Uint8Array
 }
 
-/** The memory of `side`, as its peer saw it. */
 export const memoryOf = (conversation: Conversation, pairs: readonly Pair[], side: Side, facts: Facts): SideMemory => {
   const served = pairs.filter(pair => pair.requester !== side)
   const accesses = served.flatMap(pair =>
@@ -156,7 +154,7 @@ interface Access {
 /** The initial contents: bytes that a READ or atomic returned before a WRITE changed them; zeros elsewhere. */
 const contentOf = ({ entries }: Conversation, accesses: readonly Access[], space: Space): Uint8Array => {
   const content = new Uint8Array(space.bytes)
-  /** By byte, 1: it was returned or written by an earlier packet. */
+  /** 1 for a byte that an earlier packet returned or wrote. */
   const isKnown = new Uint8Array(space.bytes)
   const addInitial = (offset: number, bytes: Uint8Array): void => {
     for (let i = 0; i < bytes.length; i++) if (isKnown[offset + i] === 0) content[offset + i] = bytes[i]
@@ -183,7 +181,7 @@ const contentOf = ({ entries }: Conversation, accesses: readonly Access[], space
   return content
 }
 
-/** The index of a packet among the READ or atomic responses to a message; -1 if it is none of them. */
+/** The index of a packet among the READ or atomic responses to a message; -1 for other packets. */
 export const responseIndex = (entry: Entry, pair: Pair, message: Message): number => {
   if (entry.from === pair.requester || entry.packet.BTH.destQp !== pair.requesterQpn) return -1
   if (!isResponse(entry.packet) || !isPositive(entry.packet) || entry.packet.name === 'RC_ACKNOWLEDGE') return -1

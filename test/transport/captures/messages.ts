@@ -1,7 +1,6 @@
 /*
- * The work requests of a recorded requester: its packets, each PSN once, joined into messages, with the packet that
- * completes each and, derived from that, when each was posted. InfiniBand Architecture Specification, volume 1, clauses
- * 9.4 (messages and packets) and 9.7.3 (PSNs). Packets that form no message throw.
+ * Joins the request packets of a capture into messages (InfiniBand Architecture Specification, volume 1, 9.4 and
+ * 9.7.3), and derives when each message was posted and completed.
  */
 import {
   OP_ATOMIC,
@@ -34,13 +33,13 @@ const { SEND, SEND_WITH_IMM, SEND_WITH_INV, RDMA_WRITE, RDMA_WRITE_WITH_IMM, RDM
 const { ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD, FLUSH, ATOMIC_WRITE } = WrOpcode.values
 
 export interface Message {
-  /** First packet. */
+  /** The first packet. */
   readonly entry: Entry
-  /** OP_… bits of the first packet; of the last one. */
+  /** OP_… bits of the first packet. */
   readonly flags: number
+  /** OP_… bits of the last packet. */
   endFlags: number
   readonly psn: number
-  /** Number of PSNs. */
   psns: number
   /** The payloads of the packets, one after the other; empty for a READ. */
   payload: Uint8Array
@@ -49,24 +48,23 @@ export interface Message {
   solicited: boolean
   /** Immediate data, or the key to invalidate. */
   imm: number
-  /** Whether none of its packets was lost when it was sent first. */
+  /** No packet was lost in its first transmission. */
   isLossless: boolean
-  /** Index in the conversation of the packet that completes it; Infinity if there is none. */
+  /** Index in the conversation of the packet that completes the message; Infinity if there is none. */
   completeAt: number
-  /** Index in the conversation where it was posted: at or before its first packet. */
+  /** Index in the conversation of the packet before which the message was posted. */
   postedAt: number
 }
 
-/** Offset of a packet's PSN from that of the requester's first request. */
+/** Offset of a packet's PSN from the requester's first PSN. */
 const psnOffset = (pair: Pair, entry: Entry): number => psnDistance(pair.firstPsn, entry.packet.BTH.psn)
 
-/** The number of PSNs that a request packet takes: as many as a READ has responses, otherwise one. */
+/** A READ takes one PSN for each response packet, another request packet one. */
 const psnsOf = (entry: Entry, mtu: number): number => {
   if ((flagsOf(entry.packet) & OP_READ) === 0) return 1
   return Math.max(1, Math.ceil(field(entry.packet, 'RETH', 'dmaLen') / mtu))
 }
 
-/** The messages of the requester of `pair`, in order. */
 export const messagesOf = ({ name, entries }: Conversation, pair: Pair): Message[] => {
   const messages: Message[] = []
   /** Offset of the next new PSN; earlier ones are retransmissions. */
@@ -118,9 +116,8 @@ export const messagesOf = ({ name, entries }: Conversation, pair: Pair): Message
 }
 
 /**
- * Sets `completeAt` of acknowledged messages: the first positive response received for the message's last PSN or a
- * later one. And `postedAt`: a message whose first packet was sent before the previous message was complete was posted
- * together with that one.
+ * Sets `completeAt` to the first positive response for the message's last PSN or a later PSN. Sets `postedAt`: a
+ * message that was sent before the previous message completed was posted together with the previous message.
  */
 const findCompletions = (entries: readonly Entry[], pair: Pair, messages: readonly Message[]): void => {
   let done = 0
@@ -142,15 +139,17 @@ const findCompletions = (entries: readonly Entry[], pair: Pair, messages: readon
 
 const KINDS = [OP_SEND, OP_WRITE, OP_READ, OP_ATOMIC, OP_FLUSH, OP_ATOMIC_WRITE] as const
 
-/** Whether a message consumes a receive WQE of the peer. */
+/** Whether the message consumes a receive WQE. */
 export const takesReceive = (message: Message): boolean =>
   (message.flags & OP_SEND) !== 0 || (message.endFlags & OP_IMM) !== 0
 
-/** ibv_wr_opcode. */
+/** The message's ibv_wr_opcode. */
 export const workOpcode = (message: Message): number => {
   const kind = KINDS.find(k => (message.flags & k) !== 0)
   const hasImm = (message.endFlags & OP_IMM) !== 0
-  if (kind === OP_SEND) return hasImm ? SEND_WITH_IMM : (message.endFlags & OP_INV) !== 0 ? SEND_WITH_INV : SEND
+  const hasInv = (message.endFlags & OP_INV) !== 0
+  if (kind === OP_SEND && hasInv) return SEND_WITH_INV
+  if (kind === OP_SEND) return hasImm ? SEND_WITH_IMM : SEND
   if (kind === OP_WRITE) return hasImm ? RDMA_WRITE_WITH_IMM : RDMA_WRITE
   if (kind === OP_READ) return RDMA_READ
   if (kind === OP_FLUSH) return FLUSH

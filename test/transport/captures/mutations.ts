@@ -1,7 +1,6 @@
 /*
- * Mutated recordings that a replay must reject: one field of one recorded packet changed (every field, in each stream),
- * one packet removed, duplicated, moved or delayed; or, of the packets handed to our engine, one withheld or changed.
- * The mutated packet depends only on the names, so every run makes the same ones.
+ * Mutants of recorded packets, and of the packets that our engine receives. A hash of names chooses the mutated packet,
+ * so every run makes the same mutants.
  */
 import { ICRC_BYTES } from '../../../src/spec/wire/headers.ts'
 import type { WellFormedPacket } from '../../../src/wire/packet.ts'
@@ -10,18 +9,17 @@ import { type Conversation, type Entry, headersOf, isRequest, type Side } from '
 import type { Message } from './messages.ts'
 import type { PacketToDeliver } from './play.ts'
 
-/** Whether two packets of a side have the same opcode and PSN: a packet and its retransmissions. */
 const isRetransmission = (a: Entry, b: Entry): boolean =>
   a.from === b.from && a.packet.name === b.packet.name && a.packet.BTH.psn === b.packet.BTH.psn
 
-/** A hash of a text (FNV-1a). */
+/** FNV-1a. */
 const hash = (text: string): number => {
   let value = 0x811c_9dc5
   for (const char of text) value = Math.imul(value ^ char.charCodeAt(0), 0x0100_0193)
   return value >>> 0
 }
 
-/** A changed copy of a packet; undefined if the packet lacks what would change. */
+/** Returns a changed copy; undefined if the packet lacks the field. */
 type Change = (recorded: Recorded) => Recorded | undefined
 
 const withPacket = (recorded: Recorded, change: object): Recorded => ({
@@ -52,7 +50,7 @@ const plainChanges: Readonly<Record<string, Change>> = {
   timing: r => ({ ...r, timing: r.timing === 'immediate' ? 'after the ACK timeout' : 'immediate' }),
 }
 
-/** By name: the changes of payload, opcode and timing, and of every header field that occurs in the list. */
+/** By name: `plainChanges`, and a change of every header field in the list. */
 const changesFor = (list: readonly Recorded[]): Record<string, Change> => {
   const changes = { ...plainChanges }
   for (const { packet } of list) {
@@ -67,15 +65,13 @@ const changesFor = (list: readonly Recorded[]): Record<string, Change> => {
 const isSamePacket = (a: Recorded, b: Recorded): boolean =>
   a.packet.name === b.packet.name && a.packet.BTH.psn === b.packet.BTH.psn
 
-/** Whether a packet is exempt from mutations of a field; field 'packet': from being removed, repeated or moved. */
+/** Whether a field is not mutated. Field 'packet': the packet is not removed, repeated or moved. */
 export type Exempt = (recorded: Recorded, field: string) => boolean
 
-/** Mutants of one list of packets. */
 const mutantsOf = (list: readonly Recorded[], isExempt: Exempt, seed: string): [string, Recorded[]][] => {
   const positionsFor = (field: string): number[] => list.flatMap((r, i) => (isExempt(r, field) ? [] : [i]))
   const positions = positionsFor('packet')
   const mutants: [string, Recorded[]][] = []
-  /** One of the positions, chosen by the mutation's name; undefined if there is none. */
   const pick = (mutation: string, candidates: readonly number[]): number | undefined =>
     candidates[hash(seed + mutation) % candidates.length]
   for (const [field, change] of Object.entries(changesFor(list))) {
@@ -100,7 +96,7 @@ const mutantsOf = (list: readonly Recorded[], isExempt: Exempt, seed: string): [
   return mutants
 }
 
-/** Mutants of the recorded packets of a side, each with its name. */
+/** Mutants of a side's recorded packets, with their names. */
 export const recordedMutants = (
   name: string,
   streams: readonly RecordedStream[],
@@ -116,8 +112,8 @@ export const recordedMutants = (
   )
 
 /**
- * Mutants of the packets handed to `side`: the peer's first request withheld, the peer's last response withheld, and
- * the payload of the last delivered message of `incoming` (in order) changed.
+ * Mutants of the packets delivered to `side`: the peer's first request or last response is withheld, or the payload of
+ * the last completed message of `incoming` is changed.
  */
 export const deliveredMutants = (
   { entries }: Conversation,
@@ -126,7 +122,7 @@ export const deliveredMutants = (
 ): [string, PacketToDeliver][] => {
   const delivered = entries.filter(e => e.from !== side && !e.isLost)
   const mutants: [string, PacketToDeliver][] = []
-  /** Adds a mutant that changes `entry` and its retransmissions. */
+  /** Mutates `entry` and its retransmissions. */
   const addMutant = (
     mutation: string,
     entry: Entry | undefined,

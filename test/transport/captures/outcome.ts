@@ -1,7 +1,5 @@
 /*
- * The result after a side of a capture was played: each receive buffer has the peer's message, each READ and atomic
- * returned the recorded data, WRITEs are in memory, and completions and final state are those that the recorded program
- * printed (log.ts). Returns faults as sentences.
+ * Compares the data, completions and final state of a replay with the recording. Faults are sentences.
  */
 import {
   OP_ATOMIC,
@@ -26,12 +24,11 @@ type Cqe = PlayResult['node']['cqes'][number]
 const { SUCCESS } = WcStatus.values
 const { RECV, RECV_RDMA_WITH_IMM, BIND_MW } = WcOpcode.values
 const { WITH_IMM } = WcFlags.values
-/** Number of the receive CQ of a node (node.ts). */
+/** The receive CQ of queue pairs of node.ts. */
 const RECV_CQ = 2
 
 const hex = (bytes: Uint8Array): string => Buffer.from(bytes).toString('hex')
 
-/** The faults of the queue pairs of `side`, as sentences. */
 export const outcomeFaults = (conversation: Conversation, side: Side, facts: Facts, played: PlayResult): string[] => {
   const { node, ends } = played
   const faults = ends.flatMap(end => {
@@ -80,7 +77,7 @@ const receiveFaults = (end: Work, cqes: readonly Cqe[], memory: Uint8Array): str
   })
 }
 
-/** The data that the responses to a READ or atomic returned; that of the last response with each PSN. */
+/** The recorded result of a READ or atomic. If a response was repeated, the last copy counts. */
 const responseData = ({ entries }: Conversation, end: Work, message: Message, mtu: number): Uint8Array => {
   const bytes = new Uint8Array(message.length)
   for (const entry of entries) {
@@ -109,7 +106,7 @@ const sendFaults = (conversation: Conversation, end: Work, cqes: readonly Cqe[],
     return [`request ${k}: its data differs from the responses`]
   })
 
-/** Compares completions with those that the program printed, one by one, except binds, which `play` does not repeat. */
+/** Compares completions with the program's output (log.ts). Binds are left out, because `play` does not post them. */
 const logFaults = (logged: readonly LoggedCompletion[], cqes: readonly Cqe[]): string[] => {
   const expected = logged.filter(c => c.opcode !== BIND_MW)
   if (expected.length !== cqes.length) return [`${cqes.length} completions, the program had ${expected.length}`]
@@ -127,7 +124,7 @@ const logFaults = (logged: readonly LoggedCompletion[], cqes: readonly Cqe[]): s
   })
 }
 
-/** WRITEs of the peer whose data is not in memory; none are reported if atomics or the program changed memory too. */
+/** Checks that the peer's WRITEs are in memory; no check if atomics or the program also changed memory. */
 const writeFaults = ({ node, memory, ends }: PlayResult, facts: Facts): string[] => {
   const { space, content } = memory
   const image = content.slice()

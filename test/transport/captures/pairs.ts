@@ -1,6 +1,6 @@
 /*
- * Which queue pairs of a capture are connected. A packet names only its destination, so the source is derived from the
- * responses. One pair here is one direction: requests to `responderQpn`, responses to `requesterQpn`.
+ * Finds the connected queue pairs of a capture. RC and UC packets name only the destination QP; the source QP is
+ * derived from the responses. A `Pair` is one direction: requests to `responderQpn`, responses to `requesterQpn`.
  */
 import { OP_READ } from '../../../src/spec/wire/opcodes.ts'
 import { Service } from '../../../src/spec/wire/services.ts'
@@ -20,12 +20,12 @@ export interface Pair {
   /** A `Service` value. */
   readonly service: number
   readonly requester: Side
-  /** A QPN that occurs in no packet if nothing was sent to the requester. */
+  /** UNKNOWN_QPN if nothing was sent to the requester. */
   readonly requesterQpn: number
   readonly responderQpn: number
   /** PSN of the first request. */
   readonly firstPsn: number
-  /** Path MTU: the payload length of a FIRST or MIDDLE; DEFAULT_MTU if there is none. */
+  /** Path MTU; DEFAULT_MTU if there is no FIRST or MIDDLE packet. */
   readonly mtu: number
 }
 
@@ -38,11 +38,11 @@ const serviceOf = ({ packet }: Entry): string => packet.name.slice(0, packet.nam
 
 const unique = (values: readonly number[]): number[] => [...new Set(values)]
 
-/** The path MTU of these packets, if one of them is a FIRST or MIDDLE. */
+/** The payload length of a FIRST or MIDDLE packet. */
 const mtuOf = (entries: readonly Entry[]): number | undefined =>
   entries.find(e => /_(FIRST|MIDDLE)$/.test(e.packet.name))?.packet.payload.length
 
-/** The directions of each connection in which there are requests, that of side 0 first, and each datagram path. */
+/** All directions with requests. Side 0's direction of a connection comes first. */
 export const pairsOf = ({ entries }: Conversation): Pair[] => [
   ...(['RC', 'UC'] as const).flatMap(name =>
     connectionsOf(
@@ -53,7 +53,7 @@ export const pairsOf = ({ entries }: Conversation): Pair[] => [
   ...datagramsOf(entries.filter(e => serviceOf(e) === 'UD')),
 ]
 
-/** The paths of datagrams, which name their source. A multicast datagram counts as one to QP number 0xffffff. */
+/** One pair for each source QP and destination QP. Multicast datagrams go to QP 0xffffff. */
 const datagramsOf = (entries: readonly Entry[]): Pair[] => {
   const pairs: Pair[] = []
   for (const { from, packet } of entries) {
@@ -100,16 +100,16 @@ const connectionsOf = (name: ConnectedName, entries: readonly Entry[]): Pair[] =
   return pairs
 }
 
-/** Whether the packets to two queue pairs, one of each side, are those of one RC connection. */
+/** Whether the packets belong to one RC connection. */
 const areConnected = (toServer: readonly Entry[], toClient: readonly Entry[]): boolean =>
   hasResponses(toServer, toClient) && hasResponses(toClient, toServer)
 
-/** At least the number of responses to the longest recorded READ. */
+/** No recorded READ has more responses. */
 const MAX_READ_PSNS = 64
 
 /**
- * Whether the responses in `received` have PSNs of the requests in `sent`: all of them and at least one, or none if
- * there is no request.
+ * Whether all responses in `received` have PSNs of requests in `sent`. With requests there must be at least one
+ * response, without requests none.
  */
 const hasResponses = (sent: readonly Entry[], received: readonly Entry[]): boolean => {
   const requests = sent.filter(e => isRequest(e.packet))
@@ -124,7 +124,8 @@ const hasResponses = (sent: readonly Entry[], received: readonly Entry[]): boole
   return responses.length > 0 && responses.every(e => psnDistance(first, e.packet.BTH.psn) < psns)
 }
 
-/** The QPN of a pair's queue pair on this side; `peerOf`: of its peer. */
+/** The QPN on `side`. */
 export const qpnOn = (pair: Pair, side: Side): number =>
   pair.requester === side ? pair.requesterQpn : pair.responderQpn
+/** The QPN on the other side. */
 export const peerOf = (pair: Pair, side: Side): number => qpnOn(pair, otherSide(side))

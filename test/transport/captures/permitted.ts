@@ -1,7 +1,6 @@
 /*
- * Permitted differences between captures of Linux's rxe and our engine: each row names packets of one or all captures,
- * the values on both sides, the reason, and the clause of the InfiniBand Architecture Specification, volume 1, that we
- * follow. A difference without a row fails the replay, and so does an unused row.
+ * Permitted differences between captures of Linux's rxe and our engine, with the clause of the InfiniBand Architecture
+ * Specification, volume 1, that we follow.
  */
 
 import { QpState } from '../../../src/spec/enums.ts'
@@ -16,12 +15,9 @@ export interface Row {
   readonly capture?: string
   readonly side?: Side
   readonly stream: StreamKind
-  /** Packet numbers in the capture file; 0: packets that only our engine sends; or all datagrams to QP 1. */
+  /** Packet numbers in the capture file; 0: packets that only our engine sends; MADS: all datagrams to QP 1. */
   readonly packets: readonly number[] | 'management datagrams'
-  /**
-   * By path of the field: the recorded value and ours. `packet`: only the recording or only our engine has the packet
-   * (`-`: none); its values are not compared.
-   */
+  /** Fields that differ. Field `packet`: only one side has the packet, and its values are not compared. */
   readonly fields: Readonly<Record<string, readonly [recorded: string, ours: string] | 'any'>>
   readonly clause: string
   readonly reason: string
@@ -31,7 +27,7 @@ const MADS = 'management datagrams'
 
 const { LOC_LEN_ERR, LOC_QP_OP_ERR } = WcStatus.values
 const { RTS, ERR } = QpState.values
-/** AETH syndromes as text: of an ACK, and of NAKs. */
+/** AETH syndromes as text. */
 const ACK = String(syndromeKind.ACK | CREDITS_NONE)
 const NAK_INVALID_REQUEST = String(syndromeKind.NAK | nakCode.INVALID_REQUEST)
 const NAK_REMOTE_ACCESS = String(syndromeKind.NAK | nakCode.REMOTE_ACCESS)
@@ -82,7 +78,7 @@ export const permitted: readonly Row[] = [
     ...LATE_RESEND,
     capture: 'loss_write_requests',
     packets: [22, 28],
-    reason: 'as loss_send_requests',
+    reason: 'as for loss_send_requests',
   },
   {
     ...LATE_RESEND,
@@ -131,10 +127,10 @@ export const permitted: readonly Row[] = [
   },
 ]
 
-/** The difference in the completion of a receive WQE that is too short for its SEND. */
+/** The completion of a receive WQE that is too short for its SEND. */
 const TOO_LONG_STATUS = `completion 0: status ${LOC_LEN_ERR}, the program had ${LOC_QP_OP_ERR}`
 
-/** Permitted sentences of outcome.ts, for the reasons of the rows above. */
+/** Permitted sentences of outcome.ts; `permitted` has the reasons. */
 export const permittedOutcomes: readonly { readonly capture: string; readonly side: Side; readonly text: string }[] = [
   { capture: 'nak_operation_too_long', side: 1, text: TOO_LONG_STATUS },
   { capture: 'nak_operation_too_long_multi', side: 1, text: TOO_LONG_STATUS },
@@ -142,7 +138,7 @@ export const permittedOutcomes: readonly { readonly capture: string; readonly si
   { capture: 'memory_window_type1', side: 1, text: `the state is ${ERR}, the program says ${RTS}` },
 ]
 
-/** Whether mutants skip `field` of a packet: if a row names the packet, or all datagrams to QP 1 and this field. */
+/** Whether a row permits a difference of the packet; for datagrams to QP 1, of `field`. */
 export const isExempt =
   (capture: string, side: Side) =>
   ({ number, packet }: Recorded, field: string): boolean =>
@@ -154,7 +150,7 @@ export const isExempt =
 
 const isMad = (packet: WellFormedPacket): boolean => packet.name === 'UD_SEND_ONLY' && packet.BTH.destQp === 1
 
-/** Permits the differences that the rows for a side of a capture cover, and adds these rows to `used`. */
+/** Adds the rows that permit a difference to `used`. */
 export const permitFor = (capture: string, side: Side, used: Set<Row>): Permit => {
   const rows = permitted.filter(row => (row.capture ?? capture) === capture && (row.side ?? side) === side)
   return difference => {

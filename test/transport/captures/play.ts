@@ -1,9 +1,6 @@
 /*
- * Our engine in place of one side of a capture, in virtual time: the other side's recorded packets are handed in, in
- * order, except lost ones; requests are posted when the recorded program posted them. Request packets are sent one by
- * one, each where the recording has one, so that the same packets are in flight at a loss; if our engine has none to
- * send, time passes until its timer expires. The result is two streams per queue pair, responses and requests, which
- * compare.ts compares with the recording.
+ * Replays a capture in virtual time, with our engine in place of one side. Our engine sends a request packet only where
+ * the recording has one, so that the recorded packets are in flight when one is lost.
  */
 import { OP_END, OP_IMM, OP_SEND, OP_START } from '../../../src/spec/wire/opcodes.ts'
 import { Service } from '../../../src/spec/wire/services.ts'
@@ -39,13 +36,12 @@ import { memoryOf, remoteOf, responseIndex, type SideMemory } from './memory.ts'
 import { type Message, messagesOf, takesReceive, workOpcode } from './messages.ts'
 import { type Pair, peerOf, qpnOn } from './pairs.ts'
 
-/** Whether a packet was sent immediately or after a wait. */
 export type Timing = 'immediate' | 'after the RNR timer' | 'after the ACK timeout'
 
 export interface Sent {
   readonly packet: WellFormedPacket
   readonly timing: Timing
-  /** µs of virtual time that passed before it was sent, for a timer to expire. */
+  /** µs of virtual time that the engine's timer took. */
   readonly waited: number
 }
 
@@ -56,12 +52,11 @@ export interface Stream {
   readonly requests: Sent[]
 }
 
-/** A queue pair, and its requests and receives; ids of work requests are indexes of `posted` and `receives`. */
+/** A queue pair. IDs of work requests are indexes of `posted` and `receives`. */
 export interface Work {
   readonly row: number
   readonly qpn: number
   readonly stream: Stream
-  /** The direction in which this side is the requester, and the one in which it is the responder. */
   readonly asRequester: Pair | undefined
   readonly asResponder: Pair | undefined
   readonly posted: readonly Posted[]
@@ -74,9 +69,8 @@ export interface Work {
 export interface PlayResult {
   readonly node: TestNode
   readonly memory: SideMemory
-  /** The queue pairs of the side. */
   readonly ends: readonly Work[]
-  /** If `postedAtOnce`: sentences about requests sent before a packet for which the recorded side waited. */
+  /** Sentences about requests that our engine sent too early; only if `postedAtOnce`. */
   readonly unexpected: readonly string[]
 }
 
@@ -84,7 +78,7 @@ const { FENCE, SIGNALED, SOLICITED } = SendFlags.values
 const { ATOMIC_FETCH_AND_ADD } = WrOpcode.values
 /** Length of the GRH before a datagram in its receive buffer. */
 const GRH_BYTES = 40
-/** Codes of the ACK timeout and RNR timer, and max_rd_atomic, of programs that do not set them. */
+/** Timer codes. */
 const DEFAULT_TIMEOUT = 14
 const DEFAULT_RNR_TIMER = 12
 const DEFAULT_RD_ATOMIC = 16
@@ -97,13 +91,12 @@ export interface Posted {
 }
 
 interface End extends Work {
-  /** Messages that are not posted yet. */
   readonly toPost: Message[]
   readonly posted: Posted[]
-  /** Request packets of our engine that the recording has later. */
+  /** Request packets of our engine that come later in the recording. */
   readonly pending: Sent[]
   readonly receives: { readonly at: number; readonly length: number }[]
-  /** Sizes of the next receive buffers, if `facts` has them. */
+  /** Sizes of the next receive buffers, from `facts`. */
   readonly receiveSizes: number[]
 }
 
@@ -118,23 +111,23 @@ const qkeyOf = ({ entries }: Conversation, { requesterQpn, responderQpn, request
   return datagram === undefined ? 0 : field(datagram.packet, 'DETH', 'qkey')
 }
 
-/** The RNR timer code in a side's NAKs. */
+/** The RNR timer code of a side. */
 const rnrTimerOf = (conversation: Conversation, side: Side): number => {
   const nak = conversation.entries.find(e => e.from === side && isRnrNak(e.packet))
   return nak === undefined ? DEFAULT_RNR_TIMER : syndromeValueOf(nak.packet)
 }
 
-/** The packet that our engine receives for a recorded one; undefined if withheld. */
+/** The bytes that our engine receives for a recorded packet; undefined if the packet is withheld. */
 export type PacketToDeliver = (entry: Entry) => Uint8Array | undefined
 
 export interface PlayOptions {
   /** By default the recorded packets are delivered. */
   readonly deliver?: PacketToDeliver
-  /** Recorded packets with no packet of `side` between them form one burst, with runs as long as possible. */
+  /** Packets between two packets of `side` are delivered as one burst. */
   readonly inBursts?: boolean
 }
 
-/** Plays `side` of the capture with our engine. */
+/** Our engine replaces `side`. */
 export const play = (
   conversation: Conversation,
   pairs: readonly Pair[],
@@ -146,13 +139,13 @@ export const play = (
   const memory = memoryOf(conversation, pairs, side, facts)
   const { space, regions, content } = memory
   const messages = pairs.flatMap(p => messagesOf(conversation, p))
-  /** Bytes for send and receive buffers, behind the memory that the peer accesses. */
+  /** Buffers of work requests lie behind the memory that the peer accesses. */
   const bufferBytes = messages.reduce((sum, m) => sum + m.length + 128, 0) + (facts.receives ?? []).length * 0x1_0000
   const node = createNode({
     memoryBytes: space.bytes + bufferBytes,
     maxPackets: 1,
     locate: address => {
-      // Our own buffers are at MEMORY_BASE + offset; other addresses are recorded ones.
+      // buffers of work requests are at MEMORY_BASE + offset; other addresses are recorded
       const local = address - MEMORY_BASE
       return local >= space.bytes && local < 0x1000_0000n ? Number(local) : space.locate(address)
     },
@@ -176,28 +169,24 @@ export const play = (
   const ends = connectEnds(conversation, pairs, side, facts, node)
   const endOf = (qpn: number): End | undefined => ends.find(end => end.qpn === qpn)
   let now = 0
-  /** Number of the recorded packet that was reached. */
+  /** Number of the current recorded packet. */
   let packetNumber = 0
-  /** Number of packets of our engine that were taken from the port. */
-  let taken = 0
-  /** Lets the engine send one packet; undefined if it has none to send. */
+  let takenPackets = 0
+  /** Lets the engine send one packet. */
   const sendOne = (timing: Timing, waited: number): { end: End; sent: Sent } | undefined => {
     node.port.freeRuns = 1
     node.transmit(now)
     node.port.freeRuns = 0
-    const next = node.sent[taken]
+    const next = node.sent[takenPackets]
     if (next === undefined) return undefined
-    taken++
+    takenPackets++
     const packet = parsePacket(next.bytes)
     if (packet.kind === 'opaque') throw new Error(`our engine sent an invalid packet: ${packet.reason}`)
     const end = ends.find(e => peerOf((e.asRequester ?? e.asResponder)!, side) === packet.BTH.destQp)
     if (end === undefined) throw new Error(`our engine sent to QP ${packet.BTH.destQp}`)
     return { end, sent: { packet, timing, waited } }
   }
-  /**
-   * Lets the engine send responses until it has none, or until it sends a request: then it returns true, and the
-   * request is pending until the recording has it.
-   */
+  /** Lets the engine send responses. Stops at a request: adds the request to `pending`, and returns true. */
   const sendResponses = (timing: Timing, waited: number): boolean => {
     for (let next = sendOne(timing, waited); next !== undefined; next = sendOne(timing, waited)) {
       const { end, sent } = next
@@ -209,7 +198,7 @@ export const play = (
     }
     return false
   }
-  /** The recording has a request here: takes the engine's next one, for which a timer may have to expire. */
+  /** Takes the engine's next request. If the engine has none to send, time passes until its timer expires. */
   const takeRequest = (end: End): void => {
     if (end.pending.length === 0) sendResponses('immediate', 0)
     if (end.pending.length === 0) {
@@ -226,7 +215,7 @@ export const play = (
     const sent = end.pending.shift()
     if (sent !== undefined) end.stream.requests.push(sent)
   }
-  /** Writes the data that the recorded program wrote before a READ; the recorded responses have it. */
+  /** Writes the data of the recorded responses to memory, as the recorded program did before the READ. */
   const writeReadData = (entry: Entry, end: End): void => {
     const message = end.incoming.find(m => m.entry === entry)!
     const offset = space.locate(remoteOf(message)!.address)
@@ -252,7 +241,7 @@ export const play = (
       const end = endOf(entry.packet.BTH.destQp)
       const bytes = deliver(entry)
       if (end === undefined || bytes === undefined) continue
-      // The packets so far consume their receive WQEs before the next one is posted.
+      // earlier packets consume their receive WQEs before the next WQE is posted
       if (takesReceiveWqe(entry)) burst.endRun(now)
       if (isRequest(entry.packet) && takesReceiveWqe(entry) && !getsRnrNak(entries, i, end))
         postReceive(node, end, allocate)
@@ -278,11 +267,10 @@ export const play = (
   return { node, memory, ends, unexpected }
 }
 
-/** Whether the packet's destination, a connected QP, was already destroyed. Datagrams go to QP 1, which stays. */
+/** Whether the destination QP was already destroyed. Datagrams go to QP 1, which is never destroyed. */
 const isDestroyed = ({ destroyed }: Facts, side: Side, { number, packet }: Entry): boolean =>
   destroyed !== undefined && destroyed.side === side && number >= destroyed.from && headersOf(packet).DETH === undefined
 
-/** The queue pairs of `side`, connected. */
 const connectEnds = (
   conversation: Conversation,
   pairs: readonly Pair[],
@@ -363,14 +351,14 @@ const post = (node: TestNode, end: End, i: number, facts: Facts, allocate: (byte
   if (specs.length > 0) node.post(end.row, ...specs)
 }
 
-/** Whether a packet is the one of its message that takes a receive WQE. */
+/** Whether a packet consumes a receive WQE. */
 const takesReceiveWqe = ({ packet }: Entry): boolean => {
   const flags = flagsOf(packet)
   if ((flags & OP_SEND) !== 0) return (flags & OP_START) !== 0
   return (flags & OP_IMM) !== 0 && (flags & OP_END) !== 0
 }
 
-/** Whether the recorded side had no receive WQE for packet `i`: its next response is an RNR NAK of the packet. */
+/** Whether the recorded side answered packet `i` with an RNR NAK. */
 const getsRnrNak = (entries: readonly Entry[], i: number, end: End): boolean => {
   const response = entries
     .slice(i + 1)
@@ -386,7 +374,7 @@ const getsRnrNak = (entries: readonly Entry[], i: number, end: End): boolean => 
 /** Bytes before a message in a receive buffer. */
 export const grhBytes = (pair: Pair): number => (pair.service === Service.UD ? GRH_BYTES : 0)
 
-/** Posts a receive WQE, of the size in `facts` or that of the next message, unless one is posted. */
+/** Posts a receive WQE if none is posted. Its size is that in `facts`, or that of the next message. */
 const postReceive = (node: TestNode, end: End, allocate: (bytes: number) => number): void => {
   if (node.queues[end.row].receives.length > 0) return
   const next = end.incoming.filter(takesReceive)[end.receives.length]

@@ -1,5 +1,5 @@
 /*
- * Packet scripts for the completer: responses, timeouts, and completions of requests.
+ * Packet scripts for the completer.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -49,14 +49,14 @@ describe('a completion', () => {
       ],
     )
   })
-  it('of every request comes if the QP signals all', () => {
+  it('comes for every request if the QP has sq_sig_all', () => {
     const t = startScript({}, { sqSigAll: true })
     t.post({ id: 1, opcode: SEND, flags: 0 }, { id: 2, opcode: SEND, flags: 0 })
     t.sent()
     t.response('ACKNOWLEDGE', 1)
     assert.deepEqual(t.completions(), ['1 ok', '2 ok'])
   })
-  it('of a READ comes with its last response; the data is in its SGEs', () => {
+  it('of a READ comes with the last response, and the data is in the SGEs', () => {
     const t = startScript()
     t.post({
       id: 1,
@@ -78,7 +78,7 @@ describe('a completion', () => {
     assert.deepEqual(t.node.memory.slice(5000, 6000), payload.slice(1500))
     assert.equal(t.node.engine.nextTimeout(), Number.POSITIVE_INFINITY)
   })
-  it('of an atomic returns the old value in host order, and leaves the packet unchanged', () => {
+  it('of an atomic returns the old value in host order, without changing the packet', () => {
     const t = startScript()
     t.post({ id: 1, opcode: FAA, remote: 8, ...sge(16, 8), compare: 1n })
     t.sent()
@@ -90,7 +90,7 @@ describe('a completion', () => {
     assert.deepEqual([t.node.cqes[0].opcode, t.node.cqes[0].bytes], [4, 8])
     assert.equal(t.node.words.getBigUint64(16, true), 0x0102_0304_0506_0708n)
   })
-  it('of earlier SENDs and WRITEs is implied by the response of a READ or atomic', () => {
+  it('of a SEND or WRITE comes with the response of a later READ or atomic', () => {
     const t = startScript()
     t.post(
       { id: 1, opcode: SEND, ...sge(0, 1) },
@@ -116,7 +116,7 @@ describe('a completion', () => {
     assert.deepEqual(t.completions(), ['1 ok'])
     assert.equal(t.node.engine.query(t.row).sqPsn, SQ_PSN + 1)
   })
-  it('frees the slot of its request, so that the program can post again', () => {
+  it('frees the slot of the request', () => {
     const t = startScript()
     t.post({ id: 1, opcode: SEND })
     t.sent()
@@ -126,7 +126,7 @@ describe('a completion', () => {
 })
 
 describe('a NAK', () => {
-  it('sequence error: retransmits from its PSN, also in the middle of a message', () => {
+  it('of a sequence error: the requester retransmits from the PSN of the NAK, within a message too', () => {
     const t = startScript()
     const bytes = fillMemory(t, 0, 3 * MTU + 5)
     t.post({ id: 1, opcode: WRITE, ...sge(0, 3 * MTU + 5) }, { id: 2, opcode: SEND })
@@ -140,13 +140,12 @@ describe('a NAK', () => {
     t.response('ACKNOWLEDGE', 4)
     assert.deepEqual(t.completions(), ['1 ok', '2 ok'])
   })
-  it('sequence error: retransmits once from its PSN; after progress, again', () => {
+  it('of a sequence error is ignored if repeated before progress', () => {
     const t = startScript()
     t.post({ id: 1, opcode: WRITE, ...sge(0, 3 * MTU + 5) }, { id: 2, opcode: SEND })
     t.sent()
     t.response('ACKNOWLEDGE', 2, { syndrome: NAK.SEQUENCE })
     assert.deepEqual(t.sent(), ['WRITE_MIDDLE@2 [1024]', 'WRITE_LAST@3 ackreq [5]', 'SEND_ONLY@4 ackreq'])
-    // a second NAK with the same PSN is ignored; one after progress is not
     t.response('ACKNOWLEDGE', 2, { syndrome: NAK.SEQUENCE })
     assert.deepEqual(t.sent(), [])
     t.response('ACKNOWLEDGE', 3, { syndrome: NAK.SEQUENCE })
@@ -159,7 +158,7 @@ describe('a NAK', () => {
     t.response('ACKNOWLEDGE', 4)
     assert.equal(t.node.engine.counters.sends, 1, 'a WRITE is not counted as a SEND')
   })
-  it('is ignored if its PSN is acknowledged or was never sent, or its kind or code is reserved', () => {
+  it('is ignored if the PSN was acknowledged or never sent, or if the kind or code is reserved', () => {
     const RESERVED_NAK_CODE = 10
     const RESERVED_SYNDROME_KIND = 0x40
     const t = startScript()
@@ -174,7 +173,7 @@ describe('a NAK', () => {
     assert.deepEqual(t.sent(), [])
     assert.deepEqual(t.completions(), ['1 ok'])
   })
-  it('sequence error: counts as a retry', () => {
+  it('of a sequence error counts as a retry', () => {
     const t = startScript({ retryCnt: 0 })
     t.post({ id: 1, opcode: SEND }, { id: 2, opcode: SEND })
     t.sent()
@@ -187,7 +186,7 @@ describe('a NAK', () => {
     ['remote operation', NAK.OPERATION, 'REM_OP'],
     ['invalid RD request', NAK.INVALID_RD, 'REM_INV_RD'],
   ] as const)
-    it(`${title}: earlier requests succeed, this one fails, later ones are flushed`, () => {
+    it(`${title}: earlier requests succeed, the refused request fails, later requests are flushed`, () => {
       const t = startScript()
       t.postReceives(2, 10)
       t.post(
@@ -209,13 +208,13 @@ describe('a NAK', () => {
 })
 
 describe('a receiver that is not ready', () => {
-  it('is retried after the time of its RNR timer', () => {
+  it('is retried when the RNR timer expires', () => {
     const t = startScript()
     t.post({ id: 1, opcode: SEND, ...sge(0, MTU + 1) }, { id: 2, opcode: SEND })
     t.sent()
     t.response('ACKNOWLEDGE', 0, { syndrome: rnrSyndrome(12) })
     assert.deepEqual(t.sent(), [])
-    // a sequence error for the following packets, as Linux sends it
+    // Linux also sends a sequence error for the following packets
     t.response('ACKNOWLEDGE', 0, { syndrome: NAK.SEQUENCE })
     t.sleep(639)
     assert.deepEqual(t.sent(), [])
@@ -282,8 +281,8 @@ describe('a receiver that is not ready', () => {
   })
 })
 
-describe('a peer that does not answer', () => {
-  it('has every unacknowledged packet retransmitted after the timeout, retry_cnt times; 7 means seven', () => {
+describe('the ACK timeout', () => {
+  it('causes a retransmission of every unacknowledged packet, retry_cnt times; 7 is not unlimited', () => {
     for (const retryCnt of [0, 3, 7]) {
       const t = startScript({ retryCnt })
       t.post({ id: 1, opcode: SEND, ...sge(0, MTU + 1) }, { id: 2, opcode: SEND })
@@ -299,7 +298,7 @@ describe('a peer that does not answer', () => {
       assert.equal(t.state, ERR)
     }
   })
-  it('is timed from the last progress, which resets the retry count', () => {
+  it('starts at the last progress, which resets the retry count', () => {
     const t = startScript({ retryCnt: 1 })
     t.post(...[1, 2, 3, 4].map(id => ({ id, opcode: SEND })))
     t.sent()
@@ -316,7 +315,7 @@ describe('a peer that does not answer', () => {
     t.sleep(T14)
     assert.deepEqual(t.completions(), ['1 ok', '2 ok', '3 RETRY_EXC', '4 FLUSH'])
   })
-  it('is timed from the first packet in flight, not from the last', () => {
+  it('starts with the first packet in flight, not with the last', () => {
     const t = startScript()
     t.post({ id: 1, opcode: SEND })
     t.sent()
@@ -326,13 +325,13 @@ describe('a peer that does not answer', () => {
     t.sleep(T14 / 2)
     assert.deepEqual(t.sent(), ['SEND_ONLY@0 ackreq', 'SEND_ONLY@1 ackreq'])
   })
-  it('is waited for without limit if the timeout is 0', () => {
+  it('never expires if its code is 0', () => {
     const t = startScript({ timeout: 0 })
     t.post({ id: 1, opcode: SEND })
     t.sent()
     assert.equal(t.node.engine.nextTimeout(), Number.POSITIVE_INFINITY)
   })
-  it('is waited for longer once, by the delay with which the timeout was noticed, at most by the timeout', () => {
+  it('is extended once if noticed late, by the delay, at most by its own length', () => {
     for (const [delay, extension] of [
       [50, 50],
       [10 * T14, T14],
@@ -346,13 +345,13 @@ describe('a peer that does not answer', () => {
       engine.onTimeout(now)
       assert.deepEqual(t.sent(), [])
       assert.equal(engine.nextTimeout(), now + extension)
-      // Late for the second time: the timeout is not extended again.
+      // late for the second time in a row: no extension
       now += extension + 7
       engine.onTimeout(now)
       t.node.transmit(now)
       assert.deepEqual(t.sent(), ['SEND_ONLY@0 ackreq'])
       assert.equal(engine.counters.retransmissions, 1)
-      // the next timeout, 3 µs late, is extended again
+      // after the retransmission, a delay of 3 µs extends the timeout again
       now += T14 + 3
       engine.onTimeout(now)
       assert.equal(engine.nextTimeout(), now + 3)
@@ -361,7 +360,7 @@ describe('a peer that does not answer', () => {
       assert.equal(engine.nextTimeout(), Number.POSITIVE_INFINITY)
     }
   })
-  it('may send a late ACK of more than was retransmitted', () => {
+  it('may be followed by a late ACK of more packets than were retransmitted', () => {
     const t = startScript()
     t.post(...[1, 2, 3].map(id => ({ id, opcode: SEND })))
     t.sent()
@@ -377,7 +376,7 @@ describe('a peer that does not answer', () => {
 
 describe('a lost response', () => {
   const read = { id: 1, opcode: READ, remote: 9, ...sge(0, 5 * MTU) }
-  it('of a READ: the requester reads the data from there to the end again', () => {
+  it('of a READ: the requester reads again from the lost response to the end', () => {
     const t = startScript()
     t.post(read, { id: 2, opcode: SEND })
     t.sent()
@@ -415,7 +414,7 @@ describe('a lost response', () => {
     t.response('ACKNOWLEDGE', 2)
     assert.deepEqual(t.completions(), ['2 ok', '3 ok'])
   })
-  it('is retried after the timeout too', () => {
+  it('is requested again after the timeout', () => {
     const t = startScript()
     t.post(read)
     t.sent()
@@ -449,7 +448,7 @@ describe('an invalid response', () => {
     ],
     ['an atomic response to a READ', { opcode: READ, ...sge(0, 8) }, (t: Script) => t.response('ATOMIC_ACK', 0)],
   ] as const)
-    it(`${title}: bad response`, () => {
+    it(`completes the request with BAD_RESP: ${title}`, () => {
       const t = startScript()
       t.post({ id: 1, ...request, sges: [...request.sges] }, { id: 2, opcode: SEND })
       t.sent()

@@ -1,6 +1,5 @@
 /*
- * The window that queue pairs to one peer share (transport/flow-control/peer-window.ts): bytes in flight stay within
- * it, every QP gets its turn, and queue pairs without a responder do not block the others.
+ * The window that queue pairs to one peer share (transport/flow-control/peer-window.ts).
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -15,21 +14,20 @@ import { createNode, type NodeOptions } from '../node.ts'
 import { ERR, READ, WRITE } from '../requests.ts'
 
 const MTU = 1024
-/** The shared window, and the window of one QP, bytes. */
+/** Bytes; WINDOW is that of one QP. */
 const SHARED_WINDOW = 16 * (MTU + PACKET_WEIGHT)
 const WINDOW = 8 * (MTU + PACKET_WEIGHT)
 const { SUCCESS } = WcStatus.values
 const { RESET } = QpState.values
 
-/** Whether a packet is a READ response. */
 const isReadResponse = (bytes: Uint8Array): boolean => {
   const flags = opcodeFlags[bytes[0]]
   return (flags & OP_READ) !== 0 && (flags & OP_RESPONSE) !== 0
 }
 
 /**
- * `count` connections between two nodes. `unreachable`: indexes of connections without a responder, whose requests wait
- * without limit (timeout 0). `rows`: of the first node's queue pairs.
+ * `count` connections between two nodes. Those in `unreachable` (indexes) have no responder, and timeout 0, which never
+ * expires. The returned `rows` are those of the first node's queue pairs.
  */
 const start = (
   count: number,
@@ -57,10 +55,7 @@ const start = (
   })
   const [node] = nodes
   const { cqes } = node
-  /**
-   * Peak of bytes in flight (headers after the BTH, payload and pad, and PACKET_WEIGHT for each packet): packets to the
-   * second node, and its READ responses.
-   */
+  /** Peak of bytes in flight, for packets to the second node and READ responses to the first. */
   let peak = 0
   const measure = (): void => {
     const toSecond = [...wire.inFlight.filter(({ to }) => to === 1), ...nodes[0].sent]
@@ -98,7 +93,7 @@ const write = (id: number, length: number) => ({ id, opcode: WRITE, sges: [{ at:
 const read = (id: number, length: number) => ({ id, opcode: READ, sges: [{ at: 0, length }], remote: 0x1_0000 })
 
 describe('a window shared by queue pairs', () => {
-  it('is not exceeded, however many send', () => {
+  it('is not exceeded by 40 queue pairs', () => {
     const t = start(40)
     for (const row of t.rows) t.node.post(row, write(row, 20 * MTU), write(row, 3))
     t.run(80)
@@ -129,7 +124,7 @@ describe('a window shared by queue pairs', () => {
     }
   })
 
-  it('is not exceeded by READs, which wait until their responses fit; mixed READs and WRITEs all succeed', () => {
+  it('is not exceeded by READs, which wait until their responses fit', () => {
     const t = start(6)
     for (const row of t.rows) t.node.post(row, row % 2 ? read(row, 32 * MTU) : write(row, 32 * MTU), read(row, 10))
     t.run(12)
@@ -175,7 +170,7 @@ describe('a window shared by queue pairs', () => {
     const link = { drop: 0 }
     const large = { sharedWindowBytes: 0x10_0000, windowBytes: 0x2_0000, memoryBytes: 0x8_0000, maxPackets: 64 }
     const t = start(30, [], large, link)
-    /** Each QP writes `packets` packets `times` times; returns the peak of bytes in flight. */
+    /** Each QP posts `times` WRITEs of `packets` packets. Returns the peak of bytes in flight. */
     const peakOf = (packets: number, times: number): number => {
       t.resetPeak()
       for (const row of t.rows) for (let i = 0; i < times; i++) t.node.post(row, write(row, packets * MTU))
@@ -183,17 +178,17 @@ describe('a window shared by queue pairs', () => {
       return t.peak()
     }
     const first = peakOf(60, 1)
-    assert.ok(first > 0x7_0000 && first < 0xb_0000, `${first}: it starts at half of the full window`)
+    assert.ok(first > 0x7_0000 && first < 0xb_0000, `${first}: the window starts at half of its maximum`)
     const second = peakOf(60, 10)
-    assert.ok(second > 0xf_0000 && second < 0x11_0000, `${second}: later it is the full window`)
+    assert.ok(second > 0xf_0000 && second < 0x11_0000, `${second}: the window reaches its maximum`)
     link.drop = 1
     for (const row of t.rows) t.node.post(row, write(row, 60 * MTU))
     t.run(Number.POSITIVE_INFINITY, t.wire.now + 100_000)
     link.drop = 0
     t.resetPeak()
     t.run(t.cqes.length + 30)
-    assert.ok(t.peak() < 0xb_0000, `${t.peak()}: it is halved once, although many QPs lost packets`)
-    assert.ok(t.peak() > 0x4_0000, `${t.peak()}: it is not reduced further`)
+    assert.ok(t.peak() < 0xb_0000, `${t.peak()}: the window is halved`)
+    assert.ok(t.peak() > 0x4_0000, `${t.peak()}: the window is halved only once, although many QPs lost packets`)
     assert.ok(t.cqes.every(({ status }) => status === SUCCESS))
   })
 

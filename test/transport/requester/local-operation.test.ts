@@ -1,6 +1,6 @@
 /*
- * Local requests, BIND_MW and LOCAL_INV, in the send queue (IBA 10.6.7, 10.8.3.3): order, fences, completion, losses
- * and errors. test/core/memory/windows.test.ts tests their effect on keys.
+ * BIND_MW and LOCAL_INV in the send queue (IBA 10.6.7, 10.8.3.3). test/core/memory/windows.test.ts tests their effect
+ * on keys.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -14,7 +14,7 @@ import { startScript } from '../script.ts'
 const { BIND_MW, LOCAL_INV } = wr
 const REMOTE_READ_WRITE = Access.REMOTE_READ | Access.REMOTE_WRITE
 const KEY = 0x0900_0011
-/** A bind of window KEY: new key 0x12, lkey 0x1111, remote writes and reads of 512 bytes from offset 4096. */
+/** Binds window KEY to 512 bytes at offset 4096. */
 const bind = (id: number, fields: Partial<SendSpec> = {}): SendSpec => ({
   id,
   opcode: BIND_MW,
@@ -32,7 +32,7 @@ const invalidate = (id: number, key: number, fields: Partial<SendSpec> = {}): Se
   ...fields,
 })
 const write = (id: number): SendSpec => ({ id, opcode: WRITE, ...sge(0, 4) })
-/** A script whose engine can invalidate this key. */
+/** A script whose engine can invalidate `key`. */
 const startWithKey = (key: number) => {
   const t = startScript()
   t.node.regions.push({ key, pd: 1, offset: 0, length: 64, access: REMOTE_READ_WRITE })
@@ -76,7 +76,7 @@ describe('a local request', () => {
     t.response('ACKNOWLEDGE', 1)
     assert.deepEqual(t.completions(), ['3 ok', '4 ok'])
   })
-  it('between acknowledged requests: one ACK completes all', () => {
+  it('between two WRITEs completes with the ACK of the second WRITE', () => {
     const t = startScript()
     t.post(write(1), bind(2), bind(3), write(4))
     t.sent()
@@ -168,7 +168,7 @@ describe('errors of local requests', () => {
     })
 })
 
-it('a local request that is executed but not completed when the queue pair fails is flushed', () => {
+it('an executed local request is flushed if the queue pair fails before its completion', () => {
   const t = startScript()
   t.post({ id: 1, opcode: SEND, ...sge(0, 4) }, bind(2), write(3))
   t.sent()
@@ -176,7 +176,7 @@ it('a local request that is executed but not completed when the queue pair fails
   assert.deepEqual(t.completions(), ['1 REM_INV_REQ', '2 FLUSH', '3 FLUSH'])
 })
 
-it('local requests among others over a bad link: each is executed once, in order, and all complete in order', () => {
+it('over a bad link, local requests are executed once and in order, and all requests complete in order', () => {
   const random = createRandom(7)
   const nodes: [TestNode, TestNode] = [createNode(), createNode()]
   const wire = linkNodes(nodes, { drop: 0.05, duplicate: 0.05, reorder: 0.1 }, random)

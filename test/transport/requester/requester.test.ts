@@ -1,5 +1,5 @@
 /*
- * Packet scripts for the requester: the packets of each work request, and when they are sent.
+ * Packet scripts for the requester.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -100,7 +100,7 @@ describe('packets of a message', () => {
       assert.deepEqual(sentPayload(t), bytes)
     }
   })
-  it('carry inline data, of several packets too, which is not read from client memory', () => {
+  it('carry inline data, which is not read from client memory', () => {
     const t = startScript()
     const inline = Uint8Array.from({ length: 2500 }, (_, i) => i)
     t.post({ id: 1, opcode: SEND, inline })
@@ -108,7 +108,7 @@ describe('packets of a message', () => {
     assert.deepEqual(sentPayload(t), inline)
     assert.equal(t.node.dmaCalls.reads, 0)
   })
-  it('are read from memory in one step and form runs of equal packets, with a WRITE FIRST in a run of its own', () => {
+  it('are read in one DMA and form one run; a WRITE FIRST has a run of its own', () => {
     for (const [opcode, runs] of [
       [SEND, 1],
       [WRITE, 2],
@@ -126,7 +126,7 @@ describe('packets of a message', () => {
     assert.equal(t.sent().length, 10)
     assert.equal(t.node.port.runs, 1)
   })
-  it('have consecutive PSNs; a READ takes one per response', () => {
+  it('have consecutive PSNs; a READ takes one PSN per response', () => {
     const t = startScript()
     t.post(
       { id: 1, opcode: SEND, ...sge(0, MTU + 1) },
@@ -229,7 +229,7 @@ describe('a local error', () => {
     ['too many elements', { opcode: SEND, sges: Array.from({ length: 5 }, () => ({ at: 0, length: 1 })) }, 'LOC_QP_OP'],
   ]
   for (const [title, spec, status] of wrong)
-    it(`${title}: ${status}, after earlier requests, and none of its packets is sent`, () => {
+    it(`${title}: ${status} after earlier requests, without a packet`, () => {
       const t = startScript({}, { maxSge: 4 })
       t.post(good(1), { id: 2, ...spec }, good(3))
       assert.deepEqual(t.sent(), ['SEND_ONLY@0 ackreq [4]'])
@@ -266,7 +266,7 @@ describe('a local error', () => {
     assert.deepEqual(t.sent(), [])
     assert.deepEqual(t.completions(), ['2 LOC_QP_OP'])
   })
-  it('memory that is unmapped while the message is sent', () => {
+  it('memory unmapped while the message is sent: LOC_PROT', () => {
     const t = startScript({}, { windowBytes: 3 * (MTU + 64) })
     t.post({ id: 1, opcode: SEND, ...sge(0, 10 * MTU) })
     assert.equal(t.sent().length, 3)
@@ -275,7 +275,7 @@ describe('a local error', () => {
     assert.deepEqual(t.sent(), [])
     assert.deepEqual(t.completions(), ['1 LOC_PROT'])
   })
-  it('READ whose buffer is unmapped before the data is written', () => {
+  it('READ whose buffer is unmapped before the data is written: LOC_PROT', () => {
     const t = startScript()
     t.post({ id: 1, opcode: READ, ...sge(0, 3 * MTU) }, { id: 2, opcode: SEND })
     t.sent()
@@ -290,7 +290,7 @@ describe('a local error', () => {
 
 describe('READs that the window splits into parts (boundReads)', () => {
   const bounded = { windowBytes: 4 * (MTU + 64), boundReads: true }
-  it('request half a window at a time, and at most one window in flight', () => {
+  it('request half a window at a time, with at most one window in flight', () => {
     const t = startScript({}, bounded)
     t.post({ id: 1, opcode: READ, remote: 9, ...sge(0, 5 * MTU - 10) }, { id: 2, opcode: SEND })
     const readRequest = (psn: number, packets: number, bytes = packets * MTU): string =>
@@ -316,7 +316,7 @@ describe('READs that the window splits into parts (boundReads)', () => {
     t.response('READ_RESP_LAST', 1, { payload: MTU })
     assert.deepEqual(t.sent(), [`READ_REQUEST@2 ackreq reth +${2 * MTU}:${MTU}`])
   })
-  it('are retried to the end of the part, and earlier responses still count', () => {
+  it('are requested again from the lost response, part by part', () => {
     const t = startScript({}, { windowBytes: 8 * (MTU + 64), boundReads: true })
     t.post({ id: 1, opcode: READ, ...sge(0, 8 * MTU) })
     assert.equal(t.sent().length, 2)
@@ -350,7 +350,7 @@ describe('the window', () => {
     t.response('ACKNOWLEDGE', 0, { syndrome: NAK.SEQUENCE })
     assert.equal(t.sent().length, 32)
     t.response('ACKNOWLEDGE', 10, { syndrome: NAK.SEQUENCE })
-    assert.equal(t.sent().length, 21, '32 and the 10 acknowledged, halved')
+    assert.equal(t.sent().length, 21, 'half of 32 packets and the 10 acknowledged packets')
     for (let i = 0; i < 4; i++) {
       t.sleep(T14)
       t.sent()

@@ -1,6 +1,5 @@
 /*
- * FLUSH and ATOMIC WRITE, requester and responder (IBA 1.5 annex A19): packets, responses, rights, resources,
- * duplicates, and how the requester handles valid and invalid responses.
+ * FLUSH and ATOMIC WRITE of requester and responder (IBA 1.5 annex A19).
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -16,16 +15,15 @@ import { type PacketSpec, startScript } from '../script.ts'
 const { FLUSH, ATOMIC_WRITE } = wr
 /** Access flags of a queue pair and a region that allow FLUSH. */
 const FLUSH_ACCESS = REMOTE_ACCESS | Access.FLUSH_GLOBAL
-// Attributes of queue pairs.
 const WITH_FLUSH_PERSISTENT = { access: FLUSH_ACCESS | Access.FLUSH_PERSISTENT }
 const WITHOUT_WRITE = { access: Access.REMOTE_READ | Access.REMOTE_ATOMIC }
-/** Placement types: global visibility, and persistence. */
+/** Placement types in `swap`. */
 const GLOBAL = BigInt(flushPlacement.GLOBAL)
 const PERSISTENT = BigInt(flushPlacement.PERSISTENT)
-/** Selectivity levels, in the high half of `swap`: the range (0), the whole memory region. */
+/** Selectivity levels in the high half of `swap`. */
 const WHOLE_REGION = BigInt(flushSelectivity.REGION) << 32n
 const UNKNOWN_SELECTIVITY = 2n << 32n
-/** A FLUSH of 100 bytes (`compare`). */
+/** `compare` is the length. */
 const flush = (id: number, fields: Partial<SendSpec> = {}): SendSpec => ({
   id,
   opcode: FLUSH,
@@ -71,7 +69,7 @@ describe('the requester', () => {
     assert.deepEqual(t.sent(), [second])
     assert.deepEqual(t.payloads()[1], word)
   })
-  it('both count for max_rd_atomic, and a fence waits for a FLUSH', () => {
+  it('FLUSH and ATOMIC WRITE count for max_rd_atomic, and a fence waits for a FLUSH', () => {
     const t = startScript({ maxRdAtomic: 2 })
     t.post(flush(1), atomicWrite(2), { id: 3, opcode: READ, ...sge(0, 4) })
     assert.equal(t.sent().length, 2)
@@ -136,7 +134,7 @@ describe('the requester', () => {
       assert.deepEqual(t.sent(), [])
       assert.deepEqual(t.completions(), [`1 ${status}`])
     })
-  it('neither is sent if no READ may be outstanding', () => {
+  it('FLUSH and ATOMIC WRITE fail if max_rd_atomic is 0', () => {
     for (const request of [flush(1), atomicWrite(1)]) {
       const t = startScript({ maxRdAtomic: 0 })
       t.post(request)
@@ -146,7 +144,7 @@ describe('the requester', () => {
   })
 })
 
-/** A script whose queue pair and region allow FLUSH, with two responder resources. */
+/** A script whose queue pair and region allow FLUSH. */
 const startWithFlush = (attributes = {}) => {
   const t = startScript({ access: FLUSH_ACCESS, maxDestRdAtomic: 2, ...attributes })
   t.node.regions[0].access = FLUSH_ACCESS
@@ -219,7 +217,7 @@ describe('the responder: FLUSH', () => {
     t.request('FLUSH', 0, { dmaLen: 8 })
     assert.deepEqual(t.sent(), ['NAK(REMOTE_ACCESS)@0 msn 0'])
   })
-  it('duplicate: answered from its resource', () => {
+  it('duplicate: answered', () => {
     const t = startWithFlush()
     t.request('FLUSH', 0, { dmaLen: 8 })
     t.request('FLUSH', 1, { dmaLen: 8 })
@@ -227,7 +225,7 @@ describe('the responder: FLUSH', () => {
     t.request('FLUSH', 0, { dmaLen: 8 })
     assert.deepEqual(t.sent(), ['READ_RESP_ONLY@0 msn 1'])
   })
-  it('duplicate after its resource was reused: dropped', () => {
+  it('duplicate after reuse of its responder resource: dropped', () => {
     const t = startWithFlush()
     for (let psn = 0; psn < 3; psn++) {
       t.request('FLUSH', psn, { dmaLen: 8 })
@@ -254,7 +252,7 @@ describe('the responder: ATOMIC WRITE', () => {
     assert.deepEqual(t.sent(), ['READ_RESP_ONLY@0 msn 1'])
     assert.equal(t.node.memory[64], 9)
   })
-  it('replaces what an earlier WRITE to the same address wrote', () => {
+  it('takes effect after an earlier WRITE to the address', () => {
     const t = startWithFlush()
     t.requestRun(['WRITE_ONLY', 0, { remote: 64, payload: 8 }], ['ATOMIC_WRITE', 1, { remote: 64, payload: word }])
     t.sent()

@@ -1,5 +1,5 @@
 /*
- * Packet scripts for the responder: responses, completions and memory.
+ * Packet scripts for the responder.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -43,7 +43,7 @@ describe('a SEND', () => {
     assert.deepEqual(memoryAt(t, MTU, MTU), patternOf(MTU))
     assert.deepEqual(memoryAt(t, 3 * MTU, 4), Uint8Array.of(1, 8, 15, 0))
   })
-  it('is scattered to the SGEs of the receive WQE, and empty ones are skipped', () => {
+  it('is scattered to the SGEs of the receive WQE; empty SGEs are skipped', () => {
     const t = startScript()
     const sges = [
       { at: 10, length: 3 },
@@ -80,16 +80,16 @@ describe('a SEND', () => {
     t.request('SEND_ONLY_INV', 1, { payload: 3, imm: 0x78, ackReq: true })
     assertRefused(t, ['ACK@0 msn 1'], ['100 ok recv 3', '101 REM_INV_REQ', ...flushed(102, 107)])
     t.request('SEND_ONLY_INV', 1, { payload: 3, imm: 0x78, ackReq: true })
-    assert.deepEqual(t.sent(), [], 'its retransmission is not acknowledged either')
+    assert.deepEqual(t.sent(), [], 'a retransmission is not acknowledged')
   })
-  it('longer than the buffer is an invalid request, and a local length error at the responder', () => {
+  it('longer than the buffer is an invalid request; the receive WQE completes with LOC_LEN', () => {
     const t = startScript()
     t.postReceives(2, MTU + 10)
     t.request('SEND_FIRST', 0, { payload: MTU })
     t.request('SEND_LAST', 1, { payload: 11, ackReq: true })
     assertRefused(t, ['NAK(INVALID_REQUEST)@1 msn 0'], ['100 LOC_LEN', '101 FLUSH'])
   })
-  it('into a receive WQE with more SGEs than max_recv_sge is a length error', () => {
+  it('into a receive WQE with more SGEs than max_recv_sge is an invalid request', () => {
     const t = startScript({}, { maxSge: 1 })
     const element = { at: 0, length: 8 }
     t.node.postReceive(t.row, { id: 1, sges: [element, element] })
@@ -102,7 +102,7 @@ describe('a SEND', () => {
     t.request('SEND_ONLY', 0, { payload: 10 })
     assertRefused(t, ['NAK(REMOTE_OPERATION)@0 msn 0'], ['1 LOC_PROT'])
   })
-  it('into memory that was unmapped is a remote operational error, from the first packet that is not written', () => {
+  it('into unmapped memory is a remote operational error with the PSN of the first packet not written', () => {
     const t = startScript()
     t.postReceives(2, 4 * MTU)
     t.request('SEND_FIRST', 0, { payload: MTU, ackReq: true })
@@ -112,7 +112,7 @@ describe('a SEND', () => {
     t.node.faults.write = Errno.EFAULT
     assertRefused(t, ['NAK(REMOTE_OPERATION)@1 msn 0'], ['100 LOC_PROT', '101 FLUSH'])
   })
-  it('into memory of a program that has ended is not answered, and neither is a WRITE or a READ', () => {
+  it('is not answered if the program of the memory has ended; neither is a WRITE or a READ', () => {
     for (const [name, spec] of [
       ['SEND_ONLY', { payload: 10 }],
       ['WRITE_ONLY', { payload: 10 }],
@@ -129,7 +129,7 @@ describe('a SEND', () => {
       assert.equal(t.state, ERR, name)
     }
   })
-  it('without a receive WQE gets one RNR NAK per try; the following packets are dropped', () => {
+  it('without a receive WQE is answered with one RNR NAK per try; the following packets are dropped', () => {
     const t = startScript({ minRnrTimer: 14 })
     t.request('SEND_ONLY', 0, { payload: 5 })
     t.request('SEND_ONLY', 1, { payload: 6 })
@@ -143,7 +143,7 @@ describe('a SEND', () => {
     assert.deepEqual(t.completions(), ['100 ok recv 5', '101 ok recv 6'])
     assert.equal(t.node.engine.counters.sentRnr, 2)
   })
-  it('that arrives before the RNR NAK has left is accepted', () => {
+  it('is accepted if it is repeated before the RNR NAK has left', () => {
     const t = startScript()
     t.request('SEND_ONLY', 0, { payload: 5, ackReq: true })
     t.postReceives(1, 100)
@@ -164,15 +164,15 @@ describe('a WRITE', () => {
     assert.deepEqual(memoryAt(t, 0x9001, MTU), patternOf(MTU))
     assert.deepEqual(memoryAt(t, 0x9001 + 2 * MTU, 10), Uint8Array.from([...patternOf(9), 0]))
   })
-  it('crosses the 4 GiB line', () => {
+  it('crosses a multiple of 4 GiB', () => {
     const t = startResponder()
-    const line = Number(0x7f02_0000_0000n - MEMORY_BASE)
-    t.request('WRITE_FIRST', 0, { payload: MTU, remote: line - 500, dmaLen: 2 * MTU })
+    const multiple = Number(0x7f02_0000_0000n - MEMORY_BASE)
+    t.request('WRITE_FIRST', 0, { payload: MTU, remote: multiple - 500, dmaLen: 2 * MTU })
     t.request('WRITE_LAST', 1, { payload: MTU, ackReq: true })
-    t.request('WRITE_FIRST', 2, { payload: MTU, remote: line - MTU, dmaLen: 2 * MTU })
+    t.request('WRITE_FIRST', 2, { payload: MTU, remote: multiple - MTU, dmaLen: 2 * MTU })
     t.request('WRITE_LAST', 3, { payload: MTU, ackReq: true })
     assert.deepEqual(t.sent(), ['ACK@3 msn 2'])
-    assert.deepEqual(memoryAt(t, line - MTU, 2 * MTU), Uint8Array.from([...patternOf(MTU), ...patternOf(MTU)]))
+    assert.deepEqual(memoryAt(t, multiple - MTU, 2 * MTU), Uint8Array.from([...patternOf(MTU), ...patternOf(MTU)]))
   })
   it('with immediate consumes and completes a receive WQE', () => {
     const t = startResponder()
@@ -268,7 +268,7 @@ describe('a WRITE', () => {
     t.request('WRITE_ONLY', 0, { payload: 1 })
     assertRefused(t, ['NAK(INVALID_REQUEST)@0 msn 0'], flushed(100, 107), ['QP_REQ_ERR'])
   })
-  it('whose region is deregistered in the middle is refused: nothing more is written, earlier packets are acknowledged', () => {
+  it('whose region is deregistered in the middle is refused from the next packet on', () => {
     const t = startResponder()
     t.request('WRITE_FIRST', 0, { payload: MTU, remote: 0x9000, dmaLen: 3 * MTU, ackReq: true })
     assert.deepEqual(t.sent(), ['ACK@0 msn 0'])
@@ -364,7 +364,7 @@ describe('a malformed sequence', () => {
     it(`${title}: invalid request`, () => {
       const t = startResponder()
       send(t)
-      // The event is raised only if no receive WQE completes with the error.
+      // no event if a receive WQE completes with the error
       assertRefused(t, [nak], completions, completions[0] === '100 FLUSH' ? ['QP_REQ_ERR'] : [])
     })
 })
@@ -381,7 +381,7 @@ describe('a PSN', () => {
     assert.deepEqual(t.sent(), ['NAK(PSN_SEQUENCE)@1 msn 1'])
     assert.equal(t.node.engine.counters.outOfSequence, 3)
   })
-  it('behind gets an ACK with the latest PSN, and its packet is not executed', () => {
+  it('behind gets an ACK with the latest PSN, and the packet is not executed', () => {
     const t = startResponder()
     t.request('SEND_ONLY', 0, { payload: 1 })
     t.request('SEND_ONLY', 1, { payload: 1 })
@@ -393,7 +393,7 @@ describe('a PSN', () => {
     assert.equal(t.completions().length, 2)
     assert.equal(t.node.engine.counters.duplicateRequests, 2)
   })
-  it('is behind if it is one of the 2^23 before the expected one, otherwise ahead', () => {
+  it('is behind if it is one of the 2^23 PSNs before the expected PSN, otherwise ahead', () => {
     const t = startResponder()
     t.request('SEND_ONLY', -0x80_0000, { payload: 1 })
     assert.deepEqual(t.sent(), ['ACK@-1 msn 0'])
@@ -411,7 +411,7 @@ describe('a PSN', () => {
 describe('unexpected packets', () => {
   const dropped: [string, (t: Script) => void][] = [
     ['another partition', t => t.request('SEND_ONLY', 0, { payload: 1, ackReq: true, pkey: 0x1234 })],
-    ['another version', t => t.request('SEND_ONLY', 0, { payload: 1, ackReq: true, tver: 1 })],
+    ['another transport version', t => t.request('SEND_ONLY', 0, { payload: 1, ackReq: true, tver: 1 })],
     ['another peer', t => t.injectRaw(packet('SEND_ONLY', RQ_PSN, { payload: 1, ackReq: true }), 1)],
     ['an unknown peer', t => t.injectRaw(packet('SEND_ONLY', RQ_PSN, { payload: 1, ackReq: true }), -1)],
     ['UC', t => t.request('UC_SEND_ONLY', 0, { payload: 1, ackReq: true })],

@@ -1,5 +1,5 @@
 /*
- * Packet scripts for the packets that the responder sends: ACKs, READ and atomic responses.
+ * Packet scripts for ACKs, READ responses and atomic responses.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -8,7 +8,7 @@ import { assertRefused, atomicWord, ERR, flushed, MTU, patternOf, startResponder
 import { packet } from '../script.ts'
 
 describe('an ACK', () => {
-  it('is sent once per burst, for its last packet', () => {
+  it('is sent once per burst, for the last packet', () => {
     const t = startResponder()
     for (let i = 0; i < 5; i++) t.request('SEND_ONLY', i, { payload: 1, ackReq: i < 4 })
     assert.deepEqual(t.sent(), ['ACK@4 msn 5'])
@@ -23,7 +23,7 @@ describe('an ACK', () => {
 })
 
 describe('a READ', () => {
-  it('is answered with its data, FIRST, MIDDLE and LAST, and uses their PSNs', () => {
+  it('is answered with FIRST, MIDDLE and LAST, and takes one PSN for each', () => {
     const t = startResponder()
     t.node.memory.set(patternOf(2500), 0x9000)
     t.request('READ_REQUEST', 0, { remote: 0x9000, dmaLen: 2500, ackReq: true })
@@ -37,7 +37,7 @@ describe('a READ', () => {
     const responses = t.payloads().slice(0, 3)
     assert.deepEqual(Uint8Array.from(responses.flatMap(p => [...p])), patternOf(2500))
   })
-  it('counts once against the 64 KiB that its queue pair sends per turn', () => {
+  it('counts once in the 64 KiB that a queue pair sends per turn', () => {
     const attributes = { pathMtu: 4096, maxDestRdAtomic: 16 }
     const t = startResponder(attributes, { maxBytes: 0x4_0000 })
     const second = t.node.createQp(0x12)
@@ -50,8 +50,8 @@ describe('a READ', () => {
     const destinations = t.node.sent.map(({ bytes }) => bytes[7]) // the low byte of BTH.DestQP
     assert.deepEqual(destinations, [...Array(16).fill(0x22), ...Array(16).fill(0x23)])
   })
-  it('may end in the run in which the next begins, if the port sets maxSinglePacketRun', () => {
-    /** By run: the bytes of each of its packets. */
+  it('may share a run with the next READ, if the port sets maxSinglePacketRun', () => {
+    /** By run: the lengths of the packets. */
     const runsOf = (maxSinglePacketRun?: number): number[][] => {
       const t = startResponder(
         {},
@@ -79,13 +79,13 @@ describe('a READ', () => {
     assert.deepEqual(runsOf(8), [[end], middles, [end, end], middles, [end]])
     assert.deepEqual(runsOf(), [[end], middles, [end], [end], middles, [end]])
   })
-  it('of one packet or of zero length is answered by ONLY, the latter without a check of the key', () => {
+  it('of one packet or of zero length is answered by ONLY; zero length needs no valid key', () => {
     const t = startResponder()
     t.request('READ_REQUEST', 0, { remote: 0x9000, dmaLen: 5 })
     t.request('READ_REQUEST', 1, { rkey: 0xbad, dmaLen: 0 })
     assert.deepEqual(t.sent(), ['READ_RESP_ONLY@0 msn 1 [5]', 'READ_RESP_ONLY@1 msn 2'])
   })
-  it('is answered with a response that acknowledges earlier requests; later requests are answered after it', () => {
+  it('is answered with a response that acknowledges earlier requests, before later requests are answered', () => {
     const t = startResponder()
     t.request('SEND_ONLY', 0, { payload: 1, ackReq: true })
     t.request('READ_REQUEST', 1, { dmaLen: 5 })
@@ -117,7 +117,7 @@ describe('a READ', () => {
     t.request('READ_REQUEST', 0, { remote: 0x9001, dmaLen: 2500 })
     t.request('READ_REQUEST', 1, { remote: 0x9000, dmaLen: 2500 })
     t.request('READ_REQUEST', 0, { remote: 0x9000, dmaLen: 2500, rkey: 1 })
-    // inside the range, but not the bytes of this PSN
+    // inside the range, but not the data of the PSN
     t.request('READ_REQUEST', 1, { remote: 0x9000, dmaLen: 1024 })
     t.request('READ_REQUEST', 0, { remote: 0x9400, dmaLen: 1024 })
     t.request('READ_REQUEST', 0, { remote: 0x9004, dmaLen: 8 })
@@ -139,7 +139,7 @@ describe('a READ', () => {
       ['QP_REQ_ERR'],
     )
   })
-  it('may follow when earlier ones are answered; it may take the resource of a duplicate that is not answered yet', () => {
+  it('may follow when earlier READs are answered, also if a duplicate is not answered yet', () => {
     const t = startResponder({ maxDestRdAtomic: 1 })
     for (let i = 0; i < 5; i++) {
       t.request('READ_REQUEST', i, { dmaLen: 1 })
@@ -169,7 +169,7 @@ describe('a READ', () => {
     t.node.port.freeRuns = 9
     assertRefused(t, ['NAK(REMOTE_ACCESS)@1 msn 1'], flushed(100, 107), ['QP_ACCESS_ERR'])
   })
-  it('is answered as far as the port accepts runs, and continued when it accepts more', () => {
+  it('is answered as far as the port accepts runs, and continued when the port accepts more', () => {
     const t = startResponder({}, { maxBytes: 2 * (MTU + 20) })
     t.node.port.freeRuns = 2
     t.request('READ_REQUEST', 0, { remote: 0x9000, dmaLen: 10 * MTU })
@@ -197,7 +197,7 @@ describe('an atomic', () => {
     assert.deepEqual(t.sent(), ['ATOMIC_ACK@0 msn 1 = 5', `ATOMIC_ACK@1 msn 2 = ${0x1234_5678_9abc_def0n}`])
     assert.equal(atomicWord(t), 0x1234_5678_9abc_def0n)
   })
-  it('duplicate gets the same response without effect, and no response once its resource was reused', () => {
+  it('duplicate gets the first response again, or none after reuse of its responder resource', () => {
     const t = startResponder()
     for (let i = 0; i < 5; i++) t.request('FETCH_ADD', i, { remote: 0x8000, swap: 1n })
     assert.equal(t.state, ERR, 'five at once exceed max_dest_rd_atomic, 4')

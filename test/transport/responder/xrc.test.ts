@@ -1,6 +1,5 @@
 /*
- * XRC packets (IBA annex A14): every request names its SRQ in the XRCETH, and the target refuses a request whose SRQ it
- * does not find; all else is as in RC.
+ * XRC packets (IBA annex A14): every request names an SRQ in the XRCETH. All else is as in RC.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -24,17 +23,17 @@ import {
 import { atomicWord, ERR, MTU, memoryAt, patternOf, startResponder } from '../responding.ts'
 import { packet, RQ_PSN, startScript } from '../script.ts'
 
-/** The number of an SRQ that an initiator's requests name. */
+/** The SRQ that the initiator's requests name. */
 const SRQN = 0xabcdef
-/** `Send.FLAGS` of a signaled request for that SRQ. */
+/** `Send.FLAGS` of a signaled request for SRQN. */
 const FLAGS = SIGNALED | (SRQN << SRQN_SHIFT)
-/** The number of an SRQ that the target does not find. */
+/** The target does not find this SRQ. */
 const UNKNOWN_SRQN = SHARED_QUEUE + 1
 
 const initiator = () => startScript({}, { service: Service.XRC_INI })
 const target = () => startResponder({}, { service: Service.XRC_TGT })
 
-test('every request packet has an XRCETH, and carries a full path MTU of payload besides', () => {
+test('every request packet has an XRCETH in addition to a payload of up to the path MTU', () => {
   const cases: [opcode: number, length: number, packets: string[]][] = [
     [SEND, 5, [`SEND_ONLY@0 ackreq srq ${SRQN} [5]`]],
     [SEND, 2 * MTU + 3, ['SEND_FIRST@0', 'SEND_MIDDLE@1', 'SEND_LAST@2']],
@@ -60,7 +59,7 @@ test('every request packet has an XRCETH, and carries a full path MTU of payload
   }
 })
 
-test('READs and atomics name the SRQ too; their responses have no XRCETH', () => {
+test('READs and atomics name the SRQ; responses have no XRCETH', () => {
   const t = initiator()
   t.post({ id: 1, opcode: READ, flags: FLAGS, remote: 8, ...sge(0, 100) })
   t.post({ id: 2, opcode: CAS, flags: FLAGS, remote: 16, compare: 5n, swap: 6n, ...sge(512, 8) })
@@ -75,7 +74,7 @@ test('READs and atomics name the SRQ too; their responses have no XRCETH', () =>
   assert.deepEqual(memoryAt(t, 0, 100), patternOf(100))
 })
 
-test('retransmissions name the SRQ again', () => {
+test('retransmissions name the SRQ', () => {
   const t = initiator()
   t.post({ id: 1, opcode: SEND, flags: FLAGS, ...sge(0, 2 * MTU) })
   const first = t.sent()
@@ -105,7 +104,7 @@ test('a target serves SENDs, WRITEs, READs and atomics', () => {
   assert.equal(atomicWord(t), 8n)
 })
 
-test('a run of MIDDLE packets is accepted up to the first one that names another SRQ', () => {
+test('a run of MIDDLE packets is accepted up to the first packet that names another SRQ', () => {
   const t = target()
   const middle = (psn: number, srqn?: number) =>
     ['XRC_WRITE_MIDDLE', psn, { payload: MTU, ...(srqn !== undefined && { srqn }) }] as const
@@ -121,7 +120,7 @@ test('a run of MIDDLE packets is accepted up to the first one that names another
   assert.deepEqual(mixed.sent(), ['NAK(INVALID_REQUEST)@2 msn 0'])
 })
 
-test('a MIDDLE packet with less than a path MTU of payload besides its XRCETH is an invalid request', () => {
+test('a MIDDLE packet with a payload shorter than the path MTU is an invalid request', () => {
   const t = target()
   t.request('XRC_WRITE_FIRST', 0, { payload: MTU, remote: 0, dmaLen: 6 * MTU })
   const shortPackets = [1, 2].map(psn => packet('XRC_WRITE_MIDDLE', RQ_PSN + psn, { payload: MTU - 4 }))
@@ -135,7 +134,7 @@ const assertRefusedForSrq = (name: string, spec: Parameters<typeof packet>[2]): 
   assert.deepEqual(t.sent(), ['NAK(INVALID_REQUEST)@0 msn 0'], name)
   assert.equal(t.state, ERR)
   assert.deepEqual(t.node.events, ['LAST_WQE_REACHED', 'QP_REQ_ERR'])
-  // The WQEs of an SRQ are not flushed: they may serve other queue pairs.
+  // WQEs of an SRQ are not flushed: other queue pairs may use them
   assert.deepEqual(t.completions(), [])
   assert.equal(t.node.queues[t.row].receives.length, 8)
 }
@@ -156,7 +155,7 @@ test('a message that continues with another SRQ is an invalid request; its recei
   assert.equal(t.state, ERR)
 })
 
-test('an empty SRQ makes the requester wait', () => {
+test('a request for an empty SRQ is answered with an RNR NAK', () => {
   const t = startScript({ minRnrTimer: 7 }, { service: Service.XRC_TGT })
   t.request('XRC_SEND_ONLY', 0, { payload: 4 })
   assert.deepEqual(t.sent(), ['RNR(7)@0 msn 0'])
@@ -165,7 +164,7 @@ test('an empty SRQ makes the requester wait', () => {
   assert.deepEqual(t.sent(), ['ACK@0 msn 1'])
 })
 
-test('an SRQ destroyed in the middle of a message ends it: nothing completes, and later packets are refused', () => {
+test('if an SRQ is destroyed during a message, nothing completes, and later packets are refused', () => {
   const t = target()
   t.request('XRC_SEND_FIRST', 0, { payload: MTU })
   t.node.engine.forgetSrq(SHARED_QUEUE)
@@ -186,7 +185,6 @@ test('an initiator answers no request, and a target accepts no response', () => 
   tgt.response('XRC_ACKNOWLEDGE', 0, { msn: 1 })
   assert.deepEqual(tgt.sent(), [])
   assert.equal(tgt.node.engine.counters.dropped, 1)
-  // Packets of another service are dropped too.
   tgt.request('RC_SEND_ONLY', 0, { payload: 4, ackReq: true })
   assert.deepEqual(tgt.sent(), [])
 })
