@@ -1,6 +1,6 @@
 /*
- * The drivers null and ctx use the public driver interface only (R19, R29): what `userdma/core` and `userdma/spec`
- * export, so that a driver outside this repository can be written in the same way.
+ * The drivers null and ctx use only the public driver interface (R19, R29): the exports of `userdma/core` and
+ * `userdma/spec`.
  */
 import assert from 'node:assert/strict'
 import { readdirSync, readFileSync } from 'node:fs'
@@ -29,6 +29,10 @@ const exportsOf = (folder: string): Set<string> => {
 
 const core = exportsOf('core')
 const spec = exportsOf('spec')
+const publicNames = (module: string): Set<string> | undefined => {
+  if (module === '../../core/index.ts') return core
+  return module.startsWith('../../spec/') ? spec : undefined
+}
 
 for (const driver of ['null', 'ctx'])
   test(`${driver} imports only what userdma/core and userdma/spec export`, () => {
@@ -37,7 +41,7 @@ for (const driver of ['null', 'ctx'])
     for (const file of files)
       for (const { names, module } of importsOf(read('drivers', driver, file))) {
         if (module.startsWith('./')) continue
-        const known = module === '../../core/index.ts' ? core : module.startsWith('../../spec/') ? spec : undefined
+        const known = publicNames(module)
         assert.ok(known, `${file} imports ${module}`)
         for (const name of names) assert.ok(known.has(name), `${file} imports ${name} of ${module}`)
         imported += names.length

@@ -61,14 +61,14 @@ export interface Mapped {
   readonly info: Info
 }
 
-/** `word`: an index of the first page (CtxWord). */
+/** `word` is a CtxWord. */
 const wordAt = ({ chunk }: Mapped, word: number): number => (chunk.at >> 2) + word
 const getWord = (mapped: Mapped, word: number): number => mapped.chunk.words[wordAt(mapped, word)] >>> 0
 export const setWord = (mapped: Mapped, word: number, value: number): void => {
   mapped.chunk.words[wordAt(mapped, word)] = value
 }
 
-/** Consumes the next message: its header and data; undefined if the header queue is empty. */
+/** Consumes the next message; undefined if there is none. */
 export const receive = (mapped: Mapped) => {
   const { chunk, info } = mapped
   const consumed = getWord(mapped, CtxWord.HEADER_CONSUMER)
@@ -91,15 +91,15 @@ export interface Client {
   ioctl(request: number, argument?: Uint8Array): Uint8Array
   map(): Mapped
   /**
-   * Sends an eager message to the context with the number `receiver`; with `slot`, the fragment at `offset` of the
-   * message that the receiver expects in that buffer. Returns what write(2) returns: the bytes of header and data.
+   * Sends an eager message to context number `receiver`. With `slot`: a fragment of the message that the receiver
+   * expects in buffer `slot`. Returns the result of write(2).
    */
   send(receiver: number, tag: bigint, data: Uint8Array, slot?: number, offset?: number): number
   /** The next record of read(2); EAGAIN if there is none. */
   readNotification(): RecordOf<typeof CtxRecord>
 }
 
-/** Opens a device, and a descriptor with the calls of one of its interfaces (CtxInterface). */
+/** Opens a device and a descriptor of interface `interfaceName` (CtxInterface). */
 export const openClient = (core: Core, deviceName: string, interfaceName: string): Client => {
   const device = core.devices.get(deviceName)
   if (device === undefined) throw new Error(`no device ${deviceName}`)

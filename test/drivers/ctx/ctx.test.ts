@@ -1,5 +1,5 @@
 /*
- * Driver ctx: messages between contexts, through descriptors and through the class `ctx_context`, and its interfaces.
+ * Driver ctx: messages between contexts, through descriptors and through the class `ctx_context`.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -35,13 +35,13 @@ import { encodeRecords } from '../../../src/uapi/scalar.ts'
 import { errnoOf } from '../../core/fixture.ts'
 import { decode, flatCaller, openClient, receive, setWord } from './client.ts'
 
-/** Inputs of `create`, which ASSIGN has too. */
+/** Inputs of `create` and of ASSIGN. */
 const CREATE_INPUTS = { eagerCount: 4, eagerBytes: 64, expectedCount: 2, expectedBytes: 4096, jobKey: 7 }
 const assignment = (overrides: Partial<typeof CREATE_INPUTS> = {}) =>
   encodeRecords(CtxAssign, [{ ...CREATE_INPUTS, ...overrides, handle: 0 }])
 const { EAGER, EXPECTED } = CtxKind.values
 const u32 = (value: number) => new Uint8Array(new Uint32Array([value]).buffer)
-/** Bytes of the header of write(2), CtxSend. */
+/** Size of CtxSend, the header of write(2). */
 const SEND_HEADER_BYTES = 24
 const bytes = (length: number, seed = 1) => Uint8Array.from({ length }, (_, i) => i * seed + seed)
 
@@ -102,7 +102,7 @@ test('an expected message arrives in fragments in the announced buffer, with one
   )
 })
 
-test('the sender gets the error of a full queue, a stopped receiver, a foreign key, and a message that is too long', () => {
+test('a send fails if the queue is full, the receiver is stopped or has another key, or the message is too long', () => {
   const { core, a, b } = pair()
   const { number } = b.mapped.info
   const send = (length = 1) => errnoOf(() => a.send(number, 0n, bytes(length)))
@@ -125,7 +125,7 @@ test('the sender gets the error of a full queue, a stopped receiver, a foreign k
     )
 })
 
-test('an armed context is notified of the next message once, and immediately if one waits', () => {
+test('an armed context is notified of the next message once, or immediately if a message waits', () => {
   const { a, b } = pair()
   const { number } = b.mapped.info
   a.send(number, 0n, bytes(1))
@@ -156,7 +156,7 @@ test('reset empties the queues and drops announcements', () => {
   assert.equal(receive(b.mapped)?.tag, 3n)
 })
 
-test('the older interface lacks expected messages, and a program uses eager ones instead', () => {
+test('the older interface has eager messages, but no expected messages', () => {
   const { core, b } = pair()
   assert.equal(
     errnoOf(() => openClient(core, 'ctx0', 'ctx.userdma.3')),
@@ -184,7 +184,7 @@ test('descriptor and private class access the same object (R28)', () => {
   closeDescriptor(core, a.fd.handle)
   assert.equal(destroy(a.handle), 'ENOENT')
 
-  // Created through the class and used by the descriptor; it exists longer than the descriptor.
+  // a context created through the class exists longer than the descriptor that uses it
   const created = invokeNow(b.context, CtxContext, 'create', 0, CREATE_INPUTS, b.caller).object as number
   const name = { name: new TextEncoder().encode(CtxInterface.V1) }
   const fd = invokeNow(b.context, Classes.driver_ops, 'create', 0, name, b.caller).descriptors?.[0].object as number
@@ -203,7 +203,7 @@ test('descriptor and private class access the same object (R28)', () => {
   )
 })
 
-test('a client that uses only the class sends, and is notified on the descriptor that it passed', () => {
+test('a client that uses only the class is notified on the descriptor that it passed to create', () => {
   const core = createCore()
   const context = openContext(createCtxDevice(core, 'ctx0'), { isOpened: true })
   const caller = flatCaller()
@@ -246,7 +246,7 @@ test('the provider channel has only statistics (R30)', () => {
   assert.equal(errnoOf(channel.map), 'ENODEV')
 })
 
-test('a device has 160 contexts, eagerCount is a power of two, and clients that close and removals leave nothing', () => {
+test('create refuses an eagerCount that is no power of two and a 161st context; close and removal leave nothing', () => {
   const { core, device, a, b } = pair()
   const inputs = { ...CREATE_INPUTS, eagerCount: 1, expectedCount: 0 }
   const create = () => errnoOf(() => invokeNow(a.context, CtxContext, 'create', 0, inputs, a.caller))

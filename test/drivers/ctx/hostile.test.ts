@@ -1,7 +1,6 @@
 /*
- * Hostile clients of a ctx device: modified messages of its classes, the private one among them, arbitrary requests,
- * bytes and mappings on its descriptors, arbitrary words in its queues. All calls are answered, two honest clients are
- * not affected, and nothing is left. Seeded.
+ * Hostile clients of a ctx device do not affect two honest clients, and leave nothing. The attacks are random, from a
+ * seed.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -38,7 +37,7 @@ import { flatCaller, openClient, receive } from './client.ts'
 const ROUNDS = 12
 const CALLS = 250
 
-/** Memory that refuses allocations above 512 KiB with ENOMEM; `live`: the chunks that are not freed yet. */
+/** Memory that refuses allocations above 512 KiB with ENOMEM. `live` has the chunks that are not freed. */
 const limitedMemory = (): MappedMemory & { readonly live: Set<MappedChunk> } => {
   const plain = bufferMemory()
   const live = new Set<MappedChunk>()

@@ -1,5 +1,5 @@
 /*
- * Driver null, the example of docs/how-to/drivers.md: its size, its class `sink`, and the classes that it lists.
+ * Driver null, the example of docs/how-to/drivers.md.
  */
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
@@ -19,7 +19,7 @@ test('the driver has at most 70 lines', () => {
   assert.ok(source.split('\n').length - 1 <= 70)
 })
 
-test('a sink counts the bytes that it takes, its protection domain is in use, and classes of verbs are refused', () => {
+test('a sink counts bytes and keeps its protection domain in use; classes of verbs are refused', () => {
   const core = createCore()
   const device = createNullDevice(core, 'null0')
   const context = openContext(device, { isOpened: true })

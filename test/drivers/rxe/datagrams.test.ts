@@ -1,6 +1,5 @@
 /*
- * Datagrams on the soft device through core's invoke and the rings: address handles, the IP header that a receiver gets
- * in place of the GRH, multicast groups, the queue pair of the general services (QP 1).
+ * Datagrams, address handles, multicast groups and QP 1 of the soft device.
  */
 
 import assert from 'node:assert/strict'
@@ -88,7 +87,7 @@ const ah = ({ context, pd, caller }: Program, dgid: Uint8Array, fields = {}): { 
   const { object, out } = invokeNow(context, Ah, 'create', 0, args, caller)
   return { handle: object!, number: (out as unknown as { number: number }).number }
 }
-/** An address vector for a WQE: port 1, the sender's GID 1, and this destination. */
+/** An address vector for a WQE, with port 1 and the sender's GID 1. */
 const vectorTo = (gid: Uint8Array): Uint8Array => {
   const vector = new Uint8Array(AddressVector.BYTES)
   vector[AddressVector.PORT] = 1
@@ -97,7 +96,7 @@ const vectorTo = (gid: Uint8Array): Uint8Array => {
   return vector
 }
 const gidOf = ({ p }: Peer, index = 1): Uint8Array => p.rxe.state.identity.gids[index]
-/** Posts receives of 1024 bytes with ids from 100 on. */
+/** Posts receives of 1024 bytes, with IDs from 100. */
 const postReceives = ({ receive, mr }: Peer, count = 3): void => {
   for (let i = 0; i < count; i++) assert.ok(postReceive(receive, BigInt(100 + i), [sgeOf(mr, i * 1024, 1024)]))
 }
@@ -106,9 +105,8 @@ const sendTo = (from: Peer, qpn: number, ahNumber: number, length = 64, qkey = Q
   const request = { opcode: Wr.SEND, id: 1n, sges: [sgeOf(from.mr, 4096, length)] }
   assert.ok(postSend(from.send, { ...request, to: { qpn, qkey, ah: ahNumber } }))
 }
-/** Bytes of the GRH, which a receive gets before the payload. */
 const GRH_BYTES = 40
-/** The SL of a completion, as RoCEv2 adapters set it: bit 3 means UDP; in the bits below it 1 means IPv6, 2 IPv4. */
+/** RoCEv2 adapters report the IP version in the SL of a completion: bit 3 for UDP, with 1 for IPv6 or 2 for IPv4. */
 const SL_IPV4 = 0xa
 const SL_IPV6 = 0x9
 const polled = ({ cq }: Peer) =>
@@ -128,10 +126,10 @@ describe('a datagram', () => {
     const [wc] = pollAll(b.cq.ring)
     assert.deepEqual([wc.bytes, wc.srcQp, wc.sl, wc.flags, wc.port], [117, a.qpn, SL_IPV4, WcFlags.values.GRH, 1])
     const { bytes } = b.mr
-    // The 40 bytes end with the IPv4 header of 20 bytes.
+    // the IPv4 header is in the last 20 of the 40 bytes
     assert.deepEqual(bytes.slice(40, 117), a.mr.bytes.slice(4096, 4173))
     assert.ok(bytes.subarray(0, 20).every(byte => byte === 0))
-    // A frame of an Ethernet header, this IPv4 header and a UDP header with only a length parses, checksum included.
+    // in a frame with an Ethernet header and a UDP length, parseFrame verifies the checksum of the IPv4 header
     const frame = new Uint8Array(14 + ((bytes[22] << 8) | bytes[23]))
     frame.set([8, 0], 12)
     frame.set(bytes.subarray(20, 40), 14)
@@ -142,7 +140,7 @@ describe('a datagram', () => {
     assert.equal(parsed.trafficClass, 0x20)
     assert.equal(parsed.payload.length, 12 + 8 + 77 + 3 + 4, 'BTH, DETH, data, padding, ICRC')
   })
-  it('over IPv6 arrives with the whole header', () => {
+  it('over IPv6 arrives with the IPv6 header', () => {
     const { m, a, b } = pair()
     postReceives(b)
     sendTo(a, b.qpn, ah(a.p, ipv6(2), { sgidIndex: 2, flowLabel: 0x12345 }).number, 8)
@@ -155,7 +153,7 @@ describe('a datagram', () => {
     assert.deepEqual([...bytes.slice(0, 8)], [0x60, 0x01, 0x23, 0x45, 0, UDP + 12 + 8 + 8 + 4, 17, 64])
     assert.deepEqual(bytes.slice(8, 40), Uint8Array.from([...ipv6(1), ...ipv6(2)]))
   })
-  it('may go to the queue pair that sends it', () => {
+  it('may go to the sending queue pair', () => {
     const m = machine(1)
     const a = udPeer(m, 0)
     const { number } = ah(a.p, gidOf(a))
@@ -188,7 +186,7 @@ describe('a datagram', () => {
 })
 
 describe('datagrams under torment', () => {
-  it('overtake each other, and none is lost or duplicated, to a queue pair and to a group', () => {
+  it('to a queue pair or group overtake each other, but none is lost or duplicated', () => {
     let roundsOutOfOrder = 0
     for (let seed = 0; seed < 12; seed++)
       for (const isGroup of [false, true]) {
@@ -227,7 +225,7 @@ describe('datagrams under torment', () => {
 })
 
 describe('address handles', () => {
-  it('have numbers that requests name, and that are invalid after destroy', () => {
+  it('have numbers, which requests name until destroy', () => {
     const { m, a, b } = pair()
     const first = ah(a.p, gidOf(b))
     const second = ah(a.p, gidOf(b))
@@ -276,7 +274,7 @@ describe('address handles', () => {
     m.settle()
     assert.deepEqual(polled(b), [[100, 0, 104, a.qpn]])
   })
-  it('may be given as whole address vectors in the request, as older providers do', () => {
+  it('may be replaced by address vectors in requests, as by older providers', () => {
     const { m, a, b } = pair()
     postReceives(b)
     const to = { qpn: b.qpn, qkey: QKEY, ah: 0, vector: vectorTo(gidOf(b)) }
@@ -307,7 +305,7 @@ describe('address handles', () => {
 
 describe('the path of a datagram that waits in the send queue', () => {
   const WINDOW = 4500
-  /** `a` has posted more datagrams to `b` than it sends in one pacing interval; `handle`: of their address handle. */
+  /** `a` has posted more datagrams to `b` than it sends in one pacing interval. `handle` is the address handle's. */
   const waiting = (fault = '') => {
     const m = machine(3, fault, 'packets', WINDOW)
     const [a, b, c] = [0, 1, 2].map(device => udPeer(m, device))
@@ -327,7 +325,7 @@ describe('the path of a datagram that waits in the send queue', () => {
     it(`stays open when its address handle is destroyed${fault && ', also behind a fault layer'}`, () => {
       const { m, a, b, c, handle } = waiting(fault)
       invokeNow(a.p.context, Ah, 'destroy', handle, {}, a.p.caller)
-      // If the path to `b` were closed, this one to `c` would get its number.
+      // if the path to `b` were closed, the path to `c` would get its number
       ah(a.p, gidOf(c))
       tickAll(m)
       const sent = statuses(a)
@@ -340,7 +338,7 @@ describe('the path of a datagram that waits in the send queue', () => {
       tickAll(m)
       assertNothingLeft(m, [a.p, b.p, c.p])
     })
-  it('does not change with its address handle; WQEs fetched later use the new path', () => {
+  it('does not change when its address handle is modified; WQEs fetched later use the new path', () => {
     const { m, a, b, c, handle } = waiting()
     invokeNow(a.p.context, Ah, 'modify', handle, { address: path(gidOf(c)) }, a.p.caller)
     tickAll(m)
@@ -360,7 +358,7 @@ describe('the path of a datagram that waits in the send queue', () => {
       assert.equal(m.link.stat().flows, 0)
     }
   })
-  it('stays open for a run that is not sent yet, however many paths are opened after it', () => {
+  it('stays open for a run that is not sent yet, although many paths are opened later', () => {
     const m = machine(2)
     const p = program(m)
     const a = makePeer(p, UdQp, 127)
@@ -369,7 +367,7 @@ describe('the path of a datagram that waits in the send queue', () => {
     postReceives(b)
     const to = { qpn: b.qpn, qkey: QKEY, ah: 0 }
     postSend(a.send, { opcode: Wr.SEND, sges: [sgeOf(a.mr, 0, 4)], to: { ...to, vector: vectorTo(gidOf(b)) } })
-    // more paths than a queue pair caches, without a packet: the datagrams are too long
+    // more paths than a queue pair caches; these datagrams are too long to be sent
     for (let i = 0; i < 70; i++)
       postSend(a.send, {
         opcode: Wr.SEND,
@@ -389,7 +387,7 @@ describe('a multicast group', () => {
   const detach = ({ p, handle }: Peer, gid = GROUP, mlid = 0): string =>
     errnoOf(() => invokeNow(p.context, UdQp, 'detachMcast', handle, { gid, mlid }, p.caller))
 
-  it('is reached by one request, on all devices, the sender’s included', () => {
+  it('is reached by one request on all devices, also on the sender’s', () => {
     const { m, a, b } = pair()
     const c = udPeer(m, 1)
     const outside = udPeer(m, 1)
@@ -435,7 +433,7 @@ describe('a multicast group', () => {
     m.settle()
     assert.deepEqual(polled(b), [])
   })
-  it('follows Linux: attaching twice is one membership, another LID a second one; a member is not destroyed (EBUSY)', () => {
+  it('has one membership per queue pair and LID, as in Linux; a member cannot be destroyed', () => {
     const { a } = pair()
     assert.equal(attach(a, ipv4(10, 0, 0, 1)), 'EINVAL')
     assert.equal(attach(a), 'ok')
@@ -477,7 +475,7 @@ describe('a multicast group', () => {
 describe('the queue pair of the general services', () => {
   const gsi = (m: Machine, device: number): Peer => {
     const p = program(m, device)
-    // Only callers in this process may create the queue pair.
+    // only callers in this process may create the queue pair
     Object.assign(p.context.state as object, { isInProcess: true })
     const peer = makePeer(p, GsiQp)
     toRts(peer, GsiQp)

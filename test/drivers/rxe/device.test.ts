@@ -1,6 +1,5 @@
 /*
- * Two soft devices on a memory link, end to end in one process: requests posted to rings, packets between engines,
- * memory copies, completions in rings, events on channels; errors, reuse, and nothing left when contexts close.
+ * Soft devices on a memory link, end to end in one process.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -39,7 +38,7 @@ for (const devices of [
 ] as const) {
   const deviceCount = devices[1] === 0 ? 'one device' : 'two devices'
 
-  test(`${deviceCount}: SEND, with immediate, gathered and scattered`, () => {
+  test(`${deviceCount}: SEND and SEND with immediate are gathered and scattered`, () => {
     const { m, a, b } = pair(devices)
     pattern(a.mr.bytes, 3)
     postReceive(b.qp.receive, 100n, [sgeOf(b.mr, 0, 1000), sgeOf(b.mr, 5000, 9000)])
@@ -71,7 +70,7 @@ for (const devices of [
     for (const at of [1000, 4999, 11001, 39999, 40100]) assert.equal(b.mr.bytes[at], 0, `byte ${at} is untouched`)
   })
 
-  test(`${deviceCount}: WRITE, WRITE with immediate, READ, inline data`, () => {
+  test(`${deviceCount}: WRITE, WRITE with immediate and READ transfer data`, () => {
     const { m, a, b } = pair(devices)
     pattern(a.mr.bytes, 5)
     const data = Uint8Array.from({ length: 64 }, (_, i) => 200 - i)
@@ -110,7 +109,7 @@ for (const devices of [
     assert.deepEqual(a.mr.bytes.subarray(40000, 60000), a.mr.bytes.subarray(0, 20000))
   })
 
-  test(`${deviceCount}: CMP_SWAP and FETCH_ADD`, () => {
+  test(`${deviceCount}: CMP_SWAP and FETCH_ADD change the remote word`, () => {
     const { m, a, b } = pair(devices)
     const remoteView = new DataView(b.mr.bytes.buffer)
     remoteView.setBigUint64(8, 0xffff_ffff_ffff_fff0n, true)
@@ -180,7 +179,7 @@ test('unsignaled requests complete without a CQE, unless the queue pair signals 
 test('a transition to ERR flushes both queues, and later posts too', () => {
   const { m, a, b } = pair()
   for (let i = 0; i < 3; i++) postReceive(a.qp.receive, BigInt(10 + i), [sgeOf(a.mr, 0, 10)])
-  // The peer has no receive WQE: the requester waits.
+  // the peer has no receive WQE, so the requester waits
   postSend(a.qp.send, { opcode: Wr.SEND, id: 1n, flags: 0 })
   m.settle()
   modify(a.qp, { state: Qps.ERR })
@@ -242,7 +241,7 @@ test('SQ_DRAINED is raised only if the transition to SQD requests it', () => {
   assert.equal(drained(), 1)
 })
 
-test('requests posted before RTS wait for it, and requests posted in SQD wait for the next RTS', () => {
+test('requests posted before RTS or in SQD wait for RTS', () => {
   const m = machine()
   const a = makeEnd(m, 0)
   const b = makeEnd(m, 1)
@@ -275,7 +274,7 @@ test('requests posted before RTS wait for it, and requests posted in SQD wait fo
   )
 })
 
-/** The bytes of queued events, as a program reads them from the channel. */
+/** Queued events, as a program reads them. */
 const recordsOf = ({ queue }: EventQueue): string[] => queue.map(({ bytes }) => Buffer.from(bytes).toString('hex'))
 
 test('completion events: one per arming, with the CQ’s user handle; solicited only on request', () => {
@@ -305,7 +304,7 @@ test('completion events: one per arming, with the CQ’s user handle; solicited 
   postReceive(a.receive, 1n, [])
   m.settle()
   assert.equal(channel.queue.queue.length, 3, 'a failed completion counts as solicited')
-  // None of the three events was read: destroy discards them, and reports 0 events that the program has to acknowledge.
+  // destroy discards unread events, so the program has no event to acknowledge
   invokeNow(p.context, RcQp, 'destroy', a.handle, {}, p.caller)
   const { compEvents, asyncEvents } = invokeNow(p.context, Cq, 'destroy', cq.handle, {}, p.caller).out
   assert.deepEqual([compEvents, asyncEvents, channel.queue.queue.length], [0, 0, 0])
@@ -335,7 +334,7 @@ test('a CQ overrun is reported once, and a queue pair of the CQ moves to ERR; qu
   postReceive(b.qp.receive, 1n, [])
   postSend(a.qp.send, { opcode: Wr.SEND, id: 8n })
   m.settle()
-  assert.equal(completions(a.cq).length, 1, 'queues that complete elsewhere are not affected')
+  assert.equal(completions(a.cq).length, 1, 'a queue pair of another CQ continues')
 })
 
 test('a wrong remote key ends the connection: status at the requester, event at the responder, both in ERR', () => {

@@ -1,6 +1,6 @@
 /*
- * Invalidations of memory windows on the soft device, by LOCAL_INV and by SEND with invalidate: the effect of a wrong
- * key at the requester and at the peer, and their order with WRITEs, with packets and without.
+ * Invalidation of memory windows by LOCAL_INV and by SEND with invalidate, with packets ('packets') and without
+ * ('direct').
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -20,7 +20,7 @@ const { LOCAL_INV, SEND_WITH_INV } = WrOpcode.values
 const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_READ, REMOTE_ATOMIC, MW_BIND } = AccessFlags.values
 const ACCESS = LOCAL_WRITE | REMOTE_WRITE | REMOTE_READ | REMOTE_ATOMIC | MW_BIND
 
-/** A bind of the first 64 bytes of a region to a window. */
+/** Binds a window to the first 64 bytes of a region. */
 const bindFirst64 = (window: number, mr: { readonly lkey: number; readonly address: number }): Bind => ({
   window,
   key: window,
@@ -32,7 +32,7 @@ const bindFirst64 = (window: number, mr: { readonly lkey: number; readonly addre
   access: AccessFlags.values.REMOTE_WRITE,
 })
 
-/** Two queue pairs of `b`, each connected to one of `a`, and a type 2 window bound to the first. */
+/** Two queue pairs of `b` are connected to two queue pairs of `a`. A type 2 window is bound to `qps[0]`. */
 const setUp = (path: Path) => {
   const m = machine(2, '', path)
   const [a, b] = [program(m, 0), program(m, 1)]
@@ -51,7 +51,7 @@ const setUp = (path: Path) => {
 }
 
 for (const path of ['packets', 'direct'] as const)
-  describe(path, () => {
+  describe(`path '${path}'`, () => {
     it('a window that is bound to another queue pair cannot be invalidated', () => {
       for (const [i, key, status] of [
         [0, 'bound', SUCCESS],

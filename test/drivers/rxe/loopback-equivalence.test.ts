@@ -1,7 +1,6 @@
 /*
- * Messages inside a process without packets (transport/loopback/slices.ts, path 'direct') compared with the same
- * messages as packets (path 'packets'): memory, completions, events, states and some counters are equal for random
- * requests of every connected service, including wrong ones, short, late or missing receives, and passing time.
+ * Messages without packets (path 'direct', transport/loopback/slices.ts) have the results of messages with packets
+ * (path 'packets').
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -20,9 +19,8 @@ const wr = WrOpcode.values
 const { SEND, SEND_WITH_IMM, SEND_WITH_INV, RDMA_WRITE, RDMA_WRITE_WITH_IMM, RDMA_READ } = wr
 const { ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD, ATOMIC_WRITE, FLUSH, BIND_MW, LOCAL_INV } = wr
 const sendsAndWrites = [SEND, SEND_WITH_IMM, RDMA_WRITE, RDMA_WRITE_WITH_IMM]
-/** Operations that are answered by a response of their own, not only by an ACK. */
+/** Operations with a response that is not an ACK. */
 const withResponse = [RDMA_READ, ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD, ATOMIC_WRITE, FLUSH]
-/** Operations that often fail. */
 const oftenFailing: Readonly<Record<Kind, readonly number[]>> = {
   RC: [BIND_MW, LOCAL_INV, SEND_WITH_INV],
   SRQ: [BIND_MW, LOCAL_INV, SEND_WITH_INV],
@@ -42,8 +40,8 @@ type SendStep = Extract<Step, { do: 'send' }>
 const rarely = (value: fc.Arbitrary<number>, weight: number) =>
   fc.oneof({ arbitrary: fc.constant(0), weight }, { arbitrary: value, weight: 1 })
 /**
- * The request with a wrong rkey in place of a wrong lkey, if it has a response: the lkey is checked when the response
- * is written, and how much was sent until then depends on timing (response-keys.test.ts tests these).
+ * Replaces a wrong lkey by a wrong rkey if the request has a response: the lkey is checked when the response arrives,
+ * and what was sent until then depends on timing.
  */
 const comparable = (request: Request): Request =>
   request.mistake === Mistake.LKEY && withResponse.includes(request.opcode as (typeof withResponse)[number])
@@ -104,9 +102,7 @@ const step = (requests: fc.Arbitrary<readonly Request[]>, maxReceives: number): 
     },
     { weight: 1, arbitrary: fc.record({ do: fc.constant('wait' as const), microseconds: fc.nat(600) }) },
   )
-/**
- * `isFastPath`: up to 50 requests of the fast path at once, which are more than one batch; otherwise up to 5 of any.
- */
+/** `isFastPath`: up to 50 fast path requests at once, more than a batch. Otherwise up to 5 requests of any kind. */
 const script = (kind: Kind, isFastPath: boolean): fc.Arbitrary<Script> => {
   const requests = isFastPath
     ? fc.array(fastPathRequest.map(comparable), { minLength: 1, maxLength: 50, size: 'max' })
@@ -116,7 +112,7 @@ const script = (kind: Kind, isFastPath: boolean): fc.Arbitrary<Script> => {
     devices: fc.constantFrom([0, 1] as const, [0, 0] as const, [1, 0] as const),
     mtu: fc.constantFrom(1, 3, 5),
     rnrRetry: fc.constantFrom(1, 7, 7),
-    // at most maxDestRdAtomic: beyond it, timing decides whether too many are in flight
+    // at most maxDestRdAtomic, because above it results depend on timing
     maxRdAtomic: rarely(fc.nat(4), 5).map(n => 4 - n),
     maxDestRdAtomic: fc.constant(4),
     steps: fc.array(step(requests, isFastPath ? 30 : 1), { maxLength: 25, size: 'max' }),
@@ -148,16 +144,16 @@ describe('results are equal with packets and without', () => {
         }),
         { numRuns: isFastPath ? 20 : 40 },
       )
-      // Refused and waiting requests need some packets on the direct path too.
+      // refused and waiting requests need some packets on the direct path too
       assert.ok(
         runs.direct < runs.packets / 2,
-        `${runs.direct} runs of packets on the direct path, else ${runs.packets}`,
+        `${runs.direct} runs of packets on path 'direct', ${runs.packets} on path 'packets'`,
       )
     })
   }
 })
 
-/** Valid requests of one side, each with a receive posted before it. */
+/** Valid requests of one side, each after a receive of the peer. */
 const validScript = (kind: Kind): Script => {
   const receive: Step = { do: 'receive', side: 1, count: 1, length: 160_000, split: 0, hasWrongLkey: false }
   const requests = (kind === 'UC' ? sendsAndWrites : [...sendsAndWrites, ...withResponse]).flatMap(opcode =>
@@ -179,7 +175,7 @@ const validScript = (kind: Kind): Script => {
   return { kind, devices: [0, 1], mtu: 3, rnrRetry: 7, maxRdAtomic: 4, maxDestRdAtomic: 4, steps }
 }
 
-describe('if nothing is refused, all counters and PSNs without packets are equal to those with packets', () => {
+describe('if nothing is refused, all counters and PSNs are equal with packets and without', () => {
   for (const kind of ['RC', 'SRQ', 'UC', 'XRC'] as const) {
     it(kind, () => {
       const [packets, direct] = [play(validScript(kind), 'packets'), play(validScript(kind), 'direct')]
@@ -220,18 +216,17 @@ it('a READ whose last responses come in a later poll is counted once, with all i
     m.settle()
     return m.devices.map(({ state }) => ({ ...state.engine().counters, ...state.port.counters }))
   }
-  // A call of the engine ends when it has transferred 1 MiB to local peers, which are 256 packets of 4096 bytes.
+  // in one call the engine transfers at most 1 MiB to local peers: 256 packets of 4096 bytes
   for (let packets = 257; packets <= 290; packets += 3)
     assert.deepEqual(countersAfterRead('direct', packets), countersAfterRead('packets', packets), `${packets} packets`)
 })
 
-it('a completion queue overruns in the middle of a batch', () => {
+it('a completion queue that overruns within a batch has equal results with packets and without', () => {
   const resultsOn = (path: Path) => {
     const m = machine(2, '', path)
     const [p, q] = [program(m, 0), program(m, 1)]
     const [smallCq, largeCq] = [makeCq(p, 7), makeCq(q, 63)]
     const [source, target] = [register(p, 4096), register(q, 4096)]
-    // two queue pairs complete to the CQ that is too small
     const pairs = [0, 1].map(() => ({ sender: makeQp(p, smallCq), receiver: makeQp(q, largeCq) }))
     for (const { sender, receiver } of pairs) {
       connectQps(sender, receiver)
@@ -274,7 +269,7 @@ describe('the path changes in the middle of a message', () => {
       const { port } = m.devices[0].state
       let packets = 0
       let changes = 0
-      // A port with a tap sends packets.
+      // a port with a tap sends packets
       let removeTap: (() => void) | undefined
       for (let turn = 0; turn < 1000 && a.cq.ring.producer === 0; turn++) {
         if (removeTap === undefined)

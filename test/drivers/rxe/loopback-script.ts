@@ -1,7 +1,6 @@
 /*
- * Scripts for loopback-equivalence.test.ts: steps of two connected sides (posts of requests and receives, and time),
- * which `play` executes on a machine whose messages are packets or not (transport/loopback/slices.ts), and all results
- * that a program can see.
+ * Scripts for loopback-equivalence.test.ts: posts of two connected sides. `play` runs a script with packets or without,
+ * and returns all results that a program can see.
  */
 import { invokeNow } from '../../../src/core/index.ts'
 import type { Path } from '../../../src/phy/memory.ts'
@@ -44,35 +43,34 @@ const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_READ, REMOTE_ATOMIC, MW_BIND, FLUSH_GL
 const ACCESS = LOCAL_WRITE | REMOTE_WRITE | REMOTE_READ | REMOTE_ATOMIC | FLUSH_GLOBAL
 export type Kind = 'RC' | 'UC' | 'XRC' | 'SRQ'
 
-// Offsets in a side's memory. The order of a response and a peer's message is unspecified, so their areas do not
-// overlap.
+// Offsets in a side's memory. The order of responses and the peer's messages is unspecified, so no areas overlap.
 const AREA_BYTES = 0x3_0000
-/** What the side sends, and what the peer reads. */
+/** Data that the side sends or the peer reads. */
 const SOURCE = 0
-/** What the peer writes. */
+/** Data that the peer writes. */
 const TARGET = AREA_BYTES
-/** Data of READs, results of atomics. */
+/** Results of READs and atomics. */
 const RESULTS = 2 * AREA_BYTES
 /** Receive buffers. */
 const MESSAGES = 3 * AREA_BYTES
-/** Words for atomics of the peer. */
+/** Target of the peer's atomics. */
 const WORDS = 4 * AREA_BYTES
 const MEMORY_BYTES = 4 * AREA_BYTES + 0x1000
 
-/** What is wrong with a request. ADDRESS: not a multiple of 8, as atomics and ATOMIC WRITE require. */
+/** What is wrong with a request. ADDRESS: the address is not a multiple of 8. */
 export const Mistake = { NONE: 0, RKEY: 1, RANGE: 2, LKEY: 3, ADDRESS: 4 } as const
 
-/** One request. Offsets wrap, so that the data stays within its area. */
+/** Offsets wrap, so that the data stays within its area. */
 export interface Request {
   readonly opcode: number
   readonly length: number
   readonly localOffset: number
   readonly remoteOffset: number
-  /** Sixteenths of the data in the first of two scatter/gather elements; 0: there is one element. */
+  /** Sixteenths of the data in the first of two SGEs; 0 for one SGE. */
   readonly split: number
   /** Inline data, if the operation allows it and the data has at most 64 bytes. */
   readonly inline: boolean
-  /** FENCE, SIGNALED and SOLICITED have an effect. */
+  /** Only FENCE, SIGNALED and SOLICITED have an effect. */
   readonly flags: number
   /** Immediate data, and the operands of atomics. */
   readonly value: number
@@ -94,7 +92,6 @@ export type Step =
 
 export interface Script {
   readonly kind: Kind
-  /** Devices of the two sides. */
   readonly devices: readonly [number, number]
   /** enum ibv_mtu. */
   readonly mtu: number
@@ -118,8 +115,8 @@ interface Side {
   readonly srqn: number
   /** R_Key of a type 2 window. */
   readonly window: number
-  /** Requests and receives posted, which is the next wr_id. */
-  posted: number
+  /** wr_id of the next request or receive. */
+  nextId: number
 }
 
 /** Capacity of the queues of `rcOrUcQp`, and of the SRQ of kind 'SRQ'. */
@@ -143,7 +140,7 @@ const rcOrUcQp = (p: Program, cls: typeof RcQp, sendCq: TestCq, recvCq: TestCq) 
   }
 }
 
-/** A side with an unconnected queue pair; `isFirst`: the side that sends on XRC, and that never has an SRQ. */
+/** The first side sends on XRC, and has no SRQ. */
 const makeSide = (m: Machine, kind: Kind, device: number, isFirst: boolean): Side => {
   const p = program(m, device)
   const sendCq = makeCq(p, 255)
@@ -151,7 +148,7 @@ const makeSide = (m: Machine, kind: Kind, device: number, isFirst: boolean): Sid
   const mr = register(p, MEMORY_BYTES, ACCESS | MW_BIND)
   pattern(mr.bytes.subarray(SOURCE, AREA_BYTES), isFirst ? 3 : 5)
   const window = invokeNow(p.context, Mw, 'create', 0, { pd: p.pd, type: MwType.values.TYPE_2 }, p.caller).out.rkey
-  const base = { p, sendCq, receiveCq, mr, window, posted: 0, srqn: 0 }
+  const base = { p, sendCq, receiveCq, mr, window, nextId: 0, srqn: 0 }
   if (kind === 'XRC') {
     if (isFirst) return { ...base, cls: undefined, ...makeInitiator(p, sendCq), receive: undefined }
     const domain = openDomain(p, 0x100)
@@ -194,7 +191,7 @@ const connect = (script: Script, sides: readonly [Side, Side]): void => {
   }
 }
 
-/** One or two SGEs; a wrong lkey is in the last one. */
+/** One or two SGEs; a wrong lkey is in the last SGE. */
 const sgesOf = (side: Side, offset: number, length: number, split: number, hasWrongLkey: boolean) => {
   const lkey = hasWrongLkey ? side.mr.lkey ^ 0x5500 : side.mr.lkey
   const first = split === 0 ? length : Math.floor((length * split) / 16)
@@ -209,7 +206,6 @@ const sgesOf = (side: Side, offset: number, length: number, split: number, hasWr
 
 const READING_OPCODES: readonly number[] = [wr.RDMA_READ, wr.ATOMIC_CMP_AND_SWP, wr.ATOMIC_FETCH_AND_ADD]
 
-/** A step's request as the program posts it, with the next wr_id. */
 const sendRequestOf = (side: Side, peer: Side, request: Request): SendRequest => {
   const { opcode, value, mistake } = request
   const isAtomic = opcode === wr.ATOMIC_CMP_AND_SWP || opcode === wr.ATOMIC_FETCH_AND_ADD
@@ -226,7 +222,7 @@ const sendRequestOf = (side: Side, peer: Side, request: Request): SendRequest =>
   const area = isReading ? RESULTS : SOURCE
   return {
     opcode,
-    id: BigInt(side.posted++),
+    id: BigInt(side.nextId++),
     flags: (request.flags & (Flag.FENCE | Flag.SIGNALED | Flag.SOLICITED)) | (peer.srqn << SRQN_SHIFT),
     imm: opcode === wr.SEND_WITH_INV ? peer.window : value,
     remote: peer.mr.address + remote + outside + misalignment,
@@ -239,7 +235,7 @@ const sendRequestOf = (side: Side, peer: Side, request: Request): SendRequest =>
   }
 }
 
-/** Posts a FLUSH of the request's range, or a BIND_MW or LOCAL_INV of the side's own window. */
+/** Posts a FLUSH of the request's range, or a BIND_MW or LOCAL_INV of the side's window. */
 const postWithoutData = (side: Side, peer: Side, request: Request): void => {
   const ring = side.send!
   const { opcode } = request
@@ -274,8 +270,8 @@ const wait = (m: Machine, microseconds: number): void => {
 const RNR_STEP = 10
 
 /**
- * Waits until the time is a multiple of RNR_STEP (side 0), or half a step more (side 1): it is not specified which of
- * two timers with the same expiry acts first, so timers of the two sides must not expire at the same time.
+ * Waits until the time is a multiple of RNR_STEP, plus half a step for side 1. So timers of the two sides never expire
+ * at one time, where their order would be unspecified.
  */
 const waitForTimeOf = (m: Machine, sideNumber: number): void => {
   const phase = (sideNumber * RNR_STEP) / 2
@@ -291,9 +287,9 @@ const doStep = (m: Machine, sides: readonly [Side, Side], step: Step): void => {
   if (step.do === 'receive') {
     if (side.receive === undefined) return
     for (let i = 0; i < step.count; i++) {
-      const buffer = MESSAGES + (side.posted % 8) * 0x1000
+      const buffer = MESSAGES + (side.nextId % 8) * 0x1000
       const sges = sgesOf(side, buffer, step.length, step.split, step.hasWrongLkey)
-      if (!postReceive(side.receive, BigInt(side.posted++), sges)) return
+      if (!postReceive(side.receive, BigInt(side.nextId++), sges)) return
     }
     return
   }
@@ -301,7 +297,7 @@ const doStep = (m: Machine, sides: readonly [Side, Side], step: Step): void => {
   waitForTimeOf(m, step.side)
   for (const request of step.requests) {
     if (((side.send.producer + 1) & side.send.mask) === side.send.consumer) break
-    // a local operation may run before earlier requests are acknowledged: it is skipped while there are any
+    // skipped while requests are outstanding, because a local operation may run before their ACKs
     const isLocal = request.opcode === wr.BIND_MW || request.opcode === wr.LOCAL_INV
     if (isLocal && side.send.producer !== side.send.consumer) continue
     const peer = sides[1 - step.side]
@@ -311,9 +307,9 @@ const doStep = (m: Machine, sides: readonly [Side, Side], step: Step): void => {
   m.settle()
 }
 
-/** The visible results of a side since the last call. Keys, object numbers and addresses are equal on both paths. */
+/** The results of a side since the last call. */
 const resultsOf = (side: Side) => {
-  // A queue pair with an SRQ completes sends and receives to `sendCq`; their order in it is unspecified.
+  // a queue pair with an SRQ completes sends and receives to `sendCq`, in unspecified order
   const [mixed, receives] = [pollAll(side.sendCq.ring), pollAll(side.receiveCq.ring)]
   const sent = mixed.filter(({ opcode }) => (opcode & RECV) === 0)
   return {
@@ -335,10 +331,7 @@ const EQUAL_COUNTERS = [
   'retries',
 ] as const
 
-/**
- * Runs a script on a new machine. Returns the results of both sides after each step, and at the end their memory,
- * EQUAL_COUNTERS, all counters, the engine's query (none for XRC), and the number of runs of packets sent.
- */
+/** Runs a script on a new machine. `results` has the results of both sides after each step. */
 export const play = (script: Script, path: Path) => {
   const m = machine(2, '', path)
   const { kind, devices } = script
@@ -366,5 +359,4 @@ export const play = (script: Script, path: Path) => {
   return { results, memory, equalCounters, allCounters, queries, runs }
 }
 
-/** The engine's row of a side's queue pair. */
 const rowOf = ({ p, qpn }: Side): number => p.rxe.state.qpns.rowOf(qpn)

@@ -1,7 +1,6 @@
 /*
  * Soft devices on a memory link in this process, with the test's own clock (`machine`), and programs that use them
- * through core's `invokeNow` and through rings (`program`, and functions that create objects): core, driver, engines
- * and link, but no other processes.
+ * (`program`).
  */
 import assert from 'node:assert/strict'
 import {
@@ -44,7 +43,7 @@ export interface Machine {
   readonly core: Core
   readonly link: MemorySwitch
   readonly devices: readonly RxeDevice[]
-  /** The devices' ports, with the layers of `fault`. */
+  /** The devices' ports, with fault layers. */
   readonly ports: readonly FaultPort[]
   /** Microseconds. */
   now: number
@@ -55,9 +54,9 @@ export interface Machine {
 }
 
 /**
- * Devices rxe0@127.0.0.1, rxe1@127.0.0.2, …, with the IPv6 addresses fd00::1, fd00::2, … as GID 2. `fault`: as for
- * `--fault`; `path`: whether messages between devices are packets, always with their ICRCs, or may be copied without
- * packets (phy/memory.ts); `windowBytes`: as of a port to a network (phy/port.ts).
+ * Devices rxe0@127.0.0.1, rxe1@127.0.0.2, …, with fd00::1, fd00::2, … as GID 2. `fault` is an argument of `--fault`.
+ * With path 'packets' all messages are packets with ICRCs; with 'direct' they may be copied (phy/memory.ts).
+ * `windowBytes` is that of a port to a network (phy/port.ts).
  */
 export const machine = (
   count = 2,
@@ -103,7 +102,7 @@ export const machine = (
   return self
 }
 
-/** A program in this process: one context, its rings and its memory. */
+/** A program in this process. */
 export interface Program {
   readonly machine: Machine
   readonly rxe: RxeDevice
@@ -111,7 +110,7 @@ export interface Program {
   readonly caller: Caller
   readonly space: LocalSpace
   readonly rings: TestRings
-  /** By descriptor number of the program: the number of the object in core. */
+  /** By descriptor of the program: the object's number in core. */
   readonly fds: Map<number, number>
   /** Asynchronous events of the context. */
   readonly async: EventQueue
@@ -120,7 +119,7 @@ export interface Program {
   close(): void
 }
 
-/** Opens device number `device`. Its calls read zeros at every address of the program's memory. */
+/** Opens device number `device`. Calls read zeros at every address of the program. */
 export const program = (m: Machine, device = 0): Program => {
   const rxe = m.devices[device]
   const context = openContext(rxe.device, { isOpened: true })
@@ -133,7 +132,7 @@ export const program = (m: Machine, device = 0): Program => {
     copyIn: (_address, length) => new Uint8Array(length),
     copyOut: () => {},
     descriptor: fd => fds.get(fd),
-    // Descriptors from 0x100 on are open files.
+    // descriptors from 0x100 are open files
     file: fd => (fd < 0x100 ? undefined : `file ${fd}`),
   }
   const asyncFd = invokeNow(context, AsyncFd, 'create', 0, {}, caller).descriptors![0].object
@@ -279,7 +278,7 @@ export const toRts = (overrides: Modify = {}): Modify => ({
   ...overrides,
 })
 
-/** Connects two RC queue pairs: moves both from RESET to RTS. `rtr`, `rts`: other attributes of these transitions. */
+/** Moves two RC queue pairs from RESET to RTS. `rtr` and `rts` override attributes of the transitions. */
 export const connectQps = (a: TestQp, b: TestQp, rtr: Modify = {}, rts: Modify = {}): void => {
   for (const [qp, peer] of [
     [a, b],
@@ -291,7 +290,7 @@ export const connectQps = (a: TestQp, b: TestQp, rtr: Modify = {}, rts: Modify =
   }
 }
 
-/** A memory region over `bytes`, which begin at `address` of the program. */
+/** A memory region. `address` is that of `bytes` in the program. */
 export interface Region {
   readonly handle: number
   readonly bytes: Uint8Array
@@ -308,7 +307,7 @@ export const register = (p: Program, size: number, access = ALL_ACCESS): Region 
   return { handle: object!, bytes, address, lkey: out.lkey, rkey: out.rkey }
 }
 
-/** Checks that closed contexts left nothing: objects, keys, rings, QP numbers, buffers and flows of the link. */
+/** Checks that closed contexts left nothing. */
 export const assertNothingLeft = (m: Machine, programs: readonly Program[] = []): void => {
   m.settle()
   const { objects, descriptors, contexts, faults, waiting } = stat(m.core)

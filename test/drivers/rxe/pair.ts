@@ -1,6 +1,5 @@
 /*
- * Two programs on a machine, each with a CQ, a region and an RC queue pair, which are connected; and an exchange of
- * messages that shows that they work.
+ * Two programs with connected RC queue pairs, and an exchange of messages between them.
  */
 import assert from 'node:assert/strict'
 import {
@@ -26,7 +25,6 @@ export interface End {
   readonly mr: Region
 }
 
-/** Bytes of an end's region. */
 export const REGION_BYTES = 65536
 
 export const makeEnd = (m: Machine, device: number, cqe = 31): End => {
@@ -45,7 +43,6 @@ export const pairOn = (m: Machine, devices: readonly [number, number] = [0, 1]) 
   return { m, a, b }
 }
 
-/** An SGE of `length` bytes from byte `offset` of a region on. */
 export const sgeOf = ({ address, lkey }: Region, offset: number, length: number) => ({
   address: address + offset,
   length,
@@ -58,8 +55,7 @@ export const pattern = (bytes: Uint8Array, seed: number): void => {
 }
 
 /**
- * A WRITE and a SEND of the same 5000 bytes from `from` to `to`. Throws unless both complete successfully within 100
- * ticks, and the bytes of both arrive.
+ * Transfers 5000 bytes by a WRITE and by a SEND. Throws if a request or its data does not arrive within 100 ticks.
  */
 export const exchange = (m: Machine, from: End, to: End, seed: number): void => {
   const writtenAt = 16384 + ((seed * 64) % 8192)

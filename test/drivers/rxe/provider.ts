@@ -1,6 +1,6 @@
 /*
- * Posts requests to rxe's rings and polls completions as rdma-core's provider does: it reads size and number of a
- * ring's elements from its header. And memory for rings, which shows leaks and writes outside the rings.
+ * Posts to rxe's rings and polls completions as rdma-core's provider does. `testRings` is memory for rings that shows
+ * leaks and writes outside the rings.
  */
 
 import type { MappedChunk } from '../../../src/core/memory/mappable-memory.ts'
@@ -15,13 +15,13 @@ const PAGE = 4096
 export interface TestRings extends RingMemory {
   /** Chunks that are not freed, oldest first. */
   readonly live: Set<MappedChunk>
-  /** Number of allocations that succeed; later ones fail with ENOMEM. Initially Infinity. */
+  /** Number of allocations that succeed before ENOMEM. */
   allocationsLeft: number
-  /** The chunk whose ring a program maps at `offset`; throws an Error if there is none. */
+  /** The chunk that a program maps at `offset`. */
   at(offset: bigint): MappedChunk
 }
 
-/** Memory with one chunk for each ring. A chunk lies between guard pages of 0xa5 in a buffer of its own. */
+/** Each ring has a chunk between guard pages of 0xa5. */
 export const testRings = (): TestRings => {
   const live = new Set<MappedChunk>()
   let next = PAGE
@@ -64,7 +64,7 @@ export const isIntact = ({ bytes, at, length }: MappedChunk): boolean =>
 
 // ---- one ring, as mapped by the program ----
 
-/** `log2`: of an element's bytes. `producer`, `consumer`: the indices in the ring's header, in shared memory. */
+/** `log2` is that of the element size. `producer` and `consumer` are in shared memory. */
 export interface MappedRing {
   readonly view: DataView
   readonly log2: number
@@ -78,7 +78,6 @@ const index = (view: DataView, at: number) => ({
   set: (value: number) => view.setUint32(at, value, true),
 })
 
-/** The ring in a chunk, as the program sees it. */
 export const mapRing = ({ bytes, at, length }: MappedChunk): MappedRing => {
   const view = new DataView(bytes.buffer, at, length)
   const producer = index(view, RingHeader.PRODUCER)
@@ -125,7 +124,7 @@ export interface SendRequest {
   readonly rkey?: number
   /** The destination of a datagram. `vector`: an address vector with `ah` 0, as older providers write it. */
   readonly to?: { qpn: number; qkey: number; ah: number; vector?: Uint8Array }
-  /** BIND_MW of `length` bytes from `remote` on. */
+  /** BIND_MW of `length` bytes at `remote`. */
   readonly bind?: { window: number; newKey: number; lkey: number; length: number; access: number }
   readonly compareAdd?: bigint
   readonly swap?: bigint

@@ -1,6 +1,5 @@
 /*
- * Local keys of READs and atomics are checked when the response arrives, as in adapters and rxe: the peer executes the
- * request although the local key is wrong, and if the remote key is wrong too, the peer's refusal is reported.
+ * The local key of a READ or atomic is checked when the response arrives, as in adapters and rxe.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -49,14 +48,14 @@ const operations = [
 ]
 
 for (const path of ['packets', 'direct'] as const)
-  describe(path, () => {
+  describe(`path '${path}'`, () => {
     for (const { name, opcode, length, completion, operands } of operations) {
       const isAtomic = length === 8
-      it(`${name} with a wrong local key: the peer executes it, and then the request fails`, () => {
-        for (const wrong of ['key', 'right', 'second element'] as const) {
+      it(`${name} with a wrong local key is executed by the peer, and then fails`, () => {
+        for (const wrong of ['key', 'access right', 'second element'] as const) {
           const { m, cq, requester, responder, local, readOnly, remote } = setUp(path)
           const good = sgeOf(local, 0, length)
-          const bad = wrong === 'right' ? sgeOf(readOnly, 0, length) : { ...good, lkey: local.lkey ^ 0x100 }
+          const bad = wrong === 'access right' ? sgeOf(readOnly, 0, length) : { ...good, lkey: local.lkey ^ 0x100 }
           const half = length / 2
           const sges =
             wrong === 'second element'

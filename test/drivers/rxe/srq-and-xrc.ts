@@ -1,6 +1,5 @@
 /*
- * SRQs and XRC objects for tests of the soft device: created through core's `invokeNow`, with rings as a program maps
- * them.
+ * SRQs and XRC objects for tests of the soft device.
  */
 import { invokeNow } from '../../../src/core/index.ts'
 import { RcQp } from '../../../src/spec/classes/qp/rc_qp.ts'
@@ -41,7 +40,7 @@ export const makeXrcSrq = (p: Program, xrcd: number, cq: TestCq, pd = p.pd): Tes
   return testSrq(p, object, out)
 }
 
-/** Arms the limit event or resizes; a resize replaces the ring. */
+/** A resize replaces the ring. */
 export const modifySrq = (srq: TestSrq, change: { maxWr?: number; limit?: number }): void => {
   const { context, caller } = srq.program
   const { out } = invokeNow(context, Srq, 'modify', srq.handle, change, caller)
@@ -62,14 +61,14 @@ export const makeSharedQp = (p: Program, cq: TestCq, srq: TestSrq): TestQp => {
     qpn: out.qpNum,
     cap: out.cap,
     send: mapQueue(p, sendQueue),
-    // A resize of the SRQ replaces its ring.
+    // a resize of the SRQ replaces the ring
     get receive() {
       return srq.ring
     },
   }
 }
 
-/** Opens an XRC domain: that of file descriptor `file`, by default one without a file. Returns its handle. */
+/** Opens the XRC domain of file descriptor `file`, or a new domain without a file. Returns the handle. */
 export const openDomain = (p: Program, file?: number, flags: number = XrcdFlags.values.CREAT): number =>
   invokeNow(p.context, Xrcd, 'create', 0, { flags, ...(file !== undefined && { file }) }, p.caller).object!
 export const closeDomain = (p: Program, xrcd: number): void => {
@@ -92,7 +91,7 @@ export interface Target {
   readonly qpn: number
 }
 
-/** A new target, or an open of the one with number `qpNum`. */
+/** Creates a target, or opens the target with number `qpNum`. */
 export const makeTarget = (p: Program, xrcd: number, qpNum?: number, userHandle = 3n): Target => {
   const args = { xrcd, userHandle, ...(qpNum !== undefined && { qpNum }) }
   const { object, out } = invokeNow(p.context, XrcTgtQp, 'create', 0, args, p.caller)
@@ -103,11 +102,10 @@ export const destroyTarget = ({ program: { context, caller }, handle }: Target) 
 export const queryTarget = ({ program: { context, caller }, handle }: Target) =>
   invokeNow(context, XrcTgtQp, 'query', handle, {}, caller).out
 
-/** A copy of `value` without the attributes `names`, which a type of queue pair lacks. */
+/** A copy of `value` without the attributes `names`. */
 const without = <T extends object, K extends keyof T>(value: T, ...names: K[]): Omit<T, K> =>
   Object.fromEntries(Object.entries(value).filter(([name]) => !names.includes(name as K))) as Omit<T, K>
 
-/** Connects an initiator and a target, each with the attributes of its type. */
 export const connectXrc = (ini: TestQp, tgt: Target, accessFlags?: number): void => {
   const gid = (p: Program) => p.rxe.state.identity.gids[1]
   const initiatorRtr = without(toRtr(tgt.qpn, gid(tgt.program)), 'maxDestRdAtomic', 'minRnrTimer')

@@ -9,7 +9,7 @@ import { parseAddress } from '../../../../src/wire/address.ts'
 
 const hex = (bytes: Uint8Array | undefined): string | undefined => bytes && Buffer.from(bytes).toString('hex')
 
-test('a device’s identity comes from the interface with its address, or from lo and the address itself', () => {
+test('a device’s identity comes from the interface with the address, or from lo if no interface has the address', () => {
   for (const [name, addresses = []] of Object.entries(networkInterfaces()))
     for (const { address, mac, family } of addresses) {
       if (family === 'IPv6' && address.startsWith('fe80')) continue

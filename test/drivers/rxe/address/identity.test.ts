@@ -1,6 +1,5 @@
 /*
- * The identity of a device: MAC, GUID and GIDs, derived from its interface as Linux's rxe did on the machine of the
- * recordings, or from its address if the interface has no MAC.
+ * MAC, GUID and GIDs of a device, derived as by Linux's rxe in the recordings.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -19,7 +18,7 @@ test('as recorded: GUID and GIDs of MAC 52:54:00:77:00:02 with 10.77.0.2', () =>
   assert.deepEqual(rest, { mac, interfaceName: 'enp1s0', interfaceIndex: 2 })
 })
 
-test('an interface without a MAC gives a locally administered one, which differs with the address', () => {
+test('if the interface has no MAC, a locally administered MAC is derived from the address', () => {
   for (const mac of [undefined, new Uint8Array(6)]) {
     const { mac: derived, guid } = identify(ipv4Mapped(127, 0, 0, 1), { ...(mac && { mac }), name: 'lo', index: 1 })
     assert.equal(hex(derived), '02007f000001')
@@ -39,7 +38,7 @@ test('an interface without a MAC gives a locally administered one, which differs
   )
 })
 
-test('the identity keeps no bytes of the caller', () => {
+test('the identity copies the address of the caller', () => {
   const address = ipv4Mapped(127, 0, 0, 9)
   const { gids } = identify(address, { name: 'lo', index: 1 })
   address.fill(0)

@@ -1,6 +1,5 @@
 /*
- * The limit of queue pairs in a multicast group, which does not apply to the queue pairs of core's clients: `attach`
- * gets their negated QPNs as rows.
+ * The limit of queue pairs in a multicast group. Queue pairs of core's clients have negative rows.
  */
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
@@ -9,7 +8,7 @@ import type { Port } from '../../../../src/phy/port.ts'
 import { errnoOf } from '../../../core/fixture.ts'
 import { address } from '../../../ip/link.ts'
 
-it("a group with its maximum of programs' queue pairs accepts those of core's clients, which are not counted", () => {
+it("queue pairs of core's clients do not count towards the limit", () => {
   const port: Pick<Port, 'joinGroup' | 'leaveGroup'> = { joinGroup: () => {}, leaveGroup: () => {} }
   const groups = createGroups(port, { groups: 8, members: 2, memberships: 100 })
   const gid = address('239.255.255.255')

@@ -1,5 +1,5 @@
 /*
- * The reported attributes of device and port: limits are those that creation enforces.
+ * The reported attributes of device and port.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

@@ -1,6 +1,5 @@
 /*
- * Queue pairs created directly in a state (R7) with the address of the device's link (R10): one call with all
- * attributes; a failure leaves nothing.
+ * Queue pairs created directly in a state (R7), with an address of the device's link (R10).
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -63,7 +62,6 @@ test('one call creates a queue pair in RTS, with all attributes of three transit
   assert.deepEqual(queryOf(created.object!), queryOf(modified.object!))
   assert.equal(queryOf(created.object!).state, Qps.RTS)
   assert.notEqual(created.out.qpNum, modified.out.qpNum)
-  // States before RTS are accepted too, and SQD, which follows it.
   assert.equal(queryOf(create(toInit()).object!).state, Qps.INIT)
   assert.equal(queryOf(create({ state: Qps.RESET }).object!).state, Qps.RESET)
   assert.equal(queryOf(create({ ...allAttributes(), state: Qps.SQD }).object!).state, Qps.SQD)
@@ -113,7 +111,7 @@ test('an impossible path of states, value or route is refused with a message and
   invokeNow(p.context, RcQp, 'destroy', created.object!, {}, p.caller)
   refused({ accessFlags: 1 }, /attribute state is missing/)
   refused({ ...allAttributes(), state: Qps.ERR }, /a new queue pair cannot be in ERR/)
-  // The device refuses these during its own transitions.
+  // the following are refused by the device
   refused(
     { ...allAttributes(), pathMtu: 5, maxRdAtomic: 200 },
     /^rc_qp.create: attribute maxRdAtomic: 200 is not in 0 to 128$/,
@@ -123,7 +121,7 @@ test('an impossible path of states, value or route is refused with a message and
   assertNothingLeft(m, [p])
 })
 
-test('each type has its own transitions', () => {
+test('each type of queue pair has its own transitions', () => {
   const { p, base } = setUp()
   const ud = { ...base, state: Qps.RTS, pkeyIndex: 0, port: 1, qkey: 0x1111, sqPsn: 7 }
   const { object } = invokeNow(p.context, UdQp, 'create', 0, ud, p.caller)
@@ -147,10 +145,10 @@ test('a LID on a RoCE queue pair is refused with a message, through the library 
   assert.throws(() => create({ ...others, ibAddress }), { code: 'EINVAL', message })
   const { rxe } = p
   assert.equal(rxe.device.schema.classByName('rc_qp')!.methods.create.in.ibAddress, undefined)
-  // A client that was compiled for every link has `ibAddress` too.
+  // a client compiled for every link has `ibAddress`
   const args = { ...toInit(), ibAddress }
   const call = { class: RcQp, methodName: 'modify', method: RcQp.methods.modify, object: 0, args }
-  // The device knows the attribute, so it does not ignore it, although the client marked it optional.
+  // the device knows the attribute, so it refuses even an attribute marked as ignorable
   for (const ignorable of [[], ['ibAddress']]) {
     const message = encodeCall(call, { ignorable })
     assert.throws(() => decodeMessage(callerView(p.context, p.caller), call.method.call, message), {

@@ -1,6 +1,6 @@
 /*
- * Linux's calls on a soft device (R41, R42): those that the device lacks are refused before any other check, as in
- * Linux; MODIFY_CQ, which Linux's rxe lacks, sets event moderation (R36).
+ * Linux's calls on a soft device (R36, R41, R42). Calls that the device lacks are refused before any other check, as in
+ * Linux.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -25,7 +25,7 @@ import { machine, makeCq, type Program, program } from '../machine.ts'
 /** Address of the call's buffer in the program's memory. */
 const AT = 0x1000n
 
-/** Makes a Linux call with these bytes as its buffer; returns 'OK', or errno and reason. */
+/** Makes a Linux call with buffer `bytes`. Returns 'OK', or errno and reason. */
 const run = (
   p: Program,
   dialect: 'write' | 'ioctl',
@@ -74,7 +74,7 @@ for (const call of linuxCalls.filter(
     )
   })
 
-test('a method that the device lacks is refused with the same error text in a message, in a chain and in this process', () => {
+test('a method that the device lacks is refused with one error text in a message, in a chain and in this process', () => {
   const missing = classes.flatMap(cls =>
     Object.keys(cls.methods).flatMap(name => (deviceHas(cls.name, name) ? [] : [{ cls, name }])),
   )
@@ -105,7 +105,7 @@ test('a method that the device lacks is refused with the same error text in a me
   }
 })
 
-test('a method whose argument names an object of a class that the device lacks is refused with that class', () => {
+test('a method with an object of a class that the device lacks is refused with the name of the class', () => {
   const call = linuxCalls.find(({ name }) => name === 'MR.DM_MR_REG')!
   assert.equal(run(p, 'ioctl', bare(call)), 'EPROTONOSUPPORT DM_MR_REG: this device has no objects of class dm')
 })

@@ -1,5 +1,5 @@
 /*
- * Many address handles (R25): one call creates 10,000 and one destroys them; all or none.
+ * One call creates or destroys many address handles, all or none (R25).
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -23,7 +23,7 @@ const setUp = () => {
 }
 const peers = (count: number) => Array.from({ length: count }, (_, i) => path(ipv4(10, 0, i >> 8, i & 0xff)))
 
-test('one call creates 10,000 address handles, each with its own handle and number, and another destroys them', () => {
+test('one call creates 10,000 address handles with distinct handles and numbers, and one call destroys them', () => {
   const { m, p, create, destroy } = setUp()
   const { out } = create(peers(10_000))
   const { numbers } = out as unknown as { numbers: { number: number }[] }
@@ -76,10 +76,10 @@ test('hooks are called for each address handle, and may refuse it', () => {
   assert.equal(create(peers(4)).out.handles.length, 4)
 })
 
-test('a failed chain destroys the address handles it created, and so does a call whose output is too short for their handles', () => {
+test('address handles are destroyed again if their chain fails, or if the output is too short for the handles', () => {
   const { m, p } = setUp()
   const { UNDO, STOP } = ChainErrors.values
-  /** One entry of a chain. `fields.object`: the number of the entry that creates the object of the call. */
+  /** `fields.object` is the number of the entry that creates the object of the call. */
   const entry = (
     cls: ObjectClass,
     methodName: string,
@@ -104,7 +104,7 @@ test('a failed chain destroys the address handles it created, and so does a call
   )
   assert.deepEqual([run([createPd, shortOutput], STOP).error, m.devices[0].state.ahs.size], [Errno.ENOSPC, 0])
   assert.deepEqual([run([createPd, createAhs], UNDO).error, m.devices[0].state.ahs.size], [0, 3])
-  // In a PD that exists before the chain they are destroyed too; entry 9 does not exist.
+  // the PD exists before the chain; the second call fails, because entry 9 does not exist
   const { call } = entry(Pd, 'createAhs', { addresses: peers(3) })
   assert.equal(run([{ call: { ...call, object: p.pd } }, entry(Pd, 'destroy', {}, { object: 9 })], UNDO).done, 1)
   assert.equal(m.devices[0].state.ahs.size, 3)

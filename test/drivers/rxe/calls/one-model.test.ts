@@ -1,7 +1,5 @@
 /*
- * Write commands, INVOKE_WRITE, ioctl methods and the object dialect share one object model (R43): an object created
- * through one can be named, is in use and can be destroyed through each of the others, and its events do not depend on
- * the interface.
+ * Write commands, INVOKE_WRITE, ioctl methods and the object dialect share one object model (R43).
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -31,7 +29,7 @@ const callOf = (className: string, methodName: string, object: number, args: Any
   return { class: found, methodName, method: found.methods[methodName], object, args }
 }
 
-/** Interfaces that have a call: 'object', and Linux's. */
+/** The interfaces that have the call. */
 const interfacesOf = (call: Call): string[] => [
   'object',
   ...new Set(encodings(call, RXE_DRIVER_ID, ARENA).map(({ form }) => form)),
@@ -60,7 +58,7 @@ const perform = (form: string, call: Call): string => {
   return ret < 0 ? errnoName(-ret) : 'OK'
 }
 
-/** Creates an object through one interface and returns its handle, which is the lowest free one. */
+/** Creates an object through one interface. Returns its handle, the lowest free handle. */
 const create = (form: string, className: string, args: AnyValues): number => {
   const freeSlot = p.context.handles.slots.indexOf(undefined)
   const expected = freeSlot < 0 ? p.context.handles.slots.length : freeSlot
@@ -91,7 +89,7 @@ describe('a completion queue', () => {
   const args = { cqe: 4, userHandle: 7n, compVector: 0, channel: fd }
   for (const creator of interfacesOf(callOf('cq', 'create', 0, args)))
     for (const destroyer of interfacesOf(callOf('cq', 'destroy', 0, {})))
-      it(`created by ${creator} raises its events, which ${destroyer} reports when it destroys it`, () => {
+      it(`created by ${creator} raises an event, which a destroy by ${destroyer} reports`, () => {
         const reported: unknown[] = []
         const unhook = addHook(p.rxe.device, {
           class: 'cq',

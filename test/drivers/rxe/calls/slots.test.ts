@@ -1,6 +1,6 @@
 /*
- * Slot numbers of objects in the engines' tables; and QP numbers, which are not reused soon, because late packets still
- * name a destroyed QP.
+ * Slots of objects in the engine's tables, and QP numbers. A freed QP number is not reused soon, because late packets
+ * may name the destroyed QP.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -8,7 +8,7 @@ import fc from 'fast-check'
 import { createSlots } from '../../../../src/drivers/rxe/slots.ts'
 import { createNumbers, FIRST_QPN } from '../../../../src/drivers/rxe/state.ts'
 
-test('slots: live values keep distinct numbers, freed ones are reused', () => {
+test('live values keep distinct slots, and freed slots are reused', () => {
   fc.assert(
     fc.property(fc.array(fc.option(fc.nat(100)), { maxLength: 200 }), steps => {
       const slots = createSlots<{ id: number }>()
@@ -36,7 +36,7 @@ test('slots: live values keep distinct numbers, freed ones are reused', () => {
   )
 })
 
-test('slots: removing twice is an internal error', () => {
+test('removing a value twice is an internal error', () => {
   const slots = createSlots<string>()
   slots.remove(slots.add('a'))
   assert.throws(() => slots.remove(0), /free/)
@@ -52,7 +52,7 @@ test('QP numbers are assigned in order from 17 on, are unique while in use, and 
   numbers.free(17)
   assert.equal(numbers.rowOf(17), -1)
   assert.equal(numbers.take(), 18, 'the freed number is not used next')
-  // One full round, to the last number 0xfffffe (0xffffff is for multicast), begins again at 17; 18 is in use.
+  // the last number is 0xfffffe, because 0xffffff is for multicast
   let number = 0
   for (let i = 0; i < 0xfffffe - 18; i++) {
     number = numbers.take()
@@ -60,7 +60,7 @@ test('QP numbers are assigned in order from 17 on, are unique while in use, and 
   }
   assert.equal(number, 0xfffffe)
   assert.equal(numbers.take(), 17)
-  assert.equal(numbers.take(), 19, '18 lives')
+  assert.equal(numbers.take(), 19, '18 is in use')
 })
 
 test('QP numbers start at a given offset from 17, and wrap from any start', () => {

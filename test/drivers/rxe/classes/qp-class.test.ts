@@ -1,6 +1,5 @@
 /*
- * Class rc_qp of the soft device through core's invoke: results and refusals of create, modify, query and destroy, as
- * in Linux's driver.
+ * Class rc_qp of the soft device.
  */
 
 import assert from 'node:assert/strict'
@@ -57,7 +56,7 @@ const inState = (qp: TestQp, state: number): TestQp => {
   return qp
 }
 
-test('create returns sizes as in recordings: SGEs and inline data share their space, the others are as requested', () => {
+test('create returns sizes as in recordings: SGEs and inline data share space, other sizes are as requested', () => {
   const { p, cq } = setUp()
   const createdCap = (requested: Partial<Cap>) => makeQp(p, cq, { cap: requested }).cap
   const oneSge = { maxSendWr: 1, maxRecvWr: 500, maxSendSge: 1, maxRecvSge: 1, maxInlineData: 0 }
@@ -91,7 +90,7 @@ test('create refuses values above the limits, and leaves nothing behind', () => 
   assertNothingLeft(m, [p])
 })
 
-test('a create without memory for either ring leaves nothing behind', () => {
+test('a create without memory for the rings leaves nothing behind', () => {
   const { m, p, cq } = setUp()
   const before = p.rings.live.size
   for (const allocations of [0, 1]) {
@@ -110,13 +109,13 @@ test('a create without memory for either ring leaves nothing behind', () => {
   )
   assert.equal(m.devices[0].state.cqs.size(), 1)
   p.rings.allocationsLeft = Number.POSITIVE_INFINITY
-  // Refused creates take no handles.
+  // refused creates take no handles
   assert.equal(makeQp(p, cq).handle, 2)
   p.close()
   assertNothingLeft(m, [p])
 })
 
-test('create refuses wrong and unknown handles of CQs; a CQ in use cannot be destroyed', () => {
+test('create refuses wrong and unknown CQ handles; a CQ in use cannot be destroyed', () => {
   const { p, cq, qp } = setUp()
   assert.equal(
     errnoOf(() => makeQp(p, { ...cq, handle: 99 })),
@@ -138,7 +137,7 @@ test('create refuses wrong and unknown handles of CQs; a CQ in use cannot be des
   )
 })
 
-test('completion queues: sizes and vectors out of range are refused, and a resize without memory', () => {
+test('completion queues: sizes and vectors out of range and a resize without memory are refused', () => {
   const { p, cq } = setUp()
   const create = (cqe: number, compVector = 0) =>
     errnoOf(() => invokeNow(p.context, Cq, 'create', 0, { cqe, userHandle: 0n, compVector }, p.caller))
@@ -158,7 +157,7 @@ test('completion queues: sizes and vectors out of range are refused, and a resiz
   assert.equal(p.rings.live.size, before, 'the old ring is freed')
 })
 
-test('query returns in RESET what Linux’s driver returned in recordings, and in each state the attributes set', () => {
+test('query returns recorded values in RESET, and the attributes that were set in other states', () => {
   const { qp } = setUp()
   const q = qp()
   const reset = query(q)
@@ -178,7 +177,7 @@ test('query returns in RESET what Linux’s driver returned in recordings, and i
     [rtr.state, rtr.pathMtu, rtr.destQpn, rtr.rqPsn, rtr.maxDestRdAtomic, rtr.minRnrTimer],
     [Qps.RTR, 5, 42, 7, 2, 12],
   )
-  // The hop limit is 64, as in recordings of Linux's driver, and not the one requested.
+  // hop limit 64, as in recordings of Linux's driver, not the requested one
   assert.deepEqual(rtr.address, path(peer, { hopLimit: 64 }))
 
   modify(q, toRts({ sqPsn: 9, maxRdAtomic: 2 }))
@@ -194,10 +193,10 @@ test('query returns in RESET what Linux’s driver returned in recordings, and i
   const err = query(q)
   assert.deepEqual([err.state, err.destQpn], [Qps.ERR, 42])
   modify(q, { state: Qps.RESET })
-  assert.deepEqual(query(q), reset, 'as new')
+  assert.deepEqual(query(q), reset, 'RESET discards the attributes')
 })
 
-test("a query is not affected by later changes of the program's own bytes", () => {
+test('the device copies the address of a modify', () => {
   const { qp } = setUp()
   const q = inState(qp(), Qps.INIT)
   const dgid = peer.slice()
@@ -206,7 +205,7 @@ test("a query is not affected by later changes of the program's own bytes", () =
   assert.deepEqual(query(q).address.dgid, peer)
 })
 
-test('a transition between any two states is accepted with exactly its required attributes, or refused if it is none', () => {
+test('legal transitions are accepted with their required attributes, and all others are refused', () => {
   const needed: Readonly<Record<number, Modify>> = {
     [Qps.INIT]: toInit(),
     [Qps.RTR]: toRtr(42, peer),
@@ -224,7 +223,6 @@ test('a transition between any two states is accepted with exactly its required 
   for (const from of Object.keys(legal).map(Number))
     for (const to of Object.values(Qps)) {
       const q = inState(qp(), from)
-      // INIT to INIT, RTS to RTS and SQD to RTS need no other attributes.
       const needsOnlyState = (from === Qps.INIT && to === Qps.INIT) || (from >= Qps.RTS && to === Qps.RTS)
       const args = needsOnlyState ? { state: to } : { state: to, ...needed[to] }
       assert.equal(
@@ -338,7 +336,7 @@ test('alternate paths are unsupported: the device does not list them, and refuse
     assert.deepEqual([create.in.alternatePath, modify.in.alternatePath], [undefined, undefined], name)
     assert.ok(modify.in.address)
   }
-  // An attribute that names objects of a class that the device lacks is not listed either.
+  // attributes that name objects of classes that the device lacks are not listed
   for (const { name, methods } of listed)
     for (const [method, { in: inputs, out: outputs }] of Object.entries(methods))
       for (const [attribute, { type }] of Object.entries({ ...inputs, ...outputs }))
@@ -359,7 +357,7 @@ test('queue pairs of all types count towards maxQp of the device', () => {
   assert.equal(limits.get('srq'), limits.get('xrc_srq'))
 })
 
-test('the flow to the peer: replaced by a new path in SQD, kept in ERR, closed in RESET and with the QP', () => {
+test('the flow to the peer is replaced by a new path in SQD, kept in ERR, and closed in RESET and by destroy', () => {
   const { m, p, qp } = setUp()
   const q = inState(qp(), Qps.SQD)
   modify(q, { address: path(ipv4(127, 0, 0, 3)) })

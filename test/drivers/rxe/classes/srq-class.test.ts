@@ -1,5 +1,5 @@
 /*
- * Class srq of the soft device: which queue pair gets which WQE, events, and refusals.
+ * Class srq of the soft device.
  */
 
 import assert from 'node:assert/strict'
@@ -28,10 +28,7 @@ import { makeSharedQp, makeSrq, modifySrq, querySrq } from '../srq-and-xrc.ts'
 
 const { SRQ_LIMIT_REACHED, QP_LAST_WQE_REACHED } = AsyncEventType.values
 
-/**
- * Two senders on one device, and two queue pairs with one SRQ on the other. `receive` posts to the SRQ; `send` sends
- * message `id` on connection `i`.
- */
+/** Two senders on device 0, and two receivers with one SRQ on device 1. `send` sends on connection `i`. */
 const setUp = () => {
   const m = machine()
   const a = program(m, 0)
@@ -60,7 +57,7 @@ const setUp = () => {
   return { m, a, b, cqA, cqB, srq, receivers, receive, send, asyncEvents, close }
 }
 
-test('messages consume WQEs in the order of their first packets, whatever the queue pair', () => {
+test('messages to all queue pairs consume WQEs in the order of their first packets', () => {
   const { b, cqB, receivers, receive, send, close } = setUp()
   for (const id of [1, 2, 3, 4]) receive(id)
   for (const i of [1, 0, 0, 1]) send(i, 9)
@@ -99,7 +96,7 @@ test('the limit event is raised once, when fewer WQEs than the limit are left', 
   close()
 })
 
-test('a resize keeps the posted WQEs; senders notice nothing', () => {
+test('a resize keeps the posted WQEs', () => {
   const { b, cqB, srq, receive, send, close } = setUp()
   for (const id of [1, 2, 3]) receive(id)
   send(0, 1)
@@ -154,7 +151,7 @@ test('an SRQ in use cannot be destroyed', () => {
   close()
 })
 
-test('sizes and limits are refused beyond those of the device', () => {
+test('sizes and limits above those of the device are refused', () => {
   const m = machine()
   const p = program(m)
   const { maxSrqWr, maxSrqSge } = Limits

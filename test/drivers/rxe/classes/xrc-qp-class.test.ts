@@ -1,6 +1,5 @@
 /*
- * XRC of the soft device: domains shared by contexts, targets that outlive their creators, and the destination of
- * requests.
+ * XRC domains, SRQs and queue pairs of the soft device.
  */
 
 import assert from 'node:assert/strict'
@@ -32,7 +31,7 @@ import {
 const { CREAT, EXCL } = XrcdFlags.values
 const { QP_FATAL, QP_REQ_ERR, QP_ACCESS_ERR, QP_LAST_WQE_REACHED } = AsyncEventType.values
 const { REM_INV_REQ_ERR, REM_ACCESS_ERR } = WcStatus.values
-/** Descriptor of an open file (machine.ts), which identifies an XRC domain. */
+/** Descriptor of an open file (machine.ts). A file identifies an XRC domain. */
 const FILE = 0x100
 
 /**
@@ -69,7 +68,7 @@ const setUp = (torment?: Torment) => {
 
 const asyncEvents = (p: Program): number[] => p.async.queue.splice(0).map(({ type }) => type)
 
-test('a request consumes from the SRQ that it names and completes to its CQ, with the target’s number', () => {
+test('a request consumes a WQE of the SRQ that it names, and completes to the CQ of the SRQ', () => {
   const { cqA, cqB, mrA, mrB, srq, tgt, send, receive, close } = setUp()
   receive(srq, 1)
   mrA.bytes.fill(9, 0, 50)
@@ -86,7 +85,7 @@ test('a request consumes from the SRQ that it names and completes to its CQ, wit
   close()
 })
 
-test('a request whose receive has completed succeeds although its target is then destroyed, under torment too', () => {
+test('under torment, a request succeeds if its receive completed before the target was destroyed', () => {
   for (let seed = 0; seed < 20; seed++) {
     const torment = createTorment({ seed, maxDecisions: Number.POSITIVE_INFINITY }, plainArena(4096))
     const { m, cqA, cqB, srq, tgt, send, receive } = setUp(torment)
@@ -112,7 +111,7 @@ test('the SRQ that a request names decides the protection domain', () => {
     completions(cqA).map(({ status }) => status),
     [0],
   )
-  // The same memory region, named with an SRQ of another protection domain.
+  // the region is not in the protection domain of `other`
   receive(other, 1)
   send(other.number, write)
   assert.deepEqual(
@@ -144,7 +143,7 @@ test('concurrent READs of two protection domains each use the domain of their SR
   close()
 })
 
-test('requests for an unknown SRQ, one of another domain and a destroyed one are invalid', () => {
+test('requests for an unknown SRQ, an SRQ of another domain or a destroyed SRQ are invalid', () => {
   for (const kind of ['unknown', 'other domain', 'destroyed'] as const) {
     const { b, cqA, cqB, srq, send, close } = setUp()
     let srqn = 0x77
@@ -196,7 +195,7 @@ test('a domain belongs to its file, and exists as long as a context has it open'
   assertNothingLeft(m, [p, q])
 })
 
-test('a target is one queue pair for all processes that opened it, and exists until the last one closes it', () => {
+test('a target is one queue pair for all processes that opened it, and exists until the last process closes it', () => {
   const { m, b, cqA, ini, tgt, send, close } = setUp()
   const c = program(m, 1)
   const cq = makeCq(c)
@@ -231,7 +230,7 @@ test('a target is one queue pair for all processes that opened it, and exists un
   close(c)
 })
 
-test('events of a target go to all processes that opened it; it stays as it is when one of them ends', () => {
+test('events of a target go to all processes that opened it; its state is kept when one process ends', () => {
   const m = machine()
   const [p, q] = [program(m), program(m)]
   const tgt = makeTarget(p, openDomain(p, FILE))
@@ -274,7 +273,7 @@ test('a request for a destroyed SRQ is invalid, and the WQEs of the SRQ leave no
   close()
 })
 
-test('a target lacks CQs and the attributes of a requester, and refuses those that a transition does not take', () => {
+test('a target has no CQs or requester attributes, and refuses attributes that a transition does not take', () => {
   const { b, tgt, close } = setUp()
   assert.equal('sendCq' in XrcTgtQp.methods.create.in, false)
   assert.equal('retryCnt' in XrcTgtQp.methods.modify.in, false)

@@ -1,6 +1,5 @@
 /*
- * Two soft devices on a memory link: peers, regions, contexts and devices that are destroyed during traffic, and
- * garbage in rings.
+ * Peers, regions, contexts and devices are destroyed during traffic, or rings are filled with garbage.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -25,7 +24,7 @@ test('packets to a destroyed peer are dropped, and the sender exceeds its retrie
     remote: b.mr.address,
     rkey: b.mr.rkey,
   })
-  // Sent, but the peer has not polled yet.
+  // the WRITE is in flight
   m.devices[0].poll(m.now)
   invokeNow(b.p.context, RcQp, 'destroy', b.qp.handle, {}, b.p.caller)
   m.settle()
@@ -93,7 +92,7 @@ test('a closed context is destroyed in steps; its queue pairs receive nothing fr
   const [job] = jobs
   assert.ok(job)
   job.next()
-  assert.ok(b.p.context.handles.count > 0, 'its objects still exist')
+  assert.ok(b.p.context.handles.count > 0, 'objects of the context still exist')
   pattern(a.mr.bytes, 1)
   postSend(a.qp.send, { opcode: Wr.SEND, id: 1n, sges: [sgeOf(a.mr, 0, 100)] })
   m.settle()
@@ -108,7 +107,7 @@ test('a closed context is destroyed in steps; its queue pairs receive nothing fr
   )
 })
 
-test('when a device is removed while one of its contexts closes, each object is destroyed once, and every close and the removal report their end', () => {
+test('if a device is removed while a context closes, each object is destroyed once, and all callbacks are called', () => {
   const { m, a, b } = pair()
   const jobs: Iterator<unknown>[] = []
   Object.assign(m.core, { runJob: (job: Iterator<unknown>) => jobs.push(job) })

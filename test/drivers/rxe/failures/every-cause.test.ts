@@ -1,6 +1,5 @@
 /*
- * Each cause of the table (spec/check/causes.ts) is raised. This file compiles only if every cause has an entry, and a
- * cause that is not raised fails its test.
+ * Every cause of spec/check/causes.ts is raised.
  */
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
@@ -32,7 +31,7 @@ const { BIND_MW } = WrOpcode.values
 
 type Raise = () => readonly CauseName[]
 
-/** The causes that the engine reports in the requester's or responder's script with this name (cause-scripts.ts). */
+/** The causes that script `id` of cause-scripts.ts raises. */
 const scripted = (id: CauseName): Raise => {
   const playRequester = requester.find(([name]) => name === id)?.[2]
   const ofResponder = responder.find(([name]) => name === id)
@@ -48,7 +47,7 @@ const scripted = (id: CauseName): Raise => {
   }
 }
 
-/** The causes that the engine reports in this script. */
+/** The causes that `play` raises in a packet script. */
 const script =
   (play: (t: ReturnType<typeof startScript>) => void, ...options: Parameters<typeof startScript>): Raise =>
   () => {
@@ -60,7 +59,7 @@ const script =
 
 type Pair = ReturnType<typeof pair>
 
-/** The causes that a pair of queue pairs on two devices reports: after `play`, time passes until one is reported. */
+/** The causes that `play` raises on two devices. After `play`, time passes until a cause is reported. */
 const devices =
   (play: (p: Pair) => void): Raise =>
   () => {
@@ -73,7 +72,7 @@ const devices =
     return reported
   }
 
-/** `a` posts a request; by default a SEND of 8 bytes for which `b` has a receive. */
+/** `a` posts a request, by default a SEND of 8 bytes. `b` has a receive. */
 const sends = (requestOf: (p: Pair) => Partial<SendRequest>): Raise =>
   devices(p => {
     const request = requestOf(p)
@@ -81,14 +80,14 @@ const sends = (requestOf: (p: Pair) => Partial<SendRequest>): Raise =>
     postSend(p.a.qp.send, { opcode: Wr.SEND, id: 1n, sges: [sgeOf(p.a.mr, 0, 8)], ...request })
   })
 
-/** `a` sends 8 bytes with this lkey, from its region's byte `offset` on. */
+/** `a` sends 8 bytes at `offset` of its region with lkey `key`. */
 const lkey = (keyOf: (p: Pair) => { key: number; offset?: number }): Raise =>
   sends(p => {
     const { key, offset = 0 } = keyOf(p)
     return { sges: [{ address: p.a.mr.address + offset, length: 8, lkey: key }] }
   })
 
-/** `a` writes 8 bytes with this rkey, to the region of `b` from byte `offset` on. */
+/** `a` writes 8 bytes to `offset` of the region of `b` with rkey `key`. */
 const rkey = (keyOf: (p: Pair) => { key: number; offset?: number }): Raise =>
   sends(p => {
     const { key, offset = 0 } = keyOf(p)
@@ -101,8 +100,8 @@ const makeWindow = ({ p }: Pair['a'], type: 'TYPE_1' | 'TYPE_2'): { handle: numb
 }
 
 /**
- * A bind of a new window to a new region by one side, with these fields instead of valid ones: `post` posts the
- * request; `key` and `oldKey` are the window's keys after and before it.
+ * `post` binds a new window to a new region. `wrong` replaces valid fields. `oldKey` and `key` are the window's keys
+ * before and after the bind.
  */
 const bind = (
   { p, qp }: Pair['a'],
@@ -134,7 +133,7 @@ const boundWindow = (p: Pair, qp = p.b.qp) => {
   return window
 }
 
-/** Deregisters a side's region; returns the key that it had (lkey and rkey are equal). */
+/** Deregisters a side's region. Returns its lkey, which is equal to its rkey. */
 const destroyRegion = ({ p, mr }: Pair['a']): number => {
   invokeNow(p.context, Mr, 'destroy', mr.handle, {}, p.caller)
   return mr.lkey
@@ -163,8 +162,8 @@ const noAddressHandle = devices(({ m, a: { p, cq, mr } }) => {
 })
 
 /**
- * A program with libibverbs reads a CQ event and destroys the CQ without ibv_ack_cq_events: it would wait forever in
- * ibv_destroy_cq. `structure` is its struct ibv_cq, whose bytes 24 to 27 are the handle.
+ * A program reads a CQ event and destroys the CQ without ibv_ack_cq_events, so libibverbs would wait forever.
+ * `structure` is the program's struct ibv_cq, with the handle at byte 24.
  */
 const unacknowledged: Raise = () => {
   const { a } = pair()
@@ -197,7 +196,7 @@ const unacknowledged: Raise = () => {
 }
 
 const raises: Readonly<Record<CauseName, Raise>> = {
-  BAD_OPCODE: sends(() => ({ opcode: 30 })), // no ibv_wr_opcode
+  BAD_OPCODE: sends(() => ({ opcode: 30 })), // not an ibv_wr_opcode
   TOO_MANY_SGE: sends(() => ({ numSge: 99 })),
   NOT_INLINE: scripted('NOT_INLINE'),
   NO_READS: script(t => t.post({ id: 1, opcode: READ, ...sge(0, 8) }), { maxRdAtomic: 0 }),
@@ -348,7 +347,7 @@ const raises: Readonly<Record<CauseName, Raise>> = {
 }
 
 for (const name of Object.keys(causes) as CauseName[])
-  it(name, () => {
+  it(`${name} is raised`, () => {
     const reported = raises[name]()
-    assert.ok(reported.includes(name), `its entry does not raise it; reported were: ${reported.join(', ') || 'none'}`)
+    assert.ok(reported.includes(name), `reported: ${reported.join(', ') || 'no cause'}`)
   })

@@ -1,6 +1,5 @@
 /*
- * Failures reported by two soft devices: each report with its numbers and the cause that the peer found, and the last
- * failure of each queue pair.
+ * Failure reports of two soft devices.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -18,7 +17,7 @@ import { pollAll, postReceive, postSend, Wr } from '../provider.ts'
 const hex = (value: number | bigint): string => `0x${value.toString(16)}`
 const { LOCAL_WRITE } = AccessFlags.values
 
-/** A pair of queue pairs. `records`: its failure records; `errors`: the texts of those that are no notes. */
+/** `records` has all failure records; `errors` returns the texts of records that are not notes. */
 const recordedPair = (...args: Parameters<typeof pair>) => {
   const p = pair(...args)
   const records: Failure[] = []
@@ -60,7 +59,7 @@ describe('a WRITE that the peer refuses', () => {
       ['REM_ACCESS_ERR', 'WRITE', '100', code, 'rxe0', hex(remote)],
     )
   })
-  it('reports the requested range and the registered one', () => {
+  it('reports the requested and the registered range', () => {
     const { m, a, b, errors } = recordedPair()
     const remote = b.mr.address + 65530
     postSend(a.qp.send, { opcode: Wr.WRITE, id: 1n, sges: [sgeOf(a.mr, 0, 64)], remote, rkey: b.mr.rkey })
@@ -77,7 +76,7 @@ describe('a WRITE that the peer refuses', () => {
   })
 })
 
-it('a receive buffer that is too short is reported by both ends', () => {
+it('a receive buffer that is too short is reported by both sides', () => {
   const { m, a, b, errors } = recordedPair()
   postReceive(b.qp.receive, 7n, [sgeOf(b.mr, 0, 10)])
   postSend(a.qp.send, { opcode: Wr.SEND, id: 2n, sges: [sgeOf(a.mr, 0, 64)] })
@@ -89,8 +88,8 @@ it('a receive buffer that is too short is reported by both ends', () => {
   ])
 })
 
-describe('a peer that cannot receive a SEND', () => {
-  /** The first error of `a` after it posts a SEND, from the status on. */
+describe('the report of a SEND that the peer cannot receive', () => {
+  /** The first error of a SEND by `a`, from the status on. */
   const errorAfter = (prepare: (p: ReturnType<typeof recordedPair>) => void): string => {
     const p = recordedPair()
     prepare(p)
@@ -99,7 +98,7 @@ describe('a peer that cannot receive a SEND', () => {
     const [first] = p.errors()
     return first.replace(/^.*?: /, '')
   }
-  it('does not exist, or is in RESET or INIT', () => {
+  it('says that the peer does not exist, or is in RESET or INIT', () => {
     const missing = errorAfter(({ b }) => invokeNow(b.p.context, RcQp, 'destroy', b.qp.handle, {}, b.p.caller))
     assert.match(missing, /^RETRY_EXC_ERR: no answer: sent 8 times, retry_cnt is 7; there is no QP 0x\w+ at 127.0.0.2$/)
     const reset = errorAfter(({ b }) => modify(b.qp, { state: Qps.RESET }))
@@ -110,7 +109,7 @@ describe('a peer that cannot receive a SEND', () => {
     })
     assert.match(init, /; peer QP 0x\w+ at 127.0.0.2 is in INIT$/)
   })
-  it('has no receive posted', () => {
+  it('says that no receive is posted', () => {
     const text = errorAfter(({ a, b }) => {
       for (const { qp } of [a, b]) modify(qp, { state: Qps.RESET })
       connectQps(a.qp, b.qp, {}, { rnrRetry: 3 })
@@ -123,7 +122,7 @@ describe('a peer that cannot receive a SEND', () => {
 })
 
 describe('queues', () => {
-  it('that overrun raise an event for the CQ and one for the queue pair, and both reports name the CQ', () => {
+  it('that overrun raise events for CQ and queue pair, and both reports name the CQ', () => {
     const { m, errors } = recordedPair()
     const [a, b] = [makeEnd(m, 0, 1), makeEnd(m, 1, 31)]
     connectQps(a.qp, b.qp)

@@ -1,8 +1,6 @@
 /*
- * Programs that write arbitrary data into the rings shared with their device: garbage or nearly correct requests,
- * indices, counts, sizes. Nothing in core, driver, engines and link throws or hangs, no byte around a ring changes,
- * honest programs on the same devices are not affected, and in the end nothing is left. Seeded; a failure prints the
- * seed and the last steps.
+ * Programs write arbitrary data into their rings. They affect no honest program, and leave nothing. The attacks are
+ * random, from a seed.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -30,13 +28,13 @@ import { exchange, makeEnd } from '../pair.ts'
 import { isIntact, type MappedRing, pollAll, postReceive, postSend } from '../provider.ts'
 import { makeSharedQp, makeSrq, modifySrq } from '../srq-and-xrc.ts'
 
-/** Actions of all attackers, for each seed. */
+/** Actions of all attackers per seed. */
 const OPERATIONS = 500
 /** The ibv_wr_opcode values from RDMA_WRITE to SEND_WITH_INV, FLUSH and ATOMIC_WRITE. */
 const OPCODES = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 14, 15]
 const DMA_LENGTHS = [0, 1, 8, 64, 4096, 65536, 65537, 0x7fff_ffff, 0x8000_0000, 0xffff_ffff]
 
-/** A hostile program: two connected queue pairs, one CQ, some memory. `sharesSrq`: the queue pairs share an SRQ. */
+/** A hostile program with two connected queue pairs, which share an SRQ if `sharesSrq`. */
 const createAttacker = (m: Machine, device: number, sharesSrq = false) => {
   const p = program(m, device)
   const cq = makeCq(p, 15)
@@ -53,7 +51,6 @@ const anyU32 = (random: RandomSource): number => (random.hits(0.7) ? random.int(
 const anyKey = ({ mr }: Attacker, random: RandomSource): number =>
   random.hits(0.7) ? random.pick([mr.lkey, mr.rkey]) : random.u32()
 
-/** Actions of a hostile program, by name. */
 const actions: Readonly<Record<string, (attacker: Attacker, qp: TestQp, random: RandomSource) => void>> = {
   'garbage in a ring': (attacker, qp, random) => {
     const { view } = random.pick([qp.send, qp.receive, attacker.cq.ring])

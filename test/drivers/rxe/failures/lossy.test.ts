@@ -1,6 +1,5 @@
 /*
- * Devices in one process with packet loss, or a process that is not scheduled for a while: the necessary
- * retransmissions occur, and few others (IBA 9.7.5.1.1, 9.7.6).
+ * Retransmissions after packet loss, or after a pause of the process (IBA 9.7.5.1.1, 9.7.6).
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -15,7 +14,7 @@ const { SEND, RDMA_READ, RECV } = WcOpcode.values
 const MTU = 1024
 const BYTES = 0x20_0000
 
-test('after a loss a long READ is not repeated from the lost packet to its end', () => {
+test('after a loss, a long READ is not repeated to its end', () => {
   const { m, a, b } = pair([0, 1], 'drop=1%,seed=3')
   const [target, source] = [register(a.p, BYTES), register(b.p, BYTES)]
   pattern(source.bytes, 11)
@@ -27,18 +26,18 @@ test('after a loss a long READ is not repeated from the lost packet to its end',
   assert.ok(Buffer.compare(target.bytes, source.bytes) === 0)
   const { sentPackets } = m.devices[1].state.engine().counters
   assert.ok(sentPackets > BYTES / MTU, 'packets are lost')
-  assert.ok(sentPackets < (3 * BYTES) / MTU, `${sentPackets} answers`)
+  assert.ok(sentPackets < (3 * BYTES) / MTU, `${sentPackets} responses`)
 })
 
 test('nothing is retransmitted when the process slept past the ACK timeout', () => {
-  // microseconds: just above the ACK timeout (timeout 14, 67 ms), and very long
-  for (const sleepTime of [70_000, 5_000_000]) {
+  // the ACK timeout is 67 ms (code 14)
+  for (const sleepUs of [70_000, 5_000_000]) {
     const { m, a, b } = pair()
     assert.ok(postReceive(b.qp.receive, 1n, [sgeOf(b.mr, 0, 64)]))
     assert.ok(postSend(a.qp.send, { opcode: Wr.SEND, id: 2n, sges: [sgeOf(a.mr, 0, 64)] }))
-    // the packet is in flight, and the other device has not polled yet
+    // the packet is in flight
     assert.ok(m.devices[0].poll(m.now))
-    m.now += sleepTime
+    m.now += sleepUs
     m.settle()
     assert.deepEqual(completions(a.cq), [{ id: 2, status: SUCCESS, opcode: SEND, bytes: 64 }])
     assert.equal(m.devices[0].state.engine().counters.retransmissions, 0)
@@ -53,7 +52,7 @@ test('a sender that gets no ACK completes with RETRY_EXC, although the message a
   assert.ok(postSend(a.qp.send, { opcode: Wr.SEND, id: 2n, sges: [sgeOf(a.mr, 0, 64)] }))
   m.settle()
   assert.deepEqual(completions(b.cq), [{ id: 1, status: SUCCESS, opcode: RECV, bytes: 64 }])
-  // The receiver ends after its last message; the sender repeats it to nobody.
+  // the receiver ends, so retransmissions are not answered
   b.p.close()
   while (m.tick()) {}
   assert.deepEqual(

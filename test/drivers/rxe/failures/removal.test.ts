@@ -1,7 +1,6 @@
 /*
- * A soft device is removed during traffic (R23), at many points of the same exchange: every request of its users
- * completes, their last event is DEVICE_FATAL, and a call is refused with EIO; peers on other devices exceed their
- * retries, other queue pairs continue, and nothing is left.
+ * A soft device is removed during traffic (R23). Requests of its programs complete, and programs on other devices
+ * continue.
  */
 
 import assert from 'node:assert/strict'
@@ -33,8 +32,8 @@ const { DEVICE_FATAL } = AsyncEventType.values
 const { WR_FLUSH_ERR, RETRY_EXC_ERR } = WcStatus.values
 
 /**
- * Posts requests of several kinds in both directions; returns the number of sends, and of receives, at each end. Sends
- * have ids from 0 on, receives from 100 on.
+ * Posts equal numbers of sends (IDs from 0) and receives (IDs from 100) at both ends. Returns the number of sends at
+ * one end.
  */
 const postAll = (ends: readonly [End, End], random: ReturnType<typeof createRandomSource>): number => {
   const count = 8
@@ -57,8 +56,8 @@ const postAll = (ends: readonly [End, End], random: ReturnType<typeof createRand
 const sortedIds = (polled: readonly { id: number }[]): number[] => polled.map(({ id }) => id).sort((a, b) => a - b)
 
 /**
- * Removes the second of three devices after `turns` polls, and checks its programs and the others. Returns the number
- * of requests that exceeded their retries because their peer was removed, 0 or 1.
+ * Removes the second of three devices after `turns` polls, and checks all programs. Returns the number of requests to
+ * the removed device that exceeded their retries, 0 or 1.
  */
 const removeDuringTraffic = (turns: number, seed: number): number => {
   const random = createRandomSource(seed)
@@ -78,11 +77,10 @@ const removeDuringTraffic = (turns: number, seed: number): number => {
 
   for (const { p, cq } of [pair[1], ...onRemovedDevice]) {
     const completed = completions(cq)
-    // Every posted send and receive has completed.
     assert.deepEqual(
       sortedIds(completed),
       [...Array(count).keys(), ...Array.from({ length: count }, (_, i) => 100 + i)],
-      'each once',
+      'every send and receive completes once',
     )
     for (const { status } of completed) assert.ok(status === 0 || status === WR_FLUSH_ERR, `status ${status}`)
     assert.equal(
@@ -96,7 +94,7 @@ const removeDuringTraffic = (turns: number, seed: number): number => {
     assert.ok(p.async.hasEnded)
   }
 
-  // A peer with requests in flight fails when its retries are exceeded.
+  // a request to the removed device exceeds its retries
   m.settle()
   for (let ticks = 0; ticks < 200 && m.tick(); ticks++);
   const statuses = completions(pair[0].cq).map(({ status }) => status)

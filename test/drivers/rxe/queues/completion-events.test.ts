@@ -1,6 +1,5 @@
 /*
- * Completion events with real completions (R34, R35; IBA 11.4.2.2): every combination of vector, channel, arming and
- * kind of completion; CQs that share vectors and channels; and the number of read events of a destroyed CQ.
+ * Completion events of all combinations of vector, channel, arming and completion (R34, R35; IBA 11.4.2.2).
  */
 import assert from 'node:assert/strict'
 import { describe, it, test } from 'node:test'
@@ -29,7 +28,7 @@ const messages = {
 } as const
 type MessageName = keyof typeof messages
 
-/** `calls`: `solicitedOnly` of each ibv_req_notify_cq, in order; `raises`: the completions that then raise an event. */
+/** `calls` has `solicitedOnly` of each ibv_req_notify_cq; `raises` has the completions that then raise an event. */
 const armings: Readonly<
   Record<string, { readonly calls: readonly number[]; readonly raises: readonly MessageName[] }>
 > = {
@@ -54,7 +53,7 @@ const requestNotify = (p: Program, handle: number, solicitedOnly: number): void 
   invokeNow(p.context, Cq, 'reqNotify', handle, { solicitedOnly }, p.caller)
 }
 
-/** A receiver's CQ, and a connection whose receives complete to it. `cookie`: the CQ's user handle. */
+/** A connection whose receives complete to a new CQ. `cookie` is the CQ's user handle. */
 const connect = (
   { m, sender, receiver, channels, source, target }: Setup,
   { vector, channel, cookie }: { vector: number; channel?: 'A' | 'B'; cookie: bigint },
@@ -113,7 +112,7 @@ describe('every combination', () => {
             for (const other of ['A', 'B'] as const)
               assert.deepEqual(readEvents(channels[other].queue), other === channel ? expected : [], combination)
             if (name !== 'failing') {
-              // The event disarmed the CQ; without one, this completion raises none either.
+              // the second completion raises no event
               connection.send(name)
               assert.deepEqual(channels.A.queue.queue.length + channels.B.queue.queue.length, 0, combination)
             }
@@ -124,7 +123,7 @@ describe('every combination', () => {
       })
 })
 
-test('any number of CQs share a vector and a channel, and each counts its own read events', () => {
+test('CQs share vectors and channels, and each CQ counts its own read events', () => {
   const b = setUp()
   const { A, B } = b.channels
   const isOnB = (i: number): boolean => i % 3 === 0
@@ -138,12 +137,12 @@ test('any number of CQs share a vector and a channel, and each counts its own re
       connection.send('plain')
     }
   const onA = connections.flatMap((_, i) => (isOnB(i) ? [] : [BigInt(100 + i)]))
-  // Reads one event of each CQ of the first channel and four more, and none of the other channel.
+  // one event of each CQ of channel A, four more, and none of channel B
   const read = readEvents(A.queue, onA.length + 4)
   assert.deepEqual(read, [...onA, ...onA.slice(0, 4)])
   connections.forEach((connection, i) => {
     const compEvents = read.filter(cookie => cookie === BigInt(100 + i)).length
     assert.deepEqual(connection.destroy(), { compEvents, asyncEvents: 0 }, `queue ${i}`)
   })
-  assert.deepEqual([A.queue.queue.length, B.queue.queue.length], [0, 0], 'unread events were dropped with their queue')
+  assert.deepEqual([A.queue.queue.length, B.queue.queue.length], [0, 0], 'unread events were dropped with their CQ')
 })

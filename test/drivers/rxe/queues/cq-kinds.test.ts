@@ -1,6 +1,5 @@
 /*
- * Kinds of completion queues of the soft device (R11): a counting CQ has counts instead of entries, an extended one has
- * timestamps; and all combinations of vectors and channels (R34).
+ * Counting and extended completion queues of the soft device (R11), and all combinations of vectors and channels (R34).
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -41,7 +40,7 @@ const makeCqOfKind = (p: Program, kind: number, channel?: number): TestCq => {
 }
 const query = (p: Program, { handle }: TestCq) => invokeNow(p.context, Cq, 'query', handle, {}, p.caller).out
 
-/** Two connected queue pairs; the second completes to a CQ of `kind`. `send` sends that many messages. */
+/** Two connected queue pairs; the receiver completes to a CQ of `kind`. */
 const pairWith = (m: Machine, kind: number, hasChannel = false) => {
   const [a, b] = [program(m, 0), program(m, 1)]
   const cq = makeCq(a, 63)
@@ -67,7 +66,7 @@ test('a counting CQ counts more completions than its cqe, and does not overrun',
   send(100)
   const { kind, completions: count, errors, compVector } = query(b, cqOfKind)
   assert.deepEqual({ kind, count, errors, compVector }, { kind: COUNTING, count: 100n, errors: 0n, compVector: 1 })
-  // The program reads the count at the offset of a ring's producer index.
+  // the program reads the count at the offset of a ring's producer index
   const { area, headerAt } = m.devices[1].state.cqs.get(0).state.ring
   assert.equal(area.view.getUint32(headerAt + RingHeader.PRODUCER, true), 100)
   assert.equal(
@@ -117,7 +116,7 @@ test('an extended CQ has a timestamp per completion, in nanoseconds of the devic
   assert.equal(completions(cqOfKind).length, 2)
 })
 
-test('vectors and channels are independent: each vector with each channel and with none (R34)', () => {
+test('each vector works with each channel and without a channel (R34)', () => {
   const m = machine()
   const p = program(m)
   const channels = [undefined, makeChannel(p), makeChannel(p)]

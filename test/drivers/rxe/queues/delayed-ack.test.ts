@@ -1,6 +1,6 @@
 /*
- * On ports where sending costs a system call, an ACK is delayed by at most one turn (one poll of the device), so that
- * it is sent together with the program's reply.
+ * On ports where sending costs a system call, an ACK waits for at most one poll of the device, so that it is sent
+ * together with the program's reply.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -8,7 +8,7 @@ import { connectQps, machine } from '../machine.ts'
 import { completions, makeEnd, sgeOf } from '../pair.ts'
 import { Flag, postReceive, postSend, Wr } from '../provider.ts'
 
-/** A message from `a` to `b` is in flight. `sent`: number of packets that the device of `b` has sent. */
+/** A message from `a` to `b` is in flight. `sent` returns the number of packets that the device of `b` sent. */
 const start = (windowBytes?: number) => {
   const m = machine(2, '', 'packets', windowBytes)
   const [a, b] = [makeEnd(m, 0), makeEnd(m, 1)]
@@ -22,7 +22,7 @@ const start = (windowBytes?: number) => {
   return { m, a, b, sent }
 }
 
-describe('the turn after the one in which a message arrives', () => {
+describe('the poll after the poll that delivers a message', () => {
   it('sends the acknowledgement together with the reply', () => {
     const { m, a, b, sent } = start(0x4_0000)
     assert.equal(m.devices[1].poll(0), true, 'more work is pending')

@@ -1,6 +1,5 @@
 /*
- * A program posts and then calls: the call's result includes the earlier posts, although the rings were not polled in
- * between.
+ * The result of a call includes requests that the program posted before, although the rings were not polled in between.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -20,7 +19,7 @@ const send = ({ qp, mr }: End, lkey = mr.lkey): void => {
   const sges = [{ ...sgeOf(mr, 0, 8), lkey }]
   assert.ok(postSend(qp.send, { id: 7n, opcode: Wr.SEND, flags: Flag.SIGNALED, sges }))
 }
-/** Three requests: the first one fails immediately, the others are flushed. */
+/** The first of three requests fails, the others are flushed. */
 const failThree = (end: End): void => {
   for (let i = 0; i < 3; i++) send(end, WRONG_LKEY)
 }
@@ -42,7 +41,7 @@ test('a query of a completion queue counts earlier posts', () => {
   assert.deepEqual([completed, errors], [3n, 3n])
 })
 
-test('a query of a CQ on a device with very many queue pairs answers later, with earlier posts counted', async () => {
+test('on a device with very many queue pairs, a query of a CQ answers later, and counts earlier posts', async () => {
   const { a } = pair()
   for (let i = 0; i < 2 * SLICE_ROWS; i++) makeQp(a.p, a.cq)
   failThree(a)

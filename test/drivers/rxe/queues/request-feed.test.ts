@@ -1,6 +1,5 @@
 /*
- * What a soft device reports to the watcher of its requests (RequestWatcher, for `userdma check --races`), in order:
- * posts, ends, completions, which message took which receive, polls; of RC queue pairs, SRQs and XRC.
+ * A soft device reports requests to a RequestWatcher (for `userdma check --races`).
  */
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
@@ -19,10 +18,7 @@ import { connectXrc, makeInitiator, makeSharedQp, makeSrq, makeTarget, makeXrcSr
 
 const nameOf = ({ opcode, wrId }: WorkRequest): string => `${opcode < 0 ? 'receive' : requestName(opcode)} ${wrId}`
 
-/**
- * Watches all devices: `take` returns the reports since the last call; `posted` are all posted requests; `polls`: the
- * RequestPoll of each device.
- */
+/** Watches all devices. `take` returns the reports since the last call; `posted` has all posted requests. */
 const watch = (m: Machine) => {
   const lines: string[] = []
   const posted: WorkRequest[] = []
@@ -42,7 +38,7 @@ const watch = (m: Machine) => {
   return { polls, posted, take: () => lines.splice(0) }
 }
 
-it('reports sends and receives of a connection, with the message that each receive got', () => {
+it('reports sends and receives of a connection, and which message consumed which receive', () => {
   const { m, a, b } = pair()
   const { posted, take } = watch(m)
   const remote = b.mr.address + 4096
@@ -81,7 +77,7 @@ it('reports sends and receives of a connection, with the message that each recei
   )
 })
 
-it('reports a send that waits for a receive, and polled completions before the next post or when asked', () => {
+it('reports a send that waits for a receive, and polled completions before the next post or on request', () => {
   const { m, a, b } = pair()
   const { polls, take } = watch(m)
   postSend(a.qp.send, { opcode: Wr.SEND, id: 1n, sges: [sgeOf(a.mr, 0, 10)], flags: Flag.SIGNALED })
@@ -104,7 +100,7 @@ it('reports a send that waits for a receive, and polled completions before the n
   assert.deepEqual(take(), ['polled 1'])
 })
 
-it('reports requests that fail and are flushed, and that a reset discards the requests', () => {
+it('reports failed requests, flushed requests and a reset', () => {
   const { m, a, b } = pair()
   const { take } = watch(m)
   postReceive(a.qp.receive, 4n, [sgeOf(a.mr, 0, 10)])
@@ -132,7 +128,7 @@ it('reports requests that fail and are flushed, and that a reset discards the re
   assert.deepEqual(take(), ['posted WRITE 3', 'ended WRITE 3'])
 })
 
-it('reports shared receives with the messages that took them, of XRC too', () => {
+it('reports which message consumed which receive of an SRQ, also with XRC', () => {
   const m = machine(2)
   const a = makeEnd(m, 0)
   const p = program(m, 1)
@@ -182,7 +178,7 @@ it('a queue pair that was never used is destroyed without a report', () => {
   assert.deepEqual(take(), [])
 })
 
-it('hashes the bytes of a send, samples of a long one unless all are requested; undefined once the memory is deregistered', () => {
+it('hashes the bytes of a send, or samples of a long send unless all are requested; after deregistration, none', () => {
   const { m, a } = pair()
   const { polls, posted } = watch(m)
   for (const length of [100, 40000])

@@ -1,6 +1,5 @@
 /*
- * Receives of an SRQ name memory of the SRQ's protection domain, whatever the domain of the consuming queue pair (IBA
- * 10.2.9): with packets ('packets'), and without ('direct'), in slices and on the fast path (transport/loopback/).
+ * Receives of an SRQ name memory of the SRQ's protection domain, not of the queue pair's (IBA 10.2.9).
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -15,7 +14,7 @@ import { makeSharedQp, makeSrq } from '../srq-and-xrc.ts'
 
 const { SUCCESS, LOC_PROT_ERR, LOC_ACCESS_ERR, REM_OP_ERR, REM_ACCESS_ERR } = WcStatus.values
 
-/** `srqMr`: memory of the SRQ's protection domain; `qpMr`: memory of the domain of `receiver`, which uses the SRQ. */
+/** `srqMr` is in the protection domain of the SRQ, `qpMr` in that of `receiver`. */
 const setUp = (path: Path) => {
   const m = machine(2, '', path)
   const [a, b] = [program(m, 0), program(m, 1)]
@@ -31,7 +30,7 @@ const setUp = (path: Path) => {
 }
 
 for (const path of ['packets', 'direct'] as const)
-  describe(path, () => {
+  describe(`path '${path}'`, () => {
     for (const [buffer, length, sgeCount] of [
       ['one element', 100, 1],
       ['two elements and several packets', 3000, 2],
@@ -54,7 +53,7 @@ for (const path of ['packets', 'direct'] as const)
         b.close()
         assertNothingLeft(m, [a, b])
       })
-      it(`memory of the queue pair's own domain is not: ${buffer}`, () => {
+      it(`memory of the queue pair's domain is not written: ${buffer}`, () => {
         const { m, cqA, cqB, srq, sender, mr, qpMr } = setUp(path)
         const sges = sgeCount === 1 ? [sgeOf(qpMr, 0, 4000)] : [sgeOf(qpMr, 0, 1500), sgeOf(qpMr, 1500, 2000)]
         assert.ok(postReceive(srq.ring, 5n, sges))

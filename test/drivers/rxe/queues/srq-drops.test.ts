@@ -35,10 +35,7 @@ const makeQp = (p: Program, cls: typeof UcQp | typeof UdQp, cq: TestCq, srq?: Te
   return { handle: object!, qpn: out.qpNum, send: mapRing(p.rings.at(sendQueue.offset)) }
 }
 
-/**
- * Two programs; the second one has an SRQ, to which `postReceives` posts `count` receives of `length` bytes, with ids
- * from 1 on.
- */
+/** Two programs. `postReceives` posts to the SRQ of `b`, with IDs from 1. */
 const setUp = (fault: string) => {
   const m = machine(2, fault)
   const [a, b] = [program(m, 0), program(m, 1)]
@@ -70,7 +67,7 @@ test('a WQE consumed by an incomplete UC message serves the next message of its 
     connect(a, qp, receivers[i].qpn, gid(b))
     connect(b, receivers[i], qp.qpn, gid(a))
   })
-  /** A message of one packet arrives; of a message of two packets, only the first packet arrives. */
+  /** Of a message of two packets, only the first packet arrives. */
   const send = (i: number, length: number): void => {
     assert.ok(postSend(senders[i].send, { opcode: Wr.SEND, id: 9n, sges: [sgeOf(mrA, 0, length)] }))
     m.settle()
@@ -79,13 +76,13 @@ test('a WQE consumed by an incomplete UC message serves the next message of its 
   postReceives(5, 4096)
   send(0, MTU + 1)
   assert.deepEqual(received(), [])
-  // The other queue pair takes the next WQE. The next messages of the first one use the WQE that it has.
+  // receiver 1 takes WQE 2; receiver 0 keeps WQE 1
   send(1, 10)
   assert.deepEqual(received(), [[2, 0, 10]])
   send(0, MTU + 2)
   send(0, 20)
   assert.deepEqual(received(), [[1, 0, 20]])
-  // In ERR the WQE is flushed, and LAST_WQE_REACHED follows.
+  // in ERR, WQE 3 is flushed before LAST_WQE_REACHED
   send(0, MTU + 1)
   b.async.queue.length = 0
   invokeNow(b.context, UcQp, 'modify', receivers[0].handle, { state: Qps.ERR }, b.caller)
@@ -95,7 +92,7 @@ test('a WQE consumed by an incomplete UC message serves the next message of its 
     b.async.queue.map(({ type }) => type),
     [LAST_WQE_REACHED],
   )
-  // RESET discards the WQE, number 4.
+  // RESET discards WQE 4
   send(1, MTU + 1)
   invokeNow(b.context, UcQp, 'modify', receivers[1].handle, { state: Qps.RESET }, b.caller)
   connect(b, receivers[1], senders[1].qpn, gid(a))
@@ -137,7 +134,7 @@ test('a WQE that is too short for a datagram serves the next datagram of its que
   const received = () => completions(cqB).map(({ id, status, bytes }) => [id, status, bytes])
   postReceives(1, 100)
   postReceives(2, 1000)
-  // A datagram needs 40 bytes more than its payload; WQE 1 has 100 bytes.
+  // a datagram needs 40 bytes more than its payload, and WQE 1 has 100 bytes
   send(0, 61)
   assert.deepEqual(received(), [])
   send(1, 61)

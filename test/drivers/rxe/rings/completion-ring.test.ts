@@ -1,6 +1,5 @@
 /*
- * Completion rings: no completion is lost or overwritten before an overrun, which is reported; a program that corrupts
- * its index harms only itself.
+ * Completion rings lose no completion before an overrun. A program that corrupts its index harms only itself.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -69,12 +68,12 @@ test('a completion has the layout of ib_uverbs_wc', () => {
       '01' + // port_num
       '00',
   )
-  // An invalidated key is in host byte order.
+  // an invalidated key is in host byte order
   assert.ok(pushCompletion(cq, completionOf(1, { FLAGS: 8, IMM: 0x01020304 })))
   assert.equal(ring.view.getUint32(RingHeader.DATA + 2 ** Wc.LOG2_ELEMENT + Wc.IMM, true), 0x01020304)
 })
 
-test('a CQ holds as many completions as its capacity; one more overruns it and is not stored', () => {
+test('one completion more than the capacity overruns a CQ, and is not stored', () => {
   const { cq, ring } = makeQueue(3)
   for (let i = 0; i < 3; i++) assert.ok(pushCompletion(cq, completionOf(i)))
   assert.equal(cq.hasOverrun, false)
@@ -111,14 +110,14 @@ test('completions come in order around the ring as long as the program consumes'
   )
 })
 
-test("a consumer index beyond the producer's causes no false overrun, however often", () => {
-  // Debian's extended CQ calls advance once too often at the end of a poll.
+test('a consumer index beyond the producer index causes no false overrun', () => {
+  // Debian's extended CQ calls advance the consumer index once too often at the end of a poll
   const { cq, ring } = makeQueue(7)
   for (let round = 0; round < 100; round++) {
     assert.ok(pushCompletion(cq, completionOf(2 * round)), `round ${round}`)
     assert.ok(pushCompletion(cq, completionOf(2 * round + 1)), `round ${round}`)
     ring.consumer = (ring.producer + 1) & ring.mask
-    // The next completion fills the slot before the consumer's index: to the program the ring is empty.
+    // the next completion fills the slot before the consumer index: the program sees an empty ring
     assert.ok(pushCompletion(cq, completionOf(1000 + round)), `round ${round}`)
   }
   for (let burst = 1; burst < ring.mask; burst++)
@@ -126,13 +125,13 @@ test("a consumer index beyond the producer's causes no false overrun, however of
       for (let i = 0; i < burst; i++) assert.ok(pushCompletion(cq, completionOf(i)), `burst of ${burst}`)
       ring.consumer = (ring.producer + 1) & ring.mask
     }
-  // Then a whole round of completions fits, of which the program sees all but one.
+  // a whole round of completions fits, and the program sees all but one
   for (let i = 0; i <= ring.mask; i++) assert.ok(pushCompletion(cq, completionOf(i)), `completion ${i}`)
   assert.equal(pollAll(ring).length, ring.mask)
   assert.equal(cq.hasOverrun, false)
 })
 
-test('whatever a program writes to its index, nothing is written outside the ring', () => {
+test('nothing is written outside the ring, although a program writes any index', () => {
   fc.assert(
     fc.property(
       fc.integer({ min: 1, max: 9 }),
@@ -154,7 +153,7 @@ test('whatever a program writes to its index, nothing is written outside the rin
   )
 })
 
-test('resize keeps waiting completions, in order, also around the end of the ring; below their number it is refused', () => {
+test('a resize keeps waiting completions in order, and is refused below their number', () => {
   fc.assert(
     fc.property(
       fc.integer({ min: 1, max: 12 }),
@@ -183,7 +182,6 @@ test('resize keeps waiting completions, in order, also around the end of the rin
           q.ring = mapRing(q.cq.ring.area)
           assert.ok(q.ring.mask >= newCqe)
         }
-        // The ring accepts completions until it is full.
         while (id - first < q.ring.mask) assert.ok(pushCompletion(q.cq, completionOf(id++)))
         assert.deepEqual(
           pollAll(q.ring).map(completion => Number(completion.id)),

@@ -1,6 +1,5 @@
 /*
- * Scans of rings for posted requests (`ScanScope`: changed, recently used, all rows, or a slice of them), and which
- * rows a scan passes to the engine.
+ * Scans of rings for posted requests.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -16,7 +15,7 @@ import {
 import type { Engine } from '../../../../src/transport/engine.ts'
 import { testRings } from '../provider.ts'
 
-/** `requests`: that each queue can hold; its ring has one slot more. */
+/** Each queue holds `requests`; its ring has one slot more. */
 const setUp = (count: number, requests = 15, ownerOf?: (row: number) => QueueOwner) => {
   const memory = testRings()
   const rings: (QpRings | undefined)[] = Array.from({ length: count }, (_, row) => ({
@@ -64,7 +63,7 @@ test('a round of slices finds every post, and begins where the previous slice en
   assert.deepEqual(scan(ScanScope.CONTINUE), [`send ${SLICE_ROWS}`])
   assert.equal(posts.isUnfinished(), true)
   send(5, 1)
-  // A new round: rows that were checked before it are checked again, last.
+  // a new round checks earlier rows again, last
   assert.deepEqual(scan(ScanScope.BEGIN), [`send ${count - 1}`, 'send 5'])
   assert.deepEqual(scan(ScanScope.CONTINUE), [])
   assert.deepEqual(scan(ScanScope.CONTINUE), [])
@@ -91,7 +90,7 @@ test('a recently used queue is polled between full scans until it has been idle 
   assert.deepEqual(scan(ScanScope.ALL), ['send 1'])
 })
 
-test('a queue whose posts a scan of changed rows finds is marked as used', () => {
+test('a scan of changed rows marks a queue with new posts as used', () => {
   const { scan, posts, send } = setUp(2)
   send(1, 1)
   posts.recheck(1)
@@ -100,7 +99,7 @@ test('a queue whose posts a scan of changed rows finds is marked as used', () =>
   assert.deepEqual(scan(ScanScope.USED), ['send 1'])
 })
 
-test('a rechecked row is passed to the engine by the next scan, once, and counts as no work if nothing is posted', () => {
+test('a rechecked row is passed to the engine once, and counts as no work if nothing is posted', () => {
   const { rings, posts, scan, send } = setUp(2)
   posts.recheck(1)
   posts.recheck(1)
@@ -113,7 +112,7 @@ test('a rechecked row is passed to the engine by the next scan, once, and counts
   assert.deepEqual(scan(ScanScope.USED), [], 'destroyed in the meantime')
 })
 
-test('a new post is found after the engine took requests itself and the index of a ring of two slots wrapped', () => {
+test('a new post is found although the engine took requests without a scan and the index wrapped', () => {
   const { rings, scan, send } = setUp(1, 1)
   const { loadSend, takeReceive } = ringWork(rings)
   const block = new Uint32Array(64)
@@ -122,7 +121,7 @@ test('a new post is found after the engine took requests itself and the index of
   receive(1)
   assert.deepEqual(scan(ScanScope.ALL), ['receive 0', 'send 0'])
   assert.ok(loadSend(0, 0, block, 0) && takeReceive(0, block, 0))
-  // The engine takes the second posts itself, without a scan.
+  // the engine takes the second posts without a scan
   send(0, 2)
   receive(2)
   assert.ok(loadSend(0, 1, block, 0) && takeReceive(0, block, 0))
@@ -133,7 +132,7 @@ test('a new post is found after the engine took requests itself and the index of
   assert.deepEqual(scan(ScanScope.ALL), ['receive 0', 'send 0'])
 })
 
-test('with memory windows, a scan checks all queues of the posting context, and no others', () => {
+test('if a context with memory windows posts, a scan checks all queues of the context', () => {
   const [withWindows, withoutWindows] = [{ windowCount: 1 }, { windowCount: 0 }]
   const { rings, posts, scan, send } = setUp(30, 15, row => (row % 2 === 0 ? withWindows : withoutWindows))
   for (const row of [0, 6, 7]) send(row, 1)
@@ -146,7 +145,7 @@ test('with memory windows, a scan checks all queues of the posting context, and 
     ['receive 1', 'send 1'],
     'the context has no windows: no other row is checked',
   )
-  // The row of a destroyed queue pair now belongs to the other context.
+  // row 8 is reused by the context without windows
   rings[8] = { ...rings[8]!, owner: withoutWindows }
   posts.add(8)
   scan(ScanScope.ALL)

@@ -1,6 +1,5 @@
 /*
- * Receive queues, and those shared by many queue pairs (SRQs): order, limit event, resizing, and a program that writes
- * garbage.
+ * Receive queues of queue pairs and SRQs.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -30,7 +29,7 @@ const setUp = (requests = 7) => {
     queue,
     limitEvents,
     ring: mapRing(queue.ring.area),
-    /** Takes a receive into `wqe` and returns its id; undefined if the queue was empty. */
+    /** Takes a receive into `wqe`, and returns its ID; undefined if the queue is empty. */
     take: (): number | undefined => (takeReceive(queue, wqe, 0) ? wqe[Receive.ID_LO] : undefined),
     wqe,
   }
@@ -61,7 +60,7 @@ test('a receive queue is shared if and only if it has a function for the limit e
   assert.equal(createReceiveQueue(testRings(), 3, 1, () => {}).isShared, true)
 })
 
-/** Resizes a queue and frees its old ring; false if more than `requests` are posted. */
+/** Returns false if more than `requests` are posted. */
 const resize = (memory: TestRings, queue: ReceiveQueue, requests: number): boolean => {
   const old = resizeReceives(memory, queue, requests)
   if (old === undefined) return false

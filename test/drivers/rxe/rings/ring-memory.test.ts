@@ -1,6 +1,5 @@
 /*
- * Memory of rings, which is allocated in slabs: rings of any size never overlap, are found by the offset of `mmapInfo`,
- * have zero indices when new, and waste little memory.
+ * Memory of rings, which is allocated in slabs.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -18,7 +17,7 @@ import {
   storeProducer,
 } from '../../../../src/drivers/rxe/rings/rings.ts'
 
-/** Fills a ring's elements and sets its indices to values that identify it; `isMarked`: they are unchanged. */
+/** Fills elements and indices of a ring; `isMarked` checks that they are unchanged. */
 const mark = (ring: Ring, value: number): void => {
   for (let i = 0; i <= ring.mask; i++) {
     const at = elementAt(ring, i)

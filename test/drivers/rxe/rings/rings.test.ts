@@ -39,7 +39,7 @@ const mappingsOf = (log: string, object: number): { call: LoggedIoctl; maps: Log
 
 const attribute = (call: LoggedIoctl, id: number) => call.attributes.find(a => a.id === id)
 
-/** Checks that a ring with these requested sizes has the header and size of a recorded mapping. */
+/** A new ring must have the size and header of the recorded mapping. */
 const assertLike = (map: LoggedMmap, elements: number, bytes: number, name: string): void => {
   const ring = createRing(testRings(), elements, bytes)
   assert.equal(ring.area.length, map.length, `${name}: bytes to map`)
@@ -68,7 +68,7 @@ for (const log of ['ibv_rc_pingpong.client.abilog', 'objects.abilog']) {
   })
 
   test(`${log}: queue pairs are mapped as recorded, the receive queue first`, () => {
-    // SRQs and extended QPs have other mappings; a QP with both queues has two.
+    // a QP with two queues has two mappings; a QP with an SRQ and extended QPs have others
     const mapped = mappingsOf(log, UVERBS_OBJECT_QP).filter(
       ({ call, maps }) => maps.length === 2 && !attribute(call, UVERBS_ATTR_CREATE_QP_SRQ_HANDLE),
     )
@@ -84,7 +84,7 @@ for (const log of ['ibv_rc_pingpong.client.abilog', 'objects.abilog']) {
   })
 }
 
-test('a ring holds the requested number of requests; number and size of its elements are powers of two, from 64 bytes', () => {
+test('a ring holds the requested number of requests; number and size of elements are powers of two', () => {
   fc.assert(
     fc.property(fc.integer({ min: 0, max: 5000 }), fc.integer({ min: 0, max: 2000 }), (elements, bytes) => {
       const ring = createRing(testRings(), elements, bytes)
@@ -110,7 +110,7 @@ test('any index that a program writes stays inside the ring', () => {
         for (const index of indices) {
           const at = elementAt(ring, index)
           assert.ok(at >= area.at + RingHeader.DATA && at + 2 ** ring.log2Element <= area.at + area.length)
-          // The program can write any value to the header and indices.
+          // a program can write any value to the header and indices
           for (const offset of [0, 4, RingHeader.PRODUCER, RingHeader.CONSUMER])
             ring.area.view.setInt32(area.at + offset, index | 0, true)
           assert.ok(loadProducer(ring) <= ring.mask && loadProducer(ring) >= 0)

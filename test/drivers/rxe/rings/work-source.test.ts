@@ -1,6 +1,5 @@
 /*
- * Work requests from rxe's rings (`ringWork`): the fields of the provider's structs are copied to the engine's layout
- * (`Send`, `Receive`), and invalid contents are refused or bounded.
+ * Work requests in rxe's rings are copied to the engine's layout (`ringWork`). Invalid contents are refused or bounded.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -37,7 +36,7 @@ interface Setup {
   readonly work: WorkSource
   readonly send: MappedRing
   readonly receive: MappedRing
-  /** The send request with this index, which counts modulo 2^32; undefined if it is not posted. */
+  /** The send request with this index, modulo 2^32; undefined if it is not posted. */
   load(index: number): Uint32Array | undefined
   /** Consumes a receive request; undefined if none is posted. */
   take(): Uint32Array | undefined
@@ -77,7 +76,7 @@ const setUp = (elements = 7): Setup => {
   }
 }
 
-/** Posts a request to a new queue and returns its copy. */
+/** Posts a request to a new queue, and returns the copy. */
 const postAndLoad = (request: SendRequest): Uint32Array => {
   const b = setUp()
   assert.ok(postSend(b.send, request))
@@ -154,7 +153,7 @@ test('a wrong total length is replaced by the sum of the elements', () => {
   assert.equal(words[Send.REFUSED], 0)
 })
 
-test('elements that sum to more than 2^31 bytes are a length error, and their sum does not wrap', () => {
+test('elements of more than 2^31 bytes in total are a length error', () => {
   const big = { address: 0, length: 0xffffffff, lkey: 1 }
   const words = postAndLoad({ opcode: Wr.WRITE, sges: [big, big, big, big], dmaLength: 4 })
   assert.equal(words[Send.REFUSED] & STATUS, LOC_LEN_ERR)
@@ -168,7 +167,7 @@ test('elements that sum to more than 2^31 bytes are a length error, and their su
   )
 })
 
-test('BIND_MW, LOCAL_INV and FLUSH have operands and no data, whatever their SGEs say', () => {
+test('BIND_MW, LOCAL_INV and FLUSH have operands and no data, even if they name SGEs', () => {
   const loadWith = (opcode: number, fill: (view: DataView, at: number) => void): Uint32Array => {
     const b = setUp()
     writeSend(b.send, { opcode, sges, flags: Flag.SIGNALED | Flag.INLINE, numSge: MAX_SGE + 7 })
@@ -235,7 +234,7 @@ test('a refused request keeps its identifier for the completion', () => {
   assert.deepEqual([words[Send.SGES], words[Send.LENGTH]], [0, 0])
 })
 
-test('inline data: up to the limit, with or without its flag, copied in chunks', () => {
+test('inline data up to the limit is copied in chunks, also without the inline flag', () => {
   const data = Uint8Array.from({ length: INLINE }, (_, i) => i + 1)
   const b = setUp()
   postSend(b.send, { opcode: Wr.SEND, inline: data })

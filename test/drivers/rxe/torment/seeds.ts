@@ -1,6 +1,6 @@
 /*
- * Seeds of `--torment` that decide in a certain way (src/drivers/rxe/torment/decisions.ts). A kind's share is the part
- * of its opportunities in which it acts, 0 to 1.
+ * Finds seeds of `--torment` by the share of a kind (src/drivers/rxe/torment/decisions.ts): the fraction of
+ * opportunities in which the kind acts, 0 to 1.
  */
 import { createDecisions } from '../../../../src/drivers/rxe/torment/decisions.ts'
 import type { TormentKind } from '../../../../src/spec/check/torment.ts'

@@ -1,7 +1,6 @@
 /*
- * `--torment SEED` on two devices of one machine, in virtual time, with packets ('packets') and without ('direct'):
- * what the specification guarantees is true with every seed, and what it does not guarantee is false with some seed
- * (spec/check/torment.ts lists the kinds).
+ * `--torment SEED` (spec/check/torment.ts): guarantees of the specification are kept with every seed; a behaviour that
+ * is not guaranteed differs with some seed.
  */
 import assert from 'node:assert/strict'
 import { describe, it, test } from 'node:test'
@@ -43,12 +42,12 @@ const tormented = (seed: number, path: Path) => {
   return { torment, ...pairOn(machine(2, '', path, undefined, torment)) }
 }
 
-/** The bytes of a region that `writeTo` writes, and their value before, which no byte of the source has. */
+// `writeTo` writes LENGTH bytes at AT. Before, they are BEFORE; no byte of the source is BEFORE.
 const LENGTH = 3000
 const AT = 1000
 const BEFORE = 0xee
 
-/** A WRITE of the tested bytes of `from` to the same offset of `to`; `fields` replace some of its fields. */
+/** A WRITE from `from` to `to`; `fields` override its fields. */
 const writeTo = (from: End, to: End, fields: Partial<SendRequest> = {}): SendRequest => ({
   opcode: Wr.WRITE,
   id: 1n,
@@ -75,7 +74,7 @@ const run = (m: ReturnType<typeof machine>, check: () => void = () => {}): void 
 
 for (const path of PATHS)
   describe(`torment on the path "${path}"`, () => {
-    test('the last byte of a WRITE may arrive before others, and all have arrived when it completes', () => {
+    test('the last byte of a WRITE may arrive before others, but all have arrived when the WRITE completes', () => {
       let earlySeeds = 0
       for (let seed = 1; seed <= SEEDS; seed++) {
         const { m, a, b } = tormented(seed, path)
@@ -120,7 +119,7 @@ for (const path of PATHS)
         }
     })
 
-    test('of two WRITEs to the same bytes the later one stays', () => {
+    test('of two WRITEs to the same bytes, the later WRITE wins', () => {
       for (let seed = 1; seed <= SEEDS; seed++) {
         const { m, a, b } = tormented(seed, path)
         prepare(a, b)
@@ -131,7 +130,7 @@ for (const path of PATHS)
       }
     })
 
-    test('a READ gets the bytes of WRITEs before it, and has all of them when it completes', () => {
+    test('a READ returns the bytes of earlier WRITEs, and all have arrived when the READ completes', () => {
       let earlyChecks = 0
       for (let seed = 1; seed <= SEEDS; seed++) {
         const { m, a, b } = tormented(seed, path)
@@ -172,7 +171,7 @@ for (const path of PATHS)
       assert.ok(delayedSeeds > 0, 'no seed delays bytes')
     })
 
-    test('completions of one work queue keep their order, those of two queues in one CQ need not, and none is lost', () => {
+    test('completions of one work queue keep their order; send and receive completions may overtake each other', () => {
       let lateSeeds = 0
       let swappedSeeds = 0
       for (let seed = 1; seed <= SEEDS; seed++) {
@@ -203,7 +202,7 @@ for (const path of PATHS)
       assert.ok(swappedSeeds > 0, 'no seed delivers all completions of one queue before those of the other')
     })
 
-    test('an exchange works, and queue pair, CQ and contexts can be destroyed while a WRITE is in flight', () => {
+    test('queue pair, CQ and contexts can be destroyed while a WRITE is in flight', () => {
       for (let seed = 1; seed <= SEEDS; seed++) {
         const { m, a, b } = tormented(seed, path)
         exchange(m, a, b, seed)
@@ -220,10 +219,7 @@ for (const path of PATHS)
   })
 
 describe('completion events', () => {
-  /**
-   * A program waits for events of its CQ as a correct program does: arm, poll, wait. Returns the number of events after
-   * which the CQ was empty.
-   */
+  /** Receives as a correct program does: arm, poll, wait. Returns the number of events after which the CQ was empty. */
   const receiveByEvents = (seed: number, count: number): number => {
     const torment = tormentOf(seed, plainArena(4096))
     const m = machine(2, '', 'direct', undefined, torment)
@@ -276,7 +272,7 @@ describe('a seed', () => {
     assert.ok(seeds.some(seed => decisionsOf(seed).length > 10))
     for (const seed of seeds) assert.deepEqual(decisionsOf(seed), decisionsOf(seed))
   })
-  it('makes only its first decisions if a number is given', () => {
+  it('makes only its first maxDecisions decisions', () => {
     const kindsOf = (seed: number, maxDecisions?: number): string[] => {
       const torment = tormentOf(seed, plainArena(4096), maxDecisions)
       const decided: string[] = []
@@ -302,7 +298,7 @@ describe('a seed', () => {
 })
 
 describe('every kind', () => {
-  /** The kinds of all decisions about WRITEs, SENDs whose receiver is not ready, events, and a CQ of 20 entries. */
+  /** The kinds of the decisions about WRITEs, SENDs whose receiver is not ready, events and a CQ. */
   const decidedKinds = (seed: number, maxDecisions?: number): TormentKind[] => {
     const torment = tormentOf(seed, plainArena(4096), maxDecisions)
     const kinds: TormentKind[] = []
@@ -383,7 +379,7 @@ describe('limits and packets', () => {
     modify(qp, { state: Qps.RESET })
     assert.deepEqual(postUntilFull(), { sends: 4, receives: 5 })
   })
-  it('the slot of a send is free when it or a later send has a CQE, that of a receive when it has its CQE', () => {
+  it('the slot of a send is free after a CQE of the send or of a later send, the slot of a receive after its CQE', () => {
     for (const path of PATHS) {
       const m = machine(2, '', path, undefined, tormentOf(seedWith('queue', 1), plainArena(4096)))
       const [a, b] = [0, 1].map(device => {
@@ -411,7 +407,7 @@ describe('limits and packets', () => {
       for (let i = 0; i < 4; i++) assert.ok(send(0))
     }
   })
-  it('fault rules still apply, and change at any time', () => {
+  it('fault rules still apply', () => {
     const { m, a, b } = tormented(seedWith('packet', 1), 'direct')
     prepare(a, b)
     m.ports[0].setFaults(parseFaults('dir=sent,drop=100%'))
