@@ -12,7 +12,7 @@ import { repoRoot } from '../paths.ts'
 
 const built = join(repoRoot, 'build', 'native', 'libuserdma_native.so')
 
-test('the native CRC is zlib’s, at all lengths below 300, and at random lengths, alignments and seeds', {
+test('the native CRC is equal to zlib’s', {
   skip: !existsSync(built) && 'not built',
 }, () => {
   const engine = loadNativeCrc(built)

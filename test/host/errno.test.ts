@@ -11,7 +11,7 @@ test('errnoName and errnoNumber agree about the numbers of node:os', () => {
   }
 })
 
-test('errnoName returns the customary one of two names for a number, which may be negative', () => {
+test('errnoName returns the customary name of a number with two names, and accepts negative numbers', () => {
   assert.equal(errnoName(95), 'EOPNOTSUPP')
   assert.equal(errnoNumber('ENOTSUP'), 95)
   assert.equal(errnoName(11), 'EAGAIN')
@@ -25,7 +25,7 @@ test('numbers that node:os lacks have names, and an unknown number n is "errno n
   assert.equal(errnoNumber('ENOSUCHNAME'), undefined)
 })
 
-test('a SystemError that is created from a negative number has the positive one, its name, and the call', () => {
+test('a SystemError of a negative number has the positive number, its name and the call', () => {
   const error = new SystemError('mmap', -12, 'too much')
   assert.deepEqual([error.errno, error.code, error.call], [12, 'ENOMEM', 'mmap'])
   assert.equal(error.message, 'mmap: ENOMEM: too much')

@@ -19,7 +19,7 @@ const make = (name: string, mode: number): string => {
   return path
 }
 
-test('a folder that only its user can write to is safe, also below one like /tmp', () => {
+test('a folder that only its user can write to is safe, also below a sticky folder', () => {
   assert.equal(exposure(make('own', 0o755)), undefined)
   make('sticky', 0o1777)
   assert.equal(exposure(make('sticky/own', 0o700)), undefined)
@@ -27,7 +27,7 @@ test('a folder that only its user can write to is safe, also below one like /tmp
   assert.equal(exposure(join(folder, 'link')), undefined)
 })
 
-test('a folder that others may write to is not safe, sticky or not, nor is a folder below one without the sticky bit', () => {
+test('a folder that others may write to is not safe; without the sticky bit, no folder below is safe', () => {
   for (const mode of [0o777, 0o1777, 0o770, 0o1770]) {
     const path = make('open', mode)
     const shown = `0${mode.toString(8)}`.slice(-4)

@@ -1,6 +1,5 @@
 /*
- * The lock of a daemon's start: its holder excludes others, and a file with its name that cannot be the
- * lock is refused and not changed.
+ * The lock of a daemon's start.
  */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
@@ -27,7 +26,7 @@ test('a lock has one owner at a time, and its file is removed with it', async ()
   assert.equal(existsSync(path), false)
 })
 
-test('a waiter does not get the lock on a removed file while another owner has the one on the new file', async () => {
+test('a waiter does not get the lock of a removed file while another owner has the lock of the new file', async () => {
   const path = join(folder, 'contended')
   const first = await takeLock(path)
   let isTaken = false
@@ -35,11 +34,11 @@ test('a waiter does not get the lock on a removed file while another owner has t
     isTaken = true
     return lock
   })
-  // As if an earlier owner had removed its file, and another process had created the next one.
+  // as if an earlier owner had removed the file, and another process had created a new file
   unlinkSync(path)
   const second = await takeLock(path)
   first.release()
-  assert.ok(existsSync(path), 'the first owner does not remove the file of the second one')
+  assert.ok(existsSync(path), 'the first owner does not remove the file of the second owner')
   assert.equal(isTaken, false)
   second.release()
   ;(await waiting).release()

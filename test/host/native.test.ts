@@ -32,7 +32,7 @@ test('a failed call is -errno or a SystemError', () => {
   )
 })
 
-test('the error for an unknown C function names it', () => {
+test('the error for an unknown C function names the function', () => {
   assert.throws(() => libcFunctions({ userdmaNoSuch: 'int userdmaNoSuch()' })(), /userdmaNoSuch/)
 })
 

@@ -29,9 +29,7 @@ import { needsOwner, openOwner } from '../../src/host/owner.ts'
 import { repoRoot } from '../paths.ts'
 
 const NOBODY = 65534
-/**
- * Address of the page that the test program maps; the client fills it with 'c', the program that it becomes with 's'.
- */
+/** The page that the test program maps. The client fills it with 'c', the program after exec with 's'. */
 const ADDRESS = 0x20_0000_0000
 const PAGE = 4096
 const EPERM = 1
@@ -56,7 +54,7 @@ after(() => {
 
 const local = mapArena(PAGE)
 
-/** A copy of the program that every user may execute, with a mode that may grant root's rights. */
+/** A copy of the program, with file mode `mode`. */
 const copyOf = (name: string, mode: number): string => {
   const path = join(folder, name)
   if (!existsSync(path)) copyFileSync(program, path)
@@ -102,7 +100,7 @@ for (const [clientOption, name, mode] of [
         output = line
       })
       client.child.stdin.write('go\n')
-      // During and after exec of the other program.
+      // during and after exec
       for (let remaining = 20; remaining > 0; remaining -= output === undefined ? 0 : 1) {
         const moved = readAt(handle, ADDRESS, local, 0, PAGE)
         if (moved > 0) assert.notEqual(local.bytes[0], 's'.charCodeAt(0), 'read')
@@ -117,7 +115,7 @@ for (const [clientOption, name, mode] of [
       assert.equal(isSame(handle), false)
       assert.equal(pidfdGetfd(handle, 0), -EPERM)
       assert.equal(fdFile(handle, 0), undefined)
-      // A client that connects before its exec, and is checked after it.
+      // the client connected before exec, and is opened after exec
       const late = openOtherUsers(client.pid)
       assert.equal(mayAccess(late), false)
       assert.equal(readAt(late, ADDRESS, local, 0, 8), -EPERM)
@@ -151,14 +149,14 @@ test('a non-dumpable program is inaccessible, as for its own user', { skip }, as
   closeProcess(handle)
 })
 
-test('a copy through /proc/PID/mem ends where the mapping does; it is -EFAULT where nothing is mapped, -ESRCH after the exit', {
+test('a copy through /proc/PID/mem ends with the mapping, is -EFAULT at an unmapped address, -ESRCH after exit', {
   skip,
 }, async () => {
   const client = startClient('alone')
   assert.equal(await client.next(), 'ready')
   const handle = openOtherUsers(client.pid)
   local.bytes.fill(7, 0, 100)
-  assert.equal(writeAt(handle, ADDRESS + PAGE - 60, local, 0, 100), 60, 'up to the end of what is mapped')
+  assert.equal(writeAt(handle, ADDRESS + PAGE - 60, local, 0, 100), 60, 'up to the end of the mapping')
   assert.equal(readAt(handle, ADDRESS + PAGE - 60, local, 200, 60), 60)
   assert.ok(local.bytes.subarray(200, 260).every(byte => byte === 7))
   assert.equal(readAt(handle, 0x1000, local, 0, 8), -EFAULT)
@@ -169,7 +167,7 @@ test('a copy through /proc/PID/mem ends where the mapping does; it is -EFAULT wh
   closeProcess(handle)
 })
 
-test('why an owner cannot be opened: the process does not exist, or this one has too many descriptors', () => {
+test('openOwner fails if the process does not exist, or if no descriptor is free', () => {
   const RLIMIT_NOFILE = 7
   const sys = libcFunctions({ prlimit: 'int prlimit(int pid, int resource, int64_t wanted, int64_t old)' })
   const own = openOwner(process.pid, 0, 0)
@@ -181,7 +179,7 @@ test('why an owner cannot be opened: the process does not exist, or this one has
   const [soft, before] = [mapArena(16), mapArena(16)]
   assert.equal(sys().prlimit(0, RLIMIT_NOFILE, 0, before.address), 0)
   soft.bytes.set(before.bytes.subarray(0, 16))
-  // All numbers below the limit are in use then.
+  // all descriptors below the limit are in use
   soft.u32[0] = 3
   soft.u32[1] = 0
   try {

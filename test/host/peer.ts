@@ -1,6 +1,5 @@
 /*
- * The other process of the tests in this folder: it makes the calls that it receives over Node's IPC channel, and
- * answers them. startPeer (peer-control.ts) starts it.
+ * The other process of the tests in this folder, which makes calls on request. startPeer (peer-control.ts) starts it.
  */
 
 import { type Arena, mapArena } from '../../src/host/memory/mapping.ts'
@@ -10,7 +9,7 @@ import { close, connect, send } from '../../src/host/net/sockets.ts'
 
 /** The calls that a peer accepts, and its answers. */
 export interface PeerCalls {
-  /** Maps an arena whose byte i is i % 251; the page at `protect` (if given) loses all but the given PROT_ bits. */
+  /** Maps an arena whose byte i is i % 251. `protection` (PROT_…) is that of the page at `protect`. */
   arena: { request: { bytes: number; protect?: number; protection?: number }; answer: { address: number } }
   /** Reads bytes of the arena. */
   read: { request: { offset: number; length: number }; answer: { bytes: number[] } }
@@ -22,10 +21,7 @@ export interface PeerCalls {
   drop: { request: object; answer: object }
   /** Creates a memory file with the text and keeps it open. */
   file: { request: { text: string }; answer: { fd: number; ino: number } }
-  /**
-   * Connects, and sends one message, with the descriptor of a memory file if `withFile`. Returns the result of the
-   * send, and the file's inode.
-   */
+  /** Connects, and sends a message, with the descriptor of a memory file if `withFile`. */
   sendMessage: { request: { path: string; text: string; withFile: boolean }; answer: { sent: number; ino: number } }
 }
 
@@ -75,7 +71,7 @@ const handlers: { [K in keyof PeerCalls]: (request: PeerCalls[K]['request']) => 
     const { ino } = fileIdentity(file)
     const sent = send(fd, Buffer.from(text), withFile ? [file] : [])
     close(file)
-    // The connection stays open until this process exits.
+    // the connection stays open until this process exits
     return { sent, ino }
   },
 }

@@ -4,7 +4,7 @@ import { mapArena } from '../../src/host/memory/mapping.ts'
 import { hasNative } from '../../src/host/native.ts'
 import { isCopiedByFork } from '../../src/host/process-status.ts'
 
-test('a fork copies private memory, and nothing is known of an address or process that does not exist', {
+test('isCopiedByFork is true for private memory, and undefined for an absent address or process', {
   skip: !hasNative() && 'needs native calls',
 }, () => {
   const arena = mapArena(4096)

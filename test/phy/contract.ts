@@ -1,6 +1,5 @@
 /*
- * What every port must do, however it is implemented: tests for the memory link, both kinds of UDP ports, and fault
- * layers.
+ * Tests of every kind of port.
  */
 import assert from 'node:assert/strict'
 import { afterEach, beforeEach, describe, it } from 'node:test'
@@ -29,7 +28,7 @@ export const portContract = (name: string, makeLink: () => LinkUnderTest): void 
       attached = Array.from({ length: count }, (_, i) => link.attach(i + 1))
       return attached
     }
-    /** A flow record from one of the link's addresses to another, both by number. */
+    /** A flow record between two addresses, by number. */
     const flowTo = (source: number, destination: number, fields = {}) =>
       flowBetween(link.address(source), link.address(destination), fields)
     beforeEach(() => {
@@ -54,7 +53,7 @@ export const portContract = (name: string, makeLink: () => LinkUnderTest): void 
       assert.deepEqual([b.counters.receivedPackets, b.counters.receivedBytes], [3, 160])
     })
 
-    it('delivers a run for a group to all members, the sender included, and to no others', async () => {
+    it('delivers a run for a group to all members, also to the sender, and to no other port', async () => {
       const [a, b, c] = openPorts(3)
       const group = groupAddress(9)
       const flow = a.openFlow(flowBetween(link.address(1), group))
@@ -79,13 +78,13 @@ export const portContract = (name: string, makeLink: () => LinkUnderTest): void 
       assert.deepEqual(run.flowAddress.destination, groupAddress(11))
     })
 
-    it('delivers a run to its sender when the address is its own', async () => {
+    it('delivers a run from a port to itself', async () => {
       const [a] = openPorts(1)
       sendRun(a, a.openFlow(flowTo(1, 1)), 5, 2)
       assert.deepEqual(psns(await collect(a, 2)), [5, 6])
     })
 
-    it('seals every packet, and reports the identification that its ICRC was computed with', async () => {
+    it('seals every packet, and reports the identification of the ICRC', async () => {
       const [a, b] = openPorts(2)
       b.requireSeal(1)
       const address = flowTo(1, 2, { trafficClass: 0x68, hopLimit: 7 })
@@ -101,7 +100,7 @@ export const portContract = (name: string, makeLink: () => LinkUnderTest): void 
       }
     })
 
-    it('shows the receiver the address record of the sender, and its peer number', async () => {
+    it("shows the receiver the sender's address record and peer number", async () => {
       const [a, b] = openPorts(2)
       const flow = a.openFlow(flowTo(1, 2, { trafficClass: 8, hopLimit: 9 }))
       const run = emptyRun()
@@ -125,11 +124,11 @@ export const portContract = (name: string, makeLink: () => LinkUnderTest): void 
       assert.equal(b.peerOf(link.address(1)), -1)
     })
 
-    it('drops and counts packets with a wrong ICRC, and delivers the others of their run', async () => {
+    it('drops and counts packets with a wrong ICRC, and delivers the other packets of the run', async () => {
       const [a, b] = openPorts(2)
       const flow = a.openFlow(flowTo(1, 2))
       let wrongPsns: readonly number[] = []
-      // The tap gets the run after its ICRCs were written and before it is sent.
+      // the tap is called after the ICRCs were written
       a.tap = run => {
         for (let i = 0; i < run.count; i++) {
           const at = run.offset + i * run.packetBytes
@@ -150,7 +149,7 @@ export const portContract = (name: string, makeLink: () => LinkUnderTest): void 
       assert.equal(outcomes.length, 4 * 12, 'the tap has seen every packet')
     })
 
-    it('sends packets whose bytes were changed after their ICRC was written, which the receiver detects', async () => {
+    it('sends packets that were changed after sealing; the receiver drops them', async () => {
       const [a, b] = openPorts(2)
       const flow = a.openFlow(flowTo(1, 2))
       a.requireSeal(1)
@@ -178,7 +177,7 @@ export const portContract = (name: string, makeLink: () => LinkUnderTest): void 
       assert.throws(() => sendRun(a, flow, 3, 1), /not open/)
     })
 
-    it('keeps a flow that was reopened open until its last close', () => {
+    it('keeps a reopened flow until its last close', () => {
       const [a] = openPorts(1)
       const flow = a.openFlow(flowTo(1, 2))
       a.reopenFlow(flow)
@@ -247,7 +246,7 @@ export const portContract = (name: string, makeLink: () => LinkUnderTest): void 
       sendRun(a, flow, 2, 1)
       assert.deepEqual(psns(await collect(b, 1)), [2])
       sendRun(b, flowBack, 3, 1)
-      assert.deepEqual(psns(await collect(a, 1)), [3], 'flows from it work again')
+      assert.deepEqual(psns(await collect(a, 1)), [3], 'flows from the address work again')
     })
 
     it('calls `wake` when packets arrive', async () => {
@@ -301,7 +300,7 @@ export const portContract = (name: string, makeLink: () => LinkUnderTest): void 
       a.releaseLayerBuffer(again)
     })
 
-    it('reserves and receives nothing once closed', () => {
+    it('reserves and receives nothing after close', () => {
       const [a] = openPorts(1)
       a.close()
       a.close()

@@ -1,5 +1,5 @@
 /*
- * The port on node:dgram: it obeys the port contract, and refuses packets of other kinds of ports.
+ * The port on node:dgram.
  */
 import assert from 'node:assert/strict'
 import { createSocket } from 'node:dgram'
@@ -70,7 +70,7 @@ describe('node:dgram', () => {
     assert.deepEqual(foreignAddresses, [addressText(loopback(3))])
   })
 
-  it('accepts no packets from a port on UDP, nor does that accept its packets', { skip: !hasNative() }, async () => {
+  it('exchanges no packets with a port on UDP', { skip: !hasNative() }, async () => {
     const [a] = pair()
     const udpPort = createUdpPort({ mtu: 65536, interfaceIndex: 1 })
     open.push(udpPort)
@@ -103,7 +103,7 @@ describe('node:dgram', () => {
     }
   })
 
-  it('refuses addresses in use or of other hosts, and flows from an address it lacks; ignores an absent link-local one', () => {
+  it('refuses addresses in use or of other hosts and flows from unknown addresses; ignores absent link-local ones', () => {
     const [a] = pair()
     const second = createDgramPort({ mtu: 1500, interfaceName: 'lo' })
     open.push(second)
@@ -119,7 +119,7 @@ describe('node:dgram', () => {
   it('continues after datagrams that cannot be sent and datagrams that are not packets', async () => {
     const [a, b] = pair()
     const flow = a.openFlow(flowBetween(loopback(1), loopback(2)))
-    // A datagram of more than 65,507 bytes.
+    // longer than 65,507 bytes
     sendRun(a, flow, 0, 1, 66000)
     const foreignSocket = createSocket('udp4')
     for (const length of [0, 1, 15, 16, 5000])

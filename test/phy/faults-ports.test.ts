@@ -12,8 +12,8 @@ import { portContract } from './contract.ts'
 import { collect, flowBetween, ipv4, psns, receiveAll, sendRun, smallSwitch } from './helpers.ts'
 
 /**
- * Two rules for both directions; the second, with `corrupt`, also makes the layer need ICRCs. No packet has the opcode
- * of the first rule, and the probabilities of the second are so low that with its fixed seed no packet is hit.
+ * No packet has the opcode of the first rule, and the probabilities of the second rule are too low for a hit. `corrupt`
+ * makes the layer need ICRCs.
  */
 const rulesWithoutHits = 'dir=both,opcode=0xff,drop=1;dir=both,drop=0.00001%,corrupt=0.00001%'
 
@@ -54,7 +54,7 @@ describe('faults over UDP', { skip: hasNative() ? false : 'koffi is missing' }, 
     const b = udpPort(2, '')
     open.push(a, b)
     const flow = a.openFlow(flowBetween(loopback(1), loopback(2)))
-    /** Sends packets 0 … 39 with faults, and one without them that marks the end. Returns the PSNs that arrive. */
+    /** Sends packets 0 to 39 with faults, then packet 99 without faults. Returns the PSNs below 99 that arrive. */
     const transfer = async (rules: string): Promise<number[]> => {
       a.setFaults(parseFaults(rules))
       for (let psn = 0; psn < 40; psn += 10) assert.ok(sendRun(a, flow, psn, 10))

@@ -1,6 +1,5 @@
 /*
- * The flow table: equal records are one flow, and a reused number has the record that it was opened with, even if the
- * caller has changed its record since.
+ * The flow table opens equal records as one flow, and copies the record.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

@@ -1,5 +1,5 @@
 /*
- * Shared by the phy tests: addresses, flows, memory links and their ports, and functions that send and receive runs.
+ * Addresses, flows, memory links, and functions that send and receive runs.
  */
 
 import { createMemorySwitch, type MemorySwitch, memorySwitchBytes } from '../../src/phy/memory.ts'
@@ -44,10 +44,7 @@ export const putSendOnly = (view: DataView, at: number, psn: number): void => {
   putBth(view, at, opcodeNumber.RC_SEND_ONLY, 0, DEFAULT_PKEY, 0x11, psn)
 }
 
-/**
- * Sends `count` RC SEND_ONLYs of `bytes` bytes, the last of `lastBytes`, with PSNs from `psn` on as one run; false if
- * the port has no free buffer.
- */
+/** Sends a run of RC SEND_ONLYs with PSNs from `psn`. Returns false if the port has no free buffer. */
 export const sendRun = (
   port: Port,
   flow: number,
@@ -74,7 +71,7 @@ export interface ReceivedPacket {
   bytes: Uint8Array
 }
 
-/** Receives and releases all runs that wait at a port. Returns their packets; `run` is filled with the last run. */
+/** Receives and releases all waiting runs. Returns their packets; the last run is in `run`. */
 export const receiveAll = (port: Port, run = emptyRun()): ReceivedPacket[] => {
   const packets: ReceivedPacket[] = []
   while (port.receive(run)) {
@@ -96,7 +93,7 @@ export const receiveAll = (port: Port, run = emptyRun()): ReceivedPacket[] => {
 
 export const psns = (packets: readonly ReceivedPacket[]): number[] => packets.map(packet => packet.psn)
 
-/** As `receiveAll`, until at least `count` packets have arrived; throws if they do not arrive within five seconds. */
+/** Receives until at least `count` packets have arrived. Throws after five seconds. */
 export const collect = async (port: Port, count: number, run = emptyRun()): Promise<ReceivedPacket[]> => {
   const deadline = Date.now() + 5000
   const packets: ReceivedPacket[] = []

@@ -60,7 +60,7 @@ describe('memory link', () => {
     assert.throws(() => a.addAddress(ipv4(2)), /10\.0\.0\.2/)
   })
 
-  it('a link-local address that two ports have is that of the first', () => {
+  it('packets to a link-local address of two ports go to the first port', () => {
     const [a, b] = attachPorts(smallSwitch(), 2)
     const linkLocal = Uint8Array.of(0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1)
     for (const port of [a, b]) port.addAddress(linkLocal)
@@ -77,7 +77,7 @@ describe('memory link', () => {
     assert.equal(link.stat().runs, 0)
   })
 
-  it('seals every packet with identification 0, 1, 2 … within its run, and reports it', () => {
+  it('seals the packets of a run with identifications 0, 1, 2 …, and reports them', () => {
     const [a, b] = attachPorts(smallSwitch(), 2)
     const address = flowBetween(ipv4(1), ipv4(2), { sourcePort: 50000, trafficClass: 0x68 })
     sendRun(a, a.openFlow(address), 100, 5, 276, 52)
@@ -95,13 +95,13 @@ describe('memory link', () => {
     }
   })
 
-  it('drops and counts packets with a wrong ICRC, and delivers the others of their run', () => {
+  it('drops and counts packets with a wrong ICRC, and delivers the other packets of the run', () => {
     fc.assert(
       fc.property(fc.array(fc.boolean(), { minLength: 1, maxLength: 12 }), wrong => {
         const link = smallSwitch()
         const [a, b] = attachPorts(link, 2)
         const flow = a.openFlow(flowBetween(ipv4(1), ipv4(2)))
-        // The tap gets the run after its ICRCs were written and before it is queued.
+        // the tap is called after the ICRCs were written
         a.tap = run =>
           wrong.forEach((isWrong, i) => {
             if (isWrong) run.arena.bytes[run.offset + i * run.packetBytes + 20] ^= 4
@@ -127,7 +127,7 @@ describe('memory link', () => {
     )
   })
 
-  it('with sealing on demand computes ICRCs only while a reader needs them, also of runs that wait already', () => {
+  it('with sealing on demand computes ICRCs only while a reader needs them, also of waiting runs', () => {
     const [a, b] = attachPorts(smallSwitch(8, 16, 'demand'), 2)
     const flow = a.openFlow(flowBetween(ipv4(1), ipv4(2)))
     /** Transfers a packet; returns the last byte of its ICRC. */
@@ -179,7 +179,7 @@ describe('memory link', () => {
     assert.equal(at % 64, 0)
   })
 
-  it('an unused reservation is freed by the next one, and by close', () => {
+  it('an unused reservation is freed by the next reservation, and by close', () => {
     const link = smallSwitch()
     const [a] = attachPorts(link, 1)
     for (let i = 0; i < 50; i++) a.reserve(i % 2 === 0 ? 64 : 60000)
@@ -203,7 +203,7 @@ describe('memory link', () => {
     assert.deepEqual(psns(receiveAll(b)), [1, 2, 3, 4, 5, 6])
   })
 
-  it('a sender to a port that does not receive cannot starve the others', () => {
+  it('a sender to a port that does not receive cannot starve other senders', () => {
     const link = smallSwitch(16, 64)
     const allPorts = attachPorts(link, 4)
     const [a, b, c, d] = allPorts
@@ -224,7 +224,7 @@ describe('memory link', () => {
     assert.equal(psns(receiveAll(d)).length, 12)
   })
 
-  it('several runs may be in flight, and one release frees all that were received', () => {
+  it('one release frees all received runs', () => {
     const link = smallSwitch()
     const [a, b] = attachPorts(link, 2)
     const flow = a.openFlow(flowBetween(ipv4(1), ipv4(2)))
@@ -242,7 +242,7 @@ describe('memory link', () => {
     assert.equal(link.stat().smallRuns, 0)
   })
 
-  it('sends several runs from one reservation, which is free when all are released and the sender has flushed', () => {
+  it('sends several runs from one reservation, which is freed when all are released and the sender has flushed', () => {
     const link = smallSwitch()
     const [a, b] = attachPorts(link, 2)
     const flow = a.openFlow(flowBetween(ipv4(1), ipv4(2)))
@@ -267,7 +267,7 @@ describe('memory link', () => {
     })
     assert.deepEqual(offsets, [at, at + 2000, at + 3040])
     b.release()
-    assert.equal(link.stat().runs, 1, 'the sender may continue in it')
+    assert.equal(link.stat().runs, 1, 'the sender may use the rest of the reservation')
     a.flush()
     assert.equal(link.stat().runs, 0)
     assert.throws(() => a.commit(end, 64, 1, 64, flow), /without reserve/)

@@ -1,5 +1,5 @@
 /*
- * Common parts of ports with sockets: numbers of addresses, which stay without a socket, and layer buffers.
+ * Common parts of ports with sockets: numbers of addresses, and layer buffers.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -20,14 +20,14 @@ test('an address keeps its number without a socket; the number of a left group i
   assert.equal(numberOf(address(2)), -1)
   assert.equal(setSocket(address(1), 'again'), 0)
   assert.equal(numberIfAdded(address(4)), 1)
-  // `numberIfAdded` has reserved nothing.
+  // `numberIfAdded` reserves nothing
   assert.equal(setSocket(address(4), 'd'), 1)
   assert.equal(setSocket(address(5), 'e'), 3)
   assert.deepEqual(sockets, ['again', 'd', 'c', 'e'])
   assert.deepEqual(addresses[1], address(4))
 })
 
-test('the number of layer buffers is fixed, and they follow each other from the given offset on', () => {
+test('layer buffers are contiguous from the given offset, and their number is fixed', () => {
   const flows = createFlowTable()
   const { takeLayerBuffer, releaseLayerBuffer } = socketPortParts(flows, createSenders(flows), 4096)
   const buffers = Array.from({ length: LAYER_BUFFERS_BYTES / RUN_BYTES }, () => takeLayerBuffer(RUN_BYTES))

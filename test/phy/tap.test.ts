@@ -6,7 +6,7 @@ import { makeFlow, verifyIcrc } from '../../src/wire/icrc.ts'
 import { attachPorts, flowBetween, ipv4, receiveAll, sendRun, smallSwitch } from './helpers.ts'
 
 describe('tap', () => {
-  it('sees every run that is sent or received, with correct ICRCs and its flow record', () => {
+  it('sees every sent or received run, with correct ICRCs and the flow record', () => {
     const [a, b] = attachPorts(smallSwitch(8, 16, 'demand'), 2)
     const address = flowBetween(ipv4(1), ipv4(2), { trafficClass: 9 })
     const flow = a.openFlow(address)
@@ -44,7 +44,7 @@ describe('tap', () => {
     assert.equal(a.tap, null)
   })
 
-  it('the same tap added twice is called twice, and may remove itself', () => {
+  it('a tap added twice is called twice, and may remove itself', () => {
     const [a] = attachPorts(smallSwitch(), 1)
     const flow = a.openFlow(flowBetween(ipv4(1), ipv4(99)))
     let calls = 0

@@ -8,7 +8,7 @@ import { close, recvBytes, send, setBuffers, shutdown, socketPair } from '../../
 const message = new Uint8Array([1])
 const buffer = new Uint8Array(65536)
 
-/** The next turn of the event loop, after its poll phase. */
+/** Resolves after the next poll phase of the event loop. */
 const turn = (): Promise<void> => new Promise(resolve => setImmediate(resolve))
 
 const turns = async (count: number): Promise<void> => {
@@ -81,7 +81,7 @@ test('code that awaits a promise resolved by the callback continues in the same 
   assert.deepEqual(order, ['callback', 'promise', 'immediate'])
 })
 
-test('a watch may change its interest: writable when the socket is not full, then nothing, then readable', async t => {
+test('a watch may change its interest', async t => {
   const [a, b] = pair(t)
   setBuffers(a, { send: 16384 })
   while (send(a, new Uint8Array(1000)) > 0);
@@ -160,7 +160,7 @@ test('one callback may stop another that is ready in the same turn', async t => 
   assert.equal(calls, 1)
 })
 
-test('a hang-up is readable, and the read returns the end; an error is readable, and the read returns it', async t => {
+test('a hang-up or error is readable, and the read returns the end or the error', async t => {
   const [a, b] = socketPair()
   let seen = -1
   await new Promise<void>(resolve => {
@@ -175,7 +175,7 @@ test('a hang-up is readable, and the read returns the end; an error is readable,
   close(a)
   close(b)
 
-  // A peer that closes with our message unread resets the connection: POLLERR, and libuv stops such a handle.
+  // A peer that closes with our message unread resets the connection. After the POLLERR, libuv stops the handle.
   const [c, d] = pair(t)
   const results: number[] = []
   send(d, message)

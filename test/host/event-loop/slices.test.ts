@@ -14,7 +14,7 @@ const fail = (error: unknown): never => {
   throw error
 }
 
-test('each turn of the event loop runs a limited number of slices, of all jobs in rotation, from the current turn on', async () => {
+test('each turn of the event loop runs a limited number of slices, of all jobs in rotation', async () => {
   const seen: string[] = []
   const slices = createSlices(undefined, 3)
   slices.begin(job('a', 5, seen), fail)
@@ -26,7 +26,7 @@ test('each turn of the event loop runs a limited number of slices, of all jobs i
   assert.equal(seen.join(''), 'aaaabab')
 })
 
-test('an awaited job starts in the next turn, with one slice in each', async () => {
+test('an awaited job starts in the next turn, and runs one slice per turn', async () => {
   const seen: string[] = []
   let turns = 0
   const slices = createSlices(() => turns++)

@@ -67,7 +67,7 @@ describe('a timer', { skip: hasNative() ? false : 'koffi is missing' }, () => {
     })
     timer.close()
     other.close()
-    // The event loop releases a closed handle by the next turn.
+    // the event loop releases a closed handle by the next turn
     await new Promise(setImmediate)
     assert.equal(calls, 0)
     assert.equal(descriptors(), before)

@@ -26,7 +26,7 @@ test('waitReadable is not interrupted by signals', { skip: !hasNative() }, async
   const [one, two] = socketPair()
   const handler = (): void => {}
   process.on('SIGUSR2', handler)
-  // Many signals, so that some arrive while it waits.
+  // many signals, so that some arrive during the wait
   const script = `for i in 1 2 3 4 5 6 7 8 9 10; do sleep 0.02; kill -USR2 ${process.pid}; done`
   const child = spawn('sh', ['-c', script])
   const start = performance.now()

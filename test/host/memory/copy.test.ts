@@ -1,4 +1,6 @@
-/* Copies by native code: their results are those of copies by TypeScript, and they stay within their buffers. */
+/*
+ * Copies by native code have the results of copies by TypeScript.
+ */
 import assert from 'node:assert/strict'
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
@@ -15,7 +17,7 @@ const copier = existsSync(built) ? loadNativeCopier(built) : undefined
 const random = (size: number, seed: number) =>
   Uint8Array.from({ length: size }, (_, i) => Math.imul(i + seed, 0x9e37_79b1) >>> 24)
 
-test('a local space with native copies gives the same result as one without', {
+test('native copies have the results of copies by TypeScript', {
   skip: copier === undefined && 'not built',
 }, () => {
   const arena = mapArena(0x2_0000)

@@ -1,5 +1,5 @@
 /*
- * Shared mappings of disk files are distinguished from those of memory files, by either kernel interface.
+ * Shared mappings of disk files are distinguished from shared mappings of memory files.
  */
 import assert from 'node:assert/strict'
 import { closeSync, mkdtempSync, openSync, rmSync, statfsSync, writeFileSync } from 'node:fs'
@@ -26,7 +26,9 @@ for (const [method, query] of [
   ['one by one', mappingAt],
   ['by text', (): 'unsupported' => 'unsupported'],
 ] as const)
-  test(`a write to a mapping of a disk file may wait, of a memory file it does not (${method})`, { skip }, t => {
+  test(`writes to mappings of disk files may wait, writes to mappings of memory files do not (${method})`, {
+    skip,
+  }, t => {
     const folder = mkdtempSync(join(repoRoot, 'build', 'mapped-'))
     t.after(() => rmSync(folder, { recursive: true }))
     const path = join(folder, 'file')
@@ -37,10 +39,10 @@ for (const [method, query] of [
     const mayWait = addresses.map(address => mappings.mayWait(address + 100, address + PAGE + 100, 0))
     assert.deepEqual(mayWait, [true, false])
     const [diskAddress = 0] = addresses
-    assert.equal(mappings.mayWait(diskAddress + PAGE, diskAddress + PAGE + 1, 0), true, 'a part of it')
+    assert.equal(mappings.mayWait(diskAddress + PAGE, diskAddress + PAGE + 1, 0), true, 'a part of the mapping')
     assert.equal(mappings.mayWait(0x1000, 0x2000, 0), false, 'nothing is mapped there')
     for (const address of addresses) sys().munmap(address, 2 * PAGE)
-    // Results are valid for a second, and longer only if the query took long.
+    // results are valid for a second, or longer if the query took long
     const LATER = 60_000_000
     for (const now of [LATER, 2 * LATER, 3 * LATER])
       assert.equal(mappings.mayWait(diskAddress, diskAddress + 1, now), false, 'unmapped since')

@@ -1,5 +1,5 @@
 /*
- * A guest's files: a mover reads and writes them, and its process may be killed by another program at any time.
+ * A mover reads and writes a guest's files. Another program may kill the mover.
  */
 import assert from 'node:assert/strict'
 import { closeSync } from 'node:fs'
@@ -21,7 +21,7 @@ const killMovers = (): number => {
 
 test('a file of a guest is accessible after another program has killed the mover', { skip }, () => {
   const self = openProcess(process.pid) as ProcessHandle
-  // A user without other guests, so that its waiting time is not used up.
+  // a user without other guests, so that the user's waiting time is not used up
   const guest = createGuest(process.pid, self.pidfd, 4_000_000)!
   const fd = createMemfd('guest', 4096)
   try {

@@ -51,7 +51,7 @@ test('a write-sealed file can be mapped for reading', t => {
   writer.release(written)
 })
 
-test('the address of a buffer is that of its bytes, for small ones on V8’s heap too', () => {
+test('the address of a buffer is that of its bytes, for small buffers on V8’s heap too', () => {
   const small = Uint8Array.of(1, 2, 3)
   const large = new Uint8Array(100_000)
   const part = large.subarray(500, 600)
@@ -59,7 +59,7 @@ test('the address of a buffer is that of its bytes, for small ones on V8’s hea
   assert.equal(addresses[2], addresses[1] + 500n)
   for (let i = 0; i < 3; i++) collectGarbage()
   assert.deepEqual([small, large, part].map(addressOf), addresses)
-  // A read at the address returns the byte.
+  // a read at the address returns the byte
   large[500] = 77
   const self = openProcess(process.pid)
   assert.ok(!(self instanceof Error))
@@ -153,7 +153,7 @@ test('the oldest idle range is used first', t => {
   assert.equal(pool.map(fd, 0, PAGE).address, three[0].address)
 })
 
-test('counters follow ranges and bytes', t => {
+test('counters count ranges and bytes', t => {
   const fd = newFile(t, 4 * PAGE)
   const pool = createRingPool()
   assert.deepEqual(pool.counters, { mapped: 0, mappedBytes: 0, idle: 0 })
@@ -167,7 +167,7 @@ test('counters follow ranges and bytes', t => {
   assert.deepEqual(pool.counters, { mapped: 1, mappedBytes: 4 * PAGE, idle: 1 })
 })
 
-test('a thousand mappings and releases add next to nothing to the process’s mappings and external memory', t => {
+test('a thousand mappings and releases leak no mapping and no external memory', t => {
   const fd = newFile(t, 64 * PAGE)
   const pool = createRingPool()
   const cycle = (i: number): void => {

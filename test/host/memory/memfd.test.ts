@@ -63,13 +63,13 @@ test('shrink and grow seals each refuse their own direction', t => {
   assert.equal(sealsOf(fd), SEAL_SHRINK | SEAL_GROW)
 })
 
-test('the seal on seals refuses further ones', t => {
+test('the seal on seals refuses further seals', t => {
   const fd = newFile(t, 4096)
   addSeals(fd, SEAL_SEAL | SEAL_SHRINK)
   assert.throws(() => addSeals(fd, SEAL_GROW), { code: 'EPERM', call: 'fcntl(F_ADD_SEALS)' })
 })
 
-test('after the future-write seal our mapping still writes, and no other can', t => {
+test('after the future-write seal an existing mapping can write; new mappings and write(2) cannot', t => {
   const fd = newFile(t, 4096)
   const pool = createRingPool()
   addSeals(fd, SEAL_SHRINK)

@@ -1,5 +1,5 @@
 /*
- * Movers inherit none of our descriptors but those given in their options, also on kernels without close_range(2).
+ * Movers inherit only the descriptors in their options, also on kernels without close_range(2).
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -13,7 +13,7 @@ import { close, recvBytes, socketPair } from '../../../src/host/net/sockets.ts'
 const skip = nativeLibraryPath() === undefined && 'the native library was not built'
 const sys = libcFunctions({ prctl: 'int prctl(int option, uint64_t a, int64_t b, uint64_t c, uint64_t d)' })
 
-/** Makes close_range(2) fail with ENOSYS in this thread and its children from now on, by a filter of seccomp(2). */
+/** Makes close_range(2) fail with ENOSYS in this thread and its children, by a filter of seccomp(2). */
 const disableCloseRange = (): void => {
   const SYS_CLOSE_RANGE = 436
   const ENOSYS = 38
@@ -50,11 +50,11 @@ const checkMover = (): void => {
   const [high, low] = [Math.floor(arena.address / 2 ** 32), arena.address % 2 ** 32]
   // one byte from the arena's start to its byte 8
   const [to, chunk, stride, total] = [8, 1, 1, 1]
-  // This first call starts the process, while the socket is open.
+  // the first call starts the mover while the socket is open
   assert.equal(mover.move(false, process.pid, -1, high, low, arena, to, chunk, stride, total, MAX_WAIT), 1)
   assert.equal(arena.bytes[to], 7)
   close(ours)
-  assert.equal(recvBytes(theirs, new Uint8Array(1)), 0, 'the end of the stream: nobody else has the socket')
+  assert.equal(recvBytes(theirs, new Uint8Array(1)), 0, 'the end of the stream: no other process has the socket')
   close(theirs)
   mover.close()
 }

@@ -1,6 +1,5 @@
 /*
- * Copies that never block for long: resident pages are copied by this process, all others by a mover, with the same
- * result.
+ * Copies never block for long: this process copies resident pages, and a mover copies all others.
  */
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
@@ -50,7 +49,7 @@ test('touched pages are resident, others are not, and a resident page is not che
   pages.close()
 })
 
-test('copies of elements, first to untouched pages, are complete; one ends at the first page that does not permit the access', {
+test('copies to untouched pages are complete, and a copy ends at a page that does not permit the access', {
   skip,
 }, async () => {
   const { address } = await peer.request('fresh', { bytes: 700 * PAGE })
@@ -58,7 +57,7 @@ test('copies of elements, first to untouched pages, are complete; one ends at th
   const moves = createMoves(handle)
   const local = mapArena(1024 * PAGE)
   for (let i = 0; i < local.length; i++) local.bytes[i] = i % 253
-  // 300 elements of 5000 bytes every 6000: more than a mover's buffer.
+  // 300 elements of 5000 bytes are more than a mover's buffer
   const total = 299 * 5000 + 77
   assert.equal(moves.write(hi(address), lo(address), local, 10, 5000, 6000, total, 0), total)
   const target = mapArena(1024 * PAGE)
@@ -89,7 +88,7 @@ test('a copy to an exited process is -ESRCH, also by a mover that was closed bef
   mover.close()
 })
 
-test('with an owner, also a mover copies through /proc/PID/mem, whatever process has the pid by then', {
+test('with an owner, a mover copies through the open /proc/PID/mem, even if another process has the pid', {
   skip,
 }, async context => {
   const { address } = await peer.request('fresh', { bytes: 2 * PAGE })

@@ -106,7 +106,7 @@ test('a write takes elements, over more than one system call', async () => {
   writeAt(handle, remote + at, local, 0, pieces * chunk)
 })
 
-test('a copy through /proc/PID/mem, for a handle with an owner, ends where its last element does', async () => {
+test('a copy through /proc/PID/mem (a handle with an owner) ends with the last element', async () => {
   const owned = openProcess(peer.pid, { owner: { uid: process.getuid?.() ?? -1, gid: process.getgid?.() ?? -1 } })
   assert.ok(!(owned instanceof SystemError))
   const [chunk, stride, total, at] = [8, 16, 8 * 3 - 5, 8 * PAGE]
@@ -114,7 +114,7 @@ test('a copy through /proc/PID/mem, for a handle with an owner, ends where its l
   assert.equal(readv(owned, ...words(remote + at), local, 0, chunk, stride, total), total)
   assert.deepEqual([...local.bytes.subarray(34, 42)], [(at + 18) % 251, 255, 255, 255, 255, 255, 255, 255])
   assert.equal(writev(owned, ...words(remote + at), local, 0, chunk, stride, total), total)
-  // Also after elements of an earlier system call.
+  // also if an earlier system call copied other elements
   const long = 1024 * chunk + 3
   assert.equal(writev(owned, ...words(remote + READ_ONLY - long), local, 0, chunk, stride, long), long)
   const { bytes } = await peer.request('read', { offset: at, length: 32 })
@@ -127,7 +127,7 @@ test('a copy through /proc/PID/mem, for a handle with an owner, ends where its l
   closeProcess(owned)
 })
 
-test('a copy to a page without permission is -EFAULT, and one that begins before it ends there', async () => {
+test('a copy to a page without permission is -EFAULT, and a copy that begins before the page ends there', async () => {
   local.bytes.fill(1)
   assert.equal(writeAt(handle, remote + READ_ONLY, local, 0, 8), -EFAULT)
   assert.equal(readAt(handle, remote + READ_ONLY, local, 0, 8), 8)
@@ -136,7 +136,7 @@ test('a copy to a page without permission is -EFAULT, and one that begins before
   const { bytes } = await peer.request('read', { offset: READ_ONLY - 101, length: 103 })
   assert.deepEqual([bytes[0], bytes[1], bytes[100]], [(READ_ONLY - 101) % 251, 1, 1])
   assert.deepEqual([bytes[101], bytes[102]], [READ_ONLY % 251, (READ_ONLY + 1) % 251])
-  // Each system call copies 1024 elements: the fault lies in the second, and the bytes before it are reported.
+  // each system call copies 1024 elements; the fault is in a later call, and the bytes before the fault are reported
   const before = 2 * 1024 + 100
   assert.equal(writev(handle, ...words(remote + READ_ONLY - before), local, 0, 2, 4, before + 50), before)
   assert.equal(writev(handle, ...words(remote + READ_ONLY - 2048), local, 0, 2, 4, 2100), 2048)
@@ -184,7 +184,7 @@ test('a copy of zero bytes returns 0, and elements outside the arena throw a Ran
   assert.equal(readv(handle, ...words(remote), local, SIZE - 8, 4, 4, 8), 8)
 })
 
-test('the process itself can be read and written too', () => {
+test('this process can read its own memory', () => {
   const own = opened(process.pid)
   const other = mapArena(PAGE)
   other.bytes.set([1, 2, 3])
@@ -239,7 +239,7 @@ test('mayAccess is true for a process of this user, and false for one of another
   closeProcess(init)
 })
 
-test('a dead process is not the same, and cannot be opened, read or queried', async () => {
+test('isSame is false for a dead process, which cannot be opened, read or queried', async () => {
   const killed = startPeer()
   const { address } = await killed.request('arena', { bytes: PAGE })
   const held = opened(killed.pid)
@@ -255,13 +255,13 @@ test('a dead process is not the same, and cannot be opened, read or queried', as
   closeProcess(held)
 })
 
-test('a process after exec is not the same', async () => {
+test('isSame is false after exec', async () => {
   const child = spawn('sh', ['-c', 'echo ready; read line; exec cat'], { stdio: ['pipe', 'pipe', 'inherit'] })
   await once(child.stdout, 'data')
   const held = opened(child.pid ?? 0)
   assert.equal(isSame(held), true)
   child.stdin.write('go\necho\n')
-  // cat's echo: exec has happened by now.
+  // cat's echo shows that exec has happened
   await once(child.stdout, 'data')
   assert.equal(isSame(held), false)
   closeProcess(held)

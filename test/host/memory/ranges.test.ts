@@ -1,5 +1,5 @@
 /*
- * Another process's mappings, queried in two ways: they agree on every range, whole, partial, or across mappings.
+ * The mappings of another process, queried by the text of its maps file and by ioctl.
  */
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
@@ -43,7 +43,7 @@ const readers = {
 }
 
 for (const [name, open] of Object.entries(readers))
-  test(`mapped ranges, by ${name}`, t => {
+  test(`permits checks the rights of a range, by ${name}`, t => {
     const ranges = open(peer.pid)
     if (ranges === undefined) return t.skip('this kernel answers no queries of mappings')
     const permits = (from: number, to: number, rights: number) => ranges.permits(base + from, base + to, rights, 0)
@@ -54,7 +54,7 @@ for (const [name, open] of Object.entries(readers))
     assert.equal(permits(READ_ONLY * PAGE + 5, READ_ONLY * PAGE + 6, READ), true)
     assert.equal(permits((READ_ONLY + 1) * PAGE, PAGES * PAGE, WRITE), true)
     assert.equal(ranges.permits(16, 17, READ, 0), false, 'nothing is mapped in the first page')
-    assert.equal(ranges.permits(2 ** 55, 2 ** 55 + 1, READ, 0), false, 'nor beyond user space')
+    assert.equal(ranges.permits(2 ** 55, 2 ** 55 + 1, READ, 0), false, 'nothing is mapped beyond user space')
     assert.equal(ranges.permits(base, 2 ** 55, READ, 0), false)
     ranges.close()
   })
@@ -97,7 +97,7 @@ test('the text of the maps file is read once in a turn, and again in the next', 
   const second = (await other.request('arena', { bytes: 64 * PAGE, protect: 0, protection: 0 })).address
   assert.equal(ranges.permits(second, second + PAGE, READ, 2), false)
   await other.kill()
-  assert.equal(ranges.permits(address, address + PAGE, READ, 2), true, 'as it was')
+  assert.equal(ranges.permits(address, address + PAGE, READ, 2), true, 'the text is not read again in this turn')
   assert.equal(ranges.permits(address, address + PAGE, READ, 3), false, 'the process is gone')
   ranges.close()
 })
@@ -130,7 +130,7 @@ for (const [name, open] of Object.entries(readers))
   test(`a scan of very many mappings runs in slices, and agrees with \`permits\`, by ${name}`, t => {
     const own = open(process.pid)
     if (own === undefined) return t.skip('this kernel answers no queries of mappings')
-    // Every second page is writable.
+    // every second page is writable
     const start = sys().mmap(0, PAGES_WITH_MAPPINGS * PAGE, PROT.READ, MAP_PRIVATE_ANONYMOUS, -1, 0) as number
     for (let i = 0; i < PAGES_WITH_MAPPINGS; i += 2) sys().mprotect(start + i * PAGE, PAGE, PROT.READ | PROT.WRITE)
     const end = start + PAGES_WITH_MAPPINGS * PAGE
@@ -147,7 +147,7 @@ for (const [name, open] of Object.entries(readers))
     assert.equal(query(WRITE, 2).answer, false)
     assert.equal(own.permits(start, end, READ, 1), true)
     assert.equal(own.permits(start, end, WRITE, 2), false)
-    // A result stays valid within its turn.
+    // a result is valid within its turn
     query(READ, 3)
     sys().munmap(start, PAGES_WITH_MAPPINGS * PAGE)
     assert.equal(own.permits(start, end, READ, 3), true)

@@ -1,5 +1,5 @@
 /*
- * rtnetlink's messages about interfaces, recorded and live: parsing, and the resulting table.
+ * rtnetlink's messages about interfaces, and the table that they fill.
  */
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
@@ -25,7 +25,7 @@ const recorded = gunzipSync(readFileSync(fixture('netlink', 'interfaces.txt.gz')
 const text = (address: Uint8Array): string => Buffer.from(address).toString('hex')
 const mapped = (...ip: number[]): string => text(Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255, ...ip))
 
-/** RTM_NEWNEIGH or RTM_DELNEIGH. */
+/** A message of `type` RTM_NEWNEIGH or RTM_DELNEIGH. */
 const neighbourMessage = (type: number, index: number, address: Uint8Array, mac?: Uint8Array): Uint8Array => {
   const attribute = (kind: number, value: Uint8Array): number[] => [
     ...new Uint8Array(Uint16Array.of(4 + value.length, kind).buffer),
@@ -42,7 +42,7 @@ const neighbourMessage = (type: number, index: number, address: Uint8Array, mac?
   return bytes
 }
 
-/** A table after the recorded dumps of links and addresses, and its notifications since then. */
+/** A table filled by the recorded dumps. `changes` has later notifications. */
 const startTable = () => {
   const table = createInterfaceTable()
   table.begin()
@@ -59,7 +59,7 @@ const startTable = () => {
     },
     neighbour: (index, address, mac) => changes.push(`${index} ${text(address)} at ${mac}`),
   })
-  /** The notifications that labelled messages cause, limited to v0. */
+  /** The notifications about v0 that messages with label `wanted` cause. */
   const change = (wanted: string): string[] => {
     changes.length = 0
     for (const { label, datagram } of recorded) if (label === wanted) table.apply(datagram)
@@ -186,7 +186,7 @@ describe('interfaces', () => {
     assert.equal(table.withAddress(new Uint8Array(16)), undefined)
   })
 
-  it('recognises a bond, and reports its next MAC', () => {
+  it('reports a new MAC of a bond', () => {
     const { table, changes, v0 } = startTable()
     const [{ datagram }] = recorded.filter(({ label }) => label === 'mtu')
     const bond = datagram.slice()
@@ -226,14 +226,14 @@ describe('interfaces', () => {
     assert.deepEqual([table.neighbourOf(3, key), table.neighbourOf(3, six)], [undefined, text(mac(3))])
     table.begin()
     table.end()
-    assert.equal(table.neighbourOf(3, six), undefined, 'the dump has not listed it')
+    assert.equal(table.neighbourOf(3, six), undefined, 'the dump does not list the neighbour')
   })
 
   it('reports each change once, in order', () => {
     const { change, table, v0 } = startTable()
     const linkLocal = text(table.addresses(v0.index)[1])
     assert.deepEqual(change('add-ipv4'), [`+${mapped(10, 99, 0, 7)}`])
-    assert.deepEqual(change('add-ipv4'), [], 'it is known')
+    assert.deepEqual(change('add-ipv4'), [], 'the address is known')
     assert.deepEqual(change('add-ipv6'), ['+fd990000000000000000000000000007'])
     assert.deepEqual(change('mtu'), ['v0 9000 true true'])
     assert.deepEqual(change('delete-ipv4'), [`-${mapped(10, 99, 0, 7)}`])
@@ -241,10 +241,10 @@ describe('interfaces', () => {
     assert.deepEqual(change('peer-up'), ['v0 9000 true true'])
     const down = change('down')
     assert.deepEqual(down.slice().sort(), [`-fd990000000000000000000000000007`, `-${linkLocal}`, 'v0 9000 false false'])
-    // Its new link-local address is unusable until duplicate address detection has finished.
+    // the new link-local address is not usable before duplicate address detection has finished
     assert.deepEqual(change('up').at(-1), 'v0 9000 true true')
     assert.deepEqual(change('point-to-point'), [`+${mapped(10, 1, 1, 1)}`])
-    // Duplicate address detection has finished.
+    // duplicate address detection has finished
     assert.deepEqual(change('bridge'), [`+${linkLocal}`])
     assert.deepEqual(change('unbridge'), [], 'leaving a bridge is not the removal of an interface')
     const changesOfRemoval = change('gone')

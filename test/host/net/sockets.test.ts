@@ -114,7 +114,7 @@ test('the longest message passes, a longer one is -EMSGSIZE', t => {
   setBuffers(a, { send: 1 << 20 })
   const long = new Uint8Array(MAX_MESSAGE).map((_, i) => i * 7)
   const sent = send(a, long)
-  // A small net.core.wmem_max may cause a refusal, but never truncation.
+  // refused if net.core.wmem_max is small
   if (sent === -EMSGSIZE) return
   assert.equal(sent, MAX_MESSAGE)
   assert.equal(recv(b, buffer).length, MAX_MESSAGE)
@@ -250,11 +250,11 @@ test('the credentials, the message and the file of a process that connects arriv
   close(fd)
 })
 
-/** Why the test is skipped; false if there is a mover (host/memory/mover.ts). */
+/** The native library has the mover (host/memory/mover.ts), which checks descriptors. */
 const skipWithoutMover =
   nativeLibraryPath() === undefined && 'the native library was not built: descriptors are received directly'
 
-test('from an untrusted peer a descriptor is received only if it is a memory file and the only one', {
+test('from an untrusted peer, only a single descriptor of a memory file is received', {
   skip: skipWithoutMover,
 }, t => {
   const [b, a] = pair(t)

@@ -15,7 +15,7 @@ import { loopback } from '../../loopback.ts'
 const EAGAIN = 11
 const EMSGSIZE = 90
 const PORT = 4791
-/** Maximum bytes of an IPv4 datagram of UDP. */
+/** Maximum bytes of a UDP datagram over IPv4. */
 const MAX_DATAGRAM = 65_507
 
 const open = (t: { after(body: () => void): void }, address: Uint8Array, port = PORT): UdpSocket => {
@@ -70,7 +70,7 @@ test('messages arrive with their sender, hop limit and traffic class', async t =
   assert.equal(memory.bufferAt(1) % 16, 4, 'the payload after a BTH of 12 bytes is aligned')
 })
 
-test('a long message is segmented into datagrams, and they arrive coalesced', async t => {
+test('a long message is segmented into datagrams, which arrive coalesced', async t => {
   const a = open(t, loopback(1))
   const b = open(t, loopback(2))
   const memory = batches()
@@ -85,7 +85,7 @@ test('a long message is segmented into datagrams, and they arrive coalesced', as
   assert.ok(content(memory, 0).equals(bytes))
   assert.deepEqual([memory.hopLimits[0], memory.trafficClasses[0]], [9, 4])
   assert.deepEqual([memory.lengths[1], memory.segments[1]], [100, 100])
-  assert.equal(memory.hopLimits[1], 64, 'the default one')
+  assert.equal(memory.hopLimits[1], 64, 'the default hop limit')
 })
 
 test('an unsendable message is reported only if it is the first', t => {

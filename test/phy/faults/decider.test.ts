@@ -45,7 +45,7 @@ describe('decisions of fault rules', () => {
       { opcode: RC_ACKNOWLEDGE, qp: 0x12 },
       { opcode: UD_SEND_ONLY, qp: 0xffffff },
     ]
-    // By packet: 1 if it is dropped.
+    // expected: 1 for a dropped packet
     for (const [text, expected] of [
       ['drop=1', [1, 1, 1, 1]],
       ['qp=0x11,drop=1', [1, 1, 0, 0]],
@@ -81,7 +81,7 @@ describe('decisions of fault rules', () => {
     assert.deepEqual(decider.counts, [{ ...noHits, dropped: 2 }, { ...noHits, duplicated: 2 }, noHits])
   })
 
-  it('are equal for equal packets, however they are divided into runs', () => {
+  it('are equal for equal packets, for any division into runs', () => {
     const text = 'drop=0.2,dup=0.2,reorder=0.1,corrupt=0.1,seed=3;opcode=RC_ACKNOWLEDGE,drop=0.5'
     const header = fc.record({ opcode: fc.constantFrom(RC_SEND_ONLY, RC_ACKNOWLEDGE), qp: fc.nat(3) })
     fc.assert(
@@ -144,7 +144,7 @@ describe('decisions of fault rules', () => {
     assert.notEqual(rateLimits[0], 0)
     const departureAt = (time: number): number => decider.departure(rateLimits[0], time, 1000)
     assert.deepEqual([0, 0, 0, 0].map(departureAt), [0, 0, 1000, 2000])
-    // The four packets take until 4000 µs. One may leave at 3500 µs, early; the next has to wait.
+    // the four packets take until 4000 µs: at 3500 µs one packet may leave early, and the next waits
     assert.deepEqual([3500, 3500, 10000, 10000, 10000].map(departureAt), [3500, 4000, 10000, 10000, 11000])
     const twoRates = deciderOf('rate=8mbit;rate=4mbit')
     actionsOf(twoRates, sends(1))

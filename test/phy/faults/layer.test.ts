@@ -35,8 +35,8 @@ const setUp = (rules: FaultRule | string): Setup => {
 }
 
 /**
- * Sends packets 0 … total - 1 in runs of `sizes` packets, again from the first size after the last. Returns all packets
- * that arrive until no timeout is left.
+ * Sends packets 0 to `total` - 1 in runs of `sizes` packets, in rotation. Returns the packets that arrive until no
+ * timeout is left.
  */
 const transfer = (
   { sender, receiver, flow }: Setup,
@@ -74,7 +74,7 @@ describe('faults', () => {
     assert.deepEqual(Object.values(setup.receiver.faults), [0, 0, 0, 0, 0, 0])
   })
 
-  it('each fault happens about as often as requested, alone', () => {
+  it('each fault happens about as often as requested', () => {
     const total = 10000
     for (const [name, counter] of [
       ['drop', 'dropped'],
@@ -89,7 +89,7 @@ describe('faults', () => {
       assert.ok(hits > 390 && hits < 610, `${name}: ${hits}`)
       const others = Object.entries(setup.receiver.faults).filter(([key]) => key !== counter)
       assert.ok(others.every(([, count]) => count === 0))
-      const lost = name === 'drop' ? hits : name === 'corrupt' ? setup.receiver.counters.icrcErrors : 0
+      const lost = { drop: hits, corrupt: setup.receiver.counters.icrcErrors, dup: 0, reorder: 0 }[name]
       const extra = name === 'dup' ? hits : 0
       assert.equal(packets.length, total - lost + extra)
       assert.equal(new Set(psns(packets)).size, total - lost)
@@ -101,7 +101,7 @@ describe('faults', () => {
     }
   })
 
-  it('the same seed gives the same faults, however packets are divided into runs; another seed gives others', () => {
+  it('a seed gives the same faults for any division into runs, and another seed gives other faults', () => {
     const rule = 'drop=0.05,dup=0.05,reorder=0.05,corrupt=0.05,seed='
     const arrived = psns(transfer(setUp(`${rule}11`), 3000, [16]))
     for (const sizes of [[16], [1], [3, 16, 1, 7]])
@@ -137,7 +137,7 @@ describe('faults', () => {
         for (const packet of packets) {
           const original = sent.get(packet.psn)
           assert.ok(original !== undefined, `psn ${packet.psn} was never sent`)
-          // The byte of the BTH with FECN and BECN, which the ICRC does not cover.
+          // the ICRC does not cover the byte of the BTH with FECN and BECN
           packet.bytes[4] = original.bytes[4]
           assert.equal(packet.length, original.length)
           assert.deepEqual(packet.bytes, original.bytes)
@@ -152,7 +152,7 @@ describe('faults', () => {
     )
   })
 
-  it('no packet is overtaken by more than a few', () => {
+  it('a reordered packet is overtaken by few packets', () => {
     const arrived = psns(transfer(setUp('reorder=0.2,seed=3'), 5000))
     let maxOvertaking = 0
     arrived.forEach((psn, i) => {
@@ -227,7 +227,7 @@ describe('faults', () => {
     assert.deepEqual(psns(receiveAll(late.receiver)), order, 'the order does not depend on when `onTimeout` is called')
   })
 
-  it('that are removed no longer apply to the rest of a run that is being delivered', () => {
+  it('that are removed do not apply to the rest of a run', () => {
     const setup = setUp('drop=0.3,seed=4')
     sendRun(setup.sender, setup.flow, 0, 30)
     const run = emptyRun()
@@ -270,7 +270,7 @@ describe('faults', () => {
     assert.deepEqual(psns(receiveAll(setup.receiver)), [])
   })
 
-  it('needs real ICRCs only while it corrupts', () => {
+  it('need ICRCs only while a rule corrupts', () => {
     const link = smallSwitch(16, 16, 'demand')
     const [sender, inner] = attachPorts(link, 2)
     const receiver = withFaults(inner, 'rxe1', parseFaults('corrupt=1'))
@@ -294,7 +294,7 @@ describe('faults', () => {
     const { dropped, duplicated, reordered, corrupted } = setup.receiver.faults
     assert.equal(seen.dropped, dropped)
     assert.equal(seen.reordered, reordered)
-    // A packet may have several faults, of which the tap gets one; and one that is corrupted may have a correct ICRC.
+    // the tap gets one of several faults of a packet; a corrupted packet may have a correct ICRC
     assert.ok(seen.corrupted >= setup.receiver.counters.icrcErrors && seen.corrupted > 0.8 * corrupted)
     assert.ok(seen.duplicated > 0.7 * duplicated)
     assert.equal(seen.passed + seen.reordered + seen.duplicated, packets.length)

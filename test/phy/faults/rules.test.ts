@@ -58,7 +58,7 @@ describe('fault rules', () => {
     assert.equal(rules[0].drop, 0.013254294967)
   })
 
-  it('are separated by semicolons; those without an effect are omitted', () => {
+  it('are separated by semicolons; rules without an effect are omitted', () => {
     const rules = parseFaults('drop=1%; opcode=RC_ACKNOWLEDGE,delay=1;drop=0,seed=4;')
     assert.deepEqual(rules.map(formatRule), ['drop=0.01', 'opcode=RC_ACKNOWLEDGE,delay=1'])
     assert.deepEqual(parseFaults(''), [])
@@ -82,7 +82,7 @@ describe('fault rules', () => {
     assert.deepEqual(opcodeNumbers(parseRule('drop=1')), [])
   })
 
-  it('that are invalid are refused with the wrong value and the allowed ones', () => {
+  it('that are invalid are refused with the wrong value and the allowed values', () => {
     const refused: [string, RegExp][] = [
       ['drop=2', /drop: "2" is not a probability from 0 to 1 or from 0% to 100%/],
       ['drop=-0.1', /drop: "-0\.1" is not a probability/],

@@ -34,7 +34,7 @@ const setUp = (rules: string): Setup => {
 
 const range = (count: number): number[] => Array.from({ length: count }, (_, i) => i)
 
-/** Advances time from timeout to timeout until there is none; returns the packets that arrive. */
+/** Advances time until no timeout is left. Returns the packets that arrive. */
 const receiveDelayed = ({ sender, receiver }: Setup): ReceivedPacket[] => {
   const packets: ReceivedPacket[] = []
   for (let now = 0; sender.nextTimeout() < Infinity; ) {
@@ -45,7 +45,7 @@ const receiveDelayed = ({ sender, receiver }: Setup): ReceivedPacket[] => {
   return packets
 }
 
-/** As `transfer` of layer.test.ts. */
+/** Sends packets 0 to `total` - 1 in runs of `sizes` packets, in rotation. Returns the packets that arrive. */
 const transfer = (setup: Setup, total: number, sizes: readonly number[] = [16]): ReceivedPacket[] => {
   const packets: ReceivedPacket[] = []
   for (let psn = 0, i = 0; psn < total; i++) {
@@ -178,7 +178,7 @@ describe('faults on sent packets', () => {
     assert.deepEqual(setup.sender.ruleCounts(), [{ matched: 2, dropped: 2, duplicated: 0, reordered: 0, corrupted: 0 }])
   })
 
-  it('without rules for a device its port is used directly', () => {
+  it('without rules for a device, the port is used directly', () => {
     const link = smallSwitch()
     const [inner] = attachPorts(link, 1)
     const layer = withFaults(inner, 'rxe0', parseFaults('device=rxe1,drop=1'))
@@ -196,7 +196,7 @@ describe('faults on sent packets', () => {
     assert.ok(usesPort().every(Boolean))
   })
 
-  it('a tap sees every packet that is sent, duplicates included, and no dropped one', () => {
+  it('a tap sees every packet that is sent, also duplicates, and no dropped packet', () => {
     const setup = setUp('dir=sent,drop=0.3,corrupt=0.3,dup=0.3,seed=5')
     let seenPackets = 0
     const remove = addTap(setup.sender, run => {

@@ -31,7 +31,7 @@ describe('UDP', { skip }, () => {
   after(() => {
     for (const port of open) port.close()
   })
-  /** Ports with the addresses 1 and 2, and the flow of each to the other. Closes the ports of the test before. */
+  /** Two ports, and their flows to each other. Closes the ports of the previous test. */
   const pair = (options: Partial<UdpPortOptions> = {}): readonly [UdpPort, UdpPort, number, number] => {
     for (const port of open.splice(0)) port.close()
     const a = attach(1, options)
@@ -54,7 +54,7 @@ describe('UDP', { skip }, () => {
     assert.equal(a.counters.segmentedMessages, 6, '60 packets in a message')
     const run = emptyRun()
     await collect(b, 60, run)
-    assert.equal(run.count, 60, 'they arrive as one run')
+    assert.equal(run.count, 60, 'the packets arrive as one run')
     b.requireSeal(1) // as a tap does: the identifications in a received run then count up
     sendRun(a, toB, 134, 20, 4112)
     assert.deepEqual(
@@ -111,8 +111,8 @@ describe('UDP', { skip }, () => {
       sourcePort: ROCE_UDP_PORT,
       destinationPort: ROCE_UDP_PORT,
     })
-    // rdma_rxe takes identifications from counters that other traffic uses too. The IP headers sent here have 0, which
-    // the receiving socket does not see: only the ICRCs are computed with these.
+    // rdma_rxe takes identifications from counters that other traffic uses too. Here only the ICRCs have them, because
+    // a receiving socket does not see the IP header.
     const identifications = [0x1234, 0x1235, 0x1236, 0x8000, 0x8001]
     for (const [i, identification] of identifications.entries()) {
       putSendOnly(batches.arena.view, 64 * i, i)
@@ -147,7 +147,7 @@ describe('UDP', { skip }, () => {
     const [a, b, toB, toA] = pair()
     sendRun(b, toA, 0, 1)
     await collect(a, 1)
-    // Each is longer than 65,507 bytes, the maximum of a datagram.
+    // longer than 65,507 bytes, the maximum of a datagram
     sendRun(a, toB, 0, 2, 66000)
     assert.equal(a.counters.dropped, 2)
     assert.equal(a.counters.lastSendError, EMSGSIZE)
@@ -155,7 +155,7 @@ describe('UDP', { skip }, () => {
     assert.deepEqual(psns(await collect(b, 1)), [5])
   })
 
-  it('refuses addresses in use or of other hosts, and ignores link-local ones that the interface does not have', () => {
+  it('refuses addresses in use or of other hosts, and ignores link-local addresses that the interface lacks', () => {
     const [a] = pair()
     const second = createUdpPort({ mtu: 1500, interfaceIndex: 1 })
     open.push(second)
@@ -233,7 +233,7 @@ describe('UDP', { skip }, () => {
     putSendOnly(batches.arena.view, 0, 1)
     sealIcrc(batches.arena, 0, 64, flow, 0)
     let received = 0
-    // Each pair of hop limit and traffic class counts as a sender: 5,000 of them.
+    // each of the 5,000 pairs of hop limit and traffic class counts as a sender
     for (let hopLimit = 1; hopLimit <= 20; hopLimit++) {
       for (let trafficClass = 0; trafficClass < 250; trafficClass++)
         batches.putMessage(trafficClass, 0, 64, 0, 0, hopLimit, trafficClass)
@@ -250,7 +250,7 @@ describe('UDP', { skip }, () => {
     assert.ok((a.windowBytes ?? 0) <= 0x10_0000)
   })
 
-  it('derives a path MTU from the interface like Linux', () => {
+  it('derives the path MTU from the MTU of the interface, like Linux', () => {
     assert.deepEqual(
       [65536, 9000, 4192, 4191, 1500, 1119, 576, 68].map(pathMtuOf),
       [4096, 4096, 4096, 2048, 1024, 512, 256, 256],

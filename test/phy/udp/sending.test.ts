@@ -10,16 +10,14 @@ import { plainArena } from '../../../src/wire/arena.ts'
 import { makeFlow, verifyIcrc } from '../../../src/wire/icrc.ts'
 import { flowBetween, ipv4 } from '../helpers.ts'
 
-/** Not among the constants of src/host/errno.ts. */
 const ENETUNREACH = 101
 
-/** The sending half over a fake kernel: `errnoOf` returns the error for a message, 0 if it is sent. */
+/** Sends to a fake kernel. `errnoOf` returns the error for a message, or 0. */
 const startSending = (errnoOf: (segment: number, bytes: number) => number) => {
   const arena = plainArena(SEND_AREA_BYTES)
   const slots = Array.from({ length: MESSAGE_SLOTS }, () => ({ offset: 0, bytes: 0, segment: 0 }))
-  /** Sent messages: offset, bytes, and bytes of a segment (0: not segmented). */
-  const sent: (readonly [number, number, number])[] = []
-  /** The arguments of the calls of `onBlocked`. */
+  /** Sent messages. `segment` is 0 without segmentation. */
+  const sent: (readonly [offset: number, bytes: number, segment: number])[] = []
   const blockedChanges: boolean[] = []
   const batches: Pick<UdpBatches, 'arena' | 'putMessage' | 'send'> = {
     arena: {
@@ -101,7 +99,11 @@ describe('sending over UDP', () => {
     assert.deepEqual(t.sent, smallerMessages)
     for (let i = 0; i < 70; i++) assert.ok(t.isSealed(64 * i, i % 62), `packet ${i}`)
     t.sendRun(70)
-    assert.deepEqual(t.sent, [...smallerMessages, ...smallerMessages], 'immediately, from then on')
+    assert.deepEqual(
+      t.sent,
+      [...smallerMessages, ...smallerMessages],
+      'the next run is sent in smaller messages at once',
+    )
     assert.deepEqual([t.counters.segmentedMessages, t.counters.sendCalls, t.counters.dropped], [3, 4, 0])
   })
 
@@ -116,7 +118,7 @@ describe('sending over UDP', () => {
     assert.equal(t.counters.dropped, 0)
   })
 
-  it('sends 62 queued packets at the next commit, but not the new ones, which a fault layer may still corrupt', () => {
+  it('sends 62 queued packets at the next commit, but not the new packets, which a fault layer may still corrupt', () => {
     const t = startSending(() => 0)
     const at = t.sending.reserve(200 * 64)
     t.sending.commit(at, 64, 62, 64, t.flow)
@@ -131,7 +133,7 @@ describe('sending over UDP', () => {
   })
 
   for (const errno of [EIO, EINVAL])
-    it(`sends one by one, sealed again, from the time when the kernel refuses to segment with errno ${errno}`, () => {
+    it(`sends packets one by one, sealed again, after the kernel refused to segment with errno ${errno}`, () => {
       const t = startSending(segment => (segment > 0 ? errno : 0))
       t.sendRun(3)
       assert.deepEqual(t.sent, [
@@ -145,14 +147,14 @@ describe('sending over UDP', () => {
       assert.deepEqual([t.sent.length, t.counters.dropped], [6, 0])
     })
 
-  it('drops packets that are refused singly too, and segments the next message', () => {
+  it('drops packets that are also refused one by one, and segments the next message', () => {
     let isBroken = true
     const t = startSending(() => (isBroken ? EINVAL : 0))
     t.sendRun(3)
     assert.deepEqual([t.counters.dropped, t.counters.sendErrors, t.counters.lastSendError], [3, 3, EINVAL])
     isBroken = false
     t.sendRun(3)
-    assert.deepEqual(t.sent, [[0, 192, 64]], 'segmentation was not the reason')
+    assert.deepEqual(t.sent, [[0, 192, 64]], 'the kernel did not refuse to segment')
   })
 
   it('drops a run with one call when the network is down, and packets from a removed address', () => {
@@ -201,12 +203,12 @@ describe('sending over UDP', () => {
     assert.deepEqual(t.sent, [[0, 192, 64]])
   })
 
-  it('keeps packets that a full socket refuses, reports it, and sends them in order later', () => {
+  it('keeps packets while the socket is full, and sends them in order later', () => {
     let isFull = true
     const t = startSending(() => (isFull ? EAGAIN : 0))
     assert.ok(t.sendRun(1))
     assert.deepEqual(t.blockedChanges, [true])
-    assert.equal(t.sendRun(1), false, 'no more is accepted meanwhile')
+    assert.equal(t.sendRun(1), false, 'no run is accepted while the socket is full')
     assert.equal(t.sending.sendQueued(), false)
     isFull = false
     assert.equal(t.sending.sendQueued(), true)
