@@ -1,7 +1,6 @@
 /*
- * Fuzz targets for calls on a soft device: programs of up to 16 messages of one dialect, and chains. A refused call has
- * an errno and a message, nothing throws, a chain that fails and is undone leaves nothing, and closing the context
- * releases every object.
+ * Fuzz targets for calls on a soft device: messages of each dialect, and chains. A refused call must have a message,
+ * and closing the context must release every object.
  */
 import assert from 'node:assert/strict'
 import { closeContext, invokeNow, openContext, stat } from '../../src/core/index.ts'
@@ -66,7 +65,6 @@ const messageOf = (dialect: DialectName, record: Uint8Array): Message | undefine
   }
 }
 
-/** The record of a message. */
 const recordOf = ({ request, bytes, memory, fd }: Message): Uint8Array => {
   const size = memory.reduce((end, one) => Math.max(end, Number(one.address - BUFFERS_AT) + one.bytes.length), 0)
   const record = new Uint8Array(HEADER_BYTES + bytes.length + size)
@@ -80,14 +78,14 @@ const recordOf = ({ request, bytes, memory, fd }: Message): Uint8Array => {
   return record
 }
 
-/** One machine for all inputs of a target; each input has a context of its own, which is closed at its end. */
+/** One machine for all inputs of a target. Each input has its own context. */
 const createSetup = () => {
   const m = machine(1)
   const p = program(m)
   return { m, p, address: BigInt(register(p, 8192).address), before: stat(m.core).devices.rxe0 }
 }
 type Setup = ReturnType<typeof createSetup>
-/** A function that creates the setup at its first call, and returns it. */
+/** Creates the setup at the first call. */
 const lazySetup = (): (() => Setup) => {
   let setup: Setup | undefined
   return () => {
@@ -96,8 +94,9 @@ const lazySetup = (): (() => Setup) => {
   }
 }
 
-/** Initial programs of a target, and messages of each. */
+/** Initial programs of a target. */
 const SEEDS = 24
+/** Messages of an initial program. */
 const SEED_MESSAGES = 10
 
 const callTarget = (dialect: DialectName): Target => {
@@ -114,7 +113,7 @@ const callTarget = (dialect: DialectName): Target => {
         while (records.length < SEED_MESSAGES) {
           const state = clientStateOf(client, random)
           const message = dialect === 'object' ? objectMessage(state) : linuxMessage(state, dialect, RXE_DRIVER_ID)
-          // Only short messages, and no random chains, which have their own target.
+          // only short messages; chains have their own target
           if (message === undefined || message.bytes.length > 300 || message.title.endsWith('.chain')) continue
           if (runOne(client, message).ret >= 0) records.push(recordOf(message))
         }
@@ -128,7 +127,7 @@ const callTarget = (dialect: DialectName): Target => {
         const message = messageOf(dialect, record)
         if (message === undefined || message.bytes.length === 0) continue
         const { ret } = runOne(client, message)
-        // The errno, and the low byte of the class, the command or the length.
+        // the errno, and the low byte of the class, the command or the length
         feature(((ret < 0 ? -ret : 0) << 8) | (message.bytes[dialect === 'object' ? 2 : 0] ?? 0))
       }
       m.settle()

@@ -1,7 +1,6 @@
 /*
- * Fuzz targets for parsers of untrusted bytes and text: packets, frames, capture files, fault rules. Emitting a parsed
- * packet or frame gives the same bytes; other inputs are refused by an Error with a message, never by a TypeError or
- * RangeError.
+ * Fuzz targets for parsers of untrusted bytes and text. A parsed packet or frame must be emitted as the same bytes;
+ * invalid input must be refused by an Error with a message, not by a TypeError or RangeError.
  */
 import assert from 'node:assert/strict'
 import { readdirSync, readFileSync } from 'node:fs'
@@ -29,7 +28,7 @@ const capturesFolder = fixture('wire')
 export const captureNames = readdirSync(capturesFolder).filter(name => name.endsWith('.pcap'))
 const readFile = (name: string): Uint8Array => new Uint8Array(readFileSync(`${capturesFolder}/${name}`))
 
-/** The UDP payloads to RoCE's port of a recorded capture, in order. */
+/** The RoCE packets of a capture. */
 export const recordedPackets = (name: string): Uint8Array[] =>
   readCapture(readFile(name))
     .map(({ bytes }) => parseFrame(bytes))
@@ -44,7 +43,7 @@ const runParser = (call: () => void): void => {
   }
 }
 
-/** A flow of IPv4, whose packets have an identification, and one of IPv6, whose packets have none. */
+/** IPv4 packets have an identification, IPv6 packets have none. */
 const flows = [
   makeFlow({
     source: Uint8Array.of(10, 0, 0, 1),
@@ -94,13 +93,13 @@ const packets: Target = {
   },
 }
 
-/** Offsets in a frame: of the IPv4 header, and of its checksum. */
+/** Offsets in a frame. */
 const IP_HEADER = 14
 const IP_CHECKSUM = 24
 
 /**
- * The frame with a correct IPv4 header checksum, which random bytes rarely have. A checksum of 0 can be written as 0 or
- * as 0xffff: `zeroForm`.
+ * Corrects the IPv4 header checksum, because random bytes rarely have a correct one. A checksum of 0 is written as
+ * `zeroForm`, 0 or 0xffff.
  */
 const withChecksum = (bytes: Uint8Array, zeroForm: number): Uint8Array => {
   if (bytes.length < IP_HEADER + 20) return bytes
@@ -112,6 +111,8 @@ const withChecksum = (bytes: Uint8Array, zeroForm: number): Uint8Array => {
   view.setUint16(IP_CHECKSUM, sum === 0xffff ? zeroForm : ~sum)
   return fixed
 }
+
+const IP_FEATURES = { ipv4: 1001, ipv6: 1002 } as const
 
 const frames: Target = {
   name: 'frame',
@@ -127,7 +128,7 @@ const frames: Target = {
       const frame = parseFrame(one)
       assert.deepEqual(emitFrame(frame), one)
       if (frame.kind === 'opaque') assert.ok(frame.reason.length > 0)
-      feature(frame.kind === 'opaque' ? frame.reason.length : frame.kind === 'ipv4' ? 1001 : 1002)
+      feature(frame.kind === 'opaque' ? frame.reason.length : IP_FEATURES[frame.kind])
     }
   },
 }

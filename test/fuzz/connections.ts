@@ -1,7 +1,6 @@
 /*
- * Fuzz targets for connection management: `ucma`: programs' writes to rdma_cm files; `mads`: peers' datagrams to queue
- * pair 1. A refused command has an errno and a message, datagrams throw nothing, the number of identifiers and
- * connections is bounded, and when the program ends none remains.
+ * Fuzz targets for connection management. `ucma`: a program writes to rdma_cm files. `mads`: peers send datagrams to
+ * queue pair 1. Identifiers and connections must be bounded, and none may remain at the end.
  */
 import assert from 'node:assert/strict'
 import type { MadService } from '../../src/clients/mad/layer.ts'
@@ -58,8 +57,8 @@ const record = (channel: number, written: Uint8Array, area = new Uint8Array(0)):
 }
 
 /**
- * A command on the first channel. `fill` writes the request struct. `responseAt`: offset of the response pointer in the
- * request, which points to AREA; -1: no response. `responseBytes`: size of the response.
+ * A command on the first channel. `fill` writes the request struct. `responseAt` is the offset of the response pointer
+ * in the request; -1 for no response. `responseBytes` is the size of the response.
  */
 const command = (name: string, fill: (request: DataView) => void, responseAt = -1, responseBytes = 0): Uint8Array => {
   const { number, in: request } = ucmaCommands.find(one => one.name === name)!
@@ -78,7 +77,7 @@ const storeBytes = (body: DataView, offset: number, bytes: Uint8Array): void =>
   new Uint8Array(body.buffer, body.byteOffset).set(bytes, offset)
 
 const create = (portSpace: number) => command('CREATE_ID', body => body.setUint16(16, portSpace, true), 8, 4)
-/** A command whose request has the identifier at offset `idAt`; `next`: the u32 after it, if the struct has one. */
+/** `idAt` is the offset of the identifier in the request; `next` is the u32 after the identifier. */
 const commandOnId = (name: string, id: number, idAt: number, responseAt = -1, responseBytes = 0, next = 0) =>
   command(
     name,
@@ -208,8 +207,8 @@ const ucmaPrograms = (): Uint8Array[] =>
   ].map(records => new Uint8Array(Buffer.concat(records)))
 
 /**
- * One host for all inputs; each input has a context and files of its own. The program's memory is `written` at MESSAGE
- * and `area` at AREA; `fds`: the objects of its descriptors.
+ * One host for all inputs. Each input has its own context and files. The program's memory is `written` at MESSAGE and
+ * `area` at AREA.
  */
 interface Setup {
   readonly network: VirtualNetwork
@@ -287,11 +286,11 @@ const ucmaTarget: Target = {
 // ---- mads: records {u8 peer, u8 flags (IdFlag), u16 bytes, u16 0, u16 0}, then the datagram's bytes ----
 
 /**
- * Bits. LOCAL: the local communication ID of the datagram is the remote one of the last MAD that was sent; REMOTE: the
- * remote ID is the local one. So the datagram looks like an answer to that MAD.
+ * Bits that make a datagram an answer to the last sent MAD. LOCAL: the datagram's local communication ID is the MAD's
+ * remote ID. REMOTE: the datagram's remote ID is the MAD's local ID.
  */
 const IdFlag = { LOCAL: 1, REMOTE: 2 }
-/** Offsets of the communication ids in a MAD. */
+/** Offsets of the communication IDs in a MAD. */
 const LOCAL_ID = 24
 const REMOTE_ID = 28
 /** Last byte of the address of peer 1, to which the consumer's client connects. */
@@ -358,7 +357,7 @@ const madPrograms = (): Uint8Array[] => {
   return scripts.map(records => new Uint8Array(Buffer.concat(records)))
 }
 
-/** A consumer that accepts two requests, rejects one and ignores one in turn, and keeps its identifiers. */
+/** A consumer that in turn accepts two requests, rejects one and ignores one. */
 class Consumer implements IdOwner {
   readonly ids = new Set<Identifier>()
   readonly cm: RdmaCm
@@ -383,7 +382,7 @@ class Consumer implements IdOwner {
   }
   readonly requests: Identifier[] = []
 
-  /** Reacts to the requests that have arrived. */
+  /** Handles the requests that have arrived. */
   act(): void {
     for (const id of this.requests.splice(0)) {
       if (!this.ids.has(id)) continue
@@ -415,14 +414,14 @@ class FakeLayer implements Mads {
   }
 }
 
-/** The host that receives the datagrams, for all inputs. */
+/** One host receives the datagrams of all inputs. */
 interface MadHost {
   readonly device: Device
   readonly core: Core
 }
 let madHost: MadHost | undefined
 
-/** Identifiers of the consumer that listen: of TCP and of UDP. */
+/** The consumer listens for TCP and for UDP. */
 const LISTENERS = 2
 const BACKLOG = 8
 
@@ -472,7 +471,7 @@ const madTarget: Target = {
       consumer.act()
       feature((parseCm(mad)?.name.length ?? 0) | ((layer.sent.length & 0xff) << 8))
     }
-    // The consumer's identifiers, and at most one for each datagram.
+    // the consumer's identifiers, and at most one for each datagram
     assert.ok(cm.counts.identifiers <= LISTENERS + 1 + records.length)
     assert.ok(cm.counts.connections <= 1 + records.length)
     for (const id of consumer.ids) cm.destroy(id)

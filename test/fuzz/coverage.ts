@@ -1,21 +1,20 @@
 /*
- * Code that inputs reach, by V8's precise block coverage through Node's inspector: for each source file, the characters
- * of executed blocks. Reading the coverage takes about a millisecond, so the fuzzer reads it once per batch of
- * mutated inputs.
+ * The code that inputs reach, by V8's precise block coverage: for each source file, the characters of executed blocks.
+ * Reading the coverage takes about a millisecond.
  */
 import { type Profiler, Session } from 'node:inspector'
 
 export interface Coverage {
-  /** Counts the characters of code that ran since the last call of either function and that are not recorded. */
+  /** Counts unrecorded characters that ran since the last call of `countNew` or `recordNew`. */
   countNew(): number
-  /** As `countNew`, and records them, so that they do not count again. */
+  /** Counts like `countNew`, and records the characters. */
   recordNew(): number
   /** The recorded characters. */
   total(): number
   stop(): void
 }
 
-/** For each character of a source file: `recorded`: 1 if it is recorded; `ran`: 1 if it ran since the last reading. */
+/** 1 for each character of a source file that is recorded, or that ran since the last reading. */
 interface Script {
   recorded: Uint8Array
   ran: Uint8Array
@@ -38,7 +37,7 @@ export const watchCoverage = (urlPart: string): Coverage => {
   const scripts = new Map<string, Script>()
   let total = 0
 
-  /** Marks the executed ranges; an inner range comes after its outer one. */
+  /** Marks the executed ranges. An inner range comes after the outer range. */
   const markExecuted = (script: Script, functions: readonly Profiler.FunctionCoverage[]): void => {
     const end = functions.reduce((max, { ranges }) => Math.max(max, ranges[0].endOffset), 0)
     if (end > script.recorded.length) {
@@ -50,7 +49,7 @@ export const watchCoverage = (urlPart: string): Coverage => {
     for (const { ranges } of functions)
       for (const { startOffset, endOffset, count } of ranges) script.ran.fill(count > 0 ? 1 : 0, startOffset, endOffset)
   }
-  /** Reads V8's coverage, which V8 then resets; counts the new characters, and with `records` records them. */
+  /** Reads and resets V8's coverage. Counts the new characters; records them if `records`. */
   const readNew = (records: boolean): number => {
     const { result } = callInspector<Profiler.TakePreciseCoverageReturnType>('Profiler.takePreciseCoverage')
     let newlyCovered = 0

@@ -1,7 +1,6 @@
 /*
- * Fuzz targets of management datagrams. `agents`: agents with and without RMPP (src/mad/) receive datagrams of a
- * hostile peer and send messages themselves, in virtual time. `umad`: a hostile program calls umad files of a device
- * (src/uapi/linux/umad.ts, src/clients/mad). Inputs are programs of records, each with a header of eight bytes.
+ * Fuzz targets of management datagrams. `agents`: agents (src/mad/) receive datagrams of a hostile peer, and send
+ * messages. `umad`: a hostile program calls umad files of a device (src/uapi/linux/umad.ts, src/clients/mad).
  */
 import assert from 'node:assert/strict'
 import { closeContext, dispatch, invokeNow, openContext, stat } from '../../src/core/index.ts'
@@ -31,12 +30,19 @@ const agents: readonly Partial<AgentOptions>[] = [
   { engineDoesRmpp: false, ownerDoesRmpp: true },
 ]
 
-/**
- * Flags of a record. AGENT: mask of the index in `agents`; SEND: the agent sends a message of SEND_FACTOR times the
- * record's bytes, with RESPONSE a response, with NO_TIMEOUT without waiting for a response; otherwise it receives the
- * record's bytes, with KNOWN with the transaction id of the last datagram that it sent.
- */
-const Flag = { AGENT: 3, SEND: 4, KNOWN: 8, RESPONSE: 16, NO_TIMEOUT: 32 } as const
+/** Flags of a record. Without SEND the agent receives the record's bytes. */
+const Flag = {
+  /** Mask of the index in `agents`. */
+  AGENT: 3,
+  /** The agent sends a message of SEND_FACTOR times the record's bytes. */
+  SEND: 4,
+  /** The received datagram has the transaction ID of the last sent datagram. */
+  KNOWN: 8,
+  /** The sent message is a response. */
+  RESPONSE: 16,
+  /** The agent does not wait for a response. */
+  NO_TIMEOUT: 32,
+} as const
 /** First bit of the number of retries in the flags. */
 const RETRIES_SHIFT = 6
 const TICK = SECOND / 4
@@ -147,7 +153,7 @@ const agentTarget: Target = {
 const MAX_CALLS = 40
 const MEMORY = 0x10000
 const FILES = [3, 4]
-/** The calls, by the low three bits of a record's first byte; the fourth bit selects the file. The last is unknown. */
+/** The low three bits of a record's first byte select the call, the fourth bit the file. The last call is unknown. */
 const calls = [
   UmadIoctl.REGISTER_AGENT,
   UmadIoctl.REGISTER_AGENT2,
@@ -234,7 +240,7 @@ const umadTarget: Target = {
       copyOut: (address, bytes) => bytesAt(address, bytes.length).set(bytes),
       descriptor: fd => channels.get(fd),
     }
-    // Each file has its own context, as in the daemon.
+    // each file has its own context, as in the daemon
     const files = FILES.map(fd => {
       const context = openContext(device, { isOpened: true })
       const { object } = invokeNow(context, MadChannel, 'create', 0, {}, caller).descriptors![0]!

@@ -1,29 +1,32 @@
 /*
- * The input of the engine's fuzz target (engine.ts) is a program: a sequence of records, each for one of the queue
- * pairs. Any bytes are a valid program. A packet record has the first bytes of the packet and its length; the fields
- * that the receiver checks first (queue pair, PSN, key) can be corrected, so that random packets pass these checks. The
- * initial programs are made from captures.
+ * Programs for the engine's fuzz target (engine.ts): sequences of records, each for one queue pair. Any bytes are a
+ * valid program. Fields of a packet that the receiver checks first (queue pair, PSN, key) can be corrected, so that
+ * random packets pass these checks.
  */
 import { OP_REQUEST, opcodeFlags } from '../../src/spec/wire/opcodes.ts'
 import { captureNames, recordedPackets } from './codecs.ts'
 
-/**
- * Kinds of records. PACKET: a packet arrives; SEND, RECEIVE: requests are posted; TRANSMIT: the engine sends; TIME:
- * time passes; STATE, ATTRIBUTES: the queue pair is modified; RECREATE: it is destroyed and created again.
- */
 export const RecordKind = {
+  /** A packet arrives. */
   PACKET: 0,
+  /** A send is posted. */
   SEND: 1,
+  /** Receives are posted. */
   RECEIVE: 2,
+  /** The engine sends. */
   TRANSMIT: 3,
+  /** Time passes. */
   TIME: 4,
+  /** The queue pair moves to another state. */
   STATE: 5,
+  /** Attributes of the queue pair are modified. */
   ATTRIBUTES: 6,
+  /** The queue pair is destroyed and created again. */
   RECREATE: 7,
 } as const
 const RECORD_KINDS = 8
 
-/** Bits of a packet record: the fields to correct; JOINS: the next packet may arrive together with this one. */
+/** Bits of a packet record: the fields to correct. JOINS: the next packet may arrive together with this packet. */
 export const PacketFlag = { QPN: 1, PSN: 2, KEY: 4, PKEY: 8, SERVICE: 16, VERSION: 32, JOINS: 64 } as const
 
 /** Maximum packet bytes in a record: the longest headers and a little payload. */
@@ -53,7 +56,7 @@ export interface Step {
   readonly end: number
 }
 
-/** The records of a program. The first byte of each: kind in the lower three bits, queue pair in the upper five. */
+/** The records of a program. The first byte has the kind in the lower three bits, the queue pair in the upper five. */
 export const stepsOf = (bytes: Uint8Array): Step[] => {
   const steps: Step[] = []
   for (let offset = 0; offset < bytes.length; ) {
@@ -71,13 +74,11 @@ export const stepsOf = (bytes: Uint8Array): Step[] => {
 export const splitProgram = (bytes: Uint8Array): Uint8Array[] =>
   stepsOf(bytes).map(({ start, end }) => bytes.slice(start - 1, end))
 
-/** The first byte of a record. */
 const firstByte = (queuePair: number, kind: number): number => (queuePair << 3) | kind
 
 /**
- * A packet record. Its arguments: `flags` of PacketFlag; `psnDelta`, the difference between the packet's PSN and the
- * expected one (a signed byte); the packet's length in units of four bytes (u16); the number of the packet's bytes that
- * follow.
+ * Arguments of a packet record: PacketFlag; the packet's PSN minus the expected PSN (a signed byte); the packet's length
+ * in units of four bytes (u16); the number of packet bytes that follow.
  */
 const packetRecord = (queuePair: number, flags: number, psnDelta: number, packet: Uint8Array): number[] => {
   const head = packet.subarray(0, HEAD_BYTES)
@@ -85,9 +86,7 @@ const packetRecord = (queuePair: number, flags: number, psnDelta: number, packet
   return [firstByte(queuePair, RecordKind.PACKET), flags, psnDelta, words >> 8, words, head.length, ...head]
 }
 
-/**
- * By the upper three bits of BTH.opcode, the service: the queue pair (`SERVICES` in engine.ts) that gets the packet.
- */
+/** By service (the upper three bits of BTH.opcode): the queue pair that gets the packet (`SERVICES` in engine.ts). */
 const QUEUE_PAIR_OF_SERVICE = [0, 2, 0, 3, 0, 5]
 const ALL_CORRECTIONS = PacketFlag.QPN | PacketFlag.PSN | PacketFlag.KEY | PacketFlag.PKEY | PacketFlag.VERSION
 

@@ -1,8 +1,7 @@
 /*
- * Fuzz target for the engine (src/transport/): queue pairs of each service in each state, and an input
- * (engine-program.ts) that acts as peer, program and clock. For any input nothing throws, memory changes only in
- * registered regions that allow it, every request completes at most once and in order, sent packets are well-formed,
- * counters agree with the input, and after the destruction of all queue pairs no state remains.
+ * Fuzz target for the engine (src/transport/). An input (engine-program.ts) acts as peer, program and clock for queue
+ * pairs of all services. Only registered memory may change, every request completes at most once and in order, and no
+ * state may remain at the end.
  */
 import assert from 'node:assert/strict'
 import { headerAt, OP_REQUEST, opcodeFlags } from '../../src/spec/wire/opcodes.ts'
@@ -27,17 +26,16 @@ const PEER_QPN = 0x99
 const PEER = 1
 const QKEY = 0x1234_5678
 const SRQN = 0x77
-/** Bytes of each of the two registered areas: of local elements, and of what the peer accesses. */
+/** Bytes of a registered area. There is one for local elements and one for the peer. */
 const AREA = 0x2000
-/** Keys of the regions of queue pair 0; `i` more for queue pair `i`. */
+// queue pair `i` has the keys LOCAL_KEY + i, REMOTE_KEY + i, and WINDOW_KEY + 16 * i and following
 const LOCAL_KEY = 0x1110
 const REMOTE_KEY = 0x2220
 const UNKNOWN_KEY = 0x666
-/** Key of the first memory window of queue pair 0; 16 more for each further queue pair. */
 const WINDOW_KEY = 0x3330
 const WINDOWS = 4
 const MTUS = [256, 512, 1024, 2048, 4096]
-/** Maximum outstanding requests, and maximum outstanding receives, of a queue pair. */
+/** Maximum of outstanding sends of a queue pair, and of outstanding receives. */
 const MAX_OUTSTANDING = 20
 const { LOCAL_INV, BIND_MW, SEND_WITH_INV } = WrOpcode.values
 /** States of queue pairs (enum ibv_qp_state). */
@@ -52,7 +50,6 @@ const TRANSITIONS: readonly (readonly number[])[] = [
   [RTS, RESET, ERR],
   [RESET],
 ]
-/** The remote rights of WRITE, READ and atomics. */
 const REMOTE_ACCESS = Access.REMOTE_WRITE | Access.REMOTE_READ | Access.REMOTE_ATOMIC
 const { FLUSH_GLOBAL } = Access
 const ALL_ACCESS = Access.LOCAL_WRITE | REMOTE_ACCESS | FLUSH_GLOBAL
@@ -68,12 +65,12 @@ const Feature = { COMPLETION: 0x4000, EVENT: 0x5000, SENT: 0x6000, ARRIVAL: 0x1_
 /** The memory of received packets, for all runs. */
 const arrivals = plainArena(0x1_0000)
 
-/** What a run knows of a queue pair. Requests, and receives, have ids that count from 0 since the last RESET. */
+/** IDs of sends and IDs of receives count from 0 after each RESET. */
 interface QueuePair {
   /** The engine's number of the queue pair. */
   readonly row: number
   posted: number
-  /** All requests with smaller ids have ended; those without a completion too. */
+  /** All sends with smaller IDs have ended, with or without a completion. */
   completed: number
   postedReceives: number
   completedReceives: number
@@ -164,7 +161,7 @@ class EngineRun {
     return this.#node.engine.query(this.#queuePairs[i].row).state
   }
 
-  /** Modifies queue pair `i` to a state that its state allows; `choice`: a byte from which the attributes follow. */
+  /** Moves queue pair `i` to a state. `choice`, a byte, determines the attributes. */
   #changeState(i: number, state: number, choice: number): void {
     const queuePair = this.#queuePairs[i]
     const { engine, queues } = this.#node
@@ -172,7 +169,7 @@ class EngineRun {
       [INIT]: { pkeyIndex: 0, qkey: QKEY, access: (choice & 1) !== 0 ? 0 : ALL_ACCESS & ~Access.LOCAL_WRITE },
       [RTR]: {
         destQpn: PEER_QPN,
-        // The peer's PSNs begin around the wrap, ours (sqPsn) around 2^23.
+        // the peer's PSNs begin near the wrap, ours (sqPsn) near 2^23
         rqPsn: (0xff_fffe + choice) & 0xff_ffff,
         pathMtu: MTUS[choice % 5],
         minRnrTimer: choice & 31,
@@ -182,9 +179,9 @@ class EngineRun {
       },
       [RTS]: { sqPsn: (0x7f_fffe + choice) & 0xff_ffff, timeout: 8, retryCnt: 2, rnrRetry: 1, maxRdAtomic: 2 },
     }
-    // To RTS from another state than RTR: without attributes.
-    const hasNone = state === RTS && this.#stateOf(i) !== RTR
-    engine.modify(queuePair.row, state, (hasNone ? undefined : attributes[state as 1 | 2 | 3]) ?? {})
+    // only the transition from RTR to RTS has attributes
+    const hasNoAttributes = state === RTS && this.#stateOf(i) !== RTR
+    engine.modify(queuePair.row, state, (hasNoAttributes ? undefined : attributes[state as 1 | 2 | 3]) ?? {})
     if (state !== RESET) return
     Object.assign(queues[queuePair.row], { sends: [], first: 0, receives: [] })
     Object.assign(queuePair, { posted: 0, completed: 0, postedReceives: 0, completedReceives: 0 })
@@ -195,14 +192,14 @@ class EngineRun {
     const packets = this.#joined
     if (packets.length === 0) return
     this.#joined = []
-    // The low byte of the destination QPN selects the queue pair.
+    // the low byte of the destination QPN selects the queue pair
     const rowOf = (bytes: Uint8Array): number =>
       this.#queuePairs[((bytes[7] - FIRST_QPN) & 255) % this.#queuePairs.length].row
     this.#node.receive(packets, rowOf, PEER, this.#now)
     this.#deliveredPackets += packets.length
   }
 
-  /** The packet of a record, with the fields corrected that its flags name. */
+  /** The packet of a record, with the fields of PacketFlag corrected. */
   #packetOf(bytes: Uint8Array, { start, end }: Step, i: number, argument: Argument): Uint8Array {
     const flags = argument(0)
     const psnDelta = (argument(1) << 24) >> 24
@@ -211,7 +208,7 @@ class EngineRun {
     const packet = new Uint8Array(length).fill(0xcd)
     packet.set(bytes.subarray(start + 5, end).subarray(0, Math.min(HEAD_BYTES, length)))
     const view = new DataView(packet.buffer)
-    // Fields of the BTH.
+    // fields of the BTH
     if ((flags & PacketFlag.SERVICE) !== 0) packet[0] = serviceBits[SERVICES[i]] | (packet[0] & 31)
     const opcode = packet[0]
     if ((flags & PacketFlag.QPN) !== 0) view.setUint32(4, FIRST_QPN + i)
@@ -229,7 +226,7 @@ class EngineRun {
     if (xrceth > 0 && xrceth + 4 <= length) view.setUint32(xrceth, SRQN)
     const reth = headerAt.RETH[opcode] || headerAt.AtomicETH[opcode]
     if (reth > 0 && reth + 16 <= length) {
-      // An address in the area, or up to 64 bytes after it.
+      // an address in the area, or up to 64 bytes behind the area
       const offset = this.#remote + (view.getUint32(reth + 4) % (AREA + 64))
       view.setUint32(reth, addressHi(offset))
       view.setUint32(reth + 4, addressLo(offset))
@@ -260,12 +257,12 @@ class EngineRun {
     const key = (argument(6) & 7) === 7 ? UNKNOWN_KEY : LOCAL_KEY + i
     const opcode = argument(0) % 24
     const remote = this.#remote + argument(5)
-    // One of the windows, or a key without window.
+    // a window's key, or a key without a window
     const window = WINDOW_KEY + 16 * i + (argument(8) % (WINDOWS + 1))
     this.#node.queues[queuePair.row].sends.push({
       id: queuePair.posted++,
       opcode,
-      // ibv_send_flags, without IBV_SEND_INLINE (8); from bit 8 on the number of the peer's SRQ.
+      // ibv_send_flags without IBV_SEND_INLINE (8); the number of the peer's SRQ from bit 8 on
       flags: (argument(1) & ~8) | (service === XRC_INI ? SRQN << 8 : 0),
       ...(service === UD && { datagram: { qpn: PEER_QPN, qkey: argument(6) << 24, node: 0 } }),
       sges: Array.from({ length: elements }, (_, n) => ({
@@ -311,7 +308,7 @@ class EngineRun {
     }
   }
 
-  /** Modifies attributes without a change of state, as far as the state allows. */
+  /** Modifies attributes that may change in the current state. */
   #modifyAttributes(i: number, argument: Argument): void {
     const { row } = this.#queuePairs[i]
     const { engine } = this.#node
@@ -373,7 +370,7 @@ class EngineRun {
     assert.ok(engine.stat().poolWords <= SERVICES.length * MAX_POOL_WORDS, 'the pool grows')
     for (const { row } of this.#queuePairs) if (engine.query(row).state !== ERR) engine.modify(row, ERR, {})
     this.#queuePairs.forEach(({ postedReceives, completedReceives, row }, i) => {
-      // Receives of an SRQ are not flushed.
+      // receives of an SRQ are not flushed
       const inSrq = SERVICES[i] === XRC_TGT ? queues[row].receives.length : 0
       assert.equal(completedReceives + inSrq, postedReceives, 'all receive requests are flushed')
       assert.equal(queues[row].sends.length, 0, 'all send requests are flushed')

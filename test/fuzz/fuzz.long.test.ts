@@ -1,6 +1,5 @@
 /*
- * Fuzzing for many minutes, guided by coverage, with a new seed each time. A finding is printed, and its input is kept
- * in the corpus, which fuzz.test.ts runs.
+ * Fuzzes for many minutes, with a new seed each time. The input of a finding is kept in the corpus.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'

@@ -1,6 +1,5 @@
 /*
- * Short fuzzing: every input of the corpus, with those of earlier findings, and then a fixed number of executions from
- * a fixed seed, guided by coverage. fuzz.long.test.ts and main.ts run longer.
+ * Runs every input of the corpus, and a fixed number of mutated inputs from a fixed seed.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -8,7 +7,7 @@ import { watchCoverage } from './coverage.ts'
 import { fuzz, readCorpus, runInput } from './fuzzer.ts'
 import { targets } from './targets.ts'
 
-/** Executions by target, if not DEFAULT_EXECUTIONS: fewer for slow targets, more for the engine. */
+/** Executions by target: fewer for slow targets, more for the engine. */
 const EXECUTIONS: Readonly<Record<string, number>> = {
   engine: 12_000,
   'calls-object': 600,

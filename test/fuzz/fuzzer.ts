@@ -1,7 +1,6 @@
 /*
- * A coverage-guided fuzzer: it mutates inputs, runs them against a target, and keeps those that reach new code or a new
- * feature that the target reports. All randomness comes from a seed. A target throws if an input shows a fault; the
- * test runner's time limit ends a hang, which the same seed reproduces.
+ * A coverage-guided fuzzer: mutates inputs, runs them against a target, and keeps inputs that reach new code or a new
+ * feature. All randomness comes from a seed.
  */
 import { createHash } from 'node:crypto'
 import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
@@ -39,15 +38,12 @@ export const readCorpus = (target: Target): { name: string; bytes: Uint8Array }[
   try {
     names = readdirSync(folderOf(target)).sort()
   } catch {
-    // A target that has no corpus yet.
+    // the target has no corpus
   }
   return names.map(name => ({ name, bytes: new Uint8Array(readFileSync(join(folderOf(target), name))) }))
 }
 
-/**
- * Stores an input in the corpus, under the prefix and a hash of its contents; returns this name. `replaceCorpus` does
- * not remove an input with the prefix `regression-`.
- */
+/** Stores an input in the corpus. Returns its name: the prefix and a hash. */
 export const keepInput = (target: Target, bytes: Uint8Array, prefix = ''): string => {
   const name = prefix + createHash('sha256').update(bytes).digest('hex').slice(0, 12)
   mkdirSync(folderOf(target), { recursive: true })
@@ -64,7 +60,7 @@ export const replaceCorpus = (target: Target, inputs: readonly Uint8Array[]): vo
 /** Runs one input. Throws a Finding if the target throws. */
 export const runInput = (target: Target, bytes: Uint8Array, feature: (number: number) => void = () => {}): void => {
   try {
-    // A copy in its own buffer, so that reading past the end fails.
+    // a copy in its own buffer, so that reading past the end fails
     target.run(bytes.slice(), feature)
   } catch (error) {
     throw new Finding(target, bytes, error)
@@ -82,8 +78,8 @@ export interface FuzzResult {
 }
 
 /**
- * Fuzzes until `continues` returns false; it is called before each batch with the number of executions so far. Throws
- * the first Finding.
+ * Fuzzes until `continues` returns false, which is called before each batch with the number of executions. Throws the
+ * first Finding.
  */
 export const fuzz = (
   target: Target,
@@ -96,10 +92,10 @@ export const fuzz = (
   const kept: Uint8Array[] = []
   const initial = [...readCorpus(target).map(entry => entry.bytes), ...target.seeds()]
   if (initial.length === 0) initial.push(new Uint8Array(1))
-  // Drops the code that reading the corpus and making the seeds has executed.
+  // drop the code that read the corpus and made the seeds
   coverage.countNew()
   let executions = 0
-  /** Runs an input; true if it has a new feature. */
+  /** Runs an input. Returns true if a feature is new. */
   const execute = (bytes: Uint8Array): boolean => {
     const before = features.size
     executions++
@@ -111,7 +107,7 @@ export const fuzz = (
     if (coverage.recordNew() > 0 || isNew) kept.push(bytes)
   }
   const pickInput = (): Uint8Array => (random.hits(0.8) ? random.pick(kept) : random.pick(initial))
-  /** Keeps those inputs of a batch that reach new code: runs them again, and bisects them. */
+  /** Runs inputs again, and keeps those that reach new code. */
   const bisect = (inputs: readonly Uint8Array[]): void => {
     for (const bytes of inputs) execute(bytes)
     if (inputs.length === 1) {
@@ -130,7 +126,7 @@ export const fuzz = (
   return { executions, features: features.size, kept }
 }
 
-/** A small set of inputs with the same coverage: from the shortest on, each only if it adds coverage. */
+/** A small set of inputs with equal coverage: from the shortest on, inputs that add coverage. */
 export const minimise = (target: Target, inputs: readonly Uint8Array[], coverage: Coverage): Uint8Array[] =>
   [...inputs]
     .sort((a, b) => a.length - b.length)

@@ -1,9 +1,8 @@
 /*
- * Fuzz target of IP over the device (src/ip/): packets that a link delivers to an interface. For any input the state is
- * bounded, no sent packet exceeds the link's MTU, and no timer or group remains at the end.
+ * Fuzz target of IP over the device (src/ip/): packets arrive at an interface. State must be bounded, and no timer or
+ * group may remain at the end.
  *
- * A record is {u8 flags, u8 0, u16 bytes, u16 0, u16 0} and a packet. Flags: IPV6: the packet goes to the IPv6
- * interface; REPAIR: its checksums are corrected; LATER: an hour passes after it.
+ * A record is {u8 flags, u8 0, u16 bytes, u16 0, u16 0} and a packet.
  */
 import assert from 'node:assert/strict'
 import { NeighbourLimits } from '../../src/ip/neighbours.ts'
@@ -22,8 +21,11 @@ import { address, Link, MTU } from '../ip/link.ts'
 import { HEADER_BYTES, splitProgram } from './calls.ts'
 import type { Target } from './fuzzer.ts'
 
+/** Flag: the packet goes to the IPv6 interface. */
 const IPV6 = 1
+/** Flag: the checksums of the packet are corrected. */
 const REPAIR = 2
+/** Flag: an hour passes after the packet. */
 const LATER = 4
 /** Microseconds. */
 const HOUR = 3_600_000_000
@@ -87,7 +89,7 @@ const ICMPV6 = 58
 /** By IP protocol: the offset of the checksum in the payload. */
 const checksumOffsets: Readonly<Record<number, number>> = { [ICMP]: 2, [ICMPV6]: 2, [UDP]: 6 }
 
-/** Corrects the checksums of an encapsulated packet, if it is one. */
+/** Corrects the checksums of an encapsulated IP packet. */
 const repair = (frame: Uint8Array): void => {
   const ip = frame.subarray(ENCAPSULATION_BYTES)
   const view = new DataView(ip.buffer, ip.byteOffset, ip.byteLength)
@@ -102,7 +104,7 @@ const repair = (frame: Uint8Array): void => {
   const { payload } = packet
   if (offset === undefined || payload.length < offset + 2) return
   payload.fill(0, offset, offset + 2)
-  // The sum of the pseudo-header, which ICMP of IPv4 lacks.
+  // the sum of the pseudo-header, which ICMP of IPv4 lacks
   let sum = packet.protocol === ICMP ? 0 : packet.protocol + payload.length
   const first = ip[0]! >> 4 === 4 ? 12 : 0 // an IPv4 address is the end of ::ffff:A.B.C.D
   for (const part of packet.protocol === ICMP ? [] : [packet.source, packet.destination])
@@ -119,7 +121,7 @@ export const ipTarget: Target = {
     const link = new Link()
     const hosts = [link.add('10.9.0.1'), link.add('fd00:9::1')]
     for (const host of hosts) {
-      // A UDP socket on port 7, and a socket of ICMP or ICMPv6 with identifier 0x101.
+      // a UDP socket on port 7, and an ICMP socket with identifier 0x101
       const { socket } = host.socket(UDP, 7)
       const echo = host.socket(ICMP, 0x101)
       const base = host === hosts[0] ? '10.9.0.' : 'fd00:9::'

@@ -1,14 +1,13 @@
 /*
- * Mutations of inputs: changed bits and bytes, boundary numbers, and ranges that are removed, duplicated, inserted or
- * copied from another input. If a target splits its inputs into parts, also parts are removed, duplicated, copied and
- * swapped as a whole, which preserves the structure.
+ * Mutations of inputs. If a target splits its inputs into parts, whole parts are mutated too, which preserves the
+ * structure.
  */
 import type { RandomSource } from '../model/random.ts'
 
 /** Longest input, in bytes. */
 export const MAX_INPUT = 4096
 
-/** Boundary numbers of at most 15 bits, and larger ones. */
+/** Boundary numbers of at most 15 bits. */
 const SMALL_NUMBERS = [0, 1, 2, 3, 4, 7, 8, 15, 16, 31, 32, 63, 64, 127, 128, 255, 256, 1023, 1024, 4095, 4096, 0x7fff]
 const LARGE_NUMBERS = [0x8000, 0xffff, 0xff_ffff, 0x7fff_ffff, 0x8000_0000, 0xffff_ffff]
 
@@ -31,7 +30,7 @@ const inPlace =
     if (bytes.length > 0) edit(bytes, random.int(bytes.length), random)
     return bytes
   }
-/** The offsets of a range of at most 64 bytes: of its start and after its end. */
+/** Start and end of a range of at most 64 bytes; the end is excluded. */
 const randomRange = (bytes: Uint8Array, random: RandomSource): [number, number] => {
   const from = random.int(bytes.length + 1)
   return [from, from + random.int(Math.min(64, bytes.length - from) + 1)]
@@ -70,7 +69,7 @@ const changes: readonly Change[] = [
     const offset = random.int(bytes.length + 1)
     return concatenate(bytes.subarray(0, offset), inserted, bytes.subarray(offset))
   },
-  // Replaces a range by one of the other input.
+  // Replaces a range by a range of the other input.
   (bytes, other, random) => {
     const [start, end] = randomRange(other, random)
     const offset = random.int(bytes.length + 1)
@@ -107,7 +106,7 @@ const partChanges: readonly PartChange[] = [
   },
 ]
 
-/** A mutation of `bytes` by 1 to 4 changes. `other`: the input to copy from; `split`: `Target.split`. */
+/** A copy of `bytes` with 1 to 4 changes. Ranges and parts are copied from `other`. */
 export const mutate = (
   bytes: Uint8Array,
   other: Uint8Array,

@@ -1,7 +1,7 @@
 /*
- * Fuzz targets for data between a daemon and its clients: session messages in both directions, and devices'
- * descriptions (`interface.query`). Decoded requests of the types in `encodeAgain` and decoded descriptions are the same
- * after encoding and decoding again; invalid data is refused with a sentence that says why.
+ * Fuzz targets for data between a daemon and its clients: session messages, and devices' descriptions
+ * (`interface.query`). Decoded data must be equal after encoding and decoding again; invalid data must be refused with
+ * a message.
  */
 import assert from 'node:assert/strict'
 import { Interface } from '../../src/spec/classes/device/interface.ts'
@@ -50,8 +50,8 @@ const encodeAgain = (to: MessageBuffer, request: Request): number | undefined =>
   return undefined
 }
 
-/** For messages that are decoded, and for those that are encoded again. */
 const buffer = messageBuffer()
+/** For requests that are encoded again. */
 const secondBuffer = messageBuffer()
 
 const encoded = (write: (to: MessageBuffer) => number): Uint8Array => buffer.bytes.slice(0, write(buffer))
@@ -76,7 +76,7 @@ const replies = (): Uint8Array[] => [
   encoded(to => writeTrace(to, '{}')),
 ]
 
-/** Asserts that this is a sentence with which the codec refuses bytes that are not a message. */
+/** `fault` must be a sentence with which the codec refuses bytes. */
 const assertMessage = (fault: string): void => assert.match(fault, /^(a|message) .+/)
 
 const sessionTarget: Target = {
@@ -141,7 +141,7 @@ const unpack = (bytes: Uint8Array): Description => {
   ) as unknown as Description
 }
 
-/** Lists of one small class each. */
+/** Each list has one small class. */
 const smallClasses = ['pd', 'xrcd', 'mw', 'async_fd', 'counters'].map(name => classes.filter(cls => cls.name === name))
 
 const descriptionTarget: Target = {

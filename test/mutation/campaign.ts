@@ -1,6 +1,5 @@
 /*
- * A mutation run: runs mutants in an order that a seed determines until enough of them are found or missed; and the
- * result as text.
+ * A mutation run: runs mutants, in an order that a seed determines, until enough mutants are found or missed.
  */
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -18,10 +17,10 @@ export interface Campaign {
   readonly judged: readonly JudgedMutant[]
 }
 
-/** The mutants that count: all but the equivalent ones. */
+/** All mutants that are not equivalent to their program. */
 export const counted = ({ judged }: Campaign): JudgedMutant[] =>
   judged.filter(({ verdict }) => verdict !== 'equivalent')
-/** The share of those mutants that are found, 0 to 1. */
+/** The share of counted mutants that are found, 0 to 1. */
 export const foundShare = (campaign: Campaign): number =>
   counted(campaign).filter(({ verdict }) => verdict === 'found').length / counted(campaign).length
 
@@ -55,7 +54,6 @@ export const runCampaign = async (
 const lineOf = ({ mutant: { program, file, lines } }: JudgedMutant): string =>
   readFileSync(join(program.folder, file), 'utf8').split('\n')[lines.first - 1]?.trim() ?? ''
 
-/** One line about a mutant. */
 export const describeMutant = (judged: JudgedMutant): string => {
   const { mutant, result, newFindings } = judged
   const ids = [...new Set(newFindings.map(({ id }) => id))].join(', ')

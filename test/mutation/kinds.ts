@@ -1,11 +1,11 @@
 /*
- * Kinds of mistakes that people make with verbs: the edits of a program's text that make the mistake, and the findings
- * of `userdma check` that name it. A mutant is a program with one mistake.
+ * Kinds of mistakes in the use of verbs: edits of a program's text that make the mistake, and findings of
+ * `userdma check` that name the mistake. A mutant is a program with one mistake.
  */
 import type { FindingId } from '../../src/spec/check/findings.ts'
 import { callsOf, type Edit, fieldsOf, matchesOf, type Range, statementsWith, valuesOf } from './source.ts'
 
-/** A finding that names the mistake: its id, and if the id can have other causes, a pattern of its text. */
+/** A finding that names the mistake: its ID and, if the ID can have other causes, a pattern of its text. */
 export type Naming = FindingId | readonly [id: FindingId, text: RegExp]
 
 export interface Kind {
@@ -13,12 +13,9 @@ export interface Kind {
   readonly mistake: string
   /** All edits that make the mistake once. `text`: C text without comments (`searchable` in source.ts). */
   edits(text: string): Edit[]
-  /** The findings that name the mistake. Empty: none does, since the program only waits without end. */
+  /** The findings that name the mistake. Empty if the program only waits forever. */
   readonly findings: readonly Naming[]
-  /**
-   * When the edit breaks no rule. A mutant of such a kind that behaves as the program does is equivalent to it, and is
-   * not counted.
-   */
+  /** When the edit breaks no rule. A mutant that then behaves like its program is equivalent, and is not counted. */
   readonly legalIf?: string
 }
 
@@ -27,7 +24,7 @@ const remove = (ranges: readonly Range[]): Edit[] => ranges.map(range => ({ ...r
 const skip = (ranges: readonly Range[]): Edit[] => ranges.map(range => ({ ...range, text: ';' }))
 const change = (text: string, ranges: readonly Range[], replacementOf: (value: string) => string): Edit[] =>
   ranges.map(range => ({ ...range, text: replacementOf(text.slice(range.from, range.to)) }))
-/** A wrong value at one end of a connection: the expression has it in the first, third, … execution. */
+/** The expression is wrong in the first, third, … execution: at one end of each connection. */
 const atOneEnd =
   (wrong: string) =>
   (value: string): string =>
@@ -47,7 +44,7 @@ const positionalValues = (text: string, index: number): Range[] =>
     return arg === undefined ? [] : [{ from: arg.from + offset, to: arg.to + offset }]
   })
 
-/** Lengths of scatter/gather elements only. */
+/** Lengths of scatter/gather elements. */
 const lengths = (text: string): Range[] => [
   ...matchesOf(text, /\.addr = [^;{}]*\.length = ([^,;}]+)/),
   ...matchesOf(text, /\bsge\.length = ([^;]+);/),
@@ -63,7 +60,7 @@ const localKeys = (text: string): Range[] => matchesOf(text, /(?<![&\w])((?:\w+(
 /** The expression before `mr`: `end->` of `end->mr->rkey`. */
 const owner = (key: string): string => key.replace(/mr->[lr]key$/, '')
 
-/** An expression that registers the same buffer, deregisters it, and has the key of that region. */
+/** An expression with the key of a deregistered region of the buffer. */
 const oldKey = (key: string): string => {
   const end = owner(key)
   const name = key.slice(-4)
@@ -77,7 +74,7 @@ const DESTROYS =
   'ibv_dereg_mr|ibv_destroy_\\w+|ibv_dealloc_\\w+|ibv_close_xrcd|destroy_end|destroy_endpoint|free_qp|free_srq|free_window|close_domain'
 const STEPS = 'to_init|to_rtr|to_rts|connect_to|connect_ends|connect_uc|join_one|join_both|modify|ibv_modify_qp'
 
-/** Swaps each two statements that follow each other directly. */
+/** Swaps each two adjacent statements. */
 const swapped = (text: string, statements: readonly Range[]): Edit[] =>
   statements.flatMap((first, i) => {
     const second = statements[i + 1]

@@ -1,6 +1,6 @@
 /*
- * All mutants of the programs, in a random order by seed that alternates between kinds, and within a kind between
- * locations in the text. gcov tells which lines a program executes; mutants of other lines are not run.
+ * All mutants of the programs, in a random order that alternates between kinds and between locations. gcov tells which
+ * lines a program executes; mutants of other lines are not run.
  */
 import { spawnSync } from 'node:child_process'
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
@@ -12,7 +12,7 @@ import { type Edit, type LineRange, linesOfEdit, searchable } from './source.ts'
 export interface Mutant {
   readonly kind: KindName
   readonly program: Program
-  /** The file that is changed: the program's, or a header of its folder. */
+  /** The changed file: the program's C file or a header. */
   readonly file: string
   readonly edit: Edit
   /** The lines that the edit changes, in the changed file. */
@@ -79,7 +79,7 @@ export const readCoverage = (folder: string): ((file: string, line: number) => b
         f => f.start_line <= line && line <= f.end_line && f.execution_count > 0,
       )
       const entries = covered.lines.filter(({ line_number: number }) => number === line)
-      // A line without code of its own, for example a field of an initializer, has no entry.
+      // a line without code of its own, for example a field of an initializer, has no entry
       return isFunctionRun && (entries.length === 0 || entries.some(({ count }) => count > 0))
     })
 }
@@ -117,16 +117,13 @@ const grouped = <K, T>(list: readonly T[], keyOf: (element: T) => K): Map<K, T[]
   return groups
 }
 
-/** One of each group, then a second one of each, until all are taken. */
+/** The first element of each group, then the second of each group, and so on. */
 const alternating = <T>(groups: readonly (readonly T[])[]): T[] => {
   const longest = Math.max(0, ...groups.map(({ length }) => length))
   return Array.from({ length: longest }, (_, i) => groups.flatMap(group => group.slice(i, i + 1))).flat()
 }
 
-/**
- * All mutants of these programs, in the order in which they are run: one of each kind, then the next of each kind at
- * another location.
- */
+/** All mutants in the order of the run: one of each kind, then the next of each kind, at another location. */
 export const inOrderOf = (seed: number, mutated: readonly Program[] = programs): Mutant[] => {
   const draw = random(seed)
   const mutants = shuffled(mutated.flatMap(mutantsOf), draw)

@@ -1,6 +1,5 @@
 /*
- * The long mutation run: for each of two seeds, 200 programs with a single mistake each. For 90 % of them `userdma
- * check` must have a finding that names the mistake.
+ * The long mutation run: `userdma check` must find most mistakes in programs with one mistake each.
  */
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
@@ -10,11 +9,10 @@ import { programs } from './programs.ts'
 
 const SEEDS = [1, 2]
 const MUTANTS = 200
-/** The share that must be found. */
-const SHARE = 0.9
+const MIN_FOUND_SHARE = 0.9
 
 for (const seed of SEEDS)
-  it(`userdma check finds ${SHARE * 100} % of ${MUTANTS} mistakes of seed ${seed}`, {
+  it(`userdma check finds ${MIN_FOUND_SHARE * 100} % of ${MUTANTS} mistakes of seed ${seed}`, {
     skip: lacking('cc', 'gcov'),
   }, async t => {
     const campaign = await runCampaign(t, { seed, count: MUTANTS, programs })
@@ -22,5 +20,5 @@ for (const seed of SEEDS)
     t.diagnostic(summary(campaign).join('\n'))
     t.diagnostic(`missed:\n${missed.map(describeMutant).join('\n')}`)
     assert.equal(counted(campaign).length, MUTANTS)
-    assert.ok(foundShare(campaign) >= SHARE, `${missed.length} of ${MUTANTS} are missed`)
+    assert.ok(foundShare(campaign) >= MIN_FOUND_SHARE, `${missed.length} of ${MUTANTS} are missed`)
   })

@@ -1,6 +1,5 @@
 /*
- * The short mutation run: a few mistakes in programs of docs/findings, all of which `userdma check` finds; and the
- * search for the text to edit.
+ * The short mutation run, and the search for the text to edit.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -40,7 +39,7 @@ describe('mistakes in programs', { skip: lacking('cc', 'gcov') }, () => {
   })
 })
 
-it('every kind has a mutant, and a seed gives the same order', () => {
+it('every kind has a mutant, and a seed determines the order', () => {
   const order = inOrderOf(7)
   assert.deepEqual(
     kindNames.filter(kind => !order.some(mutant => mutant.kind === kind)),
@@ -61,7 +60,7 @@ it('statements, values and fields are found in C text', () => {
 `)
   const found = (ranges: readonly { readonly from: number; readonly to: number }[]): string[] =>
     ranges.map(({ from, to }) => text.slice(from, to).replace(/\s+/g, ' '))
-  // Not the declaration and the condition, which cannot be removed.
+  // the declaration and the condition cannot be removed
   assert.deepEqual(found(statementsWith(text, 'modify|ibv_modify_qp')), [
     'check(ibv_modify_qp(qp, &attr, A | B), " ");',
     'NEED(!qp || modify(qp) == 0, " ");',

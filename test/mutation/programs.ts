@@ -1,6 +1,6 @@
 /*
- * The programs that are mutated: those of docs/findings without their faults, and C programs of test/programs, each
- * with the command line that runs it. Each ends with status 0.
+ * The programs that are mutated: programs of docs/findings without their faults, and C programs of test/programs. Each
+ * ends with status 0.
  */
 import { readdirSync } from 'node:fs'
 import { join } from 'node:path'
@@ -9,7 +9,7 @@ import { repoRoot } from '../paths.ts'
 export interface Program {
   readonly name: string
   readonly folder: string
-  /** The C file, relative to `folder`, which has the headers that the file includes too. */
+  /** The C file, relative to `folder`. */
   readonly file: string
   /** Flags of the compiler. */
   readonly flags: readonly string[]
@@ -39,7 +39,7 @@ const ofFindings = readdirSync(FINDINGS)
 const own = (file: string, ...commands: readonly string[]): Program[] =>
   commands.map(command => ({ name: `${file} ${command}`, folder: OWN, file: `${file}.c`, flags: [], command }))
 
-/** A server and its client; the status is the server's if that is not 0, else the client's. */
+/** A server and a client. The status is the server's, or the client's if the server's is 0. */
 const pair = (args: string): string => `"$0" ${args} & "$0" ${args} 127.0.0.1; client=$?; wait $! && exit $client`
 
 /** Our own C programs. */

@@ -1,5 +1,5 @@
 /*
- * Runs programs or mutants, many under one `userdma check` and two at a time, and judges the mutants by their findings.
+ * Runs programs and mutants under `userdma check`, and judges the mutants by their findings.
  */
 import { spawnSync } from 'node:child_process'
 import { cpSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
@@ -34,7 +34,7 @@ interface Job {
   readonly program: Program
 }
 
-/** Compiles to a program with the folder's name, in the folder; false if it does not compile. */
+/** Compiles in `folder`, to a program with the folder's name. Returns false if the program does not compile. */
 const compile = (folder: string, { file, flags }: Program, extraFlags: readonly string[]): boolean => {
   const name = basename(folder)
   const args = ['-std=gnu11', '-O0', '-g', '-w', ...flags, ...extraFlags, '-o', name, file, '-libverbs', '-lpthread']
@@ -48,7 +48,7 @@ const copySources = (program: Program, folder: string): void => {
   }
 }
 
-/** Runs all jobs under one daemon; findings are assigned to jobs by the names of their programs. */
+/** Runs all jobs under one daemon. Findings are assigned to jobs by program names. */
 const runAll = async (scope: Scope, jobs: readonly Job[]): Promise<RunResult[]> => {
   if (jobs.length === 0) return []
   const folder = temporaryFolder(scope)
@@ -111,7 +111,7 @@ export interface JudgedMutant {
   readonly newFindings: readonly FindingJson[]
 }
 
-/** The part of a finding that is the same in every run: no numbers, and only the functions of the stacks. */
+/** The part of a finding that is equal in every run: no numbers, and only the functions of the stacks. */
 const shapeOf = ({ id, text, moments }: FindingJson): string =>
   [
     id,
@@ -139,12 +139,14 @@ const judge = (mutant: Mutant, result: RunResult, base: RunResult): JudgedMutant
     findings.some(name => (typeof name === 'string' ? name === id : name[0] === id && name[1].test(text))),
   )
   const isSame = result.status === base.status && result.stdout === base.stdout
-  const verdict = naming.length > 0 ? 'found' : isSame && legalIf !== undefined ? 'equivalent' : 'missed'
+  const isEquivalent = isSame && legalIf !== undefined
+  const verdictIfNotFound = isEquivalent ? 'equivalent' : 'missed'
+  const verdict = naming.length > 0 ? 'found' : verdictIfNotFound
   const isAtChangedLine = naming.some(finding => hasChangedLine(finding, mutant))
   return { mutant, verdict, isAtChangedLine, result, newFindings }
 }
 
-/** Compiles and runs mutants; those that do not compile are left out. */
+/** Mutants that do not compile are left out. */
 export const runMutants = async (
   scope: Scope,
   mutants: readonly Mutant[],

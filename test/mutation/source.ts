@@ -20,7 +20,7 @@ export interface Call extends Range {
 
 const blank = (text: string): string => text.replace(/[^\n]/g, ' ')
 
-/** Offset after the bracket that closes the one at `open`; the end of the text if there is none. */
+/** Offset after the bracket that closes the bracket at `open`; the end of the text if there is none. */
 const closing = (text: string, open: number): number => {
   let depth = 0
   for (let offset = open; offset < text.length; offset++) {
@@ -30,7 +30,7 @@ const closing = (text: string, open: number): number => {
   return text.length
 }
 
-/** Offset from `from` on of the first character of `ends` outside brackets, or of an unmatched closing bracket. */
+/** From `from` on, the offset of the first character of `ends` outside brackets, or of an unmatched closing bracket. */
 const untilOneOf = (text: string, from: number, ends: string): number => {
   let offset = from
   while (offset < text.length && !ends.includes(text[offset]!) && !')]}'.includes(text[offset]!))
@@ -82,7 +82,7 @@ export const statementsWith = (text: string, names: string): Range[] => {
   const found = new Map<number, Range>()
   for (const call of callsOf(text, names)) {
     const afterPrevious = Math.max(...[';', '{', '}'].map(end => text.lastIndexOf(end, call.from))) + 1
-    // Below a condition, the statement begins in a line of its own.
+    // below a condition, the statement begins in a line of its own
     for (const begin of [afterPrevious, text.lastIndexOf('\n', call.from) + 1]) {
       const { from } = trimmed(text, { from: begin, to: call.from + 1 })
       const end = untilOneOf(text, from, ';')
@@ -102,7 +102,7 @@ export const valuesOf = (text: string, field: string): Range[] =>
     return trimmed(text, { from, to: untilOneOf(text, from, ',;') })
   })
 
-/** The same values with their fields: `.field = V` and its comma in an initializer, or the whole assignment. */
+/** As `valuesOf`, with the field: `.field = V` and the comma in an initializer, or the whole assignment. */
 export const fieldsOf = (text: string, field: string): Range[] =>
   valuesOf(text, field).map(({ from, to }) => {
     const begin = text.slice(0, from).search(/(?<![\w)\]])\.[\w.]+ = $|[\w.>[\]()-]+ = $/)
@@ -117,7 +117,7 @@ export const matchesOf = (text: string, pattern: RegExp): Range[] =>
     return { from, to }
   })
 
-/** Numbers of lines, from 1: the first and the last one of a range. */
+/** Line numbers from 1; `last` is included. */
 export interface LineRange {
   readonly first: number
   readonly last: number

@@ -1,15 +1,13 @@
-/* Random packet records for property tests: every opcode, every field over its whole range. */
+/* Random packet records for property tests. */
 import fc from 'fast-check'
 import { type BitField, type HeaderName, headers } from '../../src/spec/wire/headers.ts'
 import { type Opcode, opcodes } from '../../src/spec/wire/opcodes.ts'
 import type { WellFormedPacket } from '../../src/wire/packet.ts'
 
-const fieldOf = ([, width]: BitField): fc.Arbitrary<unknown> =>
-  width === 1
-    ? fc.boolean()
-    : width === 64
-      ? fc.bigInt({ min: 0n, max: (1n << 64n) - 1n })
-      : fc.integer({ min: 0, max: 2 ** width - 1 })
+const fieldOf = ([, width]: BitField): fc.Arbitrary<unknown> => {
+  if (width === 1) return fc.boolean()
+  return width === 64 ? fc.bigInt({ min: 0n, max: (1n << 64n) - 1n }) : fc.integer({ min: 0, max: 2 ** width - 1 })
+}
 
 /** `opcode` and `padCnt` are left out: the encoder derives them from the packet's name and payload. */
 const headerOf = (header: HeaderName): fc.Arbitrary<Record<string, unknown>> =>
@@ -22,7 +20,6 @@ const headerOf = (header: HeaderName): fc.Arbitrary<Record<string, unknown>> =>
     { noNullPrototype: true },
   )
 
-/** Records of packets with this opcode. */
 export const packetWith = (opcode: Opcode): fc.Arbitrary<WellFormedPacket> =>
   (opcode.hasPayload ? fc.uint8Array({ maxLength: 70 }) : fc.constant(new Uint8Array(0))).chain(payload => {
     const padCnt = -payload.length & 3
@@ -46,5 +43,4 @@ export const packetWith = (opcode: Opcode): fc.Arbitrary<WellFormedPacket> =>
       })) as unknown as fc.Arbitrary<WellFormedPacket>
   })
 
-/** Records of packets of any opcode. */
 export const anyPacket: fc.Arbitrary<WellFormedPacket> = fc.constantFrom(...opcodes).chain(packetWith)

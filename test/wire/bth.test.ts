@@ -1,4 +1,4 @@
-/* BTH accessors against the table-driven codec, at any offset. */
+/* The accessors of the BTH agree with the table-driven codec. */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'

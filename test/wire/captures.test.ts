@@ -1,6 +1,6 @@
 /*
- * Golden test of src/wire: every frame of every capture (test/fixtures/wire/ORIGIN.md) is emitted as the same bytes;
- * RoCE packets agree with an independent decoder (packets.txt) and have correct ICRCs, which flipped bits make wrong.
+ * Every frame of every capture (test/fixtures/wire/ORIGIN.md) is parsed and emitted as the same bytes. RoCE packets
+ * agree with an independent decoder (packets.txt), and have correct ICRCs.
  */
 import assert from 'node:assert/strict'
 import { readdirSync, readFileSync } from 'node:fs'
@@ -36,7 +36,7 @@ const verify = (frame: Ipv4Frame | Ipv6Frame, payload = frame.payload): boolean 
 
 const hex = (bytes: Uint8Array): string => Buffer.from(bytes).toString('hex')
 
-/** One line as in packets.txt; header bytes are taken from the emitted record. */
+/** A line as in packets.txt. Header bytes are taken from the emitted record. */
 const describePacket = (frame: Ipv4Frame | Ipv6Frame, packet: Packet): string => {
   if (packet.kind === 'opaque') return packet.reason
   const { BTH, name, payload } = packet
@@ -98,7 +98,7 @@ describe('captures', () => {
         if (lines[i].startsWith('RC_RESERVED_15')) {
           assert.deepEqual(packet, { kind: 'opaque', reason: 'unknown opcode 0x15', bytes: frame.payload })
         } else if (lines[i].startsWith('XRC_')) {
-          // The forged packets of this opcode lack an XRCETH, which the independent decoder does not know.
+          // forged packets without XRCETH; the independent decoder does not know that header
           assert.equal(opcodeByNumber[opcode]!.name, 'XRC_SEND_ONLY', description)
         } else {
           assert.equal(describePacket(frame, packet), lines[i])
@@ -119,10 +119,10 @@ describe('flipped bits', () => {
 
   test('there are at least 50 samples', () => assert.ok(samples.size >= 50, `${samples.size} samples`))
 
-  test('a flipped bit of a packet makes the ICRC wrong, except in the byte of FECN and BECN, and is emitted as it was parsed', () => {
+  test('a flipped bit of a packet makes the ICRC wrong, except in the byte of FECN and BECN', () => {
     for (const [name, frame] of samples) {
       const { payload } = frame
-      // The ICRC of rdma_rxe's FLUSH covers that byte too (icrcOfRxeFlush).
+      // the ICRC of rdma_rxe's FLUSH covers the byte of FECN and BECN (icrcOfRxeFlush)
       const variableByte = name.endsWith(' RC_FLUSH') ? -1 : 4
       for (let bit = 0; bit < payload.length * 8; bit = bit < 512 ? bit + 1 : bit + 61) {
         const mutated = payload.slice()
@@ -135,7 +135,7 @@ describe('flipped bits', () => {
     }
   })
 
-  test('a flipped bit of the headers before the packet makes the frame opaque or the ICRC wrong, unless it is mutable in flight', () => {
+  test('a flipped bit before the packet makes the frame opaque or the ICRC wrong, unless its field may change in flight', () => {
     /** Offset and length of the bytes that the ICRC does not cover: MAC addresses, then mutable IP and UDP fields. */
     const uncovered = {
       ipv4: [
@@ -166,7 +166,7 @@ describe('flipped bits', () => {
           uncovered[frame.kind].some(([from, length]) => byte >= from && byte < from + length) ||
           (frame.kind === 'ipv6' && bit >= 14 * 8 + 4 && bit < 16 * 8)
         const accepted = parsed.kind !== 'opaque' && verify(parsed)
-        // A flipped bit of the header checksum was corrected above.
+        // fixHeaderChecksum has corrected a flipped bit of the header checksum
         assert.equal(accepted, mayChange, `${name}, bit ${bit}`)
       }
     }

@@ -1,6 +1,5 @@
 /*
- * All CRC implementations agree with zlib; an engine is checked before use; native/native.c agrees with a bit-by-bit
- * CRC.
+ * All CRC implementations agree with zlib or with a bit-by-bit CRC.
  */
 import assert from 'node:assert/strict'
 import { execFileSync, spawnSync } from 'node:child_process'
@@ -29,10 +28,7 @@ const lengths = [...Array.from({ length: 301 }, (_, i) => i), 1023, 1024, 1040, 
 
 /** An arena with a fake address. */
 const addressed = (bytes: Uint8Array): Arena => ({ ...arenaOver(bytes), address: 0x1000 })
-/**
- * An engine that computes CRCs by the arena's address, as native code would; those of 200 bytes are wrong by
- * `error`.
- */
+/** An engine that computes CRCs by address, as native code does. CRCs of 200 bytes are wrong by `error`. */
 const engineOver = (arena: Arena, error = 0): CrcEngine & { calls: number } => ({
   name: 'test',
   minLength: 100,

@@ -1,6 +1,5 @@
 /*
- * Accessors of the extension headers against the table-driven codec: the headers of random packets, at the offsets of
- * headerAt.
+ * The accessors of extension headers agree with the table-driven codec.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

@@ -1,5 +1,5 @@
 /*
- * Frames: parse and emit are inverse; a frame that is not plain UDP is opaque with a reason; wrong records are refused.
+ * parseFrame and emitFrame are inverse.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -133,10 +133,10 @@ test('an opaque frame has the reason', () => {
   assert.equal(reasonOf(ipv6Frame, set(58, 0, 11)), 'UDP length')
 })
 
-test('a header checksum of 0xffff, which no sender emits, counts as wrong, so that the same bytes are emitted', () => {
+test('a header checksum of 0xffff, which no sender emits, counts as wrong', () => {
   const bytes = emitFrame({ ...ipv4Frame, identification: 0 })
   const view = new DataView(bytes.buffer)
-  // With this identification the sum of all other words is 0xffff, so that the correct checksum is 0.
+  // with this identification the sum of all other words is 0xffff, so the correct checksum is 0
   view.setUint16(18, view.getUint16(24))
   view.setUint16(24, 0)
   assert.equal(parseFrame(bytes).kind, 'ipv4')

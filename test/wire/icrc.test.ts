@@ -1,4 +1,4 @@
-/* icrcOf against the definition of the ICRC, computed here over the masked bytes; sealing and verifying. */
+/* ICRCs are computed by their definition, written to packets, and verified. */
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import { crc32 } from 'node:zlib'
@@ -82,7 +82,7 @@ describe('ICRC', () => {
         arena.bytes.set(payload, at)
         const icrc = icrcOf(arena, at, payload.length, makeFlow(frame), identificationOf(frame))
         assert.equal(icrc >>> 0, byDefinition(frame))
-        // An identification that counts past 65535 wraps.
+        // the identification wraps at 65536
         assert.equal(icrcOf(arena, at, payload.length, makeFlow(frame), identificationOf(frame) + 65_536), icrc)
       }),
       { numRuns: 300 },
@@ -136,12 +136,12 @@ describe('seal and verify', () => {
     seal(arena, 0, length, flow, identification)
     assert.deepEqual(arena.bytes.subarray(0, -4), frame.payload.subarray(0, -4))
     const right = verifyIcrc(arena, 0, length, flow, identification)
-    // Another identification (IPv4), length or bit is detected.
+    // another identification (IPv4), length or bit is detected
     if (flow.version === 4) assert.ok(!verifyIcrc(arena, 0, length, flow, identification ^ (1 + (flip % 0xffff))))
     assert.ok(!verifyIcrc(arena, 0, length - 1, flow, identification))
     const bit = flip % (length * 8)
     arena.bytes[bit >> 3] ^= 0x80 >> (bit & 7)
-    // The first byte is the opcode: changing it may select another kind of ICRC; the fifth is not covered.
+    // byte 0 is the opcode, which selects the kind of ICRC; byte 4 is not covered
     if (bit >> 3 !== 4 && bit >> 3 !== 0) assert.ok(!verifyIcrc(arena, 0, length, flow, identification), `bit ${bit}`)
     return right
   }
@@ -166,7 +166,7 @@ describe('seal and verify', () => {
     )
   })
 
-  test("rdma_rxe's form is valid for a FLUSH and invalid for everything else", () => {
+  test("rdma_rxe's form is valid for a FLUSH and invalid for other packets", () => {
     fc.assert(
       fc.property(anyFrame, fc.nat(), fc.boolean(), (frame, flip, flush) => {
         const payload = frame.payload.slice()
@@ -228,9 +228,9 @@ describe('seal and verify', () => {
 })
 
 describe('sealIcrcs and countRightIcrcs', () => {
-  /** Registers of the engine. */
+  /** The number of the engine's registers. */
   const MAX_PACKETS = 64
-  /** An engine over one arena with a fake address, like native code's. */
+  /** An engine that computes CRCs by address, as native code does. */
   const engineOver = (arena: Arena): CrcEngine & { readonly calls: { batch: number } } => {
     const calls = { batch: 0 }
     const registers = new Int32Array(MAX_PACKETS)
@@ -298,7 +298,7 @@ describe('sealIcrcs and countRightIcrcs', () => {
     assert.equal(engine.calls.batch, 2)
     assert.equal(countRightIcrcs(arena, 0, 100, MAX_PACKETS, flows[0], 0), MAX_PACKETS)
     assert.equal(engine.calls.batch, 3)
-    // The engine's minimum length, 64, is compared with the bytes that all ICRCs of a call cover: 72, then 56.
+    // the engine's minimum is 64 bytes; the ICRCs of the first call cover 72 bytes, of the second call 56
     sealIcrcs(arena, 0, 40, 2, flows[0], 0)
     assert.equal(engine.calls.batch, 4)
     sealIcrcs(arena, 0, 32, 2, flows[0], 0)

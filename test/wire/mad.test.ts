@@ -1,6 +1,5 @@
 /*
- * Messages of communication management: every MAD of the captures of Linux parses and is emitted as the same bytes;
- * random records survive encoding and decoding; a value that does not fit is refused with its field name.
+ * Messages of communication management are parsed and emitted.
  */
 import assert from 'node:assert/strict'
 import { readdirSync, readFileSync } from 'node:fs'
@@ -100,18 +99,16 @@ describe('captures of Linux', () => {
   })
 })
 
+const valueOfWidth = (bits: number): fc.Arbitrary<unknown> => {
+  if (bits === 1) return fc.boolean()
+  return bits === 64 ? fc.bigInt(0n, (1n << 64n) - 1n) : fc.integer({ min: 0, max: 2 ** bits - 1 })
+}
+
 /** A random record of the message `name`, from its layout. */
 const anyMessage = (name: CmMessageName): fc.Arbitrary<CmDraft> => {
   const { fields, blobs } = cmMessages[name]
   const parts: Record<string, fc.Arbitrary<unknown>> = { tid: fc.bigInt(0n, (1n << 64n) - 1n) }
-  for (const [field, [, width]] of Object.entries(fields)) {
-    parts[field] =
-      width === 1
-        ? fc.boolean()
-        : width === 64
-          ? fc.bigInt(0n, (1n << 64n) - 1n)
-          : fc.integer({ min: 0, max: 2 ** width - 1 })
-  }
+  for (const [field, [, width]] of Object.entries(fields)) parts[field] = valueOfWidth(width)
   for (const [field, { bytes }] of Object.entries(blobs)) {
     parts[field] = fc.uint8Array({ minLength: bytes, maxLength: bytes })
   }
@@ -139,7 +136,7 @@ test('no two fields of a message share a bit', () => {
     const claim = (field: string, first: number, width: number): void => {
       for (let bit = first; bit < first + width; bit++) {
         assert.equal(owner.get(bit), undefined, `${name}: ${field} and ${owner.get(bit)} share bit ${bit}`)
-        // Fields follow the MAD header of 24 bytes; one is in the header, in its attribute modifier.
+        // fields follow the MAD header of 24 bytes, except for one in the attribute modifier of the header
         const isAllowed = bit >= 24 * 8 || field === 'eceAttrMod'
         assert.ok(isAllowed && bit < MAD_BYTES * 8, `${name}: ${field} lies at bit ${bit}`)
         owner.set(bit, field)

@@ -1,6 +1,6 @@
 /*
- * The opcode records of spec/wire/opcodes.ts against the list of an independent decoder, and its tables for hot code
- * against the records.
+ * The opcode records of spec/wire/opcodes.ts agree with the list of an independent decoder, and the tables for hot code
+ * agree with the records.
  */
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
@@ -24,7 +24,7 @@ test('opcodes and headers are those of the independent list', () => {
     if (name === 'CNP') continue
     const wanted = listed.get(name)
     assert.ok(wanted, name)
-    // The independent list lacks XRCETH.
+    // the independent list lacks XRCETH
     const withoutXrceth = name.startsWith('XRC_') && role === 'request' ? list.slice(1) : list
     if (name.startsWith('XRC_') && role === 'request') assert.equal(list[0], 'XRCETH')
     assert.deepEqual(
@@ -43,7 +43,7 @@ test('opcodes and headers are those of the independent list', () => {
   assert.equal(opcodes.length, 25 + 12 + 2 + 25 + 1)
 })
 
-test('known opcodes', () => {
+test('opcodes have their numbers', () => {
   assert.equal(opcodeNumber.RC_SEND_FIRST, 0)
   assert.equal(opcodeNumber.RC_FLUSH, 0x1c)
   assert.equal(opcodeNumber.RC_ATOMIC_WRITE, 0x1d)
@@ -119,7 +119,7 @@ test('header fields fill their headers without gap or overlap', () => {
   }
 })
 
-test('AETH tables: 32 timers that grow from code 1 on, with 0 the longest; 31 credit counts', () => {
+test('RNR timers grow from code 1 to 31, and code 0 is the longest; there are 31 credit counts', () => {
   assert.equal(rnrTimerMicroseconds.length, 32)
   assert.equal(rnrTimerMicroseconds[27], 122_880)
   assert.equal(Math.max(...rnrTimerMicroseconds), rnrTimerMicroseconds[0])

@@ -1,6 +1,5 @@
 /*
- * Packet records: parse and emit are inverse for every opcode and for arbitrary bytes; wrong records are refused with a
- * message.
+ * parsePacket and emitPacket are inverse.
  */
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'

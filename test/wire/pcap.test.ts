@@ -1,4 +1,4 @@
-/* Capture files made by hand: both byte orders and time units of pcap, the blocks of pcapng, and damaged files. */
+/* Capture files made by hand. */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { readCapture } from '../../src/wire/pcap.ts'
@@ -22,7 +22,7 @@ const block = (order: Order, type: number, ...parts: Buffer[]): Buffer => {
 const data = Buffer.from('hello')
 
 for (const order of ['LE', 'BE'] as const) {
-  test(`pcap, ${order}, microseconds and nanoseconds`, () => {
+  test(`pcap, ${order}: times in microseconds or nanoseconds`, () => {
     for (const [magic, unit] of [
       [0xa1b2_c3d4, 1000n],
       [0xa1b2_3c4d, 1n],
