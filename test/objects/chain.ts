@@ -1,40 +1,39 @@
 /*
- * Chains in the reference (R16): entries run in order; the first failure ends the chain, and with UNDO destroys
- * everything that it created, newest first.
+ * Chains in the reference (R16). The first failure ends a chain; with UNDO it also destroys all objects that the chain
+ * created, newest first.
  */
 import { Errno } from '../../src/spec/errno.ts'
 import { type AnyValues, type ObjectClass, QUERY } from '../../src/spec/schema/schema.ts'
 import { type Code, destroyObject, isCreate, type ModelObject, type Scope } from './reference.ts'
 import { type Outcome, perform } from './rules.ts'
 
-/** One call of a chain. */
 export interface Entry {
   readonly cls: ObjectClass
   readonly methodName: string
-  /** The handle of the target. */
+  /** The handle of the target, if `targetEntry` is undefined. */
   readonly object: number
-  /** The index of the entry whose object is the target; then `object` is unused. */
+  /** The index of the entry that creates the target. */
   readonly targetEntry?: number
   readonly args: AnyValues
-  /** By attribute: the index of the entry whose object is the argument; replaces the value in `args`. */
+  /** By attribute: the index of the entry that creates the argument's object; it replaces the value in `args`. */
   readonly refs: Readonly<Record<string, number>>
 }
 
 export interface ChainResult {
-  /** Error of the chain as a whole: refused before any entry was executed. */
+  /** 'ok', or the errno of a chain that was refused before its first entry. */
   readonly code: Code
-  /** Number of entries that succeeded. */
+  /** The number of entries that succeeded. */
   readonly done: number
-  /** The errno of the entry that failed, positive; 0 if none did. */
+  /** The positive errno of the entry that failed; 0 if no entry failed. */
   readonly error: number
-  /** The results of the entries that succeeded, in order. */
+  /** The results of the entries that succeeded. */
   readonly outcomes: readonly Outcome[]
 }
 
-/** A descriptor created in the chain gets its number at the end; until then it has this plus the index of its entry. */
+/** Until the end of the chain a new descriptor has this number plus the index of its entry. */
 const UNNUMBERED = 0x8000_0000
 
-/** The arguments after resolving an entry's references, or the error. */
+/** The arguments of an entry with its references resolved, or the errno. */
 const resolve = (
   { cls, methodName, args, refs }: Entry,
   createdObjects: readonly (ModelObject | undefined)[],
@@ -62,7 +61,7 @@ const performEntry = (scope: Scope, entry: Entry, createdObjects: readonly (Mode
   const modelObject = createdObjects[targetEntry]
   if (modelObject === undefined) return refused('EINVAL')
   if (modelObject.isGone) return refused('ENOENT')
-  // A descriptor of another class is looked up as handle -1, which does not exist: ENOENT.
+  // a descriptor of another class has handle -1: its look-up gives ENOENT
   return perform(scope, cls, methodName, modelObject.class === cls.name ? modelObject : modelObject.handle, args)
 }
 
@@ -92,7 +91,6 @@ export const performChain = (scope: Scope, entries: readonly Entry[], undo: bool
   return resultOf('ok')
 }
 
-/** Destroys everything that the entries created, newest first. */
 const undoOutcomes = ({ opening }: Scope, outcomes: readonly Outcome[]): void => {
   const createdInChain = outcomes.flatMap(({ modelObject, createdAhs = [] }) => [
     ...(modelObject === undefined ? [] : [modelObject]),

@@ -1,6 +1,5 @@
 /*
- * The object model against its reference, through sessions of a daemon: the random programs of model.test.ts, fewer of
- * them, from fixed seeds.
+ * Random programs in sessions of a daemon, compared with the reference of the object model.
  */
 import { it } from 'node:test'
 import { hasNative } from '../../src/host/native.ts'

@@ -1,7 +1,5 @@
 /*
- * Errors of calls: for every method of a soft device's classes except gsi_qp, the mistakes of mistakes.ts, one at a
- * time. The errno is Linux's where Linux has such a call, the message says what is wrong, and the state of the device
- * is as before.
+ * The errno and message of every mistake in mistakes.ts, for every method of a soft device's classes except gsi_qp.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -68,13 +66,12 @@ const handleOf = (cls: string): number => [...state.handles].find(([, name]) => 
 const fdOf = (cls: string): number => [...state.fds].find(([, name]) => name === cls)![0]
 const hasObjectOf = (cls: string): boolean => [...state.handles.values(), ...state.fds.values()].includes(cls)
 
-/** A valid value for an attribute of this name. */
 const validValue = (name: string, type: Kind): AnyValue => {
   if (type.kind === 'ref') return handleOf(type.class)
   return type.kind === 'fd' ? fdOf(type.class) : likelyValue(state, name, type)
 }
 
-/** A valid call with its mandatory arguments; `extra`: an optional one that is also passed. */
+/** A valid call with its mandatory arguments and the optional argument `extra`. */
 const goodCall = (cls: ObjectClass, methodName: string, extra?: string): Call => {
   const method = cls.methods[methodName]
   const args = Object.entries(method.in)
@@ -101,16 +98,16 @@ const assertRefused = ({ ret, reason }: Answer, { title, code, message }: Omit<W
   assert.match(reason ?? '', message, title)
 }
 
-/** Core's descriptor on which a method of descriptors is called. */
+/** Core's number of the descriptor on which the method is called; undefined if the method needs none. */
 const descriptorOf = ({ identity, name }: ObjectClass, call: number): number | undefined =>
   identity === 'fd' && !isCreate(call) ? client.fds.get(fdOf(name)) : undefined
 
-/** False for a reference to a class that the device lacks: no object of such a class exists. */
+/** False for a reference to a class of which no object exists. */
 const hasValidValue = (type: Kind): boolean => (type.kind !== 'ref' && type.kind !== 'fd') || hasObjectOf(type.class)
 
 const allMethods = objects.classes.flatMap(cls => Object.keys(cls.methods).map(name => [cls, name] as const))
 
-describe('mistakes in a call of the object dialect are reported', () => {
+describe('each mistake in a call of the object dialect gets its errno and message', () => {
   for (const [cls, methodName] of allMethods)
     it(`${cls.name}.${methodName}`, () => {
       const method = cls.methods[methodName]
@@ -130,13 +127,11 @@ describe('mistakes in a call of the object dialect are reported', () => {
     })
 })
 
-describe('a wrong handle or descriptor gets Linux’s errno in its dialects', () => {
-  /**
-   * Makes the call in every Linux encoding that can carry `attribute`; returns the results, with the encodings' names.
-   */
+describe('a wrong handle or descriptor in a Linux dialect gets Linux’s errno', () => {
+  /** The result of the call in each Linux encoding that can carry `attribute`. */
   const run = (call: Call, attribute: string | undefined): string[] =>
     encodings(call, client.context.device.driver.id, BUFFERS_AT).flatMap(encoding => {
-      // The call without the arguments that this encoding cannot carry.
+      // `expressible` omits the arguments that this encoding cannot carry
       const expressed = expressible(encoding, call)
       const encodingOfExpressed = encodings(expressed, client.context.device.driver.id, BUFFERS_AT).find(
         ({ name, form }) => name === encoding.name && form === encoding.form,
@@ -159,12 +154,12 @@ describe('a wrong handle or descriptor gets Linux’s errno in its dialects', ()
     })
   for (const [cls, methodName] of allMethods) {
     const { in: inputs } = cls.methods[methodName]
-    // Linux's ABI has one class for all queue pairs, so the wrong handle is of no queue pair.
-    const other = handleOf(cls.name === 'pd' ? 'mr' : 'pd')
+    // in Linux's ABI all queue pairs are of one class: the wrong handle is never of a queue pair
+    const otherClassHandle = handleOf(cls.name === 'pd' ? 'mr' : 'pd')
     const wrong: [title: string, code: string, change: (call: Call) => Call, attribute?: string][] = []
     if (cls.identity === 'handle' && !isCreate(cls.methods[methodName].call)) {
       wrong.push(['a handle of no object', 'ENOENT', call => ({ ...call, object: ABSENT_HANDLE })])
-      wrong.push(['a handle of another class', 'EINVAL', call => ({ ...call, object: other })])
+      wrong.push(['a handle of another class', 'EINVAL', call => ({ ...call, object: otherClassHandle })])
     }
     for (const [name, { type }] of Object.entries(inputs)) {
       const withValue = (value: number) => (call: Call) => ({ ...call, args: { ...call.args, [name]: value } })
@@ -187,7 +182,7 @@ describe('a wrong handle or descriptor gets Linux’s errno in its dialects', ()
   }
 })
 
-it('calls are refused with EINVAL before the context is opened, and with EIO after device removal', () => {
+it('calls before device.open fail with EINVAL, calls after device removal with EIO', () => {
   const closed = openContext(client.p.rxe.device as Device)
   const calls = allMethods.map(([cls, name]): [ObjectClass, Call] => [cls, goodCall(cls, name)])
   for (const [cls, call] of calls) {

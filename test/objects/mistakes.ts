@@ -1,7 +1,6 @@
 /*
- * Mistakes in a call of the object dialect, from its method's declaration: for each attribute violations of its kind
- * and limits, for outputs too little room, and mistakes of the call as a whole. Each call has one mistake, and its
- * expected errno and message.
+ * Builds calls of the object dialect with one mistake each, from the declaration of the method, and the errno and
+ * message with which each is refused.
  */
 import assert from 'node:assert/strict'
 import { AttributeFlag } from '../../src/spec/classes/ids.ts'
@@ -14,15 +13,14 @@ import { type ClientState, isCreate } from './plausible.ts'
 
 const { MANDATORY, OUT, INDIRECT, CHAINED } = AttributeFlag
 
-/** No object and no descriptor of the tests has these numbers. */
+// no object and no descriptor of the tests has these numbers
 export const ABSENT_HANDLE = 4000
 export const ABSENT_FD = 999
 
-/** The handle or descriptor of an object of another class. */
+/** The number of an object whose class is not `cls`. */
 export const notOf = (classByNumber: ReadonlyMap<number, string>, cls: string): number =>
   [...classByNumber].find(([, name]) => name !== cls)![0]
 
-/** A call with one mistake, and how it is refused. */
 export interface Wrong {
   readonly title: string
   /** The errno by name. */
@@ -43,7 +41,7 @@ const find = (bytes: Uint8Array, id: number, isOut: boolean): Item => {
   return assert.fail(`there is no attribute ${id}`)
 }
 
-/** The message with another payload and other flags in one attribute; without `payload` it is omitted. */
+/** The message with another payload and other flags in one attribute; without `payload` the attribute is omitted. */
 const withAttribute = (
   bytes: Uint8Array,
   id: number,
@@ -79,7 +77,6 @@ interface WrongValue {
   readonly flags?: number
 }
 
-/** `value` in `size` bytes, little-endian. */
 const littleEndian = (value: number, size: number): Uint8Array => {
   const bytes = new Uint8Array(8)
   viewOf(bytes).setUint32(0, value, true)
@@ -145,7 +142,7 @@ const wrongValues = (client: ClientState, type: Kind, payload: Uint8Array): Wron
       add('a longer record', 'E2BIG', 'those after the \\d+ known ones are not 0', longer)
       for (const [name, field] of Object.entries(type.fields))
         for (const wrong of wrongValues(client, field.type, payload)) {
-          // A field of a record has a fixed size.
+          // a field of a record has a fixed size
           if (wrong.title === 'too short') continue
           const whole = payload.slice()
           whole.set(wrong.payload, field.offset)
@@ -174,7 +171,7 @@ const wrongValues = (client: ClientState, type: Kind, payload: Uint8Array): Wron
   return found
 }
 
-/** Mistakes in one input; `call` has the attribute. */
+/** Mistakes in the input `name`; `call` must have the attribute. */
 export const wrongInput = (client: ClientState, call: Call, name: string): Wrong[] => {
   const { class: cls, methodName } = call
   const { id, type, optional } = call.method.in[name]
@@ -232,7 +229,7 @@ export const wrongInput = (client: ClientState, call: Call, name: string): Wrong
   return found
 }
 
-/** Mistakes in one output; none for lists and blobs. */
+/** Mistakes in the output `name`; none for lists and blobs. */
 export const wrongOutput = (call: Call, name: string): Wrong[] => {
   const { class: cls, methodName } = call
   const { id, type } = call.method.out[name]

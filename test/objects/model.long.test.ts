@@ -1,5 +1,5 @@
 /*
- * As model.test.ts, with thousands of programs, different ones in each run.
+ * The test of model.test.ts with more random programs.
  */
 import { it } from 'node:test'
 import { checkPrograms } from './run.ts'

@@ -1,6 +1,5 @@
 /*
- * The object model against its reference: random programs (random-program.ts) on core and soft devices.
- * model.long.test.ts runs more of them, daemon.test.ts runs some through sessions of a daemon.
+ * Random programs on core and soft devices, compared with the reference of the object model.
  */
 import { it } from 'node:test'
 import { checkPrograms } from './run.ts'

@@ -1,6 +1,6 @@
 /*
- * Plausible calls of every class and method of a device, drawn from its declarations: values within their limits, small
- * where small values make more calls succeed, and handles and descriptors of existing objects.
+ * Draws plausible calls of every class and method of a device: values within their declared limits, and handles and
+ * descriptors of existing objects.
  */
 import { CtxInterface } from '../../src/spec/drivers/ctx.ts'
 import { AccessFlags, Mtu, QpState } from '../../src/spec/enums.ts'
@@ -19,7 +19,7 @@ import type { Call } from '../../src/uapi/call.ts'
 import { type ChainLink, encodeChain } from '../../src/uapi/object/chain.ts'
 import type { RandomSource } from '../model/random.ts'
 
-/** The client that makes the calls; their arguments are drawn from its objects and memory. */
+/** What the client of the calls has: arguments are drawn from its objects and memory. */
 export interface ClientState {
   readonly random: RandomSource
   /** Classes of the device. */
@@ -28,7 +28,7 @@ export interface ClientState {
   readonly handles: ReadonlyMap<number, string>
   /** Class by descriptor number. */
   readonly fds: ReadonlyMap<number, string>
-  /** Registrable memory of the caller. */
+  /** The memory that the client may register. */
   readonly address: bigint
   readonly gid: Uint8Array
 }
@@ -37,13 +37,13 @@ const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_READ, REMOTE_ATOMIC, MW_BIND } = Acces
 const REMOTE_READ_WRITE = LOCAL_WRITE | REMOTE_WRITE | REMOTE_READ
 const ALL_REMOTE = REMOTE_READ_WRITE | REMOTE_ATOMIC
 
-/** Plausible values by the name of an attribute or field. Other numbers are usually 0 to 3 above the minimum. */
+/** Plausible values by the name of an attribute or field. Numbers without a name here are small. */
 const likely: Readonly<Record<string, (client: ClientState) => AnyValue>> = {
   start: ({ address }) => address,
   iova: ({ address }) => address,
   length: ({ random }) => BigInt(random.pick([1, 64, 4096])),
   dgid: ({ gid }) => gid,
-  // A multicast GID.
+  // a multicast GID
   gid: ({ random }) => new Uint8Array(16).fill(random.int(3), 1).fill(0xff, 0, 1),
   sgidIndex: () => 1,
   isGlobal: () => 1,
@@ -66,7 +66,7 @@ const likely: Readonly<Record<string, (client: ClientState) => AnyValue>> = {
 
 const highest = { u8: 0xff, u16: 0xffff, u32: 0xffffffff }
 
-/** A number (handle or descriptor) of an object: usually of the class, else of another one, or any number. */
+/** A handle or descriptor: usually of the class, sometimes of another class, sometimes of no object. */
 const pickObject = ({ random }: ClientState, classByNumber: ReadonlyMap<number, string>, cls: string): number => {
   const ofClass = [...classByNumber].filter(([, name]) => name === cls)
   if (ofClass.length > 0 && random.hits(0.9)) return random.pick(ofClass)[0]
@@ -122,7 +122,7 @@ export const likelyValue = (client: ClientState, name: string, type: Kind): AnyV
 const record = (client: ClientState, fields: Fields): AnyRecord =>
   Object.fromEntries(Object.entries(fields).map(([name, { type }]) => [name, likelyValue(client, name, type)]))
 
-/** Optional attributes are rare: most of them request special behaviour. */
+/** Share of optional attributes that are passed. Most of them request special behaviour. */
 const OPTIONAL_SHARE = 0.12
 
 const argumentsOf = (client: ClientState, cls: ObjectClass, methodName: string): AnyValues => {
@@ -137,7 +137,7 @@ const argumentsOf = (client: ClientState, cls: ObjectClass, methodName: string):
   )
 }
 
-/** Next states of a queue pair, with the attributes that any type requires; `modifyQp` omits those a type lacks. */
+/** States of a queue pair, each with the attributes that some queue pair type requires for the transition. */
 const transitions: readonly (readonly [state: number, ...attributes: string[]])[] = [
   [QpState.values.INIT, 'pkeyIndex', 'port', 'accessFlags', 'qkey'],
   [QpState.values.RTR, 'address', 'pathMtu', 'destQpn', 'rqPsn', 'maxDestRdAtomic', 'minRnrTimer'],
@@ -160,7 +160,7 @@ export const isCreate = (call: number): boolean => call === CREATE || call === C
 const hasObjectOf = ({ handles, fds }: ClientState, cls: string): boolean =>
   [...handles.values()].includes(cls) || [...fds.values()].includes(cls)
 
-/** Whether the call's own object exists, and an object for each required handle; descriptors are not checked. */
+/** Whether the call's target exists, and an object for each required handle; descriptors are not checked. */
 const isPossible = (client: ClientState, { name, identity, methods }: ObjectClass, methodName: string): boolean => {
   const { call, in: inputs } = methods[methodName]
   const hasTarget = isCreate(call) || identity === 'fixed' || hasObjectOf(client, name)
@@ -172,7 +172,7 @@ const isPossible = (client: ClientState, { name, identity, methods }: ObjectClas
   )
 }
 
-/** A class and its method, favoring creation and possible calls. */
+/** A class and the name of its method; creation and possible calls are more likely. */
 const choose = (client: ClientState): [ObjectClass, string] => {
   const { random, classes } = client
   for (let triesLeft = 5; ; triesLeft--) {
@@ -184,7 +184,7 @@ const choose = (client: ClientState): [ObjectClass, string] => {
   }
 }
 
-/** A call of any method; `fd`: the descriptor on which it is made. */
+/** A call of any method; `fd` is present if the call is made on a descriptor. */
 export const plausibleCall = (client: ClientState): Call & { readonly fd?: number } => {
   const { handles, fds } = client
   const [cls, methodName] = choose(client)
@@ -200,7 +200,7 @@ export const plausibleCall = (client: ClientState): Call & { readonly fd?: numbe
   return fds.has(fd) ? { ...call, fd } : call
 }
 
-/** Entries of a chain: later entries name objects that earlier ones create. */
+/** Entries of a chain: later entries name objects that earlier entries create. */
 export const plausibleChain = (client: ClientState): ChainLink[] => {
   const { random } = client
   const links: ChainLink[] = []

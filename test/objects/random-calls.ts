@@ -1,6 +1,5 @@
 /*
- * Draws the calls of the model test: mostly valid arguments, and sometimes an unused handle, a handle of another
- * class, a descriptor of another context, or a refused value.
+ * Draws the calls of the model test: mostly with valid arguments, sometimes with a wrong handle, descriptor or value.
  */
 import { ChainErrors } from '../../src/spec/classes/device/interface.ts'
 import { QpTypes } from '../../src/spec/classes/qp/qp.ts'
@@ -14,23 +13,20 @@ import type { Entry } from './chain.ts'
 import { isCreate, type ModelObject, type Opening } from './reference.ts'
 import { isKnown } from './rules.ts'
 
-/** The place in a random program at which a call is drawn. */
+/** The process and opening for which a call is drawn. */
 export interface CallSite {
   readonly random: RandomSource
   readonly facts: Facts
   readonly process: Process
   readonly opening: Opening
-  /** In a chain: for each earlier entry the class of the object that it creates, if any; a reference may name it. */
+  /** In a chain: for each earlier entry the class of the object that the entry creates, if any. */
   readonly planned?: readonly (string | undefined)[]
 }
 
-/** Drawn arguments. */
+/** The arguments of a call. */
 export interface Drawn {
   readonly args: AnyValues
-  /**
-   * Arguments that name the object of an entry of the chain: the index of the entry, by attribute. An entry that is not
-   * an earlier one is rare, and refused.
-   */
+  /** In a chain, by attribute: the index of the entry that creates the argument's object. */
   readonly refs: Record<string, number>
 }
 
@@ -39,7 +35,7 @@ export const classOf = (name: string): ObjectClass => (Classes as Readonly<Recor
 /** A handle that no object has. */
 const ABSENT = 4000
 
-/** A handle of the class, usually; else any, or an unused one. */
+/** Usually a handle of the class, sometimes of another class, sometimes an unused handle. */
 const handleOf = ({ random, opening }: CallSite, cls: string): number => {
   const ofClass = [...opening.handles].filter(([, modelObject]) => modelObject.class === cls)
   if (ofClass.length > 0 && random.hits(0.93)) return random.pick(ofClass)[0]
@@ -50,9 +46,7 @@ const handleOf = ({ random, opening }: CallSite, cls: string): number => {
 const fdsOf = ({ process }: CallSite, matches: (modelObject: ModelObject) => boolean): number[] =>
   [...process.fds].flatMap(([fd, modelObject]) => (matches(modelObject) ? [fd] : []))
 
-/**
- * A descriptor, usually of the class and of this context; undefined at least half of the time: the argument is absent.
- */
+/** Usually a descriptor of the class and of this context; undefined (an absent argument) at least half of the time. */
 const fdOf = (site: CallSite, cls: string): number | undefined => {
   const { random, opening } = site
   if (random.hits(0.5)) return undefined
@@ -77,7 +71,7 @@ const address = ({ random, facts, opening }: CallSite) => ({
 const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_READ, REMOTE_ATOMIC } = AccessFlags.values
 const ALL_REMOTE = LOCAL_WRITE | REMOTE_WRITE | REMOTE_READ | REMOTE_ATOMIC
 
-/** User handles are distinct, so that events identify their object. */
+// user handles are distinct: events identify their object by its user handle
 let nextUserHandle = 1n
 const userHandle = (): bigint => nextUserHandle++
 
@@ -89,7 +83,7 @@ const gid = (random: RandomSource): Uint8Array => {
   return bytes
 }
 
-/** Values for the attributes that a transition needs. */
+/** Values of the attributes that transitions of queue pairs require. */
 const transitionValues: Readonly<Record<string, (site: CallSite) => number | AnyValues>> = {
   pkeyIndex: () => 0,
   port: () => 1,
@@ -114,7 +108,7 @@ const modifyQp = (site: CallSite, cls: string, target: ModelObject | undefined):
   const { random } = site
   const names = Object.entries(QpState.values)
   const before = target?.qp?.state ?? RESET
-  // Usually the next state.
+  // usually the next state
   const after = random.hits(0.75) && before < SQD ? before + 1 : random.int(Object.keys(QpState.values).length)
   const nameOf = (state: number) => names.find(([, value]) => value === state)![0]
   const rows = qpTransitions[QpTypes[cls as keyof typeof QpTypes]] as Readonly<
@@ -128,7 +122,7 @@ const modifyQp = (site: CallSite, cls: string, target: ModelObject | undefined):
   } as AnyValues
 }
 
-/** The source of an attach or detach: one, sometimes two, which is refused. */
+/** The source of an attach or detach. Sometimes two sources are drawn, and the call must be refused. */
 const eventSource = (site: CallSite): AnyValues => {
   const { random } = site
   const oneSource = (): AnyValues => {
@@ -141,7 +135,7 @@ const eventSource = (site: CallSite): AnyValues => {
   return random.hits(0.95) ? oneSource() : { ...oneSource(), ...oneSource() }
 }
 
-/** Draws the arguments of a call. `target`: the object of the call; `cls`: its class. */
+/** Draws the arguments of a call on `target`, which is of class `cls`. */
 type Maker = (site: CallSite, target: ModelObject | undefined, cls: string) => AnyValues
 
 const pdAndSendCq = (site: CallSite): AnyValues => ({ pd: handleOf(site, 'pd'), sendCq: handleOf(site, 'cq') })
@@ -167,7 +161,7 @@ const modifySrqArguments: Maker = ({ random }) => ({ limit: random.int(9) })
 const modifyQpArguments: Maker = (site, target, cls) => modifyQp(site, cls, target)
 const groupArguments: Maker = ({ random }) => ({ gid: gid(random), mlid: FIRST_MULTICAST_LID + random.int(2) })
 
-/** Arguments of the methods that the test calls; unlisted methods have none. */
+/** Makers of arguments by method; methods without a maker are called without arguments. */
 const makers: Readonly<Record<string, Maker>> = {
   'pd.createAhs': site => ({ addresses: Array.from({ length: site.random.int(4) }, () => address(site)) }),
   'pd.destroyAhs': site => ({
@@ -258,7 +252,7 @@ const makers: Readonly<Record<string, Maker>> = {
 const compact = (args: AnyValues): AnyValues =>
   Object.fromEntries(Object.entries(args).filter(([, value]) => value !== undefined))
 
-/** Arguments for a call on `target`. In a chain some references name entries. */
+/** Draws the arguments of a call on `target`; in a chain some arguments name the objects of earlier entries. */
 export const drawArguments = (
   site: CallSite,
   cls: ObjectClass,
@@ -308,7 +302,7 @@ export interface DrawnCall extends Drawn {
   readonly fd?: number
 }
 
-/** Whether there is an object of each class that the call needs. */
+/** Whether an object of each required class exists. */
 const isPossible = ({ opening, planned = [] }: CallSite, { cls, method }: Weighted): boolean => {
   const existing = new Set([...[...opening.handles.values()].map(modelObject => modelObject.class), ...planned])
   const needed = Object.values(cls.methods[method].in).flatMap(({ type, optional }) =>
@@ -318,22 +312,21 @@ const isPossible = ({ opening, planned = [] }: CallSite, { cls, method }: Weight
   return needed.every(name => existing.has(name))
 }
 
-/** One of the methods, by weight; usually one that is possible. */
+/** Picks a method by its weight; usually a possible one. */
 const choose = (site: CallSite, methods: readonly Weighted[]): Weighted => {
   const possible = methods.filter(weighted => isPossible(site, weighted))
   return site.random.weighted(possible.length > 0 && site.random.hits(0.96) ? possible : methods)
 }
 
-/** A call on a context: of any class of the device. */
+/** Draws a call on a context. */
 export const drawCall = (site: CallSite): DrawnCall => {
   const { cls, method } = choose(site, onContext)
   const creates = isCreate(cls.methods[method])
-  // Usually a handle of this class: another is refused.
   const object = creates || cls.identity !== 'handle' ? 0 : handleOf(site, cls.name)
   return { cls, method, object, ...drawArguments(site, cls, method, site.opening.handles.get(object)) }
 }
 
-/** A call on a descriptor of the process; undefined if it has none. */
+/** Draws a call on a descriptor of the process; undefined if the process has none. */
 export const drawOnDescriptor = (site: CallSite): DrawnCall | undefined => {
   const { random, process } = site
   if (process.fds.size === 0) return undefined
@@ -350,7 +343,7 @@ export const drawOnDescriptor = (site: CallSite): DrawnCall | undefined => {
   }
 }
 
-/** A chain of up to eight calls. */
+/** Draws a chain of up to eight calls. */
 export const drawChain = (site: CallSite): { entries: Entry[]; undo: boolean } => {
   const { random } = site
   const undo = random.hits(0.6)

@@ -1,10 +1,9 @@
 /*
- * Random programs against the reference (R23): processes that open devices, fork, pass descriptors, make calls and end;
- * devices that are added and removed. Each step is executed by a carrier and by the reference, and both must agree:
- * errno, handle, results and events, and at the end the remaining objects.
+ * Random programs of several processes (R23). A carrier and the reference execute each step, and their errnos, handles,
+ * results and events must be equal.
  *
- * A step is a seed that determines all its random choices, so that a failure shrinks to few steps. `run` is a generator
- * of the carrier's actions, so that it works with synchronous and asynchronous carriers.
+ * A step is a seed that determines all its random choices: fast-check can then remove steps from a failing program.
+ * `run` is a generator because some carriers are asynchronous.
  */
 import assert from 'node:assert/strict'
 import { AsyncEventType } from '../../src/spec/enums.ts'
@@ -42,16 +41,13 @@ interface State {
 
 // ---- calls ----
 
-/**
- * Compares the results that both the carrier and the reference know. A value that the reference does not know yet (a
- * key, in a chain) is undefined in `expected`.
- */
+/** Compares the results that the reference knows. A key in a chain is not known yet, and undefined in `expected`. */
 const assertResults = (expected: Answer['out'], actual: Answer['out'], title: string): void => {
   for (const [name, value] of Object.entries(expected))
     if (value !== undefined) assert.deepEqual(actual[name], value, `${title}: ${name}`)
 }
 
-/** Records numbers that only the real subsystem chooses: keys and QPNs. */
+/** Records the key or QPN that the real subsystem chose. */
 const recordNumbers = (modelObject: ModelObject, out: Answer['out'], title: string): void => {
   const key = out.lkey ?? out.rkey
   if (typeof key === 'number') {
@@ -126,7 +122,7 @@ const nameOf = ({ cls, methodName, targetEntry, refs }: Entry): string =>
 
 // ---- processes ----
 
-/** Number of descriptors of all processes that refer to the object. */
+/** Number of descriptors, in all processes, that refer to the object. */
 const countCopies = ({ processes }: State, modelObject: ModelObject): number =>
   processes.reduce((n, { fds }) => n + [...fds.values()].filter(object => object === modelObject).length, 0)
 
@@ -153,7 +149,7 @@ function* end(state: State, process: Process): Run {
 }
 
 function* readOne({ random, facts, process }: CallSite): Run {
-  // A daemon (which raises no events) leaves records in the sockets of a removed device's descriptors: not compared.
+  // a daemon leaves records in the sockets of a removed device's descriptors: they are not read
   const fds = [...process.fds].filter(([, { isGone }]) => facts.raisesEvents || !isGone)
   const withEvents = fds.filter(([, { unread }]) => unread.length > 0)
   if (fds.length === 0) return
@@ -272,7 +268,7 @@ function* step(state: State, seed: number): Run {
     if (devices[index] === undefined || present.length > 1) yield* addOrRemove(state, index)
     return
   }
-  // On an opening whose device was removed nearly every call fails, so such a process usually opens another one.
+  // after device removal nearly every call fails: a process without a usable opening usually opens another device
   const usable = [...process.openings].filter(opening => !opening.hasEnded)
   const shouldOpen = usable.length === 0 || action === 'open'
   if (process.openings.size === 0 || (shouldOpen && process.openings.size < MAX_OPENINGS)) {
@@ -299,7 +295,7 @@ function* step(state: State, seed: number): Run {
   }
 }
 
-/** Runs a step for each seed, compares the state after every `compareEvery` steps, and at the end closes everything. */
+/** Runs one step per seed, compares the state every `compareEvery` steps, and ends all processes. */
 export function* run(facts: Facts, seeds: readonly number[], compareEvery = 1): Run {
   const state: State = { facts, devices: DEVICES.map(() => undefined), processes: [] }
   const present = (): ModelDevice[] => state.devices.filter(device => device !== undefined)

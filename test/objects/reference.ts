@@ -1,7 +1,6 @@
 /*
- * A simple reference of the object model (R23, R34, R35, R37, R38): handles are keys of a map and the lowest free one
- * is searched, uses are counted on demand, events are in lists. rules.ts has the specific behaviour of each class. Both
- * files know the declarations of the classes (src/spec/classes) and nothing of core's implementation.
+ * A simple reference of the object model: what all classes share. rules.ts has the behaviour of each class. Neither
+ * file uses core's implementation.
  */
 import { CREATE, CREATE_FD, DESTROY, type Method, type ObjectClass } from '../../src/spec/schema/schema.ts'
 
@@ -10,23 +9,23 @@ export type Code = string
 
 /** An unread event. */
 export interface Event {
-  /** The object that raised it, or a port's number; 0 is the device. */
+  /** The object that raised the event, a port's number, or 0 for the device. */
   readonly source: ModelObject | number
-  /** ibv_event_type; COMPLETION for a completion. */
+  /** An ibv_event_type, or COMPLETION. */
   readonly type: number
 }
 export const COMPLETION = 0x100
 
-/** A queue pair's state, shared by all objects of one XRC target. */
+/** The state of a queue pair. All objects that opened one XRC target share it. */
 export interface QpFacts {
   state: number
   qpn: number
   readonly openers: ModelObject[]
 }
 
-/** An XRC domain, shared by the xrcd objects that opened it. */
+/** An XRC domain. All xrcd objects that opened one domain share it. */
 export interface Domain {
-  /** Descriptor of the file that identifies it; undefined for a domain that cannot be shared. */
+  /** Descriptor of the file that identifies the domain; undefined for a private domain. */
   readonly file: number | undefined
   openers: number
   /** XRC target queue pairs by QPN. */
@@ -34,43 +33,42 @@ export interface Domain {
 }
 
 export interface ModelObject {
-  /** Order of creation. */
+  /** Increases in the order of creation. */
   readonly id: number
-  /** Identifies it in events. */
+  /** Identifies the object in events. */
   userHandle: bigint
   readonly class: string
-  /** The opening that created it. */
   readonly home: Opening
-  /** Handle in its context; -1 for a descriptor. */
+  /** -1 for a descriptor. */
   handle: number
   parents: ModelObject[]
-  /** Whether it was destroyed. */
+  /** Whether the object was destroyed. */
   isGone: boolean
-  /** Of a descriptor: whether the client has closed its last copy. */
+  /** For a descriptor: whether its last copy was closed. */
   isClosed: boolean
-  /** Of a descriptor: unread events, oldest first. */
+  /** For a descriptor: its unread events, oldest first. */
   readonly unread: Event[]
   readonly channel: ModelObject | undefined
   readonly asyncFd: ModelObject | undefined
-  /** Of a completion queue: 0: not armed; 1: for solicited completions; 2: for every completion. */
+  /** For a completion queue: 0 if not armed, 1 if armed for solicited completions, 2 if armed for all completions. */
   armed: 0 | 1 | 2
-  /** Events that the client has read. */
+  /** Numbers of the object's events that the client has read. */
   read: { completions: number; asyncs: number }
-  /** The event queue that gets its events instead of its channel or async fd. */
+  /** The event queue that gets the object's events instead of `channel` and `asyncFd`. */
   attached: { readonly queue: ModelObject; readonly cookie: bigint } | undefined
-  /** Of an event queue: cookies of the device (0) and ports. */
+  /** For an event queue: the cookies of attached ports, by port number; 0 is the device. */
   readonly ports: Map<number, bigint>
-  /** Of a region: its lkey; of a window: its rkey. */
+  /** The lkey of a region or the rkey of a window. */
   key?: number
-  /** Of a completion queue: whether its kind is COUNTING. */
+  /** For a completion queue: whether its kind is COUNTING. */
   isCounting?: boolean
-  /** Of a shared receive queue: the limit for SRQ_LIMIT_REACHED. */
+  /** For a shared receive queue: the limit for SRQ_LIMIT_REACHED. */
   limit?: number
   qp?: QpFacts
-  /** Of a UD queue pair: its multicast groups. */
+  /** For a UD queue pair: its multicast groups. */
   readonly groups: Set<string>
   domain?: Domain
-  /** Of a window: its region. */
+  /** For a window: the region to which it is bound. */
   bound?: ModelObject | undefined
 }
 
@@ -79,9 +77,9 @@ export interface Opening {
   readonly device: ModelDevice
   readonly handles: Map<number, ModelObject>
   readonly descriptors: Set<ModelObject>
-  /** The first async fd, which gets the events of objects created without one. */
+  /** The first async fd. It gets the events of objects created without an async fd. */
   asyncFd: ModelObject | undefined
-  /** Number of processes that have it open. */
+  /** Number of processes that have the context open. */
   holders: number
   hasEnded: boolean
 }
@@ -91,7 +89,7 @@ export interface ModelDevice {
   isAlive: boolean
   readonly openings: Set<Opening>
   readonly domains: Map<number, Domain>
-  /** Keys of destroyed objects: no later object of this device may get one. */
+  /** Keys of destroyed objects: no later object may get one of them. */
   readonly staleKeys: Set<number>
 }
 
@@ -124,7 +122,7 @@ const lowestFree = (handles: ReadonlyMap<number, unknown>): number => {
   return handle
 }
 
-/** A new object; its parents are `references`, the objects that the call's arguments name. */
+/** Creates an object whose parents are the objects in `references`. */
 export const newObject = (
   home: Opening,
   cls: ObjectClass,
@@ -155,7 +153,7 @@ export const newObject = (
 
 export const allObjects = ({ handles, descriptors }: Opening): ModelObject[] => [...handles.values(), ...descriptors]
 
-/** Number of references to the object from objects of its context; an object may refer to it twice. */
+/** Number of references to the object from objects of its context; one object may count twice. */
 export const uses = (modelObject: ModelObject): number =>
   allObjects(modelObject.home).reduce(
     (n, { parents }) => n + parents.filter(parent => parent === modelObject).length,
@@ -177,13 +175,13 @@ export const complete = (modelObject: ModelObject, solicited: boolean): void => 
   post(modelObject.attached?.queue ?? modelObject.channel, { source: modelObject, type: COMPLETION })
 }
 
-/** Raises an event of a device (source 0) or port: on every async fd, and on event queues attached to the source. */
+/** Raises an event of a port, or of the device if `source` is 0. */
 export const raisePort = (device: ModelDevice, source: number, type: number): void => {
   for (const { descriptors } of device.openings)
     for (const fd of descriptors) if (fd.class === 'async_fd' || fd.ports.has(source)) post(fd, { source, type })
 }
 
-/** Removes the unread events of `source`. */
+/** Removes the unread events of `source` from a descriptor. */
 const withdraw = (fd: ModelObject | undefined, source: ModelObject | number): void => {
   if (fd === undefined) return
   const kept = fd.unread.filter(event => event.source !== source)
@@ -200,7 +198,7 @@ export const detachPort = (queue: ModelObject, port: number): void => {
   queue.ports.delete(port)
 }
 
-/** The client reads the oldest event, which is counted; undefined if there is none. */
+/** Takes and counts the oldest event; undefined if there is none. */
 export const readEvent = (fd: ModelObject): Event | undefined => {
   const event = fd.unread.shift()
   if (event !== undefined && typeof event.source !== 'number') {
@@ -212,7 +210,7 @@ export const readEvent = (fd: ModelObject): Event | undefined => {
 
 // ---- destruction ----
 
-/** Destroys an object, and each closed descriptor of which it was the last user. */
+/** Destroys an object, and each closed descriptor that no other object uses. */
 export const destroyObject = (modelObject: ModelObject): void => {
   if (modelObject.isGone) return
   modelObject.isGone = true
@@ -233,7 +231,7 @@ export const destroyObject = (modelObject: ModelObject): void => {
   for (const parent of parents) if (parent.isClosed && uses(parent) === 0) destroyObject(parent)
 }
 
-/** A descriptor is closed: attached objects notify their former listeners again. */
+/** Closes an event descriptor: objects attached to it notify their channel or async fd again. */
 const closeQueue = (fd: ModelObject): void => {
   fd.isClosed = true
   fd.unread.length = 0
@@ -241,14 +239,14 @@ const closeQueue = (fd: ModelObject): void => {
     if (modelObject.attached?.queue === fd) modelObject.attached = undefined
 }
 
-/** The last copy of a descriptor is closed. */
+/** The effect of closing the last copy of a descriptor. */
 export const closeFd = (fd: ModelObject): void => {
   if (fd.isGone || fd.isClosed) return
   closeQueue(fd)
   if (uses(fd) === 0) destroyObject(fd)
 }
 
-/** The last process that had the context has closed it, or its device was removed. */
+/** Ends a context: its last process has closed it, or its device was removed. */
 export const endOpening = (opening: Opening): void => {
   opening.hasEnded = true
   opening.device.openings.delete(opening)
@@ -260,7 +258,7 @@ export const endOpening = (opening: Opening): void => {
   }
 }
 
-/** Device removal: every listener gets the event, then everything is destroyed. */
+/** Removes a device: every listener gets the event before all objects are destroyed. */
 export const endDevice = (device: ModelDevice, eventType: number): void => {
   device.isAlive = false
   raisePort(device, 0, eventType)
@@ -269,7 +267,7 @@ export const endDevice = (device: ModelDevice, eventType: number): void => {
 
 // ---- lookup ----
 
-/** The tables in which the arguments of a call are looked up: handles of the opening, descriptors of the process. */
+/** Where the arguments of a call are looked up. */
 export interface Scope {
   readonly opening: Opening
   /** Descriptors of the calling process. */
@@ -289,7 +287,7 @@ const byFd = ({ opening, fds }: Scope, fd: number, cls: string): Code | ModelObj
   return found.class === cls ? found : 'EBADF'
 }
 
-/** The objects that the arguments name, by attribute; or the errno of the first lookup that fails. */
+/** The objects that the arguments name, by attribute, or the errno of the first lookup that fails. */
 export const lookUp = (
   scope: Scope,
   method: Method,

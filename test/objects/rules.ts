@@ -1,6 +1,5 @@
 /*
- * The specific behaviour and refusals of each class's methods, by the specification and the declarations, on top of the
- * reference (reference.ts), which has what all classes share: handles, references, uses.
+ * The behaviour and refusals of each class's methods in the reference. reference.ts has what all classes share.
  */
 import { ClassId } from '../../src/spec/classes/ids.ts'
 import { QP_CLASSES, QpTypes } from '../../src/spec/classes/qp/qp.ts'
@@ -37,9 +36,9 @@ interface CheckedCall {
 }
 
 interface Rule {
-  /** The errno of a refusal for another reason than a wrong reference or a used object; undefined: accepted. */
+  /** The errno of a refusal, or undefined. Wrong references and objects in use are refused elsewhere. */
   refuse?(call: CheckedCall, modelObject: ModelObject | undefined): Code | undefined
-  /** The effect of the call; returns the predictable results. */
+  /** Makes the call's changes and returns the results that the reference can predict. */
   apply?(call: CheckedCall, modelObject: ModelObject): AnyValues | undefined
 }
 
@@ -49,7 +48,7 @@ export interface Outcome {
   readonly out: AnyValues
   /** The created object. */
   readonly modelObject?: ModelObject
-  /** The address handles that createAhs created. */
+  /** The address handles that pd.createAhs created. */
   readonly createdAhs?: readonly ModelObject[]
 }
 
@@ -63,10 +62,10 @@ const MULTICAST_PREFIX = 0xff
 
 // ---- classes ----
 
-/** The result of destroy: the number of async events that the client has read. */
+/** The result of destroy: the number of the object's async events that the client has read. */
 const countAsyncEvents = (_call: CheckedCall, { read }: ModelObject): AnyValues => ({ events: read.asyncs })
 
-/** Drawn addresses are valid except for the port (random-calls.ts); the device has port 1 only. */
+/** Drawn addresses (random-calls.ts) can be wrong only in the port. The device has port 1 only. */
 const isValidAddress = (address: unknown): boolean => (address as { port: number }).port === 1
 
 const xrcdRules: Readonly<Record<string, Rule>> = {
@@ -127,14 +126,14 @@ const qpRules = (name: (typeof QP_CLASSES)[number]): Readonly<Record<string, Rul
   },
 })
 
-/** Whether the queue pair takes receives from an SRQ; an XRC target takes them from the SRQs of its domain. */
+/** Whether the queue pair has an SRQ; an XRC target uses the SRQs of its domain. */
 const usesSrq = ({ class: name, parents }: ModelObject): boolean =>
   name === 'xrc_tgt_qp' || parents.some(parent => parent.class === 'srq')
 
-/** A multicast group as a key of `groups`. */
+/** The key of a multicast group in `groups`. */
 const groupKey = ({ args }: CheckedCall): string => `${(args.gid as Uint8Array).join('.')} ${args.mlid}`
 
-/** The one source that attach and detach name: an object, a port, or 0 for the device. */
+/** The source that attach and detach name: an object, a port's number, or 0 for the device. */
 const sourceOf = ({ args, references }: CheckedCall): ModelObject | number | Code => {
   const objects = Object.values(references).filter(object => object !== undefined)
   const sources = objects.length + Number(args.port !== undefined) + Number(args.device !== undefined)
@@ -152,7 +151,7 @@ const srqRules: Readonly<Record<string, Rule>> = {
   },
   query: { apply: (_call, { limit }) => ({ limit }) },
   modify: {
-    // SRQs are not resized.
+    // the limit of a soft device's SRQ is at most its size
     refuse: ({ args }) => ((args.limit as number) > DRAWN_SRQ_WR ? 'EINVAL' : undefined),
     apply({ args }, modelObject) {
       modelObject.limit = args.limit as number
@@ -190,12 +189,11 @@ const rules: Readonly<Record<string, Readonly<Record<string, Rule>>>> = {
     create: {},
     query: { apply: (_call, { key }) => ({ lkey: key }) },
     modify: {
-      refuse: ({ args, opening }, mr) =>
-        args.pd === undefined && args.access === undefined
-          ? 'EINVAL'
-          : boundWindows(opening, mr) > 0
-            ? 'EBUSY'
-            : undefined,
+      refuse({ args, opening }, mr) {
+        const hasNoChange = args.pd === undefined && args.access === undefined
+        if (hasNoChange) return 'EINVAL'
+        return boundWindows(opening, mr) > 0 ? 'EBUSY' : undefined
+      },
       apply({ references: { pd } }, mr) {
         if (pd !== undefined) mr.parents = [pd]
         return { lkey: mr.key }
@@ -221,14 +219,10 @@ const rules: Readonly<Record<string, Readonly<Record<string, Rule>>>> = {
     },
     query: { apply: () => ({ completions: 0n, errors: 0n }) },
     modify: {
-      refuse: ({ args }, cq) =>
-        args.cqe === undefined
-          ? args.count === undefined
-            ? 'EINVAL'
-            : undefined
-          : cq!.isCounting
-            ? 'EINVAL'
-            : undefined,
+      refuse({ args }, cq) {
+        const isRefused = args.cqe === undefined ? args.count === undefined : cq!.isCounting
+        return isRefused ? 'EINVAL' : undefined
+      },
     },
     reqNotify: {
       apply({ args }, cq) {
@@ -364,7 +358,7 @@ const rules: Readonly<Record<string, Readonly<Record<string, Rule>>>> = {
 const boundWindows = ({ handles }: Opening, mr: ModelObject | undefined): number =>
   [...handles.values()].filter(({ bound }) => bound === mr).length
 
-/** Reads the oldest event, as a record of an event queue. */
+/** Takes the oldest event of an event queue and returns its record. */
 const takeRecord = (fd: ModelObject) => {
   const { source, type } = fd.unread[0]
   const element =
@@ -375,7 +369,7 @@ const takeRecord = (fd: ModelObject) => {
   return { ...element, type, reserved: 0 } as unknown as { [name: string]: number | bigint }
 }
 
-/** The result of read(2) on a descriptor: the oldest event in bytes. */
+/** The result of read(2) on a descriptor. */
 export const readRecord = (fd: ModelObject): { code: Code; bytes?: Uint8Array } => {
   if (fd.unread.length === 0) return { code: fd.isGone ? 'EIO' : 'EAGAIN' }
   if (fd.class === 'event_queue') {
@@ -397,7 +391,7 @@ export const readRecord = (fd: ModelObject): { code: Code; bytes?: Uint8Array } 
 /** Whether the reference implements a method. */
 export const isKnown = (cls: string, method: string): boolean => rules[cls]?.[method] !== undefined
 
-/** Performs one call in the reference. `object`: the target, or its handle. */
+/** Performs one call in the reference on `object`, the target or its handle. */
 export const perform = (
   scope: Scope,
   cls: ObjectClass,

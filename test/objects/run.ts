@@ -1,5 +1,5 @@
 /*
- * Runs random programs on core, shows the last steps of a failing program, and shrinks it to few steps.
+ * Runs random programs on core. fast-check shrinks a failing program to few steps.
  */
 import fc from 'fast-check'
 import type { Op } from './carriers/carrier.ts'
@@ -11,7 +11,7 @@ const nameOf = (op: Op): string => {
   return op.do === 'chain' ? `chain of ${op.entries.length}` : op.do
 }
 
-/** Runs one program, given as the seeds of its steps. */
+/** Runs one program; `seeds` are the seeds of its steps. */
 const runOnCore = (seeds: readonly number[]): void => {
   const { facts, perform } = coreCarrier()
   const steps = run(facts, seeds)
@@ -26,7 +26,7 @@ const runOnCore = (seeds: readonly number[]): void => {
   }
 }
 
-/** Runs `count` programs of 1 to 250 steps; fast-check prints the seeds of a failing one. */
+/** Runs `count` programs of 1 to 250 steps; fast-check prints the seeds of a failing program. */
 export const checkPrograms = (count: number): void => {
   const steps = fc.array(fc.nat(0x7fff_ffff), { minLength: 1, maxLength: 250, size: 'max' })
   fc.assert(fc.property(steps, runOnCore), { numRuns: count })

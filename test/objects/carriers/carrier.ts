@@ -1,30 +1,29 @@
 /*
- * Connects the model test (random-program.ts) to a real subsystem: core in this process (core-carrier.ts), or the
- * sessions of a daemon (daemon-carrier.ts). Processes, openings and descriptors are those of the reference; a carrier
- * maps them to its own.
+ * A carrier runs the actions of the model test (random-program.ts) on a real subsystem: core-carrier.ts on core in this
+ * process, daemon-carrier.ts on a daemon. Actions name the objects of the reference.
  */
 import type { AnyValues, ObjectClass } from '../../../src/spec/schema/schema.ts'
 import type { Entry } from '../chain.ts'
 import type { Code, ModelDevice, ModelObject, Opening } from '../reference.ts'
 
-/** A program: its descriptors by number, and its open contexts. */
 export interface Process {
+  /** The object of each descriptor, by the descriptor's number. */
   readonly fds: Map<number, ModelObject>
   readonly openings: Set<Opening>
 }
 
 export type Op =
   | { readonly do: 'start'; readonly process: Process }
-  /** `child` gets everything of `parent`; returns the numbers of its descriptors, in the parent's order. */
+  /** Returns the numbers of the child's descriptors, in the parent's order. */
   | { readonly do: 'fork'; readonly parent: Process; readonly child: Process }
   | { readonly do: 'end'; readonly process: Process }
   | { readonly do: 'open'; readonly process: Process; readonly opening: Opening }
   | { readonly do: 'close'; readonly process: Process; readonly opening: Opening }
-  /** Copies a descriptor, perhaps to another process; returns its number there. */
+  /** Copies a descriptor from process `from` to process `to`; returns the number of the copy. */
   | { readonly do: 'copy'; readonly from: Process; readonly fd: number; readonly to: Process }
   /** `isLast`: no process has another copy. */
   | { readonly do: 'closeFd'; readonly process: Process; readonly fd: number; readonly isLast: boolean }
-  /** `fd`: the call is made on this descriptor. */
+  /** `fd` is present if the call is made on a descriptor. */
   | {
       readonly do: 'call'
       readonly process: Process
@@ -42,34 +41,34 @@ export type Op =
       readonly entries: readonly Entry[]
       readonly undo: boolean
     }
-  /** read(2) of a descriptor: one record in `out.bytes`; if there is none, EAGAIN, or EIO if there will be none. */
+  /** read(2) of a descriptor: `out.bytes` has one record. EAGAIN: no record yet; EIO: no record will come. */
   | { readonly do: 'read'; readonly process: Process; readonly fd: number }
   | { readonly do: 'remove'; readonly device: ModelDevice }
   | { readonly do: 'add'; readonly device: ModelDevice }
-  /** Device events, only if `Facts.raisesEvents`. */
+  /** These four actions are used only if `Facts.raisesEvents` is true. */
   | { readonly do: 'complete'; readonly modelObject: ModelObject; readonly solicited: boolean }
   | { readonly do: 'raise'; readonly modelObject: ModelObject; readonly type: number }
   | { readonly do: 'port'; readonly device: ModelDevice; readonly type: number }
   | { readonly do: 'bind'; readonly window: ModelObject; readonly region: ModelObject }
-  /** Compares the state of the subsystem with the reference. */
+  /** Compares the subsystem's state with the reference's devices. */
   | { readonly do: 'compare'; readonly devices: readonly ModelDevice[] }
 
 export interface Answer {
   readonly code: Code
   readonly object?: number
   readonly out: AnyValues
-  /** Numbers of new descriptors. */
+  /** Numbers of the new descriptors. */
   readonly fds: readonly number[]
 }
 
-/** What the test must know of a carrier. */
+/** What the model test must know about a carrier. */
 export interface Facts {
-  /** The carrier can raise device events. */
+  /** Whether the carrier can raise device events. */
   readonly raisesEvents: boolean
-  /** Address of 4096 bytes of memory of a process. */
+  /** The address of 4096 bytes in the memory of the process. */
   address(process: Process): bigint
   gid(device: ModelDevice): Uint8Array
-  /** Descriptors of files, which identify XRC domains. */
+  /** File descriptors that identify XRC domains. */
   readonly files: readonly number[]
 }
 

@@ -1,6 +1,5 @@
 /*
- * The model test on core and soft devices in this process: calls by `invoke`, descriptors in tables of numbers, device
- * events by core's own functions. After each step the state of core is compared.
+ * Carrier of the model test for core and soft devices in this process.
  */
 import assert from 'node:assert/strict'
 import {
@@ -46,11 +45,10 @@ interface ProcessState {
   readonly address: bigint
 }
 
-/** Numbers of three files that `Caller.file` knows. */
+/** Descriptors of three files that `Caller.file` knows. */
 const FILES = [0x100, 0x101, 0x102]
 const gidOf = (name: string): Uint8Array => ipv4(127, 0, 0, 1 + Number(name.at(-1)))
 
-/** The bytes of a chain. */
 export const chainBytes = (entries: readonly Entry[]): Uint8Array =>
   encodeChain(
     entries.map(({ cls, methodName, object, targetEntry, args, refs }) => ({
@@ -66,7 +64,7 @@ export const chainBytes = (entries: readonly Entry[]): Uint8Array =>
     })),
   )
 
-/** A chain's answer in the form that the model test compares. */
+/** The results of a chain, with the decoded results of its entries in `entries`. */
 export const chainAnswer = (entries: readonly Entry[], results: Uint8Array, out: AnyValues): AnyValues => ({
   ...out,
   entries: chainEntries(results)
@@ -85,10 +83,7 @@ export const coreCarrier = (): { facts: Facts; perform(op: Op): Answer } => {
   const processes = new Map<Process, ProcessState>()
   const contexts = new Map<Opening, Context>()
   const rings = new Map<Opening, TestRings>()
-  /**
-   * Readable records of a descriptor, by core's number. A process may still have the descriptor after core released
-   * it.
-   */
+  /** Event queues by core's number of their descriptor; kept when core releases the descriptor. */
   const sinks = new Map<number, EventQueue>()
   let now = 0
   let nextFd = 3
@@ -119,7 +114,7 @@ export const coreCarrier = (): { facts: Facts; perform(op: Op): Answer } => {
 
   const stateOf = (process: Process): ProcessState => processes.get(process) as ProcessState
 
-  /** Adds new descriptors to a process and returns their numbers: one counter numbers those of all processes. */
+  /** Adds new descriptors to a process and returns their numbers. No two processes use the same number. */
   const install = ({ fds }: ProcessState, created: readonly { object: number }[] = []): number[] =>
     created.map(({ object }) => {
       fds.set(nextFd, object)
@@ -140,7 +135,7 @@ export const coreCarrier = (): { facts: Facts; perform(op: Op): Answer } => {
       const result = invokeNow(context, cls, methodName, object, args as never, processState.caller)
       return { code: 'ok', ...result, out: result.out as AnyValues, fds: install(processState, result.descriptors) }
     } catch (error) {
-      // a CallError must have a message
+      // without a message the error is thrown again, and the test fails
       if (error instanceof CallError && error.message.length > 20)
         return { code: errnoName(error.errno), out: {}, fds: [] }
       throw error
@@ -289,9 +284,9 @@ export const coreCarrier = (): { facts: Facts; perform(op: Op): Answer } => {
         const { memory } = (devices.get(op.window.home.device) as RxeDevice).device
         const [pd] = objectOf(op.window).parents
         const { row } = (objectOf(op.region) as CoreObject<MrState>).state
-        // The first 8 bytes of the region.
-        const range = { hi: memory.startHi[row], lo: memory.startLo[row], lengthHi: 0, lengthLo: 8 }
-        const bind = { window: op.window.key as number, key: 1, lkey: op.region.key as number, access: 0, ...range }
+        const first8Bytes = { hi: memory.startHi[row], lo: memory.startLo[row], lengthHi: 0, lengthLo: 8 }
+        const keys = { window: op.window.key as number, key: 1, lkey: op.region.key as number }
+        const bind = { ...keys, access: 0, ...first8Bytes }
         assert.ok(bindWindow(memory, pd.id, 0, bind))
         op.window.key = memory.key[(objectOf(op.window) as CoreObject<MrState>).state.row]
         return OK

@@ -1,7 +1,6 @@
 /*
- * The model test through a daemon: each program is a session that uses the object dialect, a fork is another session
- * that attaches to its parent's contexts, descriptors are real, and tool messages add and remove devices. The daemon
- * notices closed descriptors asynchronously, so the carrier waits until it has.
+ * Carrier of the model test for a daemon. Each process is a session in the object dialect; the session of a forked
+ * child attaches to the parent's contexts.
  */
 import assert from 'node:assert/strict'
 import { openSync } from 'node:fs'
@@ -25,7 +24,7 @@ import type { ModelDevice, Opening } from '../reference.ts'
 import { type Answer, type Facts, OK, type Op, type Process } from './carrier.ts'
 import { chainAnswer, chainBytes } from './core-carrier.ts'
 
-/** Offsets in a program's memory: the message, a buffer for chains, and the memory that it registers. */
+/** Offsets in a process's memory of the message, of the chain's entries and of the memory to register. */
 const MESSAGE_AT = 0x2000
 const CHAIN_AT = 0x4000
 const CHAIN_BYTES = 0x4000
@@ -33,7 +32,7 @@ const REGION_AT = 0x8000
 
 interface OpenContext {
   readonly context: number
-  /** The memory file, and the doorbell socket that keeps the context open. */
+  /** The memory file and the doorbell socket. */
   readonly fds: readonly number[]
 }
 interface ProcessState {
@@ -41,10 +40,10 @@ interface ProcessState {
   readonly openings: Map<Opening, OpenContext>
 }
 
-/** Last byte of the IPv4 address of a device. */
+/** The last byte of a device's IPv4 address. */
 const lastAddressByte = (name: string): number => 1 + Number(name.at(-1))
 
-/** `daemon` already has the devices of the test. */
+/** `daemon` must already have the devices of the test. */
 export const daemonCarrier = async (
   t: TestContext,
   daemon: Daemon,
@@ -60,7 +59,7 @@ export const daemonCarrier = async (
   const outgoing = messageBuffer()
   const processes = new Map<Process, ProcessState>()
   const nodes = new Map<string, number>()
-  /** Numbers of descriptors and contexts that the daemon must have. */
+  // the counts that the daemon must report
   let descriptors = 0
   let contexts = 0
 
@@ -70,7 +69,7 @@ export const daemonCarrier = async (
     assert.ok(copy >= 0)
     return copy
   }
-  /** Waits until the daemon has noticed closed descriptors. */
+  /** Waits until the daemon, which notices closed descriptors later, reports the expected counts. */
   const settled = () => eventually(control, stat => stat.descriptors === descriptors && stat.contexts === contexts)
 
   const connect = async (process: Process): Promise<ProcessState> => {
@@ -81,7 +80,7 @@ export const daemonCarrier = async (
     return state
   }
 
-  /** `subject`: the context or the descriptor on which the call is made. */
+  /** `subject` is the context or the descriptor on which the call is made. */
   const sendCall = async (
     client: Client,
     subject: { readonly context?: number; readonly fd?: number },
@@ -161,7 +160,7 @@ export const daemonCarrier = async (
         const { ret, message, descriptors: fds } = await sendCall(client, subject, call)
         if (ret < 0n) return { code: errnoName(-Number(ret)), out: {}, fds }
         descriptors += fds.length
-        // Events that the change causes are raised before the reply to `stat`.
+        // the daemon raises the events of the change before it answers `stat`
         if (op.methodName === 'modify') await client.stat()
         return { code: 'ok', ...decodeResult(call, message), fds }
       }

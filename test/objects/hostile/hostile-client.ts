@@ -1,6 +1,6 @@
 /*
- * A client that encodes plausible calls (plausible.ts) in the object dialect and Linux's two, and makes calls: each
- * that is refused must get an errno and a message.
+ * A client that makes plausible calls (plausible.ts) in the object dialect and in Linux's write and ioctl dialects.
+ * Each refused call must get an errno and a message.
  */
 import assert from 'node:assert/strict'
 import { type Caller, type Context, dispatch, openContext } from '../../../src/core/index.ts'
@@ -23,7 +23,7 @@ import { type ClientState, plausibleCall } from '../plausible.ts'
 
 // ---- the memory of a client ----
 
-/** Addresses of the message and of its buffers, AREA_BYTES bytes each; all other addresses are unmapped. */
+/** Addresses of the message and of its buffers. Each area has AREA_BYTES bytes; all other addresses are unmapped. */
 export const MESSAGE_AT = 0x10_0000n
 export const BUFFERS_AT = 0x20_0000n
 export const AREA_BYTES = 0x1_0000
@@ -58,17 +58,19 @@ type Memory = ReturnType<typeof createMemory>
 
 export type DialectName = 'object' | 'write' | 'ioctl'
 
-/** One system call: its kind, its bytes at `MESSAGE_AT`, its buffers. */
+/** One system call. */
 export interface Message {
   readonly systemCall: 'ioctl' | 'write'
+  /** The request number of ioctl(2). */
   readonly request: number
+  /** The bytes at MESSAGE_AT. */
   readonly bytes: Uint8Array
   readonly memory: readonly { readonly address: bigint; readonly bytes: Uint8Array }[]
   readonly fd?: number
   readonly title: string
 }
 
-/** Splits a message into header and attributes or words, by its own lengths where they are plausible. */
+/** Splits a message into its header and parts; `sizeAt` returns the bytes of the part at an offset. */
 const split = (bytes: Uint8Array, header: number, sizeAt: (view: DataView, at: number) => number): Uint8Array[] => {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length)
   const found: Uint8Array[] = [bytes.subarray(0, header)]
@@ -79,30 +81,29 @@ const split = (bytes: Uint8Array, header: number, sizeAt: (view: DataView, at: n
   }
   return found.filter(({ length }) => length > 0)
 }
-/** Bytes of struct ib_uverbs_ioctl_hdr, ib_uverbs_attr and ib_uverbs_cmd_hdr. */
+// bytes of struct ib_uverbs_ioctl_hdr, ib_uverbs_attr and ib_uverbs_cmd_hdr
 const IOCTL_HEADER = 24
 const IOCTL_ATTRIBUTE = 16
 const WRITE_HEADER = 8
 
-/** Splits a message of each dialect. */
 export const splits: Readonly<Record<DialectName, (bytes: Uint8Array) => Uint8Array[]>> = {
   object: bytes => split(bytes, HEADER, (view, at) => pad(view.getUint16(at, true))),
   ioctl: bytes => split(bytes, IOCTL_HEADER, () => IOCTL_ATTRIBUTE),
   write: bytes => split(bytes, WRITE_HEADER, () => 8),
 }
-/** Splits the bytes of a chain into entries. */
 export const splitChain = (bytes: Uint8Array): Uint8Array[] =>
   split(bytes, 0, (view, at) => ENTRY_HEADER + pad(view.getUint32(at + 4, true) & 0xffff))
 
-/** Corrects the lengths in a header, so that the rest of the message is parsed. */
+/** Corrects the lengths in the header of a mutated message: otherwise the parser refuses the message at once. */
 export const correctLengths = (dialect: DialectName, bytes: Uint8Array): Uint8Array => {
   if (bytes.length < IOCTL_HEADER) return bytes
   const whole = dialect === 'write' ? bytes.subarray(0, bytes.length & ~3) : bytes.subarray(0, bytes.length & ~7)
   const view = new DataView(whole.buffer, whole.byteOffset, whole.length)
   if (dialect === 'object') view.setUint16(0, whole.length, true)
   else if (dialect === 'write') {
-    // Byte 3 has the flags of `command`: 0 is a command without the extended header; in_words counts words of 4 bytes.
-    if (view.getUint8(3) === 0) view.setUint16(4, whole.length >> 2, true)
+    const hasExtendedHeader = view.getUint8(3) !== 0
+    const words = whole.length / 4
+    if (!hasExtendedHeader) view.setUint16(4, words, true)
   } else {
     view.setUint16(0, whole.length, true)
     view.setUint16(6, (whole.length - IOCTL_HEADER) / IOCTL_ATTRIBUTE, true)
@@ -180,17 +181,14 @@ export interface HostileClient {
   /** Core's descriptor by the client's number. */
   readonly fds: Map<number, number>
   readonly rings: TestRings
-  /** Registrable memory. */
+  /** The memory that the client may register. */
   readonly address: bigint
 }
 
-/** Maximum bytes of a ring; a larger one fails with ENOMEM. */
+/** Maximum bytes of a ring. */
 const MAX_RING = 1 << 18
 
-/**
- * A client with the memory of `p`, in its own context. `opened`: the context was opened with device.open; `address`:
- * the memory of `p` that it may register.
- */
+/** A client with its own context, in the memory of program `p`. `opened`: whether device.open was called. */
 export const createHostileClient = (
   m: Machine,
   p: Program,
@@ -215,7 +213,6 @@ export const createHostileClient = (
   return { m, p, context, memory, caller, fds, rings, address }
 }
 
-/** The state of a client, from which `plausible.ts` draws calls. */
 export const clientStateOf = ({ context, fds, m, address, p }: HostileClient, random: RandomSource): ClientState => {
   const handles = new Map<number, string>()
   for (const object of context.handles.slots) if (object !== undefined) handles.set(object.handle, object.class.name)
@@ -225,7 +222,7 @@ export const clientStateOf = ({ context, fds, m, address, p }: HostileClient, ra
     if (name !== undefined) openFds.set(fd, name)
   }
   const deviceClasses = [...context.device.sharedTable.byName.values()].map(table => table.class)
-  // Sometimes classes that this device lacks.
+  // flow, dm and system are classes that a soft device lacks
   const all: readonly ObjectClass[] = random.hits(0.03)
     ? [...deviceClasses, Classes.flow, Classes.dm, Classes.system]
     : deviceClasses
@@ -238,7 +235,7 @@ const freeFd = (fds: ReadonlyMap<number, number>): number => {
   return fd
 }
 
-/** Makes one call, checks its answer, and gives numbers to the descriptors that it returns. */
+/** Makes one call and checks its answer. */
 export const runOne = (client: HostileClient, message: Message): Answer => {
   const { context, caller, memory, fds, m } = client
   memory.message.set(message.bytes.subarray(0, AREA_BYTES))

@@ -1,5 +1,5 @@
 /*
- * As hostile.test.ts: 100,000 messages of each dialect, from other seeds each time.
+ * The test of hostile.test.ts with 100,000 messages of each dialect and new seeds in each run.
  */
 import { describe, it } from 'node:test'
 import { type DialectName, hostileRun } from './hostile.ts'

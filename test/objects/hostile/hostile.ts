@@ -1,8 +1,6 @@
 /*
- * Hostile clients of the object dialect and of Linux's two (R2–R6, R16, R41, R42): messages of plausible calls,
- * mutated by structure (hostile-client.ts). Every refused call gets an errno and a message, nothing throws, traffic
- * between honest programs goes on, and a closed context leaves no object and no ring. Seeded; a failure prints the
- * seed and the message.
+ * Sends mutated messages of plausible calls, and checks that nothing throws, that traffic between honest programs goes
+ * on, and that a closed context leaves no object and no ring.
  */
 import assert from 'node:assert/strict'
 import { closeContext, closeDescriptor, stat } from '../../../src/core/index.ts'
@@ -31,19 +29,16 @@ export interface Results {
   readonly [outcome: string]: number
 }
 
-/** Maximum messages of a context; then it is closed, and nothing of it may be left. */
+/** Number of messages after which a context is closed. */
 const MESSAGES_PER_CONTEXT = 250
 
-/** The message, mutated with a probability of 65 %. `last`: the bytes of the previous one, to copy from. */
+/** The message, mutated with a probability of 65 %; `last` is the previous message, from which bytes are copied. */
 const changed = (dialect: DialectName, message: Message, last: Uint8Array, random: RandomSource): Message => {
   if (random.hits(0.35)) return message
   const bytes = mutate(message.bytes, last, splits[dialect], random)
-  const request =
-    dialect === 'object' && random.hits(0.05)
-      ? ioctlRequest(random.int(128))
-      : random.hits(0.01)
-        ? random.u32()
-        : message.request
+  let { request } = message
+  if (dialect === 'object' && random.hits(0.05)) request = ioctlRequest(random.int(128))
+  else if (random.hits(0.01)) request = random.u32()
   const mutated = random.hits(0.8) ? correctLengths(dialect, bytes) : bytes
   return { ...message, request, bytes: mutated.length === 0 ? message.bytes : mutated }
 }
@@ -56,7 +51,7 @@ const setUp = () => {
   return { m, honest, programs }
 }
 
-/** Sends `count` messages of a dialect. Returns the number of calls by result. */
+/** Sends `count` messages of a dialect; an error's text has the seed and the message. */
 export const hostileRun = (dialect: DialectName, seed: number, count: number): Results => {
   const random = createRandomSource(seed)
   const { m, honest, programs } = setUp()
