@@ -1,6 +1,5 @@
 /*
- * Methods and Q_Keys for which Linux requires a capability (CREATE_FLOW, raw packets: CAP_NET_RAW): EPERM without it,
- * alone and in a chain, but only on devices that have the method.
+ * Methods and Q_Keys that need CAP_NET_RAW, as in Linux.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -34,7 +33,7 @@ const setUp = (driverClasses: readonly (typeof testClasses)[number][] = [...othe
 }
 const rule = { type: 0, priority: 0, port: 1, flags: 0, specs: [] }
 
-/** The caller with CAP_NET_RAW, without it, or (`isCapable` undefined) without a check of capabilities. */
+/** The caller with or without CAP_NET_RAW; if `isCapable` is undefined, capabilities are not checked. */
 const withCapability = (caller: Caller, isCapable: boolean | undefined): Caller => ({
   ...caller,
   ...(isCapable !== undefined && { allows: capability => isCapable && capability === 'NET_RAW' }),
@@ -65,7 +64,7 @@ test('flow steering and raw packet queue pairs need CAP_NET_RAW', () => {
   })
 })
 
-test('a chain does not bypass the check', () => {
+test('flow steering in a chain needs CAP_NET_RAW', () => {
   const { context, caller, qp } = setUp()
   const udQp = invokeNow(context, UdQp, 'create', 0, qp, caller).object!
   const method = context.device.schema.classByName('flow')!.methods.create
@@ -76,7 +75,7 @@ test('a chain does not bypass the check', () => {
   assert.deepEqual([errorOf(false), errorOf(true)], [Errno.EPERM, 0])
 })
 
-test('a device without flow steering or raw packets refuses them with EOPNOTSUPP, with and without CAP_NET_RAW', () => {
+test('a class that the device lacks is refused with EOPNOTSUPP, with and without CAP_NET_RAW', () => {
   const { context, caller, qp } = setUp(
     otherClasses.filter(({ class: { name } }) => name !== 'flow' && name !== 'raw_packet_qp'),
   )

@@ -1,6 +1,5 @@
 /*
- * Event queues (R38): device, port, CQ and QP attached to one queue; and the methods that read events of a descriptor
- * (R37, R39).
+ * Event queues (R38), and the methods that read events of a descriptor (R37, R39).
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -84,7 +83,7 @@ test('one queue receives events of the device, a port, a CQ and a QP, in order, 
   )
 })
 
-test('events of an attached object go only to the queue; after detach they go to its channel and async fd again', () => {
+test('events of an attached object go only to the queue, and after detach to channel and async fd', () => {
   const { newQueue, channel, asyncFd, cq, qp, attach, detach, read, complete, context, caller } = setUp()
   const queue = newQueue()
   attach(queue, { cookie: 3n, cq: cq.handle })
@@ -100,7 +99,7 @@ test('events of an attached object go only to the queue; after detach they go to
     'EAGAIN',
   )
   assert.deepEqual(read(queue, 1), [[3n, ClassId.cq, cq.handle, COMPLETION]])
-  // Detaching the queue pair drops its unread event.
+  // detaching the queue pair drops its unread event
   detach(queue, { rc_qp: qp.handle })
   detach(queue, { cq: cq.handle })
   assert.equal(
@@ -114,7 +113,7 @@ test('events of an attached object go only to the queue; after detach they go to
     { ...invokeNow(context, AsyncFd, 'getEvent', asyncFd.handle, {}, caller).out },
     { element: 8n, type: QP_FATAL },
   )
-  // Read events count wherever they were read (R35): one from the queue, one from the channel.
+  // one completion event was read from the queue, one from the channel (R35)
   invokeNow(context, RcQp, 'destroy', qp.handle, {}, caller)
   assert.deepEqual(
     { ...invokeNow(context, Cq, 'destroy', cq.handle, {}, caller).out },
@@ -122,7 +121,7 @@ test('events of an attached object go only to the queue; after detach they go to
   )
 })
 
-test('a destroyed object drops its unread events, and so does a queue', () => {
+test('a destroyed object or a closed queue drops its unread events', () => {
   const { core, newQueue, channel, cq, qp, attach, read, complete, context, caller } = setUp()
   const queue = newQueue()
   attach(queue, { cookie: 3n, cq: cq.handle })
@@ -145,7 +144,7 @@ test('the device’s removal is the last event of a queue', () => {
   attach(queue, { cookie: 1n, device: 1 })
   attach(unreadQueue, { cookie: 2n, cq: cq.handle })
   attach(queue, { cookie: 3n, rc_qp: qp.handle })
-  // These events are not read. They are dropped with their objects, as in Linux's files.
+  // these unread events are dropped with their objects, as in Linux
   complete()
   raiseObjectEvent(qp, COMM_EST)
   unregister(device)
@@ -156,7 +155,7 @@ test('the device’s removal is the last event of a queue', () => {
   assert.equal(unreadQueue.sink.take(9).length, 0)
 })
 
-test('attach is refused without a source, with two sources, with an attached one, and with an unknown port', () => {
+test('attach and detach of a wrong source are refused', () => {
   const { newQueue, cq, qp, attach, detach } = setUp()
   const [queue, otherQueue] = [newQueue(), newQueue()]
   const assertRefused = (code: string, message: RegExp, call: () => unknown) => assert.throws(call, { code, message })
@@ -178,7 +177,7 @@ test('attach is refused without a source, with two sources, with an attached one
   detach(queue, { port: 1 })
 })
 
-test('closing a descriptor detaches its sources without visiting the other objects of its context', () => {
+test('closing a descriptor does not visit all objects of the context', () => {
   const { core, context, newQueue, channel, cq, attach, read, complete } = setUp()
   const [queue, otherQueue] = [newQueue(), newQueue()]
   attach(queue, { cookie: 1n, cq: cq.handle })

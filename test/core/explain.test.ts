@@ -1,5 +1,5 @@
 /*
- * Reasons for refused keys and binds, with the numbers involved; accepted accesses have no reason.
+ * Reasons for refused keys and binds.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -121,7 +121,7 @@ test('each refusal of a bind has its reason', () => {
   assertCause('BIND_BOUND', `window ${hex(bound)} is bound already; invalidate it first`, { window: bound })
 })
 
-test('every refused access has a reason, and accepted ones have none', () => {
+test('every refused access has a reason, and an accepted access has none', () => {
   const { table, key, window1, window2 } = setUp()
   const bind = { window: table.key[window2], key: 9, lkey: key, hi: HI, lo: 0x1100, lengthHi: 0, lengthLo: 64 }
   bindWindow(table, PD, QP, { ...bind, access: REMOTE_READ })

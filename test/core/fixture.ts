@@ -1,8 +1,6 @@
 /*
- * A device for tests of src/core: it has every common class; its driver creates CQs and RC queue pairs and logs their
- * destroys, and leaves all other methods to core.
+ * A device for tests of core. It has every common class; its driver implements only CQs and RC queue pairs.
  */
-
 import { coreClasses } from '../../src/core/base/all.ts'
 import {
   affiliate,
@@ -29,7 +27,7 @@ import { zeroRecord } from '../../src/spec/schema/schema.ts'
 
 /** The driver's state of a test device. */
 export interface TestState {
-  /** The destroys of CQs and queue pairs, in order: reason, class and handle of each. */
+  /** Reason, class and handle of each destroyed CQ and queue pair, in order. */
   readonly log: string[]
 }
 
@@ -69,7 +67,7 @@ export const testClasses: readonly DriverClass[] = [
 
 export const testDriver = (classes: readonly DriverClass[] = testClasses): Driver<TestState> => ({
   name: 'test',
-  // RDMA_DRIVER_RXE.
+  // RDMA_DRIVER_RXE
   id: 14,
   classes,
 })
@@ -91,7 +89,7 @@ export const describeDevice = (
 
 export interface TestCaller extends Caller {
   readonly memory: LocalSpace
-  /** Numbers of fd objects, by descriptor number of the caller. */
+  /** Core's number of each descriptor, by the caller's number. */
   readonly fds: Map<number, number>
 }
 
@@ -104,7 +102,7 @@ export const testCaller = (): TestCaller => {
     copyIn: (_address, length) => new Uint8Array(length),
     copyOut: () => {},
     descriptor: fd => fds.get(fd),
-    // Descriptors from 0x100 on are open files.
+    // descriptors from 0x100 on are open files
     file: fd => (fd < 0x100 ? undefined : `file ${fd}`),
   }
 }
@@ -128,9 +126,7 @@ export const openTestDevice = (
   return { core, device, context, caller: testCaller(), log: device.state.log }
 }
 
-/**
- * Name of the errno with which `call` throws, 'ok' if it does not throw; any other error than a CallError is rethrown.
- */
+/** The name of the errno with which `call` fails, or 'ok'. */
 export const errnoOf = (call: () => unknown): string => {
   try {
     call()
@@ -141,9 +137,7 @@ export const errnoOf = (call: () => unknown): string => {
   }
 }
 
-/**
- * Gives the caller a descriptor of the first fd object in a result, with that object's number; returns the fd object.
- */
+/** Gives the caller the first descriptor of a result, and returns the descriptor's object. */
 export const install = (setup: TestSetup, result: { descriptors?: readonly { object: number }[] }): FdObject => {
   const number = result.descriptors![0].object
   setup.caller.fds.set(number, number)

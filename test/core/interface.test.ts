@@ -1,5 +1,5 @@
 /*
- * R13 and R47: a device's description of itself agrees with the calls that it accepts.
+ * A device's description of itself (R13, R47).
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -14,7 +14,7 @@ const descriptionOf = (driverClasses: readonly DriverClass[]): ObjectClass[] => 
   return declare(invokeNow(context, Classes.interface, 'query', 0, {}, caller).out)
 }
 
-test('a device describes all classes of its table, in order of their ids', () => {
+test('a device describes all its classes, in order of their IDs', () => {
   const classes = descriptionOf(testClasses)
   assert.deepEqual(
     classes.map(cls => cls.name),
@@ -26,7 +26,7 @@ test('a device describes all classes of its table, in order of their ids', () =>
   )
 })
 
-test('methods that a driver lacks, removes, extends and adds are described as they are', () => {
+test('a description has the methods that a driver adds and extends, but not the methods that a driver removes', () => {
   const ctx = objectClass('ctx', 0x8000, { methods: { create: method(CREATE, { in: {}, out: {} }) } })
   const additions = { create: { in: { colour: u32(0x8000) } } }
   const classes = descriptionOf([
@@ -41,7 +41,7 @@ test('methods that a driver lacks, removes, extends and adds are described as th
   assert.deepEqual(found('ctx'), ctx)
 })
 
-test('attributes naming objects of classes that the device lacks are not described, and refused with the reason', () => {
+test('an attribute for objects of a class that the device lacks is not described, and refused with the reason', () => {
   const driverClasses = testClasses.filter(({ class: { name } }) => !['srq', 'wq', 'async_fd'].includes(name))
   const classes = descriptionOf(driverClasses)
   const methods = (name: string) => classes.find(cls => cls.name === name)!.methods
@@ -57,7 +57,7 @@ test('attributes naming objects of classes that the device lacks are not describ
     code: 'EOPNOTSUPP',
     message: 'cq.create: attribute asyncFd: this device has no class async_fd',
   })
-  // A device with all classes shares the tables of the classes that do not refer to the omitted ones.
+  // a device with all classes shares the table of pd, which does not refer to an omitted class
   const complete = register(core, describeDevice('test1'))
   const tables = [context.device, complete].map(({ sharedTable }) => sharedTable.byName)
   assert.ok(tables[1].get('cq')?.class.methods.create.in.asyncFd)

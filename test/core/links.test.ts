@@ -1,6 +1,5 @@
 /*
- * Differences by link (R10, R27): a device has and describes only the address attributes of its own link, and refuses
- * others with the reason.
+ * Differences between devices of different links (R10, R27).
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -29,7 +28,7 @@ const openDeviceOf = (link: LinkName | undefined) => {
   return { ...setup, addressesOf }
 }
 
-test('each link has its own address attribute, and iWARP has none', () => {
+test('a device describes only the address attribute of its link', () => {
   for (const [link, expected] of [
     ['ib', ['ibAddress']],
     ['roce', ['address']],
@@ -96,7 +95,7 @@ test('devices with equal drivers but different links share no table', () => {
   assert.equal(device.schema.classByName('rc_qp')?.methods.create?.in.address, undefined)
 })
 
-test('on devices of one link a method may have its own handler, or be removed', () => {
+test('a driver can replace or remove a method on devices of one link', () => {
   const answerAs = (name: string) => () => {
     called.push(name)
     return {}

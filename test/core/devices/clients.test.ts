@@ -1,5 +1,5 @@
 /*
- * Clients are called for every device in the right order (R31), and handlers for every event (R32, R33).
+ * Clients of devices (R31) and handlers of events (R32, R33).
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -39,12 +39,12 @@ const subsystem = () => {
       log.push(`${name}-${device.name}`)
     },
   })
-  /** Calls since the last check. */
+  /** The callbacks since the last call of `seen`. */
   const seen = () => log.splice(0).join(' ')
   return { core, log, addDevice, client, seen }
 }
 
-test('a client is notified of existing devices when it registers, and of remaining ones when it unregisters, within the call', () => {
+test('a client gets `add` for existing devices when it registers, `remove` for remaining devices when it unregisters', () => {
   const { core, addDevice, client, seen } = subsystem()
   const first = addDevice('d1')
   addDevice('d2')
@@ -59,7 +59,7 @@ test('a client is notified of existing devices when it registers, and of remaini
   assert.equal(seen(), '')
 })
 
-test('add is called in order of registration when a device is added, remove in reverse order when one is removed', () => {
+test('clients get `add` in order of registration, and `remove` in reverse order', () => {
   const { core, addDevice, client, seen } = subsystem()
   for (const name of ['mad', 'cm', 'ipoib']) registerClient(core, client(name))
   const device = addDevice('d1')
@@ -68,7 +68,7 @@ test('add is called in order of registration when a device is added, remove in r
   assert.equal(seen(), 'ipoib-d1 cm-d1 mad-d1')
 })
 
-test('a client that declines a device is not notified of its removal', () => {
+test('a client that declines a device gets no `remove` for that device', () => {
   const { core, addDevice, client, seen } = subsystem()
   registerClient(
     core,
@@ -81,7 +81,7 @@ test('a client that declines a device is not notified of its removal', () => {
   assert.equal(seen(), 'a+d1 a+d2 a-d2')
 })
 
-test('in remove the device answers EIO, and the client can release its objects', () => {
+test('during `remove` calls fail with EIO, and the client can close its context', () => {
   const { core, addDevice } = subsystem()
   const codes: string[] = []
   let countPds: () => number = () => -1
@@ -106,7 +106,7 @@ test('in remove the device answers EIO, and the client can release its objects',
   assert.deepEqual([codes, countPds()], [['EIO'], 0])
 })
 
-test('a client that throws at registration is not registered; one that throws later does not affect the others', () => {
+test('a client that throws does not affect the other clients', () => {
   const { core, addDevice, client, seen } = subsystem()
   const device = addDevice('d1')
   const broken = { ...client('b'), add: () => assert.fail('no room') }
@@ -129,9 +129,8 @@ test('a client that throws at registration is not registered; one that throws la
   assert.equal(core.faults, 7, 'client d at d2 to d4, client c at all four devices')
 })
 
-test('callbacks may remove clients and devices: each client is notified of each live device, and of its removal', () => {
+test('callbacks of clients may remove clients and devices', () => {
   const { core, addDevice, client, seen } = subsystem()
-  /** A client that acts when it is notified of a device. */
   const actingClient = (name: string, onAdd: (device: Device) => void): Client => ({
     ...client(name),
     add(device) {
@@ -145,7 +144,7 @@ test('callbacks may remove clients and devices: each client is notified of each 
     core,
     actingClient('a', device => device === firstDevice && unregister(secondDevice)),
   )
-  assert.equal(seen(), 'a+d1', 'd2 was removed before its turn')
+  assert.equal(seen(), 'a+d1', 'd2 was removed before client a got it')
   unregisterA()
   unregister(firstDevice)
   seen()
@@ -157,7 +156,7 @@ test('callbacks may remove clients and devices: each client is notified of each 
   )
   unregisterClient = registerClient(core, client('c'))
   unregister(addDevice('d3'))
-  assert.equal(seen(), 'b+d3 b-d3', 'c was removed before its turn')
+  assert.equal(seen(), 'b+d3 b-d3', 'client c was unregistered before it got d3')
 
   const system = openContext(systemDevice(core))
   const notified: number[] = []
@@ -173,7 +172,7 @@ test('callbacks may remove clients and devices: each client is notified of each 
   unregisterD()
 })
 
-test('a client cannot unregister in its own callback, nor after another callback that ran within it', () => {
+test('a client cannot unregister in its own callback', () => {
   const { core, addDevice } = subsystem()
   let unregisterClient: () => void = () => {}
   const refused: string[] = []
@@ -196,7 +195,7 @@ test('a client cannot unregister in its own callback, nor after another callback
 })
 
 // ibv_event_type: 8 DEVICE_FATAL, 9 PORT_ACTIVE, 10 PORT_ERR.
-test('handlers are called for events of ports and device until they are removed', () => {
+test('a handler of a device gets events of the device and its ports until the handler is removed', () => {
   const { addDevice, log, seen } = subsystem()
   const device = addDevice('d1')
   const handler = ({ type, port }: { type: number; port: number | undefined }) => void log.push(`${type}@${port}`)
@@ -212,7 +211,7 @@ test('handlers are called for events of ports and device until they are removed'
   assert.equal(seen(), '')
 })
 
-test('a handler that throws is counted, the others are called', () => {
+test('a handler that throws is counted as a fault, and the other handlers are called', () => {
   const { core, addDevice, log, seen } = subsystem()
   const device = addDevice('d1')
   addEventHandler(device, () => assert.fail())
@@ -221,7 +220,7 @@ test('a handler that throws is counted, the others are called', () => {
   assert.deepEqual([seen(), core.faults], ['9', 1])
 })
 
-test("handlers passed with an object's create are called for its events, with the user handle of the create (R33)", () => {
+test("handlers passed to an object's create get the object's events and user handle (R33)", () => {
   const { context, caller } = openTestDevice()
   const events: string[] = []
   const handlers = {
@@ -241,7 +240,7 @@ test("handlers passed with an object's create are called for its events, with th
   assert.deepEqual(events, ['completion 77', 'event 77 0'])
 })
 
-test("an object's handler that throws is counted, and the device continues (R33)", () => {
+test("an object's handler that throws is counted as a fault (R33)", () => {
   const { context, caller } = openTestDevice()
   const handlers = { completion: () => assert.fail(), event: () => assert.fail() }
   invokeNow(context, Classes.cq, 'create', 0, { cqe: 4, userHandle: 1n, compVector: 0 }, { ...caller, handlers })

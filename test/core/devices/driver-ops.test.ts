@@ -1,6 +1,5 @@
 /*
- * A driver's own interfaces (R28, R30): opening them by name, their ioctl, write and mmap, the records that they post,
- * and their end.
+ * A driver's own interfaces (R28, R30).
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -30,10 +29,7 @@ const { device: Device, driver_ops: Ops, pd: Pd } = Classes
 
 const name = (text: string) => ({ name: new TextEncoder().encode(text) })
 
-/**
- * An interface whose ioctl 1 takes the handle of a protection domain and uses that domain, and whose write posts the
- * bytes as a record; `log` records its closes.
- */
+/** ioctl 1 takes the handle of a protection domain and keeps the domain busy; write posts the bytes as a record. */
 const pdInterface = (log: string[]): DriverOps<{ pds: CoreObject[] }> => ({
   open: () => ({ pds: [] }),
   ioctl(call, request, argument) {
@@ -64,7 +60,7 @@ const setUp = (): TestSetup & { readonly closes: string[] } => {
 const open = (setup: TestSetup, text: string) =>
   install(setup, invokeNow(setup.context, Ops, 'create', 0, name(text), setup.caller))
 
-test('interfaces are listed newest first, and opened by their versioned names (R28)', () => {
+test('interfaces are listed in the driver’s order, and opened by name (R28)', () => {
   const setup = setUp()
   const { names } = invokeNow(setup.context, Device, 'queryDriverOps', 0, {}, setup.caller).out
   assert.equal(new TextDecoder().decode(names), 'test.userdma.2\0test.userdma.1\0test\0')
@@ -73,7 +69,7 @@ test('interfaces are listed newest first, and opened by their versioned names (R
   assert.equal(new TextDecoder().decode(queried.name), 'test.userdma.1')
 })
 
-test('an unknown name is ENOENT and the error lists the existing ones; without any interface it is EOPNOTSUPP', () => {
+test('an unknown name is refused with ENOENT, or with EOPNOTSUPP if the driver has no interface', () => {
   const setup = setUp()
   for (const unknown of ['test.userdma.3', '', 'toString', 'test.userdma.2\0'])
     assert.throws(
@@ -89,7 +85,7 @@ test('an unknown name is ENOENT and the error lists the existing ones; without a
   assert.equal(stat(setup.core).descriptors + stat(none.core).descriptors, 0)
 })
 
-test('without a name the interface named like the driver is opened, which is the provider channel (R30)', () => {
+test('without a name the provider channel is opened: the interface with the driver’s name (R30)', () => {
   const setup = setUp()
   const fd = install(setup, invokeNow(setup.context, Ops, 'create', 0, {}, setup.caller))
   assert.equal(
@@ -98,7 +94,7 @@ test('without a name the interface named like the driver is opened, which is the
   )
 })
 
-test('ioctl uses objects of the context, which are busy until the descriptor is closed', () => {
+test('an object that an ioctl uses is busy until the descriptor is closed', () => {
   const setup = setUp()
   const fd = open(setup, 'test.userdma.2')
   const pd = invokeNow(setup.context, Pd, 'create', 0, {}, setup.caller).object as number
@@ -120,7 +116,7 @@ test('ioctl uses objects of the context, which are busy until the descriptor is 
   invokeNow(setup.context, Pd, 'destroy', pd, {}, setup.caller)
 })
 
-test('posted records are read in order, each as one event; a write beyond 1 MiB is refused with EMSGSIZE', () => {
+test('posted records are read in order, and a write of more than 1 MiB is refused with EMSGSIZE', () => {
   const setup = setUp()
   const fd = open(setup, 'test.userdma.2')
   assert.equal(
@@ -155,7 +151,7 @@ test('mmap returns whole pages; an unaligned, negative or empty range is refused
     )
 })
 
-test('a call that an interface lacks fails with the errno of a Linux file without it; descriptors of other classes have no such calls', () => {
+test('ioctl, write and mmap fail on a descriptor that lacks them', () => {
   const setup = setUp()
   const fd = open(setup, 'test.userdma.1')
   const asyncFd = install(setup, invokeNow(setup.context, Classes.async_fd, 'create', 0, {}, setup.caller))
@@ -168,7 +164,7 @@ test('a call that an interface lacks fails with the errno of a Linux file withou
   assert.deepEqual(answers(asyncFd), ['ENOTTY', 'EINVAL', 'EINVAL'])
 })
 
-test('after the context is closed, the device removed or the object destroyed, calls and reads are EIO', () => {
+test('after the context is closed, the device removed or the object destroyed, every call fails with EIO', () => {
   for (const end of [
     (setup: TestSetup) => closeContext(setup.context),
     (setup: TestSetup) => unregister(setup.device),

@@ -1,5 +1,5 @@
 /*
- * Types of a driver's declarations (R19): which handlers the compiler accepts and refuses.
+ * TypeScript types of a driver's handlers (R19).
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

@@ -1,5 +1,5 @@
 /*
- * Registration, renaming and removal of devices (R20, R23), and hooks around their calls (R24).
+ * Registration, renaming and removal of devices (R20, R23), and hooks (R24).
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -33,7 +33,7 @@ import {
 
 const { pd: Pd, cq: Cq, rc_qp: RcQp, async_fd: AsyncFd, device: Device } = Classes
 
-test('a device has a unique name while it is registered', () => {
+test('a device is registered only with a valid and unused name', () => {
   const core = createCore()
   const first = register(core, describeDevice('rxe0'))
   assert.equal(
@@ -74,7 +74,7 @@ test('a device is renamed while clients use it', () => {
   assert.deepEqual([...core.devices.keys()].sort(), ['other', before].sort())
 })
 
-test('devices of one driver share their tables, and release them (R20)', () => {
+test('devices of one driver share their tables until the last device is removed (R20)', () => {
   const core = createCore()
   const devices = ['a', 'b', 'c'].map(name => register(core, describeDevice(name)))
   assert.equal(devices[0].table, devices[2].table)
@@ -84,7 +84,7 @@ test('devices of one driver share their tables, and release them (R20)', () => {
   assert.deepEqual(stat(core).tables, { classes: 0, devices: 0 })
 })
 
-test('removing a device destroys the objects of each context in reverse order of dependency, then calls driver.removed; later calls are EIO', () => {
+test('device removal destroys all objects in reverse order of dependency, and later calls fail with EIO', () => {
   const order: string[] = []
   const driver = {
     ...testDriver(),
@@ -159,7 +159,7 @@ test('a device with only private classes has no verbs (R29)', () => {
 
 // ---- hooks (R24) ----
 
-test('hooks see calls before and after, with their object and their result', async () => {
+test('hooks see each call before and after its handler, with its object and result', async () => {
   const { device, context, caller } = openTestDevice()
   const seen: string[] = []
   const hook = (name: string): Hook => ({
@@ -188,7 +188,7 @@ test('hooks see calls before and after, with their object and their result', asy
   ])
 })
 
-test('without hooks a device uses the shared table again', () => {
+test('a device uses the shared table again after its last hook is removed', () => {
   const { device } = openTestDevice()
   const remove = addHook(device, { pre() {} })
   assert.notEqual(device.table, device.sharedTable)
@@ -196,7 +196,7 @@ test('without hooks a device uses the shared table again', () => {
   assert.equal(device.table, device.sharedTable)
 })
 
-test("a call refused by a hook leaves nothing; core's own destroys cannot be refused", () => {
+test("a hook can refuse a client's calls, but not core's own destroys", () => {
   const setup = openTestDevice()
   const { core, device, context, caller, log } = setup
   invokeNow(context, Cq, 'create', 0, { cqe: 3, userHandle: 0n, compVector: 0 }, caller)

@@ -1,6 +1,5 @@
 /*
- * R13 and R18: the system-wide device lists the devices, reports added and removed ones, and has only the global
- * classes.
+ * The system-wide device (R13, R18), which lists the devices and reports added and removed devices.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -29,7 +28,6 @@ const { DEVICE_ADDED, DEVICE_REMOVED } = AsyncEventType.values
 const caller = testCaller()
 const text = (bytes: Uint8Array): string => new TextDecoder().decode(bytes).replace(/\0+$/, '')
 
-/** A core, and a context of its system-wide device. */
 const setUp = () => {
   const core = createCore()
   const device = systemDevice(core)
@@ -38,7 +36,7 @@ const setUp = () => {
   return { core, device, context, query, names: () => query().devices.map(({ name }) => text(name)) }
 }
 
-test('the system-wide device has the global classes, and needs no opening call', () => {
+test('the system-wide device has only the global classes, and needs no device.open', () => {
   const { core, context, names } = setUp()
   assert.deepEqual(names(), [])
   const described = declare(invokeNow(context, Classes.interface, 'query', 0, {}, caller).out)
@@ -59,7 +57,7 @@ test('the system-wide device has the global classes, and needs no opening call',
   assert.equal(systemDevice(core), context.device)
 })
 
-test('the system-wide device reports each device with the facts that a library needs to find its driver', () => {
+test('system.query returns each device with its driver, versions and classes', () => {
   const { core, query } = setUp()
   const nodeGuid = Uint8Array.of(1, 2, 3, 4, 5, 6, 7, 8)
   const attributes = { ...zeroRecord(DeviceAttributes), nodeGuid, physPortCnt: 1 }
@@ -100,7 +98,7 @@ test('the system-wide device reports each device with the facts that a library n
   assert.equal(classesOfDevices.filter(({ index }) => index === 0).length, testClasses.length)
 })
 
-test('a removed device frees its index, and the next device gets the lowest free one', () => {
+test('a new device gets the lowest free index', () => {
   const { core, query, names } = setUp()
   const [a, b, c] = ['a', 'b', 'c'].map(name => register(core, describeDevice(name)))
   assert.deepEqual([a.index, b.index, c.index], [0, 1, 2])
@@ -117,7 +115,7 @@ test('a removed device frees its index, and the next device gets the lowest free
   )
 })
 
-test('every async fd of the system-wide device gets each change of the list of devices, in order, until it is closed', () => {
+test('every open async fd of the system-wide device gets each added and removed device in order', () => {
   const { core, device, context } = setUp()
   const otherContext = openContext(device)
   const fds = [context, otherContext].map(each => {
@@ -152,7 +150,7 @@ test('every async fd of the system-wide device gets each change of the list of d
   assert.deepEqual([remaining.contexts, remaining.descriptors, remaining.objects], [0, 0, 0])
 })
 
-test("an event queue to which the system-wide device is attached gets the changes, with the device's index as object", () => {
+test('an event queue with the system-wide device attached gets the index of each added and removed device', () => {
   const { core, context } = setUp()
   const created = invokeNow(context, Classes.event_queue, 'create', 0, {}, caller)
   const queue = created.descriptors![0].object

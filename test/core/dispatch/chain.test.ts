@@ -1,5 +1,5 @@
 /*
- * R16: chains run in order, later entries use objects of earlier ones, and a failure stops or undoes the chain.
+ * Chains of calls (R16).
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -45,7 +45,7 @@ const handleOf = (entry: ChainEntry): number =>
 const live = ({ context }: TestSetup): string[] =>
   context.handles.slots.flatMap(object => (object === undefined ? [] : [`${object.class.name} ${object.handle}`]))
 
-test('later entries can use objects of earlier ones, and each entry has an answer', () => {
+test('entries can use objects of earlier entries, and each entry has an answer', () => {
   const setup = openTestDevice()
   const { done, error, entries } = run(setup, [pd(), cq(), qp(0, 1), pd()])
   assert.deepEqual([done, error, live(setup)], [4, 0, ['pd 0', 'cq 1', 'rc_qp 2', 'pd 3']])
@@ -66,7 +66,7 @@ test('a method can be called on an object that the chain created', () => {
   assert.deepEqual(live(setup), ['cq 0', 'pd 1'])
 })
 
-test('a destroy in a chain tells the caller how many events of the object it has read', () => {
+test('a destroy in a chain reports how many of the object’s events the caller has read', () => {
   const setup = openTestDevice()
   const { context, caller } = setup
   const channel = install(setup, invokeNow(context, Channel, 'create', 0, {}, caller))
@@ -115,7 +115,7 @@ test('UNDO destroys all objects of a failed chain, in reverse order', () => {
   assert.equal(setup.context.descriptors.size, 0)
 })
 
-test('UNDO follows dependencies: a region that was moved to a newer protection domain is destroyed before that domain', () => {
+test('UNDO destroys a region before the newer protection domain to which the region was moved', () => {
   const setup = openTestDevice()
   const start = BigInt(setup.caller.memory.add(new Uint8Array(64)))
   const destroyed: string[] = []
@@ -131,7 +131,7 @@ test('UNDO follows dependencies: a region that was moved to a newer protection d
   const modify = link(Mr, 'modify', {}, { object: 1, refs: { pd: 2 } })
   const { done } = run(setup, [pd(), mr, pd(), modify, link(Pd, 'destroy', {}, { object: 2 })], UNDO)
   assert.deepEqual([done, live(setup)], [4, []])
-  // Each is destroyed while its dependency exists.
+  // the region's parent is live when the region is destroyed
   assert.deepEqual(destroyed, [`mr 1 of ${Lifecycle.LIVE}`, 'pd 0 of ', 'pd 2 of '])
 })
 
@@ -143,7 +143,7 @@ test('UNDO refuses entries that cannot be undone, before the first entry runs', 
     /entry 1 of the chain: cq\.reqNotify of an object that the chain does not create cannot be undone/,
   )
   assert.deepEqual(live(setup), ['cq 0'])
-  // Queries run.
+  // UNDO accepts queries: ENOSPC and ENODATA are errors of the queries themselves
   assert.equal(run(setup, [link(Interface, 'query', {}, { options: { outputBuffers: {} } })], UNDO).error, Errno.ENOSPC)
   const { device: Device, port: Port } = Classes
   const cases = [
@@ -156,8 +156,8 @@ test('UNDO refuses entries that cannot be undone, before the first entry runs', 
   assert.equal(run(setup, [link(Port, 'queryGidEntry', { index: 0 }, { handle: 1 })], UNDO).error, Errno.ENODATA)
 })
 
-test('invalid references are refused: to a later entry, to one that created nothing, to a destroyed object, of another class', () => {
-  /** Number of entries that succeeded, errno (2: ENOENT, 22: EINVAL) and reason. */
+test('an invalid reference to an entry is refused with the reason', () => {
+  /** The number of entries that succeeded, the errno (2: ENOENT, 22: EINVAL) and the reason. */
   const outcomeOf = (links: ChainLink[]) => {
     const { done, error, reason } = run(openTestDevice(), links)
     return `${done} ${error} ${reason}`
@@ -200,7 +200,7 @@ test('a chain in a chain is refused', () => {
   assert.match(reason ?? '', /a chain in a chain/)
 })
 
-/** Runs a chain as a program does: its message and its entries lie in memory, answers overwrite them. */
+/** Runs a chain from memory. The answers overwrite the message and the entries. */
 const runFromMemory = (setup: TestSetup, links: readonly ChainLink[]) => {
   const entries = encodeChain(links)
   const at = 0x10000n
@@ -223,7 +223,7 @@ const runFromMemory = (setup: TestSetup, links: readonly ChainLink[]) => {
   return { answer, entries: chainEntries(memory.get(at)!), at }
 }
 
-test('later entries can use created descriptors, whose numbers are installed in the messages of their entries', () => {
+test('entries can use descriptors of earlier entries, and each descriptor’s number is written to its entry’s answer', () => {
   const setup = openTestDevice()
   const withChannel = link(
     Cq,
@@ -247,7 +247,7 @@ test('later entries can use created descriptors, whose numbers are installed in 
   assert.deepEqual([events?.route.channel?.id, events?.route.asyncFd?.id], numbers)
 })
 
-test('a chain of any bytes is refused or runs, without other effects', () => {
+test('a chain of random bytes runs or is refused with EINVAL', () => {
   const good = encodeChain([pd(), cq(), qp(0, 1), link(Cq, 'reqNotify', { solicitedOnly: 1 }, { object: 1 })])
   fc.assert(
     fc.property(

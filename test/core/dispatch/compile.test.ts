@@ -1,6 +1,5 @@
 /*
- * The compile phase (R5, R19, R20, R22): core's classes with a driver's, dense tables, their sharing, and the errors
- * for invalid drivers. The classes are invented.
+ * Tables of methods, compiled from core's classes and a driver's classes (R5, R19, R20, R22).
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -45,7 +44,7 @@ const core = new Map<string, DriverClass>([
 const driver = (...classes: DriverClass[]): Driver => ({ name: 'd', id: 1, classes })
 const build = (...classes: DriverClass[]) => compile(createPool(), core, driver(...classes))
 
-test('a class listed without methods is core’s, an unlisted one is absent (R19)', () => {
+test('a class that a driver lists without methods has core’s methods, an unlisted class is absent (R19)', () => {
   const table = build(driverClass(Box))
   assert.equal(findEntry(table, Box.id, CREATE)?.handler, boxCore.handlers.create)
   assert.equal(findEntry(table, Box.id, QUERY)?.handler, boxCore.handlers.query)
@@ -54,7 +53,7 @@ test('a class listed without methods is core’s, an unlisted one is absent (R19
   assert.equal(findEntry(table, 0xffff, 255), undefined)
 })
 
-test('an override replaces core’s method and receives it; null removes one; a method without a provider is absent', () => {
+test('a driver can replace or remove core’s methods', () => {
   const create = () => ({ size: 7 })
   const table = build(driverClass(Box, { create, query: null }))
   const entry = findEntry(table, Box.id, CREATE)!
@@ -65,7 +64,7 @@ test('an override replaces core’s method and receives it; null removes one; a 
   assert.deepEqual(Object.keys(table.byName.get('box')!.class.methods), ['create', 'destroy'])
 })
 
-test('a driver’s attributes are added to the method’s, for codecs too', () => {
+test('a driver can add attributes to a common method', () => {
   const table = build(
     driverClass(Box, { create: () => ({ size: 1, hint: 2 }) }, { create: { out: { hint: u32(0x8000) } } }),
   )
@@ -75,7 +74,7 @@ test('a driver’s attributes are added to the method’s, for codecs too', () =
   assert.deepEqual(Object.keys(Box.methods.create.out), ['size'])
 })
 
-test('private classes have their own bank (R12, R22)', () => {
+test('private classes have a table of their own (R12, R22)', () => {
   const create = () => ({})
   const table = build(driverClass(Box), driverClass(Secret, { create }))
   assert.equal(findEntry(table, 0x8003, CREATE)?.handler, create)
@@ -84,7 +83,7 @@ test('private classes have their own bank (R12, R22)', () => {
   assert.equal(table.private.length, 4)
 })
 
-test('a driver adds methods to a common class', () => {
+test('a driver can add methods to a common class', () => {
   const open = () => ({})
   const extra = { open: method(Block.DRIVER_FAST + 5, { in: {}, out: {} }) }
   const table = build(withMethods(driverClass(Box), extra, { open }))
@@ -92,7 +91,7 @@ test('a driver adds methods to a common class', () => {
   assert.equal(findEntry(table, Box.id, CREATE)?.handler, boxCore.handlers.create)
 })
 
-test('an experimental method is like any other; a driver cannot add methods below DRIVER_FAST or in reserved blocks (R5)', () => {
+test('a driver can add experimental methods, but no methods below DRIVER_FAST or in reserved blocks (R5)', () => {
   const open = () => ({})
   const buildWithMethod = (call: number) =>
     build(withMethods(driverClass(Box), { open: method(call, { in: {}, out: {} }) }, { open }))
@@ -107,7 +106,7 @@ test('an experimental method is like any other; a driver cannot add methods belo
   assert.throws(() => buildWithMethod(Block.RESERVED), /box\.open: call number 128 is not in 0\.\.127; .*reserved/)
 })
 
-test('optional arguments that a driver does not support are absent, and refused with the reason', () => {
+test('an optional argument that a driver does not support is absent, and refused with the reason', () => {
   const Pot = objectClass('pot', 0x8001, {
     methods: { create: method(CREATE, { in: { size: u32(1), lid: optional(u32(2)) }, out: {} }) },
   })
@@ -124,7 +123,7 @@ test('optional arguments that a driver does not support are absent, and refused 
   assert.throws(() => table({ size: 'any reason' }), /driver d: pot\.create: attribute size is mandatory/)
 })
 
-test('tables are dense: a block ends at its highest method, an unused class costs one slot (R5, R20)', () => {
+test('a block ends at its highest method, and an unused class takes one slot (R5, R20)', () => {
   const table = build(driverClass(Box, { shake: () => ({}) }))
   const { blocks } = table.byName.get('box')!
   assert.deepEqual(
@@ -134,7 +133,7 @@ test('tables are dense: a block ends at its highest method, an unused class cost
   assert.equal(tableSlots(table), 5 + 8 + 4 + 3)
 })
 
-test('equal tables are shared between devices and released (R20)', () => {
+test('equal tables are shared until the last user releases them (R20)', () => {
   const pool = createPool()
   const shake = () => ({})
   const first = compile(pool, core, driver(driverClass(Box), driverClass(Lid)))
@@ -172,7 +171,7 @@ test('an invalid driver table is refused with a message', () => {
   assert.throws(() => build(driverClass(Lost, { create: () => ({}) })), /lost.create.*no class nil/)
 })
 
-test('hooks rebuild only the classes that they name; no hooks leave the table unchanged (R24)', () => {
+test('hooks change only the classes and methods that they name (R24)', () => {
   const table = build(driverClass(Box), driverClass(Lid))
   assert.equal(withHooks(table, []), table)
   const hooked = withHooks(table, [{ class: 'box', method: 'query', pre() {} }])

@@ -1,5 +1,5 @@
 /*
- * From an encoded call to its answer: a test dialect decodes calls, and its answers may be undeliverable.
+ * Dispatch of a call from its message to its answer.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -33,7 +33,7 @@ interface Message {
 }
 
 const outcomes: (Result | CallError)[] = []
-/** A dialect whose messages are objects, without encoding. */
+/** A dialect without encoding. */
 const objectDialect: Dialect<[Message]> = (view, { class: name, method, object, args, isUndeliverable }) => {
   const cls = view.schema.classByName(name)
   if (cls?.methods[method] === undefined)
@@ -75,7 +75,7 @@ test('codecs see the device’s classes, the classes of handles, and whether the
   assert.equal(view.classOf(1), undefined)
   assert.equal(view.schema.driverId, 14)
   assert.equal(view.schema.classById(Classes.cq.id), view.schema.classByName('cq'))
-  // The test driver has no cq.query, so its codecs know none.
+  // the test driver has no cq.query
   assert.deepEqual(Object.keys(view.schema.classByName('cq')!.methods).sort(), [
     'create',
     'destroy',
@@ -130,7 +130,7 @@ test('after the context is closed or the device removed, every message is answer
   )
 })
 
-test('an answer is a promise only if the handler is asynchronous, and bugs stay exceptions', async () => {
+test('an asynchronous handler’s answer is a promise, and a bug in a handler is thrown', async () => {
   const pdClass = driverClass(Classes.pd, {
     create: async () => ({}),
     destroy: () => {
@@ -155,7 +155,7 @@ test('another process with the same context has its own view', () => {
   assert.deepEqual(callerView(context, child).copyIn(0n, 1), new Uint8Array([7]))
 })
 
-test('events taken for an answer that cannot be written are put back, before later ones', () => {
+test('events taken for an answer that cannot be written are put back before later events', () => {
   const { context, core, caller, call, ret } = setUp()
   assert.ok(ret({ class: 'comp_channel', method: 'create' }) >= 0)
   const [channel] = core.descriptors.keys()

@@ -1,5 +1,5 @@
 /*
- * Uses of hooks (R24): a policy that refuses calls, fault injection, and observation.
+ * Hooks that refuse, fail or observe calls (R24).
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -24,18 +24,18 @@ import { errnoOf, openTestDevice, testCaller } from '../fixture.ts'
 const { pd: Pd, cq: Cq, rc_qp: RcQp, interface: Interface } = Classes
 const cq = { cqe: 10, userHandle: 1n, compVector: 0 }
 
-/** At most `max` objects of a class in each context. */
+/** Limits each context to `max` objects of a class. */
 const quota = (className: string, max: number): Hook => ({
   class: className,
   method: 'create',
   pre({ context }) {
     const live = context.handles.slots.filter(object => object?.class.name === className).length
-    // The new object already has its handle.
+    // `live` includes the new object
     if (live > max) throw new CallError('ENOMEM', `${className}: this context may have ${max}`)
   },
 })
 
-test('pre-hooks limit the protection domains of each context, and deny a class to one context', () => {
+test('pre-hooks can limit the objects of each context, and deny a class to one context', () => {
   const { device, context, caller } = openTestDevice()
   const otherContext = openContext(device, { isOpened: true })
   addHook(device, quota('pd', 2))
@@ -59,7 +59,7 @@ test('pre-hooks limit the protection domains of each context, and deny a class t
   )
 })
 
-test('a pre-hook refuses entries of a chain too: the answer of the chain reports the refused entry', () => {
+test('a pre-hook can refuse an entry of a chain', () => {
   const { core, device, context, caller } = openTestDevice()
   addHook(device, quota('pd', 2))
   const call = { class: Pd, methodName: 'create', method: Pd.methods.create, object: 0, args: {} }
@@ -73,7 +73,7 @@ test('a pre-hook refuses entries of a chain too: the answer of the chain reports
   }
 })
 
-test('faults can be injected into any call: the caller gets the error, nothing is left, and other calls work', () => {
+test('a call that a pre-hook refuses leaves nothing', () => {
   fc.assert(
     fc.property(fc.infiniteStream(fc.boolean()), faults => {
       const { core, device, context, caller, log } = openTestDevice()
@@ -110,7 +110,7 @@ test('faults can be injected into any call: the caller gets the error, nothing i
   )
 })
 
-test('hooks see the calls of private classes, and the creation of a driver’s descriptor', () => {
+test('hooks see calls of private classes and creates of driver_ops', () => {
   const { core, caller } = openTestDevice()
   const seen: string[] = []
   const watch: Hook = { post: ({ entry }) => seen.push(`${entry.class.name}.${entry.name}`) }
@@ -140,7 +140,7 @@ test("a post-hook cannot change a call's result", () => {
   )
 })
 
-test('a post-hook sees every call once, also those refused for their arguments or their object', () => {
+test('a post-hook sees every call once, even a call with a wrong argument or handle', () => {
   const { device, context, caller } = openTestDevice()
   const preCalls: string[] = []
   const postCalls: unknown[] = []
@@ -179,7 +179,7 @@ test('a post-hook sees every call once, also those refused for their arguments o
   assert.equal(postCalls.length, 6)
 })
 
-test('a post-hook of a refused destroy has the object that is in use', () => {
+test('a post-hook gets the busy object of a refused destroy', () => {
   const { device, context, caller } = openTestDevice()
   const pd = invokeNow(context, Pd, 'create', 0, {}, caller).object ?? -1
   const queue = invokeNow(context, Cq, 'create', 0, cq, caller).object ?? -1
@@ -195,7 +195,7 @@ test('a post-hook of a refused destroy has the object that is in use', () => {
   assert.equal((seen[1] as CallError).code, 'EBUSY')
 })
 
-test('a post-hook sees an entry of a chain that is refused for its object', () => {
+test('a post-hook sees a chain entry with a wrong handle', () => {
   const { device, context, caller } = openTestDevice()
   const seen: string[] = []
   addHook(device, { class: 'pd', post: (_call, object, _args, _out, error) => void seen.push(`${object} ${error}`) })

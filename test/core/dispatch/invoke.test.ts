@@ -1,5 +1,5 @@
 /*
- * Typed calls (R21, R23): handles, the checks of arguments, errors, limits, and asynchronous handlers.
+ * Typed calls with `invoke` and `invokeNow` (R21, R23).
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -34,13 +34,12 @@ const {
   interface: Interface,
 } = Classes
 
-/** The test driver with `replacement` instead of its class of that name. */
 const driverWith = (replacement: ReturnType<typeof driverClass>) =>
   testDriver(testClasses.map(cls => (cls.class.name === replacement.class.name ? replacement : cls)))
 
 const cq = { cqe: 10, userHandle: 1n, compVector: 0 }
 
-test('handles of all classes share one number space; a new one is the lowest free number from 0 on', () => {
+test('a new object of any class gets the lowest free handle of its context', () => {
   const { context, caller } = openTestDevice()
   assert.equal(invokeNow(context, Pd, 'create', 0, {}, caller).object, 0)
   assert.equal(invokeNow(context, Cq, 'create', 0, cq, caller).object, 1)
@@ -49,7 +48,7 @@ test('handles of all classes share one number space; a new one is the lowest fre
   assert.equal(invokeNow(context, Pd, 'create', 0, {}, caller).object, 1)
 })
 
-test('a handle of another class is EINVAL, an unused one ENOENT; destroying an object in use is EBUSY', () => {
+test('a handle of another class is EINVAL, an unused handle ENOENT, the destroy of an object in use EBUSY', () => {
   const setup = openTestDevice()
   const { context, caller } = setup
   invokeNow(context, Pd, 'create', 0, {}, caller)
@@ -97,7 +96,7 @@ test('handles of one context are invalid in another', () => {
   assert.equal(invokeNow(otherContext, Pd, 'create', 0, {}, caller).object, 0)
 })
 
-test('the device is object 0 and ports have their numbers; neither uses a handle', () => {
+test('the device is object 0, and a port has its number', () => {
   const { context, caller } = openTestDevice()
   assert.equal(invokeNow(context, Device, 'query', 0, {}, caller).out.attributes.physPortCnt, 1)
   assert.equal(invokeNow(context, Port, 'query', 1, {}, caller).out.attributes.gidTblLen, 8)
@@ -125,7 +124,7 @@ test('a method or class that the device lacks is EOPNOTSUPP', () => {
   )
 })
 
-test('arguments are checked: missing, out of range, of another type', () => {
+test('a missing, out-of-range or mistyped argument is refused', () => {
   const { context, caller } = openTestDevice()
   const messageOf = (args: object) => {
     try {
@@ -169,7 +168,7 @@ test('names from Object.prototype are neither methods nor attributes', () => {
   assert.equal(stat(core).objects, 0)
 })
 
-test('records, lists, bytes and 64-bit numbers are checked too, with the path to the wrong value', () => {
+test('the error of a wrong value names the path to the value', () => {
   const { context, caller } = openTestDevice()
   invokeNow(context, Pd, 'create', 0, {}, caller)
   invokeNow(context, Cq, 'create', 0, cq, caller)
@@ -205,7 +204,7 @@ test('records, lists, bytes and 64-bit numbers are checked too, with the path to
   )
 })
 
-test('before the context is opened every other call is refused with EINVAL; so is a second opening', () => {
+test('a call before device.open and a second device.open are refused with EINVAL', () => {
   const setup = openTestDevice()
   const context = openContext(setup.device)
   assert.equal(
@@ -223,7 +222,7 @@ test('before the context is opened every other call is refused with EINVAL; so i
   assert.equal(invokeNow(context, Pd, 'create', 0, {}, setup.caller).object, 0)
 })
 
-test('an opening that fails after core’s part leaves no descriptor, and can be repeated', () => {
+test('a device.open that fails in the driver leaves no descriptor, and can be repeated', () => {
   let isAllowed = false
   const replacement = driverClass(Device, {
     open(call, object, args, core) {
@@ -281,7 +280,7 @@ test('a create handler that throws leaves nothing behind', () => {
   assert.equal(setup.context.handles.count, 0)
 })
 
-test('an override receives core’s version, and core’s answers EOPNOTSUPP where there is none', () => {
+test('a driver’s call of core’s method fails with EOPNOTSUPP if core has no such method', () => {
   const replacement = driverClass(Cq, {
     create: (call, object, args, core) => core(call, object, args),
     reqNotify: (call, object, args, core) => core(call, object, args),
@@ -293,7 +292,7 @@ test('an override receives core’s version, and core’s answers EOPNOTSUPP whe
   )
 })
 
-test('a refused destroy leaves its object alive', () => {
+test('a refused destroy leaves the object alive', () => {
   let isAllowed = false
   const replacement = driverClass(Pd, {
     destroy: () => {
@@ -371,7 +370,7 @@ const rejection = async (promise: unknown): Promise<string | undefined> => {
   }
 }
 
-test('an asynchronous handler keeps its objects busy, and its new object does not exist before it ends', async () => {
+test('during an asynchronous create the parents are busy, and the new object does not exist', async () => {
   const { opened, release } = gate()
   const replacement = driverClass(RcQp, {
     create: async () => {
@@ -402,7 +401,7 @@ test('an asynchronous handler keeps its objects busy, and its new object does no
   assert.deepEqual([stat(setup.core).waiting, context.handles.slots[1]?.uses], [0, 0])
 })
 
-test('an asynchronous destroy makes its object busy; if it is refused the object lives on', async () => {
+test('during an asynchronous destroy the object is busy, and after a refusal alive', async () => {
   const { opened, release } = gate()
   const replacement = driverClass(Pd, {
     destroy: async () => {
@@ -422,7 +421,7 @@ test('an asynchronous destroy makes its object busy; if it is refused the object
   assert.equal(context.handles.slots[0]?.life, Lifecycle.LIVE)
 })
 
-test('a batch of address handles is all or none also with asynchronous handlers', async () => {
+test('asynchronous createAhs and destroyAhs affect all address handles or none', async () => {
   let refused = 2
   let creates = 0
   const replacement = driverClass(Ah, {
@@ -463,7 +462,7 @@ test('a batch of address handles is all or none also with asynchronous handlers'
   assert.deepEqual([stat(core).objects, context.handles.slots[pd]?.uses], [1, 0])
 })
 
-test('a call on a descriptor of another context is refused without preparing its sink', () => {
+test('a call on a descriptor of another context is refused without preparing the descriptor’s sink', () => {
   const setup = openTestDevice()
   const fd = install(setup, invokeNow(setup.context, AsyncFd, 'create', 0, {}, setup.caller))
   let preparations = 0
@@ -483,7 +482,7 @@ for (const [name, end] of [
   ['the context is closed', ({ context }: ReturnType<typeof openTestDevice>) => closeContext(context)],
   ['the device is removed', ({ device }: ReturnType<typeof openTestDevice>) => unregister(device)],
 ] as const)
-  test(`an asynchronous create that ends because ${name} is answered with EIO, and leaves nothing`, async () => {
+  test(`an asynchronous create fails with EIO and leaves nothing if ${name}`, async () => {
     const released: string[] = []
     const replacement = driverClass(Pd, {
       create: ({ context }) =>

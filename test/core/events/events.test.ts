@@ -1,5 +1,5 @@
 /*
- * Completion events and asynchronous events (R34, R35, R37): arming, destinations, counts of read events, and sinks.
+ * Completion events and asynchronous events (R34, R35, R37).
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -50,7 +50,7 @@ const setUp = () => {
 const hex = (events: readonly EventRecord[]) => events.map(({ bytes }) => Buffer.from(bytes).toString('hex'))
 const readError = (fd: FdObject) => errnoOf(() => readEvents(fd))
 
-test('arming raises exactly one event for the next completion (R35)', () => {
+test('an armed CQ raises one event for the next completion (R35)', () => {
   const { channel, newCq, notify } = setUp()
   const cq = newCq(0x1122334455667788n)
   completed(cq.events!, true)
@@ -62,7 +62,7 @@ test('arming raises exactly one event for the next completion (R35)', () => {
   assert.equal(readError(channel), 'EAGAIN')
 })
 
-test('armed for solicited completions, only those raise an event; arming again for fewer completions changes nothing', () => {
+test('a CQ that is armed only for solicited completions ignores other completions', () => {
   const { channel, newCq, notify } = setUp()
   const cq = newCq(1n)
   notify(cq.handle, 1)
@@ -76,7 +76,7 @@ test('armed for solicited completions, only those raise an event; arming again f
   assert.equal(readEvents(channel, 9).length, 1)
 })
 
-test('a destroy counts the events read, and drops the others', () => {
+test('a destroy counts the read events and drops the unread events', () => {
   const { channel, newCq, notify, destroy } = setUp()
   const [firstCq, secondCq] = [newCq(5n), newCq(5n)]
   for (const cq of [firstCq, secondCq, firstCq, firstCq]) {
@@ -89,7 +89,7 @@ test('a destroy counts the events read, and drops the others', () => {
   assert.deepEqual(destroy(secondCq.handle), { compEvents: 1, asyncEvents: 0 })
 })
 
-test("an async event has Linux’ 16 bytes, and goes to the first async fd, or to the one named in the object's create", () => {
+test("an async event goes to the async fd of the object's create, otherwise to the context's first async fd", () => {
   const setup = setUp()
   const { context, caller, asyncFd, newCq, destroy } = setup
   const second = install(setup, invokeNow(context, AsyncFd, 'create', 0, {}, caller))
@@ -117,7 +117,7 @@ test('events of a port go to every async fd of its device', () => {
   assert.equal(readError(setup.channel), 'EAGAIN')
 })
 
-test('a removed device raises an event on every async fd, then reads end with EIO', () => {
+test('device removal raises an event on every async fd, and later reads fail with EIO', () => {
   const { device, asyncFd, channel, newCq, notify } = setUp()
   const cq = newCq(1n)
   notify(cq.handle, 0)
@@ -127,7 +127,7 @@ test('a removed device raises an event on every async fd, then reads end with EI
   assert.equal(readError(channel), 'EIO')
 })
 
-test('unread events of the objects of a removed device are discarded; events of a port can be read', () => {
+test('device removal discards unread events of objects, but not of ports', () => {
   const { device, asyncFd, channel, newCq } = setUp()
   const cq = newCq(1n)
   const fire = () => {
@@ -137,7 +137,7 @@ test('unread events of the objects of a removed device are discarded; events of 
   fire()
   raisePort(device, 1, AsyncEventType.values.PORT_ERR)
   raiseObjectEvent(cq, AsyncEventType.values.CQ_ERR)
-  // Completions and events raised during its removal are not delivered either.
+  // events raised during the removal are not delivered either
   registerClient(device.core, {
     name: 'busy',
     add() {},
@@ -168,7 +168,7 @@ test('a closed descriptor gets no events; its unread events do not count as read
   assert.deepEqual(destroy(cq.handle), { compEvents: 1, asyncEvents: 0 })
 })
 
-test('events of a port can be read after their context is closed; events of objects cannot', () => {
+test('after its context is closed an async fd still has events of ports, but not of objects', () => {
   const { context, device, asyncFd, newCq } = setUp()
   raiseObjectEvent(newCq(1n), AsyncEventType.values.CQ_ERR)
   raisePort(device, 1, AsyncEventType.values.PORT_ERR)
@@ -180,7 +180,7 @@ test('events of a port can be read after their context is closed; events of obje
   assert.equal(readError(asyncFd), 'EIO')
 })
 
-test('a sink is not queried for an object without events, and once for all objects when its descriptor is closed', () => {
+test('a destroy queries the sink only if the object has raised events, a close queries the sink once', () => {
   const { core, channel, newCq, notify, destroy } = setUp()
   const queried: unknown[] = []
   attachSink(channel, {
@@ -208,7 +208,7 @@ test('a sink is not queried for an object without events, and once for all objec
   assert.deepEqual(queried, [withEvents[0]!.events, Number.POSITIVE_INFINITY])
 })
 
-test('a carrier’s sink gets the queued events, and a destroy withdraws those that it has not delivered', () => {
+test('an attached sink gets the queued events, and a destroy withdraws undelivered events from the sink', () => {
   const { context, channel, newCq, notify, destroy } = setUp()
   const cq = newCq(1n)
   const fire = () => {
@@ -237,7 +237,7 @@ test('a carrier’s sink gets the queued events, and a destroy withdraws those t
   assert.equal(ended, 1)
 })
 
-test("the events of one object in a queue that is not read are bounded, and another object's event still arrives", () => {
+test('the number of unread events of one object is bounded, and events of other objects still arrive', () => {
   const { channel, newCq, notify, destroy } = setUp()
   const [busy, late] = [newCq(1n), newCq(2n)]
   const fire = (cq: typeof busy) => {
@@ -252,7 +252,7 @@ test("the events of one object in a queue that is not read are bounded, and anot
   assert.deepEqual(destroy(busy.handle), { compEvents: 65_536, asyncEvents: 0 })
 })
 
-test('a queue of events wakes its reader at each event and at its end', () => {
+test('an event queue wakes its reader at each event and when the queue ends', () => {
   let wakeUps = 0
   const setup = setUp()
   attachSink(
@@ -265,7 +265,7 @@ test('a queue of events wakes its reader at each event and at its end', () => {
   assert.equal(wakeUps, 1)
   closeContext(setup.context)
   assert.equal(wakeUps, 2)
-  // A sink that is attached later ends at once.
+  // a sink that is attached after the end of its context ends at once
   attachSink(
     setup.asyncFd,
     createEventQueue(() => wakeUps++),

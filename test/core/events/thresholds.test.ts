@@ -1,6 +1,5 @@
 /*
- * Thresholds of completion events (R36), in virtual time: an event is raised after a number of completions or after a
- * time, whichever comes first. The driver is not involved.
+ * Thresholds of completion events (R36), in virtual time.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -58,7 +57,7 @@ test('an event is raised after a number of completions', () => {
     assert.equal(events(), expected)
   }
   assert.equal(nextDue(core), Number.POSITIVE_INFINITY)
-  // Counting starts with the arming.
+  // each arming counts from 0
   notify(cq.handle)
   for (const expected of [0, 0, 1]) {
     completed(cq.events!, false)
@@ -66,7 +65,7 @@ test('an event is raised after a number of completions', () => {
   }
 })
 
-test('an event is raised a period after the first completion, if the number is not reached before', () => {
+test('an event is raised a period after the first completion, unless the count is reached earlier', () => {
   const { core, clock, newCq, set, notify, events, wait } = setUp()
   const cq = newCq()
   set(cq.handle, { count: 2, period: 50 })
@@ -84,7 +83,7 @@ test('an event is raised a period after the first completion, if the number is n
   completed(cq.events!, false)
   completed(cq.events!, false)
   assert.equal(events(), 1)
-  // No second event is raised at the end of the period.
+  // no second event is raised at the end of the period
   wait(50)
   assert.equal(events(), 0)
   assert.equal(nextDue(core), Number.POSITIVE_INFINITY)
@@ -111,7 +110,7 @@ test('later thresholds and armings of an armed CQ can only make its event earlie
   const complete = (times: number) => {
     for (let i = 0; i < times; i++) completed(cq.events!, false)
   }
-  // The threshold is lowered to the current count, removed, or raised.
+  // the threshold is lowered to the current count, removed, or raised
   set(handle, { count: 10 })
   notify(handle)
   complete(5)
@@ -128,7 +127,7 @@ test('later thresholds and armings of an armed CQ can only make its event earlie
   complete(1)
   assert.equal(events(), 1)
 
-  // A period counts from the first completion; a longer one has no effect, a shorter one makes the event earlier.
+  // a longer period has no effect, a shorter period makes the event earlier
   set(handle, { count: 0, period: 50 })
   notify(handle)
   complete(1)
@@ -139,7 +138,7 @@ test('later thresholds and armings of an armed CQ can only make its event earlie
   wait(20)
   assert.equal(events(), 1)
 
-  // A later arming has a higher threshold.
+  // a later arming has a higher threshold
   set(handle, { count: 0, period: 0 })
   notify(handle)
   notify(handle, { count: 3 })
@@ -153,7 +152,7 @@ test('later thresholds and armings of an armed CQ can only make its event earlie
   assert.equal(events(), 1)
 })
 
-test('a CQ has at most one deadline, and none when it is destroyed', () => {
+test('a CQ has at most one deadline, a destroyed CQ none', () => {
   const { core, context, caller, newCq, set, notify, events } = setUp()
   const [cq, otherCq] = [newCq(), newCq()]
   for (const { handle } of [cq, otherCq]) set(handle, { count: 3, period: 1000 })
@@ -176,7 +175,7 @@ test('a CQ has at most one deadline, and none when it is destroyed', () => {
   )
 })
 
-test('a destroyed CQ raises no event; core refuses to resize a CQ', () => {
+test('a destroyed CQ raises no event', () => {
   const { context, caller, newCq, set, notify, events, wait } = setUp()
   const cq = newCq()
   set(cq.handle, { period: 50 })
@@ -185,13 +184,17 @@ test('a destroyed CQ raises no event; core refuses to resize a CQ', () => {
   invokeNow(context, Cq, 'destroy', cq.handle, {}, caller)
   wait(1000)
   assert.equal(events(), 0)
+})
+
+test('core refuses to resize a CQ', () => {
+  const { newCq, set } = setUp()
   assert.equal(
     errnoOf(() => set(newCq().handle, { cqe: 8 })),
     'EOPNOTSUPP',
   )
 })
 
-test('after random armings and thresholds, an event is raised when the first of them is met', () => {
+test('a CQ with several armings and thresholds raises its event when the first threshold is reached', () => {
   const rule = fc.record({ count: fc.nat(4), period: fc.nat(60) })
   const step = fc.oneof(
     fc.record({ wait: fc.nat(40) }),
@@ -199,19 +202,21 @@ test('after random armings and thresholds, an event is raised when the first of 
     fc.record({ arm: fc.option(rule) }),
     fc.record({ set: rule }),
   )
-  /** One CQ: its rule, every rule since it was armed, and the times of completions since. */
+  /** A CQ: its rule, and the rules and completion times since it was armed. */
   const model = () => ({
     rule: { count: 0, period: 0 },
     armings: [] as { count: number; period: number }[],
     completionTimes: [] as number[],
   })
   type Model = ReturnType<typeof model>
-  const isDue = ({ armings, completionTimes: at }: Model, now: number): boolean =>
-    armings.some(
-      ({ count, period }) =>
-        at.length > 0 &&
-        ((count === 0 && period === 0) || (count > 0 && at.length >= count) || (period > 0 && at[0] + period <= now)),
-    )
+  const isDue = ({ armings, completionTimes }: Model, now: number): boolean =>
+    completionTimes.length > 0 &&
+    armings.some(({ count, period }) => {
+      const hasNoThreshold = count === 0 && period === 0
+      const isCountReached = count > 0 && completionTimes.length >= count
+      const isPeriodOver = period > 0 && completionTimes[0] + period <= now
+      return hasNoThreshold || isCountReached || isPeriodOver
+    })
   fc.assert(
     fc.property(fc.array(fc.tuple(fc.nat(2), step), { maxLength: 60 }), steps => {
       const { clock, newCq, set, notify, events, wait } = setUp()
@@ -240,7 +245,7 @@ test('after random armings and thresholds, an event is raised when the first of 
             if (cqModel.armings.length > 0) cqModel.completionTimes.push(clock.now)
             expectIfDue(cqModel)
           }
-        // `wait` raises the events that are due by time.
+        // `wait` raises the events whose period is over
         wait(0)
         for (const each of models) expectIfDue(each)
         assert.equal(events(), expected)
