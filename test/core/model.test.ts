@@ -1,6 +1,5 @@
 /*
- * Random calls in several contexts have the results that a simple model predicts: per context a map of handles and a
- * map of descriptors, per object a list of parents.
+ * Random calls in several contexts, compared with a simple model of objects.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -27,7 +26,7 @@ interface ModelObject {
 interface ModelContext {
   readonly context: Context
   readonly handles: Map<number, ModelObject>
-  /** Descriptor number → object; a closed one stays while something needs it. */
+  /** Objects by descriptor number. A closed descriptor stays while an object uses it. */
   readonly descriptors: Map<number, { object: ModelObject; isClosed: boolean }>
 }
 
@@ -40,7 +39,7 @@ const lowest = (handles: Map<number, unknown>): number => {
   return handle
 }
 
-/** A call, or another action; `a`, `b` and `d` are handles or random choices. */
+/** A call or another action; `a`, `b` and `d` are handles or random choices. */
 interface Step {
   readonly action: string
   readonly contextIndex: number
@@ -77,18 +76,24 @@ const run = (steps: readonly Step[]): void => {
     const { key } = model.handles.get(handle)!
     if (key !== undefined) staleKeys.add(key)
     model.handles.delete(handle)
-    // A closed channel is destroyed with the last CQ that needs it.
+    // a closed channel is destroyed with the last CQ that uses it
     for (const [number, { object, isClosed }] of model.descriptors)
       if (isClosed && uses(model, object) === 0) model.descriptors.delete(number)
   }
 
-  /** The expected result of using a handle as one of a class. */
+  /** The object of class `cls` with this handle, or the expected errno. */
   const lookUp = (model: ModelContext, handle: number, cls: string): string | ModelObject => {
     const found = model.handles.get(handle)
-    return found === undefined ? 'ENOENT' : found.class === cls ? found : 'EINVAL'
+    if (found === undefined) return 'ENOENT'
+    return found.class === cls ? found : 'EINVAL'
   }
 
-  /** `named`: the expected result of each reference in `args` (`lookUp`). */
+  const expectedOfDestroy = (model: ModelContext, found: string | ModelObject): string => {
+    if (typeof found === 'string') return found
+    return uses(model, found) > 0 ? 'EBUSY' : 'ok'
+  }
+
+  /** `named` has the result of `lookUp` for each reference in `args`. */
   const create = (model: ModelContext, cls: ObjectClass, args: object, named: (string | ModelObject)[]): void => {
     const refused = named.find(found => typeof found === 'string')
     let handle: number | undefined
@@ -124,11 +129,10 @@ const run = (steps: readonly Step[]): void => {
       const result = invokeNow(model.context, Classes.comp_channel, 'create', 0, {}, caller)
       model.descriptors.set(result.descriptors![0].object, { object: { class: action, parents: [] }, isClosed: false })
     } else if (action === 'destroy') {
-      // Usually the handle's class, sometimes another.
+      // usually the handle's class, sometimes another class
       const actual = classes.find(cls => cls.name === model.handles.get(a)?.class)
       const cls = d > 0 && actual !== undefined ? actual : classes[secondHandle % 4]
-      const found = lookUp(model, a, cls.name)
-      const expected = typeof found === 'string' ? found : uses(model, found) > 0 ? 'EBUSY' : 'ok'
+      const expected = expectedOfDestroy(model, lookUp(model, a, cls.name))
       assert.equal(
         errnoOf(() => invokeNow(model.context, cls, 'destroy', a, {} as never, caller)),
         expected,

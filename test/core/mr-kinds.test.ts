@@ -1,6 +1,5 @@
 /*
- * Kinds of memory regions besides the caller's memory: pages of a file, null regions, implicit regions (the whole
- * address space); and the caller's memory, if its check has to be prepared.
+ * Memory regions of files, null regions, and implicit regions (the whole address space).
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -32,7 +31,7 @@ const setUp = () => {
     openFile(fd: number): FileMemory {
       if (fd !== 5) throw new CallError('EBADF', `the caller has no descriptor ${fd}`)
       const space = createLocalSpace()
-      // Addresses of the region are offsets in the file, which `space` has at 2^32.
+      // an address of the region is an offset in the file; `space` has the file at `fileStart`
       const fileStart = space.add(file)
       const addressOf = (lo: number): number => fileStart + lo - 2 ** 32
       files.open++
@@ -64,19 +63,19 @@ const setUp = () => {
   const modify = (handle: number, args: In<typeof Mr.methods.modify>) =>
     invokeNow(setup.context, Mr, 'modify', handle, args, caller)
   const spaceOf = (row: number) => setup.device.memory.spaces[setup.device.memory.space[row]]!
-  /** The row for a peer's READ of that many bytes at an address; -1 if there is none. */
+  /** The row that permits a peer's READ; -1 if there is none. */
   const find = (key: number, hi: number, lo: number, length: number) =>
     resolve(setup.device.memory, pdId, key, hi, lo, length, REMOTE_READ, 0)
   return { ...setup, caller, file, files, create, destroy, query, modify, spaceOf, find }
 }
 
-/** A buffer of nines. */
+/** A buffer in which every byte is 9. */
 const filledBuffer = (size: number): Bytes => {
   const bytes = new Uint8Array(size).fill(9)
   return { address: 0, bytes, view: new DataView(bytes.buffer) }
 }
 
-test('a region of a file has its pages from an offset on, at any address; the file is released with the region', () => {
+test('a region of a file has the file’s pages, and the file is closed with the region', () => {
   const { file, files, create, destroy, query, spaceOf, find } = setUp()
   file.fill(3, 4096)
   const { object, out } = create({ kind: FILE, file: 5, start: 4096n, iova: 0x7_0000_1000n })
@@ -134,7 +133,7 @@ test('a null region discards writes and reads as zero', () => {
   destroy(object!)
 })
 
-test('memory that is mapped after the registration of an implicit region is accessible at its own address', () => {
+test('an implicit region gives access to memory that is mapped after the registration', () => {
   const { caller, create, query, spaceOf, find } = setUp()
   const { object, out } = create({ kind: IMPLICIT, start: 77n, length: 1n, iova: 3n })
   assert.equal(query(object!).kind, IMPLICIT)

@@ -1,5 +1,5 @@
 /*
- * Queries that core answers: GIDs, handles, attributes of device and port, and event descriptors.
+ * Queries that core answers.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -22,7 +22,7 @@ const { pd: Pd, cq: Cq, device: Device, port: Port } = Classes
 const { comp_channel: CompChannel, async_fd: AsyncFd, event_queue: EventQueue } = Classes
 const gid = (last: number) => new Uint8Array(16).fill(0xfe, 0, 1).fill(last, 15)
 
-test('a query of a GID entry returns it; an empty entry is ENODATA, an index beyond the table EINVAL', () => {
+test('queryGidEntry fails with ENODATA for an empty entry, with EINVAL for an index beyond the table', () => {
   const { device, context, caller } = openTestDevice()
   const [{ gids }] = device.ports
   setGid(gids, 1, { gid: gid(1), type: 2, ifindex: 3 })
@@ -59,7 +59,7 @@ test('a GID is found by its bytes, and by its type if one is named', () => {
   assert.equal(getGid(gids, 5).type, 2)
 })
 
-test('a query of the GID table returns the filled entries of all ports, and fails if they are more than `max`', () => {
+test('queryGidTable returns the filled entries, and fails if there are more than `max`', () => {
   const { device, context, caller } = openTestDevice()
   setGid(device.ports[0].gids, 0, { gid: gid(1), type: 2, ifindex: 1 })
   setGid(device.ports[0].gids, 4, { gid: gid(2), type: 2, ifindex: 1 })
@@ -78,7 +78,7 @@ test('a query of the GID table returns the filled entries of all ports, and fail
   )
 })
 
-test('a query returns the handles of classes, newest object first, at most `max`', () => {
+test('queryHandles returns at most `max` handles of the classes, newest object first', () => {
   const { device, context, caller } = openTestDevice()
   const handles = (ids: number[], max?: number) =>
     invokeNow(
@@ -111,7 +111,7 @@ test("a query returns a copy of the driver's description", () => {
   assert.equal(invokeNow(context, Port, 'query', 1, {}, caller).out.attributes.state, 4)
 })
 
-test('a query of event descriptors returns their sources, the number of waiting events, and which one is the default', () => {
+test('a query of an event descriptor returns its sources and its number of unread events', () => {
   const setup = openTestDevice()
   const { context, caller } = setup
   const fd = (cls: typeof CompChannel | typeof AsyncFd | typeof EventQueue): FdObject =>

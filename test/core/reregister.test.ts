@@ -1,6 +1,5 @@
 /*
- * Re-registration of memory (mr.modify; IBA 10.6.3, ibv_rereg_mr): each part alone and together, with the same key; a
- * refused call leaves the region unchanged.
+ * Re-registration of memory (IBA 10.6.3) with mr.modify.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -15,7 +14,7 @@ import { errnoOf, openTestDevice } from './fixture.ts'
 const { pd: Pd, mr: Mr, mw: Mw } = Classes
 const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_READ, MW_BIND, ON_DEMAND, ZERO_BASED } = AccessFlags.values
 
-/** Number of a queue pair; regions do not depend on it. */
+/** The number of any queue pair: only windows are checked against it. */
 const QP = 17
 /** A bit that is no access flag. */
 const UNKNOWN_BIT = 1 << 19
@@ -37,7 +36,7 @@ const setUp = (access: number = LOCAL_WRITE | REMOTE_READ, options: Parameters<t
   return { ...setup, mr, lkey, first, second, modify, rowFor, errno }
 }
 
-test('rights change, and with them the rkey', () => {
+test('a change of rights can change the rkey', () => {
   const { modify, rowFor, first, lkey } = setUp()
   assert.deepEqual({ ...modify({ access: LOCAL_WRITE }) }, { lkey, rkey: 0 })
   assert.equal(rowFor(first, 1, REMOTE_READ), -1)
@@ -45,7 +44,7 @@ test('rights change, and with them the rkey', () => {
   assert.ok(rowFor(first, 8192, REMOTE_WRITE) >= 0)
 })
 
-test('the address changes, to other memory or for the same memory', () => {
+test('a new translation moves a region to other memory', () => {
   const { modify, rowFor, first, second, device } = setUp()
   modify({ translation: { start: second, length: 100n, iova: 0x5000n } })
   assert.equal(rowFor(first, 1, 0), -1)
@@ -56,7 +55,7 @@ test('the address changes, to other memory or for the same memory', () => {
   assert.deepEqual(device.memory.spaceUses, [1])
 })
 
-test('the protection domain changes, and the new one is busy instead of the old one', () => {
+test('a region in a new protection domain keeps the new domain busy, and no longer the old domain', () => {
   const { modify, rowFor, first, context, caller } = setUp()
   modify({ pd: 1 })
   assert.equal(rowFor(first, 1, 0, 0), -1)
@@ -66,7 +65,7 @@ test('the protection domain changes, and the new one is busy instead of the old 
   assert.equal(destroy(0), 'ok')
 })
 
-test('rights, address and domain change together; without ZERO_BASED the region has its iova again', () => {
+test('one call can change rights, translation and protection domain', () => {
   const { modify, rowFor, second } = setUp()
   const translation = { start: second, length: 4096n, iova: second }
   modify({ translation, pd: 1, access: REMOTE_READ | ZERO_BASED })
@@ -76,7 +75,7 @@ test('rights, address and domain change together; without ZERO_BASED the region 
   assert.ok(rowFor(second, 4096, REMOTE_READ, 1) >= 0)
 })
 
-test('a refused call changes nothing', () => {
+test('a refused call leaves the region unchanged', () => {
   const { errno, rowFor, first, second } = setUp()
   assert.equal(errno({}), 'EINVAL')
   assert.equal(errno({ access: REMOTE_WRITE }), 'EINVAL')
@@ -88,7 +87,7 @@ test('a refused call changes nothing', () => {
   assert.ok(rowFor(first, 8192, LOCAL_WRITE | REMOTE_READ) >= 0)
 })
 
-test('a region with windows cannot be changed', () => {
+test('a region with a bound window cannot be changed', () => {
   const { errno, lkey, first, context, caller, device } = setUp(LOCAL_WRITE | MW_BIND)
   const mw = invokeNow(context, Mw, 'create', 0, { pd: 0, type: MwType.values.TYPE_1 }, caller)
   const window = (mw.out as { rkey: number }).rkey
@@ -105,14 +104,11 @@ test('unchanged pages are not checked again: the program that registered them ma
   caller.memory.remove(Number(first))
   assert.deepEqual({ ...modify({ access: 0 }) }, { lkey, rkey: 0 })
   assert.deepEqual({ ...modify({ access: REMOTE_READ, pd: 1 }) }, { lkey, rkey: lkey })
-  // Checked, since the region would become writable.
+  // a region that becomes writable is checked
   assert.equal(errno({ access: LOCAL_WRITE }), 'EFAULT')
 })
 
-/**
- * As `setUp`, on a device with on-demand paging; the caller's memory records the registered ranges. The region is moved
- * to `second`, with these rights.
- */
+/** A region at `second` on a device with on-demand paging; the caller's memory records the registered ranges. */
 const setUpWithPaging = (access: number) => {
   const registered: { start: number; length: number; unmap: () => void }[] = []
   let isFull = false
@@ -138,7 +134,7 @@ const setUpWithPaging = (access: number) => {
   return { ...setup, registered, ranges, destroy, setFull }
 }
 
-test('a region that ceases to be on demand is registered, so that its unmapping is noticed', () => {
+test('a region that ceases to be on demand is registered with the caller’s memory', () => {
   const { modify, second, ranges, registered, lkey, device, rowFor, destroy } = setUpWithPaging(LOCAL_WRITE | ON_DEMAND)
   assert.deepEqual(ranges(), [])
   assert.deepEqual({ ...modify({ access: LOCAL_WRITE }) }, { lkey, rkey: 0 })
@@ -150,7 +146,7 @@ test('a region that ceases to be on demand is registered, so that its unmapping 
   assert.deepEqual(ranges(), [])
 })
 
-test('a region that becomes on demand is not registered any more, with its address or a new one', () => {
+test('a region that becomes on demand is no longer registered with the caller’s memory', () => {
   const change = setUpWithPaging(LOCAL_WRITE)
   change.modify({ access: LOCAL_WRITE | ON_DEMAND })
   assert.deepEqual(change.ranges(), [])

@@ -1,6 +1,5 @@
 /*
- * R47: clients and devices of different releases, in the object dialect. The other release lacks a class, has an
- * additional method, new optional and mandatory attributes, and longer records and results.
+ * Clients and devices of different releases (R47), in the object dialect.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -56,7 +55,7 @@ const newClass = objectClass('sheet', 0x7000, {
     fold: method(Block.MANAGEMENT + 0, { in: {}, out: {} }),
   },
 })
-/** The class of the next release, with one attribute that the device requires. */
+/** The class of a later release, in which `query` has a mandatory attribute. */
 const strict = objectClass('sheet', 0x7000, {
   methods: { ...newClass.methods, query: method(QUERY, { in: { unit: u8(1) }, out: { area: u32(64) } }) },
 })
@@ -80,7 +79,7 @@ const handlers = {
   destroy: () => ({}),
 }
 
-/** A device that has these classes. */
+/** A context of a device with these classes. */
 const deviceOf = (...classes: ObjectClass[]): Context => {
   const driverClasses = classes.map(cls => {
     const implemented = Object.entries(handlers).filter(([name]) => name in cls.methods)
@@ -108,7 +107,7 @@ const decodeBytes = (view: CallerView, call: number, bytes: Uint8Array, answer: 
   }
 }
 
-/** The result for a client that knows `cls`: the results, or the error with its message. */
+/** The results of a call by a client that knows `cls`, or the errno and message. */
 const callAs = (context: Context, cls: ObjectClass, name: string, args: AnyValues, options: EncodeOptions = {}) => {
   const call = { class: cls, methodName: name, method: cls.methods[name], object: 0, args }
   let answered: Uint8Array | undefined
@@ -130,7 +129,7 @@ const size = { length: 2, width: 3 }
 
 // ---- without querying the device first ----
 
-test('an old client on a newer device: known calls work, except for answers that have grown', () => {
+test('an old client can call a newer device, but has no room for a longer record in the answer', () => {
   const device = deviceOf(newClass)
   const wantsArea = { outputBuffers: { size: 0 } }
   assert.deepEqual(callAs(device, oldClass, 'create', { size }, wantsArea), { area: 6 })
@@ -140,14 +139,14 @@ test('an old client on a newer device: known calls work, except for answers that
   )
 })
 
-test('an old client on a newer device: calls without a new mandatory attribute, or of a removed class, are refused', () => {
+test('a newer device refuses a call without a new mandatory attribute or of a removed class', () => {
   const device = deviceOf(strict)
   callAs(device, oldClass, 'create', { size }, { outputBuffers: { size: 0 } })
   assert.equal(callAs(device, oldClass, 'query', {}), 'EINVAL sheet.query: attribute unit is missing')
   assert.equal(callAs(device, removedClass, 'query', {}), 'EOPNOTSUPP this device has no class 28673')
 })
 
-test('a new client on an older device: missing features are refused, and ignored where the client allows it', () => {
+test('an older device refuses new features, but ignores new attributes that the client marks as ignorable', () => {
   const device = deviceOf(oldClass)
   const tall = { ...size, height: 4 }
   const flat = { ...size, height: 0 }
@@ -173,13 +172,13 @@ test('a new client on an older device: missing features are refused, and ignored
 
 // ---- with the device's description of itself ----
 
-/** The class as a client that knows `cls` uses it on a device. */
+/** The class with which a client that knows `cls` calls method `name` of the device. */
 const agreed = (device: Context, cls: ObjectClass, name: string): ObjectClass =>
   agreedClass(cls, device.device.schema.classByName(cls.name), name)
 
 test('a client that queries the device first gets longer and shorter answers', () => {
   const newer = deviceOf(newClass)
-  // Inputs: the device's `colour` is passed, but `size` is the client's own record, which lacks `height`.
+  // the device gets its new attribute `colour`, but the client's record `size` has no `height`
   assert.deepEqual(
     callAs(newer, agreed(newer, oldClass, 'create'), 'create', { size: { ...size, height: 5 }, colour: 1 }),
     {
@@ -220,7 +219,7 @@ test('a client that queries the device first knows before a call which methods a
   )
   assert.equal(message(newClass, 'fold'), 'EOPNOTSUPP this device has no sheet.fold')
   assert.equal(message(removedClass, 'query'), 'EOPNOTSUPP this device has no ruler.query')
-  // The device refuses the call, since it lacks the input `unit`.
+  // the client notices no missing input: the device refuses `unit`
   assert.equal(message(strict, 'query'), 'agreed')
   assert.equal(agreed(older, newClass, 'query'), agreed(older, newClass, 'query'))
 })

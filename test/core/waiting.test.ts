@@ -1,8 +1,6 @@
 /*
- * Asynchronous handlers end in any order: calls of several contexts start, wait, succeed and fail. Meanwhile other
- * calls create, use and destroy objects; descriptors and contexts are closed, and the device is removed. Every call
- * ends, each object of the driver is released exactly once, counts are right whenever no call waits, and no object
- * remains.
+ * Asynchronous handlers of several contexts that end in any order, while other calls run, contexts and descriptors are
+ * closed, and the device is removed.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -34,12 +32,13 @@ import { cap, describeDevice, install, openTestDevice, testCaller, testClasses, 
 
 const { interface: Interface, pd: Pd, cq: Cq, mr: Mr, rc_qp: RcQp, comp_channel: Channel } = Classes
 
-/** Asynchronous handlers in progress: each succeeds, or fails with EAGAIN. */
+/** Lets the test end waiting handlers in any order. */
 interface Gate {
+  /** Each function ends one handler: with success if `ok`, otherwise with EAGAIN. */
   readonly pending: ((ok: boolean) => void)[]
   /** Whether a handler that starts now waits. */
   shouldWait: boolean
-  /** Ids of the objects that the driver's handlers have created and not destroyed. */
+  /** IDs of the objects that the driver's handlers have created and not destroyed. */
   readonly live: Set<number>
 }
 
@@ -57,7 +56,7 @@ const waitingClasses = (gate: Gate): DriverClass[] => {
     gate.live.add(id)
   }
   const release = (id: number): void => {
-    assert.ok(gate.live.delete(id), 'released twice')
+    assert.ok(gate.live.delete(id), 'an object was released twice')
   }
   const create =
     (inner: AnyHandler): AnyHandler =>
@@ -77,8 +76,7 @@ const waitingClasses = (gate: Gate): DriverClass[] => {
         return inner(call, object, args, core)
       }
       if (call.why !== 'call' || !gate.shouldWait) return end()
-      // If the wait fails, the object stays, unless core has removed it meanwhile: core has left its release to this
-      // handler.
+      // a failed destroy leaves the object alive; if core removed the object meanwhile, this handler must release it
       return waitAtGate(gate).then(end, error => {
         if (object.life === Lifecycle.DESTROYED) end()
         throw error
@@ -110,7 +108,7 @@ const link = (cls: ObjectClass, methodName: string, args: AnyValues, options: Pa
   ...options,
 })
 
-/** Any call; handles are small numbers that usually exist. */
+/** A random call. Its handles are small numbers, which usually exist. */
 const anyCall = ({ caller, start }: Fixture, random: RandomSource): [ObjectClass, string, number, AnyValues] => {
   const handle = () => random.int(6)
   const channel = [...caller.fds.keys()].slice(-1)
@@ -180,7 +178,7 @@ const compare = ({ core, gate, device, contexts }: Fixture): void => {
     assert.equal(object.uses, needed, `${object.class.name} ${object.handle}`)
     assert.equal(object.life, Lifecycle.LIVE)
     for (const parent of object.parents)
-      assert.notEqual(parent.life, Lifecycle.DESTROYED, 'it needs a destroyed object')
+      assert.notEqual(parent.life, Lifecycle.DESTROYED, 'a live object needs a destroyed object')
   }
   const driverObjects = objects.filter(({ class: { name } }) => name === 'cq' || name === 'rc_qp')
   assert.deepEqual([...gate.live].sort(), driverObjects.map(({ id }) => id).sort())
@@ -208,7 +206,7 @@ const run = async (seeds: readonly number[]): Promise<void> => {
       closeDescriptor(core, fd)
     } else if (action < 9 && gate.pending.length > 0) {
       const [end] = gate.pending.splice(random.int(gate.pending.length), 1)
-      // The next entries of a chain may wait or not.
+      // whether the handlers of a chain's next entries wait
       gate.shouldWait = random.hits(0.5)
       end(random.hits(0.7))
     } else call(fixture, context, random)
@@ -240,12 +238,12 @@ test('invokeNow refuses an asynchronous method, and the end of the call has no e
     () => invokeNow(context, Pd, 'create', 0, {}, testCaller()),
     /^Error: pd\.create is asynchronous: use invoke$/,
   )
-  // An unhandled rejection would fail the test.
+  // an unhandled rejection would fail the test
   await new Promise(setImmediate)
   assert.equal(context.device.counts.pd, 0)
 })
 
-test('an event that a call of invokeNow has taken asynchronously is put back', async () => {
+test('an event that an asynchronous handler takes is put back if invokeNow refuses the call', async () => {
   const slowChannel = driverClass(Channel, {
     getEvent: async (call, object, args, core) => core(call, object, args),
   })

@@ -1,5 +1,5 @@
 /*
- * Buffers of this process as an address space: addresses, copies, atomics, and refused buffers.
+ * The address space of a program in this process.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -33,7 +33,7 @@ test('buffers have page-aligned addresses from 2^32 with a gap behind each', () 
   assert.ok(space.add(new Uint8Array(1)) > c)
 })
 
-test('strided chunks of a buffer correspond to consecutive bytes of the space, in both directions', () => {
+test('reads and writes convert between consecutive bytes of the space and strided chunks of a buffer', () => {
   fc.assert(
     fc.property(fc.integer({ min: 1, max: 40 }), fc.nat(20), fc.nat(200), fc.nat(30), (chunk, gap, total, at) => {
       const space = createLocalSpace()
@@ -58,7 +58,6 @@ test('a copy within one buffer works like memmove', () => {
       const buffer = new ArrayBuffer(2 * maxSize + 8)
       const all = Uint8Array.from({ length: buffer.byteLength }, (_, i) => i * 7)
       new Uint8Array(buffer).set(all)
-      // Two views of one buffer, which the copy cannot recognise.
       const half = (offset: number): Bytes => ({
         address: 0,
         bytes: new Uint8Array(buffer, offset),
@@ -93,7 +92,7 @@ test('atomics work on 64 bits with carry, and return the old value', () => {
   assert.equal(view.getBigUint64(0, true) + view.getBigUint64(16, true), 0n)
 })
 
-test('a detached buffer faults, a resizable one is refused', () => {
+test('access to a detached buffer faults, and a resizable buffer is refused', () => {
   const space = createLocalSpace()
   const buffer = new ArrayBuffer(64)
   const at = split(space.add(new Uint8Array(buffer)))

@@ -1,5 +1,5 @@
 /*
- * Memory regions: which registrations are accepted, keys, the checks of accesses, and the cache of recent regions.
+ * Memory regions: registration, keys, and the check of accesses.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -14,7 +14,7 @@ import { errnoOf, openTestDevice } from '../fixture.ts'
 
 const { pd: Pd, mr: Mr } = Classes
 const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_READ, REMOTE_ATOMIC, ON_DEMAND, ZERO_BASED } = AccessFlags.values
-/** Number of a queue pair; regions do not depend on it. */
+/** The number of any queue pair: only windows are checked against it. */
 const QP = 17
 const ALL = LOCAL_WRITE | REMOTE_WRITE | REMOTE_READ | REMOTE_ATOMIC
 
@@ -55,7 +55,7 @@ test('registration accepts and refuses the same arguments as Linux (test/fixture
   assert.notEqual(optional.lkey, 0)
 })
 
-test('the rkey is the lkey if there is remote access, otherwise 0; a query returns both', () => {
+test('the rkey equals the lkey if the region has remote access, and is 0 otherwise', () => {
   const { address, register, context, caller } = setUp()
   const both = register(address + 8n, 100n, 8n, ALL)
   assert.equal(both.out.rkey, both.out.lkey)
@@ -64,7 +64,7 @@ test('the rkey is the lkey if there is remote access, otherwise 0; a query retur
   assert.equal(register(address, 100n, address, LOCAL_WRITE).out.rkey, 0)
 })
 
-test('a region keeps its protection domain busy, and its key is invalid after it is destroyed', () => {
+test('a region keeps its protection domain busy, and the key of a destroyed region is invalid', () => {
   const { address, register, context, device, caller } = setUp()
   const { object, out } = register(address, 4096n, address, ALL)
   const pd = context.handles.slots[0]!.id
@@ -139,7 +139,7 @@ test('resolve agrees with arithmetic in BigInt', () => {
   )
 })
 
-test('findBuffer agrees with resolve: a cached region is used only while it exists with its rights', () => {
+test('findBuffer, which caches regions, agrees with resolve', () => {
   const SIZE = 4096
   const pick = fc.nat(20)
   const range = fc.record({ at: fc.integer({ min: -2, max: SIZE }), length: fc.nat(SIZE + 2) })
@@ -226,11 +226,11 @@ test('a freed key is not reused within 70,000 registrations', () => {
   for (const row of kept) assert.equal(findKey(table, table.key[row]), row)
   assert.equal(table.liveKeys, 3)
   assert.ok(table.rows <= 4)
-  // The page of the live regions and the page of the next key.
+  // the page of the live regions and the page of the next key
   assert.equal(table.pages.filter(page => page !== undefined).length, 2)
 })
 
-test('after all indices were used, free ones are reused in order, with another key byte', () => {
+test('after the last index a free index is reused with another key byte', () => {
   const table = createMemoryTable(() => 0)
   const live = addRegion(table, 1, 0n, 0n, 1, 0, noMemory)
   const old = addRegion(table, 1, 0n, 0n, 1, 0, noMemory)

@@ -1,6 +1,5 @@
 /*
- * Memory windows in core: binds that are accepted and refused, clause by clause (IBA 10.6.7), the queue pairs that may
- * use a bound window, and its state after its region, queue pair or context is destroyed.
+ * Memory windows in core (IBA 10.6.7).
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -33,14 +32,14 @@ const QP = 17
 const HI = 0x7f01
 const LO = 0xffff_f000
 
-/** Rows of a list (bound-windows.ts), ascending. Links are row + 1. */
+/** The rows of a linked list, ascending. A link is the row plus 1. */
 const listed = (first: number, next: Int32Array): number[] => {
   const rows: number[] = []
   for (let link = first; link !== 0; link = next[link - 1]) rows.push(link - 1)
   return rows.sort((a, b) => a - b)
 }
 
-/** A region of 8192 bytes at HI:LO, which crosses 4 GiB, and a window. */
+/** A window, and a region of 8192 bytes at HI:LO that crosses a 4 GiB boundary. */
 const setUp = (type: number, access: number = REGION_ACCESS) => {
   const table = createMemoryTable(() => 0)
   const region = addRegion(table, PD, 0x1234_5000n, (BigInt(HI) << 32n) | BigInt(LO), 8192, access, noMemory)
@@ -63,7 +62,7 @@ const setUp = (type: number, access: number = REGION_ACCESS) => {
   return { table, region, window, lkey, bind, isAccessible }
 }
 
-test('a window grants nothing until it is bound, then exactly its range and rights', () => {
+test('a bound window grants exactly its range and rights, an unbound window nothing', () => {
   for (const type of [TYPE_1, TYPE_2]) {
     const { bind, isAccessible, table, window } = setUp(type)
     assert.equal(isAccessible(0, 0), false)
@@ -87,7 +86,7 @@ test("a window's key is not valid as an lkey, whatever its rights", () => {
   assert.equal(isAccessible(LO + 100, 50, 0), false)
 })
 
-test('a window of type 1 is for every queue pair of its domain, one of type 2 for the queue pair that bound it', () => {
+test('a type 1 window serves all queue pairs of its domain, a type 2 window the queue pair that bound it', () => {
   const type1 = setUp(TYPE_1)
   type1.bind()
   assert.equal(type1.isAccessible(LO + 100, 50, REMOTE_WRITE, QP + 1), true)
@@ -97,7 +96,7 @@ test('a window of type 1 is for every queue pair of its domain, one of type 2 fo
   assert.equal(type2.isAccessible(LO + 100, 50, REMOTE_WRITE, QP + 1), false)
 })
 
-test('a bind of a type 1 window replaces the previous one, length 0 unbinds it, and the old key is stale', () => {
+test('a bind of a type 1 window ends the previous binding, and a bind with length 0 unbinds the window', () => {
   const { bind, isAccessible, table, window, region } = setUp(TYPE_1)
   bind()
   const old = table.key[window]
@@ -112,7 +111,7 @@ test('a bind of a type 1 window replaces the previous one, length 0 unbinds it, 
   assert.equal(table.boundWindows[region], 0)
 })
 
-test('a type 2 window is bound only when it is free (o10-37.2.30), never with length 0 (o10-37.2.40)', () => {
+test('a type 2 window cannot be bound twice (o10-37.2.30), nor with length 0 (o10-37.2.40)', () => {
   const { bind, isAccessible } = setUp(TYPE_2)
   assert.equal(bind({ lengthLo: 0 }), false)
   assert.equal(bind(), true)
@@ -120,7 +119,7 @@ test('a type 2 window is bound only when it is free (o10-37.2.30), never with le
   assert.equal(isAccessible(LO + 100, 50), true, 'a refused bind changes nothing')
 })
 
-test('a bind requires rights, domain and region (C10-72 to C10-75)', () => {
+test('a bind with a wrong domain, region, range or right is refused (C10-72 to C10-75)', () => {
   for (const type of [TYPE_1, TYPE_2]) {
     const unbound = setUp(type)
     assert.equal(unbound.bind({}, QP, PD + 1), false, 'queue pair of another domain')
@@ -143,7 +142,7 @@ test('a bind requires rights, domain and region (C10-72 to C10-75)', () => {
   assert.equal(bind({ lkey: table.key[other], hi: 0, lo: 0 }), false, 'region of another domain')
 })
 
-test('only a type 2 window may be zero-based (o10-36.2.2); its addresses count from its first byte', () => {
+test('only a type 2 window may be zero-based (o10-36.2.2)', () => {
   assert.equal(setUp(TYPE_1).bind({ access: REMOTE_READ | ZERO_BASED }), false)
   const { bind, table, window } = setUp(TYPE_2)
   assert.equal(bind({ access: REMOTE_READ | ZERO_BASED }), true)
@@ -159,7 +158,7 @@ test('only a type 2 window that is bound to this queue pair can be invalidated (
   assert.equal(invalidateWindow(type1.table, PD, QP, type1.table.key[type1.window]), NOT_BOUND)
   assert.equal(invalidateWindow(type1.table, PD, QP, type1.lkey), NOT_BOUND, 'a region that was registered by a call')
   const { bind, isAccessible, table, window, region } = setUp(TYPE_2)
-  assert.equal(invalidateWindow(table, PD, QP, table.key[window]), NOT_BOUND, 'it is unbound')
+  assert.equal(invalidateWindow(table, PD, QP, table.key[window]), NOT_BOUND, 'an unbound window')
   bind()
   assert.equal(invalidateWindow(table, PD, QP + 1, table.key[window]), OTHER_QP)
   assert.equal(invalidateWindow(table, PD + 1, QP, table.key[window]), NOT_BOUND)
@@ -171,7 +170,7 @@ test('only a type 2 window that is bound to this queue pair can be invalidated (
   assert.equal(bind({ key: 0x77 }), true, 'free again')
 })
 
-test('a destroyed queue pair frees its type 2 windows, and only them', () => {
+test('a destroyed queue pair frees only the type 2 windows that it bound', () => {
   const { table, bind, isAccessible, window } = setUp(TYPE_2)
   bind()
   unbindWindowsOf(table, QP + 1)
@@ -197,7 +196,7 @@ test('destroying a region ends the rights of the windows bound to it', () => {
   assert.equal(table.liveKeys, 0)
 })
 
-test('mw.query returns the binding; a region with a bound window cannot be deregistered', () => {
+test('mw.query returns the binding, and a region with a bound window cannot be deregistered', () => {
   const { context, caller, device } = openTestDevice()
   invokeNow(context, Pd, 'create', 0, {}, caller)
   const start = BigInt(caller.memory.add(new Uint8Array(8192)))

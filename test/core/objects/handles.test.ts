@@ -1,12 +1,12 @@
 /*
- * Handles: the lowest free number is assigned, and an empty table keeps no memory.
+ * The table of handles.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
 import { createHandles, findHandle, freeHandle, takeHandle } from '../../../src/core/objects/handles.ts'
 
-test('a handle is the lowest free number, as in a set of numbers', () => {
+test('a new handle is the lowest free number', () => {
   fc.assert(
     fc.property(fc.array(fc.oneof(fc.constant(-1), fc.nat(40)), { maxLength: 300 }), steps => {
       const table = createHandles<string>()

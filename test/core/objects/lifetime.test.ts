@@ -1,6 +1,5 @@
 /*
- * Lifetimes of objects (R23): the order in which a context's objects are destroyed, and descriptors that are closed
- * before the objects that use them.
+ * Lifetimes of objects and descriptors (R23).
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -20,7 +19,7 @@ import { cap, errnoOf, install, openTestDevice, testClasses, testDriver } from '
 const { pd: Pd, cq: Cq, rc_qp: RcQp, comp_channel: CompChannel, async_fd: AsyncFd } = Classes
 const cq = { cqe: 1, userHandle: 1n, compVector: 0 }
 
-test('closing a context destroys all its objects, each before the objects that it depends on', () => {
+test('closing a context destroys each object before the objects on which it depends', () => {
   const setup = openTestDevice()
   const { context, caller, log } = setup
   invokeNow(context, Pd, 'create', 0, {}, caller)
@@ -34,7 +33,7 @@ test('closing a context destroys all its objects, each before the objects that i
   closeContext(context)
 })
 
-test('objects are destroyed in order of dependency, not of creation, also if the dependency is newer', () => {
+test('closing a context destroys an object before a newer object on which it depends', () => {
   const { context, caller, log } = openTestDevice()
   for (let i = 0; i < 3; i++) invokeNow(context, Cq, 'create', 0, cq, caller)
   const [first, second, third] = context.handles.slots
@@ -50,7 +49,7 @@ test('objects are destroyed in order of dependency, not of creation, also if the
   assert.deepEqual(log, ['close cq 0', 'close cq 2', 'close cq 1'])
 })
 
-test('handlers that throw, and even cyclic dependencies, do not stop the destruction', () => {
+test('a handler that throws or a cyclic dependency does not stop the destruction', () => {
   const seen: number[] = []
   const failingPd = driverClass(Pd, {
     destroy: (_call, object) => {
@@ -69,7 +68,7 @@ test('handlers that throw, and even cyclic dependencies, do not stop the destruc
   assert.deepEqual([stat(setup.core).objects, stat(setup.core).faults], [0, 4])
 })
 
-test("a CQ keeps its channel after the channel's descriptor is closed, and both are destroyed together", () => {
+test('a channel with a closed descriptor exists until its last CQ is destroyed', () => {
   const setup = openTestDevice()
   const { context, caller, core } = setup
   const channel = install(setup, invokeNow(context, CompChannel, 'create', 0, {}, caller))
@@ -86,7 +85,7 @@ test("a CQ keeps its channel after the channel's descriptor is closed, and both 
   closeDescriptor(core, channel.handle)
 })
 
-test('an unused descriptor is destroyed when it is closed; all are destroyed with their context', () => {
+test('an unused descriptor is destroyed when it is closed, or with its context', () => {
   const setup = openTestDevice()
   const { context, caller, core } = setup
   const channel = install(setup, invokeNow(context, CompChannel, 'create', 0, {}, caller))
@@ -97,7 +96,7 @@ test('an unused descriptor is destroyed when it is closed; all are destroyed wit
   assert.deepEqual([stat(core).descriptors, stat(core).objects], [0, 0])
 })
 
-test('ten thousand objects are created and destroyed, and closing their context destroys no objects of another', () => {
+test('closing a context with 10,000 objects destroys no object of another context', () => {
   const setup = openTestDevice()
   const { context, caller, core, device } = setup
   const otherContext = openContext(device, { isOpened: true })
