@@ -219,7 +219,7 @@ test('a client that queries the device first knows before a call which methods a
   )
   assert.equal(message(newClass, 'fold'), 'EOPNOTSUPP this device has no sheet.fold')
   assert.equal(message(removedClass, 'query'), 'EOPNOTSUPP this device has no ruler.query')
-  // the client notices no missing input: the device refuses `unit`
+  // only the device notices that the input `unit` is unknown
   assert.equal(message(strict, 'query'), 'agreed')
   assert.equal(agreed(older, newClass, 'query'), agreed(older, newClass, 'query'))
 })

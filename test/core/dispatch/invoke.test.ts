@@ -96,7 +96,7 @@ test('handles of one context are invalid in another', () => {
   assert.equal(invokeNow(otherContext, Pd, 'create', 0, {}, caller).object, 0)
 })
 
-test('the device is object 0, and a port has its number', () => {
+test('the device has object number 0, a port its port number', () => {
   const { context, caller } = openTestDevice()
   assert.equal(invokeNow(context, Device, 'query', 0, {}, caller).out.attributes.physPortCnt, 1)
   assert.equal(invokeNow(context, Port, 'query', 1, {}, caller).out.attributes.gidTblLen, 8)

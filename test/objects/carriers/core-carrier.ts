@@ -114,7 +114,7 @@ export const coreCarrier = (): { facts: Facts; perform(op: Op): Answer } => {
 
   const stateOf = (process: Process): ProcessState => processes.get(process) as ProcessState
 
-  /** Adds new descriptors to a process and returns their numbers. No two processes use the same number. */
+  /** Adds new descriptors to a process and returns their numbers, which no earlier descriptor had. */
   const install = ({ fds }: ProcessState, created: readonly { object: number }[] = []): number[] =>
     created.map(({ object }) => {
       fds.set(nextFd, object)
