@@ -33,7 +33,7 @@ export const PacketFlag = { QPN: 1, PSN: 2, KEY: 4, PKEY: 8, SERVICE: 16, VERSIO
 export const HEAD_BYTES = 48
 
 /**
- * By kind: the number of bytes of arguments, which follow the byte with kind and queue pair.
+ * The number of argument bytes of each kind. The arguments follow the byte with kind and queue pair.
  * - PACKET: see `packetRecord`; the packet's bytes follow
  * - SEND: opcode, flags, number of elements, length (2 bytes), offset of the remote address, key or immediate data,
  *   compare value, swap value or window
@@ -86,7 +86,7 @@ const packetRecord = (queuePair: number, flags: number, psnDelta: number, packet
   return [firstByte(queuePair, RecordKind.PACKET), flags, psnDelta, words >> 8, words, head.length, ...head]
 }
 
-/** By service (the upper three bits of BTH.opcode): the queue pair that gets the packet (`SERVICES` in engine.ts). */
+/** Indexes of queue pairs in `SERVICES` (engine.ts), by the upper three bits of BTH.opcode. */
 const QUEUE_PAIR_OF_SERVICE = [0, 2, 0, 3, 0, 5]
 const ALL_CORRECTIONS = PacketFlag.QPN | PacketFlag.PSN | PacketFlag.KEY | PacketFlag.PKEY | PacketFlag.VERSION
 

@@ -26,7 +26,7 @@ const PEER_QPN = 0x99
 const PEER = 1
 const QKEY = 0x1234_5678
 const SRQN = 0x77
-/** Bytes of a registered area. There is one for local elements and one for the peer. */
+/** Bytes of each registered area: one area is for local elements, one for the peer. */
 const AREA = 0x2000
 // queue pair `i` has the keys LOCAL_KEY + i, REMOTE_KEY + i, and WINDOW_KEY + 16 * i and following
 const LOCAL_KEY = 0x1110
@@ -35,7 +35,7 @@ const UNKNOWN_KEY = 0x666
 const WINDOW_KEY = 0x3330
 const WINDOWS = 4
 const MTUS = [256, 512, 1024, 2048, 4096]
-/** Maximum of outstanding sends of a queue pair, and of outstanding receives. */
+/** Maximum number of outstanding sends of a queue pair, and maximum number of outstanding receives. */
 const MAX_OUTSTANDING = 20
 const { LOCAL_INV, BIND_MW, SEND_WITH_INV } = WrOpcode.values
 /** States of queue pairs (enum ibv_qp_state). */
@@ -53,7 +53,7 @@ const TRANSITIONS: readonly (readonly number[])[] = [
 const REMOTE_ACCESS = Access.REMOTE_WRITE | Access.REMOTE_READ | Access.REMOTE_ATOMIC
 const { FLUSH_GLOBAL } = Access
 const ALL_ACCESS = Access.LOCAL_WRITE | REMOTE_ACCESS | FLUSH_GLOBAL
-/** Bytes: the longest payload, and more than the longest headers. */
+/** Bytes of the longest payload, and more bytes than the longest headers have. */
 const MAX_PACKET = 4096 + 60
 /** Words of the engine's pool that a queue pair may take. */
 const MAX_POOL_WORDS = 40 * 64
@@ -88,7 +88,7 @@ class EngineRun {
   readonly #local: number
   readonly #remote: number
   readonly #memoryBefore: Uint8Array
-  /** Microseconds. */
+  /** The time in µs. */
   #now = 0
   /** Opcode of the last packet that arrived. */
   #lastOpcode = 0

@@ -27,7 +27,7 @@ const IPV6 = 1
 const REPAIR = 2
 /** Flag: an hour passes after the packet. */
 const LATER = 4
-/** Microseconds. */
+/** An hour in µs. */
 const HOUR = 3_600_000_000
 
 const record = (flags: number, bytes: Uint8Array): Uint8Array => {
@@ -86,7 +86,7 @@ const seeds = (): Uint8Array[] =>
 const ICMP = 1
 const UDP = 17
 const ICMPV6 = 58
-/** By IP protocol: the offset of the checksum in the payload. */
+/** The offset of the checksum in the payload, by IP protocol. */
 const checksumOffsets: Readonly<Record<number, number>> = { [ICMP]: 2, [ICMPV6]: 2, [UDP]: 6 }
 
 /** Corrects the checksums of an encapsulated IP packet. */

@@ -51,7 +51,7 @@ const encodeAgain = (to: MessageBuffer, request: Request): number | undefined =>
 }
 
 const buffer = messageBuffer()
-/** For requests that are encoded again. */
+/** The buffer for requests that are encoded again. */
 const secondBuffer = messageBuffer()
 
 const encoded = (write: (to: MessageBuffer) => number): Uint8Array => buffer.bytes.slice(0, write(buffer))
@@ -141,7 +141,7 @@ const unpack = (bytes: Uint8Array): Description => {
   ) as unknown as Description
 }
 
-/** Each list has one small class. */
+/** Lists of one small class each. */
 const smallClasses = ['pd', 'xrcd', 'mw', 'async_fd', 'counters'].map(name => classes.filter(cls => cls.name === name))
 
 const descriptionTarget: Target = {

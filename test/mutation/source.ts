@@ -102,7 +102,7 @@ export const valuesOf = (text: string, field: string): Range[] =>
     return trimmed(text, { from, to: untilOneOf(text, from, ',;') })
   })
 
-/** As `valuesOf`, with the field: `.field = V` and the comma in an initializer, or the whole assignment. */
+/** Fields with their values: `.field = V` and the comma in an initializer, or the whole assignment. */
 export const fieldsOf = (text: string, field: string): Range[] =>
   valuesOf(text, field).map(({ from, to }) => {
     const begin = text.slice(0, from).search(/(?<![\w)\]])\.[\w.]+ = $|[\w.>[\]()-]+ = $/)

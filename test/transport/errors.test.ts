@@ -60,7 +60,7 @@ const run = (seed: number, count: number, link: LinkOptions): void => {
   const random = createRandom(seed)
   const nodes: [TestNode, TestNode] = [createNode(), createNode()]
   const wire = linkNodes(nodes, link, random)
-  // by connection
+  // the index of the wrong request and the mistake, by connection
   const wrongIndexes: number[] = []
   const mistakesMade: Mistake[] = []
   for (let i = 0; i < count; i++) {

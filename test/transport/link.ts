@@ -30,7 +30,7 @@ export const createRandom = (seed: number): (() => number) => {
 }
 
 interface InFlight {
-  /** µs. */
+  /** Virtual time, µs. */
   readonly deliveryTime: number
   /** Packets with one delivery time are delivered in this order. */
   readonly order: number
@@ -43,7 +43,7 @@ interface InFlight {
 export const linkNodes = (nodes: readonly [TestNode, TestNode], options: LinkOptions, random: () => number) => {
   const latency = options.latency ?? 10
   const inFlight: InFlight[] = []
-  /** By node and QPN: the row of the queue pair. */
+  /** The rows of queue pairs, by node and QPN. */
   const rowsByQpn: Map<number, number>[] = [new Map(), new Map()]
   let now = 0
   let order = 0

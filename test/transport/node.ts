@@ -53,19 +53,22 @@ export interface SendSpec {
   flags?: number
   sges?: SgeSpec[]
   inline?: Uint8Array
-  /** Immediate data, or the key to invalidate; BIND_MW: the new key. */
+  /** Immediate data, the key to invalidate, or the new key of a BIND_MW. */
   imm?: number
-  /** Offset in the peer's client memory; BIND_MW: offset of the window in this node's. */
+  /** Offset in the peer's client memory; for BIND_MW the offset of the window in this node's client memory. */
   remote?: number
-  /** REMOTE_KEY by default; BIND_MW: the window's current key. */
+  /** REMOTE_KEY by default; for BIND_MW the window's current key. */
   rkey?: number
-  /** Atomics: compare or add; FLUSH and BIND_MW: the length. */
+  /** Operand of an atomic (compare or add), or length of a FLUSH or BIND_MW. */
   compare?: bigint
-  /** Atomics: swap; FLUSH: placement, and selectivity in the high half; BIND_MW: lkey, and access in the high half. */
+  /**
+   * Operand of an atomic (swap); for FLUSH the placement, and the selectivity in the high half; for BIND_MW the lkey,
+   * and the access flags in the high half.
+   */
   swap?: bigint
-  /** `Send.REFUSED`: the work queue refuses the request with this status; bits 8 and above are the cause. */
+  /** The status with which the work queue refuses the request (`Send.REFUSED`); bits 8 and above are the cause. */
   refused?: number
-  /** Datagrams: the destination. */
+  /** The destination of a datagram. */
   to?: { qpn: number; qkey: number; flow: number }
 }
 
@@ -160,7 +163,7 @@ export const createNode = (options: NodeOptions = {}) => {
     lkey: number
     access: number
   }[] = []
-  /** By row. The first `retired` sends are undefined; `receives` are those that were not taken. */
+  /** The queues of each row. The first `retired` sends are undefined; `receives` are those that the engine has not taken. */
   const queues: { sends: (SendSpec | undefined)[]; receives: ReceiveSpec[]; retired: number }[] = []
 
   /** Copies client memory to the arena (`isRead`) or back, in chunks as in `Memory`. */

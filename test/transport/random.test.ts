@@ -27,18 +27,19 @@ const MEMORY_BYTES = 0xc_1000
 const AREA_BYTES = 0x1_0000
 const RECEIVE_BUFFERS = 16
 const RECEIVE_BUFFER_BYTES = 0x8000
-/** IDs of sends are lower. */
+/** The ID of the first receive. IDs of sends are lower. */
 const FIRST_RECEIVE_ID = 1_000_000
 const OPCODES = [SEND, SEND_IMM, WRITE, WRITE_IMM, READ, CAS, FAA]
 
 interface Side {
   readonly node: TestNode
   readonly row: number
-  /** The model: expected contents of TARGET and WORDS after the peer's WRITEs and atomics. */
+  /** The expected contents of TARGET, after the peer's WRITEs. */
   readonly target: Uint8Array
+  /** The expected contents of WORDS, after the peer's atomics. */
   readonly words: BigUint64Array
   postedSends: number
-  /** By ID of a send: checks the result of the completed send. */
+  /** Checks of results, by the ID of the completed send. */
   readonly checks: ((side: Side) => void)[]
   /** Expected received messages, in order. */
   readonly expected: { data: Uint8Array; imm: number | undefined; isWrite: boolean }[]
@@ -49,14 +50,14 @@ interface Side {
   nextSendId: number
 }
 
-/** `options` are those of both nodes. */
+/** Both nodes have the same `options`. */
 const run = (seed: number, mtu: number, operations: number, link: LinkOptions, options: NodeOptions = {}): void => {
   const random = createRandom(seed)
   const int = (n: number): number => Math.floor(random() * n)
-  /** Low, so that sometimes no receive is posted. */
+  // low: sometimes a message arrives before a receive is posted
   const receiveProbability = 0.15
   const maxMessageBytes = Math.min(6 * mtu, RECEIVE_BUFFER_BYTES)
-  /** By side. The PSNs of side 0 wrap soon. */
+  /** The first PSN of each side. The PSNs of side 0 wrap soon. */
   const firstPsns = [0xfffff0, 0x1000 + int(1000)]
   const sides = [0, 1].map((i): Side => {
     const node = createNode({ memoryBytes: MEMORY_BYTES, ...options })

@@ -27,7 +27,7 @@ export const checkCompletion = (status: number, code: number): CauseName | undef
 export const createReports = () => {
   /** The causes of failures and events, in order. */
   const reported: Cause[] = []
-  /** By PSN: causes of the NAKs with which this engine moves a queue pair to ERR. */
+  /** Causes of the NAKs with which this engine moves a queue pair to ERR, by PSN. */
   const naks = new Map<number, Cause>()
   /** `naks` of the peer's engine, if a test sets them. */
   const peer: { naks?: ReadonlyMap<number, Cause> } = {}

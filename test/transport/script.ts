@@ -22,12 +22,12 @@ const PEER_QPN = 0x22
 export interface PacketSpec {
   ackReq?: boolean
   solicited?: boolean
-  /** The bytes, or their number. */
+  /** The bytes of the payload, or their number. */
   payload?: Uint8Array | number
-  /** Offset in client memory. */
+  /** The remote address, as an offset in client memory. */
   remote?: number
   rkey?: number
-  /** By default the length of the payload. */
+  /** The default is the length of the payload. */
   dmaLen?: number
   /** Immediate data, or the key to invalidate. */
   imm?: number
@@ -38,14 +38,14 @@ export interface PacketSpec {
   original?: bigint
   pkey?: number
   tver?: number
-  /** FLUSH: selectivity and placement. */
+  /** The selectivity and placement of a FLUSH. */
   sel?: number
   plt?: number
   migReq?: boolean
-  /** Datagrams: Q_Key and source QPN. */
+  /** The Q_Key and source QPN of a datagram. */
   qkey?: number
   srcQpn?: number
-  /** XRC: SRQ number. */
+  /** The SRQ number of an XRC request. */
   srqn?: number
 }
 
@@ -94,7 +94,7 @@ export const packet = (name: string, psn: number, spec: PacketSpec = {}, qpn = Q
 /** Names of NAK codes. */
 const NAKS = ['PSN_SEQUENCE', 'INVALID_REQUEST', 'REMOTE_ACCESS', 'REMOTE_OPERATION']
 
-/** Also checks DestQP, P_Key, and that an ACK has no credit count. */
+/** The text of a packet. Also checks DestQP, P_Key, and that an ACK has no credit count. */
 const describePacket = (bytes: Uint8Array): string => {
   const p = parsePacket(bytes)
   if (p.kind === 'opaque') return `opaque (${p.reason})`

@@ -17,25 +17,24 @@ it('timers expire at the deadline that was set last, earliest first', () => {
   fc.assert(
     fc.property(fc.array(action, { maxLength: 60 }), actions => {
       const timers = createTimers()
-      /** By row. */
-      const deadlines = new Map<number, number>()
+      const deadlineByRow = new Map<number, number>()
       for (const action of actions) {
         if (action.kind === 'expire') {
-          const due = [...deadlines.values()].filter(deadline => deadline <= action.now).sort((a, b) => a - b)
+          const due = [...deadlineByRow.values()].filter(deadline => deadline <= action.now).sort((a, b) => a - b)
           const expired: number[] = []
           for (let row = takeExpired(timers, action.now); row >= 0; row = takeExpired(timers, action.now)) {
-            expired.push(deadlines.get(row) ?? -1)
-            deadlines.delete(row)
+            expired.push(deadlineByRow.get(row) ?? -1)
+            deadlineByRow.delete(row)
           }
           assert.deepEqual(expired, due)
         } else if (action.kind === 'set') {
           setTimer(timers, action.row, action.deadline)
-          deadlines.set(action.row, action.deadline)
+          deadlineByRow.set(action.row, action.deadline)
         } else {
           clearTimer(timers, action.row)
-          deadlines.delete(action.row)
+          deadlineByRow.delete(action.row)
         }
-        assert.equal(nextDeadline(timers), Math.min(Number.POSITIVE_INFINITY, ...deadlines.values()))
+        assert.equal(nextDeadline(timers), Math.min(Number.POSITIVE_INFINITY, ...deadlineByRow.values()))
       }
     }),
   )

@@ -163,7 +163,7 @@ describe('the pacing of UC', () => {
       node.connect(row, { destQpn: 0x40 + row })
       node.post(row, ...Array.from({ length: 3 }, (_, id) => ({ id, opcode: SEND, ...sge(0, 4 * MTU) })))
     }
-    /** By packet: the low byte of BTH.DestQP. */
+    /** The low byte of BTH.DestQP of each packet. */
     const sentTo: number[] = []
     for (let now = 1000; node.cqes.length < 15; now = node.engine.nextTimeout()) {
       assert.ok(now < 3000, 'no queue pair starves')

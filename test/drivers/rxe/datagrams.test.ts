@@ -305,7 +305,7 @@ describe('address handles', () => {
 
 describe('the path of a datagram that waits in the send queue', () => {
   const WINDOW = 4500
-  /** `a` has posted more datagrams to `b` than it sends in one pacing interval. `handle` is the address handle's. */
+  /** `a` has posted more datagrams to `b` than `a` sends in one pacing interval, with the address handle `handle`. */
   const waiting = (fault = '') => {
     const m = machine(3, fault, 'packets', WINDOW)
     const [a, b, c] = [0, 1, 2].map(device => udPeer(m, device))

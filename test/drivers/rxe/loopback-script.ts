@@ -66,7 +66,7 @@ export interface Request {
   readonly length: number
   readonly localOffset: number
   readonly remoteOffset: number
-  /** Sixteenths of the data in the first of two SGEs; 0 for one SGE. */
+  /** How many sixteenths of the data are in the first of two SGEs; 0 for one SGE. */
   readonly split: number
   /** Inline data, if the operation allows it and the data has at most 64 bytes. */
   readonly inline: boolean
@@ -93,7 +93,7 @@ export type Step =
 export interface Script {
   readonly kind: Kind
   readonly devices: readonly [number, number]
-  /** enum ibv_mtu. */
+  /** A value of enum ibv_mtu. */
   readonly mtu: number
   readonly rnrRetry: number
   readonly maxRdAtomic: number

@@ -45,7 +45,7 @@ export interface Machine {
   readonly devices: readonly RxeDevice[]
   /** The devices' ports, with fault layers. */
   readonly ports: readonly FaultPort[]
-  /** Microseconds. */
+  /** The time in µs. */
   now: number
   /** Polls all devices until none has work, without advancing time. Throws if that does not end. */
   settle(): void
@@ -110,7 +110,7 @@ export interface Program {
   readonly caller: Caller
   readonly space: LocalSpace
   readonly rings: TestRings
-  /** By descriptor of the program: the object's number in core. */
+  /** Core's number of each descriptor, by the program's number. */
   readonly fds: Map<number, number>
   /** Asynchronous events of the context. */
   readonly async: EventQueue

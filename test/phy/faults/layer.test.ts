@@ -284,7 +284,7 @@ describe('faults', () => {
 
   it('a tap sees what happens to every packet', () => {
     const setup = setUp('drop=0.2,dup=0.2,corrupt=0.2,reorder=0.2,seed=5')
-    /** By outcome: number of packets. */
+    /** The number of packets by outcome. */
     const seen: Record<string, number> = {}
     const remove = addTap(setup.receiver, run => {
       assert.equal(run.direction, 'received')

@@ -7,11 +7,11 @@ import type { Loss, Side } from './conversation.ts'
 
 export interface Facts {
   readonly loss?: Loss
-  /** Code of the local ACK timeout; 14 if absent. */
+  /** Code of the local ACK timeout; the default is 14. */
   readonly timeout?: number
-  /** 7 if absent. */
+  /** The default is 7. */
   readonly retryCnt?: number
-  /** 7 if absent. */
+  /** The default is 7. */
   readonly rnrRetry?: number
   /** READs and atomics that both sides allow in flight. */
   readonly rdAtomic?: number
@@ -42,7 +42,7 @@ export interface Facts {
   readonly hasLog?: boolean
 }
 
-/** Programs that were written for the recordings. */
+/** Facts about the programs that were written for the recordings. */
 const probe: Facts = { hasLog: true, timeout: 16, rdAtomic: 4 }
 
 export const factsOf: Readonly<Record<string, Facts>> = {

@@ -12,7 +12,7 @@ import type { PacketToDeliver } from './play.ts'
 const isRetransmission = (a: Entry, b: Entry): boolean =>
   a.from === b.from && a.packet.name === b.packet.name && a.packet.BTH.psn === b.packet.BTH.psn
 
-/** FNV-1a. */
+/** The FNV-1a hash of a text. */
 const hash = (text: string): number => {
   let value = 0x811c_9dc5
   for (const char of text) value = Math.imul(value ^ char.charCodeAt(0), 0x0100_0193)
@@ -27,8 +27,10 @@ const withPacket = (recorded: Recorded, change: object): Recorded => ({
   packet: { ...recorded.packet, ...change } as unknown as WellFormedPacket,
 })
 
-const flipped = (value: number | bigint | boolean): number | bigint | boolean =>
-  typeof value === 'boolean' ? !value : typeof value === 'bigint' ? value ^ 1n : value ^ 1
+const flipped = (value: number | bigint | boolean): number | bigint | boolean => {
+  if (typeof value === 'boolean') return !value
+  return typeof value === 'bigint' ? value ^ 1n : value ^ 1
+}
 
 const headerChange =
   (header: string, field: string): Change =>
@@ -50,7 +52,7 @@ const plainChanges: Readonly<Record<string, Change>> = {
   timing: r => ({ ...r, timing: r.timing === 'immediate' ? 'after the ACK timeout' : 'immediate' }),
 }
 
-/** By name: `plainChanges`, and a change of every header field in the list. */
+/** The changes of `plainChanges`, and a change of each header field in the list, by name. */
 const changesFor = (list: readonly Recorded[]): Record<string, Change> => {
   const changes = { ...plainChanges }
   for (const { packet } of list) {

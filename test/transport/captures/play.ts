@@ -78,7 +78,7 @@ const { FENCE, SIGNALED, SOLICITED } = SendFlags.values
 const { ATOMIC_FETCH_AND_ADD } = WrOpcode.values
 /** Length of the GRH before a datagram in its receive buffer. */
 const GRH_BYTES = 40
-/** Timer codes. */
+// codes of the ACK timeout and the RNR timer, and the number of READs and atomics in flight
 const DEFAULT_TIMEOUT = 14
 const DEFAULT_RNR_TIMER = 12
 const DEFAULT_RD_ATOMIC = 16

@@ -14,7 +14,7 @@ import { createNode, type NodeOptions } from '../node.ts'
 import { ERR, READ, WRITE } from '../requests.ts'
 
 const MTU = 1024
-/** Bytes; WINDOW is that of one QP. */
+// bytes in flight to one peer, and of one queue pair
 const SHARED_WINDOW = 16 * (MTU + PACKET_WEIGHT)
 const WINDOW = 8 * (MTU + PACKET_WEIGHT)
 const { SUCCESS } = WcStatus.values
@@ -26,8 +26,8 @@ const isReadResponse = (bytes: Uint8Array): boolean => {
 }
 
 /**
- * `count` connections between two nodes. Those in `unreachable` (indexes) have no responder, and timeout 0, which never
- * expires. The returned `rows` are those of the first node's queue pairs.
+ * Connects `count` queue pairs of the first node, in `rows`, with queue pairs of the second node. Connections with an
+ * index in `unreachable` have no responder and no ACK timeout.
  */
 const start = (
   count: number,

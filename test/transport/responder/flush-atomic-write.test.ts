@@ -23,7 +23,7 @@ const PERSISTENT = BigInt(flushPlacement.PERSISTENT)
 /** Selectivity levels in the high half of `swap`. */
 const WHOLE_REGION = BigInt(flushSelectivity.REGION) << 32n
 const UNKNOWN_SELECTIVITY = 2n << 32n
-/** `compare` is the length. */
+/** A FLUSH of 100 bytes; the length is in `compare`. */
 const flush = (id: number, fields: Partial<SendSpec> = {}): SendSpec => ({
   id,
   opcode: FLUSH,

@@ -51,7 +51,7 @@ describe('a READ', () => {
     assert.deepEqual(destinations, [...Array(16).fill(0x22), ...Array(16).fill(0x23)])
   })
   it('may share a run with the next READ, if the port sets maxSinglePacketRun', () => {
-    /** By run: the lengths of the packets. */
+    /** The lengths of the packets of each run. */
     const runsOf = (maxSinglePacketRun?: number): number[][] => {
       const t = startResponder(
         {},
