@@ -50,13 +50,16 @@ const describePacket = (frame: Ipv4Frame | Ipv6Frame, packet: Packet): string =>
     headers += ` ${header}=${hex(bytes.subarray(at, at + size))}`
     at += size
   }
-  const n = (value: number, digits: number): string => value.toString(16).padStart(digits, '0')
+  const hexDigits = (value: number, digits: number): string => value.toString(16).padStart(digits, '0')
   const flow = makeFlow(frame)
   const arena = arenaOver(frame.payload)
-  const icrc = (f: typeof icrcOf): number => f(arena, 0, frame.payload.length, flow, identificationOf(frame)) >>> 0
-  const icrcKind = packet.icrc === icrc(icrcOf) ? 'right' : packet.icrc === icrc(icrcOfRxeFlush) ? 'rxe' : 'wrong'
+  const hasIcrcOf = (compute: typeof icrcOf): boolean =>
+    packet.icrc === compute(arena, 0, frame.payload.length, flow, identificationOf(frame)) >>> 0
+  const wrongKind = hasIcrcOf(icrcOfRxeFlush) ? 'rxe' : 'wrong'
+  const icrcKind = hasIcrcOf(icrcOf) ? 'right' : wrongKind
   const pad = hex(bytes.subarray(bytes.length - 4 - bthPadCount(view, 0), bytes.length - 4)) || '-'
-  return `${name} qp=${n(BTH.destQp, 6)} psn=${n(BTH.psn, 6)} pkey=${n(BTH.pkey, 4)} tver=${BTH.tver} ${flags}${headers} len=${payload.length} pad=${pad} icrc=${icrcKind}`
+  const [qp, psn, pkey] = [hexDigits(BTH.destQp, 6), hexDigits(BTH.psn, 6), hexDigits(BTH.pkey, 4)]
+  return `${name} qp=${qp} psn=${psn} pkey=${pkey} tver=${BTH.tver} ${flags}${headers} len=${payload.length} pad=${pad} icrc=${icrcKind}`
 }
 
 const sizes: Record<HeaderName, number> = {
