@@ -188,5 +188,5 @@ int main(int count, char **values)
         if (strcmp(values[1], cases[i].name) == 0)
             cases[i].run();
     fprintf(stderr, "usage: circumstances CASE\n");
-    return 2;
+    return 1;
 }
